@@ -1,0 +1,45 @@
+package fault_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+func TestOf(t *testing.T) {
+	denied := fault.New(fault.Denied, "logging in: %w", errors.New("permission denied"))
+	for _, tc := range []struct {
+		name string
+		err  error
+		want fault.Reason
+	}{
+		{"direct", denied, fault.Denied},
+		{"wrapped", fmt.Errorf("publishing: %w", denied), fault.Denied},
+		{"outermost wins", fault.New(fault.TooLarge, "writing: %w", denied), fault.TooLarge},
+		{"deadline", fmt.Errorf("x: %w", context.DeadlineExceeded), fault.Timeout},
+		{"canceled", context.Canceled, fault.Canceled},
+		{"unknown", errors.New("boom"), fault.Internal},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := fault.Of(tc.err); got != tc.want {
+				t.Errorf("Of(%v) = %s, want %s", tc.err, got, tc.want)
+			}
+		})
+	}
+}
+
+func TestErrorText(t *testing.T) {
+	cause := errors.New("sealed")
+	err := fault.New(fault.Unavailable, "reading %q: %w", "secret/data/db", cause).WithHint("unseal the %s", "Vault")
+	err.RetryAfter = 3 * time.Second
+	if got, want := err.Error(), `reading "secret/data/db": sealed (unseal the Vault)`; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if !errors.Is(err, cause) || fault.RetryAfter(fmt.Errorf("w: %w", err)) != 3*time.Second || fault.RetryAfter(cause) != 0 {
+		t.Error("the cause or the retry time was lost")
+	}
+}

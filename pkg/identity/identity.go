@@ -1,0 +1,159 @@
+// Package identity holds who asks: the pod, and the service account tokens
+// that kubelet passed for it.
+package identity
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// TokensKey is where kubelet puts the tokens: in NodePublishVolume's secrets
+// (Kubernetes 1.35 with serviceAccountTokenInSecrets) or its volume_context.
+const TokensKey = "csi.storage.k8s.io/serviceAccount.tokens" //nolint:gosec // a key, not a credential
+
+// Pod is the pod that a volume belongs to, as kubelet named it.
+type Pod struct {
+	Namespace      string
+	Name           string
+	UID            string
+	ServiceAccount string
+}
+
+// String is namespace/name, as people write it.
+func (p Pod) String() string { return p.Namespace + "/" + p.Name }
+
+// Token is one service account token.
+type Token struct {
+	JWT     secret.String
+	Expires time.Time
+	// Claims are read from the JWT without verifying it: the store verifies.
+	Claims Claims
+}
+
+// Claims are what a bound service account token says of its bearer. They are
+// empty where the token is not a JWT of Kubernetes' making.
+type Claims struct {
+	ID                string // jti: joins Kubernetes' audit with the store's
+	ServiceAccountUID string
+	PodUID            string
+}
+
+// Tokens are a pod's service account tokens by audience.
+type Tokens map[string]Token
+
+// ParseTokens reads kubelet's JSON, {"<audience>":{"token":"...",
+// "expirationTimestamp":"<RFC 3339>"}}. An empty text is no tokens. Its errors
+// never quote the text.
+func ParseTokens(text string) (Tokens, error) {
+	if text == "" {
+		return nil, nil
+	}
+	var raw map[string]struct {
+		Token   string `json:"token"`
+		Expires string `json:"expirationTimestamp"`
+	}
+	if json.Unmarshal([]byte(text), &raw) != nil {
+		return nil, fault.New(fault.InvalidArgument, "%s: not the JSON object of audiences that kubelet sends", TokensKey)
+	}
+	tokens := make(Tokens, len(raw))
+	for audience, t := range raw {
+		if t.Token == "" {
+			return nil, fault.New(fault.InvalidArgument, "%s: the token for audience %q is empty", TokensKey, audience)
+		}
+		expires, err := parseExpiry(t.Expires)
+		if err != nil {
+			return nil, fault.New(fault.InvalidArgument, "%s: the expirationTimestamp for audience %q is not RFC 3339", TokensKey, audience)
+		}
+		tokens[audience] = Token{secret.NewString(t.Token), expires, parseClaims(t.Token)}
+	}
+	return tokens, nil
+}
+
+// parseExpiry takes an absent expiry for "does not say".
+func parseExpiry(text string) (time.Time, error) {
+	if text == "" {
+		return time.Time{}, nil
+	}
+	return time.Parse(time.RFC3339, text)
+}
+
+func parseClaims(jwt string) Claims {
+	var c struct {
+		ID         string `json:"jti"`
+		Kubernetes struct {
+			Pod            struct{ UID string } `json:"pod"`
+			ServiceAccount struct{ UID string } `json:"serviceaccount"`
+		} `json:"kubernetes.io"`
+	}
+	parts := strings.Split(jwt, ".")
+	if len(parts) != 3 {
+		return Claims{}
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil || json.Unmarshal(payload, &c) != nil {
+		return Claims{}
+	}
+	return Claims{ID: c.ID, ServiceAccountUID: c.Kubernetes.ServiceAccount.UID, PodUID: c.Kubernetes.Pod.UID}
+}
+
+// For finds the token for an audience that is valid at now. Its error tells
+// what the CSIDriver object must list.
+func (t Tokens) For(audience string, now time.Time) (Token, error) {
+	token, ok := t[audience]
+	if !ok {
+		return Token{}, fault.New(fault.NoToken, "no service account token for audience %q: %s", audience, t.have()).
+			WithHint("add {audience: %q} to spec.tokenRequests of the CSIDriver object, or set the class's audience to one that is listed", audience)
+	}
+	if !token.Expires.IsZero() && !now.Before(token.Expires) {
+		return Token{}, fault.New(fault.NoToken, "the service account token for audience %q expired at %s", audience, token.Expires.Format(time.RFC3339)).
+			WithHint("kubelet passes a new one when it republishes: spec.requiresRepublish of the CSIDriver object must be true")
+	}
+	return token, nil
+}
+
+func (t Tokens) have() string {
+	if len(t) == 0 {
+		return "kubelet passed none"
+	}
+	return fmt.Sprintf("kubelet passed %q", slices.Sorted(maps.Keys(t)))
+}
+
+// Equal tells whether both hold the same tokens.
+func (t Tokens) Equal(o Tokens) bool {
+	return maps.EqualFunc(t, o, func(a, b Token) bool {
+		return a.JWT.Reveal() == b.JWT.Reveal() && a.Expires.Equal(b.Expires)
+	})
+}
+
+// Encode writes the tokens as kubelet does, for a provider plugin or for the
+// state directory. The result is as secret as the tokens are.
+func (t Tokens) Encode() secret.String {
+	if len(t) == 0 {
+		return secret.String{}
+	}
+	type entry struct {
+		Token   string `json:"token"`
+		Expires string `json:"expirationTimestamp,omitempty"`
+	}
+	out := make(map[string]entry, len(t))
+	for audience, token := range t {
+		e := entry{Token: token.JWT.Reveal()}
+		if !token.Expires.IsZero() {
+			e.Expires = token.Expires.UTC().Format(time.RFC3339)
+		}
+		out[audience] = e
+	}
+	text, err := json.Marshal(out)
+	if err != nil { // a map of strings always marshals
+		return secret.String{}
+	}
+	return secret.NewString(string(text))
+}

@@ -1,0 +1,121 @@
+// Package provider is the contract between the volume pipeline and the secret
+// stores. A provider logs in as the pod, reads what the class asks for, and
+// says when to look again.
+package provider
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// Provider fetches a volume's complete payload: all of it or an error, never
+// a part. Its errors carry a fault.Reason and the store's own words, and no
+// secret. It is called by many volumes at once, and for one volume by one
+// caller at a time.
+type Provider interface {
+	Fetch(ctx context.Context, r Request) (*Payload, error)
+}
+
+// Releaser is a Provider that holds something for a volume: leases, a login.
+type Releaser interface {
+	// Release ends what the provider holds for the volume alone. It is
+	// called once the volume is gone, and knows volumes by Request.Volume.
+	Release(ctx context.Context, volume string) error
+}
+
+// Keeper is a Provider whose state for a volume outlives the process.
+type Keeper interface {
+	// Export returns what Import needs to go on with the volume without a
+	// request to the store; nil when there is nothing to keep.
+	Export(volume string) secret.Bytes
+	// Import takes back what an earlier process exported.
+	Import(volume string, state secret.Bytes) error
+}
+
+// Validator is a Provider that can judge a class without the store.
+type Validator interface {
+	// Validate returns warnings, and an error that names every bad field.
+	Validate(c *class.Class) (warnings []string, err error)
+}
+
+// Request is one volume's wish.
+type Request struct {
+	// Volume is the CSI volume id: the key of what is kept for the volume.
+	Volume string
+	Pod    identity.Pod
+	Tokens identity.Tokens
+	Class  *class.Class
+	// Secrets are those of the pod's nodePublishSecretRef.
+	Secrets map[string]secret.String
+	// TargetPath is where the volume is mounted. In-process providers have
+	// no use for it; the plugin protocol passes it on.
+	TargetPath string
+	// Current are the versions that the volume holds now; empty at first.
+	Current []Version
+	// Fresh asks for a read from the store where a recent answer would
+	// otherwise do: after an edit of the class, or on a person's demand.
+	Fresh bool
+}
+
+// Payload is everything that a volume shall hold.
+type Payload struct {
+	Files    []File
+	Versions []Version
+	// RefreshAt is the store's word on when to look again; zero leaves it
+	// to the class's interval.
+	RefreshAt time.Time
+	// Leases are the credentials in the payload that end by themselves.
+	Leases []Lease
+	// Warnings are for people: unknown keys and the like.
+	Warnings []string
+}
+
+// File is one file of the volume.
+type File struct {
+	// Path is relative to the volume and may hold directories.
+	Path     string
+	Mode     fs.FileMode // permission bits; 0 means the default, 0644
+	Contents secret.Bytes
+}
+
+// Version says which state of an object a volume holds. It is written to
+// places that anybody may read, so it is the store's own version or a keyed
+// hash, never something from which the secret could be guessed.
+type Version struct {
+	ID      string
+	Version string
+}
+
+// Lease is a credential with an end.
+type Lease struct {
+	// Object is the id of the Version that it belongs to.
+	Object string
+	// ID is the store's name for the lease; empty for a certificate.
+	ID      string
+	Expires time.Time
+}
+
+// Registry finds providers by the class's spec.provider.
+type Registry map[string]Provider
+
+// Get finds a provider.
+func (r Registry) Get(name string) (Provider, error) {
+	if p, ok := r[name]; ok {
+		return p, nil
+	}
+	return nil, fault.New(fault.UnknownProvider, "spec.provider: no provider %q on this node", name).
+		WithHint("this node has %s", list(r))
+}
+
+func list(r Registry) string {
+	return fmt.Sprintf("%q", slices.Sorted(maps.Keys(r)))
+}
