@@ -1,0 +1,75 @@
+package csi
+
+import (
+	"errors"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// reasonCodes is the one table from why to gRPC code.
+//
+// Kubelet takes Canceled, DeadlineExceeded, Unavailable, ResourceExhausted and
+// Aborted for "may still be under way", keeps its state and tries again. Every
+// other code is final: kubelet cleans up and, for a new pod, tries again with
+// a longer pause. Reasons that time alone may mend get a code of the first
+// kind.
+var reasonCodes = map[fault.Reason]codes.Code{
+	fault.InvalidArgument: codes.InvalidArgument,
+	fault.InvalidClass:    codes.InvalidArgument,
+	fault.ClassNotFound:   codes.NotFound,
+	fault.UnknownProvider: codes.FailedPrecondition,
+	fault.NotAllowed:      codes.PermissionDenied,
+	fault.NoToken:         codes.Unauthenticated,
+	fault.Denied:          codes.PermissionDenied,
+	fault.NotFound:        codes.NotFound,
+	fault.Rejected:        codes.InvalidArgument,
+	fault.Unavailable:     codes.Unavailable,
+	fault.RateLimited:     codes.ResourceExhausted,
+	fault.Timeout:         codes.DeadlineExceeded,
+	fault.BadAnswer:       codes.Unavailable,
+	fault.TooLarge:        codes.OutOfRange,
+	fault.Conflict:        codes.FailedPrecondition,
+	fault.Mount:           codes.Internal,
+	fault.State:           codes.Unavailable,
+	fault.Canceled:        codes.Aborted,
+	fault.Internal:        codes.Internal,
+}
+
+// final tells whether kubelet gives the mount up at this code.
+func final(c codes.Code) bool {
+	switch c {
+	case codes.OK, codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
+		return false
+	}
+	return true
+}
+
+// codeOf chooses the code of a failure. One that left a live volume as it was
+// never gets a final code: kubelet would take the mount from under the pod
+// (kubernetes/kubernetes issue 121271).
+func codeOf(err error) codes.Code {
+	c, ok := reasonCodes[fault.Of(err)]
+	if !ok {
+		c = codes.Internal
+	}
+	var kept *volume.KeptError
+	if errors.As(err, &kept) && final(c) {
+		c = codes.Unavailable
+	}
+	return c
+}
+
+// toStatus is what kubelet gets to see of a failure.
+func toStatus(err error) error {
+	if err == nil {
+		return nil
+	}
+	if _, ok := status.FromError(err); ok {
+		return err
+	}
+	return status.Error(codeOf(err), err.Error())
+}

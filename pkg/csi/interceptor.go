@@ -1,0 +1,93 @@
+package csi
+
+import (
+	"context"
+	"log/slog"
+	"path"
+	"runtime/debug"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// Observe is told of every answered call, for the metrics.
+type Observe func(method string, code codes.Code, took time.Duration)
+
+// around is what surrounds every call: a panic becomes an error, a failure
+// gets its code and is logged, once. The request is never logged: it holds
+// tokens.
+func around(log *slog.Logger, observe Observe) grpc.UnaryServerInterceptor {
+	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
+		began := time.Now()
+		resp, err := recovered(ctx, req, log, info, handler)
+		answer := toStatus(err)
+		code, took := status.Code(answer), time.Since(began)
+		logCall(ctx, log, call{path.Base(info.FullMethod), req, code, took, err})
+		if observe != nil {
+			observe(info.FullMethod, code, took)
+		}
+		if answer != nil {
+			return nil, answer
+		}
+		return resp, nil
+	}
+}
+
+func recovered(ctx context.Context, req any, log *slog.Logger, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			// The value of the panic may quote what was being worked on.
+			log.Error("panic in a call", "method", info.FullMethod, "type", typeName(r), "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, "%s: the driver has a defect and recovered from it", path.Base(info.FullMethod)).
+				WithHint("the stack is in the driver's log on this node; please report it")
+		}
+	}()
+	return handler(ctx, req)
+}
+
+type call struct {
+	method string
+	req    any
+	code   codes.Code
+	took   time.Duration
+	err    error
+}
+
+// quiet calls are kubelet's periodic questions.
+var quiet = map[string]bool{"Probe": true, "GetPluginInfo": true, "NodeGetCapabilities": true, "NodeGetVolumeStats": true}
+
+func logCall(ctx context.Context, log *slog.Logger, c call) {
+	attrs := []slog.Attr{slog.String("method", c.method), slog.String("code", c.code.String()), slog.Duration("took", c.took)}
+	attrs = append(attrs, subject(c.req)...)
+	level := slog.LevelDebug
+	switch {
+	case c.code == codes.Unimplemented:
+	case c.err != nil:
+		level = slog.LevelError
+		attrs = append(attrs, slog.String("reason", string(fault.Of(c.err))), slog.Any("error", c.err))
+	case !quiet[c.method] && c.took > slowCall:
+		level = slog.LevelInfo
+	}
+	log.LogAttrs(ctx, level, "call", attrs...)
+}
+
+// slowCall is how long a call may take before it is worth a line: a first
+// publish is, a republish with nothing due is not.
+const slowCall = 2 * time.Millisecond
+
+// subject names what the call is about, from fields that are not secret.
+func subject(req any) []slog.Attr {
+	var attrs []slog.Attr
+	if v, ok := req.(interface{ GetVolumeId() string }); ok {
+		attrs = append(attrs, slog.String("volume", v.GetVolumeId()))
+	}
+	if v, ok := req.(interface{ GetVolumeContext() map[string]string }); ok {
+		a := v.GetVolumeContext()
+		attrs = append(attrs, slog.String("pod", a[keyPodNamespace]+"/"+a[keyPodName]), slog.String("class", a[keyClass]))
+	}
+	return attrs
+}

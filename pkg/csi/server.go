@@ -1,0 +1,159 @@
+package csi
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+)
+
+// Server serves gRPC services on one unix socket.
+type Server struct {
+	socket string
+	grace  time.Duration
+	grpc   *grpc.Server
+	log    *slog.Logger
+}
+
+// Options are what every server of the driver needs.
+type Options struct {
+	Logger *slog.Logger
+	// Observe is told of every call; nil if nobody wants to know.
+	Observe Observe
+	// Grace is how long running calls may go on after the stop.
+	Grace time.Duration
+}
+
+// NewServer makes the CSI server for an endpoint: unix:///path, unix:/path or
+// a path. It starts nothing.
+func NewServer(endpoint string, id *Identity, node *Node, o Options) (*Server, error) {
+	s, err := newServer(endpoint, o)
+	if err != nil {
+		return nil, err
+	}
+	csipb.RegisterIdentityServer(s.grpc, id)
+	csipb.RegisterNodeServer(s.grpc, node)
+	return s, nil
+}
+
+func newServer(endpoint string, o Options) (*Server, error) {
+	socket, err := ParseEndpoint(endpoint)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{socket, o.Grace, grpc.NewServer(grpc.UnaryInterceptor(around(o.Logger, o.Observe))), o.Logger}, nil
+}
+
+// maxSocket is the size of sun_path less the terminating NUL.
+const maxSocket = 107
+
+// ParseEndpoint gives the socket's path.
+func ParseEndpoint(endpoint string) (string, error) {
+	path := endpoint
+	if rest, ok := strings.CutPrefix(endpoint, "unix:"); ok {
+		path = rest
+		if strings.HasPrefix(rest, "//") {
+			path = strings.TrimPrefix(rest, "//")
+		}
+	} else if strings.Contains(endpoint, "://") {
+		return "", fmt.Errorf("endpoint %q: only unix sockets are supported, such as unix:///csi/csi.sock", endpoint)
+	}
+	switch {
+	case !filepath.IsAbs(path):
+		return "", fmt.Errorf("endpoint %q: the path must be absolute, such as unix:///csi/csi.sock", endpoint)
+	case len(path) > maxSocket:
+		return "", fmt.Errorf("endpoint %q: the path is %d bytes long, the kernel's limit for a socket is %d", endpoint, len(path), maxSocket)
+	}
+	return filepath.Clean(path), nil
+}
+
+// Run listens until ctx ends, then lets running calls finish. ready is called
+// once the socket takes calls.
+func (s *Server) Run(ctx context.Context, ready func()) error {
+	listener, err := listen(s.socket)
+	if err != nil {
+		return err
+	}
+	ready()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.grpc.Serve(listener) })
+	g.Go(func() error {
+		<-ctx.Done()
+		s.stop()
+		return nil
+	})
+	return g.Wait()
+}
+
+func (s *Server) stop() {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.grpc.GracefulStop()
+	}()
+	select {
+	case <-done:
+	case <-time.After(s.grace):
+		s.log.Warn("calls were still running at the end of the grace period", "socket", s.socket, "grace", s.grace)
+		s.grpc.Stop()
+		<-done
+	}
+}
+
+// listen makes the socket for root alone. A socket that a dead process left
+// is replaced; one that a living process serves is not.
+func listen(socket string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(socket), 0o750); err != nil {
+		return nil, fmt.Errorf("creating the directory of socket %q: %w", socket, err)
+	}
+	if err := removeStale(socket); err != nil {
+		return nil, err
+	}
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		return nil, fmt.Errorf("listening on socket %q: %w", socket, err)
+	}
+	if err := os.Chmod(socket, 0o600); err != nil {
+		_ = listener.Close()
+		return nil, fmt.Errorf("closing socket %q to others: %w", socket, err)
+	}
+	return listener, nil
+}
+
+func removeStale(socket string) error {
+	info, err := os.Lstat(socket)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("looking at socket %q: %w", socket, err)
+	case info.Mode().Type() != fs.ModeSocket:
+		return fmt.Errorf("%q is in the way of the socket and is not one (%s): remove it, or choose another endpoint", socket, info.Mode())
+	}
+	conn, err := net.DialTimeout("unix", socket, time.Second)
+	if err == nil {
+		_ = conn.Close()
+		return fmt.Errorf("socket %q is served by another process: two drivers of one name cannot share a node", socket)
+	}
+	if !errors.Is(err, syscall.ECONNREFUSED) {
+		return fmt.Errorf("asking who serves socket %q: %w", socket, err)
+	}
+	if err := os.Remove(socket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing the socket of a dead process: %w", err)
+	}
+	return nil
+}
+
+// typeName says what kind of value a panic had, and no more.
+func typeName(v any) string { return fmt.Sprintf("%T", v) }

@@ -1,0 +1,189 @@
+package csi
+
+import (
+	"fmt"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// What kubelet writes into volume_context, beside the pod author's
+// volumeAttributes. Nothing else there is read: a pod's author must not be
+// able to override the class.
+const (
+	keyClass          = "secretProviderClass"
+	keyPodName        = "csi.storage.k8s.io/pod.name"
+	keyPodNamespace   = "csi.storage.k8s.io/pod.namespace"
+	keyPodUID         = "csi.storage.k8s.io/pod.uid"
+	keyServiceAccount = "csi.storage.k8s.io/serviceAccount.name"
+	keyEphemeral      = "csi.storage.k8s.io/ephemeral"
+)
+
+// maxPath is PATH_MAX less the terminating NUL.
+const maxPath = 4095
+
+func invalid(format string, args ...any) *fault.Error {
+	return fault.New(fault.InvalidArgument, format, args...)
+}
+
+// checkPublish is the flat list of what every publish must have.
+func checkPublish(r *csipb.NodePublishVolumeRequest) error {
+	attributes := r.GetVolumeContext()
+	switch {
+	case r.GetVolumeId() == "":
+		return invalid("volume_id is missing")
+	case r.GetTargetPath() == "":
+		return invalid("target_path is missing")
+	case r.GetVolumeCapability() == nil:
+		return invalid("volume_capability is missing")
+	case r.GetVolumeCapability().GetBlock() != nil:
+		return invalid("volume_capability: block volumes are not supported, secrets are files")
+	case !r.GetReadonly():
+		return invalid("readonly is false").WithHint("set readOnly: true in the pod's csi volume")
+	case attributes[keyEphemeral] == "false":
+		return invalid("volume_context[%q] is false: only inline volumes of a pod are supported", keyEphemeral)
+	case attributes[keyClass] == "":
+		return invalid("volume_context[%q] is missing", keyClass).WithHint("set volumeAttributes.secretProviderClass in the pod's csi volume")
+	}
+	for _, key := range []string{keyPodName, keyPodNamespace, keyPodUID, keyServiceAccount} {
+		if attributes[key] == "" {
+			return invalid("volume_context[%q] is missing", key).WithHint("set podInfoOnMount: true in the CSIDriver object")
+		}
+	}
+	// The names become parts of API paths.
+	for _, key := range []string{keyClass, keyPodNamespace} {
+		if errs := validation.IsDNS1123Subdomain(attributes[key]); len(errs) > 0 {
+			return invalid("volume_context[%q] is %q: %s", key, attributes[key], strings.Join(errs, "; "))
+		}
+	}
+	return checkPath("target_path", r.GetTargetPath())
+}
+
+func checkUnpublish(r *csipb.NodeUnpublishVolumeRequest) error {
+	switch {
+	case r.GetVolumeId() == "":
+		return invalid("volume_id is missing")
+	case r.GetTargetPath() == "":
+		return invalid("target_path is missing")
+	}
+	return checkPath("target_path", r.GetTargetPath())
+}
+
+func checkStats(r *csipb.NodeGetVolumeStatsRequest) error {
+	switch {
+	case r.GetVolumeId() == "":
+		return invalid("volume_id is missing")
+	case r.GetVolumePath() == "":
+		return invalid("volume_path is missing")
+	}
+	return checkPath("volume_path", r.GetVolumePath())
+}
+
+func checkPath(field, path string) error {
+	switch {
+	case strings.ContainsRune(path, 0):
+		return invalid("%s %q has a NUL byte", field, path)
+	case len(path) > maxPath:
+		return invalid("%s is %d bytes long, the limit is %d", field, len(path), maxPath)
+	case !filepath.IsAbs(path):
+		return invalid("%s %q is not absolute", field, path)
+	case filepath.Clean(path) != path:
+		return invalid("%s %q is not clean, as %q is", field, path, filepath.Clean(path))
+	case path == "/":
+		return invalid("%s is the root directory", field)
+	}
+	return nil
+}
+
+// publishRequest checks the call and takes it apart.
+func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
+	if err := checkPublish(r); err != nil {
+		return volume.Request{}, err
+	}
+	tokens, secrets, err := credentials(r)
+	if err != nil {
+		return volume.Request{}, err
+	}
+	mount := r.GetVolumeCapability().GetMount()
+	gid, err := parseGroup(mount.GetVolumeMountGroup())
+	if err != nil {
+		return volume.Request{}, err
+	}
+	label, err := parseFlags(mount.GetMountFlags())
+	if err != nil {
+		return volume.Request{}, err
+	}
+	a := r.GetVolumeContext()
+	return volume.Request{
+		ID:     r.GetVolumeId(),
+		Target: r.GetTargetPath(),
+		Pod: identity.Pod{
+			Namespace: a[keyPodNamespace], Name: a[keyPodName], UID: a[keyPodUID], ServiceAccount: a[keyServiceAccount],
+		},
+		Class:          class.Ref{Namespace: a[keyPodNamespace], Name: a[keyClass]},
+		GID:            gid,
+		SELinuxContext: label,
+		Tokens:         tokens,
+		Secrets:        secrets,
+	}, nil
+}
+
+// credentials parts the service account tokens from the nodePublishSecretRef.
+// Kubernetes 1.35 and later pass the tokens in secrets, earlier ones in
+// volume_context.
+func credentials(r *csipb.NodePublishVolumeRequest) (identity.Tokens, map[string]secret.String, error) {
+	text, ok := r.GetSecrets()[identity.TokensKey]
+	if !ok {
+		text = r.GetVolumeContext()[identity.TokensKey]
+	}
+	tokens, err := identity.ParseTokens(text)
+	if err != nil {
+		return nil, nil, err
+	}
+	secrets := make(map[string]secret.String, len(r.GetSecrets()))
+	for k, v := range r.GetSecrets() {
+		if k != identity.TokensKey {
+			secrets[k] = secret.NewString(v)
+		}
+	}
+	return tokens, secrets, nil
+}
+
+func parseGroup(text string) (*int, error) {
+	if text == "" {
+		return nil, nil
+	}
+	gid, err := strconv.ParseInt(text, 10, 32)
+	if err != nil || gid < 0 {
+		return nil, invalid("volume_capability.mount.volume_mount_group %q is not a group id", text)
+	}
+	n := int(gid)
+	return &n, nil
+}
+
+// parseFlags takes the SELinux label that kubelet passes. Flags that the
+// mount has anyway are welcome; any other is a wish that we cannot grant.
+func parseFlags(flags []string) (label string, err error) {
+	for i, flag := range flags {
+		if value, ok := strings.CutPrefix(flag, "context="); ok {
+			label = strings.Trim(value, `"`)
+			continue
+		}
+		switch flag {
+		case "ro", "nosuid", "nodev", "noexec":
+		default:
+			return "", invalid("%s %q is not supported: only context=<SELinux label> is",
+				fmt.Sprintf("volume_capability.mount.mount_flags[%d]", i), flag)
+		}
+	}
+	return label, nil
+}

@@ -1,0 +1,128 @@
+// Package telemetry counts what the driver does, in Prometheus' format. The
+// names that the Secrets Store CSI driver made known are kept; Mayfly's own
+// begin with mayfly_.
+package telemetry
+
+import (
+	"net/http"
+	"path"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc/codes"
+
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// Metrics is told of outcomes and calls.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	publishes, publishErrors     *prometheus.CounterVec
+	unpublishes, unpublishErrors *prometheus.CounterVec
+	refreshes, refreshErrors     *prometheus.CounterVec
+	refreshSeconds               *prometheus.HistogramVec
+	rotations                    *prometheus.CounterVec
+	releases                     *prometheus.CounterVec
+	callSeconds                  *prometheus.HistogramVec
+}
+
+const osType = "linux"
+
+// New registers every metric. volumes gives the number of volumes, failing
+// that of those whose last refresh failed.
+func New(version string, volumes, failing func() int) *Metrics {
+	m := &Metrics{
+		registry:        prometheus.NewRegistry(),
+		publishes:       counter("node_publish_total", "First publishes that succeeded.", "provider", "os_type"),
+		publishErrors:   counter("node_publish_error_total", "First publishes that failed, by reason.", "provider", "os_type", "error_type"),
+		unpublishes:     counter("node_unpublish_total", "Unpublishes that succeeded.", "os_type"),
+		unpublishErrors: counter("node_unpublish_error_total", "Unpublishes that failed.", "os_type"),
+		refreshes:       counter("rotation_reconcile_total", "Refreshes of live volumes, by whether the files changed.", "provider", "os_type", "rotated"),
+		refreshErrors:   counter("rotation_reconcile_error_total", "Refreshes that failed and left the last good content, by reason.", "provider", "os_type", "error_type", "rotated"),
+		refreshSeconds:  histogram("rotation_reconcile_duration_sec", "Time of a refresh in seconds.", "os_type"),
+		rotations:       counter("mayfly_rotations_total", "Refreshes that wrote new content.", "provider"),
+		releases:        counter("mayfly_releases_total", "Ends of gone volumes' credentials, by result (ok, given_up).", "provider", "result"),
+		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
+	}
+	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
+		m.refreshSeconds, m.rotations, m.releases, m.callSeconds,
+		gauge("mayfly_volumes", "Volumes on this node.", volumes),
+		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they keep their last good content.", failing),
+		buildInfo(version),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+func counter(name, help string, labels ...string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
+}
+
+func histogram(name, help string, labels ...string) *prometheus.HistogramVec {
+	return prometheus.NewHistogramVec(prometheus.HistogramOpts{
+		Name: name, Help: help, Buckets: []float64{.001, .005, .01, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60},
+	}, labels)
+}
+
+func gauge(name, help string, value func() int) prometheus.Collector {
+	return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(value()) })
+}
+
+func buildInfo(version string) prometheus.Collector {
+	g := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "mayfly_build_info", Help: "The driver's version; the value is 1."}, []string{"version"})
+	g.WithLabelValues(version).Set(1)
+	return g
+}
+
+// Handler serves the metrics.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// ObserveCall counts one gRPC call.
+func (m *Metrics) ObserveCall(method string, code codes.Code, took time.Duration) {
+	m.callSeconds.WithLabelValues(path.Base(method), code.String()).Observe(took.Seconds())
+}
+
+// Observe implements volume.Observer.
+func (m *Metrics) Observe(o volume.Outcome) {
+	reason := string(o.Reason())
+	switch o.Kind {
+	case volume.Published:
+		if o.Err != nil {
+			m.publishErrors.WithLabelValues(o.Provider, osType, reason).Inc()
+			return
+		}
+		m.publishes.WithLabelValues(o.Provider, osType).Inc()
+	case volume.Unpublished:
+		if o.Err != nil {
+			m.unpublishErrors.WithLabelValues(osType).Inc()
+			return
+		}
+		m.unpublishes.WithLabelValues(osType).Inc()
+	case volume.Refreshed:
+		m.observeRefresh(o, reason)
+	case volume.Released:
+		result := "ok"
+		if o.Err != nil {
+			result = "given_up"
+		}
+		m.releases.WithLabelValues(o.Provider, result).Inc()
+	}
+}
+
+func (m *Metrics) observeRefresh(o volume.Outcome, reason string) {
+	rotated := "false"
+	if o.Changed {
+		rotated = "true"
+		m.rotations.WithLabelValues(o.Provider).Inc()
+	}
+	m.refreshSeconds.WithLabelValues(osType).Observe(o.Took.Seconds())
+	if o.Err != nil {
+		m.refreshErrors.WithLabelValues(o.Provider, osType, reason, rotated).Inc()
+		return
+	}
+	m.refreshes.WithLabelValues(o.Provider, osType, rotated).Inc()
+}

@@ -1,0 +1,129 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+)
+
+// errUnpublished is the cause that ends work on a volume that goes away.
+var errUnpublished = errors.New("the volume is being unpublished")
+
+// errNotLive is why a recorded volume is let go at the start.
+var errNotLive = errors.New("its tmpfs is not mounted, or holds no payload")
+
+// entry is one volume that this process knows. Whoever holds the lock may use
+// rec; the fields below it have their own mutex.
+type entry struct {
+	lock chan struct{} // capacity 1: full while somebody works on the volume
+	rec  *Record
+	// failing tells whether the last refresh failed.
+	failing atomic.Bool
+
+	mu      sync.Mutex
+	gone    bool                    // no longer in the table; look the id up again
+	leaving int                     // unpublishes under way or waiting
+	cancel  context.CancelCauseFunc // ends the work that holds the lock
+	fresh   bool                    // the next refresh must ask the store itself
+	class   class.Ref               // the class that is retained for the volume
+}
+
+func newEntry(rec *Record) *entry {
+	return &entry{lock: make(chan struct{}, 1), rec: rec}
+}
+
+// begin takes the lock for work that an unpublish may cut short. The caller
+// must call the func that it returns.
+func (e *entry) begin(ctx context.Context) (context.Context, func(), error) {
+	select {
+	case e.lock <- struct{}{}:
+	case <-ctx.Done():
+		return nil, nil, ctx.Err()
+	}
+	work, cancel := context.WithCancelCause(ctx)
+	e.mu.Lock()
+	e.cancel = cancel
+	if e.leaving > 0 {
+		cancel(errUnpublished)
+	}
+	e.mu.Unlock()
+	return work, func() {
+		e.mu.Lock()
+		e.cancel = nil
+		e.mu.Unlock()
+		cancel(nil)
+		<-e.lock
+	}, nil
+}
+
+// leave cuts running work short and takes the lock for the unpublish.
+func (e *entry) leave(ctx context.Context) (func(), error) {
+	e.mu.Lock()
+	e.leaving++
+	if e.cancel != nil {
+		e.cancel(errUnpublished)
+	}
+	e.mu.Unlock()
+	done := func() {
+		e.mu.Lock()
+		e.leaving--
+		e.mu.Unlock()
+	}
+	select {
+	case e.lock <- struct{}{}:
+		return func() { done(); <-e.lock }, nil
+	case <-ctx.Done():
+		done()
+		return nil, ctx.Err()
+	}
+}
+
+func (e *entry) isGone() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.gone
+}
+
+func (e *entry) askFresh() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fresh = true
+}
+
+func (e *entry) takeFresh() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	f := e.fresh
+	e.fresh = false
+	return f
+}
+
+// joinClass notes which class is retained; it tells whether that is new.
+func (e *entry) joinClass(ref class.Ref) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.class == ref {
+		return false
+	}
+	e.class = ref
+	return true
+}
+
+// leaveClass marks the entry gone, and gives back the class that was retained.
+func (e *entry) leaveClass() (class.Ref, bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.gone = true
+	ref := e.class
+	e.class = class.Ref{}
+	return ref, ref != class.Ref{}
+}
+
+func (e *entry) uses(ref class.Ref) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.class == ref
+}

@@ -1,0 +1,97 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// first publishes a volume that does not hold a payload that we know of. What
+// it made it undoes if it fails, and nothing older.
+func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content) error {
+	began := time.Now()
+	p.releaser.settle(ctx, r.ID)
+	rec := &Record{
+		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
+		Tokens: r.Tokens, Secrets: r.Secrets,
+	}
+	if e.joinClass(r.Class) {
+		p.Classes.Retain(r.Class)
+	}
+	undo := func() {}
+	done, err := p.run(ctx, pass{rec: rec, place: func(c *class.Class) error {
+		if had != nothing {
+			return nil
+		}
+		var err error
+		undo, err = p.mount(rec, c)
+		return err
+	}})
+	if err == nil {
+		rec.PublishedAt = rec.RefreshedAt
+		err = p.Store.Put(rec)
+	}
+	if err == nil {
+		e.rec = rec
+		p.schedule.Set(rec.ID, rec.DueAt)
+	} else {
+		undo()
+		rec.Provider = done.provider
+		p.releaser.add(rec)
+		err = p.firstError(rec, had, err)
+	}
+	p.warn(rec, done.warnings)
+	o := p.outcome(Published, rec, began, err)
+	o.Changed = done.changed
+	p.Observer.Observe(o)
+	return err
+}
+
+// firstError puts the pod in front: it is what people search their events
+// for, and other people's tests read these words.
+func (p *Publisher) firstError(rec *Record, had content, err error) error {
+	err = fmt.Errorf("failed to mount secrets store objects for pod %s: %w", rec.Pod, err)
+	if had == complete {
+		return &KeptError{err}
+	}
+	return err
+}
+
+// mount makes the target directory where kubelet has not, and mounts the
+// tmpfs. The func that it returns takes both away again.
+func (p *Publisher) mount(rec *Record, c *class.Class) (undo func(), err error) {
+	none := func() {}
+	made := false
+	switch err := os.Mkdir(rec.Target, 0o750); {
+	case err == nil:
+		made = true
+	case !errors.Is(err, fs.ErrExist):
+		return none, fault.New(fault.Mount, "creating the target path: %w", err).
+			WithHint("kubelet makes its parent directory before it calls")
+	}
+	if err := p.Mounts.Mount(rec.Target, p.mountOptions(rec, c)); err != nil {
+		if made {
+			_ = os.Remove(rec.Target)
+		}
+		return none, fault.New(fault.Mount, "mounting the volume: %w", err)
+	}
+	return func() {
+		if err := p.Mounts.Cleanup(rec.Target); err != nil {
+			p.Logger.Error("undoing a failed publish", "volume", rec.ID, "target", rec.Target, "error", err)
+		}
+	}, nil
+}
+
+// warn passes on what the provider found odd. It is said at the first
+// publish only: a refresh would repeat it for ever.
+func (p *Publisher) warn(rec *Record, warnings []string) {
+	for _, w := range warnings {
+		p.Logger.Warn("class warning", "class", rec.Class.String(), "pod", rec.Pod.String(), "warning", w)
+	}
+}

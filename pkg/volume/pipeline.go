@@ -1,0 +1,216 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+)
+
+// pass is one run of the pipeline over one volume.
+type pass struct {
+	rec   *Record
+	fresh bool
+	// place makes the volume ready to be written to: the mount at first, a
+	// look at it later.
+	place func(c *class.Class) error
+}
+
+// passed is what came of it, as far as it went.
+type passed struct {
+	// provider is who may now hold something for the volume.
+	provider string
+	changed  bool
+	warnings []string
+}
+
+// run is the one way of a secret from the class to the files. The record is
+// changed only when all of it went well.
+func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
+	c, err := p.Classes.Get(ctx, w.rec.Class)
+	if err != nil {
+		return done, err
+	}
+	source, err := p.Providers.Get(c.Provider)
+	if err != nil {
+		return done, fmt.Errorf("class %s: %w", c.Ref, err)
+	}
+	done.provider = c.Provider
+	payload, err := source.Fetch(ctx, w.request(c))
+	if err != nil {
+		return done, err
+	}
+	done.warnings = payload.Warnings
+	files, err := p.fit(c, payload)
+	if err != nil {
+		return done, err
+	}
+	if err := w.place(c); err != nil {
+		return done, err
+	}
+	if done.changed, err = write(w.rec, files); err != nil {
+		return done, err
+	}
+	p.note(w.rec, c, source, payload)
+	return done, nil
+}
+
+func (w pass) request(c *class.Class) provider.Request {
+	return provider.Request{
+		Volume: w.rec.ID, Pod: w.rec.Pod, Tokens: w.rec.Tokens, Class: c, Secrets: w.rec.Secrets,
+		TargetPath: w.rec.Target, Current: w.rec.Versions, Fresh: w.fresh,
+	}
+}
+
+// note brings the record up to date with what the volume now holds.
+func (p *Publisher) note(rec *Record, c *class.Class, source provider.Provider, payload *provider.Payload) {
+	now := time.Now()
+	rec.Provider, rec.Versions, rec.ClassVersion = c.Provider, payload.Versions, c.ResourceVersion
+	rec.RefreshedAt, rec.Interval = now, p.interval(c)
+	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
+	rec.Failures, rec.LastFailure = 0, ""
+	keep(rec, source)
+}
+
+// keep takes what the provider needs after a restart into the record.
+func keep(rec *Record, source provider.Provider) {
+	if k, ok := source.(provider.Keeper); ok {
+		rec.ProviderState = k.Export(rec.ID)
+	}
+}
+
+func (p *Publisher) interval(c *class.Class) time.Duration {
+	if c.RefreshInterval > 0 {
+		return c.RefreshInterval
+	}
+	return p.Interval
+}
+
+func (p *Publisher) sizeLimit(c *class.Class) int64 {
+	if c.SizeLimit > 0 {
+		return c.SizeLimit
+	}
+	return p.SizeLimit
+}
+
+func (p *Publisher) inodeLimit(c *class.Class) int64 {
+	if c.InodeLimit > 0 {
+		return c.InodeLimit
+	}
+	return p.InodeLimit
+}
+
+// fit turns the payload into files, and refuses one that is over the volume's
+// limits before anything is touched.
+func (p *Publisher) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
+	files := make([]atomicdir.File, len(payload.Files))
+	var size int64
+	for i, f := range payload.Files {
+		files[i] = atomicdir.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
+		size += int64(f.Contents.Len())
+	}
+	if limit := p.sizeLimit(c); size > limit {
+		return nil, fault.New(fault.TooLarge, "class %s: the payload is %d bytes, the volume's limit is %d", c.Ref, size, limit).
+			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's --volume-size-limit")
+	}
+	if inodes, limit := countInodes(files), p.inodeLimit(c); inodes > limit {
+		return nil, fault.New(fault.TooLarge, "class %s: the payload is %d files and directories, the volume's limit is %d", c.Ref, inodes, limit).
+			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's --volume-inode-limit")
+	}
+	return files, nil
+}
+
+// countInodes counts the files and each of their directories once.
+func countInodes(files []atomicdir.File) int64 {
+	dirs := map[string]struct{}{}
+	for _, f := range files {
+		for d := path.Dir(f.Path); d != "." && d != "/"; d = path.Dir(d) {
+			dirs[d] = struct{}{}
+		}
+	}
+	return int64(len(files) + len(dirs))
+}
+
+const pageSize = 4096
+
+// mountOptions make room for two payloads at their limits, since the old one
+// stays until the new one is whole: two times the bytes, and for each inode
+// the page that its last bytes begin, itself, and a link. The kernel charges
+// a tmpfs for what it holds only.
+func (p *Publisher) mountOptions(rec *Record, c *class.Class) tmpfs.Options {
+	inodes := 2*p.inodeLimit(c) + p.inodeLimit(c) + 16
+	return tmpfs.Options{
+		Size:           2*p.sizeLimit(c) + inodes*pageSize,
+		Inodes:         inodes,
+		Mode:           0o755,
+		GID:            rec.GID,
+		SELinuxContext: rec.SELinuxContext,
+	}
+}
+
+// write swaps the files in, all or nothing.
+func write(rec *Record, files []atomicdir.File) (bool, error) {
+	dir, err := atomicdir.Open(rec.Target)
+	if err != nil {
+		return false, fault.New(fault.Mount, "opening the volume: %w", err)
+	}
+	defer func() { _ = dir.Close() }()
+	result, err := dir.Write(files, atomicdir.Options{GID: rec.GID})
+	if err == nil {
+		return result.Changed, nil
+	}
+	reason := fault.Mount
+	var bad *atomicdir.PathError
+	switch {
+	case errors.As(err, &bad):
+		reason = fault.InvalidClass
+	case errors.Is(err, atomicdir.ErrNoSpace):
+		reason = fault.TooLarge
+	}
+	return false, fault.New(reason, "writing the files of volume %s at %q: %w", rec.ID, rec.Target, err)
+}
+
+// content is what lies at a target path.
+type content int
+
+const (
+	nothing  content = iota // no mount
+	empty                   // our tmpfs, without a payload
+	complete                // our tmpfs, with a whole payload
+)
+
+// contentOf refuses to touch what is not ours. A tmpfs of another maker that
+// holds a payload in the same layout is adopted: it is a volume of the driver
+// that Mayfly took over from.
+func contentOf(target string, info tmpfs.Info) (content, error) {
+	if !info.Mounted {
+		return nothing, nil
+	}
+	conflict := fault.New(fault.Conflict, "the target path %q is mounted by something else: %s from %q", target, info.FSType, info.Source).
+		WithHint("this driver takes away what it mounted, and nothing else: unmount it by hand")
+	if info.FSType != "tmpfs" || info.Root != "/" {
+		return nothing, conflict
+	}
+	dir, err := atomicdir.Open(target)
+	if err != nil {
+		return nothing, fault.New(fault.Mount, "opening the volume: %w", err)
+	}
+	defer func() { _ = dir.Close() }()
+	whole, err := dir.Complete()
+	switch {
+	case err != nil:
+		return nothing, fault.New(fault.Mount, "looking into the volume: %w", err)
+	case whole:
+		return complete, nil
+	case info.Ours:
+		return empty, nil
+	}
+	return nothing, conflict
+}

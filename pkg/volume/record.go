@@ -1,0 +1,160 @@
+package volume
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// Record is everything that is known of one volume, and all that a new
+// process needs to go on with it.
+type Record struct {
+	// ID is the CSI volume id.
+	ID string
+	// Target is the path that kubelet named, where the tmpfs is mounted.
+	Target string
+	Pod    identity.Pod
+	Class  class.Ref
+	// GID is the pod's fsGroup, nil where it has none.
+	GID *int
+	// SELinuxContext is the label that kubelet asked the mount to have.
+	SELinuxContext string
+	Tokens         identity.Tokens
+	Secrets        map[string]secret.String
+
+	// Provider is the class's provider at the last success, which is the one
+	// that holds something for the volume.
+	Provider string
+	Versions []provider.Version
+	// ClassVersion is the class's resource version at the last success.
+	ClassVersion string
+	// PublishedAt and RefreshedAt are the times of the first and of the
+	// latest success.
+	PublishedAt time.Time
+	RefreshedAt time.Time
+	// Interval is the class's, or the driver's where the class has none.
+	Interval time.Duration
+	// DueAt is when the next refresh is due.
+	DueAt time.Time
+	// Failures counts the failed refreshes since the last success.
+	Failures    int
+	LastFailure string
+	// Leaving is set once kubelet has unpublished the volume and only the
+	// release of its credentials is left to do.
+	Leaving bool
+	// ProviderState is what the provider wants back after a restart.
+	ProviderState secret.Bytes
+}
+
+// published tells whether the volume has held a complete payload.
+func (r *Record) published() bool { return !r.PublishedAt.IsZero() }
+
+// recordVersion is the version of the format below. A reader refuses what is
+// newer, and the file is set aside.
+const recordVersion = 1
+
+// envelope is a record's file: the checksum covers the bytes of Record.
+type envelope struct {
+	Version  int             `json:"version"`
+	Checksum string          `json:"sha256"`
+	Record   json.RawMessage `json:"record"`
+}
+
+// wire is the Record as the file has it, with the secrets in plain: the file
+// lies in a tmpfs that only root can read.
+type wire struct {
+	ID             string             `json:"id"`
+	Target         string             `json:"target"`
+	Pod            identity.Pod       `json:"pod"`
+	Class          class.Ref          `json:"class"`
+	GID            *int               `json:"gid,omitempty"`
+	SELinuxContext string             `json:"selinuxContext,omitempty"`
+	Tokens         string             `json:"tokens,omitempty"`
+	Secrets        map[string]string  `json:"secrets,omitempty"`
+	Provider       string             `json:"provider,omitempty"`
+	Versions       []provider.Version `json:"versions,omitempty"`
+	ClassVersion   string             `json:"classVersion,omitempty"`
+	PublishedAt    time.Time          `json:"publishedAt,omitzero"`
+	RefreshedAt    time.Time          `json:"refreshedAt,omitzero"`
+	Interval       time.Duration      `json:"interval,omitempty"`
+	DueAt          time.Time          `json:"dueAt,omitzero"`
+	Failures       int                `json:"failures,omitempty"`
+	LastFailure    string             `json:"lastFailure,omitempty"`
+	Leaving        bool               `json:"leaving,omitempty"`
+	ProviderState  []byte             `json:"providerState,omitempty"`
+}
+
+func encodeRecord(r *Record) ([]byte, error) {
+	w := wire{
+		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
+		Tokens: r.Tokens.Encode().Reveal(), Provider: r.Provider, Versions: r.Versions, ClassVersion: r.ClassVersion,
+		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, Interval: r.Interval, DueAt: r.DueAt,
+		Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving, ProviderState: r.ProviderState.Reveal(),
+	}
+	if len(r.Secrets) > 0 {
+		w.Secrets = make(map[string]string, len(r.Secrets))
+		for k, v := range r.Secrets {
+			w.Secrets[k] = v.Reveal()
+		}
+	}
+	body, err := json.Marshal(w)
+	if err != nil {
+		return nil, fault.New(fault.State, "encoding the record of volume %s: %w", r.ID, err)
+	}
+	sum := sha256.Sum256(body)
+	return json.Marshal(envelope{recordVersion, hex.EncodeToString(sum[:]), body})
+}
+
+// errCorrupt is why a record is set aside instead of used.
+var errCorrupt = errors.New("corrupt record")
+
+// decodeRecord never quotes what it read: it may hold tokens.
+func decodeRecord(data []byte) (*Record, error) {
+	var e envelope
+	if json.Unmarshal(data, &e) != nil {
+		return nil, fmt.Errorf("%w: not a record file", errCorrupt)
+	}
+	if e.Version != recordVersion {
+		return nil, fmt.Errorf("%w: its version is %d, this driver reads %d", errCorrupt, e.Version, recordVersion)
+	}
+	if sum := sha256.Sum256(e.Record); hex.EncodeToString(sum[:]) != e.Checksum {
+		return nil, fmt.Errorf("%w: the checksum does not match", errCorrupt)
+	}
+	var w wire
+	if json.Unmarshal(e.Record, &w) != nil {
+		return nil, fmt.Errorf("%w: a field has the wrong type", errCorrupt)
+	}
+	tokens, err := identity.ParseTokens(w.Tokens)
+	if err != nil || w.ID == "" || w.Target == "" {
+		return nil, fmt.Errorf("%w: a field is missing or malformed", errCorrupt)
+	}
+	return w.record(tokens), nil
+}
+
+func (w *wire) record(tokens identity.Tokens) *Record {
+	r := &Record{
+		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
+		Tokens: tokens, Provider: w.Provider, Versions: w.Versions, ClassVersion: w.ClassVersion,
+		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, Interval: w.Interval, DueAt: w.DueAt,
+		Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
+	}
+	if len(w.ProviderState) > 0 {
+		r.ProviderState = secret.NewBytes(w.ProviderState)
+	}
+	if len(w.Secrets) > 0 {
+		r.Secrets = make(map[string]secret.String, len(w.Secrets))
+		for k, v := range w.Secrets {
+			r.Secrets[k] = secret.NewString(v)
+		}
+	}
+	return r
+}

@@ -1,0 +1,90 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+)
+
+// overdueSpread is over how long the refreshes are spread that fell due while
+// no driver ran.
+const overdueSpread = 10 * time.Second
+
+// Recover takes up the volumes of an earlier process from the Store. It makes
+// no request to anybody. It is called once, before Run and before the first
+// Publish.
+func (p *Publisher) Recover() error {
+	records, err := p.Store.Load()
+	if err != nil {
+		return err
+	}
+	for _, rec := range records {
+		began := time.Now()
+		err := p.recover(rec)
+		if err != nil {
+			p.Logger.Warn("a volume of the last process is not taken up; kubelet publishes it again if its pod still runs",
+				"volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+		}
+		p.Observer.Observe(p.outcome(Recovered, rec, began, err))
+	}
+	p.Logger.Info("volumes recovered", "records", len(records), "live", p.Count())
+	return nil
+}
+
+// recover takes up one volume. One that is no longer mounted is let go: the
+// node was rebooted, or its pod went while no driver ran.
+func (p *Publisher) recover(rec *Record) error {
+	if source, err := p.Providers.Get(rec.Provider); err == nil {
+		if k, ok := source.(provider.Keeper); ok && rec.ProviderState.Len() > 0 {
+			if err := k.Import(rec.ID, rec.ProviderState); err != nil {
+				p.Logger.Warn("the provider does not take its state back; it begins anew", "volume", rec.ID, "provider", rec.Provider, "error", err)
+			}
+		}
+	}
+	if rec.Leaving {
+		p.releaser.add(rec)
+		return nil
+	}
+	switch err := p.isLive(rec); {
+	case errors.Is(err, errNotLive) || fault.Of(err) == fault.Conflict:
+		p.releaser.add(rec)
+		return err
+	case err != nil: // we cannot tell: a refresh finds out, and nothing is given up
+		p.Logger.Error("looking at a volume of the last process", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+	}
+	e := newEntry(rec)
+	e.joinClass(rec.Class)
+	p.Classes.Retain(rec.Class)
+	p.entries[rec.ID] = e
+	if soon := time.Now().Add(time.Duration(float64(min(overdueSpread, p.Interval)) * chance())); rec.DueAt.Before(soon) {
+		rec.DueAt = soon
+	}
+	p.schedule.Set(rec.ID, rec.DueAt)
+	return nil
+}
+
+func (p *Publisher) isLive(rec *Record) error {
+	info, err := p.Mounts.Inspect(rec.Target)
+	if err != nil {
+		return err
+	}
+	had, err := contentOf(rec.Target, info)
+	if err == nil && had != complete {
+		err = errNotLive
+	}
+	return err
+}
+
+// Run refreshes what is due and ends the credentials of what is gone, until
+// ctx ends.
+func (p *Publisher) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return p.schedule.Run(ctx, p.Workers, p.refresh) })
+	g.Go(func() error { return p.releaser.run(ctx) })
+	return g.Wait()
+}

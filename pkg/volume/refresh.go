@@ -1,0 +1,132 @@
+package volume
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// refresh is what a worker does with a due volume. It never fails towards
+// anybody: the volume keeps its content, and the failure is made visible.
+func (p *Publisher) refresh(ctx context.Context, id string) {
+	e := p.find(id)
+	if e == nil {
+		return
+	}
+	bounded, cancel := context.WithTimeout(ctx, p.RefreshTimeout)
+	defer cancel()
+	work, end, err := e.begin(bounded)
+	if err != nil { // a publish has held the volume all this time; it sets the next due time
+		return
+	}
+	defer end()
+	if e.isGone() || !e.rec.published() {
+		return
+	}
+	p.refreshLocked(work, e)
+}
+
+func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
+	began := time.Now()
+	rec, before := e.rec, e.rec.Failures
+	fresh := e.takeFresh()
+	done, err := p.run(ctx, pass{rec: rec, fresh: fresh, place: func(c *class.Class) error { return p.stillThere(rec, c) }})
+	if errors.Is(context.Cause(ctx), errUnpublished) || errors.Is(ctx.Err(), context.Canceled) {
+		return // the volume goes away, or the driver does; neither is a failure
+	}
+	if err != nil {
+		p.failed(e, fresh, err)
+	}
+	e.failing.Store(err != nil)
+	p.save(rec)
+	p.schedule.Set(rec.ID, rec.DueAt)
+	o := p.outcome(Refreshed, rec, began, err)
+	o.Changed = done.changed
+	if err == nil {
+		o.Failures = before
+	}
+	p.logRefresh(o)
+	p.Observer.Observe(o)
+}
+
+// failed notes a failed refresh and when to try again.
+func (p *Publisher) failed(e *entry, fresh bool, err error) {
+	rec := e.rec
+	rec.Failures++
+	rec.LastFailure = err.Error()
+	rec.DueAt = retryDue(time.Now(), rec.Failures, rec.Interval, err, chance())
+	if fresh {
+		e.askFresh()
+	}
+	if source, perr := p.Providers.Get(rec.Provider); perr == nil {
+		keep(rec, source)
+	}
+}
+
+// stillThere refuses to write below a mount that is gone: the files would
+// land on the node's disk. Kubelet's next republish mounts again.
+func (p *Publisher) stillThere(rec *Record, c *class.Class) error {
+	info, err := p.Mounts.Inspect(rec.Target)
+	if err != nil {
+		return fault.New(fault.Mount, "inspecting the target path %q: %w", rec.Target, err)
+	}
+	had, err := contentOf(rec.Target, info)
+	if err != nil {
+		return err
+	}
+	if had == nothing {
+		return fault.New(fault.Mount, "the tmpfs at %q is no longer mounted", rec.Target).
+			WithHint("kubelet's next republish mounts it again; a running pod sees it after it was re-created")
+	}
+	if c.ResourceVersion != rec.ClassVersion && info.Ours {
+		o := p.mountOptions(rec, c)
+		if err := p.Mounts.Resize(rec.Target, o.Size, o.Inodes); err != nil {
+			return fault.New(fault.Mount, "giving the volume the size that class %s now asks for: %w", c.Ref, err)
+		}
+	}
+	return nil
+}
+
+// logRefresh says a failure once per episode, and once when it has ended.
+func (p *Publisher) logRefresh(o Outcome) {
+	log := p.Logger.With("volume", o.Volume, "pod", o.Pod.String(), "class", o.Class.String())
+	switch {
+	case o.Err != nil && o.Failures == 1:
+		log.Warn("refresh failed, the volume keeps its last good content", "reason", string(o.Reason()), "error", o.Err, "retryAt", o.NextAt)
+	case o.Err != nil:
+		log.Debug("refresh failed again", "reason", string(o.Reason()), "error", o.Err, "failures", o.Failures, "retryAt", o.NextAt)
+	case o.Failures > 0:
+		log.Info("refresh recovered", "failures", o.Failures, "changed", o.Changed)
+	case o.Changed:
+		log.Info("rotated", "next", o.NextAt)
+	default:
+		log.Debug("refreshed, nothing changed", "next", o.NextAt)
+	}
+}
+
+// ClassChanged makes the volumes of an edited class due, spread over a second.
+func (p *Publisher) ClassChanged(ref class.Ref) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for id, e := range p.entries {
+		if e.uses(ref) {
+			e.askFresh()
+			p.schedule.Set(id, now.Add(time.Duration(float64(editSpread)*chance())))
+		}
+	}
+}
+
+// RefreshAll makes every volume due now, on a person's demand.
+func (p *Publisher) RefreshAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for id, e := range p.entries {
+		e.askFresh()
+		p.schedule.Set(id, now)
+	}
+}

@@ -1,0 +1,46 @@
+package volume
+
+import (
+	"math/rand/v2"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+const (
+	// firstRetry is the pause after the first failed refresh; it doubles with
+	// every further one, up to the volume's interval.
+	firstRetry = 2 * time.Second
+	// shortestWait keeps a store that says "look again now" from being asked
+	// without a pause.
+	shortestWait = time.Second
+	// editSpread is over how long the volumes of an edited class are spread.
+	editSpread = time.Second
+	// jitterShare is the part of a wait that is left to chance, so that
+	// volumes published together do not stay together.
+	jitterShare = 0.05
+)
+
+// nextDue is the pure rule for the refresh after a success: the provider's
+// word where it gave one, else the interval. Chance (0 to 1) only ever
+// brings it forward, so that nothing is staler than was promised.
+func nextDue(now, refreshAt time.Time, interval time.Duration, chance float64) time.Time {
+	wait := interval
+	if !refreshAt.IsZero() {
+		wait = max(refreshAt.Sub(now), shortestWait)
+	}
+	return now.Add(wait - time.Duration(float64(wait)*jitterShare*chance))
+}
+
+// retryDue is the pure rule for the refresh after a failure: an exponential
+// pause, half of it left to chance, never longer than the interval unless the
+// store itself asked for longer.
+func retryDue(now time.Time, failures int, interval time.Duration, err error, chance float64) time.Time {
+	pause := firstRetry << min(max(failures-1, 0), 16)
+	pause = min(pause, max(interval, firstRetry))
+	pause -= time.Duration(float64(pause) * chance / 2)
+	return now.Add(max(pause, fault.RetryAfter(err)))
+}
+
+// chance is a number from 0 to 1.
+func chance() float64 { return rand.Float64() }
