@@ -1,0 +1,245 @@
+package tmpfs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	mount "k8s.io/mount-utils"
+)
+
+func TestInspectWithoutMount(t *testing.T) {
+	m := &Mounter{}
+	dir := newDir(t)
+	write(t, dir+"/file", 1)
+	if err := os.Symlink(dir, dir+"/link"); err != nil {
+		t.Fatal(err)
+	}
+	tests := map[string]Info{
+		"/missing":       {},
+		"/missing/below": {},
+		"/file":          {Exists: true},
+		"/link":          {Exists: true},
+		"/link/":         {Exists: true},
+		"":               {Exists: true, Dir: true},
+		"/":              {Exists: true, Dir: true},
+	}
+	for name, want := range tests {
+		if got := mustInspect(t, m, dir+name); !reflect.DeepEqual(got, want) {
+			t.Errorf("%q: got %+v, want %+v", name, got, want)
+		}
+	}
+	if _, err := m.Inspect(dir + "/file/below"); !errors.Is(err, unix.ENOTDIR) {
+		t.Errorf("below a file: %v", err)
+	}
+	if _, err := m.Inspect("relative"); !errors.Is(err, ErrTarget) {
+		t.Errorf("relative: %v", err)
+	}
+}
+
+func TestInspectOddNames(t *testing.T) {
+	m := newMounter(t)
+	for _, name := range []string{
+		"a space", "a\nnewline", "a\ttab", `a\backslash`, `octal\040`, "no-break\u00a0space", "next\u0085line",
+		"hash#", "quote\"comma,", " - ", "(deleted)", "x//deleted", "\xff\xfe", strings.Repeat("x", 255),
+	} {
+		t.Run(fmt.Sprintf("%.20q", name), func(t *testing.T) {
+			target := filepath.Join(newDir(t), name)
+			mkdir(t, target)
+			mustMount(t, m, target, small())
+			for way, table := range tables(t) {
+				info, err := fillFrom(table, target)
+				if err != nil || !info.Ours || info.Depth != 1 || !info.Has("size=1024k") || !info.Has("noexec") {
+					t.Errorf("%s: %+v, %v", way, info, err)
+				}
+			}
+			if err := m.Cleanup(target); err != nil {
+				t.Fatal(err)
+			}
+			if mustInspect(t, m, target).Exists {
+				t.Error("still there")
+			}
+		})
+	}
+}
+
+// kubelet's root is a symbolic link on nodes that keep it on another disk.
+func TestInspectBelowLink(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		dir := newDir(t)
+		mkdir(t, dir+"/disk/pods/volume")
+		if err := os.Symlink(dir+"/disk", dir+"/kubelet"); err != nil {
+			t.Fatal(err)
+		}
+		target := dir + "/kubelet/pods/volume"
+		mustMount(t, m, target, small())
+		if info := mustInspect(t, m, target); !info.Ours || info.Depth != 1 {
+			t.Errorf("found %+v", info)
+		}
+		if err := m.Unmount(target); err != nil {
+			t.Fatal(err)
+		}
+		if mustInspect(t, m, dir+"/disk/pods/volume").Mounted {
+			t.Error("still mounted")
+		}
+	})
+}
+
+func TestInspectStack(t *testing.T) {
+	m := newMounter(t)
+	target := newTarget(t)
+	mountBy(t, "first", target, "tmpfs", 0, "size=4k")
+	mountBy(t, "second", target, "ramfs", 0, "")
+	mountBy(t, Source, target, "tmpfs", 0, "size=8k")
+	for way, table := range tables(t) {
+		info, err := fillFrom(table, target)
+		if err != nil || info.Depth != 3 || !info.Ours || !info.Has("size=8k") {
+			t.Errorf("%s: %+v, %v", way, info, err)
+		}
+	}
+	below := target + "/below"
+	mkdir(t, below)
+	mountBy(t, "x", below, "tmpfs", 0, "size=4k")
+	if info := mustInspect(t, m, below); info.Depth != 1 {
+		t.Errorf("a mount below the stack: %+v", info)
+	}
+}
+
+// tables are the sources of knowledge about mounts that this kernel has.
+func tables(t *testing.T) map[string]mountTable {
+	t.Helper()
+	all := map[string]mountTable{}
+	if hasStatmount() {
+		all["statmount"] = statmountTable{}
+	}
+	list, err := new(mountList).current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	all["mountinfo"] = list
+	return all
+}
+
+func fillFrom(table mountTable, target string) (Info, error) {
+	at := location{fd: unix.AT_FDCWD, path: target}
+	n, err := at.listedNode()
+	if _, ok := table.(statmountTable); ok {
+		n, err = at.node()
+	}
+	if err != nil {
+		return Info{}, err
+	}
+	info := Info{Exists: true, Dir: n.dir}
+	return info, info.fill(table, n.mount)
+}
+
+// Every mount of this machine looks the same through each table, through the
+// look-up of old kernels, and to Kubernetes' own parser.
+func TestInspectAgrees(t *testing.T) {
+	m := newMounter(t)
+	target := newTarget(t)
+	mustMount(t, m, target, small())
+	list, err := mount.ParseMountInfo(mountinfoPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compared := 0
+	for _, want := range list {
+		path := unescape(want.MountPoint)
+		at := location{fd: unix.AT_FDCWD, path: path}
+		n, err := at.listedNode()
+		if err != nil || !n.mounted || n.mount != uint64(want.ID) {
+			continue // hidden by another mount, or gone meanwhile
+		}
+		infos, errs := map[string]Info{}, []error{}
+		for way, table := range tables(t) {
+			infos[way], err = fillFrom(table, path)
+			errs = append(errs, err)
+		}
+		// Other processes may mount and unmount during this test.
+		if again, err := at.listedNode(); err != nil || again != n {
+			continue
+		}
+		compared++
+		if err := errors.Join(errs...); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		for way, info := range infos {
+			if !reflect.DeepEqual(info, infos["mountinfo"]) {
+				t.Errorf("%s: %s has\n%+v, mountinfo has\n%+v", path, way, info, infos["mountinfo"])
+			}
+			if info.FSType != want.FsType || info.Source != want.Source || info.Root != want.Root {
+				t.Errorf("%s: got %+v, want %+v", path, info, want)
+			}
+		}
+		if old, err := at.olderNode(n.dir); n.dir && (err != nil || old.mount != n.mount || !old.mounted) {
+			t.Errorf("%s: %+v, by fdinfo %+v, %v", path, n, old, err)
+		}
+	}
+	if compared < 2 {
+		t.Errorf("compared %d mounts", compared)
+	}
+}
+
+func TestOlderKernels(t *testing.T) {
+	m := newMounter(t)
+	target := newTarget(t)
+	at := location{fd: unix.AT_FDCWD, path: target}
+	if n, err := at.olderNode(true); err != nil || n.mounted {
+		t.Errorf("a bare directory: %+v, %v", n, err)
+	}
+	mustMount(t, m, target, small())
+	d, err := openDirectory(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.close()
+	want, err := at.listedNode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, l := range map[string]location{"path": at, "open": {fd: d.fd}} {
+		if n, err := l.olderNode(true); err != nil || !n.mounted || n.mount != want.mount {
+			t.Errorf("by %s: %+v, %v; want %+v", name, n, err, want)
+		}
+	}
+	if _, err := (location{fd: unix.AT_FDCWD, path: target + "/x"}).olderNode(true); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("missing: %v", err)
+	}
+}
+
+func TestInspectUnreadable(t *testing.T) {
+	if os.Geteuid() != 0 || os.Getenv(inNamespace) != "" {
+		t.Skip("needs a second user to become")
+	}
+	target := newTarget(t)
+	if err := os.Chmod(filepath.Dir(target), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Setfsuid(65534); err != nil {
+		t.Fatal(err)
+	}
+	_, err := (&Mounter{}).Inspect(target)
+	if e := unix.Setfsuid(0); e != nil {
+		t.Fatal(e)
+	}
+	if !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), fmt.Sprintf("%q", target)) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestHas(t *testing.T) {
+	i := Info{Options: []string{"rw", "size=4k"}}
+	if !i.Has("size=4k") || i.Has("size") || i.Has("ro") {
+		t.Error(slices.Clone(i.Options))
+	}
+}

@@ -1,0 +1,220 @@
+package tmpfs
+
+import (
+	"bytes"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+	mount "k8s.io/mount-utils"
+)
+
+// inNamespace marks a test process that runs in a user and mount namespace of
+// its own.
+const inNamespace = "MAYFLY_TMPFS_IN_USER_NAMESPACE"
+
+// TestMain lets an ordinary user run the tests too, in a user namespace, and
+// fails the run if a mount is left behind by any of them.
+func TestMain(m *testing.M) {
+	if _, err := New(); err != nil && os.Getenv(inNamespace) == "" {
+		cmd := namespaceCommand(os.Args[1:]...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Start(); err == nil {
+			if cmd.Wait() != nil {
+				os.Exit(1)
+			}
+			os.Exit(0)
+		}
+	}
+	code := m.Run()
+	if left := leftBehind(); len(left) > 0 {
+		fmt.Fprintf(os.Stderr, "FAIL: mounts left behind: %q\n", left)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func namespaceCommand(args ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe", args...)
+	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS,
+		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
+	}
+	return cmd
+}
+
+// area is part of the path of every directory that these tests mount on; it
+// differs from process to process.
+func area() string { return fmt.Sprintf("mayfly-tmpfs-test-%d-", os.Getpid()) }
+
+func leftBehind() (points []string) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return []string{err.Error()}
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if strings.Contains(line, area()) {
+			points = append(points, line)
+		}
+	}
+	return points
+}
+
+// mounters are the ways of new and of old kernels to mount and inspect, each of
+// which must pass every test.
+func mounters(t *testing.T) map[string]*Mounter {
+	t.Helper()
+	modern := newMounter(t)
+	noSwap, reason := classicNoSwap()
+	all := map[string]*Mounter{"classic": {classic: true, noSwap: noSwap, noSwapReason: reason}}
+	if !modern.classic {
+		all["fsopen"] = modern
+		// Linux from 5.2 to 6.12 has no statmount(2) that is of use.
+		all["fsopen and mountinfo"] = &Mounter{noSwap: modern.noSwap, noSwapReason: modern.noSwapReason}
+	}
+	return all
+}
+
+// eachWay runs test with every way to mount.
+func eachWay(t *testing.T, test func(t *testing.T, m *Mounter)) {
+	for name, m := range mounters(t) {
+		t.Run(name, func(t *testing.T) { test(t, m) })
+	}
+}
+
+func newMounter(t testing.TB) *Mounter {
+	t.Helper()
+	m, err := New()
+	if err != nil && os.Geteuid() != 0 {
+		t.Skipf("neither root nor able to make a user namespace: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// newDir makes a directory that goes, with the mounts on it, after the test.
+// testing.T.TempDir will not do: it would delete what is in a mount.
+func newDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", area())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if dir, err = filepath.EvalSymlinks(dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		detachBelow(t, dir)
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// detachBelow takes off every mount under dir, the last first.
+func detachBelow(t testing.TB, dir string) {
+	for range 100 {
+		data, err := os.ReadFile("/proc/self/mountinfo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		last := ""
+		for line := range bytes.Lines(data) {
+			if point := strings.Fields(string(line))[4]; strings.HasPrefix(point, dir) {
+				last = unescape(point)
+			}
+		}
+		if last == "" {
+			return
+		}
+		if err := unix.Unmount(last, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmounting %q: %v", last, err)
+			return
+		}
+	}
+	t.Errorf("still mounted under %q after 100 unmounts", dir)
+}
+
+func newTarget(t testing.TB) string {
+	t.Helper()
+	target := filepath.Join(newDir(t), "mount")
+	mkdir(t, target)
+	return target
+}
+
+func mkdir(t testing.TB, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t testing.TB, file string, size int) {
+	t.Helper()
+	if err := os.WriteFile(file, bytes.Repeat([]byte{'x'}, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// small are valid options for tests that are about something else.
+func small() Options { return Options{Size: 1 << 20, Inodes: 64} }
+
+func mustMount(t testing.TB, m *Mounter, target string, o Options) {
+	t.Helper()
+	if err := m.Mount(target, o); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func mustInspect(t testing.TB, m *Mounter, target string) Info {
+	t.Helper()
+	info, err := m.Inspect(target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info
+}
+
+// mountBy mounts something that is not the driver's.
+func mountBy(t testing.TB, source, target, kind string, flags uintptr, data string) {
+	t.Helper()
+	if err := unix.Mount(source, target, kind, flags, data); err != nil {
+		t.Fatalf("mounting %s from %s at %q: %v", kind, source, target, err)
+	}
+}
+
+// seen is the topmost mount at target as Kubernetes' own code reads it.
+func seen(t testing.TB, target string) *mount.MountInfo {
+	t.Helper()
+	list, err := mount.ParseMountInfo("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found *mount.MountInfo
+	for i := range list {
+		if unescape(list[i].MountPoint) == target {
+			found = &list[i]
+		}
+	}
+	return found
+}
+
+func modeOf(t testing.TB, path string) (fs.FileMode, *syscall.Stat_t) {
+	t.Helper()
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.Mode().Perm(), info.Sys().(*syscall.Stat_t)
+}

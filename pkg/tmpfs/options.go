@@ -1,0 +1,158 @@
+package tmpfs
+
+import (
+	"fmt"
+	"io/fs"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// DefaultMode is the mode of a volume's root directory where Options names
+// none. Pods that run as any user must be able to enter it; on the host, the
+// pod's directory above it (0750, made by kubelet) keeps everyone else out.
+const DefaultMode fs.FileMode = 0o755
+
+// maxParameter is the longest value that fsconfig(2) takes, its final NUL not
+// counted.
+const maxParameter = 255
+
+// Options describes one volume's file system. It is always mounted nosuid,
+// nodev and noexec, and noswap where the kernel can.
+type Options struct {
+	// Size is the limit of the contents in bytes; the kernel rounds it up to
+	// whole pages. It must be above zero: to the kernel zero means no limit.
+	Size int64
+	// Inodes is the limit of files, directories and symbolic links, the root
+	// directory included. It must be above zero, for the same reason.
+	Inodes int64
+	// Mode is the permission of the root directory, DefaultMode if zero. It
+	// may not let group or others write: only the driver does.
+	Mode fs.FileMode
+	// GID owns the root directory, the driver's own group if nil.
+	GID *int
+	// SELinuxContext labels the whole mount. Surrounding double quotes, which
+	// kubelet puts around the context in a volume's mount flags, are dropped.
+	SELinuxContext string
+}
+
+// OptionError tells which field of Options cannot be used and why.
+type OptionError struct {
+	Field   string
+	Problem string
+}
+
+func (e *OptionError) Error() string {
+	return fmt.Sprintf("tmpfs option %s: %s", e.Field, e.Problem)
+}
+
+// Validate reports every unusable field, each as an *OptionError.
+func (o Options) Validate() error {
+	return join(
+		checkLimit("Size", o.Size),
+		checkLimit("Inodes", o.Inodes),
+		checkMode(o.Mode),
+		checkGID(o.GID),
+		checkContext(o.context()),
+	)
+}
+
+// optionErrors are reported on one line, as they end in logs and Events.
+type optionErrors []error
+
+func join(errs ...error) error {
+	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
+	if len(errs) == 0 {
+		return nil
+	}
+	return optionErrors(errs)
+}
+
+func (e optionErrors) Error() string {
+	lines := make([]string, len(e))
+	for i, err := range e {
+		lines[i] = err.Error()
+	}
+	return strings.Join(lines, "; ")
+}
+
+func (e optionErrors) Unwrap() []error { return e }
+
+func checkLimit(field string, n int64) error {
+	if n > 0 {
+		return nil
+	}
+	return &OptionError{field, fmt.Sprintf("must be above 0 (which the kernel takes for no limit), not %d", n)}
+}
+
+func checkMode(mode fs.FileMode) error {
+	switch {
+	case mode&^fs.ModePerm != 0:
+		return &OptionError{"Mode", fmt.Sprintf("must hold permission bits alone, not %v", mode)}
+	case mode&0o022 != 0:
+		return &OptionError{"Mode", fmt.Sprintf("must not let group or others write, as %#o does", mode)}
+	}
+	return nil
+}
+
+func checkGID(gid *int) error {
+	// The highest number is the kernel's "no group".
+	if gid == nil || *gid >= 0 && int64(*gid) < math.MaxUint32 {
+		return nil
+	}
+	return &OptionError{"GID", fmt.Sprintf("must be from 0 to %d, not %d", uint32(math.MaxUint32-1), *gid)}
+}
+
+// checkContext refuses what no SELinux context holds and mount(2), whose
+// options are one comma-separated string, could read as something else.
+func checkContext(context string) error {
+	if len(context) > maxParameter {
+		return &OptionError{"SELinuxContext", fmt.Sprintf("must be at most %d bytes, not %d", maxParameter, len(context))}
+	}
+	for _, c := range []byte(context) {
+		if c <= ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return &OptionError{"SELinuxContext", fmt.Sprintf("must not contain %q: %q", c, context)}
+		}
+	}
+	return nil
+}
+
+func (o Options) context() string {
+	if inner, ok := strings.CutPrefix(o.SELinuxContext, `"`); ok {
+		if inner, ok = strings.CutSuffix(inner, `"`); ok {
+			return inner
+		}
+	}
+	return o.SELinuxContext
+}
+
+// parameter is one option of the file system; without a value it is a flag.
+type parameter struct{ key, value string }
+
+// parameters are o as the kernel wants it. The modest ones come first: the
+// first refusal is the one that is reported.
+func (o Options) parameters(noSwap bool) []parameter {
+	mode := o.Mode
+	if mode == 0 {
+		mode = DefaultMode
+	}
+	list := append(limits(o.Size, o.Inodes), parameter{"mode", strconv.FormatUint(uint64(mode), 8)})
+	if o.GID != nil {
+		list = append(list, parameter{"gid", strconv.Itoa(*o.GID)})
+	}
+	if noSwap {
+		list = append(list, parameter{key: "noswap"})
+	}
+	if context := o.context(); context != "" {
+		list = append(list, parameter{"context", context})
+	}
+	return list
+}
+
+func limits(size, inodes int64) []parameter {
+	return []parameter{
+		{"size", strconv.FormatInt(size, 10)},
+		{"nr_inodes", strconv.FormatInt(inodes, 10)},
+	}
+}

@@ -1,0 +1,94 @@
+package tmpfs
+
+import (
+	"errors"
+	"io/fs"
+	"math"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+func TestValidate(t *testing.T) {
+	id := func(n int) *int { return &n }
+	noGroup := int64(math.MaxUint32) // a variable, as 32-bit machines cannot hold the constant
+	tests := []struct {
+		name   string
+		change func(*Options)
+		field  string
+	}{
+		{"plain", func(*Options) {}, ""},
+		{"no size", func(o *Options) { o.Size = 0 }, "Size"},
+		{"negative size", func(o *Options) { o.Size = -1 }, "Size"},
+		{"no inodes", func(o *Options) { o.Inodes = 0 }, "Inodes"},
+		{"closed mode", func(o *Options) { o.Mode = 0o500 }, ""},
+		{"setgid", func(o *Options) { o.Mode = 0o755 | fs.ModeSetgid }, "Mode"},
+		{"high mode bits", func(o *Options) { o.Mode = 0o4755 }, "Mode"},
+		{"group writes", func(o *Options) { o.Mode = 0o775 }, "Mode"},
+		{"others write", func(o *Options) { o.Mode = 0o757 }, "Mode"},
+		{"group", func(o *Options) { o.GID = id(math.MaxInt32) }, ""},
+		{"negative group", func(o *Options) { o.GID = id(-1) }, "GID"},
+		{"no group", func(o *Options) { o.GID = id(int(noGroup)) }, "GID"},
+		{"context", func(o *Options) { o.SELinuxContext = "u:r:t:s0:c1,c2" }, ""},
+		{"quoted context", func(o *Options) { o.SELinuxContext = `"u:r:t:s0:c1,c2"` }, ""},
+		{"quote within", func(o *Options) { o.SELinuxContext = `u:r:t:s0",size=1g,x="` }, "SELinuxContext"},
+		{"lone quote", func(o *Options) { o.SELinuxContext = `"` }, "SELinuxContext"},
+		{"NUL", func(o *Options) { o.SELinuxContext = "u:r\x00" }, "SELinuxContext"},
+		{"newline", func(o *Options) { o.SELinuxContext = "u:r\n" }, "SELinuxContext"},
+		{"backslash", func(o *Options) { o.SELinuxContext = `u:r\` }, "SELinuxContext"},
+		{"longest", func(o *Options) { o.SELinuxContext = strings.Repeat("c", 255) }, ""},
+		{"too long", func(o *Options) { o.SELinuxContext = strings.Repeat("c", 256) }, "SELinuxContext"},
+	}
+	for _, test := range tests {
+		o := small()
+		test.change(&o)
+		err := o.Validate()
+		var option *OptionError
+		switch {
+		case test.field == "" && err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		case test.field != "" && (!errors.As(err, &option) || option.Field != test.field):
+			t.Errorf("%s: got %v, want field %s", test.name, err, test.field)
+		}
+	}
+}
+
+func TestValidateNamesAll(t *testing.T) {
+	err := (&Mounter{}).Mount("/nowhere", Options{Mode: 0o777})
+	for _, want := range []string{"/nowhere", "Size", "Inodes", "Mode", "0777"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in: %v", want, err)
+		}
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("more than one line: %v", err)
+	}
+}
+
+func TestClassicData(t *testing.T) {
+	gid := 7
+	o := Options{Size: 4096, Inodes: 5, Mode: 0o710, GID: &gid, SELinuxContext: `"u:r:t:s0:c1,c2"`}
+	want := `size=4096,nr_inodes=5,mode=710,gid=7,noswap,context="u:r:t:s0:c1,c2"`
+	got := classicData(o.parameters(true))
+	if got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	// What the kernel would show of it reads back as the same options.
+	split := []string{"size=4096", "nr_inodes=5", "mode=710", "gid=7", "noswap", `context="u:r:t:s0:c1,c2"`}
+	if options := splitOptions(got); !reflect.DeepEqual(options, split) {
+		t.Errorf("split into %q", options)
+	}
+}
+
+func TestAtLeast(t *testing.T) {
+	tests := map[string]bool{
+		"6.3.0": true, "6.18.44-fc": true, "7.0": true, "10.1": true, "6.3": true,
+		"6.2.16": false, "5.15.0-1051-aws": false, "4.18.0-553.el8": false, "": false, "x": false, "6": false,
+		"999999999999999999999.1": true,
+	}
+	for release, want := range tests {
+		if got := atLeast(release, 6, 3); got != want {
+			t.Errorf("%q: %v", release, got)
+		}
+	}
+}

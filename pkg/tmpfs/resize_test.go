@@ -1,0 +1,141 @@
+package tmpfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestStats(t *testing.T) {
+	m := newMounter(t)
+	target := newTarget(t)
+	page := int64(os.Getpagesize())
+	mustMount(t, m, target, Options{Size: 16 * page, Inodes: 10})
+	write(t, target+"/one", 1)
+	write(t, target+"/two", int(page)+1)
+	got, err := m.Stats(target)
+	want := Stats{
+		Bytes:  Usage{Total: 16 * page, Used: 3 * page, Available: 13 * page},
+		Inodes: Usage{Total: 10, Used: 3, Available: 7},
+	}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v; want %+v", got, err, want)
+	}
+}
+
+// wantVolume checks that act works on volumes alone.
+func wantVolume(t *testing.T, act func(target string) error) {
+	t.Helper()
+	target := newTarget(t)
+	if err := act(target); !errors.Is(err, ErrNotMounted) || !strings.Contains(err.Error(), target) {
+		t.Errorf("not mounted: %v", err)
+	}
+	if err := act(target + "/missing"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v", err)
+	}
+	mountBy(t, "other", target, "tmpfs", 0, "size=4k")
+	if err := act(target); !errors.Is(err, ErrForeign) {
+		t.Errorf("foreign: %v", err)
+	}
+	if err := act("relative"); !errors.Is(err, ErrTarget) {
+		t.Errorf("relative: %v", err)
+	}
+}
+
+func TestStatsWantsVolume(t *testing.T) {
+	m := newMounter(t)
+	wantVolume(t, func(target string) error {
+		_, err := m.Stats(target)
+		return err
+	})
+}
+
+func TestResize(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		target := newTarget(t)
+		mustMount(t, m, target, Options{Size: 64 << 10, Inodes: 10, Mode: 0o750})
+		write(t, target+"/kept", 50_000)
+		before := mustInspect(t, m, target)
+		if err := m.Resize(target, 1<<20, 20); err != nil {
+			t.Fatal(err)
+		}
+		after := mustInspect(t, m, target)
+		for _, option := range []string{"size=1024k", "nr_inodes=20", "nosuid", "nodev", "noexec", "mode=750"} {
+			if !after.Has(option) {
+				t.Errorf("%s is missing: %v", option, after.Options)
+			}
+		}
+		if !after.Ours || after.Depth != 1 || after.Has("noswap") != before.Has("noswap") {
+			t.Errorf("was %+v, is %+v", before, after)
+		}
+		if info, err := os.Stat(target + "/kept"); err != nil || info.Size() != 50_000 {
+			t.Errorf("the contents: %v, %v", info, err)
+		}
+		if err := m.Resize(target, 52<<10, 2); err != nil {
+			t.Errorf("shrinking to what is used: %v", err)
+		}
+	})
+}
+
+func TestResizeRepeatsNoSwap(t *testing.T) {
+	for want, options := range map[string][]string{
+		"size=4096,nr_inodes=5":        {"rw", "size=8k"},
+		"size=4096,nr_inodes=5,noswap": {"rw", "noswap", "size=8k"},
+	} {
+		if got := classicData(resizeParameters(Info{Options: options}, 4096, 5)); got != want {
+			t.Errorf("%v: got %s, want %s", options, got, want)
+		}
+	}
+}
+
+func TestResizeBelowUse(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		target := newTarget(t)
+		mustMount(t, m, target, Options{Size: 64 << 10, Inodes: 10})
+		write(t, target+"/one", 50_000)
+		write(t, target+"/two", 1)
+		before, err := m.Stats(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, limit := range [][2]int64{{16 << 10, 10}, {64 << 10, 2}} {
+			err := m.Resize(target, limit[0], limit[1])
+			if !errors.Is(err, ErrTooSmall) || !errors.Is(err, unix.EINVAL) {
+				t.Errorf("%v: got %v, want ErrTooSmall", limit, err)
+			}
+		}
+		if after, err := m.Stats(target); err != nil || after != before {
+			t.Errorf("was %+v, is %+v, %v", before, after, err)
+		}
+	})
+}
+
+func TestResizeKeepsReadOnly(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		target := newTarget(t)
+		mustMount(t, m, target, small())
+		mountBy(t, "", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+		if err := m.Resize(target, 2<<20, 64); err != nil {
+			t.Fatal(err)
+		}
+		if info := mustInspect(t, m, target); !info.ReadOnly || !info.Has("size=2048k") {
+			t.Errorf("found %+v", info)
+		}
+	})
+}
+
+func TestResizeWantsVolume(t *testing.T) {
+	m := newMounter(t)
+	wantVolume(t, func(target string) error { return m.Resize(target, 1<<20, 64) })
+	var option *OptionError
+	if err := m.Resize("/x", 1, 0); !errors.As(err, &option) || option.Field != "Inodes" {
+		t.Errorf("no inodes: %v", err)
+	}
+	if err := m.Resize("/x", 0, 1); !errors.As(err, &option) || option.Field != "Size" {
+		t.Errorf("no size: %v", err)
+	}
+}

@@ -1,0 +1,66 @@
+package tmpfs
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// cleanTarget accepts absolute paths without "..", whose meaning would depend
+// on symbolic links, and drops the trailing slash that would have the kernel
+// follow a symbolic link in the last element whatever it was told. Links
+// before the last element are followed: /var/lib/kubelet may be one.
+func cleanTarget(target string) (string, error) {
+	problem := ""
+	switch {
+	case target == "":
+		problem = "it is empty"
+	case !filepath.IsAbs(target):
+		problem = "it is not absolute"
+	case strings.ContainsRune(target, 0):
+		problem = "it contains a NUL byte"
+	case slices.Contains(strings.Split(target, "/"), ".."):
+		problem = `it contains ".."`
+	default:
+		return filepath.Clean(target), nil
+	}
+	return "", fmt.Errorf("%w: %q: %s", ErrTarget, target, problem)
+}
+
+// directory is an open target. Acting on it rather than on its path leaves no
+// moment at which the path can be made to lead elsewhere.
+type directory struct {
+	fd   int
+	path string
+}
+
+// openDirectory opens a target that must be a real directory. O_PATH needs no
+// permission on the directory itself and wakes no automounter or dead server.
+func openDirectory(path string) (directory, error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Open(path, flags, 0)
+	if err == nil {
+		return directory{fd, path}, nil
+	}
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		err = notDirectory(path, err)
+	}
+	return directory{}, failLook("opening target", path, err)
+}
+
+func notDirectory(path string, err error) error {
+	var st unix.Stat_t
+	if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return fmt.Errorf("%w but a symbolic link: %w", ErrNotDirectory, err)
+	}
+	return fmt.Errorf("%w: %w", ErrNotDirectory, err)
+}
+
+func (d directory) close() { _ = unix.Close(d.fd) }
+
+// link is a path that leads to the open directory itself.
+func (d directory) link() string { return fmt.Sprintf("/proc/self/fd/%d", d.fd) }
