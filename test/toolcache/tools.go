@@ -1,0 +1,75 @@
+package toolcache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// rootModule is the module at the top of the repository.
+const rootModule = "github.com/mayfly-csi/mayfly"
+
+// Tool is a program that the repository knows how to build.
+type Tool struct {
+	Name      string
+	ModuleDir string // below the repository's root
+	Package   string
+	LDFlags   []string
+}
+
+// Known lists every tool.
+func Known() []Tool {
+	return append([]Tool{
+		{Name: "vaultd", ModuleDir: "test/vaultd", Package: ".", LDFlags: []string{"-s", "-w"}},
+	}, kubernetesTools()...)
+}
+
+// Get is Build for a known tool.
+func Get(ctx context.Context, progress io.Writer, name string) (string, error) {
+	for _, tool := range Known() {
+		if tool.Name != name {
+			continue
+		}
+		root, err := ModuleRoot()
+		if err != nil {
+			return "", err
+		}
+		return Build(ctx, progress, filepath.Join(root, tool.ModuleDir), tool.Package, tool.Name, tool.LDFlags...)
+	}
+	return "", fmt.Errorf("unknown tool %q", name)
+}
+
+// ModuleRoot finds the top of the repository from any directory within it,
+// nested modules included.
+func ModuleRoot() (string, error) {
+	start, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the working directory: %w", err)
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		data, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("looking for the repository's root: %w", err)
+		}
+		if err == nil && moduleOf(string(data)) == rootModule {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("finding the root of %s: %s is not inside it", rootModule, start)
+		}
+	}
+}
+
+func moduleOf(goMod string) string {
+	for line := range strings.Lines(goMod) {
+		if fields := strings.Fields(line); len(fields) >= 2 && fields[0] == "module" {
+			return strings.Trim(fields[1], `"`)
+		}
+	}
+	return ""
+}

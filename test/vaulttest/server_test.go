@@ -1,0 +1,144 @@
+package vaulttest_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+func TestTLS(t *testing.T) {
+	s := vaulttest.New(t, vaulttest.Options{TLS: true, RequireClientCert: true, RootToken: "fixed"})
+	if !strings.HasPrefix(s.Address, "https://127.0.0.1:") || s.RootToken != "fixed" {
+		t.Errorf("server at %s with root token %s", s.Address, s.RootToken)
+	}
+	if err := s.EnableKV(t.Context(), "kv", 2); err != nil {
+		t.Error(err)
+	}
+	for name, tc := range map[string]struct {
+		tls  api.TLSConfig
+		want string
+	}{
+		"unknown authority": {api.TLSConfig{}, "certificate signed by unknown authority"},
+		// What the client says of it depends on which end hangs up first.
+		"no client certificate": {api.TLSConfig{CACert: s.CAFile}, "/v1/sys/health"},
+		"wrong name": {api.TLSConfig{CACert: s.CAFile, ClientCert: s.ClientCertFile, ClientKey: s.ClientKeyFile,
+			TLSServerName: "vault.example"}, "not vault.example"},
+		"all in order": {api.TLSConfig{CACert: s.CAFile, ClientCert: s.ClientCertFile, ClientKey: s.ClientKeyFile,
+			TLSServerName: "localhost"}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			config := api.DefaultConfig()
+			config.Address, config.MaxRetries = s.Address, 0
+			if err := config.ConfigureTLS(&tc.tls); err != nil {
+				t.Fatal(err)
+			}
+			client, err := api.NewClient(config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = client.Sys().HealthWithContext(t.Context())
+			if (err == nil) != (tc.want == "") || (err != nil && !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("got %v, want %q", err, tc.want)
+			}
+		})
+	}
+}
+
+func TestDatabasePlugin(t *testing.T) {
+	s := vaulttest.New(t, vaulttest.Options{})
+	err := s.EnableDatabase(t.Context(), "database", "pg", map[string]any{
+		"connection_url":    "postgresql://{{username}}:{{password}}@127.0.0.1:1/postgres",
+		"username":          "vault",
+		"password":          "irrelevant",
+		"verify_connection": false,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	secret, err := s.Client().Logical().ReadWithContext(t.Context(), "database/config/pg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := secret.Data["plugin_name"]; got != "postgresql-database-plugin" {
+		t.Errorf("plugin %v", got)
+	}
+}
+
+// TestLargeSecret holds that secrets beyond Vault's default limits can be
+// stored, for tests of what the driver makes of them.
+func TestLargeSecret(t *testing.T) {
+	s := vaulttest.New(t, vaulttest.Options{})
+	large := strings.Repeat("x", 10<<20)
+	if err := s.EnableKV(t.Context(), "kv", 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutKV1(t.Context(), "kv", "large", map[string]any{"value": large}); err != nil {
+		t.Fatal(err)
+	}
+	secret, err := s.Client().KVv1("kv").Get(t.Context(), "large")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, _ := secret.Data["value"].(string); got != large {
+		t.Errorf("read %d bytes, want %d", len(got), len(large))
+	}
+}
+
+func TestAuditLogBeingWritten(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	s := vaulttest.Server{AuditFile: path}
+	for name, tc := range map[string]struct {
+		log     string
+		entries int
+		fails   bool
+	}{
+		"empty":        {"", 0, false},
+		"partial line": {`{"type":"request"}` + "\n" + `{"type":"resp`, 1, false},
+		"garbage":      {"garbage\n", 0, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(path, []byte(tc.log), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			entries, err := s.AuditEntries(t.Context())
+			if len(entries) != tc.entries || (err != nil) != tc.fails {
+				t.Errorf("%d entries, %v", len(entries), err)
+			}
+		})
+	}
+}
+
+func TestStopLeavesNothing(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	s, err := vaulttest.Start(t.Context(), vaulttest.Options{TLS: true, Progress: os.Stderr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := s.Client()
+	for range 2 {
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := client.Sys().HealthWithContext(t.Context()); err == nil {
+		t.Error("serves after Stop")
+	}
+}
+
+func TestEnvironmentIsIgnored(t *testing.T) {
+	t.Setenv("VAULT_ADDR", "http://127.0.0.1:1")
+	t.Setenv("VAULT_TOKEN", "wrong")
+	t.Setenv("VAULT_NAMESPACE", "wrong")
+	s := vaulttest.New(t, vaulttest.Options{})
+	if _, err := s.Client().Auth().Token().LookupSelfWithContext(t.Context()); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,123 @@
+package vaulttest_test
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// installScript puts a program called vault first on PATH.
+func installScript(t *testing.T, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "vault"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// TestInstalled runs the path of an installed vault against a script that takes
+// the dev mode's command line, serves by vaultd and prints what dev mode does.
+func TestInstalled(t *testing.T) {
+	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	installScript(t, fmt.Sprintf(`
+[ "$1 $2 $3" = "server -dev -dev-no-store-token" ] || { echo "unexpected: $*" >&2; exit 1; }
+%q --exit-with-stdin --listen "${5#-dev-listen-address=}" --root-token "${4#-dev-root-token-id=}" |
+	sed -u 's/.*"unsealKey":"\([^"]*\)".*/Unseal Key: \1/'
+`, vaultd))
+	s := vaulttest.New(t, vaulttest.Options{PreferInstalled: true, RootToken: "dev-root"})
+	if !s.Installed || s.RootToken != "dev-root" {
+		t.Errorf("installed %v, root token %s", s.Installed, s.RootToken)
+	}
+	if err := s.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unseal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.EnableKV(t.Context(), "secret", 2); err != nil {
+		t.Error(err)
+	}
+	if counts, err := s.CountRequests(t.Context(), vaulttest.Mark{}); err != nil || counts["sys/mounts/secret"] != 1 {
+		t.Errorf("audited %v, %v", counts, err)
+	}
+}
+
+func TestStartExplainsFailure(t *testing.T) {
+	installScript(t, "echo 'no licence, no vault' >&2; exit 3\n")
+	_, err := vaulttest.Start(t.Context(), vaulttest.Options{PreferInstalled: true})
+	if err == nil || !strings.Contains(err.Error(), "no licence, no vault") || !strings.Contains(err.Error(), "exit status 3") {
+		t.Errorf("got %v", err)
+	}
+
+	missing := filepath.Join(t.TempDir(), "missing", "audit.log")
+	if err := os.WriteFile(filepath.Dir(missing), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = vaulttest.Start(t.Context(), vaulttest.Options{AuditFile: missing})
+	if err == nil || !strings.Contains(err.Error(), "enabling the audit device") {
+		t.Errorf("got %v", err)
+	}
+
+	if _, err = vaulttest.Start(t.Context(), vaulttest.Options{RequireClientCert: true}); err == nil {
+		t.Error("no error for a client certificate without TLS")
+	}
+}
+
+func TestVaultdEndsWithItsParent(t *testing.T) {
+	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), vaultd, "--exit-with-stdin")
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil || !strings.HasPrefix(line, `{"address":"http://127.0.0.1:`) {
+		t.Errorf("first line %q, %v", line, err)
+	}
+	stdin.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestVaultdRefusesFlags(t *testing.T) {
+	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, args := range map[string][]string{
+		"not a loopback address": {"--listen", "0.0.0.0:0"},
+		"missing port":           {"--listen", "127.0.0.1"},
+		"needs --tls-dir":        {"--tls-require-client-cert"},
+		"unexpected argument":    {"server"},
+	} {
+		out, err := exec.CommandContext(t.Context(), vaultd, args...).CombinedOutput()
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != 2 || !strings.Contains(string(out), want) {
+			t.Errorf("%q: %v, %s; want %q", args, err, out, want)
+		}
+	}
+}

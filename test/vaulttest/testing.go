@@ -1,0 +1,28 @@
+package vaulttest
+
+import (
+	"os"
+	"testing"
+)
+
+// New starts a Vault for a test, which ends with it. Tests that need nothing of
+// their own may share one that TestMain starts with Start.
+func New(t testing.TB, opts Options) *Server {
+	t.Helper()
+	if opts.Progress == nil {
+		opts.Progress = os.Stderr
+	}
+	s, err := Start(t.Context(), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("Vault said:\n%s", s.proc.logs)
+		}
+		if err := s.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
