@@ -16,6 +16,7 @@ import (
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 )
 
 // Server serves gRPC services on one unix socket.
@@ -157,3 +158,16 @@ func removeStale(socket string) error {
 
 // typeName says what kind of value a panic had, and no more.
 func typeName(v any) string { return fmt.Sprintf("%T", v) }
+
+// Ask calls the server through its own socket, as kubelet would.
+func (s *Server) Ask(ctx context.Context) error {
+	conn, err := grpc.NewClient("unix:"+s.socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		return fmt.Errorf("asking the socket %q: %w", s.socket, err)
+	}
+	defer func() { _ = conn.Close() }()
+	if _, err := csipb.NewIdentityClient(conn).GetPluginInfo(ctx, &csipb.GetPluginInfoRequest{}); err != nil {
+		return fmt.Errorf("asking the socket %q: %w", s.socket, err)
+	}
+	return nil
+}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime/debug"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
@@ -34,6 +35,13 @@ type passed struct {
 // run is the one way of a secret from the class to the files. The record is
 // changed only when all of it went well.
 func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
+	defer func() {
+		if r := recover(); r != nil { // one volume's trouble must not be every volume's
+			p.Logger.Error("panic in the pipeline", "volume", w.rec.ID, "class", w.rec.Class.String(), "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, "class %s: the driver has a defect and recovered from it", w.rec.Class).
+				WithHint("the stack is in the driver's log on this node; please report it")
+		}
+	}()
 	c, err := p.Classes.Get(ctx, w.rec.Class)
 	if err != nil {
 		return done, err

@@ -1,0 +1,92 @@
+// Command mayfly-node is the Mayfly CSI node driver: one process per node
+// that gives pods their secrets as files in a private tmpfs.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/klog/v2"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
+}
+
+// run is main with its surroundings passed in. It returns the exit code: 2
+// for a command line that cannot be used, 1 for a driver that failed.
+func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	o, err := parse(args, getenv, stdout)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		return 0
+	case err != nil:
+		fmt.Fprintf(stderr, "mayfly-node: %v\nRun mayfly-node --help for the flags.\n", err)
+		return 2
+	case o.version:
+		fmt.Fprintf(stdout, "mayfly-node %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return 0
+	}
+	log := newLogger(o, stderr)
+	if err := serve(ctx, o, log); err != nil {
+		log.Error("mayfly-node stops", "error", err)
+		return 1
+	}
+	log.Info("mayfly-node stopped; volumes stay as they are")
+	return 0
+}
+
+func serve(ctx context.Context, o *options, log *slog.Logger) error {
+	if err := harden(); err != nil {
+		return err
+	}
+	limitMemory()
+	klog.SetSlogLogger(log)
+	o.config.Logger = log
+	n, err := node.New(o.config)
+	if err != nil {
+		return err
+	}
+	return n.Run(ctx)
+}
+
+// harden keeps secrets out of core dumps and out of other processes' ptrace.
+func harden() error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("switching core dumps off: %w", err)
+	}
+	return nil
+}
+
+// limitMemory has the garbage collector work harder for a small process,
+// unless the operator chose otherwise.
+func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
+
+func newLogger(o *options, w io.Writer) *slog.Logger {
+	h := &slog.HandlerOptions{Level: o.logLevel}
+	if o.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, h))
+	}
+	return slog.New(slog.NewTextHandler(w, h))
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+)
+
+const introduction = `mayfly-node gives pods their secrets as files in a private tmpfs.
+
+It runs once per node. Kubelet calls it over a unix socket (CSI) for every pod
+with a volume such as
+
+    csi:
+      driver: secrets-store.csi.k8s.io
+      readOnly: true
+      volumeAttributes: {secretProviderClass: my-secrets}
+
+It reads the SecretProviderClass, logs in to the store with the pod's own
+service account token, writes the files, and refreshes them in place.
+
+Every flag can also be set by the environment variables shown in brackets; the
+command line wins. A Vault token in the environment is never used: the driver
+acts only as the pod.
+`
+
+const conclusion = `
+Signals: SIGTERM and SIGINT stop the driver once running calls have finished;
+mounted volumes stay as they are, and the next process goes on with them.
+
+Examples:
+  In a cluster (the chart sets this up):
+    mayfly-node --nodeid=$NODE_NAME --endpoint=unix:///csi/csi.sock \
+      --plugins-registry-dir=/registration \
+      --kubelet-registration-path=/var/lib/kubelet/plugins/secrets-store.csi.k8s.io/csi.sock
+  On a machine without an API server, with the classes in a directory:
+    mayfly-node --class-dir=./classes --endpoint=unix:///tmp/mayfly/csi.sock --vault-addr=https://vault.example:8200
+`
+
+// parse reads the command line, then the environment for what it left open.
+func parse(args []string, getenv func(string) string, help io.Writer) (*options, error) {
+	o := &options{logFormat: "text"}
+	f := &flagSet{FlagSet: flag.NewFlagSet("mayfly-node", flag.ContinueOnError)}
+	f.SetOutput(io.Discard)
+	f.Usage = func() {}
+	o.declare(f)
+	err := f.Parse(args)
+	if errors.Is(err, flag.ErrHelp) {
+		f.help(help)
+		return nil, err
+	}
+	if err != nil {
+		return nil, err
+	}
+	if f.NArg() > 0 {
+		return nil, fmt.Errorf("unexpected argument %q: the driver takes flags only", f.Arg(0))
+	}
+	if err := f.fromEnv(getenv); err != nil {
+		return nil, err
+	}
+	return o, o.finish()
+}
+
+func (o *options) declare(f *flagSet) {
+	o.declareKubelet(f)
+	o.declareClasses(f)
+	o.declareVolumes(f)
+	o.declareVault(f)
+	o.declareProcess(f)
+}
+
+func (o *options) declareKubelet(f *flagSet) {
+	c := &o.config
+	f.group("Kubelet")
+	f.str(&c.Driver, "driver-name", "secrets-store.csi.k8s.io", "`name` of the CSIDriver object. Another name lets Mayfly run beside the\nSecrets Store CSI driver on one cluster.")
+	f.str(&c.NodeID, "nodeid", hostname(), "`name` of this node.", "NODE_NAME", "KUBE_NODE_NAME")
+	f.str(&c.Endpoint, "endpoint", "unix:///csi/csi.sock", "`socket` on which CSI is served.", "CSI_ENDPOINT")
+	f.str(&c.RegistryDir, "plugins-registry-dir", "", "`directory` that kubelet watches for plugins (<kubelet root>/plugins_registry).\nWith it the driver registers itself and needs no node-driver-registrar; empty\nleaves the registration to one.")
+	f.str(&c.KubeletEndpoint, "kubelet-registration-path", "", "`path` of the CSI socket as kubelet sees it, where a container sees another one.")
+	f.str(&c.StateDir, "state-dir", "", "`directory` on which the driver mounts a tmpfs, for root alone, with what it needs\nto go on after a restart. Default: state, beside the CSI socket.")
+}
+
+func (o *options) declareClasses(f *flagSet) {
+	c := &o.config
+	c.KubeQPS = 50
+	f.group("SecretProviderClass objects")
+	f.str(&c.ClassDir, "class-dir", "", "`directory` of YAML or JSON manifests to take classes from in place of the API\nserver. Edits are noticed.")
+	f.str(&c.Kubeconfig, "kubeconfig", "", "`file` for reaching the API server from outside of a cluster.", "KUBECONFIG")
+	f.value(float{&c.KubeQPS}, "kube-api-qps", "most requests a second to the API server, as a `number`. Calls are made for classes,\nnot for pods.")
+	f.integer(&c.KubeBurst, "kube-api-burst", 100, "how many requests may go to the API server at once above that `number`.")
+}
+
+func (o *options) declareVolumes(f *flagSet) {
+	c := &o.config
+	c.SizeLimit, c.InodeLimit = 16<<20, 1024
+	f.group("Volumes")
+	f.duration(&c.RefreshInterval, "rotation-poll-interval", 2*time.Minute, "`time` between two looks at the store, where the class has no refreshInterval and\nthe store says nothing of its own. At least 1s.")
+	f.integer(&c.RefreshWorkers, "refresh-workers", 8, "most refreshes at once, as a `number`.")
+	f.duration(&c.RefreshTimeout, "refresh-timeout", time.Minute, "`time` after which a refresh is given up and tried again later.")
+	f.value(quantity{&c.SizeLimit}, "volume-size-limit", "most `bytes` of contents in one volume, where the class has no volumeSizeLimit.\nThe tmpfs is twice as large, since a new payload is written beside the old.")
+	f.value(quantity{&c.InodeLimit}, "volume-inode-limit", "most files and directories in one volume, as a `number`, where the class has no\nvolumeInodeLimit.")
+}
+
+func (o *options) declareVault(f *flagSet) {
+	v := &o.config.Vault
+	f.group("Vault and OpenBao (defaults; the class comes first)")
+	f.str(&v.DefaultAddress, "vault-addr", "", "`URL` of the server for classes without vaultAddress.", "VAULT_ADDR")
+	f.str(&v.DefaultNamespace, "vault-namespace", "", "Vault `namespace` for classes without vaultNamespace.", "VAULT_NAMESPACE")
+	f.str(&v.DefaultAuthMount, "vault-mount", "kubernetes", "`path` of the auth method for classes without vaultAuthMountPath.")
+	f.str(&v.DefaultTLS.CACertFile, "vault-tls-ca-cert", "", "PEM `file` of the certificate authority.", "VAULT_CACERT")
+	f.str(&v.DefaultTLS.CACertDir, "vault-tls-ca-directory", "", "`directory` of PEM files of certificate authorities.", "VAULT_CAPATH")
+	f.str(&v.DefaultTLS.ServerName, "vault-tls-server-name", "", "`name` to expect in the server's certificate.", "VAULT_TLS_SERVER_NAME")
+	f.str(&v.DefaultTLS.ClientCertFile, "vault-tls-client-cert", "", "PEM `file` of the client certificate, together with its key.", "VAULT_CLIENT_CERT")
+	f.str(&v.DefaultTLS.ClientKeyFile, "vault-tls-client-key", "", "PEM `file` of the client certificate's key.", "VAULT_CLIENT_KEY")
+	f.boolean(&v.DefaultTLS.SkipVerify, "vault-tls-skip-verify", false, "do not verify the server's certificate. Anybody on the way can then read the\npods' tokens.", "VAULT_SKIP_VERIFY")
+	f.value(list{&v.AllowedAddresses}, "vault-allowed-addresses", "`URLs`, separated by commas, that classes may name as vaultAddress besides\n--vault-addr; a host may begin with \"*.\". Empty allows any: the author of a\nclass then chooses where the pods' tokens are sent.")
+	f.boolean(&v.ForbidSkipVerify, "vault-forbid-skip-verify", false, "refuse classes that set vaultSkipTLSVerify.")
+	f.duration(&v.RequestTimeout, "vault-request-timeout", 10*time.Second, "`time` that one request may take.")
+	f.integer(&v.MaxRetries, "vault-max-retries", 2, "how often a request is repeated at once after a failure that may pass, as a `number`.")
+}
+
+func (o *options) declareProcess(f *flagSet) {
+	c := &o.config
+	f.group("Process")
+	f.str(&c.HealthAddr, "health-addr", ":9808", "`address` of /healthz and /readyz; empty for none.")
+	f.str(&c.MetricsAddr, "metrics-addr", ":8095", "`address` of /metrics, in Prometheus' format; empty for none.")
+	f.duration(&c.Grace, "shutdown-grace", 25*time.Second, "`time` that running calls have to finish after a stop signal.")
+	f.value(oneOf{&o.logFormat, []string{"text", "json"}}, "log-format", "`text` or json.")
+	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error.")
+	f.add("log-level")
+	f.BoolVar(&o.version, "version", false, "print the version and end.")
+	f.add("version")
+}
+
+// finish fills in what follows from other flags.
+func (o *options) finish() error {
+	c := &o.config
+	c.Version = version
+	c.Vault.Name, c.Vault.UserAgent, c.Vault.DefaultInterval = "vault", "mayfly-node/"+version, c.RefreshInterval
+	c.OpenBao = c.Vault
+	c.OpenBao.Name = "openbao"
+	return nil
+}

@@ -1,0 +1,89 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"path/filepath"
+	"regexp"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/csi"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+// Config is everything that the flags say.
+type Config struct {
+	Version string
+	Logger  *slog.Logger
+
+	// Driver is the name of the CSIDriver object, NodeID that of the node.
+	Driver string
+	NodeID string
+	// Endpoint is the CSI socket.
+	Endpoint string
+	// RegistryDir is kubelet's plugins_registry; empty leaves the
+	// registration to somebody else. KubeletEndpoint is the CSI socket's path
+	// as kubelet sees it, empty if it is the same.
+	RegistryDir     string
+	KubeletEndpoint string
+	// StateDir is where the state's tmpfs is mounted; empty puts it beside
+	// the CSI socket.
+	StateDir string
+
+	// ClassDir is a directory of manifests to take classes from, in place of
+	// the API server.
+	ClassDir   string
+	Kubeconfig string
+	KubeQPS    float32
+	KubeBurst  int
+
+	RefreshInterval time.Duration
+	RefreshWorkers  int
+	RefreshTimeout  time.Duration
+	SizeLimit       int64
+	InodeLimit      int64
+
+	// HealthAddr and MetricsAddr are where HTTP is served; empty for nowhere.
+	HealthAddr  string
+	MetricsAddr string
+	// Grace is how long running calls may go on after the stop.
+	Grace time.Duration
+
+	Vault   vault.Config
+	OpenBao vault.Config
+}
+
+// driverName is what Kubernetes accepts as the name of a CSIDriver object.
+var driverName = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$`)
+
+func (c *Config) validate() error {
+	if !driverName.MatchString(c.Driver) {
+		return fmt.Errorf("--driver-name %q: at most 63 letters, digits, '-' and '.', beginning and ending with a letter or digit", c.Driver)
+	}
+	if c.NodeID == "" {
+		return fmt.Errorf("--nodeid is empty: give the node's name, such as spec.nodeName through the downward API")
+	}
+	if c.KubeletEndpoint != "" && !filepath.IsAbs(c.KubeletEndpoint) {
+		return fmt.Errorf("--kubelet-registration-path %q: must be the absolute path of the CSI socket on the host", c.KubeletEndpoint)
+	}
+	for flag, addr := range map[string]string{"--health-addr": c.HealthAddr, "--metrics-addr": c.MetricsAddr} {
+		if addr == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(addr); err != nil {
+			return fmt.Errorf("%s %q: must be HOST:PORT or :PORT: %w", flag, addr, err)
+		}
+	}
+	socket, err := csi.ParseEndpoint(c.Endpoint)
+	if err != nil {
+		return fmt.Errorf("--endpoint: %w", err)
+	}
+	if c.KubeletEndpoint == "" {
+		c.KubeletEndpoint = socket
+	}
+	if c.StateDir == "" {
+		c.StateDir = filepath.Join(filepath.Dir(socket), "state")
+	}
+	return nil
+}

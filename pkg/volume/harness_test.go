@@ -1,0 +1,339 @@
+package volume_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// rig is a Publisher on real tmpfs mounts, with a store that tests steer.
+type rig struct {
+	*volume.Publisher
+	t        *testing.T
+	classes  *classes
+	store    *fakeStore
+	seen     *observer
+	stateDir string
+	podsDir  string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts tmpfs")
+	}
+	r := &rig{t: t, stateDir: t.TempDir(), podsDir: t.TempDir(), classes: newClasses(), store: newFakeStore(), seen: &observer{}}
+	r.restart()
+	t.Cleanup(r.unmountAll)
+	return r
+}
+
+// restart makes a new Publisher on the state of the last.
+func (r *rig) restart() {
+	r.t.Helper()
+	mounts, err := tmpfs.New()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	log := slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	store, err := volume.NewDirStore(r.stateDir, log)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.Publisher, err = volume.New(volume.Config{
+		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Mounts: mounts, Store: store, Observer: r.seen, Logger: log,
+		Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.Recover(); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// background runs the Publisher until the test or the returned func ends it.
+func (r *rig) background() (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func(p *volume.Publisher) { done <- p.Run(ctx) }(r.Publisher)
+	var once sync.Once
+	stop = func() {
+		once.Do(func() {
+			cancel()
+			if err := <-done; err != nil {
+				r.t.Errorf("Run: %v", err)
+			}
+		})
+	}
+	r.t.Cleanup(stop)
+	return stop
+}
+
+func (r *rig) unmountAll() {
+	targets, _ := filepath.Glob(filepath.Join(r.podsDir, "*", "mount"))
+	for _, target := range targets {
+		for unix.Unmount(target, unix.MNT_DETACH) == nil {
+		}
+	}
+}
+
+// request is a publish for the pod of that name, whose parent directory is made.
+func (r *rig) request(pod string) volume.Request {
+	r.t.Helper()
+	dir := filepath.Join(r.podsDir, pod)
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		r.t.Fatal(err)
+	}
+	return volume.Request{
+		ID: "csi-" + pod, Target: filepath.Join(dir, "mount"),
+		Pod:   identity.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "web"},
+		Class: class.Ref{Namespace: "shop", Name: "secrets"},
+	}
+}
+
+func (r *rig) publish(req volume.Request) {
+	r.t.Helper()
+	if err := r.Publish(r.t.Context(), req); err != nil {
+		r.t.Fatalf("publishing: %v", err)
+	}
+}
+
+func (r *rig) wantFile(req volume.Request, name, want string) {
+	r.t.Helper()
+	got, err := os.ReadFile(filepath.Join(req.Target, name))
+	if err != nil || string(got) != want {
+		r.t.Errorf("%s holds %q (%v), want %q", name, got, err, want)
+	}
+}
+
+func (r *rig) wantNothing(req volume.Request) {
+	r.t.Helper()
+	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
+		r.t.Errorf("the target path is still there: %v", err)
+	}
+	if records := r.records(); len(records) > 0 {
+		r.t.Errorf("records are left: %v", records)
+	}
+}
+
+func (r *rig) records() []string {
+	found, err := filepath.Glob(filepath.Join(r.stateDir, "*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return found
+}
+
+func wantReason(t *testing.T, err error, want fault.Reason, texts ...string) {
+	t.Helper()
+	if err == nil {
+		t.Fatalf("no error, want reason %s", want)
+	}
+	if got := fault.Of(err); got != want {
+		t.Errorf("the reason is %s, want %s: %v", got, want, err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			t.Errorf("the error does not say %q: %v", text, err)
+		}
+	}
+}
+
+// eventually waits for a condition that other goroutines bring about.
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
+		case <-time.After(2 * time.Millisecond):
+		}
+	}
+}
+
+// fakeStore is a secret store in memory, with people's mishaps on demand.
+type fakeStore struct {
+	mu       sync.Mutex
+	files    map[string]string
+	modes    map[string]fs.FileMode
+	refresh  time.Duration
+	fail     error
+	gate     chan struct{} // a fetch waits for it, or for its context
+	fetches  int
+	fresh    int
+	requests []provider.Request
+	released []string
+	failRel  int
+	panics   bool
+	imported map[string]string
+}
+
+func newFakeStore() *fakeStore {
+	return &fakeStore{files: map[string]string{"password": "one"}, modes: map[string]fs.FileMode{}, imported: map[string]string{}}
+}
+
+func (s *fakeStore) set(change func(s *fakeStore)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(s)
+}
+
+func (s *fakeStore) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fetches
+}
+
+func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
+	s.mu.Lock()
+	gate := s.gate
+	s.fetches++
+	if r.Fresh {
+		s.fresh++
+	}
+	s.requests = append(s.requests, r)
+	s.mu.Unlock()
+	if gate != nil {
+		select {
+		case <-gate:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.panics {
+		panic("a provider's defect")
+	}
+	if s.fail != nil {
+		return nil, s.fail
+	}
+	p := &provider.Payload{}
+	if s.refresh > 0 {
+		p.RefreshAt = time.Now().Add(s.refresh)
+	}
+	for name, contents := range s.files {
+		p.Files = append(p.Files, provider.File{Path: name, Mode: s.modes[name], Contents: secret.NewBytes([]byte(contents))})
+		p.Versions = append(p.Versions, provider.Version{ID: name, Version: fmt.Sprint(len(contents))})
+	}
+	return p, nil
+}
+
+func (s *fakeStore) Release(_ context.Context, id string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.failRel > 0 {
+		s.failRel--
+		return fault.New(fault.Unavailable, "the store is away")
+	}
+	s.released = append(s.released, id)
+	return nil
+}
+
+func (s *fakeStore) releases() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.released)
+}
+
+func (s *fakeStore) Export(id string) secret.Bytes { return secret.NewBytes([]byte("state of " + id)) }
+
+func (s *fakeStore) Import(id string, state secret.Bytes) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.imported[id] = string(state.Reveal())
+	return nil
+}
+
+// classes holds one class, which tests edit.
+type classes struct {
+	mu       sync.Mutex
+	class    class.Class
+	err      error
+	retained int
+}
+
+func newClasses() *classes {
+	return &classes{class: class.Class{Ref: class.Ref{Namespace: "shop", Name: "secrets"}, UID: "1", ResourceVersion: "1", Provider: "fake"}}
+}
+
+func (c *classes) edit(change func(*class.Class)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.class.ResourceVersion += "+"
+	change(&c.class)
+}
+
+func (c *classes) Get(context.Context, class.Ref) (*class.Class, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err != nil {
+		return nil, c.err
+	}
+	out := c.class
+	return &out, nil
+}
+
+func (c *classes) Retain(class.Ref)  { c.add(1) }
+func (c *classes) Release(class.Ref) { c.add(-1) }
+
+func (c *classes) add(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.retained += n
+}
+
+func (c *classes) held() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.retained
+}
+
+type observer struct {
+	mu       sync.Mutex
+	outcomes []volume.Outcome
+}
+
+func (o *observer) Observe(x volume.Outcome) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.outcomes = append(o.outcomes, x)
+}
+
+func (o *observer) count(k volume.Kind, failed bool) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	n := 0
+	for _, x := range o.outcomes {
+		if x.Kind == k && (x.Err != nil) == failed {
+			n++
+		}
+	}
+	return n
+}
+
+type testWriter struct{ t *testing.T }
+
+func (w testWriter) Write(b []byte) (int, error) {
+	w.t.Log(strings.TrimSpace(string(b)))
+	return len(b), nil
+}

@@ -1,0 +1,293 @@
+package volume_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+func TestPublishMountsAndWrites(t *testing.T) {
+	r := newRig(t)
+	gid := 4242
+	req := r.request("a")
+	req.GID = &gid
+	r.store.files["nested/key"] = "two"
+	r.store.modes["nested/key"] = 0o400
+	r.publish(req)
+
+	r.wantFile(req, "password", "one")
+	r.wantFile(req, "nested/key", "two")
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(req.Target, "nested/key"), &st); err != nil {
+		t.Fatal(err)
+	}
+	if st.Mode&0o777 != 0o440 || st.Gid != 4242 {
+		t.Errorf("mode %o, group %d: want 0440 and 4242, so that the pod's fsGroup can read", st.Mode&0o777, st.Gid)
+	}
+	mounts, err := tmpfs.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := mounts.Inspect(req.Target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, option := range []string{"nosuid", "nodev", "noexec"} {
+		if !info.Ours || !info.Has(option) {
+			t.Errorf("mount %+v: want ours, with %s", info, option)
+		}
+	}
+	if r.classes.held() != 1 || r.Count() != 1 || len(r.records()) != 1 {
+		t.Errorf("held %d, count %d, records %v", r.classes.held(), r.Count(), r.records())
+	}
+}
+
+func TestFailedFirstPublishLeavesNothing(t *testing.T) {
+	denied := fault.New(fault.Denied, "logging in: service account name not authorized")
+	for _, tc := range []struct {
+		name  string
+		spoil func(r *rig)
+		want  fault.Reason
+		text  string
+	}{
+		{"denied", func(r *rig) { r.store.fail = denied }, fault.Denied, "service account name not authorized"},
+		{"class missing", func(r *rig) {
+			r.classes.err = fault.New(fault.ClassNotFound, "failed to get secretproviderclass shop/secrets")
+		}, fault.ClassNotFound, "failed to get secretproviderclass shop/secrets"},
+		{"unknown provider", func(r *rig) { r.classes.class.Provider = "nosuch" }, fault.UnknownProvider, `spec.provider: no provider "nosuch"`},
+		{"too large", func(r *rig) { r.store.files["big"] = strings.Repeat("x", 2<<20) }, fault.TooLarge, "volumeSizeLimit"},
+		{"too many files", func(r *rig) {
+			for i := range 40 {
+				r.store.files[filepath.Join("d"+strings.Repeat("x", i), "f")] = ""
+			}
+		}, fault.TooLarge, "volumeInodeLimit"},
+		{"hostile name", func(r *rig) { r.store.files["../../etc/passwd"] = "x" }, fault.InvalidClass, "../../etc/passwd"},
+		{"panic", func(r *rig) { r.store.panics = true }, fault.Internal, "the driver has a defect"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			r.background()
+			other := r.request("other")
+			r.publish(other)
+			tc.spoil(r)
+			req := r.request("a")
+			err := r.Publish(t.Context(), req)
+			wantReason(t, err, tc.want, tc.text, "failed to mount secrets store objects for pod shop/a")
+			var kept *volume.KeptError
+			if errors.As(err, &kept) {
+				t.Error("a first publish has nothing to keep")
+			}
+			if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
+				t.Errorf("the target path is left: %v", err)
+			}
+			eventually(t, "only the other volume's record is left", func() bool { return len(r.records()) == 1 })
+			if r.Count() != 1 || r.classes.held() != 1 {
+				t.Errorf("count %d, held %d: want those of the other volume", r.Count(), r.classes.held())
+			}
+			r.wantFile(other, "password", "one")
+		})
+	}
+}
+
+func TestTargetsThatAreNotOurs(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		plant func(t *testing.T, target string)
+		want  fault.Reason
+	}{
+		{"parent missing", func(t *testing.T, target string) { must(t, os.Remove(filepath.Dir(target))) }, fault.Mount},
+		{"symlink", func(t *testing.T, target string) { must(t, os.Symlink(t.TempDir(), target)) }, fault.Mount},
+		{"file", func(t *testing.T, target string) { must(t, os.WriteFile(target, []byte("x"), 0o600)) }, fault.Mount},
+		{"foreign tmpfs", func(t *testing.T, target string) { mountTmpfs(t, target) }, fault.Conflict},
+		{"bind mount", func(t *testing.T, target string) {
+			must(t, os.Mkdir(target, 0o750))
+			must(t, unix.Mount(t.TempDir(), target, "", unix.MS_BIND, ""))
+		}, fault.Conflict},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			req := r.request("a")
+			tc.plant(t, req.Target)
+			wantReason(t, r.Publish(t.Context(), req), tc.want, req.Target)
+			if _, err := os.Lstat(req.Target); err != nil && tc.name != "parent missing" {
+				t.Errorf("what stood at the target path is gone: %v", err)
+			}
+		})
+	}
+}
+
+func mountTmpfs(t *testing.T, target string) {
+	t.Helper()
+	must(t, os.MkdirAll(target, 0o750))
+	must(t, unix.Mount("tmpfs", target, "tmpfs", 0, "size=1m"))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A volume of the driver that Mayfly took over from is taken over with it.
+func TestAdoptsTheVolumeOfAnotherDriver(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	mountTmpfs(t, req.Target)
+	dir, err := atomicdir.Open(req.Target)
+	must(t, err)
+	_, err = dir.Write([]atomicdir.File{{Path: "password", Contents: []byte("old")}}, atomicdir.Options{})
+	must(t, err)
+	must(t, dir.Close())
+
+	r.store.fail = fault.New(fault.Denied, "no")
+	err = r.Publish(t.Context(), req)
+	var kept *volume.KeptError
+	if !errors.As(err, &kept) {
+		t.Errorf("got %v, want a KeptError: the pod may be running", err)
+	}
+	r.wantFile(req, "password", "old")
+	r.store.fail = nil
+	r.publish(req)
+	r.wantFile(req, "password", "one")
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
+		t.Errorf("the target path is left: %v", err)
+	}
+}
+
+func TestRepublishWithNothingDueAsksNobody(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	for range 5 {
+		r.publish(req)
+	}
+	if n := r.store.count(); n != 1 {
+		t.Errorf("%d fetches, want that of the first publish only", n)
+	}
+}
+
+func TestSameIDForSomethingElse(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	for name, change := range map[string]func(*volume.Request){
+		"target": func(q *volume.Request) { q.Target += "2" },
+		"pod":    func(q *volume.Request) { q.Pod.UID = "another" },
+		"class":  func(q *volume.Request) { q.Class = class.Ref{Namespace: "shop", Name: "another"} },
+	} {
+		other := req
+		change(&other)
+		t.Run(name, func(t *testing.T) { wantReason(t, r.Publish(t.Context(), other), fault.Conflict, "already published") })
+	}
+	r.wantFile(req, "password", "one")
+}
+
+func TestPublishTwiceAtOnce(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	gate := make(chan struct{})
+	r.store.set(func(s *fakeStore) { s.gate = gate })
+	var wg sync.WaitGroup
+	errs := make([]error, 4)
+	for i := range errs {
+		wg.Go(func() { errs[i] = r.Publish(t.Context(), req) })
+	}
+	eventually(t, "a fetch runs", func() bool { return r.store.count() == 1 })
+	close(gate)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+	if n := r.store.count(); n != 1 {
+		t.Errorf("%d fetches for one volume, want 1", n)
+	}
+}
+
+func TestUnpublishDuringPublish(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
+	published := make(chan error, 1)
+	go func() { published <- r.Publish(t.Context(), req) }()
+	eventually(t, "a fetch runs", func() bool { return r.store.count() == 1 })
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	wantReason(t, <-published, fault.Canceled)
+	eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
+	r.wantNothing(req)
+	if r.Count() != 0 || r.classes.held() != 0 {
+		t.Errorf("count %d, held %d", r.Count(), r.classes.held())
+	}
+}
+
+func TestUnpublishBeforeAfterAndTwice(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	r.publish(req)
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
+	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+	r.wantNothing(req)
+	r.publish(req) // the same id again: kubelet may have been restarted
+	r.wantFile(req, "password", "one")
+}
+
+func TestUnpublishLeavesForeignMountsAlone(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	must(t, os.Mkdir(req.Target, 0o750))
+	must(t, unix.Mount(t.TempDir(), req.Target, "", unix.MS_BIND, ""))
+	wantReason(t, r.Unpublish(t.Context(), req.ID, req.Target), fault.Conflict, "mounted by something else")
+}
+
+func TestStateDirectoryFull(t *testing.T) {
+	r := newRig(t)
+	must(t, unix.Mount("tmpfs", r.stateDir, "tmpfs", 0, "size=4k"))
+	t.Cleanup(func() { _ = unix.Unmount(r.stateDir, unix.MNT_DETACH) })
+	r.restart()
+	must(t, os.WriteFile(filepath.Join(r.stateDir, "ballast"), make([]byte, 4096), 0o600))
+	req := r.request("a")
+	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("s3cr3t")}}
+	err := r.Publish(t.Context(), req)
+	wantReason(t, err, fault.State, "no space left", r.stateDir)
+	if strings.Contains(err.Error(), "s3cr3t") {
+		t.Error("the error shows the token")
+	}
+	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
+		t.Errorf("the target path is left: %v", err)
+	}
+	must(t, os.Remove(filepath.Join(r.stateDir, "ballast")))
+	r.publish(req)
+	r.wantFile(req, "password", "one")
+}
+
+func TestStats(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	s, err := r.Stats(req.ID, req.Target)
+	must(t, err)
+	if s.Bytes.Used == 0 || s.Bytes.Total < 2<<20 || s.Inodes.Used == 0 || s.Inodes.Total < 64 {
+		t.Errorf("stats %+v", s)
+	}
+	_, err = r.Stats(req.ID, t.TempDir())
+	wantReason(t, err, fault.NotFound, "not published")
+}
