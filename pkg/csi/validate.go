@@ -85,7 +85,7 @@ func checkStats(r *csipb.NodeGetVolumeStatsRequest) error {
 	case r.GetVolumePath() == "":
 		return invalid("volume_path is missing")
 	}
-	return checkPath("volume_path", r.GetVolumePath())
+	return nil // at any other path there is just no volume
 }
 
 func checkPath(field, path string) error {

@@ -82,7 +82,7 @@ func (p *Publisher) unmount(target string) error {
 func (p *Publisher) Stats(id, path string) (tmpfs.Stats, error) {
 	stats, err := p.Mounts.Stats(path)
 	switch {
-	case errors.Is(err, tmpfs.ErrNotMounted), errors.Is(err, tmpfs.ErrForeign), errors.Is(err, fs.ErrNotExist), errors.Is(err, tmpfs.ErrNotDirectory):
+	case errors.Is(err, tmpfs.ErrNotMounted), errors.Is(err, tmpfs.ErrForeign), errors.Is(err, tmpfs.ErrTarget), errors.Is(err, fs.ErrNotExist), errors.Is(err, tmpfs.ErrNotDirectory):
 		return stats, fault.New(fault.NotFound, "volume %s is not published at %q: %w", id, path, err)
 	case err != nil:
 		return stats, fault.New(fault.Mount, "measuring the volume: %w", err)

@@ -1,0 +1,39 @@
+package atomicdir
+
+import (
+	"fmt"
+	"testing"
+)
+
+func tenFiles(body string) []File {
+	files := make([]File, 10)
+	for i := range files {
+		files[i] = file(fmt.Sprintf("secret-%d", i), body)
+	}
+	return files
+}
+
+func BenchmarkWriteUnchanged(b *testing.B) {
+	d := open(b, newVolume(b))
+	files := tenFiles("0")
+	mustWrite(b, d, Options{}, files...)
+	b.ReportAllocs()
+	for b.Loop() {
+		if r := mustWrite(b, d, Options{}, files...); r.Changed {
+			b.Fatal("changed")
+		}
+	}
+}
+
+func BenchmarkWriteChanged(b *testing.B) {
+	d := open(b, newVolume(b))
+	payloads := [][]File{tenFiles("0"), tenFiles("1")}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		n++
+		if r := mustWrite(b, d, Options{}, payloads[n%2]...); !r.Changed {
+			b.Fatal("not changed")
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package atomicdir
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// crash is what a hook panics with to end a Write on the spot.
+type crash struct{ step string }
+
+// scenario is a Write that is interrupted at each of its steps.
+type scenario struct {
+	name     string
+	old      []File // nil means a first Write
+	next     []File
+	damage   func(path string) error
+	minSteps int  // system calls that change something; a hook that is not called proves nothing
+	swapLast bool // on tmpfs nothing follows the swap, so no crash does
+}
+
+const marker = "s3cret-marker"
+
+func scenarios() []scenario {
+	old := []File{file("gone", marker+"1"), file("kept", marker+"1"), file("d/kept", marker+"1"), file("d/gone", marker+"1"), file("turns", marker+"1")}
+	next := []File{file("new", marker+"2"), file("kept", marker+"2"), file("d/kept", marker+"2"), file("d/e/new", marker+"2"), file("turns/dir", marker+"2")}
+	mode := slices.Clone(old)
+	mode[1].Mode = 0o600
+	return []scenario{
+		{"first", nil, next, nil, 30, false},
+		{"update", old, next, nil, 30, false},
+		{"update to nothing", old, []File{}, nil, 8, false},
+		{"mode only", old, mode, nil, 20, true},
+		{"links only", old, old, func(p string) error {
+			return errors.Join(os.Remove(p+"/gone"), os.Remove(p+"/kept"), os.Symlink("..data/d", p+"/kept"), os.Symlink("..data/x", p+"/x"))
+		}, 7, false},
+		{"after a crash", old, next, func(p string) error {
+			return errors.Join(os.MkdirAll(p+"/..2020_01_01_01_01_01.1/d/e", 0o700), os.WriteFile(p+"/..2020_01_01_01_01_01.1/d/x", nil, 0o600),
+				os.Symlink("x", p+"/..data_tmp"), os.Mkdir(p+"/..links_tmp", 0o700), os.Symlink("..data/new", p+"/..links_tmp/new"))
+		}, 35, false},
+	}
+}
+
+// prepare makes a volume as it is before the interrupted Write. One directory
+// serves all steps of a scenario.
+func (s scenario) prepare(t *testing.T, path string) {
+	t.Helper()
+	for _, name := range list(t, path) {
+		must(t, os.RemoveAll(filepath.Join(path, name)))
+	}
+	if s.old != nil {
+		d := open(t, path)
+		mustWrite(t, d, Options{}, s.old...)
+		must(t, d.Close())
+	}
+	if s.damage != nil {
+		must(t, s.damage(path))
+	}
+}
+
+// interrupted runs the Write with fail called at step k, and tells whether it
+// got that far.
+func (s scenario) interrupted(t *testing.T, path string, k int, fail func(step string) error) (r Result, step string, err error) {
+	t.Helper()
+	d := open(t, path)
+	calls := 0
+	d.hook = func(op, name string) error {
+		if calls++; calls-1 != k {
+			return nil
+		}
+		step = fmt.Sprintf("step %d, %s %s", k, op, name)
+		return fail(step)
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			if _, ok := p.(crash); !ok {
+				panic(p)
+			}
+		}
+		must(t, d.Close())
+	}()
+	r, err = d.Write(s.next, Options{})
+	return r, step, err
+}
+
+// eachVolume runs the test on tmpfs and on a disk, where the syncs are steps.
+func eachVolume(t *testing.T, test func(t *testing.T, path string, s scenario)) {
+	for _, s := range scenarios() {
+		t.Run("tmpfs/"+s.name, func(t *testing.T) { test(t, newVolume(t), s) })
+		t.Run("disk/"+s.name, func(t *testing.T) { test(t, t.TempDir(), s) })
+	}
+}
+
+func TestCrashAtEveryStep(t *testing.T) {
+	eachVolume(t, func(t *testing.T, path string, s scenario) {
+		seen := map[string]int{}
+		for k := 0; ; k++ {
+			s.prepare(t, path)
+			_, step, _ := s.interrupted(t, path, k, func(step string) error { panic(crash{step}) })
+			if step == "" {
+				checkSteps(t, s, k, seen)
+				return
+			}
+			seen[checkReader(t, path, s, step)]++
+			d := open(t, path)
+			mustWrite(t, d, Options{}, s.next...)
+			if ok, err := d.Complete(); !ok || err != nil {
+				t.Fatalf("%s: recovered volume is not complete: %v", step, err)
+			}
+			sweep(t, d)
+			checkExact(t, path, treeOf(s.next...))
+			must(t, d.Close())
+		}
+	})
+}
+
+// checkSteps checks that the test met what it is about.
+func checkSteps(t *testing.T, s scenario, steps int, seen map[string]int) {
+	t.Helper()
+	if steps < s.minSteps {
+		t.Errorf("only %d steps, want at least %d: the hook misses system calls", steps, s.minSteps)
+	}
+	if seen["old"] == 0 || (!s.swapLast && !sameFiles(s.old, s.next) && seen["next"] == 0) {
+		t.Errorf("crashes left %v: one side of the swap was never met", seen)
+	}
+}
+
+func sameFiles(a, b []File) bool { return a != nil && maps.Equal(treeOf(a...), treeOf(b...)) }
+
+// checkReader checks what a reader of an interrupted volume sees, and tells
+// which payload that is.
+func checkReader(t *testing.T, path string, s scenario, step string) string {
+	t.Helper()
+	got, err := readLive(path)
+	if err != nil {
+		t.Fatalf("%s: reading: %v", step, err)
+	}
+	old, next := treeOf(s.old...), treeOf(s.next...)
+	which := ""
+	switch {
+	case got == nil && s.old == nil, s.old != nil && maps.Equal(got, old):
+		which = "old"
+	case maps.Equal(got, next):
+		which = "next"
+	default:
+		t.Fatalf("%s: reader sees %q, neither the old payload nor the next", step, got)
+	}
+	for file := range next {
+		checkUserPath(t, path, file, got, old, step, s.damage != nil)
+	}
+	for file := range old {
+		checkUserPath(t, path, file, got, old, step, s.damage != nil)
+	}
+	return which
+}
+
+// checkUserPath checks that a file which is in both payloads is readable, and
+// is that of the live one, and that no link dangles but that of a file which is
+// being removed.
+func checkUserPath(t *testing.T, path, file string, got, old tree, step string, damaged bool) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(path, file))
+	body, inLive := got[file]
+	_, inOld := old[file]
+	switch {
+	case err == nil && inLive && strings.HasSuffix(body, " "+string(b)):
+	case err == nil && damaged: // a damaged link leads to another file
+	case err == nil:
+		t.Fatalf("%s: %s reads %q, the live payload has %q", step, file, b, body)
+	case inLive && inOld && !damaged:
+		t.Fatalf("%s: gap at %s: %v", step, file, err)
+	}
+	top, _, _ := strings.Cut(file, "/")
+	_, linkErr := os.Lstat(filepath.Join(path, top))
+	if _, statErr := os.Stat(filepath.Join(path, top)); linkErr == nil && statErr != nil && !slices.Contains(old.tops(), top) {
+		t.Fatalf("%s: the link of the added %q dangles", step, top)
+	}
+}
+
+// An error at any step leaves the old payload and no remains, or the new
+// payload; the next Write does the rest.
+func TestErrorAtEveryStep(t *testing.T) {
+	eachVolume(t, func(t *testing.T, path string, s scenario) {
+		seen := map[string]int{}
+		for k := 0; ; k++ {
+			s.prepare(t, path)
+			r, step, err := s.interrupted(t, path, k, func(string) error { return unix.EIO })
+			if step == "" {
+				checkSteps(t, s, k, seen)
+				return
+			}
+			if !errors.Is(err, unix.EIO) || strings.Contains(err.Error(), marker) || !strings.Contains(err.Error(), path) {
+				t.Fatalf("%s: error = %v", step, err)
+			}
+			which := checkReader(t, path, s, step)
+			if want := which == "next" && !sameFiles(s.old, s.next); r.Changed != want {
+				t.Fatalf("%s: Changed = %v while the reader sees the %s payload", step, r.Changed, which)
+			}
+			if which == "old" && s.damage == nil {
+				checkNoRemains(t, path, step)
+			}
+			seen[which]++
+			d := open(t, path)
+			mustWrite(t, d, Options{}, s.next...)
+			sweep(t, d)
+			checkExact(t, path, treeOf(s.next...))
+			must(t, d.Close())
+		}
+	})
+}
+
+func checkNoRemains(t *testing.T, path, step string) {
+	t.Helper()
+	payloads := 0
+	for _, name := range list(t, path) {
+		if name == "..data_tmp" || name == "..links_tmp" {
+			t.Fatalf("%s: %s is left", step, name)
+		}
+		if isPayloadName(name) {
+			payloads++
+		}
+	}
+	if _, err := os.Lstat(filepath.Join(path, "..data")); payloads > 1 || (payloads == 1 && err != nil) {
+		t.Fatalf("%s: an unfinished payload is left: %q", step, list(t, path))
+	}
+}
+
+// Until it is complete, a payload is closed to everybody but its owner.
+func TestUnfinishedPayloadIsClosed(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	defer unix.Umask(unix.Umask(0))
+	checked := 0
+	d.hook = func(op, name string) error {
+		if op != "write" {
+			return nil
+		}
+		checked++
+		for _, entry := range list(t, path) {
+			if st := stat(t, path, entry); isPayloadName(entry) && st.Mode&0o077 != 0 {
+				t.Errorf("mode of the unfinished payload is %o", st.Mode)
+			}
+		}
+		return nil
+	}
+	mustWrite(t, d, Options{}, file("a", "1"), file("d/b", "1"))
+	if checked != 2 {
+		t.Errorf("checked %d times", checked)
+	}
+}
+
+// The buffer of a comparison keeps nothing.
+func TestComparerIsWiped(t *testing.T) {
+	path := newVolume(t)
+	must(t, os.WriteFile(path+"/a", []byte(marker), 0o600))
+	d := open(t, path)
+	c := cursor{top: d.fd}
+	cmp := comparer{cursor: &c}
+	e, err := statEntry(d.fd, "a")
+	must(t, err)
+	if !cmp.same(e, []byte(marker)) || !bytes.Contains(cmp.buf, []byte(marker)) {
+		t.Fatal("the comparison did not read the file")
+	}
+	cmp.clear()
+	if bytes.Contains(cmp.buf, []byte(marker)) {
+		t.Error("the buffer keeps what was read")
+	}
+}

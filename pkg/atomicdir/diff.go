@@ -1,0 +1,184 @@
+package atomicdir
+
+import (
+	"bytes"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// chunk bounds how much of a file a comparison holds in memory, in bytes.
+const chunk = 32 << 10
+
+// entry is a file or directory of an existing payload.
+type entry struct {
+	path     string
+	mode     uint32 // type and permissions
+	uid, gid uint32
+	size     int64
+}
+
+func (e entry) isDir() bool { return e.mode&unix.S_IFMT == unix.S_IFDIR }
+
+func statEntry(fd int, path string) (entry, error) {
+	_, name := split(path)
+	var st unix.Stat_t
+	err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	return entry{path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid, size: st.Size}, err
+}
+
+// diff compares the live payload with the planned one.
+func (d *Dir) diff(live payload, p *plan) (Result, error) {
+	if live.name == "" {
+		r := diffAgainst(nil, p, nil)
+		r.Changed = true // even by an empty payload
+		return r, nil
+	}
+	root, err := statEntry(d.fd, live.name)
+	if err != nil {
+		return Result{}, fmt.Errorf("comparing payload %q in %q: %w", live.name, d.path, err)
+	}
+	c := cursor{top: live.fd}
+	defer c.close()
+	have, err := walk(&c, "", nil)
+	if err != nil {
+		return Result{}, fmt.Errorf("comparing payload %q in %q: %w", live.name, d.path, err)
+	}
+	cmp := comparer{cursor: &c}
+	defer cmp.clear()
+	r := diffAgainst(have, p, cmp.same)
+	r.Changed = r.Changed || !p.matches(root, true, dirMode)
+	return r, nil
+}
+
+// diffAgainst merges two lists in tree order. same compares the contents of a
+// file that is in both.
+func diffAgainst(have []entry, p *plan, same func(entry, []byte) bool) Result {
+	var r Result
+	want := p.nodes
+	for len(have) > 0 || len(want) > 0 {
+		order := 0
+		switch {
+		case len(want) == 0:
+			order = -1
+		case len(have) == 0:
+			order = 1
+		default:
+			order = treeCompare(have[0].path, want[0].path)
+		}
+		if order < 0 {
+			r.removed(have[0])
+			have = have[1:]
+			continue
+		}
+		if order > 0 {
+			r.added(want[0])
+			want = want[1:]
+			continue
+		}
+		r.both(have[0], want[0], p, same)
+		have, want = have[1:], want[1:]
+	}
+	return r
+}
+
+func (r *Result) removed(e entry) {
+	r.Changed = true
+	if !e.isDir() {
+		r.Removed = append(r.Removed, e.path)
+	}
+}
+
+func (r *Result) added(n node) {
+	r.Changed = true
+	if !n.dir {
+		r.Added = append(r.Added, n.path)
+	}
+}
+
+func (r *Result) both(e entry, n node, p *plan, same func(entry, []byte) bool) {
+	switch {
+	case e.isDir() != n.dir:
+		r.removed(e)
+		r.added(n)
+	case !p.matches(e, n.dir, n.mode):
+		r.Changed = true
+		if !n.dir {
+			r.Updated = append(r.Updated, n.path)
+		}
+	case !n.dir && !same(e, n.contents):
+		r.Changed = true
+		r.Updated = append(r.Updated, n.path)
+	}
+}
+
+// walk appends everything below dir in tree order.
+func walk(c *cursor, dir string, out []entry) ([]entry, error) {
+	fd, err := c.at(dir)
+	if err != nil {
+		return nil, err
+	}
+	names, err := readNames(fd)
+	if err != nil {
+		return nil, err
+	}
+	level := make([]entry, len(names))
+	for i, name := range names {
+		if level[i], err = statEntry(fd, join(dir, name)); err != nil {
+			return nil, err
+		}
+	}
+	if out == nil {
+		out = make([]entry, 0, len(level))
+	}
+	for _, e := range level {
+		out = append(out, e)
+		if !e.isDir() {
+			continue
+		}
+		if out, err = walk(c, e.path, out); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// comparer reads files of the live payload in chunks.
+type comparer struct {
+	cursor *cursor
+	buf    []byte
+}
+
+// same tells whether the file holds exactly these bytes. A file that cannot be
+// read cannot be shown to be the same, and is written anew.
+func (c *comparer) same(e entry, contents []byte) bool {
+	if e.size != int64(len(contents)) {
+		return false
+	}
+	dir, name := split(e.path)
+	parent, err := c.cursor.at(dir)
+	if err != nil {
+		return false
+	}
+	fd, err := retry(func() (int, error) { return unix.Openat(parent, name, openReadFlags, 0) })
+	if err != nil {
+		return false
+	}
+	defer closeFD(fd)
+	if need := min(chunk, len(contents)); len(c.buf) < need {
+		c.clear()
+		c.buf = make([]byte, need)
+	}
+	for len(contents) > 0 {
+		n, err := retry(func() (int, error) { return unix.Read(fd, c.buf) })
+		if err != nil || n <= 0 || n > len(contents) || !bytes.Equal(c.buf[:n], contents[:n]) {
+			return false
+		}
+		contents = contents[n:]
+	}
+	return true
+}
+
+// clear wipes what was read, so that no copy of a secret waits for the garbage
+// collector.
+func (c *comparer) clear() { clear(c.buf) }

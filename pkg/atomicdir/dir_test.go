@@ -1,0 +1,204 @@
+package atomicdir
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestOpenRefuses(t *testing.T) {
+	base := t.TempDir()
+	must(t, os.Mkdir(base+"/dir", 0o755))
+	must(t, os.WriteFile(base+"/file", nil, 0o644))
+	must(t, os.Symlink("dir", base+"/link"))
+	for name, want := range map[string]string{
+		"missing": "no such file",
+		"file":    "not a directory",
+		"link":    "is a symlink",
+		"link/":   "is a symlink",
+		"link/.":  "is a symlink",
+		"nul\x00": "invalid",
+	} {
+		d, err := Open(base + "/" + name)
+		if err == nil {
+			d.Close()
+			t.Errorf("%q: opened", name)
+			continue
+		}
+		if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), quote(filepath.Clean(base+"/"+name))) {
+			t.Errorf("%q: error %q lacks %q or the path", name, err, want)
+		}
+	}
+	if _, err := Open(base + "/missing"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("missing: %v is not fs.ErrNotExist", err)
+	}
+}
+
+func TestClosed(t *testing.T) {
+	d, err := Open(t.TempDir())
+	must(t, err)
+	must(t, d.Close())
+	must(t, d.Close())
+	_, writeErr := d.Write(nil, Options{})
+	_, completeErr := d.Complete()
+	for _, err := range []error{writeErr, completeErr, d.Sweep()} {
+		if !errors.Is(err, fs.ErrClosed) {
+			t.Errorf("error = %v, want fs.ErrClosed", err)
+		}
+	}
+}
+
+func TestComplete(t *testing.T) {
+	at := func(name string) func(string) string {
+		return func(path string) string { return filepath.Join(path, name) }
+	}
+	remove := func(name string) func(string) error {
+		return func(path string) error { return os.Remove(at(name)(path)) }
+	}
+	relink := func(name, target string) func(string) error {
+		return func(path string) error {
+			return errors.Join(os.RemoveAll(at(name)(path)), os.Symlink(target, at(name)(path)))
+		}
+	}
+	tests := []struct {
+		name   string
+		damage func(path string) error
+		want   bool
+	}{
+		{"whole", func(string) error { return nil }, true},
+		{"foreign file beside it", func(p string) error { return os.WriteFile(p+"/other", nil, 0o644) }, true},
+		{"no ..data", remove("..data"), false},
+		{"no link", remove("d"), false},
+		{"link to elsewhere", relink("a", "/etc/passwd"), false},
+		{"link to another name", relink("a", "..data/d"), false},
+		{"file in place of a link", func(p string) error {
+			return errors.Join(os.Remove(p+"/a"), os.WriteFile(p+"/a", nil, 0o644))
+		}, false},
+		{"..data to outside", relink("..data", "/etc"), false},
+		{"..data to a directory that is no payload", func(p string) error {
+			return errors.Join(os.Mkdir(p+"/x", 0o755), relink("..data", "x")(p))
+		}, false},
+		{"..data to nothing", relink("..data", "..2026_01_01_01_01_01.1"), false},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			path := newVolume(t)
+			d := open(t, path)
+			if got, err := d.Complete(); got || err != nil {
+				t.Fatalf("empty volume: %v, %v", got, err)
+			}
+			mustWrite(t, d, Options{}, file("a", "1"), file("d/b", "1"))
+			must(t, tt.damage(path))
+			if got, err := d.Complete(); got != tt.want || err != nil {
+				t.Fatalf("Complete = %v, %v, want %v", got, err, tt.want)
+			}
+		})
+	}
+}
+
+func TestIsPayloadName(t *testing.T) {
+	for name, want := range map[string]bool{
+		payloadName(fixedTime(), 0):               true,
+		payloadName(fixedTime(), 99):              true,
+		payloadName(time.Unix(0, 0), 0):           true,
+		"..2024_05_06_07_08_09.1":                 true,
+		"..2024_05_06_07_08_09.":                  false,
+		"..2024_05_06_07_08_099.1":                false,
+		"..2024_05_06_07_08_0.1":                  false,
+		"..2024_05_06_07_08_09":                   false,
+		"..2024_05_06_07_08_09.1/x":               false,
+		"..2024_05_06_07_08_09.1/..":              false,
+		"..2024-05-06-07-08-09.1":                 false,
+		"..2024_05_06_07_08_0x.1":                 false,
+		"2024_05_06_07_08_09.1":                   false,
+		".2024_05_06_07_08_09.1":                  false,
+		"..data":                                  false,
+		"":                                        false,
+		"..":                                      false,
+		"..2024_05_06_07_08_09.1x":                false,
+		"..2024_05_06_07_08_09.1.2":               false,
+		"..2024_05_06_07_08_09.\u0661":            false,
+		"..2024_05_06_07_08_09." + long(250, '1'): false,
+	} {
+		if got := isPayloadName(name); got != want {
+			t.Errorf("isPayloadName(%q) = %v", name, got)
+		}
+	}
+	if a, b := payloadName(fixedTime(), 0), payloadName(fixedTime(), 1); a == b {
+		t.Errorf("two attempts give one name, %q", a)
+	}
+}
+
+func long(n int, b byte) string { return strings.Repeat(string(b), n) }
+
+// Links are put right without a swap, and what is foreign stays.
+func TestWriteRepairsLinks(t *testing.T) {
+	damages := map[string]func(path string) error{
+		"missing":         func(p string) error { return os.Remove(p + "/a") },
+		"all missing":     func(p string) error { return errors.Join(os.Remove(p+"/a"), os.Remove(p+"/d")) },
+		"to outside":      func(p string) error { return errors.Join(os.Remove(p+"/a"), os.Symlink("/etc/passwd", p+"/a")) },
+		"to another name": func(p string) error { return errors.Join(os.Remove(p+"/a"), os.Symlink("..data/d", p+"/a")) },
+		"stray":           func(p string) error { return os.Symlink("..data/gone", p+"/gone") },
+		"stray of a long target": func(p string) error {
+			return os.Symlink("..data/"+strings.Repeat("x/", 400), p+"/gone")
+		},
+		"stray to a live file": func(p string) error { return os.Symlink("..data/a", p+"/alias") },
+	}
+	files := []File{file("a", "1"), file("d/b", "1")}
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			path := newVolume(t)
+			d := open(t, path)
+			must(t, os.WriteFile(path+"/foreign", nil, 0o600))
+			must(t, os.Mkdir(path+"/..foreign", 0o700))
+			must(t, os.Symlink("..foreign", path+"/link"))
+			mustWrite(t, d, Options{}, files...)
+			before := stat(t, path, "..data", "a")
+			must(t, damage(path))
+			if r := mustWrite(t, d, Options{}, files...); r.Changed {
+				t.Error("the payload was swapped")
+			}
+			if after := stat(t, path, "..data", "a"); after != before {
+				// Reading may move the access time.
+				after.Atim = before.Atim
+				if after != before {
+					t.Errorf("the payload was touched: %+v, before %+v", after, before)
+				}
+			}
+			checkExact(t, path, treeOf(files...), "foreign", "..foreign", "link")
+		})
+	}
+}
+
+// A wanted name that is taken fails the Write before anything is touched.
+func TestWriteForeignNames(t *testing.T) {
+	plants := map[string]func(path string) error{
+		"file":      func(p string) error { return os.WriteFile(p+"/b", []byte("x"), 0o600) },
+		"directory": func(p string) error { return os.Mkdir(p+"/b", 0o700) },
+		"..data as file": func(p string) error {
+			return errors.Join(os.Remove(p+"/..data"), os.WriteFile(p+"/..data", nil, 0o600))
+		},
+		"..data as directory": func(p string) error { return errors.Join(os.Remove(p+"/..data"), os.Mkdir(p+"/..data", 0o700)) },
+	}
+	for name, plant := range plants {
+		t.Run(name, func(t *testing.T) {
+			path := newVolume(t)
+			d := open(t, path)
+			mustWrite(t, d, Options{}, file("a", "1"))
+			must(t, plant(path))
+			must(t, os.Symlink("x", path+"/..data_tmp"))
+			before := stamps(t, path)
+			if _, err := d.Write([]File{file("a", "2"), file("b", "2")}, Options{}); !errors.Is(err, ErrForeign) {
+				t.Fatalf("error = %v, want ErrForeign", err)
+			}
+			if !maps.Equal(stamps(t, path), before) {
+				t.Error("the failed Write touched the volume")
+			}
+		})
+	}
+}

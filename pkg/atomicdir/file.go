@@ -1,0 +1,133 @@
+package atomicdir
+
+import (
+	"fmt"
+	"io/fs"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+// Limits of a path, in bytes. They are the kernel's NAME_MAX and PATH_MAX.
+const (
+	maxElement = 255
+	maxPath    = 4096
+)
+
+const (
+	defaultMode = fs.FileMode(0o644)
+	// quotedPath bounds how much of a hostile path an error repeats, in bytes.
+	quotedPath = 256
+)
+
+// File is one file of a payload.
+type File struct {
+	// Path is relative to the volume and may be nested ("a/b/c"). See
+	// ValidatePath for what it may be.
+	Path string
+	// Mode holds permission bits only. 0 means 0644.
+	Mode fs.FileMode
+	// Contents is never printed, marshalled or put into an error.
+	Contents []byte `json:"-"`
+}
+
+// Format prints a file without its contents, whatever the verb, so that a
+// payload that meets a logger by accident gives nothing away.
+func (f File) Format(s fmt.State, _ rune) {
+	fmt.Fprintf(s, "%s %04o %d bytes", quote(f.Path), uint32(f.Mode), len(f.Contents))
+}
+
+// PathError says why a file cannot be part of a payload. Reason can stand alone
+// after the name of a field: "is absolute".
+type PathError struct {
+	Path   string
+	Reason string
+}
+
+func (e *PathError) Error() string {
+	return "invalid file " + quote(e.Path) + ": " + e.Reason
+}
+
+// ValidatePath tells whether p may be the path of a file in a volume; the error
+// is a *PathError. Refused are the empty path, an absolute one, one longer than
+// 4096 bytes or with an element longer than 255, one that is not clean ("a//b",
+// "./a", "a/"), any ".." element, and a first element that starts with "..",
+// because those names belong to the layout.
+//
+// Control characters are refused because a name that holds a newline or an
+// escape forges lines in listings, events and logs. Invalid UTF-8 is refused
+// because the API objects that repeat the name cannot carry it.
+func ValidatePath(p string) error {
+	reason := pathReason(p)
+	if reason == "" {
+		return nil
+	}
+	return &PathError{Path: p, Reason: reason}
+}
+
+func pathReason(p string) string {
+	switch {
+	case p == "":
+		return "is empty"
+	case len(p) > maxPath:
+		return fmt.Sprintf("is %d bytes long, more than %d", len(p), maxPath)
+	case p[0] == '/':
+		return "is absolute"
+	case !utf8.ValidString(p):
+		return "is not valid UTF-8"
+	}
+	if i := strings.IndexFunc(p, unicode.IsControl); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(p[i:])
+		return fmt.Sprintf("has the control character %U", r)
+	}
+	for element := range strings.SplitSeq(p, "/") {
+		if reason := elementReason(element); reason != "" {
+			return reason
+		}
+	}
+	if strings.HasPrefix(p, "..") {
+		return `starts with "..", which is reserved for the volume's own entries`
+	}
+	return ""
+}
+
+func elementReason(element string) string {
+	switch {
+	case element == "":
+		return "is not clean: it has an empty element"
+	case element == ".":
+		return `is not clean: it has a "." element`
+	case element == "..":
+		return `has a ".." element`
+	case len(element) > maxElement:
+		return fmt.Sprintf("has an element of %d bytes, more than %d", len(element), maxElement)
+	}
+	return ""
+}
+
+// ValidateFiles tells whether the files can make up one payload: each path by
+// ValidatePath, each mode within 0777, no path twice, and no path that is both
+// a file and a directory. The error is a *PathError.
+func ValidateFiles(files []File) error {
+	_, err := sortedIndexes(files)
+	return err
+}
+
+func validateFile(f File) error {
+	if err := ValidatePath(f.Path); err != nil {
+		return err
+	}
+	if f.Mode&^fs.ModePerm != 0 {
+		// Printed as the number it was given as: fs.FileMode's own text
+		// would hide a Unix 04755 behind question marks.
+		return &PathError{f.Path, fmt.Sprintf("has the mode %#o, which is more than permission bits (0777)", uint32(f.Mode))}
+	}
+	return nil
+}
+
+func quote(p string) string {
+	if len(p) <= quotedPath {
+		return fmt.Sprintf("%q", p)
+	}
+	return fmt.Sprintf("%q... (%d bytes)", p[:quotedPath], len(p))
+}

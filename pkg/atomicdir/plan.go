@@ -1,0 +1,157 @@
+package atomicdir
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const dirMode = 0o755
+
+// plan is a validated payload in the order in which it is written and compared:
+// every directory before what it holds.
+type plan struct {
+	nodes []node
+	tops  []string // first elements of the paths, sorted
+	uid   uint32
+	gid   uint32
+	now   time.Time
+}
+
+// node is a file or directory of the payload.
+type node struct {
+	path     string
+	mode     uint32
+	dir      bool
+	contents []byte
+}
+
+func newPlan(files []File, o Options) (*plan, error) {
+	order, err := sortedIndexes(files)
+	if err != nil {
+		return nil, err
+	}
+	p := &plan{
+		nodes: make([]node, 0, len(files)),
+		uid:   uint32(os.Geteuid()),
+		gid:   uint32(os.Getegid()),
+		now:   o.now(),
+	}
+	groupRead := uint32(0)
+	if o.GID != nil {
+		// The largest value is chown's "leave as it is".
+		if *o.GID < 0 || int64(*o.GID) >= math.MaxUint32 {
+			return nil, fmt.Errorf("volume group %d is not a group id", *o.GID)
+		}
+		p.gid, groupRead = uint32(*o.GID), 0o040
+	}
+	prev := ""
+	for _, i := range order {
+		p.addDirs(prev, files[i].Path)
+		prev = files[i].Path
+		mode := files[i].Mode
+		if mode == 0 {
+			mode = defaultMode
+		}
+		p.add(node{path: prev, mode: uint32(mode) | groupRead, contents: files[i].Contents})
+	}
+	return p, nil
+}
+
+// addDirs adds the directories above path which those above prev, the file
+// before it in the order, do not include.
+func (p *plan) addDirs(prev, path string) {
+	shared := 0
+	for i := 0; i < len(path) && i < len(prev) && path[i] == prev[i]; i++ {
+		if path[i] == '/' {
+			shared = i + 1
+		}
+	}
+	for i := shared; i < len(path); i++ {
+		if path[i] == '/' {
+			p.add(node{path: path[:i], mode: dirMode, dir: true})
+		}
+	}
+}
+
+func (p *plan) add(n node) {
+	p.nodes = append(p.nodes, n)
+	if dir, _ := split(n.path); dir == "" {
+		p.tops = append(p.tops, n.path)
+	}
+}
+
+// matches tells whether an existing entry has the type, mode and owners that
+// this payload gives it.
+func (p *plan) matches(e entry, dir bool, mode uint32) bool {
+	format := uint32(unix.S_IFREG)
+	if dir {
+		format = unix.S_IFDIR
+	}
+	return e.mode == format|mode && e.uid == p.uid && e.gid == p.gid
+}
+
+// sortedIndexes validates the files and returns their indexes in tree order.
+func sortedIndexes(files []File) ([]int, error) {
+	order := make([]int, len(files))
+	for i, f := range files {
+		if err := validateFile(f); err != nil {
+			return nil, err
+		}
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return treeCompare(files[a].Path, files[b].Path) })
+	for k := 1; k < len(order); k++ {
+		i, j := order[k-1], order[k]
+		a, b := files[i].Path, files[j].Path
+		if a == b {
+			return nil, &PathError{a, fmt.Sprintf("is given twice, as files %d and %d", i, j)}
+		}
+		// In tree order a path is directly followed by what lies below it,
+		// so neighbours are enough.
+		if strings.HasPrefix(b, a) && b[len(a)] == '/' {
+			return nil, &PathError{a, fmt.Sprintf("is a file (files %d) and also a directory (files %d, %s)", i, j, quote(b))}
+		}
+	}
+	return order, nil
+}
+
+// treeCompare orders paths as a walk of the tree meets them: bytewise, with '/'
+// before every other byte.
+func treeCompare(a, b string) int {
+	n := min(len(a), len(b))
+	for i := range n {
+		if a[i] == b[i] {
+			continue
+		}
+		if a[i] == '/' {
+			return -1
+		}
+		if b[i] == '/' {
+			return 1
+		}
+		return int(a[i]) - int(b[i])
+	}
+	return len(a) - len(b)
+}
+
+// split cuts a clean path into its directory ("" at the top) and last element.
+func split(path string) (dir, name string) {
+	i := strings.LastIndexByte(path, '/')
+	if i < 0 {
+		return "", path
+	}
+	return path[:i], path[i+1:]
+}
+
+func join(dir, name string) string {
+	if dir == "" {
+		return name
+	}
+	return dir + "/" + name
+}

@@ -1,0 +1,195 @@
+package atomicdir
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	dataName  = "..data"
+	dataTmp   = "..data_tmp"
+	linksTmp  = "..links_tmp"
+	timestamp = "2006_01_02_15_04_05"
+)
+
+// survey is what a Write finds in the directory.
+type survey struct {
+	live      payload
+	leftovers []string // of an interrupted Write
+	absent    []string // wanted links that do not exist
+	wrong     []string // wanted links that lead elsewhere
+	stray     []string // links of ours that are not wanted
+}
+
+// payload is an open payload directory; without one, its name is empty.
+type payload struct {
+	name string
+	fd   int
+}
+
+func (s *survey) close() {
+	if s.live.name != "" {
+		closeFD(s.live.fd)
+	}
+}
+
+// surveyFor reads the directory and changes nothing. It fails if a name that
+// the payload needs is taken by something foreign.
+func (d *Dir) surveyFor(tops []string) (*survey, error) {
+	live, err := d.openLive()
+	if err != nil {
+		return nil, err
+	}
+	s := &survey{live: live}
+	if err := d.surveyEntries(s, tops); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (d *Dir) surveyEntries(s *survey, tops []string) error {
+	names, err := readNames(d.fd)
+	if err != nil {
+		return fmt.Errorf("listing volume directory %q: %w", d.path, err)
+	}
+	// Both lists are sorted: each name steps over the wanted ones before it.
+	next := 0
+	for _, name := range names {
+		for next < len(tops) && tops[next] < name {
+			s.absent = append(s.absent, tops[next])
+			next++
+		}
+		wanted := next < len(tops) && tops[next] == name
+		if wanted {
+			next++
+		}
+		if err := d.surveyEntry(s, name, wanted); err != nil {
+			return err
+		}
+	}
+	s.absent = append(s.absent, tops[next:]...)
+	return nil
+}
+
+func (d *Dir) surveyEntry(s *survey, name string, wanted bool) error {
+	if strings.HasPrefix(name, "..") {
+		if name == dataTmp || name == linksTmp || (isPayloadName(name) && name != s.live.name) {
+			s.leftovers = append(s.leftovers, name)
+		}
+		return nil
+	}
+	kind, err := d.linkAt(name)
+	switch {
+	case err != nil:
+		return err
+	case wanted && kind == notLink:
+		return fmt.Errorf("placing %q in %q: %w", name, d.path, ErrForeign)
+	case wanted && kind != linkRight:
+		s.wrong = append(s.wrong, name)
+	case !wanted && (kind == linkRight || kind == linkOurs):
+		s.stray = append(s.stray, name)
+	}
+	return nil
+}
+
+type linkKind int
+
+const (
+	notLink     linkKind = iota // absent, or a file or directory
+	linkForeign                 // leads out of the layout
+	linkOurs                    // leads below ..data, to another name
+	linkRight                   // leads to its own name below ..data
+)
+
+// linkAt tells what stands at a user-visible name.
+func (d *Dir) linkAt(name string) (linkKind, error) {
+	// Longer than any right target, so that a cut one is never taken for it.
+	var buf [len(dataName) + 1 + maxElement + 1]byte
+	target, err := d.readLink(name, buf[:])
+	rest, ours := strings.CutPrefix(target, dataName+"/")
+	switch {
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT):
+		return notLink, nil
+	case err != nil:
+		return notLink, err
+	case !ours:
+		return linkForeign, nil
+	case rest != name:
+		return linkOurs, nil
+	}
+	return linkRight, nil
+}
+
+func (d *Dir) readLink(name string, buf []byte) (string, error) {
+	n, err := unix.Readlinkat(d.fd, name, buf)
+	if err != nil {
+		return "", fmt.Errorf("reading link %q in %q: %w", name, d.path, err)
+	}
+	return string(buf[:n]), nil
+}
+
+// openLive opens the payload directory that ..data names. A ..data that is
+// missing, or leads anywhere but to a payload directory, means that there is
+// none. Any other failure is an error: a payload that merely could not be
+// opened now must not be taken for a leftover.
+func (d *Dir) openLive() (payload, error) {
+	var buf [maxElement + 1]byte
+	target, err := d.readLink(dataName, buf[:])
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return payload{}, nil
+	case errors.Is(err, unix.EINVAL):
+		return payload{}, fmt.Errorf("reading %q in %q: %w", dataName, d.path, ErrForeign)
+	case err != nil:
+		return payload{}, err
+	case !isPayloadName(target):
+		return payload{}, nil
+	}
+	fd, err := openDir(d.fd, target)
+	if slices.Contains([]error{unix.ENOENT, unix.ENOTDIR, unix.ELOOP}, err) {
+		return payload{}, nil
+	}
+	if err != nil {
+		return payload{}, fmt.Errorf("opening payload %q in %q: %w", target, d.path, err)
+	}
+	return payload{target, fd}, nil
+}
+
+// payloadName names a payload directory; attempt tells apart those of one
+// instant.
+func payloadName(now time.Time, attempt int) string {
+	now = now.UTC().Add(time.Duration(attempt))
+	return fmt.Sprintf("..%s.%09d", now.Format(timestamp), now.Nanosecond())
+}
+
+// isPayloadName recognises kubelet's random suffixes as well as ours, so that a
+// volume of another writer of this layout can be taken over.
+func isPayloadName(name string) bool {
+	rest, ok := strings.CutPrefix(name, "..")
+	stamp, digits, dot := strings.Cut(rest, ".")
+	if !ok || !dot || len(stamp) != len(timestamp) || digits == "" || len(name) > maxElement {
+		return false
+	}
+	for i := range len(stamp) {
+		if timestamp[i] == '_' && stamp[i] != '_' {
+			return false
+		}
+		if timestamp[i] != '_' && !isDigit(stamp[i]) {
+			return false
+		}
+	}
+	for i := range len(digits) {
+		if !isDigit(digits[i]) {
+			return false
+		}
+	}
+	return true
+}
+
+func isDigit(b byte) bool { return '0' <= b && b <= '9' }

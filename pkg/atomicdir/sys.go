@@ -1,0 +1,244 @@
+package atomicdir
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	openDirFlags  = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	openReadFlags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	createFlags   = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+
+	// Nothing planted in a payload leads out of it: no symlink, no "..", no
+	// mount.
+	resolveBeneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
+)
+
+// The methods of this file are the only ones that change the directory. Each
+// takes a descriptor and a single name, never a path, and asks the hook first.
+
+func (d *Dir) before(op, name string) error {
+	if d.hook == nil {
+		return nil
+	}
+	return d.hook(op, name)
+}
+
+// mkdir makes a directory that only its owner can enter.
+func (d *Dir) mkdir(parent int, name string) error {
+	if err := d.before("mkdir", name); err != nil {
+		return err
+	}
+	return unix.Mkdirat(parent, name, 0o700)
+}
+
+func (d *Dir) symlink(target string, parent int, name string) error {
+	if err := d.before("symlink", name); err != nil {
+		return err
+	}
+	return unix.Symlinkat(target, parent, name)
+}
+
+func (d *Dir) rename(fromDir int, from string, toDir int, to string, flags uint) error {
+	if err := d.before("rename", to); err != nil {
+		return err
+	}
+	return unix.Renameat2(fromDir, from, toDir, to, flags)
+}
+
+func (d *Dir) unlink(parent int, name string, flags int) error {
+	if err := d.before("unlink", name); err != nil {
+		return err
+	}
+	return unix.Unlinkat(parent, name, flags)
+}
+
+func (d *Dir) create(parent int, name string) (int, error) {
+	if err := d.before("create", name); err != nil {
+		return -1, err
+	}
+	return retry(func() (int, error) { return unix.Openat(parent, name, createFlags, 0o600) })
+}
+
+func (d *Dir) write(fd int, name string, b []byte) error {
+	for len(b) > 0 {
+		if err := d.before("write", name); err != nil {
+			return err
+		}
+		n, err := retry(func() (int, error) { return unix.Write(fd, b) })
+		if err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	return nil
+}
+
+// own gives an open file its group and mode. The group goes first, so that
+// group bits never serve another group. The mode is set apart from the creation
+// because the umask has no say in it.
+func (d *Dir) own(fd int, name string, gid, mode uint32) error {
+	if err := d.before("chown", name); err != nil {
+		return err
+	}
+	if err := unix.Fchown(fd, -1, int(gid)); err != nil {
+		return fmt.Errorf("changing its group to %d: %w", gid, err)
+	}
+	if err := d.before("chmod", name); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, mode); err != nil {
+		return fmt.Errorf("changing its mode to %04o: %w", mode, err)
+	}
+	return nil
+}
+
+// sync makes an open file or directory durable where that means anything: a
+// tmpfs has no disk behind it, so the calls are saved there. A file system that
+// cannot sync a directory says EINVAL, and then there is nothing to do.
+func (d *Dir) sync(fd int, name string) error {
+	if !d.durable {
+		return nil
+	}
+	if err := d.before("fsync", name); err != nil {
+		return err
+	}
+	_, err := retry(func() (int, error) { return 0, unix.Fsync(fd) })
+	if err == unix.EINVAL {
+		return nil
+	}
+	return err
+}
+
+// removeTree removes the entry, whatever it is, and all below it, without
+// following a symlink. An entry that is already gone is a success.
+func (d *Dir) removeTree(name string) error {
+	err := d.removeEntry(name)
+	if err != nil && err != unix.ENOENT {
+		return fmt.Errorf("removing %q from %q: %w", name, d.path, err)
+	}
+	return nil
+}
+
+func (d *Dir) removeEntry(name string) error {
+	err := d.unlink(d.fd, name, 0)
+	if err != unix.EISDIR {
+		return err
+	}
+	top, err := openDir(d.fd, name)
+	if err != nil {
+		return err
+	}
+	c := cursor{top: top}
+	defer closeFD(top)
+	defer c.close()
+	if err := d.empty(&c, ""); err != nil {
+		return err
+	}
+	return d.unlink(d.fd, name, unix.AT_REMOVEDIR)
+}
+
+func (d *Dir) empty(c *cursor, dir string) error {
+	fd, err := c.at(dir)
+	if err != nil {
+		return err
+	}
+	names, err := readNames(fd)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		err := d.unlink(fd, name, 0)
+		if err == unix.EISDIR {
+			if err = d.empty(c, join(dir, name)); err != nil {
+				return err
+			}
+			if fd, err = c.at(dir); err != nil {
+				return err
+			}
+			err = d.unlink(fd, name, unix.AT_REMOVEDIR)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// cursor opens directories below top by their relative path and keeps the last
+// one open, so that a deep tree costs one descriptor and a walk in tree order
+// few lookups.
+type cursor struct {
+	top int
+	dir string // "" until something below top is open
+	fd  int
+}
+
+func (c *cursor) at(dir string) (int, error) {
+	if dir == "" {
+		return c.top, nil
+	}
+	if dir == c.dir {
+		return c.fd, nil
+	}
+	how := unix.OpenHow{Flags: openDirFlags, Resolve: resolveBeneath}
+	fd, err := retry(func() (int, error) { return unix.Openat2(c.top, dir, &how) })
+	if err != nil {
+		return -1, err
+	}
+	c.set(dir, fd)
+	return fd, nil
+}
+
+// set hands the cursor a directory that is already open.
+func (c *cursor) set(dir string, fd int) {
+	c.close()
+	c.dir, c.fd = dir, fd
+}
+
+func (c *cursor) close() {
+	if c.dir != "" {
+		closeFD(c.fd)
+		c.dir = ""
+	}
+}
+
+func openDir(parent int, name string) (int, error) {
+	return retry(func() (int, error) { return unix.Openat(parent, name, openDirFlags, 0) })
+}
+
+// closeFD drops the error: what was written is synced by then, or lives in
+// memory, and a failed close still releases the descriptor.
+func closeFD(fd int) { _ = unix.Close(fd) }
+
+// readNames lists a directory from its start, sorted.
+func readNames(fd int) ([]string, error) {
+	if _, err := unix.Seek(fd, 0, unix.SEEK_SET); err != nil {
+		return nil, err
+	}
+	var buf [4096]byte
+	var names []string
+	for {
+		n, err := retry(func() (int, error) { return unix.ReadDirent(fd, buf[:]) })
+		if err != nil {
+			return nil, err
+		}
+		if n <= 0 {
+			slices.Sort(names)
+			return names, nil
+		}
+		_, _, names = unix.ParseDirent(buf[:n], -1, names)
+	}
+}
+
+func retry(call func() (int, error)) (int, error) {
+	for {
+		n, err := call()
+		if err != unix.EINTR {
+			return n, err
+		}
+	}
+}

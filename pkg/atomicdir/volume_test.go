@@ -1,0 +1,241 @@
+package atomicdir
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(killChildEnv); dir != "" {
+		killChild(dir)
+	}
+	os.Exit(m.Run())
+}
+
+// newTmpfs mounts a tmpfs with these options, and skips the test where that is
+// not allowed.
+func newTmpfs(t testing.TB, options string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, options); err != nil {
+		if os.Geteuid() != 0 {
+			t.Skipf("mounting a tmpfs needs root: %v", err)
+		}
+		t.Fatalf("mounting tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Errorf("unmounting %s: %v", dir, err)
+		}
+	})
+	return dir
+}
+
+// newVolume returns an empty directory in a tmpfs, or on disk for those who may
+// not mount one.
+func newVolume(t testing.TB) string {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return newTmpfs(t, "size=16m,mode=0755")
+	}
+	return t.TempDir()
+}
+
+// canChown tells whether this process may give files to others: not as an
+// ordinary user, nor in a user namespace of one id.
+func canChown(t testing.TB) bool {
+	t.Helper()
+	return os.Geteuid() == 0 && os.Chown(t.TempDir(), 12, 3000) == nil
+}
+
+func open(t testing.TB, path string) *Dir {
+	t.Helper()
+	d, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("closing %s: %v", path, err)
+		}
+	})
+	return d
+}
+
+func mustWrite(t testing.TB, d *Dir, o Options, files ...File) Result {
+	t.Helper()
+	r, err := d.Write(files, o)
+	if err != nil {
+		t.Fatalf("Write: %v", err)
+	}
+	return r
+}
+
+func file(path, contents string) File { return File{Path: path, Contents: []byte(contents)} }
+
+// tree is what a reader finds: for each file, its mode and contents.
+type tree map[string]string
+
+func treeOf(files ...File) tree {
+	t := tree{}
+	for _, f := range files {
+		mode := f.Mode
+		if mode == 0 {
+			mode = 0o644
+		}
+		t[f.Path] = fmt.Sprintf("%v %s", mode, f.Contents)
+	}
+	return t
+}
+
+// readTree reads every file below an open directory.
+func readTree(root *os.Root) (tree, error) {
+	got := tree{}
+	err := fs.WalkDir(root.FS(), ".", func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		f, err := root.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		info, err := f.Stat()
+		if err != nil {
+			return err
+		}
+		b, err := io.ReadAll(f)
+		got[path] = fmt.Sprintf("%v %s", info.Mode(), b)
+		return err
+	})
+	return got, err
+}
+
+// readLive reads the payload behind ..data; it is nil if there is none.
+func readLive(path string) (tree, error) {
+	root, err := os.OpenRoot(filepath.Join(path, "..data"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer root.Close()
+	return readTree(root)
+}
+
+// tops returns the first elements of the paths, sorted.
+func (t tree) tops() []string {
+	seen := map[string]bool{}
+	for path := range t {
+		top, _, _ := strings.Cut(path, "/")
+		seen[top] = true
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// checkExact checks that the volume holds this payload and its links and, but
+// for the names in others, nothing else. Call it after a Sweep.
+func checkExact(t testing.TB, path string, want tree, others ...string) {
+	t.Helper()
+	got, err := readLive(path)
+	if err != nil {
+		t.Fatalf("reading the live payload: %v", err)
+	}
+	if !maps.Equal(got, want) {
+		t.Fatalf("payload = %q, want %q", got, want)
+	}
+	names := append([]string{"..data", readlink(t, path, "..data")}, want.tops()...)
+	names = append(names, others...)
+	slices.Sort(names)
+	if have := list(t, path); !slices.Equal(have, names) {
+		t.Fatalf("volume holds %q, want %q", have, names)
+	}
+	for _, top := range want.tops() {
+		if target := readlink(t, path, top); target != "..data/"+top {
+			t.Fatalf("link %q leads to %q", top, target)
+		}
+	}
+}
+
+func sweep(t testing.TB, d *Dir) {
+	t.Helper()
+	if err := d.Sweep(); err != nil {
+		t.Fatalf("Sweep: %v", err)
+	}
+}
+
+func list(t testing.TB, elements ...string) []string {
+	t.Helper()
+	entries, err := os.ReadDir(filepath.Join(elements...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := make([]string, len(entries))
+	for i, e := range entries {
+		names[i] = e.Name()
+	}
+	return names
+}
+
+func readlink(t testing.TB, elements ...string) string {
+	t.Helper()
+	target, err := os.Readlink(filepath.Join(elements...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return target
+}
+
+// live returns the path of the payload directory itself.
+func live(t testing.TB, path string) string {
+	t.Helper()
+	return filepath.Join(path, readlink(t, path, "..data"))
+}
+
+func stat(t testing.TB, elements ...string) unix.Stat_t {
+	t.Helper()
+	var st unix.Stat_t
+	if err := unix.Lstat(filepath.Join(elements...), &st); err != nil {
+		t.Fatal(err)
+	}
+	return st
+}
+
+// stamps identifies every entry of the volume by inode and times of change.
+func stamps(t testing.TB, path string) map[string]string {
+	t.Helper()
+	got := map[string]string{}
+	err := filepath.WalkDir(path, func(p string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		st := stat(t, p)
+		got[p] = fmt.Sprint(st.Ino, st.Mtim, st.Ctim)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func fixedTime() time.Time { return time.Date(2026, 1, 2, 15, 4, 5, 123456789, time.UTC) }

@@ -1,0 +1,199 @@
+package atomicdir
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options are the properties of a payload that its files share.
+type Options struct {
+	// GID is the volume group: every file and directory of the payload
+	// belongs to it and every file is readable by it. nil means the group of
+	// this process, and modes as given.
+	GID *int
+	// Now dates the payload directory. nil means time.Now.
+	Now func() time.Time
+}
+
+func (o Options) now() time.Time {
+	if o.Now == nil {
+		return time.Now()
+	}
+	return o.Now()
+}
+
+// Result tells what a Write did. Paths are sorted as a walk of the tree.
+type Result struct {
+	// Changed says that a new payload was swapped in.
+	Changed bool
+	// Updated files differ in contents, mode, group or owner.
+	Added, Updated, Removed []string
+}
+
+// Write makes the files the whole payload of the volume, all or nothing.
+//
+//  1. Validate the files.
+//  2. Survey the directory. If a wanted name is taken by something foreign that
+//     is not a link, fail; so far nothing is touched.
+//  3. Remove what an interrupted Write left behind, and the payload that the
+//     Write before this one replaced.
+//  4. Compare the live payload with the files: paths, contents, modes, groups,
+//     owners. If nothing differs, skip 5, 7 and 8: the live payload is not
+//     touched.
+//  5. Write the payload into a new directory, closed to others until it is
+//     complete.
+//  6. Make the user-visible links that are missing or wrong, in ..links_tmp.
+//  7. Make ..data_tmp, which leads to the new directory. From here on nothing
+//     needs space.
+//  8. Swap: rename ..data_tmp to ..data.
+//  9. Move the links of 6 into place.
+//  10. Remove the links that lead to no file any more.
+//
+// If a step up to 8 fails, what the call made is removed and the volume serves
+// the payload it had. If a later one fails, the volume serves the new payload,
+// Result says Changed beside the error, and the next Write does what is left to
+// do. The same holds for a crash, of which the next Write removes the remains.
+//
+// The replaced payload stays, under its hidden name, until the next Write or
+// Sweep: whoever opened it, or was on the way into it when the swap came,
+// finishes there. Removed at once, it would make such a reader miss a file that
+// is in both payloads. So a volume needs room for two payloads at all times.
+//
+// Files, their directories and the volume directory are synced before the swap,
+// and the volume directory again at the end, unless the file system lives in
+// memory.
+//
+// The volume directory keeps its own mode and owners. Directories of the
+// payload are 0755 whatever the umask. No files make an empty payload.
+func (d *Dir) Write(files []File, o Options) (Result, error) {
+	// 1. Validate.
+	p, err := newPlan(files, o)
+	if err != nil {
+		return Result{}, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fd < 0 {
+		return Result{}, d.closedError()
+	}
+	// 2. Survey.
+	s, err := d.surveyFor(p.tops)
+	if err != nil {
+		return Result{}, err
+	}
+	defer s.close()
+	// 3. Remove remains.
+	if err := d.removeTrees(s.leftovers); err != nil {
+		return Result{}, err
+	}
+	// 4. Compare.
+	result, err := d.diff(s.live, p)
+	if err != nil {
+		return Result{}, err
+	}
+	// 5 to 8. Everything that may fail for lack of space, and the swap.
+	if err := d.replace(p, s, result.Changed); err != nil {
+		return Result{}, err
+	}
+	// 9. and 10. Put the links right.
+	return result, d.finish(s, result.Changed)
+}
+
+// Sweep removes the replaced payload, which Write keeps for its last readers,
+// and the remains of an interrupted Write, without waiting for the next Write.
+func (d *Dir) Sweep() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fd < 0 {
+		return d.closedError()
+	}
+	s, err := d.surveyFor(nil)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	return d.removeTrees(s.leftovers)
+}
+
+// finish does steps 9 and 10.
+func (d *Dir) finish(s *survey, changed bool) error {
+	if err := d.placeLinks(s); err != nil {
+		return err
+	}
+	for _, name := range s.stray {
+		// Not removeTree: a directory that took the name since is foreign.
+		if err := d.unlink(d.fd, name, 0); err != nil && err != unix.ENOENT {
+			return fmt.Errorf("removing link %q from %q: %w", name, d.path, err)
+		}
+	}
+	if !changed && len(s.absent)+len(s.wrong)+len(s.stray) == 0 {
+		return nil
+	}
+	return d.syncVolume()
+}
+
+func (d *Dir) syncVolume() error {
+	if err := d.sync(d.fd, d.path); err != nil {
+		return fmt.Errorf("syncing volume directory %q: %w", d.path, err)
+	}
+	return nil
+}
+
+func (d *Dir) removeTrees(names []string) error {
+	for _, name := range names {
+		if err := d.removeTree(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replace does steps 5 to 8, or undoes them. The undoing is not deferred: a
+// panic is a crash, and leaves its remains to the next Write.
+func (d *Dir) replace(p *plan, s *survey, changed bool) error {
+	made := []string{dataTmp, linksTmp}
+	err := func() error {
+		name := ""
+		if changed {
+			// 5. Write the payload.
+			var err error
+			if name, err = d.makePayload(p); name != "" {
+				made = append(made, name)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		// 6. Make the links.
+		if err := d.stageLinks(s); err != nil || !changed {
+			return err
+		}
+		// 7. and 8. Swap.
+		return d.swap(name)
+	}()
+	if err == nil {
+		return nil
+	}
+	undone := d.removeTrees(made)
+	if !changed {
+		p = &plan{} // only links needed space
+	}
+	return errors.Join(d.explainSpace(err, p, len(s.absent)+len(s.wrong)), undone)
+}
+
+func (d *Dir) swap(name string) error {
+	if err := d.symlink(name, d.fd, dataTmp); err != nil {
+		return fmt.Errorf("creating %q in %q: %w", dataTmp, d.path, err)
+	}
+	// The payload must not be reachable before it is durable.
+	if err := d.syncVolume(); err != nil {
+		return err
+	}
+	if err := d.rename(d.fd, dataTmp, d.fd, dataName, 0); err != nil {
+		return fmt.Errorf("swapping %q in %q: %w", dataName, d.path, err)
+	}
+	return nil
+}

@@ -1,0 +1,298 @@
+package atomicdir
+
+import (
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestWriteLayout(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	files := []File{
+		{Path: "password", Contents: []byte("p")},
+		{Path: "tls/key.pem", Mode: 0o400, Contents: []byte("k")},
+		{Path: "tls/ca/root.pem", Contents: []byte("r")},
+		{Path: "empty"},
+	}
+	r := mustWrite(t, d, Options{Now: fixedTime}, files...)
+	want := Result{Changed: true, Added: []string{"empty", "password", "tls/ca/root.pem", "tls/key.pem"}}
+	if !reflect.DeepEqual(r, want) {
+		t.Errorf("Result = %+v, want %+v", r, want)
+	}
+	checkExact(t, path, treeOf(files...))
+	if name := readlink(t, path, "..data"); name != "..2026_01_02_15_04_05.123456789" {
+		t.Errorf("payload is named %q", name)
+	}
+	for _, dir := range []string{"", "tls", "tls/ca"} {
+		if mode := stat(t, live(t, path), dir).Mode; mode != unix.S_IFDIR|0o755 {
+			t.Errorf("%s has mode %o", dir, mode)
+		}
+	}
+	if b, err := os.ReadFile(filepath.Join(path, "tls/ca/root.pem")); err != nil || string(b) != "r" {
+		t.Errorf("through the link: %q, %v", b, err)
+	}
+}
+
+func TestWriteSequence(t *testing.T) {
+	steps := []struct {
+		name  string
+		files []File
+		want  Result
+	}{
+		{"first", []File{file("a", "1"), file("b", "1"), file("d/x", "1")},
+			Result{Changed: true, Added: []string{"a", "b", "d/x"}}},
+		{"same again", []File{file("d/x", "1"), file("b", "1"), file("a", "1")}, Result{}},
+		{"contents", []File{file("a", "2"), file("b", "1"), file("d/x", "1")},
+			Result{Changed: true, Updated: []string{"a"}}},
+		{"mode only", []File{file("a", "2"), {Path: "b", Mode: 0o600, Contents: []byte("1")}, file("d/x", "1")},
+			Result{Changed: true, Updated: []string{"b"}}},
+		{"explicit default mode", []File{{Path: "a", Mode: 0o644, Contents: []byte("2")}, {Path: "b", Mode: 0o600, Contents: []byte("1")}, file("d/x", "1")},
+			Result{}},
+		{"longer and shorter", []File{file("a", "22"), {Path: "b", Mode: 0o600}, file("d/x", "1")},
+			Result{Changed: true, Updated: []string{"a", "b"}}},
+		{"add and remove", []File{file("a", "22"), file("c", "1"), file("d/y", "1")},
+			Result{Changed: true, Added: []string{"c", "d/y"}, Removed: []string{"b", "d/x"}}},
+		{"file becomes directory", []File{file("a/z", "22"), file("c", "1"), file("d/y", "1")},
+			Result{Changed: true, Added: []string{"a/z"}, Removed: []string{"a"}}},
+		{"directory becomes file", []File{file("a/z", "22"), file("c", "1"), file("d", "1")},
+			Result{Changed: true, Added: []string{"d"}, Removed: []string{"d/y"}}},
+		{"nothing", nil, Result{Changed: true, Removed: []string{"a/z", "c", "d"}}},
+		{"nothing again", nil, Result{}},
+	}
+	path := newVolume(t)
+	d := open(t, path)
+	for _, step := range steps {
+		before := stamps(t, path)
+		r := mustWrite(t, d, Options{}, step.files...)
+		if !reflect.DeepEqual(r, step.want) {
+			t.Errorf("%s: Result = %+v, want %+v", step.name, r, step.want)
+		}
+		if !r.Changed && !maps.Equal(stamps(t, path), before) {
+			t.Errorf("%s: an unchanged Write touched the volume", step.name)
+		}
+		sweep(t, d)
+		checkExact(t, path, treeOf(step.files...))
+	}
+}
+
+func TestWriteFirstEmptyPayloadIsAChange(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	if r := mustWrite(t, d, Options{}); !r.Changed {
+		t.Error("not changed")
+	}
+	checkExact(t, path, tree{})
+}
+
+// Files around the size of a comparison's chunk, which differ at the end only.
+func TestWriteComparesLargeFiles(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	for _, size := range []int{chunk - 1, chunk, chunk + 1, 5 * chunk} {
+		body := strings.Repeat("x", size)
+		mustWrite(t, d, Options{}, file("a", body))
+		if r := mustWrite(t, d, Options{}, file("a", body)); r.Changed {
+			t.Errorf("%d bytes: the same contents are a change", size)
+		}
+		if r := mustWrite(t, d, Options{}, file("a", body[1:]+"y")); !r.Changed {
+			t.Errorf("%d bytes: a change of the last byte is not seen", size)
+		}
+	}
+}
+
+// Until it is swept, the payload that was replaced is whole for whoever has it
+// open; the next Write, changed or not, removes it.
+func TestWriteKeepsTheReplacedPayload(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	old := []File{file("a", "1"), file("d/b", "1")}
+	mustWrite(t, d, Options{}, old...)
+	reader, err := os.OpenRoot(filepath.Join(path, "..data"))
+	must(t, err)
+	defer reader.Close()
+	mustWrite(t, d, Options{}, file("a", "2"))
+	got, err := readTree(reader)
+	if err != nil || !maps.Equal(got, treeOf(old...)) {
+		t.Fatalf("reader of the old payload sees %q, %v", got, err)
+	}
+	if r := mustWrite(t, d, Options{}, file("a", "2")); r.Changed {
+		t.Error("changed")
+	}
+	checkExact(t, path, treeOf(file("a", "2")))
+}
+
+func TestWriteGroup(t *testing.T) {
+	if !canChown(t) {
+		t.Skip("changing groups needs root")
+	}
+	path := newVolume(t)
+	d := open(t, path)
+	must(t, os.Chmod(path, 0o2750|fs.ModeSetgid)) // new entries inherit the group
+	must(t, os.Chown(path, 0, 77))
+	root := stat(t, path)
+	files := []File{{Path: "a", Mode: 0o400}, {Path: "d/b", Mode: 0o644}}
+	check := func(gid uint32, aMode uint32) {
+		t.Helper()
+		for name, mode := range map[string]uint32{
+			"": unix.S_IFDIR | 0o755, "d": unix.S_IFDIR | 0o755,
+			"a": unix.S_IFREG | aMode, "d/b": unix.S_IFREG | 0o644,
+		} {
+			if st := stat(t, live(t, path), name); st.Mode != mode || st.Gid != gid || st.Uid != 0 {
+				t.Errorf("%s: mode %o, owner %d:%d, want mode %o, group %d", name, st.Mode, st.Uid, st.Gid, mode, gid)
+			}
+		}
+	}
+	group := func(gid int) Options { return Options{GID: &gid} }
+	for _, step := range []struct {
+		o       Options
+		changed bool
+		gid     uint32
+		aMode   uint32
+	}{
+		{Options{}, true, 0, 0o400},
+		{Options{}, false, 0, 0o400},
+		{group(2000), true, 2000, 0o440},
+		{group(2000), false, 2000, 0o440},
+		{group(3000), true, 3000, 0o440},
+		{group(0), true, 0, 0o440},
+		{Options{}, true, 0, 0o400},
+	} {
+		if r := mustWrite(t, d, step.o, files...); r.Changed != step.changed {
+			t.Errorf("group %d: Changed = %v", step.gid, r.Changed)
+		}
+		check(step.gid, step.aMode)
+	}
+	if st := stat(t, path); st.Mode != root.Mode || st.Gid != root.Gid {
+		t.Errorf("the volume directory itself was changed: %o group %d", st.Mode, st.Gid)
+	}
+	for _, gid := range []int{-1, 1<<32 - 1, 1 << 40} {
+		if _, err := d.Write(files, group(gid)); err == nil {
+			t.Errorf("group %d accepted", gid)
+		}
+	}
+}
+
+// What somebody changed in the live payload behind our back is put right.
+func TestWriteRepairsThePayload(t *testing.T) {
+	damages := map[string]func(live string) error{
+		"contents":       func(live string) error { return os.WriteFile(live+"/a", []byte("X"), 0o644) },
+		"file mode":      func(live string) error { return os.Chmod(live+"/a", 0o666) },
+		"directory mode": func(live string) error { return os.Chmod(live+"/d", 0o777) },
+		"payload mode":   func(live string) error { return os.Chmod(live, 0o700) },
+		"extra file":     func(live string) error { return os.WriteFile(live+"/extra", nil, 0o644) },
+		"extra dir":      func(live string) error { return os.Mkdir(live+"/extra", 0o755) },
+		"missing file":   func(live string) error { return os.Remove(live + "/a") },
+		"missing dir":    func(live string) error { return os.RemoveAll(live + "/d") },
+		"missing all":    func(live string) error { return os.RemoveAll(live) },
+		"fifo":           func(live string) error { return errors.Join(os.Remove(live+"/a"), unix.Mkfifo(live+"/a", 0o644)) },
+		"symlink": func(live string) error {
+			return errors.Join(os.Remove(live+"/a"), os.Symlink("/etc/passwd", live+"/a"))
+		},
+		"..data removed": func(live string) error { return os.Remove(filepath.Dir(live) + "/..data") },
+	}
+	if canChown(t) {
+		damages["owner"] = func(live string) error { return os.Chown(live+"/a", 12, -1) }
+		damages["group"] = func(live string) error { return os.Chown(live+"/d", -1, 12) }
+	}
+	files := []File{file("a", "1"), file("d/b", "1")}
+	for name, damage := range damages {
+		t.Run(name, func(t *testing.T) {
+			path := newVolume(t)
+			d := open(t, path)
+			mustWrite(t, d, Options{}, files...)
+			must(t, damage(live(t, path)))
+			if r := mustWrite(t, d, Options{}, files...); !r.Changed {
+				t.Error("the damage was not seen")
+			}
+			sweep(t, d)
+			checkExact(t, path, treeOf(files...))
+		})
+	}
+}
+
+// A volume of another writer of the layout is taken over; the same files are no
+// change.
+func TestWriteTakesOverKubeletLayout(t *testing.T) {
+	path := newVolume(t)
+	const name = "..2024_05_06_07_08_09.987654321"
+	must(t, os.Mkdir(filepath.Join(path, name), 0o755))
+	must(t, os.Chmod(filepath.Join(path, name), 0o755))
+	must(t, os.WriteFile(filepath.Join(path, name, "a"), []byte("1"), 0o644))
+	must(t, os.Chmod(filepath.Join(path, name, "a"), 0o644))
+	must(t, os.Symlink(name, filepath.Join(path, "..data")))
+	must(t, os.Symlink("..data/a", filepath.Join(path, "a")))
+	d := open(t, path)
+	before := stamps(t, path)
+	if r := mustWrite(t, d, Options{}, file("a", "1")); r.Changed || !maps.Equal(stamps(t, path), before) {
+		t.Error("the same files are a change")
+	}
+	mustWrite(t, d, Options{}, file("a", "2"))
+	sweep(t, d)
+	checkExact(t, path, treeOf(file("a", "2")))
+}
+
+func TestWriteIgnoresUmask(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	defer unix.Umask(unix.Umask(0o077))
+	files := []File{{Path: "a", Mode: 0o666}, {Path: "d/b", Mode: 0o777}}
+	mustWrite(t, d, Options{}, files...)
+	checkExact(t, path, treeOf(files...))
+	if mode := stat(t, path, "..data", "d").Mode; mode != unix.S_IFDIR|0o755 {
+		t.Errorf("directory has mode %o", mode)
+	}
+}
+
+func TestWriteRefusesInvalidFiles(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	mustWrite(t, d, Options{}, file("a", "1"))
+	before := stamps(t, path)
+	for _, name := range []string{"", "/etc/x", "../x", "..data", "a/../../x", "a\x00b", strings.Repeat("n", 256)} {
+		_, err := d.Write([]File{file("a", "s3cret"), file(name, "s3cret")}, Options{})
+		pathErr, ok := errors.AsType[*PathError](err)
+		if !ok || pathErr.Path != name || strings.Contains(err.Error(), "s3cret") {
+			t.Errorf("%q: error = %v", name, err)
+		}
+	}
+	if !maps.Equal(stamps(t, path), before) {
+		t.Error("a refused Write touched the volume")
+	}
+}
+
+// The longest path that is valid can be written, compared and removed, although
+// no system call takes it whole.
+func TestWriteDeepestPath(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	for _, deep := range []string{strings.Repeat("a/", 2047) + "bb", strings.Repeat(strings.Repeat("n", 255)+"/", 15) + strings.Repeat("n", 255)} {
+		mustWrite(t, d, Options{}, file(deep, "1"), file("z", "1"))
+		if r := mustWrite(t, d, Options{}, file(deep, "1"), file("z", "1")); r.Changed {
+			t.Error("the same files are a change")
+		}
+	}
+	mustWrite(t, d, Options{}, file("z", "1"))
+	sweep(t, d)
+	checkExact(t, path, treeOf(file("z", "1")))
+}
+
+// Two payloads of one instant get two names.
+func TestWriteInOneInstant(t *testing.T) {
+	path := newVolume(t)
+	d := open(t, path)
+	for _, body := range []string{"1", "2", "3"} {
+		mustWrite(t, d, Options{Now: fixedTime}, file("a", body))
+		got, err := readLive(path)
+		if err != nil || !maps.Equal(got, treeOf(file("a", body))) {
+			t.Fatalf("payload = %q, %v", got, err)
+		}
+	}
+}

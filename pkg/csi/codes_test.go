@@ -1,0 +1,57 @@
+package csi
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
+	"testing"
+
+	"google.golang.org/grpc/codes"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// Every reason that exists must be in the table.
+func TestEveryReasonHasACode(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../fault/fault.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := 0
+	ast.Inspect(file, func(n ast.Node) bool {
+		spec, ok := n.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if id, ok := spec.Type.(*ast.Ident); !ok || id.Name != "Reason" {
+			return true
+		}
+		text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found++
+		if _, ok := reasonCodes[fault.Reason(text)]; !ok {
+			t.Errorf("reason %s has no code", text)
+		}
+		return true
+	})
+	if found != len(reasonCodes) {
+		t.Errorf("found %d reasons, the table has %d", found, len(reasonCodes))
+	}
+}
+
+func TestWhatTimeMendsIsNotFinal(t *testing.T) {
+	for reason, code := range reasonCodes {
+		if reason.Outage() && final(code) {
+			t.Errorf("%s is an outage, but kubelet takes %s for final", reason, code)
+		}
+		kept := fmt.Errorf("republish: %w", &volume.KeptError{Err: fault.New(reason, "x")})
+		if c := codeOf(kept); final(c) || c == codes.OK {
+			t.Errorf("a live volume's failure %s became %s", reason, c)
+		}
+	}
+}

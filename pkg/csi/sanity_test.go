@@ -1,0 +1,164 @@
+package csi_test
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"github.com/kubernetes-csi/csi-test/v5/pkg/sanity"
+	"github.com/onsi/ginkgo/v2"
+	"github.com/onsi/gomega"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/csi"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// TestSanity runs the CSI project's own suite over the driver with real
+// tmpfs volumes. The driver has no controller, as it says; the suite needs
+// one to come by volumes, so inlineVolumes stands in for Kubernetes, which
+// makes them up from a pod's manifest.
+func TestSanity(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts tmpfs")
+	}
+	dir, err := os.MkdirTemp("", "sanity")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	config := sanity.NewTestConfig()
+	config.Address = "unix:" + serveSanity(t, dir)
+	config.ControllerAddress = "unix:" + serveInlineVolumes(t, dir)
+	config.DialOptions = []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithUnaryInterceptor(readOnly)}
+	config.ControllerDialOptions = config.DialOptions[:1]
+	config.TargetPath, config.StagingPath = filepath.Join(dir, "target"), filepath.Join(dir, "staging")
+	sc := sanity.GinkgoTest(&config)
+	gomega.RegisterFailHandler(ginkgo.Fail)
+	suite, report := ginkgo.GinkgoConfiguration()
+	suite.SkipStrings = append(suite.SkipStrings, "Controller Server")
+	report.Succinct, report.NoColor = true, true
+	ginkgo.RunSpecs(t, "CSI sanity", suite, report)
+	sc.Finalize()
+	if left, err := filepath.Glob(filepath.Join(dir, "target*", "*")); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func serveSanity(t *testing.T, dir string) string {
+	t.Helper()
+	log := slog.New(slog.DiscardHandler)
+	mounts, err := tmpfs.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := volume.NewDirStore(filepath.Join(dir, "state"), log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	volumes, err := volume.New(volume.Config{
+		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Mounts: mounts, Store: store,
+		Observer: volume.Observers{}, Logger: log, Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16, Workers: 1,
+		RefreshTimeout: time.Minute, ReleaseTimeout: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := filepath.Join(dir, "csi.sock")
+	server, err := csi.NewServer(socket, &csi.Identity{Driver: "secrets-store.csi.k8s.io", Version: "1", Ready: healthy},
+		&csi.Node{NodeID: "n", Volumes: volumes}, csi.Options{Logger: log, Grace: time.Second})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	up, done := make(chan struct{}), make(chan error, 1)
+	go func() { done <- server.Run(ctx, func() { close(up) }) }()
+	<-up
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		targets, _ := filepath.Glob(filepath.Join(dir, "target*", "*"))
+		for _, target := range targets {
+			_ = unix.Unmount(target, unix.MNT_DETACH)
+		}
+	})
+	return socket
+}
+
+// readOnly is what a pod's manifest must say; the suite knows of no pods.
+func readOnly(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	if q, ok := req.(*csipb.NodePublishVolumeRequest); ok {
+		q.Readonly = true
+	}
+	return invoke(ctx, method, req, reply, cc, opts...)
+}
+
+func serveInlineVolumes(t *testing.T, dir string) string {
+	t.Helper()
+	socket := filepath.Join(dir, "inline.sock")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	csipb.RegisterControllerServer(server, inlineVolumes{})
+	csipb.RegisterIdentityServer(server, &csi.Identity{Driver: "secrets-store.csi.k8s.io", Version: "1", Ready: healthy})
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-done; err != nil && !errors.Is(err, fs.ErrClosed) {
+			t.Error(err)
+		}
+	})
+	return socket
+}
+
+type inlineVolumes struct {
+	csipb.UnimplementedControllerServer
+}
+
+func (inlineVolumes) ControllerGetCapabilities(context.Context, *csipb.ControllerGetCapabilitiesRequest) (*csipb.ControllerGetCapabilitiesResponse, error) {
+	return &csipb.ControllerGetCapabilitiesResponse{}, nil
+}
+
+func (inlineVolumes) CreateVolume(_ context.Context, r *csipb.CreateVolumeRequest) (*csipb.CreateVolumeResponse, error) {
+	return &csipb.CreateVolumeResponse{Volume: &csipb.Volume{VolumeId: "csi-" + r.GetName(), VolumeContext: map[string]string{
+		"secretProviderClass": "secrets", "csi.storage.k8s.io/ephemeral": "true",
+		"csi.storage.k8s.io/pod.name": "p", "csi.storage.k8s.io/pod.namespace": "ns", "csi.storage.k8s.io/pod.uid": "u",
+		"csi.storage.k8s.io/serviceAccount.name": "sa",
+	}}}, nil
+}
+
+func (inlineVolumes) DeleteVolume(context.Context, *csipb.DeleteVolumeRequest) (*csipb.DeleteVolumeResponse, error) {
+	return &csipb.DeleteVolumeResponse{}, nil
+}
+
+type oneClass struct{}
+
+func (oneClass) Get(_ context.Context, ref class.Ref) (*class.Class, error) {
+	return &class.Class{Ref: ref, ResourceVersion: "1", Provider: "fixed"}, nil
+}
+func (oneClass) Retain(class.Ref)  {}
+func (oneClass) Release(class.Ref) {}
+
+type fixed struct{}
+
+func (fixed) Fetch(context.Context, provider.Request) (*provider.Payload, error) {
+	return &provider.Payload{Files: []provider.File{{Path: "a", Contents: secret.NewBytes([]byte("b"))}}}, nil
+}

@@ -1,0 +1,176 @@
+package volume_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("jwt-1")}}
+	req.Secrets = map[string]secret.String{"user": secret.NewString("pass")}
+	r.publish(req)
+	r.classes.retained = 0 // those of the dead process
+	r.restart()
+	if n := r.store.count(); n != 1 {
+		t.Errorf("%d fetches, want that of the first publish only", n)
+	}
+	if r.Count() != 1 || r.classes.held() != 1 || r.store.imported[req.ID] != "state of "+req.ID {
+		t.Errorf("count %d, held %d, imported %v", r.Count(), r.classes.held(), r.store.imported)
+	}
+	r.publish(req)
+	if n := r.store.count(); n != 1 {
+		t.Errorf("a republish after the restart fetched")
+	}
+	r.background()
+	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
+	r.RefreshAll()
+	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.wantFile(req, "password", "two")
+	last := r.store.requests[len(r.store.requests)-1]
+	if last.Tokens["vault"].JWT.Reveal() != "jwt-1" || last.Secrets["user"].Reveal() != "pass" || last.Pod != req.Pod || len(last.Current) != 1 {
+		t.Error("the request after a restart lacks what the first had")
+	}
+}
+
+func TestRecoverLetsGoOfWhatIsNotMounted(t *testing.T) {
+	r := newRig(t)
+	gone, live := r.request("gone"), r.request("live")
+	r.publish(gone)
+	r.publish(live)
+	must(t, unix.Unmount(gone.Target, unix.MNT_DETACH))
+	r.restart()
+	r.background()
+	eventually(t, "the credentials of the gone volume are released", func() bool { return r.store.releases() == 1 })
+	eventually(t, "its record is gone", func() bool { return len(r.records()) == 1 })
+	if r.Count() != 1 {
+		t.Errorf("count %d, want that of the live volume", r.Count())
+	}
+	r.publish(gone) // its pod still runs: kubelet republishes
+	r.wantFile(gone, "password", "one")
+}
+
+func TestReleaseOutlivesARestart(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target)) // nothing runs that could release
+	r.restart()
+	r.store.set(func(s *fakeStore) { s.failRel = 1 })
+	r.background()
+	eventually(t, "the credentials are released at the second try", func() bool { return r.store.releases() == 1 })
+	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+}
+
+// The end of an earlier volume's credentials must not hit a new volume of the
+// same id.
+func TestPublishSettlesAnEarlierRelease(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	r.publish(req)
+	if n := r.store.releases(); n != 1 {
+		t.Errorf("%d releases before the new publish, want 1", n)
+	}
+	r.background()
+	r.RefreshAll()
+	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	if n := r.store.releases(); n != 1 {
+		t.Errorf("%d releases, want 1: the new volume is alive", n)
+	}
+	if len(r.records()) != 1 {
+		t.Errorf("records %v", r.records())
+	}
+}
+
+func TestCorruptRecordsAreSetAside(t *testing.T) {
+	for name, spoil := range map[string]func([]byte) []byte{
+		"truncated":    func(b []byte) []byte { return b[:len(b)/2] },
+		"empty":        func([]byte) []byte { return nil },
+		"flipped":      func(b []byte) []byte { return bytes.Replace(b, []byte("shop"), []byte("shoq"), 1) },
+		"newer":        func(b []byte) []byte { return bytes.Replace(b, []byte(`"version":1`), []byte(`"version":9`), 1) },
+		"not a record": func([]byte) []byte { return []byte(`[1,2]`) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			bad, good := r.request("bad"), r.request("good")
+			bad.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("s3cr3t")}}
+			r.publish(bad)
+			file := r.records()[0]
+			r.publish(good)
+			data, err := os.ReadFile(file)
+			must(t, err)
+			must(t, os.WriteFile(file, spoil(data), 0o600))
+			r.restart()
+			if r.Count() != 1 {
+				t.Errorf("count %d, want that of the good record", r.Count())
+			}
+			if _, err := os.Stat(file + ".corrupt"); err != nil {
+				t.Errorf("the bad record was not set aside: %v", err)
+			}
+			r.wantFile(bad, "password", "one")
+			r.publish(bad) // kubelet's republish takes the volume up again
+			r.wantFile(bad, "password", "one")
+			if r.Count() != 2 {
+				t.Errorf("count %d, want 2", r.Count())
+			}
+		})
+	}
+}
+
+func TestRecordsAreForRootAlone(t *testing.T) {
+	r := newRig(t)
+	r.publish(r.request("a"))
+	info, err := os.Stat(r.records()[0])
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %s", info.Mode())
+	}
+	must(t, os.WriteFile(filepath.Join(r.stateDir, "x.json.partial"), []byte("half"), 0o600))
+	r.restart()
+	if _, err := os.Stat(filepath.Join(r.stateDir, "x.json.partial")); !os.IsNotExist(err) {
+		t.Error("a half-written record is left")
+	}
+}
+
+func TestRecoverHundred(t *testing.T) {
+	r := newRig(t)
+	for i := range 100 {
+		r.publish(r.request(fmt.Sprintf("p%d", i)))
+	}
+	r.restart()
+	if n := r.store.count(); r.Count() != 100 || n != 100 {
+		t.Errorf("count %d, fetches %d", r.Count(), n)
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add([]byte(`{"version":1,"sha256":"","record":{}}`))
+	f.Add([]byte(`{`))
+	dir := f.TempDir()
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var log bytes.Buffer
+		s := newDirStore(t, dir, &log)
+		must(t, os.WriteFile(filepath.Join(dir, strings.Repeat("a", 64)+".json"), data, 0o600))
+		records, err := s.Load()
+		must(t, err)
+		if len(records) > 0 {
+			t.Errorf("a file of another name was taken: %s", data)
+		}
+		if json.Valid(data) && len(data) > 40 && strings.Contains(log.String(), string(data)) {
+			t.Error("the log quotes the record")
+		}
+	})
+}

@@ -1,0 +1,176 @@
+package volume_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+func TestRefreshWritesInPlace(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.store.files["stable"] = "same"
+	r.publish(req)
+	before, err := os.Stat(req.Target)
+	must(t, err)
+	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
+	r.RefreshAll()
+	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.wantFile(req, "password", "two")
+	after, err := os.Stat(req.Target)
+	must(t, err)
+	if !os.SameFile(before, after) {
+		t.Error("the volume was mounted anew: a running pod would not see the change")
+	}
+}
+
+func TestUnchangedRefreshTouchesNothing(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.publish(req)
+	stat := func() (st unix.Stat_t) {
+		must(t, unix.Stat(filepath.Join(req.Target, "password"), &st))
+		return st
+	}
+	before := stat()
+	for i := range 3 {
+		r.RefreshAll()
+		eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == i+1 })
+	}
+	if after := stat(); after.Ino != before.Ino || after.Mtim != before.Mtim || after.Ctim != before.Ctim {
+		t.Errorf("the file was touched: inode %d to %d", before.Ino, after.Ino)
+	}
+}
+
+func TestFailedRefreshKeepsTheContent(t *testing.T) {
+	for _, tc := range []struct {
+		name  string
+		spoil func(s *fakeStore)
+		want  fault.Reason
+	}{
+		{"outage", func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "Vault is sealed") }, fault.Unavailable},
+		{"denied", func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") }, fault.Denied},
+		{"over the size limit", func(s *fakeStore) { s.files["password"] = strings.Repeat("x", 2<<20) }, fault.TooLarge},
+		{"hostile name", func(s *fakeStore) { s.files["..data"] = "x" }, fault.InvalidClass},
+		{"panic", func(s *fakeStore) { s.panics = true }, fault.Internal},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			r.background()
+			req := r.request("a")
+			r.publish(req)
+			r.store.set(tc.spoil)
+			r.RefreshAll()
+			eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) >= 1 })
+			r.wantFile(req, "password", "one")
+			if r.Failing() != 1 {
+				t.Errorf("%d volumes are failing, want 1", r.Failing())
+			}
+			r.seen.mu.Lock()
+			last := r.seen.outcomes[len(r.seen.outcomes)-1]
+			r.seen.mu.Unlock()
+			if last.Reason() != tc.want || last.Failures < 1 || !last.NextAt.After(time.Now().Add(-time.Minute)) {
+				t.Errorf("the observer was told %+v", last)
+			}
+			r.publish(req) // kubelet's republish is not a reason to stop the pod
+			r.store.set(func(s *fakeStore) { s.fail, s.panics, s.files = nil, false, map[string]string{"password": "two"} })
+			r.RefreshAll()
+			eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
+			r.wantFile(req, "password", "two")
+		})
+	}
+}
+
+func TestNewTokensWakeAFailingVolume(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.publish(req)
+	r.store.set(func(s *fakeStore) {
+		s.fail = &fault.Error{Reason: fault.NoToken, Err: os.ErrDeadlineExceeded, RetryAfter: time.Hour}
+	})
+	r.RefreshAll()
+	eventually(t, "the refresh has failed", func() bool { return r.Failing() == 1 })
+	r.store.set(func(s *fakeStore) { s.fail, s.files["password"] = nil, "two" })
+	r.publish(req) // the same tokens: the failing volume waits its hour
+	if n := r.store.count(); n != 2 {
+		t.Errorf("%d fetches, want 2", n)
+	}
+	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("new")}}
+	r.publish(req)
+	eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
+	r.wantFile(req, "password", "two")
+}
+
+func TestClassEditRefreshes(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.publish(req)
+	r.classes.edit(func(c *class.Class) { c.SizeLimit = 4 << 20 })
+	r.store.set(func(s *fakeStore) { s.files["password"] = strings.Repeat("x", 3<<20) })
+	r.ClassChanged(class.Ref{Namespace: "other", Name: "secrets"})
+	r.ClassChanged(req.Class)
+	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.wantFile(req, "password", strings.Repeat("x", 3<<20))
+	if r.store.fresh != 1 {
+		t.Errorf("%d fresh reads, want 1: an edited class needs the store's own answer", r.store.fresh)
+	}
+}
+
+func TestLostMountIsMountedAgainByARepublish(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.publish(req)
+	must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
+	r.RefreshAll()
+	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
+	if entries, err := os.ReadDir(req.Target); err != nil || len(entries) > 0 {
+		t.Errorf("a refresh wrote to the node's disk: %v %v", entries, err)
+	}
+	r.publish(req)
+	r.wantFile(req, "password", "one")
+}
+
+func TestUnpublishDuringRefresh(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.publish(req)
+	r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
+	r.RefreshAll()
+	eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+	r.wantNothing(req)
+	if n := r.seen.count("refresh", true); n != 0 {
+		t.Errorf("%d failed refreshes, want none: the pod has gone", n)
+	}
+}
+
+func TestStopDuringRefreshIsNoFailure(t *testing.T) {
+	r := newRig(t)
+	stop := r.background()
+	req := r.request("a")
+	r.publish(req)
+	r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
+	r.RefreshAll()
+	eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
+	stop()
+	if n := r.seen.count("refresh", true); n != 0 {
+		t.Errorf("%d failed refreshes, want none", n)
+	}
+	r.wantFile(req, "password", "one")
+}

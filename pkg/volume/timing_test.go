@@ -1,0 +1,55 @@
+package volume
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+func TestNextDue(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tc := range []struct {
+		name      string
+		refreshAt time.Time
+		chance    float64
+		want      time.Duration
+	}{
+		{"the interval", time.Time{}, 0, 100 * time.Second},
+		{"chance brings it forward", time.Time{}, 1, 95 * time.Second},
+		{"the provider's word", now.Add(10 * time.Second), 0, 10 * time.Second},
+		{"a word in the past is not a busy loop", now.Add(-time.Hour), 0, shortestWait},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := nextDue(now, tc.refreshAt, 100*time.Second, tc.chance).Sub(now); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestRetryDue(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	plain := errors.New("down")
+	asked := &fault.Error{Reason: fault.RateLimited, Err: plain, RetryAfter: 5 * time.Minute}
+	for _, tc := range []struct {
+		name     string
+		failures int
+		err      error
+		chance   float64
+		want     time.Duration
+	}{
+		{"first", 1, plain, 0, 2 * time.Second},
+		{"third", 3, plain, 0, 8 * time.Second},
+		{"half is left to chance", 3, plain, 1, 4 * time.Second},
+		{"never longer than the interval", 99, plain, 0, time.Minute},
+		{"unless the store asks", 1, asked, 0, 5 * time.Minute},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := retryDue(now, tc.failures, time.Minute, tc.err, tc.chance).Sub(now); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
