@@ -1,0 +1,65 @@
+# Everything that a developer does here. `make` alone explains the targets.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+GOTOOL  := go tool -modfile=hack/tools/go.mod
+
+# The tests mount tmpfs. As an ordinary user they run in a user namespace,
+# where the kernel allows that; what needs other users' ids is then skipped.
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --mount)
+
+.PHONY: help
+help: ## Explain the targets
+	@echo "Mayfly: a pod's secrets as files in tmpfs, refreshed in place."
+	@echo
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## Build bin/mayfly-node, a static binary
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+
+.PHONY: demo
+demo: ## Watch a real Vault's secret arrive in a volume, rotate in place and go
+	@go run ./test/demo
+
+.PHONY: vaultd
+vaultd: ## Build the real Vault that the tests use (once, some minutes)
+	@go run ./test/toolcache/cmd/toolcache vaultd >/dev/null
+
+.PHONY: test
+test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpfs, race detector on
+	$(AS_ROOT) go test -race -timeout 20m ./...
+
+.PHONY: fuzz
+fuzz: ## Run every fuzz target for FUZZTIME (default 20s)
+	@hack/fuzz.sh $${FUZZTIME:-20s}
+
+.PHONY: bench
+bench: vaultd ## Measure the driver against the bare work on a real Vault
+	@go run ./test/bench
+
+.PHONY: bench-short
+bench-short: vaultd ## The same in a short form, as CI runs it
+	@go run ./test/bench --short
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, tidy modules, generated files
+	@hack/lint.sh
+
+.PHONY: generate
+generate: ## Make the generated files anew (deep copies, CRDs)
+	@hack/generate.sh
+
+.PHONY: verify
+verify: ## Check that the generated files match their sources
+	@hack/verify-generated.sh
+
+.PHONY: vuln
+vuln: ## Look for known vulnerabilities (needs the network: vuln.go.dev)
+	$(GOTOOL) govulncheck ./...
+
+.PHONY: clean
+clean: ## Remove what was built here; cached test tools stay
+	rm -rf bin dist

@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Fails if a generated file is not what its source generates, and shows how
+# the two differ. Changes nothing in the repository.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+fresh=$(mktemp -d)
+trap 'rm -rf "$fresh"' EXIT
+hack/generate.sh "$fresh"
+
+stale=0
+while IFS= read -r file; do
+  if ! diff -uN "$file" "$fresh/$file"; then
+    stale=1
+  fi
+done < <({
+  find pkg/apis -name 'zz_generated.*.go'
+  find deploy/crds -name 'secrets-store.csi.x-k8s.io_*.yaml'
+  cd "$fresh" && find pkg deploy -type f
+} | sort -u)
+
+if [ "$stale" -ne 0 ]; then
+  echo "generated files are stale: run hack/generate.sh" >&2
+  exit 1
+fi
+echo "generated files are up to date"

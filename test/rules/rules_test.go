@@ -1,0 +1,134 @@
+// Package rules holds the rules of the code base as tests: who may import
+// whom, and what every package must have.
+package rules
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/mayfly-csi/mayfly/"
+
+type pkg struct {
+	ImportPath string
+	Dir        string
+	Doc        string
+	GoFiles    []string
+	Imports    []string
+	Deps       []string
+}
+
+func packages(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-json=ImportPath,Dir,Doc,GoFiles,Imports,Deps", module+"...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, &stderr)
+	}
+	var all []pkg
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p.ImportPath = strings.TrimPrefix(p.ImportPath, module)
+		all = append(all, p)
+	}
+}
+
+// forbidden: packages below from must not come to depend on packages below
+// to, even indirectly.
+var forbidden = []struct{ from, to, why string }{
+	{"pkg/provider", module + "pkg/volume", "a provider knows stores, not volumes"},
+	{"pkg/provider", "k8s.io/client-go", "a provider acts as the pod and has no access to the API server"},
+	{"pkg/provider", module + "pkg/csi", "a provider knows stores, not kubelet"},
+	{"pkg/csi", module + "pkg/provider/", "csi serves whatever providers there are"},
+	{"pkg/volume", module + "pkg/provider/", "the pipeline is the same for every provider"},
+	{"pkg/volume", "k8s.io/client-go", "the pipeline works without an API server"},
+	{"pkg/volume", module + "pkg/csi", "the pipeline is called by csi, not the other way round"},
+	{"pkg/cli", module + "pkg/csi", "the command line tool is not a driver"},
+	{"pkg/cli", module + "pkg/node", "the command line tool is not a driver"},
+	{"pkg/class", module + "pkg/provider", "a class is read before a provider is chosen"},
+	{"pkg", module + "test", "the product does not depend on its tests"},
+	{"cmd", module + "test", "the product does not depend on its tests"},
+	{"cmd", "testing", "testing registers flags"},
+}
+
+func TestDirections(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, rule := range forbidden {
+			if !below(p.ImportPath, rule.from) {
+				continue
+			}
+			for _, dep := range p.Deps {
+				if dep != module+p.ImportPath && below(dep, strings.TrimSuffix(rule.to, "/")) && (!strings.HasSuffix(rule.to, "/") || dep != strings.TrimSuffix(rule.to, "/")) {
+					t.Errorf("%s depends on %s: %s", p.ImportPath, dep, rule.why)
+				}
+			}
+		}
+	}
+}
+
+// Only the composition root may name concrete providers and class sources.
+func TestOnlyNodeImportsProviders(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, imp := range p.Imports {
+			for _, concrete := range []string{"pkg/provider/vault", "pkg/provider/akeyless", "pkg/provider/plugin", "pkg/class/apisource", "pkg/class/dirsource"} {
+				if below(imp, module+concrete) && !below(p.ImportPath, concrete) && !below(p.ImportPath, "pkg/node") && !below(p.ImportPath, "pkg/cli") && !below(p.ImportPath, "test") {
+					t.Errorf("%s imports %s: only pkg/node puts providers and sources together", p.ImportPath, imp)
+				}
+			}
+		}
+	}
+}
+
+func below(path, prefix string) bool { return path == prefix || strings.HasPrefix(path, prefix+"/") }
+
+func TestEveryPackageSaysWhatItIs(t *testing.T) {
+	for _, p := range packages(t) {
+		if len(p.GoFiles) == 0 {
+			continue // tests only
+		}
+		if p.Doc == "" {
+			t.Errorf("%s has no doc comment", p.ImportPath)
+		}
+		switch filepath.Base(p.ImportPath) {
+		case "util", "utils", "common", "helpers", "types", "misc":
+			t.Errorf("%s: the name says nothing about what is in it", p.ImportPath)
+		}
+	}
+}
+
+// No package registers itself, starts goroutines or keeps state by being
+// imported.
+func TestNoInit(t *testing.T) {
+	for _, p := range packages(t) {
+		if !below(p.ImportPath, "pkg") && !below(p.ImportPath, "cmd") {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, name), nil, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range file.Decls {
+				if f, ok := d.(*ast.FuncDecl); ok && f.Recv == nil && f.Name.Name == "init" {
+					t.Errorf("%s/%s has an init function", p.ImportPath, name)
+				}
+			}
+		}
+	}
+}
