@@ -1,0 +1,91 @@
+package status
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+)
+
+// client implements API with two small REST clients: the typed clientset
+// would bring every kind of Kubernetes into the process.
+type client struct {
+	core   *rest.RESTClient
+	stores *rest.RESTClient
+}
+
+// NewAPI makes an API of the cluster's address and credentials. The Reporter
+// limits the rate, so the clients do not.
+func NewAPI(c *rest.Config) (API, error) {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{})
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	if err := v1.AddToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("building the scheme: %w", err)
+	}
+	codecs := serializer.NewCodecFactory(scheme)
+	core, err := restClient(c, "/api", corev1.SchemeGroupVersion, codecs)
+	if err != nil {
+		return nil, err
+	}
+	stores, err := restClient(c, "/apis", v1.GroupVersion(), codecs)
+	if err != nil {
+		return nil, err
+	}
+	return &client{core, stores}, nil
+}
+
+func restClient(c *rest.Config, path string, gv schema.GroupVersion, codecs serializer.CodecFactory) (*rest.RESTClient, error) {
+	c = rest.CopyConfig(c)
+	c.APIPath, c.GroupVersion = path, &gv
+	c.NegotiatedSerializer = codecs.WithoutConversion()
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	c.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter()
+	out, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("making a client for %s: %w", gv, err)
+	}
+	return out, nil
+}
+
+func (c *client) CreateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error) {
+	out := &corev1.Event{}
+	return out, c.core.Post().Namespace(e.Namespace).Resource("events").Body(e).Do(ctx).Into(out)
+}
+
+func (c *client) UpdateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error) {
+	out := &corev1.Event{}
+	return out, c.core.Put().Namespace(e.Namespace).Resource("events").Name(e.Name).Body(e).Do(ctx).Into(out)
+}
+
+func (c *client) statuses(r *rest.Request, namespace string) *rest.Request {
+	return r.Namespace(namespace).Resource(v1.SecretProviderClassPodStatusResource)
+}
+
+func (c *client) GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error) {
+	out := &v1.SecretProviderClassPodStatus{}
+	return out, c.statuses(c.stores.Get(), namespace).Name(name).Do(ctx).Into(out)
+}
+
+func (c *client) CreateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
+	out := &v1.SecretProviderClassPodStatus{}
+	return out, c.statuses(c.stores.Post(), s.Namespace).Body(s).Do(ctx).Into(out)
+}
+
+func (c *client) UpdateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
+	out := &v1.SecretProviderClassPodStatus{}
+	return out, c.statuses(c.stores.Put(), s.Namespace).Name(s.Name).Body(s).Do(ctx).Into(out)
+}
+
+func (c *client) DeleteStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) error {
+	o := metav1.NewPreconditionDeleteOptions(string(s.UID))
+	return c.statuses(c.stores.Delete(), s.Namespace).Name(s.Name).Body(o).Do(ctx).Error()
+}

@@ -1,0 +1,170 @@
+package status
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// The reasons of the Events on a pod.
+const (
+	MountFailed   = "MountFailed"   // a first publish failed; kubelet tries again
+	RefreshFailed = "RefreshFailed" // the volume keeps its last good content
+	Rotated       = "Rotated"       // new content was written
+	Recovered     = "Recovered"     // a refresh succeeded after failures
+)
+
+const (
+	// firstQuiet is how long a repeated Event is held back after the first;
+	// it doubles with each.
+	firstQuiet = time.Minute
+	longQuiet  = time.Hour
+	// forgetAfter is how long after its last failure a message is forgotten.
+	forgetAfter = 2 * time.Hour
+	// maxMessage is the API server's limit for an Event's message.
+	maxMessage = 1024
+)
+
+// message is one Event, which is repeated rather than made anew.
+type message struct {
+	event      *corev1.Event
+	sent       *corev1.Event // as the API server gave it back
+	quietUntil time.Time
+	quiet      time.Duration
+	lastSeen   time.Time
+}
+
+func (r *Reporter) observeEvent(o volume.Outcome) {
+	switch {
+	case o.Kind == volume.Published && o.Err != nil:
+		r.report(o, corev1.EventTypeWarning, MountFailed, o.Err.Error())
+	case o.Kind == volume.Refreshed && o.Err != nil:
+		r.report(o, corev1.EventTypeWarning, RefreshFailed,
+			fmt.Sprintf("class %s: the volume keeps its last good content: %s", o.Class, o.Err))
+	case o.Kind == volume.Refreshed && o.Failures > 0:
+		r.endEpisode(o)
+		r.report(o, corev1.EventTypeNormal, Recovered, fmt.Sprintf("class %s: the volume is fresh again after %d failed refreshes", o.Class, o.Failures))
+	case o.Kind == volume.Refreshed && o.Changed && r.RotatedEvents:
+		r.report(o, corev1.EventTypeNormal, Rotated, fmt.Sprintf("class %s: new content was written", o.Class))
+	case o.Kind == volume.Published, o.Kind == volume.Unpublished:
+		r.endEpisode(o)
+	}
+}
+
+// report has an Event written at once the first time, and then ever more
+// seldom while it repeats.
+func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
+	now := time.Now()
+	// The words may hold a time or a request's id; the reason does not.
+	key := o.Volume + " " + reason + " " + string(o.Reason())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forgetOld(now)
+	m := r.messages[key]
+	if m == nil {
+		m = &message{event: r.newEvent(o, kind, reason, now), quiet: firstQuiet / 2}
+		r.messages[key] = m
+	} else {
+		m.event.Count++
+	}
+	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(text), metav1.NewTime(now), now
+	if now.Before(m.quietUntil) {
+		return
+	}
+	m.quiet = min(2*m.quiet, longQuiet)
+	m.quietUntil = now.Add(m.quiet)
+	r.queue.Add(task{writeEvent, key})
+}
+
+// endEpisode forgets a volume's failures, so that the next is told at once.
+func (r *Reporter) endEpisode(o volume.Outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for key, m := range r.messages {
+		if strings.HasPrefix(key, o.Volume+" ") && m.sent != nil {
+			delete(r.messages, key)
+		}
+	}
+}
+
+// forgetOld bounds the memory; the caller holds the mutex.
+func (r *Reporter) forgetOld(now time.Time) {
+	for key, m := range r.messages {
+		if now.Sub(m.lastSeen) > forgetAfter {
+			delete(r.messages, key)
+		}
+	}
+}
+
+func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time) *corev1.Event {
+	r.serial++
+	return &corev1.Event{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: o.Pod.Namespace,
+			Name:      suffixedName(o.Pod.Name, fmt.Sprintf("%s %s %d %d", o.Volume, reason, now.UnixNano(), r.serial)),
+		},
+		InvolvedObject:      corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: o.Pod.Namespace, Name: o.Pod.Name, UID: uid(o.Pod.UID)},
+		Type:                kind,
+		Reason:              reason,
+		Count:               1,
+		FirstTimestamp:      metav1.NewTime(now),
+		Source:              corev1.EventSource{Component: "mayfly", Host: r.Node},
+		ReportingController: r.Driver,
+		ReportingInstance:   r.Node,
+	}
+}
+
+func (r *Reporter) sendEvent(ctx context.Context, key string) error {
+	r.mu.Lock()
+	m := r.messages[key]
+	if m == nil {
+		r.mu.Unlock()
+		return nil
+	}
+	event, sent := m.event.DeepCopy(), m.sent
+	r.mu.Unlock()
+	var got *corev1.Event
+	var err error
+	if sent != nil {
+		event.ResourceVersion = sent.ResourceVersion
+		got, err = r.API.UpdateEvent(ctx, event)
+	}
+	if sent == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		event.ResourceVersion = ""
+		got, err = r.API.CreateEvent(ctx, event)
+	}
+	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return nil // the namespace goes away, and the pod with it
+	}
+	if err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.sent = got
+	return nil
+}
+
+// clip keeps a message within the API server's limit, at a character's end.
+func clip(text string) string {
+	if len(text) <= maxMessage {
+		return text
+	}
+	const more = "..."
+	end := maxMessage - len(more)
+	for end > 0 && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + more
+}
+
+func uid(s string) types.UID { return types.UID(s) }

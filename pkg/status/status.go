@@ -1,0 +1,164 @@
+// Package status tells people about volumes through the API server: with
+// Events on the pod, and with a SecretProviderClassPodStatus per volume.
+//
+// It is told of outcomes and returns at once. What is to be written is
+// coalesced per volume, written only where it differs from what was written
+// last, and all writes of the node share one rate limit. None of it is ever in
+// the way of a volume.
+package status
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/client-go/util/workqueue"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// API is what is needed of the API server.
+type API interface {
+	CreateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
+	// UpdateEvent writes the count, time and message of an Event again.
+	UpdateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
+	GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error)
+	CreateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error)
+	UpdateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error)
+	DeleteStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) error
+}
+
+// Config is what a Reporter is made of.
+type Config struct {
+	API    API
+	Logger *slog.Logger
+	// Driver and Node say who reports.
+	Driver, Node string
+	// QPS and Burst bound the writes of this node.
+	QPS   float64
+	Burst int
+	// RotatedEvents has an Event written for every rotation.
+	RotatedEvents bool
+}
+
+// Reporter implements volume.Observer.
+type Reporter struct {
+	Config
+	limit *rate.Limiter
+	queue workqueue.TypedRateLimitingInterface[task]
+
+	mu       sync.Mutex
+	volumes  map[string]*volumeState
+	messages map[string]*message
+	serial   uint64
+}
+
+// task names what a worker has to look at.
+type task struct {
+	kind taskKind
+	key  string
+}
+
+type taskKind int
+
+const (
+	writeStatus taskKind = iota
+	writeEvent
+)
+
+// New starts nothing.
+func New(c Config) (*Reporter, error) {
+	switch {
+	case c.API == nil, c.Logger == nil:
+		return nil, errors.New("status: API and Logger must be set")
+	case c.QPS <= 0, c.Burst <= 0:
+		return nil, fmt.Errorf("status: QPS (%v) and Burst (%d) must be above zero", c.QPS, c.Burst)
+	}
+	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[task](500*time.Millisecond, 2*time.Minute)
+	return &Reporter{
+		Config: c, limit: rate.NewLimiter(rate.Limit(c.QPS), c.Burst),
+		queue:   workqueue.NewTypedRateLimitingQueue(limiter),
+		volumes: map[string]*volumeState{}, messages: map[string]*message{},
+	}, nil
+}
+
+// workers is how many requests may wait for the API server at once.
+const workers = 2
+
+// requestTimeout bounds one request.
+const requestTimeout = 15 * time.Second
+
+// Run writes until ctx ends.
+func (r *Reporter) Run(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, r.queue.ShutDown)
+	defer stop()
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for r.next(ctx) {
+			}
+		})
+	}
+	wg.Wait()
+	return nil
+}
+
+func (r *Reporter) next(ctx context.Context) bool {
+	t, down := r.queue.Get()
+	if down {
+		return false
+	}
+	defer r.queue.Done(t)
+	if r.limit.Wait(ctx) != nil {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var err error
+	switch t.kind {
+	case writeStatus:
+		err = r.syncStatus(ctx, t.key)
+	case writeEvent:
+		err = r.sendEvent(ctx, t.key)
+	}
+	r.finish(t, err)
+	return true
+}
+
+// maxTries bounds how often one write is tried: an Event that is late tells
+// nobody anything, and a status is written again at the next change.
+const maxTries = 12
+
+func (r *Reporter) finish(t task, err error) {
+	if err == nil {
+		r.queue.Forget(t)
+		return
+	}
+	if tries := r.queue.NumRequeues(t); tries == 0 {
+		r.Logger.Warn("reporting to the API server failed, trying again", "what", t.String(), "error", err)
+	} else if tries >= maxTries {
+		r.Logger.Error("reporting to the API server given up", "what", t.String(), "error", err)
+		r.queue.Forget(t)
+		return
+	}
+	r.queue.AddRateLimited(t)
+}
+
+func (t task) String() string {
+	if t.kind == writeEvent {
+		return "Event " + t.key
+	}
+	return "SecretProviderClassPodStatus of volume " + t.key
+}
+
+// Observe implements volume.Observer.
+func (r *Reporter) Observe(o volume.Outcome) {
+	r.observeStatus(o)
+	r.observeEvent(o)
+}

@@ -1,0 +1,371 @@
+package status_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// apiServer keeps objects as the API server does: names are taken once,
+// writes need the current resource version.
+type apiServer struct {
+	mu       sync.Mutex
+	statuses map[string]*v1.SecretProviderClassPodStatus
+	events   map[string]*corev1.Event
+	writes   int
+	version  int
+	down     bool
+}
+
+func newServer() *apiServer {
+	return &apiServer{statuses: map[string]*v1.SecretProviderClassPodStatus{}, events: map[string]*corev1.Event{}}
+}
+
+var statusResource = schema.GroupResource{Group: v1.GroupName, Resource: v1.SecretProviderClassPodStatusResource}
+
+func (a *apiServer) begin() (func(), error) {
+	a.mu.Lock()
+	if a.down {
+		a.mu.Unlock()
+		return nil, errors.New("connection refused")
+	}
+	a.version++
+	return a.mu.Unlock, nil
+}
+
+func (a *apiServer) CreateEvent(_ context.Context, e *corev1.Event) (*corev1.Event, error) {
+	end, err := a.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	a.writes++
+	out := e.DeepCopy()
+	out.ResourceVersion = fmt.Sprint(a.version)
+	a.events[e.Name] = out
+	return out, nil
+}
+
+func (a *apiServer) UpdateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error) {
+	a.mu.Lock()
+	have, ok := a.events[e.Name]
+	a.mu.Unlock()
+	if !ok || have.ResourceVersion != e.ResourceVersion {
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "events"}, e.Name)
+	}
+	return a.CreateEvent(ctx, e)
+}
+
+func (a *apiServer) GetStatus(_ context.Context, _, name string) (*v1.SecretProviderClassPodStatus, error) {
+	end, err := a.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if s, ok := a.statuses[name]; ok {
+		return s.DeepCopy(), nil
+	}
+	return nil, apierrors.NewNotFound(statusResource, name)
+}
+
+func (a *apiServer) CreateStatus(_ context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
+	end, err := a.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	if _, ok := a.statuses[s.Name]; ok {
+		return nil, apierrors.NewAlreadyExists(statusResource, s.Name)
+	}
+	return a.put(s), nil
+}
+
+func (a *apiServer) UpdateStatus(_ context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
+	end, err := a.begin()
+	if err != nil {
+		return nil, err
+	}
+	defer end()
+	have, ok := a.statuses[s.Name]
+	if !ok {
+		return nil, apierrors.NewNotFound(statusResource, s.Name)
+	}
+	if have.ResourceVersion != s.ResourceVersion {
+		return nil, apierrors.NewConflict(statusResource, s.Name, errors.New("stale"))
+	}
+	return a.put(s), nil
+}
+
+func (a *apiServer) put(s *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
+	a.writes++
+	out := s.DeepCopy()
+	out.ResourceVersion = fmt.Sprint(a.version)
+	if out.UID == "" {
+		out.UID = types.UID(fmt.Sprintf("uid-%d", a.version))
+	}
+	a.statuses[s.Name] = out
+	return out.DeepCopy()
+}
+
+func (a *apiServer) DeleteStatus(_ context.Context, s *v1.SecretProviderClassPodStatus) error {
+	end, err := a.begin()
+	if err != nil {
+		return err
+	}
+	defer end()
+	if have, ok := a.statuses[s.Name]; !ok || have.UID != s.UID {
+		return apierrors.NewNotFound(statusResource, s.Name)
+	}
+	a.writes++
+	delete(a.statuses, s.Name)
+	return nil
+}
+
+// bubble runs a Reporter against the server in synctest's time.
+func bubble(t *testing.T, change func(*status.Config), test func(t *testing.T, a *apiServer, r *status.Reporter)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		a := newServer()
+		c := status.Config{API: a, Logger: slog.New(slog.DiscardHandler), Driver: "secrets-store.csi.k8s.io", Node: "node-1", QPS: 1000, Burst: 1000}
+		if change != nil {
+			change(&c)
+		}
+		r, err := status.New(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- r.Run(ctx) }()
+		test(t, a, r)
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func outcome(kind volume.Kind, pod, className string, err error, versions ...string) volume.Outcome {
+	o := volume.Outcome{
+		Kind: kind, Volume: "csi-" + pod + "/" + className, Target: "/pods/" + pod,
+		Pod:   identity.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "web"},
+		Class: class.Ref{Namespace: "shop", Name: className}, Provider: "vault", Err: err,
+	}
+	for i, v := range versions {
+		o.Versions = append(o.Versions, provider.Version{ID: fmt.Sprintf("o%d", i), Version: v})
+	}
+	return o
+}
+
+// settle lets everything happen that is not waiting for time.
+func settle() { time.Sleep(100 * time.Millisecond); synctest.Wait() }
+
+func TestOneWriteAtFirstAndNoneWithoutChange(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
+		settle()
+		if a.writes != 1 {
+			t.Errorf("%d writes for a first publish, want 1", a.writes)
+		}
+		s := a.statuses["web-0-shop-db"]
+		if s == nil || !s.Status.Mounted || s.Status.TargetPath != "/pods/web-0" || s.Labels[v1.NodeLabel] != "node-1" ||
+			len(s.OwnerReferences) != 1 || s.OwnerReferences[0].UID != "uid-web-0" || len(s.Status.Objects) != 1 || s.Status.Objects[0].Version != "3" {
+			t.Fatalf("the API server has %+v", s)
+		}
+		for range 10 {
+			r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
+			settle()
+		}
+		if a.writes != 1 {
+			t.Errorf("%d writes after unchanged refreshes, want 1", a.writes)
+		}
+		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "4"))
+		settle()
+		if a.writes != 2 || a.statuses["web-0-shop-db"].Status.Objects[0].Version != "4" {
+			t.Errorf("%d writes after a rotation, want 2", a.writes)
+		}
+		r.Observe(outcome(volume.Unpublished, "web-0", "db", nil))
+		settle()
+		if len(a.statuses) != 0 {
+			t.Error("the status outlives the volume")
+		}
+	})
+}
+
+func TestNamesDoNotCollide(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		r.Observe(outcome(volume.Published, "a", "x-shop-b", nil, "1"))
+		settle()
+		r.Observe(outcome(volume.Published, "a-shop-x", "b", nil, "2"))
+		settle()
+		if len(a.statuses) != 2 {
+			t.Fatalf("%d objects for two volumes", len(a.statuses))
+		}
+		if a.statuses["a-shop-x-shop-b"].Status.PodName != "a" {
+			t.Error("the second volume took the first one's object")
+		}
+		r.Observe(outcome(volume.Unpublished, "a-shop-x", "b", nil))
+		settle()
+		if len(a.statuses) != 1 || a.statuses["a-shop-x-shop-b"] == nil {
+			t.Error("the wrong object was deleted")
+		}
+		long := strings.Repeat("p", 200)
+		r.Observe(outcome(volume.Published, long, strings.Repeat("c", 200), nil, "1"))
+		r.Observe(outcome(volume.Published, long, strings.Repeat("c", 201), nil, "1"))
+		settle()
+		if len(a.statuses) != 3 {
+			t.Errorf("%d objects, want 3: names over 253 characters need a suffix each", len(a.statuses))
+		}
+		for name := range a.statuses {
+			if len(name) > 253 {
+				t.Errorf("a name of %d characters", len(name))
+			}
+		}
+	})
+}
+
+func TestRestartTakesUpWhatIsThere(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
+		settle()
+		other, err := status.New(status.Config{API: a, Logger: slog.New(slog.DiscardHandler), Node: "node-1", QPS: 1000, Burst: 10})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		go func() { done <- other.Run(ctx) }()
+		other.Observe(outcome(volume.Recovered, "web-0", "db", nil, "3"))
+		settle()
+		if a.writes != 1 {
+			t.Errorf("%d writes after a restart, want none beyond the first", a.writes)
+		}
+		other.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "4"))
+		settle()
+		if a.statuses["web-0-shop-db"].Status.Objects[0].Version != "4" {
+			t.Error("the restarted driver did not go on")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestFailureEpisode(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
+		settle()
+		for i := range 20 {
+			o := outcome(volume.Refreshed, "web-0", "db", fault.New(fault.Unavailable, "Vault is sealed (request %d)", i), "3")
+			o.Failures = i + 1
+			r.Observe(o)
+			settle()
+		}
+		s := a.statuses["web-0-shop-db"]
+		if s.Annotations[status.ReasonAnnotation] != "Unavailable" || !strings.Contains(s.Annotations[status.MessageAnnotation], "Vault is sealed") || !s.Status.Mounted {
+			t.Errorf("the failing volume's status is %+v", s)
+		}
+		if len(a.events) != 1 || a.writes != 3 {
+			t.Errorf("%d events, %d writes: want one event and one status write for the episode", len(a.events), a.writes)
+		}
+		recovered := outcome(volume.Refreshed, "web-0", "db", nil, "3")
+		recovered.Failures = 20
+		r.Observe(recovered)
+		settle()
+		if s := a.statuses["web-0-shop-db"]; len(s.Annotations) != 0 {
+			t.Errorf("annotations after the recovery: %v", s.Annotations)
+		}
+		reasons := map[string]int{}
+		for _, e := range a.events {
+			reasons[e.Reason]++
+		}
+		if reasons[status.RefreshFailed] != 1 || reasons[status.Recovered] != 1 {
+			t.Errorf("events %v", reasons)
+		}
+	})
+}
+
+func TestRepeatedEventsAreCountedAndGrowSeldom(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		for range 60 { // kubelet tries again every two minutes
+			r.Observe(outcome(volume.Published, "web-0", "db", fault.New(fault.Denied, "service account name not authorized").WithHint("bind it")))
+			time.Sleep(2 * time.Minute)
+		}
+		synctest.Wait()
+		if len(a.events) != 1 || a.writes > 8 {
+			t.Fatalf("%d events, %d writes: want one event, ever more seldom written", len(a.events), a.writes)
+		}
+		for _, e := range a.events {
+			if e.Reason != status.MountFailed || e.Type != corev1.EventTypeWarning || e.InvolvedObject.UID != "uid-web-0" || e.Count < 10 || !strings.Contains(e.Message, "bind it") {
+				t.Errorf("event %+v", e)
+			}
+		}
+	})
+}
+
+func TestRotatedEventsAreOptional(t *testing.T) {
+	for _, on := range []bool{false, true} {
+		bubble(t, func(c *status.Config) { c.RotatedEvents = on }, func(t *testing.T, a *apiServer, r *status.Reporter) {
+			r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
+			o := outcome(volume.Refreshed, "web-0", "db", nil, "4")
+			o.Changed = true
+			r.Observe(o)
+			settle()
+			if (len(a.events) == 1) != on {
+				t.Errorf("rotated events %t: %d events", on, len(a.events))
+			}
+		})
+	}
+}
+
+func TestAPIServerDownThenBack(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		a.mu.Lock()
+		a.down = true
+		a.mu.Unlock()
+		for i := range 50 {
+			r.Observe(outcome(volume.Published, fmt.Sprintf("p%d", i), "db", nil, "1"))
+		}
+		time.Sleep(30 * time.Second)
+		a.mu.Lock()
+		a.down = false
+		a.mu.Unlock()
+		time.Sleep(5 * time.Minute)
+		synctest.Wait()
+		if len(a.statuses) != 50 || a.writes != 50 {
+			t.Errorf("%d objects by %d writes, want 50 by 50", len(a.statuses), a.writes)
+		}
+	})
+}
+
+func TestLongMessagesAreClipped(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		r.Observe(outcome(volume.Published, "web-0", "db", fault.New(fault.Rejected, "%s", strings.Repeat("ü", 2000))))
+		settle()
+		for _, e := range a.events {
+			if len(e.Message) > 1024 || strings.ContainsRune(e.Message, '\ufffd') {
+				t.Errorf("a message of %d bytes: %q", len(e.Message), e.Message)
+			}
+		}
+	})
+}
