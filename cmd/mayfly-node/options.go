@@ -91,6 +91,8 @@ func (o *options) declareClasses(f *flagSet) {
 	f.str(&c.Kubeconfig, "kubeconfig", "", "`file` for reaching the API server from outside of a cluster.", "KUBECONFIG")
 	f.value(float{&c.KubeQPS}, "kube-api-qps", "most requests a second to the API server, as a `number`. Calls are made for classes,\nnot for pods.")
 	f.integer(&c.KubeBurst, "kube-api-burst", 100, "how many requests may go to the API server at once above that `number`.")
+	f.boolean(&c.RotatedEvents, "rotation-events", false, "write an Event on the pod for every rotation, and not for failures only.")
+	f.str(&c.StartupTaint, "remove-startup-taint", "", "`key` of a taint to take off this node once the driver is ready, such as\nnode.mayfly.dev/not-ready, so that no pod is scheduled before it.")
 }
 
 func (o *options) declareVolumes(f *flagSet) {
@@ -117,8 +119,10 @@ func (o *options) declareVault(f *flagSet) {
 	f.str(&v.DefaultTLS.ClientKeyFile, "vault-tls-client-key", "", "PEM `file` of the client certificate's key.", "VAULT_CLIENT_KEY")
 	f.boolean(&v.DefaultTLS.SkipVerify, "vault-tls-skip-verify", false, "do not verify the server's certificate. Anybody on the way can then read the\npods' tokens.", "VAULT_SKIP_VERIFY")
 	f.value(list{&v.AllowedAddresses}, "vault-allowed-addresses", "`URLs`, separated by commas, that classes may name as vaultAddress besides\n--vault-addr; a host may begin with \"*.\". Empty allows any: the author of a\nclass then chooses where the pods' tokens are sent.")
+	f.str(&v.DefaultAudience, "vault-audience", "", "`audience` of the service account token for classes without one. Default: the\nprovider's name. The CSIDriver object must list it under tokenRequests.")
 	f.boolean(&v.ForbidSkipVerify, "vault-forbid-skip-verify", false, "refuse classes that set vaultSkipTLSVerify.")
 	f.duration(&v.RequestTimeout, "vault-request-timeout", 10*time.Second, "`time` that one request may take.")
+	f.boolean(&v.DisableRevocation, "vault-disable-revocation", false, "leave the Vault tokens and leases of gone pods to their time to live.")
 	f.integer(&v.MaxRetries, "vault-max-retries", 2, "how often a request is repeated at once after a failure that may pass, as a `number`.")
 }
 

@@ -4,6 +4,8 @@ package class
 
 import (
 	"time"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
 // Ref names a class.
@@ -32,4 +34,41 @@ type Class struct {
 	SizeLimit int64
 	// InodeLimit is parameters.volumeInodeLimit; 0 leaves it to the flag.
 	InodeLimit int64
+	// CredentialScope is parameters.credentialScope; empty leaves it to the
+	// provider, which keeps leased credentials to the pod.
+	CredentialScope CredentialScope
+	// OnUnavailable is parameters.onUnavailable; Parse never leaves it empty.
+	OnUnavailable OnUnavailable
+	// OnDenied is parameters.onDenied; Parse never leaves it empty.
+	OnDenied OnDenied
+	// SecretObjects are those of spec.secretObjects that can be made into
+	// Kubernetes Secrets; Parse warns of the others.
+	SecretObjects []v1.SecretObject
 }
+
+// CredentialScope says who shares a dynamic credential.
+type CredentialScope string
+
+// The scopes of a dynamic credential.
+const (
+	ScopePod            CredentialScope = "pod"            // each pod has its own
+	ScopeServiceAccount CredentialScope = "serviceAccount" // the service account's pods on a node share one
+)
+
+// OnUnavailable says what a new volume does while the store cannot answer.
+type OnUnavailable string
+
+// The answers to a store that is down.
+const (
+	UnavailableFail     OnUnavailable = "fail"     // the publish fails and is tried again; the default
+	UnavailableLastGood OnUnavailable = "lastGood" // start from what this node holds in memory, if it does
+)
+
+// OnDenied says what happens to a live volume when the store refuses it.
+type OnDenied string
+
+// The answers to a store that refuses a live volume.
+const (
+	DeniedKeep  OnDenied = "keep"  // the last good content stays; the default
+	DeniedEmpty OnDenied = "empty" // the files are taken away
+)

@@ -19,16 +19,27 @@ type classSource interface {
 	Run(ctx context.Context) error
 }
 
-func newClasses(c Config, onChange func(class.Ref)) (classSource, error) {
-	if c.ClassDir != "" {
+// newClasses takes classes from the cluster, or from the directory where there
+// is no cluster.
+func newClasses(c Config, cluster *rest.Config, onChange func(class.Ref)) (classSource, error) {
+	if cluster == nil {
 		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnChange: onChange})
+	}
+	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Logger: c.Logger, OnChange: onChange})
+}
+
+// clusterConfig says how to reach the API server; nil where classes come from
+// a directory and there is none.
+func clusterConfig(c Config) (*rest.Config, error) {
+	if c.ClassDir != "" {
+		return nil, nil
 	}
 	cluster, err := restConfig(c.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
 	cluster.UserAgent = "mayfly-node/" + c.Version
-	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Logger: c.Logger, OnChange: onChange})
+	return cluster, nil
 }
 
 func restConfig(kubeconfig string) (*rest.Config, error) {

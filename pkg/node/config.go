@@ -37,6 +37,11 @@ type Config struct {
 	Kubeconfig string
 	KubeQPS    float32
 	KubeBurst  int
+	// RotatedEvents has an Event on the pod for every rotation.
+	RotatedEvents bool
+	// StartupTaint is the key of a taint that is taken off this node once the
+	// driver is ready; empty for none.
+	StartupTaint string
 
 	RefreshInterval time.Duration
 	RefreshWorkers  int
@@ -78,6 +83,9 @@ func (c *Config) validate() error {
 	socket, err := csi.ParseEndpoint(c.Endpoint)
 	if err != nil {
 		return fmt.Errorf("--endpoint: %w", err)
+	}
+	if c.StartupTaint != "" && c.ClassDir != "" {
+		return fmt.Errorf("--remove-startup-taint needs the API server, and --class-dir goes without one")
 	}
 	if c.KubeletEndpoint == "" {
 		c.KubeletEndpoint = socket

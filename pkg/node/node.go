@@ -4,20 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/csi"
-	"github.com/mayfly-csi/mayfly/pkg/health"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
-	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -34,8 +26,6 @@ type Node struct {
 	serving  atomic.Bool
 }
 
-const releaseTimeout = 10 * time.Second
-
 // New builds the driver. It mounts the state's tmpfs and takes up the volumes
 // of the last process, and starts nothing.
 func New(c Config) (*Node, error) {
@@ -48,53 +38,7 @@ func New(c Config) (*Node, error) {
 			return nil, err
 		}
 	}
-	return n, nil
-}
-
-func (n *Node) buildVolumes() error {
-	mounts, err := tmpfs.New()
-	if err != nil {
-		return err
-	}
-	if ok, why := mounts.NoSwap(); !ok {
-		n.c.Logger.Warn("volumes can be swapped out: run the node without swap, or with Linux 6.3 or later", "reason", why)
-	}
-	store, err := openState(n.c.StateDir, mounts, n.c.Logger)
-	if err != nil {
-		return err
-	}
-	providers, err := n.providers()
-	if err != nil {
-		return err
-	}
-	n.classes, err = newClasses(n.c, func(ref class.Ref) { n.volumes.ClassChanged(ref) })
-	if err != nil {
-		return err
-	}
-	n.metrics = telemetry.New(n.c.Version, func() int { return n.volumes.Count() }, func() int { return n.volumes.Failing() })
-	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Mounts: mounts, Store: store,
-		Observer: volume.Observers{n.metrics}, Logger: n.c.Logger,
-		Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
-		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
-	})
-	if err != nil {
-		return err
-	}
-	return n.volumes.Recover()
-}
-
-// providers lists them, in place of a registration by init.
-func (n *Node) providers() (provider.Registry, error) {
-	registry := provider.Registry{}
-	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
-		p, err := vault.New(c)
-		if err != nil {
-			return nil, err
-		}
-		registry[c.Name] = p
-	}
-	return registry, nil
+	return n, n.volumes.Recover()
 }
 
 func (n *Node) buildServers() error {
@@ -128,7 +72,7 @@ func (n *Node) Run(ctx context.Context) error {
 		g.Go(func() error { return serveHTTP(back, addr, h) })
 	}
 	g.Go(func() error {
-		defer stopBack()
+		defer stopBack() // the last call has been answered
 		front, stop := joined(ctx, failed)
 		defer stop()
 		return n.serve(front)
@@ -164,66 +108,4 @@ func ignoreCanceled(err error) error {
 		return nil
 	}
 	return err
-}
-
-// handlers are the HTTP handlers by address: health and metrics may share one.
-func (n *Node) handlers() map[string]*http.ServeMux {
-	muxes := map[string]*http.ServeMux{}
-	mux := func(addr string) *http.ServeMux {
-		if muxes[addr] == nil {
-			muxes[addr] = http.NewServeMux()
-		}
-		return muxes[addr]
-	}
-	if addr := n.c.HealthAddr; addr != "" {
-		mux(addr).Handle("GET /healthz", n.liveness())
-		mux(addr).Handle("GET /readyz", n.readiness())
-	}
-	if addr := n.c.MetricsAddr; addr != "" {
-		mux(addr).Handle("GET /metrics", n.metrics.Handler())
-	}
-	return muxes
-}
-
-// stuckAfter is how late a refresh may be before the process is held for
-// stuck and restarted; nothing is lost by that.
-const stuckAfter = 10 * time.Minute
-
-func (n *Node) liveness() health.Checks {
-	return health.Checks{
-		{Name: "socket", Do: n.server.Ask},
-		{Name: "scheduler", Do: func(context.Context) error {
-			if late := n.volumes.Overdue(); late > stuckAfter {
-				return fmt.Errorf("a refresh has been waiting for a worker for %s", late.Round(time.Second))
-			}
-			return nil
-		}},
-	}
-}
-
-func (n *Node) readiness() health.Checks {
-	checks := health.Checks{{Name: "serving", Do: func(context.Context) error {
-		if !n.serving.Load() {
-			return errors.New("the CSI socket does not take calls yet")
-		}
-		return nil
-	}}}
-	if n.kubelet != nil {
-		checks = append(checks, health.Check{Name: "registration", Do: func(context.Context) error { return n.kubelet.Ready() }})
-	}
-	return checks
-}
-
-func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
-	listener, err := net.Listen("tcp", addr)
-	if err != nil {
-		return fmt.Errorf("listening for health and metrics on %s: %w", addr, err)
-	}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving health and metrics on %s: %w", addr, err)
-	}
-	return nil
 }

@@ -1,12 +1,14 @@
 package node
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 
+	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -18,24 +20,47 @@ const (
 	stateInodes = 8192
 )
 
-// openState mounts the state's tmpfs, for root alone, and opens the store in
-// it. The mount outlives this process and its container, as the volumes do,
+// openState mounts the state's tmpfs, for root alone. The mount outlives this process and its container, as the volumes do,
 // and a reboot takes both. One that a driver before us mounted is used as it
 // is.
-func openState(dir string, m *tmpfs.Mounter, log *slog.Logger) (*volume.DirStore, error) {
+func openState(dir string, m *tmpfs.Mounter) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("creating the state directory: %w", err)
+		return fmt.Errorf("creating the state directory: %w", err)
 	}
 	err := m.Mount(dir, tmpfs.Options{Size: stateSize, Inodes: stateInodes, Mode: 0o700})
 	var taken *tmpfs.ConflictError
 	if errors.As(err, &taken) {
 		if taken.Info.FSType != "tmpfs" {
-			return nil, fmt.Errorf("the state directory %q is on %s from %q: it must be a tmpfs, for nothing secret may reach a disk; give another --state-dir", dir, taken.Info.FSType, taken.Info.Source)
+			return fmt.Errorf("the state directory %q is on %s from %q: it must be a tmpfs, for nothing secret may reach a disk; give another --state-dir", dir, taken.Info.FSType, taken.Info.Source)
 		}
 		err = nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("mounting the state directory: %w", err)
+		return fmt.Errorf("mounting the state directory: %w", err)
 	}
+	return nil
+}
+
+func openRecords(dir string, log *slog.Logger) (*volume.DirStore, error) {
 	return volume.NewDirStore(filepath.Join(dir, "volumes"), log)
+}
+
+const versionKeySize = 32
+
+// versionKey keys the versions of objects which the store does not number. It
+// lives as long as the volumes do, so that versions stay the same over a
+// restart of the driver.
+func versionKey(dir string) (secret.Bytes, error) {
+	file := filepath.Join(dir, "version.key")
+	if key, err := os.ReadFile(file); err == nil && len(key) == versionKeySize {
+		return secret.NewBytes(key), nil
+	}
+	key := make([]byte, versionKeySize)
+	if _, err := rand.Read(key); err != nil {
+		return secret.Bytes{}, fmt.Errorf("making the version key: %w", err)
+	}
+	if err := os.WriteFile(file, key, 0o600); err != nil {
+		return secret.Bytes{}, fmt.Errorf("keeping the version key: %w", err)
+	}
+	return secret.NewBytes(key), nil
 }

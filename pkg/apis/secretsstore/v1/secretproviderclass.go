@@ -1,0 +1,94 @@
+package v1
+
+import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+// SecretProviderClass says which objects of which secret store a pod's volume
+// holds. A pod names one in the volumeAttributes of an inline CSI volume; it
+// lives in the pod's namespace.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:storageversion
+// +kubebuilder:resource:path=secretproviderclasses,scope=Namespaced,shortName=spc
+// +kubebuilder:printcolumn:name="Provider",type=string,JSONPath=`.spec.provider`
+// +kubebuilder:printcolumn:name="Refresh",type=string,JSONPath=`.spec.parameters.refreshInterval`,priority=1
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type SecretProviderClass struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// +required
+	Spec SecretProviderClassSpec `json:"spec"`
+
+	// status is not used. It takes anything, so that an object which was
+	// written by an older driver can be applied as it is.
+	// +optional
+	// +kubebuilder:pruning:PreserveUnknownFields
+	Status SecretProviderClassStatus `json:"status,omitzero"`
+}
+
+// SecretProviderClassSpec is what a volume of the class holds.
+type SecretProviderClassSpec struct {
+	// provider names the secret store's provider, such as vault.
+	// +required
+	// +kubebuilder:validation:Pattern=`^[a-zA-Z0-9_-]{1,30}$`
+	Provider string `json:"provider"`
+
+	// parameters are the provider's settings, and those of the volume:
+	// refreshInterval, volumeSizeLimit, volumeInodeLimit, credentialScope,
+	// onUnavailable and onDenied. All values are strings.
+	// +optional
+	Parameters map[string]string `json:"parameters,omitempty"`
+
+	// secretObjects are the Kubernetes Secrets to make of the volume's files,
+	// where that is switched on.
+	// +optional
+	SecretObjects []SecretObject `json:"secretObjects,omitempty"`
+}
+
+// SecretObject is a Kubernetes Secret made of a volume's files.
+type SecretObject struct {
+	// secretName is the name of the Kubernetes Secret.
+	// +optional
+	SecretName string `json:"secretName,omitempty"`
+
+	// type is the type of the Kubernetes Secret, such as Opaque.
+	// +optional
+	Type string `json:"type,omitempty"`
+
+	// labels of the Kubernetes Secret.
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
+
+	// annotations of the Kubernetes Secret.
+	// +optional
+	Annotations map[string]string `json:"annotations,omitempty"`
+
+	// data says which file goes under which key.
+	// +optional
+	Data []SecretObjectData `json:"data,omitempty"`
+}
+
+// SecretObjectData puts one file of the volume under one key.
+type SecretObjectData struct {
+	// objectName is the path of the file in the volume.
+	// +optional
+	ObjectName string `json:"objectName,omitempty"`
+
+	// key is the key in the Kubernetes Secret's data.
+	// +optional
+	Key string `json:"key,omitempty"`
+}
+
+// SecretProviderClassStatus is empty: what became of a class is told for each
+// pod, in the SecretProviderClassPodStatus.
+type SecretProviderClassStatus struct{}
+
+// SecretProviderClassList is a list of SecretProviderClass.
+//
+// +kubebuilder:object:root=true
+type SecretProviderClassList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+
+	Items []SecretProviderClass `json:"items"`
+}

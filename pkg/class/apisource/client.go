@@ -1,0 +1,178 @@
+package apisource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/client-go/rest"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+const (
+	// failedText begins every error about a class. People's alerts and tests
+	// look for it in the pod's events.
+	failedText = "failed to get secretproviderclass %s: %w"
+	// minWatch is the shortest time after which a watch is opened anew, which
+	// finds connections that died without a word; up to as much is added.
+	minWatch = 5 * time.Minute
+	// watchSlack is how long after that the server may take to end it.
+	watchSlack = 30 * time.Second
+)
+
+// client speaks to the API server.
+type client struct {
+	rest    rest.Interface
+	timeout time.Duration
+}
+
+func newClient(c Config) (*client, error) {
+	scheme := runtime.NewScheme()
+	if err := v1.AddToScheme(scheme); err != nil {
+		return nil, err
+	}
+	cfg := rest.CopyConfig(c.REST)
+	gv := v1.GroupVersion()
+	cfg.GroupVersion, cfg.APIPath = &gv, "/apis"
+	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	cfg.QPS, cfg.Burst, cfg.RateLimiter = c.QPS, c.Burst, nil
+	cfg.Timeout = 0 // it would end the watches
+	cfg.WarningHandler, cfg.WarningHandlerWithContext = rest.NoWarnings{}, nil
+	rc, err := rest.RESTClientFor(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &client{rest: rc, timeout: c.Timeout}, nil
+}
+
+func (c *client) request(ref class.Ref) *rest.Request {
+	name := fields.OneTermEqualSelector("metadata.name", ref.Name).String()
+	return c.rest.Get().Namespace(ref.Namespace).Resource(v1.SecretProviderClassResource).
+		MaxRetries(0). // whoever asks knows better how long it can wait
+		Param("fieldSelector", name)
+}
+
+// list gives the class, nil if there is none, and the version to watch from.
+func (c *client) list(ctx context.Context, ref class.Ref) (*v1.SecretProviderClass, string, error) {
+	var list v1.SecretProviderClassList
+	if err := c.request(ref).Do(ctx).Into(&list); err != nil {
+		return nil, "", err
+	}
+	for i := range list.Items {
+		if list.Items[i].Name == ref.Name {
+			return &list.Items[i], list.ResourceVersion, nil
+		}
+	}
+	return nil, list.ResourceVersion, nil
+}
+
+// watch opens a watch from a version. The caller calls stop when done with it.
+func (c *client) watch(ctx context.Context, ref class.Ref, version string) (events <-chan watch.Event, stop func(), err error) {
+	// client-go lets watches past its rate limiter, and all those of a node
+	// end together when the API server restarts.
+	if err := c.rest.GetRateLimiter().Wait(ctx); err != nil {
+		return nil, nil, err
+	}
+	lasts := minWatch + rand.N(minWatch)
+	ctx, cancel := context.WithTimeout(ctx, lasts+watchSlack)
+	opening := time.AfterFunc(c.timeout, cancel)
+	w, err := c.request(ref).
+		Param("watch", "true").
+		Param("allowWatchBookmarks", "true").
+		Param("resourceVersion", version).
+		Param("timeoutSeconds", strconv.Itoa(int(lasts.Seconds()))).
+		Watch(ctx)
+	if !opening.Stop() {
+		err = context.DeadlineExceeded
+	}
+	if _, open := w.(*watch.StreamWatcher); err == nil && !open {
+		err = errNoWatch
+	}
+	if err != nil {
+		if w != nil {
+			w.Stop()
+		}
+		cancel()
+		return nil, nil, err
+	}
+	return w.ResultChan(), func() { w.Stop(); cancel() }, nil
+}
+
+// errNoWatch stands for the network errors that client-go makes an empty
+// watch of.
+var errNoWatch = errors.New("the connection was cut or timed out")
+
+// gone tells whether a version is too old to watch from.
+func gone(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
+
+// reason gives the class of a failed call, "" for one that went well.
+func reason(err error) fault.Reason {
+	var status apierrors.APIStatus
+	switch {
+	case err == nil:
+		return ""
+	case errors.Is(err, context.Canceled):
+		return fault.Canceled
+	case errors.Is(err, context.DeadlineExceeded), apierrors.IsTimeout(err), apierrors.IsServerTimeout(err):
+		return fault.Timeout
+	case apierrors.IsTooManyRequests(err):
+		return fault.RateLimited
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		return fault.NotAllowed
+	case apierrors.IsNotFound(err):
+		return fault.ClassNotFound
+	case runtime.IsNotRegisteredError(err), runtime.IsMissingKind(err), runtime.IsMissingVersion(err):
+		return fault.BadAnswer
+	case errors.As(err, &status) && status.Status().Code < http.StatusInternalServerError:
+		return fault.BadAnswer // it is a list of one object: there is nothing to refuse
+	}
+	return fault.Unavailable
+}
+
+// failed turns a failed call into what the pod's author is told.
+func failed(ref class.Ref, err error) error {
+	f := fault.New(reason(err), failedText, ref, err)
+	switch {
+	case apierrors.IsForbidden(err):
+		f.WithHint("the driver's service account needs the verbs list and watch on %s.%s", v1.SecretProviderClassResource, v1.GroupName)
+	case apierrors.IsUnauthorized(err):
+		f.WithHint("the API server does not accept the driver's own credentials")
+	case apierrors.IsNotFound(err):
+		f.WithHint("is the CustomResourceDefinition %s.%s installed?", v1.SecretProviderClassResource, v1.GroupName)
+	}
+	if s, ok := apierrors.SuggestsClientDelay(err); ok {
+		f.RetryAfter = time.Duration(s) * time.Second
+	}
+	return f
+}
+
+// absent is the answer that there is no such class.
+func absent(ref class.Ref) error {
+	err := fmt.Errorf("%s.%s %q not found", v1.SecretProviderClassResource, v1.GroupName, ref.Name)
+	return fault.New(fault.ClassNotFound, failedText, ref, err).
+		WithHint("a class must be in the namespace of the pod, %s", ref.Namespace)
+}
+
+func validRef(ref class.Ref) error {
+	for _, m := range validation.IsDNS1123Label(ref.Namespace) {
+		return fmt.Errorf("%q cannot be a namespace: %s", ref.Namespace, m)
+	}
+	for _, m := range validation.IsDNS1123Subdomain(ref.Name) {
+		return fmt.Errorf("%q cannot be the name of a class: %s", ref.Name, m)
+	}
+	return nil
+}

@@ -1,0 +1,278 @@
+package apisource
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/watch"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+const (
+	firstPause   = 500 * time.Millisecond
+	longestPause = 30 * time.Second
+	// steady is how long a watch must last to count as one that works.
+	steady = 5 * time.Second
+	// maxWarned bounds the memory of what was warned of.
+	maxWarned = 1024
+)
+
+// Retain keeps a class in memory, and has OnChange told of its edits, until
+// it is released as often. An edit that happens between a Get and a later
+// Retain goes unnoticed: retain first.
+func (s *Source) Retain(ref class.Ref) {
+	if validRef(ref) != nil {
+		return // Get refuses it
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watched[ref]
+	if w == nil {
+		w = &watched{ref: ref, kick: make(chan struct{}, 1)}
+		s.watched[ref] = w
+		s.start(w)
+	}
+	w.count++
+}
+
+// Release ends one Retain.
+func (s *Source) Release(ref class.Ref) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.watched[ref]
+	if w == nil {
+		return
+	}
+	if w.count--; w.count > 0 {
+		return
+	}
+	delete(s.watched, ref)
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
+// Run watches the classes that are retained until ctx ends.
+func (s *Source) Run(ctx context.Context) error {
+	s.mu.Lock()
+	if s.running != nil {
+		s.mu.Unlock()
+		return errors.New("class source: it is running already")
+	}
+	s.running = ctx
+	for _, w := range s.watched {
+		s.start(w)
+	}
+	s.mu.Unlock()
+
+	<-ctx.Done()
+
+	s.mu.Lock()
+	s.running = nil
+	for _, w := range s.watched {
+		w.live, w.cancel = false, nil
+	}
+	s.mu.Unlock()
+	s.group.Wait()
+	return nil
+}
+
+// start begins a watch if Run runs; else Run will.
+func (s *Source) start(w *watched) {
+	if s.running == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(s.running)
+	w.cancel = cancel
+	s.group.Go(func() {
+		defer cancel()
+		s.follow(ctx, w)
+	})
+}
+
+// follow keeps w current until ctx ends:
+//
+//  1. Without a version to watch from, list the class.
+//  2. Watch from that version until the watch ends; take over the version
+//     that it reached.
+//  3. If it worked, go on with 2 at once: servers end watches now and then.
+//  4. If the version was too old, go on with 1, the first time at once.
+//  5. Pause, longer each time it fails, and go on.
+func (s *Source) follow(ctx context.Context, w *watched) {
+	version, failures := "", 0
+	for ctx.Err() == nil {
+		var err error
+		worked := false
+		if version == "" {
+			version, err = s.sync(ctx, w)
+		}
+		if err == nil {
+			version, worked, err = s.stream(ctx, w, version)
+		}
+		if worked {
+			failures = 0
+			if err == nil {
+				continue
+			}
+		}
+		failures++
+		if gone(err) {
+			if version = ""; failures == 1 {
+				continue
+			}
+		}
+		s.lost(ctx, w, failures, err)
+		s.wait(ctx, pause(failures, fault.RetryAfter(err), rand.Float64()), w.kick)
+	}
+}
+
+// sync brings w up to date by asking.
+func (s *Source) sync(ctx context.Context, w *watched) (version string, err error) {
+	found, err := s.look(ctx, w.ref)
+	if err != nil {
+		return "", err
+	}
+	s.take(ctx, w, found)
+	return found.listed, nil
+}
+
+// stream watches from a version, and gives the one it reached. It worked if
+// it lasted.
+func (s *Source) stream(ctx context.Context, w *watched, version string) (reached string, worked bool, err error) {
+	began := s.now()
+	events, stop, err := s.client.watch(ctx, w.ref, version)
+	if err != nil {
+		if !gone(err) {
+			s.account(err)
+		}
+		return version, false, s.describe(w.ref, err)
+	}
+	s.account(nil)
+	defer stop()
+	s.resume(ctx, w)
+	lasted := func() bool { return s.now().Sub(began) >= steady }
+	for e := range events {
+		object, ok := e.Object.(*v1.SecretProviderClass)
+		switch {
+		case e.Type == watch.Error || !ok:
+			return version, lasted(), s.describe(w.ref, apierrors.FromObject(e.Object))
+		case object.ResourceVersion == "":
+			return version, lasted(), fault.New(fault.BadAnswer, "watching class %s: an event without a resource version", w.ref)
+		}
+		version = object.ResourceVersion
+		if object.Name != w.ref.Name {
+			continue
+		}
+		switch e.Type {
+		case watch.Added, watch.Modified:
+			s.take(ctx, w, s.parse(w.ref, object))
+		case watch.Deleted:
+			s.take(ctx, w, s.parse(w.ref, nil))
+		}
+	}
+	return version, lasted(), nil
+}
+
+// describe keeps what follow needs of a failed watch: the server's word on
+// when to come back, and whether the version was too old.
+func (s *Source) describe(ref class.Ref, err error) error {
+	f := fault.New(reason(err), "watching class %s: %w", ref, err)
+	if sec, ok := apierrors.SuggestsClientDelay(err); ok {
+		f.RetryAfter = time.Duration(sec) * time.Second
+	}
+	return f
+}
+
+// resume notes that edits are noticed again.
+func (s *Source) resume(ctx context.Context, w *watched) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.live = ctx.Err() == nil && w.last != nil
+}
+
+// take puts a newer state in force, and tells if it differs from the last.
+func (s *Source) take(ctx context.Context, w *watched, now *snapshot) {
+	s.mu.Lock()
+	if ctx.Err() != nil || s.watched[w.ref] != w {
+		s.mu.Unlock()
+		return
+	}
+	changed := w.last != nil && w.last.version != now.version
+	w.last, w.live = now, true
+	s.mu.Unlock()
+	if changed {
+		s.OnChange(w.ref)
+	}
+}
+
+// lost notes that edits go unnoticed for now. A failure of the API server
+// itself is told once for all classes, by account.
+func (s *Source) lost(ctx context.Context, w *watched, failures int, err error) {
+	s.mu.Lock()
+	w.live = false
+	s.mu.Unlock()
+	if ctx.Err() != nil {
+		return
+	}
+	level := s.Logger.Debug
+	if err != nil && failures == 1 && !fault.Of(err).Outage() {
+		level = s.Logger.Warn
+	}
+	level("edits of a class are not noticed", "class", w.ref.String(), "failures", failures, "error", err)
+}
+
+// parse makes a snapshot of an object, nil for none, and logs what it is
+// warned of once for each version.
+func (s *Source) parse(ref class.Ref, object *v1.SecretProviderClass) *snapshot {
+	if object == nil {
+		return &snapshot{err: absent(ref)}
+	}
+	c, warnings, err := class.Parse(object)
+	if len(warnings) > 0 && s.news(ref, object.ResourceVersion) {
+		for _, w := range warnings {
+			s.Logger.Warn("a class has a flaw", "class", ref.String(), "warning", w)
+		}
+	}
+	return &snapshot{class: c, err: err, version: object.ResourceVersion}
+}
+
+func (s *Source) news(ref class.Ref, version string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.warned[ref] == version {
+		return false
+	}
+	if len(s.warned) >= maxWarned {
+		clear(s.warned)
+	}
+	s.warned[ref] = version
+	return true
+}
+
+// pause is how long to wait after so many failures: longer each time, never
+// less than the server asked for, and not the same for every class. chance is
+// from 0 to 1.
+func pause(failures int, asked time.Duration, chance float64) time.Duration {
+	d := longestPause
+	if n := failures - 1; n < 16 {
+		d = min(d, firstPause<<n)
+	}
+	d = d/2 + time.Duration(chance*float64(d/2))
+	return d + asked
+}
+
+func wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-wake:
+	case <-t.C:
+	}
+}

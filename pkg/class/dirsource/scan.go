@@ -1,0 +1,159 @@
+package dirsource
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// index is what every class of the directory comes to.
+type index map[class.Ref]entry
+
+// entry is a class, or why it cannot be used.
+type entry struct {
+	class   *class.Class
+	err     error
+	version string
+	files   []string
+}
+
+// refresh brings the index up to date with the directory. Callers that come
+// while a scan is on wait for one more and share it.
+func (s *Source) refresh() {
+	before := s.begun.Load()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun.Load() > before {
+		return // a scan that began after this call has ended
+	}
+	s.begun.Add(1)
+	s.scan()
+}
+
+func (s *Source) scan() {
+	names, err := manifests(s.Dir)
+	if err != nil {
+		if s.scanned == nil {
+			s.Logger.Error("cannot read the class directory; its classes stay as they were", "dir", s.Dir, "error", err)
+		}
+		s.scanned = err
+		return
+	}
+	s.scanned = nil
+	files := make(map[string]*file, len(names))
+	for _, name := range names {
+		if f := s.read(name, s.files[name]); f != nil {
+			files[name] = f
+		}
+	}
+	s.files = files
+	s.replace(s.build())
+}
+
+// manifests lists the names of the files to read, sorted. Hidden ones are not
+// among them: they are other programs' own, such as a ConfigMap's ..data.
+func manifests(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		switch strings.ToLower(filepath.Ext(e.Name())) {
+		case ".yaml", ".yml", ".json":
+			names = append(names, e.Name())
+		}
+	}
+	return names, nil
+}
+
+// build gathers the classes of all files. A class in two of them is wrong in
+// both: nobody could tell which is meant.
+func (s *Source) build() index {
+	idx := index{}
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		for _, found := range s.files[name].found {
+			ref := found.ref
+			if old, ok := idx[ref]; ok {
+				found = twice(ref, append(old.files, name))
+			}
+			idx[ref] = found.entry
+		}
+	}
+	return idx
+}
+
+func twice(ref class.Ref, files []string) found {
+	err := fault.New(fault.InvalidClass, "%s: is in more than one place: %s", ref, strings.Join(files, ", ")).
+		WithHint("leave one of them")
+	return found{ref, entry{err: err, version: err.Error(), files: files}}
+}
+
+// replace puts a new index in force and notes what changed for Run to tell.
+func (s *Source) replace(idx index) {
+	old := s.index
+	s.index = idx
+	for ref := range s.retained {
+		if old[ref].version != idx[ref].version {
+			s.changed[ref] = true
+		}
+	}
+	if len(s.changed) > 0 {
+		select {
+		case s.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// missing says why a class is not in the index, as well as can be known.
+func (s *Source) missing(ref class.Ref) error {
+	const failed = "failed to get secretproviderclass %s: %w"
+	if s.scanned != nil {
+		return fault.New(fault.Unavailable, failed, ref, fmt.Errorf("reading class directory: %w", s.scanned))
+	}
+	var broken []string
+	for _, name := range slices.Sorted(maps.Keys(s.files)) {
+		f := s.files[name]
+		if f.err == nil {
+			continue
+		}
+		if f.mentions(ref.Name) {
+			return fault.New(fault.InvalidClass, failed, ref, f.err)
+		}
+		broken = append(broken, name)
+	}
+	err := fault.New(fault.ClassNotFound, failed, ref, fmt.Errorf("no manifest in %s has it", s.Dir))
+	switch others := s.namespaces(ref.Name); {
+	case len(others) > 0:
+		return err.WithHint("namespace %s has one of that name; a class must be in the pod's own", strings.Join(others, ", "))
+	case len(broken) > 0:
+		return err.WithHint("these files cannot be read: %s", strings.Join(broken, ", "))
+	}
+	return err
+}
+
+func (s *Source) namespaces(name string) []string {
+	var list []string
+	for ref := range s.index {
+		if ref.Name == name {
+			list = append(list, ref.Namespace)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// gone tells whether a file went away between two looks at it.
+func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,181 @@
+// Package dirsource takes classes from a directory of manifests, for machines
+// without an API server: edge nodes, demonstrations, tests.
+//
+// It reads the files *.yaml, *.yml and *.json of the directory itself, which
+// may be symlinks, as in a mounted ConfigMap. A file that cannot be read harms
+// no class of another file, and what it last said well stays in force.
+package dirsource
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+)
+
+const (
+	defaultRescan   = 30 * time.Second
+	defaultDebounce = 100 * time.Millisecond
+)
+
+// Config says where the classes are.
+type Config struct {
+	// Dir is the directory of manifests.
+	Dir    string
+	Logger *slog.Logger
+	// OnChange is told of each retained class that appeared, was edited or
+	// went away. Run calls it, one call at a time, and holds no lock. It may
+	// be nil.
+	OnChange func(class.Ref)
+	// Rescan is how often the directory is read without being asked, for
+	// edits that the kernel does not tell of: behind a symlink, on a network
+	// file system. Default 30s.
+	Rescan time.Duration
+	// Debounce is how long Run lets an edit settle. Default 100ms.
+	Debounce time.Duration
+}
+
+// Source gives the classes of a directory.
+type Source struct {
+	Config
+
+	// begun counts the scans that were begun.
+	begun atomic.Int64
+	// wake tells Run that there is something in changed.
+	wake chan struct{}
+
+	mu       sync.Mutex
+	files    map[string]*file
+	index    index
+	scanned  error // why the directory could not be read the last time
+	retained map[class.Ref]int
+	changed  map[class.Ref]bool
+}
+
+// New makes a Source, and reads nothing yet.
+func New(c Config) (*Source, error) {
+	if c.Dir == "" {
+		return nil, errors.New("class directory: no path is given")
+	}
+	info, err := os.Stat(c.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("class directory: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("class directory: %s is not a directory", c.Dir)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.OnChange == nil {
+		c.OnChange = func(class.Ref) {}
+	}
+	if c.Rescan <= 0 {
+		c.Rescan = defaultRescan
+	}
+	if c.Debounce <= 0 {
+		c.Debounce = defaultDebounce
+	}
+	return &Source{
+		Config: c, wake: make(chan struct{}, 1),
+		files: map[string]*file{}, index: index{}, retained: map[class.Ref]int{}, changed: map[class.Ref]bool{},
+	}, nil
+}
+
+// Get finds a class as the directory has it now.
+func (s *Source) Get(ctx context.Context, ref class.Ref) (*class.Class, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, fmt.Errorf("getting class %s: %w", ref, err)
+	}
+	s.refresh()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.index[ref]; ok {
+		return e.class, e.err
+	}
+	return nil, s.missing(ref)
+}
+
+// Retain has OnChange called for the class until it is released as often.
+func (s *Source) Retain(ref class.Ref) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retained[ref]++
+}
+
+// Release ends one Retain.
+func (s *Source) Release(ref class.Ref) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.retained[ref]--; s.retained[ref] <= 0 {
+		delete(s.retained, ref)
+		delete(s.changed, ref)
+	}
+}
+
+// Run notices edits until ctx ends.
+func (s *Source) Run(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		// The node may be out of inotify instances. The rescan still works.
+		s.Logger.Warn("edits of the class directory will be noticed late", "dir", s.Dir, "rescan", s.Rescan, "error", err)
+		s.loop(ctx, func() {}, nil, nil)
+		return nil
+	}
+	defer func() { _ = watcher.Close() }()
+	s.loop(ctx, func() { s.watch(watcher) }, watcher.Events, watcher.Errors)
+	return nil
+}
+
+func (s *Source) loop(ctx context.Context, watch func(), events <-chan fsnotify.Event, lost <-chan error) {
+	rescan := time.NewTicker(s.Rescan)
+	defer rescan.Stop()
+	watch()
+	settled := time.NewTimer(0) // the first look, now that the watch is set
+	defer settled.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-events:
+			settled.Reset(s.Debounce)
+		case err := <-lost:
+			s.Logger.Warn("lost events of the class directory", "dir", s.Dir, "error", err)
+			settled.Reset(s.Debounce)
+		case <-settled.C:
+			s.refresh()
+		case <-rescan.C:
+			watch()
+			s.refresh()
+		case <-s.wake:
+			s.tell()
+		}
+	}
+}
+
+// watch asks for events, again after the directory was replaced. Without
+// them the next rescan notices an edit.
+func (s *Source) watch(w *fsnotify.Watcher) {
+	if err := w.Add(s.Dir); err != nil {
+		s.Logger.Debug("cannot watch the class directory", "dir", s.Dir, "error", err)
+	}
+}
+
+// tell calls OnChange for what changed.
+func (s *Source) tell() {
+	s.mu.Lock()
+	changed := s.changed
+	s.changed = map[class.Ref]bool{}
+	s.mu.Unlock()
+	for ref := range changed {
+		s.OnChange(ref)
+	}
+}

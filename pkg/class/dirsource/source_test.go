@@ -1,0 +1,469 @@
+package dirsource_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/class/dirsource"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// manifest makes a class whose role tells one edit from the next.
+func manifest(namespace, name, role string) string {
+	text := "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata:\n  name: " + name + "\n"
+	if namespace != "" {
+		text += "  namespace: " + namespace + "\n"
+	}
+	return text + "spec:\n  provider: vault\n  parameters: {roleName: " + role + "}\n"
+}
+
+func ref(namespace, name string) class.Ref { return class.Ref{Namespace: namespace, Name: name} }
+
+// logs is a log that the test reads while the source writes it.
+type logs struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logs) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *logs) count(s string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.buf.String(), s)
+}
+
+type fixture struct {
+	*testing.T
+	dir     string
+	logs    *logs
+	source  *dirsource.Source
+	changes chan class.Ref
+}
+
+func setUp(t *testing.T, c dirsource.Config) *fixture {
+	t.Helper()
+	f := &fixture{T: t, logs: &logs{}, changes: make(chan class.Ref, 100)}
+	if c.Dir == "" {
+		c.Dir = t.TempDir()
+	}
+	f.dir = c.Dir
+	c.Logger = slog.New(slog.NewTextHandler(f.logs, nil))
+	c.OnChange = func(r class.Ref) { f.changes <- r }
+	var err error
+	if f.source, err = dirsource.New(c); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func (f *fixture) write(name, text string) {
+	f.Helper()
+	if err := os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0o600); err != nil {
+		f.Fatal(err)
+	}
+}
+
+// role gets a class and gives what tells its edits apart.
+func (f *fixture) role(r class.Ref) string {
+	f.Helper()
+	c, err := f.source.Get(f.Context(), r)
+	if err != nil {
+		f.Fatalf("getting %s: %v", r, err)
+	}
+	return c.Parameters["roleName"]
+}
+
+func (f *fixture) refused(r class.Ref, reason fault.Reason, texts ...string) {
+	f.Helper()
+	c, err := f.source.Get(f.Context(), r)
+	if err == nil {
+		f.Fatalf("got %+v, want a refusal", c)
+	}
+	if fault.Of(err) != reason {
+		f.Errorf("reason %s, want %s: %v", fault.Of(err), reason, err)
+	}
+	for _, text := range texts {
+		if !strings.Contains(err.Error(), text) {
+			f.Errorf("%q is not in %v", text, err)
+		}
+	}
+}
+
+func (f *fixture) run() {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.source.Run(ctx) }()
+	f.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			f.Errorf("Run: %v", err)
+		}
+	})
+}
+
+func (f *fixture) changed(want class.Ref) {
+	f.Helper()
+	select {
+	case got := <-f.changes:
+		if got != want {
+			f.Errorf("told of %s, want %s", got, want)
+		}
+	case <-time.After(20 * time.Second):
+		f.Fatalf("not told of %s", want)
+	}
+}
+
+func TestNewRefuses(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"", file, file + ".absent"} {
+		if _, err := dirsource.New(dirsource.Config{Dir: dir}); err == nil {
+			t.Errorf("%q was accepted", dir)
+		}
+	}
+}
+
+// TestGetSeesEveryEdit edits without pause: no event and no clock is waited for.
+func TestGetSeesEveryEdit(t *testing.T) {
+	f := setUp(t, dirsource.Config{})
+	db := ref("default", "db")
+	f.refused(db, fault.ClassNotFound, "failed to get secretproviderclass default/db", f.dir)
+	versions := map[string]bool{}
+	var uid string
+	for i := range 50 {
+		role := fmt.Sprintf("role%02d", i) // the same size every time
+		f.write("a.yaml", manifest("", "db", role))
+		if got := f.role(db); got != role {
+			t.Fatalf("edit %d: got %s", i, got)
+		}
+		c, _ := f.source.Get(t.Context(), db)
+		versions[c.ResourceVersion] = true
+		if uid != "" && c.UID != uid {
+			t.Fatalf("the UID changed from %s to %s", uid, c.UID)
+		}
+		uid = c.UID
+	}
+	if len(versions) != 50 || uid == "" {
+		t.Errorf("50 edits gave %d versions", len(versions))
+	}
+	if err := os.Remove(filepath.Join(f.dir, "a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	f.refused(db, fault.ClassNotFound)
+}
+
+func TestGetChoosesFiles(t *testing.T) {
+	f := setUp(t, dirsource.Config{})
+	for _, name := range []string{"a.yaml", "b.yml", "c.JSON", "d.txt", ".e.yaml", "f.yaml~"} {
+		f.write(name, manifest("ns", "class-"+name[:1], name))
+	}
+	if err := os.Mkdir(filepath.Join(f.dir, "g.yaml"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(filepath.Join(f.dir, "h.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("absent", filepath.Join(f.dir, "i.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	for _, letter := range []string{"a", "b", "c"} {
+		f.role(ref("ns", "class-"+letter))
+	}
+	f.refused(ref("ns", "class-d"), fault.ClassNotFound)
+	f.refused(ref("ns", "class-."), fault.ClassNotFound)
+	f.refused(ref("default", "class-a"), fault.ClassNotFound, "namespace ns has one of that name")
+	if n := f.logs.count("level=ERROR"); n != 0 {
+		t.Errorf("%d errors were logged: %s", n, f.logs.buf.String())
+	}
+}
+
+// TestConfigMap swaps ..data as kubelet does for a mounted ConfigMap.
+func TestConfigMap(t *testing.T) {
+	f := setUp(t, dirsource.Config{Rescan: time.Hour})
+	version := func(n string) {
+		dir := filepath.Join(f.dir, "..v"+n)
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(manifest("ns", "db", "role"+n)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("..v"+n, filepath.Join(f.dir, "..data_tmp")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(f.dir, "..data_tmp"), filepath.Join(f.dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	version("1")
+	if err := os.Symlink("..data/a.yaml", filepath.Join(f.dir, "a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	db := ref("ns", "db")
+	if got := f.role(db); got != "role1" {
+		t.Fatalf("got %s", got)
+	}
+	f.source.Retain(db)
+	f.run()
+	version("2")
+	f.changed(db)
+	if got := f.role(db); got != "role2" {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestBrokenFile(t *testing.T) {
+	f := setUp(t, dirsource.Config{})
+	f.write("good.yaml", manifest("ns", "good", "r"))
+	f.write("bad.yaml", manifest("ns", "one", "old")+"---\n"+manifest("ns", "two", "old"))
+	f.role(ref("ns", "one"))
+
+	// The second document breaks, the first is edited, a third is new.
+	f.write("bad.yaml", manifest("ns", "one", "new")+"---\nmetadata: [\n  name: two\n---\nkind: SecretProviderClass\nmetadata:\n  name: three\nspec: 5\n")
+	for name, want := range map[string]string{"one": "new", "two": "old", "good": "r"} {
+		if got := f.role(ref("ns", name)); got != want {
+			t.Errorf("class %s has role %s, want %s", name, got, want)
+		}
+	}
+	f.refused(ref("ns", "three"), fault.InvalidClass, "failed to get secretproviderclass ns/three", "reading bad.yaml: document 2, near line")
+	f.refused(ref("ns", "four"), fault.ClassNotFound, "these files cannot be read: bad.yaml")
+	if n := f.logs.count("a manifest cannot be read"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+
+	f.write("bad.yaml", manifest("ns", "three", "r"))
+	f.role(ref("ns", "three"))
+	f.refused(ref("ns", "two"), fault.ClassNotFound)
+}
+
+func TestBrokenFromTheStart(t *testing.T) {
+	f := setUp(t, dirsource.Config{})
+	f.write("a.json", `{"kind": "SecretProviderClass", "metadata": {"name": "db"},`)
+	f.refused(ref("default", "db"), fault.InvalidClass, "reading a.json: document 1, near line 1")
+	f.refused(ref("default", "d"), fault.ClassNotFound, "a.json")
+}
+
+func TestUnreadable(t *testing.T) {
+	f := setUp(t, dirsource.Config{})
+	f.write("a.yaml", manifest("ns", "db", "r"))
+	f.role(ref("ns", "db"))
+	path := filepath.Join(f.dir, "a.yaml")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("a.yaml", path); err != nil { // a loop: root, too, cannot read it
+		t.Fatal(err)
+	}
+	if got := f.role(ref("ns", "db")); got != "r" {
+		t.Errorf("the last good class is gone: %s", got)
+	}
+	f.refused(ref("ns", "other"), fault.ClassNotFound, "these files cannot be read: a.yaml")
+	if f.logs.count("too many levels of symbolic links") != 1 {
+		t.Errorf("the log does not say why once: %s", f.logs.buf.String())
+	}
+}
+
+func TestDirectoryGone(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "classes")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f := setUp(t, dirsource.Config{Dir: dir, Rescan: 10 * time.Millisecond})
+	f.write("a.yaml", manifest("ns", "db", "r1"))
+	f.role(ref("ns", "db"))
+	f.source.Retain(ref("ns", "db"))
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := f.role(ref("ns", "db")); got != "r1" {
+		t.Errorf("the last good class is gone: %s", got)
+	}
+	f.refused(ref("ns", "other"), fault.Unavailable, "failed to get secretproviderclass ns/other", "no such file")
+
+	f.run()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	f.write("a.yaml", manifest("ns", "db", "r2"))
+	for f.changed(ref("ns", "db")); ; f.changed(ref("ns", "db")) {
+		// The rescan may have seen the directory without the file.
+		if c, err := f.source.Get(t.Context(), ref("ns", "db")); err == nil && c.Parameters["roleName"] == "r2" {
+			break
+		}
+	}
+}
+
+func TestTwice(t *testing.T) {
+	f := setUp(t, dirsource.Config{})
+	f.write("a.yaml", manifest("", "db", "r"))
+	f.write("b.yaml", manifest("default", "db", "r"))
+	f.write("c.yaml", manifest("ns", "x", "r")+"---\n"+manifest("ns", "x", "r"))
+	f.refused(ref("default", "db"), fault.InvalidClass, "default/db: is in more than one place: a.yaml, b.yaml")
+	f.refused(ref("ns", "x"), fault.InvalidClass, "c.yaml, c.yaml")
+	if err := os.Remove(filepath.Join(f.dir, "a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	f.role(ref("default", "db"))
+}
+
+func TestInvalidClassAndWarnings(t *testing.T) {
+	f := setUp(t, dirsource.Config{})
+	f.write("a.yaml", manifest("ns", "bad", "r, refreshInterval: soon")+"---\n"+manifest("ns", "odd", "r, refreshinterval: 1m")+"extra: 1\n")
+	for range 3 {
+		f.refused(ref("ns", "bad"), fault.InvalidClass, "ns/bad: spec.parameters.refreshInterval")
+		f.role(ref("ns", "odd"))
+	}
+	for text, want := range map[string]int{"did you mean refreshInterval": 1, "extra: no such field": 1, "a class cannot be used": 1} {
+		if n := f.logs.count(text); n != want {
+			t.Errorf("%q logged %d times", text, n)
+		}
+	}
+	// An edit beside them does not repeat what was said of them.
+	f.write("a.yaml", "# edited\n"+manifest("ns", "odd", "r, refreshinterval: 1m"))
+	f.role(ref("ns", "odd"))
+	if n := f.logs.count("did you mean"); n != 1 {
+		t.Errorf("logged %d times", n)
+	}
+}
+
+// TestOnChange sees an edit, a deletion and a creation through events alone.
+func TestOnChange(t *testing.T) {
+	f := setUp(t, dirsource.Config{Rescan: time.Hour, Debounce: time.Millisecond})
+	db := ref("ns", "db")
+	f.write("a.yaml", manifest("ns", "db", "r1"))
+	f.write("b.yaml", manifest("ns", "other", "r1"))
+	f.role(db)
+	f.source.Retain(db)
+	f.source.Retain(db)
+	f.source.Release(db) // still retained once
+	f.run()
+	f.write("b.yaml", manifest("ns", "other", "r2")) // not retained: not told
+	replace := func(text string) {
+		temp := filepath.Join(f.dir, ".tmp")
+		if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(temp, filepath.Join(f.dir, "a.yaml")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	replace(manifest("ns", "db", "r2"))
+	f.changed(db)
+	if err := os.Remove(filepath.Join(f.dir, "a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	f.changed(db)
+	f.refused(db, fault.ClassNotFound)
+	replace(manifest("ns", "db", "r3"))
+	f.changed(db)
+
+	f.source.Release(db)
+	f.source.Retain(ref("ns", "other"))
+	replace(manifest("ns", "db", "r4"))
+	f.write("b.yaml", manifest("ns", "other", "r3"))
+	f.changed(ref("ns", "other"))
+}
+
+// TestRescan edits behind a symlink, of which the kernel tells nothing.
+func TestRescan(t *testing.T) {
+	f := setUp(t, dirsource.Config{Rescan: 5 * time.Millisecond})
+	target := filepath.Join(t.TempDir(), "target")
+	write := func(role string) {
+		temp := target + ".tmp"
+		if err := os.WriteFile(temp, []byte(manifest("ns", "db", role)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(temp, target); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("r1")
+	if err := os.Symlink(target, filepath.Join(f.dir, "a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	f.role(ref("ns", "db"))
+	f.source.Retain(ref("ns", "db"))
+	f.run()
+	write("r2")
+	f.changed(ref("ns", "db"))
+}
+
+// TestOnChangeHoldsNoLock calls back into the source, as the volumes do.
+func TestOnChangeHoldsNoLock(t *testing.T) {
+	dir := t.TempDir()
+	got := make(chan error, 10)
+	var source *dirsource.Source
+	source, err := dirsource.New(dirsource.Config{Dir: dir, Rescan: 5 * time.Millisecond, OnChange: func(r class.Ref) {
+		_, err := source.Get(context.Background(), r)
+		source.Retain(r)
+		source.Release(r)
+		got <- err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &fixture{T: t, dir: dir, source: source}
+	source.Retain(ref("ns", "db"))
+	f.run()
+	temp := filepath.Join(dir, ".tmp")
+	if err := os.WriteFile(temp, []byte(manifest("ns", "db", "r")), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(temp, filepath.Join(dir, "a.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-got:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("not told, or locked")
+	}
+}
+
+func TestConcurrentUse(t *testing.T) {
+	f := setUp(t, dirsource.Config{Rescan: time.Millisecond, Debounce: time.Millisecond})
+	f.changes = make(chan class.Ref, 1e6)
+	f.write("a.yaml", manifest("ns", "db", "r"))
+	f.run()
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 100 {
+				f.source.Retain(ref("ns", "db"))
+				if _, err := f.source.Get(context.Background(), ref("ns", "db")); err != nil {
+					t.Error(err)
+				}
+				f.source.Release(ref("ns", "db"))
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func TestGetCanceled(t *testing.T) {
+	f := setUp(t, dirsource.Config{})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := f.source.Get(ctx, ref("ns", "db")); fault.Of(err) != fault.Canceled {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,250 @@
+package class
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1alpha1"
+)
+
+const (
+	// MaxManifest is the most bytes that ParseManifest takes.
+	MaxManifest = 4 << 20
+	// maxExpanded bounds what a manifest's aliases make of it, in bytes: a
+	// manifest without any cannot reach it.
+	maxExpanded = 4 * MaxManifest
+	// maxNesting bounds lists within lists, and merges within merges.
+	maxNesting = 4
+	// maxSaid is how many mistakes are told, and how many warnings.
+	maxSaid = 50
+)
+
+const (
+	kindClass = "SecretProviderClass"
+	kindList  = "SecretProviderClassList"
+)
+
+// ParseManifest reads the classes of a manifest: YAML or JSON, any number of
+// documents, lists of classes too, versions v1 and v1alpha1 alike. What is no
+// class, and a field that no class has, give a warning.
+//
+// The error names the mistakes, each with its document, counted from 1, and
+// its line. Classes of documents without one are returned along with it.
+// A namespace that the manifest leaves out is left empty.
+func ParseManifest(data []byte) (classes []*v1.SecretProviderClass, warnings []string, err error) {
+	if len(data) > MaxManifest {
+		return nil, nil, fmt.Errorf("is %d bytes long, of which a manifest may have %d", len(data), MaxManifest)
+	}
+	m := &manifest{budget: maxExpanded}
+	for i, d := range documents(data) {
+		m.document(i+1, d)
+	}
+	if len(m.mistakes) > 0 {
+		return m.classes, m.warnings, m.mistakes
+	}
+	return m.classes, m.warnings, nil
+}
+
+// manifest gathers what is found in the documents.
+type manifest struct {
+	classes  []*v1.SecretProviderClass
+	warnings []string
+	mistakes mistakes
+	// budget is how many more bytes may be read, aliases expanded.
+	budget int
+}
+
+// mistakes is every error of a manifest, in one line.
+type mistakes []error
+
+// Error joins the mistakes.
+func (m mistakes) Error() string {
+	texts := make([]string, len(m))
+	for i, err := range m {
+		texts[i] = err.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap lets errors.As find each mistake.
+func (m mistakes) Unwrap() []error { return m }
+
+// document is one of a manifest's, and the lines before it.
+type document struct {
+	text   []byte
+	before int
+}
+
+// documents splits a manifest at its "---" lines, so that a document which
+// cannot be read does not hide those after it.
+func documents(data []byte) []document {
+	data = bytes.TrimPrefix(data, []byte("\ufeff"))
+	var docs []document
+	start, line, before := 0, 0, 0
+	for at := 0; at < len(data); line++ {
+		end := len(data)
+		if n := bytes.IndexByte(data[at:], '\n'); n >= 0 {
+			end = at + n + 1
+		}
+		if rest, ok := bytes.CutPrefix(data[at:end], []byte("---")); ok && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0) {
+			docs = appendDocument(docs, document{data[start:at], before})
+			// What stands on the marker's line belongs to the document.
+			start, before = at+len("---"), line
+		}
+		at = end
+	}
+	return appendDocument(docs, document{data[start:], before})
+}
+
+// appendDocument leaves out what holds nothing but comments and directives.
+func appendDocument(docs []document, d document) []document {
+	for line := range bytes.Lines(d.text) {
+		line = bytes.TrimSpace(line)
+		if len(line) > 0 && line[0] != '#' && line[0] != '%' {
+			return append(docs, d)
+		}
+	}
+	return docs
+}
+
+func (m *manifest) document(index int, d document) {
+	r := &reader{manifest: m, index: index, before: d.before}
+	nodes, err := r.parse(d.text)
+	if err != nil {
+		m.mistakes = append(m.mistakes, err)
+	}
+	for _, n := range nodes {
+		r.object(nil, n, 0)
+	}
+}
+
+// reader reads one document of a manifest.
+type reader struct {
+	*manifest
+	index  int
+	before int
+	failed bool // a mistake was found in the object being read
+}
+
+// parse takes a document for JSON if it starts like JSON and is; else for
+// YAML, which looks alike where it is written in braces.
+func (r *reader) parse(text []byte) ([]*yaml.Node, error) {
+	if bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte("{")) {
+		nodes, jsonErr := parseJSON(text)
+		if jsonErr == nil {
+			return nodes, nil
+		}
+		if nodes, err := parseYAML(text); err == nil {
+			return nodes, nil
+		}
+		return nil, r.place(jsonErr)
+	}
+	nodes, err := parseYAML(text)
+	return nodes, r.place(err)
+}
+
+// syntaxError is a document that is neither JSON nor YAML; the line counts
+// from the document's start and is 0 where it is unknown.
+type syntaxError struct {
+	line int
+	text string
+}
+
+func (e *syntaxError) Error() string { return e.text }
+
+// place adds to a syntax error where it is. The YAML parser names the line
+// where it lost its way, or the one where what it was reading began.
+func (r *reader) place(err error) error {
+	var syntax *syntaxError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &syntax) && syntax.line > 0:
+		return fmt.Errorf("document %d, near line %d: %w", r.index, r.before+syntax.line, err)
+	}
+	return fmt.Errorf("document %d, after line %d: %w", r.index, r.before, err)
+}
+
+func (r *reader) fail(path *field.Path, n *yaml.Node, format string, args ...any) {
+	r.failed = true
+	if len(r.mistakes) < maxSaid {
+		r.mistakes = append(r.mistakes, errors.New(r.at(path, n)+fmt.Sprintf(format, args...)))
+	}
+}
+
+func (r *reader) warn(path *field.Path, n *yaml.Node, format string, args ...any) {
+	if len(r.warnings) < maxSaid {
+		r.warnings = append(r.warnings, r.at(path, n)+fmt.Sprintf(format, args...))
+	}
+}
+
+func (r *reader) at(path *field.Path, n *yaml.Node) string {
+	place := fmt.Sprintf("document %d, line %d: ", r.index, r.before+n.Line)
+	if path == nil {
+		return place
+	}
+	return place + path.String() + ": "
+}
+
+// object reads a class or a list, and passes over anything else.
+func (r *reader) object(path *field.Path, n *yaml.Node, depth int) {
+	if depth == 0 && isNull(n) {
+		return
+	}
+	r.failed = false
+	pairs := r.pairs(path, n)
+	kind, version := r.peek(pairs, "kind"), r.peek(pairs, "apiVersion")
+	group, version, _ := strings.Cut(version, "/")
+	switch {
+	case r.failed:
+	case kind == "":
+		r.fail(child(path, "kind"), n, "is missing")
+	case kind == "List" || kind == kindList:
+		r.list(path, pairs, depth)
+	case kind != kindClass || group != v1.GroupName && group != "":
+		r.warn(path, n, "this %s is no SecretProviderClass of %s and is passed over", clip(kind), v1.GroupName)
+	case version != v1.Version && version != v1alpha1.Version:
+		r.fail(child(path, "apiVersion"), n, "must be %s/%s", v1.GroupName, v1.Version)
+	default:
+		r.class(path, n, pairs)
+	}
+}
+
+func (r *reader) list(path *field.Path, pairs []pair, depth int) {
+	for _, p := range pairs {
+		if p.key != "items" {
+			continue
+		}
+		items := child(path, "items")
+		if depth == maxNesting {
+			r.fail(items, p.value, "lists are nested too deeply")
+			return
+		}
+		for i, n := range r.elements(items, p.value) {
+			r.object(items.Index(i), n, depth+1)
+		}
+	}
+}
+
+// peek reads a string that says how to read the rest.
+func (r *reader) peek(pairs []pair, key string) string {
+	for _, p := range pairs {
+		if p.key == key {
+			return r.text(field.NewPath(key), p.value)
+		}
+	}
+	return ""
+}
+
+func child(path *field.Path, name string) *field.Path {
+	if path == nil {
+		return field.NewPath(name)
+	}
+	return path.Child(name)
+}

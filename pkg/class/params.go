@@ -1,0 +1,149 @@
+package class
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/api/resource"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+// The limits of Mayfly's own parameters.
+const (
+	// MinRefreshInterval is the shortest refreshInterval of a class. Below
+	// it the store would do little else than answer this node.
+	MinRefreshInterval = time.Second
+	// MinSizeLimit is the smallest volumeSizeLimit in bytes: one page.
+	MinSizeLimit = 4096
+	// MinInodeLimit is the smallest volumeInodeLimit: a volume of one file
+	// needs eight while its content is being swapped.
+	MinInodeLimit = 8
+)
+
+// The keys of spec.parameters that are Mayfly's own. They have the same
+// meaning for every provider, and no provider sees them.
+const (
+	RefreshIntervalKey = "refreshInterval"
+	SizeLimitKey       = "volumeSizeLimit"
+	InodeLimitKey      = "volumeInodeLimit"
+	CredentialScopeKey = "credentialScope"
+	OnUnavailableKey   = "onUnavailable"
+	OnDeniedKey        = "onDenied"
+)
+
+// taker sets the field of a class that one key is made into.
+type taker func(c *Class, path *field.Path, value string) *field.Error
+
+func ownKeys() map[string]taker {
+	return map[string]taker{
+		RefreshIntervalKey: takeRefreshInterval,
+		SizeLimitKey: func(c *Class, path *field.Path, value string) *field.Error {
+			return takeQuantity(&c.SizeLimit, path, value, MinSizeLimit, "a size in bytes such as 512Ki or 16Mi")
+		},
+		InodeLimitKey: func(c *Class, path *field.Path, value string) *field.Error {
+			return takeQuantity(&c.InodeLimit, path, value, MinInodeLimit, "a number such as 1000 or 4k")
+		},
+		CredentialScopeKey: func(c *Class, path *field.Path, value string) *field.Error {
+			return takeWord(&c.CredentialScope, path, value, ScopePod, ScopeServiceAccount)
+		},
+		OnUnavailableKey: func(c *Class, path *field.Path, value string) *field.Error {
+			return takeWord(&c.OnUnavailable, path, value, UnavailableFail, UnavailableLastGood)
+		},
+		OnDeniedKey: func(c *Class, path *field.Path, value string) *field.Error {
+			return takeWord(&c.OnDenied, path, value, DeniedKeep, DeniedEmpty)
+		},
+	}
+}
+
+// takeRefreshInterval refuses zero and "never": one reader takes them for
+// "always", the next for "not at all". A long interval says it plainly.
+func takeRefreshInterval(c *Class, path *field.Path, value string) *field.Error {
+	d, err := time.ParseDuration(value)
+	switch {
+	case err != nil:
+		return field.Invalid(path, clip(value), "must be a duration with a unit, such as 30s, 2m or 1h30m")
+	case d < MinRefreshInterval:
+		return field.Invalid(path, clip(value), fmt.Sprintf("must be at least %s; to refresh rarely, set a long interval such as 8760h", MinRefreshInterval))
+	}
+	c.RefreshInterval = d
+	return nil
+}
+
+// quantity is what a limit may look like. It is narrower than a Kubernetes
+// quantity, whose exponents can name numbers that take forever to compute.
+const quantity = `^[0-9]{1,18}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|k|M|G|T)?$`
+
+func takeQuantity(to *int64, path *field.Path, value string, least int64, kind string) *field.Error {
+	if !regexp.MustCompile(quantity).MatchString(value) {
+		return field.Invalid(path, clip(value), "must be "+kind)
+	}
+	q, err := resource.ParseQuantity(value)
+	switch {
+	case err != nil:
+		return field.Invalid(path, value, "must be "+kind)
+	case q.Cmp(*resource.NewQuantity(least, resource.DecimalSI)) < 0:
+		return field.Invalid(path, value, fmt.Sprintf("must be at least %d", least))
+	case q.Cmp(*resource.NewQuantity(math.MaxInt64, resource.DecimalSI)) >= 0:
+		return field.Invalid(path, value, "is more than any machine has")
+	}
+	*to = q.Value()
+	return nil
+}
+
+func takeWord[T ~string](to *T, path *field.Path, value string, words ...T) *field.Error {
+	if !slices.Contains(words, T(value)) {
+		return field.NotSupported(path, clip(value), words)
+	}
+	*to = T(value)
+	return nil
+}
+
+// misspelt warns of the provider's keys that look like one of Mayfly's.
+func misspelt(params map[string]string) []string {
+	var warnings []string
+	own := slices.Sorted(maps.Keys(ownKeys()))
+	for _, key := range slices.Sorted(maps.Keys(params)) {
+		for _, want := range own {
+			if near(plain(key), plain(want)) {
+				warnings = append(warnings, fmt.Sprintf("spec.parameters.%s: did you mean %s?", key, want))
+				break
+			}
+		}
+	}
+	return warnings
+}
+
+// plain drops what people vary without meaning to: case and separators.
+func plain(key string) string {
+	return strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(key))
+}
+
+// near tells whether at most two letters part a from b.
+func near(a, b string) bool {
+	const limit = 2
+	if len(a) > len(b)+limit || len(b) > len(a)+limit {
+		return false
+	}
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diagonal
+			if a[i] != b[j] {
+				cost++
+			}
+			diagonal = row[j+1]
+			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
+		}
+	}
+	return row[len(b)] <= limit
+}

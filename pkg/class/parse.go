@@ -1,0 +1,132 @@
+package class
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// providerName is the rule of the secrets-store provider protocol, where the
+// name becomes that of a socket, less the empty name.
+const providerName = `^[a-zA-Z0-9_-]{1,30}$`
+
+// Parse makes a Class of the API object. The error is of reason
+// fault.InvalidClass, starts with the class's namespace/name and names every
+// field that is wrong; each can be found in it as a *field.Error.
+//
+// The warnings name what the class works without: a key that looks like a
+// misspelt one of Mayfly's, and a secretObjects entry that cannot become a
+// Secret. The latter is no error because the mount does not depend on it, and
+// secrets-store-csi-driver mounts such a class.
+func Parse(spc *v1.SecretProviderClass) (*Class, []string, error) {
+	if spc == nil {
+		return nil, nil, fault.New(fault.Internal, "parsing a class: there is no object")
+	}
+	c := &Class{
+		Ref:             Ref{Namespace: spc.Namespace, Name: spc.Name},
+		UID:             string(spc.UID),
+		ResourceVersion: spc.ResourceVersion,
+		Provider:        spc.Spec.Provider,
+	}
+	bad := checkNames(spc)
+	bad = append(bad, c.takeParameters(spc.Spec.Parameters)...)
+	warnings := misspelt(c.Parameters)
+	warnings = append(warnings, c.takeSecretObjects(spc.Spec.SecretObjects)...)
+	if len(bad) > 0 {
+		return nil, warnings, fault.New(fault.InvalidClass, "%s: %w", c.Ref, problems(bad))
+	}
+	return c, warnings, nil
+}
+
+// checkNames judges the names of the class and its provider. The namespace
+// may be missing: a manifest need not say where it will be applied.
+func checkNames(spc *v1.SecretProviderClass) field.ErrorList {
+	var bad field.ErrorList
+	meta := field.NewPath("metadata")
+	if spc.Name == "" {
+		bad = append(bad, field.Required(meta.Child("name"), ""))
+	} else {
+		bad = append(bad, invalid(meta.Child("name"), spc.Name, validation.IsDNS1123Subdomain(spc.Name))...)
+	}
+	if spc.Namespace != "" {
+		bad = append(bad, invalid(meta.Child("namespace"), spc.Namespace, validation.IsDNS1123Label(spc.Namespace))...)
+	}
+	path := field.NewPath("spec", "provider")
+	switch name := spc.Spec.Provider; {
+	case name == "":
+		bad = append(bad, field.Required(path, "name the secret store's provider, such as vault"))
+	case !regexp.MustCompile(providerName).MatchString(name):
+		bad = append(bad, field.Invalid(path, clip(name), "must be at most 30 letters, digits, '-' and '_'"))
+	}
+	return bad
+}
+
+func invalid(path *field.Path, value string, messages []string) field.ErrorList {
+	var bad field.ErrorList
+	for _, m := range messages {
+		bad = append(bad, field.Invalid(path, clip(value), m))
+	}
+	return bad
+}
+
+// takeParameters sets the fields that are made of Mayfly's own keys, and
+// leaves the others to the provider.
+func (c *Class) takeParameters(params map[string]string) field.ErrorList {
+	var bad field.ErrorList
+	keys := ownKeys()
+	c.Parameters = make(map[string]string, len(params))
+	c.OnUnavailable, c.OnDenied = UnavailableFail, DeniedKeep
+	for _, key := range slices.Sorted(maps.Keys(params)) {
+		value := params[key]
+		take, own := keys[key]
+		switch {
+		case !own:
+			c.Parameters[key] = value
+		case strings.TrimSpace(value) == "":
+			// A chart that leaves a value open renders "": the default.
+		default:
+			if err := take(c, field.NewPath("spec", "parameters", key), strings.TrimSpace(value)); err != nil {
+				bad = append(bad, err)
+			}
+		}
+	}
+	return bad
+}
+
+// clip keeps a value that somebody pasted by mistake from filling an event.
+func clip(s string) string {
+	const limit = 64
+	if len(s) <= limit {
+		return s
+	}
+	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:limit], ""), len(s))
+}
+
+// problems is every mistake of one object, in one line.
+type problems field.ErrorList
+
+// Error joins the mistakes, each of which starts with its field.
+func (p problems) Error() string {
+	texts := make([]string, len(p))
+	for i, e := range p {
+		texts[i] = e.Error()
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap lets errors.As find each mistake.
+func (p problems) Unwrap() []error {
+	list := make([]error, len(p))
+	for i, e := range p {
+		list[i] = e
+	}
+	return list
+}

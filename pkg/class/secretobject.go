@@ -1,0 +1,84 @@
+package class
+
+import (
+	"fmt"
+
+	"k8s.io/apimachinery/pkg/api/validation"
+	metavalidation "k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	utilvalidation "k8s.io/apimachinery/pkg/util/validation"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+)
+
+// serviceAccountToken is the type of a Secret that Kubernetes itself fills,
+// with a token: whoever may write one may become that service account.
+const serviceAccountToken = "kubernetes.io/service-account-token"
+
+// takeSecretObjects keeps the entries that can become a Secret and returns a
+// warning for each mistake in the others.
+func (c *Class) takeSecretObjects(objects []v1.SecretObject) []string {
+	var warnings []string
+	seen := map[string]int{}
+	for i := range objects {
+		o := &objects[i]
+		path := field.NewPath("spec", "secretObjects").Index(i)
+		bad := checkSecretObject(path, o)
+		if first, dup := seen[o.SecretName]; dup && o.SecretName != "" {
+			bad = append(bad, field.Invalid(path.Child("secretName"), clip(o.SecretName), fmt.Sprintf("is that of spec.secretObjects[%d] too", first)))
+		} else {
+			seen[o.SecretName] = i
+		}
+		for _, e := range bad {
+			warnings = append(warnings, e.Error()+" (this Secret is not made)")
+		}
+		if len(bad) == 0 {
+			c.SecretObjects = append(c.SecretObjects, *o.DeepCopy())
+		}
+	}
+	return warnings
+}
+
+func checkSecretObject(path *field.Path, o *v1.SecretObject) field.ErrorList {
+	var bad field.ErrorList
+	if o.SecretName == "" {
+		bad = append(bad, field.Required(path.Child("secretName"), ""))
+	} else {
+		bad = append(bad, invalid(path.Child("secretName"), o.SecretName, utilvalidation.IsDNS1123Subdomain(o.SecretName))...)
+	}
+	switch {
+	case o.Type == "":
+		bad = append(bad, field.Required(path.Child("type"), "such as Opaque or kubernetes.io/tls"))
+	case o.Type == serviceAccountToken:
+		bad = append(bad, field.Forbidden(path.Child("type"), "a Secret of type "+serviceAccountToken+" is filled by Kubernetes"))
+	case len(o.Type) > utilvalidation.DNS1123SubdomainMaxLength:
+		bad = append(bad, field.TooLong(path.Child("type"), "", utilvalidation.DNS1123SubdomainMaxLength))
+	}
+	bad = append(bad, metavalidation.ValidateLabels(o.Labels, path.Child("labels"))...)
+	bad = append(bad, validation.ValidateAnnotations(o.Annotations, path.Child("annotations"))...)
+	return append(bad, checkSecretData(path.Child("data"), o.Data)...)
+}
+
+func checkSecretData(path *field.Path, data []v1.SecretObjectData) field.ErrorList {
+	var bad field.ErrorList
+	if len(data) == 0 {
+		bad = append(bad, field.Required(path, "name at least one file and its key"))
+	}
+	seen := map[string]bool{}
+	for i, d := range data {
+		if d.ObjectName == "" {
+			bad = append(bad, field.Required(path.Index(i).Child("objectName"), ""))
+		}
+		key := path.Index(i).Child("key")
+		switch {
+		case d.Key == "":
+			bad = append(bad, field.Required(key, ""))
+		case seen[d.Key]:
+			bad = append(bad, field.Duplicate(key, clip(d.Key)))
+		default:
+			bad = append(bad, invalid(key, d.Key, utilvalidation.IsConfigMapKey(d.Key))...)
+		}
+		seen[d.Key] = true
+	}
+	return bad
+}

@@ -1,0 +1,133 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/taint"
+	"github.com/mayfly-csi/mayfly/pkg/telemetry"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// releaseTimeout bounds one attempt to end a gone volume's credentials.
+const releaseTimeout = 10 * time.Second
+
+// The rate of status and Event writes of one node: a full node of 110 pods is
+// told of within half a minute, and a cluster that starts at once is not hurt.
+const (
+	statusQPS   = 5
+	statusBurst = 20
+)
+
+func (n *Node) buildVolumes() error {
+	mounts, err := tmpfs.New()
+	if err != nil {
+		return err
+	}
+	if ok, why := mounts.NoSwap(); !ok {
+		n.c.Logger.Warn("volumes can be swapped out: run the node without swap, or with Linux 6.3 or later", "reason", why)
+	}
+	if err := openState(n.c.StateDir, mounts); err != nil {
+		return err
+	}
+	store, err := openRecords(n.c.StateDir, n.c.Logger)
+	if err != nil {
+		return err
+	}
+	providers, err := n.providers()
+	if err != nil {
+		return err
+	}
+	cluster, err := clusterConfig(n.c)
+	if err != nil {
+		return err
+	}
+	if n.classes, err = newClasses(n.c, cluster, func(ref class.Ref) { n.volumes.ClassChanged(ref) }); err != nil {
+		return err
+	}
+	observers, err := n.observers(cluster)
+	if err != nil {
+		return err
+	}
+	n.volumes, err = volume.New(volume.Config{
+		Classes: n.classes, Providers: providers, Mounts: mounts, Store: store, Observer: observers, Logger: n.c.Logger,
+		Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
+		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
+	})
+	return err
+}
+
+// observers are told of every outcome: the metrics and, where there is an API
+// server, the statuses and Events.
+func (n *Node) observers(cluster *rest.Config) (volume.Observers, error) {
+	n.metrics = telemetry.New(n.c.Version, func() int { return n.volumes.Count() }, func() int { return n.volumes.Failing() })
+	observers := volume.Observers{n.metrics}
+	if cluster == nil {
+		return observers, nil
+	}
+	api, err := status.NewAPI(cluster)
+	if err != nil {
+		return nil, err
+	}
+	reporter, err := status.New(status.Config{
+		API: api, Logger: n.c.Logger, Driver: n.c.Driver, Node: n.c.NodeID,
+		QPS: statusQPS, Burst: statusBurst, RotatedEvents: n.c.RotatedEvents,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.runners = append(n.runners, reporter.Run)
+	if err := n.removeTaint(cluster); err != nil {
+		return nil, err
+	}
+	return append(observers, reporter), nil
+}
+
+// removeTaint takes the start-up taint off the node once the driver is ready.
+func (n *Node) removeTaint(cluster *rest.Config) error {
+	if n.c.StartupTaint == "" {
+		return nil
+	}
+	ready := func() error { return n.readiness().Err(context.Background()) }
+	r, err := taint.New(cluster, n.c.NodeID, n.c.StartupTaint, ready, n.c.Logger)
+	if err != nil {
+		return err
+	}
+	n.runners = append(n.runners, r.Run)
+	return nil
+}
+
+// providers lists them, in place of a registration by init.
+func (n *Node) providers() (provider.Registry, error) {
+	key, err := versionKey(n.c.StateDir)
+	if err != nil {
+		return nil, err
+	}
+	registry := provider.Registry{}
+	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
+		c.Logger, c.VersionKey = n.c.Logger, key
+		p, err := vault.New(c)
+		if err != nil {
+			return nil, err
+		}
+		registry[c.Name] = p
+		n.runWith(p)
+	}
+	return registry, nil
+}
+
+// runWith runs a provider that has work of its own beside the fetches.
+func (n *Node) runWith(p provider.Provider) {
+	if r, ok := p.(interface {
+		Run(ctx context.Context) error
+	}); ok {
+		n.runners = append(n.runners, r.Run)
+	}
+}

@@ -1,0 +1,314 @@
+// Package providertest is what every provider must pass: the promises of
+// package provider, tried from the outside.
+package providertest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+)
+
+// promptly bounds what must not wait for the store. It is generous, because
+// machines that run tests are slow; a provider that waits hangs far longer.
+const promptly = 10 * time.Second
+
+// Harness is a provider and a store to try it on. The functions that make
+// requests give each volume a pod of its own.
+type Harness struct {
+	Provider provider.Provider
+	// Allowed asks for two objects or more that the pod may read.
+	Allowed func(t *testing.T, volume string) provider.Request
+	// Denied asks for the same as a pod that the store refuses.
+	Denied func(t *testing.T, volume string) provider.Request
+	// Partial asks for an object that the pod may read and for one that does
+	// not exist.
+	Partial func(t *testing.T, volume string) provider.Request
+	// Change changes, in the store, an object that Allowed asks for.
+	Change func(t *testing.T)
+	// Hang makes the store take requests and answer none, until the test ends.
+	// It is called last; nil skips what needs it.
+	Hang func(t *testing.T)
+	// Secrets are texts that must not show in any error: tokens, and values
+	// that the store holds.
+	Secrets func() []string
+}
+
+// Run tries all promises. It is called from one test of the provider's.
+func Run(t *testing.T, h Harness) {
+	t.Helper()
+	s := &suite{Harness: h}
+	for _, c := range []struct {
+		name string
+		try  func(*testing.T)
+	}{
+		{"first fetch is complete", s.first},
+		{"all or nothing", s.partial},
+		{"unchanged is equal", s.unchanged},
+		{"changed is different", s.changed},
+		{"denied gets nothing", s.denied},
+		{"denied after others had it", s.deniedAfter},
+		{"many at once", s.concurrent},
+		{"canceled before it begins", s.canceled},
+		{"release", s.release},
+		{"keep", s.keep},
+		{"canceled while the store hangs", s.hanging},
+	} {
+		t.Run(c.name, c.try)
+	}
+}
+
+type suite struct {
+	Harness
+	mu      sync.Mutex
+	volumes int
+}
+
+// volume is a new volume id.
+func (s *suite) volume() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.volumes++
+	return fmt.Sprintf("csi-providertest-%d", s.volumes)
+}
+
+// fetch fails the test on an error.
+func (s *suite) fetch(t *testing.T, r provider.Request) *provider.Payload {
+	t.Helper()
+	p, err := s.Provider.Fetch(t.Context(), r)
+	if err != nil {
+		t.Fatalf("Fetch: %v", err)
+	}
+	return p
+}
+
+// refuse wants an error, of a known reason, that gives nothing away.
+func (s *suite) refuse(t *testing.T, ctx context.Context, r provider.Request) error {
+	t.Helper()
+	p, err := s.Provider.Fetch(ctx, r)
+	if err == nil {
+		t.Fatalf("Fetch gave %d files, want an error", len(p.Files))
+	}
+	if p != nil {
+		t.Errorf("Fetch gave a payload together with the error %v", err)
+	}
+	if fault.Of(err) == fault.Internal {
+		t.Errorf("the error has no reason: %v", err)
+	}
+	for _, secret := range s.Secrets() {
+		if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, secret) {
+			t.Errorf("the error holds the secret %q: %s", secret, text)
+		}
+	}
+	return err
+}
+
+func contents(p *provider.Payload) map[string]string {
+	m := map[string]string{}
+	for _, f := range p.Files {
+		m[f.Path] = fmt.Sprintf("%o %s", f.Mode, f.Contents.Reveal())
+	}
+	return m
+}
+
+func (s *suite) first(t *testing.T) {
+	p := s.fetch(t, s.Allowed(t, s.volume()))
+	if len(p.Files) < 2 {
+		t.Fatalf("the payload has %d files, the harness must ask for two or more", len(p.Files))
+	}
+	if len(p.Versions) != len(p.Files) {
+		t.Errorf("%d versions for %d files", len(p.Versions), len(p.Files))
+	}
+	seen := map[string]bool{}
+	for _, v := range p.Versions {
+		if v.ID == "" || v.Version == "" || seen[v.ID] {
+			t.Errorf("version %+v is empty or doubled", v)
+		}
+		seen[v.ID] = true
+	}
+	for _, f := range p.Files {
+		for _, v := range p.Versions {
+			if f.Contents.Len() > 0 && strings.Contains(v.Version, string(f.Contents.Reveal())) {
+				t.Errorf("the version of %s shows the contents of %s", v.ID, f.Path)
+			}
+		}
+	}
+}
+
+func (s *suite) partial(t *testing.T) {
+	err := s.refuse(t, t.Context(), s.Partial(t, s.volume()))
+	if got := fault.Of(err); got != fault.NotFound {
+		t.Errorf("the reason is %s, want %s: %v", got, fault.NotFound, err)
+	}
+}
+
+func (s *suite) unchanged(t *testing.T) {
+	r := s.Allowed(t, s.volume())
+	a := s.fetch(t, r)
+	r.Current = a.Versions
+	b := s.fetch(t, r)
+	r.Fresh = true
+	c := s.fetch(t, r)
+	for name, p := range map[string]*provider.Payload{"second": b, "fresh": c} {
+		if !slices.Equal(a.Versions, p.Versions) || !maps.Equal(contents(a), contents(p)) {
+			t.Errorf("the %s fetch differs though nothing changed: versions %v, then %v", name, a.Versions, p.Versions)
+		}
+	}
+}
+
+func (s *suite) changed(t *testing.T) {
+	r := s.Allowed(t, s.volume())
+	a := s.fetch(t, r)
+	s.Change(t)
+	r.Fresh, r.Current = true, a.Versions
+	b := s.fetch(t, r)
+	if slices.Equal(a.Versions, b.Versions) || maps.Equal(contents(a), contents(b)) {
+		t.Errorf("a change in the store does not show: versions %v", b.Versions)
+	}
+	other := s.fetch(t, s.Allowed(t, s.volume()))
+	if !maps.Equal(contents(other), contents(b)) {
+		t.Error("a new volume gets other contents than a fresh one")
+	}
+}
+
+func (s *suite) denied(t *testing.T) {
+	err := s.refuse(t, t.Context(), s.Denied(t, s.volume()))
+	if got := fault.Of(err); got != fault.Denied {
+		t.Errorf("the reason is %s, want %s: %v", got, fault.Denied, err)
+	}
+}
+
+// deniedAfter has another pod fetch the same first, so that a provider which
+// shares too much has something to give.
+func (s *suite) deniedAfter(t *testing.T) {
+	s.fetch(t, s.Allowed(t, s.volume()))
+	r := s.Denied(t, s.volume())
+	for range 2 {
+		if err := s.refuse(t, t.Context(), r); fault.Of(err) != fault.Denied {
+			t.Errorf("the reason is %s, want %s: %v", fault.Of(err), fault.Denied, err)
+		}
+	}
+}
+
+// concurrent mixes allowed and denied volumes, each fetched more than once.
+func (s *suite) concurrent(t *testing.T) {
+	const volumes = 12
+	var wg sync.WaitGroup
+	results := make([]map[string]string, volumes)
+	for i := range volumes {
+		allowed, denied := s.Allowed(t, s.volume()), s.Denied(t, s.volume())
+		wg.Go(func() {
+			for range 2 {
+				p, err := s.Provider.Fetch(t.Context(), allowed)
+				if err != nil {
+					t.Errorf("Fetch of %s: %v", allowed.Volume, err)
+					return
+				}
+				results[i] = contents(p)
+			}
+			s.releaseOf(t, allowed.Volume)
+		})
+		wg.Go(func() {
+			if p, err := s.Provider.Fetch(t.Context(), denied); fault.Of(err) != fault.Denied || p != nil {
+				t.Errorf("a denied volume among others: %v, %v", p, err)
+			}
+		})
+	}
+	wg.Wait()
+	for i := 1; i < volumes; i++ {
+		if !maps.Equal(results[0], results[i]) {
+			t.Error("volumes that ask for the same differ")
+		}
+	}
+}
+
+func (s *suite) canceled(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := s.refuse(t, ctx, s.Allowed(t, s.volume()))
+	if got := fault.Of(err); got != fault.Canceled {
+		t.Errorf("the reason is %s, want %s: %v", got, fault.Canceled, err)
+	}
+}
+
+func (s *suite) releaseOf(t *testing.T, volume string) {
+	if rel, ok := s.Provider.(provider.Releaser); ok {
+		if err := rel.Release(t.Context(), volume); err != nil {
+			t.Errorf("Release of %s: %v", volume, err)
+		}
+	}
+}
+
+func (s *suite) release(t *testing.T) {
+	if _, ok := s.Provider.(provider.Releaser); !ok {
+		t.Skip("the provider holds nothing")
+	}
+	s.releaseOf(t, "csi-never-seen")
+	r, other := s.Allowed(t, s.volume()), s.Allowed(t, s.volume())
+	a := s.fetch(t, r)
+	s.fetch(t, other)
+	for range 2 {
+		s.releaseOf(t, r.Volume)
+	}
+	other.Fresh = true
+	s.fetch(t, other) // lives on
+	if b := s.fetch(t, r); !maps.Equal(contents(a), contents(b)) {
+		t.Error("a volume that comes back gets other contents")
+	}
+}
+
+// keep takes a volume through Export and Import, also with rubbish.
+func (s *suite) keep(t *testing.T) {
+	k, ok := s.Provider.(provider.Keeper)
+	if !ok {
+		t.Skip("the provider keeps nothing")
+	}
+	if state := k.Export("csi-never-seen"); state.Len() != 0 {
+		t.Error("there is state of a volume that was never seen")
+	}
+	r := s.Allowed(t, s.volume())
+	a := s.fetch(t, r)
+	state := k.Export(r.Volume)
+	s.releaseOf(t, s.volume())
+	if state.Len() > 0 {
+		if err := k.Import(r.Volume, state); err != nil {
+			t.Errorf("Import of what Export gave: %v", err)
+		}
+	}
+	if b := s.fetch(t, r); !maps.Equal(contents(a), contents(b)) {
+		t.Error("the contents differ after Import")
+	}
+}
+
+// hanging is last: the store is of no use afterwards.
+func (s *suite) hanging(t *testing.T) {
+	if s.Hang == nil {
+		t.Skip("the harness has no store that hangs")
+	}
+	r := s.Allowed(t, s.volume())
+	s.Hang(t)
+	r.Fresh = true
+	ctx, cancel := context.WithCancelCause(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := s.Provider.Fetch(ctx, r)
+		done <- err
+	}()
+	cancel(errors.New("the caller is gone"))
+	select {
+	case err := <-done:
+		if err == nil {
+			t.Error("Fetch gave a payload, though the store hangs")
+		}
+	case <-time.After(promptly):
+		t.Fatal("Fetch goes on after its context was canceled")
+	}
+}

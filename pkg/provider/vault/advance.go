@@ -1,0 +1,183 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// held answers a request with the holder's own credential, which is renewed
+// or replaced if it is due.
+func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
+	c, _, err := h.work.do(ctx, r.id, f.now, time.Time{}, func() (*held, error) { return f.advance(ctx, h, r) })
+	if err != nil {
+		return result{err: err}
+	}
+	if c.kind.shareable() { // it had no lifetime after all
+		f.volume.keep(r.id, c.reading)
+		return result{reading: c.reading, due: f.dueOf(c.reading)}
+	}
+	return result{reading: c.reading, due: c.dueTime(), ends: c.ends}
+}
+
+// advance does what is due:
+//
+//  1. Nothing held: make a credential.
+//  2. A lease whose Vault token cannot be kept alive any longer: make a new
+//     one under a new token. The old goes on to work until it ends.
+//  3. Not due: keep it.
+//  4. A lease that can be extended: renew it.
+//  5. One that was extended for less than asked, or not at all, and
+//     certificates: make a new one while the old still works.
+func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, error) {
+	c := h.get(r.id)
+	if c == nil {
+		return f.mint(ctx, h, r)
+	}
+	if c.token != nil {
+		kept, err := f.sustain(ctx, h, c.token)
+		if err != nil {
+			return nil, err
+		}
+		if !kept {
+			return f.mint(ctx, h, r)
+		}
+	}
+	switch {
+	case f.now().Before(c.due):
+		return c, nil
+	case c.token != nil && c.answer.renewable && !c.replace:
+		next, err := f.renewLease(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if next != nil && !next.replace {
+			h.put(r.id, next)
+			return next, nil
+		}
+		if next != nil { // it is noted in case the new one cannot be had now
+			h.put(r.id, next)
+		}
+	}
+	return f.mint(ctx, h, r)
+}
+
+// renewLease extends a lease. It returns nil where the store does not know
+// the lease any more, or does not let us.
+func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
+	body, err := json.Marshal(map[string]any{"lease_id": c.answer.leaseID, "increment": int64(c.answer.duration.Seconds())})
+	if err != nil {
+		return nil, fault.New(fault.Internal, "renewing a lease: the request cannot be written")
+	}
+	reply, err := f.client.do(ctx, f.call(c.token, http.MethodPut, "sys/leases/renew", nil, body))
+	if err != nil {
+		if fault.Of(err).Outage() || fault.Of(err) == fault.Canceled {
+			return nil, fmt.Errorf("renewing lease %q: %w", c.answer.leaseID, err)
+		}
+		f.config.Logger.Debug("a lease was not renewed, so it is replaced", "lease", c.answer.leaseID, "error", err)
+		return nil, nil
+	}
+	var e envelope
+	if json.Unmarshal(reply.body, &e) != nil || e.LeaseID == "" {
+		return nil, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.address)
+	}
+	seconds, _ := e.LeaseDuration.Float64()
+	return c.renewed(f.now(), seconds2duration(seconds), f.chance()), nil
+}
+
+// mint makes a credential: under the holder's own token if it will have a
+// lease, and else with the group's, since nothing hangs on that then.
+func (f *fetch) mint(ctx context.Context, h *holder, r *request) (*held, error) {
+	if f.leases(r) {
+		return f.mintOwn(ctx, h, r)
+	}
+	g := f.volume.currentGroup()
+	rd, err := f.readWithLogin(ctx, g, r)
+	if err != nil {
+		return nil, err
+	}
+	if rd.kind == leased {
+		if !g.claim(rd.token) {
+			// Another holder's lease hangs on this token already. Ours ends
+			// by its own time to live; the next one is under our own token.
+			return f.mintOwn(ctx, h, r)
+		}
+		h.add(rd.token)
+	}
+	return f.hold(h, r, rd), nil
+}
+
+// mintOwn makes a credential under the holder's own token. A denial may be
+// the token's: then one new login is tried.
+func (f *fetch) mintOwn(ctx context.Context, h *holder, r *request) (*held, error) {
+	var stale *token
+	for {
+		t, err := f.parent(ctx, h, stale)
+		if err != nil {
+			return nil, err
+		}
+		rd, err := f.ask(ctx, t, r)
+		if err == nil {
+			return f.hold(h, r, rd), nil
+		}
+		if fault.Of(err) != fault.Denied || stale != nil || f.now().Sub(t.born) < youngToken {
+			return nil, err
+		}
+		stale = t
+	}
+}
+
+func (f *fetch) hold(h *holder, r *request, rd *reading) *held {
+	c := newHeld(rd, rd.token, f.spec.interval, f.chance())
+	if !rd.kind.shareable() {
+		h.put(r.id, c)
+	}
+	return c
+}
+
+// parent is the token for the holder's next credential: the newest, kept
+// alive, or that of a new login.
+func (f *fetch) parent(ctx context.Context, h *holder, stale *token) (*token, error) {
+	t, _, err := h.logins.do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
+		if t := h.parent(f.now()); t != nil && t != stale {
+			kept, err := f.sustain(ctx, h, t)
+			if err != nil || kept {
+				return t, err
+			}
+		}
+		t, _, err := f.login(ctx)
+		if err != nil {
+			return nil, err
+		}
+		h.add(t)
+		return t, nil
+	})
+	return t, err
+}
+
+// sustain renews a holder's token when it is due, and tells whether it can be
+// relied on until it is due again. Leases hang on it, so that the store could
+// not be asked is an error; that it refuses means a new token.
+func (f *fetch) sustain(ctx context.Context, h *holder, t *token) (bool, error) {
+	due, final := t.isDue(f.now())
+	if !due || final || !t.alive(f.now()) {
+		return !due && t.alive(f.now()), nil
+	}
+	kept, _, err := h.renewals.do(ctx, t, f.now, time.Time{}, func() (bool, error) {
+		err := f.renewSelf(ctx, t)
+		switch {
+		case err == nil:
+			due, _ := t.isDue(f.now())
+			return !due, nil
+		case fault.Of(err).Outage(), fault.Of(err) == fault.Canceled:
+			return false, err
+		}
+		h.remove(t)
+		return false, nil
+	})
+	return kept, err
+}

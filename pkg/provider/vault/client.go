@@ -1,0 +1,240 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+const (
+	headerCorrelation = "X-Correlation-ID"
+	maxRedirects      = 2
+)
+
+// client makes requests: through one API client for all endpoints, with our
+// own rules for redirects and retries.
+type client struct {
+	config  *Config
+	allowed allowlist
+	api     *api.Client
+}
+
+// newClient builds the API client once. Its constructor looks at the VAULT_*
+// variables of the process, so all that it may have found there is taken out.
+func newClient(c *Config, allowed allowlist) (*client, error) {
+	settings := &api.Config{
+		Address: "http://unused.invalid",
+		HttpClient: &http.Client{
+			Transport:     dispatcher{c.MaxResponseBytes},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+		CheckRetry:       func(context.Context, *http.Response, error) (bool, error) { return false, nil },
+		DisableRedirects: true,
+	}
+	a, err := api.NewClient(settings)
+	if err != nil {
+		return nil, fmt.Errorf("vault: making the API client: %w", err)
+	}
+	a.ClearToken()
+	a.SetHeaders(http.Header{})
+	a.SetWrappingLookupFunc(func(string, string) string { return "" })
+	return &client{config: c, allowed: allowed, api: a}, nil
+}
+
+// call is one request.
+type call struct {
+	endpoint  *endpoint
+	namespace string
+	token     secret.String
+	method    string
+	path      string // below /v1/
+	query     url.Values
+	body      []byte
+	// mints tells that repeating the request may leave something behind in
+	// the store, so it is only repeated when it had no effect for sure.
+	mints bool
+	// correlation goes into the store's audit log.
+	correlation string
+	// secrets must not appear in an error, even if the store says them.
+	secrets []secret.String
+}
+
+// reply is an answer with status 200 to 299, or the one that an error is about.
+type reply struct {
+	status      int
+	contentType string
+	retryAfter  time.Duration
+	body        []byte
+}
+
+// do makes the call, again where that is safe and may help. Its error is a
+// *fault.Error; the reply comes along where there was one.
+func (c *client) do(ctx context.Context, k call) (*reply, error) {
+	for n := 0; ; n++ {
+		if err := k.endpoint.breaker.admit(c.config.Now(), c.config.Jitter()); err != nil {
+			return nil, err
+		}
+		r, err := c.attempt(ctx, k)
+		failure := c.judge(ctx, k, r, err)
+		k.endpoint.breaker.record(c.config.Now(), outcomeOf(ctx, r, err, failure), k.path, retryAfterOf(r), failure)
+		if failure == nil {
+			return r, nil
+		}
+		if n >= c.config.MaxRetries || !c.again(k, r, err) {
+			return r, failure
+		}
+		wait := pause(c.config.RetryBase, n, retryAfterOf(r), c.config.Jitter())
+		if tooLong(ctx, wait) {
+			return r, failure
+		}
+		if err := sleep(ctx, wait); err != nil {
+			return r, failure
+		}
+	}
+}
+
+// tooLong tells whether the caller would be gone after the wait, or would
+// better come back later.
+func tooLong(ctx context.Context, wait time.Duration) bool {
+	deadline, ok := ctx.Deadline()
+	return wait > longestWait || (ok && time.Until(deadline) <= wait)
+}
+
+func retryAfterOf(r *reply) time.Duration {
+	if r == nil {
+		return 0
+	}
+	return r.retryAfter
+}
+
+// again tells whether repeating the call is safe and may help.
+func (c *client) again(k call, r *reply, err error) bool {
+	if err != nil {
+		if hopeless(err) {
+			return false
+		}
+		return !k.mints || neverSent(err)
+	}
+	return mayPass(r.status) && (!k.mints || untouched(r.status))
+}
+
+// attempt makes the request once, and follows a redirect to the active node.
+func (c *client) attempt(ctx context.Context, k call) (*reply, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.config.RequestTimeout, errNoAnswer)
+	defer cancel()
+	ctx = context.WithValue(ctx, endpointKey{}, k.endpoint)
+	u := k.endpoint.address.url()
+	u.Path += "/v1/" + k.path
+	query := k.query
+	for n := 0; ; n++ {
+		resp, err := c.send(ctx, k, u, query)
+		if err != nil {
+			return nil, withCause(ctx, err)
+		}
+		if !isRedirect(resp.StatusCode) || n >= maxRedirects {
+			r, err := c.read(resp)
+			return r, withCause(ctx, err)
+		}
+		_ = resp.Body.Close()
+		next, err := c.follow(u, resp)
+		if err != nil {
+			return nil, err
+		}
+		query = next.Query()
+		next.RawQuery = ""
+		u = next
+	}
+}
+
+// send makes one HTTP exchange. The API client joins and cleans paths, so the
+// URL is put into the request after it did.
+func (c *client) send(ctx context.Context, k call, u *url.URL, query url.Values) (*http.Response, error) {
+	shape := func(r *api.Request) {
+		r.Method, r.URL, r.Host, r.Params = k.method, u, u.Host, query
+		r.ClientToken = k.token.Reveal()
+		r.Headers = http.Header{
+			api.RequestHeaderName: {"true"},
+			"User-Agent":          {c.config.UserAgent},
+		}
+		if k.namespace != "" {
+			r.Headers.Set(api.NamespaceHeaderName, k.namespace)
+		}
+		if k.correlation != "" {
+			r.Headers.Set(headerCorrelation, k.correlation)
+		}
+		if k.body != nil {
+			r.BodyBytes = k.body
+			r.Headers.Set("Content-Type", "application/json")
+		}
+	}
+	resp, err := c.api.WithRequestCallbacks(shape).Logical().ReadRawWithContext(ctx, "")
+	var refused *api.ResponseError
+	if errors.As(err, &refused) { // its body is still there to read
+		err = nil
+	}
+	if err != nil {
+		if resp != nil && resp.Body != nil {
+			_ = resp.Body.Close()
+		}
+		return nil, err
+	}
+	return resp.Response, nil
+}
+
+func (c *client) read(resp *http.Response) (*reply, error) {
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return nil, err
+	}
+	return &reply{
+		status:      resp.StatusCode,
+		contentType: resp.Header.Get("Content-Type"),
+		retryAfter:  parseRetryAfter(resp.Header.Get("Retry-After"), c.config.Now()),
+		body:        body,
+	}, nil
+}
+
+func isRedirect(status int) bool {
+	switch status {
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return true
+	}
+	return false
+}
+
+// follow checks where the server sends us. The Vault token or the pod's goes
+// there, so it must be a server that a class could have named, and no less
+// protected.
+func (c *client) follow(from *url.URL, resp *http.Response) (*url.URL, error) {
+	to, err := resp.Location()
+	if err != nil {
+		return nil, fault.New(fault.BadAnswer, "redirected with status %d without a usable Location", resp.StatusCode)
+	}
+	if !to.IsAbs() || to.Host == "" {
+		to = from.ResolveReference(to)
+	}
+	server := url.URL{Scheme: to.Scheme, Host: to.Host}
+	a, err := parseAddress(server.String())
+	switch {
+	case err != nil || to.User != nil:
+		return nil, fault.New(fault.BadAnswer, "redirected to what is no http or https URL")
+	case from.Scheme == "https" && a.scheme != "https":
+		return nil, fault.New(fault.BadAnswer, "redirected from https to %s", a).
+			WithHint("set api_addr of the Vault servers to their https address")
+	case !c.allowed.allows(a) && !strings.EqualFold(from.Host, to.Host):
+		return nil, fault.New(fault.NotAllowed, "redirected to %s, which this node's operator does not allow", a).
+			WithHint("allow the addresses of all Vault servers, or set their api_addr to the allowed one")
+	}
+	return to, nil
+}

@@ -1,0 +1,228 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// parallel bounds the requests of one Fetch at a time.
+const parallel = 16
+
+// fetch is one run over one volume.
+type fetch struct {
+	*Provider
+	request     provider.Request
+	spec        *spec
+	volume      *volume
+	endpoint    *endpoint
+	began       time.Time
+	correlation string
+
+	rejoining sync.Mutex
+}
+
+// result is the answer to one request, and when to look again.
+type result struct {
+	*reading
+	due  time.Time
+	ends time.Time // of a credential; zero for what has no end
+	err  error
+}
+
+func (f *fetch) now() time.Time  { return f.config.Now() }
+func (f *fetch) chance() float64 { return f.config.Jitter() }
+
+func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
+	if err := f.join(); err != nil {
+		return nil, err
+	}
+	f.volume.prune(f.began)
+	f.volume.forget(f.spec)
+	results, err := f.obtainAll(ctx)
+	f.config.Logger.Debug("fetched", "volume", f.request.Volume, "pod", f.request.Pod.String(), "class", f.spec.class.String(),
+		"address", f.spec.login.target.address.String(), "requests", len(f.spec.requests), "correlation", f.correlation, "error", err)
+	if err != nil {
+		return nil, err
+	}
+	return f.payload(results)
+}
+
+// join puts the volume into the group of its identity. A volume that is in
+// one already needs no valid service account token, until it has to log in.
+func (f *fetch) join() error {
+	token, err := f.request.Tokens.For(f.spec.login.audience, f.began)
+	claims := token.Claims
+	old := f.volume.currentGroup()
+	if err != nil {
+		if old == nil || old.key.login != f.spec.login || f.volume.pod != f.request.Pod {
+			return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
+		}
+		return nil
+	}
+	f.enter(f.learned.identify(f.spec.login, f.request.Pod, claims))
+	return nil
+}
+
+// enter changes the volume's group if the key is another one.
+func (f *fetch) enter(key identityKey) {
+	v := f.volume
+	old := v.currentGroup()
+	if old != nil && old.key == key && v.pod == f.request.Pod {
+		return
+	}
+	// Another view of the same identity, as after the first login with a
+	// pod-bound role, does not touch what the volume holds by itself.
+	same := old != nil && v.pod == f.request.Pod && sameIdentity(old.key, key)
+	left := f.groups.leave(old, v.id)
+	if old != nil && !same {
+		v.retire()
+	}
+	v.giveBack(left) // to be revoked with the volume
+	g := f.groups.join(key, v.id)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.group, v.pod = g, f.request.Pod
+}
+
+func sameIdentity(a, b identityKey) bool {
+	a.pod, b.pod = "", ""
+	return a == b
+}
+
+// rejoin follows what a login taught about the identity.
+func (f *fetch) rejoin() *group {
+	f.rejoining.Lock()
+	defer f.rejoining.Unlock()
+	key := f.volume.currentGroup().key
+	if f.learned.isBound(key.login) {
+		key.pod = f.request.Pod.UID
+	}
+	f.enter(key)
+	return f.volume.currentGroup()
+}
+
+func (f *fetch) obtainAll(ctx context.Context) (map[*request]result, error) {
+	results := make([]result, len(f.spec.requests))
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(parallel)
+	for i, r := range f.spec.requests {
+		work.Go(func() error {
+			results[i] = f.obtain(ctx, r)
+			return results[i].err
+		})
+	}
+	err := work.Wait()
+	byRequest := make(map[*request]result, len(results))
+	var failed []error
+	for i, r := range f.spec.requests {
+		byRequest[r] = results[i]
+		if e := results[i].err; e != nil && fault.Of(e) != fault.Canceled {
+			failed = append(failed, fmt.Errorf("%s: %w", f.names(r), e))
+		}
+	}
+	switch {
+	case err == nil:
+		return byRequest, nil
+	case len(failed) == 0:
+		return nil, err
+	}
+	return nil, joined(failed)
+}
+
+// joined makes one error of all that failed. The first one's reason counts,
+// and a word of the store on when to come back.
+func joined(failed []error) error {
+	first := failed[0]
+	if len(failed) == 1 {
+		return first
+	}
+	text := make([]any, 0, len(failed))
+	for _, err := range failed {
+		text = append(text, err)
+	}
+	all := fault.New(fault.Of(first), "%w", errors.Join(failed...))
+	for _, err := range failed {
+		all.RetryAfter = max(all.RetryAfter, fault.RetryAfter(err))
+	}
+	return all
+}
+
+// names are the objects that a request is made for.
+func (f *fetch) names(r *request) string {
+	for _, o := range f.spec.objects {
+		if o.request == r {
+			return o.String()
+		}
+	}
+	return "spec.parameters.objects"
+}
+
+// optional tells whether all that the request is made for may be missing.
+func (f *fetch) optional(r *request) bool {
+	return !slices.ContainsFunc(f.spec.objects, func(o *object) bool { return o.request == r && !o.optional })
+}
+
+// payload makes the files: all of them, or an error.
+func (f *fetch) payload(results map[*request]result) (*provider.Payload, error) {
+	out := &provider.Payload{Warnings: slices.Clone(f.spec.warnings)}
+	views := make(map[*request]opened, len(results))
+	for _, r := range f.spec.requests {
+		res := results[r]
+		out.RefreshAt = earliest(out.RefreshAt, res.due)
+		if res.absent {
+			continue
+		}
+		view, err := res.answer.open()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", f.names(r), err)
+		}
+		views[r] = view
+		for _, w := range res.answer.warnings {
+			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s: the server says: %s", f.names(r), r, scrub(w, nil)))
+		}
+	}
+	for _, o := range f.spec.objects {
+		res := results[o.request]
+		if res.absent {
+			continue
+		}
+		value, err := views[o.request].value(o)
+		if o.optional && fault.Of(err) == fault.NotFound && err != nil {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o, err)
+		}
+		f.add(out, o, res, value)
+	}
+	return out, nil
+}
+
+func (f *fetch) add(out *provider.Payload, o *object, res result, value []byte) {
+	version := versionOf(f.config.VersionKey.Reveal(), f.spec, o, res.answer, value)
+	out.Files = append(out.Files, provider.File{Path: o.name, Mode: o.mode, Contents: secret.NewBytes(value)})
+	out.Versions = append(out.Versions, provider.Version{ID: o.name, Version: version})
+	if !res.ends.IsZero() {
+		out.Leases = append(out.Leases, provider.Lease{Object: o.name, ID: res.answer.leaseID, Expires: res.ends})
+	}
+}
+
+// serviceAccountToken is the pod's newest one.
+func (f *fetch) serviceAccountToken() (identity.Token, error) {
+	t, err := f.request.Tokens.For(f.spec.login.audience, f.now())
+	if err != nil {
+		return t, fmt.Errorf("logging in to %s: %w", f.spec.login.target.address, err)
+	}
+	return t, nil
+}

@@ -1,0 +1,124 @@
+package vault
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// holder has credentials that were made for it: for one volume or, with
+// credentialScope serviceAccount, for one identity. Their leases hang on the
+// holder's own Vault tokens, so revoking those ends what is the holder's and
+// nothing else.
+type holder struct {
+	work     flights[string, *held]
+	logins   flights[struct{}, *token]
+	renewals flights[*token, bool]
+
+	mu     sync.Mutex
+	tokens []*token // the newest is last; older ones live out their leases
+	held   map[string]*held
+}
+
+// held is one credential. It is replaced, never changed.
+type held struct {
+	*reading
+	due   time.Time
+	ends  time.Time
+	token *token // that the lease hangs on; nil without a lease
+	// replace tells that the lease cannot be extended any more.
+	replace bool
+}
+
+func newHolder() *holder { return &holder{held: map[string]*held{}} }
+
+func (h *holder) get(id string) *held {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.held[id]
+}
+
+func (h *holder) put(id string, c *held) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.held[id] = c
+}
+
+// forget drops credentials of requests that are no longer made. Their leases
+// are not renewed, so they end by themselves or with the token.
+func (h *holder) forget(keep map[string]bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id := range h.held {
+		if !keep[id] {
+			delete(h.held, id)
+		}
+	}
+}
+
+// parent is the newest token; nil if none lives.
+func (h *holder) parent(now time.Time) *token {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tokens = slices.DeleteFunc(h.tokens, func(t *token) bool { return !t.alive(now) })
+	if len(h.tokens) == 0 {
+		return nil
+	}
+	return h.tokens[len(h.tokens)-1]
+}
+
+// add makes t the parent of what comes.
+func (h *holder) add(t *token) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !slices.Contains(h.tokens, t) {
+		h.tokens = append(h.tokens, t)
+	}
+}
+
+func (h *holder) remove(t *token) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.tokens = slices.DeleteFunc(h.tokens, func(o *token) bool { return o == t })
+}
+
+// takeTokens empties the holder.
+func (h *holder) takeTokens() []*token {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	tokens := h.tokens
+	h.tokens, h.held = nil, map[string]*held{}
+	return tokens
+}
+
+// newHeld notes a credential that was just made.
+func newHeld(rd *reading, t *token, interval time.Duration, chance float64) *held {
+	c := &held{reading: rd, ends: rd.end, due: dueAt(rd.kind, rd.at, rd.end, interval, chance)}
+	if rd.kind == leased {
+		c.token = t
+	}
+	return c
+}
+
+// dueTime is when something has to be done for it: for the lease, or for the
+// token that the lease dies with.
+func (c *held) dueTime() time.Time {
+	if c.token == nil {
+		return c.due
+	}
+	if t := c.token.dueTime(); !t.IsZero() && t.Before(c.due) {
+		return t
+	}
+	return c.due
+}
+
+// renewed is the credential after its lease was extended.
+func (c *held) renewed(now time.Time, granted time.Duration, chance float64) *held {
+	next := *c
+	next.ends = now.Add(granted)
+	next.due = twoThirds(now, next.ends, chance)
+	if fellShort(c.answer.duration, granted) {
+		next.replace, next.due = true, now
+	}
+	return &next
+}

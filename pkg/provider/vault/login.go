@@ -1,0 +1,169 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// session is the group's token for reads: the one that is there, renewed if
+// it is due, or that of a new login. A stale one is not taken.
+func (f *fetch) session(ctx context.Context, g *group, stale *token) (*token, error) {
+	if t := g.current(f.now(), stale); t != nil {
+		if due, _ := t.isDue(f.now()); !due {
+			return t, nil
+		}
+	}
+	t, _, err := g.logins.do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
+		if t := g.current(f.now(), stale); t != nil && f.extended(ctx, t) {
+			return t, nil
+		}
+		return f.loginGroup(ctx, g)
+	})
+	return t, err
+}
+
+// extended renews a token that is due. It tells whether the token is good for
+// further use without a new login.
+func (f *fetch) extended(ctx context.Context, t *token) bool {
+	due, final := t.isDue(f.now())
+	if !due {
+		return true
+	}
+	if final {
+		return false
+	}
+	if err := f.renewSelf(ctx, t); err != nil {
+		return fault.Of(err).Outage() && t.alive(f.now()) // it still lives: the read tells more
+	}
+	due, _ = t.isDue(f.now())
+	return !due
+}
+
+// renewSelf asks for as long a life as before.
+func (f *fetch) renewSelf(ctx context.Context, t *token) error {
+	reply, err := f.client.do(ctx, f.call(t, http.MethodPost, "auth/token/renew-self", nil, []byte("{}")))
+	if err != nil {
+		return fmt.Errorf("renewing the Vault token: %w", err)
+	}
+	var body struct {
+		Auth *authInfo `json:"auth"`
+	}
+	if json.Unmarshal(reply.body, &body) != nil || body.Auth == nil {
+		return fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", t.login.target.address)
+	}
+	t.extend(f.now(), body.Auth.ttl(), f.chance())
+	return nil
+}
+
+// loginGroup logs in for the group. Where the answer shows that the identity
+// is the pod's own, the token goes to the pod's group instead.
+func (f *fetch) loginGroup(ctx context.Context, g *group) (*token, error) {
+	if g.key.pod == "" && f.learned.isBound(g.key.login) {
+		return nil, errPodBound
+	}
+	t, bound, err := f.login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if bound && g.key.pod == "" {
+		f.learned.setBound(g.key.login)
+		f.supersede(f.rejoin(), t)
+		return nil, errPodBound
+	}
+	f.supersede(g, t)
+	return t, nil
+}
+
+// supersede makes t the group's token. An earlier one that still lives is
+// revoked with this volume, since others may be in the middle of using it.
+func (f *fetch) supersede(g *group, t *token) {
+	if old := g.adopt(t, f.now()); old != nil {
+		f.volume.giveBack([]*token{old})
+	}
+}
+
+// login logs in as the pod.
+func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
+	l := f.spec.login
+	account, err := f.serviceAccountToken()
+	if err != nil {
+		return nil, false, err
+	}
+	body, err := json.Marshal(map[string]string{"role": l.role, "jwt": account.JWT.Reveal()})
+	if err != nil {
+		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
+	}
+	reply, err := f.client.do(ctx, call{
+		endpoint: f.endpoint, namespace: l.namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
+		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT},
+	})
+	if err != nil {
+		return nil, false, f.explainLogin(err)
+	}
+	info, err := loginInfo(reply)
+	if err != nil {
+		return nil, false, f.explainLogin(err)
+	}
+	t = newToken(l, info, f.now(), f.chance())
+	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.address.String(), "mount", l.mount,
+		"role", l.role, "jti", account.Claims.ID, "correlation", f.correlation)
+	return t, info.podBound(l.sharing, f.request.Pod, account.Claims.ServiceAccountUID), nil
+}
+
+func loginInfo(reply *reply) (authInfo, error) {
+	var body struct {
+		Auth *authInfo `json:"auth"`
+	}
+	switch {
+	case json.Unmarshal(reply.body, &body) != nil:
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer is not Vault's JSON (%s, %d bytes)", describeType(reply.contentType), len(reply.body))
+	case body.Auth == nil:
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer holds no Vault token")
+	case !isNull(body.Auth.MFA):
+		return authInfo{}, fault.New(fault.Denied, "the role asks for a second factor").WithHint("a pod has none: except the role from login MFA")
+	case body.Auth.Token == "" || hasControl(body.Auth.Token):
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer holds no usable Vault token")
+	}
+	return *body.Auth, nil
+}
+
+// explainLogin adds what was attempted, as whom, and what to look at.
+func (f *fetch) explainLogin(err error) error {
+	l, pod := f.spec.login, f.request.Pod
+	out := fault.New(fault.Of(err), "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q: %w",
+		l.mount, l.role, f.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience, err)
+	out.RetryAfter = fault.RetryAfter(err)
+	var said *fault.Error
+	if errors.As(err, &said) && said.Hint != "" {
+		return out
+	}
+	return out.WithHint("%s", hintOfLogin(out.Reason, err.Error(), l, pod))
+}
+
+func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) string {
+	words = strings.ToLower(words)
+	says := func(part string) bool { return strings.Contains(words, part) }
+	role := fmt.Sprintf("auth/%s/role/%s", l.mount, l.role)
+	switch {
+	case says("invalid role name"), says("role") && says("could not be found"):
+		return "there is no " + role + ": create it, or correct spec.parameters.roleName"
+	case says("service account name not authorized"):
+		return fmt.Sprintf("bound_service_account_names of %s must hold %s", role, pod.ServiceAccount)
+	case says("namespace not authorized"):
+		return fmt.Sprintf("bound_service_account_namespaces of %s must hold %s", role, pod.Namespace)
+	case says("audience"):
+		return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one", role, l.audience)
+	case reason == fault.Denied:
+		return fmt.Sprintf("is an auth method mounted at auth/%s, and can it verify service account tokens of this cluster?", l.mount)
+	}
+	return ""
+}

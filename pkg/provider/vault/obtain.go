@@ -1,0 +1,172 @@
+package vault
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// errPodBound tells that the identity turned out to be the pod's own.
+var errPodBound = errors.New("the login is bound to the pod")
+
+// errNotShared tells that another volume's answer is not for this one.
+var errNotShared = errors.New("the answer was made for another volume")
+
+// maxTurns bounds how often a request changes its way as answers teach what
+// it is.
+const maxTurns = 4
+
+// obtain answers one request, with as little work as will do.
+func (f *fetch) obtain(ctx context.Context, r *request) (res result) {
+	for range maxTurns {
+		res = f.obtainOnce(ctx, r)
+		switch {
+		case errors.Is(res.err, errPodBound):
+			f.rejoin()
+		case !errors.Is(res.err, errNotShared):
+			return res
+		}
+	}
+	return result{err: fault.New(fault.Internal, "reading %s: its kind keeps changing", r)}
+}
+
+func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
+	h := f.holder()
+	if h.get(r.id) != nil {
+		return f.held(ctx, h, r)
+	}
+	if rd := f.volume.lastReading(r.id); rd != nil && !f.request.Fresh && (!rd.absent || f.optional(r)) {
+		if due := f.dueOf(rd); recentEnough(rd.kind, rd.asked, due, f.began, true) {
+			return result{reading: rd, due: due}
+		}
+	}
+	if f.mints(r) {
+		return f.held(ctx, h, r)
+	}
+	rd, err := f.shared(ctx, r)
+	if err != nil {
+		return result{err: err}
+	}
+	if !rd.kind.shareable() { // what we led made a credential: it is ours
+		return f.held(ctx, h, r)
+	}
+	f.volume.keep(r.id, rd)
+	return result{reading: rd, due: f.dueOf(rd)}
+}
+
+// dueOf is when a polled or static reading is to be had anew.
+func (f *fetch) dueOf(rd *reading) time.Time {
+	if rd.kind == static {
+		return rd.due
+	}
+	return dueAt(rd.kind, rd.asked, rd.end, f.spec.interval, 0)
+}
+
+// holder is whose a credential would be.
+func (f *fetch) holder() *holder {
+	if f.spec.scope == class.ScopeServiceAccount {
+		return f.volume.currentGroup().holder
+	}
+	return f.volume.holder
+}
+
+// mints tells whether the request is made for a holder alone: it is known to
+// make a credential, or it may, since it is not a GET.
+func (f *fetch) mints(r *request) bool {
+	if k, ok := f.learned.kindOf(f.spec.login, r); ok {
+		return !k.shareable() || r.method != http.MethodGet
+	}
+	return r.method != http.MethodGet || looksLeased(r)
+}
+
+// leases tells whether the answer will have a lease, as far as is known.
+func (f *fetch) leases(r *request) bool {
+	if k, ok := f.learned.kindOf(f.spec.login, r); ok {
+		return k == leased
+	}
+	return looksLeased(r)
+}
+
+// looksLeased recognises <mount>/creds/<role>, which is how the engines of
+// databases, clouds and brokers name what they lease.
+func looksLeased(r *request) bool {
+	elements := strings.Split(r.path, "/")
+	n := len(elements)
+	return n >= 3 && elements[n-2] == "creds" && !strings.Contains(r.path, "/data/")
+}
+
+// shared answers a request whose answer is alike for the whole group.
+func (f *fetch) shared(ctx context.Context, r *request) (*reading, error) {
+	g := f.volume.currentGroup()
+	var since time.Time
+	if f.request.Fresh {
+		since = f.began
+	}
+	if rd := f.fromGroup(g, r); rd != nil {
+		return rd, nil
+	}
+	rd, led, err := g.reads.do(ctx, r.id, f.now, since, func() (*reading, error) {
+		if rd := f.fromGroup(g, r); rd != nil {
+			return rd, nil
+		}
+		return f.readShared(ctx, g, r)
+	})
+	switch {
+	case err != nil:
+		return nil, err
+	case !led && (!rd.kind.shareable() || (rd.absent && !f.optional(r))):
+		return nil, errNotShared
+	}
+	return rd, nil
+}
+
+// fromGroup is an answer that another volume of the group had lately.
+func (f *fetch) fromGroup(g *group, r *request) *reading {
+	rd := g.lastReading(r.id)
+	if rd == nil || !rd.kind.shareable() || (rd.absent && !f.optional(r)) {
+		return nil
+	}
+	if f.request.Fresh {
+		if rd.asked.After(f.began) {
+			return rd
+		}
+		return nil
+	}
+	if recentEnough(rd.kind, rd.asked, f.dueOf(rd), f.now(), false) {
+		return rd
+	}
+	return nil
+}
+
+// readShared asks the store: for the version only where that will do.
+func (f *fetch) readShared(ctx context.Context, g *group, r *request) (*reading, error) {
+	if rd := f.unchanged(ctx, g, r); rd != nil {
+		g.remember(r.id, rd)
+		return rd, nil
+	}
+	rd, err := f.readWithLogin(ctx, g, r)
+	if err != nil {
+		return nil, err
+	}
+	if rd.kind.shareable() {
+		g.remember(r.id, rd)
+		return rd, nil
+	}
+	f.take(g, r, rd)
+	return rd, nil
+}
+
+// take makes a credential that came unexpectedly the volume's own. The token
+// that it hangs on goes with it, so that it can be revoked with the volume.
+func (f *fetch) take(g *group, r *request, rd *reading) {
+	h := f.holder()
+	if rd.kind == leased && g.claim(rd.token) {
+		h.add(rd.token)
+	}
+	h.put(r.id, newHeld(rd, rd.token, f.spec.interval, f.chance()))
+}

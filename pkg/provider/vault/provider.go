@@ -1,0 +1,106 @@
+package vault
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+)
+
+// Provider implements provider.Provider, Releaser, Keeper and Validator. It
+// has no goroutines of its own: all work is done by its callers.
+type Provider struct {
+	config    Config
+	allowed   allowlist
+	client    *client
+	specs     specs
+	endpoints endpoints
+	volumes   volumes
+	groups    groups
+	learned   learned
+}
+
+var (
+	_ provider.Provider  = (*Provider)(nil)
+	_ provider.Releaser  = (*Provider)(nil)
+	_ provider.Keeper    = (*Provider)(nil)
+	_ provider.Validator = (*Provider)(nil)
+)
+
+// New checks the configuration. It starts nothing and asks nobody.
+func New(c Config) (*Provider, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	var fallback address
+	if c.DefaultAddress != "" {
+		a, err := parseAddress(c.DefaultAddress)
+		if err != nil {
+			return nil, fmt.Errorf("vault: default address: %w", err)
+		}
+		fallback = a
+	}
+	if _, err := parseMount(c.DefaultAuthMount); err != nil {
+		return nil, fmt.Errorf("vault: default auth mount %q: %w", c.DefaultAuthMount, err)
+	}
+	allowed, err := parseAllowlist(c.AllowedAddresses, fallback)
+	if err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
+	p := &Provider{
+		config: c, allowed: allowed,
+		specs:     specs{byID: map[specID]*spec{}},
+		endpoints: endpoints{known: map[target]*endpoint{}},
+		volumes:   volumes{byID: map[string]*volume{}},
+		groups:    groups{byKey: map[identityKey]*group{}},
+		learned:   learned{kinds: map[requestKey]kind{}, bound: map[login]bool{}},
+	}
+	p.client, err = newClient(&p.config, allowed)
+	return p, err
+}
+
+// Fetch implements provider.Provider.
+//
+//  1. The class is parsed, or found parsed.
+//  2. The volume joins the group of its identity.
+//  3. Each distinct request is answered: from what the volume or the group
+//     has, by renewing a lease, or by the store. They run in parallel.
+//  4. The files are made of the answers.
+//
+// What step 3 achieved is kept when a part of it fails, so that the next call
+// makes no second credential.
+func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
+	s, err := p.spec(r)
+	if err != nil {
+		return nil, err
+	}
+	e, err := p.endpoints.get(s.login.target, &p.config)
+	if err != nil {
+		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
+	}
+	v := p.volumes.get(r.Volume)
+	if err := v.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer v.leave()
+	ctx, done := v.untilGone(ctx)
+	defer done()
+	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.config.Now(), correlation: newCorrelation()}
+	return f.run(ctx)
+}
+
+func (p *Provider) spec(r provider.Request) (*spec, error) {
+	return p.specs.get(r.Class, func() (*spec, error) { return newSpec(&p.config, p.allowed, r.Class) })
+}
+
+// newCorrelation is a random id that joins our log with the store's audit.
+func newCorrelation() string {
+	id := make([]byte, 16)
+	_, _ = rand.Read(id)
+	return hex.EncodeToString(id)
+}
+
+// Close ends the idle connections. The Provider can still be used.
+func (p *Provider) Close() { p.endpoints.close() }

@@ -1,0 +1,213 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// staticTries is how often a static role is asked again while its password is
+// being rotated.
+const staticTries = 4
+
+// call makes a request's call with a Vault token.
+func (f *fetch) call(t *token, method, path string, query url.Values, body []byte) call {
+	return call{
+		endpoint: f.endpoint, namespace: f.spec.login.namespace, token: t.value,
+		method: method, path: path, query: query, body: body,
+		correlation: f.correlation, secrets: f.secrets(t),
+	}
+}
+
+// secrets are what a hostile server could say back to us.
+func (f *fetch) secrets(t *token) []secret.String {
+	list := []secret.String{t.value}
+	for _, sa := range f.request.Tokens {
+		list = append(list, sa.JWT)
+	}
+	return list
+}
+
+// readWithLogin asks with the group's token. A denial may be the token's, which
+// can have been revoked, or be older than a change of the role: then one new
+// login is tried.
+func (f *fetch) readWithLogin(ctx context.Context, g *group, r *request) (*reading, error) {
+	var stale *token
+	for {
+		t, err := f.session(ctx, g, stale)
+		if err != nil {
+			return nil, err
+		}
+		rd, err := f.ask(ctx, t, r)
+		if err == nil || fault.Of(err) != fault.Denied || stale != nil || f.now().Sub(t.born) < youngToken {
+			return rd, err
+		}
+		stale = t
+	}
+}
+
+// ask makes the request and understands the answer.
+func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error) {
+	for n := 0; ; n++ {
+		rd, err := f.askOnce(ctx, t, r)
+		if err != nil {
+			if fault.Of(err) == fault.NotFound && f.optional(r) {
+				now := f.now()
+				return &reading{asked: now, at: now, absent: true, token: t}, nil
+			}
+			return nil, err
+		}
+		f.learned.setKind(f.spec.login, r, rd.kind)
+		if rd.kind != static || rd.end.After(rd.at) || n >= staticTries {
+			return rd, nil
+		}
+		// The password is being rotated: in a moment there is a new one.
+		if sleep(ctx, pause(2*f.config.RetryBase, n, 0, f.chance())) != nil {
+			return rd, nil
+		}
+	}
+}
+
+func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, error) {
+	k := f.call(t, r.method, r.path, r.query, r.body)
+	k.mints = r.method != http.MethodGet || f.mints(r)
+	asked := f.now()
+	reply, err := f.client.do(ctx, k)
+	if err != nil {
+		return nil, f.explainRead(r, reply, err)
+	}
+	at := f.now()
+	a, err := decodeAnswer(reply.body, reply.contentType)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.address, err)
+	}
+	is, end := classify(r, a, at)
+	rd := &reading{answer: a, kind: is, asked: asked, at: at, end: end, token: t}
+	if is == static {
+		rd.due = dueAt(is, at, end, f.spec.interval, f.chance())
+	}
+	return rd, nil
+}
+
+// explainRead adds what was attempted, and what a person can do about it.
+func (f *fetch) explainRead(r *request, reply *reply, err error) error {
+	out := fault.New(fault.Of(err), "reading %s%s: %w", r, f.inNamespace(), err)
+	out.RetryAfter = fault.RetryAfter(err)
+	switch out.Reason {
+	case fault.Denied:
+		capability := "read"
+		if r.method != http.MethodGet {
+			capability = "update"
+		}
+		return out.WithHint("the policies of role %q must grant %s on %q", f.spec.login.role, capability, r.path)
+	case fault.NotFound:
+		if gone := deletedVersion(reply); gone != "" {
+			return out.WithHint("%s", gone)
+		}
+		return out.WithHint("nothing is stored there, or no engine is mounted there; the path of a KV version 2 secret has data/ after the mount")
+	}
+	return out
+}
+
+func (f *fetch) inNamespace() string {
+	if f.spec.login.namespace == "" {
+		return ""
+	}
+	return fmt.Sprintf(" in namespace %q", f.spec.login.namespace)
+}
+
+// deletedVersion explains a KV v2 secret that is not there any more.
+func deletedVersion(r *reply) string {
+	var body struct {
+		Data struct {
+			Metadata struct {
+				Version   json.Number `json:"version"`
+				Deleted   string      `json:"deletion_time"`
+				Destroyed bool        `json:"destroyed"`
+			} `json:"metadata"`
+		} `json:"data"`
+	}
+	if r == nil || json.Unmarshal(r.body, &body) != nil {
+		return ""
+	}
+	m := body.Data.Metadata
+	switch {
+	case m.Destroyed:
+		return fmt.Sprintf("version %s was destroyed", m.Version)
+	case m.Deleted != "":
+		if at, err := time.Parse(time.RFC3339Nano, m.Deleted); err == nil {
+			return fmt.Sprintf("version %s was deleted at %s; it can be undeleted", m.Version, at.UTC().Format(time.RFC3339))
+		}
+	}
+	return ""
+}
+
+// unchanged looks at the metadata of a KV v2 secret that was read before. It
+// returns the earlier answer, as of now, if that is still the current one.
+func (f *fetch) unchanged(ctx context.Context, g *group, r *request) *reading {
+	before := g.lastReading(r.id)
+	if before == nil {
+		before = f.volume.lastReading(r.id)
+	}
+	path, ok := metadataPath(r)
+	if !ok || before == nil || before.absent || !before.answer.kv.known() || f.request.Fresh || g.hasNoMetadata(r.id) {
+		return nil
+	}
+	t := g.current(f.now(), nil)
+	if t == nil {
+		return nil // the login is due: the read takes care of it
+	}
+	asked := f.now()
+	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, path, nil, nil))
+	if err != nil {
+		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
+			g.setNoMetadata(r.id)
+		}
+		return nil
+	}
+	if currentVersion(reply.body) != before.answer.kv {
+		return nil
+	}
+	now := *before
+	now.asked, now.at, now.token = asked, f.now(), t
+	return &now
+}
+
+// metadataPath is where KV v2 tells the versions. It is not known where an
+// object wants more than the data, where the class asks for a version, or
+// where it is not clear which part of the path is the mount's.
+func metadataPath(r *request) (string, bool) {
+	if r.whole || len(r.query) > 0 || r.method != http.MethodGet || strings.Count("/"+r.path+"/", "/data/") != 1 {
+		return "", false
+	}
+	return strings.Replace(r.path, "/data/", "/metadata/", 1), strings.Contains(r.path, "/data/")
+}
+
+// currentVersion is that of a secret's metadata; zero if it is deleted.
+func currentVersion(body []byte) kvVersion {
+	var m struct {
+		Data struct {
+			Current  json.Number `json:"current_version"`
+			Versions map[string]struct {
+				Created   string `json:"created_time"`
+				Deleted   string `json:"deletion_time"`
+				Destroyed bool   `json:"destroyed"`
+			} `json:"versions"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &m) != nil {
+		return kvVersion{}
+	}
+	v, ok := m.Data.Versions[m.Data.Current.String()]
+	if !ok || v.Destroyed || v.Deleted != "" {
+		return kvVersion{}
+	}
+	return kvVersion{m.Data.Current.String(), v.Created}
+}

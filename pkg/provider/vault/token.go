@@ -1,0 +1,124 @@
+package vault
+
+import (
+	"encoding/json"
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+const (
+	// youngToken is how old a Vault token must be for a denial to be put down
+	// to it, and a new login to be tried.
+	youngToken = 5 * time.Second
+	// expiryMargin is taken off a lifetime for the way to the store.
+	expiryMargin = 500 * time.Millisecond
+)
+
+// token is a Vault token.
+type token struct {
+	login     login
+	value     secret.String
+	born      time.Time
+	renewable bool
+
+	mu      sync.Mutex
+	ttl     time.Duration // granted last; 0 means for ever
+	due     time.Time     // when to renew it; zero means never
+	expires time.Time     // zero means never
+	// final tokens are replaced when they are due: renewing does not help.
+	final bool
+}
+
+// authInfo is what a login or a renewal says of the token.
+type authInfo struct {
+	Token     string            `json:"client_token"`
+	TTL       json.Number       `json:"lease_duration"`
+	Renewable bool              `json:"renewable"`
+	Type      string            `json:"token_type"`
+	Metadata  map[string]string `json:"metadata"`
+	MFA       json.RawMessage   `json:"mfa_requirement"`
+}
+
+func (a authInfo) ttl() time.Duration {
+	seconds, err := a.TTL.Float64()
+	if err != nil {
+		return 0
+	}
+	return seconds2duration(seconds)
+}
+
+func newToken(l login, a authInfo, now time.Time, chance float64) *token {
+	t := &token{login: l, value: secret.NewString(a.Token), born: now, renewable: a.Renewable && a.Type != "batch"}
+	t.final = !t.renewable
+	t.extend(now, a.ttl(), chance)
+	return t
+}
+
+// extend notes a granted lifetime. One that falls short of the last tells
+// that the token cannot be extended any more.
+func (t *token) extend(now time.Time, ttl time.Duration, chance float64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if ttl <= 0 {
+		t.ttl, t.due, t.expires = 0, time.Time{}, time.Time{}
+		return
+	}
+	if t.ttl > 0 && fellShort(t.ttl, ttl) {
+		t.final = true
+	} else {
+		t.ttl = ttl
+	}
+	t.expires = now.Add(ttl)
+	t.due = twoThirds(now, t.expires, chance)
+	if t.final && t.renewable {
+		t.due = now
+	}
+}
+
+func (t *token) alive(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.expires.IsZero() || now.Before(t.expires.Add(-expiryMargin))
+}
+
+func (t *token) isDue(now time.Time) (due, final bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.due.IsZero() && !now.Before(t.due), t.final
+}
+
+// dueTime is when to renew or replace the token; zero means never.
+func (t *token) dueTime() time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.due
+}
+
+// podBound tells whether the store took the login for more than that of the
+// service account, so that another of its pods could be answered otherwise.
+//
+// The kubernetes method proves that it did not: it names the UID of the
+// service account. Of other methods nothing is known, unless the class says
+// that they go by the service account. Where a pod's name or UID shows in the
+// login's metadata nothing is shared, whatever the class says.
+func (a authInfo) podBound(s sharing, pod identity.Pod, uid string) bool {
+	for key, value := range a.Metadata {
+		switch key {
+		case "role", "service_account_name", "service_account_namespace", "service_account_secret_name":
+			continue // may well be the same word as the pod's name
+		}
+		if value != "" && (value == pod.UID || value == pod.Name) {
+			return true
+		}
+	}
+	switch s {
+	case sharePod:
+		return true
+	case shareServiceAccount:
+		return uid == ""
+	}
+	return uid == "" || a.Metadata["service_account_uid"] != uid
+}

@@ -1,0 +1,102 @@
+// Package taint takes a start-up taint off the node once the driver can
+// serve it, so that no pod with a volume is scheduled before.
+package taint
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/rest"
+)
+
+// Remover takes the taint off.
+type Remover struct {
+	client rest.Interface
+	node   string
+	key    string
+	log    *slog.Logger
+	// ready tells why the driver cannot serve yet.
+	ready func() error
+}
+
+// New makes a Remover of the taint with that key, whatever its effect.
+func New(cluster *rest.Config, node, key string, ready func() error, log *slog.Logger) (*Remover, error) {
+	scheme := runtime.NewScheme()
+	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Node{})
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	c := rest.CopyConfig(cluster)
+	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
+	client, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("making a client for nodes: %w", err)
+	}
+	return &Remover{client, node, key, log, ready}, nil
+}
+
+const (
+	readyPoll    = 200 * time.Millisecond
+	requestLimit = 10 * time.Second
+)
+
+// Run waits until the driver is ready, takes the taint off, and ends. It goes
+// on trying while the API server does not answer.
+func (r *Remover) Run(ctx context.Context) error {
+	err := wait.PollUntilContextCancel(ctx, readyPoll, true, func(context.Context) (bool, error) { return r.ready() == nil, nil })
+	if err != nil {
+		return nil // the driver stops
+	}
+	pause := wait.Backoff{Duration: time.Second, Factor: 2, Jitter: 0.5, Steps: 1 << 20, Cap: time.Minute}
+	said := false
+	_ = wait.ExponentialBackoffWithContext(ctx, pause, func(ctx context.Context) (bool, error) {
+		err := r.remove(ctx)
+		if err != nil && !said {
+			said = true
+			r.log.Error("taking the start-up taint off the node failed, trying again", "node", r.node, "taint", r.key, "error", err)
+		}
+		return err == nil, nil
+	})
+	return nil
+}
+
+// remove patches with the resource version that was read: a taint that
+// somebody else adds meanwhile is not lost, but makes it try again.
+func (r *Remover) remove(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, requestLimit)
+	defer cancel()
+	node := &corev1.Node{}
+	if err := r.client.Get().Resource("nodes").Name(r.node).Do(ctx).Into(node); err != nil {
+		return fmt.Errorf("reading the node: %w", err)
+	}
+	keep := []corev1.Taint{}
+	for _, t := range node.Spec.Taints {
+		if t.Key != r.key {
+			keep = append(keep, t)
+		}
+	}
+	if len(keep) == len(node.Spec.Taints) {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"resourceVersion": node.ResourceVersion},
+		"spec":     map[string]any{"taints": keep},
+	})
+	if err != nil {
+		return fmt.Errorf("encoding the patch: %w", err)
+	}
+	if err := r.client.Patch(types.MergePatchType).Resource("nodes").Name(r.node).Body(patch).Do(ctx).Error(); err != nil {
+		return fmt.Errorf("patching the node: %w", err)
+	}
+	r.log.Info("took the start-up taint off the node", "node", r.node, "taint", r.key)
+	return nil
+}

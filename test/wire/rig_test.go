@@ -1,0 +1,267 @@
+// Package wire tests the whole driver through its socket: a real Vault, real
+// tmpfs mounts, and a kubelet that calls as the real one does.
+package wire
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// marker is in every secret and looked for in everything that is printed.
+const marker = "s3cr3t-marker"
+
+// rig is a node with a driver, and a Vault that knows the service account
+// shop/web, whose role web may read secret/* and kv1/*.
+type rig struct {
+	*kubelet.Kubelet
+	t        *testing.T
+	vault    *vaulttest.Server
+	issuer   *issuer.Issuer
+	dir      string
+	classDir string
+	health   string
+	log      *log
+	change   func(*node.Config)
+	stop     func()
+}
+
+// log keeps what the driver logs, for the search for secrets.
+type log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func newRig(t *testing.T, change func(*node.Config)) *rig {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts tmpfs")
+	}
+	dir, err := os.MkdirTemp("", "wire") // short, for the socket's path
+	must(t, err)
+	r := &rig{t: t, dir: dir, classDir: filepath.Join(dir, "classes"), log: &log{}, change: change}
+	t.Cleanup(r.cleanUp)
+	must(t, os.Mkdir(r.classDir, 0o700))
+	r.vault = vaulttest.New(t, vaulttest.Options{})
+	r.issuer, err = issuer.Start(t.Context(), issuer.Options{})
+	must(t, err)
+	t.Cleanup(func() { _ = r.issuer.Close() })
+	r.setUpVault()
+	r.start()
+	return r
+}
+
+func (r *rig) setUpVault() {
+	ctx, v := r.t.Context(), r.vault
+	must(r.t, v.EnableKubernetesAuth(ctx, "kubernetes", r.issuer))
+	must(r.t, v.EnableKV(ctx, "secret", 2))
+	must(r.t, v.EnableKV(ctx, "kv1", 1))
+	must(r.t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
+path "kv1/*" { capabilities = ["read"] }`))
+	must(r.t, v.Role(ctx, "kubernetes", "web", map[string]any{
+		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_ttl": "10m",
+	}))
+	r.put("db", "one")
+}
+
+func (r *rig) put(path, value string) {
+	r.t.Helper()
+	must(r.t, r.vault.PutKV2(r.t.Context(), "secret", path, map[string]any{"password": marker + "-" + value}))
+}
+
+// start runs the driver on what an earlier one left.
+func (r *rig) start() {
+	r.t.Helper()
+	socket := filepath.Join(r.dir, "csi.sock")
+	r.health = freeAddress(r.t)
+	c := node.Config{
+		Version: "test", Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + socket, RegistryDir: r.dir, ClassDir: r.classDir,
+		RefreshInterval: time.Hour, RefreshWorkers: 4, RefreshTimeout: 20 * time.Second, SizeLimit: 1 << 20, InodeLimit: 64,
+		HealthAddr: r.health, MetricsAddr: r.health, Grace: 10 * time.Second,
+		Vault: vault.Config{Name: "vault", DefaultAddress: r.vault.Address, RequestTimeout: 5 * time.Second, MaxRetries: -1},
+	}
+	c.OpenBao = c.Vault
+	c.OpenBao.Name = "openbao"
+	if r.change != nil {
+		r.change(&c)
+	}
+	n, err := node.New(c)
+	must(r.t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- n.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			r.t.Errorf("the driver failed: %v", err)
+		}
+	})
+	r.t.Cleanup(r.stop)
+	r.Kubelet, err = kubelet.Dial(filepath.Join(r.dir, "kubelet"), socket)
+	must(r.t, err)
+	k := r.Kubelet
+	r.t.Cleanup(func() { _ = k.Close() })
+	r.eventually("the driver serves", func() bool { return r.Ready() == nil })
+}
+
+// Ready asks for the plugin's info.
+func (r *rig) Ready() error {
+	_, err := kubelet.Register(r.t.Context(), filepath.Join(r.dir, "secrets-store.csi.k8s.io-reg.sock"), nil)
+	return err
+}
+
+func (r *rig) cleanUp() {
+	for _, pattern := range []string{"kubelet/pods/*/volumes/*/*/mount", "state"} {
+		mounts, _ := filepath.Glob(filepath.Join(r.dir, pattern))
+		for _, m := range mounts {
+			for unix.Unmount(m, unix.MNT_DETACH) == nil {
+			}
+		}
+	}
+	_ = os.RemoveAll(r.dir)
+	if strings.Contains(r.log.String(), marker) || strings.Contains(r.log.String(), "eyJ") {
+		r.t.Errorf("the log holds a secret or a token:\n%s", r.log)
+	}
+	if r.t.Failed() {
+		r.t.Logf("the driver's log:\n%s", r.log)
+	}
+}
+
+// class writes a class that reads secret/db, with further parameters.
+func (r *rig) class(name string, parameters ...string) {
+	r.t.Helper()
+	r.manifest(name, "- {objectName: password, secretPath: secret/data/db, secretKey: password}", parameters...)
+}
+
+func (r *rig) manifest(name, objects string, parameters ...string) {
+	r.t.Helper()
+	text := fmt.Sprintf(`apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: %s, namespace: shop}
+spec:
+  provider: vault
+  parameters:
+    roleName: web
+    objects: |
+      %s
+`, name, strings.ReplaceAll(objects, "\n", "\n      "))
+	for _, p := range parameters {
+		text += "    " + p + "\n"
+	}
+	file := filepath.Join(r.classDir, name+".yaml")
+	must(r.t, os.WriteFile(file+".new", []byte(text), 0o600))
+	must(r.t, os.Rename(file+".new", file))
+}
+
+// pod is a pod of shop with its tokens.
+func (r *rig) pod(name, account, className string) kubelet.Pod {
+	ref := issuer.PodRef{Namespace: "shop", Pod: name, PodUID: "uid-" + name, ServiceAccount: account}
+	return kubelet.Pod{
+		Namespace: "shop", Name: name, UID: "uid-" + name, ServiceAccount: account, Class: className,
+		Tokens: r.issuer.CSITokens(ref, "vault"),
+	}
+}
+
+func (r *rig) publish(p kubelet.Pod) {
+	r.t.Helper()
+	must(r.t, r.Publish(r.t.Context(), p))
+}
+
+// refuse publishes what cannot work, and wants nothing to be left of it.
+func (r *rig) refuse(p kubelet.Pod) error {
+	r.t.Helper()
+	err := r.Publish(r.t.Context(), p)
+	if err == nil {
+		r.t.Fatal("the publish succeeded")
+	}
+	if strings.Contains(err.Error(), marker) || strings.Contains(err.Error(), "eyJ") {
+		r.t.Errorf("the error holds a secret or a token: %v", err)
+	}
+	if _, serr := os.Lstat(r.Target(p)); !os.IsNotExist(serr) {
+		r.t.Errorf("the target path is left: %v", serr)
+	}
+	return err
+}
+
+func (r *rig) file(p kubelet.Pod, name string) string {
+	b, err := os.ReadFile(filepath.Join(r.Target(p), name))
+	if err != nil {
+		return err.Error()
+	}
+	return string(b)
+}
+
+func (r *rig) wantFile(p kubelet.Pod, want string) {
+	r.t.Helper()
+	if got := r.file(p, "password"); got != marker+"-"+want {
+		r.t.Errorf("the file holds %q, want %q", got, marker+"-"+want)
+	}
+}
+
+func (r *rig) get(path string) (int, string) {
+	r.t.Helper()
+	resp, err := http.Get("http://" + r.health + path)
+	must(r.t, err)
+	defer func() { _ = resp.Body.Close() }()
+	var b bytes.Buffer
+	_, err = b.ReadFrom(resp.Body)
+	must(r.t, err)
+	return resp.StatusCode, b.String()
+}
+
+func (r *rig) eventually(what string, ok func() bool) {
+	r.t.Helper()
+	deadline := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-deadline:
+			r.t.Fatalf("waited in vain until %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

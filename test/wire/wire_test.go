@@ -1,0 +1,295 @@
+package wire
+
+import (
+	"errors"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	csipb "github.com/container-storage-interface/spec/lib/go/csi"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+func TestLifeOfAVolume(t *testing.T) {
+	r := newRig(t, nil)
+	must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
+	r.manifest("secrets", `- {objectName: password, secretPath: secret/data/db, secretKey: password, filePermission: 0400}
+- {objectName: nested/user, secretPath: kv1/app, secretKey: user}`, "refreshInterval: 1s")
+	p := r.pod("web-0", "web", "secrets")
+	p.FSGroup = "2000"
+	r.publish(p)
+	r.wantFile(p, "one")
+	if got := r.file(p, "nested/user"); got != marker+"-user" {
+		t.Errorf("nested/user holds %q", got)
+	}
+	var st unix.Stat_t
+	must(t, unix.Stat(filepath.Join(r.Target(p), "password"), &st))
+	if st.Mode&0o777 != 0o440 || st.Gid != 2000 {
+		t.Errorf("mode %o, group %d", st.Mode&0o777, st.Gid)
+	}
+	stats, err := r.Node.NodeGetVolumeStats(t.Context(), &csipb.NodeGetVolumeStatsRequest{VolumeId: p.VolumeID(), VolumePath: r.Target(p)})
+	if err != nil || len(stats.GetUsage()) != 2 || stats.GetUsage()[0].GetUsed() == 0 {
+		t.Errorf("stats %v, %v", stats, err)
+	}
+	// A directory that a pod has held open since before sees the rotation.
+	dir, err := os.Open(r.Target(p))
+	must(t, err)
+	defer func() { _ = dir.Close() }()
+	r.put("db", "two")
+	r.eventually("the file is rotated", func() bool { return r.file(p, "password") == marker+"-two" })
+	fd, err := unix.Openat(int(dir.Fd()), "password", unix.O_RDONLY, 0)
+	must(t, err)
+	buf := make([]byte, 100)
+	n, err := unix.Read(fd, buf)
+	_ = unix.Close(fd)
+	if err != nil || string(buf[:n]) != marker+"-two" {
+		t.Errorf("through the open directory: %q, %v", buf[:n], err)
+	}
+	r.wantAudit("web", "secret/data/db")
+	must(t, r.Unpublish(t.Context(), p))
+	if _, err := os.Lstat(filepath.Join(r.Root, "pods", p.UID)); !os.IsNotExist(err) {
+		t.Errorf("the pod's directory is left: %v", err)
+	}
+}
+
+// wantAudit looks into Vault's audit log for who read what.
+func (r *rig) wantAudit(account, path string) {
+	r.t.Helper()
+	entries, err := r.vault.AuditEntries(r.t.Context())
+	must(r.t, err)
+	for _, e := range entries {
+		if e.Path == path && e.Metadata["service_account_name"] == account {
+			return
+		}
+	}
+	r.t.Errorf("Vault's audit log does not say that %s read %s", account, path)
+}
+
+func TestRefusals(t *testing.T) {
+	r := newRig(t, nil)
+	r.class("secrets")
+	r.class("wrong-role", "vaultNamespace: ''")
+	live := r.pod("live", "web", "secrets")
+	r.publish(live)
+	for _, tc := range []struct {
+		name  string
+		setUp func() kubelet.Pod
+		code  codes.Code
+		texts []string
+	}{
+		{"denied service account", func() kubelet.Pod { return r.pod("p", "intruder", "secrets") }, codes.PermissionDenied,
+			[]string{"failed to mount secrets store objects for pod shop/p", "service account name not authorized"}},
+		{"denied path", func() kubelet.Pod {
+			r.manifest("other", "- {objectName: a, secretPath: sys/policies/acl/web, secretKey: x}")
+			return r.pod("p", "web", "other")
+		}, codes.PermissionDenied, []string{"permission denied", "sys/policies/acl/web"}},
+		{"no such class", func() kubelet.Pod { return r.pod("p", "web", "nosuch") }, codes.NotFound,
+			[]string{"failed to get secretproviderclass shop/nosuch"}},
+		{"no tokens", func() kubelet.Pod { p := r.pod("p", "web", "secrets"); p.Tokens = ""; return p }, codes.Unauthenticated,
+			[]string{`audience "vault"`, "tokenRequests of the CSIDriver object"}},
+		{"other audience", func() kubelet.Pod {
+			p := r.pod("p", "web", "secrets")
+			p.Tokens = r.issuer.CSITokens(issuer.PodRef{Namespace: "shop", Pod: "p", ServiceAccount: "web"}, "sts.amazonaws.com")
+			return p
+		}, codes.Unauthenticated, []string{`audience "vault"`, `"sts.amazonaws.com"`}},
+		{"expired token", func() kubelet.Pod {
+			p := r.pod("p", "web", "secrets")
+			p.Tokens = r.issuer.CSITokensFor(-1e12, issuer.PodRef{Namespace: "shop", Pod: "p", ServiceAccount: "web"}, "vault")
+			return p
+		}, codes.Unauthenticated, []string{"expired"}},
+		{"no such path", func() kubelet.Pod {
+			r.manifest("other", "- {objectName: a, secretPath: secret/data/nosuch, secretKey: x}")
+			return r.pod("p", "web", "other")
+		}, codes.NotFound, []string{"secret/data/nosuch"}},
+		{"no such key", func() kubelet.Pod {
+			r.manifest("other", "- {objectName: a, secretPath: secret/data/db, secretKey: nosuch}")
+			return r.pod("p", "web", "other")
+		}, codes.NotFound, []string{"secret/data/db", "nosuch"}},
+		{"hostile name", func() kubelet.Pod {
+			r.manifest("other", "- {objectName: ../../../etc/passwd, secretPath: secret/data/db, secretKey: password}")
+			return r.pod("p", "web", "other")
+		}, codes.InvalidArgument, []string{"spec.parameters.objects[0].objectName"}},
+		{"malformed objects", func() kubelet.Pod {
+			r.manifest("other", "objectName: [")
+			return r.pod("p", "web", "other")
+		}, codes.InvalidArgument, []string{"spec.parameters.objects"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			err := r.refuse(tc.setUp())
+			if status.Code(err) != tc.code {
+				t.Errorf("code %s, want %s: %v", status.Code(err), tc.code, err)
+			}
+			for _, text := range tc.texts {
+				if !strings.Contains(err.Error(), text) {
+					t.Errorf("the error does not say %q: %v", text, err)
+				}
+			}
+			r.wantFile(live, "one")
+		})
+	}
+}
+
+func TestValueOverTheVolumesLimit(t *testing.T) {
+	r := newRig(t, nil)
+	r.class("secrets", "refreshInterval: 1s")
+	p := r.pod("web-0", "web", "secrets")
+	r.publish(p)
+	r.put("db", strings.Repeat("x", 2<<20))
+	r.eventually("the refresh has failed", func() bool { return strings.Contains(r.log.String(), "volumeSizeLimit") })
+	r.wantFile(p, "one")
+	r.class("secrets", "refreshInterval: 1s", "volumeSizeLimit: 16Mi")
+	r.eventually("the edited class lets it in", func() bool { return len(r.file(p, "password")) > 2<<20 })
+	big := strings.Repeat("y", 10<<20)
+	r.put("db", big)
+	r.eventually("a value of 10 MiB has arrived", func() bool { return r.file(p, "password") == marker+"-"+big })
+}
+
+func TestSealedVault(t *testing.T) {
+	r := newRig(t, nil)
+	r.class("secrets", "refreshInterval: 1s")
+	p := r.pod("web-0", "web", "secrets")
+	r.publish(p)
+	must(t, r.vault.Seal(t.Context()))
+	r.eventually("the refresh has failed", func() bool { return strings.Contains(r.log.String(), "refresh failed") })
+	r.wantFile(p, "one")
+	r.publish(p) // kubelet's republish of a live volume
+	err := r.refuse(r.pod("web-1", "web", "secrets"))
+	if status.Code(err) != codes.Unavailable || !strings.Contains(strings.ToLower(err.Error()), "sealed") {
+		t.Errorf("a first publish from a sealed Vault: %v", err)
+	}
+	must(t, r.vault.Unseal(t.Context()))
+	r.put("db", "two")
+	r.eventually("the file is fresh again", func() bool { return r.file(p, "password") == marker+"-two" })
+	r.eventually("the driver says so", func() bool { return strings.Contains(r.log.String(), "refresh recovered") })
+}
+
+func TestRestartOfTheDriver(t *testing.T) {
+	r := newRig(t, nil)
+	r.class("secrets")
+	var pods []kubelet.Pod
+	for _, name := range []string{"a", "b", "c"} {
+		pods = append(pods, r.pod(name, "web", "secrets"))
+		r.publish(pods[len(pods)-1])
+	}
+	r.stop()
+	mark, err := r.vault.Mark()
+	must(t, err)
+	r.start()
+	for _, p := range pods {
+		r.wantFile(p, "one")
+		r.publish(p)
+	}
+	counts, err := r.vault.CountRequests(t.Context(), mark)
+	must(t, err)
+	if n := counts.Under(""); n != 0 {
+		t.Errorf("the restart cost %d requests to Vault: %v", n, counts)
+	}
+	for _, p := range pods {
+		must(t, r.Unpublish(t.Context(), p))
+	}
+}
+
+func TestUnchangedPollLeavesTheFileAlone(t *testing.T) {
+	r := newRig(t, nil)
+	r.manifest("secrets", `- {objectName: password, secretPath: secret/data/db, secretKey: password}
+- {objectName: whole, secretPath: secret/data/db}`, "refreshInterval: 1s")
+	p := r.pod("web-0", "web", "secrets")
+	r.publish(p)
+	stat := func(name string) (st unix.Stat_t) {
+		must(t, unix.Stat(filepath.Join(r.Target(p), name), &st))
+		return st
+	}
+	before := []unix.Stat_t{stat("password"), stat("whole")}
+	polls := func() int {
+		c, err := r.vault.CountRequests(t.Context(), vaulttest.Mark{})
+		must(t, err)
+		return c.Under("secret/data/db")
+	}
+	r.eventually("it has looked three times", func() bool { return polls() >= 4 })
+	for i, name := range []string{"password", "whole"} {
+		if after := stat(name); after.Ino != before[i].Ino || after.Mtim != before[i].Mtim {
+			t.Errorf("%s was written again", name)
+		}
+	}
+}
+
+func TestHundredPodsAtOnce(t *testing.T) {
+	r := newRig(t, nil)
+	r.class("secrets")
+	const n = 100
+	errs := make([]error, n)
+	pods := make([]kubelet.Pod, n)
+	var wg sync.WaitGroup
+	for i := range n {
+		pods[i] = r.pod("p"+strings.Repeat("x", i), "web", "secrets")
+		wg.Go(func() { errs[i] = r.Publish(t.Context(), pods[i]) })
+	}
+	wg.Wait()
+	must(t, errors.Join(errs...))
+	for i := range n {
+		wg.Go(func() { errs[i] = r.Unpublish(t.Context(), pods[i]) })
+	}
+	wg.Wait()
+	must(t, errors.Join(errs...))
+	if left, _ := filepath.Glob(filepath.Join(r.Root, "pods", "*")); len(left) > 0 {
+		t.Errorf("%d pod directories are left", len(left))
+	}
+}
+
+func TestHealthAndMetrics(t *testing.T) {
+	r := newRig(t, nil)
+	r.class("secrets")
+	r.publish(r.pod("web-0", "web", "secrets"))
+	_ = r.refuse(r.pod("web-1", "intruder", "secrets"))
+	for _, path := range []string{"/healthz", "/readyz"} {
+		if code, text := r.get(path); code != http.StatusOK {
+			t.Errorf("%s: %d %s", path, code, text)
+		}
+	}
+	if _, err := kubelet.Register(t.Context(), filepath.Join(r.dir, "secrets-store.csi.k8s.io-reg.sock"), errors.New("no")); err != nil {
+		t.Fatal(err)
+	}
+	if code, text := r.get("/readyz"); code != http.StatusServiceUnavailable || !strings.Contains(text, "registration") {
+		t.Errorf("/readyz after a refused registration: %d %s", code, text)
+	}
+	_, metrics := r.get("/metrics")
+	for _, want := range []string{
+		`node_publish_total{os_type="linux",provider="vault"} 1`,
+		`node_publish_error_total{error_type="Denied",os_type="linux",provider="vault"} 1`,
+		"mayfly_volumes 1", "mayfly_volumes_failing 0",
+	} {
+		if !strings.Contains(metrics, want) {
+			t.Errorf("/metrics has no line %q", want)
+		}
+	}
+	if strings.Contains(metrics, marker) {
+		t.Error("a metric holds a secret")
+	}
+}
+
+func TestAllowedAddresses(t *testing.T) {
+	r := newRig(t, func(c *node.Config) {
+		c.Vault.AllowedAddresses = []string{"https://vault.example:8200"}
+		c.Vault.ForbidSkipVerify = true
+	})
+	r.class("default")
+	r.publish(r.pod("a", "web", "default"))
+	r.class("elsewhere", "vaultAddress: http://127.0.0.1:1")
+	if err := r.refuse(r.pod("b", "web", "elsewhere")); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "spec.parameters.vaultAddress") {
+		t.Errorf("an address off the list: %v", err)
+	}
+	r.class("unverified", `vaultSkipTLSVerify: "true"`)
+	if err := r.refuse(r.pod("c", "web", "unverified")); status.Code(err) != codes.PermissionDenied || !strings.Contains(err.Error(), "spec.parameters.vaultSkipTLSVerify") {
+		t.Errorf("a class that skips verification: %v", err)
+	}
+}
