@@ -49,6 +49,12 @@ func (f *flagSet) add(name string, env ...string) {
 	g.env[name] = strings.Join(append([]string{"MAYFLY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}, env...), " ")
 }
 
+// addWithoutEnv is for flags that ask for something else than to serve.
+func (f *flagSet) addWithoutEnv(name string) {
+	g := f.groups[len(f.groups)-1]
+	g.flags = append(g.flags, f.Lookup(name))
+}
+
 func (f *flagSet) str(p *string, name, value, usage string, env ...string) {
 	f.StringVar(p, name, value, usage)
 	f.add(name, env...)
@@ -193,7 +199,10 @@ func (f *flagSet) help(w io.Writer) {
 			if x.DefValue != "" && x.DefValue != "false" {
 				fmt.Fprintf(w, " (default %s)", x.DefValue)
 			}
-			fmt.Fprintf(w, "\n        %s\n        [%s]\n", strings.ReplaceAll(usage, "\n", "\n        "), strings.Join(strings.Fields(g.env[x.Name]), ", "))
+			fmt.Fprintf(w, "\n        %s\n", strings.ReplaceAll(usage, "\n", "\n        "))
+			if env := strings.Fields(g.env[x.Name]); len(env) > 0 {
+				fmt.Fprintf(w, "        [%s]\n", strings.Join(env, ", "))
+			}
 		}
 	}
 	fmt.Fprint(w, conclusion)

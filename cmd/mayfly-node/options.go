@@ -43,10 +43,7 @@ Examples:
 // parse reads the command line, then the environment for what it left open.
 func parse(args []string, getenv func(string) string, help io.Writer) (*options, error) {
 	o := &options{logFormat: "text"}
-	f := &flagSet{FlagSet: flag.NewFlagSet("mayfly-node", flag.ContinueOnError)}
-	f.SetOutput(io.Discard)
-	f.Usage = func() {}
-	o.declare(f)
+	f := o.declare()
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {
 		f.help(help)
@@ -64,12 +61,16 @@ func parse(args []string, getenv func(string) string, help io.Writer) (*options,
 	return o, o.finish()
 }
 
-func (o *options) declare(f *flagSet) {
+func (o *options) declare() *flagSet {
+	f := &flagSet{FlagSet: flag.NewFlagSet("mayfly-node", flag.ContinueOnError)}
+	f.SetOutput(io.Discard)
+	f.Usage = func() {}
 	o.declareKubelet(f)
 	o.declareClasses(f)
 	o.declareVolumes(f)
 	o.declareVault(f)
 	o.declareProcess(f)
+	return f
 }
 
 func (o *options) declareKubelet(f *flagSet) {
@@ -136,7 +137,7 @@ func (o *options) declareProcess(f *flagSet) {
 	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error.")
 	f.add("log-level")
 	f.BoolVar(&o.version, "version", false, "print the version and end.")
-	f.add("version")
+	f.addWithoutEnv("version")
 }
 
 // finish fills in what follows from other flags.

@@ -5,7 +5,9 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"os"
 	"strconv"
+	"strings"
 	"testing"
 
 	"google.golang.org/grpc/codes"
@@ -52,6 +54,19 @@ func TestWhatTimeMendsIsNotFinal(t *testing.T) {
 		kept := fmt.Errorf("republish: %w", &volume.KeptError{Err: fault.New(reason, "x")})
 		if c := codeOf(kept); final(c) || c == codes.OK {
 			t.Errorf("a live volume's failure %s became %s", reason, c)
+		}
+	}
+}
+
+// docs/operating.md has the same table.
+func TestDocumentedCodes(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/operating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for reason, code := range reasonCodes {
+		if row := fmt.Sprintf("\n| `%s` | %s | ", reason, code); !strings.Contains(string(doc), row) {
+			t.Errorf("docs/operating.md has no row %q", row)
 		}
 	}
 }
