@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Generates what is made of pkg/apis: the deep copies beside the types, and the
-# CRDs in deploy/crds. Give it a directory to write there instead; it then
+# CRDs in charts/mayfly/files/crds. Give it a directory to write there instead; it then
 # holds the same paths as the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -15,7 +15,7 @@ for version in v1 v1alpha1; do
   "${gen[@]}" object "paths=./$dir" "output:object:dir=$out/$dir"
 done
 
-echo "generating deploy/crds"
-mkdir -p "$out/deploy/crds"
-rm -f "$out"/deploy/crds/secrets-store.csi.x-k8s.io_*.yaml
-"${gen[@]}" crd:maxDescLen=200 "paths=./pkg/apis/..." "output:crd:dir=$out/deploy/crds"
+echo "generating charts/mayfly/files/crds"
+mkdir -p "$out/charts/mayfly/files/crds"
+rm -f "$out"/charts/mayfly/files/crds/secrets-store.csi.x-k8s.io_*.yaml
+"${gen[@]}" crd:maxDescLen=200 "paths=./pkg/apis/..." "output:crd:dir=$out/charts/mayfly/files/crds"

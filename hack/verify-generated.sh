@@ -15,8 +15,8 @@ while IFS= read -r file; do
   fi
 done < <({
   find pkg/apis -name 'zz_generated.*.go'
-  find deploy/crds -name 'secrets-store.csi.x-k8s.io_*.yaml'
-  cd "$fresh" && find pkg deploy -type f
+  find charts/mayfly/files/crds -name 'secrets-store.csi.x-k8s.io_*.yaml'
+  cd "$fresh" && find pkg charts -type f
 } | sort -u)
 
 if [ "$stale" -ne 0 ]; then

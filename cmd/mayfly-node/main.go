@@ -60,6 +60,10 @@ func serve(ctx context.Context, o *options, log *slog.Logger) error {
 	limitMemory()
 	klog.SetSlogLogger(log)
 	o.config.Logger = log
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	o.config.RefreshNow = hangup
 	n, err := node.New(o.config)
 	if err != nil {
 		return err

@@ -30,6 +30,7 @@ acts only as the pod.
 const conclusion = `
 Signals: SIGTERM and SIGINT stop the driver once running calls have finished;
 mounted volumes stay as they are, and the next process goes on with them.
+SIGHUP refreshes every volume now.
 
 Examples:
   In a cluster (the chart sets this up):

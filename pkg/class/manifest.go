@@ -15,7 +15,7 @@ import (
 
 const (
 	// MaxManifest is the most bytes that ParseManifest takes.
-	MaxManifest = 4 << 20
+	MaxManifest = 2 << 20
 	// maxExpanded bounds what a manifest's aliases make of it, in bytes: a
 	// manifest without any cannot reach it.
 	maxExpanded = 4 * MaxManifest

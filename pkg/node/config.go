@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -52,6 +53,8 @@ type Config struct {
 	// HealthAddr and MetricsAddr are where HTTP is served; empty for nowhere.
 	HealthAddr  string
 	MetricsAddr string
+	// RefreshNow has every volume refreshed at each value; nil for never.
+	RefreshNow <-chan os.Signal
 	// Grace is how long running calls may go on after the stop.
 	Grace time.Duration
 

@@ -64,7 +64,7 @@ func (n *Node) Run(ctx context.Context) error {
 	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	g, failed := errgroup.WithContext(back)
-	work := []func(context.Context) error{n.volumes.Run, n.classes.Run}
+	work := []func(context.Context) error{n.volumes.Run, n.classes.Run, n.refreshOnDemand}
 	for _, run := range append(work, n.runners...) {
 		g.Go(func() error { return ignoreCanceled(run(back)) })
 	}
@@ -78,6 +78,19 @@ func (n *Node) Run(ctx context.Context) error {
 		return n.serve(front)
 	})
 	return g.Wait()
+}
+
+// refreshOnDemand is a person's way to have everything looked at now.
+func (n *Node) refreshOnDemand(ctx context.Context) error {
+	for {
+		select {
+		case <-n.c.RefreshNow:
+			n.c.Logger.Info("refreshing every volume on demand", "volumes", n.volumes.Count())
+			n.volumes.RefreshAll()
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // joined ends when either context does.

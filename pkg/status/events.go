@@ -47,6 +47,8 @@ func (r *Reporter) observeEvent(o volume.Outcome) {
 	switch {
 	case o.Kind == volume.Published && o.Err != nil:
 		r.report(o, corev1.EventTypeWarning, MountFailed, o.Err.Error())
+	case o.Kind == volume.Refreshed && o.Emptied:
+		r.report(o, corev1.EventTypeWarning, RefreshFailed, fmt.Sprintf("class %s: %s", o.Class, o.Err))
 	case o.Kind == volume.Refreshed && o.Err != nil:
 		r.report(o, corev1.EventTypeWarning, RefreshFailed,
 			fmt.Sprintf("class %s: the volume keeps its last good content: %s", o.Class, o.Err))

@@ -43,7 +43,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	} else {
 		undo()
 		rec.Provider = done.provider
-		p.releaser.add(rec)
+		p.letGo(rec)
 		err = p.firstError(rec, had, err)
 	}
 	p.warn(rec, done.warnings)
@@ -51,6 +51,19 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	o.Changed = done.changed
 	p.Observer.Observe(o)
 	return err
+}
+
+// letGo ends what a failed publish may have got from the store. What there is
+// to end must outlive a restart.
+func (p *Publisher) letGo(rec *Record) {
+	if source, err := p.Providers.Get(rec.Provider); err == nil {
+		keep(rec, source)
+	}
+	if rec.ProviderState.Len() > 0 {
+		rec.Leaving = true
+		p.save(rec)
+	}
+	p.releaser.add(rec)
 }
 
 // firstError puts the pod in front: it is what people search their events

@@ -32,6 +32,9 @@ type Outcome struct {
 	Versions []provider.Version
 	// Changed tells whether the files were written.
 	Changed bool
+	// Emptied tells whether a denial has left the volume without files, as
+	// its class asks; else a failed refresh has left it as it was.
+	Emptied bool
 	// Err is nil on success. Whatever it says is safe to show.
 	Err error
 	// Failures counts the refreshes that failed in a row, this one included;

@@ -29,6 +29,7 @@ type passed struct {
 	// provider is who may now hold something for the volume.
 	provider string
 	changed  bool
+	emptied  bool
 	warnings []string
 }
 
@@ -53,6 +54,9 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	done.provider = c.Provider
 	payload, err := source.Fetch(ctx, w.request(c))
 	if err != nil {
+		if w.rec.published() {
+			err = p.deny(w, c, &done, err)
+		}
 		return done, err
 	}
 	done.warnings = payload.Warnings
@@ -68,6 +72,23 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	}
 	p.note(w.rec, c, source, payload)
 	return done, nil
+}
+
+// deny empties a live volume whose class asks for that when the store refuses
+// the pod. An outage is not a denial.
+func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error {
+	if c.OnDenied != class.DeniedEmpty || fault.Of(err) != fault.Denied {
+		return err
+	}
+	if perr := w.place(c); perr != nil {
+		return errors.Join(err, perr)
+	}
+	changed, werr := write(w.rec, nil)
+	if werr != nil {
+		return errors.Join(err, werr)
+	}
+	done.changed, done.emptied, w.rec.Versions = changed, true, nil
+	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }
 
 func (w pass) request(c *class.Class) provider.Request {

@@ -44,7 +44,7 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	p.save(rec)
 	p.schedule.Set(rec.ID, rec.DueAt)
 	o := p.outcome(Refreshed, rec, began, err)
-	o.Changed = done.changed
+	o.Changed, o.Emptied = done.changed, done.emptied
 	if err == nil {
 		o.Failures = before
 	}
@@ -94,6 +94,8 @@ func (p *Publisher) stillThere(rec *Record, c *class.Class) error {
 func (p *Publisher) logRefresh(o Outcome) {
 	log := p.Logger.With("volume", o.Volume, "pod", o.Pod.String(), "class", o.Class.String())
 	switch {
+	case o.Emptied && o.Changed:
+		log.Warn("refresh denied, the volume was emptied as its class asks", "error", o.Err, "retryAt", o.NextAt)
 	case o.Err != nil && o.Failures == 1:
 		log.Warn("refresh failed, the volume keeps its last good content", "reason", string(o.Reason()), "error", o.Err, "retryAt", o.NextAt)
 	case o.Err != nil:

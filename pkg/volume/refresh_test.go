@@ -92,6 +92,29 @@ func TestFailedRefreshKeepsTheContent(t *testing.T) {
 	}
 }
 
+func TestDeniedVolumeIsEmptiedWhereTheClassAsks(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	r.classes.class.OnDenied = class.DeniedEmpty
+	req := r.request("a")
+	r.publish(req)
+	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "down") })
+	r.RefreshAll()
+	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
+	r.wantFile(req, "password", "one") // an outage is not a denial
+	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") })
+	r.RefreshAll()
+	eventually(t, "the files are gone", func() bool {
+		_, err := os.Lstat(filepath.Join(req.Target, "password"))
+		return os.IsNotExist(err)
+	})
+	r.publish(req)
+	r.store.set(func(s *fakeStore) { s.fail = nil })
+	r.RefreshAll()
+	eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
+	r.wantFile(req, "password", "one")
+}
+
 func TestNewTokensWakeAFailingVolume(t *testing.T) {
 	r := newRig(t)
 	r.background()

@@ -32,14 +32,17 @@ func nextDue(now, refreshAt time.Time, interval time.Duration, chance float64) t
 	return now.Add(wait - time.Duration(float64(wait)*jitterShare*chance))
 }
 
-// retryDue is the pure rule for the refresh after a failure: an exponential
-// pause, half of it left to chance, never longer than the interval unless the
-// store itself asked for longer.
+// retryDue is the pure rule for the refresh after a failure: when the store
+// itself says, or else an exponential pause, half of it left to chance and
+// never longer than the interval. After the store's own time the volumes come
+// spread over a quarter of it.
 func retryDue(now time.Time, failures int, interval time.Duration, err error, chance float64) time.Time {
+	if after := fault.RetryAfter(err); after > 0 {
+		return now.Add(after + time.Duration(float64(after)*chance/4))
+	}
 	pause := firstRetry << min(max(failures-1, 0), 16)
 	pause = min(pause, max(interval, firstRetry))
-	pause -= time.Duration(float64(pause) * chance / 2)
-	return now.Add(max(pause, fault.RetryAfter(err)))
+	return now.Add(pause - time.Duration(float64(pause)*chance/2))
 }
 
 // chance is a number from 0 to 1.

@@ -45,6 +45,7 @@ func TestRetryDue(t *testing.T) {
 		{"half is left to chance", 3, plain, 1, 4 * time.Second},
 		{"never longer than the interval", 99, plain, 0, time.Minute},
 		{"unless the store asks", 1, asked, 0, 5 * time.Minute},
+		{"the store's word is spread, not doubled", 9, asked, 1, 75 * time.Second * 5},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := retryDue(now, tc.failures, time.Minute, tc.err, tc.chance).Sub(now); got != tc.want {

@@ -277,6 +277,20 @@ func TestHealthAndMetrics(t *testing.T) {
 	}
 }
 
+func TestRefreshOnDemand(t *testing.T) {
+	hangup := make(chan os.Signal)
+	r := newRig(t, func(c *node.Config) { c.RefreshNow = hangup })
+	r.class("secrets")
+	p := r.pod("web-0", "web", "secrets")
+	r.publish(p)
+	r.put("db", "two")
+	hangup <- unix.SIGHUP
+	r.eventually("the file is new", func() bool { return r.file(p, "password") == marker+"-two" })
+	r.put("db", "three")
+	r.class("secrets", "refreshInterval: 2h") // any edit of the class does the same
+	r.eventually("the file is new again", func() bool { return r.file(p, "password") == marker+"-three" })
+}
+
 func TestAllowedAddresses(t *testing.T) {
 	r := newRig(t, func(c *node.Config) {
 		c.Vault.AllowedAddresses = []string{"https://vault.example:8200"}

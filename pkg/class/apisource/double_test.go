@@ -48,7 +48,6 @@ type double struct {
 	events    []event
 	requests  []request
 	faults    []func(http.ResponseWriter, request, context.Context) bool
-	open      int
 	more      chan struct{} // closed when anything changes
 	stop      chan struct{} // closed when the server goes down
 	cutNow    chan struct{} // closed to cut the open watches

@@ -52,6 +52,7 @@ type fixture struct {
 	source  *apisource.Source
 	logs    *logs
 	changes chan class.Ref
+	pausing chan struct{} // told when a pause begins
 	pauses  chan time.Duration
 
 	mu  sync.Mutex
@@ -60,7 +61,7 @@ type fixture struct {
 
 func setUp(t *testing.T, c apisource.Config) *fixture {
 	t.Helper()
-	f := &fixture{T: t, api: newDouble(t), logs: &logs{}, changes: make(chan class.Ref, 1000), pauses: make(chan time.Duration), now: time.Unix(1e9, 0)}
+	f := &fixture{T: t, api: newDouble(t), logs: &logs{}, changes: make(chan class.Ref, 1000), pausing: make(chan struct{}, 1<<16), pauses: make(chan time.Duration), now: time.Unix(1e9, 0)}
 	if c.REST == nil {
 		c.REST = f.api.config()
 	}
@@ -71,6 +72,7 @@ func setUp(t *testing.T, c apisource.Config) *fixture {
 		t.Fatal(err)
 	}
 	f.source.SetTime(f.time, func(ctx context.Context, d time.Duration, wake <-chan struct{}) {
+		f.pausing <- struct{}{}
 		select {
 		case <-ctx.Done():
 		case <-wake:

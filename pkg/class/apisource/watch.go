@@ -3,6 +3,7 @@ package apisource
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"math/rand/v2"
 	"time"
 
@@ -101,34 +102,36 @@ func (s *Source) start(w *watched) {
 //  1. Without a version to watch from, list the class.
 //  2. Watch from that version until the watch ends; take over the version
 //     that it reached.
-//  3. If it worked, go on with 2 at once: servers end watches now and then.
-//  4. If the version was too old, go on with 1, the first time at once.
-//  5. Pause, longer each time it fails, and go on.
+//  3. If the version was too old, drop it.
+//  4. If the watch had lasted, or has just begun to fail for its version, go
+//     on at once: servers end watches, and forget versions, now and then.
+//  5. Else pause, longer each time, and go on.
 func (s *Source) follow(ctx context.Context, w *watched) {
 	version, failures := "", 0
+	var before error
 	for ctx.Err() == nil {
 		var err error
-		worked := false
+		lasted := false
 		if version == "" {
 			version, err = s.sync(ctx, w)
 		}
 		if err == nil {
-			version, worked, err = s.stream(ctx, w, version)
+			version, lasted, err = s.stream(ctx, w, version)
 		}
-		if worked {
-			failures = 0
-			if err == nil {
-				continue
-			}
+		if lasted {
+			failures, before = 0, nil
+		} else {
+			failures++
 		}
-		failures++
 		if gone(err) {
-			if version = ""; failures == 1 {
-				continue
-			}
+			version = ""
 		}
-		s.lost(ctx, w, failures, err)
+		if lasted || gone(err) && failures == 1 {
+			continue
+		}
+		s.lost(ctx, w, err, before)
 		s.wait(ctx, pause(failures, fault.RetryAfter(err), rand.Float64()), w.kick)
+		before = err
 	}
 }
 
@@ -142,9 +145,9 @@ func (s *Source) sync(ctx context.Context, w *watched) (version string, err erro
 	return found.listed, nil
 }
 
-// stream watches from a version, and gives the one it reached. It worked if
-// it lasted.
-func (s *Source) stream(ctx context.Context, w *watched, version string) (reached string, worked bool, err error) {
+// stream watches from a version, gives the one it reached, and tells whether
+// it lasted long enough to count as a watch that works.
+func (s *Source) stream(ctx context.Context, w *watched, version string) (reached string, lasted bool, err error) {
 	began := s.now()
 	events, stop, err := s.client.watch(ctx, w.ref, version)
 	if err != nil {
@@ -156,14 +159,14 @@ func (s *Source) stream(ctx context.Context, w *watched, version string) (reache
 	s.account(nil)
 	defer stop()
 	s.resume(ctx, w)
-	lasted := func() bool { return s.now().Sub(began) >= steady }
+	defer func() { lasted = s.now().Sub(began) >= steady }()
 	for e := range events {
 		object, ok := e.Object.(*v1.SecretProviderClass)
 		switch {
 		case e.Type == watch.Error || !ok:
-			return version, lasted(), s.describe(w.ref, apierrors.FromObject(e.Object))
+			return version, false, s.describe(w.ref, apierrors.FromObject(e.Object))
 		case object.ResourceVersion == "":
-			return version, lasted(), fault.New(fault.BadAnswer, "watching class %s: an event without a resource version", w.ref)
+			return version, false, fault.New(fault.BadAnswer, "watching class %s: an event without a resource version", w.ref)
 		}
 		version = object.ResourceVersion
 		if object.Name != w.ref.Name {
@@ -176,7 +179,7 @@ func (s *Source) stream(ctx context.Context, w *watched, version string) (reache
 			s.take(ctx, w, s.parse(w.ref, nil))
 		}
 	}
-	return version, lasted(), nil
+	return version, false, nil
 }
 
 // describe keeps what follow needs of a failed watch: the server's word on
@@ -211,20 +214,21 @@ func (s *Source) take(ctx context.Context, w *watched, now *snapshot) {
 	}
 }
 
-// lost notes that edits go unnoticed for now. A failure of the API server
-// itself is told once for all classes, by account.
-func (s *Source) lost(ctx context.Context, w *watched, failures int, err error) {
+// lost notes that edits go unnoticed for now. That the API server does not
+// answer is told once for all classes, by account; anything else once for
+// this class, until it is something else.
+func (s *Source) lost(ctx context.Context, w *watched, err, before error) {
 	s.mu.Lock()
 	w.live = false
 	s.mu.Unlock()
 	if ctx.Err() != nil {
 		return
 	}
-	level := s.Logger.Debug
-	if err != nil && failures == 1 && !fault.Of(err).Outage() {
-		level = s.Logger.Warn
+	level := slog.LevelDebug
+	if err != nil && !fault.Of(err).Outage() && (before == nil || fault.Of(err) != fault.Of(before)) {
+		level = slog.LevelWarn
 	}
-	level("edits of a class are not noticed", "class", w.ref.String(), "failures", failures, "error", err)
+	s.Logger.Log(ctx, level, "edits of a class are not noticed", "class", w.ref.String(), "error", err)
 }
 
 // parse makes a snapshot of an object, nil for none, and logs what it is

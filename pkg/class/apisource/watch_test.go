@@ -183,6 +183,7 @@ func TestEditWhileCutOff(t *testing.T) {
 	f.api.cut()
 	f.closed()
 	f.api.put(db, "r2")
+	receive(f, f.pausing, "a pause")
 	f.role("r2") // not live: asked for
 	f.pause()
 	f.opened()
@@ -273,7 +274,7 @@ func TestNoHotLoop(t *testing.T) {
 			f.run()
 			for i := range 8 {
 				d := f.pause()
-				if _, watches := f.api.counts(); watches > i+1+tc.quick {
+				if _, watches := f.api.counts(); watches > i+2+tc.quick {
 					t.Fatalf("%d watches after %d pauses", watches, i)
 				}
 				if least := min(250*time.Millisecond<<i, 15*time.Second) + tc.atLeast; d < least || d > 30*time.Second+tc.atLeast {
