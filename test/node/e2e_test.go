@@ -1,0 +1,265 @@
+//go:build e2e
+
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// TestNode takes one node through its life. Each step starts from what the one
+// before it left.
+func TestNode(t *testing.T) {
+	options := Options{Dir: shortDir(t), Out: t.Output()}
+	before := machineNow(t)
+	t.Cleanup(func() {
+		if err := Down(context.WithoutCancel(t.Context()), options); err != nil {
+			t.Error(err)
+		}
+	})
+	n, err := Up(t.Context(), options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := newCluster(t, n)
+	steps := []struct {
+		name string
+		run  func(*testing.T, cluster)
+	}{
+		{"a second up changes nothing", upIsIdempotent},
+		{"a scheduled pod completes and its log is read", podCompletes},
+		{"a pod reaches the API server as its service account", podReachesAPIServer},
+		{"a pod off the host's network runs as a user", podIsIsolated},
+		{"a namespace is deleted", namespaceGoes},
+		{"pods outlive kubelet and containerd", podsOutliveRestarts},
+		{"the API server stops and starts", apiServerStops},
+		{"a mount from a container is seen, and lost in a reboot", rebootLosesMounts},
+		{"after everything was killed, up makes a new node", crash},
+	}
+	for _, step := range steps {
+		if !t.Run(step.name, func(t *testing.T) { step.run(t, c) }) {
+			t.FailNow()
+		}
+	}
+	if err := n.Down(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	checkGone(t, n.layout, before)
+}
+
+// TestUpCutShort ends Up at several points, and nothing may run after that.
+func TestUpCutShort(t *testing.T) {
+	before := machineNow(t)
+	for _, step := range []string{"preparing", "starting etcd", "starting the controller manager"} {
+		t.Run(step, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			options := Options{Dir: shortDir(t), Out: writerFunc(func(p []byte) (int, error) {
+				if strings.Contains(string(p), step) {
+					cancel()
+				}
+				return len(p), nil
+			})}
+			if _, err := Up(ctx, options); !errors.Is(err, context.Canceled) {
+				t.Errorf("up says %v, want that it was cancelled", err)
+			}
+			l, err := newLayout(options.Dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if running, err := processes(l.dir); err != nil || len(running) > 0 {
+				t.Errorf("still running: %v, %v", running, err)
+			}
+			if err := Down(t.Context(), options); err != nil {
+				t.Fatal(err)
+			}
+			checkGone(t, l, before)
+		})
+	}
+}
+
+func upIsIdempotent(t *testing.T, c cluster) {
+	before := pids(t, c.node)
+	if _, err := Up(t.Context(), Options{Dir: c.node.dir}); err != nil {
+		t.Fatal(err)
+	}
+	if after := pids(t, c.node); !slices.Equal(before, after) {
+		t.Errorf("the processes were %v and are %v", before, after)
+	}
+}
+
+func podCompletes(t *testing.T, c cluster) {
+	c.create(t, "default", pod("hello", hostNetwork, command("echo hello; exit 0")))
+	c.wait(t, "default", "hello", completed)
+	if log := c.log(t, "default", "hello"); log != "hello\n" {
+		t.Errorf("the log is %q", log)
+	}
+}
+
+func podReachesAPIServer(t *testing.T, c cluster) {
+	program, err := os.ReadFile(c.node.Kubectl())
+	if err != nil {
+		t.Fatal(err)
+	}
+	image := Image{Ref: "mayfly.test/kubectl:1", Files: []ImageFile{{Path: "kubectl", Mode: 0o755, Data: program}}}
+	archive := filepath.Join(t.TempDir(), "kubectl.tar")
+	file, err := os.Create(archive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(image.WriteTar(file), file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.node.LoadImage(t.Context(), archive); err != nil {
+		t.Fatal(err)
+	}
+	c.create(t, "default", pod("whoami", hostNetwork, func(p *corev1.Pod) {
+		p.Spec.Containers[0].Image = image.Ref
+		p.Spec.Containers[0].Command = []string{"/kubectl", "auth", "whoami", "--output=jsonpath={.status.userInfo.username}"}
+	}))
+	c.wait(t, "default", "whoami", completed)
+	if log := c.log(t, "default", "whoami"); log != "system:serviceaccount:default:default" {
+		t.Errorf("the API server takes the pod for %q", log)
+	}
+}
+
+func podIsIsolated(t *testing.T, c cluster) {
+	user, group := int64(1000), int64(2000)
+	c.create(t, "default", pod("isolated", command("id -u; id -G; ip route | wc -l"), func(p *corev1.Pod) {
+		p.Spec.SecurityContext = &corev1.PodSecurityContext{RunAsUser: &user, RunAsGroup: &user, FSGroup: &group}
+	}))
+	c.wait(t, "default", "isolated", completed)
+	if log := c.log(t, "default", "isolated"); log != "1000\n1000 2000\n0\n" {
+		t.Errorf("the log is %q", log)
+	}
+}
+
+func namespaceGoes(t *testing.T, c cluster) {
+	namespaces := c.api.CoreV1().Namespaces()
+	if _, err := namespaces.Create(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "short"}}, metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.until(t, "the namespace's service account", func(ctx context.Context) error {
+		return checkNamespace(ctx, c.api, "short")
+	})
+	c.create(t, "short", pod("sleeper", hostNetwork, command("sleep 1000")))
+	c.wait(t, "short", "sleeper", running)
+	if err := namespaces.Delete(t.Context(), "short", metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	c.until(t, "the namespace to go", func(ctx context.Context) error {
+		_, err := namespaces.Get(ctx, "short", metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errors.Join(errors.New("it is still there"), err)
+	})
+}
+
+func podsOutliveRestarts(t *testing.T, c cluster) {
+	c.create(t, "default", pod("lasting", hostNetwork, command("sleep 100000")))
+	c.wait(t, "default", "lasting", running)
+	before := c.get(t, "default", "lasting").Status.ContainerStatuses[0]
+	if err := c.node.Restart(t.Context(), Kubelet); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.node.Kill(t.Context(), Containerd); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.node.Start(t.Context(), Containerd); err != nil {
+		t.Fatal(err)
+	}
+	// A new pod runs only when kubelet and containerd work together again.
+	c.create(t, "default", pod("later", hostNetwork, command("true")))
+	c.wait(t, "default", "later", completed)
+	after := c.get(t, "default", "lasting").Status.ContainerStatuses[0]
+	if after.ContainerID != before.ContainerID || after.RestartCount != 0 || after.State.Running == nil {
+		t.Errorf("the container was %v and is %v", before, after)
+	}
+}
+
+func apiServerStops(t *testing.T, c cluster) {
+	if err := c.node.Stop(t.Context(), APIServer); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.api.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); err == nil {
+		t.Error("the API server answers while it is stopped")
+	}
+	if err := c.node.Start(t.Context(), APIServer); err != nil {
+		t.Fatal(err)
+	}
+	c.create(t, "default", pod("after", hostNetwork, command("true")))
+	c.wait(t, "default", "after", completed)
+}
+
+func rebootLosesMounts(t *testing.T, c cluster) {
+	bidirectional, privileged := corev1.MountPropagationBidirectional, true
+	// The second life of the container does not mount.
+	script := "test -e /root/mounted && exec sleep 1000; touch /root/mounted; mkdir /root/there && mount -t tmpfs probe /root/there && exec sleep 1000"
+	c.create(t, "default", pod("mounter", hostNetwork, command(script), func(p *corev1.Pod) {
+		p.Spec.RestartPolicy = corev1.RestartPolicyAlways
+		p.Spec.Volumes = []corev1.Volume{{Name: "root", VolumeSource: corev1.VolumeSource{
+			HostPath: &corev1.HostPathVolumeSource{Path: c.node.KubeletRoot()},
+		}}}
+		container := &p.Spec.Containers[0]
+		container.SecurityContext = &corev1.SecurityContext{Privileged: &privileged}
+		container.VolumeMounts = []corev1.VolumeMount{{Name: "root", MountPath: "/root", MountPropagation: &bidirectional}}
+	}))
+	mounted := filepath.Join(c.node.KubeletRoot(), "there")
+	c.until(t, "the mount to be seen outside", func(context.Context) error {
+		if points, err := mountsBelow(mounted); err != nil || len(points) != 1 {
+			return errors.Join(errors.New("it is not there"), err)
+		}
+		return nil
+	})
+	write(t, filepath.Join(c.node.RunDir(), "volatile"), "")
+
+	if err := c.node.Reboot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if points, err := mountsBelow(mounted); err != nil || len(points) > 0 {
+		t.Errorf("mounted after the reboot: %v, %v", points, err)
+	}
+	if _, err := os.Stat(filepath.Join(c.node.RunDir(), "volatile")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file in the run directory: %v", err)
+	}
+	c.wait(t, "default", "mounter", func(p *corev1.Pod) bool {
+		return running(p) && p.Status.ContainerStatuses[0].RestartCount == 1
+	})
+}
+
+func crash(t *testing.T, c cluster) {
+	c.create(t, "default", pod("lost", hostNetwork, command("sleep 100000")))
+	c.wait(t, "default", "lost", running)
+	for _, pid := range pids(t, c.node) {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if left := cgroupPids(cgroupRoots(), c.node.cgroup()); len(left) == 0 {
+		t.Error("no container outlived the crash, so there is nothing to clean up")
+	}
+	start := time.Now()
+	n, err := Up(t.Context(), Options{Dir: c.node.dir, Out: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("a new node after %s", time.Since(start).Round(time.Millisecond))
+	fresh := newCluster(t, n)
+	if _, err := fresh.api.CoreV1().Pods("default").Get(t.Context(), "lost", metav1.GetOptions{}); !apierrors.IsNotFound(err) {
+		t.Errorf("a pod of the old node: %v", err)
+	}
+	fresh.create(t, "default", pod("new", hostNetwork, command("true")))
+	fresh.wait(t, "default", "new", completed)
+}

@@ -1,0 +1,86 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+)
+
+func TestParseEnviron(t *testing.T) {
+	const dir = "/tmp/mayfly-node"
+	tests := map[string]struct {
+		environ string
+		want    Component
+		ok      bool
+	}{
+		"ours":              {"PATH=/bin\x00MAYFLY_NODE_PROCESS_OF=" + dir + "\x00MAYFLY_NODE_COMPONENT=etcd\x00", Etcd, true},
+		"of another folder": {"MAYFLY_NODE_PROCESS_OF=" + dir + "2\x00MAYFLY_NODE_COMPONENT=etcd\x00", Etcd, false},
+		"a user's shell":    {"MAYFLY_NODE_DIR=" + dir + "\x00", "", false},
+		"value within":      {"X=MAYFLY_NODE_PROCESS_OF=" + dir + "\x00", "", false},
+		"gone":              {"", "", false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got, ok := parseEnviron([]byte(test.environ), dir)
+			if ok != test.ok || got.component != test.want {
+				t.Errorf("got %v %v, want %v %v", got.component, ok, test.want, test.ok)
+			}
+		})
+	}
+}
+
+// A marked process and its child are killed wherever they come from; others
+// stay.
+func TestKillAllFindsByMark(t *testing.T) {
+	l := layout{dir: shortDir(t)}
+	marked := exec.Command("sh", "-c", "sleep 1000 & sleep 1000")
+	marked.Env = append(os.Environ(), envDir+"="+l.dir, envComponent+"="+string(Etcd))
+	marked.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	other := exec.Command("sleep", "1000")
+	for _, cmd := range []*exec.Cmd{marked, other} {
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		if err := other.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		// Its death is by our signal, which Wait reports.
+		_ = other.Wait()
+	}()
+	if err := awaitMark(t.Context(), marked.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if pid, err := l.pidOf(Etcd); err != nil || pid != marked.Process.Pid {
+		t.Errorf("pidOf gives %d, %v; want %d", pid, err, marked.Process.Pid)
+	}
+	if err := l.killAll(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := processes(l.dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+	if err := other.Process.Signal(syscall.Signal(0)); err != nil {
+		t.Errorf("the other process: %v", err)
+	}
+}
+
+func TestAwaitMarkTellsOfAnExit(t *testing.T) {
+	cmd := exec.Command("false")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	err := poll(t.Context(), "waiting for the exit", func(ctx context.Context) error {
+		if err := awaitMark(ctx, cmd.Process.Pid); err == nil {
+			return errors.New("still running")
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}

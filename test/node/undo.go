@@ -1,0 +1,117 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const sysctlRoot = "/proc/sys"
+
+// kubeletSysctls are those kubelet sets to values of its own when it starts.
+var kubeletSysctls = []string{
+	"vm/overcommit_memory",
+	"vm/panic_on_oom",
+	"kernel/panic",
+	"kernel/panic_on_oops",
+	"kernel/keys/root_maxkeys",
+	"kernel/keys/root_maxbytes",
+}
+
+// undo is what a node changes of the machine outside its folder. It is noted
+// in the folder before the change is made.
+type undo struct {
+	Sysctls     map[string]string // values before
+	Directories []string          // made, parents first
+}
+
+// plan finds out what a node will change: the kernel's settings below root,
+// and those of the directories that do not exist yet.
+func plan(root string, directories []string) (undo, error) {
+	u := undo{Sysctls: map[string]string{}}
+	for _, name := range kubeletSysctls {
+		value, err := os.ReadFile(filepath.Join(root, name))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return undo{}, fmt.Errorf("reading a kernel setting: %w", err)
+		}
+		u.Sysctls[name] = strings.TrimSpace(string(value))
+	}
+	for _, directory := range directories {
+		var absent []string
+		for ; ; directory = filepath.Dir(directory) {
+			if _, err := os.Lstat(directory); err == nil {
+				break
+			} else if !errors.Is(err, os.ErrNotExist) {
+				return undo{}, fmt.Errorf("looking for a directory of the machine: %w", err)
+			}
+			absent = append(absent, directory)
+		}
+		slices.Reverse(absent)
+		u.Directories = append(u.Directories, absent...)
+	}
+	return u, nil
+}
+
+// write notes the plan whole or not at all: half a file would be in the way of
+// every clean-up.
+func (u undo) write(path string) error {
+	data, err := json.Marshal(u)
+	if err != nil {
+		return fmt.Errorf("encoding the machine's state: %w", err)
+	}
+	if err := os.WriteFile(path+".new", data, 0o600); err != nil {
+		return fmt.Errorf("noting the machine's state: %w", err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		return fmt.Errorf("noting the machine's state: %w", err)
+	}
+	return nil
+}
+
+func (u undo) empty() bool { return len(u.Sysctls)+len(u.Directories) == 0 }
+
+// readUndo gives an empty plan where none was noted.
+func readUndo(path string) (undo, error) {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return undo{}, nil
+	}
+	if err != nil {
+		return undo{}, fmt.Errorf("reading what the node changed: %w", err)
+	}
+	var u undo
+	if err := json.Unmarshal(data, &u); err != nil {
+		return undo{}, fmt.Errorf("decoding what the node changed, in %s: %w", path, err)
+	}
+	return u, nil
+}
+
+// apply puts everything back. A directory that somebody else uses stays.
+func (u undo) apply(root string) error {
+	for _, name := range kubeletSysctls {
+		value, ok := u.Sysctls[name]
+		setting := filepath.Join(root, name)
+		if now, err := os.ReadFile(setting); !ok || err == nil && strings.TrimSpace(string(now)) == value {
+			continue
+		}
+		if err := os.WriteFile(setting, []byte(value), 0); err != nil {
+			return fmt.Errorf("restoring a kernel setting: %w", err)
+		}
+	}
+	for _, directory := range slices.Backward(u.Directories) {
+		err := unix.Rmdir(directory)
+		if err != nil && !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("removing a directory that the node made: %s: %w", directory, err)
+		}
+	}
+	return nil
+}

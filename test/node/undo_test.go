@@ -1,0 +1,134 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestUndoPutsBack(t *testing.T) {
+	machine, settings := shortDir(t), t.TempDir()
+	setting := filepath.Join(settings, "vm", "panic_on_oom")
+	if err := os.Mkdir(filepath.Dir(setting), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, setting, "7\n")
+	made, used := filepath.Join(machine, "a", "b"), filepath.Join(machine, "c")
+	changes, err := plan(settings, []string{made, used, machine})
+	if err != nil {
+		t.Fatal(err)
+	}
+	note := filepath.Join(t.TempDir(), "undo.json")
+	if err := errors.Join(changes.write(note), makeDirectories([]string{made, used, machine})); err != nil {
+		t.Fatal(err)
+	}
+	write(t, setting, "1\n")
+	write(t, filepath.Join(used, "file"), "of somebody else")
+
+	read, err := readUndo(note)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := read.apply(settings); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.ReadFile(setting); err != nil || strings.TrimSpace(string(now)) != "7" {
+		t.Errorf("the setting is %q, %v", now, err)
+	}
+	if _, err := os.Stat(filepath.Dir(made)); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a directory that was made stays: %v", err)
+	}
+	if _, err := os.Stat(filepath.Join(used, "file")); err != nil {
+		t.Errorf("a directory in use: %v", err)
+	}
+}
+
+func TestUndoWithoutNote(t *testing.T) {
+	changes, err := readUndo(filepath.Join(t.TempDir(), "absent"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := changes.apply(t.TempDir()); err != nil {
+		t.Error(err)
+	}
+}
+
+// The last of several nodes puts back what the first one noted.
+func TestUndoIsHandedOn(t *testing.T) {
+	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
+	noted := undo{Directories: []string{filepath.Join(t.TempDir(), "made")}}
+	if err := makeDirectories(noted.Directories); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(noted.write(first.undo()), undo{}.write(second.undo())); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.undoChanges([]layout{second}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(noted.Directories[0]); err != nil {
+		t.Errorf("put back while another node runs: %v", err)
+	}
+	if err := errors.Join(first.undoChanges(nil), second.undoChanges(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(noted.Directories[0]); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("not put back by the last one: %v", err)
+	}
+}
+
+func TestUndoKeepsWhatANeighbourNoted(t *testing.T) {
+	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
+	theirs := undo{Sysctls: map[string]string{"kernel/panic": "5"}}
+	if err := errors.Join(undo{Directories: []string{"/x"}}.write(first.undo()), theirs.write(second.undo())); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.undoChanges([]layout{second}); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := readUndo(second.undo()); err != nil || got.Sysctls["kernel/panic"] != "5" || len(got.Directories) > 0 {
+		t.Errorf("the neighbour's note is %v, %v", got, err)
+	}
+}
+
+func TestNeighboursAreMarked(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root's processes are taken for a node's")
+	}
+	ours, theirs, unmarked := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
+	for _, l := range []layout{ours, theirs, unmarked} {
+		runMarked(t, l)
+	}
+	write(t, ours.marker(), "")
+	write(t, theirs.marker(), "")
+	others, err := neighbours(ours.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(others, theirs) || slices.Contains(others, ours) || slices.Contains(others, unmarked) {
+		t.Errorf("the neighbours of %v are %v", ours, others)
+	}
+}
+
+// runMarked runs a process of a node until the test ends.
+func runMarked(t *testing.T, l layout) {
+	t.Helper()
+	cmd := exec.Command("sleep", "1000")
+	cmd.Env = []string{envDir + "=" + l.dir, envComponent + "=" + string(Etcd)}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := l.killAll(context.WithoutCancel(t.Context())); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := awaitMark(t.Context(), cmd.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+}
