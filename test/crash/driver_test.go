@@ -1,0 +1,227 @@
+// Package crash kills the driver, again and again and at any instant, and
+// looks on as the pods that have its volumes do.
+package crash
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// world is a node whose driver is a process of its own, so that it can be
+// killed, and a Vault.
+type world struct {
+	t      *testing.T
+	dir    string
+	binary string
+	vault  *vaulttest.Server
+	issuer *issuer.Issuer
+	cmd    *exec.Cmd
+	log    *os.File
+	*kubelet.Kubelet
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts tmpfs")
+	}
+	dir, err := os.MkdirTemp("", "crash")
+	must(t, err)
+	w := &world{t: t, dir: dir}
+	t.Cleanup(w.cleanUp)
+	w.binary = build(t, dir)
+	w.vault = vaulttest.New(t, vaulttest.Options{})
+	w.issuer, err = issuer.Start(t.Context(), issuer.Options{})
+	must(t, err)
+	t.Cleanup(func() { _ = w.issuer.Close() })
+	w.log, err = os.Create(filepath.Join(dir, "driver.log"))
+	must(t, err)
+	w.setUpVault()
+	w.writeClass()
+	w.Kubelet, err = kubelet.Dial(filepath.Join(dir, "kubelet"), w.socket())
+	must(t, err)
+	t.Cleanup(func() { _ = w.Close() })
+	return w
+}
+
+func build(t *testing.T, dir string) string {
+	t.Helper()
+	root, err := toolcache.ModuleRoot()
+	must(t, err)
+	binary := filepath.Join(dir, "mayfly-node")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/mayfly-node")
+	cmd.Dir = root
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building the driver: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// tokenTTL is the documented window: a login of which a kill left no record
+// ends by itself after it.
+const tokenTTL = "20s"
+
+func (w *world) setUpVault() {
+	ctx, v, t := w.t.Context(), w.vault, w.t
+	must(t, v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer))
+	must(t, v.EnableKV(ctx, "secret", 2))
+	must(t, v.EnablePKI(ctx, "pki", "any"))
+	must(t, v.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "ttl": "10m", "generate_lease": true, "key_type": "ec", "key_bits": 256}))
+	must(t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
+path "pki/issue/web" { capabilities = ["update"] }`))
+	must(t, v.Role(ctx, "kubernetes", "web", map[string]any{
+		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault",
+		"token_policies": "web", "token_ttl": tokenTTL,
+	}))
+	w.rotate(0)
+}
+
+// rotate writes a new generation: both keys of one secret say its number.
+func (w *world) rotate(generation int) {
+	must(w.t, w.vault.PutKV2(w.t.Context(), "secret", "pair", map[string]any{"a": fmt.Sprint(generation), "b": fmt.Sprint(generation)}))
+}
+
+func (w *world) writeClass() {
+	classes := filepath.Join(w.dir, "classes")
+	must(w.t, os.Mkdir(classes, 0o700))
+	must(w.t, os.WriteFile(filepath.Join(classes, "class.yaml"), []byte(`apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: secrets, namespace: shop}
+spec:
+  provider: vault
+  parameters:
+    roleName: web
+    refreshInterval: 1s
+    objects: |
+      - {objectName: a, secretPath: secret/data/pair, secretKey: a}
+      - {objectName: b, secretPath: secret/data/pair, secretKey: b}
+      - {objectName: tls/crt, secretPath: pki/issue/web, method: POST, secretKey: certificate, secretArgs: {common_name: web.shop}}
+      - {objectName: tls/key, secretPath: pki/issue/web, method: POST, secretKey: private_key, secretArgs: {common_name: web.shop}}
+`), 0o600))
+}
+
+func (w *world) socket() string { return filepath.Join(w.dir, "csi.sock") }
+
+// start runs the driver, and returns once its socket answers.
+func (w *world) start() {
+	w.t.Helper()
+	w.launch()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		conn, err := net.Dial("unix", w.socket())
+		if err == nil {
+			_ = conn.Close()
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("the driver does not come up: %v\n%s", err, w.tail())
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
+func (w *world) launch() {
+	w.cmd = exec.Command(w.binary, "--endpoint=unix://"+w.socket(), "--class-dir="+filepath.Join(w.dir, "classes"), "--nodeid=n",
+		"--vault-addr="+w.vault.Address, "--health-addr=", "--metrics-addr=", "--shutdown-grace=5s", "--log-level="+logLevel())
+	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
+	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	must(w.t, w.cmd.Start())
+}
+
+func (w *world) kill() {
+	_ = w.cmd.Process.Kill()
+	_ = w.cmd.Wait()
+	w.cmd = nil
+}
+
+func (w *world) tail() string {
+	b, _ := os.ReadFile(w.log.Name())
+	lines := strings.Split(string(b), "\n")
+	return strings.Join(lines[max(0, len(lines)-200):], "\n")
+}
+
+func (w *world) cleanUp() {
+	if w.cmd != nil {
+		w.kill()
+	}
+	for _, m := range w.mounts() {
+		for unix.Unmount(m, unix.MNT_DETACH) == nil {
+		}
+	}
+	if w.t.Failed() && w.log != nil {
+		w.t.Logf("the driver's log ends:\n%s", w.tail())
+	}
+	_ = os.RemoveAll(w.dir)
+}
+
+// mounts are those below the world's directory, the state's included.
+func (w *world) mounts() []string {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	must(w.t, err)
+	var found []string
+	for line := range bytes.SplitSeq(data, []byte("\n")) {
+		if f := strings.Fields(string(line)); len(f) > 4 && strings.HasPrefix(f[4], w.dir+"/") {
+			found = append(found, f[4])
+		}
+	}
+	return found
+}
+
+// liveTokens counts the Vault tokens that pods' logins have made and that
+// still live, and liveLeases the certificates with a lease.
+func (w *world) liveTokens() int {
+	n := 0
+	for _, accessor := range w.list("auth/token/accessors") {
+		s, err := w.vault.Client().Auth().Token().LookupAccessor(accessor)
+		if err == nil && s != nil && strings.HasPrefix(fmt.Sprint(s.Data["path"]), "auth/kubernetes/") {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) liveLeases() int { return len(w.list("sys/leases/lookup/pki/issue/web/")) }
+
+func (w *world) list(path string) []string {
+	s, err := w.vault.Client().Logical().ListWithContext(w.t.Context(), path)
+	must(w.t, err)
+	if s == nil {
+		return nil
+	}
+	keys, _ := s.Data["keys"].([]any)
+	out := make([]string, len(keys))
+	for i, k := range keys {
+		out[i] = fmt.Sprint(k)
+	}
+	return out
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// logLevel is the driver's; MAYFLY_CRASH_LOG=debug shows every call.
+func logLevel() string {
+	if level := os.Getenv("MAYFLY_CRASH_LOG"); level != "" {
+		return level
+	}
+	return "info"
+}
