@@ -46,6 +46,7 @@ type Config struct {
 
 	RefreshInterval time.Duration
 	RefreshWorkers  int
+	LastGoodAge     time.Duration
 	RefreshTimeout  time.Duration
 	SizeLimit       int64
 	InodeLimit      int64

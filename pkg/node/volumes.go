@@ -58,7 +58,7 @@ func (n *Node) buildVolumes() error {
 	}
 	n.volumes, err = volume.New(volume.Config{
 		Classes: n.classes, Providers: providers, Mounts: mounts, Store: store, Observer: observers, Logger: n.c.Logger,
-		Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
+		Interval: n.c.RefreshInterval, LastGoodAge: n.c.LastGoodAge, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
 	})
 	return err

@@ -41,6 +41,17 @@ type Keeper interface {
 	Import(volume string, state secret.Bytes) error
 }
 
+// Rememberer is a Provider that still has in memory what it read for others.
+type Rememberer interface {
+	// Recall gives the payload that Fetch would have given at AsOf, from
+	// memory alone, and only where the store has answered this very
+	// identity: the same store, role and service account (UID included),
+	// never another's and never a pod-bound identity's. It answers false
+	// where anything is missing or older than oldest. Credentials made for
+	// one pod are never recalled for another.
+	Recall(r Request, oldest time.Time) (p *Payload, asOf time.Time, ok bool)
+}
+
 // Validator is a Provider that can judge a class without the store.
 type Validator interface {
 	// Validate returns warnings, and an error that names every bad field.

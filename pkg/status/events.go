@@ -21,6 +21,7 @@ const (
 	RefreshFailed = "RefreshFailed" // the volume keeps its last good content
 	Rotated       = "Rotated"       // new content was written
 	Recovered     = "Recovered"     // a refresh succeeded after failures
+	LastGoodUsed  = "LastGoodUsed"  // the store is away; the pod started from the node's memory
 )
 
 const (
@@ -47,6 +48,9 @@ func (r *Reporter) observeEvent(o volume.Outcome) {
 	switch {
 	case o.Kind == volume.Published && o.Err != nil:
 		r.report(o, corev1.EventTypeWarning, MountFailed, o.Err.Error())
+	case o.Kind == volume.Published && !o.AsOf.IsZero():
+		r.report(o, corev1.EventTypeWarning, LastGoodUsed, fmt.Sprintf(
+			"class %s: the store is away; the pod starts from what this node read at %s, as the class's onUnavailable asks", o.Class, o.AsOf.UTC().Format(time.RFC3339)))
 	case o.Kind == volume.Refreshed && o.Emptied:
 		r.report(o, corev1.EventTypeWarning, RefreshFailed, fmt.Sprintf("class %s: %s", o.Class, o.Err))
 	case o.Kind == volume.Refreshed && o.Err != nil:

@@ -25,6 +25,7 @@ type Metrics struct {
 	refreshes, refreshErrors     *prometheus.CounterVec
 	refreshSeconds               *prometheus.HistogramVec
 	rotations                    *prometheus.CounterVec
+	lastGood                     *prometheus.CounterVec
 	releases                     *prometheus.CounterVec
 	callSeconds                  *prometheus.HistogramVec
 }
@@ -44,11 +45,12 @@ func New(version string, volumes, failing func() int) *Metrics {
 		refreshErrors:   counter("rotation_reconcile_error_total", "Refreshes that failed and left the last good content, by reason.", "provider", "os_type", "error_type", "rotated"),
 		refreshSeconds:  histogram("rotation_reconcile_duration_sec", "Time of a refresh in seconds.", "os_type"),
 		rotations:       counter("mayfly_rotations_total", "Refreshes that wrote new content.", "provider"),
+		lastGood:        counter("mayfly_last_good_total", "Publishes from the node's memory while the store was away.", "provider"),
 		releases:        counter("mayfly_releases_total", "Ends of gone volumes' credentials, by result (ok, given_up).", "provider", "result"),
 		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
-		m.refreshSeconds, m.rotations, m.releases, m.callSeconds,
+		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.callSeconds,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they keep their last good content.", failing),
 		buildInfo(version),
@@ -96,6 +98,9 @@ func (m *Metrics) Observe(o volume.Outcome) {
 			return
 		}
 		m.publishes.WithLabelValues(o.Provider, osType).Inc()
+		if !o.AsOf.IsZero() {
+			m.lastGood.WithLabelValues(o.Provider).Inc()
+		}
 	case volume.Unpublished:
 		if o.Err != nil {
 			m.unpublishErrors.WithLabelValues(osType).Inc()

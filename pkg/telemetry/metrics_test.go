@@ -21,7 +21,7 @@ func scrape(t *testing.T) string {
 	m := telemetry.New("v1", func() int { return 3 }, func() int { return 2 })
 	denied := fault.New(fault.Denied, "no")
 	for _, kind := range []volume.Kind{volume.Published, volume.Refreshed, volume.Unpublished, volume.Released} {
-		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second})
+		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second, AsOf: time.Now()})
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Err: denied})
 	}
 	m.ObserveCall("/csi.v1.Node/NodePublishVolume", codes.OK, time.Millisecond)
@@ -40,6 +40,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`rotation_reconcile_total{os_type="linux",provider="vault",rotated="true"} 1`,
 		`rotation_reconcile_error_total{error_type="Denied",os_type="linux",provider="vault",rotated="false"} 1`,
 		`rotation_reconcile_duration_sec_count{os_type="linux"} 2`,
+		`mayfly_last_good_total{provider="vault"} 1`,
 		`mayfly_rotations_total{provider="vault"} 1`,
 		`mayfly_releases_total{provider="vault",result="ok"} 1`,
 		`mayfly_releases_total{provider="vault",result="given_up"} 1`,

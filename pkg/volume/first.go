@@ -48,7 +48,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	}
 	p.warn(rec, done.warnings)
 	o := p.outcome(Published, rec, began, err)
-	o.Changed = done.changed
+	o.Changed, o.AsOf = done.changed, done.asOf
 	p.Observer.Observe(o)
 	return err
 }

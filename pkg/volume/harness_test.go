@@ -59,7 +59,7 @@ func (r *rig) restart() {
 	}
 	r.Publisher, err = volume.New(volume.Config{
 		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Mounts: mounts, Store: store, Observer: r.seen, Logger: log,
-		Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
+		Interval: time.Minute, LastGoodAge: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -98,9 +98,14 @@ func (r *rig) unmountAll() {
 // request is a publish for the pod of that name, whose parent directory is made.
 func (r *rig) request(pod string) volume.Request {
 	r.t.Helper()
+	return benchRequest(r.t, r, pod)
+}
+
+func benchRequest(t testing.TB, r *rig, pod string) volume.Request {
+	t.Helper()
 	dir := filepath.Join(r.podsDir, pod)
 	if err := os.MkdirAll(dir, 0o750); err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	return volume.Request{
 		ID: "csi-" + pod, Target: filepath.Join(dir, "mount"),
@@ -183,6 +188,7 @@ type fakeStore struct {
 	requests []provider.Request
 	released []string
 	failRel  int
+	memory   string
 	panics   bool
 	imported map[string]string
 }
@@ -236,6 +242,16 @@ func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Pa
 		p.Versions = append(p.Versions, provider.Version{ID: name, Version: fmt.Sprint(len(contents))})
 	}
 	return p, nil
+}
+
+func (s *fakeStore) Recall(_ provider.Request, oldest time.Time) (*provider.Payload, time.Time, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	asOf := time.Now().Add(-30 * time.Minute)
+	if s.memory == "" || asOf.Before(oldest) {
+		return nil, time.Time{}, false
+	}
+	return &provider.Payload{Files: []provider.File{{Path: "password", Contents: secret.NewBytes([]byte(s.memory))}}}, asOf, true
 }
 
 func (s *fakeStore) Release(_ context.Context, id string) error {

@@ -35,6 +35,9 @@ type Outcome struct {
 	// Emptied tells whether a denial has left the volume without files, as
 	// its class asks; else a failed refresh has left it as it was.
 	Emptied bool
+	// AsOf is set where a volume was published from the node's memory, while
+	// the store was away; it is the age of what the volume holds.
+	AsOf time.Time
 	// Err is nil on success. Whatever it says is safe to show.
 	Err error
 	// Failures counts the refreshes that failed in a row, this one included;

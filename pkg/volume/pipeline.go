@@ -30,6 +30,8 @@ type passed struct {
 	provider string
 	changed  bool
 	emptied  bool
+	// asOf is the age of a payload from memory; zero for the store's own.
+	asOf     time.Time
 	warnings []string
 }
 
@@ -53,10 +55,12 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	}
 	done.provider = c.Provider
 	payload, err := source.Fetch(ctx, w.request(c))
+	if err != nil && !w.rec.published() {
+		payload, done.asOf, err = p.recall(w, c, source, err)
+	} else if err != nil {
+		err = p.deny(w, c, &done, err)
+	}
 	if err != nil {
-		if w.rec.published() {
-			err = p.deny(w, c, &done, err)
-		}
 		return done, err
 	}
 	done.warnings = payload.Warnings
@@ -72,6 +76,22 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	}
 	p.note(w.rec, c, source, payload)
 	return done, nil
+}
+
+// recall lets a new pod start from the node's memory while the store is away,
+// where its class says so. The volume is due again at once.
+func (p *Publisher) recall(w pass, c *class.Class, source provider.Provider, err error) (*provider.Payload, time.Time, error) {
+	m, ok := source.(provider.Rememberer)
+	if !ok || c.OnUnavailable != class.UnavailableLastGood || !fault.Of(err).Outage() {
+		return nil, time.Time{}, err
+	}
+	payload, asOf, ok := m.Recall(w.request(c), time.Now().Add(-p.LastGoodAge))
+	if !ok {
+		return nil, time.Time{}, fmt.Errorf("%w; onUnavailable is lastGood, but this node has nothing in memory for this service account that is at most %s old", err, p.LastGoodAge)
+	}
+	payload.RefreshAt = time.Now().Add(firstRetry)
+	payload.Warnings = append(payload.Warnings, fmt.Sprintf("the pod starts from what this node had in memory as of %s, as onUnavailable asks: %v", asOf.UTC().Format(time.RFC3339), err))
+	return payload, asOf, nil
 }
 
 // deny empties a live volume whose class asks for that when the store refuses

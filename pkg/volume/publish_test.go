@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -277,6 +278,46 @@ func TestStateDirectoryFull(t *testing.T) {
 	must(t, os.Remove(filepath.Join(r.stateDir, "ballast")))
 	r.publish(req)
 	r.wantFile(req, "password", "one")
+}
+
+func TestLastGood(t *testing.T) {
+	down := fault.New(fault.Unavailable, "connection refused")
+	for _, tc := range []struct {
+		name   string
+		policy class.OnUnavailable
+		memory string
+		fail   error
+		age    time.Duration
+		want   fault.Reason
+	}{
+		{"starts from memory", class.UnavailableLastGood, "remembered", down, time.Hour, ""},
+		{"the class does not ask", class.UnavailableFail, "remembered", down, time.Hour, fault.Unavailable},
+		{"nothing in memory", class.UnavailableLastGood, "", down, time.Hour, fault.Unavailable},
+		{"too old", class.UnavailableLastGood, "remembered", down, time.Minute, fault.Unavailable},
+		{"a denial is no outage", class.UnavailableLastGood, "remembered", fault.New(fault.Denied, "no"), time.Hour, fault.Denied},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			r.LastGoodAge = tc.age
+			r.classes.class.OnUnavailable = tc.policy
+			r.store.memory, r.store.fail = tc.memory, tc.fail
+			req := r.request("a")
+			err := r.Publish(t.Context(), req)
+			if tc.want != "" {
+				wantReason(t, err, tc.want)
+				return
+			}
+			must(t, err)
+			r.wantFile(req, "password", "remembered")
+			if o := r.seen.outcomes[0]; o.AsOf.IsZero() || time.Until(o.NextAt) > 10*time.Second {
+				t.Errorf("the observer was told %+v", o)
+			}
+			r.store.set(func(s *fakeStore) { s.fail = nil })
+			r.background()
+			eventually(t, "the volume is fresh", func() bool { return r.seen.count("refresh", false) == 1 })
+			r.wantFile(req, "password", "one")
+		})
+	}
 }
 
 func TestStats(t *testing.T) {

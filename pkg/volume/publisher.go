@@ -67,6 +67,9 @@ type Config struct {
 	// bytes of contents, and files plus directories.
 	SizeLimit  int64
 	InodeLimit int64
+	// LastGoodAge is how old a secret may be at the most from which a new pod
+	// starts while the store is away, where its class allows that at all.
+	LastGoodAge time.Duration
 	// Workers bounds how many refreshes run at once.
 	Workers int
 	// RefreshTimeout bounds one refresh. A publish is bounded by its caller.
