@@ -1,0 +1,30 @@
+package vault
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"testing"
+)
+
+// docs/vault.md lists the parameters and fields that exist, and no others.
+func TestDocumentedParameters(t *testing.T) {
+	doc, err := os.ReadFile("../../../docs/vault.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := objectFields()
+	want = append(want, plainKeys()...)
+	for _, key := range prefixedKeys() {
+		want = append(want, "vault"+key)
+	}
+	var got []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([A-Za-z]+)` \\|").FindAllSubmatch(doc, -1) {
+		got = append(got, string(m[1]))
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/vault.md lists\n%v\nthe code has\n%v", got, want)
+	}
+}
