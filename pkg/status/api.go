@@ -6,6 +6,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -68,6 +69,13 @@ func (c *client) UpdateEvent(ctx context.Context, e *corev1.Event) (*corev1.Even
 
 func (c *client) statuses(r *rest.Request, namespace string) *rest.Request {
 	return r.Namespace(namespace).Resource(v1.SecretProviderClassPodStatusResource)
+}
+
+func (c *client) ListStatuses(ctx context.Context, node string) ([]v1.SecretProviderClassPodStatus, error) {
+	out := &v1.SecretProviderClassPodStatusList{}
+	err := c.stores.Get().Resource(v1.SecretProviderClassPodStatusResource).
+		Param("labelSelector", labels.Set{v1.NodeLabel: node}.String()).Param("resourceVersion", "0").Do(ctx).Into(out)
+	return out.Items, err
 }
 
 func (c *client) GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error) {

@@ -154,6 +154,32 @@ func (r *Reporter) syncStatus(ctx context.Context, id string) error {
 	return err
 }
 
+// takeUp finds, with one request, what an earlier process wrote of the volumes
+// that this one recovered, so that nothing is written again that is the same.
+// Without it each volume is asked for by itself.
+func (r *Reporter) takeUp(ctx context.Context) {
+	r.mu.Lock()
+	recovered := len(r.volumes)
+	r.mu.Unlock()
+	if recovered == 0 {
+		return
+	}
+	found, err := r.API.ListStatuses(ctx, r.Node)
+	if err != nil {
+		r.Logger.Warn("listing this node's SecretProviderClassPodStatuses failed; each is asked for by itself", "error", err)
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for id, st := range r.volumes {
+		for i := range found {
+			if have := &found[i]; st.want != nil && have.Namespace == st.want.Namespace && sameVolume(st.want, have) {
+				st.have, st.suffixed = have, have.Name == suffixedName(st.want.Name, id)
+			}
+		}
+	}
+}
+
 func withSuffix(s *v1.SecretProviderClassPodStatus, id string) *v1.SecretProviderClassPodStatus {
 	out := s.DeepCopy()
 	out.Name = suffixedName(s.Name, id)

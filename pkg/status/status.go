@@ -28,6 +28,8 @@ type API interface {
 	CreateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
 	// UpdateEvent writes the count, time and message of an Event again.
 	UpdateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
+	// ListStatuses finds those that the driver on this node wrote.
+	ListStatuses(ctx context.Context, node string) ([]v1.SecretProviderClassPodStatus, error)
 	GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error)
 	CreateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error)
 	UpdateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error)
@@ -50,7 +52,6 @@ type Config struct {
 // Reporter implements volume.Observer.
 type Reporter struct {
 	Config
-	limit *rate.Limiter
 	queue workqueue.TypedRateLimitingInterface[task]
 
 	mu       sync.Mutex
@@ -80,9 +81,10 @@ func New(c Config) (*Reporter, error) {
 	case c.QPS <= 0, c.Burst <= 0:
 		return nil, fmt.Errorf("status: QPS (%v) and Burst (%d) must be above zero", c.QPS, c.Burst)
 	}
+	c.API = &limited{c.API, rate.NewLimiter(rate.Limit(c.QPS), c.Burst)}
 	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[task](500*time.Millisecond, 2*time.Minute)
 	return &Reporter{
-		Config: c, limit: rate.NewLimiter(rate.Limit(c.QPS), c.Burst),
+		Config:  c,
 		queue:   workqueue.NewTypedRateLimitingQueue(limiter),
 		volumes: map[string]*volumeState{}, messages: map[string]*message{},
 	}, nil
@@ -91,13 +93,11 @@ func New(c Config) (*Reporter, error) {
 // workers is how many requests may wait for the API server at once.
 const workers = 2
 
-// requestTimeout bounds one request.
-const requestTimeout = 15 * time.Second
-
 // Run writes until ctx ends.
 func (r *Reporter) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, r.queue.ShutDown)
 	defer stop()
+	r.takeUp(ctx)
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
@@ -115,11 +115,6 @@ func (r *Reporter) next(ctx context.Context) bool {
 		return false
 	}
 	defer r.queue.Done(t)
-	if r.limit.Wait(ctx) != nil {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
 	var err error
 	switch t.kind {
 	case writeStatus:
@@ -136,7 +131,7 @@ func (r *Reporter) next(ctx context.Context) bool {
 const maxTries = 12
 
 func (r *Reporter) finish(t task, err error) {
-	if err == nil {
+	if err == nil || errors.Is(err, context.Canceled) {
 		r.queue.Forget(t)
 		return
 	}
