@@ -14,7 +14,7 @@ AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo unshare --user --map-root-user --
 help: ## Explain the targets
 	@echo "Mayfly: a pod's secrets as files in tmpfs, refreshed in place."
 	@echo
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
 build: ## Build bin/mayfly-node, a static binary
@@ -31,6 +31,16 @@ vaultd: ## Build the real Vault that the tests use (once, some minutes)
 .PHONY: test
 test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpfs, race detector on
 	$(AS_ROOT) go test -race -timeout 20m ./...
+
+.PHONY: e2e
+e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; builds Kubernetes once)
+	$(if $(AS_ROOT),$(error make e2e needs root: it runs containerd and kubelet))
+	go vet -tags e2e ./test/...
+	go test -tags e2e -count 1 -timeout 40m ./test/node ./test/e2e
+
+.PHONY: crash
+crash: vaultd ## Kill the driver CRASHES times (default 2000) under a reader's eyes
+	MAYFLY_CRASHES=$${CRASHES:-2000} $(AS_ROOT) go test -count 1 -timeout 60m -run TestKilledAtAnyInstant -v ./test/crash
 
 .PHONY: fuzz
 fuzz: ## Run every fuzz target for FUZZTIME (default 20s)

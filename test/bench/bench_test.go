@@ -1,0 +1,124 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// run builds the benchmark and runs a very small one.
+func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "bench")
+	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("building: %v\n%s", err, out)
+	}
+	tmp := t.TempDir()
+	cmd := exec.Command(program, append([]string{
+		"--pods=4", "--at-once=2", "--rounds=1", "--classes=20", "--republish=2", "--interval=1s",
+	}, args...)...)
+	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	var failed *exec.ExitError
+	if err != nil && !errors.As(err, &failed) {
+		t.Fatal(err)
+	}
+	if cmd.ProcessState.ExitCode() == 3 {
+		t.Skipf("this user cannot mount file systems here:\n%s", errs.String())
+	}
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left in the temporary directory: %v %v", left, err)
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// TestBench measures the real driver on a real Vault. What is counted must be
+// right; how long it took is nobody's business here.
+func TestBench(t *testing.T) {
+	stdout, stderr, code := run(t, "--json")
+	if code != 0 {
+		t.Fatalf("exit code %d:\n%s", code, stderr)
+	}
+	var r results
+	if err := json.Unmarshal([]byte(stdout), &r); err != nil {
+		t.Fatalf("%v:\n%s", err, stdout)
+	}
+	for name, c := range map[string]struct{ got, want int }{
+		"rounds of the floor":           {len(r.First.Floor), 1},
+		"logins of the floor":           {r.First.FloorRequests.Logins, 4},
+		"reads of the floor":            {r.First.FloorRequests.Reads, 8},
+		"rounds of the driver":          {len(r.First.Many.Wall), 1},
+		"logins with as many accounts":  {r.First.Many.Requests.Logins, 4},
+		"logins with one account":       {r.First.One.Requests.Logins, 1},
+		"republishes":                   {r.Republish.Calls, 8},
+		"Vault requests of republishes": {r.Republish.Vault.total(), 0},
+		"API requests of republishes":   {len(r.Republish.API), 0},
+		"Vault requests of a restart":   {r.Restart.Vault.total(), 0},
+		"starts":                        {len(r.API.Ready), starts},
+		"starts with a directory":       {len(r.Dir.Ready), starts},
+	} {
+		if c.got != c.want {
+			t.Errorf("%s: %d, want %d", name, c.got, c.want)
+		}
+	}
+	if r.API.RSS == 0 || r.Dir.RSS == 0 || r.API.Peak < r.API.RSS {
+		t.Errorf("memory: %+v, %+v", r.API, r.Dir)
+	}
+	if r.ChangeOne.AllNew == 0 || r.ChangeAll.Vault.Reads == 0 {
+		t.Errorf("change: %+v, %+v", r.ChangeOne, r.ChangeAll)
+	}
+	if r.Machine.Mayfly == "" || r.Machine.Vault == "" || r.Machine.Memory == 0 {
+		t.Errorf("machine: %+v", r.Machine)
+	}
+}
+
+func TestBenchFailsWithTheDriver(t *testing.T) {
+	stdout, stderr, code := run(t, "--mayfly-node=/bin/false")
+	if code == 0 || stdout != "" {
+		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
+	}
+}
+
+func TestFlags(t *testing.T) {
+	good := config{pods: 1, atOnce: 1, rounds: 1, republish: 1, interval: time.Second}
+	for name, change := range map[string]func(c *config){
+		"no pods":       func(c *config) { c.pods = 0 },
+		"none at once":  func(c *config) { c.atOnce = 0 },
+		"fast interval": func(c *config) { c.interval = time.Millisecond },
+		"two formats":   func(c *config) { c.json, c.markdown = true, true },
+	} {
+		bad := good
+		change(&bad)
+		if bad.finish() == nil {
+			t.Errorf("%s: %+v passes", name, bad)
+		}
+	}
+	if err := good.finish(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestCheckFindsWrongFiles holds the promise that wrong work fails.
+func TestCheckFindsWrongFiles(t *testing.T) {
+	n, pods := playedNode(t)
+	if err := n.check(pods, "1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.check(pods, "2"); err == nil || !strings.Contains(err.Error(), "pod check-0 holds") {
+		t.Errorf("old contents pass: %v", err)
+	}
+	if err := os.Remove(filepath.Join(n.kubelet.Target(pods[0]), "..data", "api-key")); err != nil {
+		t.Fatal(err)
+	}
+	if n.check(pods, "1") == nil {
+		t.Error("a missing file passes")
+	}
+}

@@ -1,0 +1,158 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// requests are those to Vault, by kind, as its audit log has them, without our
+// own as root.
+type requests struct {
+	Logins int `json:"logins"`
+	Reads  int `json:"reads"`
+	// Checks ask for the version of a secret, which is cheaper than to read it
+	// where the policy allows it.
+	Checks int `json:"checks"`
+	Other  int `json:"other"`
+	// OtherPaths are the kinds that Other sums.
+	OtherPaths map[string]int `json:"otherPaths,omitempty"`
+}
+
+func (r requests) total() int { return r.Logins + r.Reads + r.Checks + r.Other }
+
+func (r requests) String() string {
+	text := fmt.Sprintf("%s, %s", plural(r.Logins, "login"), plural(r.Reads, "read"))
+	if r.Checks > 0 {
+		text += ", " + plural(r.Checks, "version check")
+	}
+	if r.Other > 0 {
+		text += fmt.Sprintf(", %d other", r.Other)
+	}
+	return text
+}
+
+func (w *world) requestsSince(ctx context.Context, mark vaulttest.Mark) (requests, error) {
+	entries, err := w.vault.AuditEntriesSince(ctx, mark)
+	if err != nil {
+		return requests{}, err
+	}
+	return countRequests(entries), nil
+}
+
+func countRequests(entries []vaulttest.AuditEntry) requests {
+	paths, root := map[string]string{}, map[string]bool{}
+	for _, e := range entries {
+		paths[e.RequestID] = e.Path
+		root[e.RequestID] = root[e.RequestID] || e.DisplayName == "root"
+	}
+	r := requests{OtherPaths: map[string]int{}}
+	for id, path := range paths {
+		switch {
+		case root[id]:
+		case strings.HasSuffix(path, "/login"):
+			r.Logins++
+		case strings.HasPrefix(path, "kv/data/"):
+			r.Reads++
+		case strings.HasPrefix(path, "kv/metadata/"):
+			r.Checks++
+		default:
+			r.Other++
+			r.OtherPaths[path]++
+		}
+	}
+	return r
+}
+
+// quiet is how long Vault must have had no request to be held for idle, which
+// must come within quietTimeout.
+const (
+	quiet        = 250 * time.Millisecond
+	quietTimeout = 20 * time.Second
+)
+
+// settle waits until Vault has nothing to do: what one round leaves behind,
+// such as the ends of its logins, must not burden the next.
+func (w *world) settle(ctx context.Context) error {
+	err := waitQuiet(ctx, quiet, quietTimeout, w.vault.Mark)
+	runtime.GC() // ours, so that it does not run while a round is measured
+	return err
+}
+
+// waitQuiet waits until state has stayed as it is for some time.
+func waitQuiet[T comparable](ctx context.Context, still, limit time.Duration, state func() (T, error)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it does not come to rest within %s", limit))
+	defer cancel()
+	ticker := time.NewTicker(still / 10)
+	defer ticker.Stop()
+	last, err := state()
+	for since := time.Now(); err == nil && time.Since(since) < still; {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+		var now T
+		if now, err = state(); now != last {
+			last, since = now, time.Now()
+		}
+	}
+	return err
+}
+
+// apiQuiet is longer than the driver's pauses between writes of statuses and
+// Events, of which it makes a few a second.
+const (
+	apiQuiet        = time.Second
+	apiQuietTimeout = 10 * time.Minute
+)
+
+// settleAPI waits until the API server has the status of so many volumes and no
+// others, and the driver has nothing more to tell.
+func (w *world) settleAPI(ctx context.Context, volumes int) error {
+	err := waitQuiet(ctx, apiQuiet, apiQuietTimeout, func() (string, error) {
+		if n := w.api.written.count("secretproviderclasspodstatuses"); n != volumes {
+			return time.Now().String(), nil // not at rest
+		}
+		return fmt.Sprint(w.api.requests()), nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the statuses of %d volumes, of which there are %d: %w",
+			volumes, w.api.written.count("secretproviderclasspodstatuses"), err)
+	}
+	return nil
+}
+
+// apiSince is what the API server was asked since an earlier count.
+func (w *world) apiSince(before map[string]int) map[string]int {
+	now := w.api.requests()
+	for verb, n := range before {
+		now[verb] -= n
+	}
+	maps.DeleteFunc(now, func(_ string, n int) bool { return n == 0 })
+	return now
+}
+
+func verbs(counts map[string]int) string {
+	if len(counts) == 0 {
+		return "no request"
+	}
+	var words []string
+	for _, verb := range slices.Sorted(maps.Keys(counts)) {
+		words = append(words, fmt.Sprintf("%d %s", counts[verb], verb))
+	}
+	return strings.Join(words, ", ")
+}
+
+func plural(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}

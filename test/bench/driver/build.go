@@ -1,0 +1,70 @@
+package driver
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+)
+
+// heartbeat is how often a long build shows a sign of life.
+const heartbeat = 10 * time.Second
+
+// Build builds mayfly-node into dir the way that it is shipped, and gives its
+// path. Go's own build cache makes all but the first time short.
+func Build(ctx context.Context, progress io.Writer, dir string) (string, error) {
+	root, err := toolcache.ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "mayfly-node")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -X main.version="+Version(ctx, root), "-o", path, "./cmd/mayfly-node")
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.WaitDelay = time.Second
+	done := make(chan struct{})
+	beating := make(chan struct{})
+	go func() {
+		defer close(beating)
+		beat(progress, done)
+	}()
+	out, err := cmd.CombinedOutput()
+	close(done)
+	<-beating
+	if cause := context.Cause(ctx); cause != nil {
+		return "", cause
+	}
+	if err != nil {
+		return "", fmt.Errorf("building mayfly-node: %w\n%s", err, out)
+	}
+	return path, nil
+}
+
+func beat(w io.Writer, done <-chan struct{}) {
+	ticker := time.NewTicker(heartbeat)
+	defer ticker.Stop()
+	began := time.Now()
+	for {
+		select {
+		case <-done:
+			return
+		case <-ticker.C:
+			fmt.Fprintf(w, "still building mayfly-node, %s so far; the first time, this takes a minute or two\n", time.Since(began).Round(time.Second))
+		}
+	}
+}
+
+// Version is what git calls the source tree, "dev" where it cannot tell.
+func Version(ctx context.Context, root string) string {
+	cmd := exec.CommandContext(ctx, "git", "--no-optional-locks", "-C", root, "describe", "--tags", "--always", "--dirty")
+	out, err := cmd.Output()
+	if err != nil || len(out) < 2 {
+		return "dev"
+	}
+	return string(out[:len(out)-1])
+}

@@ -1,0 +1,184 @@
+// Package driver runs mayfly-node as a process of its own, as the demo and the
+// benchmark need it: builds it, starts it and waits until it serves, stops or
+// kills it, and measures what it uses.
+package driver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/container-storage-interface/spec/lib/go/csi"
+
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+const (
+	startTimeout = 20 * time.Second
+	stopGrace    = 10 * time.Second
+	pollInterval = time.Millisecond
+)
+
+// Options say how to run the driver. Binary and Dir are needed.
+type Options struct {
+	Binary string
+	// Dir is where the CSI socket and the state go.
+	Dir string
+	// Args are further flags.
+	Args []string
+	// Logs receives what the driver logs.
+	Logs io.Writer
+}
+
+// Process is a running driver.
+type Process struct {
+	// Ready is the time from the start of the process until Probe said ready.
+	Ready  time.Duration
+	Socket string
+
+	cmd   *exec.Cmd
+	logs  *tail
+	ended chan struct{}
+	err   error // how it ended; valid once ended is closed
+}
+
+// Socket is where a driver that is started in dir serves CSI.
+func Socket(dir string) string { return filepath.Join(dir, "csi.sock") }
+
+// Start starts the driver and waits until it is ready. ctx bounds the start
+// only. The driver ends with this process, however that ends.
+func Start(ctx context.Context, o Options) (*Process, error) {
+	p := &Process{Socket: Socket(o.Dir), logs: &tail{}, ended: make(chan struct{})}
+	args := append([]string{
+		"--endpoint=unix://" + p.Socket, "--state-dir=" + filepath.Join(o.Dir, "state"),
+		"--nodeid=node-a", "--health-addr=", "--metrics-addr=",
+	}, o.Args...)
+	p.cmd = exec.Command(o.Binary, args...)
+	// Nothing of our environment may lead to another Vault or cluster.
+	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + o.Dir}
+	p.cmd.Stdout, p.cmd.Stderr = p.logs, p.logs
+	if o.Logs != nil {
+		p.cmd.Stderr = io.MultiWriter(p.logs, o.Logs)
+	}
+	// Out of our process group: an interrupt from the terminal is for us, and
+	// volumes must still be unpublished.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	began := time.Now()
+	if err := p.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("running mayfly-node: %w", err)
+	}
+	go func() {
+		defer close(p.ended)
+		p.err = p.cmd.Wait()
+	}()
+	if err := p.waitReady(ctx); err != nil {
+		return nil, errors.Join(p.explain(fmt.Errorf("starting mayfly-node: %w", err)), p.Kill())
+	}
+	p.Ready = time.Since(began)
+	return p, nil
+}
+
+// waitReady asks until Probe answers that the driver is ready.
+func (p *Process) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("not ready within %s", startTimeout))
+	defer cancel()
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		if conn, err := net.Dial("unix", p.Socket); err == nil {
+			_ = conn.Close()
+			if p.probe(ctx) {
+				return nil
+			}
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("it ended early: %w", p.ending())
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+}
+
+// probe makes a connection of its own: gRPC waits longer and longer between
+// attempts to connect, which would be measured.
+func (p *Process) probe(ctx context.Context) bool {
+	k, err := kubelet.Dial("", p.Socket)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = k.Close() }()
+	answer, err := k.Identity.Probe(ctx, &csi.ProbeRequest{})
+	return err == nil && answer.GetReady().GetValue()
+}
+
+// Alive is nil as long as the driver runs.
+func (p *Process) Alive() error {
+	select {
+	case <-p.ended:
+		return p.explain(fmt.Errorf("mayfly-node has ended: %w", p.ending()))
+	default:
+		return nil
+	}
+}
+
+func (p *Process) ending() error {
+	if p.err == nil {
+		return errors.New("with success")
+	}
+	return p.err
+}
+
+// Stop asks the driver to end and waits. One that has to be killed, and one
+// that ends with a failure, is an error.
+func (p *Process) Stop() error {
+	if err := p.signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	timer := time.NewTimer(stopGrace)
+	defer timer.Stop()
+	select {
+	case <-p.ended:
+		if p.err != nil {
+			return p.explain(fmt.Errorf("stopping mayfly-node: %w", p.err))
+		}
+		return nil
+	case <-timer.C:
+		return errors.Join(p.explain(fmt.Errorf("stopping mayfly-node: it did not end within %s", stopGrace)), p.Kill())
+	}
+}
+
+// Kill ends the driver at once, as kill -9 does, and waits.
+func (p *Process) Kill() error {
+	err := p.signal(syscall.SIGKILL)
+	if err == nil {
+		<-p.ended
+	}
+	return err
+}
+
+func (p *Process) signal(s syscall.Signal) error {
+	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("sending %s to mayfly-node: %w", s, err)
+	}
+	return nil
+}
+
+// explain adds what the driver logged last.
+func (p *Process) explain(err error) error {
+	if said := p.logs.String(); said != "" {
+		return fmt.Errorf("%w; its log ends with:\n%s", err, said)
+	}
+	return err
+}
+
+// Logs is the end of what the driver logged.
+func (p *Process) Logs() string { return p.logs.String() }

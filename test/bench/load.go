@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/bench/driver"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+// node is one driver and the kubelet that is played for it.
+type node struct {
+	*world
+	name    string
+	args    []string
+	driver  *driver.Process
+	kubelet *kubelet.Kubelet
+}
+
+// apiNode takes classes from the API server, dirNode from a directory.
+func (w *world) apiNode(name string) *node {
+	return &node{world: w, name: name, args: []string{"--kubeconfig=" + w.kubeconfig()}}
+}
+
+func (w *world) dirNode(name string) *node {
+	return &node{world: w, name: name, args: []string{"--class-dir=" + w.classDir()}}
+}
+
+// start starts the driver, anew after a kill.
+func (n *node) start(ctx context.Context) (err error) {
+	dir := filepath.Join(n.dir, n.name)
+	n.driver, err = driver.Start(ctx, driver.Options{
+		Binary: n.binary, Dir: dir, Args: append([]string{"--log-level=warn"}, n.args...),
+	})
+	if err != nil {
+		return err
+	}
+	n.kubelet, err = kubelet.Dial(filepath.Join(dir, "kubelet"), n.driver.Socket)
+	return err
+}
+
+func (n *node) stop() error {
+	return errors.Join(n.kubelet.Close(), n.driver.Stop())
+}
+
+func (n *node) kill() error {
+	return errors.Join(n.kubelet.Close(), n.driver.Kill())
+}
+
+// publish publishes all pods, so many at once, and gives the time that it took.
+// The pods' directories, which are kubelet's work, are made before.
+func (n *node) publish(ctx context.Context, pods []kubelet.Pod) (time.Duration, error) {
+	for _, p := range pods {
+		if err := os.MkdirAll(filepath.Dir(n.kubelet.Target(p)), 0o750); err != nil {
+			return 0, fmt.Errorf("making the directory of pod %s: %w", p.Name, err)
+		}
+	}
+	return n.each(ctx, pods, "publishing", n.kubelet.Publish)
+}
+
+func (n *node) unpublish(ctx context.Context, pods []kubelet.Pod) error {
+	_, err := n.each(ctx, pods, "unpublishing", n.kubelet.Unpublish)
+	return err
+}
+
+func (n *node) each(ctx context.Context, pods []kubelet.Pod, doing string, do func(context.Context, kubelet.Pod) error) (time.Duration, error) {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(n.atOnce)
+	began := time.Now()
+	for _, p := range pods {
+		g.Go(func() error {
+			if err := do(ctx, p); err != nil {
+				return fmt.Errorf("%s the volume of pod %s: %w", doing, p.Name, err)
+			}
+			return nil
+		})
+	}
+	err := g.Wait()
+	return time.Since(began), err
+}
+
+// republishAll repeats the publish of every volume, one at a time, and gives the
+// time of each call in order of length.
+func (n *node) republishAll(ctx context.Context, pods []kubelet.Pod, times int) ([]time.Duration, error) {
+	took := make([]time.Duration, 0, len(pods)*times)
+	for range times {
+		for _, p := range pods {
+			request := n.kubelet.PublishRequest(p)
+			began := time.Now()
+			if _, err := n.kubelet.Node.NodePublishVolume(ctx, request); err != nil {
+				return nil, fmt.Errorf("republishing the volume of pod %s: %w", p.Name, err)
+			}
+			took = append(took, time.Since(began))
+		}
+	}
+	slices.Sort(took)
+	return took, nil
+}
+
+// check reads every volume.
+func (n *node) check(pods []kubelet.Pod, value string) error {
+	for _, p := range pods {
+		got, err := n.kubelet.Read(p)
+		if err != nil {
+			return fmt.Errorf("reading the volume of pod %s: %w", p.Name, err)
+		}
+		if want := wanted(p.Class, value); !maps.Equal(got, want) {
+			return fmt.Errorf("the volume of pod %s holds %v, not %v", p.Name, got, want)
+		}
+	}
+	return nil
+}
+
+// waitNew waits until every volume holds a value.
+func (n *node) waitNew(ctx context.Context, pods []kubelet.Pod, value string) error {
+	ticker := time.NewTicker(5 * time.Millisecond)
+	defer ticker.Stop()
+	missing := slices.Clone(pods)
+	for {
+		var unreadable error
+		missing = slices.DeleteFunc(missing, func(p kubelet.Pod) bool {
+			got, err := n.kubelet.Read(p)
+			unreadable = errors.Join(unreadable, err)
+			return maps.Equal(got, wanted(p.Class, value))
+		})
+		if unreadable != nil {
+			return unreadable
+		}
+		if len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d volumes are not new: %w", len(missing), context.Cause(ctx))
+		case <-ticker.C:
+		}
+	}
+}
+
+// tmpfsBytes is what the volumes and the driver's state take.
+func (n *node) tmpfsBytes(pods podList) (int64, error) {
+	places := []string{filepath.Join(n.dir, n.name, "state")}
+	for _, p := range pods {
+		places = append(places, n.kubelet.Target(p))
+	}
+	total := int64(0)
+	for _, place := range places {
+		var st unix.Statfs_t
+		if err := unix.Statfs(place, &st); err != nil {
+			return 0, fmt.Errorf("measuring %q: %w", place, err)
+		}
+		total += int64(st.Blocks-st.Bfree) * st.Bsize
+	}
+	return total, nil
+}

@@ -1,0 +1,126 @@
+// Command bench measures mayfly-node against the bare work: the same logins and
+// reads on the same real Vault, in parallel, over warm connections, with no
+// driver between. It plays kubelet over the CSI socket and an API server with
+// thousands of classes that this node has no use for. Speed is reported and
+// never asserted; work that goes wrong is a failure.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/test/bench/driver"
+	"github.com/mayfly-csi/mayfly/test/bench/sandbox"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+)
+
+const usage = `Measures mayfly-node on this machine: go run ./test/bench [flags]
+
+It starts a real Vault, a double of the API server and mayfly-node below a
+temporary directory, and prints a table. It needs Linux and Go, and root or user
+namespaces, and takes about a minute; other work on the machine disturbs it.
+
+Flags:
+`
+
+// config is the size of the work.
+type config struct {
+	pods      int
+	atOnce    int
+	rounds    int
+	classes   int
+	republish int
+	interval  time.Duration
+
+	driver                string // a mayfly-node that exists already
+	short, json, markdown bool
+}
+
+func (c *config) declare(f *flag.FlagSet) {
+	f.IntVar(&c.pods, "pods", 100, "how many pods, as a `number`")
+	f.IntVar(&c.atOnce, "at-once", 50, "how many first publishes at once, as a `number`")
+	f.IntVar(&c.rounds, "rounds", 7, "how many measured rounds of first publishes, as a `number`")
+	f.IntVar(&c.classes, "classes", 5000, "how many unrelated classes the API server has, as a `number`")
+	f.IntVar(&c.republish, "republish", 20, "how often each volume is republished, as a `number`")
+	f.DurationVar(&c.interval, "interval", 10*time.Second, "`time` between two refreshes where a change in the store is measured")
+	f.StringVar(&c.driver, "mayfly-node", "", "measure this `binary` in place of one built from the source tree")
+	f.BoolVar(&c.short, "short", false, "do little of everything, to see that it works; the numbers mean less")
+	f.BoolVar(&c.json, "json", false, "print JSON in place of the table")
+	f.BoolVar(&c.markdown, "markdown", false, "print the table as Markdown")
+}
+
+// finish applies --short and refuses what cannot work.
+func (c *config) finish() error {
+	if c.short {
+		c.pods, c.atOnce, c.rounds, c.classes, c.republish, c.interval = 20, 10, 2, 500, 5, 2*time.Second
+	}
+	switch {
+	case c.pods < 1, c.atOnce < 1, c.rounds < 1, c.republish < 1, c.classes < 0:
+		return errors.New("--pods, --at-once, --rounds and --republish must be at least 1")
+	case c.interval < time.Second:
+		return errors.New("--interval must be at least 1s")
+	case c.json && c.markdown:
+		return errors.New("--json and --markdown exclude each other")
+	}
+	return nil
+}
+
+func main() {
+	var c config
+	f := flag.NewFlagSet("bench", flag.ContinueOnError)
+	c.declare(f)
+	f.Usage = func() {
+		fmt.Fprint(f.Output(), usage)
+		f.PrintDefaults()
+	}
+	err := f.Parse(os.Args[1:])
+	if errors.Is(err, flag.ErrHelp) {
+		return
+	}
+	if err == nil && f.NArg() > 0 {
+		err = fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if err == nil {
+		err = c.finish()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(2)
+	}
+	os.Exit(sandbox.Main(sandbox.Program{Name: "mayfly-bench", Prepare: c.prepare, Run: c.run}))
+}
+
+func (c config) prepare(ctx context.Context, dir string) error {
+	if _, err := exec.LookPath("vault"); err != nil {
+		if _, err := toolcache.Get(ctx, os.Stderr, "vaultd"); err != nil {
+			return err
+		}
+	}
+	if c.driver != "" {
+		return nil
+	}
+	fmt.Fprintln(os.Stderr, "building mayfly-node")
+	_, err := driver.Build(ctx, os.Stderr, dir)
+	return err
+}
+
+func (c config) run(ctx context.Context, dir string) (err error) {
+	w, err := newWorld(ctx, c, dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.close()) }()
+	r, err := measure(ctx, w)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	return r.print(os.Stdout)
+}

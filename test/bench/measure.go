@@ -1,0 +1,231 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// starts is how often the start is measured.
+const starts = 5
+
+// say tells the person who waits what is under way.
+func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
+
+func measure(ctx context.Context, w *world) (*results, error) {
+	r := &results{config: w.config, Size: size{
+		Pods: w.config.pods, AtOnce: w.atOnce, Rounds: w.rounds, Classes: w.classes,
+		Republish: w.republish, Interval: ms(w.interval), Short: w.short,
+	}}
+	var err error
+	if r.Machine, err = describe(ctx, w); err != nil {
+		return nil, err
+	}
+	for _, part := range []struct {
+		what string
+		do   func(context.Context, *world, *results) error
+	}{
+		{"starting the driver", measureStarts},
+		{"with classes from the API server", measureAPINode},
+		{"with classes from a directory", measureDirNode},
+	} {
+		if err := part.do(ctx, w, r); err != nil {
+			return nil, fmt.Errorf("%s: %w", part.what, err)
+		}
+	}
+	return r, nil
+}
+
+// measureStarts starts drivers that have no volume.
+func measureStarts(ctx context.Context, w *world, r *results) error {
+	for i := range starts {
+		for _, s := range []struct {
+			p *process
+			n *node
+		}{
+			{&r.API, w.apiNode(fmt.Sprintf("start-api-%d", i))},
+			{&r.Dir, w.dirNode(fmt.Sprintf("start-dir-%d", i))},
+		} {
+			if err := s.n.start(ctx); err != nil {
+				return err
+			}
+			s.p.Ready = append(s.p.Ready, ms(s.n.driver.Ready))
+			if err := s.n.stop(); err != nil {
+				return err
+			}
+		}
+	}
+	say("start to ready: %.0f ms with an API server, %.0f ms with a directory", median(r.API.Ready), median(r.Dir.Ready))
+	return nil
+}
+
+// measureAPINode is the main part: one driver for the rounds, the republishes
+// and the change, killed and started again at the end.
+func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
+	n := w.apiNode("api")
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.stop()) }()
+	if err := measureFirst(ctx, n, r); err != nil {
+		return fmt.Errorf("first publishes: %w", err)
+	}
+	r.ChangeOne.Accounts, r.ChangeAll.Accounts = 1, w.config.pods
+	for _, c := range []*changed{&r.ChangeOne, &r.ChangeAll} {
+		if err := measureChange(ctx, n, c); err != nil {
+			return fmt.Errorf("change in the store: %w", err)
+		}
+	}
+	// What is told of the volumes so far must not be counted with those that follow.
+	say("waiting until the driver has told the API server of the volumes that are gone")
+	if err := n.settleAPI(ctx, 0); err != nil {
+		return err
+	}
+	return measureSteady(ctx, n, r)
+}
+
+// measureSteady is what is measured while volumes lie still: republishes,
+// memory, and the restart.
+func measureSteady(ctx context.Context, n *node, r *results) error {
+	pods := n.pods("steady", steady, n.config.pods)
+	before := n.api.requests()
+	if _, err := n.publish(ctx, pods); err != nil {
+		return err
+	}
+	say("waiting until the driver has written what it tells of %d volumes", len(pods))
+	if err := n.settleAPI(ctx, len(pods)); err != nil {
+		return err
+	}
+	r.Told = n.apiSince(before)
+	if err := measureRepublish(ctx, n, pods, &r.Republish); err != nil {
+		return fmt.Errorf("republish: %w", err)
+	}
+	if err := r.API.use(n, pods); err != nil {
+		return err
+	}
+	say("memory with %d volumes: %s", len(pods), r.API.memory())
+	if err := measureRestart(ctx, n, pods, &r.Restart); err != nil {
+		return fmt.Errorf("restart: %w", err)
+	}
+	if err := n.check(pods, "1"); err != nil {
+		return err
+	}
+	return n.unpublish(ctx, pods)
+}
+
+// measureDirNode is for the memory of a driver without an API server.
+func measureDirNode(ctx context.Context, w *world, r *results) (err error) {
+	n := w.dirNode("dir")
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.stop()) }()
+	pods := n.pods("dir", steady, w.config.pods)
+	if _, err := n.publish(ctx, pods); err != nil {
+		return err
+	}
+	if err := n.check(pods, "1"); err != nil {
+		return err
+	}
+	if _, err := n.republishAll(ctx, pods, w.republish); err != nil {
+		return err
+	}
+	if err := r.Dir.use(n, pods); err != nil {
+		return err
+	}
+	say("memory with %d volumes and a class directory: %s", len(pods), r.Dir.memory())
+	return n.unpublish(ctx, pods)
+}
+
+// use notes what the driver uses now.
+func (p *process) use(n *node, pods podList) error {
+	u, err := n.driver.Usage()
+	if err != nil {
+		return err
+	}
+	p.RSS, p.Peak, p.PSS, p.CPU = u.RSS, u.Peak, u.PSS, ms(u.CPU)
+	p.Tmpfs, err = n.tmpfsBytes(pods)
+	return err
+}
+
+func measureRepublish(ctx context.Context, n *node, pods podList, r *republished) error {
+	if err := n.settle(ctx); err != nil {
+		return err
+	}
+	span, err := n.begin()
+	if err != nil {
+		return err
+	}
+	took, err := n.republishAll(ctx, pods, n.config.republish)
+	if err != nil {
+		return err
+	}
+	r.Calls, r.P50, r.P99 = len(took), ms(percentile(took, 0.50)), ms(percentile(took, 0.99))
+	r.Vault, r.API, r.CPU, err = span.end(ctx)
+	say("republish: p50 %.3f ms, p99 %.3f ms, %s to Vault", r.P50, r.P99, r.Vault)
+	return err
+}
+
+func measureRestart(ctx context.Context, n *node, pods podList, r *restarted) error {
+	if err := n.kill(); err != nil {
+		return err
+	}
+	if err := n.settle(ctx); err != nil {
+		return err
+	}
+	span, err := n.begin()
+	if err != nil {
+		return err
+	}
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	r.Ready = ms(n.driver.Ready)
+	// Kubelet goes on with its republishes, which must find every volume.
+	if _, err := n.republishAll(ctx, pods, 1); err != nil {
+		return err
+	}
+	if err := n.settleAPI(ctx, len(pods)); err != nil {
+		return err
+	}
+	r.Vault, r.API, err = span.requests(ctx)
+	say("restart with %d volumes: ready after %.0f ms, %s to Vault", len(pods), r.Ready, r.Vault)
+	return err
+}
+
+func measureChange(ctx context.Context, n *node, c *changed) (err error) {
+	label := fmt.Sprint(c.Accounts)
+	pods := n.pods("change-"+label, changing, c.Accounts)
+	before, after := "before-"+label, "after-"+label
+	if err := n.put(ctx, changing, before); err != nil {
+		return err
+	}
+	if _, err := n.publish(ctx, pods); err != nil {
+		return err
+	}
+	if err := n.check(pods, before); err != nil {
+		return err
+	}
+	span, err := n.begin()
+	if err != nil {
+		return err
+	}
+	if err := n.put(ctx, changing, after); err != nil {
+		return err
+	}
+	began := time.Now()
+	limit := 3*n.interval + 10*time.Second
+	waiting, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s", limit))
+	defer cancel()
+	if err := n.waitNew(waiting, pods, after); err != nil {
+		return err
+	}
+	c.AllNew, c.Secrets = ms(time.Since(began)), len(secrets(changing))
+	if c.Vault, c.API, c.CPU, err = span.end(ctx); err != nil {
+		return err
+	}
+	say("change with %s: all new after %.2f s, %s", plural(c.Accounts, "service account"), c.AllNew/1000, c.Vault)
+	return n.unpublish(ctx, pods)
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"cmp"
+	"slices"
+	"time"
+)
+
+// results is everything that was measured. Times are milliseconds, memory is
+// bytes.
+type results struct {
+	Machine machine `json:"machine"`
+	Size    size    `json:"size"`
+
+	First firstPublishes `json:"firstPublishes"`
+	// Told is what the API server was asked and told for all pods' new volumes,
+	// up to the last pod status.
+	Told      map[string]int `json:"requestsToAPIServerForNewVolumes"`
+	Republish republished    `json:"republish"`
+	ChangeOne changed        `json:"changeOneServiceAccount"`
+	ChangeAll changed        `json:"changeAsManyServiceAccounts"`
+	Restart   restarted      `json:"restart"`
+	// API has the classes from an API server, Dir from a directory.
+	API process `json:"processWithAPIServer"`
+	Dir process `json:"processWithClassDir"`
+
+	config config
+}
+
+// size repeats the flags that say how much was done.
+type size struct {
+	Pods      int     `json:"pods"`
+	AtOnce    int     `json:"atOnce"`
+	Rounds    int     `json:"rounds"`
+	Classes   int     `json:"unrelatedClasses"`
+	Republish int     `json:"republishesPerVolume"`
+	Interval  float64 `json:"intervalMS"`
+	Short     bool    `json:"short"`
+}
+
+// firstPublishes holds one time for each round.
+type firstPublishes struct {
+	Floor []float64 `json:"floorMS"`
+	// Many has a service account for each pod, One has one for all.
+	Many publishes `json:"asManyServiceAccounts"`
+	One  publishes `json:"oneServiceAccount"`
+	// Cold is the first round of a driver just started, which is not counted.
+	Cold          float64  `json:"coldMS"`
+	FloorRequests requests `json:"floorRequests"`
+}
+
+type publishes struct {
+	Wall []float64 `json:"wallMS"`
+	CPU  []float64 `json:"driverCPUMS"`
+	// Requests and API are those of the last round.
+	Requests requests       `json:"requestsToVault"`
+	API      map[string]int `json:"requestsToAPIServer"`
+}
+
+// republished is a republish with nothing due, one at a time.
+type republished struct {
+	Calls int            `json:"calls"`
+	P50   float64        `json:"p50MS"`
+	P99   float64        `json:"p99MS"`
+	CPU   float64        `json:"driverCPUMS"`
+	Vault requests       `json:"requestsToVault"`
+	API   map[string]int `json:"requestsToAPIServer"`
+}
+
+// changed is a change in the store while all volumes are published.
+type changed struct {
+	AllNew   float64        `json:"allNewMS"`
+	CPU      float64        `json:"driverCPUMS"`
+	Secrets  int            `json:"distinctSecrets"`
+	Accounts int            `json:"serviceAccounts"`
+	Vault    requests       `json:"requestsToVault"`
+	API      map[string]int `json:"requestsToAPIServer"`
+}
+
+// restarted is a start after kill -9 with all volumes published.
+type restarted struct {
+	Ready float64        `json:"readyMS"`
+	Vault requests       `json:"requestsToVault"`
+	API   map[string]int `json:"requestsToAPIServer"`
+}
+
+// process is what a driver is and uses.
+type process struct {
+	Ready []float64 `json:"readyMS"` // of starts with no volume
+	// Memory with all volumes published: resident now and at most, and the
+	// proportional set size, 0 if it cannot be read.
+	RSS  int64 `json:"rssBytes"`
+	Peak int64 `json:"peakRSSBytes"`
+	PSS  int64 `json:"pssBytes"`
+	// Tmpfs is what the volumes and the driver's state hold: not the process's,
+	// but charged to its memory cgroup, since it wrote them.
+	Tmpfs int64 `json:"tmpfsBytes"`
+	// CPU is all that the process used.
+	CPU float64 `json:"cpuMS"`
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// median of an even number is the mean of the two in the middle; of none, 0.
+func median(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	sorted := slices.Sorted(slices.Values(values))
+	middle := len(sorted) / 2
+	if len(sorted)%2 == 1 {
+		return sorted[middle]
+	}
+	return (sorted[middle-1] + sorted[middle]) / 2
+}
+
+// percentile is the nearest rank in a sorted list.
+func percentile[T cmp.Ordered](sorted []T, share float64) T {
+	if len(sorted) == 0 {
+		var zero T
+		return zero
+	}
+	return sorted[min(int(share*float64(len(sorted))), len(sorted)-1)]
+}
+
+// spread is the least and the greatest ratio of two series, round by round.
+func spread(values, floor []float64) (low, high float64) {
+	for i, v := range values {
+		if i >= len(floor) || floor[i] == 0 {
+			break
+		}
+		ratio := v / floor[i]
+		if low == 0 || ratio < low {
+			low = ratio
+		}
+		high = max(high, ratio)
+	}
+	return low, high
+}

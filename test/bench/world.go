@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+const (
+	namespace = "bench"
+	role      = "bench"
+	// steady is the class without an interval of its own, so that nothing
+	// falls due while it is measured; changing has config.interval.
+	steady   = "steady"
+	changing = "changing"
+)
+
+// world is what the driver and the floor work with.
+type world struct {
+	config
+	// dir is a tmpfs: the disk below the pods' directories, which are made and
+	// removed in great numbers here, is not what is measured.
+	dir    string
+	binary string
+	vault  *vaulttest.Server
+	issuer *issuer.Issuer
+	api    *apiServer
+}
+
+// secrets are the distinct reads of a pod, by path; each is read once, although
+// two files come from the first.
+func secrets(class string) []string { return []string{class + "/db", class + "/api"} }
+
+// wanted is what a volume shall hold.
+func wanted(class, value string) map[string]string {
+	return map[string]string{"db/username": class + "-user", "db/password": "password-" + value, "api-key": "key-" + value}
+}
+
+func newWorld(ctx context.Context, c config, dir string) (w *world, err error) {
+	w = &world{config: c, dir: filepath.Join(dir, "run"), binary: c.driver}
+	if w.binary == "" {
+		w.binary = filepath.Join(dir, "mayfly-node")
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.close())
+		}
+	}()
+	if err := mountScratch(w.dir); err != nil {
+		return nil, err
+	}
+	if w.issuer, err = issuer.Start(ctx, issuer.Options{}); err != nil {
+		return nil, fmt.Errorf("starting the issuer of service account tokens: %w", err)
+	}
+	if w.vault, err = vaulttest.Start(ctx, vaulttest.Options{
+		PreferInstalled: true, Progress: os.Stderr, AuditFile: filepath.Join(w.dir, "audit.log"),
+	}); err != nil {
+		return nil, err
+	}
+	if err := w.fillVault(ctx); err != nil {
+		return nil, fmt.Errorf("setting Vault up: %w", err)
+	}
+	w.api = startAPI(w.manifests(), c.classes)
+	if err := w.writeFiles(); err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+// mountScratch needs no undoing: the sandbox takes its mounts away.
+func mountScratch(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("bench", dir, "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mounting a tmpfs at %q: %w", dir, err)
+	}
+	return nil
+}
+
+// fillVault grants what people grant: to read the secrets, and not their
+// metadata.
+func (w *world) fillVault(ctx context.Context) error {
+	v := w.vault
+	for _, do := range []func() error{
+		func() error { return v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer) },
+		func() error { return v.EnableKV(ctx, "kv", 2) },
+		func() error { return v.Policy(ctx, "bench", `path "kv/data/*" { capabilities = ["read"] }`) },
+		func() error {
+			return v.Role(ctx, "kubernetes", role, map[string]any{
+				"bound_service_account_names": "*", "bound_service_account_namespaces": namespace,
+				"audience": "vault", "token_policies": "bench",
+			})
+		},
+		func() error { return w.put(ctx, steady, "1") },
+		func() error { return w.put(ctx, changing, "1") },
+	} {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// put writes a class's secrets.
+func (w *world) put(ctx context.Context, class, value string) error {
+	files := wanted(class, value)
+	paths := secrets(class)
+	err := w.vault.PutKV2(ctx, "kv", paths[0], map[string]any{"username": files["db/username"], "password": files["db/password"]})
+	if err != nil {
+		return err
+	}
+	return w.vault.PutKV2(ctx, "kv", paths[1], map[string]any{"key": files["api-key"]})
+}
+
+// manifests are the two classes, as JSON.
+func (w *world) manifests() map[string][]byte {
+	return map[string][]byte{
+		steady:   manifest(namespace, steady, w.vault.Address, ""),
+		changing: manifest(namespace, changing, w.vault.Address, w.interval.String()),
+	}
+}
+
+// writeFiles puts down what the driver is pointed at: a kubeconfig, and a
+// directory with the same classes.
+func (w *world) writeFiles() error {
+	if err := os.WriteFile(w.kubeconfig(), w.api.kubeconfig(), 0o600); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(w.classDir(), 0o755); err != nil {
+		return err
+	}
+	for name, data := range w.manifests() {
+		if err := os.WriteFile(filepath.Join(w.classDir(), name+".json"), data, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *world) kubeconfig() string { return filepath.Join(w.dir, "kubeconfig") }
+func (w *world) classDir() string   { return filepath.Join(w.dir, "classes") }
+
+// pods makes pods with their tokens. Every label gives other pods and other
+// service accounts, so that no round lives on what an earlier one left.
+func (w *world) pods(label, class string, accounts int) []kubelet.Pod {
+	pods := make([]kubelet.Pod, w.config.pods)
+	for i := range pods {
+		name := fmt.Sprintf("%s-%d", label, i)
+		sum := sha256.Sum256([]byte(name))
+		ref := issuer.PodRef{
+			Namespace: namespace, Pod: name, PodUID: fmt.Sprintf("%x-%x-4%x-8%x-%x", sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16]),
+			ServiceAccount: fmt.Sprintf("%s-%d", label, i%accounts), Node: "node-a",
+		}
+		pods[i] = kubelet.Pod{
+			Namespace: namespace, Name: name, UID: ref.PodUID, ServiceAccount: ref.ServiceAccount, Class: class,
+			Tokens: w.issuer.CSITokens(ref, "vault"),
+		}
+	}
+	return pods
+}
+
+func (w *world) close() error {
+	var errs []error
+	if w.api != nil {
+		w.api.close()
+	}
+	if w.vault != nil {
+		errs = append(errs, w.vault.Stop())
+	}
+	if w.issuer != nil {
+		errs = append(errs, w.issuer.Close())
+	}
+	return errors.Join(errs...)
+}
