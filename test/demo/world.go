@@ -1,0 +1,186 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/mayfly-csi/mayfly/test/bench/driver"
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+const (
+	namespace   = "shop"
+	className   = "web-secrets"
+	volumeName  = "secrets"
+	oldPassword = "correct-horse"
+	newPassword = "battery-staple"
+)
+
+// policy lets a pod read its secrets and, so that a look at the version can
+// spare a read, their metadata.
+const policy = `
+path "secret/data/web/*"     { capabilities = ["read"] }
+path "secret/metadata/web/*" { capabilities = ["read"] }
+`
+
+// world is everything that runs, and the two pods.
+type world struct {
+	options
+	dir string
+
+	issuer  *issuer.Issuer
+	vault   *vaulttest.Server
+	driver  *driver.Process
+	kubelet *kubelet.Kubelet
+
+	web, batch kubelet.Pod
+	// published is the place in Vault's audit log just before the publish.
+	published vaulttest.Mark
+}
+
+// file is one that the pod shall see.
+type file struct {
+	path, contents string
+	mode           os.FileMode
+}
+
+func files(password string) []file {
+	return []file{
+		{"api-key", "4f5e-91c2", 0o440},
+		{"db/password", password, 0o400},
+		{"db/username", "web-app", 0o644},
+	}
+}
+
+func (w *world) classes() string { return filepath.Join(w.dir, "classes") }
+func (w *world) socket() string  { return driver.Socket(w.dir) }
+func (w *world) state() string   { return filepath.Join(w.dir, "state") }
+
+// manifest is the class. Its parameters are those of vault-csi-provider, but
+// for refreshInterval, which is Mayfly's.
+func (w *world) manifest() string {
+	return fmt.Sprintf(`apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata:
+  name: %s
+  namespace: %s
+spec:
+  provider: vault
+  parameters:
+    vaultAddress: %s
+    roleName: web
+    refreshInterval: 1s
+    objects: |
+      - objectName: db/username
+        secretPath: secret/data/web/db
+        secretKey: username
+      - objectName: db/password
+        secretPath: secret/data/web/db
+        secretKey: password
+        filePermission: 0400
+      - objectName: api-key
+        secretPath: secret/data/web/api
+        secretKey: key
+        filePermission: 0440
+`, className, namespace, w.vault.Address)
+}
+
+// startVault starts the store, and who vouches for its service accounts.
+func (w *world) startVault(ctx context.Context) (err error) {
+	if w.issuer, err = issuer.Start(ctx, issuer.Options{}); err != nil {
+		return fmt.Errorf("starting the issuer of service account tokens: %w", err)
+	}
+	w.vault, err = vaulttest.Start(ctx, vaulttest.Options{PreferInstalled: true, Progress: os.Stdout})
+	if err != nil {
+		return err
+	}
+	return w.fillVault(ctx)
+}
+
+func (w *world) fillVault(ctx context.Context) error {
+	v := w.vault
+	for _, do := range []func() error{
+		func() error { return v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer) },
+		func() error { return v.EnableKV(ctx, "secret", 2) },
+		func() error { return v.Policy(ctx, "web", policy) },
+		func() error {
+			return v.Role(ctx, "kubernetes", "web", map[string]any{
+				"bound_service_account_names": "web", "bound_service_account_namespaces": namespace,
+				"audience": "vault", "token_policies": "web",
+			})
+		},
+		func() error { return w.setPassword(ctx, oldPassword) },
+		func() error { return v.PutKV2(ctx, "secret", "web/api", map[string]any{"key": "4f5e-91c2"}) },
+	} {
+		if err := do(); err != nil {
+			return fmt.Errorf("setting Vault up: %w", err)
+		}
+	}
+	return nil
+}
+
+func (w *world) setPassword(ctx context.Context, password string) error {
+	return w.vault.PutKV2(ctx, "secret", "web/db", map[string]any{"username": "web-app", "password": password})
+}
+
+func (w *world) startDriver(ctx context.Context) (err error) {
+	if err := os.MkdirAll(w.classes(), 0o755); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(w.classes(), className+".yaml"), []byte(w.manifest()), 0o644); err != nil {
+		return err
+	}
+	var logs io.Writer
+	if w.options.logs {
+		logs = os.Stderr
+	}
+	w.driver, err = driver.Start(ctx, driver.Options{
+		Binary: w.options.driver, Dir: w.dir, Logs: logs,
+		Args: []string{"--class-dir=" + w.classes(), "--vault-allowed-addresses=" + w.vault.Address},
+	})
+	if err != nil {
+		return err
+	}
+	w.kubelet, err = kubelet.Dial(filepath.Join(w.dir, "kubelet"), w.socket())
+	return err
+}
+
+// pod makes a pod with the tokens that kubelet gets for it.
+func (w *world) pod(name, serviceAccount, uid string) kubelet.Pod {
+	return kubelet.Pod{
+		Namespace: namespace, Name: name, UID: uid, ServiceAccount: serviceAccount, Volume: volumeName, Class: className,
+		Tokens: w.issuer.CSITokens(issuer.PodRef{Namespace: namespace, Pod: name, PodUID: uid, ServiceAccount: serviceAccount, Node: "node-a"}, "vault"),
+	}
+}
+
+// logs explains a failure by what the driver said.
+func (w *world) logs() string {
+	if w.driver == nil || w.driver.Logs() == "" {
+		return ""
+	}
+	return "\n\nThe driver's log ends with:\n" + w.driver.Logs()
+}
+
+// close ends what still runs. The mounts and the directory are the sandbox's.
+func (w *world) close() error {
+	var errs []error
+	if w.kubelet != nil {
+		errs = append(errs, w.kubelet.Close())
+	}
+	if w.driver != nil {
+		errs = append(errs, w.driver.Stop())
+	}
+	if w.vault != nil {
+		errs = append(errs, w.vault.Stop())
+	}
+	if w.issuer != nil {
+		errs = append(errs, w.issuer.Close())
+	}
+	return errors.Join(errs...)
+}
