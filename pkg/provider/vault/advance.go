@@ -73,9 +73,11 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 	if err != nil {
 		return nil, fault.New(fault.Internal, "renewing a lease: the request cannot be written")
 	}
-	reply, err := f.client.do(ctx, f.call(c.token, http.MethodPut, "sys/leases/renew", nil, body))
+	k := f.call(c.token, http.MethodPut, "sys/leases/renew", nil, body)
+	k.renews = true
+	reply, err := f.client.do(ctx, k)
 	if err != nil {
-		if fault.Of(err).Outage() || fault.Of(err) == fault.Canceled {
+		if !refusedRenewal(k, reply) && (fault.Of(err).Outage() || fault.Of(err) == fault.Canceled) {
 			return nil, fmt.Errorf("renewing lease %q: %w", c.answer.leaseID, err)
 		}
 		f.config.Logger.Debug("a lease was not renewed, so it is replaced", "lease", c.answer.leaseID, "error", err)
@@ -175,8 +177,11 @@ func (f *fetch) sustain(ctx context.Context, h *holder, t *token) (bool, error) 
 			return !due, nil
 		case fault.Of(err).Outage(), fault.Of(err) == fault.Canceled:
 			return false, err
+		case fault.Of(err) == fault.Denied: // it is gone, and its leases with it
+			h.remove(t)
+		default:
+			t.giveUp()
 		}
-		h.remove(t)
 		return false, nil
 	})
 	return kept, err

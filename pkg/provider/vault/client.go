@@ -63,6 +63,8 @@ type call struct {
 	// mints tells that repeating the request may leave something behind in
 	// the store, so it is only repeated when it had no effect for sure.
 	mints bool
+	// renews tells that status 500 may be a refusal.
+	renews bool
 	// correlation goes into the store's audit log.
 	correlation string
 	// secrets must not appear in an error, even if the store says them.
@@ -77,27 +79,23 @@ type reply struct {
 	body        []byte
 }
 
-// do makes the call, again where that is safe and may help. Its error is a
-// *fault.Error; the reply comes along where there was one.
+// do makes the call, again where that is safe and may help. Its error has
+// a reason; the reply comes along where there was one.
 func (c *client) do(ctx context.Context, k call) (*reply, error) {
+	b := &k.endpoint.breaker
 	for n := 0; ; n++ {
-		if err := k.endpoint.breaker.admit(c.config.Now(), c.config.Jitter()); err != nil {
-			return nil, err
+		if err := b.admit(c.config.Now(), c.config.Jitter(), k.path); err != nil {
+			return nil, fmt.Errorf("%s: %w", k.endpoint.address, err)
 		}
 		r, err := c.attempt(ctx, k)
 		failure := c.judge(ctx, k, r, err)
-		k.endpoint.breaker.record(c.config.Now(), outcomeOf(ctx, r, err, failure), k.path, retryAfterOf(r), failure)
+		b.record(c.config.Now(), outcomeOf(ctx, k, r, err, failure), k.path, retryAfterOf(r), failure)
 		if failure == nil {
 			return r, nil
 		}
-		if n >= c.config.MaxRetries || !c.again(k, r, err) {
-			return r, failure
-		}
 		wait := pause(c.config.RetryBase, n, retryAfterOf(r), c.config.Jitter())
-		if tooLong(ctx, wait) {
-			return r, failure
-		}
-		if err := sleep(ctx, wait); err != nil {
+		if n >= c.config.MaxRetries || !c.again(k, r, err) || tooLong(ctx, wait) || sleep(ctx, wait) != nil {
+			b.advise(failure, c.config.Now(), c.config.Jitter(), k.path)
 			return r, failure
 		}
 	}
@@ -125,14 +123,14 @@ func (c *client) again(k call, r *reply, err error) bool {
 		}
 		return !k.mints || neverSent(err)
 	}
-	return mayPass(r.status) && (!k.mints || untouched(r.status))
+	return mayPass(r.status) && !refusedRenewal(k, r) && (!k.mints || untouched(r.status))
 }
 
 // attempt makes the request once, and follows a redirect to the active node.
 func (c *client) attempt(ctx context.Context, k call) (*reply, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.config.RequestTimeout, errNoAnswer)
 	defer cancel()
-	ctx = context.WithValue(ctx, endpointKey{}, k.endpoint)
+	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.mints)
 	u := k.endpoint.address.url()
 	u.Path += "/v1/" + k.path
 	query := k.query

@@ -2,8 +2,10 @@ package vault
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -146,6 +148,9 @@ func (e *endpoint) roundTripper() http.RoundTripper {
 	return e.transport
 }
 
+// onceKey is where a request's context says that it must not be repeated.
+type onceKey struct{}
+
 // endpointKey is where a request's context carries its endpoint.
 type endpointKey struct{}
 
@@ -157,6 +162,12 @@ func (d dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	e, ok := r.Context().Value(endpointKey{}).(*endpoint)
 	if !ok {
 		return nil, fault.New(fault.Internal, "a request without an endpoint")
+	}
+	if once, _ := r.Context().Value(onceKey{}).(bool); once && r.ContentLength == 0 {
+		// net/http repeats a GET by itself when a kept connection ends before
+		// the answer, but not one with a body that it cannot read again.
+		r = r.Clone(r.Context())
+		r.Body, r.GetBody = io.NopCloser(strings.NewReader("")), nil
 	}
 	resp, err := e.roundTripper().RoundTrip(r)
 	if err == nil {

@@ -112,49 +112,60 @@ func (f *fetch) rejoin() *group {
 	return f.volume.currentGroup()
 }
 
+// obtainAll answers all requests. One that fails does not end the others: they
+// may be making credentials, which would be lost.
 func (f *fetch) obtainAll(ctx context.Context) (map[*request]result, error) {
 	results := make([]result, len(f.spec.requests))
-	work, ctx := errgroup.WithContext(ctx)
-	work.SetLimit(parallel)
-	for i, r := range f.spec.requests {
-		work.Go(func() error {
-			results[i] = f.obtain(ctx, r)
-			return results[i].err
-		})
+	f.obtainSome(ctx, results, func(result) bool { return true })
+	if slices.ContainsFunc(results, func(r result) bool { return r.err == nil }) {
+		// One of them was the probe that closed the circuit.
+		f.obtainSome(ctx, results, func(r result) bool { return errors.Is(r.err, errNotAsked) })
 	}
-	err := work.Wait()
 	byRequest := make(map[*request]result, len(results))
 	var failed []error
 	for i, r := range f.spec.requests {
 		byRequest[r] = results[i]
-		if e := results[i].err; e != nil && fault.Of(e) != fault.Canceled {
-			failed = append(failed, fmt.Errorf("%s: %w", f.names(r), e))
+		if err := results[i].err; err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", f.names(r), err))
 		}
 	}
-	switch {
-	case err == nil:
-		return byRequest, nil
-	case len(failed) == 0:
-		return nil, err
-	}
-	return nil, joined(failed)
+	return byRequest, joined(failed)
 }
 
+// obtainSome answers those requests, in parallel, whose result is wanted anew.
+func (f *fetch) obtainSome(ctx context.Context, results []result, wanted func(result) bool) {
+	var work errgroup.Group
+	work.SetLimit(parallel)
+	for i, r := range f.spec.requests {
+		if wanted(results[i]) {
+			work.Go(func() error {
+				results[i] = f.obtain(ctx, r)
+				return nil
+			})
+		}
+	}
+	_ = work.Wait()
+}
+
+// maxJoined bounds how many failures one error tells of.
+const maxJoined = 5
+
 // joined makes one error of all that failed. The first one's reason counts,
-// and a word of the store on when to come back.
+// and the store's latest word on when to come back.
 func joined(failed []error) error {
-	first := failed[0]
-	if len(failed) == 1 {
-		return first
+	if len(failed) <= 1 {
+		return errors.Join(failed...)
 	}
-	text := make([]any, 0, len(failed))
+	var later time.Duration
 	for _, err := range failed {
-		text = append(text, err)
+		later = max(later, fault.RetryAfter(err))
 	}
-	all := fault.New(fault.Of(first), "%w", errors.Join(failed...))
-	for _, err := range failed {
-		all.RetryAfter = max(all.RetryAfter, fault.RetryAfter(err))
+	reason := fault.Of(failed[0])
+	if more := len(failed) - maxJoined; more > 0 {
+		failed = append(failed[:maxJoined:maxJoined], fmt.Errorf("and %d more", more))
 	}
+	all := fault.New(reason, "%w", errors.Join(failed...))
+	all.RetryAfter = later
 	return all
 }
 

@@ -39,7 +39,7 @@ func (f *flights[K, V]) do(ctx context.Context, key K, now func() time.Time, sin
 		select {
 		case <-running.done:
 		case <-ctx.Done():
-			return v, false, context.Cause(ctx)
+			return v, false, gaveUp(ctx)
 		}
 		switch stale := !since.IsZero() && !running.began.After(since); {
 		case stale:

@@ -126,7 +126,7 @@ func (c *client) judgeFailure(ctx context.Context, k call, err error) error {
 	case errors.Is(err, errNoAnswer):
 		return fault.New(fault.Timeout, "%s gave no answer within %s", at, c.config.RequestTimeout)
 	case ctx.Err() != nil:
-		return fault.New(fault.Of(ctx.Err()), "waiting for %s: %w", at, context.Cause(ctx))
+		return fmt.Errorf("waiting for %s: %w", at, gaveUp(ctx))
 	case errors.Is(err, errTooLarge):
 		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.config.MaxResponseBytes)
 	case tlsHint(k.endpoint.tls, err) != "":
@@ -135,10 +135,29 @@ func (c *client) judgeFailure(ctx context.Context, k call, err error) error {
 		return fault.New(fault.Unavailable, "finding %s: %s", at, what).WithHint("the name is resolved with the DNS settings of the driver's pod")
 	case neverSent(err):
 		return fault.New(fault.Unavailable, "connecting to %s: %s", at, what)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return fault.New(fault.Unavailable, "%s closed the connection before its answer was complete: %s", at, what)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fault.New(fault.Unavailable, "%s closed the connection before its answer was complete: %s", at, what).WithHint("%s", handshakeHint(k.endpoint.target))
 	}
-	return fault.New(fault.Unavailable, "asking %s: %s", at, scrub(what, k.secrets))
+	return fault.New(fault.Unavailable, "asking %s: %s", at, scrub(what, k.secrets)).WithHint("%s", handshakeHint(k.endpoint.target))
+}
+
+// handshakeHint is for servers that refuse a client only after the handshake,
+// as TLS 1.3 has it: the client sees a connection that ends, and no reason.
+func handshakeHint(t target) string {
+	if t.address.scheme == "https" && t.tls.ClientCertFile == "" {
+		return "it may want a client certificate: set vaultTLSClientCertPath and vaultTLSClientKeyPath"
+	}
+	return ""
+}
+
+// gaveUp is the error of a caller that is gone, or of a volume that is.
+func gaveUp(ctx context.Context) error {
+	cause := context.Cause(ctx)
+	var f *fault.Error
+	if errors.As(cause, &f) {
+		return cause
+	}
+	return fault.New(fault.Of(ctx.Err()), "giving up: %w", cause)
 }
 
 // rootText leaves out the URL that net/http puts before its errors.
@@ -196,12 +215,14 @@ func (t TLS) authorities() string {
 }
 
 // outcomeOf tells the circuit breaker what a request says about the server.
-func outcomeOf(ctx context.Context, r *reply, err, failure error) outcome {
+func outcomeOf(ctx context.Context, k call, r *reply, err, failure error) outcome {
 	switch {
 	case err != nil && (ctx.Err() != nil || hopeless(err)):
 		return nothingSaid
 	case err != nil:
 		return outage
+	case refusedRenewal(k, r):
+		return nothingSaid
 	case r.status == http.StatusInternalServerError && json.Valid(r.body):
 		return brokenPath
 	case r.status == http.StatusPreconditionFailed:
@@ -210,6 +231,12 @@ func outcomeOf(ctx context.Context, r *reply, err, failure error) outcome {
 		return outage
 	}
 	return answered
+}
+
+// refusedRenewal tells that Vault does not renew something. It says so with
+// status 500, for instance "past the max TTL, cannot renew".
+func refusedRenewal(k call, r *reply) bool {
+	return k.renews && r != nil && r.status == http.StatusInternalServerError && json.Valid(r.body)
 }
 
 // credential matches what looks like a Vault token or a JWT.

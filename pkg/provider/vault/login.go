@@ -50,7 +50,12 @@ func (f *fetch) extended(ctx context.Context, t *token) bool {
 
 // renewSelf asks for as long a life as before.
 func (f *fetch) renewSelf(ctx context.Context, t *token) error {
-	reply, err := f.client.do(ctx, f.call(t, http.MethodPost, "auth/token/renew-self", nil, []byte("{}")))
+	k := f.call(t, http.MethodPost, "auth/token/renew-self", nil, []byte("{}"))
+	k.renews = true
+	reply, err := f.client.do(ctx, k)
+	if refusedRenewal(k, reply) {
+		return fault.New(fault.Rejected, "renewing the Vault token: %w", err)
+	}
 	if err != nil {
 		return fmt.Errorf("renewing the Vault token: %w", err)
 	}
@@ -109,7 +114,7 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 	if err != nil {
 		return nil, false, f.explainLogin(err)
 	}
-	info, err := loginInfo(reply)
+	info, err := loginInfo(l, reply)
 	if err != nil {
 		return nil, false, f.explainLogin(err)
 	}
@@ -119,19 +124,19 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 	return t, info.podBound(l.sharing, f.request.Pod, account.Claims.ServiceAccountUID), nil
 }
 
-func loginInfo(reply *reply) (authInfo, error) {
+func loginInfo(l login, reply *reply) (authInfo, error) {
 	var body struct {
 		Auth *authInfo `json:"auth"`
 	}
 	switch {
 	case json.Unmarshal(reply.body, &body) != nil:
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer is not Vault's JSON (%s, %d bytes)", describeType(reply.contentType), len(reply.body))
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s, %d bytes)", l.target.address, describeType(reply.contentType), len(reply.body))
 	case body.Auth == nil:
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer holds no Vault token")
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no Vault token", l.target.address)
 	case !isNull(body.Auth.MFA):
 		return authInfo{}, fault.New(fault.Denied, "the role asks for a second factor").WithHint("a pod has none: except the role from login MFA")
 	case body.Auth.Token == "" || hasControl(body.Auth.Token):
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer holds no usable Vault token")
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no usable Vault token", l.target.address)
 	}
 	return *body.Auth, nil
 }

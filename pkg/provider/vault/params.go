@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // The parameters that all flavours call the same.
@@ -177,6 +179,9 @@ func (p *params) address(def string) address {
 	}
 	a, err := parseAddress(text)
 	if err != nil {
+		if strings.Contains(text, "@") { // may hold a password
+			p.values[keyAddress] = secret.Redacted
+		}
 		p.invalid(keyAddress, err.Error())
 	}
 	return a

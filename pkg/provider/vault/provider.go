@@ -72,6 +72,9 @@ func New(c Config) (*Provider, error) {
 // What step 3 achieved is kept when a part of it fails, so that the next call
 // makes no second credential.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
+	if ctx.Err() != nil {
+		return nil, gaveUp(ctx)
+	}
 	s, err := p.spec(r)
 	if err != nil {
 		return nil, err

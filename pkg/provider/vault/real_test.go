@@ -1,38 +1,327 @@
 package vault_test
 
 import (
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-func TestSmoke(t *testing.T) {
+// TestConformance runs the suite on a Vault of its own, which it freezes last.
+func TestConformance(t *testing.T) {
+	w := ownWorld(t)
+	const value = "conformance-value-1"
+	w.kv1(t, "conf", map[string]any{"k": value})
+	w.kv2(t, "conf", map[string]any{"k": value + "-two"})
+	var tokens []string
+	ask := func(account, objects string) func(*testing.T, string) provider.Request {
+		return func(t *testing.T, volume string) provider.Request {
+			r := w.request(t, w.pod(account), nil, objects)
+			r.Volume = volume
+			tokens = append(tokens, r.Tokens["vault"].JWT.Reveal())
+			return r
+		}
+	}
+	const both = "- {objectName: a, secretPath: kv1/conf, secretKey: k}\n- {objectName: b/c, secretPath: kv2/data/conf, secretKey: k}\n"
+	gate := newGate(t, w.Address)
+	p := newProvider(t, func(c *vault.Config) { c.DefaultAddress = gate.URL })
+	changes := 0
+	through := func(f func(*testing.T, string) provider.Request) func(*testing.T, string) provider.Request {
+		return func(t *testing.T, volume string) provider.Request {
+			r := f(t, volume)
+			delete(r.Class.Parameters, "vaultAddress")
+			return r
+		}
+	}
+	providertest.Run(t, providertest.Harness{
+		Provider: p,
+		Allowed:  through(ask("app", both)),
+		Denied:   through(ask("stranger", both)),
+		Partial:  through(ask("app", both+"- {objectName: d, secretPath: kv1/missing, secretKey: k}\n")),
+		Change: func(t *testing.T) {
+			changes++
+			w.kv1(t, "conf", map[string]any{"k": value + strings.Repeat("!", changes)})
+			w.kv2(t, "conf", map[string]any{"k": value + "-two" + strings.Repeat("!", changes)})
+		},
+		Hang:    func(*testing.T) { gate.set(hang) },
+		Secrets: func() []string { return append(tokens, value) },
+	})
+}
+
+// ownWorld is for tests that harm the Vault, count what reaches it, or move
+// its settings.
+func ownWorld(t *testing.T) *world {
+	t.Helper()
+	w, err := startWorld(t.Context(), vaulttest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if w.stop() != 0 {
+			t.Error("stopping Vault failed")
+		}
+	})
+	return w
+}
+
+func TestValueRules(t *testing.T) {
 	w := shared
-	w.kv1(t, "smoke", map[string]any{"user": "u1", "n": 12345678901234567})
-	w.kv2(t, "smoke", map[string]any{"password": "<p&w>", "deep": map[string]any{"a": "b<"}})
-	p := newProvider(t, nil)
+	raw := []byte{0, 1, 0xff, '\n'}
+	data := map[string]any{
+		"text": "<a&b>\u2028 ü", "empty": "", "number": json.Number("1234567.125"), "bool": true, "list": []any{1, "x<y"},
+		"map": map[string]any{"z": 1, "a": map[string]any{"b": "deep"}}, "dotted.key": "exact", "dotted": map[string]any{"key": "by path"},
+		"b64": base64.StdEncoding.EncodeToString(raw) + "\n", "hex": hex.EncodeToString(raw), "null": nil,
+	}
+	w.kv1(t, "values", data)
+	w.kv2(t, "values", data)
+	for _, path := range []string{"kv1/values", "kv2/data/values"} {
+		for key, want := range map[string]string{
+			"text": "<a&b>\u2028 ü", "empty": "", "number": "1234567.125", "bool": "true", "list": `[1,"x<y"]`,
+			"map": `{"a":{"b":"deep"},"z":1}`, "map.a.b": "deep", "dotted.key": "exact", "list.1": "x<y", "null": "null",
+		} {
+			payload := mustFetch(t, newProvider(t, nil), w.request(t, w.pod("app"), nil, "- {objectName: f, secretPath: "+path+", secretKey: '"+key+"'}"))
+			wantFile(t, payload, "f", want)
+		}
+		payload := mustFetch(t, newProvider(t, nil), w.request(t, w.pod("app"), nil, `
+- {objectName: a, secretPath: `+path+`, secretKey: b64, encoding: BASE64}
+- {objectName: b, secretPath: `+path+`, secretKey: hex, encoding: Hex}
+- {objectName: c, secretPath: `+path+`, secretKey: hex, encoding: UTF-8}`))
+		wantFile(t, payload, "a", string(raw))
+		wantFile(t, payload, "b", string(raw))
+		wantFile(t, payload, "c", hex.EncodeToString(raw))
+	}
+}
+
+// TestWholeAnswer reads twice, from two logins: the same file each time.
+func TestWholeAnswer(t *testing.T) {
+	w := shared
+	w.kv2(t, "whole", map[string]any{"z": 1.50, "a": "<x>"})
+	const objects = "- {objectName: f, secretPath: kv2/data/whole}"
+	one := mustFetch(t, newProvider(t, nil), w.request(t, w.pod("app"), nil, objects))
+	two := mustFetch(t, newProvider(t, nil), w.request(t, w.pod("app"), nil, objects))
+	if files(one)["f"] != files(two)["f"] || one.Versions[0] != two.Versions[0] || one.Versions[0].Version != "1" {
+		t.Errorf("unchanged data differs: %s, %s", files(one), files(two))
+	}
+	var body map[string]any
+	if err := json.Unmarshal([]byte(files(one)["f"]), &body); err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"data", "lease_id", "lease_duration", "renewable", "warnings"} {
+		if _, ok := body[key]; !ok {
+			t.Errorf("the envelope has no %s: %s", key, files(one)["f"])
+		}
+	}
+	if _, ok := body["request_id"]; ok || !strings.Contains(files(one)["f"], `"a":"<x>"`) {
+		t.Errorf("the envelope is %s", files(one)["f"])
+	}
+}
+
+func TestVersions(t *testing.T) {
+	w := shared
+	w.kv1(t, "versioned", map[string]any{"k": "v1"})
+	w.kv2(t, "versioned", map[string]any{"k": "v1"})
+	w.kv2(t, "versioned", map[string]any{"k": "v2"})
+	ask := func(t *testing.T, p *vault.Provider) map[string]string {
+		payload := mustFetch(t, p, w.request(t, w.pod("app"), nil, `
+- {objectName: a, secretPath: kv1/versioned, secretKey: k}
+- {objectName: b, secretPath: kv2/data/versioned, secretKey: k}
+- {objectName: c, secretPath: "kv2/data/versioned?version=1", secretKey: k}`))
+		wantFile(t, payload, "b", "v2")
+		wantFile(t, payload, "c", "v1")
+		m := map[string]string{}
+		for _, v := range payload.Versions {
+			m[v.ID] = v.Version
+		}
+		return m
+	}
+	a, b := ask(t, newProvider(t, nil)), ask(t, newProvider(t, nil))
+	if a["b"] != "2" || a["c"] != "1" || len(a["a"]) < 20 {
+		t.Errorf("versions %v: KV v2 has the store's own, KV v1 a keyed hash", a)
+	}
+	if a["a"] != b["a"] {
+		t.Errorf("with the same key the version must outlive a restart: %s, %s", a["a"], b["a"])
+	}
+	other := ask(t, newProvider(t, func(c *vault.Config) { c.VersionKey = provider.File{}.Contents }))
+	if other["a"] == a["a"] {
+		t.Error("the version of KV v1 does not depend on the key")
+	}
+}
+
+// TestRefusals reads Vault's own words, and what was attempted.
+func TestRefusals(t *testing.T) {
+	w := shared
+	w.kv1(t, "refuse", map[string]any{"user": markValue, "other": markValue})
+	w.kv2(t, "gone", map[string]any{"k": "v"})
+	w.kv2(t, "gone", map[string]any{"k": "v"})
+	for _, path := range []string{"kv2/delete/gone", "kv2/destroy/gone"} {
+		versions := map[string]any{"versions": []int{2}}
+		if strings.Contains(path, "destroy") {
+			versions = map[string]any{"versions": []int{1}}
+		}
+		if err := w.Write(t.Context(), path, versions); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pod := func(ns, account string) issuer.PodRef {
+		return issuer.PodRef{Namespace: ns, Pod: "p", ServiceAccount: account}
+	}
+	const one = "- {objectName: f, secretPath: kv1/refuse, secretKey: user}"
+	read := func(path, key string) string {
+		return "- {objectName: f, secretPath: '" + path + "', secretKey: " + key + "}"
+	}
+	for _, tc := range []struct {
+		name    string
+		pod     issuer.PodRef
+		params  map[string]string
+		objects string
+		want    fault.Reason
+		says    []string
+	}{
+		{"account", pod("shop", "stranger"), nil, one, fault.Denied,
+			[]string{"service account name not authorized", `role "app"`, `auth mount "kubernetes"`, "shop/stranger", `audience "vault"`, "bound_service_account_names of auth/kubernetes/role/app must hold stranger"}},
+		{"namespace", pod("bank", "app"), nil, one, fault.Denied, []string{"namespace not authorized", "must hold bank"}},
+		{"role", pod("shop", "app"), map[string]string{"roleName": "nope"}, one, fault.Rejected, []string{"invalid role name", "spec.parameters.roleName"}},
+		{"mount", pod("shop", "app"), map[string]string{"vaultAuthMountPath": "nope"}, one, fault.Denied, []string{"permission denied", "auth/nope"}},
+		{"audience", pod("shop", "app"), map[string]string{"audience": "other"}, one, fault.NoToken, []string{`no service account token for audience "other"`, "tokenRequests"}},
+		{"policy", pod("shop", "app"), nil, read("kv1/forbidden", "k"), fault.Denied, []string{"permission denied", `must grant read on "kv1/forbidden"`, `spec.parameters.objects[0] "f"`}},
+		{"path", pod("shop", "app"), nil, read("kv1/nothing", "k"), fault.NotFound, []string{`reading "kv1/nothing"`, "404"}},
+		{"kv2 without data/", pod("shop", "app"), nil, read("kv2/data/../x", "k"), fault.InvalidClass, []string{"secretPath"}},
+		{"key", pod("shop", "app"), nil, read("kv1/refuse", "passwd"), fault.NotFound, []string{`"kv1/refuse" has no key "passwd"; it has "other", "user"`}},
+		{"deleted", pod("shop", "app"), nil, read("kv2/data/gone", "k"), fault.NotFound, []string{"version 2 was deleted at", "undeleted"}},
+		{"destroyed", pod("shop", "app"), nil, read("kv2/data/gone?version=1", "k"), fault.NotFound, []string{"version 1 was destroyed"}},
+		{"version", pod("shop", "app"), nil, read("kv2/data/gone?version=9", "k"), fault.NotFound, []string{`"kv2/data/gone?version=9"`}},
+		{"method", pod("shop", "app"), nil, read("pki/issue/app", "k"), fault.Denied, nil},
+		{"encoding", pod("shop", "app"), nil, "- {objectName: f, secretPath: kv1/refuse, secretKey: user, encoding: hex}", fault.InvalidClass, []string{"objects[0].encoding", "it does not decode"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := w.request(t, tc.pod, tc.params, tc.objects)
+			_, err := newProvider(t, nil).Fetch(t.Context(), r)
+			if fault.Of(err) != tc.want {
+				t.Errorf("reason %s, want %s: %v", fault.Of(err), tc.want, err)
+			}
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, s := range tc.says {
+				if !strings.Contains(err.Error(), s) {
+					t.Errorf("the error does not say %q: %v", s, err)
+				}
+			}
+			if strings.Contains(err.Error(), markValue) || strings.Contains(err.Error(), r.Tokens["vault"].JWT.Reveal()) {
+				t.Errorf("the error gives something away: %v", err)
+			}
+		})
+	}
+}
+
+func TestOptional(t *testing.T) {
+	w := shared
+	w.kv1(t, "opt", map[string]any{"k": "v"})
+	c := &clock{}
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
 	r := w.request(t, w.pod("app"), nil, `
-- objectName: user
-  secretPath: kv1/smoke
-  secretKey: user
-- objectName: n
-  secretPath: /v1/kv1/smoke
-  secretKey: n
-- objectName: dir/password
-  secretPath: /kv2/data/smoke
-  secretKey: password
-  filePermission: 0640
-- objectName: deep
-  secretPath: v1/kv2/data/smoke
-  secretKey: deep
-- objectName: whole
-  secretPath: kv1/smoke
-`)
-	payload := mustFetch(t, p, r)
-	wantFile(t, payload, "user", "u1")
-	wantFile(t, payload, "n", "12345678901234567")
-	wantFile(t, payload, "dir/password", "<p&w>")
-	wantFile(t, payload, "deep", `{"a":"b<"}`)
-	t.Log(files(payload)["whole"], payload.Versions, payload.Warnings, payload.RefreshAt)
-	if err := p.Release(t.Context(), r.Volume); err != nil {
+- {objectName: a, secretPath: kv1/opt, secretKey: k}
+- {objectName: b, secretPath: kv1/opt, secretKey: later, optional: true}
+- {objectName: c, secretPath: kv1/opt-later, secretKey: k, optional: "true"}`)
+	if got := files(mustFetch(t, p, r)); len(got) != 1 || got["a"] != "v" {
+		t.Errorf("files %v, want a alone", got)
+	}
+	w.kv1(t, "opt", map[string]any{"k": "v", "later": "x"})
+	w.kv1(t, "opt-later", map[string]any{"k": "y"})
+	c.advance(3 * time.Minute)
+	if got := files(mustFetch(t, p, r)); got["b"] != "x" || got["c"] != "y" {
+		t.Errorf("files %v, want b and c too", got)
+	}
+	// Another volume of the identity does not take "absent" for an answer.
+	r2 := w.request(t, w.pod("app"), nil, "- {objectName: a, secretPath: kv1/never, secretKey: k, optional: true}")
+	mustFetch(t, p, r2)
+	r3 := w.request(t, w.pod("app"), nil, "- {objectName: a, secretPath: kv1/never, secretKey: k}")
+	if _, err := p.Fetch(t.Context(), r3); fault.Of(err) != fault.NotFound {
+		t.Errorf("a required object that is absent: %v", err)
+	}
+}
+
+// TestTLS runs against a server that wants a client certificate, whose files
+// change on disk.
+func TestTLS(t *testing.T) {
+	w, err := startWorld(t.Context(), vaulttest.Options{TLS: true, RequireClientCert: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.stop() })
+	w.kv1(t, "tls", map[string]any{"k": "v"})
+	const objects = "- {objectName: f, secretPath: kv1/tls, secretKey: k}"
+	dir := t.TempDir()
+	copyFile(t, w.CAFile, filepath.Join(dir, "ca.crt"))
+	client := map[string]string{"vaultTLSClientCertPath": w.ClientCertFile, "vaultTLSClientKeyPath": w.ClientKeyFile}
+	with := func(extra map[string]string) map[string]string {
+		for k, v := range client {
+			extra[k] = v
+		}
+		return extra
+	}
+	p := newProvider(t, nil)
+	for name, params := range map[string]map[string]string{
+		"file":        with(map[string]string{"vaultCACertPath": w.CAFile}),
+		"directory":   with(map[string]string{"vaultCADirectory": dir}),
+		"skip verify": with(map[string]string{"vaultSkipTLSVerify": "true"}),
+		"server name": with(map[string]string{"vaultCACertPath": w.CAFile, "vaultTLSServerName": "localhost"}),
+	} {
+		wantFile(t, mustFetch(t, p, w.request(t, w.pod("app"), params, objects)), "f", "v")
+		t.Log(name)
+	}
+	for name, tc := range map[string]struct {
+		params map[string]string
+		says   string
+	}{
+		"no certificate": {map[string]string{"vaultCACertPath": w.CAFile}, "it may want a client certificate"},
+		"wrong CA":       {with(map[string]string{}), "the system's authorities"},
+		"wrong name":     {with(map[string]string{"vaultCACertPath": w.CAFile, "vaultTLSServerName": "other.example"}), "set vaultTLSServerName"},
+	} {
+		_, err := p.Fetch(t.Context(), w.request(t, w.pod("app"), tc.params, objects))
+		if fault.Of(err) != fault.Unavailable || !strings.Contains(err.Error(), tc.says) {
+			t.Errorf("%s: %s: %v", name, fault.Of(err), err)
+		}
+	}
+
+	// A CA that is not the server's, then replaced by the right one.
+	c := &clock{}
+	p = newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+	ca := filepath.Join(dir, "changing.pem")
+	copyFile(t, w.ClientCertFile, ca)
+	params := with(map[string]string{"vaultCACertPath": ca})
+	if _, err := p.Fetch(t.Context(), w.request(t, w.pod("app"), params, objects)); err == nil || !strings.Contains(err.Error(), ca) {
+		t.Fatalf("a CA that is not the server's: %v", err)
+	}
+	copyFile(t, w.CAFile, ca)
+	c.advance(10 * time.Second)
+	wantFile(t, mustFetch(t, p, w.request(t, w.pod("app"), params, objects)), "f", "v")
+	// A file that is broken for the moment: the last good one stays.
+	if err := os.WriteFile(ca, []byte("half a f"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(10 * time.Second)
+	wantFile(t, mustFetch(t, p, w.request(t, w.pod("app"), params, objects)), "f", "v")
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	data, err := os.ReadFile(from)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(to, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
 }

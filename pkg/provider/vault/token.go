@@ -90,6 +90,13 @@ func (t *token) isDue(now time.Time) (due, final bool) {
 	return !t.due.IsZero() && !now.Before(t.due), t.final
 }
 
+// giveUp has the token live out its time, and no longer.
+func (t *token) giveUp() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.final = true
+}
+
 // dueTime is when to renew or replace the token; zero means never.
 func (t *token) dueTime() time.Time {
 	t.mu.Lock()

@@ -43,7 +43,7 @@ func (v *volume) enter(ctx context.Context) error {
 	case v.busy <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return gaveUp(ctx)
 	}
 }
 

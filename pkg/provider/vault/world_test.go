@@ -2,8 +2,8 @@ package vault_test
 
 import (
 	"context"
+	"encoding/base64"
 	"fmt"
-	"net/http"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -64,14 +64,14 @@ func startWorld(ctx context.Context, opts vaulttest.Options) (*world, error) {
 	w := &world{Server: server, issuer: iss}
 	kubeRole := map[string]any{
 		"bound_service_account_names": "app,web-*", "bound_service_account_namespaces": "shop",
-		"audience": "vault", "policies": "app", "ttl": "10m",
+		"audience": "vault", "policies": "app", "token_ttl": "1h",
 	}
 	jwtRole := map[string]any{
-		"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "policies": "app", "ttl": "10m",
+		"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "policies": "app", "token_ttl": "1h",
 		"bound_claims":   map[string]any{"/kubernetes.io/namespace": "shop"},
 		"claim_mappings": map[string]any{"/kubernetes.io/pod/uid": "pod_uid"},
 	}
-	plainJWT := map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "policies": "app", "ttl": "10m"}
+	plainJWT := map[string]any{"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "policies": "app", "token_ttl": "1h"}
 	for _, step := range []func() error{
 		func() error { return w.EnableKubernetesAuth(ctx, "kubernetes", iss) },
 		func() error { return w.EnableJWTAuth(ctx, "jwt", iss) },
@@ -105,7 +105,8 @@ func (w *world) stop() int {
 
 // pod is a new pod of a service account of namespace shop.
 func (w *world) pod(account string) issuer.PodRef {
-	return issuer.PodRef{Namespace: "shop", Pod: fmt.Sprintf("pod-%d", w.pods.Add(1)), ServiceAccount: account}
+	n := w.pods.Add(1)
+	return issuer.PodRef{Namespace: "shop", Pod: fmt.Sprintf("pod-%d", n), PodUID: fmt.Sprintf("uid-of-pod-%d", n), ServiceAccount: account}
 }
 
 // request is the wish of a pod's volume.
@@ -118,9 +119,6 @@ func (w *world) request(t testing.TB, pod issuer.PodRef, params map[string]strin
 	all := map[string]string{"roleName": "app", "vaultAddress": w.Address, "objects": objects}
 	for k, v := range params {
 		all[k] = v
-	}
-	if pod.PodUID == "" {
-		pod.PodUID = "uid-of-" + pod.Pod
 	}
 	return provider.Request{
 		Volume: "csi-" + pod.Pod,
@@ -215,4 +213,4 @@ func under(c vaulttest.Counts, part string) (n int) {
 	return n
 }
 
-var _ = http.MethodGet
+func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }

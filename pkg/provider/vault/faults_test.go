@@ -1,0 +1,278 @@
+package vault_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+// hang takes a request and never answers.
+func hang(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+
+// cut promises more than it sends.
+func cut(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Length", "1000")
+	_, _ = io.WriteString(w, `{"data":{"k":"`+markValue)
+	w.(http.Flusher).Flush()
+	panic(http.ErrAbortHandler)
+}
+
+// drop closes the connection without a word.
+func drop(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }
+
+func withHeader(key, value string, next http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(key, value)
+		next(w, r)
+	}
+}
+
+// TestFaults has the store fail in every way, at the login and at the read.
+// Each error has its reason, says what a person needs, and gives nothing away.
+func TestFaults(t *testing.T) {
+	sealed := answering(503, `{"errors":["Vault is sealed"]}`)
+	for _, tc := range []struct {
+		name string
+		do   http.HandlerFunc
+		want fault.Reason
+		says string
+	}{
+		{"hanging", hang, fault.Timeout, "no answer within"},
+		{"cut mid-answer", cut, fault.Unavailable, "closed the connection before its answer was complete"},
+		{"garbage", answering(200, "<html>"+markValue), fault.BadAnswer, "not Vault's JSON"},
+		{"half JSON", answering(200, `{"data":{"k":"`+markValue), fault.BadAnswer, "not Vault's JSON"},
+		{"JSON of another shape", answering(200, `["`+markValue+`"]`), fault.BadAnswer, "not Vault's JSON"},
+		{"wrong types", answering(200, `{"data":{"k":"v"},"auth":7,"lease_duration":"`+markValue+`"}`), fault.BadAnswer, "not Vault's JSON"},
+		{"204", answering(204, ""), fault.BadAnswer, ""},
+		{"empty", answering(200, ""), fault.BadAnswer, ""},
+		{"null", answering(200, "null"), fault.BadAnswer, ""},
+		{"no data", answering(200, `{"data":null,"warnings":["mind the gap"]}`), fault.BadAnswer, ""},
+		{"sealed", sealed, fault.Unavailable, "somebody must unseal it"},
+		{"500", answering(500, `{"errors":["1 error occurred:\n\t* boom\n\n"]}`), fault.Unavailable, "500: 1 error occurred: * boom"},
+		{"502 of a proxy", withHeader("Content-Type", "text/html", answering(502, "<html>"+markValue)), fault.Unavailable, "not Vault's (text/html, 23 bytes)"},
+		{"412", answering(412, `{"errors":["required index state not present"]}`), fault.Unavailable, "required index"},
+		{"473", answering(473, ``), fault.Unavailable, "473"},
+		{"429", withHeader("Retry-After", "77", answering(429, `{"errors":["request path: rate limit quota exceeded"]}`)), fault.RateLimited, "quota"},
+		{"400", answering(400, `{"errors":["missing parameter"]}`), fault.Rejected, "missing parameter"},
+		{"403", answering(403, `{"errors":["permission denied"]}`), fault.Denied, "permission denied"},
+		{"404", answering(404, `{"errors":[]}`), fault.NotFound, "404"},
+		{"405", answering(405, `{"errors":["unsupported operation"]}`), fault.Rejected, "method: POST"},
+		{"501", answering(501, `{"errors":["not initialized"]}`), fault.Rejected, "not initialised"},
+		{"echo", func(w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			answering(400, fmt.Sprintf(`{"errors":[%q,%q,%q]}`, r.Header.Get("X-Vault-Token"), jwt("sa-uid"), body))(w, r)
+		}, fault.Rejected, "[redacted]"},
+		{"too large", answering(200, `{"data":{"k":"`+strings.Repeat("x", 5000)+markValue), fault.TooLarge, "larger than 4096 bytes"},
+		{"too large error", answering(400, strings.Repeat("x", 5000)+markValue), fault.TooLarge, "larger than 4096 bytes"},
+		{"redirect loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), 307) }, fault.BadAnswer, "307"},
+		{"redirect to nowhere", answering(307, ""), fault.BadAnswer, "Location"},
+		{"redirect to a file", withHeader("Location", "file:///etc/passwd", answering(307, "")), fault.BadAnswer, "no http or https"},
+	} {
+		for _, at := range []string{"login", "read"} {
+			t.Run(tc.name+"/"+at, func(t *testing.T) {
+				t.Parallel()
+				b := newBroken(t, tc.do)
+				if at == "login" {
+					b.login = tc.do
+				}
+				var log bytes.Buffer
+				p := newProvider(t, func(c *vault.Config) {
+					c.RequestTimeout, c.MaxResponseBytes, c.MaxRetries = 200*time.Millisecond, 4096, 1
+					if tc.name != "hanging" {
+						c.RequestTimeout = 10 * time.Second
+					}
+					c.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				})
+				payload, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, nil))
+				if err == nil || payload != nil {
+					t.Fatalf("got %v and %v, want an error", payload, err)
+				}
+				if got := fault.Of(err); got != tc.want {
+					t.Errorf("reason %s, want %s: %v", got, tc.want, err)
+				}
+				if !strings.Contains(err.Error(), tc.says) {
+					t.Errorf("the error does not say %q: %v", tc.says, err)
+				}
+				if !strings.Contains(err.Error(), b.Listener.Addr().String()) {
+					t.Errorf("the error does not name the server: %v", err)
+				}
+				for _, mark := range []string{markJWT, markToken, markValue} {
+					if text := fmt.Sprintf("%v %+v %#v %s", err, err, err, &log); strings.Contains(text, mark) {
+						t.Errorf("%q shows: %s", mark, text)
+					}
+				}
+			})
+		}
+	}
+}
+
+func TestRateLimitTellsWhenToComeBack(t *testing.T) {
+	b := newBroken(t, withHeader("Retry-After", "77", answering(429, `{"errors":["slow down"]}`)))
+	p := newProvider(t, nil)
+	_, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, nil))
+	if got := fault.RetryAfter(err); got != 77*time.Second {
+		t.Errorf("RetryAfter is %s, want 77s: %v", got, err)
+	}
+	if n := b.count("kv1/a"); n != 1 {
+		t.Errorf("%d reads, want 1: the wait is longer than a caller's patience", n)
+	}
+}
+
+// TestRetries counts what is repeated, and what must not be.
+func TestRetries(t *testing.T) {
+	const post = `[{objectName: a, secretPath: pki/issue/a, secretKey: k, method: POST, secretArgs: {common_name: x}}]`
+	const creds = `[{objectName: a, secretPath: database/creds/a, secretKey: k}]`
+	for _, tc := range []struct {
+		name    string
+		objects string
+		fail    http.HandlerFunc
+		want    int
+	}{
+		{"GET 500", "", answering(500, `{"errors":["x"]}`), 3},
+		{"GET cut", "", cut, 3},
+		{"GET 429", "", answering(429, `{"errors":["x"]}`), 3},
+		{"GET 412", "", answering(412, `{"errors":["x"]}`), 3},
+		{"GET 501", "", answering(501, `{"errors":["x"]}`), 1},
+		{"GET 403", "", answering(403, `{"errors":["x"]}`), 1},
+		{"GET 404", "", answering(404, `{"errors":[]}`), 1},
+		{"POST 500", post, answering(500, `{"errors":["x"]}`), 1},
+		{"POST cut", post, cut, 1},
+		{"POST 503", post, answering(503, `{"errors":["x"]}`), 3},
+		{"POST 429", post, answering(429, `{"errors":["x"]}`), 3},
+		{"creds 500", creds, answering(500, `{"errors":["x"]}`), 1},
+		{"creds cut", creds, cut, 1},
+		{"creds dropped", creds, drop, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBroken(t, tc.fail)
+			p := newProvider(t, nil)
+			params := map[string]string{}
+			if tc.objects != "" {
+				params["objects"] = tc.objects
+			}
+			if _, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, params)); err == nil {
+				t.Fatal("want an error")
+			}
+			if got := b.count("") - b.count("/login"); got != tc.want {
+				t.Errorf("%d requests, want %d", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestRetrySucceeds(t *testing.T) {
+	var n int
+	b := newBroken(t, nil)
+	b.read = func(w http.ResponseWriter, r *http.Request) {
+		if n++; n < 3 {
+			answering(500, `{"errors":["x"]}`)(w, r)
+			return
+		}
+		answering(200, `{"data":{"k":"v"}}`)(w, r)
+	}
+	p := newProvider(t, nil)
+	wantFile(t, mustFetch(t, p, brokenRequest("v", b.URL, nil)), "a", "v")
+}
+
+func TestConnectionRefused(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := "http://" + l.Addr().String()
+	_ = l.Close()
+	p := newProvider(t, nil)
+	_, err = p.Fetch(t.Context(), brokenRequest("v", address, nil))
+	if fault.Of(err) != fault.Unavailable || !strings.Contains(err.Error(), "connection refused") {
+		t.Errorf("got %s: %v", fault.Of(err), err)
+	}
+}
+
+func TestDeadlineOfTheCaller(t *testing.T) {
+	b := newBroken(t, hang)
+	p := newProvider(t, func(c *vault.Config) { c.RequestTimeout = time.Minute })
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := p.Fetch(ctx, brokenRequest("v", b.URL, nil))
+	if fault.Of(err) != fault.Timeout || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %s: %v", fault.Of(err), err)
+	}
+}
+
+// TestRedirects sends the login to a second server.
+func TestRedirects(t *testing.T) {
+	active := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+	standby := newBroken(t, nil)
+	to := func(base string) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", base+r.URL.RequestURI())
+			w.WriteHeader(307)
+		}
+	}
+	standby.login, standby.read = to(active.URL), to(active.URL)
+
+	p := newProvider(t, nil)
+	wantFile(t, mustFetch(t, p, brokenRequest("v", standby.URL, nil)), "a", "v")
+	if got := strings.Join(active.bodys, ""); !strings.Contains(got, `"role":"app"`) {
+		t.Errorf("the login's body did not reach the active node: %q", got)
+	}
+
+	listed := newProvider(t, func(c *vault.Config) {
+		c.DefaultAddress, c.AllowedAddresses = standby.URL, []string{"https://vault.example"}
+	})
+	_, err := listed.Fetch(t.Context(), brokenRequest("v", standby.URL, nil))
+	if fault.Of(err) != fault.NotAllowed || !strings.Contains(err.Error(), "does not allow") {
+		t.Errorf("a redirect out of the list: %s: %v", fault.Of(err), err)
+	}
+
+	secure := httptest.NewTLSServer(to(active.URL))
+	t.Cleanup(secure.Close)
+	_, err = p.Fetch(t.Context(), brokenRequest("v", secure.URL, map[string]string{"vaultSkipTLSVerify": "true"}))
+	if fault.Of(err) != fault.BadAnswer || !strings.Contains(err.Error(), "redirected from https to") {
+		t.Errorf("a redirect from https to http: %s: %v", fault.Of(err), err)
+	}
+}
+
+func TestTLSFaults(t *testing.T) {
+	secure := httptest.NewUnstartedServer(http.HandlerFunc(answering(200, "")))
+	secure.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	secure.StartTLS()
+	t.Cleanup(secure.Close)
+	plain := newBroken(t, answering(200, ""))
+	for _, tc := range []struct {
+		name, address string
+		params        map[string]string
+		want          fault.Reason
+		says          string
+	}{
+		{"unknown authority", secure.URL, nil, fault.Unavailable, "the system's authorities: set vaultCACertPath"},
+		{"https to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), nil, fault.Unavailable, "use http://"},
+		{"http to a TLS server", strings.Replace(secure.URL, "https:", "http:", 1), nil, fault.Rejected, "use https://"},
+		{"CA file missing", secure.URL, map[string]string{"vaultCACertPath": "/nowhere/ca.pem"}, fault.InvalidClass, `reading "/nowhere/ca.pem" for spec.parameters.vaultCACertPath`},
+		{"CA directory missing", secure.URL, map[string]string{"vaultCADirectory": "/nowhere"}, fault.InvalidClass, "spec.parameters.vaultCADirectory"},
+		{"CA file without PEM", secure.URL, map[string]string{"vaultCACertPath": "/etc/hostname"}, fault.InvalidClass, "holds no PEM certificate"},
+		{"CA file is a device", secure.URL, map[string]string{"vaultCACertPath": "/dev/zero"}, fault.InvalidClass, "not a regular file"},
+		{"client certificate missing", secure.URL, map[string]string{"vaultTLSClientCertPath": "/nowhere/c", "vaultTLSClientKeyPath": "/nowhere/k"}, fault.InvalidClass, "spec.parameters.vaultTLSClientCertPath"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newProvider(t, nil)
+			_, err := p.Fetch(t.Context(), brokenRequest("v", tc.address, tc.params))
+			if fault.Of(err) != tc.want || err == nil || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("got %s: %v, want %s saying %q", fault.Of(err), err, tc.want, tc.says)
+			}
+		})
+	}
+}

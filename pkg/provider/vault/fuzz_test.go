@@ -1,0 +1,107 @@
+package vault
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+)
+
+func FuzzObjects(f *testing.F) {
+	for _, seed := range []string{
+		"- objectName: a\n  secretPath: kv1/a\n", "[]", "- &x {a: *x}", "- {<<: {objectName: a}, secretPath: /v1/b?c=d}",
+		"- {objectName: a/b, secretPath: x, method: post, secretArgs: {a: [1, 2.5, ~, {b: c}]}, filePermission: 0640, encoding: hex, secretKey: k, optional: true}",
+		"!!binary aGVsbG8=", "- ? [a]\n  : b", "--- a\n--- b", "\x00", strings.Repeat("[", 300),
+	} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		p := newParams(NameVault, map[string]string{keyObjects: text})
+		objects, requests := p.parseObjects()
+		if len(p.errs) > 0 {
+			for _, e := range p.errs {
+				if !strings.HasPrefix(e.Field, "spec.parameters.objects") {
+					t.Errorf("the error names %q", e.Field)
+				}
+			}
+			return
+		}
+		if text != "" && (len(objects) == 0 || len(requests) == 0) {
+			t.Error("no objects and no error")
+		}
+		for _, o := range objects {
+			if err := atomicdir.ValidatePath(o.name); err != nil {
+				t.Error(err)
+			}
+			if o.request == nil || strings.Contains("/"+o.request.path+"/", "/../") || strings.HasPrefix(o.request.path, "/") || o.mode > 0o777 {
+				t.Errorf("a bad object got through: %+v %+v", o, o.request)
+			}
+		}
+	})
+}
+
+func FuzzParameters(f *testing.F) {
+	f.Add("vaultAddress", "https://a.example:8200", "roleName", "app")
+	f.Add("baoAddress", "http://[::1]", "vaultAddress", "unix:///x")
+	f.Add("vaultAuthMountPath", "a/b", "vaultKubernetesMountPath", "../c")
+	f.Add("vaultSkipTLSVerify", "T", "sessionSharing", "pod")
+	f.Fuzz(func(t *testing.T, key, value, key2, value2 string) {
+		c := Config{Name: NameOpenBao, DefaultAddress: "https://default.example"}
+		if err := c.complete(); err != nil {
+			t.Fatal(err)
+		}
+		params := map[string]string{"roleName": "r", "objects": "- {objectName: a, secretPath: b}", key: value}
+		params[key2] = value2
+		s, err := newSpec(&c, allowlist{}, &class.Class{Parameters: params})
+		if err != nil {
+			return
+		}
+		l := s.login
+		again, err := parseAddress(l.target.address.String())
+		if err != nil || again != l.target.address {
+			t.Errorf("the address %q does not read back: %v", l.target.address, err)
+		}
+		if strings.ContainsAny(l.namespace+l.role+l.audience+l.mount, "\r\n") || strings.Contains("/"+l.mount+"/", "/../") {
+			t.Errorf("a bad login got through: %+v", l)
+		}
+	})
+}
+
+func FuzzAnswer(f *testing.F) {
+	for _, seed := range []string{
+		`{"data":{"data":{"k":"v"},"metadata":{"version":3,"created_time":"2026-01-01T00:00:00Z"}}}`,
+		`{"lease_id":"a","lease_duration":3600,"renewable":true,"data":{"username":"u","password":"p"}}`,
+		`{"data":{"certificate":"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----","expiration":1700000000,"serial_number":"1"}}`,
+		`{"data":{"ttl":1e99,"last_vault_rotation":"x"}}`, `{"data":{"ttl":-5,"last_vault_rotation":"x"}}`,
+		`{"keys":[]}`, `null`, `[]`, `{}`, `{"data":{}}`, `{"data":{"data":null}}`, `{"lease_id":"x","lease_duration":-1e300,"data":1}`,
+	} {
+		f.Add([]byte(seed), "k.0.a")
+	}
+	now := time.Unix(1_700_000_000, 0)
+	f.Fuzz(func(t *testing.T, body []byte, key string) {
+		a, err := decodeAnswer(body, "")
+		if err != nil {
+			return
+		}
+		for _, method := range []string{"GET", "POST"} {
+			r := &request{method: method, path: "database/static-creds/a"}
+			is, end := classify(r, a, now)
+			due := dueAt(is, now, end, time.Minute, 0.5)
+			if is != static && due.Before(now) {
+				t.Errorf("kind %d ending at %s is due at %s, before it was had", is, end, due)
+			}
+			view, err := a.open()
+			if err != nil {
+				t.Fatalf("decoded but not opened: %v", err)
+			}
+			for _, k := range []string{"", key} {
+				value, err := view.value(&object{key: k, encoding: plain, request: r})
+				if err == nil && k == "" && len(value) == 0 {
+					t.Error("a whole answer is empty")
+				}
+			}
+		}
+	})
+}

@@ -1,0 +1,199 @@
+package vault_test
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// TestRestart carries volumes of every kind over a restart: no request to the
+// store, the same files, and everything goes on from there.
+func TestRestart(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	pg := newPostgres(t, w)
+	w.putShare(t, "v")
+	pg.role(t, w, "app", "1h", "24h")
+	const pki = "- {objectName: crt, secretPath: pki/issue/app, secretKey: certificate, method: POST, secretArgs: {common_name: a.example}}\n" +
+		"- {objectName: cipher, secretPath: transit/encrypt/app, secretKey: ciphertext, method: POST, secretArgs: {plaintext: aGVsbG8=}}\n" +
+		"- {objectName: none, secretPath: kv1/none, secretKey: k, optional: true}\n"
+	c := &clock{}
+	adjust := func(cfg *vault.Config) { cfg.Now = c.now }
+	first := newProvider(t, adjust)
+	var requests []provider.Request
+	for i := range 12 {
+		params := map[string]string{}
+		if i%3 == 1 {
+			params = map[string]string{"vaultAuthMountPath": "jwt", "roleName": "pod"}
+		}
+		r := w.request(t, w.pod("app"), params, dbObjects+pki)
+		if i%3 == 2 {
+			r.Class.CredentialScope = class.ScopeServiceAccount
+		}
+		requests = append(requests, r)
+	}
+	before := map[string]*provider.Payload{}
+	states := map[string]secret.Bytes{}
+	for _, r := range requests {
+		before[r.Volume] = mustFetch(t, first, r)
+	}
+	for _, r := range requests {
+		states[r.Volume] = first.Export(r.Volume)
+	}
+	users := pg.users(t)
+
+	second := newProvider(t, adjust)
+	counts := w.counted(t, func() {
+		for _, r := range requests {
+			if err := second.Import(r.Volume, states[r.Volume]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, r := range requests {
+			r.Tokens = nil // nobody needs to log in
+			after := mustFetch(t, second, r)
+			if !maps.Equal(files(before[r.Volume]), files(after)) || !slices.Equal(before[r.Volume].Versions, after.Versions) {
+				t.Errorf("%s differs after a restart", r.Volume)
+			}
+			if !slices.Equal(before[r.Volume].Leases, after.Leases) && !sameLeases(before[r.Volume].Leases, after.Leases) {
+				t.Errorf("leases %+v, then %+v", before[r.Volume].Leases, after.Leases)
+			}
+		}
+	})
+	if counts.Under("") != 0 {
+		t.Errorf("a restart made requests: %v", counts)
+	}
+
+	c.advance(42 * time.Minute) // leases are due, and everything that is polled
+	counts = w.counted(t, func() {
+		for _, r := range requests {
+			mustFetch(t, second, r)
+		}
+	})
+	if counts["database/creds/app"] != 0 || counts["sys/leases/renew"] == 0 || counts["pki/issue/app"] != 0 {
+		t.Errorf("after the restart leases must be renewed, not made anew: %v", counts)
+	}
+	if pg.users(t) != users {
+		t.Errorf("%d users, want %d as before", pg.users(t), users)
+	}
+	for _, r := range requests {
+		if err := second.Release(t.Context(), r.Volume); err != nil {
+			t.Error(err)
+		}
+	}
+	eventually(t, 15*time.Second, "all roles are gone", func() bool { return pg.users(t) == 0 })
+}
+
+func sameLeases(a, b []provider.Lease) bool {
+	return slices.EqualFunc(a, b, func(x, y provider.Lease) bool {
+		return x.ID == y.ID && x.Object == y.Object && x.Expires.Equal(y.Expires)
+	})
+}
+
+// TestReleaseAfterRestart ends what a process left that is no more.
+func TestReleaseAfterRestart(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	pg := newPostgres(t, w)
+	w.putShare(t, "v")
+	pg.role(t, w, "app", "1h", "24h")
+	first := newProvider(t, nil)
+	r := w.request(t, w.pod("app"), nil, dbObjects)
+	mustFetch(t, first, r)
+	second := newProvider(t, nil)
+	if err := second.Import(r.Volume, first.Export(r.Volume)); err != nil {
+		t.Fatal(err)
+	}
+	counts := w.counted(t, func() {
+		if err := second.Release(t.Context(), r.Volume); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if counts["auth/token/revoke-self"] != 2 || counts.Under("") != 2 {
+		t.Errorf("requests %v, want two Vault tokens revoked: for the lease, and for reads", counts)
+	}
+	eventually(t, 10*time.Second, "the role is gone", func() bool { return pg.users(t) == 0 })
+}
+
+// TestUnreleasedIsKept carries tokens that could not be revoked over a restart.
+func TestUnreleasedIsKept(t *testing.T) {
+	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+	p := newProvider(t, nil)
+	mustFetch(t, p, brokenRequest("v", b.URL, nil))
+	b.setRead(answering(503, `{"errors":["Vault is sealed"]}`))
+	if err := p.Release(t.Context(), "v"); fault.Of(err) != fault.Unavailable {
+		t.Fatalf("a sealed Vault: %v", err)
+	}
+	b.setRead(answering(204, ""))
+	next := newProvider(t, nil)
+	if err := next.Import("v", p.Export("v")); err != nil {
+		t.Fatal(err)
+	}
+	before := b.count("revoke-self")
+	if err := next.Release(t.Context(), "v"); err != nil || b.count("revoke-self") != before+1 {
+		t.Errorf("%v, requests %q", err, b.seen)
+	}
+}
+
+// TestBadState is cut and turned in every place: an error or a use, no panic,
+// and the volume can be fetched either way.
+func TestBadState(t *testing.T) {
+	b := newBroken(t, answering(200, `{"lease_id":"x","lease_duration":600,"renewable":true,"data":{"k":"v"}}`))
+	p := newProvider(t, nil)
+	r := brokenRequest("v", b.URL, nil)
+	mustFetch(t, p, r)
+	good := p.Export("v").Reveal()
+	if len(good) < 100 {
+		t.Fatalf("the state is %q", good)
+	}
+	try := func(state []byte) {
+		next := newProvider(t, nil)
+		err := next.Import("v", secret.NewBytes(state))
+		if err != nil && (fault.Of(err) != fault.State || bytes.Contains([]byte(err.Error()), []byte(markToken))) {
+			t.Errorf("%s: %v", fault.Of(err), err)
+		}
+		wantFile(t, mustFetch(t, next, r), "a", "v")
+	}
+	for i := 0; i < len(good); i += 7 {
+		try(good[:i])
+	}
+	for _, state := range []string{"", "null", "[]", "{}", `{"version":99}`, `{"version":1}`, `{"version":1,"own":{"held":[{"token":5,"reading":{"kind":3,"body":{"data":{}}}}]}}`} {
+		try([]byte(state))
+	}
+	for i := 0; i < len(good); i += 5 {
+		bad := slices.Clone(good)
+		bad[i] ^= 0x15
+		next := newProvider(t, nil)
+		_ = next.Import("v", secret.NewBytes(bad))
+		_, _ = next.Fetch(t.Context(), r)
+	}
+}
+
+func FuzzImport(f *testing.F) {
+	b := newBroken(f, answering(200, `{"lease_id":"x","lease_duration":600,"renewable":true,"data":{"k":"v"}}`))
+	p := newProvider(f, nil)
+	r := brokenRequest("v", b.URL, nil)
+	mustFetch(f, p, r)
+	f.Add(p.Export("v").Reveal())
+	f.Add([]byte(`{"version":1,"identity":{"login":{"address":"http://x"}},"session":{"login":{"address":"unix:///x"},"value":"t"}}`))
+	f.Fuzz(func(t *testing.T, state []byte) {
+		next, err := vault.New(vault.Config{Name: vault.NameVault})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if next.Import("v", secret.NewBytes(state)) == nil {
+			if again := next.Export("v"); next.Import("w", again) != nil {
+				t.Errorf("what was taken in cannot be written and read again: %s", fmt.Sprint(again.Len()))
+			}
+		}
+	})
+}

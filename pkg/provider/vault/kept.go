@@ -1,0 +1,222 @@
+package vault
+
+import (
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// keptVersion changes when an older process could not read what we write.
+const keptVersion = 1
+
+// keptVolume is what Export writes. It is as secret as the tokens in it.
+type keptVolume struct {
+	Version  int           `json:"version"`
+	Pod      identity.Pod  `json:"pod"`
+	Identity *keptIdentity `json:"identity,omitempty"`
+	Session  *keptToken    `json:"session,omitempty"`
+	Readings []keptReading `json:"readings,omitempty"`
+	Own      keptHolder    `json:"own"`
+	Group    keptHolder    `json:"group"`
+	Retired  []keptToken   `json:"retired,omitempty"`
+}
+
+type keptIdentity struct {
+	Login             keptLogin `json:"login"`
+	Namespace         string    `json:"namespace"`
+	ServiceAccount    string    `json:"serviceAccount"`
+	ServiceAccountUID string    `json:"serviceAccountUID"`
+	Pod               string    `json:"pod,omitempty"`
+}
+
+type keptLogin struct {
+	Address   string  `json:"address"`
+	TLS       TLS     `json:"tls"`
+	Namespace string  `json:"namespace,omitempty"`
+	Mount     string  `json:"mount"`
+	Role      string  `json:"role"`
+	Audience  string  `json:"audience"`
+	Sharing   sharing `json:"sharing,omitempty"`
+}
+
+type keptToken struct {
+	Login     keptLogin     `json:"login"`
+	Value     string        `json:"value"`
+	Born      time.Time     `json:"born"`
+	Renewable bool          `json:"renewable,omitempty"`
+	TTL       time.Duration `json:"ttl"`
+	Due       time.Time     `json:"due"`
+	Expires   time.Time     `json:"expires"`
+	Final     bool          `json:"final,omitempty"`
+}
+
+type keptReading struct {
+	Request string          `json:"request"`
+	Body    json.RawMessage `json:"body,omitempty"`
+	Kind    kind            `json:"kind"`
+	Asked   time.Time       `json:"asked"`
+	At      time.Time       `json:"at"`
+	End     time.Time       `json:"end"`
+	Due     time.Time       `json:"due"`
+	Absent  bool            `json:"absent,omitempty"`
+}
+
+type keptHolder struct {
+	Tokens []keptToken `json:"tokens,omitempty"`
+	Held   []keptHeld  `json:"held,omitempty"`
+}
+
+type keptHeld struct {
+	Reading keptReading `json:"reading"`
+	Due     time.Time   `json:"due"`
+	Ends    time.Time   `json:"ends"`
+	Token   int         `json:"token"` // the place in the holder's tokens; -1 for none
+	Replace bool        `json:"replace,omitempty"`
+}
+
+func keepLogin(l login) keptLogin {
+	return keptLogin{l.target.address.String(), l.target.tls, l.namespace, l.mount, l.role, l.audience, l.sharing}
+}
+
+func (k keptLogin) restore() (login, error) {
+	a, err := parseAddress(k.Address)
+	if err != nil {
+		return login{}, fault.New(fault.State, "the address of a login: %w", err)
+	}
+	return login{target{a, k.TLS}, k.Namespace, k.Mount, k.Role, k.Audience, k.Sharing}, nil
+}
+
+func keepToken(t *token) keptToken {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return keptToken{keepLogin(t.login), t.value.Reveal(), t.born, t.renewable, t.ttl, t.due, t.expires, t.final}
+}
+
+func keepTokens(list []*token) []keptToken {
+	var out []keptToken
+	for _, t := range list {
+		out = append(out, keepToken(t))
+	}
+	return out
+}
+
+func (k keptToken) restore() (*token, error) {
+	l, err := k.Login.restore()
+	if err != nil {
+		return nil, err
+	}
+	if k.Value == "" || hasControl(k.Value) {
+		return nil, fault.New(fault.State, "a Vault token is empty or unusable")
+	}
+	return &token{
+		login: l, value: secret.NewString(k.Value), born: k.Born, renewable: k.Renewable,
+		ttl: k.TTL, due: k.Due, expires: k.Expires, final: k.Final,
+	}, nil
+}
+
+func restoreTokens(list []keptToken) ([]*token, error) {
+	var out []*token
+	for _, k := range list {
+		t, err := k.restore()
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, t)
+	}
+	return out, nil
+}
+
+func keepReading(id string, rd *reading) keptReading {
+	k := keptReading{Request: id, Kind: rd.kind, Asked: rd.asked, At: rd.at, End: rd.end, Due: rd.due, Absent: rd.absent}
+	if rd.answer != nil {
+		k.Body = rd.answer.body
+	}
+	return k
+}
+
+func (k keptReading) restore() (*reading, error) {
+	rd := &reading{kind: k.Kind, asked: k.Asked, at: k.At, end: k.End, due: k.Due, absent: k.Absent}
+	if k.Absent {
+		return rd, nil
+	}
+	if k.Kind < polled || k.Kind > leased {
+		return nil, fault.New(fault.State, "an answer is of an unknown kind")
+	}
+	a, err := decodeAnswer(k.Body, "state")
+	if err != nil {
+		return nil, fault.New(fault.State, "an answer: %w", err)
+	}
+	rd.answer = a
+	return rd, nil
+}
+
+// key of the request that a reading answers, as far as learned wants it.
+func (k keptReading) request() (*request, bool) {
+	parts := strings.SplitN(k.Request, "\n", 4)
+	if len(parts) != 4 {
+		return nil, false
+	}
+	return &request{method: parts[0], path: parts[1]}, true
+}
+
+func keepHolder(h *holder) keptHolder {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	k := keptHolder{Tokens: keepTokens(h.tokens)}
+	for id, c := range h.held {
+		at := -1
+		for i, t := range h.tokens {
+			if t == c.token {
+				at = i
+			}
+		}
+		k.Held = append(k.Held, keptHeld{keepReading(id, c.reading), c.due, c.ends, at, c.replace})
+	}
+	return k
+}
+
+// restoreInto adds what the holder does not have in a newer state.
+func (k keptHolder) restoreInto(h *holder) error {
+	tokens, err := restoreTokens(k.Tokens)
+	if err != nil {
+		return err
+	}
+	for i, t := range tokens {
+		tokens[i] = h.addRestored(t)
+	}
+	for _, kc := range k.Held {
+		rd, err := kc.Reading.restore()
+		if err != nil {
+			return err
+		}
+		c := &held{reading: rd, due: kc.Due, ends: kc.Ends, replace: kc.Replace}
+		switch {
+		case kc.Token >= 0 && kc.Token < len(tokens):
+			c.token = tokens[kc.Token]
+		case rd.kind == leased:
+			continue // its Vault token is gone, and it with that
+		}
+		if have := h.get(kc.Reading.Request); have == nil || have.at.Before(rd.at) {
+			h.put(kc.Reading.Request, c)
+		}
+	}
+	return nil
+}
+
+// addRestored finds the token that the holder has from another volume's state
+// already, or adds it.
+func (h *holder) addRestored(t *token) *token {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, have := range h.tokens {
+		if have.value.Reveal() == t.value.Reveal() {
+			return have
+		}
+	}
+	h.tokens = append(h.tokens, t)
+	return t
+}

@@ -1,0 +1,152 @@
+package vault_test
+
+import (
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+// node plays a scheduler with many volumes on a clock that the test moves.
+type node struct {
+	*clock
+	p       provider.Provider
+	volumes []scheduled
+}
+
+type scheduled struct {
+	r      provider.Request
+	due    time.Time
+	fresh  time.Time // of the last success
+	failed int
+}
+
+// run moves the clock in steps, and fetches what is due.
+func (n *node) run(t *testing.T, d time.Duration) {
+	const step = 50 * time.Millisecond
+	for end := n.now().Add(d); n.now().Before(end); n.advance(step) {
+		for i := range n.volumes {
+			if v := &n.volumes[i]; !n.now().Before(v.due) {
+				n.fetch(t, v)
+			}
+		}
+	}
+}
+
+func (n *node) fetch(t *testing.T, v *scheduled) {
+	payload, err := n.p.Fetch(t.Context(), v.r)
+	if err == nil {
+		v.due, v.fresh, v.failed = payload.RefreshAt, n.now(), 0
+		return
+	}
+	v.failed++
+	wait := fault.RetryAfter(err)
+	if wait == 0 { // before the circuit opens
+		wait = 2 * time.Second << min(v.failed, 6)
+	}
+	v.due = n.now().Add(wait)
+}
+
+// TestOutage has 110 volumes and a store that fails for a minute: at most two
+// requests a second reach it, and all volumes are fresh within 5 s of its
+// return.
+func TestOutage(t *testing.T) {
+	w := shared
+	w.putShare(t, "v")
+	for name, fail := range map[string]http.HandlerFunc{
+		"sealed":       answering(503, `{"errors":["Vault is sealed"]}`),
+		"rate limited": answering(429, `{"errors":["slow down"]}`),
+		"cut":          cut,
+		"proxy":        answering(502, "<html>bad gateway"),
+		"storage gone": answering(500, `{"errors":["internal error"]}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			gate := newGate(t, w.Address)
+			c := &clock{}
+			n := &node{clock: c, p: newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.DefaultInterval = c.now, time.Minute })}
+			for i := range 110 {
+				r := w.request(t, w.pod(fmt.Sprintf("web-%d", i)), nil, two)
+				r.Class.Parameters["vaultAddress"] = gate.URL
+				n.volumes = append(n.volumes, scheduled{r: r})
+			}
+			n.run(t, 10*time.Millisecond)
+			gate.set(fail)
+			for i := range n.volumes { // all are due at once, as after a restart
+				n.volumes[i].due = n.now()
+				n.volumes[i].r.Fresh = true
+			}
+			const outage = time.Minute
+			n.run(t, outage)
+			if got := gate.requests(); got > 2*60 || got < 30 {
+				t.Errorf("%d requests in %s of outage, want at most two a second, and a probe now and then", got, outage)
+			}
+			gate.set(nil)
+			back := n.now()
+			n.run(t, 5*time.Second)
+			for _, v := range n.volumes {
+				if v.fresh.Before(back) {
+					t.Errorf("volume %s is not fresh 5 s after the store's return; due in %s", v.r.Volume, v.due.Sub(n.now()))
+				}
+			}
+		})
+	}
+}
+
+// TestOneBrokenPathIsNoOutage has one engine fail: the others are not held up.
+func TestOneBrokenPathIsNoOutage(t *testing.T) {
+	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/v1/database/creds/a" {
+			answering(500, `{"errors":["failed to connect to the database"]}`)(w, r)
+			return
+		}
+		answering(200, `{"data":{"k":"v"}}`)(w, r)
+	})
+	p := newProvider(t, nil)
+	for i := range 20 {
+		r := brokenRequest(fmt.Sprintf("db-%d", i), b.URL, map[string]string{"objects": "[{objectName: a, secretPath: database/creds/a, secretKey: k}]"})
+		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
+			t.Fatal(err)
+		}
+	}
+	mustFetch(t, p, brokenRequest("kv", b.URL, nil))
+}
+
+// TestDenialsAreNoOutage has many pods denied: others are served.
+func TestDenialsAreNoOutage(t *testing.T) {
+	w := shared
+	w.putShare(t, "v")
+	p := newProvider(t, nil)
+	for range 10 {
+		if _, err := p.Fetch(t.Context(), w.request(t, w.pod("stranger"), nil, two)); fault.Of(err) != fault.Denied {
+			t.Fatal(err)
+		}
+	}
+	mustFetch(t, p, w.request(t, w.pod("app"), nil, two))
+}
+
+// TestSealedForReal seals a real Vault under live volumes.
+func TestSealedForReal(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	w.putShare(t, "v")
+	c := &clock{}
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+	r := w.request(t, w.pod("app"), nil, two)
+	mustFetch(t, p, r)
+	if err := w.Seal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(2 * time.Minute)
+	if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
+		t.Errorf("a sealed Vault: %s: %v", fault.Of(err), err)
+	}
+	if err := w.Unseal(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(5 * time.Second)
+	wantFile(t, mustFetch(t, p, r), "a", "v")
+}

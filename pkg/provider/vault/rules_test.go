@@ -1,0 +1,299 @@
+package vault
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+)
+
+var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+
+func after(d time.Duration) time.Time { return epoch.Add(d) }
+
+func TestDueAt(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		kind     kind
+		life     time.Duration
+		interval time.Duration
+		chance   float64
+		want     time.Duration
+	}{
+		{"polled", polled, 0, time.Minute, 0.9, time.Minute},
+		{"lease at two thirds", leased, time.Hour, time.Minute, 0, 40 * time.Minute},
+		{"lease, earlier by chance", leased, time.Hour, time.Minute, 1, 40*time.Minute - 288*time.Second},
+		{"short lease", leased, 3 * time.Second, time.Minute, 1, 1760 * time.Millisecond},
+		{"lease of a second", leased, time.Second, time.Minute, 1, 586666667},
+		{"lease that says nothing", leased, 0, time.Minute, 0, time.Minute},
+		{"certificate", certificate, 24 * time.Hour, time.Minute, 0, 16 * time.Hour},
+		{"certificate that is over", certificate, -time.Hour, time.Minute, 0, time.Minute},
+		{"static", static, time.Hour, time.Minute, 0, time.Hour + staticSlack},
+		{"static, spread", static, time.Hour, time.Minute, 1, time.Hour + staticSlack + 10*time.Second},
+		{"static in rotation", static, 0, time.Hour, 1, staticSlack},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := dueAt(tc.kind, epoch, after(tc.life), tc.interval, tc.chance).Sub(epoch); got.Round(time.Millisecond) != tc.want.Round(time.Millisecond) {
+				t.Errorf("due after %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestRecentEnough(t *testing.T) {
+	minute := after(time.Minute)
+	for _, tc := range []struct {
+		name string
+		kind kind
+		age  time.Duration
+		own  bool
+		want bool
+	}{
+		{"other's, young", polled, 29 * time.Second, false, true},
+		{"other's, half the interval", polled, 30 * time.Second, false, false},
+		{"own, before it is due", polled, 53 * time.Second, true, true},
+		{"own, at the scheduler's earliest", polled, 57 * time.Second, true, false},
+		{"own static until it is due", static, 59 * time.Second, true, true},
+		{"own static, due", static, 60 * time.Second, true, false},
+		{"other's static, half", static, 31 * time.Second, false, false},
+	} {
+		if got := recentEnough(tc.kind, epoch, minute, after(tc.age), tc.own); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+}
+
+func TestFellShort(t *testing.T) {
+	for _, tc := range []struct {
+		asked, granted time.Duration
+		want           bool
+	}{
+		{time.Hour, time.Hour, false}, {time.Hour, 59 * time.Minute, false}, {time.Hour, 50 * time.Minute, true},
+		{5 * time.Second, 4 * time.Second, false}, {5 * time.Second, 2 * time.Second, true}, {time.Hour, 0, true},
+	} {
+		if got := fellShort(tc.asked, tc.granted); got != tc.want {
+			t.Errorf("%s of %s: %v", tc.granted, tc.asked, got)
+		}
+	}
+}
+
+func TestClassify(t *testing.T) {
+	get := func(path string) *request { return &request{method: "GET", path: path} }
+	post := func(path string) *request { return &request{method: "POST", path: path} }
+	for _, tc := range []struct {
+		name, body string
+		r          *request
+		want       kind
+		life       time.Duration
+	}{
+		{"kv1", `{"lease_duration":2764800,"data":{"ttl":"5","expiration":1}}`, get("kv1/a"), polled, 0},
+		{"kv that looks like a certificate", `{"mount_type":"kv","data":{"certificate":"x","serial_number":"1","expiration":1767229200}}`, get("kv1/a"), polled, 0},
+		{"kv2", `{"data":{"data":{"ttl":1},"metadata":{"version":1,"created_time":"x"}}}`, get("kv2/data/a"), polled, 0},
+		{"lease", `{"lease_id":"l","lease_duration":60,"data":{}}`, get("database/creds/a"), leased, time.Minute},
+		{"static role", `{"data":{"ttl":90,"last_vault_rotation":"x","username":"u"}}`, get("database/static-creds/a"), static, 90 * time.Second},
+		{"static role by path", `{"data":{"ttl":90,"username":"u"}}`, get("ldap/static-cred/a"), static, 90 * time.Second},
+		{"identity token", `{"data":{"ttl":90,"token":"t"}}`, get("identity/oidc/token/a"), static, 90 * time.Second},
+		{"issued certificate", `{"data":{"certificate":"x","expiration":1767229200,"serial_number":"1"}}`, post("pki/issue/a"), certificate, time.Hour},
+		{"expiration as text", `{"data":{"expiration":"2026-01-01T01:00:00Z"}}`, post("x/y"), certificate, time.Hour},
+		{"authority", `{"data":{"certificate":"x","revocation_time":0}}`, get("pki/cert/ca"), polled, 0},
+		{"transit", `{"data":{"plaintext":"x"}}`, post("transit/decrypt/a"), polled, 0},
+		{"data of another shape", `{"data":[1]}`, post("x"), polled, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			a, err := decodeAnswer([]byte(tc.body), "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, end := classify(tc.r, a, epoch)
+			if got != tc.want || (tc.life > 0 && !end.Equal(after(tc.life))) {
+				t.Errorf("kind %d until %s, want %d until %s", got, end, tc.want, after(tc.life))
+			}
+		})
+	}
+}
+
+func TestToken(t *testing.T) {
+	info := func(ttl, kind string) authInfo {
+		return authInfo{Token: "t", TTL: "3600", Renewable: true, Type: kind}
+	}
+	tok := newToken(login{}, info("3600", "service"), epoch, 0)
+	if due, final := tok.isDue(after(39 * time.Minute)); due || final {
+		t.Error("due too early")
+	}
+	if due, _ := tok.isDue(after(40 * time.Minute)); !due {
+		t.Error("not due at two thirds")
+	}
+	tok.extend(after(40*time.Minute), time.Hour, 0)
+	if due, final := tok.isDue(after(79 * time.Minute)); due || final || !tok.alive(after(99*time.Minute)) {
+		t.Error("a renewal did not extend it")
+	}
+	tok.extend(after(80*time.Minute), 20*time.Minute, 0)
+	if due, final := tok.isDue(after(80 * time.Minute)); !due || !final {
+		t.Error("a renewal that fell short must have it replaced at once")
+	}
+	if !tok.alive(after(99*time.Minute)) || tok.alive(after(100*time.Minute)) {
+		t.Error("it lives as long as was granted")
+	}
+	batch := newToken(login{}, info("3600", "batch"), epoch, 0)
+	if due, final := batch.isDue(after(40 * time.Minute)); !due || !final {
+		t.Error("a batch token is replaced at two thirds, not renewed")
+	}
+	forever := newToken(login{}, authInfo{Token: "t", TTL: "0"}, epoch, 0)
+	if due, _ := forever.isDue(after(1e6 * time.Hour)); due || !forever.alive(after(1e6*time.Hour)) {
+		t.Error("a TTL of 0 is for ever")
+	}
+}
+
+func TestPodBound(t *testing.T) {
+	pod := identity.Pod{Namespace: "ns", Name: "web", UID: "pod-uid", ServiceAccount: "web"}
+	kube := map[string]string{"role": "web", "service_account_name": "web", "service_account_uid": "sa-uid"}
+	for _, tc := range []struct {
+		name     string
+		metadata map[string]string
+		sharing  sharing
+		uid      string
+		want     bool
+	}{
+		{"kubernetes method", kube, shareAuto, "sa-uid", false},
+		{"kubernetes method, told pod", kube, sharePod, "sa-uid", true},
+		{"other service account of the name", kube, shareAuto, "other-uid", true},
+		{"UID unknown", kube, shareAuto, "", true},
+		{"UID unknown, told otherwise", kube, shareServiceAccount, "", true},
+		{"jwt method", map[string]string{"role": "web"}, shareAuto, "sa-uid", true},
+		{"jwt method, told", map[string]string{"role": "web"}, shareServiceAccount, "sa-uid", false},
+		{"jwt method with the pod's UID, told", map[string]string{"p": "pod-uid"}, shareServiceAccount, "sa-uid", true},
+		{"jwt method with the pod's name, told", map[string]string{"p": "web"}, shareServiceAccount, "sa-uid", true},
+	} {
+		if got := (authInfo{Metadata: tc.metadata}).podBound(tc.sharing, pod, tc.uid); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+}
+
+func TestPause(t *testing.T) {
+	base := 250 * time.Millisecond
+	for _, tc := range []struct {
+		n      int
+		after  time.Duration
+		chance float64
+		want   time.Duration
+	}{
+		{0, 0, 0, base / 2}, {0, 0, 1, base}, {2, 0, 1, time.Second}, {60, 0, 1, maxRetryPause}, {0, 3 * time.Second, 0, 3 * time.Second},
+	} {
+		if got := pause(base, tc.n, tc.after, tc.chance); got != tc.want {
+			t.Errorf("pause %d after %s: %s, want %s", tc.n, tc.after, got, tc.want)
+		}
+	}
+}
+
+func TestParseRetryAfter(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"": 0, "5": 5 * time.Second, "-5": 0, "x": 0, "999999999999": longestRetryAfter, "99999999": longestRetryAfter,
+		"Thu, 01 Jan 2026 00:00:09 GMT": 9 * time.Second, "Thu, 01 Jan 2025 00:00:09 GMT": 0,
+	} {
+		if text == "999999999999" { // fits an int here, and is bounded
+			want = longestRetryAfter
+		}
+		if got := parseRetryAfter(text, epoch); got != want {
+			t.Errorf("%q: %s, want %s", text, got, want)
+		}
+	}
+}
+
+func TestBreaker(t *testing.T) {
+	down := fault.New(fault.Unavailable, "down")
+	var b breaker
+	fail := func(at time.Duration) { b.record(after(at), outage, "p", 0, down) }
+	admitted := func(at time.Duration) bool { return b.admit(after(at), 0.5, "p") == nil }
+
+	fail(0)
+	fail(0)
+	b.record(after(0), answered, "p", 0, nil)
+	fail(0)
+	fail(0)
+	if !admitted(0) {
+		t.Fatal("open after less than three outages in a row")
+	}
+	fail(0)
+	err := b.admit(after(0), 0.5, "p")
+	if fault.Of(err) != fault.Unavailable || !errors.Is(err, down) || fault.RetryAfter(err) != 2*time.Second {
+		t.Fatalf("not open after three: %v, again after %s", err, fault.RetryAfter(err))
+	}
+	passed := 0
+	for ms := range 60_000 {
+		if at := time.Duration(ms) * time.Millisecond; admitted(at) {
+			passed++
+			fail(at)
+		}
+	}
+	if passed < 50 || passed > 61 {
+		t.Errorf("%d probes in a minute", passed)
+	}
+	if !admitted(61 * time.Second) {
+		t.Fatal("no probe after a minute")
+	}
+	b.record(after(61*time.Second), answered, "p", 0, nil)
+	for range 5 {
+		if !admitted(61 * time.Second) {
+			t.Fatal("not closed by an answer")
+		}
+	}
+}
+
+func TestBreakerAndBrokenPaths(t *testing.T) {
+	down := fault.New(fault.Unavailable, "boom")
+	var b breaker
+	for range 50 {
+		b.record(epoch, brokenPath, "database/creds/a", 0, down)
+	}
+	if err := b.admit(epoch, 0, "kv1/a"); err != nil {
+		t.Errorf("one broken path is not an outage: %v", err)
+	}
+	if b.admit(epoch, 0, "database/creds/a") == nil {
+		t.Error("the broken path itself is left alone")
+	}
+	if b.admit(after(time.Second), 0, "database/creds/a") != nil {
+		t.Error("no probe of the broken path")
+	}
+	for _, p := range []string{"b", "c", "d", "e"} {
+		b.record(epoch, brokenPath, p, 0, down)
+	}
+	if b.admit(epoch, 0, "z") == nil {
+		t.Error("five paths broken in a row are")
+	}
+	if b.admit(after(2*time.Second), 0, "z") != nil {
+		t.Error("no probe")
+	}
+	b.record(after(2*time.Second), answered, "b", 0, nil)
+	if b.admit(after(2*time.Second), 0, "z") != nil {
+		t.Error("not closed by an answer")
+	}
+}
+
+func TestBreakerHonoursRetryAfter(t *testing.T) {
+	slow := fault.New(fault.RateLimited, "slow down")
+	var b breaker
+	for range 3 {
+		b.record(epoch, outage, "p", 10*time.Second, slow)
+	}
+	if b.admit(after(9*time.Second), 0, "z") == nil || b.admit(after(10*time.Second), 0, "z") != nil {
+		t.Error("it must open for as long as the server asked")
+	}
+	for range 3 {
+		b.record(epoch, outage, "p", time.Hour, slow)
+	}
+	if b.admit(after(longestOpen), 0, "z") != nil {
+		t.Error("a server must not shut itself off for an hour")
+	}
+}
+
+func TestSuggest(t *testing.T) {
+	known := []string{"vaultAddress", "vaultNamespace", "roleName"}
+	for word, want := range map[string]string{"vaultAdress": "vaultAddress", "RoleName": "roleName", "role": "", "x": "", "vaultNameSpaces": "vaultNamespace"} {
+		if got := suggest(word, known); got != want {
+			t.Errorf("%s: %q, want %q", word, got, want)
+		}
+	}
+}

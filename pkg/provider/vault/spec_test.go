@@ -1,0 +1,358 @@
+package vault_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+const oneObject = `[{objectName: a, secretPath: kv1/a}]`
+
+func classOf(params map[string]string) *class.Class {
+	all := map[string]string{"roleName": "app", "vaultAddress": "https://vault.example:8200", "objects": oneObject}
+	for k, v := range params {
+		all[k] = v
+		if v == "-" {
+			delete(all, k)
+		}
+	}
+	return &class.Class{Ref: class.Ref{Namespace: "shop", Name: "app"}, Parameters: all}
+}
+
+// TestParameters names the field of every mistake.
+func TestParameters(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		flav   string
+		params map[string]string
+		want   []string // each in the error; empty for no error
+		warns  []string
+	}{
+		{name: "good"},
+		{name: "no role", params: map[string]string{"roleName": "-"}, want: []string{"spec.parameters.roleName: Required value"}},
+		{name: "empty is absent", params: map[string]string{"vaultNamespace": "", "roleName": ""}, want: []string{"spec.parameters.roleName: Required value"}},
+		{name: "no address", params: map[string]string{"vaultAddress": "-"}, want: []string{"spec.parameters.vaultAddress: Required value"}},
+		{name: "no objects", params: map[string]string{"objects": "-"}, want: []string{"spec.parameters.objects: Required value"}},
+		{name: "all at once", params: map[string]string{"roleName": "-", "objects": "-", "vaultAddress": "ftp://x", "vaultSkipTLSVerify": "perhaps"},
+			want: []string{"spec.parameters.roleName", "spec.parameters.objects", "spec.parameters.vaultAddress: Invalid value", "spec.parameters.vaultSkipTLSVerify: Invalid value"}},
+		{name: "address with a password", params: map[string]string{"vaultAddress": "https://u:" + markValue + "@x"}, want: []string{"must not hold a user or password"}},
+		{name: "address with a query", params: map[string]string{"vaultAddress": "https://x?y"}, want: []string{"spec.parameters.vaultAddress"}},
+		{name: "address without a scheme", params: map[string]string{"vaultAddress": "vault:8200"}, want: []string{"the scheme must be http or https"}},
+		{name: "both mounts", params: map[string]string{"vaultAuthMountPath": "a", "vaultKubernetesMountPath": "b"}, want: []string{"spec.parameters.vaultKubernetesMountPath: Forbidden"}},
+		{name: "mount that climbs", params: map[string]string{"vaultAuthMountPath": "../sys"}, want: []string{"spec.parameters.vaultAuthMountPath"}},
+		{name: "certificate without key", params: map[string]string{"vaultTLSClientCertPath": "/c"}, want: []string{"spec.parameters.vaultTLSClientKeyPath: Required value"}},
+		{name: "key without certificate", params: map[string]string{"vaultTLSClientKeyPath": "/k"}, want: []string{"spec.parameters.vaultTLSClientCertPath: Required value"}},
+		{name: "header injection", params: map[string]string{"vaultNamespace": "a\r\nX-Vault-Token: b"}, want: []string{"spec.parameters.vaultNamespace", "control characters"}},
+		{name: "sharing", params: map[string]string{"sessionSharing": "all"}, want: []string{"spec.parameters.sessionSharing: Unsupported value"}},
+		{name: "unknown near", params: map[string]string{"vaultAdress": "https://x"}, warns: []string{"spec.parameters.vaultAdress: unknown, so ignored; did you mean vaultAddress?"}},
+		{name: "unknown case", params: map[string]string{"rolename": "x"}, warns: []string{"did you mean roleName?"}},
+		{name: "unknown far", params: map[string]string{"zzz": "x"}, warns: []string{"spec.parameters.zzz: unknown, so ignored"}},
+		{name: "bao prefix of vault", params: map[string]string{"baoNamespace": "x"}, warns: []string{"spec.parameters.baoNamespace: unknown"}},
+		{name: "bao prefix of openbao", flav: "openbao", params: map[string]string{"baoNamespace": "x", "openbaoCACertPath": "/x", "vaultAuthMountPath": "k"}},
+		{name: "two aliases", flav: "openbao", params: map[string]string{"baoAddress": "https://x", "vaultAddress": "https://y"}, want: []string{"spec.parameters.vaultAddress: Forbidden: says the same as baoAddress"}},
+		{name: "missing of openbao", flav: "openbao", params: map[string]string{"vaultAddress": "-"}, want: []string{"spec.parameters.baoAddress: Required value"}},
+		{name: "TLS over http", params: map[string]string{"vaultAddress": "http://x", "vaultCACertPath": "/x"}, warns: []string{"TLS parameters have no effect"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			p := newProvider(t, func(c *vault.Config) {
+				if tc.flav != "" {
+					c.Name = tc.flav
+				}
+			})
+			warnings, err := p.Validate(classOf(tc.params))
+			checkError(t, err, fault.InvalidClass, tc.want)
+			if len(warnings) != len(tc.warns) {
+				t.Errorf("warnings %q, want %q", warnings, tc.warns)
+			}
+			for i, w := range tc.warns {
+				if i < len(warnings) && !strings.Contains(warnings[i], w) {
+					t.Errorf("warning %q does not say %q", warnings[i], w)
+				}
+			}
+		})
+	}
+}
+
+func checkError(t *testing.T, err error, reason fault.Reason, says []string) {
+	t.Helper()
+	if len(says) == 0 {
+		if err != nil {
+			t.Errorf("unexpected error: %v", err)
+		}
+		return
+	}
+	if err == nil || fault.Of(err) != reason {
+		t.Fatalf("got %v, want %s", err, reason)
+	}
+	for _, s := range says {
+		if !strings.Contains(err.Error(), s) {
+			t.Errorf("the error does not say %q: %v", s, err)
+		}
+	}
+	if strings.Contains(err.Error(), markValue) {
+		t.Errorf("the error shows a password: %v", err)
+	}
+}
+
+// bomb doubles itself 30 times through aliases.
+func bomb() string {
+	var b strings.Builder
+	b.WriteString("- objectName: a\n  secretPath: kv1/a\n  method: POST\n  secretArgs:\n    a0: &a0 {x: y}\n")
+	for i := 1; i < 30; i++ {
+		fmt.Fprintf(&b, "    a%d: &a%d {l: *a%d, r: *a%d}\n", i, i, i-1, i-1)
+	}
+	return b.String()
+}
+
+// TestObjects names the field of every mistake in the objects.
+func TestObjects(t *testing.T) {
+	obj := func(rest string) string { return "- objectName: a\n  secretPath: kv1/a\n" + rest }
+	named := func(name string) string { return "- secretPath: kv1/a\n  objectName: " + name + "\n" }
+	pathed := func(path string) string { return "- objectName: a\n  secretPath: " + path + "\n" }
+	const at = "spec.parameters.objects"
+	for _, tc := range []struct {
+		name, yaml string
+		want       []string
+		warns      []string
+	}{
+		{name: "not YAML", yaml: "- a: [", want: []string{at + ": Invalid value", "is not YAML: line 1"}},
+		{name: "tabs", yaml: "\t- a", want: []string{at, "is not YAML"}},
+		{name: "a map", yaml: "objectName: a", want: []string{at, "must be a YAML list of objects", "not a map"}},
+		{name: "text", yaml: "hello", want: []string{at, "not text"}},
+		{name: "empty list", yaml: "[]", want: []string{at + ": Required value"}},
+		{name: "only a comment", yaml: "# none", want: []string{at + ": Required value"}},
+		{name: "null", yaml: "~", want: []string{at}},
+		{name: "huge", yaml: strings.Repeat("#", 600<<10), want: []string{at, "bytes long"}},
+		{name: "deep", yaml: strings.Repeat("[", 20000), want: []string{at}},
+		{name: "too many", yaml: strings.Repeat("- {}\n", 1001), want: []string{at + ": Too many: 1001"}},
+		{name: "bomb", yaml: bomb(), want: []string{at + "[0].secretArgs", "repeats too much through aliases"}},
+		{name: "self", yaml: "- &x\n  objectName: a\n  secretPath: kv1/a\n  method: POST\n  secretArgs: {a: *x}\n", want: []string{at}},
+		{name: "an item of text", yaml: "- a\n- b", want: []string{at + "[0]: Invalid value", "line 1", at + "[1]", "not text"}},
+		{name: "empty item", yaml: "- ", want: []string{at + "[0]", "not empty"}},
+		{name: "nothing in it", yaml: "- {}", want: []string{at + "[0].objectName: Required value", at + "[0].secretPath: Required value"}},
+		{name: "second is bad", yaml: oneGood + "- objectName: b\n", want: []string{at + "[1].secretPath: Required value", "line 3"}},
+		{name: "path is a number", yaml: pathed("7"), want: []string{at + "[0].secretPath: Invalid value", "not a number"}},
+		{name: "path is a list", yaml: pathed("[a]"), want: []string{at + "[0].secretPath", "not a list"}},
+		{name: "name is a boolean", yaml: named("true"), want: []string{at + "[0].objectName", "not a boolean"}},
+		{name: "key is a number", yaml: obj("  secretKey: 1\n"), want: []string{at + "[0].secretKey", "put it in quotes"}},
+		{name: "key twice", yaml: obj("  secretKey: a\n  secretKey: b\n"), want: []string{at, `"secretKey"`}},
+		{name: "unknown field", yaml: obj("  secretkey: a\n"), warns: []string{at + "[0].secretkey: unknown, so ignored (line 3); did you mean secretKey?"}},
+		{name: "method", yaml: obj("  method: DELETE\n"), want: []string{at + "[0].method", "must be GET, POST, PUT or LIST"}},
+		{name: "method in small", yaml: obj("  method: post\n")},
+		{name: "args of GET", yaml: obj("  secretArgs: {a: 1}\n"), warns: []string{at + "[0].secretArgs: is not sent with method GET"}},
+		{name: "args are text", yaml: obj("  method: POST\n  secretArgs: x\n"), want: []string{at + "[0].secretArgs", "must be a map of arguments, not text"}},
+		{name: "args without JSON form", yaml: obj("  method: POST\n  secretArgs: {a: .nan}\n"), want: []string{at + "[0].secretArgs", "has no JSON form"}},
+		{name: "args with odd keys", yaml: obj("  method: POST\n  secretArgs: {[a]: b}\n"), want: []string{at + "[0].secretArgs"}},
+		{name: "encoding", yaml: obj("  secretKey: k\n  encoding: rot13\n"), want: []string{at + "[0].encoding", "must be utf-8, base64 or hex"}},
+		{name: "encoding of the whole", yaml: obj("  encoding: base64\n"), want: []string{at + "[0].encoding: Forbidden"}},
+		{name: "optional", yaml: obj("  optional: maybe\n"), want: []string{at + "[0].optional"}},
+		{name: "mode 0999", yaml: obj("  filePermission: 0999\n"), want: []string{at + "[0].filePermission", "0640 or 0o640, or in decimal such as 416"}},
+		{name: "mode 644", yaml: obj("  filePermission: 644\n"), want: []string{at + "[0].filePermission"}},
+		{name: "mode negative", yaml: obj("  filePermission: -1\n"), want: []string{at + "[0].filePermission"}},
+		{name: "mode setuid", yaml: obj("  filePermission: 04755\n"), want: []string{at + "[0].filePermission"}},
+		{name: "mode symbolic", yaml: obj("  filePermission: u=rw\n"), want: []string{at + "[0].filePermission"}},
+		{name: "mode of a list", yaml: obj("  filePermission: [1]\n"), want: []string{at + "[0].filePermission", "not a list"}},
+		{name: "mode huge", yaml: obj("  filePermission: 99999999999999999999\n"), want: []string{at + "[0].filePermission"}},
+		{name: "same name", yaml: oneGood + "- {objectName: b, secretPath: x}\n- {objectName: a, secretPath: y}\n", want: []string{at + "[2].objectName: Duplicate value", "objects[0] has this name too"}},
+		{name: "file and directory", yaml: "- {objectName: a/b, secretPath: x}\n- {objectName: a, secretPath: y}\n", want: []string{at + "[0].objectName", `objects[1] is the file "a"`}},
+		{name: "name climbs", yaml: named("../x"), want: []string{at + "[0].objectName", `it has a ".." element`}},
+		{name: "name absolute", yaml: named("/etc/passwd"), want: []string{at + "[0].objectName", "it is absolute"}},
+		{name: "name of the layout", yaml: named("..data"), want: []string{at + "[0].objectName", "reserved"}},
+		{name: "name too long", yaml: named(strings.Repeat("n", 256)), want: []string{at + "[0].objectName", "256 bytes"}},
+		{name: "name with NUL", yaml: named(`"a\0b"`), want: []string{at + "[0].objectName", "control character"}},
+		{name: "name empty", yaml: named(`""`), want: []string{at + "[0].objectName", "it is empty"}},
+		{name: "path climbs", yaml: pathed("kv1/../sys/raw"), want: []string{at + "[0].secretPath", `must not hold "." or ".." elements`}},
+		{name: "path climbs encoded", yaml: pathed("kv1/%2e%2e/sys"), want: []string{at + "[0].secretPath"}},
+		{name: "path climbs twice encoded", yaml: pathed("kv1/%252e%252e/sys"), want: []string{at + "[0].secretPath"}},
+		{name: "path with an encoded slash", yaml: pathed("kv1/a%2fb"), want: []string{at + "[0].secretPath", "percent-encoded slashes"}},
+		{name: "path with a newline", yaml: pathed(`"kv1/a\nb"`), want: []string{at + "[0].secretPath", "control characters"}},
+		{name: "path with a bad query", yaml: pathed("kv1/a?x=%zz"), want: []string{at + "[0].secretPath", "URL query"}},
+		{name: "path of nothing", yaml: pathed("/v1/"), want: []string{at + "[0].secretPath", "must be the path"}},
+		{name: "anchors and merges", yaml: "- &base\n  objectName: a\n  secretPath: kv1/a\n  filePermission: 0600\n- <<: *base\n  objectName: b\n"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			warnings, err := newProvider(t, nil).Validate(classOf(map[string]string{"objects": tc.yaml}))
+			checkError(t, err, fault.InvalidClass, tc.want)
+			for i, w := range tc.warns {
+				if i >= len(warnings) || !strings.Contains(warnings[i], strings.SplitN(w, ";", 2)[0]) {
+					t.Errorf("warnings %q, want %q", warnings, tc.warns)
+				}
+			}
+			if len(tc.want) == 0 && len(warnings) != len(tc.warns) {
+				t.Errorf("warnings %q, want %q", warnings, tc.warns)
+			}
+		})
+	}
+}
+
+const oneGood = "- objectName: a\n  secretPath: kv1/a\n"
+
+func TestModes(t *testing.T) {
+	p := newProvider(t, nil)
+	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+	for text, want := range map[string]uint32{"0644": 0o644, "0o640": 0o640, "420": 0o644, `"0600"`: 0o600, "0": 0, "0777": 0o777} {
+		r := brokenRequest("v"+text, b.URL, map[string]string{"objects": "- {objectName: a, secretPath: kv1/a, secretKey: k, filePermission: " + text + "}"})
+		if got := mustFetch(t, p, r).Files[0].Mode; uint32(got) != want {
+			t.Errorf("filePermission %s gives %o, want %o", text, got, want)
+		}
+	}
+}
+
+func TestAllowedAddresses(t *testing.T) {
+	for _, tc := range []struct {
+		allowed []string
+		address string
+		want    bool
+	}{
+		{nil, "https://anything.example", true},
+		{nil, "unix:///run/containerd.sock", false},
+		{[]string{"unix:///run/v.sock"}, "unix:///run/v.sock", true},
+		{[]string{"unix:///run/v.sock"}, "unix:///run/w.sock", false},
+		{[]string{"https://other.example"}, "https://default.example:8200", true},
+		{[]string{"https://other.example"}, "http://default.example:8200", false},
+		{[]string{"https://other.example"}, "https://default.example", false},
+		{[]string{"https://a.example"}, "https://A.EXAMPLE.:443/prefix", true},
+		{[]string{"https://a.example"}, "https://a.example:8200", false},
+		{[]string{"https://a.example:*"}, "https://a.example:8200", true},
+		{[]string{"https://*.example:8200"}, "https://a.example:8200", true},
+		{[]string{"https://*.example:8200"}, "https://a.b.example:8200", false},
+		{[]string{"https://*.example:8200"}, "https://example:8200", false},
+		{[]string{"https://*.example:8200"}, "https://.example:8200", false},
+		{[]string{"https://*.example"}, "https://evil.com/.example", false},
+		{[]string{"https://[::1]:8200"}, "https://[0:0::1]:8200", true},
+		{[]string{"https://10.0.0.1"}, "https://[::ffff:10.0.0.1]", true},
+	} {
+		p := newProvider(t, func(c *vault.Config) {
+			c.AllowedAddresses, c.DefaultAddress = tc.allowed, "https://default.example:8200"
+		})
+		_, err := p.Validate(classOf(map[string]string{"vaultAddress": tc.address}))
+		if (err == nil) != tc.want {
+			t.Errorf("allowed %q: %s: %v", tc.allowed, tc.address, err)
+		}
+		if err != nil && (fault.Of(err) != fault.NotAllowed || !strings.Contains(err.Error(), "spec.parameters.vaultAddress")) {
+			t.Errorf("%s: %v", fault.Of(err), err)
+		}
+	}
+}
+
+func TestForbidSkipVerify(t *testing.T) {
+	p := newProvider(t, func(c *vault.Config) { c.ForbidSkipVerify = true })
+	_, err := p.Validate(classOf(map[string]string{"vaultSkipTLSVerify": "true"}))
+	checkError(t, err, fault.NotAllowed, []string{"spec.parameters.vaultSkipTLSVerify"})
+}
+
+func TestNewRefuses(t *testing.T) {
+	for name, c := range map[string]vault.Config{
+		"no name":      {},
+		"bad default":  {Name: "vault", DefaultAddress: "vault"},
+		"bad mount":    {Name: "vault", DefaultAuthMount: "../x"},
+		"bad pattern":  {Name: "vault", AllowedAddresses: []string{"https://*.*.x"}},
+		"path pattern": {Name: "vault", AllowedAddresses: []string{"https://x/y"}},
+		"bare star":    {Name: "vault", AllowedAddresses: []string{"https://*"}},
+		"skip verify":  {Name: "vault", ForbidSkipVerify: true, DefaultTLS: vault.TLS{SkipVerify: true}},
+		"half a pair":  {Name: "vault", DefaultTLS: vault.TLS{ClientCertFile: "/c"}},
+		"negative":     {Name: "vault", RequestTimeout: -1},
+	} {
+		if _, err := vault.New(c); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// TestRequestsOnTheWire pins down how a class's paths reach the store.
+func TestRequestsOnTheWire(t *testing.T) {
+	for path, want := range map[string]string{
+		"kv1/a":                  "GET /v1/kv1/a",
+		"/kv1/a":                 "GET /v1/kv1/a",
+		"v1/kv1/a":               "GET /v1/kv1/a",
+		"/v1/kv1/a/":             "GET /v1/kv1/a",
+		"kv1//a":                 "GET /v1/kv1/a",
+		"kv2/data/a?version=2":   "GET /v1/kv2/data/a?version=2",
+		"kv1/a b":                "GET /v1/kv1/a%20b",
+		"kv1/100%":               "GET /v1/kv1/100%25",
+		"kv1/a%20b":              "GET /v1/kv1/a%2520b",
+		"kv1/a#b":                "GET /v1/kv1/a%23b",
+		"kv1/ü":                  "GET /v1/kv1/%C3%BC",
+		"kv1/a?b=c&a=d":          "GET /v1/kv1/a?a=d&b=c",
+		"kv1/..a/b..":            "GET /v1/kv1/..a/b..",
+		"kv1/a?x=../../sys/seal": "GET /v1/kv1/a?x=..%2F..%2Fsys%2Fseal",
+	} {
+		b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+		p := newProvider(t, nil)
+		mustFetch(t, p, brokenRequest("v", b.URL+"/", map[string]string{"objects": "- {objectName: a, secretKey: k, secretPath: '" + path + "'}"}))
+		if !slices.Contains(b.seen, want) {
+			t.Errorf("%q: got %q, want %q", path, b.seen, want)
+		}
+	}
+}
+
+// TestDistinctRequests asks alike questions once, and others each.
+func TestDistinctRequests(t *testing.T) {
+	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+	p := newProvider(t, nil)
+	mustFetch(t, p, brokenRequest("v", b.URL, map[string]string{"objects": `
+- {objectName: a, secretPath: kv1/a, secretKey: k}
+- {objectName: b, secretPath: /v1/kv1/a, secretKey: k}
+- {objectName: c, secretPath: "kv1/a?x=1", secretKey: k}
+- {objectName: d, secretPath: p, secretKey: k, method: POST, secretArgs: {b: {c: [1, 2.50, "x", null, true]}, a: 18446744073709551616}}
+- {objectName: e, secretPath: p, secretKey: k, method: POST, secretArgs: {a: 18446744073709551616, b: {c: [1, 2.50, "x", null, true]}}}
+- {objectName: f, secretPath: p, secretKey: k, method: POST, secretArgs: {a: 1}}
+- {objectName: g, secretPath: kv1, secretKey: k, method: list}
+`}))
+	if got := b.count("") - b.count("/login"); got != 5 {
+		t.Errorf("%d requests, want 5: %q", got, b.seen)
+	}
+	if b.count("/login") != 1 || b.count("GET /v1/kv1?list=true") != 1 {
+		t.Errorf("requests: %q", b.seen)
+	}
+	if want := `{"a":18446744073709551616,"b":{"c":[1,2.50,"x",null,true]}}`; !slices.Contains(b.bodys, want) {
+		t.Errorf("the arguments became %q, want %q", b.bodys, want)
+	}
+}
+
+// TestNoAmbientSettings sets every variable that the API client looks at.
+func TestNoAmbientSettings(t *testing.T) {
+	for key, value := range map[string]string{
+		"VAULT_TOKEN": markToken, "VAULT_ADDR": "http://127.0.0.1:1", "VAULT_AGENT_ADDR": "http://127.0.0.1:1", "VAULT_NAMESPACE": "ambient",
+		"VAULT_HEADERS": `{"X-Ambient":"1"}`, "VAULT_WRAP_TTL": "60s", "VAULT_SKIP_VERIFY": "true", "VAULT_MAX_RETRIES": "9",
+		"VAULT_PROXY_ADDR": "http://127.0.0.1:1", "VAULT_HTTP_PROXY": "http://127.0.0.1:1", "VAULT_RATE_LIMIT": "1:1",
+	} {
+		t.Setenv(key, value)
+	}
+	b := newBroken(t, nil)
+	var heads []string
+	b.login = checkHeaders(t, &heads, goodLogin(600))
+	b.read = checkHeaders(t, &heads, answering(200, `{"data":{"k":"v"}}`))
+	p := newProvider(t, nil)
+	wantFile(t, mustFetch(t, p, brokenRequest("v", b.URL, nil)), "a", "v")
+	if len(heads) != 2 || heads[0] != "" || heads[1] != markToken {
+		t.Errorf("Vault tokens sent: %q; want none to log in, then that of the login", heads)
+	}
+}
+
+func TestVaultNamespace(t *testing.T) {
+	b := newBroken(t, nil)
+	var spaces []string
+	note := func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			spaces = append(spaces, r.Header.Get("X-Vault-Namespace"))
+			next(w, r)
+		}
+	}
+	b.login, b.read = note(goodLogin(600)), note(answering(403, `{"errors":["permission denied"]}`))
+	p := newProvider(t, func(c *vault.Config) { c.DefaultNamespace = "default" })
+	_, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, map[string]string{"vaultNamespace": "/team/a/"}))
+	if err == nil || !strings.Contains(err.Error(), `in namespace "team/a"`) {
+		t.Errorf("the error does not name the namespace: %v", err)
+	}
+	_, _ = p.Fetch(t.Context(), brokenRequest("w", b.URL, nil))
+	if want := []string{"team/a", "team/a", "default", "default"}; !slices.Equal(spaces, want) {
+		t.Errorf("namespaces sent: %q, want %q", spaces, want)
+	}
+}
