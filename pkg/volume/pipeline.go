@@ -45,7 +45,7 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 				WithHint("the stack is in the driver's log on this node; please report it")
 		}
 	}()
-	c, err := p.Classes.Get(ctx, w.rec.Class)
+	c, err := p.classOf(ctx, w.rec)
 	if err != nil {
 		return done, err
 	}
@@ -111,6 +111,17 @@ func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error 
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }
 
+// classOf finds the class. A published volume goes on with the one it had
+// while the API server is away.
+func (p *Publisher) classOf(ctx context.Context, rec *Record) (*class.Class, error) {
+	c, err := p.Classes.Get(ctx, rec.Class)
+	if err != nil && rec.LastClass != nil && fault.Of(err).Outage() {
+		p.Logger.Debug("the class cannot be read now, the last one serves", "class", rec.Class.String(), "error", err)
+		return rec.LastClass, nil
+	}
+	return c, err
+}
+
 func (w pass) request(c *class.Class) provider.Request {
 	return provider.Request{
 		Volume: w.rec.ID, Pod: w.rec.Pod, Tokens: w.rec.Tokens, Class: c, Secrets: w.rec.Secrets,
@@ -121,7 +132,7 @@ func (w pass) request(c *class.Class) provider.Request {
 // note brings the record up to date with what the volume now holds.
 func (p *Publisher) note(rec *Record, c *class.Class, source provider.Provider, payload *provider.Payload) {
 	now := time.Now()
-	rec.Provider, rec.Versions, rec.ClassVersion = c.Provider, payload.Versions, c.ResourceVersion
+	rec.Provider, rec.Versions, rec.LastClass = c.Provider, payload.Versions, c
 	rec.RefreshedAt, rec.Interval = now, p.interval(c)
 	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
 	rec.Failures, rec.LastFailure = 0, ""

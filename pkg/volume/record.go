@@ -35,8 +35,9 @@ type Record struct {
 	// that holds something for the volume.
 	Provider string
 	Versions []provider.Version
-	// ClassVersion is the class's resource version at the last success.
-	ClassVersion string
+	// LastClass is the class as it was at the last success. It serves while
+	// the API server is away and this process has not seen the class.
+	LastClass *class.Class
 	// PublishedAt and RefreshedAt are the times of the first and of the
 	// latest success.
 	PublishedAt time.Time
@@ -82,7 +83,7 @@ type wire struct {
 	Secrets        map[string]string  `json:"secrets,omitempty"`
 	Provider       string             `json:"provider,omitempty"`
 	Versions       []provider.Version `json:"versions,omitempty"`
-	ClassVersion   string             `json:"classVersion,omitempty"`
+	LastClass      *class.Class       `json:"lastClass,omitempty"`
 	PublishedAt    time.Time          `json:"publishedAt,omitzero"`
 	RefreshedAt    time.Time          `json:"refreshedAt,omitzero"`
 	Interval       time.Duration      `json:"interval,omitempty"`
@@ -96,7 +97,7 @@ type wire struct {
 func encodeRecord(r *Record) ([]byte, error) {
 	w := wire{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
-		Tokens: r.Tokens.Encode().Reveal(), Provider: r.Provider, Versions: r.Versions, ClassVersion: r.ClassVersion,
+		Tokens: r.Tokens.Encode().Reveal(), Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, Interval: r.Interval, DueAt: r.DueAt,
 		Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving, ProviderState: r.ProviderState.Reveal(),
 	}
@@ -143,7 +144,7 @@ func decodeRecord(data []byte) (*Record, error) {
 func (w *wire) record(tokens identity.Tokens) *Record {
 	r := &Record{
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
-		Tokens: tokens, Provider: w.Provider, Versions: w.Versions, ClassVersion: w.ClassVersion,
+		Tokens: tokens, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
 		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, Interval: w.Interval, DueAt: w.DueAt,
 		Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -128,6 +129,26 @@ func TestCorruptRecordsAreSetAside(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A driver that comes up while the API server is away goes on with the class
+// that the volume had.
+func TestRotationGoesOnWithoutTheAPIServer(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.classes.class.Parameters = map[string]string{"roleName": "web"}
+	r.publish(req)
+	r.restart()
+	r.classes.err = fault.New(fault.Unavailable, "failed to get secretproviderclass shop/secrets: connection refused")
+	r.background()
+	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
+	r.RefreshAll()
+	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	r.wantFile(req, "password", "two")
+	if last := r.store.requests[len(r.store.requests)-1]; last.Class.Parameters["roleName"] != "web" || last.Class.Name != "secrets" {
+		t.Errorf("the store was asked for class %+v", last.Class)
+	}
+	wantReason(t, r.Publish(t.Context(), r.request("new")), fault.Unavailable, "connection refused")
 }
 
 func TestRecordsAreForRootAlone(t *testing.T) {

@@ -81,7 +81,7 @@ func (p *Publisher) stillThere(rec *Record, c *class.Class) error {
 		return fault.New(fault.Mount, "the tmpfs at %q is no longer mounted", rec.Target).
 			WithHint("kubelet's next republish mounts it again; a running pod sees it after it was re-created")
 	}
-	if c.ResourceVersion != rec.ClassVersion && info.Ours {
+	if rec.LastClass != nil && c.ResourceVersion != rec.LastClass.ResourceVersion && info.Ours {
 		o := p.mountOptions(rec, c)
 		if err := p.Mounts.Resize(rec.Target, o.Size, o.Inodes); err != nil {
 			return fault.New(fault.Mount, "giving the volume the size that class %s now asks for: %w", c.Ref, err)
