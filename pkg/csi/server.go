@@ -88,7 +88,12 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	}
 	ready()
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.grpc.Serve(listener) })
+	g.Go(func() error {
+		if err := s.grpc.Serve(listener); !errors.Is(err, grpc.ErrServerStopped) { // stopped before it began
+			return err
+		}
+		return nil
+	})
 	g.Go(func() error {
 		<-ctx.Done()
 		s.stop()

@@ -18,11 +18,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
 func TestPublishMountsAndWrites(t *testing.T) {
 	r := newRig(t)
-	gid := 4242
+	gid := kubelet.MappedGroup(4242)
 	req := r.request("a")
 	req.GID = &gid
 	r.store.files["nested/key"] = "two"
@@ -35,8 +36,8 @@ func TestPublishMountsAndWrites(t *testing.T) {
 	if err := unix.Stat(filepath.Join(req.Target, "nested/key"), &st); err != nil {
 		t.Fatal(err)
 	}
-	if st.Mode&0o777 != 0o440 || st.Gid != 4242 {
-		t.Errorf("mode %o, group %d: want 0440 and 4242, so that the pod's fsGroup can read", st.Mode&0o777, st.Gid)
+	if st.Mode&0o777 != 0o440 || int(st.Gid) != gid {
+		t.Errorf("mode %o, group %d: want 0440 and %d, so that the pod's fsGroup can read", st.Mode&0o777, st.Gid, gid)
 	}
 	mounts, err := tmpfs.New()
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -26,7 +27,8 @@ func TestLifeOfAVolume(t *testing.T) {
 	r.manifest("secrets", `- {objectName: password, secretPath: secret/data/db, secretKey: password, filePermission: 0400}
 - {objectName: nested/user, secretPath: kv1/app, secretKey: user}`, "refreshInterval: 1s")
 	p := r.pod("web-0", "web", "secrets")
-	p.FSGroup = "2000"
+	gid := kubelet.MappedGroup(2000)
+	p.FSGroup = strconv.Itoa(gid)
 	r.publish(p)
 	r.wantFile(p, "one")
 	if got := r.file(p, "nested/user"); got != marker+"-user" {
@@ -34,7 +36,7 @@ func TestLifeOfAVolume(t *testing.T) {
 	}
 	var st unix.Stat_t
 	must(t, unix.Stat(filepath.Join(r.Target(p), "password"), &st))
-	if st.Mode&0o777 != 0o440 || st.Gid != 2000 {
+	if st.Mode&0o777 != 0o440 || int(st.Gid) != gid {
 		t.Errorf("mode %o, group %d", st.Mode&0o777, st.Gid)
 	}
 	stats, err := r.Node.NodeGetVolumeStats(t.Context(), &csipb.NodeGetVolumeStatsRequest{VolumeId: p.VolumeID(), VolumePath: r.Target(p)})

@@ -48,7 +48,7 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 		}
 	}
 	switch {
-	case f.now().Before(c.due):
+	case !isDue(c.due, c.ends, f.now()):
 		return c, nil
 	case c.token != nil && c.answer.renewable && !c.replace:
 		next, err := f.renewLease(ctx, c)

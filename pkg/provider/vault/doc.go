@@ -5,11 +5,40 @@
 // The way of one Fetch:
 //
 //	spec      the class's parameters, parsed once per edit of the class
-//	endpoint  one warm transport per server address and TLS settings
+//	endpoint  one warm transport and one circuit breaker per server and TLS settings
 //	group     the login of one identity, and the recent answers to it
-//	volume    what one volume holds: answers, leases, its own Vault token
-//	plan      which of them are due, a pure rule of now
-//	files     the values picked out of the answers
+//	holder    credentials that were made for one volume, and its own Vault token
+//	advance   what is due is renewed or replaced; the rules are in timing.go
+//	payload   the values picked out of the answers
+//
+// # What is shared
+//
+// Volumes of one identity share a login and reads: same server and TLS
+// settings, Vault namespace, auth mount, role, audience, pod namespace,
+// service account and its UID. The kubernetes auth method proves in the
+// answer to a login that it went by the service account, by naming its UID.
+// Of other methods this is not known, so each pod logs in by itself unless the
+// class says sessionSharing: serviceAccount. Where the pod's name or UID shows
+// in the login's metadata nothing is shared, whatever the class says, and
+// sessionSharing: pod never shares.
+//
+// # Lifetimes
+//
+// Leases and the Vault tokens that they hang on are renewed at two thirds of
+// their life. When that gives less than nine tenths of what was asked for, or
+// is refused, new credentials are made while the old still work, and replace
+// them in one payload. The old lease is not revoked then, because a program
+// may not have read the new file yet: it is not renewed either, so it ends by
+// itself, or with the volume. Certificates are made anew at two thirds, static
+// roles are read again when the store said that they change, and the rest is
+// polled at the class's interval. Request.Fresh reads what is polled, and never
+// makes a credential anew that is not due.
+//
+// Leased credentials hang on a login of the volume's own, or of the identity's
+// with credentialScope serviceAccount, so that Release ends them, and nothing
+// else, by revoking that token.
+//
+// # Environment
 //
 // Nothing of the process's environment is used but the proxy settings
 // HTTPS_PROXY, HTTP_PROXY and NO_PROXY. In particular there is no ambient Vault

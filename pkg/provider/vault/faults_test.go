@@ -76,9 +76,11 @@ func TestFaults(t *testing.T) {
 		}, fault.Rejected, "[redacted]"},
 		{"too large", answering(200, `{"data":{"k":"`+strings.Repeat("x", 5000)+markValue), fault.TooLarge, "larger than 4096 bytes"},
 		{"too large error", answering(400, strings.Repeat("x", 5000)+markValue), fault.TooLarge, "larger than 4096 bytes"},
-		{"redirect loop", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, r.URL.String(), 307) }, fault.BadAnswer, "307"},
-		{"redirect to nowhere", answering(307, ""), fault.BadAnswer, "Location"},
-		{"redirect to a file", withHeader("Location", "file:///etc/passwd", answering(307, "")), fault.BadAnswer, "no http or https"},
+		{"redirect loop", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, r.URL.String(), http.StatusTemporaryRedirect)
+		}, fault.BadAnswer, "307"},
+		{"redirect to nowhere", answering(http.StatusTemporaryRedirect, ""), fault.BadAnswer, "Location"},
+		{"redirect to a file", withHeader("Location", "file:///etc/passwd", answering(http.StatusTemporaryRedirect, "")), fault.BadAnswer, "no http or https"},
 	} {
 		for _, at := range []string{"login", "read"} {
 			t.Run(tc.name+"/"+at, func(t *testing.T) {

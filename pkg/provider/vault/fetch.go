@@ -187,6 +187,29 @@ func (f *fetch) optional(r *request) bool {
 // payload makes the files: all of them, or an error.
 func (f *fetch) payload(results map[*request]result) (*provider.Payload, error) {
 	out := &provider.Payload{Warnings: slices.Clone(f.spec.warnings)}
+	views, err := f.open(out, results)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range f.spec.objects {
+		res := results[o.request]
+		if res.absent {
+			continue
+		}
+		value, err := views[o.request].value(o)
+		if err != nil && o.optional && fault.Of(err) == fault.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o, err)
+		}
+		f.add(out, o, res, value)
+	}
+	return out, nil
+}
+
+// open decodes the answers, and takes from them what is not in the files.
+func (f *fetch) open(out *provider.Payload, results map[*request]result) (map[*request]opened, error) {
 	views := make(map[*request]opened, len(results))
 	for _, r := range f.spec.requests {
 		res := results[r]
@@ -203,21 +226,7 @@ func (f *fetch) payload(results map[*request]result) (*provider.Payload, error) 
 			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s: the server says: %s", f.names(r), r, scrub(w, nil)))
 		}
 	}
-	for _, o := range f.spec.objects {
-		res := results[o.request]
-		if res.absent {
-			continue
-		}
-		value, err := views[o.request].value(o)
-		if o.optional && fault.Of(err) == fault.NotFound && err != nil {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o, err)
-		}
-		f.add(out, o, res, value)
-	}
-	return out, nil
+	return views, nil
 }
 
 func (f *fetch) add(out *provider.Payload, o *object, res result, value []byte) {

@@ -112,11 +112,11 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT},
 	})
 	if err != nil {
-		return nil, false, f.explainLogin(err)
+		return nil, false, loginError{f.explainLogin(err)}
 	}
 	info, err := loginInfo(l, reply)
 	if err != nil {
-		return nil, false, f.explainLogin(err)
+		return nil, false, loginError{f.explainLogin(err)}
 	}
 	t = newToken(l, info, f.now(), f.chance())
 	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.address.String(), "mount", l.mount,

@@ -117,6 +117,8 @@ func (f *fetch) shared(ctx context.Context, r *request) (*reading, error) {
 		return f.readShared(ctx, g, r)
 	})
 	switch {
+	case fault.Of(err) == fault.NotFound && err != nil && !led && f.optional(r):
+		return absent(f.now(), nil), nil // the leader minded
 	case err != nil:
 		return nil, err
 	case !led && (!rd.kind.shareable() || (rd.absent && !f.optional(r))):

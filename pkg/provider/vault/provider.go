@@ -88,6 +88,9 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 		return nil, err
 	}
 	defer v.leave()
+	if v.gone.Err() != nil {
+		return nil, errReleased
+	}
 	ctx, done := v.untilGone(ctx)
 	defer done()
 	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.config.Now(), correlation: newCorrelation()}

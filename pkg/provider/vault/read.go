@@ -59,8 +59,7 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 		rd, err := f.askOnce(ctx, t, r)
 		if err != nil {
 			if fault.Of(err) == fault.NotFound && f.optional(r) {
-				now := f.now()
-				return &reading{asked: now, at: now, absent: true, token: t}, nil
+				return absent(f.now(), t), nil
 			}
 			return nil, err
 		}
@@ -73,6 +72,11 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 			return rd, nil
 		}
 	}
+}
+
+// absent is the answer for optional objects that are not there.
+func absent(now time.Time, t *token) *reading {
+	return &reading{asked: now, at: now, absent: true, token: t}
 }
 
 func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, error) {

@@ -39,10 +39,12 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 	}
 	left, err := p.revokeAll(ctx, tokens)
 	if err != nil {
-		v.giveBack(left)
+		p.volumes.giveBack(v, left)
 		return fmt.Errorf("releasing volume %s: %w", id, err)
 	}
-	p.volumes.remove(v)
+	if p.volumes.remove(v) == 0 {
+		p.endpoints.close()
+	}
 	return nil
 }
 

@@ -119,14 +119,17 @@ func TestToken(t *testing.T) {
 		return authInfo{Token: "t", TTL: "3600", Renewable: true, Type: kind}
 	}
 	tok := newToken(login{}, info("3600", "service"), epoch, 0)
-	if due, final := tok.isDue(after(39 * time.Minute)); due || final {
+	if due, final := tok.isDue(after(37 * time.Minute)); due || final {
 		t.Error("due too early")
 	}
 	if due, _ := tok.isDue(after(40 * time.Minute)); !due {
 		t.Error("not due at two thirds")
 	}
+	if due, _ := tok.isDue(after(38 * time.Minute)); !due {
+		t.Error("not due for a scheduler that comes 5 % early")
+	}
 	tok.extend(after(40*time.Minute), time.Hour, 0)
-	if due, final := tok.isDue(after(79 * time.Minute)); due || final || !tok.alive(after(99*time.Minute)) {
+	if due, final := tok.isDue(after(77 * time.Minute)); due || final || !tok.alive(after(99*time.Minute)) {
 		t.Error("a renewal did not extend it")
 	}
 	tok.extend(after(80*time.Minute), 20*time.Minute, 0)

@@ -1,6 +1,8 @@
 package vault_test
 
 import (
+	"context"
+	"fmt"
 	"net/http"
 	"strings"
 	"sync"
@@ -160,129 +162,6 @@ func TestForgedClaims(t *testing.T) {
 	}
 }
 
-// TestSteadyState lets intervals pass: one request for each distinct
-// secret and identity in each, however many volumes there are.
-func TestSteadyState(t *testing.T) {
-	w := shared
-	w.putShare(t, "v")
-	c := &clock{}
-	p := newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.DefaultInterval = c.now, time.Minute })
-	type due struct {
-		r  provider.Request
-		at time.Time
-	}
-	var volumes []due
-	for range 20 {
-		r := w.request(t, w.pod("app"), nil, two)
-		volumes = append(volumes, due{r, mustFetch(t, p, r).RefreshAt})
-		c.advance(time.Second)
-	}
-	const seconds = 8 * 60
-	counts := w.counted(t, func() {
-		for range seconds {
-			c.advance(time.Second)
-			for i := range volumes {
-				if !c.now().Before(volumes[i].at) {
-					volumes[i].at = mustFetch(t, p, volumes[i].r).RefreshAt
-				}
-			}
-		}
-	})
-	for _, path := range []string{"kv1/share", "kv2/data/share"} {
-		if counts[path] < 7 || counts[path] > 9 {
-			t.Errorf("%d reads of %s in 8 intervals", counts[path], path)
-		}
-	}
-	if n := counts.Under("auth/"); n != 0 {
-		t.Errorf("%d logins and renewals, want none: %v", n, counts)
-	}
-	c.advance(33 * time.Minute) // to two thirds of the Vault token's hour
-	counts = w.counted(t, func() {
-		for i := range volumes {
-			mustFetch(t, p, volumes[i].r)
-		}
-	})
-	if counts["auth/token/renew-self"] != 1 || under(counts, "/login") != 0 {
-		t.Errorf("requests %v, want one renewal", counts)
-	}
-}
-
-// TestFreshIsReadOnce has all volumes of an edited class ask anew at once.
-func TestFreshIsReadOnce(t *testing.T) {
-	w := shared
-	w.putShare(t, "old")
-	p := newProvider(t, nil)
-	var requests []provider.Request
-	for range 30 {
-		r := w.request(t, w.pod("app"), nil, two)
-		mustFetch(t, p, r)
-		r.Fresh = true
-		requests = append(requests, r)
-	}
-	w.putShare(t, "new")
-	counts := w.counted(t, func() { fetchAll(t, p, 30, requests) })
-	if counts["kv1/share"] > 10 {
-		t.Errorf("%d reads for 30 volumes at once", counts["kv1/share"])
-	}
-	for _, r := range requests {
-		r.Fresh = false
-		wantFile(t, mustFetch(t, p, r), "a", "new")
-	}
-}
-
-// TestMetadataCheck looks at the version only, where the policy allows that.
-func TestMetadataCheck(t *testing.T) {
-	w := shared
-	for _, tc := range []struct {
-		path            string
-		meta, data      int // of three polls without a change
-		metaCh, dataCh  int // of one with a change
-		metaDel, reason string
-	}{
-		{path: "watched/a", meta: 3, data: 0, metaCh: 1, dataCh: 1},
-		{path: "unwatched", meta: 1, data: 3, metaCh: 0, dataCh: 1},
-	} {
-		c := &clock{}
-		p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
-		w.kv2(t, tc.path, map[string]any{"k": "one"})
-		r := w.request(t, w.pod("app"), nil, "- {objectName: f, secretPath: kv2/data/"+tc.path+", secretKey: k}")
-		mustFetch(t, p, r)
-		poll := func(times int) map[string]int {
-			return w.counted(t, func() {
-				for range times {
-					c.advance(2 * time.Minute)
-					mustFetch(t, p, r)
-				}
-			})
-		}
-		if n := poll(3); n["kv2/metadata/"+tc.path] != tc.meta || n["kv2/data/"+tc.path] != tc.data {
-			t.Errorf("%s unchanged: %v", tc.path, n)
-		}
-		w.kv2(t, tc.path, map[string]any{"k": "two"})
-		if n := poll(1); n["kv2/metadata/"+tc.path] != tc.metaCh || n["kv2/data/"+tc.path] != tc.dataCh {
-			t.Errorf("%s changed: %v", tc.path, n)
-		}
-		wantFile(t, mustFetch(t, p, r), "f", "two")
-
-		// Deleted for good and made anew: version 2 again, but another one.
-		if _, err := w.Client().Logical().DeleteWithContext(t.Context(), "kv2/metadata/"+tc.path); err != nil {
-			t.Fatal(err)
-		}
-		w.kv2(t, tc.path, map[string]any{"k": "x"})
-		w.kv2(t, tc.path, map[string]any{"k": "another two"})
-		c.advance(2 * time.Minute)
-		wantFile(t, mustFetch(t, p, r), "f", "another two")
-
-		if err := w.Write(t.Context(), "kv2/delete/"+tc.path, map[string]any{"versions": []int{2}}); err != nil {
-			t.Fatal(err)
-		}
-		c.advance(2 * time.Minute)
-		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "was deleted") {
-			t.Errorf("a deleted secret: %v", err)
-		}
-	}
-}
-
 // TestRevokedToken takes the Vault token away behind the provider's back.
 func TestRevokedToken(t *testing.T) {
 	w := shared
@@ -332,55 +211,65 @@ func TestNewestServiceAccountToken(t *testing.T) {
 	}
 }
 
-func TestReleaseIsBounded(t *testing.T) {
+// TestLeaderGivesUp cancels the one that logs in for all: the others go on.
+func TestLeaderGivesUp(t *testing.T) {
+	const waiters = 10
+	first := make(chan struct{})
+	var once sync.Once
 	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
-	p := newProvider(t, func(c *vault.Config) { c.RevokeTimeout = 100 * time.Millisecond })
-	r := brokenRequest("v", b.URL, nil)
-	mustFetch(t, p, r)
-	b.setRead(hang)
-	if err := p.Release(t.Context(), "v"); fault.Of(err) != fault.Timeout {
-		t.Errorf("a store that hangs: %v", err)
+	good := goodLogin(600)
+	b.login = func(w http.ResponseWriter, r *http.Request) {
+		mine := false
+		once.Do(func() { mine = true; close(first) })
+		if mine {
+			hang(w, r)
+			return
+		}
+		good(w, r)
 	}
-	b.setRead(answering(204, ""))
-	if err := p.Release(t.Context(), "v"); err != nil {
-		t.Errorf("again: %v", err)
-	}
-	n := b.count("revoke-self")
-	if n < 2 {
-		t.Errorf("%d revocations, want another try", n)
-	}
-	if err := p.Release(t.Context(), "v"); err != nil || b.count("revoke-self") != n {
-		t.Errorf("a third release: %v", err)
-	}
-}
-
-func TestRevocationSwitchedOff(t *testing.T) {
-	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
-	p := newProvider(t, func(c *vault.Config) { c.DisableRevocation = true })
-	mustFetch(t, p, brokenRequest("v", b.URL, nil))
-	if err := p.Release(t.Context(), "v"); err != nil || b.count("revoke") != 0 {
-		t.Errorf("%v, requests %q", err, b.seen)
-	}
-}
-
-// TestReleaseEndsARunningFetch does not wait for the store.
-func TestReleaseEndsARunningFetch(t *testing.T) {
-	started := make(chan struct{}, 10)
-	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
-		started <- struct{}{}
-		hang(w, r)
+	p := newProvider(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := p.Fetch(ctx, brokenRequest("leader", b.URL, nil)); fault.Of(err) != fault.Canceled {
+			t.Errorf("the leader: %v", err)
+		}
 	})
-	p := newProvider(t, func(c *vault.Config) { c.RequestTimeout, c.DisableRevocation = time.Minute, true })
-	failed := make(chan error, 1)
-	go func() {
-		_, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, nil))
-		failed <- err
-	}()
-	<-started
-	if err := p.Release(t.Context(), "v"); err != nil {
-		t.Error(err)
+	<-first
+	for i := range waiters {
+		wg.Go(func() {
+			if _, err := p.Fetch(t.Context(), brokenRequest(fmt.Sprint("w", i), b.URL, nil)); err != nil {
+				t.Errorf("a waiter: %v", err)
+			}
+		})
 	}
-	if err := <-failed; fault.Of(err) != fault.Canceled || !strings.Contains(err.Error(), "the volume is going away") {
-		t.Errorf("the fetch ended with %v", err)
+	cancel()
+	wg.Wait()
+	if n := b.count("/login"); n != 2 {
+		t.Errorf("%d logins, want that of the leader and one more", n)
+	}
+}
+
+// TestClassEdit moves a live volume to another role: what it held under the
+// old one is ended with the volume.
+func TestClassEdit(t *testing.T) {
+	w := shared
+	w.putShare(t, "v")
+	p := newProvider(t, nil)
+	r := w.request(t, w.pod("app"), nil, two)
+	mustFetch(t, p, r)
+	edited := w.request(t, w.pod("app"), map[string]string{"vaultAuthMountPath": "jwt", "roleName": "plain"}, two)
+	edited.Volume, edited.Pod, edited.Tokens, edited.Fresh = r.Volume, r.Pod, r.Tokens, true
+	counts := w.counted(t, func() { mustFetch(t, p, edited) })
+	if counts["auth/jwt/login"] != 1 || counts["kv1/share"] != 1 {
+		t.Errorf("requests %v, want a login and reads of the new identity", counts)
+	}
+	counts = w.counted(t, func() {
+		if err := p.Release(t.Context(), r.Volume); err != nil {
+			t.Error(err)
+		}
+	})
+	if counts["auth/token/revoke-self"] != 2 {
+		t.Errorf("requests %v, want both tokens revoked", counts)
 	}
 }

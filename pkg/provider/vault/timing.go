@@ -25,6 +25,9 @@ func (k kind) shareable() bool { return k == polled || k == static }
 const (
 	// leaseJitter is the part of a lifetime over which renewals are spread.
 	leaseJitter = 0.08
+	// schedulerSlack is a part of the last third of a lifetime, and so half as
+	// much of the two thirds before it.
+	schedulerSlack = 0.12
 	// soonest keeps a store from being asked without a pause.
 	soonest = time.Second
 	// staticSlack is how long after the announced moment a static role's new
@@ -103,6 +106,14 @@ func twoThirds(start, end time.Time, chance float64) time.Time {
 		return earliest
 	}
 	return due
+}
+
+// isDue tells whether the moment to renew has come. It is generous by a small
+// part of the wait, because a scheduler may come that much early, and would
+// have to come again.
+func isDue(due, end, now time.Time) bool {
+	slack := time.Duration(float64(max(0, end.Sub(due))) * schedulerSlack)
+	return !now.Before(due.Add(-slack))
 }
 
 // dueAt is when an answer is to be had anew.

@@ -87,7 +87,7 @@ func (t *token) alive(now time.Time) bool {
 func (t *token) isDue(now time.Time) (due, final bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.due.IsZero() && !now.Before(t.due), t.final
+	return !t.due.IsZero() && isDue(t.due, t.expires, now), t.final
 }
 
 // giveUp has the token live out its time, and no longer.

@@ -128,15 +128,34 @@ type volumes struct {
 	byID map[string]*volume
 }
 
+// get finds the volume or makes it. One that was released, but not yet of all
+// its tokens, hands them to the new one of its id.
 func (s *volumes) get(id string) *volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	v, ok := s.byID[id]
-	if !ok {
-		v = newVolume(id)
-		s.byID[id] = v
+	old, ok := s.byID[id]
+	if ok && old.gone.Err() == nil {
+		return old
 	}
+	v := newVolume(id)
+	if ok {
+		v.retired = old.takeTokens()
+	}
+	s.byID[id] = v
 	return v
+}
+
+// giveBack keeps what could not be revoked with the volume, or with the new
+// one of its id.
+func (s *volumes) giveBack(v *volume, tokens []*token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if now, ok := s.byID[v.id]; ok {
+		v = now
+	} else {
+		s.byID[v.id] = v
+	}
+	v.giveBack(tokens)
 }
 
 func (s *volumes) find(id string) *volume {
@@ -151,13 +170,15 @@ func (s *volumes) put(v *volume) {
 	s.byID[v.id] = v
 }
 
-// remove takes out v, unless another took its place.
-func (s *volumes) remove(v *volume) {
+// remove takes out v, unless another took its place. It returns how many
+// volumes are left.
+func (s *volumes) remove(v *volume) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byID[v.id] == v {
 		delete(s.byID, v.id)
 	}
+	return len(s.byID)
 }
 
 // earliest is the first of the moments that is not zero.

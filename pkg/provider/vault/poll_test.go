@@ -1,0 +1,162 @@
+package vault_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+// TestSteadyState lets intervals pass: one request for each distinct
+// secret and identity in each, however many volumes there are.
+func TestSteadyState(t *testing.T) {
+	w := shared
+	w.putShare(t, "v")
+	c := &clock{}
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.DefaultInterval = c.now, time.Minute })
+	type due struct {
+		r  provider.Request
+		at time.Time
+	}
+	var volumes []due
+	for range 20 {
+		r := w.request(t, w.pod("app"), nil, two)
+		volumes = append(volumes, due{r, mustFetch(t, p, r).RefreshAt})
+		c.advance(time.Second)
+	}
+	const seconds = 8 * 60
+	counts := w.counted(t, func() {
+		for range seconds {
+			c.advance(time.Second)
+			for i := range volumes {
+				if !c.now().Before(volumes[i].at) {
+					volumes[i].at = mustFetch(t, p, volumes[i].r).RefreshAt
+				}
+			}
+		}
+	})
+	for _, path := range []string{"kv1/share", "kv2/data/share"} {
+		if counts[path] < 7 || counts[path] > 9 {
+			t.Errorf("%d reads of %s in 8 intervals", counts[path], path)
+		}
+	}
+	if n := counts.Under("auth/"); n != 0 {
+		t.Errorf("%d logins and renewals, want none: %v", n, counts)
+	}
+	c.advance(33 * time.Minute) // to two thirds of the Vault token's hour
+	counts = w.counted(t, func() {
+		for i := range volumes {
+			mustFetch(t, p, volumes[i].r)
+		}
+	})
+	if counts["auth/token/renew-self"] != 1 || under(counts, "/login") != 0 {
+		t.Errorf("requests %v, want one renewal", counts)
+	}
+}
+
+// TestFreshIsReadOnce has all volumes of an edited class ask anew at once.
+func TestFreshIsReadOnce(t *testing.T) {
+	w := shared
+	w.putShare(t, "old")
+	p := newProvider(t, nil)
+	var requests []provider.Request
+	for range 30 {
+		r := w.request(t, w.pod("app"), nil, two)
+		mustFetch(t, p, r)
+		r.Fresh = true
+		requests = append(requests, r)
+	}
+	w.putShare(t, "new")
+	counts := w.counted(t, func() { fetchAll(t, p, 30, requests) })
+	if counts["kv1/share"] > 10 {
+		t.Errorf("%d reads for 30 volumes at once", counts["kv1/share"])
+	}
+	for _, r := range requests {
+		r.Fresh = false
+		wantFile(t, mustFetch(t, p, r), "a", "new")
+	}
+}
+
+// TestMetadataCheck looks at the version only, where the policy allows that.
+func TestMetadataCheck(t *testing.T) {
+	w := shared
+	for _, tc := range []struct {
+		path            string
+		meta, data      int // of three polls without a change
+		metaCh, dataCh  int // of one with a change
+		metaDel, reason string
+	}{
+		{path: "watched/a", meta: 3, data: 0, metaCh: 1, dataCh: 1},
+		{path: "unwatched", meta: 1, data: 3, metaCh: 0, dataCh: 1},
+	} {
+		c := &clock{}
+		p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+		w.kv2(t, tc.path, map[string]any{"k": "one"})
+		r := w.request(t, w.pod("app"), nil, "- {objectName: f, secretPath: kv2/data/"+tc.path+", secretKey: k}")
+		mustFetch(t, p, r)
+		poll := func(times int) map[string]int {
+			return w.counted(t, func() {
+				for range times {
+					c.advance(2 * time.Minute)
+					mustFetch(t, p, r)
+				}
+			})
+		}
+		if n := poll(3); n["kv2/metadata/"+tc.path] != tc.meta || n["kv2/data/"+tc.path] != tc.data {
+			t.Errorf("%s unchanged: %v", tc.path, n)
+		}
+		w.kv2(t, tc.path, map[string]any{"k": "two"})
+		if n := poll(1); n["kv2/metadata/"+tc.path] != tc.metaCh || n["kv2/data/"+tc.path] != tc.dataCh {
+			t.Errorf("%s changed: %v", tc.path, n)
+		}
+		wantFile(t, mustFetch(t, p, r), "f", "two")
+
+		// Deleted for good and made anew: version 2 again, but another one.
+		if _, err := w.Client().Logical().DeleteWithContext(t.Context(), "kv2/metadata/"+tc.path); err != nil {
+			t.Fatal(err)
+		}
+		w.kv2(t, tc.path, map[string]any{"k": "x"})
+		w.kv2(t, tc.path, map[string]any{"k": "another two"})
+		c.advance(2 * time.Minute)
+		wantFile(t, mustFetch(t, p, r), "f", "another two")
+
+		if err := w.Write(t.Context(), "kv2/delete/"+tc.path, map[string]any{"versions": []int{2}}); err != nil {
+			t.Fatal(err)
+		}
+		c.advance(2 * time.Minute)
+		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "was deleted") {
+			t.Errorf("a deleted secret: %v", err)
+		}
+	}
+}
+
+// TestManyAskForNothing reads a missing path once for all, and each is told.
+func TestManyAskForNothing(t *testing.T) {
+	w := shared
+	w.putShare(t, "v")
+	p := newProvider(t, nil)
+	mustFetch(t, p, w.request(t, w.pod("app"), nil, two))
+	var wg sync.WaitGroup
+	counts := w.counted(t, func() {
+		for i := range 20 {
+			missing := w.request(t, w.pod("app"), nil, "- {objectName: a, secretPath: kv1/nowhere, secretKey: k}")
+			wg.Go(func() {
+				if i%2 == 0 {
+					missing.Class.Parameters["objects"] = "- {objectName: a, secretPath: kv1/nowhere, secretKey: k, optional: true}"
+				}
+				_, err := p.Fetch(t.Context(), missing)
+				if (err == nil) != (i%2 == 0) || (err != nil && fault.Of(err) != fault.NotFound) {
+					t.Errorf("optional %v: %v", i%2 == 0, err)
+				}
+			})
+		}
+		wg.Wait()
+	})
+	if counts["kv1/nowhere"] > 20 {
+		t.Errorf("%d reads", counts["kv1/nowhere"])
+	}
+}
