@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Generates what is made of pkg/apis: the deep copies beside the types, and the
-# CRDs in charts/mayfly/files/crds. Give it a directory to write there instead; it then
-# holds the same paths as the repository.
+# CRDs in charts/mayfly/files/crds, from which the chart and deploy/ have them
+# (hack/render.sh). Give it a directory to write there instead; it then holds the
+# same paths as the repository.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -11,7 +11,7 @@ kubernetes=1.35.0
 charts=$(mktemp -d)
 trap 'rm -rf "$charts"' EXIT
 
-head() {
+title() {
   echo "# Made from charts/mayfly by hack/render.sh. Do not edit."
   echo "# $*"
 }
@@ -26,13 +26,13 @@ templates=$charts/mayfly/templates
 mkdir -p "$out"
 echo "rendering $out/crds.yaml"
 {
-  head "The CRDs. They go first; removing one removes every object of its kind."
+  title "The CRDs. They go first; removing one removes every object of its kind."
   cat "$templates/crds.yaml"
 } | plain >"$out/crds.yaml"
 
 echo "rendering $out/mayfly.yaml"
 {
-  head "The driver, for Kubernetes $kubernetes and later; the chart also serves older ones."
+  title "The driver, for Kubernetes $kubernetes and later; the chart also serves older ones."
   for name in csidriver serviceaccount rbac aggregate-roles daemonset; do
     cat "$templates/$name.yaml"
     rm "$templates/$name.yaml"

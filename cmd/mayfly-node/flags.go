@@ -21,6 +21,9 @@ type options struct {
 	logFormat string
 	logLevel  slog.Level
 	config    node.Config
+
+	pluginDir  string
+	pluginDirs []string
 }
 
 // group is a heading of --help with its flags in order.

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
 )
 
 const introduction = `mayfly-node gives pods their secrets as files in a private tmpfs.
@@ -70,6 +72,7 @@ func (o *options) declare() *flagSet {
 	o.declareClasses(f)
 	o.declareVolumes(f)
 	o.declareVault(f)
+	o.declarePlugins(f)
 	o.declareProcess(f)
 	return f
 }
@@ -129,6 +132,16 @@ func (o *options) declareVault(f *flagSet) {
 	f.integer(&v.MaxRetries, "vault-max-retries", 2, "how often a request is repeated at once after a failure that may pass, as a `number`.")
 }
 
+func (o *options) declarePlugins(f *flagSet) {
+	c := &o.config
+	o.pluginDir, o.pluginDirs, c.PluginMessage = node.DefaultPluginDir, []string{node.DefaultPluginDirEtc}, 4<<20
+	f.group("Provider plugins")
+	f.str(&o.pluginDir, "provider-volume", o.pluginDir, "`directory` with the sockets of provider plugins, for classes whose provider is none of\nthe driver's own. Empty, together with the next, for none.")
+	f.value(list{&o.pluginDirs}, "additional-provider-volume-paths", "further such `directories`, separated by commas.")
+	f.value(quantity{&c.PluginMessage}, "max-call-recv-msg-size", "most `bytes` of one answer of a plugin.")
+	f.duration(&c.PluginTimeout, "provider-timeout", 30*time.Second, "`time` that one call to a plugin may take.")
+}
+
 func (o *options) declareProcess(f *flagSet) {
 	c := &o.config
 	f.group("Process")
@@ -149,5 +162,10 @@ func (o *options) finish() error {
 	c.Vault.Name, c.Vault.UserAgent, c.Vault.DefaultInterval = "vault", "mayfly-node/"+version, c.RefreshInterval
 	c.OpenBao = c.Vault
 	c.OpenBao.Name = "openbao"
+	for _, dir := range append([]string{o.pluginDir}, o.pluginDirs...) {
+		if dir != "" {
+			c.Plugins = append(c.Plugins, dir)
+		}
+	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/csi"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
@@ -59,9 +60,21 @@ type Config struct {
 	// Grace is how long running calls may go on after the stop.
 	Grace time.Duration
 
+	// Plugins are the directories with the sockets of provider plugins;
+	// PluginMessage is the most bytes of one of their answers.
+	Plugins       []string
+	PluginMessage int64
+	PluginTimeout time.Duration
+
 	Vault   vault.Config
 	OpenBao vault.Config
 }
+
+// The directories in which the ecosystem's provider plugins put their sockets.
+const (
+	DefaultPluginDir    = plugin.DefaultDir
+	DefaultPluginDirEtc = plugin.DefaultDirEtc
+)
 
 // driverName is what Kubernetes accepts as the name of a CSIDriver object.
 var driverName = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$`)

@@ -2,12 +2,15 @@ package node
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/taint"
@@ -105,7 +108,7 @@ func (n *Node) removeTaint(cluster *rest.Config) error {
 }
 
 // providers lists them, in place of a registration by init.
-func (n *Node) providers() (provider.Registry, error) {
+func (n *Node) providers() (volume.Providers, error) {
 	key, err := versionKey(n.c.StateDir)
 	if err != nil {
 		return nil, err
@@ -118,16 +121,31 @@ func (n *Node) providers() (provider.Registry, error) {
 			return nil, err
 		}
 		registry[c.Name] = p
-		n.runWith(p)
 	}
-	return registry, nil
+	if len(n.c.Plugins) == 0 {
+		return registry, nil
+	}
+	plugins, err := plugin.New(plugin.Config{
+		Dirs: n.c.Plugins, MaxMessageBytes: int(n.c.PluginMessage), Timeout: n.c.PluginTimeout,
+		BuiltIn: slices.Sorted(maps.Keys(registry)),
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.runners = append(n.runners, plugins.Run)
+	return providerChain{registry, plugins}, nil
 }
 
-// runWith runs a provider that has work of its own beside the fetches.
-func (n *Node) runWith(p provider.Provider) {
-	if r, ok := p.(interface {
-		Run(ctx context.Context) error
-	}); ok {
-		n.runners = append(n.runners, r.Run)
+// providerChain asks for a provider in-process first, then for a plugin.
+type providerChain struct {
+	builtIn provider.Registry
+	plugins volume.Providers
+}
+
+// Get implements volume.Providers.
+func (c providerChain) Get(name string) (provider.Provider, error) {
+	if p, ok := c.builtIn[name]; ok {
+		return p, nil
 	}
+	return c.plugins.Get(name)
 }

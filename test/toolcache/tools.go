@@ -14,6 +14,10 @@ import (
 // rootModule is the module at the top of the repository.
 const rootModule = "github.com/mayfly-csi/mayfly"
 
+// HelmVersion is the version that hack/helm/go.mod requires. A Helm that was
+// built outside of its own build does not know it.
+const HelmVersion = "v3.22.0"
+
 // Tool is a program that the repository knows how to build.
 type Tool struct {
 	Name      string
@@ -26,6 +30,8 @@ type Tool struct {
 func Known() []Tool {
 	return append([]Tool{
 		{Name: "vaultd", ModuleDir: "test/vaultd", Package: ".", LDFlags: []string{"-s", "-w"}},
+		{Name: "helm", ModuleDir: "hack/helm", Package: "helm.sh/helm/v3/cmd/helm",
+			LDFlags: []string{"-s", "-w", "-X", "helm.sh/helm/v3/internal/version.version=" + HelmVersion}},
 	}, kubernetesTools()...)
 }
 

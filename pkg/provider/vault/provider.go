@@ -23,10 +23,11 @@ type Provider struct {
 }
 
 var (
-	_ provider.Provider  = (*Provider)(nil)
-	_ provider.Releaser  = (*Provider)(nil)
-	_ provider.Keeper    = (*Provider)(nil)
-	_ provider.Validator = (*Provider)(nil)
+	_ provider.Provider   = (*Provider)(nil)
+	_ provider.Releaser   = (*Provider)(nil)
+	_ provider.Keeper     = (*Provider)(nil)
+	_ provider.Rememberer = (*Provider)(nil)
+	_ provider.Validator  = (*Provider)(nil)
 )
 
 // New checks the configuration. It starts nothing and asks nobody.

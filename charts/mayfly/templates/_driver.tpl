@@ -1,0 +1,148 @@
+{{/*
+The command line of the driver. What the driver's own defaults say is still
+written out where the chart has a value for it: the manifest then tells all.
+*/}}
+{{- define "mayfly.args" -}}
+{{- $vault := .Values.vault }}
+- {{ printf "--driver-name=%s" .Values.driverName | quote }}
+- --nodeid=$(NODE_NAME)
+- --endpoint=unix:///csi/csi.sock
+- --plugins-registry-dir=/registration
+- {{ printf "--kubelet-registration-path=%s/csi.sock" (include "mayfly.pluginDir" .) | quote }}
+- {{ printf "--rotation-poll-interval=%s" .Values.rotationPollInterval | quote }}
+{{- if .Values.rotationEvents }}
+- --rotation-events
+{{- end }}
+- --refresh-workers={{ int64 .Values.refresh.workers }}
+- {{ printf "--refresh-timeout=%s" .Values.refresh.timeout | quote }}
+- {{ printf "--last-good-max-age=%s" .Values.refresh.lastGoodMaxAge | quote }}
+- {{ printf "--volume-size-limit=%s" .Values.volume.sizeLimit | quote }}
+- --volume-inode-limit={{ int64 .Values.volume.inodeLimit }}
+- --kube-api-qps={{ .Values.kubeAPI.qps }}
+- --kube-api-burst={{ int64 .Values.kubeAPI.burst }}
+{{- with $vault.address }}
+- {{ printf "--vault-addr=%s" . | quote }}
+{{- end }}
+{{- with $vault.namespace }}
+- {{ printf "--vault-namespace=%s" . | quote }}
+{{- end }}
+- {{ printf "--vault-mount=%s" $vault.authMount | quote }}
+{{- with $vault.audience }}
+- {{ printf "--vault-audience=%s" . | quote }}
+{{- end }}
+{{- with $vault.allowedAddresses }}
+- {{ printf "--vault-allowed-addresses=%s" (join "," .) | quote }}
+{{- end }}
+{{- if $vault.forbidSkipVerify }}
+- --vault-forbid-skip-verify
+{{- end }}
+{{- if $vault.disableRevocation }}
+- --vault-disable-revocation
+{{- end }}
+- {{ printf "--vault-request-timeout=%s" $vault.requestTimeout | quote }}
+- --vault-max-retries={{ int64 $vault.maxRetries }}
+{{- if $vault.tls.caConfigMap.name }}
+- {{ printf "--vault-tls-ca-cert=/etc/mayfly/vault-ca/%s" $vault.tls.caConfigMap.key | quote }}
+{{- end }}
+{{- with $vault.tls.serverName }}
+- {{ printf "--vault-tls-server-name=%s" . | quote }}
+{{- end }}
+{{- if $vault.tls.clientCertSecret }}
+- --vault-tls-client-cert=/etc/mayfly/vault-client/tls.crt
+- --vault-tls-client-key=/etc/mayfly/vault-client/tls.key
+{{- end }}
+{{- if $vault.tls.skipVerify }}
+- --vault-tls-skip-verify
+{{- end }}
+{{- if .Values.startupTaint.remove }}
+- {{ printf "--remove-startup-taint=%s" .Values.startupTaint.key | quote }}
+{{- end }}
+- --health-addr=:{{ int64 .Values.livenessProbe.port }}
+- {{ printf "--metrics-addr=%s" .Values.linux.metricsAddr | quote }}
+- --shutdown-grace={{ sub .Values.linux.terminationGracePeriodSeconds 5 }}s
+- {{ printf "--log-format=%s" .Values.log.format | quote }}
+- {{ printf "--log-level=%s" .Values.log.level | quote }}
+{{- range .Values.linux.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end }}
+
+{{/* The directories of the provider plugins' sockets, by the mount's name. */}}
+{{- define "mayfly.providerDirs" -}}
+{{- if .Values.providerPlugins.enabled }}
+{{- range $i, $dir := concat (list .Values.linux.providersDir) .Values.linux.additionalProvidersDirs }}
+providers-{{ $i }}: {{ $dir }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "mayfly.volumeMounts" -}}
+{{- $root := trimSuffix "/" .Values.linux.kubeletRootDir }}
+# The CSI socket, and the state: a tmpfs that the driver mounts in here and that
+# must outlive the container, so the mount has to reach the node.
+- name: plugin
+  mountPath: /csi
+  mountPropagation: Bidirectional
+# The pods' volumes: a tmpfs mounted in here must reach the pod, and the path
+# must be the one that kubelet names.
+- name: pods
+  mountPath: {{ $root }}/pods
+  mountPropagation: Bidirectional
+# Where kubelet looks for drivers.
+- name: registration
+  mountPath: /registration
+{{- if .Values.vault.tls.caConfigMap.name }}
+- name: vault-ca
+  mountPath: /etc/mayfly/vault-ca
+  readOnly: true
+{{- end }}
+{{- if .Values.vault.tls.clientCertSecret }}
+- name: vault-client
+  mountPath: /etc/mayfly/vault-client
+  readOnly: true
+{{- end }}
+{{- range $name, $dir := include "mayfly.providerDirs" . | fromYaml }}
+- name: {{ $name }}
+  mountPath: {{ $dir }}
+  readOnly: true
+{{- end }}
+{{- with .Values.linux.volumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{- define "mayfly.volumes" -}}
+{{- $root := trimSuffix "/" .Values.linux.kubeletRootDir }}
+- name: plugin
+  hostPath:
+    path: {{ include "mayfly.pluginDir" . }}
+    type: DirectoryOrCreate
+- name: pods
+  hostPath:
+    path: {{ $root }}/pods
+    type: Directory
+- name: registration
+  hostPath:
+    path: {{ $root }}/plugins_registry
+    type: Directory
+{{- with .Values.vault.tls.caConfigMap.name }}
+- name: vault-ca
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- with .Values.vault.tls.clientCertSecret }}
+- name: vault-client
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0400
+{{- end }}
+{{- range $name, $dir := include "mayfly.providerDirs" . | fromYaml }}
+- name: {{ $name }}
+  hostPath:
+    path: {{ $dir }}
+    type: DirectoryOrCreate
+{{- end }}
+{{- with .Values.linux.volumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}

@@ -1,0 +1,169 @@
+package plugin_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+)
+
+// Every wrong answer fails its own volume with a word on what is wrong, and
+// the next volume is served.
+func TestWrongAnswers(t *testing.T) {
+	w := newWorld(t, plugin.Config{Timeout: 10 * time.Second})
+	for _, tc := range []struct {
+		name   string
+		pairs  []string
+		reason fault.Reason
+		words  []string
+	}{
+		{"no files", []string{"answer", "noFiles"}, fault.Rejected, []string{"2 objects and returns no files", "set it to return them"}},
+		{"no versions", []string{"answer", "noVersions"}, fault.BadAnswer, []string{"no object versions"}},
+		{"nothing at all", []string{"answer", "nothing"}, fault.BadAnswer, []string{"no object versions"}},
+		{"no objects", []string{"objects", "[]"}, fault.BadAnswer, []string{"no object versions"}},
+		{"version without id", []string{"answer", "noID"}, fault.BadAnswer, []string{"object_version[2]", "has no id"}},
+		{"error code", []string{"answer", "errorCode", "code", "FailedToSync"}, fault.Rejected, []string{"FailedToSync"}},
+		{"error code of gRPC", []string{"answer", "errorCode", "code", "PERMISSION_DENIED"}, fault.Denied, []string{"PERMISSION_DENIED", "sts.amazonaws.com"}},
+		{"error code with a line break", []string{"answer", "errorCode", "code", "a\nb"}, fault.Rejected, []string{"a b"}},
+		{"absolute path", []string{"answer", "path", "path", "/etc/passwd"}, fault.BadAnswer, []string{`"/etc/passwd"`, "is absolute"}},
+		{"traversal", []string{"answer", "path", "path", "a/../../b"}, fault.BadAnswer, []string{`".." element`}},
+		{"reserved name", []string{"answer", "path", "path", "..data/x"}, fault.BadAnswer, []string{"reserved"}},
+		{"empty path", []string{"answer", "path"}, fault.BadAnswer, []string{"is empty"}},
+		{"unclean path", []string{"answer", "path", "path", "a//b"}, fault.BadAnswer, []string{"not clean"}},
+		{"long element", []string{"answer", "path", "path", strings.Repeat("e", 256)}, fault.BadAnswer, []string{"256 bytes"}},
+		{"NUL", []string{"answer", "path", "path", "a\x00b"}, fault.BadAnswer, []string{"control character"}},
+		{"file and directory", []string{"answer", "path", "path", "db-password/x"}, fault.BadAnswer, []string{"also a directory"}},
+		{"file twice", []string{"answer", "duplicate"}, fault.BadAnswer, []string{"given twice"}},
+		{"setuid", []string{"answer", "mode", "mode", fmt.Sprint(0o4755)}, fault.BadAnswer, []string{"files[0]", "04755", "0777"}},
+		{"regular file bit", []string{"answer", "mode", "mode", fmt.Sprint(0o100644)}, fault.BadAnswer, []string{"0100644"}},
+		{"negative mode", []string{"answer", "mode", "mode", "-420"}, fault.BadAnswer, []string{"-0644"}},
+		{"too large", []string{"answer", "huge"}, fault.TooLarge, []string{"4194304", "--max-call-recv-msg-size"}},
+		{"dies half-way", []string{"answer", "die"}, fault.Unavailable, []string{"Unavailable"}},
+		{"unknown answer", []string{"answer", "?"}, fault.Rejected, []string{"InvalidArgument"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w := *w
+			w.t = t
+			w.bad(w.request(tc.pairs...), tc.reason, append(tc.words, "aws.sock")...)
+			// A provider that cut its connections may meet one more call on them.
+			until(t, "the provider to serve again", func() bool { _, err := w.fetch(w.request()); return err == nil })
+		})
+	}
+}
+
+func TestModeZeroIsTheDefault(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	for _, f := range w.good(w.request("answer", "mode", "mode", "0")).Files {
+		if f.Mode != 0 { // which the writer takes for 0644
+			t.Errorf("%s has the mode %o", f.Path, f.Mode)
+		}
+	}
+}
+
+func TestMessageLimit(t *testing.T) {
+	w := newWorld(t, plugin.Config{MaxMessageBytes: 8 << 20})
+	p := w.good(w.request("answer", "huge"))
+	if got := p.Files[0].Contents.Len(); got != 5<<20 {
+		t.Errorf("%d bytes came through, want 5 MiB", got)
+	}
+	w.bad(w.request("answer", "huge", "size", fmt.Sprint(8<<20)), fault.TooLarge, "8388608")
+}
+
+func TestCodes(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	for code, want := range map[int]struct {
+		reason fault.Reason
+		name   string
+	}{
+		1:  {fault.Unavailable, "Canceled"},
+		2:  {fault.BadAnswer, "Unknown"},
+		3:  {fault.Rejected, "InvalidArgument"},
+		4:  {fault.Timeout, "DeadlineExceeded"},
+		5:  {fault.NotFound, "NotFound"},
+		6:  {fault.Rejected, "AlreadyExists"},
+		7:  {fault.Denied, "PermissionDenied"},
+		8:  {fault.RateLimited, "ResourceExhausted"},
+		9:  {fault.Rejected, "FailedPrecondition"},
+		10: {fault.Unavailable, "Aborted"},
+		11: {fault.Rejected, "OutOfRange"},
+		12: {fault.BadAnswer, "does a Secrets Store provider serve this socket?"},
+		13: {fault.BadAnswer, "Internal"},
+		14: {fault.Unavailable, "Unavailable"},
+		15: {fault.BadAnswer, "DataLoss"},
+		16: {fault.Denied, "Unauthenticated"},
+		99: {fault.BadAnswer, "Code(99)"},
+	} {
+		w.bad(w.request("answer", "status", "code", fmt.Sprint(code), "text", "AccessDeniedException: no"),
+			want.reason, want.name, "AccessDeniedException: no")
+	}
+	w.bad(w.request("answer", "status", "code", "2"), fault.BadAnswer, "it gave no reason")
+	w.bad(w.request("answer", "plainError", "text", "line one\nline two\x1b[2J"), fault.BadAnswer, "line one line two [2J")
+	err := w.bad(w.request("answer", "plainError", "text", strings.Repeat("long ", 10_000)), fault.BadAnswer, "long long")
+	if n := len(err.Error()); n > 3000 {
+		t.Errorf("the error is %d bytes long", n)
+	}
+}
+
+// The gRPC status of a provider must not reach kubelet as if it were ours.
+func TestStatusIsNotPassedOn(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	err := w.bad(w.request("answer", "status", "code", "5", "text", "gone"), fault.NotFound)
+	for ; err != nil; err = unwrap(err) {
+		if _, ok := err.(interface{ GRPCStatus() any }); ok || strings.HasPrefix(err.Error(), "rpc error") {
+			t.Errorf("the chain holds the gRPC error %v", err)
+		}
+	}
+}
+
+func unwrap(err error) error {
+	if u, ok := err.(interface{ Unwrap() error }); ok {
+		return u.Unwrap()
+	}
+	return nil
+}
+
+// A provider that writes the files itself is refused with a hint, both where
+// it can write and where there is nothing yet to write to.
+func TestProviderThatWritesItself(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	r := w.request("answer", "writesItself")
+	w.bad(r, fault.BadAnswer, "no such file or directory", "set it to return them")
+	if err := os.MkdirAll(r.TargetPath, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.bad(r, fault.Rejected, "returns no files", "set it to return them")
+	if _, err := os.Stat(filepath.Join(r.TargetPath, "db-password")); err != nil {
+		t.Fatalf("the double did not write: %v", err)
+	}
+}
+
+// A provider that reads unchanged objects from the volume and cannot see it is
+// asked for all of them.
+func TestProviderThatReadsBack(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	r := w.request("answer", "readsBack")
+	r.Current = w.good(r).Versions
+	if got := string(w.good(r).Files[0].Contents.Reveal()); got != "s3cr3t-db" {
+		t.Errorf("the payload has %q, want what the store has", got)
+	}
+	requests := w.server.Requests()
+	if n := len(requests); n != 3 || len(requests[1].GetCurrentObjectVersion()) != 2 || len(requests[2].GetCurrentObjectVersion()) != 0 {
+		t.Fatalf("%d requests, want the second to name the versions and the third none", n)
+	}
+	if err := os.MkdirAll(filepath.Join(r.TargetPath, "nested"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"db-password", "nested/api-key"} {
+		if err := os.WriteFile(filepath.Join(r.TargetPath, name), []byte("as it was"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := string(w.good(r).Files[0].Contents.Reveal()); got != "as it was" || len(w.server.Requests()) != 4 {
+		t.Errorf("the payload has %q after %d requests", got, len(w.server.Requests()))
+	}
+}

@@ -1,0 +1,129 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+)
+
+// call is one Fetch, for its errors: each says for which class and by which
+// provider at which socket.
+type call struct {
+	provider string
+	at       socket
+	request  *provider.Request
+	scrub    scrubber
+	limits   *Config
+}
+
+func (c *call) fault(reason fault.Reason, format string, args ...any) *fault.Error {
+	where := fmt.Sprintf("class %s: provider %q", c.request.Class.Ref, c.provider)
+	if c.at.path != "" {
+		where += " at " + c.at.path
+	}
+	return fault.New(reason, "%s: "+format, append([]any{where}, args...)...)
+}
+
+// hung is the fault of a provider that gave no sign of life.
+func (c *call) hung(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	err := c.fault(fault.Unavailable, "it left a call without an answer and shows no sign of life since").
+		WithHint("look at the provider's pod on this node")
+	err.RetryAfter = pulsePause
+	return err
+}
+
+// failed turns what became of a call into a fault. The gRPC error is not
+// wrapped: its text is the provider's, and its code is not for kubelet.
+func (c *call) failed(ctx context.Context, err error) error {
+	var known *fault.Error
+	switch {
+	case errors.As(err, &known):
+		if known.Reason == fault.UnknownProvider {
+			return fmt.Errorf("class %s: %w", c.request.Class.Ref, err)
+		}
+		return err
+	case errors.Is(context.Cause(ctx), errTimeout):
+		return c.fault(fault.Timeout, "it did not answer within %s", c.limits.Timeout)
+	case ctx.Err() != nil:
+		return c.fault(fault.Of(ctx.Err()), "waiting for its answer: %w", ctx.Err())
+	}
+	st := status.Convert(err)
+	if st.Code() == codes.ResourceExhausted && strings.Contains(st.Message(), "larger than max") {
+		return c.fault(fault.TooLarge, "its answer is over the limit of %d bytes: %s", c.limits.MaxMessageBytes, c.scrub.text(st.Message())).
+			WithHint("raise the driver's --max-call-recv-msg-size, or split the class")
+	}
+	return c.refused(reasonOf(st.Code()), st.Code().String(), st.Message())
+}
+
+// refused is the fault of a provider that said no, in its own words.
+func (c *call) refused(reason fault.Reason, code, words string) error {
+	text := c.scrub.text(words)
+	if text == "" {
+		text = "it gave no reason"
+	}
+	err := c.fault(reason, "%s: %s", c.scrub.text(code), text)
+	if hint := c.hint(reason, code, words); hint != "" {
+		return err.WithHint("%s", hint)
+	}
+	return err
+}
+
+// hint tells what to do about a refusal, where that can be guessed.
+func (c *call) hint(reason fault.Reason, code, words string) string {
+	switch {
+	case c.missesTarget(words):
+		return writesItself
+	case code == codes.Unimplemented.String():
+		return "does a Secrets Store provider serve this socket?"
+	case reason == fault.Unavailable && strings.Contains(words, "connection refused"):
+		return "the socket is there and nobody serves it: look at the provider's pod on this node"
+	case reason != fault.Denied:
+		return ""
+	case len(c.request.Tokens) == 0:
+		return "kubelet passed no service account token: list the provider's audience under spec.tokenRequests of the CSIDriver object"
+	}
+	return fmt.Sprintf("kubelet passed service account tokens for the audiences %q", slices.Sorted(maps.Keys(c.request.Tokens)))
+}
+
+// missesTarget tells whether a provider looked for something below the target
+// path in vain.
+func (c *call) missesTarget(words string) bool {
+	return strings.Contains(words, c.request.TargetPath) && strings.Contains(words, "no such file or directory")
+}
+
+// writesItself is about providers that put the files below the target path
+// themselves.
+const writesItself = "the provider writes files itself, which cannot be done all at once: set it to return them, as --driver-writes-secrets=true does for the AWS provider"
+
+// reasonOf is the table from a provider's gRPC code to why. Unknown is what Go
+// providers give for any error that has no code: it may be a denial as well as
+// an outage, and only the text tells.
+func reasonOf(code codes.Code) fault.Reason {
+	switch code {
+	case codes.Unavailable, codes.Aborted, codes.Canceled: // not canceled by us: the provider stops
+		return fault.Unavailable
+	case codes.DeadlineExceeded:
+		return fault.Timeout
+	case codes.ResourceExhausted:
+		return fault.RateLimited
+	case codes.PermissionDenied, codes.Unauthenticated:
+		return fault.Denied
+	case codes.NotFound:
+		return fault.NotFound
+	case codes.InvalidArgument, codes.FailedPrecondition, codes.AlreadyExists, codes.OutOfRange:
+		return fault.Rejected
+	}
+	return fault.BadAnswer
+}

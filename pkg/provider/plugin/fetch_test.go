@@ -1,0 +1,158 @@
+package plugin_test
+
+import (
+	"encoding/json"
+	"io/fs"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+)
+
+func TestFetch(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	p := w.good(w.request())
+	type file struct {
+		path string
+		mode fs.FileMode
+		text string
+	}
+	var files []file
+	for _, f := range p.Files {
+		files = append(files, file{f.Path, f.Mode, string(f.Contents.Reveal())})
+	}
+	if want := []file{{"db-password", 0o644, "s3cr3t-db"}, {"nested/api-key", 0o400, "s3cr3t-api"}}; !slices.Equal(files, want) {
+		t.Errorf("files %v, want %v", files, want)
+	}
+	if want := []provider.Version{{ID: "api", Version: "1"}, {ID: "db", Version: "1"}}; !slices.Equal(p.Versions, want) {
+		t.Errorf("versions %v, want %v", p.Versions, want)
+	}
+	if !p.RefreshAt.IsZero() || p.Leases != nil {
+		t.Errorf("the protocol has no word on timing: RefreshAt %v, leases %v", p.RefreshAt, p.Leases)
+	}
+}
+
+func TestRequestOnTheWire(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	r := w.request("csi.storage.k8s.io/pod.name", "forged", "csi.storage.k8s.io/serviceAccount.tokens", "forged", "region", "eu-1 <&> \"x\"")
+	r.Tokens = tokensOf(t, "shop/web", "sts.amazonaws.com", "pods.eks.amazonaws.com")
+	r.Secrets = secretsOf("clientid", "id-1", "clientsecret", "a\nb")
+	r.Current = []provider.Version{{ID: "db", Version: "1"}}
+	w.good(r)
+
+	got := w.server.Requests()[0]
+	tokens := r.Tokens.Encode().Reveal()
+	attributes := map[string]string{
+		"objects": twoObjects, "audience": "sts.amazonaws.com", "region": "eu-1 <&> \"x\"",
+		"secretProviderClass":                    "web-secrets",
+		"csi.storage.k8s.io/pod.name":            "web-1",
+		"csi.storage.k8s.io/pod.namespace":       "shop",
+		"csi.storage.k8s.io/pod.uid":             "8d7c0a52-6d2e-4a6f-9a37-000000000001",
+		"csi.storage.k8s.io/serviceAccount.name": "web",
+		"csi.storage.k8s.io/ephemeral":           "true",
+		identity.TokensKey:                       tokens,
+	}
+	wantJSON(t, "attributes", got.GetAttributes(), attributes)
+	wantJSON(t, "secrets", got.GetSecrets(), map[string]string{"clientid": "id-1", "clientsecret": "a\nb", identity.TokensKey: tokens})
+	if got.GetTargetPath() != r.TargetPath || got.GetPermission() != "420" {
+		t.Errorf("target_path %q, permission %q", got.GetTargetPath(), got.GetPermission())
+	}
+	if v := got.GetCurrentObjectVersion(); len(v) != 1 || v[0].GetId() != "db" || v[0].GetVersion() != "1" {
+		t.Errorf("current_object_version %v", v)
+	}
+	if a := w.server.Authorities(); !slices.Equal(a, []string{"localhost"}) {
+		t.Errorf(":authority %q, want localhost", a)
+	}
+	// Kubelet's own form of the tokens, for those who parse it strictly.
+	var parsed map[string]struct{ Token, ExpirationTimestamp string }
+	if err := json.Unmarshal([]byte(tokens), &parsed); err != nil || parsed["sts.amazonaws.com"].ExpirationTimestamp != "2099-01-01T00:00:00Z" {
+		t.Errorf("tokens %v, %v", parsed, err)
+	}
+}
+
+func wantJSON(t *testing.T, what, text string, want map[string]string) {
+	t.Helper()
+	var got map[string]string
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatalf("%s are no JSON object of strings: %v", what, err)
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("%s are %q, want %q", what, got, want)
+	}
+}
+
+func TestNothingToSend(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	r := w.request()
+	r.Tokens = nil
+	w.bad(r, fault.Denied, "Unauthenticated", "spec.tokenRequests")
+	m := w.server.Requests()[0]
+	if m.GetSecrets() != "null" {
+		t.Errorf("secrets %q, want null", m.GetSecrets())
+	}
+	var attributes map[string]string
+	if err := json.Unmarshal([]byte(m.GetAttributes()), &attributes); err != nil {
+		t.Fatal(err)
+	}
+	if text, ok := attributes[identity.TokensKey]; ok {
+		t.Errorf("there are no tokens, and the attributes have %q", text)
+	}
+	r.TargetPath = ""
+	w.bad(r, fault.Internal, "target path")
+	if n := len(w.server.Requests()); n != 1 {
+		t.Errorf("%d requests, want none without a target path", n-1)
+	}
+}
+
+func TestTokensFromSecrets(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	w.good(w.request("tokensFrom", "secrets"))
+}
+
+func TestFreshNamesNoVersions(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	r := w.request()
+	r.Current, r.Fresh = w.good(r).Versions, true
+	w.good(r)
+	if v := w.server.Requests()[1].GetCurrentObjectVersion(); len(v) != 0 {
+		t.Errorf("a fresh read names the versions %v: the provider may then spare itself the read", v)
+	}
+}
+
+// Versions that stay the same say nothing: the contents count.
+func TestSameVersionOtherContents(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	r := w.request("answer", "sameVersion")
+	a := w.good(r)
+	w.store.Set("db", "s3cr3t-new")
+	r.Current = a.Versions
+	b := w.good(r)
+	if !slices.Equal(a.Versions, b.Versions) {
+		t.Fatalf("versions %v, then %v", a.Versions, b.Versions)
+	}
+	if got := string(b.Files[0].Contents.Reveal()); got != "s3cr3t-new" {
+		t.Errorf("the payload has %q, want the new contents", got)
+	}
+}
+
+func TestVersionsOfOneObjectInTwoFiles(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	p := w.good(w.request("answer", "doubleID"))
+	if want := []provider.Version{{ID: "api", Version: "1"}, {ID: "db", Version: "1"}}; !slices.Equal(p.Versions, want) {
+		t.Errorf("versions %v, want each once: %v", p.Versions, want)
+	}
+}
+
+func TestHoldsNothing(t *testing.T) {
+	p := newWorld(t, plugin.Config{}).get("aws")
+	if _, ok := p.(provider.Releaser); ok {
+		t.Error("the protocol has no release")
+	}
+	if _, ok := p.(provider.Keeper); ok {
+		t.Error("there is nothing to keep")
+	}
+}

@@ -1,0 +1,76 @@
+package plugin
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+)
+
+// maxRuntime bounds what a provider says of itself, in bytes.
+const maxRuntime = 128
+
+// Status is how a provider does.
+type Status struct {
+	Name   string
+	Socket string
+	// Runtime and Version are the provider's own words, and empty where it
+	// has none.
+	Runtime, Version string
+	// Err is nil if the provider is there and answers.
+	Err error
+}
+
+// Health asks each provider that has a socket for a sign of life, all at once
+// and each for two seconds at most. The result is sorted by name.
+func (r *Registry) Health(ctx context.Context) []Status {
+	names := r.Names()
+	all := make([]Status, len(names))
+	var wg sync.WaitGroup
+	for i, name := range names {
+		wg.Go(func() { all[i] = r.health(ctx, name) })
+	}
+	wg.Wait()
+	return all
+}
+
+func (r *Registry) health(ctx context.Context, name string) Status {
+	s := Status{Name: name}
+	l, err := r.take(name)
+	if err != nil {
+		s.Err = err
+		return s
+	}
+	defer r.give(l)
+	s.Socket = l.socket.path
+	bounded, cancel := context.WithTimeout(ctx, pulseTimeout)
+	defer cancel()
+	answer, err := l.version(bounded)
+	if err != nil {
+		st := status.Convert(err)
+		s.Err = fmt.Errorf("asking provider %q at %s for its version: %s: %s", name, l.socket.path, st.Code(), oneLine(st.Message(), maxWords))
+		return s
+	}
+	s.Runtime, s.Version = oneLine(answer.GetRuntimeName(), maxRuntime), oneLine(answer.GetRuntimeVersion(), maxRuntime)
+	return s
+}
+
+// ask gets a sign of life.
+func (l *line) ask(ctx context.Context) error {
+	_, err := l.version(ctx)
+	return err
+}
+
+// version asks the provider who it is. One that does not serve the call at
+// all has answered too: it lives.
+func (l *line) version(ctx context.Context) (*v1alpha1.VersionResponse, error) {
+	answer, err := l.client.Version(ctx, &v1alpha1.VersionRequest{Version: protocol})
+	if status.Code(err) == codes.Unimplemented {
+		return &v1alpha1.VersionResponse{}, nil
+	}
+	return answer, err
+}

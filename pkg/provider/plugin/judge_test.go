@@ -1,0 +1,125 @@
+package plugin
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+const marker = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtYXJrZXIifQ.bWFya2VyLXNpZ25hdHVyZQ"
+
+func callFor(t testing.TB) *call {
+	t.Helper()
+	c := Config{}
+	if err := c.complete(); err != nil {
+		t.Fatal(err)
+	}
+	r := provider.Request{
+		Class:      &class.Class{Ref: class.Ref{Namespace: "shop", Name: "web"}},
+		Tokens:     identity.Tokens{"a": {JWT: secret.NewString(marker)}},
+		TargetPath: "/target",
+	}
+	return &call{provider: "aws", request: &r, scrub: scrubber{&r}, limits: &c}
+}
+
+func versions(pairs ...string) (list []*v1alpha1.ObjectVersion) {
+	for i := 0; i < len(pairs); i += 2 {
+		list = append(list, &v1alpha1.ObjectVersion{Id: pairs[i], Version: pairs[i+1]})
+	}
+	return list
+}
+
+// FuzzJudge: an answer becomes a payload that can be written, or an error that
+// gives nothing away.
+func FuzzJudge(f *testing.F) {
+	for _, m := range []*v1alpha1.MountResponse{
+		{},
+		{ObjectVersion: versions("a", "1"), Files: []*v1alpha1.File{{Path: "a", Mode: 0o400, Contents: []byte("x")}}},
+		{ObjectVersion: versions("b", "1", "a", "", "b", "2"), Files: []*v1alpha1.File{{Path: "d/a", Mode: 0o777}, {Path: "d/b"}}},
+		{ObjectVersion: versions("a", "1"), Files: []*v1alpha1.File{{Path: "a"}, {Path: "a/b"}}},
+		{ObjectVersion: versions("a", "1"), Files: []*v1alpha1.File{{Path: "../" + marker, Mode: math.MinInt32}}},
+		{ObjectVersion: versions(marker, "1"), Files: []*v1alpha1.File{{Path: "a", Mode: -1}}},
+		{ObjectVersion: versions("a", strings.Repeat("v", 5000))},
+		{ObjectVersion: versions("a\nb", "1")},
+		{ObjectVersion: versions("a", "1"), Error: &v1alpha1.Error{Code: marker}},
+	} {
+		data, err := proto.Marshal(m)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		var m v1alpha1.MountResponse
+		if proto.Unmarshal(data, &m) != nil {
+			t.Skip()
+		}
+		p, err := callFor(t).judge(&m)
+		if (p == nil) == (err == nil) {
+			t.Fatalf("a payload and an error exclude each other: %v, %v", p, err)
+		}
+		if err != nil {
+			if text := err.Error(); strings.Contains(text, marker) || strings.ContainsAny(text, "\n\r\x00\x1b") || len(text) > 8192 {
+				t.Errorf("an error that is not fit to be shown: %q", text)
+			}
+			return
+		}
+		checkPayload(t, &m, p)
+	})
+}
+
+func checkPayload(t *testing.T, m *v1alpha1.MountResponse, p *provider.Payload) {
+	t.Helper()
+	if m.GetError().GetCode() != "" || len(p.Files) != len(m.GetFiles()) || len(p.Files) == 0 || len(p.Versions) == 0 {
+		t.Errorf("%d of %d files and %d versions of an answer with the error %q", len(p.Files), len(m.GetFiles()), len(p.Versions), m.GetError().GetCode())
+	}
+	var files []atomicdir.File
+	for _, f := range p.Files {
+		files = append(files, atomicdir.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()})
+	}
+	if err := atomicdir.ValidateFiles(files); err != nil {
+		t.Errorf("the payload cannot be written: %v", err)
+	}
+	if !slices.IsSortedFunc(p.Versions, func(a, b provider.Version) int { return cmp.Compare(a.ID, b.ID) }) {
+		t.Errorf("the versions are not sorted: %v", p.Versions)
+	}
+	for i, v := range p.Versions {
+		if v.ID == "" || strings.Contains(v.ID+v.Version, marker) || (i > 0 && v.ID == p.Versions[i-1].ID) {
+			t.Errorf("version %q is empty, secret or doubled", v)
+		}
+	}
+}
+
+func TestVersionLimits(t *testing.T) {
+	file := []*v1alpha1.File{{Path: "a"}}
+	many := &v1alpha1.MountResponse{Files: file}
+	for range maxVersions + 1 {
+		many.ObjectVersion = append(many.ObjectVersion, &v1alpha1.ObjectVersion{Id: "a"})
+	}
+	for want, m := range map[string]*v1alpha1.MountResponse{
+		"more than 10000":          many,
+		"is too long":              {Files: file, ObjectVersion: versions("a", strings.Repeat("v", maxVersionBytes))},
+		"has a control character":  {Files: file, ObjectVersion: versions("a", "1\x1b")},
+		"object_version[1]":        {Files: file, ObjectVersion: versions("a", "1", "", "1")},
+		"holds a service account ": {Files: file, ObjectVersion: versions("a", "v-"+marker)},
+	} {
+		if _, err := callFor(t).judge(m); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("judge: %v, want %q", err, want)
+		}
+	}
+	last, err := callFor(t).judge(&v1alpha1.MountResponse{Files: file, ObjectVersion: versions("a", "1", "a", "2")})
+	if err != nil || len(last.Versions) != 1 || last.Versions[0].Version != "2" {
+		t.Errorf("an id with two versions: %v, %v, want the last word", last, err)
+	}
+}

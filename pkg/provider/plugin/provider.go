@@ -1,0 +1,106 @@
+package plugin
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+)
+
+// protocol is the version that this package speaks.
+const protocol = "v1alpha1"
+
+// Provider has the process behind one name fetch payloads. It holds nothing
+// for a volume, so there is nothing to release.
+type Provider struct {
+	name     string
+	registry *Registry
+}
+
+// errTimeout tells our own limit from the caller's.
+var errTimeout = errors.New("the provider did not answer in time")
+
+// Fetch calls the provider's Mount once, and once more where there is a reason
+// to think that it then goes well.
+func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
+	c := call{provider: p.name, request: &r, scrub: scrubber{&r}, limits: &p.registry.c}
+	message, err := newRequest(r)
+	if err != nil {
+		return nil, c.fault(fault.Internal, "preparing the request: %w", err)
+	}
+	bounded, cancel := context.WithTimeoutCause(ctx, p.registry.c.Timeout, errTimeout)
+	defer cancel()
+	answer, err := p.mount(bounded, &c, message)
+	if err != nil && bounded.Err() == nil && p.worthAnother(&c, message, err) {
+		answer, err = p.mount(bounded, &c, message)
+	}
+	if err != nil {
+		return nil, c.failed(bounded, err)
+	}
+	return c.judge(answer)
+}
+
+// worthAnother tells whether a second call may do better than the first: the
+// provider started anew under the first; or it compared versions and wanted
+// the unchanged objects from the files in the volume, as the AWS provider
+// does, which it cannot see. The second call then asks for all of them.
+func (p *Provider) worthAnother(c *call, m *v1alpha1.MountRequest, err error) bool {
+	if status.Code(err) == codes.Unavailable {
+		return p.restarted(c.at)
+	}
+	if len(m.CurrentObjectVersion) > 0 && c.missesTarget(status.Convert(err).Message()) {
+		m.CurrentObjectVersion = nil
+		return true
+	}
+	return false
+}
+
+// mount makes one call. Its error is a fault, or what gRPC gave.
+func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	l, err := p.registry.take(p.name)
+	if err != nil {
+		return nil, err
+	}
+	defer p.registry.give(l)
+	c.at = l.socket
+	if err := l.begin(ctx); err != nil {
+		return nil, c.fault(fault.Of(err), "waiting for one of its %d running calls to end: %w", cap(l.slots), err)
+	}
+	defer l.end()
+	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
+		return nil, c.hung(ctx)
+	}
+	answer, err := l.client.Mount(ctx, m)
+	if status.Code(err) == codes.DeadlineExceeded {
+		settle(ctx)
+	}
+	switch ctx.Err() {
+	case nil:
+		l.pulse.found()
+	case context.DeadlineExceeded:
+		l.pulse.lost()
+	}
+	return answer, err
+}
+
+// settle lets a deadline that is about to pass do so. The provider knows it,
+// and its clock may be a little ahead of ours.
+func settle(ctx context.Context) {
+	const ahead = 100 * time.Millisecond
+	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < ahead {
+		<-ctx.Done()
+	}
+}
+
+// restarted tells whether another process serves the name than the one that
+// was called.
+func (p *Provider) restarted(called socket) bool {
+	now, err := p.registry.c.find(p.name)
+	return err == nil && now != called
+}

@@ -1,0 +1,87 @@
+package plugin
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+)
+
+// Registry finds the providers of a node by the sockets that they serve. It
+// keeps one connection to each that is in use.
+type Registry struct {
+	c Config
+
+	mu     sync.Mutex
+	lines  map[string]*line
+	closed bool
+}
+
+// New validates the configuration. It looks at no socket and starts nothing.
+func New(c Config) (*Registry, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	return &Registry{c: c, lines: map[string]*line{}}, nil
+}
+
+// Get finds a provider that has a socket at this moment. The error, of reason
+// fault.UnknownProvider, tells where it looked and what is there.
+func (r *Registry) Get(name string) (provider.Provider, error) {
+	if _, err := r.c.find(name); err != nil {
+		return nil, err
+	}
+	return &Provider{name: name, registry: r}, nil
+}
+
+// Names lists the providers that have a socket at this moment.
+func (r *Registry) Names() []string { return r.c.names() }
+
+// Run closes connections that are no longer used, and all of them when ctx
+// ends; a call after that fails.
+func (r *Registry) Run(ctx context.Context) error {
+	defer r.close()
+	ticker := time.NewTicker(max(r.c.IdleTimeout/2, time.Second))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-ticker.C:
+			r.sweep()
+		}
+	}
+}
+
+// sweep lets go of connections that were unused for long, or whose socket has
+// gone or is another's now.
+func (r *Registry) sweep() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for name, l := range r.lines {
+		now, err := lookUp(l.socket.path)
+		unused := l.calls == 0 && r.c.Now().Sub(l.used) >= r.c.IdleTimeout
+		if unused || err != nil || now != l.socket {
+			r.retire(name)
+		}
+	}
+}
+
+func (r *Registry) close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	for name := range r.lines {
+		r.retire(name)
+	}
+}
+
+// retire takes a line out of use. Calls that run on it go on to their end.
+// The caller holds the mutex.
+func (r *Registry) retire(name string) {
+	l := r.lines[name]
+	delete(r.lines, name)
+	l.retired = true
+	l.closeUnused()
+}

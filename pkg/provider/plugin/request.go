@@ -1,0 +1,95 @@
+package plugin
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// What kubelet writes into volume_context, which providers expect beside the
+// class's parameters.
+const (
+	keyClass          = "secretProviderClass"
+	keyPodName        = "csi.storage.k8s.io/pod.name"
+	keyPodNamespace   = "csi.storage.k8s.io/pod.namespace"
+	keyPodUID         = "csi.storage.k8s.io/pod.uid"
+	keyServiceAccount = "csi.storage.k8s.io/serviceAccount.name"
+	keyEphemeral      = "csi.storage.k8s.io/ephemeral"
+)
+
+// permission is the mode 0644 in the protocol's form: JSON of the decimal.
+const permission = "420"
+
+// newRequest says in the protocol's words what the volume wishes for.
+//
+// The service account tokens travel in both places where providers look for
+// them. All read the attributes; those that know serviceAccountTokenInSecrets
+// of Kubernetes 1.35 read the secrets first.
+//
+// A fresh read names no current versions: a provider that compares versions
+// to spare itself a read then has nothing to compare with.
+func newRequest(r provider.Request) (*v1alpha1.MountRequest, error) {
+	if r.TargetPath == "" {
+		return nil, errors.New("the target path is empty")
+	}
+	tokens := r.Tokens.Encode()
+	attributes, err := json.Marshal(attributes(r, tokens))
+	if err != nil {
+		return nil, fmt.Errorf("encoding the attributes: %w", err)
+	}
+	secrets, err := json.Marshal(secrets(r, tokens))
+	if err != nil {
+		return nil, fmt.Errorf("encoding the secrets: %w", err)
+	}
+	m := &v1alpha1.MountRequest{
+		Attributes: string(attributes), Secrets: string(secrets), TargetPath: r.TargetPath, Permission: permission,
+	}
+	if r.Fresh {
+		return m, nil
+	}
+	for _, v := range r.Current {
+		m.CurrentObjectVersion = append(m.CurrentObjectVersion, &v1alpha1.ObjectVersion{Id: v.ID, Version: v.Version})
+	}
+	return m, nil
+}
+
+// attributes are the class's parameters and, which come first, the facts that
+// kubelet vouches for.
+func attributes(r provider.Request, tokens secret.String) map[string]string {
+	all := make(map[string]string, len(r.Class.Parameters)+7)
+	maps.Copy(all, r.Class.Parameters)
+	maps.Copy(all, map[string]string{
+		keyClass:          r.Class.Name,
+		keyPodName:        r.Pod.Name,
+		keyPodNamespace:   r.Pod.Namespace,
+		keyPodUID:         r.Pod.UID,
+		keyServiceAccount: r.Pod.ServiceAccount,
+		keyEphemeral:      "true",
+	})
+	delete(all, identity.TokensKey)
+	if !tokens.Empty() {
+		all[identity.TokensKey] = tokens.Reveal()
+	}
+	return all
+}
+
+// secrets are nil, which JSON calls null, if there are none.
+func secrets(r provider.Request, tokens secret.String) map[string]string {
+	if len(r.Secrets) == 0 && tokens.Empty() {
+		return nil
+	}
+	all := make(map[string]string, len(r.Secrets)+1)
+	for key, value := range r.Secrets {
+		all[key] = value.Reveal()
+	}
+	if !tokens.Empty() {
+		all[identity.TokensKey] = tokens.Reveal()
+	}
+	return all
+}

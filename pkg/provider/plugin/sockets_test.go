@@ -1,0 +1,371 @@
+package plugin_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+)
+
+func TestUnknown(t *testing.T) {
+	w := newWorld(t, plugin.Config{BuiltIn: []string{"akeyless", "vault"}})
+	if err := os.WriteFile(filepath.Join(w.dir, "file.sock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(w.dir, "readme.txt"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, words := range map[string][]string{
+		"azure":                 {`no provider "azure"`, "azure.sock in " + w.dir, "found in these directories: aws;", "built in: akeyless, vault"},
+		"file":                  {"is not a socket", "file.sock"},
+		"":                      {`""`, "at most 30"},
+		"../evil":               {"at most 30"},
+		"a/b":                   {"at most 30"},
+		strings.Repeat("n", 31): {"at most 30"},
+	} {
+		p, err := w.Get(name)
+		if p != nil {
+			t.Errorf("Get(%q) gave a provider", name)
+		}
+		wantFault(t, err, fault.UnknownProvider, words...)
+	}
+	if names := w.Names(); !slices.Equal(names, []string{"aws"}) {
+		t.Errorf("Names() = %q, want aws alone", names)
+	}
+}
+
+func TestBadConfig(t *testing.T) {
+	for _, tc := range []struct {
+		c    plugin.Config
+		want string
+	}{
+		{plugin.Config{Dirs: []string{"relative"}}, "absolute"},
+		{plugin.Config{Dirs: []string{"/" + strings.Repeat("d", 71)}}, "at most 71"},
+		{plugin.Config{Timeout: -1}, "negative"},
+		{plugin.Config{MaxMessageBytes: -1}, "negative"},
+	} {
+		if _, err := plugin.New(tc.c); err == nil || !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("New(%+v) = %v, want %q", tc.c, err, tc.want)
+		}
+	}
+}
+
+// A provider that comes after the driver is found, in each of the directories,
+// the first of which wins; one that goes is unknown again.
+func TestComesAndGoes(t *testing.T) {
+	first, second := socketDir(t), socketDir(t)
+	w := newWorld(t, plugin.Config{Dirs: []string{filepath.Join(first, "later"), second}})
+	_, err := w.Get("aws")
+	wantFault(t, err, fault.UnknownProvider, "later or "+second, "none")
+
+	w.dir = second
+	late := w.serve("aws")
+	w.good(w.request())
+	if err := os.Mkdir(filepath.Join(first, "later"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	w.dir = filepath.Join(first, "later")
+	before := w.serve("aws")
+	w.good(w.request())
+	if n := len(before.Requests()); n != 1 {
+		t.Errorf("the first directory's provider had %d calls, want the latest one", n)
+	}
+	p := w.get("aws")
+	before.Stop()
+	late.Stop()
+	_, err = w.Get("aws")
+	wantFault(t, err, fault.UnknownProvider)
+	_, err = p.Fetch(t.Context(), w.request())
+	wantFault(t, err, fault.UnknownProvider, "shop/web-secrets")
+}
+
+func TestOneConnection(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	w.good(w.request())
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			if _, err := w.fetch(w.request()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := w.server.Connections(); n != 1 {
+		t.Errorf("21 calls made %d connections, want 1", n)
+	}
+}
+
+// The socket of a provider that was killed stays, and fails a call at once; the
+// provider's next process is called at once.
+func TestKilledAndBack(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	w.good(w.request())
+	for range 3 {
+		w.server.Kill()
+		w.bad(w.request(), fault.Unavailable, "aws.sock") // it may have been sent before the end was seen
+		w.bad(w.request(), fault.Unavailable, "aws.sock", "nobody serves it")
+		w.server = w.serve("aws")
+		w.good(w.request())
+	}
+}
+
+// After a failed connection the next call makes another at once: gRPC alone
+// would let calls fail for a second, then longer and longer.
+func TestNoPauseAfterAFailedConnection(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	for range 3 {
+		w.server.Refuse(1)
+		w.server.Cut()
+		until(t, "a refused connection", func() bool { _, err := w.fetch(w.request()); return err != nil && w.server.Refused() })
+		w.good(w.request())
+	}
+}
+
+// A restart under a call costs nothing but the second call.
+func TestRestartUnderACall(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	w.server.Freeze()
+	result := make(chan error, 1)
+	p := w.get("aws")
+	go func() {
+		_, err := p.Fetch(t.Context(), w.request())
+		result <- err
+	}()
+	until(t, "the call", func() bool { return len(w.server.Requests()) == 1 })
+	next := w.serve("aws")
+	w.server.Cut()
+	if err := <-result; err != nil {
+		t.Errorf("Fetch over a restart: %v", err)
+	}
+	if n := len(next.Requests()); n != 1 {
+		t.Errorf("the new process had %d calls, want 1", n)
+	}
+	w.server.Kill()
+}
+
+// The cases in which the server is no provider at all.
+func TestBrokenServers(t *testing.T) {
+	reasons := map[string]fault.Reason{
+		"silent": fault.Timeout, "stalled": fault.Timeout, "oversize": fault.TooLarge,
+		"slam": fault.Unavailable, "garbage": fault.Unavailable, "http1": fault.Unavailable,
+		"badFrames": fault.Unavailable, "goAway": fault.Unavailable, "truncated": fault.Unavailable,
+		"reset": fault.BadAnswer, "http404": fault.BadAnswer, "badProto": fault.BadAnswer, "compressed": fault.BadAnswer,
+		"noAnswer": fault.BadAnswer, "noStatus": fault.BadAnswer, "longHeaders": fault.Unavailable,
+	}
+	good := newWorld(t, plugin.Config{Timeout: time.Second})
+	for _, kind := range pluginprovider.RawKinds() {
+		t.Run(kind, func(t *testing.T) {
+			s, err := pluginprovider.StartRaw(good.dir, "broken", kind)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer s.Stop()
+			p, err := good.get("broken").Fetch(t.Context(), good.request())
+			if err == nil || p != nil {
+				t.Fatalf("Fetch gave %v, %v", p, err)
+			}
+			want, ok := reasons[kind]
+			if !ok {
+				t.Fatalf("the test does not know what to expect; got %s: %v", fault.Of(err), err)
+			}
+			wantFault(t, err, want, `"broken"`, "broken.sock")
+			good.good(good.request())
+		})
+	}
+}
+
+// A provider at its limit makes the others wait, and those who are canceled
+// leave the queue.
+func TestConcurrencyLimit(t *testing.T) {
+	w := newWorld(t, plugin.Config{MaxConcurrent: 2})
+	w.server.Freeze()
+	p := w.get("aws")
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(t.Context())
+	for range 4 {
+		wg.Go(func() {
+			if _, err := p.Fetch(t.Context(), w.request()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	until(t, "two calls", func() bool { return len(w.server.Requests()) == 2 })
+	canceled := make(chan error)
+	go func() {
+		_, err := p.Fetch(ctx, w.request())
+		canceled <- err
+	}()
+	cancel()
+	wantFault(t, <-canceled, fault.Canceled, "2 running calls")
+	if n := len(w.server.Requests()); n != 2 {
+		t.Errorf("%d calls run, the limit is 2", n)
+	}
+	w.server.Thaw()
+	wg.Wait()
+	if n := len(w.server.Requests()); n != 4 {
+		t.Errorf("%d calls, want those 4 that were not canceled", n)
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	w := newWorld(t, plugin.Config{Timeout: 200 * time.Millisecond})
+	w.bad(w.request("answer", "hang"), fault.Timeout, "did not answer within 200ms")
+	// A provider whose clock is ahead gives up first; the limit is ours all the same.
+	w.bad(w.request("answer", "hang", "early", "60ms"), fault.Timeout, "did not answer within 200ms")
+
+	w = newWorld(t, plugin.Config{})
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err := w.get("aws").Fetch(ctx, w.request("answer", "hang"))
+	wantFault(t, err, fault.Timeout, `"aws"`)
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the caller's own deadline is not in %v", err)
+	}
+}
+
+// clock is a time that stands still until it is moved.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// A provider that hangs takes the time of the calls that found it so, and then
+// of nobody until it shows a sign of life.
+func TestHungProvider(t *testing.T) {
+	now := &clock{now: time.Unix(1_000_000, 0)}
+	w := newWorld(t, plugin.Config{Timeout: 2 * time.Second, Now: now.Now})
+	other := w.serve("azure")
+	w.server.Freeze()
+	w.bad(w.request(), fault.Timeout, "did not answer within 2s")
+
+	err := w.bad(w.request(), fault.Unavailable, "no sign of life", "provider's pod")
+	if fault.RetryAfter(err) <= 0 {
+		t.Error("the fault does not say when to come back")
+	}
+	if pings, calls := w.server.Pings(), len(w.server.Requests()); pings != 1 || calls != 1 {
+		t.Errorf("%d signs of life asked for and %d calls, want 1 and 1", pings, calls)
+	}
+	for range 50 {
+		w.bad(w.request(), fault.Unavailable)
+	}
+	if pings := w.server.Pings(); pings != 1 {
+		t.Errorf("%d signs of life asked for, want no more than the one", pings)
+	}
+	if _, err := w.get("azure").Fetch(t.Context(), w.request()); err != nil || len(other.Requests()) != 1 {
+		t.Errorf("another provider suffers: %v", err)
+	}
+
+	w.server.Thaw()
+	w.bad(w.request(), fault.Unavailable) // the pause is not over
+	now.advance(time.Minute)
+	w.good(w.request())
+	w.good(w.request())
+	if pings := w.server.Pings(); pings != 2 {
+		t.Errorf("%d signs of life asked for, want one more and none after it", pings)
+	}
+}
+
+// A store that hangs for one pod is not a provider that hangs.
+func TestSlowVolumeHarmsNoOther(t *testing.T) {
+	w := newWorld(t, plugin.Config{Timeout: 2 * time.Second})
+	for range 2 {
+		w.bad(w.request("answer", "hang"), fault.Timeout)
+		w.good(w.request())
+	}
+	if pings := w.server.Pings(); pings != 2 {
+		t.Errorf("%d signs of life asked for, want one after each timeout", pings)
+	}
+}
+
+// A provider without the Version call is alive as well.
+func TestSignOfLifeWithoutVersion(t *testing.T) {
+	w := newWorld(t, plugin.Config{Timeout: 2 * time.Second})
+	w.server.Kill()
+	s, err := pluginprovider.Start(w.dir, "aws", pluginprovider.Options{Store: w.store, NoVersion: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	w.bad(w.request("answer", "hang"), fault.Timeout)
+	w.good(w.request())
+	if s.Pings() != 1 {
+		t.Errorf("%d signs of life asked for, want 1", s.Pings())
+	}
+}
+
+func TestHealth(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	w.serve("gcp").Kill()
+	raw, err := pluginprovider.StartRaw(w.dir, "odd", "garbage")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Stop()
+	all := w.Health(t.Context())
+	if len(all) != 3 || all[0].Name != "aws" || all[1].Name != "gcp" || all[2].Name != "odd" {
+		t.Fatalf("Health() = %+v", all)
+	}
+	if s := all[0]; s.Err != nil || s.Runtime != "pluginprovider" || s.Version != "v0.0.1" || s.Socket != filepath.Join(w.dir, "aws.sock") {
+		t.Errorf("of a good provider: %+v", s)
+	}
+	for _, s := range all[1:] {
+		if s.Err == nil || !strings.Contains(s.Err.Error(), s.Name+".sock") {
+			t.Errorf("of a broken provider: %+v", s)
+		}
+	}
+}
+
+// Unused connections are closed, and those of sockets that are gone; calls
+// that run are not disturbed.
+func TestRun(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	w.good(w.request())
+	w.server.Freeze()
+	running := make(chan error, 1)
+	p := w.get("aws")
+	go func() {
+		_, err := p.Fetch(t.Context(), w.request())
+		running <- err
+	}()
+	until(t, "the call", func() bool { return len(w.server.Requests()) == 2 })
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("Run: %v", err)
+	}
+	w.server.Thaw()
+	if err := <-running; err != nil {
+		t.Errorf("a call that ran when the driver stopped: %v", err)
+	}
+	_, err := p.Fetch(t.Context(), w.request())
+	wantFault(t, err, fault.Canceled, "the driver stops")
+}
+
+var _ interface {
+	Get(name string) (provider.Provider, error)
+} = (*plugin.Registry)(nil)

@@ -1,0 +1,109 @@
+package plugin
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+)
+
+// lineTo takes a connection to the provider aws and puts it through one call.
+func lineTo(t *testing.T, r *Registry) *line {
+	t.Helper()
+	l, err := r.take("aws")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.give(l)
+	if err := l.ask(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func sweepWorld(t *testing.T, c Config) (*Registry, string, *pluginprovider.Server) {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mayfly")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	c.Dirs = []string{dir}
+	r, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, dir, start(t, dir)
+}
+
+func start(t *testing.T, dir string) *pluginprovider.Server {
+	t.Helper()
+	s, err := pluginprovider.Start(dir, "aws", pluginprovider.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Stop)
+	return s
+}
+
+func closed(l *line) bool { return l.conn.GetState() == connectivity.Shutdown }
+
+func TestSweepIdle(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	r, _, _ := sweepWorld(t, Config{IdleTimeout: time.Minute, Now: func() time.Time { return now }})
+	l := lineTo(t, r)
+	now = now.Add(time.Minute - 1)
+	r.sweep()
+	if closed(l) {
+		t.Fatal("a connection was closed before its time")
+	}
+	busy, err := r.take("aws")
+	if err != nil || busy != l {
+		t.Fatalf("take gave another line (%v)", err)
+	}
+	now = now.Add(time.Hour)
+	r.sweep()
+	if closed(l) {
+		t.Fatal("a connection was closed under a call")
+	}
+	r.give(l)
+	now = now.Add(time.Minute)
+	r.sweep()
+	if !closed(l) || len(r.lines) != 0 {
+		t.Error("an unused connection is still open")
+	}
+	if next := lineTo(t, r); next == l {
+		t.Error("a closed line is used again")
+	}
+}
+
+// A connection whose socket is gone or replaced is closed once no call runs on
+// it, and is not given out meanwhile.
+func TestSweepStale(t *testing.T) {
+	r, dir, _ := sweepWorld(t, Config{})
+	old := lineTo(t, r)
+	running, err := r.take("aws")
+	if err != nil || running != old {
+		t.Fatalf("take gave another line (%v)", err)
+	}
+	start(t, dir) // the same path, another file
+	next := lineTo(t, r)
+	if next == old || closed(old) {
+		t.Fatalf("the old line is given out or closed under a call")
+	}
+	r.give(running)
+	if !closed(old) {
+		t.Error("the old line is open after its last call")
+	}
+	if err := os.Remove(filepath.Join(dir, "aws.sock")); err != nil {
+		t.Fatal(err)
+	}
+	r.sweep()
+	if !closed(next) || len(r.lines) != 0 {
+		t.Error("a connection is open though its socket is gone")
+	}
+}

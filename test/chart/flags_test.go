@@ -1,0 +1,70 @@
+package chart
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// driver builds mayfly-node.
+func driver(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mayfly-node")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "../../cmd/mayfly-node")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building mayfly-node: %v\n%s", err, out)
+	}
+	return path
+}
+
+// TestFlags: the driver knows every flag that the chart gives it, and takes the
+// value. With --version it ends once it has read its command line.
+func TestFlags(t *testing.T) {
+	program := driver(t)
+	for name := range valueSets {
+		args := decode(t, renderSet(t, name)).daemonSets[0].Spec.Template.Spec.Containers[0].Args
+		cmd := exec.CommandContext(t.Context(), program, append(args, "--version")...)
+		cmd.Env = []string{}
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+}
+
+// leftOut are the flags for which the chart has no value, with the reason.
+// linux.extraArgs can still give them.
+var leftOut = map[string]string{
+	"state-dir":              "its default is within the driver's folder, which the chart mounts",
+	"class-dir":              "for machines without an API server",
+	"kubeconfig":             "for drivers outside of a cluster",
+	"vault-tls-ca-directory": "vault.tls.caConfigMap gives a file",
+	"version":                "prints and ends",
+}
+
+// TestEveryFlagHasAValue: a flag is rendered by some value set, or left out for
+// a reason.
+func TestEveryFlagHasAValue(t *testing.T) {
+	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rendered := map[string]bool{}
+	for _, arg := range decode(t, renderSet(t, "everything")).daemonSets[0].Spec.Template.Spec.Containers[0].Args {
+		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
+		rendered[name] = true
+	}
+	flags := regexp.MustCompile(`(?m)^  --([a-z-]+)`).FindAllSubmatch(help, -1)
+	if len(flags) < 10 {
+		t.Fatalf("found %d flags in --help:\n%s", len(flags), help)
+	}
+	for _, match := range flags {
+		name := string(match[1])
+		if reason := leftOut[name]; rendered[name] == (reason != "") {
+			t.Errorf("--%s: rendered %v, left out because %q", name, rendered[name], reason)
+		}
+	}
+}

@@ -1,0 +1,98 @@
+package chart
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const referenceHead = `# Values of the chart
+
+<!-- Made of charts/mayfly/values.yaml by "go test ./test/chart -update". Do not edit. -->
+
+Give values with ` + "`--set name=value` or `--values file.yaml`" + ` to ` + "`helm install` and `helm upgrade`" + `. A
+value that is not listed here, or that has another type, fails the command with
+its name.
+`
+
+// reference is docs/values.md.
+func reference(all []section, definitions *yaml.Node) string {
+	var text strings.Builder
+	text.WriteString(referenceHead)
+	const columns = "\n| Value | Type | Default | Meaning |\n|---|---|---|---|\n"
+	text.WriteString("\n## The driver as a whole\n" + columns)
+	for _, s := range all {
+		if len(s.values) == 1 && s.values[0].path == s.name {
+			text.WriteString(row(s.values[0], definitions))
+		}
+	}
+	for _, s := range all {
+		if len(s.values) == 1 && s.values[0].path == s.name {
+			continue
+		}
+		fmt.Fprintf(&text, "\n## %s\n\n%s\n%s", s.name, s.description, columns)
+		for _, v := range s.values {
+			text.WriteString(row(v, definitions))
+		}
+	}
+	return text.String()
+}
+
+func row(v value, definitions *yaml.Node) string {
+	if v.node == nil {
+		return fmt.Sprintf("| `%s` | | | %s |\n", v.path, escape(v.description))
+	}
+	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", v.path, kind(v.schema, definitions), code(compact(v.node)), escape(v.description))
+}
+
+// kind says what a schema takes in a few words.
+func kind(schema, definitions *yaml.Node) string {
+	if ref := get(schema, "$ref"); ref != nil {
+		name := strings.TrimPrefix(ref.Value, "#/definitions/")
+		words := map[string]string{
+			"optionalName": "name", "strings": "map of strings", "objects": "list of objects", "named": "list of objects",
+			"duration": "duration", "optionalDuration": "duration", "path": "path",
+		}
+		if word, ok := words[name]; ok {
+			return word
+		}
+		return kind(get(definitions, name), definitions)
+	}
+	if choice := get(schema, "enum"); choice != nil {
+		var words []string
+		for _, item := range choice.Content {
+			words = append(words, "`"+item.Value+"`")
+		}
+		return strings.Join(words, ", ")
+	}
+	if items := get(schema, "items"); items != nil {
+		return "list of " + kind(items, definitions) + "s"
+	}
+	return get(schema, "type").Value
+}
+
+// compact is a default on one line.
+func compact(node *yaml.Node) string {
+	var value any
+	if err := node.Decode(&value); err != nil {
+		return err.Error()
+	}
+	if text, ok := value.(string); ok && text != "" {
+		return text
+	}
+	var out bytes.Buffer
+	encoder := json.NewEncoder(&out)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
+		return err.Error()
+	}
+	return strings.TrimSpace(out.String())
+}
+
+func code(text string) string { return "`" + escape(text) + "`" }
+
+// escape keeps a text within its cell.
+func escape(text string) string { return strings.ReplaceAll(text, "|", `\|`) }

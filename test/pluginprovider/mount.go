@@ -1,0 +1,139 @@
+package pluginprovider
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+)
+
+// DefaultAudience is that of classes which name none.
+const DefaultAudience = "pluginprovider"
+
+const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens"
+
+// item is one entry of the parameter objects.
+type item struct {
+	Object string `json:"objectName"`
+	Path   string `json:"path"`
+	Mode   *int32 `json:"mode"`
+}
+
+// Version implements the protocol.
+func (s *Server) Version(ctx context.Context, _ *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
+	s.mu.Lock()
+	s.pings++
+	s.mu.Unlock()
+	s.hold(ctx)
+	if s.NoVersion {
+		return nil, status.Error(codes.Unimplemented, "no Version here")
+	}
+	return &v1alpha1.VersionResponse{Version: "v1alpha1", RuntimeName: "pluginprovider", RuntimeVersion: "v0.0.1"}, nil
+}
+
+// Mount implements the protocol: log in, read everything, answer in the shape
+// that the class asks for.
+func (s *Server) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	s.remember(ctx, m)
+	s.hold(ctx)
+	var attributes, secrets map[string]string
+	if err := json.Unmarshal([]byte(m.GetAttributes()), &attributes); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "attributes: %v", err)
+	}
+	if err := json.Unmarshal([]byte(m.GetSecrets()), &secrets); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "secrets: %v", err)
+	}
+	permission, err := strconv.ParseInt(m.GetPermission(), 10, 32)
+	if err != nil || m.GetTargetPath() == "" {
+		return nil, status.Error(codes.InvalidArgument, "permission or target_path is missing")
+	}
+	if err := s.login(attributes, secrets); err != nil {
+		return nil, err
+	}
+	answer, err := s.read(attributes["objects"], int32(permission))
+	if err != nil {
+		return nil, err
+	}
+	return s.shape(ctx, m, attributes, answer)
+}
+
+// login takes the token for what it says, as a store that trusts its issuer.
+func (s *Server) login(attributes, secrets map[string]string) error {
+	audience := attributes["audience"]
+	if audience == "" {
+		audience = DefaultAudience
+	}
+	text := attributes[tokensKey]
+	if attributes["tokensFrom"] == "secrets" {
+		text = secrets[tokensKey]
+	}
+	var tokens map[string]struct{ Token string }
+	if json.Unmarshal([]byte(text), &tokens) != nil || tokens[audience].Token == "" {
+		return status.Errorf(codes.Unauthenticated, "no service account token for audience %q", audience)
+	}
+	claims, err := parse(tokens[audience].Token)
+	if err != nil {
+		return status.Errorf(codes.Unauthenticated, "the service account token cannot be read: %v", err)
+	}
+	account := attributes["csi.storage.k8s.io/pod.namespace"] + "/" + attributes["csi.storage.k8s.io/serviceAccount.name"]
+	switch subject := "system:serviceaccount:" + strings.Replace(account, "/", ":", 1); {
+	case claims.Subject != subject:
+		return status.Errorf(codes.PermissionDenied, "the token is that of %s, the pod's is %s", claims.Subject, subject)
+	case claims.Expires != 0 && time.Now().Unix() >= claims.Expires:
+		return status.Error(codes.Unauthenticated, "the service account token has expired")
+	case slices.Contains(s.Deny, account):
+		return status.Errorf(codes.PermissionDenied, "service account %s may not read", account)
+	}
+	return nil
+}
+
+type claims struct {
+	Subject string `json:"sub"`
+	Expires int64  `json:"exp"`
+}
+
+func parse(jwt string) (c claims, err error) {
+	parts := strings.Split(jwt, ".")
+	if len(parts) != 3 {
+		return c, fmt.Errorf("it has %d parts", len(parts))
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	if err != nil {
+		return c, err
+	}
+	return c, json.Unmarshal(payload, &c)
+}
+
+func (s *Server) read(objects string, permission int32) (*v1alpha1.MountResponse, error) {
+	var items []item
+	if err := yaml.Unmarshal([]byte(objects), &items); err != nil {
+		return nil, status.Errorf(codes.InvalidArgument, "objects: %v", err)
+	}
+	answer := &v1alpha1.MountResponse{}
+	for _, o := range items {
+		value, version, ok := s.Store.Read(o.Object)
+		if !ok {
+			return nil, status.Errorf(codes.NotFound, "there is no object %q", o.Object)
+		}
+		file := &v1alpha1.File{Path: o.Path, Mode: permission, Contents: value}
+		if o.Path == "" {
+			file.Path = o.Object
+		}
+		if o.Mode != nil {
+			file.Mode = *o.Mode
+		}
+		answer.Files = append(answer.Files, file)
+		answer.ObjectVersion = append(answer.ObjectVersion, &v1alpha1.ObjectVersion{Id: o.Object, Version: version})
+	}
+	return answer, nil
+}

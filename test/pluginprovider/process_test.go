@@ -1,0 +1,179 @@
+package pluginprovider_test
+
+import (
+	"bytes"
+	"encoding/base64"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// rig is the provider as a process of its own, which can be stopped and killed
+// as a pod can.
+type rig struct {
+	t               *testing.T
+	bin, dir, store string
+	registry        *plugin.Registry
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "mayfly")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	r := &rig{t: t, bin: filepath.Join(dir, "pluginprovider"), dir: dir, store: t.TempDir()}
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", r.bin, "./cmd/pluginprovider").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	r.set("db", "one")
+	if r.registry, err = plugin.New(plugin.Config{Dirs: []string{dir}, Timeout: 2 * time.Second}); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *rig) set(object, value string) {
+	r.t.Helper()
+	if err := os.WriteFile(filepath.Join(r.store, object), []byte(value), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// start runs the provider and waits until it serves.
+func (r *rig) start(args ...string) *exec.Cmd {
+	r.t.Helper()
+	cmd := exec.Command(r.bin, append([]string{"--dir", r.dir, "--name", "aws", "--store", r.store, "--deny", "shop/stranger"}, args...)...)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := cmd.Start(); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if stderr.Len() > 0 {
+			r.t.Logf("the provider said: %s", &stderr)
+		}
+	})
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if all := r.registry.Health(r.t.Context()); len(all) == 1 && all[0].Err == nil {
+			return cmd
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatal("the provider does not serve")
+		}
+	}
+}
+
+func (r *rig) fetch(account string, pairs ...string) (string, error) {
+	r.t.Helper()
+	p, err := r.registry.Get("aws")
+	if err != nil {
+		return "", err
+	}
+	parameters := map[string]string{"objects": "- {objectName: db}"}
+	for i := 0; i < len(pairs); i += 2 {
+		parameters[pairs[i]] = pairs[i+1]
+	}
+	claims := base64.RawURLEncoding.EncodeToString([]byte(`{"sub":"system:serviceaccount:shop:` + account + `"}`))
+	payload, err := p.Fetch(r.t.Context(), provider.Request{
+		Volume: "csi-1", Pod: identity.Pod{Namespace: "shop", Name: "web-1", UID: "u", ServiceAccount: account},
+		Tokens:     identity.Tokens{"pluginprovider": {JWT: secret.NewString("eyJhbGciOiJub25lIn0." + claims + ".c2ln")}},
+		Class:      &class.Class{Ref: class.Ref{Namespace: "shop", Name: "web"}, Parameters: parameters},
+		TargetPath: "/nowhere/mount",
+	})
+	if err != nil {
+		return "", err
+	}
+	return string(payload.Files[0].Contents.Reveal()), nil
+}
+
+func (r *rig) want(value string) {
+	r.t.Helper()
+	if got, err := r.fetch("web"); err != nil || got != value {
+		r.t.Errorf("Fetch = %q, %v, want %q", got, err, value)
+	}
+}
+
+func (r *rig) wantFault(reason fault.Reason, account string, pairs ...string) {
+	r.t.Helper()
+	if _, err := r.fetch(account, pairs...); err == nil || fault.Of(err) != reason || !strings.Contains(err.Error(), `"aws"`) {
+		r.t.Errorf("Fetch: %s: %v, want %s", fault.Of(err), err, reason)
+	}
+}
+
+func TestProcess(t *testing.T) {
+	r := newRig(t)
+	r.wantFault(fault.UnknownProvider, "web")
+
+	first := r.start()
+	r.want("one")
+	r.set("db", "two")
+	r.want("two")
+	r.wantFault(fault.Denied, "stranger")
+	r.wantFault(fault.NotFound, "web", "objects", "- {objectName: ../../etc/passwd}")
+
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait()
+	r.wantFault(fault.Unavailable, "web")
+	r.start()
+	r.want("two")
+}
+
+func TestProcessThatDiesInACall(t *testing.T) {
+	r := newRig(t)
+	cmd := r.start()
+	r.wantFault(fault.Unavailable, "web", "answer", "die")
+	_ = cmd.Wait()
+	r.wantFault(fault.Unavailable, "web")
+	r.start()
+	r.want("one")
+}
+
+// A process that is stopped takes connections, because the kernel does.
+func TestStoppedProcess(t *testing.T) {
+	r := newRig(t)
+	cmd := r.start()
+	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	r.wantFault(fault.Timeout, "web")
+	r.wantFault(fault.Unavailable, "web")
+	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		if got, err := r.fetch("web"); err == nil && got == "one" {
+			return
+		} else if time.Now().After(deadline) {
+			t.Fatalf("the provider goes on and is not called: %v", err)
+		}
+	}
+}
+
+func TestOrderlyStopTakesTheSocketAway(t *testing.T) {
+	r := newRig(t)
+	cmd := r.start()
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the provider ended with %v", err)
+	}
+	r.wantFault(fault.UnknownProvider, "web")
+}
