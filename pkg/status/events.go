@@ -148,8 +148,8 @@ func (r *Reporter) sendEvent(ctx context.Context, key string) error {
 		event.ResourceVersion = ""
 		got, err = r.API.CreateEvent(ctx, event)
 	}
-	if apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
-		return nil // the namespace goes away, and the pod with it
+	if namespaceGone(err) {
+		return nil // and the pod with it
 	}
 	if err != nil {
 		return err
@@ -158,6 +158,12 @@ func (r *Reporter) sendEvent(ctx context.Context, key string) error {
 	defer r.mu.Unlock()
 	m.sent = got
 	return nil
+}
+
+// namespaceGone tells whether a create was refused because the namespace goes
+// away or is gone.
+func namespaceGone(err error) bool {
+	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
 // clip keeps a message within the API server's limit, at a character's end.

@@ -148,6 +148,9 @@ func (r *Reporter) syncStatus(ctx context.Context, id string) error {
 		st.have, st.suffixed = nil, true
 		r.queue.Add(task{writeStatus, id})
 		return nil
+	case have == nil && namespaceGone(err): // and the pod with it
+		delete(r.volumes, id)
+		return nil
 	case err != nil:
 		st.have = nil // look before the next write
 	}

@@ -25,7 +25,11 @@ func (p *Publisher) Recover() error {
 	}
 	for _, rec := range records {
 		began := time.Now()
+		leaving := rec.Leaving // unpublished before; only its credentials are left
 		err := p.recover(rec)
+		if leaving {
+			continue
+		}
 		if err != nil {
 			p.Logger.Warn("a volume of the last process is not taken up; kubelet publishes it again if its pod still runs",
 				"volume", rec.ID, "pod", rec.Pod.String(), "error", err)

@@ -70,6 +70,9 @@ func TestReleaseOutlivesARestart(t *testing.T) {
 	r.restart()
 	r.store.set(func(s *fakeStore) { s.failRel = 1 })
 	r.background()
+	if n := r.seen.count("recover", false); n != 0 {
+		t.Errorf("%d volumes were said to be recovered, though the only one is gone", n)
+	}
 	eventually(t, "the credentials are released at the second try", func() bool { return r.store.releases() == 1 })
 	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
 // objectStore keeps what the driver itself writes to the API server, by path:
@@ -46,6 +48,23 @@ func (s *objectStore) get(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	writeObject(w, http.StatusOK, object)
+}
+
+// list answers for one resource in all namespaces; the one node here is every
+// label selector's.
+func (s *objectStore) list(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	items := []map[string]any{}
+	for key, object := range s.objects {
+		if path.Base(path.Dir(key)) == path.Base(r.URL.Path) {
+			items = append(items, object)
+		}
+	}
+	writeObject(w, http.StatusOK, map[string]any{
+		"apiVersion": v1.GroupVersion().String(), "kind": "SecretProviderClassPodStatusList",
+		"metadata": map[string]any{"resourceVersion": fmt.Sprint(s.version)}, "items": items,
+	})
 }
 
 func (s *objectStore) update(w http.ResponseWriter, r *http.Request) {

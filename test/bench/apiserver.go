@@ -83,6 +83,7 @@ func (a *apiServer) routes() http.Handler {
 	mux.HandleFunc("GET "+group+classes, a.listOrWatch)
 	mux.HandleFunc("GET "+group+"/namespaces/{namespace}"+classes, a.listOrWatch)
 	handle("get", "class", "GET "+group+"/namespaces/{namespace}"+classes+"/{name}", a.get)
+	handle("list", "status", "GET "+group+"/secretproviderclasspodstatuses", a.written.list)
 	for collection, noun := range map[string]string{statuses: "status", events: "event"} {
 		handle("create", noun, "POST "+collection, a.written.create)
 		handle("get", noun, "GET "+collection+"/{name}", a.written.get)

@@ -155,9 +155,12 @@ func TestAPIServer(t *testing.T) {
 	if n := a.written.count("secretproviderclasspodstatuses"); n != 1 {
 		t.Errorf("%d statuses", n)
 	}
+	if n := list(base + "/secretproviderclasspodstatuses?labelSelector=x%3Dy"); n != 1 {
+		t.Errorf("%d statuses are listed", n)
+	}
 	ask(t, a, http.MethodDelete, statuses+"/a", "", http.StatusOK, nil)
 	ask(t, a, http.MethodGet, statuses+"/a", "", http.StatusNotFound, nil)
-	want := map[string]int{"class list": 3, "class get": 1, "status create": 2, "status update": 2, "status delete": 1, "status get": 1}
+	want := map[string]int{"class list": 3, "class get": 1, "status create": 2, "status update": 2, "status delete": 1, "status list": 1, "status get": 1}
 	if got := a.requests(); !reflect.DeepEqual(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}

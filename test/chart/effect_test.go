@@ -40,7 +40,8 @@ var samples = map[string]string{
 	"vault.tls.serverName":                   `"other.test"`,
 	"vault.tls.clientCertSecret":             `"other"`,
 	"vault.tls.skipVerify":                   `true`,
-	"syncSecret.enabled":                     `true`,
+	"providerPlugins.maxMessageSize":         `"8Mi"`,
+	"providerPlugins.timeout":                `"5s"`,
 	"providerPlugins.enabled":                `true`,
 	"startupTaint.remove":                    `true`,
 	"startupTaint.key":                       `"other"`,
@@ -85,7 +86,7 @@ var samples = map[string]string{
 }
 
 // constant values have one choice, which the templates use nevertheless.
-var constant = map[string]bool{"enableSecretRotation": true}
+var constant = map[string]bool{"enableSecretRotation": true, "syncSecret.enabled": true}
 
 // TestEveryValueHasAnEffect: no value is there for show.
 func TestEveryValueHasAnEffect(t *testing.T) {

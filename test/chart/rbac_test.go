@@ -40,7 +40,7 @@ var always = []string{
 	"/events: create", "/events: update",
 	group + "secretproviderclasses: get", group + "secretproviderclasses: list", group + "secretproviderclasses: watch",
 	group + "secretproviderclasspodstatuses: create", group + "secretproviderclasspodstatuses: delete",
-	group + "secretproviderclasspodstatuses: get", group + "secretproviderclasspodstatuses: update",
+	group + "secretproviderclasspodstatuses: get", group + "secretproviderclasspodstatuses: list", group + "secretproviderclasspodstatuses: update",
 }
 
 func TestRights(t *testing.T) {
@@ -50,7 +50,6 @@ func TestRights(t *testing.T) {
 	}{
 		{"", nil},
 		{"startupTaint.remove=true", []string{"/nodes: get", "/nodes: patch"}},
-		{"syncSecret.enabled=true", []string{"/pods: get", "/secrets: create", "/secrets: delete", "/secrets: get", "/secrets: patch"}},
 		{"providerPlugins.enabled=true", nil},
 	}
 	for _, tt := range tests {

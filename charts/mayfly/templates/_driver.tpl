@@ -3,6 +3,9 @@ The command line of the driver. What the driver's own defaults say is still
 written out where the chart has a value for it: the manifest then tells all.
 */}}
 {{- define "mayfly.args" -}}
+{{- if .Values.syncSecret.enabled }}
+{{- fail "syncSecret.enabled: this version of Mayfly makes no Kubernetes Secrets; leave it false, and have pods mount the files" }}
+{{- end }}
 {{- $vault := .Values.vault }}
 - {{ printf "--driver-name=%s" .Values.driverName | quote }}
 - --nodeid=$(NODE_NAME)
@@ -53,6 +56,15 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- end }}
 {{- if $vault.tls.skipVerify }}
 - --vault-tls-skip-verify
+{{- end }}
+{{- if .Values.providerPlugins.enabled }}
+- {{ printf "--provider-volume=%s" .Values.linux.providersDir | quote }}
+- {{ printf "--additional-provider-volume-paths=%s" (join "," .Values.linux.additionalProvidersDirs) | quote }}
+- {{ printf "--max-call-recv-msg-size=%s" .Values.providerPlugins.maxMessageSize | quote }}
+- {{ printf "--provider-timeout=%s" .Values.providerPlugins.timeout | quote }}
+{{- else }}
+- --provider-volume=
+- --additional-provider-volume-paths=
 {{- end }}
 {{- if .Values.startupTaint.remove }}
 - {{ printf "--remove-startup-taint=%s" .Values.startupTaint.key | quote }}
