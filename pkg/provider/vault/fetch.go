@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -125,7 +126,12 @@ func (f *fetch) obtainAll(ctx context.Context) (map[*request]result, error) {
 	var failed []error
 	for i, r := range f.spec.requests {
 		byRequest[r] = results[i]
-		if err := results[i].err; err != nil {
+		err := results[i].err
+		var l loginError
+		if errors.As(err, &l) { // it is the volume's, and the same for every object
+			return nil, fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
+		}
+		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", f.names(r), err))
 		}
 	}
@@ -153,8 +159,11 @@ const maxJoined = 5
 // joined makes one error of all that failed. The first one's reason counts,
 // and the store's latest word on when to come back.
 func joined(failed []error) error {
-	if len(failed) <= 1 {
-		return errors.Join(failed...)
+	switch len(failed) {
+	case 0:
+		return nil
+	case 1:
+		return failed[0]
 	}
 	var later time.Duration
 	for _, err := range failed {
@@ -164,10 +173,23 @@ func joined(failed []error) error {
 	if more := len(failed) - maxJoined; more > 0 {
 		failed = append(failed[:maxJoined:maxJoined], fmt.Errorf("and %d more", more))
 	}
-	all := fault.New(reason, "%w", errors.Join(failed...))
+	all := fault.New(reason, "%w", listed(failed))
 	all.RetryAfter = later
 	return all
 }
+
+// listed is several failures on one line, as Events show them.
+type listed []error
+
+func (l listed) Error() string {
+	words := make([]string, len(l))
+	for i, err := range l {
+		words[i] = err.Error()
+	}
+	return strings.Join(words, "; ")
+}
+
+func (l listed) Unwrap() []error { return l }
 
 // names are the objects that a request is made for.
 func (f *fetch) names(r *request) string {
