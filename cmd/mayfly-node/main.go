@@ -83,7 +83,7 @@ func harden() error {
 // unless the operator chose otherwise.
 func limitMemory() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
+		debug.SetGCPercent(75)
 	}
 }
 

@@ -231,6 +231,7 @@ func TestUnpublishDuringPublish(t *testing.T) {
 	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	wantReason(t, <-published, fault.Canceled)
 	eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
+	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 	r.wantNothing(req)
 	if r.Count() != 0 || r.classes.held() != 0 {
 		t.Errorf("count %d, held %d", r.Count(), r.classes.held())

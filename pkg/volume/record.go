@@ -1,11 +1,13 @@
 package volume
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -63,11 +65,13 @@ func (r *Record) published() bool { return !r.PublishedAt.IsZero() }
 // newer, and the file is set aside.
 const recordVersion = 1
 
-// envelope is a record's file: the checksum covers the bytes of Record.
-type envelope struct {
-	Version  int             `json:"version"`
-	Checksum string          `json:"sha256"`
-	Record   json.RawMessage `json:"record"`
+// header is the first line of a record's file. The record's JSON follows, and
+// then what the provider keeps, as it came; the checksum covers both.
+type header struct {
+	Version  int    `json:"version"`
+	Checksum string `json:"sha256"`
+	// Record is the size of the record's JSON in bytes.
+	Record int `json:"record"`
 }
 
 // wire is the Record as the file has it, with the secrets in plain: the file
@@ -91,7 +95,6 @@ type wire struct {
 	Failures       int                `json:"failures,omitempty"`
 	LastFailure    string             `json:"lastFailure,omitempty"`
 	Leaving        bool               `json:"leaving,omitempty"`
-	ProviderState  []byte             `json:"providerState,omitempty"`
 }
 
 func encodeRecord(r *Record) ([]byte, error) {
@@ -99,7 +102,7 @@ func encodeRecord(r *Record) ([]byte, error) {
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Encode().Reveal(), Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, Interval: r.Interval, DueAt: r.DueAt,
-		Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving, ProviderState: r.ProviderState.Reveal(),
+		Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
 	}
 	if len(r.Secrets) > 0 {
 		w.Secrets = make(map[string]string, len(r.Secrets))
@@ -111,8 +114,14 @@ func encodeRecord(r *Record) ([]byte, error) {
 	if err != nil {
 		return nil, fault.New(fault.State, "encoding the record of volume %s: %w", r.ID, err)
 	}
+	size := len(body)
+	body = append(body, r.ProviderState.Reveal()...)
 	sum := sha256.Sum256(body)
-	return json.Marshal(envelope{recordVersion, hex.EncodeToString(sum[:]), body})
+	line, err := json.Marshal(header{recordVersion, hex.EncodeToString(sum[:]), size})
+	if err != nil {
+		return nil, fault.New(fault.State, "encoding the record of volume %s: %w", r.ID, err)
+	}
+	return slices.Concat(line, []byte("\n"), body), nil
 }
 
 // errCorrupt is why a record is set aside instead of used.
@@ -120,25 +129,30 @@ var errCorrupt = errors.New("corrupt record")
 
 // decodeRecord never quotes what it read: it may hold tokens.
 func decodeRecord(data []byte) (*Record, error) {
-	var e envelope
-	if json.Unmarshal(data, &e) != nil {
+	line, body, _ := bytes.Cut(data, []byte("\n"))
+	var h header
+	if json.Unmarshal(line, &h) != nil {
 		return nil, fmt.Errorf("%w: not a record file", errCorrupt)
 	}
-	if e.Version != recordVersion {
-		return nil, fmt.Errorf("%w: its version is %d, this driver reads %d", errCorrupt, e.Version, recordVersion)
+	if h.Version != recordVersion {
+		return nil, fmt.Errorf("%w: its version is %d, this driver reads %d", errCorrupt, h.Version, recordVersion)
 	}
-	if sum := sha256.Sum256(e.Record); hex.EncodeToString(sum[:]) != e.Checksum {
+	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.Checksum || h.Record < 0 || h.Record > len(body) {
 		return nil, fmt.Errorf("%w: the checksum does not match", errCorrupt)
 	}
 	var w wire
-	if json.Unmarshal(e.Record, &w) != nil {
+	if json.Unmarshal(body[:h.Record], &w) != nil {
 		return nil, fmt.Errorf("%w: a field has the wrong type", errCorrupt)
 	}
 	tokens, err := identity.ParseTokens(w.Tokens)
 	if err != nil || w.ID == "" || w.Target == "" {
 		return nil, fmt.Errorf("%w: a field is missing or malformed", errCorrupt)
 	}
-	return w.record(tokens), nil
+	r := w.record(tokens)
+	if state := body[h.Record:]; len(state) > 0 {
+		r.ProviderState = secret.NewBytes(state)
+	}
+	return r, nil
 }
 
 func (w *wire) record(tokens identity.Tokens) *Record {
@@ -147,9 +161,6 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 		Tokens: tokens, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
 		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, Interval: w.Interval, DueAt: w.DueAt,
 		Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
-	}
-	if len(w.ProviderState) > 0 {
-		r.ProviderState = secret.NewBytes(w.ProviderState)
 	}
 	if len(w.Secrets) > 0 {
 		r.Secrets = make(map[string]secret.String, len(w.Secrets))

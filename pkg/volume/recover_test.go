@@ -181,7 +181,7 @@ func TestRecoverHundred(t *testing.T) {
 }
 
 func FuzzLoad(f *testing.F) {
-	f.Add([]byte(`{"version":1,"sha256":"","record":{}}`))
+	f.Add([]byte("{\"version\":1,\"sha256\":\"\",\"record\":2}\n{}"))
 	f.Add([]byte(`{`))
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, data []byte) {
