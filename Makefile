@@ -30,7 +30,8 @@ vaultd: ## Build the real Vault that the tests use (once, some minutes)
 
 .PHONY: test
 test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpfs, race detector on
-	$(AS_ROOT) go test -race -timeout 20m ./...
+	cd hack/image && go test ./...
+	$(AS_ROOT) go test -race -timeout 30m ./...
 
 .PHONY: e2e
 e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; builds Kubernetes once)
@@ -59,8 +60,11 @@ lint: ## gofmt, go vet, staticcheck, tidy modules, generated files
 	@hack/lint.sh
 
 .PHONY: generate
-generate: ## Make the generated files anew (deep copies, CRDs)
+generate: ## Make the generated files anew: deep copies, CRDs, protobuf, chart references, deploy/
 	@hack/generate.sh
+	@hack/generate-proto.sh
+	go test ./test/chart ./cmd/mayfly-node -update >/dev/null
+	@hack/render.sh
 
 .PHONY: verify
 verify: ## Check that the generated files match their sources
@@ -69,6 +73,10 @@ verify: ## Check that the generated files match their sources
 .PHONY: vuln
 vuln: ## Look for known vulnerabilities (needs the network: vuln.go.dev)
 	$(GOTOOL) govulncheck ./...
+
+.PHONY: image
+image: ## Build dist/: an OCI image for amd64 and arm64 without Docker, and its SBOMs
+	cd hack/image && go run .
 
 .PHONY: clean
 clean: ## Remove what was built here; cached test tools stay

@@ -23,4 +23,6 @@ if [ "$stale" -ne 0 ]; then
   echo "generated files are stale: run hack/generate.sh" >&2
   exit 1
 fi
+hack/verify-rendered.sh
+hack/generate-proto.sh --verify
 echo "generated files are up to date"

@@ -72,6 +72,7 @@ func (o *options) declare() *flagSet {
 	o.declareClasses(f)
 	o.declareVolumes(f)
 	o.declareVault(f)
+	o.declareAkeyless(f)
 	o.declarePlugins(f)
 	o.declareProcess(f)
 	return f
@@ -132,6 +133,21 @@ func (o *options) declareVault(f *flagSet) {
 	f.integer(&v.MaxRetries, "vault-max-retries", 2, "how often a request is repeated at once after a failure that may pass, as a `number`.")
 }
 
+func (o *options) declareAkeyless(f *flagSet) {
+	a := &o.config.Akeyless
+	f.group("Akeyless (defaults; the class comes first)")
+	f.str(&a.DefaultGateway, "akeyless-gateway-url", "", "`URL` of the gateway for classes without akeylessGatewayURL. Default: Akeyless' own\nservice.")
+	f.str(&a.DefaultAccessID, "akeyless-access-id", "", "`id` of the auth method for classes without akeylessAccessID.")
+	f.str(&a.DefaultK8sAuthConfigName, "akeyless-k8s-auth-config", "", "`name` of the gateway's Kubernetes auth config for classes without\nakeylessK8sAuthConfigName.")
+	f.str(&a.DefaultAudience, "akeyless-audience", "akeyless", "`audience` of the service account token for classes without one. The CSIDriver\nobject must list it under tokenRequests.")
+	f.str(&a.DefaultTLS.CACertFile, "akeyless-tls-ca-cert", "", "PEM `file` of the gateway's certificate authority.")
+	f.value(list{&a.AllowedAddresses}, "akeyless-allowed-addresses", "`URLs`, separated by commas, that classes may name as akeylessGatewayURL besides\n--akeyless-gateway-url; a host may begin with \"*.\". Empty allows any.")
+	f.boolean(&a.ForbidSkipVerify, "akeyless-forbid-skip-verify", false, "refuse classes that do not verify the gateway's certificate.")
+	f.boolean(&a.ShareByServiceAccount, "akeyless-share-by-service-account", false, "let the pods of one service account share logins and reads where the class does not\nsay. Only where no Akeyless role goes by a pod's name or UID.")
+	f.boolean(&a.KeepCredentials, "akeyless-disable-revocation", false, "leave the dynamic credentials of gone pods to their time to live.")
+	f.duration(&a.RequestTimeout, "akeyless-request-timeout", 10*time.Second, "`time` that one request may take.")
+}
+
 func (o *options) declarePlugins(f *flagSet) {
 	c := &o.config
 	o.pluginDir, o.pluginDirs, c.PluginMessage = node.DefaultPluginDir, []string{node.DefaultPluginDirEtc}, 4<<20
@@ -160,6 +176,7 @@ func (o *options) finish() error {
 	c := &o.config
 	c.Version = version
 	c.Vault.Name, c.Vault.UserAgent, c.Vault.DefaultInterval = "vault", "mayfly-node/"+version, c.RefreshInterval
+	c.Akeyless.UserAgent, c.Akeyless.DefaultInterval, c.Akeyless.MaxRetries = c.Vault.UserAgent, c.RefreshInterval, c.Vault.MaxRetries
 	c.OpenBao = c.Vault
 	c.OpenBao.Name = "openbao"
 	for _, dir := range append([]string{o.pluginDir}, o.pluginDirs...) {

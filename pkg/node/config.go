@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/csi"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
@@ -66,8 +67,9 @@ type Config struct {
 	PluginMessage int64
 	PluginTimeout time.Duration
 
-	Vault   vault.Config
-	OpenBao vault.Config
+	Vault    vault.Config
+	OpenBao  vault.Config
+	Akeyless akeyless.Config
 }
 
 // The directories in which the ecosystem's provider plugins put their sockets.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -121,6 +122,10 @@ func (n *Node) providers() (volume.Providers, error) {
 			return nil, err
 		}
 		registry[c.Name] = p
+	}
+	n.c.Akeyless.Logger, n.c.Akeyless.VersionKey = n.c.Logger, key
+	if registry[akeyless.Name], err = akeyless.New(n.c.Akeyless); err != nil {
+		return nil, err
 	}
 	if len(n.c.Plugins) == 0 {
 		return registry, nil

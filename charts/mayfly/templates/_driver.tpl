@@ -57,6 +57,30 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- if $vault.tls.skipVerify }}
 - --vault-tls-skip-verify
 {{- end }}
+{{- $akeyless := .Values.akeyless }}
+{{- with $akeyless.gatewayURL }}
+- {{ printf "--akeyless-gateway-url=%s" . | quote }}
+{{- end }}
+{{- with $akeyless.accessID }}
+- {{ printf "--akeyless-access-id=%s" . | quote }}
+{{- end }}
+{{- with $akeyless.k8sAuthConfig }}
+- {{ printf "--akeyless-k8s-auth-config=%s" . | quote }}
+{{- end }}
+- {{ printf "--akeyless-audience=%s" $akeyless.audience | quote }}
+{{- with $akeyless.allowedAddresses }}
+- {{ printf "--akeyless-allowed-addresses=%s" (join "," .) | quote }}
+{{- end }}
+{{- if $akeyless.forbidSkipVerify }}
+- --akeyless-forbid-skip-verify
+{{- end }}
+{{- if $akeyless.shareByServiceAccount }}
+- --akeyless-share-by-service-account
+{{- end }}
+{{- if $akeyless.disableRevocation }}
+- --akeyless-disable-revocation
+{{- end }}
+- {{ printf "--akeyless-request-timeout=%s" $akeyless.requestTimeout | quote }}
 {{- if .Values.providerPlugins.enabled }}
 - {{ printf "--provider-volume=%s" .Values.linux.providersDir | quote }}
 - {{ printf "--additional-provider-volume-paths=%s" (join "," .Values.linux.additionalProvidersDirs) | quote }}

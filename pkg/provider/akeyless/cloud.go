@@ -1,0 +1,192 @@
+package akeyless
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// cloudID makes what Akeyless calls a cloud identity, out of the pod's own
+// service account token by the cloud's workload identity federation. The
+// node's identity, which any program on the node could ask for, is never used.
+func (p *Provider) cloudID(ctx context.Context, l login, b bearer, account identity.Token) (secret.String, error) {
+	c := cloud{Provider: p, ctx: ctx, login: l, bearer: b, account: account}
+	switch l.Type {
+	case typeAWS:
+		return c.aws()
+	case typeAzure:
+		return c.azure()
+	case typeGCP:
+		return c.google()
+	}
+	return secret.String{}, fault.New(fault.Internal, "access type %s has no cloud identity", l.Type)
+}
+
+// cloud is one exchange of a service account token for a cloud's.
+type cloud struct {
+	*Provider
+	ctx     context.Context //nolint:containedctx // lives as long as the exchange
+	login   login
+	bearer  bearer
+	account identity.Token
+}
+
+// post sends to a cloud's token service. bearer is for the Authorization
+// header, empty for none.
+func (c cloud) post(base, path, contentType, body, authorization string) (*reply, error) {
+	a, err := endpoint.ParseAddress(base)
+	if err != nil {
+		return nil, fault.New(fault.Internal, "the cloud's address %s", err)
+	}
+	e, err := c.endpoints.Get(endpoint.Target{Address: a}, c.now())
+	if err != nil {
+		return nil, err
+	}
+	request := func(ctx context.Context) (*http.Request, error) {
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.URL(path).String(), strings.NewReader(body))
+		if err != nil {
+			return nil, err
+		}
+		r.Header.Set("Content-Type", contentType)
+		if authorization != "" {
+			r.Header.Set("Authorization", "Bearer "+authorization)
+		}
+		return r, nil
+	}
+	secrets := append(c.bearer.secrets(nil), secret.NewString(authorization))
+	x := exchange{call: call{endpoint: e, path: path, about: path, secrets: secrets}, request: request, judge: judgeCloud}
+	return c.repeat(c.ctx, x)
+}
+
+func (c cloud) form(base, path string, values url.Values) (*reply, error) {
+	return c.post(base, path, "application/x-www-form-urlencoded", values.Encode(), "")
+}
+
+// judgeCloud quotes what OAuth calls error_description, and nothing else.
+func judgeCloud(k call, r *reply) error {
+	if r.status >= 200 && r.status < 300 {
+		return nil
+	}
+	var said struct {
+		Error       any    `json:"error"`
+		Description string `json:"error_description"`
+	}
+	words := http.StatusText(r.status)
+	switch err := json.Unmarshal(r.body, &said); {
+	case err == nil && said.Description != "":
+		words = said.Description
+	case err == nil && said.Error != nil:
+		if text, err := params.JSON(said.Error); err == nil {
+			words = string(text)
+		}
+	default:
+		if message := between(string(r.body), "<Message>", "</Message>"); message != "" { // AWS answers in XML
+			words = message
+		}
+	}
+	reason := fault.Denied
+	switch {
+	case r.status == http.StatusTooManyRequests:
+		reason = fault.RateLimited
+	case r.status >= 500:
+		reason = fault.Unavailable
+	}
+	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.status, scrub(words, k.secrets))
+	f.RetryAfter = r.retryAfter
+	return f
+}
+
+func between(text, start, end string) string {
+	_, rest, _ := strings.Cut(text, start)
+	inside, _, found := strings.Cut(rest, end)
+	if !found {
+		return ""
+	}
+	return inside
+}
+
+// azure exchanges the token for one of the application that trusts it.
+func (c cloud) azure() (secret.String, error) {
+	r, err := c.form(c.config.Clouds.Azure, "/"+url.PathEscape(c.login.AzureTenant)+"/oauth2/v2.0/token", url.Values{
+		"grant_type": {"client_credentials"}, "client_id": {c.login.AzureClient}, "scope": {"https://management.azure.com/.default"},
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {c.account.JWT.Reveal()},
+	})
+	if err != nil {
+		return secret.String{}, c.explain("Entra ID application "+c.login.AzureClient, err)
+	}
+	return c.wrapped(r, "access_token")
+}
+
+// google exchanges the token for a federated one, and that for an identity
+// token of the Google service account.
+func (c cloud) google() (secret.String, error) {
+	r, err := c.form(c.config.Clouds.Google, "/v1/token", url.Values{
+		"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "audience": {c.login.GCPProvider},
+		"scope":                {"https://www.googleapis.com/auth/cloud-platform"},
+		"requested_token_type": {"urn:ietf:params:oauth:token-type:access_token"},
+		"subject_token_type":   {"urn:ietf:params:oauth:token-type:jwt"}, "subject_token": {c.account.JWT.Reveal()},
+	})
+	if err != nil {
+		return secret.String{}, c.explain("workload identity provider "+c.login.GCPProvider, err)
+	}
+	federated, err := field(r, "access_token")
+	if err != nil {
+		return secret.String{}, err
+	}
+	body, err := json.Marshal(map[string]any{"audience": c.login.GCPAudience, "includeEmail": true})
+	if err != nil {
+		return secret.String{}, fault.New(fault.Internal, "writing the request for an identity token")
+	}
+	path := "/v1/projects/-/serviceAccounts/" + url.PathEscape(c.login.GCPAccount) + ":generateIdToken"
+	r, err = c.post(c.config.Clouds.GoogleCreds, path, "application/json", string(body), federated)
+	if err != nil {
+		return secret.String{}, c.explain("Google service account "+c.login.GCPAccount, err)
+	}
+	return c.wrapped(r, "token")
+}
+
+// wrapped is a token as Akeyless takes it.
+func (c cloud) wrapped(r *reply, name string) (secret.String, error) {
+	token, err := field(r, name)
+	return secret.NewString(base64.StdEncoding.EncodeToString([]byte(token))), err
+}
+
+func field(r *reply, name string) (string, error) {
+	var all map[string]any
+	if params.Decode(r.body, &all) == nil {
+		if text, ok := all[name].(string); ok && text != "" {
+			return text, nil
+		}
+	}
+	return "", fault.New(fault.BadAnswer, "the cloud's answer holds no %s", name)
+}
+
+func (c cloud) explain(what string, err error) error {
+	out := fault.New(fault.Of(err), "getting a token of %s for service account %s/%s: %w", what, c.bearer.pod.Namespace, c.bearer.pod.ServiceAccount, err)
+	out.RetryAfter = fault.RetryAfter(err)
+	if out.Reason == fault.Denied {
+		return out.WithHint("it must trust tokens of this cluster's issuer for subject system:serviceaccount:%s:%s and audience %q", c.bearer.pod.Namespace, c.bearer.pod.ServiceAccount, c.login.Audience)
+	}
+	return out
+}
+
+// sessionName is what the cloud's audit log calls the pod's service account.
+func (c cloud) sessionName() string {
+	name := strings.Map(func(r rune) rune {
+		if r == '.' {
+			return '-'
+		}
+		return r
+	}, fmt.Sprintf("%s@%s", c.bearer.pod.ServiceAccount, c.bearer.pod.Namespace))
+	return name[:min(len(name), 64)]
+}

@@ -1,0 +1,263 @@
+package akeyless
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+const (
+	// parallel bounds the requests of one Fetch at a time.
+	parallel = 16
+	// leastHorizon keeps a volume whose means to log in run out from being
+	// looked at without a pause.
+	leastHorizon = time.Minute
+)
+
+// fetch is one run over one volume.
+type fetch struct {
+	*Provider
+	request  provider.Request
+	spec     *spec
+	volume   *volume
+	group    *group
+	bearer   bearer
+	endpoint *endpoint.Endpoint
+	began    time.Time
+
+	mu      sync.Mutex
+	results map[*item]result
+	// noted are descriptions that were had before a read.
+	noted map[*item]description
+}
+
+// result is the answer to one item, and when to look again.
+type result struct {
+	kind   kind
+	body   []byte // JSON
+	due    time.Time
+	ends   time.Time // of a credential or certificate; zero for what has no end
+	id     string    // of a credential
+	absent bool      // the store has nothing there, and the class does not mind
+	err    error
+}
+
+func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
+	if err := f.join(); err != nil {
+		return nil, err
+	}
+	keep := map[string]bool{}
+	for _, it := range f.spec.items {
+		keep[it.id] = true
+	}
+	f.volume.forget(keep)
+	f.volume.holder.forget(keep, f.began)
+	f.results = map[*item]result{}
+	err := f.obtain(ctx)
+	if err == nil {
+		err = f.failure()
+	}
+	f.config.Logger.Debug("fetched", "volume", f.request.Volume, "pod", f.request.Pod.String(), "class", f.spec.class.String(),
+		"address", f.endpoint.Address.String(), "items", len(f.spec.items), "error", err)
+	if err != nil {
+		return nil, err
+	}
+	return f.payload()
+}
+
+// join puts the volume into the group of its identity. A volume that is in
+// one already needs no valid service account token, until it has to log in.
+func (f *fetch) join() error {
+	f.bearer = bearer{pod: f.request.Pod, tokens: f.request.Tokens, given: f.given()}
+	old, before := f.volume.identity()
+	if f.spec.login.Type.asPod() {
+		if _, err := f.request.Tokens.For(f.spec.login.Audience, f.began); err != nil {
+			if old == nil || old.key.Login != f.spec.login || before.pod != f.request.Pod {
+				return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
+			}
+			f.group, f.bearer = old, before
+			return nil
+		}
+	}
+	key := f.identify(f.spec.login, f.bearer)
+	f.group = old
+	if old == nil || old.key != key {
+		f.group = f.groups.join(key, f.volume.id)
+		f.volume.holder.giveBack(f.groups.leave(old, f.volume.id)) // to be ended with the volume
+		if old != nil {
+			f.volume.forget(nil)
+			f.volume.holder.forget(nil, f.began)
+		}
+	}
+	f.volume.setIdentity(f.group, f.bearer)
+	return nil
+}
+
+// given is the credential that comes from a Secret or, less privately, from
+// the class.
+func (f *fetch) given() secret.String {
+	key := f.spec.login.Type.secretKey()
+	if key == "" {
+		return secret.String{}
+	}
+	if s := f.request.Secrets[key]; !s.Empty() {
+		return s
+	}
+	return f.spec.given
+}
+
+// obtain answers every item, whatever fails with others. Its error is one
+// that concerns all.
+func (f *fetch) obtain(ctx context.Context) error {
+	pending := f.pending()
+	if len(pending) == 0 {
+		return nil
+	}
+	// One login for all, so that a denied one is tried, and told of, once.
+	if _, err := f.session(ctx, nil); err != nil {
+		return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
+	}
+	work := new(errgroup.Group)
+	work.SetLimit(parallel)
+	var texts []*item
+	for _, it := range f.detectAll(ctx, pending) {
+		switch k := f.kindOf(it); {
+		case k == static:
+			texts = append(texts, it)
+		case k.mints():
+			work.Go(func() error { f.done(it, f.credential(ctx, it, k)); return nil })
+		default:
+			work.Go(func() error { f.single(ctx, it, k); return nil })
+		}
+	}
+	for _, batch := range batches(texts) {
+		work.Go(func() error { f.batch(ctx, batch); return nil })
+	}
+	return work.Wait()
+}
+
+// pending are the items that what the volume has will not do for.
+func (f *fetch) pending() []*item {
+	var list []*item
+	for _, it := range f.spec.items {
+		if m := f.holder().get(it.id); m != nil && !session.IsDue(m.Due, m.Ends, f.began) {
+			f.done(it, resultOf(m))
+			continue
+		}
+		rd := f.volume.last(it.id)
+		if rd != nil && !f.request.Fresh && (!rd.Absent || f.optional(it)) && session.GoodForOwn(rd.Asked, f.due(rd), f.began) {
+			f.done(it, f.result(rd))
+			continue
+		}
+		list = append(list, it)
+	}
+	return list
+}
+
+// detectAll gives the items whose kind is known, in the order of the class, so
+// that pods of one class ask alike.
+func (f *fetch) detectAll(ctx context.Context, items []*item) []*item {
+	failed := make([]error, len(items))
+	work := new(errgroup.Group)
+	work.SetLimit(parallel)
+	for i, it := range items {
+		work.Go(func() error { failed[i] = f.detect(ctx, it); return nil })
+	}
+	_ = work.Wait()
+	var out []*item
+	for i, it := range items {
+		if failed[i] != nil {
+			f.done(it, result{err: failed[i]})
+			continue
+		}
+		out = append(out, it)
+	}
+	return out
+}
+
+func (f *fetch) done(it *item, r result) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.results[it] = r
+}
+
+// due is when a reading is to be had anew.
+func (f *fetch) due(rd *reading) time.Time {
+	due := rd.Asked.Add(f.spec.interval)
+	if rd.Next.After(rd.Asked) {
+		due = session.Earliest(due, session.AfterChange(rd.Next, 0))
+	}
+	return due
+}
+
+func (f *fetch) result(rd *reading) result {
+	return result{kind: rd.Kind, body: rd.Body, due: f.due(rd), ends: rd.Ends, absent: rd.Absent}
+}
+
+// holder is whose a credential would be.
+func (f *fetch) holder() *holder {
+	if f.spec.scope == class.ScopeServiceAccount {
+		return f.group.holder
+	}
+	return f.volume.holder
+}
+
+// names are the objects that an item is asked for.
+func (f *fetch) names(it *item) string {
+	i := slices.IndexFunc(f.spec.objects, func(o *object) bool { return o.item == it })
+	return f.spec.objects[i].String()
+}
+
+// optional tells whether all that the item is asked for may be missing.
+func (f *fetch) optional(it *item) bool {
+	return !slices.ContainsFunc(f.spec.objects, func(o *object) bool { return o.item == it && !o.optional })
+}
+
+// maxTold bounds how many failures one error tells of.
+const maxTold = 5
+
+// failure is one error of all that failed. The first one's reason counts, and
+// the longest word of the store on when to come back.
+func (f *fetch) failure() error {
+	var failed []error
+	var canceled error
+	for _, it := range f.spec.items {
+		switch err := f.results[it].err; {
+		case err == nil:
+		case fault.Of(err) == fault.Canceled:
+			canceled = err
+		default:
+			failed = append(failed, fmt.Errorf("%s: %w", f.names(it), err))
+		}
+	}
+	switch len(failed) {
+	case 0:
+		return canceled
+	case 1:
+		return failed[0]
+	}
+	all := fault.New(fault.Of(failed[0]), "%w", joined(failed))
+	for _, err := range failed {
+		all.RetryAfter = max(all.RetryAfter, fault.RetryAfter(err))
+	}
+	return all
+}
+
+func joined(failed []error) error {
+	if more := len(failed) - maxTold; more > 0 {
+		failed = append(slices.Clone(failed[:maxTold]), fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(failed...)
+}

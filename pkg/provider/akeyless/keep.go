@@ -1,0 +1,150 @@
+package akeyless
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// keptVersion changes when an older process could not read what we write.
+const keptVersion = 1
+
+// keptVolume is what Export writes. It is as secret as the tokens in it.
+type keptVolume struct {
+	Version  int                 `json:"version"`
+	Identity *identityKey        `json:"identity,omitempty"`
+	Pod      identity.Pod        `json:"pod"`
+	Tokens   string              `json:"tokens,omitempty"` // of the pod, as kubelet writes them
+	Given    string              `json:"given,omitempty"`
+	Session  *keptToken          `json:"session,omitempty"`
+	Readings map[string]*reading `json:"readings,omitempty"`
+	Own      keptHolder          `json:"own"`
+	Group    keptHolder          `json:"group"`
+}
+
+type keptToken struct {
+	Value   string    `json:"value"`
+	Born    time.Time `json:"born"`
+	Due     time.Time `json:"due"`
+	Expires time.Time `json:"expires"`
+}
+
+type keptHolder struct {
+	Held     []*minted `json:"held,omitempty"`
+	Replaced []*minted `json:"replaced,omitempty"`
+}
+
+// Export implements provider.Keeper: the volume's identity, answers,
+// credentials and tokens, as versioned JSON.
+func (p *Provider) Export(id string) secret.Bytes {
+	v := p.volumes.find(id)
+	if v == nil {
+		return secret.Bytes{}
+	}
+	g, b := v.identity()
+	if g == nil {
+		return secret.Bytes{}
+	}
+	k := keptVolume{Version: keptVersion, Identity: &g.key, Pod: b.pod, Given: b.given.Reveal(), Own: keepHolder(v.holder), Group: keepHolder(g.holder)}
+	if account, ok := b.tokens[g.key.Login.Audience]; ok && g.key.Login.Type.asPod() {
+		k.Tokens = identity.Tokens{g.key.Login.Audience: account}.Encode().Reveal()
+	}
+	if t := g.current(p.now(), nil); t != nil {
+		k.Session = &keptToken{t.value.Reveal(), t.born, t.due, t.expires}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	k.Readings = v.readings
+	out, err := json.Marshal(k)
+	if err != nil { // the bodies are JSON: they were decoded
+		p.config.Logger.Error("writing the state of a volume", "volume", id, "error", err)
+		return secret.Bytes{}
+	}
+	return secret.NewBytes(out)
+}
+
+func keepHolder(h *holder) keptHolder {
+	held, replaced := h.all()
+	return keptHolder{held, replaced}
+}
+
+// Import implements provider.Keeper. It asks nobody. A volume that is known
+// already has a newer state, so it is left alone. What cannot be read is an
+// error, and the volume begins anew.
+func (p *Provider) Import(id string, state secret.Bytes) error {
+	if p.volumes.find(id) != nil {
+		return nil
+	}
+	var k keptVolume
+	if json.Unmarshal(state.Reveal(), &k) != nil { // its error would quote the state
+		return fault.New(fault.State, "reading the state of volume %s: it is not the JSON that was written (%d bytes)", id, state.Len())
+	}
+	tokens, err := identity.ParseTokens(k.Tokens)
+	switch {
+	case k.Version != keptVersion:
+		return fault.New(fault.State, "reading the state of volume %s: it has version %d, this is made for %d", id, k.Version, keptVersion)
+	case err != nil, k.Identity == nil, !k.sound():
+		return fault.New(fault.State, "reading the state of volume %s: a part is missing or malformed", id)
+	}
+	v := newVolume(id)
+	g := p.groups.join(*k.Identity, id)
+	v.setIdentity(g, bearer{pod: k.Pod, tokens: tokens, given: secret.NewString(k.Given)})
+	if s := k.Session; s != nil {
+		g.adopt(&token{secret.NewString(s.Value), s.Born, s.Due, s.Expires})
+	}
+	for id, rd := range k.Readings {
+		v.readings[id] = rd
+		g.remember(id, rd)
+	}
+	k.Own.restore(v.holder)
+	k.Group.restore(g.holder)
+	p.volumes.put(v)
+	return nil
+}
+
+// sound tells whether the state is one that Export could have written.
+func (k keptVolume) sound() bool {
+	if k.Session != nil && k.Session.Value == "" {
+		return false
+	}
+	for _, rd := range k.Readings {
+		if rd == nil || (!rd.Absent && !json.Valid(rd.Body)) {
+			return false
+		}
+	}
+	for _, list := range [][]*minted{k.Own.Held, k.Own.Replaced, k.Group.Held, k.Group.Replaced} {
+		for _, m := range list {
+			if m == nil || m.Item == "" || !m.Kind.mints() || !json.Valid(m.Body) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// restore adds what the holder does not have: volumes of one identity each
+// kept what the identity has.
+func (k keptHolder) restore(h *holder) {
+	for _, m := range k.Held {
+		if have := h.get(m.Item); have == nil || have.At.Before(m.At) {
+			h.put(m)
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	known := map[string]bool{}
+	for _, m := range h.replaced {
+		known[m.ID] = true
+	}
+	for _, m := range h.held {
+		known[m.ID] = true
+	}
+	for _, m := range k.Replaced {
+		if !known[m.ID] {
+			h.replaced = append(h.replaced, m)
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package akeyless
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+const (
+	// producerTimeout is how long a dynamic secret's producer may take, which
+	// is Akeyless' own default, and producerMargin what its answer may take.
+	producerTimeout = 15 * time.Second
+	producerMargin  = 5 * time.Second
+	// usualTTL is taken for a dynamic secret whose answer does not say; it is
+	// what Akeyless gives its producers.
+	usualTTL = time.Hour
+	longest  = 10 * 365 * 24 * time.Hour
+)
+
+// credential answers an item with the holder's own credential, which is
+// replaced if it is due.
+func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
+	h := f.holder()
+	m, _, err := h.work.Do(ctx, it.id, f.now, time.Time{}, func() (*minted, error) {
+		if m := h.get(it.id); m != nil && !session.IsDue(m.Due, m.Ends, f.now()) {
+			return m, nil
+		}
+		m, err := f.mint(ctx, it, k)
+		if err != nil {
+			return nil, err
+		}
+		h.put(m)
+		return m, nil
+	})
+	if err != nil {
+		if fault.Of(err) == fault.NotFound && f.optional(it) {
+			return result{kind: k, absent: true, due: f.began.Add(f.spec.interval)}
+		}
+		f.mistaken(it, err)
+		return result{err: explainRead(f, it, err)}
+	}
+	return resultOf(m)
+}
+
+func resultOf(m *minted) result {
+	return result{kind: m.Kind, body: m.Body, due: m.Due, ends: m.Ends, id: m.ID}
+}
+
+// mint makes a credential.
+func (f *fetch) mint(ctx context.Context, it *item, k kind) (*minted, error) {
+	m := &minted{Item: it.id, Kind: k, Name: it.name, At: f.now(), Login: f.spec.login}
+	var err error
+	if k == pki {
+		err = f.issue(ctx, it, m)
+	} else {
+		err = f.produce(ctx, it, m)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.Due = session.TwoThirds(m.At, m.Ends, f.config.Jitter())
+	if !m.Ends.After(m.At) {
+		return nil, fault.New(fault.BadAnswer, "the credential from %s is over already", f.endpoint.Address)
+	}
+	return m, nil
+}
+
+// produce has a dynamic secret's producer make a credential.
+func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
+	wait := producerTimeout
+	if seconds, err := strconv.Atoi(it.args[argTimeout]); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	}
+	body := map[string]any{"name": it.name, "timeout": int64(wait / time.Second)}
+	if list := it.args.producers(); len(list) > 0 {
+		body["args"] = list
+	}
+	for _, name := range []string{argHost, argTarget} {
+		if it.args[name] != "" {
+			body[name] = it.args[name]
+		}
+	}
+	r, err := f.ask(ctx, call{path: "/get-dynamic-secret-value", body: body, about: it.name, mints: true, patience: wait + producerMargin})
+	if err != nil {
+		return err
+	}
+	var answer map[string]any
+	if err := decode(r, f.endpoint.Address, &answer); err != nil {
+		return err
+	}
+	if len(answer) == 0 {
+		return fault.New(fault.BadAnswer, "the answer of %s is empty", f.endpoint.Address)
+	}
+	m.Body, m.ID = r.body, textOf(answer["id"])
+	m.Ends = m.At.Add(lifeOf(answer))
+	if m.ID == "" {
+		f.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", "item", it.name)
+	}
+	return nil
+}
+
+func textOf(v any) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case json.Number:
+		return v.String()
+	}
+	return ""
+}
+
+// lifeOf reads ttl_in_minutes, which is written as text or as a number.
+func lifeOf(answer map[string]any) time.Duration {
+	minutes, err := strconv.ParseFloat(textOf(answer["ttl_in_minutes"]), 64)
+	if err != nil || !(minutes > 0) {
+		return usualTTL
+	}
+	return time.Duration(min(minutes, longest.Minutes()) * float64(time.Minute))
+}
+
+// issue has a certificate made for a key that is made here, or for the class's
+// own request.
+func (f *fetch) issue(ctx context.Context, it *item, m *minted) error {
+	request, key, err := certificateRequest(it.args)
+	if err != nil {
+		return err
+	}
+	body := map[string]any{"cert-issuer-name": it.name, argCSR: request}
+	for _, name := range []string{argCommonName, argAltNames, argURISANs, argTTL, argKeyUsage} {
+		if it.args[name] != "" {
+			body[name] = it.args[name]
+		}
+	}
+	r, err := f.ask(ctx, call{path: "/get-pki-certificate", body: body, about: it.name, mints: true})
+	if err != nil {
+		return err
+	}
+	var answer struct {
+		Data   string `json:"data"`
+		Parent string `json:"parent_cert"`
+		ID     string `json:"cert_display_id"`
+	}
+	if err := decode(r, f.endpoint.Address, &answer); err != nil {
+		return err
+	}
+	if m.Ends, err = notAfter(answer.Data); err != nil {
+		return fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", f.endpoint.Address, err)
+	}
+	out := map[string]string{"certificate_pem": answer.Data}
+	for name, value := range map[string]string{"private_key_pem": key, "parent_cert": answer.Parent, "cert_display_id": answer.ID} {
+		if value != "" {
+			out[name] = value
+		}
+	}
+	m.Body, err = params.JSON(out)
+	return err
+}

@@ -1,0 +1,214 @@
+package akeyless
+
+import (
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+)
+
+// The fields of an object.
+const (
+	fieldFile       = "fileName"
+	fieldPath       = "secretPath"
+	fieldType       = "secretType"
+	fieldArgs       = "secretArgs"
+	fieldKey        = "secretKey"
+	fieldVersion    = "secretVersion"
+	fieldPermission = "filePermission"
+	fieldEncoding   = "encoding"
+	fieldOptional   = "optional"
+	// fieldObjectName is what early versions of the Akeyless CSI provider
+	// called fileName.
+	fieldObjectName = "objectName"
+)
+
+const (
+	maxPath    = 1024
+	maxVersion = 1 << 30
+)
+
+func objectFields() []string {
+	return []string{
+		fieldFile, fieldObjectName, fieldPath, fieldType, fieldArgs, fieldKey, fieldVersion, fieldPermission,
+		fieldEncoding, fieldOptional,
+	}
+}
+
+// kind is what an item is, and with that how it is read.
+type kind string
+
+const (
+	detected    kind = "" // describe-item tells
+	static      kind = "static"
+	rotated     kind = "rotated"
+	certificate kind = "certificate"
+	dynamic     kind = "dynamic"
+	pki         kind = "pki"
+)
+
+// mints tells whether every read makes a new credential.
+func (k kind) mints() bool { return k == dynamic || k == pki }
+
+// kindOf reads secretType and describe-item's item_type.
+func kindOf(text string) (kind, bool) {
+	switch strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(text)) {
+	case "":
+		return detected, true
+	case "static", "static_secret":
+		return static, true
+	case "rotated", "rotated_secret":
+		return rotated, true
+	case "certificate":
+		return certificate, true
+	case "dynamic", "dynamic_secret":
+		return dynamic, true
+	case "pki", "pki_certificate", "pki_cert_issuer":
+		return pki, true
+	}
+	return "", false
+}
+
+// object is one file of a class: which value of which item it holds.
+type object struct {
+	index    int
+	file     string
+	key      string // empty for the whole value
+	mode     fs.FileMode
+	encoding params.Encoding
+	optional bool
+	item     *item
+}
+
+// String is how errors name the object.
+func (o *object) String() string {
+	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.index, o.file)
+}
+
+// item is one distinct thing to ask the store for. Objects that ask for the
+// same share one, so their values always come from one answer.
+type item struct {
+	id      string
+	name    string
+	kind    kind // as the class says; detected where it does not
+	version int64
+	args    arguments
+}
+
+// String is how errors and logs name the item; arguments are left out.
+func (i *item) String() string {
+	s := strconv.Quote(i.name)
+	if i.version != 0 {
+		s += " version " + strconv.FormatInt(i.version, 10)
+	}
+	if i.kind != detected {
+		s = string(i.kind) + " item " + s
+	} else {
+		s = "item " + s
+	}
+	return s
+}
+
+// newObjects reads the list, and makes objects that ask for the same share
+// one item.
+func newObjects(p *params.Set) ([]*object, []*item) {
+	var objects []*object
+	var items []*item
+	var files []params.NamedFile
+	known := map[string]*item{}
+	for _, raw := range p.Objects(keyObjects) {
+		o := newObject(&raw)
+		if o.file != "" {
+			files = append(files, params.NamedFile{Name: o.file, Index: o.index, Path: raw.Path(fieldFile)})
+		}
+		if same, ok := known[o.item.id]; ok {
+			o.item = same
+		} else {
+			known[o.item.id] = o.item
+			items = append(items, o.item)
+		}
+		objects = append(objects, o)
+	}
+	p.CheckFiles(files)
+	return objects, items
+}
+
+func newObject(raw *params.Object) *object {
+	o := &object{index: raw.Index, encoding: params.Plain, item: &item{}}
+	given := map[string]bool{}
+	var args *params.Field
+	for _, f := range raw.Fields {
+		given[f.Name] = true
+		if f.Name == fieldArgs {
+			args = &f
+			continue
+		}
+		o.set(f)
+	}
+	switch {
+	case given[fieldObjectName] && given[fieldFile]:
+		raw.Forbid(fieldObjectName, "says the same as fileName, which is set too: keep one of them")
+	case !given[fieldFile] && !given[fieldObjectName]:
+		raw.Required(fieldFile)
+	}
+	if !given[fieldPath] {
+		raw.Required(fieldPath)
+	}
+	if o.item.version != 0 && o.item.kind.mints() {
+		raw.Forbid(fieldVersion, "a "+string(o.item.kind)+" item is made anew for each volume and has no versions")
+	}
+	if args != nil {
+		o.item.args = newArguments(*args, o.item.kind)
+	}
+	o.item.id = strings.Join([]string{string(o.item.kind), o.item.name, strconv.FormatInt(o.item.version, 10), o.item.args.id()}, "\n")
+	return o
+}
+
+func (o *object) set(f params.Field) {
+	switch f.Name {
+	case fieldFile, fieldObjectName:
+		o.file = f.FileName()
+	case fieldPath:
+		o.item.name = itemName(f)
+	case fieldType:
+		text := f.Text()
+		k, ok := kindOf(text)
+		if !ok {
+			f.Invalid("must be static, rotated, dynamic, certificate or pki")
+		}
+		o.item.kind = k
+	case fieldKey:
+		o.key = f.Text()
+	case fieldVersion:
+		o.item.version = f.Number(1, maxVersion)
+	case fieldPermission:
+		o.mode = f.Mode()
+	case fieldEncoding:
+		o.encoding = f.Encoding()
+	case fieldOptional:
+		o.optional = f.Bool()
+	default:
+		f.Unknown(objectFields())
+	}
+}
+
+// itemName is an item's full name, which begins with a slash whether or not
+// the class writes it.
+func itemName(f params.Field) string {
+	text := f.Text()
+	name := "/" + strings.Trim(text, "/")
+	switch {
+	case text == "":
+	case name == "/":
+		f.Invalid("must be the full name of an item, such as /app/db-password")
+	case len(name) > maxPath || strings.ContainsFunc(name, isControl):
+		f.Invalid(fmt.Sprintf("must be at most %d bytes without control characters", maxPath))
+	default:
+		return name
+	}
+	return ""
+}
+
+func isControl(r rune) bool { return r < 0x20 || r == 0x7f || r == '\u2028' || r == '\u2029' }

@@ -1,0 +1,245 @@
+package akeyless
+
+import (
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+)
+
+// The parameters of a class. Those up to keyObjects are the existing Akeyless
+// CSI provider's.
+const (
+	keyGateway       = "akeylessGatewayURL"
+	keyAccessType    = "akeylessAccessType"
+	keyAccessID      = "akeylessAccessID"
+	keyAccessKey     = "akeylessAccessKey"
+	keyAzureObjectID = "akeylessAzureObjectID"
+	keyGCPAudience   = "akeylessGCPAudience"
+	keyUIDToken      = "akeylessUIDInitToken"
+	keyK8sConfig     = "akeylessK8sAuthConfigName"
+	keyObjects       = "objects"
+
+	keyK8sGateway     = "akeylessK8sGatewayURL"
+	keyAudience       = "audience"
+	keySharing        = "sessionSharing"
+	keyCAFile         = "akeylessCACertPath"
+	keyCADir          = "akeylessCADirectory"
+	keyCA             = "akeylessCACert"
+	keyServerName     = "akeylessTLSServerName"
+	keySkipVerify     = "akeylessSkipTLSVerify"
+	keyClientCert     = "akeylessTLSClientCertPath"
+	keyClientKey      = "akeylessTLSClientKeyPath"
+	keyAWSRole        = "akeylessAWSRoleARN"
+	keyAzureTenant    = "akeylessAzureTenantID"
+	keyAzureClient    = "akeylessAzureClientID"
+	keyGCPProvider    = "akeylessGCPWorkloadProvider"
+	keyGCPAccount     = "akeylessGCPServiceAccount"
+	maxAuthoritiesPEM = 256 << 10
+)
+
+func parameterKeys() []string {
+	return []string{
+		keyGateway, keyAccessType, keyAccessID, keyAccessKey, keyAzureObjectID, keyGCPAudience, keyUIDToken,
+		keyK8sConfig, keyObjects, keyK8sGateway, keyAudience, keySharing, keyCAFile, keyCADir, keyCA,
+		keyServerName, keySkipVerify, keyClientCert, keyClientKey, keyAWSRole, keyAzureTenant, keyAzureClient,
+		keyGCPProvider, keyGCPAccount,
+	}
+}
+
+func settingNames() endpoint.Names {
+	in := func(key string) string { return "spec.parameters." + key }
+	return endpoint.Names{
+		CACertFile: in(keyCAFile), CACertDir: in(keyCADir), CACert: in(keyCA), ServerName: in(keyServerName),
+		ClientCertFile: in(keyClientCert), ClientKeyFile: in(keyClientKey),
+	}
+}
+
+// accessType is how to log in.
+type accessType string
+
+const (
+	typeAccessKey accessType = "access_key"
+	typeK8s       accessType = "k8s"
+	typeJWT       accessType = "jwt"
+	typeUID       accessType = "universal_identity"
+	typeAWS       accessType = "aws_iam"
+	typeAzure     accessType = "azure_ad"
+	typeGCP       accessType = "gcp"
+)
+
+func accessTypes() []string {
+	return []string{
+		string(typeK8s), string(typeJWT), string(typeAccessKey), string(typeUID),
+		string(typeAWS), string(typeAzure), string(typeGCP),
+	}
+}
+
+// asPod tells whether the login is made with the pod's service account token.
+func (t accessType) asPod() bool { return t != typeAccessKey && t != typeUID }
+
+// seesPod tells whether Akeyless itself gets the pod's token, in which it can
+// tell one pod from another. A cloud passes on the service account at most.
+func (t accessType) seesPod() bool { return t == typeK8s || t == typeJWT }
+
+// secretKey is the parameter that holds the credential, of types that have one.
+func (t accessType) secretKey() string {
+	switch t {
+	case typeAccessKey:
+		return keyAccessKey
+	case typeUID:
+		return keyUIDToken
+	}
+	return ""
+}
+
+// The values of sessionSharing.
+const (
+	sharePod            = "pod"
+	shareServiceAccount = "serviceAccount"
+)
+
+// login is what one identity logs in with, but for its secret. It is
+// comparable, and its JSON is part of the state that is kept.
+type login struct {
+	Target   endpoint.Target
+	Type     accessType
+	AccessID string
+	Audience string
+	Sharing  string
+
+	K8sConfig  string `json:",omitempty"`
+	K8sGateway string `json:",omitempty"`
+
+	AWSRole     string `json:",omitempty"`
+	AzureTenant string `json:",omitempty"`
+	AzureClient string `json:",omitempty"`
+	GCPProvider string `json:",omitempty"`
+	GCPAccount  string `json:",omitempty"`
+	GCPAudience string `json:",omitempty"`
+}
+
+// newLogin reads everything but the objects.
+func newLogin(p *params.Set, c *Config, fallback endpoint.Address) login {
+	l := login{
+		Target:   endpoint.Target{Address: address(p, fallback), TLS: tlsOf(p, c.DefaultTLS)},
+		AccessID: p.Get(keyAccessID, c.DefaultAccessID),
+		Sharing:  p.Word(keySharing, "", sharePod, shareServiceAccount),
+	}
+	l.Type = typeOf(p, c)
+	if l.AccessID == "" && l.Type != typeUID {
+		p.Required(keyAccessID, "the access ID of the auth method, as in p-abcdef123456")
+	}
+	l.details(p, c)
+	for _, key := range []string{keyAccessKey, keyUIDToken} {
+		if p.Has(key) {
+			p.Warn(p.Field(key), "everybody who may read the class can read this credential; put it in a Secret and name that in nodePublishSecretRef")
+		}
+	}
+	if l.Target.Address.Plain() && l.Target.TLS != (endpoint.TLS{}) && l.Target.TLS != c.DefaultTLS {
+		p.Warn(p.Field(keyGateway), "is a plain http address, so the class's TLS parameters have no effect")
+	}
+	return l
+}
+
+// typeOf takes the type from what else is given where the class does not say.
+// Without a trace it is access_key, as in Akeyless' API.
+func typeOf(p *params.Set, c *Config) accessType {
+	def := typeAccessKey
+	switch {
+	case p.Has(keyK8sConfig):
+		def = typeK8s
+	case p.Has(keyAccessKey):
+	case p.Has(keyUIDToken):
+		def = typeUID
+	case c.DefaultK8sAuthConfigName != "":
+		def = typeK8s
+	}
+	return accessType(p.Word(keyAccessType, string(def), accessTypes()...))
+}
+
+func address(p *params.Set, fallback endpoint.Address) endpoint.Address {
+	if !p.Has(keyGateway) {
+		return fallback
+	}
+	a, err := endpoint.ParseAddress(p.Get(keyGateway, ""))
+	if err != nil {
+		p.Invalid(keyGateway, err.Error())
+	}
+	return a
+}
+
+// details reads what belongs to the access type.
+func (l *login) details(p *params.Set, c *Config) {
+	l.Audience = p.Get(keyAudience, l.audience(p, c))
+	switch l.Type {
+	case typeK8s:
+		l.K8sConfig = need(p, keyK8sConfig, c.DefaultK8sAuthConfigName, "the name of the gateway's Kubernetes auth config")
+		l.K8sGateway = l.Target.Address.String()
+		if p.Has(keyK8sGateway) {
+			l.K8sGateway = l.reviewer(p)
+		}
+	case typeAWS:
+		l.AWSRole = need(p, keyAWSRole, "", "the AWS role that trusts the pod's service account")
+	case typeAzure:
+		l.AzureTenant = need(p, keyAzureTenant, "", "the Entra ID tenant")
+		l.AzureClient = need(p, keyAzureClient, "", "the application or managed identity that trusts the pod's service account")
+		if p.Has(keyAzureObjectID) {
+			p.Warn(p.Field(keyAzureObjectID), "chooses among the node's managed identities, which Mayfly never uses for a pod; %s names the pod's own", keyAzureClient)
+		}
+	case typeGCP:
+		l.GCPProvider = strings.TrimPrefix(need(p, keyGCPProvider, "", "the workload identity provider, as in //iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/p/providers/k"), "https:")
+		l.GCPAccount = need(p, keyGCPAccount, "", "the email address of the Google service account")
+		l.GCPAudience = p.Get(keyGCPAudience, "akeyless.io")
+	}
+}
+
+func (l *login) reviewer(p *params.Set) string {
+	a, err := endpoint.ParseAddress(p.Get(keyK8sGateway, ""))
+	if err != nil {
+		p.Invalid(keyK8sGateway, err.Error())
+	}
+	return a.String()
+}
+
+// audience is the one that those who get the token expect.
+func (l *login) audience(p *params.Set, c *Config) string {
+	switch l.Type {
+	case typeK8s, typeJWT:
+		return c.DefaultAudience
+	case typeAWS:
+		return "sts.amazonaws.com"
+	case typeAzure:
+		return "api://AzureADTokenExchange"
+	case typeGCP:
+		return "https:" + strings.TrimPrefix(p.Get(keyGCPProvider, ""), "https:")
+	}
+	return ""
+}
+
+func need(p *params.Set, key, def, what string) string {
+	v := p.Get(key, def)
+	if v == "" {
+		p.Required(key, what)
+	}
+	return v
+}
+
+// tlsOf lets the class replace the operator's settings in groups that belong
+// together: the authorities, the client's certificate and key.
+func tlsOf(p *params.Set, def endpoint.TLS) endpoint.TLS {
+	t := def
+	if p.Has(keyCA) || p.Has(keyCAFile) || p.Has(keyCADir) {
+		t.CACert, t.CACertFile, t.CACertDir = p.Get(keyCA, ""), p.Get(keyCAFile, ""), p.Get(keyCADir, "")
+	}
+	if len(t.CACert) > maxAuthoritiesPEM {
+		p.InvalidSecret(keyCA, "is too long for a list of certificates")
+	}
+	p.Together("a client certificate and its key go together", keyClientCert, keyClientKey)
+	if p.Has(keyClientCert) {
+		t.ClientCertFile, t.ClientKeyFile = p.Get(keyClientCert, ""), p.Get(keyClientKey, "")
+	}
+	t.ServerName = p.Get(keyServerName, t.ServerName)
+	t.SkipVerify = p.Bool(keySkipVerify, t.SkipVerify)
+	return t
+}

@@ -1,0 +1,134 @@
+package akeyless
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+// Provider implements provider.Provider, Releaser, Keeper, Rememberer and
+// Validator. It
+// has no goroutines of its own: all work is done by its callers.
+type Provider struct {
+	config    Config
+	fallback  endpoint.Address
+	allowed   endpoint.Allowlist
+	specs     specs
+	endpoints endpoint.Pool
+	volumes   volumes
+	groups    groups
+	kinds     kinds
+}
+
+var (
+	_ provider.Provider   = (*Provider)(nil)
+	_ provider.Releaser   = (*Provider)(nil)
+	_ provider.Keeper     = (*Provider)(nil)
+	_ provider.Rememberer = (*Provider)(nil)
+	_ provider.Validator  = (*Provider)(nil)
+)
+
+// New checks the configuration. It starts nothing and asks nobody.
+func New(c Config) (*Provider, error) {
+	if err := c.complete(); err != nil {
+		return nil, err
+	}
+	fallback, chosen, err := c.gateway()
+	if err != nil {
+		return nil, err
+	}
+	always := endpoint.Address{}
+	if chosen {
+		always = fallback
+	}
+	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, always)
+	if err != nil {
+		return nil, fmt.Errorf("akeyless: %w", err)
+	}
+	return &Provider{
+		config: c, fallback: fallback, allowed: allowed,
+		endpoints: endpoint.Pool{Logger: c.Logger, Names: settingNames()},
+		volumes:   volumes{byID: map[string]*volume{}},
+		groups:    groups{byKey: map[identityKey]*group{}},
+		kinds:     kinds{known: map[kindKey]kind{}},
+	}, nil
+}
+
+func (p *Provider) now() time.Time { return p.config.Now() }
+
+// Fetch implements provider.Provider.
+//
+//  1. The class is parsed, or found parsed.
+//  2. The volume joins the group of its identity.
+//  3. Items of no named type are described.
+//  4. What is due is read, static secrets in one request, or minted; the rest
+//     comes from what the volume or its group has.
+//  5. The files are made of the answers.
+//
+// What step 4 achieved is kept when a part of it fails, so that the next call
+// makes no second credential.
+func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
+	s, err := p.spec(r.Class)
+	if err != nil {
+		return nil, err
+	}
+	e, err := p.endpoints.Get(s.login.Target, p.now())
+	if err != nil {
+		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
+	}
+	v := p.volumes.get(r.Volume)
+	if err := v.enter(ctx); err != nil {
+		return nil, err
+	}
+	defer v.leave()
+	ctx, done := v.untilGone(ctx)
+	defer done()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, session.Ended(ctx))
+	}
+	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.now()}
+	return f.run(ctx)
+}
+
+// Close ends the idle connections. The Provider can still be used.
+func (p *Provider) Close() { p.endpoints.CloseIdle() }
+
+// kinds remembers what describe-item said of items, which are public to no
+// one by that: the store still judges every read.
+type kinds struct {
+	mu    sync.Mutex
+	known map[kindKey]kind
+}
+
+type kindKey struct {
+	target endpoint.Target
+	access string
+	name   string
+}
+
+func (k *kinds) get(l login, name string) (kind, bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	is, ok := k.known[kindKey{l.Target, l.AccessID, name}]
+	return is, ok
+}
+
+func (k *kinds) set(l login, name string, is kind) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if len(k.known) >= maxRecent {
+		clear(k.known)
+	}
+	k.known[kindKey{l.Target, l.AccessID, name}] = is
+}
+
+func (k *kinds) forget(l login, name string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	delete(k.known, kindKey{l.Target, l.AccessID, name})
+}

@@ -1,0 +1,205 @@
+package akeyless
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+// reading is what the store said of one item, and when. It is never changed,
+// so volumes share it. Its JSON is part of the state that is kept.
+type reading struct {
+	Kind   kind
+	Body   json.RawMessage `json:",omitempty"`
+	Asked  time.Time
+	Absent bool `json:",omitempty"`
+	// Mark is the item's state as described before the value was read, so the
+	// value is never older than it says. It is zero where it is not known.
+	Mark mark
+	// Next is the announced rotation.
+	Next time.Time
+	// Ends is the end of a certificate.
+	Ends time.Time
+
+	err error // of this item, where others were asked for with it
+}
+
+// mark tells two states of an item apart.
+type mark struct {
+	Version  int64
+	Modified string
+	Rotated  string
+}
+
+func (m mark) known() bool { return m.Version > 0 && m.Modified != "" }
+
+// description is what describe-item says.
+type description struct {
+	Type         string      `json:"item_type"`
+	LastVersion  json.Number `json:"last_version"`
+	Modified     string      `json:"modification_date"`
+	LastRotation string      `json:"last_rotation_date"`
+	NextRotation string      `json:"next_rotation_date"`
+}
+
+func (d description) mark() mark {
+	n, err := d.LastVersion.Int64()
+	if err != nil {
+		return mark{}
+	}
+	return mark{n, d.Modified, d.LastRotation}
+}
+
+// next is the announced rotation, zero if there is none.
+func (d description) next() time.Time {
+	at, err := time.Parse(time.RFC3339, d.NextRotation)
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
+// describe asks for an item's description.
+func (f *fetch) describe(ctx context.Context, name string) (description, error) {
+	var d description
+	r, err := f.ask(ctx, call{path: "/describe-item", body: map[string]any{"name": name}})
+	if err == nil {
+		err = decode(r, f.endpoint.Address, &d)
+	}
+	return d, err
+}
+
+// detect finds out an item's kind where the class does not say. Where the
+// identity may not describe the item, it is taken for a static secret: the
+// read tells more.
+func (f *fetch) detect(ctx context.Context, it *item) error {
+	if _, ok := f.knownKind(it); ok || f.group.isOpaque(it.name) {
+		return nil
+	}
+	found, _, err := f.group.described.Do(ctx, it.name, f.now, time.Time{}, func() (*description, error) {
+		d, err := f.describe(ctx, it.name)
+		return &d, err
+	})
+	switch reason := fault.Of(err); {
+	case err == nil:
+	case reason == fault.Denied, reason == fault.NotFound, reason == fault.Rejected:
+		f.group.setOpaque(it.name, true)
+		return nil
+	default:
+		return explainRead(f, it, err)
+	}
+	k, ok := kindOf(found.Type)
+	if !ok || k == detected {
+		return fault.New(fault.InvalidClass, "%s is a %s, which holds nothing that can be mounted", it, found.Type)
+	}
+	f.kinds.set(f.spec.login, it.name, k)
+	f.note(it, *found)
+	return nil
+}
+
+func (f *fetch) kindOf(it *item) kind {
+	if k, ok := f.knownKind(it); ok {
+		return k
+	}
+	return static
+}
+
+// knownKind is what the class says, what was made of the item before, or what
+// somebody was told of it.
+func (f *fetch) knownKind(it *item) (kind, bool) {
+	if it.kind != detected {
+		return it.kind, true
+	}
+	if m := f.holder().get(it.id); m != nil {
+		return m.Kind, true
+	}
+	return f.kinds.get(f.spec.login, it.name)
+}
+
+// note keeps a description for the read that follows it.
+func (f *fetch) note(it *item, d description) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.noted == nil {
+		f.noted = map[*item]description{}
+	}
+	f.noted[it] = d
+}
+
+func (f *fetch) notedOf(it *item) (description, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	d, ok := f.noted[it]
+	return d, ok
+}
+
+// describeAtMost is how many static secrets are described one by one. More of
+// them are read anew instead, which takes one request for all.
+const describeAtMost = 4
+
+// unchanged has the store describe an item that was read before, and gives the
+// earlier reading with a new date if nothing happened to the item. Otherwise
+// the description is noted for the read that must follow.
+func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
+	before := f.before(it)
+	if before == nil || before.Absent || it.version != 0 || f.request.Fresh || f.group.isOpaque(it.name) {
+		return nil
+	}
+	asked := f.began
+	d, noted := f.notedOf(it)
+	var err error
+	if !noted {
+		asked = f.now()
+		d, err = f.describe(ctx, it.name)
+	}
+	if err != nil {
+		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
+			f.group.setOpaque(it.name, true)
+		}
+		return nil // the read tells more
+	}
+	f.note(it, d)
+	if !before.Mark.known() || before.Mark != d.mark() {
+		return nil
+	}
+	again := *before
+	again.Asked, again.Next = asked, d.next()
+	return &again
+}
+
+// before is the newest reading that the volume or its group has.
+func (f *fetch) before(it *item) *reading {
+	own, shared := f.volume.last(it.id), f.group.last(it.id)
+	if own == nil || (shared != nil && shared.Asked.After(own.Asked)) {
+		return shared
+	}
+	return own
+}
+
+// fromGroup is an answer that another volume of the group had lately.
+func (f *fetch) fromGroup(it *item) *reading {
+	rd := f.group.last(it.id)
+	switch {
+	case rd == nil, rd.Absent && !f.optional(it):
+		return nil
+	case f.request.Fresh:
+		if !rd.Asked.After(f.began) {
+			return nil
+		}
+	case !session.GoodForOthers(rd.Asked, f.due(rd), f.now()):
+		return nil
+	}
+	return rd
+}
+
+// newReading joins an answer with what was noted before it was asked for.
+func (f *fetch) newReading(it *item, k kind, body json.RawMessage, asked time.Time) *reading {
+	rd := &reading{Kind: k, Body: body, Asked: asked}
+	if d, ok := f.notedOf(it); ok {
+		rd.Mark, rd.Next = d.mark(), d.next()
+	}
+	return rd
+}

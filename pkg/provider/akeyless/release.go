@@ -1,0 +1,138 @@
+package akeyless
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// Release implements provider.Releaser. It ends the dynamic credentials that
+// were made for this volume, those that newer ones took the place of included,
+// and those of an identity whose last volume this was. A Fetch that is still
+// running ends.
+//
+// It takes no longer than Config.ReleaseTimeout. What could not be ended is
+// kept, and the error tells the caller to call again; Export and Import carry
+// it over a restart. A volume that is not known has nothing to release.
+func (p *Provider) Release(ctx context.Context, id string) error {
+	v := p.volumes.find(id)
+	if v == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, p.config.ReleaseTimeout)
+	defer cancel()
+	v.end()
+	if err := v.enter(ctx); err != nil {
+		return fault.New(fault.Of(err), "releasing volume %s: a fetch of it still runs: %w", id, err)
+	}
+	defer v.leave()
+
+	g, b := v.identity()
+	list := append(v.holder.takeAll(), p.groups.leave(g, id)...)
+	if p.config.KeepCredentials {
+		list = nil
+	}
+	left, err := p.endAll(ctx, g, b, list)
+	if err != nil {
+		p.volumes.giveBack(v, left)
+		return fmt.Errorf("releasing volume %s: %w", id, err)
+	}
+	if p.volumes.remove(v) == 0 {
+		p.Close()
+	}
+	return nil
+}
+
+// endAll ends the credentials, and returns those that it could not.
+func (p *Provider) endAll(ctx context.Context, g *group, b bearer, list []*minted) ([]*minted, error) {
+	var mu sync.Mutex
+	var left []*minted
+	var failed []error
+	tokens := releaser{Provider: p, group: g, bearer: b, byLogin: map[login]*token{}}
+	work := new(errgroup.Group)
+	work.SetLimit(parallel)
+	for _, m := range list {
+		if !m.endable(p.now()) {
+			continue
+		}
+		work.Go(func() error {
+			if err := tokens.endOne(ctx, m); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				left, failed = append(left, m), append(failed, err)
+			}
+			return nil
+		})
+	}
+	_ = work.Wait()
+	return left, errors.Join(failed...)
+}
+
+// releaser ends credentials with the volume's login, or with new ones where
+// the class changed its login meanwhile.
+type releaser struct {
+	*Provider
+	group  *group
+	bearer bearer
+
+	mu      sync.Mutex
+	byLogin map[login]*token
+}
+
+func (r *releaser) token(ctx context.Context, l login, fresh bool) (*token, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if t := r.byLogin[l]; t != nil {
+		return t, nil
+	}
+	if !fresh && r.group != nil && r.group.key.Login == l {
+		if t := r.group.current(r.now(), nil); t != nil {
+			return t, nil
+		}
+	}
+	t, err := r.logIn(ctx, l, r.bearer)
+	if err == nil {
+		r.byLogin[l] = t
+	}
+	return t, err
+}
+
+// endOne ends a credential. One that the store does not know is over already.
+// Where the store refuses, or the pod has nothing left to log in with, it ends
+// by its time to live: to try again would not help.
+func (r *releaser) endOne(ctx context.Context, m *minted) error {
+	err := r.tryEnd(ctx, m, false)
+	if errors.Is(err, errUnauthorized) {
+		err = r.tryEnd(ctx, m, true)
+	}
+	switch reason := fault.Of(err); {
+	case err == nil, reason == fault.NotFound:
+		return nil
+	case reason.Outage(), reason == fault.Canceled, reason == fault.Internal:
+		return fmt.Errorf("ending credential %q of dynamic item %q: %w", m.ID, m.Name, err)
+	}
+	r.config.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", "item", m.Name, "credential", m.ID, "ends", m.Ends, "error", err)
+	return nil
+}
+
+func (r *releaser) tryEnd(ctx context.Context, m *minted, fresh bool) error {
+	t, err := r.token(ctx, m.Login, fresh)
+	if err != nil {
+		return err
+	}
+	e, err := r.endpoints.Get(m.Login.Target, r.now())
+	if err != nil {
+		return err
+	}
+	body := map[string]any{"name": m.Name, "tmp-creds-id": m.ID, "token": t.value.Reveal()}
+	_, err = r.do(ctx, call{
+		endpoint: e, path: "/dynamic-secret-tmp-creds-delete", body: body,
+		about: "/dynamic-secret-tmp-creds-delete " + m.Name, secrets: r.bearer.secrets(t),
+	})
+	return err
+}

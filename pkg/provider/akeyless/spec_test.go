@@ -1,0 +1,220 @@
+package akeyless
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+func newProvider(t testing.TB, c Config) *Provider {
+	t.Helper()
+	c.VersionKey = secret.NewBytes([]byte("0123456789abcdef0123456789abcdef"))
+	p, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Close)
+	return p
+}
+
+func classOf(params map[string]string) *class.Class {
+	return &class.Class{Ref: class.Ref{Namespace: "shop", Name: "app"}, Provider: Name, Parameters: params}
+}
+
+// base is a class that works, with parameters changed in pairs.
+func base(more ...string) map[string]string {
+	params := map[string]string{
+		keyAccessType: "k8s", keyAccessID: "p-1", keyK8sConfig: "cluster", keyObjects: `[{secretPath: /a, fileName: a}]`,
+	}
+	for i := 0; i < len(more); i += 2 {
+		params[more[i]] = more[i+1]
+	}
+	return params
+}
+
+func objects(text string) map[string]string { return base(keyObjects, text) }
+
+func TestMistakesAreNamed(t *testing.T) {
+	p := newProvider(t, Config{})
+	for want, params := range map[string]map[string]string{
+		"spec.parameters.akeylessAccessID: Required value":                            base(keyAccessID, ""),
+		"spec.parameters.akeylessK8sAuthConfigName: Required value":                   base(keyK8sConfig, ""),
+		`spec.parameters.akeylessAccessType: Unsupported value: "saml"`:               base(keyAccessType, "saml"),
+		`spec.parameters.akeylessGatewayURL: Invalid value: "gw:8080"`:                base(keyGateway, "gw:8080"),
+		`spec.parameters.akeylessK8sGatewayURL: Invalid value: "gw"`:                  base(keyK8sGateway, "gw"),
+		`spec.parameters.akeylessSkipTLSVerify: Invalid value: "maybe"`:               base(keySkipVerify, "maybe"),
+		`spec.parameters.sessionSharing: Unsupported value: "node"`:                   base(keySharing, "node"),
+		"spec.parameters.akeylessTLSClientKeyPath: Required value":                    base(keyClientCert, "/c"),
+		"spec.parameters.akeylessAWSRoleARN: Required value":                          base(keyAccessType, "aws_iam"),
+		"spec.parameters.akeylessAzureTenantID: Required value":                       base(keyAccessType, "azure_ad"),
+		"spec.parameters.akeylessGCPWorkloadProvider: Required value":                 base(keyAccessType, "gcp"),
+		"spec.parameters.objects: Required value":                                     base(keyObjects, ""),
+		"spec.parameters.objects[0].fileName: Required value":                         objects(`[{secretPath: /a}]`),
+		"spec.parameters.objects[0].secretPath: Required value":                       objects(`[{fileName: a}]`),
+		`spec.parameters.objects[0].secretPath: Invalid value: "/"`:                   objects(`[{fileName: a, secretPath: /}]`),
+		`spec.parameters.objects[1].fileName: Invalid value: "../b"`:                  objects(`[{secretPath: /a, fileName: a}, {secretPath: /b, fileName: ../b}]`),
+		`spec.parameters.objects[1].fileName: Duplicate value: "a"`:                   objects(`[{secretPath: /a, fileName: a}, {secretPath: /b, fileName: a}]`),
+		`spec.parameters.objects[0].secretType: Invalid value: "ssh"`:                 objects(`[{secretPath: /a, fileName: a, secretType: ssh}]`),
+		`spec.parameters.objects[0].secretVersion: Invalid value: "0"`:                objects(`[{secretPath: /a, fileName: a, secretVersion: 0}]`),
+		"spec.parameters.objects[0].secretVersion: Forbidden":                         objects(`[{secretPath: /a, fileName: a, secretType: dynamic, secretVersion: 2}]`),
+		"spec.parameters.objects[0].objectName: Forbidden: says the same as fileName": objects(`[{secretPath: /a, fileName: a, objectName: b}]`),
+		"spec.parameters.objects[0].secretArgs: Invalid value: \"\": line 1: needs a": objects(`[{secretPath: /a, fileName: a, secretArgs: {x: y}}]`),
+		`a static item takes no argument "x"`:                                         objects(`[{secretPath: /a, fileName: a, secretType: static, secretArgs: {x: y}}]`),
+		`takes no argument "commonname2"; did you mean common-name?`:                  objects(`[{secretPath: /a, fileName: a, secretType: pki, secretArgs: {commonname2: y}}]`),
+		"keyType: must be one of ec256":                                               objects(`[{secretPath: /a, fileName: a, secretType: pki, secretArgs: {keyType: dsa}}]`),
+		"do not go together":                                                          objects(`[{secretPath: /a, fileName: a, secretType: pki, secretArgs: {keyType: ec256, csrDataBase64: x}}]`),
+		"timeout: must be a number of seconds":                                        objects(`[{secretPath: /a, fileName: a, secretType: dynamic, secretArgs: {timeout: 1h}}]`),
+		"must be a list of texts":                                                     objects(`[{secretPath: /a, fileName: a, secretType: pki, secretArgs: {altNames: [1]}}]`),
+		`spec.parameters.objects[0].filePermission: Invalid value: "rw"`:              objects(`[{secretPath: /a, fileName: a, filePermission: rw}]`),
+		`spec.parameters.akeylessAccessKey: Invalid value: "[redacted]"`:              base(keyAccessKey, "marker\n"),
+		"SecretProviderClass shop/app: ":                                              base(keyObjects, ""),
+	} {
+		_, err := p.Validate(classOf(params))
+		if fault.Of(err) != fault.InvalidClass || !strings.Contains(err.Error(), want) {
+			t.Errorf("reason %s, want InvalidClass with %s\n%v", fault.Of(err), want, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "marker") {
+			t.Errorf("a secret shows: %v", err)
+		}
+	}
+}
+
+func TestWarnings(t *testing.T) {
+	p := newProvider(t, Config{})
+	for want, params := range map[string]map[string]string{
+		"spec.parameters.akeylesAccessID: unknown, so ignored; did you mean akeylessAccessID?": base("akeylesAccessID", "x"),
+		"spec.parameters.objects[0].secretpath: unknown, so ignored (line 1); did you mean":    objects(`[{secretPath: /a, fileName: a, secretpath: b}]`),
+		"spec.parameters.akeylessAccessKey: everybody who may read the class":                  base(keyAccessType, "access_key", keyAccessKey, "k"),
+		"spec.parameters.akeylessAzureObjectID: chooses among":                                 base(keyAccessType, "azure_ad", keyAzureTenant, "t", keyAzureClient, "c", keyAzureObjectID, "o"),
+		"spec.parameters.akeylessGatewayURL: is a plain http address":                          base(keyGateway, "http://gw", keySkipVerify, "true"),
+	} {
+		warnings, err := p.Validate(classOf(params))
+		if err != nil || !strings.Contains(strings.Join(warnings, "\n"), want) {
+			t.Errorf("%v, warnings %q, want %q", err, warnings, want)
+		}
+	}
+}
+
+func TestOperatorsRules(t *testing.T) {
+	p := newProvider(t, Config{DefaultGateway: "https://own:8081", AllowedAddresses: []string{"https://*.shop:*"}, ForbidSkipVerify: true})
+	for name, c := range map[string]struct {
+		params  map[string]string
+		allowed bool
+	}{
+		"default":             {base(), true},
+		"listed":              {base(keyGateway, "https://gw.shop:8081/v2"), true},
+		"public":              {base(keyGateway, PublicAddress), false},
+		"plain":               {base(keyGateway, "http://gw.shop:8081"), false},
+		"token sent on":       {base(keyK8sGateway, "https://evil:8000"), false},
+		"token sent on, fine": {base(keyK8sGateway, "https://b.shop:8000"), true},
+		"skip":                {base(keySkipVerify, "true"), false},
+	} {
+		_, err := p.Validate(classOf(c.params))
+		if (err == nil) != c.allowed || (err != nil && fault.Of(err) != fault.NotAllowed) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Without a gateway of its own, an operator's list covers Akeyless' too.
+	p = newProvider(t, Config{AllowedAddresses: []string{"https://gw"}})
+	if _, err := p.Validate(classOf(base())); fault.Of(err) != fault.NotAllowed {
+		t.Errorf("the public address is allowed without being listed: %v", err)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	p := newProvider(t, Config{
+		DefaultAccessID: "p-op", DefaultK8sAuthConfigName: "op", DefaultAudience: "aud", DefaultTLS: endpoint.TLS{CACertFile: "/ca", ServerName: "gw"},
+	})
+	l := func(params map[string]string) login {
+		t.Helper()
+		params[keyObjects] = `[{secretPath: a, fileName: a}]`
+		s, err := p.newSpec(classOf(params))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.login
+	}
+	got := l(map[string]string{})
+	if got.Type != typeK8s || got.AccessID != "p-op" || got.K8sConfig != "op" || got.Audience != "aud" || got.Target.Address.String() != PublicAddress+":443" ||
+		got.Target.TLS.CACertFile != "/ca" || got.K8sGateway != got.Target.Address.String() {
+		t.Errorf("%+v", got)
+	}
+	got = l(map[string]string{keyCA: "pem", keyAudience: "other", keyServerName: "x"})
+	if got.Target.TLS != (endpoint.TLS{CACert: "pem", ServerName: "x"}) || got.Audience != "other" {
+		t.Errorf("%+v", got)
+	}
+	for want, params := range map[accessType]map[string]string{
+		typeUID:       {keyUIDToken: "u-1"},
+		typeAccessKey: {keyAccessKey: "k"},
+	} {
+		if got := l(params); got.Type != want {
+			t.Errorf("type %s, want %s", got.Type, want)
+		}
+	}
+	if got := l(map[string]string{keyAccessType: "gcp", keyGCPProvider: "//iam.googleapis.com/p", keyGCPAccount: "a@b"}); got.Audience != "https://iam.googleapis.com/p" || got.GCPAudience != "akeyless.io" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestObjectsShareItems(t *testing.T) {
+	p := newProvider(t, Config{})
+	_, err := p.newSpec(classOf(objects(`
+- {secretPath: a/b, fileName: 1, secretType: pki, secretArgs: {common-name: x, ttl: 60}}
+- {secretPath: /a/b/, objectName: 2, secretType: PKI_CERT_ISSUER, secretArgs: {ttl: "60", commonName: x}}
+- {secretPath: /a/b, fileName: 3, secretType: pki, secretArgs: {commonName: y, ttl: 60}}
+- {secretPath: /a/b, fileName: 4}`)))
+	if err == nil || !strings.Contains(err.Error(), "objects[0].fileName") {
+		t.Fatalf("a number is a file name: %v", err)
+	}
+	s, err := p.newSpec(classOf(objects(`
+- {secretPath: a/b, fileName: "1", secretType: pki, secretArgs: {common-name: x, ttl: 60}}
+- {secretPath: /a/b/, objectName: "2", secretType: PKI_CERT_ISSUER, secretArgs: {ttl: "60", commonName: x}}
+- {secretPath: /a/b, fileName: "3", secretType: pki, secretArgs: {commonName: y, ttl: 60}}
+- {secretPath: /a/b, fileName: "4"}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(s.items) != 3 || s.objects[0].item != s.objects[1].item || s.objects[0].item == s.objects[2].item {
+		t.Errorf("%d items for %v", len(s.items), s.objects)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for want, c := range map[string]Config{
+		"timeouts":            {RequestTimeout: -1},
+		"go together":         {DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
+		"both forbidden":      {ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
+		"default gateway":     {DefaultGateway: "gw"},
+		`allowed address "x"`: {AllowedAddresses: []string{"x"}},
+	} {
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error %v, want %q", err, want)
+		}
+	}
+}
+
+func FuzzClass(f *testing.F) {
+	f.Add(`[{secretPath: /a, fileName: a, secretType: pki, secretArgs: {commonName: x, altNames: [a, 1.2.3.4]}}]`, "k8s", "https://gw")
+	f.Add(`[{secretPath: /a, objectName: a, secretType: dynamic, secretArgs: {k: {x: [1]}, timeout: 5}}]`, "", "")
+	f.Add("- {secretPath: /a, fileName: a, secretVersion: 3, encoding: hex, optional: yes}", "jwt", "http://[::1]:1/v2")
+	p := newProvider(f, Config{})
+	f.Fuzz(func(t *testing.T, list, kind, gateway string) {
+		s, err := p.newSpec(classOf(base(keyObjects, list, keyAccessType, kind, keyGateway, gateway)))
+		if err != nil {
+			if fault.Of(err) != fault.InvalidClass {
+				t.Errorf("reason %s: %v", fault.Of(err), err)
+			}
+			return
+		}
+		for _, o := range s.objects {
+			if o.file == "" || o.item.name == "" || o.item.name[0] != '/' || fmt.Sprint(o) == "" {
+				t.Errorf("object %+v of %q", o, list)
+			}
+		}
+	})
+}

@@ -1,0 +1,63 @@
+package akeyless
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+const (
+	// usualLife is taken where a login does not say how long its token lives.
+	usualLife = 14 * time.Minute
+	// youngToken is how old a token must be for a 401 to be put down to it.
+	youngToken = 5 * time.Second
+	// expiryMargin is taken off a lifetime for the way to the store.
+	expiryMargin = 500 * time.Millisecond
+)
+
+// token is an Akeyless token. It is replaced, never changed.
+type token struct {
+	value   secret.String
+	born    time.Time
+	due     time.Time // when to log in anew
+	expires time.Time
+}
+
+func (t *token) alive(now time.Time) bool { return now.Before(t.expires.Add(-expiryMargin)) }
+
+// authAnswer is what /auth says.
+type authAnswer struct {
+	Token string `json:"token"`
+	Creds struct {
+		Expiry json.Number `json:"expiry"`
+		MFA    string      `json:"required_mfa"`
+	} `json:"creds"`
+	Expiration string `json:"expiration"`
+	Link       string `json:"complete_auth_link"`
+}
+
+// expires finds the end of the token: in creds, or as newer gateways say it.
+func (a authAnswer) expires(now time.Time) time.Time {
+	end := time.Time{}
+	if at, err := time.Parse(time.RFC3339, a.Expiration); err == nil {
+		end = at
+	}
+	if n, err := a.Creds.Expiry.Int64(); err == nil && n > 0 {
+		const year5000 = 95617584000
+		if n > year5000 {
+			n /= 1000 // it is in milliseconds
+		}
+		end = time.Unix(n, 0)
+	}
+	if !end.After(now) {
+		return now.Add(usualLife)
+	}
+	return end
+}
+
+func newToken(a authAnswer, now time.Time, chance float64) *token {
+	end := a.expires(now)
+	return &token{value: secret.NewString(a.Token), born: now, due: session.TwoThirds(now, end, chance), expires: end}
+}

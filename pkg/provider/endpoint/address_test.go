@@ -1,0 +1,108 @@
+package endpoint_test
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+)
+
+func TestParseAddress(t *testing.T) {
+	for text, want := range map[string]string{
+		"https://api.akeyless.io":     "https://api.akeyless.io:443",
+		"http://GW.shop.:8080/v2/":    "http://gw.shop:8080/v2",
+		"https://[::ffff:10.0.0.1]/a": "https://10.0.0.1:443/a",
+		"https://[fe80::1]:8081":      "https://[fe80::1]:8081",
+		"https://gw/a/../b//c":        "https://gw:443/b/c",
+		"ftp://gw":                    "!https:// or http://",
+		"gw:8080":                     "!https:// or http://",
+		"https://":                    "!host",
+		"https://user:pw-9@gw":        "!user",
+		"https://gw?x=1":              "!query",
+		"https://gw#f":                "!fragment",
+		"https://gw\n":                "!URL",
+		"https:opaque":                "!host",
+		"":                            "!https:// or http://",
+		"https://gw:port":             "!URL",
+	} {
+		a, err := endpoint.ParseAddress(text)
+		if wrong, ok := strings.CutPrefix(want, "!"); ok {
+			if err == nil || !strings.Contains(err.Error(), wrong) || strings.Contains(err.Error(), "pw-9") {
+				t.Errorf("%q: error %v, want one about %q", text, err, wrong)
+			}
+			continue
+		}
+		if err != nil || a.String() != want {
+			t.Errorf("%q is %q, %v; want %q", text, a, err, want)
+		}
+	}
+}
+
+func TestAllowlist(t *testing.T) {
+	for _, c := range []struct {
+		patterns []string
+		fallback string
+		address  string
+		want     bool
+	}{
+		{nil, "", "http://anything:1", true},
+		{[]string{"https://gw.example"}, "", "https://gw.example/v2", true},
+		{[]string{"https://gw.example"}, "", "http://gw.example", false},
+		{[]string{"https://gw.example"}, "", "https://gw.example:8081", false},
+		{[]string{"https://gw.example:*"}, "", "https://gw.example:8081", true},
+		{[]string{"https://*.example"}, "", "https://a.example", true},
+		{[]string{"https://*.example"}, "", "https://a.b.example", false},
+		{[]string{"https://*.example"}, "", "https://example", false},
+		{[]string{"https://*.example"}, "", "https://a.example.evil", false},
+		{[]string{"https://gw.example"}, "https://own:8081/v2", "https://own:8081", true},
+		{[]string{"https://gw.example"}, "https://own:8081", "https://own:8082", false},
+	} {
+		fallback := endpoint.Address{}
+		if c.fallback != "" {
+			fallback = mustParse(t, c.fallback)
+		}
+		l, err := endpoint.ParseAllowlist(c.patterns, fallback)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Allows(mustParse(t, c.address)); got != c.want {
+			t.Errorf("%q with %q allows %s: %v", c.patterns, c.fallback, c.address, got)
+		}
+	}
+	for _, bad := range []string{"gw.example", "https://gw/path", "https://g*w", "https://*.*.x"} {
+		if _, err := endpoint.ParseAllowlist([]string{bad}, endpoint.Address{}); err == nil {
+			t.Errorf("%q is a pattern", bad)
+		}
+	}
+}
+
+func mustParse(t *testing.T, text string) endpoint.Address {
+	t.Helper()
+	a, err := endpoint.ParseAddress(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+func FuzzParseAddress(f *testing.F) {
+	for _, s := range []string{"https://gw:8081/v2", "http://[::1]", "https://u@h", "https://xn--a.b./%2e%2e/c", "HTTPS://GW"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		a, err := endpoint.ParseAddress(text)
+		if err != nil {
+			return
+		}
+		again, err := endpoint.ParseAddress(a.String())
+		if err != nil || again != a {
+			t.Errorf("%q gives %q, and that %q, %v", text, a, again, err)
+		}
+		data, err := json.Marshal(a)
+		var back endpoint.Address
+		if err != nil || json.Unmarshal(data, &back) != nil || back != a {
+			t.Errorf("%q does not come back from JSON: %s, %v", text, data, err)
+		}
+	})
+}

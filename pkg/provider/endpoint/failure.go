@@ -1,0 +1,116 @@
+package endpoint
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"regexp"
+	"strings"
+	"syscall"
+	"unicode"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+const maxWords = 1000
+
+// Explain makes an error of reason Unavailable out of a failed exchange with
+// the endpoint, with a hint where one is known. secrets are taken out.
+func (e *Endpoint) Explain(err error, n Names, secrets []secret.String) *fault.Error {
+	what := Scrub(rootText(err), secrets)
+	var dns *net.DNSError
+	if hint := e.TLS.hint(err, n); hint != "" {
+		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what).WithHint("%s", hint)
+	}
+	switch {
+	case errors.As(err, &dns):
+		return fault.New(fault.Unavailable, "finding %s: %s", e.Address, what).
+			WithHint("the name is resolved with the DNS settings of the driver's pod")
+	case NeverSent(err):
+		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return fault.New(fault.Unavailable, "%s closed the connection before its answer was complete: %s", e.Address, what)
+	}
+	return fault.New(fault.Unavailable, "asking %s: %s", e.Address, what)
+}
+
+// rootText leaves out the URL that net/http puts before its errors.
+func rootText(err error) string {
+	var u *url.Error
+	if errors.As(err, &u) {
+		err = u.Err
+	}
+	return err.Error()
+}
+
+// NeverSent tells that no connection came about, and so no request.
+func NeverSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// BadTLS tells that the handshake failed, as it would again.
+func BadTLS(err error) bool { return TLS{}.hint(err, Names{}) != "" }
+
+// hint says what to do about a failed handshake; empty for other failures.
+func (t TLS) hint(err error, n Names) string {
+	var verify *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var host x509.HostnameError
+	var invalid x509.CertificateInvalidError
+	var record tls.RecordHeaderError
+	var alert tls.AlertError
+	switch {
+	case errors.As(err, &host):
+		return fmt.Sprintf("the server's certificate is for another name: set %s, or use an address that the certificate names", n.ServerName)
+	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &verify):
+		return "the server's certificate was checked against " + t.authorities(n)
+	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+		return "the server does not speak TLS here: use http:// in the address"
+	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
+		return fmt.Sprintf("the server refused the handshake; it may want a client certificate: set %s and %s", n.ClientCertFile, n.ClientKeyFile)
+	}
+	return ""
+}
+
+func (t TLS) authorities(n Names) string {
+	switch {
+	case t.CACert != "":
+		return "the authorities in " + n.CACert
+	case t.CACertFile != "":
+		return fmt.Sprintf("the authorities in %q", t.CACertFile)
+	case t.CACertDir != "":
+		return fmt.Sprintf("the authorities in the directory %q", t.CACertDir)
+	}
+	return fmt.Sprintf("the system's authorities: set %s to the server's own", n.CACertFile)
+}
+
+// Scrub makes a server's words fit for an error: one line of bounded length,
+// without the secrets and without anything that looks like a JWT.
+func Scrub(words string, secrets []secret.String) string {
+	for _, s := range secrets {
+		if !s.Empty() {
+			words = strings.ReplaceAll(words, s.Reveal(), secret.Redacted)
+		}
+	}
+	words = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+`).ReplaceAllString(words, secret.Redacted)
+	words = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}, words)
+	return clip(strings.Join(strings.Fields(words), " "), maxWords)
+}
+
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}

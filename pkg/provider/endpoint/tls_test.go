@@ -1,0 +1,241 @@
+package endpoint_test
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+var names = endpoint.Names{
+	CACertFile: "caFile", CACertDir: "caDir", CACert: "caText", ServerName: "serverName", ClientCertFile: "cert", ClientKeyFile: "key",
+}
+
+func newPool() *endpoint.Pool {
+	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names}
+}
+
+func get(e *endpoint.Endpoint) error {
+	r, err := http.NewRequest(http.MethodGet, e.Address.URL("/x").String(), nil) //nolint:noctx // a test's own server
+	if err != nil {
+		return err
+	}
+	resp, err := e.Transport().RoundTrip(r)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
+}
+
+// secure is a TLS server and its authority as PEM. Its certificate is for
+// example.com and 127.0.0.1.
+func secure(t *testing.T) (endpoint.Address, string) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return mustParse(t, s.URL), string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
+}
+
+func write(t *testing.T, dir, name, text string) string {
+	t.Helper()
+	file := filepath.Join(dir, name)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestVerification(t *testing.T) {
+	address, ca := secure(t)
+	dir := t.TempDir()
+	file := write(t, dir, "ca.pem", ca)
+	write(t, dir, ".hidden", "no certificate")
+	write(t, dir, "README", "no certificate")
+	for name, c := range map[string]struct {
+		tls  endpoint.TLS
+		want string // of the hint; empty for success
+	}{
+		"file":        {endpoint.TLS{CACertFile: file}, ""},
+		"directory":   {endpoint.TLS{CACertDir: dir}, ""},
+		"inline":      {endpoint.TLS{CACert: ca}, ""},
+		"skip":        {endpoint.TLS{SkipVerify: true}, ""},
+		"server name": {endpoint.TLS{CACert: ca, ServerName: "example.com"}, ""},
+		"system":      {endpoint.TLS{}, "set caFile"},
+		"other name":  {endpoint.TLS{CACert: ca, ServerName: "other.test"}, "set serverName"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			e, err := newPool().Get(endpoint.Target{Address: address, TLS: c.tls}, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = get(e)
+			if c.want == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if err == nil || !endpoint.BadTLS(err) {
+				t.Fatalf("error %v", err)
+			}
+			if f := e.Explain(err, names, nil); !strings.Contains(f.Hint, c.want) || f.Reason != fault.Unavailable {
+				t.Errorf("explained as %s %v", f.Reason, f)
+			}
+		})
+	}
+}
+
+func TestUnusableFiles(t *testing.T) {
+	dir := t.TempDir()
+	text := write(t, dir, "text", "no certificate")
+	big := write(t, dir, "big", strings.Repeat("x", 1<<20+1))
+	address := mustParse(t, "https://gw")
+	for want, settings := range map[string]endpoint.TLS{
+		"caFile: it holds no PEM":                     {CACertFile: text},
+		"caFile: no such file":                        {CACertFile: "/nowhere"},
+		"caFile: it is not a regular file":            {CACertFile: os.DevNull},
+		"caFile: it is larger than":                   {CACertFile: big},
+		"caDir: no file in it holds":                  {CACertDir: dir},
+		"caDir: no such file":                         {CACertDir: "/nowhere"},
+		"caText holds no PEM":                         {CACert: "-----"},
+		"cert: no such file":                          {ClientCertFile: "/nowhere", ClientKeyFile: text},
+		"key: no such file":                           {ClientCertFile: text, ClientKeyFile: "/nowhere"},
+		"cert: with the key in " + `"` + text + `": `: {ClientCertFile: text, ClientKeyFile: text},
+	} {
+		_, err := newPool().Get(endpoint.Target{Address: address, TLS: settings}, time.Now())
+		if fault.Of(err) != fault.InvalidClass || !strings.Contains(err.Error(), want) {
+			t.Errorf("reason %s, want InvalidClass with %q: %v", fault.Of(err), want, err)
+		}
+	}
+}
+
+// TestFilesChange: a new authority is used, and a file that cannot be read
+// leaves the old one.
+func TestFilesChange(t *testing.T) {
+	address, ca := secure(t)
+	dir := t.TempDir()
+	file := write(t, dir, "ca.pem", ca)
+	pool, now := newPool(), time.Now()
+	try := func() error {
+		now = now.Add(time.Minute)
+		e, err := pool.Get(endpoint.Target{Address: address, TLS: endpoint.TLS{CACertFile: file}}, now)
+		if err != nil {
+			return err
+		}
+		return get(e)
+	}
+	if err := try(); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "ca.pem", "half written")
+	if err := try(); err != nil {
+		t.Errorf("with a file that cannot be used: %v", err)
+	}
+	other, _ := newPair(t)
+	write(t, dir, "ca.pem", other)
+	var unknown x509.UnknownAuthorityError
+	if err := try(); !errors.As(err, &unknown) {
+		t.Errorf("the new authority is not used: %v", err)
+	}
+}
+
+func TestClientCertificate(t *testing.T) {
+	cert, key := newPair(t)
+	dir := t.TempDir()
+	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if len(r.TLS.PeerCertificates) != 1 {
+			t.Error("no client certificate")
+		}
+	}))
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
+	s.TLS = &tls.Config{ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS12}
+	s.StartTLS()
+	defer s.Close()
+	with := endpoint.TLS{SkipVerify: true, ClientCertFile: write(t, dir, "cert", cert), ClientKeyFile: write(t, dir, "key", key)}
+	e, err := newPool().Get(endpoint.Target{Address: mustParse(t, s.URL), TLS: with}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := get(e); err != nil {
+		t.Error(err)
+	}
+	e, err = newPool().Get(endpoint.Target{Address: mustParse(t, s.URL), TLS: endpoint.TLS{SkipVerify: true}}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = get(e)
+	if err == nil {
+		t.Fatal("the server did without a client certificate")
+	}
+	if f := e.Explain(err, names, nil); !strings.Contains(f.Hint, "set cert and key") {
+		t.Errorf("explained as %v", f)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	pool := newPool()
+	find := func(url string) *endpoint.Endpoint {
+		e, err := pool.Get(endpoint.Target{Address: mustParse(t, url)}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer plain.Close()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	closed := "http://" + l.Addr().String()
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for url, want := range map[string]string{
+		closed:    "connecting to " + closed,
+		plain.URL: "closed the connection before its answer was complete",
+		strings.Replace(plain.URL, "http", "https", 1): "use http:// in the address",
+		"http://no-such-host.invalid":                  "DNS settings",
+	} {
+		e := find(url)
+		err := get(e)
+		if err == nil {
+			t.Fatalf("%s answered", url)
+		}
+		if f := e.Explain(err, names, nil); !strings.Contains(f.Error(), want) {
+			t.Errorf("%s: %v, want %q", url, f, want)
+		}
+	}
+	if !endpoint.NeverSent(get(find(closed))) || endpoint.NeverSent(get(find(plain.URL))) {
+		t.Error("only what found no connection was never sent")
+	}
+}
+
+func TestScrub(t *testing.T) {
+	secrets := []secret.String{secret.NewString("marker"), {}}
+	for text, want := range map[string]string{
+		"two\nlines\tand\x00more": "two lines and more",
+		"it is marker, so":        "it is [redacted], so",
+		"eyJhbGciOiJ.eyJpc3M.sig": "[redacted]",
+		strings.Repeat("x", 2000): strings.Repeat("x", 1000) + "...",
+	} {
+		if got := endpoint.Scrub(text, secrets); got != want {
+			t.Errorf("%q becomes %q, want %q", text, got, want)
+		}
+	}
+}

@@ -1,0 +1,208 @@
+package params
+
+import (
+	"fmt"
+	"io/fs"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+)
+
+const (
+	maxObjects = 1000
+	maxList    = 512 << 10
+	// maxNodes counts what is visited, so an alias counts as often as it is
+	// used.
+	maxNodes = 20000
+)
+
+// Object is one item of the list of objects.
+type Object struct {
+	// Index is its place in the list.
+	Index  int
+	Fields []Field
+
+	set  *Set
+	path *field.Path
+	line int
+	left *int
+}
+
+// Field is one key of an object.
+type Field struct {
+	Name string
+
+	object *Object
+	node   *yaml.Node
+	line   int
+}
+
+// Objects reads the list in a parameter. What cannot be read at all is left
+// out of the result, with an error.
+func (s *Set) Objects(key string) []Object {
+	path := s.Field(key)
+	root, err := parseYAML(s.values[key])
+	switch {
+	case err != nil:
+		s.fail(path, "", err.Error())
+	case root == nil, root.Kind == yaml.SequenceNode && len(root.Content) == 0:
+		s.Errs = append(s.Errs, field.Required(path, "a YAML list of at least one object"))
+	case root.Kind != yaml.SequenceNode:
+		s.fail(path, "", fmt.Sprintf("line %d: must be a YAML list of objects, each beginning with \"- \", not %s", root.Line, kindOf(root)))
+	case len(root.Content) > maxObjects:
+		s.Errs = append(s.Errs, field.TooMany(path, len(root.Content), maxObjects))
+	default:
+		return s.objects(path, root)
+	}
+	return nil
+}
+
+func (s *Set) objects(path *field.Path, root *yaml.Node) []Object {
+	left := maxNodes
+	var list []Object
+	for i, n := range root.Content {
+		n = resolve(n)
+		o := Object{Index: i, set: s, path: path.Index(i), line: n.Line, left: &left}
+		if n.Kind != yaml.MappingNode {
+			s.fail(o.path, "", fmt.Sprintf("line %d: must be a map of fields, not %s", n.Line, kindOf(n)))
+			continue
+		}
+		entries, err := entriesOf(n)
+		if err != nil {
+			s.fail(o.path, "", err.Error())
+			continue
+		}
+		for _, e := range entries {
+			if e.value.ShortTag() != "!!null" { // "secretKey:" with nothing behind it is as good as absent
+				o.Fields = append(o.Fields, Field{Name: e.key, object: &o, node: e.value, line: e.line})
+			}
+		}
+		list = append(list, o)
+	}
+	return list
+}
+
+// Path names one of the object's fields, or the object itself.
+func (o *Object) Path(name string) *field.Path {
+	if name == "" {
+		return o.path
+	}
+	return o.path.Child(Clip(name))
+}
+
+// Required notes that a field is missing.
+func (o *Object) Required(name string) {
+	o.set.Errs = append(o.set.Errs, field.Required(o.Path(name), fmt.Sprintf("of the object at line %d", o.line)))
+}
+
+// Forbid notes that a field does not go with the others.
+func (o *Object) Forbid(name, detail string) {
+	o.set.Errs = append(o.set.Errs, field.Forbidden(o.Path(name), detail))
+}
+
+// Unknown warns of a field that is none of the known.
+func (f Field) Unknown(known []string) {
+	f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)%s", f.line, DidYouMean(f.Name, known))
+}
+
+// Invalid notes what is wrong with the field's value.
+func (f Field) Invalid(detail string) {
+	shown := ""
+	if f.node.Kind == yaml.ScalarNode {
+		shown = f.node.Value
+	}
+	f.object.set.fail(f.object.Path(f.Name), shown, fmt.Sprintf("line %d: %s", f.line, detail))
+}
+
+// Text takes what YAML reads as text.
+func (f Field) Text() string {
+	if f.node.Kind != yaml.ScalarNode || f.node.ShortTag() != "!!str" {
+		f.Invalid("must be text, not " + kindOf(f.node) + "; put it in quotes if it is meant")
+		return ""
+	}
+	return f.node.Value
+}
+
+// FileName takes a path within the volume.
+func (f Field) FileName() string {
+	name := f.Text()
+	if err := atomicdir.ValidatePath(name); err != nil && f.node.ShortTag() == "!!str" {
+		f.Invalid("must be a relative path within the volume: " + reason(err))
+		return ""
+	}
+	return name
+}
+
+func reason(err error) string {
+	if p, ok := err.(*atomicdir.PathError); ok { //nolint:errorlint // ValidatePath returns it bare
+		return "it " + p.Reason
+	}
+	return err.Error()
+}
+
+// Mode takes a file mode: 0640, 0o640 or decimal 416. Zero is the default.
+func (f Field) Mode() fs.FileMode {
+	base, digits := 10, f.node.Value
+	if rest, ok := strings.CutPrefix(digits, "0o"); ok {
+		base, digits = 8, rest
+	} else if strings.HasPrefix(digits, "0") {
+		base = 8
+	}
+	mode, err := strconv.ParseUint(digits, base, 32)
+	if f.node.Kind != yaml.ScalarNode || err != nil || mode > 0o777 {
+		f.Invalid("must be a file mode from 0001 to 0777, in octal such as 0640 or 0o640, or in decimal such as 416")
+		return 0
+	}
+	return fs.FileMode(mode)
+}
+
+// Bool takes true or false.
+func (f Field) Bool() bool {
+	b, err := strconv.ParseBool(f.node.Value)
+	if f.node.Kind != yaml.ScalarNode || err != nil {
+		f.Invalid("must be true or false")
+	}
+	return b
+}
+
+// Number takes a whole number from least to most.
+func (f Field) Number(least, most int64) int64 {
+	n, err := strconv.ParseInt(f.node.Value, 10, 64)
+	if f.node.Kind != yaml.ScalarNode || err != nil || n < least || n > most {
+		f.Invalid(fmt.Sprintf("must be a whole number from %d to %d", least, most))
+		return 0
+	}
+	return n
+}
+
+// Encoding takes how the value is written in the store.
+func (f Field) Encoding() Encoding {
+	switch e := Encoding(strings.ToLower(f.Text())); e {
+	case Plain, Base64, Hex:
+		return e
+	case "utf8", "":
+	default:
+		f.Invalid("must be utf-8, base64 or hex")
+	}
+	return Plain
+}
+
+// Map takes a map, as encoding/json would give it but with numbers as they
+// are written.
+func (f Field) Map() map[string]any {
+	if f.node.Kind != yaml.MappingNode {
+		f.Invalid("must be a map, not " + kindOf(f.node))
+		return nil
+	}
+	v, err := toJSON(f.node, 0, f.object.left)
+	if err != nil {
+		f.Invalid(err.Error())
+		return nil
+	}
+	m, _ := v.(map[string]any)
+	return m
+}

@@ -1,0 +1,177 @@
+// Package params reads what a class says to its provider: the parameters, and
+// the YAML list of objects in one of them. It collects mistakes instead of
+// ending at the first, and names each by its field, as in
+// spec.parameters.objects[1].fileName.
+package params
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+const maxValue = 4096
+
+// Set is the parameters of one class, and what is wrong with them.
+type Set struct {
+	Errs     field.ErrorList
+	Warnings []string
+
+	path   *field.Path
+	values map[string]string
+	keys   []string
+}
+
+// Known are the keys that a provider takes. Those of Long may hold more than
+// 4096 bytes and line breaks. The values of Secret are never shown.
+type Known struct {
+	Keys   []string
+	Long   []string
+	Secret []string
+}
+
+// New takes the known keys and warns of the others. An empty value counts as
+// not given: a chart that leaves a value open renders "".
+func New(raw map[string]string, known Known) *Set {
+	s := &Set{path: field.NewPath("spec", "parameters"), values: map[string]string{}, keys: known.Keys}
+	for _, key := range slices.Sorted(maps.Keys(raw)) {
+		value := raw[key]
+		switch {
+		case !slices.Contains(known.Keys, key):
+			s.Warn(s.path.Child(Clip(key)), "unknown, so ignored%s", DidYouMean(key, known.Keys))
+		case value == "":
+		case !slices.Contains(known.Long, key) && (len(value) > maxValue || strings.ContainsFunc(value, unicode.IsControl)):
+			if slices.Contains(known.Secret, key) {
+				value = secret.Redacted
+			}
+			s.fail(s.Field(key), value, fmt.Sprintf("must be at most %d bytes without control characters", maxValue))
+		default:
+			s.values[key] = value
+		}
+	}
+	return s
+}
+
+// Field is the path of a parameter.
+func (s *Set) Field(key string) *field.Path { return s.path.Child(key) }
+
+// Has tells whether a parameter is given.
+func (s *Set) Has(key string) bool { return s.values[key] != "" }
+
+// Get is a parameter's value, or def.
+func (s *Set) Get(key, def string) string {
+	if v, ok := s.values[key]; ok {
+		return v
+	}
+	return def
+}
+
+// Bool reads "true" or "false".
+func (s *Set) Bool(key string, def bool) bool {
+	text, ok := s.values[key]
+	if !ok {
+		return def
+	}
+	b, err := strconv.ParseBool(text)
+	if err != nil {
+		s.Invalid(key, `must be "true" or "false"`)
+	}
+	return b
+}
+
+// Word reads one of some words.
+func (s *Set) Word(key, def string, words ...string) string {
+	v := s.Get(key, def)
+	if v != "" && !slices.Contains(words, v) {
+		s.Errs = append(s.Errs, field.NotSupported(s.Field(key), Clip(v), words))
+		return def
+	}
+	return v
+}
+
+// Together demands all of the parameters if one is given.
+func (s *Set) Together(why string, keys ...string) {
+	if !slices.ContainsFunc(keys, s.Has) {
+		return
+	}
+	for _, key := range keys {
+		if !s.Has(key) {
+			s.Required(key, why)
+		}
+	}
+}
+
+// Required notes that a parameter is missing.
+func (s *Set) Required(key, detail string) {
+	s.Errs = append(s.Errs, field.Required(s.Field(key), detail))
+}
+
+// Invalid notes what is wrong with a parameter's value.
+func (s *Set) Invalid(key, detail string) { s.fail(s.Field(key), s.values[key], detail) }
+
+// InvalidSecret is Invalid for a parameter whose value must not be shown.
+func (s *Set) InvalidSecret(key, detail string) { s.fail(s.Field(key), secret.Redacted, detail) }
+
+func (s *Set) fail(path *field.Path, value, detail string) {
+	s.Errs = append(s.Errs, field.Invalid(path, Clip(value), detail))
+}
+
+// Warn notes what the class works without.
+func (s *Set) Warn(path *field.Path, format string, args ...any) {
+	s.Warnings = append(s.Warnings, path.String()+": "+fmt.Sprintf(format, args...))
+}
+
+// Clip keeps a hostile value from filling an error.
+func Clip(text string) string {
+	const most = 80
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
+}
+
+// DidYouMean words the known key that was probably meant; empty if none is
+// near.
+func DidYouMean(word string, known []string) string {
+	best, least := "", len(word)/3+2
+	if len(word) > 64 {
+		return ""
+	}
+	for _, k := range known {
+		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < least {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return "; did you mean " + best + "?"
+}
+
+// edits is how many letters have to be put in, taken out or replaced.
+func edits(a, b string) int {
+	above := make([]int, len(b)+1)
+	for j := range above {
+		above[j] = j
+	}
+	for i := range len(a) {
+		row := make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			change := above[j]
+			if a[i] != b[j] {
+				change++
+			}
+			row[j+1] = min(change, above[j+1]+1, row[j]+1)
+		}
+		above = row
+	}
+	return above[len(b)]
+}

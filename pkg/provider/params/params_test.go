@@ -1,0 +1,241 @@
+package params_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+)
+
+func known() params.Known {
+	return params.Known{Keys: []string{"objects", "address", "skip", "mode", "token", "cert", "key"}, Long: []string{"objects"}, Secret: []string{"token"}}
+}
+
+func errs(s *params.Set) string { return fmt.Sprint(s.Errs.ToAggregate()) }
+
+func TestSet(t *testing.T) {
+	s := params.New(map[string]string{
+		"address": "a", "adress": "b", "skip": "perhaps", "mode": "odd", "token": "marker-token\n", "cert": "c", "key": "",
+		strings.Repeat("x", 500): "y",
+	}, known())
+	if s.Get("address", "def") != "a" || s.Get("key", "def") != "def" || s.Has("key") || !s.Has("cert") {
+		t.Error("values are not what was given")
+	}
+	s.Bool("skip", false)
+	s.Word("mode", "even", "even", "uneven")
+	s.Together("they go together", "cert", "key")
+	text := errs(s)
+	for _, want := range []string{
+		`spec.parameters.token: Invalid value: "[redacted]"`, `spec.parameters.skip: Invalid value: "perhaps"`,
+		`spec.parameters.mode: Unsupported value: "odd": supported values: "even", "uneven"`,
+		"spec.parameters.key: Required value: they go together",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s\nlacks %s", text, want)
+		}
+	}
+	if strings.Contains(text, "marker") || len(s.Errs) != 4 {
+		t.Errorf("errors: %s", text)
+	}
+	warnings := strings.Join(s.Warnings, "\n")
+	if len(s.Warnings) != 2 || !strings.Contains(warnings, "spec.parameters.adress: unknown, so ignored; did you mean address?") || len(warnings) > 400 {
+		t.Errorf("warnings: %s", warnings)
+	}
+}
+
+func list(text string) (*params.Set, []params.Object) {
+	s := params.New(map[string]string{"objects": text}, known())
+	return s, s.Objects("objects")
+}
+
+func TestObjectsRefused(t *testing.T) {
+	deep := strings.Repeat("[", 3000)
+	for text, want := range map[string]string{
+		"":                                  "spec.parameters.objects: Required value",
+		"[]":                                "at least one object",
+		"a: b":                              "must be a YAML list of objects",
+		"- just text":                       "spec.parameters.objects[0]: Invalid value: \"\": line 1: must be a map of fields, not text",
+		"- a: 1\n  a: 2":                    `objects[0]: Invalid value: "": line 2: the key "a" is given twice`,
+		"- [a]: 1":                          "keys must be words",
+		"- a: b: c":                         "is not YAML",
+		deep:                                "is not YAML",
+		strings.Repeat("- {a: b}\n", 1001):  "Too many",
+		strings.Repeat(" ", 600<<10) + "[]": "bytes long",
+	} {
+		s, _ := list(text)
+		if !strings.Contains(errs(s), want) {
+			t.Errorf("%.40q: %s, want %q", text, errs(s), want)
+		}
+	}
+}
+
+func TestFields(t *testing.T) {
+	s, objects := list(`
+- &one
+  text: hello
+  number: 7
+  yes: true
+  file: dir/name
+  mode: 0640
+  modern: 0o440
+  decimal: 288
+  encoding: BASE64
+  map: {a: 1, b: [true, null, 1.50, 0x10], c: {d: e}}
+  nothing:
+- {<<: *one, text: other}`)
+	if len(objects) != 2 || len(s.Errs) != 0 {
+		t.Fatalf("%d objects, %s", len(objects), errs(s))
+	}
+	one := byName(objects[0])
+	if one["text"].Text() != "hello" || one["number"].Number(1, 9) != 7 || !one["yes"].Bool() || one["file"].FileName() != "dir/name" {
+		t.Error("simple fields")
+	}
+	if one["mode"].Mode() != 0o640 || one["modern"].Mode() != 0o440 || one["decimal"].Mode() != 0o440 || one["encoding"].Encoding() != params.Base64 {
+		t.Error("modes and encodings")
+	}
+	if got, err := params.JSON(one["map"].Map()); err != nil || string(got) != `{"a":1,"b":[true,null,1.50,16],"c":{"d":"e"}}` {
+		t.Errorf("map %s, %v", got, err)
+	}
+	if _, ok := one["nothing"]; ok {
+		t.Error("a field without a value is there")
+	}
+	two := byName(objects[1])
+	if two["text"].Text() != "other" || two["number"].Number(1, 9) != 7 {
+		t.Error("a merge gives way to the map's own keys, and brings the others")
+	}
+	if len(s.Errs) != 0 {
+		t.Errorf("errors: %s", errs(s))
+	}
+	_ = two["text"].Number(1, 2)
+	_ = one["number"].Text()
+	_ = one["text"].Bool()
+	_ = one["text"].Mode()
+	_ = one["text"].Encoding()
+	_ = one["text"].Map()
+	for _, want := range []string{
+		`objects[1].text: Invalid value: "other": line 13: must be a whole number from 1 to 2`, "objects[0].number: Invalid value: \"7\": line 4: must be text, not a number",
+		"must be true or false", "must be a file mode", "must be utf-8, base64 or hex", "must be a map, not text",
+	} {
+		if !strings.Contains(errs(s), want) {
+			t.Errorf("%s\nlacks %s", errs(s), want)
+		}
+	}
+}
+
+func byName(o params.Object) map[string]params.Field {
+	m := map[string]params.Field{}
+	for _, f := range o.Fields {
+		m[f.Name] = f
+	}
+	return m
+}
+
+func TestFileNames(t *testing.T) {
+	for _, name := range []string{`../up`, `/abs`, `..data/x`, `a//b`, `"a\0b"`, `""`, strings.Repeat("x", 256)} {
+		s, objects := list("- file: " + name)
+		if len(objects) == 1 {
+			byName(objects[0])["file"].FileName()
+		}
+		if len(s.Errs) == 0 {
+			t.Errorf("%q is a file name", name)
+		}
+	}
+	s := params.New(nil, known())
+	at := s.Field("objects").Index(1).Child("fileName")
+	s.CheckFiles([]params.NamedFile{{"a", 0, at}, {"a", 1, at}, {"b/c", 2, at}, {"b", 3, at}})
+	for _, want := range []string{"objects[1].fileName: Duplicate value", "objects[0] has this name too", `objects[3] is the file "b"`} {
+		if !strings.Contains(errs(s), want) {
+			t.Errorf("%s lacks %s", errs(s), want)
+		}
+	}
+}
+
+// TestAliasBomb: what expands to millions of nodes is an error, soon.
+func TestAliasBomb(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("- map:\n    a0: &a0 {x: 1, y: 2}\n")
+	for i := range 30 {
+		fmt.Fprintf(&b, "    a%d: &a%d {x: *a%d, y: *a%d}\n", i+1, i+1, i, i)
+	}
+	s, objects := list(b.String())
+	if len(objects) == 1 {
+		byName(objects[0])["map"].Map()
+	}
+	if !strings.Contains(errs(s), "too much") {
+		t.Errorf("errors: %.200s", errs(s))
+	}
+}
+
+func TestValues(t *testing.T) {
+	var data map[string]any
+	if err := params.Decode([]byte(`{"a.b":1,"a":{"b":2,"l":[{"n":"x"}]},"big":12345678901234567890}`), &data); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]any{"a.b": json.Number("1"), "a.l.0.n": "x", "big": json.Number("12345678901234567890")} {
+		if got, ok := params.LookUp(data, key); !ok || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s is %v, want %v", key, got, want)
+		}
+	}
+	for _, key := range []string{"nope", "a.nope", "a.l.1", "a.l.-1", "a.l.x", "big.x", ""} {
+		if got, ok := params.LookUp(data, key); ok {
+			t.Errorf("%q is %v", key, got)
+		}
+	}
+	if got := params.KeysOf(data); got != `"a", "a.b", "big"` {
+		t.Errorf("keys %s", got)
+	}
+	if params.Decode([]byte(`{} {}`), &data) == nil {
+		t.Error("two values are one")
+	}
+}
+
+func TestEncodings(t *testing.T) {
+	for _, c := range []struct {
+		e     params.Encoding
+		value any
+		want  string
+	}{
+		{params.Plain, "a<b", "a<b"}, {params.Plain, map[string]any{"a": "<"}, `{"a":"<"}`}, {params.Base64, "aGk=\n", "hi"},
+		{params.Hex, "6869", "hi"}, {params.Base64, "marker!", "!"}, {params.Hex, "marker", "!"}, {params.Hex, 5, "!"},
+	} {
+		got, err := c.e.File(c.value)
+		if c.want == "!" {
+			if err == nil || strings.Contains(err.Error(), "marker") {
+				t.Errorf("%s of %v: %v", c.e, c.value, err)
+			}
+		} else if err != nil || string(got) != c.want {
+			t.Errorf("%s of %v is %q, %v; want %q", c.e, c.value, got, err, c.want)
+		}
+	}
+}
+
+func FuzzObjects(f *testing.F) {
+	for _, s := range []string{"- {a: b}", "- &x {<<: *x}", "- {m: {a: [1, {b: c}]}}", "- a: !!binary aGk=\n", "[{a: 1e999}]", "- {f: a/b, p: 0o7}", "- {<<: [{a: b}]}"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		s, objects := list(text)
+		for _, o := range objects {
+			for _, field := range o.Fields {
+				field.Text()
+				field.FileName()
+				field.Mode()
+				field.Bool()
+				field.Number(0, 10)
+				field.Encoding()
+				field.Unknown([]string{"a"})
+				if m := field.Map(); m != nil {
+					if _, err := params.JSON(m); err != nil {
+						t.Errorf("%q has no JSON form: %v", text, err)
+					}
+				}
+			}
+		}
+		if len(objects) == 0 && len(s.Errs) == 0 {
+			t.Errorf("%q is neither a list nor wrong", text)
+		}
+	})
+}

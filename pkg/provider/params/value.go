@@ -1,0 +1,120 @@
+package params
+
+import (
+	"bytes"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Encoding is how a value is written in the store.
+type Encoding string
+
+// The encodings.
+const (
+	Plain  Encoding = "utf-8"
+	Base64 Encoding = "base64"
+	Hex    Encoding = "hex"
+)
+
+// Decode gives the bytes. Its errors do not quote the text.
+func (e Encoding) Decode(text string) ([]byte, error) {
+	switch e {
+	case Base64:
+		if out, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text)); err == nil {
+			return out, nil
+		}
+		return nil, errors.New("it does not decode as base64 (standard alphabet, with padding)")
+	case Hex:
+		if out, err := hex.DecodeString(strings.TrimSpace(text)); err == nil {
+			return out, nil
+		}
+		return nil, errors.New("it does not decode as hex")
+	}
+	return []byte(text), nil
+}
+
+// File is what a file holds for a value: text as it is and decoded, anything
+// else as compact JSON.
+func (e Encoding) File(value any) ([]byte, error) {
+	text, isText := value.(string)
+	switch {
+	case isText:
+		return e.Decode(text)
+	case e != Plain:
+		return nil, errors.New("it is not text")
+	}
+	return JSON(value)
+}
+
+// JSON is compact JSON as people write it: without HTML escapes and newline.
+func JSON(v any) ([]byte, error) {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
+}
+
+// Decode reads JSON with its numbers as they are written.
+func Decode(data []byte, into any) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	dec.UseNumber()
+	if err := dec.Decode(into); err != nil {
+		return err
+	}
+	if dec.More() {
+		return errors.New("there is more behind the value")
+	}
+	return nil
+}
+
+// LookUp finds a key: as it is, or else as a way through nested maps and lists,
+// such as db.users.0.name.
+func LookUp(data map[string]any, key string) (any, bool) {
+	if v, ok := data[key]; ok {
+		return v, true
+	}
+	at := any(data)
+	for step := range strings.SplitSeq(key, ".") {
+		found := false
+		switch level := at.(type) {
+		case map[string]any:
+			at, found = level[step]
+		case []any:
+			if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(level) {
+				at, found = level[i], true
+			}
+		}
+		if !found {
+			return nil, false
+		}
+	}
+	return at, true
+}
+
+// KeysOf lists the names of values, which are not secret.
+func KeysOf(data map[string]any) string {
+	const most = 20
+	if len(data) == 0 {
+		return "none"
+	}
+	names := slices.Sorted(maps.Keys(data))
+	more := ""
+	if len(names) > most {
+		more = fmt.Sprintf(" and %d more", len(names)-most)
+		names = names[:most]
+	}
+	for i, name := range names {
+		names[i] = strconv.Quote(Clip(name))
+	}
+	return strings.Join(names, ", ") + more
+}

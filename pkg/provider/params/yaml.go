@@ -1,0 +1,161 @@
+package params
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const maxDepth = 64
+
+var errTooMuch = errors.New("is nested too deeply, or repeats too much through aliases")
+
+// parseYAML gives the root of one document; nil if there is nothing in it.
+func parseYAML(text string) (*yaml.Node, error) {
+	if len(text) > maxList {
+		return nil, fmt.Errorf("is %d bytes long, more than %d", len(text), maxList)
+	}
+	var document yaml.Node
+	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
+		return nil, fmt.Errorf("is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+	}
+	if len(document.Content) == 0 {
+		return nil, nil
+	}
+	return resolve(document.Content[0]), nil
+}
+
+// resolve follows aliases. A node tree, unlike decoded values, may hold an
+// alias within its own anchor, so every walk over it is bounded.
+func resolve(n *yaml.Node) *yaml.Node {
+	for i := 0; i < maxDepth && n.Kind == yaml.AliasNode && n.Alias != nil; i++ {
+		n = n.Alias
+	}
+	return n
+}
+
+type entry struct {
+	key   string
+	line  int
+	value *yaml.Node
+}
+
+// entriesOf lists a map in its order. What a "<<" brings gives way to the
+// map's own keys; a key given twice is an error.
+func entriesOf(n *yaml.Node) ([]entry, error) {
+	var list []entry
+	var merged []*yaml.Node
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key, value := resolve(n.Content[i]), resolve(n.Content[i+1])
+		switch {
+		case key.Kind != yaml.ScalarNode:
+			return nil, fmt.Errorf("line %d: keys must be words", key.Line)
+		case key.ShortTag() == "!!merge":
+			merged = append(merged, value)
+		case seen[key.Value]:
+			return nil, fmt.Errorf("line %d: the key %q is given twice", key.Line, Clip(key.Value))
+		default:
+			seen[key.Value] = true
+			list = append(list, entry{key.Value, key.Line, value})
+		}
+	}
+	for _, m := range merged {
+		list = merge(list, seen, m)
+	}
+	return list, nil
+}
+
+// merge takes one level: a merge within a merge could be endless.
+func merge(list []entry, seen map[string]bool, m *yaml.Node) []entry {
+	if m.Kind != yaml.MappingNode {
+		return list
+	}
+	for i := 0; i+1 < len(m.Content); i += 2 {
+		key := resolve(m.Content[i])
+		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" || seen[key.Value] {
+			continue
+		}
+		seen[key.Value] = true
+		list = append(list, entry{key.Value, key.Line, resolve(m.Content[i+1])})
+	}
+	return list
+}
+
+// toJSON gives what encoding/json writes as the YAML means it. left is how
+// many more nodes may be visited.
+func toJSON(n *yaml.Node, depth int, left *int) (any, error) {
+	n = resolve(n)
+	if *left--; *left < 0 || depth > maxDepth {
+		return nil, errTooMuch
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		entries, err := entriesOf(n)
+		if err != nil {
+			return nil, err
+		}
+		m := make(map[string]any, len(entries))
+		for _, e := range entries {
+			if m[e.key], err = toJSON(e.value, depth+1, left); err != nil {
+				return nil, err
+			}
+		}
+		return m, nil
+	case yaml.SequenceNode:
+		list := make([]any, len(n.Content))
+		for i, item := range n.Content {
+			var err error
+			if list[i], err = toJSON(item, depth+1, left); err != nil {
+				return nil, err
+			}
+		}
+		return list, nil
+	case yaml.ScalarNode:
+		return scalar(n)
+	}
+	return nil, errTooMuch
+}
+
+func scalar(n *yaml.Node) (any, error) {
+	switch n.ShortTag() {
+	case "!!null":
+		return nil, nil
+	case "!!bool":
+		var b bool
+		return b, n.Decode(&b)
+	case "!!int":
+		i, ok := new(big.Int).SetString(strings.ReplaceAll(n.Value, "_", ""), 0)
+		if len(n.Value) <= 100 && ok {
+			return json.Number(i.String()), nil
+		}
+	case "!!float":
+		if json.Valid([]byte(n.Value)) {
+			return json.Number(n.Value), nil
+		}
+		return nil, fmt.Errorf("line %d: %s has no JSON form", n.Line, Clip(n.Value))
+	}
+	return n.Value, nil
+}
+
+func kindOf(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a map"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	switch n.ShortTag() {
+	case "!!null":
+		return "nothing"
+	case "!!int", "!!float":
+		return "a number"
+	case "!!bool":
+		return "true or false"
+	}
+	return "text"
+}

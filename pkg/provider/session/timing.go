@@ -1,0 +1,68 @@
+package session
+
+import "time"
+
+const (
+	// renewalSpread is the part of a lifetime over which renewals are spread.
+	renewalSpread = 0.08
+	// soonest keeps a store that grants next to nothing from being asked
+	// without a pause.
+	soonest = time.Second
+	// ownShare and otherShare are the parts of an interval for which an answer
+	// will do: for its own volume, with room for the scheduler's jitter, and
+	// for other volumes of the same identity.
+	ownShare   = 0.9
+	otherShare = 0.5
+	// earlySlack is a part of the last third of a lifetime, and so half as
+	// much of the two thirds before it.
+	earlySlack = 0.12
+	// changeSlack is how long after an announced change the store is asked.
+	changeSlack = 2 * time.Second
+)
+
+// TwoThirds is when to have anew what lives from start to end: at about two
+// thirds of its life, and a little earlier by chance.
+func TwoThirds(start, end time.Time, chance float64) time.Time {
+	life := end.Sub(start)
+	due := start.Add(life*2/3 - time.Duration(chance*renewalSpread*float64(life)))
+	if least := start.Add(min(soonest, life/2)); due.Before(least) {
+		return least
+	}
+	return due
+}
+
+// IsDue tells whether the moment to have something anew has come, of what ends
+// at end. It is generous by a small part of the wait, because a scheduler with
+// jitter may come that much early, and would have to come again.
+func IsDue(due, end, now time.Time) bool {
+	slack := time.Duration(float64(max(0, end.Sub(due))) * earlySlack)
+	return !now.Before(due.Add(-slack))
+}
+
+// AfterChange is when to ask for what the store said it would change at a
+// moment.
+func AfterChange(at time.Time, chance float64) time.Time {
+	return at.Add(changeSlack + time.Duration(chance*float64(changeSlack)))
+}
+
+// GoodForOwn tells whether an answer, asked for at a moment and due to be had
+// anew at another, will do for the volume that has it.
+func GoodForOwn(asked, due, now time.Time) bool { return within(asked, due, now, ownShare) }
+
+// GoodForOthers tells whether it will do for other volumes of the identity.
+func GoodForOthers(asked, due, now time.Time) bool { return within(asked, due, now, otherShare) }
+
+func within(asked, due, now time.Time, share float64) bool {
+	return now.Before(asked.Add(time.Duration(share * float64(due.Sub(asked)))))
+}
+
+// Earliest is the first of the moments that is not zero.
+func Earliest(moments ...time.Time) time.Time {
+	var first time.Time
+	for _, m := range moments {
+		if !m.IsZero() && (first.IsZero() || m.Before(first)) {
+			first = m
+		}
+	}
+	return first
+}

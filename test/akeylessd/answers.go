@@ -1,0 +1,126 @@
+package akeylessd
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// page is how many items one answer of list-items holds.
+const page = 50
+
+func (s *Server) getSecretValue(who *session, request map[string]json.RawMessage) answer {
+	var names []string
+	if json.Unmarshal(request["names"], &names) != nil || len(names) == 0 {
+		return failure(http.StatusBadRequest, "names is required")
+	}
+	out := map[string]any{}
+	for _, name := range names {
+		it, refusal := s.find(who, name, typeStatic)
+		if refusal != nil {
+			return *refusal
+		}
+		value, refusal := it.version(number(request, "version"))
+		if refusal != nil {
+			return *refusal
+		}
+		out[name] = value
+	}
+	return answer{http.StatusOK, out}
+}
+
+func (s *Server) getRotatedSecretValue(who *session, request map[string]json.RawMessage) answer {
+	return s.value(who, text(request, "names"), typeRotated, request, func(v any) any { return map[string]any{"value": v} })
+}
+
+func (s *Server) getCertificateValue(who *session, request map[string]json.RawMessage) answer {
+	return s.value(who, text(request, "name"), typeCertificate, request, func(v any) any { return v })
+}
+
+func (s *Server) value(who *session, name, kind string, request map[string]json.RawMessage, shape func(any) any) answer {
+	it, refusal := s.find(who, name, kind)
+	if refusal != nil {
+		return *refusal
+	}
+	v, refusal := it.version(number(request, "version"))
+	if refusal != nil {
+		return *refusal
+	}
+	return answer{http.StatusOK, shape(v)}
+}
+
+// describeItem answers 401 for what the caller may not know of, as Akeyless
+// does, whether or not there is such an item.
+func (s *Server) describeItem(who *session, request map[string]json.RawMessage) answer {
+	name := "/" + strings.TrimPrefix(text(request, "name"), "/")
+	r, it := s.rule(who, name), s.items[name]
+	if r == nil || r.NoDescribe || it == nil {
+		return failure(http.StatusUnauthorized, "Unauthorized: item %s is not accessible", name)
+	}
+	return answer{http.StatusOK, describe(it)}
+}
+
+func describe(it *item) map[string]any {
+	out := map[string]any{
+		"item_name": it.name, "item_type": it.kind, "last_version": max(len(it.values), 1),
+		"modification_date": it.modified.UTC().Format(time.RFC3339Nano), "is_enabled": true, "item_state": "Enabled",
+	}
+	if !it.next.IsZero() {
+		out["next_rotation_date"] = it.next.UTC().Format(time.RFC3339)
+	}
+	return out
+}
+
+func (s *Server) listItems(who *session, request map[string]json.RawMessage) answer {
+	names := s.names(who, text(request, "path"))
+	if after := text(request, "pagination-token"); after != "" {
+		i, found := slices.BinarySearch(names, after)
+		if found {
+			i++
+		}
+		names = names[i:]
+	}
+	out := map[string]any{"folders": []string{}}
+	if len(names) > page {
+		names = names[:page]
+		out["next_page"] = names[page-1]
+	}
+	items := make([]any, len(names))
+	for i, name := range names {
+		items[i] = describe(s.items[name])
+	}
+	out["items"] = items
+	return answer{http.StatusOK, out}
+}
+
+func (s *Server) getDynamicSecretValue(who *session, request map[string]json.RawMessage) answer {
+	it, refusal := s.find(who, text(request, "name"), typeDynamic)
+	if refusal != nil {
+		return *refusal
+	}
+	s.minted++
+	id := "tmp." + random(8)
+	s.alive[id] = lease{it.name, s.options.Now().Add(it.ttl)}
+	return answer{http.StatusOK, map[string]any{
+		"id": id, "user": "tmp_" + random(4), "password": random(12), "ttl_in_minutes": strconv.Itoa(int(it.ttl.Minutes())),
+	}}
+}
+
+func (s *Server) deleteCredentials(who *session, request map[string]json.RawMessage) answer {
+	it, refusal := s.find(who, text(request, "name"), typeDynamic)
+	if refusal != nil {
+		return *refusal
+	}
+	if s.rule(who, it.name).NoEnd {
+		return failure(http.StatusForbidden, "Forbidden: deleting temporary credentials of %s is denied", it.name)
+	}
+	id := text(request, "tmp-creds-id")
+	if l, ok := s.alive[id]; !ok || l.item != it.name {
+		return failure(http.StatusNotFound, "temporary credentials %s were not found", id)
+	}
+	delete(s.alive, id)
+	return answer{http.StatusCreated, nil}
+}

@@ -1,0 +1,203 @@
+// Package akeylessd stands in for an Akeyless gateway: the part of its API that
+// Mayfly uses, over HTTP on loopback, with answers that depend on who asks.
+// Requests and answers have the form of Akeyless' published OpenAPI
+// description, which the nested module openapi checks for all of them.
+package akeylessd
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/test/issuer"
+)
+
+const maxRequest = 4 << 20
+
+// Options change how a Server works; the zero value is ready for use.
+type Options struct {
+	// Now is the clock; time.Now where nil.
+	Now func() time.Time
+	// Issuer judges the service account tokens of access types k8s and jwt.
+	Issuer *issuer.Issuer
+	// Wrap sees every exchange; nil for nobody.
+	Wrap func(http.Handler) http.Handler
+	// Latency is added to every answer.
+	Latency time.Duration
+}
+
+// Server is a running double. Its methods may be called concurrently.
+type Server struct {
+	options Options
+	url     string
+	server  *http.Server
+	stopped chan error
+	ca      *authority
+
+	mu           sync.Mutex
+	methods      map[string]Method
+	rules        []Rule
+	tokens       map[string]*session
+	items        map[string]*item
+	alive        map[string]lease
+	minted       int
+	issued       int
+	counts       map[string]int
+	disturbances []*Disturbance
+	released     chan struct{} // closed by Heal
+}
+
+// Start serves on a free loopback port until Close.
+func Start(ctx context.Context, opts Options) (*Server, error) {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	ca, err := newAuthority(opts.Now())
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		options: opts, stopped: make(chan error, 1), ca: ca, released: make(chan struct{}),
+		methods: map[string]Method{}, tokens: map[string]*session{}, items: map[string]*item{},
+		alive: map[string]lease{}, counts: map[string]int{},
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("listening: %w", err)
+	}
+	s.url = "http://" + listener.Addr().String()
+	handler := http.Handler(http.HandlerFunc(s.serve))
+	if opts.Wrap != nil {
+		handler = opts.Wrap(handler)
+	}
+	s.server = &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	go func() { s.stopped <- s.server.Serve(listener) }()
+	return s, nil
+}
+
+// Close ends the server at once and waits for it.
+func (s *Server) Close() error {
+	s.Heal()
+	err := s.server.Close()
+	if served := <-s.stopped; !errors.Is(served, http.ErrServerClosed) {
+		err = errors.Join(err, served)
+	}
+	s.stopped <- http.ErrServerClosed // so that a second Close returns too
+	return err
+}
+
+// URL is the base of the API.
+func (s *Server) URL() string { return s.url }
+
+// Counts are the requests so far by path, the disturbed included.
+func (s *Server) Counts() map[string]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.counts)
+}
+
+// answer is a status and what is sent as JSON; nil for an empty body.
+type answer struct {
+	status int
+	body   any
+}
+
+func failure(status int, format string, args ...any) answer {
+	return answer{status, map[string]string{"error": fmt.Sprintf(format, args...)}}
+}
+
+// handler answers one call. It is called with mu held.
+type handler func(s *Server, who *session, request map[string]json.RawMessage) answer
+
+func handlers() map[string]handler {
+	return map[string]handler{
+		"/get-secret-value":                (*Server).getSecretValue,
+		"/describe-item":                   (*Server).describeItem,
+		"/list-items":                      (*Server).listItems,
+		"/get-rotated-secret-value":        (*Server).getRotatedSecretValue,
+		"/get-certificate-value":           (*Server).getCertificateValue,
+		"/get-dynamic-secret-value":        (*Server).getDynamicSecretValue,
+		"/dynamic-secret-tmp-creds-delete": (*Server).deleteCredentials,
+		"/get-pki-certificate":             (*Server).getPKICertificate,
+	}
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxRequest))
+	if err != nil {
+		send(w, failure(http.StatusRequestEntityTooLarge, "request body too large"))
+		return
+	}
+	if s.disturbed(w, r) {
+		return
+	}
+	if s.options.Latency > 0 {
+		timer := time.NewTimer(s.options.Latency)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	send(w, s.answer(r, body))
+}
+
+func (s *Server) answer(r *http.Request, body []byte) answer {
+	var request map[string]json.RawMessage
+	switch {
+	case r.Method != http.MethodPost:
+		return failure(http.StatusMethodNotAllowed, "method not allowed")
+	case json.Unmarshal(body, &request) != nil:
+		return failure(http.StatusBadRequest, "invalid request body")
+	case r.URL.Path == "/auth":
+		return s.auth(r.Context(), request)
+	}
+	handle, ok := handlers()[r.URL.Path]
+	if !ok {
+		return failure(http.StatusNotFound, "unknown command")
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	who, refusal := s.whoAsks(request)
+	if refusal != nil {
+		return *refusal
+	}
+	return handle(s, who, request)
+}
+
+func send(w http.ResponseWriter, a answer) {
+	if a.body == nil {
+		w.WriteHeader(a.status)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(a.status)
+	// A failed write means that the client has gone: nobody to tell.
+	_ = json.NewEncoder(w).Encode(a.body)
+}
+
+func text(request map[string]json.RawMessage, name string) string {
+	var s string
+	if json.Unmarshal(request[name], &s) != nil {
+		return ""
+	}
+	return s
+}
+
+func number(request map[string]json.RawMessage, name string) int {
+	n, err := strconv.Atoi(strings.Trim(string(request[name]), `"`))
+	if err != nil {
+		return 0
+	}
+	return n
+}

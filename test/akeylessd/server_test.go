@@ -1,0 +1,163 @@
+package akeylessd_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/issuer"
+)
+
+var now = time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
+
+func start(t *testing.T, clock func() time.Time) (*akeylessd.Server, *issuer.Issuer) {
+	t.Helper()
+	iss, err := issuer.Start(t.Context(), issuer.Options{Now: clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := akeylessd.Start(t.Context(), akeylessd.Options{Now: clock, Issuer: iss})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for range 2 { // closing twice is fine
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := iss.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s, iss
+}
+
+// post gives the status and the answer.
+func post(t *testing.T, s *akeylessd.Server, path string, body map[string]any) (int, map[string]any) {
+	t.Helper()
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.Post(s.URL()+path, "application/json", bytes.NewReader(text)) //nolint:noctx // a test's own server
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var out map[string]any
+	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil && resp.StatusCode != http.StatusCreated {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, out
+}
+
+// TestTheDoubleJudges: the double refuses what Akeyless does. A double that
+// says yes to everything would prove nothing of the provider.
+func TestTheDoubleJudges(t *testing.T) {
+	s, iss := start(t, func() time.Time { return now })
+	s.AuthMethod("p-jwt", akeylessd.Method{Type: "jwt", Audience: "akeyless"})
+	s.AuthMethod("p-key", akeylessd.Method{Type: "access_key", Key: "k"})
+	s.AuthMethod("p-k8s", akeylessd.Method{Type: "k8s", Audience: "akeyless", ConfigName: "c"})
+	web := issuer.PodRef{Namespace: "shop", Pod: "web-0", ServiceAccount: "web"}
+	good, _ := iss.Mint(web, "akeyless", time.Hour)
+	foreign, _ := iss.Mint(web, "vault", time.Hour)
+	expired, _ := iss.Mint(web, "akeyless", -time.Hour)
+	jwt := func(token string) map[string]any {
+		return map[string]any{"access-id": "p-jwt", "access-type": "jwt", "jwt": token}
+	}
+	for name, c := range map[string]struct {
+		body map[string]any
+		want int
+	}{
+		"good":             {jwt(good), 200},
+		"foreign audience": {jwt(foreign), 401},
+		"expired":          {jwt(expired), 401},
+		"tampered":         {jwt(good[:len(good)-5] + "AAAAA"), 401},
+		"none":             {jwt(""), 401},
+		"access key":       {map[string]any{"access-id": "p-key", "access-type": "access_key", "access-key": "k"}, 200},
+		"wrong access key": {map[string]any{"access-id": "p-key", "access-type": "access_key", "access-key": "x"}, 401},
+		"another type":     {map[string]any{"access-id": "p-key", "access-type": "jwt", "jwt": good}, 401},
+		"nobody":           {map[string]any{"access-id": "p-nobody", "access-type": "jwt", "jwt": good}, 401},
+		"k8s, not base64":  {map[string]any{"access-id": "p-k8s", "access-type": "k8s", "k8s-auth-config-name": "c", "gateway-url": "x", "k8s-service-account-token": good}, 401},
+	} {
+		if got, answer := post(t, s, "/auth", c.body); got != c.want {
+			t.Errorf("%s: status %d, want %d: %v", name, got, c.want, answer)
+		}
+	}
+	iss.DeletePod(web)
+	if got, _ := post(t, s, "/auth", jwt(good)); got != 200 {
+		t.Errorf("jwt knows nothing of pods: %d", got)
+	}
+}
+
+func TestAccessAndTime(t *testing.T) {
+	clock := now
+	s, _ := start(t, func() time.Time { return clock })
+	s.AuthMethod("p-key", akeylessd.Method{Type: "access_key", Key: "k", Life: time.Minute})
+	s.Allow(akeylessd.Rule{AccessID: "p-key", Prefix: "/app/"})
+	s.PutStatic("/app/a", "value")
+	s.PutStatic("/other/a", "value")
+	s.PutDynamic("/app/db", time.Hour)
+	_, login := post(t, s, "/auth", map[string]any{"access-id": "p-key", "access-type": "access_key", "access-key": "k"})
+	ask := func(path string, body map[string]any) int {
+		body["token"] = login["token"]
+		status, _ := post(t, s, path, body)
+		return status
+	}
+	for want, name := range map[int]string{200: "/app/a", 403: "/other/a", 404: "/app/none", 400: "/app/db"} {
+		if got := ask("/get-secret-value", map[string]any{"names": []string{name}}); got != want {
+			t.Errorf("%s: %d, want %d", name, got, want)
+		}
+	}
+	for _, name := range []string{"/other/a", "/app/none"} {
+		if got := ask("/describe-item", map[string]any{"name": name}); got != 401 {
+			t.Errorf("describing %s: %d", name, got)
+		}
+	}
+	for range 3 {
+		if got := ask("/get-dynamic-secret-value", map[string]any{"name": "/app/db"}); got != 200 {
+			t.Errorf("dynamic: %d", got)
+		}
+	}
+	if minted, alive := s.Credentials(); minted != 3 || alive != 3 {
+		t.Errorf("%d made, %d alive", minted, alive)
+	}
+	if got := ask("/dynamic-secret-tmp-creds-delete", map[string]any{"name": "/app/db", "tmp-creds-id": "none"}); got != 404 {
+		t.Errorf("deleting what is not there: %d", got)
+	}
+	clock = clock.Add(2 * time.Minute)
+	if got := ask("/get-secret-value", map[string]any{"names": []string{"/app/a"}}); got != 401 {
+		t.Errorf("with a token that is over: %d", got)
+	}
+	clock = clock.Add(time.Hour)
+	if minted, alive := s.Credentials(); minted != 3 || alive != 0 {
+		t.Errorf("an hour later %d made, %d alive", minted, alive)
+	}
+}
+
+func TestPages(t *testing.T) {
+	s, _ := start(t, func() time.Time { return now })
+	s.AuthMethod("p-key", akeylessd.Method{Type: "access_key", Key: "k"})
+	s.Allow(akeylessd.Rule{AccessID: "p-key"})
+	for i := range 120 {
+		s.PutStatic(fmt.Sprintf("/app/%03d", i), "x")
+	}
+	_, login := post(t, s, "/auth", map[string]any{"access-id": "p-key", "access-type": "access_key", "access-key": "k"})
+	seen, pages, next := map[any]bool{}, 0, any("")
+	for next != nil {
+		_, answer := post(t, s, "/list-items", map[string]any{"token": login["token"], "path": "/app", "pagination-token": next})
+		for _, it := range answer["items"].([]any) {
+			seen[it.(map[string]any)["item_name"]] = true
+		}
+		next = answer["next_page"]
+		pages++
+	}
+	if len(seen) != 120 || pages != 3 {
+		t.Errorf("%d items on %d pages", len(seen), pages)
+	}
+}

@@ -1,0 +1,192 @@
+package suite
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+)
+
+// outage: the gateway is down. The requests of many volumes are bounded, and
+// the first answer after it brings all back.
+func outage(t *testing.T, o Options) {
+	w := newWorld(t, o, func(c *akeyless.Config) { c.MaxRetries = -1 })
+	w.PutStatic("/app/a", "value")
+	var requests []provider.Request
+	for range 10 {
+		r := w.request(w.pod("web"), k8s(oneObject))
+		w.fetch(r)
+		r.Fresh = true
+		requests = append(requests, r)
+	}
+	w.Disturb(akeylessd.Disturbance{Status: http.StatusBadGateway, Body: "<html>bad gateway</html>"})
+	got := w.counted(func() {
+		for _, r := range requests {
+			err := w.refuse(r, "502")
+			if fault.Of(err) != fault.Unavailable {
+				t.Errorf("reason %s: %v", fault.Of(err), err)
+			}
+			if strings.Contains(err.Error(), "<html>") {
+				t.Errorf("a foreign body is quoted: %v", err)
+			}
+		}
+	})
+	if got["/get-secret-value"] != 3 {
+		t.Errorf("%v requests in an outage, want 3", got)
+	}
+	err := w.refuse(requests[9], "moments ago", "502")
+	if after := fault.RetryAfter(err); after <= 0 || after > 5*time.Second {
+		t.Errorf("RetryAfter %v", after)
+	}
+	w.Heal()
+	w.clock.advance(2 * time.Second)
+	for _, r := range requests {
+		w.fetch(r)
+	}
+}
+
+func rateLimit(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "value")
+	limit := akeylessd.Disturbance{Path: "/get-secret-value", Times: 1, Status: http.StatusTooManyRequests, Body: `{"error":"rate limit exceeded"}`}
+	w.Disturb(limit)
+	r := w.request(w.pod("web"), k8s(oneObject))
+	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/auth": 1, "/get-secret-value": 2})
+	// One that would last longer than a caller should wait is passed on.
+	limit.RetryAfter = 30 * time.Second
+	w.Disturb(limit)
+	r.Fresh = true
+	err := w.refuse(r, "rate limit exceeded", "429")
+	if fault.Of(err) != fault.RateLimited || fault.RetryAfter(err) != 30*time.Second {
+		t.Errorf("reason %s, RetryAfter %v", fault.Of(err), fault.RetryAfter(err))
+	}
+}
+
+// mintNotRepeated: a request that may have made a credential is not made
+// again, and one that was turned away is.
+func mintNotRepeated(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutDynamic("/app/db", time.Hour)
+	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	w.Disturb(akeylessd.Disturbance{Path: "/get-dynamic-secret-value", Times: 1, Cut: true})
+	got := w.counted(func() { w.refuse(r, "closed the connection") })
+	if got["/get-dynamic-secret-value"] != 1 {
+		t.Errorf("requests %v", got)
+	}
+	w.Disturb(akeylessd.Disturbance{Path: "/get-dynamic-secret-value", Times: 1, Status: 503, Body: `{"error":"starting"}`})
+	got = w.counted(func() { w.fetch(r) })
+	if got["/get-dynamic-secret-value"] != 2 {
+		t.Errorf("requests %v", got)
+	}
+	w.Disturb(akeylessd.Disturbance{Path: "/get-dynamic-secret-value", Status: 500, Body: `{"error":"producer failed: connection refused"}`})
+	w.refuse(w.request(w.pod("web"), k8s(dynamicObjects)), "producer failed", `"/app/db"`)
+}
+
+func garbage(t *testing.T, o Options) {
+	w := newWorld(t, o, func(c *akeyless.Config) { c.MaxRetries, c.MaxResponseBytes = -1, 1<<16 })
+	w.PutStatic("/app/a", "value")
+	for name, c := range map[string]struct {
+		d      akeylessd.Disturbance
+		reason fault.Reason
+		word   string
+	}{
+		"not JSON":         {akeylessd.Disturbance{Path: "/get-secret-value", Status: 200, Body: "<html>"}, fault.BadAnswer, "not Akeyless' JSON"},
+		"empty":            {akeylessd.Disturbance{Path: "/get-secret-value", Status: 200}, fault.BadAnswer, "0 bytes"},
+		"null":             {akeylessd.Disturbance{Path: "/get-secret-value", Status: 200, Body: "null"}, fault.NotFound, "does not hold it"},
+		"null value":       {akeylessd.Disturbance{Path: "/get-secret-value", Status: 200, Body: `{"/app/a":null}`}, fault.BadAnswer, "no value"},
+		"another name":     {akeylessd.Disturbance{Path: "/get-secret-value", Status: 200, Body: `{"/app/b":"x"}`}, fault.NotFound, "does not hold it"},
+		"cut off":          {akeylessd.Disturbance{Path: "/get-secret-value", Cut: true}, fault.Unavailable, "closed the connection"},
+		"too large":        {akeylessd.Disturbance{Path: "/get-secret-value", Status: 200, Body: strings.Repeat("x", 1<<17)}, fault.TooLarge, "larger than 65536"},
+		"v1 base":          {akeylessd.Disturbance{Path: "/auth", Status: 404, Body: `404 page not found`}, fault.BadAnswer, "base of the v2 API"},
+		"no token":         {akeylessd.Disturbance{Path: "/auth", Status: 200, Body: `{}`}, fault.BadAnswer, "no usable Akeyless token"},
+		"token of control": {akeylessd.Disturbance{Path: "/auth", Status: 200, Body: `{"token":"a\nb"}`}, fault.BadAnswer, "no usable Akeyless token"},
+		"browser":          {akeylessd.Disturbance{Path: "/auth", Status: 200, Body: `{"complete_auth_link":"https://x"}`}, fault.Denied, "browser"},
+		"told nothing":     {akeylessd.Disturbance{Path: "/get-secret-value", Status: 400, Body: `{"error":{"deep":["why"]}}`}, fault.Rejected, "why"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w.Heal()
+			w.Disturb(c.d)
+			w.clock.advance(2 * time.Second)
+			_, err := w.provider.Fetch(t.Context(), w.request(w.pod("web"), k8s(oneObject)))
+			if err == nil || fault.Of(err) != c.reason {
+				t.Fatalf("reason %s, want %s: %v", fault.Of(err), c.reason, err)
+			}
+			wantWords(t, err, c.word)
+			w.Heal()
+			w.clock.advance(2 * time.Second)
+			if _, err := w.provider.Fetch(t.Context(), w.request(w.pod("web"), k8s(oneObject))); err != nil {
+				t.Errorf("afterwards: %v", err)
+			}
+		})
+	}
+}
+
+// redirect: nobody is sent elsewhere with a credential.
+func redirect(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	elsewhere := newWorld(t, o, nil)
+	w.Disturb(akeylessd.Disturbance{Status: http.StatusTemporaryRedirect, Header: http.Header{"Location": {elsewhere.URL() + "/auth"}}})
+	got := elsewhere.counted(func() { w.refuse(w.request(w.pod("web"), k8s(oneObject)), "307", "redirects are not followed") })
+	elsewhere.wantCounts(got, nil)
+}
+
+// nothingSecret looks for markers in errors, logs and what is printed.
+func nothingSecret(t *testing.T, o Options) {
+	w := newWorld(t, o, func(c *akeyless.Config) { c.MaxRetries = -1 })
+	w.PutStatic("/app/a", "marker-value-55aa")
+	w.PutDynamic("/app/db", time.Hour)
+	pod := w.pod("web")
+	r := w.request(pod, k8s(oneObject))
+	jwt := r.Tokens[audience].JWT.Reveal()
+	text := fmt.Sprintf("%v %+v", w.fetch(r), w.fetch(w.request(w.pod("web"), k8s(dynamicObjects))).Leases)
+	for _, d := range []akeylessd.Disturbance{
+		{Path: "/auth", Status: 401, Body: fmt.Sprintf(`{"error":"bad token %s or %s"}`, jwt, accessKey)},
+		{Path: "/auth", Status: 500, Body: `{"error":"t-0123456789abcdef0123456789abcdef is over\nand out"}`},
+		{Path: "/get-secret-value", Status: 200, Body: `{"/app/a": "marker-value-55aa"`},
+		{Path: "/get-secret-value", Status: 400, Body: "marker-value-55aa"},
+	} {
+		w.Heal()
+		w.Disturb(d)
+		w.clock.advance(2 * time.Second)
+		r := w.request(pod, k8s(oneObject))
+		r.Volume += text[:1] + d.Path + d.Body[:4]
+		if d.Path == "/auth" {
+			r = w.request(w.pod("web"), map[string]string{"akeylessAccessID": keyID, "objects": oneObject})
+			r.Secrets = map[string]secret.String{"akeylessAccessKey": secret.NewString(accessKey)}
+			r.Tokens = w.request(pod, nil).Tokens
+		}
+		r.Fresh = true
+		if d.Status == 401 {
+			r.Tokens[audience] = w.requestToken(jwt, r)
+		}
+		_, err := w.provider.Fetch(t.Context(), r)
+		if err == nil {
+			t.Fatalf("no error for %+v", d)
+		}
+		text += fmt.Sprintf("\n%v %+v %#v", err, err, r)
+		if strings.ContainsAny(err.Error(), "\r\t") {
+			t.Errorf("the error holds control characters: %q", err)
+		}
+	}
+	text += w.logs.text() + fmt.Sprintf("%v %+v", w.provider.Export(r.Volume), w.config)
+	for _, marker := range []string{"marker-value", accessKey, jwt, "t-0123456789", `"token":"t-`} {
+		if i := strings.Index(text, marker); i >= 0 {
+			t.Errorf("%q shows: ...%s", marker, text[max(0, i-100):i])
+		}
+	}
+}
+
+// requestToken is the request's token, as another text.
+func (w *world) requestToken(jwt string, r provider.Request) identity.Token {
+	t := r.Tokens[audience]
+	t.JWT = secret.NewString(jwt)
+	return t
+}

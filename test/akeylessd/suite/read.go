@@ -1,0 +1,249 @@
+package suite
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+)
+
+func loginTypes(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "value")
+	const objects = `[{secretPath: /app/a, fileName: a, secretType: static}]`
+	for name, c := range map[string]struct {
+		params  map[string]string
+		secrets map[string]secret.String
+	}{
+		"k8s":                {params: k8s(objects)},
+		"k8s, type inferred": {params: with(k8s(objects), "akeylessAccessType", "")},
+		"jwt":                {params: map[string]string{"akeylessAccessType": "jwt", "akeylessAccessID": jwtID, "objects": objects}},
+		"access key in the class": {params: map[string]string{
+			"akeylessAccessID": keyID, "akeylessAccessKey": accessKey, "objects": objects,
+		}},
+		"access key in a Secret": {
+			params:  map[string]string{"akeylessAccessType": "access_key", "akeylessAccessID": keyID, "objects": objects},
+			secrets: map[string]secret.String{"akeylessAccessKey": secret.NewString(accessKey)},
+		},
+		"universal identity": {
+			params:  map[string]string{"akeylessAccessType": "universal_identity", "objects": objects},
+			secrets: map[string]secret.String{"akeylessUIDInitToken": secret.NewString(uidToken)},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := w.request(w.pod("web"), c.params)
+			r.Secrets = c.secrets
+			p, err := w.provider.Fetch(t.Context(), r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantFile(t, p, "a", "value")
+		})
+	}
+	t.Run("no access key anywhere", func(t *testing.T) {
+		w := w.in(t)
+		err := w.refuse(w.request(w.pod("web"), map[string]string{"akeylessAccessID": keyID, "objects": objects}), "akeylessAccessKey", "nodePublishSecretRef")
+		if fault.Of(err) != fault.InvalidClass {
+			t.Errorf("reason %s", fault.Of(err))
+		}
+	})
+	t.Run("wrong access key after the right one", func(t *testing.T) {
+		w := w.in(t)
+		r := w.request(w.pod("web"), map[string]string{"akeylessAccessID": keyID, "akeylessAccessKey": "another-key", "objects": objects})
+		if err := w.refuse(r, keyID); fault.Of(err) != fault.Denied {
+			t.Errorf("reason %s", fault.Of(err))
+		}
+	})
+}
+
+func values(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/text", "plain <text> & more\n")
+	w.PutStatic("/app/json-text", `{"db":{"user":"joe","port":5432}}`)
+	w.PutStatic("/app/json", map[string]any{"db": map[string]any{"user": "ann", "hosts": []string{"a", "b"}}})
+	w.PutStatic("/app/login", map[string]any{"username": "u", "password": "p<&>"})
+	w.PutStatic("/app/base64", "aGVsbG8=")
+	w.PutRotated("/app/rotated", map[string]any{"username": "root", "payload": `{"token":"deep"}`}, time.Time{})
+	p := w.fetch(w.request(w.pod("web"), k8s(`
+- {secretPath: app/text, fileName: text, secretType: static, filePermission: 0400}
+- {secretPath: /app/json-text, fileName: port, secretKey: db.port, secretType: static}
+- {secretPath: /app/json-text, fileName: raw, secretType: static}
+- {secretPath: /app/json, fileName: dir/user, secretKey: db.user, secretType: static}
+- {secretPath: /app/json, fileName: dir/hosts, secretKey: db.hosts, secretType: static}
+- {secretPath: /app/login, fileName: login, secretType: static}
+- {secretPath: /app/base64, fileName: decoded, encoding: base64, secretType: static}
+- {secretPath: /app/rotated, fileName: root, secretKey: username, secretType: rotated}
+- {secretPath: /app/rotated, fileName: token, secretKey: token, secretType: rotated}
+- {secretPath: /app/rotated, fileName: rotated, secretType: rotated}`)))
+	for name, want := range map[string]string{
+		"text": "plain <text> & more\n", "port": "5432", "raw": `{"db":{"user":"joe","port":5432}}`, "dir/user": "ann",
+		"dir/hosts": `["a","b"]`, "login": `{"password":"p<&>","username":"u"}`, "decoded": "hello", "root": "root",
+		"token": "deep", "rotated": `{"payload":"{\"token\":\"deep\"}","username":"root"}`,
+	} {
+		wantFile(t, p, name, want)
+	}
+	if mode := p.Files[0].Mode; mode != 0o400 {
+		t.Errorf("mode %o", mode)
+	}
+	w.refuse(w.request(w.pod("web"), k8s(`[{secretPath: /app/json, fileName: x, secretKey: nope, secretType: static}]`)), `no key "nope"`, `"db"`)
+	w.refuse(w.request(w.pod("web"), k8s(`[{secretPath: /app/text, fileName: x, encoding: hex, secretType: static}]`)), "spec.parameters.objects[0].encoding")
+	w.refuse(w.request(w.pod("web"), k8s(`[{secretPath: /app/text, fileName: x, secretKey: k, secretType: static}]`)), "no JSON object")
+}
+
+func versions(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "one")
+	w.PutStatic("/app/a", "two")
+	w.PutStatic("/app/b", "other")
+	p := w.fetch(w.request(w.pod("web"), k8s(`
+- {secretPath: /app/a, fileName: old, secretVersion: 1, secretType: static}
+- {secretPath: /app/a, fileName: new, secretType: static}
+- {secretPath: /app/b, fileName: b, secretType: static}`)))
+	wantFile(t, p, "old", "one")
+	wantFile(t, p, "new", "two")
+	wantFile(t, p, "b", "other")
+	if v := p.Versions[0].Version; !strings.HasPrefix(v, "1-") {
+		t.Errorf("version of the pinned object: %q", v)
+	}
+	w.refuse(w.request(w.pod("web"), k8s(`[{secretPath: /app/a, fileName: a, secretVersion: 9, secretType: static}]`)), "version 9", "404")
+}
+
+func typesDetected(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/s", "static")
+	w.PutRotated("/app/r", map[string]any{"password": "rotated"}, time.Time{})
+	w.PutDynamic("/app/d", time.Hour)
+	const objects = `
+- {secretPath: /app/s, fileName: s}
+- {secretPath: /app/r, fileName: r, secretKey: password}
+- {secretPath: /app/d, fileName: d, secretKey: user}`
+	r := w.request(w.pod("web"), k8s(objects))
+	var p *provider.Payload
+	w.wantCounts(w.counted(func() { p = w.fetch(r) }), map[string]int{
+		"/auth": 1, "/describe-item": 3, "/get-secret-value": 1, "/get-rotated-secret-value": 1, "/get-dynamic-secret-value": 1,
+	})
+	wantFile(t, p, "s", "static")
+	wantFile(t, p, "r", "rotated")
+	if !strings.HasPrefix(files(p)["d"], "tmp_") {
+		t.Errorf("dynamic user %q", files(p)["d"])
+	}
+	// The next pod's provider knows the types.
+	got := w.counted(func() { w.fetch(w.request(w.pod("web"), k8s(objects))) })
+	if got["/describe-item"] != 0 {
+		t.Errorf("the types were asked for again: %v", got)
+	}
+	// An item that became one of another type is noticed at the next look.
+	w.PutStatic("/app/r", "now static")
+	r.Fresh = true
+	if _, err := w.provider.Fetch(t.Context(), r); fault.Of(err) != fault.Rejected {
+		t.Errorf("the read of an item that changed its type: %v", err)
+	}
+	r.Class.Parameters["objects"] = `[{secretPath: /app/r, fileName: r}]`
+	wantFile(t, w.fetch(r), "r", "now static")
+}
+
+func optional(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "there")
+	r := w.request(w.pod("web"), k8s(`
+- {secretPath: /app/a, fileName: a, secretType: static}
+- {secretPath: /app/gone, fileName: gone, secretType: static, optional: true}
+- {secretPath: /app/cert, fileName: cert, secretType: certificate, optional: true}
+- {secretPath: /app/dyn, fileName: dyn, secretType: dynamic, optional: true}`))
+	if p := w.fetch(r); len(p.Files) != 1 || files(p)["a"] != "there" {
+		t.Errorf("files %v", files(p))
+	}
+	w.PutStatic("/app/gone", "back")
+	w.clock.advance(3 * time.Minute)
+	wantFile(t, w.fetch(r), "gone", "back")
+}
+
+func batching(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	var objects strings.Builder
+	for _, name := range []string{"a", "b", "c", "d", "e", "f", "g"} {
+		w.PutStatic("/app/"+name, "value of "+name)
+		objects.WriteString("\n- {secretPath: /app/" + name + ", fileName: " + name + ", secretType: static}")
+	}
+	r := w.request(w.pod("web"), k8s(objects.String()))
+	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/auth": 1, "/get-secret-value": 1})
+	w.wantCounts(w.counted(func() { w.fetch(r) }), nil)
+	w.clock.advance(3 * time.Minute)
+	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/get-secret-value": 1})
+	// A name that spoils the batch is told from the others.
+	w.Delete("/app/c")
+	w.clock.advance(3 * time.Minute)
+	err := w.refuse(r, `spec.parameters.objects[2] "c"`, "/app/c was not found")
+	if strings.Contains(err.Error(), "objects[1]") {
+		t.Errorf("the error blames others: %v", err)
+	}
+}
+
+func pollByDescription(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "one")
+	r := w.request(w.pod("web"), k8s(`[{secretPath: /app/a, fileName: a, secretType: static}]`))
+	w.fetch(r)
+	poll := func(want map[string]int) *provider.Payload {
+		t.Helper()
+		w.clock.advance(3 * time.Minute)
+		var p *provider.Payload
+		w.wantCounts(w.counted(func() { p = w.fetch(r) }), want)
+		return p
+	}
+	both := map[string]int{"/describe-item": 1, "/get-secret-value": 1}
+	poll(both) // the first learns which state was read
+	poll(map[string]int{"/describe-item": 1})
+	p := poll(map[string]int{"/describe-item": 1})
+	wantFile(t, p, "a", "one")
+	w.PutStatic("/app/a", "two")
+	wantFile(t, poll(both), "a", "two")
+	poll(map[string]int{"/describe-item": 1})
+}
+
+func pollWithoutDescriptions(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.Forbid()
+	w.Allow(akeylessd.Rule{AccessID: k8sID, Prefix: "/app/", NoDescribe: true})
+	w.PutStatic("/app/a", "one")
+	r := w.request(w.pod("web"), k8s(`[{secretPath: /app/a, fileName: a}]`))
+	wantFile(t, w.fetch(r), "a", "one") // of no known type, so taken for static
+	w.PutStatic("/app/a", "two")
+	w.clock.advance(3 * time.Minute)
+	w.wantCounts(w.counted(func() { wantFile(t, w.fetch(r), "a", "two") }), map[string]int{"/get-secret-value": 1})
+	w.clock.advance(3 * time.Minute)
+	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/get-secret-value": 1})
+}
+
+func rotationAnnounced(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	next := w.clock.now().Add(30 * time.Second)
+	w.PutRotated("/app/r", map[string]any{"password": "one"}, next)
+	r := w.request(w.pod("web"), k8s(`[{secretPath: /app/r, fileName: r, secretKey: password}]`))
+	p := w.fetch(r)
+	if at := p.RefreshAt; at.Before(next) || at.After(next.Add(10*time.Second)) {
+		t.Errorf("RefreshAt is %v after the announced rotation", at.Sub(next))
+	}
+	w.PutRotated("/app/r", map[string]any{"password": "two"}, next.Add(time.Hour))
+	w.clock.advance(35 * time.Second)
+	wantFile(t, w.fetch(r), "r", "two")
+}
+
+func listing(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	for _, name := range []string{"/app/b", "/app/a", "/other/c"} {
+		w.PutStatic(name, "x")
+	}
+	// The provider has no use for list-items; the double's answer is checked
+	// for those who write tests with it.
+	token := postJSON(t, w.URL()+"/auth", map[string]any{"access-type": "access_key", "access-id": keyID, "access-key": accessKey})["token"]
+	got := postJSON(t, w.URL()+"/list-items", map[string]any{"token": token, "path": "/"})
+	items, _ := got["items"].([]any)
+	if len(items) != 2 {
+		t.Errorf("%d items, want the 2 that the role allows: %v", len(items), got)
+	}
+}

@@ -1,0 +1,78 @@
+package suite
+
+import (
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+)
+
+// Run tries everything.
+func Run(t *testing.T, o Options) {
+	for name, try := range map[string]func(*testing.T, Options){
+		"conformance":               conformance,
+		"login types":               loginTypes,
+		"values":                    values,
+		"versions":                  versions,
+		"types detected":            typesDetected,
+		"optional":                  optional,
+		"batching":                  batching,
+		"poll by description":       pollByDescription,
+		"poll without descriptions": pollWithoutDescriptions,
+		"rotation announced":        rotationAnnounced,
+		"certificates":              certificates,
+		"pki":                       pkiCertificates,
+		"dynamic":                   dynamicCredentials,
+		"dynamic per account":       dynamicPerAccount,
+		"dynamic after restart":     dynamicAfterRestart,
+		"release retried":           releaseRetried,
+		"release forbidden":         releaseForbidden,
+		"release after class edit":  releaseAfterEdit,
+		"sharing":                   sharing,
+		"session renewal":           sessionRenewal,
+		"revoked token":             revokedToken,
+		"no login again":            noLoginAgain,
+		"denied":                    denied,
+		"missing token":             missingToken,
+		"outage":                    outage,
+		"rate limit":                rateLimit,
+		"mint not repeated":         mintNotRepeated,
+		"garbage":                   garbage,
+		"redirect":                  redirect,
+		"nothing secret":            nothingSecret,
+		"restart":                   restart,
+		"recall":                    recall,
+		"comes back":                comesBack,
+		"way out":                   wayOut,
+		"listing":                   listing,
+	} {
+		t.Run(name, func(t *testing.T) { try(t, o) })
+	}
+}
+
+const twoObjects = `
+- {secretPath: /app/user, fileName: user}
+- {secretPath: /app/password, fileName: password, secretType: static}`
+
+func conformance(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/user", "marker-user-17")
+	w.PutStatic("/app/password", "marker-password-17")
+	ask := func(account, objects string) func(*testing.T, string) provider.Request {
+		return func(_ *testing.T, volume string) provider.Request {
+			r := w.request(w.pod(account), k8s(objects))
+			r.Volume = volume
+			return r
+		}
+	}
+	providertest.Run(t, providertest.Harness{
+		Provider: w.provider,
+		Allowed:  ask("web", twoObjects),
+		Denied:   ask("intruder", twoObjects),
+		Partial:  ask("web", twoObjects+"\n- {secretPath: /app/missing, fileName: missing, secretType: static}"),
+		Change:   func(*testing.T) { w.PutStatic("/app/password", "marker-password-new") },
+		Hang:     func(*testing.T) { w.Disturb(akeylessd.Disturbance{Hang: true}) },
+		Secrets:  func() []string { return []string{"marker-user", "marker-password", "eyJ", "t-"} },
+	})
+}
