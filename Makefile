@@ -37,7 +37,8 @@ test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpf
 e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; builds Kubernetes once)
 	$(if $(AS_ROOT),$(error make e2e needs root: it runs containerd and kubelet))
 	go vet -tags e2e ./test/...
-	go test -tags e2e -count 1 -timeout 40m ./test/node ./test/e2e
+	go test -tags e2e -count 1 -timeout 40m ./test/node
+	go test -tags e2e -count 1 -timeout 30m -v ./test/e2e
 
 .PHONY: crash
 crash: vaultd ## Kill the driver CRASHES times (default 2000) under a reader's eyes

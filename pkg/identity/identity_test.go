@@ -1,0 +1,109 @@
+package identity_test
+
+import (
+	"encoding/base64"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+)
+
+func jwt(payload string) string {
+	return "eyJh." + base64.RawURLEncoding.EncodeToString([]byte(payload)) + ".c2ln"
+}
+
+func TestParseTokens(t *testing.T) {
+	bound := jwt(`{"jti":"id-1","kubernetes.io":{"pod":{"name":"web-0","uid":"pod-1"},"serviceaccount":{"name":"web","uid":"sa-1"}}}`)
+	for _, tc := range []struct {
+		name, in, fail string
+		check          func(identity.Tokens) bool
+	}{
+		{"none", ``, "", func(got identity.Tokens) bool { return len(got) == 0 }},
+		{"empty object", `{}`, "", func(got identity.Tokens) bool { return len(got) == 0 }},
+		{"one", `{"vault":{"token":"` + bound + `","expirationTimestamp":"2036-01-02T03:04:05Z"}}`, "", func(got identity.Tokens) bool {
+			v := got["vault"]
+			return v.JWT.Reveal() == bound && v.Expires.Year() == 2036 && v.Claims == identity.Claims{ID: "id-1", ServiceAccountUID: "sa-1", PodUID: "pod-1"}
+		}},
+		{"empty audience", `{"":{"token":"opaque"}}`, "", func(got identity.Tokens) bool { return got[""].Expires.IsZero() && got[""].Claims == identity.Claims{} }},
+		{"claims of another make", `{"a":{"token":"` + jwt(`{"kubernetes.io":7}`) + `"}}`, "", func(got identity.Tokens) bool { return got["a"].Claims == identity.Claims{} }},
+		{"not JSON", `{"vault":"s3cr3t`, "not the JSON object", nil},
+		{"a list", `["s3cr3t"]`, "not the JSON object", nil},
+		{"no token", `{"vault":{"expirationTimestamp":"2036-01-02T03:04:05Z"}}`, `audience "vault" is empty`, nil},
+		{"no time", `{"vault":{"token":"s3cr3t","expirationTimestamp":"tomorrow"}}`, "not RFC 3339", nil},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got, err := identity.ParseTokens(tc.in)
+			if tc.fail == "" {
+				if err != nil || !tc.check(got) {
+					t.Errorf("got %v, %v", got, err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), tc.fail) || fault.Of(err) != fault.InvalidArgument || strings.Contains(err.Error(), "s3cr3t") {
+				t.Errorf("got %v, want an error that says %q and shows no token", err, tc.fail)
+			}
+		})
+	}
+}
+
+func TestFor(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	tokens, err := identity.ParseTokens(`{"vault":{"token":"a","expirationTimestamp":"2026-01-02T03:04:05Z"},"forever":{"token":"b"}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tokens.For("vault", now.Add(-time.Second)); err != nil {
+		t.Errorf("a second before its end: %v", err)
+	}
+	if _, err := tokens.For("vault", now); fault.Of(err) != fault.NoToken || !strings.Contains(err.Error(), "expired") {
+		t.Errorf("at its end: %v", err)
+	}
+	if _, err := tokens.For("forever", now); err != nil {
+		t.Errorf("a token without an end: %v", err)
+	}
+	_, err = tokens.For("sts.amazonaws.com", now)
+	for _, want := range []string{`"sts.amazonaws.com"`, `["forever" "vault"]`, "tokenRequests of the CSIDriver object"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("a missing audience: %v does not say %s", err, want)
+		}
+	}
+	if _, err := identity.Tokens(nil).For("vault", now); err == nil || !strings.Contains(err.Error(), "kubelet passed none") {
+		t.Errorf("no tokens: %v", err)
+	}
+}
+
+func TestEncodeIsParsedBack(t *testing.T) {
+	in, err := identity.ParseTokens(`{"vault":{"token":"a","expirationTimestamp":"2026-01-02T03:04:05Z"},"b":{"token":"c"}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := identity.ParseTokens(in.Encode().Reveal())
+	if err != nil || !in.Equal(out) || !out.Equal(in) {
+		t.Errorf("%v became %v, %v", in, out, err)
+	}
+	if in.Equal(nil) || !identity.Tokens(nil).Encode().Empty() {
+		t.Error("no tokens are not some tokens")
+	}
+	if text := fmt.Sprintf("%v %+v %#v", in, in, in); strings.Contains(text, `"a"`) {
+		t.Errorf("printing shows a token: %s", text)
+	}
+}
+
+func FuzzParseTokens(f *testing.F) {
+	f.Add(`{"vault":{"token":"eyJh.e30.c2ln","expirationTimestamp":"2026-01-02T03:04:05Z"}}`)
+	f.Add(`{"":{"token":"."}}`)
+	f.Add(`[`)
+	f.Fuzz(func(t *testing.T, text string) {
+		tokens, err := identity.ParseTokens(text)
+		if err != nil {
+			return
+		}
+		again, err := identity.ParseTokens(tokens.Encode().Reveal())
+		if err != nil || len(again) != len(tokens) {
+			t.Errorf("%q was parsed, and what it encodes to was not: %v", text, err)
+		}
+	})
+}
