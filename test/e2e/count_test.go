@@ -1,0 +1,210 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// What kubelet's publishes and republishes cost, by the driver's metrics.
+const (
+	publishCalls = `mayfly_grpc_call_duration_seconds_count{code="OK",method="NodePublishVolume"`
+	publishTime  = `mayfly_grpc_call_duration_seconds_sum{code="OK",method="NodePublishVolume"`
+)
+
+// samples are metrics in Prometheus' text format, by their name and labels.
+type samples map[string]float64
+
+func parseSamples(text string) samples {
+	found := samples{}
+	for line := range strings.Lines(text) {
+		at := strings.LastIndexByte(line, ' ')
+		if at < 0 || strings.HasPrefix(line, "#") {
+			continue
+		}
+		if value, err := strconv.ParseFloat(strings.TrimSpace(line[at:]), 64); err == nil {
+			found[line[:at]] = value
+		}
+	}
+	return found
+}
+
+// sum sums the samples whose text begins so, and holds all the labels.
+func (s samples) sum(prefix string, labels ...string) float64 {
+	total := 0.0
+	for name, value := range s {
+		if rest, ok := strings.CutPrefix(name, prefix); ok && (rest == "" || strings.ContainsAny(rest[:1], "{,}")) && containsAll(name, labels) {
+			total += value
+		}
+	}
+	return total
+}
+
+// metrics are the driver's own.
+func (r *release) metrics(ctx context.Context) (samples, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.metricsAddress()+"/metrics", nil)
+	if err != nil {
+		return nil, err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, fmt.Errorf("asking for the driver's metrics: %w", err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return nil, fmt.Errorf("reading the driver's metrics: %w", err)
+	}
+	return parseSamples(string(text)), nil
+}
+
+func (c *tenant) driverMetrics() samples {
+	c.t.Helper()
+	s, err := c.driver.metrics(c.t.Context())
+	must(c.t, err)
+	return s
+}
+
+// writes count requests that change pod statuses.
+type writes struct{ creates, others int }
+
+// statusWrites asks the API server how often pod statuses were written. Only
+// the driver may.
+func (w *world) statusWrites(ctx context.Context) (writes, error) {
+	text, err := w.api.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+	if err != nil {
+		return writes{}, fmt.Errorf("asking for the API server's metrics: %w", err)
+	}
+	s := parseSamples(string(text))
+	of := func(verb string) int {
+		return int(s.sum("apiserver_request_total", `resource="`+v1.SecretProviderClassPodStatusResource+`"`, `verb="`+verb+`"`))
+	}
+	return writes{creates: of("POST"), others: of("PUT") + of("PATCH") + of("APPLY")}, nil
+}
+
+// requests count what one user asked of the API server, as "verb resource".
+type requests map[string]int
+
+// writes are all but the reads.
+func (r requests) writes() int {
+	total := 0
+	for what, n := range r {
+		switch verb, _, _ := strings.Cut(what, " "); verb {
+		case "get", "list", "watch":
+		default:
+			total += n
+		}
+	}
+	return total
+}
+
+func (r requests) String() string {
+	var text []string
+	for _, what := range slices.Sorted(maps.Keys(r)) {
+		text = append(text, fmt.Sprintf("%d %s", r[what], what))
+	}
+	if len(text) == 0 {
+		return "none"
+	}
+	return strings.Join(text, ", ")
+}
+
+// auditEntry is the part of an audit log's line that is counted by.
+type auditEntry struct {
+	Stage, Verb    string
+	User           struct{ Username string }
+	ObjectRef      struct{ Resource, Namespace string }
+	ResponseStatus struct{ Code int }
+}
+
+// auditedSince counts those of the driver's requests that the API server has
+// answered since its audit log was that long.
+func (w *world) auditedSince(offset int64, counts func(auditEntry) bool) (requests, error) {
+	file, err := os.Open(w.node.AuditLog())
+	if err != nil {
+		return nil, fmt.Errorf("opening the API server's audit log: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.NewSectionReader(file, offset, 1<<62))
+	if err != nil {
+		return nil, fmt.Errorf("reading the API server's audit log: %w", err)
+	}
+	found := requests{}
+	for line := range strings.Lines(string(data)) {
+		var entry auditEntry
+		if !strings.HasSuffix(line, "\n") || json.Unmarshal([]byte(line), &entry) != nil {
+			continue // still being written
+		}
+		if entry.Stage == "ResponseComplete" && entry.User.Username == driverUser && counts(entry) {
+			found[entry.Verb+" "+entry.ObjectRef.Resource]++
+		}
+	}
+	return found, nil
+}
+
+// tally is a moment from which costs are counted.
+type tally struct {
+	server writes
+	audit  int64
+}
+
+func (c *tenant) tally() tally {
+	c.t.Helper()
+	server, err := c.statusWrites(c.t.Context())
+	must(c.t, err)
+	info, err := os.Stat(c.node.AuditLog())
+	must(c.t, err)
+	return tally{server: server, audit: info.Size()}
+}
+
+func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
+	now, err := c.statusWrites(ctx)
+	if err != nil {
+		return cost{}, err
+	}
+	driver, err := c.auditedSince(t.audit, func(auditEntry) bool { return true })
+	return cost{writes{now.creates - t.server.creates, now.others - t.server.others}, driver}, err
+}
+
+func (c *tenant) vaultMark() vaulttest.Mark {
+	c.t.Helper()
+	mark, err := c.vault.Mark()
+	must(c.t, err)
+	return mark
+}
+
+// writesSince counts the driver's writes in the tenant's namespace that the
+// API server took.
+func (c *tenant) writesSince(t tally) int {
+	c.t.Helper()
+	found, err := c.auditedSince(t.audit, func(e auditEntry) bool {
+		return e.ObjectRef.Namespace == c.ns && e.ResponseStatus.Code < http.StatusBadRequest
+	})
+	must(c.t, err)
+	return found.writes()
+}
+
+// checkVaultCost wants the volumes to cost the store as little as can be. They are of one service
+// account, so one login serves them all.
+func (c *tenant) checkVaultCost(since vaulttest.Mark) {
+	c.t.Helper()
+	counts, err := c.vault.CountRequests(c.t.Context(), since)
+	must(c.t, err)
+	c.results.measured("Vault, %d volumes of one service account until then: %d logins, %d reads, %d requests in all",
+		manyPods, counts[loginPath], counts.Under(kvMount+"/data/"), counts.Under(""))
+	if n := counts[loginPath]; n != 1 {
+		c.t.Errorf("there were %d logins, want one", n)
+	}
+}

@@ -1,0 +1,82 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"testing"
+	"time"
+)
+
+// scenario is a case with a namespace of its own.
+type scenario struct {
+	name string
+	run  func(*tenant)
+}
+
+// together are the cases that leave the others alone.
+func together() []scenario {
+	return []scenario{
+		{"a pod mounts a class and reads its file", podReads},
+		{"a pod that is not root reads a 0440 file through its fsGroup", fsGroupReads},
+		{"file names hold directories", nestedNames},
+		{"one pod mounts two classes", twoClasses},
+		{"a pod waits for its class and then starts", classMissing},
+		{"a class in another namespace is not found", classElsewhere},
+		{"a service account that the role does not name is denied", accountDenied},
+		{"the wrong audience is denied", wrongAudience},
+		{"the API server refuses classes that cannot work", invalidClasses},
+		{"a class of the old version works", oldVersion},
+		{"the driver may do what it must, and nothing else", leastRights},
+		{"a class that is wrong in itself is told in the pod's event", invalidObjects},
+		{"a rotation is seen through the open directory", rotationSeen},
+		{"an edit of the class reaches the running pod", editSeen},
+		{"a file mounted by subPath stays as it was", subPathStays},
+		{"status and events tell what happens to a volume", statusAndEvents},
+		{"nothing is left of a deleted pod", podDeleted},
+		{"the volume of a completed job goes, and its Vault token", jobCompletes},
+	}
+}
+
+// apart are the cases that disturb others, each in its turn.
+func apart() []scenario {
+	return []scenario{
+		{"50 pods start at once, and cost the API server one write each", fiftyPods},
+		{"tokens arrive in the volume context and in secrets", tokensEitherWay},
+		{"pods outlive a sealed Vault, and others wait for it", vaultSealed},
+		{"files rotate while the API server is down", apiServerDown},
+		{"volumes outlive a roll of the DaemonSet", driverRolled},
+		{"volumes outlive a driver that is killed", driverKilled},
+		{"volumes outlive a restart of kubelet", kubeletRestarted},
+		{"volumes outlive the driver's removal", driverReinstalled},
+		{"no pod is scheduled before the driver is ready", taintRemoved},
+		{"pods come back after a reboot of the node", nodeRebooted},
+	}
+}
+
+func TestE2E(t *testing.T) {
+	t.Run("together", func(t *testing.T) {
+		for _, s := range together() {
+			t.Run(s.name, func(t *testing.T) {
+				t.Parallel()
+				play(t, s)
+			})
+		}
+	})
+	shared.checkLogs(t)
+	for _, s := range apart() {
+		t.Run(s.name, func(t *testing.T) {
+			must(t, context.Cause(shared.ctx))
+			must(t, shared.driver.mend(t.Context()))
+			play(t, s)
+			shared.checkLogs(t)
+		})
+	}
+}
+
+func play(t *testing.T, s scenario) {
+	began := time.Now()
+	t.Cleanup(func() { shared.results.record(t, s.name, began) })
+	c := shared.newTenant(t)
+	s.run(c)
+}

@@ -1,0 +1,139 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	batchv1 "k8s.io/api/batch/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const revokePath = "auth/token/revoke-self"
+
+// podDeleted wants nothing to be left of a pod and its volume, neither on the
+// node nor in Vault.
+func podDeleted(c *tenant) {
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	mark, err := c.vault.Mark()
+	must(c.t, err)
+	pod := c.run(newPod("short", printOnce, mounts("db")))
+	if line := mountLine(c.t.Context(), c.volume(pod, volumeName)); !strings.Contains(line, " - tmpfs ") || !strings.Contains(line, "noexec") {
+		c.t.Errorf("the volume's mount is %q, want a tmpfs that nothing runs from", line)
+	}
+	c.delete("short")
+	c.awaitNothing(pod)
+	c.until("the Vault token to be revoked", func(ctx context.Context) error {
+		return wantCount(c.vault.asTenant(ctx, mark, revokePath, c.ns))(1)
+	})
+}
+
+// awaitNothing waits until kubelet's folder of the pod is gone, and with it
+// every mount.
+func (c *tenant) awaitNothing(pod *corev1.Pod) {
+	c.t.Helper()
+	dir := filepath.Join(c.node.KubeletRoot(), "pods", string(pod.UID))
+	c.until("the pod's folder to go", func(ctx context.Context) error {
+		if line := mountLine(ctx, dir); line != "" {
+			return fmt.Errorf("there is a mount: %s", line)
+		}
+		if _, err := os.Lstat(dir); !errors.Is(err, os.ErrNotExist) {
+			return errors.Join(errors.New("it is still there"), err)
+		}
+		return nil
+	})
+}
+
+// mountLine is the first line of mountinfo for a mount at or below a path.
+func mountLine(_ context.Context, path string) string {
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); len(fields) > 4 && (fields[4] == path || strings.HasPrefix(fields[4], path+"/")) {
+			return line
+		}
+	}
+	return ""
+}
+
+// jobCompletes has a pod that ends by itself and is not deleted: its volume
+// must go all the same, for nobody reads it any more.
+func jobCompletes(c *tenant) {
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	mark, err := c.vault.Mark()
+	must(c.t, err)
+	template := newPod("", `cat /secrets/password`, once, mounts("db"))
+	_, err = c.api.BatchV1().Jobs(c.ns).Create(c.t.Context(), &batchv1.Job{
+		ObjectMeta: metav1.ObjectMeta{Name: "job"},
+		Spec:       batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: template.Spec}},
+	}, metav1.CreateOptions{})
+	must(c.t, err)
+	c.until("the job to complete", func(ctx context.Context) error {
+		job, err := c.api.BatchV1().Jobs(c.ns).Get(ctx, "job", metav1.GetOptions{})
+		if err == nil && job.Status.Succeeded != 1 {
+			err = fmt.Errorf("it is at %+v", job.Status)
+		}
+		return err
+	})
+	pods, err := c.api.CoreV1().Pods(c.ns).List(c.t.Context(), metav1.ListOptions{LabelSelector: "job-name=job"})
+	must(c.t, err)
+	if len(pods.Items) != 1 {
+		c.t.Fatalf("the job has %d pods", len(pods.Items))
+	}
+	pod := &pods.Items[0]
+	c.until("the volume to go", func(ctx context.Context) error {
+		if line := mountLine(ctx, c.volume(pod, volumeName)); line != "" {
+			return fmt.Errorf("there is a mount: %s", line)
+		}
+		return nil
+	})
+	c.until("the Vault token to be revoked", func(ctx context.Context) error {
+		return wantCount(c.vault.asTenant(ctx, mark, revokePath, c.ns))(1)
+	})
+	c.checkNotRead(kvMount + "/data/" + c.ns + "/db")
+	if err := wantCount(c.vault.asTenant(c.t.Context(), mark, loginPath, c.ns))(1); err != nil {
+		c.t.Errorf("logins: %v", err)
+	}
+	c.awaitLog(pod.Name, marker+"one")
+}
+
+// wantCount makes an error of a count that is not what is wanted.
+func wantCount(got int, err error) func(want int) error {
+	return func(want int) error {
+		if err == nil && got != want {
+			return fmt.Errorf("there are %d, want %d", got, want)
+		}
+		return err
+	}
+}
+
+// checkNotRead wants nobody to read a secret any more while another tenant's
+// volume, of the same interval, is refreshed thrice.
+func (c *tenant) checkNotRead(path string) {
+	c.t.Helper()
+	clock := c.newTenant(c.t)
+	clock.put("clock", "one")
+	clock.class("clock", nil, clock.object("password", "clock"))
+	clock.run(newPod("clock", printOnce, mounts("clock")))
+	mark, err := c.vault.Mark()
+	must(c.t, err)
+	c.until("three refreshes of another volume", func(ctx context.Context) error {
+		counts, err := c.vault.CountRequests(ctx, mark)
+		if n := counts.Under(kvMount + "/data/" + clock.ns + "/"); err == nil && n < 3 {
+			err = fmt.Errorf("there are %d", n)
+		}
+		return err
+	})
+	counts, err := c.vault.CountRequests(c.t.Context(), mark)
+	must(c.t, err)
+	if n := counts[path]; n > 0 {
+		c.t.Errorf("%s was read %d times", path, n)
+	}
+}

@@ -1,0 +1,109 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// driverReinstalled takes the driver away under a live pod. What needs the
+// driver waits for it.
+func driverReinstalled(c *tenant) {
+	s := c.newSurvivor()
+	leaving := c.run(newPod("leaving", printOnce, mounts("db")))
+	must(c.t, c.driver.uninstall(c.t.Context()))
+	s.checkFile(s.pod, "one")
+	c.start(newPod("coming", printOnce, mounts("db")))
+	c.awaitEvent("coming", failedMount, driverName)
+	must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), "leaving", metav1.DeleteOptions{}))
+	s.checkFile(leaving, "one")
+
+	must(c.t, c.driver.install(c.t.Context(), nil))
+	c.awaitPod("coming", isRunning)
+	c.awaitLog("coming", marker+"one\n")
+	c.awaitGone("leaving")
+	c.awaitNothing(leaving)
+	s.rotate("two")
+	pod := s.awaitPod("survivor", isRunning)
+	if pod.Status.ContainerStatuses[0].RestartCount != 0 {
+		c.t.Error("the container was restarted")
+	}
+}
+
+// taintRemoved has a new node, as a cluster's owner makes it: no pod is
+// scheduled to it before the driver is ready.
+func taintRemoved(c *tenant) {
+	const key = "node.mayfly.dev/not-ready"
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	must(c.t, c.driver.uninstall(c.t.Context()))
+	must(c.t, c.taint(c.t.Context(), key))
+	c.start(newPod("early", printOnce, mounts("db")))
+	c.awaitPod("early", func(pod *corev1.Pod) error {
+		for _, condition := range pod.Status.Conditions {
+			if condition.Type == corev1.PodScheduled && condition.Reason == corev1.PodReasonUnschedulable {
+				return nil
+			}
+		}
+		return errors.New("nobody has said that it cannot be scheduled")
+	})
+	must(c.t, c.driver.install(c.t.Context(), map[string]any{"startupTaint": map[string]any{"remove": true, "key": key}}))
+	c.awaitPod("early", isRunning)
+	c.awaitLog("early", marker+"one\n")
+	for _, e := range c.mustEvents("early") {
+		if e.Reason == failedMount {
+			c.t.Errorf("the pod came before the driver: %s", e.Message)
+		}
+	}
+	must(c.t, c.driver.install(c.t.Context(), nil))
+}
+
+func (c *tenant) taint(ctx context.Context, key string) error {
+	node, err := c.api.CoreV1().Nodes().Get(ctx, c.node.Name(), metav1.GetOptions{})
+	if err != nil {
+		return err
+	}
+	node.Spec.Taints = append(node.Spec.Taints, corev1.Taint{Key: key, Effect: corev1.TaintEffectNoSchedule})
+	_, err = c.api.CoreV1().Nodes().Update(ctx, node, metav1.UpdateOptions{})
+	return err
+}
+
+func (c *tenant) mustEvents(pod string) []corev1.Event {
+	c.t.Helper()
+	events, err := c.events(c.t.Context(), c.ns, pod)
+	must(c.t, err)
+	return events
+}
+
+// tokensEitherWay has kubelet pass the service account tokens as it did before
+// Kubernetes 1.35, and then as it does since.
+func tokensEitherWay(c *tenant) {
+	s := c.newSurvivor()
+	for _, inSecrets := range []bool{false, true} {
+		must(c.t, c.driver.install(c.t.Context(), map[string]any{
+			"csiDriver": map[string]any{"serviceAccountTokenInSecrets": inSecrets},
+		}))
+		driver, err := c.api.StorageV1().CSIDrivers().Get(c.t.Context(), driverName, metav1.GetOptions{})
+		must(c.t, err)
+		if got := driver.Spec.ServiceAccountTokenInSecrets; got != nil && *got != inSecrets || got == nil && inSecrets {
+			c.t.Fatalf("the CSIDriver object has serviceAccountTokenInSecrets %v, want %t", got, inSecrets)
+		}
+		name := fmt.Sprintf("tokens-%t", inSecrets)
+		mark, err := c.vault.Mark()
+		must(c.t, err)
+		// Another service account: nobody has logged in as it.
+		c.account(name)
+		must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"bound_service_account_names": "*"}))
+		c.run(newPod(name, printOnce, as(name), mounts("db")))
+		c.awaitLog(name, marker+"one\n")
+		if err := wantCount(c.vault.asTenant(c.t.Context(), mark, loginPath, c.ns))(1); err != nil {
+			c.t.Errorf("logins: %v", err)
+		}
+	}
+	s.rotate("two")
+}

@@ -1,0 +1,66 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/node"
+)
+
+// leaked finds a secret of the cases, or a service account token, in what must
+// hold neither.
+func leaked(data []byte) string {
+	for _, word := range []string{marker, "eyJhbGciOi"} {
+		if i := bytes.Index(data, []byte(word)); i >= 0 {
+			return string(data[max(0, i-200):min(len(data), i+40)])
+		}
+	}
+	return ""
+}
+
+// checkLeaks looks at what the API server keeps of the tenant, as long as it
+// is there.
+func (c *tenant) checkLeaks(ctx context.Context) {
+	statuses, err := c.api.CoreV1().RESTClient().Get().AbsPath(c.path(v1.SecretProviderClassPodStatusResource)).DoRaw(ctx)
+	if err != nil {
+		c.t.Errorf("listing the statuses: %v", err)
+	}
+	if found := leaked(statuses); found != "" {
+		c.t.Errorf("a status holds a secret: %s", found)
+	}
+	events, err := c.api.CoreV1().Events(c.ns).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		c.t.Errorf("listing the events: %v", err)
+		return
+	}
+	for _, e := range events.Items {
+		if found := leaked([]byte(e.Message)); found != "" {
+			c.t.Errorf("an event holds a secret: %s", found)
+		}
+	}
+}
+
+// checkLogs looks at the logs of the driver, at level debug, and of kubelet.
+func (w *world) checkLogs(t *testing.T) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(w.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*"))
+	must(t, err)
+	if len(files) == 0 {
+		t.Error("there is no log of the driver")
+	}
+	for _, file := range append(files, w.node.Log(node.Kubelet)) {
+		data, err := os.ReadFile(file)
+		must(t, err)
+		if found := leaked(data); found != "" {
+			t.Errorf("%s holds a secret: %s", file, found)
+		}
+	}
+}

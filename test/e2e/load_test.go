@@ -1,0 +1,203 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+)
+
+const (
+	manyPods = 50
+	// creators is how many pods are created at the same moment.
+	creators = 10
+)
+
+// fiftyPods measures what a volume adds to the start of pods, and counts what
+// it costs the API server and Vault. The times are told, the counts must hold.
+func fiftyPods(c *tenant) {
+	must(c.t, c.awaitAlone(c.t.Context()))
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	script := `exec sleep 100000`
+	without := c.startMany("plain", script)
+	c.deleteAll()
+
+	before, mark, idle := c.tally(), c.vaultMark(), c.driverMetrics()
+	with := c.startMany("mounting", `cat /secrets/password >/dev/null && exec sleep 100000`, mounts("db"))
+	inDriver := time.Duration((c.driverMetrics().sum(publishTime) - idle.sum(publishTime)) / manyPods * float64(time.Second))
+	c.checkPublishCost(before)
+	c.checkRefreshCost()
+	c.checkVaultCost(mark)
+	c.deleteAll()
+
+	// The difference between the two sets without tells what the machine's
+	// other work is worth.
+	again := c.startMany("again", script)
+	c.results.measured("pod to running, %d at once: without a volume %s and again %s, with a Mayfly volume %s, of which %s a pod in the driver",
+		manyPods, spread(without), spread(again), spread(with), inDriver.Round(100*time.Microsecond))
+	c.deleteAll()
+}
+
+// awaitAlone waits until the namespaces of earlier cases are gone.
+func (c *tenant) awaitAlone(ctx context.Context) error {
+	return c.poll(ctx, "earlier cases' namespaces to go", func(ctx context.Context) error {
+		list, err := c.api.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: tenantLabel})
+		if err == nil && len(list.Items) > 1 {
+			err = fmt.Errorf("there are %d", len(list.Items))
+		}
+		return err
+	})
+}
+
+// startMany starts pods at once, and gives the time that each took from its
+// creation to its running.
+func (c *tenant) startMany(prefix, script string, options ...func(*corev1.Pod)) []time.Duration {
+	c.t.Helper()
+	ctx, cancel := context.WithTimeout(c.t.Context(), 2*patience)
+	defer cancel()
+	pods := c.api.CoreV1().Pods(c.ns)
+	created := make([]time.Time, manyPods)
+	creating, creatingCtx := errgroup.WithContext(ctx)
+	creating.SetLimit(creators)
+	running := make(chan map[string]time.Time, 1)
+	watching, watchingCtx := errgroup.WithContext(ctx)
+	watching.Go(func() error {
+		seen, err := c.awaitRunning(watchingCtx, "set="+prefix)
+		running <- seen
+		return err
+	})
+	for i := range manyPods {
+		creating.Go(func() error {
+			pod := newPod(fmt.Sprintf("%s-%d", prefix, i), script, append(options, labelled(map[string]string{"set": prefix}))...)
+			created[i] = time.Now()
+			_, err := pods.Create(creatingCtx, pod, metav1.CreateOptions{})
+			return err
+		})
+	}
+	must(c.t, creating.Wait())
+	must(c.t, watching.Wait())
+	seen := <-running
+	took := make([]time.Duration, manyPods)
+	for i := range took {
+		took[i] = seen[fmt.Sprintf("%s-%d", prefix, i)].Sub(created[i])
+	}
+	return took
+}
+
+// awaitRunning notes when each pod is first seen to run, until all do. The API
+// server may end a watch at any time; another begins with what there is.
+func (c *tenant) awaitRunning(ctx context.Context, selector string) (map[string]time.Time, error) {
+	seen := map[string]time.Time{}
+	for len(seen) < manyPods {
+		events, err := c.api.CoreV1().Pods(c.ns).Watch(ctx, metav1.ListOptions{LabelSelector: selector})
+		if err != nil {
+			return seen, fmt.Errorf("watching for %d pods to run, %d do: %w", manyPods, len(seen), err)
+		}
+		for event := range events.ResultChan() {
+			if pod, ok := event.Object.(*corev1.Pod); ok && isRunning(pod) == nil && seen[pod.Name].IsZero() {
+				seen[pod.Name] = time.Now()
+			}
+			if len(seen) == manyPods {
+				break
+			}
+		}
+		events.Stop()
+	}
+	return seen, nil
+}
+
+func spread(all []time.Duration) string {
+	return fmt.Sprintf("p50 %s p99 %s", percentile(all, 50), percentile(all, 99))
+}
+
+func percentile(all []time.Duration, p int) time.Duration {
+	sorted := slices.Sorted(slices.Values(all))
+	return sorted[(len(sorted)*p-1)/100].Round(10 * time.Millisecond)
+}
+
+func (c *tenant) deleteAll() {
+	c.t.Helper()
+	must(c.t, c.api.CoreV1().Pods(c.ns).DeleteCollection(c.t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
+	c.until("all pods to go", func(ctx context.Context) error {
+		list, err := c.api.CoreV1().Pods(c.ns).List(ctx, metav1.ListOptions{})
+		if err == nil && len(list.Items) > 0 {
+			err = fmt.Errorf("%d are left", len(list.Items))
+		}
+		return err
+	})
+}
+
+// checkPublishCost wants one write for each volume that was published.
+func (c *tenant) checkPublishCost(before tally) {
+	c.t.Helper()
+	c.until("a status for every volume", func(ctx context.Context) error {
+		cost, err := c.costSince(ctx, before)
+		if err == nil && cost.server.creates < manyPods {
+			err = fmt.Errorf("there are %d", cost.server.creates)
+		}
+		return err
+	})
+	cost, err := c.costSince(c.t.Context(), before)
+	must(c.t, err)
+	c.results.measured("API server, %d first publishes: %s", manyPods, cost)
+	if cost.server != (writes{creates: manyPods}) {
+		c.t.Errorf("by the API server's metrics the statuses had %+v, want one create a volume and nothing else", cost.server)
+	}
+	if n := cost.driver.writes(); n > manyPods {
+		c.t.Errorf("the driver wrote %d times for %d volumes: %v", n, manyPods, cost.driver)
+	}
+}
+
+// checkRefreshCost waits until every volume was refreshed, on average thrice,
+// and republished by kubelet, and wants nobody to have written for that.
+func (c *tenant) checkRefreshCost() {
+	c.t.Helper()
+	before, start := c.tally(), c.driverMetrics()
+	c.until("refreshes and republishes of every volume", func(ctx context.Context) error {
+		now, err := c.driver.metrics(ctx)
+		if err != nil {
+			return err
+		}
+		refreshes := now.sum("rotation_reconcile_total") - start.sum("rotation_reconcile_total")
+		republishes := now.sum(publishCalls) - start.sum(publishCalls)
+		if refreshes < 3*manyPods || republishes < manyPods {
+			return fmt.Errorf("there are %.0f refreshes and %.0f republishes", refreshes, republishes)
+		}
+		return nil
+	})
+	end := c.driverMetrics()
+	if n := end.sum("rotation_reconcile_error_total") - start.sum("rotation_reconcile_error_total"); n > 0 {
+		c.t.Errorf("%.0f refreshes failed", n)
+	}
+	cost, err := c.costSince(c.t.Context(), before)
+	must(c.t, err)
+	c.results.measured("API server, %.0f unchanged refreshes and %.0f republishes: %s",
+		end.sum("rotation_reconcile_total")-start.sum("rotation_reconcile_total"), end.sum(publishCalls)-start.sum(publishCalls), cost)
+	if cost.server != (writes{}) {
+		c.t.Errorf("by the API server's metrics the statuses had %+v, want nothing", cost.server)
+	}
+	if n := cost.driver.writes(); n > 0 {
+		c.t.Errorf("the driver wrote %d times: %v", n, cost.driver)
+	}
+}
+
+// cost is what the API server was asked for between two tallies: writes of
+// pod statuses by its metrics, and everything of the driver by its audit log.
+type cost struct {
+	server writes
+	driver requests
+}
+
+func (c cost) String() string {
+	return fmt.Sprintf("%d creates, %d other writes of %s (metrics); all requests of the driver (audit log): %s",
+		c.server.creates, c.server.others, v1.SecretProviderClassPodStatusResource, c.driver)
+}

@@ -1,0 +1,48 @@
+//go:build e2e
+
+package e2e
+
+func podReads(c *tenant) {
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	c.run(newPod("reader", printOnce, mounts("db")))
+	c.awaitLog("reader", marker+"one\n")
+}
+
+// fsGroupReads wants the file to be the group's, and closed to all others.
+func fsGroupReads(c *tenant) {
+	c.put("db", "one")
+	mode := 0o440
+	private := c.object("password", "db")
+	private.FilePermission = &mode
+	c.class("db", nil, private)
+	script := `id -u; id -G; stat -L -c '%a %u %g' /secrets/password; cat /secrets/password; echo`
+	c.start(newPod("member", script, once, user(1000, 2000), mounts("db")))
+	c.awaitPod("member", hasSucceeded)
+	c.awaitLog("member", "1000\n1000 2000\n440 0 2000\n"+marker+"one\n")
+
+	c.start(newPod("stranger", `cat /secrets/password 2>&1 || echo refused`, once, user(1000, 3000), mounts("db"), withoutGroup))
+	c.awaitPod("stranger", hasSucceeded)
+	c.awaitLog("stranger", "cat: can't open '/secrets/password': Permission denied\nrefused\n")
+}
+
+func nestedNames(c *tenant) {
+	c.put("db", "one")
+	c.put("api", "two")
+	c.class("db", nil, c.object("db/primary/password", "db"), c.object("db/replica/password", "api"), c.object("plain", "api"))
+	script := `cd /secrets && cat db/primary/password && echo && cat db/replica/password && echo && cat plain && echo && ls`
+	c.start(newPod("nested", script, once, mounts("db")))
+	c.awaitPod("nested", hasSucceeded)
+	c.awaitLog("nested", marker+"one\n"+marker+"two\n"+marker+"two\ndb\nplain\n")
+}
+
+func twoClasses(c *tenant) {
+	c.put("db", "one")
+	c.put("api", "two")
+	c.class("db", nil, c.object("password", "db"))
+	c.class("api", nil, c.object("password", "api"))
+	pod := newPod("both", `cat /secrets/password /other/password`, once, mounts("db"), mountsAt("other", "/other", "api"))
+	c.start(pod)
+	c.awaitPod("both", hasSucceeded)
+	c.awaitLog("both", marker+"one"+marker+"two")
+}

@@ -1,0 +1,158 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+
+	authorizationv1 "k8s.io/api/authorization/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+)
+
+// failedMount is kubelet's event; mountFailed is the driver's own.
+const (
+	failedMount = "FailedMount"
+	mountFailed = "MountFailed"
+)
+
+// classMissing wants the words that people's alerts look for, and the pod to
+// start once the class is there.
+func classMissing(c *tenant) {
+	c.put("db", "one")
+	c.start(newPod("early", printOnce, mounts("db")))
+	c.awaitEvent("early", failedMount, "failed to get secretproviderclass "+c.ns+"/db")
+	c.class("db", nil, c.object("password", "db"))
+	c.awaitPod("early", isRunning)
+	c.awaitLog("early", marker+"one\n")
+}
+
+// classElsewhere has the class in another namespace only, where a pod must not
+// find it.
+func classElsewhere(c *tenant) {
+	c.put("db", "one")
+	other := c.newTenant(c.t)
+	other.put("db", "another's")
+	other.class("db", nil, other.object("password", "db"))
+	c.start(newPod("lost", printOnce, mounts("db")))
+	c.awaitEvent("lost", failedMount, "failed to get secretproviderclass "+c.ns+"/db", "namespace of the pod")
+	c.class("db", nil, c.object("password", "db"))
+	c.awaitPod("lost", isRunning)
+	c.awaitLog("lost", marker+"one\n")
+}
+
+func accountDenied(c *tenant) {
+	c.put("db", "one")
+	c.account("intruder")
+	c.class("db", nil, c.object("password", "db"))
+	c.start(newPod("denied", printOnce, as("intruder"), mounts("db")))
+	words := []string{"failed to mount secrets store objects for pod " + c.ns + "/denied", "service account name not authorized"}
+	c.awaitEvent("denied", failedMount, words...)
+	told := c.awaitEvent("denied", mountFailed, "service account name not authorized")
+	if told.Type != corev1.EventTypeWarning || told.Source.Component != "mayfly" {
+		c.t.Errorf("the driver's event is a %s of %q", told.Type, told.Source.Component)
+	}
+	if pod := c.awaitPod("denied", isWaiting); pod.Status.ContainerStatuses[0].RestartCount > 0 {
+		c.t.Error("the container ran without its secrets")
+	}
+}
+
+func isWaiting(pod *corev1.Pod) error {
+	if s := pod.Status.ContainerStatuses; len(s) > 0 && s[0].State.Waiting != nil {
+		return nil
+	}
+	return fmt.Errorf("it is %s: %v", pod.Status.Phase, pod.Status.ContainerStatuses)
+}
+
+// wrongAudience asks for an audience that kubelet makes no token for, then for
+// one that the role refuses, then for one that both know.
+func wrongAudience(c *tenant) {
+	c.put("db", "one")
+	c.class("unknown", map[string]string{"audience": "nobody"}, c.object("password", "db"))
+	c.start(newPod("unknown", printOnce, mounts("unknown")))
+	c.awaitEvent("unknown", failedMount, `"nobody"`, "tokenRequests")
+
+	c.class("refused", map[string]string{"audience": "second"}, c.object("password", "db"))
+	c.start(newPod("refused", printOnce, mounts("refused")))
+	c.awaitEvent("refused", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/refused", "audience")
+
+	must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"audience": "second"}))
+	c.awaitPod("refused", isRunning)
+	c.awaitLog("refused", marker+"one\n")
+}
+
+// invalidClasses are those that the CRDs' schema tells from ones that work.
+func invalidClasses(c *tenant) {
+	for name, spec := range map[string]any{
+		"no-spec":          nil,
+		"no-provider":      map[string]any{"parameters": map[string]any{"roleName": "web"}},
+		"bad-provider":     map[string]any{"provider": "not a name"},
+		"number":           map[string]any{"provider": "vault", "parameters": map[string]any{"vaultSkipTLSVerify": true}},
+		"objects-as-list":  map[string]any{"provider": "vault", "parameters": map[string]any{"objects": []any{}}},
+		"secret-as-object": map[string]any{"provider": "vault", "secretObjects": map[string]any{"secretName": "s"}},
+	} {
+		class := map[string]any{"metadata": map[string]any{"name": name}}
+		if spec != nil {
+			class["spec"] = spec
+		}
+		if err := c.createClass(c.t.Context(), class); !apierrors.IsInvalid(err) {
+			c.t.Errorf("creating class %s: %v, want that it is invalid", name, err)
+		}
+	}
+}
+
+// oldVersion takes a manifest as people have them.
+func oldVersion(c *tenant) {
+	c.put("db", "one")
+	objects := "- objectName: password\n  secretPath: " + kvMount + "/data/" + c.ns + "/db\n  secretKey: password\n"
+	must(c.t, c.createClassOf(c.t.Context(), "v1alpha1", newClass("db", map[string]string{"roleName": c.ns, "objects": objects})))
+	c.run(newPod("reader", printOnce, mounts("db")))
+	c.awaitLog("reader", marker+"one\n")
+}
+
+// leastRights asks the API server what it would allow the driver.
+func leastRights(c *tenant) {
+	for _, right := range []struct {
+		verb, group, resource, subresource string
+		want                               bool
+	}{
+		{"watch", v1.GroupName, v1.SecretProviderClassResource, "", true},
+		{"update", v1.GroupName, v1.SecretProviderClassResource, "", false},
+		{"create", v1.GroupName, v1.SecretProviderClassPodStatusResource, "", true},
+		{"create", "", "events", "", true},
+		{"get", "", "secrets", "", false},
+		{"list", "", "secrets", "", false},
+		{"create", "", "serviceaccounts", "token", false},
+		{"get", "", "pods", "", false},
+		{"patch", "", "nodes", "", false},
+	} {
+		review, err := c.api.AuthorizationV1().SubjectAccessReviews().Create(c.t.Context(), &authorizationv1.SubjectAccessReview{
+			Spec: authorizationv1.SubjectAccessReviewSpec{
+				User:   driverUser,
+				Groups: []string{"system:serviceaccounts", "system:serviceaccounts:" + releaseNamespace, "system:authenticated"},
+				ResourceAttributes: &authorizationv1.ResourceAttributes{
+					Namespace: c.ns, Verb: right.verb, Group: right.group, Resource: right.resource, Subresource: right.subresource,
+				},
+			},
+		}, metav1.CreateOptions{})
+		must(c.t, err)
+		if review.Status.Allowed != right.want {
+			c.t.Errorf("the driver may %s %s/%s: %t, want %t", right.verb, right.resource, right.subresource, review.Status.Allowed, right.want)
+		}
+	}
+}
+
+// invalidObjects is beyond any schema: the pod's event names the field.
+func invalidObjects(c *tenant) {
+	must(c.t, c.createClass(c.t.Context(), map[string]any{
+		"metadata": map[string]any{"name": "broken"},
+		"spec": map[string]any{"provider": "vault", "parameters": map[string]any{
+			"roleName": c.ns, "objects": "- {objectName: ../password, secretPath: secret/data/x, secretKey: password}",
+		}},
+	}))
+	c.start(newPod("broken", printOnce, mounts("broken")))
+	c.awaitEvent("broken", failedMount, "spec.parameters.objects", "objectName")
+}

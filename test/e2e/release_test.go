@@ -1,0 +1,263 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+)
+
+const (
+	releaseName      = "mayfly"
+	releaseNamespace = "mayfly-system"
+	driverName       = "secrets-store.csi.k8s.io"
+	driverUser       = "system:serviceaccount:" + releaseNamespace + ":" + releaseName
+	imageRepository  = "mayfly.test/mayfly-node"
+	driverProgram    = "mayfly-node"
+	metricsPort      = 8095
+	// refreshInterval is that of classes which name none.
+	refreshInterval = "2s"
+)
+
+// release is the driver as Helm installs it.
+type release struct {
+	*world
+	helm, chart, dir string
+	values           map[string]any // as last installed
+}
+
+// versions are the driver's of which there are images.
+var versions = []string{"e2e-1", "e2e-2"}
+
+// build builds what is installed: the images as they are released, and Helm.
+func (r *release) build(ctx context.Context) (err error) {
+	root, err := toolcache.ModuleRoot()
+	if err != nil {
+		return err
+	}
+	if r.helm, err = toolcache.Get(ctx, r.out, "helm"); err != nil {
+		return err
+	}
+	if r.dir, err = os.MkdirTemp("", "mayfly-e2e-build-"); err != nil {
+		return fmt.Errorf("making a scratch directory: %w", err)
+	}
+	// The chart as it is now, to match the images, whoever works on it meanwhile.
+	r.chart = filepath.Join(r.dir, "chart")
+	if err := os.CopyFS(r.chart, os.DirFS(filepath.Join(root, "charts", "mayfly"))); err != nil {
+		return fmt.Errorf("copying the chart: %w", err)
+	}
+	for _, version := range versions {
+		cmd := exec.CommandContext(ctx, "go", "run", ".", "--source="+root, "--out="+r.dir,
+			"--name="+imageRepository, "--version="+version, "--platforms=linux/"+runtime.GOARCH)
+		cmd.Dir = filepath.Join(root, "hack", "image")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("building the image of version %s: %w\n%s", version, err, out)
+		}
+	}
+	return nil
+}
+
+func (r *release) discard() error { return os.RemoveAll(r.dir) }
+
+// load gives the node the images.
+func (r *release) load(ctx context.Context) error {
+	for _, version := range versions {
+		if err := r.node.LoadImage(ctx, filepath.Join(r.dir, "mayfly-node_"+version+".oci.tar")); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// defaults are the values for this node: its network is the host's, nothing
+// listens beyond its own address, and everything is logged.
+func (r *release) defaults() map[string]any {
+	return map[string]any{
+		"image":                map[string]any{"repository": imageRepository, "tag": versions[0], "pullPolicy": "Never"},
+		"tokenRequests":        []any{map[string]any{"audience": "vault"}, map[string]any{"audience": "second"}},
+		"rotationPollInterval": refreshInterval,
+		"vault":                map[string]any{"address": r.vault.Address, "allowedAddresses": []any{}},
+		"log":                  map[string]any{"level": "debug"},
+		"linux": map[string]any{
+			"kubeletRootDir": r.node.KubeletRoot(),
+			"hostNetwork":    true,
+			"metricsAddr":    r.metricsAddress(),
+			"extraArgs":      []any{"--health-addr=" + r.node.Name() + ":9808"},
+		},
+	}
+}
+
+func (r *release) metricsAddress() string { return fmt.Sprintf("%s:%d", r.node.Name(), metricsPort) }
+
+// install installs or upgrades the release with values beyond the defaults,
+// and waits until the driver of just these values is ready.
+func (r *release) install(ctx context.Context, change map[string]any) error {
+	values := merge(r.defaults(), change)
+	data, err := json.Marshal(values)
+	if err != nil {
+		return fmt.Errorf("encoding the chart's values: %w", err)
+	}
+	file := filepath.Join(r.dir, "values.json")
+	if err := os.WriteFile(file, data, 0o600); err != nil {
+		return fmt.Errorf("writing the chart's values: %w", err)
+	}
+	if err := r.runHelm(ctx, "upgrade", releaseName, r.chart, "--install", "--create-namespace", "--values", file); err != nil {
+		return err
+	}
+	r.values = values
+	return r.awaitReady(ctx)
+}
+
+func (r *release) uninstall(ctx context.Context) error {
+	if err := r.runHelm(ctx, "uninstall", releaseName, "--ignore-not-found"); err != nil {
+		return err
+	}
+	return r.poll(ctx, "the driver's pods to go", func(ctx context.Context) error {
+		pods, err := r.pods(ctx)
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("%d are left", len(pods))
+		}
+		return err
+	})
+}
+
+func (r *release) runHelm(ctx context.Context, args ...string) error {
+	cmd := exec.CommandContext(ctx, r.helm, append(args, "--kubeconfig", r.node.Kubeconfig(), "--namespace", releaseNamespace)...)
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+r.dir, "HELM_CONFIG_HOME="+r.dir, "HELM_DATA_HOME="+r.dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("running helm %s: %w\n%s", args[0], err, out)
+	}
+	return nil
+}
+
+// merge gives base with change's values put over it, maps within maps too.
+func merge(base, change map[string]any) map[string]any {
+	out := maps.Clone(base)
+	for key, value := range change {
+		below, isMap := value.(map[string]any)
+		old, wasMap := out[key].(map[string]any)
+		if isMap && wasMap {
+			value = merge(old, below)
+		}
+		out[key] = value
+	}
+	return out
+}
+
+func (r *release) pods(ctx context.Context) ([]corev1.Pod, error) {
+	list, err := r.api.CoreV1().Pods(releaseNamespace).List(ctx, metav1.ListOptions{LabelSelector: "app.kubernetes.io/instance=" + releaseName})
+	if err != nil {
+		return nil, fmt.Errorf("listing the driver's pods: %w", err)
+	}
+	return list.Items, nil
+}
+
+// awaitReady waits until the one pod of the present DaemonSet is ready.
+func (r *release) awaitReady(ctx context.Context) error {
+	err := r.poll(ctx, "the driver to be ready", func(ctx context.Context) error {
+		set, err := r.api.AppsV1().DaemonSets(releaseNamespace).Get(ctx, releaseName, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		s := set.Status
+		if s.ObservedGeneration != set.Generation || s.DesiredNumberScheduled != 1 || s.UpdatedNumberScheduled != 1 || s.NumberReady != 1 {
+			return fmt.Errorf("the DaemonSet is at %+v", s)
+		}
+		pods, err := r.pods(ctx)
+		if err == nil && len(pods) != 1 {
+			err = fmt.Errorf("there are %d pods", len(pods))
+		}
+		return err
+	})
+	if err != nil {
+		return errors.Join(err, errors.New(r.explain(ctx)))
+	}
+	return nil
+}
+
+// explain is what a person would look at who finds the driver broken.
+func (r *release) explain(ctx context.Context) string {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
+	defer cancel()
+	var text strings.Builder
+	pods, err := r.pods(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	for _, pod := range pods {
+		fmt.Fprintf(&text, "pod %s is %s: %v\n", pod.Name, pod.Status.Phase, pod.Status.ContainerStatuses)
+		events, _ := r.events(ctx, releaseNamespace, pod.Name)
+		for _, e := range events {
+			fmt.Fprintf(&text, "event %s: %s\n", e.Reason, e.Message)
+		}
+		lines := int64(40)
+		log, err := r.api.CoreV1().Pods(releaseNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{TailLines: &lines}).DoRaw(ctx)
+		if err != nil && !apierrors.IsBadRequest(err) {
+			fmt.Fprintf(&text, "log: %v\n", err)
+		}
+		text.Write(log)
+	}
+	return text.String()
+}
+
+// mend installs the driver anew where an earlier case has left it broken.
+func (r *release) mend(ctx context.Context) error {
+	if ready, err := r.metrics(ctx); err == nil && len(ready) > 0 {
+		return nil
+	}
+	if err := r.install(ctx, nil); err != nil {
+		r.interrupt(errors.New("the driver is broken since an earlier case"))
+		return err
+	}
+	return nil
+}
+
+// restarts is how often the driver's container was started again.
+func (r *release) restarts(ctx context.Context) (int32, error) {
+	pods, err := r.pods(ctx)
+	if err != nil {
+		return 0, err
+	}
+	if len(pods) != 1 || len(pods[0].Status.ContainerStatuses) != 1 {
+		return 0, fmt.Errorf("want one pod of the driver with one container, there are %d pods", len(pods))
+	}
+	return pods[0].Status.ContainerStatuses[0].RestartCount, nil
+}
+
+// driverPids finds the drivers that serve the kubelet with that root.
+func driverPids(root string) ([]int, error) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil, fmt.Errorf("listing processes: %w", err)
+	}
+	var pids []int
+	for _, entry := range entries {
+		pid, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			continue
+		}
+		// One that has ended since has no command line.
+		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
+		args := bytes.Split(line, []byte{0})
+		if filepath.Base(string(args[0])) == driverProgram && bytes.Contains(line, []byte("="+root+"/")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids, nil
+}

@@ -1,0 +1,122 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/status"
+)
+
+// rotationSeen has a shell stay in the directory while its content changes.
+func rotationSeen(c *tenant) {
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	c.run(newPod("watcher", printChanges, mounts("db")))
+	want := marker + "one\n"
+	c.awaitLog("watcher", want)
+	for _, value := range []string{"two", "three"} {
+		c.put("db", value)
+		want += marker + value + "\n"
+		c.awaitLog("watcher", want)
+	}
+}
+
+// editSeen adds a file to a class that is mounted.
+func editSeen(c *tenant) {
+	c.put("db", "one")
+	c.class("db", map[string]string{"refreshInterval": "1h"}, c.object("password", "db"))
+	pod := c.run(newPod("edited", printChanges, mounts("db")))
+	c.put("db", "two")
+	patch := []byte(`{"metadata":{"annotations":{"mayfly.dev/refresh":"now"}}}`)
+	must(c.t, c.patchClass(c.t.Context(), "db", patch))
+	c.awaitFile(pod, "two")
+	c.awaitLog("edited", marker+"one\n"+marker+"two\n")
+}
+
+// subPathStays holds what the documentation says: a container that mounts one
+// file by subPath keeps the file that it started with.
+func subPathStays(c *tenant) {
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	pod := newPod("stale", `cat /password; echo; until [ -e /tmp/again ]; do sleep 0.2; done; cat /password; echo; exec sleep 100000`, mounts("db"))
+	sub := corev1.VolumeMount{Name: volumeName, MountPath: "/password", SubPath: "password", ReadOnly: true}
+	pod.Spec.Containers[0].VolumeMounts = []corev1.VolumeMount{sub}
+	trigger := "trigger"
+	pod.Spec.Volumes = append(pod.Spec.Volumes, corev1.Volume{Name: trigger, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{}}})
+	pod.Spec.Containers[0].VolumeMounts = append(pod.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: trigger, MountPath: "/tmp"})
+	made := c.run(pod)
+	c.awaitLog("stale", marker+"one\n")
+	c.put("db", "two")
+	c.awaitFile(made, "two")
+	c.touch(made, trigger, "again")
+	c.awaitLog("stale", marker+"one\n"+marker+"one\n")
+}
+
+func isMounted(s podStatus) error {
+	if !s.Status.Mounted || len(s.Status.Objects) != 1 {
+		return fmt.Errorf("it is %+v", s.Status)
+	}
+	return nil
+}
+
+// statusAndEvents follows a volume through a rotation, a denial and its end.
+func statusAndEvents(c *tenant) {
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	pod := c.run(newPod("told", printChanges, mounts("db")))
+	first := c.awaitStatus(pod, isMounted)
+	if first.Status.TargetPath != c.volume(pod, volumeName) {
+		c.t.Errorf("the status has the target path %q", first.Status.TargetPath)
+	}
+	if want := "told-" + c.ns + "-db"; first.Name != want {
+		c.t.Errorf("the status is called %s, want %s", first.Name, want)
+	}
+	if owners := first.OwnerReferences; len(owners) != 1 || owners[0].UID != pod.UID {
+		c.t.Errorf("the status is owned by %v, want the pod", owners)
+	}
+	c.put("db", "two")
+	second := c.awaitStatus(pod, func(s podStatus) error {
+		if s.Status.Objects[0] == first.Status.Objects[0] {
+			return errors.New("the version is the old one")
+		}
+		return nil
+	})
+
+	// The role loses its rights: the volume stays, and everybody can see why.
+	must(c.t, c.vault.Policy(c.t.Context(), c.ns, `path "sys/none" { capabilities = ["read"] }`))
+	c.awaitEvent("told", status.RefreshFailed, "keeps its last good content", "permission denied")
+	failing := c.awaitStatus(pod, func(s podStatus) error {
+		if s.Annotations[status.ReasonAnnotation] == "" || s.Annotations[status.SinceAnnotation] == "" {
+			return fmt.Errorf("its annotations are %v", s.Annotations)
+		}
+		return nil
+	})
+	if failing.Status.Objects[0] != second.Status.Objects[0] || !failing.Status.Mounted {
+		c.t.Errorf("while it fails the status is %+v", failing.Status)
+	}
+	c.checkFile(pod, "two")
+
+	must(c.t, c.vault.admit(c.t.Context(), c.ns, nil))
+	c.awaitEvent("told", status.Recovered, "fresh again")
+	c.awaitStatus(pod, func(s podStatus) error {
+		if len(s.Annotations) > 0 {
+			return fmt.Errorf("its annotations are %v", s.Annotations)
+		}
+		return nil
+	})
+	c.awaitLog("told", marker+"one\n"+marker+"two\n")
+
+	c.delete("told")
+	c.until("the status to go", func(ctx context.Context) error {
+		all, err := c.statuses(ctx, "told")
+		if err == nil && len(all) > 0 {
+			err = fmt.Errorf("there is %v", all)
+		}
+		return err
+	})
+}

@@ -1,0 +1,217 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/test/node"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// survivor is a pod that lives through what is done to the node, and prints
+// every content of its file that it sees.
+type survivor struct {
+	*tenant
+	pod    *corev1.Pod
+	mark   vaulttest.Mark
+	logged string
+}
+
+func (c *tenant) newSurvivor() *survivor {
+	c.t.Helper()
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	pod := c.run(newPod("survivor", printChanges, mounts("db")))
+	s := &survivor{tenant: c, pod: pod, logged: marker + "one\n"}
+	c.awaitLog("survivor", s.logged)
+	var err error
+	s.mark, err = c.vault.Mark()
+	must(c.t, err)
+	return s
+}
+
+// rotate changes the secret and waits until the container has seen it.
+func (s *survivor) rotate(value string) {
+	s.t.Helper()
+	s.put("db", value)
+	s.awaitSeen(value)
+}
+
+func (s *survivor) awaitSeen(value string) {
+	s.t.Helper()
+	s.logged += marker + value + "\n"
+	s.awaitLog("survivor", s.logged)
+}
+
+// checkUnharmed wants the container never to have been restarted, and the
+// volume never to have needed another login.
+func (s *survivor) checkUnharmed() {
+	s.t.Helper()
+	pod := s.awaitPod("survivor", isRunning)
+	if n := pod.Status.ContainerStatuses[0].RestartCount; n != 0 {
+		s.t.Errorf("the container was restarted %d times", n)
+	}
+	if err := wantCount(s.vault.asTenant(s.t.Context(), s.mark, loginPath, s.ns))(0); err != nil {
+		s.t.Errorf("new logins: %v", err)
+	}
+}
+
+// checkNewPod wants pods to start and to go as ever.
+func (s *survivor) checkNewPod(value string) {
+	s.t.Helper()
+	pod := s.run(newPod("later", printOnce, mounts("db")))
+	s.awaitLog("later", marker+value+"\n")
+	s.delete("later")
+	s.awaitNothing(pod)
+}
+
+func driverKilled(c *tenant) {
+	s := c.newSurvivor()
+	before, err := c.driver.restarts(c.t.Context())
+	must(c.t, err)
+	tally := c.tally()
+	c.killDriver()
+	s.checkFile(s.pod, "one")
+	c.until("kubelet to start the driver again", func(ctx context.Context) error {
+		now, err := c.driver.restarts(ctx)
+		if err == nil && now != before+1 {
+			err = fmt.Errorf("it has started it %d times", now)
+		}
+		return err
+	})
+	must(c.t, c.driver.awaitReady(c.t.Context()))
+	old := c.awaitStatus(s.pod, isMounted)
+	s.rotate("two")
+	c.awaitStatus(s.pod, func(p podStatus) error {
+		if p.Status.Objects[0] == old.Status.Objects[0] {
+			return errors.New("the version is the old one")
+		}
+		return nil
+	})
+	// The rotation is written; that the driver began anew is nobody's business.
+	if n := c.writesSince(tally); n != 1 {
+		c.t.Errorf("the driver wrote %d times, want once", n)
+	}
+	s.checkUnharmed()
+	s.checkNewPod("two")
+}
+
+// killDriver ends the driver without giving it the time to notice, and waits
+// until kubelet has started another.
+func (c *tenant) killDriver() {
+	c.t.Helper()
+	before, err := driverPids(c.node.KubeletRoot())
+	must(c.t, err)
+	if len(before) != 1 {
+		c.t.Fatalf("there are drivers %v, want one", before)
+	}
+	must(c.t, unix.Kill(before[0], unix.SIGKILL))
+	c.until("another driver", func(context.Context) error {
+		now, err := driverPids(c.node.KubeletRoot())
+		if err == nil && (len(now) != 1 || now[0] == before[0]) {
+			err = fmt.Errorf("there are %v", now)
+		}
+		return err
+	})
+}
+
+func driverRolled(c *tenant) {
+	s := c.newSurvivor()
+	must(c.t, c.driver.install(c.t.Context(), map[string]any{"image": map[string]any{"tag": versions[1]}}))
+	if c.driverMetrics().sum("mayfly_build_info", `version="`+versions[1]+`"`) != 1 {
+		c.t.Error("the driver is not of the new version")
+	}
+	s.rotate("two")
+	s.checkUnharmed()
+	s.checkNewPod("two")
+}
+
+func kubeletRestarted(c *tenant) {
+	s := c.newSurvivor()
+	must(c.t, c.node.Restart(c.t.Context(), node.Kubelet))
+	s.rotate("two")
+	s.checkNewPod("two")
+	s.checkUnharmed()
+	s.delete("survivor")
+	s.awaitNothing(s.pod)
+}
+
+// nodeRebooted loses every mount, the driver's own state too. The pod is
+// another container with the same volume afterwards.
+func nodeRebooted(c *tenant) {
+	s := c.newSurvivor()
+	must(c.t, c.node.Reboot(c.t.Context()))
+	c.put("db", "two")
+	must(c.t, c.driver.awaitReady(c.t.Context()))
+	c.until("the container's second life", func(ctx context.Context) error {
+		pod, err := c.api.CoreV1().Pods(c.ns).Get(ctx, "survivor", metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		if pod.UID != s.pod.UID || len(pod.Status.ContainerStatuses) == 0 || pod.Status.ContainerStatuses[0].RestartCount != 1 {
+			return fmt.Errorf("it is at %v", pod.Status.ContainerStatuses)
+		}
+		return isRunning(pod)
+	})
+	s.logged = ""
+	s.awaitSeen("two")
+	s.rotate("three")
+	s.checkNewPod("three")
+	s.delete("survivor")
+	s.awaitNothing(s.pod)
+}
+
+// vaultSealed has a volume outlive its store, and a pod wait for it.
+func vaultSealed(c *tenant) {
+	s := c.newSurvivor()
+	must(c.t, c.vault.Seal(c.t.Context()))
+	c.t.Cleanup(func() { must(c.t, c.vault.Unseal(context.WithoutCancel(c.t.Context()))) })
+	c.awaitEvent("survivor", status.RefreshFailed, "keeps its last good content", "sealed")
+	c.start(newPod("waiting", printOnce, mounts("db")))
+	c.awaitEvent("waiting", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/waiting", "sealed")
+	s.checkFile(s.pod, "one")
+
+	must(c.t, c.vault.Unseal(c.t.Context()))
+	s.rotate("two")
+	c.awaitPod("waiting", isRunning)
+	c.awaitEvent("survivor", status.Recovered, "fresh again")
+	pod := c.awaitPod("survivor", isRunning)
+	if pod.Status.ContainerStatuses[0].RestartCount != 0 {
+		c.t.Error("the container was restarted")
+	}
+}
+
+// apiServerDown rotates while nobody can be asked for classes, and no status
+// can be written.
+func apiServerDown(c *tenant) {
+	s := c.newSurvivor()
+	must(c.t, c.node.Stop(c.t.Context(), node.APIServer))
+	back := func(ctx context.Context) error { return c.node.Start(ctx, node.APIServer) }
+	c.t.Cleanup(func() { must(c.t, back(context.WithoutCancel(c.t.Context()))) })
+	c.put("db", "two")
+	c.awaitFile(s.pod, "two")
+	// A driver that starts now has nobody to ask for the class: it keeps what
+	// there is, and does not give up.
+	c.killDriver()
+	c.put("db", "three")
+	c.checkFile(s.pod, "two")
+	must(c.t, back(c.t.Context()))
+	s.logged += marker + "two\n"
+	s.awaitSeen("three")
+	s.checkUnharmed()
+	c.awaitStatus(s.pod, func(p podStatus) error {
+		if len(p.Status.Objects) != 1 || p.Annotations[status.ReasonAnnotation] != "" {
+			return fmt.Errorf("it is %+v, %v", p.Status, p.Annotations)
+		}
+		return nil
+	})
+	s.checkNewPod("three")
+}

@@ -1,0 +1,180 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+)
+
+// podStatus is short for a long name.
+type podStatus = v1.SecretProviderClassPodStatus
+
+// awaitStatus waits until the status of the pod's only class is as wanted.
+func (c *tenant) awaitStatus(pod *corev1.Pod, wanted func(podStatus) error) (found podStatus) {
+	c.t.Helper()
+	c.until("the status of pod "+pod.Name, func(ctx context.Context) error {
+		all, err := c.statuses(ctx, pod.Name)
+		if err != nil {
+			return err
+		}
+		for _, s := range all {
+			found = s
+			return wanted(s)
+		}
+		return errors.New("there is none")
+	})
+	return found
+}
+
+// start creates a pod.
+func (c *tenant) start(pod *corev1.Pod) *corev1.Pod {
+	c.t.Helper()
+	made, err := c.api.CoreV1().Pods(c.ns).Create(c.t.Context(), pod, metav1.CreateOptions{})
+	must(c.t, err)
+	return made
+}
+
+// run creates a pod and waits until it runs.
+func (c *tenant) run(pod *corev1.Pod) *corev1.Pod {
+	c.t.Helper()
+	c.start(pod)
+	return c.awaitPod(pod.Name, isRunning)
+}
+
+func (c *tenant) awaitPod(name string, done func(*corev1.Pod) error) (pod *corev1.Pod) {
+	c.t.Helper()
+	c.until("pod "+name, func(ctx context.Context) (err error) {
+		if pod, err = c.api.CoreV1().Pods(c.ns).Get(ctx, name, metav1.GetOptions{}); err != nil {
+			return err
+		}
+		return done(pod)
+	})
+	return pod
+}
+
+// delete deletes a pod and waits until it is gone.
+func (c *tenant) delete(name string) {
+	c.t.Helper()
+	must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), name, metav1.DeleteOptions{}))
+	c.awaitGone(name)
+}
+
+func (c *tenant) awaitGone(name string) {
+	c.t.Helper()
+	c.until("pod "+name+" to go", func(ctx context.Context) error {
+		_, err := c.api.CoreV1().Pods(c.ns).Get(ctx, name, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errors.Join(errors.New("it is still there"), err)
+	})
+}
+
+// log is what the pod's container has printed in this life.
+func (c *tenant) log(ctx context.Context, pod string) (string, error) {
+	data, err := c.api.CoreV1().Pods(c.ns).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
+	return string(data), err
+}
+
+// awaitLog waits until the pod's log is just that.
+func (c *tenant) awaitLog(pod, want string) {
+	c.t.Helper()
+	c.until("the log of pod "+pod, func(ctx context.Context) error {
+		got, err := c.log(ctx, pod)
+		if err == nil && got != want {
+			err = fmt.Errorf("it is %q, want %q", got, want)
+		}
+		return err
+	})
+}
+
+// awaitEvent waits for an event on the pod that holds all the words.
+func (c *tenant) awaitEvent(pod, reason string, words ...string) corev1.Event {
+	c.t.Helper()
+	var found corev1.Event
+	c.until(fmt.Sprintf("event %s on pod %s with %q", reason, pod, words), func(ctx context.Context) error {
+		events, err := c.events(ctx, c.ns, pod)
+		if err != nil {
+			return err
+		}
+		for _, e := range events {
+			if e.Reason == reason && containsAll(e.Message, words) {
+				found = e
+				return nil
+			}
+		}
+		return fmt.Errorf("there are only %s", describe(events))
+	})
+	return found
+}
+
+func describe(events []corev1.Event) string {
+	var text []string
+	for _, e := range events {
+		text = append(text, fmt.Sprintf("%s: %q", e.Reason, e.Message))
+	}
+	return strings.Join(text, ", ")
+}
+
+func containsAll(text string, words []string) bool {
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			return false
+		}
+	}
+	return true
+}
+
+// volume is where the node has a volume of a pod.
+func (c *tenant) volume(pod *corev1.Pod, name string) string {
+	return filepath.Join(c.node.KubeletRoot(), "pods", string(pod.UID), "volumes", "kubernetes.io~csi", name, "mount")
+}
+
+// awaitFile waits until a file of the pod's volume holds a value, by the
+// node's own view: for when the API server is away.
+func (c *tenant) awaitFile(pod *corev1.Pod, value string) {
+	c.t.Helper()
+	file := filepath.Join(c.volume(pod, volumeName), "password")
+	c.until("the file to hold "+value, func(context.Context) error {
+		got, err := os.ReadFile(file)
+		if err == nil && string(got) != marker+value {
+			err = fmt.Errorf("it holds %q", got)
+		}
+		return err
+	})
+}
+
+// checkFile is for what must hold now.
+func (c *tenant) checkFile(pod *corev1.Pod, value string) {
+	c.t.Helper()
+	got, err := os.ReadFile(filepath.Join(c.volume(pod, volumeName), "password"))
+	if err != nil || string(got) != marker+value {
+		c.t.Errorf("the file holds %q, %v, want %q", got, err, marker+value)
+	}
+}
+
+// touch makes a file in an emptyDir of the pod.
+func (c *tenant) touch(pod *corev1.Pod, volume, name string) {
+	c.t.Helper()
+	dir := filepath.Join(c.node.KubeletRoot(), "pods", string(pod.UID), "volumes", "kubernetes.io~empty-dir", volume)
+	must(c.t, os.WriteFile(filepath.Join(dir, name), nil, 0o644))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
