@@ -92,6 +92,9 @@ func invalidClasses(c *tenant) {
 		"bad-provider":     map[string]any{"provider": "not a name"},
 		"number":           map[string]any{"provider": "vault", "parameters": map[string]any{"vaultSkipTLSVerify": true}},
 		"objects-as-list":  map[string]any{"provider": "vault", "parameters": map[string]any{"objects": []any{}}},
+		"no-objects":       map[string]any{"provider": "vault", "parameters": map[string]any{"roleName": "web"}},
+		"no-role":          map[string]any{"provider": "openbao", "parameters": map[string]any{"objects": "- {}"}},
+		"bad-policy":       map[string]any{"provider": "aws", "parameters": map[string]any{"onUnavailable": "maybe"}},
 		"secret-as-object": map[string]any{"provider": "vault", "secretObjects": map[string]any{"secretName": "s"}},
 	} {
 		class := map[string]any{"metadata": map[string]any{"name": name}}

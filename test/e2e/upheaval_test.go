@@ -198,11 +198,11 @@ func apiServerDown(c *tenant) {
 	c.t.Cleanup(func() { must(c.t, back(context.WithoutCancel(c.t.Context()))) })
 	c.put("db", "two")
 	c.awaitFile(s.pod, "two")
-	// A driver that starts now has nobody to ask for the class: it keeps what
-	// there is, and does not give up.
+	// A driver that starts now has nobody to ask for the class: it goes on with
+	// the one that the volume had.
 	c.killDriver()
 	c.put("db", "three")
-	c.checkFile(s.pod, "two")
+	c.awaitFile(s.pod, "three")
 	must(c.t, back(c.t.Context()))
 	s.logged += marker + "two\n"
 	s.awaitSeen("three")
