@@ -31,11 +31,11 @@ type SecretProviderClass struct {
 // The rules refuse what could never be mounted. What a class means to its
 // provider is the provider's to judge, at the mount.
 //
-// +kubebuilder:validation:XValidation:rule="!(self.provider in ['vault', 'openbao']) || (has(self.parameters) && 'objects' in self.parameters && self.parameters['objects'] != '')",message="parameters.objects is required: a YAML list of at least one object"
-// +kubebuilder:validation:XValidation:rule="!(self.provider in ['vault', 'openbao']) || (has(self.parameters) && 'roleName' in self.parameters && self.parameters['roleName'] != '')",message="parameters.roleName is required: the role to log in as"
-// +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('onUnavailable' in self.parameters) || self.parameters['onUnavailable'] in ['', 'fail', 'lastGood']",message="parameters.onUnavailable must be fail or lastGood"
-// +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('onDenied' in self.parameters) || self.parameters['onDenied'] in ['', 'keep', 'empty']",message="parameters.onDenied must be keep or empty"
-// +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('credentialScope' in self.parameters) || self.parameters['credentialScope'] in ['', 'pod', 'serviceAccount']",message="parameters.credentialScope must be pod or serviceAccount"
+// +kubebuilder:validation:XValidation:rule="!(self.provider in ['vault', 'openbao']) || (has(self.parameters) && 'objects' in self.parameters && size(self.parameters['objects']) > 0)",message="parameters.objects is required: a YAML list of at least one object"
+// +kubebuilder:validation:XValidation:rule="!(self.provider in ['vault', 'openbao']) || (has(self.parameters) && 'roleName' in self.parameters && size(self.parameters['roleName']) > 0)",message="parameters.roleName is required: the role to log in as"
+// +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('onUnavailable' in self.parameters) || size(self.parameters['onUnavailable']) == 0 || self.parameters['onUnavailable'] in ['fail', 'lastGood']",message="parameters.onUnavailable must be fail or lastGood"
+// +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('onDenied' in self.parameters) || size(self.parameters['onDenied']) == 0 || self.parameters['onDenied'] in ['keep', 'empty']",message="parameters.onDenied must be keep or empty"
+// +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('credentialScope' in self.parameters) || size(self.parameters['credentialScope']) == 0 || self.parameters['credentialScope'] in ['pod', 'serviceAccount']",message="parameters.credentialScope must be pod or serviceAccount"
 type SecretProviderClassSpec struct {
 	// provider names the secret store's provider, such as vault.
 	// +required
