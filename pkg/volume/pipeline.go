@@ -205,7 +205,7 @@ const pageSize = 4096
 // the page that its last bytes begin, itself, and a link. The kernel charges
 // a tmpfs for what it holds only.
 func (p *Publisher) mountOptions(rec *Record, c *class.Class) tmpfs.Options {
-	inodes := 2*p.inodeLimit(c) + p.inodeLimit(c) + 16
+	inodes := 3*p.inodeLimit(c) + 16
 	return tmpfs.Options{
 		Size:           2*p.sizeLimit(c) + inodes*pageSize,
 		Inodes:         inodes,
