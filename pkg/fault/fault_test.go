@@ -43,3 +43,30 @@ func TestErrorText(t *testing.T) {
 		t.Error("the cause or the retry time was lost")
 	}
 }
+
+func TestJoin(t *testing.T) {
+	slow := fault.New(fault.RateLimited, "slow down")
+	slow.RetryAfter = 7 * time.Second
+	denied := fault.New(fault.Denied, "denied")
+	if err := fault.Join(nil); err != nil {
+		t.Errorf("nothing failed, but: %v", err)
+	}
+	if err := fault.Join([]error{denied}); err != denied {
+		t.Errorf("one failure became %v", err)
+	}
+	err := fault.Join([]error{denied, slow})
+	if fault.Of(err) != fault.Denied || fault.RetryAfter(err) != 7*time.Second || !errors.Is(err, slow) || err.Error() != "denied; slow down" {
+		t.Errorf("two became %s after %s: %v", fault.Of(err), fault.RetryAfter(err), err)
+	}
+	many := make([]error, 12)
+	for i := range many {
+		many[i] = fmt.Errorf("e%d", i)
+	}
+	many[11] = slow
+	if err := fault.Join(many); err.Error() != "e0; e1; e2; e3; e4; and 7 more" || fault.RetryAfter(err) != 7*time.Second {
+		t.Errorf("twelve became: %v, after %s", err, fault.RetryAfter(err))
+	}
+	if many[5].Error() != "e5" {
+		t.Error("the caller's list was changed")
+	}
+}

@@ -1,0 +1,43 @@
+package fault
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// maxJoined bounds how many failures one error tells of.
+const maxJoined = 5
+
+// Join makes one error of all that failed; nil if nothing did. The first one's
+// reason counts, and the latest of the store's words on when to come back.
+func Join(failed []error) error {
+	switch len(failed) {
+	case 0:
+		return nil
+	case 1:
+		return failed[0]
+	}
+	all := &Error{Reason: Of(failed[0])}
+	for _, err := range failed {
+		all.RetryAfter = max(all.RetryAfter, RetryAfter(err))
+	}
+	if more := len(failed) - maxJoined; more > 0 {
+		failed = append(slices.Clone(failed[:maxJoined]), fmt.Errorf("and %d more", more))
+	}
+	all.Err = listed(failed)
+	return all
+}
+
+// listed is several failures on one line, as Events show them.
+type listed []error
+
+func (l listed) Error() string {
+	words := make([]string, len(l))
+	for i, err := range l {
+		words[i] = err.Error()
+	}
+	return strings.Join(words, "; ")
+}
+
+func (l listed) Unwrap() []error { return l }
