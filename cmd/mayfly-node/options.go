@@ -144,7 +144,7 @@ func (o *options) declareAkeyless(f *flagSet) {
 	f.value(list{&a.AllowedAddresses}, "akeyless-allowed-addresses", "`URLs`, separated by commas, that classes may name as akeylessGatewayURL besides\n--akeyless-gateway-url; a host may begin with \"*.\". Empty allows any.")
 	f.boolean(&a.ForbidSkipVerify, "akeyless-forbid-skip-verify", false, "refuse classes that do not verify the gateway's certificate.")
 	f.boolean(&a.ShareByServiceAccount, "akeyless-share-by-service-account", false, "let the pods of one service account share logins and reads where the class does not\nsay. Only where no Akeyless role goes by a pod's name or UID.")
-	f.boolean(&a.KeepCredentials, "akeyless-disable-revocation", false, "leave the dynamic credentials of gone pods to their time to live.")
+	f.boolean(&a.DisableRevocation, "akeyless-disable-revocation", false, "leave the dynamic credentials of gone pods to their time to live.")
 	f.duration(&a.RequestTimeout, "akeyless-request-timeout", 10*time.Second, "`time` that one request may take.")
 }
 

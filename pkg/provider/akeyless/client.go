@@ -74,7 +74,7 @@ type exchange struct {
 
 func (p *Provider) repeat(ctx context.Context, x exchange) (*reply, error) {
 	for n := 0; ; n++ {
-		if err := x.endpoint.Breaker.Admit(p.now(), p.config.Jitter()); err != nil {
+		if err := x.endpoint.Breaker.Admit(p.now(), p.config.Jitter(), x.about); err != nil {
 			return nil, err
 		}
 		r, err := p.attempt(ctx, x)
@@ -89,11 +89,12 @@ func (p *Provider) repeat(ctx context.Context, x exchange) (*reply, error) {
 			after = r.retryAfter
 		}
 		x.endpoint.Breaker.Record(p.now(), outcomeOf(ctx, r, err, failure), x.about, after, failure)
-		if failure == nil || n >= p.config.MaxRetries || !again(x.call, r, err) {
-			return r, failure
+		if failure == nil {
+			return r, nil
 		}
 		wait := session.Pause(p.config.RetryBase, n, after, p.config.Jitter())
-		if !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
+		if n >= p.config.MaxRetries || !again(x.call, r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
+			x.endpoint.Breaker.Advise(failure, p.now(), p.config.Jitter(), x.about)
 			return r, failure
 		}
 	}

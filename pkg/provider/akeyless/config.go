@@ -1,15 +1,12 @@
 package akeyless
 
 import (
-	"crypto/rand"
+	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
-	mathrand "math/rand/v2"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // Name is what classes give as spec.provider.
@@ -18,15 +15,6 @@ const Name = "akeyless"
 // PublicAddress is Akeyless' own service, which is used where neither the
 // class nor the operator names a gateway.
 const PublicAddress = "https://api.akeyless.io"
-
-const (
-	defaultRequestTimeout = 10 * time.Second
-	defaultRetryBase      = 250 * time.Millisecond
-	defaultInterval       = 2 * time.Minute
-	defaultReleaseTimeout = 5 * time.Second
-	defaultResponseBytes  = 16 << 20
-	versionKeyBytes       = 32
-)
 
 // Config is what the operator decides; the zero value works. What a class says
 // comes before the Default fields.
@@ -57,37 +45,11 @@ type Config struct {
 	// they do: set this only where no role does.
 	ShareByServiceAccount bool
 
-	// RequestTimeout bounds each request; 0 means 10 s.
-	RequestTimeout time.Duration
-	// MaxRetries is how often a request is made again; 0 or less means never.
-	MaxRetries int
-	// RetryBase is the first pause before a retry, which doubles; 0 means 250 ms.
-	RetryBase time.Duration
-	// DefaultInterval is how often secrets are read again where the class has
-	// no interval; 0 means 2 minutes.
-	DefaultInterval time.Duration
-	// MaxResponseBytes bounds one answer; 0 means 16 MiB.
-	MaxResponseBytes int64
-	// ReleaseTimeout bounds the end of one volume's credentials; 0 means 5 s.
-	ReleaseTimeout time.Duration
-	// KeepCredentials leaves the dynamic credentials of gone volumes to their
-	// time to live.
-	KeepCredentials bool
-
 	// Clouds are where cloud identities come from; the zero value means the
 	// clouds' public addresses.
 	Clouds Clouds
 
-	// VersionKey keys the versions of objects. With a random key, which empty
-	// means, they change at every start.
-	VersionKey secret.Bytes
-	UserAgent  string
-	// Logger takes debug lines and what no caller is told; nil discards them.
-	Logger *slog.Logger
-	// Now is the clock; nil is time.Now.
-	Now func() time.Time
-	// Jitter is a source of numbers from 0 to 1; nil is a random one.
-	Jitter func() float64
+	session.Settings
 }
 
 // Clouds are the addresses of the clouds' token services.
@@ -100,38 +62,19 @@ type Clouds struct {
 
 // complete fills in the defaults and refuses what cannot work.
 func (c *Config) complete() error {
-	setDefault(&c.DefaultAudience, Name)
-	setDefault(&c.RequestTimeout, defaultRequestTimeout)
-	setDefault(&c.RetryBase, defaultRetryBase)
-	setDefault(&c.DefaultInterval, defaultInterval)
-	setDefault(&c.ReleaseTimeout, defaultReleaseTimeout)
-	setDefault(&c.MaxResponseBytes, defaultResponseBytes)
-	setDefault(&c.UserAgent, "mayfly")
-	setDefault(&c.Clouds.AWS, "https://sts.amazonaws.com")
-	setDefault(&c.Clouds.Azure, "https://login.microsoftonline.com")
-	setDefault(&c.Clouds.Google, "https://sts.googleapis.com")
-	setDefault(&c.Clouds.GoogleCreds, "https://iamcredentials.googleapis.com")
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+	if err := c.Settings.Complete(); err != nil {
+		return fmt.Errorf("akeyless: %w", err)
 	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Jitter == nil {
-		c.Jitter = mathrand.Float64
-	}
-	if c.VersionKey.Len() == 0 {
-		key := make([]byte, versionKeyBytes)
-		_, _ = rand.Read(key) // never fails: the runtime ends the process first
-		c.VersionKey = secret.NewBytes(key)
-	}
+	c.DefaultAudience = cmp.Or(c.DefaultAudience, Name)
+	c.Clouds.AWS = cmp.Or(c.Clouds.AWS, "https://sts.amazonaws.com")
+	c.Clouds.Azure = cmp.Or(c.Clouds.Azure, "https://login.microsoftonline.com")
+	c.Clouds.Google = cmp.Or(c.Clouds.Google, "https://sts.googleapis.com")
+	c.Clouds.GoogleCreds = cmp.Or(c.Clouds.GoogleCreds, "https://iamcredentials.googleapis.com")
 	return c.check()
 }
 
 func (c *Config) check() error {
 	switch {
-	case c.RequestTimeout < 0, c.RetryBase < 0, c.DefaultInterval < 0, c.ReleaseTimeout < 0, c.MaxResponseBytes < 0:
-		return errors.New("akeyless: timeouts, intervals and limits must not be negative")
 	case (c.DefaultTLS.ClientCertFile == "") != (c.DefaultTLS.ClientKeyFile == ""):
 		return errors.New("akeyless: a client certificate and its key go together: give both or none")
 	case c.ForbidSkipVerify && c.DefaultTLS.SkipVerify:
@@ -151,11 +94,4 @@ func (c *Config) gateway() (a endpoint.Address, chosen bool, err error) {
 		return a, true, fmt.Errorf("akeyless: default gateway: %w", err)
 	}
 	return a, true, nil
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }

@@ -2,7 +2,6 @@ package akeyless
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -18,13 +17,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-const (
-	// parallel bounds the requests of one Fetch at a time.
-	parallel = 16
-	// leastHorizon keeps a volume whose means to log in run out from being
-	// looked at without a pause.
-	leastHorizon = time.Minute
-)
+// leastHorizon keeps a volume whose means to log in run out from being looked
+// at without a pause.
+const leastHorizon = time.Minute
 
 // fetch is one run over one volume.
 type fetch struct {
@@ -62,7 +57,7 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	for _, it := range f.spec.items {
 		keep[it.id] = true
 	}
-	f.volume.forget(keep)
+	f.volume.readings.Retain(keep)
 	f.volume.holder.forget(keep, f.began)
 	f.results = map[*item]result{}
 	err := f.obtain(ctx)
@@ -95,9 +90,9 @@ func (f *fetch) join() error {
 	f.group = old
 	if old == nil || old.key != key {
 		f.group = f.groups.join(key, f.volume.id)
-		f.volume.holder.giveBack(f.groups.leave(old, f.volume.id)) // to be ended with the volume
+		f.volume.Owe(f.groups.leave(old, f.volume.id)) // to be ended with the volume
 		if old != nil {
-			f.volume.forget(nil)
+			f.volume.readings.Retain(nil)
 			f.volume.holder.forget(nil, f.began)
 		}
 	}
@@ -130,7 +125,7 @@ func (f *fetch) obtain(ctx context.Context) error {
 		return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
 	}
 	work := new(errgroup.Group)
-	work.SetLimit(parallel)
+	work.SetLimit(session.Parallel)
 	var texts []*item
 	for _, it := range f.detectAll(ctx, pending) {
 		switch k := f.kindOf(it); {
@@ -156,7 +151,7 @@ func (f *fetch) pending() []*item {
 			f.done(it, resultOf(m))
 			continue
 		}
-		rd := f.volume.last(it.id)
+		rd := f.volume.readings.Last(it.id)
 		if rd != nil && !f.request.Fresh && (!rd.Absent || f.optional(it)) && session.GoodForOwn(rd.Asked, f.due(rd), f.began) {
 			f.done(it, f.result(rd))
 			continue
@@ -171,7 +166,7 @@ func (f *fetch) pending() []*item {
 func (f *fetch) detectAll(ctx context.Context, items []*item) []*item {
 	failed := make([]error, len(items))
 	work := new(errgroup.Group)
-	work.SetLimit(parallel)
+	work.SetLimit(session.Parallel)
 	for i, it := range items {
 		work.Go(func() error { failed[i] = f.detect(ctx, it); return nil })
 	}
@@ -197,7 +192,7 @@ func (f *fetch) done(it *item, r result) {
 func (f *fetch) due(rd *reading) time.Time {
 	due := rd.Asked.Add(f.spec.interval)
 	if rd.Next.After(rd.Asked) {
-		due = session.Earliest(due, session.AfterChange(rd.Next, 0))
+		due = session.Earliest(due, session.AfterChange(rd.Asked, rd.Next, 0))
 	}
 	return due
 }
@@ -225,11 +220,7 @@ func (f *fetch) optional(it *item) bool {
 	return !slices.ContainsFunc(f.spec.objects, func(o *object) bool { return o.item == it && !o.optional })
 }
 
-// maxTold bounds how many failures one error tells of.
-const maxTold = 5
-
-// failure is one error of all that failed. The first one's reason counts, and
-// the longest word of the store on when to come back.
+// failure is one error of all that failed.
 func (f *fetch) failure() error {
 	var failed []error
 	var canceled error
@@ -242,22 +233,8 @@ func (f *fetch) failure() error {
 			failed = append(failed, fmt.Errorf("%s: %w", f.names(it), err))
 		}
 	}
-	switch len(failed) {
-	case 0:
+	if len(failed) == 0 {
 		return canceled
-	case 1:
-		return failed[0]
 	}
-	all := fault.New(fault.Of(failed[0]), "%w", joined(failed))
-	for _, err := range failed {
-		all.RetryAfter = max(all.RetryAfter, fault.RetryAfter(err))
-	}
-	return all
-}
-
-func joined(failed []error) error {
-	if more := len(failed) - maxTold; more > 0 {
-		failed = append(slices.Clone(failed[:maxTold]), fmt.Errorf("and %d more", more))
-	}
-	return errors.Join(failed...)
+	return fault.Join(failed)
 }

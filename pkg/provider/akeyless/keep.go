@@ -6,15 +6,15 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// keptVersion changes when an older process could not read what we write.
 const keptVersion = 1
 
 // keptVolume is what Export writes. It is as secret as the tokens in it.
 type keptVolume struct {
-	Version  int                 `json:"version"`
+	session.State
 	Identity *identityKey        `json:"identity,omitempty"`
 	Pod      identity.Pod        `json:"pod"`
 	Tokens   string              `json:"tokens,omitempty"` // of the pod, as kubelet writes them
@@ -40,7 +40,7 @@ type keptHolder struct {
 // Export implements provider.Keeper: the volume's identity, answers,
 // credentials and tokens, as versioned JSON.
 func (p *Provider) Export(id string) secret.Bytes {
-	v := p.volumes.find(id)
+	v := p.volumes.Find(id)
 	if v == nil {
 		return secret.Bytes{}
 	}
@@ -48,22 +48,17 @@ func (p *Provider) Export(id string) secret.Bytes {
 	if g == nil {
 		return secret.Bytes{}
 	}
-	k := keptVolume{Version: keptVersion, Identity: &g.key, Pod: b.pod, Given: b.given.Reveal(), Own: keepHolder(v.holder), Group: keepHolder(g.holder)}
+	k := keptVolume{
+		State: session.State{Version: keptVersion}, Identity: &g.key, Pod: b.pod, Given: b.given.Reveal(),
+		Readings: v.readings.All(), Own: keepHolder(v.holder), Group: keepHolder(g.holder),
+	}
 	if account, ok := b.tokens[g.key.Login.Audience]; ok && g.key.Login.Type.asPod() {
 		k.Tokens = identity.Tokens{g.key.Login.Audience: account}.Encode().Reveal()
 	}
-	if t := g.current(p.now(), nil); t != nil {
+	if t := g.login.Current(p.now(), nil); t != nil {
 		k.Session = &keptToken{t.value.Reveal(), t.born, t.due, t.expires}
 	}
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	k.Readings = v.readings
-	out, err := json.Marshal(k)
-	if err != nil { // the bodies are JSON: they were decoded
-		p.config.Logger.Error("writing the state of a volume", "volume", id, "error", err)
-		return secret.Bytes{}
-	}
-	return secret.NewBytes(out)
+	return session.WriteState(id, k, p.config.Logger)
 }
 
 func keepHolder(h *holder) keptHolder {
@@ -75,39 +70,36 @@ func keepHolder(h *holder) keptHolder {
 // already has a newer state, so it is left alone. What cannot be read is an
 // error, and the volume begins anew.
 func (p *Provider) Import(id string, state secret.Bytes) error {
-	if p.volumes.find(id) != nil {
+	if p.volumes.Find(id) != nil {
 		return nil
 	}
 	var k keptVolume
-	if json.Unmarshal(state.Reveal(), &k) != nil { // its error would quote the state
-		return fault.New(fault.State, "reading the state of volume %s: it is not the JSON that was written (%d bytes)", id, state.Len())
+	if err := session.ReadState(id, state, keptVersion, &k); err != nil {
+		return err
 	}
 	tokens, err := identity.ParseTokens(k.Tokens)
-	switch {
-	case k.Version != keptVersion:
-		return fault.New(fault.State, "reading the state of volume %s: it has version %d, this is made for %d", id, k.Version, keptVersion)
-	case err != nil, k.Identity == nil, !k.sound():
+	if err != nil || !k.sound() {
 		return fault.New(fault.State, "reading the state of volume %s: a part is missing or malformed", id)
 	}
 	v := newVolume(id)
 	g := p.groups.join(*k.Identity, id)
 	v.setIdentity(g, bearer{pod: k.Pod, tokens: tokens, given: secret.NewString(k.Given)})
 	if s := k.Session; s != nil {
-		g.adopt(&token{secret.NewString(s.Value), s.Born, s.Due, s.Expires})
+		g.login.Restore(&token{secret.NewString(s.Value), s.Born, s.Due, s.Expires})
 	}
 	for id, rd := range k.Readings {
-		v.readings[id] = rd
-		g.remember(id, rd)
+		v.readings.Keep(id, rd)
+		g.recent.Keep(id, rd)
 	}
 	k.Own.restore(v.holder)
 	k.Group.restore(g.holder)
-	p.volumes.put(v)
+	p.volumes.Put(id, v)
 	return nil
 }
 
 // sound tells whether the state is one that Export could have written.
 func (k keptVolume) sound() bool {
-	if k.Session != nil && k.Session.Value == "" {
+	if k.Identity == nil || (k.Session != nil && (k.Session.Value == "" || k.Session.Expires.IsZero())) {
 		return false
 	}
 	for _, rd := range k.Readings {

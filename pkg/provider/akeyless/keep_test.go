@@ -21,7 +21,7 @@ func TestImport(t *testing.T) {
 	if err := p.Import("v", secret.NewBytes([]byte(goodState))); err != nil {
 		t.Fatal(err)
 	}
-	if v := p.volumes.find("v"); v == nil || v.last("x") == nil || v.holder.get("y") == nil || v.group.current(time.Now(), nil) == nil {
+	if v := p.volumes.Find("v"); v == nil || v.readings.Last("x") == nil || v.holder.get("y") == nil || v.group.login.Current(time.Now(), nil) == nil {
 		t.Fatal("a part of the state is gone")
 	}
 	first := p.Export("v")
@@ -40,6 +40,7 @@ func TestImportOfRubbish(t *testing.T) {
 		"cut off":             goodState[:200],
 		"bad tokens":          strings.Replace(goodState, `"pod":{}`, `"pod":{},"tokens":"marker"`, 1),
 		"bad address":         strings.Replace(goodState, "https://gw:443", "marker", 1),
+		"endless session":     strings.Replace(goodState, `,"expires":"2099-01-01T00:00:00Z"},`, "},", 1),
 		"empty session":       strings.Replace(goodState, "t-marker", "", 1),
 		"reading of nothing":  strings.Replace(goodState, `"readings":{`, `"readings":{"z":null,`, 1),
 		"credential, no kind": strings.Replace(goodState, `"Kind":"dynamic"`, `"Kind":"static"`, 1),

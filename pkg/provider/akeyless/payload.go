@@ -64,14 +64,14 @@ func (f *fetch) add(out *provider.Payload, o *object, res result, contents []byt
 // nothing needs it.
 func (f *fetch) horizon() time.Time {
 	now := f.now()
-	if f.config.KeepCredentials || !(f.volume.holder.holds(now) || f.group.holder.holds(now)) {
+	if f.config.DisableRevocation || !(f.volume.holder.holds(now) || f.group.holder.holds(now)) {
 		return time.Time{}
 	}
 	until := f.bearer.until(f.spec.login)
 	if until.IsZero() {
 		return time.Time{}
 	}
-	if t := f.group.current(now, nil); t != nil && t.expires.After(until) {
+	if t := f.group.login.Current(now, nil); t != nil && t.expires.After(until) {
 		until = t.expires
 	}
 	due := session.TwoThirds(now, until, f.config.Jitter())

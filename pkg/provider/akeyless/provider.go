@@ -3,7 +3,6 @@ package akeyless
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -12,17 +11,16 @@ import (
 )
 
 // Provider implements provider.Provider, Releaser, Keeper, Rememberer and
-// Validator. It
-// has no goroutines of its own: all work is done by its callers.
+// Validator. It has no goroutines of its own: all work is done by its callers.
 type Provider struct {
 	config    Config
 	fallback  endpoint.Address
 	allowed   endpoint.Allowlist
 	specs     specs
 	endpoints endpoint.Pool
-	volumes   volumes
+	volumes   session.Volumes[*volume, *minted]
 	groups    groups
-	kinds     kinds
+	kinds     session.Memory[kindKey, kind]
 }
 
 var (
@@ -53,9 +51,6 @@ func New(c Config) (*Provider, error) {
 	return &Provider{
 		config: c, fallback: fallback, allowed: allowed,
 		endpoints: endpoint.Pool{Logger: c.Logger, Names: settingNames()},
-		volumes:   volumes{byID: map[string]*volume{}},
-		groups:    groups{byKey: map[identityKey]*group{}},
-		kinds:     kinds{known: map[kindKey]kind{}},
 	}, nil
 }
 
@@ -81,16 +76,11 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}
-	v := p.volumes.get(r.Volume)
-	if err := v.enter(ctx); err != nil {
-		return nil, err
+	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, newVolume)
+	if err != nil {
+		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}
-	defer v.leave()
-	ctx, done := v.untilGone(ctx)
-	defer done()
-	if ctx.Err() != nil {
-		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, session.Ended(ctx))
-	}
+	defer leave()
 	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.now()}
 	return f.run(ctx)
 }
@@ -98,37 +88,12 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 // Close ends the idle connections. The Provider can still be used.
 func (p *Provider) Close() { p.endpoints.CloseIdle() }
 
-// kinds remembers what describe-item said of items, which are public to no
-// one by that: the store still judges every read.
-type kinds struct {
-	mu    sync.Mutex
-	known map[kindKey]kind
-}
-
+// kindKey is an item. What describe-item said of its kind is public to no one
+// by being remembered: the store still judges every read.
 type kindKey struct {
 	target endpoint.Target
 	access string
 	name   string
 }
 
-func (k *kinds) get(l login, name string) (kind, bool) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	is, ok := k.known[kindKey{l.Target, l.AccessID, name}]
-	return is, ok
-}
-
-func (k *kinds) set(l login, name string, is kind) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if len(k.known) >= maxRecent {
-		clear(k.known)
-	}
-	k.known[kindKey{l.Target, l.AccessID, name}] = is
-}
-
-func (k *kinds) forget(l login, name string) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	delete(k.known, kindKey{l.Target, l.AccessID, name})
-}
+func keyOf(l login, name string) kindKey { return kindKey{l.Target, l.AccessID, name} }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // maxBatch bounds the names in one request.
@@ -22,18 +23,18 @@ const maxBatch = 100
 // A stale one is not taken. A token that is due to be replaced is still good
 // while the store cannot give a new one.
 func (f *fetch) session(ctx context.Context, stale *token) (*token, error) {
-	if t := f.group.current(f.now(), stale); t != nil && f.now().Before(t.due) {
+	if t := f.group.login.Current(f.now(), stale); t != nil && f.now().Before(t.due) {
 		return t, nil
 	}
 	t, _, err := f.group.logins.Do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
-		old := f.group.current(f.now(), stale)
+		old := f.group.login.Current(f.now(), stale)
 		if old != nil && f.now().Before(old.due) {
 			return old, nil
 		}
 		t, err := f.logIn(ctx, f.spec.login, f.bearer)
 		switch {
 		case err == nil:
-			f.group.adopt(t)
+			f.group.login.Adopt(t)
 			return t, nil
 		case old != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NoToken):
 			f.config.Logger.Warn("the login could not be renewed, so the old one goes on", "pod", f.bearer.pod.String(), "error", err)
@@ -44,23 +45,15 @@ func (f *fetch) session(ctx context.Context, stale *token) (*token, error) {
 	return t, err
 }
 
-// ask makes a call with the group's token. A 401 may mean that the token is
-// over before its time: then one new login is tried.
+// ask makes a call with the group's token.
 func (f *fetch) ask(ctx context.Context, k call) (*reply, error) {
 	k.endpoint, k.about = f.endpoint, strings.Join([]string{k.path, k.about}, " ")
-	var stale *token
-	for {
-		t, err := f.session(ctx, stale)
-		if err != nil {
-			return nil, err
-		}
+	current := func(stale *token) (*token, error) { return f.session(ctx, stale) }
+	ask := func(t *token) (*reply, error) {
 		k.body["token"], k.secrets = t.value.Reveal(), f.bearer.secrets(t)
-		r, err := f.do(ctx, k)
-		if !errors.Is(err, errUnauthorized) || stale != nil || f.now().Sub(t.born) < youngToken {
-			return r, err
-		}
-		stale = t
+		return f.do(ctx, k)
 	}
+	return session.AskTwice(f.now, current, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
 }
 
 // batches groups static secrets that one request can ask for.
@@ -118,7 +111,7 @@ func (f *fetch) settle(it *item, rd *reading, err error) {
 		f.done(it, result{err: err})
 		return
 	}
-	f.volume.keep(it.id, rd)
+	f.volume.readings.Keep(it.id, rd)
 	f.done(it, f.result(rd))
 }
 
@@ -148,7 +141,7 @@ func (f *fetch) texts(ctx context.Context, items []*item) (map[string]*reading, 
 	for id, rd := range read {
 		out[id] = rd
 		if rd.err == nil {
-			f.group.remember(id, rd)
+			f.group.recent.Keep(id, rd)
 		}
 	}
 	return out, nil
@@ -177,7 +170,7 @@ func (f *fetch) withoutUnchanged(ctx context.Context, items []*item, out map[str
 				rest = append(rest, it)
 				return nil
 			}
-			f.group.remember(it.id, rd)
+			f.group.recent.Keep(it.id, rd)
 			return nil
 		})
 	}
@@ -241,7 +234,7 @@ func (f *fetch) oneByOne(ctx context.Context, items []*item, failure error) map[
 	var mu sync.Mutex
 	out := make(map[string]*reading, len(items))
 	work := new(errgroup.Group)
-	work.SetLimit(parallel)
+	work.SetLimit(session.Parallel)
 	for _, it := range items {
 		work.Go(func() error {
 			one, err := f.readTexts(ctx, []*item{it})

@@ -27,6 +27,9 @@ type reading struct {
 	err error // of this item, where others were asked for with it
 }
 
+// AskedAt implements session.Reading.
+func (rd *reading) AskedAt() time.Time { return rd.Asked }
+
 // mark tells two states of an item apart.
 type mark struct {
 	Version  int64
@@ -76,7 +79,7 @@ func (f *fetch) describe(ctx context.Context, name string) (description, error) 
 // identity may not describe the item, it is taken for a static secret: the
 // read tells more.
 func (f *fetch) detect(ctx context.Context, it *item) error {
-	if _, ok := f.knownKind(it); ok || f.group.isOpaque(it.name) {
+	if _, ok := f.knownKind(it); ok || f.group.opaque.Has(it.name) {
 		return nil
 	}
 	found, _, err := f.group.described.Do(ctx, it.name, f.now, time.Time{}, func() (*description, error) {
@@ -86,7 +89,7 @@ func (f *fetch) detect(ctx context.Context, it *item) error {
 	switch reason := fault.Of(err); {
 	case err == nil:
 	case reason == fault.Denied, reason == fault.NotFound, reason == fault.Rejected:
-		f.group.setOpaque(it.name, true)
+		f.group.opaque.Set(it.name, struct{}{})
 		return nil
 	default:
 		return explainRead(f, it, err)
@@ -95,7 +98,7 @@ func (f *fetch) detect(ctx context.Context, it *item) error {
 	if !ok || k == detected {
 		return fault.New(fault.InvalidClass, "%s is a %s, which holds nothing that can be mounted", it, found.Type)
 	}
-	f.kinds.set(f.spec.login, it.name, k)
+	f.kinds.Set(keyOf(f.spec.login, it.name), k)
 	f.note(it, *found)
 	return nil
 }
@@ -116,7 +119,7 @@ func (f *fetch) knownKind(it *item) (kind, bool) {
 	if m := f.holder().get(it.id); m != nil {
 		return m.Kind, true
 	}
-	return f.kinds.get(f.spec.login, it.name)
+	return f.kinds.Get(keyOf(f.spec.login, it.name))
 }
 
 // note keeps a description for the read that follows it.
@@ -145,7 +148,7 @@ const describeAtMost = 4
 // the description is noted for the read that must follow.
 func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
 	before := f.before(it)
-	if before == nil || before.Absent || it.version != 0 || f.request.Fresh || f.group.isOpaque(it.name) {
+	if before == nil || before.Absent || it.version != 0 || f.request.Fresh || f.group.opaque.Has(it.name) {
 		return nil
 	}
 	asked := f.began
@@ -157,7 +160,7 @@ func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
 	}
 	if err != nil {
 		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
-			f.group.setOpaque(it.name, true)
+			f.group.opaque.Set(it.name, struct{}{})
 		}
 		return nil // the read tells more
 	}
@@ -172,7 +175,7 @@ func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
 
 // before is the newest reading that the volume or its group has.
 func (f *fetch) before(it *item) *reading {
-	own, shared := f.volume.last(it.id), f.group.last(it.id)
+	own, shared := f.volume.readings.Last(it.id), f.group.recent.Last(it.id)
 	if own == nil || (shared != nil && shared.Asked.After(own.Asked)) {
 		return shared
 	}
@@ -181,7 +184,7 @@ func (f *fetch) before(it *item) *reading {
 
 // fromGroup is an answer that another volume of the group had lately.
 func (f *fetch) fromGroup(it *item) *reading {
-	rd := f.group.last(it.id)
+	rd := f.group.recent.Last(it.id)
 	switch {
 	case rd == nil, rd.Absent && !f.optional(it):
 		return nil

@@ -16,11 +16,10 @@ func (p *Provider) Recall(r provider.Request, oldest time.Time) (*provider.Paylo
 	if err != nil {
 		return nil, time.Time{}, false
 	}
-	f := &fetch{Provider: p, request: r, spec: s, volume: newVolume(r.Volume), began: p.now(), results: map[*item]result{}}
-	defer f.volume.end()
+	f := &fetch{Provider: p, request: r, spec: s, volume: &volume{holder: newHolder()}, began: p.now(), results: map[*item]result{}}
 	f.bearer = bearer{pod: r.Pod, tokens: r.Tokens, given: f.given()}
 	key := p.identify(s.login, f.bearer)
-	if f.group = p.groups.find(key); f.group == nil || key.Pod != "" {
+	if f.group = p.groups.Find(key); f.group == nil || key.Pod != "" {
 		return nil, time.Time{}, false
 	}
 	asOf := f.began
@@ -44,7 +43,7 @@ func (f *fetch) recallItem(it *item) (result, time.Time, bool) {
 		ours := f.spec.scope == class.ScopeServiceAccount && m.alive(f.began)
 		return resultOf(m), f.began, ours // it is as good as new while it lives
 	}
-	rd := f.group.last(it.id)
+	rd := f.group.recent.Last(it.id)
 	if rd == nil || (rd.Absent && !f.optional(it)) || (!rd.Ends.IsZero() && !f.began.Before(rd.Ends)) {
 		return result{}, time.Time{}, false
 	}

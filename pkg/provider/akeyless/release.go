@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // Release implements provider.Releaser. It ends the dynamic credentials that
@@ -20,57 +20,22 @@ import (
 // kept, and the error tells the caller to call again; Export and Import carry
 // it over a restart. A volume that is not known has nothing to release.
 func (p *Provider) Release(ctx context.Context, id string) error {
-	v := p.volumes.find(id)
-	if v == nil {
-		return nil
-	}
 	ctx, cancel := context.WithTimeout(ctx, p.config.ReleaseTimeout)
 	defer cancel()
-	v.end()
-	if err := v.enter(ctx); err != nil {
-		return fault.New(fault.Of(err), "releasing volume %s: a fetch of it still runs: %w", id, err)
-	}
-	defer v.leave()
-
-	g, b := v.identity()
-	list := append(v.holder.takeAll(), p.groups.leave(g, id)...)
-	if p.config.KeepCredentials {
-		list = nil
-	}
-	left, err := p.endAll(ctx, g, b, list)
-	if err != nil {
-		p.volumes.giveBack(v, left)
-		return fmt.Errorf("releasing volume %s: %w", id, err)
-	}
-	if p.volumes.remove(v) == 0 {
+	none, err := p.volumes.Release(ctx, id, func(v *volume) ([]*minted, error) {
+		g, b := v.identity()
+		list := append(v.TakeDebts(), p.groups.leave(g, id)...)
+		if p.config.DisableRevocation {
+			return nil, nil
+		}
+		list = slices.DeleteFunc(list, func(m *minted) bool { return !m.endable(p.now()) })
+		tokens := releaser{Provider: p, group: g, bearer: b, byLogin: map[login]*token{}}
+		return session.Settle(list, func(m *minted) error { return tokens.endOne(ctx, m) })
+	})
+	if none {
 		p.Close()
 	}
-	return nil
-}
-
-// endAll ends the credentials, and returns those that it could not.
-func (p *Provider) endAll(ctx context.Context, g *group, b bearer, list []*minted) ([]*minted, error) {
-	var mu sync.Mutex
-	var left []*minted
-	var failed []error
-	tokens := releaser{Provider: p, group: g, bearer: b, byLogin: map[login]*token{}}
-	work := new(errgroup.Group)
-	work.SetLimit(parallel)
-	for _, m := range list {
-		if !m.endable(p.now()) {
-			continue
-		}
-		work.Go(func() error {
-			if err := tokens.endOne(ctx, m); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				left, failed = append(left, m), append(failed, err)
-			}
-			return nil
-		})
-	}
-	_ = work.Wait()
-	return left, errors.Join(failed...)
+	return err
 }
 
 // releaser ends credentials with the volume's login, or with new ones where
@@ -91,7 +56,7 @@ func (r *releaser) token(ctx context.Context, l login, fresh bool) (*token, erro
 		return t, nil
 	}
 	if !fresh && r.group != nil && r.group.key.Login == l {
-		if t := r.group.current(r.now(), nil); t != nil {
+		if t := r.group.login.Current(r.now(), nil); t != nil {
 			return t, nil
 		}
 	}

@@ -28,7 +28,7 @@ func (f *fetch) single(ctx context.Context, it *item, k kind) {
 				return nil, err
 			}
 		}
-		f.group.remember(it.id, rd)
+		f.group.recent.Keep(it.id, rd)
 		return map[string]*reading{it.id: rd}, nil
 	})
 	f.settle(it, readings[it.id], err)
@@ -105,8 +105,8 @@ func (f *fetch) mistaken(it *item, err error) {
 	switch fault.Of(err) {
 	case fault.NotFound, fault.Rejected, fault.BadAnswer:
 		if it.kind == detected {
-			f.kinds.forget(f.spec.login, it.name)
-			f.group.setOpaque(it.name, false)
+			f.kinds.Forget(keyOf(f.spec.login, it.name))
+			f.group.opaque.Forget(it.name)
 		}
 	}
 }

@@ -8,14 +8,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-const (
-	// usualLife is taken where a login does not say how long its token lives.
-	usualLife = 14 * time.Minute
-	// youngToken is how old a token must be for a 401 to be put down to it.
-	youngToken = 5 * time.Second
-	// expiryMargin is taken off a lifetime for the way to the store.
-	expiryMargin = 500 * time.Millisecond
-)
+// usualLife is taken where a login does not say how long its token lives.
+const usualLife = 14 * time.Minute
 
 // token is an Akeyless token. It is replaced, never changed.
 type token struct {
@@ -25,7 +19,11 @@ type token struct {
 	expires time.Time
 }
 
-func (t *token) alive(now time.Time) bool { return now.Before(t.expires.Add(-expiryMargin)) }
+// Born implements session.Token.
+func (t *token) Born() time.Time { return t.born }
+
+// Ends implements session.Token.
+func (t *token) Ends() time.Time { return t.expires }
 
 // authAnswer is what /auth says.
 type authAnswer struct {

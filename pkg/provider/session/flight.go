@@ -41,6 +41,12 @@ type own struct{ error }
 
 func (o own) Unwrap() error { return o.error }
 
+// IsOwn tells whether a failure was marked so.
+func IsOwn(err error) bool {
+	var o own
+	return errors.As(err, &o)
+}
+
 // Do runs fn, or takes the result of the caller that runs it already for the
 // same key. led tells that fn ran for this caller. Whoever needs an answer from
 // after a certain moment names it as since: earlier flights are not joined.
@@ -73,13 +79,11 @@ func (f *Flights[K, V]) Do(ctx context.Context, key K, now func() time.Time, sin
 }
 
 func concernsLeader(err error) bool {
-	var o own
 	reason := fault.Of(err)
-	switch {
-	case err == nil, reason.Outage():
+	if err == nil || reason.Outage() {
 		return false
 	}
-	return errors.As(err, &o) || reason == fault.NoToken || reason == fault.Internal
+	return IsOwn(err) || reason == fault.NoToken || reason == fault.Internal
 }
 
 // board opens a flight, or finds the one that is under way.

@@ -21,11 +21,7 @@ const (
 // Pause is the wait before retry n, counted from 0: it doubles each time, half
 // of it is left to chance, and it is never less than the server asked for.
 func Pause(base time.Duration, n int, retryAfter time.Duration, chance float64) time.Duration {
-	full := longestPause
-	if n < 16 {
-		full = min(base<<n, longestPause)
-	}
-	half := full / 2
+	half := min(min(base, longestPause)<<min(n, 16), longestPause) / 2
 	return max(half+time.Duration(chance*float64(half)), retryAfter)
 }
 

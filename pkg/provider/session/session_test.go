@@ -29,6 +29,7 @@ func TestFlightConcerns(t *testing.T) {
 		"outage":           {fault.New(fault.Unavailable, "away"), false, 1, 3},
 		"refused":          {denied, false, 1, 3},
 		"own":              {session.Own(denied), false, 4, 0},
+		"a defect":         {errors.New("defect"), false, 4, 0},
 		"own, but outage":  {session.Own(fault.New(fault.Timeout, "slow")), false, 1, 3},
 		"no token":         {fault.New(fault.NoToken, "none"), false, 4, 0},
 		"the caller went":  {fault.New(fault.Timeout, "late"), true, 2, 0},
@@ -129,82 +130,6 @@ func TestFlightPassengerLeavesAndLeaderPanics(t *testing.T) {
 	})
 }
 
-func TestBreaker(t *testing.T) {
-	down := fault.New(fault.Unavailable, "down")
-	type step struct {
-		after   time.Duration
-		record  session.Outcome
-		place   string
-		retry   time.Duration
-		admit   bool // what Admit says afterwards
-		waiting time.Duration
-	}
-	for name, steps := range map[string][]step{
-		"three outages open it": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true},
-			{record: session.Outage, admit: false, waiting: time.Second},
-		},
-		"an answer closes it": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.Outage, admit: false, waiting: time.Second},
-			{record: session.Answered, admit: true}, {record: session.Outage, admit: true},
-		},
-		"an answer between starts the count anew": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.Answered, admit: true},
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true},
-		},
-		"what says nothing changes nothing": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.NothingSaid, admit: true},
-			{record: session.Outage, admit: false, waiting: time.Second},
-		},
-		"one probe in a second": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.Outage, admit: false, waiting: time.Second},
-			{after: time.Second, record: session.NothingSaid, admit: true},
-			{record: session.NothingSaid, admit: false, waiting: 800 * time.Millisecond},
-		},
-		"Retry-After is honoured": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true},
-			{record: session.Outage, retry: 20 * time.Second, admit: false, waiting: 20 * time.Second},
-		},
-		"but bounded": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true},
-			{record: session.Outage, retry: time.Hour, admit: false, waiting: time.Minute},
-		},
-		"one broken place is no outage": {
-			{record: session.BrokenPlace, place: "a", admit: true}, {record: session.BrokenPlace, place: "a", admit: true},
-			{record: session.BrokenPlace, place: "a", admit: true}, {record: session.BrokenPlace, place: "a", admit: true},
-			{record: session.BrokenPlace, place: "a", admit: true}, {record: session.BrokenPlace, place: "a", admit: true},
-		},
-		"five are": {
-			{record: session.BrokenPlace, place: "a", admit: true}, {record: session.BrokenPlace, place: "b", admit: true},
-			{record: session.BrokenPlace, place: "c", admit: true}, {record: session.BrokenPlace, place: "d", admit: true},
-			{record: session.BrokenPlace, place: "e", admit: false, waiting: time.Second},
-		},
-		"a broken place after an outage is an answer": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.Outage, admit: false, waiting: time.Second},
-			{record: session.BrokenPlace, place: "a", admit: true},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var b session.Breaker
-			now := start
-			for i, s := range steps {
-				now = now.Add(s.after)
-				b.Record(now, s.record, s.place, s.retry, down)
-				err := b.Admit(now, 0)
-				if (err == nil) != s.admit {
-					t.Fatalf("step %d: admitted %v, want %v", i, err == nil, s.admit)
-				}
-				if wait := fault.RetryAfter(err); wait != s.waiting {
-					t.Errorf("step %d: wait %v, want %v", i, wait, s.waiting)
-				}
-				if err != nil && (fault.Of(err) != fault.Unavailable || !errors.Is(err, down)) {
-					t.Errorf("step %d: %v", i, err)
-				}
-			}
-		})
-	}
-}
-
 func TestPause(t *testing.T) {
 	for _, c := range []struct {
 		n      int
@@ -213,7 +138,7 @@ func TestPause(t *testing.T) {
 		want   time.Duration
 	}{
 		{0, 0, 0, 50 * time.Millisecond}, {0, 0, 1, 100 * time.Millisecond}, {2, 0, 0.5, 300 * time.Millisecond},
-		{100, 0, 1, 4 * time.Second}, {0, 7 * time.Second, 0, 7 * time.Second},
+		{100, 0, 1, 4 * time.Second}, {60, 0, 0, 2 * time.Second}, {0, 7 * time.Second, 0, 7 * time.Second},
 	} {
 		if got := session.Pause(100*time.Millisecond, c.n, c.after, c.chance); got != c.want {
 			t.Errorf("pause %d after %v with %v is %v, want %v", c.n, c.after, c.chance, got, c.want)
@@ -260,7 +185,10 @@ func TestTiming(t *testing.T) {
 		"not at once":              {session.TwoThirds(start, start.Add(time.Second), 1), start.Add(time.Second*2/3 - 80*time.Millisecond)},
 		"earliest, without zeroes": {session.Earliest(time.Time{}, hour, start, time.Time{}), start},
 		"earliest of nothing":      {session.Earliest(time.Time{}), time.Time{}},
-		"after a change":           {session.AfterChange(start, 0), start.Add(2 * time.Second)},
+		"after a change, spread":   {session.AfterChange(start.Add(-time.Hour), start, 1), start.Add(12 * time.Second)},
+		"after a change, soon":     {session.AfterChange(start.Add(-20*time.Second), start, 1), start.Add(3 * time.Second)},
+		"after a change, past":     {session.AfterChange(start.Add(time.Hour), start, 1), start.Add(2 * time.Second)},
+		"after a change":           {session.AfterChange(start.Add(-time.Hour), start, 0), start.Add(2 * time.Second)},
 	} {
 		if d := c.got.Sub(c.want); d < -time.Millisecond || d > time.Millisecond {
 			t.Errorf("%s: %v, want %v", name, c.got, c.want)

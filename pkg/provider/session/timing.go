@@ -16,8 +16,12 @@ const (
 	// earlySlack is a part of the last third of a lifetime, and so half as
 	// much of the two thirds before it.
 	earlySlack = 0.12
-	// changeSlack is how long after an announced change the store is asked.
+	// changeSlack is how long after an announced change the store is asked,
+	// since it changes things on a tick of its own.
 	changeSlack = 2 * time.Second
+	// A fleet's nodes ask within changeSpread of the wait, and of the time.
+	changeSpread        = 20
+	longestChangeSpread = 10 * time.Second
 )
 
 // TwoThirds is when to have anew what lives from start to end: at about two
@@ -39,10 +43,11 @@ func IsDue(due, end, now time.Time) bool {
 	return !now.Before(due.Add(-slack))
 }
 
-// AfterChange is when to ask for what the store said it would change at a
-// moment.
-func AfterChange(at time.Time, chance float64) time.Time {
-	return at.Add(changeSlack + time.Duration(chance*float64(changeSlack)))
+// AfterChange is when to ask for what the store, asked at one moment, said it
+// would change at another.
+func AfterChange(asked, at time.Time, chance float64) time.Time {
+	spread := min(max(0, at.Sub(asked)/changeSpread), longestChangeSpread)
+	return at.Add(changeSlack + time.Duration(chance*float64(spread)))
 }
 
 // GoodForOwn tells whether an answer, asked for at a moment and due to be had

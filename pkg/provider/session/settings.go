@@ -1,0 +1,73 @@
+package session
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// Settings are what the operator decides for every in-process provider alike;
+// the zero value works.
+type Settings struct {
+	// RequestTimeout bounds each request; 0 means 10 s.
+	RequestTimeout time.Duration
+	// MaxRetries is how often a request is made again; 0 or less means never.
+	MaxRetries int
+	// RetryBase is the first pause before a retry, which doubles; 0 means 250 ms.
+	RetryBase time.Duration
+	// DefaultInterval is how often secrets without a lifetime are read again
+	// where the class has no interval; 0 means 2 minutes.
+	DefaultInterval time.Duration
+	// MaxResponseBytes bounds one answer; 0 means 16 MiB.
+	MaxResponseBytes int64
+
+	// ReleaseTimeout bounds the end of one volume's credentials; 0 means 5 s.
+	ReleaseTimeout time.Duration
+	// DisableRevocation leaves the credentials of gone volumes to their time
+	// to live.
+	DisableRevocation bool
+
+	// VersionKey keys the versions of objects which the store does not number.
+	// With a random key, which empty means, they change at every start.
+	VersionKey secret.Bytes
+	UserAgent  string
+	// Logger takes debug lines and what no caller is told; nil discards them.
+	Logger *slog.Logger
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
+	// Jitter is a source of numbers from 0 to 1; nil is a random one.
+	Jitter func() float64
+}
+
+const versionKeyBytes = 32
+
+// Complete fills in the defaults and refuses what cannot work.
+func (s *Settings) Complete() error {
+	if s.RequestTimeout < 0 || s.RetryBase < 0 || s.DefaultInterval < 0 || s.ReleaseTimeout < 0 || s.MaxResponseBytes < 0 {
+		return errors.New("timeouts, intervals and limits must not be negative")
+	}
+	s.RequestTimeout = cmp.Or(s.RequestTimeout, 10*time.Second)
+	s.RetryBase = cmp.Or(s.RetryBase, 250*time.Millisecond)
+	s.DefaultInterval = cmp.Or(s.DefaultInterval, 2*time.Minute)
+	s.ReleaseTimeout = cmp.Or(s.ReleaseTimeout, 5*time.Second)
+	s.MaxResponseBytes = cmp.Or(s.MaxResponseBytes, 16<<20)
+	s.UserAgent = cmp.Or(s.UserAgent, "mayfly")
+	s.Logger = cmp.Or(s.Logger, slog.New(slog.DiscardHandler))
+	if s.Now == nil {
+		s.Now = time.Now
+	}
+	if s.Jitter == nil {
+		s.Jitter = mathrand.Float64
+	}
+	if s.VersionKey.Len() == 0 {
+		key := make([]byte, versionKeyBytes)
+		_, _ = rand.Read(key) // never fails: the runtime ends the process first
+		s.VersionKey = secret.NewBytes(key)
+	}
+	return nil
+}

@@ -1,0 +1,75 @@
+package session_test
+
+import (
+	"bytes"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+type state struct {
+	session.State
+	Token string `json:"token"`
+	Bad   any    `json:"bad,omitempty"`
+}
+
+func TestState(t *testing.T) {
+	var log bytes.Buffer
+	logger := slog.New(slog.NewTextHandler(&log, nil))
+	out := session.WriteState("v", state{State: session.State{Version: 3}, Token: "marker"}, logger)
+	if want := `{"version":3,"token":"marker"}`; string(out.Reveal()) != want {
+		t.Errorf("wrote %s, want %s", out.Reveal(), want)
+	}
+	var back state
+	if err := session.ReadState("v", out, 3, &back); err != nil || back.Token != "marker" {
+		t.Errorf("read %+v, %v", back, err)
+	}
+	for name, text := range map[string]string{
+		"another version": `{"version":4,"token":"marker"}`, "no version": `{"token":"marker"}`, "null": "null",
+		"empty": "", "cut off": `{"version":3,"token":"marker`, "another shape": `["marker"]`, "wrong type": `{"version":"marker"}`,
+	} {
+		err := session.ReadState("v", secret.NewBytes([]byte(text)), 3, new(state))
+		if fault.Of(err) != fault.State || strings.Contains(err.Error(), "marker") || !strings.Contains(err.Error(), "volume v") {
+			t.Errorf("%s: %s: %v", name, fault.Of(err), err)
+		}
+	}
+	if out := session.WriteState("v", state{Token: "marker", Bad: func() {}}, logger); out.Len() != 0 {
+		t.Errorf("wrote what is no JSON: %s", out.Reveal())
+	}
+	if text := log.String(); !strings.Contains(text, "level=ERROR") || strings.Contains(text, "marker") {
+		t.Errorf("logged %q", text)
+	}
+}
+
+func TestSettings(t *testing.T) {
+	var s session.Settings
+	if err := s.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	if s.RequestTimeout != 10*time.Second || s.RetryBase != 250*time.Millisecond || s.DefaultInterval != 2*time.Minute ||
+		s.ReleaseTimeout != 5*time.Second || s.MaxResponseBytes != 16<<20 || s.UserAgent != "mayfly" {
+		t.Errorf("the defaults are %+v", s)
+	}
+	if s.Logger == nil || s.Now == nil || s.VersionKey.Len() != 32 {
+		t.Error("a part is missing")
+	}
+	if n := s.Jitter(); n < 0 || n >= 1 {
+		t.Errorf("chance is %v", n)
+	}
+	other := session.Settings{RequestTimeout: time.Second, UserAgent: "x", VersionKey: secret.NewBytes([]byte("k"))}
+	if err := other.Complete(); err != nil || other.RequestTimeout != time.Second || other.UserAgent != "x" || other.VersionKey.Len() != 1 {
+		t.Errorf("what was set became %+v, %v", other, err)
+	}
+	for _, bad := range []session.Settings{
+		{RequestTimeout: -1}, {RetryBase: -1}, {DefaultInterval: -1}, {ReleaseTimeout: -1}, {MaxResponseBytes: -1},
+	} {
+		if err := bad.Complete(); err == nil {
+			t.Errorf("%+v is taken", bad)
+		}
+	}
+}
