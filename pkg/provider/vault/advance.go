@@ -8,17 +8,18 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // held answers a request with the holder's own credential, which is renewed
 // or replaced if it is due.
 func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
-	c, _, err := h.work.do(ctx, r.id, f.now, time.Time{}, func() (*held, error) { return f.advance(ctx, h, r) })
+	c, _, err := h.work.Do(ctx, r.id, f.now, time.Time{}, func() (*held, error) { return f.advance(ctx, h, r) })
 	if err != nil {
 		return result{err: err}
 	}
 	if c.kind.shareable() { // it had no lifetime after all
-		f.volume.keep(r.id, c.reading)
+		f.volume.readings.Keep(r.id, c.reading)
 		return result{reading: c.reading, due: f.dueOf(c.reading)}
 	}
 	return result{reading: c.reading, due: c.dueTime(), ends: c.ends}
@@ -48,7 +49,7 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 		}
 	}
 	switch {
-	case !isDue(c.due, c.ends, f.now()):
+	case !session.IsDue(c.due, c.ends, f.now()):
 		return c, nil
 	case c.token != nil && c.answer.renewable && !c.replace:
 		next, err := f.renewLease(ctx, c)
@@ -103,7 +104,7 @@ func (f *fetch) mint(ctx context.Context, h *holder, r *request) (*held, error) 
 		return nil, err
 	}
 	if rd.kind == leased {
-		if !g.claim(rd.token) {
+		if !g.login.Claim(rd.token) {
 			// Another holder's lease hangs on this token already. Ours ends
 			// by its own time to live; the next one is under our own token.
 			return f.mintOwn(ctx, h, r)
@@ -116,21 +117,12 @@ func (f *fetch) mint(ctx context.Context, h *holder, r *request) (*held, error) 
 // mintOwn makes a credential under the holder's own token. A denial may be
 // the token's: then one new login is tried.
 func (f *fetch) mintOwn(ctx context.Context, h *holder, r *request) (*held, error) {
-	var stale *token
-	for {
-		t, err := f.parent(ctx, h, stale)
-		if err != nil {
-			return nil, err
-		}
-		rd, err := f.ask(ctx, t, r)
-		if err == nil {
-			return f.hold(h, r, rd), nil
-		}
-		if fault.Of(err) != fault.Denied || stale != nil || f.now().Sub(t.born) < youngToken {
-			return nil, err
-		}
-		stale = t
+	parent := func(stale *token) (*token, error) { return f.parent(ctx, h, stale) }
+	rd, err := session.AskTwice(f.now, parent, f.asker(ctx, r), denied)
+	if err != nil {
+		return nil, err
 	}
+	return f.hold(h, r, rd), nil
 }
 
 func (f *fetch) hold(h *holder, r *request, rd *reading) *held {
@@ -144,7 +136,7 @@ func (f *fetch) hold(h *holder, r *request, rd *reading) *held {
 // parent is the token for the holder's next credential: the newest, kept
 // alive, or that of a new login.
 func (f *fetch) parent(ctx context.Context, h *holder, stale *token) (*token, error) {
-	t, _, err := h.logins.do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
+	t, _, err := h.logins.Do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
 		if t := h.parent(f.now()); t != nil && t != stale {
 			kept, err := f.sustain(ctx, h, t)
 			if err != nil || kept {
@@ -169,7 +161,7 @@ func (f *fetch) sustain(ctx context.Context, h *holder, t *token) (bool, error) 
 	if !due || final || !t.alive(f.now()) {
 		return !due && t.alive(f.now()), nil
 	}
-	kept, _, err := h.renewals.do(ctx, t, f.now, time.Time{}, func() (bool, error) {
+	kept, _, err := h.renewals.Do(ctx, t, f.now, time.Time{}, func() (bool, error) {
 		err := f.renewSelf(ctx, t)
 		switch {
 		case err == nil:

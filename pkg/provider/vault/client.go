@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -84,28 +85,21 @@ type reply struct {
 func (c *client) do(ctx context.Context, k call) (*reply, error) {
 	b := &k.endpoint.breaker
 	for n := 0; ; n++ {
-		if err := b.admit(c.config.Now(), c.config.Jitter(), k.path); err != nil {
+		if err := b.Admit(c.config.Now(), c.config.Jitter(), k.path); err != nil {
 			return nil, fmt.Errorf("%s: %w", k.endpoint.address, err)
 		}
 		r, err := c.attempt(ctx, k)
 		failure := c.judge(ctx, k, r, err)
-		b.record(c.config.Now(), outcomeOf(ctx, k, r, err, failure), k.path, retryAfterOf(r), failure)
+		b.Record(c.config.Now(), outcomeOf(ctx, k, r, err, failure), k.path, retryAfterOf(r), failure)
 		if failure == nil {
 			return r, nil
 		}
-		wait := pause(c.config.RetryBase, n, retryAfterOf(r), c.config.Jitter())
-		if n >= c.config.MaxRetries || !c.again(k, r, err) || tooLong(ctx, wait) || sleep(ctx, wait) != nil {
-			b.advise(failure, c.config.Now(), c.config.Jitter(), k.path)
+		wait := session.Pause(c.config.RetryBase, n, retryAfterOf(r), c.config.Jitter())
+		if n >= c.config.MaxRetries || !c.again(k, r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
+			b.Advise(failure, c.config.Now(), c.config.Jitter(), k.path)
 			return r, failure
 		}
 	}
-}
-
-// tooLong tells whether the caller would be gone after the wait, or would
-// better come back later.
-func tooLong(ctx context.Context, wait time.Duration) bool {
-	deadline, ok := ctx.Deadline()
-	return wait > longestWait || (ok && time.Until(deadline) <= wait)
 }
 
 func retryAfterOf(r *reply) time.Duration {
@@ -198,7 +192,7 @@ func (c *client) read(resp *http.Response) (*reply, error) {
 	return &reply{
 		status:      resp.StatusCode,
 		contentType: resp.Header.Get("Content-Type"),
-		retryAfter:  parseRetryAfter(resp.Header.Get("Retry-After"), c.config.Now()),
+		retryAfter:  session.ParseRetryAfter(resp.Header.Get("Retry-After"), c.config.Now()),
 		body:        body,
 	}, nil
 }

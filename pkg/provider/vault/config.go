@@ -1,14 +1,11 @@
 package vault
 
 import (
-	"crypto/rand"
+	"cmp"
 	"errors"
 	"fmt"
-	"log/slog"
-	mathrand "math/rand/v2"
-	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // The provider names, which classes give as spec.provider.
@@ -17,14 +14,7 @@ const (
 	NameOpenBao = "openbao"
 )
 
-const (
-	defaultAuthMount      = "kubernetes"
-	defaultRequestTimeout = 10 * time.Second
-	defaultInterval       = 2 * time.Minute
-	defaultRevokeTimeout  = 5 * time.Second
-	defaultResponseBytes  = 16 << 20
-	versionKeyBytes       = 32
-)
+const defaultAuthMount = "kubernetes"
 
 // Config is what the operator decides. Only Name is required. What a class
 // says comes before the Default fields.
@@ -56,33 +46,7 @@ type Config struct {
 	// ForbidSkipVerify refuses classes that switch verification off.
 	ForbidSkipVerify bool
 
-	// RequestTimeout bounds each request; 0 means 10 s.
-	RequestTimeout time.Duration
-	// MaxRetries is how often a request is made again; negative means never.
-	MaxRetries int
-	// RetryBase is the first pause before a retry, which doubles; 0 means 250 ms.
-	RetryBase time.Duration
-	// DefaultInterval is how often secrets without a lifetime are read again
-	// where the class has no interval; 0 means 2 minutes.
-	DefaultInterval time.Duration
-	// MaxResponseBytes bounds one answer; 0 means 16 MiB.
-	MaxResponseBytes int64
-
-	// RevokeTimeout bounds the end of one volume's Vault tokens; 0 means 5 s.
-	RevokeTimeout time.Duration
-	// DisableRevocation leaves tokens and leases of gone volumes to their TTL.
-	DisableRevocation bool
-
-	// VersionKey keys the versions of objects which the store does not number.
-	// With a random key, which empty means, they change at every start.
-	VersionKey secret.Bytes
-	UserAgent  string
-	// Logger takes debug lines and what no caller is told; nil discards them.
-	Logger *slog.Logger
-	// Now is the clock; nil is time.Now.
-	Now func() time.Time
-	// Jitter is a source of numbers from 0 to 1; nil is a random one.
-	Jitter func() float64
+	session.Settings
 }
 
 // TLS says how to verify a server and who to be to it. The files are read
@@ -101,46 +65,20 @@ func (c *Config) complete() error {
 	if c.Name != NameVault && c.Name != NameOpenBao {
 		return fmt.Errorf("vault: the provider's name is %q, must be %q or %q", c.Name, NameVault, NameOpenBao)
 	}
-	setDefault(&c.DefaultAuthMount, defaultAuthMount)
-	setDefault(&c.DefaultAudience, c.Name)
-	setDefault(&c.RequestTimeout, defaultRequestTimeout)
-	setDefault(&c.RetryBase, defaultRetryBase)
-	setDefault(&c.DefaultInterval, defaultInterval)
-	setDefault(&c.RevokeTimeout, defaultRevokeTimeout)
-	setDefault(&c.MaxResponseBytes, defaultResponseBytes)
-	setDefault(&c.UserAgent, "mayfly")
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
+	if err := c.Settings.Complete(); err != nil {
+		return fmt.Errorf("vault: %w", err)
 	}
-	if c.Now == nil {
-		c.Now = time.Now
-	}
-	if c.Jitter == nil {
-		c.Jitter = mathrand.Float64
-	}
-	if c.VersionKey.Len() == 0 {
-		key := make([]byte, versionKeyBytes)
-		_, _ = rand.Read(key) // never fails: the runtime ends the process first
-		c.VersionKey = secret.NewBytes(key)
-	}
+	c.DefaultAuthMount = cmp.Or(c.DefaultAuthMount, defaultAuthMount)
+	c.DefaultAudience = cmp.Or(c.DefaultAudience, c.Name)
 	return c.check()
 }
 
 func (c *Config) check() error {
 	switch {
-	case c.RequestTimeout < 0, c.RetryBase < 0, c.DefaultInterval < 0, c.RevokeTimeout < 0, c.MaxResponseBytes < 0:
-		return errors.New("vault: timeouts, intervals and limits must not be negative")
 	case (c.DefaultTLS.ClientCertFile == "") != (c.DefaultTLS.ClientKeyFile == ""):
 		return errors.New("vault: a client certificate and its key go together: give both or none")
 	case c.ForbidSkipVerify && c.DefaultTLS.SkipVerify:
 		return errors.New("vault: skipping the verification of certificates is both forbidden and the default")
 	}
 	return nil
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }

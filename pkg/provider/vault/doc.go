@@ -11,6 +11,9 @@
 //	advance   what is due is renewed or replaced; the rules are in timing.go
 //	payload   the values picked out of the answers
 //
+// Package session has the rules that are the same for other stores: shared
+// work, the volumes and groups, the circuit breaker, and most of the timing.
+//
 // # What is shared
 //
 // Volumes of one identity share a login and reads: same server and TLS

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 const (
@@ -27,7 +28,7 @@ const (
 // connections stay warm, and one circuit breaker.
 type endpoint struct {
 	target
-	breaker breaker
+	breaker session.Breaker
 
 	mu          sync.Mutex
 	transport   *http.Transport

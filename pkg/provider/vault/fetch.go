@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -14,11 +13,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
-
-// parallel bounds the requests of one Fetch at a time.
-const parallel = 16
 
 // fetch is one run over one volume.
 type fetch struct {
@@ -89,7 +86,7 @@ func (f *fetch) enter(key identityKey) {
 	if old != nil && !same {
 		v.retire()
 	}
-	v.giveBack(left) // to be revoked with the volume
+	v.Owe(left) // to be revoked with the volume
 	g := f.groups.join(key, v.id)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -120,28 +117,27 @@ func (f *fetch) obtainAll(ctx context.Context) (map[*request]result, error) {
 	f.obtainSome(ctx, results, func(result) bool { return true })
 	if slices.ContainsFunc(results, func(r result) bool { return r.err == nil }) {
 		// One of them was the probe that closed the circuit.
-		f.obtainSome(ctx, results, func(r result) bool { return errors.Is(r.err, errNotAsked) })
+		f.obtainSome(ctx, results, func(r result) bool { return errors.Is(r.err, session.ErrNotAsked) })
 	}
 	byRequest := make(map[*request]result, len(results))
 	var failed []error
 	for i, r := range f.spec.requests {
 		byRequest[r] = results[i]
 		err := results[i].err
-		var l loginError
-		if errors.As(err, &l) { // it is the volume's, and the same for every object
+		if session.IsOwn(err) { // a login that failed: it is the volume's, and the same for every object
 			return nil, fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
 		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", f.names(r), err))
 		}
 	}
-	return byRequest, joined(failed)
+	return byRequest, fault.Join(failed)
 }
 
 // obtainSome answers those requests, in parallel, whose result is wanted anew.
 func (f *fetch) obtainSome(ctx context.Context, results []result, wanted func(result) bool) {
 	var work errgroup.Group
-	work.SetLimit(parallel)
+	work.SetLimit(session.Parallel)
 	for i, r := range f.spec.requests {
 		if wanted(results[i]) {
 			work.Go(func() error {
@@ -152,44 +148,6 @@ func (f *fetch) obtainSome(ctx context.Context, results []result, wanted func(re
 	}
 	_ = work.Wait()
 }
-
-// maxJoined bounds how many failures one error tells of.
-const maxJoined = 5
-
-// joined makes one error of all that failed. The first one's reason counts,
-// and the store's latest word on when to come back.
-func joined(failed []error) error {
-	switch len(failed) {
-	case 0:
-		return nil
-	case 1:
-		return failed[0]
-	}
-	var later time.Duration
-	for _, err := range failed {
-		later = max(later, fault.RetryAfter(err))
-	}
-	reason := fault.Of(failed[0])
-	if more := len(failed) - maxJoined; more > 0 {
-		failed = append(failed[:maxJoined:maxJoined], fmt.Errorf("and %d more", more))
-	}
-	all := fault.New(reason, "%w", listed(failed))
-	all.RetryAfter = later
-	return all
-}
-
-// listed is several failures on one line, as Events show them.
-type listed []error
-
-func (l listed) Error() string {
-	words := make([]string, len(l))
-	for i, err := range l {
-		words[i] = err.Error()
-	}
-	return strings.Join(words, "; ")
-}
-
-func (l listed) Unwrap() []error { return l }
 
 // names are the objects that a request is made for.
 func (f *fetch) names(r *request) string {
@@ -235,7 +193,7 @@ func (f *fetch) open(out *provider.Payload, results map[*request]result) (map[*r
 	views := make(map[*request]opened, len(results))
 	for _, r := range f.spec.requests {
 		res := results[r]
-		out.RefreshAt = earliest(out.RefreshAt, res.due)
+		out.RefreshAt = session.Earliest(out.RefreshAt, res.due)
 		if res.absent {
 			continue
 		}

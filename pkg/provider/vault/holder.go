@@ -4,6 +4,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // holder has credentials that were made for it: for one volume or, with
@@ -11,9 +13,9 @@ import (
 // holder's own Vault tokens, so revoking those ends what is the holder's and
 // nothing else.
 type holder struct {
-	work     flights[string, *held]
-	logins   flights[struct{}, *token]
-	renewals flights[*token, bool]
+	work     session.Flights[string, *held]
+	logins   session.Flights[struct{}, *token]
+	renewals session.Flights[*token, bool]
 
 	mu     sync.Mutex
 	tokens []*token // the newest is last; older ones live out their leases
@@ -116,7 +118,7 @@ func (c *held) dueTime() time.Time {
 func (c *held) renewed(now time.Time, granted time.Duration, chance float64) *held {
 	next := *c
 	next.ends = now.Add(granted)
-	next.due = twoThirds(now, next.ends, chance)
+	next.due = session.TwoThirds(now, next.ends, chance)
 	if fellShort(c.answer.duration, granted) {
 		next.replace, next.due = true, now
 	}

@@ -16,6 +16,7 @@ import (
 	"syscall"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -126,7 +127,7 @@ func (c *client) judgeFailure(ctx context.Context, k call, err error) error {
 	case errors.Is(err, errNoAnswer):
 		return fault.New(fault.Timeout, "%s gave no answer within %s", at, c.config.RequestTimeout)
 	case ctx.Err() != nil:
-		return fmt.Errorf("waiting for %s: %w", at, gaveUp(ctx))
+		return fmt.Errorf("waiting for %s: %w", at, session.Ended(ctx))
 	case errors.Is(err, errTooLarge):
 		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.config.MaxResponseBytes)
 	case tlsHint(k.endpoint.tls, err) != "":
@@ -148,16 +149,6 @@ func handshakeHint(t target) string {
 		return "it may want a client certificate: set vaultTLSClientCertPath and vaultTLSClientKeyPath"
 	}
 	return ""
-}
-
-// gaveUp is the error of a caller that is gone, or of a volume that is.
-func gaveUp(ctx context.Context) error {
-	cause := context.Cause(ctx)
-	var f *fault.Error
-	if errors.As(cause, &f) {
-		return cause
-	}
-	return fault.New(fault.Of(ctx.Err()), "giving up: %w", cause)
 }
 
 // rootText leaves out the URL that net/http puts before its errors.
@@ -215,22 +206,22 @@ func (t TLS) authorities() string {
 }
 
 // outcomeOf tells the circuit breaker what a request says about the server.
-func outcomeOf(ctx context.Context, k call, r *reply, err, failure error) outcome {
+func outcomeOf(ctx context.Context, k call, r *reply, err, failure error) session.Outcome {
 	switch {
 	case err != nil && (ctx.Err() != nil || hopeless(err)):
-		return nothingSaid
+		return session.NothingSaid
 	case err != nil:
-		return outage
+		return session.Outage
 	case refusedRenewal(k, r):
-		return nothingSaid
+		return session.NothingSaid
 	case r.status == http.StatusInternalServerError && json.Valid(r.body):
-		return brokenPath
+		return session.BrokenPlace
 	case r.status == http.StatusPreconditionFailed:
-		return nothingSaid
+		return session.NothingSaid
 	case fault.Of(failure).Outage() && failure != nil:
-		return outage
+		return session.Outage
 	}
-	return answered
+	return session.Answered
 }
 
 // refusedRenewal tells that Vault does not renew something. It says so with

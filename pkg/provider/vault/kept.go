@@ -7,15 +7,15 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// keptVersion changes when an older process could not read what we write.
 const keptVersion = 1
 
 // keptVolume is what Export writes. It is as secret as the tokens in it.
 type keptVolume struct {
-	Version  int           `json:"version"`
+	session.State
 	Pod      identity.Pod  `json:"pod"`
 	Identity *keptIdentity `json:"identity,omitempty"`
 	Session  *keptToken    `json:"session,omitempty"`
@@ -128,6 +128,14 @@ func restoreTokens(list []keptToken) ([]*token, error) {
 		out = append(out, t)
 	}
 	return out, nil
+}
+
+func keepReadings(readings map[string]*reading) []keptReading {
+	var out []keptReading
+	for id, rd := range readings {
+		out = append(out, keepReading(id, rd))
+	}
+	return out
 }
 
 func keepReading(id string, rd *reading) keptReading {

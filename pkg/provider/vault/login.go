@@ -11,19 +11,20 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // session is the group's token for reads: the one that is there, renewed if
 // it is due, or that of a new login. A stale one is not taken.
 func (f *fetch) session(ctx context.Context, g *group, stale *token) (*token, error) {
-	if t := g.current(f.now(), stale); t != nil {
+	if t := g.login.Current(f.now(), stale); t != nil {
 		if due, _ := t.isDue(f.now()); !due {
 			return t, nil
 		}
 	}
-	t, _, err := g.logins.do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
-		if t := g.current(f.now(), stale); t != nil && f.extended(ctx, t) {
+	t, _, err := g.logins.Do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
+		if t := g.login.Current(f.now(), stale); t != nil && f.extended(ctx, t) {
 			return t, nil
 		}
 		return f.loginGroup(ctx, g)
@@ -91,8 +92,8 @@ func (f *fetch) loginGroup(ctx context.Context, g *group) (*token, error) {
 // supersede makes t the group's token. An earlier one that still lives is
 // revoked with this volume, since others may be in the middle of using it.
 func (f *fetch) supersede(g *group, t *token) {
-	if old := g.adopt(t, f.now()); old != nil {
-		f.volume.giveBack([]*token{old})
+	if old := g.login.Adopt(t); old != nil && old.alive(f.now()) {
+		f.volume.Owe([]*token{old})
 	}
 }
 
@@ -112,11 +113,11 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT},
 	})
 	if err != nil {
-		return nil, false, loginError{f.explainLogin(err)}
+		return nil, false, session.Own(f.explainLogin(err))
 	}
 	info, err := loginInfo(l, reply)
 	if err != nil {
-		return nil, false, loginError{f.explainLogin(err)}
+		return nil, false, session.Own(f.explainLogin(err))
 	}
 	t = newToken(l, info, f.now(), f.chance())
 	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.address.String(), "mount", l.mount,

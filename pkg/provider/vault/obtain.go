@@ -40,7 +40,7 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 	if h.get(r.id) != nil {
 		return f.held(ctx, h, r)
 	}
-	if rd := f.volume.lastReading(r.id); rd != nil && !f.request.Fresh && (!rd.absent || f.optional(r)) {
+	if rd := f.volume.readings.Last(r.id); rd != nil && !f.request.Fresh && (!rd.absent || f.optional(r)) {
 		if due := f.dueOf(rd); recentEnough(rd.kind, rd.asked, due, f.began, true) {
 			return result{reading: rd, due: due}
 		}
@@ -55,7 +55,7 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 	if !rd.kind.shareable() { // what we led made a credential: it is ours
 		return f.held(ctx, h, r)
 	}
-	f.volume.keep(r.id, rd)
+	f.volume.readings.Keep(r.id, rd)
 	return result{reading: rd, due: f.dueOf(rd)}
 }
 
@@ -110,7 +110,7 @@ func (f *fetch) shared(ctx context.Context, r *request) (*reading, error) {
 	if rd := f.fromGroup(g, r); rd != nil {
 		return rd, nil
 	}
-	rd, led, err := g.reads.do(ctx, r.id, f.now, since, func() (*reading, error) {
+	rd, led, err := g.reads.Do(ctx, r.id, f.now, since, func() (*reading, error) {
 		if rd := f.fromGroup(g, r); rd != nil {
 			return rd, nil
 		}
@@ -129,7 +129,7 @@ func (f *fetch) shared(ctx context.Context, r *request) (*reading, error) {
 
 // fromGroup is an answer that another volume of the group had lately.
 func (f *fetch) fromGroup(g *group, r *request) *reading {
-	rd := g.lastReading(r.id)
+	rd := g.recent.Last(r.id)
 	if rd == nil || !rd.kind.shareable() || (rd.absent && !f.optional(r)) {
 		return nil
 	}
@@ -148,7 +148,7 @@ func (f *fetch) fromGroup(g *group, r *request) *reading {
 // readShared asks the store: for the version only where that will do.
 func (f *fetch) readShared(ctx context.Context, g *group, r *request) (*reading, error) {
 	if rd := f.unchanged(ctx, g, r); rd != nil {
-		g.remember(r.id, rd)
+		g.recent.Keep(r.id, rd)
 		return rd, nil
 	}
 	rd, err := f.readWithLogin(ctx, g, r)
@@ -156,7 +156,7 @@ func (f *fetch) readShared(ctx context.Context, g *group, r *request) (*reading,
 		return nil, err
 	}
 	if rd.kind.shareable() {
-		g.remember(r.id, rd)
+		g.recent.Keep(r.id, rd)
 		return rd, nil
 	}
 	f.take(g, r, rd)
@@ -167,7 +167,7 @@ func (f *fetch) readShared(ctx context.Context, g *group, r *request) (*reading,
 // that it hangs on goes with it, so that it can be revoked with the volume.
 func (f *fetch) take(g *group, r *request, rd *reading) {
 	h := f.holder()
-	if rd.kind == leased && g.claim(rd.token) {
+	if rd.kind == leased && g.login.Claim(rd.token) {
 		h.add(rd.token)
 	}
 	h.put(r.id, newHeld(rd, rd.token, f.spec.interval, f.chance()))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // Provider implements provider.Provider, Releaser, Keeper and Validator. It
@@ -17,7 +18,7 @@ type Provider struct {
 	client    *client
 	specs     specs
 	endpoints endpoints
-	volumes   volumes
+	volumes   session.Volumes[*volume, *token]
 	groups    groups
 	learned   learned
 }
@@ -54,9 +55,6 @@ func New(c Config) (*Provider, error) {
 		config: c, allowed: allowed,
 		specs:     specs{byID: map[specID]*spec{}},
 		endpoints: endpoints{known: map[target]*endpoint{}},
-		volumes:   volumes{byID: map[string]*volume{}},
-		groups:    groups{byKey: map[identityKey]*group{}},
-		learned:   learned{kinds: map[requestKey]kind{}, bound: map[login]bool{}},
 	}
 	p.client, err = newClient(&p.config, allowed)
 	return p, err
@@ -74,7 +72,7 @@ func New(c Config) (*Provider, error) {
 // makes no second credential.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
 	if ctx.Err() != nil {
-		return nil, gaveUp(ctx)
+		return nil, session.Ended(ctx)
 	}
 	s, err := p.spec(r)
 	if err != nil {
@@ -84,16 +82,11 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}
-	v := p.volumes.get(r.Volume)
-	if err := v.enter(ctx); err != nil {
+	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, newVolume)
+	if err != nil {
 		return nil, err
 	}
-	defer v.leave()
-	if v.gone.Err() != nil {
-		return nil, errReleased
-	}
-	ctx, done := v.untilGone(ctx)
-	defer done()
+	defer leave()
 	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.config.Now(), correlation: newCorrelation()}
 	return f.run(ctx)
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -35,23 +36,17 @@ func (f *fetch) secrets(t *token) []secret.String {
 	return list
 }
 
-// readWithLogin asks with the group's token. A denial may be the token's, which
-// can have been revoked, or be older than a change of the role: then one new
-// login is tried.
+// readWithLogin asks with the group's token.
 func (f *fetch) readWithLogin(ctx context.Context, g *group, r *request) (*reading, error) {
-	var stale *token
-	for {
-		t, err := f.session(ctx, g, stale)
-		if err != nil {
-			return nil, err
-		}
-		rd, err := f.ask(ctx, t, r)
-		if err == nil || fault.Of(err) != fault.Denied || stale != nil || f.now().Sub(t.born) < youngToken {
-			return rd, err
-		}
-		stale = t
-	}
+	token := func(stale *token) (*token, error) { return f.session(ctx, g, stale) }
+	return session.AskTwice(f.now, token, f.asker(ctx, r), denied)
 }
+
+func (f *fetch) asker(ctx context.Context, r *request) func(*token) (*reading, error) {
+	return func(t *token) (*reading, error) { return f.ask(ctx, t, r) }
+}
+
+func denied(err error) bool { return fault.Of(err) == fault.Denied }
 
 // ask makes the request and understands the answer.
 func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error) {
@@ -68,7 +63,7 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 			return rd, nil
 		}
 		// The password is being rotated: in a moment there is a new one.
-		if sleep(ctx, pause(2*f.config.RetryBase, n, 0, f.chance())) != nil {
+		if session.Sleep(ctx, session.Pause(2*f.config.RetryBase, n, 0, f.chance())) != nil {
 			return rd, nil
 		}
 	}
@@ -156,15 +151,15 @@ func deletedVersion(r *reply) string {
 // unchanged looks at the metadata of a KV v2 secret that was read before. It
 // returns the earlier answer, as of now, if that is still the current one.
 func (f *fetch) unchanged(ctx context.Context, g *group, r *request) *reading {
-	before := g.lastReading(r.id)
+	before := g.recent.Last(r.id)
 	if before == nil {
-		before = f.volume.lastReading(r.id)
+		before = f.volume.readings.Last(r.id)
 	}
 	path, ok := metadataPath(r)
-	if !ok || before == nil || before.absent || !before.answer.kv.known() || f.request.Fresh || g.hasNoMetadata(r.id) {
+	if !ok || before == nil || before.absent || !before.answer.kv.known() || f.request.Fresh || g.noMetadata.Has(r.id) {
 		return nil
 	}
-	t := g.current(f.now(), nil)
+	t := g.login.Current(f.now(), nil)
 	if t == nil {
 		return nil // the login is due: the read takes care of it
 	}
@@ -172,7 +167,7 @@ func (f *fetch) unchanged(ctx context.Context, g *group, r *request) *reading {
 	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, path, nil, nil))
 	if err != nil {
 		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
-			g.setNoMetadata(r.id)
+			g.noMetadata.Set(r.id, struct{}{})
 		}
 		return nil
 	}

@@ -21,7 +21,7 @@ func (p *Provider) Recall(r provider.Request, oldest time.Time) (*provider.Paylo
 		return nil, time.Time{}, false
 	}
 	key := p.learned.identify(s.login, r.Pod, token.Claims)
-	g := p.groups.find(key)
+	g := p.groups.Find(key)
 	if key.pod != "" || g == nil {
 		return nil, time.Time{}, false
 	}
@@ -45,7 +45,7 @@ func (p *Provider) Recall(r provider.Request, oldest time.Time) (*provider.Paylo
 // remembered is the group's own answer to a request. A credential that was
 // made for one pod is in no group.
 func (f *fetch) remembered(g *group, r *request, oldest time.Time) *reading {
-	if rd := g.lastReading(r.id); rd != nil && rd.kind.shareable() && !rd.at.Before(oldest) {
+	if rd := g.recent.Last(r.id); rd != nil && rd.kind.shareable() && !rd.at.Before(oldest) {
 		return rd
 	}
 	if f.spec.scope != class.ScopeServiceAccount {
@@ -55,11 +55,4 @@ func (f *fetch) remembered(g *group, r *request, oldest time.Time) *reading {
 		return c.reading
 	}
 	return nil
-}
-
-// find is the group of a key; nil where this node has no volume of it.
-func (s *groups) find(key identityKey) *group {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.byKey[key]
 }

@@ -2,14 +2,11 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -17,57 +14,24 @@ import (
 // logged in for this volume alone, and with them their leases, and those of an
 // identity whose last volume this was. A Fetch that is still running ends.
 //
-// It takes no longer than Config.RevokeTimeout. What could not be revoked is
+// It takes no longer than Config.ReleaseTimeout. What could not be revoked is
 // kept, and the error tells the caller to call again; Export and Import carry
 // it over a restart. A volume that is not known has nothing to release.
 func (p *Provider) Release(ctx context.Context, id string) error {
-	v := p.volumes.find(id)
-	if v == nil {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(ctx, p.config.RevokeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, p.config.ReleaseTimeout)
 	defer cancel()
-	v.end()
-	if err := v.enter(ctx); err != nil {
-		return fault.New(fault.Of(err), "releasing volume %s: a fetch of it still runs: %w", id, err)
-	}
-	defer v.leave()
-
-	tokens := append(v.takeTokens(), p.groups.leave(v.currentGroup(), id)...)
-	if p.config.DisableRevocation {
-		tokens = nil
-	}
-	left, err := p.revokeAll(ctx, tokens)
-	if err != nil {
-		p.volumes.giveBack(v, left)
-		return fmt.Errorf("releasing volume %s: %w", id, err)
-	}
-	if p.volumes.remove(v) == 0 {
+	none, err := p.volumes.Release(ctx, id, func(v *volume) ([]*token, error) {
+		tokens := append(v.TakeDebts(), p.groups.leave(v.currentGroup(), id)...)
+		if p.config.DisableRevocation {
+			return nil, nil
+		}
+		correlation := newCorrelation()
+		return session.Settle(tokens, func(t *token) error { return p.revoke(ctx, t, correlation) })
+	})
+	if none {
 		p.endpoints.close()
 	}
-	return nil
-}
-
-// revokeAll ends the tokens, and returns those that it could not.
-func (p *Provider) revokeAll(ctx context.Context, tokens []*token) ([]*token, error) {
-	var mu sync.Mutex
-	var left []*token
-	var failed []error
-	var work errgroup.Group
-	work.SetLimit(parallel)
-	correlation := newCorrelation()
-	for _, t := range tokens {
-		work.Go(func() error {
-			if err := p.revoke(ctx, t, correlation); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				left, failed = append(left, t), append(failed, err)
-			}
-			return nil
-		})
-	}
-	_ = work.Wait()
-	return left, errors.Join(failed...)
+	return err
 }
 
 // revoke ends a token and all that hangs on it. One that the store refuses is

@@ -13,7 +13,7 @@ import (
 
 func TestReleaseIsBounded(t *testing.T) {
 	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
-	p := newProvider(t, func(c *vault.Config) { c.RevokeTimeout = 100 * time.Millisecond })
+	p := newProvider(t, func(c *vault.Config) { c.ReleaseTimeout = 100 * time.Millisecond })
 	r := brokenRequest("v", b.URL, nil)
 	mustFetch(t, p, r)
 	b.setRead(hang)

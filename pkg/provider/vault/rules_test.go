@@ -1,11 +1,9 @@
 package vault
 
 import (
-	"errors"
 	"testing"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 )
 
@@ -14,6 +12,7 @@ var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 func after(d time.Duration) time.Time { return epoch.Add(d) }
 
 func TestDueAt(t *testing.T) {
+	const slack = 2 * time.Second // after an announced change
 	for _, tc := range []struct {
 		name     string
 		kind     kind
@@ -30,9 +29,9 @@ func TestDueAt(t *testing.T) {
 		{"lease that says nothing", leased, 0, time.Minute, 0, time.Minute},
 		{"certificate", certificate, 24 * time.Hour, time.Minute, 0, 16 * time.Hour},
 		{"certificate that is over", certificate, -time.Hour, time.Minute, 0, time.Minute},
-		{"static", static, time.Hour, time.Minute, 0, time.Hour + staticSlack},
-		{"static, spread", static, time.Hour, time.Minute, 1, time.Hour + staticSlack + 10*time.Second},
-		{"static in rotation", static, 0, time.Hour, 1, staticSlack},
+		{"static", static, time.Hour, time.Minute, 0, time.Hour + slack},
+		{"static, spread", static, time.Hour, time.Minute, 1, time.Hour + slack + 10*time.Second},
+		{"static in rotation", static, 0, time.Hour, 1, slack},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if got := dueAt(tc.kind, epoch, after(tc.life), tc.interval, tc.chance).Sub(epoch); got.Round(time.Millisecond) != tc.want.Round(time.Millisecond) {
@@ -172,123 +171,6 @@ func TestPodBound(t *testing.T) {
 		if got := (authInfo{Metadata: tc.metadata}).podBound(tc.sharing, pod, tc.uid); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
 		}
-	}
-}
-
-func TestPause(t *testing.T) {
-	base := 250 * time.Millisecond
-	for _, tc := range []struct {
-		n      int
-		after  time.Duration
-		chance float64
-		want   time.Duration
-	}{
-		{0, 0, 0, base / 2}, {0, 0, 1, base}, {2, 0, 1, time.Second}, {60, 0, 1, maxRetryPause}, {0, 3 * time.Second, 0, 3 * time.Second},
-	} {
-		if got := pause(base, tc.n, tc.after, tc.chance); got != tc.want {
-			t.Errorf("pause %d after %s: %s, want %s", tc.n, tc.after, got, tc.want)
-		}
-	}
-}
-
-func TestParseRetryAfter(t *testing.T) {
-	for text, want := range map[string]time.Duration{
-		"": 0, "5": 5 * time.Second, "-5": 0, "x": 0, "999999999999": longestRetryAfter, "99999999": longestRetryAfter,
-		"Thu, 01 Jan 2026 00:00:09 GMT": 9 * time.Second, "Thu, 01 Jan 2025 00:00:09 GMT": 0,
-	} {
-		if text == "999999999999" { // fits an int here, and is bounded
-			want = longestRetryAfter
-		}
-		if got := parseRetryAfter(text, epoch); got != want {
-			t.Errorf("%q: %s, want %s", text, got, want)
-		}
-	}
-}
-
-func TestBreaker(t *testing.T) {
-	down := fault.New(fault.Unavailable, "down")
-	var b breaker
-	fail := func(at time.Duration) { b.record(after(at), outage, "p", 0, down) }
-	admitted := func(at time.Duration) bool { return b.admit(after(at), 0.5, "p") == nil }
-
-	fail(0)
-	fail(0)
-	b.record(after(0), answered, "p", 0, nil)
-	fail(0)
-	fail(0)
-	if !admitted(0) {
-		t.Fatal("open after less than three outages in a row")
-	}
-	fail(0)
-	err := b.admit(after(0), 0.5, "p")
-	if fault.Of(err) != fault.Unavailable || !errors.Is(err, down) || fault.RetryAfter(err) != 2*time.Second {
-		t.Fatalf("not open after three: %v, again after %s", err, fault.RetryAfter(err))
-	}
-	passed := 0
-	for ms := range 60_000 {
-		if at := time.Duration(ms) * time.Millisecond; admitted(at) {
-			passed++
-			fail(at)
-		}
-	}
-	if passed < 50 || passed > 61 {
-		t.Errorf("%d probes in a minute", passed)
-	}
-	if !admitted(61 * time.Second) {
-		t.Fatal("no probe after a minute")
-	}
-	b.record(after(61*time.Second), answered, "p", 0, nil)
-	for range 5 {
-		if !admitted(61 * time.Second) {
-			t.Fatal("not closed by an answer")
-		}
-	}
-}
-
-func TestBreakerAndBrokenPaths(t *testing.T) {
-	down := fault.New(fault.Unavailable, "boom")
-	var b breaker
-	for range 50 {
-		b.record(epoch, brokenPath, "database/creds/a", 0, down)
-	}
-	if err := b.admit(epoch, 0, "kv1/a"); err != nil {
-		t.Errorf("one broken path is not an outage: %v", err)
-	}
-	if b.admit(epoch, 0, "database/creds/a") == nil {
-		t.Error("the broken path itself is left alone")
-	}
-	if b.admit(after(time.Second), 0, "database/creds/a") != nil {
-		t.Error("no probe of the broken path")
-	}
-	for _, p := range []string{"b", "c", "d", "e"} {
-		b.record(epoch, brokenPath, p, 0, down)
-	}
-	if b.admit(epoch, 0, "z") == nil {
-		t.Error("five paths broken in a row are")
-	}
-	if b.admit(after(2*time.Second), 0, "z") != nil {
-		t.Error("no probe")
-	}
-	b.record(after(2*time.Second), answered, "b", 0, nil)
-	if b.admit(after(2*time.Second), 0, "z") != nil {
-		t.Error("not closed by an answer")
-	}
-}
-
-func TestBreakerHonoursRetryAfter(t *testing.T) {
-	slow := fault.New(fault.RateLimited, "slow down")
-	var b breaker
-	for range 3 {
-		b.record(epoch, outage, "p", 10*time.Second, slow)
-	}
-	if b.admit(after(9*time.Second), 0, "z") == nil || b.admit(after(10*time.Second), 0, "z") != nil {
-		t.Error("it must open for as long as the server asked")
-	}
-	for range 3 {
-		b.record(epoch, outage, "p", time.Hour, slow)
-	}
-	if b.admit(after(longestOpen), 0, "z") != nil {
-		t.Error("a server must not shut itself off for an hour")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
@@ -257,7 +258,7 @@ func TestNewRefuses(t *testing.T) {
 		"bare star":    {Name: "vault", AllowedAddresses: []string{"https://*"}},
 		"skip verify":  {Name: "vault", ForbidSkipVerify: true, DefaultTLS: vault.TLS{SkipVerify: true}},
 		"half a pair":  {Name: "vault", DefaultTLS: vault.TLS{ClientCertFile: "/c"}},
-		"negative":     {Name: "vault", RequestTimeout: -1},
+		"negative":     {Name: "vault", Settings: session.Settings{RequestTimeout: -1}},
 	} {
 		if _, err := vault.New(c); err == nil {
 			t.Errorf("%s: no error", name)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // kind is what decides when an answer is to be had anew.
@@ -21,24 +23,6 @@ const (
 
 // shareable tells whether a read is alike for all who may make it.
 func (k kind) shareable() bool { return k == polled || k == static }
-
-const (
-	// leaseJitter is the part of a lifetime over which renewals are spread.
-	leaseJitter = 0.08
-	// schedulerSlack is a part of the last third of a lifetime, and so half as
-	// much of the two thirds before it.
-	schedulerSlack = 0.12
-	// soonest keeps a store from being asked without a pause.
-	soonest = time.Second
-	// staticSlack is how long after the announced moment a static role's new
-	// password is read: Vault rotates on a tick of its own.
-	staticSlack = 2 * time.Second
-	// ownShare and otherShare are the parts of an interval for which an
-	// answer is good: for the volume that is due again, with room for the
-	// scheduler's jitter, and for other volumes of the same identity.
-	ownShare   = 0.9
-	otherShare = 0.5
-)
 
 // classify finds the kind, and the end or the announced change where the kind
 // has one. What people keep in KV is polled, whatever it looks like.
@@ -97,25 +81,6 @@ func expiration(raw json.RawMessage, certificates ...string) time.Time {
 	return time.Time{}
 }
 
-// twoThirds is when to renew what lives from start to end: at about two
-// thirds, and earlier by chance (0 to 1).
-func twoThirds(start, end time.Time, chance float64) time.Time {
-	life := end.Sub(start)
-	due := start.Add(life*2/3 - time.Duration(float64(life)*leaseJitter*chance))
-	if earliest := start.Add(min(soonest, life/2)); due.Before(earliest) {
-		return earliest
-	}
-	return due
-}
-
-// isDue tells whether the moment to renew has come. It is generous by a small
-// part of the wait, because a scheduler may come that much early, and would
-// have to come again.
-func isDue(due, end, now time.Time) bool {
-	slack := time.Duration(float64(max(0, end.Sub(due))) * schedulerSlack)
-	return !now.Before(due.Add(-slack))
-}
-
 // dueAt is when an answer is to be had anew.
 func dueAt(k kind, at, end time.Time, interval time.Duration, chance float64) time.Time {
 	switch k {
@@ -123,10 +88,9 @@ func dueAt(k kind, at, end time.Time, interval time.Duration, chance float64) ti
 		if !end.After(at) { // over already, or of a lease that says nothing
 			return at.Add(interval)
 		}
-		return twoThirds(at, end, chance)
+		return session.TwoThirds(at, end, chance)
 	case static:
-		wait := end.Sub(at)
-		return end.Add(staticSlack + time.Duration(chance*float64(min(wait/20, 10*time.Second))))
+		return session.AfterChange(at, end, chance)
 	}
 	return at.Add(interval)
 }
@@ -140,12 +104,11 @@ func fellShort(asked, granted time.Duration) bool {
 // recentEnough tells whether an answer that was asked for at a moment will do,
 // for its own volume or for another of the same identity.
 func recentEnough(k kind, asked, due, now time.Time, own bool) bool {
-	share := otherShare
 	switch {
 	case own && k == static:
 		return now.Before(due)
 	case own:
-		share = ownShare
+		return session.GoodForOwn(asked, due, now)
 	}
-	return now.Before(asked.Add(time.Duration(float64(due.Sub(asked)) * share)))
+	return session.GoodForOthers(asked, due, now)
 }

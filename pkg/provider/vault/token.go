@@ -6,15 +6,8 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
-)
-
-const (
-	// youngToken is how old a Vault token must be for a denial to be put down
-	// to it, and a new login to be tried.
-	youngToken = 5 * time.Second
-	// expiryMargin is taken off a lifetime for the way to the store.
-	expiryMargin = 500 * time.Millisecond
 )
 
 // token is a Vault token.
@@ -72,22 +65,30 @@ func (t *token) extend(now time.Time, ttl time.Duration, chance float64) {
 		t.ttl = ttl
 	}
 	t.expires = now.Add(ttl)
-	t.due = twoThirds(now, t.expires, chance)
+	t.due = session.TwoThirds(now, t.expires, chance)
 	if t.final && t.renewable {
 		t.due = now
 	}
 }
 
 func (t *token) alive(now time.Time) bool {
+	return session.Alive(t.Ends(), now)
+}
+
+// Born implements session.Token.
+func (t *token) Born() time.Time { return t.born }
+
+// Ends implements session.Token.
+func (t *token) Ends() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.expires.IsZero() || now.Before(t.expires.Add(-expiryMargin))
+	return t.expires
 }
 
 func (t *token) isDue(now time.Time) (due, final bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.due.IsZero() && isDue(t.due, t.expires, now), t.final
+	return !t.due.IsZero() && session.IsDue(t.due, t.expires, now), t.final
 }
 
 // giveUp has the token live out its time, and no longer.

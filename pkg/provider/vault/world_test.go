@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/issuer"
@@ -151,8 +152,11 @@ func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 func newProvider(t testing.TB, adjust func(*vault.Config)) *vault.Provider {
 	t.Helper()
 	c := vault.Config{
-		Name: vault.NameVault, RetryBase: time.Millisecond, MaxRetries: 2, RequestTimeout: 5 * time.Second,
-		VersionKey: secret.NewBytes([]byte("0123456789abcdef0123456789abcdef")),
+		Name: vault.NameVault,
+		Settings: session.Settings{
+			RetryBase: time.Millisecond, MaxRetries: 2, RequestTimeout: 5 * time.Second,
+			VersionKey: secret.NewBytes([]byte("0123456789abcdef0123456789abcdef")),
+		},
 	}
 	if adjust != nil {
 		adjust(&c)
