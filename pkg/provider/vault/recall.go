@@ -45,7 +45,7 @@ func (p *Provider) Recall(r provider.Request, oldest time.Time) (*provider.Paylo
 // remembered is the group's own answer to a request. A credential that was
 // made for one pod is in no group.
 func (f *fetch) remembered(g *group, r *request, oldest time.Time) *reading {
-	if rd := g.recent.Last(r.id); rd != nil && rd.kind.shareable() && !rd.at.Before(oldest) {
+	if rd := g.recent.Last(r.id); rd != nil && rd.kind.shareable() && !rd.at.Before(oldest) && (!rd.absent || f.optional(r)) {
 		return rd
 	}
 	if f.spec.scope != class.ScopeServiceAccount {

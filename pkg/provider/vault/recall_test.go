@@ -1,6 +1,7 @@
 package vault_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -11,6 +12,11 @@ import (
 
 const withCertificate = "- {objectName: a, secretPath: kv1/share, secretKey: k}\n" +
 	"- {objectName: crt, secretPath: pki/issue/app, method: POST, secretArgs: {common_name: a.example}, secretKey: certificate}\n"
+
+// mayMiss is a class's objects, the second of which is not in the store.
+func mayMiss(optional bool) string {
+	return fmt.Sprintf("- {objectName: a, secretPath: kv1/share, secretKey: k}\n- {objectName: b, secretPath: kv1/none, secretKey: k, optional: %t}\n", optional)
+}
 
 // TestRecall asks the memory for pods whose store is away.
 func TestRecall(t *testing.T) {
@@ -50,6 +56,12 @@ func TestRecall(t *testing.T) {
 		{name: "something that was never read", account: "app", objects: two, change: func(live, _ *provider.Request) {
 			c := *live.Class
 			c.Parameters = map[string]string{"roleName": "app", "vaultAddress": w.Address, "objects": "- {objectName: a, secretPath: kv1/share, secretKey: k}"}
+			c.ResourceVersion += "x"
+			live.Class = &c
+		}},
+		{name: "something that another class does not mind missing", account: "app", objects: mayMiss(false), change: func(live, _ *provider.Request) {
+			c := *live.Class
+			c.Parameters = map[string]string{"roleName": "app", "vaultAddress": w.Address, "objects": mayMiss(true)}
 			c.ResourceVersion += "x"
 			live.Class = &c
 		}},
