@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -141,6 +142,32 @@ func TestUnreleasedIsKept(t *testing.T) {
 	before := b.count("revoke-self")
 	if err := next.Release(t.Context(), "v"); err != nil || b.count("revoke-self") != before+1 {
 		t.Errorf("%v, requests %q", err, b.seen)
+	}
+}
+
+// TestStateOfAnEarlierVersion goes on with what an earlier version kept: its
+// answers and its lease need no request, and its three tokens are revoked.
+func TestStateOfAnEarlierVersion(t *testing.T) {
+	kept, err := os.ReadFile("testdata/state-v1.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBroken(t, answering(204, ""))
+	now := time.Date(2031, 5, 1, 12, 1, 0, 0, time.UTC)
+	p := newProvider(t, func(c *vault.Config) { c.Now = func() time.Time { return now } })
+	if err := p.Import("v", secret.NewBytes(bytes.ReplaceAll(kept, []byte("ADDRESS"), []byte(b.URL)))); err != nil {
+		t.Fatal(err)
+	}
+	r := brokenRequest("v", b.URL, map[string]string{"objects": "- {objectName: a, secretPath: kv1/a, secretKey: k}\n- {objectName: u, secretPath: database/creds/a, secretKey: username}\n"})
+	r.Tokens = nil
+	payload := mustFetch(t, p, r)
+	wantFile(t, payload, "a", "v")
+	wantFile(t, payload, "u", "u")
+	if len(payload.Leases) != 1 || payload.Leases[0].ID != "database/creds/a/1" || b.count("") != 0 {
+		t.Errorf("leases %+v, requests %q", payload.Leases, b.seen)
+	}
+	if err := p.Release(t.Context(), "v"); err != nil || b.count("revoke-self") != 3 {
+		t.Errorf("%v, requests %q, want three tokens revoked", err, b.seen)
 	}
 }
 
