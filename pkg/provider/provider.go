@@ -88,6 +88,9 @@ type Payload struct {
 	Leases []Lease
 	// Warnings are for people: unknown keys and the like.
 	Warnings []string
+	// Partial tells why some of the payload is what the volume held before,
+	// in place of what the store has now.
+	Partial error
 }
 
 // File is one file of the volume.

@@ -31,8 +31,11 @@ type Options struct {
 	Issuer *issuer.Issuer
 	// Wrap sees every exchange; nil for nobody.
 	Wrap func(http.Handler) http.Handler
-	// Latency is added to every answer.
+	// Latency is added to every answer. The request has its effect before it.
 	Latency time.Duration
+	// Cache is for how long static and rotated secrets are answered as they
+	// were, unless the request says ignore-cache, as gateways can be set to.
+	Cache time.Duration
 }
 
 // Server is a running double. Its methods may be called concurrently.
@@ -54,6 +57,7 @@ type Server struct {
 	counts       map[string]int
 	disturbances []*Disturbance
 	released     chan struct{} // closed by Heal
+	cache        map[string]cached
 }
 
 // Start serves on a free loopback port until Close.
@@ -68,7 +72,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	s := &Server{
 		options: opts, stopped: make(chan error, 1), ca: ca, released: make(chan struct{}),
 		methods: map[string]Method{}, tokens: map[string]*session{}, items: map[string]*item{},
-		alive: map[string]lease{}, counts: map[string]int{},
+		alive: map[string]lease{}, counts: map[string]int{}, cache: map[string]cached{},
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
@@ -140,6 +144,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if s.disturbed(w, r) {
 		return
 	}
+	a := s.answer(r, body)
 	if s.options.Latency > 0 {
 		timer := time.NewTimer(s.options.Latency)
 		defer timer.Stop()
@@ -149,7 +154,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	send(w, s.answer(r, body))
+	send(w, a)
 }
 
 func (s *Server) answer(r *http.Request, body []byte) answer {
@@ -172,7 +177,7 @@ func (s *Server) answer(r *http.Request, body []byte) answer {
 	if refusal != nil {
 		return *refusal
 	}
-	return handle(s, who, request)
+	return s.cached(r.URL.Path, who, request, handle)
 }
 
 func send(w http.ResponseWriter, a answer) {

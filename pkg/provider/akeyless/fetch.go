@@ -2,6 +2,7 @@ package akeyless
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -61,15 +62,22 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	f.volume.holder.forget(keep, f.began)
 	f.results = map[*item]result{}
 	err := f.obtain(ctx)
-	if err == nil {
+	if err != nil {
+		f.refused(f.spec.items, err)
+	} else {
 		err = f.failure()
 	}
 	f.config.Logger.Debug("fetched", "volume", f.request.Volume, "pod", f.request.Pod.String(), "class", f.spec.class.String(),
 		"address", f.endpoint.Address.String(), "items", len(f.spec.items), "error", err)
-	if err != nil {
+	if err != nil && !f.fallBack() {
 		return nil, err
 	}
-	return f.payload()
+	p, broken := f.payload()
+	if broken != nil {
+		return nil, errors.Join(err, broken)
+	}
+	p.Partial = err
+	return p, nil
 }
 
 // join puts the volume into the group of its identity. A volume that is in
@@ -152,7 +160,7 @@ func (f *fetch) pending() []*item {
 			continue
 		}
 		rd := f.volume.readings.Last(it.id)
-		if rd != nil && !f.request.Fresh && (!rd.Absent || f.optional(it)) && session.GoodForOwn(rd.Asked, f.due(rd), f.began) {
+		if rd != nil && !rd.Refused && !f.request.Fresh && (!rd.Absent || f.optional(it)) && session.GoodForOwn(rd.Asked, f.due(rd), f.began) {
 			f.done(it, f.result(rd))
 			continue
 		}
@@ -230,6 +238,7 @@ func (f *fetch) failure() error {
 		case fault.Of(err) == fault.Canceled:
 			canceled = err
 		default:
+			f.refused([]*item{it}, err)
 			failed = append(failed, fmt.Errorf("%s: %w", f.names(it), err))
 		}
 	}

@@ -89,7 +89,9 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 	}
 	for id, rd := range k.Readings {
 		v.readings.Keep(id, rd)
-		g.recent.Keep(id, rd)
+		if !rd.Refused {
+			g.recent.Keep(id, rd)
+		}
 	}
 	k.Own.restore(v.holder)
 	k.Group.restore(g.holder)

@@ -128,11 +128,18 @@ func (p *Provider) credentials(ctx context.Context, l login, b bearer) (map[stri
 }
 
 // explainLogin adds what was attempted, as whom, and what to look at.
+// What the gateway does not find there, such as its auth config, is never an
+// item that may be missing.
 func explainLogin(l login, b bearer, err error) error {
-	out := fault.New(fault.Of(err), "logging in to %s as access ID %q with access type %s%s: %w", l.Target.Address, l.AccessID, l.Type, as(l, b), err)
+	reason := fault.Of(err)
+	missing := reason == fault.NotFound
+	if missing {
+		reason = fault.Rejected
+	}
+	out := fault.New(reason, "logging in to %s as access ID %q with access type %s%s: %w", l.Target.Address, l.AccessID, l.Type, as(l, b), err)
 	out.RetryAfter = fault.RetryAfter(err)
 	var said *fault.Error
-	if (errors.As(err, &said) && said.Hint != "") || out.Reason != fault.Denied && out.Reason != fault.NotFound {
+	if (errors.As(err, &said) && said.Hint != "") || out.Reason != fault.Denied && !missing {
 		return out
 	}
 	return out.WithHint("%s", hintOfLogin(l, b))

@@ -186,7 +186,7 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 		names[i] = it.name
 	}
 	body := map[string]any{"names": names}
-	f.refine(body, items[0])
+	f.refine(body, items...)
 	asked := f.now()
 	r, err := f.ask(ctx, call{path: "/get-secret-value", body: body, about: strings.Join(names, " ")})
 	if err != nil {
@@ -216,14 +216,21 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 }
 
 // refine adds the version, and passes by the gateway's cache where a fresh
-// answer is wanted.
-func (f *fetch) refine(body map[string]any, it *item) {
-	if it.version != 0 {
-		body["version"] = it.version
+// answer is wanted, or where the item was described before: the description is
+// not cached, and an older value taken for the one described would stay for
+// good.
+func (f *fetch) refine(body map[string]any, items ...*item) {
+	if items[0].version != 0 {
+		body["version"] = items[0].version
 	}
-	if f.request.Fresh {
+	if f.request.Fresh || slices.ContainsFunc(items, f.wasDescribed) {
 		body["ignore-cache"] = strconv.FormatBool(true)
 	}
+}
+
+func (f *fetch) wasDescribed(it *item) bool {
+	_, ok := f.notedOf(it)
+	return ok
 }
 
 // oneByOne finds out which items of a batch made it fail, by asking for each.

@@ -81,6 +81,19 @@ func (s *Readings[R]) Keep(id string, rd R) {
 	s.byID[id] = rd
 }
 
+// Replace puts an answer in the place of whatever there is.
+func (s *Readings[R]) Replace(id string, rd R) {
+	s.Drop(id)
+	s.Keep(id, rd)
+}
+
+// Drop forgets an answer.
+func (s *Readings[R]) Drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.byID, id)
+}
+
 // Retain drops the answers to what is not wanted any more.
 func (s *Readings[R]) Retain(wanted map[string]bool) {
 	s.mu.Lock()

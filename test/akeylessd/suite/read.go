@@ -139,7 +139,7 @@ func typesDetected(t *testing.T, o Options) {
 	// An item that became one of another type is noticed at the next look.
 	w.PutStatic("/app/r", "now static")
 	r.Fresh = true
-	if _, err := w.provider.Fetch(t.Context(), r); fault.Of(err) != fault.Rejected {
+	if err := w.partial(r, "/app/r"); fault.Of(err) != fault.Rejected {
 		t.Errorf("the read of an item that changed its type: %v", err)
 	}
 	r.Class.Parameters["objects"] = `[{secretPath: /app/r, fileName: r}]`
@@ -177,7 +177,7 @@ func batching(t *testing.T, o Options) {
 	// A name that spoils the batch is told from the others.
 	w.Delete("/app/c")
 	w.clock.advance(3 * time.Minute)
-	err := w.refuse(r, `spec.parameters.objects[2] "c"`, "/app/c was not found")
+	err := w.partial(r, `spec.parameters.objects[2] "c"`, "/app/c was not found")
 	if strings.Contains(err.Error(), "objects[1]") {
 		t.Errorf("the error blames others: %v", err)
 	}

@@ -45,6 +45,15 @@ func Run(t *testing.T, o Options) {
 		"recall":                    recall,
 		"comes back":                comesBack,
 		"way out":                   wayOut,
+		"gateway cache":             gatewayCache,
+		"login not found":           loginNotFound,
+		"release without a login":   releaseWithoutLogin,
+		"release during a mint":     releaseDuringMint,
+		"caller gone at a mint":     callerGoneAtMint,
+		"any JSON from a producer":  anyJSON,
+		"one failure of several":    oneFailureOfSeveral,
+		"refused is forgotten":      refusedIsForgotten,
+		"gateway over TLS":          gatewayOverTLS,
 		"listing":                   listing,
 	} {
 		t.Run(name, func(t *testing.T) { try(t, o) })

@@ -44,6 +44,7 @@ type Options struct {
 	Wrap func(http.Handler) http.Handler
 
 	latency time.Duration
+	cache   time.Duration
 }
 
 // clock is a clock that tests move. It starts at the real time, because
@@ -90,7 +91,7 @@ func newWorld(t testing.TB, o Options, adjust func(*akeyless.Config)) *world {
 	if w.issuer, err = issuer.Start(t.Context(), issuer.Options{Now: w.clock.now}); err != nil {
 		t.Fatal(err)
 	}
-	if w.Server, err = akeylessd.Start(t.Context(), akeylessd.Options{Now: w.clock.now, Issuer: w.issuer, Wrap: o.Wrap, Latency: o.latency}); err != nil {
+	if w.Server, err = akeylessd.Start(t.Context(), akeylessd.Options{Now: w.clock.now, Issuer: w.issuer, Wrap: o.Wrap, Latency: o.latency, Cache: o.cache}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -193,6 +194,18 @@ func (w *world) refuse(r provider.Request, words ...string) error {
 	}
 	wantWords(w.t, err, words...)
 	return err
+}
+
+// partial wants a whole payload all the same, and an error with all of the
+// words in it.
+func (w *world) partial(r provider.Request, words ...string) error {
+	w.t.Helper()
+	p := w.fetch(r)
+	if p.Partial == nil {
+		w.t.Fatalf("Fetch gave %v as if nothing had failed", files(p))
+	}
+	wantWords(w.t, p.Partial, words...)
+	return p.Partial
 }
 
 func wantWords(t testing.TB, err error, words ...string) {

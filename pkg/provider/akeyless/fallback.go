@@ -1,0 +1,69 @@
+package akeyless
+
+import (
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// refused has the items that the store refused answer nobody any more: not a
+// new pod of the same identity, nor this volume after a restart.
+func (f *fetch) refused(items []*item, err error) {
+	if fault.Of(err) != fault.Denied {
+		return
+	}
+	for _, it := range items {
+		f.group.recent.Drop(it.id)
+		if rd := f.volume.readings.Last(it.id); rd != nil && !rd.Refused {
+			last := *rd
+			last.Refused = true
+			f.volume.readings.Replace(it.id, &last)
+		}
+	}
+}
+
+// fallBack puts what the volume holds already in the place of what failed, so
+// that what was had anew is not held up by it: a credential that was replaced
+// in time must reach the file before the old one ends. It tells whether that
+// makes a whole payload with something new in it.
+func (f *fetch) fallBack() bool {
+	fresh := false
+	last := map[*item]result{}
+	for _, it := range f.spec.items {
+		r, answered := f.results[it]
+		if answered && r.err == nil {
+			fresh = true
+			continue
+		}
+		var ok bool
+		if last[it], ok = f.lastGood(it); !ok {
+			return false
+		}
+	}
+	for it, r := range last {
+		f.results[it] = r
+	}
+	return fresh
+}
+
+// lastGood is what the volume's file holds of an item. When it is tried again
+// is the caller's to say, but a credential is not waited for to its end.
+func (f *fetch) lastGood(it *item) (result, bool) {
+	if m := f.holder().get(it.id); m != nil {
+		r := resultOf(m)
+		r.due = f.halfway(m.Ends)
+		return r, m.alive(f.now())
+	}
+	rd := f.volume.readings.Last(it.id)
+	if rd == nil || (rd.Absent && !f.optional(it)) {
+		return result{}, false
+	}
+	r := f.result(rd)
+	r.due = time.Time{}
+	return r, true
+}
+
+func (f *fetch) halfway(end time.Time) time.Time {
+	now := f.now()
+	return now.Add(end.Sub(now) / 2)
+}

@@ -1,0 +1,231 @@
+package suite
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+)
+
+// gatewayCache: what the gateway's cache answers is never taken for what was
+// described a moment ago.
+func gatewayCache(t *testing.T, o Options) {
+	o.cache = time.Hour
+	for _, objects := range []string{
+		`[{secretPath: /app/a, fileName: a, secretType: static}]`,
+		`[{secretPath: /app/a, fileName: a}]`,
+	} {
+		w := newWorld(t, o, nil)
+		w.PutStatic("/app/a", "one")
+		r := w.request(w.pod("web"), k8s(objects))
+		wantFile(t, w.fetch(r), "a", "one")
+		w.clock.advance(3 * time.Minute)
+		wantFile(t, w.fetch(r), "a", "one")
+		w.PutStatic("/app/a", "two")
+		w.clock.advance(3 * time.Minute)
+		wantFile(t, w.fetch(r), "a", "two")
+		// Nor is it by a pod that comes when the cache still has the old one.
+		wantFile(t, w.fetch(w.request(w.pod("web"), k8s(objects))), "a", "two")
+	}
+}
+
+// withoutLogin takes the auth config away under a pod that is logged in.
+func (w *world) withoutLogin() {
+	w.Revoke()
+	w.AuthMethod(k8sID, akeylessd.Method{Type: "k8s", ConfigName: "renamed", Audience: audience})
+}
+
+// loginNotFound: a login that finds no auth config says nothing of the items,
+// so an optional one does not vanish from a running pod.
+func loginNotFound(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "there")
+	r := w.request(w.pod("web"), k8s(`[{secretPath: /app/a, fileName: a, secretType: static, optional: true}]`))
+	wantFile(t, w.fetch(r), "a", "there")
+	w.withoutLogin()
+	w.clock.advance(3 * time.Minute)
+	if err := w.refuse(r, "logging in", "auth config"); fault.Of(err) != fault.Rejected {
+		t.Errorf("reason %s: %v", fault.Of(err), err)
+	}
+}
+
+// releaseWithoutLogin: a credential that cannot be ended for want of a login
+// is told of.
+func releaseWithoutLogin(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutDynamic("/app/db", time.Hour)
+	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	w.fetch(r)
+	w.withoutLogin()
+	w.release(r)
+	w.wantCredentials(1, 1)
+	if text := w.logs.text(); !strings.Contains(text, "lives out its time") {
+		t.Errorf("nothing was logged of it: %s", text)
+	}
+}
+
+// slowMint holds back the answers of mints, which have their effect, until the
+// test lets them go.
+func slowMint(o Options) (slow Options, made chan struct{}, answer chan struct{}) {
+	made, answer = make(chan struct{}, 10), make(chan struct{})
+	before := o.Wrap
+	o.Wrap = func(next http.Handler) http.Handler {
+		if before != nil {
+			next = before(next)
+		}
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/get-dynamic-secret-value" {
+				next.ServeHTTP(w, r)
+				return
+			}
+			had := httptest.NewRecorder()
+			next.ServeHTTP(had, r)
+			made <- struct{}{}
+			<-answer
+			w.Header().Set("Content-Type", had.Header().Get("Content-Type"))
+			w.WriteHeader(had.Code)
+			_, _ = w.Write(had.Body.Bytes())
+		})
+	}
+	return o, made, answer
+}
+
+// releaseDuringMint: the pod goes while its credential is being made.
+func releaseDuringMint(t *testing.T, o Options) {
+	slow, made, answer := slowMint(o)
+	w := newWorld(t, slow, nil)
+	w.PutDynamic("/app/db", time.Hour)
+	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	fetched := make(chan error, 1)
+	go func() { _, err := w.provider.Fetch(t.Context(), r); fetched <- err }()
+	<-made
+	released := make(chan error, 1)
+	go func() { released <- w.provider.Release(t.Context(), r.Volume) }()
+	close(answer)
+	<-fetched
+	if err := <-released; err != nil {
+		t.Errorf("Release: %v", err)
+	}
+	w.wantCredentials(1, 0)
+}
+
+// callerGoneAtMint: the caller goes while the credential is being made; the
+// next one gets it.
+func callerGoneAtMint(t *testing.T, o Options) {
+	slow, made, answer := slowMint(o)
+	w := newWorld(t, slow, nil)
+	w.PutDynamic("/app/db", time.Hour)
+	r := w.request(w.pod("web"), k8s(dynamicObjects))
+	ctx, cancel := context.WithCancel(t.Context())
+	fetched := make(chan error, 1)
+	go func() { _, err := w.provider.Fetch(ctx, r); fetched <- err }()
+	<-made
+	cancel()
+	close(answer)
+	<-fetched
+	w.fetch(r)
+	w.wantCredentials(1, 1)
+	w.release(r)
+	w.wantCredentials(1, 0)
+}
+
+// anyJSON: producers that people write themselves may answer with a bare text.
+func anyJSON(t *testing.T, o Options) {
+	o.Wrap = func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/get-dynamic-secret-value" {
+				next.ServeHTTP(w, r)
+				return
+			}
+			next.ServeHTTP(httptest.NewRecorder(), r)
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode("just a text")
+		})
+	}
+	w := newWorld(t, o, nil)
+	w.PutDynamic("/app/db", time.Hour)
+	r := w.request(w.pod("web"), k8s(`[{secretPath: /app/db, fileName: a, secretType: dynamic}]`))
+	for range 3 {
+		wantFile(t, w.fetch(r), "a", "just a text")
+	}
+	w.wantCredentials(1, 1)
+}
+
+const staticAndDynamic = `
+- {secretPath: /app/a, fileName: a, secretType: static}
+- {secretPath: /app/db, fileName: user, secretKey: user, secretType: dynamic}`
+
+// oneFailureOfSeveral: an item that fails does not keep a new credential from
+// the file in which the old one ends.
+func oneFailureOfSeveral(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "value")
+	w.PutDynamic("/app/db", time.Hour)
+	pod := w.pod("web")
+	first := w.fetch(w.request(pod, k8s(staticAndDynamic)))
+	w.Delete("/app/a")
+	w.clock.advance(45 * time.Minute)
+	p := w.fetch(w.request(pod, k8s(staticAndDynamic)))
+	if fault.Of(p.Partial) != fault.NotFound || p.Partial == nil {
+		t.Errorf("Partial is %v", p.Partial)
+	}
+	wantFile(t, p, "a", "value")
+	if files(p)["user"] == files(first)["user"] {
+		t.Error("the credential was not replaced in time")
+	}
+	if now := w.clock.now(); !p.RefreshAt.After(now) || p.RefreshAt.After(now.Add(time.Hour)) {
+		t.Errorf("the next look is in %v", p.RefreshAt.Sub(now))
+	}
+	// The other way round, the credential that could not be replaced stays.
+	w.PutStatic("/app/a", "other")
+	w.Disturb(akeylessd.Disturbance{Path: "/get-dynamic-secret-value", Status: http.StatusInternalServerError, Body: `{"error":"the database is away"}`})
+	w.clock.advance(45 * time.Minute)
+	again := w.fetch(w.request(pod, k8s(staticAndDynamic)))
+	wantFile(t, again, "a", "other")
+	wantFile(t, again, "user", files(p)["user"])
+	if left := 15 * time.Minute; again.Partial == nil || again.RefreshAt.After(w.clock.now().Add(left)) {
+		t.Errorf("Partial is %v and the next look in %v, but the credential ends in %v", again.Partial, again.RefreshAt.Sub(w.clock.now()), left)
+	}
+	w.Heal()
+	// A pod that holds nothing yet gets nothing in part.
+	w.Delete("/app/a")
+	w.refuse(w.request(w.pod("web"), k8s(staticAndDynamic)), "/app/a was not found")
+}
+
+// refusedIsForgotten: what the store has refused is not had from memory, by a
+// new pod nor after a restart.
+func refusedIsForgotten(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "value")
+	w.PutStatic("/app/b", "value")
+	shared := func(r provider.Request) provider.Request {
+		with(r.Class.Parameters, "sessionSharing", "serviceAccount")
+		return r
+	}
+	r := shared(w.request(w.pod("web"), k8s(oneObject)))
+	w.fetch(r)
+	w.Forbid()
+	r.Fresh = true
+	if err := w.refuse(r, "denied"); fault.Of(err) != fault.Denied {
+		t.Fatalf("reason %s: %v", fault.Of(err), err)
+	}
+	next := shared(w.request(w.pod("web"), k8s(oneObject)))
+	w.refuse(next, "denied")
+	if p, _, ok := w.provider.Recall(next, w.clock.now().Add(-time.Hour)); ok {
+		t.Errorf("recalled %v", files(p))
+	}
+	restarted := *w
+	restarted.provider = w.newProvider()
+	if err := restarted.provider.Import(r.Volume, w.provider.Export(r.Volume)); err != nil {
+		t.Fatal(err)
+	}
+	r.Fresh = false
+	restarted.refuse(r, "denied")
+}
