@@ -200,7 +200,7 @@ func (s *Server) review(ctx context.Context, m Method, token string) (map[string
 		return nil, err
 	}
 	r.Header.Set("Authorization", "Bearer "+s.options.Issuer.ReviewerToken())
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := s.reviewer.Do(r)
 	if err != nil {
 		return nil, fmt.Errorf("reviewing the token: %w", err)
 	}
@@ -235,7 +235,7 @@ func (s *Server) verify(ctx context.Context, m Method, token string) (map[string
 	if err != nil {
 		return nil, err
 	}
-	resp, err := http.DefaultClient.Do(r)
+	resp, err := s.reviewer.Do(r)
 	if err != nil {
 		return nil, fmt.Errorf("fetching keys: %w", err)
 	}

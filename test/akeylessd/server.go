@@ -21,7 +21,11 @@ import (
 	"github.com/mayfly-csi/mayfly/test/issuer"
 )
 
-const maxRequest = 4 << 20
+const (
+	maxRequest = 4 << 20
+	// maxLogins is how many connections to the issuer are kept.
+	maxLogins = 64
+)
 
 // Options change how a Server works; the zero value is ready for use.
 type Options struct {
@@ -45,6 +49,9 @@ type Server struct {
 	server  *http.Server
 	stopped chan error
 	ca      *authority
+	// reviewer reaches the issuer, over connections enough for a burst of
+	// logins.
+	reviewer *http.Client
 
 	mu           sync.Mutex
 	methods      map[string]Method
@@ -71,7 +78,8 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	}
 	s := &Server{
 		options: opts, stopped: make(chan error, 1), ca: ca, released: make(chan struct{}),
-		methods: map[string]Method{}, tokens: map[string]*session{}, items: map[string]*item{},
+		reviewer: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: maxLogins}},
+		methods:  map[string]Method{}, tokens: map[string]*session{}, items: map[string]*item{},
 		alive: map[string]lease{}, counts: map[string]int{}, cache: map[string]cached{},
 	}
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
@@ -92,6 +100,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 func (s *Server) Close() error {
 	s.Heal()
 	err := s.server.Close()
+	s.reviewer.CloseIdleConnections()
 	if served := <-s.stopped; !errors.Is(served, http.ErrServerClosed) {
 		err = errors.Join(err, served)
 	}

@@ -50,7 +50,7 @@ func startAPI(ours map[string][]byte, unrelated int) *apiServer {
 	}
 	for i := range unrelated {
 		key := objectKey{fmt.Sprintf("team-%04d", i/perNamespace), fmt.Sprintf("app-%05d", i)}
-		a.json[key] = manifest(key.namespace, key.name, "https://vault.example:8200", "")
+		a.json[key] = manifest(key.namespace, key.name, "vault", vaultParameters(key.name, "https://vault.example:8200", ""))
 	}
 	a.keys = slices.SortedFunc(maps.Keys(a.json), func(x, y objectKey) int {
 		return cmp.Or(cmp.Compare(x.namespace, y.namespace), cmp.Compare(x.name, y.name))

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -12,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// requests are those to Vault, by kind, as its audit log has them, without our
-// own as root.
+// requests are those to a store, by kind, as Vault's audit log has them, without
+// our own as root, or as the double of Akeyless counts them.
 type requests struct {
 	Logins int `json:"logins"`
 	Reads  int `json:"reads"`
@@ -38,13 +37,7 @@ func (r requests) String() string {
 	return text
 }
 
-func (w *world) requestsSince(ctx context.Context, mark vaulttest.Mark) (requests, error) {
-	entries, err := w.vault.AuditEntriesSince(ctx, mark)
-	if err != nil {
-		return requests{}, err
-	}
-	return countRequests(entries), nil
-}
+func isRead(path string) bool { return strings.HasPrefix(path, "kv/data/") }
 
 func countRequests(entries []vaulttest.AuditEntry) requests {
 	paths, root := map[string]string{}, map[string]bool{}
@@ -58,7 +51,7 @@ func countRequests(entries []vaulttest.AuditEntry) requests {
 		case root[id]:
 		case strings.HasSuffix(path, "/login"):
 			r.Logins++
-		case strings.HasPrefix(path, "kv/data/"):
+		case isRead(path):
 			r.Reads++
 		case strings.HasPrefix(path, "kv/metadata/"):
 			r.Checks++
@@ -70,20 +63,12 @@ func countRequests(entries []vaulttest.AuditEntry) requests {
 	return r
 }
 
-// quiet is how long Vault must have had no request to be held for idle, which
+// quiet is how long a store must have had no request to be held for idle, which
 // must come within quietTimeout.
 const (
 	quiet        = 250 * time.Millisecond
 	quietTimeout = 20 * time.Second
 )
-
-// settle waits until Vault has nothing to do: what one round leaves behind,
-// such as the ends of its logins, must not burden the next.
-func (w *world) settle(ctx context.Context) error {
-	err := waitQuiet(ctx, quiet, quietTimeout, w.vault.Mark)
-	runtime.GC() // ours, so that it does not run while a round is measured
-	return err
-}
 
 // waitQuiet waits until state has stayed as it is for some time.
 func waitQuiet[T comparable](ctx context.Context, still, limit time.Duration, state func() (T, error)) error {
@@ -131,12 +116,30 @@ func (w *world) settleAPI(ctx context.Context, volumes int) error {
 
 // apiSince is what the API server was asked since an earlier count.
 func (w *world) apiSince(before map[string]int) map[string]int {
-	now := w.api.requests()
-	for verb, n := range before {
-		now[verb] -= n
+	return subtract(w.api.requests(), before)
+}
+
+// subtract takes what was counted before from what is counted now, and leaves
+// out what did not change.
+func subtract(now, before map[string]int) map[string]int {
+	for what, n := range before {
+		now[what] -= n
 	}
 	maps.DeleteFunc(now, func(_ string, n int) bool { return n == 0 })
 	return now
+}
+
+// writes is how many requests to the API server changed something there.
+func writes(counts map[string]int) int {
+	n := 0
+	for what, count := range counts {
+		switch what[strings.LastIndexByte(what, ' ')+1:] {
+		case "get", "list", "watch":
+		default:
+			n += count
+		}
+	}
+	return n
 }
 
 func verbs(counts map[string]int) string {

@@ -5,67 +5,79 @@ import (
 	"fmt"
 )
 
-// measureFirst does the rounds of first publishes: the floor, the driver with a
-// service account for each pod, and the driver with one for all, in turn, so
-// that noise on the machine hits all three alike. A round before them warms up
-// the connections of either side, and is not counted.
-func measureFirst(ctx context.Context, n *node, r *results) error {
-	f := newFloor(n.vault.Address, n.atOnce)
+// rounds are of first publishes: the floor, the driver with a service account
+// for each pod, and the driver with one for all, in turn, so that noise on the
+// machine hits all three alike.
+type rounds struct {
+	*node
+	floor *floor
+	class string
+}
+
+// measureFirst does the rounds on Vault.
+func measureFirst(ctx context.Context, n *node, r *firstPublishes) error {
+	f := newFloor(n.atOnce, vaultFloor(n.vault.Address))
 	defer f.close()
-	warm := &results{}
-	if err := round(ctx, n, f, warm, 0); err != nil {
+	return rounds{n, f, steady}.run(ctx, r)
+}
+
+// run does a round that warms up the connections of either side and is not
+// counted, and then those that are.
+func (s rounds) run(ctx context.Context, r *firstPublishes) error {
+	warm := &firstPublishes{}
+	if err := s.round(ctx, warm, 0); err != nil {
 		return err
 	}
-	for i := range n.rounds {
-		if err := round(ctx, n, f, r, i+1); err != nil {
+	for i := range s.config.rounds {
+		if err := s.round(ctx, r, i+1); err != nil {
 			return fmt.Errorf("round %d: %w", i+1, err)
 		}
-		first := &r.First
 		say("round %d of %d: floor %.0f ms, driver %.0f ms, with one service account %.0f ms",
-			i+1, n.rounds, first.Floor[i], first.Many.Wall[i], first.One.Wall[i])
+			i+1, s.config.rounds, r.Floor[i], r.Many.Wall[i], r.One.Wall[i])
 	}
-	r.First.Cold = warm.First.Many.Wall[0]
+	r.Cold = warm.Many.Wall[0]
 	return nil
 }
 
-func round(ctx context.Context, n *node, f *floor, r *results, number int) error {
-	if err := floorRound(ctx, n, f, &r.First, fmt.Sprintf("floor-%d", number)); err != nil {
+func (s rounds) round(ctx context.Context, r *firstPublishes, number int) error {
+	label := func(kind string) string { return fmt.Sprintf("%s-%s-%d", s.class, kind, number) }
+	if err := s.bare(ctx, r, label("floor")); err != nil {
 		return fmt.Errorf("the floor: %w", err)
 	}
-	if err := publishRound(ctx, n, &r.First.Many, fmt.Sprintf("many-%d", number), n.config.pods); err != nil {
+	if err := s.publishes(ctx, &r.Many, label("many"), s.config.pods); err != nil {
 		return err
 	}
-	return publishRound(ctx, n, &r.First.One, fmt.Sprintf("one-%d", number), 1)
+	return s.publishes(ctx, &r.One, label("one"), 1)
 }
 
-func floorRound(ctx context.Context, n *node, f *floor, first *firstPublishes, label string) error {
-	pods := n.pods(label, steady, n.config.pods)
-	if err := n.settle(ctx); err != nil {
+func (s rounds) bare(ctx context.Context, r *firstPublishes, label string) error {
+	pods := s.pods(label, s.class, s.config.pods)
+	if err := s.settle(ctx); err != nil {
 		return err
 	}
-	mark, err := n.vault.Mark()
+	count, err := s.store.begin()
 	if err != nil {
 		return err
 	}
-	took, err := f.run(ctx, pods)
+	took, err := s.floor.run(ctx, pods)
 	if err != nil {
 		return err
 	}
-	first.Floor = append(first.Floor, ms(took))
-	first.FloorRequests, err = n.requestsSince(ctx, mark)
+	r.Floor = append(r.Floor, ms(took))
+	r.FloorRequests, err = count(ctx)
 	return err
 }
 
-func publishRound(ctx context.Context, n *node, p *publishes, label string, accounts int) error {
-	pods := n.pods(label, steady, accounts)
-	if err := n.settle(ctx); err != nil {
+func (s rounds) publishes(ctx context.Context, p *publishes, label string, accounts int) error {
+	pods := s.pods(label, s.class, accounts)
+	if err := s.settle(ctx); err != nil {
 		return err
 	}
-	span, err := n.begin()
+	span, err := s.begin()
 	if err != nil {
 		return err
 	}
-	took, err := n.publish(ctx, pods)
+	took, err := s.publish(ctx, pods)
 	if err != nil {
 		return err
 	}
@@ -74,8 +86,8 @@ func publishRound(ctx context.Context, n *node, p *publishes, label string, acco
 		return err
 	}
 	p.Wall, p.CPU = append(p.Wall, ms(took)), append(p.CPU, cpu)
-	if err := n.check(pods, "1"); err != nil {
+	if err := s.check(pods, "1"); err != nil {
 		return err
 	}
-	return n.unpublish(ctx, pods)
+	return s.unpublish(ctx, pods)
 }

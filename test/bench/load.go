@@ -22,17 +22,18 @@ type node struct {
 	*world
 	name    string
 	args    []string
+	store   store
 	driver  *driver.Process
 	kubelet *kubelet.Kubelet
 }
 
 // apiNode takes classes from the API server, dirNode from a directory.
 func (w *world) apiNode(name string) *node {
-	return &node{world: w, name: name, args: []string{"--kubeconfig=" + w.kubeconfig()}}
+	return &node{world: w, name: name, store: vaultStore{w}, args: []string{"--kubeconfig=" + w.kubeconfig()}}
 }
 
 func (w *world) dirNode(name string) *node {
-	return &node{world: w, name: name, args: []string{"--class-dir=" + w.classDir()}}
+	return &node{world: w, name: name, store: vaultStore{w}, args: []string{"--class-dir=" + w.classDir()}}
 }
 
 // start starts the driver, anew after a kill.

@@ -23,7 +23,8 @@ const usage = `Measures mayfly-node on this machine: go run ./test/bench [flags]
 
 It starts a real Vault, a double of the API server and mayfly-node below a
 temporary directory, and prints a table. It needs Linux and Go, and root or user
-namespaces, and takes about a minute; other work on the machine disturbs it.
+namespaces, and takes about six minutes, most of which it waits: for intervals
+to pass, and for a Vault that is away. Other work on the machine disturbs it.
 
 Flags:
 `
@@ -37,6 +38,11 @@ type config struct {
 	republish int
 	interval  time.Duration
 
+	steadyInterval  time.Duration
+	steadyIntervals int
+	outage          time.Duration
+	akeylessLatency time.Duration
+
 	driver                string // a mayfly-node that exists already
 	short, json, markdown bool
 }
@@ -48,6 +54,10 @@ func (c *config) declare(f *flag.FlagSet) {
 	f.IntVar(&c.classes, "classes", 5000, "how many unrelated classes the API server has, as a `number`")
 	f.IntVar(&c.republish, "republish", 20, "how often each volume is republished, as a `number`")
 	f.DurationVar(&c.interval, "interval", 10*time.Second, "`time` between two refreshes where a change in the store is measured")
+	f.DurationVar(&c.steadyInterval, "steady-interval", 5*time.Second, "`time` between two refreshes in steady state, where nothing changes")
+	f.IntVar(&c.steadyIntervals, "steady-intervals", 10, "for how many of these intervals requests are counted, as a `number`")
+	f.DurationVar(&c.outage, "outage", time.Minute, "`time` for which Vault answers 503; a refresh falls due in every sixth part of it, but at most one a second")
+	f.DurationVar(&c.akeylessLatency, "akeyless-latency", 2*time.Millisecond, "`time` after which the double of Akeyless gives each of its answers, to the floor as to the driver; real ones take longer")
 	f.StringVar(&c.driver, "mayfly-node", "", "measure this `binary` in place of one built from the source tree")
 	f.BoolVar(&c.short, "short", false, "do little of everything, to see that it works; the numbers mean less")
 	f.BoolVar(&c.json, "json", false, "print JSON in place of the table")
@@ -58,12 +68,19 @@ func (c *config) declare(f *flag.FlagSet) {
 func (c *config) finish() error {
 	if c.short {
 		c.pods, c.atOnce, c.rounds, c.classes, c.republish, c.interval = 20, 10, 2, 500, 5, 2*time.Second
+		c.steadyInterval, c.steadyIntervals, c.outage = 2*time.Second, 2, 6*time.Second
 	}
 	switch {
 	case c.pods < 1, c.atOnce < 1, c.rounds < 1, c.republish < 1, c.classes < 0:
 		return errors.New("--pods, --at-once, --rounds and --republish must be at least 1")
-	case c.interval < time.Second:
-		return errors.New("--interval must be at least 1s")
+	case c.interval < time.Second, c.steadyInterval < time.Second:
+		return errors.New("--interval and --steady-interval must be at least 1s")
+	case c.steadyIntervals < 1:
+		return errors.New("--steady-intervals must be at least 1")
+	case c.outage < 2*time.Second:
+		return errors.New("--outage must be at least 2s")
+	case c.akeylessLatency < 0:
+		return errors.New("--akeyless-latency must not be negative")
 	case c.json && c.markdown:
 		return errors.New("--json and --markdown exclude each other")
 	}
@@ -100,6 +117,10 @@ func (c config) prepare(ctx context.Context, dir string) error {
 		if _, err := toolcache.Get(ctx, os.Stderr, "vaultd"); err != nil {
 			return err
 		}
+	}
+	fmt.Fprintln(os.Stderr, "building", pluginName)
+	if _, err := driver.BuildCommand(ctx, os.Stderr, dir, "./test/pluginprovider/cmd/"+pluginName); err != nil {
+		return err
 	}
 	if c.driver != "" {
 		return nil

@@ -11,7 +11,10 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-const objects = `- objectName: db/username
+// The objects of the classes: always the same three files, from two secrets
+// where the store knows secrets of several values.
+const (
+	vaultObjects = `- objectName: db/username
   secretPath: kv/data/CLASS/db
   secretKey: username
 - objectName: db/password
@@ -22,9 +25,51 @@ const objects = `- objectName: db/username
   secretPath: kv/data/CLASS/api
   secretKey: key
 `
+	akeylessObjects = `- fileName: db/username
+  secretPath: /CLASS/db
+  secretType: static
+  secretKey: username
+- fileName: db/password
+  secretPath: /CLASS/db
+  secretType: static
+  secretKey: password
+  filePermission: 0400
+- fileName: api-key
+  secretPath: /CLASS/api
+  secretType: rotated
+  secretKey: key
+`
+	pluginObjects = `- objectName: username
+  path: db/username
+- objectName: password
+  path: db/password
+  mode: 256
+- objectName: key
+  path: api-key
+`
+)
+
+// vaultParameters are for a Vault at an address. An empty interval leaves it
+// to the driver.
+func vaultParameters(class, address, interval string) map[string]string {
+	p := map[string]string{"vaultAddress": address, "roleName": role, "objects": strings.ReplaceAll(vaultObjects, "CLASS", class)}
+	if interval != "" {
+		p["refreshInterval"] = interval
+	}
+	return p
+}
+
+func akeylessParameters(class, gateway string) map[string]string {
+	return map[string]string{
+		"akeylessGatewayURL": gateway, "akeylessAccessType": "k8s", "akeylessAccessID": accessID,
+		"akeylessK8sAuthConfigName": authConfig, "objects": strings.ReplaceAll(akeylessObjects, "CLASS", class),
+	}
+}
+
+func pluginParameters() map[string]string { return map[string]string{"objects": pluginObjects} }
 
 // manifest is a class as the API server has it.
-func manifest(namespace, name, address, interval string) []byte {
+func manifest(namespace, name, provider string, parameters map[string]string) []byte {
 	class := v1.SecretProviderClass{
 		TypeMeta: metav1.TypeMeta{APIVersion: v1.GroupVersion().String(), Kind: "SecretProviderClass"},
 		ObjectMeta: metav1.ObjectMeta{
@@ -34,12 +79,7 @@ func manifest(namespace, name, address, interval string) []byte {
 				"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": namespace,
 			},
 		},
-		Spec: v1.SecretProviderClassSpec{Provider: "vault", Parameters: map[string]string{
-			"vaultAddress": address, "roleName": role, "objects": strings.ReplaceAll(objects, "CLASS", name),
-		}},
-	}
-	if interval != "" {
-		class.Spec.Parameters["refreshInterval"] = interval
+		Spec: v1.SecretProviderClassSpec{Provider: provider, Parameters: parameters},
 	}
 	data, err := json.Marshal(class)
 	if err != nil {

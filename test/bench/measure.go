@@ -18,9 +18,14 @@ func measure(ctx context.Context, w *world) (*results, error) {
 	r := &results{config: w.config, Size: size{
 		Pods: w.config.pods, AtOnce: w.atOnce, Rounds: w.rounds, Classes: w.classes,
 		Republish: w.republish, Interval: ms(w.interval), Short: w.short,
+		SteadyInterval: ms(w.steadyInterval), SteadyIntervals: w.steadyIntervals,
+		Outage: ms(w.outage), AkeylessLatency: ms(w.akeylessLatency),
 	}}
 	var err error
 	if r.Machine, err = describe(ctx, w); err != nil {
+		return nil, err
+	}
+	if r.Binary, err = sizeOf(w); err != nil {
 		return nil, err
 	}
 	for _, part := range []struct {
@@ -30,6 +35,10 @@ func measure(ctx context.Context, w *world) (*results, error) {
 		{"starting the driver", measureStarts},
 		{"with classes from the API server", measureAPINode},
 		{"with classes from a directory", measureDirNode},
+		{"steady state", measureRest},
+		{"a Vault that goes away", measureOutage},
+		{"a provider plugin", measurePlugin},
+		{"Akeyless", measureAkeyless},
 	} {
 		if err := part.do(ctx, w, r); err != nil {
 			return nil, fmt.Errorf("%s: %w", part.what, err)
@@ -69,7 +78,7 @@ func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.stop()) }()
-	if err := measureFirst(ctx, n, r); err != nil {
+	if err := measureFirst(ctx, n, &r.First); err != nil {
 		return fmt.Errorf("first publishes: %w", err)
 	}
 	r.ChangeOne.Accounts, r.ChangeAll.Accounts = 1, w.config.pods

@@ -57,7 +57,7 @@ func TestPods(t *testing.T) {
 	accounts, uids := map[string]bool{}, map[string]bool{}
 	for _, p := range append(n.pods("a", steady, 2), n.pods("b", steady, 2)...) {
 		accounts[p.ServiceAccount], uids[p.UID] = true, true
-		if token, err := vaultToken(p); err != nil || strings.Count(token, ".") != 2 {
+		if token, err := serviceAccountToken(p); err != nil || strings.Count(token, ".") != 2 {
 			t.Errorf("pod %s: token %q, %v", p.Name, token, err)
 		}
 	}
@@ -126,7 +126,7 @@ func TestWaitQuiet(t *testing.T) {
 
 // TestAPIServer asks as client-go does.
 func TestAPIServer(t *testing.T) {
-	a := startAPI(map[string][]byte{steady: manifest(namespace, steady, "http://127.0.0.1:1", "")}, 25)
+	a := startAPI(map[string][]byte{steady: manifest(namespace, steady, "vault", vaultParameters(steady, "http://127.0.0.1:1", ""))}, 25)
 	t.Cleanup(a.close)
 	const base = "/apis/secrets-store.csi.x-k8s.io/v1"
 	list := func(path string) int {

@@ -24,6 +24,14 @@ type results struct {
 	API process `json:"processWithAPIServer"`
 	Dir process `json:"processWithClassDir"`
 
+	RestOne rested `json:"steadyStateOneServiceAccount"`
+	RestAll rested `json:"steadyStateAsManyServiceAccounts"`
+	Outage  outage `json:"outage"`
+	// Plugin is a provider plugin of our own.
+	Plugin   pluginTimes    `json:"plugin"`
+	Akeyless firstPublishes `json:"akeylessFirstPublishes"`
+	Binary   binary         `json:"binary"`
+
 	config config
 }
 
@@ -36,6 +44,11 @@ type size struct {
 	Republish int     `json:"republishesPerVolume"`
 	Interval  float64 `json:"intervalMS"`
 	Short     bool    `json:"short"`
+
+	SteadyInterval  float64 `json:"steadyIntervalMS"`
+	SteadyIntervals int     `json:"steadyIntervals"`
+	Outage          float64 `json:"outageMS"`
+	AkeylessLatency float64 `json:"akeylessLatencyMS"`
 }
 
 // firstPublishes holds one time for each round.
@@ -52,8 +65,8 @@ type firstPublishes struct {
 type publishes struct {
 	Wall []float64 `json:"wallMS"`
 	CPU  []float64 `json:"driverCPUMS"`
-	// Requests and API are those of the last round.
-	Requests requests       `json:"requestsToVault"`
+	// Requests, to the store, and API are those of the last round.
+	Requests requests       `json:"requestsToStore"`
 	API      map[string]int `json:"requestsToAPIServer"`
 }
 
@@ -82,6 +95,64 @@ type restarted struct {
 	Ready float64        `json:"readyMS"`
 	Vault requests       `json:"requestsToVault"`
 	API   map[string]int `json:"requestsToAPIServer"`
+}
+
+// rested is some intervals in which nothing changed.
+type rested struct {
+	Accounts int `json:"serviceAccounts"`
+	// Pairs are the distinct pairs of identity and secret; Least and Most is
+	// how often one of them was read.
+	Pairs int            `json:"pairs"`
+	Least int            `json:"leastReadsOfAPair"`
+	Most  int            `json:"mostReadsOfAPair"`
+	CPU   float64        `json:"driverCPUMS"`
+	Vault requests       `json:"requestsToVault"`
+	API   map[string]int `json:"requestsToAPIServer"`
+}
+
+// outage is a time in which the store answers 503.
+type outage struct {
+	Volumes  int     `json:"volumes"`
+	Accounts int     `json:"serviceAccounts"`
+	Interval float64 `json:"intervalMS"`
+	Lasted   float64 `json:"lastedMS"`
+	// Requests reached the store in that time; Most of them within one second,
+	// which began at MostAt, and MostLater once a second had passed since the
+	// first failed.
+	Requests  int     `json:"requests"`
+	Most      int     `json:"mostInOneSecond"`
+	MostAt    float64 `json:"mostInOneSecondAtMS"`
+	MostLater int     `json:"mostInOneSecondLater"`
+	// AllFresh is from the store's return to the last volume's new content.
+	AllFresh float64 `json:"allFreshMS"`
+	// Vault is what reached Vault from the beginning until then, and CPU the
+	// driver's time.
+	Vault requests `json:"requestsToVault"`
+	CPU   float64  `json:"driverCPUMS"`
+}
+
+// mean is the number of requests a second.
+func (o outage) mean() float64 {
+	if o.Lasted == 0 {
+		return 0
+	}
+	return float64(o.Requests) / o.Lasted * 1000
+}
+
+// pluginTimes are medians of calls that were made in turn, one at a time.
+type pluginTimes struct {
+	Calls   int     `json:"calls"`
+	Bare    float64 `json:"bareMountMS"`
+	Fetch   float64 `json:"providerPackageMS"`
+	Publish float64 `json:"publishMS"`
+}
+
+// binary is the program that was measured.
+type binary struct {
+	Bytes int64  `json:"bytes"`
+	Arch  string `json:"arch"`
+	// Given tells that it was not built here.
+	Given bool `json:"given"`
 }
 
 // process is what a driver is and uses.

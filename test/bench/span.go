@@ -5,26 +5,25 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/kubelet"
-	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
 type podList = []kubelet.Pod
 
 // span is a stretch of time in which requests and CPU time are counted.
 type span struct {
-	node *node
-	mark vaulttest.Mark
-	api  map[string]int
-	cpu  time.Duration
+	node  *node
+	store func(context.Context) (requests, error)
+	api   map[string]int
+	cpu   time.Duration
 }
 
 // begin starts to count. A driver that does not run has used nothing.
 func (n *node) begin() (*span, error) {
-	mark, err := n.vault.Mark()
+	count, err := n.store.begin()
 	if err != nil {
 		return nil, err
 	}
-	s := &span{node: n, mark: mark, api: n.api.requests()}
+	s := &span{node: n, store: count, api: n.api.requests()}
 	if n.driver.Alive() == nil {
 		u, err := n.driver.Usage()
 		if err != nil {
@@ -37,7 +36,7 @@ func (n *node) begin() (*span, error) {
 
 // requests are those since the beginning.
 func (s *span) requests(ctx context.Context) (requests, map[string]int, error) {
-	r, err := s.node.requestsSince(ctx, s.mark)
+	r, err := s.store(ctx)
 	return r, s.node.apiSince(s.api), err
 }
 

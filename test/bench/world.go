@@ -10,19 +10,43 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/pluginprovider"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
 const (
 	namespace = "bench"
 	role      = "bench"
-	// steady is the class without an interval of its own, so that nothing
-	// falls due while it is measured; changing has config.interval.
+)
+
+// The classes. All have the same three files of their own secrets.
+const (
+	// steady has no interval of its own, so that nothing falls due while it
+	// is measured; changing has config.interval.
 	steady   = "steady"
 	changing = "changing"
+	// resting has config.steadyInterval.
+	resting = "resting"
+	// cutOff reaches Vault through the gate, and has outageInterval.
+	cutOff = "cutoff"
+	// keyless is of Akeyless, plugged of the provider plugin.
+	keyless = "keyless"
+	plugged = "plugged"
 )
+
+// audience is that of the service account tokens which a class needs.
+func audience(class string) string {
+	switch class {
+	case keyless:
+		return "akeyless"
+	case plugged:
+		return pluginprovider.DefaultAudience
+	}
+	return "vault"
+}
 
 // world is what the driver and the floor work with.
 type world struct {
@@ -31,9 +55,14 @@ type world struct {
 	// removed in great numbers here, is not what is measured.
 	dir    string
 	binary string
+	plugin string // the program of the provider plugin
 	vault  *vaulttest.Server
 	issuer *issuer.Issuer
 	api    *apiServer
+	// gate stands before Vault for the class cutOff.
+	gate *gate
+	// akeyless is the double of a gateway.
+	akeyless *akeylessd.Server
 }
 
 // secrets are the distinct reads of a pod, by path; each is read once, although
@@ -46,7 +75,7 @@ func wanted(class, value string) map[string]string {
 }
 
 func newWorld(ctx context.Context, c config, dir string) (w *world, err error) {
-	w = &world{config: c, dir: filepath.Join(dir, "run"), binary: c.driver}
+	w = &world{config: c, dir: filepath.Join(dir, "run"), binary: c.driver, plugin: filepath.Join(dir, pluginName)}
 	if w.binary == "" {
 		w.binary = filepath.Join(dir, "mayfly-node")
 	}
@@ -68,6 +97,10 @@ func newWorld(ctx context.Context, c config, dir string) (w *world, err error) {
 	}
 	if err := w.fillVault(ctx); err != nil {
 		return nil, fmt.Errorf("setting Vault up: %w", err)
+	}
+	w.gate = startGate(w.vault.Address)
+	if err := w.startAkeyless(ctx); err != nil {
+		return nil, fmt.Errorf("starting the double of Akeyless: %w", err)
 	}
 	w.api = startAPI(w.manifests(), c.classes)
 	if err := w.writeFiles(); err != nil {
@@ -101,10 +134,13 @@ func (w *world) fillVault(ctx context.Context) error {
 				"audience": "vault", "token_policies": "bench",
 			})
 		},
-		func() error { return w.put(ctx, steady, "1") },
-		func() error { return w.put(ctx, changing, "1") },
 	} {
 		if err := do(); err != nil {
+			return err
+		}
+	}
+	for _, class := range []string{steady, changing, resting, cutOff} {
+		if err := w.put(ctx, class, "1"); err != nil {
 			return err
 		}
 	}
@@ -122,11 +158,18 @@ func (w *world) put(ctx context.Context, class, value string) error {
 	return w.vault.PutKV2(ctx, "kv", paths[1], map[string]any{"key": files["api-key"]})
 }
 
-// manifests are the two classes, as JSON.
+// manifests are the classes, as JSON.
 func (w *world) manifests() map[string][]byte {
+	vault := func(class, address, interval string) []byte {
+		return manifest(namespace, class, "vault", vaultParameters(class, address, interval))
+	}
 	return map[string][]byte{
-		steady:   manifest(namespace, steady, w.vault.Address, ""),
-		changing: manifest(namespace, changing, w.vault.Address, w.interval.String()),
+		steady:   vault(steady, w.vault.Address, ""),
+		changing: vault(changing, w.vault.Address, w.interval.String()),
+		resting:  vault(resting, w.vault.Address, w.steadyInterval.String()),
+		cutOff:   vault(cutOff, w.gate.url(), w.outageInterval().String()),
+		keyless:  manifest(namespace, keyless, "akeyless", akeylessParameters(keyless, w.akeyless.URL())),
+		plugged:  manifest(namespace, plugged, pluginName, pluginParameters()),
 	}
 }
 
@@ -153,7 +196,11 @@ func (w *world) classDir() string   { return filepath.Join(w.dir, "classes") }
 // pods makes pods with their tokens. Every label gives other pods and other
 // service accounts, so that no round lives on what an earlier one left.
 func (w *world) pods(label, class string, accounts int) []kubelet.Pod {
-	pods := make([]kubelet.Pod, w.config.pods)
+	return w.somePods(w.config.pods, label, class, accounts)
+}
+
+func (w *world) somePods(count int, label, class string, accounts int) []kubelet.Pod {
+	pods := make([]kubelet.Pod, count)
 	for i := range pods {
 		name := fmt.Sprintf("%s-%d", label, i)
 		sum := sha256.Sum256([]byte(name))
@@ -163,7 +210,7 @@ func (w *world) pods(label, class string, accounts int) []kubelet.Pod {
 		}
 		pods[i] = kubelet.Pod{
 			Namespace: namespace, Name: name, UID: ref.PodUID, ServiceAccount: ref.ServiceAccount, Class: class,
-			Tokens: w.issuer.CSITokens(ref, "vault"),
+			Tokens: w.issuer.CSITokens(ref, audience(class)),
 		}
 	}
 	return pods
@@ -173,6 +220,12 @@ func (w *world) close() error {
 	var errs []error
 	if w.api != nil {
 		w.api.close()
+	}
+	if w.akeyless != nil {
+		errs = append(errs, w.akeyless.Close())
+	}
+	if w.gate != nil {
+		w.gate.close()
 	}
 	if w.vault != nil {
 		errs = append(errs, w.vault.Stop())

@@ -18,12 +18,19 @@ const heartbeat = 10 * time.Second
 // Build builds mayfly-node into dir the way that it is shipped, and gives its
 // path. Go's own build cache makes all but the first time short.
 func Build(ctx context.Context, progress io.Writer, dir string) (string, error) {
+	return BuildCommand(ctx, progress, dir, "./cmd/mayfly-node")
+}
+
+// BuildCommand builds a program of the module, with its version where it has
+// one, into a file of the program's name.
+func BuildCommand(ctx context.Context, progress io.Writer, dir, pkg string) (string, error) {
 	root, err := toolcache.ModuleRoot()
 	if err != nil {
 		return "", err
 	}
-	path := filepath.Join(dir, "mayfly-node")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -X main.version="+Version(ctx, root), "-o", path, "./cmd/mayfly-node")
+	name := filepath.Base(pkg)
+	path := filepath.Join(dir, name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w -X main.version="+Version(ctx, root), "-o", path, pkg)
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	cmd.WaitDelay = time.Second
@@ -31,7 +38,7 @@ func Build(ctx context.Context, progress io.Writer, dir string) (string, error) 
 	beating := make(chan struct{})
 	go func() {
 		defer close(beating)
-		beat(progress, done)
+		beat(progress, name, done)
 	}()
 	out, err := cmd.CombinedOutput()
 	close(done)
@@ -40,12 +47,12 @@ func Build(ctx context.Context, progress io.Writer, dir string) (string, error) 
 		return "", cause
 	}
 	if err != nil {
-		return "", fmt.Errorf("building mayfly-node: %w\n%s", err, out)
+		return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
 	}
 	return path, nil
 }
 
-func beat(w io.Writer, done <-chan struct{}) {
+func beat(w io.Writer, name string, done <-chan struct{}) {
 	ticker := time.NewTicker(heartbeat)
 	defer ticker.Stop()
 	began := time.Now()
@@ -54,7 +61,7 @@ func beat(w io.Writer, done <-chan struct{}) {
 		case <-done:
 			return
 		case <-ticker.C:
-			fmt.Fprintf(w, "still building mayfly-node, %s so far; the first time, this takes a minute or two\n", time.Since(began).Round(time.Second))
+			fmt.Fprintf(w, "still building %s, %s so far; the first time, this takes a minute or two\n", name, time.Since(began).Round(time.Second))
 		}
 	}
 }

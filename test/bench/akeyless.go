@@ -1,0 +1,47 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+)
+
+// The auth method of the double, which judges service account tokens by a
+// TokenReview as a gateway does.
+const (
+	accessID   = "p-bench0000001"
+	authConfig = "bench"
+)
+
+// startAkeyless starts the double with the items of the class keyless.
+func (w *world) startAkeyless(ctx context.Context) (err error) {
+	w.akeyless, err = akeylessd.Start(ctx, akeylessd.Options{Issuer: w.issuer, Latency: w.akeylessLatency})
+	if err != nil {
+		return err
+	}
+	a := w.akeyless
+	a.AuthMethod(accessID, akeylessd.Method{Type: "k8s", ConfigName: authConfig, Audience: audience(keyless)})
+	a.Allow(akeylessd.Rule{AccessID: accessID, Prefix: "/" + keyless + "/", Claims: map[string]string{"namespace": namespace}})
+	files, paths := wanted(keyless, "1"), secrets(keyless)
+	a.PutStatic("/"+paths[0], map[string]any{"username": files["db/username"], "password": files["db/password"]})
+	a.PutRotated("/"+paths[1], map[string]any{"key": files["api-key"]}, time.Now().Add(24*time.Hour))
+	return nil
+}
+
+// measureAkeyless does the rounds of first publishes on the double. The pods of
+// a service account share their login: the roles here go by no pod.
+func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
+	n := w.apiNode("akeyless")
+	n.args = append(n.args, "--akeyless-share-by-service-account")
+	n.store = akeylessStore{w.akeyless}
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.stop()) }()
+	say("first publishes with Akeyless, each answer after %s", w.akeylessLatency)
+	f := newFloor(n.atOnce, akeylessFloor(w.akeyless.URL()))
+	defer f.close()
+	return rounds{n, f, keyless}.run(ctx, &r.Akeyless)
+}

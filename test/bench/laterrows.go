@@ -1,0 +1,83 @@
+package main
+
+import "fmt"
+
+// restRow tells how often each pair of identity and secret was read: the sum
+// could hide that one was read in place of another.
+func (r *results) restRow(s rested) row {
+	intervals := r.Size.SteadyIntervals
+	least, most := expected(intervals)
+	return row{
+		What: fmt.Sprintf("Steady state, %d volumes, %s, %d intervals of %s", r.Size.Pods, plural(s.Accounts, "service account"),
+			intervals, seconds(r.Size.SteadyInterval)),
+		Measured: fmt.Sprintf("%s: %.2f an interval for each of %d pairs of identity and secret, each pair %s in all; %s to the API server; driver's CPU time %.0f ms",
+			s.Vault, float64(s.Vault.Reads)/float64(max(1, s.Pairs*intervals)), s.Pairs, fromTo(s.Least, s.Most), verbs(s.API), s.CPU),
+		Target: fmt.Sprintf("a read an interval for each pair (in all %s), nothing else, no API write", fromTo(least, most)),
+		Met:    s.Least >= least && s.Most <= most && s.Vault.total() == s.Vault.Reads && writes(s.API) == 0,
+	}
+}
+
+func fromTo(least, most int) string {
+	if least == most {
+		return plural(least, "time")
+	}
+	return fmt.Sprintf("%d to %d times", least, most)
+}
+
+// seconds writes milliseconds without needless zeros.
+func seconds(ms float64) string { return fmt.Sprintf("%g s", ms/1000) }
+
+func (r *results) outageRows() []row {
+	o := r.Outage
+	return []row{
+		{
+			What: fmt.Sprintf("Vault answers 503 for %s, %d volumes, %s, interval %s", seconds(r.Size.Outage), o.Volumes,
+				plural(o.Accounts, "service account"), seconds(o.Interval)),
+			Measured: fmt.Sprintf("%s reached it, %.2f a second; at most %d in any one second (from %.1f s on), %d once the first second of failures was over",
+				plural(o.Requests, "request"), o.mean(), o.Most, o.MostAt/1000, o.MostLater),
+			Target: fmt.Sprintf("<= %.0f a second on average", targetRate),
+			Met:    o.mean() <= targetRate,
+		},
+		{
+			What:     "After its return, until what changed meanwhile is in all of these volumes",
+			Measured: fmt.Sprintf("%.2f s; %s from the beginning of the outage until then; driver's CPU time %.0f ms", o.AllFresh/1000, o.Vault, o.CPU),
+			Target:   fmt.Sprintf("<= %s", seconds(targetFresh)),
+			Met:      o.AllFresh <= targetFresh,
+		},
+	}
+}
+
+func (r *results) pluginRows() []row {
+	p := r.Plugin
+	added := func(what string, whole float64) row {
+		return row{
+			What:     what,
+			Measured: fmt.Sprintf("p50 %.2f ms = %.2f ms more", whole, whole-p.Bare),
+			Target:   fmt.Sprintf("<= %.0f ms more", targetPlugin),
+			Met:      whole-p.Bare <= targetPlugin,
+		}
+	}
+	return []row{
+		{What: fmt.Sprintf("Plugin's own time: its bare Mount call, %d calls", p.Calls), Measured: fmt.Sprintf("p50 %.2f ms", p.Bare)},
+		added("The same through the driver's provider package alone", p.Fetch),
+		added("A whole publish with the plugin: CSI call, class, Mount call, tmpfs, files, record", p.Publish),
+	}
+}
+
+func (r *results) akeylessRows() []row {
+	f, n := r.Akeyless, r.Size.Pods
+	return []row{
+		{What: fmt.Sprintf("Floor on the double of Akeyless, which answers after %g ms: the bare work of %d first publishes", r.Size.AkeylessLatency, n),
+			Measured: fmt.Sprintf("%.0f ms; %s", median(f.Floor), f.FloorRequests)},
+		f.row(fmt.Sprintf("%d first publishes with Akeyless, %s", n, plural(n, "service account")), f.Many, targetMany, n, 2*n),
+		f.row(fmt.Sprintf("%d first publishes with Akeyless, 1 service account", n), f.One, 0, 0, 0),
+	}
+}
+
+func (r *results) binaryRow() row {
+	what := fmt.Sprintf("Size of the binary, %s, stripped", r.Binary.Arch)
+	if r.Binary.Given {
+		what = "Size of the binary that was given"
+	}
+	return row{What: what, Measured: fmt.Sprintf("%.1f MB", float64(r.Binary.Bytes)/1e6)}
+}

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// outageInterval gives each volume several refreshes that fall due while the
+// store is away.
+func (c config) outageInterval() time.Duration {
+	return max(c.outage/6, time.Second).Truncate(time.Second)
+}
+
+// outageVolumes are a tenth more than the pods otherwise: as many as a node
+// has by Kubernetes' default.
+func (c config) outageVolumes() int { return c.pods + c.pods/10 }
+
+// measureOutage has a node's volumes live through a Vault that answers 503,
+// while both secrets are changed in it.
+func measureOutage(ctx context.Context, w *world, r *results) (err error) {
+	n := w.apiNode("outage")
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.stop()) }()
+	o := &r.Outage
+	o.Volumes, o.Interval = w.outageVolumes(), ms(w.outageInterval())
+	o.Accounts = max(1, o.Volumes/10)
+	pods := w.somePods(o.Volumes, "outage", cutOff, o.Accounts)
+	if _, err := n.publish(ctx, pods); err != nil {
+		return err
+	}
+	if err := n.check(pods, "1"); err != nil {
+		return err
+	}
+	say("Vault answers 503 for %s, to %d volumes with an interval of %s", w.outage, o.Volumes, w.outageInterval())
+	span, err := n.begin()
+	if err != nil {
+		return err
+	}
+	if err := n.cut(ctx, o, pods); err != nil {
+		return err
+	}
+	if o.Vault, _, o.CPU, err = span.end(ctx); err != nil {
+		return err
+	}
+	say("outage: %d requests, at most %d in a second; all fresh %.2f s after its end", o.Requests, o.Most, o.AllFresh/1000)
+	return n.unpublish(ctx, pods)
+}
+
+// cut is the outage itself. What the volumes held before they must hold until
+// its end; that they are fresh shows by what was written meanwhile.
+func (n *node) cut(ctx context.Context, o *outage, pods podList) error {
+	began := n.gate.lock()
+	err := pause(ctx, began.Add(n.outage/2))
+	if err == nil {
+		err = n.put(ctx, cutOff, "2")
+	}
+	if err == nil {
+		err = pause(ctx, began.Add(n.outage))
+	}
+	if err == nil {
+		err = n.check(pods, "1")
+	}
+	back, turned := n.gate.unlock()
+	if err != nil {
+		return err
+	}
+	o.count(began, back, turned)
+	if o.Requests == 0 {
+		return errors.New("no request was made in the whole outage, so nobody noticed it")
+	}
+	limit := 4*n.outageInterval() + 30*time.Second
+	waiting, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not within %s of Vault's return", limit))
+	defer cancel()
+	if err := n.waitNew(waiting, pods, "2"); err != nil {
+		return err
+	}
+	o.AllFresh = ms(time.Since(back))
+	return nil
+}
+
+// count sums up what reached the store.
+func (o *outage) count(began, back time.Time, turned []time.Time) {
+	o.Lasted, o.Requests = ms(back.Sub(began)), len(turned)
+	most, at := mostWithin(turned, time.Second)
+	o.Most = most
+	if most == 0 {
+		return
+	}
+	o.MostAt = ms(at.Sub(began))
+	// The beginning is apart: nobody knows of the outage before requests fail.
+	for i, t := range turned {
+		if t.Sub(turned[0]) >= time.Second {
+			o.MostLater, _ = mostWithin(turned[i:], time.Second)
+			return
+		}
+	}
+}
+
+// pause waits until a moment.
+func pause(ctx context.Context, until time.Time) error {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+// mounts are the three ways to a plugin's answer, in turn for each pod and one
+// at a time: the bare call over a warm connection of our own, the provider
+// package in this process, and a publish through mayfly-node.
+type mounts struct {
+	*node
+	plugin   *pluginProcess
+	provider provider.Provider
+
+	bare, fetch, published []time.Duration
+}
+
+func measurePlugin(ctx context.Context, w *world, r *results) (err error) {
+	p, err := w.startPlugin(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, p.stop()) }()
+	source, end, err := providerPackage(ctx, p.dir)
+	if err != nil {
+		return err
+	}
+	defer end()
+	m := &mounts{node: w.apiNode("plugin"), plugin: p, provider: source}
+	m.args = append(m.args, "--provider-volume="+p.dir, "--additional-provider-volume-paths=")
+	if err := m.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.stop()) }()
+	return m.run(ctx, &r.Plugin)
+}
+
+// providerPackage is the driver's own client of plugins, in this process. end
+// closes its connections.
+func providerPackage(ctx context.Context, dir string) (source provider.Provider, end func(), err error) {
+	registry, err := plugin.New(plugin.Config{Dirs: []string{dir}})
+	if err != nil {
+		return nil, nil, err
+	}
+	if source, err = registry.Get(pluginName); err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = registry.Run(ctx) // fails with the context and not otherwise
+	}()
+	return source, func() {
+		cancel()
+		<-ended
+	}, nil
+}
+
+// run does a round that warms everything up, and then those that count.
+func (m *mounts) run(ctx context.Context, r *pluginTimes) error {
+	if err := m.round(ctx, 0); err != nil {
+		return err
+	}
+	m.bare, m.fetch, m.published = nil, nil, nil
+	for i := range m.config.rounds {
+		if err := m.round(ctx, i+1); err != nil {
+			return fmt.Errorf("round %d: %w", i+1, err)
+		}
+	}
+	r.Calls = len(m.bare)
+	r.Bare, r.Fetch, r.Publish = middle(m.bare), middle(m.fetch), middle(m.published)
+	say("plugin, p50: %.3f ms alone, %.3f ms through the provider package, %.3f ms a publish", r.Bare, r.Fetch, r.Publish)
+	return nil
+}
+
+func middle(took []time.Duration) float64 {
+	return ms(percentile(slices.Sorted(slices.Values(took)), 0.5))
+}
+
+func (m *mounts) round(ctx context.Context, number int) error {
+	pods := m.pods(fmt.Sprintf("plugin-%d", number), plugged, m.config.pods)
+	for _, p := range pods {
+		if err := os.MkdirAll(filepath.Dir(m.kubelet.Target(p)), 0o750); err != nil {
+			return err
+		}
+		if err := m.pod(ctx, p); err != nil {
+			return fmt.Errorf("pod %s: %w", p.Name, err)
+		}
+	}
+	if err := m.check(pods, "1"); err != nil {
+		return err
+	}
+	return m.unpublish(ctx, pods)
+}
+
+// pod gets one pod's files in every way.
+func (m *mounts) pod(ctx context.Context, p kubelet.Pod) error {
+	mount, err := mountRequest(p, m.kubelet.Target(p))
+	if err != nil {
+		return err
+	}
+	fetch, err := fetchRequest(p, m.kubelet.Target(p))
+	if err != nil {
+		return err
+	}
+	publish := m.kubelet.PublishRequest(p)
+	var answer *v1alpha1.MountResponse
+	var payload *provider.Payload
+	if err := timed(&m.bare, func() error { answer, err = m.plugin.client.Mount(ctx, mount); return err }); err != nil {
+		return fmt.Errorf("calling the plugin: %w", err)
+	}
+	if err := timed(&m.fetch, func() error { payload, err = m.provider.Fetch(ctx, fetch); return err }); err != nil {
+		return fmt.Errorf("calling the provider package: %w", err)
+	}
+	if err := timed(&m.published, func() error { _, err = m.kubelet.Node.NodePublishVolume(ctx, publish); return err }); err != nil {
+		return fmt.Errorf("publishing: %w", err)
+	}
+	return sameFiles(answer, payload)
+}
+
+func timed(took *[]time.Duration, do func() error) error {
+	began := time.Now()
+	err := do()
+	*took = append(*took, time.Since(began))
+	return err
+}
+
+// sameFiles finds out whether both ways gave what the volume shall hold.
+func sameFiles(answer *v1alpha1.MountResponse, payload *provider.Payload) error {
+	bare, fetched := map[string]string{}, map[string]string{}
+	for _, f := range answer.GetFiles() {
+		bare[f.GetPath()] = string(f.GetContents())
+	}
+	for _, f := range payload.Files {
+		fetched[f.Path] = string(f.Contents.Reveal())
+	}
+	if want := wanted(plugged, "1"); !maps.Equal(bare, want) || !maps.Equal(fetched, want) {
+		return fmt.Errorf("the plugin gave %v, the provider package %v, not %v", bare, fetched, want)
+	}
+	return nil
+}
+
+// fetchRequest is what mayfly-node asks its provider package for.
+func fetchRequest(p kubelet.Pod, target string) (provider.Request, error) {
+	tokens, err := identity.ParseTokens(p.Tokens)
+	if err != nil {
+		return provider.Request{}, err
+	}
+	return provider.Request{
+		Volume: p.VolumeID(), Tokens: tokens, TargetPath: target,
+		Pod:   identity.Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ServiceAccount: p.ServiceAccount},
+		Class: &class.Class{Ref: class.Ref{Namespace: p.Namespace, Name: p.Class}, Provider: pluginName, Parameters: pluginParameters()},
+	}, nil
+}
+
+// mountRequest is the same in the protocol's words.
+func mountRequest(p kubelet.Pod, target string) (*v1alpha1.MountRequest, error) {
+	const tokens = identity.TokensKey
+	attributes := pluginParameters()
+	maps.Copy(attributes, map[string]string{
+		"secretProviderClass": p.Class, "csi.storage.k8s.io/pod.name": p.Name, "csi.storage.k8s.io/pod.namespace": p.Namespace,
+		"csi.storage.k8s.io/pod.uid": p.UID, "csi.storage.k8s.io/serviceAccount.name": p.ServiceAccount,
+		"csi.storage.k8s.io/ephemeral": "true", tokens: p.Tokens,
+	})
+	a, err := json.Marshal(attributes)
+	if err != nil {
+		return nil, err
+	}
+	s, err := json.Marshal(map[string]string{tokens: p.Tokens})
+	if err != nil {
+		return nil, err
+	}
+	return &v1alpha1.MountRequest{Attributes: string(a), Secrets: string(s), TargetPath: target, Permission: "420"}, nil
+}

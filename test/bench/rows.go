@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+)
+
+func (r *results) rows() []row {
+	n := r.Size.Pods
+	first := r.First
+	rows := []row{
+		{What: fmt.Sprintf("Floor: the bare work of %d first publishes", n), Measured: fmt.Sprintf("%.0f ms; %s", median(first.Floor), first.FloorRequests)},
+		first.row(fmt.Sprintf("%d first publishes, %s", n, plural(n, "service account")), first.Many, targetMany, n, 2*n),
+		first.row(fmt.Sprintf("%d first publishes, 1 service account", n), first.One, targetOne, 1, len(secrets(steady))),
+		{What: "First publishes of a driver just started, cold connections", Measured: fmt.Sprintf("%.0f ms", first.Cold)},
+		{What: fmt.Sprintf("Driver's CPU time for %d first publishes", n), Measured: fmt.Sprintf("%.0f ms; with 1 service account %.0f ms", median(first.Many.CPU), median(first.One.CPU))},
+		{What: "Requests to the API server meanwhile", Measured: verbs(first.Many.API)},
+		{What: "The same until every pod status is written", Measured: verbs(r.Told)},
+		r.republishRow(),
+		r.changeRow(r.ChangeOne), r.changeRow(r.ChangeAll),
+	}
+	return slices.Concat(rows, r.processRows(), []row{r.restRow(r.RestOne), r.restRow(r.RestAll)}, r.outageRows(), r.pluginRows(), r.akeylessRows(), []row{r.binaryRow()})
+}
+
+// row compares with the floor; without a target it is for information.
+func (f firstPublishes) row(what string, p publishes, target float64, logins, reads int) row {
+	ratio := median(p.Wall) / median(f.Floor)
+	low, high := spread(p.Wall, f.Floor)
+	x := row{What: what, Measured: fmt.Sprintf("%.0f ms = %.2f x floor (rounds %.2f to %.2f); %s", median(p.Wall), ratio, low, high, p.Requests)}
+	if target > 0 {
+		x.Target = fmt.Sprintf("<= %.2f x floor, %s, %s", target, plural(logins, "login"), plural(reads, "read"))
+		x.Met = ratio <= target && p.Requests.Logins <= logins && p.Requests.Reads <= reads
+	}
+	return x
+}
+
+func (r *results) republishRow() row {
+	p := r.Republish
+	return row{
+		What:     fmt.Sprintf("Republish with nothing due, %d calls", p.Calls),
+		Measured: fmt.Sprintf("p50 %.2f ms, p99 %.2f ms; %s to Vault, %s to the API server", p.P50, p.P99, p.Vault.text(), verbs(p.API)),
+		Target:   fmt.Sprintf("p50 <= %.0f ms, no request", targetP50),
+		Met:      p.P50 <= targetP50 && p.Vault.total() == 0 && len(p.API) == 0,
+	}
+}
+
+func (r *results) changeRow(c changed) row {
+	reads := c.Secrets * c.Accounts
+	return row{
+		What:     fmt.Sprintf("Change in the store, %d volumes, %s, interval %.0f s", r.Size.Pods, plural(c.Accounts, "service account"), r.Size.Interval/1000),
+		Measured: fmt.Sprintf("all new after %.2f s; %s; driver's CPU time %.0f ms", c.AllNew/1000, c.Vault, c.CPU),
+		Target:   fmt.Sprintf("interval + 2 s, %s (one for each secret and account)", plural(reads, "read")),
+		Met:      c.AllNew <= r.Size.Interval+targetOverdue && c.Vault.Reads <= reads,
+	}
+}
+
+func (r *results) processRows() []row {
+	ready := median(r.API.Ready)
+	return []row{
+		{What: "Start to ready, no volume", Measured: fmt.Sprintf("%.0f ms (class directory: %.0f ms)", ready, median(r.Dir.Ready)),
+			Target: fmt.Sprintf("<= %d ms", targetReady), Met: ready <= targetReady},
+		{What: fmt.Sprintf("Kill -9 and start with %d volumes", r.Size.Pods),
+			Measured: fmt.Sprintf("ready after %.0f ms; %s to Vault, %s to the API server", r.Restart.Ready, r.Restart.Vault.text(), verbs(r.Restart.API)),
+			Target:   fmt.Sprintf("<= %d ms, no request to Vault", targetReady),
+			Met:      r.Restart.Ready <= targetReady && r.Restart.Vault.total() == 0},
+		{What: fmt.Sprintf("Resident memory, %d volumes", r.Size.Pods), Measured: r.API.memory(),
+			Target: fmt.Sprintf("<= %.0f MB together", targetMemory/1e6), Met: float64(r.API.RSS+r.API.Tmpfs) <= targetMemory},
+		{What: "The same with a class directory", Measured: r.Dir.memory()},
+		{What: "Driver's CPU time for all of the above", Measured: fmt.Sprintf("%.2f s", r.API.CPU/1000)},
+	}
+}
+
+func (p process) memory() string {
+	text := fmt.Sprintf("%.1f MB (at most %.1f MB", float64(p.RSS)/1e6, float64(p.Peak)/1e6)
+	if p.PSS > 0 {
+		text += fmt.Sprintf(", PSS %.1f MB", float64(p.PSS)/1e6)
+	}
+	return text + fmt.Sprintf("); %.1f MB more in tmpfs", float64(p.Tmpfs)/1e6)
+}
+
+// text is for sentences.
+func (r requests) text() string {
+	if r.total() == 0 {
+		return "no request"
+	}
+	return r.String()
+}
