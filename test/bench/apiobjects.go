@@ -108,6 +108,14 @@ func (s *objectStore) count(resource string) int {
 	return n
 }
 
+// collect does the garbage collector's work once all pods are gone, to which
+// the objects belong: what a driver that was stopped has left goes.
+func (s *objectStore) collect() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.objects)
+}
+
 // keep stores an object in a new version, and answers with it.
 func (s *objectStore) keep(w http.ResponseWriter, key string, object map[string]any, code int) {
 	s.version++

@@ -22,6 +22,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	tmp := t.TempDir()
 	cmd := exec.Command(program, append([]string{
 		"--pods=4", "--at-once=2", "--rounds=1", "--classes=20", "--republish=2", "--interval=1s",
+		"--steady-interval=1s", "--steady-intervals=2", "--outage=3s", "--akeyless-latency=1ms",
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	var out, errs bytes.Buffer
@@ -62,6 +63,19 @@ func TestBench(t *testing.T) {
 		"Vault requests of republishes": {r.Republish.Vault.total(), 0},
 		"API requests of republishes":   {len(r.Republish.API), 0},
 		"Vault requests of a restart":   {r.Restart.Vault.total(), 0},
+		"pairs with one account":        {r.RestOne.Pairs, 2},
+		"pairs with as many accounts":   {r.RestAll.Pairs, 8},
+		"logins in steady state":        {r.RestOne.Vault.Logins + r.RestAll.Vault.Logins, 0},
+		"API writes in steady state":    {writes(r.RestOne.API) + writes(r.RestAll.API), 0},
+		"volumes in the outage":         {r.Outage.Volumes, 4},
+		"calls of the plugin":           {r.Plugin.Calls, 4},
+		"logins of Akeyless' floor":     {r.Akeyless.FloorRequests.Logins, 4},
+		"reads of Akeyless' floor":      {r.Akeyless.FloorRequests.Reads, 8},
+		"logins to Akeyless":            {r.Akeyless.Many.Requests.Logins, 4},
+		"reads from Akeyless":           {r.Akeyless.Many.Requests.Reads, 8},
+		"logins, one account, Akeyless": {r.Akeyless.One.Requests.Logins, 1},
+		"reads, one account, Akeyless":  {r.Akeyless.One.Requests.Reads, 2},
+		"all Akeyless requests":         {r.Akeyless.Many.Requests.total() + r.Akeyless.One.Requests.total(), 15},
 		"starts":                        {len(r.API.Ready), starts},
 		"starts with a directory":       {len(r.Dir.Ready), starts},
 	} {
@@ -74,6 +88,12 @@ func TestBench(t *testing.T) {
 	}
 	if r.ChangeOne.AllNew == 0 || r.ChangeAll.Vault.Reads == 0 {
 		t.Errorf("change: %+v, %+v", r.ChangeOne, r.ChangeAll)
+	}
+	if r.RestOne.Vault.Reads == 0 || r.RestAll.Vault.Reads == 0 || r.Outage.Requests == 0 || r.Outage.AllFresh == 0 || r.Plugin.Publish == 0 {
+		t.Errorf("later parts: %+v, %+v, %+v, %+v", r.RestOne, r.RestAll, r.Outage, r.Plugin)
+	}
+	if r.Binary.Bytes == 0 || r.Binary.Given {
+		t.Errorf("binary: %+v", r.Binary)
 	}
 	if r.Machine.Mayfly == "" || r.Machine.Vault == "" || r.Machine.Memory == 0 {
 		t.Errorf("machine: %+v", r.Machine)
@@ -88,11 +108,18 @@ func TestBenchFailsWithTheDriver(t *testing.T) {
 }
 
 func TestFlags(t *testing.T) {
-	good := config{pods: 1, atOnce: 1, rounds: 1, republish: 1, interval: time.Second}
+	good := config{
+		pods: 1, atOnce: 1, rounds: 1, republish: 1, interval: time.Second,
+		steadyInterval: time.Second, steadyIntervals: 1, outage: 2 * time.Second,
+	}
 	for name, change := range map[string]func(c *config){
 		"no pods":       func(c *config) { c.pods = 0 },
 		"none at once":  func(c *config) { c.atOnce = 0 },
 		"fast interval": func(c *config) { c.interval = time.Millisecond },
+		"fast rest":     func(c *config) { c.steadyInterval = time.Millisecond },
+		"no rest":       func(c *config) { c.steadyIntervals = 0 },
+		"short outage":  func(c *config) { c.outage = time.Second },
+		"negative time": func(c *config) { c.akeylessLatency = -1 },
 		"two formats":   func(c *config) { c.json, c.markdown = true, true },
 	} {
 		bad := good

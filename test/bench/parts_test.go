@@ -160,7 +160,11 @@ func TestAPIServer(t *testing.T) {
 	}
 	ask(t, a, http.MethodDelete, statuses+"/a", "", http.StatusOK, nil)
 	ask(t, a, http.MethodGet, statuses+"/a", "", http.StatusNotFound, nil)
-	want := map[string]int{"class list": 3, "class get": 1, "status create": 2, "status update": 2, "status delete": 1, "status list": 1, "status get": 1}
+	ask(t, a, http.MethodPost, statuses, status, http.StatusCreated, nil)
+	if a.written.collect(); a.written.count("secretproviderclasspodstatuses") != 0 {
+		t.Error("a status is left by the garbage collector")
+	}
+	want := map[string]int{"class list": 3, "class get": 1, "status create": 3, "status update": 2, "status delete": 1, "status list": 1, "status get": 1}
 	if got := a.requests(); !reflect.DeepEqual(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
