@@ -126,6 +126,16 @@ func (t Tokens) have() string {
 	return fmt.Sprintf("kubelet passed %q", slices.Sorted(maps.Keys(t)))
 }
 
+// Claims are what the tokens say of their bearer, by audience, without the
+// tokens themselves.
+func (t Tokens) Claims() map[string]Claims {
+	out := make(map[string]Claims, len(t))
+	for audience, token := range t {
+		out[audience] = token.Claims
+	}
+	return out
+}
+
 // Equal tells whether both hold the same tokens.
 func (t Tokens) Equal(o Tokens) bool {
 	return maps.EqualFunc(t, o, func(a, b Token) bool {

@@ -17,11 +17,12 @@ import (
 
 // The reasons of the Events on a pod.
 const (
-	MountFailed   = "MountFailed"   // a first publish failed; kubelet tries again
-	RefreshFailed = "RefreshFailed" // the volume keeps its last good content
-	Rotated       = "Rotated"       // new content was written
-	Recovered     = "Recovered"     // a refresh succeeded after failures
-	LastGoodUsed  = "LastGoodUsed"  // the store is away; the pod started from the node's memory
+	MountFailed    = "MountFailed"    // a first publish failed; kubelet tries again
+	RefreshFailed  = "RefreshFailed"  // the volume keeps its last good content
+	Rotated        = "Rotated"        // new content was written
+	Recovered      = "Recovered"      // a refresh succeeded after failures
+	LastGoodUsed   = "LastGoodUsed"   // the store is away; the pod started from the node's memory
+	RecordSetAside = "RecordSetAside" // what the driver knew of the volume cannot be read; also on the node
 )
 
 const (
@@ -45,6 +46,9 @@ type message struct {
 }
 
 func (r *Reporter) observeEvent(o volume.Outcome) {
+	if o.SetAside != "" {
+		r.report(o, corev1.EventTypeWarning, RecordSetAside, setAsideWords(o))
+	}
 	switch {
 	case o.Kind == volume.Published && o.Err != nil:
 		r.report(o, corev1.EventTypeWarning, MountFailed, o.Err.Error())
@@ -64,6 +68,16 @@ func (r *Reporter) observeEvent(o volume.Outcome) {
 	case o.Kind == volume.Published, o.Kind == volume.Unpublished:
 		r.endEpisode(o)
 	}
+}
+
+// setAsideWords are for the node at the start, when nobody knows whose record
+// it is, and for the pod once kubelet has named its volume again.
+func setAsideWords(o volume.Outcome) string {
+	if o.Kind == volume.SetAside {
+		return o.Err.Error() + "; kubelet's next republish takes the volume up anew"
+	}
+	return fmt.Sprintf("class %s: what the driver knew of this volume could not be read and was set aside on the node as %s; "+
+		"the volume begins anew, and credentials that only that record held end by their own time to live", o.Class, o.SetAside)
 }
 
 // report has an Event written at once the first time, and then ever more
@@ -113,12 +127,13 @@ func (r *Reporter) forgetOld(now time.Time) {
 
 func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time) *corev1.Event {
 	r.serial++
+	about, namespace := r.about(o)
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: o.Pod.Namespace,
-			Name:      suffixedName(o.Pod.Name, fmt.Sprintf("%s %s %d %d", o.Volume, reason, now.UnixNano(), r.serial)),
+			Namespace: namespace,
+			Name:      suffixedName(about.Name, fmt.Sprintf("%s %s %d %d", o.Volume, reason, now.UnixNano(), r.serial)),
 		},
-		InvolvedObject:      corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: o.Pod.Namespace, Name: o.Pod.Name, UID: uid(o.Pod.UID)},
+		InvolvedObject:      about,
 		Type:                kind,
 		Reason:              reason,
 		Count:               1,
@@ -127,6 +142,17 @@ func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time
 		ReportingController: r.Driver,
 		ReportingInstance:   r.Node,
 	}
+}
+
+// about is whom an Event is for, and the namespace that it has to be in. A
+// node's Events go by its name, as those of kubelet do.
+func (r *Reporter) about(o volume.Outcome) (corev1.ObjectReference, string) {
+	if o.Pod.Name == "" {
+		return corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.Node, UID: uid(r.Node)}, metav1.NamespaceDefault
+	}
+	return corev1.ObjectReference{
+		APIVersion: "v1", Kind: "Pod", Namespace: o.Pod.Namespace, Name: o.Pod.Name, UID: uid(o.Pod.UID),
+	}, o.Pod.Namespace
 }
 
 func (r *Reporter) sendEvent(ctx context.Context, key string) error {

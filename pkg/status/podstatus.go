@@ -17,12 +17,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// The annotations that make a failing volume visible.
+// The annotations that make a failing volume visible, and one that holds what
+// the node had in memory.
 const (
 	ReasonAnnotation  = "mayfly.dev/failure-reason"
 	MessageAnnotation = "mayfly.dev/failure-message"
 	SinceAnnotation   = "mayfly.dev/failing-since"
+	AsOfAnnotation    = "mayfly.dev/last-good-as-of"
 )
+
+// ownAnnotations are all that the driver writes; others are other people's.
+var ownAnnotations = [...]string{ReasonAnnotation, MessageAnnotation, SinceAnnotation, AsOfAnnotation}
 
 // maxName is the API server's limit for the name of an object.
 const maxName = 253
@@ -89,14 +94,17 @@ func (r *Reporter) desired(o volume.Outcome, before *v1.SecretProviderClassPodSt
 		s.Status.Objects = append(s.Status.Objects, v1.SecretProviderClassObject{ID: v.ID, Version: v.Version})
 	}
 	slices.SortFunc(s.Status.Objects, func(a, b v1.SecretProviderClassObject) int { return strings.Compare(a.ID, b.ID) })
+	if !o.AsOf.IsZero() {
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, AsOfAnnotation, o.AsOf.UTC().Format(time.RFC3339))
+	}
 	if o.Err != nil {
 		since := time.Now().UTC().Format(time.RFC3339)
 		if before != nil && before.Annotations[SinceAnnotation] != "" {
 			since = before.Annotations[SinceAnnotation]
 		}
-		s.Annotations = map[string]string{
-			ReasonAnnotation: string(o.Reason()), SinceAnnotation: since, MessageAnnotation: clip(o.Err.Error()),
-		}
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, ReasonAnnotation, string(o.Reason()))
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, SinceAnnotation, since)
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, MessageAnnotation, clip(o.Err.Error()))
 		if before != nil && before.Annotations[ReasonAnnotation] == string(o.Reason()) {
 			// One write per episode: the words may hold a request's id or a time.
 			s.Annotations[MessageAnnotation] = before.Annotations[MessageAnnotation]
@@ -245,7 +253,7 @@ func mergeAnnotations(have, want map[string]string) map[string]string {
 	if out == nil {
 		out = map[string]string{}
 	}
-	for _, key := range []string{ReasonAnnotation, MessageAnnotation, SinceAnnotation} {
+	for _, key := range ownAnnotations {
 		delete(out, key)
 	}
 	maps.Copy(out, want)
@@ -259,7 +267,7 @@ func equal(a, b *v1.SecretProviderClassPodStatus) bool {
 		!slices.Equal(a.Status.Objects, b.Status.Objects) || a.Labels[v1.NodeLabel] != b.Labels[v1.NodeLabel] {
 		return false
 	}
-	for _, key := range []string{ReasonAnnotation, MessageAnnotation, SinceAnnotation} {
+	for _, key := range ownAnnotations {
 		if a.Annotations[key] != b.Annotations[key] {
 			return false
 		}

@@ -329,6 +329,73 @@ func TestFailureEpisode(t *testing.T) {
 	})
 }
 
+func TestRecordSetAside(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		for i := range 3 {
+			file := fmt.Sprintf("/state/%d.json.corrupt", i)
+			r.Observe(volume.Outcome{Kind: volume.SetAside, SetAside: file, Err: fault.New(fault.State, "a volume's record cannot be read and was set aside as %s", file)})
+		}
+		settle()
+		o := outcome(volume.Published, "web-0", "db", nil, "3")
+		o.SetAside = "/state/1.json.corrupt"
+		r.Observe(o)
+		settle()
+		if len(a.events) != 2 || a.requests != 3 {
+			t.Fatalf("%d events by %d requests, want one on the node, one on the pod and a status", len(a.events), a.requests)
+		}
+		for _, e := range a.events {
+			about := e.InvolvedObject
+			if e.Reason != status.RecordSetAside || e.Type != corev1.EventTypeWarning || !strings.Contains(e.Message, ".json.corrupt") {
+				t.Errorf("event %+v", e)
+			}
+			switch about.Kind {
+			case "Node":
+				if about.Name != "node-1" || about.UID != "node-1" || about.Namespace != "" || e.Namespace != "default" || e.Count != 3 {
+					t.Errorf("the node's event is %+v", e)
+				}
+			case "Pod":
+				if about.UID != "uid-web-0" || e.Namespace != "shop" || e.Count != 1 {
+					t.Errorf("the pod's event is %+v", e)
+				}
+			}
+		}
+		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
+		settle()
+		if a.requests != 3 {
+			t.Errorf("%d requests where nothing was set aside", a.requests-3)
+		}
+	})
+}
+
+// What a pod was given from the node's memory is on its status until the store
+// was read.
+func TestLastGoodIsVisible(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		asOf := time.Now().Add(-time.Minute)
+		want := asOf.UTC().Format(time.RFC3339)
+		annotation := func() string { return a.statuses["web-0-shop-db"].Annotations[status.AsOfAnnotation] }
+		o := outcome(volume.Published, "web-0", "db", nil, "3")
+		o.AsOf = asOf
+		r.Observe(o)
+		settle()
+		if annotation() != want || len(a.events) != 1 {
+			t.Errorf("the annotation is %q, %d events", annotation(), len(a.events))
+		}
+		o = outcome(volume.Refreshed, "web-0", "db", fault.New(fault.Unavailable, "sealed"), "3")
+		o.AsOf, o.Failures = asOf, 1
+		r.Observe(o)
+		settle()
+		if annotation() != want {
+			t.Errorf("the annotation is %q after a failed refresh", annotation())
+		}
+		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
+		settle()
+		if annotation() != "" {
+			t.Errorf("the annotation is %q after a good refresh", annotation())
+		}
+	})
+}
+
 func TestRepeatedEventsAreCountedAndGrowSeldom(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		for range 60 { // kubelet tries again every two minutes

@@ -27,6 +27,7 @@ type Metrics struct {
 	rotations                    *prometheus.CounterVec
 	lastGood                     *prometheus.CounterVec
 	releases                     *prometheus.CounterVec
+	setAside                     prometheus.Counter
 	callSeconds                  *prometheus.HistogramVec
 }
 
@@ -47,10 +48,13 @@ func New(version string, volumes, failing func() int) *Metrics {
 		rotations:       counter("mayfly_rotations_total", "Refreshes that wrote new content.", "provider"),
 		lastGood:        counter("mayfly_last_good_total", "Publishes from the node's memory while the store was away.", "provider"),
 		releases:        counter("mayfly_releases_total", "Ends of gone volumes' credentials, by result (ok, given_up).", "provider", "result"),
-		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
+		setAside: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "mayfly_records_set_aside_total", Help: "Records of volumes that could not be read after a restart.",
+		}),
+		callSeconds: histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
-		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.callSeconds,
+		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they keep their last good content.", failing),
 		buildInfo(version),
@@ -109,6 +113,8 @@ func (m *Metrics) Observe(o volume.Outcome) {
 		m.unpublishes.WithLabelValues(osType).Inc()
 	case volume.Refreshed:
 		m.observeRefresh(o, reason)
+	case volume.SetAside:
+		m.setAside.Inc()
 	case volume.Released:
 		result := "ok"
 		if o.Err != nil {

@@ -20,7 +20,7 @@ func scrape(t *testing.T) string {
 	t.Helper()
 	m := telemetry.New("v1", func() int { return 3 }, func() int { return 2 })
 	denied := fault.New(fault.Denied, "no")
-	for _, kind := range []volume.Kind{volume.Published, volume.Refreshed, volume.Unpublished, volume.Released} {
+	for _, kind := range []volume.Kind{volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.SetAside} {
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second, AsOf: time.Now()})
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Err: denied})
 	}
@@ -44,6 +44,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_rotations_total{provider="vault"} 1`,
 		`mayfly_releases_total{provider="vault",result="ok"} 1`,
 		`mayfly_releases_total{provider="vault",result="given_up"} 1`,
+		`mayfly_records_set_aside_total 2`,
 		`mayfly_grpc_call_duration_seconds_count{code="OK",method="NodePublishVolume"} 1`,
 		`mayfly_volumes 3`, `mayfly_volumes_failing 2`, `mayfly_build_info{version="v1"} 1`,
 	} {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
 // errUnpublished is the cause that ends work on a volume that goes away.
@@ -16,10 +17,12 @@ var errUnpublished = errors.New("the volume is being unpublished")
 var errNotLive = errors.New("its tmpfs is not mounted, or holds no payload")
 
 // entry is one volume that this process knows. Whoever holds the lock may use
-// rec; the fields below it have their own mutex.
+// rec and reason; the fields below them have their own mutex.
 type entry struct {
 	lock chan struct{} // capacity 1: full while somebody works on the volume
 	rec  *Record
+	// reason is why the last refresh failed; empty if it did not.
+	reason fault.Reason
 	// failing tells whether the last refresh failed.
 	failing atomic.Bool
 

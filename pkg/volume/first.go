@@ -47,8 +47,8 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		err = p.firstError(rec, had, err)
 	}
 	p.warn(rec, done.warnings)
-	o := p.outcome(Published, rec, began, err)
-	o.Changed, o.AsOf = done.changed, done.asOf
+	o := passOutcome(Published, rec, began, done, err)
+	o.SetAside = p.takeAside(rec.ID)
 	p.Observer.Observe(o)
 	return err
 }

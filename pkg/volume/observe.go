@@ -19,30 +19,46 @@ const (
 	Unpublished Kind = "unpublish"
 	Released    Kind = "release"
 	Recovered   Kind = "recover"
+	// SetAside is of a record that cannot be read. Only its file is known:
+	// the volume shows when kubelet names it.
+	SetAside Kind = "set-aside"
 )
 
 // Outcome is what an Observer is told of one piece of work on one volume.
 type Outcome struct {
-	Kind     Kind
-	Volume   string
-	Target   string
-	Pod      identity.Pod
-	Class    class.Ref
-	Provider string
+	Kind   Kind
+	Volume string
+	Target string
+	Pod    identity.Pod
+	Class  class.Ref
+	// ClassVersion is the resourceVersion of the class that was used last.
+	ClassVersion string
+	Provider     string
+	// Tokens says by which service account tokens the store was asked: what
+	// is known of each, by audience.
+	Tokens   map[string]identity.Claims
 	Versions []provider.Version
+	// Asked are the ids under which the store's own audit log has the
+	// requests, as far as the provider knows of any.
+	Asked []string
 	// Changed tells whether the files were written.
 	Changed bool
 	// Emptied tells whether a denial has left the volume without files, as
 	// its class asks; else a failed refresh has left it as it was.
 	Emptied bool
-	// AsOf is set where a volume was published from the node's memory, while
-	// the store was away; it is the age of what the volume holds.
+	// AsOf is set while a volume holds what it was published with from the
+	// node's memory, the store being away; it is the age of that.
 	AsOf time.Time
+	// SetAside is the file of the volume's earlier record, where that could
+	// not be read. The volume's first publish after that has it.
+	SetAside string
 	// Err is nil on success. Whatever it says is safe to show.
 	Err error
 	// Failures counts the refreshes that failed in a row, this one included;
 	// on a success it counts those that the success ended.
 	Failures int
+	// Repeated tells that the refresh before failed for the same reason.
+	Repeated bool
 	Took     time.Duration
 	// NextAt is when the volume is looked at again; zero for never.
 	NextAt time.Time
@@ -72,9 +88,24 @@ func (os Observers) Observe(o Outcome) {
 	}
 }
 
-func (p *Publisher) outcome(k Kind, rec *Record, began time.Time, err error) Outcome {
-	return Outcome{
+func outcomeOf(k Kind, rec *Record, began time.Time, err error) Outcome {
+	o := Outcome{
 		Kind: k, Volume: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, Provider: rec.Provider,
-		Versions: rec.Versions, Err: err, Failures: rec.Failures, Took: time.Since(began), NextAt: rec.DueAt,
+		Tokens: rec.Tokens.Claims(), Versions: rec.Versions, AsOf: rec.AsOf, Err: err, Failures: rec.Failures,
+		Took: time.Since(began), NextAt: rec.DueAt,
 	}
+	if rec.LastClass != nil {
+		o.ClassVersion = rec.LastClass.ResourceVersion
+	}
+	return o
+}
+
+// passOutcome is that of a run of the pipeline.
+func passOutcome(k Kind, rec *Record, began time.Time, done passed, err error) Outcome {
+	o := outcomeOf(k, rec, began, err)
+	o.Changed, o.Emptied, o.Asked = done.changed, done.emptied, done.asked
+	if done.class != nil {
+		o.ClassVersion = done.class.ResourceVersion
+	}
+	return o
 }

@@ -26,12 +26,12 @@ type pass struct {
 
 // passed is what came of it, as far as it went.
 type passed struct {
+	class *class.Class // nil if it was not found
 	// provider is who may now hold something for the volume.
 	provider string
+	asked    []string // the ids of the requests to the store
 	changed  bool
 	emptied  bool
-	// asOf is the age of a payload from memory; zero for the store's own.
-	asOf     time.Time
 	warnings []string
 }
 
@@ -49,14 +49,18 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	if err != nil {
 		return done, err
 	}
+	done.class = c
 	source, err := p.Providers.Get(c.Provider)
 	if err != nil {
 		return done, fmt.Errorf("class %s: %w", c.Ref, err)
 	}
 	done.provider = c.Provider
-	payload, err := source.Fetch(ctx, w.request(c))
+	trail := &provider.Trail{}
+	payload, err := source.Fetch(provider.WithTrail(ctx, trail), w.request(c))
+	done.asked = trail.IDs()
+	var asOf time.Time // of a payload from memory
 	if err != nil && !w.rec.published() {
-		payload, done.asOf, err = p.recall(w, c, source, err)
+		payload, asOf, err = p.recall(w, c, source, err)
 	} else if err != nil {
 		err = p.deny(w, c, &done, err)
 	}
@@ -75,6 +79,7 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 		return done, err
 	}
 	p.note(w.rec, c, source, payload)
+	w.rec.AsOf = asOf
 	return done, nil
 }
 
@@ -107,7 +112,7 @@ func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error 
 	if werr != nil {
 		return errors.Join(err, werr)
 	}
-	done.changed, done.emptied, w.rec.Versions = changed, true, nil
+	done.changed, done.emptied, w.rec.Versions, w.rec.AsOf = changed, true, nil, time.Time{}
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }
 

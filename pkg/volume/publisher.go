@@ -48,7 +48,7 @@ type Mounts interface {
 type Store interface {
 	Put(r *Record) error
 	Delete(id string) error
-	Load() ([]*Record, error)
+	Load() (Loaded, error)
 }
 
 // Config is what a Publisher is made of. Every field is needed.
@@ -102,6 +102,9 @@ type Publisher struct {
 
 	mu      sync.Mutex
 	entries map[string]*entry
+	// aside holds the files of records that were set aside, by RecordKey,
+	// until their volumes are named.
+	aside map[string]string
 }
 
 // New validates the configuration and starts nothing.
@@ -109,7 +112,7 @@ func New(c Config) (*Publisher, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	return &Publisher{Config: c, schedule: NewScheduler(), releaser: newReleaser(&c), entries: map[string]*entry{}}, nil
+	return &Publisher{Config: c, schedule: NewScheduler(), releaser: newReleaser(&c), entries: map[string]*entry{}, aside: map[string]string{}}, nil
 }
 
 // Request is one NodePublishVolume call, checked and parsed.

@@ -44,6 +44,9 @@ type Record struct {
 	// latest success.
 	PublishedAt time.Time
 	RefreshedAt time.Time
+	// AsOf is the age of what the volume holds, where that came from the
+	// node's memory while the store was away; zero after a refresh.
+	AsOf time.Time
 	// Interval is the class's, or the driver's where the class has none.
 	Interval time.Duration
 	// DueAt is when the next refresh is due.
@@ -90,6 +93,7 @@ type wire struct {
 	LastClass      *class.Class       `json:"lastClass,omitempty"`
 	PublishedAt    time.Time          `json:"publishedAt,omitzero"`
 	RefreshedAt    time.Time          `json:"refreshedAt,omitzero"`
+	AsOf           time.Time          `json:"asOf,omitzero"`
 	Interval       time.Duration      `json:"interval,omitempty"`
 	DueAt          time.Time          `json:"dueAt,omitzero"`
 	Failures       int                `json:"failures,omitempty"`
@@ -101,7 +105,7 @@ func encodeRecord(r *Record) ([]byte, error) {
 	w := wire{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Encode().Reveal(), Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
-		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, Interval: r.Interval, DueAt: r.DueAt,
+		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Interval: r.Interval, DueAt: r.DueAt,
 		Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
 	}
 	if len(r.Secrets) > 0 {
@@ -159,7 +163,7 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 	r := &Record{
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
 		Tokens: tokens, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
-		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, Interval: w.Interval, DueAt: w.DueAt,
+		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Interval: w.Interval, DueAt: w.DueAt,
 		Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
 	}
 	if len(w.Secrets) > 0 {

@@ -19,11 +19,14 @@ const overdueSpread = 10 * time.Second
 // no request to anybody. It is called once, before Run and before the first
 // Publish.
 func (p *Publisher) Recover() error {
-	records, err := p.Store.Load()
+	loaded, err := p.Store.Load()
 	if err != nil {
 		return err
 	}
-	for _, rec := range records {
+	for _, bad := range loaded.SetAside {
+		p.noteAside(bad)
+	}
+	for _, rec := range loaded.Records {
 		began := time.Now()
 		leaving := rec.Leaving // unpublished before; only its credentials are left
 		err := p.recover(rec)
@@ -34,10 +37,37 @@ func (p *Publisher) Recover() error {
 			p.Logger.Warn("a volume of the last process is not taken up; kubelet publishes it again if its pod still runs",
 				"volume", rec.ID, "pod", rec.Pod.String(), "error", err)
 		}
-		p.Observer.Observe(p.outcome(Recovered, rec, began, err))
+		p.Observer.Observe(outcomeOf(Recovered, rec, began, err))
 	}
-	p.Logger.Info("volumes recovered", "records", len(records), "live", p.Count())
+	p.Logger.Info("volumes recovered", "records", len(loaded.Records), "live", p.Count(), "setAside", len(loaded.SetAside))
 	return nil
+}
+
+// noteAside keeps in mind that a volume has lost its record. Which one it is
+// shows when kubelet names it.
+func (p *Publisher) noteAside(bad BadRecord) {
+	p.aside[bad.Key] = bad.File
+	if bad.Err == nil {
+		return // an earlier process has told it
+	}
+	p.Observer.Observe(Outcome{
+		Kind: SetAside, SetAside: bad.File,
+		Err: fault.New(fault.State, "a volume's record cannot be read and was set aside as %s: %w", bad.File, bad.Err),
+	})
+}
+
+// takeAside is the file of the volume's record if that was set aside; it is
+// told once.
+func (p *Publisher) takeAside(id string) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.aside) == 0 {
+		return ""
+	}
+	key := RecordKey(id)
+	file := p.aside[key]
+	delete(p.aside, key)
+	return file
 }
 
 // recover takes up one volume. One that is no longer mounted is let go: the

@@ -3,9 +3,11 @@ package volume_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
 func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
@@ -105,6 +108,7 @@ func TestCorruptRecordsAreSetAside(t *testing.T) {
 		"empty":        func([]byte) []byte { return nil },
 		"flipped":      func(b []byte) []byte { return bytes.Replace(b, []byte("shop"), []byte("shoq"), 1) },
 		"newer":        func(b []byte) []byte { return bytes.Replace(b, []byte(`"version":1`), []byte(`"version":9`), 1) },
+		"older":        func(b []byte) []byte { return bytes.Replace(b, []byte(`"version":1`), []byte(`"version":0`), 1) },
 		"not a record": func([]byte) []byte { return []byte(`[1,2]`) },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -125,13 +129,81 @@ func TestCorruptRecordsAreSetAside(t *testing.T) {
 				t.Errorf("the bad record was not set aside: %v", err)
 			}
 			r.wantFile(bad, "password", "one")
+			r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 			r.publish(bad) // kubelet's republish takes the volume up again
-			r.wantFile(bad, "password", "one")
+			r.wantFile(bad, "password", "two")
 			if r.Count() != 2 {
 				t.Errorf("count %d, want 2", r.Count())
 			}
+			r.publish(good)
+			r.publish(bad)
+			r.wantSetAside(file+".corrupt", "", bad.ID)
 		})
 	}
+}
+
+// wantSetAside checks whom the observers were told to have lost a record: the
+// ids of the volumes in order, "" for a record whose volume is not known.
+func (r *rig) wantSetAside(file string, want ...string) {
+	r.t.Helper()
+	r.seen.mu.Lock()
+	defer r.seen.mu.Unlock()
+	var got []string
+	for _, o := range r.seen.outcomes {
+		if o.SetAside == "" {
+			continue
+		}
+		got = append(got, o.Volume)
+		if o.SetAside != file || (o.Volume == "") != (o.Kind == volume.SetAside) {
+			r.t.Errorf("told of %q by %+v", file, o)
+		}
+	}
+	if !slices.Equal(got, want) {
+		r.t.Errorf("told of the records of %q, want %q", got, want)
+	}
+}
+
+func (r *rig) spoilRecord() (file string) {
+	r.t.Helper()
+	file = r.records()[0]
+	must(r.t, os.WriteFile(file, []byte("spoilt"), 0o600))
+	return file
+}
+
+// A record that was set aside is told of on its pod also where the driver, or
+// the first publish, failed in between; and once.
+func TestSetAsideIsNotForgotten(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	file := r.spoilRecord()
+	r.restart()
+	r.wantSetAside(file+".corrupt", "")
+	r.restart()
+	r.wantSetAside(file+".corrupt", "") // no second time
+	r.store.fail = fault.New(fault.Unavailable, "the store is away")
+	var kept *volume.KeptError
+	if err := r.Publish(t.Context(), req); !errors.As(err, &kept) {
+		t.Errorf("the republish answers %v, want one that keeps the mount", err)
+	}
+	r.wantFile(req, "password", "one")
+	r.store.fail = nil
+	r.publish(req)
+	r.wantSetAside(file+".corrupt", "", req.ID)
+	r.restart()
+	r.publish(req)
+	r.wantSetAside(file+".corrupt", "", req.ID)
+}
+
+func TestSetAsideOfAGonePod(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	file := r.spoilRecord()
+	r.restart()
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	r.publish(r.request("a")) // of the same id, which kubelet never does
+	r.wantSetAside(file+".corrupt", "")
 }
 
 // A driver that comes up while the API server is away goes on with the class
@@ -188,9 +260,9 @@ func FuzzLoad(f *testing.F) {
 		var log bytes.Buffer
 		s := newDirStore(t, dir, &log)
 		must(t, os.WriteFile(filepath.Join(dir, strings.Repeat("a", 64)+".json"), data, 0o600))
-		records, err := s.Load()
+		loaded, err := s.Load()
 		must(t, err)
-		if len(records) > 0 {
+		if len(loaded.Records) > 0 {
 			t.Errorf("a file of another name was taken: %s", data)
 		}
 		if json.Valid(data) && len(data) > 40 && strings.Contains(log.String(), string(data)) {

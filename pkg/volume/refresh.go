@@ -41,10 +41,11 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 		p.failed(e, fresh, err)
 	}
 	e.failing.Store(err != nil)
+	o := passOutcome(Refreshed, rec, began, done, err)
+	o.Repeated = o.Reason() != "" && o.Reason() == e.reason
+	e.reason = o.Reason()
 	p.save(rec)
 	p.schedule.Set(rec.ID, rec.DueAt)
-	o := p.outcome(Refreshed, rec, began, err)
-	o.Changed, o.Emptied = done.changed, done.emptied
 	if err == nil {
 		o.Failures = before
 	}

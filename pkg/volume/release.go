@@ -32,6 +32,7 @@ type release struct {
 	rec   *Record
 	tries int
 	began time.Time
+	trail provider.Trail
 	busy  chan struct{} // closed when the running attempt has ended; nil if none runs
 }
 
@@ -91,7 +92,7 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 	job.busy = make(chan struct{})
 	r.mu.Unlock()
 
-	err := r.release(ctx, job.rec)
+	err := r.release(provider.WithTrail(ctx, &job.trail), job.rec)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -114,10 +115,9 @@ func (r *releaser) finish(job *release, err error) {
 	if derr := r.c.Store.Delete(job.rec.ID); derr != nil {
 		r.c.Logger.Error("forgetting a volume", "volume", job.rec.ID, "error", derr)
 	}
-	r.c.Observer.Observe(Outcome{
-		Kind: Released, Volume: job.rec.ID, Target: job.rec.Target, Pod: job.rec.Pod, Class: job.rec.Class,
-		Provider: job.rec.Provider, Err: err, Took: time.Since(job.began),
-	})
+	o := outcomeOf(Released, job.rec, job.began, err)
+	o.Asked, o.NextAt, o.Versions = job.trail.IDs(), time.Time{}, nil
+	r.c.Observer.Observe(o)
 	if err != nil {
 		r.c.Logger.Error("giving up on ending a volume's credentials; they end by their own time to live",
 			"volume", job.rec.ID, "pod", job.rec.Pod.String(), "tries", job.tries, "error", err)

@@ -17,7 +17,7 @@ import (
 // DirStore keeps one file per volume in a directory that only root can read.
 // A write is a rename, so a file is the old record or the new one. What
 // cannot be read is set aside under the ending .corrupt, for a person to look
-// at, and never stops a start.
+// at, and never stops a start; the next write makes a new record beside it.
 type DirStore struct {
 	dir string
 	log *slog.Logger
@@ -37,11 +37,32 @@ func NewDirStore(dir string, log *slog.Logger) (*DirStore, error) {
 	return &DirStore{dir, log}, nil
 }
 
-// file is named by a hash: a volume id may be long and hold any character.
-func (s *DirStore) file(id string) string {
-	sum := sha256.Sum256([]byte(id))
-	return filepath.Join(s.dir, hex.EncodeToString(sum[:])+recordSuffix)
+// Loaded is what an earlier process has left.
+type Loaded struct {
+	Records []*Record
+	// SetAside are the records that could not be read, now or at an earlier
+	// start, and in whose place none has been written since.
+	SetAside []BadRecord
 }
+
+// BadRecord is a record that could not be read.
+type BadRecord struct {
+	// Key is the RecordKey of the volume, all that is known of it.
+	Key string
+	// File is where a person finds it.
+	File string
+	// Err is why it was set aside; nil if that was at an earlier start.
+	Err error
+}
+
+// RecordKey names a volume's record. It is a hash: a volume id may be long
+// and hold any character.
+func RecordKey(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:])
+}
+
+func (s *DirStore) file(id string) string { return filepath.Join(s.dir, RecordKey(id)+recordSuffix) }
 
 // Put writes the record; on an error the earlier one still stands.
 func (s *DirStore) Put(r *Record) error {
@@ -89,40 +110,58 @@ func (s *DirStore) Delete(id string) error {
 }
 
 // Load reads every record. It fails only if the directory cannot be listed.
-func (s *DirStore) Load() ([]*Record, error) {
+func (s *DirStore) Load() (Loaded, error) {
+	var out Loaded
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, fault.New(fault.State, "listing the state directory: %w", err)
+		return out, fault.New(fault.State, "listing the state directory: %w", err)
 	}
-	var records []*Record
+	var aside []string
+	there := map[string]bool{}
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
 		switch {
 		case strings.HasSuffix(e.Name(), partialSuffix):
 			_ = os.Remove(path) // a write that a crash cut off; the old record stands beside it
+		case strings.HasSuffix(e.Name(), corruptSuffix):
+			aside = append(aside, path)
 		case strings.HasSuffix(e.Name(), recordSuffix):
-			if r := s.load(path); r != nil {
-				records = append(records, r)
+			there[path] = true
+			if r, err := s.load(path); err != nil {
+				out.SetAside = append(out.SetAside, s.setAside(path, err))
+			} else {
+				out.Records = append(out.Records, r)
 			}
 		}
 	}
-	return records, nil
+	for _, path := range aside {
+		if record := strings.TrimSuffix(path, corruptSuffix); !there[record] {
+			out.SetAside = append(out.SetAside, BadRecord{Key: keyOf(record), File: path})
+		}
+	}
+	return out, nil
 }
 
-func (s *DirStore) load(path string) *Record {
+func (s *DirStore) load(path string) (*Record, error) {
 	data, err := os.ReadFile(path)
-	if err == nil {
-		var r *Record
-		if r, err = decodeRecord(data); err == nil && s.file(r.ID) != path {
-			err = fmt.Errorf("%w: it is of another volume", errCorrupt)
-		}
-		if err == nil {
-			return r
-		}
+	if err != nil {
+		return nil, err
 	}
-	s.log.Error("setting a record aside; kubelet's next republish makes a new one", "file", path, "aside", path+corruptSuffix, "error", err)
-	if err := os.Rename(path, path+corruptSuffix); err != nil {
-		s.log.Error("setting a record aside failed", "file", path, "error", err)
+	r, err := decodeRecord(data)
+	if err == nil && s.file(r.ID) != path {
+		err = fmt.Errorf("%w: it is of another volume", errCorrupt)
 	}
-	return nil
+	return r, err
 }
+
+func (s *DirStore) setAside(path string, why error) BadRecord {
+	bad := BadRecord{Key: keyOf(path), File: path + corruptSuffix, Err: why}
+	s.log.Error("setting a record aside; kubelet's next republish makes a new one", "file", path, "aside", bad.File, "error", why)
+	if err := os.Rename(path, bad.File); err != nil {
+		s.log.Error("setting a record aside failed", "file", path, "error", err)
+		bad.File = path
+	}
+	return bad
+}
+
+func keyOf(path string) string { return strings.TrimSuffix(filepath.Base(path), recordSuffix) }

@@ -36,6 +36,9 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 	if !rec.published() || rec.Target != target {
 		err := p.unmount(target)
 		p.dropUnpublished(e)
+		if err == nil {
+			p.takeAside(rec.ID)
+		}
 		return err
 	}
 	p.schedule.Remove(rec.ID)
@@ -48,7 +51,7 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 		p.save(rec)
 		p.releaser.add(rec)
 	}
-	o := p.outcome(Unpublished, rec, began, err)
+	o := outcomeOf(Unpublished, rec, began, err)
 	o.NextAt = time.Time{}
 	p.Observer.Observe(o)
 	return err

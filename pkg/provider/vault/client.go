@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -151,6 +152,7 @@ func (c *client) attempt(ctx context.Context, k call) (*reply, error) {
 // send makes one HTTP exchange. The API client joins and cleans paths, so the
 // URL is put into the request after it did.
 func (c *client) send(ctx context.Context, k call, u *url.URL, query url.Values) (*http.Response, error) {
+	provider.Asked(ctx, k.correlation)
 	shape := func(r *api.Request) {
 		r.Method, r.URL, r.Host, r.Params = k.method, u, u.Host, query
 		r.ClientToken = k.token.Reveal()

@@ -53,6 +53,9 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, res := range results {
+		provider.Asked(ctx, res.correlation) // another volume's, where it is shared
+	}
 	return f.payload(results)
 }
 

@@ -62,6 +62,9 @@ type reading struct {
 	due    time.Time // of a static answer; others depend on the class
 	absent bool      // the store has nothing there, and the class does not mind
 	token  *token    // that it was asked with
+	// correlation is the request's in the store's audit log; empty for an
+	// answer of an earlier process.
+	correlation string
 }
 
 // AskedAt implements session.Reading.

@@ -88,7 +88,7 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.address, err)
 	}
 	is, end := classify(r, a, at)
-	rd := &reading{answer: a, kind: is, asked: asked, at: at, end: end, token: t}
+	rd := &reading{answer: a, kind: is, asked: asked, at: at, end: end, token: t, correlation: f.correlation}
 	if is == static {
 		rd.due = dueAt(is, at, end, f.spec.interval, f.chance())
 	}
@@ -175,7 +175,7 @@ func (f *fetch) unchanged(ctx context.Context, g *group, r *request) *reading {
 		return nil
 	}
 	now := *before
-	now.asked, now.at, now.token = asked, f.now(), t
+	now.asked, now.at, now.token, now.correlation = asked, f.now(), t, f.correlation
 	return &now
 }
 
