@@ -22,6 +22,7 @@ type options struct {
 	logLevel  slog.Level
 	config    node.Config
 
+	auditLevel string
 	pluginDir  string
 	pluginDirs []string
 }

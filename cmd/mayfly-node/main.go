@@ -44,6 +44,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 		fmt.Fprintf(stdout, "mayfly-node %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 		return 0
 	}
+	o.config.Stdout = stdout
 	log := newLogger(o, stderr)
 	if err := serve(ctx, o, log); err != nil {
 		log.Error("mayfly-node stops", "error", err)

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/node"
 )
 
@@ -74,6 +75,7 @@ func (o *options) declare() *flagSet {
 	o.declareVault(f)
 	o.declareAkeyless(f)
 	o.declarePlugins(f)
+	o.declareAudit(f)
 	o.declareProcess(f)
 	return f
 }
@@ -158,6 +160,14 @@ func (o *options) declarePlugins(f *flagSet) {
 	f.duration(&c.PluginTimeout, "provider-timeout", 30*time.Second, "`time` that one call to a plugin may take.")
 }
 
+func (o *options) declareAudit(f *flagSet) {
+	c := &o.config
+	o.auditLevel = string(audit.Changes)
+	f.group("Audit")
+	f.str(&c.AuditLog, "audit-log", "", "`file` to which who was given which secrets is appended, one JSON line for each access\n(docs/audit.md); - for standard output, empty for no audit trail. It is made for root\nalone, and may be rotated under the driver.")
+	f.value(oneOf{&o.auditLevel, []string{string(audit.Changes), string(audit.All)}}, "audit-level", "`changes`, or all: then also every refresh that found nothing new, and every repeated\nfailure.")
+}
+
 func (o *options) declareProcess(f *flagSet) {
 	c := &o.config
 	f.group("Process")
@@ -174,7 +184,7 @@ func (o *options) declareProcess(f *flagSet) {
 // finish fills in what follows from other flags.
 func (o *options) finish() error {
 	c := &o.config
-	c.Version = version
+	c.Version, c.AuditLevel = version, audit.Level(o.auditLevel)
 	c.Vault.Name, c.Vault.UserAgent, c.Vault.DefaultInterval = "vault", "mayfly-node/"+version, c.RefreshInterval
 	c.Akeyless.UserAgent, c.Akeyless.DefaultInterval, c.Akeyless.MaxRetries = c.Vault.UserAgent, c.RefreshInterval, c.Vault.MaxRetries
 	c.OpenBao = c.Vault

@@ -2,6 +2,7 @@ package node
 
 import (
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"regexp"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/csi"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
@@ -56,6 +58,10 @@ type Config struct {
 	// HealthAddr and MetricsAddr are where HTTP is served; empty for nowhere.
 	HealthAddr  string
 	MetricsAddr string
+	// AuditLog is the file of the audit trail, "-" for Stdout, empty for none.
+	AuditLog   string
+	AuditLevel audit.Level
+	Stdout     io.Writer
 	// RefreshNow has every volume refreshed at each value; nil for never.
 	RefreshNow <-chan os.Signal
 	// Grace is how long running calls may go on after the stop.

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/csi"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
@@ -19,6 +20,7 @@ type Node struct {
 	classes  classSource
 	volumes  *volume.Publisher
 	metrics  *telemetry.Metrics
+	audit    *audit.Log // nil for no audit trail
 	server   *csi.Server
 	register *csi.Server // nil where somebody else registers the driver
 	kubelet  *csi.Registration
@@ -33,12 +35,28 @@ func New(c Config) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{c: c}
-	for _, build := range []func() error{n.buildVolumes, n.buildServers} {
+	n.metrics = telemetry.New(c.Version, func() int { return n.volumes.Count() }, func() int { return n.volumes.Failing() })
+	for _, build := range []func() error{n.buildAudit, n.buildVolumes, n.buildServers} {
 		if err := build(); err != nil {
 			return nil, err
 		}
 	}
 	return n, n.volumes.Recover()
+}
+
+// buildAudit opens the audit trail. A driver that cannot keep it does not
+// start.
+func (n *Node) buildAudit() (err error) {
+	if n.c.AuditLog == "" {
+		return nil
+	}
+	n.audit, err = audit.New(audit.Config{
+		Path: n.c.AuditLog, Stdout: n.c.Stdout, Level: n.c.AuditLevel, Node: n.c.NodeID, Meter: n.metrics, Logger: n.c.Logger,
+	})
+	if err != nil {
+		return fmt.Errorf("--audit-log: %w", err)
+	}
+	return nil
 }
 
 func (n *Node) buildServers() error {
@@ -58,9 +76,26 @@ func (n *Node) buildServers() error {
 	return nil
 }
 
-// Run serves until ctx ends, then lets running calls finish. The store and
-// the class source stop only after the last call has been answered.
+// Run serves until ctx ends, then lets running calls finish. The audit trail
+// ends last, for whatever works may have a line for it.
 func (n *Node) Run(ctx context.Context) error {
+	if n.audit == nil {
+		return n.work(ctx)
+	}
+	last, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	var g errgroup.Group
+	g.Go(func() error { return n.audit.Run(last) })
+	g.Go(func() error {
+		defer stop()
+		return n.work(ctx)
+	})
+	return g.Wait()
+}
+
+// work serves until ctx ends. The store and the class source stop only after
+// the last call has been answered.
+func (n *Node) work(ctx context.Context) error {
 	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
 	g, failed := errgroup.WithContext(back)

@@ -15,7 +15,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/taint"
-	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -68,11 +67,13 @@ func (n *Node) buildVolumes() error {
 	return err
 }
 
-// observers are told of every outcome: the metrics and, where there is an API
-// server, the statuses and Events.
+// observers are told of every outcome: the metrics, the audit trail if there
+// is one and, where there is an API server, the statuses and Events.
 func (n *Node) observers(cluster *rest.Config) (volume.Observers, error) {
-	n.metrics = telemetry.New(n.c.Version, func() int { return n.volumes.Count() }, func() int { return n.volumes.Failing() })
 	observers := volume.Observers{n.metrics}
+	if n.audit != nil {
+		observers = append(observers, n.audit)
+	}
 	if cluster == nil {
 		return observers, nil
 	}

@@ -28,6 +28,7 @@ type Metrics struct {
 	lastGood                     *prometheus.CounterVec
 	releases                     *prometheus.CounterVec
 	setAside                     prometheus.Counter
+	audited, unaudited, auditing prometheus.Counter
 	callSeconds                  *prometheus.HistogramVec
 }
 
@@ -48,18 +49,24 @@ func New(version string, volumes, failing func() int) *Metrics {
 		rotations:       counter("mayfly_rotations_total", "Refreshes that wrote new content.", "provider"),
 		lastGood:        counter("mayfly_last_good_total", "Publishes from the node's memory while the store was away.", "provider"),
 		releases:        counter("mayfly_releases_total", "Ends of gone volumes' credentials, by result (ok, given_up).", "provider", "result"),
-		setAside: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "mayfly_records_set_aside_total", Help: "Records of volumes that could not be read after a restart.",
-		}),
-		callSeconds: histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
+		setAside:        plain("mayfly_records_set_aside_total", "Records of volumes that could not be read after a restart."),
+		audited:         plain("mayfly_audit_lines_total", "Lines of the audit log that were written."),
+		unaudited:       plain("mayfly_audit_lost_lines_total", "Lines of the audit log that were lost."),
+		auditing:        plain("mayfly_audit_write_errors_total", "Failed tries to write a line of the audit log; it is tried again."),
+		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
+		m.audited, m.unaudited, m.auditing,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they keep their last good content.", failing),
 		buildInfo(version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
+}
+
+func plain(name, help string) prometheus.Counter {
+	return prometheus.NewCounter(prometheus.CounterOpts{Name: name, Help: help})
 }
 
 func counter(name, help string, labels ...string) *prometheus.CounterVec {
@@ -91,6 +98,15 @@ func (m *Metrics) Handler() http.Handler {
 func (m *Metrics) ObserveCall(method string, code codes.Code, took time.Duration) {
 	m.callSeconds.WithLabelValues(path.Base(method), code.String()).Observe(took.Seconds())
 }
+
+// AuditWritten, AuditLost and AuditFailed implement audit.Meter.
+func (m *Metrics) AuditWritten() { m.audited.Inc() }
+
+// AuditLost counts a line that nobody will read.
+func (m *Metrics) AuditLost() { m.unaudited.Inc() }
+
+// AuditFailed counts a failed try to write.
+func (m *Metrics) AuditFailed() { m.auditing.Inc() }
 
 // Observe implements volume.Observer.
 func (m *Metrics) Observe(o volume.Outcome) {

@@ -24,6 +24,10 @@ func scrape(t *testing.T) string {
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second, AsOf: time.Now()})
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Err: denied})
 	}
+	m.AuditWritten()
+	m.AuditWritten()
+	m.AuditLost()
+	m.AuditFailed()
 	m.ObserveCall("/csi.v1.Node/NodePublishVolume", codes.OK, time.Millisecond)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -44,6 +48,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_rotations_total{provider="vault"} 1`,
 		`mayfly_releases_total{provider="vault",result="ok"} 1`,
 		`mayfly_releases_total{provider="vault",result="given_up"} 1`,
+		`mayfly_audit_lines_total 2`, `mayfly_audit_lost_lines_total 1`, `mayfly_audit_write_errors_total 1`,
 		`mayfly_records_set_aside_total 2`,
 		`mayfly_grpc_call_duration_seconds_count{code="OK",method="NodePublishVolume"} 1`,
 		`mayfly_volumes 3`, `mayfly_volumes_failing 2`, `mayfly_build_info{version="v1"} 1`,

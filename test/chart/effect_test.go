@@ -56,6 +56,8 @@ var samples = map[string]string{
 	"startupTaint.key":                       `"other"`,
 	"log.format":                             `"json"`,
 	"log.level":                              `"error"`,
+	"audit.log":                              `"/var/log/other/audit.log"`,
+	"audit.level":                            `"changes"`,
 	"livenessProbe.port":                     `7`,
 	"rbac.install":                           `false`,
 	"rbac.aggregateRoles":                    `false`,

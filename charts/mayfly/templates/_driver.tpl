@@ -93,6 +93,10 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- if .Values.startupTaint.remove }}
 - {{ printf "--remove-startup-taint=%s" .Values.startupTaint.key | quote }}
 {{- end }}
+{{- with .Values.audit.log }}
+- {{ printf "--audit-log=%s" . | quote }}
+- {{ printf "--audit-level=%s" $.Values.audit.level | quote }}
+{{- end }}
 - --health-addr=:{{ int64 .Values.livenessProbe.port }}
 - {{ printf "--metrics-addr=%s" .Values.linux.metricsAddr | quote }}
 - --shutdown-grace={{ sub .Values.linux.terminationGracePeriodSeconds 5 }}s
@@ -109,6 +113,13 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- range $i, $dir := concat (list .Values.linux.providersDir) .Values.linux.additionalProvidersDirs }}
 providers-{{ $i }}: {{ $dir }}
 {{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The directory of the audit log, empty if it is no file. */}}
+{{- define "mayfly.auditDir" -}}
+{{- if hasPrefix "/" .Values.audit.log }}
+{{- dir .Values.audit.log }}
 {{- end }}
 {{- end }}
 
@@ -141,6 +152,10 @@ providers-{{ $i }}: {{ $dir }}
 - name: {{ $name }}
   mountPath: {{ $dir }}
   readOnly: true
+{{- end }}
+{{- with include "mayfly.auditDir" . }}
+- name: audit
+  mountPath: {{ . }}
 {{- end }}
 {{- with .Values.linux.volumeMounts }}
 {{ toYaml . }}
@@ -176,6 +191,12 @@ providers-{{ $i }}: {{ $dir }}
 - name: {{ $name }}
   hostPath:
     path: {{ $dir }}
+    type: DirectoryOrCreate
+{{- end }}
+{{- with include "mayfly.auditDir" . }}
+- name: audit
+  hostPath:
+    path: {{ . }}
     type: DirectoryOrCreate
 {{- end }}
 {{- with .Values.linux.volumes }}

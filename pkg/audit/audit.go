@@ -1,0 +1,143 @@
+// Package audit writes who was given which secrets, one JSON line for each
+// access, for people who must be able to tell later.
+//
+// It is told of outcomes and returns at once: lines wait in a bounded queue
+// for the one goroutine that writes. A line that finds the queue full is lost,
+// which is counted and said in the next line.
+package audit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// Level says which accesses have a line.
+type Level string
+
+// The levels.
+const (
+	// Changes leaves out refreshes that found nothing new, and failures that
+	// only repeat the last one.
+	Changes Level = "changes"
+	All     Level = "all"
+)
+
+// Meter counts. It must not block.
+type Meter interface {
+	// AuditWritten counts a line, AuditLost one that nobody will read.
+	AuditWritten()
+	AuditLost()
+	// AuditFailed counts a failed try to write; the line is tried again.
+	AuditFailed()
+}
+
+// Config is what a Log is made of.
+type Config struct {
+	// Path is the file; "-" stands for Stdout.
+	Path   string
+	Stdout io.Writer
+	Level  Level
+	// Node is the name of this node.
+	Node   string
+	Meter  Meter
+	Logger *slog.Logger
+}
+
+const (
+	// waiting bounds how many lines wait to be written. A node's volumes are
+	// some hundred, so this is many restarts' worth.
+	waiting = 4096
+	// flushTime bounds how long a stop waits for lines that are not written.
+	flushTime = 5 * time.Second
+	// firstPause is the pause after a failed write; it doubles, up to
+	// longestPause.
+	firstPause   = 250 * time.Millisecond
+	longestPause = 15 * time.Second
+)
+
+// Log implements volume.Observer.
+type Log struct {
+	c     Config
+	out   sink
+	queue chan *line
+
+	mu   sync.Mutex
+	lost int // lines since the last that found room
+}
+
+// New opens the file, so that a path that cannot work fails the start. It
+// starts nothing.
+func New(c Config) (*Log, error) {
+	if c.Meter == nil || c.Logger == nil || (c.Path == "-" && c.Stdout == nil) {
+		return nil, errors.New("audit: Meter, Logger and, for -, Stdout must be set")
+	}
+	if c.Level != Changes && c.Level != All {
+		return nil, fmt.Errorf("audit level %q: must be %s or %s", c.Level, Changes, All)
+	}
+	l := &Log{c: c, queue: make(chan *line, waiting)}
+	if c.Path == "-" {
+		l.out = stream{c.Stdout}
+		return l, nil
+	}
+	f := &file{path: c.Path}
+	if err := f.open(); err != nil {
+		return nil, err
+	}
+	l.out = f
+	return l, nil
+}
+
+// Observe implements volume.Observer.
+func (l *Log) Observe(o volume.Outcome) {
+	if !l.wanted(o) {
+		return
+	}
+	x := newLine(l.c.Node, time.Now())
+	x.fill(o)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	x.Lost = l.lost
+	select {
+	case l.queue <- x:
+		l.lost = 0
+	default:
+		l.lost++
+		l.c.Meter.AuditLost()
+	}
+}
+
+func (l *Log) wanted(o volume.Outcome) bool {
+	switch {
+	case o.Kind == volume.Released && o.Provider == "" && o.Err == nil:
+		return false // of a publish that never came to ask a store
+	case l.c.Level == All || o.Kind != volume.Refreshed || o.Changed:
+		return true
+	case o.Err != nil:
+		return !o.Repeated
+	}
+	return o.Failures > 0 // the end of an episode
+}
+
+// Run writes until ctx ends, and then what is waiting. It gives that up where
+// the file, or whoever reads the stream, takes no more.
+func (l *Log) Run(ctx context.Context) error {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.write(ctx)
+	}()
+	<-ctx.Done()
+	select {
+	case <-done:
+	case <-time.After(flushTime):
+		l.c.Logger.Error("the audit log takes no more lines; those that wait are lost", "path", l.c.Path, "lines", len(l.queue))
+	}
+	return nil
+}

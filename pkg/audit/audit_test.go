@@ -1,0 +1,323 @@
+package audit
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// meter counts as the metrics do.
+type meter struct {
+	mu                    sync.Mutex
+	written, lost, failed int
+}
+
+func (m *meter) count(n *int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	*n++
+}
+
+func (m *meter) counts() (written, lost, failed int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.written, m.lost, m.failed
+}
+
+func (m *meter) AuditWritten() { m.count(&m.written) }
+func (m *meter) AuditLost()    { m.count(&m.lost) }
+func (m *meter) AuditFailed()  { m.count(&m.failed) }
+
+// reader is standard output whose reader hangs or fails when told.
+type reader struct {
+	mu   sync.Mutex
+	b    bytes.Buffer
+	gate chan struct{} // a write waits for it; nil for no wait
+	fail error
+}
+
+func (r *reader) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	gate := r.gate
+	r.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fail != nil {
+		return 0, r.fail
+	}
+	return r.b.Write(p)
+}
+
+func (r *reader) set(gate chan struct{}, fail error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gate, r.fail = gate, fail
+}
+
+func (r *reader) lines(t *testing.T) []line {
+	t.Helper()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out []line
+	for text := range strings.Lines(r.b.String()) {
+		out = append(out, parse(t, []byte(text)))
+	}
+	return out
+}
+
+// trail is a Log that writes to out.
+type trail struct {
+	*Log
+	out   *reader
+	meter *meter
+	log   *bytes.Buffer
+}
+
+func newTrail(t *testing.T, level Level) *trail {
+	t.Helper()
+	x := &trail{out: &reader{}, meter: &meter{}, log: &bytes.Buffer{}}
+	var err error
+	x.Log, err = New(Config{Path: "-", Stdout: x.out, Level: level, Node: "node-1", Meter: x.meter, Logger: slog.New(slog.NewTextHandler(x.log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return x
+}
+
+// run runs the Log in synctest's time; the func that it returns stops it.
+func (x *trail) run(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- x.Run(ctx) }()
+	return func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func TestWhatHasALine(t *testing.T) {
+	denied, sealed := fault.New(fault.Denied, "no"), fault.New(fault.Unavailable, "sealed")
+	refresh := func(err error, change func(*volume.Outcome)) volume.Outcome {
+		o := web(volume.Refreshed, err)
+		change(&o)
+		return o
+	}
+	nothing := func(*volume.Outcome) {}
+	repeated := func(o *volume.Outcome) { o.Failures, o.Repeated = 3, true }
+	changed := func(o *volume.Outcome) { o.Changed = true }
+	gone := web(volume.Released, nil)
+	gone.Provider = ""
+	for _, tc := range []struct {
+		name    string
+		o       volume.Outcome
+		changes bool
+		all     bool
+	}{
+		{"publish", web(volume.Published, nil), true, true},
+		{"failed publish", web(volume.Published, denied), true, true},
+		{"unchanged refresh", refresh(nil, nothing), false, true},
+		{"changed refresh", refresh(nil, changed), true, true},
+		{"failed refresh", refresh(sealed, func(o *volume.Outcome) { o.Failures = 1 }), true, true},
+		{"failed refresh, as before", refresh(sealed, repeated), false, true},
+		{"failed refresh, another reason", refresh(denied, func(o *volume.Outcome) { o.Failures = 4 }), true, true},
+		{"emptied, though denied before", refresh(denied, func(o *volume.Outcome) { repeated(o); o.Changed, o.Emptied = true, true }), true, true},
+		{"recovered refresh", refresh(nil, func(o *volume.Outcome) { o.Failures = 2 }), true, true},
+		{"unpublish", web(volume.Unpublished, nil), true, true},
+		{"release", web(volume.Released, nil), true, true},
+		{"release of nothing", gone, false, false},
+		{"recover", web(volume.Recovered, nil), true, true},
+		{"set aside", volume.Outcome{Kind: volume.SetAside, Err: sealed}, true, true},
+	} {
+		for level, want := range map[Level]bool{Changes: tc.changes, All: tc.all} {
+			x := newTrail(t, level)
+			x.Observe(tc.o)
+			if got := len(x.queue) == 1; got != want {
+				t.Errorf("%s at level %s: a line %t, want %t", tc.name, level, got, want)
+			}
+		}
+	}
+}
+
+// A reader that hangs holds up nobody, and what is lost is said.
+func TestNeverBlocksAndIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrail(t, Changes)
+		gate := make(chan struct{})
+		x.out.set(gate, nil)
+		stop := x.run(t)
+		x.Observe(web(volume.Published, nil))
+		synctest.Wait() // the writer hangs with the first line
+		const more = waiting + 500
+		for range more {
+			x.Observe(web(volume.Unpublished, nil))
+		}
+		if _, lost, _ := x.meter.counts(); lost != 500 || len(x.queue) != waiting {
+			t.Errorf("%d lines lost, %d waiting", lost, len(x.queue))
+		}
+		close(gate)
+		synctest.Wait()
+		x.Observe(web(volume.Recovered, nil))
+		stop()
+		lines := x.out.lines(t)
+		if last := lines[len(lines)-1]; len(lines) != waiting+2 || last.Event != "recover" || last.Lost != 500 || x.meter.written != len(lines) {
+			t.Errorf("%d lines, %d counted, the last is %+v", len(lines), x.meter.written, last)
+		}
+		for _, l := range lines[:len(lines)-1] {
+			if l.Lost != 0 {
+				t.Fatalf("a line before the gap tells of it: %+v", l)
+			}
+		}
+	})
+}
+
+func TestFailedWritesAreTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrail(t, Changes)
+		x.out.set(nil, errors.New("no space left on device"))
+		stop := x.run(t)
+		for i := range 3 {
+			o := web(volume.Published, nil)
+			o.Volume = fmt.Sprint("csi-", i)
+			x.Observe(o)
+		}
+		time.Sleep(time.Hour)
+		if written, _, tries := x.meter.counts(); tries < 10 || tries > 300 || written != 0 {
+			t.Errorf("%d tries in an hour, %d written", tries, written)
+		}
+		x.out.set(nil, nil)
+		time.Sleep(longestPause)
+		synctest.Wait()
+		for i, l := range x.out.lines(t) {
+			if l.Volume != fmt.Sprint("csi-", i) || l.Lost != 0 {
+				t.Errorf("line %d is %+v", i, l)
+			}
+		}
+		stop()
+		if x.meter.written != 3 || x.meter.lost != 0 {
+			t.Errorf("%d written, %d lost", x.meter.written, x.meter.lost)
+		}
+		if n := strings.Count(x.log.String(), "\n"); n != 2 || !strings.Contains(x.log.String(), "no space left") {
+			t.Errorf("the episode's log, want a line for its begin and its end:\n%s", x.log)
+		}
+	})
+}
+
+func TestStopWritesWhatWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrail(t, Changes)
+		for range 100 { // as Recover does, before anything runs
+			x.Observe(web(volume.Recovered, nil))
+		}
+		x.run(t)()
+		if n := len(x.out.lines(t)); n != 100 {
+			t.Errorf("%d lines, want 100", n)
+		}
+	})
+}
+
+// What was lost at the very end has a line of its own.
+func TestStopTellsOfLostLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrail(t, Changes)
+		for range waiting + 7 {
+			x.Observe(web(volume.Recovered, nil))
+		}
+		x.run(t)()
+		lines := x.out.lines(t)
+		if last := lines[len(lines)-1]; last.Event != lost || last.Lost != 7 || last.Pod != nil || last.Outcome != "" {
+			t.Errorf("the last line is %+v", last)
+		}
+	})
+}
+
+func TestStopDoesNotHang(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrail(t, Changes)
+		gate := make(chan struct{})
+		x.out.set(gate, nil)
+		stop := x.run(t)
+		x.Observe(web(volume.Published, nil))
+		x.Observe(web(volume.Unpublished, nil))
+		began := time.Now()
+		stop()
+		if took := time.Since(began); took != flushTime || !strings.Contains(x.log.String(), "lines=1") {
+			t.Errorf("the stop took %s; the log:\n%s", took, x.log)
+		}
+		close(gate)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		x := newTrail(t, Changes)
+		x.out.set(nil, errors.New("broken"))
+		stop := x.run(t)
+		for range 1000 {
+			x.Observe(web(volume.Published, nil))
+		}
+		stop()
+		if x.meter.lost < 1000 || x.meter.written != 0 {
+			t.Errorf("%d lost, %d written", x.meter.lost, x.meter.written)
+		}
+	})
+}
+
+func TestBadConfigurations(t *testing.T) {
+	good := Config{Path: "-", Stdout: &reader{}, Level: All, Meter: &meter{}, Logger: slog.New(slog.DiscardHandler)}
+	for text, spoil := range map[string]func(*Config){
+		`"none"`:    func(c *Config) { c.Level = "none" },
+		"Stdout":    func(c *Config) { c.Stdout = nil },
+		"Meter":     func(c *Config) { c.Meter = nil },
+		"no such":   func(c *Config) { c.Path = t.TempDir() + "/no/audit.log" },
+		"directory": func(c *Config) { c.Path = t.TempDir() },
+	} {
+		c := good
+		spoil(&c)
+		if _, err := New(c); err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// Whatever an outcome is made of, no secret reaches the line.
+func TestNoSecretReachesTheLine(t *testing.T) {
+	const marker = "s3cr3t-marker"
+	token := "eyJhbGciOiJub25lIn0.eyJqdGkiOiJqdGktMSJ9." + marker // {"jti":"jti-1"}
+	tokens, err := identity.ParseTokens(`{"vault":{"token":"` + token + `"}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := secret.NewString(marker)
+	x := newTrail(t, All)
+	synctest.Test(t, func(t *testing.T) {
+		for _, kind := range []volume.Kind{volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.Recovered} {
+			o := web(kind, fault.New(fault.Rejected, "the value %v and the token %v", value, tokens["vault"].JWT))
+			o.Tokens, o.Versions, o.Asked = tokens.Claims(), []provider.Version{{ID: "a", Version: "1"}}, []string{"id"}
+			x.Observe(o)
+		}
+		x.run(t)()
+	})
+	text := x.out.b.String()
+	if !strings.Contains(text, `"jti":"jti-1"`) || strings.Count(text, "\n") != 5 {
+		t.Errorf("the lines are\n%s", text)
+	}
+	if strings.Contains(text, marker) || strings.Contains(text, "eyJ") {
+		t.Errorf("a secret or a token is in\n%s", text)
+	}
+}

@@ -1,0 +1,90 @@
+package audit
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"syscall"
+)
+
+// sink is where lines go. Each is one write, so that two processes, as in an
+// upgrade, can share a file.
+type sink interface {
+	write(line []byte) error
+	close()
+}
+
+// stream is somebody else's to close.
+type stream struct{ w io.Writer }
+
+func (s stream) write(line []byte) error {
+	_, err := s.w.Write(line)
+	return err
+}
+
+func (stream) close() {}
+
+// file is an audit log that may be rotated under us, by renaming it or by
+// cutting it.
+type file struct {
+	path string
+	f    *os.File
+	info fs.FileInfo // of f
+	torn bool        // the file ends in the middle of a line
+}
+
+// open makes the file, for root alone, where it is not there. One that is
+// there keeps its mode: it is the operator's choice who reads it.
+func (s *file) open() error {
+	// O_NONBLOCK: opening a pipe must not wait for its reader.
+	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
+	if err != nil {
+		return fmt.Errorf("opening the audit log: %w", err)
+	}
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file; \"-\" stands for standard output", s.path)
+	}
+	if err != nil {
+		_ = f.Close()
+		return fmt.Errorf("opening the audit log: %w", err)
+	}
+	s.close()
+	s.f, s.info, s.torn = f, info, cutOff(f, info.Size())
+	return nil
+}
+
+// cutOff tells whether a full disk or a kill has left a part of a line.
+func cutOff(f *os.File, size int64) bool {
+	if size == 0 {
+		return false
+	}
+	last := make([]byte, 1)
+	_, err := f.ReadAt(last, size-1)
+	return err == nil && last[0] != '\n'
+}
+
+// write begins a line of its own after one that was cut off.
+func (s *file) write(line []byte) error {
+	if now, err := os.Stat(s.path); err != nil || s.f == nil || !os.SameFile(now, s.info) {
+		if err := s.open(); err != nil {
+			return err
+		}
+	}
+	if s.torn {
+		line = append([]byte("\n"), line...)
+	}
+	n, err := s.f.Write(line)
+	if n > 0 {
+		s.torn = line[n-1] != '\n'
+	}
+	return err
+}
+
+func (s *file) close() {
+	if s.f != nil {
+		_ = s.f.Close()
+		s.f = nil
+	}
+}

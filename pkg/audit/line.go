@@ -1,0 +1,132 @@
+package audit
+
+import (
+	"bytes"
+	"encoding/json"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// apiVersion says what a line is, and changes when a field changes its
+// meaning. Fields may be added under the same one.
+const apiVersion = "audit.mayfly.dev/v1"
+
+// timeFormat is RFC 3339 with the same width for every line.
+const timeFormat = "2006-01-02T15:04:05.000Z"
+
+// lost is the event of a line that only tells of others.
+const lost = "lost"
+
+// line is the format; docs/audit.md explains every field. There is no field
+// that could hold the contents of an object or a token.
+type line struct {
+	APIVersion     string    `json:"apiVersion"`
+	Time           string    `json:"time"`
+	Event          string    `json:"event"`
+	Outcome        string    `json:"outcome,omitempty"`
+	Reason         string    `json:"reason,omitempty"`
+	Error          string    `json:"error,omitempty"`
+	Node           string    `json:"node"`
+	Pod            *pod      `json:"pod,omitempty"`
+	ServiceAccount *account  `json:"serviceAccount,omitempty"`
+	Class          *classRef `json:"class,omitempty"`
+	Provider       string    `json:"provider,omitempty"`
+	Volume         string    `json:"volume,omitempty"`
+	Objects        []object  `json:"objects,omitempty"`
+	Changed        bool      `json:"changed,omitempty"`
+	Emptied        bool      `json:"emptied,omitempty"`
+	LastGood       *lastGood `json:"lastGood,omitempty"`
+	Failures       int       `json:"failures,omitempty"`
+	RecordSetAside string    `json:"recordSetAside,omitempty"`
+	CorrelationIDs []string  `json:"correlationIDs,omitempty"`
+	Tokens         []token   `json:"tokens,omitempty"`
+	DurationMS     float64   `json:"durationMS,omitempty"`
+	Lost           int       `json:"lost,omitempty"`
+
+	at time.Time
+}
+
+type pod struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+	UID       string `json:"uid"`
+}
+
+type account struct {
+	Name string `json:"name"`
+	UID  string `json:"uid,omitempty"`
+}
+
+type classRef struct {
+	Namespace       string `json:"namespace"`
+	Name            string `json:"name"`
+	ResourceVersion string `json:"resourceVersion,omitempty"`
+}
+
+type object struct {
+	ID      string `json:"id"`
+	Version string `json:"version"`
+}
+
+type lastGood struct {
+	AsOf       string  `json:"asOf"`
+	AgeSeconds float64 `json:"ageSeconds"`
+}
+
+type token struct {
+	Audience string `json:"audience"`
+	JTI      string `json:"jti"`
+}
+
+// newLine makes one that tells of lost lines; fill makes more of it.
+func newLine(node string, at time.Time) *line {
+	return &line{APIVersion: apiVersion, Time: at.UTC().Format(timeFormat), Event: lost, Node: node, at: at}
+}
+
+// encode gives the line with its end.
+func (l *line) encode() []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // people read paths and hints in it
+	_ = enc.Encode(l)        // strings and numbers always encode
+	return b.Bytes()
+}
+
+func (l *line) fill(o volume.Outcome) {
+	l.Event, l.Outcome = string(o.Kind), "success"
+	if o.Err != nil {
+		l.Outcome, l.Reason, l.Error = "failure", string(o.Reason()), o.Err.Error()
+	}
+	if o.Volume != "" { // else it is a record that nobody knows whose it was
+		l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
+		l.Class = &classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
+		l.DurationMS = float64(o.Took.Microseconds()) / 1000
+		l.identify(o)
+	}
+	l.Provider, l.Volume, l.Changed, l.Emptied = o.Provider, o.Volume, o.Changed, o.Emptied
+	l.Failures, l.RecordSetAside, l.CorrelationIDs = o.Failures, o.SetAside, o.Asked
+	for _, v := range o.Versions {
+		l.Objects = append(l.Objects, object{v.ID, v.Version})
+	}
+	if !o.AsOf.IsZero() {
+		l.LastGood = &lastGood{o.AsOf.UTC().Format(timeFormat), l.at.Sub(o.AsOf).Round(time.Second).Seconds()}
+	}
+}
+
+// identify says who asked: the service account, and its tokens by what
+// Kubernetes' own audit log calls them.
+func (l *line) identify(o volume.Outcome) {
+	l.ServiceAccount = &account{Name: o.Pod.ServiceAccount}
+	for _, audience := range slices.Sorted(maps.Keys(o.Tokens)) {
+		claims := o.Tokens[audience]
+		if claims.ServiceAccountUID != "" {
+			l.ServiceAccount.UID = claims.ServiceAccountUID
+		}
+		if claims.ID != "" {
+			l.Tokens = append(l.Tokens, token{audience, claims.ID})
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package audit
+
+import (
+	"encoding/json"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// web is an outcome on the volume of the pod shop/web-0.
+func web(kind volume.Kind, err error) volume.Outcome {
+	return volume.Outcome{
+		Kind: kind, Volume: "csi-0f1e2d", Target: "/pods/web-0",
+		Pod:   identity.Pod{Namespace: "shop", Name: "web-0", UID: "c1a8f3f0-6a55-4f0e-9d5b-1f6c0f0f7a11", ServiceAccount: "web"},
+		Class: class.Ref{Namespace: "shop", Name: "web-secrets"}, ClassVersion: "81732", Provider: "vault", Err: err,
+		Tokens: map[string]identity.Claims{"vault": {
+			ID: "2d0f3c6a-7c1e-4a54-8f2e-5b8f0a1b2c3d", ServiceAccountUID: "5e0c2f4e-8f0f-4a9e-b1a3-0c3b6c1d2e3f",
+		}},
+	}
+}
+
+func examples() []*line {
+	at := time.Date(2026, 3, 1, 10, 30, 0, 125e6, time.FixedZone("CET", 3600))
+	published := web(volume.Published, nil)
+	published.Versions = []provider.Version{{ID: "db-password", Version: "7"}}
+	published.Changed, published.Took, published.Asked = true, 14200*time.Microsecond, []string{"9f86d081884c7d659a2feaa0c55ad015"}
+	denied := web(volume.Refreshed, fault.New(fault.Denied, "the volume is empty, as the class's onDenied asks: reading secret/data/web/db: permission denied"))
+	denied.Changed, denied.Emptied, denied.Failures, denied.Took = true, true, 1, 6*time.Millisecond
+	denied.Asked = []string{"4e07408562bedb8b60ce05c1decfe3ad"}
+	return []*line{lineOf(at, published), lineOf(at.Add(2*time.Minute-125*time.Millisecond), denied)}
+}
+
+func lineOf(at time.Time, o volume.Outcome) *line {
+	l := newLine("node-1", at)
+	l.fill(o)
+	return l
+}
+
+// The documentation's examples are what the driver writes.
+func TestDocumentedExamples(t *testing.T) {
+	_, text, _ := strings.Cut(page(t), "<!-- examples:")
+	text, _, ok := strings.Cut(text, "<!-- end of examples -->")
+	if !ok {
+		t.Fatal("docs/audit.md has no place for the examples")
+	}
+	var want []string
+	for _, l := range examples() {
+		want = append(want, string(l.encode()))
+	}
+	var got []string
+	for _, m := range regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(text, -1) {
+		got = append(got, m[1])
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/audit.md has\n%s\nthe driver writes\n%s", strings.Join(got, ""), strings.Join(want, ""))
+	}
+}
+
+// The documentation names the fields and events that there are, and no others.
+func TestDocumentedFields(t *testing.T) {
+	text := page(t)
+	_, fields, _ := strings.Cut(text, "## Fields")
+	want := fieldsOf(reflect.TypeFor[line](), "")
+	if got := firstColumn(fields); !slices.Equal(got, want) {
+		t.Errorf("docs/audit.md explains the fields\n%q\nthere are\n%q", got, want)
+	}
+	_, events, _ := strings.Cut(text, "| Event |")
+	kinds := []volume.Kind{
+		volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.Recovered, volume.SetAside, lost,
+	}
+	var named []volume.Kind
+	for _, event := range firstColumn(strings.Split(events, "\n\n")[0]) {
+		named = append(named, volume.Kind(event))
+	}
+	if !slices.Equal(named, kinds) {
+		t.Errorf("docs/audit.md explains the events %q, there are %q", named, kinds)
+	}
+}
+
+func page(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/audit.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func firstColumn(text string) []string {
+	var out []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\|").FindAllStringSubmatch(text, -1) {
+		out = append(out, m[1])
+	}
+	return out
+}
+
+func fieldsOf(t reflect.Type, prefix string) []string {
+	var out []string
+	for f := range t.Fields() {
+		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
+		name = prefix + name
+		if !f.IsExported() {
+			continue
+		}
+		below := f.Type
+		if below.Kind() == reflect.Pointer {
+			below = below.Elem()
+		}
+		if below.Kind() == reflect.Slice {
+			name, below = name+"[]", below.Elem()
+		}
+		if below.Kind() == reflect.Struct {
+			out = append(out, fieldsOf(below, name+".")...)
+			continue
+		}
+		out = append(out, name)
+	}
+	return out
+}
+
+// parse reads a line as its readers do.
+func parse(t *testing.T, text []byte) line {
+	t.Helper()
+	var l line
+	if err := json.Unmarshal(text, &l); err != nil {
+		t.Fatalf("%v: %q", err, text)
+	}
+	return l
+}
+
+func TestEveryKind(t *testing.T) {
+	now := time.Now()
+	for _, tc := range []struct {
+		name  string
+		o     volume.Outcome
+		check func(l line) bool
+	}{
+		{"last good", func() volume.Outcome {
+			o := web(volume.Published, nil)
+			o.AsOf = now.Add(-90 * time.Second)
+			return o
+		}(), func(l line) bool { return l.LastGood.AgeSeconds == 90 && l.Outcome == "success" }},
+		{"the end of an episode", func() volume.Outcome {
+			o := web(volume.Refreshed, nil)
+			o.Failures = 7
+			return o
+		}(), func(l line) bool { return l.Failures == 7 && l.Outcome == "success" && l.Reason == "" }},
+		{"a release that was given up", web(volume.Released, fault.New(fault.Unavailable, "sealed")), func(l line) bool {
+			return l.Event == "release" && l.Outcome == "failure" && l.Reason == "Unavailable" && l.Error == "sealed"
+		}},
+		{"a record that was set aside", volume.Outcome{Kind: volume.SetAside, SetAside: "/x.corrupt", Err: fault.New(fault.State, "bad")}, func(l line) bool {
+			return l.RecordSetAside == "/x.corrupt" && l.Pod == nil && l.Class == nil && l.ServiceAccount == nil && l.Reason == "State"
+		}},
+		{"a token that is not of Kubernetes' making", func() volume.Outcome {
+			o := web(volume.Published, nil)
+			o.Tokens = map[string]identity.Claims{"vault": {}}
+			return o
+		}(), func(l line) bool { return l.Tokens == nil && *l.ServiceAccount == account{Name: "web"} }},
+		{"words of two lines, and of markup", web(volume.Published, fault.New(fault.Rejected, "a\nb <c> \xff")), func(l line) bool {
+			return l.Error == "a\nb <c> \ufffd"
+		}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			text := lineOf(now, tc.o).encode()
+			if strings.Count(string(text), "\n") != 1 || text[len(text)-1] != '\n' {
+				t.Errorf("not one line: %q", text)
+			}
+			if l := parse(t, text); !tc.check(l) || l.Node != "node-1" || l.APIVersion != apiVersion {
+				t.Errorf("the line is %s", text)
+			}
+		})
+	}
+}

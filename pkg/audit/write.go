@@ -1,0 +1,88 @@
+package audit
+
+import (
+	"context"
+	"time"
+)
+
+// writer is the state of the one goroutine that writes.
+type writer struct {
+	*Log
+	failing bool
+	dropped int // lines given up, since the last that was written
+}
+
+func (l *Log) write(ctx context.Context) {
+	w := &writer{Log: l}
+	defer l.out.close()
+	for {
+		select {
+		case x := <-l.queue:
+			w.put(ctx, x)
+		case <-ctx.Done():
+			w.drain(ctx)
+			return
+		}
+	}
+}
+
+// drain writes what is waiting at the stop, and says what was lost since the
+// last line.
+func (w *writer) drain(ctx context.Context) {
+	for {
+		select {
+		case x := <-w.queue:
+			w.put(ctx, x)
+			continue
+		default:
+		}
+		break
+	}
+	w.mu.Lock()
+	lost := w.lost
+	w.mu.Unlock()
+	if lost+w.dropped > 0 {
+		x := newLine(w.c.Node, time.Now())
+		x.Lost = lost
+		w.put(ctx, x)
+	}
+}
+
+// put writes a line, however long that takes: others wait in the queue. Once
+// ctx has ended it is tried once.
+func (w *writer) put(ctx context.Context, x *line) {
+	x.Lost += w.dropped
+	w.dropped = 0
+	text := x.encode()
+	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+		err := w.out.write(text)
+		w.note(err)
+		switch {
+		case err == nil:
+			w.c.Meter.AuditWritten()
+			return
+		case ctx.Err() != nil:
+			w.dropped = x.Lost + 1
+			w.c.Meter.AuditLost()
+			return
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// note tells of a failure once, and of its end.
+func (w *writer) note(err error) {
+	if err != nil {
+		w.c.Meter.AuditFailed()
+	}
+	switch {
+	case err != nil && !w.failing:
+		w.c.Logger.Error("writing the audit log fails; lines wait, and are lost once too many do", "path", w.c.Path, "error", err)
+	case err == nil && w.failing:
+		w.c.Logger.Info("writing the audit log works again", "path", w.c.Path)
+	}
+	w.failing = err != nil
+}
