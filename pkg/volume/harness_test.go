@@ -217,6 +217,7 @@ func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Pa
 		s.fresh++
 	}
 	s.requests = append(s.requests, r)
+	provider.Asked(ctx, fmt.Sprintf("fetch-%d", s.fetches))
 	s.mu.Unlock()
 	if gate != nil {
 		select {
@@ -254,9 +255,10 @@ func (s *fakeStore) Recall(_ provider.Request, oldest time.Time) (*provider.Payl
 	return &provider.Payload{Files: []provider.File{{Path: "password", Contents: secret.NewBytes([]byte(s.memory))}}}, asOf, true
 }
 
-func (s *fakeStore) Release(_ context.Context, id string) error {
+func (s *fakeStore) Release(ctx context.Context, id string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	provider.Asked(ctx, fmt.Sprintf("release-%d", s.failRel))
 	if s.failRel > 0 {
 		s.failRel--
 		return fault.New(fault.Unavailable, "the store is away")

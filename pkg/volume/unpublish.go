@@ -49,11 +49,13 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 		p.forget(e)
 		rec.Leaving = true
 		p.save(rec)
-		p.releaser.add(rec)
 	}
 	o := outcomeOf(Unpublished, rec, began, err)
 	o.NextAt = time.Time{}
 	p.Observer.Observe(o)
+	if err == nil {
+		p.releaser.add(rec)
+	}
 	return err
 }
 

@@ -1,0 +1,148 @@
+package volume_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// last is the newest outcome of a kind.
+func (o *observer) last(k volume.Kind) volume.Outcome {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, x := range slices.Backward(o.outcomes) {
+		if x.Kind == k {
+			return x
+		}
+	}
+	return volume.Outcome{}
+}
+
+// refreshNow has every volume refreshed, and gives the outcome.
+func (r *rig) refreshNow() volume.Outcome {
+	r.t.Helper()
+	done := func() int { return r.seen.count(volume.Refreshed, false) + r.seen.count(volume.Refreshed, true) }
+	before := done()
+	r.RefreshAll()
+	eventually(r.t, "the refresh is done", func() bool { return done() > before })
+	return r.seen.last(volume.Refreshed)
+}
+
+// An outcome says by which class and tokens, and under which ids the store
+// knows of it, also where it failed.
+func TestOutcomesSayWhoAsked(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("jwt-1"), Claims: identity.Claims{ID: "jti-1", ServiceAccountUID: "sa-1"}}}
+	r.store.fail = fault.New(fault.Denied, "no")
+	check := func(o volume.Outcome, version string, asked ...string) {
+		t.Helper()
+		if o.ClassVersion != version || o.Tokens["vault"] != (identity.Claims{ID: "jti-1", ServiceAccountUID: "sa-1"}) || !slices.Equal(o.Asked, asked) {
+			t.Errorf("class version %q, tokens %v, asked %q, want %q and %q", o.ClassVersion, o.Tokens, o.Asked, version, asked)
+		}
+	}
+	wantReason(t, r.Publish(t.Context(), req), fault.Denied)
+	check(r.seen.last(volume.Published), "1", "fetch-1")
+	r.store.fail = nil
+	r.publish(req)
+	check(r.seen.last(volume.Published), "1", "fetch-2")
+	r.background()
+	r.classes.edit(func(*class.Class) {})
+	check(r.refreshNow(), "1+", "fetch-3")
+	r.store.set(func(s *fakeStore) { s.failRel = 1 })
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	check(r.seen.last(volume.Unpublished), "1+")
+	eventually(t, "the release is done", func() bool {
+		return r.store.releases() > 0 && r.seen.last(volume.Released).Volume != "" && len(r.seen.last(volume.Released).Asked) == 2
+	})
+	check(r.seen.last(volume.Released), "1+", "release-1", "release-0")
+}
+
+// A failure that goes on is told apart from a new one.
+func TestRepeatedFailures(t *testing.T) {
+	r := newRig(t)
+	r.publish(r.request("a"))
+	r.background()
+	for range 2 {
+		r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "sealed") })
+		r.refreshNow()
+		r.refreshNow()
+		r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "no") })
+		r.refreshNow()
+		r.store.set(func(s *fakeStore) { s.fail = nil })
+		r.refreshNow()
+	}
+	r.seen.mu.Lock()
+	defer r.seen.mu.Unlock()
+	var before fault.Reason
+	repeated := 0
+	for _, o := range r.seen.outcomes {
+		if o.Kind != volume.Refreshed {
+			continue
+		}
+		if want := o.Err != nil && o.Reason() == before; o.Repeated != want {
+			t.Errorf("a %q after a %q is said to repeat: %t", o.Reason(), before, o.Repeated)
+		}
+		if o.Repeated {
+			repeated++
+		}
+		before = o.Reason()
+	}
+	if repeated < 2 {
+		t.Errorf("%d repeated failures, want 2 at least", repeated)
+	}
+}
+
+// The age of what came from memory is known until the store was read, also
+// over a restart.
+func TestLastGoodOutlivesARestart(t *testing.T) {
+	r := newRig(t)
+	r.classes.class.OnUnavailable = class.UnavailableLastGood
+	r.store.memory, r.store.fail = "remembered", fault.New(fault.Unavailable, "down")
+	r.publish(r.request("a"))
+	asOf := r.seen.last(volume.Published).AsOf
+	r.restart()
+	if got := r.seen.last(volume.Recovered).AsOf; asOf.IsZero() || !got.Equal(asOf) {
+		t.Errorf("recovered as of %s, want %s", got, asOf)
+	}
+	r.background()
+	if o := r.refreshNow(); o.Err == nil || !o.AsOf.Equal(asOf) {
+		t.Errorf("a failed refresh (%v) is as of %s", o.Err, o.AsOf)
+	}
+	r.store.set(func(s *fakeStore) { s.fail = nil })
+	eventually(t, "the store was read", func() bool { return r.seen.count(volume.Refreshed, false) > 0 })
+	if o := r.seen.last(volume.Refreshed); !o.AsOf.IsZero() {
+		t.Errorf("a good refresh is as of %s", o.AsOf)
+	}
+}
+
+// Whoever reads the outcomes in order finds the end after the pod's going.
+func TestReleaseIsToldAfterUnpublish(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	for i := range 50 {
+		req := r.request(fmt.Sprint("p", i))
+		r.publish(req)
+		must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	}
+	eventually(t, "all is released", func() bool { return r.seen.count(volume.Released, false) == 50 })
+	r.seen.mu.Lock()
+	defer r.seen.mu.Unlock()
+	gone := map[string]bool{}
+	for _, o := range r.seen.outcomes {
+		switch o.Kind {
+		case volume.Unpublished:
+			gone[o.Volume] = true
+		case volume.Released:
+			if !gone[o.Volume] {
+				t.Errorf("%s is released before it is unpublished", o.Volume)
+			}
+		}
+	}
+}

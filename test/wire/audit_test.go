@@ -1,0 +1,260 @@
+package wire
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/audit"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// auditLine is what docs/audit.md promises to its readers.
+type auditLine struct {
+	Event, Outcome, Reason, Error, Node, Provider, Volume string
+
+	Pod            struct{ Namespace, Name, UID string }
+	ServiceAccount struct{ Name, UID string }
+	Class          struct{ Name, ResourceVersion string }
+	Objects        []struct{ ID, Version string }
+	Changed        bool
+	Emptied        bool
+	LastGood       *struct{ AgeSeconds float64 }
+	RecordSetAside string
+	CorrelationIDs []string
+	Tokens         []struct{ Audience, JTI string }
+	DurationMS     float64
+}
+
+// auditRig is a rig with an audit trail, whose driver refreshes on demand.
+type auditRig struct {
+	*rig
+	path   string
+	demand chan os.Signal
+}
+
+func newAuditRig(t *testing.T) *auditRig {
+	t.Helper()
+	a := &auditRig{path: filepath.Join(t.TempDir(), "audit.log"), demand: make(chan os.Signal)}
+	a.rig = newRig(t, func(c *node.Config) {
+		c.AuditLog, c.AuditLevel, c.RefreshNow, c.LastGoodAge = a.path, audit.Changes, a.demand, time.Hour
+	})
+	return a
+}
+
+// lines are those on one pod of one event.
+func (a *auditRig) lines(pod, event string) (found []auditLine) {
+	a.t.Helper()
+	text, err := os.ReadFile(a.path)
+	must(a.t, err)
+	for one := range strings.Lines(string(text)) {
+		var l auditLine
+		if err := json.Unmarshal([]byte(one), &l); err != nil {
+			a.t.Fatalf("%v: %q", err, one)
+		}
+		if l.Pod.Name == pod && l.Event == event {
+			found = append(found, l)
+		}
+	}
+	return found
+}
+
+// line waits for the nth line on one pod of one event.
+func (a *auditRig) line(pod, event string, n int) auditLine {
+	a.t.Helper()
+	a.eventually(fmt.Sprintf("line %d of %s on %s", n, event, pod), func() bool { return len(a.lines(pod, event)) >= n })
+	return a.lines(pod, event)[n-1]
+}
+
+// inVault finds an id of a line in Vault's audit log.
+func (a *auditRig) inVault(l auditLine, path string) (found []vaulttest.AuditEntry) {
+	a.t.Helper()
+	entries, err := a.vault.AuditEntries(a.t.Context())
+	must(a.t, err)
+	for _, e := range entries {
+		for _, id := range e.Headers["x-correlation-id"] {
+			if slices.Contains(l.CorrelationIDs, id) && e.Path == path {
+				found = append(found, e)
+			}
+		}
+	}
+	return found
+}
+
+func (a *auditRig) jti(p kubelet.Pod) string {
+	tokens, err := identity.ParseTokens(p.Tokens)
+	must(a.t, err)
+	return tokens["vault"].Claims.ID
+}
+
+// finish stops the driver and searches the whole trail.
+func (a *auditRig) finish() {
+	a.t.Helper()
+	a.stop()
+	text, err := os.ReadFile(a.path)
+	must(a.t, err)
+	a.noSecretIn("the audit trail", string(text))
+	info, err := os.Stat(a.path)
+	must(a.t, err)
+	if info.Mode().Perm() != 0o600 {
+		a.t.Errorf("the audit trail has mode %s", info.Mode())
+	}
+	if a.t.Failed() {
+		a.t.Logf("the audit trail:\n%s", text)
+	}
+}
+
+// Who read what is told so that it can be found in the other audit logs.
+func TestAuditTrailJoinsWithVault(t *testing.T) {
+	a := newAuditRig(t)
+	a.class("secrets")
+	first, second, intruder := a.pod("first", "web", "secrets"), a.pod("second", "web", "secrets"), a.pod("intruder", "other", "secrets")
+	a.publish(first)
+	a.publish(second)
+	_ = a.refuse(intruder)
+
+	l := a.line("first", "publish", 1)
+	if l.Outcome != "success" || l.Node != "node-1" || l.Pod.Namespace != "shop" || l.Pod.UID != first.UID || l.Provider != "vault" || l.Volume != first.VolumeID() ||
+		!l.Changed || l.Class.Name != "secrets" || l.Class.ResourceVersion == "" || l.DurationMS <= 0 {
+		t.Errorf("the first pod's line is %+v", l)
+	}
+	if len(l.Objects) != 1 || l.Objects[0].ID != "password" || l.Objects[0].Version != "1" {
+		t.Errorf("the first pod was given %+v", l.Objects)
+	}
+	if len(l.Tokens) != 1 || l.Tokens[0].Audience != "vault" || l.Tokens[0].JTI != a.jti(first) || l.Tokens[0].JTI == "" {
+		t.Errorf("the first pod's tokens are %+v", l.Tokens)
+	}
+	reads := a.inVault(l, "secret/data/db")
+	if len(reads) == 0 || reads[0].Metadata["service_account_uid"] != l.ServiceAccount.UID || l.ServiceAccount.Name != "web" {
+		t.Errorf("Vault's audit log has %+v of the line's read, as %+v", reads, l.ServiceAccount)
+	}
+	if len(a.inVault(l, "auth/kubernetes/login")) == 0 {
+		t.Error("Vault's audit log has no login of the line")
+	}
+	// The second pod shares the read of the first, and says so.
+	if s := a.line("second", "publish", 1); !slices.Equal(s.CorrelationIDs, l.CorrelationIDs) || s.Tokens[0].JTI != a.jti(second) {
+		t.Errorf("the second pod's line is %+v, the first one's %+v", s, l)
+	}
+	d := a.line("intruder", "publish", 1)
+	if logins := a.inVault(d, "auth/kubernetes/login"); d.Outcome != "failure" || d.Reason != "Denied" || len(d.Objects) != 0 || len(logins) == 0 {
+		t.Errorf("the intruder's line is %+v, Vault's %+v", d, logins)
+	}
+
+	must(t, a.Unpublish(t.Context(), first))
+	must(t, a.Unpublish(t.Context(), second))
+	a.line("first", "unpublish", 1)
+	if r := a.line("second", "release", 1); r.Outcome != "success" || len(a.inVault(r, "auth/token/revoke-self")) == 0 {
+		t.Errorf("the release's line is %+v", r)
+	}
+	_, metrics := a.get("/metrics")
+	if !strings.Contains(metrics, "mayfly_audit_lines_total ") || strings.Contains(metrics, "mayfly_audit_lines_total 0\n") || !strings.Contains(metrics, "mayfly_audit_lost_lines_total 0\n") {
+		t.Errorf("the metrics do not count the lines")
+	}
+	a.finish()
+}
+
+// What happens to a live volume has a line where it matters.
+func TestAuditTrailOfALiveVolume(t *testing.T) {
+	a := newAuditRig(t)
+	a.class("secrets", "onDenied: empty")
+	a.class("late", "onUnavailable: lastGood", "refreshInterval: 1s")
+	p := a.pod("web-0", "web", "secrets")
+	a.publish(p)
+	a.put("db", "two")
+	a.demand <- unix.SIGHUP
+	if l := a.line("web-0", "refresh", 1); l.Outcome != "success" || !l.Changed || l.Objects[0].Version != "2" || len(a.inVault(l, "secret/data/db")) == 0 {
+		t.Errorf("the rotation's line is %+v", l)
+	}
+
+	must(t, a.vault.Seal(t.Context()))
+	late := 0
+	a.eventually("the last read is so old that it serves for want of a better", func() bool {
+		late++
+		name := fmt.Sprintf("late-%d", late)
+		a.publish(a.pod(name, "web", "late"))
+		l := a.line(name, "publish", 1)
+		if l.Outcome != "success" || l.Objects[0].Version != "2" {
+			t.Errorf("the line of the pod that started while Vault was away is %+v", l)
+		}
+		return l.LastGood != nil && l.LastGood.AgeSeconds <= 60
+	})
+	a.demand <- unix.SIGHUP
+	if l := a.line("web-0", "refresh", 2); l.Outcome != "failure" || l.Reason != "Unavailable" || l.Emptied {
+		t.Errorf("the outage's line is %+v", l)
+	}
+	must(t, a.vault.Unseal(t.Context()))
+	a.eventually("the outage has an end", func() bool {
+		lines := a.lines("web-0", "refresh")
+		return lines[len(lines)-1].Outcome == "success"
+	})
+
+	must(t, a.vault.Policy(t.Context(), "web", `path "kv1/*" { capabilities = ["read"] }`))
+	a.eventually("the denial has a line", func() bool {
+		a.demand <- unix.SIGHUP
+		lines := a.lines("web-0", "refresh")
+		l := lines[len(lines)-1]
+		return l.Reason == "Denied" && l.Emptied && l.Outcome == "failure" && len(l.Objects) == 0
+	})
+	a.finish()
+}
+
+// A record that cannot be read costs no pod its files: the driver says so, and
+// reads anew from the store once kubelet names the volume.
+func TestCorruptRecord(t *testing.T) {
+	a := newAuditRig(t)
+	a.class("secrets")
+	a.put("other", "one")
+	a.manifest("other", "- {objectName: password, secretPath: secret/data/other, secretKey: password}")
+	p, well := a.pod("web-0", "web", "secrets"), a.pod("well", "web", "other")
+	a.publish(p)
+	records := func() []string {
+		found, err := filepath.Glob(filepath.Join(a.dir, "state/volumes/*.json"))
+		must(t, err)
+		return found
+	}
+	record := records()[0]
+	a.publish(well)
+	a.stop()
+	must(t, os.WriteFile(record, []byte("not a record"), 0o600))
+	a.put("db", "two")
+	a.start()
+	a.wantFile(p, "one")
+	if l := a.line("", "set-aside", 1); l.Outcome != "failure" || l.Reason != "State" || l.RecordSetAside != record+".corrupt" || l.Node != "node-1" {
+		t.Errorf("the record's line is %+v", l)
+	}
+	a.line("well", "recover", 1)
+	if _, metrics := a.get("/metrics"); !strings.Contains(metrics, "mayfly_records_set_aside_total 1\n") || !strings.Contains(metrics, "mayfly_volumes 1\n") {
+		t.Errorf("the metrics after the start:\n%s", metrics)
+	}
+	var before, after unix.Stat_t
+	must(t, unix.Stat(a.Target(p), &before))
+	a.publish(p) // kubelet's next republish
+	a.publish(well)
+	a.wantFile(p, "two")
+	must(t, unix.Stat(a.Target(p), &after))
+	if before.Dev != after.Dev {
+		t.Error("the volume was mounted again under the pod")
+	}
+	if l := a.line("web-0", "publish", 2); l.RecordSetAside != record+".corrupt" || l.Outcome != "success" || l.Objects[0].Version != "2" {
+		t.Errorf("the line of the volume that is taken up anew is %+v", l)
+	}
+	if len(records()) != 2 {
+		t.Errorf("records %q, want a new one", records())
+	}
+	must(t, a.Unpublish(t.Context(), p))
+	must(t, a.Unpublish(t.Context(), well))
+	if _, err := os.Lstat(filepath.Join(a.Root, "pods", p.UID)); !os.IsNotExist(err) {
+		t.Errorf("the pod's directory is left: %v", err)
+	}
+	a.finish()
+}
