@@ -182,7 +182,8 @@ type fakeStore struct {
 	modes    map[string]fs.FileMode
 	refresh  time.Duration
 	fail     error
-	gate     chan struct{} // a fetch waits for it, or for its context
+	refuse   map[string]error // by the role that the class asks for
+	gate     chan struct{}    // a fetch waits for it, or for its context
 	fetches  int
 	fresh    int
 	requests []provider.Request
@@ -233,6 +234,9 @@ func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Pa
 	}
 	if s.fail != nil {
 		return nil, s.fail
+	}
+	if err := s.refuse[r.Class.Parameters["roleName"]]; err != nil {
+		return nil, err
 	}
 	p := &provider.Payload{}
 	if s.refresh > 0 {
@@ -299,6 +303,13 @@ func (c *classes) edit(change func(*class.Class)) {
 	defer c.mu.Unlock()
 	c.class.ResourceVersion += "+"
 	change(&c.class)
+}
+
+// spoil has Get fail, or work again.
+func (c *classes) spoil(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
 }
 
 func (c *classes) Get(context.Context, class.Ref) (*class.Class, error) {

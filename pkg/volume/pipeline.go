@@ -19,9 +19,21 @@ import (
 type pass struct {
 	rec   *Record
 	fresh bool
+	// timeout bounds one attempt; zero leaves that to the caller.
+	timeout time.Duration
+	// onDenied, where it is set, goes before the class's own.
+	onDenied class.OnDenied
 	// place makes the volume ready to be written to: the mount at first, a
 	// look at it later.
 	place func(c *class.Class) error
+}
+
+// bound gives one attempt its time.
+func (w pass) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if w.timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, w.timeout)
 }
 
 // passed is what came of it, as far as it went.
@@ -32,23 +44,37 @@ type passed struct {
 	asked    []string // the ids of the requests to the store
 	changed  bool
 	emptied  bool
-	warnings []string
+	// written tells whether the volume holds the payload of this pass, and
+	// refreshAt when that is due by the provider's word.
+	written   bool
+	refreshAt time.Time
+	warnings  []string
 }
 
-// run is the one way of a secret from the class to the files. The record is
-// changed only when all of it went well.
+// run is the one way of a secret from the class to the files. A published
+// volume whose class cannot be used any longer is kept up by the class that
+// it had, and the pass counts as failed.
 func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
-	defer func() {
-		if r := recover(); r != nil { // one volume's trouble must not be every volume's
-			p.Logger.Error("panic in the pipeline", "volume", w.rec.ID, "class", w.rec.Class.String(), "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
-			err = fault.New(fault.Internal, "class %s: the driver has a defect and recovered from it", w.rec.Class).
-				WithHint("the stack is in the driver's log on this node; please report it")
-		}
-	}()
-	c, err := p.classOf(ctx, w.rec)
-	if err != nil {
+	defer p.rescue(w.rec, &err)
+	c, err := p.classOf(ctx, w)
+	if err == nil {
+		done, err = p.attempt(ctx, w, c)
+	}
+	if err == nil || done.written || done.emptied || ctx.Err() != nil || !w.hasFormer(c) {
 		return done, err
 	}
+	asked := done.asked
+	done, err = p.upkeep(ctx, w, c, err)
+	done.asked = append(asked, done.asked...)
+	return done, err
+}
+
+// attempt is one way through the pipeline by one class. The record is changed
+// only when the payload is in the volume.
+func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done passed, err error) {
+	ctx, cancel := w.bound(ctx)
+	defer cancel()
+	defer p.rescue(w.rec, &err)
 	done.class = c
 	source, err := p.Providers.Get(c.Provider)
 	if err != nil {
@@ -78,9 +104,20 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	if done.changed, err = write(w.rec, files); err != nil {
 		return done, err
 	}
+	done.written, done.refreshAt = true, payload.RefreshAt
 	p.note(w.rec, c, source, payload)
 	w.rec.AsOf = asOf
 	return done, nil
+}
+
+// rescue makes an error of a panic: one volume's trouble must not be every
+// volume's. It is deferred.
+func (p *Publisher) rescue(rec *Record, err *error) {
+	if r := recover(); r != nil {
+		p.Logger.Error("panic in the pipeline", "volume", rec.ID, "class", rec.Class.String(), "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
+		*err = fault.New(fault.Internal, "class %s: the driver has a defect and recovered from it", rec.Class).
+			WithHint("the stack is in the driver's log on this node; please report it")
+	}
 }
 
 // recall lets a new pod start from the node's memory while the store is away,
@@ -102,7 +139,11 @@ func (p *Publisher) recall(w pass, c *class.Class, source provider.Provider, err
 // deny empties a live volume whose class asks for that when the store refuses
 // the pod. An outage is not a denial.
 func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error {
-	if c.OnDenied != class.DeniedEmpty || fault.Of(err) != fault.Denied {
+	policy := c.OnDenied
+	if w.onDenied != "" {
+		policy = w.onDenied
+	}
+	if policy != class.DeniedEmpty || fault.Of(err) != fault.Denied {
 		return err
 	}
 	if perr := w.place(c); perr != nil {
@@ -114,17 +155,6 @@ func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error 
 	}
 	done.changed, done.emptied, w.rec.Versions, w.rec.AsOf = changed, true, nil, time.Time{}
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
-}
-
-// classOf finds the class. A published volume goes on with the one it had
-// while the API server is away.
-func (p *Publisher) classOf(ctx context.Context, rec *Record) (*class.Class, error) {
-	c, err := p.Classes.Get(ctx, rec.Class)
-	if err != nil && rec.LastClass != nil && fault.Of(err).Outage() {
-		p.Logger.Debug("the class cannot be read now, the last one serves", "class", rec.Class.String(), "error", err)
-		return rec.LastClass, nil
-	}
-	return c, err
 }
 
 func (w pass) request(c *class.Class) provider.Request {
@@ -140,7 +170,6 @@ func (p *Publisher) note(rec *Record, c *class.Class, source provider.Provider, 
 	rec.Provider, rec.Versions, rec.LastClass = c.Provider, payload.Versions, c
 	rec.RefreshedAt, rec.Interval = now, p.interval(c)
 	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
-	rec.Failures, rec.LastFailure = 0, ""
 	keep(rec, source)
 }
 

@@ -37,11 +37,12 @@ type Record struct {
 	// that holds something for the volume.
 	Provider string
 	Versions []provider.Version
-	// LastClass is the class as it was at the last success. It serves while
-	// the API server is away and this process has not seen the class.
+	// LastClass is the class that the payload was made by. It serves while
+	// the API server is away and this process has not seen the class, and
+	// keeps the volume up while the class as it is now cannot be used.
 	LastClass *class.Class
-	// PublishedAt and RefreshedAt are the times of the first and of the
-	// latest success.
+	// PublishedAt and RefreshedAt are the times of the first payload and of
+	// the latest.
 	PublishedAt time.Time
 	RefreshedAt time.Time
 	// AsOf is the age of what the volume holds, where that came from the

@@ -16,11 +16,9 @@ func (p *Publisher) refresh(ctx context.Context, id string) {
 	if e == nil {
 		return
 	}
-	bounded, cancel := context.WithTimeout(ctx, p.RefreshTimeout)
-	defer cancel()
-	work, end, err := e.begin(bounded)
-	if err != nil { // a publish has held the volume all this time; it sets the next due time
-		return
+	work, end, err := e.begin(ctx)
+	if err != nil {
+		return // the driver stops
 	}
 	defer end()
 	if e.isGone() || !e.rec.published() {
@@ -33,12 +31,21 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	began := time.Now()
 	rec, before := e.rec, e.rec.Failures
 	fresh := e.takeFresh()
-	done, err := p.run(ctx, pass{rec: rec, fresh: fresh, place: func(c *class.Class) error { return p.stillThere(rec, c) }})
+	sized := rec.LastClass // whose limits the mount has
+	done, err := p.run(ctx, pass{rec: rec, fresh: fresh, timeout: p.RefreshTimeout, place: func(c *class.Class) error {
+		err := p.stillThere(rec, c, sized)
+		if err == nil {
+			sized = c
+		}
+		return err
+	}})
 	if errors.Is(context.Cause(ctx), errUnpublished) || errors.Is(ctx.Err(), context.Canceled) {
 		return // the volume goes away, or the driver does; neither is a failure
 	}
 	if err != nil {
-		p.failed(e, fresh, err)
+		p.failed(e, fresh, done, err)
+	} else {
+		rec.Failures, rec.LastFailure = 0, ""
 	}
 	e.failing.Store(err != nil)
 	o := passOutcome(Refreshed, rec, began, done, err)
@@ -53,13 +60,17 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	p.Observer.Observe(o)
 }
 
-// failed notes a failed refresh and when to try again.
-func (p *Publisher) failed(e *entry, fresh bool, err error) {
+// failed notes a failed refresh and when to try again. What the pass has put
+// into the volume all the same is not left beyond its time.
+func (p *Publisher) failed(e *entry, fresh bool, done passed, err error) {
 	rec := e.rec
 	rec.Failures++
 	rec.LastFailure = err.Error()
-	rec.DueAt = retryDue(time.Now(), rec.Failures, rec.Interval, err, chance())
-	if fresh {
+	now := time.Now()
+	rec.DueAt = retryDue(now, rec.Failures, rec.Interval, err, chance())
+	if done.written {
+		rec.DueAt = capDue(rec.DueAt, now, done.refreshAt)
+	} else if fresh {
 		e.askFresh()
 	}
 	if source, perr := p.Providers.Get(rec.Provider); perr == nil {
@@ -68,8 +79,9 @@ func (p *Publisher) failed(e *entry, fresh bool, err error) {
 }
 
 // stillThere refuses to write below a mount that is gone: the files would
-// land on the node's disk. Kubelet's next republish mounts again.
-func (p *Publisher) stillThere(rec *Record, c *class.Class) error {
+// land on the node's disk. Kubelet's next republish mounts again. A mount with
+// the limits of another class, sized, gets those of this one.
+func (p *Publisher) stillThere(rec *Record, c, sized *class.Class) error {
 	info, err := p.Mounts.Inspect(rec.Target)
 	if err != nil {
 		return fault.New(fault.Mount, "inspecting the target path %q: %w", rec.Target, err)
@@ -82,7 +94,7 @@ func (p *Publisher) stillThere(rec *Record, c *class.Class) error {
 		return fault.New(fault.Mount, "the tmpfs at %q is no longer mounted", rec.Target).
 			WithHint("kubelet's next republish mounts it again; a running pod sees it after it was re-created")
 	}
-	if rec.LastClass != nil && c.ResourceVersion != rec.LastClass.ResourceVersion && info.Ours {
+	if sized != nil && c.ResourceVersion != sized.ResourceVersion && info.Ours {
 		o := p.mountOptions(rec, c)
 		if err := p.Mounts.Resize(rec.Target, o.Size, o.Inodes); err != nil {
 			return fault.New(fault.Mount, "giving the volume the size that class %s now asks for: %w", c.Ref, err)

@@ -45,5 +45,20 @@ func retryDue(now time.Time, failures int, interval time.Duration, err error, ch
 	return now.Add(pause - time.Duration(float64(pause)*chance/2))
 }
 
+// capDue brings a retry forward to the time when what the volume holds is due,
+// zero for no such time.
+func capDue(due, now, heldDue time.Time) time.Time {
+	if heldDue.IsZero() {
+		return due
+	}
+	if soonest := now.Add(shortestWait); heldDue.Before(soonest) {
+		heldDue = soonest
+	}
+	if heldDue.Before(due) {
+		return heldDue
+	}
+	return due
+}
+
 // chance is a number from 0 to 1.
 func chance() float64 { return rand.Float64() }

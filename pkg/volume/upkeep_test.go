@@ -1,0 +1,137 @@
+package volume_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// A class that cannot be used any longer must not let the credentials end that
+// a running pod has by it.
+func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
+	edit := func(change func(*class.Class)) func(*rig) {
+		return func(r *rig) { r.classes.edit(change) }
+	}
+	broken := func(reason fault.Reason) func(*rig) {
+		return func(r *rig) { r.classes.spoil(fault.New(reason, "the class is of no use")) }
+	}
+	for _, tc := range []struct {
+		name  string
+		spoil func(*rig)
+		want  fault.Reason
+	}{
+		{"deleted", broken(fault.ClassNotFound), fault.ClassNotFound},
+		{"invalid", broken(fault.InvalidClass), fault.InvalidClass},
+		{"unknown provider", edit(func(c *class.Class) { c.Provider = "nosuch" }), fault.UnknownProvider},
+		{"refused by the store", edit(func(c *class.Class) { c.Parameters = map[string]string{"roleName": "refused"} }), fault.Denied},
+		{"too small a volume", edit(func(c *class.Class) { c.SizeLimit = 1 }), fault.TooLarge},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			r.background()
+			r.store.refuse = map[string]error{"refused": fault.New(fault.Denied, "permission denied")}
+			r.store.refresh = 20 * time.Second // less than the interval: a lease
+			req := r.request("a")
+			r.publish(req)
+			tc.spoil(r)
+			for i := range 6 {
+				value := fmt.Sprintf("value-%d", i)
+				r.store.set(func(s *fakeStore) { s.files["password"] = value })
+				asked := time.Now()
+				r.RefreshAll()
+				eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > i })
+				r.wantFile(req, "password", value)
+				o := r.seen.last("refresh")
+				if o.Reason() != tc.want || o.Failures != i+1 || !o.Changed {
+					t.Errorf("the observer was told %+v, want reason %s", o, tc.want)
+				}
+				if o.NextAt.After(asked.Add(25 * time.Second)) {
+					t.Errorf("the next look is %s later, when the lease has ended", o.NextAt.Sub(asked))
+				}
+			}
+			if r.Failing() != 1 {
+				t.Errorf("%d volumes are failing, want 1", r.Failing())
+			}
+			r.classes.spoil(nil)
+			r.classes.edit(func(c *class.Class) { c.Provider, c.SizeLimit, c.Parameters = "fake", 0, nil })
+			r.ClassChanged(req.Class)
+			eventually(t, "the volume has recovered", func() bool { return r.seen.count("refresh", false) == 1 })
+			if o := r.seen.last("refresh"); o.Failures != 6 || o.Changed {
+				t.Errorf("the observer was told %+v, want the end of 6 failures, with nothing new", o)
+			}
+		})
+	}
+}
+
+// The store is away as well: both reasons are told, and the class comes first.
+func TestUpkeepFailsToo(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.publish(req)
+	r.classes.spoil(fault.New(fault.ClassNotFound, "the class is gone"))
+	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "Vault is sealed") })
+	r.RefreshAll()
+	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
+	wantReason(t, r.seen.last("refresh").Err, fault.ClassNotFound, "the class is gone", "Vault is sealed")
+	r.wantFile(req, "password", "one")
+}
+
+// What a denial does to the files is for the class as it is now to say.
+func TestEditOfOnDeniedCountsAtOnce(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		old, now class.OnDenied
+		emptied  bool
+	}{
+		{"keep", class.DeniedEmpty, class.DeniedKeep, false},
+		{"empty", class.DeniedKeep, class.DeniedEmpty, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			r.background()
+			r.classes.class.OnDenied = tc.old
+			req := r.request("a")
+			r.publish(req)
+			r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") })
+			r.classes.edit(func(c *class.Class) { c.OnDenied = tc.now })
+			r.ClassChanged(req.Class)
+			eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
+			_, err := os.Lstat(filepath.Join(req.Target, "password"))
+			if o := r.seen.last("refresh"); os.IsNotExist(err) != tc.emptied || o.Emptied != tc.emptied || o.Reason() != fault.Denied {
+				t.Errorf("the file is gone: %t; the observer was told %+v", os.IsNotExist(err), o)
+			}
+		})
+	}
+}
+
+// A class that makes the volume smaller than what still lies in it takes
+// effect once that has gone.
+func TestSmallerLimitTakesEffectInTime(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	req := r.request("a")
+	r.store.files["password"] = string(make([]byte, 900<<10))
+	r.publish(req)
+	before, err := r.Stats(req.ID, req.Target)
+	must(t, err)
+	r.store.set(func(s *fakeStore) { s.files["password"] = "small" })
+	r.classes.edit(func(c *class.Class) { c.SizeLimit = 64 << 10 })
+	eventually(t, "the smaller limit is in force", func() bool {
+		n := r.seen.count("refresh", true) + r.seen.count("refresh", false)
+		r.RefreshAll()
+		eventually(t, "a refresh is done", func() bool { return r.seen.count("refresh", true)+r.seen.count("refresh", false) > n })
+		return r.Failing() == 0
+	})
+	r.wantFile(req, "password", "small")
+	after, err := r.Stats(req.ID, req.Target)
+	must(t, err)
+	if after.Bytes.Total >= before.Bytes.Total {
+		t.Errorf("the volume has room for %d bytes, before it was %d", after.Bytes.Total, before.Bytes.Total)
+	}
+}
