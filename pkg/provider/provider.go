@@ -18,7 +18,7 @@ import (
 )
 
 // Provider fetches a volume's complete payload: all of it or an error, never
-// a part. Its errors carry a fault.Reason and the store's own words, and no
+// a part. The one thing in between is Payload.Partial. Its errors carry a fault.Reason and the store's own words, and no
 // secret. It is called by many volumes at once, and for one volume by one
 // caller at a time.
 type Provider interface {
@@ -89,7 +89,11 @@ type Payload struct {
 	// Warnings are for people: unknown keys and the like.
 	Warnings []string
 	// Partial tells why some of the payload is what the volume held before,
-	// in place of what the store has now.
+	// in place of what the store has now: one object failed while others were
+	// renewed or made anew, and those must reach the volume. The payload is
+	// complete all the same, and is written; RefreshAt is when what it holds
+	// is due. The refresh counts as failed. A volume that holds nothing yet
+	// gets an error instead: there is nothing to put in place.
 	Partial error
 }
 

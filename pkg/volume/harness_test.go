@@ -147,6 +147,18 @@ func (r *rig) records() []string {
 	return found
 }
 
+// onlyRecord reads the one record that there is, as a new process would.
+func (r *rig) onlyRecord() *volume.Record {
+	r.t.Helper()
+	s, err := volume.NewDirStore(r.stateDir, slog.New(slog.DiscardHandler))
+	must(r.t, err)
+	loaded, err := s.Load()
+	if err != nil || len(loaded.Records) != 1 {
+		r.t.Fatalf("%d records, want 1: %v", len(loaded.Records), err)
+	}
+	return loaded.Records[0]
+}
+
 func wantReason(t *testing.T, err error, want fault.Reason, texts ...string) {
 	t.Helper()
 	if err == nil {
@@ -183,7 +195,8 @@ type fakeStore struct {
 	refresh  time.Duration
 	fail     error
 	refuse   map[string]error // by the role that the class asks for
-	gate     chan struct{}    // a fetch waits for it, or for its context
+	partial  error
+	gate     chan struct{} // a fetch waits for it, or for its context
 	fetches  int
 	fresh    int
 	requests []provider.Request
@@ -238,7 +251,7 @@ func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Pa
 	if err := s.refuse[r.Class.Parameters["roleName"]]; err != nil {
 		return nil, err
 	}
-	p := &provider.Payload{}
+	p := &provider.Payload{Partial: s.partial}
 	if s.refresh > 0 {
 		p.RefreshAt = time.Now().Add(s.refresh)
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"runtime/debug"
 	"time"
 
@@ -12,7 +11,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
 
 // pass is one run of the pipeline over one volume.
@@ -85,6 +83,9 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), w.request(c))
 	done.asked = trail.IDs()
 	var asOf time.Time // of a payload from memory
+	if err == nil && w.mustFail(c, payload.Partial) {
+		err = payload.Partial
+	}
 	if err != nil && !w.rec.published() {
 		payload, asOf, err = p.recall(w, c, source, err)
 	} else if err != nil {
@@ -107,7 +108,13 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	done.written, done.refreshAt = true, payload.RefreshAt
 	p.note(w.rec, c, source, payload)
 	w.rec.AsOf = asOf
-	return done, nil
+	return done, payload.Partial
+}
+
+// mustFail tells whether a payload that is partly the volume's former content
+// is of no use: a new volume has none, and a denial may have to empty it.
+func (w pass) mustFail(c *class.Class, partial error) bool {
+	return partial != nil && (!w.rec.published() || w.empties(c, partial))
 }
 
 // rescue makes an error of a panic: one volume's trouble must not be every
@@ -139,11 +146,7 @@ func (p *Publisher) recall(w pass, c *class.Class, source provider.Provider, err
 // deny empties a live volume whose class asks for that when the store refuses
 // the pod. An outage is not a denial.
 func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error {
-	policy := c.OnDenied
-	if w.onDenied != "" {
-		policy = w.onDenied
-	}
-	if policy != class.DeniedEmpty || fault.Of(err) != fault.Denied {
+	if !w.empties(c, err) {
 		return err
 	}
 	if perr := w.place(c); perr != nil {
@@ -155,6 +158,14 @@ func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error 
 	}
 	done.changed, done.emptied, w.rec.Versions, w.rec.AsOf = changed, true, nil, time.Time{}
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
+}
+
+func (w pass) empties(c *class.Class, err error) bool {
+	policy := c.OnDenied
+	if w.onDenied != "" {
+		policy = w.onDenied
+	}
+	return policy == class.DeniedEmpty && fault.Of(err) == fault.Denied
 }
 
 func (w pass) request(c *class.Class) provider.Request {
@@ -180,75 +191,6 @@ func keep(rec *Record, source provider.Provider) {
 	}
 }
 
-func (p *Publisher) interval(c *class.Class) time.Duration {
-	if c.RefreshInterval > 0 {
-		return c.RefreshInterval
-	}
-	return p.Interval
-}
-
-func (p *Publisher) sizeLimit(c *class.Class) int64 {
-	if c.SizeLimit > 0 {
-		return c.SizeLimit
-	}
-	return p.SizeLimit
-}
-
-func (p *Publisher) inodeLimit(c *class.Class) int64 {
-	if c.InodeLimit > 0 {
-		return c.InodeLimit
-	}
-	return p.InodeLimit
-}
-
-// fit turns the payload into files, and refuses one that is over the volume's
-// limits before anything is touched.
-func (p *Publisher) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
-	files := make([]atomicdir.File, len(payload.Files))
-	var size int64
-	for i, f := range payload.Files {
-		files[i] = atomicdir.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
-		size += int64(f.Contents.Len())
-	}
-	if limit := p.sizeLimit(c); size > limit {
-		return nil, fault.New(fault.TooLarge, "class %s: the payload is %d bytes, the volume's limit is %d", c.Ref, size, limit).
-			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's --volume-size-limit")
-	}
-	if inodes, limit := countInodes(files), p.inodeLimit(c); inodes > limit {
-		return nil, fault.New(fault.TooLarge, "class %s: the payload is %d files and directories, the volume's limit is %d", c.Ref, inodes, limit).
-			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's --volume-inode-limit")
-	}
-	return files, nil
-}
-
-// countInodes counts the files and each of their directories once.
-func countInodes(files []atomicdir.File) int64 {
-	dirs := map[string]struct{}{}
-	for _, f := range files {
-		for d := path.Dir(f.Path); d != "." && d != "/"; d = path.Dir(d) {
-			dirs[d] = struct{}{}
-		}
-	}
-	return int64(len(files) + len(dirs))
-}
-
-const pageSize = 4096
-
-// mountOptions make room for two payloads at their limits, since the old one
-// stays until the new one is whole: two times the bytes, and for each inode
-// the page that its last bytes begin, itself, and a link. The kernel charges
-// a tmpfs for what it holds only.
-func (p *Publisher) mountOptions(rec *Record, c *class.Class) tmpfs.Options {
-	inodes := 3*p.inodeLimit(c) + 16
-	return tmpfs.Options{
-		Size:           2*p.sizeLimit(c) + inodes*pageSize,
-		Inodes:         inodes,
-		Mode:           0o755,
-		GID:            rec.GID,
-		SELinuxContext: rec.SELinuxContext,
-	}
-}
-
 // write swaps the files in, all or nothing.
 func write(rec *Record, files []atomicdir.File) (bool, error) {
 	dir, err := atomicdir.Open(rec.Target)
@@ -269,42 +211,4 @@ func write(rec *Record, files []atomicdir.File) (bool, error) {
 		reason = fault.TooLarge
 	}
 	return false, fault.New(reason, "writing the files of volume %s at %q: %w", rec.ID, rec.Target, err)
-}
-
-// content is what lies at a target path.
-type content int
-
-const (
-	nothing  content = iota // no mount
-	empty                   // our tmpfs, without a payload
-	complete                // our tmpfs, with a whole payload
-)
-
-// contentOf refuses to touch what is not ours. A tmpfs of another maker that
-// holds a payload in the same layout is adopted: it is a volume of the driver
-// that Mayfly took over from.
-func contentOf(target string, info tmpfs.Info) (content, error) {
-	if !info.Mounted {
-		return nothing, nil
-	}
-	conflict := fault.New(fault.Conflict, "the target path %q is mounted by something else: %s from %q", target, info.FSType, info.Source).
-		WithHint("this driver takes away what it mounted, and nothing else: unmount it by hand")
-	if info.FSType != "tmpfs" || info.Root != "/" {
-		return nothing, conflict
-	}
-	dir, err := atomicdir.Open(target)
-	if err != nil {
-		return nothing, fault.New(fault.Mount, "opening the volume: %w", err)
-	}
-	defer func() { _ = dir.Close() }()
-	whole, err := dir.Complete()
-	switch {
-	case err != nil:
-		return nothing, fault.New(fault.Mount, "looking into the volume: %w", err)
-	case whole:
-		return complete, nil
-	case info.Ours:
-		return empty, nil
-	}
-	return nothing, conflict
 }

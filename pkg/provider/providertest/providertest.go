@@ -51,6 +51,7 @@ func Run(t *testing.T, h Harness) {
 	}{
 		{"first fetch is complete", s.first},
 		{"all or nothing", s.partial},
+		{"all or nothing after an edit", s.partialLater},
 		{"unchanged is equal", s.unchanged},
 		{"changed is different", s.changed},
 		{"denied gets nothing", s.denied},
@@ -85,6 +86,9 @@ func (s *suite) fetch(t *testing.T, r provider.Request) *provider.Payload {
 	p, err := s.Provider.Fetch(t.Context(), r)
 	if err != nil {
 		t.Fatalf("Fetch: %v", err)
+	}
+	if p.Partial != nil {
+		t.Errorf("Fetch gave the former content for part of the payload: %v", p.Partial)
 	}
 	return p
 }
@@ -147,6 +151,20 @@ func (s *suite) partial(t *testing.T) {
 	if got := fault.Of(err); got != fault.NotFound {
 		t.Errorf("the reason is %s, want %s: %v", got, fault.NotFound, err)
 	}
+}
+
+// partialLater asks a volume that holds something for an object that it never
+// had: there is no former content to put in its place.
+func (s *suite) partialLater(t *testing.T) {
+	volume := s.volume()
+	r := s.Allowed(t, volume)
+	r.Current = s.fetch(t, r).Versions
+	edited := s.Partial(t, volume)
+	edited.Current = r.Current
+	if got := fault.Of(s.refuse(t, t.Context(), edited)); got != fault.NotFound {
+		t.Errorf("the reason is %s, want %s", got, fault.NotFound)
+	}
+	s.fetch(t, r) // the class as it was still works
 }
 
 func (s *suite) unchanged(t *testing.T) {
