@@ -193,6 +193,7 @@ type fakeStore struct {
 	files    map[string]string
 	modes    map[string]fs.FileMode
 	refresh  time.Duration
+	lease    time.Duration // of every file, from each fetch on
 	fail     error
 	refuse   map[string]error // by the role that the class asks for
 	partial  error
@@ -258,6 +259,9 @@ func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Pa
 	for name, contents := range s.files {
 		p.Files = append(p.Files, provider.File{Path: name, Mode: s.modes[name], Contents: secret.NewBytes([]byte(contents))})
 		p.Versions = append(p.Versions, provider.Version{ID: name, Version: fmt.Sprint(len(contents))})
+		if s.lease > 0 {
+			p.Leases = append(p.Leases, provider.Lease{Object: name, ID: "lease", Expires: time.Now().Add(s.lease)})
+		}
 	}
 	return p, nil
 }

@@ -181,6 +181,10 @@ func (p *Publisher) note(rec *Record, c *class.Class, source provider.Provider, 
 	rec.Provider, rec.Versions, rec.LastClass = c.Provider, payload.Versions, c
 	rec.RefreshedAt, rec.Interval = now, p.interval(c)
 	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
+	rec.HeldDueAt, rec.HeldEnds = time.Time{}, nil
+	for _, l := range payload.Leases {
+		rec.HeldDueAt, rec.HeldEnds = payload.RefreshAt, append(rec.HeldEnds, l.Expires)
+	}
 	keep(rec, source)
 }
 

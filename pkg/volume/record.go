@@ -52,6 +52,11 @@ type Record struct {
 	Interval time.Duration
 	// DueAt is when the next refresh is due.
 	DueAt time.Time
+	// HeldDueAt is when the provider wanted to look after the credentials in
+	// the volume, and HeldEnds when those end unless it does; zero and empty
+	// where there are none.
+	HeldDueAt time.Time
+	HeldEnds  []time.Time
 	// Failures counts the failed refreshes since the last success.
 	Failures    int
 	LastFailure string
@@ -97,6 +102,8 @@ type wire struct {
 	AsOf           time.Time          `json:"asOf,omitzero"`
 	Interval       time.Duration      `json:"interval,omitempty"`
 	DueAt          time.Time          `json:"dueAt,omitzero"`
+	HeldDueAt      time.Time          `json:"heldDueAt,omitzero"`
+	HeldEnds       []time.Time        `json:"heldEnds,omitempty"`
 	Failures       int                `json:"failures,omitempty"`
 	LastFailure    string             `json:"lastFailure,omitempty"`
 	Leaving        bool               `json:"leaving,omitempty"`
@@ -107,7 +114,7 @@ func encodeRecord(r *Record) ([]byte, error) {
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Encode().Reveal(), Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Interval: r.Interval, DueAt: r.DueAt,
-		Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
+		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
 	}
 	if len(r.Secrets) > 0 {
 		w.Secrets = make(map[string]string, len(r.Secrets))
@@ -165,7 +172,7 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
 		Tokens: tokens, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
 		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Interval: w.Interval, DueAt: w.DueAt,
-		Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
+		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
 	}
 	if len(w.Secrets) > 0 {
 		r.Secrets = make(map[string]secret.String, len(w.Secrets))

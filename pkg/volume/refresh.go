@@ -60,19 +60,22 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	p.Observer.Observe(o)
 }
 
-// failed notes a failed refresh and when to try again. What the pass has put
-// into the volume all the same is not left beyond its time.
+// failed notes a failed refresh and when to try again: in time for what the
+// volume holds, which may be what this pass has put there all the same.
 func (p *Publisher) failed(e *entry, fresh bool, done passed, err error) {
 	rec := e.rec
 	rec.Failures++
 	rec.LastFailure = err.Error()
 	now := time.Now()
 	rec.DueAt = retryDue(now, rec.Failures, rec.Interval, err, chance())
-	if done.written {
-		rec.DueAt = capDue(rec.DueAt, now, done.refreshAt)
-	} else if fresh {
-		e.askFresh()
+	held := done.refreshAt
+	if !done.written {
+		held = heldDue(now, rec.HeldDueAt, rec.HeldEnds)
+		if fresh {
+			e.askFresh()
+		}
 	}
+	rec.DueAt = capDue(rec.DueAt, now, held)
 	if source, perr := p.Providers.Get(rec.Provider); perr == nil {
 		keep(rec, source)
 	}

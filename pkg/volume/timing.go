@@ -45,6 +45,24 @@ func retryDue(now time.Time, failures int, interval time.Duration, err error, ch
 	return now.Add(pause - time.Duration(float64(pause)*chance/2))
 }
 
+// heldDue is when the credentials in a volume need the next look after a
+// failure: at their own due time and, once that has passed, after half of the
+// time that the next of them has left. It is zero where none can be saved.
+func heldDue(now, dueAt time.Time, ends []time.Time) time.Time {
+	if dueAt.After(now) {
+		return dueAt
+	}
+	var next time.Time
+	for _, end := range ends {
+		if left := end.Sub(now); left > 0 {
+			if at := now.Add(max(left/2, firstRetry)); next.IsZero() || at.Before(next) {
+				next = at
+			}
+		}
+	}
+	return next
+}
+
 // capDue brings a retry forward to the time when what the volume holds is due,
 // zero for no such time.
 func capDue(due, now, heldDue time.Time) time.Time {

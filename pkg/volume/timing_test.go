@@ -54,3 +54,44 @@ func TestRetryDue(t *testing.T) {
 		})
 	}
 }
+
+func TestHeldDue(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	in := func(d time.Duration) time.Time { return now.Add(d) }
+	for _, tc := range []struct {
+		name  string
+		dueAt time.Time
+		ends  []time.Time
+		want  time.Time
+	}{
+		{"nothing held", time.Time{}, nil, time.Time{}},
+		{"due ahead", in(time.Minute), []time.Time{in(90 * time.Second)}, in(time.Minute)},
+		{"half of what is left", in(-time.Second), []time.Time{in(time.Hour), in(time.Minute)}, in(30 * time.Second)},
+		{"no busy loop at the end", in(-time.Second), []time.Time{in(time.Millisecond)}, in(firstRetry)},
+		{"what has ended is lost", in(-time.Minute), []time.Time{in(-time.Second), in(time.Hour)}, in(30 * time.Minute)},
+		{"all has ended", in(-time.Minute), []time.Time{in(-time.Second)}, time.Time{}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := heldDue(now, tc.dueAt, tc.ends); !got.Equal(tc.want) {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestCapDue(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	due := now.Add(time.Minute)
+	for name, tc := range map[string]struct{ held, want time.Time }{
+		"nothing held": {time.Time{}, due},
+		"held longer":  {now.Add(time.Hour), due},
+		"held shorter": {now.Add(10 * time.Second), now.Add(10 * time.Second)},
+		"held no more": {now.Add(-time.Hour), now.Add(shortestWait)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := capDue(due, now, tc.held); !got.Equal(tc.want) {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -134,4 +135,30 @@ func TestSmallerLimitTakesEffectInTime(t *testing.T) {
 	if after.Bytes.Total >= before.Bytes.Total {
 		t.Errorf("the volume has room for %d bytes, before it was %d", after.Bytes.Total, before.Bytes.Total)
 	}
+}
+
+// A store that fails must not make a short lease wait for a long interval.
+func TestRetriesComeInTimeForLeases(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.Interval = 2 * time.Minute
+		r.store.refresh, r.store.lease = 40*time.Second, time.Minute
+		r.background()
+		began := time.Now()
+		r.publish(r.request("a"))
+		r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "Vault is sealed") })
+		for range 8 { // by itself, the pause is now a minute at the least
+			r.RefreshAll()
+			synctest.Wait()
+		}
+		atDue := func() int {
+			time.Sleep(time.Until(began.Add(39 * time.Second))) // in the bubble's time
+			return r.store.count()
+		}()
+		time.Sleep(time.Until(began.Add(59 * time.Second)))
+		synctest.Wait()
+		if n := r.store.count() - atDue; atDue != 9 || n < 4 {
+			t.Errorf("%d fetches before the lease was due and %d until it ended, want 9 and at least 4", atDue, n)
+		}
+	})
 }
