@@ -56,9 +56,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 // letGo ends what a failed publish may have got from the store. What there is
 // to end must outlive a restart.
 func (p *Publisher) letGo(rec *Record) {
-	if source, err := p.Providers.Get(rec.Provider); err == nil {
-		keep(rec, source)
-	}
+	p.keep(rec)
 	if rec.ProviderState.Len() > 0 {
 		rec.Leaving = true
 		p.save(rec)

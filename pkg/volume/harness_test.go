@@ -198,6 +198,8 @@ type fakeStore struct {
 	refuse   map[string]error // by the role that the class asks for
 	partial  error
 	gate     chan struct{} // a fetch waits for it, or for its context
+	stubborn bool          // a fetch goes on though its context has ended
+	state    string        // what is exported, if it is set
 	fetches  int
 	fresh    int
 	requests []provider.Request
@@ -226,7 +228,7 @@ func (s *fakeStore) count() int {
 
 func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
 	s.mu.Lock()
-	gate := s.gate
+	gate, stubborn := s.gate, s.stubborn
 	s.fetches++
 	if r.Fresh {
 		s.fresh++
@@ -238,7 +240,9 @@ func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Pa
 		select {
 		case <-gate:
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			if !stubborn {
+				return nil, ctx.Err()
+			}
 		}
 	}
 	s.mu.Lock()
@@ -294,7 +298,14 @@ func (s *fakeStore) releases() int {
 	return len(s.released)
 }
 
-func (s *fakeStore) Export(id string) secret.Bytes { return secret.NewBytes([]byte("state of " + id)) }
+func (s *fakeStore) Export(id string) secret.Bytes {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != "" {
+		return secret.NewBytes([]byte(s.state))
+	}
+	return secret.NewBytes([]byte("state of " + id))
+}
 
 func (s *fakeStore) Import(id string, state secret.Bytes) error {
 	s.mu.Lock()

@@ -106,7 +106,7 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 		return done, err
 	}
 	done.written, done.refreshAt = true, payload.RefreshAt
-	p.note(w.rec, c, source, payload)
+	p.note(w.rec, c, payload)
 	w.rec.AsOf = asOf
 	return done, payload.Partial
 }
@@ -176,7 +176,7 @@ func (w pass) request(c *class.Class) provider.Request {
 }
 
 // note brings the record up to date with what the volume now holds.
-func (p *Publisher) note(rec *Record, c *class.Class, source provider.Provider, payload *provider.Payload) {
+func (p *Publisher) note(rec *Record, c *class.Class, payload *provider.Payload) {
 	now := time.Now()
 	rec.Provider, rec.Versions, rec.LastClass = c.Provider, payload.Versions, c
 	rec.RefreshedAt, rec.Interval = now, p.interval(c)
@@ -185,11 +185,16 @@ func (p *Publisher) note(rec *Record, c *class.Class, source provider.Provider, 
 	for _, l := range payload.Leases {
 		rec.HeldDueAt, rec.HeldEnds = payload.RefreshAt, append(rec.HeldEnds, l.Expires)
 	}
-	keep(rec, source)
+	p.keep(rec)
 }
 
-// keep takes what the provider needs after a restart into the record.
-func keep(rec *Record, source provider.Provider) {
+// keep takes what the provider needs after a restart into the record. Whatever
+// a pass came to, the provider may hold more than before, or less.
+func (p *Publisher) keep(rec *Record) {
+	source, err := p.Providers.Get(rec.Provider)
+	if err != nil {
+		return
+	}
 	if k, ok := source.(provider.Keeper); ok {
 		rec.ProviderState = k.Export(rec.ID)
 	}

@@ -39,8 +39,13 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 		}
 		return err
 	}})
-	if errors.Is(context.Cause(ctx), errUnpublished) || errors.Is(ctx.Err(), context.Canceled) {
-		return // the volume goes away, or the driver does; neither is a failure
+	switch { // neither the end of the volume nor that of the driver is a failure
+	case errors.Is(context.Cause(ctx), errUnpublished):
+		return // the unpublish saves what there is to release
+	case err != nil && ctx.Err() != nil: // the next process goes on with what this one got
+		p.keep(rec)
+		p.save(rec)
+		return
 	}
 	if err != nil {
 		p.failed(e, fresh, done, err)
@@ -76,9 +81,7 @@ func (p *Publisher) failed(e *entry, fresh bool, done passed, err error) {
 		}
 	}
 	rec.DueAt = capDue(rec.DueAt, now, held)
-	if source, perr := p.Providers.Get(rec.Provider); perr == nil {
-		keep(rec, source)
-	}
+	p.keep(rec)
 }
 
 // stillThere refuses to write below a mount that is gone: the files would

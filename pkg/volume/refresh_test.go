@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -183,17 +184,50 @@ func TestUnpublishDuringRefresh(t *testing.T) {
 	}
 }
 
-func TestStopDuringRefreshIsNoFailure(t *testing.T) {
+// What a refresh got before the driver stopped is what the next one goes on
+// with, whether the refresh came to an end or not.
+func TestStopDuringRefresh(t *testing.T) {
+	for _, tc := range []struct {
+		name     string
+		stubborn bool
+		want     string
+	}{{"cut short", false, "one"}, {"succeeds", true, "two!"}} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			stop := r.background()
+			req := r.request("a")
+			r.publish(req)
+			r.store.set(func(s *fakeStore) {
+				s.gate, s.stubborn, s.files["password"], s.state = make(chan struct{}), tc.stubborn, "two!", "newer state"
+			})
+			r.RefreshAll()
+			eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
+			stop()
+			if n := r.seen.count("refresh", true); n != 0 {
+				t.Errorf("%d failed refreshes, want none", n)
+			}
+			r.wantFile(req, "password", tc.want)
+			rec := r.onlyRecord()
+			if got := string(rec.ProviderState.Reveal()); got != "newer state" || rec.Versions[0].Version != fmt.Sprint(len(tc.want)) || rec.Failures != 0 {
+				t.Errorf("the next process gets the state %q, versions %v, %d failures", got, rec.Versions, rec.Failures)
+			}
+		})
+	}
+}
+
+// What a refresh got before an unpublish cut it short must be released, though
+// it be by the next process.
+func TestUnpublishDuringRefreshReleasesTheNewest(t *testing.T) {
 	r := newRig(t)
 	stop := r.background()
 	req := r.request("a")
 	r.publish(req)
-	r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
+	r.store.set(func(s *fakeStore) { s.gate, s.state, s.failRel = make(chan struct{}), "newer state", 100 })
 	r.RefreshAll()
 	eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	stop()
-	if n := r.seen.count("refresh", true); n != 0 {
-		t.Errorf("%d failed refreshes, want none", n)
+	if rec := r.onlyRecord(); !rec.Leaving || string(rec.ProviderState.Reveal()) != "newer state" {
+		t.Errorf("the next process gets the state %q, leaving %t", rec.ProviderState.Reveal(), rec.Leaving)
 	}
-	r.wantFile(req, "password", "one")
 }

@@ -48,6 +48,7 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 	} else {
 		p.forget(e)
 		rec.Leaving = true
+		p.keep(rec) // work that was cut short may have got more
 		p.save(rec)
 	}
 	o := outcomeOf(Unpublished, rec, began, err)
