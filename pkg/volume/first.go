@@ -25,6 +25,9 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		p.Classes.Retain(r.Class)
 	}
 	undo := func() {}
+	if had == empty { // a crash came between the mount and the payload
+		undo = func() { p.undoMount(rec) }
+	}
 	done, err := p.run(ctx, pass{rec: rec, place: func(c *class.Class) error {
 		if had != nothing {
 			return nil
@@ -35,7 +38,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	}})
 	if err == nil {
 		rec.PublishedAt = rec.RefreshedAt
-		err = p.Store.Put(rec)
+		err = p.saveFirst(rec, had)
 	}
 	if err == nil {
 		e.rec = rec
@@ -92,11 +95,25 @@ func (p *Publisher) mount(rec *Record, c *class.Class) (undo func(), err error) 
 		}
 		return none, fault.New(fault.Mount, "mounting the volume: %w", err)
 	}
-	return func() {
-		if err := p.Mounts.Cleanup(rec.Target); err != nil {
-			p.Logger.Error("undoing a failed publish", "volume", rec.ID, "target", rec.Target, "error", err)
-		}
-	}, nil
+	return func() { p.undoMount(rec) }, nil
+}
+
+func (p *Publisher) undoMount(rec *Record) {
+	if err := p.Mounts.Cleanup(rec.Target); err != nil {
+		p.Logger.Error("undoing a failed publish", "volume", rec.ID, "target", rec.Target, "error", err)
+	}
+}
+
+// saveFirst wants the record of a new volume to be saved, or else a restart
+// would forget its credentials. In a volume that was live before, the new
+// payload has taken the place of the old by now: ending its credentials would
+// leave the pod with nothing that works, so it goes on as any live volume.
+func (p *Publisher) saveFirst(rec *Record, had content) error {
+	if had == complete {
+		p.save(rec)
+		return nil
+	}
+	return p.Store.Put(rec)
 }
 
 // warn passes on what the provider found odd. It is said at the first

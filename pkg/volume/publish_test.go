@@ -261,12 +261,25 @@ func TestUnpublishLeavesForeignMountsAlone(t *testing.T) {
 	wantReason(t, r.Unpublish(t.Context(), req.ID, req.Target), fault.Conflict, "mounted by something else")
 }
 
-func TestStateDirectoryFull(t *testing.T) {
-	r := newRig(t)
-	must(t, unix.Mount("tmpfs", r.stateDir, "tmpfs", 0, "size=4k"))
+// fullState has the state directory on a file system that fill fills up.
+func fullState(t *testing.T, r *rig) (fill, drain func()) {
+	t.Helper()
+	must(t, unix.Mount("tmpfs", r.stateDir, "tmpfs", 0, "size=64k"))
 	t.Cleanup(func() { _ = unix.Unmount(r.stateDir, unix.MNT_DETACH) })
 	r.restart()
-	must(t, os.WriteFile(filepath.Join(r.stateDir, "ballast"), make([]byte, 4096), 0o600))
+	ballast := filepath.Join(r.stateDir, "ballast")
+	fill = func() { // as far as there is room
+		if err := os.WriteFile(ballast, make([]byte, 128<<10), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("filling the state directory: %v", err)
+		}
+	}
+	return fill, func() { must(t, os.Remove(ballast)) }
+}
+
+func TestStateDirectoryFull(t *testing.T) {
+	r := newRig(t)
+	fill, drain := fullState(t, r)
+	fill()
 	req := r.request("a")
 	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("s3cr3t")}}
 	err := r.Publish(t.Context(), req)
@@ -277,7 +290,51 @@ func TestStateDirectoryFull(t *testing.T) {
 	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
 		t.Errorf("the target path is left: %v", err)
 	}
-	must(t, os.Remove(filepath.Join(r.stateDir, "ballast")))
+	drain()
+	r.publish(req)
+	r.wantFile(req, "password", "one")
+}
+
+// A live volume whose record was lost is taken up though no record can be
+// saved: what it now holds must not be ended.
+func TestAdoptionWithAFullStateDirectory(t *testing.T) {
+	r := newRig(t)
+	fill, drain := fullState(t, r)
+	req := r.request("a")
+	r.publish(req)
+	must(t, os.Remove(r.records()[0]))
+	r.restart()
+	r.background()
+	fill()
+	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
+	r.publish(req)
+	r.wantFile(req, "password", "two")
+	drain()
+	r.RefreshAll()
+	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	if n := r.store.releases(); n != 0 {
+		t.Errorf("%d releases of a live volume", n)
+	}
+	if rec := r.onlyRecord(); rec.Target != req.Target {
+		t.Errorf("the record is of %q", rec.Target)
+	}
+}
+
+// A crash between the mount and the payload leaves an empty tmpfs; nobody
+// calls for it again once kubelet takes a failure for final.
+func TestFailedPublishTakesAnEmptyMountAway(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	must(t, os.Mkdir(req.Target, 0o750))
+	mounts, err := tmpfs.New()
+	must(t, err)
+	must(t, mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o755}))
+	r.store.fail = fault.New(fault.Denied, "permission denied")
+	wantReason(t, r.Publish(t.Context(), req), fault.Denied)
+	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
+		t.Errorf("the target path is left: %v", err)
+	}
+	r.store.fail = nil
 	r.publish(req)
 	r.wantFile(req, "password", "one")
 }
