@@ -32,7 +32,17 @@ type entry struct {
 	cancel  context.CancelCauseFunc // ends the work that holds the lock
 	fresh   bool                    // the next refresh must ask the store itself
 	class   class.Ref               // the class that is retained for the volume
+	news    news                    // what the record is to learn
 }
+
+// news is what comes up for a record while somebody else may work on the
+// volume. Whoever has the lock, or gets it, takes it in.
+type news struct {
+	// ended are former providers that hold nothing any longer.
+	ended []string
+}
+
+func (n news) any() bool { return len(n.ended) > 0 }
 
 func newEntry(rec *Record) *entry {
 	return &entry{lock: make(chan struct{}, 1), rec: rec}
@@ -130,3 +140,36 @@ func (e *entry) uses(ref class.Ref) bool {
 	defer e.mu.Unlock()
 	return e.class == ref
 }
+
+// tell leaves news for whoever has the lock, or gets it.
+func (e *entry) tell(n news) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.news.ended = append(e.news.ended, n.ended...)
+}
+
+func (e *entry) hasNews() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.news.any()
+}
+
+func (e *entry) takeNews() news {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := e.news
+	e.news = news{}
+	return n
+}
+
+// tryLock takes the lock if nobody has it.
+func (e *entry) tryLock() bool {
+	select {
+	case e.lock <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+func (e *entry) unlock() { <-e.lock }

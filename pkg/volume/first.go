@@ -16,10 +16,12 @@ import (
 // it made it undoes if it fails, and nothing older.
 func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content) error {
 	began := time.Now()
-	p.releaser.settle(ctx, r.ID)
 	rec := &Record{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
-		Tokens: r.Tokens, Secrets: r.Secrets,
+		Tokens: r.Tokens, Secrets: r.Secrets, Former: p.releaser.settle(ctx, r.ID),
+	}
+	if e.rec.published() { // its mount is lost, and not what the store gave for it
+		rec.Former = e.rec.held()
 	}
 	if e.joinClass(r.Class) {
 		p.Classes.Retain(r.Class)
@@ -43,9 +45,9 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	if err == nil {
 		e.rec = rec
 		p.schedule.Set(rec.ID, rec.DueAt)
+		p.releaser.addFormer(rec)
 	} else {
 		undo()
-		rec.Provider = done.provider
 		p.letGo(rec)
 		err = p.firstError(rec, had, err)
 	}
@@ -60,7 +62,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 // to end must outlive a restart.
 func (p *Publisher) letGo(rec *Record) {
 	p.keep(rec)
-	if rec.ProviderState.Len() > 0 {
+	if rec.ProviderState.Len() > 0 || len(rec.Former) > 0 {
 		rec.Leaving = true
 		p.save(rec)
 	}

@@ -29,6 +29,7 @@ type rig struct {
 	t        *testing.T
 	classes  *classes
 	store    *fakeStore
+	other    *fakeStore // of the provider "other"
 	seen     *observer
 	stateDir string
 	podsDir  string
@@ -39,7 +40,7 @@ func newRig(t *testing.T) *rig {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts tmpfs")
 	}
-	r := &rig{t: t, stateDir: t.TempDir(), podsDir: t.TempDir(), classes: newClasses(), store: newFakeStore(), seen: &observer{}}
+	r := &rig{t: t, stateDir: t.TempDir(), podsDir: t.TempDir(), classes: newClasses(), store: newFakeStore(), other: newFakeStore(), seen: &observer{}}
 	r.restart()
 	t.Cleanup(r.unmountAll)
 	return r
@@ -58,7 +59,7 @@ func (r *rig) restart() {
 		r.t.Fatal(err)
 	}
 	r.Publisher, err = volume.New(volume.Config{
-		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Mounts: mounts, Store: store, Observer: r.seen, Logger: log,
+		Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Mounts: mounts, Store: store, Observer: r.seen, Logger: log,
 		Interval: time.Minute, LastGoodAge: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	})
 	if err != nil {
@@ -147,10 +148,17 @@ func (r *rig) records() []string {
 	return found
 }
 
-// onlyRecord reads the one record that there is, as a new process would.
+// onlyRecord reads the one record that there is, as a new process would, from
+// a copy: the Publisher may be at work.
 func (r *rig) onlyRecord() *volume.Record {
 	r.t.Helper()
-	s, err := volume.NewDirStore(r.stateDir, slog.New(slog.DiscardHandler))
+	dir := r.t.TempDir()
+	for _, file := range r.records() {
+		if data, err := os.ReadFile(file); err == nil {
+			must(r.t, os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o600))
+		}
+	}
+	s, err := volume.NewDirStore(dir, slog.New(slog.DiscardHandler))
 	must(r.t, err)
 	loaded, err := s.Load()
 	if err != nil || len(loaded.Records) != 1 {
@@ -205,6 +213,7 @@ type fakeStore struct {
 	requests []provider.Request
 	released []string
 	failRel  int
+	relGate  chan struct{} // a release waits for it
 	memory   string
 	panics   bool
 	imported map[string]string
@@ -281,6 +290,12 @@ func (s *fakeStore) Recall(_ provider.Request, oldest time.Time) (*provider.Payl
 }
 
 func (s *fakeStore) Release(ctx context.Context, id string) error {
+	s.mu.Lock()
+	gate := s.relGate
+	s.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	provider.Asked(ctx, fmt.Sprintf("release-%d", s.failRel))

@@ -36,12 +36,10 @@ func (w pass) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // passed is what came of it, as far as it went.
 type passed struct {
-	class *class.Class // nil if it was not found
-	// provider is who may now hold something for the volume.
-	provider string
-	asked    []string // the ids of the requests to the store
-	changed  bool
-	emptied  bool
+	class   *class.Class // nil if it was not found
+	asked   []string     // the ids of the requests to the store
+	changed bool
+	emptied bool
 	// written tells whether the volume holds the payload of this pass, and
 	// refreshAt when that is due by the provider's word.
 	written   bool
@@ -78,7 +76,7 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	if err != nil {
 		return done, fmt.Errorf("class %s: %w", c.Ref, err)
 	}
-	done.provider = c.Provider
+	p.hold(ctx, w.rec, c.Provider)
 	trail := &provider.Trail{}
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), w.request(c))
 	done.asked = trail.IDs()
@@ -178,7 +176,8 @@ func (w pass) request(c *class.Class) provider.Request {
 // note brings the record up to date with what the volume now holds.
 func (p *Publisher) note(rec *Record, c *class.Class, payload *provider.Payload) {
 	now := time.Now()
-	rec.Provider, rec.Versions, rec.LastClass = c.Provider, payload.Versions, c
+	rec.use(c.Provider)
+	rec.Versions, rec.LastClass = payload.Versions, c
 	rec.RefreshedAt, rec.Interval = now, p.interval(c)
 	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
 	rec.HeldDueAt, rec.HeldEnds = time.Time{}, nil
@@ -186,18 +185,6 @@ func (p *Publisher) note(rec *Record, c *class.Class, payload *provider.Payload)
 		rec.HeldDueAt, rec.HeldEnds = payload.RefreshAt, append(rec.HeldEnds, l.Expires)
 	}
 	p.keep(rec)
-}
-
-// keep takes what the provider needs after a restart into the record. Whatever
-// a pass came to, the provider may hold more than before, or less.
-func (p *Publisher) keep(rec *Record) {
-	source, err := p.Providers.Get(rec.Provider)
-	if err != nil {
-		return
-	}
-	if k, ok := source.(provider.Keeper); ok {
-		rec.ProviderState = k.Export(rec.ID)
-	}
 }
 
 // write swaps the files in, all or nothing.

@@ -112,7 +112,9 @@ func New(c Config) (*Publisher, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	return &Publisher{Config: c, schedule: NewScheduler(), releaser: newReleaser(&c), entries: map[string]*entry{}, aside: map[string]string{}}, nil
+	p := &Publisher{Config: c, schedule: NewScheduler(), releaser: newReleaser(&c), entries: map[string]*entry{}, aside: map[string]string{}}
+	p.releaser.ended = p.formerEnded
+	return p, nil
 }
 
 // Request is one NodePublishVolume call, checked and parsed.
@@ -157,6 +159,7 @@ func (p *Publisher) Publish(ctx context.Context, r Request) error {
 		}
 		p.dropUnpublished(e)
 		end()
+		p.settleNews(e)
 		return err
 	}
 }

@@ -65,6 +65,10 @@ type Record struct {
 	Leaving bool
 	// ProviderState is what the provider wants back after a restart.
 	ProviderState secret.Bytes
+	// Former are other providers that may still hold something for the
+	// volume: the one before the class was edited, or one that an edit named
+	// and that has not given a payload yet.
+	Former []Held
 }
 
 // published tells whether the volume has held a complete payload.
@@ -107,6 +111,12 @@ type wire struct {
 	Failures       int                `json:"failures,omitempty"`
 	LastFailure    string             `json:"lastFailure,omitempty"`
 	Leaving        bool               `json:"leaving,omitempty"`
+	Former         []wireHeld         `json:"former,omitempty"`
+}
+
+type wireHeld struct {
+	Provider string `json:"provider"`
+	State    []byte `json:"state,omitempty"`
 }
 
 func encodeRecord(r *Record) ([]byte, error) {
@@ -121,6 +131,9 @@ func encodeRecord(r *Record) ([]byte, error) {
 		for k, v := range r.Secrets {
 			w.Secrets[k] = v.Reveal()
 		}
+	}
+	for _, h := range r.Former {
+		w.Former = append(w.Former, wireHeld{h.Provider, h.State.Reveal()})
 	}
 	body, err := json.Marshal(w)
 	if err != nil {
@@ -179,6 +192,9 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 		for k, v := range w.Secrets {
 			r.Secrets[k] = secret.NewString(v)
 		}
+	}
+	for _, h := range w.Former {
+		r.Former = append(r.Former, Held{h.Provider, secret.NewBytes(h.State)})
 	}
 	return r
 }

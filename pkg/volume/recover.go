@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
 // overdueSpread is over how long the refreshes are spread that fell due while
@@ -73,13 +72,7 @@ func (p *Publisher) takeAside(id string) string {
 // recover takes up one volume. One that is no longer mounted is let go: the
 // node was rebooted, or its pod went while no driver ran.
 func (p *Publisher) recover(rec *Record) error {
-	if source, err := p.Providers.Get(rec.Provider); err == nil {
-		if k, ok := source.(provider.Keeper); ok && rec.ProviderState.Len() > 0 {
-			if err := k.Import(rec.ID, rec.ProviderState); err != nil {
-				p.Logger.Warn("the provider does not take its state back; it begins anew", "volume", rec.ID, "provider", rec.Provider, "error", err)
-			}
-		}
-	}
+	p.giveBack(rec)
 	if rec.Leaving {
 		p.releaser.add(rec)
 		return nil
@@ -95,6 +88,9 @@ func (p *Publisher) recover(rec *Record) error {
 	e.joinClass(rec.Class)
 	p.Classes.Retain(rec.Class)
 	p.entries[rec.ID] = e
+	if rec.Failures == 0 { // else one of them may be what the class asks for
+		p.releaser.addFormer(rec)
+	}
 	if soon := time.Now().Add(time.Duration(float64(min(overdueSpread, p.Interval)) * chance())); rec.DueAt.Before(soon) {
 		rec.DueAt = soon
 	}

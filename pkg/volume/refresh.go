@@ -20,11 +20,11 @@ func (p *Publisher) refresh(ctx context.Context, id string) {
 	if err != nil {
 		return // the driver stops
 	}
-	defer end()
-	if e.isGone() || !e.rec.published() {
-		return
+	if !e.isGone() && e.rec.published() {
+		p.refreshLocked(work, e)
 	}
-	p.refreshLocked(work, e)
+	end()
+	p.settleNews(e)
 }
 
 func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
@@ -58,6 +58,9 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	e.reason = o.Reason()
 	p.save(rec)
 	p.schedule.Set(rec.ID, rec.DueAt)
+	if err == nil {
+		p.releaser.addFormer(rec)
+	}
 	if err == nil {
 		o.Failures = before
 	}

@@ -2,6 +2,9 @@ package volume
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,42 +13,82 @@ import (
 
 const (
 	releaseWorkers = 2
-	// releaseTries bounds how often the end of a gone volume's credentials is
-	// asked for. With the doubling pause it is about two hours; whatever
-	// still lives then ends by its own time to live.
+	// releaseTries bounds how often the end of credentials is asked for that
+	// nobody needs any longer. With the doubling pause it is about two hours;
+	// whatever still lives then ends by its own time to live.
 	releaseTries   = 20
 	longestRelease = 10 * time.Minute
 )
 
-// releaser ends the credentials of volumes that are gone, in the background
-// and again after a failure. The record stays until then, so that a restart
-// goes on with it.
+// releaser ends the credentials of volumes that are gone, and those that a
+// live volume had from a provider before its class was edited, in the
+// background and again after a failure. The record has them until then, so
+// that a restart goes on with it.
 type releaser struct {
 	c     *Config
 	queue *Scheduler
+	// ended is told of providers that hold nothing more for a live volume.
+	ended func(volume string, providers []string)
 
 	mu      sync.Mutex
 	pending map[string]*release
 }
 
+// release is what is to be ended of one volume.
 type release struct {
-	rec   *Record
+	rec *Record
+	// live volumes go on; only what is in left is ended.
+	live bool
+	// left are the providers that are still to be asked. While an attempt
+	// runs they are its own.
+	left  []string
 	tries int
 	began time.Time
 	trail provider.Trail
 	busy  chan struct{} // closed when the running attempt has ended; nil if none runs
+	after chan struct{} // the like of an earlier job, which must end first; may be nil
 }
 
 func newReleaser(c *Config) *releaser {
-	return &releaser{c: c, queue: NewScheduler(), pending: map[string]*release{}}
+	return &releaser{c: c, queue: NewScheduler(), pending: map[string]*release{}, ended: func(string, []string) {}}
 }
 
 // add takes over a volume that is gone.
-func (r *releaser) add(rec *Record) {
+func (r *releaser) add(rec *Record) { r.put(&release{rec: rec}, rec.held()) }
+
+// addFormer ends what a live volume's former providers hold. The caller holds
+// the volume's lock.
+func (r *releaser) addFormer(rec *Record) {
+	if len(rec.Former) == 0 || r.hasFormer(rec) {
+		return
+	}
+	copied := *rec
+	r.put(&release{rec: &copied, live: true}, rec.Former)
+}
+
+// hasFormer tells whether that very work is under way, with its own pauses.
+func (r *releaser) hasFormer(rec *Record) bool {
 	r.mu.Lock()
-	r.pending[rec.ID] = &release{rec: rec, began: time.Now()}
+	defer r.mu.Unlock()
+	job := r.pending[rec.ID]
+	return job != nil && job.live && slices.EqualFunc(job.rec.Former, rec.Former, func(a, b Held) bool { return a.Provider == b.Provider })
+}
+
+func (r *releaser) put(job *release, held []Held) {
+	job.began = time.Now()
+	for _, h := range held {
+		job.left = append(job.left, h.Provider)
+	}
+	id := job.rec.ID
+	r.mu.Lock()
+	if old := r.pending[id]; old != nil {
+		if job.after = old.busy; job.after == nil {
+			job.after = old.after
+		}
+	}
+	r.pending[id] = job
 	r.mu.Unlock()
-	r.queue.Set(rec.ID, time.Now())
+	r.queue.Set(id, time.Now())
 }
 
 func (r *releaser) run(ctx context.Context) error {
@@ -54,8 +97,9 @@ func (r *releaser) run(ctx context.Context) error {
 
 // settle ends what is left of an earlier volume of the same id before a new
 // one begins, so that the end of the old cannot hit the new. It tries once
-// and bounded: the new volume does not wait for a store that is down.
-func (r *releaser) settle(ctx context.Context, id string) {
+// and bounded: the new volume does not wait for a store that is down. What
+// could not be ended it gives back.
+func (r *releaser) settle(ctx context.Context, id string) []Held {
 	r.mu.Lock()
 	job, ok := r.pending[id]
 	var busy chan struct{}
@@ -64,7 +108,7 @@ func (r *releaser) settle(ctx context.Context, id string) {
 	}
 	r.mu.Unlock()
 	if !ok {
-		return
+		return nil
 	}
 	r.queue.Remove(id)
 	if busy != nil {
@@ -77,8 +121,16 @@ func (r *releaser) settle(ctx context.Context, id string) {
 	}
 	r.queue.Remove(id)
 	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.pending[id] != job {
+		return nil // it is done
+	}
 	delete(r.pending, id)
-	r.mu.Unlock()
+	held := slices.Clone(job.rec.held())
+	if job.busy != nil {
+		return held
+	}
+	return slices.DeleteFunc(held, func(h Held) bool { return !slices.Contains(job.left, h.Provider) })
 }
 
 func (r *releaser) attempt(ctx context.Context, id string) {
@@ -92,14 +144,14 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 	job.busy = make(chan struct{})
 	r.mu.Unlock()
 
-	err := r.release(provider.WithTrail(ctx, &job.trail), job.rec)
+	err := r.release(provider.WithTrail(ctx, &job.trail), job)
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	close(job.busy)
 	job.busy = nil
-	if ctx.Err() != nil { // the driver stops: the record stays for the next one
-		return
+	if ctx.Err() != nil || r.pending[id] != job {
+		return // the driver stops, and the next one has the record; or a newer job has it
 	}
 	if err != nil && job.tries < releaseTries {
 		pause := min(firstRetry<<min(job.tries-1, 16), longestRelease)
@@ -109,26 +161,54 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 	r.finish(job, err)
 }
 
-// finish forgets the volume for good. The caller holds the mutex.
+// finish forgets the job, and the volume if it is gone. The caller holds the
+// mutex, so that nobody begins with the volume anew in between.
 func (r *releaser) finish(job *release, err error) {
-	delete(r.pending, job.rec.ID)
-	if derr := r.c.Store.Delete(job.rec.ID); derr != nil {
-		r.c.Logger.Error("forgetting a volume", "volume", job.rec.ID, "error", derr)
+	id := job.rec.ID
+	delete(r.pending, id)
+	names := []string{job.rec.Provider}
+	if job.live {
+		names = nil
+		for _, h := range job.rec.Former {
+			names = append(names, h.Provider)
+		}
+		r.ended(id, names)
+	} else if derr := r.c.Store.Delete(id); derr != nil {
+		r.c.Logger.Error("forgetting a volume", "volume", id, "error", derr)
 	}
-	o := outcomeOf(Released, job.rec, job.began, err)
-	o.Asked, o.NextAt, o.Versions = job.trail.IDs(), time.Time{}, nil
-	r.c.Observer.Observe(o)
+	for _, name := range names {
+		o := outcomeOf(Released, job.rec, job.began, err)
+		o.Provider, o.Asked, o.NextAt, o.Versions = name, job.trail.IDs(), time.Time{}, nil
+		r.c.Observer.Observe(o)
+	}
 	if err != nil {
 		r.c.Logger.Error("giving up on ending a volume's credentials; they end by their own time to live",
-			"volume", job.rec.ID, "pod", job.rec.Pod.String(), "tries", job.tries, "error", err)
+			"volume", id, "pod", job.rec.Pod.String(), "tries", job.tries, "error", err)
 	}
 }
 
-func (r *releaser) release(ctx context.Context, rec *Record) error {
-	if rec.Provider == "" {
-		return nil
+// release asks every provider that may still hold something.
+func (r *releaser) release(ctx context.Context, job *release) error {
+	if job.after != nil {
+		select {
+		case <-job.after:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
-	source, err := r.c.Providers.Get(rec.Provider)
+	var failed []string
+	var errs []error
+	for _, name := range job.left {
+		if err := r.ask(ctx, name, job.rec.ID); err != nil {
+			failed, errs = append(failed, name), append(errs, fmt.Errorf("provider %s: %w", name, err))
+		}
+	}
+	job.left = failed
+	return errors.Join(errs...)
+}
+
+func (r *releaser) ask(ctx context.Context, name, id string) error {
+	source, err := r.c.Providers.Get(name)
 	if err != nil {
 		return nil // the provider is no longer on this node, and with it what it held
 	}
@@ -138,5 +218,5 @@ func (r *releaser) release(ctx context.Context, rec *Record) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, r.c.ReleaseTimeout)
 	defer cancel()
-	return rel.Release(ctx, rec.ID)
+	return rel.Release(ctx, id)
 }

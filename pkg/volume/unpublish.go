@@ -26,6 +26,7 @@ func (p *Publisher) Unpublish(ctx context.Context, id, target string) error {
 		}
 		err = p.unpublish(e, target)
 		end()
+		p.settleNews(e)
 		return err
 	}
 }

@@ -1,0 +1,123 @@
+package volume
+
+import (
+	"context"
+	"slices"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// Held is what one provider may hold for a volume.
+type Held struct {
+	Provider string
+	// State is what the provider wants back after a restart.
+	State secret.Bytes
+}
+
+// held lists all who may hold something for the volume.
+func (r *Record) held() []Held {
+	if r.Provider == "" {
+		return r.Former
+	}
+	return append(slices.Clone(r.Former), Held{r.Provider, r.ProviderState})
+}
+
+func (r *Record) isFormer(name string) bool {
+	return slices.ContainsFunc(r.Former, func(h Held) bool { return h.Provider == name })
+}
+
+// dropFormer leaves the list as it was to whoever has a copy of the record.
+func (r *Record) dropFormer(names ...string) {
+	r.Former = slices.DeleteFunc(slices.Clone(r.Former), func(h Held) bool { return slices.Contains(names, h.Provider) })
+}
+
+// use makes a provider the volume's own. The one before becomes a former one,
+// whose credentials are yet to be ended.
+func (r *Record) use(name string) {
+	if r.Provider == name {
+		return
+	}
+	all := r.held()
+	r.Provider, r.ProviderState = name, secret.Bytes{}
+	for _, h := range all {
+		if h.Provider == name {
+			r.ProviderState = h.State
+		}
+	}
+	r.Former = all
+	r.dropFormer(name)
+}
+
+// hold notes that a provider is about to be asked for the volume. A new volume
+// becomes its own; a live one, whose class was edited, stays with the provider
+// that it has until this one has given a payload.
+func (p *Publisher) hold(ctx context.Context, rec *Record, name string) {
+	switch {
+	case rec.Provider == "":
+		rec.use(name)
+	case rec.Provider == name:
+	case rec.isFormer(name): // the end of what it held must not hit what it now gives
+		p.releaser.settle(ctx, rec.ID)
+		if e := p.find(rec.ID); e != nil && e.rec == rec {
+			p.adopt(e)
+		}
+		fallthrough
+	default:
+		if !rec.isFormer(name) {
+			rec.Former = append(slices.Clone(rec.Former), Held{Provider: name})
+		}
+	}
+}
+
+// keep takes what the providers need after a restart into the record. Whatever
+// a pass came to, they may hold more than before, or less.
+func (p *Publisher) keep(rec *Record) {
+	if state, ok := p.export(rec.ID, rec.Provider); ok {
+		rec.ProviderState = state
+	}
+	rec.Former = slices.Clone(rec.Former)
+	for i, h := range rec.Former {
+		if state, ok := p.export(rec.ID, h.Provider); ok {
+			rec.Former[i].State = state
+		}
+	}
+}
+
+func (p *Publisher) export(id, name string) (secret.Bytes, bool) {
+	source, err := p.Providers.Get(name)
+	if err != nil {
+		return secret.Bytes{}, false
+	}
+	k, ok := source.(provider.Keeper)
+	if !ok {
+		return secret.Bytes{}, false
+	}
+	return k.Export(id), true
+}
+
+// giveBack gives the providers what an earlier process has kept for them.
+func (p *Publisher) giveBack(rec *Record) {
+	for _, h := range rec.held() {
+		source, err := p.Providers.Get(h.Provider)
+		if err != nil {
+			continue
+		}
+		k, ok := source.(provider.Keeper)
+		if !ok || h.State.Len() == 0 {
+			continue
+		}
+		if err := k.Import(rec.ID, h.State); err != nil {
+			p.Logger.Warn("the provider does not take its state back; it begins anew", "volume", rec.ID, "provider", h.Provider, "error", err)
+		}
+	}
+}
+
+// formerEnded is told by the releaser that former providers hold nothing any
+// longer for a live volume.
+func (p *Publisher) formerEnded(id string, names []string) {
+	if e := p.find(id); e != nil {
+		e.tell(news{ended: names})
+		p.settleNews(e)
+	}
+}
