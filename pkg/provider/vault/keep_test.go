@@ -23,7 +23,7 @@ func TestRestart(t *testing.T) {
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
-	pg.role(t, w, "app", "1h", "24h")
+	pg.Role(t, w.Server, "app", "1h", "24h")
 	const pki = "- {objectName: crt, secretPath: pki/issue/app, secretKey: certificate, method: POST, secretArgs: {common_name: a.example}}\n" +
 		"- {objectName: cipher, secretPath: transit/encrypt/app, secretKey: ciphertext, method: POST, secretArgs: {plaintext: aGVsbG8=}}\n" +
 		"- {objectName: none, secretPath: kv1/none, secretKey: k, optional: true}\n"
@@ -50,7 +50,7 @@ func TestRestart(t *testing.T) {
 	for _, r := range requests {
 		states[r.Volume] = first.Export(r.Volume)
 	}
-	users := pg.users(t)
+	users := pg.Users(t)
 
 	second := newProvider(t, adjust)
 	counts := w.counted(t, func() {
@@ -83,15 +83,15 @@ func TestRestart(t *testing.T) {
 	if counts["database/creds/app"] != 0 || counts["sys/leases/renew"] == 0 || counts["pki/issue/app"] != 0 {
 		t.Errorf("after the restart leases must be renewed, not made anew: %v", counts)
 	}
-	if pg.users(t) != users {
-		t.Errorf("%d users, want %d as before", pg.users(t), users)
+	if pg.Users(t) != users {
+		t.Errorf("%d users, want %d as before", pg.Users(t), users)
 	}
 	for _, r := range requests {
 		if err := second.Release(t.Context(), r.Volume); err != nil {
 			t.Error(err)
 		}
 	}
-	eventually(t, 15*time.Second, "all roles are gone", func() bool { return pg.users(t) == 0 })
+	eventually(t, 15*time.Second, "all roles are gone", func() bool { return pg.Users(t) == 0 })
 }
 
 func sameLeases(a, b []provider.Lease) bool {
@@ -106,7 +106,7 @@ func TestReleaseAfterRestart(t *testing.T) {
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
-	pg.role(t, w, "app", "1h", "24h")
+	pg.Role(t, w.Server, "app", "1h", "24h")
 	first := newProvider(t, nil)
 	r := w.request(t, w.pod("app"), nil, dbObjects)
 	mustFetch(t, first, r)
@@ -122,7 +122,7 @@ func TestReleaseAfterRestart(t *testing.T) {
 	if counts["auth/token/revoke-self"] != 2 || counts.Under("") != 2 {
 		t.Errorf("requests %v, want two Vault tokens revoked: for the lease, and for reads", counts)
 	}
-	eventually(t, 10*time.Second, "the role is gone", func() bool { return pg.users(t) == 0 })
+	eventually(t, 10*time.Second, "the role is gone", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestUnreleasedIsKept carries tokens that could not be revoked over a restart.

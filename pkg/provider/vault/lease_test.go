@@ -47,7 +47,7 @@ func TestLeases(t *testing.T) {
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
-	pg.role(t, w, "app", "3s", "7s")
+	pg.Role(t, w.Server, "app", "3s", "7s")
 	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_ttl": "4s", "token_max_ttl": "11s"}); err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +61,7 @@ func TestLeases(t *testing.T) {
 				t.Errorf("user %s with two passwords: values of two answers were mixed", f["user"])
 			}
 			seen[f["user"]] = f["password"]
-			if !pg.logsIn(f["user"], f["password"]) {
+			if !pg.LogsIn(t, f["user"], f["password"]) {
 				t.Errorf("the database refuses what is in the files: %s", f["user"])
 			}
 			if len(payload.Leases) != 2 || payload.Leases[0].ID == "" || !payload.Leases[0].Expires.After(payload.RefreshAt) {
@@ -83,7 +83,7 @@ func TestLeases(t *testing.T) {
 	if err := p.Release(t.Context(), r.Volume); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "all roles are gone from the database", func() bool { return pg.users(t) == 0 })
+	eventually(t, 10*time.Second, "all roles are gone from the database", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestOwnCredentials gives each pod its own, and ends only its own.
@@ -92,7 +92,7 @@ func TestOwnCredentials(t *testing.T) {
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
-	pg.role(t, w, "app", "1h", "24h")
+	pg.Role(t, w.Server, "app", "1h", "24h")
 	p := newProvider(t, nil)
 	var requests []provider.Request
 	for range 12 {
@@ -115,9 +115,9 @@ func TestOwnCredentials(t *testing.T) {
 	if err := p.Release(t.Context(), requests[0].Volume); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "one role is gone", func() bool { return pg.users(t) == 11 })
+	eventually(t, 10*time.Second, "one role is gone", func() bool { return pg.Users(t) == 11 })
 	f := files(mustFetch(t, p, requests[1]))
-	if !pg.logsIn(f["user"], f["password"]) {
+	if !pg.LogsIn(t, f["user"], f["password"]) {
 		t.Error("the end of one pod ended another's credential")
 	}
 	for _, r := range requests[1:] {
@@ -125,7 +125,7 @@ func TestOwnCredentials(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	eventually(t, 10*time.Second, "all roles are gone", func() bool { return pg.users(t) == 0 })
+	eventually(t, 10*time.Second, "all roles are gone", func() bool { return pg.Users(t) == 0 })
 }
 
 func TestSharedCredentials(t *testing.T) {
@@ -133,7 +133,7 @@ func TestSharedCredentials(t *testing.T) {
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
-	pg.role(t, w, "app", "1h", "24h")
+	pg.Role(t, w.Server, "app", "1h", "24h")
 	p := newProvider(t, nil)
 	var requests []provider.Request
 	for range 6 {
@@ -151,13 +151,13 @@ func TestSharedCredentials(t *testing.T) {
 		}
 	}
 	f := files(mustFetch(t, p, requests[0]))
-	if !pg.logsIn(f["user"], f["password"]) {
+	if !pg.LogsIn(t, f["user"], f["password"]) {
 		t.Error("a credential that is still shared was ended")
 	}
 	if err := p.Release(t.Context(), requests[0].Volume); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the role is gone", func() bool { return pg.users(t) == 0 })
+	eventually(t, 10*time.Second, "the role is gone", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestUnexpectedLease leases under a path that does not look like it, for
@@ -286,7 +286,7 @@ func TestBatchTokens(t *testing.T) {
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
-	pg.role(t, w, "app", "1h", "24h")
+	pg.Role(t, w.Server, "app", "1h", "24h")
 	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_type": "batch", "token_ttl": "5s"}); err != nil {
 		t.Fatal(err)
 	}
@@ -296,7 +296,7 @@ func TestBatchTokens(t *testing.T) {
 	watch(t, p, r, 9*time.Second, func(payload *provider.Payload) {
 		f := files(payload)
 		users[f["user"]] = true
-		if !pg.logsIn(f["user"], f["password"]) {
+		if !pg.LogsIn(t, f["user"], f["password"]) {
 			t.Errorf("the database refuses what is in the files: %s", f["user"])
 		}
 	})
@@ -306,7 +306,7 @@ func TestBatchTokens(t *testing.T) {
 	if err := p.Release(t.Context(), r.Volume); err != nil {
 		t.Errorf("a batch token cannot be revoked, and that is no failure: %v", err)
 	}
-	eventually(t, 15*time.Second, "the roles ended with their tokens", func() bool { return pg.users(t) == 0 })
+	eventually(t, 15*time.Second, "the roles ended with their tokens", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestLostLease revokes a lease, and then a token, behind the provider's back.
@@ -315,7 +315,7 @@ func TestLostLease(t *testing.T) {
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
-	pg.role(t, w, "app", "1h", "24h")
+	pg.Role(t, w.Server, "app", "1h", "24h")
 	c := &clock{}
 	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
 	pod := w.pod("app")
@@ -332,7 +332,7 @@ func TestLostLease(t *testing.T) {
 		}
 		c.advance(45 * time.Minute)
 		after := mustFetch(t, p, r)
-		if f := files(after); f["user"] == files(before)["user"] || !pg.logsIn(f["user"], f["password"]) {
+		if f := files(after); f["user"] == files(before)["user"] || !pg.LogsIn(t, f["user"], f["password"]) {
 			t.Errorf("after %s was revoked the files hold %s", prefix, f["user"])
 		}
 		before = after
@@ -344,7 +344,7 @@ func TestPartialFailureMakesNoSecondCredential(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
-	pg.role(t, w, "app", "1h", "24h")
+	pg.Role(t, w.Server, "app", "1h", "24h")
 	p := newProvider(t, nil)
 	r := w.request(t, w.pod("app"), nil, "- {objectName: user, secretPath: database/creds/app, secretKey: username}\n- {objectName: k, secretPath: kv1/late, secretKey: k}")
 	for range 3 {
@@ -354,7 +354,7 @@ func TestPartialFailureMakesNoSecondCredential(t *testing.T) {
 	}
 	w.kv1(t, "late", map[string]any{"k": "v"})
 	mustFetch(t, p, r)
-	if n := pg.users(t); n != 1 {
+	if n := pg.Users(t); n != 1 {
 		t.Errorf("%d credentials were made, want 1", n)
 	}
 }
