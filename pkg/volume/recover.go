@@ -10,10 +10,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// overdueSpread is over how long the refreshes are spread that fell due while
-// no driver ran.
-const overdueSpread = 10 * time.Second
-
 // Recover takes up the volumes of an earlier process from the Store. It makes
 // no request to anybody. It is called once, before Run and before the first
 // Publish.
@@ -91,9 +87,7 @@ func (p *Publisher) recover(rec *Record) error {
 	if rec.Failures == 0 { // else one of them may be what the class asks for
 		p.releaser.addFormer(rec)
 	}
-	if soon := time.Now().Add(time.Duration(float64(min(overdueSpread, p.Interval)) * chance())); rec.DueAt.Before(soon) {
-		rec.DueAt = soon
-	}
+	rec.DueAt = recoveredDue(time.Now(), rec.DueAt, rec.HeldEnds, rec.Interval, chance())
 	p.schedule.Set(rec.ID, rec.DueAt)
 	return nil
 }

@@ -16,6 +16,12 @@ const (
 	shortestWait = time.Second
 	// editSpread is over how long the volumes of an edited class are spread.
 	editSpread = time.Second
+	// overdueSpread is over how long the refreshes are spread that fell due
+	// while no driver ran.
+	overdueSpread = 10 * time.Second
+	// urgentShare is the part of what credentials have left to live over which
+	// such a refresh may be put off.
+	urgentShare = 0.1
 	// jitterShare is the part of a wait that is left to chance, so that
 	// volumes published together do not stay together.
 	jitterShare = 0.05
@@ -74,6 +80,22 @@ func capDue(due, now, heldDue time.Time) time.Time {
 	}
 	if heldDue.Before(due) {
 		return heldDue
+	}
+	return due
+}
+
+// recoveredDue is the pure rule for the next refresh of a volume of an earlier
+// process. What was due meanwhile comes spread, but soon enough for its
+// interval, and for credentials that end: also a driver that is restarted again
+// and again must come to renew them.
+func recoveredDue(now, due time.Time, ends []time.Time, interval time.Duration, chance float64) time.Time {
+	spread := min(overdueSpread, interval)
+	for _, end := range ends {
+		left := float64(max(0, end.Sub(now)))
+		spread = min(spread, time.Duration(left*urgentShare))
+	}
+	if soon := now.Add(time.Duration(float64(spread) * chance)); due.Before(soon) {
+		return soon
 	}
 	return due
 }

@@ -95,3 +95,34 @@ func TestCapDue(t *testing.T) {
 		})
 	}
 }
+
+func TestRecoveredDue(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tc := range []struct {
+		name     string
+		due      time.Duration
+		ends     time.Duration // 0 for never
+		interval time.Duration
+		chance   float64
+		want     time.Duration
+	}{
+		{"overdue, first of all", -time.Hour, 0, time.Hour, 0, 0},
+		{"overdue, last of all", -time.Hour, 0, time.Hour, 1, 10 * time.Second},
+		{"due within the spread", 2 * time.Second, 0, time.Hour, 1, 10 * time.Second},
+		{"due later", time.Minute, 0, time.Hour, 1, time.Minute},
+		{"no longer than the interval", -time.Second, 0, time.Second, 1, time.Second},
+		{"with an end that is far", -time.Second, time.Hour, time.Hour, 1, 10 * time.Second},
+		{"with an end that is near", -time.Second, 3 * time.Second, time.Hour, 1, 300 * time.Millisecond},
+		{"ended", -time.Hour, -time.Second, time.Hour, 1, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var ends []time.Time
+			if tc.ends != 0 {
+				ends = []time.Time{now.Add(time.Hour), now.Add(tc.ends)}
+			}
+			if got := recoveredDue(now, now.Add(tc.due), ends, tc.interval, tc.chance).Sub(now); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
