@@ -1,7 +1,6 @@
 package akeylessd
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-jose/go-jose/v4/jwt"
-	authv1 "k8s.io/api/authentication/v1"
 )
 
 // Method is an auth method.
@@ -24,8 +22,10 @@ type Method struct {
 	Type string // as in access-type
 	// Key is the access key, or the universal identity token.
 	Key string
-	// ConfigName is the gateway's Kubernetes auth config.
+	// ConfigName is the gateway's Kubernetes auth config, and Cluster the one
+	// that it names; nil for the issuer.
 	ConfigName string
+	Cluster    *Cluster
 	// Audience is the one that service account tokens must have.
 	Audience string
 	// CloudID judges a cloud identity, and gives its claims.
@@ -187,40 +187,6 @@ func pairs(m map[string]string) [][2]string {
 		list = append(list, [2]string{k, v})
 	}
 	return list
-}
-
-// review asks the cluster, as a gateway does for the access type k8s.
-func (s *Server) review(ctx context.Context, m Method, token string) (map[string]string, error) {
-	body, err := json.Marshal(authv1.TokenReview{Spec: authv1.TokenReviewSpec{Token: token, Audiences: []string{m.Audience}}})
-	if err != nil {
-		return nil, err
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, s.options.Issuer.URL()+"/apis/authentication.k8s.io/v1/tokenreviews", bytes.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	r.Header.Set("Authorization", "Bearer "+s.options.Issuer.ReviewerToken())
-	resp, err := s.reviewer.Do(r)
-	if err != nil {
-		return nil, fmt.Errorf("reviewing the token: %w", err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var review authv1.TokenReview
-	if err := json.NewDecoder(resp.Body).Decode(&review); err != nil {
-		return nil, fmt.Errorf("reading the review: %w", err)
-	}
-	if !review.Status.Authenticated {
-		return nil, fmt.Errorf("unauthorized: %s", review.Status.Error)
-	}
-	user := review.Status.User
-	parts := strings.Split(user.Username, ":")
-	claims := map[string]string{"namespace": parts[2], "service_account_name": parts[3], "service_account_uid": user.UID, "config_name": m.ConfigName}
-	for claim, extra := range map[string]string{"pod_name": "pod-name", "pod_uid": "pod-uid"} {
-		if v := user.Extra["authentication.kubernetes.io/"+extra]; len(v) > 0 {
-			claims[claim] = v[0]
-		}
-	}
-	return claims, nil
 }
 
 // objectRef names an object in a token. The JWT library minds the case of keys.

@@ -2,6 +2,7 @@ package akeylessd_test
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -92,6 +93,48 @@ func TestTheDoubleJudges(t *testing.T) {
 	iss.DeletePod(web)
 	if got, _ := post(t, s, "/auth", jwt(good)); got != 200 {
 		t.Errorf("jwt knows nothing of pods: %d", got)
+	}
+}
+
+// TestKubernetesAuth asks two clusters about tokens of both.
+func TestKubernetesAuth(t *testing.T) {
+	s, own := start(t, func() time.Time { return now })
+	other, err := issuer.Start(t.Context(), issuer.Options{Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	web := issuer.PodRef{Namespace: "shop", Pod: "web-0", ServiceAccount: "web"}
+	for id, cluster := range map[string]*akeylessd.Cluster{
+		"p-own":      nil,
+		"p-other":    {Host: other.URL(), ReviewerToken: other.ReviewerToken()},
+		"p-stranger": {Host: other.URL(), ReviewerToken: own.ReviewerToken()}, // may not ask
+		"p-bad-ca":   {Host: other.URL(), ReviewerToken: other.ReviewerToken(), CA: []byte("x")},
+	} {
+		s.AuthMethod(id, akeylessd.Method{Type: "k8s", Audience: "akeyless", ConfigName: "c", Cluster: cluster})
+	}
+	for _, tc := range []struct {
+		id       string
+		from     *issuer.Issuer
+		audience string
+		want     int
+	}{
+		{"p-own", own, "akeyless", 200},
+		{"p-own", own, "vault", 401},
+		{"p-own", other, "akeyless", 401},
+		{"p-other", other, "akeyless", 200},
+		{"p-other", own, "akeyless", 401},
+		{"p-stranger", other, "akeyless", 401},
+		{"p-bad-ca", other, "akeyless", 401},
+	} {
+		token, _ := tc.from.Mint(web, tc.audience, time.Hour)
+		got, answer := post(t, s, "/auth", map[string]any{
+			"access-id": tc.id, "access-type": "k8s", "k8s-auth-config-name": "c", "gateway-url": "x",
+			"k8s-service-account-token": base64.StdEncoding.EncodeToString([]byte(token)),
+		})
+		if got != tc.want {
+			t.Errorf("%s, token of %s for %s: status %d, want %d: %v", tc.id, tc.from.URL(), tc.audience, got, tc.want, answer)
+		}
 	}
 }
 
