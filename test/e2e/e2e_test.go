@@ -34,6 +34,8 @@ func together() []scenario {
 		{"a file mounted by subPath stays as it was", subPathStays},
 		{"status and events tell what happens to a volume", statusAndEvents},
 		{"nothing is left of a deleted pod", podDeleted},
+		{"a pod reads Akeyless as itself, and its credentials end with it", akeylessReads},
+		{"Akeyless refuses another service account and another audience", akeylessRefuses},
 		{"the volume of a completed job goes, and its Vault token", jobCompletes},
 	}
 }

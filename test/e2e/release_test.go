@@ -90,9 +90,10 @@ func (r *release) load(ctx context.Context) error {
 func (r *release) defaults() map[string]any {
 	return map[string]any{
 		"image":                map[string]any{"repository": imageRepository, "tag": versions[0], "pullPolicy": "Never"},
-		"tokenRequests":        []any{map[string]any{"audience": "vault"}, map[string]any{"audience": "second"}},
+		"tokenRequests":        audiences("vault", "second", gatewayAudience),
 		"rotationPollInterval": refreshInterval,
 		"vault":                map[string]any{"address": r.vault.Address, "allowedAddresses": []any{}},
+		"akeyless":             map[string]any{"allowedAddresses": []any{r.gateway.URL()}},
 		"log":                  map[string]any{"level": "debug"},
 		"linux": map[string]any{
 			"kubeletRootDir": r.node.KubeletRoot(),
@@ -101,6 +102,14 @@ func (r *release) defaults() map[string]any {
 			"extraArgs":      []any{"--health-addr=" + r.node.Name() + ":9808"},
 		},
 	}
+}
+
+func audiences(names ...string) []any {
+	list := make([]any, len(names))
+	for i, name := range names {
+		list[i] = map[string]any{"audience": name}
+	}
+	return list
 }
 
 func (r *release) metricsAddress() string { return fmt.Sprintf("%s:%d", r.node.Name(), metricsPort) }

@@ -22,7 +22,7 @@ const (
 	authMount = "kubernetes"
 	kvMount   = "secret"
 	loginPath = "auth/" + authMount + "/login"
-	reviewer  = "vault-reviewer"
+	reviewer  = "token-reviewer"
 	// marker is in every secret: whatever else it is found in has leaked it.
 	marker = "s3cr3t-marker-"
 )

@@ -33,7 +33,8 @@ const (
 	pollEvery      = 50 * time.Millisecond
 )
 
-// world is a node with a driver, and a Vault that trusts the node's API server.
+// world is a node with a driver, and a Vault and a double of Akeyless that trust
+// the node's API server.
 type world struct {
 	out     io.Writer
 	node    *node.Node
@@ -41,6 +42,7 @@ type world struct {
 	keep    bool // for the developer to look at
 	api     kubernetes.Interface
 	vault   *store
+	gateway *gateway
 	driver  *release
 	results *results
 	// ctx ends when the suite is interrupted.
@@ -78,10 +80,17 @@ func (w *world) setUp(ctx context.Context) error {
 	if err := both.Wait(); err != nil {
 		return err
 	}
+	var err error
+	if w.gateway, err = startGateway(ctx); err != nil {
+		return err
+	}
 	if err := w.clear(ctx); err != nil {
 		return err
 	}
 	if err := w.vault.trust(ctx, w); err != nil {
+		return err
+	}
+	if err := w.gateway.trust(ctx, w); err != nil {
 		return err
 	}
 	if err := w.driver.load(ctx); err != nil {
@@ -154,7 +163,7 @@ func (w *world) tearDown(ctx context.Context) error {
 	w.ctx = ctx // an interrupt has done its work
 	if w.keep && w.node != nil {
 		w.say("kept: KUBECONFIG=%s; end it with: go run ./test/node/cmd/node -dir %s down", w.node.Kubeconfig(), w.options().Dir)
-		return errors.Join(w.stopVault(), w.driver.discard())
+		return errors.Join(w.stopStores(), w.driver.discard())
 	}
 	var err error
 	if w.node != nil && w.found {
@@ -162,14 +171,18 @@ func (w *world) tearDown(ctx context.Context) error {
 	} else {
 		err = node.Down(ctx, w.options())
 	}
-	return errors.Join(err, w.stopVault(), w.driver.discard(), w.checkNothingLeft())
+	return errors.Join(err, w.stopStores(), w.driver.discard(), w.checkNothingLeft())
 }
 
-func (w *world) stopVault() error {
-	if w.vault == nil {
-		return nil
+func (w *world) stopStores() error {
+	var failed []error
+	if w.vault != nil {
+		failed = append(failed, w.vault.Stop())
 	}
-	return w.vault.Stop()
+	if w.gateway != nil {
+		failed = append(failed, w.gateway.Close())
+	}
+	return errors.Join(failed...)
 }
 
 // checkNothingLeft looks for volumes and drivers that outlived their node, or
