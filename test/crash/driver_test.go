@@ -5,11 +5,15 @@ package crash
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -18,34 +22,43 @@ import (
 
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/postgres"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
 // world is a node whose driver is a process of its own, so that it can be
-// killed, and a Vault.
+// killed, a Vault, and a database that Vault makes users in.
 type world struct {
-	t      *testing.T
-	dir    string
-	binary string
-	vault  *vaulttest.Server
-	issuer *issuer.Issuer
-	cmd    *exec.Cmd
-	log    *os.File
+	t        *testing.T
+	dir      string
+	binary   string
+	role     string // of the database
+	postgres *postgres.Server
+	vault    *vaulttest.Server
+	began    vaulttest.Mark // after the set-up
+	issuer   *issuer.Issuer
+	rotated  sync.Map // time.Time by generation
+	cmd      *exec.Cmd
+	log      *os.File
+	vaultLog *os.File
 	*kubelet.Kubelet
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, role string) *world {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts tmpfs")
 	}
 	dir, err := os.MkdirTemp("", "crash")
 	must(t, err)
-	w := &world{t: t, dir: dir}
+	w := &world{t: t, dir: dir, role: role}
 	t.Cleanup(w.cleanUp)
+	w.postgres = postgres.New(t)
 	w.binary = build(t, dir)
-	w.vault = vaulttest.New(t, vaulttest.Options{})
+	w.vaultLog, err = os.Create(filepath.Join(dir, "vault.log"))
+	must(t, err)
+	w.vault = vaulttest.New(t, vaulttest.Options{Logs: w.vaultLog})
 	w.issuer, err = issuer.Start(t.Context(), issuer.Options{})
 	must(t, err)
 	t.Cleanup(func() { _ = w.issuer.Close() })
@@ -53,6 +66,8 @@ func newWorld(t *testing.T) *world {
 	must(t, err)
 	w.setUpVault()
 	w.writeClass()
+	w.began, err = w.vault.Mark()
+	must(t, err)
 	w.Kubelet, err = kubelet.Dial(filepath.Join(dir, "kubelet"), w.socket())
 	must(t, err)
 	t.Cleanup(func() { _ = w.Close() })
@@ -72,9 +87,22 @@ func build(t *testing.T, dir string) string {
 	return binary
 }
 
-// tokenTTL is the documented window: a login of which a kill left no record
-// ends by itself after it.
-const tokenTTL = "20s"
+const (
+	// tokenTTL is the documented window: a login of which a kill left no
+	// record ends by itself after it.
+	tokenTTL = "12s"
+	// The roles of the database: one whose leases are renewed and reach their
+	// end within a run, and one whose are not.
+	shortRole, shortTTL, shortMaxTTL = "short", "10s", "15s"
+	longRole, longTTL, longMaxTTL    = "long", "1h", "24h"
+	// leaseShortest is less than the time before a short lease is due, and
+	// leaseGrace half of the time that is left then.
+	leaseShortest = 5 * time.Second
+	leaseGrace    = 1500 * time.Millisecond
+)
+
+// credentials is where Vault makes the database's users.
+func (w *world) credentials() string { return "database/creds/" + w.role }
 
 func (w *world) setUpVault() {
 	ctx, v, t := w.t.Context(), w.vault, w.t
@@ -82,24 +110,28 @@ func (w *world) setUpVault() {
 	must(t, v.EnableKV(ctx, "secret", 2))
 	must(t, v.EnablePKI(ctx, "pki", "any"))
 	must(t, v.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "ttl": "10m", "generate_lease": true, "key_type": "ec", "key_bits": 256}))
+	w.postgres.Enable(t, v)
+	w.postgres.Role(t, v, shortRole, shortTTL, shortMaxTTL)
+	w.postgres.Role(t, v, longRole, longTTL, longMaxTTL)
 	must(t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
+path "database/creds/*" { capabilities = ["read"] }
 path "pki/issue/web" { capabilities = ["update"] }`))
 	must(t, v.Role(ctx, "kubernetes", "web", map[string]any{
 		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault",
 		"token_policies": "web", "token_ttl": tokenTTL,
 	}))
-	w.rotate(0)
+	must(t, w.rotate(0))
 }
 
 // rotate writes a new generation: both keys of one secret say its number.
-func (w *world) rotate(generation int) {
-	must(w.t, w.vault.PutKV2(w.t.Context(), "secret", "pair", map[string]any{"a": fmt.Sprint(generation), "b": fmt.Sprint(generation)}))
+func (w *world) rotate(generation int) error {
+	return w.vault.PutKV2(w.t.Context(), "secret", "pair", map[string]any{"a": fmt.Sprint(generation), "b": fmt.Sprint(generation)})
 }
 
 func (w *world) writeClass() {
 	classes := filepath.Join(w.dir, "classes")
 	must(w.t, os.Mkdir(classes, 0o700))
-	must(w.t, os.WriteFile(filepath.Join(classes, "class.yaml"), []byte(`apiVersion: secrets-store.csi.x-k8s.io/v1
+	must(w.t, os.WriteFile(filepath.Join(classes, "class.yaml"), fmt.Appendf(nil, `apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
 metadata: {name: secrets, namespace: shop}
 spec:
@@ -112,7 +144,9 @@ spec:
       - {objectName: b, secretPath: secret/data/pair, secretKey: b}
       - {objectName: tls/crt, secretPath: pki/issue/web, method: POST, secretKey: certificate, secretArgs: {common_name: web.shop}}
       - {objectName: tls/key, secretPath: pki/issue/web, method: POST, secretKey: private_key, secretArgs: {common_name: web.shop}}
-`), 0o600))
+      - {objectName: db/user, secretPath: %[1]s, secretKey: username}
+      - {objectName: db/password, secretPath: %[1]s, secretKey: password}
+`, w.credentials()), 0o600))
 }
 
 func (w *world) socket() string { return filepath.Join(w.dir, "csi.sock") }
@@ -183,7 +217,7 @@ func (w *world) mounts() []string {
 }
 
 // liveTokens counts the Vault tokens that pods' logins have made and that
-// still live, and liveLeases the certificates with a lease.
+// still live, and liveLeases the certificates and database users with a lease.
 func (w *world) liveTokens() int {
 	n := 0
 	for _, accessor := range w.list("auth/token/accessors") {
@@ -195,7 +229,34 @@ func (w *world) liveTokens() int {
 	return n
 }
 
-func (w *world) liveLeases() int { return len(w.list("sys/leases/lookup/pki/issue/web/")) }
+func (w *world) liveLeases() int {
+	return len(w.list("sys/leases/lookup/pki/issue/web/")) + len(w.list("sys/leases/lookup/"+w.credentials()+"/"))
+}
+
+// halfLeases counts the leases that Vault says it has noted by halves, and
+// does not end any more.
+func (w *world) halfLeases() int {
+	b, err := os.ReadFile(w.vaultLog.Name())
+	must(w.t, err)
+	return bytes.Count(b, []byte("failed to register lease"))
+}
+
+// liveUsers counts the users in the database that can log in.
+func (w *world) liveUsers() int {
+	return w.count("rolname LIKE 'v-%' AND (rolvaliduntil IS NULL OR rolvaliduntil > now())")
+}
+
+// exist counts those of the users that are in the database, in whatever state.
+func (w *world) exist(users map[string]string) int {
+	names := slices.Collect(maps.Keys(users))
+	return w.count("rolname IN ('" + strings.Join(names, "','") + "')")
+}
+
+func (w *world) count(where string) int {
+	n, err := strconv.Atoi(w.postgres.Query(w.t, "SELECT count(*) FROM pg_roles WHERE "+where))
+	must(w.t, err)
+	return n
+}
 
 func (w *world) list(path string) []string {
 	s, err := w.vault.Client().Logical().ListWithContext(w.t.Context(), path)

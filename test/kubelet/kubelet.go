@@ -12,9 +12,11 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"time"
 
 	csipb "github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 )
 
@@ -27,9 +29,21 @@ type Kubelet struct {
 	Identity csipb.IdentityClient
 }
 
+const (
+	// redial is how soon a driver that has come back is found. Kubelet connects
+	// anew for each call; a connection that is kept backs off for ever longer.
+	redial = 5 * time.Millisecond
+	// connectTimeout is gRPC's own, which the above would make as short.
+	connectTimeout = 20 * time.Second
+)
+
 // Dial connects to a driver's CSI socket.
 func Dial(root, socket string) (*Kubelet, error) {
-	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: redial, Multiplier: 1, MaxDelay: redial},
+			MinConnectTimeout: connectTimeout,
+		}))
 	if err != nil {
 		return nil, fmt.Errorf("dialling the CSI socket %q: %w", socket, err)
 	}

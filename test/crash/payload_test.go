@@ -1,0 +1,75 @@
+package crash
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// payload is what a reader found in a volume.
+type payload struct {
+	generation                  int
+	certificate, user, password string
+}
+
+// readPayload reads one payload: through one open directory, as
+// docs/classes.md says. All of it must be there, of one generation, its key its
+// certificate's, and not expired. Whether name and password belong together
+// only the database can tell.
+func readPayload(target string) (payload, error) {
+	files, err := readFiles(target, "a", "b", "tls/crt", "tls/key", "db/user", "db/password")
+	if err != nil {
+		return payload{}, err
+	}
+	generation, err := strconv.Atoi(files["a"])
+	if err != nil || files["a"] != files["b"] {
+		return payload{}, fmt.Errorf("a mix: a is of generation %q, b of %q", files["a"], files["b"])
+	}
+	pair, err := tls.X509KeyPair([]byte(files["tls/crt"]), []byte(files["tls/key"]))
+	if err != nil {
+		return payload{}, fmt.Errorf("a certificate without its key: %w", err)
+	}
+	leaf, err := x509.ParseCertificate(pair.Certificate[0])
+	if err == nil && time.Now().After(leaf.NotAfter) {
+		err = errors.New("an expired certificate")
+	}
+	return payload{generation, files["tls/crt"], files["db/user"], files["db/password"]}, err
+}
+
+func readFiles(target string, names ...string) (map[string]string, error) {
+	dir, err := unix.Open(filepath.Join(target, "..data"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("no payload: %w", err)
+	}
+	defer func() { _ = unix.Close(dir) }()
+	files := map[string]string{}
+	for _, name := range names {
+		contents, err := readAt(dir, name)
+		if err == nil && len(contents) == 0 {
+			err = errors.New("is empty")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		files[name] = string(contents)
+	}
+	return files, nil
+}
+
+func readAt(dir int, name string) ([]byte, error) {
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer func() { _ = f.Close() }()
+	return io.ReadAll(f)
+}
