@@ -89,7 +89,7 @@ func TestBench(t *testing.T) {
 	if r.ChangeOne.AllNew == 0 || r.ChangeAll.Vault.Reads == 0 {
 		t.Errorf("change: %+v, %+v", r.ChangeOne, r.ChangeAll)
 	}
-	if r.RestOne.Vault.Reads == 0 || r.RestAll.Vault.Reads == 0 || r.Outage.Requests == 0 || r.Outage.AllFresh == 0 || r.Plugin.Publish == 0 {
+	if r.RestOne.Vault.Reads == 0 || r.RestAll.Vault.Reads == 0 || r.Outage.Requests == 0 || r.Outage.AllFresh == 0 || r.Plugin.Publish == 0 || r.Plugin.Remembered == 0 {
 		t.Errorf("later parts: %+v, %+v, %+v, %+v", r.RestOne, r.RestAll, r.Outage, r.Plugin)
 	}
 	if r.Binary.Bytes == 0 || r.Binary.Given {

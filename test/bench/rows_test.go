@@ -47,14 +47,14 @@ func TestOutageVerdicts(t *testing.T) {
 }
 
 func TestPluginVerdicts(t *testing.T) {
-	r := &results{Plugin: pluginTimes{Bare: 0.5, Fetch: 1.5, Publish: 1.75}}
+	r := &results{Plugin: pluginTimes{Bare: 0.5, Fetch: 1.5, Publish: 1.75, Remembered: 1.2}}
 	rows := r.pluginRows()
 	for i, want := range []string{"", "yes", "no"} {
 		if got := rows[i].verdict(); got != want {
 			t.Errorf("%+v: %q, want %q", rows[i], got, want)
 		}
 	}
-	if got := rows[2].Measured; got != "p50 1.75 ms = 1.25 ms more" {
+	if got := rows[2].Measured; got != "p50 1.75 ms = 1.25 ms more; the driver's publishes that ask nobody take 1.20 ms" {
 		t.Errorf("measured: %q", got)
 	}
 }
