@@ -16,7 +16,7 @@ func (p *Provider) Recall(r provider.Request, oldest time.Time) (*provider.Paylo
 	if err != nil {
 		return nil, time.Time{}, false
 	}
-	f := &fetch{Provider: p, request: r, spec: s, volume: &volume{holder: newHolder()}, began: p.now(), results: map[*item]result{}}
+	f := &fetch{Provider: p, request: r, spec: s, volume: newVolume(r.Volume), began: p.now(), results: map[*item]result{}}
 	f.bearer = bearer{pod: r.Pod, tokens: r.Tokens, given: f.given()}
 	key := p.identify(s.login, f.bearer)
 	if f.group = p.groups.Find(key); f.group == nil || key.Pod != "" {

@@ -9,7 +9,6 @@ import (
 // volume is what the provider knows of one volume. It owes the credentials
 // that were made for it.
 type volume struct {
-	session.Life
 	id       string
 	holder   *holder
 	readings session.Readings[*reading]
@@ -20,7 +19,7 @@ type volume struct {
 }
 
 func newVolume(id string) *volume {
-	return &volume{Life: session.NewLife(), id: id, holder: newHolder()}
+	return &volume{id: id, holder: newHolder()}
 }
 
 // identity is the volume's group, and who it logs in as.

@@ -13,14 +13,9 @@ import (
 )
 
 // volume owes words.
-type volume struct {
-	session.Life
-	debts []string
-}
+type volume struct{ debts []string }
 
-func newVolume(id string) *volume {
-	return &volume{Life: session.NewLife(), debts: []string{"made for " + id}}
-}
+func newVolume(id string) *volume { return &volume{[]string{"made for " + id}} }
 
 func (v *volume) Owe(debts []string) { v.debts = append(v.debts, debts...) }
 

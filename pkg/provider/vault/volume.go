@@ -12,7 +12,6 @@ import (
 // volume is what the provider knows of one volume. It owes the Vault tokens
 // that were logged in for it alone.
 type volume struct {
-	session.Life
 	id       string
 	readings session.Readings[*reading]
 
@@ -25,7 +24,7 @@ type volume struct {
 }
 
 func newVolume(id string) *volume {
-	return &volume{Life: session.NewLife(), id: id, holder: newHolder()}
+	return &volume{id: id, holder: newHolder()}
 }
 
 func (v *volume) currentGroup() *group {
