@@ -21,11 +21,11 @@ type classSource interface {
 
 // newClasses takes classes from the cluster, or from the directory where there
 // is no cluster.
-func newClasses(c Config, cluster *rest.Config, onChange func(class.Ref)) (classSource, error) {
+func newClasses(c Config, cluster *rest.Config, onChange func(class.Ref), onSeen func(class.Ref, string)) (classSource, error) {
 	if cluster == nil {
-		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnChange: onChange})
+		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnChange: onChange, OnSeen: onSeen})
 	}
-	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Logger: c.Logger, OnChange: onChange})
+	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Logger: c.Logger, OnChange: onChange, OnSeen: onSeen})
 }
 
 // clusterConfig says how to reach the API server; nil where classes come from

@@ -52,7 +52,10 @@ func (n *Node) buildVolumes() error {
 	if err != nil {
 		return err
 	}
-	if n.classes, err = newClasses(n.c, cluster, func(ref class.Ref) { n.volumes.ClassChanged(ref) }); err != nil {
+	n.classes, err = newClasses(n.c, cluster,
+		func(ref class.Ref) { n.volumes.ClassChanged(ref) },
+		func(ref class.Ref, version string) { n.volumes.ClassSeen(ref, version) })
+	if err != nil {
 		return err
 	}
 	observers, err := n.observers(cluster)

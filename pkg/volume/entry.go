@@ -33,6 +33,8 @@ type entry struct {
 	fresh   bool                    // the next refresh must ask the store itself
 	class   class.Ref               // the class that is retained for the volume
 	news    news                    // what the record is to learn
+	version string                  // of the class that the payload was made by
+	live    bool                    // whether the volume has held a payload
 }
 
 // news is what comes up for a record while somebody else may work on the
@@ -133,6 +135,25 @@ func (e *entry) leaveClass() (class.Ref, bool) {
 	ref := e.class
 	e.class = class.Ref{}
 	return ref, ref != class.Ref{}
+}
+
+// know takes from the record what others may ask for while somebody works on
+// the volume. The caller holds the lock.
+func (e *entry) know(rec *Record) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.live, e.version = rec.published(), ""
+	if rec.LastClass != nil {
+		e.version = rec.LastClass.ResourceVersion
+	}
+}
+
+// differs tells whether the volume holds a payload that was made by another
+// version of the class.
+func (e *entry) differs(ref class.Ref, version string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.live && e.class == ref && e.version != version
 }
 
 func (e *entry) uses(ref class.Ref) bool {

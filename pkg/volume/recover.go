@@ -81,13 +81,14 @@ func (p *Publisher) recover(rec *Record) error {
 		p.Logger.Error("looking at a volume of the last process", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
 	}
 	e := newEntry(rec)
+	e.know(rec)
 	e.joinClass(rec.Class)
 	p.Classes.Retain(rec.Class)
 	p.entries[rec.ID] = e
 	if rec.Failures == 0 { // else one of them may be what the class asks for
 		p.releaser.addFormer(rec)
 	}
-	rec.DueAt = recoveredDue(time.Now(), rec.DueAt, rec.HeldEnds, rec.Interval, chance())
+	rec.DueAt = dueAfterRestart(time.Now(), rec, chance())
 	p.schedule.Set(rec.ID, rec.DueAt)
 	return nil
 }

@@ -5,14 +5,18 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -224,6 +228,56 @@ func TestRotationGoesOnWithoutTheAPIServer(t *testing.T) {
 		t.Errorf("the store was asked for class %+v", last.Class)
 	}
 	wantReason(t, r.Publish(t.Context(), r.request("new")), fault.Unavailable, "connection refused")
+}
+
+// An edit that was made while no driver ran is noticed once the class is seen;
+// nothing else is asked of the store.
+func TestEditWhileNoDriverRan(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		ref     class.Ref
+		version string
+		edited  bool
+	}{
+		{"unchanged", class.Ref{Namespace: "shop", Name: "secrets"}, "1", false},
+		{"edited", class.Ref{Namespace: "shop", Name: "secrets"}, "2", true},
+		{"deleted", class.Ref{Namespace: "shop", Name: "secrets"}, "", true},
+		{"another class", class.Ref{Namespace: "shop", Name: "others"}, "2", false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.publish(r.request("a"))
+				r.restart()
+				r.background()
+				r.ClassSeen(tc.ref, tc.version)
+				time.Sleep(10 * time.Second) // in the bubble's time; the interval is a minute
+				synctest.Wait()
+				want := 1
+				if tc.edited {
+					want++
+				}
+				if n := r.store.count(); n != want || r.store.fresh != want-1 {
+					t.Errorf("%d fetches, %d of them fresh; want %d", n, r.store.fresh, want)
+				}
+			})
+		})
+	}
+}
+
+// With the clock set back by hours, what is on record lies in the future.
+func TestClockSetBackBeforeARestart(t *testing.T) {
+	r := newRig(t)
+	r.publish(r.request("a"))
+	rec := r.onlyRecord()
+	rec.RefreshedAt, rec.DueAt = rec.RefreshedAt.Add(10*time.Hour), rec.DueAt.Add(10*time.Hour)
+	s, err := volume.NewDirStore(r.stateDir, slog.New(slog.DiscardHandler))
+	must(t, err)
+	must(t, s.Put(rec))
+	r.restart()
+	if o := r.seen.last(volume.Recovered); o.NextAt.IsZero() || time.Until(o.NextAt) > time.Minute {
+		t.Errorf("the next look is at %s, want it within the interval", o.NextAt)
+	}
 }
 
 func TestRecordsAreForRootAlone(t *testing.T) {

@@ -56,6 +56,7 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	o := passOutcome(Refreshed, rec, began, done, err)
 	o.Repeated = o.Reason() != "" && o.Reason() == e.reason
 	e.reason = o.Reason()
+	e.know(rec)
 	p.save(rec)
 	p.schedule.Set(rec.ID, rec.DueAt)
 	if err == nil {
@@ -133,15 +134,30 @@ func (p *Publisher) logRefresh(o Outcome) {
 
 // ClassChanged makes the volumes of an edited class due, spread over a second.
 func (p *Publisher) ClassChanged(ref class.Ref) {
+	p.edited(func(e *entry) bool { return e.uses(ref) })
+}
+
+// ClassSeen is told of a class when this process sees it for the first time,
+// by its version, empty for one that cannot be used. It makes those volumes
+// due whose payload was made by another: the class was edited while no driver
+// ran.
+func (p *Publisher) ClassSeen(ref class.Ref, version string) {
+	n := p.edited(func(e *entry) bool { return e.differs(ref, version) })
+	p.Logger.Debug("class seen for the first time", "class", ref.String(), "volumesOfAnotherVersion", n)
+}
+
+func (p *Publisher) edited(concerns func(*entry) bool) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for id, e := range p.entries {
-		if e.uses(ref) {
+		if concerns(e) {
+			n++
 			e.askFresh()
 			p.schedule.Set(id, now.Add(time.Duration(float64(editSpread)*chance())))
 		}
 	}
+	return n
 }
 
 // RefreshAll makes every volume due now, on a person's demand.

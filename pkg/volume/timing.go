@@ -84,20 +84,26 @@ func capDue(due, now, heldDue time.Time) time.Time {
 	return due
 }
 
-// recoveredDue is the pure rule for the next refresh of a volume of an earlier
-// process. What was due meanwhile comes spread, but soon enough for its
-// interval, and for credentials that end: also a driver that is restarted again
-// and again must come to renew them.
-func recoveredDue(now, due time.Time, ends []time.Time, interval time.Duration, chance float64) time.Time {
-	spread := min(overdueSpread, interval)
-	for _, end := range ends {
+// dueAfterRestart is the pure rule for the first refresh by a new process: at
+// the time on record, or soon where that has passed. What was due meanwhile
+// comes spread, but soon enough for its interval, and for credentials that end:
+// also a driver that is restarted again and again must come to renew them.
+// Where the record is from the future the clock was set back, and no time in it
+// means anything: the volume is not left alone for longer than an interval.
+func dueAfterRestart(now time.Time, rec *Record, chance float64) time.Time {
+	spread := min(overdueSpread, rec.Interval)
+	for _, end := range rec.HeldEnds {
 		left := float64(max(0, end.Sub(now)))
 		spread = min(spread, time.Duration(left*urgentShare))
 	}
-	if soon := now.Add(time.Duration(float64(spread) * chance)); due.Before(soon) {
+	soon, latest := now.Add(time.Duration(float64(spread)*chance)), now.Add(rec.Interval)
+	switch {
+	case rec.DueAt.Before(soon):
 		return soon
+	case rec.RefreshedAt.After(now) && rec.DueAt.After(latest):
+		return latest
 	}
-	return due
+	return rec.DueAt
 }
 
 // chance is a number from 0 to 1.

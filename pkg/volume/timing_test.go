@@ -96,7 +96,7 @@ func TestCapDue(t *testing.T) {
 	}
 }
 
-func TestRecoveredDue(t *testing.T) {
+func TestOverdueAfterRestart(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for _, tc := range []struct {
 		name     string
@@ -116,11 +116,33 @@ func TestRecoveredDue(t *testing.T) {
 		{"ended", -time.Hour, -time.Second, time.Hour, 1, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			var ends []time.Time
+			rec := &Record{Interval: tc.interval, DueAt: now.Add(tc.due), RefreshedAt: now.Add(-2 * time.Hour)}
 			if tc.ends != 0 {
-				ends = []time.Time{now.Add(time.Hour), now.Add(tc.ends)}
+				rec.HeldEnds = []time.Time{now.Add(time.Hour), now.Add(tc.ends)}
 			}
-			if got := recoveredDue(now, now.Add(tc.due), ends, tc.interval, tc.chance).Sub(now); got != tc.want {
+			if got := dueAfterRestart(now, rec, tc.chance).Sub(now); got != tc.want {
+				t.Errorf("got %s, want %s", got, tc.want)
+			}
+		})
+	}
+}
+
+func TestDueAfterRestart(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for _, tc := range []struct {
+		name           string
+		dueAt, refresh time.Duration
+		want           time.Duration
+	}{
+		{"as recorded", 30 * time.Second, -30 * time.Second, 30 * time.Second},
+		{"a provider's word may be long", 24 * time.Hour, -time.Second, 24 * time.Hour},
+		{"overdue", -time.Hour, -2 * time.Hour, 5 * time.Second},
+		{"the clock was set back", 11 * time.Hour, 10 * time.Hour, time.Minute},
+		{"by little", 30 * time.Second, 5 * time.Second, 30 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			rec := &Record{Interval: time.Minute, DueAt: now.Add(tc.dueAt), RefreshedAt: now.Add(tc.refresh)}
+			if got := dueAfterRestart(now, rec, 0.5).Sub(now); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)
 			}
 		})

@@ -186,7 +186,15 @@ func TestRestartOfTheDriver(t *testing.T) {
 	r.stop()
 	mark, err := r.vault.Mark()
 	must(t, err)
+	seen := strings.Count(r.log.String(), "class seen for the first time")
 	r.start()
+	// From here on it is decided whether the store is asked.
+	r.eventually("the driver has seen the class", func() bool {
+		return strings.Count(r.log.String(), "class seen for the first time") > seen
+	})
+	if !strings.Contains(r.log.String(), "class=shop/secrets volumesOfAnotherVersion=0") {
+		t.Error("the driver takes the class for edited")
+	}
 	for _, p := range pods {
 		r.wantFile(p, "one")
 		r.publish(p)

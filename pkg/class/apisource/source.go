@@ -52,6 +52,10 @@ type Config struct {
 	// a lock held, and delays what comes next for the same class. It may be
 	// nil.
 	OnChange func(class.Ref)
+	// OnSeen is told, in the same way, of each retained class when it is seen
+	// for the first time: of its version, empty if there is no such class or
+	// it cannot be used. It may be nil.
+	OnSeen func(ref class.Ref, version string)
 }
 
 // Source gives the classes of a cluster.
@@ -101,6 +105,14 @@ type snapshot struct {
 
 func (s *snapshot) exists() bool { return s.version != "" }
 
+// usable is the version of a class that can be used, else empty.
+func (s *snapshot) usable() string {
+	if s.class == nil {
+		return ""
+	}
+	return s.version
+}
+
 // New makes a Source, and calls nobody yet.
 func New(c Config) (*Source, error) {
 	if c.REST == nil {
@@ -120,6 +132,9 @@ func New(c Config) (*Source, error) {
 	}
 	if c.OnChange == nil {
 		c.OnChange = func(class.Ref) {}
+	}
+	if c.OnSeen == nil {
+		c.OnSeen = func(class.Ref, string) {}
 	}
 	client, err := newClient(c)
 	if err != nil {
@@ -238,9 +253,14 @@ func (s *Source) account(err error) {
 // Edits from then on are told.
 func (s *Source) seen(ref class.Ref, found *snapshot) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if w := s.watched[ref]; w != nil && w.last == nil {
+	w := s.watched[ref]
+	first := w != nil && w.last == nil
+	if first {
 		w.last = found
+	}
+	s.mu.Unlock()
+	if first {
+		s.OnSeen(ref, found.usable())
 	}
 }
 

@@ -206,10 +206,13 @@ func (s *Source) take(ctx context.Context, w *watched, now *snapshot) {
 		s.mu.Unlock()
 		return
 	}
-	changed := w.last != nil && w.last.version != now.version
+	last := w.last
 	w.last, w.live = now, true
 	s.mu.Unlock()
-	if changed {
+	switch {
+	case last == nil:
+		s.OnSeen(w.ref, now.usable())
+	case last.version != now.version:
 		s.OnChange(w.ref)
 	}
 }

@@ -407,3 +407,31 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 		t.Errorf("got %s", s)
 	}
 }
+
+// TestOnSeen tells once of each retained class, whoever sees it first, and
+// before any change of it.
+func TestOnSeen(t *testing.T) {
+	for name, first := range map[string]func(f *fixture){
+		"by the watch": func(f *fixture) { f.run(); f.opened() },
+		"by Get":       func(f *fixture) { f.role("r1"); f.run(); f.opened() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := make(chan string, 10)
+			f := setUp(t, apisource.Config{OnSeen: func(r class.Ref, version string) { seen <- r.String() + " " + version }})
+			f.api.put(db, "r1")
+			f.source.Retain(db)
+			first(f)
+			got := receive(f, seen, "the first sight")
+			c, err := f.source.Get(t.Context(), db)
+			if err != nil || got != db.String()+" "+c.ResourceVersion {
+				t.Errorf("told of %q, the class is %+v (%v)", got, c, err)
+			}
+			f.unchanged()
+			f.api.put(db, "r2")
+			f.changed()
+			if len(seen) > 0 {
+				t.Errorf("told again of %s", <-seen)
+			}
+		})
+	}
+}

@@ -100,21 +100,34 @@ func twice(ref class.Ref, files []string) found {
 	return found{ref, entry{err: err, version: err.Error(), files: files}}
 }
 
-// replace puts a new index in force and notes what changed for Run to tell.
+// replace puts a new index in force and notes what there is for Run to tell:
+// what changed or, the first time, what there is. Before that nothing was
+// known, which is no edit.
 func (s *Source) replace(idx index) {
-	old := s.index
-	s.index = idx
+	old, known := s.index, s.known
+	s.index, s.known = idx, true
 	for ref := range s.retained {
-		if old[ref].version != idx[ref].version {
+		switch {
+		case !known:
+			s.seen[ref] = idx[ref].usable()
+		case old[ref].version != idx[ref].version:
 			s.changed[ref] = true
 		}
 	}
-	if len(s.changed) > 0 {
+	if len(s.changed)+len(s.seen) > 0 {
 		select {
 		case s.wake <- struct{}{}:
 		default:
 		}
 	}
+}
+
+// usable is the version of a class that can be used, else empty.
+func (e entry) usable() string {
+	if e.class == nil {
+		return ""
+	}
+	return e.class.ResourceVersion
 }
 
 // missing says why a class is not in the index, as well as can be known.

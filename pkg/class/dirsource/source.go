@@ -35,6 +35,10 @@ type Config struct {
 	// went away. Run calls it, one call at a time, and holds no lock. It may
 	// be nil.
 	OnChange func(class.Ref)
+	// OnSeen is told, in the same way, of each retained class once the
+	// directory has been read for the first time: of its version, empty if
+	// the class is not there or cannot be used. It may be nil.
+	OnSeen func(ref class.Ref, version string)
 	// Rescan is how often the directory is read without being asked, for
 	// edits that the kernel does not tell of: behind a symlink, on a network
 	// file system. Default 30s.
@@ -49,15 +53,17 @@ type Source struct {
 
 	// begun counts the scans that were begun.
 	begun atomic.Int64
-	// wake tells Run that there is something in changed.
+	// wake tells Run that there is something in changed or seen.
 	wake chan struct{}
 
 	mu       sync.Mutex
 	files    map[string]*file
 	index    index
+	known    bool  // whether index is of the directory
 	scanned  error // why the directory could not be read the last time
 	retained map[class.Ref]int
 	changed  map[class.Ref]bool
+	seen     map[class.Ref]string // their versions
 }
 
 // New makes a Source, and reads nothing yet.
@@ -78,6 +84,9 @@ func New(c Config) (*Source, error) {
 	if c.OnChange == nil {
 		c.OnChange = func(class.Ref) {}
 	}
+	if c.OnSeen == nil {
+		c.OnSeen = func(class.Ref, string) {}
+	}
 	if c.Rescan <= 0 {
 		c.Rescan = defaultRescan
 	}
@@ -86,7 +95,7 @@ func New(c Config) (*Source, error) {
 	}
 	return &Source{
 		Config: c, wake: make(chan struct{}, 1),
-		files: map[string]*file{}, index: index{}, retained: map[class.Ref]int{}, changed: map[class.Ref]bool{},
+		files: map[string]*file{}, index: index{}, retained: map[class.Ref]int{}, changed: map[class.Ref]bool{}, seen: map[class.Ref]string{},
 	}, nil
 }
 
@@ -118,6 +127,7 @@ func (s *Source) Release(ref class.Ref) {
 	if s.retained[ref]--; s.retained[ref] <= 0 {
 		delete(s.retained, ref)
 		delete(s.changed, ref)
+		delete(s.seen, ref)
 	}
 }
 
@@ -169,12 +179,15 @@ func (s *Source) watch(w *fsnotify.Watcher) {
 	}
 }
 
-// tell calls OnChange for what changed.
+// tell calls OnSeen for what was seen first, and OnChange for what changed.
 func (s *Source) tell() {
 	s.mu.Lock()
-	changed := s.changed
-	s.changed = map[class.Ref]bool{}
+	changed, seen := s.changed, s.seen
+	s.changed, s.seen = map[class.Ref]bool{}, map[class.Ref]string{}
 	s.mu.Unlock()
+	for ref, version := range seen {
+		s.OnSeen(ref, version)
+	}
 	for ref := range changed {
 		s.OnChange(ref)
 	}

@@ -419,8 +419,9 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{T: t, dir: dir, source: source}
+	f := &fixture{T: t, dir: dir, source: source, logs: &logs{}}
 	source.Retain(ref("ns", "db"))
+	f.refused(ref("ns", "db"), fault.ClassNotFound) // so that what follows is an edit
 	f.run()
 	temp := filepath.Join(dir, ".tmp")
 	if err := os.WriteFile(temp, []byte(manifest("ns", "db", "r")), 0o600); err != nil {
@@ -465,5 +466,37 @@ func TestGetCanceled(t *testing.T) {
 	cancel()
 	if _, err := f.source.Get(ctx, ref("ns", "db")); fault.Of(err) != fault.Canceled {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestOnSeen has the first look tell what there is, which is no change.
+func TestOnSeen(t *testing.T) {
+	seen := make(chan string, 100)
+	f := setUp(t, dirsource.Config{Rescan: time.Hour, OnSeen: func(r class.Ref, version string) { seen <- r.Name + " " + version }})
+	f.write("a.yaml", manifest("ns", "db", "r1")+"---\n"+manifest("ns", "other", "r1")+"---\n"+manifest("ns", "bad", "r1, refreshInterval: soon"))
+	want := map[string]bool{"absent ": true, "bad ": true}
+	for _, name := range []string{"db", "absent", "bad"} {
+		f.source.Retain(ref("ns", name))
+	}
+	f.run()
+	for range 3 {
+		select {
+		case got := <-seen:
+			name, version, _ := strings.Cut(got, " ")
+			if c, err := f.source.Get(t.Context(), ref("ns", name)); err == nil && c.ResourceVersion == version {
+				want[got] = true
+			}
+			if !want[got] {
+				t.Errorf("told of %q", got)
+			}
+			delete(want, got)
+		case <-time.After(20 * time.Second):
+			t.Fatalf("not told of all: %v are missing", want)
+		}
+	}
+	f.write("a.yaml", manifest("ns", "db", "r2")+"---\n"+manifest("ns", "bad", "r1, refreshInterval: soon"))
+	f.changed(ref("ns", "db")) // and before it nothing was told as changed
+	if len(seen) > 0 {
+		t.Errorf("told again of %s", <-seen)
 	}
 }
