@@ -33,18 +33,9 @@ type entry struct {
 	fresh   bool                    // the next refresh must ask the store itself
 	class   class.Ref               // the class that is retained for the volume
 	news    news                    // what the record is to learn
-	version string                  // of the class that the payload was made by
-	live    bool                    // whether the volume has held a payload
+	heard   handed                  // what kubelet passed last
+	known   *Record                 // what of rec others may ask for; nil before the first payload
 }
-
-// news is what comes up for a record while somebody else may work on the
-// volume. Whoever has the lock, or gets it, takes it in.
-type news struct {
-	// ended are former providers that hold nothing any longer.
-	ended []string
-}
-
-func (n news) any() bool { return len(n.ended) > 0 }
 
 func newEntry(rec *Record) *entry {
 	return &entry{lock: make(chan struct{}, 1), rec: rec}
@@ -137,50 +128,21 @@ func (e *entry) leaveClass() (class.Ref, bool) {
 	return ref, ref != class.Ref{}
 }
 
-// know takes from the record what others may ask for while somebody works on
-// the volume. The caller holds the lock.
-func (e *entry) know(rec *Record) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.live, e.version = rec.published(), ""
-	if rec.LastClass != nil {
-		e.version = rec.LastClass.ResourceVersion
-	}
-}
-
 // differs tells whether the volume holds a payload that was made by another
 // version of the class.
 func (e *entry) differs(ref class.Ref, version string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.live && e.class == ref && e.version != version
+	if e.known == nil || e.class != ref {
+		return false
+	}
+	return e.known.LastClass == nil || e.known.LastClass.ResourceVersion != version
 }
 
 func (e *entry) uses(ref class.Ref) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.class == ref
-}
-
-// tell leaves news for whoever has the lock, or gets it.
-func (e *entry) tell(n news) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.news.ended = append(e.news.ended, n.ended...)
-}
-
-func (e *entry) hasNews() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.news.any()
-}
-
-func (e *entry) takeNews() news {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	n := e.news
-	e.news = news{}
-	return n
 }
 
 // tryLock takes the lock if nobody has it.

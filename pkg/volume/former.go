@@ -117,7 +117,7 @@ func (p *Publisher) giveBack(rec *Record) {
 // longer for a live volume.
 func (p *Publisher) formerEnded(id string, names []string) {
 	if e := p.find(id); e != nil {
-		e.tell(news{ended: names})
+		e.tellEnded(names)
 		p.settleNews(e)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
 
@@ -139,12 +138,16 @@ func (e *KeptError) Error() string { return e.Err.Error() + "; the volume keeps 
 func (e *KeptError) Unwrap() error { return e.Err }
 
 // Publish returns nil only if the target is a mounted tmpfs that holds a
-// complete payload. For a volume that already does, it takes over the new
-// service account tokens and returns at once: the Scheduler refreshes it, and
-// a failed refresh is no reason to stop the pod.
+// complete payload. For a volume that already does, it hands the new service
+// account tokens over and returns at once, whatever work there is on the
+// volume: the Scheduler refreshes it, and neither a failed refresh nor one
+// that hangs is a reason to hold the pod up.
 func (p *Publisher) Publish(ctx context.Context, r Request) error {
 	for {
 		e := p.entryFor(r.ID)
+		if done, err := p.republish(e, r); done {
+			return err
+		}
 		work, end, err := e.begin(ctx)
 		if err != nil {
 			return fault.New(fault.Of(err), "waiting for other work on volume %s: %w", r.ID, err)
@@ -177,8 +180,9 @@ func (p *Publisher) publish(ctx context.Context, e *entry, r Request) error {
 	if err != nil {
 		return err
 	}
-	if content == complete && e.rec.published() {
-		return p.republish(e, r)
+	if content == complete && e.rec.published() { // since we waited
+		e.hand(r)
+		return nil
 	}
 	return p.first(ctx, e, r, content)
 }
@@ -198,23 +202,6 @@ func sameVolume(rec *Record, r Request) error {
 	}
 	return nil
 }
-
-// republish is kubelet's repeated call for a live volume. With nothing new
-// and nothing due it asks nobody anything.
-func (p *Publisher) republish(e *entry, r Request) error {
-	rec := e.rec
-	if rec.Tokens.Equal(r.Tokens) && maps.EqualFunc(rec.Secrets, r.Secrets, sameSecret) {
-		return nil
-	}
-	rec.Tokens, rec.Secrets = r.Tokens, r.Secrets
-	p.save(rec)
-	if rec.Failures > 0 { // what failed may have failed for want of these
-		p.schedule.Set(rec.ID, time.Now())
-	}
-	return nil
-}
-
-func sameSecret(a, b secret.String) bool { return a.Reveal() == b.Reveal() }
 
 // save writes a live volume's record. A failure is logged and not returned:
 // the volume is good, and the next refresh writes the record again.

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -230,4 +231,72 @@ func TestUnpublishDuringRefreshReleasesTheNewest(t *testing.T) {
 	if rec := r.onlyRecord(); !rec.Leaving || string(rec.ProviderState.Reveal()) != "newer state" {
 		t.Errorf("the next process gets the state %q, leaving %t", rec.ProviderState.Reveal(), rec.Leaving)
 	}
+}
+
+// Kubelet is not held up by a store that hangs, and what it passed meanwhile
+// is used.
+func TestRepublishDoesNotWaitForARefresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.background()
+		req := r.request("a")
+		r.publish(req)
+		gate := make(chan struct{})
+		r.store.set(func(s *fakeStore) {
+			s.gate = gate
+			s.fail = &fault.Error{Reason: fault.NoToken, Err: os.ErrDeadlineExceeded, RetryAfter: time.Hour}
+		})
+		r.RefreshAll()
+		synctest.Wait() // the refresh waits at the gate
+		req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("new")}}
+		req.Secrets = map[string]secret.String{"user": secret.NewString("new")}
+		for range 2 {
+			r.publish(req)
+		}
+		other := req
+		other.Pod.UID = "another"
+		wantReason(t, r.Publish(t.Context(), other), fault.Conflict, "already published")
+		if n := r.store.count(); n != 2 {
+			t.Fatalf("%d fetches, want 2: the refresh was to wait at the gate", n)
+		}
+		close(gate)
+		synctest.Wait()
+		if n := r.store.count(); n != 3 {
+			t.Errorf("%d fetches, want 3: a refresh that failed with the old tokens is repeated at once with the new", n)
+		}
+		last := r.store.requests[len(r.store.requests)-1]
+		if last.Tokens["vault"].JWT.Reveal() != "new" || last.Secrets["user"].Reveal() != "new" {
+			t.Error("the refresh was made with the old tokens")
+		}
+		if rec := r.onlyRecord(); rec.Tokens["vault"].JWT.Reveal() != "new" || rec.Secrets["user"].Reveal() != "new" {
+			t.Error("the record has the old tokens")
+		}
+	})
+}
+
+// A republish that cannot vouch for the payload waits, and makes it.
+func TestRepublishOfALostMountWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.background()
+		req := r.request("a")
+		r.publish(req)
+		gate := make(chan struct{})
+		r.store.set(func(s *fakeStore) { s.gate = gate })
+		r.RefreshAll()
+		synctest.Wait() // the refresh waits at the gate
+		must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
+		published := make(chan error, 1)
+		go func() { published <- r.Publish(t.Context(), req) }()
+		synctest.Wait()
+		select {
+		case err := <-published:
+			t.Errorf("answered %v without a mount", err)
+			published <- err
+		default:
+		}
+		close(gate)
+		must(t, <-published)
+		r.wantFile(req, "password", "one")
+	})
 }
