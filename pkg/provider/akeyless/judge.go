@@ -148,15 +148,14 @@ func (p *Provider) explain(ctx context.Context, k call, err error) error {
 	case errors.Is(err, errTooLarge):
 		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, p.config.MaxResponseBytes)
 	}
-	return k.endpoint.Explain(err, settingNames(), k.secrets)
+	return k.endpoint.Explain(err, settingNames(), func(words string) string { return scrub(words, k.secrets) })
 }
 
 // credentialPattern matches what looks like an Akeyless token.
 const credentialPattern = `\b[tu]-[A-Za-z0-9_-]{16,}`
 
 func scrub(words string, secrets []secret.String) string {
-	words = regexp.MustCompile(credentialPattern).ReplaceAllString(words, secret.Redacted)
-	return endpoint.Scrub(words, secrets)
+	return endpoint.Scrub(words, secrets, regexp.MustCompile(credentialPattern))
 }
 
 // decode reads a good answer.

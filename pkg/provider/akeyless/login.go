@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -86,7 +85,7 @@ func readAuth(r *reply, at endpoint.Address) (authAnswer, error) {
 		return a, fault.New(fault.Denied, "the auth method asks for a second factor").WithHint("a pod has none")
 	case a.Token == "" && a.Link != "":
 		return a, fault.New(fault.Denied, "the auth method wants a person with a browser")
-	case a.Token == "", strings.ContainsFunc(a.Token, isControl):
+	case a.Token == "", endpoint.HasControl(a.Token):
 		return a, fault.New(fault.BadAnswer, "the answer of %s holds no usable Akeyless token", at)
 	}
 	return a, nil

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -197,18 +198,16 @@ func (o *object) set(f params.Field) {
 // itemName is an item's full name, which begins with a slash whether or not
 // the class writes it.
 func itemName(f params.Field) string {
-	text := f.Text()
+	text, is := f.IsText()
 	name := "/" + strings.Trim(text, "/")
 	switch {
-	case text == "":
+	case !is:
 	case name == "/":
 		f.Invalid("must be the full name of an item, such as /app/db-password")
-	case len(name) > maxPath || strings.ContainsFunc(name, isControl):
+	case len(name) > maxPath || endpoint.HasControl(name):
 		f.Invalid(fmt.Sprintf("must be at most %d bytes without control characters", maxPath))
 	default:
 		return name
 	}
 	return ""
 }
-
-func isControl(r rune) bool { return r < 0x20 || r == 0x7f || r == '\u2028' || r == '\u2029' }

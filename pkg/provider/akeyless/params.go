@@ -20,22 +20,21 @@ const (
 	keyK8sConfig     = "akeylessK8sAuthConfigName"
 	keyObjects       = "objects"
 
-	keyK8sGateway     = "akeylessK8sGatewayURL"
-	keyAudience       = "audience"
-	keySharing        = "sessionSharing"
-	keyCAFile         = "akeylessCACertPath"
-	keyCADir          = "akeylessCADirectory"
-	keyCA             = "akeylessCACert"
-	keyServerName     = "akeylessTLSServerName"
-	keySkipVerify     = "akeylessSkipTLSVerify"
-	keyClientCert     = "akeylessTLSClientCertPath"
-	keyClientKey      = "akeylessTLSClientKeyPath"
-	keyAWSRole        = "akeylessAWSRoleARN"
-	keyAzureTenant    = "akeylessAzureTenantID"
-	keyAzureClient    = "akeylessAzureClientID"
-	keyGCPProvider    = "akeylessGCPWorkloadProvider"
-	keyGCPAccount     = "akeylessGCPServiceAccount"
-	maxAuthoritiesPEM = 256 << 10
+	keyK8sGateway  = "akeylessK8sGatewayURL"
+	keyAudience    = "audience"
+	keySharing     = "sessionSharing"
+	keyCAFile      = "akeylessCACertPath"
+	keyCADir       = "akeylessCADirectory"
+	keyCA          = "akeylessCACert"
+	keyServerName  = "akeylessTLSServerName"
+	keySkipVerify  = "akeylessSkipTLSVerify"
+	keyClientCert  = "akeylessTLSClientCertPath"
+	keyClientKey   = "akeylessTLSClientKeyPath"
+	keyAWSRole     = "akeylessAWSRoleARN"
+	keyAzureTenant = "akeylessAzureTenantID"
+	keyAzureClient = "akeylessAzureClientID"
+	keyGCPProvider = "akeylessGCPWorkloadProvider"
+	keyGCPAccount  = "akeylessGCPServiceAccount"
 )
 
 func parameterKeys() []string {
@@ -47,13 +46,18 @@ func parameterKeys() []string {
 	}
 }
 
-func settingNames() endpoint.Names {
-	in := func(key string) string { return "spec.parameters." + key }
-	return endpoint.Names{
-		CACertFile: in(keyCAFile), CACertDir: in(keyCADir), CACert: in(keyCA), ServerName: in(keyServerName),
-		ClientCertFile: in(keyClientCert), ClientKeyFile: in(keyClientKey),
+func targetKeys() params.TargetKeys {
+	return params.TargetKeys{
+		Address: keyGateway, CACertFile: keyCAFile, CACertDir: keyCADir, CACert: keyCA, ServerName: keyServerName,
+		ClientCertFile: keyClientCert, ClientKeyFile: keyClientKey, SkipVerify: keySkipVerify,
 	}
 }
+
+func known() params.Known {
+	return params.Known{Keys: parameterKeys(), Long: []string{keyObjects, keyCA}, Secret: []string{keyAccessKey, keyUIDToken}}
+}
+
+func settingNames() endpoint.Names { return params.TargetNames(targetKeys(), known()) }
 
 // accessType is how to log in.
 type accessType string
@@ -122,7 +126,7 @@ type login struct {
 // newLogin reads everything but the objects.
 func newLogin(p *params.Set, c *Config, fallback endpoint.Address) login {
 	l := login{
-		Target:   endpoint.Target{Address: address(p, fallback), TLS: tlsOf(p, c.DefaultTLS)},
+		Target:   p.Target(targetKeys(), endpoint.Target{Address: fallback, TLS: c.DefaultTLS}),
 		AccessID: p.Get(keyAccessID, c.DefaultAccessID),
 		Sharing:  p.Word(keySharing, "", sharePod, shareServiceAccount),
 	}
@@ -135,9 +139,6 @@ func newLogin(p *params.Set, c *Config, fallback endpoint.Address) login {
 		if p.Has(key) {
 			p.Warn(p.Field(key), "everybody who may read the class can read this credential; put it in a Secret and name that in nodePublishSecretRef")
 		}
-	}
-	if l.Target.Address.Plain() && l.Target.TLS != (endpoint.TLS{}) && l.Target.TLS != c.DefaultTLS {
-		p.Warn(p.Field(keyGateway), "is a plain http address, so the class's TLS parameters have no effect")
 	}
 	return l
 }
@@ -158,17 +159,6 @@ func typeOf(p *params.Set, c *Config) accessType {
 	return accessType(p.Word(keyAccessType, string(def), accessTypes()...))
 }
 
-func address(p *params.Set, fallback endpoint.Address) endpoint.Address {
-	if !p.Has(keyGateway) {
-		return fallback
-	}
-	a, err := endpoint.ParseAddress(p.Get(keyGateway, ""))
-	if err != nil {
-		p.Invalid(keyGateway, err.Error())
-	}
-	return a
-}
-
 // details reads what belongs to the access type.
 func (l *login) details(p *params.Set, c *Config) {
 	l.Audience = p.Get(keyAudience, l.audience(p, c))
@@ -177,7 +167,7 @@ func (l *login) details(p *params.Set, c *Config) {
 		l.K8sConfig = need(p, keyK8sConfig, c.DefaultK8sAuthConfigName, "the name of the gateway's Kubernetes auth config")
 		l.K8sGateway = l.Target.Address.String()
 		if p.Has(keyK8sGateway) {
-			l.K8sGateway = l.reviewer(p)
+			l.K8sGateway = p.Address(keyK8sGateway, false).String()
 		}
 	case typeAWS:
 		l.AWSRole = need(p, keyAWSRole, "", "the AWS role that trusts the pod's service account")
@@ -192,14 +182,6 @@ func (l *login) details(p *params.Set, c *Config) {
 		l.GCPAccount = need(p, keyGCPAccount, "", "the email address of the Google service account")
 		l.GCPAudience = p.Get(keyGCPAudience, "akeyless.io")
 	}
-}
-
-func (l *login) reviewer(p *params.Set) string {
-	a, err := endpoint.ParseAddress(p.Get(keyK8sGateway, ""))
-	if err != nil {
-		p.Invalid(keyK8sGateway, err.Error())
-	}
-	return a.String()
 }
 
 // audience is the one that those who get the token expect.
@@ -223,23 +205,4 @@ func need(p *params.Set, key, def, what string) string {
 		p.Required(key, what)
 	}
 	return v
-}
-
-// tlsOf lets the class replace the operator's settings in groups that belong
-// together: the authorities, the client's certificate and key.
-func tlsOf(p *params.Set, def endpoint.TLS) endpoint.TLS {
-	t := def
-	if p.Has(keyCA) || p.Has(keyCAFile) || p.Has(keyCADir) {
-		t.CACert, t.CACertFile, t.CACertDir = p.Get(keyCA, ""), p.Get(keyCAFile, ""), p.Get(keyCADir, "")
-	}
-	if len(t.CACert) > maxAuthoritiesPEM {
-		p.InvalidSecret(keyCA, "is too long for a list of certificates")
-	}
-	p.Together("a client certificate and its key go together", keyClientCert, keyClientKey)
-	if p.Has(keyClientCert) {
-		t.ClientCertFile, t.ClientKeyFile = p.Get(keyClientCert, ""), p.Get(keyClientKey, "")
-	}
-	t.ServerName = p.Get(keyServerName, t.ServerName)
-	t.SkipVerify = p.Bool(keySkipVerify, t.SkipVerify)
-	return t
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -16,7 +17,7 @@ type Provider struct {
 	config    Config
 	fallback  endpoint.Address
 	allowed   endpoint.Allowlist
-	specs     specs
+	specs     params.Cache[*spec]
 	endpoints endpoint.Pool
 	volumes   session.Volumes[*volume, *minted]
 	groups    groups

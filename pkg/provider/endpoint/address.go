@@ -10,34 +10,40 @@ import (
 	"net/netip"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Address is where a server answers, in one spelling, so that equal servers
 // are equal values. The zero value is no address.
 type Address struct {
-	scheme string // http or https
-	host   string // lower case, without brackets and trailing dots
-	port   string // never empty
+	scheme string // http, https or unix
+	host   string // lower case, without brackets and trailing dots; the path of a unix socket
+	port   string // never empty, but for a socket
 	path   string // what comes before the API's own paths; "" or "/v2"
 }
+
+const unix = "unix"
+
+var errAddress = errors.New("must be a URL such as https://store.example.com:8200")
 
 // ParseAddress takes an http or https URL without user, query and fragment.
 // Its errors do not repeat the text, which may hold a password.
 func ParseAddress(text string) (Address, error) {
 	u, err := url.Parse(text)
 	switch {
-	case err != nil || hasControl(text):
-		return Address{}, errors.New("must be a URL such as https://gateway.example.com:8000")
+	case err != nil || HasControl(text):
+		return Address{}, errAddress
 	case u.Scheme != "https" && u.Scheme != "http":
-		return Address{}, errors.New("must be a URL that begins with https:// or http://")
+		return Address{}, fmt.Errorf("%w: the scheme must be http or https", errAddress)
 	case oneHost(u.Hostname()) == "" || u.Opaque != "":
-		return Address{}, errors.New("must be a URL with a host")
+		return Address{}, fmt.Errorf("%w: it has no host", errAddress)
 	case u.User != nil:
-		return Address{}, errors.New("must not hold a user or a password")
+		return Address{}, fmt.Errorf("%w: it must not hold a user or password", errAddress)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
-		return Address{}, errors.New("must not hold a query or a fragment")
+		return Address{}, fmt.Errorf("%w: it must not hold a query or fragment", errAddress)
 	}
 	a := Address{scheme: u.Scheme, host: oneHost(u.Hostname()), port: u.Port()}
 	if a.port == "" {
@@ -47,6 +53,19 @@ func ParseAddress(text string) (Address, error) {
 		a.path = clean
 	}
 	return a, nil
+}
+
+// ParseAddressOrSocket also takes the socket of a server on the node, as in
+// unix:///run/store.sock.
+func ParseAddressOrSocket(text string) (Address, error) {
+	socket, ok := strings.CutPrefix(text, unix+"://")
+	switch {
+	case !ok:
+		return ParseAddress(text)
+	case !path.IsAbs(socket) || HasControl(socket) || !utf8.ValidString(socket):
+		return Address{}, errors.New("must name a socket by its absolute path, as in unix:///run/store.sock")
+	}
+	return Address{scheme: unix, host: path.Clean(socket)}, nil
 }
 
 func oneHost(host string) string {
@@ -65,8 +84,11 @@ func (a Address) Plain() bool { return a.scheme == "http" }
 
 // String is the URL, always with its port.
 func (a Address) String() string {
-	if a.IsZero() {
+	switch {
+	case a.IsZero():
 		return ""
+	case a.scheme == unix:
+		return unix + "://" + a.host
 	}
 	return a.URL("").String()
 }
@@ -78,13 +100,17 @@ func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil 
 func (a *Address) UnmarshalText(text []byte) (err error) {
 	*a = Address{}
 	if len(text) > 0 {
-		*a, err = ParseAddress(string(text))
+		*a, err = ParseAddressOrSocket(string(text))
 	}
 	return err
 }
 
-// URL is the address of a call below the server's own path.
+// URL is the address of a call below the server's own path. Over a socket its
+// host is for show.
 func (a Address) URL(call string) *url.URL {
+	if a.scheme == unix {
+		return &url.URL{Scheme: "http", Host: "localhost", Path: call}
+	}
 	return &url.URL{Scheme: a.scheme, Host: net.JoinHostPort(a.host, a.port), Path: a.path + call}
 }
 
@@ -102,7 +128,8 @@ type Allowlist struct {
 
 // ParseAllowlist reads patterns of scheme://host[:port], compared exactly but
 // for two wildcards: a host that begins with "*." stands for exactly one label
-// more, and the port "*" for any. No pattern allows every server; the fallback
+// more, and the port "*" for any. Without a pattern every server is allowed but
+// no socket, since a class must not reach a node's other sockets; the fallback
 // is allowed in any case, unless it is zero.
 func ParseAllowlist(patterns []string, fallback Address) (Allowlist, error) {
 	l := Allowlist{fallback: fallback}
@@ -117,6 +144,9 @@ func ParseAllowlist(patterns []string, fallback Address) (Allowlist, error) {
 }
 
 func parsePattern(text string) (Address, error) {
+	if strings.HasPrefix(text, unix+"://") {
+		return ParseAddressOrSocket(text) // literally
+	}
 	text, anyPort := strings.CutSuffix(text, ":*")
 	p, err := ParseAddress(text)
 	switch {
@@ -135,15 +165,13 @@ func parsePattern(text string) (Address, error) {
 
 // Allows tells whether a class may name a.
 func (l Allowlist) Allows(a Address) bool {
-	if len(l.patterns) == 0 || (!l.fallback.IsZero() && l.fallback.sameServer(a)) {
+	if !l.fallback.IsZero() && l.fallback.sameServer(a) {
 		return true
 	}
-	for _, p := range l.patterns {
-		if p.covers(a) {
-			return true
-		}
+	if len(l.patterns) == 0 {
+		return a.scheme != unix
 	}
-	return false
+	return slices.ContainsFunc(l.patterns, func(p Address) bool { return p.covers(a) })
 }
 
 func (a Address) covers(b Address) bool {
@@ -151,11 +179,14 @@ func (a Address) covers(b Address) bool {
 		return false
 	}
 	parent, wild := strings.CutPrefix(a.host, "*.")
-	if !wild {
+	if !wild { // as with a socket, whose path begins with a slash
 		return a.host == b.host
 	}
 	label, rest, dotted := strings.Cut(b.host, ".")
 	return dotted && label != "" && rest == parent
 }
 
-func hasControl(s string) bool { return strings.ContainsFunc(s, unicode.IsControl) }
+// HasControl tells whether a text holds what could end a line or a header.
+func HasControl(s string) bool { return strings.ContainsFunc(s, isControl) }
+
+func isControl(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }

@@ -15,15 +15,15 @@ func TestParseAddress(t *testing.T) {
 		"https://[::ffff:10.0.0.1]/a": "https://10.0.0.1:443/a",
 		"https://[fe80::1]:8081":      "https://[fe80::1]:8081",
 		"https://gw/a/../b//c":        "https://gw:443/b/c",
-		"ftp://gw":                    "!https:// or http://",
-		"gw:8080":                     "!https:// or http://",
+		"ftp://gw":                    "!the scheme must be http or https",
+		"gw:8080":                     "!the scheme must be http or https",
 		"https://":                    "!host",
 		"https://user:pw-9@gw":        "!user",
 		"https://gw?x=1":              "!query",
 		"https://gw#f":                "!fragment",
 		"https://gw\n":                "!URL",
 		"https:opaque":                "!host",
-		"":                            "!https:// or http://",
+		"":                            "!the scheme must be http or https",
 		"https://gw:port":             "!URL",
 	} {
 		a, err := endpoint.ParseAddress(text)
@@ -39,6 +39,30 @@ func TestParseAddress(t *testing.T) {
 	}
 }
 
+func TestParseSocket(t *testing.T) {
+	for text, want := range map[string]string{
+		"unix:///run/a/../store.sock": "unix:///run/store.sock",
+		"unix:///run/50%.sock":        "unix:///run/50%.sock",
+		"https://store":               "https://store:443",
+		"unix://run/store.sock":       "",
+		"unix://":                     "",
+		"unix:///run/\u2028":          "",
+		"unix:///run/\xff":            "",
+	} {
+		a, err := endpoint.ParseAddressOrSocket(text)
+		if (err == nil) != (want != "") || a.String() != want {
+			t.Errorf("%q is %q, %v; want %q", text, a, err, want)
+		}
+	}
+	if a, err := endpoint.ParseAddress("unix:///run/store.sock"); err == nil {
+		t.Errorf("a socket is a URL: %s", a)
+	}
+	a := mustParse(t, "unix:///run/store.sock")
+	if got := a.URL("/v1/x").String(); got != "http://localhost/v1/x" || a.Plain() {
+		t.Errorf("requests go to %s, plain %v", got, a.Plain())
+	}
+}
+
 func TestAllowlist(t *testing.T) {
 	for _, c := range []struct {
 		patterns []string
@@ -47,6 +71,12 @@ func TestAllowlist(t *testing.T) {
 		want     bool
 	}{
 		{nil, "", "http://anything:1", true},
+		{nil, "", "unix:///run/containerd.sock", false},
+		{nil, "unix:///run/store.sock", "unix:///run/store.sock", true},
+		{[]string{"unix:///run/store.sock"}, "", "unix:///run/store.sock", true},
+		{[]string{"unix:///run/store.sock"}, "", "unix:///run/other.sock", false},
+		{[]string{"unix:///run/*"}, "", "unix:///run/other.sock", false},
+		{[]string{"unix:///run/store.sock"}, "", "https://gw.example", false},
 		{[]string{"https://gw.example"}, "", "https://gw.example/v2", true},
 		{[]string{"https://gw.example"}, "", "http://gw.example", false},
 		{[]string{"https://gw.example"}, "", "https://gw.example:8081", false},
@@ -79,7 +109,7 @@ func TestAllowlist(t *testing.T) {
 
 func mustParse(t *testing.T, text string) endpoint.Address {
 	t.Helper()
-	a, err := endpoint.ParseAddress(text)
+	a, err := endpoint.ParseAddressOrSocket(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -87,15 +117,15 @@ func mustParse(t *testing.T, text string) endpoint.Address {
 }
 
 func FuzzParseAddress(f *testing.F) {
-	for _, s := range []string{"https://gw:8081/v2", "http://[::1]", "https://u@h", "https://xn--a.b./%2e%2e/c", "HTTPS://GW"} {
+	for _, s := range []string{"https://gw:8081/v2", "http://[::1]", "https://u@h", "https://xn--a.b./%2e%2e/c", "HTTPS://GW", "unix:///a/../b?c"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		a, err := endpoint.ParseAddress(text)
+		a, err := endpoint.ParseAddressOrSocket(text)
 		if err != nil {
 			return
 		}
-		again, err := endpoint.ParseAddress(a.String())
+		again, err := endpoint.ParseAddressOrSocket(a.String())
 		if err != nil || again != a {
 			t.Errorf("%q gives %q, and that %q, %v", text, a, again, err)
 		}

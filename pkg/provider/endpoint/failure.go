@@ -11,7 +11,6 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
-	"unicode"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -20,9 +19,10 @@ import (
 const maxWords = 1000
 
 // Explain makes an error of reason Unavailable out of a failed exchange with
-// the endpoint, with a hint where one is known. secrets are taken out.
-func (e *Endpoint) Explain(err error, n Names, secrets []secret.String) *fault.Error {
-	what := Scrub(rootText(err), secrets)
+// the endpoint, with a hint where one is known. scrub takes out what must not
+// be shown.
+func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) *fault.Error {
+	what := scrub(rootText(err))
 	var dns *net.DNSError
 	if hint := e.TLS.hint(err, n); hint != "" {
 		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what).WithHint("%s", hint)
@@ -33,10 +33,24 @@ func (e *Endpoint) Explain(err error, n Names, secrets []secret.String) *fault.E
 			WithHint("the name is resolved with the DNS settings of the driver's pod")
 	case NeverSent(err):
 		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
-		return fault.New(fault.Unavailable, "%s closed the connection before its answer was complete: %s", e.Address, what)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fault.New(fault.Unavailable, "%s closed the connection before its answer was complete: %s", e.Address, what).
+			WithHint("%s", e.late(n))
 	}
-	return fault.New(fault.Unavailable, "asking %s: %s", e.Address, what)
+	return fault.New(fault.Unavailable, "asking %s: %s", e.Address, what).WithHint("%s", e.late(n))
+}
+
+// late is the hint for servers that refuse a client only after the handshake,
+// as TLS 1.3 has it: the client sees a connection that ends, and no reason.
+func (e *Endpoint) late(n Names) string {
+	if e.Address.scheme != "https" || e.TLS.ClientCertFile != "" {
+		return ""
+	}
+	return n.wantsCertificate()
+}
+
+func (n Names) wantsCertificate() string {
+	return fmt.Sprintf("it may want a client certificate: set %s and %s", n.ClientCertFile, n.ClientKeyFile)
 }
 
 // rootText leaves out the URL that net/http puts before its errors.
@@ -73,7 +87,7 @@ func (t TLS) hint(err error, n Names) string {
 	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return "the server does not speak TLS here: use http:// in the address"
 	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
-		return fmt.Sprintf("the server refused the handshake; it may want a client certificate: set %s and %s", n.ClientCertFile, n.ClientKeyFile)
+		return "the server refused the handshake; " + n.wantsCertificate()
 	}
 	return ""
 }
@@ -91,16 +105,20 @@ func (t TLS) authorities(n Names) string {
 }
 
 // Scrub makes a server's words fit for an error: one line of bounded length,
-// without the secrets and without anything that looks like a JWT.
-func Scrub(words string, secrets []secret.String) string {
+// without the secrets and without anything that looks like a JWT, or like one
+// of the store's own credentials.
+func Scrub(words string, secrets []secret.String, looksLike ...*regexp.Regexp) string {
 	for _, s := range secrets {
 		if !s.Empty() {
 			words = strings.ReplaceAll(words, s.Reveal(), secret.Redacted)
 		}
 	}
 	words = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+`).ReplaceAllString(words, secret.Redacted)
+	for _, credential := range looksLike {
+		words = credential.ReplaceAllString(words, secret.Redacted)
+	}
 	words = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+		if isControl(r) {
 			return ' '
 		}
 		return r

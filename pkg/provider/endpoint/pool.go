@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"context"
 	"log/slog"
 	"net"
 	"net/http"
@@ -133,15 +134,15 @@ func (e *Endpoint) refresh(now time.Time, p *Pool) error {
 	if e.transport != nil {
 		e.transport.CloseIdleConnections()
 	}
-	e.transport, e.fingerprint = newTransport(), print
+	e.transport, e.fingerprint = newTransport(e.Address), print
 	e.transport.TLSClientConfig = settings
 	return nil
 }
 
 // newTransport takes the proxy settings from the environment, nothing else.
-func newTransport() *http.Transport {
+func newTransport(a Address) *http.Transport {
 	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
-	return &http.Transport{
+	t := &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		ForceAttemptHTTP2:   true,
@@ -150,4 +151,11 @@ func newTransport() *http.Transport {
 		IdleConnTimeout:     idleTimeout,
 		TLSHandshakeTimeout: handshakeLimit,
 	}
+	if a.scheme == unix {
+		t.Proxy = nil
+		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return dialer.DialContext(ctx, unix, a.host)
+		}
+	}
+	return t
 }

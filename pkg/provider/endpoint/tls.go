@@ -31,6 +31,10 @@ type TLS struct {
 
 // Names are what the settings are called where people write them, for errors.
 type Names struct {
+	// Place comes before a name that says where a mistake is, as in
+	// "spec.parameters."; hints do without.
+	Place string
+
 	CACertFile, CACertDir, CACert, ServerName, ClientCertFile, ClientKeyFile string
 }
 
@@ -51,6 +55,8 @@ func (t TLS) config(n Names) (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Offered whatever authorities the server lists: an auth method may accept
+	// others than the listener asks for.
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
 	return c, nil
 }
@@ -61,15 +67,15 @@ func (t TLS) roots(n Names) (*x509.CertPool, error) {
 	switch {
 	case t.CACert != "":
 		if !pool.AppendCertsFromPEM([]byte(t.CACert)) {
-			return nil, fault.New(fault.InvalidClass, "%s holds no PEM certificate", n.CACert)
+			return nil, fault.New(fault.InvalidClass, "%s%s holds no PEM certificate", n.Place, n.CACert)
 		}
 	case t.CACertFile != "":
 		if err := addFile(pool, t.CACertFile); err != nil {
-			return nil, unusable(n.CACertFile, t.CACertFile, err)
+			return nil, n.unusable(n.CACertFile, t.CACertFile, err)
 		}
 	case t.CACertDir != "":
 		if err := addDir(pool, t.CACertDir); err != nil {
-			return nil, unusable(n.CACertDir, t.CACertDir, err)
+			return nil, n.unusable(n.CACertDir, t.CACertDir, err)
 		}
 	default:
 		return nil, nil
@@ -80,15 +86,15 @@ func (t TLS) roots(n Names) (*x509.CertPool, error) {
 func (t TLS) clientPair(n Names) (*tls.Certificate, error) {
 	cert, err := readFile(t.ClientCertFile)
 	if err != nil {
-		return nil, unusable(n.ClientCertFile, t.ClientCertFile, err)
+		return nil, n.unusable(n.ClientCertFile, t.ClientCertFile, err)
 	}
 	key, err := readFile(t.ClientKeyFile)
 	if err != nil {
-		return nil, unusable(n.ClientKeyFile, t.ClientKeyFile, err)
+		return nil, n.unusable(n.ClientKeyFile, t.ClientKeyFile, err)
 	}
 	pair, err := tls.X509KeyPair(cert, key)
 	if err != nil {
-		return nil, unusable(n.ClientCertFile, t.ClientCertFile, fmt.Errorf("with the key in %q: %w", t.ClientKeyFile, err))
+		return nil, n.unusable(n.ClientCertFile, t.ClientCertFile, fmt.Errorf("with the key in %q: %w", t.ClientKeyFile, err))
 	}
 	return &pair, nil
 }
@@ -154,15 +160,15 @@ func withoutPath(err error) error {
 	return err
 }
 
-func unusable(name, file string, err error) error {
-	return fault.New(fault.InvalidClass, "reading %q for %s: %w", file, name, err).
+func (n Names) unusable(name, file string, err error) error {
+	return fault.New(fault.InvalidClass, "reading %q for %s%s: %w", file, n.Place, name, err).
 		WithHint("the path is one in the driver's container on the node")
 }
 
 // fingerprint changes when a file that the settings name does.
 func (t TLS) fingerprint() string {
 	files := []string{t.CACertFile, t.ClientCertFile, t.ClientKeyFile}
-	if t.CACertDir != "" {
+	if t.CACertDir != "" && t.CACertFile == "" && t.CACert == "" {
 		listed, _ := visible(t.CACertDir) // reading it again tells what is wrong
 		files = append(files, listed...)
 	}

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -21,8 +22,10 @@ import (
 )
 
 var names = endpoint.Names{
-	CACertFile: "caFile", CACertDir: "caDir", CACert: "caText", ServerName: "serverName", ClientCertFile: "cert", ClientKeyFile: "key",
+	Place: "at ", CACertFile: "caFile", CACertDir: "caDir", CACert: "caText", ServerName: "serverName", ClientCertFile: "cert", ClientKeyFile: "key",
 }
+
+func asIs(words string) string { return words }
 
 func newPool() *endpoint.Pool {
 	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names}
@@ -93,7 +96,7 @@ func TestVerification(t *testing.T) {
 			if err == nil || !endpoint.BadTLS(err) {
 				t.Fatalf("error %v", err)
 			}
-			if f := e.Explain(err, names, nil); !strings.Contains(f.Hint, c.want) || f.Reason != fault.Unavailable {
+			if f := e.Explain(err, names, asIs); !strings.Contains(f.Hint, c.want) || f.Reason != fault.Unavailable {
 				t.Errorf("explained as %s %v", f.Reason, f)
 			}
 		})
@@ -106,13 +109,13 @@ func TestUnusableFiles(t *testing.T) {
 	big := write(t, dir, "big", strings.Repeat("x", 1<<20+1))
 	address := mustParse(t, "https://gw")
 	for want, settings := range map[string]endpoint.TLS{
-		"caFile: it holds no PEM":                     {CACertFile: text},
+		"for at caFile: it holds no PEM":              {CACertFile: text},
 		"caFile: no such file":                        {CACertFile: "/nowhere"},
 		"caFile: it is not a regular file":            {CACertFile: os.DevNull},
 		"caFile: it is larger than":                   {CACertFile: big},
 		"caDir: no file in it holds":                  {CACertDir: dir},
 		"caDir: no such file":                         {CACertDir: "/nowhere"},
-		"caText holds no PEM":                         {CACert: "-----"},
+		"at caText holds no PEM":                      {CACert: "-----"},
 		"cert: no such file":                          {ClientCertFile: "/nowhere", ClientKeyFile: text},
 		"key: no such file":                           {ClientCertFile: text, ClientKeyFile: "/nowhere"},
 		"cert: with the key in " + `"` + text + `": `: {ClientCertFile: text, ClientKeyFile: text},
@@ -182,7 +185,7 @@ func TestClientCertificate(t *testing.T) {
 	if err == nil {
 		t.Fatal("the server did without a client certificate")
 	}
-	if f := e.Explain(err, names, nil); !strings.Contains(f.Hint, "set cert and key") {
+	if f := e.Explain(err, names, asIs); !strings.Contains(f.Hint, "set cert and key") {
 		t.Errorf("explained as %v", f)
 	}
 }
@@ -217,7 +220,7 @@ func TestExplain(t *testing.T) {
 		if err == nil {
 			t.Fatalf("%s answered", url)
 		}
-		if f := e.Explain(err, names, nil); !strings.Contains(f.Error(), want) {
+		if f := e.Explain(err, names, asIs); !strings.Contains(f.Error(), want) {
 			t.Errorf("%s: %v, want %q", url, f, want)
 		}
 	}
@@ -226,15 +229,62 @@ func TestExplain(t *testing.T) {
 	}
 }
 
+// TestLateRefusal: a server that wants a certificate may just hang up.
+func TestLateRefusal(t *testing.T) {
+	s := httptest.NewTLSServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
+	defer s.Close()
+	cert, key := newPair(t)
+	dir := t.TempDir()
+	pair := endpoint.TLS{SkipVerify: true, ClientCertFile: write(t, dir, "cert", cert), ClientKeyFile: write(t, dir, "key", key)}
+	for hint, settings := range map[string]endpoint.TLS{"it may want a client certificate: set cert and key": {SkipVerify: true}, "": pair} {
+		e, err := newPool().Get(endpoint.Target{Address: mustParse(t, s.URL), TLS: settings}, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = get(e)
+		if err == nil {
+			t.Fatal("it answered")
+		}
+		f := e.Explain(err, names, func(words string) string { return strings.ReplaceAll(words, "EOF", "scrubbed") })
+		if f.Hint != hint || !strings.Contains(f.Error(), "closed the connection") || !strings.Contains(f.Error(), "scrubbed") {
+			t.Errorf("explained as %v, hint %q, want %q", f, f.Hint, hint)
+		}
+	}
+}
+
+// TestSocket also sets a proxy, which a socket is never asked through.
+func TestSocket(t *testing.T) {
+	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
+	file := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", file) //nolint:noctx // at once
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked []string
+	s := &httptest.Server{Listener: l, Config: &http.Server{ //nolint:gosec // a test's own
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = append(asked, r.Host+r.URL.Path) }),
+	}}
+	s.Start()
+	defer s.Close()
+	e, err := newPool().Get(endpoint.Target{Address: mustParse(t, "unix://"+file)}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := get(e); err != nil || len(asked) != 1 || asked[0] != "localhost/x" {
+		t.Errorf("asked %q, %v", asked, err)
+	}
+}
+
 func TestScrub(t *testing.T) {
 	secrets := []secret.String{secret.NewString("marker"), {}}
 	for text, want := range map[string]string{
 		"two\nlines\tand\x00more": "two lines and more",
 		"it is marker, so":        "it is [redacted], so",
+		"x-marker-1, x-2":         "x-[redacted]-1, [redacted]",
 		"eyJhbGciOiJ.eyJpc3M.sig": "[redacted]",
 		strings.Repeat("x", 2000): strings.Repeat("x", 1000) + "...",
 	} {
-		if got := endpoint.Scrub(text, secrets); got != want {
+		if got := endpoint.Scrub(text, secrets, regexp.MustCompile(`\bx-\w+`)); got != want {
 			t.Errorf("%q becomes %q, want %q", text, got, want)
 		}
 	}

@@ -104,6 +104,11 @@ func (o *Object) Forbid(name, detail string) {
 	o.set.Errs = append(o.set.Errs, field.Forbidden(o.Path(name), detail))
 }
 
+// Warn notes what the class works without.
+func (o *Object) Warn(name, format string, args ...any) {
+	o.set.Warn(o.Path(name), format, args...)
+}
+
 // Unknown warns of a field that is none of the known.
 func (f Field) Unknown(known []string) {
 	f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)%s", f.line, DidYouMean(f.Name, known))
@@ -120,17 +125,26 @@ func (f Field) Invalid(detail string) {
 
 // Text takes what YAML reads as text.
 func (f Field) Text() string {
+	text, _ := f.IsText()
+	return text
+}
+
+// IsText is Text that tells "" from what is none.
+func (f Field) IsText() (text string, is bool) {
 	if f.node.Kind != yaml.ScalarNode || f.node.ShortTag() != "!!str" {
 		f.Invalid("must be text, not " + kindOf(f.node) + "; put it in quotes if it is meant")
-		return ""
+		return "", false
 	}
-	return f.node.Value
+	return f.node.Value, true
 }
 
 // FileName takes a path within the volume.
 func (f Field) FileName() string {
-	name := f.Text()
-	if err := atomicdir.ValidatePath(name); err != nil && f.node.ShortTag() == "!!str" {
+	name, is := f.IsText()
+	if !is {
+		return ""
+	}
+	if err := atomicdir.ValidatePath(name); err != nil {
 		f.Invalid("must be a relative path within the volume: " + reason(err))
 		return ""
 	}
@@ -144,6 +158,8 @@ func reason(err error) string {
 	return err.Error()
 }
 
+const modeWanted = "must be a file mode from 0001 to 0777, in octal such as 0640 or 0o640, or in decimal such as 416"
+
 // Mode takes a file mode: 0640, 0o640 or decimal 416. Zero is the default.
 func (f Field) Mode() fs.FileMode {
 	base, digits := 10, f.node.Value
@@ -153,11 +169,15 @@ func (f Field) Mode() fs.FileMode {
 		base = 8
 	}
 	mode, err := strconv.ParseUint(digits, base, 32)
-	if f.node.Kind != yaml.ScalarNode || err != nil || mode > 0o777 {
-		f.Invalid("must be a file mode from 0001 to 0777, in octal such as 0640 or 0o640, or in decimal such as 416")
-		return 0
+	switch {
+	case f.node.Kind != yaml.ScalarNode:
+		f.Invalid(modeWanted + ", not " + kindOf(f.node))
+	case err != nil || mode > 0o777:
+		f.Invalid(modeWanted)
+	default:
+		return fs.FileMode(mode)
 	}
-	return fs.FileMode(mode)
+	return 0
 }
 
 // Bool takes true or false.
@@ -191,11 +211,11 @@ func (f Field) Encoding() Encoding {
 	return Plain
 }
 
-// Map takes a map, as encoding/json would give it but with numbers as they
+// Map takes a map of arguments, as encoding/json would give it but with numbers as they
 // are written.
 func (f Field) Map() map[string]any {
 	if f.node.Kind != yaml.MappingNode {
-		f.Invalid("must be a map, not " + kindOf(f.node))
+		f.Invalid("must be a map of arguments, not " + kindOf(f.node))
 		return nil
 	}
 	v, err := toJSON(f.node, 0, f.object.left)

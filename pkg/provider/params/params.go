@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -25,42 +25,82 @@ type Set struct {
 	Warnings []string
 
 	path   *field.Path
-	values map[string]string
-	keys   []string
+	known  Known
+	values map[string]string // by key
+	names  map[string]string // by key, as the class has it
 }
 
-// Known are the keys that a provider takes. Those of Long may hold more than
-// 4096 bytes and line breaks. The values of Secret are never shown.
+// Known are the keys that a provider takes.
 type Known struct {
-	Keys   []string
-	Long   []string
+	Keys []string
+	// Names are what classes call a key, of those that are not called by the
+	// key itself. What is missing is named by the first.
+	Names map[string][]string
+	// Long are the keys that may hold more than 4096 bytes and line breaks.
+	Long []string
+	// Secret are the keys whose values are never shown.
 	Secret []string
+}
+
+// names gives the key by each of its names.
+func (k Known) names() map[string]string {
+	byName := map[string]string{}
+	for _, key := range k.Keys {
+		for _, name := range k.namesOf(key) {
+			byName[name] = key
+		}
+	}
+	return byName
+}
+
+func (k Known) namesOf(key string) []string {
+	if names := k.Names[key]; len(names) > 0 {
+		return names
+	}
+	return []string{key}
 }
 
 // New takes the known keys and warns of the others. An empty value counts as
 // not given: a chart that leaves a value open renders "".
 func New(raw map[string]string, known Known) *Set {
-	s := &Set{path: field.NewPath("spec", "parameters"), values: map[string]string{}, keys: known.Keys}
-	for _, key := range slices.Sorted(maps.Keys(raw)) {
-		value := raw[key]
-		switch {
-		case !slices.Contains(known.Keys, key):
-			s.Warn(s.path.Child(Clip(key)), "unknown, so ignored%s", DidYouMean(key, known.Keys))
-		case value == "":
-		case !slices.Contains(known.Long, key) && (len(value) > maxValue || strings.ContainsFunc(value, unicode.IsControl)):
-			if slices.Contains(known.Secret, key) {
-				value = secret.Redacted
-			}
-			s.fail(s.Field(key), value, fmt.Sprintf("must be at most %d bytes without control characters", maxValue))
-		default:
-			s.values[key] = value
+	s := &Set{path: field.NewPath("spec", "parameters"), known: known, values: map[string]string{}, names: map[string]string{}}
+	byName := known.names()
+	for _, name := range slices.Sorted(maps.Keys(raw)) {
+		if key, ok := byName[name]; ok {
+			s.take(key, name, raw[name])
+			continue
 		}
+		s.Warn(s.path.Child(Clip(name)), "unknown, so ignored%s", DidYouMean(name, slices.Sorted(maps.Keys(byName))))
 	}
 	return s
 }
 
-// Field is the path of a parameter.
-func (s *Set) Field(key string) *field.Path { return s.path.Child(key) }
+func (s *Set) take(key, name, value string) {
+	if value == "" {
+		return
+	}
+	if earlier, twice := s.names[key]; twice {
+		s.Errs = append(s.Errs, field.Forbidden(s.path.Child(name), "says the same as "+earlier+", which is set too: keep one of them"))
+		return
+	}
+	s.names[key] = name
+	if !slices.Contains(s.known.Long, key) && (len(value) > maxValue || endpoint.HasControl(value)) {
+		if slices.Contains(s.known.Secret, key) || strings.Contains(value, "@") { // may be an address with a password
+			value = secret.Redacted
+		}
+		s.fail(s.Field(key), value, fmt.Sprintf("must be at most %d bytes without control characters", maxValue))
+		return
+	}
+	s.values[key] = value
+}
+
+// Field is the path of a parameter, as the class spells it or would.
+func (s *Set) Field(key string) *field.Path {
+	if name, ok := s.names[key]; ok {
+		return s.path.Child(name)
+	}
+	return s.path.Child(s.known.namesOf(key)[0])
+}
 
 // Has tells whether a parameter is given.
 func (s *Set) Has(key string) bool { return s.values[key] != "" }

@@ -46,6 +46,40 @@ func TestSet(t *testing.T) {
 	}
 }
 
+// TestNames: a key has other names in classes, and each may be used alone.
+func TestNames(t *testing.T) {
+	k := params.Known{Keys: []string{"mount", "role"}, Names: map[string][]string{"mount": {"newMount", "oldMount"}}}
+	s := params.New(map[string]string{"oldMount": "a", "mount": "b", "oldMuont": "c"}, k)
+	if s.Get("mount", "") != "a" || s.Field("mount").String() != "spec.parameters.oldMount" || len(s.Errs) != 0 {
+		t.Errorf("mount is %q at %s, %s", s.Get("mount", ""), s.Field("mount"), errs(s))
+	}
+	if len(s.Warnings) != 2 || s.Warnings[1] != "spec.parameters.oldMuont: unknown, so ignored; did you mean oldMount?" {
+		t.Errorf("warnings %q", s.Warnings)
+	}
+	s = params.New(map[string]string{"oldMount": "a", "newMount": "b"}, k)
+	if got := errs(s); got != "spec.parameters.oldMount: Forbidden: says the same as newMount, which is set too: keep one of them" {
+		t.Errorf("both names: %s", got)
+	}
+	s = params.New(map[string]string{"oldMount": ""}, k)
+	s.Required("mount", "where")
+	s.Required("role", "which")
+	if got := errs(s); got != "[spec.parameters.newMount: Required value: where, spec.parameters.role: Required value: which]" {
+		t.Errorf("missing: %s", got)
+	}
+}
+
+func TestDidYouMean(t *testing.T) {
+	known := []string{"vaultAddress", "vaultNamespace", "roleName"}
+	for word, want := range map[string]string{"vaultAdress": "vaultAddress", "RoleName": "roleName", "role": "", "x": "", "vaultNameSpaces": "vaultNamespace"} {
+		if want != "" {
+			want = "; did you mean " + want + "?"
+		}
+		if got := params.DidYouMean(word, known); got != want {
+			t.Errorf("%s: %q, want %q", word, got, want)
+		}
+	}
+}
+
 func list(text string) (*params.Set, []params.Object) {
 	s := params.New(map[string]string{"objects": text}, known())
 	return s, s.Objects("objects")
@@ -83,7 +117,7 @@ func TestFields(t *testing.T) {
   modern: 0o440
   decimal: 288
   encoding: BASE64
-  map: {a: 1, b: [true, null, 1.50, 0x10], c: {d: e}}
+  map: {a: 1, b: [true, null, 1.50, 0x10], c: {d: e}, f: [.5, 1., +2.5]}
   nothing:
 - {<<: *one, text: other}`)
 	if len(objects) != 2 || len(s.Errs) != 0 {
@@ -96,7 +130,7 @@ func TestFields(t *testing.T) {
 	if one["mode"].Mode() != 0o640 || one["modern"].Mode() != 0o440 || one["decimal"].Mode() != 0o440 || one["encoding"].Encoding() != params.Base64 {
 		t.Error("modes and encodings")
 	}
-	if got, err := params.JSON(one["map"].Map()); err != nil || string(got) != `{"a":1,"b":[true,null,1.50,16],"c":{"d":"e"}}` {
+	if got, err := params.JSON(one["map"].Map()); err != nil || string(got) != `{"a":1,"b":[true,null,1.50,16],"c":{"d":"e"},"f":[0.5,1,2.5]}` {
 		t.Errorf("map %s, %v", got, err)
 	}
 	if _, ok := one["nothing"]; ok {
@@ -115,9 +149,13 @@ func TestFields(t *testing.T) {
 	_ = one["text"].Mode()
 	_ = one["text"].Encoding()
 	_ = one["text"].Map()
+	_ = one["map"].Mode()
+	if text, is := one["yes"].IsText(); is {
+		t.Errorf("a boolean is the text %q", text)
+	}
 	for _, want := range []string{
 		`objects[1].text: Invalid value: "other": line 13: must be a whole number from 1 to 2`, "objects[0].number: Invalid value: \"7\": line 4: must be text, not a number",
-		"must be true or false", "must be a file mode", "must be utf-8, base64 or hex", "must be a map, not text",
+		"must be text, not a boolean", "such as 416, not a map", "must be true or false", "must be a file mode", "must be utf-8, base64 or hex", "must be a map of arguments, not text",
 	} {
 		if !strings.Contains(errs(s), want) {
 			t.Errorf("%s\nlacks %s", errs(s), want)

@@ -30,12 +30,12 @@ func (e Encoding) Decode(text string) ([]byte, error) {
 		if out, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text)); err == nil {
 			return out, nil
 		}
-		return nil, errors.New("it does not decode as base64 (standard alphabet, with padding)")
+		return nil, errors.New("it does not decode (standard alphabet, with padding)")
 	case Hex:
 		if out, err := hex.DecodeString(strings.TrimSpace(text)); err == nil {
 			return out, nil
 		}
-		return nil, errors.New("it does not decode as hex")
+		return nil, errors.New("it does not decode")
 	}
 	return []byte(text), nil
 }

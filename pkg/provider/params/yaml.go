@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"math/big"
 	"strings"
 
@@ -137,7 +138,11 @@ func scalar(n *yaml.Node) (any, error) {
 		if json.Valid([]byte(n.Value)) {
 			return json.Number(n.Value), nil
 		}
-		return nil, fmt.Errorf("line %d: %s has no JSON form", n.Line, Clip(n.Value))
+		var f float64 // such as .5, which JSON writes otherwise
+		if err := n.Decode(&f); err != nil || math.IsNaN(f) || math.IsInf(f, 0) {
+			return nil, fmt.Errorf("line %d: %s has no JSON form", n.Line, Clip(n.Value))
+		}
+		return f, nil
 	}
 	return n.Value, nil
 }
@@ -151,11 +156,11 @@ func kindOf(n *yaml.Node) string {
 	}
 	switch n.ShortTag() {
 	case "!!null":
-		return "nothing"
+		return "empty"
 	case "!!int", "!!float":
 		return "a number"
 	case "!!bool":
-		return "true or false"
+		return "a boolean"
 	}
 	return "text"
 }

@@ -1,0 +1,117 @@
+package params
+
+import (
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+)
+
+// TargetKeys are the parameters that say which server to ask and how it is
+// verified; empty where a provider has none of that kind.
+type TargetKeys struct {
+	Address                       string
+	CACertFile, CACertDir, CACert string
+	ServerName                    string
+	ClientCertFile, ClientKeyFile string
+	SkipVerify                    string
+	// Socket tells that the address may be one of unix://.
+	Socket bool
+}
+
+// maxCACert bounds the authorities that a class holds as text.
+const maxCACert = 256 << 10
+
+// TargetNames are the keys as the classes that a provider knows name them.
+func TargetNames(k TargetKeys, known Known) endpoint.Names {
+	name := func(key string) string { return known.namesOf(key)[0] }
+	return endpoint.Names{
+		Place:      "spec.parameters.",
+		CACertFile: name(k.CACertFile), CACertDir: name(k.CACertDir), CACert: name(k.CACert), ServerName: name(k.ServerName),
+		ClientCertFile: name(k.ClientCertFile), ClientKeyFile: name(k.ClientKeyFile),
+	}
+}
+
+// Target reads which server to ask and how it is verified, with the operator's
+// own for what the class leaves out.
+func (s *Set) Target(k TargetKeys, def endpoint.Target) endpoint.Target {
+	t := endpoint.Target{Address: def.Address, TLS: s.tls(k, def.TLS)}
+	switch {
+	case s.Has(k.Address):
+		t.Address = s.Address(k.Address, k.Socket)
+	case t.Address.IsZero():
+		s.Required(k.Address, "neither the class nor the driver names a server")
+	}
+	if t.Address.Plain() && t.TLS != (endpoint.TLS{}) && t.TLS != def.TLS {
+		s.Warn(s.Field(k.Address), "is a plain http address, so the class's TLS parameters have no effect")
+	}
+	return t
+}
+
+// Address reads an address.
+func (s *Set) Address(key string, socket bool) endpoint.Address {
+	parse := endpoint.ParseAddress
+	if socket {
+		parse = endpoint.ParseAddressOrSocket
+	}
+	text := s.Get(key, "")
+	a, err := parse(text)
+	switch {
+	case err == nil:
+	case strings.Contains(text, "@"): // may hold a password
+		s.InvalidSecret(key, err.Error())
+	default:
+		s.Invalid(key, err.Error())
+	}
+	return a
+}
+
+// tls lets the class replace the operator's settings in groups that belong
+// together: the authorities, the client's certificate and key.
+func (s *Set) tls(k TargetKeys, def endpoint.TLS) endpoint.TLS {
+	t := def
+	if s.Has(k.CACert) || s.Has(k.CACertFile) || s.Has(k.CACertDir) {
+		t.CACert, t.CACertFile, t.CACertDir = s.Get(k.CACert, ""), s.Get(k.CACertFile, ""), s.Get(k.CACertDir, "")
+	}
+	if len(t.CACert) > maxCACert {
+		s.InvalidSecret(k.CACert, "is too long for a list of certificates")
+	}
+	if s.Has(k.ClientCertFile) || s.Has(k.ClientKeyFile) {
+		s.Together("a client certificate and its key go together", k.ClientCertFile, k.ClientKeyFile)
+		t.ClientCertFile, t.ClientKeyFile = s.Get(k.ClientCertFile, ""), s.Get(k.ClientKeyFile, "")
+	}
+	t.ServerName = s.Get(k.ServerName, t.ServerName)
+	t.SkipVerify = s.Bool(k.SkipVerify, t.SkipVerify)
+	return t
+}
+
+// Policy is what the operator lets classes say.
+type Policy struct {
+	Allowed          endpoint.Allowlist
+	ForbidSkipVerify bool
+}
+
+// Check gives all that is wrong with the parameters or, where nothing is, what
+// the operator's rules refuse.
+func (s *Set) Check(p Policy, k TargetKeys, t endpoint.Target) error {
+	if len(s.Errs) > 0 {
+		return fault.New(fault.InvalidClass, "%w", s.Errs.ToAggregate())
+	}
+	if err := s.CheckAddress(p, k.Address, t.Address); err != nil {
+		return err
+	}
+	if t.TLS.SkipVerify && p.ForbidSkipVerify {
+		return fault.New(fault.NotAllowed, "%s: this node's operator does not allow skipping the verification of certificates", s.Field(k.SkipVerify)).
+			WithHint("name the authority with %s instead", s.Field(k.CACertFile))
+	}
+	return nil
+}
+
+// CheckAddress refuses what the operator does not allow.
+func (s *Set) CheckAddress(p Policy, key string, a endpoint.Address) error {
+	if p.Allowed.Allows(a) {
+		return nil
+	}
+	return fault.New(fault.NotAllowed, "%s: this node's operator does not allow the address %s", s.Field(key), a).
+		WithHint("leave the parameter out to use the operator's server, or have the address allowed")
+}
