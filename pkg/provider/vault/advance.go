@@ -86,7 +86,7 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 	}
 	var e envelope
 	if json.Unmarshal(reply.body, &e) != nil || e.LeaseID == "" {
-		return nil, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.address)
+		return nil, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.Address)
 	}
 	seconds, _ := e.LeaseDuration.Float64()
 	return c.renewed(f.now(), seconds2duration(seconds), f.chance()), nil

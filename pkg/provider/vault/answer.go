@@ -5,18 +5,15 @@ import (
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
-	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
 const maxLease = 100 * 365 * 24 * time.Hour
@@ -114,8 +111,8 @@ func versionIn(data json.RawMessage) kvVersion {
 // bare is an answer without the envelope, as some paths give; nil if it is
 // not one.
 func (a *answer) bare() map[string]any {
-	all, err := decodeObject(a.body)
-	if err != nil || len(all) == 0 {
+	var all map[string]any
+	if params.Decode(a.body, &all) != nil || len(all) == 0 {
 		return nil
 	}
 	for _, key := range []string{"request_id", "lease_id", "data", "auth", "wrap_info", "errors"} {
@@ -124,14 +121,6 @@ func (a *answer) bare() map[string]any {
 		}
 	}
 	return all
-}
-
-func decodeObject(body []byte) (map[string]any, error) {
-	dec := json.NewDecoder(bytes.NewReader(body))
-	dec.UseNumber()
-	var all map[string]any
-	err := dec.Decode(&all)
-	return all, err
 }
 
 // opened is an answer ready to have values picked from.
@@ -146,8 +135,8 @@ func (a *answer) open() (opened, error) {
 	if bare := a.bare(); bare != nil {
 		return opened{map[string]any{"data": bare}, bare}, nil
 	}
-	all, err := decodeObject(a.body)
-	if err != nil {
+	var all map[string]any
+	if params.Decode(a.body, &all) != nil {
 		return opened{}, fault.New(fault.BadAnswer, "the answer cannot be decoded")
 	}
 	data, _ := all["data"].(map[string]any)
@@ -162,93 +151,17 @@ func (v opened) value(o *object) ([]byte, error) {
 	if o.key == "" {
 		whole := maps.Clone(v.all)
 		delete(whole, "request_id") // new with every request, so every poll would be a change
-		return encodeJSON(whole)
+		return params.JSON(whole)
 	}
-	value, ok := lookUp(v.data, o.key)
+	value, ok := params.LookUp(v.data, o.key)
 	if !ok {
-		return nil, fault.New(fault.NotFound, "%s has no key %q; it has %s", o.request, o.key, keysOf(v.data))
+		return nil, fault.New(fault.NotFound, "%s has no key %q; it has %s", o.request, o.key, params.KeysOf(v.data))
 	}
-	text, isText := value.(string)
-	if !isText {
-		if o.encoding != plain {
-			return nil, badEncoding(o, errors.New("it is not text"))
-		}
-		return encodeJSON(value)
-	}
-	out, err := o.encoding.decode(text)
+	out, err := o.encoding.File(value)
 	if err != nil {
-		return nil, badEncoding(o, err)
+		return nil, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: the value of %q in %s is not %s: %w", o.index, o.key, o.request, o.encoding, err)
 	}
 	return out, nil
-}
-
-func badEncoding(o *object, err error) error {
-	return fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: the value of %q in %s is not %s: %w", o.index, o.key, o.request, o.encoding, err)
-}
-
-// decode leaves out what the decoders say, because they quote the value.
-func (e encoding) decode(text string) ([]byte, error) {
-	switch e {
-	case base64Coded:
-		out, err := base64.StdEncoding.DecodeString(strings.TrimSpace(text))
-		if err != nil {
-			return nil, errors.New("it does not decode (standard alphabet, with padding)")
-		}
-		return out, nil
-	case hexCoded:
-		out, err := hex.DecodeString(strings.TrimSpace(text))
-		if err != nil {
-			return nil, errors.New("it does not decode")
-		}
-		return out, nil
-	}
-	return []byte(text), nil
-}
-
-// lookUp finds a key: as it is, or else as a way through nested maps and
-// lists, such as db.users.0.name.
-func lookUp(data map[string]any, key string) (any, bool) {
-	if v, ok := data[key]; ok {
-		return v, true
-	}
-	var at any = data
-	for step := range strings.SplitSeq(key, ".") {
-		switch level := at.(type) {
-		case map[string]any:
-			next, ok := level[step]
-			if !ok {
-				return nil, false
-			}
-			at = next
-		case []any:
-			i, err := strconv.Atoi(step)
-			if err != nil || i < 0 || i >= len(level) {
-				return nil, false
-			}
-			at = level[i]
-		default:
-			return nil, false
-		}
-	}
-	return at, true
-}
-
-// keysOf lists names, which are not secret, and no values.
-func keysOf(data map[string]any) string {
-	const most = 20
-	if len(data) == 0 {
-		return "none"
-	}
-	names := slices.Sorted(maps.Keys(data))
-	rest := ""
-	if len(names) > most {
-		rest = fmt.Sprintf(" and %d more", len(names)-most)
-		names = names[:most]
-	}
-	for i, name := range names {
-		names[i] = strconv.Quote(clip(name))
-	}
-	return strings.Join(names, ", ") + rest
 }
 
 // versionOf is the store's number where there is one, else a keyed hash. The

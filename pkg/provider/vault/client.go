@@ -14,6 +14,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -27,13 +28,14 @@ const (
 // own rules for redirects and retries.
 type client struct {
 	config  *Config
-	allowed allowlist
+	allowed endpoint.Allowlist
+	names   endpoint.Names
 	api     *api.Client
 }
 
 // newClient builds the API client once. Its constructor looks at the VAULT_*
 // variables of the process, so all that it may have found there is taken out.
-func newClient(c *Config, allowed allowlist) (*client, error) {
+func newClient(c *Config, allowed endpoint.Allowlist) (*client, error) {
 	settings := &api.Config{
 		Address: "http://unused.invalid",
 		HttpClient: &http.Client{
@@ -50,12 +52,12 @@ func newClient(c *Config, allowed allowlist) (*client, error) {
 	a.ClearToken()
 	a.SetHeaders(http.Header{})
 	a.SetWrappingLookupFunc(func(string, string) string { return "" })
-	return &client{config: c, allowed: allowed, api: a}, nil
+	return &client{config: c, allowed: allowed, names: settingNames(c.Name), api: a}, nil
 }
 
 // call is one request.
 type call struct {
-	endpoint  *endpoint
+	endpoint  *endpoint.Endpoint
 	namespace string
 	token     secret.String
 	method    string
@@ -84,10 +86,10 @@ type reply struct {
 // do makes the call, again where that is safe and may help. Its error has
 // a reason; the reply comes along where there was one.
 func (c *client) do(ctx context.Context, k call) (*reply, error) {
-	b := &k.endpoint.breaker
+	b := &k.endpoint.Breaker
 	for n := 0; ; n++ {
 		if err := b.Admit(c.config.Now(), c.config.Jitter(), k.path); err != nil {
-			return nil, fmt.Errorf("%s: %w", k.endpoint.address, err)
+			return nil, fmt.Errorf("%s: %w", k.endpoint.Address, err)
 		}
 		r, err := c.attempt(ctx, k)
 		failure := c.judge(ctx, k, r, err)
@@ -116,7 +118,7 @@ func (c *client) again(k call, r *reply, err error) bool {
 		if hopeless(err) {
 			return false
 		}
-		return !k.mints || neverSent(err)
+		return !k.mints || endpoint.NeverSent(err)
 	}
 	return mayPass(r.status) && !refusedRenewal(k, r) && (!k.mints || untouched(r.status))
 }
@@ -126,8 +128,7 @@ func (c *client) attempt(ctx context.Context, k call) (*reply, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.config.RequestTimeout, errNoAnswer)
 	defer cancel()
 	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.mints)
-	u := k.endpoint.address.url()
-	u.Path += "/v1/" + k.path
+	u := k.endpoint.Address.URL("/v1/" + k.path)
 	query := k.query
 	for n := 0; ; n++ {
 		resp, err := c.send(ctx, k, u, query)
@@ -219,14 +220,14 @@ func (c *client) follow(from *url.URL, resp *http.Response) (*url.URL, error) {
 		to = from.ResolveReference(to)
 	}
 	server := url.URL{Scheme: to.Scheme, Host: to.Host}
-	a, err := parseAddress(server.String())
+	a, err := endpoint.ParseAddress(server.String())
 	switch {
 	case err != nil || to.User != nil:
 		return nil, fault.New(fault.BadAnswer, "redirected to what is no http or https URL")
-	case from.Scheme == "https" && a.scheme != "https":
+	case from.Scheme == "https" && a.Plain():
 		return nil, fault.New(fault.BadAnswer, "redirected from https to %s", a).
 			WithHint("set api_addr of the Vault servers to their https address")
-	case !c.allowed.allows(a) && !strings.EqualFold(from.Host, to.Host):
+	case !c.allowed.Allows(a) && !strings.EqualFold(from.Host, to.Host):
 		return nil, fault.New(fault.NotAllowed, "redirected to %s, which this node's operator does not allow", a).
 			WithHint("allow the addresses of all Vault servers, or set their api_addr to the allowed one")
 	}

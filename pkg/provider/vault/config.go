@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -33,7 +34,7 @@ type Config struct {
 	// used to log in; empty means the provider's name.
 	DefaultAudience string
 	// DefaultTLS is how the server is verified, for classes that do not say.
-	DefaultTLS TLS
+	DefaultTLS endpoint.TLS
 
 	// AllowedAddresses are the servers that classes may name besides
 	// DefaultAddress; empty allows any over http and https. A pattern is
@@ -49,17 +50,6 @@ type Config struct {
 	session.Settings
 }
 
-// TLS says how to verify a server and who to be to it. The files are read
-// again when they change.
-type TLS struct {
-	CACertFile     string
-	CACertDir      string
-	ServerName     string
-	ClientCertFile string
-	ClientKeyFile  string
-	SkipVerify     bool
-}
-
 // complete fills in the defaults and refuses what cannot work.
 func (c *Config) complete() error {
 	if c.Name != NameVault && c.Name != NameOpenBao {
@@ -71,6 +61,18 @@ func (c *Config) complete() error {
 	c.DefaultAuthMount = cmp.Or(c.DefaultAuthMount, defaultAuthMount)
 	c.DefaultAudience = cmp.Or(c.DefaultAudience, c.Name)
 	return c.check()
+}
+
+// address is the one of classes without; zero if there is none.
+func (c *Config) address() (endpoint.Address, error) {
+	if c.DefaultAddress == "" {
+		return endpoint.Address{}, nil
+	}
+	a, err := endpoint.ParseAddressOrSocket(c.DefaultAddress)
+	if err != nil {
+		return a, fmt.Errorf("vault: default address: %w", err)
+	}
+	return a, nil
 }
 
 func (c *Config) check() error {

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -23,7 +24,7 @@ type fetch struct {
 	request     provider.Request
 	spec        *spec
 	volume      *volume
-	endpoint    *endpoint
+	endpoint    *endpoint.Endpoint
 	began       time.Time
 	correlation string
 
@@ -49,7 +50,7 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	f.volume.forget(f.spec)
 	results, err := f.obtainAll(ctx)
 	f.config.Logger.Debug("fetched", "volume", f.request.Volume, "pod", f.request.Pod.String(), "class", f.spec.class.String(),
-		"address", f.spec.login.target.address.String(), "requests", len(f.spec.requests), "correlation", f.correlation, "error", err)
+		"address", f.spec.login.target.Address.String(), "requests", len(f.spec.requests), "correlation", f.correlation, "error", err)
 	if err != nil {
 		return nil, err
 	}
@@ -225,7 +226,7 @@ func (f *fetch) add(out *provider.Payload, o *object, res result, value []byte) 
 func (f *fetch) serviceAccountToken() (identity.Token, error) {
 	t, err := f.request.Tokens.For(f.spec.login.audience, f.now())
 	if err != nil {
-		return t, fmt.Errorf("logging in to %s: %w", f.spec.login.target.address, err)
+		return t, fmt.Errorf("logging in to %s: %w", f.spec.login.target.Address, err)
 	}
 	return t, nil
 }

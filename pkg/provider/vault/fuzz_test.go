@@ -7,6 +7,8 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
 func FuzzObjects(f *testing.F) {
@@ -18,10 +20,10 @@ func FuzzObjects(f *testing.F) {
 		f.Add(seed)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		p := newParams(NameVault, map[string]string{keyObjects: text})
-		objects, requests := p.parseObjects()
-		if len(p.errs) > 0 {
-			for _, e := range p.errs {
+		set := params.New(map[string]string{keyObjects: text}, known(NameVault))
+		objects, requests := newObjects(set)
+		if len(set.Errs) > 0 {
+			for _, e := range set.Errs {
 				if !strings.HasPrefix(e.Field, "spec.parameters.objects") {
 					t.Errorf("the error names %q", e.Field)
 				}
@@ -47,21 +49,21 @@ func FuzzParameters(f *testing.F) {
 	f.Add("baoAddress", "http://[::1]", "vaultAddress", "unix:///x")
 	f.Add("vaultAuthMountPath", "a/b", "vaultKubernetesMountPath", "../c")
 	f.Add("vaultSkipTLSVerify", "T", "sessionSharing", "pod")
+	p, err := New(Config{Name: NameOpenBao, DefaultAddress: "https://default.example"})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, key, value, key2, value2 string) {
-		c := Config{Name: NameOpenBao, DefaultAddress: "https://default.example"}
-		if err := c.complete(); err != nil {
-			t.Fatal(err)
-		}
-		params := map[string]string{"roleName": "r", "objects": "- {objectName: a, secretPath: b}", key: value}
-		params[key2] = value2
-		s, err := newSpec(&c, allowlist{}, &class.Class{Parameters: params})
+		raw := map[string]string{"roleName": "r", "objects": "- {objectName: a, secretPath: b}", key: value}
+		raw[key2] = value2
+		s, err := p.newSpec(&class.Class{Parameters: raw})
 		if err != nil {
 			return
 		}
 		l := s.login
-		again, err := parseAddress(l.target.address.String())
-		if err != nil || again != l.target.address {
-			t.Errorf("the address %q does not read back: %v", l.target.address, err)
+		again, err := endpoint.ParseAddressOrSocket(l.target.Address.String())
+		if err != nil || again != l.target.Address {
+			t.Errorf("the address %q does not read back: %v", l.target.Address, err)
 		}
 		if strings.ContainsAny(l.namespace+l.role+l.audience+l.mount, "\r\n") || strings.Contains("/"+l.mount+"/", "/../") {
 			t.Errorf("a bad login got through: %+v", l)
@@ -97,7 +99,7 @@ func FuzzAnswer(f *testing.F) {
 				t.Fatalf("decoded but not opened: %v", err)
 			}
 			for _, k := range []string{"", key} {
-				value, err := view.value(&object{key: k, encoding: plain, request: r})
+				value, err := view.value(&object{key: k, encoding: params.Plain, request: r})
 				if err == nil && k == "" && len(value) == 0 {
 					t.Error("a whole answer is empty")
 				}

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -78,7 +79,7 @@ type learned struct {
 }
 
 type requestKey struct {
-	target       target
+	target       endpoint.Target
 	namespace    string
 	method, path string
 }

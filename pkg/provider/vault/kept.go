@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -34,13 +35,13 @@ type keptIdentity struct {
 }
 
 type keptLogin struct {
-	Address   string  `json:"address"`
-	TLS       TLS     `json:"tls"`
-	Namespace string  `json:"namespace,omitempty"`
-	Mount     string  `json:"mount"`
-	Role      string  `json:"role"`
-	Audience  string  `json:"audience"`
-	Sharing   sharing `json:"sharing,omitempty"`
+	Address   string       `json:"address"`
+	TLS       endpoint.TLS `json:"tls"`
+	Namespace string       `json:"namespace,omitempty"`
+	Mount     string       `json:"mount"`
+	Role      string       `json:"role"`
+	Audience  string       `json:"audience"`
+	Sharing   sharing      `json:"sharing,omitempty"`
 }
 
 type keptToken struct {
@@ -79,15 +80,15 @@ type keptHeld struct {
 }
 
 func keepLogin(l login) keptLogin {
-	return keptLogin{l.target.address.String(), l.target.tls, l.namespace, l.mount, l.role, l.audience, l.sharing}
+	return keptLogin{l.target.Address.String(), l.target.TLS, l.namespace, l.mount, l.role, l.audience, l.sharing}
 }
 
 func (k keptLogin) restore() (login, error) {
-	a, err := parseAddress(k.Address)
+	a, err := endpoint.ParseAddressOrSocket(k.Address)
 	if err != nil {
 		return login{}, fault.New(fault.State, "the address of a login: %w", err)
 	}
-	return login{target{a, k.TLS}, k.Namespace, k.Mount, k.Role, k.Audience, k.Sharing}, nil
+	return login{endpoint.Target{Address: a, TLS: k.TLS}, k.Namespace, k.Mount, k.Role, k.Audience, k.Sharing}, nil
 }
 
 func keepToken(t *token) keptToken {
@@ -109,7 +110,7 @@ func (k keptToken) restore() (*token, error) {
 	if err != nil {
 		return nil, err
 	}
-	if k.Value == "" || hasControl(k.Value) {
+	if k.Value == "" || endpoint.HasControl(k.Value) {
 		return nil, fault.New(fault.State, "a Vault token is empty or unusable")
 	}
 	return &token{

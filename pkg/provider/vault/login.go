@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -64,7 +65,7 @@ func (f *fetch) renewSelf(ctx context.Context, t *token) error {
 		Auth *authInfo `json:"auth"`
 	}
 	if json.Unmarshal(reply.body, &body) != nil || body.Auth == nil {
-		return fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", t.login.target.address)
+		return fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", t.login.target.Address)
 	}
 	t.extend(f.now(), body.Auth.ttl(), f.chance())
 	return nil
@@ -120,7 +121,7 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 		return nil, false, session.Own(f.explainLogin(err))
 	}
 	t = newToken(l, info, f.now(), f.chance())
-	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.address.String(), "mount", l.mount,
+	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.Address.String(), "mount", l.mount,
 		"role", l.role, "jti", account.Claims.ID, "correlation", f.correlation)
 	return t, info.podBound(l.sharing, f.request.Pod, account.Claims.ServiceAccountUID), nil
 }
@@ -131,13 +132,13 @@ func loginInfo(l login, reply *reply) (authInfo, error) {
 	}
 	switch {
 	case json.Unmarshal(reply.body, &body) != nil:
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s, %d bytes)", l.target.address, describeType(reply.contentType), len(reply.body))
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s, %d bytes)", l.target.Address, describeType(reply.contentType), len(reply.body))
 	case body.Auth == nil:
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no Vault token", l.target.address)
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no Vault token", l.target.Address)
 	case !isNull(body.Auth.MFA):
 		return authInfo{}, fault.New(fault.Denied, "the role asks for a second factor").WithHint("a pod has none: except the role from login MFA")
-	case body.Auth.Token == "" || hasControl(body.Auth.Token):
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no usable Vault token", l.target.address)
+	case body.Auth.Token == "" || endpoint.HasControl(body.Auth.Token):
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no usable Vault token", l.target.Address)
 	}
 	return *body.Auth, nil
 }

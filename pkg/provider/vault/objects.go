@@ -8,8 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"go.yaml.in/yaml/v3"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
 const (
@@ -22,7 +21,7 @@ const (
 	fieldEncoding   = "encoding"
 	fieldOptional   = "optional"
 
-	maxObjects  = 1000
+	methodList  = "LIST"
 	maxArgsSize = 256 << 10
 )
 
@@ -30,22 +29,13 @@ func objectFields() []string {
 	return []string{fieldName, fieldPath, fieldKey, fieldMethod, fieldArgs, fieldPermission, fieldEncoding, fieldOptional}
 }
 
-// encoding is how a value is written in the store.
-type encoding string
-
-const (
-	plain       encoding = "utf-8"
-	base64Coded encoding = "base64"
-	hexCoded    encoding = "hex"
-)
-
 // object is one file of a class: which value of which request it holds.
 type object struct {
 	index    int
 	name     string
 	key      string // empty for the whole answer
 	mode     fs.FileMode
-	encoding encoding
+	encoding params.Encoding
 	optional bool
 	request  *request
 }
@@ -79,43 +69,19 @@ func (r *request) String() string {
 	return r.method + " " + strconv.Quote(s)
 }
 
-// parseObjects reads the objects parameter, and makes objects that ask the
-// store the same thing share one request.
-func (p *params) parseObjects() ([]*object, []*request) {
-	path := p.field(keyObjects)
-	text, ok := p.values[keyObjects]
-	if !ok {
-		p.errs = append(p.errs, field.Required(path, "a YAML list of at least one object"))
-		return nil, nil
-	}
-	root, err := parseYAML(text)
-	switch {
-	case err != nil:
-		p.invalid(keyObjects, err.Error())
-	case root == nil || (root.Kind == yaml.SequenceNode && len(root.Content) == 0):
-		p.errs = append(p.errs, field.Required(path, "a YAML list of at least one object"))
-	case root.Kind != yaml.SequenceNode:
-		p.invalid(keyObjects, fmt.Sprintf("line %d: must be a YAML list of objects, each beginning with \"- \", not %s", root.Line, kindOf(root)))
-	case len(root.Content) > maxObjects:
-		p.errs = append(p.errs, field.TooMany(path, len(root.Content), maxObjects))
-	default:
-		return p.objectList(root)
-	}
-	return nil, nil
-}
-
-func (p *params) objectList(root *yaml.Node) ([]*object, []*request) {
+// newObjects reads the list, and makes objects that ask the store the same
+// thing share one request.
+func newObjects(p *params.Set) ([]*object, []*request) {
 	var objects []*object
 	var requests []*request
+	var files []params.NamedFile
 	known := map[string]*request{}
-	left := maxYAMLNodes
-	for i, n := range root.Content {
-		r := objectReader{params: p, path: p.field(keyObjects).Index(i), left: &left}
-		o := r.read(i, resolve(n))
-		if o == nil {
-			continue
-		}
+	for _, raw := range p.Objects(keyObjects) {
+		o := newObject(&raw)
 		objects = append(objects, o)
+		if o.name != "" {
+			files = append(files, params.NamedFile{Name: o.name, Index: o.index, Path: raw.Path(fieldName)})
+		}
 		if same, ok := known[o.request.id]; ok {
 			same.whole = same.whole || o.request.whole
 			o.request = same
@@ -124,36 +90,106 @@ func (p *params) objectList(root *yaml.Node) ([]*object, []*request) {
 		known[o.request.id] = o.request
 		requests = append(requests, o.request)
 	}
-	p.checkNames(objects)
+	p.CheckFiles(files)
 	return objects, requests
 }
 
-// checkNames refuses names given twice, and those that would have to be both a
-// file and a directory.
-func (p *params) checkNames(objects []*object) {
-	first := map[string]int{}
-	for _, o := range objects {
-		path := p.field(keyObjects).Index(o.index).Child(fieldName)
-		if i, ok := first[o.name]; ok && o.name != "" {
-			p.errs = append(p.errs, &field.Error{Type: field.ErrorTypeDuplicate, Field: path.String(), BadValue: clip(o.name),
-				Detail: fmt.Sprintf("objects[%d] has this name too", i)})
-			continue
-		}
-		first[o.name] = o.index
+func newObject(raw *params.Object) *object {
+	o := &object{index: raw.Index, encoding: params.Plain, request: &request{method: http.MethodGet}}
+	given := map[string]bool{}
+	for _, f := range raw.Fields {
+		given[f.Name] = true
+		o.set(f)
 	}
-	for _, o := range objects {
-		for dir := parent(o.name); dir != ""; dir = parent(dir) {
-			if i, ok := first[dir]; ok {
-				path := p.field(keyObjects).Index(o.index).Child(fieldName)
-				p.errs = append(p.errs, field.Invalid(path, clip(o.name), fmt.Sprintf("objects[%d] is the file %q, so it cannot be a directory", i, clip(dir))))
-			}
+	for _, name := range []string{fieldName, fieldPath} {
+		if !given[name] {
+			raw.Required(name)
 		}
+	}
+	if o.encoding != params.Plain && o.key == "" {
+		raw.Forbid(fieldEncoding, "needs a secretKey: without one the file holds the whole answer as JSON")
+	}
+	if r := o.request; r.body != nil && (r.method == http.MethodGet || r.method == methodList) {
+		raw.Warn(fieldArgs, "is not sent with method GET, which takes arguments in secretPath after a question mark; did you mean method: POST?")
+		r.body = nil
+	}
+	o.request.finish(o.key == "")
+	return o
+}
+
+// finish gives the request its identity.
+func (r *request) finish(whole bool) {
+	if r.method == methodList {
+		r.method = http.MethodGet
+		if r.query == nil {
+			r.query = url.Values{}
+		}
+		r.query.Set("list", "true")
+	}
+	r.whole = whole
+	r.id = strings.Join([]string{r.method, r.path, r.query.Encode(), string(r.body)}, "\n")
+}
+
+func (o *object) set(f params.Field) {
+	switch f.Name {
+	case fieldName:
+		o.name = f.FileName()
+	case fieldPath:
+		o.request.setPath(f)
+	case fieldKey:
+		o.key = f.Text()
+	case fieldMethod:
+		o.request.setMethod(f)
+	case fieldArgs:
+		o.request.body = arguments(f)
+	case fieldPermission:
+		o.mode = f.Mode()
+	case fieldEncoding:
+		o.encoding = f.Encoding()
+	case fieldOptional:
+		o.optional = f.Bool()
+	default:
+		f.Unknown(objectFields())
 	}
 }
 
-func parent(name string) string {
-	if i := strings.LastIndexByte(name, '/'); i > 0 {
-		return name[:i]
+func (r *request) setPath(f params.Field) {
+	text, ok := f.IsText()
+	if !ok {
+		return
 	}
-	return ""
+	path, query, err := parsePath(text)
+	if err != nil {
+		f.Invalid(err.Error())
+		return
+	}
+	r.path, r.query = path, query
+}
+
+func (r *request) setMethod(f params.Field) {
+	switch method := strings.ToUpper(f.Text()); method {
+	case http.MethodGet, http.MethodPost, http.MethodPut, methodList:
+		r.method = method
+	case "":
+	default:
+		f.Invalid("must be GET, POST, PUT or LIST")
+	}
+}
+
+// arguments are the body of a request.
+func arguments(f params.Field) []byte {
+	values := f.Map()
+	if values == nil {
+		return nil
+	}
+	body, err := params.JSON(values)
+	switch {
+	case err != nil:
+		f.Invalid("has no JSON form")
+	case len(body) > maxArgsSize:
+		f.Invalid(fmt.Sprintf("is more than %d bytes as JSON", maxArgsSize))
+	default:
+		return body
+	}
+	return nil
 }

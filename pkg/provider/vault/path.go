@@ -6,6 +6,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
 const maxPathBytes = 4096
@@ -22,7 +24,7 @@ func parsePath(text string) (string, url.Values, error) {
 	switch {
 	case len(text) > maxPathBytes:
 		return "", nil, fmt.Errorf("must be at most %d bytes long", maxPathBytes)
-	case hasControl(text) || hasControl(rawQuery):
+	case endpoint.HasControl(text) || endpoint.HasControl(rawQuery):
 		return "", nil, errors.New("must not hold control characters")
 	}
 	elements := slices.DeleteFunc(strings.Split(text, "/"), func(e string) bool { return e == "" })
@@ -54,7 +56,7 @@ func checkElement(element string) error {
 		if err != nil || decoded == element {
 			return nil
 		}
-		if strings.ContainsAny(decoded, `/\`) || hasControl(decoded) {
+		if strings.ContainsAny(decoded, `/\`) || endpoint.HasControl(decoded) {
 			return errors.New("must not hold percent-encoded slashes, backslashes or control characters")
 		}
 		element = decoded

@@ -7,6 +7,8 @@ import (
 	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -14,10 +16,11 @@ import (
 // has no goroutines of its own: all work is done by its callers.
 type Provider struct {
 	config    Config
-	allowed   allowlist
+	fallback  endpoint.Address
+	allowed   endpoint.Allowlist
 	client    *client
-	specs     specs
-	endpoints endpoints
+	specs     params.Cache[*spec]
+	endpoints endpoint.Pool
 	volumes   session.Volumes[*volume, *token]
 	groups    groups
 	learned   learned
@@ -36,25 +39,20 @@ func New(c Config) (*Provider, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	var fallback address
-	if c.DefaultAddress != "" {
-		a, err := parseAddress(c.DefaultAddress)
-		if err != nil {
-			return nil, fmt.Errorf("vault: default address: %w", err)
-		}
-		fallback = a
+	fallback, err := c.address()
+	if err != nil {
+		return nil, err
 	}
 	if _, err := parseMount(c.DefaultAuthMount); err != nil {
 		return nil, fmt.Errorf("vault: default auth mount %q: %w", c.DefaultAuthMount, err)
 	}
-	allowed, err := parseAllowlist(c.AllowedAddresses, fallback)
+	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, fallback)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	p := &Provider{
-		config: c, allowed: allowed,
-		specs:     specs{byID: map[specID]*spec{}},
-		endpoints: endpoints{known: map[target]*endpoint{}},
+		config: c, fallback: fallback, allowed: allowed,
+		endpoints: endpoint.Pool{Logger: c.Logger, Names: settingNames(c.Name)},
 	}
 	p.client, err = newClient(&p.config, allowed)
 	return p, err
@@ -78,7 +76,7 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, err
 	}
-	e, err := p.endpoints.get(s.login.target, &p.config)
+	e, err := p.endpoints.Get(s.login.target, p.config.Now())
 	if err != nil {
 		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}
@@ -91,10 +89,6 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	return f.run(ctx)
 }
 
-func (p *Provider) spec(r provider.Request) (*spec, error) {
-	return p.specs.get(r.Class, func() (*spec, error) { return newSpec(&p.config, p.allowed, r.Class) })
-}
-
 // newCorrelation is a random id that joins our log with the store's audit.
 func newCorrelation() string {
 	id := make([]byte, 16)
@@ -103,4 +97,4 @@ func newCorrelation() string {
 }
 
 // Close ends the idle connections. The Provider can still be used.
-func (p *Provider) Close() { p.endpoints.close() }
+func (p *Provider) Close() { p.endpoints.CloseIdle() }

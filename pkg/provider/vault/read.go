@@ -85,7 +85,7 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 	at := f.now()
 	a, err := decodeAnswer(reply.body, reply.contentType)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.address, err)
+		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, err)
 	}
 	is, end := classify(r, a, at)
 	rd := &reading{answer: a, kind: is, asked: asked, at: at, end: end, token: t, correlation: f.correlation}

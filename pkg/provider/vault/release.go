@@ -29,7 +29,7 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 		return session.Settle(tokens, func(t *token) error { return p.revoke(ctx, t, correlation) })
 	})
 	if none {
-		p.endpoints.close()
+		p.endpoints.CloseIdle()
 	}
 	return err
 }
@@ -40,7 +40,7 @@ func (p *Provider) revoke(ctx context.Context, t *token, correlation string) err
 	if !t.alive(p.config.Now()) {
 		return nil
 	}
-	e, err := p.endpoints.get(t.login.target, &p.config)
+	e, err := p.endpoints.Get(t.login.target, p.config.Now())
 	if err != nil {
 		return err
 	}

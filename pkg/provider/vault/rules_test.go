@@ -173,12 +173,3 @@ func TestPodBound(t *testing.T) {
 		}
 	}
 }
-
-func TestSuggest(t *testing.T) {
-	known := []string{"vaultAddress", "vaultNamespace", "roleName"}
-	for word, want := range map[string]string{"vaultAdress": "vaultAddress", "RoleName": "roleName", "role": "", "x": "", "vaultNameSpaces": "vaultNamespace"} {
-		if got := suggest(word, known); got != want {
-			t.Errorf("%s: %q, want %q", word, got, want)
-		}
-	}
-}

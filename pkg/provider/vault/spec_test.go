@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
@@ -256,8 +257,8 @@ func TestNewRefuses(t *testing.T) {
 		"bad pattern":  {Name: "vault", AllowedAddresses: []string{"https://*.*.x"}},
 		"path pattern": {Name: "vault", AllowedAddresses: []string{"https://x/y"}},
 		"bare star":    {Name: "vault", AllowedAddresses: []string{"https://*"}},
-		"skip verify":  {Name: "vault", ForbidSkipVerify: true, DefaultTLS: vault.TLS{SkipVerify: true}},
-		"half a pair":  {Name: "vault", DefaultTLS: vault.TLS{ClientCertFile: "/c"}},
+		"skip verify":  {Name: "vault", ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
+		"half a pair":  {Name: "vault", DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
 		"negative":     {Name: "vault", Settings: session.Settings{RequestTimeout: -1}},
 	} {
 		if _, err := vault.New(c); err == nil {
