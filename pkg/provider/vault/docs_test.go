@@ -28,3 +28,12 @@ func TestDocumentedParameters(t *testing.T) {
 		t.Errorf("docs/vault.md lists\n%v\nthe code has\n%v", got, want)
 	}
 }
+
+// Each flavour is told the names that its classes use.
+func TestSettingNames(t *testing.T) {
+	for flavour, want := range map[string]string{NameVault: "vaultCACertPath", NameOpenBao: "baoCACertPath"} {
+		if got := settingNames(flavour).CACertFile; got != want {
+			t.Errorf("%s: %s, want %s", flavour, got, want)
+		}
+	}
+}
