@@ -34,6 +34,7 @@ type entry struct {
 	class   class.Ref               // the class that is retained for the volume
 	news    news                    // what the record is to learn
 	heard   handed                  // what kubelet passed last
+	lane    string                  // of the scheduler
 	known   *Record                 // what of rec others may ask for; nil before the first payload
 }
 

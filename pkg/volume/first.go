@@ -45,7 +45,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	if err == nil {
 		e.rec = rec
 		e.know(rec)
-		p.schedule.Set(rec.ID, rec.DueAt)
+		p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
 		p.releaser.addFormer(rec)
 	} else {
 		undo()

@@ -23,6 +23,15 @@ func (r *Record) held() []Held {
 	return append(slices.Clone(r.Former), Held{r.Provider, r.ProviderState})
 }
 
+// lane is the provider that the next refresh may have to wait for: the
+// volume's own or, after a failure, the one that was asked besides.
+func (r *Record) lane() string {
+	if n := len(r.Former); n > 0 && r.Failures > 0 {
+		return r.Former[n-1].Provider
+	}
+	return r.Provider
+}
+
 func (r *Record) isFormer(name string) bool {
 	return slices.ContainsFunc(r.Former, func(h Held) bool { return h.Provider == name })
 }

@@ -331,10 +331,12 @@ func (s *fakeStore) Import(id string, state secret.Bytes) error {
 
 // classes holds one class, which tests edit.
 type classes struct {
-	mu       sync.Mutex
-	class    class.Class
-	err      error
-	retained int
+	mu    sync.Mutex
+	class class.Class
+	// providers, by the name of the class, go before the class's own.
+	providers map[string]string
+	err       error
+	retained  int
 }
 
 func newClasses() *classes {
@@ -355,13 +357,16 @@ func (c *classes) spoil(err error) {
 	c.err = err
 }
 
-func (c *classes) Get(context.Context, class.Ref) (*class.Class, error) {
+func (c *classes) Get(_ context.Context, ref class.Ref) (*class.Class, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.err != nil {
 		return nil, c.err
 	}
 	out := c.class
+	if name, ok := c.providers[ref.Name]; ok {
+		out.Provider = name
+	}
 	return &out, nil
 }
 

@@ -69,7 +69,8 @@ type Config struct {
 	// LastGoodAge is how old a secret may be at the most from which a new pod
 	// starts while the store is away, where its class allows that at all.
 	LastGoodAge time.Duration
-	// Workers bounds how many refreshes run at once.
+	// Workers bounds how many refreshes run at once for each provider, so
+	// that a store that hangs does not hold up the volumes of another.
 	Workers int
 	// RefreshTimeout bounds one refresh. A publish is bounded by its caller.
 	RefreshTimeout time.Duration

@@ -89,7 +89,7 @@ func (p *Publisher) recover(rec *Record) error {
 		p.releaser.addFormer(rec)
 	}
 	rec.DueAt = dueAfterRestart(time.Now(), rec, chance())
-	p.schedule.Set(rec.ID, rec.DueAt)
+	p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
 	return nil
 }
 

@@ -58,7 +58,7 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	e.reason = o.Reason()
 	e.know(rec)
 	p.save(rec)
-	p.schedule.Set(rec.ID, rec.DueAt)
+	p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
 	if err == nil {
 		p.releaser.addFormer(rec)
 	}
@@ -154,7 +154,7 @@ func (p *Publisher) edited(concerns func(*entry) bool) (n int) {
 		if concerns(e) {
 			n++
 			e.askFresh()
-			p.schedule.Set(id, now.Add(time.Duration(float64(editSpread)*chance())))
+			p.schedule.Set(id, e.laneNow(), now.Add(time.Duration(float64(editSpread)*chance())))
 		}
 	}
 	return n
@@ -167,6 +167,6 @@ func (p *Publisher) RefreshAll() {
 	now := time.Now()
 	for id, e := range p.entries {
 		e.askFresh()
-		p.schedule.Set(id, now)
+		p.schedule.Set(id, e.laneNow(), now)
 	}
 }

@@ -300,3 +300,29 @@ func TestRepublishOfALostMountWaits(t *testing.T) {
 		r.wantFile(req, "password", "one")
 	})
 }
+
+// A provider that hangs holds up its own volumes only.
+func TestHangingProviderHoldsUpNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.classes.providers = map[string]string{"others": "other"}
+		r.background()
+		for i := range 12 {
+			r.publish(r.request(fmt.Sprint("slow", i)))
+		}
+		good := r.request("good")
+		good.Class.Name = "others"
+		r.publish(good)
+		r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
+		r.RefreshAll()
+		synctest.Wait()
+		if n, hanging := r.other.count(), r.store.count()-12; n != 2 || hanging != 4 {
+			t.Errorf("%d fetches from the provider that works, want 2; %d at once from the other, want 4", n, hanging)
+		}
+		r.RefreshAll() // those that hang have no worker left to wait with
+		synctest.Wait()
+		if n := r.other.count(); n != 3 {
+			t.Errorf("%d fetches from the provider that works, want 3", n)
+		}
+	})
+}

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	releaseWorkers = 2
+	releaseWorkers = 2 // for each provider
 	// releaseTries bounds how often the end of credentials is asked for that
 	// nobody needs any longer. With the doubling pause it is about two hours;
 	// whatever still lives then ends by its own time to live.
@@ -47,6 +47,14 @@ type release struct {
 	trail provider.Trail
 	busy  chan struct{} // closed when the running attempt has ended; nil if none runs
 	after chan struct{} // the like of an earlier job, which must end first; may be nil
+}
+
+// lane is the provider that is asked next.
+func (j *release) lane() string {
+	if len(j.left) == 0 {
+		return ""
+	}
+	return j.left[0]
 }
 
 func newReleaser(c *Config) *releaser {
@@ -88,7 +96,7 @@ func (r *releaser) put(job *release, held []Held) {
 	}
 	r.pending[id] = job
 	r.mu.Unlock()
-	r.queue.Set(id, time.Now())
+	r.queue.Set(id, job.lane(), time.Now())
 }
 
 func (r *releaser) run(ctx context.Context) error {
@@ -155,7 +163,7 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 	}
 	if err != nil && job.tries < releaseTries {
 		pause := min(firstRetry<<min(job.tries-1, 16), longestRelease)
-		r.queue.Set(id, time.Now().Add(pause-time.Duration(float64(pause)*chance()/2)))
+		r.queue.Set(id, job.lane(), time.Now().Add(pause-time.Duration(float64(pause)*chance()/2)))
 		return
 	}
 	r.finish(job, err)

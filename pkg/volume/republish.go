@@ -74,10 +74,18 @@ func (e *entry) stays() bool { return e.known != nil && !e.gone && e.leaving == 
 func (e *entry) know(rec *Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.known = &Record{ID: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, Provider: rec.Provider, LastClass: rec.LastClass, PublishedAt: rec.PublishedAt}
+	e.known = &Record{ID: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, LastClass: rec.LastClass, PublishedAt: rec.PublishedAt}
+	e.lane = rec.lane()
 	if !e.news.handed {
 		e.heard = handed{rec.Tokens, rec.Secrets}
 	}
+}
+
+// laneNow is the record's lane for those who have not the lock.
+func (e *entry) laneNow() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lane
 }
 
 // news is what comes up for a record while somebody else may work on the
@@ -134,6 +142,6 @@ func (p *Publisher) adopt(e *entry) {
 	}
 	p.save(rec)
 	if n.handed && rec.Failures > 0 { // what failed may have failed for want of these
-		p.schedule.Set(rec.ID, time.Now())
+		p.schedule.Set(rec.ID, rec.lane(), time.Now())
 	}
 }

@@ -5,41 +5,58 @@ import (
 	"context"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
-// Scheduler holds one due time per volume in one heap, and hands what is due
-// to a bounded pool of workers.
+// Scheduler holds one due time per volume, and hands what is due to a bounded
+// number of workers. Each provider has a lane of its own, so that a store that
+// hangs holds up its own volumes only.
 type Scheduler struct {
 	mu    sync.Mutex
-	queue dueQueue
+	lanes map[string]*lane
 	index map[string]*dueItem
-	wake  chan struct{} // holds a value when the heap's head may have changed
+	wake  chan struct{} // holds a value when what comes next may have changed
+}
+
+// lane is one heap, and how many of its volumes are being worked on.
+type lane struct {
+	name  string
+	queue dueQueue
+	busy  int
 }
 
 // NewScheduler starts nothing; Run does the work.
 func NewScheduler() *Scheduler {
-	return &Scheduler{index: map[string]*dueItem{}, wake: make(chan struct{}, 1)}
+	return &Scheduler{lanes: map[string]*lane{}, index: map[string]*dueItem{}, wake: make(chan struct{}, 1)}
 }
 
 type dueItem struct {
-	id  string
-	at  time.Time
-	pos int
+	id   string
+	at   time.Time
+	pos  int
+	lane *lane
 }
 
-// Set makes the volume due at a time, in place of any earlier due time.
-func (s *Scheduler) Set(id string, at time.Time) {
+// Set makes the volume due at a time in its provider's lane, in place of any
+// earlier due time.
+func (s *Scheduler) Set(id, provider string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it, ok := s.index[id]; ok {
+	it, ok := s.index[id]
+	if ok && it.lane.name == provider {
 		it.at = at
-		heap.Fix(&s.queue, it.pos)
+		heap.Fix(&it.lane.queue, it.pos)
 	} else {
-		it := &dueItem{id: id, at: at}
+		if ok {
+			s.remove(it)
+		}
+		l, ok := s.lanes[provider]
+		if !ok {
+			l = &lane{name: provider}
+			s.lanes[provider] = l
+		}
+		it = &dueItem{id: id, at: at, lane: l}
 		s.index[id] = it
-		heap.Push(&s.queue, it)
+		heap.Push(&l.queue, it)
 	}
 	s.nudge()
 }
@@ -49,8 +66,20 @@ func (s *Scheduler) Remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if it, ok := s.index[id]; ok {
-		heap.Remove(&s.queue, it.pos)
-		delete(s.index, id)
+		s.remove(it)
+	}
+}
+
+func (s *Scheduler) remove(it *dueItem) {
+	heap.Remove(&it.lane.queue, it.pos)
+	delete(s.index, it.id)
+	s.tidy(it.lane)
+}
+
+// tidy forgets a lane that nobody uses: anybody may make up providers' names.
+func (s *Scheduler) tidy(l *lane) {
+	if l.busy == 0 && len(l.queue) == 0 {
+		delete(s.lanes, l.name)
 	}
 }
 
@@ -61,71 +90,74 @@ func (s *Scheduler) nudge() {
 	}
 }
 
-// Run hands each due volume to do, in workers goroutines, until ctx ends. It
-// returns when the last do has.
+// Run hands each due volume to do, in at most so many goroutines for each
+// provider, until ctx ends. It returns when the last do has.
 func (s *Scheduler) Run(ctx context.Context, workers int, do func(ctx context.Context, id string)) error {
-	ids := make(chan string)
-	var g errgroup.Group
-	for range workers {
-		g.Go(func() error {
-			for id := range ids {
-				do(ctx, id)
-			}
-			return nil
-		})
-	}
-	s.dispatch(ctx, ids)
-	close(ids)
-	return g.Wait()
-}
-
-func (s *Scheduler) dispatch(ctx context.Context, ids chan<- string) {
+	var g sync.WaitGroup
+	defer g.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	for {
-		id, wait := s.next(time.Now())
-		if id != "" {
-			select {
-			case ids <- id:
-				continue
-			case <-ctx.Done():
-				return
-			}
+	for ctx.Err() == nil {
+		it, wait := s.next(time.Now(), workers)
+		if it != nil {
+			g.Go(func() {
+				defer s.done(it.lane)
+				do(ctx, it.id)
+			})
+			continue
 		}
 		timer.Reset(wait)
 		select {
 		case <-timer.C:
 		case <-s.wake:
 		case <-ctx.Done():
-			return
 		}
 	}
+	return nil
 }
 
-// next takes the first volume that is due, or says how long to wait.
-func (s *Scheduler) next(now time.Time) (string, time.Duration) {
+// next takes the volume that has been due for the longest in a lane with a
+// free worker, or says how long to wait.
+func (s *Scheduler) next(now time.Time, workers int) (*dueItem, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) == 0 {
-		return "", time.Hour
+	var first *dueItem
+	for _, l := range s.lanes {
+		if l.busy < workers && len(l.queue) > 0 && (first == nil || l.queue[0].at.Before(first.at)) {
+			first = l.queue[0]
+		}
 	}
-	head := s.queue[0]
-	if wait := head.at.Sub(now); wait > 0 {
-		return "", wait
+	if first == nil {
+		return nil, time.Hour
 	}
-	heap.Pop(&s.queue)
-	delete(s.index, head.id)
-	return head.id, 0
+	if wait := first.at.Sub(now); wait > 0 {
+		return nil, wait
+	}
+	heap.Pop(&first.lane.queue)
+	delete(s.index, first.id)
+	first.lane.busy++
+	return first, 0
 }
 
-// overdue is how long the head of the queue has been due.
-func (s *Scheduler) overdue(now time.Time) time.Duration {
+// done gives the lane's worker back.
+func (s *Scheduler) done(l *lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.queue) == 0 {
-		return 0
+	l.busy--
+	s.tidy(l)
+	s.nudge()
+}
+
+// overdue is how long the volume has been due that waits for the longest.
+func (s *Scheduler) overdue(now time.Time) (longest time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.lanes {
+		if len(l.queue) > 0 {
+			longest = max(longest, now.Sub(l.queue[0].at))
+		}
 	}
-	return max(now.Sub(s.queue[0].at), 0)
+	return longest
 }
 
 // dueQueue implements heap.Interface, soonest first.

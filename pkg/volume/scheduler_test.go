@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -36,11 +37,11 @@ func TestSchedulerOrderAndReplacement(t *testing.T) {
 				got = append(got, fmt.Sprintf("%s@%s", id, time.Since(began)))
 			})
 		}()
-		s.Set("c", began.Add(3*time.Second))
-		s.Set("a", began.Add(time.Hour))
-		s.Set("b", began.Add(2*time.Second))
-		s.Set("gone", began.Add(time.Second))
-		s.Set("a", began.Add(time.Second)) // brought forward
+		s.Set("c", "vault", began.Add(3*time.Second))
+		s.Set("a", "vault", began.Add(time.Hour))
+		s.Set("b", "vault", began.Add(2*time.Second))
+		s.Set("gone", "vault", began.Add(time.Second))
+		s.Set("a", "vault", began.Add(time.Second)) // brought forward
 		s.Remove("gone")
 		s.Remove("unknown")
 		time.Sleep(10 * time.Second) // in the bubble's time
@@ -64,7 +65,7 @@ func TestSchedulerBoundsItsWorkers(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		for i := range 50 {
-			s.Set(fmt.Sprint(i), time.Now())
+			s.Set(fmt.Sprint(i), "vault", time.Now())
 		}
 		go func() {
 			done <- s.Run(ctx, 4, func(context.Context, string) {
@@ -88,5 +89,49 @@ func TestSchedulerBoundsItsWorkers(t *testing.T) {
 		mu.Unlock()
 		cancel()
 		must(t, <-done)
+	})
+}
+
+// A store that hangs must not hold up the volumes of another.
+func TestSchedulerKeepsProvidersApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := volume.NewScheduler()
+		began := time.Now()
+		var mu sync.Mutex
+		hanging := 0
+		var got []string
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error)
+		for i := range 20 {
+			s.Set(fmt.Sprint("hangs", i), "plugin", began)
+		}
+		s.Set("moved", "plugin", began) // its class has been edited
+		s.Set("moved", "vault", began.Add(2*time.Second))
+		s.Set("a", "vault", began.Add(time.Second))
+		go func() {
+			done <- s.Run(ctx, 2, func(ctx context.Context, id string) {
+				mu.Lock()
+				if strings.HasPrefix(id, "hangs") {
+					hanging++
+					mu.Unlock()
+					<-ctx.Done()
+					return
+				}
+				got = append(got, fmt.Sprintf("%s@%s", id, time.Since(began)))
+				mu.Unlock()
+			})
+		}()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		mu.Lock()
+		if want := []string{"a@1s", "moved@2s"}; !slices.Equal(got, want) || hanging != 2 {
+			t.Errorf("got %v, want %v; %d at once of the store that hangs, want 2", got, want, hanging)
+		}
+		mu.Unlock()
+		cancel()
+		must(t, <-done)
+		if hanging != 2 {
+			t.Errorf("%d begun after the stop", hanging-2)
+		}
 	})
 }

@@ -45,7 +45,7 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 	p.schedule.Remove(rec.ID)
 	err := p.unmount(target)
 	if err != nil {
-		p.schedule.Set(rec.ID, rec.DueAt)
+		p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
 	} else {
 		p.forget(e)
 		rec.Leaving = true
