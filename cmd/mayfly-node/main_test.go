@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/audit"
 )
 
 func noEnv(string) string { return "" }
@@ -40,6 +42,10 @@ func TestParse(t *testing.T) {
 		{"quantities and lists", []string{"--volume-size-limit", "1Gi", "--vault-allowed-addresses", "https://a:1, https://b:2,"}, nil, func(o *options) bool {
 			return o.config.SizeLimit == 1<<30 && len(o.config.Vault.AllowedAddresses) == 2
 		}},
+		{"no audit trail", nil, nil, func(o *options) bool { return o.config.AuditLog == "" && o.config.AuditLevel == audit.Changes }},
+		{"audit trail", []string{"--audit-level=all"}, map[string]string{"MAYFLY_AUDIT_LOG": "-"}, func(o *options) bool {
+			return o.config.AuditLog == "-" && o.config.AuditLevel == audit.All
+		}},
 		{"log", []string{"--log-format=json", "--log-level=warn"}, nil, func(o *options) bool { return o.logFormat == "json" && o.logLevel.String() == "WARN" }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -65,6 +71,7 @@ func TestBadCommandLines(t *testing.T) {
 		{"argument", []string{"serve"}, nil, `"serve"`},
 		{"quantity", []string{"--volume-size-limit=big"}, nil, "volume-size-limit"},
 		{"zero", []string{"--volume-inode-limit=0"}, nil, "above zero"},
+		{"audit level", []string{"--audit-level=none"}, nil, "changes, all"},
 		{"word", []string{"--log-format=xml"}, nil, "text, json"},
 		{"variable", nil, map[string]string{"MAYFLY_ROTATION_POLL_INTERVAL": "soon"}, "MAYFLY_ROTATION_POLL_INTERVAL"},
 	} {
@@ -91,6 +98,7 @@ func TestBadConfigurations(t *testing.T) {
 		{"endpoint", []string{"--endpoint=tcp://1.2.3.4:5"}, "--endpoint"},
 		{"health address", []string{"--health-addr=nowhere"}, "--health-addr"},
 		{"registration path", []string{"--kubelet-registration-path=csi.sock"}, "--kubelet-registration-path"},
+		{"audit log", []string{"--audit-log=" + filepath.Join(dir, "no", "audit.log")}, "--audit-log"},
 		{"taint without API server", []string{"--remove-startup-taint=x"}, "--remove-startup-taint"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

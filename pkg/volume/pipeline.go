@@ -77,18 +77,7 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 		return done, fmt.Errorf("class %s: %w", c.Ref, err)
 	}
 	p.hold(ctx, w.rec, c.Provider)
-	trail := &provider.Trail{}
-	payload, err := source.Fetch(provider.WithTrail(ctx, trail), w.request(c))
-	done.asked = trail.IDs()
-	var asOf time.Time // of a payload from memory
-	if err == nil && w.mustFail(c, payload.Partial) {
-		err = payload.Partial
-	}
-	if err != nil && !w.rec.published() {
-		payload, asOf, err = p.recall(w, c, source, err)
-	} else if err != nil {
-		err = p.deny(w, c, &done, err)
-	}
+	payload, asOf, err := p.fetch(ctx, w, c, source, &done)
 	if err != nil {
 		return done, err
 	}
@@ -123,6 +112,24 @@ func (p *Publisher) rescue(rec *Record, err *error) {
 		*err = fault.New(fault.Internal, "class %s: the driver has a defect and recovered from it", rec.Class).
 			WithHint("the stack is in the driver's log on this node; please report it")
 	}
+}
+
+// fetch asks the store, and does what the class wants where that fails. It
+// gives the age of a payload from memory; zero for the store's own.
+func (p *Publisher) fetch(ctx context.Context, w pass, c *class.Class, source provider.Provider, done *passed) (*provider.Payload, time.Time, error) {
+	trail := &provider.Trail{}
+	payload, err := source.Fetch(provider.WithTrail(ctx, trail), w.request(c))
+	done.asked = trail.IDs()
+	if err == nil && w.mustFail(c, payload.Partial) {
+		err = payload.Partial
+	}
+	switch {
+	case err == nil:
+		return payload, time.Time{}, nil
+	case w.rec.published():
+		return nil, time.Time{}, p.deny(w, c, done, err)
+	}
+	return p.recall(w, c, source, err)
 }
 
 // recall lets a new pod start from the node's memory while the store is away,
