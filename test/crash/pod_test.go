@@ -48,7 +48,7 @@ func (p *pod) live(ctx context.Context) {
 		}
 		p.set(true)
 		p.published++
-		for i := rand.IntN(12); i > 0 || p.stays; i-- {
+		for i := rand.IntN(16); i > 0 || p.stays; i-- {
 			pause(ctx, 300*time.Millisecond)
 			if !p.retry(ctx, p.publish) {
 				return
@@ -126,7 +126,7 @@ func (p *pod) read(ctx context.Context) {
 			p.look()
 		}
 		p.mounted.RUnlock()
-		pause(ctx, 4*time.Millisecond)
+		pause(ctx, 10*time.Millisecond)
 	}
 }
 
