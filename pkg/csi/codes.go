@@ -25,6 +25,7 @@ var reasonCodes = map[fault.Reason]codes.Code{
 	fault.NotAllowed:      codes.PermissionDenied,
 	fault.NoToken:         codes.Unauthenticated,
 	fault.Denied:          codes.PermissionDenied,
+	fault.Unverified:      codes.PermissionDenied,
 	fault.NotFound:        codes.NotFound,
 	fault.Rejected:        codes.InvalidArgument,
 	fault.Unavailable:     codes.Unavailable,

@@ -9,8 +9,9 @@ import (
 // maxJoined bounds how many failures one error tells of.
 const maxJoined = 5
 
-// Join makes one error of all that failed; nil if nothing did. The first one's
-// reason counts, and the latest of the store's words on when to come back.
+// Join makes one error of all that failed; nil if nothing did. The reason of
+// most weight counts, the first of its kind, and the latest of the store's words
+// on when to come back.
 func Join(failed []error) error {
 	switch len(failed) {
 	case 0:
@@ -21,12 +22,29 @@ func Join(failed []error) error {
 	all := &Error{Reason: Of(failed[0])}
 	for _, err := range failed {
 		all.RetryAfter = max(all.RetryAfter, RetryAfter(err))
+		if r := Of(err); weight(r) > weight(all.Reason) {
+			all.Reason = r
+		}
 	}
 	if more := len(failed) - maxJoined; more > 0 {
 		failed = append(slices.Clone(failed[:maxJoined]), fmt.Errorf("and %d more", more))
 	}
 	all.Err = listed(failed)
 	return all
+}
+
+// weight ranks the reasons of several failures: while the store is away in
+// part nothing is sure, and a denial is not to be hidden by another mistake.
+func weight(r Reason) int {
+	switch {
+	case r.Outage():
+		return 3
+	case r == Unverified:
+		return 2
+	case r == Denied:
+		return 1
+	}
+	return 0
 }
 
 // listed is several failures on one line, as Events show them.

@@ -18,9 +18,10 @@ import (
 )
 
 // Provider fetches a volume's complete payload: all of it or an error, never
-// a part. The one thing in between is Payload.Partial. Its errors carry a fault.Reason and the store's own words, and no
-// secret. It is called by many volumes at once, and for one volume by one
-// caller at a time.
+// a part. What the store does not give now may be the volume's last good
+// content, which Payload.Partial says. Its errors carry a fault.Reason and the
+// store's own words, and no secret. It is called by many volumes at once, and
+// for one volume by one caller at a time.
 type Provider interface {
 	Fetch(ctx context.Context, r Request) (*Payload, error)
 }

@@ -19,7 +19,7 @@ func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 		return result{err: err}
 	}
 	if c.kind.shareable() { // it had no lifetime after all
-		f.volume.readings.Keep(r.id, c.reading)
+		f.volume.keep(r.id, c.reading)
 		return result{reading: c.reading, due: f.dueOf(c.reading)}
 	}
 	return result{reading: c.reading, due: c.dueTime(), ends: c.ends}
@@ -27,7 +27,7 @@ func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 
 // advance does what is due:
 //
-//  1. Nothing held: make a credential.
+//  1. Nothing held, or not for a pod that is new: make a credential.
 //  2. A lease whose Vault token cannot be kept alive any longer: make a new
 //     one under a new token. The old goes on to work until it ends.
 //  3. Not due: keep it.
@@ -36,7 +36,7 @@ func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 //     certificates: make a new one while the old still works.
 func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, error) {
 	c := h.get(r.id)
-	if c == nil {
+	if c == nil || f.refusedHeld(h, r, c) {
 		return f.mint(ctx, h, r)
 	}
 	if c.token != nil {
@@ -99,6 +99,9 @@ func (f *fetch) mint(ctx context.Context, h *holder, r *request) (*held, error) 
 		return f.mintOwn(ctx, h, r)
 	}
 	g := f.volume.currentGroup()
+	if h != f.volume.holder && h != g.holder { // it turned out to be for others
+		return nil, errPodBound
+	}
 	rd, err := f.readWithLogin(ctx, g, r)
 	if err != nil {
 		return nil, err
@@ -118,7 +121,7 @@ func (f *fetch) mint(ctx context.Context, h *holder, r *request) (*held, error) 
 // the token's: then one new login is tried.
 func (f *fetch) mintOwn(ctx context.Context, h *holder, r *request) (*held, error) {
 	parent := func(stale *token) (*token, error) { return f.parent(ctx, h, stale) }
-	rd, err := session.AskTwice(f.now, parent, f.asker(ctx, r), denied)
+	rd, err := session.AskTwice(f.now, parent, f.asker(ctx, r), deniedRead)
 	if err != nil {
 		return nil, err
 	}
@@ -143,14 +146,33 @@ func (f *fetch) parent(ctx context.Context, h *holder, stale *token) (*token, er
 				return t, err
 			}
 		}
-		t, _, err := f.login(ctx)
-		if err != nil {
-			return nil, err
-		}
-		h.add(t)
-		return t, nil
+		return f.loginHolder(ctx, h)
 	})
 	return t, err
+}
+
+// loginHolder logs in for a holder. Where the answer shows that the identity
+// is the pod's own, nothing goes into a holder that the service account's pods
+// share: the token goes to that of the pod's group.
+func (f *fetch) loginHolder(ctx context.Context, h *holder) (*token, error) {
+	g := f.volume.currentGroup()
+	own := h == f.volume.holder
+	if !own && (h != g.holder || g.key.pod == "" && f.learned.isBound(g.key.login)) {
+		return nil, errPodBound
+	}
+	t, bound, err := f.login(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if bound && g.key.pod == "" {
+		f.learned.setBound(g.key.login)
+		if !own {
+			f.rejoin().holder.add(t)
+			return nil, errPodBound
+		}
+	}
+	h.add(t)
+	return t, nil
 }
 
 // sustain renews a holder's token when it is due, and tells whether it can be
@@ -169,11 +191,10 @@ func (f *fetch) sustain(ctx context.Context, h *holder, t *token) (bool, error) 
 			return !due, nil
 		case fault.Of(err).Outage(), fault.Of(err) == fault.Canceled:
 			return false, err
-		case fault.Of(err) == fault.Denied: // it is gone, and its leases with it
-			h.remove(t)
-		default:
-			t.giveUp()
 		}
+		// It may be gone, and its leases with it; or it may only not renew
+		// itself, and is still to be revoked in the end.
+		t.giveUp()
 		return false, nil
 	})
 	return kept, err

@@ -75,6 +75,10 @@ type call struct {
 	secrets []secret.String
 }
 
+// place is what one request can tell to be broken: the same path of another
+// Vault namespace is another engine's, and maybe another tenant's.
+func (k call) place() string { return k.namespace + "\n" + k.path }
+
 // reply is an answer with status 200 to 299, or the one that an error is about.
 type reply struct {
 	status      int
@@ -88,18 +92,18 @@ type reply struct {
 func (c *client) do(ctx context.Context, k call) (*reply, error) {
 	b := &k.endpoint.Breaker
 	for n := 0; ; n++ {
-		if err := b.Admit(c.config.Now(), c.config.Jitter(), k.path); err != nil {
+		if err := b.Admit(c.config.Now(), c.config.Jitter(), k.place()); err != nil {
 			return nil, fmt.Errorf("%s: %w", k.endpoint.Address, err)
 		}
 		r, err := c.attempt(ctx, k)
 		failure := c.judge(ctx, k, r, err)
-		b.Record(c.config.Now(), outcomeOf(ctx, k, r, err, failure), k.path, retryAfterOf(r), failure)
+		b.Record(c.config.Now(), outcomeOf(ctx, k, r, err, failure), k.place(), retryAfterOf(r), failure)
 		if failure == nil {
 			return r, nil
 		}
 		wait := session.Pause(c.config.RetryBase, n, retryAfterOf(r), c.config.Jitter())
 		if n >= c.config.MaxRetries || !c.again(k, r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
-			b.Advise(failure, c.config.Now(), c.config.Jitter(), k.path)
+			b.Advise(failure, c.config.Now(), c.config.Jitter(), k.place())
 			return r, failure
 		}
 	}

@@ -81,10 +81,14 @@ func (b *broken) count(part string) (n int) {
 	return n
 }
 
+// kubernetesMetadata is how Vault's kubernetes method describes a login of the
+// service account of brokenRequest.
+const kubernetesMetadata = `{"role":"app","service_account_name":"app","service_account_namespace":"shop","service_account_secret_name":"","service_account_uid":"sa-uid"}`
+
 func goodLogin(ttl int) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprintf(w, `{"auth":{"client_token":%q,"lease_duration":%d,"renewable":true,"token_type":"service",
-			"metadata":{"service_account_uid":"sa-uid"}}}`, markToken, ttl)
+			"metadata":%s}}`, markToken, ttl, kubernetesMetadata)
 	}
 }
 

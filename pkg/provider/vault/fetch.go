@@ -2,13 +2,10 @@ package vault
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -37,6 +34,8 @@ type result struct {
 	due  time.Time
 	ends time.Time // of a credential; zero for what has no end
 	err  error
+	// stale is why this is the last good answer and not the store's present one.
+	stale error
 }
 
 func (f *fetch) now() time.Time  { return f.config.Now() }
@@ -48,16 +47,26 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	}
 	f.volume.prune(f.began)
 	f.volume.forget(f.spec)
-	results, err := f.obtainAll(ctx)
+	results, partial, err := f.obtainAll(ctx)
 	f.config.Logger.Debug("fetched", "volume", f.request.Volume, "pod", f.request.Pod.String(), "class", f.spec.class.String(),
-		"address", f.spec.login.target.Address.String(), "requests", len(f.spec.requests), "correlation", f.correlation, "error", err)
+		"address", f.spec.login.target.Address.String(), "requests", len(f.spec.requests), "correlation", f.correlation, "partial", partial, "error", err)
 	if err != nil {
+		f.tend(ctx)
 		return nil, err
 	}
 	for _, res := range results {
 		provider.Asked(ctx, res.correlation) // another volume's, where it is shared
 	}
-	return f.payload(results)
+	payload, err := f.payload(results)
+	switch {
+	case err != nil && partial != nil:
+		return nil, fault.Join([]error{err, partial})
+	case err != nil:
+		return nil, err
+	}
+	payload.Partial = partial
+	f.settle()
+	return payload, nil
 }
 
 // join puts the volume into the group of its identity. A volume that is in
@@ -85,10 +94,20 @@ func (f *fetch) enter(key identityKey) {
 	}
 	// Another view of the same identity, as after the first login with a
 	// pod-bound role, does not touch what the volume holds by itself.
-	same := old != nil && v.pod == f.request.Pod && sameIdentity(old.key, key)
-	left := f.groups.leave(old, v.id)
-	if old != nil && !same {
+	var left []*token
+	switch {
+	case old == nil:
+	case v.pod != f.request.Pod:
+		f.settle()
+		left = f.groups.leave(old, v.id)
 		v.retire()
+	case sameIdentity(old.key, key):
+		left = f.groups.leave(old, v.id)
+	default:
+		f.change(key)
+		if now := v.currentGroup(); now != nil && now.key != key {
+			left = f.groups.leave(now, v.id)
+		}
 	}
 	v.Owe(left) // to be revoked with the volume
 	g := f.groups.join(key, v.id)
@@ -112,45 +131,6 @@ func (f *fetch) rejoin() *group {
 	}
 	f.enter(key)
 	return f.volume.currentGroup()
-}
-
-// obtainAll answers all requests. One that fails does not end the others: they
-// may be making credentials, which would be lost.
-func (f *fetch) obtainAll(ctx context.Context) (map[*request]result, error) {
-	results := make([]result, len(f.spec.requests))
-	f.obtainSome(ctx, results, func(result) bool { return true })
-	if slices.ContainsFunc(results, func(r result) bool { return r.err == nil }) {
-		// One of them was the probe that closed the circuit.
-		f.obtainSome(ctx, results, func(r result) bool { return errors.Is(r.err, session.ErrNotAsked) })
-	}
-	byRequest := make(map[*request]result, len(results))
-	var failed []error
-	for i, r := range f.spec.requests {
-		byRequest[r] = results[i]
-		err := results[i].err
-		if session.IsOwn(err) { // a login that failed: it is the volume's, and the same for every object
-			return nil, fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
-		}
-		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", f.names(r), err))
-		}
-	}
-	return byRequest, fault.Join(failed)
-}
-
-// obtainSome answers those requests, in parallel, whose result is wanted anew.
-func (f *fetch) obtainSome(ctx context.Context, results []result, wanted func(result) bool) {
-	var work errgroup.Group
-	work.SetLimit(session.Parallel)
-	for i, r := range f.spec.requests {
-		if wanted(results[i]) {
-			work.Go(func() error {
-				results[i] = f.obtain(ctx, r)
-				return nil
-			})
-		}
-	}
-	_ = work.Wait()
 }
 
 // names are the objects that a request is made for.

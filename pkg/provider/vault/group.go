@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -27,6 +28,10 @@ type group struct {
 	recent session.Readings[*reading]
 	// holder has the credentials of scope serviceAccount.
 	holder *holder
+
+	mu sync.Mutex
+	// refused keeps out of recent what the store has refused since.
+	refused refusals
 	// noMetadata are the requests for which a look at the metadata does not
 	// do, mostly because the policy does not allow it.
 	noMetadata session.Memory[string, struct{}]
@@ -38,7 +43,7 @@ type groups struct {
 }
 
 func (s *groups) join(key identityKey, volume string) *group {
-	return s.Join(key, volume, func(key identityKey) *group { return &group{key: key, holder: newHolder()} })
+	return s.Join(key, volume, func(key identityKey) *group { return &group{key: key, holder: newHolder(), refused: refusals{}} })
 }
 
 // leave ends the membership. The last to leave gets the tokens, to end them.
@@ -76,6 +81,15 @@ func (rd *reading) AskedAt() time.Time { return rd.asked }
 type learned struct {
 	kinds session.Memory[requestKey, kind]
 	bound session.Memory[login, struct{}]
+	// unrevoked are the logins whose tokens may not revoke themselves.
+	unrevoked session.Memory[login, struct{}]
+}
+
+// firstUnrevoked notes such a login, and tells whether it is news.
+func (k *learned) firstUnrevoked(l login) bool {
+	known := k.unrevoked.Has(l)
+	k.unrevoked.Set(l, struct{}{})
+	return !known
 }
 
 type requestKey struct {

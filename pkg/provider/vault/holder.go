@@ -78,10 +78,10 @@ func (h *holder) add(t *token) {
 	}
 }
 
-func (h *holder) remove(t *token) {
+func (h *holder) has(t *token) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.tokens = slices.DeleteFunc(h.tokens, func(o *token) bool { return o == t })
+	return slices.Contains(h.tokens, t)
 }
 
 // takeTokens empties the holder.

@@ -1,6 +1,8 @@
 package vault
 
 import (
+	"maps"
+
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -16,11 +18,15 @@ func (p *Provider) Export(id string) secret.Bytes {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	k := keptVolume{
-		State: session.State{Version: keptVersion}, Pod: v.pod,
-		Readings: keepReadings(v.readings.All()), Own: keepHolder(v.holder), Retired: keepTokens(v.retired),
+	now := stand{v.group, v.holder, v.readings, v.refused, nil}
+	k := keptVolume{State: session.State{Version: keptVersion}, Pod: v.pod, Retired: keepTokens(v.retired)}
+	if v.aside != nil { // the new identity was not answered yet: it is begun anew
+		now = *v.aside
+		k.Retired = append(k.Retired, keepHolder(v.holder).Tokens...)
 	}
-	if g := v.group; g != nil {
+	k.Own, k.Refused = keepHolder(now.holder), maps.Clone(now.refused)
+	k.Readings = keepReadings(now.readings.All())
+	if g := now.group; g != nil {
 		key := g.key
 		k.Identity = &keptIdentity{keepLogin(key.login), key.namespace, key.serviceAccount, key.serviceAccountUID, key.pod}
 		k.Group = keepHolder(g.holder)
@@ -67,6 +73,9 @@ func (p *Provider) restore(v *volume, k keptVolume) (err error) {
 		}
 		v.readings.Keep(kr.Request, rd)
 	}
+	for id, at := range k.Refused {
+		v.refused.add(id, at)
+	}
 	if k.Identity == nil {
 		return nil
 	}
@@ -94,9 +103,12 @@ func (p *Provider) restoreGroup(v *volume, k keptVolume) error {
 	if err := k.Group.restoreInto(g.holder); err != nil {
 		return err
 	}
+	for id, at := range k.Refused {
+		g.refuse(id, at)
+	}
 	for id, rd := range v.readings.All() {
 		if rd.kind.shareable() {
-			g.recent.Keep(id, rd)
+			g.remember(id, rd)
 		}
 	}
 	p.learn(l, k)

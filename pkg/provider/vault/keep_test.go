@@ -6,6 +6,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -223,4 +224,84 @@ func FuzzImport(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestStaleStateOfASharedCredential restores two volumes that share a
+// credential, one of which has not written its state since the renewal. In
+// either order the restart makes nothing anew.
+func TestStaleStateOfASharedCredential(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	pg := newPostgres(t, w)
+	pg.Role(t, w.Server, "app", "1h", "24h")
+	c := &clock{}
+	adjust := func(cfg *vault.Config) { cfg.Now = c.now }
+	p := newProvider(t, adjust)
+	const user = "- {objectName: user, secretPath: database/creds/app, secretKey: username}\n"
+	var requests []provider.Request
+	states := map[string]secret.Bytes{}
+	for range 2 {
+		r := w.longTokens(t, w.request(t, w.pod("app"), nil, user))
+		r.Class.CredentialScope = class.ScopeServiceAccount
+		requests = append(requests, r)
+		mustFetch(t, p, r)
+	}
+	before := files(mustFetch(t, p, requests[0]))
+	for _, r := range requests {
+		states[r.Volume] = p.Export(r.Volume)
+	}
+	c.advance(42 * time.Minute)
+	mustFetch(t, p, requests[0])
+	states[requests[0].Volume] = p.Export(requests[0].Volume)
+	c.advance(30 * time.Minute) // past the end that the stale state knows
+	for _, order := range [][]provider.Request{requests, {requests[1], requests[0]}} {
+		next := newProvider(t, adjust)
+		counts := w.counted(t, func() {
+			for _, r := range order {
+				if err := next.Import(r.Volume, states[r.Volume]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, r := range order {
+				if after := files(mustFetch(t, next, r)); !maps.Equal(after, before) {
+					t.Errorf("%v, then %v", before, after)
+				}
+			}
+		})
+		if counts["database/creds/app"] != 0 || under(counts, "/login") != 0 {
+			t.Errorf("requests %v, want no login and no credential", counts)
+		}
+	}
+}
+
+// TestStateIsSmall has a volume with a large secret: its state leaves that out,
+// and a restart reads it again when the volume is due, and the rest not.
+func TestStateIsSmall(t *testing.T) {
+	w := shared
+	w.putShare(t, "v")
+	w.kv1(t, "large", map[string]any{"k": strings.Repeat("x", 200<<10)})
+	p := newProvider(t, nil)
+	r := w.request(t, w.pod("app"), nil, two+"- {objectName: large, secretPath: kv1/large, secretKey: k}\n")
+	before := mustFetch(t, p, r)
+	state := p.Export(r.Volume)
+	if state.Len() > 64<<10 {
+		t.Errorf("the state has %d bytes", state.Len())
+	}
+	next := newProvider(t, nil)
+	counts := w.counted(t, func() {
+		if err := next.Import(r.Volume, state); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if counts.Under("") != 0 {
+		t.Errorf("requests %v at the restart itself", counts)
+	}
+	counts = w.counted(t, func() {
+		if after := mustFetch(t, next, r); !maps.Equal(files(before), files(after)) {
+			t.Error("the files differ")
+		}
+	})
+	if counts["kv1/large"] != 1 || counts.Under("") != 1 {
+		t.Errorf("requests %v, want one read", counts)
+	}
 }

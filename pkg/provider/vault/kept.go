@@ -1,7 +1,9 @@
 package vault
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +26,7 @@ type keptVolume struct {
 	Own      keptHolder    `json:"own"`
 	Group    keptHolder    `json:"group"`
 	Retired  []keptToken   `json:"retired,omitempty"`
+	Refused  refusals      `json:"refused,omitempty"`
 }
 
 type keptIdentity struct {
@@ -131,20 +134,35 @@ func restoreTokens(list []keptToken) ([]*token, error) {
 	return out, nil
 }
 
-func keepReadings(readings map[string]*reading) []keptReading {
-	var out []keptReading
-	for id, rd := range readings {
-		out = append(out, keepReading(id, rd))
-	}
-	return out
-}
-
 func keepReading(id string, rd *reading) keptReading {
 	k := keptReading{Request: id, Kind: rd.kind, Asked: rd.asked, At: rd.at, End: rd.end, Due: rd.due, Absent: rd.absent}
 	if rd.answer != nil {
 		k.Body = rd.answer.body
 	}
 	return k
+}
+
+// maxKept bounds the answers in one volume's state. They save a read after a
+// restart and no more, and the states of all volumes share a small memory.
+const maxKept = 64 << 10
+
+// keepReadings keeps the small answers. A large one is read again when the
+// volume is next due.
+func keepReadings(readings map[string]*reading) []keptReading {
+	var out []keptReading
+	for id, rd := range readings {
+		out = append(out, keepReading(id, rd))
+	}
+	slices.SortFunc(out, func(a, b keptReading) int {
+		return cmp.Or(cmp.Compare(len(a.Body), len(b.Body)), cmp.Compare(a.Request, b.Request))
+	})
+	size := 0
+	for i, k := range out {
+		if size += len(k.Body); size > maxKept {
+			return out[:i]
+		}
+	}
+	return out
 }
 
 func (k keptReading) restore() (*reading, error) {
@@ -209,11 +227,30 @@ func (k keptHolder) restoreInto(h *holder) error {
 		case rd.kind == leased:
 			continue // its Vault token is gone, and it with that
 		}
-		if have := h.get(kc.Reading.Request); have == nil || have.at.Before(rd.at) {
+		if have := h.get(kc.Reading.Request); have == nil || have.olderThan(c) {
 			h.put(kc.Reading.Request, c)
 		}
 	}
 	return nil
+}
+
+// olderThan tells whether o is a newer credential, or the same one after a
+// renewal.
+func (c *held) olderThan(o *held) bool {
+	if !c.at.Equal(o.at) {
+		return c.at.Before(o.at)
+	}
+	return c.ends.Before(o.ends)
+}
+
+// catchUp takes the state of the same token that was written after its last
+// renewal: volumes that share a token do not all write at that time.
+func (t *token) catchUp(o *token) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if later := o.expires.IsZero() || o.expires.After(t.expires); later && !t.expires.IsZero() {
+		t.ttl, t.due, t.expires, t.final = o.ttl, o.due, o.expires, o.final
+	}
 }
 
 // addRestored finds the token that the holder has from another volume's state
@@ -223,6 +260,7 @@ func (h *holder) addRestored(t *token) *token {
 	defer h.mu.Unlock()
 	for _, have := range h.tokens {
 		if have.value.Reveal() == t.value.Reveal() {
+			have.catchUp(t)
 			return have
 		}
 	}

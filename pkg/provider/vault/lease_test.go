@@ -5,6 +5,10 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -356,5 +360,70 @@ func TestPartialFailureMakesNoSecondCredential(t *testing.T) {
 	mustFetch(t, p, r)
 	if n := pg.Users(t); n != 1 {
 		t.Errorf("%d credentials were made, want 1", n)
+	}
+}
+
+// TestUnexpectedLeasesOfTwo has two volumes of one account read two paths that
+// turn out to lease, at once and with the account's token. The end of one pod
+// does not end the other's credential.
+func TestUnexpectedLeasesOfTwo(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	parent, revoked, made, logins := map[string]string{}, map[string]bool{}, 0, 0
+	arrived, both := make(chan struct{}, 2), make(chan struct{})
+	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		by := r.Header.Get("X-Vault-Token")
+		switch {
+		case strings.HasSuffix(r.URL.Path, "revoke-self"):
+			revoked[by] = true
+			w.WriteHeader(http.StatusNoContent)
+			return
+		case strings.HasSuffix(r.URL.Path, "/warm"):
+			answering(200, `{"data":{"k":"v"}}`)(w, r)
+			return
+		}
+		select {
+		case arrived <- struct{}{}:
+			if len(arrived) == cap(arrived) {
+				close(both)
+			}
+		default:
+		}
+		mu.Unlock()
+		<-both
+		mu.Lock()
+		made++
+		user := fmt.Sprint("user-", made)
+		parent[user] = by
+		fmt.Fprintf(w, `{"lease_id":"x/%d","lease_duration":3600,"renewable":true,"data":{"k":%q}}`, made, user)
+	})
+	b.login = func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		logins++
+		fmt.Fprintf(w, `{"auth":{"client_token":"token-%d","lease_duration":600,"renewable":true,"token_type":"service","metadata":%s}}`, logins, kubernetesMetadata)
+	}
+	p := newProvider(t, nil)
+	of := func(volume, path string) provider.Request {
+		return brokenRequest(volume, b.URL, map[string]string{"objects": "[{objectName: a, secretPath: " + path + ", secretKey: k}]"})
+	}
+	mustFetch(t, p, of("v0", "kv1/warm"))
+	one, two := of("v1", "aws/sts/one"), of("v2", "aws/sts/two")
+	fetchAll(t, p, 2, []provider.Request{one, two})
+	users := []string{files(mustFetch(t, p, one))["a"], files(mustFetch(t, p, two))["a"]}
+	mu.Lock()
+	parents := []string{parent[users[0]], parent[users[1]]}
+	mu.Unlock()
+	for i, r := range []provider.Request{one, two} {
+		if err := p.Release(t.Context(), r.Volume); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		if !revoked[parents[i]] || (i == 0 && revoked[parents[1]]) {
+			t.Errorf("when volume %d of 2 is gone, %v are revoked, and their users hang on %v", i+1, revoked, parents)
+		}
+		mu.Unlock()
 	}
 }

@@ -146,7 +146,7 @@ func loginInfo(l login, reply *reply) (authInfo, error) {
 // explainLogin adds what was attempted, as whom, and what to look at.
 func (f *fetch) explainLogin(err error) error {
 	l, pod := f.spec.login, f.request.Pod
-	out := fault.New(fault.Of(err), "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q: %w",
+	out := fault.New(reasonOfLogin(err), "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q: %w",
 		l.mount, l.role, f.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience, err)
 	out.RetryAfter = fault.RetryAfter(err)
 	var said *fault.Error
@@ -154,6 +154,22 @@ func (f *fetch) explainLogin(err error) error {
 		return out
 	}
 	return out.WithHint("%s", hintOfLogin(out.Reason, err.Error(), l, pod))
+}
+
+// reasonOfLogin tells a denial from a bare 403, which Vault answers for a login
+// that it refuses, and also while it cannot ask Kubernetes about the token.
+// Only with Vault's own words on why is it a denial for sure.
+func reasonOfLogin(err error) fault.Reason {
+	reason := fault.Of(err)
+	words := strings.ToLower(err.Error())
+	if reason != fault.Denied || strings.Contains(words, "second factor") || strings.Contains(words, "invalid audience") {
+		return reason
+	}
+	// With "err=" it says that it could not look at the namespace's labels.
+	if strings.Contains(words, "not authorized") && !strings.Contains(words, "err=") {
+		return reason
+	}
+	return fault.Unverified
 }
 
 func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) string {
@@ -169,7 +185,7 @@ func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) s
 		return fmt.Sprintf("bound_service_account_namespaces of %s must hold %s", role, pod.Namespace)
 	case says("audience"):
 		return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one", role, l.audience)
-	case reason == fault.Denied:
+	case reason == fault.Denied, reason == fault.Unverified:
 		return fmt.Sprintf("is an auth method mounted at auth/%s, and can it verify service account tokens of this cluster?", l.mount)
 	}
 	return ""

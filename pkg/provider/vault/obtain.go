@@ -29,6 +29,9 @@ func (f *fetch) obtain(ctx context.Context, r *request) (res result) {
 		case errors.Is(res.err, errPodBound):
 			f.rejoin()
 		case !errors.Is(res.err, errNotShared):
+			if denied(res.err) {
+				f.noteRefusal(r, res.err)
+			}
 			return res
 		}
 	}
@@ -40,7 +43,7 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 	if h.get(r.id) != nil {
 		return f.held(ctx, h, r)
 	}
-	if rd := f.volume.readings.Last(r.id); rd != nil && !f.request.Fresh && (!rd.absent || f.optional(r)) {
+	if rd := f.volume.lastReading(r.id); rd != nil && !f.request.Fresh && (!rd.absent || f.optional(r)) {
 		if due := f.dueOf(rd); recentEnough(rd.kind, rd.asked, due, f.began, true) {
 			return result{reading: rd, due: due}
 		}
@@ -55,7 +58,7 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 	if !rd.kind.shareable() { // what we led made a credential: it is ours
 		return f.held(ctx, h, r)
 	}
-	f.volume.readings.Keep(r.id, rd)
+	f.volume.keep(r.id, rd)
 	return result{reading: rd, due: f.dueOf(rd)}
 }
 
@@ -147,16 +150,20 @@ func (f *fetch) fromGroup(g *group, r *request) *reading {
 
 // readShared asks the store: for the version only where that will do.
 func (f *fetch) readShared(ctx context.Context, g *group, r *request) (*reading, error) {
-	if rd := f.unchanged(ctx, g, r); rd != nil {
-		g.recent.Keep(r.id, rd)
+	rd, refused := f.unchanged(ctx, g, r)
+	if rd != nil {
+		g.remember(r.id, rd)
 		return rd, nil
 	}
 	rd, err := f.readWithLogin(ctx, g, r)
 	if err != nil {
 		return nil, err
 	}
+	if refused != nil && rd.token == refused { // the token is good, so it was the policy
+		g.noMetadata.Set(r.id, struct{}{})
+	}
 	if rd.kind.shareable() {
-		g.recent.Keep(r.id, rd)
+		g.remember(r.id, rd)
 		return rd, nil
 	}
 	f.take(g, r, rd)
@@ -165,9 +172,17 @@ func (f *fetch) readShared(ctx context.Context, g *group, r *request) (*reading,
 
 // take makes a credential that came unexpectedly the volume's own. The token
 // that it hangs on goes with it, so that it can be revoked with the volume.
+// Where another holder has that token already, the credential would end with
+// that one: it is left to its own end, and made anew under a token of ours.
 func (f *fetch) take(g *group, r *request, rd *reading) {
 	h := f.holder()
-	if rd.kind == leased && g.login.Claim(rd.token) {
+	if h != f.volume.holder && h != g.holder {
+		return // the identity turned out to be the pod's: this is another's
+	}
+	if rd.kind == leased && !h.has(rd.token) {
+		if !g.login.Claim(rd.token) {
+			return
+		}
 		h.add(rd.token)
 	}
 	h.put(r.id, newHeld(rd, rd.token, f.spec.interval, f.chance()))

@@ -150,3 +150,28 @@ func TestSealedForReal(t *testing.T) {
 	c.advance(5 * time.Second)
 	wantFile(t, mustFetch(t, p, r), "a", "v")
 }
+
+// TestBrokenPathOfAnotherNamespace has one tenant's engine fail, and the same
+// path of another tenant work.
+func TestBrokenPathOfAnotherNamespace(t *testing.T) {
+	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Vault-Namespace") == "one" {
+			answering(500, `{"errors":["no database of tenant one"]}`)(w, r)
+			return
+		}
+		answering(200, `{"data":{"k":"v"}}`)(w, r)
+	})
+	p := newProvider(t, nil)
+	of := func(volume, namespace string) provider.Request {
+		return brokenRequest(volume, b.URL, map[string]string{"vaultNamespace": namespace})
+	}
+	for i := range 4 {
+		if _, err := p.Fetch(t.Context(), of(fmt.Sprint("v", i), "one")); fault.Of(err) != fault.Unavailable {
+			t.Fatal(err)
+		}
+	}
+	if b.count("kv1/a") >= 4*3 {
+		t.Fatalf("%d reads: the broken path is still asked", b.count("kv1/a"))
+	}
+	wantFile(t, mustFetch(t, p, of("w", "two")), "a", "v")
+}

@@ -160,3 +160,29 @@ func TestManyAskForNothing(t *testing.T) {
 		t.Errorf("%d reads", counts["kv1/nowhere"])
 	}
 }
+
+// TestMetadataCheckOutlivesARevokedToken takes the Vault token away: that its
+// metadata is refused says nothing about the policy.
+func TestMetadataCheckOutlivesARevokedToken(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	c := &clock{}
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+	w.kv2(t, "watched/a", map[string]any{"k": "one"})
+	r := w.request(t, w.pod("app"), nil, "- {objectName: f, secretPath: kv2/data/watched/a, secretKey: k}")
+	mustFetch(t, p, r)
+	if err := w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(2 * time.Minute)
+	mustFetch(t, p, r)
+	counts := w.counted(t, func() {
+		for range 3 {
+			c.advance(2 * time.Minute)
+			mustFetch(t, p, r)
+		}
+	})
+	if counts["kv2/metadata/watched/a"] != 3 || counts["kv2/data/watched/a"] != 0 {
+		t.Errorf("requests %v, want a look at the version only", counts)
+	}
+}

@@ -64,7 +64,8 @@ func New(c Config) (*Provider, error) {
 //  2. The volume joins the group of its identity.
 //  3. Each distinct request is answered: from what the volume or the group
 //     has, by renewing a lease, or by the store. They run in parallel.
-//  4. The files are made of the answers.
+//  4. The files are made of the answers, and of the volume's last good ones
+//     where some requests fail (Payload.Partial).
 //
 // What step 3 achieved is kept when a part of it fails, so that the next call
 // makes no second credential.

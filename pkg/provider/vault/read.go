@@ -39,14 +39,15 @@ func (f *fetch) secrets(t *token) []secret.String {
 // readWithLogin asks with the group's token.
 func (f *fetch) readWithLogin(ctx context.Context, g *group, r *request) (*reading, error) {
 	token := func(stale *token) (*token, error) { return f.session(ctx, g, stale) }
-	return session.AskTwice(f.now, token, f.asker(ctx, r), denied)
+	return session.AskTwice(f.now, token, f.asker(ctx, r), deniedRead)
 }
 
 func (f *fetch) asker(ctx context.Context, r *request) func(*token) (*reading, error) {
 	return func(t *token) (*reading, error) { return f.ask(ctx, t, r) }
 }
 
-func denied(err error) bool { return fault.Of(err) == fault.Denied }
+// deniedRead tells whether the store refused a read, which a new login may mend.
+func deniedRead(err error) bool { return fault.Of(err) == fault.Denied }
 
 // ask makes the request and understands the answer.
 func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error) {
@@ -149,34 +150,35 @@ func deletedVersion(r *reply) string {
 }
 
 // unchanged looks at the metadata of a KV v2 secret that was read before. It
-// returns the earlier answer, as of now, if that is still the current one.
-func (f *fetch) unchanged(ctx context.Context, g *group, r *request) *reading {
+// returns the earlier answer, as of now, if that is still the current one. Where
+// the metadata was refused it tells to which token.
+func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *reading, refused *token) {
 	before := g.recent.Last(r.id)
 	if before == nil {
-		before = f.volume.readings.Last(r.id)
+		before = f.volume.lastReading(r.id)
 	}
 	path, ok := metadataPath(r)
 	if !ok || before == nil || before.absent || !before.answer.kv.known() || f.request.Fresh || g.noMetadata.Has(r.id) {
-		return nil
+		return nil, nil
 	}
 	t := g.login.Current(f.now(), nil)
 	if t == nil {
-		return nil // the login is due: the read takes care of it
+		return nil, nil // the login is due: the read takes care of it
 	}
 	asked := f.now()
 	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, path, nil, nil))
 	if err != nil {
 		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
-			g.noMetadata.Set(r.id, struct{}{})
+			return nil, t
 		}
-		return nil
+		return nil, nil
 	}
 	if currentVersion(reply.body) != before.answer.kv {
-		return nil
+		return nil, nil
 	}
 	now := *before
 	now.asked, now.at, now.token, now.correlation = asked, f.now(), t, f.correlation
-	return &now
+	return &now, nil
 }
 
 // metadataPath is where KV v2 tells the versions. It is not known where an

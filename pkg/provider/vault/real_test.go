@@ -192,7 +192,7 @@ func TestRefusals(t *testing.T) {
 			[]string{"service account name not authorized", `role "app"`, `auth mount "kubernetes"`, "shop/stranger", `audience "vault"`, "bound_service_account_names of auth/kubernetes/role/app must hold stranger"}},
 		{"namespace", pod("bank", "app"), nil, one, fault.Denied, []string{"namespace not authorized", "must hold bank"}},
 		{"role", pod("shop", "app"), map[string]string{"roleName": "nope"}, one, fault.Rejected, []string{"invalid role name", "spec.parameters.roleName"}},
-		{"mount", pod("shop", "app"), map[string]string{"vaultAuthMountPath": "nope"}, one, fault.Denied, []string{"permission denied", "auth/nope"}},
+		{"mount", pod("shop", "app"), map[string]string{"vaultAuthMountPath": "nope"}, one, fault.Unverified, []string{"permission denied", "auth/nope"}},
 		{"audience", pod("shop", "app"), map[string]string{"audience": "other"}, one, fault.NoToken, []string{`no service account token for audience "other"`, "tokenRequests"}},
 		{"policy", pod("shop", "app"), nil, read("kv1/forbidden", "k"), fault.Denied, []string{"permission denied", `must grant read on "kv1/forbidden"`, `spec.parameters.objects[0] "f"`}},
 		{"path", pod("shop", "app"), nil, read("kv1/nothing", "k"), fault.NotFound, []string{`reading "kv1/nothing"`, "404"}},

@@ -22,6 +22,9 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 	defer cancel()
 	none, err := p.volumes.Release(ctx, id, func(v *volume) ([]*token, error) {
 		tokens := append(v.TakeDebts(), p.groups.leave(v.currentGroup(), id)...)
+		if s := v.takeAside(); s != nil {
+			tokens = append(tokens, p.groups.leave(s.group, id)...)
+		}
 		if p.config.DisableRevocation {
 			return nil, nil
 		}
@@ -49,7 +52,13 @@ func (p *Provider) revoke(ctx context.Context, t *token, correlation string) err
 		correlation: correlation, secrets: []secret.String{t.value},
 	})
 	switch fault.Of(err) {
-	case fault.Denied, fault.NotFound, fault.Rejected:
+	case fault.Denied:
+		if p.learned.firstUnrevoked(t.login) {
+			p.config.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
+				"address", t.login.target.Address.String(), "namespace", t.login.namespace, "mount", t.login.mount, "role", t.login.role)
+		}
+		return nil
+	case fault.NotFound, fault.Rejected:
 		return nil
 	}
 	if err != nil {

@@ -1,7 +1,9 @@
 package vault_test
 
 import (
+	"bytes"
 	"context"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
@@ -82,5 +84,38 @@ func TestVolumeComesBack(t *testing.T) {
 	before := b.count("revoke-self")
 	if err := p.Release(t.Context(), "v"); err != nil || b.count("revoke-self") != before+2 {
 		t.Errorf("%v, %d revocations, want 2", err, b.count("revoke-self")-before)
+	}
+}
+
+// TestTokensWithoutTheDefaultPolicy can neither renew nor revoke themselves:
+// the log says so once for the role, and the revocation is tried all the same.
+func TestTokensWithoutTheDefaultPolicy(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	pg := newPostgres(t, w)
+	pg.Role(t, w.Server, "app", "1h", "24h")
+	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_no_default_policy": true}); err != nil {
+		t.Fatal(err)
+	}
+	c := &clock{}
+	var log bytes.Buffer
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.Logger = c.now, slog.New(slog.NewTextHandler(&log, nil)) })
+	const user = "- {objectName: user, secretPath: database/creds/app, secretKey: username}\n"
+	for range 2 {
+		r := w.longTokens(t, w.request(t, w.pod("app"), nil, user))
+		mustFetch(t, p, r)
+		c.advance(42 * time.Minute)
+		mustFetch(t, p, r)
+		counts := w.counted(t, func() {
+			if err := p.Release(t.Context(), r.Volume); err != nil {
+				t.Error(err)
+			}
+		})
+		if counts["auth/token/revoke-self"] != 2 {
+			t.Errorf("requests %v, want both tokens tried", counts)
+		}
+	}
+	if n := strings.Count(log.String(), "revoke itself"); n != 1 {
+		t.Errorf("told %d times, want once:\n%s", n, log.String())
 	}
 }

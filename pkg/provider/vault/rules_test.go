@@ -150,7 +150,10 @@ func TestToken(t *testing.T) {
 
 func TestPodBound(t *testing.T) {
 	pod := identity.Pod{Namespace: "ns", Name: "web", UID: "pod-uid", ServiceAccount: "web"}
-	kube := map[string]string{"role": "web", "service_account_name": "web", "service_account_uid": "sa-uid"}
+	described := func(uid, name, namespace, secret string) map[string]string {
+		return map[string]string{"role": "web", metaUID: uid, metaName: name, metaNamespace: namespace, metaSecret: secret}
+	}
+	kube := described("sa-uid", "web", "ns", "")
 	for _, tc := range []struct {
 		name     string
 		metadata map[string]string
@@ -159,6 +162,11 @@ func TestPodBound(t *testing.T) {
 		want     bool
 	}{
 		{"kubernetes method", kube, shareAuto, "sa-uid", false},
+		{"another name", described("sa-uid", "other", "ns", ""), shareAuto, "sa-uid", true},
+		{"another namespace", described("sa-uid", "web", "other", ""), shareAuto, "sa-uid", true},
+		{"with a secret", described("sa-uid", "web", "ns", "s"), shareAuto, "sa-uid", true},
+		{"without a word on the secret", map[string]string{metaUID: "sa-uid", metaName: "web", metaNamespace: "ns"}, shareAuto, "sa-uid", true},
+		{"the UID alone", map[string]string{metaUID: "sa-uid"}, shareAuto, "sa-uid", true},
 		{"kubernetes method, told pod", kube, sharePod, "sa-uid", true},
 		{"other service account of the name", kube, shareAuto, "other-uid", true},
 		{"UID unknown", kube, shareAuto, "", true},

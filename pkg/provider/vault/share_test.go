@@ -120,7 +120,7 @@ func TestRecreatedServiceAccount(t *testing.T) {
 	w.issuer.DeleteServiceAccount(refused)
 	for range 2 {
 		payload, err := p.Fetch(t.Context(), w.request(t, refused, nil, two))
-		if fault.Of(err) != fault.Denied || payload != nil {
+		if fault.Of(err) != fault.Unverified || payload != nil {
 			t.Errorf("a service account that is gone got %v, %v", payload, err)
 		}
 	}
@@ -271,5 +271,62 @@ func TestClassEdit(t *testing.T) {
 	})
 	if counts["auth/token/revoke-self"] != 2 {
 		t.Errorf("requests %v, want both tokens revoked", counts)
+	}
+}
+
+// TestClassEditAndBack edits a live volume's class to a role that the store
+// refuses, and back: the credential in the files lives on all the time.
+func TestClassEditAndBack(t *testing.T) {
+	t.Parallel()
+	for _, restart := range []bool{false, true} {
+		t.Run(fmt.Sprintf("restart %t", restart), func(t *testing.T) {
+			t.Parallel()
+			w := ownWorld(t)
+			pg := newPostgres(t, w)
+			w.putShare(t, "v")
+			pg.Role(t, w.Server, "app", "1h", "24h")
+			c := &clock{}
+			adjust := func(cfg *vault.Config) { cfg.Now = c.now }
+			p := newProvider(t, adjust)
+			r := w.longTokens(t, w.request(t, w.pod("app"), nil, dbObjects))
+			before := mustFetch(t, p, r)
+			edited := w.longTokens(t, w.request(t, w.pod("app"), map[string]string{"roleName": "typo"}, dbObjects))
+			edited.Volume, edited.Pod, edited.Tokens, edited.Fresh = r.Volume, r.Pod, r.Tokens, true
+			refused := func() {
+				t.Helper()
+				if _, err := p.Fetch(t.Context(), edited); fault.Of(err) != fault.Rejected {
+					t.Fatal(err)
+				}
+			}
+			refused()
+			c.advance(42 * time.Minute)
+			counts := w.counted(t, refused)
+			if counts["sys/leases/renew"] != 1 {
+				t.Errorf("requests %v, want what is in the files to be renewed", counts)
+			}
+			if restart {
+				next := newProvider(t, adjust)
+				if err := next.Import(r.Volume, p.Export(r.Volume)); err != nil {
+					t.Fatal(err)
+				}
+				p = next
+				refused()
+			}
+			counts = w.counted(t, func() {
+				after := mustFetch(t, p, r)
+				if files(after)["user"] != files(before)["user"] || !after.Leases[0].Expires.After(c.now().Add(50*time.Minute)) {
+					t.Errorf("files %v, leases %v; before %v", files(after), after.Leases, files(before))
+				}
+			})
+			if under(counts, "/login") != 0 || counts["database/creds/app"] != 0 {
+				t.Errorf("requests %v, want no login and no credential", counts)
+			}
+			edited.Class.Parameters["roleName"] = "nobody"
+			refused()
+			if err := p.Release(t.Context(), r.Volume); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, 10*time.Second, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
+		})
 	}
 }

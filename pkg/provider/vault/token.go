@@ -108,14 +108,14 @@ func (t *token) dueTime() time.Time {
 // podBound tells whether the store took the login for more than that of the
 // service account, so that another of its pods could be answered otherwise.
 //
-// The kubernetes method proves that it did not: it names the UID of the
-// service account. Of other methods nothing is known, unless the class says
-// that they go by the service account. Where a pod's name or UID shows in the
-// login's metadata nothing is shared, whatever the class says.
+// The kubernetes method shows that it did not, by the way it describes a
+// login. Of other methods nothing is known, unless the class says that they go
+// by the service account. Where a pod's name or UID shows in the login's
+// metadata nothing is shared, whatever the class says.
 func (a authInfo) podBound(s sharing, pod identity.Pod, uid string) bool {
 	for key, value := range a.Metadata {
 		switch key {
-		case "role", "service_account_name", "service_account_namespace", "service_account_secret_name":
+		case "role", metaName, metaNamespace, metaSecret:
 			continue // may well be the same word as the pod's name
 		}
 		if value != "" && (value == pod.UID || value == pod.Name) {
@@ -128,5 +128,23 @@ func (a authInfo) podBound(s sharing, pod identity.Pod, uid string) bool {
 	case shareServiceAccount:
 		return uid == ""
 	}
-	return uid == "" || a.Metadata["service_account_uid"] != uid
+	return uid == "" || !a.ofKubernetesMethod(pod, uid)
+}
+
+// The metadata of a login through the kubernetes method.
+const (
+	metaUID       = "service_account_uid"
+	metaName      = "service_account_name"
+	metaNamespace = "service_account_namespace"
+	metaSecret    = "service_account_secret_name"
+)
+
+// ofKubernetesMethod tells whether the login is described as the kubernetes
+// method does it: with all four keys, always, and without a secret for a token
+// that kubelet passed. A jwt role can map claims to any of these keys, but a
+// token of kubelet's has no empty claim for the last.
+func (a authInfo) ofKubernetesMethod(pod identity.Pod, uid string) bool {
+	secret, named := a.Metadata[metaSecret]
+	return named && secret == "" && a.Metadata[metaUID] == uid &&
+		a.Metadata[metaName] == pod.ServiceAccount && a.Metadata[metaNamespace] == pod.Namespace
 }

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -12,25 +13,57 @@ import (
 // volume is what the provider knows of one volume. It owes the Vault tokens
 // that were logged in for it alone.
 type volume struct {
-	id       string
-	readings session.Readings[*reading]
+	id string
 
 	mu     sync.Mutex
 	pod    identity.Pod
 	group  *group
 	holder *holder
+	// readings are the last answers, and refused what of them is in the files
+	// only.
+	readings *session.Readings[*reading]
+	refused  refusals
+	// aside is of the identity before an edit of the class, until the new one
+	// is answered; answered is the class of the last such answer.
+	aside    *stand
+	answered *spec
 	// retired are tokens of earlier logins, which live out their leases.
 	retired []*token
 }
 
 func newVolume(id string) *volume {
-	return &volume{id: id, holder: newHolder()}
+	return &volume{id: id, holder: newHolder(), readings: &session.Readings[*reading]{}, refused: refusals{}}
 }
 
 func (v *volume) currentGroup() *group {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.group
+}
+
+// lastReading is the volume's last answer, unless the store refused it since.
+func (v *volume) lastReading(id string) *reading {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	rd := v.readings.Last(id)
+	if rd == nil || !v.refused.allow(id, rd.asked) {
+		return nil
+	}
+	return rd
+}
+
+// ownReading is the volume's last answer, even if the store refused it since:
+// for the volume's own files, which have it, and nothing else.
+func (v *volume) ownReading(id string) *reading {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.readings.Last(id)
+}
+
+func (v *volume) keep(id string, rd *reading) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.readings.Keep(id, rd)
 }
 
 // forget drops the answers to what the class no longer asks.
@@ -40,7 +73,10 @@ func (v *volume) forget(s *spec) {
 		keep[r.id] = true
 	}
 	v.holder.forget(keep)
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.readings.Retain(keep)
+	maps.DeleteFunc(v.refused, func(id string, _ time.Time) bool { return id != everything && !keep[id] })
 }
 
 // retire gives up the volume's identity for another one. What was leased
@@ -50,8 +86,7 @@ func (v *volume) retire() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.retired = append(v.retired, v.holder.takeTokens()...)
-	v.group = nil
-	v.readings.Retain(nil)
+	v.group, v.readings, v.refused = nil, &session.Readings[*reading]{}, refusals{}
 }
 
 // prune forgets the retired tokens that are over.
@@ -66,6 +101,9 @@ func (v *volume) TakeDebts() []*token {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	tokens := append(v.holder.takeTokens(), v.retired...)
+	if v.aside != nil {
+		tokens = append(tokens, v.aside.holder.takeTokens()...)
+	}
 	v.retired = nil
 	return tokens
 }

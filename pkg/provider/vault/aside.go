@@ -1,0 +1,107 @@
+package vault
+
+import (
+	"context"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+// stand is what a volume has under one identity.
+type stand struct {
+	group    *group
+	holder   *holder
+	readings *session.Readings[*reading]
+	refused  refusals
+	// spec is the class that was last answered in full; nil after a restart.
+	spec *spec
+}
+
+// setAside keeps what the volume has, and begins anew for another identity. An
+// edit that the store refuses, and that is taken back, then costs nothing.
+func (v *volume) setAside() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.aside = &stand{v.group, v.holder, v.readings, v.refused, v.answered}
+	v.group, v.holder, v.answered = nil, newHolder(), nil
+	v.readings, v.refused = &session.Readings[*reading]{}, refusals{}
+}
+
+// takeAside takes away what was set aside; nil if nothing was.
+func (v *volume) takeAside() *stand {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	s := v.aside
+	v.aside = nil
+	return s
+}
+
+// change has the volume go on under another identity of its pod: that which was
+// set aside, or a new one.
+func (f *fetch) change(key identityKey) {
+	v := f.volume
+	s := v.takeAside()
+	if s == nil {
+		v.setAside()
+		return
+	}
+	left := f.groups.leave(v.currentGroup(), v.id)
+	v.retire()
+	v.Owe(left)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !sameIdentity(s.group.key, key) {
+		v.aside = s
+		return
+	}
+	v.group, v.holder, v.readings, v.refused, v.answered = s.group, s.holder, s.readings, s.refused, s.spec
+}
+
+// settle ends the earlier identity: the files are of the new one now. What was
+// leased under the old lives out its time, as programs may still use it.
+func (f *fetch) settle() {
+	v := f.volume
+	if s := v.takeAside(); s != nil {
+		v.Owe(s.holder.takeTokens())
+		v.Owe(f.groups.leave(s.group, v.id))
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.answered = f.spec
+}
+
+// tend keeps alive what the files hold while the new identity gets no answer.
+func (f *fetch) tend(ctx context.Context) {
+	f.volume.mu.Lock()
+	s := f.volume.aside
+	f.volume.mu.Unlock()
+	if s == nil || s.spec == nil {
+		return
+	}
+	e, err := f.endpoints.Get(s.spec.login.target, f.now())
+	if err != nil {
+		return
+	}
+	old := &fetch{Provider: f.Provider, request: f.request, spec: s.spec, volume: f.volume, endpoint: e, began: f.began, correlation: f.correlation}
+	for _, r := range s.spec.requests {
+		if err := old.extend(ctx, s.holder, r); err != nil {
+			f.config.Logger.Debug("a lease of before the class's edit was not renewed", "volume", f.request.Volume, "error", err)
+		}
+	}
+}
+
+// extend renews a lease if it is due and can be renewed, and makes nothing new.
+func (f *fetch) extend(ctx context.Context, h *holder, r *request) error {
+	c := h.get(r.id)
+	if c == nil || c.token == nil {
+		return nil
+	}
+	kept, err := f.sustain(ctx, h, c.token)
+	if err != nil || !kept || !c.answer.renewable || c.replace || !session.IsDue(c.due, c.ends, f.now()) {
+		return err
+	}
+	next, err := f.renewLease(ctx, c)
+	if next != nil {
+		h.put(r.id, next)
+	}
+	return err
+}

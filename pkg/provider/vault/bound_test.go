@@ -1,0 +1,84 @@
+package vault_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+// onePodRole makes a jwt role that Vault gives to one pod only. Its metadata
+// holds nothing of the pod, but what mappings say.
+func (w *world) onePodRole(t *testing.T, pod string, mappings map[string]any) map[string]string {
+	t.Helper()
+	err := w.Role(t.Context(), "jwt", "onepod", map[string]any{
+		"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "policies": "app", "token_ttl": "1h",
+		"bound_claims": map[string]any{"/kubernetes.io/pod/name": pod}, "claim_mappings": mappings,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{"vaultAuthMountPath": "jwt", "roleName": "onepod"}
+}
+
+// refusedBeside fetches for the first pod, and then for the second, which the
+// store refuses: it must not live on the first one's login.
+func refusedBeside(t *testing.T, p *vault.Provider, first, second provider.Request) {
+	t.Helper()
+	mustFetch(t, p, first)
+	if payload, err := p.Fetch(t.Context(), second); err == nil || fault.Of(err).Outage() {
+		t.Errorf("a pod that the store refuses got %v, %v", payload, err)
+	}
+	mustFetch(t, p, first)
+}
+
+// TestDeniedPodGetsNoSharedCredential has a class of nothing but leases, which
+// the service account's pods are to share, and a role for one of its pods.
+func TestDeniedPodGetsNoSharedCredential(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	pg := newPostgres(t, w)
+	pg.Role(t, w.Server, "app", "1h", "24h")
+	pod := w.pod("app")
+	params := w.onePodRole(t, pod.Pod, nil)
+	const user = "- {objectName: user, secretPath: database/creds/app, secretKey: username}\n"
+	p := newProvider(t, nil)
+	first, second := w.request(t, pod, params, user), w.request(t, w.pod("app"), params, user)
+	first.Class.CredentialScope, second.Class.CredentialScope = class.ScopeServiceAccount, class.ScopeServiceAccount
+	counts := w.counted(t, func() { refusedBeside(t, p, first, second) })
+	if counts["auth/jwt/login"] != 2 || counts["database/creds/app"] != 1 {
+		t.Errorf("requests %v, want a login of each pod and one credential", counts)
+	}
+	if err := p.Release(t.Context(), first.Volume); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 10*time.Second, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
+}
+
+// TestMetadataOfAJWTRoleProvesNothing has jwt roles that map claims of the
+// service account to the keys that the kubernetes method uses.
+func TestMetadataOfAJWTRoleProvesNothing(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	w.putShare(t, "v")
+	for name, mappings := range map[string]map[string]any{
+		"the UID": {"/kubernetes.io/serviceaccount/uid": "service_account_uid"},
+		"all but the secret": {
+			"/kubernetes.io/serviceaccount/uid": "service_account_uid", "/kubernetes.io/serviceaccount/name": "service_account_name",
+			"/kubernetes.io/namespace": "service_account_namespace",
+		},
+		"a claim as the secret": {
+			"/kubernetes.io/serviceaccount/uid": "service_account_uid", "/kubernetes.io/serviceaccount/name": "service_account_name",
+			"/kubernetes.io/namespace": "service_account_namespace", "/sub": "service_account_secret_name",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pod := w.pod("app")
+			params := w.onePodRole(t, pod.Pod, mappings)
+			refusedBeside(t, newProvider(t, nil), w.request(t, pod, params, two), w.request(t, w.pod("app"), params, two))
+		})
+	}
+}

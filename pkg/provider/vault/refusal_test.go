@@ -1,0 +1,164 @@
+package vault_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+// longTokens gives the request a service account token for a day.
+func (w *world) longTokens(t testing.TB, r provider.Request) provider.Request {
+	t.Helper()
+	r.Tokens["vault"] = longToken(r)
+	return r
+}
+
+func longToken(r provider.Request) identity.Token {
+	tok := r.Tokens["vault"]
+	tok.Expires = time.Now().Add(24 * time.Hour)
+	return tok
+}
+
+// TestRefusedIsForgotten has the store refuse what it gave before: neither
+// another pod, nor the node's memory, nor a restart brings it back.
+func TestRefusedIsForgotten(t *testing.T) {
+	t.Parallel()
+	for name, refuse := range map[string]func(t *testing.T, w *world) error{
+		"the read": func(t *testing.T, w *world) error {
+			return w.Policy(t.Context(), "app", strings.ReplaceAll(policy, `path "kv1/*"              { capabilities = ["read"] }`, ""))
+		},
+		"the login": func(t *testing.T, w *world) error {
+			if err := w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil); err != nil {
+				return err
+			}
+			return w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"bound_service_account_names": "other"})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := ownWorld(t)
+			w.putShare(t, "v")
+			c := &clock{}
+			adjust := func(cfg *vault.Config) { cfg.Now = c.now }
+			p := newProvider(t, adjust)
+			live, other, asked := w.request(t, w.pod("app"), nil, two), w.request(t, w.pod("app"), nil, two), w.request(t, w.pod("app"), nil, two)
+			mustFetch(t, p, live)
+			mustFetch(t, p, other)
+			if _, _, ok := p.Recall(asked, c.now().Add(-time.Hour)); !ok {
+				t.Fatal("nothing to forget")
+			}
+			if err := refuse(t, w); err != nil {
+				t.Fatal(err)
+			}
+			c.advance(time.Minute / 2)
+			live.Fresh = true
+			refused := func(p *vault.Provider, r provider.Request) {
+				t.Helper()
+				if payload, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Denied {
+					t.Errorf("%s got %v, %v", r.Volume, payload, err)
+				}
+			}
+			refused(p, live)
+			live.Fresh = false
+			refused(p, live)
+			refused(p, asked)
+			next := newProvider(t, adjust)
+			for _, r := range []provider.Request{other, live} {
+				if err := next.Import(r.Volume, p.Export(r.Volume)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, q := range []*vault.Provider{p, next} {
+				if payload, _, ok := q.Recall(asked, c.now().Add(-time.Hour)); ok {
+					t.Errorf("recalled %v", files(payload))
+				}
+			}
+			refused(next, live)
+			refused(next, asked)
+		})
+	}
+}
+
+// TestReasonOfALogin tells a role's refusal from a Vault that cannot ask
+// Kubernetes about the token: live volumes are emptied for the first only.
+func TestReasonOfALogin(t *testing.T) {
+	w := ownWorld(t)
+	w.putShare(t, "v")
+	fails := func(r provider.Request, want fault.Reason, words string) {
+		t.Helper()
+		_, err := newProvider(t, nil).Fetch(t.Context(), r)
+		if fault.Of(err) != want || !strings.Contains(err.Error(), words) {
+			t.Errorf("%s, want %s: %v", fault.Of(err), want, err)
+		}
+	}
+	r := w.request(t, w.pod("app"), nil, two)
+	fails(w.request(t, w.pod("stranger"), nil, two), fault.Denied, "service account name not authorized")
+	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"audience": "other"}); err != nil {
+		t.Fatal(err)
+	}
+	fails(r, fault.Denied, "invalid audience")
+	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"audience": "vault"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.issuer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	fails(r, fault.Unverified, "can it verify service account tokens of this cluster?")
+}
+
+// TestRefusedIsGivenAgain ends a refusal: what is read from then on is shared.
+func TestRefusedIsGivenAgain(t *testing.T) {
+	b := newBroken(t, answering(200, `{"data":{"k":"one"}}`))
+	p := newProvider(t, nil)
+	r, other := brokenRequest("v", b.URL, nil), brokenRequest("w", b.URL, nil)
+	mustFetch(t, p, r)
+	r.Fresh = true
+	b.setRead(answering(403, `{"errors":["permission denied"]}`))
+	if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Denied {
+		t.Fatal(err)
+	}
+	b.setRead(answering(200, `{"data":{"k":"two"}}`))
+	mustFetch(t, p, r)
+	reads := b.count("kv1/a")
+	wantFile(t, mustFetch(t, p, other), "a", "two")
+	if b.count("kv1/a") != reads {
+		t.Error("an answer from after the refusal was not shared")
+	}
+}
+
+// TestRefusedCredentialIsNotShared has a credential that the account's pods
+// share, which the store would not make again.
+func TestRefusedCredentialIsNotShared(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	c := &clock{}
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+	const cert = "- {objectName: crt, secretPath: pki/issue/app, method: POST, secretArgs: {common_name: a.example, ttl: 1h}, secretKey: certificate}\n"
+	share := func() provider.Request {
+		r := w.longTokens(t, w.request(t, w.pod("app"), nil, cert))
+		r.Class.CredentialScope = class.ScopeServiceAccount
+		return r
+	}
+	live, asked := share(), share()
+	mustFetch(t, p, live)
+	if err := w.Policy(t.Context(), "app", `path "kv1/*" { capabilities = ["read"] }`); err != nil {
+		t.Fatal(err)
+	}
+	c.advance(45 * time.Minute)
+	live.Current = []provider.Version{{ID: "crt", Version: "x"}}
+	if _, err := p.Fetch(t.Context(), live); fault.Of(err) != fault.Denied {
+		t.Fatal(err)
+	}
+	if _, _, ok := p.Recall(asked, c.now().Add(-time.Hour)); ok {
+		t.Error("a refused credential was recalled for another pod")
+	}
+	if payload, err := p.Fetch(t.Context(), asked); fault.Of(err) != fault.Denied {
+		t.Errorf("another pod got %v, %v", payload, err)
+	}
+}
