@@ -55,7 +55,7 @@ func TestJoin(t *testing.T) {
 		t.Errorf("one failure became %v", err)
 	}
 	err := fault.Join([]error{denied, slow})
-	if fault.Of(err) != fault.Denied || fault.RetryAfter(err) != 7*time.Second || !errors.Is(err, slow) || err.Error() != "denied; slow down" {
+	if fault.Of(err) != fault.RateLimited || fault.RetryAfter(err) != 7*time.Second || !errors.Is(err, slow) || err.Error() != "denied; slow down" {
 		t.Errorf("two became %s after %s: %v", fault.Of(err), fault.RetryAfter(err), err)
 	}
 	many := make([]error, 12)
