@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -12,6 +13,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class/dirsource"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
+
+// classLinger bridges the time between a pod that goes and the one that takes
+// its place.
+const classLinger = 2 * time.Minute
 
 // classSource is where classes come from.
 type classSource interface {
@@ -25,7 +30,7 @@ func newClasses(c Config, cluster *rest.Config, onChange func(class.Ref), onSeen
 	if cluster == nil {
 		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnChange: onChange, OnSeen: onSeen})
 	}
-	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Logger: c.Logger, OnChange: onChange, OnSeen: onSeen})
+	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Linger: classLinger, Logger: c.Logger, OnChange: onChange, OnSeen: onSeen})
 }
 
 // clusterConfig says how to reach the API server; nil where classes come from

@@ -46,7 +46,10 @@ type Config struct {
 	// Timeout bounds one request, other than a watch once it is open. By
 	// default 10s.
 	Timeout time.Duration
-	Logger  *slog.Logger
+	// Linger is for how long a class stays in memory after its last Release:
+	// pods that follow one another on a node need not ask for it each time.
+	Linger time.Duration
+	Logger *slog.Logger
 	// OnChange is told of each retained class that was created, edited or
 	// deleted since it was last seen. It is called by many goroutines, without
 	// a lock held, and delays what comes next for the same class. It may be
@@ -85,7 +88,11 @@ type watched struct {
 	cancel context.CancelFunc // nil until its watch is started
 	// kick cuts a pause short: the API server is known to answer again.
 	kick chan struct{}
+	// idle ends the watch of a class that nobody retains any longer.
+	idle *time.Timer
 
+	// syncing tells that a list is under way from which the watch will begin.
+	syncing bool
 	// last is what the class was when it was last seen, if it was.
 	last *snapshot
 	// live tells that edits are being noticed, so that last is current.
@@ -250,13 +257,14 @@ func (s *Source) account(err error) {
 }
 
 // seen takes what a Get found for a retained class that was not seen before.
-// Edits from then on are told.
+// Edits from then on are told. Where the watch is about to begin from the same
+// answer, or from a later one, nobody else has to ask.
 func (s *Source) seen(ref class.Ref, found *snapshot) {
 	s.mu.Lock()
 	w := s.watched[ref]
 	first := w != nil && w.last == nil
 	if first {
-		w.last = found
+		w.last, w.live = found, w.syncing
 	}
 	s.mu.Unlock()
 	if first {

@@ -40,6 +40,10 @@ func (s *Source) Retain(ref class.Ref) {
 		s.start(w)
 	}
 	w.count++
+	if w.idle != nil {
+		w.idle.Stop()
+		w.idle = nil
+	}
 }
 
 // Release ends one Retain.
@@ -50,10 +54,30 @@ func (s *Source) Release(ref class.Ref) {
 	if w == nil {
 		return
 	}
-	if w.count--; w.count > 0 {
-		return
+	if w.count > 0 {
+		w.count--
 	}
-	delete(s.watched, ref)
+	switch {
+	case w.count > 0, w.idle != nil:
+	case s.Linger > 0 && w.cancel != nil && w.last != nil && w.last.exists():
+		w.idle = time.AfterFunc(s.Linger, func() { s.drop(w) })
+	default:
+		s.end(w)
+	}
+}
+
+// drop ends the watch of a class that nobody has retained meanwhile.
+func (s *Source) drop(w *watched) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.count == 0 && s.watched[w.ref] == w {
+		s.end(w)
+	}
+}
+
+// end forgets a class. The caller holds the mutex.
+func (s *Source) end(w *watched) {
+	delete(s.watched, w.ref)
 	if w.cancel != nil {
 		w.cancel()
 	}
@@ -78,6 +102,9 @@ func (s *Source) Run(ctx context.Context) error {
 	s.running = nil
 	for _, w := range s.watched {
 		w.live, w.cancel = false, nil
+		if w.idle != nil {
+			w.idle.Stop()
+		}
 	}
 	s.mu.Unlock()
 	s.group.Wait()
@@ -137,12 +164,20 @@ func (s *Source) follow(ctx context.Context, w *watched) {
 
 // sync brings w up to date by asking.
 func (s *Source) sync(ctx context.Context, w *watched) (version string, err error) {
+	s.setSyncing(w, true)
+	defer s.setSyncing(w, false)
 	found, err := s.look(ctx, w.ref)
 	if err != nil {
 		return "", err
 	}
 	s.take(ctx, w, found)
 	return found.listed, nil
+}
+
+func (s *Source) setSyncing(w *watched, is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w.syncing = is
 }
 
 // stream watches from a version, gives the one it reached, and tells whether

@@ -97,6 +97,37 @@ func TestRetainIsCounted(t *testing.T) {
 	f.opened()
 }
 
+// TestLinger has pods follow one another: the next one asks nobody.
+func TestLinger(t *testing.T) {
+	f := watching(t, apisource.Config{Linger: time.Hour})
+	f.source.Release(db)
+	f.source.Release(db) // once too often
+	f.api.put(db, "r2")
+	f.changed()
+	f.source.Retain(db)
+	f.role("r2")
+	f.asked(1, 1)
+}
+
+func TestLingerEnds(t *testing.T) {
+	f := watching(t, apisource.Config{Linger: time.Nanosecond})
+	f.source.Release(db)
+	f.closed()
+	f.role("r1")
+	f.asked(2, 1)
+}
+
+// TestLingerIsForClassesThatExist keeps a pod's author from leaving watches
+// behind for names that never were.
+func TestLingerIsForClassesThatExist(t *testing.T) {
+	f := setUp(t, apisource.Config{Linger: time.Hour})
+	f.source.Retain(db)
+	f.run()
+	f.opened()
+	f.source.Release(db)
+	f.closed()
+}
+
 func TestRunEnds(t *testing.T) {
 	f := setUp(t, apisource.Config{})
 	f.source.Retain(db)
