@@ -67,7 +67,7 @@ func decodeAnswer(body []byte, contentType string) (*answer, error) {
 	if seconds, err := e.LeaseDuration.Float64(); err == nil {
 		a.duration = seconds2duration(seconds)
 	}
-	if isNull(e.Data) && isNull(e.Auth) && isNull(e.WrapInfo) && a.bare() == nil {
+	if isNull(e.Data) && isNull(e.Auth) && isNull(e.WrapInfo) && !a.isBare() {
 		return nil, fault.New(fault.BadAnswer, "the answer holds no data%s", also(e.Warnings))
 	}
 	a.kv = versionIn(e.Data)
@@ -108,19 +108,19 @@ func versionIn(data json.RawMessage) kvVersion {
 	return kvVersion{d.Metadata.Version.String(), d.Metadata.Created}
 }
 
-// bare is an answer without the envelope, as some paths give; nil if it is
-// not one.
-func (a *answer) bare() map[string]any {
+func (a *answer) isBare() bool {
 	var all map[string]any
-	if params.Decode(a.body, &all) != nil || len(all) == 0 {
-		return nil
-	}
+	return params.Decode(a.body, &all) == nil && isBare(all)
+}
+
+// isBare tells whether an answer has no envelope, as those of some paths.
+func isBare(all map[string]any) bool {
 	for _, key := range []string{"request_id", "lease_id", "data", "auth", "wrap_info", "errors"} {
 		if _, ok := all[key]; ok {
-			return nil
+			return false
 		}
 	}
-	return all
+	return len(all) > 0
 }
 
 // opened is an answer ready to have values picked from.
@@ -132,12 +132,12 @@ type opened struct {
 // open decodes the answer. It is done anew for each payload, so that a volume
 // keeps the answer once only.
 func (a *answer) open() (opened, error) {
-	if bare := a.bare(); bare != nil {
-		return opened{map[string]any{"data": bare}, bare}, nil
-	}
 	var all map[string]any
 	if params.Decode(a.body, &all) != nil {
 		return opened{}, fault.New(fault.BadAnswer, "the answer cannot be decoded")
+	}
+	if isBare(all) {
+		return opened{map[string]any{"data": all}, all}, nil
 	}
 	data, _ := all["data"].(map[string]any)
 	if inner, ok := data["data"].(map[string]any); ok {

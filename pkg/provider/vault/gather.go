@@ -67,10 +67,16 @@ func (f *fetch) obtainSome(ctx context.Context, results []result, which []int) {
 	}
 }
 
+// inParallel does the last one itself: that saves a goroutine, whose stack would
+// have to grow first.
 func (f *fetch) inParallel(which []int, do func(int)) {
 	var work errgroup.Group
 	work.SetLimit(session.Parallel)
-	for _, i := range which {
+	for n, i := range which {
+		if n == len(which)-1 {
+			do(i)
+			break
+		}
 		work.Go(func() error {
 			do(i)
 			return nil
