@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -19,12 +20,17 @@ import (
 // Raw is a server that is broken below the protocol.
 type Raw struct {
 	listener *listener
+	calls    atomic.Int64
 	wg       sync.WaitGroup
 }
 
+// Calls is how many came in so far, of the kinds that speak HTTP/2.
+func (r *Raw) Calls() int { return int(r.calls.Load()) }
+
 // StartRaw serves <dir>/<name>.sock in a broken way, one of RawKinds.
 func StartRaw(dir, name, kind string) (*Raw, error) {
-	talk, ok := rawKinds()[kind]
+	r := &Raw{}
+	talk, ok := rawKinds(&r.calls)[kind]
 	if !ok {
 		return nil, fmt.Errorf("%q is not one of %q", kind, RawKinds())
 	}
@@ -32,7 +38,7 @@ func StartRaw(dir, name, kind string) (*Raw, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Raw{listener: &listener{Listener: l}}
+	r.listener = &listener{Listener: l}
 	r.wg.Go(func() {
 		for {
 			conn, err := r.listener.Accept()
@@ -56,14 +62,14 @@ func (r *Raw) Stop() {
 }
 
 // RawKinds are the ways to be broken.
-func RawKinds() []string { return slices.Sorted(maps.Keys(rawKinds())) }
+func RawKinds() []string { return slices.Sorted(maps.Keys(rawKinds(nil))) }
 
 // message is what precedes a message in a stream: a flag and the length.
 func message(flag byte, length uint32, body string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{flag}, length), body...)
 }
 
-func rawKinds() map[string]func(net.Conn) {
+func rawKinds(calls *atomic.Int64) map[string]func(net.Conn) {
 	return map[string]func(net.Conn){
 		// Below HTTP/2.
 		"silent":  drain,
@@ -71,25 +77,25 @@ func rawKinds() map[string]func(net.Conn) {
 		"garbage": func(c net.Conn) { _, _ = io.WriteString(c, strings.Repeat("\x00\xff no provider here \n", 1000)) },
 		"http1":   func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") },
 		// HTTP/2, and broken inside it.
-		"badFrames": answer(func(s *stream) { _, _ = s.conn.Write(bytes.Repeat([]byte{0xff}, 4096)) }),
-		"goAway":    answer(func(s *stream) { _ = s.WriteGoAway(0, http2.ErrCodeInternal, []byte("bye")) }),
-		"reset":     answer(func(s *stream) { _ = s.WriteRSTStream(s.id, http2.ErrCodeInternal) }),
-		"http404":   answer(func(s *stream) { s.headers(true, ":status", "404") }),
+		"badFrames": answer(calls, func(s *stream) { _, _ = s.conn.Write(bytes.Repeat([]byte{0xff}, 4096)) }),
+		"goAway":    answer(calls, func(s *stream) { _ = s.WriteGoAway(0, http2.ErrCodeInternal, []byte("bye")) }),
+		"reset":     answer(calls, func(s *stream) { _ = s.WriteRSTStream(s.id, http2.ErrCodeInternal) }),
+		"http404":   answer(calls, func(s *stream) { s.headers(true, ":status", "404") }),
 		// gRPC, and broken inside it.
-		"truncated":  body(message(0, 1000, "ten bytes."), true),
-		"stalled":    body(message(0, 1000, "ten bytes."), false),
-		"oversize":   body(message(0, 1<<31-1, "ten bytes."), false),
-		"badProto":   body(message(0, 6, "\xff\xff\xff\xff\xff\xff"), false),
-		"compressed": body(message(1, 4, "abcd"), false),
-		"noAnswer": answer(func(s *stream) {
+		"truncated":  body(calls, message(0, 1000, "ten bytes."), true),
+		"stalled":    body(calls, message(0, 1000, "ten bytes."), false),
+		"oversize":   body(calls, message(0, 1<<31-1, "ten bytes."), false),
+		"badProto":   body(calls, message(0, 6, "\xff\xff\xff\xff\xff\xff"), false),
+		"compressed": body(calls, message(1, 4, "abcd"), false),
+		"noAnswer": answer(calls, func(s *stream) {
 			s.headers(false, ":status", "200", "content-type", "application/grpc")
 			s.headers(true, "grpc-status", "0")
 		}),
-		"noStatus": answer(func(s *stream) {
+		"noStatus": answer(calls, func(s *stream) {
 			s.headers(false, ":status", "200", "content-type", "application/grpc")
 			_ = s.WriteData(s.id, true, message(0, 0, ""))
 		}),
-		"longHeaders": answer(func(s *stream) {
+		"longHeaders": answer(calls, func(s *stream) {
 			s.headers(true, ":status", "200", "content-type", "application/grpc", "grpc-status", "2", "grpc-message", strings.Repeat("x", 1<<20))
 		}),
 	}
@@ -124,8 +130,8 @@ func (s *stream) headers(end bool, pairs ...string) {
 
 // body answers each call with good headers and these bytes, and then goes
 // away, says that all is well, or goes silent.
-func body(data []byte, leave bool) func(net.Conn) {
-	return answer(func(s *stream) {
+func body(calls *atomic.Int64, data []byte, leave bool) func(net.Conn) {
+	return answer(calls, func(s *stream) {
 		s.headers(false, ":status", "200", "content-type", "application/grpc")
 		_ = s.WriteData(s.id, false, data)
 		if leave {
@@ -137,7 +143,7 @@ func body(data []byte, leave bool) func(net.Conn) {
 }
 
 // answer speaks HTTP/2 as far as the first headers of a call.
-func answer(f func(s *stream)) func(net.Conn) {
+func answer(calls *atomic.Int64, f func(s *stream)) func(net.Conn) {
 	return func(c net.Conn) {
 		framer := http2.NewFramer(c, c)
 		if framer.WriteSettings() != nil {
@@ -157,6 +163,7 @@ func answer(f func(s *stream)) func(net.Conn) {
 					_ = framer.WriteSettingsAck()
 				}
 			case *http2.HeadersFrame:
+				calls.Add(1)
 				f(&stream{framer, c, frame.StreamID})
 			}
 		}

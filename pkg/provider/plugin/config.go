@@ -36,11 +36,12 @@ type Config struct {
 	// Timeout bounds one call of a provider, whatever else bounds it; 0 means
 	// 30 s. Kubelet gives a mount two minutes.
 	Timeout time.Duration
-	// MaxMessageBytes bounds one answer; 0 means 4 MiB.
+	// MaxMessageBytes bounds one answer; 0 means 4 MiB. Whatever the number of
+	// calls, eight answers at the most are taken in at once, for which twice
+	// that memory is needed.
 	MaxMessageBytes int
 	// MaxConcurrent bounds the calls that one provider serves at once; those
-	// above it wait. With MaxMessageBytes it bounds the memory that a
-	// provider's answers can take. 0 means 32.
+	// above it wait. 0 means 32.
 	MaxConcurrent int
 	// IdleTimeout is how long an unused connection is kept; 0 means 10 min.
 	IdleTimeout time.Duration

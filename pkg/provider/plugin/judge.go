@@ -16,11 +16,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Limits of what a provider may have written into every status.
-const (
-	maxVersions     = 10_000
-	maxVersionBytes = 4096
-)
+// maxVersionBytes is the most that a provider may have written into every
+// status for one object.
+const maxVersionBytes = 4096
 
 // judge makes a payload of an answer, or tells what is wrong with it.
 //
@@ -54,11 +52,8 @@ func (c *call) judge(m *v1alpha1.MountResponse) (*provider.Payload, error) {
 // once, because some name an object once per file. The last word on an id
 // counts.
 func (c *call) versions(list []*v1alpha1.ObjectVersion) ([]provider.Version, error) {
-	switch {
-	case len(list) == 0:
+	if len(list) == 0 {
 		return nil, c.fault(fault.BadAnswer, "its answer has no object versions")
-	case len(list) > maxVersions:
-		return nil, c.fault(fault.BadAnswer, "its answer has %d object versions, more than %d", len(list), maxVersions)
 	}
 	last := make(map[string]string, len(list))
 	for i, v := range list {
@@ -80,6 +75,8 @@ func (c *call) badVersion(v *v1alpha1.ObjectVersion) string {
 	switch text := v.GetId() + v.GetVersion(); {
 	case v.GetId() == "":
 		return "has no id"
+	case v.GetVersion() == "":
+		return "has no version"
 	case len(text) > maxVersionBytes:
 		return "is too long"
 	case strings.ContainsFunc(text, unicode.IsControl):

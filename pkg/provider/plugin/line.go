@@ -19,9 +19,10 @@ const (
 	// maxHeaderBytes bounds what comes beside the answer, error texts
 	// included.
 	maxHeaderBytes = 256 << 10
-	// A provider may send this much before we have read it, on one call and
-	// on all of them: gRPC's own 64 KiB make it wait for us again and again.
-	callWindow, lineWindow = 1 << 20, 4 << 20
+	// A provider may send this much before we have begun to read it, on one
+	// call and on all of them: gRPC's own 64 KiB make it wait for us again and
+	// again. The window of a call grows to its answer once that is read.
+	callWindow, lineWindow = 256 << 10, 4 << 20
 )
 
 // line is the connection to one process behind one socket, with what is known
@@ -31,8 +32,10 @@ type line struct {
 	conn   *grpc.ClientConn
 	client v1alpha1.CSIDriverProviderClient
 	// slots has a place for each call that may run.
-	slots chan struct{}
-	pulse pulse
+	slots places
+	// reading has one for each answer that may be taken in.
+	reading places
+	pulse   pulse
 
 	calls   int
 	used    time.Time
@@ -95,25 +98,13 @@ func (c *Config) dial(s socket) (*line, error) {
 		grpc.WithMaxHeaderListSize(maxHeaderBytes),
 		grpc.WithInitialWindowSize(callWindow),
 		grpc.WithInitialConnWindowSize(lineWindow),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.MaxMessageBytes)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.MaxMessageBytes), grpc.ForceCodecV2(codec{})),
 	)
 	if err != nil {
 		return nil, err
 	}
 	return &line{
 		socket: s, conn: conn, client: v1alpha1.NewCSIDriverProviderClient(conn),
-		slots: make(chan struct{}, c.MaxConcurrent), pulse: newPulse(),
+		slots: make(places, c.MaxConcurrent), reading: make(places, lineReaders), pulse: newPulse(),
 	}, nil
 }
-
-// begin waits until the provider may be given one more call; end ends it.
-func (l *line) begin(ctx context.Context) error {
-	select {
-	case l.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (l *line) end() { <-l.slots }

@@ -69,14 +69,14 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	}
 	defer p.registry.give(l)
 	c.at = l.socket
-	if err := l.begin(ctx); err != nil {
+	if err := l.slots.take(ctx); err != nil {
 		return nil, c.fault(fault.Of(err), "waiting for one of its %d running calls to end: %w", cap(l.slots), err)
 	}
-	defer l.end()
+	defer l.slots.give()
 	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}
-	answer, err := l.client.Mount(ctx, m)
+	answer, err := l.receive(ctx, m, p.registry.reading)
 	if status.Code(err) == codes.DeadlineExceeded {
 		settle(ctx)
 	}

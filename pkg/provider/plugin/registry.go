@@ -12,6 +12,8 @@ import (
 // keeps one connection to each that is in use.
 type Registry struct {
 	c Config
+	// reading has a place for each answer that may be taken in.
+	reading places
 
 	mu     sync.Mutex
 	lines  map[string]*line
@@ -23,7 +25,7 @@ func New(c Config) (*Registry, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	return &Registry{c: c, lines: map[string]*line{}}, nil
+	return &Registry{c: c, reading: make(places, readers), lines: map[string]*line{}}, nil
 }
 
 // Get finds a provider that has a socket at this moment. The error, of reason

@@ -369,3 +369,28 @@ func TestRun(t *testing.T) {
 var _ interface {
 	Get(name string) (provider.Provider, error)
 } = (*plugin.Registry)(nil)
+
+// A provider that stops in the middle of its answers takes up the places for
+// its own, and no more: the others' are taken in meanwhile.
+func TestStalledAnswersHoldUpNobodyElse(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	s, err := pluginprovider.StartRaw(w.dir, "broken", "stalled")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Stop()
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	const calls = 20 // of the 32 that it may be given, far more than it may answer at once
+	for range calls {
+		wg.Go(func() {
+			if _, err := w.get("broken").Fetch(ctx, w.request()); fault.Of(err) != fault.Canceled {
+				t.Errorf("the stalled call ended with %v", err)
+			}
+		})
+	}
+	until(t, "the stalled calls to begin", func() bool { return s.Calls() == calls })
+	w.good(w.request())
+}

@@ -1,0 +1,77 @@
+package plugin
+
+import (
+	"fmt"
+
+	"google.golang.org/grpc/mem"
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/proto"
+)
+
+// maxParts bounds the files, and the versions, of one answer. An empty file
+// takes two bytes on the wire and a hundred times that as a message: without a
+// bound a small answer would take all the memory that the driver may use.
+const maxParts = 10_000
+
+// codec is gRPC's own for protobuf messages, and counts what is in an answer
+// before it makes messages of it.
+type codec struct{}
+
+// Name implements encoding.CodecV2.
+func (codec) Name() string { return "proto" }
+
+// Marshal implements encoding.CodecV2.
+func (codec) Marshal(v any) (mem.BufferSlice, error) {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return nil, fmt.Errorf("%T is no protobuf message", v)
+	}
+	b, err := proto.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a message: %w", err)
+	}
+	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
+}
+
+// Unmarshal implements encoding.CodecV2.
+func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+	m, ok := v.(proto.Message)
+	if !ok {
+		return fmt.Errorf("%T is no protobuf message", v)
+	}
+	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
+	defer b.Free()
+	if err := countParts(b.ReadOnlyData()); err != nil {
+		return err
+	}
+	return proto.Unmarshal(b.ReadOnlyData(), m)
+}
+
+// countParts refuses a message in which a field occurs too often. It looks at
+// the outermost message alone: no field inside those of an answer may occur
+// more than once.
+func countParts(b []byte) error {
+	counts := map[protowire.Number]int{}
+	for len(b) > 0 {
+		field, kind, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return fmt.Errorf("reading a field: %w", protowire.ParseError(n))
+		}
+		b = b[n:]
+		if n = protowire.ConsumeFieldValue(field, kind, b); n < 0 {
+			return fmt.Errorf("reading field %d: %w", field, protowire.ParseError(n))
+		}
+		b = b[n:]
+		if counts[field]++; counts[field] > maxParts {
+			return fmt.Errorf("field %d occurs more than %d times", field, maxParts)
+		}
+		if len(counts) > maxFields {
+			return fmt.Errorf("it has more than %d different fields", maxFields)
+		}
+	}
+	return nil
+}
+
+// maxFields is far above what the protocol has, so that a later version of it
+// is still understood.
+const maxFields = 64

@@ -1,0 +1,57 @@
+package plugin
+
+import (
+	"context"
+
+	"google.golang.org/grpc"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+)
+
+// Answers are taken in only a few at a time: readers of them from all providers
+// together, lineReaders from one of them, so that one which stops in the middle
+// of its answers does not keep the others from giving theirs. Each is in memory
+// twice meanwhile, as bytes and as a message. So with MaxMessageBytes this
+// bounds the memory, which a limit on calls could not without having providers
+// wait for each other's stores.
+const readers, lineReaders = 8, 4
+
+// places are the answers that may be read at once.
+type places chan struct{}
+
+func (p places) take(ctx context.Context) error {
+	select {
+	case p <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p places) give() { <-p }
+
+// receive makes a Mount call. The call may wait long for the provider's store;
+// only once the answer begins to come is a place taken for it, and until then
+// no more than callWindow bytes of it are taken in.
+func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all places) (*v1alpha1.MountResponse, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := l.conn.NewStream(ctx, &grpc.StreamDesc{}, v1alpha1.CSIDriverProvider_Mount_FullMethodName)
+	if err != nil {
+		return nil, err
+	}
+	// Errors of these two, and the provider's refusal, come out of RecvMsg.
+	_ = stream.SendMsg(m)
+	_, _ = stream.Header()
+	for _, p := range []places{l.reading, all} {
+		if err := p.take(ctx); err != nil {
+			return nil, err
+		}
+		defer p.give()
+	}
+	answer := &v1alpha1.MountResponse{}
+	if err := stream.RecvMsg(answer); err != nil {
+		return nil, err
+	}
+	return answer, nil
+}
