@@ -164,6 +164,9 @@ func TestPublishRequestReachesTheVolumes(t *testing.T) {
 			if got.Tokens["vault"].JWT.Reveal() != "s3cr3t-jwt" || len(got.Secrets) != 1 || got.Secrets["user"].Reveal() != "s3cr3t-pass" {
 				t.Errorf("tokens %v, secrets %v", got.Tokens, got.Secrets)
 			}
+			if got.TokensInSecrets == inContext {
+				t.Errorf("the tokens were in secrets: %t", got.TokensInSecrets)
+			}
 			stats, err := r.Node.NodeGetVolumeStats(t.Context(), &csipb.NodeGetVolumeStatsRequest{VolumeId: p.VolumeID(), VolumePath: r.Target(p)})
 			if err != nil || len(stats.GetUsage()) != 2 || stats.GetUsage()[0].GetUsed() != 4 {
 				t.Errorf("stats %v, %v", stats, err)

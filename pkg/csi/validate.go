@@ -109,7 +109,7 @@ func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 	if err := checkPublish(r); err != nil {
 		return volume.Request{}, err
 	}
-	tokens, secrets, err := credentials(r)
+	tokens, inSecrets, secrets, err := credentials(r)
 	if err != nil {
 		return volume.Request{}, err
 	}
@@ -129,33 +129,33 @@ func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 		Pod: identity.Pod{
 			Namespace: a[keyPodNamespace], Name: a[keyPodName], UID: a[keyPodUID], ServiceAccount: a[keyServiceAccount],
 		},
-		Class:          class.Ref{Namespace: a[keyPodNamespace], Name: a[keyClass]},
-		GID:            gid,
-		SELinuxContext: label,
-		Tokens:         tokens,
-		Secrets:        secrets,
+		Class:           class.Ref{Namespace: a[keyPodNamespace], Name: a[keyClass]},
+		GID:             gid,
+		SELinuxContext:  label,
+		Tokens:          tokens,
+		TokensInSecrets: inSecrets,
+		Secrets:         secrets,
 	}, nil
 }
 
 // credentials parts the service account tokens from the nodePublishSecretRef.
 // Kubernetes 1.35 and later pass the tokens in secrets, earlier ones in
-// volume_context.
-func credentials(r *csipb.NodePublishVolumeRequest) (identity.Tokens, map[string]secret.String, error) {
-	text, ok := r.GetSecrets()[identity.TokensKey]
-	if !ok {
+// volume_context; inSecrets tells which it was.
+func credentials(r *csipb.NodePublishVolumeRequest) (tokens identity.Tokens, inSecrets bool, secrets map[string]secret.String, err error) {
+	text, inSecrets := r.GetSecrets()[identity.TokensKey]
+	if !inSecrets {
 		text = r.GetVolumeContext()[identity.TokensKey]
 	}
-	tokens, err := identity.ParseTokens(text)
-	if err != nil {
-		return nil, nil, err
+	if tokens, err = identity.ParseTokens(text); err != nil {
+		return nil, false, nil, err
 	}
-	secrets := make(map[string]secret.String, len(r.GetSecrets()))
+	secrets = make(map[string]secret.String, len(r.GetSecrets()))
 	for k, v := range r.GetSecrets() {
 		if k != identity.TokensKey {
 			secrets[k] = secret.NewString(v)
 		}
 	}
-	return tokens, secrets, nil
+	return tokens, inSecrets, secrets, nil
 }
 
 func parseGroup(text string) (*int, error) {

@@ -53,6 +53,14 @@ type Rememberer interface {
 	Recall(r Request, oldest time.Time) (p *Payload, asOf time.Time, ok bool)
 }
 
+// Messenger is a Provider that passes on what another process says of the
+// store. Its denial may be an outage that somebody gave a wrong name, so no
+// live volume is emptied for it.
+type Messenger interface {
+	// Messenger marks the provider and does nothing.
+	Messenger()
+}
+
 // Validator is a Provider that can judge a class without the store.
 type Validator interface {
 	// Validate returns warnings, and an error that names every bad field.
@@ -65,7 +73,11 @@ type Request struct {
 	Volume string
 	Pod    identity.Pod
 	Tokens identity.Tokens
-	Class  *class.Class
+	// TokensInSecrets tells that kubelet passed the tokens beside the secrets.
+	// In-process providers have no use for it; the plugin protocol passes it
+	// on.
+	TokensInSecrets bool
+	Class           *class.Class
 	// Secrets are those of the pod's nodePublishSecretRef.
 	Secrets map[string]secret.String
 	// TargetPath is where the volume is mounted. In-process providers have

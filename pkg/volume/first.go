@@ -18,7 +18,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	began := time.Now()
 	rec := &Record{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
-		Tokens: r.Tokens, Secrets: r.Secrets, Former: p.releaser.settle(ctx, r.ID),
+		Tokens: r.Tokens, TokensInSecrets: r.TokensInSecrets, Secrets: r.Secrets, Former: p.releaser.settle(ctx, r.ID),
 	}
 	if e.rec.published() { // its mount is lost, and not what the store gave for it
 		rec.Former = e.rec.held()

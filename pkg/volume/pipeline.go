@@ -100,8 +100,8 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 
 // mustFail tells whether a payload that is partly the volume's former content
 // is of no use: a new volume has none, and a denial may have to empty it.
-func (w pass) mustFail(c *class.Class, partial error) bool {
-	return partial != nil && (!w.rec.published() || w.empties(c, partial))
+func (w pass) mustFail(c *class.Class, source provider.Provider, partial error) bool {
+	return partial != nil && (!w.rec.published() || w.empties(c, source, partial))
 }
 
 // rescue makes an error of a panic: one volume's trouble must not be every
@@ -120,14 +120,14 @@ func (p *Publisher) fetch(ctx context.Context, w pass, c *class.Class, source pr
 	trail := &provider.Trail{}
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), w.request(c))
 	done.asked = trail.IDs()
-	if err == nil && w.mustFail(c, payload.Partial) {
+	if err == nil && w.mustFail(c, source, payload.Partial) {
 		err = payload.Partial
 	}
 	switch {
 	case err == nil:
 		return payload, time.Time{}, nil
 	case w.rec.published():
-		return nil, time.Time{}, p.deny(w, c, done, err)
+		return nil, time.Time{}, p.deny(w, c, source, done, err)
 	}
 	return p.recall(w, c, source, err)
 }
@@ -149,9 +149,9 @@ func (p *Publisher) recall(w pass, c *class.Class, source provider.Provider, err
 }
 
 // deny empties a live volume whose class asks for that when the store refuses
-// the pod. An outage is not a denial.
-func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error {
-	if !w.empties(c, err) {
+// the pod.
+func (p *Publisher) deny(w pass, c *class.Class, source provider.Provider, done *passed, err error) error {
+	if !w.empties(c, source, err) {
 		return err
 	}
 	if perr := w.place(c); perr != nil {
@@ -165,7 +165,12 @@ func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error 
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }
 
-func (w pass) empties(c *class.Class, err error) bool {
+// empties is false for an outage, which is no denial, and for what another
+// process calls one.
+func (w pass) empties(c *class.Class, source provider.Provider, err error) bool {
+	if _, ok := source.(provider.Messenger); ok {
+		return false
+	}
 	policy := c.OnDenied
 	if w.onDenied != "" {
 		policy = w.onDenied
@@ -175,7 +180,7 @@ func (w pass) empties(c *class.Class, err error) bool {
 
 func (w pass) request(c *class.Class) provider.Request {
 	return provider.Request{
-		Volume: w.rec.ID, Pod: w.rec.Pod, Tokens: w.rec.Tokens, Class: c, Secrets: w.rec.Secrets,
+		Volume: w.rec.ID, Pod: w.rec.Pod, Tokens: w.rec.Tokens, TokensInSecrets: w.rec.TokensInSecrets, Class: c, Secrets: w.rec.Secrets,
 		TargetPath: w.rec.Target, Current: w.rec.Versions, Fresh: w.fresh,
 	}
 }

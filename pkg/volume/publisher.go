@@ -126,7 +126,10 @@ type Request struct {
 	GID            *int
 	SELinuxContext string
 	Tokens         identity.Tokens
-	Secrets        map[string]secret.String
+	// TokensInSecrets tells that kubelet passed the tokens beside the secrets
+	// and not in the volume's context.
+	TokensInSecrets bool
+	Secrets         map[string]secret.String
 }
 
 // KeptError is a failure that left a volume with its last good content. The

@@ -31,7 +31,10 @@ type Record struct {
 	// SELinuxContext is the label that kubelet asked the mount to have.
 	SELinuxContext string
 	Tokens         identity.Tokens
-	Secrets        map[string]secret.String
+	// TokensInSecrets tells where kubelet passed the tokens, which is where
+	// providers that run by themselves get them.
+	TokensInSecrets bool
+	Secrets         map[string]secret.String
 
 	// Provider is the class's provider at the last success, which is the one
 	// that holds something for the volume.
@@ -97,6 +100,7 @@ type wire struct {
 	GID            *int               `json:"gid,omitempty"`
 	SELinuxContext string             `json:"selinuxContext,omitempty"`
 	Tokens         string             `json:"tokens,omitempty"`
+	InSecrets      bool               `json:"tokensInSecrets,omitempty"`
 	Secrets        map[string]string  `json:"secrets,omitempty"`
 	Provider       string             `json:"provider,omitempty"`
 	Versions       []provider.Version `json:"versions,omitempty"`
@@ -122,7 +126,7 @@ type wireHeld struct {
 func encodeRecord(r *Record) ([]byte, error) {
 	w := wire{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
-		Tokens: r.Tokens.Encode().Reveal(), Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
+		Tokens: r.Tokens.Encode().Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Interval: r.Interval, DueAt: r.DueAt,
 		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
 	}
@@ -183,7 +187,7 @@ func decodeRecord(data []byte) (*Record, error) {
 func (w *wire) record(tokens identity.Tokens) *Record {
 	r := &Record{
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
-		Tokens: tokens, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
+		Tokens: tokens, TokensInSecrets: w.InSecrets, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
 		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Interval: w.Interval, DueAt: w.DueAt,
 		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
 	}

@@ -27,6 +27,7 @@ func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
 	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("jwt-1")}}
+	req.TokensInSecrets = true
 	req.Secrets = map[string]secret.String{"user": secret.NewString("pass")}
 	r.publish(req)
 	r.classes.retained = 0 // those of the dead process
@@ -47,7 +48,7 @@ func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
 	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", "two")
 	last := r.store.requests[len(r.store.requests)-1]
-	if last.Tokens["vault"].JWT.Reveal() != "jwt-1" || last.Secrets["user"].Reveal() != "pass" || last.Pod != req.Pod || len(last.Current) != 1 {
+	if last.Tokens["vault"].JWT.Reveal() != "jwt-1" || last.Secrets["user"].Reveal() != "pass" || last.Pod != req.Pod || !last.TokensInSecrets || len(last.Current) != 1 {
 		t.Error("the request after a restart lacks what the first had")
 	}
 }

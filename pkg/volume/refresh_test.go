@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -114,6 +115,25 @@ func TestDeniedVolumeIsEmptiedWhereTheClassAsks(t *testing.T) {
 	r.store.set(func(s *fakeStore) { s.fail = nil })
 	r.RefreshAll()
 	eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
+	r.wantFile(req, "password", "one")
+}
+
+// messenger is the store behind another process.
+type messenger struct{ provider.Provider }
+
+func (messenger) Messenger() {}
+
+// What another process calls a denial may be an outage: the files stay.
+func TestHearsayEmptiesNoVolume(t *testing.T) {
+	r := newRig(t)
+	r.Providers = provider.Registry{"fake": messenger{r.store}}
+	r.background()
+	r.classes.class.OnDenied = class.DeniedEmpty
+	req := r.request("a")
+	r.publish(req)
+	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") })
+	r.RefreshAll()
+	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
 	r.wantFile(req, "password", "one")
 }
 

@@ -35,12 +35,14 @@ func (p *Publisher) republish(e *entry, r Request) (done bool, err error) {
 
 // handed is what kubelet passes with each call.
 type handed struct {
-	tokens  identity.Tokens
-	secrets map[string]secret.String
+	tokens identity.Tokens
+	// inSecrets tells that the tokens came beside the secrets.
+	inSecrets bool
+	secrets   map[string]secret.String
 }
 
 func (h handed) equal(other handed) bool {
-	return h.tokens.Equal(other.tokens) && maps.EqualFunc(h.secrets, other.secrets, sameSecret)
+	return h.inSecrets == other.inSecrets && h.tokens.Equal(other.tokens) && maps.EqualFunc(h.secrets, other.secrets, sameSecret)
 }
 
 func sameSecret(a, b secret.String) bool { return a.Reveal() == b.Reveal() }
@@ -60,7 +62,7 @@ func (e *entry) hand(r Request) bool {
 	if !e.stays() {
 		return false
 	}
-	if now := (handed{r.Tokens, r.Secrets}); !now.equal(e.heard) {
+	if now := (handed{r.Tokens, r.TokensInSecrets, r.Secrets}); !now.equal(e.heard) {
 		e.heard, e.news.handed = now, true
 	}
 	return true
@@ -77,7 +79,7 @@ func (e *entry) know(rec *Record) {
 	e.known = &Record{ID: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, LastClass: rec.LastClass, PublishedAt: rec.PublishedAt}
 	e.lane = rec.lane()
 	if !e.news.handed {
-		e.heard = handed{rec.Tokens, rec.Secrets}
+		e.heard = handed{rec.Tokens, rec.TokensInSecrets, rec.Secrets}
 	}
 }
 
@@ -138,7 +140,7 @@ func (p *Publisher) adopt(e *entry) {
 	}
 	rec.dropFormer(n.ended...)
 	if n.handed {
-		rec.Tokens, rec.Secrets = heard.tokens, heard.secrets
+		rec.Tokens, rec.TokensInSecrets, rec.Secrets = heard.tokens, heard.inSecrets, heard.secrets
 	}
 	p.save(rec)
 	if n.handed && rec.Failures > 0 { // what failed may have failed for want of these

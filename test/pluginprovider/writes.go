@@ -2,6 +2,7 @@ package pluginprovider
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -30,8 +31,8 @@ func readsBack(_ *Server, _ context.Context, m *v1alpha1.MountRequest, _ map[str
 	for i, v := range good.GetObjectVersion() {
 		if version, ok := current[v.GetId()]; ok && version == v.GetVersion() {
 			value, err := os.ReadFile(filepath.Join(m.GetTargetPath(), good.GetFiles()[i].GetPath()))
-			if err != nil {
-				return nil, err
+			if err != nil { // which it keeps to itself, and puts the blame on the store
+				return nil, fmt.Errorf("Failed to fetch secret from all regions. Verify secret exists and required permissions are granted for: %s", v.GetId()) //nolint:staticcheck // its words
 			}
 			good.GetFiles()[i].Contents = value
 		}

@@ -8,7 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/status"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 )
 
@@ -114,7 +118,7 @@ func TestStatusIsNotPassedOn(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	err := w.bad(w.request("answer", "status", "code", "5", "text", "gone"), fault.NotFound)
 	for ; err != nil; err = unwrap(err) {
-		if _, ok := err.(interface{ GRPCStatus() any }); ok || strings.HasPrefix(err.Error(), "rpc error") {
+		if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok || strings.HasPrefix(err.Error(), "rpc error") {
 			t.Errorf("the chain holds the gRPC error %v", err)
 		}
 	}
@@ -143,7 +147,7 @@ func TestProviderThatWritesItself(t *testing.T) {
 }
 
 // A provider that reads unchanged objects from the volume and cannot see it is
-// asked for all of them.
+// asked for all of them, once.
 func TestProviderThatReadsBack(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	r := w.request("answer", "readsBack")
@@ -165,5 +169,47 @@ func TestProviderThatReadsBack(t *testing.T) {
 	}
 	if got := string(w.good(r).Files[0].Contents.Reveal()); got != "as it was" || len(w.server.Requests()) != 4 {
 		t.Errorf("the payload has %q after %d requests", got, len(w.server.Requests()))
+	}
+}
+
+// Only what has no code may be a file that was missed, and only where versions
+// were sent.
+func TestSecondCallIsRare(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	for _, tc := range []struct {
+		name, code string
+		versions   bool
+		calls      int
+	}{
+		{"unknown with versions", "2", true, 2},
+		{"unknown without", "2", false, 1},
+		{"denied with versions", "7", true, 1},
+		{"internal with versions", "13", true, 1},
+	} {
+		before := len(w.server.Requests())
+		r := w.request("answer", "status", "code", tc.code, "text", "no")
+		if tc.versions {
+			r.Current = []provider.Version{{ID: "db", Version: "1"}}
+		}
+		_ = w.anyFault(r)
+		if n := len(w.server.Requests()) - before; n != tc.calls {
+			t.Errorf("%s: %d calls, want %d", tc.name, n, tc.calls)
+		}
+	}
+}
+
+// A class that wants a denied volume emptied is told that this is not done.
+func TestOnDeniedIsWarnedOf(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	r := w.request()
+	if p := w.good(r); len(p.Warnings) != 0 {
+		t.Errorf("warnings %q without a cause", p.Warnings)
+	}
+	r.Class.OnDenied = class.DeniedEmpty
+	if p := w.good(r); len(p.Warnings) != 1 || !strings.Contains(p.Warnings[0], "onDenied") {
+		t.Errorf("warnings %q", p.Warnings)
+	}
+	if _, ok := w.get("aws").(provider.Messenger); !ok {
+		t.Error("a plugin's denial passes for the store's")
 	}
 }

@@ -42,6 +42,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	r.Tokens = tokensOf(t, "shop/web", "sts.amazonaws.com", "pods.eks.amazonaws.com")
 	r.Secrets = secretsOf("clientid", "id-1", "clientsecret", "a\nb")
 	r.Current = []provider.Version{{ID: "db", Version: "1"}}
+	r.TokensInSecrets = true
 	w.good(r)
 
 	got := w.server.Requests()[0]
@@ -58,13 +59,18 @@ func TestRequestOnTheWire(t *testing.T) {
 	}
 	wantJSON(t, "attributes", got.GetAttributes(), attributes)
 	wantJSON(t, "secrets", got.GetSecrets(), map[string]string{"clientid": "id-1", "clientsecret": "a\nb", identity.TokensKey: tokens})
+	r.TokensInSecrets = false
+	w.good(r)
+	got = w.server.Requests()[1]
+	wantJSON(t, "attributes", got.GetAttributes(), attributes)
+	wantJSON(t, "secrets", got.GetSecrets(), map[string]string{"clientid": "id-1", "clientsecret": "a\nb"})
 	if got.GetTargetPath() != r.TargetPath || got.GetPermission() != "420" {
 		t.Errorf("target_path %q, permission %q", got.GetTargetPath(), got.GetPermission())
 	}
 	if v := got.GetCurrentObjectVersion(); len(v) != 1 || v[0].GetId() != "db" || v[0].GetVersion() != "1" {
 		t.Errorf("current_object_version %v", v)
 	}
-	if a := w.server.Authorities(); !slices.Equal(a, []string{"localhost"}) {
+	if a := w.server.Authorities(); !slices.Equal(a, []string{"localhost", "localhost"}) {
 		t.Errorf(":authority %q, want localhost", a)
 	}
 	// Kubelet's own form of the tokens, for those who parse it strictly.
@@ -110,7 +116,11 @@ func TestNothingToSend(t *testing.T) {
 
 func TestTokensFromSecrets(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
-	w.good(w.request("tokensFrom", "secrets"))
+	r := w.request("tokensFrom", "secrets")
+	r.TokensInSecrets = true
+	w.good(r)
+	r.TokensInSecrets = false
+	w.bad(r, fault.Denied, "Unauthenticated")
 }
 
 func TestFreshNamesNoVersions(t *testing.T) {

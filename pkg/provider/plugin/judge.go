@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
@@ -45,7 +46,11 @@ func (c *call) judge(m *v1alpha1.MountResponse) (*provider.Payload, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &provider.Payload{Files: files, Versions: versions}, nil
+	p := &provider.Payload{Files: files, Versions: versions}
+	if c.request.Class.OnDenied == class.DeniedEmpty {
+		p.Warnings = append(p.Warnings, "onDenied: empty has no effect with a provider plugin, whose PermissionDenied may as well be an outage: the files stay")
+	}
+	return p, nil
 }
 
 // versions are sorted, because providers range over maps, and hold each id

@@ -26,6 +26,10 @@ type Provider struct {
 // errTimeout tells our own limit from the caller's.
 var errTimeout = errors.New("the provider did not answer in time")
 
+// Messenger says that a denial is hearsay: there are providers that answer
+// PermissionDenied whenever they cannot log in, be it for want of a network.
+func (*Provider) Messenger() {}
+
 // Fetch calls the provider's Mount once, and once more where there is a reason
 // to think that it then goes well.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
@@ -48,13 +52,14 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 
 // worthAnother tells whether a second call may do better than the first: the
 // provider started anew under the first; or it compared versions and wanted
-// the unchanged objects from the files in the volume, as the AWS provider
-// does, which it cannot see. The second call then asks for all of them.
+// the unchanged objects from the files in the volume, which it cannot see. The
+// AWS provider says nothing of files then, but only, without a code, that it
+// could not get the object. The second call asks for all of them.
 func (p *Provider) worthAnother(c *call, m *v1alpha1.MountRequest, err error) bool {
 	if status.Code(err) == codes.Unavailable {
 		return p.restarted(c.at)
 	}
-	if len(m.CurrentObjectVersion) > 0 && c.missesTarget(status.Convert(err).Message()) {
+	if len(m.CurrentObjectVersion) > 0 && status.Code(err) == codes.Unknown {
 		m.CurrentObjectVersion = nil
 		return true
 	}

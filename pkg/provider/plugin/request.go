@@ -28,9 +28,10 @@ const permission = "420"
 
 // newRequest says in the protocol's words what the volume wishes for.
 //
-// The service account tokens travel in both places where providers look for
-// them. All read the attributes; those that know serviceAccountTokenInSecrets
-// of Kubernetes 1.35 read the secrets first.
+// The service account tokens are always among the attributes, where all
+// providers look for them, and among the secrets only if kubelet passed them
+// there, as serviceAccountTokenInSecrets of Kubernetes 1.35 asks it to: there
+// are releases of providers that log the secrets' map.
 //
 // A fresh read names no current versions: a provider that compares versions
 // to spare itself a read then has nothing to compare with.
@@ -43,7 +44,11 @@ func newRequest(r provider.Request) (*v1alpha1.MountRequest, error) {
 	if err != nil {
 		return nil, fmt.Errorf("encoding the attributes: %w", err)
 	}
-	secrets, err := json.Marshal(secrets(r, tokens))
+	inSecrets := secret.String{}
+	if r.TokensInSecrets {
+		inSecrets = tokens
+	}
+	secrets, err := json.Marshal(secrets(r, inSecrets))
 	if err != nil {
 		return nil, fmt.Errorf("encoding the secrets: %w", err)
 	}
