@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/taint"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
@@ -63,7 +64,7 @@ func (n *Node) buildVolumes() error {
 		return err
 	}
 	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Mounts: mounts, Store: store, Observer: observers, Logger: n.c.Logger,
+		Classes: n.classes, Providers: providers, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Logger: n.c.Logger,
 		Interval: n.c.RefreshInterval, LastGoodAge: n.c.LastGoodAge, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
 	})

@@ -83,11 +83,32 @@ type Request struct {
 	// TargetPath is where the volume is mounted. In-process providers have
 	// no use for it; the plugin protocol passes it on.
 	TargetPath string
+	// Stager gives a provider that can only write files a place for it; nil
+	// where there is none.
+	Stager Stager
 	// Current are the versions that the volume holds now; empty at first.
 	Current []Version
 	// Fresh asks for a read from the store where a recent answer would
 	// otherwise do: after an edit of the class, or on a person's demand.
 	Fresh bool
+}
+
+// Stager makes places to write to. A provider uses one at a time, and only
+// while its Fetch runs.
+type Stager interface {
+	Stage() (Stage, error)
+}
+
+// Stage is an empty place in memory that other processes on the node see, and
+// that nobody reads for a volume.
+type Stage interface {
+	// Path is where they find it.
+	Path() string
+	// Files are what lies there: regular files alone, most of them and their
+	// directories, and so many bytes in all. Anything else is an error.
+	Files(most int, bytes int64) ([]File, error)
+	// Close takes the place away. It must be called.
+	Close() error
 }
 
 // Payload is everything that a volume shall hold.

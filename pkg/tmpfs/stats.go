@@ -25,6 +25,11 @@ func (m *Mounter) Stats(target string) (Stats, error) {
 
 // openVolume opens the root of this driver's mount at target.
 func (m *Mounter) openVolume(target string) (directory, Info, error) {
+	return m.openMounted(target, func(i Info) bool { return i.Ours })
+}
+
+// openMounted opens the root of the mount at target if allowed agrees.
+func (m *Mounter) openMounted(target string, allowed func(Info) bool) (directory, Info, error) {
 	path, err := cleanTarget(target)
 	if err != nil {
 		return directory{}, Info{}, err
@@ -39,7 +44,7 @@ func (m *Mounter) openVolume(target string) (directory, Info, error) {
 		err = failLook("inspecting target", path, err)
 	case !info.Mounted:
 		err = fail("using volume", path, ErrNotMounted)
-	case !info.Ours:
+	case !allowed(info):
 		err = &ConflictError{Target: path, Info: info, kind: ErrForeign}
 	default:
 		return d, info, nil

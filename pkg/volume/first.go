@@ -26,18 +26,8 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	if e.joinClass(r.Class) {
 		p.Classes.Retain(r.Class)
 	}
-	undo := func() {}
-	if had == empty { // a crash came between the mount and the payload
-		undo = func() { p.undoMount(rec) }
-	}
-	done, err := p.run(ctx, pass{rec: rec, place: func(c *class.Class) error {
-		if had != nothing {
-			return nil
-		}
-		var err error
-		undo, err = p.mount(rec, c)
-		return err
-	}})
+	place, undo := p.firstPlace(rec, had)
+	done, err := p.run(ctx, pass{rec: rec, place: place})
 	if err == nil {
 		rec.PublishedAt = rec.RefreshedAt
 		err = p.saveFirst(rec, had)
@@ -57,6 +47,27 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	o.SetAside = p.takeAside(rec.ID)
 	p.Observer.Observe(o)
 	return err
+}
+
+// firstPlace mounts the volume when it is first needed, and undoes that, or what
+// a crash between the mount and the payload has left.
+func (p *Publisher) firstPlace(rec *Record, had content) (place func(*class.Class) error, undo func()) {
+	mounted, made := had != nothing, func() {}
+	if mounted {
+		p.sweep(rec)
+	}
+	if had == empty {
+		made = func() { p.undoMount(rec) }
+	}
+	place = func(c *class.Class) (err error) {
+		if mounted {
+			return nil
+		}
+		made, err = p.mount(rec, c)
+		mounted = err == nil
+		return err
+	}
+	return place, func() { made() }
 }
 
 // letGo ends what a failed publish may have got from the store. What there is

@@ -22,7 +22,7 @@ type pass struct {
 	// onDenied, where it is set, goes before the class's own.
 	onDenied class.OnDenied
 	// place makes the volume ready to be written to: the mount at first, a
-	// look at it later.
+	// look at it later. It may be called more than once.
 	place func(c *class.Class) error
 }
 
@@ -118,7 +118,9 @@ func (p *Publisher) rescue(rec *Record, err *error) {
 // gives the age of a payload from memory; zero for the store's own.
 func (p *Publisher) fetch(ctx context.Context, w pass, c *class.Class, source provider.Provider, done *passed) (*provider.Payload, time.Time, error) {
 	trail := &provider.Trail{}
-	payload, err := source.Fetch(provider.WithTrail(ctx, trail), w.request(c))
+	r := w.request(c)
+	r.Stager = p.stager(w, c)
+	payload, err := source.Fetch(provider.WithTrail(ctx, trail), r)
 	done.asked = trail.IDs()
 	if err == nil && w.mustFail(c, source, payload.Partial) {
 		err = payload.Partial

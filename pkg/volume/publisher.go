@@ -50,14 +50,16 @@ type Store interface {
 	Load() (Loaded, error)
 }
 
-// Config is what a Publisher is made of. Every field is needed.
+// Config is what a Publisher is made of. Every field but Stages is needed.
 type Config struct {
 	Classes   Classes
 	Providers Providers
 	Mounts    Mounts
-	Store     Store
-	Observer  Observer
-	Logger    *slog.Logger
+	// Stages may be nil, and then no provider can write files itself.
+	Stages   Stages
+	Store    Store
+	Observer Observer
+	Logger   *slog.Logger
 
 	// Interval is the time between two refreshes of a volume whose class and
 	// provider say nothing else.

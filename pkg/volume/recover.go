@@ -80,6 +80,7 @@ func (p *Publisher) recover(rec *Record) error {
 	case err != nil: // we cannot tell: a refresh finds out, and nothing is given up
 		p.Logger.Error("looking at a volume of the last process", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
 	}
+	p.sweep(rec)
 	e := newEntry(rec)
 	e.know(rec)
 	e.joinClass(rec.Class)

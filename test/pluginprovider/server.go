@@ -16,6 +16,7 @@
 //	code, text  of the answers "status" and "errorCode"
 //	mode        of the files in the answer "mode", as a decimal number
 //	path        of the file in the answer "path"
+//	plant       what the answer "writesItself" leaves beside the files: see Plants
 package pluginprovider
 
 import (

@@ -26,7 +26,7 @@ func TestWrongAnswers(t *testing.T) {
 		reason fault.Reason
 		words  []string
 	}{
-		{"no files", []string{"answer", "noFiles"}, fault.Rejected, []string{"2 objects and returns no files", "set it to return them"}},
+		{"no files", []string{"answer", "noFiles"}, fault.Rejected, []string{"2 objects, and neither returns files nor wrote any", "set it to return them"}},
 		{"no versions", []string{"answer", "noVersions"}, fault.BadAnswer, []string{"no object versions"}},
 		{"nothing at all", []string{"answer", "nothing"}, fault.BadAnswer, []string{"no object versions"}},
 		{"no objects", []string{"objects", "[]"}, fault.BadAnswer, []string{"no object versions"}},
@@ -129,21 +129,6 @@ func unwrap(err error) error {
 		return u.Unwrap()
 	}
 	return nil
-}
-
-// A provider that writes the files itself is refused with a hint, both where
-// it can write and where there is nothing yet to write to.
-func TestProviderThatWritesItself(t *testing.T) {
-	w := newWorld(t, plugin.Config{})
-	r := w.request("answer", "writesItself")
-	w.bad(r, fault.BadAnswer, "no such file or directory", "set it to return them")
-	if err := os.MkdirAll(r.TargetPath, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	w.bad(r, fault.Rejected, "returns no files", "set it to return them")
-	if _, err := os.Stat(filepath.Join(r.TargetPath, "db-password")); err != nil {
-		t.Fatalf("the double did not write: %v", err)
-	}
 }
 
 // A provider that reads unchanged objects from the volume and cannot see it is

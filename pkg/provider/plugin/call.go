@@ -84,7 +84,7 @@ func (c *call) refused(reason fault.Reason, code, words string) error {
 func (c *call) hint(reason fault.Reason, code, words string) string {
 	switch {
 	case c.missesTarget(words):
-		return writesItself
+		return cannotSee
 	case code == codes.Unimplemented.String():
 		return "does a Secrets Store provider serve this socket?"
 	case reason == fault.Unavailable && strings.Contains(words, "connection refused"):
@@ -103,9 +103,9 @@ func (c *call) missesTarget(words string) bool {
 	return strings.Contains(words, c.request.TargetPath) && strings.Contains(words, "no such file or directory")
 }
 
-// writesItself is about providers that put the files below the target path
+// cannotSee is about providers that put the files below the target path
 // themselves.
-const writesItself = "the provider writes files itself, which cannot be done all at once: set it to return them, as --driver-writes-secrets=true does for the AWS provider"
+const cannotSee = "a provider that writes files itself must mount kubelet's pods directory with mountPropagation: HostToContainer; or set it to return them, as --driver-writes-secrets=true does for the AWS provider"
 
 // reasonOf is the table from a provider's gRPC code to why. Unknown is what Go
 // providers give for any error that has no code: it may be a denial as well as

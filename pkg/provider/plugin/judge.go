@@ -25,8 +25,7 @@ const maxVersionBytes = 4096
 //
 //  1. An error code fails the mount.
 //  2. There must be versions, each with an id, and nothing secret in them.
-//  3. There must be files. An answer without any is that of a provider which
-//     wrote them itself, one after the other, where readers may look.
+//  3. There must be files: those returned, or those from the stage.
 //  4. The files must be able to make up a volume.
 //
 // The versions are no reason to leave out a write: there are providers that
@@ -40,7 +39,7 @@ func (c *call) judge(m *v1alpha1.MountResponse) (*provider.Payload, error) {
 		return nil, err
 	}
 	if len(m.GetFiles()) == 0 {
-		return nil, c.fault(fault.Rejected, "it reports %d objects and returns no files", len(versions)).WithHint("%s", writesItself)
+		return nil, c.fault(fault.Rejected, "it reports %d objects, and neither returns files nor wrote any where it was told to", len(versions)).WithHint("%s", cannotSee)
 	}
 	files, err := c.files(m.GetFiles())
 	if err != nil {

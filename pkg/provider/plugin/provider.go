@@ -30,8 +30,7 @@ var errTimeout = errors.New("the provider did not answer in time")
 // PermissionDenied whenever they cannot log in, be it for want of a network.
 func (*Provider) Messenger() {}
 
-// Fetch calls the provider's Mount once, and once more where there is a reason
-// to think that it then goes well.
+// Fetch has the provider return the files, or write them to a place of its own.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
 	c := call{provider: p.name, request: &r, scrub: scrubber{&r}, limits: &p.registry.c}
 	message, err := newRequest(r)
@@ -40,14 +39,37 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	}
 	bounded, cancel := context.WithTimeoutCause(ctx, p.registry.c.Timeout, errTimeout)
 	defer cancel()
-	answer, err := p.mount(bounded, &c, message)
-	if err != nil && bounded.Err() == nil && p.worthAnother(&c, message, err) {
-		answer, err = p.mount(bounded, &c, message)
-	}
+	answer, err := p.answer(bounded, &c, message)
 	if err != nil {
 		return nil, c.failed(bounded, err)
 	}
 	return c.judge(answer)
+}
+
+// answer calls a provider that is known to return files as it is, and any
+// other one with a place to write to.
+func (p *Provider) answer(ctx context.Context, c *call, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	if c.request.Stager == nil {
+		return p.twice(ctx, c, m)
+	}
+	if !p.registry.returnsFiles(p.name) {
+		return p.staged(ctx, c, m)
+	}
+	answer, err := p.twice(ctx, c, m)
+	if err == nil && wroteItself(answer) { // after all, and where nobody looks
+		return p.staged(ctx, c, m)
+	}
+	return answer, err
+}
+
+// twice calls the provider's Mount once, and once more where there is a reason
+// to think that it then goes well.
+func (p *Provider) twice(ctx context.Context, c *call, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	answer, err := p.mount(ctx, c, m)
+	if err != nil && ctx.Err() == nil && p.worthAnother(c, m, err) {
+		answer, err = p.mount(ctx, c, m)
+	}
+	return answer, err
 }
 
 // worthAnother tells whether a second call may do better than the first: the

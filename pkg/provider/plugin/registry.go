@@ -15,9 +15,11 @@ type Registry struct {
 	// reading has a place for each answer that may be taken in.
 	reading places
 
-	mu     sync.Mutex
-	lines  map[string]*line
-	closed bool
+	mu    sync.Mutex
+	lines map[string]*line
+	// returning are the sockets by name behind which a provider returned files.
+	returning map[string]socket
+	closed    bool
 }
 
 // New validates the configuration. It looks at no socket and starts nothing.
@@ -25,7 +27,7 @@ func New(c Config) (*Registry, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	return &Registry{c: c, reading: make(places, readers), lines: map[string]*line{}}, nil
+	return &Registry{c: c, reading: make(places, readers), lines: map[string]*line{}, returning: map[string]socket{}}, nil
 }
 
 // Get finds a provider that has a socket at this moment. The error, of reason

@@ -1,0 +1,163 @@
+package plugin_test
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/pkg/staging"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+)
+
+// stager makes places in a mounted tmpfs, as the driver does.
+type stager struct {
+	staging.Stages
+	target string
+	made   int
+	fail   error
+}
+
+func (s *stager) Stage() (provider.Stage, error) {
+	if s.fail != nil {
+		return nil, s.fail
+	}
+	s.made++
+	return s.Make(s.target, tmpfs.Options{Size: 16 << 20, Inodes: 30_000, Mode: 0o700})
+}
+
+// stagedWorld has a volume mounted at the target path of its requests.
+func stagedWorld(t *testing.T) (*world, *stager) {
+	t.Helper()
+	m, err := tmpfs.New()
+	if err != nil {
+		t.Skipf("cannot mount: %v", err)
+	}
+	w := newWorld(t, plugin.Config{})
+	s := &stager{Stages: staging.Stages{Mounts: m}, target: w.request().TargetPath}
+	if err := os.MkdirAll(s.target, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Mount(s.target, tmpfs.Options{Size: 1 << 20, Inodes: 64}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := m.Cleanup(s.target); err != nil {
+			t.Error(err)
+		}
+	})
+	return w, s
+}
+
+func (w *world) staged(s *stager, pairs ...string) provider.Request {
+	r := w.request(pairs...)
+	r.Stager = s
+	return r
+}
+
+// wantSwept wants nothing to be left in the volume.
+func (s *stager) wantSwept(t *testing.T) {
+	t.Helper()
+	left, err := os.ReadDir(s.target)
+	if err != nil || len(left) > 0 {
+		t.Errorf("the volume holds %v, %v", left, err)
+	}
+}
+
+// A provider that writes its files itself gives the same payload as one that
+// returns them, and writes nowhere but to its own place.
+func TestProviderThatWritesItself(t *testing.T) {
+	w, s := stagedWorld(t)
+	r := w.staged(s, "answer", "writesItself")
+	for round := range 2 {
+		r.Current = []provider.Version{{ID: "db", Version: "1"}}
+		p := w.good(r)
+		got := ""
+		for _, f := range p.Files {
+			got += fmt.Sprintf("%s %o %s;", f.Path, f.Mode, f.Contents.Reveal())
+		}
+		if want := "db-password 644 s3cr3t-db;nested/api-key 400 s3cr3t-api;"; got != want || len(p.Versions) != 2 {
+			t.Errorf("files %q, want %q; versions %v", got, want, p.Versions)
+		}
+		s.wantSwept(t)
+		m := w.server.Requests()[round]
+		if !strings.HasPrefix(m.GetTargetPath(), r.TargetPath+"/..mayfly-") || len(m.GetCurrentObjectVersion()) > 0 {
+			t.Errorf("target_path %q, versions %v", m.GetTargetPath(), m.GetCurrentObjectVersion())
+		}
+	}
+	if a, b := w.server.Requests()[0].GetTargetPath(), w.server.Requests()[1].GetTargetPath(); a == b || s.made != 2 {
+		t.Errorf("%d places, the path %q came twice", s.made, a)
+	}
+}
+
+// What a provider returns once, it returns always: from then on it gets the
+// volume's own path and pays for nothing, until another process takes over.
+func TestProvidersThatReturnFilesAreLearned(t *testing.T) {
+	w, s := stagedWorld(t)
+	r := w.staged(s)
+	w.good(w.staged(s, "answer", "writesItself")) // teaches nothing
+	_ = w.anyFault(w.staged(s, "answer", "status"))
+	for range 3 {
+		r.Current = w.good(r).Versions
+	}
+	if s.made != 3 {
+		t.Errorf("%d places were made, want 3", s.made)
+	}
+	if m := w.server.Requests()[4]; m.GetTargetPath() != r.TargetPath || len(m.GetCurrentObjectVersion()) != 2 {
+		t.Errorf("target_path %q, versions %v", m.GetTargetPath(), m.GetCurrentObjectVersion())
+	}
+	w.server.Stop()
+	w.server = w.serve("aws")
+	w.good(r)
+	if s.made != 4 {
+		t.Errorf("the new process was trusted for the old one's sake: %d places", s.made)
+	}
+	// One that does both is given a place after all.
+	p := w.good(w.staged(s, "answer", "writesItself"))
+	if len(p.Files) != 2 || s.made != 5 {
+		t.Errorf("%d files, %d places", len(p.Files), s.made)
+	}
+}
+
+// What a hostile writer leaves is refused, never followed, never waited for.
+func TestHostileWriters(t *testing.T) {
+	w, s := stagedWorld(t)
+	words := map[string]string{
+		"link out": `"plant" is no regular file`, "link dir": `"plant" is no regular file`, "fifo": `"plant" is no regular file`,
+		"device": `"plant" is no regular file`, "socket": `"plant" is no regular file`, "hard link": "has 2 links",
+		"huge": "more bytes than may still come", "crowd": "too many files", "deep": "more than 32 deep",
+		"setuid": "04755", "reserved name": "reserved",
+	}
+	for plant, word := range words {
+		t.Run(plant, func(t *testing.T) {
+			w := *w
+			w.t = t
+			w.bad(w.staged(s, "answer", "writesItself", "plant", plant), fault.BadAnswer, word)
+			s.wantSwept(t)
+		})
+	}
+	if len(words) != len(pluginprovider.Plants()) {
+		t.Errorf("the double plants %q", pluginprovider.Plants())
+	}
+	w.good(w.staged(s, "answer", "writesItself"))
+}
+
+// A place is taken away also where the provider fails, and one that cannot be
+// made fails the volume with the reason.
+func TestPlacesAreTakenAway(t *testing.T) {
+	w, s := stagedWorld(t)
+	s.fail = fault.New(fault.Mount, "no room")
+	_, err := w.fetch(w.staged(s))
+	wantFault(t, err, fault.Mount, "shop/web-secrets", "no room")
+	s.fail = nil
+	for _, answer := range []string{"status", "die", "noFiles", "noVersions", "plainError"} {
+		_ = w.anyFault(w.staged(s, "answer", answer))
+		s.wantSwept(t)
+	}
+	until(t, "the provider to serve again", func() bool { _, err := w.fetch(w.request()); return err == nil })
+	w.bad(w.staged(s, "answer", "noFiles"), fault.Rejected, "nor wrote any", "mountPropagation: HostToContainer")
+}

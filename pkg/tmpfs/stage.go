@@ -1,0 +1,143 @@
+package tmpfs
+
+import (
+	"cmp"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"golang.org/x/sys/unix"
+)
+
+// A stage's directory has a name that no file of a volume can have, as those
+// may not begin with "..", and that is never used again: who still writes to an
+// old one finds nothing there.
+const stagePrefix = "..mayfly-"
+
+var stageName = regexp.MustCompile(`^\.\.mayfly-[0-9a-f]{32}$`)
+
+// beneath keeps a look-up inside of the directory that it begins at. A stage is
+// a mount of its own, so the first step may enter one.
+const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
+
+// Stage is a file system of its own inside a mounted volume, for another
+// process to write to: whoever sees the mounts below kubelet's directory sees
+// it, and a pod does not, for kubelet gives it the volume without what is
+// mounted inside. It is gone with Close, and what is left of it after a crash
+// with Sweep or with the volume.
+type Stage struct {
+	m      *Mounter
+	volume directory
+	name   string
+	root   *os.File
+}
+
+// Stage makes one in the tmpfs that is mounted at target. Calls for one target
+// must not run at the same time.
+func (m *Mounter) Stage(target string, o Options) (_ *Stage, err error) {
+	volume, err := m.openTmpfs(target)
+	if err != nil {
+		return nil, err
+	}
+	var random [16]byte
+	_, _ = rand.Read(random[:]) // never fails
+	s := &Stage{m: m, volume: volume, name: fmt.Sprintf("%s%x", stagePrefix, random)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	if err := unix.Mkdirat(volume.fd, s.name, 0o700); err != nil {
+		return nil, fmt.Errorf("making a directory in %q: %w", volume.path, err)
+	}
+	if err := m.Mount(s.Path(), o); err != nil {
+		return nil, err
+	}
+	if s.root, err = s.open(); err != nil {
+		return nil, err
+	}
+	info, err := m.inspect(location{fd: int(s.root.Fd())})
+	if err != nil || !info.Ours {
+		return nil, fmt.Errorf("the mount at %q is not the one just made: %w", s.Path(), cmp.Or(err, ErrForeign))
+	}
+	return s, nil
+}
+
+// openTmpfs opens a mounted tmpfs, be it ours or that of the driver before us.
+func (m *Mounter) openTmpfs(target string) (directory, error) {
+	d, _, err := m.openMounted(target, func(i Info) bool { return i.FSType == fsType })
+	return d, err
+}
+
+func (s *Stage) open() (*os.File, error) {
+	fd, err := unix.Openat2(s.volume.fd, s.name, &unix.OpenHow{
+		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: beneath,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening %q: %w", s.Path(), err)
+	}
+	return os.NewFile(uintptr(fd), s.Path()), nil
+}
+
+// Path is where others find the stage.
+func (s *Stage) Path() string { return filepath.Join(s.volume.path, s.name) }
+
+// Root is the open stage, until Close.
+func (s *Stage) Root() *os.File { return s.root }
+
+// Close takes the stage away, with all that is in it.
+func (s *Stage) Close() error {
+	if s.root != nil {
+		_ = s.root.Close()
+	}
+	defer s.volume.close()
+	return s.m.removeStage(s.volume, s.name)
+}
+
+// removeStage does not mind if a part of the stage was never there.
+func (m *Mounter) removeStage(volume directory, name string) error {
+	path := filepath.Join(volume.path, name)
+	if err := m.UnmountAny(path); err != nil {
+		return err
+	}
+	err := unix.Unlinkat(volume.fd, name, unix.AT_REMOVEDIR)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("removing directory %q: %w", path, err)
+	}
+	return nil
+}
+
+// Sweep takes away what a crash has left of stages in the volume at target. No
+// stage of that volume may be in use.
+func (m *Mounter) Sweep(target string) error {
+	volume, err := m.openTmpfs(target)
+	if err != nil {
+		return err
+	}
+	defer volume.close()
+	list, err := readNames(volume)
+	if err != nil {
+		return err
+	}
+	var problems []error
+	for _, name := range list {
+		if stageName.MatchString(name) {
+			problems = append(problems, m.removeStage(volume, name))
+		}
+	}
+	return errors.Join(problems...)
+}
+
+func readNames(d directory) ([]string, error) {
+	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &fs.PathError{Op: "open", Path: d.path, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), d.path)
+	defer func() { _ = f.Close() }()
+	return f.Readdirnames(-1)
+}

@@ -1,0 +1,146 @@
+package tmpfs
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func listed(t *testing.T, dir string) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func mounted(t *testing.T, m *Mounter) string {
+	t.Helper()
+	dir := newDir(t)
+	if err := m.Mount(dir, Options{Size: 1 << 20, Inodes: 64}); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+var stageOptions = Options{Size: 64 << 10, Inodes: 8, Mode: 0o700}
+
+func TestStage(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		dir := mounted(t, m)
+		s, err := m.Stage(dir, stageOptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := m.Inspect(s.Path())
+		if err != nil || !info.Ours || !info.Has("nosuid") || !info.Has("nodev") || !info.Has("noexec") || !info.Has("mode=700") {
+			t.Errorf("the stage is %+v, %v", info, err)
+		}
+		if !strings.HasPrefix(s.Path(), dir+"/..mayfly-") || len(listed(t, dir)) != 1 {
+			t.Errorf("path %q, the volume holds %q", s.Path(), listed(t, dir))
+		}
+		if err := os.WriteFile(s.Path()+"/a", []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(s.Path()+"/big", make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("a file over the limit: %v", err)
+		}
+		late, err := os.OpenFile(s.Path()+"/late", os.O_CREATE|os.O_WRONLY, 0o600) // keeps the mount busy
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = late.Close() }()
+		if names, err := s.Root().Readdirnames(-1); err != nil || len(names) != 3 {
+			t.Errorf("the root shows %q, %v", names, err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if names := listed(t, dir); len(names) > 0 {
+			t.Errorf("%q are left", names)
+		}
+		if err := os.WriteFile(s.Path()+"/a", nil, 0o600); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a late writer: %v", err)
+		}
+	})
+}
+
+func TestStageNeedsAMountedTmpfs(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		dir := newDir(t)
+		if _, err := m.Stage(dir, stageOptions); !errors.Is(err, ErrNotMounted) {
+			t.Errorf("no mount: %v", err)
+		}
+		if err := m.Sweep(dir); !errors.Is(err, ErrNotMounted) {
+			t.Errorf("sweeping no mount: %v", err)
+		}
+		if _, err := m.Stage("/proc", stageOptions); !errors.Is(err, ErrForeign) {
+			t.Errorf("no tmpfs: %v", err)
+		}
+		dir = mounted(t, m)
+		if _, err := m.Stage(dir, Options{}); err == nil || len(listed(t, dir)) > 0 {
+			t.Errorf("bad options: %v, left %q", err, listed(t, dir))
+		}
+	})
+}
+
+// A crash leaves a directory, or one with a mount on it; a name that is merely
+// alike is somebody else's.
+func TestSweep(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		dir := mounted(t, m)
+		s, err := m.Stage(dir, stageOptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(s.Path()+"/a", nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_ = s.root.Close()
+		s.volume.close()
+		for _, name := range []string{stagePrefix + strings.Repeat("0", 32), stagePrefix + "other", "..data"} {
+			if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 2 {
+			if err := m.Sweep(dir); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := strings.Join(listed(t, dir), " "); got != "..data "+stagePrefix+"other" {
+			t.Errorf("%s are left", got)
+		}
+	})
+}
+
+// The volume goes with all that is mounted in it.
+func TestUnmountTakesStagesAlong(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		dir := mounted(t, m)
+		s, err := m.Stage(dir, stageOptions)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = s.root.Close()
+		s.volume.close()
+		if err := m.Cleanup(dir); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the target is left: %v", err)
+		}
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Error(err)
+		}
+	})
+}
