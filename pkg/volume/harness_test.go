@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -59,7 +60,7 @@ func (r *rig) restart() {
 		r.t.Fatal(err)
 	}
 	r.Publisher, err = volume.New(volume.Config{
-		Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Mounts: mounts, Store: store, Observer: r.seen, Logger: log,
+		Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Logger: log,
 		Interval: time.Minute, LastGoodAge: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	})
 	if err != nil {

@@ -40,6 +40,7 @@ type rig struct {
 	classDir string
 	health   string
 	log      *log
+	refresh  chan os.Signal
 	change   func(*node.Config)
 	stop     func()
 }
@@ -69,7 +70,7 @@ func newRig(t *testing.T, change func(*node.Config)) *rig {
 	}
 	dir, err := os.MkdirTemp("", "wire") // short, for the socket's path
 	must(t, err)
-	r := &rig{t: t, dir: dir, classDir: filepath.Join(dir, "classes"), log: &log{}, change: change}
+	r := &rig{t: t, dir: dir, classDir: filepath.Join(dir, "classes"), log: &log{}, refresh: make(chan os.Signal, 1), change: change}
 	t.Cleanup(r.cleanUp)
 	must(t, os.Mkdir(r.classDir, 0o700))
 	r.vault = vaulttest.New(t, vaulttest.Options{})
@@ -108,7 +109,7 @@ func (r *rig) start() {
 		Version: "test", Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + socket, RegistryDir: r.dir, ClassDir: r.classDir,
 		RefreshInterval: time.Hour, RefreshWorkers: 4, RefreshTimeout: 20 * time.Second, SizeLimit: 1 << 20, InodeLimit: 64,
-		HealthAddr: r.health, MetricsAddr: r.health, Grace: 10 * time.Second,
+		HealthAddr: r.health, MetricsAddr: r.health, Grace: 10 * time.Second, RefreshNow: r.refresh,
 		Vault: vault.Config{Name: "vault", DefaultAddress: r.vault.Address, Settings: session.Settings{RequestTimeout: 5 * time.Second, MaxRetries: -1}},
 	}
 	c.OpenBao = c.Vault

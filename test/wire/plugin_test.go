@@ -1,0 +1,234 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+// pluginRig is a node with a provider in a mount namespace of its own, as its
+// pod has one. It sees what is mounted on the node if its propagation is slave,
+// which Kubernetes calls HostToContainer, and does not if it is private.
+type pluginRig struct {
+	*rig
+	store    string
+	provider *exec.Cmd
+}
+
+func newPluginRig(t *testing.T, propagation string) *pluginRig {
+	t.Helper()
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		t.Skip("needs unshare of util-linux")
+	}
+	var sockets string
+	p := &pluginRig{store: t.TempDir()}
+	p.rig = newRig(t, func(c *node.Config) {
+		sockets = filepath.Join(filepath.Dir(strings.TrimPrefix(c.Endpoint, "unix://")), "p")
+		c.Plugins = []string{sockets}
+	})
+	// The node's kubelet directory is a shared mount, as systemd has all be.
+	root := filepath.Join(p.dir, "kubelet")
+	must(t, os.MkdirAll(root, 0o750))
+	must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
+	must(t, unix.Mount("", root, "", unix.MS_SHARED, ""))
+	bin := filepath.Join(p.dir, "pluginprovider")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../pluginprovider/cmd/pluginprovider").CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	p.set("one")
+	p.provider = exec.Command(unshare, "--mount", "--propagation", propagation, bin, "--dir", sockets, "--name", "writer", "--store", p.store, "--deny", "shop/stranger")
+	var stderr bytes.Buffer
+	p.provider.Stderr = &stderr
+	must(t, p.provider.Start())
+	t.Cleanup(func() {
+		_ = p.provider.Process.Kill()
+		_ = p.provider.Wait()
+		if stderr.Len() > 0 {
+			t.Logf("the provider said: %s", &stderr)
+		}
+	})
+	p.eventually("the provider listens", func() bool { _, err := os.Lstat(filepath.Join(sockets, "writer.sock")); return err == nil })
+	return p
+}
+
+// set gives both objects one value.
+func (p *pluginRig) set(value string) {
+	for _, name := range []string{"password", "again"} {
+		file := filepath.Join(p.store, name)
+		must(p.t, os.WriteFile(file+".new", []byte(marker+"-"+value), 0o600))
+		must(p.t, os.Rename(file+".new", file))
+	}
+}
+
+func (p *pluginRig) class(name string, parameters ...string) {
+	p.t.Helper()
+	text := fmt.Sprintf(`apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: %s, namespace: shop}
+spec:
+  provider: writer
+  parameters:
+    audience: vault
+    answer: writesItself
+    objects: |
+      - {objectName: password}
+      - {objectName: again}
+`, name)
+	for _, line := range parameters {
+		text += "    " + line + "\n"
+	}
+	file := filepath.Join(p.classDir, name+".yaml")
+	must(p.t, os.WriteFile(file+".new", []byte(text), 0o600))
+	must(p.t, os.Rename(file+".new", file))
+}
+
+// entries are the names in a volume, hidden ones left out but those of stages.
+func (p *pluginRig) stages(pod kubelet.Pod) []string {
+	found, err := filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*"))
+	must(p.t, err)
+	return found
+}
+
+func TestProviderThatWritesItsFiles(t *testing.T) {
+	p := newPluginRig(t, "slave")
+	p.class("secrets")
+	pod := p.pod("web-0", "web", "secrets")
+	p.publish(pod)
+	p.wantFile(pod, "one")
+	if left := p.stages(pod); len(left) > 0 {
+		t.Errorf("%q are left", left)
+	}
+	before := p.inode(pod)
+	p.RefreshNow(t)
+	p.eventually("a refresh", func() bool { return strings.Contains(p.log.String(), "nothing changed") })
+	if p.inode(pod) != before {
+		t.Error("an unchanged file was written anew")
+	}
+	err := p.refuse(p.pod("web-1", "stranger", "secrets"))
+	if !strings.Contains(err.Error(), "may not read") {
+		t.Errorf("the denied pod is told %v", err)
+	}
+	for _, plant := range []string{"link out", "fifo", "hard link", "device", "huge", "crowd"} {
+		p.class("hostile", "plant: "+plant)
+		p.refuse(p.pod("web-2", "web", "hostile"))
+	}
+	must(t, p.Unpublish(t.Context(), pod))
+	p.wantNoMounts(t)
+}
+
+func (p *pluginRig) inode(pod kubelet.Pod) uint64 {
+	var st unix.Stat_t
+	must(p.t, unix.Stat(filepath.Join(p.Target(pod), "password"), &st))
+	return st.Ino
+}
+
+// RefreshNow has every volume looked at.
+func (p *pluginRig) RefreshNow(t *testing.T) {
+	t.Helper()
+	p.refresh <- unix.SIGHUP
+}
+
+// wantNoMounts looks for what the provider's and our own namespace still have.
+func (p *pluginRig) wantNoMounts(t *testing.T) {
+	t.Helper()
+	for _, process := range []string{"self", fmt.Sprint(p.provider.Process.Pid)} {
+		mounts, err := os.ReadFile(filepath.Join("/proc", process, "mountinfo"))
+		must(t, err)
+		for line := range strings.Lines(string(mounts)) {
+			if strings.Contains(line, p.dir+"/kubelet/pods") {
+				t.Errorf("process %s still has %s", process, line)
+			}
+		}
+	}
+}
+
+// Readers of a volume see one payload or the next while a provider writes.
+func TestReadersWhileAProviderWrites(t *testing.T) {
+	p := newPluginRig(t, "slave")
+	p.class("secrets")
+	pod := p.pod("web-0", "web", "secrets")
+	p.publish(pod)
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if err := wholePayload(p.Target(pod)); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	for i := range 20 {
+		value := fmt.Sprintf("round-%d", i)
+		p.set(value)
+		p.RefreshNow(t)
+		p.eventually("the file is "+value, func() bool { return p.file(pod, "password") == marker+"-"+value })
+	}
+	close(stop)
+	wg.Wait()
+}
+
+// wholePayload reads both files of one payload, which have one value but for
+// the moment in which the store itself is between two.
+func wholePayload(target string) error {
+	entries, err := os.ReadDir(target)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries { // a stage may be there, and never a file of one
+		if !strings.HasPrefix(e.Name(), "..") && e.Name() != "password" && e.Name() != "again" {
+			return fmt.Errorf("%q is in the volume", e.Name())
+		}
+	}
+	dir, err := os.OpenRoot(filepath.Join(target, "..data"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = dir.Close() }()
+	for _, name := range []string{"password", "again"} {
+		b, err := dir.ReadFile(name)
+		if err != nil || !strings.HasPrefix(string(b), marker) {
+			return fmt.Errorf("%s reads %q, %w", name, b, err)
+		}
+	}
+	return nil
+}
+
+// Without propagation the provider has nowhere to write: the pod's events say
+// what is missing, and nothing reaches the node's disk.
+func TestProviderThatDoesNotSeeTheVolumes(t *testing.T) {
+	p := newPluginRig(t, "private")
+	p.class("secrets")
+	err := p.refuse(p.pod("web-0", "web", "secrets"))
+	if !strings.Contains(err.Error(), "mountPropagation: HostToContainer") {
+		t.Errorf("the pod is told %v", err)
+	}
+	err = filepath.WalkDir(filepath.Join(p.dir, "kubelet"), func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			err = errors.Join(err, fmt.Errorf("%s is on the disk", path))
+		}
+		return err
+	})
+	must(t, err)
+}
