@@ -16,12 +16,11 @@ const (
 	shortestWait = time.Second
 	// editSpread is over how long the volumes of an edited class are spread.
 	editSpread = time.Second
-	// overdueSpread is over how long the refreshes are spread that fell due
-	// while no driver ran.
+	// overdueSpread is over how long, at the most, the refreshes are spread
+	// that fell due while no driver ran, and overdueShare over which part of
+	// the time that they have.
 	overdueSpread = 10 * time.Second
-	// urgentShare is the part of what credentials have left to live over which
-	// such a refresh may be put off.
-	urgentShare = 0.1
+	overdueShare  = 0.1
 	// jitterShare is the part of a wait that is left to chance, so that
 	// volumes published together do not stay together.
 	jitterShare = 0.05
@@ -85,25 +84,24 @@ func capDue(due, now, heldDue time.Time) time.Time {
 }
 
 // dueAfterRestart is the pure rule for the first refresh by a new process: at
-// the time on record, or soon where that has passed. What was due meanwhile
-// comes spread, but soon enough for its interval, and for credentials that end:
-// also a driver that is restarted again and again must come to renew them.
-// Where the record is from the future the clock was set back, and no time in it
-// means anything: the volume is not left alone for longer than an interval.
+// the time on record. What fell due meanwhile comes spread over a part of its
+// interval, and of what its credentials have left to live: also a driver that
+// is restarted again and again must come to renew them. Where the record is from
+// the future the clock was set back, and no time in it means anything: the
+// volume is not left alone for longer than an interval.
 func dueAfterRestart(now time.Time, rec *Record, chance float64) time.Time {
-	spread := min(overdueSpread, rec.Interval)
-	for _, end := range rec.HeldEnds {
-		left := float64(max(0, end.Sub(now)))
-		spread = min(spread, time.Duration(left*urgentShare))
-	}
-	soon, latest := now.Add(time.Duration(float64(spread)*chance)), now.Add(rec.Interval)
-	switch {
-	case rec.DueAt.Before(soon):
-		return soon
-	case rec.RefreshedAt.After(now) && rec.DueAt.After(latest):
+	if latest := now.Add(rec.Interval); rec.RefreshedAt.After(now) && rec.DueAt.After(latest) {
 		return latest
 	}
-	return rec.DueAt
+	if rec.DueAt.After(now) {
+		return rec.DueAt
+	}
+	wait := rec.Interval
+	for _, end := range rec.HeldEnds {
+		wait = min(wait, max(0, end.Sub(now)))
+	}
+	spread := min(overdueSpread, time.Duration(float64(wait)*overdueShare))
+	return now.Add(time.Duration(float64(spread) * chance))
 }
 
 // chance is a number from 0 to 1.

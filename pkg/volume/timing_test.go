@@ -108,9 +108,9 @@ func TestOverdueAfterRestart(t *testing.T) {
 	}{
 		{"overdue, first of all", -time.Hour, 0, time.Hour, 0, 0},
 		{"overdue, last of all", -time.Hour, 0, time.Hour, 1, 10 * time.Second},
-		{"due within the spread", 2 * time.Second, 0, time.Hour, 1, 10 * time.Second},
+		{"due soon, as it would have been", 2 * time.Second, 0, time.Hour, 1, 2 * time.Second},
 		{"due later", time.Minute, 0, time.Hour, 1, time.Minute},
-		{"no longer than the interval", -time.Second, 0, time.Second, 1, time.Second},
+		{"of a short interval", -time.Second, 0, 20 * time.Second, 1, 2 * time.Second},
 		{"with an end that is far", -time.Second, time.Hour, time.Hour, 1, 10 * time.Second},
 		{"with an end that is near", -time.Second, 3 * time.Second, time.Hour, 1, 300 * time.Millisecond},
 		{"ended", -time.Hour, -time.Second, time.Hour, 1, 0},
@@ -136,7 +136,7 @@ func TestDueAfterRestart(t *testing.T) {
 	}{
 		{"as recorded", 30 * time.Second, -30 * time.Second, 30 * time.Second},
 		{"a provider's word may be long", 24 * time.Hour, -time.Second, 24 * time.Hour},
-		{"overdue", -time.Hour, -2 * time.Hour, 5 * time.Second},
+		{"overdue", -time.Hour, -2 * time.Hour, 3 * time.Second},
 		{"the clock was set back", 11 * time.Hour, 10 * time.Hour, time.Minute},
 		{"by little", 30 * time.Second, 5 * time.Second, 30 * time.Second},
 	} {

@@ -118,8 +118,8 @@ func (w *world) wantRealWork(pods []*pod, logins int, took time.Duration) {
 		published += p.published
 	}
 	renewals, made := counts["sys/leases/renew"], counts[w.credentials()]
-	w.t.Logf("%d kills, %d publishes, %d whole payloads read; %d database credentials made, %d renewals, %d database logins",
-		crashes(w.t), published, reads, made, renewals, logins)
+	w.t.Logf("%s: %d kills, %d publishes, %d whole payloads read; %d database credentials made, %d renewals, %d database logins",
+		took.Round(time.Second), crashes(w.t), published, reads, made, renewals, logins)
 	if published <= podCount || reads == 0 || renewals == 0 || logins == 0 {
 		w.t.Error("nothing was tested")
 	}
