@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
@@ -89,7 +91,7 @@ func readsBack(_ *Server, _ context.Context, m *v1alpha1.MountRequest, _ map[str
 		if version, ok := current[v.GetId()]; ok && version == v.GetVersion() {
 			value, err := os.ReadFile(filepath.Join(m.GetTargetPath(), good.GetFiles()[i].GetPath()))
 			if err != nil { // which it keeps to itself, and puts the blame on the store
-				return nil, fmt.Errorf("Failed to fetch secret from all regions. Verify secret exists and required permissions are granted for: %s", v.GetId()) //nolint:staticcheck // its words
+				return nil, status.Errorf(codes.Unknown, "Failed to fetch secret from all regions. Verify secret exists and required permissions are granted for: %s", v.GetId())
 			}
 			good.GetFiles()[i].Contents = value
 		}

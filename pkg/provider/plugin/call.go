@@ -55,7 +55,8 @@ func (c *call) failed(ctx context.Context, err error) error {
 		}
 		return err
 	case errors.Is(context.Cause(ctx), errTimeout):
-		return c.fault(fault.Timeout, "it did not answer within %s", c.limits.Timeout)
+		return c.fault(fault.Timeout, "it did not answer within %s", c.limits.Timeout).
+			WithHint("if its store needs longer, raise the driver's --provider-timeout")
 	case ctx.Err() != nil:
 		return c.fault(fault.Of(ctx.Err()), "waiting for its answer: %w", ctx.Err())
 	}
