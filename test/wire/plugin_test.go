@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -96,7 +97,7 @@ spec:
 	must(p.t, os.Rename(file+".new", file))
 }
 
-// entries are the names in a volume, hidden ones left out but those of stages.
+// stages are those that are in a volume.
 func (p *pluginRig) stages(pod kubelet.Pod) []string {
 	found, err := filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*"))
 	must(p.t, err)
@@ -156,7 +157,9 @@ func (p *pluginRig) wantNoMounts(t *testing.T) {
 	}
 }
 
-// Readers of a volume see one payload or the next while a provider writes.
+// Readers of a volume see one payload or the next while a provider writes. A
+// payload is kept for its readers until the second write from then, so each
+// round waits until those of the last one are through.
 func TestReadersWhileAProviderWrites(t *testing.T) {
 	p := newPluginRig(t, "slave")
 	p.class("secrets")
@@ -164,7 +167,10 @@ func TestReadersWhileAProviderWrites(t *testing.T) {
 	p.publish(pod)
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
-	for range 2 {
+	defer wg.Wait()
+	defer close(stop)
+	var reads [2]atomic.Int64
+	for i := range reads {
 		wg.Go(func() {
 			for {
 				select {
@@ -174,8 +180,8 @@ func TestReadersWhileAProviderWrites(t *testing.T) {
 				}
 				if err := wholePayload(p.Target(pod)); err != nil {
 					t.Error(err)
-					return
 				}
+				reads[i].Add(1)
 			}
 		})
 	}
@@ -184,13 +190,15 @@ func TestReadersWhileAProviderWrites(t *testing.T) {
 		p.set(value)
 		p.RefreshNow(t)
 		p.eventually("the file is "+value, func() bool { return p.file(pod, "password") == marker+"-"+value })
+		p.eventually("the refresh has ended", func() bool { return strings.Count(p.log.String(), "msg=rotated") == i+1 })
+		for j := range reads {
+			n := reads[j].Load()
+			p.eventually("readers are through", func() bool { return reads[j].Load() > n+1 })
+		}
 	}
-	close(stop)
-	wg.Wait()
 }
 
-// wholePayload reads both files of one payload, which have one value but for
-// the moment in which the store itself is between two.
+// wholePayload reads both files of one payload.
 func wholePayload(target string) error {
 	entries, err := os.ReadDir(target)
 	if err != nil {
@@ -201,26 +209,20 @@ func wholePayload(target string) error {
 			return fmt.Errorf("%q is in the volume", e.Name())
 		}
 	}
-	link := filepath.Join(target, "..data")
-	was, err := os.Readlink(link)
-	if err != nil {
-		return err
-	}
-	dir, err := os.OpenRoot(link)
+	dir, err := os.OpenRoot(filepath.Join(target, "..data"))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = dir.Close() }()
-	for _, name := range []string{"password", "again"} {
-		b, err := dir.ReadFile(name)
-		if now, _ := os.Readlink(link); errors.Is(err, fs.ErrNotExist) && now != was {
-			return nil // this payload was replaced, and goes file by file
-		}
-		if err != nil || !strings.HasPrefix(string(b), marker) {
-			return fmt.Errorf("%s reads %q, %w", name, b, err)
-		}
+	a, err := dir.ReadFile("password")
+	if err != nil {
+		return err
 	}
-	return nil
+	b, err := dir.ReadFile("again")
+	if err == nil && (string(a) != string(b) || !strings.HasPrefix(string(a), marker)) {
+		err = errors.New("the files are not of one payload")
+	}
+	return err
 }
 
 // Without propagation the provider has nowhere to write: the pod's events say
