@@ -31,6 +31,7 @@ type entry struct {
 	leaving int                     // unpublishes under way or waiting
 	cancel  context.CancelCauseFunc // ends the work that holds the lock
 	fresh   bool                    // the next refresh must ask the store itself
+	asked   int                     // how often somebody wanted that
 	class   class.Ref               // the class that is retained for the volume
 	news    news                    // what the record is to learn
 	heard   handed                  // what kubelet passed last
@@ -94,18 +95,34 @@ func (e *entry) isGone() bool {
 	return e.gone
 }
 
+// askFresh is somebody's wish, for an edit or by hand.
 func (e *entry) askFresh() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.fresh = true
+	e.asked++
+}
+
+// takeFresh begins a refresh. How often was asked tells it at its end whether
+// somebody has asked meanwhile.
+func (e *entry) takeFresh() (fresh bool, asked int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fresh, e.fresh = e.fresh, false
+	return fresh, e.asked
+}
+
+// keepFresh has the next try of a failed refresh ask the store itself too.
+func (e *entry) keepFresh() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.fresh = true
 }
 
-func (e *entry) takeFresh() bool {
+func (e *entry) timesAsked() int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	f := e.fresh
-	e.fresh = false
-	return f
+	return e.asked
 }
 
 // joinClass notes which class is retained; it tells whether that is new.

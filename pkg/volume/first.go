@@ -23,6 +23,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	if e.rec.published() { // its mount is lost, and not what the store gave for it
 		rec.Former = e.rec.held()
 	}
+	asked := e.timesAsked()
 	if e.joinClass(r.Class) {
 		p.Classes.Retain(r.Class)
 	}
@@ -35,7 +36,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	if err == nil {
 		e.rec = rec
 		e.know(rec)
-		p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
+		p.setDue(e, asked)
 		p.releaser.addFormer(rec)
 	} else {
 		undo()

@@ -30,7 +30,7 @@ func (p *Publisher) refresh(ctx context.Context, id string) {
 func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	began := time.Now()
 	rec, before := e.rec, e.rec.Failures
-	fresh := e.takeFresh()
+	fresh, asked := e.takeFresh()
 	sized := rec.LastClass // whose limits the mount has
 	done, err := p.run(ctx, pass{rec: rec, fresh: fresh, timeout: p.RefreshTimeout, place: func(c *class.Class) error {
 		err := p.stillThere(rec, c, sized)
@@ -58,15 +58,25 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	e.reason = o.Reason()
 	e.know(rec)
 	p.save(rec)
-	p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
+	p.setDue(e, asked)
 	if err == nil {
 		p.releaser.addFormer(rec)
-	}
-	if err == nil {
 		o.Failures = before
 	}
 	p.logRefresh(o)
 	p.Observer.Observe(o)
+}
+
+// setDue schedules the next refresh after the one that began when the volume
+// had been asked for so often: at once where that was done again meanwhile.
+func (p *Publisher) setDue(e *entry, asked int) {
+	p.mu.Lock() // who asks holds it too
+	defer p.mu.Unlock()
+	due := e.rec.DueAt
+	if now := time.Now(); e.timesAsked() != asked && due.After(now) {
+		due = now
+	}
+	p.schedule.Set(e.rec.ID, e.rec.lane(), due)
 }
 
 // failed notes a failed refresh and when to try again: in time for what the
@@ -81,7 +91,7 @@ func (p *Publisher) failed(e *entry, fresh bool, done passed, err error) {
 	if !done.written {
 		held = heldDue(now, rec.HeldDueAt, rec.HeldEnds)
 		if fresh {
-			e.askFresh()
+			e.keepFresh()
 		}
 	}
 	rec.DueAt = capDue(rec.DueAt, now, held)

@@ -174,6 +174,36 @@ func TestClassEditRefreshes(t *testing.T) {
 	}
 }
 
+// Whoever asks while the volume is being worked on is not answered by that.
+func TestAskedDuringTheWork(t *testing.T) {
+	for name, during := range map[string]func(r *rig, work func()){
+		"first publish": func(_ *rig, work func()) { work() },
+		"refresh":       func(r *rig, _ func()) { r.RefreshAll() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			r.background()
+			req := r.request("a")
+			if name == "refresh" {
+				r.publish(req)
+			}
+			before := r.store.count()
+			gate := make(chan struct{})
+			r.store.set(func(s *fakeStore) { s.gate = gate })
+			done := make(chan error, 1)
+			during(r, func() { go func() { done <- r.Publish(t.Context(), req) }() })
+			eventually(t, "the store is asked", func() bool { return r.store.count() == before+1 })
+			r.ClassChanged(req.Class)
+			close(gate)
+			eventually(t, "the store is asked again", func() bool { return r.store.count() == before+2 })
+			if name == "first publish" {
+				must(t, <-done)
+			}
+			eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == before+1 })
+		})
+	}
+}
+
 func TestLostMountIsMountedAgainByARepublish(t *testing.T) {
 	r := newRig(t)
 	r.background()
