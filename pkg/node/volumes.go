@@ -137,12 +137,13 @@ func (n *Node) providers() (volume.Providers, error) {
 	}
 	plugins, err := plugin.New(plugin.Config{
 		Dirs: n.c.Plugins, MaxMessageBytes: int(n.c.PluginMessage), Timeout: n.c.PluginTimeout,
-		BuiltIn: slices.Sorted(maps.Keys(registry)),
+		BuiltIn: slices.Sorted(maps.Keys(registry)), Logger: n.c.Logger,
 	})
 	if err != nil {
 		return nil, err
 	}
 	n.runners = append(n.runners, plugins.Run)
+	n.metrics.WatchPlugins(plugins.Answering)
 	return providerChain{registry, plugins}, nil
 }
 

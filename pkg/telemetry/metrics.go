@@ -89,6 +89,34 @@ func buildInfo(version string) prometheus.Collector {
 	return g
 }
 
+// WatchPlugins gives, for each provider plugin in use, whether it answers.
+func (m *Metrics) WatchPlugins(answering func() map[string]bool) {
+	m.registry.MustRegister(plugins{
+		desc:      prometheus.NewDesc("mayfly_provider_plugin_up", "Whether a provider plugin in use answered when last asked for a sign of life: 1 or 0.", []string{"provider"}, nil),
+		answering: answering,
+	})
+}
+
+// plugins makes its metrics when they are asked for: providers come and go.
+type plugins struct {
+	desc      *prometheus.Desc
+	answering func() map[string]bool
+}
+
+// Describe implements prometheus.Collector.
+func (p plugins) Describe(to chan<- *prometheus.Desc) { to <- p.desc }
+
+// Collect implements prometheus.Collector.
+func (p plugins) Collect(to chan<- prometheus.Metric) {
+	for name, answers := range p.answering() {
+		up := 0.0
+		if answers {
+			up = 1
+		}
+		to <- prometheus.MustNewConstMetric(p.desc, prometheus.GaugeValue, up, name)
+	}
+}
+
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})

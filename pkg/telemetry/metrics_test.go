@@ -19,6 +19,7 @@ import (
 func scrape(t *testing.T) string {
 	t.Helper()
 	m := telemetry.New("v1", func() int { return 3 }, func() int { return 2 })
+	m.WatchPlugins(func() map[string]bool { return map[string]bool{"aws": true, "gcp": false} })
 	denied := fault.New(fault.Denied, "no")
 	for _, kind := range []volume.Kind{volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.SetAside} {
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second, AsOf: time.Now()})
@@ -50,6 +51,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_releases_total{provider="vault",result="given_up"} 1`,
 		`mayfly_audit_lines_total 2`, `mayfly_audit_lost_lines_total 1`, `mayfly_audit_write_errors_total 1`,
 		`mayfly_records_set_aside_total 2`,
+		`mayfly_provider_plugin_up{provider="aws"} 1`, `mayfly_provider_plugin_up{provider="gcp"} 0`,
 		`mayfly_grpc_call_duration_seconds_count{code="OK",method="NodePublishVolume"} 1`,
 		`mayfly_volumes 3`, `mayfly_volumes_failing 2`, `mayfly_build_info{version="v1"} 1`,
 	} {

@@ -3,6 +3,7 @@ package plugin
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"path/filepath"
 	"slices"
 	"time"
@@ -50,6 +51,9 @@ type Config struct {
 	BuiltIn []string
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Logger is told when a provider stops to answer, and when it does again;
+	// nil discards it.
+	Logger *slog.Logger
 }
 
 // complete fills in the defaults and refuses what cannot work.
@@ -64,6 +68,9 @@ func (c *Config) complete() error {
 	setDefault(&c.MaxConcurrent, defaultMaxConcurrent)
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Timeout < 0 || c.IdleTimeout < 0 || c.MaxMessageBytes < 0 || c.MaxConcurrent < 0 {
 		return errors.New("plugin: timeouts and limits must not be negative")

@@ -3,6 +3,8 @@ package plugin
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"google.golang.org/grpc/codes"
@@ -28,7 +30,10 @@ type Status struct {
 // Health asks each provider that has a socket for a sign of life, all at once
 // and each for two seconds at most. The result is sorted by name.
 func (r *Registry) Health(ctx context.Context) []Status {
-	names := r.Names()
+	return r.healthOf(ctx, r.Names())
+}
+
+func (r *Registry) healthOf(ctx context.Context, names []string) []Status {
 	all := make([]Status, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {
@@ -45,7 +50,7 @@ func (r *Registry) health(ctx context.Context, name string) Status {
 		s.Err = err
 		return s
 	}
-	defer r.give(l)
+	defer r.giveBack(l)
 	s.Socket = l.socket.path
 	bounded, cancel := context.WithTimeout(ctx, pulseTimeout)
 	defer cancel()
@@ -57,6 +62,41 @@ func (r *Registry) health(ctx context.Context, name string) Status {
 	}
 	s.Runtime, s.Version = oneLine(answer.GetRuntimeName(), maxRuntime), oneLine(answer.GetRuntimeVersion(), maxRuntime)
 	return s
+}
+
+// Answering tells of each provider in use whether it answered when it was last
+// asked for a sign of life.
+func (r *Registry) Answering() map[string]bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return maps.Clone(r.answering)
+}
+
+// watch asks each provider in use for a sign of life, and tells of those that
+// stopped to answer or do so again.
+func (r *Registry) watch(ctx context.Context) {
+	r.mu.Lock()
+	names := slices.Sorted(maps.Keys(r.lines))
+	r.mu.Unlock()
+	all := r.healthOf(ctx, names)
+	if ctx.Err() != nil {
+		return
+	}
+	now := make(map[string]bool, len(all))
+	before := r.Answering()
+	for _, s := range all {
+		now[s.Name] = s.Err == nil
+		was, known := before[s.Name]
+		switch {
+		case s.Err != nil && (was || !known):
+			r.c.Logger.Warn("a provider plugin does not answer; its volumes keep their last good content", "provider", s.Name, "error", s.Err)
+		case s.Err == nil && !was:
+			r.c.Logger.Info("a provider plugin answers", "provider", s.Name, "socket", s.Socket, "runtime", s.Runtime, "version", s.Version)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.answering = now
 }
 
 // ask gets a sign of life.

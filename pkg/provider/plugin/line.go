@@ -74,8 +74,21 @@ func (r *Registry) take(name string) (*line, error) {
 func (r *Registry) give(l *line) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.calls--
 	l.used = r.c.Now()
+	l.done()
+}
+
+// giveBack ends what take began and was no use of the line: one that is not in
+// use otherwise is to be closed.
+func (r *Registry) giveBack(l *line) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.done()
+}
+
+// done ends a call. The caller holds the mutex.
+func (l *line) done() {
+	l.calls--
 	l.closeUnused()
 }
 

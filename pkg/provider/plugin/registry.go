@@ -20,6 +20,8 @@ type Registry struct {
 	// returning are the sockets by name behind which a provider returned files.
 	returning map[string]socket
 	closed    bool
+	// answering tells by name whether a provider answered when last asked.
+	answering map[string]bool
 }
 
 // New validates the configuration. It looks at no socket and starts nothing.
@@ -42,18 +44,24 @@ func (r *Registry) Get(name string) (provider.Provider, error) {
 // Names lists the providers that have a socket at this moment.
 func (r *Registry) Names() []string { return r.c.names() }
 
+// watchInterval is how often the providers in use are asked for a sign of life.
+const watchInterval = 30 * time.Second
+
 // Run closes connections that are no longer used, and all of them when ctx
-// ends; a call after that fails.
+// ends; a call after that fails. It keeps watch over the providers in use.
 func (r *Registry) Run(ctx context.Context) error {
 	defer r.close()
-	ticker := time.NewTicker(max(r.c.IdleTimeout/2, time.Second))
-	defer ticker.Stop()
+	sweep, watch := time.NewTicker(max(r.c.IdleTimeout/2, time.Second)), time.NewTicker(watchInterval)
+	defer sweep.Stop()
+	defer watch.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-ticker.C:
+		case <-sweep.C:
 			r.sweep()
+		case <-watch.C:
+			r.watch(ctx)
 		}
 	}
 }

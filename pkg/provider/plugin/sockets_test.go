@@ -1,8 +1,10 @@
 package plugin_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -335,6 +337,40 @@ func TestHealth(t *testing.T) {
 		if s.Err == nil || !strings.Contains(s.Err.Error(), s.Name+".sock") {
 			t.Errorf("of a broken provider: %+v", s)
 		}
+	}
+}
+
+// A provider in use that stops to answer is told of once, and once when it
+// answers again. One that nobody uses is not asked.
+func TestWatch(t *testing.T) {
+	var logs bytes.Buffer
+	w := newWorld(t, plugin.Config{Logger: slog.New(slog.NewTextHandler(&logs, nil))})
+	unused := w.serve("gcp")
+	w.good(w.request())
+	plugin.Watch(w.Registry, t.Context())
+	if got := w.Answering(); len(got) != 1 || !got["aws"] {
+		t.Errorf("answering: %v", got)
+	}
+	if n := unused.Pings(); n != 0 {
+		t.Errorf("a provider that nobody uses was asked %d times", n)
+	}
+	w.server.Kill()
+	for range 3 {
+		plugin.Watch(w.Registry, t.Context())
+	}
+	if got := w.Answering(); len(got) != 1 || got["aws"] {
+		t.Errorf("answering: %v", got)
+	}
+	w.server = w.serve("aws")
+	for range 3 {
+		plugin.Watch(w.Registry, t.Context())
+	}
+	if got := w.Answering(); !got["aws"] {
+		t.Errorf("answering: %v", got)
+	}
+	text := logs.String()
+	if down, up := strings.Count(text, "does not answer"), strings.Count(text, "plugin answers"); down != 1 || up != 2 {
+		t.Errorf("told of %d stops and %d starts, want 1 and 2:\n%s", down, up, text)
 	}
 }
 
