@@ -156,6 +156,8 @@ func (p *Publisher) ClassSeen(ref class.Ref, version string) {
 	p.Logger.Debug("class seen for the first time", "class", ref.String(), "volumesOfAnotherVersion", n)
 }
 
+// edited makes volumes due, spread over a second. What is due sooner stays so:
+// a lease may be about to end.
 func (p *Publisher) edited(concerns func(*entry) bool) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -164,7 +166,7 @@ func (p *Publisher) edited(concerns func(*entry) bool) (n int) {
 		if concerns(e) {
 			n++
 			e.askFresh()
-			p.schedule.Set(id, e.laneNow(), now.Add(time.Duration(float64(editSpread)*chance())))
+			p.schedule.Hasten(id, e.laneNow(), now.Add(time.Duration(float64(editSpread)*chance())))
 		}
 	}
 	return n

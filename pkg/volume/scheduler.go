@@ -41,6 +41,20 @@ type dueItem struct {
 func (s *Scheduler) Set(id, provider string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.set(id, provider, at)
+}
+
+// Hasten makes the volume due at a time, unless it is due earlier anyway.
+func (s *Scheduler) Hasten(id, provider string, at time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if it, ok := s.index[id]; !ok || at.Before(it.at) {
+		s.set(id, provider, at)
+	}
+}
+
+// set is called with mu held.
+func (s *Scheduler) set(id, provider string, at time.Time) {
 	it, ok := s.index[id]
 	if ok && it.lane.name == provider {
 		it.at = at

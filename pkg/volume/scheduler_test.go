@@ -41,13 +41,16 @@ func TestSchedulerOrderAndReplacement(t *testing.T) {
 		s.Set("a", "vault", began.Add(time.Hour))
 		s.Set("b", "vault", began.Add(2*time.Second))
 		s.Set("gone", "vault", began.Add(time.Second))
-		s.Set("a", "vault", began.Add(time.Second)) // brought forward
+		s.Set("a", "vault", began.Add(time.Second))      // brought forward
+		s.Hasten("b", "vault", began.Add(8*time.Second)) // which is no sooner
+		s.Hasten("d", "vault", began.Add(time.Hour))
+		s.Hasten("d", "vault", began.Add(4*time.Second))
 		s.Remove("gone")
 		s.Remove("unknown")
 		time.Sleep(10 * time.Second) // in the bubble's time
 		synctest.Wait()
 		mu.Lock()
-		want := []string{"a@1s", "b@2s", "c@3s"}
+		want := []string{"a@1s", "b@2s", "c@3s", "d@4s"}
 		if !slices.Equal(got, want) {
 			t.Errorf("got %v, want %v", got, want)
 		}
