@@ -38,7 +38,9 @@ type Keeper interface {
 	// Export returns what Import needs to go on with the volume without a
 	// request to the store; nil when there is nothing to keep.
 	Export(volume string) secret.Bytes
-	// Import takes back what an earlier process exported.
+	// Import takes back what an earlier process exported. A volume that is
+	// known by now is left as it is. State that cannot be read is an error,
+	// and the volume's next Fetch begins anew.
 	Import(volume string, state secret.Bytes) error
 }
 

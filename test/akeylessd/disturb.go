@@ -19,6 +19,8 @@ type Disturbance struct {
 	Times int
 	// Hang keeps the request open until Heal or the client's end.
 	Hang bool
+	// Held is sent a value for each request that hangs, if it has room for it.
+	Held chan<- struct{}
 	// Cut ends the connection halfway through an answer.
 	Cut bool
 	// Status and Body are sent; RetryAfter goes along.
@@ -54,6 +56,10 @@ func (s *Server) disturbed(w http.ResponseWriter, r *http.Request) bool {
 	w.Header().Set(Disturbed, "true")
 	switch {
 	case d.Hang:
+		select {
+		case d.Held <- struct{}{}:
+		default:
+		}
 		select {
 		case <-released:
 		case <-r.Context().Done():

@@ -62,6 +62,7 @@ type Server struct {
 	authorities []string
 	pings       int
 	frozen      chan struct{} // closed when calls may go on; nil if none is held
+	held        chan struct{} // has a value once a call waits for that
 }
 
 // Start serves <dir>/<name>.sock. A socket of that name that is left from
@@ -118,13 +119,15 @@ func (s *Server) Refused() bool {
 // Cut breaks all connections and goes on listening.
 func (s *Server) Cut() { s.listener.cut() }
 
-// Freeze has all further calls wait until Thaw, as a stopped process does.
-func (s *Server) Freeze() {
+// Freeze has all further calls wait until Thaw, as a stopped process does. The
+// channel tells that one waits.
+func (s *Server) Freeze() (held <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.frozen == nil {
-		s.frozen = make(chan struct{})
+		s.frozen, s.held = make(chan struct{}), make(chan struct{}, 1)
 	}
+	return s.held
 }
 
 // Thaw ends a Freeze.
@@ -140,10 +143,14 @@ func (s *Server) Thaw() {
 // hold waits while the server is frozen.
 func (s *Server) hold(ctx context.Context) {
 	s.mu.Lock()
-	frozen := s.frozen
+	frozen, held := s.frozen, s.held
 	s.mu.Unlock()
 	if frozen == nil {
 		return
+	}
+	select {
+	case held <- struct{}{}:
+	default: // it was told already
 	}
 	select {
 	case <-frozen:

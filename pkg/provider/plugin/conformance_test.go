@@ -34,7 +34,7 @@ func TestConformance(t *testing.T) {
 			changes++
 			w.store.Set("db", fmt.Sprintf("s3cr3t-db-%d", changes))
 		},
-		Hang: func(*testing.T) { w.server.Freeze() },
+		Hang: func(*testing.T) <-chan struct{} { return w.server.Freeze() },
 		Secrets: func() []string {
 			return []string{"s3cr3t", jwt("shop/web", "sts.amazonaws.com"), jwt("shop/stranger", "sts.amazonaws.com")}
 		},

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
@@ -36,48 +37,34 @@ func (s *suite) release(t *testing.T) {
 	}
 }
 
-// keep takes a volume through Export and Import, also with rubbish.
-func (s *suite) keep(t *testing.T) {
-	k, ok := s.Provider.(provider.Keeper)
-	if !ok {
-		t.Skip("the provider keeps nothing")
-	}
-	if state := k.Export("csi-never-seen"); state.Len() != 0 {
-		t.Error("there is state of a volume that was never seen")
-	}
-	r := s.Allowed(t, s.volume())
-	a := s.fetch(t, r)
-	state := k.Export(r.Volume)
-	s.releaseOf(t, s.volume())
-	if state.Len() > 0 {
-		if err := k.Import(r.Volume, state); err != nil {
-			t.Errorf("Import of what Export gave: %v", err)
-		}
-	}
-	if b := s.fetch(t, r); !maps.Equal(contents(a), contents(b)) {
-		t.Error("the contents differ after Import")
-	}
-}
-
 // hanging is last: the store is of no use afterwards.
 func (s *suite) hanging(t *testing.T) {
 	if s.Hang == nil {
 		t.Skip("the harness has no store that hangs")
 	}
 	r := s.Allowed(t, s.volume())
-	s.Hang(t)
 	r.Fresh = true
+	held := s.Hang(t)
 	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
 	done := make(chan error, 1)
 	go func() {
 		_, err := s.Provider.Fetch(ctx, r)
 		done <- err
 	}()
+	// Canceled any earlier, Fetch would not have begun to wait for the store.
+	select {
+	case <-held:
+	case err := <-done:
+		t.Fatalf("Fetch ended before the store had a request: %v", err)
+	case <-time.After(promptly):
+		t.Fatal("the store got no request")
+	}
 	cancel(errors.New("the caller is gone"))
 	select {
 	case err := <-done:
-		if err == nil {
-			t.Error("Fetch gave a payload, though the store hangs")
+		if got := fault.Of(err); err == nil || got != fault.Canceled {
+			t.Errorf("the reason is %s, want %s: %v", got, fault.Canceled, err)
 		}
 	case <-time.After(promptly):
 		t.Fatal("Fetch goes on after its context was canceled")

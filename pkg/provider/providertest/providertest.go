@@ -17,13 +17,19 @@ import (
 )
 
 // promptly bounds what must not wait for the store. It is generous, because
-// machines that run tests are slow; a provider that waits hangs far longer.
+// machines that run tests are slow.
 const promptly = 10 * time.Second
 
 // Harness is a provider and a store to try it on. The functions that make
-// requests give each volume a pod of its own.
+// requests give each volume a pod of its own. The provider's own timeouts must
+// be half a minute or more: one that waits for a store that hangs shall be
+// found waiting.
 type Harness struct {
 	Provider provider.Provider
+	// Restart makes a provider as the driver has it after a restart: one of
+	// the same settings, that knows of no volume. A provider.Keeper must have
+	// it; others need none.
+	Restart func(t *testing.T) provider.Provider
 	// Allowed asks for two objects or more that the pod may read.
 	Allowed func(t *testing.T, volume string) provider.Request
 	// Denied asks for the same as a pod that the store refuses.
@@ -34,8 +40,9 @@ type Harness struct {
 	// Change changes, in the store, an object that Allowed asks for.
 	Change func(t *testing.T)
 	// Hang makes the store take requests and answer none, until the test ends.
-	// It is called last; nil skips what needs it.
-	Hang func(t *testing.T)
+	// The channel tells, by a value or its end, that the store has a request
+	// which it does not answer. Hang is called last; nil skips what needs it.
+	Hang func(t *testing.T) (held <-chan struct{})
 	// Secrets are texts that must not show in any error: tokens, and values
 	// that the store holds.
 	Secrets func() []string
@@ -60,6 +67,7 @@ func Run(t *testing.T, h Harness) {
 		{"canceled before it begins", s.canceled},
 		{"release", s.release},
 		{"keep", s.keep},
+		{"keep what cannot be read", s.rubbish},
 		{"canceled while the store hangs", s.hanging},
 	} {
 		t.Run(c.name, c.try)
@@ -77,13 +85,18 @@ func (s *suite) volume() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.volumes++
-	return fmt.Sprintf("csi-providertest-%d", s.volumes)
+	return fmt.Sprintf("csi-conformance-%d", s.volumes)
 }
 
 // fetch fails the test on an error.
 func (s *suite) fetch(t *testing.T, r provider.Request) *provider.Payload {
 	t.Helper()
-	p, err := s.Provider.Fetch(t.Context(), r)
+	return fetchFrom(t, s.Provider, r)
+}
+
+func fetchFrom(t *testing.T, from provider.Provider, r provider.Request) *provider.Payload {
+	t.Helper()
+	p, err := from.Fetch(t.Context(), r)
 	if err != nil {
 		t.Fatalf("Fetch: %v", err)
 	}
@@ -103,6 +116,13 @@ func (s *suite) refuse(t *testing.T, ctx context.Context, r provider.Request) er
 	if p != nil {
 		t.Errorf("Fetch gave a payload together with the error %v", err)
 	}
+	s.wellTold(t, err)
+	return err
+}
+
+// wellTold wants an error to have a reason, and to give nothing away.
+func (s *suite) wellTold(t *testing.T, err error) {
+	t.Helper()
 	if fault.Of(err) == fault.Internal {
 		t.Errorf("the error has no reason: %v", err)
 	}
@@ -111,7 +131,6 @@ func (s *suite) refuse(t *testing.T, ctx context.Context, r provider.Request) er
 			t.Errorf("the error holds the secret %q: %s", secret, text)
 		}
 	}
-	return err
 }
 
 func contents(p *provider.Payload) map[string]string {

@@ -166,6 +166,19 @@ func (g *gate) set(over http.HandlerFunc) {
 	g.over, g.times = over, nil
 }
 
+// hang leaves all requests without an answer, and tells when one is there.
+func (g *gate) hang() (held <-chan struct{}) {
+	came := make(chan struct{}, 1)
+	g.set(func(w http.ResponseWriter, r *http.Request) {
+		select {
+		case came <- struct{}{}:
+		default: // it was told already
+		}
+		hang(w, r)
+	})
+	return came
+}
+
 // requests is how many came since the last set.
 func (g *gate) requests() int {
 	g.mu.Lock()

@@ -35,7 +35,9 @@ func TestConformance(t *testing.T) {
 	}
 	const both = "- {objectName: a, secretPath: kv1/conf, secretKey: k}\n- {objectName: b/c, secretPath: kv2/data/conf, secretKey: k}\n"
 	gate := newGate(t, w.Address)
-	p := newProvider(t, func(c *vault.Config) { c.DefaultAddress = gate.URL })
+	start := func(t *testing.T) provider.Provider {
+		return newProvider(t, func(c *vault.Config) { c.DefaultAddress, c.RequestTimeout = gate.URL, time.Minute })
+	}
 	changes := 0
 	through := func(f func(*testing.T, string) provider.Request) func(*testing.T, string) provider.Request {
 		return func(t *testing.T, volume string) provider.Request {
@@ -45,7 +47,8 @@ func TestConformance(t *testing.T) {
 		}
 	}
 	providertest.Run(t, providertest.Harness{
-		Provider: p,
+		Provider: start(t),
+		Restart:  start,
 		Allowed:  through(ask("app", both)),
 		Denied:   through(ask("stranger", both)),
 		Partial:  through(ask("app", both+"- {objectName: d, secretPath: kv1/missing, secretKey: k}\n")),
@@ -54,7 +57,7 @@ func TestConformance(t *testing.T) {
 			w.kv1(t, "conf", map[string]any{"k": value + strings.Repeat("!", changes)})
 			w.kv2(t, "conf", map[string]any{"k": value + "-two" + strings.Repeat("!", changes)})
 		},
-		Hang:    func(*testing.T) { gate.set(hang) },
+		Hang:    func(*testing.T) <-chan struct{} { return gate.hang() },
 		Secrets: func() []string { return append(tokens, value) },
 	})
 }

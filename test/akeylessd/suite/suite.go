@@ -1,9 +1,12 @@
 package suite
 
 import (
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
@@ -65,7 +68,8 @@ const twoObjects = `
 - {secretPath: /app/password, fileName: password, secretType: static}`
 
 func conformance(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
+	w := newWorld(t, o, func(c *akeyless.Config) { c.RequestTimeout = time.Minute })
+	changes := 0
 	w.PutStatic("/app/user", "marker-user-17")
 	w.PutStatic("/app/password", "marker-password-17")
 	ask := func(account, objects string) func(*testing.T, string) provider.Request {
@@ -77,11 +81,19 @@ func conformance(t *testing.T, o Options) {
 	}
 	providertest.Run(t, providertest.Harness{
 		Provider: w.provider,
+		Restart:  func(*testing.T) provider.Provider { return w.newProvider() },
 		Allowed:  ask("web", twoObjects),
 		Denied:   ask("intruder", twoObjects),
 		Partial:  ask("web", twoObjects+"\n- {secretPath: /app/missing, fileName: missing, secretType: static}"),
-		Change:   func(*testing.T) { w.PutStatic("/app/password", "marker-password-new") },
-		Hang:     func(*testing.T) { w.Disturb(akeylessd.Disturbance{Hang: true}) },
-		Secrets:  func() []string { return []string{"marker-user", "marker-password", "eyJ", "t-"} },
+		Change: func(*testing.T) {
+			changes++
+			w.PutStatic("/app/password", fmt.Sprintf("marker-password-new-%d", changes))
+		},
+		Hang: func(*testing.T) <-chan struct{} {
+			held := make(chan struct{}, 1)
+			w.Disturb(akeylessd.Disturbance{Hang: true, Held: held})
+			return held
+		},
+		Secrets: func() []string { return []string{"marker-user", "marker-password", "eyJ", "t-"} },
 	})
 }
