@@ -182,7 +182,7 @@ func fetchRequest(p kubelet.Pod, target string) (provider.Request, error) {
 		return provider.Request{}, err
 	}
 	return provider.Request{
-		Volume: p.VolumeID(), Tokens: tokens, TargetPath: target,
+		Volume: p.VolumeID(), Tokens: tokens, TokensInSecrets: true, TargetPath: target,
 		Pod:   identity.Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ServiceAccount: p.ServiceAccount},
 		Class: &class.Class{Ref: class.Ref{Namespace: p.Namespace, Name: p.Class}, Provider: pluginName, Parameters: pluginParameters()},
 	}, nil
