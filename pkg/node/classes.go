@@ -26,7 +26,7 @@ type classSource interface {
 
 // newClasses takes classes from the cluster, or from the directory where there
 // is no cluster.
-func newClasses(c Config, cluster *rest.Config, onChange func(class.Ref), onSeen func(class.Ref, string)) (classSource, error) {
+func newClasses(c Config, cluster *rest.Config, onChange, onSeen func(ref class.Ref, version string)) (classSource, error) {
 	if cluster == nil {
 		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnChange: onChange, OnSeen: onSeen})
 	}

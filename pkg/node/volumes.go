@@ -54,7 +54,7 @@ func (n *Node) buildVolumes() error {
 		return err
 	}
 	n.classes, err = newClasses(n.c, cluster,
-		func(ref class.Ref) { n.volumes.ClassChanged(ref) },
+		func(ref class.Ref, version string) { n.volumes.ClassChanged(ref, version) },
 		func(ref class.Ref, version string) { n.volumes.ClassSeen(ref, version) })
 	if err != nil {
 		return err

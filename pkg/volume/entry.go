@@ -32,6 +32,7 @@ type entry struct {
 	cancel  context.CancelCauseFunc // ends the work that holds the lock
 	fresh   bool                    // the next refresh must ask the store itself
 	asked   int                     // how often somebody wanted that
+	edit    *string                 // the class's version of which news came since the last refresh began
 	class   class.Ref               // the class that is retained for the volume
 	news    news                    // what the record is to learn
 	heard   handed                  // what kubelet passed last
@@ -95,7 +96,7 @@ func (e *entry) isGone() bool {
 	return e.gone
 }
 
-// askFresh is somebody's wish, for an edit or by hand.
+// askFresh is somebody's wish.
 func (e *entry) askFresh() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -103,12 +104,38 @@ func (e *entry) askFresh() {
 	e.asked++
 }
 
+// askEdited is told what the class's version is, empty for one that cannot be
+// used. It answers whether that concerns a live volume: the one whose payload
+// that version made has nothing to gain. Of a volume that is being published
+// the end of that tells.
+func (e *entry) askEdited(ref class.Ref, version string) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.class != ref || e.known != nil && e.known.madeBy(version) && !e.failing.Load() {
+		return false
+	}
+	e.edit = &version
+	return e.known != nil
+}
+
+// editedBeside tells whether news came of another version of the class than
+// the one that the record's payload was made by.
+func (e *entry) editedBeside(rec *Record) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.edit != nil && rec.madeBy(*e.edit) {
+		e.edit = nil
+	}
+	return e.edit != nil
+}
+
 // takeFresh begins a refresh. How often was asked tells it at its end whether
 // somebody has asked meanwhile.
 func (e *entry) takeFresh() (fresh bool, asked int) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	fresh, e.fresh = e.fresh, false
+	fresh = e.fresh || e.edit != nil
+	e.fresh, e.edit = false, nil
 	return fresh, e.asked
 }
 
@@ -144,23 +171,6 @@ func (e *entry) leaveClass() (class.Ref, bool) {
 	ref := e.class
 	e.class = class.Ref{}
 	return ref, ref != class.Ref{}
-}
-
-// differs tells whether the volume holds a payload that was made by another
-// version of the class.
-func (e *entry) differs(ref class.Ref, version string) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.known == nil || e.class != ref {
-		return false
-	}
-	return e.known.LastClass == nil || e.known.LastClass.ResourceVersion != version
-}
-
-func (e *entry) uses(ref class.Ref) bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.class == ref
 }
 
 // tryLock takes the lock if nobody has it.

@@ -351,6 +351,12 @@ func (c *classes) edit(change func(*class.Class)) {
 	change(&c.class)
 }
 
+func (c *classes) version() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.class.ResourceVersion
+}
+
 // spoil has Get fail, or work again.
 func (c *classes) spoil(err error) {
 	c.mu.Lock()

@@ -77,6 +77,11 @@ type Record struct {
 // published tells whether the volume has held a complete payload.
 func (r *Record) published() bool { return !r.PublishedAt.IsZero() }
 
+// madeBy tells whether the payload was made by that version of the class.
+func (r *Record) madeBy(version string) bool {
+	return r.LastClass != nil && r.LastClass.ResourceVersion == version
+}
+
 // recordVersion is the version of the format below. A reader refuses what is
 // newer, and the file is set aside.
 const recordVersion = 1

@@ -68,12 +68,13 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 }
 
 // setDue schedules the next refresh after the one that began when the volume
-// had been asked for so often: at once where that was done again meanwhile.
+// had been asked for so often: at once where that was done again meanwhile, or
+// the class was edited.
 func (p *Publisher) setDue(e *entry, asked int) {
 	p.mu.Lock() // who asks holds it too
 	defer p.mu.Unlock()
 	due := e.rec.DueAt
-	if now := time.Now(); e.timesAsked() != asked && due.After(now) {
+	if now := time.Now(); (e.editedBeside(e.rec) || e.timesAsked() != asked) && due.After(now) {
 		due = now
 	}
 	p.schedule.Set(e.rec.ID, e.rec.lane(), due)
@@ -142,30 +143,26 @@ func (p *Publisher) logRefresh(o Outcome) {
 	}
 }
 
-// ClassChanged makes the volumes of an edited class due, spread over a second.
-func (p *Publisher) ClassChanged(ref class.Ref) {
-	p.edited(func(e *entry) bool { return e.uses(ref) })
-}
+// ClassChanged is told of a class's version, empty for one that is not there or
+// cannot be used. It makes the volumes due whose payload another version made,
+// spread over a second. What is due sooner stays so: a lease may be about to
+// end.
+func (p *Publisher) ClassChanged(ref class.Ref, version string) { p.edited(ref, version) }
 
-// ClassSeen is told of a class when this process sees it for the first time,
-// by its version, empty for one that cannot be used. It makes those volumes
-// due whose payload was made by another: the class was edited while no driver
-// ran.
+// ClassSeen is told, in the same way, of a class when this process sees it for
+// the first time: it may have been edited while no driver ran.
 func (p *Publisher) ClassSeen(ref class.Ref, version string) {
-	n := p.edited(func(e *entry) bool { return e.differs(ref, version) })
+	n := p.edited(ref, version)
 	p.Logger.Debug("class seen for the first time", "class", ref.String(), "volumesOfAnotherVersion", n)
 }
 
-// edited makes volumes due, spread over a second. What is due sooner stays so:
-// a lease may be about to end.
-func (p *Publisher) edited(concerns func(*entry) bool) (n int) {
+func (p *Publisher) edited(ref class.Ref, version string) (n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
 	for id, e := range p.entries {
-		if concerns(e) {
+		if e.askEdited(ref, version) {
 			n++
-			e.askFresh()
 			p.schedule.Hasten(id, e.laneNow(), now.Add(time.Duration(float64(editSpread)*chance())))
 		}
 	}

@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -165,8 +166,8 @@ func TestClassEditRefreshes(t *testing.T) {
 	r.publish(req)
 	r.classes.edit(func(c *class.Class) { c.SizeLimit = 4 << 20 })
 	r.store.set(func(s *fakeStore) { s.files["password"] = strings.Repeat("x", 3<<20) })
-	r.ClassChanged(class.Ref{Namespace: "other", Name: "secrets"})
-	r.ClassChanged(req.Class)
+	r.ClassChanged(class.Ref{Namespace: "other", Name: "secrets"}, "2")
+	r.ClassChanged(req.Class, r.classes.version())
 	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", strings.Repeat("x", 3<<20))
 	if r.store.fresh != 1 {
@@ -193,13 +194,53 @@ func TestAskedDuringTheWork(t *testing.T) {
 			done := make(chan error, 1)
 			during(r, func() { go func() { done <- r.Publish(t.Context(), req) }() })
 			eventually(t, "the store is asked", func() bool { return r.store.count() == before+1 })
-			r.ClassChanged(req.Class)
+			r.ClassChanged(req.Class, "edited")
 			close(gate)
 			eventually(t, "the store is asked again", func() bool { return r.store.count() == before+2 })
 			if name == "first publish" {
 				must(t, <-done)
 			}
 			eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == before+1 })
+		})
+	}
+}
+
+// News of the version that made the payload, as of a class that the publish
+// itself saw first, asks nothing of the store, unless the volume is failing.
+func TestNewsOfTheVersionInUse(t *testing.T) {
+	for name, tc := range map[string]struct {
+		fails bool
+		fetch int
+	}{
+		"fine":    {false, 1},
+		"failing": {true, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.background()
+				req := r.request("a")
+				gate := make(chan struct{})
+				r.store.set(func(s *fakeStore) { s.gate = gate })
+				done := make(chan error, 1)
+				go func() { done <- r.Publish(t.Context(), req) }()
+				synctest.Wait()
+				r.ClassChanged(req.Class, r.classes.version())
+				close(gate)
+				must(t, <-done)
+				if tc.fails {
+					r.store.set(func(s *fakeStore) { s.fail = errors.New("boom") })
+					r.RefreshAll()
+					synctest.Wait()
+					r.store.set(func(s *fakeStore) { s.fail = nil })
+				}
+				r.ClassChanged(req.Class, r.classes.version())
+				time.Sleep(time.Second) // in the bubble's time; the interval is a minute
+				synctest.Wait()
+				if n := r.store.count(); n != tc.fetch || r.Failing() != 0 {
+					t.Errorf("%d fetches, want %d; %d volumes are failing", n, tc.fetch, r.Failing())
+				}
+			})
 		})
 	}
 }

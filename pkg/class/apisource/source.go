@@ -51,13 +51,13 @@ type Config struct {
 	Linger time.Duration
 	Logger *slog.Logger
 	// OnChange is told of each retained class that was created, edited or
-	// deleted since it was last seen. It is called by many goroutines, without
+	// deleted since it was last seen: of its version, empty if there is no
+	// such class or it cannot be used. It is called by many goroutines, without
 	// a lock held, and delays what comes next for the same class. It may be
 	// nil.
-	OnChange func(class.Ref)
+	OnChange func(ref class.Ref, version string)
 	// OnSeen is told, in the same way, of each retained class when it is seen
-	// for the first time: of its version, empty if there is no such class or
-	// it cannot be used. It may be nil.
+	// for the first time. It may be nil.
 	OnSeen func(ref class.Ref, version string)
 }
 
@@ -138,7 +138,7 @@ func New(c Config) (*Source, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.OnChange == nil {
-		c.OnChange = func(class.Ref) {}
+		c.OnChange = func(class.Ref, string) {}
 	}
 	if c.OnSeen == nil {
 		c.OnSeen = func(class.Ref, string) {}

@@ -66,7 +66,7 @@ func setUp(t *testing.T, c apisource.Config) *fixture {
 		c.REST = f.api.config()
 	}
 	c.Logger = slog.New(slog.NewTextHandler(f.logs, nil))
-	c.OnChange = func(r class.Ref) { f.changes <- r }
+	c.OnChange = func(r class.Ref, _ string) { f.changes <- r }
 	var err error
 	if f.source, err = apisource.New(c); err != nil {
 		t.Fatal(err)

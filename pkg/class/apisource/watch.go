@@ -248,7 +248,7 @@ func (s *Source) take(ctx context.Context, w *watched, now *snapshot) {
 	case last == nil:
 		s.OnSeen(w.ref, now.usable())
 	case last.version != now.version:
-		s.OnChange(w.ref)
+		s.OnChange(w.ref, now.usable())
 	}
 }
 

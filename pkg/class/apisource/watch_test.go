@@ -420,11 +420,11 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 	api.put(db, "r1")
 	got := make(chan string)
 	var source *apisource.Source
-	source, err := apisource.New(apisource.Config{REST: api.config(), OnChange: func(r class.Ref) {
+	source, err := apisource.New(apisource.Config{REST: api.config(), OnChange: func(r class.Ref, version string) {
 		source.Retain(r)
 		c, err := source.Get(context.Background(), r)
 		source.Release(r)
-		got <- fmt.Sprint(c.Parameters["roleName"], err)
+		got <- fmt.Sprint(c.Parameters["roleName"], err, version == c.ResourceVersion)
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -434,7 +434,7 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 	f.run()
 	f.opened()
 	api.put(db, "r2")
-	if s := receive(f, got, "OnChange"); s != "r2<nil>" {
+	if s := receive(f, got, "OnChange"); s != "r2<nil> true" {
 		t.Errorf("got %s", s)
 	}
 }

@@ -111,7 +111,7 @@ func (s *Source) replace(idx index) {
 		case !known:
 			s.seen[ref] = idx[ref].usable()
 		case old[ref].version != idx[ref].version:
-			s.changed[ref] = true
+			s.changed[ref] = idx[ref].usable()
 		}
 	}
 	if len(s.changed)+len(s.seen) > 0 {

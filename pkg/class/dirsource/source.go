@@ -32,12 +32,12 @@ type Config struct {
 	Dir    string
 	Logger *slog.Logger
 	// OnChange is told of each retained class that appeared, was edited or
-	// went away. Run calls it, one call at a time, and holds no lock. It may
-	// be nil.
-	OnChange func(class.Ref)
+	// went away: of its version, empty if the class is not there or cannot be
+	// used. Run calls it, one call at a time, and holds no lock. It may be
+	// nil.
+	OnChange func(ref class.Ref, version string)
 	// OnSeen is told, in the same way, of each retained class once the
-	// directory has been read for the first time: of its version, empty if
-	// the class is not there or cannot be used. It may be nil.
+	// directory has been read for the first time. It may be nil.
 	OnSeen func(ref class.Ref, version string)
 	// Rescan is how often the directory is read without being asked, for
 	// edits that the kernel does not tell of: behind a symlink, on a network
@@ -62,8 +62,8 @@ type Source struct {
 	known    bool  // whether index is of the directory
 	scanned  error // why the directory could not be read the last time
 	retained map[class.Ref]int
-	changed  map[class.Ref]bool
-	seen     map[class.Ref]string // their versions
+	changed  map[class.Ref]string // their versions
+	seen     map[class.Ref]string // likewise
 }
 
 // New makes a Source, and reads nothing yet.
@@ -82,7 +82,7 @@ func New(c Config) (*Source, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.OnChange == nil {
-		c.OnChange = func(class.Ref) {}
+		c.OnChange = func(class.Ref, string) {}
 	}
 	if c.OnSeen == nil {
 		c.OnSeen = func(class.Ref, string) {}
@@ -95,7 +95,7 @@ func New(c Config) (*Source, error) {
 	}
 	return &Source{
 		Config: c, wake: make(chan struct{}, 1),
-		files: map[string]*file{}, index: index{}, retained: map[class.Ref]int{}, changed: map[class.Ref]bool{}, seen: map[class.Ref]string{},
+		files: map[string]*file{}, index: index{}, retained: map[class.Ref]int{}, changed: map[class.Ref]string{}, seen: map[class.Ref]string{},
 	}, nil
 }
 
@@ -183,12 +183,12 @@ func (s *Source) watch(w *fsnotify.Watcher) {
 func (s *Source) tell() {
 	s.mu.Lock()
 	changed, seen := s.changed, s.seen
-	s.changed, s.seen = map[class.Ref]bool{}, map[class.Ref]string{}
+	s.changed, s.seen = map[class.Ref]string{}, map[class.Ref]string{}
 	s.mu.Unlock()
 	for ref, version := range seen {
 		s.OnSeen(ref, version)
 	}
-	for ref := range changed {
-		s.OnChange(ref)
+	for ref, version := range changed {
+		s.OnChange(ref, version)
 	}
 }

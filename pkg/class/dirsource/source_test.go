@@ -63,7 +63,7 @@ func setUp(t *testing.T, c dirsource.Config) *fixture {
 	}
 	f.dir = c.Dir
 	c.Logger = slog.New(slog.NewTextHandler(f.logs, nil))
-	c.OnChange = func(r class.Ref) { f.changes <- r }
+	c.OnChange = func(r class.Ref, _ string) { f.changes <- r }
 	var err error
 	if f.source, err = dirsource.New(c); err != nil {
 		t.Fatal(err)
@@ -410,8 +410,11 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 	dir := t.TempDir()
 	got := make(chan error, 10)
 	var source *dirsource.Source
-	source, err := dirsource.New(dirsource.Config{Dir: dir, Rescan: 5 * time.Millisecond, OnChange: func(r class.Ref) {
-		_, err := source.Get(context.Background(), r)
+	source, err := dirsource.New(dirsource.Config{Dir: dir, Rescan: 5 * time.Millisecond, OnChange: func(r class.Ref, version string) {
+		c, err := source.Get(context.Background(), r)
+		if err == nil && c.ResourceVersion != version {
+			err = fmt.Errorf("told of version %q, it is %q", version, c.ResourceVersion)
+		}
 		source.Retain(r)
 		source.Release(r)
 		got <- err
