@@ -20,14 +20,21 @@ func (d *Dir) stageLinks(s *survey) error {
 		return fmt.Errorf("opening %q in %q: %w", linksTmp, d.path, err)
 	}
 	defer closeFD(fd)
-	for _, names := range [][]string{s.absent, s.wrong} {
-		for _, name := range names {
-			if err := d.symlink(dataName+"/"+name, fd, name); err != nil {
-				return fmt.Errorf("creating link %q in %q: %w", name, d.path, err)
-			}
+	if _, err := d.makeLinks(fd, s.absent); err != nil {
+		return err
+	}
+	_, err = d.makeLinks(fd, s.wrong)
+	return err
+}
+
+// makeLinks tells how many it made before it failed.
+func (d *Dir) makeLinks(fd int, names []string) (int, error) {
+	for i, name := range names {
+		if err := d.symlink(dataName+"/"+name, fd, name); err != nil {
+			return i, fmt.Errorf("creating link %q in %q: %w", name, d.path, err)
 		}
 	}
-	return nil
+	return len(names), nil
 }
 
 // placeLinks moves the staged links to their names. A name that was absent is

@@ -26,6 +26,10 @@ type survey struct {
 	stray     []string // links of ours that are not wanted
 }
 
+// first tells whether the directory has no payload, and nothing in the way of
+// one.
+func (s *survey) first() bool { return s.live.name == "" && len(s.wrong) == 0 }
+
 // payload is an open payload directory; without one, its name is empty.
 type payload struct {
 	name string

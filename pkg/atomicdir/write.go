@@ -3,6 +3,7 @@ package atomicdir
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,9 @@ type Result struct {
 //  8. Swap: rename ..data_tmp to ..data.
 //  9. Move the links of 6 into place.
 //  10. Remove the links that lead to no file any more.
+//
+// Where there is no payload yet and no link in the way, nobody can miss
+// anything: 6 is left out, and the links are made in place at the end of 8.
 //
 // If a step up to 8 fails, what the call made is removed and the volume serves
 // the payload it had. If a later one fails, the volume serves the new payload,
@@ -154,34 +158,48 @@ func (d *Dir) removeTrees(names []string) error {
 // replace does steps 5 to 8, or undoes them. The undoing is not deferred: a
 // panic is a crash, and leaves its remains to the next Write.
 func (d *Dir) replace(p *plan, s *survey, changed bool) error {
-	made := []string{dataTmp, linksTmp}
-	err := func() error {
-		name := ""
-		if changed {
-			// 5. Write the payload.
-			var err error
-			if name, err = d.makePayload(p); name != "" {
-				made = append(made, name)
-			}
-			if err != nil {
-				return err
-			}
-		}
-		// 6. Make the links.
-		if err := d.stageLinks(s); err != nil || !changed {
-			return err
-		}
-		// 7. and 8. Swap.
-		return d.swap(name)
-	}()
+	links := len(s.absent) + len(s.wrong)
+	made, err := d.build(p, s, changed)
 	if err == nil {
 		return nil
 	}
+	slices.Reverse(made) // what leads to the payload first
 	undone := d.removeTrees(made)
 	if !changed {
 		p = &plan{} // only links needed space
 	}
-	return errors.Join(d.explainSpace(err, p, len(s.absent)+len(s.wrong)), undone)
+	return errors.Join(d.explainSpace(err, p, links), undone)
+}
+
+// build tells what there is of it, also if it fails.
+func (d *Dir) build(p *plan, s *survey, changed bool) (made []string, err error) {
+	made = []string{dataTmp, linksTmp}
+	name := ""
+	if changed {
+		// 5. Write the payload.
+		if name, err = d.makePayload(p); name != "" {
+			made = append(made, name)
+		}
+		if err != nil {
+			return made, err
+		}
+	}
+	if !changed || !s.first() {
+		// 6. Make the links.
+		if err := d.stageLinks(s); err != nil || !changed {
+			return made, err
+		}
+		// 7. and 8. Swap.
+		return made, d.swap(name)
+	}
+	// 7. and 8. Swap, and make the links.
+	if err := d.swap(name); err != nil {
+		return made, err
+	}
+	n, err := d.makeLinks(d.fd, s.absent)
+	made = slices.Concat(made, []string{dataName}, s.absent[:n])
+	s.absent = s.absent[n:]
+	return made, err
 }
 
 func (d *Dir) swap(name string) error {
