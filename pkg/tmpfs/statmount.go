@@ -38,13 +38,20 @@ const (
 type statmountTable struct{}
 
 func (statmountTable) lookup(id uint64) (record, error) {
-	// Room for two paths and the options; a mount that needs more is answered
-	// with EOVERFLOW, and found in mountinfo.
-	var buffer [statmountSize + 3*4096]byte
-	if err := statmount(id, statmountWanted|statmountOpts, buffer[:]); err != nil {
+	// Enough for most, and small enough to lie on the stack.
+	var small [statmountSize + 1024]byte
+	buffer := small[:]
+	err := statmount(id, statmountWanted|statmountOpts, buffer)
+	if err == unix.EOVERFLOW {
+		// Room for two paths and the options; a mount that needs still more is
+		// found in mountinfo.
+		buffer = make([]byte, statmountSize+3*4096)
+		err = statmount(id, statmountWanted|statmountOpts, buffer)
+	}
+	if err != nil {
 		return record{}, err
 	}
-	return parseStatmount(buffer[:])
+	return parseStatmount(buffer)
 }
 
 // hasStatmount tries statmount(2) on a mount that is always there.
