@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -128,7 +127,8 @@ type wireHeld struct {
 	State    []byte `json:"state,omitempty"`
 }
 
-func encodeRecord(r *Record) ([]byte, error) {
+// encodeRecord gives the file in parts, which follow one another.
+func encodeRecord(r *Record) ([][]byte, error) {
 	w := wire{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Encode().Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
@@ -148,14 +148,15 @@ func encodeRecord(r *Record) ([]byte, error) {
 	if err != nil {
 		return nil, fault.New(fault.State, "encoding the record of volume %s: %w", r.ID, err)
 	}
-	size := len(body)
-	body = append(body, r.ProviderState.Reveal()...)
-	sum := sha256.Sum256(body)
-	line, err := json.Marshal(header{recordVersion, hex.EncodeToString(sum[:]), size})
+	state := r.ProviderState.Reveal()
+	sum := sha256.New()
+	sum.Write(body)
+	sum.Write(state)
+	line, err := json.Marshal(header{recordVersion, hex.EncodeToString(sum.Sum(nil)), len(body)})
 	if err != nil {
 		return nil, fault.New(fault.State, "encoding the record of volume %s: %w", r.ID, err)
 	}
-	return slices.Concat(line, []byte("\n"), body), nil
+	return [][]byte{append(line, '\n'), body, state}, nil
 }
 
 // errCorrupt is why a record is set aside instead of used.

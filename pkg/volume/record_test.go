@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"reflect"
 	"testing"
 	"time"
@@ -28,15 +29,25 @@ func TestRecordKeepsEveryField(t *testing.T) {
 			t.Errorf("the test does not set %s", v.Type().Field(i).Name)
 		}
 	}
-	data, err := encodeRecord(want)
+	parts, err := encodeRecord(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decodeRecord(data)
+	got, err := decodeRecord(bytes.Join(parts, nil))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("after a restart the record is another:\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// A write that the kernel cut short goes on where it was cut.
+func TestAfter(t *testing.T) {
+	for n := range 8 {
+		left := after([][]byte{[]byte("abc"), nil, []byte("d"), []byte("efg"), nil}, n)
+		if got := string(bytes.Join(left, nil)); got != "abcdefg"[n:] || (n == 7) != (len(left) == 0) {
+			t.Errorf("after %d bytes, %q is left in %d parts", n, got, len(left))
+		}
 	}
 }
