@@ -15,7 +15,7 @@ const (
 	// idleConnections is sized for a node's burst of publishes, each of which
 	// reads several secrets at a time: those that were closed after one burst
 	// would have to be opened anew for the next.
-	idleConnections = 128
+	idleConnections = 256
 	idleTimeout     = 90 * time.Second
 	dialTimeout     = 5 * time.Second
 	handshakeLimit  = 10 * time.Second
@@ -148,7 +148,7 @@ func newTransport(a Address) *http.Transport {
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		ForceAttemptHTTP2:   true,
-		MaxIdleConns:        2 * idleConnections,
+		MaxIdleConns:        idleConnections,
 		MaxIdleConnsPerHost: idleConnections,
 		IdleConnTimeout:     idleTimeout,
 		TLSHandshakeTimeout: handshakeLimit,
