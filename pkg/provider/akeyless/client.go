@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"time"
 
@@ -17,8 +16,6 @@ import (
 
 // errNoAnswer is the cause of the end of one attempt.
 var errNoAnswer = errors.New("no answer in time")
-
-var errTooLarge = errors.New("the answer is too large")
 
 // call is one request: a POST of a JSON object, in which the credential is.
 type call struct {
@@ -116,12 +113,10 @@ func (p *Provider) attempt(ctx context.Context, x exchange) (*reply, error) {
 		return nil, withCause(ctx, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, p.config.MaxResponseBytes+1))
-	switch {
-	case err != nil:
+	endpoint.Bound(resp, p.config.MaxResponseBytes)
+	body, err := endpoint.ReadBody(resp)
+	if err != nil {
 		return nil, withCause(ctx, err)
-	case int64(len(body)) > p.config.MaxResponseBytes:
-		return nil, errTooLarge
 	}
 	return &reply{
 		status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location"),
@@ -140,7 +135,7 @@ func withCause(ctx context.Context, err error) error {
 // again tells whether repeating the call is safe and may help.
 func again(k call, r *reply, err error) bool {
 	switch {
-	case errors.Is(err, errTooLarge), errors.Is(err, context.Canceled), err != nil && endpoint.BadTLS(err):
+	case errors.Is(err, endpoint.ErrTooLarge), errors.Is(err, context.Canceled), err != nil && endpoint.BadTLS(err):
 		return false
 	case err != nil:
 		return !k.mints || endpoint.NeverSent(err)
@@ -153,7 +148,7 @@ func again(k call, r *reply, err error) bool {
 // outcomeOf tells the circuit breaker what an exchange says of the server.
 func outcomeOf(ctx context.Context, r *reply, err, failure error) session.Outcome {
 	switch {
-	case err != nil && (ctx.Err() != nil || errors.Is(err, errTooLarge) || endpoint.BadTLS(err)):
+	case err != nil && (ctx.Err() != nil || errors.Is(err, endpoint.ErrTooLarge) || endpoint.BadTLS(err)):
 		return session.NothingSaid
 	case err != nil:
 		return session.Outage

@@ -145,7 +145,7 @@ func (p *Provider) explain(ctx context.Context, k call, err error) error {
 		return fault.New(fault.Timeout, "%s gave no answer within %s", at, max(k.patience, p.config.RequestTimeout))
 	case ctx.Err() != nil:
 		return fault.New(fault.Of(ctx.Err()), "waiting for %s: %w", at, context.Cause(ctx))
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, endpoint.ErrTooLarge):
 		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, p.config.MaxResponseBytes)
 	}
 	return k.endpoint.Explain(err, settingNames(), func(words string) string { return scrub(words, k.secrets) })

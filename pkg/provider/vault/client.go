@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -192,7 +191,7 @@ func (c *client) send(ctx context.Context, k call, u *url.URL, query url.Values)
 
 func (c *client) read(resp *http.Response) (*reply, error) {
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
+	body, err := endpoint.ReadBody(resp)
 	if err != nil {
 		return nil, err
 	}

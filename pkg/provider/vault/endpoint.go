@@ -32,7 +32,7 @@ func (d dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	resp, err := e.Transport().RoundTrip(r)
 	if err == nil {
-		resp.Body = &boundedBody{ReadCloser: resp.Body, left: d.limit}
+		endpoint.Bound(resp, d.limit)
 	}
 	return resp, err
 }

@@ -120,7 +120,7 @@ func (c *client) judgeFailure(ctx context.Context, k call, err error) error {
 		return fault.New(fault.Timeout, "%s gave no answer within %s", at, c.config.RequestTimeout)
 	case ctx.Err() != nil:
 		return fmt.Errorf("waiting for %s: %w", at, session.Ended(ctx))
-	case errors.Is(err, errTooLarge):
+	case errors.Is(err, endpoint.ErrTooLarge):
 		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.config.MaxResponseBytes)
 	}
 	return k.endpoint.Explain(err, c.names, func(words string) string { return scrub(words, k.secrets) })
@@ -129,7 +129,7 @@ func (c *client) judgeFailure(ctx context.Context, k call, err error) error {
 // hopeless tells that another attempt would end alike.
 func hopeless(err error) bool {
 	var f *fault.Error
-	return errors.Is(err, errTooLarge) || errors.As(err, &f) || endpoint.BadTLS(err) || errors.Is(err, context.Canceled)
+	return errors.Is(err, endpoint.ErrTooLarge) || errors.As(err, &f) || endpoint.BadTLS(err) || errors.Is(err, context.Canceled)
 }
 
 // outcomeOf tells the circuit breaker what a request says about the server.
