@@ -22,7 +22,7 @@ import (
 func (p *Provider) Release(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.config.ReleaseTimeout)
 	defer cancel()
-	none, err := p.volumes.Release(ctx, id, func(v *volume) ([]*minted, error) {
+	return p.volumes.Release(ctx, id, func(v *volume) ([]*minted, error) {
 		g, b := v.identity()
 		list := append(v.TakeDebts(), p.groups.leave(g, id)...)
 		if p.config.DisableRevocation {
@@ -32,10 +32,6 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 		tokens := releaser{Provider: p, group: g, bearer: b, byLogin: map[login]*token{}}
 		return session.Settle(list, func(m *minted) error { return tokens.endOne(ctx, m) })
 	})
-	if none {
-		p.Close()
-	}
-	return err
 }
 
 // releaser ends credentials with the volume's login, or with new ones where

@@ -15,7 +15,7 @@ const (
 	// idleConnections is sized for a node's burst of publishes, each of which
 	// reads several secrets at a time: those that were closed after one burst
 	// would have to be opened anew for the next.
-	idleConnections = 256
+	idleConnections = 128
 	idleTimeout     = 90 * time.Second
 	dialTimeout     = 5 * time.Second
 	handshakeLimit  = 10 * time.Second

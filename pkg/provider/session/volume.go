@@ -118,22 +118,23 @@ func (s *Volumes[V, D]) find(id string) *life[V] {
 // Release ends a volume, and a Fetch of it that still runs. Then settle ends
 // what was made for it, and returns what it could not. That is owed on, and
 // the error tells the caller to call again. A volume that is not known has
-// nothing to release. none tells that this was the last volume.
-func (s *Volumes[V, D]) Release(ctx context.Context, id string, settle func(V) ([]D, error)) (none bool, err error) {
+// nothing to release.
+func (s *Volumes[V, D]) Release(ctx context.Context, id string, settle func(V) ([]D, error)) error {
 	l := s.find(id)
 	if l == nil {
-		return false, nil
+		return nil
 	}
 	l.end()
 	if err := l.enter(ctx); err != nil {
-		return false, fault.New(fault.Of(err), "releasing volume %s: a fetch of it still runs: %w", id, err)
+		return fault.New(fault.Of(err), "releasing volume %s: a fetch of it still runs: %w", id, err)
 	}
 	defer l.leave()
 	if left, err := settle(l.volume); err != nil {
 		s.oweOn(id, l, left)
-		return false, fmt.Errorf("releasing volume %s: %w", id, err)
+		return fmt.Errorf("releasing volume %s: %w", id, err)
 	}
-	return s.remove(id, l) == 0, nil
+	s.remove(id, l)
+	return nil
 }
 
 // oweOn keeps what could not be ended with the volume, or with the new one of
@@ -149,13 +150,11 @@ func (s *Volumes[V, D]) oweOn(id string, l *life[V], left []D) {
 	l.volume.Owe(left)
 }
 
-// remove takes out a volume, unless another took its place, and returns how
-// many are left.
-func (s *Volumes[V, D]) remove(id string, l *life[V]) int {
+// remove takes out a volume, unless another took its place.
+func (s *Volumes[V, D]) remove(id string, l *life[V]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byID[id] == l {
 		delete(s.byID, id)
 	}
-	return len(s.byID)
 }

@@ -93,8 +93,8 @@ func TestReleaseEndsWork(t *testing.T) {
 		synctest.Wait()
 		go fetch()
 		synctest.Wait()
-		if none, err := all.Release(t.Context(), "v", pay(&paid)); err != nil || !none {
-			t.Errorf("last volume: %v, %v", none, err)
+		if err := all.Release(t.Context(), "v", pay(&paid)); err != nil {
+			t.Errorf("last volume: %v", err)
 		}
 		for range 2 {
 			if err := <-ended; fault.Of(err) != fault.Canceled || err.Error() != "the volume is going away" {
@@ -104,8 +104,8 @@ func TestReleaseEndsWork(t *testing.T) {
 		if !slices.Equal(paid, []string{"made for v"}) || all.Find("v") != nil {
 			t.Errorf("paid %q", paid)
 		}
-		if none, err := all.Release(t.Context(), "v", pay(&paid)); err != nil || none || len(paid) != 1 {
-			t.Errorf("again: %v, %v, paid %q", none, err, paid)
+		if err := all.Release(t.Context(), "v", pay(&paid)); err != nil || len(paid) != 1 {
+			t.Errorf("again: %v, paid %q", err, paid)
 		}
 	})
 }
@@ -117,7 +117,7 @@ func TestReleaseDoesNotWaitForEver(t *testing.T) {
 		defer leave()
 		soon, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, err := all.Release(soon, "v", nil); fault.Of(err) != fault.Timeout {
+		if err := all.Release(soon, "v", nil); fault.Of(err) != fault.Timeout {
 			t.Errorf("a fetch that does not end: %v", err)
 		}
 		if all.Find("v") == nil {
@@ -135,9 +135,9 @@ func TestDebtsAreOwedOn(t *testing.T) {
 		_, _, leave, _ := all.Enter(t.Context(), "v", newVolume)
 		leave()
 		for range 2 {
-			none, err := all.Release(t.Context(), "v", pay(&paid, "made for v"))
-			if fault.Of(err) != fault.Unavailable || none || len(paid) != 0 {
-				t.Fatalf("%v, %v, paid %q", none, err, paid)
+			err := all.Release(t.Context(), "v", pay(&paid, "made for v"))
+			if fault.Of(err) != fault.Unavailable || len(paid) != 0 {
+				t.Fatalf("%v, paid %q", err, paid)
 			}
 		}
 		want := []string{"made for v"}
@@ -149,7 +149,7 @@ func TestDebtsAreOwedOn(t *testing.T) {
 			leave()
 			want = append(want, "made for v")
 		}
-		if _, err := all.Release(t.Context(), "v", pay(&paid)); err != nil || !slices.Equal(paid, want) {
+		if err := all.Release(t.Context(), "v", pay(&paid)); err != nil || !slices.Equal(paid, want) {
 			t.Errorf("%v, paid %q, want %q", err, paid, want)
 		}
 	}
@@ -162,7 +162,7 @@ func TestVolumeComesBackMeanwhile(t *testing.T) {
 	_, _, leave, _ := all.Enter(t.Context(), "v", newVolume)
 	leave()
 	var later *volume
-	_, err := all.Release(t.Context(), "v", func(v *volume) ([]string, error) {
+	err := all.Release(t.Context(), "v", func(v *volume) ([]string, error) {
 		left := v.TakeDebts()
 		var leave func()
 		later, _, leave, _ = all.Enter(t.Context(), "v", newVolume)

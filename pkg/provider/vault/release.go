@@ -20,7 +20,7 @@ import (
 func (p *Provider) Release(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.config.ReleaseTimeout)
 	defer cancel()
-	none, err := p.volumes.Release(ctx, id, func(v *volume) ([]*token, error) {
+	return p.volumes.Release(ctx, id, func(v *volume) ([]*token, error) {
 		tokens := append(v.TakeDebts(), p.groups.leave(v.currentGroup(), id)...)
 		if s := v.takeAside(); s != nil {
 			tokens = append(tokens, p.groups.leave(s.group, id)...)
@@ -31,10 +31,6 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 		correlation := newCorrelation()
 		return session.Settle(tokens, func(t *token) error { return p.revoke(ctx, t, correlation) })
 	})
-	if none {
-		p.endpoints.CloseIdle()
-	}
-	return err
 }
 
 // revoke ends a token and all that hangs on it. One that the store refuses is

@@ -119,3 +119,22 @@ func TestTokensWithoutTheDefaultPolicy(t *testing.T) {
 		t.Errorf("told %d times, want once:\n%s", n, log.String())
 	}
 }
+
+// The pod that takes the last one's place finds a warm connection.
+func TestConnectionOutlivesTheLastVolume(t *testing.T) {
+	var from []string
+	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+		from = append(from, r.RemoteAddr)
+		answering(200, `{"data":{"k":"v"}}`)(w, r)
+	})
+	p := newProvider(t, nil)
+	for _, volume := range []string{"first", "second"} {
+		mustFetch(t, p, brokenRequest(volume, b.URL, nil))
+		if err := p.Release(t.Context(), volume); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(from) < 2 || from[0] != from[len(from)-1] {
+		t.Errorf("asked from %q, not over one connection", from)
+	}
+}
