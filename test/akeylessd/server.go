@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/issuer"
@@ -52,6 +53,7 @@ type Server struct {
 	// reviewer reaches the issuer, over connections enough for a burst of
 	// logins.
 	reviewer *http.Client
+	latency  atomic.Int64
 
 	mu           sync.Mutex
 	methods      map[string]Method
@@ -66,6 +68,9 @@ type Server struct {
 	released     chan struct{} // closed by Heal
 	cache        map[string]cached
 }
+
+// SetLatency changes Options.Latency from now on.
+func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
 
 // Start serves on a free loopback port until Close.
 func Start(ctx context.Context, opts Options) (*Server, error) {
@@ -82,6 +87,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 		methods:  map[string]Method{}, tokens: map[string]*session{}, items: map[string]*item{},
 		alive: map[string]lease{}, counts: map[string]int{}, cache: map[string]cached{},
 	}
+	s.SetLatency(opts.Latency)
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
@@ -154,8 +160,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := s.answer(r, body)
-	if s.options.Latency > 0 {
-		timer := time.NewTimer(s.options.Latency)
+	if latency := time.Duration(s.latency.Load()); latency > 0 {
+		timer := time.NewTimer(latency)
 		defer timer.Stop()
 		select {
 		case <-timer.C:

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
@@ -17,7 +18,7 @@ const (
 
 // startAkeyless starts the double with the items of the class keyless.
 func (w *world) startAkeyless(ctx context.Context) (err error) {
-	w.akeyless, err = akeylessd.Start(ctx, akeylessd.Options{Issuer: w.issuer, Latency: w.akeylessLatency})
+	w.akeyless, err = akeylessd.Start(ctx, akeylessd.Options{Issuer: w.issuer})
 	if err != nil {
 		return err
 	}
@@ -30,8 +31,9 @@ func (w *world) startAkeyless(ctx context.Context) (err error) {
 	return nil
 }
 
-// measureAkeyless does the rounds of first publishes on the double. The pods of
-// a service account share their login: the roles here go by no pod.
+// measureAkeyless does the rounds of first publishes on the double, as a gateway
+// of either kind. The pods of a service account share their login: the roles
+// here go by no pod.
 func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
 	n := w.apiNode("akeyless")
 	n.args = append(n.args, "--akeyless-share-by-service-account")
@@ -40,8 +42,21 @@ func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.stop()) }()
-	say("first publishes with Akeyless, each answer after %s", w.akeylessLatency)
 	f := newFloor(n.atOnce, akeylessFloor(w.akeyless.URL()))
 	defer f.close()
-	return rounds{n, f, keyless}.run(ctx, &r.Akeyless)
+	for _, g := range []struct {
+		kind    string
+		latency time.Duration
+		into    *firstPublishes
+	}{
+		{"asks", w.akeylessLatency, &r.Akeyless},
+		{"caches", w.akeylessCached, &r.AkeylessCached},
+	} {
+		say("first publishes with an Akeyless gateway that %s, each answer after %s", g.kind, g.latency)
+		w.akeyless.SetLatency(g.latency)
+		if err := (rounds{n, f, keyless, g.kind}).run(ctx, g.into); err != nil {
+			return fmt.Errorf("a gateway that %s: %w", g.kind, err)
+		}
+	}
+	return nil
 }

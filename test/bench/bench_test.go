@@ -22,7 +22,7 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	tmp := t.TempDir()
 	cmd := exec.Command(program, append([]string{
 		"--pods=4", "--at-once=2", "--rounds=1", "--classes=20", "--republish=2", "--interval=1s",
-		"--steady-interval=1s", "--steady-intervals=2", "--outage=3s", "--akeyless-latency=1ms",
+		"--steady-interval=1s", "--steady-intervals=2", "--outage=3s", "--akeyless-latency=2ms", "--akeyless-cached-latency=1ms",
 	}, args...)...)
 	cmd.Env = append(os.Environ(), "TMPDIR="+tmp)
 	var out, errs bytes.Buffer
@@ -75,6 +75,7 @@ func TestBench(t *testing.T) {
 		"reads from Akeyless":           {r.Akeyless.Many.Requests.Reads, 8},
 		"logins, one account, Akeyless": {r.Akeyless.One.Requests.Logins, 1},
 		"reads, one account, Akeyless":  {r.Akeyless.One.Requests.Reads, 2},
+		"logins to Akeyless, cached":    {r.AkeylessCached.Many.Requests.Logins, 4},
 		"all Akeyless requests":         {r.Akeyless.Many.Requests.total() + r.Akeyless.One.Requests.total(), 15},
 		"starts":                        {len(r.API.Ready), starts},
 		"starts with a directory":       {len(r.Dir.Ready), starts},
@@ -120,6 +121,7 @@ func TestFlags(t *testing.T) {
 		"no rest":       func(c *config) { c.steadyIntervals = 0 },
 		"short outage":  func(c *config) { c.outage = time.Second },
 		"negative time": func(c *config) { c.akeylessLatency = -1 },
+		"and another":   func(c *config) { c.akeylessCached = -1 },
 		"two formats":   func(c *config) { c.json, c.markdown = true, true },
 	} {
 		bad := good

@@ -14,13 +14,15 @@ type rounds struct {
 	*node
 	floor *floor
 	class string
+	// label parts the pods of these rounds from others of the class.
+	label string
 }
 
 // measureFirst does the rounds on Vault.
 func measureFirst(ctx context.Context, n *node, r *firstPublishes) error {
 	f := newFloor(n.atOnce, vaultFloor(n.vault.Address))
 	defer f.close()
-	return rounds{n, f, steady}.run(ctx, r)
+	return rounds{n, f, steady, "first"}.run(ctx, r)
 }
 
 // run does a round that warms up the connections of either side and is not
@@ -42,7 +44,7 @@ func (s rounds) run(ctx context.Context, r *firstPublishes) error {
 }
 
 func (s rounds) round(ctx context.Context, r *firstPublishes, number int) error {
-	label := func(kind string) string { return fmt.Sprintf("%s-%s-%d", s.class, kind, number) }
+	label := func(kind string) string { return fmt.Sprintf("%s-%s-%s-%d", s.class, s.label, kind, number) }
 	bare := func() error { return s.bare(ctx, r, label("floor")) }
 	many := func() error { return s.publishes(ctx, &r.Many, label("many"), s.config.pods) }
 	one := func() error { return s.publishes(ctx, &r.One, label("one"), 1) }

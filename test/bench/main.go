@@ -42,6 +42,7 @@ type config struct {
 	steadyIntervals int
 	outage          time.Duration
 	akeylessLatency time.Duration
+	akeylessCached  time.Duration
 
 	driver                string // a mayfly-node that exists already
 	short, json, markdown bool
@@ -57,7 +58,8 @@ func (c *config) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.steadyInterval, "steady-interval", 5*time.Second, "`time` between two refreshes in steady state, where nothing changes")
 	f.IntVar(&c.steadyIntervals, "steady-intervals", 10, "for how many of these intervals requests are counted, as a `number`")
 	f.DurationVar(&c.outage, "outage", time.Minute, "`time` for which Vault answers 503; a refresh falls due in every sixth part of it, but at most one a second")
-	f.DurationVar(&c.akeylessLatency, "akeyless-latency", 2*time.Millisecond, "`time` after which the double of Akeyless gives each of its answers, to the floor as to the driver; real ones take longer")
+	f.DurationVar(&c.akeylessLatency, "akeyless-latency", 20*time.Millisecond, "`time` after which the double of Akeyless gives each of its answers, to the floor as to the driver, as a gateway that asks Akeyless' service")
+	f.DurationVar(&c.akeylessCached, "akeyless-cached-latency", 2*time.Millisecond, "the same `time` for a gateway that answers from its own cache")
 	f.StringVar(&c.driver, "mayfly-node", "", "measure this `binary` in place of one built from the source tree")
 	f.BoolVar(&c.short, "short", false, "do little of everything, to see that it works; the numbers mean less")
 	f.BoolVar(&c.json, "json", false, "print JSON in place of the table")
@@ -79,8 +81,8 @@ func (c *config) finish() error {
 		return errors.New("--steady-intervals must be at least 1")
 	case c.outage < 2*time.Second:
 		return errors.New("--outage must be at least 2s")
-	case c.akeylessLatency < 0:
-		return errors.New("--akeyless-latency must not be negative")
+	case c.akeylessLatency < 0, c.akeylessCached < 0:
+		return errors.New("--akeyless-latency and --akeyless-cached-latency must not be negative")
 	case c.json && c.markdown:
 		return errors.New("--json and --markdown exclude each other")
 	}

@@ -19,7 +19,7 @@ func measure(ctx context.Context, w *world) (*results, error) {
 		Pods: w.config.pods, AtOnce: w.atOnce, Rounds: w.rounds, Classes: w.classes,
 		Republish: w.republish, Interval: ms(w.interval), Short: w.short,
 		SteadyInterval: ms(w.steadyInterval), SteadyIntervals: w.steadyIntervals,
-		Outage: ms(w.outage), AkeylessLatency: ms(w.akeylessLatency),
+		Outage: ms(w.outage), AkeylessLatency: ms(w.akeylessLatency), AkeylessCached: ms(w.akeylessCached),
 	}}
 	var err error
 	if r.Machine, err = describe(ctx, w); err != nil {

@@ -28,9 +28,12 @@ type results struct {
 	RestAll rested `json:"steadyStateAsManyServiceAccounts"`
 	Outage  outage `json:"outage"`
 	// Plugin is a provider plugin of our own.
-	Plugin   pluginTimes    `json:"plugin"`
-	Akeyless firstPublishes `json:"akeylessFirstPublishes"`
-	Binary   binary         `json:"binary"`
+	Plugin pluginTimes `json:"plugin"`
+	// Akeyless is on a gateway that asks Akeyless' service for every answer,
+	// AkeylessCached on one that has the answers.
+	Akeyless       firstPublishes `json:"akeylessFirstPublishes"`
+	AkeylessCached firstPublishes `json:"akeylessFirstPublishesCached"`
+	Binary         binary         `json:"binary"`
 
 	config config
 }
@@ -49,6 +52,7 @@ type size struct {
 	SteadyIntervals int     `json:"steadyIntervals"`
 	Outage          float64 `json:"outageMS"`
 	AkeylessLatency float64 `json:"akeylessLatencyMS"`
+	AkeylessCached  float64 `json:"akeylessCachedLatencyMS"`
 }
 
 // firstPublishes holds one time for each round.
