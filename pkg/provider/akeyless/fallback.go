@@ -3,23 +3,32 @@ package akeyless
 import (
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// refused has the items that the store refused answer nobody any more: not a
-// new pod of the same identity, nor this volume after a restart.
-func (f *fetch) refused(items []*item, err error) {
-	if fault.Of(err) != fault.Denied {
+// refused has nobody given any more what the store refused: not a new pod of
+// the same identity, nor this volume after a restart. That is an item, by its
+// id, or everything where it was the login.
+func (f *fetch) refused(id string, err error) {
+	if !session.Refused(err) {
 		return
 	}
-	for _, it := range items {
-		f.group.recent.Drop(it.id)
-		if rd := f.volume.readings.Last(it.id); rd != nil && !rd.Refused {
-			last := *rd
-			last.Refused = true
-			f.volume.readings.Replace(it.id, &last)
-		}
+	if session.IsOwn(err) {
+		id = session.Everything
 	}
+	f.volume.readings.Refuse(id, f.now())
+	f.group.recent.Refuse(id, f.now())
+	f.group.recent.DropRefused()
+}
+
+// refusedHeld tells that a credential that the service account shares was
+// refused since it was made, and so is not for a pod that does not have it yet.
+func (f *fetch) refusedHeld(m *minted) bool {
+	if f.spec.scope != class.ScopeServiceAccount || len(f.request.Current) > 0 {
+		return false
+	}
+	return !f.group.recent.Allows(m.Item, m.At)
 }
 
 // fallBack puts what the volume holds already in the place of what failed, so
@@ -54,7 +63,7 @@ func (f *fetch) lastGood(it *item) (result, bool) {
 		r.due = f.halfway(m.Ends)
 		return r, m.alive(f.now())
 	}
-	rd := f.volume.readings.Last(it.id)
+	rd := f.volume.readings.Held(it.id)
 	if rd == nil || (rd.Absent && !f.optional(it)) {
 		return result{}, false
 	}

@@ -63,7 +63,7 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	f.results = map[*item]result{}
 	err := f.obtain(ctx)
 	if err != nil {
-		f.refused(f.spec.items, err)
+		f.refused(session.Everything, err)
 	} else {
 		err = f.failure()
 	}
@@ -155,12 +155,12 @@ func (f *fetch) obtain(ctx context.Context) error {
 func (f *fetch) pending() []*item {
 	var list []*item
 	for _, it := range f.spec.items {
-		if m := f.holder().get(it.id); m != nil && !session.IsDue(m.Due, m.Ends, f.began) {
+		if m := f.holder().get(it.id); m != nil && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.began) {
 			f.done(it, resultOf(m))
 			continue
 		}
 		rd := f.volume.readings.Last(it.id)
-		if rd != nil && !rd.Refused && !f.request.Fresh && (!rd.Absent || f.optional(it)) && session.GoodForOwn(rd.Asked, f.due(rd), f.began) {
+		if rd != nil && !f.request.Fresh && (!rd.Absent || f.optional(it)) && session.GoodForOwn(rd.Asked, f.due(rd), f.began) {
 			f.done(it, f.result(rd))
 			continue
 		}
@@ -238,7 +238,7 @@ func (f *fetch) failure() error {
 		case fault.Of(err) == fault.Canceled:
 			canceled = err
 		default:
-			f.refused([]*item{it}, err)
+			f.refused(it.id, err)
 			failed = append(failed, fmt.Errorf("%s: %w", f.names(it), err))
 		}
 	}

@@ -60,7 +60,7 @@ type group struct {
 	logins    session.Flights[struct{}, *token]
 	reads     session.Flights[string, map[string]*reading]
 	described session.Flights[string, *description]
-	recent    session.Readings[*reading]
+	recent    session.Answers[*reading]
 	// holder has the credentials of scope serviceAccount.
 	holder *holder
 	// opaque are the items that the identity may read but not describe.

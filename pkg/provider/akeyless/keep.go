@@ -23,6 +23,8 @@ type keptVolume struct {
 	Readings map[string]*reading `json:"readings,omitempty"`
 	Own      keptHolder          `json:"own"`
 	Group    keptHolder          `json:"group"`
+	// Refused is when the store last refused each item.
+	Refused map[string]time.Time `json:"refused,omitempty"`
 }
 
 type keptToken struct {
@@ -50,7 +52,7 @@ func (p *Provider) Export(id string) secret.Bytes {
 	}
 	k := keptVolume{
 		State: session.State{Version: keptVersion}, Identity: &g.key, Pod: b.pod, Given: b.given.Reveal(),
-		Readings: v.readings.All(), Own: keepHolder(v.holder), Group: keepHolder(g.holder),
+		Readings: v.readings.All(), Refused: v.readings.Refusals(), Own: keepHolder(v.holder), Group: keepHolder(g.holder),
 	}
 	if account, ok := b.tokens[g.key.Login.Audience]; ok && g.key.Login.Type.asPod() {
 		k.Tokens = identity.Tokens{g.key.Login.Audience: account}.Encode().Reveal()
@@ -87,11 +89,13 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 	if s := k.Session; s != nil {
 		g.login.Restore(&token{secret.NewString(s.Value), s.Born, s.Due, s.Expires})
 	}
+	for id, at := range k.Refused {
+		v.readings.Refuse(id, at)
+		g.recent.Refuse(id, at)
+	}
 	for id, rd := range k.Readings {
 		v.readings.Keep(id, rd)
-		if !rd.Refused {
-			g.recent.Keep(id, rd)
-		}
+		g.recent.Keep(id, rd)
 	}
 	k.Own.restore(v.holder)
 	k.Group.restore(g.holder)

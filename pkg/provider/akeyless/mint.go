@@ -27,7 +27,7 @@ const (
 func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 	h := f.holder()
 	m, _, err := h.work.Do(ctx, it.id, f.now, time.Time{}, func() (*minted, error) {
-		if m := h.get(it.id); m != nil && !session.IsDue(m.Due, m.Ends, f.now()) {
+		if m := h.get(it.id); m != nil && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.now()) {
 			return m, nil
 		}
 		m, err := f.mint(ctx, it, k)

@@ -16,9 +16,6 @@ type reading struct {
 	Body   json.RawMessage `json:",omitempty"`
 	Asked  time.Time
 	Absent bool `json:",omitempty"`
-	// Refused tells that the store has refused the item since. The volume's
-	// files may still hold it, but it answers nobody any more.
-	Refused bool `json:",omitempty"`
 	// Mark is the item's state as described before the value was read, so the
 	// value is never older than it says. It is zero where it is not known.
 	Mark mark
@@ -179,7 +176,7 @@ func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
 // before is the newest reading that the volume or its group has.
 func (f *fetch) before(it *item) *reading {
 	own, shared := f.volume.readings.Last(it.id), f.group.recent.Last(it.id)
-	if own == nil || own.Refused || (shared != nil && shared.Asked.After(own.Asked)) {
+	if own == nil || (shared != nil && shared.Asked.After(own.Asked)) {
 		return shared
 	}
 	return own

@@ -40,7 +40,7 @@ func (p *Provider) Recall(r provider.Request, oldest time.Time) (*provider.Paylo
 // recallItem is the group's last answer to an item.
 func (f *fetch) recallItem(it *item) (result, time.Time, bool) {
 	if m := f.group.holder.get(it.id); m != nil {
-		ours := f.spec.scope == class.ScopeServiceAccount && m.alive(f.began)
+		ours := f.spec.scope == class.ScopeServiceAccount && m.alive(f.began) && f.group.recent.Allows(m.Item, m.At)
 		return resultOf(m), f.began, ours // it is as good as new while it lives
 	}
 	rd := f.group.recent.Last(it.id)

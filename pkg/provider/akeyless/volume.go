@@ -11,7 +11,7 @@ import (
 type volume struct {
 	id       string
 	holder   *holder
-	readings session.Readings[*reading]
+	readings session.Answers[*reading]
 
 	mu     sync.Mutex
 	group  *group

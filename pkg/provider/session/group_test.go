@@ -123,9 +123,9 @@ type answer struct{ asked time.Time }
 
 func (a *answer) AskedAt() time.Time { return a.asked }
 
-func TestReadings(t *testing.T) {
+func TestAnswers(t *testing.T) {
 	old, young := &answer{start}, &answer{start.Add(time.Second)}
-	var r session.Readings[*answer]
+	var r session.Answers[*answer]
 	if r.Last("a") != nil {
 		t.Error("nothing is something")
 	}
@@ -144,11 +144,57 @@ func TestReadings(t *testing.T) {
 	}
 }
 
+// TestRefusals: what was refused is given to nobody until it was answered again,
+// and stays for the files that have it.
+func TestRefusals(t *testing.T) {
+	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
+	var r session.Answers[*answer]
+	a, b := &answer{at(1)}, &answer{at(1)}
+	r.Keep("a", a)
+	r.Keep("b", b)
+	r.Refuse("a", at(2))
+	r.Refuse("a", at(1)) // told late
+	if r.Last("a") != nil || r.Held("a") != a || r.Last("b") != b || r.Allows("a", at(2)) || !r.Allows("a", at(3)) || !r.Allows("b", at(1)) {
+		t.Errorf("a was refused: %v, %v, %v", r.Last("a"), r.Held("a"), r.Last("b"))
+	}
+	again := &answer{at(3)}
+	r.Keep("a", again)
+	if r.Last("a") != again {
+		t.Error("what is answered again is not given")
+	}
+	r.Refuse(session.Everything, at(4))
+	if r.Last("a") != nil || r.Last("b") != nil || r.Allows("c", at(4)) || !r.Allows("c", at(5)) {
+		t.Error("everything was refused")
+	}
+	r.Retain(map[string]bool{"b": true})
+	if got := r.Refusals(); len(got) != 1 || !got[session.Everything].Equal(at(4)) || r.Held("a") != nil || r.Held("b") != b {
+		t.Errorf("kept are %v and %v", got, r.All())
+	}
+	r.DropRefused()
+	if r.Held("b") != nil {
+		t.Error("what was dropped is held")
+	}
+	for i := range 10_000 {
+		r.Refuse(fmt.Sprint(i), at(5))
+	}
+	if n := len(r.Refusals()); n > 5000 || r.Allows("1", at(5)) || r.Allows("9999", at(5)) {
+		t.Errorf("%d refusals are kept", n)
+	}
+	for reason, want := range map[fault.Reason]bool{fault.Denied: true, fault.Unverified: true, fault.NotFound: false, fault.Unavailable: false} {
+		if session.Refused(fault.New(reason, "no")) != want {
+			t.Errorf("%s is a refusal: %v", reason, !want)
+		}
+	}
+	if session.Refused(nil) {
+		t.Error("no error is a refusal")
+	}
+}
+
 // TestMemoryIsBounded remembers more than it may.
 func TestMemoryIsBounded(t *testing.T) {
 	const many = 10_000
 	var m session.Memory[int, string]
-	var r session.Readings[*answer]
+	var r session.Answers[*answer]
 	for i := range many {
 		m.Set(i, "x")
 		r.Keep(fmt.Sprint(i), &answer{start})

@@ -19,7 +19,7 @@ func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 		return result{err: err}
 	}
 	if c.kind.shareable() { // it had no lifetime after all
-		f.volume.keep(r.id, c.reading)
+		f.volume.answers().Keep(r.id, c.reading)
 		return result{reading: c.reading, due: f.dueOf(c.reading)}
 	}
 	return result{reading: c.reading, due: c.dueTime(), ends: c.ends}

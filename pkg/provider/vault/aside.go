@@ -10,8 +10,7 @@ import (
 type stand struct {
 	group    *group
 	holder   *holder
-	readings *session.Readings[*reading]
-	refused  refusals
+	readings *session.Answers[*reading]
 	// spec is the class that was last answered in full; nil after a restart.
 	spec *spec
 }
@@ -21,9 +20,9 @@ type stand struct {
 func (v *volume) setAside() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.aside = &stand{v.group, v.holder, v.readings, v.refused, v.answered}
+	v.aside = &stand{v.group, v.holder, v.readings, v.answered}
 	v.group, v.holder, v.answered = nil, newHolder(), nil
-	v.readings, v.refused = &session.Readings[*reading]{}, refusals{}
+	v.readings = &session.Answers[*reading]{}
 }
 
 // takeAside takes away what was set aside; nil if nothing was.
@@ -53,7 +52,7 @@ func (f *fetch) change(key identityKey) {
 		v.aside = s
 		return
 	}
-	v.group, v.holder, v.readings, v.refused, v.answered = s.group, s.holder, s.readings, s.refused, s.spec
+	v.group, v.holder, v.readings, v.answered = s.group, s.holder, s.readings, s.spec
 }
 
 // settle ends the earlier identity: the files are of the new one now. What was

@@ -94,7 +94,7 @@ func (f *fetch) standIn(r *request, failed result) result {
 	if c := f.holder().get(r.id); c != nil && (c.ends.IsZero() || c.ends.After(f.now())) {
 		return result{reading: c.reading, ends: c.ends, stale: failed.err}
 	}
-	if rd := f.volume.ownReading(r.id); rd != nil && !rd.absent {
+	if rd := f.volume.answers().Held(r.id); rd != nil && !rd.absent {
 		return result{reading: rd, stale: failed.err}
 	}
 	return failed

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -25,13 +24,10 @@ type group struct {
 	login  session.Login[*token] // for reads
 	logins session.Flights[struct{}, *token]
 	reads  session.Flights[string, *reading]
-	recent session.Readings[*reading]
+	recent session.Answers[*reading]
 	// holder has the credentials of scope serviceAccount.
 	holder *holder
 
-	mu sync.Mutex
-	// refused keeps out of recent what the store has refused since.
-	refused refusals
 	// noMetadata are the requests for which a look at the metadata does not
 	// do, mostly because the policy does not allow it.
 	noMetadata session.Memory[string, struct{}]
@@ -43,7 +39,7 @@ type groups struct {
 }
 
 func (s *groups) join(key identityKey, volume string) *group {
-	return s.Join(key, volume, func(key identityKey) *group { return &group{key: key, holder: newHolder(), refused: refusals{}} })
+	return s.Join(key, volume, func(key identityKey) *group { return &group{key: key, holder: newHolder()} })
 }
 
 // leave ends the membership. The last to leave gets the tokens, to end them.

@@ -1,8 +1,6 @@
 package vault
 
 import (
-	"maps"
-
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -18,13 +16,13 @@ func (p *Provider) Export(id string) secret.Bytes {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	now := stand{v.group, v.holder, v.readings, v.refused, nil}
+	now := stand{v.group, v.holder, v.readings, nil}
 	k := keptVolume{State: session.State{Version: keptVersion}, Pod: v.pod, Retired: keepTokens(v.retired)}
 	if v.aside != nil { // the new identity was not answered yet: it is begun anew
 		now = *v.aside
 		k.Retired = append(k.Retired, keepHolder(v.holder).Tokens...)
 	}
-	k.Own, k.Refused = keepHolder(now.holder), maps.Clone(now.refused)
+	k.Own, k.Refused = keepHolder(now.holder), now.readings.Refusals()
 	k.Readings = keepReadings(now.readings.All())
 	if g := now.group; g != nil {
 		key := g.key
@@ -74,7 +72,7 @@ func (p *Provider) restore(v *volume, k keptVolume) (err error) {
 		v.readings.Keep(kr.Request, rd)
 	}
 	for id, at := range k.Refused {
-		v.refused.add(id, at)
+		v.readings.Refuse(id, at)
 	}
 	if k.Identity == nil {
 		return nil
@@ -104,11 +102,11 @@ func (p *Provider) restoreGroup(v *volume, k keptVolume) error {
 		return err
 	}
 	for id, at := range k.Refused {
-		g.refuse(id, at)
+		g.recent.Refuse(id, at)
 	}
 	for id, rd := range v.readings.All() {
 		if rd.kind.shareable() {
-			g.remember(id, rd)
+			g.recent.Keep(id, rd)
 		}
 	}
 	p.learn(l, k)

@@ -26,7 +26,8 @@ type keptVolume struct {
 	Own      keptHolder    `json:"own"`
 	Group    keptHolder    `json:"group"`
 	Retired  []keptToken   `json:"retired,omitempty"`
-	Refused  refusals      `json:"refused,omitempty"`
+	// Refused is when the store last refused each request.
+	Refused map[string]time.Time `json:"refused,omitempty"`
 }
 
 type keptIdentity struct {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // errPodBound tells that the identity turned out to be the pod's own.
@@ -29,7 +30,7 @@ func (f *fetch) obtain(ctx context.Context, r *request) (res result) {
 		case errors.Is(res.err, errPodBound):
 			f.rejoin()
 		case !errors.Is(res.err, errNotShared):
-			if denied(res.err) {
+			if session.Refused(res.err) {
 				f.noteRefusal(r, res.err)
 			}
 			return res
@@ -43,7 +44,7 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 	if h.get(r.id) != nil {
 		return f.held(ctx, h, r)
 	}
-	if rd := f.volume.lastReading(r.id); rd != nil && !f.request.Fresh && (!rd.absent || f.optional(r)) {
+	if rd := f.volume.answers().Last(r.id); rd != nil && !f.request.Fresh && (!rd.absent || f.optional(r)) {
 		if due := f.dueOf(rd); recentEnough(rd.kind, rd.asked, due, f.began, true) {
 			return result{reading: rd, due: due}
 		}
@@ -58,7 +59,7 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 	if !rd.kind.shareable() { // what we led made a credential: it is ours
 		return f.held(ctx, h, r)
 	}
-	f.volume.keep(r.id, rd)
+	f.volume.answers().Keep(r.id, rd)
 	return result{reading: rd, due: f.dueOf(rd)}
 }
 
@@ -152,7 +153,7 @@ func (f *fetch) fromGroup(g *group, r *request) *reading {
 func (f *fetch) readShared(ctx context.Context, g *group, r *request) (*reading, error) {
 	rd, refused := f.unchanged(ctx, g, r)
 	if rd != nil {
-		g.remember(r.id, rd)
+		g.recent.Keep(r.id, rd)
 		return rd, nil
 	}
 	rd, err := f.readWithLogin(ctx, g, r)
@@ -163,7 +164,7 @@ func (f *fetch) readShared(ctx context.Context, g *group, r *request) (*reading,
 		g.noMetadata.Set(r.id, struct{}{})
 	}
 	if rd.kind.shareable() {
-		g.remember(r.id, rd)
+		g.recent.Keep(r.id, rd)
 		return rd, nil
 	}
 	f.take(g, r, rd)

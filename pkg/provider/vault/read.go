@@ -155,7 +155,7 @@ func deletedVersion(r *reply) string {
 func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *reading, refused *token) {
 	before := g.recent.Last(r.id)
 	if before == nil {
-		before = f.volume.lastReading(r.id)
+		before = f.volume.answers().Last(r.id)
 	}
 	path, ok := metadataPath(r)
 	if !ok || before == nil || before.absent || !before.answer.kv.known() || f.request.Fresh || g.noMetadata.Has(r.id) {

@@ -51,7 +51,7 @@ func (f *fetch) remembered(g *group, r *request, oldest time.Time) *reading {
 	if f.spec.scope != class.ScopeServiceAccount {
 		return nil
 	}
-	if c := g.holder.get(r.id); c != nil && g.allows(r.id, c.asked) && (c.ends.IsZero() || c.ends.After(f.began)) && !c.at.Before(oldest) {
+	if c := g.holder.get(r.id); c != nil && g.recent.Allows(r.id, c.asked) && (c.ends.IsZero() || c.ends.After(f.began)) && !c.at.Before(oldest) {
 		return c.reading
 	}
 	return nil

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -19,10 +18,8 @@ type volume struct {
 	pod    identity.Pod
 	group  *group
 	holder *holder
-	// readings are the last answers, and refused what of them is in the files
-	// only.
-	readings *session.Readings[*reading]
-	refused  refusals
+	// readings are the last answers to what the class asks.
+	readings *session.Answers[*reading]
 	// aside is of the identity before an edit of the class, until the new one
 	// is answered; answered is the class of the last such answer.
 	aside    *stand
@@ -32,7 +29,7 @@ type volume struct {
 }
 
 func newVolume(id string) *volume {
-	return &volume{id: id, holder: newHolder(), readings: &session.Readings[*reading]{}, refused: refusals{}}
+	return &volume{id: id, holder: newHolder(), readings: &session.Answers[*reading]{}}
 }
 
 func (v *volume) currentGroup() *group {
@@ -41,29 +38,11 @@ func (v *volume) currentGroup() *group {
 	return v.group
 }
 
-// lastReading is the volume's last answer, unless the store refused it since.
-func (v *volume) lastReading(id string) *reading {
+// answers are those that the volume had as its present identity.
+func (v *volume) answers() *session.Answers[*reading] {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	rd := v.readings.Last(id)
-	if rd == nil || !v.refused.allow(id, rd.asked) {
-		return nil
-	}
-	return rd
-}
-
-// ownReading is the volume's last answer, even if the store refused it since:
-// for the volume's own files, which have it, and nothing else.
-func (v *volume) ownReading(id string) *reading {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.readings.Last(id)
-}
-
-func (v *volume) keep(id string, rd *reading) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.readings.Keep(id, rd)
+	return v.readings
 }
 
 // forget drops the answers to what the class no longer asks.
@@ -73,10 +52,7 @@ func (v *volume) forget(s *spec) {
 		keep[r.id] = true
 	}
 	v.holder.forget(keep)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.readings.Retain(keep)
-	maps.DeleteFunc(v.refused, func(id string, _ time.Time) bool { return id != everything && !keep[id] })
+	v.answers().Retain(keep)
 }
 
 // retire gives up the volume's identity for another one. What was leased
@@ -86,7 +62,7 @@ func (v *volume) retire() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.retired = append(v.retired, v.holder.takeTokens()...)
-	v.group, v.readings, v.refused = nil, &session.Readings[*reading]{}, refusals{}
+	v.group, v.readings = nil, &session.Answers[*reading]{}
 }
 
 // prune forgets the retired tokens that are over.

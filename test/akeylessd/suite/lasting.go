@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
@@ -228,4 +229,37 @@ func refusedIsForgotten(t *testing.T, o Options) {
 	}
 	r.Fresh = false
 	restarted.refuse(r, "denied")
+}
+
+// refusedLogin: an identity that may no longer log in is given nothing from
+// memory, whatever it was asked for when that showed.
+func refusedLogin(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/a", "value")
+	w.PutStatic("/app/b", "value")
+	w.PutDynamic("/app/db", time.Hour)
+	shared := func(objects string) provider.Request {
+		r := w.request(w.pod("web"), with(k8s(objects), "sessionSharing", "serviceAccount"))
+		r.Class.CredentialScope = class.ScopeServiceAccount
+		return r
+	}
+	live := shared(dynamicObjects)
+	p := w.fetch(live)
+	live.Current = p.Versions
+	w.fetch(shared(oneObject))
+	w.AuthMethod(k8sID, akeylessd.Method{Type: "k8s", ConfigName: config, Audience: "another"})
+	w.Revoke()
+	w.clock.advance(10 * time.Second) // so that the refusal is put down to the token
+	w.refuse(shared("[{secretPath: /app/b, fileName: b, secretType: static}]"), "logging in")
+	for _, objects := range []string{oneObject, dynamicObjects} {
+		next := shared(objects)
+		if p, _, ok := w.provider.Recall(next, w.clock.now().Add(-time.Hour)); ok {
+			t.Errorf("recalled %v", files(p))
+		}
+		w.refuse(next, "logging in")
+	}
+	// What a pod has already is kept up as long as it lives.
+	if again := w.fetch(live); files(again)["user"] != files(p)["user"] {
+		t.Error("a pod was given another credential than it has")
+	}
 }

@@ -56,6 +56,7 @@ func Run(t *testing.T, o Options) {
 		"any JSON from a producer":  anyJSON,
 		"one failure of several":    oneFailureOfSeveral,
 		"refused is forgotten":      refusedIsForgotten,
+		"refused login":             refusedLogin,
 		"gateway over TLS":          gatewayOverTLS,
 		"listing":                   listing,
 	} {
