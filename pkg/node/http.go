@@ -30,16 +30,16 @@ func (n *Node) handlers() map[string]*http.ServeMux {
 	return muxes
 }
 
-// stuckAfter is how late a refresh may be before the process is held for
-// stuck and restarted; nothing is lost by that.
+// stuckAfter is for how long refreshes may stand still before the process is
+// held for stuck and restarted; nothing is lost by that.
 const stuckAfter = 10 * time.Minute
 
 func (n *Node) liveness() health.Checks {
 	return health.Checks{
 		{Name: "socket", Do: n.server.Ask},
 		{Name: "scheduler", Do: func(context.Context) error {
-			if late := n.volumes.Overdue(); late > stuckAfter {
-				return fmt.Errorf("a refresh has been waiting for a worker for %s", late.Round(time.Second))
+			if still := n.volumes.Stalled(); still > max(stuckAfter, 2*n.c.RefreshTimeout) {
+				return fmt.Errorf("refreshes are due, and none has begun or ended for %s", still.Round(time.Second))
 			}
 			return nil
 		}},

@@ -275,5 +275,7 @@ func (p *Publisher) Failing() int {
 	return n
 }
 
-// Overdue is how long the most overdue refresh has waited for a worker.
-func (p *Publisher) Overdue() time.Duration { return p.schedule.overdue(time.Now()) }
+// Stalled is for how long refreshes have been due of which none was begun, while
+// none of the same provider ended. It is near zero unless this process is
+// broken: a refresh that waits for a store ends at RefreshTimeout.
+func (p *Publisher) Stalled() time.Duration { return p.schedule.Stalled(time.Now()) }

@@ -22,6 +22,7 @@ type lane struct {
 	name  string
 	queue dueQueue
 	busy  int
+	moved time.Time // when work on a volume last began or ended
 }
 
 // NewScheduler starts nothing; Run does the work.
@@ -150,6 +151,7 @@ func (s *Scheduler) next(now time.Time, workers int) (*dueItem, time.Duration) {
 	heap.Pop(&first.lane.queue)
 	delete(s.index, first.id)
 	first.lane.busy++
+	first.lane.moved = now
 	return first, 0
 }
 
@@ -158,17 +160,20 @@ func (s *Scheduler) done(l *lane) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l.busy--
+	l.moved = time.Now()
 	s.tidy(l)
 	s.nudge()
 }
 
-// overdue is how long the volume has been due that waits for the longest.
-func (s *Scheduler) overdue(now time.Time) (longest time.Duration) {
+// Stalled is for how long nothing has moved in a lane in which a volume is due.
+// A lane that is merely behind, because its store hangs, is not stalled: all
+// work is bounded in time.
+func (s *Scheduler) Stalled(now time.Time) (longest time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.lanes {
 		if len(l.queue) > 0 {
-			longest = max(longest, now.Sub(l.queue[0].at))
+			longest = max(longest, min(now.Sub(l.queue[0].at), now.Sub(l.moved)))
 		}
 	}
 	return longest

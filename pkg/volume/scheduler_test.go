@@ -22,6 +22,44 @@ func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *volume.DirStore {
 	return s
 }
 
+// A lane that is behind is not one that stands still.
+func TestSchedulerStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := volume.NewScheduler()
+		ctx, cancel := context.WithCancel(t.Context())
+		done, gate := make(chan error), make(chan struct{})
+		go func() {
+			done <- s.Run(ctx, 1, func(context.Context, string) { <-gate })
+		}()
+		for i := range 5 {
+			s.Set(fmt.Sprint(i), "vault", time.Now())
+		}
+		s.Set("later", "akeyless", time.Now().Add(24*time.Hour))
+		for range 3 { // each takes its time, and the rest are ever later
+			time.Sleep(9 * time.Minute)
+			if got := s.Stalled(time.Now()); got != 9*time.Minute {
+				t.Errorf("stands still for %s, want 9m", got)
+			}
+			gate <- struct{}{}
+			synctest.Wait()
+			if got := s.Stalled(time.Now()); got != 0 {
+				t.Errorf("stands still for %s after one has ended", got)
+			}
+		}
+		time.Sleep(time.Hour)
+		if got := s.Stalled(time.Now()); got != time.Hour {
+			t.Errorf("stands still for %s, want 1h", got)
+		}
+		close(gate)
+		synctest.Wait()
+		if got := s.Stalled(time.Now()); got > 0 {
+			t.Errorf("stands still for %s with nothing due", got)
+		}
+		cancel()
+		must(t, <-done)
+	})
+}
+
 func TestSchedulerOrderAndReplacement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := volume.NewScheduler()
