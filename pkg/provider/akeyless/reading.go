@@ -12,9 +12,11 @@ import (
 // reading is what the store said of one item, and when. It is never changed,
 // so volumes share it. Its JSON is part of the state that is kept.
 type reading struct {
-	Kind   kind
-	Body   json.RawMessage `json:",omitempty"`
-	Asked  time.Time
+	Kind  kind
+	Body  json.RawMessage `json:",omitempty"`
+	Asked time.Time
+	// Read is the same of the last request for the value itself.
+	Read   time.Time
 	Absent bool `json:",omitempty"`
 	// Mark is the item's state as described before the value was read, so the
 	// value is never older than it says. It is zero where it is not known.
@@ -144,8 +146,8 @@ func (f *fetch) notedOf(it *item) (description, bool) {
 const describeAtMost = 4
 
 // unchanged has the store describe an item that was read before, and gives the
-// earlier reading with a new date if nothing happened to the item. Otherwise
-// the description is noted for the read that must follow.
+// earlier reading with a new date if nothing happened to the item, and it was
+// itself read not too long ago. Otherwise the description is noted for the read that must follow.
 func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
 	before := f.before(it)
 	if before == nil || before.Absent || it.version != 0 || f.request.Fresh || f.group.opaque.Has(it.name) {
@@ -165,7 +167,7 @@ func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
 		return nil // the read tells more
 	}
 	f.note(it, d)
-	if !before.Mark.known() || before.Mark != d.mark() {
+	if !before.Mark.known() || before.Mark != d.mark() || !session.VersionWillDo(before.Read, f.began) {
 		return nil
 	}
 	again := *before
@@ -200,7 +202,7 @@ func (f *fetch) fromGroup(it *item) *reading {
 
 // newReading joins an answer with what was noted before it was asked for.
 func (f *fetch) newReading(it *item, k kind, body json.RawMessage, asked time.Time) *reading {
-	rd := &reading{Kind: k, Body: body, Asked: asked}
+	rd := &reading{Kind: k, Body: body, Asked: asked, Read: asked}
 	if d, ok := f.notedOf(it); ok {
 		rd.Mark, rd.Next = d.mark(), d.next()
 	}

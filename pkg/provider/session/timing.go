@@ -50,6 +50,15 @@ func AfterChange(asked, at time.Time, chance float64) time.Time {
 	return at.Add(changeSlack + time.Duration(chance*float64(spread)))
 }
 
+// longestUnread bounds for how long looks at a version stand for reads of the
+// value: who may see the version of something need not be allowed to read it
+// any longer.
+const longestUnread = time.Hour
+
+// VersionWillDo tells whether a look at the version will do for a value that was
+// last read itself at a moment.
+func VersionWillDo(read, now time.Time) bool { return now.Sub(read) < longestUnread }
+
 // GoodForOwn tells whether an answer, asked for at a moment and due to be had
 // anew at another, will do for the volume that has it.
 func GoodForOwn(asked, due, now time.Time) bool { return within(asked, due, now, ownShare) }

@@ -59,6 +59,7 @@ type reading struct {
 	answer *answer
 	kind   kind
 	asked  time.Time // before the request left
+	read   time.Time // the same of the last request for the answer itself
 	at     time.Time // when the answer was there
 	end    time.Time // of the lifetime, or the announced change
 	due    time.Time // of a static answer; others depend on the class

@@ -64,6 +64,7 @@ type keptReading struct {
 	Body    json.RawMessage `json:"body,omitempty"`
 	Kind    kind            `json:"kind"`
 	Asked   time.Time       `json:"asked"`
+	Read    time.Time       `json:"read"`
 	At      time.Time       `json:"at"`
 	End     time.Time       `json:"end"`
 	Due     time.Time       `json:"due"`
@@ -136,7 +137,7 @@ func restoreTokens(list []keptToken) ([]*token, error) {
 }
 
 func keepReading(id string, rd *reading) keptReading {
-	k := keptReading{Request: id, Kind: rd.kind, Asked: rd.asked, At: rd.at, End: rd.end, Due: rd.due, Absent: rd.absent}
+	k := keptReading{Request: id, Kind: rd.kind, Asked: rd.asked, Read: rd.read, At: rd.at, End: rd.end, Due: rd.due, Absent: rd.absent}
 	if rd.answer != nil {
 		k.Body = rd.answer.body
 	}
@@ -167,7 +168,7 @@ func keepReadings(readings map[string]*reading) []keptReading {
 }
 
 func (k keptReading) restore() (*reading, error) {
-	rd := &reading{kind: k.Kind, asked: k.Asked, at: k.At, end: k.End, due: k.Due, absent: k.Absent}
+	rd := &reading{kind: k.Kind, asked: k.Asked, read: k.Read, at: k.At, end: k.End, due: k.Due, absent: k.Absent}
 	if k.Absent {
 		return rd, nil
 	}

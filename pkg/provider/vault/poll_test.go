@@ -81,6 +81,36 @@ func TestFreshIsReadOnce(t *testing.T) {
 	}
 }
 
+// TestMetadataCheckIsNotForEver reads the data once an hour all the same: the
+// policy may have come to allow no more than the metadata.
+func TestMetadataCheckIsNotForEver(t *testing.T) {
+	w := shared
+	c := &clock{}
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+	w.kv2(t, "watched/hour", map[string]any{"k": "one"})
+	r := w.longTokens(t, w.request(t, w.pod("app"), nil, "- {objectName: f, secretPath: kv2/data/watched/hour, secretKey: k}"))
+	mustFetch(t, p, r)
+	state := p.Export(r.Volume)
+	for _, want := range []struct{ polls, reads int }{{29, 0}, {30, 1}} {
+		counts := w.counted(t, func() {
+			for n := range want.polls {
+				if n == 14 { // a restart does not count anew
+					p = newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+					if err := p.Import(r.Volume, state); err != nil {
+						t.Fatal(err)
+					}
+				}
+				c.advance(2 * time.Minute)
+				mustFetch(t, p, r)
+				state = p.Export(r.Volume)
+			}
+		})
+		if got := counts["kv2/data/watched/hour"]; got != want.reads {
+			t.Errorf("%d reads of the data in %d polls, want %d", got, want.polls, want.reads)
+		}
+	}
+}
+
 // TestMetadataCheck looks at the version only, where the policy allows that.
 func TestMetadataCheck(t *testing.T) {
 	w := shared

@@ -89,7 +89,7 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, err)
 	}
 	is, end := classify(r, a, at)
-	rd := &reading{answer: a, kind: is, asked: asked, at: at, end: end, token: t, correlation: f.correlation}
+	rd := &reading{answer: a, kind: is, asked: asked, read: asked, at: at, end: end, token: t, correlation: f.correlation}
 	if is == static {
 		rd.due = dueAt(is, at, end, f.spec.interval, f.chance())
 	}
@@ -149,16 +149,17 @@ func deletedVersion(r *reply) string {
 	return ""
 }
 
-// unchanged looks at the metadata of a KV v2 secret that was read before. It
-// returns the earlier answer, as of now, if that is still the current one. Where
-// the metadata was refused it tells to which token.
+// unchanged looks at the metadata of a KV v2 secret that was read before, not too
+// long ago. It returns the earlier answer, as of now, if that is still the
+// current one. Where the metadata was refused it tells to which token.
 func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *reading, refused *token) {
 	before := g.recent.Last(r.id)
 	if before == nil {
 		before = f.volume.answers().Last(r.id)
 	}
 	path, ok := metadataPath(r)
-	if !ok || before == nil || before.absent || !before.answer.kv.known() || f.request.Fresh || g.noMetadata.Has(r.id) {
+	if !ok || before == nil || before.absent || !before.answer.kv.known() || f.request.Fresh || g.noMetadata.Has(r.id) ||
+		!session.VersionWillDo(before.read, f.now()) {
 		return nil, nil
 	}
 	t := g.login.Current(f.now(), nil)

@@ -186,7 +186,8 @@ func batching(t *testing.T, o Options) {
 func pollByDescription(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "one")
-	r := w.request(w.pod("web"), k8s(`[{secretPath: /app/a, fileName: a, secretType: static}]`))
+	pod := w.pod("web")
+	r := w.request(pod, k8s(`[{secretPath: /app/a, fileName: a, secretType: static}]`))
 	w.fetch(r)
 	poll := func(want map[string]int) *provider.Payload {
 		t.Helper()
@@ -203,6 +204,20 @@ func pollByDescription(t *testing.T, o Options) {
 	w.PutStatic("/app/a", "two")
 	wantFile(t, poll(both), "a", "two")
 	poll(map[string]int{"/describe-item": 1})
+	// Once in an hour it is read all the same: the role may have come to allow
+	// no more than the description.
+	reads := 0
+	for range 40 { // of 3 minutes each
+		w.clock.advance(3 * time.Minute)
+		r.Tokens = w.request(pod, r.Class.Parameters).Tokens
+		got := w.counted(func() { w.fetch(r) })
+		if reads += got["/get-secret-value"]; got["/describe-item"] != 1 {
+			t.Errorf("requests %v, want a look at the description in each", got)
+		}
+	}
+	if reads != 2 {
+		t.Errorf("%d reads in two hours, want 2", reads)
+	}
 }
 
 func pollWithoutDescriptions(t *testing.T, o Options) {
