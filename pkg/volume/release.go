@@ -163,10 +163,22 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 	}
 	if err != nil && job.tries < releaseTries {
 		pause := min(firstRetry<<min(job.tries-1, 16), longestRelease)
-		r.queue.Set(id, job.lane(), time.Now().Add(pause-time.Duration(float64(pause)*chance()/2)))
+		next := time.Now().Add(pause - time.Duration(float64(pause)*chance()/2))
+		r.queue.Set(id, job.lane(), next)
+		r.logRetry(job, err, next)
 		return
 	}
 	r.finish(job, err)
+}
+
+// logRetry says once that the end of credentials has to wait.
+func (r *releaser) logRetry(job *release, err error, next time.Time) {
+	log := r.c.Logger.Debug
+	if job.tries == 1 {
+		log = r.c.Logger.Warn
+	}
+	log("ending a volume's credentials failed, and is tried again",
+		"volume", job.rec.ID, "pod", job.rec.Pod.String(), "tries", job.tries, "error", err, "retryAt", next)
 }
 
 // finish forgets the job, and the volume if it is gone. The caller holds the
