@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"runtime/pprof"
 	"strings"
 	"sync"
@@ -346,7 +345,7 @@ func TestManyAtOnce(t *testing.T) {
 
 // waiting returns once so many goroutines wait for a list.
 func waiting(f *fixture, n int) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		var b bytes.Buffer
 		_ = pprof.Lookup("goroutine").WriteTo(&b, 2)
 		found := 0

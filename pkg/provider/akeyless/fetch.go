@@ -8,8 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -132,23 +130,23 @@ func (f *fetch) obtain(ctx context.Context) error {
 	if _, err := f.session(ctx, nil); err != nil {
 		return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
 	}
-	work := new(errgroup.Group)
-	work.SetLimit(session.Parallel)
+	var work []func()
 	var texts []*item
 	for _, it := range f.detectAll(ctx, pending) {
 		switch k := f.kindOf(it); {
 		case k == static:
 			texts = append(texts, it)
 		case k.mints():
-			work.Go(func() error { f.done(it, f.credential(ctx, it, k)); return nil })
+			work = append(work, func() { f.done(it, f.credential(ctx, it, k)) })
 		default:
-			work.Go(func() error { f.single(ctx, it, k); return nil })
+			work = append(work, func() { f.single(ctx, it, k) })
 		}
 	}
 	for _, batch := range batches(texts) {
-		work.Go(func() error { f.batch(ctx, batch); return nil })
+		work = append(work, func() { f.batch(ctx, batch) })
 	}
-	return work.Wait()
+	session.InParallel(work, func(do func()) { do() })
+	return nil
 }
 
 // pending are the items that what the volume has will not do for.
@@ -172,22 +170,23 @@ func (f *fetch) pending() []*item {
 // detectAll gives the items whose kind is known, in the order of the class, so
 // that pods of one class ask alike.
 func (f *fetch) detectAll(ctx context.Context, items []*item) []*item {
-	failed := make([]error, len(items))
-	work := new(errgroup.Group)
-	work.SetLimit(session.Parallel)
-	for i, it := range items {
-		work.Go(func() error { failed[i] = f.detect(ctx, it); return nil })
-	}
-	_ = work.Wait()
-	var out []*item
-	for i, it := range items {
-		if failed[i] != nil {
-			f.done(it, result{err: failed[i]})
-			continue
+	var unknown []*item
+	for _, it := range items {
+		if _, ok := f.knownKind(it); !ok {
+			unknown = append(unknown, it)
 		}
-		out = append(out, it)
 	}
-	return out
+	var mu sync.Mutex
+	failed := map[*item]bool{}
+	session.InParallel(unknown, func(it *item) {
+		if err := f.detect(ctx, it); err != nil {
+			f.done(it, result{err: err})
+			mu.Lock()
+			defer mu.Unlock()
+			failed[it] = true
+		}
+	})
+	return slices.DeleteFunc(items, func(it *item) bool { return failed[it] })
 }
 
 func (f *fetch) done(it *item, r result) {

@@ -240,22 +240,16 @@ func (f *fetch) oneByOne(ctx context.Context, items []*item, failure error) map[
 	}
 	var mu sync.Mutex
 	out := make(map[string]*reading, len(items))
-	work := new(errgroup.Group)
-	work.SetLimit(session.Parallel)
-	for _, it := range items {
-		work.Go(func() error {
-			one, err := f.readTexts(ctx, []*item{it})
-			rd := one[it.id]
-			if err != nil {
-				rd = f.failed(it, err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			out[it.id] = rd
-			return nil
-		})
-	}
-	_ = work.Wait()
+	session.InParallel(items, func(it *item) {
+		one, err := f.readTexts(ctx, []*item{it})
+		rd := one[it.id]
+		if err != nil {
+			rd = f.failed(it, err)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		out[it.id] = rd
+	})
 	return out
 }
 

@@ -165,7 +165,7 @@ func TestBrokenServers(t *testing.T) {
 		"reset": fault.BadAnswer, "http404": fault.BadAnswer, "badProto": fault.BadAnswer, "compressed": fault.BadAnswer,
 		"noAnswer": fault.BadAnswer, "noStatus": fault.BadAnswer, "longHeaders": fault.Unavailable,
 	}
-	good := newWorld(t, plugin.Config{Timeout: time.Second})
+	good := newWorld(t, plugin.Config{Timeout: 3 * time.Second})
 	for _, kind := range pluginprovider.RawKinds() {
 		t.Run(kind, func(t *testing.T) {
 			s, err := pluginprovider.StartRaw(good.dir, "broken", kind)

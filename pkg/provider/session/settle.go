@@ -7,26 +7,40 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// Parallel bounds the requests that are made for one volume at a time.
-const Parallel = 16
+// parallel bounds the requests that are made for one volume at a time.
+const parallel = 16
+
+// InParallel does something with each, several at a time, and returns when all
+// is done. The last it does itself: that saves a goroutine, whose stack would
+// have to grow first.
+func InParallel[T any](list []T, do func(T)) {
+	if len(list) == 0 {
+		return
+	}
+	var work errgroup.Group
+	work.SetLimit(parallel)
+	last := len(list) - 1
+	for _, one := range list[:last] {
+		work.Go(func() error {
+			do(one)
+			return nil
+		})
+	}
+	do(list[last])
+	_ = work.Wait()
+}
 
 // Settle ends each of the debts, in parallel. It returns those that could not
 // be ended, and why.
 func Settle[D any](debts []D, end func(D) error) (left []D, err error) {
 	var mu sync.Mutex
 	var failed []error
-	var work errgroup.Group
-	work.SetLimit(Parallel)
-	for _, d := range debts {
-		work.Go(func() error {
-			if err := end(d); err != nil {
-				mu.Lock()
-				defer mu.Unlock()
-				left, failed = append(left, d), append(failed, err)
-			}
-			return nil
-		})
-	}
-	_ = work.Wait()
+	InParallel(debts, func(d D) {
+		if err := end(d); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			left, failed = append(left, d), append(failed, err)
+		}
+	})
 	return left, errors.Join(failed...)
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -56,33 +54,15 @@ func (f *fetch) obtainAll(ctx context.Context) (_ map[*request]result, partial, 
 
 // obtainSome answers some requests, and finds what stands in for failures.
 func (f *fetch) obtainSome(ctx context.Context, results []result, which []int) {
-	f.inParallel(which, func(i int) { results[i] = f.obtain(ctx, f.spec.requests[i]) })
+	session.InParallel(which, func(i int) { results[i] = f.obtain(ctx, f.spec.requests[i]) })
 	if slices.ContainsFunc(which, func(i int) bool { return results[i].err == nil }) {
 		// One of them was the probe that closed the circuit.
 		again := slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !errors.Is(results[i].err, session.ErrNotAsked) })
-		f.inParallel(again, func(i int) { results[i] = f.obtain(ctx, f.spec.requests[i]) })
+		session.InParallel(again, func(i int) { results[i] = f.obtain(ctx, f.spec.requests[i]) })
 	}
 	for _, i := range which {
 		results[i] = f.standIn(f.spec.requests[i], results[i])
 	}
-}
-
-// inParallel does the last one itself: that saves a goroutine, whose stack would
-// have to grow first.
-func (f *fetch) inParallel(which []int, do func(int)) {
-	var work errgroup.Group
-	work.SetLimit(session.Parallel)
-	for n, i := range which {
-		if n == len(which)-1 {
-			do(i)
-			break
-		}
-		work.Go(func() error {
-			do(i)
-			return nil
-		})
-	}
-	_ = work.Wait()
 }
 
 // standIn is the volume's last good answer in place of a failure. It must be in
