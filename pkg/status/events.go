@@ -43,6 +43,8 @@ type message struct {
 	quietUntil time.Time
 	quiet      time.Duration
 	lastSeen   time.Time
+	// waiting tells that repeats are to be written when the quiet ends.
+	waiting bool
 }
 
 func (r *Reporter) observeEvent(o volume.Outcome) {
@@ -97,12 +99,22 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 		m.event.Count++
 	}
 	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(text), metav1.NewTime(now), now
-	if now.Before(m.quietUntil) {
+	if m.waiting {
 		return
 	}
-	m.quiet = min(2*m.quiet, longQuiet)
-	m.quietUntil = now.Add(m.quiet)
+	if wait := m.quietUntil.Sub(now); wait > 0 {
+		m.waiting = true
+		r.queue.AddAfter(task{writeEvent, key}, wait)
+		return
+	}
+	m.keepQuiet(now)
 	r.queue.Add(task{writeEvent, key})
+}
+
+// keepQuiet begins the time in which repeats wait.
+func (m *message) keepQuiet(now time.Time) {
+	m.quiet = min(2*m.quiet, longQuiet)
+	m.quietUntil, m.waiting = now.Add(m.quiet), false
 }
 
 // endEpisode forgets a volume's failures, so that the next is told at once.
@@ -159,6 +171,13 @@ func (r *Reporter) sendEvent(ctx context.Context, key string) error {
 	r.mu.Lock()
 	m := r.messages[key]
 	if m == nil {
+		r.mu.Unlock()
+		return nil
+	}
+	if now := time.Now(); m.waiting && !now.Before(m.quietUntil) {
+		m.keepQuiet(now)
+	}
+	if m.sent != nil && m.sent.Count == m.event.Count { // an earlier write had the repeats
 		r.mu.Unlock()
 		return nil
 	}
