@@ -3,9 +3,11 @@ package pluginprovider_test
 import (
 	"bytes"
 	"encoding/base64"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -152,6 +154,7 @@ func TestStoppedProcess(t *testing.T) {
 	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	waitStopped(t, cmd.Process.Pid)
 	r.wantFault(fault.Timeout, "web")
 	r.wantFault(fault.Unavailable, "web")
 	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
@@ -164,6 +167,29 @@ func TestStoppedProcess(t *testing.T) {
 			t.Fatalf("the provider goes on and is not called: %v", err)
 		}
 	}
+}
+
+// waitStopped returns once every thread of a process stands still: the signal
+// reaches them one after the other.
+func waitStopped(t *testing.T, pid int) {
+	t.Helper()
+	threads := fmt.Sprintf("/proc/%d/task/*/stat", pid)
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		files, err := filepath.Glob(threads)
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: %v", threads, err)
+		}
+		running := slices.ContainsFunc(files, func(file string) bool {
+			text, err := os.ReadFile(file)
+			// The state follows the program's name, which is in brackets.
+			_, state, _ := strings.Cut(string(text), ") ")
+			return err == nil && !strings.HasPrefix(state, "T")
+		})
+		if !running {
+			return
+		}
+	}
+	t.Fatal("the process goes on in spite of SIGSTOP")
 }
 
 func TestOrderlyStopTakesTheSocketAway(t *testing.T) {
