@@ -124,13 +124,15 @@ func (w *world) wantRealWork(pods []*pod, logins int, took time.Duration) {
 		w.t.Error("nothing was tested")
 	}
 	for _, p := range pods[:staying] {
-		users := len(p.users)
-		if users < 2 {
-			w.t.Errorf("pod %s never had its credential replaced in %s: a run must outlive a lease of %s", p.UID, took, shortMaxTTL)
-		}
 		// None is replaced before it is due, however often the driver starts.
-		if most := 2 + int(took/leaseShortest); users > most {
-			w.t.Errorf("pod %s had %d database users, want %d at the most", p.UID, users, most)
+		most := 2 + int(took/leaseShortest)
+		for what, had := range map[string]int{"database users": len(p.users), "certificates": len(p.certificates)} {
+			if had < 2 {
+				w.t.Errorf("pod %s had %d %s in %s: a run must outlive a lease of %s", p.UID, had, what, took, shortMaxTTL)
+			}
+			if had > most {
+				w.t.Errorf("pod %s had %d %s, want %d at the most", p.UID, had, what, most)
+			}
 		}
 	}
 }

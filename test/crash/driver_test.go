@@ -95,6 +95,8 @@ const (
 	// end within a run, and one whose are not.
 	shortRole, shortTTL, shortMaxTTL = "short", "10s", "15s"
 	longRole, longTTL, longMaxTTL    = "long", "1h", "24h"
+	// Certificates live as long as the leases of such a role can.
+	shortLife, longLife = shortMaxTTL, longTTL
 	// leaseShortest is less than the time before a short lease is due, and
 	// leaseGrace half of the time that is left then.
 	leaseShortest = 5 * time.Second
@@ -109,7 +111,11 @@ func (w *world) setUpVault() {
 	must(t, v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer))
 	must(t, v.EnableKV(ctx, "secret", 2))
 	must(t, v.EnablePKI(ctx, "pki", "any"))
-	must(t, v.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "ttl": "10m", "generate_lease": true, "key_type": "ec", "key_bits": 256}))
+	life := longLife
+	if w.role == shortRole {
+		life = shortLife
+	}
+	must(t, v.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "ttl": life, "generate_lease": true, "key_type": "ec", "key_bits": 256}))
 	w.postgres.Enable(t, v)
 	w.postgres.Role(t, v, shortRole, shortTTL, shortMaxTTL)
 	w.postgres.Role(t, v, longRole, longTTL, longMaxTTL)

@@ -19,9 +19,10 @@ type pod struct {
 	stays     bool
 	published int
 	reads     atomic.Int64
-	// users are the passwords that were seen by database user. It is the
-	// reader's alone.
-	users map[string]string
+	// users are the passwords that were seen by database user, and
+	// certificates those that were seen. Both are the reader's alone.
+	users        map[string]string
+	certificates map[string]bool
 	// mounted is held by readers while they read, and by kubelet while it
 	// takes the volume away.
 	mounted sync.RWMutex
@@ -33,7 +34,7 @@ type pod struct {
 }
 
 func (w *world) newPod(i int) *pod {
-	p := &pod{w: w, stays: i < staying, users: map[string]string{}}
+	p := &pod{w: w, stays: i < staying, users: map[string]string{}, certificates: map[string]bool{}}
 	p.Pod = kubelet.Pod{Namespace: "shop", Name: fmt.Sprintf("web-%d", i), ServiceAccount: "web", Class: "secrets"}
 	return p
 }
@@ -139,7 +140,7 @@ func (p *pod) look() {
 	if password, seen := p.users[got.user]; seen && password != got.password {
 		p.w.t.Errorf("pod %s read a mix: one database user with two passwords", p.UID)
 	}
-	p.users[got.user] = got.password
+	p.users[got.user], p.certificates[got.certificate] = got.password, true
 	p.generation.Store(int64(got.generation))
 	p.reads.Add(1)
 }
