@@ -43,7 +43,7 @@ type message struct {
 	quietUntil time.Time
 	quiet      time.Duration
 	lastSeen   time.Time
-	// waiting tells that repeats are to be written when the quiet ends.
+	// waiting tells that repeats are written when the quiet ends.
 	waiting bool
 }
 
@@ -99,12 +99,13 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 		m.event.Count++
 	}
 	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(text), metav1.NewTime(now), now
-	if m.waiting {
-		return
-	}
 	if wait := m.quietUntil.Sub(now); wait > 0 {
-		m.waiting = true
-		r.queue.AddAfter(task{writeEvent, key}, wait)
+		// A failure that goes on is told again by the next. Records are set
+		// aside at the start only.
+		if o.Kind == volume.SetAside && !m.waiting {
+			m.waiting = true
+			r.queue.AddAfter(task{writeEvent, key}, wait)
+		}
 		return
 	}
 	m.keepQuiet(now)
