@@ -16,10 +16,13 @@ const (
 	// reads several secrets at a time: those that were closed after one burst
 	// would have to be opened anew for the next.
 	idleConnections = 128
-	idleTimeout     = 90 * time.Second
-	dialTimeout     = 5 * time.Second
-	handshakeLimit  = 10 * time.Second
-	maxEndpoints    = 64
+	// bufferSize holds most requests and answers. Two of them are kept for
+	// each connection.
+	bufferSize     = 2 << 10
+	idleTimeout    = 90 * time.Second
+	dialTimeout    = 5 * time.Second
+	handshakeLimit = 10 * time.Second
+	maxEndpoints   = 64
 	// recheck is how often the files of the TLS settings are looked at.
 	recheck = 2 * time.Second
 )
@@ -148,6 +151,8 @@ func newTransport(a Address) *http.Transport {
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         dialer.DialContext,
 		ForceAttemptHTTP2:   true,
+		ReadBufferSize:      bufferSize,
+		WriteBufferSize:     bufferSize,
 		MaxIdleConns:        idleConnections,
 		MaxIdleConnsPerHost: idleConnections,
 		IdleConnTimeout:     idleTimeout,
