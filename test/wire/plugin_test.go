@@ -69,32 +69,13 @@ func newPluginRig(t *testing.T, propagation string) *pluginRig {
 // set gives both objects one value.
 func (p *pluginRig) set(value string) {
 	for _, name := range []string{"password", "again"} {
-		file := filepath.Join(p.store, name)
-		must(p.t, os.WriteFile(file+".new", []byte(marker+"-"+value), 0o600))
-		must(p.t, os.Rename(file+".new", file))
+		p.replace(filepath.Join(p.store, name), marker+"-"+value)
 	}
 }
 
 func (p *pluginRig) class(name string, parameters ...string) {
 	p.t.Helper()
-	text := fmt.Sprintf(`apiVersion: secrets-store.csi.x-k8s.io/v1
-kind: SecretProviderClass
-metadata: {name: %s, namespace: shop}
-spec:
-  provider: writer
-  parameters:
-    audience: vault
-    answer: writesItself
-    objects: |
-      - {objectName: password}
-      - {objectName: again}
-`, name)
-	for _, line := range parameters {
-		text += "    " + line + "\n"
-	}
-	file := filepath.Join(p.classDir, name+".yaml")
-	must(p.t, os.WriteFile(file+".new", []byte(text), 0o600))
-	must(p.t, os.Rename(file+".new", file))
+	p.writeClass(name, "writer", "- {objectName: password}\n- {objectName: again}", append([]string{"audience: vault", "answer: writesItself"}, parameters...))
 }
 
 // stages are those that are in a volume.

@@ -173,20 +173,29 @@ func (r *rig) class(name string, parameters ...string) {
 
 func (r *rig) manifest(name, objects string, parameters ...string) {
 	r.t.Helper()
+	r.writeClass(name, "vault", objects, append([]string{"roleName: web"}, parameters...))
+}
+
+func (r *rig) writeClass(name, provider, objects string, parameters []string) {
+	r.t.Helper()
 	text := fmt.Sprintf(`apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
 metadata: {name: %s, namespace: shop}
 spec:
-  provider: vault
+  provider: %s
   parameters:
-    roleName: web
     objects: |
       %s
-`, name, strings.ReplaceAll(objects, "\n", "\n      "))
+`, name, provider, strings.ReplaceAll(objects, "\n", "\n      "))
 	for _, p := range parameters {
 		text += "    " + p + "\n"
 	}
-	file := filepath.Join(r.classDir, name+".yaml")
+	r.replace(filepath.Join(r.classDir, name+".yaml"), text)
+}
+
+// replace puts a file in place whole.
+func (r *rig) replace(file, text string) {
+	r.t.Helper()
 	must(r.t, os.WriteFile(file+".new", []byte(text), 0o600))
 	must(r.t, os.Rename(file+".new", file))
 }
