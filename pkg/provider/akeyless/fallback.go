@@ -7,19 +7,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// refused has nobody given any more what the store refused: not a new pod of
-// the same identity, nor this volume after a restart. That is an item, by its
-// id, or everything where it was the login.
+// refused notes of an item, by its id, that the store refused it, if err says
+// so.
 func (f *fetch) refused(id string, err error) {
-	if !session.Refused(err) {
-		return
+	if session.Refused(err) {
+		session.NoteRefusal(err, id, f.now(), &f.volume.readings, &f.group.recent)
 	}
-	if session.IsOwn(err) {
-		id = session.Everything
-	}
-	f.volume.readings.Refuse(id, f.now())
-	f.group.recent.Refuse(id, f.now())
-	f.group.recent.DropRefused()
 }
 
 // refusedHeld tells that a credential that the service account shares was

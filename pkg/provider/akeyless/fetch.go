@@ -176,17 +176,12 @@ func (f *fetch) detectAll(ctx context.Context, items []*item) []*item {
 			unknown = append(unknown, it)
 		}
 	}
-	var mu sync.Mutex
-	failed := map[*item]bool{}
 	session.InParallel(unknown, func(it *item) {
 		if err := f.detect(ctx, it); err != nil {
 			f.done(it, result{err: err})
-			mu.Lock()
-			defer mu.Unlock()
-			failed[it] = true
 		}
 	})
-	return slices.DeleteFunc(items, func(it *item) bool { return failed[it] })
+	return slices.DeleteFunc(items, func(it *item) bool { return f.results[it].err != nil })
 }
 
 func (f *fetch) done(it *item, r result) {

@@ -147,7 +147,8 @@ const describeAtMost = 4
 
 // unchanged has the store describe an item that was read before, and gives the
 // earlier reading with a new date if nothing happened to the item, and it was
-// itself read not too long ago. Otherwise the description is noted for the read that must follow.
+// itself read not too long ago. Otherwise the description is noted for the read
+// that must follow.
 func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
 	before := f.before(it)
 	if before == nil || before.Absent || it.version != 0 || f.request.Fresh || f.group.opaque.Has(it.name) {

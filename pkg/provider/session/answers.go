@@ -18,6 +18,19 @@ func Refused(err error) bool {
 	return err != nil && (fault.Of(err) == fault.Denied || fault.Of(err) == fault.Unverified)
 }
 
+// NoteRefusal has nobody given any more what the store has just refused: not a
+// new volume of the same identity, which has the shared answers, nor after a
+// restart the one that was refused, whose own are kept for its files. That is
+// what was asked for, by its id, or everything where it was the login.
+func NoteRefusal[R Reading](err error, id string, now time.Time, own, shared *Answers[R]) {
+	if IsOwn(err) {
+		id = Everything
+	}
+	own.Refuse(id, now)
+	shared.Refuse(id, now)
+	shared.DropRefused()
+}
+
 // Reading is an answer of the store, and never changes.
 type Reading interface {
 	// AskedAt is when it was asked for, before the request left.

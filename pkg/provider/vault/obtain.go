@@ -31,7 +31,7 @@ func (f *fetch) obtain(ctx context.Context, r *request) (res result) {
 			f.rejoin()
 		case !errors.Is(res.err, errNotShared):
 			if session.Refused(res.err) {
-				f.noteRefusal(r, res.err)
+				session.NoteRefusal(res.err, r.id, f.now(), f.volume.answers(), &f.volume.currentGroup().recent)
 			}
 			return res
 		}
