@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -28,7 +29,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		p.Classes.Retain(r.Class)
 	}
 	place, undo := p.firstPlace(rec, had)
-	done, err := p.run(ctx, pass{rec: rec, place: place})
+	done, err := p.run(ctx, pass{rec: rec, place: place, ahead: true})
 	if err == nil {
 		rec.PublishedAt = rec.RefreshedAt
 		err = p.saveFirst(rec, had)
@@ -51,9 +52,11 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 }
 
 // firstPlace mounts the volume when it is first needed, and undoes that, or what
-// a crash between the mount and the payload has left.
+// a crash between the mount and the payload has left. Once it is undone there
+// is nothing to place any longer, so whoever comes late does no harm.
 func (p *Publisher) firstPlace(rec *Record, had content) (place func(*class.Class) error, undo func()) {
-	mounted, made := had != nothing, func() {}
+	var mu sync.Mutex
+	mounted, over, made := had != nothing, false, func() {}
 	if mounted {
 		p.sweep(rec)
 	}
@@ -61,14 +64,30 @@ func (p *Publisher) firstPlace(rec *Record, had content) (place func(*class.Clas
 		made = func() { p.undoMount(rec) }
 	}
 	place = func(c *class.Class) (err error) {
-		if mounted {
+		mu.Lock()
+		defer mu.Unlock()
+		if mounted || over {
 			return nil
 		}
 		made, err = p.mount(rec, c)
 		mounted = err == nil
 		return err
 	}
-	return place, func() { made() }
+	return place, func() {
+		mu.Lock()
+		defer mu.Unlock()
+		over = true
+		made()
+	}
+}
+
+// placeAhead makes a new volume ready beside the fetch, which is mostly waiting
+// for the store. Whoever needs the volume places it all the same, which waits
+// for this one, and tells what went wrong.
+func (p *Publisher) placeAhead(w pass, c *class.Class) {
+	var err error
+	defer p.rescue(w.rec, &err)
+	err = w.place(c)
 }
 
 // letGo ends what a failed publish may have got from the store. What there is
