@@ -3,8 +3,6 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
-	"maps"
-	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/volume"
@@ -120,13 +118,12 @@ func (l *line) fill(o volume.Outcome) {
 // Kubernetes' own audit log calls them.
 func (l *line) identify(o volume.Outcome) {
 	l.ServiceAccount = &account{Name: o.Pod.ServiceAccount}
-	for _, audience := range slices.Sorted(maps.Keys(o.Tokens)) {
-		claims := o.Tokens[audience]
+	for _, claims := range o.Tokens {
 		if claims.ServiceAccountUID != "" {
 			l.ServiceAccount.UID = claims.ServiceAccountUID
 		}
 		if claims.ID != "" {
-			l.Tokens = append(l.Tokens, token{audience, claims.ID})
+			l.Tokens = append(l.Tokens, token{claims.Audience, claims.ID})
 		}
 	}
 }

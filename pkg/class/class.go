@@ -29,21 +29,21 @@ type Class struct {
 	// are Mayfly's own, which are the fields below.
 	Parameters map[string]string
 	// RefreshInterval is parameters.refreshInterval; 0 leaves it to the flag.
-	RefreshInterval time.Duration
+	RefreshInterval time.Duration `json:",omitempty"`
 	// SizeLimit is parameters.volumeSizeLimit in bytes; 0 leaves it to the flag.
-	SizeLimit int64
+	SizeLimit int64 `json:",omitempty"`
 	// InodeLimit is parameters.volumeInodeLimit; 0 leaves it to the flag.
-	InodeLimit int64
+	InodeLimit int64 `json:",omitempty"`
 	// CredentialScope is parameters.credentialScope; empty leaves it to the
 	// provider, which keeps leased credentials to the pod.
-	CredentialScope CredentialScope
+	CredentialScope CredentialScope `json:",omitempty"`
 	// OnUnavailable is parameters.onUnavailable; Parse never leaves it empty.
-	OnUnavailable OnUnavailable
+	OnUnavailable OnUnavailable `json:",omitempty"`
 	// OnDenied is parameters.onDenied; Parse never leaves it empty.
-	OnDenied OnDenied
+	OnDenied OnDenied `json:",omitempty"`
 	// SecretObjects are those of spec.secretObjects that can be made into
 	// Kubernetes Secrets; Parse warns of the others.
-	SecretObjects []v1.SecretObject
+	SecretObjects []v1.SecretObject `json:",omitempty"`
 }
 
 // CredentialScope says who shares a dynamic credential.

@@ -6,6 +6,8 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"io"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -46,25 +48,52 @@ type Claims struct {
 	PodUID            string
 }
 
+// AudienceClaims are those of the token for an audience.
+type AudienceClaims struct {
+	Audience string
+	Claims
+}
+
 // Tokens are a pod's service account tokens by audience.
 type Tokens map[string]Token
 
-// ParseTokens reads kubelet's JSON, {"<audience>":{"token":"...",
-// "expirationTimestamp":"<RFC 3339>"}}. An empty text is no tokens. Its errors
+// Plain are tokens in the form that kubelet writes, {"<audience>":
+// {"token":"...","expirationTimestamp":"<RFC 3339>"}}, with nothing to hide
+// them: for a provider plugin and for the state directory, and for nobody else.
+type Plain map[string]PlainToken
+
+// Format implements fmt.Formatter for every verb and flag.
+func (Plain) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, secret.Redacted) }
+
+// LogValue implements slog.LogValuer.
+func (Plain) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
+
+// PlainToken is one of them. It may not say when it ends.
+type PlainToken struct {
+	Token   string `json:"token"`
+	Expires string `json:"expirationTimestamp,omitempty"`
+}
+
+// ParseTokens reads kubelet's JSON. An empty text is no tokens. Its errors
 // never quote the text.
 func ParseTokens(text string) (Tokens, error) {
 	if text == "" {
 		return nil, nil
 	}
-	var raw map[string]struct {
-		Token   string `json:"token"`
-		Expires string `json:"expirationTimestamp"`
-	}
-	if json.Unmarshal([]byte(text), &raw) != nil {
+	var p Plain
+	if json.Unmarshal([]byte(text), &p) != nil {
 		return nil, fault.New(fault.InvalidArgument, "%s: not the JSON object of audiences that kubelet sends", TokensKey)
 	}
-	tokens := make(Tokens, len(raw))
-	for audience, t := range raw {
+	return p.Tokens()
+}
+
+// Tokens reads what kubelet wrote. Its errors never quote a token.
+func (p Plain) Tokens() (Tokens, error) {
+	if p == nil {
+		return nil, nil
+	}
+	tokens := make(Tokens, len(p))
+	for audience, t := range p {
 		if t.Token == "" {
 			return nil, fault.New(fault.InvalidArgument, "%s: the token for audience %q is empty", TokensKey, audience)
 		}
@@ -126,13 +155,14 @@ func (t Tokens) have() string {
 	return fmt.Sprintf("kubelet passed %q", slices.Sorted(maps.Keys(t)))
 }
 
-// Claims are what the tokens say of their bearer, by audience, without the
-// tokens themselves.
-func (t Tokens) Claims() map[string]Claims {
-	out := make(map[string]Claims, len(t))
+// Claims are what the tokens say of their bearer, in the order of their
+// audiences, without the tokens themselves.
+func (t Tokens) Claims() []AudienceClaims {
+	out := make([]AudienceClaims, 0, len(t))
 	for audience, token := range t {
-		out[audience] = token.Claims
+		out = append(out, AudienceClaims{audience, token.Claims})
 	}
+	slices.SortFunc(out, func(a, b AudienceClaims) int { return strings.Compare(a.Audience, b.Audience) })
 	return out
 }
 
@@ -143,25 +173,29 @@ func (t Tokens) Equal(o Tokens) bool {
 	})
 }
 
-// Encode writes the tokens as kubelet does, for a provider plugin or for the
-// state directory. The result is as secret as the tokens are.
+// Reveal gives the tokens as kubelet writes them; nil for none.
+func (t Tokens) Reveal() Plain {
+	if len(t) == 0 {
+		return nil
+	}
+	out := make(Plain, len(t))
+	for audience, token := range t {
+		p := PlainToken{Token: token.JWT.Reveal()}
+		if !token.Expires.IsZero() {
+			p.Expires = token.Expires.UTC().Format(time.RFC3339)
+		}
+		out[audience] = p
+	}
+	return out
+}
+
+// Encode writes the tokens as kubelet does, for a provider plugin. The result
+// is as secret as the tokens are.
 func (t Tokens) Encode() secret.String {
 	if len(t) == 0 {
 		return secret.String{}
 	}
-	type entry struct {
-		Token   string `json:"token"`
-		Expires string `json:"expirationTimestamp,omitempty"`
-	}
-	out := make(map[string]entry, len(t))
-	for audience, token := range t {
-		e := entry{Token: token.JWT.Reveal()}
-		if !token.Expires.IsZero() {
-			e.Expires = token.Expires.UTC().Format(time.RFC3339)
-		}
-		out[audience] = e
-	}
-	text, err := json.Marshal(out)
+	text, err := json.Marshal(t.Reveal())
 	if err != nil { // a map of strings always marshals
 		return secret.String{}
 	}

@@ -3,12 +3,15 @@ package identity_test
 import (
 	"encoding/base64"
 	"fmt"
+	"log/slog"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 func jwt(payload string) string {
@@ -87,8 +90,33 @@ func TestEncodeIsParsedBack(t *testing.T) {
 	if in.Equal(nil) || !identity.Tokens(nil).Encode().Empty() {
 		t.Error("no tokens are not some tokens")
 	}
-	if text := fmt.Sprintf("%v %+v %#v", in, in, in); strings.Contains(text, `"a"`) {
-		t.Errorf("printing shows a token: %s", text)
+	for _, v := range []any{in, in.Reveal(), struct{ Plain identity.Plain }{in.Reveal()}} {
+		if text := fmt.Sprintf("%v %+v %#v", v, v, v); strings.Contains(text, `"a"`) || strings.Contains(text, "{a") {
+			t.Errorf("printing shows a token: %s", text)
+		}
+	}
+	var log strings.Builder
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "tokens", in.Reveal())
+	if !strings.Contains(log.String(), `"tokens":"[redacted]"`) {
+		t.Errorf("the log shows a token: %s", log.String())
+	}
+}
+
+// TestClaims: they come in one order, whatever the map's, and without a token.
+func TestClaims(t *testing.T) {
+	tokens := identity.Tokens{}
+	for _, audience := range []string{"vault", "akeyless", "conjur"} {
+		tokens[audience] = identity.Token{JWT: secret.NewString("jwt"), Claims: identity.Claims{ID: "id-" + audience}}
+	}
+	var got []string
+	for _, c := range tokens.Claims() {
+		got = append(got, c.Audience+" "+c.ID)
+	}
+	if want := []string{"akeyless id-akeyless", "conjur id-conjur", "vault id-vault"}; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := identity.Tokens(nil).Claims(); len(got) != 0 {
+		t.Errorf("no tokens have claims: %v", got)
 	}
 }
 

@@ -35,8 +35,8 @@ type Outcome struct {
 	ClassVersion string
 	Provider     string
 	// Tokens says by which service account tokens the store was asked: what
-	// is known of each, by audience.
-	Tokens   map[string]identity.Claims
+	// is known of each.
+	Tokens   []identity.AudienceClaims
 	Versions []provider.Version
 	// Asked are the ids under which the store's own audit log has the
 	// requests, as far as the provider knows of any.

@@ -43,7 +43,8 @@ func TestOutcomesSayWhoAsked(t *testing.T) {
 	r.store.fail = fault.New(fault.Denied, "no")
 	check := func(o volume.Outcome, version string, asked ...string) {
 		t.Helper()
-		if o.ClassVersion != version || o.Tokens["vault"] != (identity.Claims{ID: "jti-1", ServiceAccountUID: "sa-1"}) || !slices.Equal(o.Asked, asked) {
+		claims := []identity.AudienceClaims{{Audience: "vault", Claims: identity.Claims{ID: "jti-1", ServiceAccountUID: "sa-1"}}}
+		if o.ClassVersion != version || !slices.Equal(o.Tokens, claims) || !slices.Equal(o.Asked, asked) {
 			t.Errorf("class version %q, tokens %v, asked %q, want %q and %q", o.ClassVersion, o.Tokens, o.Asked, version, asked)
 		}
 	}

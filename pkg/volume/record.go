@@ -103,7 +103,7 @@ type wire struct {
 	Class          class.Ref          `json:"class"`
 	GID            *int               `json:"gid,omitempty"`
 	SELinuxContext string             `json:"selinuxContext,omitempty"`
-	Tokens         string             `json:"tokens,omitempty"`
+	Tokens         identity.Plain     `json:"tokens,omitempty"`
 	InSecrets      bool               `json:"tokensInSecrets,omitempty"`
 	Secrets        map[string]string  `json:"secrets,omitempty"`
 	Provider       string             `json:"provider,omitempty"`
@@ -127,11 +127,12 @@ type wireHeld struct {
 	State    []byte `json:"state,omitempty"`
 }
 
-// encodeRecord gives the file in parts, which follow one another.
-func encodeRecord(r *Record) ([][]byte, error) {
+// encodeRecord gives the file in parts, which follow one another. One of them
+// is in the room that it is given.
+func encodeRecord(r *Record, room *bytes.Buffer) ([][]byte, error) {
 	w := wire{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
-		Tokens: r.Tokens.Encode().Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
+		Tokens: r.Tokens.Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Interval: r.Interval, DueAt: r.DueAt,
 		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
 	}
@@ -144,11 +145,10 @@ func encodeRecord(r *Record) ([][]byte, error) {
 	for _, h := range r.Former {
 		w.Former = append(w.Former, wireHeld{h.Provider, h.State.Reveal()})
 	}
-	body, err := json.Marshal(w)
-	if err != nil {
+	if err := json.NewEncoder(room).Encode(w); err != nil {
 		return nil, fault.New(fault.State, "encoding the record of volume %s: %w", r.ID, err)
 	}
-	state := r.ProviderState.Reveal()
+	body, state := room.Bytes(), r.ProviderState.Reveal()
 	sum := sha256.New()
 	sum.Write(body)
 	sum.Write(state)
@@ -179,7 +179,7 @@ func decodeRecord(data []byte) (*Record, error) {
 	if json.Unmarshal(body[:h.Record], &w) != nil {
 		return nil, fmt.Errorf("%w: a field has the wrong type", errCorrupt)
 	}
-	tokens, err := identity.ParseTokens(w.Tokens)
+	tokens, err := w.Tokens.Tokens()
 	if err != nil || w.ID == "" || w.Target == "" {
 		return nil, fmt.Errorf("%w: a field is missing or malformed", errCorrupt)
 	}

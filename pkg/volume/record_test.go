@@ -29,7 +29,7 @@ func TestRecordKeepsEveryField(t *testing.T) {
 			t.Errorf("the test does not set %s", v.Type().Field(i).Name)
 		}
 	}
-	parts, err := encodeRecord(want)
+	parts, err := encodeRecord(want, new(bytes.Buffer))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -23,9 +25,15 @@ import (
 type DirStore struct {
 	dir string
 	log *slog.Logger
+	// rooms are buffers for records: a burst of publishes would leave as many
+	// behind, each of them several kilobytes.
+	rooms sync.Pool
 }
 
 const (
+	// largestRoom is not outgrown by a usual record.
+	largestRoom = 32 << 10
+
 	recordSuffix  = ".json"
 	partialSuffix = ".partial"
 	corruptSuffix = ".corrupt"
@@ -36,7 +44,7 @@ func NewDirStore(dir string, log *slog.Logger) (*DirStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fault.New(fault.State, "creating the state directory: %w", err)
 	}
-	return &DirStore{dir, log}, nil
+	return &DirStore{dir: dir, log: log, rooms: sync.Pool{New: func() any { return new(bytes.Buffer) }}}, nil
 }
 
 // Loaded is what an earlier process has left.
@@ -68,7 +76,9 @@ func (s *DirStore) file(id string) string { return filepath.Join(s.dir, RecordKe
 
 // Put writes the record; on an error the earlier one still stands.
 func (s *DirStore) Put(r *Record) error {
-	parts, err := encodeRecord(r)
+	room, _ := s.rooms.Get().(*bytes.Buffer)
+	defer s.vacate(room)
+	parts, err := encodeRecord(r, room)
 	if err != nil {
 		return err
 	}
@@ -83,6 +93,14 @@ func (s *DirStore) Put(r *Record) error {
 		return s.putError(r, &os.LinkError{Op: "rename", Old: partial, New: file, Err: err})
 	}
 	return nil
+}
+
+// vacate takes a buffer back.
+func (s *DirStore) vacate(room *bytes.Buffer) {
+	if room.Cap() <= largestRoom {
+		room.Reset()
+		s.rooms.Put(room)
+	}
 }
 
 func (s *DirStore) putError(r *Record, err error) error {

@@ -16,9 +16,9 @@ type identityKey struct {
 	ServiceAccount    string
 	ServiceAccountUID string
 	// Pod is the pod's UID where the store may tell pods apart.
-	Pod string
+	Pod string `json:",omitempty"`
 	// Credential is a keyed hash of the access key or the like.
-	Credential string
+	Credential string `json:",omitempty"`
 }
 
 // identify makes the key of a bearer's identity.

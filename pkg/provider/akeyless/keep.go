@@ -17,7 +17,7 @@ type keptVolume struct {
 	session.State
 	Identity *identityKey        `json:"identity,omitempty"`
 	Pod      identity.Pod        `json:"pod"`
-	Tokens   string              `json:"tokens,omitempty"` // of the pod, as kubelet writes them
+	Tokens   identity.Plain      `json:"tokens,omitempty"` // of the pod
 	Given    string              `json:"given,omitempty"`
 	Session  *keptToken          `json:"session,omitempty"`
 	Readings map[string]*reading `json:"readings,omitempty"`
@@ -55,7 +55,7 @@ func (p *Provider) Export(id string) secret.Bytes {
 		Readings: v.readings.All(), Refused: v.readings.Refusals(), Own: keepHolder(v.holder), Group: keepHolder(g.holder),
 	}
 	if account, ok := b.tokens[g.key.Login.Audience]; ok && g.key.Login.Type.asPod() {
-		k.Tokens = identity.Tokens{g.key.Login.Audience: account}.Encode().Reveal()
+		k.Tokens = identity.Tokens{g.key.Login.Audience: account}.Reveal()
 	}
 	if t := g.login.Current(p.now(), nil); t != nil {
 		k.Session = &keptToken{t.value.Reveal(), t.born, t.due, t.expires}
@@ -79,7 +79,7 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 	if err := session.ReadState(id, state, keptVersion, &k); err != nil {
 		return err
 	}
-	tokens, err := identity.ParseTokens(k.Tokens)
+	tokens, err := k.Tokens.Tokens()
 	if err != nil || !k.sound() {
 		return fault.New(fault.State, "reading the state of volume %s: a part is missing or malformed", id)
 	}

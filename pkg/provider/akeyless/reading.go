@@ -20,11 +20,11 @@ type reading struct {
 	Absent bool `json:",omitempty"`
 	// Mark is the item's state as described before the value was read, so the
 	// value is never older than it says. It is zero where it is not known.
-	Mark mark
+	Mark mark `json:",omitzero"`
 	// Next is the announced rotation.
-	Next time.Time
+	Next time.Time `json:",omitzero"`
 	// Ends is the end of a certificate.
-	Ends time.Time
+	Ends time.Time `json:",omitzero"`
 
 	err error // of this item, where others were asked for with it
 }

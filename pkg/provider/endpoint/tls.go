@@ -18,15 +18,15 @@ const maxFile = 1 << 20
 // TLS says how a server is verified, and who to be to it. The files are read
 // again when they change. It is comparable.
 type TLS struct {
-	CACertFile string
-	CACertDir  string
+	CACertFile string `json:",omitempty"`
+	CACertDir  string `json:",omitempty"`
 	// CACert holds the authorities themselves, as PEM. It comes before the
 	// file, and the file before the directory.
-	CACert         string
-	ServerName     string
-	ClientCertFile string
-	ClientKeyFile  string
-	SkipVerify     bool
+	CACert         string `json:",omitempty"`
+	ServerName     string `json:",omitempty"`
+	ClientCertFile string `json:",omitempty"`
+	ClientKeyFile  string `json:",omitempty"`
+	SkipVerify     bool   `json:",omitempty"`
 }
 
 // Names are what the settings are called where people write them, for errors.

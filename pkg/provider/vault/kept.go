@@ -65,9 +65,9 @@ type keptReading struct {
 	Kind    kind            `json:"kind"`
 	Asked   time.Time       `json:"asked"`
 	Read    time.Time       `json:"read"`
-	At      time.Time       `json:"at"`
-	End     time.Time       `json:"end"`
-	Due     time.Time       `json:"due"`
+	At      time.Time       `json:"at,omitzero"`
+	End     time.Time       `json:"end,omitzero"`
+	Due     time.Time       `json:"due,omitzero"`
 	Absent  bool            `json:"absent,omitempty"`
 }
 
