@@ -3,6 +3,7 @@ package endpoint
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -105,12 +106,13 @@ func (t TLS) authorities(n Names) string {
 }
 
 // Scrub makes a server's words fit for an error: one line of bounded length,
-// without the secrets and without anything that looks like a JWT, or like one
-// of the store's own credentials.
+// without the secrets, be they in base64, and without anything that looks like
+// a JWT, or like one of the store's own credentials.
 func Scrub(words string, secrets []secret.String, looksLike ...*regexp.Regexp) string {
 	for _, s := range secrets {
 		if !s.Empty() {
 			words = strings.ReplaceAll(words, s.Reveal(), secret.Redacted)
+			words = strings.ReplaceAll(words, base64.StdEncoding.EncodeToString([]byte(s.Reveal())), secret.Redacted)
 		}
 	}
 	words = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+`).ReplaceAllString(words, secret.Redacted)

@@ -280,6 +280,7 @@ func TestScrub(t *testing.T) {
 	for text, want := range map[string]string{
 		"two\nlines\tand\x00more": "two lines and more",
 		"it is marker, so":        "it is [redacted], so",
+		"bWFya2Vy in base64":      "[redacted] in base64",
 		"x-marker-1, x-2":         "x-[redacted]-1, [redacted]",
 		"eyJhbGciOiJ.eyJpc3M.sig": "[redacted]",
 		strings.Repeat("x", 2000): strings.Repeat("x", 1000) + "...",

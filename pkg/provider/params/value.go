@@ -66,12 +66,15 @@ func JSON(v any) ([]byte, error) {
 
 // Decode reads JSON with its numbers as they are written.
 func Decode(data []byte, into any) error {
+	if bytes.HasPrefix(data, []byte(`"`)) {
+		return json.Unmarshal(data, into) // no numbers in it, and no need for a buffer
+	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
 	if err := dec.Decode(into); err != nil {
 		return err
 	}
-	if dec.More() {
+	if len(bytes.TrimLeft(data[dec.InputOffset():], " \t\r\n")) > 0 {
 		return errors.New("there is more behind the value")
 	}
 	return nil
