@@ -2,22 +2,46 @@ package driver
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
+// TestCPUTime holds the clock against what the kernel says elsewhere.
 func TestCPUTime(t *testing.T) {
-	const stat = "4 (a b) c) S 1 2 3 4 5 6 7 8 9 10 150 25 0 0 20 0 9 0 100 1 1"
-	got, err := cpuTime(stat)
-	if err != nil || got != 1750*time.Millisecond {
-		t.Errorf("%v, %v", got, err)
-	}
-	for _, bad := range []string{"", "4 (x) S 1 2", "4 (x) S 1 2 3 4 5 6 7 8 9 10 a b 0"} {
-		if got, err := cpuTime(bad); err == nil {
-			t.Errorf("%q gives %v", bad, got)
+	clock := func() time.Duration {
+		t.Helper()
+		got, err := cpuTime(os.Getpid())
+		if err != nil {
+			t.Fatal(err)
 		}
+		return got
+	}
+	used := func() time.Duration {
+		t.Helper()
+		var u unix.Rusage
+		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	const work = 20 * time.Millisecond
+	began, before := clock(), used()
+	for used()-before < work {
+	}
+	if got, most := clock()-began, used()-before; got < work/2 || got > most+work/2 {
+		t.Errorf("%v by the clock, %v in all", got, most)
+	}
+	gone := exec.Command("true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := cpuTime(gone.Process.Pid); err == nil {
+		t.Errorf("a process that is gone has used %v", got)
 	}
 }
 
