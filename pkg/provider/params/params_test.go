@@ -225,8 +225,17 @@ func TestValues(t *testing.T) {
 	if got := params.KeysOf(data); got != `"a", "a.b", "big"` {
 		t.Errorf("keys %s", got)
 	}
-	if params.Decode([]byte(`{} {}`), &data) == nil {
-		t.Error("two values are one")
+	for _, text := range []string{`{} {}`, `{} ]`, `{}}`} {
+		if params.Decode([]byte(text), &data) == nil {
+			t.Errorf("%s is one value", text)
+		}
+	}
+	var value any
+	for text, want := range map[string]any{`"a\u0062"`: "ab", " \"a\"\n": "a", "{}\r\n": map[string]any{}, `[1.50]`: []any{json.Number("1.50")}, `"a" "b"`: nil, `"a`: nil, "": nil} {
+		if err := params.Decode([]byte(text), &value); (err == nil) != (want != nil) || err == nil && !reflect.DeepEqual(value, want) {
+			t.Errorf("%q is %#v, %v, want %#v", text, value, err, want)
+		}
+		value = nil
 	}
 }
 
