@@ -29,7 +29,7 @@ func (s *Server) getSecretValue(who *session, request map[string]json.RawMessage
 		}
 		out[name] = value
 	}
-	return answer{http.StatusOK, out}
+	return good(out)
 }
 
 func (s *Server) getRotatedSecretValue(who *session, request map[string]json.RawMessage) answer {
@@ -49,7 +49,7 @@ func (s *Server) value(who *session, name, kind string, request map[string]json.
 	if refusal != nil {
 		return *refusal
 	}
-	return answer{http.StatusOK, shape(v)}
+	return good(shape(v))
 }
 
 // describeItem answers 401 for what the caller may not know of, as Akeyless
@@ -60,7 +60,7 @@ func (s *Server) describeItem(who *session, request map[string]json.RawMessage) 
 	if r == nil || r.NoDescribe || it == nil {
 		return failure(http.StatusUnauthorized, "Unauthorized: item %s is not accessible", name)
 	}
-	return answer{http.StatusOK, describe(it)}
+	return good(describe(it))
 }
 
 func describe(it *item) map[string]any {
@@ -93,7 +93,7 @@ func (s *Server) listItems(who *session, request map[string]json.RawMessage) ans
 		items[i] = describe(s.items[name])
 	}
 	out["items"] = items
-	return answer{http.StatusOK, out}
+	return good(out)
 }
 
 func (s *Server) getDynamicSecretValue(who *session, request map[string]json.RawMessage) answer {
@@ -104,9 +104,9 @@ func (s *Server) getDynamicSecretValue(who *session, request map[string]json.Raw
 	s.minted++
 	id := "tmp." + random(8)
 	s.alive[id] = lease{it.name, s.options.Now().Add(it.ttl)}
-	return answer{http.StatusOK, map[string]any{
+	return good(map[string]any{
 		"id": id, "user": "tmp_" + random(4), "password": random(12), "ttl_in_minutes": strconv.Itoa(int(it.ttl.Minutes())),
-	}}
+	})
 }
 
 func (s *Server) deleteCredentials(who *session, request map[string]json.RawMessage) answer {
@@ -122,5 +122,5 @@ func (s *Server) deleteCredentials(who *session, request map[string]json.RawMess
 		return failure(http.StatusNotFound, "temporary credentials %s were not found", id)
 	}
 	delete(s.alive, id)
-	return answer{http.StatusCreated, nil}
+	return answer{status: http.StatusCreated}
 }

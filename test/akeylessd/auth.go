@@ -155,7 +155,7 @@ func (s *Server) admit(id string, m Method, claims map[string]string) answer {
 	if !m.Silent {
 		out["creds"] = map[string]any{"token": token, "expiry": end.Unix()}
 	}
-	return answer{http.StatusOK, out}
+	return good(out)
 }
 
 // whoAsks finds the session of a request. It is called with mu held.

@@ -101,7 +101,7 @@ func (s *Server) getPKICertificate(who *session, request map[string]json.RawMess
 		return failure(http.StatusInternalServerError, "signing failed: %v", err)
 	}
 	s.issued++
-	return answer{http.StatusOK, map[string]any{"data": certificate, "parent_cert": s.ca.pem, "cert_display_id": "cert-" + random(4)}}
+	return good(map[string]any{"data": certificate, "parent_cert": s.ca.pem, "cert_display_id": "cert-" + random(4)})
 }
 
 func parseRequest(text string) (*x509.CertificateRequest, error) {

@@ -16,7 +16,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/issuer"
@@ -36,11 +35,15 @@ type Options struct {
 	Issuer *issuer.Issuer
 	// Wrap sees every exchange; nil for nobody.
 	Wrap func(http.Handler) http.Handler
-	// Latency is added to every answer. The request has its effect before it.
+	// Latency is added to every answer for which a gateway has to ask Akeyless'
+	// service, which is all but what it has in its cache. The request has its
+	// effect before it.
 	Latency time.Duration
 	// Cache is for how long static and rotated secrets are answered as they
 	// were, unless the request says ignore-cache, as gateways can be set to.
 	Cache time.Duration
+	// CachedLatency is added to the answers from the cache.
+	CachedLatency time.Duration
 }
 
 // Server is a running double. Its methods may be called concurrently.
@@ -53,7 +56,6 @@ type Server struct {
 	// reviewer reaches the issuer, over connections enough for a burst of
 	// logins.
 	reviewer *http.Client
-	latency  atomic.Int64
 
 	mu           sync.Mutex
 	methods      map[string]Method
@@ -69,8 +71,12 @@ type Server struct {
 	cache        map[string]cached
 }
 
-// SetLatency changes Options.Latency from now on.
-func (s *Server) SetLatency(d time.Duration) { s.latency.Store(int64(d)) }
+// SetCache changes Options.Cache from now on.
+func (s *Server) SetCache(d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.options.Cache = d
+}
 
 // Start serves on a free loopback port until Close.
 func Start(ctx context.Context, opts Options) (*Server, error) {
@@ -87,7 +93,6 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 		methods:  map[string]Method{}, tokens: map[string]*session{}, items: map[string]*item{},
 		alive: map[string]lease{}, counts: map[string]int{}, cache: map[string]cached{},
 	}
-	s.SetLatency(opts.Latency)
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("listening: %w", err)
@@ -128,10 +133,14 @@ func (s *Server) Counts() map[string]int {
 type answer struct {
 	status int
 	body   any
+	// cached tells that it took no question to Akeyless' service.
+	cached bool
 }
 
+func good(body any) answer { return answer{status: http.StatusOK, body: body} }
+
 func failure(status int, format string, args ...any) answer {
-	return answer{status, map[string]string{"error": fmt.Sprintf(format, args...)}}
+	return answer{status: status, body: map[string]string{"error": fmt.Sprintf(format, args...)}}
 }
 
 // handler answers one call. It is called with mu held.
@@ -160,7 +169,11 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	a := s.answer(r, body)
-	if latency := time.Duration(s.latency.Load()); latency > 0 {
+	latency := s.options.Latency
+	if a.cached {
+		latency = s.options.CachedLatency
+	}
+	if latency > 0 {
 		timer := time.NewTimer(latency)
 		defer timer.Stop()
 		select {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
 
@@ -18,7 +19,7 @@ const (
 
 // startAkeyless starts the double with the items of the class keyless.
 func (w *world) startAkeyless(ctx context.Context) (err error) {
-	w.akeyless, err = akeylessd.Start(ctx, akeylessd.Options{Issuer: w.issuer})
+	w.akeyless, err = akeylessd.Start(ctx, akeylessd.Options{Issuer: w.issuer, Latency: w.akeylessLatency, CachedLatency: w.akeylessCached})
 	if err != nil {
 		return err
 	}
@@ -44,17 +45,21 @@ func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
 	defer func() { err = errors.Join(err, n.stop()) }()
 	f := newFloor(n.atOnce, akeylessFloor(w.akeyless.URL()))
 	defer f.close()
+	source, err := akeyless.New(akeyless.Config{})
+	if err != nil {
+		return err
+	}
 	for _, g := range []struct {
-		kind    string
-		latency time.Duration
-		into    *firstPublishes
+		kind  string
+		cache time.Duration
+		into  *firstPublishes
 	}{
-		{"asks", w.akeylessLatency, &r.Akeyless},
-		{"caches", w.akeylessCached, &r.AkeylessCached},
+		{"asks", 0, &r.Akeyless},
+		{"caches", time.Hour, &r.AkeylessCached},
 	} {
-		say("first publishes with an Akeyless gateway that %s, each answer after %s", g.kind, g.latency)
-		w.akeyless.SetLatency(g.latency)
-		if err := (rounds{n, f, keyless, g.kind}).run(ctx, g.into); err != nil {
+		say("first publishes with an Akeyless gateway that %s", g.kind)
+		w.akeyless.SetCache(g.cache)
+		if err := (rounds{n, f, keyless, g.kind, source}).run(ctx, g.into); err != nil {
 			return fmt.Errorf("a gateway that %s: %w", g.kind, err)
 		}
 	}

@@ -73,6 +73,8 @@ func TestBench(t *testing.T) {
 		"reads of Akeyless' floor":      {r.Akeyless.FloorRequests.Reads, 8},
 		"logins to Akeyless":            {r.Akeyless.Many.Requests.Logins, 4},
 		"reads from Akeyless":           {r.Akeyless.Many.Requests.Reads, 8},
+		"logins, package, Akeyless":     {r.Akeyless.Alone.Requests.Logins, 4},
+		"reads, package, Akeyless":      {r.Akeyless.Alone.Requests.Reads, 8},
 		"logins, one account, Akeyless": {r.Akeyless.One.Requests.Logins, 1},
 		"reads, one account, Akeyless":  {r.Akeyless.One.Requests.Reads, 2},
 		"logins to Akeyless, cached":    {r.AkeylessCached.Many.Requests.Logins, 4},

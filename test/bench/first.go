@@ -3,11 +3,19 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 )
 
 // rounds are of first publishes: the floor, the driver with a service account
 // for each pod, and the driver with one for all, in turn, so that noise on the
-// machine hits all three alike. Every other round has floor and driver in the
+// machine hits all alike; between them, where there is one, a provider package
+// alone. Every other round has floor and driver in the
 // other order: what Vault puts off while it serves the one, such as collecting
 // its garbage, is paid for by the other.
 type rounds struct {
@@ -16,13 +24,15 @@ type rounds struct {
 	class string
 	// label parts the pods of these rounds from others of the class.
 	label string
+	// alone is nil where there is none.
+	alone *akeyless.Provider
 }
 
 // measureFirst does the rounds on Vault.
 func measureFirst(ctx context.Context, n *node, r *firstPublishes) error {
 	f := newFloor(n.atOnce, vaultFloor(n.vault.Address))
 	defer f.close()
-	return rounds{n, f, steady, "first"}.run(ctx, r)
+	return rounds{n, f, steady, "first", nil}.run(ctx, r)
 }
 
 // run does a round that warms up the connections of either side and is not
@@ -48,9 +58,10 @@ func (s rounds) round(ctx context.Context, r *firstPublishes, number int) error 
 	bare := func() error { return s.bare(ctx, r, label("floor")) }
 	many := func() error { return s.publishes(ctx, &r.Many, label("many"), s.config.pods) }
 	one := func() error { return s.publishes(ctx, &r.One, label("one"), 1) }
-	order := []func() error{bare, many, one}
+	alone := func() error { return s.fetches(ctx, &r.Alone, label("alone")) }
+	order := []func() error{bare, alone, many, one}
 	if number%2 == 1 {
-		order = []func() error{many, bare, one}
+		order = []func() error{many, alone, bare, one}
 	}
 	for _, do := range order {
 		if err := do(); err != nil {
@@ -100,4 +111,53 @@ func (s rounds) publishes(ctx context.Context, p *publishes, label string, accou
 		return err
 	}
 	return s.unpublish(ctx, pods)
+}
+
+// fetches are the same through the provider package: without kubelet's calls,
+// mounts, files and records.
+func (s rounds) fetches(ctx context.Context, p *publishes, label string) error {
+	if s.alone == nil {
+		return nil
+	}
+	pods := s.pods(label, s.class, s.config.pods)
+	asked, got := make([]provider.Request, len(pods)), make([]*provider.Payload, len(pods))
+	for i, pod := range pods {
+		var err error
+		if asked[i], err = fetchRequest(pod, s.kubelet.Target(pod), akeyless.Name, akeylessParameters(s.class, s.akeyless.URL())); err != nil {
+			return err
+		}
+	}
+	if err := s.settle(ctx); err != nil {
+		return err
+	}
+	count, err := s.store.begin()
+	if err != nil {
+		return err
+	}
+	work, fetching := errgroup.WithContext(ctx)
+	work.SetLimit(s.atOnce)
+	began := time.Now()
+	for i := range asked {
+		work.Go(func() (err error) {
+			got[i], err = s.alone.Fetch(fetching, asked[i])
+			return err
+		})
+	}
+	err = work.Wait()
+	p.Wall = append(p.Wall, ms(time.Since(began)))
+	if err != nil {
+		return fmt.Errorf("the provider package: %w", err)
+	}
+	if p.Requests, err = count(ctx); err != nil {
+		return err
+	}
+	for i, payload := range got {
+		if have, want := files(payload), wanted(s.class, "1"); !maps.Equal(have, want) {
+			return fmt.Errorf("the provider package gave pod %s %v, not %v", pods[i].Name, have, want)
+		}
+		if err := s.alone.Release(ctx, asked[i].Volume); err != nil {
+			return err
+		}
+	}
+	return nil
 }

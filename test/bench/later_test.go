@@ -184,7 +184,7 @@ func TestMountRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer end()
-	r, err := fetchRequest(p, "/target")
+	r, err := fetchRequest(p, "/target", pluginName, pluginParameters())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -135,7 +135,7 @@ func (m *mounts) pod(ctx context.Context, p kubelet.Pod) error {
 	if err != nil {
 		return err
 	}
-	fetch, err := fetchRequest(p, m.kubelet.Target(p))
+	fetch, err := fetchRequest(p, m.kubelet.Target(p), pluginName, pluginParameters())
 	if err != nil {
 		return err
 	}
@@ -162,12 +162,9 @@ func timed(took *[]time.Duration, do func() error) error {
 
 // sameFiles finds out whether both ways gave what the volume shall hold.
 func sameFiles(answer *v1alpha1.MountResponse, payload *provider.Payload) error {
-	bare, fetched := map[string]string{}, map[string]string{}
+	bare, fetched := map[string]string{}, files(payload)
 	for _, f := range answer.GetFiles() {
 		bare[f.GetPath()] = string(f.GetContents())
-	}
-	for _, f := range payload.Files {
-		fetched[f.Path] = string(f.Contents.Reveal())
 	}
 	if want := wanted(plugged, "1"); !maps.Equal(bare, want) || !maps.Equal(fetched, want) {
 		return fmt.Errorf("the plugin gave %v, the provider package %v, not %v", bare, fetched, want)
@@ -175,8 +172,17 @@ func sameFiles(answer *v1alpha1.MountResponse, payload *provider.Payload) error 
 	return nil
 }
 
-// fetchRequest is what mayfly-node asks its provider package for.
-func fetchRequest(p kubelet.Pod, target string) (provider.Request, error) {
+// files are those of a payload by path.
+func files(payload *provider.Payload) map[string]string {
+	out := map[string]string{}
+	for _, f := range payload.Files {
+		out[f.Path] = string(f.Contents.Reveal())
+	}
+	return out
+}
+
+// fetchRequest is what mayfly-node asks its provider packages for.
+func fetchRequest(p kubelet.Pod, target, name string, parameters map[string]string) (provider.Request, error) {
 	tokens, err := identity.ParseTokens(p.Tokens)
 	if err != nil {
 		return provider.Request{}, err
@@ -184,7 +190,7 @@ func fetchRequest(p kubelet.Pod, target string) (provider.Request, error) {
 	return provider.Request{
 		Volume: p.VolumeID(), Tokens: tokens, TokensInSecrets: true, TargetPath: target,
 		Pod:   identity.Pod{Namespace: p.Namespace, Name: p.Name, UID: p.UID, ServiceAccount: p.ServiceAccount},
-		Class: &class.Class{Ref: class.Ref{Namespace: p.Namespace, Name: p.Class}, Provider: pluginName, Parameters: pluginParameters()},
+		Class: &class.Class{Ref: class.Ref{Namespace: p.Namespace, Name: p.Class}, Provider: name, Parameters: parameters},
 	}, nil
 }
 

@@ -30,7 +30,7 @@ type results struct {
 	// Plugin is a provider plugin of our own.
 	Plugin pluginTimes `json:"plugin"`
 	// Akeyless is on a gateway that asks Akeyless' service for every answer,
-	// AkeylessCached on one that has the answers.
+	// AkeylessCached on one that asks it for logins alone.
 	Akeyless       firstPublishes `json:"akeylessFirstPublishes"`
 	AkeylessCached firstPublishes `json:"akeylessFirstPublishesCached"`
 	Binary         binary         `json:"binary"`
@@ -61,6 +61,9 @@ type firstPublishes struct {
 	// Many has a service account for each pod, One has one for all.
 	Many publishes `json:"asManyServiceAccounts"`
 	One  publishes `json:"oneServiceAccount"`
+	// Alone is Many through the driver's provider package alone, in the
+	// benchmark's process; empty where that was not measured.
+	Alone publishes `json:"providerPackageAlone"`
 	// Cold is the first round of a driver just started, which is not counted.
 	Cold          float64  `json:"coldMS"`
 	FloorRequests requests `json:"floorRequests"`

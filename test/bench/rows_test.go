@@ -63,20 +63,21 @@ func TestAkeylessVerdicts(t *testing.T) {
 	measured := func(wall float64) firstPublishes {
 		return firstPublishes{
 			Floor: []float64{100}, Many: publishes{Wall: []float64{wall}, Requests: requests{Logins: 2, Reads: 4}}, One: publishes{Wall: []float64{900}},
+			Alone: publishes{Wall: []float64{wall - 15}, Requests: requests{Logins: 2, Reads: 4}},
 		}
 	}
 	r := &results{Size: size{Pods: 2, AkeylessLatency: 22.5, AkeylessCached: 2.5}, Akeyless: measured(120), AkeylessCached: measured(140)}
 	rows := r.akeylessRows()
-	for i, want := range []string{"", "yes", "", "", "no", ""} {
+	for i, want := range []string{"", "yes", "yes", "", "", "yes", "no", ""} {
 		if got := rows[i].verdict(); got != want {
 			t.Errorf("%+v: %q, want %q", rows[i], got, want)
 		}
 	}
-	if !strings.Contains(rows[0].What, "service, 22.5 ms an answer") || !strings.Contains(rows[3].What, "cache, 2.5 ms an answer") {
-		t.Errorf("the double's time is not told: %q, %q", rows[0].What, rows[3].What)
+	if !strings.Contains(rows[0].What, "service, 22.5 ms an answer") || !strings.Contains(rows[4].What, "cache, 2.5 ms an answer, and asks for logins Akeyless' service, 22.5 ms") {
+		t.Errorf("the double's time is not told: %q, %q", rows[0].What, rows[4].What)
 	}
 	r.Akeyless.Many.Requests.Reads++
-	if r.akeylessRows()[1].Met {
+	if r.akeylessRows()[2].Met {
 		t.Error("a read too many passes")
 	}
 }
@@ -109,7 +110,7 @@ func TestMarkdownHasEveryRow(t *testing.T) {
 			t.Errorf("%q is no line of the table", x.What)
 		}
 	}
-	for _, what := range []string{"Steady state", "Vault answers 503", "After its return", "Plugin's own time", "A whole publish with the plugin", "Akeyless gateway that asks", "Akeyless gateway that answers", "Size of the binary"} {
+	for _, what := range []string{"Steady state", "Vault answers 503", "After its return", "Plugin's own time", "A whole publish with the plugin", "Akeyless gateway that asks", "Akeyless gateway that has", "Size of the binary"} {
 		if !strings.Contains(b.String(), what) {
 			t.Errorf("nothing on %q", what)
 		}
