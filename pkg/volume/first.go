@@ -29,7 +29,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		p.Classes.Retain(r.Class)
 	}
 	place, undo := p.firstPlace(rec, had)
-	done, err := p.run(ctx, pass{rec: rec, place: place, ahead: true})
+	done, err := p.run(ctx, pass{rec: rec, place: place})
 	if err == nil {
 		rec.PublishedAt = rec.RefreshedAt
 		err = p.saveFirst(rec, had)
@@ -56,8 +56,8 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 // is nothing to place any longer, so whoever comes late does no harm.
 func (p *Publisher) firstPlace(rec *Record, had content) (place func(*class.Class) error, undo func()) {
 	var mu sync.Mutex
-	mounted, over, made := had != nothing, false, func() {}
-	if mounted {
+	settled, made := had != nothing, func() {}
+	if settled {
 		p.sweep(rec)
 	}
 	if had == empty {
@@ -66,17 +66,17 @@ func (p *Publisher) firstPlace(rec *Record, had content) (place func(*class.Clas
 	place = func(c *class.Class) (err error) {
 		mu.Lock()
 		defer mu.Unlock()
-		if mounted || over {
+		if settled {
 			return nil
 		}
 		made, err = p.mount(rec, c)
-		mounted = err == nil
+		settled = err == nil
 		return err
 	}
 	return place, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		over = true
+		settled = true
 		made()
 	}
 }
@@ -84,10 +84,9 @@ func (p *Publisher) firstPlace(rec *Record, had content) (place func(*class.Clas
 // placeAhead makes a new volume ready beside the fetch, which is mostly waiting
 // for the store. Whoever needs the volume places it all the same, which waits
 // for this one, and tells what went wrong.
-func (p *Publisher) placeAhead(w pass, c *class.Class) {
-	var err error
+func (p *Publisher) placeAhead(w pass, c *class.Class) (err error) {
 	defer p.rescue(w.rec, &err)
-	err = w.place(c)
+	return w.place(c)
 }
 
 // letGo ends what a failed publish may have got from the store. What there is

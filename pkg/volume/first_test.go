@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"sync"
 	"testing"
 	"time"
@@ -90,7 +88,7 @@ func TestNoMountIsLeft(t *testing.T) {
 		}()
 		req := r.request("a")
 		wantReason(t, r.Publish(t.Context(), req), fault.Denied)
-		wantNoTarget(t, req)
+		r.wantNoTarget(req)
 	}
 }
 
@@ -105,14 +103,7 @@ func TestRefusedAtOnce(t *testing.T) {
 		wantReason(t, r.Publish(t.Context(), all[i]), fault.Denied)
 	}
 	for _, req := range all {
-		wantNoTarget(t, req)
-	}
-}
-
-func wantNoTarget(t *testing.T, req volume.Request) {
-	t.Helper()
-	if _, err := os.Lstat(req.Target); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("%s is still there: %v", req.Target, err)
+		r.wantNoTarget(req)
 	}
 }
 

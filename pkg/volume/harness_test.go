@@ -131,11 +131,16 @@ func (r *rig) wantFile(req volume.Request, name, want string) {
 	}
 }
 
-func (r *rig) wantNothing(req volume.Request) {
+func (r *rig) wantNoTarget(req volume.Request) {
 	r.t.Helper()
 	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
-		r.t.Errorf("the target path is still there: %v", err)
+		r.t.Errorf("the target path %s is still there: %v", req.Target, err)
 	}
+}
+
+func (r *rig) wantNothing(req volume.Request) {
+	r.t.Helper()
+	r.wantNoTarget(req)
 	if records := r.records(); len(records) > 0 {
 		r.t.Errorf("records are left: %v", records)
 	}

@@ -24,8 +24,6 @@ type pass struct {
 	// place makes the volume ready to be written to: the mount at first, a
 	// look at it later. It may be called more than once.
 	place func(c *class.Class) error
-	// ahead tells that this can be done before there is a payload.
-	ahead bool
 }
 
 // bound gives one attempt its time.
@@ -79,7 +77,7 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 		return done, fmt.Errorf("class %s: %w", c.Ref, err)
 	}
 	p.hold(ctx, w.rec, c.Provider)
-	if w.ahead {
+	if !w.rec.published() {
 		go p.placeAhead(w, c)
 	}
 	payload, asOf, err := p.fetch(ctx, w, c, source, &done)
