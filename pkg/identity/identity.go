@@ -6,7 +6,6 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -63,10 +62,10 @@ type Tokens map[string]Token
 type Plain map[string]PlainToken
 
 // Format implements fmt.Formatter for every verb and flag.
-func (Plain) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, secret.Redacted) }
+func (Plain) Format(f fmt.State, verb rune) { secret.String{}.Format(f, verb) }
 
 // LogValue implements slog.LogValuer.
-func (Plain) LogValue() slog.Value { return slog.StringValue(secret.Redacted) }
+func (Plain) LogValue() slog.Value { return secret.String{}.LogValue() }
 
 // PlainToken is one of them. It may not say when it ends.
 type PlainToken struct {
