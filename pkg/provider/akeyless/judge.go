@@ -158,14 +158,9 @@ func scrub(words string, secrets []secret.String) string {
 	return endpoint.Scrub(words, secrets, regexp.MustCompile(credentialPattern))
 }
 
-// decode reads a good answer. Only where nothing is known of its form does the
-// reader have to be told to leave numbers alone.
+// decode reads a good answer.
 func decode(r *reply, at endpoint.Address, into any) error {
-	read := json.Unmarshal
-	if _, unknown := into.(*any); unknown {
-		read = params.Decode
-	}
-	if err := read(r.body, into); err != nil {
+	if err := params.Decode(r.body, into); err != nil {
 		return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", at, contentType(r), len(r.body)).
 			WithHint("is this the address of an Akeyless gateway?")
 	}
