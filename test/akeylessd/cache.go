@@ -9,8 +9,8 @@ import (
 
 // cached is an answer that the gateway remembers.
 type cached struct {
-	answer answer
-	until  time.Time
+	answer
+	until time.Time
 }
 
 // cached answers from the gateway's cache where that is switched on. What the
@@ -25,8 +25,6 @@ func (s *Server) cached(path string, who *session, request map[string]json.RawMe
 	if have, ok := s.cache[key]; ok && now.Before(have.until) && text(request, "ignore-cache") != "true" {
 		return have.answer
 	}
-	remembered := fresh
-	remembered.cached = true
-	s.cache[key] = cached{remembered, now.Add(s.options.Cache)}
+	s.cache[key] = cached{answer{fresh.status, fresh.body, true}, now.Add(s.options.Cache)}
 	return fresh
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
 // The auth method of the double, which judges service account tokens by a
@@ -59,9 +62,39 @@ func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
 	} {
 		say("first publishes with an Akeyless gateway that %s", g.kind)
 		w.akeyless.SetCache(g.cache)
-		if err := (rounds{n, f, keyless, g.kind, source}).run(ctx, g.into); err != nil {
+		if err := (rounds{n, f, keyless, g.kind, n.fetchAlone(source)}).run(ctx, g.into); err != nil {
 			return fmt.Errorf("a gateway that %s: %w", g.kind, err)
 		}
 	}
 	return nil
+}
+
+// fetchAlone does what first publishes need of the provider package, in this
+// process.
+func (n *node) fetchAlone(source *akeyless.Provider) func(context.Context, []kubelet.Pod) (time.Duration, error) {
+	return func(ctx context.Context, pods []kubelet.Pod) (time.Duration, error) {
+		asked, got := make([]provider.Request, len(pods)), make([]*provider.Payload, len(pods))
+		for i, p := range pods {
+			var err error
+			if asked[i], err = fetchRequest(p, n.kubelet.Target(p), akeyless.Name, akeylessParameters(p.Class, n.akeyless.URL())); err != nil {
+				return 0, err
+			}
+		}
+		took, err := burst(ctx, n.atOnce, pods, func(ctx context.Context, i int) (err error) {
+			got[i], err = source.Fetch(ctx, asked[i])
+			return err
+		})
+		if err != nil {
+			return 0, err
+		}
+		for i, p := range pods {
+			if have, want := files(got[i]), wanted(p.Class, "1"); !maps.Equal(have, want) {
+				return 0, fmt.Errorf("pod %s was given %v, not %v", p.Name, have, want)
+			}
+			if err := source.Release(ctx, asked[i].Volume); err != nil {
+				return 0, err
+			}
+		}
+		return took, nil
+	}
 }

@@ -3,29 +3,26 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
 // rounds are of first publishes: the floor, the driver with a service account
 // for each pod, and the driver with one for all, in turn, so that noise on the
 // machine hits all alike; between them, where there is one, a provider package
-// alone. Every other round has floor and driver in the
-// other order: what Vault puts off while it serves the one, such as collecting
-// its garbage, is paid for by the other.
+// alone. Every other round has floor and driver in the other order: what Vault
+// puts off while it serves the one, such as collecting its garbage, is paid for
+// by the other.
 type rounds struct {
 	*node
 	floor *floor
 	class string
 	// label parts the pods of these rounds from others of the class.
 	label string
-	// alone is nil where there is none.
-	alone *akeyless.Provider
+	// alone does the work of pods through a provider package, without kubelet's
+	// calls, mounts, files and records; nil where that is not measured.
+	alone func(context.Context, []kubelet.Pod) (time.Duration, error)
 }
 
 // measureFirst does the rounds on Vault.
@@ -71,22 +68,43 @@ func (s rounds) round(ctx context.Context, r *firstPublishes, number int) error 
 	return nil
 }
 
-func (s rounds) bare(ctx context.Context, r *firstPublishes, label string) error {
+// counted has the work of new pods done, and counts what the store is asked.
+func (s rounds) counted(ctx context.Context, label string, work func(context.Context, []kubelet.Pod) (time.Duration, error)) (float64, requests, error) {
 	pods := s.pods(label, s.class, s.config.pods)
 	if err := s.settle(ctx); err != nil {
-		return err
+		return 0, requests{}, err
 	}
 	count, err := s.store.begin()
 	if err != nil {
-		return err
+		return 0, requests{}, err
 	}
-	took, err := s.floor.run(ctx, pods)
+	took, err := work(ctx, pods)
+	if err != nil {
+		return 0, requests{}, err
+	}
+	asked, err := count(ctx)
+	return ms(took), asked, err
+}
+
+func (s rounds) bare(ctx context.Context, r *firstPublishes, label string) error {
+	took, asked, err := s.counted(ctx, label, s.floor.run)
 	if err != nil {
 		return fmt.Errorf("the floor: %w", err)
 	}
-	r.Floor = append(r.Floor, ms(took))
-	r.FloorRequests, err = count(ctx)
-	return err
+	r.Floor, r.FloorRequests = append(r.Floor, took), asked
+	return nil
+}
+
+func (s rounds) fetches(ctx context.Context, p *publishes, label string) error {
+	if s.alone == nil {
+		return nil
+	}
+	took, asked, err := s.counted(ctx, label, s.alone)
+	if err != nil {
+		return fmt.Errorf("the provider package: %w", err)
+	}
+	p.Wall, p.Requests = append(p.Wall, took), asked
+	return nil
 }
 
 func (s rounds) publishes(ctx context.Context, p *publishes, label string, accounts int) error {
@@ -111,53 +129,4 @@ func (s rounds) publishes(ctx context.Context, p *publishes, label string, accou
 		return err
 	}
 	return s.unpublish(ctx, pods)
-}
-
-// fetches are the same through the provider package: without kubelet's calls,
-// mounts, files and records.
-func (s rounds) fetches(ctx context.Context, p *publishes, label string) error {
-	if s.alone == nil {
-		return nil
-	}
-	pods := s.pods(label, s.class, s.config.pods)
-	asked, got := make([]provider.Request, len(pods)), make([]*provider.Payload, len(pods))
-	for i, pod := range pods {
-		var err error
-		if asked[i], err = fetchRequest(pod, s.kubelet.Target(pod), akeyless.Name, akeylessParameters(s.class, s.akeyless.URL())); err != nil {
-			return err
-		}
-	}
-	if err := s.settle(ctx); err != nil {
-		return err
-	}
-	count, err := s.store.begin()
-	if err != nil {
-		return err
-	}
-	work, fetching := errgroup.WithContext(ctx)
-	work.SetLimit(s.atOnce)
-	began := time.Now()
-	for i := range asked {
-		work.Go(func() (err error) {
-			got[i], err = s.alone.Fetch(fetching, asked[i])
-			return err
-		})
-	}
-	err = work.Wait()
-	p.Wall = append(p.Wall, ms(time.Since(began)))
-	if err != nil {
-		return fmt.Errorf("the provider package: %w", err)
-	}
-	if p.Requests, err = count(ctx); err != nil {
-		return err
-	}
-	for i, payload := range got {
-		if have, want := files(payload), wanted(s.class, "1"); !maps.Equal(have, want) {
-			return fmt.Errorf("the provider package gave pod %s %v, not %v", pods[i].Name, have, want)
-		}
-		if err := s.alone.Release(ctx, asked[i].Volume); err != nil {
-			return err
-		}
-	}
-	return nil
 }

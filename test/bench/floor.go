@@ -50,14 +50,7 @@ func (f *floor) run(ctx context.Context, pods []kubelet.Pod) (time.Duration, err
 		}
 		tokens[i] = token
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(f.atOnce)
-	began := time.Now()
-	for i, p := range pods {
-		g.Go(func() error { return f.pod(ctx, tokens[i], p.Class) })
-	}
-	err := g.Wait()
-	return time.Since(began), err
+	return burst(ctx, f.atOnce, pods, func(ctx context.Context, i int) error { return f.pod(ctx, tokens[i], pods[i].Class) })
 }
 
 func (f *floor) pod(ctx context.Context, jwt, class string) error {

@@ -74,16 +74,22 @@ func (n *node) unpublish(ctx context.Context, pods []kubelet.Pod) error {
 }
 
 func (n *node) each(ctx context.Context, pods []kubelet.Pod, doing string, do func(context.Context, kubelet.Pod) error) (time.Duration, error) {
+	return burst(ctx, n.atOnce, pods, func(ctx context.Context, i int) error {
+		if err := do(ctx, pods[i]); err != nil {
+			return fmt.Errorf("%s the volume of pod %s: %w", doing, pods[i].Name, err)
+		}
+		return nil
+	})
+}
+
+// burst does the work of each pod, so many at once, and gives the time that it
+// took.
+func burst(ctx context.Context, atOnce int, pods []kubelet.Pod, do func(ctx context.Context, i int) error) (time.Duration, error) {
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(n.atOnce)
+	g.SetLimit(atOnce)
 	began := time.Now()
-	for _, p := range pods {
-		g.Go(func() error {
-			if err := do(ctx, p); err != nil {
-				return fmt.Errorf("%s the volume of pod %s: %w", doing, p.Name, err)
-			}
-			return nil
-		})
+	for i := range pods {
+		g.Go(func() error { return do(ctx, i) })
 	}
 	err := g.Wait()
 	return time.Since(began), err
