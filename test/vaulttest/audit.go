@@ -52,13 +52,31 @@ type auditLine struct {
 // Mark is a place in the audit log; the zero value is its beginning.
 type Mark struct{ offset int64 }
 
-// Mark is the present end of the audit log.
+// Mark is the present end of the audit log. A line grows page by page while it
+// is written, and one that has no end yet comes after the mark.
 func (s *Server) Mark() (Mark, error) {
-	info, err := os.Stat(s.AuditFile)
+	file, err := os.Open(s.AuditFile)
+	if err != nil {
+		return Mark{}, fmt.Errorf("opening the audit log: %w", err)
+	}
+	defer file.Close()
+	info, err := file.Stat()
 	if err != nil {
 		return Mark{}, fmt.Errorf("looking at the audit log: %w", err)
 	}
-	return Mark{info.Size()}, nil
+	end := info.Size()
+	for end > 0 {
+		data := make([]byte, min(end, 4<<10))
+		if _, err := file.ReadAt(data, end-int64(len(data))); err != nil {
+			return Mark{}, fmt.Errorf("reading the audit log: %w", err)
+		}
+		last := bytes.LastIndexByte(data, '\n')
+		if last >= 0 {
+			return Mark{end - int64(len(data)-last-1)}, nil
+		}
+		end -= int64(len(data))
+	}
+	return Mark{}, nil
 }
 
 // AuditEntries reads the whole audit log.

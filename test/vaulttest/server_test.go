@@ -113,6 +113,40 @@ func TestAuditLogBeingWritten(t *testing.T) {
 	}
 }
 
+// TestMarkInALine: a mark that is made while a line is written has the whole
+// line behind it.
+func TestMarkInALine(t *testing.T) {
+	line := `{"type":"request","error":"` + strings.Repeat("x", 10_000) + `"}` + "\n"
+	for name, tc := range map[string]struct {
+		before, after string
+		entries       int
+	}{
+		"nothing yet":         {"", line, 1},
+		"the first line":      {line[:20], line[20:], 1},
+		"a long way into one": {line + line[:9_000], line[9_000:] + line, 2},
+		"a page's edge":       {line + line[:4096], line[4096:], 1},
+		"between lines":       {line + line, line, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "audit.log")
+			s := vaulttest.Server{AuditFile: path}
+			if err := os.WriteFile(path, []byte(tc.before), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			mark, err := s.Mark()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, []byte(tc.before+tc.after), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if entries, err := s.AuditEntriesSince(t.Context(), mark); err != nil || len(entries) != tc.entries {
+				t.Errorf("%d entries, want %d: %v", len(entries), tc.entries, err)
+			}
+		})
+	}
+}
+
 func TestStopLeavesNothing(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	s, err := vaulttest.Start(t.Context(), vaulttest.Options{TLS: true, Progress: os.Stderr})
