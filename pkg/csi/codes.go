@@ -33,6 +33,7 @@ var reasonCodes = map[fault.Reason]codes.Code{
 	fault.Timeout:         codes.DeadlineExceeded,
 	fault.BadAnswer:       codes.Unavailable,
 	fault.TooLarge:        codes.OutOfRange,
+	fault.Exhausted:       codes.ResourceExhausted,
 	fault.Conflict:        codes.FailedPrecondition,
 	fault.Mount:           codes.Internal,
 	fault.State:           codes.Unavailable,

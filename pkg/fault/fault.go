@@ -30,6 +30,7 @@ const (
 	Timeout         Reason = "Timeout"         // no answer in time
 	BadAnswer       Reason = "BadAnswer"       // the store answered what cannot be understood
 	TooLarge        Reason = "TooLarge"        // the payload does not fit the volume
+	Exhausted       Reason = "Exhausted"       // the memory of the node, or the namespace's part of it, is full now
 	Conflict        Reason = "Conflict"        // something else occupies the target path
 	Mount           Reason = "Mount"           // the kernel refused a mount or a write
 	State           Reason = "State"           // our own state directory failed
@@ -94,10 +95,10 @@ func RetryAfter(err error) time.Duration {
 }
 
 // Outage tells whether the reason is one that time alone may mend: the store
-// could not answer. A denial is an answer.
+// could not answer, or its answer could not be taken. A denial is an answer.
 func (r Reason) Outage() bool {
 	switch r {
-	case Unavailable, RateLimited, Timeout, BadAnswer:
+	case Unavailable, RateLimited, Timeout, BadAnswer, Exhausted:
 		return true
 	}
 	return false

@@ -1,0 +1,145 @@
+package budget_test
+
+import (
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+var (
+	a1 = budget.Owner{Namespace: "a", Volume: "1"}
+	a2 = budget.Owner{Namespace: "a", Volume: "2"}
+	b1 = budget.Owner{Namespace: "b", Volume: "1"}
+)
+
+func TestLevels(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		owner  budget.Owner
+		bytes  int64
+		reason fault.Reason
+		says   string
+	}{
+		{"fits", b1, 40, "", ""},
+		{"volume, never", b1, 51, fault.TooLarge, "memory of the volume"},
+		{"volume, now", a1, 31, fault.Exhausted, "--volume-memory-limit"},
+		{"namespace, now", a2, 41, fault.Exhausted, "memory of the namespace a: 20 of 60 bytes"},
+		{"namespace, never", budget.Owner{Namespace: "b"}, 61, fault.TooLarge, "--namespace-memory-limit"},
+		{"node, now", b1, 50, fault.Exhausted, "--memory-budget"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := budget.New(budget.Limits{Node: 65, Namespace: 60, Volume: 50})
+			if _, err := b.Acquire(a1, budget.Contents, 20); err != nil {
+				t.Fatal(err)
+			}
+			_, err := b.Acquire(tc.owner, budget.Answers, tc.bytes)
+			if tc.reason == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if fault.Of(err) != tc.reason || !strings.Contains(err.Error(), tc.says) {
+				t.Errorf("%s: %v", fault.Of(err), err)
+			}
+			if u := b.Usage(); u.Total != 20 || u.ByKind[budget.Answers] != 0 {
+				t.Errorf("a refused charge counts: %+v", u)
+			}
+		})
+	}
+}
+
+func TestResizeAndRelease(t *testing.T) {
+	b := budget.New(budget.Limits{Node: 100})
+	c, err := b.Acquire(a1, budget.Contents, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Resize(101); fault.Of(err) != fault.TooLarge || c.Bytes() != 10 {
+		t.Errorf("%v, charged %d", err, c.Bytes())
+	}
+	if err := c.Resize(100); err != nil {
+		t.Error(err)
+	}
+	if err := c.Resize(3); err != nil || b.Usage().Total != 3 {
+		t.Error(err, b.Usage())
+	}
+	c.Release()
+	c.Release()
+	if err := c.Resize(5); err != nil || b.Usage().Total != 0 {
+		t.Error("a released charge counts:", err, b.Usage())
+	}
+}
+
+// TestCachesGiveWay fills the levels with caches and wants room.
+func TestCachesGiveWay(t *testing.T) {
+	b := budget.New(budget.Limits{Node: 100, Namespace: 60})
+	var dropped []string
+	keep := func(o budget.Owner, name string, n int64) *budget.Charge {
+		t.Helper()
+		c, err := b.Keep(o, n, func() { dropped = append(dropped, name) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	keep(a1, "a-old", 20)
+	used := keep(a2, "a-used", 20)
+	keep(b1, "b", 20)
+	keep(a2, "a-new", 20)
+	used.Used()
+	if _, err := b.Acquire(a1, budget.Contents, 30); err != nil { // the namespace is full
+		t.Fatal(err)
+	}
+	if got := strings.Join(dropped, " "); got != "a-old a-new" {
+		t.Errorf("dropped %q", got)
+	}
+	if _, err := b.Acquire(b1, budget.Contents, 60); err != nil { // the node is full
+		t.Fatal(err)
+	}
+	if u := b.Usage(); u.ByKind[budget.Cache] != 0 || u.Total != 90 {
+		t.Errorf("%+v, dropped %q", u, dropped)
+	}
+	if _, err := b.Keep(b1, 61, func() {}); fault.Of(err) != fault.TooLarge {
+		t.Errorf("a cache that can never fit: %v", err)
+	}
+}
+
+func TestNothingIsLostAtOnce(t *testing.T) {
+	b := budget.New(budget.Limits{Node: 1000, Namespace: 500, Volume: 300})
+	var g sync.WaitGroup
+	for i := range 8 {
+		o := []budget.Owner{a1, a2, b1}[i%3]
+		g.Go(func() {
+			for range 200 {
+				kept, _ := b.Keep(o, 90, func() {})
+				c, err := b.Acquire(o, budget.Answers, 50)
+				if err == nil {
+					_ = c.Resize(120)
+					c.Release()
+				}
+				kept.Release()
+			}
+		})
+	}
+	g.Wait()
+	if u := b.Usage(); u.Total != 0 || u.ByKind[budget.Answers] != 0 {
+		t.Errorf("left: %+v", u)
+	}
+}
+
+func TestNilRefusesNothing(t *testing.T) {
+	var b *budget.Budget
+	c, err := b.Acquire(a1, budget.Contents, 1<<60)
+	if err != nil || c.Resize(1<<61) != nil || c.Bytes() != 0 {
+		t.Error(err)
+	}
+	c.Used()
+	c.Release()
+	if b.Usage().Total != 0 {
+		t.Error(b.Usage())
+	}
+}
