@@ -1,0 +1,198 @@
+// Package compat holds manifests of the field as data: one file a case, with
+// the public thread that it comes from, what the store holds, the class, and
+// what a pod must see. The tests of package wire play them against a real Vault,
+// a double of Akeyless or a provider plugin. docs/compatibility.md is made from
+// them.
+//
+// $CASE in a file stands for the case's name, so that cases share one store
+// and do not meet.
+package compat
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Case is one manifest and what comes of it.
+type Case struct {
+	// Name is the file's, without its ending.
+	Name string `yaml:"-"`
+	// Title says what is tried, in a few words.
+	Title string `yaml:"title"`
+	// Source is the thread that it comes from, as "repository number".
+	Source string `yaml:"source"`
+	// Result says what Mayfly does, in a few words.
+	Result string `yaml:"result"`
+	// Differs tells that this is on purpose not what the source's driver does.
+	Differs bool `yaml:"differs"`
+
+	Vault    Vault    `yaml:"vault"`
+	Akeyless Akeyless `yaml:"akeyless"`
+	Plugin   Plugin   `yaml:"plugin"`
+
+	// Class is the manifest of the SecretProviderClass.
+	Class string `yaml:"class"`
+	// Want is what must hold after the publish.
+	Want Want `yaml:"want"`
+	// Steps come after it, in order.
+	Steps []Step `yaml:"steps"`
+}
+
+// Vault is what the real Vault holds. The role $CASE of auth/kubernetes has the
+// policy.
+type Vault struct {
+	Policy string `yaml:"policy"`
+	// Role overrides fields of the role.
+	Role map[string]any `yaml:"role"`
+	// Mounts are engines by path: their types, such as pki or ssh.
+	Mounts map[string]string `yaml:"mounts"`
+	// Writes are made as root, in order.
+	Writes []Write `yaml:"writes"`
+	// Answers stand in for Vault's own at a path below /v1/, in order; the last
+	// one stays.
+	Answers map[string][]Answer `yaml:"answers"`
+}
+
+// Write is one write as root.
+type Write struct {
+	Path string         `yaml:"path"`
+	Data map[string]any `yaml:"data"`
+}
+
+// Answer is what a proxy before Vault answers.
+type Answer struct {
+	Status int    `yaml:"status"` // 0 means 200
+	Type   string `yaml:"type"`   // empty means application/json
+	Body   string `yaml:"body"`
+}
+
+// Akeyless are the items of the double that the pod may read, by name.
+type Akeyless struct {
+	Static  map[string]any           `yaml:"static"`
+	Rotated map[string]any           `yaml:"rotated"`
+	Dynamic map[string]time.Duration `yaml:"dynamic"`
+}
+
+// Plugin is what a provider plugin of the name "compat" answers.
+type Plugin struct {
+	Files    []File    `yaml:"files"`
+	Versions []Version `yaml:"versions"`
+	// Strict has it refuse attributes that it does not know, besides these.
+	Strict []string `yaml:"strict"`
+}
+
+// File is one file of a plugin's answer.
+type File struct {
+	Path     string `yaml:"path"`
+	Contents string `yaml:"contents"`
+	Mode     int32  `yaml:"mode"`
+}
+
+// Version is one version of a plugin's answer.
+type Version struct {
+	ID      string `yaml:"id"`
+	Version string `yaml:"version"`
+}
+
+// Want is what a pod and its author see.
+type Want struct {
+	// Error are words that the refusal must have; empty for a publish that works.
+	Error []string `yaml:"error"`
+	// Files are all files, by name, with their contents.
+	Files map[string]string `yaml:"files"`
+	// Begins are files by what they begin with.
+	Begins map[string]string `yaml:"begins"`
+	// Modes are files' modes.
+	Modes map[string]uint32 `yaml:"modes"`
+	// KeyPair are the files of a certificate and its key, which must fit.
+	KeyPair []string `yaml:"keyPair"`
+	// Same are files that must not have changed since the last look, and Changed
+	// those that must have.
+	Same    []string `yaml:"same"`
+	Changed []string `yaml:"changed"`
+	// Requests are how often Vault was asked at a path since the last look: as
+	// "0", ">=1" or "<=2".
+	Requests map[string]string `yaml:"requests"`
+	// Warnings are words that the warnings of the class must have.
+	Warnings []string `yaml:"warnings"`
+}
+
+// Step is one thing that happens to a running pod, and what must then hold,
+// within a minute.
+type Step struct {
+	Write Write `yaml:"write"`
+	// Refreshes waits until the volume was refreshed so often.
+	Refreshes int `yaml:"refreshes"`
+	// Now refreshes by hand.
+	Now bool `yaml:"now"`
+	// Class is an edit.
+	Class string `yaml:"class"`
+	Want  Want   `yaml:"want"`
+}
+
+// Load reads all cases of a directory.
+func Load(dir string) ([]Case, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(files)
+	cases := make([]Case, 0, len(files))
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		c, err := parse(strings.TrimSuffix(filepath.Base(file), ".yaml"), text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		cases = append(cases, c)
+	}
+	return cases, nil
+}
+
+func parse(name string, text []byte) (Case, error) {
+	c := Case{Name: name}
+	d := yaml.NewDecoder(bytes.NewReader(bytes.ReplaceAll(text, []byte("$CASE"), []byte(name))))
+	d.KnownFields(true)
+	if err := d.Decode(&c); err != nil {
+		return c, err
+	}
+	switch {
+	case c.Title == "", c.Source == "", c.Result == "", c.Class == "":
+		return c, fmt.Errorf("title, source, result and class are needed")
+	case strings.ContainsAny(c.Title+c.Source+c.Result, "\n|"):
+		return c, fmt.Errorf("title, source and result are one line each, for a table")
+	}
+	return c, nil
+}
+
+// Table is docs/compatibility.md.
+func Table(cases []Case) string {
+	var b strings.Builder
+	b.WriteString(`# Manifests of the field, and what becomes of them here
+
+<!-- Made of test/compat/cases by "go test ./test/compat -update". Do not edit. -->
+
+Each row is a manifest or an answer of a store that people reported, tried here at every change against a real Vault, a double of Akeyless' API or a provider plugin. A number is that of the public thread. What is not here has not been tried: a file in test/compat/cases with your manifest becomes a row.
+`)
+	write := func(head string, differs bool) {
+		fmt.Fprintf(&b, "\n## %s\n\n| What | Reported in | Here |\n|---|---|---|\n", head)
+		for _, c := range cases {
+			if c.Differs == differs {
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", c.Title, c.Source, c.Result)
+			}
+		}
+	}
+	write("Works", false)
+	write("Differs on purpose", true)
+	return b.String()
+}
