@@ -156,6 +156,7 @@ func (o *options) declarePlugins(f *flagSet) {
 	f.group("Provider plugins")
 	f.str(&o.pluginDir, "provider-volume", o.pluginDir, "`directory` with the sockets of provider plugins, for classes whose provider is none of\nthe driver's own. Empty, together with the next, for none.")
 	f.value(list{&o.pluginDirs}, "additional-provider-volume-paths", "further such `directories`, separated by commas.")
+	f.value(list{&c.PluginAudiences}, "provider-audiences", "service account tokens that plugins are sent, as `PROVIDER=AUDIENCE`, separated by\ncommas; an audience may begin with \"*\", and none stands for no token.\nProviders that are not named are sent those that they are known to use\n(docs/plugins.md).")
 	f.value(quantity{&c.PluginMessage}, "max-call-recv-msg-size", "most `bytes` of one answer of a plugin.")
 	f.duration(&c.PluginTimeout, "provider-timeout", 30*time.Second, "`time` that one call to a plugin may take.")
 }

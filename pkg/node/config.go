@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
@@ -72,6 +73,9 @@ type Config struct {
 	Plugins       []string
 	PluginMessage int64
 	PluginTimeout time.Duration
+	// PluginAudiences are the service account tokens that plugins are sent, as
+	// PROVIDER=AUDIENCE.
+	PluginAudiences []string
 
 	Vault    vault.Config
 	OpenBao  vault.Config
@@ -112,6 +116,9 @@ func (c *Config) validate() error {
 	if c.StartupTaint != "" && c.ClassDir != "" {
 		return fmt.Errorf("--remove-startup-taint needs the API server, and --class-dir goes without one")
 	}
+	if _, err := c.pluginAudiences(); err != nil {
+		return err
+	}
 	if c.KubeletEndpoint == "" {
 		c.KubeletEndpoint = socket
 	}
@@ -119,4 +126,17 @@ func (c *Config) validate() error {
 		c.StateDir = filepath.Join(filepath.Dir(socket), "state")
 	}
 	return nil
+}
+
+// pluginAudiences are PluginAudiences by provider.
+func (c *Config) pluginAudiences() (map[string][]string, error) {
+	all := map[string][]string{}
+	for _, pair := range c.PluginAudiences {
+		name, audience, ok := strings.Cut(pair, "=")
+		if !ok || name == "" {
+			return nil, fmt.Errorf("--provider-audiences %q: must be PROVIDER=AUDIENCE, such as aws=sts.amazonaws.com, or PROVIDER= for none", pair)
+		}
+		all[name] = append(all[name], audience)
+	}
+	return all, nil
 }

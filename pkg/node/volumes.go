@@ -135,8 +135,12 @@ func (n *Node) providers() (volume.Providers, error) {
 	if len(n.c.Plugins) == 0 {
 		return registry, nil
 	}
+	audiences, err := n.c.pluginAudiences()
+	if err != nil {
+		return nil, err
+	}
 	plugins, err := plugin.New(plugin.Config{
-		Dirs: n.c.Plugins, MaxMessageBytes: int(n.c.PluginMessage), Timeout: n.c.PluginTimeout,
+		Dirs: n.c.Plugins, Audiences: audiences, MaxMessageBytes: int(n.c.PluginMessage), Timeout: n.c.PluginTimeout,
 		BuiltIn: slices.Sorted(maps.Keys(registry)), Logger: n.c.Logger,
 	})
 	if err != nil {

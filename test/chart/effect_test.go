@@ -42,6 +42,7 @@ var samples = map[string]string{
 	"vault.tls.skipVerify":                   `true`,
 	"providerPlugins.maxMessageSize":         `"8Mi"`,
 	"providerPlugins.timeout":                `"5s"`,
+	"providerPlugins.audiences":              `{"aws": ["other"]}`,
 	"akeyless.gatewayURL":                    `"https://gateway.test:8081"`,
 	"akeyless.accessID":                      `"p-other"`,
 	"akeyless.k8sAuthConfig":                 `"other"`,

@@ -84,6 +84,15 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- if .Values.providerPlugins.enabled }}
 - {{ printf "--provider-volume=%s" .Values.linux.providersDir | quote }}
 - {{ printf "--additional-provider-volume-paths=%s" (join "," .Values.linux.additionalProvidersDirs) | quote }}
+{{- with .Values.providerPlugins.audiences }}
+{{- $pairs := list }}
+{{- range $name, $audiences := . }}
+{{- range $audiences | default (list "") }}
+{{- $pairs = append $pairs (printf "%s=%s" $name .) }}
+{{- end }}
+{{- end }}
+- {{ printf "--provider-audiences=%s" (join "," $pairs) | quote }}
+{{- end }}
 - {{ printf "--max-call-recv-msg-size=%s" .Values.providerPlugins.maxMessageSize | quote }}
 - {{ printf "--provider-timeout=%s" .Values.providerPlugins.timeout | quote }}
 {{- else }}

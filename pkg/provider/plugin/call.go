@@ -95,7 +95,11 @@ func (c *call) hint(reason fault.Reason, code, words string) string {
 	case len(c.request.Tokens) == 0:
 		return "kubelet passed no service account token: list the provider's audience under spec.tokenRequests of the CSIDriver object"
 	}
-	return fmt.Sprintf("kubelet passed service account tokens for the audiences %q", slices.Sorted(maps.Keys(c.request.Tokens)))
+	passed, sent := c.request.Tokens, c.limits.tokensFor(c.provider, *c.request)
+	if len(sent) < len(passed) {
+		return fmt.Sprintf("kubelet passed service account tokens for the audiences %q, of which the provider was sent %q: --provider-audiences, or the class's audience, decides which", slices.Sorted(maps.Keys(passed)), slices.Sorted(maps.Keys(sent)))
+	}
+	return fmt.Sprintf("kubelet passed service account tokens for the audiences %q", slices.Sorted(maps.Keys(passed)))
 }
 
 // missesTarget tells whether a provider looked for something below the target

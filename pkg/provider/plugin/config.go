@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
 // Where providers put their sockets.
@@ -46,6 +48,11 @@ type Config struct {
 	MaxConcurrent int
 	// IdleTimeout is how long an unused connection is kept; 0 means 10 min.
 	IdleTimeout time.Duration
+	// Audiences are those whose service account tokens a provider is sent, by
+	// the provider's name. A provider that is not in it is sent those of
+	// defaultAudiences or, where that does not know it either, all but those of
+	// the built-in providers. The class's parameter audience comes on top.
+	Audiences map[string][]string
 	// BuiltIn names the providers that need no plugin, for the error about a
 	// name that is unknown.
 	BuiltIn []string
@@ -54,6 +61,17 @@ type Config struct {
 	// Logger is told when a provider stops to answer, and when it does again;
 	// nil discards it.
 	Logger *slog.Logger
+
+	hasher *provider.Hasher
+}
+
+// defaultAudiences are what the known providers log in with.
+var defaultAudiences = map[string][]string{
+	"aws":       {"sts.amazonaws.com", "pods.eks.amazonaws.com"},
+	"azure":     {"api://AzureADTokenExchange"},
+	"gcp":       {"*.svc.id.goog"},
+	"conjur":    {"conjur"},
+	"infisical": {"infisical"},
 }
 
 // complete fills in the defaults and refuses what cannot work.
@@ -66,6 +84,7 @@ func (c *Config) complete() error {
 	setDefault(&c.IdleTimeout, defaultIdle)
 	setDefault(&c.MaxMessageBytes, defaultMaxMessageBytes)
 	setDefault(&c.MaxConcurrent, defaultMaxConcurrent)
+	c.hasher = &provider.Hasher{}
 	if c.Now == nil {
 		c.Now = time.Now
 	}

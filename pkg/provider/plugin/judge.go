@@ -1,7 +1,9 @@
 package plugin
 
 import (
+	"bytes"
 	"cmp"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -24,9 +26,10 @@ const maxVersionBytes = 4096
 // judge makes a payload of an answer, or tells what is wrong with it.
 //
 //  1. An error code fails the mount.
-//  2. There must be versions, each with an id, and nothing secret in them.
-//  3. There must be files: those returned, or those from the stage.
-//  4. The files must be able to make up a volume.
+//  2. There must be files: those returned, or those from the stage.
+//  3. The files must be able to make up a volume.
+//  4. There must be versions with nothing secret in them. Where a provider gives
+//     an empty one, a hash of the files stands in.
 //
 // The versions are no reason to leave out a write: there are providers that
 // give every object the same version for ever. Who writes compares contents.
@@ -34,37 +37,62 @@ func (c *call) judge(m *v1alpha1.MountResponse) (*provider.Payload, error) {
 	if code := m.GetError().GetCode(); code != "" {
 		return nil, c.refused(reasonOfWord(code), code, "the provider reports this error code and no more")
 	}
-	versions, err := c.versions(m.GetObjectVersion())
-	if err != nil {
-		return nil, err
+	if len(m.GetObjectVersion()) == 0 {
+		return nil, c.fault(fault.BadAnswer, "its answer has no object versions")
 	}
 	if len(m.GetFiles()) == 0 {
-		return nil, c.fault(fault.Rejected, "it reports %d objects, and neither returns files nor wrote any where it was told to", len(versions)).WithHint("%s", cannotSee)
+		return nil, c.fault(fault.Rejected, "it reports %d objects, and neither returns files nor wrote any where it was told to", len(m.GetObjectVersion())).WithHint("%s", cannotSee)
 	}
-	files, err := c.files(m.GetFiles())
-	if err != nil {
+	p := &provider.Payload{}
+	list := c.once(m.GetFiles(), p)
+	var err error
+	if p.Files, err = c.files(list); err != nil {
 		return nil, err
 	}
-	p := &provider.Payload{Files: files, Versions: versions}
+	if p.Versions, err = c.versions(m.GetObjectVersion(), p.Files); err != nil {
+		return nil, err
+	}
 	if c.request.Class.OnDenied == class.DeniedEmpty {
 		p.Warnings = append(p.Warnings, "onDenied: empty has no effect with a provider plugin, whose PermissionDenied may as well be an outage: the files stay")
 	}
 	return p, nil
 }
 
+// once leaves one file of each path. Providers that name an object twice return
+// its file twice; where the two differ the last one counts, as with the drivers
+// before us, and the class's author is told.
+func (c *call) once(list []*v1alpha1.File, p *provider.Payload) []*v1alpha1.File {
+	last := make(map[string]int, len(list))
+	out := make([]*v1alpha1.File, 0, len(list))
+	for _, f := range list {
+		i, twice := last[f.GetPath()]
+		if !twice {
+			last[f.GetPath()] = len(out)
+			out = append(out, f)
+			continue
+		}
+		if !bytes.Equal(out[i].GetContents(), f.GetContents()) || out[i].GetMode() != f.GetMode() {
+			p.Warnings = append(p.Warnings, fmt.Sprintf("provider %q returns the file %q twice, with other contents or another mode: the last one counts; does the class list two objects under one file name?", c.provider, c.path(f.GetPath())))
+		}
+		out[i] = f
+	}
+	return out
+}
+
 // versions are sorted, because providers range over maps, and hold each id
 // once, because some name an object once per file. The last word on an id
 // counts.
-func (c *call) versions(list []*v1alpha1.ObjectVersion) ([]provider.Version, error) {
-	if len(list) == 0 {
-		return nil, c.fault(fault.BadAnswer, "its answer has no object versions")
-	}
+func (c *call) versions(list []*v1alpha1.ObjectVersion, files []provider.File) ([]provider.Version, error) {
 	last := make(map[string]string, len(list))
 	for i, v := range list {
 		if why := c.badVersion(v); why != "" {
 			return nil, c.fault(fault.BadAnswer, "object_version[%d] of its answer %s", i, why)
 		}
-		last[v.GetId()] = v.GetVersion()
+		id, version := cmp.Or(v.GetId(), c.provider), v.GetVersion()
+		if version == "" {
+			version = c.hashOf(id, files)
+		}
+		last[id] = version
 	}
 	out := make([]provider.Version, 0, len(last))
 	for id, version := range last {
@@ -74,13 +102,19 @@ func (c *call) versions(list []*v1alpha1.ObjectVersion) ([]provider.Version, err
 	return out, nil
 }
 
+// hashOf is a version of all files, since nothing tells which are the object's.
+func (c *call) hashOf(id string, files []provider.File) string {
+	files = slices.SortedFunc(slices.Values(files), func(a, b provider.File) int { return cmp.Compare(a.Path, b.Path) })
+	parts := make([][]byte, 0, 2*len(files))
+	for _, f := range files {
+		parts = append(parts, []byte(f.Path), f.Contents.Reveal())
+	}
+	return c.limits.hasher.Version(c.request.Class, id, parts...)
+}
+
 // badVersion keeps out what must not get into a status that others read.
 func (c *call) badVersion(v *v1alpha1.ObjectVersion) string {
 	switch text := v.GetId() + v.GetVersion(); {
-	case v.GetId() == "":
-		return "has no id"
-	case v.GetVersion() == "":
-		return "has no version"
 	case len(text) > maxVersionBytes:
 		return "is too long"
 	case strings.ContainsFunc(text, unicode.IsControl):

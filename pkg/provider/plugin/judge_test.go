@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"cmp"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -81,7 +82,7 @@ func FuzzJudge(f *testing.F) {
 
 func checkPayload(t *testing.T, m *v1alpha1.MountResponse, p *provider.Payload) {
 	t.Helper()
-	if m.GetError().GetCode() != "" || len(p.Files) != len(m.GetFiles()) || len(p.Files) == 0 || len(p.Versions) == 0 {
+	if m.GetError().GetCode() != "" || len(p.Files) > len(m.GetFiles()) || len(p.Files) == 0 || len(p.Versions) == 0 {
 		t.Errorf("%d of %d files and %d versions of an answer with the error %q", len(p.Files), len(m.GetFiles()), len(p.Versions), m.GetError().GetCode())
 	}
 	var files []atomicdir.File
@@ -104,10 +105,9 @@ func checkPayload(t *testing.T, m *v1alpha1.MountResponse, p *provider.Payload) 
 func TestVersionLimits(t *testing.T) {
 	file := []*v1alpha1.File{{Path: "a"}}
 	for want, m := range map[string]*v1alpha1.MountResponse{
-		"has no version":           {Files: file, ObjectVersion: versions("a", "")},
 		"is too long":              {Files: file, ObjectVersion: versions("a", strings.Repeat("v", maxVersionBytes))},
 		"has a control character":  {Files: file, ObjectVersion: versions("a", "1\x1b")},
-		"object_version[1]":        {Files: file, ObjectVersion: versions("a", "1", "", "1")},
+		"object_version[1]":        {Files: file, ObjectVersion: versions("a", "1", "b", "1\n")},
 		"holds a service account ": {Files: file, ObjectVersion: versions("a", "v-"+marker)},
 	} {
 		if _, err := callFor(t).judge(m); err == nil || !strings.Contains(err.Error(), want) {
@@ -117,5 +117,67 @@ func TestVersionLimits(t *testing.T) {
 	last, err := callFor(t).judge(&v1alpha1.MountResponse{Files: file, ObjectVersion: versions("a", "1", "a", "2")})
 	if err != nil || len(last.Versions) != 1 || last.Versions[0].Version != "2" {
 		t.Errorf("an id with two versions: %v, %v, want the last word", last, err)
+	}
+}
+
+// TestLenientAnswers are answers that other drivers take.
+func TestLenientAnswers(t *testing.T) {
+	file := func(path, contents string) *v1alpha1.File {
+		return &v1alpha1.File{Path: path, Contents: []byte(contents)}
+	}
+	judge := func(m *v1alpha1.MountResponse) *provider.Payload {
+		t.Helper()
+		p, err := callFor(t).judge(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	one := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "2")}, ObjectVersion: versions("", "", "b", "")})
+	two := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("b", "2"), file("a", "1")}, ObjectVersion: versions("b", "", "", "")})
+	other := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("b", "2"), file("a", "3")}, ObjectVersion: versions("b", "", "", "")})
+	if len(one.Versions) != 2 || one.Versions[0].ID != "aws" || one.Versions[0].Version == "" || one.Versions[1].ID != "b" {
+		t.Errorf("versions %v", one.Versions)
+	}
+	if !slices.Equal(one.Versions, two.Versions) {
+		t.Errorf("the order of the answer changes the versions: %v, %v", one.Versions, two.Versions)
+	}
+	for i := range other.Versions {
+		if other.Versions[i].Version == one.Versions[i].Version {
+			t.Errorf("other contents, the same version of %q", other.Versions[i].ID)
+		}
+	}
+	same := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("a", "1")}, ObjectVersion: versions("a", "1")})
+	if len(same.Files) != 1 || len(same.Warnings) != 0 {
+		t.Errorf("the same file twice: %d files, warnings %q", len(same.Files), same.Warnings)
+	}
+	twice := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "x"), file("a", "2")}, ObjectVersion: versions("a", "1")})
+	if len(twice.Files) != 2 || string(twice.Files[0].Contents.Reveal()) != "2" || len(twice.Warnings) != 1 || !strings.Contains(twice.Warnings[0], `"a" twice`) {
+		t.Errorf("two files of one name: %d files, warnings %q", len(twice.Files), twice.Warnings)
+	}
+}
+
+// TestTokensForProviders: a provider is sent the tokens that it logs in with.
+func TestTokensForProviders(t *testing.T) {
+	tokens := identity.Tokens{}
+	for _, audience := range []string{"vault", "sts.amazonaws.com", "my-project.svc.id.goog", "own", "esc"} {
+		tokens[audience] = identity.Token{JWT: secret.NewString(audience)}
+	}
+	c := Config{BuiltIn: []string{"vault"}, Audiences: map[string][]string{"strict": {}, "pulumi": {"esc"}}}
+	for _, tc := range []struct {
+		name, audience string
+		want           []string
+	}{
+		{"aws", "", []string{"sts.amazonaws.com"}},
+		{"gcp", "", []string{"my-project.svc.id.goog"}},
+		{"infisical", "own", []string{"own"}},
+		{"pulumi", "", []string{"esc"}},
+		{"strict", "", nil},
+		{"unheard-of", "", []string{"esc", "my-project.svc.id.goog", "own", "sts.amazonaws.com"}},
+	} {
+		r := provider.Request{Tokens: tokens, Class: &class.Class{Parameters: map[string]string{"audience": tc.audience}}}
+		if got := slices.Sorted(maps.Keys(c.tokensFor(tc.name, r))); !slices.Equal(got, tc.want) {
+			t.Errorf("%s is sent %q, want %q", tc.name, got, tc.want)
+		}
 	}
 }

@@ -33,7 +33,7 @@ func (*Provider) Messenger() {}
 // Fetch has the provider return the files, or write them to a place of its own.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
 	c := call{provider: p.name, request: &r, scrub: scrubber{&r}, limits: &p.registry.c}
-	message, err := newRequest(r)
+	message, err := p.registry.c.newRequest(p.name, r)
 	if err != nil {
 		return nil, c.fault(fault.Internal, "preparing the request: %w", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -33,13 +35,16 @@ const permission = "420"
 // there, as serviceAccountTokenInSecrets of Kubernetes 1.35 asks it to: there
 // are releases of providers that log the secrets' map.
 //
+// A provider is sent the tokens that it may log in with and no others: it may be
+// another team's, and some refuse attributes that they do not know.
+//
 // A fresh read names no current versions: a provider that compares versions
 // to spare itself a read then has nothing to compare with.
-func newRequest(r provider.Request) (*v1alpha1.MountRequest, error) {
+func (c *Config) newRequest(name string, r provider.Request) (*v1alpha1.MountRequest, error) {
 	if r.TargetPath == "" {
 		return nil, errors.New("the target path is empty")
 	}
-	tokens := r.Tokens.Encode()
+	tokens := c.tokensFor(name, r).Encode()
 	attributes, err := json.Marshal(attributes(r, tokens))
 	if err != nil {
 		return nil, fmt.Errorf("encoding the attributes: %w", err)
@@ -62,6 +67,34 @@ func newRequest(r provider.Request) (*v1alpha1.MountRequest, error) {
 		m.CurrentObjectVersion = append(m.CurrentObjectVersion, &v1alpha1.ObjectVersion{Id: v.ID, Version: v.Version})
 	}
 	return m, nil
+}
+
+// tokensFor are those that the provider is to have.
+func (c *Config) tokensFor(name string, r provider.Request) identity.Tokens {
+	wanted, known := c.Audiences[name]
+	if !known {
+		wanted, known = defaultAudiences[name]
+	}
+	if own := r.Class.Parameters["audience"]; own != "" {
+		wanted = append(slices.Clone(wanted), own)
+	}
+	some := identity.Tokens{}
+	for audience, token := range r.Tokens {
+		is := func(pattern string) bool { return audienceMatches(pattern, audience) }
+		if slices.ContainsFunc(wanted, is) || !known && !slices.Contains(c.BuiltIn, audience) {
+			some[audience] = token
+		}
+	}
+	return some
+}
+
+// audienceMatches knows one wildcard: a pattern that begins with an asterisk is
+// what the audience must end with.
+func audienceMatches(pattern, audience string) bool {
+	if rest, wild := strings.CutPrefix(pattern, "*"); wild {
+		return strings.HasSuffix(audience, rest)
+	}
+	return pattern == audience
 }
 
 // attributes are the class's parameters and, which come first, the facts that

@@ -1,0 +1,46 @@
+package provider_test
+
+import (
+	"sync"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+)
+
+func classOf(uid, name string) *class.Class {
+	return &class.Class{UID: uid, Ref: class.Ref{Namespace: "shop", Name: name}}
+}
+
+// TestVersionIsTheSameOnEveryNode has two nodes and whatever must tell versions
+// apart.
+func TestVersionIsTheSameOnEveryNode(t *testing.T) {
+	var here, there provider.Hasher
+	seen := map[string]string{}
+	for name, version := range map[string]func(h *provider.Hasher) string{
+		"plain":          func(h *provider.Hasher) string { return h.Version(classOf("u", "a"), "o", []byte("s")) },
+		"other contents": func(h *provider.Hasher) string { return h.Version(classOf("u", "a"), "o", []byte("t")) },
+		"other object":   func(h *provider.Hasher) string { return h.Version(classOf("u", "a"), "p", []byte("s")) },
+		"other class":    func(h *provider.Hasher) string { return h.Version(classOf("u", "b"), "o", []byte("s")) },
+		"class anew":     func(h *provider.Hasher) string { return h.Version(classOf("v", "a"), "o", []byte("s")) },
+		"in two parts":   func(h *provider.Hasher) string { return h.Version(classOf("u", "a"), "o", []byte("s"), nil) },
+	} {
+		a, b := version(&here), version(&there)
+		if a != b || a != version(&here) || len(a) != 24 {
+			t.Errorf("%s: %q here, %q there", name, a, b)
+		}
+		if other, ok := seen[a]; ok {
+			t.Errorf("%s has the version of %s", name, other)
+		}
+		seen[a] = name
+	}
+}
+
+func TestVersionsAtOnce(t *testing.T) {
+	var h provider.Hasher
+	var g sync.WaitGroup
+	for range 4 {
+		g.Go(func() { h.Version(classOf("u", "a"), "o", []byte("s")) })
+	}
+	g.Wait()
+}
