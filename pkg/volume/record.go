@@ -50,6 +50,8 @@ type Record struct {
 	// AsOf is the age of what the volume holds, where that came from the
 	// node's memory while the store was away; zero after a refresh.
 	AsOf time.Time
+	// Size is what the payload takes of the node's memory, in bytes.
+	Size int64
 	// Interval is the class's, or the driver's where the class has none.
 	Interval time.Duration
 	// DueAt is when the next refresh is due.
@@ -112,6 +114,7 @@ type wire struct {
 	PublishedAt    time.Time          `json:"publishedAt,omitzero"`
 	RefreshedAt    time.Time          `json:"refreshedAt,omitzero"`
 	AsOf           time.Time          `json:"asOf,omitzero"`
+	Size           int64              `json:"size,omitempty"`
 	Interval       time.Duration      `json:"interval,omitempty"`
 	DueAt          time.Time          `json:"dueAt,omitzero"`
 	HeldDueAt      time.Time          `json:"heldDueAt,omitzero"`
@@ -133,7 +136,7 @@ func encodeRecord(r *Record, room *bytes.Buffer) ([][]byte, error) {
 	w := wire{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
-		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Interval: r.Interval, DueAt: r.DueAt,
+		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Size: r.Size, Interval: r.Interval, DueAt: r.DueAt,
 		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
 	}
 	if len(r.Secrets) > 0 {
@@ -194,7 +197,7 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 	r := &Record{
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
 		Tokens: tokens, TokensInSecrets: w.InSecrets, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
-		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Interval: w.Interval, DueAt: w.DueAt,
+		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Size: w.Size, Interval: w.Interval, DueAt: w.DueAt,
 		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
 	}
 	if len(w.Secrets) > 0 {
