@@ -29,14 +29,15 @@ func TestRecordKeepsEveryField(t *testing.T) {
 			t.Errorf("the test does not set %s", v.Type().Field(i).Name)
 		}
 	}
-	parts, err := encodeRecord(want, new(bytes.Buffer))
+	parts, err := encodeRecord(want, "file", new(bytes.Buffer))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decodeRecord(bytes.Join(parts, nil))
-	if err != nil {
-		t.Fatal(err)
+	got, named, err := decodeRecord(bytes.Join(parts, nil))
+	if err != nil || named.file != "file" || named.within != nil {
+		t.Fatal(named, err)
 	}
+	got.LastClass = want.LastClass // is in the file
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("after a restart the record is another:\n%+v\nwant\n%+v", got, want)
 	}
