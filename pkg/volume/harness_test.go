@@ -37,6 +37,7 @@ type rig struct {
 	podsDir  string
 	limits   budget.Limits // of the next restart
 	budget   *budget.Budget
+	ceilings func(*volume.Config) // of the next restart; may be nil
 }
 
 func newRig(t *testing.T) *rig {
@@ -64,10 +65,14 @@ func (r *rig) restart() {
 	}
 	r.budget = budget.New(r.limits)
 	store.Charge(r.budget)
-	r.Publisher, err = volume.New(volume.Config{
+	config := volume.Config{
 		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Logger: log,
 		Interval: time.Minute, LastGoodAge: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
-	})
+	}
+	if r.ceilings != nil {
+		r.ceilings(&config)
+	}
+	r.Publisher, err = volume.New(config)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -357,8 +362,6 @@ type classes struct {
 	class class.Class
 	// providers, by the name of the class, go before the class's own.
 	providers map[string]string
-	// namespace, where it is set, is that of the class.
-	namespace string
 	err       error
 	retained  int
 }
@@ -394,9 +397,7 @@ func (c *classes) Get(_ context.Context, ref class.Ref) (*class.Class, error) {
 		return nil, c.err
 	}
 	out := c.class
-	if c.namespace != "" {
-		out.Namespace = c.namespace
-	}
+	out.Ref = ref
 	if name, ok := c.providers[ref.Name]; ok {
 		out.Provider = name
 	}

@@ -110,6 +110,9 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 // admit refuses what cannot come to a payload in the volume before the store is
 // asked.
 func (p *Publisher) admit(w pass, c *class.Class) error {
+	if err := checkClassSize(c); err != nil {
+		return err
+	}
 	if !w.rec.published() {
 		if err := p.checkCeilings(c); err != nil {
 			return err

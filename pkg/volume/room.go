@@ -10,7 +10,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
 // What the kernel charges to the driver's cgroup for files in a tmpfs, in
@@ -165,30 +164,4 @@ func noRoom(c *class.Class, size int64, err error) error {
 		return nil
 	}
 	return fmt.Errorf("class %s: a payload that takes %d bytes of memory, with as much again for the next one beside it: %w", c.Ref, size, err)
-}
-
-// checkCeilings refuses a class that asks for more than the operator allows. A
-// volume that is live goes on within the ceiling.
-func (p *Publisher) checkCeilings(c *class.Class) error {
-	switch {
-	case p.MaxSizeLimit > 0 && c.SizeLimit > p.MaxSizeLimit:
-		return fault.New(fault.NotAllowed, "class %s: spec.parameters.%s is %d bytes, more than the %d that the operator allows", c.Ref, class.SizeLimitKey, c.SizeLimit, p.MaxSizeLimit).
-			WithHint("ask for less, or have the operator raise --max-volume-size-limit")
-	case p.MaxInodeLimit > 0 && c.InodeLimit > p.MaxInodeLimit:
-		return fault.New(fault.NotAllowed, "class %s: spec.parameters.%s is %d, more than the %d that the operator allows", c.Ref, class.InodeLimitKey, c.InodeLimit, p.MaxInodeLimit).
-			WithHint("ask for less, or have the operator raise --max-volume-inode-limit")
-	}
-	return nil
-}
-
-// withFloor gives a class that asks for a shorter interval than the operator
-// allows the shortest that is allowed: a refusal would stop the refreshes of
-// volumes that run.
-func (p *Publisher) withFloor(c *class.Class) (_ *class.Class, warning string) {
-	if c.RefreshInterval == 0 || c.RefreshInterval >= p.MinInterval {
-		return c, ""
-	}
-	raised := *c
-	raised.RefreshInterval = p.MinInterval
-	return &raised, fmt.Sprintf("spec.parameters.%s is %s, less than the operator allows: %s is used (--min-refresh-interval)", class.RefreshIntervalKey, c.RefreshInterval, p.MinInterval)
 }

@@ -144,13 +144,11 @@ func TestStateHasAShareForEachNamespace(t *testing.T) {
 				spoil(r, n)
 				req := r.request(fmt.Sprint("evil-", n))
 				req.Pod.Namespace, req.Class.Namespace = "evil", "evil"
-				r.classes.namespace = "evil"
 				err = r.Publish(t.Context(), req)
 			}
 			wantReason(t, err, fault.Exhausted, "--namespace-state-limit", "namespace evil")
 			r.store.set(func(s *fakeStore) { s.state = "" })
 			r.classes.edit(func(c *class.Class) { c.Parameters = nil })
-			r.classes.namespace = "good"
 			if n, err := r.manyPublishes("good", 20); err != nil {
 				t.Errorf("after %d volumes of another tenant: %v", n, err)
 			}
