@@ -65,13 +65,13 @@ func NewDirStore(dir string, log *slog.Logger) (*DirStore, error) {
 // Charge has the budget account for the files. It is called before Load.
 func (s *DirStore) Charge(b *budget.Budget) { s.budget, s.classes.budget = b, b }
 
-// stateUnit is what one file takes at the least of the state: the tmpfs that the
-// driver mounts for it has an inode for each 8 KiB, so neither bytes nor inodes
-// run out before the budget says so.
-const stateUnit = 8 << 10
+// StateUnit is what one file takes at the least of the state, in bytes: the tmpfs
+// that the driver mounts for it has an inode for each, so neither bytes nor
+// inodes run out before the budget says so.
+const StateUnit = 8 << 10
 
 func stateCost(bytes int) int64 {
-	return max(1, (int64(bytes)+stateUnit-1)/stateUnit) * stateUnit
+	return max(1, (int64(bytes)+StateUnit-1)/StateUnit) * StateUnit
 }
 
 // Loaded is what an earlier process has left.
