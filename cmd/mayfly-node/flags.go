@@ -127,6 +127,39 @@ func (q quantity) Set(text string) error {
 	return nil
 }
 
+// limit is a quantity, 0 for none or, where automatic is set, auto.
+type limit struct {
+	p         *int64
+	automatic bool
+}
+
+func (l limit) String() string {
+	switch {
+	case l.p == nil:
+		return ""
+	case *l.p == node.Auto:
+		return "auto"
+	}
+	return resource.NewQuantity(*l.p, resource.BinarySI).String()
+}
+
+func (l limit) Set(text string) error {
+	if l.automatic && text == "auto" {
+		*l.p = node.Auto
+		return nil
+	}
+	v, err := resource.ParseQuantity(text)
+	if err != nil || v.Sign() < 0 {
+		kind := "a quantity such as 16Mi, or 0 for no limit"
+		if l.automatic {
+			kind = "auto, " + kind
+		}
+		return fmt.Errorf("%q is not %s", text, kind)
+	}
+	*l.p = v.Value()
+	return nil
+}
+
 // list is a comma-separated list.
 type list struct{ p *[]string }
 

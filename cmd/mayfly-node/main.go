@@ -58,7 +58,7 @@ func serve(ctx context.Context, o *options, log *slog.Logger) error {
 	if err := harden(); err != nil {
 		return err
 	}
-	limitMemory()
+	limitMemory(&o.config)
 	klog.SetSlogLogger(log)
 	o.config.Logger = log
 	hangup := make(chan os.Signal, 1)
@@ -80,11 +80,15 @@ func harden() error {
 	return nil
 }
 
-// limitMemory has the garbage collector work harder for a small process,
-// unless the operator chose otherwise.
-func limitMemory() {
+// limitMemory has the garbage collector work harder for a small process, and
+// keep the heap within the container's memory limit, unless the operator chose
+// otherwise.
+func limitMemory(c *node.Config) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(75)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		c.SetMemoryLimit = debug.SetMemoryLimit
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
+	"github.com/mayfly-csi/mayfly/pkg/node"
 )
 
 func noEnv(string) string { return "" }
@@ -42,6 +43,11 @@ func TestParse(t *testing.T) {
 		{"quantities and lists", []string{"--volume-size-limit", "1Gi", "--vault-allowed-addresses", "https://a:1, https://b:2,"}, nil, func(o *options) bool {
 			return o.config.SizeLimit == 1<<30 && len(o.config.Vault.AllowedAddresses) == 2
 		}},
+		{"memory", []string{"--memory-budget=1Gi", "--volume-memory-limit=0", "--max-volume-size-limit=64Mi"}, nil, func(o *options) bool {
+			c := o.config
+			return c.MemoryBudget == 1<<30 && c.NamespaceMemory == node.Auto && c.VolumeMemory == 0 && c.MaxSizeLimit == 64<<20 && c.MaxInodeLimit == 0
+		}},
+		{"memory by default", []string{"--memory-budget=auto"}, nil, func(o *options) bool { return o.config.MemoryBudget == node.Auto && o.config.StateSize == 64<<20 }},
 		{"no audit trail", nil, nil, func(o *options) bool { return o.config.AuditLog == "" && o.config.AuditLevel == audit.Changes }},
 		{"audit trail", []string{"--audit-level=all"}, map[string]string{"MAYFLY_AUDIT_LOG": "-"}, func(o *options) bool {
 			return o.config.AuditLog == "-" && o.config.AuditLevel == audit.All
@@ -71,6 +77,8 @@ func TestBadCommandLines(t *testing.T) {
 		{"argument", []string{"serve"}, nil, `"serve"`},
 		{"quantity", []string{"--volume-size-limit=big"}, nil, "volume-size-limit"},
 		{"zero", []string{"--volume-inode-limit=0"}, nil, "above zero"},
+		{"memory", []string{"--memory-budget=-1"}, nil, "auto, a quantity"},
+		{"ceiling", []string{"--max-volume-size-limit=auto"}, nil, "16Mi, or 0"},
 		{"audit level", []string{"--audit-level=none"}, nil, "changes, all"},
 		{"word", []string{"--log-format=xml"}, nil, "text, json"},
 		{"variable", nil, map[string]string{"MAYFLY_ROTATION_POLL_INTERVAL": "soon"}, "MAYFLY_ROTATION_POLL_INTERVAL"},
@@ -98,6 +106,7 @@ func TestBadConfigurations(t *testing.T) {
 		{"endpoint", []string{"--endpoint=tcp://1.2.3.4:5"}, "--endpoint"},
 		{"health address", []string{"--health-addr=nowhere"}, "--health-addr"},
 		{"registration path", []string{"--kubelet-registration-path=csi.sock"}, "--kubelet-registration-path"},
+		{"state", []string{"--state-size-limit=1"}, "--state-size-limit"},
 		{"audit log", []string{"--audit-log=" + filepath.Join(dir, "no", "audit.log")}, "--audit-log"},
 		{"taint without API server", []string{"--remove-startup-taint=x"}, "--remove-startup-taint"},
 	} {

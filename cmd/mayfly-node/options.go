@@ -72,6 +72,7 @@ func (o *options) declare() *flagSet {
 	o.declareKubelet(f)
 	o.declareClasses(f)
 	o.declareVolumes(f)
+	o.declareCeilings(f)
 	o.declareVault(f)
 	o.declareAkeyless(f)
 	o.declarePlugins(f)
@@ -113,6 +114,20 @@ func (o *options) declareVolumes(f *flagSet) {
 	f.duration(&c.LastGoodAge, "last-good-max-age", time.Hour, "`time` for which secrets in memory may serve new pods while the store is away, for\nclasses with onUnavailable: lastGood.")
 	f.value(quantity{&c.SizeLimit}, "volume-size-limit", "most `bytes` of contents in one volume, where the class has no volumeSizeLimit.\nThe tmpfs is twice as large, since a new payload is written beside the old.")
 	f.value(quantity{&c.InodeLimit}, "volume-inode-limit", "most files and directories in one volume, as a `number`, where the class has no\nvolumeInodeLimit.")
+}
+
+func (o *options) declareCeilings(f *flagSet) {
+	c := &o.config
+	c.MemoryBudget, c.NamespaceMemory, c.VolumeMemory, c.NamespaceState, c.StateSize = node.Auto, node.Auto, node.Auto, node.Auto, node.DefaultStateSize
+	f.group("Memory, and ceilings for what classes ask (docs/operating.md, Memory)")
+	f.value(limit{&c.MemoryBudget, true}, "memory-budget", "`bytes` that the driver may hold in memory for all tenants: contents of volumes, answers\nof stores, records. auto is the memory limit of its container less what the process\nneeds, and no limit without one; 0 for no limit.")
+	f.value(limit{&c.NamespaceMemory, true}, "namespace-memory-limit", "`bytes` of it that the volumes of one namespace may have; auto for half, 0 for no limit.")
+	f.value(limit{&c.VolumeMemory, true}, "volume-memory-limit", "`bytes` of it that one volume may have; auto for a third, 0 for no limit. A volume takes\ntwice its contents, since a new payload is written beside the old.")
+	f.value(quantity{&c.StateSize}, "state-size-limit", "`bytes` of the tmpfs on --state-dir, at least 1Mi.")
+	f.value(limit{&c.NamespaceState, true}, "namespace-state-limit", "`bytes` of it that the volumes of one namespace may have; auto for a quarter, 0 for no\nlimit.")
+	f.value(limit{&c.MaxSizeLimit, false}, "max-volume-size-limit", "highest volumeSizeLimit in `bytes` that a class may ask for; 0 for no ceiling. A new\nvolume of a class that asks for more is refused; a live one goes on within it.")
+	f.value(limit{&c.MaxInodeLimit, false}, "max-volume-inode-limit", "highest volumeInodeLimit as a `number`, in the same way.")
+	f.duration(&c.MinInterval, "min-refresh-interval", time.Second, "shortest `time` between two looks at the store that a class may ask for. A class with a\nshorter refreshInterval gets this one, and a warning.")
 }
 
 func (o *options) declareVault(f *flagSet) {

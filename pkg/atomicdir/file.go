@@ -8,10 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a path, in bytes. They are the kernel's NAME_MAX and PATH_MAX.
+// Limits of a path. In bytes they are the kernel's NAME_MAX and PATH_MAX. The
+// number of elements is bounded because each directory takes memory of the
+// kernel's: some hundred paths of 2048 elements would take more than the
+// contents of all volumes.
 const (
-	maxElement = 255
-	maxPath    = 4096
+	maxElement  = 255
+	maxPath     = 4096
+	maxElements = 16
 )
 
 const (
@@ -50,9 +54,9 @@ func (e *PathError) Error() string {
 
 // ValidatePath tells whether p may be the path of a file in a volume; the error
 // is a *PathError. Refused are the empty path, an absolute one, one longer than
-// 4096 bytes or with an element longer than 255, one that is not clean ("a//b",
-// "./a", "a/"), any ".." element, and a first element that starts with "..",
-// because those names belong to the layout.
+// 4096 bytes, with more than 16 elements or with one longer than 255 bytes, one
+// that is not clean ("a//b", "./a", "a/"), any ".." element, and a first element
+// that starts with "..", because those names belong to the layout.
 //
 // Control characters are refused because a name that holds a newline or an
 // escape forges lines in listings, events and logs. Invalid UTF-8 is refused
@@ -79,6 +83,9 @@ func pathReason(p string) string {
 	if i := strings.IndexFunc(p, unicode.IsControl); i >= 0 {
 		r, _ := utf8.DecodeRuneInString(p[i:])
 		return fmt.Sprintf("has the control character %U", r)
+	}
+	if n := strings.Count(p, "/") + 1; n > maxElements {
+		return fmt.Sprintf("has %d elements, more than %d", n, maxElements)
 	}
 	for element := range strings.SplitSeq(p, "/") {
 		if reason := elementReason(element); reason != "" {

@@ -34,6 +34,14 @@ type Limits struct {
 	Node      int64 // all volumes together
 	Namespace int64 // the volumes of one namespace
 	Volume    int64 // one volume
+	// Records limits the state besides: it lies in a tmpfs of its own.
+	Records Share
+}
+
+// Share limits one kind of memory, in bytes; 0 stands for none.
+type Share struct {
+	Node      int64
+	Namespace int64
 }
 
 // Owner is the volume that memory is charged to, and the namespace of its pod.
@@ -51,13 +59,23 @@ type Budget struct {
 	node       int64
 	kinds      map[Kind]int64
 	namespaces map[string]int64
+	records    map[string]int64 // the Records of each namespace
 	volumes    map[Owner]int64
 	caches     *list.List // of *Charge, the oldest first
+	followers  []follower
+}
+
+// follower is told of what some kinds of memory come to.
+type follower struct {
+	kinds []Kind
+	step  int64
+	told  int64
+	tell  func(bytes int64)
 }
 
 // New makes an empty Budget.
 func New(l Limits) *Budget {
-	return &Budget{limits: l, kinds: map[Kind]int64{}, namespaces: map[string]int64{}, volumes: map[Owner]int64{}, caches: list.New()}
+	return &Budget{limits: l, kinds: map[Kind]int64{}, namespaces: map[string]int64{}, records: map[string]int64{}, volumes: map[Owner]int64{}, caches: list.New()}
 }
 
 // Charge is memory that is accounted for. Its methods may be called at once by
@@ -81,6 +99,33 @@ func (b *Budget) Acquire(o Owner, k Kind, n int64) (*Charge, error) {
 	}
 	c := &Charge{budget: b, owner: o, kind: k}
 	return c, c.Resize(n)
+}
+
+// Adopt charges n bytes that are there already, whatever the limits. It is for
+// what an earlier process has left: nothing live is given up for a limit, and
+// nothing new is taken on until there is room again.
+func (b *Budget) Adopt(o Owner, k Kind, n int64) *Charge {
+	if b == nil {
+		return nil
+	}
+	c := &Charge{budget: b, owner: o, kind: k}
+	c.Set(n)
+	return c
+}
+
+// Follow calls tell with the bytes that the kinds come to together: now, and
+// whenever they have moved by step since. It is called in the way of the charge,
+// before what it is for is allocated, and must not use the Budget.
+func (b *Budget) Follow(step int64, tell func(bytes int64), kinds ...Kind) {
+	if b == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	f := follower{kinds: kinds, step: step, tell: tell}
+	f.told = b.sum(kinds)
+	tell(f.told)
+	b.followers = append(b.followers, f)
 }
 
 // Keep charges what is kept in a cache. When room is needed the budget releases
@@ -116,6 +161,18 @@ func (c *Charge) Resize(n int64) error {
 		if len(dropped) == 0 || err == nil {
 			return err
 		}
+	}
+}
+
+// Set makes the charge n bytes whatever the limits, for what is there already.
+func (c *Charge) Set(n int64) {
+	if c == nil {
+		return
+	}
+	c.budget.mu.Lock()
+	defer c.budget.mu.Unlock()
+	if !c.gone {
+		c.budget.add(c, n-c.bytes)
 	}
 }
 
@@ -192,7 +249,7 @@ type level struct {
 	setting string
 	limit   int64
 	used    int64
-	holds   func(Owner) bool
+	holds   func(Owner) bool // whose caches are in it; nil for none
 }
 
 // over is the level that has no room for the charge to become n bytes, the
@@ -206,6 +263,12 @@ func (b *Budget) over(c *Charge, n int64) *level {
 	if c.owner.Volume == "" {
 		levels = levels[1:]
 	}
+	if c.kind == Records {
+		levels = append([]level{
+			{"state of namespace " + c.owner.Namespace, "--namespace-state-limit", b.limits.Records.Namespace, b.records[c.owner.Namespace], nil},
+			{"state of the node", "--state-size-limit", b.limits.Records.Node, b.kinds[Records], nil},
+		}, levels...)
+	}
 	for i := range levels {
 		l := &levels[i]
 		if l.limit > 0 && l.used-c.bytes+n > l.limit {
@@ -217,6 +280,9 @@ func (b *Budget) over(c *Charge, n int64) *level {
 
 // evict releases the oldest cache of the level, other than c itself.
 func (b *Budget) evict(c *Charge, l *level) []func() {
+	if l.holds == nil { // no cache is in it
+		return nil
+	}
 	for at := b.caches.Front(); at != nil; at = at.Next() {
 		old, _ := at.Value.(*Charge)
 		if old != c && l.holds(old.owner) {
@@ -242,9 +308,26 @@ func (b *Budget) add(c *Charge, n int64) {
 	b.node += n
 	b.kinds[c.kind] += n
 	count(b.namespaces, c.owner.Namespace, n)
+	if c.kind == Records {
+		count(b.records, c.owner.Namespace, n)
+	}
 	if c.owner.Volume != "" {
 		count(b.volumes, c.owner, n)
 	}
+	for i := range b.followers {
+		f := &b.followers[i]
+		if now := b.sum(f.kinds); now >= f.told+f.step || now <= f.told-f.step {
+			f.told = now
+			f.tell(now)
+		}
+	}
+}
+
+func (b *Budget) sum(kinds []Kind) (n int64) {
+	for _, k := range kinds {
+		n += b.kinds[k]
+	}
+	return n
 }
 
 func count[K comparable](m map[K]int64, key K, n int64) {
@@ -277,5 +360,5 @@ func (b *Budget) Usage() Usage {
 
 // String is for logs.
 func (l Limits) String() string {
-	return fmt.Sprintf("node %d, namespace %d, volume %d bytes", l.Node, l.Namespace, l.Volume)
+	return fmt.Sprintf("node %d, namespace %d, volume %d bytes; of records node %d, namespace %d bytes", l.Node, l.Namespace, l.Volume, l.Records.Node, l.Records.Namespace)
 }

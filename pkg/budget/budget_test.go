@@ -1,6 +1,7 @@
 package budget_test
 
 import (
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -108,6 +109,77 @@ func TestCachesGiveWay(t *testing.T) {
 	}
 }
 
+// TestAdopt charges what is there already beyond every limit: what is new is
+// refused until there is room, and what shrinks is not.
+func TestAdopt(t *testing.T) {
+	b := budget.New(budget.Limits{Node: 100, Namespace: 60, Volume: 50})
+	c := b.Adopt(a1, budget.Contents, 120)
+	if u := b.Usage(); u.Total != 120 {
+		t.Fatalf("%+v", u)
+	}
+	if _, err := b.Acquire(b1, budget.Contents, 1); fault.Of(err) != fault.Exhausted {
+		t.Errorf("beyond the limit: %v", err)
+	}
+	if err := c.Resize(90); err != nil {
+		t.Errorf("shrinking: %v", err)
+	}
+	if _, err := b.Acquire(b1, budget.Contents, 10); err != nil {
+		t.Error(err)
+	}
+	c.Set(200)
+	c.Release()
+	c.Set(5)
+	if u := b.Usage(); u.Total != 10 {
+		t.Errorf("%+v", u)
+	}
+}
+
+// TestRecords: the state has limits of its own, and counts for the node too.
+func TestRecords(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		owner  budget.Owner
+		kind   budget.Kind
+		bytes  int64
+		reason fault.Reason
+		says   string
+	}{
+		{"fits", b1, budget.Records, 20, "", ""},
+		{"namespace, now", a2, budget.Records, 11, fault.Exhausted, "--namespace-state-limit"},
+		{"namespace, never", b1, budget.Records, 31, fault.TooLarge, "state of namespace b"},
+		{"node, now", b1, budget.Records, 30, fault.Exhausted, "--state-size-limit"},
+		{"another kind", a2, budget.Contents, 35, "", ""},
+		{"counts for all", a2, budget.Contents, 41, fault.Exhausted, "--namespace-memory-limit"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := budget.New(budget.Limits{Node: 100, Namespace: 60, Records: budget.Share{Node: 45, Namespace: 30}})
+			if _, err := b.Acquire(a1, budget.Records, 20); err != nil {
+				t.Fatal(err)
+			}
+			_, err := b.Acquire(tc.owner, tc.kind, tc.bytes)
+			if tc.reason == "" && err != nil || tc.reason != "" && (fault.Of(err) != tc.reason || !strings.Contains(err.Error(), tc.says)) {
+				t.Errorf("%v, want %s %q", err, tc.reason, tc.says)
+			}
+		})
+	}
+}
+
+func TestFollow(t *testing.T) {
+	b := budget.New(budget.Limits{})
+	b.Adopt(a1, budget.Records, 3)
+	var told []int64
+	b.Follow(10, func(n int64) { told = append(told, n) }, budget.Contents, budget.Records)
+	c := b.Adopt(a1, budget.Contents, 9)
+	b.Adopt(a2, budget.Answers, 50)
+	c.Set(10)
+	c.Set(19)
+	c.Set(25)
+	c.Release()
+	if want := []int64{3, 13, 28, 3}; !slices.Equal(told, want) {
+		t.Errorf("told %v, want %v", told, want)
+	}
+}
+
 func TestNothingIsLostAtOnce(t *testing.T) {
 	b := budget.New(budget.Limits{Node: 1000, Namespace: 500, Volume: 300})
 	var g sync.WaitGroup
@@ -138,7 +210,10 @@ func TestNilRefusesNothing(t *testing.T) {
 		t.Error(err)
 	}
 	c.Used()
+	c.Set(1)
 	c.Release()
+	b.Adopt(a1, budget.Contents, 1).Release()
+	b.Follow(1, func(int64) { t.Error("a nil Budget tells of bytes") }, budget.Contents)
 	if b.Usage().Total != 0 {
 		t.Error(b.Usage())
 	}

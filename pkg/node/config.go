@@ -55,6 +55,27 @@ type Config struct {
 	RefreshTimeout  time.Duration
 	SizeLimit       int64
 	InodeLimit      int64
+	// MaxSizeLimit, MaxInodeLimit and MinInterval bound what classes may ask
+	// for; 0 for no bound.
+	MaxSizeLimit  int64
+	MaxInodeLimit int64
+	MinInterval   time.Duration
+
+	// MemoryBudget is in bytes what the driver may hold in memory for tenants;
+	// NamespaceMemory and VolumeMemory are the parts of it that one namespace
+	// and one volume may have. Auto leaves them to the container's memory limit,
+	// 0 stands for no limit.
+	MemoryBudget    int64
+	NamespaceMemory int64
+	VolumeMemory    int64
+	// StateSize is the size of the state's tmpfs, 0 for the default, and
+	// NamespaceState what the volumes of one namespace may take of it: 0 for
+	// no limit, Auto for a quarter.
+	StateSize      int64
+	NamespaceState int64
+	// SetMemoryLimit limits the Go heap, as debug.SetMemoryLimit does; nil
+	// leaves it alone.
+	SetMemoryLimit func(bytes int64) int64
 
 	// HealthAddr and MetricsAddr are where HTTP is served; empty for nowhere.
 	HealthAddr  string
@@ -118,6 +139,12 @@ func (c *Config) validate() error {
 	}
 	if _, err := c.pluginAudiences(); err != nil {
 		return err
+	}
+	if c.StateSize == 0 {
+		c.StateSize = DefaultStateSize
+	}
+	if c.StateSize < leastState {
+		return fmt.Errorf("--state-size-limit is %d bytes: it must be at least %d", c.StateSize, leastState)
 	}
 	if c.KubeletEndpoint == "" {
 		c.KubeletEndpoint = socket

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/csi"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
@@ -20,6 +21,7 @@ type Node struct {
 	classes  classSource
 	volumes  *volume.Publisher
 	metrics  *telemetry.Metrics
+	budget   *budget.Budget
 	audit    *audit.Log // nil for no audit trail
 	server   *csi.Server
 	register *csi.Server // nil where somebody else registers the driver
@@ -36,7 +38,7 @@ func New(c Config) (*Node, error) {
 	}
 	n := &Node{c: c}
 	n.metrics = telemetry.New(c.Version, func() int { return n.volumes.Count() }, func() int { return n.volumes.Failing() })
-	for _, build := range []func() error{n.buildAudit, n.buildVolumes, n.buildServers} {
+	for _, build := range []func() error{n.buildBudget, n.buildAudit, n.buildVolumes, n.buildServers} {
 		if err := build(); err != nil {
 			return nil, err
 		}

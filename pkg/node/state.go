@@ -8,32 +8,38 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// The limits of the state's tmpfs: a node runs a few hundred volumes at the
-// most, and each has one record.
+// DefaultStateSize is the size of the state's tmpfs in bytes: a node runs a few
+// hundred volumes at the most, and each has one record.
 const (
-	stateSize   = 64 << 20
-	stateInodes = 8192
+	DefaultStateSize = 64 << 20
+	leastState       = 1 << 20
 )
 
-// openState mounts the state's tmpfs, for root alone. The mount outlives this process and its container, as the volumes do,
-// and a reboot takes both. One that a driver before us mounted is used as it
-// is.
-func openState(dir string, m *tmpfs.Mounter) error {
+// openState mounts the state's tmpfs, for root alone. The mount outlives this
+// process and its container, as the volumes do, and a reboot takes both. One
+// that a driver before us mounted is given the size.
+func openState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("creating the state directory: %w", err)
 	}
-	err := m.Mount(dir, tmpfs.Options{Size: stateSize, Inodes: stateInodes, Mode: 0o700})
+	inodes := size / volume.StateUnit
+	err := m.Mount(dir, tmpfs.Options{Size: size, Inodes: inodes, Mode: 0o700})
 	var taken *tmpfs.ConflictError
 	if errors.As(err, &taken) {
 		if taken.Info.FSType != "tmpfs" {
 			return fmt.Errorf("the state directory %q is on %s from %q: it must be a tmpfs, for nothing secret may reach a disk; give another --state-dir", dir, taken.Info.FSType, taken.Info.Source)
 		}
-		err = nil
+		if err = nil; taken.Info.Ours {
+			if err := m.Resize(dir, size, inodes); err != nil {
+				log.Warn("the state keeps the size that it has", "dir", dir, "error", err)
+			}
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("mounting the state directory: %w", err)
@@ -41,8 +47,12 @@ func openState(dir string, m *tmpfs.Mounter) error {
 	return nil
 }
 
-func openRecords(dir string, log *slog.Logger) (*volume.DirStore, error) {
-	return volume.NewDirStore(filepath.Join(dir, "volumes"), log)
+func openRecords(dir string, b *budget.Budget, log *slog.Logger) (*volume.DirStore, error) {
+	store, err := volume.NewDirStore(filepath.Join(dir, "volumes"), log)
+	if err == nil {
+		store.Charge(b)
+	}
+	return store, err
 }
 
 const versionKeySize = 32

@@ -38,10 +38,10 @@ func (n *Node) buildVolumes() error {
 	if ok, why := mounts.NoSwap(); !ok {
 		n.c.Logger.Warn("volumes can be swapped out: run the node without swap, or with Linux 6.3 or later", "reason", why)
 	}
-	if err := openState(n.c.StateDir, mounts); err != nil {
+	if err := openState(n.c.StateDir, n.c.StateSize, mounts, n.c.Logger); err != nil {
 		return err
 	}
-	store, err := openRecords(n.c.StateDir, n.c.Logger)
+	store, err := openRecords(n.c.StateDir, n.budget, n.c.Logger)
 	if err != nil {
 		return err
 	}
@@ -66,6 +66,7 @@ func (n *Node) buildVolumes() error {
 	n.volumes, err = volume.New(volume.Config{
 		Classes: n.classes, Providers: providers, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Logger: n.c.Logger,
 		Interval: n.c.RefreshInterval, LastGoodAge: n.c.LastGoodAge, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
+		MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval, Budget: n.budget,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
 	})
 	return err

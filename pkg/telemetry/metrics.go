@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc/codes"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -95,6 +96,33 @@ func (m *Metrics) WatchPlugins(answering func() map[string]bool) {
 		desc:      prometheus.NewDesc("mayfly_provider_plugin_up", "Whether a provider plugin in use answered when last asked for a sign of life: 1 or 0.", []string{"provider"}, nil),
 		answering: answering,
 	})
+}
+
+// WatchBudget gives what is charged to the memory budget, and its limit.
+func (m *Metrics) WatchBudget(usage func() budget.Usage) {
+	m.registry.MustRegister(memory{
+		bytes: prometheus.NewDesc("mayfly_memory_budget_bytes", "Bytes that are charged to the node's memory budget.", []string{"kind"}, nil),
+		limit: prometheus.NewDesc("mayfly_memory_budget_limit_bytes", "The node's memory budget in bytes; 0 for none.", nil, nil),
+		usage: usage,
+	})
+}
+
+// memory makes its metrics of one look at the budget.
+type memory struct {
+	bytes, limit *prometheus.Desc
+	usage        func() budget.Usage
+}
+
+// Describe implements prometheus.Collector.
+func (b memory) Describe(to chan<- *prometheus.Desc) { to <- b.bytes; to <- b.limit }
+
+// Collect implements prometheus.Collector.
+func (b memory) Collect(to chan<- prometheus.Metric) {
+	u := b.usage()
+	for kind, bytes := range u.ByKind {
+		to <- prometheus.MustNewConstMetric(b.bytes, prometheus.GaugeValue, float64(bytes), string(kind))
+	}
+	to <- prometheus.MustNewConstMetric(b.limit, prometheus.GaugeValue, float64(u.Limit))
 }
 
 // plugins makes its metrics when they are asked for: providers come and go.

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
@@ -20,6 +21,9 @@ func scrape(t *testing.T) string {
 	t.Helper()
 	m := telemetry.New("v1", func() int { return 3 }, func() int { return 2 })
 	m.WatchPlugins(func() map[string]bool { return map[string]bool{"aws": true, "gcp": false} })
+	b := budget.New(budget.Limits{Node: 100})
+	b.Adopt(budget.Owner{Namespace: "a"}, budget.Contents, 7)
+	m.WatchBudget(b.Usage)
 	denied := fault.New(fault.Denied, "no")
 	for _, kind := range []volume.Kind{volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.SetAside} {
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second, AsOf: time.Now()})
@@ -53,6 +57,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_records_set_aside_total 2`,
 		`mayfly_provider_plugin_up{provider="aws"} 1`, `mayfly_provider_plugin_up{provider="gcp"} 0`,
 		`mayfly_grpc_call_duration_seconds_count{code="OK",method="NodePublishVolume"} 1`,
+		`mayfly_memory_budget_bytes{kind="contents"} 7`, `mayfly_memory_budget_bytes{kind="records"} 0`, `mayfly_memory_budget_limit_bytes 100`,
 		`mayfly_volumes 3`, `mayfly_volumes_failing 2`, `mayfly_build_info{version="v1"} 1`,
 	} {
 		if !strings.Contains(text, want+"\n") {

@@ -28,6 +28,9 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	if e.joinClass(r.Class) {
 		p.Classes.Retain(r.Class)
 	}
+	if had != nothing {
+		p.adoptContents(rec)
+	}
 	place, undo := p.firstPlace(rec, had)
 	done, err := p.run(ctx, pass{rec: rec, place: place})
 	if err == nil {
@@ -41,6 +44,9 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		p.releaser.addFormer(rec)
 	} else {
 		undo()
+		if had != complete {
+			p.rooms.release(rec.ID)
+		}
 		p.letGo(rec)
 		err = p.firstError(rec, had, err)
 	}

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -34,6 +35,9 @@ type rig struct {
 	seen     *observer
 	stateDir string
 	podsDir  string
+	limits   budget.Limits // of the next restart
+	budget   *budget.Budget
+	ceilings func(*volume.Config) // of the next restart; may be nil
 }
 
 func newRig(t *testing.T) *rig {
@@ -59,10 +63,16 @@ func (r *rig) restart() {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.Publisher, err = volume.New(volume.Config{
-		Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Logger: log,
+	r.budget = budget.New(r.limits)
+	store.Charge(r.budget)
+	config := volume.Config{
+		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Logger: log,
 		Interval: time.Minute, LastGoodAge: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
-	})
+	}
+	if r.ceilings != nil {
+		r.ceilings(&config)
+	}
+	r.Publisher, err = volume.New(config)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -144,10 +154,21 @@ func (r *rig) wantNothing(req volume.Request) {
 	if records := r.records(); len(records) > 0 {
 		r.t.Errorf("records are left: %v", records)
 	}
+	eventually(r.t, "no class is left in the state", func() bool { return len(r.classFiles()) == 0 })
 }
 
+// classFiles are those in the state.
+func (r *rig) classFiles() []string {
+	found, err := filepath.Glob(filepath.Join(r.stateDir, "*.class"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return found
+}
+
+// records are those of volumes, and not the classes that they name.
 func (r *rig) records() []string {
-	found, err := filepath.Glob(filepath.Join(r.stateDir, "*"))
+	found, err := filepath.Glob(filepath.Join(r.stateDir, "*.json*"))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -376,6 +397,7 @@ func (c *classes) Get(_ context.Context, ref class.Ref) (*class.Class, error) {
 		return nil, c.err
 	}
 	out := c.class
+	out.Ref = ref
 	if name, ok := c.providers[ref.Name]; ok {
 		out.Provider = name
 	}

@@ -19,17 +19,27 @@ func (p *Publisher) interval(c *class.Class) time.Duration {
 }
 
 func (p *Publisher) sizeLimit(c *class.Class) int64 {
+	limit := p.SizeLimit
 	if c.SizeLimit > 0 {
-		return c.SizeLimit
+		limit = c.SizeLimit
 	}
-	return p.SizeLimit
+	return ceiled(limit, p.MaxSizeLimit)
 }
 
 func (p *Publisher) inodeLimit(c *class.Class) int64 {
+	limit := p.InodeLimit
 	if c.InodeLimit > 0 {
-		return c.InodeLimit
+		limit = c.InodeLimit
 	}
-	return p.InodeLimit
+	return ceiled(limit, p.MaxInodeLimit)
+}
+
+// ceiled is the limit within the operator's ceiling, 0 for none.
+func ceiled(limit, ceiling int64) int64 {
+	if ceiling > 0 {
+		return min(limit, ceiling)
+	}
+	return limit
 }
 
 // fit turns the payload into files, and refuses one that is over the volume's
@@ -43,27 +53,41 @@ func (p *Publisher) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.
 	}
 	if limit := p.sizeLimit(c); size > limit {
 		return nil, fault.New(fault.TooLarge, "class %s: the payload is %d bytes, the volume's limit is %d", c.Ref, size, limit).
-			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's --volume-size-limit")
+			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's --volume-size-limit%s", upTo(limit, p.MaxSizeLimit, "--max-volume-size-limit"))
 	}
 	if inodes, limit := countInodes(files), p.inodeLimit(c); inodes > limit {
 		return nil, fault.New(fault.TooLarge, "class %s: the payload is %d files and directories, the volume's limit is %d", c.Ref, inodes, limit).
-			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's --volume-inode-limit")
+			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's --volume-inode-limit%s", upTo(limit, p.MaxInodeLimit, "--max-volume-inode-limit"))
 	}
 	return files, nil
 }
 
+// upTo names the ceiling where the limit is at it.
+func upTo(limit, ceiling int64, flag string) string {
+	if ceiling > 0 && limit == ceiling {
+		return "; the operator's ceiling is " + flag
+	}
+	return ""
+}
+
 // countInodes counts the files and each of their directories once.
 func countInodes(files []atomicdir.File) int64 {
+	return int64(len(files) + len(directories(files)))
+}
+
+// directories are those that the files lie in, each once.
+func directories(files []atomicdir.File) map[string]struct{} {
 	dirs := map[string]struct{}{}
 	for _, f := range files {
 		for d := path.Dir(f.Path); d != "." && d != "/"; d = path.Dir(d) {
+			if _, ok := dirs[d]; ok {
+				break // and what is above it
+			}
 			dirs[d] = struct{}{}
 		}
 	}
-	return int64(len(files) + len(dirs))
+	return dirs
 }
-
-const pageSize = 4096
 
 // mountOptions make room for two payloads at their limits, since the old one
 // stays until the new one is whole: two times the bytes, and for each inode

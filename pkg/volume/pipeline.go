@@ -71,10 +71,14 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	ctx, cancel := w.bound(ctx)
 	defer cancel()
 	defer p.rescue(w.rec, &err)
+	c, warning := p.withFloor(c)
 	done.class = c
 	source, err := p.Providers.Get(c.Provider)
 	if err != nil {
 		return done, fmt.Errorf("class %s: %w", c.Ref, err)
+	}
+	if err := p.admit(w, c); err != nil {
+		return done, err
 	}
 	p.hold(ctx, w.rec, c.Provider)
 	if !w.rec.published() {
@@ -84,7 +88,9 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	if err != nil {
 		return done, err
 	}
-	done.warnings = payload.Warnings
+	if done.warnings = payload.Warnings; warning != "" {
+		done.warnings = append(done.warnings, warning)
+	}
 	files, err := p.fit(c, payload)
 	if err != nil {
 		return done, err
@@ -92,13 +98,42 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	if err := w.place(c); err != nil {
 		return done, err
 	}
-	if done.changed, err = write(w.rec, files); err != nil {
+	if done.changed, err = p.fill(w.rec, c, files); err != nil {
 		return done, err
 	}
 	done.written, done.refreshAt = true, payload.RefreshAt
 	p.note(w.rec, c, payload)
 	w.rec.AsOf = asOf
 	return done, payload.Partial
+}
+
+// admit refuses what cannot come to a payload in the volume before the store is
+// asked.
+func (p *Publisher) admit(w pass, c *class.Class) error {
+	if err := checkClassSize(c); err != nil {
+		return err
+	}
+	if !w.rec.published() {
+		if err := p.checkCeilings(c); err != nil {
+			return err
+		}
+	}
+	return p.expectRoom(w, c)
+}
+
+// fill writes the files, for which there must be room in the memory of the node.
+func (p *Publisher) fill(rec *Record, c *class.Class, files []atomicdir.File) (changed bool, err error) {
+	size := costOf(files)
+	undo, err := p.makeRoom(rec, c, size)
+	if err != nil {
+		return false, err
+	}
+	if changed, err = write(rec, files); err != nil {
+		undo()
+		return false, err
+	}
+	p.holds(rec, size, changed)
+	return changed, nil
 }
 
 // mustFail tells whether a payload that is partly the volume's former content
@@ -166,6 +201,7 @@ func (p *Publisher) deny(w pass, c *class.Class, source provider.Provider, done 
 	if werr != nil {
 		return errors.Join(err, werr)
 	}
+	p.holds(w.rec, costOf(nil), changed) // nothing is refused that takes files away
 	done.changed, done.emptied, w.rec.Versions, w.rec.AsOf = changed, true, nil, time.Time{}
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -50,7 +51,8 @@ type Store interface {
 	Load() (Loaded, error)
 }
 
-// Config is what a Publisher is made of. Every field but Stages is needed.
+// Config is what a Publisher is made of. Every field is needed
+// but Stages, Budget and the bounds of what a class may ask for.
 type Config struct {
 	Classes   Classes
 	Providers Providers
@@ -68,6 +70,13 @@ type Config struct {
 	// bytes of contents, and files plus directories.
 	SizeLimit  int64
 	InodeLimit int64
+	// MaxSizeLimit and MaxInodeLimit bound what a class may ask for, and
+	// MinInterval is the shortest that it may; 0 for no bound.
+	MaxSizeLimit  int64
+	MaxInodeLimit int64
+	MinInterval   time.Duration
+	// Budget is charged with the contents of the volumes; nil for no limit.
+	Budget *budget.Budget
 	// LastGoodAge is how old a secret may be at the most from which a new pod
 	// starts while the store is away, where its class allows that at all.
 	LastGoodAge time.Duration
@@ -101,6 +110,7 @@ type Publisher struct {
 	Config
 	schedule *Scheduler
 	releaser *releaser
+	rooms    *rooms
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -115,6 +125,7 @@ func New(c Config) (*Publisher, error) {
 		return nil, err
 	}
 	p := &Publisher{Config: c, schedule: NewScheduler(), releaser: newReleaser(&c), entries: map[string]*entry{}, aside: map[string]string{}}
+	p.rooms = &rooms{budget: c.Budget, charges: map[string]*budget.Charge{}}
 	p.releaser.ended = p.formerEnded
 	return p, nil
 }

@@ -50,6 +50,8 @@ type Record struct {
 	// AsOf is the age of what the volume holds, where that came from the
 	// node's memory while the store was away; zero after a refresh.
 	AsOf time.Time
+	// Size is what the payload takes of the node's memory, in bytes.
+	Size int64
 	// Interval is the class's, or the driver's where the class has none.
 	Interval time.Duration
 	// DueAt is when the next refresh is due.
@@ -108,10 +110,12 @@ type wire struct {
 	Secrets        map[string]string  `json:"secrets,omitempty"`
 	Provider       string             `json:"provider,omitempty"`
 	Versions       []provider.Version `json:"versions,omitempty"`
-	LastClass      *class.Class       `json:"lastClass,omitempty"`
+	ClassFile      string             `json:"classFile,omitempty"`
+	LastClass      json.RawMessage    `json:"lastClass,omitempty"` // of earlier versions, which had it within
 	PublishedAt    time.Time          `json:"publishedAt,omitzero"`
 	RefreshedAt    time.Time          `json:"refreshedAt,omitzero"`
 	AsOf           time.Time          `json:"asOf,omitzero"`
+	Size           int64              `json:"size,omitempty"`
 	Interval       time.Duration      `json:"interval,omitempty"`
 	DueAt          time.Time          `json:"dueAt,omitzero"`
 	HeldDueAt      time.Time          `json:"heldDueAt,omitzero"`
@@ -128,12 +132,13 @@ type wireHeld struct {
 }
 
 // encodeRecord gives the file in parts, which follow one another. One of them
-// is in the room that it is given.
-func encodeRecord(r *Record, room *bytes.Buffer) ([][]byte, error) {
+// is in the room that it is given. The class is not in it but in the file that
+// it names.
+func encodeRecord(r *Record, classFile string, room *bytes.Buffer) ([][]byte, error) {
 	w := wire{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
-		Tokens: r.Tokens.Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
-		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Interval: r.Interval, DueAt: r.DueAt,
+		Tokens: r.Tokens.Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, ClassFile: classFile,
+		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Size: r.Size, Interval: r.Interval, DueAt: r.DueAt,
 		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
 	}
 	if len(r.Secrets) > 0 {
@@ -162,39 +167,55 @@ func encodeRecord(r *Record, room *bytes.Buffer) ([][]byte, error) {
 // errCorrupt is why a record is set aside instead of used.
 var errCorrupt = errors.New("corrupt record")
 
-// decodeRecord never quotes what it read: it may hold tokens.
-func decodeRecord(data []byte) (*Record, error) {
-	line, body, _ := bytes.Cut(data, []byte("\n"))
-	var h header
-	if json.Unmarshal(line, &h) != nil {
-		return nil, fmt.Errorf("%w: not a record file", errCorrupt)
-	}
-	if h.Version != recordVersion {
-		return nil, fmt.Errorf("%w: its version is %d, this driver reads %d", errCorrupt, h.Version, recordVersion)
-	}
-	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.Checksum || h.Record < 0 || h.Record > len(body) {
-		return nil, fmt.Errorf("%w: the checksum does not match", errCorrupt)
-	}
-	var w wire
-	if json.Unmarshal(body[:h.Record], &w) != nil {
-		return nil, fmt.Errorf("%w: a field has the wrong type", errCorrupt)
+// namedClass is where a record's class is: in a file of its own or, in records
+// of earlier versions, within.
+type namedClass struct {
+	file   string
+	within json.RawMessage
+}
+
+// decodeRecord gives the record without its class. It never quotes what it
+// read: it may hold tokens.
+func decodeRecord(data []byte) (*Record, namedClass, error) {
+	w, state, err := decodeWire(data)
+	if err != nil {
+		return nil, namedClass{}, err
 	}
 	tokens, err := w.Tokens.Tokens()
 	if err != nil || w.ID == "" || w.Target == "" {
-		return nil, fmt.Errorf("%w: a field is missing or malformed", errCorrupt)
+		return nil, namedClass{}, fmt.Errorf("%w: a field is missing or malformed", errCorrupt)
 	}
 	r := w.record(tokens)
-	if state := body[h.Record:]; len(state) > 0 {
+	if len(state) > 0 {
 		r.ProviderState = secret.NewBytes(state)
 	}
-	return r, nil
+	return r, namedClass{w.ClassFile, w.LastClass}, nil
+}
+
+func decodeWire(data []byte) (w *wire, state []byte, err error) {
+	line, body, _ := bytes.Cut(data, []byte("\n"))
+	var h header
+	if json.Unmarshal(line, &h) != nil {
+		return nil, nil, fmt.Errorf("%w: not a record file", errCorrupt)
+	}
+	if h.Version != recordVersion {
+		return nil, nil, fmt.Errorf("%w: its version is %d, this driver reads %d", errCorrupt, h.Version, recordVersion)
+	}
+	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.Checksum || h.Record < 0 || h.Record > len(body) {
+		return nil, nil, fmt.Errorf("%w: the checksum does not match", errCorrupt)
+	}
+	w = &wire{}
+	if json.Unmarshal(body[:h.Record], w) != nil {
+		return nil, nil, fmt.Errorf("%w: a field has the wrong type", errCorrupt)
+	}
+	return w, body[h.Record:], nil
 }
 
 func (w *wire) record(tokens identity.Tokens) *Record {
 	r := &Record{
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
-		Tokens: tokens, TokensInSecrets: w.InSecrets, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
-		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Interval: w.Interval, DueAt: w.DueAt,
+		Tokens: tokens, TokensInSecrets: w.InSecrets, Provider: w.Provider, Versions: w.Versions,
+		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Size: w.Size, Interval: w.Interval, DueAt: w.DueAt,
 		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
 	}
 	if len(w.Secrets) > 0 {

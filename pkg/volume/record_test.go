@@ -20,7 +20,7 @@ func TestRecordKeepsEveryField(t *testing.T) {
 		ID: "id", Target: "/target", Pod: identity.Pod{Namespace: "shop", Name: "web", UID: "uid"}, Class: class.Ref{Namespace: "shop", Name: "secrets"},
 		GID: &gid, SELinuxContext: "label", Tokens: identity.Tokens{"vault": {JWT: secret.NewString("jwt"), Expires: at}},
 		Secrets: map[string]secret.String{"user": secret.NewString("pass")}, TokensInSecrets: true, Provider: "vault", Versions: []provider.Version{{ID: "a", Version: "1"}},
-		LastClass: &class.Class{Provider: "vault"}, PublishedAt: at, RefreshedAt: at, Interval: time.Minute, DueAt: at, AsOf: at,
+		LastClass: &class.Class{Provider: "vault"}, PublishedAt: at, RefreshedAt: at, Interval: time.Minute, DueAt: at, AsOf: at, Size: 4,
 		HeldDueAt: at, HeldEnds: []time.Time{at}, Former: []Held{{Provider: "akeyless", State: secret.NewBytes([]byte("former"))}},
 		Failures: 3, LastFailure: "down", Leaving: true, ProviderState: secret.NewBytes([]byte("state")),
 	}
@@ -29,14 +29,15 @@ func TestRecordKeepsEveryField(t *testing.T) {
 			t.Errorf("the test does not set %s", v.Type().Field(i).Name)
 		}
 	}
-	parts, err := encodeRecord(want, new(bytes.Buffer))
+	parts, err := encodeRecord(want, "file", new(bytes.Buffer))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := decodeRecord(bytes.Join(parts, nil))
-	if err != nil {
-		t.Fatal(err)
+	got, named, err := decodeRecord(bytes.Join(parts, nil))
+	if err != nil || named.file != "file" || named.within != nil {
+		t.Fatal(named, err)
 	}
+	got.LastClass = want.LastClass // is in the file
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("after a restart the record is another:\n%+v\nwant\n%+v", got, want)
 	}

@@ -81,6 +81,7 @@ func (p *Publisher) recover(rec *Record) error {
 		p.Logger.Error("looking at a volume of the last process", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
 	}
 	p.sweep(rec)
+	p.adoptContents(rec)
 	e := newEntry(rec)
 	e.know(rec)
 	e.joinClass(rec.Class)

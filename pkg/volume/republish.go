@@ -76,7 +76,7 @@ func (e *entry) stays() bool { return e.known != nil && !e.gone && e.leaving == 
 func (e *entry) know(rec *Record) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.known = &Record{ID: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, LastClass: rec.LastClass, PublishedAt: rec.PublishedAt}
+	e.known = &Record{ID: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, LastClass: rec.LastClass, PublishedAt: rec.PublishedAt, Size: rec.Size}
 	e.lane = rec.lane()
 	if !e.news.handed {
 		e.heard = handed{rec.Tokens, rec.TokensInSecrets, rec.Secrets}

@@ -15,16 +15,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// DirStore keeps one file per volume in a directory that only root can read.
-// A write is a rename, so a file is the old record or the new one. What
-// cannot be read is set aside under the ending .corrupt, for a person to look
-// at, and never stops a start; the next write makes a new record beside it.
+// DirStore keeps one file per volume, and one per version of a class, in a
+// directory that only root can read. A write is a rename, so a file is the old
+// record or the new one. In place of what cannot be read there is a description
+// of it under the ending .corrupt, for a person to look at. It never stops a
+// start; the next write makes a new record beside it.
 type DirStore struct {
-	dir string
-	log *slog.Logger
+	dir     string
+	log     *slog.Logger
+	budget  *budget.Budget
+	classes *classFiles
+
+	mu      sync.Mutex
+	charges map[string]*budget.Charge // of the records, by volume
+
 	// rooms are buffers for records: a burst of publishes would leave as many
 	// behind, each of them several kilobytes.
 	rooms sync.Pool
@@ -33,6 +41,10 @@ type DirStore struct {
 const (
 	// largestRoom is not outgrown by a usual record.
 	largestRoom = 32 << 10
+
+	// maxRecord bounds what one record may take, in bytes: the tokens of a pod,
+	// the versions of a thousand objects, and what the provider keeps.
+	maxRecord = 4 << 20
 
 	recordSuffix  = ".json"
 	partialSuffix = ".partial"
@@ -44,7 +56,22 @@ func NewDirStore(dir string, log *slog.Logger) (*DirStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fault.New(fault.State, "creating the state directory: %w", err)
 	}
-	return &DirStore{dir: dir, log: log, rooms: sync.Pool{New: func() any { return new(bytes.Buffer) }}}, nil
+	return &DirStore{
+		dir: dir, log: log, classes: newClassFiles(dir), charges: map[string]*budget.Charge{},
+		rooms: sync.Pool{New: func() any { return new(bytes.Buffer) }},
+	}, nil
+}
+
+// Charge has the budget account for the files. It is called before Load.
+func (s *DirStore) Charge(b *budget.Budget) { s.budget, s.classes.budget = b, b }
+
+// StateUnit is what one file takes at the least of the state, in bytes: the tmpfs
+// that the driver mounts for it has an inode for each, so neither bytes nor
+// inodes run out before the budget says so.
+const StateUnit = 8 << 10
+
+func stateCost(bytes int) int64 {
+	return max(1, (int64(bytes)+StateUnit-1)/StateUnit) * StateUnit
 }
 
 // Loaded is what an earlier process has left.
@@ -76,23 +103,88 @@ func (s *DirStore) file(id string) string { return filepath.Join(s.dir, RecordKe
 
 // Put writes the record; on an error the earlier one still stands.
 func (s *DirStore) Put(r *Record) error {
+	name, done, err := s.classes.use(r.ID, r.LastClass)
+	if err != nil {
+		if !s.has(r.ID) {
+			return s.putError(r, err)
+		}
+		// Better without the class than not at all: it is needed only where the
+		// API server is away.
+		s.log.Warn("a volume's record goes without its class", "volume", r.ID, "class", r.Class.String(), "error", err)
+		name, done, _ = s.classes.use(r.ID, nil)
+	}
+	err = s.put(r, name)
+	done(err == nil)
+	if err != nil {
+		return s.putError(r, err)
+	}
+	return nil
+}
+
+func (s *DirStore) put(r *Record, className string) error {
 	room, _ := s.rooms.Get().(*bytes.Buffer)
 	defer s.vacate(room)
-	parts, err := encodeRecord(r, room)
+	parts, err := encodeRecord(r, className, room)
 	if err != nil {
 		return err
 	}
-	file := s.file(r.ID)
-	partial := file + partialSuffix
-	if err := writeFile(partial, parts); err != nil {
-		_ = os.Remove(partial)
-		return s.putError(r, err)
+	size := 0
+	for _, p := range parts {
+		size += len(p)
 	}
-	// os.Rename would look at the target first.
-	if err := unix.Rename(partial, file); err != nil {
-		return s.putError(r, &os.LinkError{Op: "rename", Old: partial, New: file, Err: err})
+	if size > maxRecord {
+		return fault.New(fault.TooLarge, "it is %d bytes, more than %d: what the provider keeps for the volume, the pod's tokens and the list of objects are too much", size, maxRecord)
+	}
+	undo, err := s.charge(r, stateCost(size))
+	if err != nil {
+		return err
+	}
+	if err := replaceFile(s.file(r.ID), parts); err != nil {
+		undo()
+		return err
 	}
 	return nil
+}
+
+// charge accounts for the record before it is written. One of a volume that
+// leaves is written in any case: the release of its credentials goes by it.
+func (s *DirStore) charge(r *Record, cost int64) (undo func(), err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, had := s.charges[r.ID]
+	if !had {
+		c, err = s.budget.Acquire(s.owner(r), budget.Records, cost)
+		if err != nil {
+			return nil, err
+		}
+		s.charges[r.ID] = c
+		return func() { s.release(r.ID) }, nil
+	}
+	before := c.Bytes()
+	if r.Leaving {
+		c.Set(cost)
+	} else if err := c.Resize(cost); err != nil {
+		return nil, err
+	}
+	return func() { c.Set(before) }, nil
+}
+
+func (s *DirStore) owner(r *Record) budget.Owner {
+	return budget.Owner{Namespace: r.Pod.Namespace, Volume: r.ID}
+}
+
+func (s *DirStore) has(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.charges[id]
+	return ok
+}
+
+func (s *DirStore) release(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.charges[id].Release()
+	delete(s.charges, id)
 }
 
 // vacate takes a buffer back.
@@ -104,8 +196,11 @@ func (s *DirStore) vacate(room *bytes.Buffer) {
 }
 
 func (s *DirStore) putError(r *Record, err error) error {
+	if f := fault.Of(err); f == fault.TooLarge || f == fault.Exhausted {
+		return fmt.Errorf("saving the record of volume %s: %w", r.ID, err)
+	}
 	return fault.New(fault.State, "saving the record of volume %s in the state directory %s: %w", r.ID, s.dir, err).
-		WithHint("the driver needs room there to go on after a restart; it keeps one small file per volume")
+		WithHint("the driver needs room there to go on after a restart; it keeps one small file per volume (--state-size-limit)")
 }
 
 // writeFile leaves out fsync: the directory is a tmpfs, and is meant to be
@@ -148,17 +243,20 @@ func (s *DirStore) Delete(id string) error {
 	if err := os.Remove(s.file(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.State, "removing the record of volume %s: %w", id, err)
 	}
+	s.release(id)
+	s.classes.forget(id)
 	return nil
 }
 
-// Load reads every record. It fails only if the directory cannot be listed.
+// Load reads every record, one by one. It fails only if the directory cannot be
+// listed.
 func (s *DirStore) Load() (Loaded, error) {
 	var out Loaded
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return out, fault.New(fault.State, "listing the state directory: %w", err)
 	}
-	var aside []string
+	var aside, classes []string
 	there := map[string]bool{}
 	for _, e := range entries {
 		path := filepath.Join(s.dir, e.Name())
@@ -167,6 +265,8 @@ func (s *DirStore) Load() (Loaded, error) {
 			_ = os.Remove(path) // a write that a crash cut off; the old record stands beside it
 		case strings.HasSuffix(e.Name(), corruptSuffix):
 			aside = append(aside, path)
+		case strings.HasSuffix(e.Name(), classSuffix):
+			classes = append(classes, e.Name())
 		case strings.HasSuffix(e.Name(), recordSuffix):
 			there[path] = true
 			if r, err := s.load(path); err != nil {
@@ -176,7 +276,8 @@ func (s *DirStore) Load() (Loaded, error) {
 			}
 		}
 	}
-	for _, path := range aside {
+	s.classes.sweep(classes)
+	for _, path := range s.keepAside(aside) {
 		if record := strings.TrimSuffix(path, corruptSuffix); !there[record] {
 			out.SetAside = append(out.SetAside, BadRecord{Key: keyOf(record), File: path})
 		}
@@ -184,26 +285,28 @@ func (s *DirStore) Load() (Loaded, error) {
 	return out, nil
 }
 
+// errTooLong is why a file of the state is not read.
+var errTooLong = fmt.Errorf("%w: it is longer than any that this driver writes", errCorrupt)
+
 func (s *DirStore) load(path string) (*Record, error) {
-	data, err := os.ReadFile(path)
+	data, err := readBounded(path)
 	if err != nil {
 		return nil, err
 	}
-	r, err := decodeRecord(data)
+	r, named, err := decodeRecord(data)
 	if err == nil && s.file(r.ID) != path {
 		err = fmt.Errorf("%w: it is of another volume", errCorrupt)
 	}
-	return r, err
-}
-
-func (s *DirStore) setAside(path string, why error) BadRecord {
-	bad := BadRecord{Key: keyOf(path), File: path + corruptSuffix, Err: why}
-	s.log.Error("setting a record aside; kubelet's next republish makes a new one", "file", path, "aside", bad.File, "error", why)
-	if err := os.Rename(path, bad.File); err != nil {
-		s.log.Error("setting a record aside failed", "file", path, "error", err)
-		bad.File = path
+	if err != nil {
+		return nil, err
 	}
-	return bad
+	if r.LastClass, err = s.classes.loaded(r.ID, named.file, named.within); err != nil {
+		s.log.Error("a volume goes on without the class that it had", "volume", r.ID, "class", r.Class.String(), "error", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.charges[r.ID] = s.budget.Adopt(s.owner(r), budget.Records, stateCost(len(data)))
+	return r, nil
 }
 
 func keyOf(path string) string { return strings.TrimSuffix(filepath.Base(path), recordSuffix) }

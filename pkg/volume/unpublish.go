@@ -38,6 +38,9 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 		err := p.unmount(target)
 		p.dropUnpublished(e)
 		if err == nil {
+			if !rec.published() {
+				p.rooms.release(rec.ID)
+			}
 			p.takeAside(rec.ID)
 		}
 		return err
@@ -47,6 +50,7 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 	if err != nil {
 		p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
 	} else {
+		p.rooms.release(rec.ID)
 		p.forget(e)
 		rec.Leaving = true
 		p.keep(rec) // work that was cut short may have got more

@@ -21,6 +21,14 @@ written out where the chart has a value for it: the manifest then tells all.
 - {{ printf "--last-good-max-age=%s" .Values.refresh.lastGoodMaxAge | quote }}
 - {{ printf "--volume-size-limit=%s" .Values.volume.sizeLimit | quote }}
 - --volume-inode-limit={{ int64 .Values.volume.inodeLimit }}
+- {{ printf "--max-volume-size-limit=%s" .Values.volume.maxSizeLimit | quote }}
+- --max-volume-inode-limit={{ int64 .Values.volume.maxInodeLimit }}
+- {{ printf "--min-refresh-interval=%s" .Values.refresh.minInterval | quote }}
+- {{ printf "--memory-budget=%s" .Values.memory.budget | quote }}
+- {{ printf "--namespace-memory-limit=%s" .Values.memory.namespaceLimit | quote }}
+- {{ printf "--volume-memory-limit=%s" .Values.memory.volumeLimit | quote }}
+- {{ printf "--state-size-limit=%s" .Values.memory.stateSize | quote }}
+- {{ printf "--namespace-state-limit=%s" .Values.memory.namespaceStateLimit | quote }}
 - --kube-api-qps={{ .Values.kubeAPI.qps }}
 - --kube-api-burst={{ int64 .Values.kubeAPI.burst }}
 {{- with $vault.address }}

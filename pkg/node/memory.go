@@ -1,0 +1,86 @@
+package node
+
+import (
+	"log/slog"
+	"os"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/cgroup"
+)
+
+// Auto is a limit that follows from another.
+const Auto = -1
+
+const (
+	// processNeeds is what the process takes of the container's memory beside
+	// what the budget is for. It stays below 45 MB with 500 volumes.
+	processNeeds = 64 << 20
+	// leastHeap is the lowest limit that the Go heap is given: below it the
+	// process would do little else than collect garbage.
+	leastHeap = 24 << 20
+)
+
+// budgetFor is the memory budget under the container's limit, 0 for none: all
+// but what the process needs, which is a quarter where there is much, since a
+// heap needs room to be collected. Where there is little, it is a third.
+func budgetFor(limit int64) int64 {
+	if limit <= 0 {
+		return 0
+	}
+	return max(limit-max(processNeeds, limit/4), limit/3)
+}
+
+// limits are those that the flags ask for under the container's limit.
+func (c *Config) limits(limit int64) budget.Limits {
+	l := budget.Limits{Node: c.MemoryBudget, Namespace: c.NamespaceMemory, Volume: c.VolumeMemory}
+	if l.Node == Auto {
+		l.Node = budgetFor(limit)
+	}
+	if l.Namespace == Auto {
+		l.Namespace = l.Node / 2
+	}
+	if l.Volume == Auto {
+		l.Volume = l.Node / 3
+	}
+	// What is left out is for records that are being replaced.
+	l.Records = budget.Share{Node: c.StateSize - c.StateSize/8, Namespace: c.NamespaceState}
+	if l.Records.Namespace == Auto {
+		l.Records.Namespace = c.StateSize / 4
+	}
+	return l
+}
+
+// heapLimit is what the Go runtime may take while so many bytes under the same
+// limit are outside of it: files in tmpfs. A sixteenth is left to the kernel,
+// for sockets, page tables and the like.
+func heapLimit(limit, outside int64) int64 {
+	return max(limit-limit/16-outside, limit/4, leastHeap)
+}
+
+// buildBudget makes the node's one Budget. Whatever charges it gets it from here:
+// the volumes and the state in buildVolumes, the providers in providers, the
+// sources of classes in newClasses.
+func (n *Node) buildBudget() error {
+	limit, file, err := cgroup.MemoryLimit(os.DirFS("/"))
+	if err != nil {
+		n.c.Logger.Warn("the container's memory limit cannot be read, and counts as none", "error", err)
+	}
+	limits := n.c.limits(limit)
+	n.budget = budget.New(limits)
+	n.metrics.WatchBudget(n.budget.Usage)
+	log := n.c.Logger.With(slog.Int64("memoryLimit", limit), slog.String("of", file), slog.String("limits", limits.String()))
+	switch {
+	case limits.Node == 0 && n.c.MemoryBudget == Auto:
+		log.Info("no memory budget: the driver's container has no memory limit; --memory-budget gives one")
+	case limits.Node == 0:
+		log.Info("no memory budget")
+	case limit > 0 && limits.Node > budgetFor(limit):
+		log.Warn("the memory budget is more than the container's memory limit leaves: the kernel may end the driver; lower --memory-budget or raise the limit", "leaves", budgetFor(limit))
+	default:
+		log.Info("memory budget")
+	}
+	if limit > 0 && n.c.SetMemoryLimit != nil {
+		n.budget.Follow(limit/64, func(outside int64) { n.c.SetMemoryLimit(heapLimit(limit, outside)) }, budget.Contents, budget.Records)
+	}
+	return nil
+}

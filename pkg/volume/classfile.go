@@ -1,0 +1,225 @@
+package volume
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// classSuffix ends the names of files with classes. What is before it is the
+// hash of the file.
+const classSuffix = ".class"
+
+// classFiles keep each version of a class once, whatever number of records name
+// it. A file is written before the first record that names it, and removed after
+// the last; what a crash leaves between goes at the next start.
+type classFiles struct {
+	dir    string
+	budget *budget.Budget
+
+	mu     sync.Mutex
+	files  map[string]*classFile   // by name
+	users  map[string]classUse     // by volume
+	within map[string]*class.Class // of records of earlier versions, by what would be the name
+}
+
+type classFile struct {
+	class  *class.Class // of a file that was read; nil for one that was written
+	users  int
+	charge *budget.Charge
+}
+
+// classUse is what a volume's record on disk names.
+type classUse struct {
+	name  string
+	class *class.Class
+}
+
+func newClassFiles(dir string) *classFiles {
+	return &classFiles{dir: dir, files: map[string]*classFile{}, users: map[string]classUse{}, within: map[string]*class.Class{}}
+}
+
+func classFileName(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:]) + classSuffix
+}
+
+// use has the file of the class for a record that is about to be written; empty
+// for no class. The caller must call the func that it returns, with whether
+// the record was written.
+func (f *classFiles) use(id string, c *class.Class) (name string, done func(written bool), err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if before := f.users[id]; before.class == c {
+		return before.name, func(bool) {}, nil
+	}
+	if c != nil {
+		if name, err = f.hold(c); err != nil {
+			return "", nil, err
+		}
+	}
+	return name, func(written bool) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if !written {
+			f.drop(name)
+			return
+		}
+		f.drop(f.users[id].name)
+		f.users[id] = classUse{name, c}
+	}, nil
+}
+
+// forget is for a record that is gone.
+func (f *classFiles) forget(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drop(f.users[id].name)
+	delete(f.users, id)
+}
+
+// hold counts one more user and writes the file for the first. It is called with
+// mu held.
+func (f *classFiles) hold(c *class.Class) (name string, err error) {
+	data, err := json.Marshal(c)
+	if err != nil {
+		return "", fault.New(fault.State, "encoding class %s: %w", c.Ref, err)
+	}
+	name = classFileName(data)
+	if file, ok := f.files[name]; ok {
+		file.users++
+		return name, nil
+	}
+	charge, err := f.budget.Acquire(budget.Owner{Namespace: c.Namespace}, budget.Records, stateCost(len(data)))
+	if err != nil {
+		return "", err
+	}
+	if err := replaceFile(filepath.Join(f.dir, name), [][]byte{data}); err != nil {
+		charge.Release()
+		return "", err
+	}
+	f.files[name] = &classFile{users: 1, charge: charge}
+	return name, nil
+}
+
+// drop is called with mu held.
+func (f *classFiles) drop(name string) {
+	file, ok := f.files[name]
+	if !ok {
+		return
+	}
+	if file.users--; file.users > 0 {
+		return
+	}
+	if err := os.Remove(filepath.Join(f.dir, name)); err == nil || errors.Is(err, fs.ErrNotExist) {
+		file.charge.Release()
+	}
+	delete(f.files, name)
+}
+
+// loaded is the class of a record that was read: of the file that the record
+// names or, of a record as earlier versions wrote them, the one within, for
+// which the next write of the record makes a file. Records that have the same
+// class share it.
+func (f *classFiles) loaded(id, name string, within json.RawMessage) (*class.Class, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if name == "" {
+		return f.inline(within)
+	}
+	file, ok := f.files[name]
+	if !ok {
+		data, err := f.read(name)
+		if err != nil {
+			return nil, err
+		}
+		file = &classFile{class: &class.Class{}}
+		if json.Unmarshal(data, file.class) != nil {
+			return nil, errCorrupt
+		}
+		file.charge = f.budget.Adopt(budget.Owner{Namespace: file.class.Namespace}, budget.Records, stateCost(len(data)))
+		f.files[name] = file
+	}
+	file.users++
+	f.users[id] = classUse{name, file.class}
+	return file.class, nil
+}
+
+// inline is called with mu held.
+func (f *classFiles) inline(data json.RawMessage) (*class.Class, error) {
+	if len(data) == 0 {
+		return nil, nil
+	}
+	name := classFileName(data)
+	if c, ok := f.within[name]; ok {
+		return c, nil
+	}
+	c := &class.Class{}
+	if json.Unmarshal(data, c) != nil {
+		return nil, errCorrupt
+	}
+	f.within[name] = c
+	return c, nil
+}
+
+func (f *classFiles) read(name string) ([]byte, error) {
+	if filepath.Base(name) != name || !strings.HasSuffix(name, classSuffix) {
+		return nil, errCorrupt
+	}
+	data, err := readBounded(filepath.Join(f.dir, name))
+	if err == nil && classFileName(data) != name {
+		err = errCorrupt
+	}
+	return data, err
+}
+
+// sweep removes the files that no record names.
+func (f *classFiles) sweep(names []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	clear(f.within)
+	for _, name := range names {
+		if f.files[name] == nil {
+			_ = os.Remove(filepath.Join(f.dir, name))
+		}
+	}
+}
+
+// replaceFile writes beside the file, and puts that in its place.
+func replaceFile(file string, parts [][]byte) error {
+	partial := file + partialSuffix
+	if err := writeFile(partial, parts); err != nil {
+		_ = os.Remove(partial)
+		return err
+	}
+	// os.Rename would look at the target first.
+	if err := unix.Rename(partial, file); err != nil {
+		_ = os.Remove(partial)
+		return &os.LinkError{Op: "rename", Old: partial, New: file, Err: err}
+	}
+	return nil
+}
+
+// readBounded reads a file of the state, none of which is large.
+func readBounded(file string) ([]byte, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return nil, err
+	}
+	if info.Size() > 2*maxRecord {
+		return nil, errTooLong
+	}
+	return os.ReadFile(file)
+}

@@ -1,0 +1,259 @@
+package volume_test
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// A class is kept once, whatever number of volumes were made by it, until the
+// last of them is gone, over restarts too.
+func TestClassIsKeptOnce(t *testing.T) {
+	r := newRig(t)
+	r.background()
+	r.classes.class.Parameters = map[string]string{"roleName": "web"}
+	for _, pod := range []string{"a", "b", "c"} {
+		r.publish(r.request(pod))
+	}
+	if n := len(r.classFiles()); n != 1 {
+		t.Fatalf("%d files for one class", n)
+	}
+	r.classes.edit(func(c *class.Class) { c.Parameters = map[string]string{"roleName": "other"} })
+	r.publish(r.request("d"))
+	if n := len(r.classFiles()); n != 2 {
+		t.Errorf("%d files for two versions of a class", n)
+	}
+	r.RefreshAll()
+	eventually(t, "the version before goes with the last record that names it", func() bool { return len(r.classFiles()) == 1 })
+	for _, pod := range []string{"a", "b", "c", "d"} {
+		req := r.request(pod)
+		must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	}
+	eventually(t, "the class goes with its last volume", func() bool { return len(r.classFiles()) == 0 })
+}
+
+func TestClassFilesAfterACrash(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	orphan := filepath.Join(r.stateDir, strings.Repeat("0", 64)+".class")
+	must(t, os.WriteFile(orphan, []byte(`{"Name":"secrets"}`), 0o600))
+	file := r.classFiles()[1]
+	r.restart()
+	if left := r.classFiles(); len(left) != 1 || left[0] != file {
+		t.Fatalf("left are %q, want %q alone", left, file)
+	}
+	must(t, os.WriteFile(file, []byte(`{"Name":"forged"}`), 0o600)) // the volume goes on without it
+	r.restart()
+	if r.Count() != 1 || len(r.classFiles()) != 0 {
+		t.Errorf("%d volumes, classes %q", r.Count(), r.classFiles())
+	}
+	r.background()
+	r.refreshNow()
+	if left := r.classFiles(); len(left) != 1 || left[0] != file {
+		t.Errorf("after a refresh the classes are %q", left)
+	}
+}
+
+// Records of earlier versions hold the class.
+func TestOldRecordsAreRead(t *testing.T) {
+	r := newRig(t)
+	r.classes.class.Parameters = map[string]string{"roleName": "web"}
+	for _, pod := range []string{"a", "b"} {
+		r.publish(r.request(pod))
+	}
+	c, err := json.Marshal(&r.classes.class)
+	must(t, err)
+	for _, file := range r.records() {
+		data, err := os.ReadFile(file)
+		must(t, err)
+		must(t, os.WriteFile(file, withClassWithin(t, data, c), 0o600))
+	}
+	for _, file := range r.classFiles() {
+		must(t, os.Remove(file))
+	}
+	r.restart()
+	if r.Count() != 2 {
+		t.Fatalf("%d volumes of an earlier version were taken up, want 2", r.Count())
+	}
+	r.classes.spoil(fault.New(fault.Unavailable, "connection refused"))
+	r.background()
+	r.RefreshAll()
+	eventually(t, "they go on by the class in their records", func() bool { return r.seen.count(volume.Refreshed, false) == 2 })
+	if n := len(r.classFiles()); n != 1 {
+		t.Errorf("%d files for one class", n)
+	}
+}
+
+// manyPublishes publishes for pods of a namespace until one fails, at most so
+// many, and gives how many did.
+func (r *rig) manyPublishes(namespace string, most int) (n int, err error) {
+	r.t.Helper()
+	for ; n < most; n++ {
+		req := r.request(fmt.Sprintf("%s-%d", namespace, n))
+		req.Pod.Namespace = namespace
+		req.Class.Namespace = namespace
+		if err = r.Publish(r.t.Context(), req); err != nil {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
+// One namespace cannot take the room of another's records: not by many volumes,
+// not by large classes, and not by what a provider keeps.
+func TestStateHasAShareForEachNamespace(t *testing.T) {
+	for name, spoil := range map[string]func(r *rig, pass int){
+		"volumes":  func(*rig, int) {},
+		"provider": func(r *rig, _ int) { r.store.set(func(s *fakeStore) { s.state = strings.Repeat("s", 100<<10) }) },
+		"classes": func(r *rig, pass int) {
+			r.classes.edit(func(c *class.Class) {
+				c.Parameters = map[string]string{"note": fmt.Sprint(pass, strings.Repeat("x", 200<<10))}
+			})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			m, err := tmpfs.New()
+			must(t, err)
+			must(t, m.Mount(r.stateDir, tmpfs.Options{Size: 1 << 20, Inodes: 128, Mode: 0o700}))
+			t.Cleanup(func() { _ = unix.Unmount(r.stateDir, unix.MNT_DETACH) })
+			r.limits = budget.Limits{Records: budget.Share{Node: 800 << 10, Namespace: 400 << 10}}
+			r.restart()
+			n := 0
+			for ; err == nil && n < 200; n++ {
+				spoil(r, n)
+				req := r.request(fmt.Sprint("evil-", n))
+				req.Pod.Namespace, req.Class.Namespace = "evil", "evil"
+				err = r.Publish(t.Context(), req)
+			}
+			wantReason(t, err, fault.Exhausted, "--namespace-state-limit", "namespace evil")
+			r.store.set(func(s *fakeStore) { s.state = "" })
+			r.classes.edit(func(c *class.Class) { c.Parameters = nil })
+			if n, err := r.manyPublishes("good", 20); err != nil {
+				t.Errorf("after %d volumes of another tenant: %v", n, err)
+			}
+			r.restart()
+			if _, err := r.manyPublishes("good", 30); err != nil {
+				t.Errorf("after a restart: %v", err)
+			}
+			r.background()
+			for i := range n - 1 {
+				req := r.request(fmt.Sprint("evil-", i))
+				must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+			}
+			eventually(t, "what the tenant had is free again", func() bool { return r.budget.Usage().ByKind[budget.Records] <= 31*8<<10 })
+		})
+	}
+}
+
+// What was set aside does not keep the tokens that were in it, nor do records
+// that an earlier version set aside.
+func TestSetAsideKeepsNoTokens(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("s3cr3t")}}
+	req.Secrets = map[string]secret.String{"user": secret.NewString("s3cr3t")}
+	r.publish(req)
+	file := r.records()[0]
+	data, err := os.ReadFile(file)
+	must(t, err)
+	if !bytes.Contains(data, []byte("s3cr3t")) {
+		t.Fatal("the record does not hold the token: the test proves nothing")
+	}
+	old := filepath.Join(r.stateDir, strings.Repeat("a", 64)+".json.corrupt")
+	must(t, os.WriteFile(old, data, 0o600))
+	must(t, os.WriteFile(file, data[:len(data)-1], 0o600))
+	for range 2 {
+		r.restart()
+		for _, aside := range []string{old, file + ".corrupt"} {
+			left, err := os.ReadFile(aside)
+			must(t, err)
+			if bytes.Contains(left, []byte("s3cr3t")) || !bytes.Contains(left, []byte(`"bytes":`)) {
+				t.Errorf("%s holds %s", aside, left)
+			}
+		}
+	}
+}
+
+func TestSetAsideIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	for i := range 300 {
+		file := filepath.Join(dir, fmt.Sprintf("%064d.json.corrupt", i))
+		must(t, os.WriteFile(file, []byte("old"), 0o600))
+		at := time.Now().Add(-time.Duration(i) * time.Minute)
+		if i < 10 {
+			at = time.Now().Add(-8 * 24 * time.Hour)
+		}
+		must(t, os.Chtimes(file, at, at))
+	}
+	s, err := volume.NewDirStore(dir, slog.New(slog.DiscardHandler))
+	must(t, err)
+	loaded, err := s.Load()
+	must(t, err)
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != 256 || len(loaded.SetAside) != 256 {
+		t.Errorf("%d files, %d of them told of, want 256: %v", len(files), len(loaded.SetAside), err)
+	}
+	if name := files[0].Name(); name != fmt.Sprintf("%064d.json.corrupt", 10) {
+		t.Errorf("the first that is left is %s", name)
+	}
+}
+
+// A file that no driver wrote is not taken into memory.
+func TestLongRecordsAreSetAside(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, strings.Repeat("b", 64)+".json")
+	must(t, os.WriteFile(file, nil, 0o600))
+	must(t, os.Truncate(file, 1<<40))
+	s, err := volume.NewDirStore(dir, slog.New(slog.DiscardHandler))
+	must(t, err)
+	loaded, err := s.Load()
+	if err != nil || len(loaded.SetAside) != 1 || !strings.Contains(loaded.SetAside[0].Err.Error(), "longer") {
+		t.Errorf("%+v, %v", loaded, err)
+	}
+}
+
+// withClassWithin makes a record as earlier versions wrote it.
+func withClassWithin(t *testing.T, record, class []byte) []byte {
+	t.Helper()
+	line, body, _ := bytes.Cut(record, []byte("\n"))
+	var h struct {
+		Version  int    `json:"version"`
+		Checksum string `json:"sha256"`
+		Record   int    `json:"record"`
+	}
+	var fields map[string]json.RawMessage
+	must(t, json.Unmarshal(line, &h))
+	must(t, json.Unmarshal(body[:h.Record], &fields))
+	state := body[h.Record:]
+	delete(fields, "classFile")
+	delete(fields, "size")
+	fields["lastClass"] = class
+	old, err := json.Marshal(fields)
+	must(t, err)
+	sum := sha256.Sum256(append(slices.Clone(old), state...))
+	h.Record, h.Checksum = len(old), hex.EncodeToString(sum[:])
+	line, err = json.Marshal(h)
+	must(t, err)
+	return slices.Concat(line, []byte("\n"), old, state)
+}
