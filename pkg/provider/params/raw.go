@@ -47,6 +47,22 @@ func Member(raw []byte, key string) (found []byte) {
 	return found
 }
 
+// Select is the values of some keys, found in one pass.
+func Select(raw []byte, wanted map[string]bool) map[string][]byte {
+	found := make(map[string][]byte, len(wanted))
+	members(raw, func(k, value []byte) bool {
+		key := string(k[1 : len(k)-1])
+		if strings.Contains(key, `\`) || !utf8.ValidString(key) {
+			key = unquote(k)
+		}
+		if wanted[key] {
+			found[key] = value
+		}
+		return true
+	})
+	return found
+}
+
 // is tells whether a key as it is written is key.
 func is(written []byte, key string) bool {
 	inner := written[1 : len(written)-1]

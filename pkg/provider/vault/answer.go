@@ -29,14 +29,10 @@ const (
 // answer is the store's answer to a read. It is never changed, so volumes
 // share it.
 type answer struct {
-	// body is the whole answer as the store sent it; nil where only the values
-	// in taken are kept.
+	// body is the whole answer as the store sent it; nil where a part is kept,
+	// in which "" is the key of the whole.
 	body []byte
-	// taken are the values of the keys that were looked for, as JSON, by key:
-	// nil for one that is not there, and "" is the key of the whole answer.
-	taken map[string]json.RawMessage
-	// names are the keys that there are, where one that was looked for is not.
-	names string
+	part *params.Part
 
 	leaseID   string
 	duration  time.Duration // of the lease
@@ -171,42 +167,20 @@ func (a *answer) keep(keys []string, whole int, room func(int64) error) (*answer
 		}
 		return &next, nil
 	}
-	next.body, next.taken = nil, make(map[string]json.RawMessage, len(keys))
+	next.body = nil
 	data := dataIn(a.body)
-	for _, key := range keys {
-		raw, err := take(a.body, data, key, room)
-		if err != nil {
-			return nil, err
-		}
-		next.taken[key] = raw
-		if raw == nil && next.names == "" {
-			next.names = params.Keys(data)
-		}
+	single := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
+	var err error
+	next.part, err = params.TakePart(single, func(key string) []byte { return params.Pick(data, key) },
+		func() string { return params.Keys(data) }, room)
+	if err != nil || len(single) == len(keys) {
+		return &next, err
 	}
-	return &next, nil
-}
-
-// take copies a value: text as it is written, and anything else in the form
-// that the file has. It is nil where there is none.
-func take(body, data []byte, key string, room func(int64) error) (json.RawMessage, error) {
-	raw := body
-	if key != "" {
-		raw = params.Pick(data, key)
-	}
-	if params.IsText(raw) {
-		return bytes.Clone(raw), nil
-	}
-	if err := room(2 * params.DecodedSize(raw)); err != nil {
+	if err := room(int64(next.part.Size()) + 2*params.DecodedSize(a.body)); err != nil {
 		return nil, err
 	}
-	if key == "" {
-		return wholeOf(body)
-	}
-	if raw == nil {
-		return nil, nil
-	}
-	out, err := params.Plain.FileOf(raw)
-	return slices.Clip(out), err
+	next.part.Taken[""], err = wholeOf(a.body)
+	return &next, err
 }
 
 // wholeOf is what the file of an object without a key holds.
@@ -228,19 +202,13 @@ func (a *answer) has(keys []string) bool {
 	if a == nil || a.body != nil {
 		return true
 	}
-	return !slices.ContainsFunc(keys, func(key string) bool {
-		_, ok := a.taken[key]
-		return !ok
-	})
+	return a.part.Has(keys)
 }
 
 // size is about how many bytes of memory the answer takes.
 func (a *answer) size() int64 {
-	const base, each = 256, 64
-	size := base + len(a.body) + len(a.names) + len(a.leaseID)
-	for key, raw := range a.taken {
-		size += each + len(key) + len(raw)
-	}
+	const base = 256
+	size := base + len(a.body) + a.part.Size() + len(a.leaseID)
 	for _, w := range a.warnings {
 		size += len(w)
 	}
@@ -248,26 +216,28 @@ func (a *answer) size() int64 {
 }
 
 // value is what an object's file holds.
-func (a *answer) value(o *object) ([]byte, error) {
-	raw, names := []byte(a.taken[o.key]), a.names
+func (a *answer) value(o *object) (out []byte, err error) {
+	names := ""
 	switch {
-	case a.body != nil && o.key == "":
+	case a.body == nil:
+		if out, err = a.part.File(o.key, o.encoding); out == nil {
+			names = a.part.Names
+		}
+	case o.key == "":
 		return wholeOf(a.body)
-	case a.body != nil:
+	default:
 		data := dataIn(a.body)
-		if raw = params.Pick(data, o.key); raw == nil {
+		if raw := params.Pick(data, o.key); raw != nil {
+			out, err = o.encoding.FileOf(raw)
+		} else {
 			names = params.Keys(data)
 		}
 	}
-	if raw == nil {
-		return nil, fault.New(fault.NotFound, "%s has no key %q; it has %s", o.request, o.key, names)
-	}
-	if a.body == nil && o.encoding == params.Plain && !params.IsText(raw) {
-		return raw, nil // in its form already
-	}
-	out, err := o.encoding.FileOf(raw)
-	if err != nil {
+	switch {
+	case err != nil:
 		return nil, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: the value of %q in %s is not %s: %w", o.index, o.key, o.request, o.encoding, err)
+	case names != "":
+		return nil, fault.New(fault.NotFound, "%s has no key %q; it has %s", o.request, o.key, names)
 	}
 	return out, nil
 }

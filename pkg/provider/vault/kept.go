@@ -75,15 +75,13 @@ type keptReading struct {
 
 // keptPart is an answer of which the class takes a part.
 type keptPart struct {
-	Taken     map[string]json.RawMessage `json:"taken,omitempty"`
-	Missing   []string                   `json:"missing,omitempty"`
-	Names     string                     `json:"names,omitempty"`
-	LeaseID   string                     `json:"leaseID,omitempty"`
-	Duration  time.Duration              `json:"duration,omitempty"`
-	Renewable bool                       `json:"renewable,omitempty"`
-	Warnings  []string                   `json:"warnings,omitempty"`
-	Version   string                     `json:"version,omitempty"` // of KV
-	Created   string                     `json:"created,omitempty"` // likewise
+	params.Part
+	LeaseID   string        `json:"leaseID,omitempty"`
+	Duration  time.Duration `json:"duration,omitempty"`
+	Renewable bool          `json:"renewable,omitempty"`
+	Warnings  []string      `json:"warnings,omitempty"`
+	Version   string        `json:"version,omitempty"` // of KV
+	Created   string        `json:"created,omitempty"` // likewise
 }
 
 type keptHolder struct {
@@ -164,50 +162,25 @@ func keepReading(id string, rd *reading) keptReading {
 }
 
 func keepPart(a *answer) *keptPart {
-	p := &keptPart{
-		Taken: map[string]json.RawMessage{}, Names: a.names, LeaseID: a.leaseID, Duration: a.duration, Renewable: a.renewable,
-		Warnings: a.warnings, Version: a.kv.number, Created: a.kv.created,
-	}
-	for key, raw := range a.taken {
-		if raw == nil {
-			p.Missing = append(p.Missing, key)
-		} else {
-			p.Taken[key] = raw
-		}
-	}
-	return p
+	return &keptPart{*a.part, a.leaseID, a.duration, a.renewable, a.warnings, a.kv.number, a.kv.created}
 }
 
-// restore undoes what the state's JSON did to the form of values.
 func (p *keptPart) restore() (*answer, error) {
-	a := &answer{
-		taken: map[string]json.RawMessage{}, names: p.Names, leaseID: p.LeaseID, duration: p.Duration, renewable: p.Renewable,
+	if err := p.Restore(); err != nil {
+		return nil, fault.New(fault.State, "a value of an answer cannot be decoded")
+	}
+	return &answer{
+		part: &p.Part, leaseID: p.LeaseID, duration: p.Duration, renewable: p.Renewable,
 		warnings: p.Warnings, kv: kvVersion{p.Version, p.Created},
-	}
-	for key, raw := range p.Taken {
-		if !params.IsText(raw) {
-			var err error
-			if raw, err = params.Plain.FileOf(raw); err != nil {
-				return nil, fault.New(fault.State, "a value of an answer cannot be decoded")
-			}
-		}
-		a.taken[key] = raw
-	}
-	for _, key := range p.Missing {
-		a.taken[key] = nil
-	}
-	return a, nil
+	}, nil
 }
 
 // size is about how many bytes the answer takes in the state.
 func (k keptReading) size() int {
-	size := len(k.Body)
 	if k.Part != nil {
-		for key, raw := range k.Part.Taken {
-			size += len(key) + len(raw)
-		}
+		return k.Part.Size()
 	}
-	return size
+	return len(k.Body)
 }
 
 // maxKept bounds the answers in one volume's state. They save a read after a

@@ -4,15 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -112,8 +111,7 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 // the group had of the last one, so that classes which take different parts of
 // a secret do not each ask for it again and again.
 func (f *fetch) keep(r *request, a *answer, is kind, from *reply) (*answer, error) {
-	const most = 1000
-	keys, whole := r.keys, keptWhole
+	whole := keptWhole
 	last := f.volume.currentGroup().recent.Held(r.id)
 	if !is.shareable() {
 		whole = heldWhole
@@ -121,8 +119,9 @@ func (f *fetch) keep(r *request, a *answer, is kind, from *reply) (*answer, erro
 			last = c.reading
 		}
 	}
-	if last != nil && last.answer != nil && len(keys)+len(last.answer.taken) <= most {
-		keys = slices.AppendSeq(slices.Clip(keys), maps.Keys(last.answer.taken))
+	keys := r.keys
+	if last != nil && last.answer != nil {
+		keys = params.Union(keys, last.answer.part)
 	}
 	before := from.charge.Bytes()
 	return a.keep(keys, whole, func(n int64) error {
