@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 )
 
 // Where providers put their sockets.
@@ -56,6 +57,9 @@ type Config struct {
 	// BuiltIn names the providers that need no plugin, for the error about a
 	// name that is unknown.
 	BuiltIn []string
+	// Budget is the memory that answers are charged to, twice, while they are
+	// taken in and judged; nil refuses nothing.
+	Budget *budget.Budget
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Logger is told when a provider stops to answer, and when it does again;
