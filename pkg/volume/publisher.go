@@ -102,6 +102,7 @@ type Publisher struct {
 	schedule *Scheduler
 	releaser *releaser
 
+	warned  warned
 	mu      sync.Mutex
 	entries map[string]*entry
 	// aside holds the files of records that were set aside, by RecordKey,

@@ -13,7 +13,11 @@ import (
 )
 
 func large(body string) http.HandlerFunc {
-	return func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, body) }
+	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/kv1/") {
+			_, _ = io.WriteString(w, body)
+		}
+	}
 }
 
 func manyObjects(n int) map[string]string {
