@@ -8,8 +8,8 @@ import (
 	"slices"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
 // Where providers put their sockets.
