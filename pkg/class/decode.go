@@ -1,7 +1,6 @@
 package class
 
 import (
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -102,8 +101,16 @@ func (r *reader) each(path *field.Path, pairs []pair, k known) {
 // pairs reads a mapping, with what is merged into it; null has no entries.
 func (r *reader) pairs(path *field.Path, n *yaml.Node) []pair {
 	list, merged := r.ownPairs(path, n, 0)
+	if len(merged) == 0 {
+		return list
+	}
+	known := make(map[string]bool, len(list))
+	for _, p := range list {
+		known[p.key] = true
+	}
 	for _, m := range merged {
-		if !slices.ContainsFunc(list, func(p pair) bool { return p.key == m.key }) {
+		if !known[m.key] {
+			known[m.key] = true
 			list = append(list, m)
 		}
 	}

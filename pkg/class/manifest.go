@@ -19,6 +19,8 @@ const (
 	// maxExpanded bounds what a manifest's aliases make of it, in bytes: a
 	// manifest without any cannot reach it.
 	maxExpanded = 4 * MaxManifest
+	// maxMarks bounds what the YAML parser makes of a document: some 60 MiB.
+	maxMarks = 150_000
 	// maxNesting bounds lists within lists, and merges within merges.
 	maxNesting = 4
 	// maxSaid is how many mistakes are told, and how many warnings.
@@ -116,7 +118,7 @@ func appendDocument(docs []document, d document) []document {
 func (m *manifest) document(index int, d document) {
 	r := &reader{manifest: m, index: index, before: d.before}
 	nodes, err := r.parse(d.text)
-	if err != nil {
+	if err != nil && len(m.mistakes) < maxSaid {
 		m.mistakes = append(m.mistakes, err)
 	}
 	for _, n := range nodes {

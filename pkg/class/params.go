@@ -103,11 +103,17 @@ func takeWord[T ~string](to *T, path *field.Path, value string, words ...T) *fie
 	return nil
 }
 
+// maxKey is longer than any key of Mayfly's can be by mistake.
+const maxKey = 64
+
 // misspelt warns of the provider's keys that look like one of Mayfly's.
 func misspelt(params map[string]string) []string {
 	var warnings []string
 	own := slices.Sorted(maps.Keys(ownKeys()))
 	for _, key := range slices.Sorted(maps.Keys(params)) {
+		if len(key) > maxKey {
+			continue
+		}
 		for _, want := range own {
 			if near(plain(key), plain(want)) {
 				warnings = append(warnings, fmt.Sprintf("spec.parameters.%s: did you mean %s?", key, want))

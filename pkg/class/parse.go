@@ -18,6 +18,16 @@ import (
 // name becomes that of a socket, less the empty name.
 const providerName = `^[a-zA-Z0-9_-]{1,30}$`
 
+// What Parse takes of an object, which the API server lets be 1.5 MiB.
+const (
+	// MaxParameters is the most bytes of spec.parameters, keys and values.
+	MaxParameters = 512 << 10
+	// maxKeys is how many parameters there may be.
+	maxKeys = 1000
+	// maxSecretObjects is the most bytes of spec.secretObjects.
+	maxSecretObjects = 256 << 10
+)
+
 // Parse makes a Class of the API object. The error is of reason
 // fault.InvalidClass, starts with the class's namespace/name and names every
 // field that is wrong; each can be found in it as a *field.Error.
@@ -37,9 +47,14 @@ func Parse(spc *v1.SecretProviderClass) (*Class, []string, error) {
 		Provider:        spc.Spec.Provider,
 	}
 	bad := checkNames(spc)
-	bad = append(bad, c.takeParameters(spc.Spec.Parameters)...)
-	warnings := misspelt(c.Parameters)
-	warnings = append(warnings, c.takeSecretObjects(spc.Spec.SecretObjects)...)
+	var warnings []string
+	if e := checkSize(spc.Spec.Parameters); e != nil {
+		bad = append(bad, e)
+	} else {
+		bad = append(bad, c.takeParameters(spc.Spec.Parameters)...)
+		warnings = misspelt(c.Parameters)
+	}
+	warnings = atMost(append(warnings, c.takeSecretObjects(spc.Spec.SecretObjects)...))
 	if len(bad) > 0 {
 		return nil, warnings, fault.New(fault.InvalidClass, "%s: %w", c.Ref, problems(bad))
 	}
@@ -67,6 +82,53 @@ func checkNames(spc *v1.SecretProviderClass) field.ErrorList {
 		bad = append(bad, field.Invalid(path, clip(name), "must be at most 30 letters, digits, '-' and '_'"))
 	}
 	return bad
+}
+
+// checkSize refuses parameters that are too large, and names the largest.
+func checkSize(params map[string]string) *field.Error {
+	path := field.NewPath("spec", "parameters")
+	if len(params) > maxKeys {
+		return field.TooMany(path, len(params), maxKeys)
+	}
+	all, largest := 0, ""
+	for key, value := range params {
+		all += len(key) + len(value)
+		if most := len(largest) + len(params[largest]); len(key)+len(value) > most {
+			largest = key
+		}
+	}
+	if all <= MaxParameters {
+		return nil
+	}
+	return field.Invalid(path.Child(clip(largest)), "", fmt.Sprintf("is %d bytes long, and all parameters %d, of which a class may have %d: split the class",
+		len(params[largest]), all, MaxParameters))
+}
+
+// Size is about how many bytes of memory the class takes.
+func (c *Class) Size() int64 {
+	const each = 48 // for an entry of a map or list
+	size := 512
+	for key, value := range c.Parameters {
+		size += len(key) + len(value) + each
+	}
+	for i := range c.SecretObjects {
+		size += sizeOf(&c.SecretObjects[i])
+	}
+	return int64(size)
+}
+
+// atMost cuts warnings short, and their list.
+func atMost(warnings []string) []string {
+	const longest = 500
+	for i, w := range warnings {
+		if len(w) > longest {
+			warnings[i] = strings.ToValidUTF8(w[:longest], "") + "..."
+		}
+	}
+	if len(warnings) <= maxSaid {
+		return warnings
+	}
+	return append(warnings[:maxSaid:maxSaid], fmt.Sprintf("and %d more", len(warnings)-maxSaid))
 }
 
 func invalid(path *field.Path, value string, messages []string) field.ErrorList {

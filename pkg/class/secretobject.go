@@ -19,6 +19,13 @@ const serviceAccountToken = "kubernetes.io/service-account-token"
 // warning for each mistake in the others.
 func (c *Class) takeSecretObjects(objects []v1.SecretObject) []string {
 	var warnings []string
+	size := 0
+	for i := range objects {
+		size += sizeOf(&objects[i])
+	}
+	if size > maxSecretObjects {
+		return []string{fmt.Sprintf("spec.secretObjects: takes %d bytes, of which a class may have %d (no Secret is made)", size, maxSecretObjects)}
+	}
 	seen := map[string]int{}
 	for i := range objects {
 		o := &objects[i]
@@ -37,6 +44,21 @@ func (c *Class) takeSecretObjects(objects []v1.SecretObject) []string {
 		}
 	}
 	return warnings
+}
+
+// sizeOf is about how many bytes of memory an entry takes.
+func sizeOf(o *v1.SecretObject) int {
+	const entry, each = 128, 32 // of the list, and of what is in it
+	size := entry + len(o.SecretName) + len(o.Type)
+	for _, m := range []map[string]string{o.Labels, o.Annotations} {
+		for key, value := range m {
+			size += each + len(key) + len(value)
+		}
+	}
+	for _, d := range o.Data {
+		size += each + len(d.ObjectName) + len(d.Key)
+	}
+	return size
 }
 
 func checkSecretObject(path *field.Path, o *v1.SecretObject) field.ErrorList {

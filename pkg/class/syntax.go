@@ -19,7 +19,42 @@ const maxJSONDepth = 100
 // nowhere but in its text.
 const yamlLine = `^yaml: (?:line (\d+): )?(?s:(.*))$`
 
+// maxDirectives bounds the lines that begin with a percent sign. The parser
+// compares each %TAG with all before it.
+const maxDirectives = 16
+
+// CheckYAML refuses a text of which the parser would make far more than the
+// text is. It counts the marks without which there is no further node or
+// comment. Of each the parser makes some 400 bytes, twice that for a moment.
+func CheckYAML(text []byte, most int) error {
+	marks, directives := 0, 0
+	for i, b := range text {
+		switch b {
+		case '\n', '\r', ',', '[', '{', ':', '#', '&', '*', '!':
+			marks++
+		case '-', '?':
+			if i+1 == len(text) || text[i+1] <= ' ' || text[i+1] >= 0x80 { // Unicode has line breaks too
+				marks++
+			}
+		case '%':
+			if i == 0 || text[i-1] < ' ' || text[i-1] >= 0x80 {
+				directives++
+			}
+		}
+	}
+	switch {
+	case marks > most:
+		return fmt.Errorf("holds more than %d lines, keys, values and comments", most)
+	case directives > maxDirectives:
+		return fmt.Errorf("holds more than %d directives", maxDirectives)
+	}
+	return nil
+}
+
 func parseYAML(text []byte) ([]*yaml.Node, error) {
+	if err := CheckYAML(text, maxMarks); err != nil {
+		return nil, &syntaxError{text: err.Error()}
+	}
 	var nodes []*yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	for {

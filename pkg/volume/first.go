@@ -50,7 +50,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		p.letGo(rec)
 		err = p.firstError(rec, had, err)
 	}
-	p.warn(rec, done.warnings)
+	p.warn(rec, done.class, done.warnings)
 	o := passOutcome(Published, rec, began, done, err)
 	o.SetAside = p.takeAside(rec.ID)
 	p.Observer.Observe(o)
@@ -155,9 +155,13 @@ func (p *Publisher) saveFirst(rec *Record, had content) error {
 	return p.Store.Put(rec)
 }
 
-// warn passes on what the provider found odd. It is said at the first
-// publish only: a refresh would repeat it for ever.
-func (p *Publisher) warn(rec *Record, warnings []string) {
+// warn passes on what the provider found odd, once for each state of a class
+// and not for each of its pods. It is said at the first publish only: a refresh
+// would repeat it for ever.
+func (p *Publisher) warn(rec *Record, c *class.Class, warnings []string) {
+	if len(warnings) == 0 || c == nil || !p.warned.first(c) {
+		return
+	}
 	for _, w := range warnings {
 		p.Logger.Warn("class warning", "class", rec.Class.String(), "pod", rec.Pod.String(), "warning", w)
 	}

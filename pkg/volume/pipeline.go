@@ -184,7 +184,8 @@ func (p *Publisher) recall(w pass, c *class.Class, source provider.Provider, err
 		return nil, time.Time{}, fmt.Errorf("%w; onUnavailable is lastGood, but this node has nothing in memory for this service account that is at most %s old", err, p.LastGoodAge)
 	}
 	payload.RefreshAt = time.Now().Add(firstRetry)
-	payload.Warnings = append(payload.Warnings, fmt.Sprintf("the pod starts from what this node had in memory as of %s, as onUnavailable asks: %v", asOf.UTC().Format(time.RFC3339), err))
+	p.Logger.Warn("class warning", "class", w.rec.Class.String(), "pod", w.rec.Pod.String(), "warning",
+		fmt.Sprintf("the pod starts from what this node had in memory as of %s, as onUnavailable asks: %v", asOf.UTC().Format(time.RFC3339), err))
 	return payload, asOf, nil
 }
 

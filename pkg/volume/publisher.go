@@ -112,6 +112,7 @@ type Publisher struct {
 	releaser *releaser
 	rooms    *rooms
 
+	warned  warned
 	mu      sync.Mutex
 	entries map[string]*entry
 	// aside holds the files of records that were set aside, by RecordKey,

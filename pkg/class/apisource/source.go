@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/singleflight"
 	"k8s.io/client-go/rest"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
@@ -50,6 +51,9 @@ type Config struct {
 	// pods that follow one another on a node need not ask for it each time.
 	Linger time.Duration
 	Logger *slog.Logger
+	// Budget is the memory that classes are kept in, as a cache; nil refuses
+	// nothing. A class that finds no room is asked for each time.
+	Budget *budget.Budget
 	// OnChange is told of each retained class that was created, edited or
 	// deleted since it was last seen: of its version, empty if there is no
 	// such class or it cannot be used. It is called by many goroutines, without
@@ -93,15 +97,18 @@ type watched struct {
 
 	// syncing tells that a list is under way from which the watch will begin.
 	syncing bool
-	// last is what the class was when it was last seen, if it was.
-	last *snapshot
+	// last is what the class was when it was last seen, if it was, and charge
+	// its memory.
+	last   *snapshot
+	charge *budget.Charge
 	// live tells that edits are being noticed, so that last is current.
 	live bool
 }
 
 // snapshot is a class as of one moment.
 type snapshot struct {
-	// class is nil if there is none, or it is invalid; err says so then.
+	// class is nil if there is none, or it is invalid; err says so then. It is
+	// nil without an error where there is no memory to keep it.
 	class *class.Class
 	err   error
 	// version is the object's, empty if there is none.
@@ -114,7 +121,7 @@ func (s *snapshot) exists() bool { return s.version != "" }
 
 // usable is the version of a class that can be used, else empty.
 func (s *snapshot) usable() string {
-	if s.class == nil {
+	if s.err != nil {
 		return ""
 	}
 	return s.version
@@ -190,7 +197,7 @@ func (s *Source) remembered(ref class.Ref) (last *snapshot, current bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	w := s.watched[ref]
-	if w == nil || w.last == nil || !w.last.exists() {
+	if w == nil || w.last == nil || !w.last.exists() || w.last.class == nil && w.last.err == nil {
 		return nil, false
 	}
 	return w.last, w.live || s.now().Sub(s.failedAt) < trustCopy
@@ -268,6 +275,7 @@ func (s *Source) seen(ref class.Ref, found *snapshot) {
 	}
 	s.mu.Unlock()
 	if first {
+		s.charge(w, found)
 		s.OnSeen(ref, found.usable())
 	}
 }

@@ -78,6 +78,7 @@ func (s *Source) drop(w *watched) {
 // end forgets a class. The caller holds the mutex.
 func (s *Source) end(w *watched) {
 	delete(s.watched, w.ref)
+	w.charge.Release()
 	if w.cancel != nil {
 		w.cancel()
 	}
@@ -244,6 +245,7 @@ func (s *Source) take(ctx context.Context, w *watched, now *snapshot) {
 	last := w.last
 	w.last, w.live = now, true
 	s.mu.Unlock()
+	s.charge(w, now)
 	switch {
 	case last == nil:
 		s.OnSeen(w.ref, now.usable())

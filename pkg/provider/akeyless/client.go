@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -32,6 +33,37 @@ type call struct {
 	patience time.Duration
 	// secrets must not appear in an error, even if the store says them.
 	secrets []secret.String
+	// reads tells that the answer may be as large as the operator allows.
+	reads bool
+	// owner is who is charged for the answer; nobody is for a login or the end
+	// of a credential, which must work in any case.
+	owner budget.Owner
+}
+
+const (
+	// maxShort bounds the answers that hold no value.
+	maxShort = 256 << 10
+	// aheadOfMint is charged for a credential before it is asked for, since the
+	// store has made it when its answer comes.
+	aheadOfMint = 64 << 10
+)
+
+func (p *Provider) limit(k call) int64 {
+	if k.reads {
+		return p.config.MaxResponseBytes
+	}
+	return min(maxShort, p.config.MaxResponseBytes)
+}
+
+// charge is for the answer to a call.
+func (p *Provider) charge(k call) (*budget.Charge, error) {
+	switch {
+	case k.owner == budget.Owner{}:
+		return nil, nil
+	case k.mints:
+		return p.config.Budget.Acquire(k.owner, budget.Answers, aheadOfMint)
+	}
+	return p.config.Budget.Acquire(k.owner, budget.Answers, endpoint.Ahead)
 }
 
 // reply is an answer, good or bad.
@@ -41,10 +73,20 @@ type reply struct {
 	retryAfter  time.Duration
 	location    string
 	body        []byte
+	// charge is for the body. It is given back with release, once what is
+	// wanted of the body has been taken.
+	charge *budget.Charge
+}
+
+func (r *reply) release() {
+	if r != nil {
+		r.charge.Release()
+	}
 }
 
 // do makes the call, again where that is safe and may help. The error carries
-// a fault.Reason; the reply comes along where there was one.
+// a fault.Reason; the reply comes along where there was one. One without an
+// error has to be released.
 func (p *Provider) do(ctx context.Context, k call) (*reply, error) {
 	body, err := json.Marshal(k.body)
 	if err != nil {
@@ -89,6 +131,7 @@ func (p *Provider) repeat(ctx context.Context, x exchange) (*reply, error) {
 		if failure == nil {
 			return r, nil
 		}
+		r.release()
 		wait := session.Pause(p.config.RetryBase, n, after, p.config.Jitter())
 		if n >= p.config.MaxRetries || !again(x.call, r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
 			x.endpoint.Breaker.Advise(failure, p.now(), p.config.Jitter(), x.about)
@@ -102,6 +145,20 @@ func (p *Provider) repeat(ctx context.Context, x exchange) (*reply, error) {
 func (p *Provider) attempt(ctx context.Context, x exchange) (*reply, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, max(x.patience, p.config.RequestTimeout), errNoAnswer)
 	defer cancel()
+	charge, err := p.charge(x.call)
+	if err != nil {
+		return nil, err
+	}
+	r, err := p.exchange(ctx, x, charge)
+	if err != nil {
+		charge.Release()
+		return nil, withCause(ctx, err)
+	}
+	r.charge = charge
+	return r, nil
+}
+
+func (p *Provider) exchange(ctx context.Context, x exchange, charge *budget.Charge) (*reply, error) {
 	request, err := x.request(ctx)
 	if err != nil {
 		return nil, err
@@ -110,13 +167,13 @@ func (p *Provider) attempt(ctx context.Context, x exchange) (*reply, error) {
 	request.Header.Set("Accept", "application/json")
 	resp, err := x.endpoint.Transport().RoundTrip(request)
 	if err != nil {
-		return nil, withCause(ctx, err)
+		return nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	endpoint.Bound(resp, p.config.MaxResponseBytes)
-	body, err := endpoint.ReadBody(resp)
+	endpoint.Bound(resp, p.limit(x.call))
+	body, err := endpoint.ReadBody(resp, charge)
 	if err != nil {
-		return nil, withCause(ctx, err)
+		return nil, err
 	}
 	return &reply{
 		status: resp.StatusCode, contentType: resp.Header.Get("Content-Type"), location: resp.Header.Get("Location"),

@@ -11,7 +11,7 @@ import (
 // so.
 func (f *fetch) refused(id string, err error) {
 	if session.Refused(err) {
-		session.NoteRefusal(err, id, f.now(), &f.volume.readings, &f.group.recent)
+		session.NoteRefusal(err, id, f.now(), f.volume.readings, f.group.recent)
 	}
 }
 
@@ -51,13 +51,13 @@ func (f *fetch) fallBack() bool {
 // lastGood is what the volume's file holds of an item. When it is tried again
 // is the caller's to say, but a credential is not waited for to its end.
 func (f *fetch) lastGood(it *item) (result, bool) {
-	if m := f.holder().get(it.id); m != nil {
+	if m := f.holder().get(it.id); m != nil && m.has(it.keys) {
 		r := resultOf(m)
 		r.due = f.halfway(m.Ends)
 		return r, m.alive(f.now())
 	}
 	rd := f.volume.readings.Held(it.id)
-	if rd == nil || (rd.Absent && !f.optional(it)) {
+	if !rd.answers(it) || (rd.Absent && !f.optional(it)) {
 		return result{}, false
 	}
 	r := f.result(rd)

@@ -8,10 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -40,7 +42,7 @@ type fetch struct {
 // result is the answer to one item, and when to look again.
 type result struct {
 	kind   kind
-	body   []byte // JSON
+	value  value
 	due    time.Time
 	ends   time.Time // of a credential or certificate; zero for what has no end
 	id     string    // of a credential
@@ -146,19 +148,61 @@ func (f *fetch) obtain(ctx context.Context) error {
 		work = append(work, func() { f.batch(ctx, batch) })
 	}
 	session.InParallel(work, func(do func()) { do() })
+	f.oneAtATime(ctx)
 	return nil
+}
+
+// oneAtATime asks again, by itself, for what did not fit the memory beside the
+// others. A credential is not asked for again: the store may have made it.
+func (f *fetch) oneAtATime(ctx context.Context) {
+	for _, it := range f.spec.items {
+		k := f.kindOf(it)
+		switch {
+		case fault.Of(f.results[it].err) != fault.Exhausted, k.mints():
+		case k == static:
+			f.batch(ctx, []*item{it})
+		default:
+			f.single(ctx, it, k)
+		}
+	}
+}
+
+// owner is who is charged for what is read for the volume.
+func (f *fetch) owner() budget.Owner {
+	return budget.Owner{Namespace: f.request.Pod.Namespace, Volume: f.request.Volume}
+}
+
+// keep takes from a value what this class's objects want, and what others had
+// of the last one.
+func (f *fetch) keep(it *item, k kind, v value, from *reply) (value, error) {
+	whole, last := keptWhole, (*params.Part)(nil)
+	if k.mints() {
+		whole = heldWhole
+		if m := f.holder().get(it.id); m != nil {
+			last = m.Part
+		}
+	} else if rd := f.group.recent.Held(it.id); rd != nil {
+		last = rd.Part
+	}
+	before := from.charge.Bytes()
+	return v.keep(k, params.Union(it.keys, last), whole, func(n int64) error {
+		if before+n <= from.charge.Bytes() {
+			return nil
+		}
+		return from.charge.Resize(before + n)
+	})
 }
 
 // pending are the items that what the volume has will not do for.
 func (f *fetch) pending() []*item {
 	var list []*item
 	for _, it := range f.spec.items {
-		if m := f.holder().get(it.id); m != nil && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.began) {
+		if m := f.holder().get(it.id); m != nil && m.has(it.keys) && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.began) {
 			f.done(it, resultOf(m))
 			continue
 		}
 		rd := f.volume.readings.Last(it.id)
-		if rd != nil && !f.request.Fresh && (!rd.Absent || f.optional(it)) && session.GoodForOwn(rd.Asked, f.due(rd), f.began) {
+		if rd.answers(it) && !f.request.Fresh && (!rd.Absent || f.optional(it)) && session.GoodForOwn(rd.Asked, f.due(rd), f.began) {
 			f.done(it, f.result(rd))
 			continue
 		}
@@ -200,7 +244,7 @@ func (f *fetch) due(rd *reading) time.Time {
 }
 
 func (f *fetch) result(rd *reading) result {
-	return result{kind: rd.Kind, body: rd.Body, due: f.due(rd), ends: rd.Ends, absent: rd.Absent}
+	return result{kind: rd.Kind, value: rd.value, due: f.due(rd), ends: rd.Ends, absent: rd.Absent}
 }
 
 // holder is whose a credential would be.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -60,7 +61,7 @@ type group struct {
 	logins    session.Flights[struct{}, *token]
 	reads     session.Flights[string, map[string]*reading]
 	described session.Flights[string, *description]
-	recent    session.Answers[*reading]
+	recent    *session.Answers[*reading]
 	// holder has the credentials of scope serviceAccount.
 	holder *holder
 	// opaque are the items that the identity may read but not describe.
@@ -70,10 +71,14 @@ type group struct {
 // groups holds the identities that this node has volumes of.
 type groups struct {
 	session.Groups[identityKey, group]
+	budget *budget.Budget
 }
 
 func (s *groups) join(key identityKey, volume string) *group {
-	return s.Join(key, volume, func(key identityKey) *group { return &group{key: key, holder: newHolder()} })
+	return s.Join(key, volume, func(key identityKey) *group {
+		owner := budget.Owner{Namespace: key.Namespace}
+		return &group{key: key, holder: newHolder(s.budget, owner), recent: session.NewAnswers[*reading](s.budget, owner)}
+	})
 }
 
 // leave ends the membership. The last to leave gets the credentials of the
@@ -82,5 +87,6 @@ func (s *groups) leave(g *group, volume string) []*minted {
 	if g == nil || !s.Leave(g.key, g, volume) {
 		return nil
 	}
+	g.recent.Close()
 	return g.holder.takeAll()
 }

@@ -1,11 +1,11 @@
 package akeyless
 
 import (
-	"encoding/json"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -15,7 +15,7 @@ type minted struct {
 	Item string // the id of the item
 	Kind kind
 	Name string // the item's own name
-	Body json.RawMessage
+	value
 	At   time.Time
 	Due  time.Time
 	Ends time.Time
@@ -23,6 +23,13 @@ type minted struct {
 	ID string
 	// Login is what it was made with, and can be ended with.
 	Login login
+}
+
+// ended is what is needed to end the credential.
+func (m *minted) ended() *minted {
+	next := *m
+	next.value = value{}
+	return &next
 }
 
 func (m *minted) alive(now time.Time) bool { return now.Before(m.Ends) }
@@ -35,14 +42,34 @@ func (m *minted) endable(now time.Time) bool { return m.Kind == dynamic && m.ID 
 type holder struct {
 	work session.Flights[string, *minted]
 
-	mu   sync.Mutex
-	held map[string]*minted // by item
+	budget *budget.Budget
+	owner  budget.Owner
+
+	mu     sync.Mutex
+	charge *budget.Charge     // for what is held
+	held   map[string]*minted // by item
 	// replaced are those that newer ones took the place of. Programs may
 	// still use them, so they go on until they end or the volume does.
 	replaced []*minted
 }
 
-func newHolder() *holder { return &holder{held: map[string]*minted{}} }
+func newHolder(b *budget.Budget, o budget.Owner) *holder {
+	return &holder{budget: b, owner: o, held: map[string]*minted{}}
+}
+
+// account charges what is held now, with mu held. What finds no room is kept
+// all the same, since only a new credential could replace it: the holder has
+// no more of them than files.
+func (h *holder) account() {
+	size := int64(0)
+	for _, m := range h.held {
+		size += m.size()
+	}
+	if h.charge == nil {
+		h.charge, _ = h.budget.Acquire(h.owner, budget.Answers, 0)
+	}
+	_ = h.charge.Resize(size)
+}
 
 func (h *holder) get(id string) *minted {
 	h.mu.Lock()
@@ -54,9 +81,10 @@ func (h *holder) put(m *minted) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if old := h.held[m.Item]; old != nil {
-		h.replaced = append(h.replaced, old)
+		h.replaced = append(h.replaced, old.ended())
 	}
 	h.held[m.Item] = m
+	h.account()
 }
 
 // forget sets aside what the class no longer asks for, and drops what is over.
@@ -66,9 +94,10 @@ func (h *holder) forget(keep map[string]bool, now time.Time) {
 	for id, m := range h.held {
 		if !keep[id] {
 			delete(h.held, id)
-			h.replaced = append(h.replaced, m)
+			h.replaced = append(h.replaced, m.ended())
 		}
 	}
+	h.account()
 	h.replaced = slices.DeleteFunc(h.replaced, func(m *minted) bool { return !m.endable(now) })
 }
 
@@ -88,6 +117,7 @@ func (h *holder) takeAll() []*minted {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.held, h.replaced = map[string]*minted{}, nil
+	h.account()
 	return append(held, replaced...)
 }
 

@@ -146,7 +146,7 @@ func (p *Provider) explain(ctx context.Context, k call, err error) error {
 	case ctx.Err() != nil:
 		return fault.New(fault.Of(ctx.Err()), "waiting for %s: %w", at, context.Cause(ctx))
 	case errors.Is(err, endpoint.ErrTooLarge):
-		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, p.config.MaxResponseBytes)
+		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, p.limit(k))
 	}
 	return k.endpoint.Explain(err, settingNames(), func(words string) string { return scrub(words, k.secrets) })
 }
@@ -158,11 +158,23 @@ func scrub(words string, secrets []secret.String) string {
 	return endpoint.Scrub(words, secrets, regexp.MustCompile(credentialPattern))
 }
 
+// checkObject refuses what is no JSON object, of which values can be taken.
+func checkObject(r *reply, at endpoint.Address) error {
+	if json.Valid(r.body) && (params.IsObject(r.body) || strings.TrimSpace(string(r.body[:min(len(r.body), 64)])) == "null") {
+		return nil
+	}
+	return notJSON(r, at)
+}
+
+func notJSON(r *reply, at endpoint.Address) error {
+	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", at, contentType(r), len(r.body)).
+		WithHint("is this the address of an Akeyless gateway?")
+}
+
 // decode reads a good answer.
 func decode(r *reply, at endpoint.Address, into any) error {
 	if err := params.Decode(r.body, into); err != nil {
-		return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", at, contentType(r), len(r.body)).
-			WithHint("is this the address of an Akeyless gateway?")
+		return notJSON(r, at)
 	}
 	return nil
 }

@@ -1,7 +1,9 @@
 package akeyless
 
 import (
-	"encoding/json"
+	"cmp"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -52,7 +54,7 @@ func (p *Provider) Export(id string) secret.Bytes {
 	}
 	k := keptVolume{
 		State: session.State{Version: keptVersion}, Identity: &g.key, Pod: b.pod, Given: b.given.Reveal(),
-		Readings: v.readings.All(), Refused: v.readings.Refusals(), Own: keepHolder(v.holder), Group: keepHolder(g.holder),
+		Readings: keepReadings(v.readings.All()), Refused: v.readings.Refusals(), Own: keepHolder(v.holder), Group: keepHolder(g.holder),
 	}
 	if account, ok := b.tokens[g.key.Login.Audience]; ok && g.key.Login.Type.asPod() {
 		k.Tokens = identity.Tokens{g.key.Login.Audience: account}.Reveal()
@@ -61,6 +63,27 @@ func (p *Provider) Export(id string) secret.Bytes {
 		k.Session = &keptToken{t.value.Reveal(), t.born, t.due, t.expires}
 	}
 	return session.WriteState(id, k, p.config.Logger)
+}
+
+// maxKept bounds the answers in one volume's state. They save a read after a
+// restart and no more, and the states of all volumes share a small memory.
+const maxKept = 64 << 10
+
+// keepReadings keeps the small answers. A large one is read again when the
+// volume is next due.
+func keepReadings(readings map[string]*reading) map[string]*reading {
+	ids := slices.SortedFunc(maps.Keys(readings), func(a, b string) int {
+		return cmp.Or(cmp.Compare(readings[a].Size(), readings[b].Size()), cmp.Compare(a, b))
+	})
+	out := make(map[string]*reading, len(ids))
+	size := int64(0)
+	for _, id := range ids {
+		if size += readings[id].kept(); size > maxKept {
+			break
+		}
+		out[id] = readings[id]
+	}
+	return out
 }
 
 func keepHolder(h *holder) keptHolder {
@@ -83,7 +106,7 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 	if err != nil || !k.sound() {
 		return fault.New(fault.State, "reading the state of volume %s: a part is missing or malformed", id)
 	}
-	v := newVolume(id)
+	v := newVolume(id, k.Pod.Namespace, p.config.Budget)
 	g := p.groups.join(*k.Identity, id)
 	v.setIdentity(g, bearer{pod: k.Pod, tokens: tokens, given: secret.NewString(k.Given)})
 	if s := k.Session; s != nil {
@@ -109,13 +132,20 @@ func (k keptVolume) sound() bool {
 		return false
 	}
 	for _, rd := range k.Readings {
-		if rd == nil || (!rd.Absent && !json.Valid(rd.Body)) {
+		if rd == nil || (!rd.Absent && !rd.sound()) {
 			return false
 		}
 	}
 	for _, list := range [][]*minted{k.Own.Held, k.Own.Replaced, k.Group.Held, k.Group.Replaced} {
 		for _, m := range list {
-			if m == nil || m.Item == "" || !m.Kind.mints() || !json.Valid(m.Body) {
+			if m == nil || m.Item == "" || !m.Kind.mints() {
+				return false
+			}
+		}
+	}
+	for _, list := range [][]*minted{k.Own.Held, k.Group.Held} {
+		for _, m := range list {
+			if !m.sound() {
 				return false
 			}
 		}

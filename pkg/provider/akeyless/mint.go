@@ -1,6 +1,7 @@
 package akeyless
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"strconv"
@@ -27,7 +28,7 @@ const (
 func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 	h := f.holder()
 	m, _, err := h.work.Do(ctx, it.id, f.now, time.Time{}, func() (*minted, error) {
-		if m := h.get(it.id); m != nil && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.now()) {
+		if m := h.get(it.id); m != nil && m.has(it.keys) && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.now()) {
 			return m, nil
 		}
 		m, err := f.mint(ctx, it, k)
@@ -48,7 +49,7 @@ func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 }
 
 func resultOf(m *minted) result {
-	return result{kind: m.Kind, body: m.Body, due: m.Due, ends: m.Ends, id: m.ID}
+	return result{kind: m.Kind, value: m.value, due: m.Due, ends: m.Ends, id: m.ID}
 }
 
 // mint makes a credential.
@@ -92,40 +93,49 @@ func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+2*producerMargin)
 	defer cancel()
-	r, err := f.ask(ctx, call{path: "/get-dynamic-secret-value", body: body, about: it.name, mints: true, patience: wait + producerMargin})
+	r, err := f.ask(ctx, call{path: "/get-dynamic-secret-value", body: body, about: it.name, mints: true, reads: true, patience: wait + producerMargin})
 	if err != nil {
 		return err
 	}
-	var said any
-	if err := decode(r, f.endpoint.Address, &said); err != nil {
-		return err
-	}
+	defer r.release()
 	// Producers that people write themselves answer with any JSON.
-	answer, _ := said.(map[string]any)
-	if said == nil || said == "" || (answer != nil && len(answer) == 0) {
+	said := bytes.TrimSpace(r.body)
+	if !json.Valid(said) {
+		return notJSON(r, f.endpoint.Address)
+	}
+	if empty(said) {
 		return fault.New(fault.BadAnswer, "the answer of %s is empty", f.endpoint.Address)
 	}
-	m.Body, m.ID = r.body, textOf(answer["id"])
-	m.Ends = m.At.Add(lifeOf(answer))
+	if m.value, err = f.keep(it, dynamic, value{Body: said}, r); err != nil {
+		return err
+	}
+	m.ID = textOf(params.Member(said, "id"))
+	m.Ends = m.At.Add(lifeOf(textOf(params.Member(said, "ttl_in_minutes"))))
 	if m.ID == "" {
 		f.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", "item", it.name)
 	}
 	return nil
 }
 
-func textOf(v any) string {
-	switch v := v.(type) {
-	case string:
-		return v
-	case json.Number:
-		return v.String()
+func empty(raw []byte) bool {
+	return string(raw) == "null" || string(raw) == `""` || params.IsObject(raw) && len(bytes.TrimSpace(raw[1:])) == 1
+}
+
+// textOf is a text, or a number as it is written.
+func textOf(raw []byte) (text string) {
+	var number json.Number
+	switch {
+	case params.IsText(raw):
+		_ = json.Unmarshal(raw, &text) // it is valid
+	case json.Unmarshal(raw, &number) == nil:
+		return number.String()
 	}
-	return ""
+	return text
 }
 
 // lifeOf reads ttl_in_minutes, which is written as text or as a number.
-func lifeOf(answer map[string]any) time.Duration {
-	minutes, err := strconv.ParseFloat(textOf(answer["ttl_in_minutes"]), 64)
+func lifeOf(text string) time.Duration {
+	minutes, err := strconv.ParseFloat(text, 64)
 	if err != nil || !(minutes > 0) {
 		return usualTTL
 	}
@@ -145,10 +155,11 @@ func (f *fetch) issue(ctx context.Context, it *item, m *minted) error {
 			body[name] = it.args[name]
 		}
 	}
-	r, err := f.ask(ctx, call{path: "/get-pki-certificate", body: body, about: it.name, mints: true})
+	r, err := f.ask(ctx, call{path: "/get-pki-certificate", body: body, about: it.name, mints: true, reads: true})
 	if err != nil {
 		return err
 	}
+	defer r.release()
 	var answer struct {
 		Data   string `json:"data"`
 		Parent string `json:"parent_cert"`

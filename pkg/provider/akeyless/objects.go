@@ -3,6 +3,8 @@ package akeyless
 import (
 	"fmt"
 	"io/fs"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -96,6 +98,11 @@ type item struct {
 	kind    kind // as the class says; detected where it does not
 	version int64
 	args    arguments
+	// keys are what the objects take of the value, sorted; "" stands for all of
+	// it.
+	keys []string
+	// flight is equal for items that one answer will do for.
+	flight string
 }
 
 // String is how errors and logs name the item; arguments are left out.
@@ -118,7 +125,7 @@ func newObjects(p *params.Set) ([]*object, []*item) {
 	var objects []*object
 	var items []*item
 	var files []params.NamedFile
-	known := map[string]*item{}
+	known, keys := map[string]*item{}, map[*item]map[string]struct{}{}
 	for _, raw := range p.Objects(keyObjects) {
 		o := newObject(&raw)
 		if o.file != "" {
@@ -127,10 +134,15 @@ func newObjects(p *params.Set) ([]*object, []*item) {
 		if same, ok := known[o.item.id]; ok {
 			o.item = same
 		} else {
-			known[o.item.id] = o.item
+			known[o.item.id], keys[o.item] = o.item, map[string]struct{}{}
 			items = append(items, o.item)
 		}
+		keys[o.item][o.key] = struct{}{}
 		objects = append(objects, o)
+	}
+	for _, it := range items {
+		it.keys = slices.Sorted(maps.Keys(keys[it]))
+		it.flight = it.id + "\n\n" + strings.Join(it.keys, "\n")
 	}
 	p.CheckFiles(files)
 	return objects, items

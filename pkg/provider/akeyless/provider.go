@@ -52,6 +52,7 @@ func New(c Config) (*Provider, error) {
 	return &Provider{
 		config: c, fallback: fallback, allowed: allowed,
 		endpoints: endpoint.Pool{Logger: c.Logger, Names: settingNames()},
+		specs:     params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
 	}, nil
 }
 
@@ -69,7 +70,7 @@ func (p *Provider) now() time.Time { return p.config.Now() }
 // What step 4 achieved is kept when a part of it fails, so that the next call
 // makes no second credential.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
-	s, err := p.spec(r.Class)
+	s, err := p.spec(r)
 	if err != nil {
 		return nil, err
 	}
@@ -77,7 +78,7 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}
-	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, newVolume)
+	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, func(id string) *volume { return newVolume(id, r.Pod.Namespace, p.config.Budget) })
 	if err != nil {
 		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}

@@ -2,7 +2,6 @@ package akeyless
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"strconv"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -47,7 +47,7 @@ func (f *fetch) session(ctx context.Context, stale *token) (*token, error) {
 
 // ask makes a call with the group's token.
 func (f *fetch) ask(ctx context.Context, k call) (*reply, error) {
-	k.endpoint, k.about = f.endpoint, strings.Join([]string{k.path, k.about}, " ")
+	k.owner, k.endpoint, k.about = f.owner(), f.endpoint, strings.Join([]string{k.path, k.about}, " ")
 	current := func(stale *token) (*token, error) { return f.session(ctx, stale) }
 	ask := func(t *token) (*reply, error) {
 		k.body["token"], k.secrets = t.value.Reveal(), f.bearer.secrets(t)
@@ -77,7 +77,7 @@ func batches(items []*item) [][]*item {
 func (f *fetch) batch(ctx context.Context, items []*item) {
 	ids := make([]string, len(items))
 	for i, it := range items {
-		ids[i] = it.id
+		ids[i] = it.flight
 	}
 	readings, _, err := f.group.reads.Do(ctx, strings.Join(ids, "\n\n"), f.now, f.since(), func() (map[string]*reading, error) {
 		return f.texts(ctx, items)
@@ -188,27 +188,36 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 	body := map[string]any{"names": names}
 	f.refine(body, items...)
 	asked := f.now()
-	r, err := f.ask(ctx, call{path: "/get-secret-value", body: body, about: strings.Join(names, " ")})
+	r, err := f.ask(ctx, call{path: "/get-secret-value", body: body, about: strings.Join(names, " "), reads: true})
 	if err != nil {
 		return nil, err
 	}
-	var values map[string]json.RawMessage
-	if err := decode(r, f.endpoint.Address, &values); err != nil {
+	defer r.release()
+	if err := checkObject(r, f.endpoint.Address); err != nil {
 		return nil, err
 	}
+	wanted := make(map[string]bool, 2*len(items))
+	for _, it := range items {
+		wanted[it.name], wanted[strings.TrimPrefix(it.name, "/")] = true, true
+	}
+	values := params.Select(r.body, wanted)
 	out := make(map[string]*reading, len(items))
 	for _, it := range items {
-		value, ok := values[it.name]
+		raw, ok := values[it.name]
 		if !ok {
-			value, ok = values[strings.TrimPrefix(it.name, "/")]
+			raw, ok = values[strings.TrimPrefix(it.name, "/")]
 		}
-		out[it.id] = f.newReading(it, static, value, asked)
+		v, err := f.keep(it, static, value{Body: raw}, r)
+		if err != nil {
+			return nil, err
+		}
+		out[it.id] = f.newReading(it, static, v, asked)
 		switch {
 		case !ok && f.optional(it):
 			out[it.id] = &reading{Kind: static, Absent: true, Asked: asked}
 		case !ok:
 			out[it.id].err = explainRead(f, it, fault.New(fault.NotFound, "the answer of %s does not hold it", f.endpoint.Address))
-		case string(value) == "null":
+		case string(raw) == "null":
 			out[it.id].err = explainRead(f, it, fault.New(fault.BadAnswer, "the answer of %s holds no value", f.endpoint.Address))
 		}
 	}

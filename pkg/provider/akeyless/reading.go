@@ -12,8 +12,8 @@ import (
 // reading is what the store said of one item, and when. It is never changed,
 // so volumes share it. Its JSON is part of the state that is kept.
 type reading struct {
-	Kind  kind
-	Body  json.RawMessage `json:",omitempty"`
+	Kind kind
+	value
 	Asked time.Time
 	// Read is the same of the last request for the value itself.
 	Read   time.Time
@@ -31,6 +31,12 @@ type reading struct {
 
 // AskedAt implements session.Reading.
 func (rd *reading) AskedAt() time.Time { return rd.Asked }
+
+// Size implements session.Reading.
+func (rd *reading) Size() int64 { return rd.size() }
+
+// answers tells whether the reading is one for what the objects take.
+func (rd *reading) answers(it *item) bool { return rd != nil && (rd.Absent || rd.has(it.keys)) }
 
 // mark tells two states of an item apart.
 type mark struct {
@@ -72,6 +78,7 @@ func (f *fetch) describe(ctx context.Context, name string) (description, error) 
 	var d description
 	r, err := f.ask(ctx, call{path: "/describe-item", body: map[string]any{"name": name}})
 	if err == nil {
+		defer r.release()
 		err = decode(r, f.endpoint.Address, &d)
 	}
 	return d, err
@@ -179,7 +186,10 @@ func (f *fetch) unchanged(ctx context.Context, it *item) *reading {
 // before is the newest reading that the volume or its group has.
 func (f *fetch) before(it *item) *reading {
 	own, shared := f.volume.readings.Last(it.id), f.group.recent.Last(it.id)
-	if own == nil || (shared != nil && shared.Asked.After(own.Asked)) {
+	switch {
+	case !own.answers(it) && !shared.answers(it):
+		return nil
+	case !own.answers(it), shared.answers(it) && shared.Asked.After(own.Asked):
 		return shared
 	}
 	return own
@@ -189,7 +199,7 @@ func (f *fetch) before(it *item) *reading {
 func (f *fetch) fromGroup(it *item) *reading {
 	rd := f.group.recent.Last(it.id)
 	switch {
-	case rd == nil, rd.Absent && !f.optional(it):
+	case !rd.answers(it), rd.Absent && !f.optional(it):
 		return nil
 	case f.request.Fresh:
 		if !rd.Asked.After(f.began) {
@@ -202,8 +212,8 @@ func (f *fetch) fromGroup(it *item) *reading {
 }
 
 // newReading joins an answer with what was noted before it was asked for.
-func (f *fetch) newReading(it *item, k kind, body json.RawMessage, asked time.Time) *reading {
-	rd := &reading{Kind: k, Body: body, Asked: asked, Read: asked}
+func (f *fetch) newReading(it *item, k kind, v value, asked time.Time) *reading {
+	rd := &reading{Kind: k, value: v, Asked: asked, Read: asked}
 	if d, ok := f.notedOf(it); ok {
 		rd.Mark, rd.Next = d.mark(), d.next()
 	}

@@ -22,7 +22,9 @@ import (
 func (p *Provider) Release(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.config.ReleaseTimeout)
 	defer cancel()
+	p.specs.Leave(id)
 	return p.volumes.Release(ctx, id, func(v *volume) ([]*minted, error) {
+		v.readings.Close()
 		g, b := v.identity()
 		list := append(v.TakeDebts(), p.groups.leave(g, id)...)
 		if p.config.DisableRevocation {

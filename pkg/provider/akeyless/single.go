@@ -1,7 +1,6 @@
 package akeyless
 
 import (
-	"bytes"
 	"context"
 	"crypto/x509"
 	"encoding/json"
@@ -17,7 +16,7 @@ import (
 // single answers a rotated secret or a stored certificate, which take a
 // request each.
 func (f *fetch) single(ctx context.Context, it *item, k kind) {
-	readings, _, err := f.group.reads.Do(ctx, it.id, f.now, f.since(), func() (map[string]*reading, error) {
+	readings, _, err := f.group.reads.Do(ctx, it.flight, f.now, f.since(), func() (map[string]*reading, error) {
 		rd := f.fromGroup(it)
 		if rd == nil {
 			rd = f.unchanged(ctx, it)
@@ -42,6 +41,7 @@ func (f *fetch) readSingle(ctx context.Context, it *item, k kind) (*reading, err
 			c.body["host"] = host
 		}
 	}
+	c.reads = true
 	f.refine(c.body, it)
 	asked := f.now()
 	r, err := f.ask(ctx, c)
@@ -52,36 +52,44 @@ func (f *fetch) readSingle(ctx context.Context, it *item, k kind) (*reading, err
 		f.mistaken(it, err)
 		return nil, err
 	}
-	var answer map[string]json.RawMessage
-	if err := decode(r, f.endpoint.Address, &answer); err != nil {
+	defer r.release()
+	if err := checkObject(r, f.endpoint.Address); err != nil {
 		return nil, err
 	}
 	if k == rotated {
-		return f.rotatedReading(it, answer, asked)
+		return f.rotatedReading(it, r, asked)
 	}
-	return f.certificateReading(it, r.body, asked)
+	return f.certificateReading(it, r, asked)
 }
 
-func (f *fetch) rotatedReading(it *item, answer map[string]json.RawMessage, asked time.Time) (*reading, error) {
-	value := bytes.TrimSpace(answer["value"])
-	if len(value) == 0 || string(value) == "null" {
+func (f *fetch) rotatedReading(it *item, r *reply, asked time.Time) (*reading, error) {
+	raw := params.Member(r.body, "value")
+	if len(raw) == 0 || string(raw) == "null" {
 		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", f.endpoint.Address)
 	}
-	return f.newReading(it, rotated, value, asked), nil
+	v, err := f.keep(it, rotated, value{Body: raw}, r)
+	if err != nil {
+		return nil, err
+	}
+	return f.newReading(it, rotated, v, asked), nil
 }
 
-func (f *fetch) certificateReading(it *item, body []byte, asked time.Time) (*reading, error) {
+func (f *fetch) certificateReading(it *item, r *reply, asked time.Time) (*reading, error) {
 	var stored struct {
 		PEM string `json:"certificate_pem"`
 	}
 	end, err := time.Time{}, error(nil)
-	if err = params.Decode(body, &stored); err == nil {
+	if err = json.Unmarshal(r.body, &stored); err == nil {
 		end, err = notAfter(stored.PEM)
 	}
 	if err != nil {
 		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", f.endpoint.Address, err)
 	}
-	rd := f.newReading(it, certificate, body, asked)
+	v, err := f.keep(it, certificate, value{Body: r.body}, r)
+	if err != nil {
+		return nil, err
+	}
+	rd := f.newReading(it, certificate, v, asked)
 	rd.Ends = end
 	return rd, nil
 }

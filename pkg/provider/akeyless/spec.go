@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -23,7 +24,11 @@ type spec struct {
 	warnings []string
 	interval time.Duration
 	scope    class.CredentialScope
+	size     int64
 }
+
+// Size implements params.Made.
+func (s *spec) Size() int64 { return s.size }
 
 // newSpec parses a class. Its error names every bad field.
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
@@ -33,7 +38,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 		s.given = secret.NewString(set.Get(key, ""))
 	}
 	s.objects, s.items = newObjects(set)
-	s.warnings = set.Warnings
+	s.warnings, s.size = set.Warnings, set.Size()
 	if cl.RefreshInterval > 0 {
 		s.interval = cl.RefreshInterval
 	}
@@ -56,7 +61,9 @@ func (p *Provider) check(s *spec, set *params.Set) error {
 }
 
 // spec parses a class, or finds it parsed.
-func (p *Provider) spec(c *class.Class) (*spec, error) { return p.specs.Get(c, p.newSpec) }
+func (p *Provider) spec(r provider.Request) (*spec, error) {
+	return p.specs.Get(r.Volume, r.Class, p.newSpec)
+}
 
 // Validate implements provider.Validator.
 func (p *Provider) Validate(c *class.Class) ([]string, error) {

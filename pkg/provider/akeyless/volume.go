@@ -3,6 +3,7 @@ package akeyless
 import (
 	"sync"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -11,15 +12,16 @@ import (
 type volume struct {
 	id       string
 	holder   *holder
-	readings session.Answers[*reading]
+	readings *session.Answers[*reading]
 
 	mu     sync.Mutex
 	group  *group
 	bearer bearer
 }
 
-func newVolume(id string) *volume {
-	return &volume{id: id, holder: newHolder()}
+func newVolume(id, namespace string, b *budget.Budget) *volume {
+	owner := budget.Owner{Namespace: namespace, Volume: id}
+	return &volume{id: id, holder: newHolder(b, owner), readings: session.NewAnswers[*reading](b, owner)}
 }
 
 // identity is the volume's group, and who it logs in as.

@@ -32,7 +32,7 @@ func TestReadBody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := &http.Response{ContentLength: c.length, Body: io.NopCloser(strings.NewReader(c.body))}
 			endpoint.Bound(r, limit)
-			got, err := endpoint.ReadBody(r)
+			got, err := endpoint.ReadBody(r, nil)
 			switch {
 			case c.other && err != nil:
 			case !errors.Is(err, c.want), err == nil && (string(got) != c.body || c.other):

@@ -3,50 +3,133 @@ package params
 import (
 	"sync"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 )
 
-// maxCached bounds a Cache.
-const maxCached = 512
+// Made is what a provider makes of a class.
+type Made interface {
+	// Size is about how many bytes of memory it takes.
+	Size() int64
+}
 
-// Cache holds what a provider made of classes, by the state of their objects.
-// The zero value is empty.
-type Cache[S any] struct {
+// Cache holds what a provider made of the classes that its volumes use: of each
+// the state that was asked for last, until no volume uses the class any more,
+// or the memory is needed otherwise. The zero value is empty.
+type Cache[M Made] struct {
+	Budget *budget.Budget // may be nil
+
 	mu    sync.Mutex
-	known map[state]S
+	known map[object]*cached[M]
+	users map[object]map[string]struct{}
+	uses  map[string]object // by volume
 }
 
-type state struct {
-	ref          class.Ref
-	uid, version string
+// object is a class, whatever its state.
+type object struct {
+	ref class.Ref
+	uid string
 }
 
-// Get makes something of a class, or finds it made. Failures are not kept. A
-// class without a resource version, as from a directory of manifests, is made
-// anew each time.
-func (c *Cache[S]) Get(of *class.Class, parse func(*class.Class) (S, error)) (S, error) {
+type cached[M Made] struct {
+	version string
+	made    M
+	charge  *budget.Charge
+	gone    bool
+}
+
+// Get makes something of a class for a volume, or finds it made. Failures are
+// not kept. A class without a resource version is made anew each time.
+func (c *Cache[M]) Get(volume string, of *class.Class, parse func(*class.Class) (M, error)) (M, error) {
 	if of.ResourceVersion == "" {
 		return parse(of)
 	}
-	id := state{of.Ref, of.UID, of.ResourceVersion}
-	c.mu.Lock()
-	found, ok := c.known[id]
-	c.mu.Unlock()
-	if ok {
-		return found, nil
+	id := object{of.Ref, of.UID}
+	if e := c.find(volume, id); e != nil && e.version == of.ResourceVersion {
+		e.charge.Used()
+		return e.made, nil
 	}
 	made, err := parse(of)
 	if err == nil {
-		c.put(id, made)
+		c.keep(id, &cached[M]{version: of.ResourceVersion, made: made})
 	}
 	return made, err
 }
 
-func (c *Cache[S]) put(id state, made S) {
+// find notes that the volume uses the class.
+func (c *Cache[M]) find(volume string, id object) *cached[M] {
+	c.mu.Lock()
+	before, used := c.uses[volume]
+	var over *cached[M]
+	if used && before != id {
+		over = c.leave(volume)
+	}
+	if c.known == nil {
+		c.known, c.users, c.uses = map[object]*cached[M]{}, map[object]map[string]struct{}{}, map[string]object{}
+	}
+	if c.users[id] == nil {
+		c.users[id] = map[string]struct{}{}
+	}
+	c.users[id][volume], c.uses[volume] = struct{}{}, id
+	e := c.known[id]
+	c.mu.Unlock()
+	over.release()
+	return e
+}
+
+func (c *Cache[M]) keep(id object, e *cached[M]) {
+	charge, err := c.Budget.Keep(budget.Owner{Namespace: id.ref.Namespace}, e.made.Size(), func() { c.drop(id, e) })
+	if err != nil {
+		return // it is made again when it is needed
+	}
+	c.mu.Lock()
+	e.charge = charge
+	old := e
+	if !e.gone && len(c.users[id]) > 0 {
+		old, c.known[id] = c.known[id], e
+	}
+	c.mu.Unlock()
+	old.release()
+}
+
+// drop forgets an entry whose memory is needed otherwise.
+func (c *Cache[M]) drop(id object, e *cached[M]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.known == nil || len(c.known) >= maxCached {
-		c.known = map[state]S{} // rare, and what is still used comes back at once
+	e.gone = true
+	if c.known[id] == e {
+		delete(c.known, id)
 	}
-	c.known[id] = made
+}
+
+// Leave ends a volume's use of its class. What was made of the class goes with
+// the last volume.
+func (c *Cache[M]) Leave(volume string) {
+	c.mu.Lock()
+	over := c.leave(volume)
+	c.mu.Unlock()
+	over.release()
+}
+
+// leave is called with mu held. The caller releases what it returns.
+func (c *Cache[M]) leave(volume string) (over *cached[M]) {
+	id, used := c.uses[volume]
+	if !used {
+		return nil
+	}
+	delete(c.uses, volume)
+	delete(c.users[id], volume)
+	if len(c.users[id]) > 0 {
+		return nil
+	}
+	over = c.known[id]
+	delete(c.users, id)
+	delete(c.known, id)
+	return over
+}
+
+func (e *cached[M]) release() {
+	if e != nil {
+		e.charge.Release()
+	}
 }

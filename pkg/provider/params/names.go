@@ -1,7 +1,9 @@
 package params
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -20,7 +22,7 @@ func (s *Set) CheckFiles(files []NamedFile) {
 	owner := map[string]int{}
 	for _, f := range files {
 		if first, taken := owner[f.Name]; taken {
-			s.Errs = append(s.Errs, &field.Error{
+			s.add(&field.Error{
 				Type: field.ErrorTypeDuplicate, Field: f.Path.String(), BadValue: Clip(f.Name),
 				Detail: fmt.Sprintf("objects[%d] has this name too", first),
 			})
@@ -28,14 +30,38 @@ func (s *Set) CheckFiles(files []NamedFile) {
 		}
 		owner[f.Name] = f.Index
 	}
-	for _, f := range files {
-		for i := range len(f.Name) {
-			if f.Name[i] != '/' {
-				continue
-			}
-			if other, taken := owner[f.Name[:i]]; taken {
-				s.fail(f.Path, f.Name, fmt.Sprintf("objects[%d] is the file %q, so it cannot be a directory", other, Clip(strings.Clone(f.Name[:i]))))
-			}
+	s.checkDirectories(files)
+}
+
+// checkDirectories looks at the names in an order in which those below a
+// directory follow its own.
+func (s *Set) checkDirectories(files []NamedFile) {
+	sorted := slices.SortedStableFunc(slices.Values(files), func(a, b NamedFile) int { return byPath(a.Name, b.Name) })
+	var above []NamedFile // each is a directory of the next
+	for _, f := range sorted {
+		for len(above) > 0 && !strings.HasPrefix(f.Name, above[len(above)-1].Name+"/") {
+			above = above[:len(above)-1]
+		}
+		if len(above) > 0 {
+			dir := above[len(above)-1]
+			s.fail(f.Path, f.Name, fmt.Sprintf("objects[%d] is the file %q, so it cannot be a directory", dir.Index, Clip(dir.Name)))
+		}
+		above = append(above, f)
+	}
+}
+
+// byPath orders by letters, of which the slash is the first.
+func byPath(a, b string) int {
+	for i := range min(len(a), len(b)) {
+		switch {
+		case a[i] == b[i]:
+		case a[i] == '/':
+			return -1
+		case b[i] == '/':
+			return 1
+		default:
+			return cmp.Compare(a[i], b[i])
 		}
 	}
+	return cmp.Compare(len(a), len(b))
 }

@@ -1,6 +1,7 @@
 package params
 
 import (
+	"errors"
 	"fmt"
 	"io/fs"
 	"strconv"
@@ -10,14 +11,18 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+	"github.com/mayfly-csi/mayfly/pkg/class"
 )
 
 const (
 	maxObjects = 1000
-	maxList    = 512 << 10
-	// maxNodes counts what is visited, so an alias counts as often as it is
-	// used.
-	maxNodes = 20000
+	maxList    = class.MaxParameters
+	// maxMarks bounds what the YAML parser makes of the list: some 15 MiB.
+	maxMarks = 40_000
+	// maxNodes and maxBytes bound what is read of it, aliases and merges
+	// followed. A list without them cannot reach either.
+	maxNodes = 50_000
+	maxBytes = 2 * maxList
 )
 
 // Object is one item of the list of objects.
@@ -29,7 +34,7 @@ type Object struct {
 	set  *Set
 	path *field.Path
 	line int
-	left *int
+	left *left
 }
 
 // Field is one key of an object.
@@ -50,11 +55,11 @@ func (s *Set) Objects(key string) []Object {
 	case err != nil:
 		s.fail(path, "", err.Error())
 	case root == nil, root.Kind == yaml.SequenceNode && len(root.Content) == 0:
-		s.Errs = append(s.Errs, field.Required(path, "a YAML list of at least one object"))
+		s.add(field.Required(path, "a YAML list of at least one object"))
 	case root.Kind != yaml.SequenceNode:
 		s.fail(path, "", fmt.Sprintf("line %d: must be a YAML list of objects, each beginning with \"- \", not %s", root.Line, kindOf(root)))
 	case len(root.Content) > maxObjects:
-		s.Errs = append(s.Errs, field.TooMany(path, len(root.Content), maxObjects))
+		s.add(field.TooMany(path, len(root.Content), maxObjects))
 	default:
 		return s.objects(path, root)
 	}
@@ -62,28 +67,44 @@ func (s *Set) Objects(key string) []Object {
 }
 
 func (s *Set) objects(path *field.Path, root *yaml.Node) []Object {
-	left := maxNodes
-	var list []Object
+	l := &left{maxNodes, maxBytes}
+	s.listed = l
+	list := make([]Object, 0, len(root.Content))
 	for i, n := range root.Content {
 		n = resolve(n)
-		o := Object{Index: i, set: s, path: path.Index(i), line: n.Line, left: &left}
+		o := Object{Index: i, set: s, path: path.Index(i), line: n.Line, left: l}
 		if n.Kind != yaml.MappingNode {
 			s.fail(o.path, "", fmt.Sprintf("line %d: must be a map of fields, not %s", n.Line, kindOf(n)))
 			continue
 		}
-		entries, err := entriesOf(n)
+		err := o.read(n)
 		if err != nil {
 			s.fail(o.path, "", err.Error())
-			continue
 		}
-		for _, e := range entries {
-			if e.value.ShortTag() != "!!null" { // "secretKey:" with nothing behind it is as good as absent
-				o.Fields = append(o.Fields, Field{Name: e.key, object: &o, node: e.value, line: e.line})
-			}
+		switch {
+		case errors.Is(err, errTooMuch):
+			return nil
+		case err == nil:
+			list = append(list, o)
 		}
-		list = append(list, o)
 	}
 	return list
+}
+
+func (o *Object) read(n *yaml.Node) error {
+	entries, err := entriesOf(n, o.left)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := o.left.take(e.value); err != nil {
+			return err
+		}
+		if e.value.ShortTag() != "!!null" { // "secretKey:" with nothing behind it is as good as absent
+			o.Fields = append(o.Fields, Field{Name: e.key, object: o, node: e.value, line: e.line})
+		}
+	}
+	return nil
 }
 
 // Path names one of the object's fields, or the object itself.
@@ -96,12 +117,12 @@ func (o *Object) Path(name string) *field.Path {
 
 // Required notes that a field is missing.
 func (o *Object) Required(name string) {
-	o.set.Errs = append(o.set.Errs, field.Required(o.Path(name), fmt.Sprintf("of the object at line %d", o.line)))
+	o.set.add(field.Required(o.Path(name), fmt.Sprintf("of the object at line %d", o.line)))
 }
 
 // Forbid notes that a field does not go with the others.
 func (o *Object) Forbid(name, detail string) {
-	o.set.Errs = append(o.set.Errs, field.Forbidden(o.Path(name), detail))
+	o.set.add(field.Forbidden(o.Path(name), detail))
 }
 
 // Warn notes what the class works without.
@@ -111,6 +132,9 @@ func (o *Object) Warn(name, format string, args ...any) {
 
 // Unknown warns of a field that is none of the known.
 func (f Field) Unknown(known []string) {
+	if f.object.set.warnedEnough() {
+		return // to find what was meant takes time
+	}
 	f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)%s", f.line, DidYouMean(f.Name, known))
 }
 

@@ -17,13 +17,21 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-const maxValue = 4096
+const (
+	maxValue = 4096
+	// maxSaid is how many mistakes are told, and how many warnings: a class can
+	// hold as many of each as it has letters.
+	maxSaid = 20
+)
 
 // Set is the parameters of one class, and what is wrong with them.
 type Set struct {
 	Errs     field.ErrorList
 	Warnings []string
 
+	more   int // mistakes that are not in Errs
+	given  int // bytes of the parameters
+	listed *left
 	path   *field.Path
 	known  Known
 	values map[string]string // by key
@@ -65,12 +73,15 @@ func (k Known) namesOf(key string) []string {
 func New(raw map[string]string, known Known) *Set {
 	s := &Set{path: field.NewPath("spec", "parameters"), known: known, values: map[string]string{}, names: map[string]string{}}
 	byName := known.names()
+	names := slices.Sorted(maps.Keys(byName))
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
 		if key, ok := byName[name]; ok {
 			s.take(key, name, raw[name])
 			continue
 		}
-		s.Warn(s.path.Child(Clip(name)), "unknown, so ignored%s", DidYouMean(name, slices.Sorted(maps.Keys(byName))))
+		if !s.warnedEnough() {
+			s.Warn(s.path.Child(Clip(name)), "unknown, so ignored%s", DidYouMean(name, names))
+		}
 	}
 	return s
 }
@@ -80,10 +91,11 @@ func (s *Set) take(key, name, value string) {
 		return
 	}
 	if earlier, twice := s.names[key]; twice {
-		s.Errs = append(s.Errs, field.Forbidden(s.path.Child(name), "says the same as "+earlier+", which is set too: keep one of them"))
+		s.add(field.Forbidden(s.path.Child(name), "says the same as "+earlier+", which is set too: keep one of them"))
 		return
 	}
 	s.names[key] = name
+	s.given += len(value)
 	if !slices.Contains(s.known.Long, key) && (len(value) > maxValue || endpoint.HasControl(value)) {
 		if slices.Contains(s.known.Secret, key) || strings.Contains(value, "@") { // may be an address with a password
 			value = secret.Redacted
@@ -130,7 +142,7 @@ func (s *Set) Bool(key string, def bool) bool {
 func (s *Set) Word(key, def string, words ...string) string {
 	v := s.Get(key, def)
 	if v != "" && !slices.Contains(words, v) {
-		s.Errs = append(s.Errs, field.NotSupported(s.Field(key), Clip(v), words))
+		s.add(field.NotSupported(s.Field(key), Clip(v), words))
 		return def
 	}
 	return v
@@ -150,7 +162,7 @@ func (s *Set) Together(why string, keys ...string) {
 
 // Required notes that a parameter is missing.
 func (s *Set) Required(key, detail string) {
-	s.Errs = append(s.Errs, field.Required(s.Field(key), detail))
+	s.add(field.Required(s.Field(key), detail))
 }
 
 // Invalid notes what is wrong with a parameter's value.
@@ -160,17 +172,44 @@ func (s *Set) Invalid(key, detail string) { s.fail(s.Field(key), s.values[key], 
 func (s *Set) InvalidSecret(key, detail string) { s.fail(s.Field(key), secret.Redacted, detail) }
 
 func (s *Set) fail(path *field.Path, value, detail string) {
-	s.Errs = append(s.Errs, field.Invalid(path, Clip(value), detail))
+	s.add(field.Invalid(path, Clip(value), detail))
 }
 
-// Warn notes what the class works without.
+func (s *Set) add(e *field.Error) {
+	if len(s.Errs) == maxSaid {
+		s.more++
+		return
+	}
+	s.Errs = append(s.Errs, e)
+}
+
+// Warn notes what the class works without. The first that are too many are
+// told as such, and those after them not at all.
 func (s *Set) Warn(path *field.Path, format string, args ...any) {
-	s.Warnings = append(s.Warnings, path.String()+": "+fmt.Sprintf(format, args...))
+	switch {
+	case len(s.Warnings) < maxSaid:
+		s.Warnings = append(s.Warnings, path.String()+": "+fmt.Sprintf(format, args...))
+	case !s.warnedEnough():
+		s.Warnings = append(s.Warnings, s.path.String()+": there is more to warn of than is told here")
+	}
+}
+
+func (s *Set) warnedEnough() bool { return len(s.Warnings) > maxSaid }
+
+// Size is about how much memory takes what is made of the parameters.
+func (s *Set) Size() int64 {
+	const object = 256 // for each of its fields
+	size := s.given
+	if l := s.listed; l != nil {
+		size += 2*(maxBytes-l.bytes) + object*(maxNodes-l.nodes)
+	}
+	return int64(size)
 }
 
 // Clip keeps a hostile value from filling an error.
-func Clip(text string) string {
-	const most = 80
+func Clip(text string) string { return clipTo(text, 80) }
+
+func clipTo(text string, most int) string {
 	if len(text) <= most {
 		return text
 	}

@@ -95,7 +95,7 @@ type Policy struct {
 // the operator's rules refuse.
 func (s *Set) Check(p Policy, k TargetKeys, t endpoint.Target) error {
 	if len(s.Errs) > 0 {
-		return fault.New(fault.InvalidClass, "%w", s.Errs.ToAggregate())
+		return s.refusal()
 	}
 	if err := s.CheckAddress(p, k.Address, t.Address); err != nil {
 		return err
@@ -105,6 +105,14 @@ func (s *Set) Check(p Policy, k TargetKeys, t endpoint.Target) error {
 			WithHint("name the authority with %s instead", s.Field(k.CACertFile))
 	}
 	return nil
+}
+
+// refusal is the mistakes as one error.
+func (s *Set) refusal() error {
+	if s.more > 0 {
+		return fault.New(fault.InvalidClass, "%w, and %d more", s.Errs.ToAggregate(), s.more)
+	}
+	return fault.New(fault.InvalidClass, "%w", s.Errs.ToAggregate())
 }
 
 // CheckAddress refuses what the operator does not allow.

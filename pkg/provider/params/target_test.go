@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -125,31 +126,67 @@ func TestTargetNames(t *testing.T) {
 	}
 }
 
-// TestCache parses once per state of the object, and a failure each time.
+type made int
+
+func (made) Size() int64 { return 100 }
+
+// TestCache makes something once for each state of a class, and keeps the last
+// state that volumes use.
 func TestCache(t *testing.T) {
-	var cache params.Cache[int]
+	b := budget.New(budget.Limits{Node: 250})
+	cache := params.Cache[made]{Budget: b}
 	calls, failure := 0, errors.New("bad")
-	get := func(uid, version string, fail error) int {
-		got, err := cache.Get(&class.Class{Ref: class.Ref{Name: "c"}, UID: uid, ResourceVersion: version}, func(*class.Class) (int, error) {
+	get := func(volume, uid, version string, fail error) made {
+		got, err := cache.Get(volume, &class.Class{Ref: class.Ref{Name: "c"}, UID: uid, ResourceVersion: version}, func(*class.Class) (made, error) {
 			calls++
-			return calls, fail
+			return made(calls), fail
 		})
 		if !errors.Is(err, fail) {
 			t.Errorf("error %v, want %v", err, fail)
 		}
 		return got
 	}
-	for i, got := range []int{
-		get("u", "1", failure), get("u", "1", nil), get("u", "1", nil), get("u", "2", nil), get("v", "2", nil), get("u", "", nil), get("u", "", nil), get("u", "1", nil),
+	for i, step := range []struct {
+		volume, uid, version string
+		fail                 error
+		want                 made
+		bytes                int64
+	}{
+		{"1", "u", "1", failure, 1, 0}, // not kept
+		{"1", "u", "1", nil, 2, 100},
+		{"2", "u", "1", nil, 2, 100},
+		{"2", "u", "2", nil, 3, 100}, // an edit takes the place
+		{"1", "u", "3", failure, 4, 100},
+		{"1", "u", "2", nil, 3, 100},
+		{"3", "u", "", nil, 5, 100}, // not kept
+		{"3", "u", "", nil, 6, 100},
+		{"3", "v", "1", nil, 7, 200}, // made anew
+		{"4", "w", "1", nil, 8, 200}, // the oldest goes: u
+		{"3", "v", "1", nil, 7, 200},
+		{"1", "u", "2", nil, 9, 200}, // w
 	} {
-		if want := []int{1, 2, 2, 3, 4, 5, 6, 2}[i]; got != want {
-			t.Errorf("get %d gives %d, want %d", i, got, want)
+		if got := get(step.volume, step.uid, step.version, step.fail); got != step.want {
+			t.Errorf("step %d gives %d, want %d", i, got, step.want)
+		}
+		if got := b.Usage().Total; got != step.bytes {
+			t.Errorf("after step %d %d bytes are charged, want %d", i, got, step.bytes)
 		}
 	}
-	for i := range 2000 {
-		get(strings.Repeat("x", i), "1", nil)
+	for _, volume := range []string{"1", "1", "none", "3", "4"} {
+		cache.Leave(volume)
 	}
-	if before := calls; get(strings.Repeat("x", 1999), "1", nil) > before || get("u", "1", nil) <= before {
-		t.Error("the newest must be there, and the oldest gone")
+	if before := calls; get("2", "u", "2", nil) != 9 || calls != before {
+		t.Error("what a volume still uses is gone")
+	}
+	get("2", "v", "1", nil) // a volume of another class leaves the first
+	cache.Leave("2")
+	if got := b.Usage().Total; got != 0 {
+		t.Errorf("%d bytes are kept for no volume", got)
+	}
+	full := params.Cache[made]{Budget: budget.New(budget.Limits{Node: 99})}
+	for range 2 {
+		if got, err := full.Get("1", &class.Class{ResourceVersion: "1"}, func(*class.Class) (made, error) { calls++; return made(calls), nil }); err != nil || got != made(calls) {
+			t.Errorf("without room: %d, %v", got, err)
+		}
 	}
 }

@@ -9,20 +9,42 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
 )
 
-const maxDepth = 64
+const (
+	maxDepth = 64
+	// maxYAMLError bounds what the parser says, which may quote the text.
+	maxYAMLError = 200
+)
 
 var errTooMuch = errors.New("is nested too deeply, or repeats too much through aliases")
+
+// left is what may still be read of a list. What an alias repeats counts as
+// often as it is repeated, so no form of YAML makes more of a text.
+type left struct{ nodes, bytes int }
+
+func (l *left) take(n *yaml.Node) error {
+	l.nodes--
+	l.bytes -= len(n.Value)
+	if l.nodes < 0 || l.bytes < 0 {
+		return errTooMuch
+	}
+	return nil
+}
 
 // parseYAML gives the root of one document; nil if there is nothing in it.
 func parseYAML(text string) (*yaml.Node, error) {
 	if len(text) > maxList {
 		return nil, fmt.Errorf("is %d bytes long, more than %d", len(text), maxList)
 	}
+	if err := class.CheckYAML([]byte(text), maxMarks); err != nil {
+		return nil, err
+	}
 	var document yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
-		return nil, fmt.Errorf("is not YAML: %s", strings.TrimPrefix(err.Error(), "yaml: "))
+		return nil, fmt.Errorf("is not YAML: %s", clipTo(strings.TrimPrefix(err.Error(), "yaml: "), maxYAMLError))
 	}
 	if len(document.Content) == 0 {
 		return nil, nil
@@ -47,12 +69,15 @@ type entry struct {
 
 // entriesOf lists a map in its order. What a "<<" brings gives way to the
 // map's own keys; a key given twice is an error.
-func entriesOf(n *yaml.Node) ([]entry, error) {
+func entriesOf(n *yaml.Node, l *left) ([]entry, error) {
 	var list []entry
 	var merged []*yaml.Node
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key, value := resolve(n.Content[i]), resolve(n.Content[i+1])
+		if err := l.take(key); err != nil {
+			return nil, err
+		}
 		switch {
 		case key.Kind != yaml.ScalarNode:
 			return nil, fmt.Errorf("line %d: keys must be words", key.Line)
@@ -66,43 +91,48 @@ func entriesOf(n *yaml.Node) ([]entry, error) {
 		}
 	}
 	for _, m := range merged {
-		list = merge(list, seen, m)
+		var err error
+		if list, err = merge(list, seen, m, l); err != nil {
+			return nil, err
+		}
 	}
 	return list, nil
 }
 
 // merge takes one level: a merge within a merge could be endless.
-func merge(list []entry, seen map[string]bool, m *yaml.Node) []entry {
+func merge(list []entry, seen map[string]bool, m *yaml.Node, l *left) ([]entry, error) {
 	if m.Kind != yaml.MappingNode {
-		return list
+		return list, nil
 	}
 	for i := 0; i+1 < len(m.Content); i += 2 {
 		key := resolve(m.Content[i])
+		if err := l.take(key); err != nil {
+			return nil, err
+		}
 		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" || seen[key.Value] {
 			continue
 		}
 		seen[key.Value] = true
 		list = append(list, entry{key.Value, key.Line, resolve(m.Content[i+1])})
 	}
-	return list
+	return list, nil
 }
 
-// toJSON gives what encoding/json writes as the YAML means it. left is how
-// many more nodes may be visited.
-func toJSON(n *yaml.Node, depth int, left *int) (any, error) {
+// toJSON gives what encoding/json writes as the YAML means it.
+func toJSON(n *yaml.Node, depth int, l *left) (any, error) {
 	n = resolve(n)
-	if *left--; *left < 0 || depth > maxDepth {
+	if err := l.take(n); err != nil || depth > maxDepth {
 		return nil, errTooMuch
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
-		entries, err := entriesOf(n)
+		entries, err := entriesOf(n, l)
 		if err != nil {
 			return nil, err
 		}
 		m := make(map[string]any, len(entries))
 		for _, e := range entries {
-			if m[e.key], err = toJSON(e.value, depth+1, left); err != nil {
+			if m[e.key], err = toJSON(e.value, depth+1, l); err != nil {
 				return nil, err
 			}
 		}
@@ -111,7 +141,7 @@ func toJSON(n *yaml.Node, depth int, left *int) (any, error) {
 		list := make([]any, len(n.Content))
 		for i, item := range n.Content {
 			var err error
-			if list[i], err = toJSON(item, depth+1, left); err != nil {
+			if list[i], err = toJSON(item, depth+1, l); err != nil {
 				return nil, err
 			}
 		}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
@@ -23,6 +24,8 @@ type call struct {
 	request  *provider.Request
 	scrub    scrubber
 	limits   *Config
+	// charge is for the answer until it is judged.
+	charge *budget.Charge
 }
 
 func (c *call) fault(reason fault.Reason, format string, args ...any) *fault.Error {

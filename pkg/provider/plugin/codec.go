@@ -6,6 +6,8 @@ import (
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 )
 
 // maxParts bounds the files, and the versions, of one answer. An empty file
@@ -15,13 +17,18 @@ const maxParts = 10_000
 
 // codec is gRPC's own for protobuf messages, and counts what is in an answer
 // before it makes messages of it.
-type codec struct{}
+type codec struct {
+	// charge is for the answer, as bytes and as a message; nil refuses nothing.
+	charge *budget.Charge
+	// refused is the budget's error, of which gRPC makes a text.
+	refused error
+}
 
 // Name implements encoding.CodecV2.
-func (codec) Name() string { return "proto" }
+func (*codec) Name() string { return "proto" }
 
 // Marshal implements encoding.CodecV2.
-func (codec) Marshal(v any) (mem.BufferSlice, error) {
+func (*codec) Marshal(v any) (mem.BufferSlice, error) {
 	m, ok := v.(proto.Message)
 	if !ok {
 		return nil, fmt.Errorf("%T is no protobuf message", v)
@@ -34,10 +41,14 @@ func (codec) Marshal(v any) (mem.BufferSlice, error) {
 }
 
 // Unmarshal implements encoding.CodecV2.
-func (codec) Unmarshal(data mem.BufferSlice, v any) error {
+func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 	m, ok := v.(proto.Message)
 	if !ok {
 		return fmt.Errorf("%T is no protobuf message", v)
+	}
+	if err := c.charge.Resize(2 * int64(data.Len())); err != nil {
+		c.refused = err
+		return err
 	}
 	b := data.MaterializeToBuffer(mem.DefaultBufferPool())
 	defer b.Free()

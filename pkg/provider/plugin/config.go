@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
@@ -56,6 +57,9 @@ type Config struct {
 	// BuiltIn names the providers that need no plugin, for the error about a
 	// name that is unknown.
 	BuiltIn []string
+	// Budget is the memory that answers are charged to, twice, while they are
+	// taken in and judged; nil refuses nothing.
+	Budget *budget.Budget
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
 	// Logger is told when a provider stops to answer, and when it does again;

@@ -111,7 +111,7 @@ func (c *Config) dial(s socket) (*line, error) {
 		grpc.WithMaxHeaderListSize(maxHeaderBytes),
 		grpc.WithInitialWindowSize(callWindow),
 		grpc.WithInitialConnWindowSize(lineWindow),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.MaxMessageBytes), grpc.ForceCodecV2(codec{})),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.MaxMessageBytes), grpc.ForceCodecV2(&codec{})),
 	)
 	if err != nil {
 		return nil, err

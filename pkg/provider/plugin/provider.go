@@ -8,6 +8,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
@@ -37,6 +38,11 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, c.fault(fault.Internal, "preparing the request: %w", err)
 	}
+	owner := budget.Owner{Namespace: r.Pod.Namespace, Volume: r.Volume}
+	if c.charge, err = p.registry.c.Budget.Acquire(owner, budget.Answers, 0); err != nil {
+		return nil, c.fault(fault.Of(err), "%w", err)
+	}
+	defer c.charge.Release()
 	bounded, cancel := context.WithTimeoutCause(ctx, p.registry.c.Timeout, errTimeout)
 	defer cancel()
 	answer, err := p.answer(bounded, &c, message)
@@ -103,7 +109,10 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}
-	answer, err := l.receive(ctx, m, p.registry.reading)
+	answer, err := l.receive(ctx, m, p.registry.reading, c.charge)
+	if full := (*fault.Error)(nil); errors.As(err, &full) {
+		err = c.fault(full.Reason, "taking in its answer: %w", err)
+	}
 	if status.Code(err) == codes.DeadlineExceeded {
 		settle(ctx)
 	}

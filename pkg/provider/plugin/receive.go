@@ -5,6 +5,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
@@ -32,11 +33,13 @@ func (p places) give() { <-p }
 
 // receive makes a Mount call. The call may wait long for the provider's store;
 // only once the answer begins to come is a place taken for it, and until then
-// no more than callWindow bytes of it are taken in.
-func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all places) (*v1alpha1.MountResponse, error) {
+// no more than callWindow bytes of it are taken in. The answer is charged before
+// it is decoded.
+func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all places, charge *budget.Charge) (*v1alpha1.MountResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	stream, err := l.conn.NewStream(ctx, &grpc.StreamDesc{}, v1alpha1.CSIDriverProvider_Mount_FullMethodName)
+	decoder := &codec{charge: charge}
+	stream, err := l.conn.NewStream(ctx, &grpc.StreamDesc{}, v1alpha1.CSIDriverProvider_Mount_FullMethodName, grpc.ForceCodecV2(decoder))
 	if err != nil {
 		return nil, err
 	}
@@ -51,6 +54,9 @@ func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all places
 	}
 	answer := &v1alpha1.MountResponse{}
 	if err := stream.RecvMsg(answer); err != nil {
+		if decoder.refused != nil {
+			return nil, decoder.refused
+		}
 		return nil, err
 	}
 	return answer, nil

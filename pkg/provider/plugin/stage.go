@@ -67,6 +67,13 @@ func (c *call) collect(stage provider.Stage, answer *v1alpha1.MountResponse) err
 	if err != nil {
 		return c.fault(fault.BadAnswer, "reading the files that it wrote: %s", c.scrub.text(err.Error()))
 	}
+	size := c.charge.Bytes()
+	for _, f := range files {
+		size += int64(f.Contents.Len())
+	}
+	if err := c.charge.Resize(size); err != nil {
+		return c.fault(fault.Of(err), "reading the files that it wrote: %w", err)
+	}
 	for _, f := range files {
 		answer.Files = append(answer.Files, &v1alpha1.File{Path: f.Path, Mode: int32(f.Mode), Contents: f.Contents.Reveal()})
 	}

@@ -2,9 +2,11 @@ package session
 
 import (
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
@@ -35,49 +37,126 @@ func NoteRefusal[R Reading](err error, id string, now time.Time, own, shared *An
 type Reading interface {
 	// AskedAt is when it was asked for, before the request left.
 	AskedAt() time.Time
+	// Size is about how many bytes of memory it takes.
+	Size() int64
 }
 
 // Answers are the last answers that a volume or an identity had, by what was
 // asked, and when the store last refused each. What was answered before that is
 // given to nobody any more. It stays in the files of the volumes that have it,
-// which is for the class to say. The zero value is ready for use.
+// which is for the class to say. The zero value is ready for use, and charges
+// nobody for its memory.
 type Answers[R Reading] struct {
+	budget *budget.Budget
+	owner  budget.Owner
+
 	mu      sync.Mutex
-	byID    map[string]R
+	byID    map[string]*kept[R]
 	refused map[string]time.Time
+	closed  bool
+}
+
+// kept is an answer and its memory.
+type kept[R Reading] struct {
+	reading R
+	charge  *budget.Charge
+	gone    bool
+}
+
+// NewAnswers makes the Answers of an owner. Those of a volume stay until they
+// are replaced. Those that volumes share, so that the store is asked once, are
+// a cache: they go when the memory is needed. An answer that finds no room is
+// not kept, and asked for again.
+func NewAnswers[R Reading](b *budget.Budget, o budget.Owner) *Answers[R] {
+	return &Answers[R]{budget: b, owner: o}
 }
 
 // Last is the last answer, unless the store refused it since; the zero value if
 // there is none.
 func (a *Answers[R]) Last(id string) (none R) {
 	a.mu.Lock()
-	defer a.mu.Unlock()
-	rd, ok := a.byID[id]
-	if !ok || !a.allows(id, rd.AskedAt()) {
+	k, ok := a.byID[id]
+	ok = ok && a.allows(id, k.reading.AskedAt())
+	a.mu.Unlock()
+	if !ok {
 		return none
 	}
-	return rd
+	k.charge.Used()
+	return k.reading
 }
 
 // Held is the last answer, even if the store refused it since: for the files
 // that have it, and nothing else.
-func (a *Answers[R]) Held(id string) R {
+func (a *Answers[R]) Held(id string) (none R) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.byID[id]
+	if k, ok := a.byID[id]; ok {
+		return k.reading
+	}
+	return none
 }
 
-// Keep keeps an answer, unless there is one that was asked for later.
-func (a *Answers[R]) Keep(id string, rd R) {
+// Keep keeps an answer, unless there is one that was asked for later. It tells
+// whether there was room for it.
+func (a *Answers[R]) Keep(id string, rd R) bool {
+	k := &kept[R]{reading: rd}
+	charge, err := a.charge(id, k)
+	a.mu.Lock()
+	k.charge = charge
+	over := a.put(id, k, err)
+	a.mu.Unlock()
+	release(over)
+	return err == nil
+}
+
+func (a *Answers[R]) charge(id string, k *kept[R]) (*budget.Charge, error) {
+	if a.owner.Volume != "" {
+		return a.budget.Acquire(a.owner, budget.Answers, k.reading.Size())
+	}
+	return a.budget.Keep(a.owner, k.reading.Size(), func() { a.forget(id, k) })
+}
+
+// put takes an answer in, and returns those that are not kept any more. An
+// older one of the same is no substitute for an answer that found no room.
+func (a *Answers[R]) put(id string, k *kept[R], refused error) (over []*kept[R]) {
+	have, ok := a.byID[id]
+	switch {
+	case a.closed, k.gone, ok && have.reading.AskedAt().After(k.reading.AskedAt()):
+		return []*kept[R]{k}
+	case refused != nil:
+		delete(a.byID, id)
+		return []*kept[R]{have, k}
+	case a.byID == nil:
+		a.byID = map[string]*kept[R]{}
+	case len(a.byID) >= maxRemembered:
+		over = slices.Collect(maps.Values(a.byID))
+		clear(a.byID)
+		ok = false
+	}
+	if ok {
+		over = append(over, have)
+	}
+	a.byID[id] = k
+	return over
+}
+
+// forget drops an answer whose memory is needed otherwise.
+func (a *Answers[R]) forget(id string, k *kept[R]) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if have, ok := a.byID[id]; ok && have.AskedAt().After(rd.AskedAt()) {
-		return
+	k.gone = true
+	if a.byID[id] == k {
+		delete(a.byID, id)
 	}
-	if a.byID == nil || len(a.byID) >= maxRemembered {
-		a.byID = map[string]R{}
+}
+
+// release gives memory back, without the lock.
+func release[R Reading](over []*kept[R]) {
+	for _, k := range over {
+		if k != nil {
+			k.charge.Release()
+		}
 	}
-	a.byID[id] = rd
 }
 
 // Refuse notes that the store refused what was asked, or Everything.
@@ -110,24 +189,48 @@ func (a *Answers[R]) allows(id string, asked time.Time) bool {
 
 // DropRefused forgets the answers that nobody is given any more.
 func (a *Answers[R]) DropRefused() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	maps.DeleteFunc(a.byID, func(id string, rd R) bool { return !a.allows(id, rd.AskedAt()) })
+	a.drop(func(id string, rd R) bool { return !a.allows(id, rd.AskedAt()) })
 }
 
 // Retain forgets all but the wanted.
 func (a *Answers[R]) Retain(wanted map[string]bool) {
+	a.drop(func(id string, _ R) bool { return !wanted[id] })
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	maps.DeleteFunc(a.byID, func(id string, _ R) bool { return !wanted[id] })
 	maps.DeleteFunc(a.refused, func(id string, _ time.Time) bool { return id != Everything && !wanted[id] })
+}
+
+// Close forgets all answers, and those that still come.
+func (a *Answers[R]) Close() {
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	a.drop(func(string, R) bool { return true })
+}
+
+func (a *Answers[R]) drop(which func(id string, rd R) bool) {
+	var over []*kept[R]
+	a.mu.Lock()
+	maps.DeleteFunc(a.byID, func(id string, k *kept[R]) bool {
+		if !which(id, k.reading) {
+			return false
+		}
+		over = append(over, k)
+		return true
+	})
+	a.mu.Unlock()
+	release(over)
 }
 
 // All are the answers that are kept, refused or not.
 func (a *Answers[R]) All() map[string]R {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return maps.Clone(a.byID)
+	all := make(map[string]R, len(a.byID))
+	for id, k := range a.byID {
+		all[id] = k.reading
+	}
+	return all
 }
 
 // Refusals are the moments of the last refusals.

@@ -52,9 +52,9 @@ func IsOwn(err error) bool {
 // after a certain moment names it as since: earlier flights are not joined.
 //
 // An answer is everybody's, a refusal too. Where the leader's caller went, the
-// next one leads. What is marked as the leader's Own, or has the reason NoToken
-// or Internal, concerns nobody else: the passengers run fn for themselves, all
-// at once. But an outage of the store is everybody's in any case.
+// next one leads. What is marked as the leader's Own, or has the reason NoToken,
+// Exhausted or Internal, concerns nobody else: the passengers run fn for
+// themselves, all at once. But an outage of the store is everybody's in any case.
 func (f *Flights[K, V]) Do(ctx context.Context, key K, now func() time.Time, since time.Time, fn func() (V, error)) (v V, led bool, err error) {
 	for {
 		mine, other := f.board(key, now)
@@ -83,7 +83,7 @@ func concernsLeader(err error) bool {
 	if err == nil || reason.Outage() {
 		return false
 	}
-	return IsOwn(err) || reason == fault.NoToken || reason == fault.Internal
+	return IsOwn(err) || reason == fault.NoToken || reason == fault.Exhausted || reason == fault.Internal
 }
 
 // board opens a flight, or finds the one that is under way.

@@ -122,6 +122,7 @@ func TestAskTwice(t *testing.T) {
 type answer struct{ asked time.Time }
 
 func (a *answer) AskedAt() time.Time { return a.asked }
+func (a *answer) Size() int64        { return 100 }
 
 func TestAnswers(t *testing.T) {
 	old, young := &answer{start}, &answer{start.Add(time.Second)}

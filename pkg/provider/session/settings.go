@@ -8,6 +8,7 @@ import (
 	mathrand "math/rand/v2"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -25,6 +26,9 @@ type Settings struct {
 	DefaultInterval time.Duration
 	// MaxResponseBytes bounds one answer; 0 means 16 MiB.
 	MaxResponseBytes int64
+	// Budget is the memory that answers and parsed classes are charged to; nil
+	// refuses nothing.
+	Budget *budget.Budget
 
 	// ReleaseTimeout bounds the end of one volume's credentials; 0 means 5 s.
 	ReleaseTimeout time.Duration

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
@@ -15,6 +16,9 @@ import (
 // or replaced if it is due.
 func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 	c, _, err := h.work.Do(ctx, r.id, f.now, time.Time{}, func() (*held, error) { return f.advance(ctx, h, r) })
+	if err == nil && !c.answer.has(r.keys) {
+		err = errNotShared
+	}
 	if err != nil {
 		return result{err: err}
 	}
@@ -27,7 +31,8 @@ func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 
 // advance does what is due:
 //
-//  1. Nothing held, or not for a pod that is new: make a credential.
+//  1. Nothing held, not for a pod that is new, or not the keys that the class
+//     takes of it by now: make a credential.
 //  2. A lease whose Vault token cannot be kept alive any longer: make a new
 //     one under a new token. The old goes on to work until it ends.
 //  3. Not due: keep it.
@@ -36,7 +41,7 @@ func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 //     certificates: make a new one while the old still works.
 func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, error) {
 	c := h.get(r.id)
-	if c == nil || f.refusedHeld(h, r, c) {
+	if c == nil || !c.answer.has(r.keys) || f.refusedHeld(h, r, c) {
 		return f.mint(ctx, h, r)
 	}
 	if c.token != nil {
@@ -75,7 +80,7 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 		return nil, fault.New(fault.Internal, "renewing a lease: the request cannot be written")
 	}
 	k := f.call(c.token, http.MethodPut, "sys/leases/renew", nil, body)
-	k.renews = true
+	k.renews, k.owner = true, budget.Owner{}
 	reply, err := f.client.do(ctx, k)
 	if err != nil {
 		if !refusedRenewal(k, reply) && (fault.Of(err).Outage() || fault.Of(err) == fault.Canceled) {
@@ -84,7 +89,10 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 		f.config.Logger.Debug("a lease was not renewed, so it is replaced", "lease", c.answer.leaseID, "error", err)
 		return nil, nil
 	}
-	var e envelope
+	var e struct {
+		LeaseID       string      `json:"lease_id"`
+		LeaseDuration json.Number `json:"lease_duration"`
+	}
 	if json.Unmarshal(reply.body, &e) != nil || e.LeaseID == "" {
 		return nil, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.Address)
 	}

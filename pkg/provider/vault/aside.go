@@ -11,7 +11,8 @@ type stand struct {
 	group    *group
 	holder   *holder
 	readings *session.Answers[*reading]
-	// spec is the class that was last answered in full; nil after a restart.
+	// spec is the class that was last answered in full, without its objects;
+	// nil after a restart.
 	spec *spec
 }
 
@@ -21,8 +22,8 @@ func (v *volume) setAside() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.aside = &stand{v.group, v.holder, v.readings, v.answered}
-	v.group, v.holder, v.answered = nil, newHolder(), nil
-	v.readings = &session.Answers[*reading]{}
+	v.group, v.holder, v.answered = nil, newHolder(v.budget, v.owner), nil
+	v.readings = v.noAnswers()
 }
 
 // takeAside takes away what was set aside; nil if nothing was.
@@ -60,12 +61,13 @@ func (f *fetch) change(key identityKey) {
 func (f *fetch) settle() {
 	v := f.volume
 	if s := v.takeAside(); s != nil {
+		s.readings.Close()
 		v.Owe(s.holder.takeTokens())
 		v.Owe(f.groups.leave(s.group, v.id))
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.answered = f.spec
+	v.answered = f.spec.withoutObjects()
 }
 
 // tend keeps alive what the files hold while the new identity gets no answer.
@@ -81,16 +83,16 @@ func (f *fetch) tend(ctx context.Context) {
 		return
 	}
 	old := &fetch{Provider: f.Provider, request: f.request, spec: s.spec, volume: f.volume, endpoint: e, began: f.began, correlation: f.correlation}
-	for _, r := range s.spec.requests {
-		if err := old.extend(ctx, s.holder, r); err != nil {
+	for _, id := range s.holder.ids() {
+		if err := old.extend(ctx, s.holder, id); err != nil {
 			f.config.Logger.Debug("a lease of before the class's edit was not renewed", "volume", f.request.Volume, "error", err)
 		}
 	}
 }
 
 // extend renews a lease if it is due and can be renewed, and makes nothing new.
-func (f *fetch) extend(ctx context.Context, h *holder, r *request) error {
-	c := h.get(r.id)
+func (f *fetch) extend(ctx context.Context, h *holder, id string) error {
+	c := h.get(id)
 	if c == nil || c.token == nil {
 		return nil
 	}
@@ -100,7 +102,7 @@ func (f *fetch) extend(ctx context.Context, h *holder, r *request) error {
 	}
 	next, err := f.renewLease(ctx, c)
 	if next != nil {
-		h.put(r.id, next)
+		h.put(id, next)
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -21,6 +22,11 @@ import (
 const (
 	headerCorrelation = "X-Correlation-ID"
 	maxRedirects      = 2
+	// maxShort bounds the answers that are about a token, a lease or a version.
+	maxShort = 256 << 10
+	// aheadOfMint is charged for a credential before it is asked for, since the
+	// store has made it when its answer comes.
+	aheadOfMint = 64 << 10
 )
 
 // client makes requests: through one API client for all endpoints, with our
@@ -72,6 +78,29 @@ type call struct {
 	correlation string
 	// secrets must not appear in an error, even if the store says them.
 	secrets []secret.String
+	// reads tells that the answer may be as large as the operator allows.
+	reads bool
+	// owner is who is charged for the answer; nobody is for what keeps alive or
+	// ends what a volume has, which must work in any case.
+	owner budget.Owner
+}
+
+func (c *client) limit(k call) int64 {
+	if k.reads {
+		return c.config.MaxResponseBytes
+	}
+	return min(maxShort, c.config.MaxResponseBytes)
+}
+
+// charge is for the answer to a call.
+func (c *client) charge(k call) (*budget.Charge, error) {
+	switch {
+	case k.owner == budget.Owner{}:
+		return nil, nil
+	case k.mints && k.reads:
+		return c.config.Budget.Acquire(k.owner, budget.Answers, aheadOfMint)
+	}
+	return c.config.Budget.Acquire(k.owner, budget.Answers, endpoint.Ahead)
 }
 
 // place is what one request can tell to be broken: the same path of another
@@ -84,10 +113,20 @@ type reply struct {
 	contentType string
 	retryAfter  time.Duration
 	body        []byte
+	// charge is for the body. It is given back with release, once what is
+	// wanted of the body has been taken.
+	charge *budget.Charge
+}
+
+func (r *reply) release() {
+	if r != nil {
+		r.charge.Release()
+	}
 }
 
 // do makes the call, again where that is safe and may help. Its error has
-// a reason; the reply comes along where there was one.
+// a reason; the reply comes along where there was one. One without an error has
+// to be released.
 func (c *client) do(ctx context.Context, k call) (*reply, error) {
 	b := &k.endpoint.Breaker
 	for n := 0; ; n++ {
@@ -100,6 +139,7 @@ func (c *client) do(ctx context.Context, k call) (*reply, error) {
 		if failure == nil {
 			return r, nil
 		}
+		r.release()
 		wait := session.Pause(c.config.RetryBase, n, retryAfterOf(r), c.config.Jitter())
 		if n >= c.config.MaxRetries || !c.again(k, r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
 			b.Advise(failure, c.config.Now(), c.config.Jitter(), k.place())
@@ -130,17 +170,32 @@ func (c *client) again(k call, r *reply, err error) bool {
 func (c *client) attempt(ctx context.Context, k call) (*reply, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.config.RequestTimeout, errNoAnswer)
 	defer cancel()
-	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.mints)
+	charge, err := c.charge(k)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.exchange(context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.mints), k, charge)
+	if err != nil {
+		charge.Release()
+		return nil, withCause(ctx, err)
+	}
+	r.charge = charge
+	return r, nil
+}
+
+func (c *client) exchange(ctx context.Context, k call, charge *budget.Charge) (*reply, error) {
 	u := k.endpoint.Address.URL("/v1/" + k.path)
 	query := k.query
 	for n := 0; ; n++ {
 		resp, err := c.send(ctx, k, u, query)
 		if err != nil {
-			return nil, withCause(ctx, err)
+			return nil, err
 		}
 		if !isRedirect(resp.StatusCode) || n >= maxRedirects {
-			r, err := c.read(resp)
-			return r, withCause(ctx, err)
+			if resp.StatusCode < http.StatusMultipleChoices {
+				endpoint.Bound(resp, c.limit(k))
+			}
+			return c.read(resp, charge)
 		}
 		_ = resp.Body.Close()
 		next, err := c.follow(u, resp)
@@ -189,9 +244,9 @@ func (c *client) send(ctx context.Context, k call, u *url.URL, query url.Values)
 	return resp.Response, nil
 }
 
-func (c *client) read(resp *http.Response) (*reply, error) {
+func (c *client) read(resp *http.Response, charge *budget.Charge) (*reply, error) {
 	defer func() { _ = resp.Body.Close() }()
-	body, err := endpoint.ReadBody(resp)
+	body, err := endpoint.ReadBody(resp, charge)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -151,16 +152,13 @@ func (f *fetch) optional(r *request) bool {
 // payload makes the files: all of them, or an error.
 func (f *fetch) payload(results map[*request]result) (*provider.Payload, error) {
 	out := &provider.Payload{Warnings: slices.Clone(f.spec.warnings)}
-	views, err := f.open(out, results)
-	if err != nil {
-		return nil, err
-	}
+	f.note(out, results)
 	for _, o := range f.spec.objects {
 		res := results[o.request]
 		if res.absent {
 			continue
 		}
-		value, err := views[o.request].value(o)
+		value, err := res.answer.value(o)
 		if err != nil && o.optional && fault.Of(err) == fault.NotFound {
 			continue
 		}
@@ -172,25 +170,27 @@ func (f *fetch) payload(results map[*request]result) (*provider.Payload, error) 
 	return out, nil
 }
 
-// open decodes the answers, and takes from them what is not in the files.
-func (f *fetch) open(out *provider.Payload, results map[*request]result) (map[*request]opened, error) {
-	views := make(map[*request]opened, len(results))
+// maxNoted bounds what the server says beside the answers of one volume.
+const maxNoted = 20
+
+// note takes from the answers what is not in the files.
+func (f *fetch) note(out *provider.Payload, results map[*request]result) {
+	noted := 0
 	for _, r := range f.spec.requests {
 		res := results[r]
 		out.RefreshAt = session.Earliest(out.RefreshAt, res.due)
 		if res.absent {
 			continue
 		}
-		view, err := res.answer.open()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", f.names(r), err)
-		}
-		views[r] = view
 		for _, w := range res.answer.warnings {
-			out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s: the server says: %s", f.names(r), r, scrub(w, nil)))
+			if noted++; noted <= maxNoted {
+				out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s: the server says: %s", f.names(r), params.Clip(r.String()), scrub(w, nil)))
+			}
 		}
 	}
-	return views, nil
+	if noted > maxNoted {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("SecretProviderClass %s: the server says %d things more", f.spec.class, noted-maxNoted))
+	}
 }
 
 func (f *fetch) add(out *provider.Payload, o *object, res result, value []byte) {

@@ -94,14 +94,18 @@ func FuzzAnswer(f *testing.F) {
 			if is != static && due.Before(now) {
 				t.Errorf("kind %d ending at %s is due at %s, before it was had", is, end, due)
 			}
-			view, err := a.open()
+			part, err := a.keep([]string{"", key}, 0, func(int64) error { return nil })
 			if err != nil {
-				t.Fatalf("decoded but not opened: %v", err)
+				t.Fatalf("decoded but not kept: %v", err)
 			}
 			for _, k := range []string{"", key} {
-				value, err := view.value(&object{key: k, encoding: params.Plain, request: r})
+				o := &object{key: k, encoding: params.Plain, request: r}
+				value, err := a.value(o)
 				if err == nil && k == "" && len(value) == 0 {
 					t.Error("a whole answer is empty")
+				}
+				if again, err2 := part.value(o); string(again) != string(value) || (err == nil) != (err2 == nil) {
+					t.Errorf("%q is %q, %v in all of it, and %q, %v in the part that is kept", k, value, err, again, err2)
 				}
 			}
 		}

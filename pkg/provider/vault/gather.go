@@ -60,6 +60,13 @@ func (f *fetch) obtainSome(ctx context.Context, results []result, which []int) {
 		again := slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !errors.Is(results[i].err, session.ErrNotAsked) })
 		session.InParallel(again, func(i int) { results[i] = f.obtain(ctx, f.spec.requests[i]) })
 	}
+	// What did not fit the memory beside the others may fit by itself. A
+	// credential is not asked for again: the store may have made it.
+	for _, i := range which {
+		if r := f.spec.requests[i]; fault.Of(results[i].err) == fault.Exhausted && !f.mints(r) {
+			results[i] = f.obtain(ctx, r)
+		}
+	}
 	for _, i := range which {
 		results[i] = f.standIn(f.spec.requests[i], results[i])
 	}
@@ -71,10 +78,10 @@ func (f *fetch) standIn(r *request, failed result) result {
 	if failed.err == nil || fault.Of(failed.err) == fault.Canceled || !f.inFiles(r) {
 		return failed
 	}
-	if c := f.holder().get(r.id); c != nil && (c.ends.IsZero() || c.ends.After(f.now())) {
+	if c := f.holder().get(r.id); c != nil && c.reading.answers(r) && (c.ends.IsZero() || c.ends.After(f.now())) {
 		return result{reading: c.reading, ends: c.ends, stale: failed.err}
 	}
-	if rd := f.volume.answers().Held(r.id); rd != nil && !rd.absent {
+	if rd := f.volume.answers().Held(r.id); rd.answers(r) && !rd.absent {
 		return result{reading: rd, stale: failed.err}
 	}
 	return failed

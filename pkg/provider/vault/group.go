@@ -3,6 +3,7 @@ package vault
 import (
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -24,7 +25,7 @@ type group struct {
 	login  session.Login[*token] // for reads
 	logins session.Flights[struct{}, *token]
 	reads  session.Flights[string, *reading]
-	recent session.Answers[*reading]
+	recent *session.Answers[*reading]
 	// holder has the credentials of scope serviceAccount.
 	holder *holder
 
@@ -36,10 +37,14 @@ type group struct {
 // groups holds the identities that this node has volumes of.
 type groups struct {
 	session.Groups[identityKey, group]
+	budget *budget.Budget
 }
 
 func (s *groups) join(key identityKey, volume string) *group {
-	return s.Join(key, volume, func(key identityKey) *group { return &group{key: key, holder: newHolder()} })
+	return s.Join(key, volume, func(key identityKey) *group {
+		owner := budget.Owner{Namespace: key.namespace}
+		return &group{key: key, holder: newHolder(s.budget, owner), recent: session.NewAnswers[*reading](s.budget, owner)}
+	})
 }
 
 // leave ends the membership. The last to leave gets the tokens, to end them.
@@ -47,6 +52,7 @@ func (s *groups) leave(g *group, volume string) []*token {
 	if g == nil || !s.Leave(g.key, g, volume) {
 		return nil
 	}
+	g.recent.Close()
 	tokens := g.holder.takeTokens()
 	if t := g.login.Adopt(nil); t != nil {
 		tokens = append(tokens, t)
@@ -72,6 +78,18 @@ type reading struct {
 
 // AskedAt implements session.Reading.
 func (rd *reading) AskedAt() time.Time { return rd.asked }
+
+// Size implements session.Reading.
+func (rd *reading) Size() int64 {
+	const base = 256
+	if rd.answer == nil {
+		return base
+	}
+	return base + rd.answer.size()
+}
+
+// answers tells whether the reading is one for what the objects take.
+func (rd *reading) answers(r *request) bool { return rd != nil && (rd.absent || rd.answer.has(r.keys)) }
 
 // learned remembers what the store's answers taught: which requests lease or
 // mint, and which logins are bound to pods.

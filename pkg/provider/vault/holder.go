@@ -1,10 +1,12 @@
 package vault
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -17,8 +19,12 @@ type holder struct {
 	logins   session.Flights[struct{}, *token]
 	renewals session.Flights[*token, bool]
 
+	budget *budget.Budget
+	owner  budget.Owner
+
 	mu     sync.Mutex
-	tokens []*token // the newest is last; older ones live out their leases
+	charge *budget.Charge // for what is held
+	tokens []*token       // the newest is last; older ones live out their leases
 	held   map[string]*held
 }
 
@@ -32,7 +38,23 @@ type held struct {
 	replace bool
 }
 
-func newHolder() *holder { return &holder{held: map[string]*held{}} }
+func newHolder(b *budget.Budget, o budget.Owner) *holder {
+	return &holder{budget: b, owner: o, held: map[string]*held{}}
+}
+
+// account charges what is held now, with mu held. What finds no room is kept
+// all the same, since only a new credential could replace it: the holder has
+// no more of them than files.
+func (h *holder) account() {
+	size := int64(0)
+	for _, c := range h.held {
+		size += c.Size()
+	}
+	if h.charge == nil {
+		h.charge, _ = h.budget.Acquire(h.owner, budget.Answers, 0)
+	}
+	_ = h.charge.Resize(size)
+}
 
 func (h *holder) get(id string) *held {
 	h.mu.Lock()
@@ -44,6 +66,7 @@ func (h *holder) put(id string, c *held) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.held[id] = c
+	h.account()
 }
 
 // forget drops credentials of requests that are no longer made. Their leases
@@ -56,6 +79,14 @@ func (h *holder) forget(keep map[string]bool) {
 			delete(h.held, id)
 		}
 	}
+	h.account()
+}
+
+// ids are the requests whose credentials are held.
+func (h *holder) ids() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Collect(maps.Keys(h.held))
 }
 
 // parent is the newest token; nil if none lives.
@@ -90,6 +121,7 @@ func (h *holder) takeTokens() []*token {
 	defer h.mu.Unlock()
 	tokens := h.tokens
 	h.tokens, h.held = nil, map[string]*held{}
+	h.account()
 	return tokens
 }
 

@@ -121,7 +121,7 @@ func (c *client) judgeFailure(ctx context.Context, k call, err error) error {
 	case ctx.Err() != nil:
 		return fmt.Errorf("waiting for %s: %w", at, session.Ended(ctx))
 	case errors.Is(err, endpoint.ErrTooLarge):
-		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.config.MaxResponseBytes)
+		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.limit(k))
 	}
 	return k.endpoint.Explain(err, c.names, func(words string) string { return scrub(words, k.secrets) })
 }

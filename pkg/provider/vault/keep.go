@@ -47,7 +47,7 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 	if err := session.ReadState(id, state, keptVersion, &k); err != nil {
 		return err
 	}
-	v := newVolume(id)
+	v := newVolume(id, k.Pod.Namespace, p.config.Budget)
 	if err := p.restore(v, k); err != nil {
 		p.groups.leave(v.group, id)
 		return fault.New(fault.State, "reading the state of volume %s: %w", id, err)

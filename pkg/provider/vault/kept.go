@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -62,6 +63,7 @@ type keptToken struct {
 type keptReading struct {
 	Request string          `json:"request"`
 	Body    json.RawMessage `json:"body,omitempty"`
+	Part    *keptPart       `json:"part,omitempty"` // where not all is kept
 	Kind    kind            `json:"kind"`
 	Asked   time.Time       `json:"asked"`
 	Read    time.Time       `json:"read"`
@@ -69,6 +71,17 @@ type keptReading struct {
 	End     time.Time       `json:"end,omitzero"`
 	Due     time.Time       `json:"due,omitzero"`
 	Absent  bool            `json:"absent,omitempty"`
+}
+
+// keptPart is an answer of which the class takes a part.
+type keptPart struct {
+	params.Part
+	LeaseID   string        `json:"leaseID,omitempty"`
+	Duration  time.Duration `json:"duration,omitempty"`
+	Renewable bool          `json:"renewable,omitempty"`
+	Warnings  []string      `json:"warnings,omitempty"`
+	Version   string        `json:"version,omitempty"` // of KV
+	Created   string        `json:"created,omitempty"` // likewise
 }
 
 type keptHolder struct {
@@ -138,10 +151,36 @@ func restoreTokens(list []keptToken) ([]*token, error) {
 
 func keepReading(id string, rd *reading) keptReading {
 	k := keptReading{Request: id, Kind: rd.kind, Asked: rd.asked, Read: rd.read, At: rd.at, End: rd.end, Due: rd.due, Absent: rd.absent}
-	if rd.answer != nil {
+	switch {
+	case rd.answer == nil:
+	case rd.answer.body != nil:
 		k.Body = rd.answer.body
+	default:
+		k.Part = keepPart(rd.answer)
 	}
 	return k
+}
+
+func keepPart(a *answer) *keptPart {
+	return &keptPart{*a.part, a.leaseID, a.duration, a.renewable, a.warnings, a.kv.number, a.kv.created}
+}
+
+func (p *keptPart) restore() (*answer, error) {
+	if err := p.Restore(); err != nil {
+		return nil, fault.New(fault.State, "a value of an answer cannot be decoded")
+	}
+	return &answer{
+		part: &p.Part, leaseID: p.LeaseID, duration: p.Duration, renewable: p.Renewable,
+		warnings: p.Warnings, kv: kvVersion{p.Version, p.Created},
+	}, nil
+}
+
+// size is about how many bytes the answer takes in the state.
+func (k keptReading) size() int {
+	if k.Part != nil {
+		return k.Part.Size()
+	}
+	return len(k.Body)
 }
 
 // maxKept bounds the answers in one volume's state. They save a read after a
@@ -156,11 +195,11 @@ func keepReadings(readings map[string]*reading) []keptReading {
 		out = append(out, keepReading(id, rd))
 	}
 	slices.SortFunc(out, func(a, b keptReading) int {
-		return cmp.Or(cmp.Compare(len(a.Body), len(b.Body)), cmp.Compare(a.Request, b.Request))
+		return cmp.Or(cmp.Compare(a.size(), b.size()), cmp.Compare(a.Request, b.Request))
 	})
 	size := 0
 	for i, k := range out {
-		if size += len(k.Body); size > maxKept {
+		if size += k.size(); size > maxKept {
 			return out[:i]
 		}
 	}
@@ -174,6 +213,11 @@ func (k keptReading) restore() (*reading, error) {
 	}
 	if k.Kind < polled || k.Kind > leased {
 		return nil, fault.New(fault.State, "an answer is of an unknown kind")
+	}
+	if k.Part != nil {
+		var err error
+		rd.answer, err = k.Part.restore()
+		return rd, err
 	}
 	a, err := decodeAnswer(k.Body, "state")
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -53,7 +54,7 @@ func (f *fetch) extended(ctx context.Context, t *token) bool {
 // renewSelf asks for as long a life as before.
 func (f *fetch) renewSelf(ctx context.Context, t *token) error {
 	k := f.call(t, http.MethodPost, "auth/token/renew-self", nil, []byte("{}"))
-	k.renews = true
+	k.renews, k.owner = true, budget.Owner{}
 	reply, err := f.client.do(ctx, k)
 	if refusedRenewal(k, reply) {
 		return fault.New(fault.Rejected, "renewing the Vault token: %w", err)
@@ -111,11 +112,12 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 	}
 	reply, err := f.client.do(ctx, call{
 		endpoint: f.endpoint, namespace: l.namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
-		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT},
+		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT}, owner: f.owner(),
 	})
 	if err != nil {
 		return nil, false, session.Own(f.explainLogin(err))
 	}
+	defer reply.release()
 	info, err := loginInfo(l, reply)
 	if err != nil {
 		return nil, false, session.Own(f.explainLogin(err))

@@ -3,8 +3,10 @@ package vault
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -55,6 +57,11 @@ type request struct {
 	body   []byte
 	// whole tells that some object wants the entire answer.
 	whole bool
+	// keys are what the objects take of the answer, sorted; "" stands for all
+	// of it.
+	keys []string
+	// flight is equal for requests that one answer will do for.
+	flight string
 }
 
 // String is how errors and logs name the request; arguments are left out.
@@ -75,7 +82,7 @@ func newObjects(p *params.Set) ([]*object, []*request) {
 	var objects []*object
 	var requests []*request
 	var files []params.NamedFile
-	known := map[string]*request{}
+	known, keys := map[string]*request{}, map[*request]map[string]struct{}{}
 	for _, raw := range p.Objects(keyObjects) {
 		o := newObject(&raw)
 		objects = append(objects, o)
@@ -85,10 +92,15 @@ func newObjects(p *params.Set) ([]*object, []*request) {
 		if same, ok := known[o.request.id]; ok {
 			same.whole = same.whole || o.request.whole
 			o.request = same
-			continue
+		} else {
+			known[o.request.id], keys[o.request] = o.request, map[string]struct{}{}
+			requests = append(requests, o.request)
 		}
-		known[o.request.id] = o.request
-		requests = append(requests, o.request)
+		keys[o.request][o.key] = struct{}{}
+	}
+	for _, r := range requests {
+		r.keys = slices.Sorted(maps.Keys(keys[r]))
+		r.flight = r.id + "\n\n" + strings.Join(r.keys, "\n")
 	}
 	p.CheckFiles(files)
 	return objects, requests

@@ -31,7 +31,7 @@ func (f *fetch) obtain(ctx context.Context, r *request) (res result) {
 			f.rejoin()
 		case !errors.Is(res.err, errNotShared):
 			if session.Refused(res.err) {
-				session.NoteRefusal(res.err, r.id, f.now(), f.volume.answers(), &f.volume.currentGroup().recent)
+				session.NoteRefusal(res.err, r.id, f.now(), f.volume.answers(), f.volume.currentGroup().recent)
 			}
 			return res
 		}
@@ -44,7 +44,7 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 	if h.get(r.id) != nil {
 		return f.held(ctx, h, r)
 	}
-	if rd := f.volume.answers().Last(r.id); rd != nil && !f.request.Fresh && (!rd.absent || f.optional(r)) {
+	if rd := f.volume.answers().Last(r.id); rd.answers(r) && !f.request.Fresh && (!rd.absent || f.optional(r)) {
 		if due := f.dueOf(rd); recentEnough(rd.kind, rd.asked, due, f.began, true) {
 			return result{reading: rd, due: due}
 		}
@@ -114,7 +114,7 @@ func (f *fetch) shared(ctx context.Context, r *request) (*reading, error) {
 	if rd := f.fromGroup(g, r); rd != nil {
 		return rd, nil
 	}
-	rd, led, err := g.reads.Do(ctx, r.id, f.now, since, func() (*reading, error) {
+	rd, led, err := g.reads.Do(ctx, r.flight, f.now, since, func() (*reading, error) {
 		if rd := f.fromGroup(g, r); rd != nil {
 			return rd, nil
 		}
@@ -134,7 +134,7 @@ func (f *fetch) shared(ctx context.Context, r *request) (*reading, error) {
 // fromGroup is an answer that another volume of the group had lately.
 func (f *fetch) fromGroup(g *group, r *request) *reading {
 	rd := g.recent.Last(r.id)
-	if rd == nil || !rd.kind.shareable() || (rd.absent && !f.optional(r)) {
+	if !rd.answers(r) || !rd.kind.shareable() || (rd.absent && !f.optional(r)) {
 		return nil
 	}
 	if f.request.Fresh {

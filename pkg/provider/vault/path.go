@@ -22,7 +22,7 @@ const maxPathBytes = 4096
 func parsePath(text string) (string, url.Values, error) {
 	text, rawQuery, _ := strings.Cut(text, "?")
 	switch {
-	case len(text) > maxPathBytes:
+	case len(text)+len(rawQuery) > maxPathBytes:
 		return "", nil, fmt.Errorf("must be at most %d bytes long", maxPathBytes)
 	case endpoint.HasControl(text) || endpoint.HasControl(rawQuery):
 		return "", nil, errors.New("must not hold control characters")

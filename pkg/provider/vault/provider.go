@@ -53,6 +53,7 @@ func New(c Config) (*Provider, error) {
 	p := &Provider{
 		config: c, fallback: fallback, allowed: allowed,
 		endpoints: endpoint.Pool{Logger: c.Logger, Names: settingNames(c.Name)},
+		specs:     params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
 	}
 	p.client, err = newClient(&p.config, allowed)
 	return p, err
@@ -81,7 +82,7 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}
-	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, newVolume)
+	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, func(id string) *volume { return newVolume(id, r.Pod.Namespace, p.config.Budget) })
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -23,8 +25,13 @@ func (f *fetch) call(t *token, method, path string, query url.Values, body []byt
 	return call{
 		endpoint: f.endpoint, namespace: f.spec.login.namespace, token: t.value,
 		method: method, path: path, query: query, body: body,
-		correlation: f.correlation, secrets: f.secrets(t),
+		correlation: f.correlation, secrets: f.secrets(t), owner: f.owner(),
 	}
+}
+
+// owner is who is charged for what is read for the volume.
+func (f *fetch) owner() budget.Owner {
+	return budget.Owner{Namespace: f.request.Pod.Namespace, Volume: f.request.Volume}
 }
 
 // secrets are what a hostile server could say back to us.
@@ -77,23 +84,52 @@ func absent(now time.Time, t *token) *reading {
 
 func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, error) {
 	k := f.call(t, r.method, r.path, r.query, r.body)
-	k.mints = r.method != http.MethodGet || f.mints(r)
+	k.reads, k.mints = true, r.method != http.MethodGet || f.mints(r)
 	asked := f.now()
 	reply, err := f.client.do(ctx, k)
 	if err != nil {
 		return nil, f.explainRead(r, reply, err)
 	}
+	defer reply.release()
 	at := f.now()
 	a, err := decodeAnswer(reply.body, reply.contentType)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, err)
 	}
 	is, end := classify(r, a, at)
+	if a, err = f.keep(r, a, is, reply); err != nil {
+		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, err)
+	}
 	rd := &reading{answer: a, kind: is, asked: asked, read: asked, at: at, end: end, token: t, correlation: f.correlation}
 	if is == static {
 		rd.due = dueAt(is, at, end, f.spec.interval, f.chance())
 	}
 	return rd, nil
+}
+
+// keep takes from an answer what this class's objects want, and what others of
+// the group had of the last one, so that classes which take different parts of
+// a secret do not each ask for it again and again.
+func (f *fetch) keep(r *request, a *answer, is kind, from *reply) (*answer, error) {
+	whole := keptWhole
+	last := f.volume.currentGroup().recent.Held(r.id)
+	if !is.shareable() {
+		whole = heldWhole
+		if c := f.holder().get(r.id); c != nil {
+			last = c.reading
+		}
+	}
+	keys := r.keys
+	if last != nil && last.answer != nil {
+		keys = params.Union(keys, last.answer.part)
+	}
+	before := from.charge.Bytes()
+	return a.keep(keys, whole, func(n int64) error {
+		if before+n <= from.charge.Bytes() {
+			return nil
+		}
+		return from.charge.Resize(before + n)
+	})
 }
 
 // explainRead adds what was attempted, and what a person can do about it.
@@ -154,11 +190,11 @@ func deletedVersion(r *reply) string {
 // current one. Where the metadata was refused it tells to which token.
 func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *reading, refused *token) {
 	before := g.recent.Last(r.id)
-	if before == nil {
+	if !before.answers(r) {
 		before = f.volume.answers().Last(r.id)
 	}
 	path, ok := metadataPath(r)
-	if !ok || before == nil || before.absent || !before.answer.kv.known() || f.request.Fresh || g.noMetadata.Has(r.id) ||
+	if !ok || !before.answers(r) || before.absent || !before.answer.kv.known() || f.request.Fresh || g.noMetadata.Has(r.id) ||
 		!session.VersionWillDo(before.read, f.now()) {
 		return nil, nil
 	}
@@ -174,6 +210,7 @@ func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *readin
 		}
 		return nil, nil
 	}
+	defer reply.release()
 	if currentVersion(reply.body) != before.answer.kv {
 		return nil, nil
 	}

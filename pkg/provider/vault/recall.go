@@ -45,13 +45,13 @@ func (p *Provider) Recall(r provider.Request, oldest time.Time) (*provider.Paylo
 // remembered is the group's own answer to a request. A credential that was
 // made for one pod is in no group.
 func (f *fetch) remembered(g *group, r *request, oldest time.Time) *reading {
-	if rd := g.recent.Last(r.id); rd != nil && rd.kind.shareable() && !rd.at.Before(oldest) && (!rd.absent || f.optional(r)) {
+	if rd := g.recent.Last(r.id); rd.answers(r) && rd.kind.shareable() && !rd.at.Before(oldest) && (!rd.absent || f.optional(r)) {
 		return rd
 	}
 	if f.spec.scope != class.ScopeServiceAccount {
 		return nil
 	}
-	if c := g.holder.get(r.id); c != nil && g.recent.Allows(r.id, c.asked) && (c.ends.IsZero() || c.ends.After(f.began)) && !c.at.Before(oldest) {
+	if c := g.holder.get(r.id); c != nil && c.reading.answers(r) && g.recent.Allows(r.id, c.asked) && (c.ends.IsZero() || c.ends.After(f.began)) && !c.at.Before(oldest) {
 		return c.reading
 	}
 	return nil

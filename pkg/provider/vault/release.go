@@ -20,9 +20,12 @@ import (
 func (p *Provider) Release(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, p.config.ReleaseTimeout)
 	defer cancel()
+	p.specs.Leave(id)
 	return p.volumes.Release(ctx, id, func(v *volume) ([]*token, error) {
+		v.answers().Close()
 		tokens := append(v.TakeDebts(), p.groups.leave(v.currentGroup(), id)...)
 		if s := v.takeAside(); s != nil {
+			s.readings.Close()
 			tokens = append(tokens, p.groups.leave(s.group, id)...)
 		}
 		if p.config.DisableRevocation {

@@ -19,6 +19,15 @@ type spec struct {
 	warnings []string
 	interval time.Duration
 	scope    class.CredentialScope
+	size     int64
+}
+
+// Size implements params.Made.
+func (s *spec) Size() int64 { return s.size }
+
+// withoutObjects is what outlives the class in the volumes that were answered.
+func (s *spec) withoutObjects() *spec {
+	return &spec{class: s.class, login: s.login, interval: s.interval, scope: s.scope}
 }
 
 // newSpec parses a class. Its error names every bad field.
@@ -26,7 +35,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known(p.config.Name))
 	s := &spec{class: cl.Ref, login: newLogin(set, &p.config, p.fallback), interval: p.config.DefaultInterval, scope: cl.CredentialScope}
 	s.objects, s.requests = newObjects(set)
-	s.warnings = set.Warnings
+	s.warnings, s.size = set.Warnings, set.Size()
 	if cl.RefreshInterval > 0 {
 		s.interval = cl.RefreshInterval
 	}
@@ -38,7 +47,9 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 }
 
 // spec parses a class, or finds it parsed.
-func (p *Provider) spec(r provider.Request) (*spec, error) { return p.specs.Get(r.Class, p.newSpec) }
+func (p *Provider) spec(r provider.Request) (*spec, error) {
+	return p.specs.Get(r.Volume, r.Class, p.newSpec)
+}
 
 // Validate implements provider.Validator.
 func (p *Provider) Validate(c *class.Class) ([]string, error) {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -42,8 +43,7 @@ func classify(r *request, a *answer, at time.Time) (kind, time.Time) {
 		Certificate  string          `json:"certificate"`
 		CertificateB string          `json:"cert"`
 	}
-	var e envelope
-	if json.Unmarshal(a.body, &e) != nil || json.Unmarshal(e.Data, &d) != nil {
+	if json.Unmarshal(params.Member(a.body, "data"), &d) != nil {
 		return polled, time.Time{}
 	}
 	if d.TTL != nil && (len(d.Rotated) > 0 || strings.Contains(r.path, "/static-cred") || strings.Contains(r.path, "identity/oidc/token/")) {

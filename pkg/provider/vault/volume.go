@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
@@ -12,7 +13,9 @@ import (
 // volume is what the provider knows of one volume. It owes the Vault tokens
 // that were logged in for it alone.
 type volume struct {
-	id string
+	id     string
+	budget *budget.Budget
+	owner  budget.Owner
 
 	mu     sync.Mutex
 	pod    identity.Pod
@@ -21,15 +24,22 @@ type volume struct {
 	// readings are the last answers to what the class asks.
 	readings *session.Answers[*reading]
 	// aside is of the identity before an edit of the class, until the new one
-	// is answered; answered is the class of the last such answer.
+	// is answered; answered is the class of the last such answer, without its
+	// objects.
 	aside    *stand
 	answered *spec
 	// retired are tokens of earlier logins, which live out their leases.
 	retired []*token
 }
 
-func newVolume(id string) *volume {
-	return &volume{id: id, holder: newHolder(), readings: &session.Answers[*reading]{}}
+func newVolume(id, namespace string, b *budget.Budget) *volume {
+	v := &volume{id: id, budget: b, owner: budget.Owner{Namespace: namespace, Volume: id}}
+	v.holder, v.readings = newHolder(b, v.owner), v.noAnswers()
+	return v
+}
+
+func (v *volume) noAnswers() *session.Answers[*reading] {
+	return session.NewAnswers[*reading](v.budget, v.owner)
 }
 
 func (v *volume) currentGroup() *group {
@@ -62,7 +72,8 @@ func (v *volume) retire() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.retired = append(v.retired, v.holder.takeTokens()...)
-	v.group, v.readings = nil, &session.Answers[*reading]{}
+	v.readings.Close()
+	v.group, v.readings = nil, v.noAnswers()
 }
 
 // prune forgets the retired tokens that are over.

@@ -1,0 +1,251 @@
+package params
+
+import (
+	"bytes"
+	"encoding/json"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// What is below looks at JSON as it is written, without decoding it: an answer
+// of which one value is wanted may be large, and decoded take many times that.
+// It must be valid.
+
+// members calls do for each key of a JSON object, with key and value as they are
+// written, until do answers false. Of what is no object there are none.
+func members(raw []byte, do func(key, value []byte) bool) {
+	at := skipSpace(raw, 0)
+	if at >= len(raw) || raw[at] != '{' {
+		return
+	}
+	for at = skipSpace(raw, at+1); at < len(raw) && raw[at] == '"'; at = skipSpace(raw, at+1) {
+		end := skipValue(raw, at)
+		key := raw[at:end]
+		at = skipSpace(raw, end) // the colon
+		at = skipSpace(raw, min(at+1, len(raw)))
+		end = skipValue(raw, at)
+		if !do(key, raw[at:end]) {
+			return
+		}
+		if at = skipSpace(raw, end); at >= len(raw) || raw[at] != ',' {
+			return
+		}
+	}
+}
+
+// Member is the value of a key; nil where there is none. Of a key that is
+// given twice the last counts, as in encoding/json.
+func Member(raw []byte, key string) (found []byte) {
+	members(raw, func(k, value []byte) bool {
+		if is(k, key) {
+			found = value
+		}
+		return true
+	})
+	return found
+}
+
+// Select is the values of some keys, found in one pass.
+func Select(raw []byte, wanted map[string]bool) map[string][]byte {
+	found := make(map[string][]byte, len(wanted))
+	members(raw, func(k, value []byte) bool {
+		key := string(k[1 : len(k)-1])
+		if strings.Contains(key, `\`) || !utf8.ValidString(key) {
+			key = unquote(k)
+		}
+		if wanted[key] {
+			found[key] = value
+		}
+		return true
+	})
+	return found
+}
+
+// is tells whether a key as it is written is key.
+func is(written []byte, key string) bool {
+	inner := written[1 : len(written)-1]
+	if bytes.IndexByte(inner, '\\') < 0 && (string(inner) == key || utf8.Valid(inner)) {
+		return string(inner) == key
+	}
+	return unquote(written) == key
+}
+
+// Element is a value in a JSON list; nil where there is none.
+func Element(raw []byte, index int) []byte {
+	at := skipSpace(raw, 0)
+	if at >= len(raw) || raw[at] != '[' || index < 0 {
+		return nil
+	}
+	for at = skipSpace(raw, at+1); at < len(raw) && raw[at] != ']'; at = skipSpace(raw, at+1) {
+		end := skipValue(raw, at)
+		if index == 0 {
+			return raw[at:end]
+		}
+		index--
+		if at = skipSpace(raw, end); at >= len(raw) || raw[at] != ',' {
+			return nil
+		}
+	}
+	return nil
+}
+
+// Pick finds a key in a JSON object: as it is, or else as a way through nested
+// objects and lists, such as db.users.0.name. It is nil where there is none.
+func Pick(raw []byte, key string) []byte {
+	if v := Member(raw, key); v != nil {
+		return v
+	}
+	if !strings.Contains(key, ".") {
+		return nil
+	}
+	for step := range strings.SplitSeq(key, ".") {
+		if isList(raw) {
+			i, err := strconv.Atoi(step)
+			if err != nil {
+				return nil
+			}
+			raw = Element(raw, i)
+		} else {
+			raw = Member(raw, step)
+		}
+		if raw == nil {
+			return nil
+		}
+	}
+	return raw
+}
+
+func isList(raw []byte) bool {
+	at := skipSpace(raw, 0)
+	return at < len(raw) && raw[at] == '['
+}
+
+// IsText tells whether a JSON value is a string.
+func IsText(raw []byte) bool {
+	at := skipSpace(raw, 0)
+	return at < len(raw) && raw[at] == '"'
+}
+
+// IsObject tells whether a JSON value is an object.
+func IsObject(raw []byte) bool {
+	at := skipSpace(raw, 0)
+	return at < len(raw) && raw[at] == '{'
+}
+
+// maxNamed is how many keys an error lists, and maxCounted how many it looks at.
+const maxNamed, maxCounted = 20, 10_000
+
+// Keys lists the keys of a JSON object, which are not secret, for an error.
+func Keys(raw []byte) string {
+	var first []string // sorted
+	more, seen := 0, 0
+	members(raw, func(written, _ []byte) bool {
+		if seen++; seen > maxCounted {
+			return false
+		}
+		key := strconv.Quote(Clip(unquote(written)))
+		at, twice := slices.BinarySearch(first, key)
+		switch {
+		case twice:
+		case len(first) < maxNamed:
+			first = slices.Insert(first, at, key)
+		case at < maxNamed:
+			first = slices.Insert(first[:maxNamed-1], at, key)
+			more++
+		default:
+			more++
+		}
+		return true
+	})
+	switch {
+	case len(first) == 0:
+		return "none"
+	case more > 0:
+		return strings.Join(first, ", ") + " and " + strconv.Itoa(more) + " more"
+	}
+	return strings.Join(first, ", ")
+}
+
+// DecodedSize is about how many bytes of memory a JSON value takes when it is
+// decoded.
+func DecodedSize(raw []byte) int64 {
+	const each = 64 // for an element of a list or object
+	if IsText(raw) {
+		return int64(len(raw))
+	}
+	marks := 1
+	for _, b := range raw {
+		switch b {
+		case ',', ':', '[', '{':
+			marks++
+		}
+	}
+	return int64(len(raw) + each*marks)
+}
+
+// FileOf is what a file holds for a value in JSON: text as it is and decoded,
+// anything else as compact JSON.
+func (e Encoding) FileOf(raw []byte) ([]byte, error) {
+	var value any
+	if err := Decode(raw, &value); err != nil {
+		return nil, err
+	}
+	return e.File(value)
+}
+
+func unquote(raw []byte) string {
+	var s string
+	_ = json.Unmarshal(raw, &s) // it is valid
+	return s
+}
+
+func skipSpace(raw []byte, at int) int {
+	for at < len(raw) && (raw[at] == ' ' || raw[at] == '\t' || raw[at] == '\n' || raw[at] == '\r') {
+		at++
+	}
+	return at
+}
+
+// skipValue is the end of the value that begins at a place.
+func skipValue(raw []byte, at int) int {
+	depth := 0
+	for at < len(raw) {
+		switch raw[at] {
+		case '"':
+			at = skipString(raw, at)
+			if depth == 0 {
+				return at
+			}
+			continue
+		case '{', '[':
+			depth++
+		case '}', ']':
+			if depth--; depth <= 0 {
+				if depth < 0 { // a number or word before the end of what it is in
+					return at
+				}
+				return at + 1
+			}
+		case ',', ' ', '\t', '\n', '\r':
+			if depth == 0 {
+				return at
+			}
+		}
+		at++
+	}
+	return at
+}
+
+func skipString(raw []byte, at int) int {
+	for at++; at < len(raw); at++ {
+		switch raw[at] {
+		case '\\':
+			at++
+		case '"':
+			return at + 1
+		}
+	}
+	return len(raw)
+}

@@ -1,0 +1,85 @@
+package vault_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+func large(body string) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/kv1/") {
+			_, _ = io.WriteString(w, body)
+		}
+	}
+}
+
+func manyObjects(n int) map[string]string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "- {objectName: f%d, secretPath: kv1/%d, secretKey: k}\n", i, i)
+	}
+	return map[string]string{"objects": b.String()}
+}
+
+// TestAnswersAreBounded reads more than fits the memory at once: it is read one
+// after another, and no more is kept than the files take.
+func TestAnswersAreBounded(t *testing.T) {
+	b := newBroken(t, large(`{"data":{"k":"v","junk":"`+strings.Repeat("x", 1<<20)+`"}}`))
+	for name, c := range map[string]struct {
+		volume int64
+		want   fault.Reason
+	}{
+		"one after another": {3 << 20, ""},
+		"never":             {1 << 19, fault.TooLarge},
+	} {
+		t.Run(name, func(t *testing.T) {
+			room := budget.New(budget.Limits{Volume: c.volume, Node: 64 << 20})
+			p := newProvider(t, func(cfg *vault.Config) { cfg.Budget = room })
+			payload, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, manyObjects(16)))
+			switch {
+			case c.want != "" && fault.Of(err) != c.want, c.want == "" && err != nil:
+				t.Fatalf("%v, want %q", err, c.want)
+			case c.want == "" && len(payload.Files) != 16:
+				t.Errorf("%d files", len(payload.Files))
+			}
+			if kept := room.Usage().Total; kept > 64<<10 {
+				t.Errorf("%d bytes are kept for 16 values of one byte", kept)
+			}
+			if err := p.Release(t.Context(), "v"); err != nil {
+				t.Fatal(err)
+			}
+			if left := room.Usage().Total; left != 0 {
+				t.Errorf("%d bytes are charged for no volume", left)
+			}
+		})
+	}
+}
+
+// TestClassesTakeOtherKeys: what was kept for one class is no answer for
+// another that takes other keys of the same large secret.
+func TestClassesTakeOtherKeys(t *testing.T) {
+	b := newBroken(t, large(`{"data":{"a":"1","b":{"c":[{"d":"<2>"}]},"junk":"`+strings.Repeat("x", 1<<16)+`"}}`))
+	p := newProvider(t, nil)
+	objects := func(key string) map[string]string {
+		return map[string]string{"objects": "- {objectName: f, secretPath: kv1/x, secretKey: " + key + "}"}
+	}
+	wantFile(t, mustFetch(t, p, brokenRequest("v1", b.URL, objects("a"))), "f", "1")
+	wantFile(t, mustFetch(t, p, brokenRequest("v2", b.URL, objects("b.c.0.d"))), "f", "<2>")
+	wantFile(t, mustFetch(t, p, brokenRequest("v3", b.URL, objects("b"))), "f", `{"c":[{"d":"<2>"}]}`)
+	next := newProvider(t, nil)
+	if err := next.Import("v3", p.Export("v3")); err != nil {
+		t.Fatal(err)
+	}
+	wantFile(t, mustFetch(t, next, brokenRequest("v3", b.URL, objects("b"))), "f", `{"c":[{"d":"<2>"}]}`)
+	_, err := p.Fetch(t.Context(), brokenRequest("v4", b.URL, objects("none")))
+	if fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), `it has "a", "b", "junk"`) {
+		t.Errorf("a key that is not there: %v", err)
+	}
+}
