@@ -153,7 +153,7 @@ func (f *fetch) obtain(ctx context.Context) error {
 func (f *fetch) pending() []*item {
 	var list []*item
 	for _, it := range f.spec.items {
-		if m := f.holder().get(it.id); m != nil && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.began) {
+		if m := f.holder().get(it.id); m != nil && !f.refusedHeld(m) && !m.isDue(f.began) {
 			f.done(it, resultOf(m))
 			continue
 		}
@@ -227,7 +227,7 @@ func (f *fetch) failure() error {
 	var failed []error
 	var canceled error
 	for _, it := range f.spec.items {
-		switch err := f.results[it].err; {
+		switch err := f.certain(it); {
 		case err == nil:
 		case fault.Of(err) == fault.Canceled:
 			canceled = err

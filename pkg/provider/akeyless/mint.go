@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -27,7 +28,7 @@ const (
 func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 	h := f.holder()
 	m, _, err := h.work.Do(ctx, it.id, f.now, time.Time{}, func() (*minted, error) {
-		if m := h.get(it.id); m != nil && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.now()) {
+		if m := h.get(it.id); m != nil && !f.refusedHeld(m) && !m.isDue(f.now()) {
 			return m, nil
 		}
 		m, err := f.mint(ctx, it, k)
@@ -48,7 +49,7 @@ func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 }
 
 func resultOf(m *minted) result {
-	return result{kind: m.Kind, body: m.Body, due: m.Due, ends: m.Ends, id: m.ID}
+	return result{kind: m.Kind, body: m.Body, due: m.dueTime(), ends: m.Ends, id: m.ID}
 }
 
 // mint makes a credential.
@@ -105,12 +106,28 @@ func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
 	if said == nil || said == "" || (answer != nil && len(answer) == 0) {
 		return fault.New(fault.BadAnswer, "the answer of %s is empty", f.endpoint.Address)
 	}
+	if isNotice(answer) {
+		return fault.New(fault.BadAnswer, "the answer of %s holds no credential, only %s", f.endpoint.Address, params.KeysOf(answer)).WithHint(hintForeign)
+	}
 	m.Body, m.ID = r.body, textOf(answer["id"])
 	m.Ends = m.At.Add(lifeOf(answer))
 	if m.ID == "" {
 		f.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", "item", it.name)
 	}
 	return nil
+}
+
+// isNotice tells whether an answer is no credential, but what proxies and
+// servers say of themselves: a status, a message and the like, and no more.
+func isNotice(answer map[string]any) bool {
+	for key := range answer {
+		switch strings.ToLower(key) {
+		case "status", "message", "error", "code", "reason", "detail", "details", "title", "timestamp", "path", "request_id", "requestid":
+		default:
+			return false
+		}
+	}
+	return len(answer) > 0
 }
 
 func textOf(v any) string {

@@ -196,6 +196,9 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 	if err := decode(r, f.endpoint.Address, &values); err != nil {
 		return nil, err
 	}
+	if foreign(values, names) {
+		return nil, fault.New(fault.BadAnswer, "the answer of %s is JSON, but not Akeyless': it names no item", f.endpoint.Address).WithHint(hintForeign)
+	}
 	out := make(map[string]*reading, len(items))
 	for _, it := range items {
 		value, ok := values[it.name]
@@ -204,7 +207,7 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 		}
 		out[it.id] = f.newReading(it, static, value, asked)
 		switch {
-		case !ok && f.optional(it):
+		case !ok && f.optional(it) && len(values) > 0:
 			out[it.id] = &reading{Kind: static, Absent: true, Asked: asked}
 		case !ok:
 			out[it.id].err = explainRead(f, it, fault.New(fault.NotFound, "the answer of %s does not hold it", f.endpoint.Address))
@@ -213,6 +216,17 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 		}
 	}
 	return out, nil
+}
+
+// foreign tells whether an answer has a key that is no item's name, such as the
+// maintenance page of a proxy.
+func foreign(values map[string]json.RawMessage, names []string) bool {
+	for key := range values {
+		if !strings.HasPrefix(key, "/") && !slices.Contains(names, "/"+key) && !slices.Contains(names, key) {
+			return true
+		}
+	}
+	return false
 }
 
 // refine adds the version, and passes by the gateway's cache where a fresh
