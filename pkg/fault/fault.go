@@ -22,7 +22,7 @@ const (
 	NotAllowed      Reason = "NotAllowed"      // an operator's rule forbids it, such as the address allow-list
 	NoToken         Reason = "NoToken"         // kubelet passed no usable service account token
 	Denied          Reason = "Denied"          // the store refused the login or the read
-	Unverified      Reason = "Unverified"      // the store gave no login, and may only have been unable to check it
+	Unverified      Reason = "Unverified"      // the store refused, and may only have been unable to check who asks
 	NotFound        Reason = "NotFound"        // the store has no such path, version, key or role
 	Rejected        Reason = "Rejected"        // the store took the request for a wrong one (HTTP 400)
 	Unavailable     Reason = "Unavailable"     // the store or the API server cannot answer now

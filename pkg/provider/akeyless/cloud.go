@@ -1,6 +1,7 @@
 package akeyless
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -81,7 +82,7 @@ func judgeCloud(k call, r *reply) error {
 		Error       any    `json:"error"`
 		Description string `json:"error_description"`
 	}
-	words := http.StatusText(r.status)
+	words, own := http.StatusText(r.status), true
 	switch err := json.Unmarshal(r.body, &said); {
 	case err == nil && said.Description != "":
 		words = said.Description
@@ -90,9 +91,8 @@ func judgeCloud(k call, r *reply) error {
 			words = string(text)
 		}
 	default:
-		if message := between(string(r.body), "<Message>", "</Message>"); message != "" { // AWS answers in XML
-			words = message
-		}
+		message := between(string(r.body), "<Message>", "</Message>") // AWS answers in XML
+		words, own = cmp.Or(message, words), message != ""
 	}
 	reason := fault.Denied
 	switch {
@@ -100,6 +100,8 @@ func judgeCloud(k call, r *reply) error {
 		reason = fault.RateLimited
 	case r.status >= 500:
 		reason = fault.Unavailable
+	case !own: // a proxy's
+		reason = fault.BadAnswer
 	}
 	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.status, scrub(words, k.secrets))
 	f.RetryAfter = r.retryAfter

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -13,6 +14,22 @@ func (f *fetch) refused(id string, err error) {
 	if session.Refused(err) {
 		session.NoteRefusal(err, id, f.now(), f.volume.readings, f.group.recent)
 	}
+}
+
+// certain is why an item failed; nil if it did not. A refused read of a live
+// volume counts as a denial where it is repeated some seconds later. Until then
+// it is Unverified: the gateway may not know of a login or a rule yet.
+func (f *fetch) certain(it *item) error {
+	err := f.results[it].err
+	switch {
+	case err == nil:
+		f.volume.doubts.Answered(it.id)
+	case fault.Of(err) == fault.Denied && len(f.request.Current) > 0:
+		if wait := f.volume.doubts.Refused(it.id, f.now()); wait > 0 {
+			return session.Unverified(err, wait)
+		}
+	}
+	return err
 }
 
 // refusedHeld tells that a credential that the service account shares was

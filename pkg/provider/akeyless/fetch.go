@@ -197,7 +197,7 @@ func (f *fetch) keep(it *item, k kind, v value, from *reply) (value, error) {
 func (f *fetch) pending() []*item {
 	var list []*item
 	for _, it := range f.spec.items {
-		if m := f.holder().get(it.id); m != nil && m.has(it.keys) && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.began) {
+		if m := f.holder().get(it.id); m != nil && m.has(it.keys) && !f.refusedHeld(m) && !m.isDue(f.began) {
 			f.done(it, resultOf(m))
 			continue
 		}
@@ -271,7 +271,7 @@ func (f *fetch) failure() error {
 	var failed []error
 	var canceled error
 	for _, it := range f.spec.items {
-		switch err := f.results[it].err; {
+		switch err := f.certain(it); {
 		case err == nil:
 		case fault.Of(err) == fault.Canceled:
 			canceled = err

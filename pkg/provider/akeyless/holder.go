@@ -34,6 +34,19 @@ func (m *minted) ended() *minted {
 
 func (m *minted) alive(now time.Time) bool { return now.Before(m.Ends) }
 
+// dueTime is when to make another one: when it is due, but not at once after it
+// was made.
+func (m *minted) dueTime() time.Time {
+	if least := session.NextIssue(m.At, m.Ends.Sub(m.At)); m.Due.Before(least) {
+		return least
+	}
+	return m.Due
+}
+
+func (m *minted) isDue(now time.Time) bool {
+	return session.IsDue(m.dueTime(), m.Ends, now)
+}
+
 // endable tells whether there is something to end, and a way to.
 func (m *minted) endable(now time.Time) bool { return m.Kind == dynamic && m.ID != "" && m.alive(now) }
 

@@ -1,6 +1,7 @@
 package akeyless
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -43,7 +44,9 @@ func (u unauthorized) Unwrap() error      { return u.error }
 func (unauthorized) Is(target error) bool { return target == errUnauthorized }
 
 // reasonOf goes by the status, but for what Akeyless says with one that fits
-// as badly as 500 for an item that there is not.
+// as badly as 500 for an item that there is not. A denial, a missing item and a
+// wrong request count only with Akeyless' own words: a proxy may answer so to
+// all while the gateway is away.
 func reasonOf(r *reply, words string) fault.Reason {
 	words = strings.ToLower(words)
 	switch {
@@ -53,16 +56,16 @@ func reasonOf(r *reply, words string) fault.Reason {
 		return fault.RateLimited
 	case r.status >= 400 && saysWhy(r) && saysMissing(words):
 		return fault.NotFound
-	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
-		return fault.Denied
-	case r.status == http.StatusNotFound && saysWhy(r):
-		return fault.NotFound
 	case r.status >= 500:
 		return fault.Unavailable
-	case saysWhy(r):
-		return fault.Rejected
+	case !saysWhy(r):
+		return fault.BadAnswer
+	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
+		return fault.Denied
+	case r.status == http.StatusNotFound:
+		return fault.NotFound
 	}
-	return fault.BadAnswer
+	return fault.Rejected
 }
 
 func saysMissing(words string) bool {
@@ -74,24 +77,22 @@ func saysMissing(words string) bool {
 	return false
 }
 
-// saysWhy tells whether the answer is an error in Akeyless' form.
+// saysWhy tells whether the answer is an error in Akeyless' form: a JSON object
+// of one field, error. Proxies say more, or use other names.
 func saysWhy(r *reply) bool { return akeylessError(r) != "" }
 
 func akeylessError(r *reply) string {
-	var said struct {
-		Error   any
-		Message string
-	}
-	if json.Unmarshal(r.body, &said) != nil {
+	var said map[string]any
+	if json.Unmarshal(r.body, &said) != nil || len(said) != 1 {
 		return ""
 	}
-	switch e := said.Error.(type) {
+	switch e := said["error"].(type) {
 	case nil:
-		return said.Message
+		return ""
 	case string:
 		return e
 	}
-	text, err := params.JSON(said.Error)
+	text, err := params.JSON(said["error"])
 	if err != nil {
 		return ""
 	}
@@ -105,8 +106,10 @@ func wordsOf(r *reply) (words, hint string) {
 		return said, hintOf(r.status, strings.ToLower(said))
 	case r.status >= 300 && r.status < 400:
 		return text + ", to " + r.location, "requests hold credentials, so redirects are not followed: set akeylessGatewayURL to the address that answers"
+	case len(r.body) == 0 && r.status >= 500:
+		return text + ", without a body", ""
 	case len(r.body) == 0:
-		return text + ", without a body", hintOf(r.status, "")
+		return text + ", without a body", cmp.Or(hintOf(r.status, ""), hintForeign)
 	case r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request to an HTTPS server"):
 		return "it speaks TLS", "use https:// in the address"
 	}
@@ -114,8 +117,10 @@ func wordsOf(r *reply) (words, hint string) {
 	if r.status >= 500 {
 		return words, "" // a proxy's, while the gateway is away
 	}
-	return words, "akeylessGatewayURL must be the base of the v2 API, such as https://api.akeyless.io, or port 8081 or path /v2 of port 8080 of a gateway"
+	return words, hintForeign + "; akeylessGatewayURL must be the base of the v2 API, such as https://api.akeyless.io, or port 8081 or path /v2 of port 8080 of a gateway"
 }
+
+const hintForeign = "a proxy, ingress or firewall before the gateway may have answered, so this says nothing of the item"
 
 func contentType(r *reply) string {
 	if r.contentType == "" {

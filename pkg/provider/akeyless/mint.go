@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -28,7 +29,7 @@ const (
 func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 	h := f.holder()
 	m, _, err := h.work.Do(ctx, it.id, f.now, time.Time{}, func() (*minted, error) {
-		if m := h.get(it.id); m != nil && m.has(it.keys) && !f.refusedHeld(m) && !session.IsDue(m.Due, m.Ends, f.now()) {
+		if m := h.get(it.id); m != nil && m.has(it.keys) && !f.refusedHeld(m) && !m.isDue(f.now()) {
 			return m, nil
 		}
 		m, err := f.mint(ctx, it, k)
@@ -49,7 +50,7 @@ func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 }
 
 func resultOf(m *minted) result {
-	return result{kind: m.Kind, value: m.value, due: m.Due, ends: m.Ends, id: m.ID}
+	return result{kind: m.Kind, value: m.value, due: m.dueTime(), ends: m.Ends, id: m.ID}
 }
 
 // mint makes a credential.
@@ -106,6 +107,9 @@ func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
 	if empty(said) {
 		return fault.New(fault.BadAnswer, "the answer of %s is empty", f.endpoint.Address)
 	}
+	if isNotice(said) {
+		return fault.New(fault.BadAnswer, "the answer of %s holds no credential, only %s", f.endpoint.Address, params.Keys(said)).WithHint(hintForeign)
+	}
 	if m.value, err = f.keep(it, dynamic, value{Body: said}, r); err != nil {
 		return err
 	}
@@ -119,6 +123,18 @@ func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
 
 func empty(raw []byte) bool {
 	return string(raw) == "null" || string(raw) == `""` || params.IsObject(raw) && len(bytes.TrimSpace(raw[1:])) == 1
+}
+
+// isNotice tells whether an answer is no credential, but what proxies and
+// servers say of themselves: a status, a message and the like, and no more.
+func isNotice(raw []byte) bool {
+	return params.IsObject(raw) && !params.HasKey(raw, func(key string) bool {
+		switch strings.ToLower(key) {
+		case "status", "message", "error", "code", "reason", "detail", "details", "title", "timestamp", "path", "request_id", "requestid":
+			return false
+		}
+		return true
+	})
 }
 
 // textOf is a text, or a number as it is written.

@@ -196,6 +196,9 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 	if err := checkObject(r, f.endpoint.Address); err != nil {
 		return nil, err
 	}
+	if foreign(r.body, names) {
+		return nil, fault.New(fault.BadAnswer, "the answer of %s is JSON, but not Akeyless': it names no item", f.endpoint.Address).WithHint(hintForeign)
+	}
 	wanted := make(map[string]bool, 2*len(items))
 	for _, it := range items {
 		wanted[it.name], wanted[strings.TrimPrefix(it.name, "/")] = true, true
@@ -213,7 +216,7 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 		}
 		out[it.id] = f.newReading(it, static, v, asked)
 		switch {
-		case !ok && f.optional(it):
+		case !ok && f.optional(it) && len(values) > 0:
 			out[it.id] = &reading{Kind: static, Absent: true, Asked: asked}
 		case !ok:
 			out[it.id].err = explainRead(f, it, fault.New(fault.NotFound, "the answer of %s does not hold it", f.endpoint.Address))
@@ -222,6 +225,14 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 		}
 	}
 	return out, nil
+}
+
+// foreign tells whether an answer has a key that is no item's name, such as the
+// maintenance page of a proxy.
+func foreign(answer []byte, names []string) bool {
+	return params.HasKey(answer, func(key string) bool {
+		return !strings.HasPrefix(key, "/") && !slices.Contains(names, "/"+key) && !slices.Contains(names, key)
+	})
 }
 
 // refine adds the version, and passes by the gateway's cache where a fresh

@@ -81,6 +81,9 @@ func (f *fetch) describe(ctx context.Context, name string) (description, error) 
 		defer r.release()
 		err = decode(r, f.endpoint.Address, &d)
 	}
+	if err == nil && d.Type == "" {
+		err = fault.New(fault.BadAnswer, "the answer of %s describes no item", f.endpoint.Address).WithHint(hintForeign)
+	}
 	return d, err
 }
 

@@ -52,6 +52,9 @@ func (a authAnswer) expires(now time.Time) time.Time {
 	if !end.After(now) {
 		return now.Add(usualLife)
 	}
+	if latest := now.Add(longest); end.After(latest) {
+		return latest // far beyond that a time has no JSON form
+	}
 	return end
 }
 

@@ -13,6 +13,8 @@ type volume struct {
 	id       string
 	holder   *holder
 	readings *session.Answers[*reading]
+	// doubts are the refusals that may not be the store's last word.
+	doubts session.Doubts
 
 	mu     sync.Mutex
 	group  *group

@@ -47,6 +47,15 @@ func Member(raw []byte, key string) (found []byte) {
 	return found
 }
 
+// HasKey tells whether some key of a JSON object is of a kind.
+func HasKey(raw []byte, of func(key string) bool) (found bool) {
+	members(raw, func(k, _ []byte) bool {
+		found = of(unquote(k))
+		return !found
+	})
+	return found
+}
+
 // Select is the values of some keys, found in one pass.
 func Select(raw []byte, wanted map[string]bool) map[string][]byte {
 	found := make(map[string][]byte, len(wanted))

@@ -33,6 +33,47 @@ func NoteRefusal[R Reading](err error, id string, now time.Time, own, shared *An
 	shared.DropRefused()
 }
 
+// SureAfter is how long after the first refusal another one makes it certain.
+// A server that is behind the others has caught up by then.
+const SureAfter = 5 * time.Second
+
+// Doubts are the refusals of one live volume that may not be the store's last
+// word, by what was asked. The zero value is ready for use.
+type Doubts struct {
+	mu    sync.Mutex
+	since map[string]time.Time
+}
+
+// Refused notes a refusal. It gives the time after which to ask again, and zero
+// where the refusal is certain: nothing was answered since the first one, which
+// was long enough ago.
+func (d *Doubts) Refused(id string, now time.Time) time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	first, ok := d.since[id]
+	if !ok || first.After(now) {
+		if d.since == nil || len(d.since) >= maxRemembered {
+			d.since = map[string]time.Time{}
+		}
+		first, d.since[id] = now, now
+	}
+	return max(0, first.Add(SureAfter).Sub(now))
+}
+
+// Answered ends the doubts about what was asked.
+func (d *Doubts) Answered(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.since, id)
+}
+
+// Unverified is a refusal that takes no files yet, and when to ask again.
+func Unverified(err error, after time.Duration) error {
+	out := fault.New(fault.Unverified, "%w; the server may not know of the login yet, so this counts as a denial when it is repeated in %s", err, after.Round(time.Second))
+	out.RetryAfter = max(after, time.Second)
+	return out
+}
+
 // Reading is an answer of the store, and never changes.
 type Reading interface {
 	// AskedAt is when it was asked for, before the request left.

@@ -28,11 +28,32 @@ const (
 // thirds of its life, and a little earlier by chance.
 func TwoThirds(start, end time.Time, chance float64) time.Time {
 	life := end.Sub(start)
-	due := start.Add(life*2/3 - time.Duration(chance*renewalSpread*float64(life)))
+	// Not life*2/3: a certificate may be good for longer than 146 years, and
+	// twice that is more than a Duration holds.
+	due := start.Add(life - life/3 - time.Duration(chance*renewalSpread*float64(life)))
 	if least := start.Add(min(soonest, life/2)); due.Before(least) {
 		return least
 	}
 	return due
+}
+
+const (
+	// shortestLife is the least that a credential must live to be replaced in
+	// time.
+	shortestLife = 3 * time.Second
+	// issuePause is between two issues of what lives long, or next to nothing.
+	issuePause = 5 * time.Second
+)
+
+// NextIssue is when what was issued at a moment, to live for a while, may be
+// issued again, whatever the store says on its life: a store that gives what is
+// over at once is not asked without a pause. A short life that can be kept up
+// with is replaced in time all the same.
+func NextIssue(issued time.Time, life time.Duration) time.Time {
+	if life < shortestLife {
+		return issued.Add(issuePause)
+	}
+	return issued.Add(min(life/2, issuePause))
 }
 
 // IsDue tells whether the moment to have something anew has come, of what ends

@@ -39,6 +39,8 @@ func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 //  4. A lease that can be extended: renew it.
 //  5. One that was extended for less than asked, or not at all, and
 //     certificates: make a new one while the old still works.
+//
+// Between two that are made there is a pause in any case; see replace.
 func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, error) {
 	c := h.get(r.id)
 	if c == nil || !c.answer.has(r.keys) || f.refusedHeld(h, r, c) {
@@ -50,7 +52,7 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 			return nil, err
 		}
 		if !kept {
-			return f.mint(ctx, h, r)
+			return f.replace(ctx, h, r, c, true)
 		}
 	}
 	switch {
@@ -69,7 +71,25 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 			h.put(r.id, next)
 		}
 	}
-	return f.mint(ctx, h, r)
+	return f.replace(ctx, h, r, c, false)
+}
+
+// replace makes a credential in the place of c, but not at once after c was
+// made. Where c ends with its Vault token before that it is replaced in time,
+// once.
+func (f *fetch) replace(ctx context.Context, h *holder, r *request, c *held, ending bool) (*held, error) {
+	due := session.NextIssue(c.at, c.life())
+	early := f.now().Before(due)
+	if early && (!ending || c.early) {
+		return c.until(due), nil
+	}
+	next, err := f.mint(ctx, h, r)
+	if err != nil || !early || next.kind.shareable() {
+		return next, err
+	}
+	next = next.madeEarly()
+	h.put(r.id, next)
+	return next, nil
 }
 
 // renewLease extends a lease. It returns nil where the store does not know
@@ -78,6 +98,9 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 	body, err := json.Marshal(map[string]any{"lease_id": c.answer.leaseID, "increment": int64(c.answer.duration.Seconds())})
 	if err != nil {
 		return nil, fault.New(fault.Internal, "renewing a lease: the request cannot be written")
+	}
+	if !c.token.take(usesToEnd) {
+		return nil, nil // a renewal would be the token's end, and the lease's
 	}
 	k := f.call(c.token, http.MethodPut, "sys/leases/renew", nil, body)
 	k.renews, k.owner = true, budget.Owner{}
@@ -128,13 +151,34 @@ func (f *fetch) mint(ctx context.Context, h *holder, r *request) (*held, error) 
 // mintOwn makes a credential under the holder's own token. A denial may be
 // the token's: then one new login is tried.
 func (f *fetch) mintOwn(ctx context.Context, h *holder, r *request) (*held, error) {
-	parent := func(stale *token) (*token, error) { return f.parent(ctx, h, stale) }
-	rd, err := session.AskTwice(f.now, parent, f.asker(ctx, r), deniedRead)
+	parent := func(stale *token) (*token, error) {
+		t, err := f.parent(ctx, h, stale)
+		for err == nil && !t.take(usesToEnd) {
+			if t.fresh() {
+				return nil, fault.New(fault.Rejected, "the role %q gives Vault tokens for one request alone, and a lease takes two: to make it, and to end it", f.spec.login.role).WithHint(hintNumUses)
+			}
+			stale = t
+			t, err = f.parent(ctx, h, stale)
+		}
+		return t, err
+	}
+	rd, err := session.AskTwice(f.now, parent, f.asker(ctx, r), refusedToken)
 	if err != nil {
 		return nil, err
 	}
 	return f.hold(h, r, rd), nil
 }
+
+// A use that is kept for the end of a token with a number of uses, so that what
+// was made with it can be revoked, and is not revoked before.
+const usesToEnd = 1
+
+const (
+	// wordsLastUse are in Vault's answer to one that makes a lease with the last
+	// use of a token.
+	wordsLastUse = "token had one use left"
+	hintNumUses  = "set token_num_uses of the role to 0, which is any number, or to 2 at the least"
+)
 
 func (f *fetch) hold(h *holder, r *request, rd *reading) *held {
 	c := newHeld(rd, rd.token, f.spec.interval, f.chance())

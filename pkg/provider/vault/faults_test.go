@@ -69,7 +69,7 @@ func TestFaults(t *testing.T) {
 		{"403", answering(403, `{"errors":["permission denied"]}`), fault.Denied, "permission denied"},
 		{"404", answering(404, `{"errors":[]}`), fault.NotFound, "404"},
 		{"405", answering(405, `{"errors":["unsupported operation"]}`), fault.Rejected, "method: POST"},
-		{"501", answering(501, `{"errors":["not initialized"]}`), fault.Rejected, "not initialised"},
+		{"501", answering(501, `{"errors":["not initialized"]}`), fault.Unavailable, "not initialised"},
 		{"echo", func(w http.ResponseWriter, r *http.Request) {
 			body, _ := io.ReadAll(r.Body)
 			answering(400, fmt.Sprintf(`{"errors":[%q,%q,%q]}`, r.Header.Get("X-Vault-Token"), jwt("sa-uid"), body))(w, r)

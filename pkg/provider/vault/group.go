@@ -26,6 +26,8 @@ type group struct {
 	logins session.Flights[struct{}, *token]
 	reads  session.Flights[string, *reading]
 	recent *session.Answers[*reading]
+	// lookups tell whether the server knows a token.
+	lookups session.Flights[*token, bool]
 	// holder has the credentials of scope serviceAccount.
 	holder *holder
 

@@ -36,6 +36,8 @@ type held struct {
 	token *token // that the lease hangs on; nil without a lease
 	// replace tells that the lease cannot be extended any more.
 	replace bool
+	// early tells that it was made sooner after the one before than is usual.
+	early bool
 }
 
 func newHolder(b *budget.Budget, o budget.Owner) *holder {
@@ -154,5 +156,30 @@ func (c *held) renewed(now time.Time, granted time.Duration, chance float64) *he
 	if fellShort(c.answer.duration, granted) {
 		next.replace, next.due = true, now
 	}
+	return &next
+}
+
+// life is how long it was to live when it was made: as long as its lease, and
+// its token's grant.
+func (c *held) life() time.Duration {
+	life := c.ends.Sub(c.at)
+	if c.token != nil {
+		if ttl := c.token.granted(); ttl > 0 && ttl < life {
+			return ttl
+		}
+	}
+	return life
+}
+
+// until is the credential while it is kept to a moment, whatever is due before.
+func (c *held) until(due time.Time) *held {
+	next := *c
+	next.due, next.token = due, nil
+	return &next
+}
+
+func (c *held) madeEarly() *held {
+	next := *c
+	next.early = true
 	return &next
 }

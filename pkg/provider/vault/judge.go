@@ -36,29 +36,51 @@ func (c *client) judge(ctx context.Context, k call, r *reply, err error) error {
 	if r.status >= 200 && r.status < 300 {
 		return nil
 	}
-	words, hint := wordsOf(r)
-	f := fault.New(reasonOfStatus(r.status), "%s answered %d: %s", k.endpoint.Address, r.status, scrub(words, k.secrets))
+	v := verdictOf(r)
+	f := fault.New(reasonOfStatus(r.status, v), "%s answered %d: %s", k.endpoint.Address, r.status, scrub(v.words, k.secrets))
 	f.RetryAfter = r.retryAfter
-	if hint == "" {
-		hint = hintOfStatus(r.status, words)
+	if hint := hintOfStatus(r.status, v.words); hint != "" {
+		return f.WithHint("%s", hint)
 	}
-	return f.WithHint("%s", hint)
+	return f.WithHint("%s", v.hint)
 }
 
-func reasonOfStatus(status int) fault.Reason {
+// The statuses of Vault's replicas, which are nobody else's.
+const (
+	statusDRSecondary        = 472
+	statusPerformanceStandby = 473
+)
+
+// reasonOfStatus takes a status for a denial, a missing secret or a wrong
+// request only with Vault's own words: they say it of this request, while a
+// proxy may answer so to all while Vault is away.
+func reasonOfStatus(status int, v verdict) fault.Reason {
 	switch {
+	case status == http.StatusTooManyRequests:
+		return fault.RateLimited
+	case mayPass(status), status == http.StatusNotImplemented, status == statusDRSecondary, status == statusPerformanceStandby, v.own && saysNotNow(v.words):
+		return fault.Unavailable
+	case status < 400 || status >= 500, !v.own && v.words != wordsTLS:
+		return fault.BadAnswer
 	case status == http.StatusForbidden, status == http.StatusUnauthorized:
 		return fault.Denied
 	case status == http.StatusNotFound:
 		return fault.NotFound
-	case status == http.StatusTooManyRequests:
-		return fault.RateLimited
-	case mayPass(status), status == 473: // 473: a performance standby
-		return fault.Unavailable
-	case status >= 400 && status < 500, status == http.StatusNotImplemented:
-		return fault.Rejected
 	}
-	return fault.BadAnswer
+	return fault.Rejected
+}
+
+// saysNotNow recognises what Vault says with status 400 while it cannot serve:
+// as a replica for disaster recovery, and for a moment after an engine was
+// mounted as, or upgraded to, KV version 2.
+func saysNotNow(words string) bool {
+	words = strings.ToLower(words)
+	for _, phrase := range []string{"dr secondary", "upgrading from non-versioned", "waiting for the primary to upgrade"} {
+		if strings.Contains(words, phrase) {
+			return true
+		}
+	}
+	return false
 }
 
 func hintOfStatus(status int, words string) string {
@@ -68,39 +90,18 @@ func hintOfStatus(status int, words string) string {
 		return "somebody must unseal it; mounted volumes keep their content until then"
 	case status == http.StatusNotImplemented, strings.Contains(words, "not initialized"):
 		return "the server is not initialised"
+	case status == statusDRSecondary, strings.Contains(words, "dr secondary"):
+		return "a replica for disaster recovery serves no clients: the address must lead to the primary, or this replica be promoted"
+	case status == statusPerformanceStandby:
+		return "a performance standby that does not serve requests now: its health check must keep it out of the load balancer"
 	case status == http.StatusTooManyRequests:
 		return "a rate limit quota of the server; it counts by client address, which all pods of a node share, unless it is set otherwise"
 	case status == http.StatusMethodNotAllowed, strings.Contains(words, "unsupported operation"):
 		return "the path does not take this method; certificates and the like need method: POST"
+	case strings.Contains(words, wordsLastUse):
+		return hintNumUses
 	}
 	return ""
-}
-
-// wordsOf finds what Vault said in its own list of errors and warnings.
-func wordsOf(r *reply) (words, hint string) {
-	var said struct {
-		Errors   []any
-		Warnings []string
-	}
-	if json.Unmarshal(r.body, &said) == nil && (said.Errors != nil || said.Warnings != nil) {
-		var list []string
-		for _, e := range said.Errors {
-			list = append(list, fmt.Sprint(e))
-		}
-		list = append(list, said.Warnings...)
-		if text := strings.TrimSpace(strings.Join(list, "; ")); text != "" {
-			return text, ""
-		}
-		return http.StatusText(r.status), ""
-	}
-	if r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request to an HTTPS server") {
-		return "it speaks TLS", "use https:// in the address"
-	}
-	if len(r.body) == 0 {
-		return http.StatusText(r.status) + ", without a body", ""
-	}
-	return fmt.Sprintf("%s, with a body that is not Vault's (%s, %d bytes)", http.StatusText(r.status), describeType(r.contentType), len(r.body)),
-		"is this the address of a Vault server, or of a proxy before it?"
 }
 
 func describeType(contentType string) string {

@@ -58,6 +58,9 @@ type keptToken struct {
 	Due       time.Time     `json:"due"`
 	Expires   time.Time     `json:"expires"`
 	Final     bool          `json:"final,omitempty"`
+	// Uses are those that are left, of a token that Counted says has a number.
+	Uses    int  `json:"uses,omitempty"`
+	Counted bool `json:"counted,omitempty"`
 }
 
 type keptReading struct {
@@ -112,7 +115,7 @@ func (k keptLogin) restore() (login, error) {
 func keepToken(t *token) keptToken {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return keptToken{keepLogin(t.login), t.value.Reveal(), t.born, t.renewable, t.ttl, t.due, t.expires, t.final}
+	return keptToken{keepLogin(t.login), t.value.Reveal(), t.born, t.renewable, t.ttl, t.due, t.expires, t.final, t.uses, t.counted}
 }
 
 func keepTokens(list []*token) []keptToken {
@@ -133,7 +136,7 @@ func (k keptToken) restore() (*token, error) {
 	}
 	return &token{
 		login: l, value: secret.NewString(k.Value), born: k.Born, renewable: k.Renewable,
-		ttl: k.TTL, due: k.Due, expires: k.Expires, final: k.Final,
+		ttl: k.TTL, due: k.Due, expires: k.Expires, final: k.Final, uses: k.Uses, counted: k.Counted, given: -1,
 	}, nil
 }
 

@@ -17,9 +17,20 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// session is the group's token for reads: the one that is there, renewed if
-// it is due, or that of a new login. A stale one is not taken.
+// session is the group's token for a read: the one that is there, renewed if
+// it is due, or that of a new login. A stale one is not taken, and neither is
+// one whose uses are spent.
 func (f *fetch) session(ctx context.Context, g *group, stale *token) (*token, error) {
+	for {
+		t, err := f.sessionToken(ctx, g, stale)
+		if err != nil || t.take(0) {
+			return t, err
+		}
+		stale = t // others were faster
+	}
+}
+
+func (f *fetch) sessionToken(ctx context.Context, g *group, stale *token) (*token, error) {
 	if t := g.login.Current(f.now(), stale); t != nil {
 		if due, _ := t.isDue(f.now()); !due {
 			return t, nil

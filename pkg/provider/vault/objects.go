@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -46,6 +47,9 @@ type object struct {
 func (o *object) String() string {
 	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.index, o.name)
 }
+
+// isVersion tells whether a version that a volume holds is the object's.
+func (o *object) isVersion(v provider.Version) bool { return v.ID == o.name }
 
 // request is one distinct question to the store. Objects that ask the same
 // share one, so their values always come from one answer.

@@ -30,6 +30,7 @@ func (f *fetch) obtain(ctx context.Context, r *request) (res result) {
 		case errors.Is(res.err, errPodBound):
 			f.rejoin()
 		case !errors.Is(res.err, errNotShared):
+			res = f.unlessLive(r, f.certain(ctx, r, res))
 			if session.Refused(res.err) {
 				session.NoteRefusal(res.err, r.id, f.now(), f.volume.answers(), f.volume.currentGroup().recent)
 			}
@@ -121,7 +122,7 @@ func (f *fetch) shared(ctx context.Context, r *request) (*reading, error) {
 		return f.readShared(ctx, g, r)
 	})
 	switch {
-	case fault.Of(err) == fault.NotFound && err != nil && !led && f.optional(r):
+	case err != nil && fault.Of(err) == fault.NotFound && !isUnmounted(err) && !led && f.optional(r):
 		return absent(f.now(), nil), nil // the leader minded
 	case err != nil:
 		return nil, err

@@ -46,7 +46,7 @@ func (f *fetch) secrets(t *token) []secret.String {
 // readWithLogin asks with the group's token.
 func (f *fetch) readWithLogin(ctx context.Context, g *group, r *request) (*reading, error) {
 	token := func(stale *token) (*token, error) { return f.session(ctx, g, stale) }
-	return session.AskTwice(f.now, token, f.asker(ctx, r), deniedRead)
+	return session.AskTwice(f.now, token, f.asker(ctx, r), refusedToken)
 }
 
 func (f *fetch) asker(ctx context.Context, r *request) func(*token) (*reading, error) {
@@ -56,24 +56,35 @@ func (f *fetch) asker(ctx context.Context, r *request) func(*token) (*reading, e
 // deniedRead tells whether the store refused a read, which a new login may mend.
 func deniedRead(err error) bool { return fault.Of(err) == fault.Denied }
 
-// ask makes the request and understands the answer.
+// refusedToken tells whether the store refused what another token may get.
+func refusedToken(err error) bool {
+	return deniedRead(err) || strings.Contains(err.Error(), wordsLastUse)
+}
+
+// ask makes the request and understands the answer. It asks again where that
+// has a better answer in a moment: a password that is being rotated, or a
+// version that another server of the store has passed.
 func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error) {
 	for n := 0; ; n++ {
 		rd, err := f.askOnce(ctx, t, r)
 		if err != nil {
-			if fault.Of(err) == fault.NotFound && f.optional(r) {
+			if fault.Of(err) == fault.NotFound && f.optional(r) && !isUnmounted(err) {
 				return absent(f.now(), t), nil
 			}
 			return nil, err
 		}
 		f.learned.setKind(f.spec.login, r, rd.kind)
-		if rd.kind != static || rd.end.After(rd.at) || n >= staticTries {
+		rotating, outdated := rd.kind == static && !rd.end.After(rd.at), f.outdated(r, rd)
+		if !rotating && outdated == nil {
 			return rd, nil
 		}
-		// The password is being rotated: in a moment there is a new one.
-		if session.Sleep(ctx, session.Pause(2*f.config.RetryBase, n, 0, f.chance())) != nil {
-			return rd, nil
+		if n < staticTries && t.take(0) && session.Sleep(ctx, session.Pause(2*f.config.RetryBase, n, 0, f.chance())) == nil {
+			continue
 		}
+		if outdated != nil {
+			return nil, outdated
+		}
+		return rd, nil
 	}
 }
 
@@ -95,6 +106,10 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 	a, err := decodeAnswer(reply.body, reply.contentType)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, err)
+	}
+	if !isOwnAnswer(r.path, reply.body) {
+		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", r, f.spec.login.target.Address, len(reply.body)).
+			WithHint("%s", hintOfForeign(reply.status))
 	}
 	is, end := classify(r, a, at)
 	if a, err = f.keep(r, a, is, reply); err != nil {
@@ -146,6 +161,9 @@ func (f *fetch) explainRead(r *request, reply *reply, err error) error {
 	case fault.NotFound:
 		if gone := deletedVersion(reply); gone != "" {
 			return out.WithHint("%s", gone)
+		}
+		if strings.Contains(err.Error(), wordsUnmounted) {
+			return unmounted{out.WithHint("no engine is mounted there%s: correct the path, or mount the engine again; what a running pod has of it stays", f.inNamespace())}
 		}
 		return out.WithHint("nothing is stored there, or no engine is mounted there; the path of a KV version 2 secret has data/ after the mount")
 	}
@@ -199,8 +217,8 @@ func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *readin
 		return nil, nil
 	}
 	t := g.login.Current(f.now(), nil)
-	if t == nil {
-		return nil, nil // the login is due: the read takes care of it
+	if t == nil || t.limited() {
+		return nil, nil // the read takes care of a login that is due, and spends one use and not two
 	}
 	asked := f.now()
 	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, path, nil, nil))

@@ -39,7 +39,7 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 // revoke ends a token and all that hangs on it. One that the store refuses is
 // over already; one that cannot be revoked, as a batch token, ends by itself.
 func (p *Provider) revoke(ctx context.Context, t *token, correlation string) error {
-	if !t.alive(p.config.Now()) {
+	if !t.alive(p.config.Now()) || !t.take(0) { // it is over
 		return nil
 	}
 	e, err := p.endpoints.Get(t.login.target, p.config.Now())
@@ -61,6 +61,7 @@ func (p *Provider) revoke(ctx context.Context, t *token, correlation string) err
 		return nil
 	}
 	if err != nil {
+		t.giveBack()
 		return fmt.Errorf("revoking a Vault token: %w", err)
 	}
 	return nil

@@ -61,9 +61,10 @@ func classify(r *request, a *answer, at time.Time) (kind, time.Time) {
 
 // expiration reads Unix seconds or RFC 3339, else the end of a certificate.
 func expiration(raw json.RawMessage, certificates ...string) time.Time {
+	const lastOf9999 = 253402300799 // what comes later has no form in JSON, nor in X.509
 	var seconds float64
-	if json.Unmarshal(raw, &seconds) == nil && seconds > 0 && seconds < 1e11 {
-		return time.Unix(int64(seconds), 0)
+	if json.Unmarshal(raw, &seconds) == nil && seconds > 0 {
+		return time.Unix(int64(min(seconds, lastOf9999)), 0)
 	}
 	var text time.Time
 	if json.Unmarshal(raw, &text) == nil && !text.IsZero() {

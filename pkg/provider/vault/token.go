@@ -23,6 +23,12 @@ type token struct {
 	expires time.Time     // zero means never
 	// final tokens are replaced when they are due: renewing does not help.
 	final bool
+	// uses are how many requests are left to a token that was given for a
+	// number of them; see take.
+	uses int
+	// counted tells that it was, and given how many it had at first.
+	counted bool
+	given   int
 }
 
 // authInfo is what a login or a renewal says of the token.
@@ -33,6 +39,8 @@ type authInfo struct {
 	Type      string            `json:"token_type"`
 	Metadata  map[string]string `json:"metadata"`
 	MFA       json.RawMessage   `json:"mfa_requirement"`
+	// Uses is the role's token_num_uses; 0 means any number.
+	Uses int `json:"num_uses"`
 }
 
 func (a authInfo) ttl() time.Duration {
@@ -44,10 +52,31 @@ func (a authInfo) ttl() time.Duration {
 }
 
 func newToken(l login, a authInfo, now time.Time, chance float64) *token {
-	t := &token{login: l, value: secret.NewString(a.Token), born: now, renewable: a.Renewable && a.Type != "batch"}
+	// A renewal would spend a use, and a new login gives all of them.
+	t := &token{login: l, value: secret.NewString(a.Token), born: now, renewable: a.Renewable && a.Type != "batch" && a.Uses <= 0}
 	t.final = !t.renewable
+	t.uses, t.given, t.counted = a.Uses, a.Uses, a.Uses > 0
 	t.extend(now, a.ttl(), chance)
 	return t
+}
+
+// limited tells whether the token was given for a number of requests, as a role
+// with token_num_uses does. Every request with it counts, those for itself too.
+func (t *token) limited() bool { return t.counted }
+
+// take spends one use of the token, if there is one and spare are left then.
+// Vault ends a token with its last use, and all that hangs on it.
+func (t *token) take(spare int) bool {
+	if !t.counted {
+		return true
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.uses <= spare {
+		return false
+	}
+	t.uses--
+	return true
 }
 
 // extend notes a granted lifetime. One that falls short of the last tells
@@ -75,8 +104,35 @@ func (t *token) alive(now time.Time) bool {
 	return session.Alive(t.Ends(), now)
 }
 
-// Born implements session.Token.
-func (t *token) Born() time.Time { return t.born }
+// giveBack undoes take for a request that was not answered.
+func (t *token) giveBack() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.uses++
+}
+
+// fresh tells that no use of a counted token was spent yet.
+func (t *token) fresh() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.counted && t.uses == t.given
+}
+
+// granted is the lifetime that the store gave last; 0 means for ever.
+func (t *token) granted() time.Duration {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.ttl
+}
+
+// Born implements session.Token. A refusal of one with a number of uses is
+// put down to it at any age: what was asked may have cost more than was counted.
+func (t *token) Born() time.Time {
+	if t.limited() {
+		return time.Time{}
+	}
+	return t.born
+}
 
 // Ends implements session.Token.
 func (t *token) Ends() time.Time {

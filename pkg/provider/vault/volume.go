@@ -23,6 +23,8 @@ type volume struct {
 	holder *holder
 	// readings are the last answers to what the class asks.
 	readings *session.Answers[*reading]
+	// doubts are the refusals that may not be the store's last word.
+	doubts session.Doubts
 	// aside is of the identity before an edit of the class, until the new one
 	// is answered; answered is the class of the last such answer, without its
 	// objects.

@@ -42,6 +42,8 @@ func Run(t *testing.T, o Options) {
 		"rate limit":                rateLimit,
 		"mint not repeated":         mintNotRepeated,
 		"garbage":                   garbage,
+		"foreign answers":           foreignAnswers,
+		"denial repeated":           denialRepeated,
 		"redirect":                  redirect,
 		"nothing secret":            nothingSecret,
 		"restart":                   restart,

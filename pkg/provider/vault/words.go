@@ -1,0 +1,155 @@
+package vault
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+)
+
+// envelopeKeys are the fields that Vault puts around the data of an answer.
+func envelopeKeys() []string {
+	return []string{"request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth", "mount_type"}
+}
+
+// ownWords are what Vault itself says with a status other than 2xx. ok is
+// false for the body of anything else, such as a proxy, which says nothing of
+// a secret, a role or a token.
+//
+// Vault answers {"errors": [...]}, with no error in the list where a path
+// holds nothing. KV version 2 answers 404 with the whole envelope: for a
+// version that was deleted, with its metadata in data, and for a wrong path,
+// with a warning.
+func ownWords(body []byte) (words []string, ok bool) {
+	var all map[string]json.RawMessage
+	if json.Unmarshal(body, &all) != nil {
+		return nil, false
+	}
+	raw, errs := all["errors"]
+	for key := range all {
+		if key != "errors" && !slices.Contains(envelopeKeys(), key) {
+			return nil, false
+		}
+	}
+	switch {
+	case errs:
+		if isNull(raw) || json.Unmarshal(raw, &words) != nil {
+			return nil, false
+		}
+	case len(all["request_id"]) == 0 || len(all["lease_id"]) == 0 || len(all["data"]) == 0:
+		return nil, false
+	}
+	var warnings []string
+	if json.Unmarshal(all["warnings"], &warnings) == nil {
+		words = append(words, warnings...)
+	}
+	return words, true
+}
+
+// verdict is what an answer with a status other than 2xx says.
+type verdict struct {
+	words string
+	hint  string
+	// own tells that Vault itself said it.
+	own bool
+}
+
+func verdictOf(r *reply) verdict {
+	text := http.StatusText(r.status)
+	if words, ok := ownWords(r.body); ok {
+		said := strings.TrimSpace(strings.Join(words, "; "))
+		if said == "" {
+			said = text
+		}
+		return verdict{words: said, own: true}
+	}
+	switch {
+	case saysTLS(r):
+		return verdict{words: wordsTLS, hint: "use https:// in the address"}
+	case len(r.body) == 0:
+		return verdict{words: text + ", without a body", hint: hintOfForeign(r.status)}
+	}
+	return verdict{
+		words: fmt.Sprintf("%s, with a body that is not Vault's (%s, %d bytes)", text, describeType(r.contentType), len(r.body)),
+		hint:  hintOfForeign(r.status),
+	}
+}
+
+// wordsTLS are for the one foreign answer that tells what is wrong.
+const wordsTLS = "it speaks TLS"
+
+// saysTLS recognises Go's answer to plain HTTP on a TLS port.
+func saysTLS(r *reply) bool {
+	return r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request to an HTTPS server")
+}
+
+func hintOfForeign(status int) string {
+	if status >= 400 && status < 500 {
+		return "a proxy, ingress or firewall before Vault may have answered, so this says nothing of the secret; is this the address of a Vault server?"
+	}
+	return "is this the address of a Vault server, or of a proxy before it?"
+}
+
+// bareAnswers are the paths where Vault answers without its envelope, each with
+// a key that the answer has. Everything else without an envelope is not
+// Vault's, such as the maintenance page of a proxy.
+func bareAnswers() map[string]string {
+	return map[string]string{
+		"sys/health":                       "initialized",
+		"sys/init":                         "initialized",
+		"sys/seal-status":                  "sealed",
+		"sys/seal-backend-status":          "healthy",
+		"sys/leader":                       "ha_enabled",
+		"sys/metrics":                      "Gauges",
+		"sys/internal/ui/feature-flags":    "feature_flags",
+		"sys/internal/specs/openapi":       "openapi",
+		pathOIDC + "/openid-configuration": "issuer",
+		pathOIDC + "/keys":                 "keys",
+	}
+}
+
+// pathOIDC is where the identity engine publishes what verifies its tokens. A
+// provider has its own: identity/oidc/provider/<name>/.well-known.
+const pathOIDC = "identity/oidc/.well-known"
+
+// bareKey is the key that an answer without envelope must have at a path; empty
+// where there is no such answer. A namespace may come before the path.
+func bareKey(path string) string {
+	if before, after, ok := strings.Cut("/"+path, "/identity/oidc/provider/"); ok {
+		if _, end, ok := strings.Cut(after, "/"); ok {
+			path = before + "/identity/oidc/" + end
+		}
+	}
+	for at, key := range bareAnswers() {
+		if path == at || strings.HasSuffix(path, "/"+at) {
+			return key
+		}
+	}
+	return ""
+}
+
+// isOwnAnswer tells whether the body of a good answer is one that Vault gives at
+// a path: the envelope, or one of the bare answers.
+func isOwnAnswer(path string, body []byte) bool {
+	var all map[string]json.RawMessage
+	if json.Unmarshal(body, &all) != nil {
+		return false
+	}
+	if isNull(all["data"]) && isNull(all["auth"]) && isNull(all["wrap_info"]) {
+		key := bareKey(path)
+		return key != "" && len(all[key]) > 0
+	}
+	if data := all["data"]; !isNull(data) && data[0] != '{' {
+		return false
+	}
+	if len(all["request_id"]) > 0 {
+		return true // a newer Vault may have fields that are not known here
+	}
+	for key := range all {
+		if !slices.Contains(envelopeKeys(), key) {
+			return false
+		}
+	}
+	return true
+}

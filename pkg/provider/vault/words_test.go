@@ -1,0 +1,169 @@
+package vault
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+)
+
+// foreignBodies are what proxies, ingresses, firewalls and other servers answer.
+var foreignBodies = map[string]string{
+	"empty":           "",
+	"nginx":           "default backend - 404",
+	"html":            "<html><center>404 Not Found</center></html>",
+	"istio":           "RBAC: access denied",
+	"kong":            `{"message":"no Route matched with those values","request_id":"5b1c"}`,
+	"gateway":         `{"message":"Forbidden"}`,
+	"spring":          `{"timestamp":1,"status":404,"error":"Not Found","path":"/v1/kv1/a"}`,
+	"JSON:API":        `{"errors":[{"status":"403","title":"Forbidden"}]}`,
+	"registry":        `{"errors":[{"code":"DENIED","message":"denied"}]}`,
+	"cloudflare":      `{"success":false,"errors":[],"messages":[],"result":null}`,
+	"errors and more": `{"errors":["permission denied"],"status":403}`,
+	"errors null":     `{"errors":null}`,
+	"errors a text":   `{"errors":"permission denied"}`,
+	"a list":          `["permission denied"]`,
+	"half":            `{"errors":["permission den`,
+	"no envelope":     `{"data":null,"request_id":"x"}`,
+}
+
+// TestForeignWords has each status with each body that is not Vault's: it is
+// an outage, and never a denial, a missing secret or a wrong request.
+func TestForeignWords(t *testing.T) {
+	for _, status := range []int{302, 400, 401, 402, 403, 404, 405, 407, 408, 410, 413, 421, 425, 429, 431, 451, 472, 473, 499, 500, 501, 502, 503, 504, 520, 599} {
+		for name, body := range foreignBodies {
+			v := verdictOf(&reply{status: status, body: []byte(body), contentType: "text/x"})
+			if reason := reasonOfStatus(status, v); v.own || !reason.Outage() {
+				t.Errorf("%d %s: %s, own %t", status, name, reason, v.own)
+			}
+			if status == 403 && !strings.Contains(v.hint, "a proxy, ingress or firewall before Vault") {
+				t.Errorf("%d %s: the hint is %q", status, name, v.hint)
+			}
+		}
+	}
+}
+
+// TestOwnWords has what Vault itself says; the bodies are those of Vault 1.21.
+func TestOwnWords(t *testing.T) {
+	const deleted = `{"request_id":"8","lease_id":"","renewable":false,"lease_duration":0,"data":{"data":null,"metadata":{"deletion_time":"x","version":1}},"wrap_info":null,"warnings":null,"auth":null,"mount_type":""}`
+	const wrongPath = `{"request_id":"8","lease_id":"","renewable":false,"lease_duration":0,"data":null,"wrap_info":null,"warnings":["Invalid path for a versioned K/V secrets engine."],"auth":null,"mount_type":""}`
+	errs := func(words string) string { return fmt.Sprintf("{\"errors\":[%s]}\n", words) }
+	for _, tc := range []struct {
+		status     int
+		body, says string
+		want       fault.Reason
+		hint       string
+	}{
+		{403, errs(`"1 error occurred:\n\t* permission denied\n\n"`), "permission denied", fault.Denied, ""},
+		{403, errs(`"2 errors occurred:\n\t* permission denied\n\t* invalid token\n\n"`), "invalid token", fault.Denied, ""},
+		{401, errs(`"unauthorized"`), "unauthorized", fault.Denied, ""},
+		{404, errs(""), "Not Found", fault.NotFound, ""},
+		{404, deleted, "Not Found", fault.NotFound, ""},
+		{404, wrongPath, "versioned K/V", fault.NotFound, ""},
+		{404, errs(`"no handler for route \"x/a\". route entry not found."`), "no handler", fault.NotFound, ""},
+		{400, errs(`"unknown role: none"`), "unknown role", fault.Rejected, ""},
+		{400, errs(`"path disabled in replication DR secondary mode"`), "DR secondary", fault.Unavailable, "the primary"},
+		{400, errs(`"Upgrading from non-versioned to versioned data. This backend will be unavailable for a brief period."`), "Upgrading", fault.Unavailable, ""},
+		{400, errs(`"Secret cannot be returned; token had one use left, so leased credentials were immediately revoked."`), "one use left", fault.Rejected, "token_num_uses"},
+		{405, errs(`"1 error occurred:\n\t* unsupported operation\n\n"`), "unsupported", fault.Rejected, "method: POST"},
+		{412, errs(`"required index state not present"`), "index", fault.Unavailable, ""},
+		{429, errs(`"request path: rate limit quota exceeded"`), "quota", fault.RateLimited, "rate limit"},
+		{472, errs(""), "", fault.Unavailable, "disaster recovery"},
+		{473, errs(""), "", fault.Unavailable, "performance standby"},
+		{500, errs(`"internal error"`), "internal", fault.Unavailable, ""},
+		{501, errs(`"Vault is not initialized"`), "not init", fault.Unavailable, "not initialised"},
+		{503, errs(`"Vault is sealed"`), "sealed", fault.Unavailable, "unseal"},
+	} {
+		v := verdictOf(&reply{status: tc.status, body: []byte(tc.body)})
+		if reason := reasonOfStatus(tc.status, v); !v.own || reason != tc.want || !strings.Contains(v.words, tc.says) {
+			t.Errorf("%d %s: %s, want %s, saying %q", tc.status, tc.body, reason, tc.want, v.words)
+		}
+		if hint := hintOfStatus(tc.status, v.words); (hint == "") != (tc.hint == "") || !strings.Contains(hint, tc.hint) {
+			t.Errorf("%d %s: the hint is %q, want %q in it", tc.status, tc.body, hint, tc.hint)
+		}
+	}
+}
+
+func TestOwnAnswers(t *testing.T) {
+	const envelope = `{"request_id":"1","lease_id":"","renewable":false,"lease_duration":0,"data":{"k":"v"},"wrap_info":null,"warnings":null,"auth":null,"mount_type":"kv"}`
+	const keys, discovery = "identity/oidc/.well-known/keys", "identity/oidc/provider/p/.well-known/openid-configuration"
+	for _, tc := range []struct {
+		name, path, body string
+		want             bool
+	}{
+		{"envelope", "kv1/a", envelope, true},
+		{"envelope of a newer Vault", "kv1/a", `{"request_id":"1","data":{},"novelty":1}`, true},
+		{"old envelope", "kv1/a", `{"lease_id":"","data":{"k":"v"}}`, true},
+		{"login", "auth/kubernetes/login", `{"request_id":"1","data":null,"auth":{"client_token":"t"}}`, true},
+		{"wrapped", "kv1/a", `{"request_id":"1","data":null,"wrap_info":{"token":"t"}}`, true},
+		{"data beside the envelope", "sys/mounts", `{"secret/":{},"request_id":"1","data":{"secret/":{}}}`, true},
+		{"published keys", keys, `{"keys":[]}`, true},
+		{"published keys, in a namespace", "team/" + keys, `{"keys":[]}`, true},
+		{"discovery of a provider", discovery, `{"issuer":"x","jwks_uri":"y"}`, true},
+		{"health", "sys/health", `{"initialized":true,"sealed":false}`, true},
+		{"description", "sys/internal/specs/openapi", `{"openapi":"3.0.2"}`, true},
+		{"maintenance", "kv1/a", `{"status":"maintenance"}`, false},
+		{"maintenance at published keys", keys, `{"status":"maintenance"}`, false},
+		{"maintenance at the health", "sys/health", `{"status":"maintenance"}`, false},
+		{"maintenance with data", "kv1/a", `{"status":"maintenance","data":{"until":"noon"}}`, false},
+		{"data of text", "kv1/a", `{"data":"maintenance"}`, false},
+		{"data of a list", "kv1/a", `{"data":["maintenance"]}`, false},
+		{"keys elsewhere", "kv1/keys", `{"keys":[]}`, false},
+		{"errors", "kv1/a", `{"errors":["x"]}`, false},
+		{"list", "kv1/a", `[1]`, false},
+		{"empty", "kv1/a", ``, false},
+	} {
+		if got := isOwnAnswer(tc.path, []byte(tc.body)); got != tc.want {
+			t.Errorf("%s: %t", tc.name, got)
+		}
+	}
+}
+
+func TestOlderVersion(t *testing.T) {
+	const one, two = "2026-01-01T00:00:01.5Z", "2026-01-01T00:00:02Z"
+	for _, tc := range []struct {
+		name   string
+		is, of kvVersion
+		want   bool
+	}{
+		{"earlier", kvVersion{"4", one}, kvVersion{"5", two}, true},
+		{"by number, not by text", kvVersion{"9", one}, kvVersion{"10", two}, true},
+		{"the same", kvVersion{"5", two}, kvVersion{"5", two}, false},
+		{"later", kvVersion{"6", two}, kvVersion{"5", one}, false},
+		{"made again", kvVersion{"1", two}, kvVersion{"5", one}, false},
+		{"no KV v2", kvVersion{}, kvVersion{"5", one}, false},
+		{"no KV v2 before", kvVersion{"5", one}, kvVersion{}, false},
+		{"a time that says nothing", kvVersion{"4", "x"}, kvVersion{"5", two}, false},
+	} {
+		if got := tc.is.olderThan(tc.of); got != tc.want {
+			t.Errorf("%s: %t", tc.name, got)
+		}
+	}
+}
+
+func TestUsesOfAToken(t *testing.T) {
+	two := newToken(login{}, authInfo{Token: "t", TTL: "3600", Renewable: true, Type: "service", Uses: 2}, epoch, 0)
+	if due, final := two.isDue(epoch); due || !final || !two.limited() || !two.fresh() {
+		t.Error("a token with a number of uses is not renewed, and lives its time")
+	}
+	if !two.take(usesToEnd) || two.take(usesToEnd) || !two.take(0) || two.take(0) || two.fresh() {
+		t.Error("two uses are one for the lease and one for its end")
+	}
+	at, err := endpoint.ParseAddressOrSocket("https://vault.example")
+	if err != nil {
+		t.Fatal(err)
+	}
+	two.login.target.Address = at
+	k, err := keepToken(two).restore()
+	if err != nil || k.take(0) || !k.limited() || k.fresh() {
+		t.Errorf("a restart gave uses back: %v", err)
+	}
+	unlimited := newToken(login{}, authInfo{Token: "t", TTL: "3600"}, epoch, 0)
+	for range 100 {
+		if !unlimited.take(usesToEnd) {
+			t.Fatal("a token without a number of uses ran out of them")
+		}
+	}
+}
