@@ -39,7 +39,7 @@ func (p *Provider) revoke(ctx context.Context, t *token, correlation string) err
 	if !t.alive(p.config.Now()) {
 		return nil
 	}
-	e, err := p.endpoints.Get(t.login.target, p.config.Now())
+	e, err := p.endpoints.Get(ctx, t.login.target, p.config.Now())
 	if err != nil {
 		return err
 	}
