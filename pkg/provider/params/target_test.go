@@ -115,7 +115,7 @@ func TestPolicy(t *testing.T) {
 		CACertFile: "/own/ca", CACertDir: "/own/cas", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key",
 	}}
 	for _, raw := range []map[string]string{
-		{"caFile": "/listed/a/../ca"}, {"caFile": "/own/ca"}, {"caDir": "/own/cas"}, {"cert": "/listed/c", "key": "/listed/k"}, {"caDir": "/listed"},
+		{"storeCAFile": "/listed/a/../ca"}, {"storeCAFile": "/own/ca"}, {"caDir": "/own/cas"}, {"cert": "/listed/c", "key": "/listed/k"}, {"caDir": "/listed"},
 	} {
 		raw["url"] = "https://good"
 		s := targetSet(raw)
@@ -124,8 +124,8 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 	for want, raw := range map[string]map[string]string{
-		`spec.parameters.caFile: "/listed/../etc/shadow" leads to no file`:       {"url": "https://good", "storeCAFile": "/listed/../etc/shadow"},
-		`spec.parameters.caFile: "ca" leads to no file`:                          {"url": "https://good", "caFile": "ca"},
+		`spec.parameters.storeCAFile: "/listed/../etc/shadow" leads to no file`:  {"url": "https://good", "storeCAFile": "/listed/../etc/shadow"},
+		`spec.parameters.storeCAFile: "ca" leads to no file`:                     {"url": "https://good", "storeCAFile": "ca"},
 		`spec.parameters.caDir: "/listedtoo" leads to no file`:                   {"url": "https://good", "caDir": "/listedtoo"},
 		`spec.parameters.cert: "/own/cert" leads to no file`:                     {"url": "https://good", "cert": "/own/cert", "key": "/own/key"},
 		"--class-file-dirs, where classes may name files (have the file mounted": {"url": "https://good", "cert": "/listed/c", "key": "/own/ca"},
