@@ -42,6 +42,11 @@ func TestParse(t *testing.T) {
 		{"quantities and lists", []string{"--volume-size-limit", "1Gi", "--vault-allowed-addresses", "https://a:1, https://b:2,"}, nil, func(o *options) bool {
 			return o.config.SizeLimit == 1<<30 && len(o.config.Vault.AllowedAddresses) == 2
 		}},
+		{"class files", []string{"--class-file-dirs=/a,/b", "--allow-local-addresses"}, map[string]string{"MAYFLY_VAULT_ALLOWED_AUTH_MOUNTS": "k8s"}, func(o *options) bool {
+			c := o.config
+			return len(c.Vault.ClassFileDirs) == 2 && len(c.OpenBao.ClassFileDirs) == 2 && len(c.Akeyless.ClassFileDirs) == 2 &&
+				c.OpenBao.AllowLocalAddresses && c.Akeyless.AllowLocalAddresses && len(c.OpenBao.AllowedAuthMounts) == 1
+		}},
 		{"no audit trail", nil, nil, func(o *options) bool { return o.config.AuditLog == "" && o.config.AuditLevel == audit.Changes }},
 		{"audit trail", []string{"--audit-level=all"}, map[string]string{"MAYFLY_AUDIT_LOG": "-"}, func(o *options) bool {
 			return o.config.AuditLog == "-" && o.config.AuditLevel == audit.All
@@ -99,6 +104,9 @@ func TestBadConfigurations(t *testing.T) {
 		{"health address", []string{"--health-addr=nowhere"}, "--health-addr"},
 		{"registration path", []string{"--kubelet-registration-path=csi.sock"}, "--kubelet-registration-path"},
 		{"audit log", []string{"--audit-log=" + filepath.Join(dir, "no", "audit.log")}, "--audit-log"},
+		{"class files of kubelet", []string{"--class-file-dirs=/x,/var/lib/kubelet/pods"}, "is inside of kubelet's directory"},
+		{"class files of the state", []string{"--class-file-dirs=" + dir}, "--class-file-dirs"},
+		{"class files relative", []string{"--class-file-dirs=files"}, "must be an absolute path"},
 		{"taint without API server", []string{"--remove-startup-taint=x"}, "--remove-startup-taint"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -62,12 +63,16 @@ func NewFiles(dirs []string) (*Files, error) {
 // say what a path is, for the error.
 func CheckDirs(dirs []string, private map[string]string) error {
 	for _, path := range dirs {
-		for what, secret := range private {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("%q: must be an absolute path", path)
+		}
+		for _, what := range slices.Sorted(maps.Keys(private)) {
+			secret := private[what]
 			if secret == "" {
 				continue
 			}
 			if a, b := resolved(path), resolved(secret); within(a, b) || within(b, a) {
-				return fmt.Errorf("%q is inside of %s, %q, or holds it: classes could name the files there; list a directory that holds nothing but files for classes", path, what, secret)
+				return fmt.Errorf("%q is inside of %s, %q, or holds it: classes could name the files there; list a directory that holds files for classes and nothing else", path, what, secret)
 			}
 		}
 	}
