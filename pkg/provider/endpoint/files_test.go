@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
 )
 
 // poolOf is one that lets classes name files beneath the directories.
@@ -155,36 +155,10 @@ func TestCheckDirs(t *testing.T) {
 	}
 }
 
-// hanging mounts a file system whose server never answers, as NFS without its
-// server. Its end lets go who hangs in it.
-func hanging(t *testing.T) (dir string, end func()) {
-	t.Helper()
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Skipf("no FUSE here: %v", err)
-	}
-	dir = t.TempDir()
-	options := "fd=" + strconv.Itoa(fd) + ",rootmode=40000,user_id=0,group_id=0"
-	if err := unix.Mount("hanging", dir, "fuse", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		_ = unix.Close(fd)
-		t.Skipf("no FUSE mount here: %v", err)
-	}
-	ended := false
-	end = func() {
-		if !ended {
-			ended = true
-			_ = unix.Close(fd)
-			_ = unix.Unmount(dir, unix.MNT_DETACH)
-		}
-	}
-	t.Cleanup(end)
-	return dir, end
-}
-
 // TestHangingFileSystem: a caller goes at the end of its context, and the number
 // of goroutines does not grow with the number of callers. Others are not held up.
 func TestHangingFileSystem(t *testing.T) {
-	dir, end := hanging(t)
+	dir, end := providertest.HangingFileSystem(t)
 	_, ca := secure(t)
 	good := t.TempDir()
 	pool := poolOf(t, dir, good)
@@ -230,7 +204,7 @@ func TestFilesHangLater(t *testing.T) {
 		t.Fatal(err)
 	}
 	was := e.Transport()
-	dir, _ := hanging(t)
+	dir, _ := providertest.HangingFileSystem(t)
 	if err := os.Remove(filepath.Join(top, "files")); err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"sync"
@@ -153,7 +154,7 @@ func (e *Endpoint) refresh(ctx context.Context, now time.Time, p *Pool) error {
 		select {
 		case <-reading: // then this caller looks for itself, if that one failed
 		case <-ctx.Done():
-			return session.Ended(ctx)
+			return fmt.Errorf("waiting for the files of the TLS settings for %s: %w", e.Address, session.Ended(ctx))
 		}
 	}
 }
