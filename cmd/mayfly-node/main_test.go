@@ -48,6 +48,11 @@ func TestParse(t *testing.T) {
 			return c.MemoryBudget == 1<<30 && c.NamespaceMemory == node.Auto && c.VolumeMemory == 0 && c.MaxSizeLimit == 64<<20 && c.MaxInodeLimit == 0
 		}},
 		{"memory by default", []string{"--memory-budget=auto"}, nil, func(o *options) bool { return o.config.MemoryBudget == node.Auto && o.config.StateSize == 64<<20 }},
+		{"class files", []string{"--class-file-dirs=/a,/b", "--allow-local-addresses"}, map[string]string{"MAYFLY_VAULT_ALLOWED_AUTH_MOUNTS": "k8s"}, func(o *options) bool {
+			c := o.config
+			return len(c.Vault.ClassFileDirs) == 2 && len(c.OpenBao.ClassFileDirs) == 2 && len(c.Akeyless.ClassFileDirs) == 2 &&
+				c.OpenBao.AllowLocalAddresses && c.Akeyless.AllowLocalAddresses && len(c.OpenBao.AllowedAuthMounts) == 1
+		}},
 		{"no audit trail", nil, nil, func(o *options) bool { return o.config.AuditLog == "" && o.config.AuditLevel == audit.Changes }},
 		{"audit trail", []string{"--audit-level=all"}, map[string]string{"MAYFLY_AUDIT_LOG": "-"}, func(o *options) bool {
 			return o.config.AuditLog == "-" && o.config.AuditLevel == audit.All
@@ -108,6 +113,9 @@ func TestBadConfigurations(t *testing.T) {
 		{"registration path", []string{"--kubelet-registration-path=csi.sock"}, "--kubelet-registration-path"},
 		{"state", []string{"--state-size-limit=1"}, "--state-size-limit"},
 		{"audit log", []string{"--audit-log=" + filepath.Join(dir, "no", "audit.log")}, "--audit-log"},
+		{"class files of kubelet", []string{"--class-file-dirs=/x,/var/lib/kubelet/pods"}, "is inside of kubelet's directory"},
+		{"class files of the state", []string{"--class-file-dirs=" + dir}, "--class-file-dirs"},
+		{"class files relative", []string{"--class-file-dirs=files"}, "must be an absolute path"},
 		{"taint without API server", []string{"--remove-startup-taint=x"}, "--remove-startup-taint"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

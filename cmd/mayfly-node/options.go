@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
 const introduction = `mayfly-node gives pods their secrets as files in a private tmpfs.
@@ -100,6 +101,8 @@ func (o *options) declareClasses(f *flagSet) {
 	f.str(&c.Kubeconfig, "kubeconfig", "", "`file` for reaching the API server from outside of a cluster.", "KUBECONFIG")
 	f.value(float{&c.KubeQPS}, "kube-api-qps", "most requests a second to the API server, as a `number`. Calls are made for classes,\nnot for pods.")
 	f.integer(&c.KubeBurst, "kube-api-burst", 100, "how many requests may go to the API server at once above that `number`.")
+	f.value(list{&c.Vault.ClassFileDirs}, "class-file-dirs", "`directories`, separated by commas, beneath which classes may name files, such as\nvaultCACertPath. None of them may be inside of kubelet's directory or the driver's\nstate, or hold it. Default: "+endpoint.DefaultClassFileDir+".")
+	f.boolean(&c.Vault.AllowLocalAddresses, "allow-local-addresses", false, "let classes name servers at addresses of the node itself, its links and its cloud's\nmetadata service. Servers that the other flags name by host may be there in any case.")
 	f.boolean(&c.RotatedEvents, "rotation-events", false, "write an Event on the pod for every rotation, and not for failures only.")
 	f.str(&c.StartupTaint, "remove-startup-taint", "", "`key` of a taint to take off this node once the driver is ready, such as\nnode.mayfly.dev/not-ready, so that no pod is scheduled before it.")
 }
@@ -139,10 +142,12 @@ func (o *options) declareVault(f *flagSet) {
 	f.str(&v.DefaultTLS.CACertFile, "vault-tls-ca-cert", "", "PEM `file` of the certificate authority.", "VAULT_CACERT")
 	f.str(&v.DefaultTLS.CACertDir, "vault-tls-ca-directory", "", "`directory` of PEM files of certificate authorities.", "VAULT_CAPATH")
 	f.str(&v.DefaultTLS.ServerName, "vault-tls-server-name", "", "`name` to expect in the server's certificate.", "VAULT_TLS_SERVER_NAME")
-	f.str(&v.DefaultTLS.ClientCertFile, "vault-tls-client-cert", "", "PEM `file` of the client certificate, together with its key.", "VAULT_CLIENT_CERT")
+	f.str(&v.DefaultTLS.ClientCertFile, "vault-tls-client-cert", "", "PEM `file` of the client certificate, together with its key. It is presented to\n--vault-addr alone, for --vault-mount and --vault-allowed-auth-mounts.", "VAULT_CLIENT_CERT")
 	f.str(&v.DefaultTLS.ClientKeyFile, "vault-tls-client-key", "", "PEM `file` of the client certificate's key.", "VAULT_CLIENT_KEY")
 	f.boolean(&v.DefaultTLS.SkipVerify, "vault-tls-skip-verify", false, "do not verify the server's certificate. Anybody on the way can then read the\npods' tokens.", "VAULT_SKIP_VERIFY")
 	f.value(list{&v.AllowedAddresses}, "vault-allowed-addresses", "`URLs`, separated by commas, that classes may name as vaultAddress besides\n--vault-addr; a host may begin with \"*.\". Empty allows any: the author of a\nclass then chooses where the pods' tokens are sent.")
+	f.value(list{&v.AllowedAuthMounts}, "vault-allowed-auth-mounts", "`paths` of auth methods, separated by commas, that classes may name as\nvaultAuthMountPath besides --vault-mount. Empty allows any.")
+	f.boolean(&v.AllowCertAuth, "vault-allow-cert-auth", false, "let classes log in by a client certificate, through the cert method. Such a login is\nthat of all who may name the certificate's files, and not the pod's.")
 	f.str(&v.DefaultAudience, "vault-audience", "", "`audience` of the service account token for classes without one. Default: the\nprovider's name. The CSIDriver object must list it under tokenRequests.")
 	f.boolean(&v.ForbidSkipVerify, "vault-forbid-skip-verify", false, "refuse classes that set vaultSkipTLSVerify.")
 	f.duration(&v.RequestTimeout, "vault-request-timeout", 10*time.Second, "`time` that one request may take.")
@@ -202,6 +207,7 @@ func (o *options) finish() error {
 	c := &o.config
 	c.Version, c.AuditLevel = version, audit.Level(o.auditLevel)
 	c.Vault.Name, c.Vault.UserAgent, c.Vault.DefaultInterval = "vault", "mayfly-node/"+version, c.RefreshInterval
+	c.Akeyless.ClassFileDirs, c.Akeyless.AllowLocalAddresses = c.Vault.ClassFileDirs, c.Vault.AllowLocalAddresses
 	c.Akeyless.UserAgent, c.Akeyless.DefaultInterval, c.Akeyless.MaxRetries = c.Vault.UserAgent, c.RefreshInterval, c.Vault.MaxRetries
 	c.OpenBao = c.Vault
 	c.OpenBao.Name = "openbao"

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/csi"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
@@ -151,6 +152,30 @@ func (c *Config) validate() error {
 	}
 	if c.StateDir == "" {
 		c.StateDir = filepath.Join(filepath.Dir(socket), "state")
+	}
+	return c.validateClassFiles(socket)
+}
+
+// validateClassFiles keeps classes away from what other pods and the driver
+// itself have.
+func (c *Config) validateClassFiles(socket string) error {
+	private := map[string]string{
+		"kubelet's directory":                "/var/lib/kubelet",
+		"kubelet's registration directory":   c.RegistryDir,
+		"the directory of the CSI socket":    filepath.Dir(socket),
+		"the state directory":                c.StateDir,
+		"the client certificate's key":       c.Vault.DefaultTLS.ClientKeyFile,
+		"the kernel's view of all processes": "/proc",
+		"the kernel's view of all devices":   "/sys",
+		"the devices":                        "/dev",
+	}
+	if root, _, ok := strings.Cut(c.KubeletEndpoint, "/plugins/"); ok {
+		private["kubelet's root directory"] = root
+	}
+	for _, dirs := range [][]string{c.Vault.ClassFileDirs, c.OpenBao.ClassFileDirs, c.Akeyless.ClassFileDirs} {
+		if err := endpoint.CheckDirs(dirs, private); err != nil {
+			return fmt.Errorf("--class-file-dirs: %w", err)
+		}
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (w *world) dirNode(name string) *node {
 func (n *node) start(ctx context.Context) (err error) {
 	dir := filepath.Join(n.dir, n.name)
 	n.driver, err = driver.Start(ctx, driver.Options{
-		Binary: n.binary, Dir: dir, Args: append([]string{"--log-level=warn"}, n.args...),
+		Binary: n.binary, Dir: dir, Args: append([]string{"--log-level=warn", "--allow-local-addresses"}, n.args...),
 	})
 	if err != nil {
 		return err

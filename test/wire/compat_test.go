@@ -57,6 +57,7 @@ func newFieldRig(t *testing.T) *fieldRig {
 	front := httptest.NewServer(f.proxy)
 	t.Cleanup(front.Close)
 	f.rig = newRig(t, func(c *node.Config) {
+		c.Akeyless.AllowLocalAddresses = true // the double listens there
 		f.proxy.before(t, c.Vault.DefaultAddress)
 		c.Vault.DefaultAddress, c.OpenBao.DefaultAddress = front.URL, front.URL
 		f.plugins = filepath.Join(filepath.Dir(strings.TrimPrefix(c.Endpoint, "unix://")), "p")

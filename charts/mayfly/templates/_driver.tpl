@@ -31,6 +31,10 @@ written out where the chart has a value for it: the manifest then tells all.
 - {{ printf "--namespace-state-limit=%s" .Values.memory.namespaceStateLimit | quote }}
 - --kube-api-qps={{ .Values.kubeAPI.qps }}
 - --kube-api-burst={{ int64 .Values.kubeAPI.burst }}
+- {{ printf "--class-file-dirs=%s" (join "," (concat (list "/etc/mayfly/class-files") .Values.classFiles.directories)) | quote }}
+{{- if .Values.allowLocalAddresses }}
+- --allow-local-addresses
+{{- end }}
 {{- with $vault.address }}
 - {{ printf "--vault-addr=%s" . | quote }}
 {{- end }}
@@ -43,6 +47,12 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- end }}
 {{- with $vault.allowedAddresses }}
 - {{ printf "--vault-allowed-addresses=%s" (join "," .) | quote }}
+{{- end }}
+{{- with $vault.allowedAuthMounts }}
+- {{ printf "--vault-allowed-auth-mounts=%s" (join "," .) | quote }}
+{{- end }}
+{{- if $vault.allowCertAuth }}
+- --vault-allow-cert-auth
 {{- end }}
 {{- if $vault.forbidSkipVerify }}
 - --vault-forbid-skip-verify
@@ -165,6 +175,16 @@ providers-{{ $i }}: {{ $dir }}
   mountPath: /etc/mayfly/vault-client
   readOnly: true
 {{- end }}
+{{- range $i, $name := .Values.classFiles.configMaps }}
+- name: class-configmap-{{ $i }}
+  mountPath: /etc/mayfly/class-files/configmaps/{{ $name }}
+  readOnly: true
+{{- end }}
+{{- range $i, $name := .Values.classFiles.secrets }}
+- name: class-secret-{{ $i }}
+  mountPath: /etc/mayfly/class-files/secrets/{{ $name }}
+  readOnly: true
+{{- end }}
 {{- range $name, $dir := include "mayfly.providerDirs" . | fromYaml }}
 - name: {{ $name }}
   mountPath: {{ $dir }}
@@ -202,6 +222,17 @@ providers-{{ $i }}: {{ $dir }}
 - name: vault-client
   secret:
     secretName: {{ . }}
+    defaultMode: 0400
+{{- end }}
+{{- range $i, $name := .Values.classFiles.configMaps }}
+- name: class-configmap-{{ $i }}
+  configMap:
+    name: {{ $name }}
+{{- end }}
+{{- range $i, $name := .Values.classFiles.secrets }}
+- name: class-secret-{{ $i }}
+  secret:
+    secretName: {{ $name }}
     defaultMode: 0400
 {{- end }}
 {{- range $name, $dir := include "mayfly.providerDirs" . | fromYaml }}

@@ -189,10 +189,16 @@ func withCause(ctx context.Context, err error) error {
 	return err
 }
 
+// hopeless tells that another attempt would end alike.
+func hopeless(err error) bool {
+	var f *fault.Error
+	return errors.Is(err, endpoint.ErrTooLarge) || errors.As(err, &f) || endpoint.BadTLS(err) || errors.Is(err, context.Canceled)
+}
+
 // again tells whether repeating the call is safe and may help.
 func again(k call, r *reply, err error) bool {
 	switch {
-	case errors.Is(err, endpoint.ErrTooLarge), errors.Is(err, context.Canceled), err != nil && endpoint.BadTLS(err):
+	case err != nil && hopeless(err):
 		return false
 	case err != nil:
 		return !k.mints || endpoint.NeverSent(err)
@@ -205,7 +211,7 @@ func again(k call, r *reply, err error) bool {
 // outcomeOf tells the circuit breaker what an exchange says of the server.
 func outcomeOf(ctx context.Context, r *reply, err, failure error) session.Outcome {
 	switch {
-	case err != nil && (ctx.Err() != nil || errors.Is(err, endpoint.ErrTooLarge) || endpoint.BadTLS(err)):
+	case err != nil && (ctx.Err() != nil || hopeless(err)):
 		return session.NothingSaid
 	case err != nil:
 		return session.Outage

@@ -49,7 +49,7 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*reply
 	if err != nil {
 		return nil, fault.New(fault.Internal, "the cloud's address %s", err)
 	}
-	e, err := c.endpoints.Get(endpoint.Target{Address: a}, c.now())
+	e, err := c.endpoints.Get(c.ctx, endpoint.Target{Address: a}, c.now())
 	if err != nil {
 		return nil, err
 	}

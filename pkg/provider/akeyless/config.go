@@ -28,7 +28,8 @@ type Config struct {
 	// DefaultAudience is the audience of the service account token for the
 	// access types k8s and jwt; empty means akeyless.
 	DefaultAudience string
-	// DefaultTLS is how gateways are verified, for classes that do not say.
+	// DefaultTLS is how gateways are verified, for classes that do not say. Its
+	// client certificate is presented to DefaultGateway alone.
 	DefaultTLS endpoint.TLS
 
 	// AllowedAddresses are the gateways that classes may name besides

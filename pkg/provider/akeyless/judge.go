@@ -145,7 +145,7 @@ func (p *Provider) explain(ctx context.Context, k call, err error) error {
 	at := k.endpoint.Address
 	switch {
 	case errors.As(err, &already):
-		return fault.New(already.Reason, "%s: %w", at, err)
+		return fault.New(already.Reason, "%s: %w", at, already)
 	case errors.Is(err, errNoAnswer):
 		return fault.New(fault.Timeout, "%s gave no answer within %s", at, max(k.patience, p.config.RequestTimeout))
 	case ctx.Err() != nil:

@@ -53,7 +53,7 @@ func (p *Provider) tryLogIn(ctx context.Context, l login, b bearer) (*token, err
 	if err != nil {
 		return nil, explainLogin(l, b, err)
 	}
-	e, err := p.endpoints.Get(l.Target, p.now())
+	e, err := p.endpoints.Get(ctx, l.Target, p.now())
 	if err != nil {
 		return nil, err
 	}

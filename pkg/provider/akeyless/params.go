@@ -124,9 +124,9 @@ type login struct {
 }
 
 // newLogin reads everything but the objects.
-func newLogin(p *params.Set, c *Config, fallback endpoint.Address) login {
+func newLogin(p *params.Set, c *Config, operator endpoint.Target) login {
 	l := login{
-		Target:   p.Target(targetKeys(), endpoint.Target{Address: fallback, TLS: c.DefaultTLS}),
+		Target:   p.Target(targetKeys(), operator),
 		AccessID: p.Get(keyAccessID, c.DefaultAccessID),
 		Sharing:  p.Word(keySharing, "", sharePod, shareServiceAccount),
 	}

@@ -15,7 +15,7 @@ import (
 // Validator. It has no goroutines of its own: all work is done by its callers.
 type Provider struct {
 	config    Config
-	fallback  endpoint.Address
+	operator  endpoint.Target
 	allowed   endpoint.Allowlist
 	specs     params.Cache[*spec]
 	endpoints endpoint.Pool
@@ -49,11 +49,18 @@ func New(c Config) (*Provider, error) {
 	if err != nil {
 		return nil, fmt.Errorf("akeyless: %w", err)
 	}
-	return &Provider{
-		config: c, fallback: fallback, allowed: allowed,
-		endpoints: endpoint.Pool{Logger: c.Logger, Names: settingNames()},
-		specs:     params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
-	}, nil
+	files, err := endpoint.NewFiles(c.ClassFileDirs)
+	if err != nil {
+		return nil, fmt.Errorf("akeyless: %w", err)
+	}
+	p := &Provider{
+		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, allowed: allowed,
+		specs: params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
+	}
+	p.endpoints = endpoint.Pool{
+		Logger: c.Logger, Names: settingNames(), Operator: p.operator, Files: files, Allowed: allowed, AllowLocal: c.AllowLocalAddresses,
+	}
+	return p, nil
 }
 
 func (p *Provider) now() time.Time { return p.config.Now() }
@@ -74,7 +81,7 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, err
 	}
-	e, err := p.endpoints.Get(s.login.Target, p.now())
+	e, err := p.endpoints.Get(ctx, s.login.Target, p.now())
 	if err != nil {
 		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}

@@ -88,7 +88,7 @@ func (r *releaser) tryEnd(ctx context.Context, m *minted, fresh bool) error {
 	if err != nil {
 		return err
 	}
-	e, err := r.endpoints.Get(m.Login.Target, r.now())
+	e, err := r.endpoints.Get(ctx, m.Login.Target, r.now())
 	if err != nil {
 		return err
 	}

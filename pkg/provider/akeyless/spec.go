@@ -33,7 +33,7 @@ func (s *spec) Size() int64 { return s.size }
 // newSpec parses a class. Its error names every bad field.
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known())
-	s := &spec{class: cl.Ref, login: newLogin(set, &p.config, p.fallback), interval: p.config.DefaultInterval, scope: cl.CredentialScope}
+	s := &spec{class: cl.Ref, login: newLogin(set, &p.config, p.operator), interval: p.config.DefaultInterval, scope: cl.CredentialScope}
 	if key := s.login.Type.secretKey(); key != "" {
 		s.given = secret.NewString(set.Get(key, ""))
 	}
@@ -49,7 +49,9 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 }
 
 func (p *Provider) check(s *spec, set *params.Set) error {
-	policy := params.Policy{Allowed: p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify}
+	policy := params.Policy{
+		Allowed: p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
+	}
 	if err := set.Check(policy, targetKeys(), s.login.Target); err != nil || s.login.K8sGateway == "" {
 		return err
 	}

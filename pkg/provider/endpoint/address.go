@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -25,13 +26,19 @@ type Address struct {
 	path   string // what comes before the API's own paths; "" or "/v2"
 }
 
-const unix = "unix"
+const schemeUnix = "unix"
 
 var errAddress = errors.New("must be a URL such as https://store.example.com:8200")
 
 // ParseAddress takes an http or https URL without user, query and fragment.
 // Its errors do not repeat the text, which may hold a password.
-func ParseAddress(text string) (Address, error) {
+//
+// The host is that which net/http dials: an address or a name in ASCII. Other
+// letters and dots, which net/http would translate before it dials, are refused.
+func ParseAddress(text string) (Address, error) { return parseURL(text, false) }
+
+// parseURL also takes, in a pattern, a host that begins with "*.".
+func parseURL(text string, pattern bool) (Address, error) {
 	u, err := url.Parse(text)
 	switch {
 	case err != nil || HasControl(text):
@@ -42,12 +49,18 @@ func ParseAddress(text string) (Address, error) {
 		return Address{}, fmt.Errorf("%w: it has no host", errAddress)
 	case u.User != nil:
 		return Address{}, fmt.Errorf("%w: it must not hold a user or password", errAddress)
+	case !isHost(oneHost(u.Hostname()), pattern):
+		return Address{}, fmt.Errorf("%w: the host must be an IP address or a name of letters, digits, '-', '_' and '.' in ASCII, an international one as in xn--bcher-kva.example", errAddress)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return Address{}, fmt.Errorf("%w: it must not hold a query or fragment", errAddress)
 	}
-	a := Address{scheme: u.Scheme, host: oneHost(u.Hostname()), port: u.Port()}
-	if a.port == "" {
-		a.port = map[string]string{"https": "443", "http": "80"}[u.Scheme]
+	a := Address{scheme: u.Scheme, host: oneHost(u.Hostname()), port: map[string]string{"https": "443", "http": "80"}[u.Scheme]}
+	if u.Port() != "" {
+		port, err := strconv.ParseUint(u.Port(), 10, 16)
+		if err != nil || port == 0 {
+			return Address{}, fmt.Errorf("%w: the port must be a number from 1 to 65535", errAddress)
+		}
+		a.port = strconv.FormatUint(port, 10)
 	}
 	if clean := path.Clean("/" + u.Path); clean != "/" {
 		a.path = clean
@@ -58,14 +71,14 @@ func ParseAddress(text string) (Address, error) {
 // ParseAddressOrSocket also takes the socket of a server on the node, as in
 // unix:///run/store.sock.
 func ParseAddressOrSocket(text string) (Address, error) {
-	socket, ok := strings.CutPrefix(text, unix+"://")
+	socket, ok := strings.CutPrefix(text, schemeUnix+"://")
 	switch {
 	case !ok:
 		return ParseAddress(text)
 	case !path.IsAbs(socket) || HasControl(socket) || !utf8.ValidString(socket):
 		return Address{}, errors.New("must name a socket by its absolute path, as in unix:///run/store.sock")
 	}
-	return Address{scheme: unix, host: path.Clean(socket)}, nil
+	return Address{scheme: schemeUnix, host: path.Clean(socket)}, nil
 }
 
 func oneHost(host string) string {
@@ -74,6 +87,24 @@ func oneHost(host string) string {
 		return ip.Unmap().String()
 	}
 	return host
+}
+
+// isHost tells whether net/http dials a host as it is written.
+func isHost(host string, pattern bool) bool {
+	if isIP(host) {
+		return true
+	}
+	if pattern {
+		host = strings.TrimPrefix(host, "*.")
+	}
+	return !strings.ContainsFunc(host, func(r rune) bool {
+		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && !strings.ContainsRune("-_.", r)
+	})
+}
+
+func isIP(host string) bool {
+	_, err := netip.ParseAddr(host)
+	return err == nil
 }
 
 // IsZero tells whether there is no address.
@@ -87,8 +118,8 @@ func (a Address) String() string {
 	switch {
 	case a.IsZero():
 		return ""
-	case a.scheme == unix:
-		return unix + "://" + a.host
+	case a.scheme == schemeUnix:
+		return schemeUnix + "://" + a.host
 	}
 	return a.URL("").String()
 }
@@ -108,13 +139,14 @@ func (a *Address) UnmarshalText(text []byte) (err error) {
 // URL is the address of a call below the server's own path. Over a socket its
 // host is for show.
 func (a Address) URL(call string) *url.URL {
-	if a.scheme == unix {
+	if a.scheme == schemeUnix {
 		return &url.URL{Scheme: "http", Host: "localhost", Path: call}
 	}
 	return &url.URL{Scheme: a.scheme, Host: net.JoinHostPort(a.host, a.port), Path: a.path + call}
 }
 
-func (a Address) sameServer(b Address) bool {
+// SameServer tells whether both are one server, whatever their paths.
+func (a Address) SameServer(b Address) bool {
 	a.path, b.path = "", ""
 	return a == b
 }
@@ -144,18 +176,19 @@ func ParseAllowlist(patterns []string, fallback Address) (Allowlist, error) {
 }
 
 func parsePattern(text string) (Address, error) {
-	if strings.HasPrefix(text, unix+"://") {
+	if strings.HasPrefix(text, schemeUnix+"://") {
 		return ParseAddressOrSocket(text) // literally
 	}
 	text, anyPort := strings.CutSuffix(text, ":*")
-	p, err := ParseAddress(text)
+	if strings.Contains(strings.Replace(text, "://*.", "", 1), "*") {
+		return Address{}, errors.New(`the only wildcards are a host that begins with "*." and the port "*"`)
+	}
+	p, err := parseURL(text, true)
 	switch {
 	case err != nil:
 		return Address{}, err
 	case p.path != "":
 		return Address{}, errors.New("must end after the port")
-	case strings.Contains(strings.TrimPrefix(p.host, "*."), "*"):
-		return Address{}, errors.New(`the only wildcards are a host that begins with "*." and the port "*"`)
 	}
 	if anyPort {
 		p.port = "*"
@@ -165,13 +198,27 @@ func parsePattern(text string) (Address, error) {
 
 // Allows tells whether a class may name a.
 func (l Allowlist) Allows(a Address) bool {
-	if !l.fallback.IsZero() && l.fallback.sameServer(a) {
+	if !l.fallback.IsZero() && l.fallback.SameServer(a) {
 		return true
 	}
 	if len(l.patterns) == 0 {
-		return a.scheme != unix
+		return a.scheme != schemeUnix
 	}
 	return slices.ContainsFunc(l.patterns, func(p Address) bool { return p.covers(a) })
+}
+
+// names tells whether the operator wrote down this very host with this port,
+// and not only a wildcard for it, whose names others may decide.
+func (l Allowlist) names(hostPort string) bool {
+	host, port, err := net.SplitHostPort(hostPort)
+	if err != nil {
+		return false
+	}
+	host = oneHost(host)
+	is := func(a Address) bool {
+		return !a.IsZero() && a.scheme != schemeUnix && a.host == host && (a.port == port || a.port == "*")
+	}
+	return is(l.fallback) || slices.ContainsFunc(l.patterns, is)
 }
 
 func (a Address) covers(b Address) bool {
@@ -183,7 +230,7 @@ func (a Address) covers(b Address) bool {
 		return a.host == b.host
 	}
 	label, rest, dotted := strings.Cut(b.host, ".")
-	return dotted && label != "" && rest == parent
+	return dotted && label != "" && rest == parent && !isIP(b.host)
 }
 
 // HasControl tells whether a text holds what could end a line or a header.

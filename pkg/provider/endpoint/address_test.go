@@ -25,6 +25,19 @@ func TestParseAddress(t *testing.T) {
 		"https:opaque":                "!host",
 		"":                            "!the scheme must be http or https",
 		"https://gw:port":             "!URL",
+		"https://gw:08200":            "https://gw:8200",
+		"https://gw:0":                "!port",
+		"https://gw:65536":            "!port",
+		"https://[fe80::1%25eth0]":    "https://[fe80::1%25eth0]:443",
+		"https://*.gw":                "!the host must be",
+		"https://xn--bcher-kva.gw":    "https://xn--bcher-kva.gw:443",
+		"https://b\u00fccher.gw":      "!in ASCII",
+		"https://a\u3002gw":           "!in ASCII",
+		"https://a\uff0egw":           "!in ASCII",
+		"https://a\uff61gw":           "!in ASCII",
+		"https://a%E3%80%82gw":        "!in ASCII",
+		"https://a%2Egw":              "!URL",
+		"https://a gw":                "!URL",
 	} {
 		a, err := endpoint.ParseAddress(text)
 		if wrong, ok := strings.CutPrefix(want, "!"); ok {
@@ -84,6 +97,7 @@ func TestAllowlist(t *testing.T) {
 		{[]string{"https://*.example"}, "", "https://a.example", true},
 		{[]string{"https://*.example"}, "", "https://a.b.example", false},
 		{[]string{"https://*.example"}, "", "https://example", false},
+		{[]string{"https://*.0.0.1"}, "", "https://127.0.0.1", false},
 		{[]string{"https://*.example"}, "", "https://a.example.evil", false},
 		{[]string{"https://gw.example"}, "https://own:8081/v2", "https://own:8081", true},
 		{[]string{"https://gw.example"}, "https://own:8081", "https://own:8082", false},
@@ -100,7 +114,7 @@ func TestAllowlist(t *testing.T) {
 			t.Errorf("%q with %q allows %s: %v", c.patterns, c.fallback, c.address, got)
 		}
 	}
-	for _, bad := range []string{"gw.example", "https://gw/path", "https://g*w", "https://*.*.x"} {
+	for _, bad := range []string{"gw.example", "https://gw/path", "https://g*w", "https://*.*.x", "https://*", "https://*.", "https://*.a\u3002b"} {
 		if _, err := endpoint.ParseAllowlist([]string{bad}, endpoint.Address{}); err == nil {
 			t.Errorf("%q is a pattern", bad)
 		}

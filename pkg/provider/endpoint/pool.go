@@ -2,8 +2,10 @@ package endpoint
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -25,6 +27,10 @@ const (
 	maxEndpoints   = 64
 	// recheck is how often the files of the TLS settings are looked at.
 	recheck = 2 * time.Second
+	// patience is how long a look at them may hold up who has good settings,
+	// and stalled is how long after that the next one waits.
+	patience = time.Second
+	stalled  = time.Minute
 )
 
 // Target is a server and how it is verified. It is comparable.
@@ -38,26 +44,39 @@ type Endpoint struct {
 	Target
 	Breaker session.Breaker
 
-	mu          sync.Mutex
-	transport   *http.Transport
-	fingerprint string
-	checked     time.Time
-	used        time.Time
+	mu        sync.Mutex
+	transport *http.Transport
+	files     [sha256.Size]byte // what the transport's files held
+	checked   time.Time
+	pause     time.Duration // until the files are looked at again
+	failure   string        // of the last look, logged once
+	// reading is closed when the look at the files that is under way ends; nil
+	// for none.
+	reading chan struct{}
+	used    time.Time
 }
 
-// Pool holds one endpoint per target. Logger and Names must be set.
+// Pool holds one endpoint per target. Logger, Names and Files must be set.
 type Pool struct {
 	Logger *slog.Logger
 	Names  Names
+	// Operator is the operator's own server and settings.
+	Operator Target
+	Files    *Files
+	// Allowed says which servers the operator named. Those may be anywhere, and
+	// with AllowLocal all others may be on the node itself too.
+	Allowed    Allowlist
+	AllowLocal bool
 
 	mu    sync.Mutex
 	known map[Target]*Endpoint
 }
 
 // Get finds the endpoint, with a transport that knows the files as they are.
-func (p *Pool) Get(t Target, now time.Time) (*Endpoint, error) {
+// It returns at the end of ctx, whatever the files' file system does.
+func (p *Pool) Get(ctx context.Context, t Target, now time.Time) (*Endpoint, error) {
 	e := p.find(t, now)
-	return e, e.refresh(now, p)
+	return e, e.refresh(ctx, now, p)
 }
 
 func (p *Pool) find(t Target, now time.Time) *Endpoint {
@@ -113,43 +132,87 @@ func (e *Endpoint) Transport() *http.Transport {
 	return e.transport
 }
 
-// refresh makes a new transport when a file changed. While the new files
+// refresh makes a new transport when a file changed. One caller at a time
+// reads the files, without the lock. While it does, or while the new files
 // cannot be used, perhaps because they are being written, the old settings
 // stay.
-func (e *Endpoint) refresh(now time.Time, p *Pool) error {
+func (e *Endpoint) refresh(ctx context.Context, now time.Time, p *Pool) error {
+	for {
+		e.mu.Lock()
+		since := now.Sub(e.checked)
+		reading := e.reading
+		switch {
+		case e.transport != nil && (reading != nil || since >= 0 && since < e.pause):
+			e.mu.Unlock()
+			return nil
+		case reading == nil:
+			e.reading = make(chan struct{})
+			e.mu.Unlock()
+			return e.reload(ctx, now, p)
+		}
+		e.mu.Unlock()
+		select {
+		case <-reading: // then this caller looks for itself, if that one failed
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the files of the TLS settings for %s: %w", e.Address, session.Ended(ctx))
+		}
+	}
+}
+
+func (e *Endpoint) reload(ctx context.Context, now time.Time, p *Pool) error {
+	if e.Transport() != nil {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	m, err := p.read(ctx, e.Target)
+	sum := m.sum()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	since := now.Sub(e.checked)
-	if e.transport != nil && since >= 0 && since < recheck {
+	defer func() {
+		close(e.reading)
+		e.reading = nil
+	}()
+	e.checked, e.pause = now, recheck
+	if errors.Is(err, errHangs) {
+		e.pause = stalled
+	}
+	if err == nil && e.transport != nil && sum == e.files {
+		e.failure = ""
 		return nil
 	}
-	print := e.TLS.fingerprint()
-	e.checked = now
-	if e.transport != nil && print == e.fingerprint {
-		return nil
+	var next *http.Transport
+	if err == nil {
+		next, err = p.newTransport(e.Target, m)
 	}
-	settings, err := e.TLS.config(p.Names)
 	switch {
 	case err != nil && e.transport == nil:
 		return err
 	case err != nil:
-		p.Logger.Warn("changed TLS files cannot be used, so the earlier ones stay", "address", e.Address.String(), "error", err)
+		if text := err.Error(); text != e.failure {
+			e.failure = text
+			p.Logger.Warn("changed TLS files cannot be used, so the earlier ones stay", "address", e.Address.String(), "error", err)
+		}
 		return nil
 	}
 	if e.transport != nil {
 		e.transport.CloseIdleConnections()
 	}
-	e.transport, e.fingerprint = newTransport(e.Address), print
-	e.transport.TLSClientConfig = settings
+	e.transport, e.files, e.failure = next, sum, ""
 	return nil
 }
 
 // newTransport takes the proxy settings from the environment, nothing else.
-func newTransport(a Address) *http.Transport {
-	dialer := &net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}
+func (p *Pool) newTransport(target Target, m material) (*http.Transport, error) {
+	settings, err := target.TLS.config(m, p.Names)
+	if err != nil {
+		return nil, err
+	}
+	r := newReach(p)
 	t := &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         dialer.DialContext,
+		Proxy:               r.through,
+		DialContext:         r.dial,
+		TLSClientConfig:     settings,
 		ForceAttemptHTTP2:   true,
 		ReadBufferSize:      bufferSize,
 		WriteBufferSize:     bufferSize,
@@ -158,11 +221,8 @@ func newTransport(a Address) *http.Transport {
 		IdleConnTimeout:     idleTimeout,
 		TLSHandshakeTimeout: handshakeLimit,
 	}
-	if a.scheme == unix {
-		t.Proxy = nil
-		t.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return dialer.DialContext(ctx, unix, a.host)
-		}
+	if target.Address.scheme == schemeUnix {
+		t.Proxy, t.DialContext = nil, dialSocket(target.Address.host)
 	}
-	return t
+	return t, nil
 }

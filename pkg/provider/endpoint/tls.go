@@ -1,19 +1,16 @@
 package endpoint
 
 import (
+	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
-
-// maxFile bounds one file of TLS settings.
-const maxFile = 1 << 20
 
 // TLS says how a server is verified, and who to be to it. The files are read
 // again when they change. It is comparable.
@@ -29,6 +26,12 @@ type TLS struct {
 	SkipVerify     bool   `json:",omitempty"`
 }
 
+// WithoutClient is the settings without the client certificate.
+func (t TLS) WithoutClient() TLS {
+	t.ClientCertFile, t.ClientKeyFile = "", ""
+	return t
+}
+
 // Names are what the settings are called where people write them, for errors.
 type Names struct {
 	// Place comes before a name that says where a mistake is, as in
@@ -38,9 +41,74 @@ type Names struct {
 	CACertFile, CACertDir, CACert, ServerName, ClientCertFile, ClientKeyFile string
 }
 
-// config reads the files.
-func (t TLS) config(n Names) (*tls.Config, error) {
-	roots, err := t.roots(n)
+// material is what the files of TLS settings hold.
+type material struct {
+	authorities [][]byte
+	cert, key   []byte
+}
+
+// sum changes when a file does.
+func (m material) sum() [sha256.Size]byte {
+	h := sha256.New()
+	for _, data := range append([][]byte{m.cert, m.key}, m.authorities...) {
+		_ = binary.Write(h, binary.BigEndian, int64(len(data)))
+		_, _ = h.Write(data)
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
+
+// read reads the files.
+//
+// Those of the operator's own settings may lie anywhere, all others beneath the
+// listed directories. The operator's client certificate is a credential, so it
+// is the operator's own only towards the operator's server.
+func (p *Pool) read(ctx context.Context, t Target) (m material, err error) {
+	n, own := p.Names, p.Operator.TLS
+	switch s := t.TLS; {
+	case s.CACert != "":
+	case s.CACertFile != "":
+		m.authorities, err = p.open(ctx, n.CACertFile, s.CACertFile, s.CACertFile == own.CACertFile, false)
+	case s.CACertDir != "":
+		m.authorities, err = p.open(ctx, n.CACertDir, s.CACertDir, s.CACertDir == own.CACertDir, true)
+	}
+	if err != nil || t.TLS.ClientCertFile == "" {
+		return m, err
+	}
+	operators := t.TLS.ClientCertFile == own.ClientCertFile && t.TLS.ClientKeyFile == own.ClientKeyFile && t.Address.SameServer(p.Operator.Address)
+	cert, err := p.open(ctx, n.ClientCertFile, t.TLS.ClientCertFile, operators, false)
+	if err != nil {
+		return m, err
+	}
+	key, err := p.open(ctx, n.ClientKeyFile, t.TLS.ClientKeyFile, operators, false)
+	if err != nil {
+		return m, err
+	}
+	m.cert, m.key = cert[0], key[0]
+	return m, nil
+}
+
+func (p *Pool) open(ctx context.Context, name, path string, operators, list bool) ([][]byte, error) {
+	d, field := p.Files.own, p.Names.Place+name
+	if !operators {
+		if d = p.Files.dirOf(path); d == nil {
+			return nil, p.Files.outside(field, path)
+		}
+	}
+	data, err := d.read(ctx, path, list)
+	switch {
+	case errors.Is(err, errOutside):
+		return nil, p.Files.outside(field, path)
+	case errors.Is(err, errHangs):
+		return nil, fault.New(fault.Of(ctx.Err()), "reading %q for %s: %w", path, field, err)
+	case err != nil:
+		return nil, p.Names.unusable(name, path, err)
+	}
+	return data, nil
+}
+
+// config makes the settings of connections out of what the files hold.
+func (t TLS) config(m material, n Names) (*tls.Config, error) {
+	roots, err := t.roots(m, n)
 	if err != nil {
 		return nil, err
 	}
@@ -51,135 +119,37 @@ func (t TLS) config(n Names) (*tls.Config, error) {
 	if t.ClientCertFile == "" {
 		return c, nil
 	}
-	pair, err := t.clientPair(n)
+	pair, err := tls.X509KeyPair(m.cert, m.key)
 	if err != nil {
-		return nil, err
+		return nil, n.unusable(n.ClientCertFile, t.ClientCertFile, fmt.Errorf("with the key in %q: %w", t.ClientKeyFile, err))
 	}
 	// Offered whatever authorities the server lists: an auth method may accept
 	// others than the listener asks for.
-	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return pair, nil }
+	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	return c, nil
 }
 
 // roots are the authorities; nil stands for the system's.
-func (t TLS) roots(n Names) (*x509.CertPool, error) {
+func (t TLS) roots(m material, n Names) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
+	found := pool.AppendCertsFromPEM([]byte(t.CACert))
+	for _, data := range m.authorities {
+		found = pool.AppendCertsFromPEM(data) || found
+	}
 	switch {
+	case found:
+		return pool, nil
 	case t.CACert != "":
-		if !pool.AppendCertsFromPEM([]byte(t.CACert)) {
-			return nil, fault.New(fault.InvalidClass, "%s%s holds no PEM certificate", n.Place, n.CACert)
-		}
+		return nil, fault.New(fault.InvalidClass, "%s%s holds no PEM certificate", n.Place, n.CACert)
 	case t.CACertFile != "":
-		if err := addFile(pool, t.CACertFile); err != nil {
-			return nil, n.unusable(n.CACertFile, t.CACertFile, err)
-		}
+		return nil, n.unusable(n.CACertFile, t.CACertFile, errors.New("it holds no PEM certificate"))
 	case t.CACertDir != "":
-		if err := addDir(pool, t.CACertDir); err != nil {
-			return nil, n.unusable(n.CACertDir, t.CACertDir, err)
-		}
-	default:
-		return nil, nil
+		return nil, n.unusable(n.CACertDir, t.CACertDir, errors.New("no file in it holds a PEM certificate"))
 	}
-	return pool, nil
-}
-
-func (t TLS) clientPair(n Names) (*tls.Certificate, error) {
-	cert, err := readFile(t.ClientCertFile)
-	if err != nil {
-		return nil, n.unusable(n.ClientCertFile, t.ClientCertFile, err)
-	}
-	key, err := readFile(t.ClientKeyFile)
-	if err != nil {
-		return nil, n.unusable(n.ClientKeyFile, t.ClientKeyFile, err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, n.unusable(n.ClientCertFile, t.ClientCertFile, fmt.Errorf("with the key in %q: %w", t.ClientKeyFile, err))
-	}
-	return &pair, nil
-}
-
-func addFile(pool *x509.CertPool, file string) error {
-	data, err := readFile(file)
-	if err == nil && !pool.AppendCertsFromPEM(data) {
-		return errors.New("it holds no PEM certificate")
-	}
-	return err
-}
-
-func addDir(pool *x509.CertPool, dir string) error {
-	files, err := visible(dir)
-	if err != nil {
-		return err
-	}
-	found := false
-	for _, file := range files {
-		found = addFile(pool, file) == nil || found
-	}
-	if !found {
-		return errors.New("no file in it holds a PEM certificate")
-	}
-	return nil
-}
-
-// readFile refuses devices and pipes, which could go on for ever.
-func readFile(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	switch {
-	case err != nil:
-		return nil, withoutPath(err)
-	case !info.Mode().IsRegular():
-		return nil, errors.New("it is not a regular file")
-	case info.Size() > maxFile:
-		return nil, fmt.Errorf("it is larger than %d bytes", maxFile)
-	}
-	data, err := os.ReadFile(file) //nolint:gosec // the path is the operator's or the class's
-	return data, withoutPath(err)
-}
-
-// visible lists a directory without what a mounted ConfigMap keeps for itself.
-func visible(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, withoutPath(err)
-	}
-	var files []string
-	for _, e := range entries {
-		if e.Name()[0] != '.' {
-			files = append(files, filepath.Join(dir, e.Name()))
-		}
-	}
-	return files, nil
-}
-
-func withoutPath(err error) error {
-	var p *os.PathError
-	if errors.As(err, &p) {
-		return p.Err
-	}
-	return err
+	return nil, nil
 }
 
 func (n Names) unusable(name, file string, err error) error {
 	return fault.New(fault.InvalidClass, "reading %q for %s%s: %w", file, n.Place, name, err).
 		WithHint("the path is one in the driver's container on the node")
-}
-
-// fingerprint changes when a file that the settings name does.
-func (t TLS) fingerprint() string {
-	files := []string{t.CACertFile, t.ClientCertFile, t.ClientKeyFile}
-	if t.CACertDir != "" && t.CACertFile == "" && t.CACert == "" {
-		listed, _ := visible(t.CACertDir) // reading it again tells what is wrong
-		files = append(files, listed...)
-	}
-	var b strings.Builder
-	for _, file := range files {
-		if file == "" {
-			continue
-		}
-		if info, err := os.Stat(file); err == nil {
-			fmt.Fprintf(&b, "%q %d %d\n", file, info.ModTime().UnixNano(), info.Size())
-		}
-	}
-	return b.String()
 }

@@ -27,8 +27,19 @@ var names = endpoint.Names{
 
 func asIs(words string) string { return words }
 
-func newPool() *endpoint.Pool {
-	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names}
+// newPool is one whose operator has the given settings.
+func newPool(t testing.TB, operator endpoint.Target) *endpoint.Pool {
+	t.Helper()
+	files, err := endpoint.NewFiles(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names, Operator: operator, Files: files, AllowLocal: true}
+}
+
+func getFrom(t testing.TB, target endpoint.Target) (*endpoint.Endpoint, error) {
+	t.Helper()
+	return newPool(t, target).Get(t.Context(), target, time.Now())
 }
 
 func get(e *endpoint.Endpoint) error {
@@ -82,7 +93,7 @@ func TestVerification(t *testing.T) {
 		"other name":  {endpoint.TLS{CACert: ca, ServerName: "other.test"}, "set serverName"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			e, err := newPool().Get(endpoint.Target{Address: address, TLS: c.tls}, time.Now())
+			e, err := getFrom(t, endpoint.Target{Address: address, TLS: c.tls})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -120,7 +131,7 @@ func TestUnusableFiles(t *testing.T) {
 		"key: no such file":                           {ClientCertFile: text, ClientKeyFile: "/nowhere"},
 		"cert: with the key in " + `"` + text + `": `: {ClientCertFile: text, ClientKeyFile: text},
 	} {
-		_, err := newPool().Get(endpoint.Target{Address: address, TLS: settings}, time.Now())
+		_, err := getFrom(t, endpoint.Target{Address: address, TLS: settings})
 		if fault.Of(err) != fault.InvalidClass || !strings.Contains(err.Error(), want) {
 			t.Errorf("reason %s, want InvalidClass with %q: %v", fault.Of(err), want, err)
 		}
@@ -133,10 +144,11 @@ func TestFilesChange(t *testing.T) {
 	address, ca := secure(t)
 	dir := t.TempDir()
 	file := write(t, dir, "ca.pem", ca)
-	pool, now := newPool(), time.Now()
+	target := endpoint.Target{Address: address, TLS: endpoint.TLS{CACertFile: file}}
+	pool, now := newPool(t, target), time.Now()
 	try := func() error {
 		now = now.Add(time.Minute)
-		e, err := pool.Get(endpoint.Target{Address: address, TLS: endpoint.TLS{CACertFile: file}}, now)
+		e, err := pool.Get(t.Context(), target, now)
 		if err != nil {
 			return err
 		}
@@ -170,14 +182,14 @@ func TestClientCertificate(t *testing.T) {
 	s.StartTLS()
 	defer s.Close()
 	with := endpoint.TLS{SkipVerify: true, ClientCertFile: write(t, dir, "cert", cert), ClientKeyFile: write(t, dir, "key", key)}
-	e, err := newPool().Get(endpoint.Target{Address: mustParse(t, s.URL), TLS: with}, time.Now())
+	e, err := getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: with})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := get(e); err != nil {
 		t.Error(err)
 	}
-	e, err = newPool().Get(endpoint.Target{Address: mustParse(t, s.URL), TLS: endpoint.TLS{SkipVerify: true}}, time.Now())
+	e, err = getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: endpoint.TLS{SkipVerify: true}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,9 +203,9 @@ func TestClientCertificate(t *testing.T) {
 }
 
 func TestExplain(t *testing.T) {
-	pool := newPool()
+	pool := newPool(t, endpoint.Target{})
 	find := func(url string) *endpoint.Endpoint {
-		e, err := pool.Get(endpoint.Target{Address: mustParse(t, url)}, time.Now())
+		e, err := pool.Get(t.Context(), endpoint.Target{Address: mustParse(t, url)}, time.Now())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -237,7 +249,7 @@ func TestLateRefusal(t *testing.T) {
 	dir := t.TempDir()
 	pair := endpoint.TLS{SkipVerify: true, ClientCertFile: write(t, dir, "cert", cert), ClientKeyFile: write(t, dir, "key", key)}
 	for hint, settings := range map[string]endpoint.TLS{"it may want a client certificate: set cert and key": {SkipVerify: true}, "": pair} {
-		e, err := newPool().Get(endpoint.Target{Address: mustParse(t, s.URL), TLS: settings}, time.Now())
+		e, err := getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: settings})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -266,7 +278,7 @@ func TestSocket(t *testing.T) {
 	}}
 	s.Start()
 	defer s.Close()
-	e, err := newPool().Get(endpoint.Target{Address: mustParse(t, "unix://"+file)}, time.Now())
+	e, err := getFrom(t, endpoint.Target{Address: mustParse(t, "unix://"+file)})
 	if err != nil {
 		t.Fatal(err)
 	}

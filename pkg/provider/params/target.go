@@ -33,15 +33,20 @@ func TargetNames(k TargetKeys, known Known) endpoint.Names {
 }
 
 // Target reads which server to ask and how it is verified, with the operator's
-// own for what the class leaves out.
+// own for what the class leaves out. The operator's client certificate goes to
+// the operator's server alone.
 func (s *Set) Target(k TargetKeys, def endpoint.Target) endpoint.Target {
-	t := endpoint.Target{Address: def.Address, TLS: s.tls(k, def.TLS)}
+	address := def.Address
 	switch {
 	case s.Has(k.Address):
-		t.Address = s.Address(k.Address, k.Socket)
-	case t.Address.IsZero():
+		address = s.Address(k.Address, k.Socket)
+	case address.IsZero():
 		s.Required(k.Address, "neither the class nor the driver names a server")
 	}
+	if !address.SameServer(def.Address) {
+		def.TLS = def.TLS.WithoutClient()
+	}
+	t := endpoint.Target{Address: address, TLS: s.tls(k, def.TLS)}
 	if t.Address.Plain() && t.TLS != (endpoint.TLS{}) && t.TLS != def.TLS {
 		s.Warn(s.Field(k.Address), "is a plain http address, so the class's TLS parameters have no effect")
 	}
@@ -89,6 +94,10 @@ func (s *Set) tls(k TargetKeys, def endpoint.TLS) endpoint.TLS {
 type Policy struct {
 	Allowed          endpoint.Allowlist
 	ForbidSkipVerify bool
+	// Files are where classes may name files, besides the operator's own
+	// authorities, which are no secret.
+	Files    *endpoint.Files
+	Operator endpoint.TLS
 }
 
 // Check gives all that is wrong with the parameters or, where nothing is, what
@@ -103,6 +112,25 @@ func (s *Set) Check(p Policy, k TargetKeys, t endpoint.Target) error {
 	if t.TLS.SkipVerify && p.ForbidSkipVerify {
 		return fault.New(fault.NotAllowed, "%s: this node's operator does not allow skipping the verification of certificates", s.Field(k.SkipVerify)).
 			WithHint("name the authority with %s instead", s.Field(k.CACertFile))
+	}
+	if p.ForbidSkipVerify && s.Has(k.CACert) {
+		return fault.New(fault.NotAllowed, "%s: this node's operator does not allow skipping the verification of certificates, and an authority of the class's own choice would", s.Field(k.CACert)).
+			WithHint("name the authority with %s instead", s.Field(k.CACertFile))
+	}
+	return s.checkFiles(p, k)
+}
+
+// checkFiles refuses files that the operator does not let classes name.
+func (s *Set) checkFiles(p Policy, k TargetKeys) error {
+	for _, file := range []struct{ key, operators string }{
+		{k.CACertFile, p.Operator.CACertFile}, {k.CACertDir, p.Operator.CACertDir}, {k.ClientCertFile, ""}, {k.ClientKeyFile, ""},
+	} {
+		if !s.Has(file.key) || s.Get(file.key, "") == file.operators {
+			continue
+		}
+		if err := p.Files.Check(s.Field(file.key).String(), s.Get(file.key, "")); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -47,8 +47,17 @@ func TestTarget(t *testing.T) {
 		raw  map[string]string
 		want endpoint.Target
 	}{
-		"nothing":     {nil, def},
-		"address":     {map[string]string{"url": "https://a/b"}, with(func(o *endpoint.Target) { o.Address = address(t, "https://a/b") })},
+		"nothing": {nil, def},
+		"address": {map[string]string{"url": "https://a/b"}, with(func(o *endpoint.Target) {
+			o.Address, o.TLS = address(t, "https://a/b"), def.TLS.WithoutClient()
+		})},
+		"address and pair": {map[string]string{"url": "https://a", "cert": "/x", "key": "/y"}, with(func(o *endpoint.Target) {
+			o.Address, o.TLS.ClientCertFile, o.TLS.ClientKeyFile = address(t, "https://a"), "/x", "/y"
+		})},
+		"path": {map[string]string{"url": "https://own/b"}, with(func(o *endpoint.Target) { o.Address = address(t, "https://own/b") })},
+		"port": {map[string]string{"url": "https://own:1"}, with(func(o *endpoint.Target) {
+			o.Address, o.TLS = address(t, "https://own:1"), def.TLS.WithoutClient()
+		})},
 		"authorities": {map[string]string{"storeCAFile": "/ca"}, with(func(o *endpoint.Target) { o.TLS.CACertFile, o.TLS.CACertDir = "/ca", "" })},
 		"inline":      {map[string]string{"ca": "PEM\n"}, with(func(o *endpoint.Target) { o.TLS.CACert, o.TLS.CACertDir = "PEM\n", "" })},
 		"pair":        {map[string]string{"cert": "/x", "key": "/y"}, with(func(o *endpoint.Target) { o.TLS.ClientCertFile, o.TLS.ClientKeyFile = "/x", "/y" })},
@@ -99,8 +108,29 @@ func TestPolicy(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	policy := params.Policy{Allowed: allowed, ForbidSkipVerify: true}
+	files, err := endpoint.NewFiles([]string{"/listed"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	policy := params.Policy{Allowed: allowed, ForbidSkipVerify: true, Files: files, Operator: endpoint.TLS{
+		CACertFile: "/own/ca", CACertDir: "/own/cas", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key",
+	}}
+	for _, raw := range []map[string]string{
+		{"storeCAFile": "/listed/a/../ca"}, {"storeCAFile": "/own/ca"}, {"caDir": "/own/cas"}, {"cert": "/listed/c", "key": "/listed/k"}, {"caDir": "/listed"},
+	} {
+		raw["url"] = "https://good"
+		s := targetSet(raw)
+		if err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Target{})); err != nil {
+			t.Errorf("%q: %v", raw, err)
+		}
+	}
 	for want, raw := range map[string]map[string]string{
+		`spec.parameters.storeCAFile: "/listed/../etc/shadow" leads to no file`:  {"url": "https://good", "storeCAFile": "/listed/../etc/shadow"},
+		`spec.parameters.storeCAFile: "ca" leads to no file`:                     {"url": "https://good", "storeCAFile": "ca"},
+		`spec.parameters.caDir: "/listedtoo" leads to no file`:                   {"url": "https://good", "caDir": "/listedtoo"},
+		`spec.parameters.cert: "/own/cert" leads to no file`:                     {"url": "https://good", "cert": "/own/cert", "key": "/own/key"},
+		"--class-file-dirs, where classes may name files (have the file mounted": {"url": "https://good", "cert": "/listed/c", "key": "/own/ca"},
+		"spec.parameters.ca: this node's operator does not allow skipping":       {"url": "https://good", "ca": "PEM"},
 		"": {"url": "https://good/x", "skip": "false"},
 		"spec.parameters.url: this node's operator does not allow the address https://bad:443 (leave": {"url": "https://bad"},
 		"spec.parameters.skip: this node's operator does not allow skipping":                          {"url": "https://good", "skip": "true"},

@@ -30,6 +30,14 @@ type Settings struct {
 	// refuses nothing.
 	Budget *budget.Budget
 
+	// ClassFileDirs are the directories beneath which classes may name files;
+	// none stands for endpoint.DefaultClassFileDir.
+	ClassFileDirs []string
+	// AllowLocalAddresses lets classes have the driver connect to addresses of
+	// the node itself, its links and its cloud's metadata. The operator's own
+	// server and those that the operator lists may be there in any case.
+	AllowLocalAddresses bool
+
 	// ReleaseTimeout bounds the end of one volume's credentials; 0 means 5 s.
 	ReleaseTimeout time.Duration
 	// DisableRevocation leaves the credentials of gone volumes to their time

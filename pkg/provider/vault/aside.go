@@ -78,7 +78,7 @@ func (f *fetch) tend(ctx context.Context) {
 	if s == nil || s.spec == nil {
 		return
 	}
-	e, err := f.endpoints.Get(s.spec.login.target, f.now())
+	e, err := f.endpoints.Get(ctx, s.spec.login.target, f.now())
 	if err != nil {
 		return
 	}

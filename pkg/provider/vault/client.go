@@ -185,9 +185,8 @@ func (c *client) attempt(ctx context.Context, k call) (*reply, error) {
 
 func (c *client) exchange(ctx context.Context, k call, charge *budget.Charge) (*reply, error) {
 	u := k.endpoint.Address.URL("/v1/" + k.path)
-	query := k.query
 	for n := 0; ; n++ {
-		resp, err := c.send(ctx, k, u, query)
+		resp, err := c.send(ctx, k, u)
 		if err != nil {
 			return nil, err
 		}
@@ -198,22 +197,18 @@ func (c *client) exchange(ctx context.Context, k call, charge *budget.Charge) (*
 			return c.read(resp, charge)
 		}
 		_ = resp.Body.Close()
-		next, err := c.follow(u, resp)
-		if err != nil {
+		if u, err = c.follow(k, u, resp); err != nil {
 			return nil, err
 		}
-		query = next.Query()
-		next.RawQuery = ""
-		u = next
 	}
 }
 
 // send makes one HTTP exchange. The API client joins and cleans paths, so the
 // URL is put into the request after it did.
-func (c *client) send(ctx context.Context, k call, u *url.URL, query url.Values) (*http.Response, error) {
+func (c *client) send(ctx context.Context, k call, u *url.URL) (*http.Response, error) {
 	provider.Asked(ctx, k.correlation)
 	shape := func(r *api.Request) {
-		r.Method, r.URL, r.Host, r.Params = k.method, u, u.Host, query
+		r.Method, r.URL, r.Host, r.Params = k.method, u, u.Host, k.query
 		r.ClientToken = k.token.Reveal()
 		r.Headers = http.Header{
 			api.RequestHeaderName: {"true"},
@@ -268,8 +263,9 @@ func isRedirect(status int) bool {
 
 // follow checks where the server sends us. The Vault token or the pod's goes
 // there, so it must be a server that a class could have named, and no less
-// protected.
-func (c *client) follow(from *url.URL, resp *http.Response) (*url.URL, error) {
+// protected. A standby sends us to the active node for the same request; what is
+// sent elsewhere on a server is no Vault, and its answer none either.
+func (c *client) follow(k call, from *url.URL, resp *http.Response) (*url.URL, error) {
 	to, err := resp.Location()
 	if err != nil {
 		return nil, fault.New(fault.BadAnswer, "redirected with status %d without a usable Location", resp.StatusCode)
@@ -288,6 +284,15 @@ func (c *client) follow(from *url.URL, resp *http.Response) (*url.URL, error) {
 	case !c.allowed.Allows(a) && !strings.EqualFold(from.Host, to.Host):
 		return nil, fault.New(fault.NotAllowed, "redirected to %s, which this node's operator does not allow", a).
 			WithHint("allow the addresses of all Vault servers, or set their api_addr to the allowed one")
+	case !k.isFor(from, to):
+		return nil, fault.New(fault.BadAnswer, "redirected to another path or query, on %s", a).
+			WithHint("a Vault standby redirects to the same request on the active node: is this the address of a Vault server, or of a proxy before it?")
 	}
-	return to, nil
+	return a.URL(to.Path), nil
+}
+
+// isFor tells whether a redirect's target is the same request. A server behind
+// a proxy does not know what the proxy took off the front of the path.
+func (k call) isFor(from, to *url.URL) bool {
+	return (to.Path == from.Path || to.Path == "/v1/"+k.path) && to.Fragment == "" && to.Query().Encode() == k.query.Encode()
 }

@@ -33,7 +33,9 @@ type Config struct {
 	// DefaultAudience is the audience of the service account token that is
 	// used to log in; empty means the provider's name.
 	DefaultAudience string
-	// DefaultTLS is how the server is verified, for classes that do not say.
+	// DefaultTLS is how the server is verified, for classes that do not say. Its
+	// client certificate is presented to DefaultAddress alone, and only for
+	// DefaultAuthMount and AllowedAuthMounts.
 	DefaultTLS endpoint.TLS
 
 	// AllowedAddresses are the servers that classes may name besides
@@ -44,6 +46,12 @@ type Config struct {
 	// must be DefaultAddress or be listed literally, even if the list is
 	// empty: a class must not reach a node's other sockets.
 	AllowedAddresses []string
+	// AllowedAuthMounts are the auth methods that classes may name besides
+	// DefaultAuthMount; empty allows any.
+	AllowedAuthMounts []string
+	// AllowCertAuth lets classes log in by a client certificate, which is the
+	// identity of all who may name its files and not the pod's.
+	AllowCertAuth bool
 	// ForbidSkipVerify refuses classes that switch verification off.
 	ForbidSkipVerify bool
 
@@ -79,8 +87,23 @@ func (c *Config) check() error {
 	switch {
 	case (c.DefaultTLS.ClientCertFile == "") != (c.DefaultTLS.ClientKeyFile == ""):
 		return errors.New("vault: a client certificate and its key go together: give both or none")
+	case c.DefaultTLS.ClientCertFile != "" && c.DefaultAddress == "":
+		return errors.New("vault: a client certificate is presented to the default address alone, and there is none: give both, or have classes name their own")
 	case c.ForbidSkipVerify && c.DefaultTLS.SkipVerify:
 		return errors.New("vault: skipping the verification of certificates is both forbidden and the default")
 	}
 	return nil
+}
+
+// mounts gives the paths of the auth methods, the default one first.
+func (c *Config) mounts() ([]string, error) {
+	var mounts []string
+	for _, text := range append([]string{c.DefaultAuthMount}, c.AllowedAuthMounts...) {
+		mount, err := parseMount(text)
+		if err != nil {
+			return nil, fmt.Errorf("vault: auth mount %q: %w", text, err)
+		}
+		mounts = append(mounts, mount)
+	}
+	return mounts, nil
 }

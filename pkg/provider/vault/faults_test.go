@@ -236,6 +236,12 @@ func TestRedirects(t *testing.T) {
 		t.Errorf("the login's body did not reach the active node: %q", got)
 	}
 
+	behind := newBroken(t, nil) // a proxy that serves the standby below a path
+	behind.login, behind.read = standby.Config.Handler.ServeHTTP, standby.Config.Handler.ServeHTTP
+	strip := httptest.NewServer(http.StripPrefix("/vault", behind.Config.Handler))
+	t.Cleanup(strip.Close)
+	wantFile(t, mustFetch(t, p, brokenRequest("w", strip.URL+"/vault", map[string]string{"objects": `[{objectName: a, secretPath: "kv1/a?x=1&version=2", secretKey: k}]`})), "a", "v")
+
 	listed := newProvider(t, func(c *vault.Config) {
 		c.DefaultAddress, c.AllowedAddresses = standby.URL, []string{"https://vault.example"}
 	})
@@ -249,6 +255,83 @@ func TestRedirects(t *testing.T) {
 	_, err = p.Fetch(t.Context(), brokenRequest("v", secure.URL, map[string]string{"vaultSkipTLSVerify": "true"}))
 	if fault.Of(err) != fault.BadAnswer || !strings.Contains(err.Error(), "redirected from https to") {
 		t.Errorf("a redirect from https to http: %s: %v", fault.Of(err), err)
+	}
+}
+
+// TestRedirectElsewhere: only the same request on another server is followed. A
+// class must not have a server of its author's choice bring the answer of any
+// other into the volume.
+func TestRedirectElsewhere(t *testing.T) {
+	internal := newBroken(t, answering(200, `{"SecretAccessKey":"`+markValue+`"}`))
+	for name, target := range map[string]string{
+		"another path":    "/latest/meta-data/iam/security-credentials/node-role",
+		"a longer path":   "/v1/kv1/a/b",
+		"another element": "/v1/kv1/%61%2Fb",
+		"a query more":    "/v1/kv1/a?any=query",
+		"a fragment":      "/v1/kv1/a#x",
+		"no path":         "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBroken(t, func(w http.ResponseWriter, _ *http.Request) {
+				w.Header().Set("Location", internal.URL+target)
+				w.WriteHeader(http.StatusTemporaryRedirect)
+			})
+			_, err := newProvider(t, nil).Fetch(t.Context(), brokenRequest("v", b.URL, nil))
+			if fault.Of(err) != fault.BadAnswer || !strings.Contains(err.Error(), "redirected to another path or query, on "+internal.URL) {
+				t.Errorf("got %s: %v", fault.Of(err), err)
+			}
+		})
+	}
+	if n := internal.count(""); n > 0 {
+		t.Errorf("the other server was asked %d times", n)
+	}
+}
+
+// TestLocalAddresses: without the operator's word a class reaches nothing on the
+// node itself, neither by its address nor by a redirect.
+func TestLocalAddresses(t *testing.T) {
+	local := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+	other := newBroken(t, nil)
+	other.login = func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, local.URL+r.URL.RequestURI(), http.StatusTemporaryRedirect)
+	}
+	other.read = other.login
+	byName := strings.Replace(local.URL, "127.0.0.1", "localhost", 1)
+	anyPort := "http://127.0.0.1:*"
+	for name, c := range map[string]struct {
+		address string
+		adjust  func(*vault.Config)
+		allowed bool
+	}{
+		"by address":         {local.URL, func(*vault.Config) {}, false},
+		"by name":            {byName, func(*vault.Config) {}, false},
+		"by redirect":        {other.URL, func(c *vault.Config) { c.DefaultAddress = other.URL }, false},
+		"the operator's own": {local.URL, func(c *vault.Config) { c.DefaultAddress = local.URL }, true},
+		"listed":             {local.URL, func(c *vault.Config) { c.AllowedAddresses = []string{local.URL} }, true},
+		"listed by name":     {byName, func(c *vault.Config) { c.AllowedAddresses = []string{byName} }, true},
+		"with any port":      {other.URL, func(c *vault.Config) { c.AllowedAddresses = []string{anyPort} }, true},
+		"all":                {local.URL, func(c *vault.Config) { c.AllowLocalAddresses = true }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := local.count("")
+			p := newProvider(t, func(config *vault.Config) {
+				config.AllowLocalAddresses = false
+				c.adjust(config)
+			})
+			payload, err := p.Fetch(t.Context(), brokenRequest("v", c.address, nil))
+			if c.allowed {
+				if err != nil || files(payload)["a"] != "v" {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			if fault.Of(err) != fault.NotAllowed || !strings.Contains(err.Error(), "127.0.0.1 is an address of the node itself") || !strings.Contains(err.Error(), "--allow-local-addresses") {
+				t.Errorf("got %s: %v", fault.Of(err), err)
+			}
+			if n := local.count("") - before; n > 0 {
+				t.Errorf("asked %d times", n)
+			}
+		})
 	}
 }
 
@@ -267,14 +350,14 @@ func TestTLSFaults(t *testing.T) {
 		{"unknown authority", secure.URL, nil, fault.Unavailable, "the system's authorities: set vaultCACertPath"},
 		{"https to a plain server", strings.Replace(plain.URL, "http:", "https:", 1), nil, fault.Unavailable, "use http://"},
 		{"http to a TLS server", strings.Replace(secure.URL, "https:", "http:", 1), nil, fault.Rejected, "use https://"},
-		{"CA file missing", secure.URL, map[string]string{"vaultCACertPath": "/nowhere/ca.pem"}, fault.InvalidClass, `reading "/nowhere/ca.pem" for spec.parameters.vaultCACertPath`},
-		{"CA directory missing", secure.URL, map[string]string{"vaultCADirectory": "/nowhere"}, fault.InvalidClass, "spec.parameters.vaultCADirectory"},
+		{"CA file missing", secure.URL, map[string]string{"vaultCACertPath": "/etc/nowhere/ca.pem"}, fault.InvalidClass, `reading "/etc/nowhere/ca.pem" for spec.parameters.vaultCACertPath`},
+		{"CA directory missing", secure.URL, map[string]string{"vaultCADirectory": "/etc/nowhere"}, fault.InvalidClass, "spec.parameters.vaultCADirectory"},
 		{"CA file without PEM", secure.URL, map[string]string{"vaultCACertPath": "/etc/hostname"}, fault.InvalidClass, "holds no PEM certificate"},
 		{"CA file is a device", secure.URL, map[string]string{"vaultCACertPath": "/dev/zero"}, fault.InvalidClass, "not a regular file"},
-		{"client certificate missing", secure.URL, map[string]string{"vaultTLSClientCertPath": "/nowhere/c", "vaultTLSClientKeyPath": "/nowhere/k"}, fault.InvalidClass, "spec.parameters.vaultTLSClientCertPath"},
+		{"client certificate missing", secure.URL, map[string]string{"vaultTLSClientCertPath": "/etc/nowhere/c", "vaultTLSClientKeyPath": "/etc/nowhere/k"}, fault.InvalidClass, "spec.parameters.vaultTLSClientCertPath"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newProvider(t, nil)
+			p := newProvider(t, func(c *vault.Config) { c.ClassFileDirs = []string{"/etc", "/dev"} })
 			_, err := p.Fetch(t.Context(), brokenRequest("v", tc.address, tc.params))
 			if fault.Of(err) != tc.want || err == nil || !strings.Contains(err.Error(), tc.says) {
 				t.Errorf("got %s: %v, want %s saying %q", fault.Of(err), err, tc.want, tc.says)

@@ -116,7 +116,7 @@ func (c *client) judgeFailure(ctx context.Context, k call, err error) error {
 	at := k.endpoint.Address
 	switch {
 	case errors.As(err, &already):
-		return fault.New(already.Reason, "%s: %w", at, err)
+		return fault.New(already.Reason, "%s: %w", at, already)
 	case errors.Is(err, errNoAnswer):
 		return fault.New(fault.Timeout, "%s gave no answer within %s", at, c.config.RequestTimeout)
 	case ctx.Err() != nil:

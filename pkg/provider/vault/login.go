@@ -134,9 +134,25 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 		return nil, false, session.Own(f.explainLogin(err))
 	}
 	t = newToken(l, info, f.now(), f.chance())
+	if info.byCertificate(l) && !f.config.AllowCertAuth {
+		return nil, false, session.Own(f.explainLogin(f.refuseCertificate(ctx, t)))
+	}
 	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.Address.String(), "mount", l.mount,
 		"role", l.role, "jti", account.Claims.ID, "correlation", f.correlation)
 	return t, info.podBound(l.sharing, f.request.Pod, account.Claims.ServiceAccountUID), nil
+}
+
+// refuseCertificate ends a token that came of a client certificate.
+func (f *fetch) refuseCertificate(ctx context.Context, t *token) error {
+	refused := fault.New(fault.NotAllowed, "the login went by the client certificate and not by the pod's service account token, which this node's operator does not allow").
+		WithHint("name the auth mount of a kubernetes or jwt method, or have the operator set --vault-allow-cert-auth")
+	if f.config.DisableRevocation {
+		return refused
+	}
+	if err := f.revoke(ctx, t, f.correlation); err != nil {
+		f.volume.Owe([]*token{t}) // to be revoked with the volume
+	}
+	return refused
 }
 
 func loginInfo(l login, reply *reply) (authInfo, error) {

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -93,22 +94,28 @@ type login struct {
 	sharing   sharing
 }
 
-// newLogin reads everything but the objects.
-func newLogin(p *params.Set, c *Config, fallback endpoint.Address) login {
+// newLogin reads everything but the objects. The operator's client certificate
+// is presented for the operator's own auth mounts alone: at another one, such as
+// that of a cert method, it could be the login.
+func (p *Provider) newLogin(set *params.Set) login {
+	c, operator := &p.config, p.operator
+	mount, err := parseMount(set.Get(keyAuthMount, c.DefaultAuthMount))
+	if err != nil {
+		set.Invalid(keyAuthMount, err.Error())
+	}
+	if !slices.Contains(p.mounts, mount) {
+		operator.TLS = operator.TLS.WithoutClient()
+	}
 	l := login{
-		target:    p.Target(targetKeys(), endpoint.Target{Address: fallback, TLS: c.DefaultTLS}),
-		namespace: strings.Trim(p.Get(keyNamespace, c.DefaultNamespace), "/"),
-		role:      p.Get(keyRoleName, ""),
-		audience:  p.Get(keyAudience, c.DefaultAudience),
-		sharing:   sharing(p.Word(keySharing, "", string(sharePod), string(shareServiceAccount))),
+		target:    set.Target(targetKeys(), operator),
+		namespace: strings.Trim(set.Get(keyNamespace, c.DefaultNamespace), "/"),
+		mount:     mount,
+		role:      set.Get(keyRoleName, ""),
+		audience:  set.Get(keyAudience, c.DefaultAudience),
+		sharing:   sharing(set.Word(keySharing, "", string(sharePod), string(shareServiceAccount))),
 	}
 	if l.role == "" {
-		p.Required(keyRoleName, "the role of the auth method to log in with")
+		set.Required(keyRoleName, "the role of the auth method to log in with")
 	}
-	mount, err := parseMount(p.Get(keyAuthMount, c.DefaultAuthMount))
-	if err != nil {
-		p.Invalid(keyAuthMount, err.Error())
-	}
-	l.mount = mount
 	return l
 }

@@ -16,7 +16,8 @@ import (
 // has no goroutines of its own: all work is done by its callers.
 type Provider struct {
 	config    Config
-	fallback  endpoint.Address
+	operator  endpoint.Target
+	mounts    []string // the operator's own, the default one first
 	allowed   endpoint.Allowlist
 	client    *client
 	specs     params.Cache[*spec]
@@ -43,17 +44,24 @@ func New(c Config) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := parseMount(c.DefaultAuthMount); err != nil {
-		return nil, fmt.Errorf("vault: default auth mount %q: %w", c.DefaultAuthMount, err)
+	mounts, err := c.mounts()
+	if err != nil {
+		return nil, err
 	}
 	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, fallback)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
+	files, err := endpoint.NewFiles(c.ClassFileDirs)
+	if err != nil {
+		return nil, fmt.Errorf("vault: %w", err)
+	}
 	p := &Provider{
-		config: c, fallback: fallback, allowed: allowed,
-		endpoints: endpoint.Pool{Logger: c.Logger, Names: settingNames(c.Name)},
-		specs:     params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
+		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, mounts: mounts, allowed: allowed,
+		specs: params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
+	}
+	p.endpoints = endpoint.Pool{
+		Logger: c.Logger, Names: settingNames(c.Name), Operator: p.operator, Files: files, Allowed: allowed, AllowLocal: c.AllowLocalAddresses,
 	}
 	p.client, err = newClient(&p.config, allowed)
 	return p, err
@@ -78,7 +86,7 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, err
 	}
-	e, err := p.endpoints.Get(s.login.target, p.config.Now())
+	e, err := p.endpoints.Get(ctx, s.login.target, p.config.Now())
 	if err != nil {
 		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
 	}

@@ -274,7 +274,8 @@ func TestTLS(t *testing.T) {
 		}
 		return extra
 	}
-	p := newProvider(t, nil)
+	listed := []string{filepath.Dir(w.CAFile), filepath.Dir(w.ClientCertFile), dir}
+	p := newProvider(t, func(c *vault.Config) { c.ClassFileDirs = listed })
 	for name, params := range map[string]map[string]string{
 		"file":        with(map[string]string{"vaultCACertPath": w.CAFile}),
 		"directory":   with(map[string]string{"vaultCADirectory": dir}),
@@ -300,7 +301,7 @@ func TestTLS(t *testing.T) {
 
 	// A CA that is not the server's, then replaced by the right one.
 	c := &clock{}
-	p = newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
+	p = newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.ClassFileDirs = c.now, listed })
 	ca := filepath.Join(dir, "changing.pem")
 	copyFile(t, w.ClientCertFile, ca)
 	params := with(map[string]string{"vaultCACertPath": ca})

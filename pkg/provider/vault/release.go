@@ -42,7 +42,7 @@ func (p *Provider) revoke(ctx context.Context, t *token, correlation string) err
 	if !t.alive(p.config.Now()) || !t.take(0) { // it is over
 		return nil
 	}
-	e, err := p.endpoints.Get(t.login.target, p.config.Now())
+	e, err := p.endpoints.Get(ctx, t.login.target, p.config.Now())
 	if err != nil {
 		return err
 	}

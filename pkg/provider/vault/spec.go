@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
@@ -33,17 +34,30 @@ func (s *spec) withoutObjects() *spec {
 // newSpec parses a class. Its error names every bad field.
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known(p.config.Name))
-	s := &spec{class: cl.Ref, login: newLogin(set, &p.config, p.fallback), interval: p.config.DefaultInterval, scope: cl.CredentialScope}
+	s := &spec{class: cl.Ref, login: p.newLogin(set), interval: p.config.DefaultInterval, scope: cl.CredentialScope}
 	s.objects, s.requests = newObjects(set)
 	s.warnings, s.size = set.Warnings, set.Size()
 	if cl.RefreshInterval > 0 {
 		s.interval = cl.RefreshInterval
 	}
-	policy := params.Policy{Allowed: p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify}
-	if err := set.Check(policy, targetKeys(), s.login.target); err != nil {
+	if err := p.check(s, set); err != nil {
 		return s, fmt.Errorf("SecretProviderClass %s: %w", cl.Ref, err)
 	}
 	return s, nil
+}
+
+func (p *Provider) check(s *spec, set *params.Set) error {
+	policy := params.Policy{
+		Allowed: p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
+	}
+	if err := set.Check(policy, targetKeys(), s.login.target); err != nil {
+		return err
+	}
+	if len(p.config.AllowedAuthMounts) > 0 && !slices.Contains(p.mounts, s.login.mount) {
+		return fault.New(fault.NotAllowed, "%s: this node's operator does not allow the auth mount %q", set.Field(keyAuthMount), s.login.mount).
+			WithHint("leave the parameter out to use the operator's, or have the mount allowed with --vault-allowed-auth-mounts")
+	}
+	return nil
 }
 
 // spec parses a class, or finds it parsed.

@@ -56,10 +56,10 @@ func TestParameters(t *testing.T) {
 		{name: "unknown case", params: map[string]string{"rolename": "x"}, warns: []string{"did you mean roleName?"}},
 		{name: "unknown far", params: map[string]string{"zzz": "x"}, warns: []string{"spec.parameters.zzz: unknown, so ignored"}},
 		{name: "bao prefix of vault", params: map[string]string{"baoNamespace": "x"}, warns: []string{"spec.parameters.baoNamespace: unknown"}},
-		{name: "bao prefix of openbao", flav: "openbao", params: map[string]string{"baoNamespace": "x", "openbaoCACertPath": "/x", "vaultAuthMountPath": "k"}},
+		{name: "bao prefix of openbao", flav: "openbao", params: map[string]string{"baoNamespace": "x", "openbaoCACertPath": "/etc/mayfly/class-files/x", "vaultAuthMountPath": "k"}},
 		{name: "two aliases", flav: "openbao", params: map[string]string{"baoAddress": "https://x", "vaultAddress": "https://y"}, want: []string{"spec.parameters.vaultAddress: Forbidden: says the same as baoAddress"}},
 		{name: "missing of openbao", flav: "openbao", params: map[string]string{"vaultAddress": "-"}, want: []string{"spec.parameters.baoAddress: Required value"}},
-		{name: "TLS over http", params: map[string]string{"vaultAddress": "http://x", "vaultCACertPath": "/x"}, warns: []string{"TLS parameters have no effect"}},
+		{name: "TLS over http", params: map[string]string{"vaultAddress": "http://x", "vaultCACertPath": "/etc/mayfly/class-files/x"}, warns: []string{"TLS parameters have no effect"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			p := newProvider(t, func(c *vault.Config) {
@@ -251,15 +251,18 @@ func TestForbidSkipVerify(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for name, c := range map[string]vault.Config{
-		"no name":      {},
-		"bad default":  {Name: "vault", DefaultAddress: "vault"},
-		"bad mount":    {Name: "vault", DefaultAuthMount: "../x"},
-		"bad pattern":  {Name: "vault", AllowedAddresses: []string{"https://*.*.x"}},
-		"path pattern": {Name: "vault", AllowedAddresses: []string{"https://x/y"}},
-		"bare star":    {Name: "vault", AllowedAddresses: []string{"https://*"}},
-		"skip verify":  {Name: "vault", ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
-		"half a pair":  {Name: "vault", DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
-		"negative":     {Name: "vault", Settings: session.Settings{RequestTimeout: -1}},
+		"no name":         {},
+		"bad default":     {Name: "vault", DefaultAddress: "vault"},
+		"bad mount":       {Name: "vault", DefaultAuthMount: "../x"},
+		"bad pattern":     {Name: "vault", AllowedAddresses: []string{"https://*.*.x"}},
+		"path pattern":    {Name: "vault", AllowedAddresses: []string{"https://x/y"}},
+		"bare star":       {Name: "vault", AllowedAddresses: []string{"https://*"}},
+		"skip verify":     {Name: "vault", ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
+		"pair for nobody": {Name: "vault", DefaultTLS: endpoint.TLS{ClientCertFile: "/c", ClientKeyFile: "/k"}},
+		"auth mount":      {Name: "vault", AllowedAuthMounts: []string{"../x"}},
+		"class files":     {Name: "vault", Settings: session.Settings{ClassFileDirs: []string{"files"}}},
+		"half a pair":     {Name: "vault", DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
+		"negative":        {Name: "vault", Settings: session.Settings{RequestTimeout: -1}},
 	} {
 		if _, err := vault.New(c); err == nil {
 			t.Errorf("%s: no error", name)

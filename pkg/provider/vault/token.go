@@ -187,6 +187,12 @@ func (a authInfo) podBound(s sharing, pod identity.Pod, uid string) bool {
 	return uid == "" || !a.ofKubernetesMethod(pod, uid)
 }
 
+// byCertificate tells whether the cert method gave the token: it names the
+// certificate's role in the metadata. Without a client certificate it gives none.
+func (a authInfo) byCertificate(l login) bool {
+	return l.target.TLS.ClientCertFile != "" && a.Metadata["cert_name"] != ""
+}
+
 // The metadata of a login through the kubernetes method.
 const (
 	metaUID       = "service_account_uid"

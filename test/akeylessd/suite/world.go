@@ -117,6 +117,8 @@ func newWorld(t testing.TB, o Options, adjust func(*akeyless.Config)) *world {
 		Now: w.clock.now, Jitter: func() float64 { return 0 },
 		Logger:     slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		VersionKey: secret.NewBytes([]byte("0123456789abcdef0123456789abcdef")),
+		// The tests' servers are on the loopback interface.
+		AllowLocalAddresses: true,
 	}
 	if adjust != nil {
 		adjust(&w.config)

@@ -1,0 +1,284 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// DefaultClassFileDir is where classes may name files if the operator lists no
+// directory.
+const DefaultClassFileDir = "/etc/mayfly/class-files"
+
+const (
+	maxFile    = 1 << 20 // bytes of one file of TLS settings
+	maxDir     = 8 << 20 // bytes of all files of a directory of authorities
+	maxEntries = 1024    // files of such a directory
+)
+
+// Files reads the files of TLS settings: the operator's own from anywhere, and
+// those that classes name from beneath the directories that the operator lists.
+//
+// A file is opened once, without waiting for a writer, and must be a regular
+// file of bounded size. A file system may hang all the same, and no context ends
+// a system call. So each directory has one goroutine that reads, at most: the
+// caller goes at the end of its context, and the next caller waits for the
+// goroutine that hangs in place of starting another.
+type Files struct {
+	own    *dir
+	listed []*dir
+}
+
+// NewFiles takes the directories beneath which classes may name files; none
+// stands for DefaultClassFileDir. They need not exist.
+func NewFiles(dirs []string) (*Files, error) {
+	if len(dirs) == 0 {
+		dirs = []string{DefaultClassFileDir}
+	}
+	f := &Files{own: newDir("")}
+	for _, path := range dirs {
+		if !filepath.IsAbs(path) {
+			return nil, fmt.Errorf("directory of class files %q: must be an absolute path", path)
+		}
+		f.listed = append(f.listed, newDir(filepath.Clean(path)))
+	}
+	// The innermost comes first: a directory that hangs beneath another one
+	// does not hold up the outer one.
+	slices.SortStableFunc(f.listed, func(a, b *dir) int { return len(b.path) - len(a.path) })
+	return f, nil
+}
+
+// CheckDirs refuses directories of class files that are inside of, or hold, one
+// of the private paths: classes could name what lies there. The keys of private
+// say what a path is, for the error.
+func CheckDirs(dirs []string, private map[string]string) error {
+	for _, path := range dirs {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("%q: must be an absolute path", path)
+		}
+		for _, what := range slices.Sorted(maps.Keys(private)) {
+			secret := private[what]
+			if secret == "" {
+				continue
+			}
+			if a, b := resolved(path), resolved(secret); within(a, b) || within(b, a) {
+				return fmt.Errorf("%q is inside of %s, %q, or holds it: classes could name the files there; list a directory that holds files for classes and nothing else", path, what, secret)
+			}
+		}
+	}
+	return nil
+}
+
+// resolved follows links as far as the path exists.
+func resolved(path string) string {
+	path = filepath.Clean(path)
+	for rest := ""; ; {
+		if target, err := filepath.EvalSymlinks(path); err == nil {
+			return filepath.Join(target, rest)
+		}
+		if path == filepath.Dir(path) {
+			return filepath.Join(path, rest)
+		}
+		rest = filepath.Join(filepath.Base(path), rest)
+		path = filepath.Dir(path)
+	}
+}
+
+func within(path, dir string) bool {
+	rel, err := filepath.Rel(dir, path)
+	return err == nil && filepath.IsLocal(rel)
+}
+
+// Check refuses a path that lies beneath none of the listed directories. It
+// looks at the path alone, so its error is the same for a file that exists and
+// one that does not.
+func (f *Files) Check(field, path string) error {
+	if f.dirOf(path) != nil {
+		return nil
+	}
+	return f.outside(field, path)
+}
+
+func (f *Files) outside(field, path string) *fault.Error {
+	var dirs []string
+	for _, d := range f.listed {
+		dirs = append(dirs, d.path)
+	}
+	return fault.New(fault.NotAllowed, "%s: %q leads to no file beneath the directories that this node's operator lists with --class-file-dirs, where classes may name files", field, path).
+		WithHint("have the file mounted beneath %s", strings.Join(dirs, " or "))
+}
+
+func (f *Files) dirOf(path string) *dir {
+	if !filepath.IsAbs(path) {
+		return nil
+	}
+	for _, d := range f.listed {
+		if within(filepath.Clean(path), d.path) {
+			return d
+		}
+	}
+	return nil
+}
+
+// dir is a listed directory, or with an empty path the whole file system, for
+// the operator's own files.
+type dir struct {
+	path string
+	// reading holds one value while a goroutine reads.
+	reading chan struct{}
+}
+
+func newDir(path string) *dir { return &dir{path: path, reading: make(chan struct{}, 1)} }
+
+var (
+	errOutside = errors.New("it leads out of the listed directory")
+	errHangs   = errors.New("the file system gives no answer")
+)
+
+// read gives a file's contents or, as a list, those of a directory's files.
+func (d *dir) read(ctx context.Context, path string, list bool) ([][]byte, error) {
+	type result struct {
+		data [][]byte
+		err  error
+	}
+	select {
+	case d.reading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", errHangs, context.Cause(ctx))
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer func() { <-d.reading }()
+		var r result
+		if list {
+			r.data, r.err = d.files(path)
+		} else {
+			var data []byte
+			data, r.err = d.file(path, maxFile)
+			r.data = [][]byte{data}
+		}
+		done <- r
+	}()
+	select {
+	case r := <-done:
+		return r.data, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", errHangs, context.Cause(ctx))
+	}
+}
+
+// open opens a path of d. Beneath a listed directory the kernel follows links,
+// since Kubernetes mounts a ConfigMap's and a Secret's files as links to
+// ..data, but none that leads out of the directory, nor one of /proc. A link
+// therefore leads to no file that a class could not name itself.
+func (d *dir) open(path string, flags int) (int, error) {
+	flags |= unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
+	if d.path == "" {
+		return unix.Open(path, flags, 0)
+	}
+	root, err := unix.Open(d.path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer func() { _ = unix.Close(root) }()
+	rel, err := filepath.Rel(d.path, filepath.Clean(path))
+	if err != nil {
+		return -1, errOutside
+	}
+	how := &unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS} //nolint:gosec // never negative
+	fd, err := unix.Openat2(root, rel, how)
+	for range 8 { // a rename meanwhile leaves the kernel unsure
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
+			break
+		}
+		fd, err = unix.Openat2(root, rel, how)
+	}
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.ELOOP) {
+		return -1, errOutside
+	}
+	return fd, err
+}
+
+// file reads a regular file of at most so many bytes. Read by the system call
+// alone: package os would wait until a file that says "not yet", as /proc/kmsg
+// does, has more.
+func (d *dir) file(path string, most int) ([]byte, error) {
+	fd, err := d.open(path, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	tooLarge := fmt.Errorf("it is larger than %d bytes", most)
+	switch err := unix.Fstat(fd, &st); {
+	case err != nil:
+		return nil, err
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, errors.New("it is not a regular file")
+	case st.Size > int64(most):
+		return nil, tooLarge
+	}
+	data := make([]byte, 0, st.Size+512)
+	for {
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return nil, errors.New("it has no end")
+		case err != nil:
+			return nil, err
+		case n <= 0:
+			return data, nil
+		}
+		if data = data[:len(data)+n]; len(data) > most {
+			return nil, tooLarge
+		}
+		data = slices.Grow(data, 512)
+	}
+}
+
+// files reads a directory without what a mounted ConfigMap keeps for itself.
+// What is no readable file is left out.
+func (d *dir) files(path string) ([][]byte, error) {
+	fd, err := d.open(path, unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), path)
+	defer func() { _ = f.Close() }()
+	names, err := f.Readdirnames(maxEntries + 1)
+	switch {
+	case err != nil && !errors.Is(err, io.EOF):
+		return nil, errors.New("its files cannot be listed")
+	case len(names) > maxEntries:
+		return nil, fmt.Errorf("it holds more than %d files", maxEntries)
+	}
+	slices.Sort(names)
+	var all [][]byte
+	left := maxDir
+	for _, name := range names {
+		if name[0] == '.' {
+			continue
+		}
+		data, err := d.file(filepath.Join(path, name), maxFile)
+		if err != nil {
+			continue
+		}
+		if left -= len(data); left < 0 {
+			return nil, fmt.Errorf("its files are larger than %d bytes", maxDir)
+		}
+		all = append(all, data)
+	}
+	return all, nil
+}
