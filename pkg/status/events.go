@@ -24,6 +24,9 @@ const (
 	RecordSetAside = "RecordSetAside" // what the driver knew of the volume cannot be read; also on the node
 )
 
+// EventComponent is the source of the Events.
+const EventComponent = "mayfly"
+
 const (
 	// firstQuiet is how long a repeated Event is held back after the first;
 	// it doubles with each.
@@ -180,7 +183,7 @@ func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time
 		Reason:              reason,
 		Count:               1,
 		FirstTimestamp:      metav1.NewTime(now),
-		Source:              corev1.EventSource{Component: "mayfly", Host: r.Node},
+		Source:              corev1.EventSource{Component: EventComponent, Host: r.Node},
 		ReportingController: r.Driver,
 		ReportingInstance:   r.Node,
 	}
