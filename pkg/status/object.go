@@ -119,16 +119,7 @@ func objectsOf(versions []provider.Version) []v1.SecretProviderClassObject {
 			return out
 		}
 	}
-	return []v1.SecretProviderClassObject{{ID: DigestID, Version: digest(out)}}
-}
-
-// digest writes the length before each string, so that no two lists are one.
-func digest(objects []v1.SecretProviderClassObject) string {
-	h := sha256.New()
-	for _, o := range objects {
-		fmt.Fprintf(h, "%d %s %d %s ", len(o.ID), o.ID, len(o.Version), o.Version)
-	}
-	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+	return []v1.SecretProviderClassObject{{ID: DigestID, Version: provider.Digest(versions)}}
 }
 
 // nodeLabel is the name of a node as the value of a label. A longer one is cut,
