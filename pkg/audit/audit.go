@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -70,6 +72,9 @@ type Log struct {
 
 	mu   sync.Mutex
 	lost int // lines since the last that found room
+	// summaries are of the refreshes, by volume, that have no lines of their own.
+	summaries map[string]*line
+	budgets   map[string]*rate.Limiter // by namespace
 }
 
 // New opens the file, so that a path that cannot work fails the start. It
@@ -81,7 +86,7 @@ func New(c Config) (*Log, error) {
 	if c.Level != Changes && c.Level != All {
 		return nil, fmt.Errorf("audit level %q: must be %s or %s", c.Level, Changes, All)
 	}
-	l := &Log{c: c, queue: make(chan *line, waiting)}
+	l := &Log{c: c, queue: make(chan *line, waiting), summaries: map[string]*line{}, budgets: map[string]*rate.Limiter{}}
 	if c.Path == "-" {
 		l.out = stream{c.Stdout}
 		return l, nil
@@ -103,6 +108,11 @@ func (l *Log) Observe(o volume.Outcome) {
 	x.fill(o)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.admit(x, o)
+}
+
+// enqueue has a line written; the caller holds the mutex.
+func (l *Log) enqueue(x *line) {
 	x.Lost = l.lost
 	select {
 	case l.queue <- x:

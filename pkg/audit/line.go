@@ -3,8 +3,10 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
+	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -34,12 +36,16 @@ type line struct {
 	Provider       string    `json:"provider,omitempty"`
 	Volume         string    `json:"volume,omitempty"`
 	Objects        []object  `json:"objects,omitempty"`
+	ObjectsOmitted int       `json:"objectsOmitted,omitempty"`
+	ObjectsDigest  string    `json:"objectsDigest,omitempty"`
 	Changed        bool      `json:"changed,omitempty"`
 	Emptied        bool      `json:"emptied,omitempty"`
 	LastGood       *lastGood `json:"lastGood,omitempty"`
 	Failures       int       `json:"failures,omitempty"`
 	RecordSetAside string    `json:"recordSetAside,omitempty"`
 	CorrelationIDs []string  `json:"correlationIDs,omitempty"`
+	IDsOmitted     int       `json:"correlationIDsOmitted,omitempty"`
+	Summary        *summary  `json:"summary,omitempty"`
 	Tokens         []token   `json:"tokens,omitempty"`
 	DurationMS     float64   `json:"durationMS,omitempty"`
 	Lost           int       `json:"lost,omitempty"`
@@ -74,6 +80,15 @@ type lastGood struct {
 	AgeSeconds float64 `json:"ageSeconds"`
 }
 
+// summary stands for several refreshes of one volume.
+type summary struct {
+	Since         string   `json:"since"`
+	Refreshes     int      `json:"refreshes"`
+	Changed       int      `json:"changed,omitempty"`
+	Failed        int      `json:"failed,omitempty"`
+	ClassVersions []string `json:"classVersions,omitempty"`
+}
+
 type token struct {
 	Audience string `json:"audience"`
 	JTI      string `json:"jti"`
@@ -96,7 +111,7 @@ func (l *line) encode() []byte {
 func (l *line) fill(o volume.Outcome) {
 	l.Event, l.Outcome = string(o.Kind), "success"
 	if o.Err != nil {
-		l.Outcome, l.Reason, l.Error = "failure", string(o.Reason()), o.Err.Error()
+		l.Outcome, l.Reason, l.Error = "failure", string(o.Reason()), clip(o.Err.Error())
 	}
 	if o.Volume != "" { // else it is a record that nobody knows whose it was
 		l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
@@ -105,10 +120,9 @@ func (l *line) fill(o volume.Outcome) {
 		l.identify(o)
 	}
 	l.Provider, l.Volume, l.Changed, l.Emptied = o.Provider, o.Volume, o.Changed, o.Emptied
-	l.Failures, l.RecordSetAside, l.CorrelationIDs = o.Failures, o.SetAside, o.Asked
-	for _, v := range o.Versions {
-		l.Objects = append(l.Objects, object{v.ID, v.Version})
-	}
+	l.Failures, l.RecordSetAside = o.Failures, o.SetAside
+	l.addIDs(o.Asked)
+	l.list(o.Versions)
 	if !o.AsOf.IsZero() {
 		l.LastGood = &lastGood{o.AsOf.UTC().Format(timeFormat), l.at.Sub(o.AsOf).Round(time.Second).Seconds()}
 	}
@@ -126,4 +140,48 @@ func (l *line) identify(o volume.Outcome) {
 			l.Tokens = append(l.Tokens, token{claims.Audience, claims.ID})
 		}
 	}
+}
+
+// What one line may hold: a class chooses how many objects there are and how
+// long their names are, a store how long its words are.
+const (
+	maxObjectBytes = 16 << 10
+	maxErrorBytes  = 4 << 10
+	maxIDs         = 256
+)
+
+// list names the objects as far as there is room, and where that is not all of
+// them it gives the digest of all.
+func (l *line) list(versions []provider.Version) {
+	room := maxObjectBytes
+	for _, v := range versions {
+		if room -= len(v.ID) + len(v.Version); room < 0 {
+			break
+		}
+		l.Objects = append(l.Objects, object{v.ID, v.Version})
+	}
+	if l.ObjectsOmitted = len(versions) - len(l.Objects); l.ObjectsOmitted > 0 {
+		l.ObjectsDigest = provider.Digest(versions)
+	}
+}
+
+// shorten leaves the digest of the objects alone.
+func (l *line) shorten(versions []provider.Version) {
+	if len(versions) > 0 {
+		l.Objects, l.ObjectsOmitted, l.ObjectsDigest = nil, len(versions), provider.Digest(versions)
+	}
+}
+
+func (l *line) addIDs(ids []string) {
+	n := min(len(ids), maxIDs-len(l.CorrelationIDs))
+	l.CorrelationIDs = append(l.CorrelationIDs, ids[:n]...)
+	l.IDsOmitted += len(ids) - n
+}
+
+// clip cuts at the end of a character.
+func clip(text string) string {
+	if len(text) <= maxErrorBytes {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "..."
 }

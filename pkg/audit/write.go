@@ -15,8 +15,12 @@ type writer struct {
 func (l *Log) write(ctx context.Context) {
 	w := &writer{Log: l}
 	defer l.out.close()
+	tick := time.NewTicker(summaryTime / 4)
+	defer tick.Stop()
 	for {
 		select {
+		case <-tick.C:
+			l.endSummaries(time.Now().Add(-summaryTime))
 		case x := <-l.queue:
 			w.put(ctx, x)
 		case <-ctx.Done():
@@ -29,6 +33,7 @@ func (l *Log) write(ctx context.Context) {
 // drain writes what is waiting at the stop, and says what was lost since the
 // last line.
 func (w *writer) drain(ctx context.Context) {
+	w.endSummaries(time.Now())
 	for {
 		select {
 		case x := <-w.queue:

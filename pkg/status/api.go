@@ -71,16 +71,37 @@ func (c *client) statuses(r *rest.Request, namespace string) *rest.Request {
 	return r.Namespace(namespace).Resource(v1.SecretProviderClassPodStatusResource)
 }
 
+// pageSize is how many statuses are listed at once: more than one node has.
+const pageSize = "500"
+
+// ListStatuses takes what the API server has in memory, in pages where it
+// makes any.
 func (c *client) ListStatuses(ctx context.Context, node string) ([]v1.SecretProviderClassPodStatus, error) {
-	out := &v1.SecretProviderClassPodStatusList{}
-	err := c.stores.Get().Resource(v1.SecretProviderClassPodStatusResource).
-		Param("labelSelector", labels.Set{v1.NodeLabel: node}.String()).Param("resourceVersion", "0").Do(ctx).Into(out)
-	return out.Items, err
+	var found []v1.SecretProviderClassPodStatus
+	for next := ""; ; {
+		r := c.stores.Get().Resource(v1.SecretProviderClassPodStatusResource).
+			Param("labelSelector", labels.Set{v1.NodeLabel: node}.String()).Param("limit", pageSize)
+		if next == "" {
+			r.Param("resourceVersion", "0")
+		} else {
+			r.Param("continue", next)
+		}
+		page := &v1.SecretProviderClassPodStatusList{}
+		if err := r.Do(ctx).Into(page); err != nil {
+			return nil, err
+		}
+		found = append(found, page.Items...)
+		if next = page.Continue; next == "" {
+			return found, nil
+		}
+	}
 }
 
 func (c *client) GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error) {
 	out := &v1.SecretProviderClassPodStatus{}
-	return out, c.statuses(c.stores.Get(), namespace).Name(name).Do(ctx).Into(out)
+	// What the API server has in memory costs etcd nothing. Where it is old,
+	// the write after it is refused and tried again.
+	return out, c.statuses(c.stores.Get(), namespace).Name(name).Param("resourceVersion", "0").Do(ctx).Into(out)
 }
 
 func (c *client) CreateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {

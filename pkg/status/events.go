@@ -3,7 +3,6 @@ package status
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -25,6 +24,9 @@ const (
 	RecordSetAside = "RecordSetAside" // what the driver knew of the volume cannot be read; also on the node
 )
 
+// EventComponent is the source of the Events.
+const EventComponent = "mayfly"
+
 const (
 	// firstQuiet is how long a repeated Event is held back after the first;
 	// it doubles with each.
@@ -36,13 +38,26 @@ const (
 	maxMessage = 1024
 )
 
+// How often Events are written for one volume, and for all volumes of one
+// namespace, after a first few. Those that come meanwhile are counted in the
+// next.
+const (
+	volumeEventsEvery    = 5 * time.Minute
+	volumeEventsBurst    = 10
+	namespaceEventsEvery = 5 * time.Second
+	namespaceEventsBurst = 60
+)
+
 // message is one Event, which is repeated rather than made anew.
 type message struct {
+	volume     string
 	event      *corev1.Event
 	sent       *corev1.Event // as the API server gave it back
 	quietUntil time.Time
 	quiet      time.Duration
 	lastSeen   time.Time
+	// allowed is the count up to which the event may be written.
+	allowed int32
 	// waiting tells that repeats are written when the quiet ends.
 	waiting bool
 }
@@ -67,8 +82,10 @@ func (r *Reporter) observeEvent(o volume.Outcome) {
 		r.report(o, corev1.EventTypeNormal, Recovered, fmt.Sprintf("class %s: the volume is fresh again after %d failed refreshes", o.Class, o.Failures))
 	case o.Kind == volume.Refreshed && o.Changed && r.RotatedEvents:
 		r.report(o, corev1.EventTypeNormal, Rotated, fmt.Sprintf("class %s: new content was written", o.Class))
-	case o.Kind == volume.Published, o.Kind == volume.Unpublished:
+	case o.Kind == volume.Published:
 		r.endEpisode(o)
+	case o.Kind == volume.Unpublished:
+		r.forgetVolume(o)
 	}
 }
 
@@ -93,23 +110,24 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 	r.forgetOld(now)
 	m := r.messages[key]
 	if m == nil {
-		m = &message{event: r.newEvent(o, kind, reason, now), quiet: firstQuiet / 2}
+		m = &message{volume: o.Volume, event: r.newEvent(o, kind, reason, now), quiet: firstQuiet / 2}
 		r.messages[key] = m
 	} else {
 		m.event.Count++
 	}
 	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(text), metav1.NewTime(now), now
+	t := task{writeEvent, m.event.Namespace, key}
 	if wait := m.quietUntil.Sub(now); wait > 0 {
 		// A failure that goes on is told again by the next. Records are set
 		// aside at the start only.
 		if o.Kind == volume.SetAside && !m.waiting {
 			m.waiting = true
-			r.queue.AddAfter(task{writeEvent, key}, wait)
+			r.queue.AddAfter(t, wait)
 		}
 		return
 	}
 	m.keepQuiet(now)
-	r.queue.Add(task{writeEvent, key})
+	r.queue.Add(t)
 }
 
 // keepQuiet begins the time in which repeats wait.
@@ -118,12 +136,24 @@ func (m *message) keepQuiet(now time.Time) {
 	m.quietUntil, m.waiting = now.Add(m.quiet), false
 }
 
-// endEpisode forgets a volume's failures, so that the next is told at once.
+// endEpisode has the volume's next failure told at once. It is counted in the
+// Event of the last, where that was for the same reason.
 func (r *Reporter) endEpisode(o volume.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	for _, m := range r.messages {
+		if m.volume == o.Volume {
+			m.quiet, m.quietUntil = firstQuiet/2, time.Time{}
+		}
+	}
+}
+
+// forgetVolume forgets what was written for a volume that is gone.
+func (r *Reporter) forgetVolume(o volume.Outcome) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	for key, m := range r.messages {
-		if strings.HasPrefix(key, o.Volume+" ") && m.sent != nil {
+		if m.volume == o.Volume && m.sent != nil {
 			delete(r.messages, key)
 		}
 	}
@@ -136,6 +166,8 @@ func (r *Reporter) forgetOld(now time.Time) {
 			delete(r.messages, key)
 		}
 	}
+	r.ofVolume.forgetFull(now)
+	r.ofNamespace.forgetFull(now)
 }
 
 func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time) *corev1.Event {
@@ -151,7 +183,7 @@ func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time
 		Reason:              reason,
 		Count:               1,
 		FirstTimestamp:      metav1.NewTime(now),
-		Source:              corev1.EventSource{Component: "mayfly", Host: r.Node},
+		Source:              corev1.EventSource{Component: EventComponent, Host: r.Node},
 		ReportingController: r.Driver,
 		ReportingInstance:   r.Node,
 	}
@@ -168,22 +200,11 @@ func (r *Reporter) about(o volume.Outcome) (corev1.ObjectReference, string) {
 	}, o.Pod.Namespace
 }
 
-func (r *Reporter) sendEvent(ctx context.Context, key string) error {
-	r.mu.Lock()
-	m := r.messages[key]
-	if m == nil {
-		r.mu.Unlock()
+func (r *Reporter) sendEvent(ctx context.Context, t task) error {
+	m, event, sent := r.nextEvent(t)
+	if event == nil {
 		return nil
 	}
-	if now := time.Now(); m.waiting && !now.Before(m.quietUntil) {
-		m.keepQuiet(now)
-	}
-	if m.sent != nil && m.sent.Count == m.event.Count { // an earlier write had the repeats
-		r.mu.Unlock()
-		return nil
-	}
-	event, sent := m.event.DeepCopy(), m.sent
-	r.mu.Unlock()
 	var got *corev1.Event
 	var err error
 	if sent != nil {
@@ -204,6 +225,34 @@ func (r *Reporter) sendEvent(ctx context.Context, key string) error {
 	defer r.mu.Unlock()
 	m.sent = got
 	return nil
+}
+
+// nextEvent is what is to be written of a message now, and what was written
+// last. There is nothing where an earlier write had the repeats, and where the
+// volume or its namespace had too many Events: then the task is done later.
+func (r *Reporter) nextEvent(t task) (m *message, event, sent *corev1.Event) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m = r.messages[t.key]
+	if m == nil {
+		return nil, nil, nil
+	}
+	now := time.Now()
+	if m.waiting && !now.Before(m.quietUntil) {
+		m.keepQuiet(now)
+	}
+	if m.sent != nil && m.sent.Count == m.event.Count {
+		return nil, nil, nil
+	}
+	// A write that is tried again has its leave.
+	if m.allowed != m.event.Count {
+		if d := take(now, r.ofVolume.get(m.volume), r.ofNamespace.get(t.namespace)); d > 0 {
+			r.queue.AddAfter(t, d)
+			return nil, nil, nil
+		}
+		m.allowed = m.event.Count
+	}
+	return m, m.event.DeepCopy(), m.sent
 }
 
 // namespaceGone tells whether a create was refused because the namespace goes

@@ -2,6 +2,7 @@ package status
 
 import (
 	"context"
+	"encoding/json"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -15,10 +16,30 @@ import (
 type limited struct {
 	api   API
 	limit *rate.Limiter
+	bytes *rate.Limiter
 }
 
-// requestTimeout bounds one request.
-const requestTimeout = 15 * time.Second
+const (
+	// requestTimeout bounds one request.
+	requestTimeout = 15 * time.Second
+	// bytesPerSecond bounds what one node writes to etcd: 256 KiB a minute.
+	bytesPerSecond = rate.Limit(256<<10) / 60
+	// bytesBurst has room for the first statuses of a full node.
+	bytesBurst = 256 << 10
+)
+
+// written is paced for a request that brings an object to etcd.
+func written[T any](ctx context.Context, l *limited, object T, call func(context.Context, T) (T, error)) (T, error) {
+	var zero T
+	text, err := json.Marshal(object)
+	if err != nil {
+		return zero, err
+	}
+	if err := l.bytes.WaitN(ctx, min(len(text), bytesBurst)); err != nil {
+		return zero, err
+	}
+	return paced(ctx, l, func(ctx context.Context) (T, error) { return call(ctx, object) })
+}
 
 func paced[T any](ctx context.Context, l *limited, call func(context.Context) (T, error)) (T, error) {
 	var zero T
@@ -31,11 +52,11 @@ func paced[T any](ctx context.Context, l *limited, call func(context.Context) (T
 }
 
 func (l *limited) CreateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error) {
-	return paced(ctx, l, func(ctx context.Context) (*corev1.Event, error) { return l.api.CreateEvent(ctx, e) })
+	return written(ctx, l, e, l.api.CreateEvent)
 }
 
 func (l *limited) UpdateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error) {
-	return paced(ctx, l, func(ctx context.Context) (*corev1.Event, error) { return l.api.UpdateEvent(ctx, e) })
+	return written(ctx, l, e, l.api.UpdateEvent)
 }
 
 func (l *limited) ListStatuses(ctx context.Context, node string) ([]v1.SecretProviderClassPodStatus, error) {
@@ -51,11 +72,11 @@ func (l *limited) GetStatus(ctx context.Context, namespace, name string) (*v1.Se
 }
 
 func (l *limited) CreateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
-	return paced(ctx, l, func(ctx context.Context) (*v1.SecretProviderClassPodStatus, error) { return l.api.CreateStatus(ctx, s) })
+	return written(ctx, l, s, l.api.CreateStatus)
 }
 
 func (l *limited) UpdateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
-	return paced(ctx, l, func(ctx context.Context) (*v1.SecretProviderClassPodStatus, error) { return l.api.UpdateStatus(ctx, s) })
+	return written(ctx, l, s, l.api.UpdateStatus)
 }
 
 func (l *limited) DeleteStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) error {

@@ -2,63 +2,80 @@ package status
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
-	"maps"
-	"slices"
-	"strings"
+	"math/rand/v2"
 	"time"
 
+	"golang.org/x/time/rate"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// The annotations that make a failing volume visible, and one that holds what
-// the node had in memory.
 const (
-	ReasonAnnotation  = "mayfly.dev/failure-reason"
-	MessageAnnotation = "mayfly.dev/failure-message"
-	SinceAnnotation   = "mayfly.dev/failing-since"
-	AsOfAnnotation    = "mayfly.dev/last-good-as-of"
+	// updateEvery is how often one volume's status is written once updateBurst
+	// writes were made: a failure and its end show at once, a volume that
+	// fails and recovers all the time does not fill etcd.
+	updateEvery = time.Minute
+	updateBurst = 3
+	// versionsEvery is the least time between two updates that tell of
+	// nothing but new versions.
+	versionsEvery = time.Minute
+	// recoverSpread is the time over which a new process looks at the
+	// statuses of the volumes that it recovered. A whole fleet may restart at
+	// once.
+	recoverSpread = time.Minute
 )
-
-// ownAnnotations are all that the driver writes; others are other people's.
-var ownAnnotations = [...]string{ReasonAnnotation, MessageAnnotation, SinceAnnotation, AsOfAnnotation}
-
-// maxName is the API server's limit for the name of an object.
-const maxName = 253
 
 // volumeState is what is to be written of a volume, and what was.
 type volumeState struct {
-	want *v1.SecretProviderClassPodStatus // nil: the volume is gone
+	want *v1.SecretProviderClassPodStatus
+	// gone tells that the object is to be deleted.
+	gone bool
 	have *v1.SecretProviderClassPodStatus // as the API server gave it back; nil if unknown
+	// look tells that there may be an object though have is nil.
+	look bool
 	// suffixed tells that the plain name belongs to another volume.
 	suffixed bool
+
+	// sent is what was last wanted when a write was allowed; nil before the
+	// first.
+	sent       *v1.SecretProviderClassPodStatus
+	versionsAt time.Time // of the last update with new versions
+	updates    *rate.Limiter
+}
+
+func newVolumeState() *volumeState {
+	return &volumeState{updates: rate.NewLimiter(rate.Every(updateEvery), updateBurst)}
 }
 
 func (r *Reporter) observeStatus(o volume.Outcome) {
+	objects := objectsOf(o.Versions)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	st := r.volumes[o.Volume]
+	t := task{writeStatus, o.Pod.Namespace, o.Volume}
 	switch o.Kind {
 	case volume.Published, volume.Recovered:
 		if o.Err != nil {
 			return // nothing is mounted; the Event tells why
 		}
 		if st == nil {
-			st = &volumeState{}
+			st = newVolumeState()
 			r.volumes[o.Volume] = st
 		}
-		st.want = r.desired(o, nil)
-	case volume.Refreshed:
-		if st == nil || st.want == nil {
+		st.want, st.gone = r.desired(o, objects, nil), false
+		if o.Kind == volume.Recovered { // an earlier process has written it
+			st.look = true
+			r.queue.AddAfter(t, rand.N(recoverSpread))
 			return
 		}
-		want := r.desired(o, st.want)
+	case volume.Refreshed:
+		if st == nil || st.gone {
+			return
+		}
+		want := r.desired(o, objects, st.want)
 		if equal(want, st.want) {
 			return
 		}
@@ -67,210 +84,147 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 		if st == nil || o.Err != nil {
 			return
 		}
-		st.want = nil
+		st.gone = true
 	default:
 		return
 	}
-	r.queue.Add(task{writeStatus, o.Volume})
+	r.queue.Add(t)
 }
 
-// desired is the object for a volume's state. before is what it was, for the
-// time since which it fails.
-func (r *Reporter) desired(o volume.Outcome, before *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
-	s := &v1.SecretProviderClassPodStatus{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: o.Pod.Namespace,
-			Name:      plainName(o.Pod.Name, o.Pod.Namespace, o.Class.Name),
-			Labels:    map[string]string{v1.NodeLabel: r.Node},
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: "v1", Kind: "Pod", Name: o.Pod.Name, UID: uid(o.Pod.UID),
-			}},
-		},
-		Status: v1.SecretProviderClassPodStatusStatus{
-			PodName: o.Pod.Name, SecretProviderClassName: o.Class.Name, Mounted: true, TargetPath: o.Target,
-		},
+// wait tells for how long what is wanted must not be written yet. Zero allows
+// one write of it, which may be tried several times. The first write and what
+// was allowed before need no leave.
+func (st *volumeState) wait(now time.Time) time.Duration {
+	if st.sent == nil || equal(st.want, st.sent) {
+		st.sent = st.want
+		return 0
 	}
-	for _, v := range o.Versions {
-		s.Status.Objects = append(s.Status.Objects, v1.SecretProviderClassObject{ID: v.ID, Version: v.Version})
+	if d := st.versionsAt.Add(versionsEvery).Sub(now); d > 0 && sameConditions(st.want, st.sent) {
+		return d
 	}
-	slices.SortFunc(s.Status.Objects, func(a, b v1.SecretProviderClassObject) int { return strings.Compare(a.ID, b.ID) })
-	if !o.AsOf.IsZero() {
-		metav1.SetMetaDataAnnotation(&s.ObjectMeta, AsOfAnnotation, o.AsOf.UTC().Format(time.RFC3339))
+	if d := take(now, st.updates); d > 0 {
+		return d
 	}
-	if o.Err != nil {
-		since := time.Now().UTC().Format(time.RFC3339)
-		if before != nil && before.Annotations[SinceAnnotation] != "" {
-			since = before.Annotations[SinceAnnotation]
-		}
-		metav1.SetMetaDataAnnotation(&s.ObjectMeta, ReasonAnnotation, string(o.Reason()))
-		metav1.SetMetaDataAnnotation(&s.ObjectMeta, SinceAnnotation, since)
-		metav1.SetMetaDataAnnotation(&s.ObjectMeta, MessageAnnotation, clip(o.Err.Error()))
-		if before != nil && before.Annotations[ReasonAnnotation] == string(o.Reason()) {
-			// One write per episode: the words may hold a request's id or a time.
-			s.Annotations[MessageAnnotation] = before.Annotations[MessageAnnotation]
-		}
-	}
-	return s
-}
-
-// plainName is the name that the ecosystem's tools expect.
-func plainName(pod, namespace, class string) string {
-	name := pod + "-" + namespace + "-" + class
-	if len(name) > maxName {
-		return suffixedName(name, name)
-	}
-	return name
-}
-
-// suffixedName makes a name unambiguous: pod a with class x-b and pod a-x with
-// class b would otherwise share one.
-func suffixedName(name, identity string) string {
-	sum := sha256.Sum256([]byte(identity))
-	suffix := "-" + hex.EncodeToString(sum[:5])
-	return strings.TrimRight(name[:min(len(name), maxName-len(suffix))], "-.") + suffix
+	st.sent, st.versionsAt = st.want, now
+	return 0
 }
 
 // syncStatus makes the API server's object what is wanted, with one request
-// where it is what we think it is.
-func (r *Reporter) syncStatus(ctx context.Context, id string) error {
+// where it is what we think it is, and later where the volume was written a
+// moment ago.
+func (r *Reporter) syncStatus(ctx context.Context, t task) error {
 	r.mu.Lock()
-	st := r.volumes[id]
+	st := r.volumes[t.key]
 	if st == nil {
 		r.mu.Unlock()
 		return nil
 	}
-	want, have, suffixed := st.want, st.have, st.suffixed
+	if !st.gone {
+		if d := st.wait(time.Now()); d > 0 {
+			r.mu.Unlock()
+			r.queue.AddAfter(t, d)
+			return nil
+		}
+	}
+	was := *st
 	r.mu.Unlock()
-	if want == nil {
-		return r.removeStatus(ctx, id, have)
+	if was.suffixed {
+		was.want = withSuffix(was.want, t.key)
 	}
-	if suffixed {
-		want = withSuffix(want, id)
+	var got *v1.SecretProviderClassPodStatus
+	var err error
+	if was.gone {
+		err = r.removeStatus(ctx, was)
+	} else {
+		got, err = r.writeStatus(ctx, was)
 	}
-	got, err := r.writeStatus(ctx, want, have)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st.have = got
+	if errors.Is(err, errTaken) && !was.suffixed {
+		st.suffixed = true
+		r.queue.Add(t)
+		return nil
+	}
+	// The next try after an error looks first: the request may have done its
+	// work.
+	st.have, st.look = got, err != nil
 	switch {
-	case errors.Is(err, errTaken):
-		st.have, st.suffixed = nil, true
-		r.queue.Add(task{writeStatus, id})
+	case !was.gone && was.have == nil && namespaceGone(err): // and the pod with it
+		delete(r.volumes, t.key)
 		return nil
-	case have == nil && namespaceGone(err): // and the pod with it
-		delete(r.volumes, id)
-		return nil
-	case err != nil:
-		st.have = nil // look before the next write
+	case was.gone && err == nil && st.gone:
+		delete(r.volumes, t.key)
+	case was.gone && err == nil: // and published again meanwhile
+		r.queue.Add(t)
 	}
 	return err
-}
-
-// takeUp finds, with one request, what an earlier process wrote of the volumes
-// that this one recovered, so that nothing is written again that is the same.
-// Without it each volume is asked for by itself.
-func (r *Reporter) takeUp(ctx context.Context) {
-	r.mu.Lock()
-	recovered := len(r.volumes)
-	r.mu.Unlock()
-	if recovered == 0 {
-		return
-	}
-	found, err := r.API.ListStatuses(ctx, r.Node)
-	if err != nil {
-		r.Logger.Warn("listing this node's SecretProviderClassPodStatuses failed; each is asked for by itself", "error", err)
-		return
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for id, st := range r.volumes {
-		for i := range found {
-			if have := &found[i]; st.want != nil && have.Namespace == st.want.Namespace && sameVolume(st.want, have) {
-				st.have, st.suffixed = have, have.Name == suffixedName(st.want.Name, id)
-			}
-		}
-	}
-}
-
-func withSuffix(s *v1.SecretProviderClassPodStatus, id string) *v1.SecretProviderClassPodStatus {
-	out := s.DeepCopy()
-	out.Name = suffixedName(s.Name, id)
-	return out
-}
-
-func (r *Reporter) removeStatus(ctx context.Context, id string, have *v1.SecretProviderClassPodStatus) error {
-	if have != nil {
-		if err := r.API.DeleteStatus(ctx, have); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
-			return err
-		}
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if st := r.volumes[id]; st != nil && st.want == nil {
-		delete(r.volumes, id)
-	}
-	return nil
 }
 
 // errTaken asks for a name with a suffix.
 var errTaken = errors.New("the name belongs to another volume")
 
-func (r *Reporter) writeStatus(ctx context.Context, want, have *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
-	if have == nil {
-		made, err := r.API.CreateStatus(ctx, want)
-		if err == nil || !apierrors.IsAlreadyExists(err) {
-			return made, err
-		}
-		if have, err = r.API.GetStatus(ctx, want.Namespace, want.Name); err != nil {
+// find gives the volume's object, nil if there is none.
+func (r *Reporter) find(ctx context.Context, want *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
+	have, err := r.API.GetStatus(ctx, want.Namespace, want.Name)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !sameVolume(want, have):
+		return nil, errTaken
+	}
+	return have, nil
+}
+
+func (r *Reporter) writeStatus(ctx context.Context, st volumeState) (*v1.SecretProviderClassPodStatus, error) {
+	have := st.have
+	if have == nil && st.look {
+		var err error
+		if have, err = r.find(ctx, st.want); err != nil {
 			return nil, err
 		}
-		if !sameVolume(want, have) {
-			return nil, errTaken
+	}
+	if have == nil {
+		made, err := r.API.CreateStatus(ctx, st.want)
+		if st.look || !apierrors.IsAlreadyExists(err) {
+			return made, err
+		}
+		if have, err = r.find(ctx, st.want); err != nil {
+			return nil, err
+		}
+		if have == nil {
+			return nil, errMoved
 		}
 	}
-	if equal(want, have) {
+	if equal(st.want, have) {
 		return have, nil
 	}
-	next := have.DeepCopy()
-	next.Status = want.Status
-	next.OwnerReferences = want.OwnerReferences
-	if next.Labels == nil {
-		next.Labels = map[string]string{}
-	}
-	maps.Copy(next.Labels, want.Labels)
-	next.Annotations = mergeAnnotations(have.Annotations, want.Annotations)
-	return r.API.UpdateStatus(ctx, next)
+	return r.API.UpdateStatus(ctx, merged(st.want, have))
 }
 
-// sameVolume tells an object of this pod and class, or of a dead pod of the
-// same name, from another volume's.
-func sameVolume(want, have *v1.SecretProviderClassPodStatus) bool {
-	return have.Status.PodName == want.Status.PodName && have.Status.SecretProviderClassName == want.Status.SecretProviderClassName
-}
+// errMoved is of an object that went between two requests.
+var errMoved = errors.New("the object is changing")
 
-// mergeAnnotations keeps other people's.
-func mergeAnnotations(have, want map[string]string) map[string]string {
-	out := maps.Clone(have)
-	if out == nil {
-		out = map[string]string{}
-	}
-	for _, key := range ownAnnotations {
-		delete(out, key)
-	}
-	maps.Copy(out, want)
-	return out
-}
-
-// equal compares what the driver writes, and nothing else.
-func equal(a, b *v1.SecretProviderClassPodStatus) bool {
-	if a.Status.PodName != b.Status.PodName || a.Status.SecretProviderClassName != b.Status.SecretProviderClassName ||
-		a.Status.Mounted != b.Status.Mounted || a.Status.TargetPath != b.Status.TargetPath ||
-		!slices.Equal(a.Status.Objects, b.Status.Objects) || a.Labels[v1.NodeLabel] != b.Labels[v1.NodeLabel] {
-		return false
-	}
-	for _, key := range ownAnnotations {
-		if a.Annotations[key] != b.Annotations[key] {
-			return false
+func (r *Reporter) removeStatus(ctx context.Context, st volumeState) error {
+	have := st.have
+	if have == nil && st.look {
+		var err error
+		if have, err = r.find(ctx, st.want); err != nil {
+			return err
 		}
 	}
-	return len(a.OwnerReferences) == len(b.OwnerReferences) && (len(a.OwnerReferences) == 0 || a.OwnerReferences[0].UID == b.OwnerReferences[0].UID)
+	if have == nil || have.OwnerReferences == nil || have.OwnerReferences[0].UID != st.want.OwnerReferences[0].UID {
+		return nil // it is another pod's of that name
+	}
+	return r.deleteStatus(ctx, have)
+}
+
+// deleteStatus counts one that is gone, or was made anew since, as a success.
+func (r *Reporter) deleteStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) error {
+	err := r.API.DeleteStatus(ctx, s)
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
+		return nil
+	}
+	return err
 }

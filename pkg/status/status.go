@@ -3,8 +3,9 @@
 //
 // It is told of outcomes and returns at once. What is to be written is
 // coalesced per volume, written only where it differs from what was written
-// last, and all writes of the node share one rate limit. None of it is ever in
-// the way of a volume.
+// last, and seldom where it differs all the time. All writes of the node share
+// one rate of requests and one of bytes, in which the namespaces take turns.
+// None of it is ever in the way of a volume.
 package status
 
 import (
@@ -13,7 +14,6 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
-	"time"
 
 	"golang.org/x/time/rate"
 	corev1 "k8s.io/api/core/v1"
@@ -28,7 +28,7 @@ type API interface {
 	CreateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
 	// UpdateEvent writes the count, time and message of an Event again.
 	UpdateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
-	// ListStatuses finds those that the driver on this node wrote.
+	// ListStatuses finds those of a node, by the value of its label.
 	ListStatuses(ctx context.Context, node string) ([]v1.SecretProviderClassPodStatus, error)
 	GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error)
 	CreateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error)
@@ -57,13 +57,16 @@ type Reporter struct {
 	mu       sync.Mutex
 	volumes  map[string]*volumeState
 	messages map[string]*message
-	serial   uint64
+	// ofVolume and ofNamespace bound the writes of Events.
+	ofVolume, ofNamespace *buckets
+	serial                uint64
 }
 
 // task names what a worker has to look at.
 type task struct {
-	kind taskKind
-	key  string
+	kind      taskKind
+	namespace string // takes turns with others
+	key       string
 }
 
 type taskKind int
@@ -81,12 +84,12 @@ func New(c Config) (*Reporter, error) {
 	case c.QPS <= 0, c.Burst <= 0:
 		return nil, fmt.Errorf("status: QPS (%v) and Burst (%d) must be above zero", c.QPS, c.Burst)
 	}
-	c.API = &limited{c.API, rate.NewLimiter(rate.Limit(c.QPS), c.Burst)}
-	limiter := workqueue.NewTypedItemExponentialFailureRateLimiter[task](500*time.Millisecond, 2*time.Minute)
+	c.API = &limited{c.API, rate.NewLimiter(rate.Limit(c.QPS), c.Burst), rate.NewLimiter(bytesPerSecond, bytesBurst)}
 	return &Reporter{
 		Config:  c,
-		queue:   workqueue.NewTypedRateLimitingQueue(limiter),
+		queue:   newQueue(),
 		volumes: map[string]*volumeState{}, messages: map[string]*message{},
+		ofVolume: newBuckets(volumeEventsEvery, volumeEventsBurst), ofNamespace: newBuckets(namespaceEventsEvery, namespaceEventsBurst),
 	}, nil
 }
 
@@ -97,8 +100,8 @@ const workers = 2
 func (r *Reporter) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, r.queue.ShutDown)
 	defer stop()
-	r.takeUp(ctx)
 	var wg sync.WaitGroup
+	wg.Go(func() { r.removeOrphans(ctx) })
 	for range workers {
 		wg.Go(func() {
 			for r.next(ctx) {
@@ -118,9 +121,9 @@ func (r *Reporter) next(ctx context.Context) bool {
 	var err error
 	switch t.kind {
 	case writeStatus:
-		err = r.syncStatus(ctx, t.key)
+		err = r.syncStatus(ctx, t)
 	case writeEvent:
-		err = r.sendEvent(ctx, t.key)
+		err = r.sendEvent(ctx, t)
 	}
 	r.finish(t, err)
 	return true

@@ -55,6 +55,18 @@ func (a *apiServer) begin() (func(), error) {
 	return a.mu.Unlock, nil
 }
 
+func (a *apiServer) countEvents() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.events)
+}
+
+func (a *apiServer) countWrites() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.writes
+}
+
 func (a *apiServer) CreateEvent(_ context.Context, e *corev1.Event) (*corev1.Event, error) {
 	end, err := a.begin()
 	if err != nil {
@@ -258,39 +270,6 @@ func TestNamesDoNotCollide(t *testing.T) {
 			if len(name) > 253 {
 				t.Errorf("a name of %d characters", len(name))
 			}
-		}
-	})
-}
-
-func TestRestartTakesUpWhatIsThere(t *testing.T) {
-	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
-		for i := range 50 {
-			r.Observe(outcome(volume.Published, fmt.Sprintf("web-%d", i), "db", nil, "3"))
-		}
-		settle()
-		before, lists := a.requests, a.lists
-		other, err := status.New(status.Config{API: a, Logger: slog.New(slog.DiscardHandler), Node: "node-1", QPS: 1000, Burst: 10})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		for i := range 50 {
-			other.Observe(outcome(volume.Recovered, fmt.Sprintf("web-%d", i), "db", nil, "3"))
-		}
-		go func() { done <- other.Run(ctx) }()
-		settle()
-		if a.writes != 50 || a.requests != before+1 || a.lists != lists+1 {
-			t.Errorf("a restart with 50 volumes cost %d requests, %d of them writes: want one list", a.requests-before, a.writes-50)
-		}
-		other.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "4"))
-		settle()
-		if a.statuses["web-0-shop-db"].Status.Objects[0].Version != "4" {
-			t.Error("the restarted driver did not go on")
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
 		}
 	})
 }

@@ -75,6 +75,7 @@ var samples = map[string]string{
 	"audit.level":                            `"changes"`,
 	"livenessProbe.port":                     `7`,
 	"rbac.install":                           `false`,
+	"rbac.admissionPolicy":                   `false`,
 	"rbac.aggregateRoles":                    `false`,
 	"serviceAccount.create":                  `false`,
 	"serviceAccount.name":                    `"other"`,

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -24,6 +25,8 @@ type objects struct {
 	accounts     []corev1.ServiceAccount
 	services     []corev1.Service
 	policies     []networkingv1.NetworkPolicy
+	admission    []admissionv1.ValidatingAdmissionPolicy
+	admitting    []admissionv1.ValidatingAdmissionPolicyBinding
 	others       []unstructured.Unstructured
 }
 
@@ -61,6 +64,10 @@ func (o *objects) add(meta metav1.TypeMeta, document []byte) error {
 		return into(&o.services, document)
 	case "networking.k8s.io/v1 NetworkPolicy":
 		return into(&o.policies, document)
+	case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicy":
+		return into(&o.admission, document)
+	case "admissionregistration.k8s.io/v1 ValidatingAdmissionPolicyBinding":
+		return into(&o.admitting, document)
 	}
 	var object unstructured.Unstructured
 	if err := yaml.Unmarshal(document, &object.Object); err != nil {

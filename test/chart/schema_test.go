@@ -31,6 +31,7 @@ func TestBadValues(t *testing.T) {
 		{"refresh.workers=0", "'/refresh/workers'"},
 		{"kubeAPI.qps=0", "'/kubeAPI/qps'"},
 		{"crds.install=maybe", "'/crds/install': value must be one of 'auto', true, false"},
+		{"rbac.admissionPolicy=1", "'/rbac/admissionPolicy'"},
 		{"csiDriver.serviceAccountTokenInSecrets=1", "'/csiDriver/serviceAccountTokenInSecrets'"},
 		{"syncSecret=true", "'/syncSecret': got boolean, want object"},
 		{"startupTaint.key=not a key", "'/startupTaint/key'"},

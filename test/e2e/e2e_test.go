@@ -28,6 +28,7 @@ func together() []scenario {
 		{"the API server refuses classes that cannot work", invalidClasses},
 		{"a class of the old version works", oldVersion},
 		{"the driver may do what it must, and nothing else", leastRights},
+		{"the driver may write its own node's objects only", boundToItsNode},
 		{"a class that is wrong in itself is told in the pod's event", invalidObjects},
 		{"a rotation is seen through the open directory", rotationSeen},
 		{"an edit of the class reaches the running pod", editSeen},

@@ -78,6 +78,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/* "true" if the release holds the ValidatingAdmissionPolicy. */}}
+{{- define "mayfly.hasAdmissionPolicy" -}}
+{{- $wanted := .Values.rbac.admissionPolicy | toString }}
+{{- if eq $wanted "auto" }}
+{{- semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version }}
+{{- else }}
+{{- $wanted }}
+{{- end }}
+{{- end }}
+
 {{/*
 "true" if the release holds the CRD of the given name: a list of the root and
 the name. Without a cluster, as in "helm template", no CRD is there yet.

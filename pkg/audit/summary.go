@@ -1,0 +1,102 @@
+package audit
+
+import (
+	"slices"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+const (
+	// namespacePerSecond is how many bytes of lines one namespace has before its
+	// refreshes are summed up: 512 KiB a minute, some 500 lines.
+	namespacePerSecond = rate.Limit(512<<10) / 60
+	namespaceBurst     = 1 << 20
+	// summaryTime is how long one summary goes on.
+	summaryTime = time.Minute
+)
+
+// admit has an outcome's line written or, where its namespace has used up its
+// budget, sums a refresh up. No refresh goes without a count. Everything else
+// always has a line of its own, with no list of objects above the budget. The
+// caller holds the mutex.
+func (l *Log) admit(x *line, o volume.Outcome) {
+	sum := l.summaries[o.Volume]
+	if o.Kind == volume.Refreshed && sum != nil && x.at.Sub(sum.at) < summaryTime {
+		l.sumUp(sum, x, o)
+		return
+	}
+	if sum != nil {
+		l.endSummary(o.Volume)
+	}
+	if l.afford(x, o.Pod.Namespace) {
+		l.enqueue(x)
+		return
+	}
+	x.shorten(o.Versions)
+	if o.Kind != volume.Refreshed {
+		l.enqueue(x)
+		return
+	}
+	sum = newLine(l.c.Node, x.at)
+	sum.Summary = &summary{Since: x.Time}
+	l.sumUp(sum, x, o)
+}
+
+// afford takes the line's bytes off its namespace's budget, if it has them.
+func (l *Log) afford(x *line, namespace string) bool {
+	b := l.budgets[namespace]
+	if b == nil {
+		b = rate.NewLimiter(namespacePerSecond, namespaceBurst)
+		l.budgets[namespace] = b
+	}
+	return b.AllowN(x.at, len(x.encode()))
+}
+
+// sumUp adds a refresh: the summary tells of the last one, how many there were,
+// by which editions of the class, and under which ids the store has them.
+func (l *Log) sumUp(sum, x *line, o volume.Outcome) {
+	x.shorten(o.Versions)
+	ids, omitted, begun := sum.CorrelationIDs, sum.IDsOmitted, sum.at
+	s, emptied := sum.Summary, sum.Emptied
+	s.Refreshes++
+	if x.Changed {
+		s.Changed++
+	}
+	if o.Err != nil {
+		s.Failed++
+	}
+	if o.ClassVersion != "" && !slices.Contains(s.ClassVersions, o.ClassVersion) {
+		s.ClassVersions = append(s.ClassVersions, o.ClassVersion)
+	}
+	*sum = *x
+	sum.CorrelationIDs, sum.IDsOmitted = ids, omitted
+	sum.addIDs(o.Asked)
+	sum.Summary, sum.at = s, begun
+	sum.Changed, sum.Emptied = s.Changed > 0, emptied || x.Emptied
+	l.summaries[o.Volume] = sum
+}
+
+// endSummary has a summary written; the caller holds the mutex.
+func (l *Log) endSummary(id string) {
+	l.enqueue(l.summaries[id])
+	delete(l.summaries, id)
+}
+
+// endSummaries has those written that began until then.
+func (l *Log) endSummaries(until time.Time) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, sum := range l.summaries {
+		if !sum.at.After(until) {
+			l.endSummary(id)
+		}
+	}
+	for namespace, b := range l.budgets {
+		if b.Tokens() >= namespaceBurst {
+			delete(l.budgets, namespace)
+		}
+	}
+}

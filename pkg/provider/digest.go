@@ -1,0 +1,27 @@
+package provider
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Digest stands for a list of versions where that is too long. It changes when
+// one of them does, whatever their order. The length before each string tells
+// any two lists apart.
+func Digest(versions []Version) string {
+	sorted := slices.Clone(versions)
+	slices.SortFunc(sorted, func(a, b Version) int {
+		if c := strings.Compare(a.ID, b.ID); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Version, b.Version)
+	})
+	h := sha256.New()
+	for _, v := range sorted {
+		fmt.Fprintf(h, "%d %s %d %s ", len(v.ID), v.ID, len(v.Version), v.Version)
+	}
+	return "sha256:" + hex.EncodeToString(h.Sum(nil))
+}

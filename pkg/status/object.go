@@ -1,0 +1,222 @@
+package status
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// The annotations that make a failing volume visible, one that tells that the
+// volume holds what the node had in memory, one that tells that objects are left
+// out, and one for the name of a node that is too long for a label.
+const (
+	ReasonAnnotation  = "mayfly.dev/failure-reason"
+	MessageAnnotation = "mayfly.dev/failure-message"
+	SinceAnnotation   = "mayfly.dev/failing-since"
+	AsOfAnnotation    = "mayfly.dev/last-good-as-of"
+	ObjectsAnnotation = "mayfly.dev/objects-left-out"
+	NodeAnnotation    = "mayfly.dev/node-name"
+)
+
+// ownAnnotations are all that the driver writes; others are other people's.
+var ownAnnotations = [...]string{ReasonAnnotation, MessageAnnotation, SinceAnnotation, AsOfAnnotation, ObjectsAnnotation, NodeAnnotation}
+
+// DriverLabel names the driver that wrote an object: another one on the same
+// node, such as the Secrets Store CSI driver, sets the same NodeLabel.
+const DriverLabel = "mayfly.dev/driver"
+
+// ownLabels are all that the driver writes.
+var ownLabels = [...]string{v1.NodeLabel, DriverLabel}
+
+// DigestID is the id of the one entry in place of the objects, where those are
+// too large. Its version changes when one of theirs does.
+const DigestID = "mayfly.dev/digest"
+
+const (
+	// maxName is the API server's limit for the name of an object.
+	maxName = 253
+	// maxLabel is its limit for the value of a label.
+	maxLabel = 63
+	// maxObjectsBytes bounds the objects in one status, as JSON: some hundred of
+	// the usual size. The author of a class chooses how many there are and how
+	// long their names are, and every change is written to etcd.
+	maxObjectsBytes = 8 << 10
+)
+
+// desired is the object for a volume's state. before is what it was, for the
+// time since which it fails.
+func (r *Reporter) desired(o volume.Outcome, objects []v1.SecretProviderClassObject, before *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
+	s := &v1.SecretProviderClassPodStatus{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: o.Pod.Namespace,
+			Name:      plainName(o.Pod.Name, o.Pod.Namespace, o.Class.Name),
+			Labels:    map[string]string{v1.NodeLabel: nodeLabel(r.Node)},
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: "v1", Kind: "Pod", Name: o.Pod.Name, UID: uid(o.Pod.UID),
+			}},
+		},
+		Status: v1.SecretProviderClassPodStatusStatus{
+			PodName: o.Pod.Name, SecretProviderClassName: o.Class.Name, Mounted: true, TargetPath: o.Target, Objects: objects,
+		},
+	}
+	if r.Driver != "" {
+		s.Labels[DriverLabel] = r.Driver
+	}
+	if name := nodeAnnotation(r.Node); name != "" {
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, NodeAnnotation, name)
+	}
+	if len(objects) == 1 && objects[0].ID == DigestID {
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, ObjectsAnnotation, fmt.Sprintf(
+			"the names and versions of %d objects are larger than %d bytes; the entry %s changes when one of them does", len(o.Versions), maxObjectsBytes, DigestID))
+	}
+	if !o.AsOf.IsZero() {
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, AsOfAnnotation, o.AsOf.UTC().Format(time.RFC3339))
+	}
+	if o.Err != nil {
+		describeFailure(s, o, before)
+	}
+	return s
+}
+
+func describeFailure(s *v1.SecretProviderClassPodStatus, o volume.Outcome, before *v1.SecretProviderClassPodStatus) {
+	since := time.Now().UTC().Format(time.RFC3339)
+	if before != nil && before.Annotations[SinceAnnotation] != "" {
+		since = before.Annotations[SinceAnnotation]
+	}
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, ReasonAnnotation, string(o.Reason()))
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, SinceAnnotation, since)
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, MessageAnnotation, clip(o.Err.Error()))
+	if before != nil && before.Annotations[ReasonAnnotation] == string(o.Reason()) {
+		// One write per episode: the words may hold a request's id or a time.
+		s.Annotations[MessageAnnotation] = before.Annotations[MessageAnnotation]
+	}
+}
+
+// objectsOf are the objects of a volume in the order of their ids. Where they
+// are too large there is one entry with their digest: tools that hash ids and
+// versions still see a rotation.
+func objectsOf(versions []provider.Version) []v1.SecretProviderClassObject {
+	var out []v1.SecretProviderClassObject
+	size := 0
+	for _, v := range versions {
+		out = append(out, v1.SecretProviderClassObject{ID: v.ID, Version: v.Version})
+		size += len(v.ID) + len(v.Version)
+	}
+	slices.SortFunc(out, func(a, b v1.SecretProviderClassObject) int { return strings.Compare(a.ID, b.ID) })
+	if size <= maxObjectsBytes {
+		if text, _ := json.Marshal(out); len(text) <= maxObjectsBytes { // strings always encode
+			return out
+		}
+	}
+	return []v1.SecretProviderClassObject{{ID: DigestID, Version: provider.Digest(versions)}}
+}
+
+// nodeLabel is the name of a node as the value of a label. A longer one is cut,
+// and told from others by a hash; NodeAnnotation then has the whole name. The
+// chart's ValidatingAdmissionPolicy knows the length of what is left of it.
+func nodeLabel(node string) string {
+	if len(node) <= maxLabel {
+		return node
+	}
+	suffix := hashSuffix(node)
+	return node[:maxLabel-len(suffix)] + suffix
+}
+
+// nodeAnnotation is empty where the label has the whole name.
+func nodeAnnotation(node string) string {
+	if len(node) <= maxLabel {
+		return ""
+	}
+	return node
+}
+
+// plainName is the name that the ecosystem's tools expect.
+func plainName(pod, namespace, class string) string {
+	name := pod + "-" + namespace + "-" + class
+	if len(name) > maxName {
+		return suffixedName(name, name)
+	}
+	return name
+}
+
+// suffixedName makes a name unambiguous: pod a with class x-b and pod a-x with
+// class b would otherwise share one.
+func suffixedName(name, identity string) string {
+	suffix := hashSuffix(identity)
+	return strings.TrimRight(name[:min(len(name), maxName-len(suffix))], "-.") + suffix
+}
+
+func hashSuffix(of string) string {
+	sum := sha256.Sum256([]byte(of))
+	return "-" + hex.EncodeToString(sum[:5])
+}
+
+func withSuffix(s *v1.SecretProviderClassPodStatus, id string) *v1.SecretProviderClassPodStatus {
+	out := s.DeepCopy()
+	out.Name = suffixedName(s.Name, id)
+	return out
+}
+
+// sameVolume tells an object of this pod and class, or of a dead pod of the
+// same name on this node, from another volume's. What another node's driver
+// wrote is its own to delete, and the chart's ValidatingAdmissionPolicy refuses
+// to change it.
+func sameVolume(want, have *v1.SecretProviderClassPodStatus) bool {
+	return have.Status.PodName == want.Status.PodName && have.Status.SecretProviderClassName == want.Status.SecretProviderClassName &&
+		have.Labels[v1.NodeLabel] == want.Labels[v1.NodeLabel] && have.Annotations[NodeAnnotation] == want.Annotations[NodeAnnotation]
+}
+
+// merged is have with what the driver writes of want; the rest is other
+// people's and is kept.
+func merged(want, have *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
+	next := have.DeepCopy()
+	next.Status = want.Status
+	next.OwnerReferences = want.OwnerReferences
+	if next.Labels == nil {
+		next.Labels = map[string]string{}
+	}
+	maps.Copy(next.Labels, want.Labels)
+	if next.Annotations == nil {
+		next.Annotations = map[string]string{}
+	}
+	for _, key := range ownAnnotations {
+		delete(next.Annotations, key)
+	}
+	maps.Copy(next.Annotations, want.Annotations)
+	return next
+}
+
+// equal compares what the driver writes, and nothing else.
+func equal(a, b *v1.SecretProviderClassPodStatus) bool {
+	return sameConditions(a, b) && slices.Equal(a.Status.Objects, b.Status.Objects)
+}
+
+// sameConditions leaves out the versions of the objects.
+func sameConditions(a, b *v1.SecretProviderClassPodStatus) bool {
+	if a.Status.PodName != b.Status.PodName || a.Status.SecretProviderClassName != b.Status.SecretProviderClassName ||
+		a.Status.Mounted != b.Status.Mounted || a.Status.TargetPath != b.Status.TargetPath {
+		return false
+	}
+	for _, key := range ownLabels {
+		if a.Labels[key] != b.Labels[key] {
+			return false
+		}
+	}
+	for _, key := range ownAnnotations {
+		if key != ObjectsAnnotation && a.Annotations[key] != b.Annotations[key] {
+			return false
+		}
+	}
+	return len(a.OwnerReferences) == len(b.OwnerReferences) && (len(a.OwnerReferences) == 0 || a.OwnerReferences[0].UID == b.OwnerReferences[0].UID)
+}
