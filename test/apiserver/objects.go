@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -19,6 +20,7 @@ type Objects struct {
 	mu      sync.Mutex
 	objects map[string]map[string]any
 	sizes   map[string]*Size // by collection
+	writes  map[string]int   // by object
 	version int
 }
 
@@ -39,6 +41,20 @@ func (s *Objects) Size(namespace, resource string) Size {
 		}
 	}
 	return Size{}
+}
+
+// Writes is how often objects of a resource were written whose names begin so.
+func (s *Objects) Writes(namespace, resource, prefix string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for key, writes := range s.writes {
+		collection, name := path.Split(key)
+		if path.Base(collection) == resource && path.Base(path.Dir(path.Clean(collection))) == namespace && strings.HasPrefix(name, prefix) {
+			n += writes
+		}
+	}
+	return n
 }
 
 // create answers a POST to a collection.
@@ -145,6 +161,7 @@ func (s *Objects) keep(w http.ResponseWriter, key string, object map[string]any,
 		s.sizes[path.Dir(key)] = of
 	}
 	of.Writes++
+	s.writes[key]++
 	of.Bytes += size
 	of.Largest = max(of.Largest, size)
 	object["metadata"].(map[string]any)["resourceVersion"] = fmt.Sprint(s.version)

@@ -59,6 +59,7 @@ func Start(classes map[Key][]byte) *Server {
 	a := &Server{classes: map[Key]stored{}, counts: map[string]int{}, version: firstVersion, changed: make(chan struct{})}
 	a.Written.objects = map[string]map[string]any{}
 	a.Written.sizes = map[string]*Size{}
+	a.Written.writes = map[string]int{}
 	for key, data := range classes {
 		a.classes[key] = stored{data, firstVersion, firstVersion}
 	}

@@ -92,6 +92,9 @@ func TestSize(t *testing.T) {
 	if got, want := a.Written.Size("shop", "events"), (Size{Writes: 2, Bytes: 25 + 36, Largest: 36}); got != want {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
+	if got, none := a.Written.Writes("shop", "events", "a"), a.Written.Writes("shop", "events", "b"); got != 2 || none != 0 {
+		t.Errorf("%d and %d writes", got, none)
+	}
 	if got := a.Written.Size("bank", "events"); got != (Size{}) {
 		t.Errorf("another namespace has %+v", got)
 	}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// attack is one thing that the hostile tenant does, with what the rights of a
+// namespace's editor allow: it makes classes and pods, and has servers.
+type attack struct {
+	name string
+	does string // in one line
+	// servers is how many of its own it has, before prepare.
+	servers int
+	// prepare says what the servers answer. It runs before the driver does.
+	prepare func(s *scene) error
+	// run does it, until ctx ends or there is nothing left to do.
+	run func(ctx context.Context, s *scene)
+	// judge says what came of it once all is over. Without it, the attack shows
+	// in the figures alone.
+	judge func(s *scene) verdict
+}
+
+// attacks is all of them.
+func attacks() []attack {
+	var all []attack
+	for _, group := range [][]attack{classAttacks(), answerAttacks(), contentAttacks(), fileAttacks(), storeAttacks(), nodeAttacks()} {
+		all = append(all, group...)
+	}
+	return all
+}
+
+// verdict is what came of an attack.
+type verdict struct {
+	through bool
+	text    string
+}
+
+func held(format string, args ...any) verdict    { return verdict{false, fmt.Sprintf(format, args...)} }
+func through(format string, args ...any) verdict { return verdict{true, fmt.Sprintf(format, args...)} }
+
+// throughIf is the same text either way.
+func throughIf(broke bool, format string, args ...any) verdict {
+	return verdict{broke, fmt.Sprintf(format, args...)}
+}
+
+// perMinute is what a number is in a minute of the attack.
+func (s *scene) perMinute(n int64) int64 {
+	lasted := max(s.ended.Sub(s.began), time.Second)
+	return int64(float64(n) * float64(time.Minute) / float64(lasted))
+}
+
+// verdict judges an attack: that its own pods can be unpublished holds for
+// every one.
+func (s *scene) verdict() verdict {
+	v := held("")
+	if s.attack.judge != nil {
+		v = s.attack.judge(s)
+	}
+	if s.stuck > 0 {
+		v.through = true
+		v.text = fmt.Sprintf("%d of its pods cannot be unpublished; %s", s.stuck, v.text)
+	}
+	return v
+}
+
+// tried is how far the attack came.
+func (s *scene) tried() string {
+	if len(s.pods) == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%d of %d pods mounted", s.once, len(s.pods))
+	if s.refused > 0 {
+		text += fmt.Sprintf(", %d calls refused", s.refused)
+	}
+	return text
+}
