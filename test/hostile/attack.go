@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -25,7 +26,7 @@ type attack struct {
 // attacks is all of them.
 func attacks() []attack {
 	var all []attack
-	for _, group := range [][]attack{classAttacks(), answerAttacks(), contentAttacks(), fileAttacks(), storeAttacks(), nodeAttacks()} {
+	for _, group := range [][]attack{classAttacks(), answerAttacks(), contentAttacks(), fileAttacks(), storeAttacks(), lifeAttacks(), akeylessAttacks(), nodeAttacks()} {
 		all = append(all, group...)
 	}
 	return all
@@ -34,15 +35,15 @@ func attacks() []attack {
 // verdict is what came of an attack.
 type verdict struct {
 	through bool
+	untried bool // the driver was away all the time
 	text    string
 }
 
-func held(format string, args ...any) verdict    { return verdict{false, fmt.Sprintf(format, args...)} }
-func through(format string, args ...any) verdict { return verdict{true, fmt.Sprintf(format, args...)} }
+func held(format string, args ...any) verdict { return verdict{text: fmt.Sprintf(format, args...)} }
 
 // throughIf is the same text either way.
 func throughIf(broke bool, format string, args ...any) verdict {
-	return verdict{broke, fmt.Sprintf(format, args...)}
+	return verdict{through: broke, text: fmt.Sprintf(format, args...)}
 }
 
 // perMinute is what a number is in a minute of the attack.
@@ -60,19 +61,26 @@ func (s *scene) verdict() verdict {
 	}
 	if s.stuck > 0 {
 		v.through = true
-		v.text = fmt.Sprintf("%d of its pods cannot be unpublished; %s", s.stuck, v.text)
+		v.text = strings.TrimSuffix(fmt.Sprintf("%d of its pods cannot be unpublished; %s", s.stuck, v.text), "; ")
 	}
+	v.untried = !v.through && s.absent > 0 && s.once == 0 && s.refused == 0
 	return v
 }
 
 // tried is how far the attack came.
 func (s *scene) tried() string {
-	if len(s.pods) == 0 {
+	if len(s.pods) == 0 && s.once == 0 {
 		return ""
 	}
-	text := fmt.Sprintf("%d of %d pods mounted", s.once, len(s.pods))
+	text := fmt.Sprintf("%d pods mounted", s.once)
+	if len(s.pods) >= s.once {
+		text = fmt.Sprintf("%d of %d pods mounted", s.once, len(s.pods))
+	}
 	if s.refused > 0 {
 		text += fmt.Sprintf(", %d calls refused", s.refused)
+	}
+	if s.absent > 0 {
+		text += fmt.Sprintf(", %d found no driver", s.absent)
 	}
 	return text
 }

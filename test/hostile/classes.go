@@ -48,9 +48,13 @@ func classAttacks() []attack {
 				s.put(s.name(), s.parameters(0, oneObject, "refreshInterval", "1m", "note", strings.Repeat("x", 1<<20)))
 				s.mount(ctx, s.podsOf(s.name(), 72, false)...)
 			},
-			judge: func(s *scene) verdict {
-				used, size := stateUse(s.stateDir())
-				return throughIf(used > size/2, "%s of the %s of the driver's state are in use", mib(used), mib(size))
+			judge: judgeState,
+		},
+		{
+			name: "many-objects", does: "a class of 1 MiB that asks for 15,000 secrets every second", servers: 1,
+			run: func(ctx context.Context, s *scene) {
+				s.put(s.name(), s.parameters(0, objects(15_000, ""), "volumeInodeLimit", "100000"))
+				s.mount(ctx, s.podsOf(s.name(), 2, true)...)
 			},
 		},
 		{

@@ -27,7 +27,7 @@ func nodeAttacks() []attack {
 		run: idleConnections,
 		judge: func(s *scene) verdict {
 			health, metrics := s.count(s.healthAddr), s.count(s.metricsAddr)
-			return throughIf(max(health, metrics) > mostIdle, "%d and %d were open at the end", health, metrics)
+			return throughIf(max(health, metrics) > mostIdle, "%d and %d were open and idle at once", health, metrics)
 		},
 	}}
 }
@@ -38,8 +38,9 @@ func idleConnections(ctx context.Context, s *scene) {
 	for addr, path := range map[string]string{s.healthAddr: "/healthz", s.metricsAddr: "/metrics"} {
 		ports.Go(func() {
 			var open []net.Conn
+			most := 0
 			defer func() {
-				s.add(addr, int64(len(alive(open))))
+				s.add(addr, int64(most))
 				for _, c := range open {
 					_ = c.Close()
 				}
@@ -54,6 +55,7 @@ func idleConnections(ctx context.Context, s *scene) {
 				}
 				pause(ctx, time.Second)
 				open = alive(open)
+				most = max(most, len(open))
 			}
 		})
 	}

@@ -76,7 +76,7 @@ func (g *good) start(ctx context.Context) error {
 	}
 	for i := range goodVolumes {
 		class := fmt.Sprintf("web-%d", i)
-		if err := g.class(shop, class, g.parameters(i, map[string]string{"refreshInterval": g.interval.String()})); err != nil {
+		if err := g.class(shop, class, "vault", g.parameters(i, map[string]string{"refreshInterval": g.interval.String()})); err != nil {
 			return err
 		}
 		// Half of the pods share a service account, half have their own.
@@ -87,7 +87,7 @@ func (g *good) start(ctx context.Context) error {
 		g.pods = append(g.pods, pod)
 		g.ledgers = append(g.ledgers, newLedger(g.interval+slack))
 	}
-	return g.class(shop, "churn", g.parameters(0, map[string]string{"sessionSharing": "pod"}))
+	return g.class(shop, "churn", "vault", g.parameters(0, map[string]string{"sessionSharing": "pod"}))
 }
 
 // parameters name one secret of the shared Vault.

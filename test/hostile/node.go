@@ -135,9 +135,10 @@ func (n *node) ended(err error) {
 	}
 }
 
+// firstLine leaves the driver's log out.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
+	return strings.TrimSuffix(line, "; its log ends with:")
 }
 
 // sample notes the greatest of what is used now.

@@ -60,8 +60,11 @@ func (r result) peak() string {
 // String is for the table.
 func (v verdict) String() string {
 	word := "held"
-	if v.through {
+	switch {
+	case v.through:
 		word = "BROKE THROUGH"
+	case v.untried:
+		return "NOT TRIED: there was no driver whenever it came"
 	}
 	if v.text == "" {
 		return word

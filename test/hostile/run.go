@@ -90,7 +90,10 @@ func (n *node) attacked(ctx context.Context, scenes []*scene) (r result, err err
 	if err := g.start(ctx); err != nil {
 		return result{}, err
 	}
-	parts.Go(func() { g.look(background) })
+	looking, stopLooking := context.WithCancel(background)
+	defer stopLooking()
+	var look sync.WaitGroup
+	look.Go(func() { g.look(looking) })
 	value, err := g.change(ctx, 1, calmIntervals*n.interval)
 	if err == nil {
 		err = g.await(ctx)
@@ -104,6 +107,8 @@ func (n *node) attacked(ctx context.Context, scenes []*scene) (r result, err err
 	if err := n.together(ctx, g, scenes, value); err != nil {
 		return result{}, err
 	}
+	stopLooking()
+	look.Wait()
 	g.leave(ctx)
 	r.good = g.sum()
 	if n.group != nil {

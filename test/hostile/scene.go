@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/test/bench/sandbox"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -43,12 +46,15 @@ type scene struct {
 	mounted map[string]bool  // by UID
 	once    int              // how many pods were mounted at some time
 	counts  map[string]int64 // of the attack's own
-	refused int
-	slowest time.Duration // call of kubelet's for it
-	lastErr string        // of such a call
-	// Bytes and files in its volumes, at most, and unpublishes that failed.
+	refused int              // calls that the driver answered with an error
+	absent  int              // calls that found no driver
+	// The slowest of kubelet's calls for it.
+	slowest, slowestEnd time.Duration
+	lastErr             string // the driver's, to such a call
+	// Bytes and files in its volumes, and bytes in the driver's state, at most.
 	peakBytes, peakFiles int64
-	stuck                int
+	peakState, stateSize int64
+	stuck                int // unpublishes that failed
 }
 
 func newScene(w *world, a attack) *scene {
@@ -108,7 +114,11 @@ func (s *scene) name(parts ...any) string {
 
 // put makes or edits a class of this attack.
 func (s *scene) put(name string, parameters map[string]string) {
-	if err := s.class(evil, name, parameters); err != nil {
+	provider := "vault"
+	if parameters["akeylessGatewayURL"] != "" {
+		provider = "akeyless"
+	}
+	if err := s.class(evil, name, provider, parameters); err != nil {
 		panic(fmt.Sprintf("hostile: %v", err)) // plain data
 	}
 }
@@ -148,7 +158,11 @@ func (s *scene) publish(ctx context.Context, pod kubelet.Pod) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.slowest = max(s.slowest, time.Since(began))
-	if err != nil {
+	switch {
+	case err != nil && driverAway(err):
+		s.absent++
+		return err
+	case err != nil:
 		s.refused++
 		s.lastErr = err.Error()
 		return err
@@ -159,13 +173,54 @@ func (s *scene) publish(ctx context.Context, pod kubelet.Pod) error {
 }
 
 func (s *scene) unpublish(ctx context.Context, pod kubelet.Pod) error {
+	began := time.Now()
 	err := s.kubelet.Unpublish(ctx, pod)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slowestEnd = max(s.slowestEnd, time.Since(began))
 	if err == nil {
-		s.mu.Lock()
-		defer s.mu.Unlock()
 		delete(s.mounted, pod.UID)
 	}
 	return err
+}
+
+// driverAway tells gRPC's own errors from the driver's: the call reached none.
+func driverAway(err error) bool {
+	text := status.Convert(err).Message()
+	return status.Code(err) == codes.Unavailable &&
+		(strings.HasPrefix(text, "connection error:") || strings.HasPrefix(text, "error reading from server:") || strings.Contains(text, "transport is closing"))
+}
+
+// comeAndGo has pods of a class that go as soon as they are there, so many at a
+// time, until ctx ends. It does not wait.
+func (s *scene) comeAndGo(ctx context.Context, class string, atOnce int) {
+	for line := range atOnce {
+		s.calls.Go(func() {
+			for i := 0; ctx.Err() == nil; i++ {
+				if !s.oneLife(ctx, s.pod(evil, fmt.Sprintf("%s-%d-%d", class, line, i), s.attack.name, class)) {
+					return
+				}
+				s.add("gone", 1)
+				pause(ctx, retryDelay)
+			}
+		})
+	}
+}
+
+// oneLife is false where ctx ends before the pod does.
+func (s *scene) oneLife(ctx context.Context, pod kubelet.Pod) bool {
+	if s.publish(ctx, pod) != nil {
+		pause(ctx, retryDelay)
+	}
+	for s.unpublish(ctx, pod) != nil {
+		if !pause(ctx, retryDelay) {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.pods = append(s.pods, pod) // for the end
+			return false
+		}
+	}
+	return true
 }
 
 // awaitMounted waits for the pods, but not for long: what is refused must not
@@ -201,6 +256,8 @@ func (s *scene) sample(mounts []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.peakBytes, s.peakFiles = max(s.peakBytes, size), max(s.peakFiles, files)
+	used, whole := stateUse(s.stateDir())
+	s.peakState, s.stateSize = max(s.peakState, used), max(s.stateSize, whole)
 }
 
 // sampleAll samples every attack's volumes until ctx ends.

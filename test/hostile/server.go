@@ -22,6 +22,8 @@ type server struct {
 	read http.HandlerFunc
 	// revoke answers revocations.
 	revoke http.HandlerFunc
+	// login is the answer to a login.
+	login func(podOf) string
 
 	// sending is how many bytes are under way in answers now, as far as this
 	// side sees, and most how many there were at most.
@@ -36,6 +38,7 @@ func newServer(https bool) *server {
 	s := &server{
 		read:   func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, oneSecret) },
 		revoke: func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) },
+		login:  func(pod podOf) string { return loginAnswer(pod, rand.Text(), time.Hour) },
 	}
 	s.Server = httptest.NewUnstartedServer(s)
 	s.Config.ErrorLog = silent() // TLS handshakes that the driver gives up
@@ -60,20 +63,20 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path := r.URL.Path; {
 	case strings.HasSuffix(path, "/login"):
 		pod, _ := readLogin(r)
-		answer(counted, http.StatusOK, loginAnswer(pod))
+		answer(counted, http.StatusOK, s.login(pod))
 	case strings.HasSuffix(path, "/revoke-self"), strings.HasPrefix(path, "/v1/sys/leases/revoke"):
 		s.revoke(counted, r)
 	case strings.HasSuffix(path, "/renew-self"):
-		answer(counted, http.StatusOK, loginAnswer(podOf{}))
+		answer(counted, http.StatusOK, s.login(podOf{}))
 	default:
 		s.read(counted, r)
 	}
 }
 
 // loginAnswer is what the kubernetes method says.
-func loginAnswer(pod podOf) string {
+func loginAnswer(pod podOf, token string, lasts time.Duration) string {
 	data, err := json.Marshal(map[string]any{"request_id": "1", "auth": map[string]any{
-		"client_token": rand.Text(), "lease_duration": 3600, "renewable": true, "token_type": "service",
+		"client_token": token, "lease_duration": int(lasts.Seconds()), "renewable": true, "token_type": "service",
 		"metadata": map[string]string{
 			"role": "app", "service_account_name": pod.ServiceAccount.Name, "service_account_namespace": pod.Namespace,
 			"service_account_secret_name": "", "service_account_uid": pod.ServiceAccount.UID,

@@ -91,7 +91,7 @@ func storeAttacks() []attack {
 				}
 				return nil
 			},
-			run: comeAndGo,
+			run: slowRevocations,
 			judge: func(s *scene) verdict {
 				return held("%d pods came and went, %d revocations ended", s.count("gone"), s.count("revoked"))
 			},
@@ -130,37 +130,17 @@ func (s *scene) sharedParameters(objects string) map[string]string {
 	return map[string]string{"vaultAddress": s.proxy.url(), "roleName": evil, "refreshInterval": "1s", "sessionSharing": "pod", "objects": objects}
 }
 
-// comeAndGo has a dozen pods at a time that go as soon as they are there.
-func comeAndGo(ctx context.Context, s *scene) {
+// slowRevocations has a dozen pods at a time.
+func slowRevocations(ctx context.Context, s *scene) {
 	if err := s.vault.PutKV2(ctx, "kv", evil+"/a", map[string]any{"k": "v"}); err != nil {
 		return // the run is being interrupted
 	}
 	for i := range s.servers {
 		s.put(s.name(i), s.parameters(i, oneObject, "refreshInterval", "1m"))
+		s.comeAndGo(ctx, s.name(i), 4)
 	}
 	s.put(s.name("shared"), s.sharedParameters(fmt.Sprintf("[{objectName: a, secretPath: kv/data/%s/a, secretKey: k}]", evil)))
-	for class, n := range map[string]int{s.name(0): 4, s.name(1): 4, s.name("shared"): 4} {
-		for line := range n {
-			s.calls.Go(func() {
-				for i := 0; ctx.Err() == nil; i++ {
-					pod := s.pod(evil, fmt.Sprintf("%s-%d-%d", class, line, i), s.attack.name, class)
-					if s.publish(ctx, pod) != nil {
-						pause(ctx, retryDelay)
-					}
-					for s.unpublish(ctx, pod) != nil {
-						if !pause(ctx, retryDelay) {
-							s.mu.Lock()
-							s.pods = append(s.pods, pod) // for the end
-							s.mu.Unlock()
-							return
-						}
-					}
-					s.add("gone", 1)
-					pause(ctx, retryDelay)
-				}
-			})
-		}
-	}
+	s.comeAndGo(ctx, s.name("shared"), 4)
 }
 
 // brokenPaths is in what the proxy before the shared Vault does with the

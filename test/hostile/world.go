@@ -132,6 +132,7 @@ func (w *world) flags() []string {
 		// An operator who has tenants has such a list. It is what lets classes
 		// name servers at loopback.
 		"--vault-allowed-addresses=" + strings.Join(w.allowed, ","),
+		"--akeyless-allowed-addresses=" + strings.Join(w.allowed, ","),
 		"--health-addr=" + w.healthAddr,
 		"--metrics-addr=" + w.metricsAddr,
 		"--audit-log=" + w.auditLog(),
@@ -145,11 +146,11 @@ func (w *world) kubeletDir() string { return filepath.Join(w.dir, "kubelet") }
 func (w *world) stateDir() string   { return filepath.Join(w.dir, "state") }
 
 // class makes a class or edits it.
-func (w *world) class(namespace, name string, parameters map[string]string) error {
+func (w *world) class(namespace, name, provider string, parameters map[string]string) error {
 	return w.api.Put(&v1.SecretProviderClass{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1.GroupVersion().String(), Kind: "SecretProviderClass"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, UID: types.UID(uid(namespace, "class", name))},
-		Spec:       v1.SecretProviderClassSpec{Provider: "vault", Parameters: parameters},
+		Spec:       v1.SecretProviderClassSpec{Provider: provider, Parameters: parameters},
 	})
 }
 
@@ -158,13 +159,13 @@ func (w *world) pod(namespace, name, serviceAccount, class string) kubelet.Pod {
 	ref := issuer.PodRef{Namespace: namespace, Pod: name, PodUID: uid(namespace, "pod", name), ServiceAccount: serviceAccount, Node: nodeName}
 	return kubelet.Pod{
 		Namespace: namespace, Name: name, UID: ref.PodUID, ServiceAccount: serviceAccount, Class: class,
-		Tokens: w.issuer.CSITokens(ref, "vault"),
+		Tokens: w.issuer.CSITokens(ref, "vault", "akeyless"),
 	}
 }
 
 func uid(parts ...string) string {
 	sum := sha256.Sum256([]byte(strings.Join(parts, "/")))
-	return fmt.Sprintf("%x-%x-4%x-8%x-%x", sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[0:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
 }
 
 func (w *world) close() error {
