@@ -37,7 +37,7 @@ func akeylessAttacks() []attack {
 			},
 		},
 		{
-			name: "akeyless-answers", does: "volumes that ask a gateway for 16 answers of 15 MiB at once, of which they use one byte", servers: 1,
+			name: "akeyless-answers", does: "volumes that ask a gateway for 16 answers of 15 MiB at once, of which they use one byte", servers: 1, after: later,
 			prepare: func(s *scene) error {
 				s.servers[0].read = gateway(func(w http.ResponseWriter, _ *http.Request) {
 					w.Header().Set("Content-Type", "application/json")

@@ -28,7 +28,7 @@ func objects(n int, more string) string {
 func answerAttacks() []attack {
 	return []attack{
 		{
-			name: "big-answers", does: "volumes that ask for 16 answers of 15 MiB at once, of which they use one byte", servers: 2,
+			name: "big-answers", does: "volumes that ask for 16 answers of 15 MiB at once, of which they use one byte", servers: 2, after: later,
 			prepare: func(s *scene) error {
 				for _, server := range s.servers {
 					server.read = func(w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 15<<20) }
@@ -46,7 +46,7 @@ func answerAttacks() []attack {
 			},
 		},
 		{
-			name: "kept-answers", does: "volumes of 200 answers of 1 MiB each, of which they use one byte", servers: 1,
+			name: "kept-answers", does: "volumes of 200 answers of 1 MiB each, of which they use one byte", servers: 1, after: later,
 			prepare: func(s *scene) error {
 				s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 1<<20) }
 				return nil
@@ -57,7 +57,7 @@ func answerAttacks() []attack {
 			},
 		},
 		{
-			name: "packed-answers", does: "answers that gzip makes small, and answers of 200,000 lists in one another", servers: 2,
+			name: "packed-answers", does: "answers that gzip makes small, and answers of 200,000 lists in one another", servers: 2, after: later,
 			prepare: packedAnswers,
 			run: func(ctx context.Context, s *scene) {
 				for i := range s.servers {

@@ -14,6 +14,9 @@ type attack struct {
 	does string // in one line
 	// servers is how many of its own it has, before prepare.
 	servers int
+	// after is when it begins. What takes memory begins after what only needs a
+	// few volumes, so that both come about.
+	after time.Duration
 	// prepare says what the servers answer. It runs before the driver does.
 	prepare func(s *scene) error
 	// run does it, until ctx ends or there is nothing left to do.
@@ -22,6 +25,9 @@ type attack struct {
 	// in the figures alone.
 	judge func(s *scene) verdict
 }
+
+// later is when attacks begin that take memory.
+const later = armAfter + 2*time.Second
 
 // attacks is all of them.
 func attacks() []attack {

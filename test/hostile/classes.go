@@ -15,7 +15,7 @@ const parseLimitTime = 10 * time.Second
 func classAttacks() []attack {
 	return []attack{
 		{
-			name: "yaml-bombs", does: "classes whose objects are YAML merges and aliases that multiply", servers: 1,
+			name: "yaml-bombs", does: "classes whose objects are YAML merges and aliases that multiply", servers: 1, after: later,
 			run: yamlBombs,
 			judge: func(s *scene) verdict {
 				return throughIf(s.slowest > parseLimitTime, "slowest call %s", s.slowest.Round(time.Millisecond))
@@ -35,7 +35,7 @@ func classAttacks() []attack {
 			},
 		},
 		{
-			name: "deep-names", does: "file names of 1,900 directories, and a volumeInodeLimit of a million", servers: 1,
+			name: "deep-names", does: "file names of 1,900 directories, and a volumeInodeLimit of a million", servers: 1, after: later,
 			run: deepNames,
 			judge: func(s *scene) verdict {
 				const most = 40_000 // some 40 MiB of the kernel's memory
@@ -43,7 +43,7 @@ func classAttacks() []attack {
 			},
 		},
 		{
-			name: "big-classes", does: "72 volumes of a class of 1 MiB, of which each volume has a record", servers: 1,
+			name: "big-classes", does: "72 volumes of a class of 1 MiB, of which each volume has a record", servers: 1, after: later,
 			run: func(ctx context.Context, s *scene) {
 				s.put(s.name(), s.parameters(0, oneObject, "refreshInterval", "1m", "note", strings.Repeat("x", 1<<20)))
 				s.mount(ctx, s.podsOf(s.name(), 72, false)...)
@@ -51,9 +51,9 @@ func classAttacks() []attack {
 			judge: judgeState,
 		},
 		{
-			name: "many-objects", does: "a class of 1 MiB that asks for 15,000 secrets every second", servers: 1,
+			name: "many-objects", does: "a class that asks for 8,000 secrets every second", servers: 1, after: later,
 			run: func(ctx context.Context, s *scene) {
-				s.put(s.name(), s.parameters(0, objects(15_000, ""), "volumeInodeLimit", "100000"))
+				s.put(s.name(), s.parameters(0, objects(8_000, ""), "volumeInodeLimit", "100000"))
 				s.mount(ctx, s.podsOf(s.name(), 2, true)...)
 			},
 		},

@@ -13,7 +13,7 @@ import (
 // contentAttacks fill volumes.
 func contentAttacks() []attack {
 	return []attack{{
-		name: "contents", does: "8 volumes of 15 MB, which are new in every interval of 5 s", servers: 1,
+		name: "contents", does: "8 volumes of 15 MB, which are new in every interval of 5 s", servers: 1, after: later,
 		prepare: func(s *scene) error {
 			s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) {
 				w.Header().Set("Content-Type", "application/json")

@@ -32,7 +32,7 @@ func lifeAttacks() []attack {
 			},
 		},
 		{
-			name: "big-tokens", does: "tokens and lease ids of 256 KiB, which the driver's state holds", servers: 1,
+			name: "big-tokens", does: "tokens and lease ids of 256 KiB, which the driver's state holds", servers: 1, after: later,
 			prepare: func(s *scene) error {
 				big := strings.Repeat("t", 256<<10)
 				s.servers[0].login = func(pod podOf) string { return loginAnswer(pod, rand.Text()+big, time.Hour) }

@@ -41,6 +41,7 @@ type config struct {
 	limit              int64
 	noCgroup           bool
 	short, each, list  bool
+	answers            bool
 	only               []string
 	driver, logs       string
 	driverFlags        []string
@@ -63,6 +64,7 @@ func (c *config) declare(f *flag.FlagSet) {
 		return nil
 	})
 	f.StringVar(&c.driver, "mayfly-node", "", "attack this `binary` in place of one built from the source tree")
+	f.BoolVar(&c.answers, "answers", false, "print how the driver refused each attack")
 	f.StringVar(&c.logs, "logs", "", "append what the driver logs to this `file`")
 	f.Func("driver-flag", "a further `flag` for the driver; may be given more than once", func(text string) error {
 		c.driverFlags = append(c.driverFlags, text)
@@ -167,6 +169,11 @@ func (c config) run(ctx context.Context, dir string) error {
 		results, err := each(ctx, c, filepath.Join(dir, "run"), binary, list)
 		printEach(os.Stdout, results)
 		for _, r := range results {
+			if c.answers {
+				r.printAnswers(os.Stdout)
+			}
+		}
+		for _, r := range results {
 			if failed := r.failed(); failed != nil {
 				err = errors.Join(err, fmt.Errorf("%s: %w", r.rows[0].name, failed))
 			}
@@ -179,5 +186,8 @@ func (c config) run(ctx context.Context, dir string) error {
 		return err
 	}
 	r.print(os.Stdout)
+	if c.answers {
+		r.printAnswers(os.Stdout)
+	}
 	return r.failed()
 }

@@ -72,6 +72,24 @@ func (v verdict) String() string {
 	return word + ": " + v.text
 }
 
+// printAnswers writes how the driver last refused each attack.
+func (r result) printAnswers(w io.Writer) {
+	for _, row := range r.rows {
+		if row.answered != "" {
+			fmt.Fprintf(w, "\n%s was last refused:\n  %s\n", row.name, row.answered)
+		}
+	}
+}
+
+// clip keeps the beginning and the end of a long text.
+func clip(text string) string {
+	const most = 600
+	if len(text) > most {
+		return text[:most/2] + " ... " + text[len(text)-most/2:]
+	}
+	return text
+}
+
 // failed names what must not be.
 func (r result) failed() error {
 	g, n := r.good, r.node
@@ -102,6 +120,6 @@ func printEach(w io.Writer, results []result) {
 		if r.failed() != nil {
 			v.through = true
 		}
-		fmt.Fprintf(w, "%-22s %8d %9d %12s %12s  %s\n", row.name, r.good.Missed, r.node.restarts(), mib(r.node.PeakGroup), mib(r.node.PeakProcess), v)
+		fmt.Fprintf(w, "%-22s %8d %9d %12s %12s  %s\n", row.name, r.good.Missed, r.node.restarts(), mib(r.node.PeakGroup), mib(r.node.PeakProcess), strings.TrimSuffix(fmt.Sprintf("%s (%s)", v, row.tried), " ()"))
 	}
 }

@@ -18,17 +18,17 @@ var errSlowMachine = errors.New("the good tenant missed refreshes before there w
 
 // result is what came of one run.
 type result struct {
-	attacks []string // by name
-	rows    []row
-	node    nodeFigures
-	good    goodFigures
-	limit   int64 // 0 without a cgroup
+	rows  []row
+	node  nodeFigures
+	good  goodFigures
+	limit int64 // 0 without a cgroup
 }
 
 // row is one attack in the table.
 type row struct {
-	name, does, tried string
-	verdict           verdict
+	name, tried string
+	answered    string // the driver's last refusal
+	verdict     verdict
 }
 
 // attackRun does some attacks at once against a driver of their own.
@@ -115,8 +115,7 @@ func (n *node) attacked(ctx context.Context, scenes []*scene) (r result, err err
 		r.limit = n.limit
 	}
 	for _, s := range scenes {
-		r.attacks = append(r.attacks, s.attack.name)
-		r.rows = append(r.rows, row{s.attack.name, s.attack.does, s.tried(), s.verdict()})
+		r.rows = append(r.rows, row{s.attack.name, s.tried(), clip(s.lastErr), s.verdict()})
 	}
 	return r, context.Cause(ctx)
 }
@@ -130,8 +129,12 @@ func (n *node) together(ctx context.Context, g *good, scenes []*scene, value int
 	var churn, runs sync.WaitGroup
 	churn.Go(func() { g.churn(ctx, stopChurn) })
 	for _, s := range scenes {
-		s.began = time.Now()
-		runs.Go(func() { s.attack.run(attacking, s) })
+		s.began = time.Now().Add(s.attack.after)
+		runs.Go(func() {
+			if pause(attacking, s.attack.after) {
+				s.attack.run(attacking, s)
+			}
+		})
 	}
 	runs.Go(func() { sampleAll(attacking, scenes) })
 	_, err := g.change(ctx, value, n.duration)
