@@ -26,76 +26,89 @@ func objects(n int, more string) string {
 
 // answerAttacks are in what the tenant's own servers answer.
 func answerAttacks() []attack {
-	return []attack{
-		{
-			name: "big-answers", does: "volumes that ask for 16 answers of 15 MiB at once, of which they use one byte", servers: 2, after: later,
-			prepare: func(s *scene) error {
-				for _, server := range s.servers {
-					server.read = func(w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 15<<20) }
-				}
-				return nil
-			},
-			run: func(ctx context.Context, s *scene) {
-				for i := range s.servers {
-					s.put(s.name(i), s.parameters(i, objects(16, ""), "refreshInterval", "5s"))
-					s.mount(ctx, s.podsOf(s.name(i), 3, true)...)
-				}
-			},
-			judge: func(s *scene) verdict {
-				return held("at most %s under way at once, as its servers see it", mib(s.servers[0].most.Load()+s.servers[1].most.Load()))
-			},
+	return []attack{bigAnswersAttack(), keptAnswersAttack(), packedAnswersAttack(), redirectsAttack(), endlessCertificatesAttack(), statusAttack()}
+}
+
+func bigAnswersAttack() attack {
+	return attack{
+		name: "big-answers", does: "volumes that ask for 16 answers of 15 MiB at once, of which they use one byte", servers: 2, after: later,
+		prepare: func(s *scene) error {
+			for _, server := range s.servers {
+				server.read = func(w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 15<<20) }
+			}
+			return nil
 		},
-		{
-			name: "kept-answers", does: "volumes of 200 answers of 1 MiB each, of which they use one byte", servers: 1, after: later,
-			prepare: func(s *scene) error {
-				s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 1<<20) }
-				return nil
-			},
-			run: func(ctx context.Context, s *scene) {
-				s.put(s.name(), s.parameters(0, objects(200, ""), "refreshInterval", "10s"))
-				s.mount(ctx, s.podsOf(s.name(), 3, true)...)
-			},
+		run: func(ctx context.Context, s *scene) {
+			for i := range s.servers {
+				s.put(s.name(i), s.parameters(i, objects(16, ""), "refreshInterval", "5s"))
+				s.mount(ctx, s.podsOf(s.name(i), 3, true)...)
+			}
 		},
-		{
-			name: "packed-answers", does: "answers that gzip makes small, and answers of 200,000 lists in one another", servers: 2, after: later,
-			prepare: packedAnswers,
-			run: func(ctx context.Context, s *scene) {
-				for i := range s.servers {
-					s.put(s.name(i), s.parameters(i, objects(16, "")))
-					s.mount(ctx, s.podsOf(s.name(i), 2, true)...)
-				}
-			},
+		judge: func(s *scene) verdict {
+			return held("at most %s under way at once, as its servers see it", mib(s.servers[0].most.Load()+s.servers[1].most.Load()))
 		},
-		{
-			name: "redirects", does: "a server that redirects to another path of a server that is allowed, and to one that is not", servers: 1,
-			prepare: redirects,
-			run: func(ctx context.Context, s *scene) {
-				for _, to := range []string{"listed", "unlisted"} {
-					s.put(s.name(to), s.parameters(0, "[{objectName: all, secretPath: "+to+"/a}]"))
-					s.mount(ctx, s.podsOf(s.name(to), 1, false)...)
-				}
-			},
-			judge: func(s *scene) verdict {
-				listed, unlisted := s.count("listed"), s.count("unlisted")
-				return throughIf(listed+unlisted > 0, "a path that no class named was asked for %d times at an allowed server, %d times at another", listed, unlisted)
-			},
+	}
+}
+
+func keptAnswersAttack() attack {
+	return attack{
+		name: "kept-answers", does: "volumes of 200 answers of 1 MiB each, of which they use one byte", servers: 1, after: later,
+		prepare: func(s *scene) error {
+			s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) { writeBig(w, "junk", "v", 1<<20) }
+			return nil
 		},
-		{
-			name: "endless-certificates", does: "certificates that never end, whose two thirds overflow", servers: 1,
-			prepare: endlessCertificates,
-			run: func(ctx context.Context, s *scene) {
-				p := s.parameters(0, "[{objectName: a, secretPath: pki/issue/web, method: POST, secretKey: certificate}]")
-				delete(p, "refreshInterval")
-				s.put(s.name(), p)
-				s.mount(ctx, s.podsOf(s.name(), 4, true)...)
-			},
-			judge: func(s *scene) verdict {
-				const perVolume = 3
-				n := s.count("issued")
-				return throughIf(n > int64(perVolume*max(len(s.pods), 1)), "%d certificates were issued to %d volumes in %s", n, len(s.pods), s.ended.Sub(s.began).Round(time.Second))
-			},
+		run: func(ctx context.Context, s *scene) {
+			s.put(s.name(), s.parameters(0, objects(200, ""), "refreshInterval", "10s"))
+			s.mount(ctx, s.podsOf(s.name(), 3, true)...)
 		},
-		statusAttack(),
+	}
+}
+
+func packedAnswersAttack() attack {
+	return attack{
+		name: "packed-answers", does: "answers that gzip makes small, and answers of 200,000 lists in one another", servers: 2, after: later,
+		prepare: packedAnswers,
+		run: func(ctx context.Context, s *scene) {
+			for i := range s.servers {
+				s.put(s.name(i), s.parameters(i, objects(16, "")))
+				s.mount(ctx, s.podsOf(s.name(i), 2, true)...)
+			}
+		},
+	}
+}
+
+func redirectsAttack() attack {
+	return attack{
+		name: "redirects", does: "a server that redirects to another path of a server that is allowed, and to one that is not", servers: 1,
+		prepare: redirects,
+		run: func(ctx context.Context, s *scene) {
+			for _, to := range []string{"listed", "unlisted"} {
+				s.put(s.name(to), s.parameters(0, "[{objectName: all, secretPath: "+to+"/a}]"))
+				s.mount(ctx, s.podsOf(s.name(to), 1, false)...)
+			}
+		},
+		judge: func(s *scene) verdict {
+			listed, unlisted := s.count("listed"), s.count("unlisted")
+			return throughIf(listed+unlisted > 0, "a path that no class named was asked for %d times at an allowed server, %d times at another", listed, unlisted)
+		},
+	}
+}
+
+func endlessCertificatesAttack() attack {
+	return attack{
+		name: "endless-certificates", does: "certificates that never end, whose two thirds overflow", servers: 1,
+		prepare: endlessCertificates,
+		run: func(ctx context.Context, s *scene) {
+			p := s.parameters(0, "[{objectName: a, secretPath: pki/issue/web, method: POST, secretKey: certificate}]")
+			delete(p, "refreshInterval")
+			s.put(s.name(), p)
+			s.mount(ctx, s.podsOf(s.name(), 4, true)...)
+		},
+		judge: func(s *scene) verdict {
+			const perVolume = 3
+			n := s.count("issued")
+			return throughIf(n > int64(perVolume*max(len(s.pods), 1)), "%d certificates were issued to %d volumes in %s", n, len(s.pods), s.ended.Sub(s.began).Round(time.Second))
+		},
 	}
 }
 

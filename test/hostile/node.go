@@ -45,8 +45,8 @@ type node struct {
 type nodeFigures struct {
 	Restarts int   // the driver ended, or would not start
 	Kills    int64 // by the kernel, for want of memory
-	// Unhealthy is how often kubelet would have restarted the driver by its
-	// liveness probe, FailedProbes how many failed.
+	// Unhealthy is how many restarts the liveness probe brought about,
+	// FailedProbes how many probes failed.
 	Unhealthy, FailedProbes int
 
 	PeakGroup, PeakProcess, PeakShared, PeakKernel int64 // bytes
@@ -185,10 +185,22 @@ func (n *node) probe(ctx context.Context) {
 		failed++
 		n.mu.Lock()
 		n.figures.FailedProbes++
-		if failed%probeThreshold == 0 {
-			n.figures.Unhealthy++
-		}
 		n.mu.Unlock()
+		if failed == probeThreshold {
+			failed = 0
+			n.unhealthy()
+		}
+	}
+}
+
+// unhealthy kills the driver, which watch then starts again. The time that
+// kubelet gives it to end by itself would take most of the run.
+func (n *node) unhealthy() {
+	n.mu.Lock()
+	n.figures.Unhealthy++
+	n.mu.Unlock()
+	if err := n.running().Kill(); err != nil {
+		say("%v", err)
 	}
 }
 
@@ -236,6 +248,3 @@ func (n *node) end() (nodeFigures, error) {
 	}
 	return n.figures, errors.Join(errs...)
 }
-
-// restarts is how often the driver was restarted, or would have been.
-func (f nodeFigures) restarts() int { return f.Restarts + f.Unhealthy }

@@ -39,7 +39,7 @@ func (r result) print(w io.Writer) {
 	fmt.Fprintln(w)
 	g, n := r.good, r.node
 	fmt.Fprintf(w, "refreshes missed  %d of %d (the slowest after %s)\n", g.Missed, g.Values, g.Worst.Round(10*time.Millisecond))
-	fmt.Fprintf(w, "restarts          %d (killed for want of memory %d times; %d of them by the liveness probe, of which %d failed)\n", n.restarts(), n.Kills, n.Unhealthy, n.FailedProbes)
+	fmt.Fprintf(w, "restarts          %d (killed for want of memory %d times, by the liveness probe %d times, of which %d failed)\n", n.Restarts, n.Kills, n.Unhealthy, n.FailedProbes)
 	fmt.Fprintf(w, "peak memory       %s\n", r.peak())
 	fmt.Fprintf(w, "pods of the good tenant: %d came and went; %d publishes (slowest %s) and %d unpublishes (slowest %s) failed, %d of %d revocations were late; %d reads found no file\n",
 		g.Pods, g.FailedPublishes, g.WorstPublish.Round(10*time.Millisecond), g.FailedUnpublishes, g.WorstUnpublish.Round(10*time.Millisecond), g.LateRevocations, g.Revocations, g.Gaps)
@@ -100,7 +100,7 @@ func (r result) failed() error {
 		}
 	}
 	fail(g.Missed > 0, "the good tenant missed %d of %d refreshes", g.Missed, g.Values)
-	fail(n.restarts() > 0 || n.Kills > 0, "the driver was restarted %d times, and killed for want of memory %d times", n.restarts(), n.Kills)
+	fail(n.Restarts > 0 || n.Kills > 0, "the driver was restarted %d times, and killed for want of memory %d times", n.Restarts, n.Kills)
 	fail(g.FailedPublishes > 0, "%d new pods of the good tenant did not start within %s", g.FailedPublishes, publishLimit)
 	fail(g.FailedUnpublishes > 0, "%d pods of the good tenant did not end within %s", g.FailedUnpublishes, publishLimit)
 	fail(g.LateRevocations > 0, "%d Vault tokens of the good tenant were not revoked within %s", g.LateRevocations, revokeLimit)
@@ -120,6 +120,6 @@ func printEach(w io.Writer, results []result) {
 		if r.failed() != nil {
 			v.through = true
 		}
-		fmt.Fprintf(w, "%-22s %8d %9d %12s %12s  %s\n", row.name, r.good.Missed, r.node.restarts(), mib(r.node.PeakGroup), mib(r.node.PeakProcess), strings.TrimSuffix(fmt.Sprintf("%s (%s)", v, row.tried), " ()"))
+		fmt.Fprintf(w, "%-22s %8d %9d %12s %12s  %s\n", row.name, r.good.Missed, r.node.Restarts, mib(r.node.PeakGroup), mib(r.node.PeakProcess), strings.TrimSuffix(fmt.Sprintf("%s (%s)", v, row.tried), " ()"))
 	}
 }
