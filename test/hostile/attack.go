@@ -41,7 +41,7 @@ func attacks() []attack {
 // verdict is what came of an attack.
 type verdict struct {
 	through bool
-	untried bool // the driver was away all the time
+	untried bool // the driver answered nothing at all
 	text    string
 }
 
@@ -86,7 +86,7 @@ func (s *scene) tried() string {
 		text += fmt.Sprintf(", %d calls refused", s.refused)
 	}
 	if s.absent > 0 {
-		text += fmt.Sprintf(", %d found no driver", s.absent)
+		text += fmt.Sprintf(", %d not answered", s.absent)
 	}
 	return text
 }

@@ -64,7 +64,7 @@ func (v verdict) String() string {
 	case v.through:
 		word = "BROKE THROUGH"
 	case v.untried:
-		return "NOT TRIED: there was no driver whenever it came"
+		return "NOT TRIED: the driver answered none of its calls"
 	}
 	if v.text == "" {
 		return word

@@ -47,7 +47,7 @@ type scene struct {
 	once    int              // how many pods were mounted at some time
 	counts  map[string]int64 // of the attack's own
 	refused int              // calls that the driver answered with an error
-	absent  int              // calls that found no driver
+	absent  int              // calls that the driver did not answer
 	// The slowest of kubelet's calls for it.
 	slowest, slowestEnd time.Duration
 	lastErr             string // the driver's, to such a call
@@ -159,7 +159,7 @@ func (s *scene) publish(ctx context.Context, pod kubelet.Pod) error {
 	defer s.mu.Unlock()
 	s.slowest = max(s.slowest, time.Since(began))
 	switch {
-	case err != nil && driverAway(err):
+	case err != nil && (ctx.Err() != nil || driverAway(err)):
 		s.absent++
 		return err
 	case err != nil:
