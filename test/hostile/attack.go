@@ -59,13 +59,13 @@ func (s *scene) perMinute(n int64) int64 {
 }
 
 // verdict judges an attack: that its own pods can be unpublished holds for
-// every one.
-func (s *scene) verdict() verdict {
+// every one. Where the driver lets nobody's go, that is no attack's own doing.
+func (s *scene) verdict(anybodyGoes bool) verdict {
 	v := held("")
 	if s.attack.judge != nil {
 		v = s.attack.judge(s)
 	}
-	if s.stuck > 0 {
+	if s.stuck > 0 && anybodyGoes {
 		v.through = true
 		v.text = strings.TrimSuffix(fmt.Sprintf("%d of its pods cannot be unpublished; %s", s.stuck, v.text), "; ")
 	}

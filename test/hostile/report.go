@@ -43,6 +43,7 @@ func (r result) print(w io.Writer) {
 	fmt.Fprintf(w, "peak memory       %s\n", r.peak())
 	fmt.Fprintf(w, "pods of the good tenant: %d came and went; %d publishes (slowest %s) and %d unpublishes (slowest %s) failed, %d of %d revocations were late; %d reads found no file\n",
 		g.Pods, g.FailedPublishes, g.WorstPublish.Round(10*time.Millisecond), g.FailedUnpublishes, g.WorstUnpublish.Round(10*time.Millisecond), g.LateRevocations, g.Revocations, g.Gaps)
+	fmt.Fprintf(w, "pods of the hostile tenant: %d of %d could not be unpublished within %s of the attacks' end\n", r.stuck, r.left, leaveLimit)
 	for _, text := range append(n.Endings, g.Problems...) {
 		fmt.Fprintf(w, "  %s\n", text)
 	}
@@ -105,6 +106,7 @@ func (r result) failed() error {
 	fail(g.FailedUnpublishes > 0, "%d pods of the good tenant did not end within %s", g.FailedUnpublishes, publishLimit)
 	fail(g.LateRevocations > 0, "%d Vault tokens of the good tenant were not revoked within %s", g.LateRevocations, revokeLimit)
 	fail(g.Gaps > 0, "%d reads of the good tenant found no file", g.Gaps)
+	fail(r.stuck > 0, "%d pods of the hostile tenant could not be unpublished", r.stuck)
 	for _, row := range r.rows {
 		fail(row.verdict.through, "%s broke through", row.name)
 	}

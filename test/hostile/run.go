@@ -22,6 +22,9 @@ type result struct {
 	node  nodeFigures
 	good  goodFigures
 	limit int64 // 0 without a cgroup
+	// left is how many pods the attacks had at their end, and stuck how many of
+	// them could not be unpublished.
+	left, stuck int
 }
 
 // row is one attack in the table.
@@ -115,7 +118,11 @@ func (n *node) attacked(ctx context.Context, scenes []*scene) (r result, err err
 		r.limit = n.limit
 	}
 	for _, s := range scenes {
-		r.rows = append(r.rows, row{s.attack.name, s.tried(), clip(s.lastErr), s.verdict()})
+		r.left += len(s.pods)
+		r.stuck += s.stuck
+	}
+	for _, s := range scenes {
+		r.rows = append(r.rows, row{s.attack.name, s.tried(), clip(s.lastErr), s.verdict(len(scenes) == 1 || r.stuck < r.left/2)})
 	}
 	return r, context.Cause(ctx)
 }
