@@ -56,6 +56,14 @@ bench: vaultd ## Measure the driver against the bare work on a real Vault
 bench-short: vaultd ## The same in a short form, as CI runs it
 	@go run ./test/bench --short
 
+.PHONY: hostile
+hostile: vaultd ## Attack the driver as one tenant in every way at once, beside another (as root)
+	@go run ./test/hostile
+
+.PHONY: hostile-short
+hostile-short: vaultd ## The same in a short form, as CI runs it
+	@go run ./test/hostile --short
+
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck, tidy modules, generated files
 	@hack/lint.sh

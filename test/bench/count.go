@@ -102,21 +102,21 @@ const (
 // others, and the driver has nothing more to tell.
 func (w *world) settleAPI(ctx context.Context, volumes int) error {
 	err := waitQuiet(ctx, apiQuiet, apiQuietTimeout, func() (string, error) {
-		if n := w.api.written.count("secretproviderclasspodstatuses"); n != volumes {
+		if n := w.api.Written.Count("secretproviderclasspodstatuses"); n != volumes {
 			return time.Now().String(), nil // not at rest
 		}
-		return fmt.Sprint(w.api.requests()), nil
+		return fmt.Sprint(w.api.Requests()), nil
 	})
 	if err != nil {
 		return fmt.Errorf("waiting for the statuses of %d volumes, of which there are %d: %w",
-			volumes, w.api.written.count("secretproviderclasspodstatuses"), err)
+			volumes, w.api.Written.Count("secretproviderclasspodstatuses"), err)
 	}
 	return nil
 }
 
 // apiSince is what the API server was asked since an earlier count.
 func (w *world) apiSince(before map[string]int) map[string]int {
-	return subtract(w.api.requests(), before)
+	return subtract(w.api.Requests(), before)
 }
 
 // subtract takes what was counted before from what is counted now, and leaves

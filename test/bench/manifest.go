@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/apiserver"
 )
 
 // The objects of the classes: always the same three files, from two secrets
@@ -67,6 +68,22 @@ func akeylessParameters(class, gateway string) map[string]string {
 }
 
 func pluginParameters() map[string]string { return map[string]string{"objects": pluginObjects} }
+
+// perNamespace is how many unrelated classes a namespace has.
+const perNamespace = 10
+
+// startAPI serves this node's classes among others that it has no use for.
+func startAPI(ours map[string][]byte, unrelated int) *apiserver.Server {
+	classes := map[apiserver.Key][]byte{}
+	for name, data := range ours {
+		classes[apiserver.Key{Namespace: namespace, Name: name}] = data
+	}
+	for i := range unrelated {
+		key := apiserver.Key{Namespace: fmt.Sprintf("team-%04d", i/perNamespace), Name: fmt.Sprintf("app-%05d", i)}
+		classes[key] = manifest(key.Namespace, key.Name, "vault", vaultParameters(key.Name, "https://vault.example:8200", ""))
+	}
+	return apiserver.Start(classes)
+}
 
 // manifest is a class as the API server has it.
 func manifest(namespace, name, provider string, parameters map[string]string) []byte {

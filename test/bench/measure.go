@@ -99,7 +99,7 @@ func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
 // memory, and the restart.
 func measureSteady(ctx context.Context, n *node, r *results) error {
 	pods := n.pods("steady", steady, n.config.pods)
-	before := n.api.requests()
+	before := n.api.Requests()
 	if _, err := n.publish(ctx, pods); err != nil {
 		return err
 	}

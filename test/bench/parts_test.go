@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/test/apiserver"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
@@ -127,7 +128,7 @@ func TestWaitQuiet(t *testing.T) {
 // TestAPIServer asks as client-go does.
 func TestAPIServer(t *testing.T) {
 	a := startAPI(map[string][]byte{steady: manifest(namespace, steady, "vault", vaultParameters(steady, "http://127.0.0.1:1", ""))}, 25)
-	t.Cleanup(a.close)
+	t.Cleanup(a.Close)
 	const base = "/apis/secrets-store.csi.x-k8s.io/v1"
 	list := func(path string) int {
 		var answer struct {
@@ -152,7 +153,7 @@ func TestAPIServer(t *testing.T) {
 	ask(t, a, http.MethodPost, statuses, status, http.StatusCreated, nil)
 	ask(t, a, http.MethodPost, statuses, status, http.StatusConflict, nil)
 	ask(t, a, http.MethodPut, statuses+"/a", status, http.StatusOK, nil)
-	if n := a.written.count("secretproviderclasspodstatuses"); n != 1 {
+	if n := a.Written.Count("secretproviderclasspodstatuses"); n != 1 {
 		t.Errorf("%d statuses", n)
 	}
 	if n := list(base + "/secretproviderclasspodstatuses?labelSelector=x%3Dy"); n != 1 {
@@ -161,19 +162,19 @@ func TestAPIServer(t *testing.T) {
 	ask(t, a, http.MethodDelete, statuses+"/a", "", http.StatusOK, nil)
 	ask(t, a, http.MethodGet, statuses+"/a", "", http.StatusNotFound, nil)
 	ask(t, a, http.MethodPost, statuses, status, http.StatusCreated, nil)
-	if a.written.collect(); a.written.count("secretproviderclasspodstatuses") != 0 {
+	if a.Written.Collect(); a.Written.Count("secretproviderclasspodstatuses") != 0 {
 		t.Error("a status is left by the garbage collector")
 	}
 	want := map[string]int{"class list": 3, "class get": 1, "status create": 3, "status update": 2, "status delete": 1, "status list": 1, "status get": 1}
-	if got := a.requests(); !reflect.DeepEqual(got, want) {
+	if got := a.Requests(); !reflect.DeepEqual(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
 }
 
-func ask(t *testing.T, a *apiServer, method, path, body string, code int, answer any) {
+func ask(t *testing.T, a *apiserver.Server, method, path, body string, code int, answer any) {
 	t.Helper()
 	w := httptest.NewRecorder()
-	a.server.Config.Handler.ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
+	a.Handler().ServeHTTP(w, httptest.NewRequest(method, path, strings.NewReader(body)))
 	if w.Code != code {
 		t.Fatalf("%s %s: %d %s, want %d", method, path, w.Code, w.Body, code)
 	}

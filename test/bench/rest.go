@@ -17,7 +17,7 @@ const broughtForward = 0.05
 // measureRest counts what volumes cost that lie still, interval after interval,
 // with one service account and with as many as pods.
 func measureRest(ctx context.Context, w *world, r *results) (err error) {
-	w.api.written.collect()
+	w.api.Written.Collect()
 	n := w.apiNode("rest")
 	if err := n.start(ctx); err != nil {
 		return err

@@ -23,7 +23,7 @@ func (n *node) begin() (*span, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &span{node: n, store: count, api: n.api.requests()}
+	s := &span{node: n, store: count, api: n.api.Requests()}
 	if n.driver.Alive() == nil {
 		u, err := n.driver.Usage()
 		if err != nil {

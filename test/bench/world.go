@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/apiserver"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
@@ -58,7 +59,7 @@ type world struct {
 	plugin string // the program of the provider plugin
 	vault  *vaulttest.Server
 	issuer *issuer.Issuer
-	api    *apiServer
+	api    *apiserver.Server
 	// gate stands before Vault for the class cutOff.
 	gate *gate
 	// akeyless is the double of a gateway.
@@ -176,7 +177,7 @@ func (w *world) manifests() map[string][]byte {
 // writeFiles puts down what the driver is pointed at: a kubeconfig, and a
 // directory with the same classes.
 func (w *world) writeFiles() error {
-	if err := os.WriteFile(w.kubeconfig(), w.api.kubeconfig(), 0o600); err != nil {
+	if err := os.WriteFile(w.kubeconfig(), w.api.Kubeconfig(), 0o600); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(w.classDir(), 0o755); err != nil {
@@ -219,7 +220,7 @@ func (w *world) somePods(count int, label, class string, accounts int) []kubelet
 func (w *world) close() error {
 	var errs []error
 	if w.api != nil {
-		w.api.close()
+		w.api.Close()
 	}
 	if w.akeyless != nil {
 		errs = append(errs, w.akeyless.Close())

@@ -1,4 +1,4 @@
-package main
+package apiserver
 
 import (
 	"encoding/json"
@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"path"
+	"strings"
 	"sync"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,17 +14,52 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// objectStore keeps what the driver itself writes to the API server, by path:
+// Objects keeps what the driver itself writes to the API server, by path:
 // pod statuses and Events.
-type objectStore struct {
+type Objects struct {
 	mu      sync.Mutex
 	objects map[string]map[string]any
+	sizes   map[string]*Size // by collection
+	writes  map[string]int   // by object
 	version int
 }
 
+// Size is what the driver wrote into a collection, whether it is still there or
+// not: how often, bytes in all, and bytes of the largest object.
+type Size struct {
+	Writes         int
+	Bytes, Largest int64
+}
+
+// Size is what was written so far of a resource in a namespace.
+func (s *Objects) Size(namespace, resource string) Size {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for collection, size := range s.sizes {
+		if path.Base(collection) == resource && path.Base(path.Dir(collection)) == namespace {
+			return *size
+		}
+	}
+	return Size{}
+}
+
+// Writes is how often objects of a resource were written whose names begin so.
+func (s *Objects) Writes(namespace, resource, prefix string) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for key, writes := range s.writes {
+		collection, name := path.Split(key)
+		if path.Base(collection) == resource && path.Base(path.Dir(path.Clean(collection))) == namespace && strings.HasPrefix(name, prefix) {
+			n += writes
+		}
+	}
+	return n
+}
+
 // create answers a POST to a collection.
-func (s *objectStore) create(w http.ResponseWriter, r *http.Request) {
-	object, meta, err := readObject(r)
+func (s *Objects) create(w http.ResponseWriter, r *http.Request) {
+	object, meta, size, err := readObject(r)
 	if err != nil {
 		writeStatus(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
 		return
@@ -36,10 +72,10 @@ func (s *objectStore) create(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	meta["uid"] = fmt.Sprintf("uid-%d", s.version)
-	s.keep(w, key, object, http.StatusCreated)
+	s.keep(w, key, object, size, http.StatusCreated)
 }
 
-func (s *objectStore) get(w http.ResponseWriter, r *http.Request) {
+func (s *Objects) get(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	object, ok := s.objects[r.URL.Path]
@@ -52,7 +88,7 @@ func (s *objectStore) get(w http.ResponseWriter, r *http.Request) {
 
 // list answers for one resource in all namespaces; the one node here is every
 // label selector's.
-func (s *objectStore) list(w http.ResponseWriter, r *http.Request) {
+func (s *Objects) list(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	items := []map[string]any{}
@@ -67,8 +103,8 @@ func (s *objectStore) list(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-func (s *objectStore) update(w http.ResponseWriter, r *http.Request) {
-	object, meta, err := readObject(r)
+func (s *Objects) update(w http.ResponseWriter, r *http.Request) {
+	object, meta, size, err := readObject(r)
 	if err != nil {
 		writeStatus(w, http.StatusBadRequest, metav1.StatusReasonBadRequest, err.Error())
 		return
@@ -81,10 +117,10 @@ func (s *objectStore) update(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	meta["uid"] = old["metadata"].(map[string]any)["uid"]
-	s.keep(w, r.URL.Path, object, http.StatusOK)
+	s.keep(w, r.URL.Path, object, size, http.StatusOK)
 }
 
-func (s *objectStore) remove(w http.ResponseWriter, r *http.Request) {
+func (s *Objects) remove(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.objects[r.URL.Path]; !ok {
@@ -95,8 +131,8 @@ func (s *objectStore) remove(w http.ResponseWriter, r *http.Request) {
 	writeObject(w, http.StatusOK, metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Status: metav1.StatusSuccess})
 }
 
-// count is how many objects of a resource there are.
-func (s *objectStore) count(resource string) int {
+// Count is how many objects of a resource there are.
+func (s *Objects) Count(resource string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := 0
@@ -108,35 +144,44 @@ func (s *objectStore) count(resource string) int {
 	return n
 }
 
-// collect does the garbage collector's work once all pods are gone, to which
+// Collect does the garbage collector's work once all pods are gone, to which
 // the objects belong: what a driver that was stopped has left goes.
-func (s *objectStore) collect() {
+func (s *Objects) Collect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.objects)
 }
 
 // keep stores an object in a new version, and answers with it.
-func (s *objectStore) keep(w http.ResponseWriter, key string, object map[string]any, code int) {
+func (s *Objects) keep(w http.ResponseWriter, key string, object map[string]any, size int64, code int) {
 	s.version++
+	of := s.sizes[path.Dir(key)]
+	if of == nil {
+		of = &Size{}
+		s.sizes[path.Dir(key)] = of
+	}
+	of.Writes++
+	s.writes[key]++
+	of.Bytes += size
+	of.Largest = max(of.Largest, size)
 	object["metadata"].(map[string]any)["resourceVersion"] = fmt.Sprint(s.version)
 	s.objects[key] = object
 	writeObject(w, code, object)
 }
 
-func readObject(r *http.Request) (object, meta map[string]any, err error) {
+func readObject(r *http.Request) (object, meta map[string]any, size int64, err error) {
 	data, err := io.ReadAll(r.Body)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	if err := json.Unmarshal(data, &object); err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	meta, ok := object["metadata"].(map[string]any)
 	if name, _ := meta["name"].(string); !ok || name == "" {
-		return nil, nil, fmt.Errorf("%s: metadata.name is missing", r.URL.Path)
+		return nil, nil, 0, fmt.Errorf("%s: metadata.name is missing", r.URL.Path)
 	}
-	return object, meta, nil
+	return object, meta, int64(len(data)), nil
 }
 
 func writeObject(w http.ResponseWriter, code int, object any) {

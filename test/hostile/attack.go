@@ -1,0 +1,92 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// attack is one thing that the hostile tenant does, with what the rights of a
+// namespace's editor allow: it makes classes and pods, and has servers.
+type attack struct {
+	name string
+	does string // in one line
+	// servers is how many of its own it has, before prepare.
+	servers int
+	// after is when it begins. What takes memory begins after what only needs a
+	// few volumes, so that both come about.
+	after time.Duration
+	// prepare says what the servers answer. It runs before the driver does.
+	prepare func(s *scene) error
+	// run does it, until ctx ends or there is nothing left to do.
+	run func(ctx context.Context, s *scene)
+	// judge says what came of it once all is over. Without it, the attack shows
+	// in the figures alone.
+	judge func(s *scene) verdict
+}
+
+// later is when attacks begin that take memory.
+const later = armAfter + 2*time.Second
+
+// attacks is all of them.
+func attacks() []attack {
+	var all []attack
+	for _, group := range [][]attack{classAttacks(), answerAttacks(), contentAttacks(), fileAttacks(), storeAttacks(), lifeAttacks(), akeylessAttacks(), nodeAttacks()} {
+		all = append(all, group...)
+	}
+	return all
+}
+
+// verdict is what came of an attack.
+type verdict struct {
+	through bool
+	untried bool // the driver answered nothing at all
+	text    string
+}
+
+func held(format string, args ...any) verdict { return verdict{text: fmt.Sprintf(format, args...)} }
+
+// throughIf is the same text either way.
+func throughIf(broke bool, format string, args ...any) verdict {
+	return verdict{through: broke, text: fmt.Sprintf(format, args...)}
+}
+
+// perMinute is what a number is in a minute of the attack.
+func (s *scene) perMinute(n int64) int64 {
+	lasted := max(s.ended.Sub(s.began), time.Second)
+	return int64(float64(n) * float64(time.Minute) / float64(lasted))
+}
+
+// verdict judges an attack: that its own pods can be unpublished holds for
+// every one. Where the driver lets nobody's go, that is no attack's own doing.
+func (s *scene) verdict(anybodyGoes bool) verdict {
+	v := held("")
+	if s.attack.judge != nil {
+		v = s.attack.judge(s)
+	}
+	if s.stuck > 0 && anybodyGoes {
+		v.through = true
+		v.text = strings.TrimSuffix(fmt.Sprintf("%d of its pods cannot be unpublished; %s", s.stuck, v.text), "; ")
+	}
+	v.untried = !v.through && s.absent > 0 && s.once == 0 && s.refused == 0
+	return v
+}
+
+// tried is how far the attack came.
+func (s *scene) tried() string {
+	if len(s.pods) == 0 && s.once == 0 {
+		return ""
+	}
+	text := fmt.Sprintf("%d pods mounted", s.once)
+	if len(s.pods) >= s.once {
+		text = fmt.Sprintf("%d of %d pods mounted", s.once, len(s.pods))
+	}
+	if s.refused > 0 {
+		text += fmt.Sprintf(", %d calls refused", s.refused)
+	}
+	if s.absent > 0 {
+		text += fmt.Sprintf(", %d not answered", s.absent)
+	}
+	return text
+}

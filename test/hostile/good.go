@@ -1,0 +1,291 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+const (
+	goodVolumes = 8
+	// slack is what a value may take beyond the interval.
+	slack     = 2 * time.Second
+	lookEvery = 100 * time.Millisecond
+
+	churnEvery   = 2 * time.Second
+	churnLives   = 5 * time.Second
+	publishLimit = 10 * time.Second
+	// retryDelay is the first of kubelet's.
+	retryDelay  = 500 * time.Millisecond
+	revokeLimit = 10 * time.Second
+)
+
+// good is the tenant that does nothing wrong: some volumes whose secrets change
+// in the store in every interval, and pods that come and go.
+type good struct {
+	*world
+	pods    []kubelet.Pod
+	ledgers []*ledger
+
+	mu      sync.Mutex
+	figures goodFigures
+	lives   sync.WaitGroup
+}
+
+// goodFigures are what must not suffer.
+type goodFigures struct {
+	Values, Missed int // refreshes expected, and those that came late or never
+	Worst          time.Duration
+	Gaps           int // a file was not there, or had no value
+
+	Pods                               int // that came and went
+	FailedPublishes, FailedUnpublishes int
+	Revocations, LateRevocations       int
+	WorstPublish, WorstUnpublish       time.Duration
+	// Problems are the first few.
+	Problems []string
+}
+
+const maxProblems = 5
+
+func (g *good) problem(format string, args ...any) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if len(g.figures.Problems) < maxProblems {
+		g.figures.Problems = append(g.figures.Problems, fmt.Sprintf(format, args...))
+	}
+}
+
+func (g *good) note(change func(f *goodFigures)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	change(&g.figures)
+}
+
+// start makes the classes and publishes the volumes that stay.
+func (g *good) start(ctx context.Context) error {
+	if err := g.put(ctx, 0); err != nil {
+		return err
+	}
+	for i := range goodVolumes {
+		class := fmt.Sprintf("web-%d", i)
+		if err := g.class(shop, class, "vault", g.parameters(i, map[string]string{"refreshInterval": g.interval.String()})); err != nil {
+			return err
+		}
+		// Half of the pods share a service account, half have their own.
+		pod := g.pod(shop, class, fmt.Sprintf("web-%d", i/2*(i%2)), class)
+		if err := g.kubelet.Publish(ctx, pod); err != nil {
+			return fmt.Errorf("publishing %s/%s before there is any attack: %w", shop, pod.Name, err)
+		}
+		g.pods = append(g.pods, pod)
+		g.ledgers = append(g.ledgers, newLedger(g.interval+slack))
+	}
+	return g.class(shop, "churn", "vault", g.parameters(0, map[string]string{"sessionSharing": "pod"}))
+}
+
+// parameters name one secret of the shared Vault.
+func (g *good) parameters(secret int, more map[string]string) map[string]string {
+	p := map[string]string{
+		"vaultAddress": g.proxy.url(), "roleName": shop,
+		"objects": fmt.Sprintf("[{objectName: value, secretPath: kv/data/%s/%d, secretKey: value}]", shop, secret),
+	}
+	for key, value := range more {
+		p[key] = value
+	}
+	return p
+}
+
+// put writes a value into each volume's secret.
+func (g *good) put(ctx context.Context, value int) error {
+	for i := range goodVolumes {
+		if err := g.vault.PutKV2(ctx, "kv", fmt.Sprintf("%s/%d", shop, i), map[string]any{"value": strconv.Itoa(value)}); err != nil {
+			return err
+		}
+		if i < len(g.ledgers) {
+			g.ledgers[i].wrote(value, time.Now())
+		}
+	}
+	return nil
+}
+
+// change writes a new value in every interval, for some time.
+func (g *good) change(ctx context.Context, first int, lasts time.Duration) (next int, err error) {
+	end := time.Now().Add(lasts)
+	ticker := time.NewTicker(g.interval)
+	defer ticker.Stop()
+	for next = first; time.Now().Before(end); next++ {
+		if err := g.put(ctx, next); err != nil {
+			return next, err
+		}
+		select {
+		case <-ctx.Done():
+			return next, context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+	return next, nil
+}
+
+// look reads the volumes as their pods would, until ctx ends.
+func (g *good) look(ctx context.Context) {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		for i, pod := range g.pods {
+			value, err := g.read(pod)
+			if err != nil {
+				g.note(func(f *goodFigures) { f.Gaps++ })
+				g.problem("reading the volume of %s: %v", pod.Name, err)
+				continue
+			}
+			g.ledgers[i].saw(value, time.Now())
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (g *good) read(pod kubelet.Pod) (int, error) {
+	data, err := os.ReadFile(filepath.Join(g.kubelet.Target(pod), "value"))
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(strings.TrimSpace(string(data)))
+}
+
+// await waits until no value is open any longer.
+func (g *good) await(ctx context.Context) error {
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	for {
+		open := 0
+		for _, l := range g.ledgers {
+			_, _, n := l.sum(time.Now())
+			open += n
+		}
+		if open == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+}
+
+// sum adds up the ledgers.
+func (g *good) sum() goodFigures {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	f := g.figures
+	for _, l := range g.ledgers {
+		missed, worst, _ := l.sum(time.Now())
+		f.Missed += missed
+		f.Values += l.values()
+		f.Worst = max(f.Worst, worst)
+	}
+	return f
+}
+
+// churn starts a pod every few seconds until stop is closed, and then waits for
+// the last ones to go.
+func (g *good) churn(ctx context.Context, stop <-chan struct{}) {
+	ticker := time.NewTicker(churnEvery)
+	defer ticker.Stop()
+	defer g.lives.Wait()
+	for i := 0; ; i++ {
+		g.lives.Go(func() { g.live(ctx, i) })
+		select {
+		case <-ctx.Done():
+			return
+		case <-stop:
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// live is one pod's life.
+func (g *good) live(ctx context.Context, i int) {
+	pod := g.pod(shop, fmt.Sprintf("churn-%d", i), "churn", "churn")
+	took, err := g.insist(ctx, func(ctx context.Context) error { return g.kubelet.Publish(ctx, pod) })
+	g.note(func(f *goodFigures) { f.Pods++; f.WorstPublish = max(f.WorstPublish, took) })
+	published := err == nil
+	if !published {
+		g.note(func(f *goodFigures) { f.FailedPublishes++ })
+		g.problem("publishing %s: %v", pod.Name, err)
+	} else if _, err := g.read(pod); err != nil {
+		g.note(func(f *goodFigures) { f.Gaps++ })
+		g.problem("reading the new volume of %s: %v", pod.Name, err)
+	}
+	_ = pause(ctx, churnLives)
+	took, err = g.insist(ctx, func(ctx context.Context) error { return g.kubelet.Unpublish(ctx, pod) })
+	g.note(func(f *goodFigures) { f.WorstUnpublish = max(f.WorstUnpublish, took) })
+	if err != nil {
+		g.note(func(f *goodFigures) { f.FailedUnpublishes++ })
+		g.problem("unpublishing %s: %v", pod.Name, err)
+		return
+	}
+	if published {
+		g.awaitRevocation(ctx, pod)
+	}
+}
+
+// insist calls as kubelet does, again after a failure, within a limit.
+func (g *good) insist(ctx context.Context, call func(context.Context) error) (time.Duration, error) {
+	ctx, cancel := context.WithTimeout(ctx, publishLimit)
+	defer cancel()
+	began := time.Now()
+	for {
+		err := call(ctx)
+		if err == nil {
+			return time.Since(began), nil
+		}
+		select {
+		case <-ctx.Done():
+			return time.Since(began), err
+		case <-time.After(retryDelay):
+		}
+	}
+}
+
+func (g *good) awaitRevocation(ctx context.Context, pod kubelet.Pod) {
+	ctx, cancel := context.WithTimeout(ctx, revokeLimit)
+	defer cancel()
+	ticker := time.NewTicker(lookEvery)
+	defer ticker.Stop()
+	g.note(func(f *goodFigures) { f.Revocations++ })
+	for {
+		if _, ok := g.proxy.revokedAt(pod.UID); ok {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			g.note(func(f *goodFigures) { f.LateRevocations++ })
+			g.problem("the Vault token of %s was not revoked within %s of its end", pod.Name, revokeLimit)
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// leave unpublishes the volumes that stayed.
+func (g *good) leave(ctx context.Context) {
+	for _, pod := range g.pods {
+		if _, err := g.insist(ctx, func(ctx context.Context) error { return g.kubelet.Unpublish(ctx, pod) }); err != nil {
+			g.note(func(f *goodFigures) { f.FailedUnpublishes++ })
+			g.problem("unpublishing %s: %v", pod.Name, err)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/bench/driver"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+const (
+	sampleEvery = 200 * time.Millisecond
+	// restartDelay is kubelet's first; we do not let it grow, so that a driver
+	// has every chance.
+	restartDelay = time.Second
+
+	// kubelet's liveness probe has the chart's timeout and threshold, and runs
+	// more often, for the run is short.
+	probeEvery     = 2 * time.Second
+	probeTimeout   = 3 * time.Second
+	probeThreshold = 5
+)
+
+// node runs the driver as kubelet does: under a limit of memory, started again
+// when it has ended, and judged by its liveness probe.
+type node struct {
+	*world
+	group *cgroup // nil without one
+
+	mu      sync.Mutex
+	process *driver.Process
+	figures nodeFigures
+}
+
+// nodeFigures are what the run is about.
+type nodeFigures struct {
+	Restarts int   // the driver ended, or would not start
+	Kills    int64 // by the kernel, for want of memory
+	// Unhealthy is how many restarts the liveness probe brought about,
+	// FailedProbes how many probes failed.
+	Unhealthy, FailedProbes int
+
+	PeakGroup, PeakProcess, PeakShared, PeakKernel int64 // bytes
+	// Endings are how the driver ended, the first few.
+	Endings []string
+}
+
+const maxEndings = 3
+
+// start puts the driver into its cgroup and waits until it is ready.
+func (n *node) start(ctx context.Context) error {
+	p, err := n.launch(ctx)
+	if err != nil {
+		return err
+	}
+	n.process = p
+	n.kubelet, err = kubelet.Dial(n.kubeletDir(), p.Socket)
+	return err
+}
+
+// launch starts the driver by way of a script that enters the cgroup first, so
+// that nothing is charged elsewhere.
+func (n *node) launch(ctx context.Context) (*driver.Process, error) {
+	program := n.binary
+	if n.group != nil {
+		program = filepath.Join(n.dir, "start")
+		script := fmt.Sprintf("#!/bin/sh\necho $$ >%q && exec %q \"$@\"\n", n.group.procs(), n.binary)
+		if err := os.WriteFile(program, []byte(script), 0o755); err != nil { //nolint:gosec // a program
+			return nil, err
+		}
+	}
+	return driver.Start(ctx, driver.Options{Binary: program, Dir: n.dir, Args: n.flags(), Logs: n.log})
+}
+
+// watch samples what the driver uses and starts it again when it has ended,
+// until ctx ends.
+func (n *node) watch(ctx context.Context) {
+	ticker := time.NewTicker(sampleEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			n.sample()
+			if err := n.running().Alive(); err != nil {
+				n.restart(ctx, err)
+			}
+		}
+	}
+}
+
+func (n *node) running() *driver.Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.process
+}
+
+// restart starts the driver until it stays.
+func (n *node) restart(ctx context.Context, ended error) {
+	for ctx.Err() == nil {
+		n.ended(ended)
+		say("the driver has ended: %s", firstLine(ended))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(restartDelay):
+		}
+		p, err := n.launch(ctx)
+		if err == nil {
+			n.mu.Lock()
+			n.process = p
+			n.mu.Unlock()
+			return
+		}
+		ended = err
+	}
+}
+
+func (n *node) ended(err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.figures.Restarts++
+	if len(n.figures.Endings) < maxEndings {
+		n.figures.Endings = append(n.figures.Endings, firstLine(err))
+	}
+}
+
+// firstLine leaves the driver's log out.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return strings.TrimSuffix(line, "; its log ends with:")
+}
+
+// sample notes the greatest of what is used now.
+func (n *node) sample() {
+	p := n.running()
+	if p == nil {
+		return // it has not started
+	}
+	usage, err := p.Usage()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	f := &n.figures
+	if err == nil {
+		f.PeakProcess = max(f.PeakProcess, usage.Peak)
+	}
+	if n.group == nil {
+		return
+	}
+	if shared, kernel, err := n.group.stat(); err == nil {
+		f.PeakShared, f.PeakKernel = max(f.PeakShared, shared), max(f.PeakKernel, kernel)
+	}
+}
+
+// probe asks for health as kubelet does, on a connection of its own each time.
+func (n *node) probe(ctx context.Context) {
+	client := &http.Client{Timeout: probeTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	ticker := time.NewTicker(probeEvery)
+	defer ticker.Stop()
+	failed := 0
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		if n.running().Alive() != nil {
+			failed = 0 // it is being restarted anyway
+			continue
+		}
+		if err := n.healthy(ctx, client); err == nil || ctx.Err() != nil {
+			failed = 0
+			continue
+		}
+		failed++
+		n.mu.Lock()
+		n.figures.FailedProbes++
+		n.mu.Unlock()
+		if failed == probeThreshold {
+			failed = 0
+			n.unhealthy()
+		}
+	}
+}
+
+// unhealthy kills the driver, which watch then starts again. The time that
+// kubelet gives it to end by itself would take most of the run.
+func (n *node) unhealthy() {
+	n.mu.Lock()
+	n.figures.Unhealthy++
+	n.mu.Unlock()
+	if err := n.running().Kill(); err != nil {
+		say("%v", err)
+	}
+}
+
+func (n *node) healthy(ctx context.Context, client *http.Client) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+n.healthAddr+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	answer, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return fmt.Errorf("health: %s", answer.Status)
+	}
+	return nil
+}
+
+// end stops the driver and reads the cgroup a last time. A driver that does not
+// stop in time is killed, which is worth a word but no failure of its own.
+func (n *node) end() (nodeFigures, error) {
+	n.sample()
+	var errs []error
+	if p := n.running(); p != nil && p.Alive() == nil {
+		if err := p.Stop(); err != nil {
+			say("%s", firstLine(err))
+		}
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.group != nil {
+		var err error
+		if n.figures.PeakGroup, err = n.group.peak(); err != nil {
+			errs = append(errs, err)
+		}
+		if n.figures.Kills, err = n.group.kills(); err != nil {
+			errs = append(errs, err)
+		}
+		errs = append(errs, n.group.remove())
+	}
+	// The state outlives the driver on purpose; a reboot takes it.
+	if err := unix.Unmount(n.stateDir(), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
+		errs = append(errs, fmt.Errorf("unmounting the driver's state: %w", err))
+	}
+	return n.figures, errors.Join(errs...)
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+)
+
+// slowAnswer is below the time that the driver gives a request.
+const slowAnswer = 6 * time.Second
+
+// armAfter is how long an attack whose store turns bad once its volumes are
+// there waits for them.
+const armAfter = 5 * time.Second
+
+// storeAttacks are in how stores behave: the tenant's own, and its own paths of
+// the one that all share.
+func storeAttacks() []attack {
+	return []attack{slowStoresAttack(), slowStartsAttack(), tricklingBodiesAttack(), slowRevocationsAttack(), brokenPathsAttack(), flappingAttack()}
+}
+
+func slowStoresAttack() attack {
+	return attack{
+		name: "slow-stores", does: "24 volumes at 4 servers that answer after 6 s, at an interval of 1 s", servers: 4,
+		prepare: func(s *scene) error {
+			for _, server := range s.servers {
+				server.read = func(w http.ResponseWriter, r *http.Request) {
+					if s.count("armed") > 0 {
+						hang(r, slowAnswer)
+					}
+					answer(w, http.StatusOK, oneSecret)
+				}
+			}
+			return nil
+		},
+		run: func(ctx context.Context, s *scene) {
+			for i := range s.servers {
+				s.put(s.name(i), s.parameters(i, oneObject))
+				s.mount(ctx, s.podsOf(s.name(i), 6, true)...)
+			}
+			s.awaitMounted(ctx, armAfter)
+			s.add("armed", 1)
+		},
+	}
+}
+
+func slowStartsAttack() attack {
+	return attack{
+		name: "slow-starts", does: "30 new pods whose first login and read hang", servers: 2,
+		prepare: func(s *scene) error {
+			for _, server := range s.servers {
+				server.read = func(_ http.ResponseWriter, r *http.Request) { hang(r, longestHang) }
+			}
+			return nil
+		},
+		run: func(ctx context.Context, s *scene) {
+			for i := range s.servers {
+				s.put(s.name(i), s.parameters(i, objects(20, "")))
+				s.mount(ctx, s.podsOf(s.name(i), 15, true)...)
+			}
+		},
+	}
+}
+
+func tricklingBodiesAttack() attack {
+	return attack{
+		name: "trickling-bodies", does: "8 volumes at 2 servers whose answers come a byte at a time, for ever", servers: 2,
+		prepare: func(s *scene) error {
+			for _, server := range s.servers {
+				server.read = func(w http.ResponseWriter, r *http.Request) {
+					if s.count("armed") > 0 {
+						trickle(w, r, 300*time.Millisecond)
+						return
+					}
+					answer(w, http.StatusOK, oneSecret)
+				}
+			}
+			return nil
+		},
+		run: func(ctx context.Context, s *scene) {
+			for i := range s.servers {
+				s.put(s.name(i), s.parameters(i, oneObject))
+				s.mount(ctx, s.podsOf(s.name(i), 4, true)...)
+			}
+			s.awaitMounted(ctx, armAfter)
+			s.add("armed", 1)
+		},
+	}
+}
+
+func slowRevocationsAttack() attack {
+	return attack{
+		name: "slow-revocations", does: "pods that come and go, whose tokens' revocation takes 4 s, at own servers and at the shared Vault", servers: 2,
+		prepare: func(s *scene) error {
+			for _, server := range s.servers {
+				server.revoke = func(w http.ResponseWriter, r *http.Request) {
+					hang(r, slowRevocation)
+					s.add("revoked", 1)
+					w.WriteHeader(http.StatusNoContent)
+				}
+			}
+			return nil
+		},
+		run: slowRevocations,
+		judge: func(s *scene) verdict {
+			return held("%d pods came and went, %d revocations ended", s.count("gone"), s.count("revoked"))
+		},
+	}
+}
+
+func brokenPathsAttack() attack {
+	return attack{
+		name: "broken-paths", does: "the tenant's own paths, logins' renewals and revocations at the shared Vault hang or fail, for 12 service accounts",
+		run: brokenPaths,
+	}
+}
+
+func flappingAttack() attack {
+	return attack{
+		name: "flapping", does: "10 volumes whose store fails every other second", servers: 1,
+		prepare: func(s *scene) error {
+			s.servers[0].read = func(w http.ResponseWriter, _ *http.Request) {
+				if time.Now().Unix()%2 == 0 {
+					answer(w, http.StatusOK, oneSecret)
+					return
+				}
+				answer(w, http.StatusForbidden, fmt.Sprintf(`{"errors":["permission denied at %d"]}`, time.Now().UnixNano()))
+			}
+			return nil
+		},
+		run: func(ctx context.Context, s *scene) {
+			s.put(s.name(), s.parameters(0, oneObject))
+			s.mount(ctx, s.podsOf(s.name(), 10, true)...)
+		},
+		judge: func(s *scene) verdict {
+			const perPod = 6
+			n := s.perMinute(int64(s.api.Written.Writes(evil, "events", s.name())))
+			return throughIf(n > int64(perPod*max(len(s.pods), 1)), "%d writes of Events a minute for %d pods", n, len(s.pods))
+		},
+	}
+}
+
+// sharedParameters of a class that leads to the Vault of all tenants.
+func (s *scene) sharedParameters(objects string) map[string]string {
+	return map[string]string{"vaultAddress": s.proxy.url(), "roleName": evil, "refreshInterval": "1s", "sessionSharing": "pod", "objects": objects}
+}
+
+// slowRevocations has a dozen pods at a time.
+func slowRevocations(ctx context.Context, s *scene) {
+	if err := s.vault.PutKV2(ctx, "kv", evil+"/a", map[string]any{"k": "v"}); err != nil {
+		return // the run is being interrupted
+	}
+	for i := range s.servers {
+		s.put(s.name(i), s.parameters(i, oneObject, "refreshInterval", "1m"))
+		s.comeAndGo(ctx, s.name(i), 4)
+	}
+	s.put(s.name("shared"), s.sharedParameters(fmt.Sprintf("[{objectName: a, secretPath: kv/data/%s/a, secretKey: k}]", evil)))
+	s.comeAndGo(ctx, s.name("shared"), 4)
+}
+
+// brokenPaths is in what the proxy before the shared Vault does with the
+// tenant's paths once it is armed.
+func brokenPaths(ctx context.Context, s *scene) {
+	const paths = 6
+	for _, kind := range []string{"hang", "broken"} {
+		var b strings.Builder
+		for i := range paths {
+			path := fmt.Sprintf("%s/%s%d", evil, kind, i)
+			if err := s.vault.PutKV2(ctx, "kv", path, map[string]any{"k": "v"}); err != nil {
+				return // the run is being interrupted
+			}
+			fmt.Fprintf(&b, "- {objectName: f%d, secretPath: kv/data/%s, secretKey: k}\n", i, path)
+		}
+		s.put(s.name(kind), s.sharedParameters(b.String()))
+		s.mount(ctx, s.podsOf(s.name(kind), 6, true)...)
+	}
+	s.awaitMounted(ctx, armAfter)
+	s.proxy.arm()
+}
