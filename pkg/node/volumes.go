@@ -53,7 +53,7 @@ func (n *Node) buildVolumes() error {
 	if err != nil {
 		return err
 	}
-	n.classes, err = newClasses(n.c, cluster,
+	n.classes, err = newClasses(n.c, n.budget, cluster,
 		func(ref class.Ref, version string) { n.volumes.ClassChanged(ref, version) },
 		func(ref class.Ref, version string) { n.volumes.ClassSeen(ref, version) })
 	if err != nil {
@@ -122,14 +122,14 @@ func (n *Node) providers() (volume.Providers, error) {
 	}
 	registry := provider.Registry{}
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
-		c.Logger, c.VersionKey = n.c.Logger, key
+		c.Logger, c.VersionKey, c.Budget = n.c.Logger, key, n.budget
 		p, err := vault.New(c)
 		if err != nil {
 			return nil, err
 		}
 		registry[c.Name] = p
 	}
-	n.c.Akeyless.Logger, n.c.Akeyless.VersionKey = n.c.Logger, key
+	n.c.Akeyless.Logger, n.c.Akeyless.VersionKey, n.c.Akeyless.Budget = n.c.Logger, key, n.budget
 	if registry[akeyless.Name], err = akeyless.New(n.c.Akeyless); err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (n *Node) providers() (volume.Providers, error) {
 	}
 	plugins, err := plugin.New(plugin.Config{
 		Dirs: n.c.Plugins, Audiences: audiences, MaxMessageBytes: int(n.c.PluginMessage), Timeout: n.c.PluginTimeout,
-		BuiltIn: slices.Sorted(maps.Keys(registry)), Logger: n.c.Logger,
+		BuiltIn: slices.Sorted(maps.Keys(registry)), Logger: n.c.Logger, Budget: n.budget,
 	})
 	if err != nil {
 		return nil, err
