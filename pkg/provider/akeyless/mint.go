@@ -58,11 +58,24 @@ func (f *fetch) hold(h *holder, m *minted) {
 	switch {
 	case h == f.volume.holder && v == f.volume, h != f.volume.holder && f.groups.Find(f.group.key) == f.group:
 	case v != nil:
-		v.Owe([]*minted{m})
-	case m.endable(f.now()) && !f.config.DisableRevocation:
-		ctx, cancel := context.WithTimeout(context.Background(), f.config.ReleaseTimeout)
-		defer cancel()
-		r := releaser{Provider: f.Provider, group: f.group, bearer: f.bearer, byLogin: map[login]*token{}}
+		v.Owe(h.takeAll())
+	default:
+		f.endLate(h.takeAll())
+	}
+}
+
+// endLate ends what was made for a volume that had gone by then.
+func (f *fetch) endLate(list []*minted) {
+	if f.config.DisableRevocation {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), f.config.ReleaseTimeout)
+	defer cancel()
+	r := releaser{Provider: f.Provider, group: f.group, bearer: f.bearer, byLogin: map[login]*token{}}
+	for _, m := range list {
+		if !m.endable(f.now()) {
+			continue
+		}
 		if err := r.endOne(ctx, m); err != nil {
 			f.config.Logger.Warn("a credential that came after its volume had gone could not be ended", "item", m.Name, "credential", m.ID, "ends", m.Ends, "error", err)
 		}

@@ -31,7 +31,7 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 		if p.config.DisableRevocation {
 			return nil, nil
 		}
-		correlation, tenant := newCorrelation(), v.owner().Namespace
+		correlation, tenant := newCorrelation(), v.owner.Namespace
 		return session.Settle(tokens, func(t *token) error { return p.revoke(ctx, t, tenant, correlation) })
 	})
 }

@@ -50,13 +50,6 @@ func (v *volume) currentGroup() *group {
 	return v.group
 }
 
-// owner is the pod that the volume was last fetched for.
-func (v *volume) owner() identity.Pod {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.pod
-}
-
 // answers are those that the volume had as its present identity.
 func (v *volume) answers() *session.Answers[*reading] {
 	v.mu.Lock()
