@@ -149,7 +149,7 @@ func (f *fetch) refuseCertificate(ctx context.Context, t *token) error {
 	if f.config.DisableRevocation {
 		return refused
 	}
-	if err := f.revoke(ctx, t, f.correlation); err != nil {
+	if err := f.revoke(ctx, t, f.request.Pod.Namespace, f.correlation); err != nil {
 		f.volume.Owe([]*token{t}) // to be revoked with the volume
 	}
 	return refused
