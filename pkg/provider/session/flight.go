@@ -86,14 +86,14 @@ func (f *Flights[K, V]) DoApart(ctx context.Context, key K, now func() time.Time
 		mine, under := f.board(key, now)
 		if mine != nil {
 			under = mine
-			go func() { _, _ = f.fly(context.WithoutCancel(ctx), key, mine, fn) }()
+			go func() { _, _ = f.fly(ctx, key, mine, fn) }()
 		}
 		select {
 		case <-under.landed:
 		case <-ctx.Done():
 			return v, under.landed, Ended(ctx)
 		}
-		if mine == nil && concernsLeader(under.err) {
+		if mine == nil && (under.quit || concernsLeader(under.err)) {
 			continue
 		}
 		return under.value, under.landed, under.err
