@@ -112,7 +112,7 @@ func (o *options) declareVolumes(f *flagSet) {
 	c.SizeLimit, c.InodeLimit = 16<<20, 1024
 	f.group("Volumes")
 	f.duration(&c.RefreshInterval, "rotation-poll-interval", 2*time.Minute, "`time` between two looks at the store, where the class has no refreshInterval and\nthe store says nothing of its own. At least 1s.")
-	f.integer(&c.RefreshWorkers, "refresh-workers", 8, "most refreshes at once for each provider, as a `number`.")
+	f.integer(&c.RefreshWorkers, "refresh-workers", 8, "most refreshes at once for each store, beside the first of each namespace, as a `number`.")
 	f.duration(&c.RefreshTimeout, "refresh-timeout", time.Minute, "`time` after which a refresh is given up and tried again later.")
 	f.duration(&c.LastGoodAge, "last-good-max-age", time.Hour, "`time` for which secrets in memory may serve new pods while the store is away, for\nclasses with onUnavailable: lastGood.")
 	f.value(quantity{&c.SizeLimit}, "volume-size-limit", "most `bytes` of contents in one volume, where the class has no volumeSizeLimit.\nThe tmpfs is twice as large, since a new payload is written beside the old.")

@@ -55,6 +55,15 @@ type Rememberer interface {
 	Recall(r Request, oldest time.Time) (p *Payload, asOf time.Time, ok bool)
 }
 
+// Router is a Provider that asks more than one store.
+type Router interface {
+	// Destination names the server and the namespace in it that the provider
+	// asked last, or was about to ask, for a volume; empty where it knows
+	// nothing of the volume. It asks nobody. Work that goes to one store waits
+	// for none that goes to another.
+	Destination(volume string) string
+}
+
 // Messenger is a Provider that passes on what another process says of the
 // store. Its denial may be an outage that somebody gave a wrong name, so no
 // live volume is emptied for it.

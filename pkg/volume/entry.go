@@ -36,7 +36,7 @@ type entry struct {
 	class   class.Ref               // the class that is retained for the volume
 	news    news                    // what the record is to learn
 	heard   handed                  // what kubelet passed last
-	lane    string                  // of the scheduler
+	where   Where                   // the next refresh goes
 	known   *Record                 // what of rec others may ask for; nil before the first payload
 }
 

@@ -39,7 +39,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	}
 	if err == nil {
 		e.rec = rec
-		e.know(rec)
+		e.know(rec, done.where)
 		p.setDue(e, asked)
 		p.releaser.addFormer(rec)
 	} else {
@@ -91,7 +91,7 @@ func (p *Publisher) firstPlace(rec *Record, had content) (place func(*class.Clas
 // for the store. Whoever needs the volume places it all the same, which waits
 // for this one, and tells what went wrong.
 func (p *Publisher) placeAhead(w pass, c *class.Class) (err error) {
-	defer p.rescue(w.rec, &err)
+	defer fault.Recover(&err, p.Logger, "class "+w.rec.Class.String(), "volume", w.rec.ID)
 	return w.place(c)
 }
 

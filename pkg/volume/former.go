@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -23,13 +24,28 @@ func (r *Record) held() []Held {
 	return append(slices.Clone(r.Former), Held{r.Provider, r.ProviderState})
 }
 
-// lane is the provider that the next refresh may have to wait for: the
-// volume's own or, after a failure, the one that was asked besides.
-func (r *Record) lane() string {
+// asks is the provider that the next refresh asks: the volume's own or, after
+// a failure, the one that was asked besides.
+func (r *Record) asks() string {
 	if n := len(r.Former); n > 0 && r.Failures > 0 {
 		return r.Former[n-1].Provider
 	}
 	return r.Provider
+}
+
+// where is where the work of a provider on a volume goes.
+func (c *Config) where(rec *Record, name string) Where {
+	w := Where{Store: name, Namespace: rec.Pod.Namespace}
+	source, err := c.Providers.Get(name)
+	if err != nil {
+		return w
+	}
+	if r, ok := source.(provider.Router); ok {
+		if to := r.Destination(rec.ID); to != "" {
+			w.Store += " at " + to
+		}
+	}
+	return w
 }
 
 func (r *Record) isFormer(name string) bool {
@@ -93,7 +109,9 @@ func (p *Publisher) keep(rec *Record) {
 	}
 }
 
-func (p *Publisher) export(id, name string) (secret.Bytes, bool) {
+// export answers false where the state that is on record must do: the provider
+// keeps none, or has a defect.
+func (p *Publisher) export(id, name string) (state secret.Bytes, ok bool) {
 	source, err := p.Providers.Get(name)
 	if err != nil {
 		return secret.Bytes{}, false
@@ -102,6 +120,8 @@ func (p *Publisher) export(id, name string) (secret.Bytes, bool) {
 	if !ok {
 		return secret.Bytes{}, false
 	}
+	defer func() { ok = err == nil }()
+	defer fault.Recover(&err, p.Logger, "exporting the state of volume "+id, "provider", name)
 	return k.Export(id), true
 }
 
@@ -116,10 +136,15 @@ func (p *Publisher) giveBack(rec *Record) {
 		if !ok || h.State.Len() == 0 {
 			continue
 		}
-		if err := k.Import(rec.ID, h.State); err != nil {
+		if err := p.importState(k, rec.ID, h.State); err != nil {
 			p.Logger.Warn("the provider does not take its state back; it begins anew", "volume", rec.ID, "provider", h.Provider, "error", err)
 		}
 	}
+}
+
+func (p *Publisher) importState(k provider.Keeper, id string, state secret.Bytes) (err error) {
+	defer fault.Recover(&err, p.Logger, "importing the state of volume "+id)
+	return k.Import(id, state)
 }
 
 // formerEnded is told by the releaser that former providers hold nothing any

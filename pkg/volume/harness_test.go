@@ -240,7 +240,9 @@ type fakeStore struct {
 	requests []provider.Request
 	released []string
 	failRel  int
-	relGate  chan struct{} // a release waits for it
+	relGate  chan struct{}     // a release waits for it
+	keptBack map[string]bool   // volumes whose release waits until its context ends
+	servers  map[string]string // that volumes are asked for at
 	memory   string
 	panics   bool
 	imported map[string]string
@@ -316,12 +318,31 @@ func (s *fakeStore) Recall(_ provider.Request, oldest time.Time) (*provider.Payl
 	return &provider.Payload{Files: []provider.File{{Path: "password", Contents: secret.NewBytes([]byte(s.memory))}}}, asOf, true
 }
 
+// Destination implements provider.Router.
+func (s *fakeStore) Destination(id string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.servers[id]
+}
+
 func (s *fakeStore) Release(ctx context.Context, id string) error {
 	s.mu.Lock()
 	gate := s.relGate
+	if s.keptBack[id] {
+		gate = make(chan struct{}) // for ever
+	}
+	panics := s.panics
 	s.mu.Unlock()
-	if gate != nil {
+	if panics {
+		panic("a provider's defect")
+	}
+	select {
+	case <-ctx.Done():
+		if s.holdsBack(id) {
+			return ctx.Err()
+		}
 		<-gate
+	case <-orClosed(gate):
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -340,9 +361,27 @@ func (s *fakeStore) releases() int {
 	return len(s.released)
 }
 
+func (s *fakeStore) holdsBack(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.keptBack[id]
+}
+
+// orClosed is a channel that nobody has to wait for where there is none.
+func orClosed(gate chan struct{}) chan struct{} {
+	if gate == nil {
+		gate = make(chan struct{})
+		close(gate)
+	}
+	return gate
+}
+
 func (s *fakeStore) Export(id string) secret.Bytes {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.panics {
+		panic("a provider's defect")
+	}
 	if s.state != "" {
 		return secret.NewBytes([]byte(s.state))
 	}
@@ -352,6 +391,9 @@ func (s *fakeStore) Export(id string) secret.Bytes {
 func (s *fakeStore) Import(id string, state secret.Bytes) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.panics {
+		panic("a provider's defect")
+	}
 	s.imported[id] = string(state.Reveal())
 	return nil
 }

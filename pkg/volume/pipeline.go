@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
@@ -45,13 +44,15 @@ type passed struct {
 	written   bool
 	refreshAt time.Time
 	warnings  []string
+	// where is where the store was asked by the class as it is now.
+	where Where
 }
 
 // run is the one way of a secret from the class to the files. A published
 // volume whose class cannot be used any longer is kept up by the class that
 // it had, and the pass counts as failed.
 func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
-	defer p.rescue(w.rec, &err)
+	defer fault.Recover(&err, p.Logger, "class "+w.rec.Class.String(), "volume", w.rec.ID)
 	c, err := p.classOf(ctx, w)
 	if err == nil {
 		done, err = p.attempt(ctx, w, c)
@@ -59,9 +60,10 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	if err == nil || done.written || done.emptied || ctx.Err() != nil || !w.hasFormer(c) {
 		return done, err
 	}
-	asked := done.asked
+	first := done
 	done, err = p.upkeep(ctx, w, c, err)
-	done.asked = append(asked, done.asked...)
+	done.asked = append(first.asked, done.asked...)
+	done.where = first.where // the next pass begins with that again
 	return done, err
 }
 
@@ -70,7 +72,7 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done passed, err error) {
 	ctx, cancel := w.bound(ctx)
 	defer cancel()
-	defer p.rescue(w.rec, &err)
+	defer fault.Recover(&err, p.Logger, "class "+w.rec.Class.String(), "volume", w.rec.ID)
 	c, warning := p.withFloor(c)
 	done.class = c
 	source, err := p.Providers.Get(c.Provider)
@@ -85,6 +87,7 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 		go p.placeAhead(w, c)
 	}
 	payload, asOf, err := p.fetch(ctx, w, c, source, &done)
+	done.where = p.where(w.rec, c.Provider)
 	if err != nil {
 		return done, err
 	}
@@ -140,16 +143,6 @@ func (p *Publisher) fill(rec *Record, c *class.Class, files []atomicdir.File) (c
 // is of no use: a new volume has none, and a denial may have to empty it.
 func (w pass) mustFail(c *class.Class, source provider.Provider, partial error) bool {
 	return partial != nil && (!w.rec.published() || w.empties(c, source, partial))
-}
-
-// rescue makes an error of a panic: one volume's trouble must not be every
-// volume's. It is deferred.
-func (p *Publisher) rescue(rec *Record, err *error) {
-	if r := recover(); r != nil {
-		p.Logger.Error("panic in the pipeline", "volume", rec.ID, "class", rec.Class.String(), "type", fmt.Sprintf("%T", r), "stack", string(debug.Stack()))
-		*err = fault.New(fault.Internal, "class %s: the driver has a defect and recovered from it", rec.Class).
-			WithHint("the stack is in the driver's log on this node; please report it")
-	}
 }
 
 // fetch asks the store, and does what the class wants where that fails. It

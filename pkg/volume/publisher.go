@@ -80,8 +80,8 @@ type Config struct {
 	// LastGoodAge is how old a secret may be at the most from which a new pod
 	// starts while the store is away, where its class allows that at all.
 	LastGoodAge time.Duration
-	// Workers bounds how many refreshes run at once for each provider, so
-	// that a store that hangs does not hold up the volumes of another.
+	// Workers bounds how many refreshes run at once for each store, beside the
+	// first of each Kubernetes namespace.
 	Workers int
 	// RefreshTimeout bounds one refresh. A publish is bounded by its caller.
 	RefreshTimeout time.Duration
@@ -288,6 +288,6 @@ func (p *Publisher) Failing() int {
 }
 
 // Stalled is for how long refreshes have been due of which none was begun, while
-// none of the same provider ended. It is near zero unless this process is
+// none of the same store ended. It is near zero unless this process is
 // broken: a refresh that waits for a store ends at RefreshTimeout.
 func (p *Publisher) Stalled() time.Duration { return p.schedule.Stalled(time.Now()) }

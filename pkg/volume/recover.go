@@ -83,7 +83,7 @@ func (p *Publisher) recover(rec *Record) error {
 	p.sweep(rec)
 	p.adoptContents(rec)
 	e := newEntry(rec)
-	e.know(rec)
+	e.know(rec, p.where(rec, rec.asks()))
 	e.joinClass(rec.Class)
 	p.Classes.Retain(rec.Class)
 	p.entries[rec.ID] = e
@@ -91,7 +91,7 @@ func (p *Publisher) recover(rec *Record) error {
 		p.releaser.addFormer(rec)
 	}
 	rec.DueAt = dueAfterRestart(time.Now(), rec, chance())
-	p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
+	p.schedule.Set(rec.ID, e.whereNow(), rec.DueAt)
 	return nil
 }
 
@@ -111,7 +111,11 @@ func (p *Publisher) isLive(rec *Record) error {
 // ctx ends.
 func (p *Publisher) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return p.schedule.Run(ctx, p.Workers, p.refresh) })
+	g.Go(func() error {
+		return p.schedule.Run(ctx, Work{Workers: p.Workers, Limit: refreshTries * p.RefreshTimeout, Do: p.refresh, Late: func(id string) {
+			p.Logger.Warn("a refresh does not end, so its worker goes on with other volumes", "volume", id)
+		}})
+	})
 	g.Go(func() error { return p.releaser.run(ctx) })
 	return g.Wait()
 }

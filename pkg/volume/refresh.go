@@ -9,22 +9,35 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// refresh is what a worker does with a due volume. It never fails towards
-// anybody: the volume keeps its content, and the failure is made visible.
+// refreshTries are the parts of a refresh that RefreshTimeout bounds each: to
+// get the class, to ask the store, and to ask it by the class before an edit.
+const refreshTries = 3
+
+// refresh is what a worker does with a due volume. It returns no error: the
+// volume keeps its content, and the failure is made visible.
 func (p *Publisher) refresh(ctx context.Context, id string) {
 	e := p.find(id)
 	if e == nil {
 		return
 	}
+	if err := p.tryRefresh(ctx, e, id); err != nil { // it did not come to set a due time
+		p.schedule.Hasten(id, e.whereNow(), time.Now().Add(p.Interval))
+	}
+	p.settleNews(e)
+}
+
+// tryRefresh fails where the volume could not be worked on, or by a panic.
+func (p *Publisher) tryRefresh(ctx context.Context, e *entry, id string) (err error) {
+	defer fault.Recover(&err, p.Logger, "refreshing volume "+id)
 	work, end, err := e.begin(ctx)
 	if err != nil {
-		return // the driver stops
+		return err
 	}
+	defer end()
 	if !e.isGone() && e.rec.published() {
 		p.refreshLocked(work, e)
 	}
-	end()
-	p.settleNews(e)
+	return nil
 }
 
 func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
@@ -42,7 +55,7 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	switch { // neither the end of the volume nor that of the driver is a failure
 	case errors.Is(context.Cause(ctx), errUnpublished):
 		return // the unpublish saves what there is to release
-	case err != nil && ctx.Err() != nil: // the next process goes on with what this one got
+	case err != nil && errors.Is(ctx.Err(), context.Canceled): // the next process goes on with what this one got
 		p.keep(rec)
 		p.save(rec)
 		return
@@ -56,7 +69,7 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	o := passOutcome(Refreshed, rec, began, done, err)
 	o.Repeated = o.Reason() != "" && o.Reason() == e.reason
 	e.reason = o.Reason()
-	e.know(rec)
+	e.know(rec, done.where)
 	p.save(rec)
 	p.setDue(e, asked)
 	if err == nil {
@@ -77,7 +90,7 @@ func (p *Publisher) setDue(e *entry, asked int) {
 	if now := time.Now(); (e.editedBeside(e.rec) || e.timesAsked() != asked) && due.After(now) {
 		due = now
 	}
-	p.schedule.Set(e.rec.ID, e.rec.lane(), due)
+	p.schedule.Set(e.rec.ID, e.whereNow(), due)
 }
 
 // failed notes a failed refresh and when to try again: in time for what the
@@ -163,7 +176,7 @@ func (p *Publisher) edited(ref class.Ref, version string) (n int) {
 	for id, e := range p.entries {
 		if e.askEdited(ref, version) {
 			n++
-			p.schedule.Hasten(id, e.laneNow(), now.Add(time.Duration(float64(editSpread)*chance())))
+			p.schedule.Hasten(id, e.whereNow(), now.Add(time.Duration(float64(editSpread)*chance())))
 		}
 	}
 	return n
@@ -176,6 +189,6 @@ func (p *Publisher) RefreshAll() {
 	now := time.Now()
 	for id, e := range p.entries {
 		e.askFresh()
-		p.schedule.Set(id, e.laneNow(), now)
+		p.schedule.Set(id, e.whereNow(), now)
 	}
 }

@@ -8,11 +8,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
 const (
-	releaseWorkers = 2 // for each provider
+	releaseWorkers = 2 // for each store, and one more for each namespace
 	// releaseTries bounds how often the end of credentials is asked for that
 	// nobody needs any longer. With the doubling pause it is about two hours;
 	// whatever still lives then ends by its own time to live.
@@ -49,12 +50,14 @@ type release struct {
 	after chan struct{} // the like of an earlier job, which must end first; may be nil
 }
 
-// lane is the provider that is asked next.
-func (j *release) lane() string {
-	if len(j.left) == 0 {
-		return ""
+// where is where the end of the credentials goes: to the store of the provider
+// that is asked next.
+func (r *releaser) where(j *release) Where {
+	name := ""
+	if len(j.left) > 0 {
+		name = j.left[0]
 	}
-	return j.left[0]
+	return r.c.where(j.rec, name)
 }
 
 func newReleaser(c *Config) *releaser {
@@ -96,11 +99,16 @@ func (r *releaser) put(job *release, held []Held) {
 	}
 	r.pending[id] = job
 	r.mu.Unlock()
-	r.queue.Set(id, job.lane(), time.Now())
+	r.queue.Set(id, r.where(job), time.Now())
 }
 
+// limit bounds one attempt, for a volume with a former provider or two.
+func (r *releaser) limit() time.Duration { return 3 * r.c.ReleaseTimeout }
+
 func (r *releaser) run(ctx context.Context) error {
-	return r.queue.Run(ctx, releaseWorkers, r.attempt)
+	return r.queue.Run(ctx, Work{Workers: releaseWorkers, Limit: r.limit(), Do: r.attempt, Late: func(id string) {
+		r.c.Logger.Warn("the end of a volume's credentials does not end, so its worker goes on with other volumes", "volume", id)
+	}})
 }
 
 // settle ends what is left of an earlier volume of the same id before a new
@@ -120,9 +128,11 @@ func (r *releaser) settle(ctx context.Context, id string) []Held {
 	}
 	r.queue.Remove(id)
 	if busy != nil {
+		wait, cancel := context.WithTimeout(ctx, r.limit())
+		defer cancel()
 		select {
 		case <-busy:
-		case <-ctx.Done():
+		case <-wait.Done():
 		}
 	} else {
 		r.attempt(ctx, id)
@@ -152,19 +162,23 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 	job.busy = make(chan struct{})
 	r.mu.Unlock()
 
+	ctx, cancel := context.WithTimeout(ctx, r.limit())
+	defer cancel()
 	err := r.release(provider.WithTrail(ctx, &job.trail), job)
+	where := r.where(job)
 
+	defer fault.Recover(&err, r.c.Logger, "releasing volume "+id)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	close(job.busy)
 	job.busy = nil
-	if ctx.Err() != nil || r.pending[id] != job {
+	if errors.Is(ctx.Err(), context.Canceled) || r.pending[id] != job {
 		return // the driver stops, and the next one has the record; or a newer job has it
 	}
 	if err != nil && job.tries < releaseTries {
 		pause := min(firstRetry<<min(job.tries-1, 16), longestRelease)
 		next := time.Now().Add(pause - time.Duration(float64(pause)*chance()/2))
-		r.queue.Set(id, job.lane(), next)
+		r.queue.Set(id, where, next)
 		r.logRetry(job, err, next)
 		return
 	}
@@ -227,7 +241,8 @@ func (r *releaser) release(ctx context.Context, job *release) error {
 	return errors.Join(errs...)
 }
 
-func (r *releaser) ask(ctx context.Context, name, id string) error {
+func (r *releaser) ask(ctx context.Context, name, id string) (err error) {
+	defer fault.Recover(&err, r.c.Logger, "releasing volume "+id, "provider", name)
 	source, err := r.c.Providers.Get(name)
 	if err != nil {
 		return nil // the provider is no longer on this node, and with it what it held

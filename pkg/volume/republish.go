@@ -72,22 +72,25 @@ func (e *entry) hand(r Request) bool {
 func (e *entry) stays() bool { return e.known != nil && !e.gone && e.leaving == 0 }
 
 // know takes from the record what others may ask for while somebody works on
-// the volume. The caller holds the lock.
-func (e *entry) know(rec *Record) {
+// the volume. w is where the next refresh goes; it stays as it was where that
+// is zero. The caller holds the lock.
+func (e *entry) know(rec *Record, w Where) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.known = &Record{ID: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, LastClass: rec.LastClass, PublishedAt: rec.PublishedAt, Size: rec.Size}
-	e.lane = rec.lane()
+	if w.Store != "" {
+		e.where = w
+	}
 	if !e.news.handed {
 		e.heard = handed{rec.Tokens, rec.TokensInSecrets, rec.Secrets}
 	}
 }
 
-// laneNow is the record's lane for those who have not the lock.
-func (e *entry) laneNow() string {
+// whereNow is where the next refresh goes.
+func (e *entry) whereNow() Where {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.lane
+	return e.where
 }
 
 // news is what comes up for a record while somebody else may work on the
@@ -144,6 +147,6 @@ func (p *Publisher) adopt(e *entry) {
 	}
 	p.save(rec)
 	if n.handed && rec.Failures > 0 { // what failed may have failed for want of these
-		p.schedule.Set(rec.ID, rec.lane(), time.Now())
+		p.schedule.Set(rec.ID, e.whereNow(), time.Now())
 	}
 }

@@ -7,94 +7,168 @@ import (
 	"time"
 )
 
-// Scheduler holds one due time per volume, and hands what is due to a bounded
-// number of workers. Each provider has a lane of its own, so that a store that
-// hangs holds up its own volumes only.
-type Scheduler struct {
-	mu    sync.Mutex
-	lanes map[string]*lane
-	index map[string]*dueItem
-	wake  chan struct{} // holds a value when what comes next may have changed
+// Where says where the work on a volume goes, and for whom it is done.
+type Where struct {
+	// Store is a server and a namespace in it, or the name of a plugin.
+	Store string
+	// Namespace is the Kubernetes namespace of the pod.
+	Namespace string
 }
 
-// lane is one heap, and how many of its volumes are being worked on.
-type lane struct {
-	name  string
-	queue dueQueue
-	busy  int
-	moved time.Time // when work on a volume last began or ended
+// Work is what Run does with the volumes that are due.
+type Work struct {
+	// Workers bounds how many volumes of one store are worked on at once. The
+	// first of each Kubernetes namespace never waits for those of another, so
+	// there may be one more for each namespace that the store serves.
+	Workers int
+	// Limit bounds the work on one volume. After that its worker takes up
+	// another one, even if Do does not return.
+	Limit time.Duration
+	// Do works on one volume. It is not called for a volume for which it has
+	// not returned yet.
+	Do func(ctx context.Context, id string)
+	// Late is told of a volume for which Do did not return in time.
+	Late func(id string)
+}
+
+// stopWait is how long Run waits for work that should end with its context.
+const stopWait = 10 * time.Second
+
+// Scheduler holds one due time for each volume, and does the work when it is
+// due. Each store has a queue. Within a queue the Kubernetes namespaces take
+// turns: it is the turn of the one with the fewest volumes being worked on, and
+// among those of the one that had its last turn first. Within a namespace the
+// volume that was due first comes first.
+type Scheduler struct {
+	mu     sync.Mutex
+	work   Work
+	queues map[string]*queue
+	tasks  map[string]*task
+	turns  int       // taken so far
+	moved  time.Time // when work last began or ended
+	wake   chan struct{}
+}
+
+// queue is the work for one store.
+type queue struct {
+	store   string
+	tenants map[string]*tenant
+	busy    int
+	moved   time.Time
+}
+
+// tenant is the work of one Kubernetes namespace for one store.
+type tenant struct {
+	queue     *queue
+	namespace string
+	due       dueTasks
+	busy      int // places that are taken
+	late      int // work that has outlived its place
+	turn      int
+}
+
+// task is a volume that is due at some time, or is being worked on, or both.
+type task struct {
+	id      string
+	due     bool
+	at      time.Time
+	where   Where
+	running bool
+	tenant  *tenant // in whose heap it is; nil while it is running
+	pos     int
+}
+
+// run is one piece of work on a task.
+type run struct {
+	*task
+	tenant *tenant
+	placed bool
 }
 
 // NewScheduler starts nothing; Run does the work.
 func NewScheduler() *Scheduler {
-	return &Scheduler{lanes: map[string]*lane{}, index: map[string]*dueItem{}, wake: make(chan struct{}, 1)}
+	return &Scheduler{queues: map[string]*queue{}, tasks: map[string]*task{}, wake: make(chan struct{}, 1)}
 }
 
-type dueItem struct {
-	id   string
-	at   time.Time
-	pos  int
-	lane *lane
-}
-
-// Set makes the volume due at a time in its provider's lane, in place of any
-// earlier due time.
-func (s *Scheduler) Set(id, provider string, at time.Time) {
+// Set makes the volume due at a time, in place of any earlier due time. A
+// volume that is being worked on is taken up again after that.
+func (s *Scheduler) Set(id string, w Where, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.set(id, provider, at)
+	s.set(id, w, at)
 }
 
 // Hasten makes the volume due at a time, unless it is due earlier anyway.
-func (s *Scheduler) Hasten(id, provider string, at time.Time) {
+func (s *Scheduler) Hasten(id string, w Where, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it, ok := s.index[id]; !ok || at.Before(it.at) {
-		s.set(id, provider, at)
+	if t := s.tasks[id]; t == nil || !t.due || at.Before(t.at) {
+		s.set(id, w, at)
 	}
-}
-
-// set is called with mu held.
-func (s *Scheduler) set(id, provider string, at time.Time) {
-	it, ok := s.index[id]
-	if ok && it.lane.name == provider {
-		it.at = at
-		heap.Fix(&it.lane.queue, it.pos)
-	} else {
-		if ok {
-			s.remove(it)
-		}
-		l, ok := s.lanes[provider]
-		if !ok {
-			l = &lane{name: provider}
-			s.lanes[provider] = l
-		}
-		it = &dueItem{id: id, at: at, lane: l}
-		s.index[id] = it
-		heap.Push(&l.queue, it)
-	}
-	s.nudge()
 }
 
 // Remove forgets the volume's due time.
 func (s *Scheduler) Remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if it, ok := s.index[id]; ok {
-		s.remove(it)
+	t := s.tasks[id]
+	if t == nil {
+		return
+	}
+	t.due = false
+	s.place(t)
+}
+
+func (s *Scheduler) set(id string, w Where, at time.Time) {
+	t := s.tasks[id]
+	if t == nil {
+		t = &task{id: id}
+		s.tasks[id] = t
+	}
+	t.due, t.where, t.at = true, w, at
+	s.place(t)
+	s.nudge()
+}
+
+// place puts a task where it belongs: into the heap of its tenant if it is due
+// and not running. A task that is neither is forgotten.
+func (s *Scheduler) place(t *task) {
+	if old := t.tenant; old != nil {
+		heap.Remove(&old.due, t.pos)
+		t.tenant = nil
+		defer s.tidy(old)
+	}
+	switch {
+	case t.running:
+	case t.due:
+		t.tenant = s.tenant(t.where)
+		heap.Push(&t.tenant.due, t)
+	default:
+		delete(s.tasks, t.id)
 	}
 }
 
-func (s *Scheduler) remove(it *dueItem) {
-	heap.Remove(&it.lane.queue, it.pos)
-	delete(s.index, it.id)
-	s.tidy(it.lane)
+func (s *Scheduler) tenant(w Where) *tenant {
+	q := s.queues[w.Store]
+	if q == nil {
+		q = &queue{store: w.Store, tenants: map[string]*tenant{}}
+		s.queues[w.Store] = q
+	}
+	n := q.tenants[w.Namespace]
+	if n == nil {
+		n = &tenant{queue: q, namespace: w.Namespace}
+		q.tenants[w.Namespace] = n
+	}
+	return n
 }
 
-// tidy forgets a lane that nobody uses: anybody may make up providers' names.
-func (s *Scheduler) tidy(l *lane) {
-	if l.busy == 0 && len(l.queue) == 0 {
-		delete(s.lanes, l.name)
+// tidy forgets a tenant and a queue without volumes: classes name any store.
+func (s *Scheduler) tidy(n *tenant) {
+	if len(n.due)+n.busy+n.late == 0 {
+		delete(n.queue.tenants, n.namespace)
+	}
+	if len(n.queue.tenants) == 0 {
+		delete(s.queues, n.queue.store)
 	}
 }
 
@@ -105,20 +179,19 @@ func (s *Scheduler) nudge() {
 	}
 }
 
-// Run hands each due volume to do, in at most so many goroutines for each
-// provider, until ctx ends. It returns when the last do has.
-func (s *Scheduler) Run(ctx context.Context, workers int, do func(ctx context.Context, id string)) error {
-	var g sync.WaitGroup
-	defer g.Wait()
+// Run does the work until ctx ends. It returns when all work has, or stopWait
+// after ctx ended.
+func (s *Scheduler) Run(ctx context.Context, w Work) error {
+	s.mu.Lock()
+	s.work = w
+	s.mu.Unlock()
+	var running sync.WaitGroup
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		it, wait := s.next(time.Now(), workers)
-		if it != nil {
-			g.Go(func() {
-				defer s.done(it.lane)
-				do(ctx, it.id)
-			})
+		r, wait := s.next(time.Now())
+		if r != nil {
+			running.Go(func() { s.do(ctx, r) })
 			continue
 		}
 		timer.Reset(wait)
@@ -128,76 +201,159 @@ func (s *Scheduler) Run(ctx context.Context, workers int, do func(ctx context.Co
 		case <-ctx.Done():
 		}
 	}
+	ended := make(chan struct{})
+	go func() { running.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(stopWait):
+	}
 	return nil
 }
 
-// next takes the volume that has been due for the longest in a lane with a
-// free worker, or says how long to wait.
-func (s *Scheduler) next(now time.Time, workers int) (*dueItem, time.Duration) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var first *dueItem
-	for _, l := range s.lanes {
-		if l.busy < workers && len(l.queue) > 0 && (first == nil || l.queue[0].at.Before(first.at)) {
-			first = l.queue[0]
+// do works on one volume. Its place is free again at the limit at the latest.
+func (s *Scheduler) do(ctx context.Context, r *run) {
+	defer s.end(r)
+	limited, cancel := context.WithTimeout(ctx, s.work.Limit)
+	defer cancel()
+	stop := context.AfterFunc(limited, func() {
+		if s.free(r) && ctx.Err() == nil {
+			s.work.Late(r.id)
 		}
-	}
-	if first == nil {
-		return nil, time.Hour
-	}
-	if wait := first.at.Sub(now); wait > 0 {
-		return nil, wait
-	}
-	heap.Pop(&first.lane.queue)
-	delete(s.index, first.id)
-	first.lane.busy++
-	first.lane.moved = now
-	return first, 0
+	})
+	defer stop()
+	s.work.Do(limited, r.id)
 }
 
-// done gives the lane's worker back.
-func (s *Scheduler) done(l *lane) {
+// next takes the task whose turn it is, or says how long to wait for one.
+func (s *Scheduler) next(now time.Time) (*run, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	l.busy--
-	l.moved = time.Now()
-	s.tidy(l)
+	var next *tenant
+	wait := time.Hour
+	for _, q := range s.queues {
+		for _, n := range q.tenants {
+			if len(n.due) == 0 || !s.mayBegin(n) {
+				continue
+			}
+			if until := n.due[0].at.Sub(now); until > 0 {
+				wait = min(wait, until)
+			} else if next == nil || n.before(next) {
+				next = n
+			}
+		}
+	}
+	if next == nil {
+		return nil, wait
+	}
+	return s.begin(next, now), 0
+}
+
+// mayBegin tells whether there is a place for one more of the tenant.
+func (s *Scheduler) mayBegin(n *tenant) bool {
+	return !s.isHung(n) && (n.busy == 0 || n.queue.busy < s.work.Workers)
+}
+
+// isHung tells whether so much of a tenant's work has not ended in time that no
+// more is begun.
+func (s *Scheduler) isHung(n *tenant) bool { return n.busy+n.late >= 2*s.work.Workers }
+
+func (n *tenant) before(other *tenant) bool {
+	if n.busy != other.busy {
+		return n.busy < other.busy
+	}
+	return n.turn < other.turn
+}
+
+func (s *Scheduler) begin(n *tenant, now time.Time) *run {
+	t, _ := heap.Pop(&n.due).(*task)
+	t.tenant, t.running, t.due = nil, true, false
+	s.turns++
+	n.turn = s.turns
+	n.busy++
+	n.queue.busy++
+	n.queue.moved, s.moved = now, now
+	return &run{task: t, tenant: n, placed: true}
+}
+
+// free gives the place of work back that has not ended in time. It answers
+// false if the work has ended.
+func (s *Scheduler) free(r *run) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !r.placed {
+		return false
+	}
+	r.placed = false
+	r.tenant.busy--
+	r.tenant.queue.busy--
+	r.tenant.late++
+	s.nudge()
+	return true
+}
+
+// end is called once the work has ended.
+func (s *Scheduler) end(r *run) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.placed {
+		r.placed = false
+		r.tenant.busy--
+		r.tenant.queue.busy--
+	} else {
+		r.tenant.late--
+	}
+	s.moved = time.Now()
+	r.tenant.queue.moved = s.moved
+	r.running = false
+	s.place(r.task)
+	s.tidy(r.tenant)
 	s.nudge()
 }
 
-// Stalled is for how long nothing has moved in a lane in which a volume is due.
-// A lane that is merely behind, because its store hangs, is not stalled: all
-// work is bounded in time.
+// Stalled is for how long nothing has moved in a queue in which a volume is
+// due. A queue that is merely behind, because its store hangs, is not stalled:
+// all work is bounded in time. Nor is one in which only the volumes wait whose
+// namespace has too much work that does not end, as long as others go on: a
+// restart would be everyone's.
 func (s *Scheduler) Stalled(now time.Time) (longest time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, l := range s.lanes {
-		if len(l.queue) > 0 {
-			longest = max(longest, min(now.Sub(l.queue[0].at), now.Sub(l.moved)))
+	for _, q := range s.queues {
+		for _, n := range q.tenants {
+			if len(n.due) == 0 {
+				continue
+			}
+			moved := q.moved
+			if s.isHung(n) {
+				moved = s.moved
+			}
+			longest = max(longest, min(now.Sub(n.due[0].at), now.Sub(moved)))
 		}
 	}
 	return longest
 }
 
-// dueQueue implements heap.Interface, soonest first.
-type dueQueue []*dueItem
+// dueTasks implements heap.Interface, soonest first.
+type dueTasks []*task
 
-func (q dueQueue) Len() int           { return len(q) }
-func (q dueQueue) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
-func (q dueQueue) Swap(i, j int) {
+func (q dueTasks) Len() int           { return len(q) }
+func (q dueTasks) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
+func (q dueTasks) Swap(i, j int) {
 	q[i], q[j] = q[j], q[i]
 	q[i].pos, q[j].pos = i, j
 }
 
-func (q *dueQueue) Push(x any) {
-	it := x.(*dueItem)
-	it.pos = len(*q)
-	*q = append(*q, it)
+// Push implements heap.Interface.
+func (q *dueTasks) Push(x any) {
+	t, _ := x.(*task)
+	t.pos = len(*q)
+	*q = append(*q, t)
 }
 
-func (q *dueQueue) Pop() any {
+// Pop implements heap.Interface.
+func (q *dueTasks) Pop() any {
 	old := *q
-	it := old[len(old)-1]
+	t := old[len(old)-1]
 	*q = old[:len(old)-1]
-	return it
+	return t
 }

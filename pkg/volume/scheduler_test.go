@@ -22,19 +22,27 @@ func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *volume.DirStore {
 	return s
 }
 
-// A lane that is behind is not one that stands still.
+// shopAt is the work of one tenant at a store.
+func shopAt(store string) volume.Where { return volume.Where{Store: store, Namespace: "shop"} }
+
+// work has time enough.
+func work(workers int, do func(ctx context.Context, id string)) volume.Work {
+	return volume.Work{Workers: workers, Limit: 30 * 24 * time.Hour, Do: do, Late: func(string) {}}
+}
+
+// A queue that is behind is not one that stands still.
 func TestSchedulerStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := volume.NewScheduler()
 		ctx, cancel := context.WithCancel(t.Context())
 		done, gate := make(chan error), make(chan struct{})
 		go func() {
-			done <- s.Run(ctx, 1, func(context.Context, string) { <-gate })
+			done <- s.Run(ctx, work(1, func(context.Context, string) { <-gate }))
 		}()
 		for i := range 5 {
-			s.Set(fmt.Sprint(i), "vault", time.Now())
+			s.Set(fmt.Sprint(i), shopAt("vault"), time.Now())
 		}
-		s.Set("later", "akeyless", time.Now().Add(24*time.Hour))
+		s.Set("later", shopAt("akeyless"), time.Now().Add(24*time.Hour))
 		for range 3 { // each takes its time, and the rest are ever later
 			time.Sleep(9 * time.Minute)
 			if got := s.Stalled(time.Now()); got != 9*time.Minute {
@@ -69,20 +77,20 @@ func TestSchedulerOrderAndReplacement(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() {
-			done <- s.Run(ctx, 1, func(_ context.Context, id string) {
+			done <- s.Run(ctx, work(1, func(_ context.Context, id string) {
 				mu.Lock()
 				defer mu.Unlock()
 				got = append(got, fmt.Sprintf("%s@%s", id, time.Since(began)))
-			})
+			}))
 		}()
-		s.Set("c", "vault", began.Add(3*time.Second))
-		s.Set("a", "vault", began.Add(time.Hour))
-		s.Set("b", "vault", began.Add(2*time.Second))
-		s.Set("gone", "vault", began.Add(time.Second))
-		s.Set("a", "vault", began.Add(time.Second))      // brought forward
-		s.Hasten("b", "vault", began.Add(8*time.Second)) // which is no sooner
-		s.Hasten("d", "vault", began.Add(time.Hour))
-		s.Hasten("d", "vault", began.Add(4*time.Second))
+		s.Set("c", shopAt("vault"), began.Add(3*time.Second))
+		s.Set("a", shopAt("vault"), began.Add(time.Hour))
+		s.Set("b", shopAt("vault"), began.Add(2*time.Second))
+		s.Set("gone", shopAt("vault"), began.Add(time.Second))
+		s.Set("a", shopAt("vault"), began.Add(time.Second))      // brought forward
+		s.Hasten("b", shopAt("vault"), began.Add(8*time.Second)) // which is no sooner
+		s.Hasten("d", shopAt("vault"), began.Add(time.Hour))
+		s.Hasten("d", shopAt("vault"), began.Add(4*time.Second))
 		s.Remove("gone")
 		s.Remove("unknown")
 		time.Sleep(10 * time.Second) // in the bubble's time
@@ -106,10 +114,10 @@ func TestSchedulerBoundsItsWorkers(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		for i := range 50 {
-			s.Set(fmt.Sprint(i), "vault", time.Now())
+			s.Set(fmt.Sprint(i), shopAt("vault"), time.Now())
 		}
 		go func() {
-			done <- s.Run(ctx, 4, func(context.Context, string) {
+			done <- s.Run(ctx, work(4, func(context.Context, string) {
 				mu.Lock()
 				running++
 				most = max(most, running)
@@ -119,7 +127,7 @@ func TestSchedulerBoundsItsWorkers(t *testing.T) {
 				running--
 				ran++
 				mu.Unlock()
-			})
+			}))
 		}()
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -134,7 +142,7 @@ func TestSchedulerBoundsItsWorkers(t *testing.T) {
 }
 
 // A store that hangs must not hold up the volumes of another.
-func TestSchedulerKeepsProvidersApart(t *testing.T) {
+func TestSchedulerKeepsStoresApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := volume.NewScheduler()
 		began := time.Now()
@@ -144,13 +152,13 @@ func TestSchedulerKeepsProvidersApart(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		for i := range 20 {
-			s.Set(fmt.Sprint("hangs", i), "plugin", began)
+			s.Set(fmt.Sprint("hangs", i), shopAt("plugin"), began)
 		}
-		s.Set("moved", "plugin", began) // its class has been edited
-		s.Set("moved", "vault", began.Add(2*time.Second))
-		s.Set("a", "vault", began.Add(time.Second))
+		s.Set("moved", shopAt("plugin"), began) // its class has been edited
+		s.Set("moved", shopAt("vault"), began.Add(2*time.Second))
+		s.Set("a", shopAt("vault"), began.Add(time.Second))
 		go func() {
-			done <- s.Run(ctx, 2, func(ctx context.Context, id string) {
+			done <- s.Run(ctx, work(2, func(ctx context.Context, id string) {
 				mu.Lock()
 				if strings.HasPrefix(id, "hangs") {
 					hanging++
@@ -160,7 +168,7 @@ func TestSchedulerKeepsProvidersApart(t *testing.T) {
 				}
 				got = append(got, fmt.Sprintf("%s@%s", id, time.Since(began)))
 				mu.Unlock()
-			})
+			}))
 		}()
 		time.Sleep(time.Minute)
 		synctest.Wait()
@@ -174,5 +182,204 @@ func TestSchedulerKeepsProvidersApart(t *testing.T) {
 		if hanging != 2 {
 			t.Errorf("%d begun after the stop", hanging-2)
 		}
+	})
+}
+
+// plan is a Scheduler at work, and what it began: "<id>@<time since then>".
+type plan struct {
+	*volume.Scheduler
+	began time.Time
+	stop  func()
+
+	mu    sync.Mutex
+	begun []string
+	late  []string
+}
+
+// newPlan runs do, which may be nil, for each due volume.
+func newPlan(t *testing.T, workers int, limit time.Duration, do func(ctx context.Context, id string)) *plan {
+	t.Helper()
+	p := &plan{Scheduler: volume.NewScheduler(), began: time.Now()}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	p.stop = func() { cancel(); must(t, <-done) }
+	note := func(list *[]string, id string) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		*list = append(*list, fmt.Sprintf("%s@%s", id, time.Since(p.began)))
+	}
+	w := volume.Work{Workers: workers, Limit: limit, Late: func(id string) { note(&p.late, id) }, Do: func(ctx context.Context, id string) {
+		note(&p.begun, id)
+		if do != nil {
+			do(ctx, id)
+		}
+	}}
+	go func() { done <- p.Run(ctx, w) }()
+	return p
+}
+
+// of are the entries that begin with a prefix.
+func (p *plan) of(list *[]string, prefix string) (some []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, one := range *list {
+		if strings.HasPrefix(one, prefix) {
+			some = append(some, one)
+		}
+	}
+	return some
+}
+
+// One tenant's many slow volumes take no turn of another's, at the same store.
+func TestSchedulerNamespacesTakeTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlan(t, 2, time.Minute, func(_ context.Context, id string) {
+			if strings.HasPrefix(id, "evil") {
+				time.Sleep(6 * time.Second)
+			}
+		})
+		evil, good := volume.Where{Store: "vault", Namespace: "evil"}, volume.Where{Store: "vault", Namespace: "good"}
+		for i := range 24 {
+			p.Set(fmt.Sprint("evil", i), evil, p.began)
+		}
+		time.Sleep(time.Second)
+		for i := range 3 { // due later, and at once all the same
+			p.Set(fmt.Sprint("good", i), good, time.Now().Add(time.Duration(i)))
+		}
+		time.Sleep(time.Second)
+		if got, want := p.of(&p.begun, "good"), []string{"good0@1s", "good1@1.000000001s", "good2@1.000000002s"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		if got := p.of(&p.begun, "evil"); len(got) != 2 {
+			t.Errorf("%d of the slow tenant at once, want 2", len(got))
+		}
+		time.Sleep(time.Hour)
+		if got := p.of(&p.begun, "evil"); len(got) != 24 {
+			t.Errorf("%d of the slow tenant in all, want 24", len(got))
+		}
+		if n := p.Known(); n != 0 {
+			t.Errorf("%d queues, tenants and volumes are remembered that nothing uses", n)
+		}
+		p.stop()
+	})
+}
+
+// What is free beyond the first of each goes to those with the fewest.
+func TestSchedulerSharesWhatIsFree(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlan(t, 4, time.Minute, func(context.Context, string) { time.Sleep(time.Second) })
+		for i := range 40 {
+			p.Set(fmt.Sprint("a", i), volume.Where{Store: "vault", Namespace: "a"}, p.began)
+		}
+		for i := range 6 {
+			p.Set(fmt.Sprint("b", i), volume.Where{Store: "vault", Namespace: "b"}, p.began)
+		}
+		time.Sleep(2500 * time.Millisecond)
+		if got := len(p.of(&p.begun, "b")); got != 6 {
+			t.Errorf("%d of b within three rounds, want all 6", got)
+		}
+		if got := len(p.of(&p.begun, "a")); got != 6 {
+			t.Errorf("%d of a within three rounds, want 6", got)
+		}
+		time.Sleep(time.Minute)
+		if n := p.Known(); n != 0 {
+			t.Errorf("%d queues, tenants and volumes are remembered that nothing uses", n)
+		}
+		p.stop()
+	})
+}
+
+// A worker is given back when its time is over, whatever the work hangs in, and
+// the volume is not worked on twice.
+func TestSchedulerGivesWorkersBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		p := newPlan(t, 2, time.Minute, func(_ context.Context, id string) {
+			if strings.HasPrefix(id, "hangs") {
+				<-gate
+			}
+		})
+		evil, good := volume.Where{Store: "vault", Namespace: "evil"}, volume.Where{Store: "vault", Namespace: "good"}
+		for i := range 10 {
+			p.Set(fmt.Sprint("hangs", i), evil, p.began.Add(time.Duration(i)*time.Millisecond))
+		}
+		p.Set("ok", evil, p.began.Add(3*time.Minute))
+		time.Sleep(90 * time.Second)
+		p.Set("hangs0", evil, time.Now()) // it is still worked on
+		p.Set("good", good, time.Now())
+		time.Sleep(time.Hour)
+		if got, want := p.of(&p.begun, "hangs"), []string{"hangs0@0s", "hangs1@1ms", "hangs2@1m0s", "hangs3@1m0.001s"}; !slices.Equal(sorted(got), want) {
+			t.Errorf("begun: %v, want %v, and no more of what does not end", got, want)
+		}
+		if got, want := p.of(&p.late, ""), []string{"hangs0@1m0s", "hangs1@1m0.001s", "hangs2@2m0s", "hangs3@2m0.001s"}; !slices.Equal(sorted(got), want) {
+			t.Errorf("late: %v, want %v", got, want)
+		}
+		if got, want := p.of(&p.begun, "good"), []string{"good@1m30s"}; !slices.Equal(got, want) {
+			t.Errorf("another tenant: %v, want %v", got, want)
+		}
+		p.Set("good", good, time.Now())
+		synctest.Wait()
+		if got := p.Stalled(time.Now()); got != 0 {
+			t.Errorf("stands still for %s, while another tenant's work goes on", got)
+		}
+		time.Sleep(time.Hour)
+		if got := p.Stalled(time.Now()); got != time.Hour {
+			t.Errorf("stands still for %s, want 1h: nothing moves at all", got)
+		}
+		close(gate)
+		synctest.Wait()
+		if got := len(p.of(&p.begun, "hangs")); got != 11 {
+			t.Errorf("%d begun, want all 10 and one of them again", got)
+		}
+		if got := len(p.of(&p.begun, "ok")); got != 1 {
+			t.Errorf("the tenant's other volume was not worked on once they ended")
+		}
+		if n := p.Known(); n != 0 {
+			t.Errorf("%d queues, tenants and volumes are remembered that nothing uses", n)
+		}
+		p.stop()
+	})
+}
+
+func sorted(list []string) []string { slices.Sort(list); return list }
+
+// What is set while a volume is worked on counts once that has ended.
+func TestSchedulerSetsWhatIsWorkedOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlan(t, 2, time.Minute, func(context.Context, string) { time.Sleep(10 * time.Second) })
+		p.Set("a", shopAt("vault"), p.began)
+		p.Set("b", shopAt("vault"), p.began)
+		time.Sleep(time.Second)
+		p.Set("a", shopAt("elsewhere"), time.Now())
+		p.Hasten("a", shopAt("elsewhere"), p.began.Add(time.Hour))
+		p.Set("b", shopAt("vault"), time.Now())
+		p.Remove("b")
+		time.Sleep(time.Hour)
+		if got, want := p.of(&p.begun, "a"), []string{"a@0s", "a@10s"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		if got, want := p.of(&p.begun, "b"), []string{"b@0s"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		if n := p.Known(); n != 0 {
+			t.Errorf("%d queues, tenants and volumes are remembered that nothing uses", n)
+		}
+		p.stop()
+	})
+}
+
+// A stop does not wait for ever for work that does not end.
+func TestSchedulerStops(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		p := newPlan(t, 2, time.Hour, func(context.Context, string) { <-gate })
+		p.Set("a", shopAt("vault"), p.began)
+		time.Sleep(time.Second)
+		p.stop()
+		if took := time.Since(p.began); took > 20*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		close(gate)
+		synctest.Wait()
 	})
 }

@@ -48,7 +48,7 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 	p.schedule.Remove(rec.ID)
 	err := p.unmount(target)
 	if err != nil {
-		p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
+		p.schedule.Set(rec.ID, e.whereNow(), rec.DueAt)
 	} else {
 		p.rooms.release(rec.ID)
 		p.forget(e)

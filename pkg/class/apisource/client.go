@@ -19,6 +19,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fair"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
@@ -29,6 +30,11 @@ const (
 	// minWatch is the shortest time after which a watch is opened anew, which
 	// finds connections that died without a word; up to as much is added.
 	minWatch = 5 * time.Minute
+	// lookUps bounds the lists that are under way at once, and as many watches
+	// that are being opened; lookUpsEach those of one namespace. The rate limit
+	// serves whoever came first, so a namespace whose classes are asked for
+	// again and again must not fill its queue.
+	lookUps, lookUpsEach = 16, 8
 	// watchSlack is how long after that the server may take to end it.
 	watchSlack = 30 * time.Second
 )
@@ -37,6 +43,8 @@ const (
 type client struct {
 	rest    rest.Interface
 	timeout time.Duration
+	// listing and opening have places for the namespaces of the classes.
+	listing, opening *fair.Places
 }
 
 func newClient(c Config) (*client, error) {
@@ -56,7 +64,7 @@ func newClient(c Config) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &client{rest: rc, timeout: c.Timeout}, nil
+	return &client{rest: rc, timeout: c.Timeout, listing: fair.New(lookUps, lookUpsEach), opening: fair.New(lookUps, lookUpsEach)}, nil
 }
 
 func (c *client) request(ref class.Ref) *rest.Request {
@@ -68,6 +76,10 @@ func (c *client) request(ref class.Ref) *rest.Request {
 
 // list gives the class, nil if there is none, and the version to watch from.
 func (c *client) list(ctx context.Context, ref class.Ref) (*v1.SecretProviderClass, string, error) {
+	if err := c.listing.Take(ctx, ref.Namespace); err != nil {
+		return nil, "", err
+	}
+	defer c.listing.Give(ref.Namespace)
 	var list v1.SecretProviderClassList
 	if err := c.request(ref).Do(ctx).Into(&list); err != nil {
 		return nil, "", err
@@ -82,6 +94,10 @@ func (c *client) list(ctx context.Context, ref class.Ref) (*v1.SecretProviderCla
 
 // watch opens a watch from a version. The caller calls stop when done with it.
 func (c *client) watch(ctx context.Context, ref class.Ref, version string) (events <-chan watch.Event, stop func(), err error) {
+	if err := c.opening.Take(ctx, ref.Namespace); err != nil {
+		return nil, nil, err
+	}
+	defer c.opening.Give(ref.Namespace)
 	// client-go lets watches past its rate limiter, and all those of a node
 	// end together when the API server restarts.
 	if err := c.rest.GetRateLimiter().Wait(ctx); err != nil {

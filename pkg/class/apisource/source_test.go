@@ -343,6 +343,33 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
+// One namespace's look-ups, for which the API server takes its time, do not
+// keep another namespace from its own.
+func TestLookUpsTakeTurns(t *testing.T) {
+	f := setUp(t, apisource.Config{QPS: 10000, Burst: 10000})
+	f.api.put(db, "r")
+	f.api.fault(func(_ http.ResponseWriter, r request, ctx context.Context) bool {
+		if r.ref.Namespace == "evil" {
+			<-ctx.Done()
+		}
+		return r.ref.Namespace == "evil"
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for i := range 60 {
+		wg.Go(func() {
+			_, _ = f.source.Get(ctx, class.Ref{Namespace: "evil", Name: fmt.Sprint("missing-", i)})
+		})
+	}
+	waiting(f, 60)
+	f.role("r")
+	if lists, _ := f.api.counts(); lists > 9 {
+		t.Errorf("%d lists, of which at most 8 may be one namespace's", lists)
+	}
+}
+
 // waiting returns once so many goroutines wait for a list.
 func waiting(f *fixture, n int) {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {

@@ -277,13 +277,19 @@ func (s *Source) parse(ref class.Ref, object *v1.SecretProviderClass) *snapshot 
 	if object == nil {
 		return &snapshot{err: absent(ref)}
 	}
-	c, warnings, err := class.Parse(object)
+	c, warnings, err := s.parseSafely(ref, object)
 	if len(warnings) > 0 && s.news(ref, object.ResourceVersion) {
 		for _, w := range warnings {
 			s.Logger.Warn("a class has a flaw", "class", ref.String(), "warning", w)
 		}
 	}
 	return &snapshot{class: c, err: err, version: object.ResourceVersion}
+}
+
+// parseSafely has a panic over one class's text end in an error of that class.
+func (s *Source) parseSafely(ref class.Ref, object *v1.SecretProviderClass) (c *class.Class, warnings []string, err error) {
+	defer fault.Recover(&err, s.Logger, "parsing class "+ref.String())
+	return class.Parse(object)
 }
 
 func (s *Source) news(ref class.Ref, version string) bool {

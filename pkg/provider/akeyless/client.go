@@ -26,6 +26,8 @@ type call struct {
 	// about is what the request is for, so that the circuit breaker can tell
 	// one broken producer from a broken gateway.
 	about string
+	// tenant is the Kubernetes namespace of the pod.
+	tenant string
 	// mints tells that repeating the request may leave something behind in
 	// the store, so it is only repeated when it had no effect for sure.
 	mints bool
@@ -112,8 +114,9 @@ type exchange struct {
 }
 
 func (p *Provider) repeat(ctx context.Context, x exchange) (*reply, error) {
+	caller := session.Caller{Tenant: x.tenant, Place: x.about}
 	for n := 0; ; n++ {
-		if err := x.endpoint.Breaker.Admit(p.now(), p.config.Jitter(), x.about); err != nil {
+		if err := x.endpoint.Breaker.Admit(p.now(), p.config.Jitter(), caller); err != nil {
 			return nil, err
 		}
 		r, err := p.attempt(ctx, x)
@@ -127,14 +130,14 @@ func (p *Provider) repeat(ctx context.Context, x exchange) (*reply, error) {
 		if r != nil {
 			after = r.retryAfter
 		}
-		x.endpoint.Breaker.Record(p.now(), outcomeOf(ctx, r, err, failure), x.about, after, failure)
+		x.endpoint.Breaker.Record(p.now(), outcomeOf(ctx, r, err, failure), caller, after, failure)
 		if failure == nil {
 			return r, nil
 		}
 		r.release()
 		wait := session.Pause(p.config.RetryBase, n, after, p.config.Jitter())
 		if n >= p.config.MaxRetries || !again(x.call, r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
-			x.endpoint.Breaker.Advise(failure, p.now(), p.config.Jitter(), x.about)
+			x.endpoint.Breaker.Advise(failure, p.now(), p.config.Jitter(), caller)
 			return r, failure
 		}
 	}
@@ -211,16 +214,20 @@ func again(k call, r *reply, err error) bool {
 // outcomeOf tells the circuit breaker what an exchange says of the server.
 func outcomeOf(ctx context.Context, r *reply, err, failure error) session.Outcome {
 	switch {
-	case err != nil && (ctx.Err() != nil || hopeless(err)):
+	case err != nil && (ctx.Err() != nil || hopeless(err) && !endpoint.BadTLS(err)):
 		return session.NothingSaid
+	case err != nil && endpoint.Unreachable(err):
+		return session.Unreachable
 	case err != nil:
-		return session.Outage
+		return session.Unanswered
 	case r.status >= 500 && saysWhy(r) && !turnedAway(r.status):
 		return session.BrokenPlace
-	case failure != nil && fault.Of(failure).Outage():
+	case failure == nil, !fault.Of(failure).Outage():
+		return session.Answered
+	case r.status == http.StatusTooManyRequests, r.status == http.StatusServiceUnavailable && saysWhy(r):
 		return session.Outage
 	}
-	return session.Answered
+	return session.Unanswered // a proxy's word, which may be about the item alone
 }
 
 func turnedAway(status int) bool {

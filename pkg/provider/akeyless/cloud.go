@@ -65,7 +65,7 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*reply
 		return r, nil
 	}
 	secrets := append(c.bearer.secrets(nil), secret.NewString(authorization))
-	x := exchange{call: call{endpoint: e, path: path, about: path, secrets: secrets}, request: request, judge: judgeCloud}
+	x := exchange{call: call{endpoint: e, tenant: c.bearer.pod.Namespace, path: path, about: path, secrets: secrets}, request: request, judge: judgeCloud}
 	return c.repeat(c.ctx, x)
 }
 

@@ -28,18 +28,18 @@ const (
 // replaced if it is due.
 func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 	h := f.holder()
-	m, _, err := h.work.Do(ctx, it.id, f.now, time.Time{}, func() (*minted, error) {
+	m, ended, err := h.work.DoApart(ctx, it.id, f.now, func() (m *minted, err error) {
+		defer fault.Recover(&err, f.config.Logger, "making a credential of item "+it.name, "volume", f.volume.id)
 		if m := h.get(it.id); m != nil && m.has(it.keys) && !f.refusedHeld(m) && !m.isDue(f.now()) {
 			return m, nil
 		}
-		m, err := f.mint(ctx, it, k)
-		if err != nil {
-			return nil, err
+		if m, err = f.mint(ctx, it, k); err == nil {
+			f.hold(h, m)
 		}
-		h.put(m)
-		return m, nil
+		return m, err
 	})
 	if err != nil {
+		f.volume.await(ended)
 		if fault.Of(err) == fault.NotFound && f.optional(it) {
 			return result{kind: k, absent: true, due: f.began.Add(f.spec.interval)}
 		}
@@ -47,6 +47,39 @@ func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 		return result{err: explainRead(f, it, err)}
 	}
 	return resultOf(m)
+}
+
+// hold keeps a credential for the holder. The volume or the group may have
+// ended while it was made: then it goes to the new volume of the same id, or is
+// ended at once.
+func (f *fetch) hold(h *holder, m *minted) {
+	h.put(m)
+	v := f.volumes.Find(f.volume.id)
+	switch {
+	case h == f.volume.holder && v == f.volume, h != f.volume.holder && f.groups.Find(f.group.key) == f.group:
+	case v != nil:
+		v.Owe(h.takeAll())
+	default:
+		f.endLate(h.takeAll())
+	}
+}
+
+// endLate ends what was made for a volume that had gone by then.
+func (f *fetch) endLate(list []*minted) {
+	if f.config.DisableRevocation {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), f.config.ReleaseTimeout)
+	defer cancel()
+	r := releaser{Provider: f.Provider, group: f.group, bearer: f.bearer, byLogin: map[login]*token{}}
+	for _, m := range list {
+		if !m.endable(f.now()) {
+			continue
+		}
+		if err := r.endOne(ctx, m); err != nil {
+			f.config.Logger.Warn("a credential that came after its volume had gone could not be ended", "item", m.Name, "credential", m.ID, "ends", m.Ends, "error", err)
+		}
+	}
 }
 
 func resultOf(m *minted) result {
@@ -87,7 +120,7 @@ func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
 			body[name] = it.args[name]
 		}
 	}
-	// Once asked, a producer acts whether or not somebody still waits, so the
+	// Once asked, a producer acts whether or not a caller still waits, so the
 	// answer is waited for: what it made must be known, to be ended.
 	if ctx.Err() != nil {
 		return session.Ended(ctx)

@@ -29,6 +29,7 @@ var (
 	_ provider.Releaser   = (*Provider)(nil)
 	_ provider.Keeper     = (*Provider)(nil)
 	_ provider.Rememberer = (*Provider)(nil)
+	_ provider.Router     = (*Provider)(nil)
 	_ provider.Validator  = (*Provider)(nil)
 )
 
@@ -92,6 +93,19 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	defer leave()
 	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.now()}
 	return f.run(ctx)
+}
+
+// Destination implements provider.Router.
+func (p *Provider) Destination(id string) string {
+	v := p.volumes.Find(id)
+	if v == nil {
+		return ""
+	}
+	g, _ := v.identity()
+	if g == nil {
+		return ""
+	}
+	return g.key.Login.Target.Address.String()
 }
 
 // Close ends the idle connections. The Provider can still be used.

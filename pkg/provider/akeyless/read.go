@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -47,7 +45,8 @@ func (f *fetch) session(ctx context.Context, stale *token) (*token, error) {
 
 // ask makes a call with the group's token.
 func (f *fetch) ask(ctx context.Context, k call) (*reply, error) {
-	k.owner, k.endpoint, k.about = f.owner(), f.endpoint, strings.Join([]string{k.path, k.about}, " ")
+	k.owner, k.endpoint, k.tenant = f.owner(), f.endpoint, f.bearer.pod.Namespace
+	k.about = strings.Join([]string{k.path, k.about}, " ")
 	current := func(stale *token) (*token, error) { return f.session(ctx, stale) }
 	ask := func(t *token) (*reply, error) {
 		k.body["token"], k.secrets = t.value.Reveal(), f.bearer.secrets(t)
@@ -160,21 +159,16 @@ func itemsOwn(err error) bool {
 func (f *fetch) withoutUnchanged(ctx context.Context, items []*item, out map[string]*reading) []*item {
 	var mu sync.Mutex
 	var rest []*item
-	work := new(errgroup.Group)
-	for _, it := range items {
-		work.Go(func() error {
-			rd := f.unchanged(ctx, it)
-			mu.Lock()
-			defer mu.Unlock()
-			if out[it.id] = rd; rd == nil {
-				rest = append(rest, it)
-				return nil
-			}
-			f.group.recent.Keep(it.id, rd)
-			return nil
-		})
-	}
-	_ = work.Wait()
+	session.InParallel(items, func(it *item) {
+		rd := f.unchanged(ctx, it)
+		mu.Lock()
+		defer mu.Unlock()
+		if out[it.id] = rd; rd == nil {
+			rest = append(rest, it)
+			return
+		}
+		f.group.recent.Keep(it.id, rd)
+	})
 	return rest
 }
 

@@ -16,7 +16,8 @@ import (
 // and those of an identity whose last volume this was. A Fetch that is still
 // running ends.
 //
-// It takes no longer than Config.ReleaseTimeout. What could not be ended is
+// It takes no longer than Config.ReleaseTimeout, also while a producer still
+// works on a credential. What could not be ended is
 // kept, and the error tells the caller to call again; Export and Import carry
 // it over a restart. A volume that is not known has nothing to release.
 func (p *Provider) Release(ctx context.Context, id string) error {
@@ -24,6 +25,9 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 	defer cancel()
 	p.specs.Leave(id)
 	return p.volumes.Release(ctx, id, func(v *volume) ([]*minted, error) {
+		if err := v.made(ctx); err != nil {
+			return nil, err
+		}
 		v.readings.Close()
 		g, b := v.identity()
 		list := append(v.TakeDebts(), p.groups.leave(g, id)...)
@@ -94,7 +98,7 @@ func (r *releaser) tryEnd(ctx context.Context, m *minted, fresh bool) error {
 	}
 	body := map[string]any{"name": m.Name, "tmp-creds-id": m.ID, "token": t.value.Reveal()}
 	_, err = r.do(ctx, call{
-		endpoint: e, path: "/dynamic-secret-tmp-creds-delete", body: body,
+		endpoint: e, tenant: r.bearer.pod.Namespace, path: "/dynamic-secret-tmp-creds-delete", body: body,
 		about: "/dynamic-secret-tmp-creds-delete " + m.Name, secrets: r.bearer.secrets(t),
 	})
 	return err

@@ -1,9 +1,12 @@
 package akeyless
 
 import (
+	"context"
+	"slices"
 	"sync"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -19,6 +22,9 @@ type volume struct {
 	mu     sync.Mutex
 	group  *group
 	bearer bearer
+	// making are closed when what is being made for the volume is there, or
+	// is not to be had.
+	making []<-chan struct{}
 }
 
 func newVolume(id, namespace string, b *budget.Budget) *volume {
@@ -37,6 +43,38 @@ func (v *volume) setIdentity(g *group, b bearer) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.group, v.bearer = g, b
+}
+
+// await notes that something is being made for the volume, and that nobody
+// waits for it.
+func (v *volume) await(ended <-chan struct{}) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.making = append(slices.DeleteFunc(v.making, isClosed), ended)
+}
+
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// made waits until nothing is being made for the volume any longer.
+func (v *volume) made(ctx context.Context) error {
+	v.mu.Lock()
+	making := slices.Clone(v.making)
+	v.mu.Unlock()
+	for _, c := range making {
+		select {
+		case <-c:
+		case <-ctx.Done():
+			return fault.New(fault.Timeout, "a producer still works on a credential for the volume, which is ended once it is there: %w", session.Ended(ctx))
+		}
+	}
+	return nil
 }
 
 // TakeDebts implements session.Volume.

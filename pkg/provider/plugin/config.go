@@ -41,11 +41,11 @@ type Config struct {
 	// 30 s. Kubelet gives a mount two minutes.
 	Timeout time.Duration
 	// MaxMessageBytes bounds one answer; 0 means 4 MiB. Whatever the number of
-	// calls, eight answers at the most are taken in at once, for which twice
-	// that memory is needed.
+	// calls, eight answers at the most are taken in at once, and one more of each
+	// provider that has none among them. Twice that memory is needed for them.
 	MaxMessageBytes int
 	// MaxConcurrent bounds the calls that one provider serves at once; those
-	// above it wait. 0 means 32.
+	// above it wait, but for the first of each Kubernetes namespace. 0 means 32.
 	MaxConcurrent int
 	// IdleTimeout is how long an unused connection is kept; 0 means 10 min.
 	IdleTimeout time.Duration

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/mayfly-csi/mayfly/pkg/fair"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
@@ -31,11 +32,10 @@ type line struct {
 	socket socket
 	conn   *grpc.ClientConn
 	client v1alpha1.CSIDriverProviderClient
-	// slots has a place for each call that may run.
-	slots places
-	// reading has one for each answer that may be taken in.
-	reading places
-	pulse   pulse
+	// slots has a place for each call that may run, shared by the Kubernetes
+	// namespaces of the pods.
+	slots *fair.Places
+	pulse pulse
 
 	calls   int
 	used    time.Time
@@ -118,6 +118,6 @@ func (c *Config) dial(s socket) (*line, error) {
 	}
 	return &line{
 		socket: s, conn: conn, client: v1alpha1.NewCSIDriverProviderClient(conn),
-		slots: make(places, c.MaxConcurrent), reading: make(places, lineReaders), pulse: newPulse(),
+		slots: fair.New(c.MaxConcurrent, c.MaxConcurrent), pulse: newPulse(),
 	}, nil
 }

@@ -102,10 +102,11 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	}
 	defer p.registry.give(l)
 	c.at = l.socket
-	if err := l.slots.take(ctx); err != nil {
-		return nil, c.fault(fault.Of(err), "waiting for one of its %d running calls to end: %w", cap(l.slots), err)
+	tenant := c.request.Pod.Namespace
+	if err := l.slots.Take(ctx, tenant); err != nil {
+		return nil, c.fault(fault.Of(err), "waiting for one of its %d running calls to end: %w", l.slots.Each(), err)
 	}
-	defer l.slots.give()
+	defer l.slots.Give(tenant)
 	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}

@@ -6,36 +6,24 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/fair"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
 // Answers are taken in only a few at a time: readers of them from all providers
-// together, lineReaders from one of them, so that one which stops in the middle
-// of its answers does not keep the others from giving theirs. Each is in memory
-// twice meanwhile, as bytes and as a message. So with MaxMessageBytes this
-// bounds the memory, which a limit on calls could not without having providers
-// wait for each other's stores.
+// together, lineReaders from one of them. The first of each provider never waits
+// for those of another, so providers that stop in the middle of their answers do
+// not keep the others from giving theirs. Each answer is in memory twice
+// meanwhile, as bytes and as a message. So with MaxMessageBytes this bounds the
+// memory, which a limit on calls could not without having providers wait for
+// each other's stores.
 const readers, lineReaders = 8, 4
-
-// places are the answers that may be read at once.
-type places chan struct{}
-
-func (p places) take(ctx context.Context) error {
-	select {
-	case p <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (p places) give() { <-p }
 
 // receive makes a Mount call. The call may wait long for the provider's store;
 // only once the answer begins to come is a place taken for it, and until then
 // no more than callWindow bytes of it are taken in. The answer is charged before
 // it is decoded.
-func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all places, charge *budget.Charge) (*v1alpha1.MountResponse, error) {
+func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all *fair.Places, charge *budget.Charge) (*v1alpha1.MountResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	decoder := &codec{charge: charge}
@@ -46,12 +34,10 @@ func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all places
 	// Errors of these two, and the provider's refusal, come out of RecvMsg.
 	_ = stream.SendMsg(m)
 	_, _ = stream.Header()
-	for _, p := range []places{l.reading, all} {
-		if err := p.take(ctx); err != nil {
-			return nil, err
-		}
-		defer p.give()
+	if err := all.Take(ctx, l.socket.path); err != nil {
+		return nil, err
 	}
+	defer all.Give(l.socket.path)
 	answer := &v1alpha1.MountResponse{}
 	if err := stream.RecvMsg(answer); err != nil {
 		if decoder.refused != nil {

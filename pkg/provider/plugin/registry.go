@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/fair"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
@@ -12,8 +13,9 @@ import (
 // keeps one connection to each that is in use.
 type Registry struct {
 	c Config
-	// reading has a place for each answer that may be taken in.
-	reading places
+	// reading has a place for each answer that may be taken in, shared by the
+	// providers.
+	reading *fair.Places
 
 	mu    sync.Mutex
 	lines map[string]*line
@@ -29,7 +31,7 @@ func New(c Config) (*Registry, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	return &Registry{c: c, reading: make(places, readers), lines: map[string]*line{}, returning: map[string]socket{}}, nil
+	return &Registry{c: c, reading: fair.New(readers, lineReaders), lines: map[string]*line{}, returning: map[string]socket{}}, nil
 }
 
 // Get finds a provider that has a socket at this moment. The error, of reason

@@ -406,27 +406,46 @@ var _ interface {
 	Get(name string) (provider.Provider, error)
 } = (*plugin.Registry)(nil)
 
-// A provider that stops in the middle of its answers takes up the places for
-// its own, and no more: the others' are taken in meanwhile.
+// Providers that stop in the middle of their answers take up the places for
+// their own, and no more: the others' are taken in meanwhile.
 func TestStalledAnswersHoldUpNobodyElse(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
-	s, err := pluginprovider.StartRaw(w.dir, "broken", "stalled")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Stop()
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	const calls = 20 // of the 32 that it may be given, far more than it may answer at once
-	for range calls {
-		wg.Go(func() {
-			if _, err := w.get("broken").Fetch(ctx, w.request()); fault.Of(err) != fault.Canceled {
-				t.Errorf("the stalled call ended with %v", err)
-			}
-		})
+	const calls = 20 // of the 32 that each may be given, far more than it may answer at once
+	for _, name := range []string{"broken", "worse", "worst"} {
+		s, err := pluginprovider.StartRaw(w.dir, name, "stalled")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(s.Stop)
+		for range calls {
+			wg.Go(func() {
+				if _, err := w.get(name).Fetch(ctx, w.request()); fault.Of(err) != fault.Canceled {
+					t.Errorf("the stalled call ended with %v", err)
+				}
+			})
+		}
+		until(t, "the stalled calls to begin", func() bool { return s.Calls() == calls })
 	}
-	until(t, "the stalled calls to begin", func() bool { return s.Calls() == calls })
 	w.good(w.request())
+}
+
+// One tenant's calls that a provider leaves without an answer do not keep
+// another's from it.
+func TestHungCallsHoldUpNoOtherTenant(t *testing.T) {
+	w := newWorld(t, plugin.Config{MaxConcurrent: 4})
+	ctx, cancel := context.WithCancel(t.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for range 10 {
+		wg.Go(func() { _, _ = w.get("aws").Fetch(ctx, w.request("answer", "hang")) })
+	}
+	until(t, "the calls to begin", func() bool { return len(w.server.Requests()) == 4 })
+	other := w.request()
+	other.Pod.Namespace, other.Tokens = "other", tokensOf(t, "other/web", "sts.amazonaws.com")
+	w.good(other)
 }

@@ -78,6 +78,28 @@ func (f *Flights[K, V]) Do(ctx context.Context, key K, now func() time.Time, sin
 	}
 }
 
+// DoApart is Do for what goes on to its end once it was begun: a caller that goes
+// leaves it going, and the next joins it. fn must be bounded by itself, and must
+// not panic. ended is closed when fn has returned.
+func (f *Flights[K, V]) DoApart(ctx context.Context, key K, now func() time.Time, fn func() (V, error)) (v V, ended <-chan struct{}, err error) {
+	for {
+		mine, under := f.board(key, now)
+		if mine != nil {
+			under = mine
+			go func() { _, _ = f.fly(ctx, key, mine, fn) }()
+		}
+		select {
+		case <-under.landed:
+		case <-ctx.Done():
+			return v, under.landed, Ended(ctx)
+		}
+		if mine == nil && (under.quit || concernsLeader(under.err)) {
+			continue
+		}
+		return under.value, under.landed, under.err
+	}
+}
+
 func concernsLeader(err error) bool {
 	reason := fault.Of(err)
 	if err == nil || reason.Outage() {

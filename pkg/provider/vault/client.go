@@ -64,11 +64,15 @@ func newClient(c *Config, allowed endpoint.Allowlist) (*client, error) {
 type call struct {
 	endpoint  *endpoint.Endpoint
 	namespace string
-	token     secret.String
-	method    string
-	path      string // below /v1/
-	query     url.Values
-	body      []byte
+	// tenant is the Kubernetes namespace of the pod.
+	tenant string
+	token  secret.String
+	method string
+	path   string // below /v1/
+	// about tells calls of one path apart that depend on different engines.
+	about string
+	query url.Values
+	body  []byte
 	// mints tells that repeating the request may leave something behind in
 	// the store, so it is only repeated when it had no effect for sure.
 	mints bool
@@ -103,9 +107,10 @@ func (c *client) charge(k call) (*budget.Charge, error) {
 	return c.config.Budget.Acquire(k.owner, budget.Answers, endpoint.Ahead)
 }
 
-// place is what one request can tell to be broken: the same path of another
-// Vault namespace is another engine's, and maybe another tenant's.
-func (k call) place() string { return k.namespace + "\n" + k.path }
+// caller is whom the circuit breaker holds up for what it learns of the call.
+func (k call) caller() session.Caller {
+	return session.Caller{Namespace: k.namespace, Tenant: k.tenant, Place: k.path + "\n" + k.about}
+}
 
 // reply is an answer with status 200 to 299, or the one that an error is about.
 type reply struct {
@@ -130,19 +135,19 @@ func (r *reply) release() {
 func (c *client) do(ctx context.Context, k call) (*reply, error) {
 	b := &k.endpoint.Breaker
 	for n := 0; ; n++ {
-		if err := b.Admit(c.config.Now(), c.config.Jitter(), k.place()); err != nil {
+		if err := b.Admit(c.config.Now(), c.config.Jitter(), k.caller()); err != nil {
 			return nil, fmt.Errorf("%s: %w", k.endpoint.Address, err)
 		}
 		r, err := c.attempt(ctx, k)
 		failure := c.judge(ctx, k, r, err)
-		b.Record(c.config.Now(), outcomeOf(ctx, k, r, err, failure), k.place(), retryAfterOf(r), failure)
+		b.Record(c.config.Now(), outcomeOf(ctx, k, r, err, failure), k.caller(), retryAfterOf(r), failure)
 		if failure == nil {
 			return r, nil
 		}
 		r.release()
 		wait := session.Pause(c.config.RetryBase, n, retryAfterOf(r), c.config.Jitter())
 		if n >= c.config.MaxRetries || !c.again(k, r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
-			b.Advise(failure, c.config.Now(), c.config.Jitter(), k.place())
+			b.Advise(failure, c.config.Now(), c.config.Jitter(), k.caller())
 			return r, failure
 		}
 	}

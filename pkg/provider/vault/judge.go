@@ -136,20 +136,24 @@ func hopeless(err error) bool {
 // outcomeOf tells the circuit breaker what a request says about the server.
 func outcomeOf(ctx context.Context, k call, r *reply, err, failure error) session.Outcome {
 	switch {
-	case err != nil && (ctx.Err() != nil || hopeless(err)):
+	case err != nil && (ctx.Err() != nil || hopeless(err) && !endpoint.BadTLS(err)):
 		return session.NothingSaid
+	case err != nil && endpoint.Unreachable(err):
+		return session.Unreachable
 	case err != nil:
-		return session.Outage
+		return session.Unanswered
 	case refusedRenewal(k, r):
 		return session.NothingSaid
 	case r.status == http.StatusInternalServerError && json.Valid(r.body):
 		return session.BrokenPlace
 	case r.status == http.StatusPreconditionFailed:
 		return session.NothingSaid
-	case fault.Of(failure).Outage() && failure != nil:
+	case failure == nil, !fault.Of(failure).Outage():
+		return session.Answered
+	case r.status == http.StatusTooManyRequests, r.status == http.StatusServiceUnavailable && json.Valid(r.body), r.status == statusPerformanceStandby, r.status == statusDRSecondary:
 		return session.Outage
 	}
-	return session.Answered
+	return session.Unanswered // a proxy's word, which may be about the path alone
 }
 
 // refusedRenewal tells that Vault does not renew something. It says so with

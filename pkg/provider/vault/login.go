@@ -122,7 +122,7 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
 	reply, err := f.client.do(ctx, call{
-		endpoint: f.endpoint, namespace: l.namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
+		endpoint: f.endpoint, namespace: l.namespace, tenant: f.request.Pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
 		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT}, owner: f.owner(),
 	})
 	if err != nil {
@@ -149,7 +149,7 @@ func (f *fetch) refuseCertificate(ctx context.Context, t *token) error {
 	if f.config.DisableRevocation {
 		return refused
 	}
-	if err := f.revoke(ctx, t, f.correlation); err != nil {
+	if err := f.revoke(ctx, t, f.request.Pod.Namespace, f.correlation); err != nil {
 		f.volume.Owe([]*token{t}) // to be revoked with the volume
 	}
 	return refused

@@ -3,6 +3,7 @@ package vault_test
 import (
 	"fmt"
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -113,6 +114,90 @@ func TestOneBrokenPathIsNoOutage(t *testing.T) {
 		}
 	}
 	mustFetch(t, p, brokenRequest("kv", b.URL, nil))
+}
+
+// TestOneTenantsFailuresHoldUpNoOther has paths of one tenant hang or break, or
+// its lease not be renewed: its own other pods and another tenant's are served.
+func TestOneTenantsFailuresHoldUpNoOther(t *testing.T) {
+	broken := answering(500, `{"errors":["1 error occurred: dial tcp: connection refused"]}`)
+	six := ""
+	for i := range 6 {
+		six += fmt.Sprintf("- {objectName: f%d, secretPath: bad/%d, secretKey: k}\n", i, i)
+	}
+	for name, tc := range map[string]struct {
+		fail    http.HandlerFunc
+		objects string
+	}{
+		"one path hangs":    {hang, "[{objectName: a, secretPath: bad/slow, secretKey: k}]"},
+		"six paths hang":    {hang, six},
+		"six paths break":   {broken, six},
+		"a proxy times out": {answering(504, "<html>gateway timeout"), six},
+		"a proxy gives up":  {answering(503, "upstream connect error"), six},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasPrefix(r.URL.Path, "/v1/bad/") {
+					tc.fail(w, r)
+					return
+				}
+				answering(200, `{"data":{"k":"v"}}`)(w, r)
+			})
+			p := newProvider(t, func(c *vault.Config) { c.RequestTimeout = time.Second })
+			for i := range 3 {
+				if _, err := p.Fetch(t.Context(), brokenRequest(fmt.Sprint("v", i), b.URL, map[string]string{"objects": tc.objects})); err == nil {
+					t.Fatal("want an error")
+				}
+			}
+			mustFetch(t, p, brokenRequest("healthy", b.URL, nil))
+			other := brokenRequest("other", b.URL, nil)
+			other.Pod.Namespace = "other"
+			mustFetch(t, p, other)
+		})
+	}
+}
+
+// TestSealedNamespace has one namespace of the store sealed, as OpenBao has it.
+func TestSealedNamespace(t *testing.T) {
+	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("X-Vault-Namespace") == "one" {
+			answering(503, `{"errors":["Vault is sealed"]}`)(w, r)
+			return
+		}
+		answering(200, `{"data":{"k":"v"}}`)(w, r)
+	})
+	p := newProvider(t, nil)
+	for i := range 4 {
+		r := brokenRequest(fmt.Sprint("v", i), b.URL, map[string]string{"vaultNamespace": "one"})
+		r.Pod.Namespace = fmt.Sprint("tenant-", i%2)
+		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
+			t.Fatal(err)
+		}
+	}
+	wantFile(t, mustFetch(t, p, brokenRequest("w", b.URL, map[string]string{"vaultNamespace": "two"})), "a", "v")
+}
+
+// TestDestination names the server and the namespace that a volume's work goes
+// to, also after a restart.
+func TestDestination(t *testing.T) {
+	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
+	p := newProvider(t, nil)
+	r := brokenRequest("v", b.URL, map[string]string{"vaultNamespace": "one"})
+	mustFetch(t, p, r)
+	want := b.URL + " one"
+	if got := p.Destination("v"); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	next := newProvider(t, nil)
+	if got := next.Destination("v"); got != "" {
+		t.Errorf("got %q for a volume that is not known", got)
+	}
+	if err := next.Import("v", p.Export("v")); err != nil {
+		t.Fatal(err)
+	}
+	if got := next.Destination("v"); got != want {
+		t.Errorf("after a restart: got %q, want %q", got, want)
+	}
 }
 
 // TestDenialsAreNoOutage has many pods denied: others are served.

@@ -32,6 +32,7 @@ var (
 	_ provider.Releaser   = (*Provider)(nil)
 	_ provider.Keeper     = (*Provider)(nil)
 	_ provider.Rememberer = (*Provider)(nil)
+	_ provider.Router     = (*Provider)(nil)
 	_ provider.Validator  = (*Provider)(nil)
 )
 
@@ -104,6 +105,19 @@ func newCorrelation() string {
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
 	return hex.EncodeToString(id)
+}
+
+// Destination implements provider.Router.
+func (p *Provider) Destination(id string) string {
+	v := p.volumes.Find(id)
+	if v == nil {
+		return ""
+	}
+	g := v.currentGroup()
+	if g == nil {
+		return ""
+	}
+	return g.key.login.target.Address.String() + " " + g.key.login.namespace
 }
 
 // Close ends the idle connections. The Provider can still be used.

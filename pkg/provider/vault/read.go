@@ -23,7 +23,7 @@ const staticTries = 4
 // call makes a request's call with a Vault token.
 func (f *fetch) call(t *token, method, path string, query url.Values, body []byte) call {
 	return call{
-		endpoint: f.endpoint, namespace: f.spec.login.namespace, token: t.value,
+		endpoint: f.endpoint, namespace: f.spec.login.namespace, tenant: f.request.Pod.Namespace, token: t.value,
 		method: method, path: path, query: query, body: body,
 		correlation: f.correlation, secrets: f.secrets(t), owner: f.owner(),
 	}

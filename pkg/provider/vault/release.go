@@ -31,14 +31,14 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 		if p.config.DisableRevocation {
 			return nil, nil
 		}
-		correlation := newCorrelation()
-		return session.Settle(tokens, func(t *token) error { return p.revoke(ctx, t, correlation) })
+		correlation, tenant := newCorrelation(), v.owner.Namespace
+		return session.Settle(tokens, func(t *token) error { return p.revoke(ctx, t, tenant, correlation) })
 	})
 }
 
 // revoke ends a token and all that hangs on it. One that the store refuses is
 // over already; one that cannot be revoked, as a batch token, ends by itself.
-func (p *Provider) revoke(ctx context.Context, t *token, correlation string) error {
+func (p *Provider) revoke(ctx context.Context, t *token, tenant, correlation string) error {
 	if !t.alive(p.config.Now()) || !t.take(0) { // it is over
 		return nil
 	}
@@ -47,7 +47,7 @@ func (p *Provider) revoke(ctx context.Context, t *token, correlation string) err
 		return err
 	}
 	_, err = p.client.do(ctx, call{
-		endpoint: e, namespace: t.login.namespace, token: t.value, method: http.MethodPost, path: "auth/token/revoke-self",
+		endpoint: e, namespace: t.login.namespace, tenant: tenant, token: t.value, method: http.MethodPost, path: "auth/token/revoke-self",
 		correlation: correlation, secrets: []secret.String{t.value},
 	})
 	switch fault.Of(err) {

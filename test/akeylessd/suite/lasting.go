@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
 
@@ -115,6 +116,44 @@ func releaseDuringMint(t *testing.T, o Options) {
 		t.Errorf("Release: %v", err)
 	}
 	w.wantCredentials(1, 0)
+}
+
+// releaseBeforeMade: a producer that takes its time holds up neither the fetch
+// that is cut short nor the release, and what it makes is ended all the same: by
+// the next try, or with the next volume of the same id.
+func releaseBeforeMade(t *testing.T, o Options) {
+	for name, next := range map[string]func(w *world, r provider.Request){
+		"tried again":     func(w *world, r provider.Request) { w.release(r) },
+		"published again": func(w *world, r provider.Request) { w.fetch(r); w.release(r) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			slow, made, answer := slowMint(o)
+			w := newWorld(t, slow, func(c *akeyless.Config) { c.ReleaseTimeout = time.Second })
+			w.PutDynamic("/app/db", time.Hour)
+			r := w.request(w.pod("web"), k8s(dynamicObjects))
+			ctx, cancel := context.WithCancel(t.Context())
+			fetched := make(chan error, 1)
+			go func() { _, err := w.provider.Fetch(ctx, r); fetched <- err }()
+			<-made
+			cancel()
+			if err := <-fetched; fault.Of(err) != fault.Canceled {
+				t.Errorf("Fetch: %v", err)
+			}
+			if err := w.provider.Release(t.Context(), r.Volume); fault.Of(err) != fault.Timeout {
+				t.Errorf("Release: %v", err)
+			}
+			close(answer)
+			next(w, r)
+			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+				if _, alive := w.Credentials(); alive == 0 {
+					break
+				}
+				if time.Now().After(deadline) {
+					t.Fatal("what the producer made lives on")
+				}
+			}
+		})
+	}
 }
 
 // callerGoneAtMint: the caller goes while the credential is being made; the

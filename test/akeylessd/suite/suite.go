@@ -54,6 +54,7 @@ func Run(t *testing.T, o Options) {
 		"login not found":           loginNotFound,
 		"release without a login":   releaseWithoutLogin,
 		"release during a mint":     releaseDuringMint,
+		"release before a mint":     releaseBeforeMade,
 		"caller gone at a mint":     callerGoneAtMint,
 		"any JSON from a producer":  anyJSON,
 		"one failure of several":    oneFailureOfSeveral,

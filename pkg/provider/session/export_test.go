@@ -1,0 +1,15 @@
+package session
+
+// Known counts the namespaces, tenants and places that something is known of.
+func (b *Breaker) Known() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	n := len(b.namespaces)
+	for _, s := range b.namespaces {
+		n += len(s.tenants)
+		for _, t := range s.tenants {
+			n += len(t.places)
+		}
+	}
+	return n
+}
