@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
 )
 
 // between is a proxy before Vault that answers in its place while it is told to.
@@ -56,7 +58,7 @@ func (b *between) answer(status int, contentType, body string) {
 // of a pod that asks to be emptied on a denial and whose files are optional.
 func TestWhatIsBetweenTakesNothing(t *testing.T) {
 	b := newBetween(t)
-	r := newRig(t, nil)
+	r := newRig(t, func(c *node.Config) { c.Vault.AllowLocalAddresses = true }) // the proxy listens there
 	b.serve(t, r.vault.Address)
 	must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
 	r.manifest("secrets", `- {objectName: password, secretPath: secret/data/db, secretKey: password, optional: true}
