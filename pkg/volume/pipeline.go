@@ -92,7 +92,7 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	if err := w.place(c); err != nil {
 		return done, err
 	}
-	if done.changed, err = write(w.rec, files); err != nil {
+	if done.changed, err = p.write(w.rec, files); err != nil {
 		return done, err
 	}
 	done.written, done.refreshAt = true, payload.RefreshAt
@@ -162,7 +162,7 @@ func (p *Publisher) deny(w pass, c *class.Class, source provider.Provider, done 
 	if perr := w.place(c); perr != nil {
 		return errors.Join(err, perr)
 	}
-	changed, werr := write(w.rec, nil)
+	changed, werr := p.write(w.rec, nil)
 	if werr != nil {
 		return errors.Join(err, werr)
 	}
@@ -205,10 +205,10 @@ func (p *Publisher) note(rec *Record, c *class.Class, payload *provider.Payload)
 }
 
 // write swaps the files in, all or nothing.
-func write(rec *Record, files []atomicdir.File) (bool, error) {
-	dir, err := atomicdir.Open(rec.Target)
+func (p *Publisher) write(rec *Record, files []atomicdir.File) (bool, error) {
+	dir, err := p.openVolume(rec.Target)
 	if err != nil {
-		return false, fault.New(fault.Mount, "opening the volume: %w", err)
+		return false, err
 	}
 	defer func() { _ = dir.Close() }()
 	result, err := dir.Write(files, atomicdir.Options{GID: rec.GID})

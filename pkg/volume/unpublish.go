@@ -47,7 +47,6 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 	if err != nil {
 		p.schedule.Set(rec.ID, rec.lane(), rec.DueAt)
 	} else {
-		p.forget(e)
 		rec.Leaving = true
 		p.keep(rec) // work that was cut short may have got more
 		p.save(rec)
@@ -56,7 +55,10 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 	o.NextAt = time.Time{}
 	p.Observer.Observe(o)
 	if err == nil {
+		// In this order: a publish of the same id, which waits for this volume's
+		// lock until it is forgotten, must find what is to be ended.
 		p.releaser.add(rec)
+		p.forget(e)
 	}
 	return err
 }
@@ -71,7 +73,7 @@ func (p *Publisher) unmount(target string) error {
 	if !info.Exists {
 		return nil
 	}
-	if _, err := contentOf(target, info); err != nil {
+	if _, err := p.contentOf(target, info); err != nil {
 		return err
 	}
 	clean := p.Mounts.Cleanup
