@@ -23,6 +23,10 @@ import (
 // releaseTimeout bounds one attempt to end a gone volume's credentials.
 const releaseTimeout = 10 * time.Second
 
+// lockMargin is for how long the process before us may take to end once its
+// calls have ended.
+const lockMargin = 5 * time.Second
+
 // The rate of status and Event writes of one node: a full node of 110 pods is
 // told of within half a minute, and a cluster that starts at once is not hurt.
 const (
@@ -38,10 +42,10 @@ func (n *Node) buildVolumes() error {
 	if ok, why := mounts.NoSwap(); !ok {
 		n.c.Logger.Warn("volumes can be swapped out: run the node without swap, or with Linux 6.3 or later", "reason", why)
 	}
-	if err := openState(n.c.StateDir, mounts); err != nil {
+	if n.state, err = openState(n.c.StateDir, mounts, n.c.Grace+lockMargin, n.c.Logger); err != nil {
 		return err
 	}
-	store, err := openRecords(n.c.StateDir, n.c.Logger)
+	store, err := n.state.records(n.c.Logger)
 	if err != nil {
 		return err
 	}
@@ -115,7 +119,7 @@ func (n *Node) removeTaint(cluster *rest.Config) error {
 
 // providers lists them, in place of a registration by init.
 func (n *Node) providers() (volume.Providers, error) {
-	key, err := versionKey(n.c.StateDir)
+	key, err := n.state.versionKey()
 	if err != nil {
 		return nil, err
 	}

@@ -9,11 +9,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
@@ -23,7 +21,7 @@ import (
 // cannot be read is set aside under the ending .corrupt, for a person to look
 // at, and never stops a start; the next write makes a new record beside it.
 type DirStore struct {
-	dir string
+	dir storeDir
 	log *slog.Logger
 	// rooms are buffers for records: a burst of publishes would leave as many
 	// behind, each of them several kilobytes.
@@ -44,7 +42,17 @@ func NewDirStore(dir string, log *slog.Logger) (*DirStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fault.New(fault.State, "creating the state directory: %w", err)
 	}
-	return &DirStore{dir: dir, log: log, rooms: sync.Pool{New: func() any { return new(bytes.Buffer) }}}, nil
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fault.New(fault.State, "opening the state directory: %w", err)
+	}
+	return OpenDirStore(f, log), nil
+}
+
+// OpenDirStore uses an open directory, which the caller has made sure is in
+// memory. The file is the store's from now on.
+func OpenDirStore(dir *os.File, log *slog.Logger) *DirStore {
+	return &DirStore{dir: storeDir{dir}, log: log, rooms: sync.Pool{New: func() any { return new(bytes.Buffer) }}}
 }
 
 // Loaded is what an earlier process has left.
@@ -72,7 +80,7 @@ func RecordKey(id string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (s *DirStore) file(id string) string { return filepath.Join(s.dir, RecordKey(id)+recordSuffix) }
+func fileOf(id string) string { return RecordKey(id) + recordSuffix }
 
 // Put writes the record; on an error the earlier one still stands.
 func (s *DirStore) Put(r *Record) error {
@@ -82,15 +90,14 @@ func (s *DirStore) Put(r *Record) error {
 	if err != nil {
 		return err
 	}
-	file := s.file(r.ID)
+	file := fileOf(r.ID)
 	partial := file + partialSuffix
-	if err := writeFile(partial, parts); err != nil {
-		_ = os.Remove(partial)
+	if err := s.dir.write(partial, parts); err != nil {
+		_ = s.dir.remove(partial)
 		return s.putError(r, err)
 	}
-	// os.Rename would look at the target first.
-	if err := unix.Rename(partial, file); err != nil {
-		return s.putError(r, &os.LinkError{Op: "rename", Old: partial, New: file, Err: err})
+	if err := s.dir.rename(partial, file); err != nil {
+		return s.putError(r, err)
 	}
 	return nil
 }
@@ -104,48 +111,13 @@ func (s *DirStore) vacate(room *bytes.Buffer) {
 }
 
 func (s *DirStore) putError(r *Record, err error) error {
-	return fault.New(fault.State, "saving the record of volume %s in the state directory %s: %w", r.ID, s.dir, err).
+	return fault.New(fault.State, "saving the record of volume %s in the state directory %s: %w", r.ID, s.dir.file.Name(), err).
 		WithHint("the driver needs room there to go on after a restart; it keeps one small file per volume")
-}
-
-// writeFile leaves out fsync: the directory is a tmpfs, and is meant to be
-// gone after a reboot, as the volumes are. An os.File would first be offered
-// to the runtime's poller, which takes no regular files: five system calls
-// more than the work itself, in the way of every publish.
-func writeFile(path string, parts [][]byte) error {
-	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_CLOEXEC
-	fd, err := unix.Open(path, flags, 0o600)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	for err == nil && len(parts) > 0 {
-		var n int
-		if n, err = unix.Writev(fd, parts); err == unix.EINTR {
-			n, err = 0, nil
-		}
-		parts = after(parts, max(n, 0))
-	}
-	if err = errors.Join(err, unix.Close(fd)); err != nil {
-		return &fs.PathError{Op: "write", Path: path, Err: err}
-	}
-	return nil
-}
-
-// after is what is left of the parts once n bytes are written.
-func after(parts [][]byte, n int) [][]byte {
-	for len(parts) > 0 && n >= len(parts[0]) {
-		n -= len(parts[0])
-		parts = parts[1:]
-	}
-	if n > 0 {
-		parts[0] = parts[0][n:]
-	}
-	return parts
 }
 
 // Delete forgets a volume; an unknown one is no error.
 func (s *DirStore) Delete(id string) error {
-	if err := os.Remove(s.file(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.dir.remove(fileOf(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.State, "removing the record of volume %s: %w", id, err)
 	}
 	return nil
@@ -154,56 +126,57 @@ func (s *DirStore) Delete(id string) error {
 // Load reads every record. It fails only if the directory cannot be listed.
 func (s *DirStore) Load() (Loaded, error) {
 	var out Loaded
-	entries, err := os.ReadDir(s.dir)
+	names, err := s.dir.names()
 	if err != nil {
 		return out, fault.New(fault.State, "listing the state directory: %w", err)
 	}
 	var aside []string
 	there := map[string]bool{}
-	for _, e := range entries {
-		path := filepath.Join(s.dir, e.Name())
+	slices.Sort(names)
+	for _, name := range names {
 		switch {
-		case strings.HasSuffix(e.Name(), partialSuffix):
-			_ = os.Remove(path) // a write that a crash cut off; the old record stands beside it
-		case strings.HasSuffix(e.Name(), corruptSuffix):
-			aside = append(aside, path)
-		case strings.HasSuffix(e.Name(), recordSuffix):
-			there[path] = true
-			if r, err := s.load(path); err != nil {
-				out.SetAside = append(out.SetAside, s.setAside(path, err))
+		case strings.HasSuffix(name, partialSuffix):
+			_ = s.dir.remove(name) // a write that a crash cut off; the old record stands beside it
+		case strings.HasSuffix(name, corruptSuffix):
+			aside = append(aside, name)
+		case strings.HasSuffix(name, recordSuffix):
+			there[name] = true
+			if r, err := s.load(name); err != nil {
+				out.SetAside = append(out.SetAside, s.setAside(name, err))
 			} else {
 				out.Records = append(out.Records, r)
 			}
 		}
 	}
-	for _, path := range aside {
-		if record := strings.TrimSuffix(path, corruptSuffix); !there[record] {
-			out.SetAside = append(out.SetAside, BadRecord{Key: keyOf(record), File: path})
+	for _, name := range aside {
+		if record := strings.TrimSuffix(name, corruptSuffix); !there[record] {
+			out.SetAside = append(out.SetAside, BadRecord{Key: keyOf(record), File: s.dir.path(name)})
 		}
 	}
 	return out, nil
 }
 
-func (s *DirStore) load(path string) (*Record, error) {
-	data, err := os.ReadFile(path)
+func (s *DirStore) load(name string) (*Record, error) {
+	data, err := s.dir.read(name)
 	if err != nil {
 		return nil, err
 	}
 	r, err := decodeRecord(data)
-	if err == nil && s.file(r.ID) != path {
+	if err == nil && fileOf(r.ID) != name {
 		err = fmt.Errorf("%w: it is of another volume", errCorrupt)
 	}
 	return r, err
 }
 
-func (s *DirStore) setAside(path string, why error) BadRecord {
-	bad := BadRecord{Key: keyOf(path), File: path + corruptSuffix, Err: why}
-	s.log.Error("setting a record aside; kubelet's next republish makes a new one", "file", path, "aside", bad.File, "error", why)
-	if err := os.Rename(path, bad.File); err != nil {
-		s.log.Error("setting a record aside failed", "file", path, "error", err)
-		bad.File = path
+func (s *DirStore) setAside(name string, why error) BadRecord {
+	file := s.dir.path(name)
+	bad := BadRecord{Key: keyOf(name), File: file + corruptSuffix, Err: why}
+	s.log.Error("setting a record aside; kubelet's next republish makes a new one", "file", file, "aside", bad.File, "error", why)
+	if err := s.dir.rename(name, name+corruptSuffix); err != nil {
+		s.log.Error("setting a record aside failed", "file", file, "error", err)
+		bad.File = file
 	}
 	return bad
 }
 
-func keyOf(path string) string { return strings.TrimSuffix(filepath.Base(path), recordSuffix) }
+func keyOf(name string) string { return strings.TrimSuffix(name, recordSuffix) }
