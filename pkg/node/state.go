@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
@@ -121,7 +122,9 @@ func (s *state) records(log *slog.Logger) (*volume.DirStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	return volume.OpenDirStore(dir, log), nil
+	store := volume.OpenDirStore(dir, log)
+	store.Boot = clock.SinceBoot
+	return store, nil
 }
 
 func (s *state) open(name string, flags int) (*os.File, error) {

@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
@@ -57,6 +58,7 @@ func (n *Node) buildVolumes() error {
 	if err != nil {
 		return err
 	}
+	n.runners = append(n.runners, func(ctx context.Context) error { return watchSuspend(ctx, clock.SinceBoot) })
 	n.classes, err = newClasses(n.c, cluster,
 		func(ref class.Ref, version string) { n.volumes.ClassChanged(ref, version) },
 		func(ref class.Ref, version string) { n.volumes.ClassSeen(ref, version) })
@@ -125,14 +127,14 @@ func (n *Node) providers() (volume.Providers, error) {
 	}
 	registry := provider.Registry{}
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
-		c.Logger, c.VersionKey = n.c.Logger, key
+		c.Logger, c.VersionKey, c.Boot = n.c.Logger, key, clock.SinceBoot
 		p, err := vault.New(c)
 		if err != nil {
 			return nil, err
 		}
 		registry[c.Name] = p
 	}
-	n.c.Akeyless.Logger, n.c.Akeyless.VersionKey = n.c.Logger, key
+	n.c.Akeyless.Logger, n.c.Akeyless.VersionKey, n.c.Akeyless.Boot = n.c.Logger, key, clock.SinceBoot
 	if registry[akeyless.Name], err = akeyless.New(n.c.Akeyless); err != nil {
 		return nil, err
 	}

@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -71,6 +73,19 @@ type Record struct {
 	// volume: the one before the class was edited, or one that an edit named
 	// and that has not given a payload yet.
 	Former []Held
+	// Stamp is when the record was written; it is the Store's.
+	Stamp clock.Stamp
+}
+
+// mapMoments replaces all moments. Who has a copy of the record keeps his.
+func (r *Record) mapMoments(replace func(time.Time) time.Time) {
+	for _, at := range []*time.Time{&r.PublishedAt, &r.RefreshedAt, &r.AsOf, &r.DueAt, &r.HeldDueAt} {
+		*at = replace(*at)
+	}
+	r.HeldEnds = slices.Clone(r.HeldEnds)
+	for i, end := range r.HeldEnds {
+		r.HeldEnds[i] = replace(end)
+	}
 }
 
 // published tells whether the volume has held a complete payload.
@@ -120,6 +135,7 @@ type wire struct {
 	LastFailure    string             `json:"lastFailure,omitempty"`
 	Leaving        bool               `json:"leaving,omitempty"`
 	Former         []wireHeld         `json:"former,omitempty"`
+	Stamp          clock.Stamp        `json:"stamp,omitzero"`
 }
 
 type wireHeld struct {
@@ -134,7 +150,7 @@ func encodeRecord(r *Record, room *bytes.Buffer) ([][]byte, error) {
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, LastClass: r.LastClass,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Interval: r.Interval, DueAt: r.DueAt,
-		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
+		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving, Stamp: r.Stamp,
 	}
 	if len(r.Secrets) > 0 {
 		w.Secrets = make(map[string]string, len(r.Secrets))
@@ -195,7 +211,7 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
 		Tokens: tokens, TokensInSecrets: w.InSecrets, Provider: w.Provider, Versions: w.Versions, LastClass: w.LastClass,
 		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Interval: w.Interval, DueAt: w.DueAt,
-		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
+		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving, Stamp: w.Stamp,
 	}
 	if len(w.Secrets) > 0 {
 		r.Secrets = make(map[string]secret.String, len(w.Secrets))

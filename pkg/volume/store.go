@@ -12,7 +12,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
@@ -23,6 +25,9 @@ import (
 type DirStore struct {
 	dir storeDir
 	log *slog.Logger
+	// Boot, where it is set, has the moments on record outlive a step of the wall
+	// clock over a restart.
+	Boot clock.Boot
 	// rooms are buffers for records: a burst of publishes would leave as many
 	// behind, each of them several kilobytes.
 	rooms sync.Pool
@@ -86,7 +91,10 @@ func fileOf(id string) string { return RecordKey(id) + recordSuffix }
 func (s *DirStore) Put(r *Record) error {
 	room, _ := s.rooms.Get().(*bytes.Buffer)
 	defer s.vacate(room)
-	parts, err := encodeRecord(r, room)
+	written := *r
+	written.Stamp = clock.At(time.Now(), s.Boot)
+	written.mapMoments(written.Stamp.Written)
+	parts, err := encodeRecord(&written, room)
 	if err != nil {
 		return err
 	}
@@ -162,10 +170,15 @@ func (s *DirStore) load(name string) (*Record, error) {
 		return nil, err
 	}
 	r, err := decodeRecord(data)
-	if err == nil && fileOf(r.ID) != name {
-		err = fmt.Errorf("%w: it is of another volume", errCorrupt)
+	if err != nil {
+		return nil, err
 	}
-	return r, err
+	if fileOf(r.ID) != name {
+		return nil, fmt.Errorf("%w: it is of another volume", errCorrupt)
+	}
+	r.mapMoments(clock.At(time.Now(), s.Boot).Restored(r.Stamp))
+	r.AsOf = r.AsOf.Round(0) // it is told to people, and nothing waits for it
+	return r, nil
 }
 
 func (s *DirStore) setAside(name string, why error) BadRecord {
