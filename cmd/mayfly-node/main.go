@@ -65,11 +65,17 @@ func serve(ctx context.Context, o *options, log *slog.Logger) error {
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)
 	o.config.RefreshNow = hangup
-	n, err := node.New(o.config)
-	if err != nil {
-		return err
+	for {
+		n, err := node.New(o.config)
+		if err != nil {
+			return err
+		}
+		err = n.Run(ctx)
+		if !errors.Is(err, node.ErrSuspended) || ctx.Err() != nil {
+			return err
+		}
+		log.Info("starting again from the records of the volumes", "reason", err)
 	}
-	return n.Run(ctx)
 }
 
 // harden keeps secrets out of core dumps and out of other processes' ptrace.

@@ -31,13 +31,22 @@ type scenario struct {
 const marker = "s3cret-marker"
 
 func scenarios() []scenario {
-	old := []File{file("gone", marker+"1"), file("kept", marker+"1"), file("d/kept", marker+"1"), file("d/gone", marker+"1"), file("turns", marker+"1")}
-	next := []File{file("new", marker+"2"), file("kept", marker+"2"), file("d/kept", marker+"2"), file("d/e/new", marker+"2"), file("turns/dir", marker+"2")}
+	old := []File{
+		file("gone", marker+"1"), file("kept", marker+"1"), file("d/kept", marker+"1"), file("d/gone", marker+"1"),
+		file("turns", marker+"1"), file("returns/file", marker+"1"), file("gonedir/a", marker+"1"),
+	}
+	next := []File{
+		file("new", marker+"2"), file("kept", marker+"2"), file("d/kept", marker+"2"), file("d/e/new", marker+"2"),
+		file("turns/dir", marker+"2"), file("returns", marker+"2"), file("newdir/a", marker+"2"),
+	}
+	more := append(slices.Clone(old), file("new", marker+"1"), file("newdir/a", marker+"1"))
 	mode := slices.Clone(old)
 	mode[1].Mode = 0o600
 	return []scenario{
 		{"first", nil, next, nil, 30, false, false},
 		{"update", old, next, nil, 30, false, false},
+		{"additions only", old, more, nil, 30, false, false},
+		{"removals only", more, old, nil, 20, false, false},
 		{"update to nothing", old, []File{}, nil, 8, false, false},
 		{"mode only", old, mode, nil, 20, true, false},
 		{"links only", old, old, func(p string) error {
@@ -110,8 +119,10 @@ func TestCrashAtEveryStep(t *testing.T) {
 				checkSteps(t, s, k, seen)
 				return
 			}
-			seen[checkReader(t, path, s, step)]++
+			which := checkReader(t, path, s, step)
+			seen[which]++
 			d := open(t, path)
+			checkRepaired(t, path, d, s, which, step)
 			mustWrite(t, d, Options{}, s.next...)
 			if ok, err := d.Complete(); !ok || err != nil {
 				t.Fatalf("%s: recovered volume is not complete: %v", step, err)
@@ -121,6 +132,36 @@ func TestCrashAtEveryStep(t *testing.T) {
 			must(t, d.Close())
 		}
 	})
+}
+
+// checkRepaired checks that a volume which serves a payload counts as complete
+// after the crash, and has every link of it after a Repair.
+func checkRepaired(t *testing.T, path string, d *Dir, s scenario, which, step string) {
+	t.Helper()
+	served := s.old != nil || which == "next"
+	if ok, err := d.Complete(); ok != served || err != nil {
+		t.Fatalf("%s: Complete is %v (%v), and the reader sees the %s payload", step, ok, err, which)
+	}
+	if err := d.Repair(); err != nil {
+		t.Fatalf("%s: repairing: %v", step, err)
+	}
+	if !served {
+		return
+	}
+	want := treeOf(s.old...)
+	if which == "next" {
+		want = treeOf(s.next...)
+	}
+	for _, top := range want.tops() {
+		if target := readlink(t, path, top); target != "..data/"+top {
+			t.Fatalf("%s: after the repair link %q leads to %q", step, top, target)
+		}
+	}
+	for _, name := range list(t, path) {
+		if !strings.HasPrefix(name, "..") && !slices.Contains(want.tops(), name) {
+			t.Fatalf("%s: after the repair %q is left", step, name)
+		}
+	}
 }
 
 // checkSteps checks that the test met what it is about.

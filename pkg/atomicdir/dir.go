@@ -41,6 +41,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -77,6 +78,22 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening volume directory %q: %w", path, explainOpen(path, err))
 	}
+	return newDir(fd, path)
+}
+
+// OpenFile is Open for a directory that the caller has open already, and has
+// looked at: its path may lead elsewhere by now. The file is still the caller's
+// to close.
+func OpenFile(f *os.File) (*Dir, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening volume directory %q: %w", f.Name(), err)
+	}
+	return newDir(fd, f.Name())
+}
+
+// newDir takes the descriptor over.
+func newDir(fd int, path string) (*Dir, error) {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		closeFD(fd)
@@ -110,9 +127,10 @@ func (d *Dir) Close() error {
 	return err
 }
 
-// Complete tells whether the directory holds a whole payload, as it does after
-// every successful Write: ..data leads to a payload directory inside, and each
-// of its top-level entries has its user-visible link.
+// Complete tells whether the directory holds a whole payload: ..data leads to a
+// payload directory inside. The swap of a Write is what makes a payload the
+// volume's, so a crash right after it, before all links are in place, leaves a
+// complete volume. Repair or the next Write places the rest.
 func (d *Dir) Complete() (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -123,20 +141,7 @@ func (d *Dir) Complete() (bool, error) {
 	if err != nil || live.name == "" {
 		return false, err
 	}
-	defer closeFD(live.fd)
-	names, err := readNames(live.fd)
-	if err != nil {
-		return false, fmt.Errorf("listing %q in %q: %w", live.name, d.path, err)
-	}
-	for _, name := range names {
-		kind, err := d.linkAt(name)
-		if err != nil {
-			return false, err
-		}
-		if kind != linkRight {
-			return false, nil
-		}
-	}
+	closeFD(live.fd)
 	return true, nil
 }
 

@@ -122,6 +122,38 @@ func (d *Dir) Sweep() error {
 	return d.removeTrees(s.leftovers)
 }
 
+// Repair does what a crash of a Write has kept it from doing after the swap:
+// steps 9 and 10 for the live payload. The payloads stay as they are, and so do
+// the replaced payload's last readers.
+func (d *Dir) Repair() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fd < 0 {
+		return d.closedError()
+	}
+	live, err := d.openLive()
+	if err != nil || live.name == "" {
+		return err
+	}
+	tops, err := readNames(live.fd)
+	closeFD(live.fd)
+	if err != nil {
+		return fmt.Errorf("listing %q in %q: %w", live.name, d.path, err)
+	}
+	s, err := d.surveyFor(tops)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	if err := d.removeTrees([]string{dataTmp, linksTmp}); err != nil {
+		return err
+	}
+	if err := d.stageLinks(s); err != nil {
+		return errors.Join(d.explainSpace(err, &plan{}, len(s.absent)+len(s.wrong)), d.removeTree(linksTmp))
+	}
+	return d.finish(s, false)
+}
+
 // finish does steps 9 and 10.
 func (d *Dir) finish(s *survey, changed bool) error {
 	if err := d.placeLinks(s); err != nil {

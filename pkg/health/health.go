@@ -16,6 +16,31 @@ type Check struct {
 	Do   func(ctx context.Context) error
 }
 
+// Shared makes a check that runs once for all who ask within the age, however
+// many they are. It ends with its own time-out and not with one of their
+// requests.
+func Shared(c Check, age time.Duration) Check {
+	turn := make(chan struct{}, 1)
+	var at time.Time
+	var last error
+	return Check{Name: c.Name, Do: func(ctx context.Context) error {
+		select {
+		case turn <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		defer func() { <-turn }()
+		if !at.IsZero() && time.Since(at) < age {
+			return last
+		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), timeout)
+		defer cancel()
+		last = c.Do(ctx)
+		at = time.Now()
+		return last
+	}}
+}
+
 // Checks must all hold.
 type Checks []Check
 

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/health"
@@ -34,9 +36,14 @@ func (n *Node) handlers() map[string]*http.ServeMux {
 // held for stuck and restarted; nothing is lost by that.
 const stuckAfter = 10 * time.Minute
 
+// askEvery bounds how often the CSI socket is asked for those who ask for the
+// health. Each time it is a new connection: an old one would not show that
+// kubelet finds the socket no more.
+const askEvery = time.Second
+
 func (n *Node) liveness() health.Checks {
 	return health.Checks{
-		{Name: "socket", Do: n.server.Ask},
+		health.Shared(health.Check{Name: "socket", Do: n.server.Ask}, askEvery),
 		{Name: "scheduler", Do: func(context.Context) error {
 			if still := n.volumes.Stalled(); still > max(stuckAfter, 2*n.c.RefreshTimeout) {
 				return fmt.Errorf("refreshes are due, and none has begun or ended for %s", still.Round(time.Second))
@@ -59,12 +66,61 @@ func (n *Node) readiness() health.Checks {
 	return checks
 }
 
+// Anybody who reaches the node's network can connect. A client has to send its
+// request and take the answer in this time, and a connection serves one request.
+// The headers of a probe or a scrape are far below the limit, in bytes.
+const (
+	readTimeout  = 3 * time.Second
+	writeTimeout = 10 * time.Second
+	headerLimit  = 8 << 10
+	// mostConnections bounds those to one port.
+	mostConnections = 64
+)
+
+func newHTTPServer(h http.Handler) *http.Server {
+	server := &http.Server{
+		Handler: h, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: readTimeout,
+		MaxHeaderBytes: headerLimit, ConnState: new(connections).changed,
+	}
+	server.SetKeepAlivesEnabled(false)
+	return server
+}
+
+// connections closes the oldest connection where one would be too many. A new
+// one, which may be kubelet's probe, never waits behind clients that fill the
+// limit and say nothing.
+type connections struct {
+	mu   sync.Mutex
+	open []net.Conn // the oldest first
+}
+
+// changed implements http.Server.ConnState.
+func (c *connections) changed(conn net.Conn, now http.ConnState) {
+	var surplus net.Conn
+	c.mu.Lock()
+	switch now {
+	case http.StateNew:
+		if c.open = append(c.open, conn); len(c.open) > mostConnections {
+			surplus = c.open[0]
+			c.open = slices.Delete(c.open, 0, 1)
+		}
+	case http.StateClosed, http.StateHijacked:
+		if at := slices.Index(c.open, conn); at >= 0 {
+			c.open = slices.Delete(c.open, at, at+1)
+		}
+	}
+	c.mu.Unlock()
+	if surplus != nil {
+		_ = surplus.Close()
+	}
+}
+
 func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return fmt.Errorf("listening for health and metrics on %s: %w", addr, err)
 	}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second}
+	server := newHTTPServer(h)
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {

@@ -19,6 +19,7 @@ import (
 type Node struct {
 	c        Config
 	classes  classSource
+	state    *state
 	volumes  *volume.Publisher
 	metrics  *telemetry.Metrics
 	budget   *budget.Budget
@@ -30,20 +31,39 @@ type Node struct {
 	serving  atomic.Bool
 }
 
-// New builds the driver. It mounts the state's tmpfs and takes up the volumes
-// of the last process, and starts nothing.
-func New(c Config) (*Node, error) {
+// New builds the driver. It mounts and locks the state's tmpfs, takes up the
+// volumes of the last process, and starts nothing. The state stays locked until
+// Run ends.
+func New(c Config) (_ *Node, err error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
 	n := &Node{c: c}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.closeState())
+		}
+	}()
 	n.metrics = telemetry.New(c.Version, func() int { return n.volumes.Count() }, func() int { return n.volumes.Failing() })
 	for _, build := range []func() error{n.buildBudget, n.buildAudit, n.buildVolumes, n.buildServers} {
 		if err := build(); err != nil {
 			return nil, err
 		}
 	}
-	return n, n.volumes.Recover()
+	if err := n.volumes.Recover(); err != nil {
+		return nil, err
+	}
+	return n, nil
+}
+
+func (n *Node) closeState() error {
+	if n.state == nil {
+		return nil
+	}
+	if err := n.state.close(); err != nil {
+		return fmt.Errorf("closing the state directory: %w", err)
+	}
+	return nil
 }
 
 // buildAudit opens the audit trail. A driver that cannot keep it does not
@@ -81,6 +101,10 @@ func (n *Node) buildServers() error {
 // Run serves until ctx ends, then lets running calls finish. The audit trail
 // ends last, for whatever works may have a line for it.
 func (n *Node) Run(ctx context.Context) error {
+	return errors.Join(n.run(ctx), n.closeState())
+}
+
+func (n *Node) run(ctx context.Context) error {
 	if n.audit == nil {
 		return n.work(ctx)
 	}

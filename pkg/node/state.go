@@ -4,11 +4,16 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
@@ -21,10 +26,34 @@ const (
 	leastState       = 1 << 20
 )
 
-// openState mounts the state's tmpfs, for root alone. The mount outlives this
-// process and its container, as the volumes do, and a reboot takes both. One
-// that a driver before us mounted is given the size.
-func openState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) error {
+// state is the open root of the state's tmpfs, which this process alone uses as
+// long as it is open. All that the driver keeps is written relative to it, so
+// that an unmount does not have it written to the disk below.
+type state struct{ root *os.File }
+
+// openState mounts the state's tmpfs, for root alone, and locks it. The mount
+// outlives this process and its container, as the volumes do, and a reboot
+// takes both. One that a driver before us mounted is given the size. It waits for
+// another process to let go of the state, but not for longer than the wait.
+func openState(dir string, size int64, m *tmpfs.Mounter, wait time.Duration, log *slog.Logger) (*state, error) {
+	if err := mountState(dir, size, m, log); err != nil {
+		return nil, err
+	}
+	root, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening the state directory: %w", err)
+	}
+	s := &state{root}
+	if err := s.checkMemory(); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	if err := s.lock(wait, log); err != nil {
+		return nil, errors.Join(err, root.Close())
+	}
+	return s, nil
+}
+
+func mountState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("creating the state directory: %w", err)
 	}
@@ -47,29 +76,94 @@ func openState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) error
 	return nil
 }
 
-func openRecords(dir string, b *budget.Budget, log *slog.Logger) (*volume.DirStore, error) {
-	store, err := volume.NewDirStore(filepath.Join(dir, "volumes"), log)
-	if err == nil {
-		store.Charge(b)
+// checkMemory looks at the directory that is open, which the path may not have
+// led to a moment ago.
+func (s *state) checkMemory() error {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(s.root.Fd()), &st); err != nil {
+		return fmt.Errorf("reading the file system of the state directory %q: %w", s.root.Name(), err)
 	}
-	return store, err
+	if st.Type != unix.TMPFS_MAGIC {
+		return fmt.Errorf("the tmpfs of the state directory %q was unmounted while the driver started: nothing secret may reach a disk", s.root.Name())
+	}
+	return nil
 }
 
-const versionKeySize = 32
+// lockEvery is the pause between two tries to lock the state.
+const lockEvery = 50 * time.Millisecond
+
+// lock takes the state for this process, before anything in it is read or any
+// volume touched. In a rolling update the process before us may still let calls
+// finish. The kernel ends the lock with the process, however that ends.
+func (s *state) lock(wait time.Duration, log *slog.Logger) error {
+	dir, deadline := s.root.Name(), time.Now().Add(wait)
+	for told := false; ; told = true {
+		err := unix.Flock(int(s.root.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return nil
+		case err == unix.EINTR:
+			continue
+		case err != unix.EWOULDBLOCK:
+			return fmt.Errorf("locking the state directory %q: %w", dir, err)
+		case time.Now().After(deadline):
+			return fmt.Errorf("the state directory %q is in use by another mayfly-node process, which did not end within %s: two drivers cannot share a node's state; stop the other one, or give this one another --driver-name, --endpoint and --state-dir", dir, wait)
+		case !told:
+			log.Info("waiting for another mayfly-node process to let go of the state directory", "stateDir", dir, "atMost", wait)
+		}
+		time.Sleep(lockEvery)
+	}
+}
+
+// close lets the next process have the state.
+func (s *state) close() error { return s.root.Close() }
+
+// records is the directory of the volumes' records.
+func (s *state) records(b *budget.Budget, log *slog.Logger) (*volume.DirStore, error) {
+	const name = "volumes"
+	if err := unix.Mkdirat(int(s.root.Fd()), name, 0o700); err != nil && err != unix.EEXIST {
+		return nil, fmt.Errorf("creating %q in the state directory %q: %w", name, s.root.Name(), err)
+	}
+	dir, err := s.open(name, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return nil, err
+	}
+	store := volume.OpenDirStore(dir, log)
+	store.Boot = clock.SinceBoot
+	store.Charge(b)
+	return store, nil
+}
+
+func (s *state) open(name string, flags int) (*os.File, error) {
+	fd, err := unix.Openat(int(s.root.Fd()), name, flags|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("opening %q in the state directory %q: %w", name, s.root.Name(), err)
+	}
+	return os.NewFile(uintptr(fd), filepath.Join(s.root.Name(), name)), nil
+}
+
+const (
+	versionKeySize = 32
+	versionKeyFile = "version.key"
+)
 
 // versionKey keys the versions of objects which the store does not number. It
 // lives as long as the volumes do, so that versions stay the same over a
 // restart of the driver.
-func versionKey(dir string) (secret.Bytes, error) {
-	file := filepath.Join(dir, "version.key")
-	if key, err := os.ReadFile(file); err == nil && len(key) == versionKeySize {
+func (s *state) versionKey() (secret.Bytes, error) {
+	f, err := s.open(versionKeyFile, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return secret.Bytes{}, fmt.Errorf("keeping the version key: %w", err)
+	}
+	defer func() { _ = f.Close() }()
+	key := make([]byte, versionKeySize)
+	if n, err := io.ReadFull(f, key); err == nil && n == versionKeySize {
 		return secret.NewBytes(key), nil
 	}
-	key := make([]byte, versionKeySize)
 	if _, err := rand.Read(key); err != nil {
 		return secret.Bytes{}, fmt.Errorf("making the version key: %w", err)
 	}
-	if err := os.WriteFile(file, key, 0o600); err != nil {
+	if _, err := f.WriteAt(key, 0); err != nil {
 		return secret.Bytes{}, fmt.Errorf("keeping the version key: %w", err)
 	}
 	return secret.NewBytes(key), nil

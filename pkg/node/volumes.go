@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
@@ -22,6 +23,10 @@ import (
 
 // releaseTimeout bounds one attempt to end a gone volume's credentials.
 const releaseTimeout = 10 * time.Second
+
+// lockMargin is for how long the process before us may take to end once its
+// calls have ended.
+const lockMargin = 5 * time.Second
 
 // The rate of status and Event writes of one node: a full node of 110 pods is
 // told of within half a minute, and a cluster that starts at once is not hurt.
@@ -38,10 +43,10 @@ func (n *Node) buildVolumes() error {
 	if ok, why := mounts.NoSwap(); !ok {
 		n.c.Logger.Warn("volumes can be swapped out: run the node without swap, or with Linux 6.3 or later", "reason", why)
 	}
-	if err := openState(n.c.StateDir, n.c.StateSize, mounts, n.c.Logger); err != nil {
+	if n.state, err = openState(n.c.StateDir, n.c.StateSize, mounts, n.c.Grace+lockMargin, n.c.Logger); err != nil {
 		return err
 	}
-	store, err := openRecords(n.c.StateDir, n.budget, n.c.Logger)
+	store, err := n.state.records(n.budget, n.c.Logger)
 	if err != nil {
 		return err
 	}
@@ -53,6 +58,7 @@ func (n *Node) buildVolumes() error {
 	if err != nil {
 		return err
 	}
+	n.runners = append(n.runners, func(ctx context.Context) error { return watchSuspend(ctx, clock.SinceBoot) })
 	n.classes, err = newClasses(n.c, n.budget, cluster,
 		func(ref class.Ref, version string) { n.volumes.ClassChanged(ref, version) },
 		func(ref class.Ref, version string) { n.volumes.ClassSeen(ref, version) })
@@ -116,20 +122,21 @@ func (n *Node) removeTaint(cluster *rest.Config) error {
 
 // providers lists them, in place of a registration by init.
 func (n *Node) providers() (volume.Providers, error) {
-	key, err := versionKey(n.c.StateDir)
+	key, err := n.state.versionKey()
 	if err != nil {
 		return nil, err
 	}
 	registry := provider.Registry{}
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
-		c.Logger, c.VersionKey, c.Budget = n.c.Logger, key, n.budget
+		c.Logger, c.VersionKey, c.Budget, c.Boot = n.c.Logger, key, n.budget, clock.SinceBoot
 		p, err := vault.New(c)
 		if err != nil {
 			return nil, err
 		}
 		registry[c.Name] = p
 	}
-	n.c.Akeyless.Logger, n.c.Akeyless.VersionKey, n.c.Akeyless.Budget = n.c.Logger, key, n.budget
+	a := &n.c.Akeyless
+	a.Logger, a.VersionKey, a.Budget, a.Boot = n.c.Logger, key, n.budget, clock.SinceBoot
 	if registry[akeyless.Name], err = akeyless.New(n.c.Akeyless); err != nil {
 		return nil, err
 	}

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -65,12 +64,6 @@ func (m *Mounter) Stage(target string, o Options) (_ *Stage, err error) {
 		return nil, fmt.Errorf("the mount at %q is not the one just made: %w", s.Path(), cmp.Or(err, ErrForeign))
 	}
 	return s, nil
-}
-
-// openTmpfs opens a mounted tmpfs, be it ours or that of the driver before us.
-func (m *Mounter) openTmpfs(target string) (directory, error) {
-	d, _, err := m.openMounted(target, func(i Info) bool { return i.FSType == fsType })
-	return d, err
 }
 
 func (s *Stage) open() (*os.File, error) {
@@ -133,11 +126,10 @@ func (m *Mounter) Sweep(target string) error {
 }
 
 func readNames(d directory) ([]string, error) {
-	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	f, err := d.reopen()
 	if err != nil {
-		return nil, &fs.PathError{Op: "open", Path: d.path, Err: err}
+		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), d.path)
 	defer func() { _ = f.Close() }()
 	return f.Readdirnames(-1)
 }

@@ -1,6 +1,10 @@
 package tmpfs
 
-import "golang.org/x/sys/unix"
+import (
+	"os"
+
+	"golang.org/x/sys/unix"
+)
 
 // Stats is how full a volume is.
 type Stats struct {
@@ -21,6 +25,26 @@ func (m *Mounter) Stats(target string) (Stats, error) {
 	}
 	defer d.close()
 	return measure(d)
+}
+
+// Open opens the root of the whole tmpfs that is mounted at target, be it ours or
+// that of the driver before us: ErrNotMounted without one, and ErrForeign with
+// another mount. The mount is looked at through the open file. So what is
+// written relative to that comes to lie in the tmpfs and never on the disk
+// below it, whoever unmounts the target meanwhile.
+func (m *Mounter) Open(target string) (*os.File, error) {
+	d, err := m.openTmpfs(target)
+	if err != nil {
+		return nil, err
+	}
+	defer d.close()
+	return d.reopen()
+}
+
+// openTmpfs opens a mounted tmpfs, be it ours or that of the driver before us.
+func (m *Mounter) openTmpfs(target string) (directory, error) {
+	d, _, err := m.openMounted(target, func(i Info) bool { return i.FSType == fsType && i.Root == "/" })
+	return d, err
 }
 
 // openVolume opens the root of this driver's mount at target.

@@ -3,6 +3,7 @@ package tmpfs
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -58,6 +59,15 @@ func notDirectory(path string, err error) error {
 		return fmt.Errorf("%w but a symbolic link: %w", ErrNotDirectory, err)
 	}
 	return fmt.Errorf("%w: %w", ErrNotDirectory, err)
+}
+
+// reopen opens the same directory for more than to act on it.
+func (d directory) reopen() (*os.File, error) {
+	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, failLook("opening target", d.path, err)
+	}
+	return os.NewFile(uintptr(fd), d.path), nil
 }
 
 func (d directory) close() { _ = unix.Close(d.fd) }

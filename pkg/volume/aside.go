@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"slices"
 	"time"
 )
@@ -30,69 +28,70 @@ type description struct {
 }
 
 // setAside puts a description in the place of a record that cannot be read.
-func (s *DirStore) setAside(path string, why error) BadRecord {
-	bad := BadRecord{Key: keyOf(path), File: path + corruptSuffix, Err: why}
-	s.log.Error("setting a record aside; kubelet's next republish makes a new one", "file", path, "aside", bad.File, "error", why)
-	if err := os.Rename(path, bad.File); err != nil {
-		s.log.Error("setting a record aside failed", "file", path, "error", err)
-		bad.File = path
+func (s *DirStore) setAside(name string, why error) BadRecord {
+	aside := name + corruptSuffix
+	bad := BadRecord{Key: keyOf(name), File: s.dir.path(aside), Err: why}
+	s.log.Error("setting a record aside; kubelet's next republish makes a new one", "file", s.dir.path(name), "aside", bad.File, "error", why)
+	if err := s.dir.rename(name, aside); err != nil {
+		s.log.Error("setting a record aside failed", "file", s.dir.path(name), "error", err)
+		bad.File = s.dir.path(name)
 		return bad
 	}
-	s.describe(bad.File, why.Error())
+	s.describe(aside, why.Error())
 	return bad
 }
 
 // describe replaces what was set aside by its description. What cannot be
 // described is emptied.
-func (s *DirStore) describe(file, why string) {
+func (s *DirStore) describe(name, why string) {
 	d := description{SetAside: time.Now().UTC(), Reason: why[:min(len(why), maxDescription/4)]}
-	if info, err := os.Stat(file); err == nil {
-		d.Bytes, d.Modified = info.Size(), info.ModTime().UTC()
+	if size, modified, err := s.dir.stat(name); err == nil {
+		d.Bytes, d.Modified = size, modified.UTC()
 	}
 	data, err := json.Marshal(d)
 	if err == nil {
-		err = replaceFile(file, [][]byte{append(data, '\n')})
+		err = s.dir.replace(name, [][]byte{append(data, '\n')})
 	}
 	if err != nil {
-		s.log.Error("describing a record that was set aside", "file", file, "error", err)
-		if err := os.Truncate(file, 0); err != nil {
-			s.log.Error("emptying a record that was set aside", "file", file, "error", err)
+		s.log.Error("describing a record that was set aside", "file", s.dir.path(name), "error", err)
+		if err := s.dir.write(name, nil); err != nil {
+			s.log.Error("emptying a record that was set aside", "file", s.dir.path(name), "error", err)
 		}
 	}
 }
 
 // keepAside looks after what was set aside earlier: descriptions, of which the
 // newest are kept for a while, and records as earlier versions set them aside.
-func (s *DirStore) keepAside(files []string) []string {
-	age := func(file string) time.Duration {
-		info, err := os.Stat(file)
+func (s *DirStore) keepAside(names []string) []string {
+	age := func(name string) time.Duration {
+		_, modified, err := s.dir.stat(name)
 		if err != nil {
 			return longestAside
 		}
-		return time.Since(info.ModTime())
+		return time.Since(modified)
 	}
-	slices.SortStableFunc(files, func(a, b string) int { return cmp.Compare(age(a), age(b)) })
+	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(age(a), age(b)) })
 	var kept []string
-	for _, file := range files {
-		if len(kept) >= maxAside || age(file) >= longestAside {
-			_ = os.Remove(file)
+	for _, name := range names {
+		if len(kept) >= maxAside || age(name) >= longestAside {
+			_ = s.dir.remove(name)
 			continue
 		}
-		if !isDescription(file) {
-			s.describe(file, "set aside by an earlier version of the driver")
+		if !s.isDescription(name) {
+			s.describe(name, "set aside by an earlier version of the driver")
 		}
-		kept = append(kept, file)
+		kept = append(kept, name)
 	}
 	slices.Sort(kept)
 	return kept
 }
 
-func isDescription(file string) bool {
-	info, err := os.Stat(file)
-	if err != nil || info.Size() > maxDescription {
+func (s *DirStore) isDescription(name string) bool {
+	size, _, err := s.dir.stat(name)
+	if err != nil || size > maxDescription {
 		return false
 	}
-	data, err := os.ReadFile(filepath.Clean(file))
+	data, err := s.dir.read(name)
 	if err != nil {
 		return false
 	}

@@ -6,12 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -26,7 +23,7 @@ const classSuffix = ".class"
 // it. A file is written before the first record that names it, and removed after
 // the last; what a crash leaves between goes at the next start.
 type classFiles struct {
-	dir    string
+	dir    storeDir
 	budget *budget.Budget
 
 	mu     sync.Mutex
@@ -47,7 +44,7 @@ type classUse struct {
 	class *class.Class
 }
 
-func newClassFiles(dir string) *classFiles {
+func newClassFiles(dir storeDir) *classFiles {
 	return &classFiles{dir: dir, files: map[string]*classFile{}, users: map[string]classUse{}, within: map[string]*class.Class{}}
 }
 
@@ -106,7 +103,7 @@ func (f *classFiles) hold(c *class.Class) (name string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := replaceFile(filepath.Join(f.dir, name), [][]byte{data}); err != nil {
+	if err := f.dir.replace(name, [][]byte{data}); err != nil {
 		charge.Release()
 		return "", err
 	}
@@ -123,7 +120,7 @@ func (f *classFiles) drop(name string) {
 	if file.users--; file.users > 0 {
 		return
 	}
-	if err := os.Remove(filepath.Join(f.dir, name)); err == nil || errors.Is(err, fs.ErrNotExist) {
+	if err := f.dir.remove(name); err == nil || errors.Is(err, fs.ErrNotExist) {
 		file.charge.Release()
 	}
 	delete(f.files, name)
@@ -178,7 +175,7 @@ func (f *classFiles) read(name string) ([]byte, error) {
 	if filepath.Base(name) != name || !strings.HasSuffix(name, classSuffix) {
 		return nil, errCorrupt
 	}
-	data, err := readBounded(filepath.Join(f.dir, name))
+	data, err := f.dir.read(name)
 	if err == nil && classFileName(data) != name {
 		err = errCorrupt
 	}
@@ -192,34 +189,7 @@ func (f *classFiles) sweep(names []string) {
 	clear(f.within)
 	for _, name := range names {
 		if f.files[name] == nil {
-			_ = os.Remove(filepath.Join(f.dir, name))
+			_ = f.dir.remove(name)
 		}
 	}
-}
-
-// replaceFile writes beside the file, and puts that in its place.
-func replaceFile(file string, parts [][]byte) error {
-	partial := file + partialSuffix
-	if err := writeFile(partial, parts); err != nil {
-		_ = os.Remove(partial)
-		return err
-	}
-	// os.Rename would look at the target first.
-	if err := unix.Rename(partial, file); err != nil {
-		_ = os.Remove(partial)
-		return &os.LinkError{Op: "rename", Old: partial, New: file, Err: err}
-	}
-	return nil
-}
-
-// readBounded reads a file of the state, none of which is large.
-func readBounded(file string) ([]byte, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, err
-	}
-	if info.Size() > 2*maxRecord {
-		return nil, errTooLong
-	}
-	return os.ReadFile(file)
 }

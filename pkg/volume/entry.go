@@ -14,7 +14,7 @@ import (
 var errUnpublished = errors.New("the volume is being unpublished")
 
 // errNotLive is why a recorded volume is let go at the start.
-var errNotLive = errors.New("its tmpfs is not mounted, or holds no payload")
+var errNotLive = errors.New("its tmpfs is not mounted")
 
 // entry is one volume that this process knows. Whoever holds the lock may use
 // rec and reason; the fields below them have their own mutex.

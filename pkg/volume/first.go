@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,15 +14,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// first publishes a volume that does not hold a payload that we know of. What
-// it made it undoes if it fails, and nothing older.
+// first publishes a volume that does not hold a payload that we know of. If it
+// fails it undoes what it made, and nothing older: a published volume whose mount
+// is lost is still in its pod, with all that the store gave for it.
 func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content) error {
 	began := time.Now()
 	rec := &Record{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens, TokensInSecrets: r.TokensInSecrets, Secrets: r.Secrets, Former: p.releaser.settle(ctx, r.ID),
 	}
-	if e.rec.published() { // its mount is lost, and not what the store gave for it
+	lost := e.rec.published()
+	if lost {
 		rec.Former = e.rec.held()
 	}
 	asked := e.timesAsked()
@@ -31,7 +34,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	if had != nothing {
 		p.adoptContents(rec)
 	}
-	place, undo := p.firstPlace(rec, had)
+	place, undo := p.firstPlace(rec, had, lost)
 	done, err := p.run(ctx, pass{rec: rec, place: place})
 	if err == nil {
 		rec.PublishedAt = rec.RefreshedAt
@@ -44,11 +47,15 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		p.releaser.addFormer(rec)
 	} else {
 		undo()
-		if had != complete {
+		if had != complete && !lost {
 			p.rooms.release(rec.ID)
 		}
-		p.letGo(rec)
-		err = p.firstError(rec, had, err)
+		if lost {
+			p.keepLost(e, rec, r)
+		} else {
+			p.letGo(rec)
+		}
+		err = p.firstError(rec, had == complete || lost, err)
 	}
 	p.warn(rec, done.class, done.warnings)
 	o := passOutcome(Published, rec, began, done, err)
@@ -58,15 +65,15 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 }
 
 // firstPlace mounts the volume when it is first needed, and undoes that, or what
-// a crash between the mount and the payload has left. Once it is undone there
+// a crash between the mount and the first payload has left. Once it is undone there
 // is nothing to place any longer, so whoever comes late does no harm.
-func (p *Publisher) firstPlace(rec *Record, had content) (place func(*class.Class) error, undo func()) {
+func (p *Publisher) firstPlace(rec *Record, had content, lost bool) (place func(*class.Class) error, undo func()) {
 	var mu sync.Mutex
 	settled, made := had != nothing, func() {}
 	if settled {
-		p.sweep(rec)
+		p.repair(rec)
 	}
-	if had == empty {
+	if had == empty && !lost {
 		made = func() { p.undoMount(rec) }
 	}
 	place = func(c *class.Class) (err error) {
@@ -106,11 +113,25 @@ func (p *Publisher) letGo(rec *Record) {
 	p.releaser.add(rec)
 }
 
+// keepLost has a published volume, whose mount could not be made again, hold what
+// the failed publish may have got: its pod still uses what is of the same
+// providers. Nothing is ended before kubelet unpublishes the volume.
+func (p *Publisher) keepLost(e *entry, failed *Record, r Request) {
+	for _, h := range failed.held() {
+		if h.Provider != e.rec.Provider && !e.rec.isFormer(h.Provider) {
+			e.rec.Former = append(slices.Clone(e.rec.Former), Held{Provider: h.Provider})
+		}
+	}
+	p.keep(e.rec)
+	p.save(e.rec)
+	e.hand(r)
+}
+
 // firstError puts the pod in front: it is what people search their events
 // for, and other people's tests read these words.
-func (p *Publisher) firstError(rec *Record, had content, err error) error {
+func (p *Publisher) firstError(rec *Record, kept bool, err error) error {
 	err = fmt.Errorf("failed to mount secrets store objects for pod %s: %w", rec.Pod, err)
-	if had == complete {
+	if kept {
 		return &KeptError{err}
 	}
 	return err

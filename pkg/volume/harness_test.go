@@ -239,6 +239,7 @@ type fakeStore struct {
 	fresh    int
 	requests []provider.Request
 	released []string
+	last     string // the last call: a fetch or a release
 	failRel  int
 	relGate  chan struct{}     // a release waits for it
 	keptBack map[string]bool   // volumes whose release waits until its context ends
@@ -268,6 +269,7 @@ func (s *fakeStore) Fetch(ctx context.Context, r provider.Request) (*provider.Pa
 	s.mu.Lock()
 	gate, stubborn := s.gate, s.stubborn
 	s.fetches++
+	s.last = "fetch"
 	if r.Fresh {
 		s.fresh++
 	}
@@ -351,7 +353,7 @@ func (s *fakeStore) Release(ctx context.Context, id string) error {
 		s.failRel--
 		return fault.New(fault.Unavailable, "the store is away")
 	}
-	s.released = append(s.released, id)
+	s.released, s.last = append(s.released, id), "release"
 	return nil
 }
 

@@ -131,7 +131,7 @@ func (p *Publisher) fill(rec *Record, c *class.Class, files []atomicdir.File) (c
 	if err != nil {
 		return false, err
 	}
-	if changed, err = write(rec, files); err != nil {
+	if changed, err = p.write(rec, files); err != nil {
 		undo()
 		return false, err
 	}
@@ -191,7 +191,7 @@ func (p *Publisher) deny(w pass, c *class.Class, source provider.Provider, done 
 	if perr := w.place(c); perr != nil {
 		return errors.Join(err, perr)
 	}
-	changed, werr := write(w.rec, nil)
+	changed, werr := p.write(w.rec, nil)
 	if werr != nil {
 		return errors.Join(err, werr)
 	}
@@ -235,10 +235,10 @@ func (p *Publisher) note(rec *Record, c *class.Class, payload *provider.Payload)
 }
 
 // write swaps the files in, all or nothing.
-func write(rec *Record, files []atomicdir.File) (bool, error) {
-	dir, err := atomicdir.Open(rec.Target)
+func (p *Publisher) write(rec *Record, files []atomicdir.File) (bool, error) {
+	dir, err := p.openVolume(rec.Target)
 	if err != nil {
-		return false, fault.New(fault.Mount, "opening the volume: %w", err)
+		return false, err
 	}
 	defer func() { _ = dir.Close() }()
 	result, err := dir.Write(files, atomicdir.Options{GID: rec.GID})

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
@@ -34,6 +35,9 @@ type Providers interface {
 // Mounts is the kernel's side of a volume.
 type Mounts interface {
 	Inspect(target string) (tmpfs.Info, error)
+	// Open opens the root of the tmpfs at target: tmpfs.ErrNotMounted where
+	// there is none. What is written relative to the file lies in that tmpfs.
+	Open(target string) (*os.File, error)
 	Mount(target string, o tmpfs.Options) error
 	// Resize gives a live mount other limits.
 	Resize(target string, size, inodes int64) error
@@ -194,7 +198,7 @@ func (p *Publisher) publish(ctx context.Context, e *entry, r Request) error {
 	if err != nil {
 		return fault.New(fault.Mount, "inspecting the target path %q: %w", r.Target, err)
 	}
-	content, err := contentOf(r.Target, info)
+	content, err := p.contentOf(r.Target, info)
 	if err != nil {
 		return err
 	}

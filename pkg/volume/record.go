@@ -7,9 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -73,6 +75,20 @@ type Record struct {
 	// volume: the one before the class was edited, or one that an edit named
 	// and that has not given a payload yet.
 	Former []Held
+	// Stamp is when the record was written; it is the Store's.
+	Stamp clock.Stamp
+}
+
+// mapMoments replaces the moments that something waits for. AsOf is for people.
+// Copies of the record keep theirs.
+func (r *Record) mapMoments(replace func(time.Time) time.Time) {
+	for _, at := range []*time.Time{&r.PublishedAt, &r.RefreshedAt, &r.DueAt, &r.HeldDueAt} {
+		*at = replace(*at)
+	}
+	r.HeldEnds = slices.Clone(r.HeldEnds)
+	for i, end := range r.HeldEnds {
+		r.HeldEnds[i] = replace(end)
+	}
 }
 
 // published tells whether the volume has held a complete payload.
@@ -124,6 +140,7 @@ type wire struct {
 	LastFailure    string             `json:"lastFailure,omitempty"`
 	Leaving        bool               `json:"leaving,omitempty"`
 	Former         []wireHeld         `json:"former,omitempty"`
+	Stamp          clock.Stamp        `json:"stamp,omitzero"`
 }
 
 type wireHeld struct {
@@ -139,7 +156,7 @@ func encodeRecord(r *Record, classFile string, room *bytes.Buffer) ([][]byte, er
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, ClassFile: classFile,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Size: r.Size, Interval: r.Interval, DueAt: r.DueAt,
-		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving,
+		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving, Stamp: r.Stamp,
 	}
 	if len(r.Secrets) > 0 {
 		w.Secrets = make(map[string]string, len(r.Secrets))
@@ -216,7 +233,7 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
 		Tokens: tokens, TokensInSecrets: w.InSecrets, Provider: w.Provider, Versions: w.Versions,
 		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Size: w.Size, Interval: w.Interval, DueAt: w.DueAt,
-		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving,
+		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving, Stamp: w.Stamp,
 	}
 	if len(w.Secrets) > 0 {
 		r.Secrets = make(map[string]secret.String, len(w.Secrets))

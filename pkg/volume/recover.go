@@ -80,7 +80,7 @@ func (p *Publisher) recover(rec *Record) error {
 	case err != nil: // we cannot tell: a refresh finds out, and nothing is given up
 		p.Logger.Error("looking at a volume of the last process", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
 	}
-	p.sweep(rec)
+	p.repair(rec)
 	p.adoptContents(rec)
 	e := newEntry(rec)
 	e.know(rec, p.where(rec, rec.asks()))
@@ -95,13 +95,15 @@ func (p *Publisher) recover(rec *Record) error {
 	return nil
 }
 
+// isLive looks at the mount alone. One that is empty is of a publish that mounted
+// again what had been unmounted, and was cut off: the next refresh fills it.
 func (p *Publisher) isLive(rec *Record) error {
 	info, err := p.Mounts.Inspect(rec.Target)
 	if err != nil {
 		return err
 	}
-	had, err := contentOf(rec.Target, info)
-	if err == nil && had != complete {
+	had, err := p.contentOf(rec.Target, info)
+	if err == nil && had == nothing {
 		err = errNotLive
 	}
 	return err

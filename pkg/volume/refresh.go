@@ -120,13 +120,12 @@ func (p *Publisher) stillThere(rec *Record, c, sized *class.Class) error {
 	if err != nil {
 		return fault.New(fault.Mount, "inspecting the target path %q: %w", rec.Target, err)
 	}
-	had, err := contentOf(rec.Target, info)
+	had, err := p.contentOf(rec.Target, info)
 	if err != nil {
 		return err
 	}
 	if had == nothing {
-		return fault.New(fault.Mount, "the tmpfs at %q is no longer mounted", rec.Target).
-			WithHint("kubelet's next republish mounts it again; a running pod sees it after it was re-created")
+		return notMounted(rec.Target)
 	}
 	if sized != nil && c.ResourceVersion != sized.ResourceVersion && info.Ours {
 		o := p.mountOptions(rec, c)

@@ -23,7 +23,7 @@ func (p *Publisher) republish(e *entry, r Request) (done bool, err error) {
 	if err != nil {
 		return false, nil
 	}
-	if had, err := contentOf(r.Target, info); err != nil || had != complete {
+	if had, err := p.contentOf(r.Target, info); err != nil || had != complete {
 		return false, nil
 	}
 	if !e.hand(r) {

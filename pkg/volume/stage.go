@@ -1,6 +1,8 @@
 package volume
 
 import (
+	"errors"
+
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -45,6 +47,19 @@ func (s *stager) Stage() (provider.Stage, error) {
 		return nil, fault.New(fault.Mount, "making a place for the provider to write to in %q: %w", target, err)
 	}
 	return stage, nil
+}
+
+// repair makes a volume what it is without a crash in the middle of a write. What
+// cannot be repaired now is by the next write.
+func (p *Publisher) repair(rec *Record) {
+	p.sweep(rec)
+	dir, err := p.openVolume(rec.Target)
+	if err == nil {
+		err = errors.Join(dir.Repair(), dir.Close())
+	}
+	if err != nil {
+		p.Logger.Error("repairing the links of a volume", "volume", rec.ID, "target", rec.Target, "error", err)
+	}
 }
 
 // sweep takes away what a crash has left. What stays is no harm to the volume,

@@ -9,13 +9,13 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
-
-	"golang.org/x/sys/unix"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
@@ -25,10 +25,13 @@ import (
 // of it under the ending .corrupt, for a person to look at. It never stops a
 // start; the next write makes a new record beside it.
 type DirStore struct {
-	dir     string
+	dir     storeDir
 	log     *slog.Logger
 	budget  *budget.Budget
 	classes *classFiles
+	// Boot, where it is set, has the moments on record outlive a step of the wall
+	// clock over a restart.
+	Boot clock.Boot
 
 	mu      sync.Mutex
 	charges map[string]*budget.Charge // of the records, by volume
@@ -56,10 +59,20 @@ func NewDirStore(dir string, log *slog.Logger) (*DirStore, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fault.New(fault.State, "creating the state directory: %w", err)
 	}
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, fault.New(fault.State, "opening the state directory: %w", err)
+	}
+	return OpenDirStore(f, log), nil
+}
+
+// OpenDirStore uses an open directory, which the caller has made sure is in
+// memory. The file is the store's from now on.
+func OpenDirStore(dir *os.File, log *slog.Logger) *DirStore {
 	return &DirStore{
-		dir: dir, log: log, classes: newClassFiles(dir), charges: map[string]*budget.Charge{},
+		dir: storeDir{dir}, log: log, classes: newClassFiles(storeDir{dir}), charges: map[string]*budget.Charge{},
 		rooms: sync.Pool{New: func() any { return new(bytes.Buffer) }},
-	}, nil
+	}
 }
 
 // Charge has the budget account for the files. It is called before Load.
@@ -99,7 +112,7 @@ func RecordKey(id string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (s *DirStore) file(id string) string { return filepath.Join(s.dir, RecordKey(id)+recordSuffix) }
+func fileOf(id string) string { return RecordKey(id) + recordSuffix }
 
 // Put writes the record; on an error the earlier one still stands.
 func (s *DirStore) Put(r *Record) error {
@@ -124,7 +137,10 @@ func (s *DirStore) Put(r *Record) error {
 func (s *DirStore) put(r *Record, className string) error {
 	room, _ := s.rooms.Get().(*bytes.Buffer)
 	defer s.vacate(room)
-	parts, err := encodeRecord(r, className, room)
+	written := *r
+	written.Stamp = clock.At(time.Now(), s.Boot)
+	written.mapMoments(written.Stamp.Written)
+	parts, err := encodeRecord(&written, className, room)
 	if err != nil {
 		return err
 	}
@@ -139,7 +155,7 @@ func (s *DirStore) put(r *Record, className string) error {
 	if err != nil {
 		return err
 	}
-	if err := replaceFile(s.file(r.ID), parts); err != nil {
+	if err := s.dir.replace(fileOf(r.ID), parts); err != nil {
 		undo()
 		return err
 	}
@@ -199,48 +215,13 @@ func (s *DirStore) putError(r *Record, err error) error {
 	if f := fault.Of(err); f == fault.TooLarge || f == fault.Exhausted {
 		return fmt.Errorf("saving the record of volume %s: %w", r.ID, err)
 	}
-	return fault.New(fault.State, "saving the record of volume %s in the state directory %s: %w", r.ID, s.dir, err).
+	return fault.New(fault.State, "saving the record of volume %s in the state directory %s: %w", r.ID, s.dir.file.Name(), err).
 		WithHint("the driver needs room there to go on after a restart; it keeps one small file per volume (--state-size-limit)")
-}
-
-// writeFile leaves out fsync: the directory is a tmpfs, and is meant to be
-// gone after a reboot, as the volumes are. An os.File would first be offered
-// to the runtime's poller, which takes no regular files: five system calls
-// more than the work itself, in the way of every publish.
-func writeFile(path string, parts [][]byte) error {
-	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_CLOEXEC
-	fd, err := unix.Open(path, flags, 0o600)
-	if err != nil {
-		return &fs.PathError{Op: "open", Path: path, Err: err}
-	}
-	for err == nil && len(parts) > 0 {
-		var n int
-		if n, err = unix.Writev(fd, parts); err == unix.EINTR {
-			n, err = 0, nil
-		}
-		parts = after(parts, max(n, 0))
-	}
-	if err = errors.Join(err, unix.Close(fd)); err != nil {
-		return &fs.PathError{Op: "write", Path: path, Err: err}
-	}
-	return nil
-}
-
-// after is what is left of the parts once n bytes are written.
-func after(parts [][]byte, n int) [][]byte {
-	for len(parts) > 0 && n >= len(parts[0]) {
-		n -= len(parts[0])
-		parts = parts[1:]
-	}
-	if n > 0 {
-		parts[0] = parts[0][n:]
-	}
-	return parts
 }
 
 // Delete forgets a volume; an unknown one is no error.
 func (s *DirStore) Delete(id string) error {
-	if err := os.Remove(s.file(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := s.dir.remove(fileOf(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.New(fault.State, "removing the record of volume %s: %w", id, err)
 	}
 	s.release(id)
@@ -252,34 +233,34 @@ func (s *DirStore) Delete(id string) error {
 // listed.
 func (s *DirStore) Load() (Loaded, error) {
 	var out Loaded
-	entries, err := os.ReadDir(s.dir)
+	names, err := s.dir.names()
 	if err != nil {
 		return out, fault.New(fault.State, "listing the state directory: %w", err)
 	}
 	var aside, classes []string
 	there := map[string]bool{}
-	for _, e := range entries {
-		path := filepath.Join(s.dir, e.Name())
+	slices.Sort(names)
+	for _, name := range names {
 		switch {
-		case strings.HasSuffix(e.Name(), partialSuffix):
-			_ = os.Remove(path) // a write that a crash cut off; the old record stands beside it
-		case strings.HasSuffix(e.Name(), corruptSuffix):
-			aside = append(aside, path)
-		case strings.HasSuffix(e.Name(), classSuffix):
-			classes = append(classes, e.Name())
-		case strings.HasSuffix(e.Name(), recordSuffix):
-			there[path] = true
-			if r, err := s.load(path); err != nil {
-				out.SetAside = append(out.SetAside, s.setAside(path, err))
+		case strings.HasSuffix(name, partialSuffix):
+			_ = s.dir.remove(name) // a write that a crash cut off; the old record stands beside it
+		case strings.HasSuffix(name, corruptSuffix):
+			aside = append(aside, name)
+		case strings.HasSuffix(name, classSuffix):
+			classes = append(classes, name)
+		case strings.HasSuffix(name, recordSuffix):
+			there[name] = true
+			if r, err := s.load(name); err != nil {
+				out.SetAside = append(out.SetAside, s.setAside(name, err))
 			} else {
 				out.Records = append(out.Records, r)
 			}
 		}
 	}
 	s.classes.sweep(classes)
-	for _, path := range s.keepAside(aside) {
-		if record := strings.TrimSuffix(path, corruptSuffix); !there[record] {
-			out.SetAside = append(out.SetAside, BadRecord{Key: keyOf(record), File: path})
+	for _, name := range s.keepAside(aside) {
+		if record := strings.TrimSuffix(name, corruptSuffix); !there[record] {
+			out.SetAside = append(out.SetAside, BadRecord{Key: keyOf(record), File: s.dir.path(name)})
 		}
 	}
 	return out, nil
@@ -288,18 +269,19 @@ func (s *DirStore) Load() (Loaded, error) {
 // errTooLong is why a file of the state is not read.
 var errTooLong = fmt.Errorf("%w: it is longer than any that this driver writes", errCorrupt)
 
-func (s *DirStore) load(path string) (*Record, error) {
-	data, err := readBounded(path)
+func (s *DirStore) load(name string) (*Record, error) {
+	data, err := s.dir.read(name)
 	if err != nil {
 		return nil, err
 	}
 	r, named, err := decodeRecord(data)
-	if err == nil && s.file(r.ID) != path {
+	if err == nil && fileOf(r.ID) != name {
 		err = fmt.Errorf("%w: it is of another volume", errCorrupt)
 	}
 	if err != nil {
 		return nil, err
 	}
+	r.mapMoments(clock.At(time.Now(), s.Boot).Restored(r.Stamp))
 	if r.LastClass, err = s.classes.loaded(r.ID, named.file, named.within); err != nil {
 		s.log.Error("a volume goes on without the class that it had", "volume", r.ID, "class", r.Class.String(), "error", err)
 	}
@@ -309,4 +291,4 @@ func (s *DirStore) load(path string) (*Record, error) {
 	return r, nil
 }
 
-func keyOf(path string) string { return strings.TrimSuffix(filepath.Base(path), recordSuffix) }
+func keyOf(name string) string { return strings.TrimSuffix(name, recordSuffix) }

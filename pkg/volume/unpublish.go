@@ -51,7 +51,6 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 		p.schedule.Set(rec.ID, e.whereNow(), rec.DueAt)
 	} else {
 		p.rooms.release(rec.ID)
-		p.forget(e)
 		rec.Leaving = true
 		p.keep(rec) // work that was cut short may have got more
 		p.save(rec)
@@ -60,7 +59,10 @@ func (p *Publisher) unpublish(e *entry, target string) error {
 	o.NextAt = time.Time{}
 	p.Observer.Observe(o)
 	if err == nil {
+		// In this order: a publish of the same id, which waits for this volume's
+		// lock until it is forgotten, must find what is to be ended.
 		p.releaser.add(rec)
+		p.forget(e)
 	}
 	return err
 }
@@ -75,7 +77,7 @@ func (p *Publisher) unmount(target string) error {
 	if !info.Exists {
 		return nil
 	}
-	if _, err := contentOf(target, info); err != nil {
+	if _, err := p.contentOf(target, info); err != nil {
 		return err
 	}
 	clean := p.Mounts.Cleanup

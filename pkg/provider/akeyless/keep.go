@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -52,8 +53,9 @@ func (p *Provider) Export(id string) secret.Bytes {
 	if g == nil {
 		return secret.Bytes{}
 	}
+	stamp := p.config.Stamp()
 	k := keptVolume{
-		State: session.State{Version: keptVersion}, Identity: &g.key, Pod: b.pod, Given: b.given.Reveal(),
+		State: session.State{Version: keptVersion, Stamp: stamp}, Identity: &g.key, Pod: b.pod, Given: b.given.Reveal(),
 		Readings: keepReadings(v.readings.All()), Refused: v.readings.Refusals(), Own: keepHolder(v.holder), Group: keepHolder(g.holder),
 	}
 	if account, ok := b.tokens[g.key.Login.Audience]; ok && g.key.Login.Type.asPod() {
@@ -62,7 +64,7 @@ func (p *Provider) Export(id string) secret.Bytes {
 	if t := g.login.Current(p.now(), nil); t != nil {
 		k.Session = &keptToken{t.value.Reveal(), t.born, t.due, t.expires}
 	}
-	return session.WriteState(id, k, p.config.Logger)
+	return session.WriteState(id, clock.Map(k, stamp.Written), p.config.Logger)
 }
 
 // maxKept bounds the answers in one volume's state. They save a read after a
@@ -106,6 +108,9 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 	if err != nil || !k.sound() {
 		return fault.New(fault.State, "reading the state of volume %s: a part is missing or malformed", id)
 	}
+	stamp, then := p.config.Stamp(), k.Stamp
+	k = clock.Map(k, stamp.Restored(then))
+	k.hastenCertificates(stamp.SetForward(then))
 	v := newVolume(id, k.Pod.Namespace, p.config.Budget)
 	g := p.groups.join(*k.Identity, id)
 	v.setIdentity(g, bearer{pod: k.Pod, tokens: tokens, given: secret.NewString(k.Given)})
@@ -124,6 +129,18 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 	k.Group.restore(g.holder)
 	p.volumes.Put(id, v)
 	return nil
+}
+
+// hastenCertificates has certificates end by the wall clock where that was set
+// forward: their end is a fixed time, and not so long after their issue.
+func (k *keptVolume) hastenCertificates(forward time.Duration) {
+	for _, list := range [][]*minted{k.Own.Held, k.Group.Held} {
+		for _, m := range list {
+			if m.Kind == pki {
+				m.Due, m.Ends = m.Due.Add(-forward), m.Ends.Add(-forward)
+			}
+		}
+	}
 }
 
 // sound tells whether the state is one that Export could have written.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -17,7 +18,9 @@ const goodState = `{"version":1,"identity":{"Login":{"Target":{"Address":"https:
 	"own":{"held":[{"Item":"y","Kind":"dynamic","Name":"/y","Body":{"id":"1"},"At":"2031-01-01T00:00:00Z","Due":"2031-01-01T00:00:00Z","Ends":"2099-01-01T00:00:00Z","ID":"1","Login":{"Target":{"Address":"","TLS":{}}}}]},"group":{}}`
 
 func TestImport(t *testing.T) {
-	p := newProvider(t, Config{})
+	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
+	still := Config{Settings: session.Settings{Now: func() time.Time { return at }}}
+	p := newProvider(t, still)
 	if err := p.Import("v", secret.NewBytes([]byte(goodState))); err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +28,7 @@ func TestImport(t *testing.T) {
 		t.Fatal("a part of the state is gone")
 	}
 	first := p.Export("v")
-	again := newProvider(t, Config{})
+	again := newProvider(t, still)
 	if err := again.Import("v", first); err != nil {
 		t.Fatal(err)
 	}

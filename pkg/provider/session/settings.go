@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -52,6 +53,9 @@ type Settings struct {
 	Logger *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
+	// Boot has the moments in a volume's state outlive a step of the wall clock
+	// over a restart; nil for none.
+	Boot clock.Boot
 	// Jitter is a source of numbers from 0 to 1; nil is a random one.
 	Jitter func() float64
 }
@@ -83,3 +87,6 @@ func (s *Settings) Complete() error {
 	}
 	return nil
 }
+
+// Stamp is now, for what is kept over a restart.
+func (s *Settings) Stamp() clock.Stamp { return clock.At(s.Now(), s.Boot) }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -13,6 +14,8 @@ import (
 type State struct {
 	// Version changes when an older process could not read what we write.
 	Version int `json:"version"`
+	// Stamp is when the state was written.
+	Stamp clock.Stamp `json:"stamp,omitzero"`
 }
 
 func (s State) version() int { return s.Version }

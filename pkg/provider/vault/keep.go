@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -17,7 +18,8 @@ func (p *Provider) Export(id string) secret.Bytes {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	now := stand{v.group, v.holder, v.readings, nil}
-	k := keptVolume{State: session.State{Version: keptVersion}, Pod: v.pod, Retired: keepTokens(v.retired)}
+	stamp := p.config.Stamp()
+	k := keptVolume{State: session.State{Version: keptVersion, Stamp: stamp}, Pod: v.pod, Retired: keepTokens(v.retired)}
 	if v.aside != nil { // the new identity was not answered yet: it is begun anew
 		now = *v.aside
 		k.Retired = append(k.Retired, keepHolder(v.holder).Tokens...)
@@ -33,7 +35,7 @@ func (p *Provider) Export(id string) secret.Bytes {
 			k.Session = &kept
 		}
 	}
-	return session.WriteState(id, k, p.config.Logger)
+	return session.WriteState(id, clock.Map(k, stamp.Written), p.config.Logger)
 }
 
 // Import implements provider.Keeper. It asks nobody. A volume that is known
@@ -47,6 +49,9 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 	if err := session.ReadState(id, state, keptVersion, &k); err != nil {
 		return err
 	}
+	stamp, then := p.config.Stamp(), k.Stamp
+	k = clock.Map(k, stamp.Restored(then))
+	k.hastenCertificates(stamp.SetForward(then))
 	v := newVolume(id, k.Pod.Namespace, p.config.Budget)
 	if err := p.restore(v, k); err != nil {
 		p.groups.leave(v.group, id)

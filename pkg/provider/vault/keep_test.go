@@ -98,7 +98,7 @@ func TestRestart(t *testing.T) {
 
 func sameLeases(a, b []provider.Lease) bool {
 	return slices.EqualFunc(a, b, func(x, y provider.Lease) bool {
-		return x.ID == y.ID && x.Object == y.Object && x.Expires.Equal(y.Expires)
+		return x.ID == y.ID && x.Object == y.Object && x.Expires.Round(0).Equal(y.Expires.Round(0))
 	})
 }
 

@@ -1,0 +1,87 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+func TestAnswer(t *testing.T) {
+	good := Check{"good", func(context.Context) error { return nil }}
+	bad := Check{"bad", func(context.Context) error { return errors.New("out of order") }}
+	for _, c := range []struct {
+		checks Checks
+		code   int
+		text   string
+	}{
+		{Checks{good}, http.StatusOK, "[+] good ok\n"},
+		{Checks{good, bad}, http.StatusServiceUnavailable, "[+] good ok\n[-] bad: out of order\n"},
+	} {
+		w := httptest.NewRecorder()
+		c.checks.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/healthz", nil))
+		if w.Code != c.code || w.Body.String() != c.text {
+			t.Errorf("%d %q, want %d %q", w.Code, w.Body, c.code, c.text)
+		}
+	}
+	if err := (Checks{good, bad}).Err(t.Context()); err == nil || !strings.Contains(err.Error(), "bad: out of order") {
+		t.Errorf("the first failure is %v", err)
+	}
+}
+
+// However many ask, the check runs once in its age, and a client that gives up
+// does not spoil the answer of the others.
+func TestShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		runs, fail := 0, error(nil)
+		c := Shared(Check{"slow", func(ctx context.Context) error {
+			runs++
+			time.Sleep(500 * time.Millisecond) // in the bubble's time
+			return errors.Join(fail, ctx.Err())
+		}}, time.Second)
+		ask := func(want error) {
+			t.Helper()
+			gone, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			go func() { _ = c.Do(gone) }() // the check outlives this request
+			synctest.Wait()
+			var all sync.WaitGroup
+			for range 50 {
+				all.Go(func() {
+					if err := c.Do(t.Context()); !errors.Is(err, want) {
+						t.Errorf("the answer is %v, want %v", err, want)
+					}
+				})
+			}
+			all.Wait()
+		}
+		ask(nil)
+		fail = errors.New("out of order")
+		ask(nil) // still the last answer
+		if runs != 1 {
+			t.Errorf("%d runs, want 1", runs)
+		}
+		time.Sleep(time.Second)
+		ask(fail)
+		if runs != 2 {
+			t.Errorf("%d runs, want 2", runs)
+		}
+	})
+}
+
+func TestSharedEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := Shared(Check{"hangs", func(ctx context.Context) error {
+			<-ctx.Done()
+			return ctx.Err()
+		}}, time.Second)
+		if err := c.Do(t.Context()); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("the answer is %v", err)
+		}
+	})
+}

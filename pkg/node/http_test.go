@@ -1,0 +1,173 @@
+package node
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// pipes is a listener whose connections live in memory, and so in the time of a
+// test's bubble.
+type pipes struct {
+	accept chan net.Conn
+	once   sync.Once
+	closed chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{accept: make(chan net.Conn), closed: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.accept:
+		return c, nil
+	case <-p.closed:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) Close() error {
+	p.once.Do(func() { close(p.closed) })
+	return nil
+}
+
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+func (p *pipes) dial() net.Conn {
+	client, server := net.Pipe()
+	p.accept <- server
+	return client
+}
+
+// served runs a server as serveHTTP makes it.
+func served(t *testing.T, h http.HandlerFunc, test func(p *pipes)) {
+	synctest.Test(t, func(t *testing.T) {
+		p, server := newPipes(), newHTTPServer(h)
+		done := make(chan error, 1)
+		go func() { done <- server.Serve(p) }()
+		defer func() {
+			_ = server.Close()
+			<-done
+		}()
+		test(p)
+	})
+}
+
+func ok(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") }
+
+func get(t *testing.T, conn net.Conn) *http.Response {
+	t.Helper()
+	if _, err := fmt.Fprint(conn, "GET /healthz HTTP/1.1\r\nHost: node\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// isClosed waits for the end of a connection, and gives when it came.
+func isClosed(t *testing.T, conn net.Conn, within time.Duration) bool {
+	t.Helper()
+	if conn.SetReadDeadline(time.Now().Add(within)) != nil {
+		return true // the other end has gone
+	}
+	_, err := io.Copy(io.Discard, conn)
+	return err == nil || !strings.Contains(err.Error(), "timeout")
+}
+
+// A connection is good for one request, and is free for nobody.
+func TestConnectionsEnd(t *testing.T) {
+	for name, send := range map[string]string{
+		"nothing":           "",
+		"half a header":     "GET /healthz HT",
+		"endless headers":   "GET /healthz HTTP/1.1\r\nHost: node\r\nX: " + strings.Repeat("x", 2*headerLimit),
+		"a body that hangs": "GET /healthz HTTP/1.1\r\nHost: node\r\nContent-Length: 10\r\n\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			read := func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(io.Discard, r.Body)
+				ok(w, r)
+			}
+			served(t, read, func(p *pipes) {
+				conn := p.dial()
+				go func() { _, _ = io.WriteString(conn, send) }()
+				if !isClosed(t, conn, readTimeout+time.Second) {
+					t.Errorf("the connection is open after %s", readTimeout+time.Second)
+				}
+			})
+		})
+	}
+	t.Run("a request", func(t *testing.T) {
+		served(t, ok, func(p *pipes) {
+			conn := p.dial()
+			r := get(t, conn)
+			if body, err := io.ReadAll(r.Body); err != nil || string(body) != "ok" || !r.Close {
+				t.Errorf("%q, %v, close %t", body, err, r.Close)
+			}
+			if !isClosed(t, conn, time.Second) {
+				t.Error("the connection stays open after its request")
+			}
+		})
+	})
+	t.Run("an answer that nobody takes", func(t *testing.T) {
+		ended := make(chan struct{})
+		h := func(w http.ResponseWriter, _ *http.Request) {
+			defer close(ended)
+			_, _ = w.Write(make([]byte, 1<<20))
+		}
+		synctest.Test(t, func(t *testing.T) {
+			p, server := newPipes(), newHTTPServer(http.HandlerFunc(h))
+			go func() { _ = server.Serve(p) }()
+			conn := p.dial()
+			_, _ = fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: node\r\n\r\n")
+			time.Sleep(writeTimeout + time.Second)
+			select {
+			case <-ended:
+			default:
+				t.Error("the handler still writes")
+			}
+			must(t, server.Close())
+		})
+	})
+}
+
+// Clients that fill the limit and say nothing do not keep a probe out.
+func TestTooManyConnections(t *testing.T) {
+	served(t, ok, func(p *pipes) {
+		var idle []net.Conn
+		for range 2 * mostConnections {
+			idle = append(idle, p.dial())
+		}
+		r := get(t, p.dial()) // no time passes in the bubble for it
+		if r.StatusCode != http.StatusOK {
+			t.Errorf("the probe is answered %s", r.Status)
+		}
+		closed := 0
+		for _, c := range idle {
+			if isClosed(t, c, time.Nanosecond) {
+				closed++
+			}
+		}
+		if want := mostConnections + 1; closed != want {
+			t.Errorf("%d of %d idle connections were closed, want %d: the oldest", closed, len(idle), want)
+		}
+	})
+}
+
+func TestServeHTTPEndsWithItsContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	must(t, serveHTTP(ctx, "127.0.0.1:0", http.HandlerFunc(ok)))
+	if err := serveHTTP(t.Context(), "127.0.0.1:none", http.HandlerFunc(ok)); err == nil {
+		t.Error("an address that cannot be used is no error")
+	}
+}

@@ -1,0 +1,185 @@
+package node
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// newStateDir is a directory that has no mount on it after the test.
+func newStateDir(t *testing.T) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: it mounts tmpfs")
+	}
+	dir := filepath.Join(t.TempDir(), "state")
+	t.Cleanup(func() {
+		for unix.Unmount(dir, unix.MNT_DETACH) == nil {
+		}
+	})
+	return dir
+}
+
+func newMounter(t *testing.T) *tmpfs.Mounter {
+	t.Helper()
+	m, err := tmpfs.New()
+	must(t, err)
+	return m
+}
+
+func mustOpenState(t *testing.T, dir string) *state {
+	t.Helper()
+	s, err := openState(dir, DefaultStateSize, newMounter(t), 0, quiet())
+	must(t, err)
+	t.Cleanup(func() { _ = s.close() })
+	return s
+}
+
+// A second process waits for the first to let go of the state, and not for ever.
+func TestStateIsLocked(t *testing.T) {
+	dir := newStateDir(t)
+	first := mustOpenState(t, dir)
+	_, err := openState(dir, DefaultStateSize, newMounter(t), 0, quiet())
+	if err == nil || !strings.Contains(err.Error(), "in use by another mayfly-node process") || !strings.Contains(err.Error(), dir) {
+		t.Fatalf("the second process gets %v", err)
+	}
+	told := make(chan struct{})
+	log := slog.New(slog.NewTextHandler(writerFunc(func(b []byte) {
+		if bytes.Contains(b, []byte("waiting for another mayfly-node process")) {
+			close(told) // panics at a second line
+		}
+	}), nil))
+	opened := make(chan error, 1)
+	go func() {
+		s, err := openState(dir, DefaultStateSize, newMounter(t), time.Minute, log)
+		if err == nil {
+			err = s.close()
+		}
+		opened <- err
+	}()
+	<-told
+	must(t, first.close())
+	must(t, <-opened)
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(b []byte) (int, error) {
+	f(b)
+	return len(b), nil
+}
+
+func testConfig(t *testing.T, stateDir string) Config {
+	t.Helper()
+	dir := t.TempDir()
+	c := Config{
+		Version: "test", Logger: quiet(), Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + filepath.Join(dir, "csi.sock"),
+		ClassDir: dir, StateDir: stateDir, RefreshInterval: time.Hour, RefreshWorkers: 1, RefreshTimeout: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64,
+		Grace: -lockMargin, Vault: vault.Config{Name: "vault"}, OpenBao: vault.Config{Name: "openbao"},
+	}
+	return c
+}
+
+// A second driver on the same state harms nothing: it fails before it has
+// looked at a record. After the first has ended it takes over.
+func TestSecondDriverTouchesNothing(t *testing.T) {
+	dir := newStateDir(t)
+	first, err := New(testConfig(t, dir))
+	must(t, err)
+	record := filepath.Join(dir, "volumes", volume.RecordKey("csi-a")+".json")
+	must(t, os.WriteFile(record, []byte("spoilt"), 0o600)) // it would be set aside
+	partial := record + ".partial"
+	must(t, os.WriteFile(partial, nil, 0o600))
+	if _, err := New(testConfig(t, dir)); err == nil || !strings.Contains(err.Error(), "in use by another mayfly-node process") {
+		t.Fatalf("the second driver: %v", err)
+	}
+	for _, file := range []string{record, partial} {
+		if _, err := os.Stat(file); err != nil {
+			t.Errorf("the second driver has been at work: %v", err)
+		}
+	}
+	must(t, first.closeState())
+	next, err := New(testConfig(t, dir))
+	must(t, err)
+	must(t, next.closeState())
+	if _, err := os.Stat(record + ".corrupt"); err != nil {
+		t.Errorf("the next driver has not looked at the records: %v", err)
+	}
+}
+
+// A driver that cannot start lets go of the state.
+func TestFailedStartLetsGoOfTheState(t *testing.T) {
+	dir := newStateDir(t)
+	c := testConfig(t, dir)
+	c.RefreshInterval = time.Millisecond
+	if _, err := New(c); err == nil {
+		t.Fatal("the driver started")
+	}
+	must(t, mustOpenState(t, dir).close())
+}
+
+// What is written after an unmount of the state does not reach the disk.
+func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
+	dir := newStateDir(t)
+	s := mustOpenState(t, dir)
+	records, err := s.records(nil, quiet())
+	must(t, err)
+	must(t, unix.Unmount(dir, unix.MNT_DETACH))
+	must(t, records.Put(&volume.Record{ID: "a", Target: "/a"}))
+	if loaded, err := records.Load(); err != nil || len(loaded.Records) != 1 {
+		t.Errorf("%d records, %v", len(loaded.Records), err)
+	}
+	if _, err := s.versionKey(); err != nil {
+		t.Error(err)
+	}
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	if len(entries) > 0 {
+		t.Errorf("the disk holds %v", entries)
+	}
+	on, err := os.Open(dir)
+	must(t, err)
+	defer func() { _ = on.Close() }()
+	if err := (&state{on}).checkMemory(); err == nil || !strings.Contains(err.Error(), "unmounted") {
+		t.Errorf("a directory on the disk is taken for the state: %v", err)
+	}
+}
+
+func TestVersionKeyOutlivesARestart(t *testing.T) {
+	dir := newStateDir(t)
+	first := mustOpenState(t, dir)
+	key, err := first.versionKey()
+	must(t, err)
+	must(t, first.close())
+	next := mustOpenState(t, dir)
+	if again, err := next.versionKey(); err != nil || !bytes.Equal(again.Reveal(), key.Reveal()) || key.Len() != versionKeySize {
+		t.Errorf("another key after a restart: %v", err)
+	}
+	if info, err := os.Stat(filepath.Join(dir, versionKeyFile)); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "volumes")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}

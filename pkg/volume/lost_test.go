@@ -1,0 +1,309 @@
+package volume_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// crashAfterSwap leaves the volume as a kill -9 between the swap and the links
+// does: one link is missing, and one is left of a file that is gone.
+func (r *rig) crashAfterSwap(req volume.Request) {
+	r.t.Helper()
+	must(r.t, errors.Join(
+		os.Remove(filepath.Join(req.Target, "extra")),
+		os.Mkdir(filepath.Join(req.Target, "..links_tmp"), 0o700),
+		os.Symlink("..data/extra", filepath.Join(req.Target, "..links_tmp", "extra")),
+		os.Symlink("..data/gone", filepath.Join(req.Target, "gone")),
+	))
+}
+
+func (r *rig) wantNoLink(req volume.Request, name string) {
+	r.t.Helper()
+	if _, err := os.Lstat(filepath.Join(req.Target, name)); !os.IsNotExist(err) {
+		r.t.Errorf("%s is left: %v", name, err)
+	}
+}
+
+// A volume that was being refreshed at the crash is live: its credentials are
+// not ended, a republish during an outage answers OK, and its links are
+// repaired.
+func TestCrashBetweenSwapAndLinks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.store.files["extra"] = "x"
+		req := r.request("a")
+		r.publish(req)
+		r.crashAfterSwap(req)
+		r.restart()
+		r.wantFile(req, "extra", "x")
+		r.wantNoLink(req, "gone")
+		r.background()
+		r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "Vault is sealed") })
+		r.publish(req)
+		synctest.Wait()
+		if n := r.store.releases(); n != 0 || r.Count() != 1 {
+			t.Errorf("%d releases, %d volumes", n, r.Count())
+		}
+		r.wantFile(req, "password", "one")
+	})
+}
+
+// The same volume without its record is taken up again, and a failure to do so
+// unmounts nothing.
+func TestCrashBetweenSwapAndLinksAndALostRecord(t *testing.T) {
+	r := newRig(t)
+	r.store.files["extra"] = "x"
+	req := r.request("a")
+	r.publish(req)
+	r.crashAfterSwap(req)
+	must(t, os.Remove(r.records()[0]))
+	r.restart()
+	r.store.fail = fault.New(fault.Unavailable, "Vault is sealed")
+	var kept *volume.KeptError
+	if err := r.Publish(t.Context(), req); !errors.As(err, &kept) {
+		t.Errorf("the republish answers %v, want one that keeps the mount", err)
+	}
+	r.wantFile(req, "extra", "x")
+	r.wantNoLink(req, "gone")
+	r.store.fail = nil
+	r.publish(req)
+	r.wantFile(req, "extra", "x")
+}
+
+// loseMount unmounts the volume on the host. The pod keeps its own mount, of
+// which the open directory is a stand-in.
+func (r *rig) loseMount(req volume.Request) (pod *os.File) {
+	r.t.Helper()
+	pod, err := os.Open(req.Target)
+	must(r.t, err)
+	r.t.Cleanup(func() { _ = pod.Close() })
+	must(r.t, unix.Unmount(req.Target, unix.MNT_DETACH))
+	return pod
+}
+
+// A published volume whose mount is lost still is in its pod. Whatever a
+// republish fails for, its credentials and its record stay until kubelet
+// unpublishes it.
+func TestLostMountKeepsTheCredentials(t *testing.T) {
+	outage := func(r *rig) { r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "sealed") }) }
+	for name, c := range map[string]struct {
+		spoil  func(r *rig)
+		former []string
+		others int // releases by the other provider in the end
+	}{
+		"outage":    {spoil: outage},
+		"denied":    {spoil: func(r *rig) { r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "no") }) }},
+		"panic":     {spoil: func(r *rig) { r.store.set(func(s *fakeStore) { s.panics = true }) }},
+		"no class":  {spoil: func(r *rig) { r.classes.spoil(fault.New(fault.ClassNotFound, "gone")) }},
+		"no mount":  {spoil: func(r *rig) { r.Mounts = failingMounts{r.Mounts} }},
+		"too large": {spoil: func(r *rig) { r.classes.edit(func(c *class.Class) { c.SizeLimit = 1 }) }},
+		"another provider fails": {spoil: func(r *rig) {
+			r.other.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "sealed") })
+			r.classes.edit(func(c *class.Class) { c.Provider = "other" })
+		}, former: []string{"other"}, others: 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				r.background()
+				req := r.request("a")
+				r.publish(req)
+				published := r.onlyRecord().PublishedAt
+				r.loseMount(req)
+				mounts := r.Mounts
+				c.spoil(r)
+				req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("jwt-2")}}
+				var kept *volume.KeptError
+				if err := r.Publish(t.Context(), req); !errors.As(err, &kept) {
+					t.Errorf("the republish answers %v, want an error that is not final", err)
+				}
+				synctest.Wait()
+				rec := r.onlyRecord()
+				if rec.Leaving || !rec.PublishedAt.Equal(published) || rec.Provider != "fake" || rec.Tokens["vault"].JWT.Reveal() != "jwt-2" || r.Count() != 1 {
+					t.Errorf("the record is %+v, and %d volumes are known", rec, r.Count())
+				}
+				r.wantFormer(c.former...)
+				if n := r.store.releases() + r.other.releases(); n != 0 {
+					t.Errorf("%d releases while the pod runs", n)
+				}
+				r.Mounts = mounts
+				r.store.set(func(s *fakeStore) { s.panics = false })
+				must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+				synctest.Wait()
+				if r.store.releases() != 1 || r.other.releases() != c.others {
+					t.Errorf("%d and %d releases after the unpublish", r.store.releases(), r.other.releases())
+				}
+				r.wantNothing(req)
+			})
+		})
+	}
+}
+
+type failingMounts struct{ volume.Mounts }
+
+func (failingMounts) Mount(string, tmpfs.Options) error { return errors.New("no such luck") }
+
+// The republish after an outage mounts again.
+func TestLostMountIsMadeAgain(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.publish(req)
+	r.loseMount(req)
+	r.store.fail = fault.New(fault.Unavailable, "sealed")
+	if err := r.Publish(t.Context(), req); err == nil {
+		t.Fatal("there is no mount, and the republish answers OK")
+	}
+	r.store.fail = nil
+	r.publish(req)
+	r.wantFile(req, "password", "one")
+	if rec := r.onlyRecord(); rec.Leaving || len(rec.Former) > 0 {
+		t.Errorf("the record is %+v", rec)
+	}
+}
+
+// A kill while the lost mount is made again leaves an empty one. The volume is
+// no less in its pod for that.
+func TestKilledWhileALostMountIsMadeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		req := r.request("a")
+		r.publish(req)
+		r.loseMount(req)
+		must(t, r.Mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
+		r.restart()
+		r.background()
+		r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "sealed") })
+		if err := r.Publish(t.Context(), req); err == nil {
+			t.Error("the volume is empty, and the republish answers OK")
+		}
+		synctest.Wait()
+		if r.store.releases() != 0 || r.Count() != 1 {
+			t.Errorf("%d releases, %d volumes", r.store.releases(), r.Count())
+		}
+		r.store.set(func(s *fakeStore) { s.fail = nil })
+		r.publish(req)
+		r.wantFile(req, "password", "one")
+	})
+}
+
+// quickUnmount unmounts a target right after each look at it, or after it was
+// mounted.
+type quickUnmount struct {
+	volume.Mounts
+	armed atomic.Bool
+}
+
+func (m *quickUnmount) Inspect(target string) (tmpfs.Info, error) {
+	info, err := m.Mounts.Inspect(target)
+	m.unmount(target)
+	return info, err
+}
+
+func (m *quickUnmount) Mount(target string, o tmpfs.Options) error {
+	err := m.Mounts.Mount(target, o)
+	m.unmount(target)
+	return err
+}
+
+func (m *quickUnmount) unmount(target string) {
+	if m.armed.Load() {
+		_ = unix.Unmount(target, unix.MNT_DETACH)
+	}
+}
+
+// Nothing is ever written below a mount that went between the look and the
+// write: it would be on the node's disk.
+func TestUnmountBetweenLookAndWrite(t *testing.T) {
+	for name, denied := range map[string]error{"refresh": nil, "onDenied": fault.New(fault.Denied, "no")} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			m := &quickUnmount{Mounts: r.Mounts}
+			r.Mounts = m
+			r.classes.class.OnDenied = class.DeniedEmpty
+			r.background()
+			req := r.request("a")
+			r.publish(req)
+			r.store.set(func(s *fakeStore) { s.files["password"], s.fail = "two", denied })
+			m.armed.Store(true)
+			o := r.refreshNow()
+			wantNoFiles(t, req.Target)
+			if denied == nil {
+				wantReason(t, o.Err, fault.Mount, "no longer mounted")
+			}
+		})
+	}
+	t.Run("publish", func(t *testing.T) {
+		r := newRig(t)
+		m := &quickUnmount{Mounts: r.Mounts}
+		r.Mounts = m
+		m.armed.Store(true)
+		req := r.request("a")
+		wantReason(t, r.Publish(t.Context(), req), fault.Mount, "no longer mounted")
+		r.wantNoTarget(req)
+	})
+}
+
+func wantNoFiles(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		t.Errorf("%s is on the disk", e.Name())
+	}
+}
+
+// slowObserver holds the end of an unpublish up, and with it all that comes
+// after.
+type slowObserver struct {
+	volume.Observer
+	goOn chan struct{}
+}
+
+func (o slowObserver) Observe(x volume.Outcome) {
+	if x.Kind == volume.Unpublished {
+		<-o.goOn
+	}
+	o.Observer.Observe(x)
+}
+
+// A publish that comes while an unpublish of the same id is in its last steps
+// waits for it: the end of the old volume takes neither the record nor the
+// credentials of the new one.
+func TestPublishInTheTailOfAnUnpublish(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		goOn := make(chan struct{})
+		r.Observer = slowObserver{r.Observer, goOn}
+		r.background()
+		req := r.request("a")
+		r.publish(req)
+		unpublished, published := make(chan error, 1), make(chan error, 1)
+		go func() { unpublished <- r.Unpublish(t.Context(), req.ID, req.Target) }()
+		synctest.Wait() // the unpublish is in its last steps
+		go func() { published <- r.Publish(t.Context(), req) }()
+		synctest.Wait()
+		close(goOn)
+		must(t, errors.Join(<-unpublished, <-published))
+		synctest.Wait()
+		r.wantFile(req, "password", "one")
+		if rec := r.onlyRecord(); rec.Leaving || rec.PublishedAt.IsZero() || r.Count() != 1 {
+			t.Errorf("the record is %+v, and %d volumes are known", rec, r.Count())
+		}
+		if n := r.store.releases(); n != 1 || r.store.count() != 2 || r.store.last != "fetch" {
+			t.Errorf("%d releases, %d fetches, the last call was a %s: the release hit the new volume", n, r.store.count(), r.store.last)
+		}
+	})
+}
