@@ -129,9 +129,19 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	must(t, w.rotate(0))
 }
 
-// rotate writes a new generation: both keys of one secret say its number.
+// rotate writes a new generation: both keys of one secret say its number. Every
+// other one has a secret that comes and goes, and with it files at the top and in
+// a directory of their own.
 func (w *world) rotate(generation int) error {
-	return w.vault.PutKV2(w.t.Context(), "secret", "pair", map[string]any{"a": fmt.Sprint(generation), "b": fmt.Sprint(generation)})
+	ctx := w.t.Context()
+	if err := w.vault.PutKV2(ctx, "secret", "pair", map[string]any{"a": fmt.Sprint(generation), "b": fmt.Sprint(generation)}); err != nil {
+		return err
+	}
+	if generation%2 == 1 {
+		return w.vault.PutKV2(ctx, "secret", "sometimes", map[string]any{"v": fmt.Sprint(generation)})
+	}
+	_, err := w.vault.Client().Logical().DeleteWithContext(ctx, "secret/metadata/sometimes")
+	return err
 }
 
 func (w *world) writeClass() {
@@ -152,6 +162,8 @@ spec:
       - {objectName: tls/key, secretPath: pki/issue/web, method: POST, secretKey: private_key, secretArgs: {common_name: web.shop}}
       - {objectName: db/user, secretPath: %[1]s, secretKey: username}
       - {objectName: db/password, secretPath: %[1]s, secretKey: password}
+      - {objectName: sometimes, secretPath: secret/data/sometimes, secretKey: v, optional: true}
+      - {objectName: more/sometimes, secretPath: secret/data/sometimes, secretKey: v, optional: true}
 `, w.credentials()), 0o600))
 }
 

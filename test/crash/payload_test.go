@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -25,9 +26,12 @@ type payload struct {
 // certificate's, and not expired. Whether name and password belong together
 // only the database can tell.
 func readPayload(target string) (payload, error) {
-	files, err := readFiles(target, "a", "b", "tls/crt", "tls/key", "db/user", "db/password")
+	files, err := readFiles(target, []string{"a", "b", "tls/crt", "tls/key", "db/user", "db/password"}, "sometimes", "more/sometimes")
 	if err != nil {
 		return payload{}, err
+	}
+	if files["sometimes"] != files["more/sometimes"] {
+		return payload{}, fmt.Errorf("a mix: sometimes is %q at the top and %q in its directory", files["sometimes"], files["more/sometimes"])
 	}
 	generation, err := strconv.Atoi(files["a"])
 	if err != nil || files["a"] != files["b"] {
@@ -44,15 +48,19 @@ func readPayload(target string) (payload, error) {
 	return payload{generation, files["tls/crt"], files["db/user"], files["db/password"]}, err
 }
 
-func readFiles(target string, names ...string) (map[string]string, error) {
+// readFiles reads the files of one payload, of which some may be missing.
+func readFiles(target string, names []string, optional ...string) (map[string]string, error) {
 	dir, err := unix.Open(filepath.Join(target, "..data"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("no payload: %w", err)
 	}
 	defer func() { _ = unix.Close(dir) }()
 	files := map[string]string{}
-	for _, name := range names {
+	for _, name := range append(names, optional...) {
 		contents, err := readAt(dir, name)
+		if errors.Is(err, unix.ENOENT) && slices.Contains(optional, name) {
+			continue
+		}
 		if err == nil && len(contents) == 0 {
 			err = errors.New("is empty")
 		}
