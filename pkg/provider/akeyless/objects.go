@@ -164,10 +164,10 @@ func newObject(raw *params.Object) *object {
 	case given[fieldObjectName] && given[fieldFile]:
 		raw.Forbid(fieldObjectName, "says the same as fileName, which is set too: keep one of them")
 	case !given[fieldFile] && !given[fieldObjectName]:
-		raw.Required(fieldFile)
+		raw.Required(fieldFile, objectFields())
 	}
 	if !given[fieldPath] {
-		raw.Required(fieldPath)
+		raw.Required(fieldPath, objectFields())
 	}
 	if o.item.version != 0 && o.item.kind.mints() {
 		raw.Forbid(fieldVersion, "a "+string(o.item.kind)+" item is made anew for each volume and has no versions")

@@ -168,12 +168,12 @@ func TestDefaults(t *testing.T) {
 func TestObjectsShareItems(t *testing.T) {
 	p := newProvider(t, Config{})
 	_, err := p.newSpec(classOf(objects(`
-- {secretPath: a/b, fileName: 1, secretType: pki, secretArgs: {common-name: x, ttl: 60}}
+- {secretPath: a/b, fileName: [1], secretType: pki, secretArgs: {common-name: x, ttl: 60}}
 - {secretPath: /a/b/, objectName: 2, secretType: PKI_CERT_ISSUER, secretArgs: {ttl: "60", commonName: x}}
 - {secretPath: /a/b, fileName: 3, secretType: pki, secretArgs: {commonName: y, ttl: 60}}
 - {secretPath: /a/b, fileName: 4}`)))
 	if err == nil || !strings.Contains(err.Error(), "objects[0].fileName") {
-		t.Fatalf("a number is a file name: %v", err)
+		t.Fatalf("a list is a file name: %v", err)
 	}
 	s, err := p.newSpec(classOf(objects(`
 - {secretPath: a/b, fileName: "1", secretType: pki, secretArgs: {common-name: x, ttl: 60}}

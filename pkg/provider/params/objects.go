@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -115,9 +116,22 @@ func (o *Object) Path(name string) *field.Path {
 	return o.path.Child(Clip(name))
 }
 
-// Required notes that a field is missing.
-func (o *Object) Required(name string) {
-	o.set.add(field.Required(o.Path(name), fmt.Sprintf("of the object at line %d", o.line)))
+// Required notes that a field is missing, and which of the fields that are not
+// known may be meant for it.
+func (o *Object) Required(name string, known []string) {
+	var unknown []string
+	for _, f := range o.Fields {
+		if !slices.Contains(known, f.Name) && len(unknown) < maxSaid {
+			unknown = append(unknown, f.Name)
+		}
+	}
+	detail := fmt.Sprintf("of the object at line %d", o.line)
+	if !o.set.warnedEnough() {
+		if like := closest(name, unknown); like != "" {
+			detail += fmt.Sprintf("; it has %q, which is none of its fields: write %s", like, name)
+		}
+	}
+	o.set.add(field.Required(o.Path(name), detail))
 }
 
 // Forbid notes that a field does not go with the others.
@@ -147,7 +161,8 @@ func (f Field) Invalid(detail string) {
 	f.object.set.fail(f.object.Path(f.Name), shown, fmt.Sprintf("line %d: %s", f.line, detail))
 }
 
-// Text takes what YAML reads as text.
+// Text takes a scalar as it is written: templates of manifests leave out the
+// quotes of numbers, booleans and dates.
 func (f Field) Text() string {
 	text, _ := f.IsText()
 	return text
@@ -155,8 +170,8 @@ func (f Field) Text() string {
 
 // IsText is Text that tells "" from what is none.
 func (f Field) IsText() (text string, is bool) {
-	if f.node.Kind != yaml.ScalarNode || f.node.ShortTag() != "!!str" {
-		f.Invalid("must be text, not " + kindOf(f.node) + "; put it in quotes if it is meant")
+	if f.node.Kind != yaml.ScalarNode {
+		f.Invalid("must be text, not " + kindOf(f.node))
 		return "", false
 	}
 	return f.node.Value, true

@@ -219,19 +219,31 @@ func clipTo(text string, most int) string {
 // DidYouMean words the known key that was probably meant; empty if none is
 // near.
 func DidYouMean(word string, known []string) string {
-	best, least := "", len(word)/3+2
-	if len(word) > 64 {
-		return ""
-	}
-	for _, k := range known {
-		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < least {
-			best, least = k, d
-		}
-	}
+	best := closest(word, known)
 	if best == "" {
 		return ""
 	}
 	return "; did you mean " + best + "?"
+}
+
+// longestWord bounds, in bytes, what is compared.
+const longestWord = 64
+
+// closest is the word of a list that differs least; empty if none is near.
+func closest(word string, list []string) string {
+	best, least := "", len(word)/3+2
+	if len(word) > longestWord {
+		return ""
+	}
+	for _, k := range list {
+		if len(k) > longestWord {
+			continue
+		}
+		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < least {
+			best, least = k, d
+		}
+	}
+	return best
 }
 
 // edits is how many letters have to be put in, taken out or replaced.

@@ -3,6 +3,7 @@ package params_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -144,18 +145,21 @@ func TestFields(t *testing.T) {
 		t.Errorf("errors: %s", errs(s))
 	}
 	_ = two["text"].Number(1, 2)
-	_ = one["number"].Text()
+	if one["number"].Text() != "7" || one["yes"].Text() != "true" {
+		t.Error("a scalar without quotes is not the text that stands there")
+	}
+	_ = one["map"].Text()
 	_ = one["text"].Bool()
 	_ = one["text"].Mode()
 	_ = one["text"].Encoding()
 	_ = one["text"].Map()
 	_ = one["map"].Mode()
-	if text, is := one["yes"].IsText(); is {
-		t.Errorf("a boolean is the text %q", text)
+	if text, is := one["map"].IsText(); is {
+		t.Errorf("a map is the text %q", text)
 	}
 	for _, want := range []string{
-		`objects[1].text: Invalid value: "other": line 13: must be a whole number from 1 to 2`, "objects[0].number: Invalid value: \"7\": line 4: must be text, not a number",
-		"must be text, not a boolean", "such as 416, not a map", "must be true or false", "must be a file mode", "must be utf-8, base64 or hex", "must be a map of arguments, not text",
+		`objects[1].text: Invalid value: "other": line 13: must be a whole number from 1 to 2`,
+		"must be text, not a map", "such as 416, not a map", "must be true or false", "must be a file mode", "must be utf-8, base64 or hex", "must be a map of arguments, not text",
 	} {
 		if !strings.Contains(errs(s), want) {
 			t.Errorf("%s\nlacks %s", errs(s), want)
@@ -285,4 +289,36 @@ func FuzzObjects(f *testing.F) {
 			t.Errorf("%q is neither a list nor wrong", text)
 		}
 	})
+}
+
+// TestMerges has merges of lists and of merges, as YAML says.
+func TestMerges(t *testing.T) {
+	_, objects := list(`
+- &a {text: a, number: 1}
+- &b {<<: *a, text: b, file: f}
+- {<<: [*a, *b], yes: true}
+- {<<: [{text: first}, *b], number: 9}`)
+	if len(objects) != 4 {
+		t.Fatalf("%d objects", len(objects))
+	}
+	for i, want := range []map[string]string{
+		{"text": "a", "number": "1"}, {"text": "b", "number": "1", "file": "f"},
+		{"text": "a", "number": "1", "file": "f", "yes": "true"}, {"text": "first", "number": "9", "file": "f"},
+	} {
+		got := map[string]string{}
+		for name, f := range byName(objects[i]) {
+			got[name] = f.Text()
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("object %d is %v, want %v", i, got, want)
+		}
+	}
+	for yaml, want := range map[string]string{
+		"- {<<: word}": "must be a map or a list of maps, not text", "- {<<: [[word]]}": "not text", "- &a {<<: *a, text: x}": "",
+	} {
+		s, _ := list(yaml)
+		if want != "" && !strings.Contains(errs(s), want) {
+			t.Errorf("%s: %s", yaml, errs(s))
+		}
+	}
 }

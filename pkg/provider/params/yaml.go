@@ -92,28 +92,47 @@ func entriesOf(n *yaml.Node, l *left) ([]entry, error) {
 	}
 	for _, m := range merged {
 		var err error
-		if list, err = merge(list, seen, m, l); err != nil {
+		if list, err = merge(list, seen, m, l, 0); err != nil {
 			return nil, err
 		}
 	}
 	return list, nil
 }
 
-// merge takes one level: a merge within a merge could be endless.
-func merge(list []entry, seen map[string]bool, m *yaml.Node, l *left) ([]entry, error) {
-	if m.Kind != yaml.MappingNode {
-		return list, nil
+// merge brings the keys of a map that are not there yet, and then those of its
+// own merges; of a list of maps those of each, the first first.
+func merge(list []entry, seen map[string]bool, m *yaml.Node, l *left, depth int) ([]entry, error) {
+	if err := l.take(m); err != nil || depth > maxDepth {
+		return nil, errTooMuch
 	}
-	for i := 0; i+1 < len(m.Content); i += 2 {
-		key := resolve(m.Content[i])
-		if err := l.take(key); err != nil {
+	var within []*yaml.Node
+	switch m.Kind {
+	case yaml.SequenceNode:
+		within = m.Content
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(m.Content); i += 2 {
+			key, value := resolve(m.Content[i]), resolve(m.Content[i+1])
+			if err := l.take(key); err != nil {
+				return nil, err
+			}
+			switch {
+			case key.Kind != yaml.ScalarNode:
+				return nil, fmt.Errorf("line %d: keys must be words", key.Line)
+			case key.ShortTag() == "!!merge":
+				within = append(within, value)
+			case !seen[key.Value]:
+				seen[key.Value] = true
+				list = append(list, entry{key.Value, key.Line, value})
+			}
+		}
+	default:
+		return nil, fmt.Errorf("line %d: what is merged must be a map or a list of maps, not %s", m.Line, kindOf(m))
+	}
+	for _, w := range within {
+		var err error
+		if list, err = merge(list, seen, resolve(w), l, depth+1); err != nil {
 			return nil, err
 		}
-		if key.Kind != yaml.ScalarNode || key.ShortTag() == "!!merge" || seen[key.Value] {
-			continue
-		}
-		seen[key.Value] = true
-		list = append(list, entry{key.Value, key.Line, resolve(m.Content[i+1])})
 	}
 	return list, nil
 }

@@ -66,6 +66,8 @@ func decodeAnswer(body []byte, contentType string) (*answer, error) {
 	switch {
 	case len(body) == 0:
 		return nil, fault.New(fault.BadAnswer, "the answer is empty").WithHint("the path may be one that is written to only")
+	case params.IsText(body) && json.Valid(body):
+		return a, nil // as ownText made it
 	case !json.Valid(body), !params.IsObject(body) && !isNull(body),
 		!readMember(body, "lease_id", &a.leaseID), !readMember(body, "lease_duration", &duration),
 		!readMember(body, "renewable", &a.renewable), !readMember(body, "mount_type", &a.mountType):
@@ -185,6 +187,11 @@ func (a *answer) keep(keys []string, whole int, room func(int64) error) (*answer
 
 // wholeOf is what the file of an object without a key holds.
 func wholeOf(body []byte) ([]byte, error) {
+	if params.IsText(body) {
+		var text string
+		err := json.Unmarshal(body, &text)
+		return []byte(text), err
+	}
 	var all map[string]any
 	if err := params.Decode(body, &all); err != nil {
 		return nil, fault.New(fault.BadAnswer, "the answer cannot be decoded")
@@ -219,6 +226,8 @@ func (a *answer) size() int64 {
 func (a *answer) value(o *object) (out []byte, err error) {
 	names := ""
 	switch {
+	case o.key != "" && params.IsText(a.body):
+		return nil, fault.New(fault.NotFound, "%s answers text, which has no keys", o.request).WithHint("leave secretKey out, or read %s, which answers JSON", jsonPath(o.request.path))
 	case a.body == nil:
 		if out, err = a.part.File(o.key, o.encoding); out == nil {
 			names = a.part.Names

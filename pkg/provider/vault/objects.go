@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"fmt"
 	"io/fs"
 	"maps"
@@ -86,13 +87,18 @@ func newObjects(p *params.Set) ([]*object, []*request) {
 	var objects []*object
 	var requests []*request
 	var files []params.NamedFile
-	known, keys := map[string]*request{}, map[*request]map[string]struct{}{}
-	for _, raw := range p.Objects(keyObjects) {
-		o := newObject(&raw)
+	listed := p.Objects(keyObjects)
+	for i := range listed {
+		o := newObject(&listed[i])
 		objects = append(objects, o)
 		if o.name != "" {
-			files = append(files, params.NamedFile{Name: o.name, Index: o.index, Path: raw.Path(fieldName)})
+			files = append(files, params.NamedFile{Name: o.name, Index: o.index, Path: listed[i].Path(fieldName)})
 		}
+	}
+	shareArguments(listed, objects)
+	known, keys := map[string]*request{}, map[*request]map[string]struct{}{}
+	for _, o := range objects {
+		o.request.finish(o.key == "")
 		if same, ok := known[o.request.id]; ok {
 			same.whole = same.whole || o.request.whole
 			o.request = same
@@ -119,18 +125,43 @@ func newObject(raw *params.Object) *object {
 	}
 	for _, name := range []string{fieldName, fieldPath} {
 		if !given[name] {
-			raw.Required(name)
+			raw.Required(name, objectFields())
 		}
 	}
 	if o.encoding != params.Plain && o.key == "" {
-		raw.Forbid(fieldEncoding, "needs a secretKey: without one the file holds the whole answer as JSON")
+		raw.Warn(fieldEncoding, "ignored: it needs a secretKey, and without one the file holds the whole answer as JSON")
+		o.encoding = params.Plain
 	}
 	if r := o.request; r.body != nil && (r.method == http.MethodGet || r.method == methodList) {
 		raw.Warn(fieldArgs, "is not sent with method GET, which takes arguments in secretPath after a question mark; did you mean method: POST?")
 		r.body = nil
 	}
-	o.request.finish(o.key == "")
 	return o
+}
+
+// shareArguments gives an object without arguments those of the objects that
+// ask the same path: a certificate and its key must come from one answer, and
+// manifests write the arguments once. Where there are several it cannot be told
+// which are meant.
+func shareArguments(listed []params.Object, objects []*object) {
+	of := func(r *request) string { return strings.Join([]string{r.method, r.path, r.query.Encode()}, "\n") }
+	given := map[string][]*object{} // one object for each set of arguments
+	for _, o := range objects {
+		same := func(other *object) bool { return bytes.Equal(other.request.body, o.request.body) }
+		if at := of(o.request); o.request.body != nil && !slices.ContainsFunc(given[at], same) {
+			given[at] = append(given[at], o)
+		}
+	}
+	for i, o := range objects {
+		switch with := given[of(o.request)]; {
+		case o.request.body != nil || len(with) == 0:
+		case len(with) == 1:
+			o.request.body = with[0].request.body
+		default:
+			listed[i].Forbid(fieldArgs, fmt.Sprintf("must be given: objects[%d] %q and objects[%d] %q ask %s with different arguments, and it cannot be told whose answer this one is to take",
+				with[0].index, with[0].name, with[1].index, with[1].name, o.request))
+		}
+	}
 }
 
 // finish gives the request its identity.

@@ -99,15 +99,19 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 	asked := f.now()
 	reply, err := f.client.do(ctx, k)
 	if err != nil {
-		return nil, f.explainRead(r, reply, err)
+		return nil, f.explainRead(ctx, t, r, reply, err)
 	}
 	defer reply.release()
 	at := f.now()
+	text := ownText(r.path, reply.body)
+	if text != nil {
+		reply.body = text
+	}
 	a, err := decodeAnswer(reply.body, reply.contentType)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, err)
+		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, atJSONPath(r, err))
 	}
-	if !isOwnAnswer(r.path, reply.body) {
+	if text == nil && !isOwnAnswer(r.path, reply.body) {
 		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", r, f.spec.login.target.Address, len(reply.body)).
 			WithHint("%s", hintOfForeign(reply.status))
 	}
@@ -120,6 +124,14 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 		rd.due = dueAt(is, at, end, f.spec.interval, f.chance())
 	}
 	return rd, nil
+}
+
+// atJSONPath tells where there is an answer that can be read.
+func atJSONPath(r *request, err error) error {
+	if at := jsonPath(r.path); at != "" {
+		return fault.New(fault.Of(err), "%w", err).WithHint("this path answers plain bytes: %s answers JSON, with the keys certificate and ca_chain", at)
+	}
+	return err
 }
 
 // keep takes from an answer what this class's objects want, and what others of
@@ -148,9 +160,14 @@ func (f *fetch) keep(r *request, a *answer, is kind, from *reply) (*answer, erro
 }
 
 // explainRead adds what was attempted, and what a person can do about it.
-func (f *fetch) explainRead(r *request, reply *reply, err error) error {
+func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *reply, err error) error {
 	out := fault.New(fault.Of(err), "reading %s%s: %w", r, f.inNamespace(), err)
 	out.RetryAfter = fault.RetryAfter(err)
+	if out.Reason == fault.Denied || out.Reason == fault.NotFound {
+		if path := f.kvPath(ctx, t, r); path != "" {
+			return out.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, f.spec.login.role)
+		}
+	}
 	switch out.Reason {
 	case fault.Denied:
 		capability := "read"
@@ -168,6 +185,36 @@ func (f *fetch) explainRead(r *request, reply *reply, err error) error {
 		return out.WithHint("nothing is stored there, or no engine is mounted there; the path of a KV version 2 secret has data/ after the mount")
 	}
 	return out
+}
+
+// kvPath is the path that was meant where a secret of a KV version 2 engine is
+// asked for without data/; empty otherwise. The default policy lets every token
+// ask what is mounted at a path that it may read something of. It is asked after
+// a refusal only.
+func (f *fetch) kvPath(ctx context.Context, t *token, r *request) string {
+	if r.method != http.MethodGet || len(r.query) > 0 || strings.Contains("/"+r.path+"/", "/data/") || t == nil || t.limited() {
+		return ""
+	}
+	const preflight = "sys/internal/ui/mounts/"
+	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, preflight+r.path, nil, nil))
+	if err != nil {
+		return ""
+	}
+	var body struct {
+		Data struct {
+			Path    string            `json:"path"`
+			Type    string            `json:"type"`
+			Options map[string]string `json:"options"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(reply.body, &body) != nil || body.Data.Type != "kv" || body.Data.Options["version"] != "2" {
+		return ""
+	}
+	rest, ok := strings.CutPrefix(r.path, body.Data.Path)
+	if !ok || rest == "" || strings.HasPrefix(rest, "metadata/") {
+		return ""
+	}
+	return body.Data.Path + "data/" + rest
 }
 
 func (f *fetch) inNamespace() string {

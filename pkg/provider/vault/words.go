@@ -1,11 +1,13 @@
 package vault
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // envelopeKeys are the fields that Vault puts around the data of an answer.
@@ -152,4 +154,31 @@ func isOwnAnswer(path string, body []byte) bool {
 		}
 	}
 	return true
+}
+
+// jsonPath is the path at which the PKI engine answers as JSON what it answers
+// as text, or as plain bytes, at another; empty for any other path.
+func jsonPath(path string) string {
+	for end, json := range map[string]string{
+		"ca": "cert/ca", "ca/pem": "cert/ca", "ca_chain": "cert/ca_chain",
+		"crl": "cert/crl", "crl/pem": "cert/crl", "crl/delta": "cert/delta-crl", "crl/delta/pem": "cert/delta-crl",
+	} {
+		if mount, ok := strings.CutSuffix(path, "/"+end); ok && mount != "" && !strings.HasSuffix(mount, "/cert") && !strings.HasSuffix(mount, "/crl") {
+			return mount + "/" + json
+		}
+	}
+	return ""
+}
+
+// ownText is a PEM text that the PKI engine answers in place of JSON, as a JSON
+// text, so that one form serves for all answers; nil for any other answer.
+func ownText(path string, body []byte) []byte {
+	if jsonPath(path) == "" || !bytes.HasPrefix(body, []byte("-----BEGIN ")) || !utf8.Valid(body) {
+		return nil
+	}
+	text, err := json.Marshal(string(body))
+	if err != nil {
+		return nil
+	}
+	return text
 }
