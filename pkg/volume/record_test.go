@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"log/slog"
 	"reflect"
 	"testing"
 	"time"
@@ -51,5 +52,63 @@ func TestAfter(t *testing.T) {
 		if got := string(bytes.Join(left, nil)); got != "abcdefg"[n:] || (n == 7) != (len(left) == 0) {
 			t.Errorf("after %d bytes, %q is left in %d parts", n, got, len(left))
 		}
+	}
+}
+
+// A moment that is added and not mapped would stay behind when the clock is set.
+// AsOf alone stays as the wall clock had it: nothing waits for it.
+func TestEveryMomentIsMapped(t *testing.T) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	r := &Record{PublishedAt: at, RefreshedAt: at, DueAt: at, HeldDueAt: at, HeldEnds: []time.Time{at}}
+	ends := r.HeldEnds
+	r.mapMoments(func(t time.Time) time.Time { return t.Add(time.Hour) })
+	moments := 0
+	for i, v := 0, reflect.ValueOf(*r); i < v.NumField(); i++ {
+		if v.Type().Field(i).Name == "AsOf" {
+			continue
+		}
+		switch m := v.Field(i).Interface().(type) {
+		case time.Time:
+			if moments++; !m.Equal(at.Add(time.Hour)) {
+				t.Errorf("%s is %s", v.Type().Field(i).Name, m)
+			}
+		case []time.Time:
+			if moments++; !m[0].Equal(at.Add(time.Hour)) {
+				t.Errorf("%s is %s", v.Type().Field(i).Name, m)
+			}
+		}
+	}
+	if moments != 5 || !ends[0].Equal(at) {
+		t.Errorf("%d moments, and those of a copy are %s", moments, ends)
+	}
+}
+
+// Over a restart the time that really passed counts, and not what the wall clock
+// shows. It cannot be set here, so it shows that none has passed.
+func TestRecordOutlivesAStepOfTheClock(t *testing.T) {
+	for passed, want := range map[time.Duration]time.Duration{0: 24 * time.Hour, 10 * time.Hour: 14 * time.Hour, 30 * time.Hour: -6 * time.Hour} {
+		t.Run(passed.String(), func(t *testing.T) {
+			s, err := NewDirStore(t.TempDir(), slog.New(slog.DiscardHandler))
+			if err != nil {
+				t.Fatal(err)
+			}
+			since, now := 100*time.Hour, time.Now()
+			s.Boot = func() (time.Duration, string) { return since, "boot" }
+			at := now.Add(24 * time.Hour)
+			if err := s.Put(&Record{ID: "a", Target: "/a", DueAt: at, HeldEnds: []time.Time{at}}); err != nil {
+				t.Fatal(err)
+			}
+			since += passed
+			loaded, err := s.Load()
+			if err != nil || len(loaded.Records) != 1 {
+				t.Fatalf("%d records, %v", len(loaded.Records), err)
+			}
+			rec := loaded.Records[0]
+			for what, got := range map[string]time.Time{"due": rec.DueAt, "end": rec.HeldEnds[0]} {
+				if left := got.Sub(now); (left - want).Abs() > time.Hour {
+					t.Errorf("%s in %s, want %s", what, left, want)
+				}
+			}
+		})
 	}
 }
