@@ -48,7 +48,7 @@ func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
 	defer func() { err = errors.Join(err, n.stop()) }()
 	f := newFloor(n.atOnce, akeylessFloor(w.akeyless.URL()))
 	defer f.close()
-	source, err := akeyless.New(akeyless.Config{})
+	source, err := akeyless.New(akeyless.Config{DefaultGateway: w.akeyless.URL()})
 	if err != nil {
 		return err
 	}
