@@ -132,10 +132,20 @@ func parseClaims(jwt string) Claims {
 	return Claims{ID: c.ID, ServiceAccountUID: c.Kubernetes.ServiceAccount.UID, PodUID: c.Kubernetes.Pod.UID}
 }
 
+// APIServer is what classes call the API server's own audience, for which a
+// CSIDriver object asks by an empty one.
+const APIServer = "apiserver"
+
 // For finds the token for an audience that is valid at now. Its error tells
 // what the CSIDriver object must list.
 func (t Tokens) For(audience string, now time.Time) (Token, error) {
 	token, ok := t[audience]
+	if !ok && audience == APIServer {
+		if token, ok = t[""]; !ok {
+			return Token{}, fault.New(fault.NoToken, "no service account token for the API server's own audience: %s", t.have()).
+				WithHint("add {audience: \"\"} to spec.tokenRequests of the CSIDriver object (the chart's tokenRequests)")
+		}
+	}
 	if !ok {
 		return Token{}, fault.New(fault.NoToken, "no service account token for audience %q: %s", audience, t.have()).
 			WithHint("add {audience: %q} to spec.tokenRequests of the CSIDriver object, or set the class's audience to one that is listed", audience)

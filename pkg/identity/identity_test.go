@@ -135,3 +135,18 @@ func FuzzParseTokens(f *testing.F) {
 		}
 	})
 }
+
+func TestTheAPIServersOwnAudience(t *testing.T) {
+	now := time.Now()
+	own := identity.Tokens{"": {JWT: secret.NewString("own")}}
+	if token, err := own.For(identity.APIServer, now); err != nil || token.JWT.Reveal() != "own" {
+		t.Errorf("%v, %v", token, err)
+	}
+	named := identity.Tokens{"": {JWT: secret.NewString("own")}, identity.APIServer: {JWT: secret.NewString("named")}}
+	if token, err := named.For(identity.APIServer, now); err != nil || token.JWT.Reveal() != "named" {
+		t.Errorf("an audience of that name: %v, %v", token, err)
+	}
+	if _, err := (identity.Tokens{"vault": {}}).For(identity.APIServer, now); fault.Of(err) != fault.NoToken || !strings.Contains(err.Error(), `{audience: ""}`) {
+		t.Errorf("none: %v", err)
+	}
+}

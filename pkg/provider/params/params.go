@@ -5,6 +5,7 @@
 package params
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -48,6 +49,22 @@ type Known struct {
 	Long []string
 	// Secret are the keys whose values are never shown.
 	Secret []string
+	// Prefixes are spellings of one provider, the first first: of names that
+	// differ in these alone the first counts, with a warning.
+	Prefixes []string
+	// Foreign says of a name that is not known whose it is; empty for nobody's.
+	// It may be nil.
+	Foreign func(name string) string
+}
+
+// rank is the place of a name's prefix, and what is behind the prefix.
+func (k Known) rank(name string) (int, string) {
+	for i, prefix := range k.Prefixes {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			return i, rest
+		}
+	}
+	return len(k.Prefixes), strings.ToUpper(name[:1]) + name[1:]
 }
 
 // names gives the key by each of its names.
@@ -79,9 +96,14 @@ func New(raw map[string]string, known Known) *Set {
 			s.take(key, name, raw[name])
 			continue
 		}
-		if !s.warnedEnough() {
-			s.Warn(s.path.Child(Clip(name)), "unknown, so ignored%s", DidYouMean(name, names))
+		if s.warnedEnough() {
+			continue
 		}
+		whose := ""
+		if known.Foreign != nil {
+			whose = known.Foreign(name)
+		}
+		s.Warn(s.path.Child(Clip(name)), "unknown, so ignored%s", cmp.Or(whose, DidYouMean(name, names)))
 	}
 	return s
 }
@@ -91,6 +113,17 @@ func (s *Set) take(key, name, value string) {
 		return
 	}
 	if earlier, twice := s.names[key]; twice {
+		before, of := s.known.rank(earlier)
+		now, other := s.known.rank(name)
+		if of == other && before != now {
+			if now < before {
+				earlier, name = name, earlier
+				delete(s.names, key)
+				s.take(key, earlier, value)
+			}
+			s.Warn(s.path.Child(name), "ignored: it says the same as %s, which comes first", earlier)
+			return
+		}
 		s.add(field.Forbidden(s.path.Child(name), "says the same as "+earlier+", which is set too: keep one of them"))
 		return
 	}

@@ -213,9 +213,15 @@ func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) s
 	case says("namespace not authorized"):
 		return fmt.Sprintf("bound_service_account_namespaces of %s must hold %s", role, pod.Namespace)
 	case says("audience"):
-		return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one", role, l.audience)
+		return audienceHint(role, l)
 	case reason == fault.Denied, reason == fault.Unverified:
-		return fmt.Sprintf("is an auth method mounted at auth/%s, and can it verify service account tokens of this cluster?", l.mount)
+		return fmt.Sprintf("is an auth method mounted at auth/%s, and can it verify service account tokens of this cluster? And %s", l.mount, audienceHint(role, l))
 	}
 	return ""
+}
+
+// audienceHint tells what must agree: the role, the class, and what the
+// CSIDriver object has kubelet ask for.
+func audienceHint(role string, l login) string {
+	return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one that is in the CSIDriver's tokenRequests", role, l.audience)
 }

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -57,7 +58,12 @@ func prefixesOf(name string) []string {
 
 // known are the parameters of a flavour.
 func known(name string) params.Known {
-	k := params.Known{Keys: plainKeys(), Names: map[string][]string{}, Long: []string{keyObjects}}
+	k := params.Known{Keys: plainKeys(), Names: map[string][]string{}, Long: []string{keyObjects}, Prefixes: prefixesOf(name)}
+	if name == NameOpenBao {
+		k.Names[keyRoleName] = []string{keyRoleName, "baoRoleName", "openbaoRoleName", "vaultRoleName"}
+	} else {
+		k.Foreign = openBaos
+	}
 	for _, key := range prefixedKeys() {
 		of := key
 		if key == keyKubeMount {
@@ -70,6 +76,21 @@ func known(name string) params.Known {
 		}
 	}
 	return k
+}
+
+// openBaos tells of a parameter with OpenBao's prefix in a class of provider
+// vault, where it has no effect.
+func openBaos(name string) string {
+	for _, prefix := range prefixesOf(NameOpenBao)[:2] {
+		if key, ok := strings.CutPrefix(name, prefix); ok && (key == "RoleName" || slices.Contains(prefixedKeys(), key)) {
+			instead := "vault" + key
+			if key == "RoleName" {
+				instead = keyRoleName
+			}
+			return fmt.Sprintf("; it is a parameter of provider openbao: set spec.provider to openbao, or write %s", instead)
+		}
+	}
+	return ""
 }
 
 // settingNames are what a flavour calls the settings of its TLS.
