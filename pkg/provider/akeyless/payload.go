@@ -35,7 +35,7 @@ func (f *fetch) payload() (*provider.Payload, error) {
 }
 
 func (f *fetch) add(out *provider.Payload, o *object, res result, contents []byte) {
-	version := f.keyed(o.item.id, o.key, string(o.encoding), string(contents))
+	version := f.hasher.Version(f.request.Class, o.file, contents)
 	if o.item.version != 0 {
 		version = fmt.Sprintf("%d-%s", o.item.version, version)
 	}

@@ -22,6 +22,7 @@ type Provider struct {
 	volumes   session.Volumes[*volume, *minted]
 	groups    groups
 	kinds     session.Memory[kindKey, kind]
+	hasher    provider.Hasher
 }
 
 var (

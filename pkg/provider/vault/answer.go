@@ -2,16 +2,15 @@ package vault
 
 import (
 	"bytes"
-	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
@@ -251,16 +250,16 @@ func (a *answer) value(o *object) (out []byte, err error) {
 	return out, nil
 }
 
-// versionOf is the store's number where there is one, else a keyed hash. The
-// class and the object go into it, so that equal secrets do not show.
-func versionOf(key []byte, s *spec, o *object, a *answer, value []byte) string {
-	if a.kv.known() {
+// versionOf is the store's number where there is one. A lease's id, which nobody
+// can guess, stands for what was leased. Anything else has a slow hash, which is
+// the same on every node.
+func (p *Provider) versionOf(c *class.Class, o *object, a *answer, value []byte) string {
+	switch {
+	case a.kv.known():
 		return a.kv.number
+	case a.leaseID != "":
+		sum := sha256.Sum256([]byte(a.leaseID))
+		return base64.RawURLEncoding.EncodeToString(sum[:18])
 	}
-	mac := hmac.New(sha256.New, key)
-	for _, part := range [][]byte{[]byte(s.class.String()), []byte(o.name), value} {
-		fmt.Fprintf(mac, "%d:", len(part))
-		mac.Write(part)
-	}
-	return base64.RawURLEncoding.EncodeToString(mac.Sum(nil)[:18])
+	return p.hasher.Version(c, o.name, value)
 }

@@ -194,7 +194,7 @@ func (f *fetch) note(out *provider.Payload, results map[*request]result) {
 }
 
 func (f *fetch) add(out *provider.Payload, o *object, res result, value []byte) {
-	version := versionOf(f.config.VersionKey.Reveal(), f.spec, o, res.answer, value)
+	version := f.versionOf(f.request.Class, o, res.answer, value)
 	out.Files = append(out.Files, provider.File{Path: o.name, Mode: o.mode, Contents: secret.NewBytes(value)})
 	out.Versions = append(out.Versions, provider.Version{ID: o.name, Version: version})
 	if !res.ends.IsZero() {

@@ -25,6 +25,7 @@ type Provider struct {
 	volumes   session.Volumes[*volume, *token]
 	groups    groups
 	learned   learned
+	hasher    provider.Hasher
 }
 
 var (
