@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -94,7 +95,7 @@ func (f *fetch) replace(ctx context.Context, h *holder, r *request, c *held, end
 }
 
 // renewLease extends a lease. It returns nil where the store does not know
-// the lease any more, or does not let us.
+// the lease any more, does not let us, or answers without a lease.
 func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 	body, err := json.Marshal(map[string]any{"lease_id": c.answer.leaseID, "increment": int64(c.answer.duration.Seconds())})
 	if err != nil {
@@ -117,8 +118,14 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 		LeaseID       string      `json:"lease_id"`
 		LeaseDuration json.Number `json:"lease_duration"`
 	}
-	if json.Unmarshal(reply.body, &e) != nil || e.LeaseID == "" {
+	if len(bytes.TrimSpace(reply.body)) == 0 {
+		return nil, nil // 204: not renewed
+	}
+	if json.Unmarshal(reply.body, &e) != nil {
 		return nil, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.Address)
+	}
+	if e.LeaseID == "" {
+		return nil, nil // an answer that names no lease renewed none
 	}
 	seconds, _ := e.LeaseDuration.Float64()
 	return c.renewed(f.now(), seconds2duration(seconds), f.chance()), nil
