@@ -58,6 +58,11 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 		}
 	}
 	switch {
+	case c.kind == once:
+		if f.request.Fresh && c.asked.Before(f.began) {
+			return f.replace(ctx, h, r, c, false)
+		}
+		return c, nil
 	case !session.IsDue(c.due, c.ends, f.now()):
 		return c, nil
 	case c.token != nil && c.answer.renewable && !c.replace:

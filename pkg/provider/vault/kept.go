@@ -226,7 +226,7 @@ func (k keptReading) restore() (*reading, error) {
 	if k.Absent {
 		return rd, nil
 	}
-	if k.Kind < polled || k.Kind > leased {
+	if k.Kind < polled || k.Kind > once {
 		return nil, fault.New(fault.State, "an answer is of an unknown kind")
 	}
 	if k.Part != nil {

@@ -76,6 +76,7 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 		f.learned.setKind(f.spec.login, r, rd.kind)
 		rotating, outdated := rd.kind == static && !rd.end.After(rd.at), f.outdated(r, rd)
 		if !rotating && outdated == nil {
+			f.awaitRotation(r, rd)
 			return rd, nil
 		}
 		if n < staticTries && t.take(0) && session.Sleep(ctx, session.Pause(2*f.config.RetryBase, n, 0, f.chance())) == nil {
@@ -85,6 +86,17 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 			return nil, outdated
 		}
 		return rd, nil
+	}
+}
+
+// awaitRotation has a static role looked at again soon, and less and less
+// often, while it has not made the change that it announced.
+func (f *fetch) awaitRotation(r *request, rd *reading) {
+	rotated := lastRotation(rd.answer)
+	for _, known := range []*session.Answers[*reading]{f.volume.answers(), f.volume.currentGroup().recent} {
+		if end, late := overdue(known.Held(r.id), rd, rotated); late {
+			rd.end, rd.due = end, session.UntilChange(rd.at, end)
+		}
 	}
 }
 
