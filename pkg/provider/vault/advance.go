@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
@@ -57,6 +58,17 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 			return f.replace(ctx, h, r, c, true)
 		}
 	}
+	if f.wantsLookup(c) {
+		next, err := f.lookUpLease(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if next == nil {
+			return f.replace(ctx, h, r, c, false)
+		}
+		h.put(r.id, next)
+		c = next
+	}
 	switch {
 	case c.kind == once:
 		if f.request.Fresh && c.asked.Before(f.began) {
@@ -79,6 +91,41 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 		}
 	}
 	return f.replace(ctx, h, r, c, false)
+}
+
+// wantsLookup tells whether to ask if the store still knows the lease: for an
+// edit, a refresh by hand, and once an hour.
+func (f *fetch) wantsLookup(c *held) bool {
+	return c.token != nil && !c.token.limited() &&
+		(f.request.Fresh && c.known.Before(f.began) || !f.now().Before(c.known.Add(leaseUnseen)))
+}
+
+// wordsInvalidToken are in Vault's refusal of a token that it does not know.
+const wordsInvalidToken = "invalid token"
+
+// lookUpLease asks whether the store still knows a lease. It returns nil where
+// it does not, or where the Vault token that the lease hangs on was revoked. A
+// policy that does not allow the question leaves the lease as it is.
+func (f *fetch) lookUpLease(ctx context.Context, c *held) (*held, error) {
+	body, err := json.Marshal(map[string]string{"lease_id": c.answer.leaseID})
+	if err != nil {
+		return nil, fault.New(fault.Internal, "looking up a lease: the request cannot be written")
+	}
+	k := f.call(c.token, http.MethodPut, "sys/leases/lookup", nil, body)
+	k.owner = budget.Owner{}
+	_, err = f.client.do(ctx, k)
+	switch reason := fault.Of(err); {
+	case err == nil:
+	case reason == fault.Rejected, reason == fault.NotFound, reason == fault.Denied && strings.Contains(err.Error(), wordsInvalidToken):
+		f.config.Logger.Debug("a lease is not known any more, so it is replaced", "lease", c.answer.leaseID, "error", err)
+		return nil, nil
+	case reason == fault.Denied:
+	default:
+		return nil, fmt.Errorf("looking up lease %q: %w", c.answer.leaseID, err)
+	}
+	next := *c
+	next.known = f.now()
+	return &next, nil
 }
 
 // replace makes a credential in the place of c, but not at once after c was
