@@ -63,8 +63,8 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 		if err != nil {
 			return nil, err
 		}
-		if next == nil {
-			return f.replace(ctx, h, r, c, false)
+		if next == nil { // at most once for each demand or hour, so without a pause
+			return f.mint(ctx, h, r)
 		}
 		h.put(r.id, next)
 		c = next
@@ -72,7 +72,7 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 	switch {
 	case c.kind == once:
 		if f.request.Fresh && c.asked.Before(f.began) {
-			return f.replace(ctx, h, r, c, false)
+			return f.mint(ctx, h, r)
 		}
 		return c, nil
 	case !session.IsDue(c.due, c.ends, f.now()):
