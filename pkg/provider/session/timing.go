@@ -71,6 +71,12 @@ func AfterChange(asked, at time.Time, chance float64) time.Time {
 	return at.Add(changeSlack + time.Duration(chance*float64(spread)))
 }
 
+// UntilChange is when to ask again for a change that the store announced for a
+// moment and has not made: soon, and less often the later it is.
+func UntilChange(asked, at time.Time) time.Time {
+	return asked.Add(max(changeSlack, asked.Sub(at)/2))
+}
+
 // longestUnread bounds for how long looks at a version stand for reads of the
 // value: who may see the version of something need not be allowed to read it
 // any longer.

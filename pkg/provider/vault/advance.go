@@ -1,11 +1,13 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
@@ -56,7 +58,23 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 			return f.replace(ctx, h, r, c, true)
 		}
 	}
+	if f.wantsLookup(c) {
+		next, err := f.lookUpLease(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		if next == nil { // at most once for each demand or hour, so without a pause
+			return f.mint(ctx, h, r)
+		}
+		h.put(r.id, next)
+		c = next
+	}
 	switch {
+	case c.kind == once:
+		if f.request.Fresh && c.asked.Before(f.began) {
+			return f.mint(ctx, h, r)
+		}
+		return c, nil
 	case !session.IsDue(c.due, c.ends, f.now()):
 		return c, nil
 	case c.token != nil && c.answer.renewable && !c.replace:
@@ -73,6 +91,41 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 		}
 	}
 	return f.replace(ctx, h, r, c, false)
+}
+
+// wantsLookup tells whether to ask if the store still knows the lease: for an
+// edit, a refresh by hand, and once an hour.
+func (f *fetch) wantsLookup(c *held) bool {
+	return c.token != nil && !c.token.limited() &&
+		(f.request.Fresh && c.known.Before(f.began) || !f.now().Before(c.known.Add(leaseUnseen)))
+}
+
+// wordsInvalidToken are in Vault's refusal of a token that it does not know.
+const wordsInvalidToken = "invalid token"
+
+// lookUpLease asks whether the store still knows a lease. It returns nil where
+// it does not, or where the Vault token that the lease hangs on was revoked. A
+// policy that does not allow the question leaves the lease as it is.
+func (f *fetch) lookUpLease(ctx context.Context, c *held) (*held, error) {
+	body, err := json.Marshal(map[string]string{"lease_id": c.answer.leaseID})
+	if err != nil {
+		return nil, fault.New(fault.Internal, "looking up a lease: the request cannot be written")
+	}
+	k := f.call(c.token, http.MethodPut, "sys/leases/lookup", nil, body)
+	k.owner = budget.Owner{}
+	_, err = f.client.do(ctx, k)
+	switch reason := fault.Of(err); {
+	case err == nil:
+	case reason == fault.Rejected, reason == fault.NotFound, reason == fault.Denied && strings.Contains(err.Error(), wordsInvalidToken):
+		f.config.Logger.Debug("a lease is not known any more, so it is replaced", "lease", c.answer.leaseID, "error", err)
+		return nil, nil
+	case reason == fault.Denied:
+	default:
+		return nil, fmt.Errorf("looking up lease %q: %w", c.answer.leaseID, err)
+	}
+	next := *c
+	next.known = f.now()
+	return &next, nil
 }
 
 // replace makes a credential in the place of c, but not at once after c was
@@ -94,7 +147,7 @@ func (f *fetch) replace(ctx context.Context, h *holder, r *request, c *held, end
 }
 
 // renewLease extends a lease. It returns nil where the store does not know
-// the lease any more, or does not let us.
+// the lease any more, does not let us, or answers without a lease.
 func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 	body, err := json.Marshal(map[string]any{"lease_id": c.answer.leaseID, "increment": int64(c.answer.duration.Seconds())})
 	if err != nil {
@@ -117,8 +170,14 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 		LeaseID       string      `json:"lease_id"`
 		LeaseDuration json.Number `json:"lease_duration"`
 	}
-	if json.Unmarshal(reply.body, &e) != nil || e.LeaseID == "" {
+	if len(bytes.TrimSpace(reply.body)) == 0 {
+		return nil, nil // 204: not renewed
+	}
+	if json.Unmarshal(reply.body, &e) != nil {
 		return nil, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.Address)
+	}
+	if e.LeaseID == "" {
+		return nil, nil // an answer that names no lease renewed none
 	}
 	seconds, _ := e.LeaseDuration.Float64()
 	return c.renewed(f.now(), seconds2duration(seconds), f.chance()), nil

@@ -33,9 +33,10 @@
 // them in one payload. The old lease is not revoked then, because a program
 // may not have read the new file yet: it is not renewed either, so it ends by
 // itself, or with the volume. Certificates are made anew at two thirds, static
-// roles are read again when the store said that they change, and the rest is
-// polled at the class's interval. Request.Fresh reads what is polled, and never
-// makes a credential anew that is not due.
+// roles are read again when the store said that they change and at the class's
+// interval, and the rest is polled at the interval. What a POST or PUT makes
+// without a lifetime is made once. Request.Fresh reads what is polled, makes
+// again what has no lifetime, and no other credential that is not due.
 //
 // Leased credentials hang on a login of the volume's own, or of the identity's
 // with credentialScope serviceAccount, so that Release ends them, and nothing

@@ -38,6 +38,8 @@ type held struct {
 	replace bool
 	// early tells that it was made sooner after the one before than is usual.
 	early bool
+	// known is when the store last knew the lease.
+	known time.Time
 }
 
 func newHolder(b *budget.Budget, o budget.Owner) *holder {
@@ -131,7 +133,7 @@ func (h *holder) takeTokens() []*token {
 func newHeld(rd *reading, t *token, interval time.Duration, chance float64) *held {
 	c := &held{reading: rd, ends: rd.end, due: dueAt(rd.kind, rd.at, rd.end, interval, chance)}
 	if rd.kind == leased {
-		c.token = t
+		c.token, c.known = t, rd.at
 	}
 	return c
 }
@@ -142,16 +144,17 @@ func (c *held) dueTime() time.Time {
 	if c.token == nil {
 		return c.due
 	}
-	if t := c.token.dueTime(); !t.IsZero() && t.Before(c.due) {
-		return t
-	}
-	return c.due
+	return session.Earliest(c.due, c.token.dueTime(), c.known.Add(leaseUnseen))
 }
+
+// leaseUnseen is how long a lease is taken to be there without a look at it:
+// an operator may have revoked it.
+const leaseUnseen = time.Hour
 
 // renewed is the credential after its lease was extended.
 func (c *held) renewed(now time.Time, granted time.Duration, chance float64) *held {
 	next := *c
-	next.ends = now.Add(granted)
+	next.ends, next.known = now.Add(granted), now
 	next.due = session.TwoThirds(now, next.ends, chance)
 	if fellShort(c.answer.duration, granted) {
 		next.replace, next.due = true, now

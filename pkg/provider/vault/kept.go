@@ -226,7 +226,7 @@ func (k keptReading) restore() (*reading, error) {
 	if k.Absent {
 		return rd, nil
 	}
-	if k.Kind < polled || k.Kind > leased {
+	if k.Kind < polled || k.Kind > once {
 		return nil, fault.New(fault.State, "an answer is of an unknown kind")
 	}
 	if k.Part != nil {
@@ -281,7 +281,7 @@ func (k keptHolder) restoreInto(h *holder) error {
 		if err != nil {
 			return err
 		}
-		c := &held{reading: rd, due: kc.Due, ends: kc.Ends, replace: kc.Replace}
+		c := &held{reading: rd, due: kc.Due, ends: kc.Ends, replace: kc.Replace, known: rd.at}
 		switch {
 		case kc.Token >= 0 && kc.Token < len(tokens):
 			c.token = tokens[kc.Token]

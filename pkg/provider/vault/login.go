@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,7 +77,12 @@ func (f *fetch) renewSelf(ctx context.Context, t *token) error {
 	var body struct {
 		Auth *authInfo `json:"auth"`
 	}
-	if json.Unmarshal(reply.body, &body) != nil || body.Auth == nil {
+	empty := len(bytes.TrimSpace(reply.body)) == 0 // as with status 204
+	err = json.Unmarshal(reply.body, &body)
+	if empty || err == nil && body.Auth == nil {
+		return fault.New(fault.Rejected, "renewing the Vault token: the answer of %s renews none", t.login.target.Address)
+	}
+	if err != nil {
 		return fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", t.login.target.Address)
 	}
 	t.extend(f.now(), body.Auth.ttl(), f.chance())

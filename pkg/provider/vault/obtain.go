@@ -66,8 +66,8 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 
 // dueOf is when a polled or static reading is to be had anew.
 func (f *fetch) dueOf(rd *reading) time.Time {
-	if rd.kind == static {
-		return rd.due
+	if rd.kind == static { // but a rotation by hand shows within the interval
+		return session.Earliest(rd.due, rd.asked.Add(f.spec.interval))
 	}
 	return dueAt(rd.kind, rd.asked, rd.end, f.spec.interval, 0)
 }

@@ -76,6 +76,7 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 		f.learned.setKind(f.spec.login, r, rd.kind)
 		rotating, outdated := rd.kind == static && !rd.end.After(rd.at), f.outdated(r, rd)
 		if !rotating && outdated == nil {
+			f.awaitRotation(r, rd)
 			return rd, nil
 		}
 		if n < staticTries && t.take(0) && session.Sleep(ctx, session.Pause(2*f.config.RetryBase, n, 0, f.chance())) == nil {
@@ -85,6 +86,17 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 			return nil, outdated
 		}
 		return rd, nil
+	}
+}
+
+// awaitRotation has a static role looked at again soon, and less and less
+// often, while it has not made the change that it announced.
+func (f *fetch) awaitRotation(r *request, rd *reading) {
+	rotated := lastRotation(rd.answer)
+	for _, known := range []*session.Answers[*reading]{f.volume.answers(), f.volume.currentGroup().recent} {
+		if end, late := overdue(known.Held(r.id), rd, rotated); late {
+			rd.end, rd.due = end, session.UntilChange(rd.at, end)
+		}
 	}
 }
 
@@ -176,7 +188,7 @@ func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *re
 		}
 		return out.WithHint("the policies of role %q must grant %s on %q", f.spec.login.role, capability, r.path)
 	case fault.NotFound:
-		if gone := deletedVersion(reply); gone != "" {
+		if gone := deletedVersion(reply, f.now()); gone != "" {
 			return out.WithHint("%s", gone)
 		}
 		if strings.Contains(err.Error(), wordsUnmounted) {
@@ -225,7 +237,7 @@ func (f *fetch) inNamespace() string {
 }
 
 // deletedVersion explains a KV v2 secret that is not there any more.
-func deletedVersion(r *reply) string {
+func deletedVersion(r *reply, now time.Time) string {
 	var body struct {
 		Data struct {
 			Metadata struct {
@@ -243,7 +255,7 @@ func deletedVersion(r *reply) string {
 	case m.Destroyed:
 		return fmt.Sprintf("version %s was destroyed", m.Version)
 	case m.Deleted != "":
-		if at, err := time.Parse(time.RFC3339Nano, m.Deleted); err == nil {
+		if at, err := time.Parse(time.RFC3339Nano, m.Deleted); err == nil && !at.After(now) {
 			return fmt.Sprintf("version %s was deleted at %s; it can be undeleted", m.Version, at.UTC().Format(time.RFC3339))
 		}
 	}
@@ -276,7 +288,7 @@ func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *readin
 		return nil, nil
 	}
 	defer reply.release()
-	if currentVersion(reply.body) != before.answer.kv {
+	if currentVersion(reply.body, f.now()) != before.answer.kv {
 		return nil, nil
 	}
 	now := *before
@@ -294,8 +306,9 @@ func metadataPath(r *request) (string, bool) {
 	return strings.Replace(r.path, "/data/", "/metadata/", 1), strings.Contains(r.path, "/data/")
 }
 
-// currentVersion is that of a secret's metadata; zero if it is deleted.
-func currentVersion(body []byte) kvVersion {
+// currentVersion is that of a secret's metadata; zero if it is deleted. With
+// delete_version_after a version has a deletion time that is still to come.
+func currentVersion(body []byte, now time.Time) kvVersion {
 	var m struct {
 		Data struct {
 			Current  json.Number `json:"current_version"`
@@ -310,8 +323,13 @@ func currentVersion(body []byte) kvVersion {
 		return kvVersion{}
 	}
 	v, ok := m.Data.Versions[m.Data.Current.String()]
-	if !ok || v.Destroyed || v.Deleted != "" {
+	if !ok || v.Destroyed {
 		return kvVersion{}
+	}
+	if v.Deleted != "" {
+		if at, err := time.Parse(time.RFC3339Nano, v.Deleted); err != nil || !at.After(now) {
+			return kvVersion{}
+		}
 	}
 	return kvVersion{m.Data.Current.String(), v.Created}
 }

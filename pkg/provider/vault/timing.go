@@ -20,6 +20,7 @@ const (
 	static                  // changes at a time that the store names
 	certificate             // is made by the read, and ends by itself
 	leased                  // is made by the read, ends with its lease or Vault token
+	once                    // is made by the read, and has no end
 )
 
 // shareable tells whether a read is alike for all who may make it.
@@ -34,34 +35,125 @@ func classify(r *request, a *answer, at time.Time) (kind, time.Time) {
 	if a.mountType == "kv" || a.kv.known() {
 		return polled, time.Time{}
 	}
-	var d struct {
-		TTL          *json.Number    `json:"ttl"`
-		Rotated      json.RawMessage `json:"last_vault_rotation"`
-		Token        string          `json:"token"`
-		Expiration   json.RawMessage `json:"expiration"`
-		Serial       string          `json:"serial_number"`
-		Certificate  string          `json:"certificate"`
-		CertificateB string          `json:"cert"`
+	data := params.Member(a.body, "data")
+	if rotation(r, data) {
+		return static, at.Add(secondsIn(data, "ttl"))
 	}
-	if json.Unmarshal(params.Member(a.body, "data"), &d) != nil {
+	if r.method == http.MethodGet && !isMade(data) && (a.duration <= 0 || a.mountType == "") {
 		return polled, time.Time{}
 	}
-	if d.TTL != nil && (len(d.Rotated) > 0 || strings.Contains(r.path, "/static-cred") || strings.Contains(r.path, "identity/oidc/token/")) {
-		seconds, _ := d.TTL.Float64()
-		return static, at.Add(seconds2duration(seconds))
-	}
-	if r.method == http.MethodGet && (d.Serial == "" || len(d.Expiration) == 0 || d.Certificate == "") {
-		return polled, time.Time{}
-	}
-	if end := expiration(d.Expiration, d.Certificate, d.CertificateB); !end.IsZero() {
+	if end := lifetime(a, data, at); !end.IsZero() {
 		return certificate, end
 	}
-	return polled, time.Time{}
+	if r.method == http.MethodGet || !isNull(data) && !params.IsObject(data) {
+		return polled, time.Time{}
+	}
+	return once, time.Time{}
 }
+
+// rotation tells whether an answer is that of a static role, whose password
+// changes at a time that the store names.
+func rotation(r *request, data []byte) bool {
+	return !isNull(params.Member(data, "ttl")) &&
+		(!isNull(params.Member(data, "last_vault_rotation")) || strings.Contains(r.path, "/static-cred"))
+}
+
+// overdue tells whether a static role announced a change that it has not made:
+// at that moment ttl can be the next period's already, while the password is
+// the old one until the store's queue comes to it. It returns the announced
+// moment.
+func overdue(before, now *reading, rotated time.Time) (time.Time, bool) {
+	if before == nil || before.kind != static || now.kind != static || rotated.IsZero() || before.end.After(now.at) || before.end.IsZero() {
+		return time.Time{}, false
+	}
+	late := now.at.Sub(before.end)
+	return before.end, late < longestOverdue && rotated.Before(before.end.Add(-rotationSlack))
+}
+
+const (
+	// rotationSlack is for the store's rounding and for clocks that differ.
+	rotationSlack = 2 * time.Second
+	// longestOverdue is how long a change that does not come is waited for.
+	longestOverdue = 10 * time.Minute
+)
+
+// lastRotation is when a static role's password was last changed; zero if the
+// answer does not say.
+func lastRotation(a *answer) (at time.Time) {
+	if a == nil || a.body == nil {
+		return at
+	}
+	readMember(params.Member(a.body, "data"), "last_vault_rotation", &at)
+	return at
+}
+
+// isMade tells whether a read has made what it answers. Answers to a GET that
+// have a lifetime and no credential describe something, such as a role.
+func isMade(data []byte) bool {
+	if !isNull(params.Member(data, "certificate")) {
+		return !isNull(params.Member(data, "serial_number")) && !isNull(params.Member(data, "expiration"))
+	}
+	for _, name := range []string{"token", "access_token", "id_token", "session_token", "security_token", "secret_key", "private_key", "private_key_data", "password", "secret_id", "signed_key", "client_secret"} {
+		if !isNull(params.Member(data, name)) {
+			return true
+		}
+	}
+	return false
+}
+
+// lifetime is the end of what a read has made; zero if it has none.
+func lifetime(a *answer, data []byte, at time.Time) time.Time {
+	var cert, other, signed string
+	readMember(data, "certificate", &cert)
+	readMember(data, "cert", &other)
+	readMember(data, "signed_key", &signed)
+	for _, name := range []string{"expiration", "expires_at_seconds", "expire_time", "expires_at", "expires_on", "expiry"} {
+		if end := expiration(params.Member(data, name)); !end.IsZero() {
+			return end
+		}
+	}
+	if end := expiration(nil, cert, other); !end.IsZero() {
+		return end
+	}
+	if end := validBefore(signed); !end.IsZero() {
+		return end
+	}
+	for _, name := range []string{"secret_id_ttl", "token_ttl", "expires_in", "ttl", "lease_duration"} {
+		if life := secondsIn(data, name); life > 0 {
+			return at.Add(life)
+		}
+	}
+	if a.duration > 0 {
+		return at.Add(a.duration)
+	}
+	var auth authInfo
+	if readMember(a.body, "auth", &auth) && auth.ttl() > 0 {
+		return at.Add(auth.ttl())
+	}
+	return time.Time{}
+}
+
+// secondsIn reads a number of seconds, or a duration as text.
+func secondsIn(data []byte, name string) time.Duration {
+	raw := params.Member(data, name)
+	var seconds json.Number
+	if json.Unmarshal(raw, &seconds) == nil {
+		f, _ := seconds.Float64()
+		return seconds2duration(f)
+	}
+	var text string
+	if json.Unmarshal(raw, &text) != nil {
+		return 0
+	}
+	d, _ := time.ParseDuration(text)
+	return min(max(0, d), maxLease)
+}
+
+// lastOf9999 is the last second that has a form in JSON, and in X.509.
+const lastOf9999 = 253402300799
 
 // expiration reads Unix seconds or RFC 3339, else the end of a certificate.
 func expiration(raw json.RawMessage, certificates ...string) time.Time {
-	const lastOf9999 = 253402300799 // what comes later has no form in JSON, nor in X.509
 	var seconds float64
 	if json.Unmarshal(raw, &seconds) == nil && seconds > 0 {
 		return time.Unix(int64(min(seconds, lastOf9999)), 0)
@@ -92,6 +184,8 @@ func dueAt(k kind, at, end time.Time, interval time.Duration, chance float64) ti
 		return session.TwoThirds(at, end, chance)
 	case static:
 		return session.AfterChange(at, end, chance)
+	case once:
+		return time.Time{}
 	}
 	return at.Add(interval)
 }
