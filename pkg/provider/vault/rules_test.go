@@ -110,6 +110,7 @@ func TestClassify(t *testing.T) {
 		{"auth", `{"auth":{"client_token":"t","lease_duration":3600},"data":null}`, post("auth/token/create"), certificate, time.Hour},
 		{"a role is no credential", `{"data":{"ttl":3600,"token_ttl":60}}`, get("pki/roles/a"), polled, 0},
 		{"a certificate's role", `{"data":{"ttl":"1h","max_ttl":"2h"}}`, get("pki/roles/a"), polled, 0},
+		{"kv1 with a password, of a Vault that names no mount", `{"lease_duration":2764800,"data":{"password":"p","ttl":"1h"}}`, get("kv1/a"), polled, 0},
 		{"kv1 of a Vault that names no mount", `{"lease_duration":2764800,"data":{"k":"v"}}`, get("kv1/a"), polled, 0},
 		{"data of another shape", `{"data":[1]}`, post("x"), polled, 0},
 	} {

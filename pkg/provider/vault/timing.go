@@ -39,7 +39,7 @@ func classify(r *request, a *answer, at time.Time) (kind, time.Time) {
 	if rotation(r, data) {
 		return static, at.Add(secondsIn(data, "ttl"))
 	}
-	if r.method == http.MethodGet && !isMade(data) && (a.duration <= 0 || a.mountType == "") {
+	if r.method == http.MethodGet && !isMade(r, a, data) && (a.duration <= 0 || a.mountType == "") {
 		return polled, time.Time{}
 	}
 	if end := lifetime(a, data, at); !end.IsZero() {
@@ -87,11 +87,17 @@ func lastRotation(a *answer) (at time.Time) {
 	return at
 }
 
-// isMade tells whether a read has made what it answers. Answers to a GET that
-// have a lifetime and no credential describe something, such as a role.
-func isMade(data []byte) bool {
+// isMade tells whether a GET has made what it answers. Answers that have a
+// lifetime and no credential describe something, such as a role. Of servers that
+// do not name the engine (OpenBao, Vault before 1.17) it may be KV version 1,
+// where people keep anything under any name. That always has a lease_duration,
+// which other answers without a lease have not.
+func isMade(r *request, a *answer, data []byte) bool {
 	if !isNull(params.Member(data, "certificate")) {
 		return !isNull(params.Member(data, "serial_number")) && !isNull(params.Member(data, "expiration"))
+	}
+	if a.mountType == "" && a.duration > 0 {
+		return strings.Contains("/"+r.path, "/identity/oidc/token/")
 	}
 	for _, name := range []string{"token", "access_token", "id_token", "session_token", "security_token", "secret_key", "private_key", "private_key_data", "password", "secret_id", "signed_key", "client_secret"} {
 		if !isNull(params.Member(data, name)) {
