@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
@@ -105,9 +106,18 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 		return done, err
 	}
 	done.written, done.refreshAt = true, payload.RefreshAt
+	if _, relayed := source.(provider.Messenger); relayed && !done.changed && sameIDs(w.rec.Versions, payload.Versions) {
+		// Some providers answer a new version each time. The files are the same,
+		// and nobody is to restart for them.
+		payload.Versions = w.rec.Versions
+	}
 	p.note(w.rec, c, payload)
 	w.rec.AsOf = asOf
 	return done, payload.Partial
+}
+
+func sameIDs(a, b []provider.Version) bool {
+	return slices.EqualFunc(a, b, func(x, y provider.Version) bool { return x.ID == y.ID })
 }
 
 // admit refuses what cannot come to a payload in the volume before the store is

@@ -1,11 +1,14 @@
 package volume_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -136,6 +139,47 @@ func TestHearsayEmptiesNoVolume(t *testing.T) {
 	r.RefreshAll()
 	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
 	r.wantFile(req, "password", "one")
+}
+
+// fickle is such a store, and answers another version each time.
+type fickle struct {
+	messenger
+	asked atomic.Int64
+}
+
+func (f *fickle) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
+	p, err := f.messenger.Fetch(ctx, r)
+	if err == nil {
+		p.Versions = slices.Clone(p.Versions)
+		for i := range p.Versions {
+			p.Versions[i].Version = fmt.Sprint(f.asked.Add(1))
+		}
+	}
+	return p, err
+}
+
+// A version that changes where the files do not is no reason to restart a pod.
+func TestRandomVersionsOfAPlugin(t *testing.T) {
+	r := newRig(t)
+	r.Providers = provider.Registry{"fake": &fickle{messenger: messenger{r.store}}}
+	r.background()
+	req := r.request("a")
+	r.publish(req)
+	first := r.onlyRecord().Versions
+	if len(first) == 0 {
+		t.Fatal("there is no version")
+	}
+	r.RefreshAll()
+	eventually(t, "a refresh", func() bool { return r.seen.count("refresh", false) == 1 })
+	if now := r.onlyRecord().Versions; !slices.Equal(now, first) {
+		t.Errorf("the files are the same, and the versions %v are now %v", first, now)
+	}
+	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
+	r.RefreshAll()
+	eventually(t, "a rotation", func() bool { return r.seen.count("refresh", false) == 2 })
+	if now := r.onlyRecord().Versions; slices.Equal(now, first) {
+		t.Error("the files have changed, and the versions have not")
+	}
 }
 
 func TestNewTokensWakeAFailingVolume(t *testing.T) {

@@ -1,10 +1,12 @@
 package akeyless
 
 import (
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -65,9 +67,24 @@ func (f *fetch) fallBack() bool {
 	return fresh
 }
 
+// inFiles tells whether the volume holds all objects of an item, but those that
+// may be missing. What the store refuses gets into no other file.
+func (f *fetch) inFiles(it *item) bool {
+	for _, o := range f.spec.objects {
+		has := func(v provider.Version) bool { return v.ID == o.file }
+		if o.item == it && !o.optional && !slices.ContainsFunc(f.request.Current, has) {
+			return false
+		}
+	}
+	return len(f.request.Current) > 0
+}
+
 // lastGood is what the volume's file holds of an item. When it is tried again
 // is the caller's to say, but a credential is not waited for to its end.
 func (f *fetch) lastGood(it *item) (result, bool) {
+	if !f.inFiles(it) {
+		return result{}, false
+	}
 	if m := f.holder().get(it.id); m != nil && m.has(it.keys) {
 		r := resultOf(m)
 		r.due = f.halfway(m.Ends)

@@ -132,14 +132,14 @@ func (f *fetch) obtain(ctx context.Context) error {
 	if _, err := f.session(ctx, nil); err != nil {
 		return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
 	}
-	var work []func()
+	var work, made []func()
 	var texts []*item
 	for _, it := range f.detectAll(ctx, pending) {
 		switch k := f.kindOf(it); {
 		case k == static:
 			texts = append(texts, it)
 		case k.mints():
-			work = append(work, func() { f.done(it, f.credential(ctx, it, k)) })
+			made = append(made, func() { f.done(it, f.credential(ctx, it, k)) })
 		default:
 			work = append(work, func() { f.single(ctx, it, k) })
 		}
@@ -149,7 +149,23 @@ func (f *fetch) obtain(ctx context.Context) error {
 	}
 	session.InParallel(work, func(do func()) { do() })
 	f.oneAtATime(ctx)
+	if f.mustFail() {
+		return nil // a credential would be made in vain, at every try
+	}
+	session.InParallel(made, func(do func()) { do() })
 	return nil
+}
+
+// mustFail tells whether an item has failed for which nothing stands in, so that
+// there is no payload whatever else is answered.
+func (f *fetch) mustFail() bool {
+	return slices.ContainsFunc(f.spec.items, func(it *item) bool {
+		if f.results[it].err == nil {
+			return false
+		}
+		_, ok := f.lastGood(it)
+		return !ok
+	})
 }
 
 // oneAtATime asks again, by itself, for what did not fit the memory beside the

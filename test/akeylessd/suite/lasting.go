@@ -212,7 +212,12 @@ func oneFailureOfSeveral(t *testing.T, o Options) {
 	first := w.fetch(w.request(pod, k8s(staticAndDynamic)))
 	w.Delete("/app/a")
 	w.clock.advance(45 * time.Minute)
-	p := w.fetch(w.request(pod, k8s(staticAndDynamic)))
+	live := func(held *provider.Payload) provider.Request {
+		r := w.request(pod, k8s(staticAndDynamic))
+		r.Current = held.Versions
+		return r
+	}
+	p := w.fetch(live(first))
 	if fault.Of(p.Partial) != fault.NotFound || p.Partial == nil {
 		t.Errorf("Partial is %v", p.Partial)
 	}
@@ -227,7 +232,7 @@ func oneFailureOfSeveral(t *testing.T, o Options) {
 	w.PutStatic("/app/a", "other")
 	w.Disturb(akeylessd.Disturbance{Path: "/get-dynamic-secret-value", Status: http.StatusInternalServerError, Body: `{"error":"the database is away"}`})
 	w.clock.advance(45 * time.Minute)
-	again := w.fetch(w.request(pod, k8s(staticAndDynamic)))
+	again := w.fetch(live(p))
 	wantFile(t, again, "a", "other")
 	wantFile(t, again, "user", files(p)["user"])
 	if left := 15 * time.Minute; again.Partial == nil || again.RefreshAt.After(w.clock.now().Add(left)) {

@@ -138,7 +138,7 @@ func typesDetected(t *testing.T, o Options) {
 	}
 	// An item that became one of another type is noticed at the next look.
 	w.PutStatic("/app/r", "now static")
-	r.Fresh = true
+	r.Fresh, r.Current = true, p.Versions
 	if err := w.partial(r, "/app/r"); fault.Of(err) != fault.Rejected {
 		t.Errorf("the read of an item that changed its type: %v", err)
 	}
@@ -170,13 +170,15 @@ func batching(t *testing.T, o Options) {
 		objects.WriteString("\n- {secretPath: /app/" + name + ", fileName: " + name + ", secretType: static}")
 	}
 	r := w.request(w.pod("web"), k8s(objects.String()))
-	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/auth": 1, "/get-secret-value": 1})
+	var held []provider.Version
+	w.wantCounts(w.counted(func() { held = w.fetch(r).Versions }), map[string]int{"/auth": 1, "/get-secret-value": 1})
 	w.wantCounts(w.counted(func() { w.fetch(r) }), nil)
 	w.clock.advance(3 * time.Minute)
 	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/get-secret-value": 1})
 	// A name that spoils the batch is told from the others.
 	w.Delete("/app/c")
 	w.clock.advance(3 * time.Minute)
+	r.Current = held
 	err := w.partial(r, `spec.parameters.objects[2] "c"`, "/app/c was not found")
 	if strings.Contains(err.Error(), "objects[1]") {
 		t.Errorf("the error blames others: %v", err)

@@ -44,6 +44,8 @@ func Run(t *testing.T, o Options) {
 		"garbage":                   garbage,
 		"foreign answers":           foreignAnswers,
 		"denial repeated":           denialRepeated,
+		"refused never in files":    refusedNeverInFiles,
+		"credentials last":          credentialsLast,
 		"redirect":                  redirect,
 		"nothing secret":            nothingSecret,
 		"restart":                   restart,
