@@ -319,8 +319,9 @@ func TestManyAtOnce(t *testing.T) {
 			if name == "present" {
 				f.api.put(db, "r")
 			}
-			gate := make(chan struct{})
+			begun, gate := make(chan struct{}, 50), make(chan struct{})
 			f.api.fault(func(http.ResponseWriter, request, context.Context) bool {
+				begun <- struct{}{}
 				<-gate
 				return false
 			})
@@ -333,7 +334,11 @@ func TestManyAtOnce(t *testing.T) {
 					}
 				})
 			}
-			waiting(f, 50)
+			for range want { // who is told of no class asks once more
+				<-begun
+				waiting(f, 50)
+				gate <- struct{}{}
+			}
 			close(gate)
 			wg.Wait()
 			if lists, _ := f.api.counts(); lists > want {
