@@ -41,7 +41,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
 	r.set("db", "one")
-	if r.registry, err = plugin.New(plugin.Config{Dirs: []string{dir}, Timeout: 2 * time.Second}); err != nil {
+	if r.registry, err = plugin.New(plugin.Config{Audiences: map[string][]string{"aws": {"pluginprovider"}}, Dirs: []string{dir}, Timeout: 2 * time.Second}); err != nil {
 		t.Fatal(err)
 	}
 	return r
