@@ -83,3 +83,26 @@ func TestClassesTakeOtherKeys(t *testing.T) {
 		t.Errorf("a key that is not there: %v", err)
 	}
 }
+
+// TestRefusalsLeaveNoCharge: what is asked to explain a refusal is not kept.
+func TestRefusalsLeaveNoCharge(t *testing.T) {
+	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+		if strings.Contains(r.URL.Path, "/sys/internal/ui/mounts/") {
+			_, _ = io.WriteString(w, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+			return
+		}
+		answering(http.StatusForbidden, `{"errors":["permission denied"]}`)(w, r)
+	})
+	room := budget.New(budget.Limits{Node: 64 << 20})
+	p := newProvider(t, func(cfg *vault.Config) { cfg.Budget = room })
+	objects := map[string]string{"objects": "- {objectName: a, secretPath: secret/app, secretKey: k}"}
+	if _, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, objects)); err == nil || !strings.Contains(err.Error(), `secretPath must be "secret/data/app"`) {
+		t.Fatalf("want the path that works, got %v", err)
+	}
+	if err := p.Release(t.Context(), "v"); err != nil {
+		t.Fatal(err)
+	}
+	if left := room.Usage().Total; left != 0 {
+		t.Errorf("%d bytes are charged for no volume", left)
+	}
+}

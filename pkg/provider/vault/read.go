@@ -212,6 +212,7 @@ func (f *fetch) kvPath(ctx context.Context, t *token, r *request) string {
 	if err != nil {
 		return ""
 	}
+	defer reply.release()
 	var body struct {
 		Data struct {
 			Path    string            `json:"path"`
