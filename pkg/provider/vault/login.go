@@ -229,5 +229,9 @@ func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) s
 // audienceHint tells what must agree: the role, the class, and what the
 // CSIDriver object has kubelet ask for.
 func audienceHint(role string, l login) string {
-	return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one that is in the CSIDriver's tokenRequests", role, l.audience)
+	audience := l.audience
+	if audience == identity.APIServer {
+		audience = "one of the API server's own (its --api-audiences, by default the issuer)"
+	}
+	return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one that is in the CSIDriver's tokenRequests", role, audience)
 }

@@ -365,3 +365,23 @@ func TestVaultNamespace(t *testing.T) {
 		t.Errorf("namespaces sent: %q, want %q", spaces, want)
 	}
 }
+
+// TestRefusedAudience: a refused login names the audience that was sent, the
+// role's field and tokenRequests.
+func TestRefusedAudience(t *testing.T) {
+	b := newBroken(t, nil)
+	b.login = answering(http.StatusForbidden, `{"errors":["permission denied"]}`)
+	for audience, want := range map[string]string{
+		"vault":     "the audience of auth/kubernetes/role/app must be vault, or",
+		"apiserver": "the audience of auth/kubernetes/role/app must be one of the API server's own",
+	} {
+		r := brokenRequest("v", b.URL, map[string]string{"audience": audience})
+		r.Tokens[""] = r.Tokens["vault"]
+		_, err := newProvider(t, nil).Fetch(t.Context(), r)
+		for _, part := range []string{fmt.Sprintf("audience %q", audience), want, "tokenRequests"} {
+			if err == nil || !strings.Contains(err.Error(), part) {
+				t.Errorf("audience %s: %v\nlacks %s", audience, err, part)
+			}
+		}
+	}
+}
