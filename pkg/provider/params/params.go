@@ -57,14 +57,15 @@ type Known struct {
 	Foreign func(name string) string
 }
 
-// rank is the place of a name's prefix, and what is behind the prefix.
+// rank is the place of a name's prefix, and what is behind the prefix. A name
+// without one comes first: it is the one that all providers know.
 func (k Known) rank(name string) (int, string) {
 	for i, prefix := range k.Prefixes {
 		if rest, ok := strings.CutPrefix(name, prefix); ok {
 			return i, rest
 		}
 	}
-	return len(k.Prefixes), strings.ToUpper(name[:1]) + name[1:]
+	return -1, strings.ToUpper(name[:1]) + name[1:]
 }
 
 // names gives the key by each of its names.

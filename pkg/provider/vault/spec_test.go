@@ -58,7 +58,7 @@ func TestParameters(t *testing.T) {
 		{name: "bao prefix of vault", params: map[string]string{"baoNamespace": "x"}, warns: []string{"spec.parameters.baoNamespace: unknown"}},
 		{name: "bao prefix of openbao", flav: "openbao", params: map[string]string{"baoNamespace": "x", "openbaoCACertPath": "/etc/mayfly/class-files/x", "vaultAuthMountPath": "k"}},
 		{name: "two aliases", flav: "openbao", params: map[string]string{"baoAddress": "https://x", "vaultAddress": "https://y"}, warns: []string{"spec.parameters.vaultAddress: ignored: it says the same as baoAddress, which comes first"}},
-		{name: "plain and prefixed", flav: "openbao", params: map[string]string{"roleName": "r", "vaultRoleName": "v"}, warns: []string{"spec.parameters.roleName: ignored: it says the same as vaultRoleName"}},
+		{name: "plain and prefixed", flav: "openbao", params: map[string]string{"roleName": "r", "vaultRoleName": "v"}, warns: []string{"spec.parameters.vaultRoleName: ignored: it says the same as roleName"}},
 		{name: "two of one prefix", params: map[string]string{"vaultAuthMountPath": "a", "vaultKubernetesMountPath": "b"}, want: []string{"spec.parameters.vaultKubernetesMountPath: Forbidden: says the same as vaultAuthMountPath"}},
 		{name: "missing of openbao", flav: "openbao", params: map[string]string{"vaultAddress": "-"}, want: []string{"spec.parameters.baoAddress: Required value"}},
 		{name: "TLS over http", params: map[string]string{"vaultAddress": "http://x", "vaultCACertPath": "/etc/mayfly/class-files/x"}, warns: []string{"TLS parameters have no effect"}},
