@@ -13,11 +13,13 @@ import (
 )
 
 const (
-	// versionRounds makes one guess at what a version was made of cost some five
+	// versionRounds makes one guess at what a version was made of cost some
 	// milliseconds, for everybody who may read statuses.
 	versionRounds = 1 << 15
 	versionBytes  = 18
-	maxVersions   = 4096
+	// maxVersions bounds what is remembered, some 130 bytes each: twice, since
+	// what was used lately is kept when there are so many new ones.
+	maxVersions = 1 << 13
 )
 
 // Hasher makes versions of objects which the store does not number. A version
@@ -26,28 +28,44 @@ const (
 // class's UID, since everybody who may read a status could else try passwords
 // against it. The zero value is ready for use.
 type Hasher struct {
-	mu    sync.Mutex
-	key   []byte // of known, so that no fast hash of a secret is kept
-	known map[[sha256.Size]byte]string
+	mu  sync.Mutex
+	key []byte // of the maps, so that no fast hash of a secret is kept
+	// recent are the versions since the last change of the two maps, and earlier
+	// those before it.
+	recent, earlier map[[sha256.Size]byte]string
 }
 
 // Version is that of an object of a class with such contents.
 func (h *Hasher) Version(c *class.Class, object string, contents ...[]byte) string {
 	id := h.id(c, object, contents)
-	h.mu.Lock()
-	version, ok := h.known[id]
-	h.mu.Unlock()
-	if ok {
-		return version
+	version, ok := h.find(id)
+	if !ok {
+		version = slowHash(c, object, contents)
 	}
-	version = slowHash(c, object, contents)
+	h.keep(id, version)
+	return version
+}
+
+func (h *Hasher) find(id [sha256.Size]byte) (version string, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.known == nil || len(h.known) >= maxVersions {
-		h.known = map[[sha256.Size]byte]string{} // what is still used comes back
+	if version, ok = h.recent[id]; !ok {
+		version, ok = h.earlier[id]
 	}
-	h.known[id] = version
-	return version
+	return version, ok
+}
+
+// keep forgets what was not asked for since the maps last changed places.
+func (h *Hasher) keep(id [sha256.Size]byte, version string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, ok := h.recent[id]; ok {
+		return
+	}
+	if h.recent == nil || len(h.recent) >= maxVersions {
+		h.earlier, h.recent = h.recent, map[[sha256.Size]byte]string{}
+	}
+	h.recent[id] = version
 }
 
 func (h *Hasher) id(c *class.Class, object string, contents [][]byte) (id [sha256.Size]byte) {
@@ -63,12 +81,14 @@ func (h *Hasher) id(c *class.Class, object string, contents [][]byte) (id [sha25
 	return id
 }
 
+// slowHash has a password and a salt of 32 bytes, which is long enough for any
+// mode of the cryptography, so that it cannot fail.
 func slowHash(c *class.Class, object string, contents [][]byte) string {
-	sum := sha256.Sum256(joined(contents))
-	// It fails for settings that do not apply here: too short a key in FIPS mode.
-	out, err := pbkdf2.Key(sha256.New, string(sum[:]), joined([][]byte{[]byte(salt(c)), []byte(object)}), versionRounds, versionBytes)
+	password := sha256.Sum256(joined(contents))
+	salted := sha256.Sum256(joined([][]byte{[]byte(salt(c)), []byte(object)}))
+	out, err := pbkdf2.Key(sha256.New, string(password[:]), salted[:], versionRounds, versionBytes)
 	if err != nil {
-		return "unknown"
+		panic("provider: hashing a version: " + err.Error())
 	}
 	return base64.RawURLEncoding.EncodeToString(out)
 }

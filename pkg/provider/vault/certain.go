@@ -54,7 +54,11 @@ func (f *fetch) tokenIsKnown(ctx context.Context, r *request) bool {
 	}
 	known, _, err := g.lookups.Do(ctx, t, f.now, time.Time{}, func() (bool, error) {
 		reply, err := f.client.do(ctx, f.call(t, http.MethodGet, "auth/token/lookup-self", nil, nil))
-		return err == nil && isOwnAnswer("auth/token/lookup-self", reply.body), nil
+		if err != nil {
+			return false, nil
+		}
+		defer reply.release()
+		return isOwnAnswer("auth/token/lookup-self", reply.body), nil
 	})
 	return known && err == nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
@@ -84,11 +85,20 @@ func TestClassesTakeOtherKeys(t *testing.T) {
 	}
 }
 
-// TestRefusalsLeaveNoCharge: what is asked to explain a refusal is not kept.
+// TestRefusalsLeaveNoCharge: what is asked to explain a refusal, or to be certain
+// of it, is not kept.
 func TestRefusalsLeaveNoCharge(t *testing.T) {
 	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "/sys/internal/ui/mounts/") {
 			_, _ = io.WriteString(w, `{"data":{"path":"secret/","type":"kv","options":{"version":"2"}}}`)
+			return
+		}
+		if strings.HasSuffix(r.URL.Path, "/lookup-self") {
+			_, _ = io.WriteString(w, `{"request_id":"1","data":{"id":"t"}}`)
+			return
+		}
+		if strings.HasSuffix(r.URL.Path, "/revoke-self") {
+			w.WriteHeader(http.StatusNoContent)
 			return
 		}
 		answering(http.StatusForbidden, `{"errors":["permission denied"]}`)(w, r)
@@ -99,8 +109,15 @@ func TestRefusalsLeaveNoCharge(t *testing.T) {
 	if _, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, objects)); err == nil || !strings.Contains(err.Error(), `secretPath must be "secret/data/app"`) {
 		t.Fatalf("want the path that works, got %v", err)
 	}
-	if err := p.Release(t.Context(), "v"); err != nil {
-		t.Fatal(err)
+	live := brokenRequest("live", b.URL, objects)
+	live.Current = []provider.Version{{ID: "a", Version: "1"}}
+	if _, err := p.Fetch(t.Context(), live); err == nil || b.count("lookup-self") == 0 {
+		t.Fatalf("want a denial after a look at the token, got %v", err)
+	}
+	for _, id := range []string{"v", "live"} {
+		if err := p.Release(t.Context(), id); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if left := room.Usage().Total; left != 0 {
 		t.Errorf("%d bytes are charged for no volume", left)
