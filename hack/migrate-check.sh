@@ -43,7 +43,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --help | -h) usage; exit 0 ;;
     --values | --driver | --from)
-      [ $# -ge 2 ] && [ -n "$2" ] || fail "$1 needs a value"
+      [ -n "${2:-}" ] || fail "$1 needs a value"
       case $1 in
         --values) values=$2 ;;
         --driver) driver=$2 ;;
