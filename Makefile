@@ -87,6 +87,10 @@ vuln: ## Look for known vulnerabilities (needs the network: vuln.go.dev)
 image: ## Build dist/: an OCI image for amd64 and arm64 without Docker, and its SBOMs
 	cd hack/image && go run .
 
+.PHONY: release
+release: ## Build dist/VERSION/ of the tag at HEAD: notes, image, SBOMs, chart, checksums (RELEASE_REHEARSAL=1 without a tag)
+	@hack/release.sh
+
 .PHONY: clean
 clean: ## Remove what was built here; cached test tools stay
 	rm -rf bin dist

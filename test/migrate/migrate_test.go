@@ -1,0 +1,205 @@
+// Package migrate runs hack/migrate-check.sh on stored lists of clusters.
+package migrate
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const script = "../../hack/migrate-check.sh"
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// lists are the files that the script reads, by the kind that is in each.
+var lists = map[string]string{
+	"SecretProviderClass": "secretproviderclasses.secrets-store.csi.x-k8s.io",
+	"CSIDriver":           "csidrivers.storage.k8s.io",
+	"Pod":                 "pods",
+	"ReplicaSet":          "replicasets.apps",
+	"Deployment":          "deployments.apps",
+	"StatefulSet":         "statefulsets.apps",
+	"DaemonSet":           "daemonsets.apps",
+	"Job":                 "jobs.batch",
+	"CronJob":             "cronjobs.batch",
+	"Ingress":             "ingresses.networking.k8s.io",
+	"ServiceAccount":      "serviceaccounts",
+}
+
+// store writes a cluster's objects as kubectl writes lists.
+func store(t *testing.T, path string) string {
+	t.Helper()
+	file, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	items := map[string][]any{}
+	for decoder := yaml.NewDecoder(file); ; {
+		var object map[string]any
+		if err := decoder.Decode(&object); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		kind, _ := object["kind"].(string)
+		if lists[kind] == "" {
+			t.Fatalf("%s: kind %q is in no list of the script", path, kind)
+		}
+		items[kind] = append(items[kind], object)
+	}
+	dir := t.TempDir()
+	for kind, name := range lists {
+		all := items[kind]
+		if all == nil {
+			all = []any{}
+		}
+		data, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": all})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name+".json"), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// check runs the script, and gives what it printed and its exit code.
+func check(t *testing.T, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	if _, err := exec.LookPath("jq"); err != nil {
+		t.Fatal("jq is missing: apt-get install jq")
+	}
+	var out, failure bytes.Buffer
+	cmd := exec.CommandContext(t.Context(), script, args...)
+	cmd.Stdout, cmd.Stderr = &out, &failure
+	err := cmd.Run()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return out.String(), failure.String(), cmd.ProcessState.ExitCode()
+}
+
+func TestGolden(t *testing.T) {
+	for name, code := range map[string]int{"defaults": 1, "values": 1, "clean": 0} {
+		t.Run(name, func(t *testing.T) {
+			dir := filepath.Join("testdata", name)
+			args := []string{"--from", store(t, filepath.Join(dir, "cluster.yaml"))}
+			if _, err := os.Stat(filepath.Join(dir, "values.json")); err == nil {
+				args = append(args, "--values", filepath.Join(dir, "values.json"))
+			} else if !errors.Is(err, fs.ErrNotExist) {
+				t.Fatal(err)
+			}
+			got, failure, exit := check(t, args...)
+			if exit != code || failure != "" {
+				t.Errorf("exit code %d, want %d; standard error: %s", exit, code, failure)
+			}
+			golden := filepath.Join(dir, "want.txt")
+			if *update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("%s differs; \"go test ./test/migrate -update\" writes it. Got:\n%s", golden, got)
+			}
+		})
+	}
+}
+
+// TestRefusals: a check that could not be made never looks like one that found nothing.
+func TestRefusals(t *testing.T) {
+	whole := store(t, "testdata/clean/cluster.yaml")
+	broken := store(t, "testdata/clean/cluster.yaml")
+	if err := os.WriteFile(filepath.Join(broken, "pods.json"), []byte(`{"kind": "Status"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	partial := store(t, "testdata/clean/cluster.yaml")
+	if err := os.Remove(filepath.Join(partial, "pods.json")); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"a list is missing":      {[]string{"--from", partial}, "kubectl get pods --all-namespaces"},
+		"a list is none":         {[]string{"--from", broken}, "pods.json is not a list"},
+		"values are YAML":        {[]string{"--from", whole, "--values", "testdata/clean/cluster.yaml"}, "is not one JSON object"},
+		"values are missing":     {[]string{"--from", whole, "--values", "nowhere.json"}, "nowhere.json"},
+		"an unknown argument":    {[]string{"--form", whole}, "unknown argument --form"},
+		"an option without more": {[]string{"--from"}, "--from needs a value"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stdout, stderr, code := check(t, c.args...)
+			if code != 2 || stdout != "" || !strings.Contains(stderr, c.want) {
+				t.Errorf("exit code %d, output %q, error %q; want 2, none and %q", code, stdout, stderr, c.want)
+			}
+		})
+	}
+}
+
+// TestDefaults: the values that the script takes for the chart's are the chart's.
+func TestDefaults(t *testing.T) {
+	source, err := os.ReadFile(script)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(source), "def defaults: ")
+	object, _, found := strings.Cut(rest, "\n};")
+	if !found {
+		t.Fatal("the script has no \"def defaults\"")
+	}
+	data, err := exec.CommandContext(t.Context(), "jq", "-n", object+"}").Output()
+	if err != nil {
+		t.Fatalf("evaluating the defaults: %v", err)
+	}
+	var here, chart map[string]any
+	if err := json.Unmarshal(data, &here); err != nil {
+		t.Fatal(err)
+	}
+	if data, err = os.ReadFile("../../charts/mayfly/values.yaml"); err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(data, &chart); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, "", here, chart)
+}
+
+func compare(t *testing.T, path string, here, chart map[string]any) {
+	t.Helper()
+	for name, value := range here {
+		inner, isMap := value.(map[string]any)
+		theirs, theirsIsMap := chart[name].(map[string]any)
+		if isMap && theirsIsMap {
+			compare(t, path+name+".", inner, theirs)
+			continue
+		}
+		a, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(chart[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(a, b) {
+			t.Errorf("%s%s is %s in the script, and %s in the chart", path, name, a, b)
+		}
+	}
+}
