@@ -102,6 +102,10 @@ type Request struct {
 	// Fresh asks for a read from the store where a recent answer would
 	// otherwise do: after an edit of the class, or on a person's demand.
 	Fresh bool
+	// Upkeep tells that Class is not the class as it is now, but the one that
+	// the files are of: the pass by the present one has failed. What that one
+	// had made is not to be made again at its next try.
+	Upkeep bool
 }
 
 // Stager makes places to write to. A provider uses one at a time, and only

@@ -17,6 +17,8 @@ import (
 type pass struct {
 	rec   *Record
 	fresh bool
+	// upkeep tells that the pass is by the class that the volume had.
+	upkeep bool
 	// timeout bounds one attempt; zero leaves that to the caller.
 	timeout time.Duration
 	// onDenied, where it is set, goes before the class's own.
@@ -226,7 +228,7 @@ func (w pass) empties(c *class.Class, source provider.Provider, err error) bool 
 func (w pass) request(c *class.Class) provider.Request {
 	return provider.Request{
 		Volume: w.rec.ID, Pod: w.rec.Pod, Tokens: w.rec.Tokens, TokensInSecrets: w.rec.TokensInSecrets, Class: c, Secrets: w.rec.Secrets,
-		TargetPath: w.rec.Target, Current: w.rec.Versions, Fresh: w.fresh,
+		TargetPath: w.rec.Target, Current: w.rec.Versions, Fresh: w.fresh, Upkeep: w.upkeep,
 	}
 }
 

@@ -42,6 +42,7 @@ func (p *Publisher) upkeep(ctx context.Context, w pass, now *class.Class, err er
 	if now != nil {
 		w.onDenied = now.OnDenied
 	}
+	w.upkeep = true
 	done, failed := p.attempt(ctx, w, w.rec.LastClass)
 	if failed != nil {
 		err = fmt.Errorf("%w; keeping the volume up by the class that it had failed too: %w", err, failed)

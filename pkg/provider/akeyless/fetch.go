@@ -54,12 +54,9 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	if err := f.join(); err != nil {
 		return nil, err
 	}
-	keep := map[string]bool{}
-	for _, it := range f.spec.items {
-		keep[it.id] = true
+	if !f.request.Upkeep {
+		f.forget()
 	}
-	f.volume.readings.Retain(keep)
-	f.volume.holder.forget(keep, f.began)
 	f.results = map[*item]result{}
 	err := f.obtain(ctx)
 	if err != nil {
@@ -77,6 +74,7 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 		return nil, errors.Join(err, broken)
 	}
 	p.Partial = err
+	f.giveUpOthers()
 	return p, nil
 }
 
@@ -95,15 +93,10 @@ func (f *fetch) join() error {
 		}
 	}
 	key := f.identify(f.spec.login, f.bearer)
-	f.group = old
-	if old == nil || old.key != key {
-		f.group = f.groups.join(key, f.volume.id)
-		f.volume.Owe(f.groups.leave(old, f.volume.id)) // to be ended with the volume
-		if old != nil {
-			f.volume.readings.Retain(nil)
-			f.volume.holder.forget(nil, f.began)
-		}
+	if old != nil && old.key != key {
+		f.change(key)
 	}
+	f.group = f.groups.join(key, f.volume.id)
 	f.volume.setIdentity(f.group, f.bearer)
 	return nil
 }

@@ -49,14 +49,21 @@ func (p *Provider) Export(id string) secret.Bytes {
 	if v == nil {
 		return secret.Bytes{}
 	}
-	g, b := v.identity()
+	now := v.answered()
+	g, b := now.group, now.bearer
 	if g == nil {
 		return secret.Bytes{}
 	}
 	stamp := p.config.Stamp()
 	k := keptVolume{
 		State: session.State{Version: keptVersion, Stamp: stamp}, Identity: &g.key, Pod: b.pod, Given: b.given.Reveal(),
-		Readings: keepReadings(v.readings.All()), Refused: v.readings.Refusals(), Own: keepHolder(v.holder), Group: keepHolder(g.holder),
+		Readings: keepReadings(now.readings.All()), Refused: now.readings.Refusals(), Own: keepHolder(now.holder), Group: keepHolder(g.holder),
+	}
+	if tried := v.current().holder; tried != now.holder { // what an edit had made is not used again, and ended
+		held, replaced := tried.all()
+		for _, m := range append(held, replaced...) {
+			k.Own.Replaced = append(k.Own.Replaced, m.ended())
+		}
 	}
 	if account, ok := b.tokens[g.key.Login.Audience]; ok && g.key.Login.Type.asPod() {
 		k.Tokens = identity.Tokens{g.key.Login.Audience: account}.Reveal()
@@ -121,7 +128,12 @@ func (p *Provider) Import(id string, state secret.Bytes) error {
 		v.readings.Refuse(id, at)
 		g.recent.Refuse(id, at)
 	}
+	v.inFiles = map[string]bool{}
+	for _, m := range k.Own.Held {
+		v.inFiles[m.Item] = true
+	}
 	for id, rd := range k.Readings {
+		v.inFiles[id] = true
 		v.readings.Keep(id, rd)
 		g.recent.Keep(id, rd)
 	}

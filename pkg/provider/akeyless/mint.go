@@ -56,7 +56,7 @@ func (f *fetch) hold(h *holder, m *minted) {
 	h.put(m)
 	v := f.volumes.Find(f.volume.id)
 	switch {
-	case h == f.volume.holder && v == f.volume, h != f.volume.holder && f.groups.Find(f.group.key) == f.group:
+	case v == f.volume && v.owns(h), h == f.group.holder && f.groups.Find(f.group.key) == f.group:
 	case v != nil:
 		v.Owe(h.takeAll())
 	default:

@@ -28,9 +28,12 @@ func (p *Provider) Release(ctx context.Context, id string) error {
 		if err := v.made(ctx); err != nil {
 			return nil, err
 		}
-		v.readings.Close()
 		g, b := v.identity()
-		list := append(v.TakeDebts(), p.groups.leave(g, id)...)
+		list := v.TakeDebts()
+		for _, s := range v.takeStands() {
+			s.readings.Close()
+			list = append(list, p.groups.leave(s.group, id)...)
+		}
 		if p.config.DisableRevocation {
 			return nil, nil
 		}

@@ -48,6 +48,15 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	return s, nil
 }
 
+// ids are the items that the class asks for.
+func (s *spec) ids() map[string]bool {
+	ids := make(map[string]bool, len(s.items))
+	for _, it := range s.items {
+		ids[it.id] = true
+	}
+	return ids
+}
+
 func (p *Provider) check(s *spec, set *params.Set) error {
 	policy := params.Policy{
 		Allowed: p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,

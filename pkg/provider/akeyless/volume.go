@@ -10,39 +10,82 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// volume is what the provider knows of one volume. It owes the credentials
-// that were made for it.
-type volume struct {
-	id       string
+// stand is what a volume has as one identity.
+type stand struct {
+	group *group
+	// bearer is who the volume logs in as.
+	bearer bearer
+	// holder has the credentials that were made for the volume, which it owes.
 	holder   *holder
 	readings *session.Answers[*reading]
+}
+
+// volume is what the provider knows of one volume.
+type volume struct {
+	id     string
+	budget *budget.Budget
+	owner  budget.Owner
 	// doubts are the refusals that may not be the store's last word.
 	doubts session.Doubts
+	// inFiles are the items that the files were last made of.
+	inFiles map[string]bool
 
-	mu     sync.Mutex
-	group  *group
-	bearer bearer
+	mu sync.Mutex
+	stand
+	// aside is of the identity before an edit of the class, until the new one
+	// is answered.
+	aside session.Aside[stand]
 	// making are closed when what is being made for the volume is there, or
 	// is not to be had.
 	making []<-chan struct{}
 }
 
 func newVolume(id, namespace string, b *budget.Budget) *volume {
-	owner := budget.Owner{Namespace: namespace, Volume: id}
-	return &volume{id: id, holder: newHolder(b, owner), readings: session.NewAnswers[*reading](b, owner)}
+	v := &volume{id: id, budget: b, owner: budget.Owner{Namespace: namespace, Volume: id}}
+	v.stand = v.nothing()
+	return v
+}
+
+// nothing is what a volume has as a new identity.
+func (v *volume) nothing() stand {
+	return stand{holder: newHolder(v.budget, v.owner), readings: session.NewAnswers[*reading](v.budget, v.owner)}
+}
+
+// current is what the volume has as its present identity.
+func (v *volume) current() stand {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.stand
+}
+
+// answered is what the volume has as the identity that its files are of.
+func (v *volume) answered() stand {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if s := v.aside.Kept(); s != nil {
+		return *s
+	}
+	return v.stand
 }
 
 // identity is the volume's group, and who it logs in as.
 func (v *volume) identity() (*group, bearer) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.group, v.bearer
+	s := v.current()
+	return s.group, s.bearer
 }
 
 func (v *volume) setIdentity(g *group, b bearer) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.group, v.bearer = g, b
+}
+
+// owns tells whether a holder is one of the volume's.
+func (v *volume) owns(h *holder) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	kept := v.aside.Kept()
+	return h == v.holder || kept != nil && h == kept.holder
 }
 
 // await notes that something is being made for the volume, and that nobody
@@ -78,7 +121,26 @@ func (v *volume) made(ctx context.Context) error {
 }
 
 // TakeDebts implements session.Volume.
-func (v *volume) TakeDebts() []*minted { return v.holder.takeAll() }
+func (v *volume) TakeDebts() []*minted {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	list := v.holder.takeAll()
+	if s := v.aside.Kept(); s != nil {
+		list = append(list, s.holder.takeAll()...)
+	}
+	return list
+}
+
+// takeStands gives up all that the volume has.
+func (v *volume) takeStands() []stand {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	list := []stand{v.stand}
+	if s := v.aside.Take(); s != nil {
+		list = append(list, *s)
+	}
+	return list
+}
 
 // Owe implements session.Volume.
-func (v *volume) Owe(list []*minted) { v.holder.giveBack(list) }
+func (v *volume) Owe(list []*minted) { v.current().holder.giveBack(list) }

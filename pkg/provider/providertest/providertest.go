@@ -37,6 +37,8 @@ type Harness struct {
 	// Partial asks for an object that the pod may read and for one that does
 	// not exist.
 	Partial func(t *testing.T, volume string) provider.Request
+	// Credentials is for a store that makes some; nil for one that makes none.
+	Credentials *Credentials
 	// Change changes, in the store, an object that Allowed asks for.
 	Change func(t *testing.T)
 	// Hang makes the store take requests and answer none, until the test ends.
@@ -65,6 +67,8 @@ func Run(t *testing.T, h Harness) {
 		{"denied after others had it", s.deniedAfter},
 		{"many at once", s.concurrent},
 		{"canceled before it begins", s.canceled},
+		{"an edit that is refused, and back", s.refusedEdits},
+		{"a first fetch that is refused", s.refusedFirst},
 		{"release", s.release},
 		{"keep", s.keep},
 		{"keep what cannot be read", s.rubbish},

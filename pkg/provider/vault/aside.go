@@ -16,44 +16,30 @@ type stand struct {
 	spec *spec
 }
 
-// setAside keeps what the volume has, and begins anew for another identity. An
-// edit that the store refuses, and that is taken back, then costs nothing.
-func (v *volume) setAside() {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.aside = &stand{v.group, v.holder, v.readings, v.answered}
-	v.group, v.holder, v.answered = nil, newHolder(v.budget, v.owner), nil
-	v.readings = v.noAnswers()
-}
-
 // takeAside takes away what was set aside; nil if nothing was.
 func (v *volume) takeAside() *stand {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	s := v.aside
-	v.aside = nil
-	return s
+	return v.aside.Take()
 }
 
 // change has the volume go on under another identity of its pod: that which was
 // set aside, or a new one.
 func (f *fetch) change(key identityKey) {
 	v := f.volume
-	s := v.takeAside()
-	if s == nil {
-		v.setAside()
-		return
-	}
-	left := f.groups.leave(v.currentGroup(), v.id)
-	v.retire()
-	v.Owe(left)
 	v.mu.Lock()
-	defer v.mu.Unlock()
-	if !sameIdentity(s.group.key, key) {
-		v.aside = s
-		return
+	now := &stand{v.group, v.holder, v.readings, v.answered}
+	next, over := v.aside.Switch(now, func(s *stand) bool { return sameIdentity(s.group.key, key) })
+	if next == nil {
+		next = &stand{holder: newHolder(v.budget, v.owner), readings: v.noAnswers()}
 	}
-	v.group, v.holder, v.readings, v.answered = s.group, s.holder, s.readings, s.spec
+	v.group, v.holder, v.readings, v.answered = next.group, next.holder, next.readings, next.spec
+	v.mu.Unlock()
+	if over != nil {
+		v.Owe(over.holder.takeTokens())
+		v.Owe(f.groups.leave(over.group, v.id))
+		over.readings.Close()
+	}
 }
 
 // settle ends the earlier identity: the files are of the new one now. What was
@@ -73,7 +59,7 @@ func (f *fetch) settle() {
 // tend keeps alive what the files hold while the new identity gets no answer.
 func (f *fetch) tend(ctx context.Context) {
 	f.volume.mu.Lock()
-	s := f.volume.aside
+	s := f.volume.aside.Kept()
 	f.volume.mu.Unlock()
 	if s == nil || s.spec == nil {
 		return

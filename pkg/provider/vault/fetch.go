@@ -47,7 +47,9 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 		return nil, err
 	}
 	f.volume.prune(f.began)
-	f.volume.forget(f.spec)
+	if !f.request.Upkeep {
+		f.volume.forget(f.spec)
+	}
 	results, partial, err := f.obtainAll(ctx)
 	f.config.Logger.Debug("fetched", "volume", f.request.Volume, "pod", f.request.Pod.String(), "class", f.spec.class.String(),
 		"address", f.spec.login.target.Address.String(), "requests", len(f.spec.requests), "correlation", f.correlation, "partial", partial, "error", err)
@@ -67,6 +69,10 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	}
 	payload.Partial = partial
 	f.settle()
+	if !f.request.Upkeep {
+		f.volume.inFiles = f.spec.ids()
+		f.volume.forget(f.spec)
+	}
 	return payload, nil
 }
 

@@ -20,8 +20,8 @@ func (p *Provider) Export(id string) secret.Bytes {
 	now := stand{v.group, v.holder, v.readings, nil}
 	stamp := p.config.Stamp()
 	k := keptVolume{State: session.State{Version: keptVersion, Stamp: stamp}, Pod: v.pod, Retired: keepTokens(v.retired)}
-	if v.aside != nil { // the new identity was not answered yet: it is begun anew
-		now = *v.aside
+	if s := v.aside.Kept(); s != nil { // the new identity was not answered yet: it begins from nothing
+		now = *s
 		k.Retired = append(k.Retired, keepHolder(v.holder).Tokens...)
 	}
 	k.Own, k.Refused = keepHolder(now.holder), now.readings.Refusals()
@@ -69,12 +69,17 @@ func (p *Provider) restore(v *volume, k keptVolume) (err error) {
 	if err := k.Own.restoreInto(v.holder); err != nil {
 		return err
 	}
+	v.inFiles = map[string]bool{}
 	for _, kr := range k.Readings {
 		rd, err := kr.restore()
 		if err != nil {
 			return err
 		}
 		v.readings.Keep(kr.Request, rd)
+		v.inFiles[kr.Request] = true
+	}
+	for _, kh := range k.Own.Held {
+		v.inFiles[kh.Reading.Request] = true
 	}
 	for id, at := range k.Refused {
 		v.readings.Refuse(id, at)

@@ -24,6 +24,8 @@ func TestConformance(t *testing.T) {
 	const value = "conformance-value-1"
 	w.kv1(t, "conf", map[string]any{"k": value})
 	w.kv2(t, "conf", map[string]any{"k": value + "-two"})
+	pg := newPostgres(t, w)
+	pg.Role(t, w.Server, "hour", "1h", "2h")
 	var tokens []string
 	ask := func(account, objects string) func(*testing.T, string) provider.Request {
 		return func(t *testing.T, volume string) provider.Request {
@@ -52,6 +54,16 @@ func TestConformance(t *testing.T) {
 		Allowed:  through(ask("app", both)),
 		Denied:   through(ask("stranger", both)),
 		Partial:  through(ask("app", both+"- {objectName: d, secretPath: kv1/missing, secretKey: k}\n")),
+		Credentials: &providertest.Credentials{
+			Allowed: through(ask("app", "- {objectName: db, secretPath: database/creds/hour}\n- {objectName: a, secretPath: kv1/conf, secretKey: k}\n")),
+			Made:    func(t *testing.T) int { return pg.Users(t) },
+			Edits: map[string]func(map[string]string){
+				"the login":                  func(p map[string]string) { p["roleName"] = "typo" },
+				"the auth mount":             func(p map[string]string) { p["vaultAuthMountPath"] = "typo" },
+				"an object more":             func(p map[string]string) { p["objects"] += "- {objectName: d, secretPath: kv1/missing}\n" },
+				"the credential for another": func(p map[string]string) { p["objects"] = "[{objectName: d, secretPath: kv1/missing}]" },
+			},
+		},
 		Change: func(t *testing.T) {
 			changes++
 			w.kv1(t, "conf", map[string]any{"k": value + strings.Repeat("!", changes)})

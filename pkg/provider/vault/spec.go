@@ -46,6 +46,15 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	return s, nil
 }
 
+// ids are the requests that the class makes.
+func (s *spec) ids() map[string]bool {
+	ids := make(map[string]bool, len(s.requests))
+	for _, r := range s.requests {
+		ids[r.id] = true
+	}
+	return ids
+}
+
 func (p *Provider) check(s *spec, set *params.Set) error {
 	policy := params.Policy{
 		Allowed: p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,

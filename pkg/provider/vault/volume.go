@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -28,8 +29,10 @@ type volume struct {
 	// aside is of the identity before an edit of the class, until the new one
 	// is answered; answered is the class of the last such answer, without its
 	// objects.
-	aside    *stand
+	aside    session.Aside[stand]
 	answered *spec
+	// inFiles are the requests that the files were last made of.
+	inFiles map[string]bool
 	// retired are tokens of earlier logins, which live out their leases.
 	retired []*token
 }
@@ -57,12 +60,10 @@ func (v *volume) answers() *session.Answers[*reading] {
 	return v.readings
 }
 
-// forget drops the answers to what the class no longer asks.
+// forget drops the answers to what neither the class nor the files are of.
 func (v *volume) forget(s *spec) {
-	keep := make(map[string]bool, len(s.requests))
-	for _, r := range s.requests {
-		keep[r.id] = true
-	}
+	keep := s.ids()
+	maps.Copy(keep, v.inFiles)
 	v.holder.forget(keep)
 	v.answers().Retain(keep)
 }
@@ -90,8 +91,8 @@ func (v *volume) TakeDebts() []*token {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	tokens := append(v.holder.takeTokens(), v.retired...)
-	if v.aside != nil {
-		tokens = append(tokens, v.aside.holder.takeTokens()...)
+	if s := v.aside.Kept(); s != nil {
+		tokens = append(tokens, s.holder.takeTokens()...)
 	}
 	v.retired = nil
 	return tokens

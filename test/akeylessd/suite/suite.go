@@ -85,12 +85,26 @@ func conformance(t *testing.T, o Options) {
 			return r
 		}
 	}
+	w.PutStatic("/app/a", "value")
+	w.PutDynamic("/app/db", time.Hour)
 	providertest.Run(t, providertest.Harness{
 		Provider: w.provider,
 		Restart:  func(*testing.T) provider.Provider { return w.newProvider() },
 		Allowed:  ask("web", twoObjects),
 		Denied:   ask("intruder", twoObjects),
 		Partial:  ask("web", twoObjects+"\n- {secretPath: /app/missing, fileName: missing, secretType: static}"),
+		Credentials: &providertest.Credentials{
+			Allowed: ask("web", staticAndDynamic),
+			Made: func(*testing.T) int {
+				made, _ := w.Credentials()
+				return made
+			},
+			Edits: map[string]func(map[string]string){
+				"the login":                  func(p map[string]string) { p["akeylessK8sAuthConfigName"] = "typo" },
+				"an object more":             func(p map[string]string) { p["objects"] += "\n- {secretPath: /app/missing, fileName: missing}" },
+				"the credential for another": func(p map[string]string) { p["objects"] = "[{secretPath: /app/missing, fileName: missing}]" },
+			},
+		},
 		Change: func(*testing.T) {
 			changes++
 			w.PutStatic("/app/password", fmt.Sprintf("marker-password-new-%d", changes))
