@@ -125,28 +125,56 @@ func (f *fetch) obtain(ctx context.Context) error {
 	if _, err := f.session(ctx, nil); err != nil {
 		return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
 	}
-	var work, made []func()
-	var texts []*item
-	for _, it := range f.detectAll(ctx, pending) {
-		switch k := f.kindOf(it); {
-		case k == static:
-			texts = append(texts, it)
-		case k.mints():
-			made = append(made, func() { f.done(it, f.credential(ctx, it, k)) })
-		default:
-			work = append(work, func() { f.single(ctx, it, k) })
+	f.answer(ctx, f.detectAll(ctx, pending))
+	return nil
+}
+
+// answer answers items whose kinds are known: first what can be read, then what
+// is made. Those whose kind proves to be another one are answered once more.
+func (f *fetch) answer(ctx context.Context, items []*item) {
+	for len(items) > 0 {
+		tried := make(map[*item]kind, len(items))
+		var read, made []*item
+		for _, it := range items {
+			tried[it] = f.kindOf(it)
+			err := f.misfit(it)
+			switch {
+			case err != nil:
+				f.done(it, result{err: err})
+			case tried[it].mints():
+				made = append(made, it)
+			default:
+				read = append(read, it)
+			}
 		}
+		f.readAll(ctx, read, tried)
+		if items = f.mistyped(ctx, read, tried); len(items) > 0 {
+			items = append(items, made...)
+			continue
+		}
+		if f.mustFail() {
+			return // a credential would be made in vain, at every try
+		}
+		session.InParallel(made, func(it *item) { f.done(it, f.credential(ctx, it, tried[it])) })
+		items = f.mistyped(ctx, made, tried)
+	}
+}
+
+func (f *fetch) readAll(ctx context.Context, items []*item, kinds map[*item]kind) {
+	var work []func()
+	var texts []*item
+	for _, it := range items {
+		if kinds[it] == static {
+			texts = append(texts, it)
+			continue
+		}
+		work = append(work, func() { f.single(ctx, it, kinds[it]) })
 	}
 	for _, batch := range batches(texts) {
 		work = append(work, func() { f.batch(ctx, batch) })
 	}
 	session.InParallel(work, func(do func()) { do() })
 	f.oneAtATime(ctx)
-	if f.mustFail() {
-		return nil // a credential would be made in vain, at every try
-	}
-	session.InParallel(made, func(do func()) { do() })
-	return nil
 }
 
 // mustFail tells whether an item has failed for which nothing stands in, so that

@@ -188,8 +188,8 @@ func (o *object) set(f params.Field) {
 	case fieldType:
 		text := f.Text()
 		k, ok := kindOf(text)
-		if !ok {
-			f.Invalid("must be static, rotated, dynamic, certificate or pki")
+		if _, is := f.IsText(); is && !ok {
+			f.Warn("%q is not static, rotated, dynamic, certificate or pki, so Akeyless is asked for the item's type", params.Clip(text))
 		}
 		o.item.kind = k
 	case fieldKey:

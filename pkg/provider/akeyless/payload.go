@@ -13,7 +13,7 @@ import (
 
 // payload makes the files: all of them, or an error.
 func (f *fetch) payload() (*provider.Payload, error) {
-	out := &provider.Payload{Warnings: slices.Clone(f.spec.warnings), RefreshAt: f.horizon()}
+	out := &provider.Payload{Warnings: append(slices.Clone(f.spec.warnings), f.hints()...), RefreshAt: f.horizon()}
 	for _, it := range f.spec.items {
 		out.RefreshAt = session.Earliest(out.RefreshAt, f.results[it].due)
 	}

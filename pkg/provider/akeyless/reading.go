@@ -3,6 +3,8 @@ package akeyless
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -106,13 +108,65 @@ func (f *fetch) detect(ctx context.Context, it *item) error {
 	default:
 		return explainRead(f, it, err)
 	}
-	k, ok := kindOf(found.Type)
+	return f.learn(it, *found)
+}
+
+// learn takes an item's kind from its description.
+func (f *fetch) learn(it *item, d description) error {
+	k, ok := kindOf(d.Type)
 	if !ok || k == detected {
-		return fault.New(fault.InvalidClass, "%s is a %s, which holds nothing that can be mounted", it, found.Type)
+		return fault.New(fault.InvalidClass, "%s is a %s, which holds nothing that can be mounted", it, d.Type)
 	}
 	f.kinds.Set(keyOf(f.spec.login, it.name), k)
-	f.note(it, *found)
+	f.note(it, d)
 	return nil
+}
+
+// mistyped gives the items that could not be answered as the kind that was
+// tried, and that their description says to be of another kind: secretType is a
+// hint.
+func (f *fetch) mistyped(ctx context.Context, items []*item, tried map[*item]kind) []*item {
+	var list []*item
+	for _, it := range items {
+		if r := f.results[it]; it.kind != detected && tried[it] == it.kind && (r.absent || isMistake(r.err)) && !f.group.opaque.Has(it.name) {
+			list = append(list, it)
+		}
+	}
+	session.InParallel(list, func(it *item) {
+		d, err := f.describe(ctx, it.name)
+		if err != nil {
+			f.group.opaque.Set(it.name, struct{}{}) // the failure of the read says more
+			return
+		}
+		if err := f.learn(it, d); err != nil {
+			f.done(it, result{err: err})
+		}
+	})
+	list = slices.DeleteFunc(list, func(it *item) bool { return f.kindOf(it) == tried[it] })
+	for _, it := range list {
+		delete(f.results, it)
+	}
+	return list
+}
+
+// misfit is the error of an item that is of another kind than the class says,
+// and asked for with what only that kind has.
+func (f *fetch) misfit(it *item) error {
+	k := f.kindOf(it)
+	if it.kind == detected || k == it.kind || len(it.args) == 0 && (it.version == 0 || !k.mints()) {
+		return nil
+	}
+	return fault.New(fault.InvalidClass, "%s is of type %s: set its secretType to that, and its secretArgs and secretVersion to what fits", it, k)
+}
+
+// hints are warnings of secretTypes that are not what the store says.
+func (f *fetch) hints() (warnings []string) {
+	for _, o := range f.spec.objects {
+		if k := f.kindOf(o.item); o.item.kind != detected && k != o.item.kind {
+			warnings = append(warnings, fmt.Sprintf("SecretProviderClass %s: %s: secretType is %s, and the item is of type %s, so it is read as that", f.spec.class, o, o.item.kind, k))
+		}
+	}
+	return warnings
 }
 
 func (f *fetch) kindOf(it *item) kind {
@@ -122,16 +176,16 @@ func (f *fetch) kindOf(it *item) kind {
 	return static
 }
 
-// knownKind is what the class says, what was made of the item before, or what
-// somebody was told of it.
+// knownKind is what was made of the item before, what its description said, or
+// what the class says.
 func (f *fetch) knownKind(it *item) (kind, bool) {
-	if it.kind != detected {
-		return it.kind, true
-	}
 	if m := f.holder().get(it.id); m != nil {
 		return m.Kind, true
 	}
-	return f.kinds.Get(keyOf(f.spec.login, it.name))
+	if k, ok := f.kinds.Get(keyOf(f.spec.login, it.name)); ok {
+		return k, true
+	}
+	return it.kind, it.kind != detected
 }
 
 // note keeps a description for the read that follows it.

@@ -110,13 +110,22 @@ func notAfter(text string) (time.Time, error) {
 // mistaken forgets a detected kind that may be the reason of a failure, as
 // when an item was replaced by one of another type.
 func (f *fetch) mistaken(it *item, err error) {
+	if !isMistake(err) {
+		return
+	}
+	f.kinds.Forget(keyOf(f.spec.login, it.name))
+	if it.kind == detected {
+		f.group.opaque.Forget(it.name)
+	}
+}
+
+// isMistake tells whether a failure may come of a wrong kind.
+func isMistake(err error) bool {
 	switch fault.Of(err) {
 	case fault.NotFound, fault.Rejected, fault.BadAnswer:
-		if it.kind == detected {
-			f.kinds.Forget(keyOf(f.spec.login, it.name))
-			f.group.opaque.Forget(it.name)
-		}
+		return err != nil
 	}
+	return false
 }
 
 // explainRead adds what was attempted, and what a person can do about it.

@@ -63,7 +63,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		`spec.parameters.akeylessGatewayURL: Invalid value: "unix:///s"`:              base(keyGateway, "unix:///s"),
 		`spec.parameters.objects[1].fileName: Invalid value: "../b"`:                  objects(`[{secretPath: /a, fileName: a}, {secretPath: /b, fileName: ../b}]`),
 		`spec.parameters.objects[1].fileName: Duplicate value: "a"`:                   objects(`[{secretPath: /a, fileName: a}, {secretPath: /b, fileName: a}]`),
-		`spec.parameters.objects[0].secretType: Invalid value: "ssh"`:                 objects(`[{secretPath: /a, fileName: a, secretType: ssh}]`),
+		"secretType: Invalid value: \"\"":                                             objects(`[{secretPath: /a, fileName: a, secretType: [static]}]`),
 		`spec.parameters.objects[0].secretVersion: Invalid value: "0"`:                objects(`[{secretPath: /a, fileName: a, secretVersion: 0}]`),
 		"spec.parameters.objects[0].secretVersion: Forbidden":                         objects(`[{secretPath: /a, fileName: a, secretType: dynamic, secretVersion: 2}]`),
 		"spec.parameters.objects[0].objectName: Forbidden: says the same as fileName": objects(`[{secretPath: /a, fileName: a, objectName: b}]`),
@@ -93,6 +93,7 @@ func TestWarnings(t *testing.T) {
 	for want, params := range map[string]map[string]string{
 		"spec.parameters.akeylesAccessID: unknown, so ignored; did you mean akeylessAccessID?": base("akeylesAccessID", "x"),
 		"spec.parameters.objects[0].secretpath: unknown, so ignored (line 1); did you mean":    objects(`[{secretPath: /a, fileName: a, secretpath: b}]`),
+		`objects[0].secretType: line 1: "ssh" is not static, rotated`:                          objects(`[{secretPath: /a, fileName: a, secretType: ssh}]`),
 		"spec.parameters.akeylessAccessKey: everybody who may read the class":                  base(keyAccessType, "access_key", keyAccessKey, "k"),
 		"spec.parameters.akeylessAzureObjectID: chooses among":                                 base(keyAccessType, "azure_ad", keyAzureTenant, "t", keyAzureClient, "c", keyAzureObjectID, "o"),
 		"spec.parameters.akeylessGatewayURL: is a plain http address":                          base(keyGateway, "http://gw", keySkipVerify, "true"),

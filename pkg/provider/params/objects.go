@@ -152,6 +152,11 @@ func (f Field) Unknown(known []string) {
 	f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)%s", f.line, DidYouMean(f.Name, known))
 }
 
+// Warn adds a warning that names the field.
+func (f Field) Warn(format string, args ...any) {
+	f.object.Warn(f.Name, "line %d: %s", f.line, fmt.Sprintf(format, args...))
+}
+
 // Invalid notes what is wrong with the field's value.
 func (f Field) Invalid(detail string) {
 	shown := ""

@@ -88,6 +88,19 @@ func (s *suite) keepNewer(t *testing.T, k keeper, r provider.Request, now *provi
 
 // rubbish has a provider import, for a volume that it does not know, what
 // nobody exported. It must say so, and serve the volume as if it were new.
+// anotherNode: tools restart workloads by the versions in the status, which
+// each node writes for its pods. Providers of the same settings share nothing.
+func (s *suite) anotherNode(t *testing.T) {
+	if s.Restart == nil {
+		t.Skip("the harness has no second provider")
+	}
+	here := s.fetch(t, s.Allowed(t, s.volume()))
+	there := fetchFrom(t, s.Restart(t), s.Allowed(t, s.volume()))
+	if !slices.Equal(here.Versions, there.Versions) {
+		t.Errorf("versions %v here, %v on another node", here.Versions, there.Versions)
+	}
+}
+
 func (s *suite) rubbish(t *testing.T) {
 	r, before, state := s.kept(t)
 	for name, bad := range spoiled(state.Reveal()) {

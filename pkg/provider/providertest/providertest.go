@@ -62,6 +62,7 @@ func Run(t *testing.T, h Harness) {
 		{"all or nothing", s.partial},
 		{"all or nothing after an edit", s.partialLater},
 		{"unchanged is equal", s.unchanged},
+		{"another node gives the same versions", s.anotherNode},
 		{"changed is different", s.changed},
 		{"denied gets nothing", s.denied},
 		{"denied after others had it", s.deniedAfter},

@@ -1,6 +1,8 @@
 package suite
 
 import (
+	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -144,6 +146,41 @@ func typesDetected(t *testing.T, o Options) {
 	}
 	r.Class.Parameters["objects"] = `[{secretPath: /app/r, fileName: r}]`
 	wantFile(t, w.fetch(r), "r", "now static")
+}
+
+// typeIsHint: a wrong secretType costs a request, and a warning says so. The
+// description decides, unless arguments were meant for the other type.
+func typeIsHint(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutStatic("/app/s", "static")
+	w.PutRotated("/app/r", map[string]any{"password": "rotated"}, time.Time{})
+	w.PutDynamic("/app/d", time.Hour)
+	r := w.request(w.pod("web"), k8s(`
+- {secretPath: /app/s, fileName: s, secretType: rotated}
+- {secretPath: /app/r, fileName: r, secretType: static, secretKey: password}
+- {secretPath: /app/d, fileName: d, secretType: static, secretKey: user}
+- {secretPath: /app/s, fileName: s2, secretType: dynamic}
+- {secretPath: /app/s, fileName: s3, secretType: secret}`))
+	p := w.fetch(r)
+	wantFile(t, p, "s", "static")
+	wantFile(t, p, "s2", "static")
+	wantFile(t, p, "s3", "static")
+	wantFile(t, p, "r", "rotated")
+	if !strings.HasPrefix(files(p)["d"], "tmp_") {
+		t.Errorf("dynamic user %q", files(p)["d"])
+	}
+	w.wantCredentials(1, 1)
+	said := strings.Join(p.Warnings, "\n")
+	wantWords(t, errors.New(said), `objects[0] "s": secretType is rotated, and the item is of type static`,
+		"of type rotated", "of type dynamic", `objects[4].secretType: line 6: "secret" is not static, rotated`)
+	r.Current = p.Versions
+	if again := w.fetch(r); !slices.Equal(again.Versions, p.Versions) {
+		t.Errorf("versions %v, before %v", again.Versions, p.Versions)
+	}
+	w.wantCredentials(1, 1)
+	w.refuse(w.request(w.pod("web"), k8s(`[{secretPath: /app/s, fileName: s, secretType: pki, secretArgs: {common-name: x}}]`)),
+		"is of type static", "secretType", "secretArgs")
+	w.refuse(w.request(w.pod("web"), k8s(`[{secretPath: /app/missing, fileName: s, secretType: rotated}]`)), "/app/missing", "there is no such item")
 }
 
 func optional(t *testing.T, o Options) {

@@ -19,6 +19,7 @@ func Run(t *testing.T, o Options) {
 		"values":                    values,
 		"versions":                  versions,
 		"types detected":            typesDetected,
+		"type is a hint":            typeIsHint,
 		"optional":                  optional,
 		"batching":                  batching,
 		"poll by description":       pollByDescription,
