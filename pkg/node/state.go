@@ -143,28 +143,28 @@ func (s *state) open(name string, flags int) (*os.File, error) {
 }
 
 const (
-	versionKeySize = 32
-	versionKeyFile = "version.key"
+	identityKeySize = 32
+	identityKeyFile = "identity.key"
 )
 
-// versionKey keys the versions of objects which the store does not number. It
-// lives as long as the volumes do, so that versions stay the same over a
-// restart of the driver.
-func (s *state) versionKey() (secret.Bytes, error) {
-	f, err := s.open(versionKeyFile, unix.O_RDWR|unix.O_CREAT)
+// identityKey keys the hashes by which identities with an access key are told
+// apart. It lives as long as the volumes do, so that they need no new login
+// after a restart of the driver.
+func (s *state) identityKey() (secret.Bytes, error) {
+	f, err := s.open(identityKeyFile, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {
-		return secret.Bytes{}, fmt.Errorf("keeping the version key: %w", err)
+		return secret.Bytes{}, fmt.Errorf("keeping the identity key: %w", err)
 	}
 	defer func() { _ = f.Close() }()
-	key := make([]byte, versionKeySize)
-	if n, err := io.ReadFull(f, key); err == nil && n == versionKeySize {
+	key := make([]byte, identityKeySize)
+	if n, err := io.ReadFull(f, key); err == nil && n == identityKeySize {
 		return secret.NewBytes(key), nil
 	}
 	if _, err := rand.Read(key); err != nil {
-		return secret.Bytes{}, fmt.Errorf("making the version key: %w", err)
+		return secret.Bytes{}, fmt.Errorf("making the identity key: %w", err)
 	}
 	if _, err := f.WriteAt(key, 0); err != nil {
-		return secret.Bytes{}, fmt.Errorf("keeping the version key: %w", err)
+		return secret.Bytes{}, fmt.Errorf("keeping the identity key: %w", err)
 	}
 	return secret.NewBytes(key), nil
 }

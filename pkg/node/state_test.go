@@ -150,7 +150,7 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	if loaded, err := records.Load(); err != nil || len(loaded.Records) != 1 {
 		t.Errorf("%d records, %v", len(loaded.Records), err)
 	}
-	if _, err := s.versionKey(); err != nil {
+	if _, err := s.identityKey(); err != nil {
 		t.Error(err)
 	}
 	entries, err := os.ReadDir(dir)
@@ -166,17 +166,17 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	}
 }
 
-func TestVersionKeyOutlivesARestart(t *testing.T) {
+func TestIdentityKeyOutlivesARestart(t *testing.T) {
 	dir := newStateDir(t)
 	first := mustOpenState(t, dir)
-	key, err := first.versionKey()
+	key, err := first.identityKey()
 	must(t, err)
 	must(t, first.close())
 	next := mustOpenState(t, dir)
-	if again, err := next.versionKey(); err != nil || !bytes.Equal(again.Reveal(), key.Reveal()) || key.Len() != versionKeySize {
+	if again, err := next.identityKey(); err != nil || !bytes.Equal(again.Reveal(), key.Reveal()) || key.Len() != identityKeySize {
 		t.Errorf("another key after a restart: %v", err)
 	}
-	if info, err := os.Stat(filepath.Join(dir, versionKeyFile)); err != nil || info.Mode() != 0o600 {
+	if info, err := os.Stat(filepath.Join(dir, identityKeyFile)); err != nil || info.Mode() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "volumes")); !errors.Is(err, fs.ErrNotExist) {

@@ -122,13 +122,13 @@ func (n *Node) removeTaint(cluster *rest.Config) error {
 
 // providers lists them, in place of a registration by init.
 func (n *Node) providers() (volume.Providers, error) {
-	key, err := n.state.versionKey()
+	key, err := n.state.identityKey()
 	if err != nil {
 		return nil, err
 	}
 	registry := provider.Registry{}
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
-		c.Logger, c.VersionKey, c.Budget, c.Boot = n.c.Logger, key, n.budget, clock.SinceBoot
+		c.Logger, c.Budget, c.Boot = n.c.Logger, n.budget, clock.SinceBoot
 		p, err := vault.New(c)
 		if err != nil {
 			return nil, err
@@ -136,7 +136,7 @@ func (n *Node) providers() (volume.Providers, error) {
 		registry[c.Name] = p
 	}
 	a := &n.c.Akeyless
-	a.Logger, a.VersionKey, a.Budget, a.Boot = n.c.Logger, key, n.budget, clock.SinceBoot
+	a.Logger, a.IdentityKey, a.Budget, a.Boot = n.c.Logger, key, n.budget, clock.SinceBoot
 	if registry[akeyless.Name], err = akeyless.New(n.c.Akeyless); err != nil {
 		return nil, err
 	}

@@ -2,11 +2,13 @@ package akeyless
 
 import (
 	"cmp"
+	"crypto/rand"
 	"errors"
 	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // Name is what classes give as spec.provider.
@@ -50,8 +52,15 @@ type Config struct {
 	// clouds' public addresses.
 	Clouds Clouds
 
+	// IdentityKey keys the hashes by which access keys and the like are told
+	// apart in a volume's state. With a random key, which empty means, their
+	// volumes log in again after a restart.
+	IdentityKey secret.Bytes
+
 	session.Settings
 }
+
+const identityKeyBytes = 32
 
 // Clouds are the addresses of the clouds' token services.
 type Clouds struct {
@@ -65,6 +74,11 @@ type Clouds struct {
 func (c *Config) complete() error {
 	if err := c.Settings.Complete(); err != nil {
 		return fmt.Errorf("akeyless: %w", err)
+	}
+	if c.IdentityKey.Len() == 0 {
+		key := make([]byte, identityKeyBytes)
+		_, _ = rand.Read(key) // never fails: the runtime ends the process first
+		c.IdentityKey = secret.NewBytes(key)
 	}
 	c.DefaultAudience = cmp.Or(c.DefaultAudience, Name)
 	c.Clouds.AWS = cmp.Or(c.Clouds.AWS, "https://sts.amazonaws.com")

@@ -42,7 +42,7 @@ func (p *Provider) identify(l login, b bearer) identityKey {
 
 // keyed is a hash that nobody can make without the key.
 func (p *Provider) keyed(parts ...string) string {
-	mac := hmac.New(sha256.New, p.config.VersionKey.Reveal())
+	mac := hmac.New(sha256.New, p.config.IdentityKey.Reveal())
 	for _, part := range parts {
 		var size [8]byte
 		for i := range size {

@@ -14,7 +14,7 @@ import (
 
 func newProvider(t testing.TB, c Config) *Provider {
 	t.Helper()
-	c.VersionKey = secret.NewBytes([]byte("0123456789abcdef0123456789abcdef"))
+	c.IdentityKey = secret.NewBytes([]byte("0123456789abcdef0123456789abcdef"))
 	p, err := New(c)
 	if err != nil {
 		t.Fatal(err)

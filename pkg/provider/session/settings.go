@@ -2,7 +2,6 @@ package session
 
 import (
 	"cmp"
-	"crypto/rand"
 	"errors"
 	"log/slog"
 	mathrand "math/rand/v2"
@@ -10,7 +9,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
-	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // Settings are what the operator decides for every in-process provider alike;
@@ -45,10 +43,7 @@ type Settings struct {
 	// to live.
 	DisableRevocation bool
 
-	// VersionKey keys the versions of objects which the store does not number.
-	// With a random key, which empty means, they change at every start.
-	VersionKey secret.Bytes
-	UserAgent  string
+	UserAgent string
 	// Logger takes debug lines and what no caller is told; nil discards them.
 	Logger *slog.Logger
 	// Now is the clock; nil is time.Now.
@@ -59,8 +54,6 @@ type Settings struct {
 	// Jitter is a source of numbers from 0 to 1; nil is a random one.
 	Jitter func() float64
 }
-
-const versionKeyBytes = 32
 
 // Complete fills in the defaults and refuses what cannot work.
 func (s *Settings) Complete() error {
@@ -79,11 +72,6 @@ func (s *Settings) Complete() error {
 	}
 	if s.Jitter == nil {
 		s.Jitter = mathrand.Float64
-	}
-	if s.VersionKey.Len() == 0 {
-		key := make([]byte, versionKeyBytes)
-		_, _ = rand.Read(key) // never fails: the runtime ends the process first
-		s.VersionKey = secret.NewBytes(key)
 	}
 	return nil
 }

@@ -55,14 +55,14 @@ func TestSettings(t *testing.T) {
 		s.ReleaseTimeout != 5*time.Second || s.MaxResponseBytes != 16<<20 || s.UserAgent != "mayfly" {
 		t.Errorf("the defaults are %+v", s)
 	}
-	if s.Logger == nil || s.Now == nil || s.VersionKey.Len() != 32 {
+	if s.Logger == nil || s.Now == nil {
 		t.Error("a part is missing")
 	}
 	if n := s.Jitter(); n < 0 || n >= 1 {
 		t.Errorf("chance is %v", n)
 	}
-	other := session.Settings{RequestTimeout: time.Second, UserAgent: "x", VersionKey: secret.NewBytes([]byte("k"))}
-	if err := other.Complete(); err != nil || other.RequestTimeout != time.Second || other.UserAgent != "x" || other.VersionKey.Len() != 1 {
+	other := session.Settings{RequestTimeout: time.Second, UserAgent: "x"}
+	if err := other.Complete(); err != nil || other.RequestTimeout != time.Second || other.UserAgent != "x" {
 		t.Errorf("what was set became %+v, %v", other, err)
 	}
 	for _, bad := range []session.Settings{

@@ -167,10 +167,6 @@ func TestVersions(t *testing.T) {
 	if a["a"] != b["a"] {
 		t.Errorf("the version must outlive a restart, and be that of other nodes: %s, %s", a["a"], b["a"])
 	}
-	node := ask(t, newProvider(t, func(c *vault.Config) { c.VersionKey = provider.File{}.Contents }))
-	if node["a"] != a["a"] {
-		t.Errorf("another node, with a state of its own, has another version: %s, %s", a["a"], node["a"])
-	}
 }
 
 // TestRefusals reads Vault's own words, and what was attempted.

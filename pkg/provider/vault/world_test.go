@@ -15,7 +15,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
-	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
@@ -155,7 +154,6 @@ func newProvider(t testing.TB, adjust func(*vault.Config)) *vault.Provider {
 		Name: vault.NameVault,
 		Settings: session.Settings{
 			RetryBase: time.Millisecond, MaxRetries: 2, RequestTimeout: 5 * time.Second,
-			VersionKey: secret.NewBytes([]byte("0123456789abcdef0123456789abcdef")),
 		},
 	}
 	// The tests' servers are on the loopback interface.

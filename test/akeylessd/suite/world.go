@@ -111,12 +111,11 @@ func newWorld(t testing.TB, o Options, adjust func(*akeyless.Config)) *world {
 	}
 	w.Allow(akeylessd.Rule{AccessID: keyID, Prefix: "/app/"})
 	w.Allow(akeylessd.Rule{AccessID: uidID, Prefix: "/app/"})
-	w.config = akeyless.Config{DefaultGateway: w.URL()}
+	w.config = akeyless.Config{DefaultGateway: w.URL(), IdentityKey: secret.NewBytes([]byte("0123456789abcdef0123456789abcdef"))}
 	w.config.Settings = session.Settings{
 		RetryBase: time.Millisecond, MaxRetries: 2, RequestTimeout: 5 * time.Second,
 		Now: w.clock.now, Jitter: func() float64 { return 0 },
-		Logger:     slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
-		VersionKey: secret.NewBytes([]byte("0123456789abcdef0123456789abcdef")),
+		Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		// The tests' servers are on the loopback interface.
 		AllowLocalAddresses: true,
 	}
