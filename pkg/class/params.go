@@ -60,18 +60,27 @@ func ownKeys() map[string]taker {
 	}
 }
 
-// takeRefreshInterval refuses zero and "never": one reader takes them for
-// "always", the next for "not at all". A long interval says it plainly.
 func takeRefreshInterval(c *Class, path *field.Path, value string) *field.Error {
-	d, err := time.ParseDuration(value)
-	switch {
-	case err != nil:
-		return field.Invalid(path, clip(value), "must be a duration with a unit, such as 30s, 2m or 1h30m")
-	case d < MinRefreshInterval:
-		return field.Invalid(path, clip(value), fmt.Sprintf("must be at least %s; to refresh rarely, set a long interval such as 8760h", MinRefreshInterval))
+	d, wrong := ParseInterval(value)
+	if wrong != "" {
+		return field.Invalid(path, clip(value), wrong)
 	}
 	c.RefreshInterval = d
 	return nil
+}
+
+// ParseInterval reads a refreshInterval; wrong is what is to be said of a bad
+// one. It refuses zero and "never": one reader takes them for "always", the next
+// for "not at all". A long interval says it plainly.
+func ParseInterval(value string) (d time.Duration, wrong string) {
+	d, err := time.ParseDuration(value)
+	switch {
+	case err != nil:
+		return 0, "must be a duration with a unit, such as 30s, 2m or 1h30m"
+	case d < MinRefreshInterval:
+		return 0, fmt.Sprintf("must be at least %s; to refresh rarely, set a long interval such as 8760h", MinRefreshInterval)
+	}
+	return d, ""
 }
 
 // quantity is what a limit may look like. It is narrower than a Kubernetes

@@ -128,7 +128,7 @@ func (n *Node) providers() (volume.Providers, error) {
 	}
 	registry := provider.Registry{}
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
-		c.Logger, c.Budget, c.Boot = n.c.Logger, n.budget, clock.SinceBoot
+		c.Logger, c.Budget, c.Boot, c.MinInterval = n.c.Logger, n.budget, clock.SinceBoot, n.c.MinInterval
 		p, err := vault.New(c)
 		if err != nil {
 			return nil, err

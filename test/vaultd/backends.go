@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/vault/builtin/credential/approle"
 	"github.com/hashicorp/vault/builtin/logical/database"
 	"github.com/hashicorp/vault/builtin/logical/pki"
+	"github.com/hashicorp/vault/builtin/logical/ssh"
 	"github.com/hashicorp/vault/builtin/logical/transit"
 	"github.com/hashicorp/vault/plugins/database/postgresql"
 	"github.com/hashicorp/vault/sdk/helper/consts"
@@ -20,6 +21,7 @@ func secretEngines() map[string]logical.Factory {
 	return map[string]logical.Factory{
 		"kv":       kv.Factory,
 		"pki":      pki.Factory,
+		"ssh":      ssh.Factory,
 		"transit":  transit.Factory,
 		"database": database.Factory,
 	}

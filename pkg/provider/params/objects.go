@@ -1,12 +1,14 @@
 package params
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -241,6 +243,16 @@ func (f Field) Number(least, most int64) int64 {
 		return 0
 	}
 	return n
+}
+
+// Interval takes a refreshInterval, zero for a bad one.
+func (f Field) Interval() time.Duration {
+	d, wrong := class.ParseInterval(f.node.Value)
+	if f.node.Kind != yaml.ScalarNode || wrong != "" {
+		f.Invalid(cmp.Or(wrong, "must be a duration such as 30s, not "+kindOf(f.node)))
+		return 0
+	}
+	return d
 }
 
 // Encoding takes how the value is written in the store.

@@ -23,6 +23,9 @@ type Settings struct {
 	// DefaultInterval is how often secrets without a lifetime are read again
 	// where the class has no interval; 0 means 2 minutes.
 	DefaultInterval time.Duration
+	// MinInterval is the shortest that an object of a class may have; 0 for no
+	// bound. The caller holds that of the class to it.
+	MinInterval time.Duration
 	// MaxResponseBytes bounds one answer; 0 means 16 MiB.
 	MaxResponseBytes int64
 	// Budget is the memory that answers and parsed classes are charged to; nil

@@ -27,7 +27,7 @@ func (f *fetch) held(ctx context.Context, h *holder, r *request) result {
 	}
 	if c.kind.shareable() { // it had no lifetime after all
 		f.volume.answers().Keep(r.id, c.reading)
-		return result{reading: c.reading, due: f.dueOf(c.reading)}
+		return result{reading: c.reading, due: f.dueOf(r, c.reading)}
 	}
 	return result{reading: c.reading, due: c.dueTime(), ends: c.ends}
 }
@@ -71,7 +71,8 @@ func (f *fetch) advance(ctx context.Context, h *holder, r *request) (*held, erro
 	}
 	switch {
 	case c.kind == once:
-		if f.request.Fresh && c.asked.Before(f.began) {
+		due := !c.due.IsZero() && !f.now().Before(c.due)
+		if due || f.request.Fresh && c.asked.Before(f.began) {
 			return f.mint(ctx, h, r)
 		}
 		return c, nil
@@ -241,7 +242,7 @@ const (
 )
 
 func (f *fetch) hold(h *holder, r *request, rd *reading) *held {
-	c := newHeld(rd, rd.token, f.spec.interval, f.chance())
+	c := newHeld(rd, rd.token, f.pace(r), f.chance())
 	if !rd.kind.shareable() {
 		h.put(r.id, c)
 	}

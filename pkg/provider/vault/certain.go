@@ -89,7 +89,7 @@ func (f *fetch) unlessLive(r *request, res result) result {
 		}
 	}
 	rd := absent(f.now(), nil)
-	return result{reading: rd, due: f.dueOf(rd)}
+	return result{reading: rd, due: f.dueOf(r, rd)}
 }
 
 // errOutdated is in the error of a read that gave an older version.

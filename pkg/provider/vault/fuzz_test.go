@@ -90,7 +90,7 @@ func FuzzAnswer(f *testing.F) {
 		for _, method := range []string{"GET", "POST"} {
 			r := &request{method: method, path: "database/static-creds/a"}
 			is, end := classify(r, a, now)
-			due := dueAt(is, now, end, time.Minute, 0.5)
+			due := dueAt(is, now, end, pace{interval: time.Minute}, 0.5)
 			if is != static && is != once && due.Before(now) {
 				t.Errorf("kind %d ending at %s is due at %s, before it was had", is, end, due)
 			}

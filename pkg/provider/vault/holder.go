@@ -130,8 +130,8 @@ func (h *holder) takeTokens() []*token {
 }
 
 // newHeld notes a credential that was just made.
-func newHeld(rd *reading, t *token, interval time.Duration, chance float64) *held {
-	c := &held{reading: rd, ends: rd.end, due: dueAt(rd.kind, rd.at, rd.end, interval, chance)}
+func newHeld(rd *reading, t *token, p pace, chance float64) *held {
+	c := &held{reading: rd, ends: rd.end, due: dueAt(rd.kind, rd.at, rd.end, p, chance)}
 	if rd.kind == leased {
 		c.token, c.known = t, rd.at
 	}

@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
@@ -24,13 +26,14 @@ const (
 	fieldPermission = "filePermission"
 	fieldEncoding   = "encoding"
 	fieldOptional   = "optional"
+	fieldInterval   = class.RefreshIntervalKey
 
 	methodList  = "LIST"
 	maxArgsSize = 256 << 10
 )
 
 func objectFields() []string {
-	return []string{fieldName, fieldPath, fieldKey, fieldMethod, fieldArgs, fieldPermission, fieldEncoding, fieldOptional}
+	return []string{fieldName, fieldPath, fieldKey, fieldMethod, fieldArgs, fieldPermission, fieldEncoding, fieldOptional, fieldInterval}
 }
 
 // object is one file of a class: which value of which request it holds.
@@ -60,6 +63,8 @@ type request struct {
 	path   string
 	query  url.Values
 	body   []byte
+	// interval is the shortest that stands on an object; zero for none.
+	interval time.Duration
 	// whole tells that some object wants the entire answer.
 	whole bool
 	// keys are what the objects take of the answer, sorted; "" stands for all
@@ -101,6 +106,9 @@ func newObjects(p *params.Set) ([]*object, []*request) {
 		o.request.finish(o.key == "")
 		if same, ok := known[o.request.id]; ok {
 			same.whole = same.whole || o.request.whole
+			if own := o.request.interval; own > 0 && (same.interval == 0 || own < same.interval) {
+				same.interval = own
+			}
 			o.request = same
 		} else {
 			known[o.request.id], keys[o.request] = o.request, map[string]struct{}{}
@@ -195,6 +203,8 @@ func (o *object) set(f params.Field) {
 		o.encoding = f.Encoding()
 	case fieldOptional:
 		o.optional = f.Bool()
+	case fieldInterval:
+		o.request.interval = f.Interval()
 	default:
 		f.Unknown(objectFields())
 	}

@@ -46,7 +46,7 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 		return f.held(ctx, h, r)
 	}
 	if rd := f.volume.answers().Last(r.id); rd.answers(r) && !f.request.Fresh && (!rd.absent || f.optional(r)) {
-		if due := f.dueOf(rd); recentEnough(rd.kind, rd.asked, due, f.began, true) {
+		if due := f.dueOf(r, rd); recentEnough(rd.kind, rd.asked, due, f.began, true) {
 			return result{reading: rd, due: due}
 		}
 	}
@@ -61,15 +61,16 @@ func (f *fetch) obtainOnce(ctx context.Context, r *request) result {
 		return f.held(ctx, h, r)
 	}
 	f.volume.answers().Keep(r.id, rd)
-	return result{reading: rd, due: f.dueOf(rd)}
+	return result{reading: rd, due: f.dueOf(r, rd)}
 }
 
 // dueOf is when a polled or static reading is to be had anew.
-func (f *fetch) dueOf(rd *reading) time.Time {
+func (f *fetch) dueOf(r *request, rd *reading) time.Time {
+	p := f.pace(r)
 	if rd.kind == static { // but a rotation by hand shows within the interval
-		return session.Earliest(rd.due, rd.asked.Add(f.spec.interval))
+		return session.Earliest(rd.due, rd.asked.Add(p.interval))
 	}
-	return dueAt(rd.kind, rd.asked, rd.end, f.spec.interval, 0)
+	return dueAt(rd.kind, rd.asked, rd.end, p, 0)
 }
 
 // holder is whose a credential would be.
@@ -144,7 +145,7 @@ func (f *fetch) fromGroup(g *group, r *request) *reading {
 		}
 		return nil
 	}
-	if recentEnough(rd.kind, rd.asked, f.dueOf(rd), f.now(), false) {
+	if recentEnough(rd.kind, rd.asked, f.dueOf(r, rd), f.now(), false) {
 		return rd
 	}
 	return nil
@@ -187,5 +188,5 @@ func (f *fetch) take(g *group, r *request, rd *reading) {
 		}
 		h.add(rd.token)
 	}
-	h.put(r.id, newHeld(rd, rd.token, f.spec.interval, f.chance()))
+	h.put(r.id, newHeld(rd, rd.token, f.pace(r), f.chance()))
 }

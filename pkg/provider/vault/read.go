@@ -133,7 +133,7 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 	}
 	rd := &reading{answer: a, kind: is, asked: asked, read: asked, at: at, end: end, token: t, correlation: f.correlation}
 	if is == static {
-		rd.due = dueAt(is, at, end, f.spec.interval, f.chance())
+		rd.due = dueAt(is, at, end, f.pace(r), f.chance())
 	}
 	return rd, nil
 }

@@ -34,7 +34,7 @@ func TestDueAt(t *testing.T) {
 		{"static in rotation", static, 0, time.Hour, 1, slack},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := dueAt(tc.kind, epoch, after(tc.life), tc.interval, tc.chance).Sub(epoch); got.Round(time.Millisecond) != tc.want.Round(time.Millisecond) {
+			if got := dueAt(tc.kind, epoch, after(tc.life), pace{interval: tc.interval}, tc.chance).Sub(epoch); got.Round(time.Millisecond) != tc.want.Round(time.Millisecond) {
 				t.Errorf("due after %s, want %s", got, tc.want)
 			}
 		})

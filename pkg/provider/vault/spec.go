@@ -36,6 +36,12 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known(p.config.Name))
 	s := &spec{class: cl.Ref, login: p.newLogin(set), interval: p.config.DefaultInterval, scope: cl.CredentialScope}
 	s.objects, s.requests = newObjects(set)
+	for _, o := range s.objects {
+		if every := o.request.interval; every > 0 && every < p.config.MinInterval {
+			set.Warn(set.Field(keyObjects).Index(o.index).Child(fieldInterval),
+				"is less than the operator allows: %s is used (--min-refresh-interval)", p.config.MinInterval)
+		}
+	}
 	s.warnings, s.size = set.Warnings, set.Size()
 	if cl.RefreshInterval > 0 {
 		s.interval = cl.RefreshInterval

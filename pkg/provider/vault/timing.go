@@ -180,20 +180,38 @@ func expiration(raw json.RawMessage, certificates ...string) time.Time {
 	return time.Time{}
 }
 
+// pace is how often what has no lifetime is looked at again.
+type pace struct {
+	interval time.Duration
+	// again tells that the interval stands on the object itself, and so is meant
+	// for what each look makes anew as well.
+	again bool
+}
+
+// pace of a request.
+func (f *fetch) pace(r *request) pace {
+	if r.interval == 0 {
+		return pace{interval: f.spec.interval}
+	}
+	return pace{max(r.interval, f.config.MinInterval), true}
+}
+
 // dueAt is when an answer is to be had anew.
-func dueAt(k kind, at, end time.Time, interval time.Duration, chance float64) time.Time {
+func dueAt(k kind, at, end time.Time, p pace, chance float64) time.Time {
 	switch k {
 	case leased, certificate:
 		if !end.After(at) { // over already, or of a lease that says nothing
-			return at.Add(interval)
+			return at.Add(p.interval)
 		}
 		return session.TwoThirds(at, end, chance)
 	case static:
 		return session.AfterChange(at, end, chance)
 	case once:
-		return time.Time{}
+		if !p.again {
+			return time.Time{}
+		}
 	}
-	return at.Add(interval)
+	return at.Add(p.interval)
 }
 
 // fellShort tells whether a renewal gave less than was asked for, so that the
