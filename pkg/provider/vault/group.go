@@ -34,6 +34,8 @@ type group struct {
 	// noMetadata are the requests for which a look at the metadata does not
 	// do, mostly because the policy does not allow it.
 	noMetadata session.Memory[string, struct{}]
+	// mounts are what is mounted at the paths that were refused.
+	mounts session.Memory[string, mounted]
 }
 
 // groups holds the identities that this node has volumes of.

@@ -109,6 +109,14 @@ func TestRefusalsLeaveNoCharge(t *testing.T) {
 	if _, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, objects)); err == nil || !strings.Contains(err.Error(), `secretPath must be "secret/data/app"`) {
 		t.Fatalf("want the path that works, got %v", err)
 	}
+	for range 2 {
+		if _, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, objects)); err == nil {
+			t.Fatal("no error")
+		}
+	}
+	if n := b.count("sys/internal/ui/mounts/secret/app"); n != 1 {
+		t.Errorf("%d looks at what is mounted for one path, want 1", n)
+	}
 	live := brokenRequest("live", b.URL, objects)
 	live.Current = []provider.Version{{ID: "a", Version: "1"}}
 	if _, err := p.Fetch(t.Context(), live); err == nil || b.count("lookup-self") == 0 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -141,7 +142,7 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 // atJSONPath tells where there is an answer that can be read.
 func atJSONPath(r *request, err error) error {
 	if at := jsonPath(r.path); at != "" {
-		return fault.New(fault.Of(err), "%w", err).WithHint("this path answers plain bytes: %s answers JSON, with the keys certificate and ca_chain", at)
+		return fault.New(fault.Of(err), "%w", err).WithHint("this path answers plain bytes: %s answers JSON, with the keys that it has", at)
 	}
 	return err
 }
@@ -175,16 +176,18 @@ func (f *fetch) keep(r *request, a *answer, is kind, from *reply) (*answer, erro
 func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *reply, err error) error {
 	out := fault.New(fault.Of(err), "reading %s%s: %w", r, f.inNamespace(), err)
 	out.RetryAfter = fault.RetryAfter(err)
-	if out.Reason == fault.Denied || out.Reason == fault.NotFound {
-		if path := f.kvPath(ctx, t, r); path != "" {
-			return out.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, f.spec.login.role)
-		}
-	}
 	switch out.Reason {
 	case fault.Denied:
 		capability := "read"
 		if r.method != http.MethodGet {
 			capability = "update"
+		}
+		known, maybe := f.kvPath(ctx, t, r)
+		switch {
+		case known != "":
+			return f.withData(out, known)
+		case maybe != "":
+			return out.WithHint("the policies of role %q must grant %s on %q; if a KV engine of version 2 is mounted there, secretPath must be %q", f.spec.login.role, capability, r.path, maybe)
 		}
 		return out.WithHint("the policies of role %q must grant %s on %q", f.spec.login.role, capability, r.path)
 	case fault.NotFound:
@@ -194,23 +197,62 @@ func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *re
 		if strings.Contains(err.Error(), wordsUnmounted) {
 			return unmounted{out.WithHint("no engine is mounted there%s: correct the path, or mount the engine again; what a running pod has of it stays", f.inNamespace())}
 		}
+		if known, _ := f.kvPath(ctx, t, r); known != "" {
+			return f.withData(out, known)
+		}
 		return out.WithHint("nothing is stored there, or no engine is mounted there; the path of a KV version 2 secret has data/ after the mount")
 	}
 	return out
 }
 
+// withData names the path of a secret of a KV version 2 engine.
+func (f *fetch) withData(err *fault.Error, path string) error {
+	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, f.spec.login.role)
+}
+
 // kvPath is the path that was meant where a secret of a KV version 2 engine is
-// asked for without data/; empty otherwise. The default policy lets every token
-// ask what is mounted at a path that it may read something of. It is asked after
-// a refusal only.
-func (f *fetch) kvPath(ctx context.Context, t *token, r *request) string {
-	if r.method != http.MethodGet || len(r.query) > 0 || strings.Contains("/"+r.path+"/", "/data/") || t == nil || t.limited() {
-		return ""
+// asked for without data/, and what it may be where the store does not say what
+// is mounted there. The default policy lets every token ask that of a path that
+// it may read something of. It is asked once, after a refusal.
+func (f *fetch) kvPath(ctx context.Context, t *token, r *request) (known, maybe string) {
+	elements := strings.Split(r.path, "/")
+	if r.method != http.MethodGet || len(r.query) > 0 || len(elements) < 2 || elements[1] == "data" || looksLeased(r) {
+		return "", ""
+	}
+	switch elements[0] {
+	case "auth", "sys", "identity", "cubbyhole":
+		return "", ""
+	}
+	m, ok := f.mountOf(ctx, t, r)
+	switch rest, under := strings.CutPrefix(r.path, m.path); {
+	case !ok && !slices.Contains(elements, "data"):
+		return "", elements[0] + "/data/" + strings.Join(elements[1:], "/")
+	case !ok || !m.versioned || !under || rest == "" || strings.HasPrefix(rest, "data/") || strings.HasPrefix(rest, "metadata/"):
+		return "", ""
+	default:
+		return m.path + "data/" + rest, ""
+	}
+}
+
+// mounted is what is mounted at a path.
+type mounted struct {
+	path      string // with a slash at its end
+	versioned bool   // tells that it is a KV engine of version 2
+}
+
+// mountOf asks what is mounted at the path of a request.
+func (f *fetch) mountOf(ctx context.Context, t *token, r *request) (m mounted, ok bool) {
+	mounts := &f.volume.currentGroup().mounts
+	if m, ok = mounts.Get(r.path); ok || t == nil || t.limited() {
+		return m, m.path != ""
 	}
 	const preflight = "sys/internal/ui/mounts/"
 	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, preflight+r.path, nil, nil))
 	if err != nil {
-		return ""
+		if deniedRead(err) {
+			mounts.Set(r.path, mounted{})
+		}
+		return m, false
 	}
 	defer reply.release()
 	var body struct {
@@ -220,14 +262,12 @@ func (f *fetch) kvPath(ctx context.Context, t *token, r *request) string {
 			Options map[string]string `json:"options"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(reply.body, &body) != nil || body.Data.Type != "kv" || body.Data.Options["version"] != "2" {
-		return ""
+	if json.Unmarshal(reply.body, &body) != nil {
+		return m, false
 	}
-	rest, ok := strings.CutPrefix(r.path, body.Data.Path)
-	if !ok || rest == "" || strings.HasPrefix(rest, "metadata/") {
-		return ""
-	}
-	return body.Data.Path + "data/" + rest
+	m = mounted{body.Data.Path, body.Data.Type == "kv" && body.Data.Options["version"] == "2"}
+	mounts.Set(r.path, m)
+	return m, m.path != ""
 }
 
 func (f *fetch) inNamespace() string {

@@ -208,6 +208,8 @@ func TestRefusals(t *testing.T) {
 		{"policy", pod("shop", "app"), nil, read("kv1/forbidden", "k"), fault.Denied, []string{"permission denied", `must grant read on "kv1/forbidden"`, `spec.parameters.objects[0] "f"`}},
 		{"path", pod("shop", "app"), nil, read("kv1/nothing", "k"), fault.NotFound, []string{`reading "kv1/nothing"`, "404"}},
 		{"kv2 without data/", pod("shop", "app"), nil, read("kv2/data/../x", "k"), fault.InvalidClass, []string{"secretPath"}},
+		{"kv2 without data, at a path with it", pod("shop", "app"), nil, read("kv2/team/data/x", "k"), fault.Denied, []string{`secretPath must be "kv2/data/team/data/x"`}},
+		{"a mount that the pod may read nothing of", pod("shop", "app"), nil, read("other/team/x", "k"), fault.Denied, []string{`must grant read on "other/team/x"; if a KV engine of version 2 is mounted there, secretPath must be "other/data/team/x"`}},
 		{"key", pod("shop", "app"), nil, read("kv1/refuse", "passwd"), fault.NotFound, []string{`"kv1/refuse" has no key "passwd"; it has "other", "user"`}},
 		{"deleted", pod("shop", "app"), nil, read("kv2/data/gone", "k"), fault.NotFound, []string{"version 2 was deleted at", "undeleted"}},
 		{"destroyed", pod("shop", "app"), nil, read("kv2/data/gone?version=1", "k"), fault.NotFound, []string{"version 1 was destroyed"}},

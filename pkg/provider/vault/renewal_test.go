@@ -47,3 +47,34 @@ func TestRenewalThatAnswersNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestTokenRenewalThatAnswersNothing: a Vault token that was not renewed is
+// replaced by that of a new login, and what hangs on it too.
+func TestTokenRenewalThatAnswersNothing(t *testing.T) {
+	for name, answer := range map[string]string{"204": "", "null auth": `{"data":null,"auth":null}`} {
+		t.Run(name, func(t *testing.T) {
+			var made atomic.Int32
+			b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "renew-self") {
+					if answer == "" {
+						w.WriteHeader(http.StatusNoContent)
+					}
+					fmt.Fprint(w, answer)
+					return
+				}
+				fmt.Fprintf(w, `{"lease_id":"x/%d","lease_duration":36000,"renewable":true,"data":{"k":"v%d"}}`, made.Add(1), made.Load())
+			})
+			b.login = goodLogin(3600)
+			var now clock
+			p := newProvider(t, func(c *vault.Config) { c.Now = now.now })
+			r := brokenRequest("v", b.URL, map[string]string{"objects": "[{objectName: a, secretPath: database/creds/a, secretKey: k}]"})
+			wantFile(t, mustFetch(t, p, r), "a", "v1")
+			logins := b.count("/login")
+			now.advance(45 * time.Minute)
+			wantFile(t, mustFetch(t, p, r), "a", "v2")
+			if b.count("renew-self") != 1 || b.count("/login") != logins+1 {
+				t.Errorf("%d renewals and %d logins more, want one of each", b.count("renew-self"), b.count("/login")-logins)
+			}
+		})
+	}
+}

@@ -159,6 +159,18 @@ func isOwnAnswer(path string, body []byte) bool {
 // jsonPath is the path at which the PKI engine answers as JSON what it answers
 // as text, or as plain bytes, at another; empty for any other path.
 func jsonPath(path string) string {
+	e := strings.Split(path, "/")
+	under := func(name string, i int) bool { return i > 0 && e[i] == name } // after a mount
+	if plain := strings.TrimSuffix(path, "/pem"); strings.HasSuffix(plain, "/raw") && under("cert", strings.Count(plain, "/")-2) {
+		return strings.TrimSuffix(plain, "/raw")
+	}
+	switch last := len(e) - 1; {
+	case e[last] != "pem" && e[last] != "der":
+	case under("issuer", last-2):
+		return strings.Join(e[:last], "/") + "/json"
+	case under("issuer", last-3) && e[last-1] == "crl":
+		return strings.Join(e[:last], "/")
+	}
 	for end, json := range map[string]string{
 		"ca": "cert/ca", "ca/pem": "cert/ca", "ca_chain": "cert/ca_chain",
 		"crl": "cert/crl", "crl/pem": "cert/crl", "crl/delta": "cert/delta-crl", "crl/delta/pem": "cert/delta-crl",
