@@ -47,6 +47,7 @@ func apart() []scenario {
 		{"50 pods start at once, and cost the API server one write each", fiftyPods},
 		{"tokens arrive in the volume context and in secrets", tokensEitherWay},
 		{"pods outlive a sealed Vault, and others wait for it", vaultSealed},
+		{"a rotation restarts a Deployment once, and nothing else does", restarted},
 		{"files rotate while the API server is down", apiServerDown},
 		{"volumes outlive a roll of the DaemonSet", driverRolled},
 		{"volumes outlive a driver that is killed", driverKilled},

@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -21,8 +22,10 @@ import (
 const (
 	authMount = "kubernetes"
 	kvMount   = "secret"
-	loginPath = "auth/" + authMount + "/login"
-	reviewer  = "token-reviewer"
+	// plainMount is of version 1, which has no numbers for versions.
+	plainMount = "plain"
+	loginPath  = "auth/" + authMount + "/login"
+	reviewer   = "token-reviewer"
 	// marker is in every secret: whatever else it is found in has leaked it.
 	marker = "s3cr3t-marker-"
 )
@@ -60,7 +63,7 @@ func (s *store) trust(ctx context.Context, w *world) error {
 	if err != nil {
 		return err
 	}
-	return s.EnableKV(ctx, kvMount, 2)
+	return errors.Join(s.EnableKV(ctx, kvMount, 2), s.EnableKV(ctx, plainMount, 1))
 }
 
 func reviewerToken(ctx context.Context, w *world) (string, error) {
@@ -88,7 +91,8 @@ func reviewerToken(ctx context.Context, w *world) (string, error) {
 // admit lets a namespace's service account log in as the role of the same
 // name, which may read the secrets of that name and no others.
 func (s *store) admit(ctx context.Context, namespace string, change map[string]any) error {
-	rules := fmt.Sprintf("path %q { capabilities = [\"read\"] }", kvMount+"/data/"+namespace+"/*")
+	const rule = "path %q { capabilities = [\"read\"] }\n"
+	rules := fmt.Sprintf(rule+rule, kvMount+"/data/"+namespace+"/*", plainMount+"/"+namespace+"/*")
 	if err := s.Policy(ctx, namespace, rules); err != nil {
 		return err
 	}
