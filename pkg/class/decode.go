@@ -1,6 +1,7 @@
 package class
 
 import (
+	"errors"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -9,18 +10,14 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// pair is one entry of a mapping.
-type pair struct {
-	key   string
-	where *yaml.Node // the key, for its line
-	value *yaml.Node
-}
+// errSpent tells that the budget is spent, which the reader has said.
+var errSpent = errors.New("the budget is spent")
 
 // known reads the fields of a mapping; a field without a function is known
 // and of no interest.
 type known map[string]func(path *field.Path, n *yaml.Node)
 
-func (r *reader) class(path *field.Path, n *yaml.Node, pairs []pair) {
+func (r *reader) class(path *field.Path, n *yaml.Node, pairs []Entry) {
 	c := &v1.SecretProviderClass{}
 	r.each(path, pairs, known{
 		"apiVersion": func(p *field.Path, n *yaml.Node) { c.APIVersion = r.text(p, n) },
@@ -86,90 +83,44 @@ func (r *reader) fields(path *field.Path, n *yaml.Node, k known) {
 	r.each(path, r.pairs(path, n), k)
 }
 
-func (r *reader) each(path *field.Path, pairs []pair, k known) {
+func (r *reader) each(path *field.Path, pairs []Entry, k known) {
 	for _, p := range pairs {
-		read, ok := k[p.key]
+		read, ok := k[p.Key]
 		switch {
 		case !ok:
-			r.warn(child(path, clip(p.key)), p.where, "no such field")
+			r.warn(child(path, clip(p.Key)), p.Where, "no such field")
 		case read != nil:
-			read(child(path, p.key), p.value)
+			read(child(path, p.Key), p.Value)
 		}
 	}
 }
 
 // pairs reads a mapping, with what is merged into it; null has no entries.
-func (r *reader) pairs(path *field.Path, n *yaml.Node) []pair {
-	list, merged := r.ownPairs(path, n, 0)
-	if len(merged) == 0 {
-		return list
-	}
-	known := make(map[string]bool, len(list))
-	for _, p := range list {
-		known[p.key] = true
-	}
-	for _, m := range merged {
-		if !known[m.key] {
-			known[m.key] = true
-			list = append(list, m)
-		}
-	}
-	return list
-}
-
-// ownPairs reads a mapping's entries apart from those merged into it, which
-// give way to them.
-func (r *reader) ownPairs(path *field.Path, n *yaml.Node, depth int) (own, merged []pair) {
+func (r *reader) pairs(path *field.Path, n *yaml.Node) []Entry {
 	n = r.resolve(path, n)
 	switch {
 	case n == nil || isNull(n):
-		return nil, nil
-	case n.Kind != yaml.MappingNode || depth > maxNesting:
-		r.fail(path, n, "must be a mapping, not nested too deeply")
-		return nil, nil
+		return nil
+	case n.Kind != yaml.MappingNode:
+		r.fail(path, n, "must be a mapping")
+		return nil
 	}
-	seen := make(map[string]bool, len(n.Content)/2)
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		where, value := n.Content[i], n.Content[i+1]
-		if where.Tag == "!!merge" {
-			merged = append(merged, r.merge(path, value, depth)...)
-			continue
+	list, err := Entries(n, func(n *yaml.Node) error {
+		if r.resolve(path, n) == nil {
+			return errSpent
 		}
-		key := r.key(path, where)
-		if seen[key] {
-			r.fail(child(path, clip(key)), where, "is given twice")
-			continue
-		}
-		seen[key] = true
-		own = append(own, pair{key, where, value})
+		return nil
+	})
+	var wrong *MapError
+	switch {
+	case errors.As(err, &wrong) && wrong.Key != "":
+		r.fail(child(path, clip(wrong.Key)), wrong.Where, "%s", wrong.Problem)
+	case wrong != nil:
+		r.fail(path, wrong.Where, "%s", wrong.Problem)
+	case err != nil && !errors.Is(err, errSpent):
+		r.fail(path, n, "%s", err)
 	}
-	return own, merged
-}
-
-// merge reads what "<<" names: a mapping, or a list of them, the first of
-// which wins.
-func (r *reader) merge(path *field.Path, n *yaml.Node, depth int) []pair {
-	sources := []*yaml.Node{n}
-	if target := r.resolve(path, n); target != nil && target.Kind == yaml.SequenceNode {
-		sources = target.Content
-	}
-	var all []pair
-	for _, s := range sources {
-		own, merged := r.ownPairs(path, s, depth+1)
-		all = append(append(all, own...), merged...)
-	}
-	return all
-}
-
-func (r *reader) key(path *field.Path, n *yaml.Node) string {
-	if n = r.resolve(path, n); n == nil {
-		return ""
-	}
-	if n.Kind != yaml.ScalarNode {
-		r.fail(path, n, "a key must be a string")
-		return ""
-	}
-	return n.Value
+	return list
 }
 
 func (r *reader) elements(path *field.Path, n *yaml.Node) []*yaml.Node {
@@ -191,7 +142,7 @@ func (r *reader) texts(path *field.Path, n *yaml.Node) map[string]string {
 	}
 	m := make(map[string]string, len(pairs))
 	for _, p := range pairs {
-		m[p.key] = r.text(path.Child(clip(p.key)), p.value)
+		m[p.Key] = r.text(path.Child(clip(p.Key)), p.Value)
 	}
 	return m
 }

@@ -21,8 +21,10 @@ const (
 	maxExpanded = 4 * MaxManifest
 	// maxMarks bounds what the YAML parser makes of a document: some 60 MiB.
 	maxMarks = 150_000
-	// maxNesting bounds lists within lists, and merges within merges.
-	maxNesting = 4
+	// maxLists bounds lists within lists.
+	maxLists = 4
+	// maxNesting bounds aliases to aliases, and merges within merges.
+	maxNesting = 64
 	// maxSaid is how many mistakes are told, and how many warnings.
 	maxSaid = 50
 )
@@ -218,27 +220,27 @@ func (r *reader) object(path *field.Path, n *yaml.Node, depth int) {
 	}
 }
 
-func (r *reader) list(path *field.Path, pairs []pair, depth int) {
+func (r *reader) list(path *field.Path, pairs []Entry, depth int) {
 	for _, p := range pairs {
-		if p.key != "items" {
+		if p.Key != "items" {
 			continue
 		}
 		items := child(path, "items")
-		if depth == maxNesting {
-			r.fail(items, p.value, "lists are nested too deeply")
+		if depth == maxLists {
+			r.fail(items, p.Value, "lists are nested too deeply")
 			return
 		}
-		for i, n := range r.elements(items, p.value) {
+		for i, n := range r.elements(items, p.Value) {
 			r.object(items.Index(i), n, depth+1)
 		}
 	}
 }
 
 // peek reads a string that says how to read the rest.
-func (r *reader) peek(pairs []pair, key string) string {
+func (r *reader) peek(pairs []Entry, key string) string {
 	for _, p := range pairs {
-		if p.key == key {
-			return r.text(field.NewPath(key), p.value)
+		if p.Key == key {
+			return r.text(field.NewPath(key), p.Value)
 		}
 	}
 	return ""

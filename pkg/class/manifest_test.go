@@ -126,7 +126,7 @@ func TestParseManifest(t *testing.T) {
 		"scalar":            {"hello\n", "", "", "document 1, line 1: must be a mapping"},
 		"two mistakes":      {a + "  parameters: {a: 1, b: 2}\n", "", "", `spec.parameters.a: must be a string: write "1"; document 1, line 7: spec.parameters.b`},
 		"list in itself":    {"kind: List\nitems: &i\n- kind: List\n  items: *i\n", "", "", "lists are nested too deeply"},
-		"merge in itself":   {"kind: x\n<<: &m\n  <<: *m\n", "", "", "not nested too deeply"},
+		"merge in itself":   {"kind: x\n<<: &m\n  <<: *m\n", "", "", "nested too deeply"},
 		"deep JSON":         {strings.Repeat(`{"a":`, 200), "", "", "document 1, near line 1: not valid JSON"},
 		"deep YAML":         {strings.Repeat(`[`, 20000), "", "", "document 1, "},
 		"too long":          {strings.Repeat("#", class.MaxManifest+1), "", "", "of which a manifest may have"},

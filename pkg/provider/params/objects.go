@@ -60,7 +60,7 @@ func (s *Set) Objects(key string) []Object {
 	case root == nil, root.Kind == yaml.SequenceNode && len(root.Content) == 0:
 		s.add(field.Required(path, "a YAML list of at least one object"))
 	case root.Kind != yaml.SequenceNode:
-		s.fail(path, "", fmt.Sprintf("line %d: must be a YAML list of objects, each beginning with \"- \", not %s", root.Line, kindOf(root)))
+		s.fail(path, "", fmt.Sprintf("line %d: must be a YAML list of objects, each beginning with \"- \", not %s", root.Line, class.KindOf(root)))
 	case len(root.Content) > maxObjects:
 		s.add(field.TooMany(path, len(root.Content), maxObjects))
 	default:
@@ -74,10 +74,10 @@ func (s *Set) objects(path *field.Path, root *yaml.Node) []Object {
 	s.listed = l
 	list := make([]Object, 0, len(root.Content))
 	for i, n := range root.Content {
-		n = resolve(n)
+		n = class.Resolve(n)
 		o := Object{Index: i, set: s, path: path.Index(i), line: n.Line, left: l}
 		if n.Kind != yaml.MappingNode {
-			s.fail(o.path, "", fmt.Sprintf("line %d: must be a map of fields, not %s", n.Line, kindOf(n)))
+			s.fail(o.path, "", fmt.Sprintf("line %d: must be a map of fields, not %s", n.Line, class.KindOf(n)))
 			continue
 		}
 		err := o.read(n)
@@ -95,16 +95,16 @@ func (s *Set) objects(path *field.Path, root *yaml.Node) []Object {
 }
 
 func (o *Object) read(n *yaml.Node) error {
-	entries, err := entriesOf(n, o.left)
+	entries, err := class.Entries(n, o.left.take)
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := o.left.take(e.value); err != nil {
+		if err := o.left.take(e.Value); err != nil {
 			return err
 		}
-		if e.value.ShortTag() != "!!null" { // "secretKey:" with nothing behind it is as good as absent
-			o.Fields = append(o.Fields, Field{Name: e.key, object: o, node: e.value, line: e.line})
+		if e.Value.ShortTag() != "!!null" { // "secretKey:" with nothing behind it is as good as absent
+			o.Fields = append(o.Fields, Field{Name: e.Key, object: o, node: e.Value, line: e.Where.Line})
 		}
 	}
 	return nil
@@ -178,7 +178,7 @@ func (f Field) Text() string {
 // IsText is Text that tells "" from what is none.
 func (f Field) IsText() (text string, is bool) {
 	if f.node.Kind != yaml.ScalarNode {
-		f.Invalid("must be text, not " + kindOf(f.node))
+		f.Invalid("must be text, not " + class.KindOf(f.node))
 		return "", false
 	}
 	return f.node.Value, true
@@ -217,7 +217,7 @@ func (f Field) Mode() fs.FileMode {
 	mode, err := strconv.ParseUint(digits, base, 32)
 	switch {
 	case f.node.Kind != yaml.ScalarNode:
-		f.Invalid(modeWanted + ", not " + kindOf(f.node))
+		f.Invalid(modeWanted + ", not " + class.KindOf(f.node))
 	case err != nil || mode > 0o777:
 		f.Invalid(modeWanted)
 	default:
@@ -249,7 +249,7 @@ func (f Field) Number(least, most int64) int64 {
 func (f Field) Interval() time.Duration {
 	d, wrong := class.ParseInterval(f.node.Value)
 	if f.node.Kind != yaml.ScalarNode || wrong != "" {
-		f.Invalid(cmp.Or(wrong, "must be a duration such as 30s, not "+kindOf(f.node)))
+		f.Invalid(cmp.Or(wrong, "must be a duration such as 30s, not "+class.KindOf(f.node)))
 		return 0
 	}
 	return d
@@ -271,7 +271,7 @@ func (f Field) Encoding() Encoding {
 // are written.
 func (f Field) Map() map[string]any {
 	if f.node.Kind != yaml.MappingNode {
-		f.Invalid("must be a map of arguments, not " + kindOf(f.node))
+		f.Invalid("must be a map of arguments, not " + class.KindOf(f.node))
 		return nil
 	}
 	v, err := toJSON(f.node, 0, f.object.left)

@@ -94,7 +94,7 @@ func TestObjectsRefused(t *testing.T) {
 		"a: b":                              "must be a YAML list of objects",
 		"- just text":                       "spec.parameters.objects[0]: Invalid value: \"\": line 1: must be a map of fields, not text",
 		"- a: 1\n  a: 2":                    `objects[0]: Invalid value: "": line 2: the key "a" is given twice`,
-		"- [a]: 1":                          "keys must be words",
+		"- [a]: 1":                          "a key must be a string",
 		"- a: b: c":                         "is not YAML",
 		deep:                                "is not YAML",
 		strings.Repeat("- {a: b}\n", 1001):  "Too many",

@@ -2,7 +2,6 @@ package params
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math"
 	"math/big"
@@ -19,7 +18,7 @@ const (
 	maxYAMLError = 200
 )
 
-var errTooMuch = errors.New("is nested too deeply, or repeats too much through aliases")
+var errTooMuch = class.ErrNested
 
 // left is what may still be read of a list. What an alias repeats counts as
 // often as it is repeated, so no form of YAML makes more of a text.
@@ -49,109 +48,24 @@ func parseYAML(text string) (*yaml.Node, error) {
 	if len(document.Content) == 0 {
 		return nil, nil
 	}
-	return resolve(document.Content[0]), nil
-}
-
-// resolve follows aliases. A node tree, unlike decoded values, may hold an
-// alias within its own anchor, so every walk over it is bounded.
-func resolve(n *yaml.Node) *yaml.Node {
-	for i := 0; i < maxDepth && n.Kind == yaml.AliasNode && n.Alias != nil; i++ {
-		n = n.Alias
-	}
-	return n
-}
-
-type entry struct {
-	key   string
-	line  int
-	value *yaml.Node
-}
-
-// entriesOf lists a map in its order. What a "<<" brings gives way to the
-// map's own keys; a key given twice is an error.
-func entriesOf(n *yaml.Node, l *left) ([]entry, error) {
-	var list []entry
-	var merged []*yaml.Node
-	seen := map[string]bool{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		key, value := resolve(n.Content[i]), resolve(n.Content[i+1])
-		if err := l.take(key); err != nil {
-			return nil, err
-		}
-		switch {
-		case key.Kind != yaml.ScalarNode:
-			return nil, fmt.Errorf("line %d: keys must be words", key.Line)
-		case key.ShortTag() == "!!merge":
-			merged = append(merged, value)
-		case seen[key.Value]:
-			return nil, fmt.Errorf("line %d: the key %q is given twice", key.Line, Clip(key.Value))
-		default:
-			seen[key.Value] = true
-			list = append(list, entry{key.Value, key.Line, value})
-		}
-	}
-	for _, m := range merged {
-		var err error
-		if list, err = merge(list, seen, m, l, 0); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
-}
-
-// merge brings the keys of a map that are not there yet, and then those of its
-// own merges; of a list of maps those of each, the first first.
-func merge(list []entry, seen map[string]bool, m *yaml.Node, l *left, depth int) ([]entry, error) {
-	if err := l.take(m); err != nil || depth > maxDepth {
-		return nil, errTooMuch
-	}
-	var within []*yaml.Node
-	switch m.Kind {
-	case yaml.SequenceNode:
-		within = m.Content
-	case yaml.MappingNode:
-		for i := 0; i+1 < len(m.Content); i += 2 {
-			key, value := resolve(m.Content[i]), resolve(m.Content[i+1])
-			if err := l.take(key); err != nil {
-				return nil, err
-			}
-			switch {
-			case key.Kind != yaml.ScalarNode:
-				return nil, fmt.Errorf("line %d: keys must be words", key.Line)
-			case key.ShortTag() == "!!merge":
-				within = append(within, value)
-			case !seen[key.Value]:
-				seen[key.Value] = true
-				list = append(list, entry{key.Value, key.Line, value})
-			}
-		}
-	default:
-		return nil, fmt.Errorf("line %d: what is merged must be a map or a list of maps, not %s", m.Line, kindOf(m))
-	}
-	for _, w := range within {
-		var err error
-		if list, err = merge(list, seen, resolve(w), l, depth+1); err != nil {
-			return nil, err
-		}
-	}
-	return list, nil
+	return class.Resolve(document.Content[0]), nil
 }
 
 // toJSON gives what encoding/json writes as the YAML means it.
 func toJSON(n *yaml.Node, depth int, l *left) (any, error) {
-	n = resolve(n)
+	n = class.Resolve(n)
 	if err := l.take(n); err != nil || depth > maxDepth {
 		return nil, errTooMuch
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
-		entries, err := entriesOf(n, l)
+		entries, err := class.Entries(n, l.take)
 		if err != nil {
 			return nil, err
 		}
 		m := make(map[string]any, len(entries))
 		for _, e := range entries {
-			if m[e.key], err = toJSON(e.value, depth+1, l); err != nil {
+			if m[e.Key], err = toJSON(e.Value, depth+1, l); err != nil {
 				return nil, err
 			}
 		}
@@ -194,22 +108,4 @@ func scalar(n *yaml.Node) (any, error) {
 		return f, nil
 	}
 	return n.Value, nil
-}
-
-func kindOf(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.MappingNode:
-		return "a map"
-	case yaml.SequenceNode:
-		return "a list"
-	}
-	switch n.ShortTag() {
-	case "!!null":
-		return "empty"
-	case "!!int", "!!float":
-		return "a number"
-	case "!!bool":
-		return "a boolean"
-	}
-	return "text"
 }
