@@ -130,6 +130,7 @@ func (o *options) declareCeilings(f *flagSet) {
 	f.value(limit{&c.NamespaceState, true}, "namespace-state-limit", "`bytes` of it that the volumes of one namespace may have; auto for a quarter, 0 for no\nlimit.")
 	f.value(limit{&c.MaxSizeLimit, false}, "max-volume-size-limit", "highest volumeSizeLimit in `bytes` that a class may ask for; 0 for no ceiling. A new\nvolume of a class that asks for more is refused; a live one goes on within it.")
 	f.value(limit{&c.MaxInodeLimit, false}, "max-volume-inode-limit", "highest volumeInodeLimit as a `number`, in the same way.")
+	f.boolean(&c.StrictClasses, "strict-classes", false, "refuse classes that have a warning, such as a parameter that nobody knows, as\nparameters.strict does for one class. Pods that run by such a class keep it.")
 	f.duration(&c.MinInterval, "min-refresh-interval", time.Second, "shortest `time` between two looks at the store that a class may ask for. A class with a\nshorter refreshInterval gets this one, and a warning.")
 }
 

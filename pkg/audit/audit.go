@@ -125,6 +125,8 @@ func (l *Log) enqueue(x *line) {
 
 func (l *Log) wanted(o volume.Outcome) bool {
 	switch {
+	case o.Kind == volume.Waiting:
+		return false // its outcome follows
 	case o.Kind == volume.Released && o.Provider == "" && o.Err == nil:
 		return false // of a publish that never came to ask a store
 	case l.c.Level == All || o.Kind != volume.Refreshed || o.Changed:

@@ -41,6 +41,12 @@ type Class struct {
 	OnUnavailable OnUnavailable `json:",omitempty"`
 	// OnDenied is parameters.onDenied; Parse never leaves it empty.
 	OnDenied OnDenied `json:",omitempty"`
+	// Strict is parameters.strict: what is else a warning refuses the class.
+	Strict bool `json:",omitempty"`
+	// Warnings and Suspects are what Parse found that the class works without;
+	// Suspects are names that are near to known ones, so probably mistakes.
+	Warnings []string `json:"-"`
+	Suspects []string `json:"-"`
 	// SecretObjects are those of spec.secretObjects that can be made into
 	// Kubernetes Secrets; Parse warns of the others.
 	SecretObjects []v1.SecretObject `json:",omitempty"`

@@ -6,7 +6,6 @@ import (
 	"math"
 	"regexp"
 	"slices"
-	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -34,6 +33,7 @@ const (
 	CredentialScopeKey = "credentialScope"
 	OnUnavailableKey   = "onUnavailable"
 	OnDeniedKey        = "onDenied"
+	StrictKey          = "strict"
 )
 
 // taker sets the field of a class that one key is made into.
@@ -56,6 +56,13 @@ func ownKeys() map[string]taker {
 		},
 		OnDeniedKey: func(c *Class, path *field.Path, value string) *field.Error {
 			return takeWord(&c.OnDenied, path, value, DeniedKeep, DeniedEmpty)
+		},
+		StrictKey: func(c *Class, path *field.Path, value string) *field.Error {
+			if value != "true" && value != "false" {
+				return field.Invalid(path, clip(value), `must be "true" or "false"`)
+			}
+			c.Strict = value == "true"
+			return nil
 		},
 	}
 }
@@ -112,53 +119,17 @@ func takeWord[T ~string](to *T, path *field.Path, value string, words ...T) *fie
 	return nil
 }
 
-// maxKey is longer than any key of Mayfly's can be by mistake.
-const maxKey = 64
+// OwnKeys are the keys of spec.parameters that are Mayfly's own, sorted.
+func OwnKeys() []string { return slices.Sorted(maps.Keys(ownKeys())) }
 
-// misspelt warns of the provider's keys that look like one of Mayfly's.
+// misspelt names the provider's keys that look like one of Mayfly's.
 func misspelt(params map[string]string) []string {
-	var warnings []string
-	own := slices.Sorted(maps.Keys(ownKeys()))
+	var list []string
+	own := OwnKeys()
 	for _, key := range slices.Sorted(maps.Keys(params)) {
-		if len(key) > maxKey {
-			continue
-		}
-		for _, want := range own {
-			if near(plain(key), plain(want)) {
-				warnings = append(warnings, fmt.Sprintf("spec.parameters.%s: did you mean %s?", key, want))
-				break
-			}
+		if want := Near(key, own); want != "" {
+			list = append(list, fmt.Sprintf("spec.parameters.%s: unknown; did you mean %s?", key, want))
 		}
 	}
-	return warnings
-}
-
-// plain drops what people vary without meaning to: case and separators.
-func plain(key string) string {
-	return strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(key))
-}
-
-// near tells whether at most two letters part a from b.
-func near(a, b string) bool {
-	const limit = 2
-	if len(a) > len(b)+limit || len(b) > len(a)+limit {
-		return false
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)] <= limit
+	return list
 }

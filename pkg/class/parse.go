@@ -52,13 +52,14 @@ func Parse(spc *v1.SecretProviderClass) (*Class, []string, error) {
 		bad = append(bad, e)
 	} else {
 		bad = append(bad, c.takeParameters(spc.Spec.Parameters)...)
-		warnings = misspelt(c.Parameters)
+		c.Suspects = atMost(misspelt(c.Parameters))
 	}
 	warnings = atMost(append(warnings, c.takeSecretObjects(spc.Spec.SecretObjects)...))
 	if len(bad) > 0 {
 		return nil, warnings, fault.New(fault.InvalidClass, "%s: %w", c.Ref, problems(bad))
 	}
-	return c, warnings, nil
+	c.Warnings = warnings
+	return c, append(slices.Clone(c.Suspects), warnings...), nil
 }
 
 // checkNames judges the names of the class and its provider. The namespace

@@ -184,7 +184,7 @@ func TestParseWarnsOfMisspeltKeys(t *testing.T) {
 		switch {
 		case want == "" && len(warnings) > 0:
 			t.Errorf("%q: unwanted warning %q", key, warnings)
-		case want != "" && (len(warnings) != 1 || warnings[0] != "spec.parameters."+key+": did you mean "+want+"?"):
+		case want != "" && (len(warnings) != 1 || warnings[0] != "spec.parameters."+key+": unknown; did you mean "+want+"?"):
 			t.Errorf("%q: got %q, want one for %s", key, warnings, want)
 		}
 	}

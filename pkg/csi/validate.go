@@ -2,7 +2,9 @@ package csi
 
 import (
 	"fmt"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -52,7 +54,11 @@ func checkPublish(r *csipb.NodePublishVolumeRequest) error {
 	case attributes[keyEphemeral] == "false":
 		return invalid("volume_context[%q] is false: only inline volumes of a pod are supported", keyEphemeral)
 	case attributes[keyClass] == "":
-		return invalid("volume_context[%q] is missing", keyClass).WithHint("set volumeAttributes.secretProviderClass in the pod's csi volume")
+		err := invalid("volume_context[%q] is missing", keyClass)
+		if found := class.Near(keyClass, slices.Sorted(maps.Keys(attributes))); found != "" {
+			return err.WithHint("the pod's csi volume has volumeAttributes.%s: write secretProviderClass", found)
+		}
+		return err.WithHint("set volumeAttributes.secretProviderClass in the pod's csi volume")
 	}
 	for _, key := range []string{keyPodName, keyPodNamespace, keyPodUID, keyServiceAccount} {
 		if attributes[key] == "" {
@@ -124,8 +130,9 @@ func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 	}
 	a := r.GetVolumeContext()
 	return volume.Request{
-		ID:     r.GetVolumeId(),
-		Target: r.GetTargetPath(),
+		Ignored: ignored(a),
+		ID:      r.GetVolumeId(),
+		Target:  r.GetTargetPath(),
 		Pod: identity.Pod{
 			Namespace: a[keyPodNamespace], Name: a[keyPodName], UID: a[keyPodUID], ServiceAccount: a[keyServiceAccount],
 		},
@@ -136,6 +143,24 @@ func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 		TokensInSecrets: inSecrets,
 		Secrets:         secrets,
 	}, nil
+}
+
+const (
+	// kubelets is the prefix of what kubelet adds.
+	kubelets = "csi.storage.k8s.io/"
+	// maxIgnored and longestIgnored bound what is told of attributes.
+	maxIgnored     = 20
+	longestIgnored = 64
+)
+
+// ignored are the pod author's attributes that are not read, sorted.
+func ignored(attributes map[string]string) (names []string) {
+	for _, name := range slices.Sorted(maps.Keys(attributes)) {
+		if name != keyClass && !strings.HasPrefix(name, kubelets) && len(names) < maxIgnored {
+			names = append(names, strings.ToValidUTF8(name[:min(len(name), longestIgnored)], ""))
+		}
+	}
+	return names
 }
 
 // credentials parts the service account tokens from the nodePublishSecretRef.

@@ -103,3 +103,23 @@ func (r Reason) Outage() bool {
 	}
 	return false
 }
+
+// Hint finds what to do about an error: the outermost advice in its chain, empty
+// if there is none.
+func Hint(err error) string {
+	for err != nil {
+		if f, ok := err.(*Error); ok && f.Hint != "" { //nolint:errorlint // each link in turn
+			return f.Hint
+		}
+		if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // likewise
+			for _, e := range joined.Unwrap() {
+				if hint := Hint(e); hint != "" {
+					return hint
+				}
+			}
+			return ""
+		}
+		err = errors.Unwrap(err)
+	}
+	return ""
+}

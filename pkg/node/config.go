@@ -61,6 +61,8 @@ type Config struct {
 	MaxSizeLimit  int64
 	MaxInodeLimit int64
 	MinInterval   time.Duration
+	// StrictClasses has what is else a warning refuse a class.
+	StrictClasses bool
 
 	// MemoryBudget is in bytes what the driver may hold in memory for tenants;
 	// NamespaceMemory and VolumeMemory are the parts of it that one namespace

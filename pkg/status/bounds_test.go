@@ -231,6 +231,7 @@ func TestEventsOfANamespaceAreBounded(t *testing.T) {
 		other.Pod.Namespace = "else"
 		before := a.countEvents()
 		r.Observe(other)
+		time.Sleep(2 * time.Second) // the failed volumes have statuses too
 		settle()
 		if a.countEvents() != before+1 {
 			t.Error("the Event of another namespace waits")

@@ -3,6 +3,8 @@ package status
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -11,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -21,6 +24,8 @@ const (
 	Rotated        = "Rotated"        // new content was written
 	Recovered      = "Recovered"      // a refresh succeeded after failures
 	LastGoodUsed   = "LastGoodUsed"   // the store is away; the pod started from the node's memory
+	ClassWarning   = "ClassWarning"   // something in the class is ignored; once for each edition and pod
+	StoreSlow      = "StoreSlow"      // the store has not answered a first publish yet
 	RecordSetAside = "RecordSetAside" // what the driver knew of the volume cannot be read; also on the node
 )
 
@@ -53,6 +58,7 @@ type message struct {
 	volume     string
 	event      *corev1.Event
 	sent       *corev1.Event // as the API server gave it back
+	cause      string        // of the text
 	quietUntil time.Time
 	quiet      time.Duration
 	lastSeen   time.Time
@@ -66,17 +72,22 @@ func (r *Reporter) observeEvent(o volume.Outcome) {
 	if o.SetAside != "" {
 		r.report(o, corev1.EventTypeWarning, RecordSetAside, setAsideWords(o))
 	}
+	if o.WarnPod {
+		r.report(o, corev1.EventTypeWarning, ClassWarning, fmt.Sprintf("SecretProviderClass %s: %s", o.Class, strings.Join(o.Warnings, "; ")))
+	}
 	switch {
+	case o.Kind == volume.Waiting:
+		r.report(o, corev1.EventTypeWarning, StoreSlow, waitingWords(o))
 	case o.Kind == volume.Published && o.Err != nil:
-		r.report(o, corev1.EventTypeWarning, MountFailed, o.Err.Error())
+		r.report(o, corev1.EventTypeWarning, MountFailed, failedWords(o))
 	case o.Kind == volume.Published && !o.AsOf.IsZero():
 		r.report(o, corev1.EventTypeWarning, LastGoodUsed, fmt.Sprintf(
 			"class %s: the store is away; the pod starts from what this node read at %s, as the class's onUnavailable asks", o.Class, o.AsOf.UTC().Format(time.RFC3339)))
 	case o.Kind == volume.Refreshed && o.Emptied:
-		r.report(o, corev1.EventTypeWarning, RefreshFailed, fmt.Sprintf("class %s: %s", o.Class, o.Err))
+		r.report(o, corev1.EventTypeWarning, RefreshFailed, fmt.Sprintf("%s: %s", o.Reason(), o.Err))
 	case o.Kind == volume.Refreshed && o.Err != nil:
 		r.report(o, corev1.EventTypeWarning, RefreshFailed,
-			fmt.Sprintf("class %s: the volume keeps its last good content: %s", o.Class, o.Err))
+			fmt.Sprintf("%s: the volume keeps its last good content: %s", o.Reason(), o.Err))
 	case o.Kind == volume.Refreshed && o.Failures > 0:
 		r.endEpisode(o)
 		r.report(o, corev1.EventTypeNormal, Recovered, fmt.Sprintf("class %s: the volume is fresh again after %d failed refreshes", o.Class, o.Failures))
@@ -87,6 +98,30 @@ func (r *Reporter) observeEvent(o volume.Outcome) {
 	case o.Kind == volume.Unpublished:
 		r.forgetVolume(o)
 	}
+}
+
+// briefly is how long a MountFailed Event is at the most: kubelet's FailedMount
+// beside it has all that there is to say.
+const briefly = 300
+
+// failedWords are the reason, and what to do or what was said.
+func failedWords(o volume.Outcome) string {
+	text := o.Err.Error()
+	if _, rest, ok := strings.Cut(text, "SecretProviderClass "+o.Class.String()+": "); ok {
+		text = rest
+	}
+	if hint := fault.Hint(o.Err); hint != "" && len(text) > briefly {
+		text = hint
+	}
+	return fmt.Sprintf("%s: SecretProviderClass %s: %s", o.Reason(), o.Class, clipTo(text, briefly))
+}
+
+func waitingWords(o volume.Outcome) string {
+	store := "the store"
+	if o.Store != "" {
+		store = o.Store
+	}
+	return fmt.Sprintf("SecretProviderClass %s: %s has not answered for %s; the driver goes on waiting, and kubelet tries again if nothing comes", o.Class, store, o.Took)
 }
 
 // setAsideWords are for the node at the start, when nobody knows whose record
@@ -108,13 +143,17 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forgetOld(now)
-	m := r.messages[key]
+	m, cause := r.messages[key], causeOf(text)
 	if m == nil {
 		m = &message{volume: o.Volume, event: r.newEvent(o, kind, reason, now), quiet: firstQuiet / 2}
 		r.messages[key] = m
 	} else {
 		m.event.Count++
+		if m.cause != cause { // what the Event says is not so any more
+			m.quiet, m.quietUntil = firstQuiet/2, time.Time{}
+		}
 	}
+	m.cause = cause
 	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(text), metav1.NewTime(now), now
 	t := task{writeEvent, m.event.Namespace, key}
 	if wait := m.quietUntil.Sub(now); wait > 0 {
@@ -129,6 +168,12 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 	m.keepQuiet(now)
 	r.queue.Add(t)
 }
+
+// changing matches what may differ between two failures of one cause: ports,
+// times, and the ids of requests.
+var changing = regexp.MustCompile(`[0-9a-fA-F]{8}[0-9a-fA-F-]*|[0-9]+`)
+
+func causeOf(text string) string { return changing.ReplaceAllString(text, "#") }
 
 // keepQuiet begins the time in which repeats wait.
 func (m *message) keepQuiet(now time.Time) {
@@ -164,6 +209,11 @@ func (r *Reporter) forgetOld(now time.Time) {
 	for key, m := range r.messages {
 		if now.Sub(m.lastSeen) > forgetAfter {
 			delete(r.messages, key)
+		}
+	}
+	for id, st := range r.volumes {
+		if !st.live && !st.gone && now.Sub(st.seen) > forgetAfter {
+			delete(r.volumes, id) // the object goes with its pod, which owns it
 		}
 	}
 	r.ofVolume.forgetFull(now)
@@ -262,12 +312,14 @@ func namespaceGone(err error) bool {
 }
 
 // clip keeps a message within the API server's limit, at a character's end.
-func clip(text string) string {
-	if len(text) <= maxMessage {
+func clip(text string) string { return clipTo(text, maxMessage) }
+
+func clipTo(text string, most int) string {
+	if len(text) <= most {
 		return text
 	}
 	const more = "..."
-	end := maxMessage - len(more)
+	end := most - len(more)
 	for end > 0 && !utf8.RuneStart(text[end]) {
 		end--
 	}

@@ -26,11 +26,13 @@ const (
 	SinceAnnotation   = "mayfly.dev/failing-since"
 	AsOfAnnotation    = "mayfly.dev/last-good-as-of"
 	ObjectsAnnotation = "mayfly.dev/objects-left-out"
+	// WarningsAnnotation is what of the class is ignored.
+	WarningsAnnotation = "mayfly.dev/class-warnings"
 	NodeAnnotation    = "mayfly.dev/node-name"
 )
 
 // ownAnnotations are all that the driver writes; others are other people's.
-var ownAnnotations = [...]string{ReasonAnnotation, MessageAnnotation, SinceAnnotation, AsOfAnnotation, ObjectsAnnotation, NodeAnnotation}
+var ownAnnotations = [...]string{ReasonAnnotation, MessageAnnotation, SinceAnnotation, AsOfAnnotation, ObjectsAnnotation, WarningsAnnotation, NodeAnnotation}
 
 // DriverLabel names the driver that wrote an object: another one on the same
 // node, such as the Secrets Store CSI driver, sets the same NodeLabel.
@@ -67,9 +69,16 @@ func (r *Reporter) desired(o volume.Outcome, objects []v1.SecretProviderClassObj
 			}},
 		},
 		Status: v1.SecretProviderClassPodStatusStatus{
-			PodName: o.Pod.Name, SecretProviderClassName: o.Class.Name, Mounted: true, TargetPath: o.Target, Objects: objects,
+			PodName: o.Pod.Name, SecretProviderClassName: o.Class.Name, TargetPath: o.Target, Objects: objects,
 		},
 	}
+	var former []metav1.Condition
+	if before != nil {
+		former = before.Status.Conditions
+	}
+	s.Status.Conditions = conditionsOf(o, former)
+	s.Status.Mounted = conditionOf(s.Status.Conditions, Ready).Status == metav1.ConditionTrue
+	s.Status.Failing = o.Err != nil
 	if r.Driver != "" {
 		s.Labels[DriverLabel] = r.Driver
 	}
@@ -82,6 +91,9 @@ func (r *Reporter) desired(o volume.Outcome, objects []v1.SecretProviderClassObj
 	}
 	if !o.AsOf.IsZero() {
 		metav1.SetMetaDataAnnotation(&s.ObjectMeta, AsOfAnnotation, o.AsOf.UTC().Format(time.RFC3339))
+	}
+	if len(o.Warnings) > 0 {
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, WarningsAnnotation, clip(strings.Join(o.Warnings, "; ")))
 	}
 	if o.Err != nil {
 		describeFailure(s, o, before)
@@ -181,7 +193,8 @@ func sameVolume(want, have *v1.SecretProviderClassPodStatus) bool {
 // people's and is kept.
 func merged(want, have *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
 	next := have.DeepCopy()
-	next.Status = want.Status
+	next.Status = *want.Status.DeepCopy()
+	next.Status.Conditions = mergedConditions(next.Status.Conditions, have.Status.Conditions)
 	next.OwnerReferences = want.OwnerReferences
 	if next.Labels == nil {
 		next.Labels = map[string]string{}
@@ -205,7 +218,8 @@ func equal(a, b *v1.SecretProviderClassPodStatus) bool {
 // sameConditions leaves out the versions of the objects.
 func sameConditions(a, b *v1.SecretProviderClassPodStatus) bool {
 	if a.Status.PodName != b.Status.PodName || a.Status.SecretProviderClassName != b.Status.SecretProviderClassName ||
-		a.Status.Mounted != b.Status.Mounted || a.Status.TargetPath != b.Status.TargetPath {
+		a.Status.Mounted != b.Status.Mounted || a.Status.Failing != b.Status.Failing || a.Status.TargetPath != b.Status.TargetPath ||
+		!equalConditions(a.Status.Conditions, b.Status.Conditions) {
 		return false
 	}
 	for _, key := range ownLabels {

@@ -44,6 +44,10 @@ type volumeState struct {
 	sent       *v1.SecretProviderClassPodStatus
 	versionsAt time.Time // of the last update with new versions
 	updates    *rate.Limiter
+	// live tells that the volume has held a payload. Kubelet does not unpublish
+	// others, so they are forgotten some time after they were last seen.
+	live bool
+	seen time.Time
 }
 
 func newVolumeState() *volumeState {
@@ -58,14 +62,19 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 	t := task{writeStatus, o.Pod.Namespace, o.Volume}
 	switch o.Kind {
 	case volume.Published, volume.Recovered:
-		if o.Err != nil {
-			return // nothing is mounted; the Event tells why
+		if o.Kind == volume.Recovered && o.Err != nil {
+			return // nothing is mounted
 		}
 		if st == nil {
 			st = newVolumeState()
 			r.volumes[o.Volume] = st
 		}
-		st.want, st.gone = r.desired(o, objects, nil), false
+		want := r.desired(o, objects, st.want)
+		st.seen, st.live = time.Now(), st.live || want.Status.Mounted
+		if st.want != nil && !st.gone && equal(want, st.want) { // kubelet tries again, and it failed alike
+			return
+		}
+		st.want, st.gone = want, false
 		if o.Kind == volume.Recovered { // an earlier process has written it
 			st.look = true
 			r.queue.AddAfter(t, rand.N(recoverSpread))
@@ -197,10 +206,11 @@ func (r *Reporter) writeStatus(ctx context.Context, st volumeState) (*v1.SecretP
 			return nil, errMoved
 		}
 	}
-	if equal(st.want, have) {
+	want := withWarningsOf(st.want, have)
+	if equal(want, have) {
 		return have, nil
 	}
-	return r.API.UpdateStatus(ctx, merged(st.want, have))
+	return r.API.UpdateStatus(ctx, merged(want, have))
 }
 
 // errMoved is of an object that went between two requests.

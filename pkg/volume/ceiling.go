@@ -19,7 +19,7 @@ func checkClassSize(c *class.Class) error {
 	if size <= maxClass {
 		return nil
 	}
-	return fault.New(fault.InvalidClass, "class %s: spec.parameters are %d bytes, more than %d", c.Ref, size, maxClass).
+	return fault.New(fault.InvalidClass, "spec.parameters are %d bytes, more than %d", size, maxClass).
 		WithHint("take out what the provider does not use, or make several classes of it")
 }
 
@@ -28,10 +28,10 @@ func checkClassSize(c *class.Class) error {
 func (p *Publisher) checkCeilings(c *class.Class) error {
 	switch {
 	case p.MaxSizeLimit > 0 && c.SizeLimit > p.MaxSizeLimit:
-		return fault.New(fault.NotAllowed, "class %s: spec.parameters.%s is %d bytes, more than the %d that the operator allows", c.Ref, class.SizeLimitKey, c.SizeLimit, p.MaxSizeLimit).
+		return fault.New(fault.NotAllowed, "spec.parameters.%s is %d bytes, more than the %d that the operator allows", class.SizeLimitKey, c.SizeLimit, p.MaxSizeLimit).
 			WithHint("ask for less, or have the operator raise --max-volume-size-limit")
 	case p.MaxInodeLimit > 0 && c.InodeLimit > p.MaxInodeLimit:
-		return fault.New(fault.NotAllowed, "class %s: spec.parameters.%s is %d, more than the %d that the operator allows", c.Ref, class.InodeLimitKey, c.InodeLimit, p.MaxInodeLimit).
+		return fault.New(fault.NotAllowed, "spec.parameters.%s is %d, more than the %d that the operator allows", class.InodeLimitKey, c.InodeLimit, p.MaxInodeLimit).
 			WithHint("ask for less, or have the operator raise --max-volume-inode-limit")
 	}
 	return nil

@@ -21,6 +21,8 @@ var errNotLive = errors.New("its tmpfs is not mounted")
 type entry struct {
 	lock chan struct{} // capacity 1: full while somebody works on the volume
 	rec  *Record
+	// warned is the edition of the class whose warnings were told.
+	warned string
 	// reason is why the last refresh failed; empty if it did not.
 	reason fault.Reason
 	// failing tells whether the last refresh failed.

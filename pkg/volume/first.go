@@ -21,7 +21,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	began := time.Now()
 	rec := &Record{
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
-		Tokens: r.Tokens, TokensInSecrets: r.TokensInSecrets, Secrets: r.Secrets, Former: p.releaser.settle(ctx, r.ID),
+		Tokens: r.Tokens, TokensInSecrets: r.TokensInSecrets, Secrets: r.Secrets, Ignored: r.Ignored, Warned: e.warned, Former: p.releaser.settle(ctx, r.ID),
 	}
 	lost := e.rec.published()
 	if lost {
@@ -57,8 +57,8 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		}
 		err = p.firstError(rec, had == complete || lost, err)
 	}
-	p.warn(rec, done.class, done.warnings)
 	o := passOutcome(Published, rec, began, done, err)
+	p.tell(e, rec, done, &o)
 	o.SetAside = p.takeAside(rec.ID)
 	p.Observer.Observe(o)
 	return err
@@ -176,14 +176,19 @@ func (p *Publisher) saveFirst(rec *Record, had content) error {
 	return p.Store.Put(rec)
 }
 
-// warn passes on what the provider found odd, once for each state of a class
-// and not for each of its pods. It is said at the first publish only: a refresh
-// would repeat it for ever.
-func (p *Publisher) warn(rec *Record, c *class.Class, warnings []string) {
-	if len(warnings) == 0 || c == nil || !p.warned.first(c) {
+// tell has the warnings of a pass told: in the log once for each edition of a
+// class, and to the observer once for each edition and pod.
+func (p *Publisher) tell(e *entry, rec *Record, done passed, o *Outcome) {
+	o.Warnings = first(distinct(done.warnings), maxWarnings)
+	if len(o.Warnings) == 0 || done.class == nil {
 		return
 	}
-	for _, w := range warnings {
-		p.Logger.Warn("class warning", "class", rec.Class.String(), "pod", rec.Pod.String(), "warning", w)
+	if _, told := p.warned.get(done.class); !told {
+		p.warned.set(done.class, struct{}{})
+		for _, w := range o.Warnings {
+			p.Logger.Warn("class warning", "class", rec.Class.String(), "pod", rec.Pod.String(), "warning", w)
+		}
 	}
+	edition := done.class.UID + " " + done.class.ResourceVersion
+	o.WarnPod, rec.Warned, e.warned = rec.Warned != edition, edition, edition
 }

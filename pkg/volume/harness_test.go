@@ -247,6 +247,17 @@ type fakeStore struct {
 	memory   string
 	panics   bool
 	imported map[string]string
+	warnings []string // of every class
+	invalid  error    // of every class, when it is judged
+	judged   int
+}
+
+// Validate implements provider.Validator.
+func (s *fakeStore) Validate(*class.Class) ([]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.judged++
+	return s.warnings, s.invalid
 }
 
 func newFakeStore() *fakeStore {

@@ -52,11 +52,11 @@ func (p *Publisher) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.
 		size += int64(f.Contents.Len())
 	}
 	if limit := p.sizeLimit(c); size > limit {
-		return nil, fault.New(fault.TooLarge, "class %s: the payload is %d bytes, the volume's limit is %d", c.Ref, size, limit).
+		return nil, fault.New(fault.TooLarge, "the payload is %d bytes, the volume's limit is %d", size, limit).
 			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's --volume-size-limit%s", upTo(limit, p.MaxSizeLimit, "--max-volume-size-limit"))
 	}
 	if inodes, limit := countInodes(files), p.inodeLimit(c); inodes > limit {
-		return nil, fault.New(fault.TooLarge, "class %s: the payload is %d files and directories, the volume's limit is %d", c.Ref, inodes, limit).
+		return nil, fault.New(fault.TooLarge, "the payload is %d files and directories, the volume's limit is %d", inodes, limit).
 			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's --volume-inode-limit%s", upTo(limit, p.MaxInodeLimit, "--max-volume-inode-limit"))
 	}
 	return files, nil

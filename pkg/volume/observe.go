@@ -19,6 +19,9 @@ const (
 	Unpublished Kind = "unpublish"
 	Released    Kind = "release"
 	Recovered   Kind = "recover"
+	// Waiting is of a first publish whose store has not answered for a while.
+	// Its own outcome follows.
+	Waiting Kind = "waiting"
 	// SetAside is of a record that cannot be read. Only its file is known:
 	// the volume shows when kubelet names it.
 	SetAside Kind = "set-aside"
@@ -38,6 +41,8 @@ type Outcome struct {
 	// is known of each.
 	Tokens   []identity.AudienceClaims
 	Versions []provider.Version
+	// Store is where the answer is waited for, as far as that is known.
+	Store string
 	// Asked are the ids under which the store's own audit log has the
 	// requests, as far as the provider knows of any.
 	Asked []string
@@ -46,6 +51,10 @@ type Outcome struct {
 	// Emptied tells whether a denial has left the volume without files, as
 	// its class asks; else a failed refresh has left it as it was.
 	Emptied bool
+	// Warnings are what the class works without. WarnPod tells that the pod's
+	// author was not told of this edition of the class yet.
+	Warnings []string
+	WarnPod  bool
 	// AsOf is set while a volume holds what it was published with from the
 	// node's memory, the store being away; it is the age of that.
 	AsOf time.Time

@@ -75,18 +75,26 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done passed, err error) {
 	ctx, cancel := w.bound(ctx)
 	defer cancel()
+	defer func() { err = ofClass(c.Ref, err) }()
 	defer fault.Recover(&err, p.Logger, "class "+w.rec.Class.String(), "volume", w.rec.ID)
 	c, warning := p.withFloor(c)
 	done.class = c
 	source, err := p.Providers.Get(c.Provider)
 	if err != nil {
-		return done, fmt.Errorf("class %s: %w", c.Ref, err)
+		return done, err
+	}
+	if done.warnings, err = p.review(w, c, source); warning != "" {
+		done.warnings = append(done.warnings, warning)
+	}
+	if err != nil {
+		return done, err
 	}
 	if err := p.admit(w, c); err != nil {
 		return done, err
 	}
 	p.hold(ctx, w.rec, c.Provider)
 	if !w.rec.published() {
+		defer p.tellSlow(w.rec, source)()
 		go p.placeAhead(w, c)
 	}
 	payload, asOf, err := p.fetch(ctx, w, c, source, &done)
@@ -94,9 +102,7 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	if err != nil {
 		return done, err
 	}
-	if done.warnings = payload.Warnings; warning != "" {
-		done.warnings = append(done.warnings, warning)
-	}
+	done.warnings = append(done.warnings, payload.Warnings...)
 	files, err := p.fit(c, payload)
 	if err != nil {
 		return done, err
@@ -116,6 +122,28 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	p.note(w.rec, c, payload)
 	w.rec.AsOf = asOf
 	return done, payload.Partial
+}
+
+// tellSlow tells of a first publish that waits for the store for long: until it
+// ends, kubelet has nothing to say of the pod. The func that it returns ends
+// that.
+func (p *Publisher) tellSlow(rec *Record, source provider.Provider) (end func()) {
+	o := Outcome{Kind: Waiting, Volume: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, Took: p.SlowAfter}
+	t := time.AfterFunc(p.SlowAfter, func() {
+		if r, ok := source.(provider.Router); ok {
+			o.Store = r.Destination(o.Volume)
+		}
+		p.Observer.Observe(o)
+	})
+	return func() { t.Stop() }
+}
+
+// ofClass names the class in front of every error that comes of it.
+func ofClass(ref class.Ref, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("SecretProviderClass %s: %w", ref, err)
 }
 
 func sameIDs(a, b []provider.Version) bool {

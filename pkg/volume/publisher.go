@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -79,6 +80,8 @@ type Config struct {
 	MaxSizeLimit  int64
 	MaxInodeLimit int64
 	MinInterval   time.Duration
+	// Strict has what is else a warning refuse a class.
+	Strict bool
 	// Budget is charged with the contents of the volumes; nil for no limit.
 	Budget *budget.Budget
 	// LastGoodAge is how old a secret may be at the most from which a new pod
@@ -87,6 +90,9 @@ type Config struct {
 	// Workers bounds how many refreshes run at once for each store, beside the
 	// first of each Kubernetes namespace.
 	Workers int
+	// SlowAfter is how long a first publish waits for the store before its pod
+	// is told; 0 means 5 s.
+	SlowAfter time.Duration
 	// RefreshTimeout bounds one refresh. A publish is bounded by its caller.
 	RefreshTimeout time.Duration
 	// ReleaseTimeout bounds one attempt to end a gone volume's credentials.
@@ -116,7 +122,8 @@ type Publisher struct {
 	releaser *releaser
 	rooms    *rooms
 
-	warned  warned
+	warned  editions[struct{}] // of which the log has the warnings
+	reviews reviews
 	mu      sync.Mutex
 	entries map[string]*entry
 	// aside holds the files of records that were set aside, by RecordKey,
@@ -129,6 +136,7 @@ func New(c Config) (*Publisher, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
+	c.SlowAfter = cmp.Or(c.SlowAfter, 5*time.Second)
 	p := &Publisher{Config: c, schedule: NewScheduler(), releaser: newReleaser(&c), entries: map[string]*entry{}, aside: map[string]string{}}
 	p.rooms = &rooms{budget: c.Budget, charges: map[string]*budget.Charge{}}
 	p.releaser.ended = p.formerEnded
@@ -148,6 +156,8 @@ type Request struct {
 	// and not in the volume's context.
 	TokensInSecrets bool
 	Secrets         map[string]secret.String
+	// Ignored are the volume attributes that mean nothing, sorted.
+	Ignored []string
 }
 
 // KeptError is a failure that left a volume with its last good content. The

@@ -36,6 +36,11 @@ type Record struct {
 	// providers that run by themselves get them.
 	TokensInSecrets bool
 	Secrets         map[string]secret.String
+	// Ignored are the volume attributes that mean nothing.
+	Ignored []string
+	// Warned is the edition of the class whose warnings the pod's author was
+	// told of.
+	Warned string
 
 	// Provider is the class's provider at the last success, which is the one
 	// that holds something for the volume.
@@ -139,6 +144,8 @@ type wire struct {
 	Failures       int                `json:"failures,omitempty"`
 	LastFailure    string             `json:"lastFailure,omitempty"`
 	Leaving        bool               `json:"leaving,omitempty"`
+	Ignored        []string           `json:"ignored,omitempty"`
+	Warned         string             `json:"warned,omitempty"`
 	Former         []wireHeld         `json:"former,omitempty"`
 	Stamp          clock.Stamp        `json:"stamp,omitzero"`
 }
@@ -156,7 +163,7 @@ func encodeRecord(r *Record, classFile string, room *bytes.Buffer) ([][]byte, er
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, ClassFile: classFile,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Size: r.Size, Interval: r.Interval, DueAt: r.DueAt,
-		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving, Stamp: r.Stamp,
+		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving, Ignored: r.Ignored, Warned: r.Warned, Stamp: r.Stamp,
 	}
 	if len(r.Secrets) > 0 {
 		w.Secrets = make(map[string]string, len(r.Secrets))
@@ -233,7 +240,7 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
 		Tokens: tokens, TokensInSecrets: w.InSecrets, Provider: w.Provider, Versions: w.Versions,
 		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Size: w.Size, Interval: w.Interval, DueAt: w.DueAt,
-		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving, Stamp: w.Stamp,
+		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving, Ignored: w.Ignored, Warned: w.Warned, Stamp: w.Stamp,
 	}
 	if len(w.Secrets) > 0 {
 		r.Secrets = make(map[string]secret.String, len(w.Secrets))

@@ -24,7 +24,7 @@ func TestRecordKeepsEveryField(t *testing.T) {
 		Secrets: map[string]secret.String{"user": secret.NewString("pass")}, TokensInSecrets: true, Provider: "vault", Versions: []provider.Version{{ID: "a", Version: "1"}},
 		LastClass: &class.Class{Provider: "vault"}, PublishedAt: at, RefreshedAt: at, Interval: time.Minute, DueAt: at, AsOf: at, Size: 4,
 		HeldDueAt: at, HeldEnds: []time.Time{at}, Former: []Held{{Provider: "akeyless", State: secret.NewBytes([]byte("former"))}},
-		Failures: 3, LastFailure: "down", Leaving: true, ProviderState: secret.NewBytes([]byte("state")), Stamp: clock.Stamp{Wall: at, Boot: time.Hour, BootID: "boot"},
+		Failures: 3, LastFailure: "down", Leaving: true, Ignored: []string{"x"}, Warned: "uid 7", ProviderState: secret.NewBytes([]byte("state")), Stamp: clock.Stamp{Wall: at, Boot: time.Hour, BootID: "boot"},
 	}
 	for i, v := 0, reflect.ValueOf(*want); i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {

@@ -69,6 +69,7 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	o := passOutcome(Refreshed, rec, began, done, err)
 	o.Repeated = o.Reason() != "" && o.Reason() == e.reason
 	e.reason = o.Reason()
+	p.tell(e, rec, done, &o)
 	e.know(rec, done.where)
 	p.save(rec)
 	p.setDue(e, asked)

@@ -163,5 +163,5 @@ func noRoom(c *class.Class, size int64, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("class %s: a payload that takes %d bytes of memory, with as much again for the next one beside it: %w", c.Ref, size, err)
+	return fmt.Errorf("a payload that takes %d bytes of memory, with as much again for the next one beside it: %w", size, err)
 }

@@ -38,7 +38,7 @@ func (r *rig) contents() int64 { return r.budget.Usage().ByKind[budget.Contents]
 func TestContentsHaveABudget(t *testing.T) {
 	r := newSmallRig(t)
 	n, err := r.manyPublishes("evil", 50)
-	wantReason(t, err, fault.Exhausted, "namespace evil", "--namespace-memory-limit", "class evil/secrets")
+	wantReason(t, err, fault.Exhausted, "namespace evil", "--namespace-memory-limit", "SecretProviderClass evil/secrets")
 	if n < 3 || n > 5 {
 		t.Errorf("%d volumes of one tenant, want about four", n)
 	}

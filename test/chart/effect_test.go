@@ -38,6 +38,7 @@ var samples = map[string]string{
 	"classFiles.secrets":                     `["other"]`,
 	"classFiles.directories":                 `["/other"]`,
 	"allowLocalAddresses":                    `true`,
+	"strictClasses":                          `true`,
 	"vault.address":                          `"https://other.test"`,
 	"vault.namespace":                        `"other"`,
 	"vault.authMount":                        `"other"`,

@@ -32,6 +32,9 @@ written out where the chart has a value for it: the manifest then tells all.
 - --kube-api-qps={{ .Values.kubeAPI.qps }}
 - --kube-api-burst={{ int64 .Values.kubeAPI.burst }}
 - {{ printf "--class-file-dirs=%s" (join "," (concat (list "/etc/mayfly/class-files") .Values.classFiles.directories)) | quote }}
+{{- if .Values.strictClasses }}
+- --strict-classes
+{{- end }}
 {{- if .Values.allowLocalAddresses }}
 - --allow-local-addresses
 {{- end }}

@@ -86,7 +86,7 @@ func (f *fetch) join() error {
 	if f.spec.login.Type.asPod() {
 		if _, err := f.request.Tokens.For(f.spec.login.Audience, f.began); err != nil {
 			if old == nil || old.key.Login != f.spec.login || before.pod != f.request.Pod {
-				return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
+				return err
 			}
 			f.group, f.bearer = old, before
 			return nil
@@ -123,7 +123,7 @@ func (f *fetch) obtain(ctx context.Context) error {
 	}
 	// One login for all, so that a denied one is tried, and told of, once.
 	if _, err := f.session(ctx, nil); err != nil {
-		return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
+		return err
 	}
 	f.answer(ctx, f.detectAll(ctx, pending))
 	return nil

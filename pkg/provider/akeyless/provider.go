@@ -85,11 +85,11 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	}
 	e, err := p.endpoints.Get(ctx, s.login.Target, p.now())
 	if err != nil {
-		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
+		return nil, err
 	}
 	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, func(id string) *volume { return newVolume(id, r.Pod.Namespace, p.config.Budget) })
 	if err != nil {
-		return nil, fmt.Errorf("SecretProviderClass %s: %w", s.class, err)
+		return nil, err
 	}
 	defer leave()
 	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.now()}

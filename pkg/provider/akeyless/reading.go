@@ -163,7 +163,7 @@ func (f *fetch) misfit(it *item) error {
 func (f *fetch) hints() (warnings []string) {
 	for _, o := range f.spec.objects {
 		if k := f.kindOf(o.item); o.item.kind != detected && k != o.item.kind {
-			warnings = append(warnings, fmt.Sprintf("SecretProviderClass %s: %s: secretType is %s, and the item is of type %s, so it is read as that", f.spec.class, o, o.item.kind, k))
+			warnings = append(warnings, fmt.Sprintf("%s: secretType is %s, and the item is of type %s, so it is read as that", o, o.item.kind, k))
 		}
 	}
 	return warnings

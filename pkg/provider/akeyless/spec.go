@@ -1,8 +1,8 @@
 package akeyless
 
 import (
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -22,6 +22,7 @@ type spec struct {
 	objects  []*object
 	items    []*item
 	warnings []string
+	suspects []string // those of warnings that are probably mistakes
 	interval time.Duration
 	scope    class.CredentialScope
 	size     int64
@@ -38,12 +39,12 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 		s.given = secret.NewString(set.Get(key, ""))
 	}
 	s.objects, s.items = newObjects(set)
-	s.warnings, s.size = set.Warnings, set.Size()
+	s.warnings, s.suspects, s.size = set.Warnings, set.Suspects, set.Size()
 	if cl.RefreshInterval > 0 {
 		s.interval = cl.RefreshInterval
 	}
 	if err := p.check(s, set); err != nil {
-		return s, fmt.Errorf("SecretProviderClass %s: %w", cl.Ref, err)
+		return s, err
 	}
 	return s, nil
 }
@@ -79,5 +80,8 @@ func (p *Provider) spec(r provider.Request) (*spec, error) {
 // Validate implements provider.Validator.
 func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	s, err := p.newSpec(c)
+	if err == nil && len(s.suspects) > 0 {
+		err = fault.New(fault.InvalidClass, "%s", strings.Join(s.suspects, "; "))
+	}
 	return slices.Clone(s.warnings), err
 }

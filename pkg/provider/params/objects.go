@@ -151,7 +151,9 @@ func (f Field) Unknown(known []string) {
 	if f.object.set.warnedEnough() {
 		return // to find what was meant takes time
 	}
-	f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)%s", f.line, DidYouMean(f.Name, known))
+	if !f.object.set.suspect(f.object.Path(f.Name), f.Name, known, fmt.Sprintf(" (line %d)", f.line)) {
+		f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)%s", f.line, DidYouMean(f.Name, known))
+	}
 }
 
 // Warn adds a warning that names the field.

@@ -14,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -29,6 +30,9 @@ const (
 type Set struct {
 	Errs     field.ErrorList
 	Warnings []string
+	// Suspects are those of Warnings that name something near to what is known,
+	// so that it was probably meant.
+	Suspects []string
 
 	more   int // mistakes that are not in Errs
 	given  int // bytes of the parameters
@@ -97,12 +101,15 @@ func New(raw map[string]string, known Known) *Set {
 			s.take(key, name, raw[name])
 			continue
 		}
-		if s.warnedEnough() {
+		if s.warnedEnough() || class.Near(name, class.OwnKeys()) != "" { // which the class warns of
 			continue
 		}
 		whose := ""
 		if known.Foreign != nil {
 			whose = known.Foreign(name)
+		}
+		if s.suspect(s.path.Child(Clip(name)), name, names, "") {
+			continue
 		}
 		s.Warn(s.path.Child(Clip(name)), "unknown, so ignored%s", cmp.Or(whose, DidYouMean(name, names)))
 	}
@@ -228,6 +235,19 @@ func (s *Set) Warn(path *field.Path, format string, args ...any) {
 	}
 }
 
+// suspect notes a name that is near to a known one; false if it is not.
+func (s *Set) suspect(path *field.Path, name string, known []string, at string) bool {
+	want := class.Near(name, known)
+	if want == "" {
+		return false
+	}
+	s.Warn(path, "unknown%s; did you mean %s?", at, want)
+	if len(s.Suspects) < maxSaid {
+		s.Suspects = append(s.Suspects, fmt.Sprintf("%s: unknown%s; did you mean %s?", path, at, want))
+	}
+	return true
+}
+
 func (s *Set) warnedEnough() bool { return len(s.Warnings) > maxSaid }
 
 // Size is about how much memory takes what is made of the parameters.
@@ -273,30 +293,9 @@ func closest(word string, list []string) string {
 		if len(k) > longestWord {
 			continue
 		}
-		if d := edits(strings.ToLower(word), strings.ToLower(k)); d < least {
+		if d := class.Edits(strings.ToLower(word), strings.ToLower(k)); d < least {
 			best, least = k, d
 		}
 	}
 	return best
-}
-
-// edits is how many letters have to be put in, taken out or replaced.
-func edits(a, b string) int {
-	above := make([]int, len(b)+1)
-	for j := range above {
-		above[j] = j
-	}
-	for i := range len(a) {
-		row := make([]int, len(b)+1)
-		row[0] = i + 1
-		for j := range len(b) {
-			change := above[j]
-			if a[i] != b[j] {
-				change++
-			}
-			row[j+1] = min(change, above[j+1]+1, row[j]+1)
-		}
-		above = row
-	}
-	return above[len(b)]
 }

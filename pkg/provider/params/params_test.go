@@ -42,7 +42,7 @@ func TestSet(t *testing.T) {
 		t.Errorf("errors: %s", text)
 	}
 	warnings := strings.Join(s.Warnings, "\n")
-	if len(s.Warnings) != 2 || !strings.Contains(warnings, "spec.parameters.adress: unknown, so ignored; did you mean address?") || len(warnings) > 400 {
+	if len(s.Warnings) != 2 || !strings.Contains(warnings, "spec.parameters.adress: unknown; did you mean address?") || len(warnings) > 400 {
 		t.Errorf("warnings: %s", warnings)
 	}
 }
@@ -54,7 +54,7 @@ func TestNames(t *testing.T) {
 	if s.Get("mount", "") != "a" || s.Field("mount").String() != "spec.parameters.oldMount" || len(s.Errs) != 0 {
 		t.Errorf("mount is %q at %s, %s", s.Get("mount", ""), s.Field("mount"), errs(s))
 	}
-	if len(s.Warnings) != 2 || s.Warnings[1] != "spec.parameters.oldMuont: unknown, so ignored; did you mean oldMount?" {
+	if len(s.Warnings) != 2 || s.Warnings[1] != "spec.parameters.oldMuont: unknown; did you mean oldMount?" {
 		t.Errorf("warnings %q", s.Warnings)
 	}
 	s = params.New(map[string]string{"oldMount": "a", "newMount": "b"}, k)

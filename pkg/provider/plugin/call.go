@@ -29,7 +29,7 @@ type call struct {
 }
 
 func (c *call) fault(reason fault.Reason, format string, args ...any) *fault.Error {
-	where := fmt.Sprintf("class %s: provider %q", c.request.Class.Ref, c.provider)
+	where := fmt.Sprintf("provider %q", c.provider)
 	if c.at.path != "" {
 		where += " at " + c.at.path
 	}
@@ -54,7 +54,7 @@ func (c *call) failed(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &known):
 		if known.Reason == fault.UnknownProvider {
-			return fmt.Errorf("class %s: %w", c.request.Class.Ref, err)
+			return err
 		}
 		return err
 	case errors.Is(context.Cause(ctx), errTimeout):

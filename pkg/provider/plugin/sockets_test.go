@@ -88,7 +88,7 @@ func TestComesAndGoes(t *testing.T) {
 	_, err = w.Get("aws")
 	wantFault(t, err, fault.UnknownProvider)
 	_, err = p.Fetch(t.Context(), w.request())
-	wantFault(t, err, fault.UnknownProvider, "shop/web-secrets")
+	wantFault(t, err, fault.UnknownProvider, `"aws"`)
 }
 
 func TestOneConnection(t *testing.T) {

@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -39,7 +38,7 @@ func (r *Registry) learn(name string, s socket) {
 func (p *Provider) staged(ctx context.Context, c *call, m *v1alpha1.MountRequest) (answer *v1alpha1.MountResponse, err error) {
 	stage, err := c.request.Stager.Stage()
 	if err != nil {
-		return nil, fmt.Errorf("class %s: %w", c.request.Class.Ref, err)
+		return nil, err
 	}
 	defer func() {
 		if cerr := stage.Close(); cerr != nil && err == nil {

@@ -152,7 +152,7 @@ func TestPlacesAreTakenAway(t *testing.T) {
 	w, s := stagedWorld(t)
 	s.fail = fault.New(fault.Mount, "no room")
 	_, err := w.fetch(w.staged(s))
-	wantFault(t, err, fault.Mount, "shop/web-secrets", "no room")
+	wantFault(t, err, fault.Mount, "no room")
 	s.fail = nil
 	for _, answer := range []string{"status", "die", "noFiles", "noVersions", "plainError"} {
 		_ = w.anyFault(w.staged(s, "answer", answer))

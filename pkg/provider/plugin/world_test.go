@@ -101,7 +101,7 @@ func (w *world) bad(r provider.Request, reason fault.Reason, words ...string) er
 	if p != nil {
 		w.t.Error("Fetch gave a payload beside the error")
 	}
-	wantFault(w.t, err, reason, append(words, `"aws"`, "shop/web-secrets")...)
+	wantFault(w.t, err, reason, append(words, `"aws"`)...)
 	return err
 }
 

@@ -84,7 +84,7 @@ func (f *fetch) join() error {
 	old := f.volume.currentGroup()
 	if err != nil {
 		if old == nil || old.key.login != f.spec.login || f.volume.pod != f.request.Pod {
-			return fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err)
+			return err
 		}
 		return nil
 	}
@@ -195,7 +195,7 @@ func (f *fetch) note(out *provider.Payload, results map[*request]result) {
 		}
 	}
 	if noted > maxNoted {
-		out.Warnings = append(out.Warnings, fmt.Sprintf("SecretProviderClass %s: the server says %d things more", f.spec.class, noted-maxNoted))
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the server says %d things more", noted-maxNoted))
 	}
 }
 

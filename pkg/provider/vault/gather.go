@@ -116,7 +116,7 @@ func (f *fetch) failure(results []result, of func(result) error) error {
 		case !session.IsOwn(err):
 			failed = append(failed, fmt.Errorf("%s: %w", f.names(r), err))
 		case loggedIn: // it is the volume's, and the same for every object
-			failed = slices.Insert(failed, 0, fmt.Errorf("SecretProviderClass %s: %w", f.spec.class, err))
+			failed = slices.Insert(failed, 0, err)
 			loggedIn = false
 		}
 	}

@@ -1,8 +1,8 @@
 package vault
 
 import (
-	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -18,6 +18,7 @@ type spec struct {
 	objects  []*object
 	requests []*request
 	warnings []string
+	suspects []string // those of warnings that are probably mistakes
 	interval time.Duration
 	scope    class.CredentialScope
 	size     int64
@@ -42,12 +43,12 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 				"is less than the operator allows: %s is used (--min-refresh-interval)", p.config.MinInterval)
 		}
 	}
-	s.warnings, s.size = set.Warnings, set.Size()
+	s.warnings, s.suspects, s.size = set.Warnings, set.Suspects, set.Size()
 	if cl.RefreshInterval > 0 {
 		s.interval = cl.RefreshInterval
 	}
 	if err := p.check(s, set); err != nil {
-		return s, fmt.Errorf("SecretProviderClass %s: %w", cl.Ref, err)
+		return s, err
 	}
 	return s, nil
 }
@@ -83,5 +84,8 @@ func (p *Provider) spec(r provider.Request) (*spec, error) {
 // Validate implements provider.Validator.
 func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	s, err := p.newSpec(c)
+	if err == nil && len(s.suspects) > 0 {
+		err = fault.New(fault.InvalidClass, "%s", strings.Join(s.suspects, "; "))
+	}
 	return slices.Clone(s.warnings), err
 }

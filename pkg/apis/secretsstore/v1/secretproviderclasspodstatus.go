@@ -15,6 +15,9 @@ const NodeLabel = "internal.secrets-store.csi.k8s.io/node-name"
 // +kubebuilder:printcolumn:name="Pod",type=string,JSONPath=`.status.podName`
 // +kubebuilder:printcolumn:name="Class",type=string,JSONPath=`.status.secretProviderClassName`
 // +kubebuilder:printcolumn:name="Mounted",type=boolean,JSONPath=`.status.mounted`
+// +kubebuilder:printcolumn:name="Failing",type=boolean,JSONPath=`.status.failing`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Fresh")].reason`
+// +kubebuilder:printcolumn:name="Since",type=date,JSONPath=`.status.conditions[?(@.type=="Fresh")].lastTransitionTime`
 // +kubebuilder:printcolumn:name="Node",type=string,JSONPath=`.metadata.labels.internal\.secrets-store\.csi\.k8s\.io/node-name`,priority=1
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type SecretProviderClassPodStatus struct {
@@ -35,13 +38,31 @@ type SecretProviderClassPodStatusStatus struct {
 	// +optional
 	SecretProviderClassName string `json:"secretProviderClassName,omitempty"`
 
-	// mounted tells whether the volume is mounted with its complete payload.
+	// mounted tells whether the volume is mounted with its complete payload. It
+	// is false while the first mount fails, and after a denial has emptied the
+	// volume.
 	// +optional
 	Mounted bool `json:"mounted,omitempty"`
 
 	// targetPath is where the node has the volume mounted.
 	// +optional
 	TargetPath string `json:"targetPath,omitempty"`
+
+	// failing tells whether the last mount or refresh failed. A volume that
+	// fails to refresh keeps its last good content.
+	// +optional
+	Failing bool `json:"failing"`
+
+	// conditions say how the volume is.
+	//
+	// Ready: it is mounted with its complete payload. Fresh: the last mount or
+	// refresh read the store. ClassValid: nothing in the class, or in the pod's
+	// volume attributes, is ignored. A condition that is False has the reason and
+	// says what to do.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
 	// objects are the versions that the volume holds.
 	// +optional

@@ -1,0 +1,52 @@
+package class
+
+import "strings"
+
+// longestName bounds, in bytes, what is compared.
+const longestName = 64
+
+// Near is the known name that was most probably meant by another one: they
+// differ in case and separators alone, or in a letter or two of a long name.
+// Empty if there is none.
+func Near(name string, known []string) string {
+	best, least := "", 3
+	if len(name) > longestName {
+		return ""
+	}
+	for _, k := range known {
+		if len(k) > longestName {
+			continue
+		}
+		if d := Edits(plain(name), plain(k)); d < least && 4*d <= len(k) {
+			best, least = k, d
+		}
+	}
+	return best
+}
+
+// plain drops what people vary without meaning to: case and separators.
+func plain(name string) string {
+	return strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(name))
+}
+
+// Edits is how many letters have to be put in, taken out or replaced to make b
+// of a.
+func Edits(a, b string) int {
+	above := make([]int, len(b)+1)
+	for j := range above {
+		above[j] = j
+	}
+	for i := range len(a) {
+		row := make([]int, len(b)+1)
+		row[0] = i + 1
+		for j := range len(b) {
+			change := above[j]
+			if a[i] != b[j] {
+				change++
+			}
+			row[j+1] = min(change, above[j+1]+1, row[j]+1)
+		}
+		above = row
+	}
+	return above[len(b)]
+}

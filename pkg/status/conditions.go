@@ -1,0 +1,146 @@
+package status
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// The conditions of a SecretProviderClassPodStatus.
+const (
+	// Ready tells that the volume is mounted with its complete payload.
+	Ready = "Ready"
+	// Fresh tells that the last mount or refresh read the store.
+	Fresh = "Fresh"
+	// ClassValid tells that nothing in the class or in the pod's volume
+	// attributes is ignored.
+	ClassValid = "ClassValid"
+)
+
+// The reasons of conditions that are True, and of those that are False for
+// another reason than a failure's.
+const (
+	reasonMounted   = "Mounted"
+	reasonRefreshed = "Refreshed"
+	reasonNone      = "NoWarnings"
+)
+
+// ownConditions are all that the driver writes; others are other people's.
+var ownConditions = []string{Ready, Fresh, ClassValid}
+
+// conditionsOf are the conditions of a volume after an outcome, and before are
+// those that it had.
+func conditionsOf(o volume.Outcome, before []metav1.Condition) []metav1.Condition {
+	now := metav1.NewTime(time.Now().UTC().Truncate(time.Second))
+	list := []metav1.Condition{readyOf(o), freshOf(o)}
+	if o.Kind != volume.Recovered { // which has not looked at the class
+		list = append(list, classValidOf(o))
+	}
+	for i := range list {
+		c := &list[i]
+		c.LastTransitionTime = now
+		old := conditionOf(before, c.Type)
+		if old == nil || old.Status != c.Status {
+			continue
+		}
+		c.LastTransitionTime = old.LastTransitionTime
+		if old.Reason == c.Reason && c.Type != ClassValid {
+			c.Message = old.Message // one write per episode: the words may hold a request's id or a time
+		}
+	}
+	return list
+}
+
+func readyOf(o volume.Outcome) metav1.Condition {
+	var kept *volume.KeptError
+	switch {
+	case o.Emptied:
+		return isFalse(Ready, string(o.Reason()), "the store refused the pod, and the class's onDenied has the volume emptied")
+	case o.Err != nil && o.Kind == volume.Published && !errors.As(o.Err, &kept):
+		return isFalse(Ready, string(o.Reason()), "the first mount failed, and kubelet tries again: Fresh says why")
+	}
+	return isTrue(Ready, reasonMounted, "the volume is mounted with its complete payload")
+}
+
+func freshOf(o volume.Outcome) metav1.Condition {
+	switch {
+	case o.Err != nil:
+		return isFalse(Fresh, string(o.Reason()), o.Err.Error())
+	case !o.AsOf.IsZero():
+		return isFalse(Fresh, LastGoodUsed, "the store is away, and the volume holds what this node read at "+o.AsOf.UTC().Format(time.RFC3339))
+	}
+	return isTrue(Fresh, reasonRefreshed, "the last look at the store succeeded")
+}
+
+func classValidOf(o volume.Outcome) metav1.Condition {
+	if len(o.Warnings) > 0 {
+		return isFalse(ClassValid, ClassWarning, strings.Join(o.Warnings, "; "))
+	}
+	return isTrue(ClassValid, reasonNone, "nothing in the class is ignored")
+}
+
+func isTrue(kind, reason, message string) metav1.Condition {
+	return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: reason, Message: message}
+}
+
+func isFalse(kind, reason, message string) metav1.Condition {
+	return metav1.Condition{Type: kind, Status: metav1.ConditionFalse, Reason: reason, Message: clip(message)}
+}
+
+func conditionOf(list []metav1.Condition, kind string) *metav1.Condition {
+	i := slices.IndexFunc(list, func(c metav1.Condition) bool { return c.Type == kind })
+	if i < 0 {
+		return nil
+	}
+	return &list[i]
+}
+
+// equalConditions compares what the driver writes, but the times.
+func equalConditions(a, b []metav1.Condition) bool {
+	for _, kind := range ownConditions {
+		x, y := conditionOf(a, kind), conditionOf(b, kind)
+		if (x == nil) != (y == nil) || x != nil && (x.Status != y.Status || x.Reason != y.Reason || x.Message != y.Message) {
+			return false
+		}
+	}
+	return true
+}
+
+// mergedConditions are own with the times of those of have that say the same,
+// and with those that others have written.
+func mergedConditions(own, have []metav1.Condition) []metav1.Condition {
+	out := slices.Clone(own)
+	for i := range out {
+		if old := conditionOf(have, out[i].Type); old != nil && old.Status == out[i].Status {
+			out[i].LastTransitionTime = old.LastTransitionTime
+		}
+	}
+	for _, c := range have {
+		if !slices.Contains(ownConditions, c.Type) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// withWarningsOf has a volume that was recovered keep what is written of its
+// class, which nobody has looked at yet.
+func withWarningsOf(want, have *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
+	if conditionOf(want.Status.Conditions, ClassValid) != nil {
+		return want
+	}
+	out := want.DeepCopy()
+	if c := conditionOf(have.Status.Conditions, ClassValid); c != nil {
+		out.Status.Conditions = append(out.Status.Conditions, *c)
+	}
+	if text := have.Annotations[WarningsAnnotation]; text != "" {
+		metav1.SetMetaDataAnnotation(&out.ObjectMeta, WarningsAnnotation, text)
+	}
+	return out
+}

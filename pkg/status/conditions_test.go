@@ -1,0 +1,202 @@
+package status_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// condition is "Status Reason" of a condition, and since when it is so.
+func condition(s *v1.SecretProviderClassPodStatus, kind string) (string, metav1.Time) {
+	for _, c := range s.Status.Conditions {
+		if c.Type == kind {
+			return fmt.Sprintf("%s %s", c.Status, c.Reason), c.LastTransitionTime
+		}
+	}
+	return "none", metav1.Time{}
+}
+
+func wantConditions(t *testing.T, s *v1.SecretProviderClassPodStatus, ready, fresh string, mounted, failing bool) {
+	t.Helper()
+	if s == nil {
+		t.Fatal("there is no status")
+	}
+	r, _ := condition(s, status.Ready)
+	f, _ := condition(s, status.Fresh)
+	if r != ready || f != fresh || s.Status.Mounted != mounted || s.Status.Failing != failing {
+		t.Errorf("Ready %s, Fresh %s, mounted %v, failing %v; want %s, %s, %v, %v", r, f, s.Status.Mounted, s.Status.Failing, ready, fresh, mounted, failing)
+	}
+}
+
+// A volume has a status from its first failure on, which tells the truth until
+// its end, and costs one write for each change.
+func TestConditionsThroughALife(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		now := func() *v1.SecretProviderClassPodStatus { settle(); return a.statuses["web-0-shop-db"] }
+		denied := fault.New(fault.Denied, "no").WithHint("let the role read it")
+		for range 3 { // kubelet tries again
+			r.Observe(outcome(volume.Published, "web-0", "db", denied))
+			settle()
+			time.Sleep(time.Minute)
+		}
+		s := now()
+		wantConditions(t, s, "False Denied", "False Denied", false, true)
+		_, since := condition(s, status.Fresh)
+		if a.writes != 3 || time.Since(since.Time) < 2*time.Minute {
+			t.Errorf("%d writes, failing since %s; want the status once, and the Event twice", a.writes, since)
+		}
+		r.Observe(outcome(volume.Published, "web-0", "db", nil, "1"))
+		s = now()
+		wantConditions(t, s, "True Mounted", "True Refreshed", true, false)
+		if c, at := condition(s, status.Fresh); c != "True Refreshed" || !at.After(since.Time) {
+			t.Errorf("fresh since %s, it failed since %s", at, since)
+		}
+		_, ready := condition(s, status.Ready)
+		time.Sleep(5 * time.Minute)
+		r.Observe(outcome(volume.Refreshed, "web-0", "db", fault.New(fault.Unavailable, "Vault is sealed"), "1"))
+		s = now()
+		wantConditions(t, s, "True Mounted", "False Unavailable", true, true)
+		if _, at := condition(s, status.Ready); !at.Equal(&ready) {
+			t.Errorf("ready since %s, before since %s", at, ready)
+		}
+		time.Sleep(5 * time.Minute)
+		emptied := outcome(volume.Refreshed, "web-0", "db", denied)
+		emptied.Emptied = true
+		r.Observe(emptied)
+		wantConditions(t, now(), "False Denied", "False Denied", false, true)
+		time.Sleep(5 * time.Minute)
+		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "2"))
+		wantConditions(t, now(), "True Mounted", "True Refreshed", true, false)
+		r.Observe(outcome(volume.Unpublished, "web-0", "db", nil))
+		if now() != nil {
+			t.Error("the status outlives the volume")
+		}
+	})
+}
+
+// A republish that could not mend a lost mount is no first failure.
+func TestKeptContentIsReady(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		r.Observe(outcome(volume.Published, "web-0", "db", &volume.KeptError{Err: fault.New(fault.Mount, "no")}, "1"))
+		settle()
+		wantConditions(t, a.statuses["web-0-shop-db"], "True Mounted", "False Mount", true, true)
+	})
+}
+
+// Conditions of others stay, and so do the times of what has not changed, over a
+// restart of the driver, which writes nothing.
+func TestConditionsOverARestart(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		published := outcome(volume.Published, "web-0", "db", nil, "1")
+		published.Warnings, published.WarnPod = []string{"spec.parameters.zzz: unknown, so ignored"}, true
+		r.Observe(published)
+		settle()
+		s := a.statuses["web-0-shop-db"]
+		if c, _ := condition(s, status.ClassValid); c != "False ClassWarning" || !strings.Contains(s.Annotations[status.WarningsAnnotation], "zzz") {
+			t.Errorf("ClassValid is %s, annotations %v", c, s.Annotations)
+		}
+		s.Status.Conditions = append(s.Status.Conditions, metav1.Condition{Type: "Theirs", Status: metav1.ConditionTrue, Reason: "X"})
+		_, since := condition(s, status.Ready)
+		writes := a.writes
+		time.Sleep(time.Hour)
+		other, stop := restarted(t, a, outcome(volume.Recovered, "web-0", "db", nil, "1"))
+		defer stop()
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		refreshed := outcome(volume.Refreshed, "web-0", "db", nil, "1")
+		refreshed.Warnings = published.Warnings
+		other.Observe(refreshed)
+		settle()
+		if a.writes != writes {
+			t.Errorf("%d writes for a restart", a.writes-writes)
+		}
+		refreshed.Versions[0].Version = "2"
+		refreshed.Warnings = nil
+		other.Observe(refreshed)
+		settle()
+		s = a.statuses["web-0-shop-db"]
+		_, at := condition(s, status.Ready)
+		theirs, _ := condition(s, "Theirs")
+		valid, _ := condition(s, status.ClassValid)
+		if !at.Equal(&since) || theirs != "True X" || valid != "True NoWarnings" || s.Annotations[status.WarningsAnnotation] != "" {
+			t.Errorf("ready since %s (was %s), theirs %s, ClassValid %s, annotations %v", at, since, theirs, valid, s.Annotations)
+		}
+	})
+}
+
+// The first failures of pods that go away leave nothing behind.
+func TestFailedVolumesAreForgotten(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, _ *apiServer, r *status.Reporter) {
+		for i := range 20 {
+			r.Observe(outcome(volume.Published, fmt.Sprintf("web-%d", i), "db", fault.New(fault.Denied, "no")))
+		}
+		settle()
+		if n := r.Volumes(); n != 20 {
+			t.Fatalf("%d volumes are known, want 20", n)
+		}
+		time.Sleep(3 * time.Hour)
+		r.Observe(outcome(volume.Published, "last", "db", fault.New(fault.Denied, "no")))
+		settle()
+		if n := r.Volumes(); n != 1 {
+			t.Errorf("%d volumes are known hours later, want 1", n)
+		}
+	})
+}
+
+func TestEventsOfAClass(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		o := outcome(volume.Published, "web-0", "db", nil, "1")
+		o.Warnings, o.WarnPod = []string{"spec.parameters.zzz: unknown, so ignored", "spec.secretObjects: no"}, true
+		r.Observe(o)
+		settle()
+		slow := outcome(volume.Waiting, "web-1", "db", nil)
+		slow.Store, slow.Took = "https://vault:8200", 5*time.Second
+		r.Observe(slow)
+		settle()
+		said := map[string]string{}
+		for _, e := range a.events {
+			said[e.Reason] = e.Message
+		}
+		if said[status.ClassWarning] != "SecretProviderClass shop/db: spec.parameters.zzz: unknown, so ignored; spec.secretObjects: no" ||
+			!strings.Contains(said[status.StoreSlow], "https://vault:8200 has not answered for 5s") {
+			t.Errorf("Events %q", said)
+		}
+	})
+}
+
+// An Event has the reason's word, is short beside kubelet's own, and changes with
+// its cause at once; ports and ids are no cause.
+func TestWordsOfAFailure(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		fail := func(err *fault.Error) string {
+			r.Observe(outcome(volume.Published, "web-0", "db", fmt.Errorf("failed to mount secrets store objects for pod shop/web-0: SecretProviderClass shop/db: %w", err)))
+			settle()
+			for _, e := range a.events {
+				return e.Message
+			}
+			return ""
+		}
+		if got := fail(fault.New(fault.Denied, "reading %q: 403", "a")); got != `Denied: SecretProviderClass shop/db: reading "a": 403` {
+			t.Errorf("the Event says %q", got)
+		}
+		long := fault.New(fault.Denied, "%s", strings.Repeat("x", 500)).WithHint("let the role read it")
+		if got := fail(long); got != "Denied: SecretProviderClass shop/db: let the role read it" {
+			t.Errorf("another cause: the Event says %q", got)
+		}
+		if got := fail(fault.New(fault.Denied, "dial 127.0.0.1:%d", 5000)); !strings.Contains(got, ":5000") {
+			t.Errorf("another cause: the Event says %q", got)
+		}
+		if got := fail(fault.New(fault.Denied, "dial 127.0.0.1:%d", 6000)); !strings.Contains(got, ":5000") || len(a.events) != 1 {
+			t.Errorf("the same cause: the Event says %q, of %d", got, len(a.events))
+		}
+	})
+}
