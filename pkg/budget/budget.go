@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // Kind is what memory is used for. It is a label of metrics.
@@ -256,17 +257,17 @@ type level struct {
 // closest first; nil where there is room.
 func (b *Budget) over(c *Charge, n int64) *level {
 	levels := []level{
-		{"volume", "--volume-memory-limit", b.limits.Volume, b.volumes[c.owner], func(o Owner) bool { return o == c.owner }},
-		{"namespace " + c.owner.Namespace, "--namespace-memory-limit", b.limits.Namespace, b.namespaces[c.owner.Namespace], func(o Owner) bool { return o.Namespace == c.owner.Namespace }},
-		{"node", "--memory-budget and the memory limit of the driver's container", b.limits.Node, b.node, func(Owner) bool { return true }},
+		{"volume", setting.Name("--volume-memory-limit"), b.limits.Volume, b.volumes[c.owner], func(o Owner) bool { return o == c.owner }},
+		{"namespace " + c.owner.Namespace, setting.Name("--namespace-memory-limit"), b.limits.Namespace, b.namespaces[c.owner.Namespace], func(o Owner) bool { return o.Namespace == c.owner.Namespace }},
+		{"node", setting.Name("--memory-budget") + " and the memory limit of the driver's container", b.limits.Node, b.node, func(Owner) bool { return true }},
 	}
 	if c.owner.Volume == "" {
 		levels = levels[1:]
 	}
 	if c.kind == Records {
 		levels = append([]level{
-			{"state of namespace " + c.owner.Namespace, "--namespace-state-limit", b.limits.Records.Namespace, b.records[c.owner.Namespace], nil},
-			{"state of the node", "--state-size-limit", b.limits.Records.Node, b.kinds[Records], nil},
+			{"state of namespace " + c.owner.Namespace, setting.Name("--namespace-state-limit"), b.limits.Records.Namespace, b.records[c.owner.Namespace], nil},
+			{"state of the node", setting.Name("--state-size-limit"), b.limits.Records.Node, b.kinds[Records], nil},
 		}, levels...)
 	}
 	for i := range levels {

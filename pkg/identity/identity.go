@@ -148,7 +148,7 @@ func (t Tokens) For(audience string, now time.Time) (Token, error) {
 	}
 	if !ok {
 		return Token{}, fault.New(fault.NoToken, "no service account token for audience %q: %s", audience, t.have()).
-			WithHint("add {audience: %q} to spec.tokenRequests of the CSIDriver object, or set the class's audience to one that is listed", audience)
+			WithHint("add {audience: %q} to spec.tokenRequests of the CSIDriver object (the chart's tokenRequests), or set the class's audience to one that is listed", audience)
 	}
 	if !token.Expires.IsZero() && !now.Before(token.Expires) {
 		return Token{}, fault.New(fault.NoToken, "the service account token for audience %q expired at %s", audience, token.Expires.Format(time.RFC3339)).

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // Provider fetches a volume's complete payload: all of it or an error, never
@@ -180,7 +181,7 @@ func (r Registry) Get(name string) (Provider, error) {
 		return p, nil
 	}
 	return nil, fault.New(fault.UnknownProvider, "spec.provider: no provider %q on this node", name).
-		WithHint("this node has %s", list(r))
+		WithHint("this node has %s; others run as provider plugins, which are switched off here: %s", list(r), setting.Name("--provider-volume"))
 }
 
 func list(r Registry) string {

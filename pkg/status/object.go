@@ -28,7 +28,7 @@ const (
 	ObjectsAnnotation = "mayfly.dev/objects-left-out"
 	// WarningsAnnotation is what of the class is ignored.
 	WarningsAnnotation = "mayfly.dev/class-warnings"
-	NodeAnnotation    = "mayfly.dev/node-name"
+	NodeAnnotation     = "mayfly.dev/node-name"
 )
 
 // ownAnnotations are all that the driver writes; others are other people's.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // maxClass bounds what a class says to its provider, in bytes. It is kept for as
@@ -29,10 +30,10 @@ func (p *Publisher) checkCeilings(c *class.Class) error {
 	switch {
 	case p.MaxSizeLimit > 0 && c.SizeLimit > p.MaxSizeLimit:
 		return fault.New(fault.NotAllowed, "spec.parameters.%s is %d bytes, more than the %d that the operator allows", class.SizeLimitKey, c.SizeLimit, p.MaxSizeLimit).
-			WithHint("ask for less, or have the operator raise --max-volume-size-limit")
+			WithHint("ask for less, or have the operator raise %s", setting.Name("--max-volume-size-limit"))
 	case p.MaxInodeLimit > 0 && c.InodeLimit > p.MaxInodeLimit:
 		return fault.New(fault.NotAllowed, "spec.parameters.%s is %d, more than the %d that the operator allows", class.InodeLimitKey, c.InodeLimit, p.MaxInodeLimit).
-			WithHint("ask for less, or have the operator raise --max-volume-inode-limit")
+			WithHint("ask for less, or have the operator raise %s", setting.Name("--max-volume-inode-limit"))
 	}
 	return nil
 }
@@ -46,5 +47,5 @@ func (p *Publisher) withFloor(c *class.Class) (_ *class.Class, warning string) {
 	}
 	raised := *c
 	raised.RefreshInterval = p.MinInterval
-	return &raised, fmt.Sprintf("spec.parameters.%s is %s, less than the operator allows: %s is used (--min-refresh-interval)", class.RefreshIntervalKey, c.RefreshInterval, p.MinInterval)
+	return &raised, fmt.Sprintf("spec.parameters.%s is %s, less than the operator allows: %s is used: %s", class.RefreshIntervalKey, c.RefreshInterval, p.MinInterval, setting.Name("--min-refresh-interval"))
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
 
@@ -53,11 +54,11 @@ func (p *Publisher) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.
 	}
 	if limit := p.sizeLimit(c); size > limit {
 		return nil, fault.New(fault.TooLarge, "the payload is %d bytes, the volume's limit is %d", size, limit).
-			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's --volume-size-limit%s", upTo(limit, p.MaxSizeLimit, "--max-volume-size-limit"))
+			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's %s%s", setting.Name("--volume-size-limit"), upTo(limit, p.MaxSizeLimit, "--max-volume-size-limit"))
 	}
 	if inodes, limit := countInodes(files), p.inodeLimit(c); inodes > limit {
 		return nil, fault.New(fault.TooLarge, "the payload is %d files and directories, the volume's limit is %d", inodes, limit).
-			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's --volume-inode-limit%s", upTo(limit, p.MaxInodeLimit, "--max-volume-inode-limit"))
+			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's %s%s", setting.Name("--volume-inode-limit"), upTo(limit, p.MaxInodeLimit, "--max-volume-inode-limit"))
 	}
 	return files, nil
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // DirStore keeps one file per volume, and one per version of a class, in a
@@ -216,7 +217,7 @@ func (s *DirStore) putError(r *Record, err error) error {
 		return fmt.Errorf("saving the record of volume %s: %w", r.ID, err)
 	}
 	return fault.New(fault.State, "saving the record of volume %s in the state directory %s: %w", r.ID, s.dir.file.Name(), err).
-		WithHint("the driver needs room there to go on after a restart; it keeps one small file per volume (--state-size-limit)")
+		WithHint("the driver needs room there to go on after a restart; it keeps one small file per volume: %s", setting.Name("--state-size-limit"))
 }
 
 // Delete forgets a volume; an unknown one is no error.

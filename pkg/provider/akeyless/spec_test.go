@@ -92,10 +92,10 @@ func TestWarnings(t *testing.T) {
 	for want, params := range map[string]map[string]string{
 		"spec.parameters.akeylesAccessID: unknown; did you mean akeylessAccessID?": base("akeylesAccessID", "x"),
 		"spec.parameters.objects[0].secretpath: unknown (line 1); did you mean":    objects(`[{secretPath: /a, fileName: a, secretpath: b}]`),
-		`objects[0].secretType: line 1: "ssh" is not static, rotated`:                          objects(`[{secretPath: /a, fileName: a, secretType: ssh}]`),
-		"spec.parameters.akeylessAccessKey: everybody who may read the class":                  base(keyAccessType, "access_key", keyAccessKey, "k"),
-		"spec.parameters.akeylessAzureObjectID: chooses among":                                 base(keyAccessType, "azure_ad", keyAzureTenant, "t", keyAzureClient, "c", keyAzureObjectID, "o"),
-		"spec.parameters.akeylessGatewayURL: is a plain http address":                          base(keyGateway, "http://gw", keySkipVerify, "true"),
+		`objects[0].secretType: line 1: "ssh" is not static, rotated`:              objects(`[{secretPath: /a, fileName: a, secretType: ssh}]`),
+		"spec.parameters.akeylessAccessKey: everybody who may read the class":      base(keyAccessType, "access_key", keyAccessKey, "k"),
+		"spec.parameters.akeylessAzureObjectID: chooses among":                     base(keyAccessType, "azure_ad", keyAzureTenant, "t", keyAzureClient, "c", keyAzureObjectID, "o"),
+		"spec.parameters.akeylessGatewayURL: is a plain http address":              base(keyGateway, "http://gw", keySkipVerify, "true"),
 	} {
 		warnings, err := p.Validate(classOf(params))
 		if suspect := strings.Contains(want, "did you mean"); suspect != (err != nil) || !strings.Contains(strings.Join(warnings, "\n"), want) {

@@ -62,7 +62,11 @@ func parseURL(text string, pattern bool) (Address, error) {
 		}
 		a.port = strconv.FormatUint(port, 10)
 	}
-	if clean := path.Clean("/" + u.Path); clean != "/" {
+	clean := path.Clean("/" + u.Path)
+	if path.Base(clean) == "v1" {
+		return Address{}, fmt.Errorf("%w: it must not end in /v1, with which every path of the API begins: leave that out", errAddress)
+	}
+	if clean != "/" {
 		a.path = clean
 	}
 	return a, nil

@@ -44,6 +44,9 @@ func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) 
 // late is the hint for servers that refuse a client only after the handshake,
 // as TLS 1.3 has it: the client sees a connection that ends, and no reason.
 func (e *Endpoint) late(n Names) string {
+	if e.Address.scheme == "http" {
+		return "a server that speaks TLS ends plain connections like that: if it does, use https:// in the address"
+	}
 	if e.Address.scheme != "https" || e.TLS.ClientCertFile != "" {
 		return ""
 	}
@@ -54,11 +57,18 @@ func (n Names) wantsCertificate() string {
 	return fmt.Sprintf("it may want a client certificate: set %s and %s", n.ClientCertFile, n.ClientKeyFile)
 }
 
-// rootText leaves out the URL that net/http puts before its errors.
+// rootText leaves out the URL that net/http puts before its errors, and our own
+// end of the connection.
 func rootText(err error) string {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
+	}
+	var op *net.OpError
+	if errors.As(err, &op) { // each connection has another port of ours, and each text would be another Event
+		plain := *op
+		plain.Source = nil
+		return plain.Error()
 	}
 	return err.Error()
 }
@@ -105,7 +115,11 @@ func (t TLS) authorities(n Names) string {
 	case t.CACertDir != "":
 		return fmt.Sprintf("the authorities in the directory %q", t.CACertDir)
 	}
-	return fmt.Sprintf("the system's authorities: set %s to the server's own", n.CACertFile)
+	operators := ""
+	if n.OperatorCA != "" {
+		operators = ", or have the operator give it with " + n.OperatorCA
+	}
+	return fmt.Sprintf("the system's authorities: set %s to the server's own%s", n.CACertFile, operators)
 }
 
 // Scrub makes a server's words fit for an error: one line of bounded length,

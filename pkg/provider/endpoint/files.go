@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // DefaultClassFileDir is where classes may name files if the operator lists no
@@ -114,7 +115,7 @@ func (f *Files) outside(field, path string) *fault.Error {
 	for _, d := range f.listed {
 		dirs = append(dirs, d.path)
 	}
-	return fault.New(fault.NotAllowed, "%s: %q leads to no file beneath the directories that this node's operator lists with --class-file-dirs, where classes may name files", field, path).
+	return fault.New(fault.NotAllowed, "%s: %q leads to no file beneath the directories that this node's operator lists with %s, where classes may name files", field, path, setting.Name("--class-file-dirs")).
 		WithHint("have the file mounted beneath %s", strings.Join(dirs, " or "))
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // reach connects one transport to its servers. A class may have the driver
@@ -98,7 +99,7 @@ func forbidden(host string) error {
 		return nil
 	}
 	return fault.New(fault.NotAllowed, "%s is an address of the node itself, of its links or of its cloud's metadata, to which this node's operator lets no class connect", ip).
-		WithHint("the operator allows one server by its host and port in the provider's list of allowed addresses, and all with --allow-local-addresses")
+		WithHint("the operator allows one server by its host and port in the provider's list of allowed addresses, and all with %s", setting.Name("--allow-local-addresses"))
 }
 
 // local tells whether an address is the node's own or one that means something

@@ -39,6 +39,8 @@ type Names struct {
 	Place string
 
 	CACertFile, CACertDir, CACert, ServerName, ClientCertFile, ClientKeyFile string
+	// OperatorCA is how the operator gives the authority; empty for no such way.
+	OperatorCA string
 }
 
 // material is what the files of TLS settings hold.

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // call is one Fetch, for its errors: each says for which class and by which
@@ -59,14 +60,14 @@ func (c *call) failed(ctx context.Context, err error) error {
 		return err
 	case errors.Is(context.Cause(ctx), errTimeout):
 		return c.fault(fault.Timeout, "it did not answer within %s", c.limits.Timeout).
-			WithHint("if its store needs longer, raise the driver's --provider-timeout")
+			WithHint("if its store needs longer, raise the driver's %s", setting.Name("--provider-timeout"))
 	case ctx.Err() != nil:
 		return c.fault(fault.Of(ctx.Err()), "waiting for its answer: %w", ctx.Err())
 	}
 	st := status.Convert(err)
 	if st.Code() == codes.ResourceExhausted && strings.Contains(st.Message(), "larger than max") {
 		return c.fault(fault.TooLarge, "its answer is over the limit of %d bytes: %s", c.limits.MaxMessageBytes, c.scrub.text(st.Message())).
-			WithHint("raise the driver's --max-call-recv-msg-size, or split the class")
+			WithHint("raise the driver's %s, or split the class", setting.Name("--max-call-recv-msg-size"))
 	}
 	return c.refused(reasonOf(st.Code()), st.Code().String(), st.Message())
 }
@@ -100,7 +101,7 @@ func (c *call) hint(reason fault.Reason, code, words string) string {
 	}
 	passed, sent := c.request.Tokens, c.limits.tokensFor(c.provider, *c.request)
 	if len(sent) < len(passed) {
-		return fmt.Sprintf("kubelet passed service account tokens for the audiences %q, of which the provider was sent %q: --provider-audiences, or the class's audience, decides which", slices.Sorted(maps.Keys(passed)), slices.Sorted(maps.Keys(sent)))
+		return fmt.Sprintf("kubelet passed service account tokens for the audiences %q, of which the provider was sent %q: %s, or the class's audience, decides which", slices.Sorted(maps.Keys(passed)), slices.Sorted(maps.Keys(sent)), setting.Name("--provider-audiences"))
 	}
 	return fmt.Sprintf("kubelet passed service account tokens for the audiences %q", slices.Sorted(maps.Keys(passed)))
 }

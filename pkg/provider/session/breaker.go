@@ -55,7 +55,7 @@ const (
 )
 
 // ErrNotAsked is in the error of a request that was not made.
-var ErrNotAsked = errors.New("not asked, because this failed moments ago")
+var ErrNotAsked = errors.New("not asked again yet, because this failed moments ago")
 
 // Caller says for whom a server is asked, and for what.
 type Caller struct {
@@ -110,7 +110,7 @@ func (b *Breaker) Admit(now time.Time, chance float64, c Caller) error {
 	open, why := b.open(c)
 	for _, o := range open {
 		if now.Before(o.probe) {
-			err := fault.New(fault.Of(why), "%w: %w", ErrNotAsked, why)
+			err := fault.New(fault.Of(why), "%w (%w)", why, ErrNotAsked)
 			err.RetryAfter = wait(open, now, chance)
 			return err
 		}

@@ -280,7 +280,7 @@ func TestBreakerTellsATenantItsOwnFailure(t *testing.T) {
 	}
 	for _, tenant := range []string{"a", "b"} {
 		err := b.Admit(start, 0, session.Caller{Tenant: tenant, Place: "0"})
-		if err == nil || !strings.HasSuffix(err.Error(), "the words for "+tenant) {
+		if err == nil || !strings.HasPrefix(err.Error(), "the words for "+tenant+" (") {
 			t.Errorf("tenant %s is told: %v", tenant, err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // session is the group's token for a read: the one that is there, renewed if
@@ -151,7 +152,7 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 // refuseCertificate ends a token that came of a client certificate.
 func (f *fetch) refuseCertificate(ctx context.Context, t *token) error {
 	refused := fault.New(fault.NotAllowed, "the login went by the client certificate and not by the pod's service account token, which this node's operator does not allow").
-		WithHint("name the auth mount of a kubernetes or jwt method, or have the operator set --vault-allow-cert-auth")
+		WithHint("name the auth mount of a kubernetes or jwt method, or have the operator set %s", setting.Name("--vault-allow-cert-auth"))
 	if f.config.DisableRevocation {
 		return refused
 	}
@@ -214,6 +215,8 @@ func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) s
 	switch {
 	case says("invalid role name"), says("role") && says("could not be found"):
 		return "there is no " + role + ": create it, or correct spec.parameters.roleName"
+	case says("could not load backend configuration"):
+		return fmt.Sprintf("auth/%s/config was never written: write it with kubernetes_host, and for a Vault outside of the cluster with kubernetes_ca_cert and token_reviewer_jwt", l.mount)
 	case says("service account name not authorized"):
 		return fmt.Sprintf("bound_service_account_names of %s must hold %s", role, pod.ServiceAccount)
 	case says("namespace not authorized"):

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // The parameters that all flavours call the same.
@@ -94,7 +95,11 @@ func openBaos(name string) string {
 }
 
 // settingNames are what a flavour calls the settings of its TLS.
-func settingNames(name string) endpoint.Names { return params.TargetNames(targetKeys(), known(name)) }
+func settingNames(name string) endpoint.Names {
+	n := params.TargetNames(targetKeys(), known(name))
+	n.OperatorCA = setting.Name("--vault-tls-ca-cert")
+	return n
+}
 
 // sharing says which pods may use one login together.
 type sharing string

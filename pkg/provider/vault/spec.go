@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // spec is a class as this provider understands it. It is never changed.
@@ -40,7 +41,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	for _, o := range s.objects {
 		if every := o.request.interval; every > 0 && every < p.config.MinInterval {
 			set.Warn(set.Field(keyObjects).Index(o.index).Child(fieldInterval),
-				"is less than the operator allows: %s is used (--min-refresh-interval)", p.config.MinInterval)
+				"is less than the operator allows: %s is used: %s", p.config.MinInterval, setting.Name("--min-refresh-interval"))
 		}
 	}
 	s.warnings, s.suspects, s.size = set.Warnings, set.Suspects, set.Size()
@@ -71,7 +72,7 @@ func (p *Provider) check(s *spec, set *params.Set) error {
 	}
 	if len(p.config.AllowedAuthMounts) > 0 && !slices.Contains(p.mounts, s.login.mount) {
 		return fault.New(fault.NotAllowed, "%s: this node's operator does not allow the auth mount %q", set.Field(keyAuthMount), s.login.mount).
-			WithHint("leave the parameter out to use the operator's, or have the mount allowed with --vault-allowed-auth-mounts")
+			WithHint("leave the parameter out to use the operator's, or have the mount allowed with %s", setting.Name("--vault-allowed-auth-mounts"))
 	}
 	return nil
 }

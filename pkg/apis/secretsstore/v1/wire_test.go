@@ -30,7 +30,7 @@ func TestWire(t *testing.T) {
 			},
 		},
 		`{"kind":"SecretProviderClassPodStatus","apiVersion":"secrets-store.csi.x-k8s.io/v1","metadata":{"name":"a","namespace":"ns"},` +
-			`"status":{"podName":"p","secretProviderClassName":"c","mounted":true,"targetPath":"/t","objects":[{"id":"i","version":"v"}]}}`: v1.SecretProviderClassPodStatus{
+			`"status":{"podName":"p","secretProviderClassName":"c","mounted":true,"targetPath":"/t","failing":false,"objects":[{"id":"i","version":"v"}]}}`: v1.SecretProviderClassPodStatus{
 			TypeMeta: kind("SecretProviderClassPodStatus"), ObjectMeta: meta,
 			Status: v1.SecretProviderClassPodStatusStatus{
 				PodName: "p", SecretProviderClassName: "c", Mounted: true, TargetPath: "/t",

@@ -1,0 +1,43 @@
+// Package setting names the operator's settings for people: by the flag, which
+// the driver knows, and by the chart's value, which most operators set.
+package setting
+
+import "maps"
+
+// values are the chart's values by the flags that they set.
+var values = map[string]string{
+	"--akeyless-allowed-addresses": "akeyless.allowedAddresses",
+	"--allow-local-addresses":      "allowLocalAddresses",
+	"--class-file-dirs":            "classFiles",
+	"--max-call-recv-msg-size":     "providerPlugins.maxMessageSize",
+	"--max-volume-inode-limit":     "volume.maxInodeLimit",
+	"--max-volume-size-limit":      "volume.maxSizeLimit",
+	"--memory-budget":              "memory.budget",
+	"--min-refresh-interval":       "refresh.minInterval",
+	"--namespace-memory-limit":     "memory.namespaceLimit",
+	"--namespace-state-limit":      "memory.namespaceStateLimit",
+	"--provider-audiences":         "providerPlugins.audiences",
+	"--provider-timeout":           "providerPlugins.timeout",
+	"--provider-volume":            "providerPlugins.enabled",
+	"--state-size-limit":           "memory.stateSize",
+	"--strict-classes":             "strictClasses",
+	"--vault-allow-cert-auth":      "vault.allowCertAuth",
+	"--vault-allowed-addresses":    "vault.allowedAddresses",
+	"--vault-allowed-auth-mounts":  "vault.allowedAuthMounts",
+	"--vault-tls-ca-cert":          "vault.tls.caConfigMap",
+	"--volume-inode-limit":         "volume.inodeLimit",
+	"--volume-memory-limit":        "memory.volumeLimit",
+	"--volume-size-limit":          "volume.sizeLimit",
+}
+
+// Name is a flag with the chart's value in brackets, as in
+// "--memory-budget (chart: memory.budget)". A flag without a value stands alone.
+func Name(flag string) string {
+	if value, ok := values[flag]; ok {
+		return flag + " (chart: " + value + ")"
+	}
+	return flag
+}
+
+// All are the chart's values by flag.
+func All() map[string]string { return maps.Clone(values) }

@@ -1,0 +1,38 @@
+package chart
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/setting"
+)
+
+// TestSettingsAreNamed: what errors call a flag and its value is what the driver
+// and the chart call them.
+func TestSettingsAreNamed(t *testing.T) {
+	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := func(path string) string {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(data)
+	}
+	template, page := text("../../charts/mayfly/templates/_driver.tpl"), text("../../docs/values.md")
+	for flag, value := range setting.All() {
+		if !strings.Contains(string(help), "  "+flag) {
+			t.Errorf("the driver has no flag %s", flag)
+		}
+		if !strings.Contains(page, "| `"+value) {
+			t.Errorf("the chart has no value %s", value)
+		}
+		if !strings.Contains(template, flag) {
+			t.Errorf("the chart renders no %s", flag)
+		}
+	}
+}
