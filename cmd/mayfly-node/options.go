@@ -198,6 +198,7 @@ func (o *options) declareProcess(f *flagSet) {
 	f.duration(&c.Grace, "shutdown-grace", 25*time.Second, "`time` that running calls have to finish after a stop signal.")
 	f.value(oneOf{&o.logFormat, []string{"text", "json"}}, "log-format", "`text` or json.")
 	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error.")
+	f.Lookup("log-level").DefValue = "info" // as it is typed
 	f.add("log-level")
 	f.BoolVar(&o.version, "version", false, "print the version and end.")
 	f.addWithoutEnv("version")

@@ -48,8 +48,8 @@ type SecretProviderClassSpec struct {
 	// +optional
 	Parameters map[string]string `json:"parameters,omitempty"`
 
-	// secretObjects are the Kubernetes Secrets to make of the volume's files,
-	// where that is switched on.
+	// secretObjects are the Kubernetes Secrets that the Secrets Store CSI driver
+	// makes of the volume's files. Mayfly makes none in this version.
 	// +optional
 	SecretObjects []SecretObject `json:"secretObjects,omitempty"`
 }

@@ -1,0 +1,3 @@
+module example.com/reload
+
+go 1.26

@@ -1,0 +1,3 @@
+// Package examples runs the applications of examples/ on a volume as the driver
+// writes it, and changes the volume under them.
+package examples

@@ -1,0 +1,177 @@
+package examples
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+func credentials(username, password string) map[string]string {
+	return map[string]string{"username": username + "\n", "password": password}
+}
+
+func TestGo(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "reload")
+	for _, args := range [][]string{{"vet", "./..."}, {"build", "-o", program, "."}} {
+		cmd := exec.CommandContext(t.Context(), "go", args...)
+		cmd.Dir, cmd.Env = example(t, "go"), append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off", "GOFLAGS=-mod=mod")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("go %s: %v\n%s", args[0], err, out)
+		}
+	}
+	if _, err := os.Stat(example(t, "go", "go.sum")); err == nil {
+		t.Error("it has dependencies")
+	}
+	v := newVolume(t, credentials("web-1", "one"))
+	a := start(t, program, "-secrets", v.path, "-address", "127.0.0.1:0", "-every", "5ms")
+	checkReload(t, v, a)
+}
+
+func TestJava(t *testing.T) {
+	java := installed(t, "java", "needs a JDK, 17 or later: apt-get install openjdk-17-jdk-headless (230 MB)")
+	v := newVolume(t, credentials("web-1", "one"))
+	checkReload(t, v, start(t, java, example(t, "java", "Reload.java"), v.path, "0"))
+}
+
+// checkReload has a web server use new credentials without a restart.
+func checkReload(t *testing.T, v volume, a *application) {
+	t.Helper()
+	a.await(t, "using the credentials of web-1")
+	url := "http://" + a.await(t, "serving http://")
+	if got := get(t, url); got != "web-1, with a password of 3 letters\n" {
+		t.Errorf("before the change it answered %q", got)
+	}
+	v.write(t, credentials("web-2", "second"))
+	a.await(t, "using the credentials of web-2")
+	if got := get(t, url); got != "web-2, with a password of 6 letters\n" {
+		t.Errorf("after the change it answered %q", got)
+	}
+	// What cannot be used leaves what is there.
+	v.write(t, map[string]string{"username": "web-3"})
+	a.await(t, "reading the secrets")
+	if got := get(t, url); got != "web-2, with a password of 6 letters\n" {
+		t.Errorf("without a password it answered %q", got)
+	}
+	v.write(t, credentials("web-4", "fourth-one"))
+	a.await(t, "using the credentials of web-4")
+	if got := get(t, url); got != "web-4, with a password of 10 letters\n" {
+		t.Errorf("after the repair it answered %q", got)
+	}
+	if strings.Contains(a.out.String(), "second") {
+		t.Error("it printed a password")
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	must(t, err)
+	response, err := http.DefaultClient.Do(request)
+	must(t, err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	must(t, err)
+	return string(body)
+}
+
+func TestNginx(t *testing.T) {
+	nginx := installed(t, "nginx", "needs nginx: apt-get install nginx (2 MB)")
+	t.Setenv("PATH", os.Getenv("PATH")+":"+filepath.Dir(nginx))
+	// A socket, whose path must be short, in place of the port.
+	scratch, err := os.MkdirTemp("", "nginx")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
+	socket := filepath.Join(scratch, "s")
+	v := newVolume(t, certificate(t, 1))
+	text, err := os.ReadFile(example(t, "nginx", "nginx.conf"))
+	must(t, err)
+	config := filepath.Join(scratch, "nginx.conf")
+	replaced := strings.NewReplacer("8443", "unix:"+socket, "/mnt/secrets", v.path, "/tmp/", scratch+"/").Replace(string(text))
+	must(t, os.WriteFile(config, []byte(replaced), 0o600))
+
+	a := start(t, "/bin/sh", example(t, "nginx", "run.sh"), v.path, "-c", config)
+	awaitSerial(t, socket, 1)
+	v.write(t, certificate(t, 2))
+	a.await(t, "loaded the certificate of ..2")
+	awaitSerial(t, socket, 2)
+	// A key that does not fit leaves what is there.
+	broken := certificate(t, 3)
+	broken["tls/key.pem"] = certificate(t, 4)["tls/key.pem"]
+	v.write(t, broken)
+	a.await(t, "key values mismatch")
+	awaitSerial(t, socket, 2)
+	v.write(t, certificate(t, 5))
+	a.await(t, "loaded the certificate of ..2")
+	awaitSerial(t, socket, 5)
+}
+
+// awaitSerial waits until new connections are served with a certificate: nginx
+// takes it up in the background.
+func awaitSerial(t *testing.T, socket string, want int64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		serial, err := serve(ctx, socket)
+		if err == nil && serial == want {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waiting for certificate %d: it has %d, %v", want, serial, err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// serve gives the serial number of the certificate that a server shows.
+func serve(ctx context.Context, socket string) (int64, error) {
+	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the serial number alone is of interest
+	dialer.NetDialer = &net.Dialer{}
+	conn, err := dialer.DialContext(ctx, "unix", socket)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.Int64(), nil
+}
+
+// certificate is a payload with a new key.
+func certificate(t *testing.T, serial int64) map[string]string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: fmt.Sprintf("web-%d", serial)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	must(t, err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	must(t, err)
+	var cert, private bytes.Buffer
+	must(t, pem.Encode(&cert, &pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	must(t, pem.Encode(&private, &pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	return map[string]string{"tls/cert.pem": cert.String(), "tls/key.pem": private.String()}
+}

@@ -1,0 +1,169 @@
+package examples
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+)
+
+const (
+	root = "../.."
+	// patience bounds every wait.
+	patience = time.Minute
+)
+
+// volume is a directory that is written as the driver writes a pod's.
+type volume struct {
+	path string
+	dir  *atomicdir.Dir
+}
+
+func newVolume(t *testing.T, files map[string]string) volume {
+	t.Helper()
+	path := t.TempDir()
+	dir, err := atomicdir.Open(path)
+	must(t, err)
+	t.Cleanup(func() { _ = dir.Close() })
+	v := volume{path, dir}
+	v.write(t, files)
+	return v
+}
+
+func (v volume) write(t *testing.T, files map[string]string) {
+	t.Helper()
+	var payload []atomicdir.File
+	for name, text := range files {
+		payload = append(payload, atomicdir.File{Path: name, Contents: []byte(text)})
+	}
+	result, err := v.dir.Write(payload, atomicdir.Options{})
+	must(t, err)
+	if !result.Changed {
+		t.Fatal("the volume was not changed")
+	}
+}
+
+// application is a running example.
+type application struct {
+	cmd   *exec.Cmd
+	lines chan string
+	out   *record
+}
+
+// start runs a program until the test ends.
+func start(t *testing.T, name string, args ...string) *application {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	a := &application{lines: make(chan string, 100), out: &record{}}
+	a.cmd = exec.CommandContext(ctx, name, args...)
+	a.cmd.Cancel = func() error { return a.cmd.Process.Signal(syscall.SIGTERM) }
+	a.cmd.WaitDelay = 10 * time.Second
+	reader, writer := io.Pipe()
+	a.cmd.Stdout, a.cmd.Stderr = io.MultiWriter(writer, a.out), io.MultiWriter(writer, a.out)
+	must(t, a.cmd.Start())
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		defer close(a.lines)
+		for scanner := bufio.NewScanner(reader); scanner.Scan(); {
+			select {
+			case a.lines <- scanner.Text():
+			default: // nobody waits for so many
+			}
+		}
+	}()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- a.cmd.Wait()
+		_ = writer.Close()
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-ended
+		<-read
+		if t.Failed() {
+			t.Logf("%s printed:\n%s", name, a.out)
+		}
+	})
+	return a
+}
+
+// await gives what follows a text in a line that the application prints.
+func (a *application) await(t *testing.T, text string) string {
+	t.Helper()
+	deadline := time.After(patience)
+	for {
+		select {
+		case line, ok := <-a.lines:
+			if !ok {
+				t.Fatalf("it ended before it printed %q", text)
+			}
+			if _, after, found := strings.Cut(line, text); found {
+				return after
+			}
+		case <-deadline:
+			t.Fatalf("it did not print %q", text)
+		}
+	}
+}
+
+// record is what an application printed, for a test that fails.
+type record struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.text.String()
+}
+
+// example is the path of a file of examples/.
+func example(t *testing.T, elements ...string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(append([]string{root, "examples"}, elements...)...))
+	must(t, err)
+	return path
+}
+
+// installed skips the test where a program is missing.
+func installed(t *testing.T, program, why string) string {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin"} {
+		if file := filepath.Join(dir, program); errors.Is(err, exec.ErrNotFound) {
+			if _, statErr := os.Stat(file); statErr == nil {
+				path, err = file, nil
+			}
+		}
+	}
+	if err != nil {
+		t.Skip(why)
+	}
+	return path
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
