@@ -1,4 +1,4 @@
-// Package pages reads the code blocks of README.md and docs/*.md, so that tests
+// Package pages reads the code blocks of README.md and docs/, so that tests
 // can run them as they are printed. A block that cannot run has a comment of
 // its own before it, which does not show on the page:
 //
@@ -7,10 +7,10 @@ package pages
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
 )
 
@@ -46,23 +46,31 @@ var (
 	markLike = regexp.MustCompile(`(?i)^ *<!--.*\bnot[ -]run\b`)
 )
 
-// Read reads the blocks of README.md and then of docs/, page by page.
+// Files are README.md and the pages of docs/, by their paths from the root.
+func Files(root string) ([]string, error) {
+	files := []string{"README.md"}
+	err := fs.WalkDir(os.DirFS(root), "docs", func(path string, _ fs.DirEntry, err error) error {
+		if strings.HasSuffix(path, ".md") {
+			files = append(files, path)
+		}
+		return err
+	})
+	return files, err
+}
+
+// Read reads the blocks of all Files, page by page.
 func Read(root string) ([]Block, error) {
-	found, err := filepath.Glob(filepath.Join(root, "docs", "*.md"))
+	files, err := Files(root)
 	if err != nil {
 		return nil, err
 	}
 	var blocks []Block
-	for _, file := range slices.Insert(found, 0, filepath.Join(root, "README.md")) {
-		text, err := os.ReadFile(file)
+	for _, name := range files {
+		text, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			return nil, err
 		}
-		name, err := filepath.Rel(root, file)
-		if err != nil {
-			return nil, err
-		}
-		more, err := Parse(filepath.ToSlash(name), string(text))
+		more, err := Parse(name, string(text))
 		if err != nil {
 			return nil, err
 		}
