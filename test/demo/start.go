@@ -74,6 +74,6 @@ func publish(ctx context.Context, s *screen, w *world) (err error) {
 		return err
 	}
 	s.proven("published in %s: logged in, read, mounted, written", short(took))
-	s.proven("a tmpfs of its own, limited in size, nosuid, nodev and noexec%s", m.swap())
+	s.proven("a tmpfs of its own, limited in size, on the node nosuid, nodev and noexec%s", m.swap())
 	return nil
 }

@@ -21,6 +21,7 @@ func together() []scenario {
 		{"a pod that is not root reads a 0440 file through its fsGroup", fsGroupReads},
 		{"file names hold directories", nestedNames},
 		{"one pod mounts two classes", twoClasses},
+		{"a container has the read-only part of the mount options", mountFlags},
 		{"a pod waits for its class and then starts", classMissing},
 		{"a class in another namespace is not found", classElsewhere},
 		{"a service account that the role does not name is denied", accountDenied},

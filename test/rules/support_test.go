@@ -23,6 +23,9 @@ func TestSupportNamesWhatIsTested(t *testing.T) {
 	if vault == nil {
 		t.Fatal("test/vaultd/go.mod requires no Vault")
 	}
+	if !strings.Contains(read("test/vaultcli/go.mod"), vault[0]) {
+		t.Errorf("test/vaultcli is of another version of Vault than test/vaultd, %s", vault[1])
+	}
 	kubernetes, helm := strings.TrimPrefix(toolcache.KubernetesVersion, "v"), strings.TrimPrefix(toolcache.HelmVersion, "v")
 	for page, versions := range map[string][]string{
 		"docs/support.md": {kubernetes, vault[1], helm},

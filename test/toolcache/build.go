@@ -27,6 +27,7 @@ const (
 type build struct {
 	moduleDir, pkg, name string
 	ldflags              []string
+	tags                 string
 	progress             io.Writer
 }
 
@@ -42,6 +43,9 @@ func (b build) key(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("running go env: %w: %s", err, bytes.TrimSpace(stderr.Bytes()))
 	}
 	fmt.Fprintf(hash, "%q %q %q\n", out, b.pkg, b.ldflags)
+	if b.tags != "" {
+		fmt.Fprintf(hash, "tags %q\n", b.tags)
+	}
 	if err := b.hashSources(hash); err != nil {
 		return "", err
 	}
@@ -117,7 +121,7 @@ func (b build) run(ctx context.Context, path string) (err error) {
 }
 
 func (b build) compile(ctx context.Context, out string, start time.Time) error {
-	cmd := b.goCommand(ctx, "build", "-v", "-trimpath", "-buildvcs=false",
+	cmd := b.goCommand(ctx, "build", "-v", "-trimpath", "-buildvcs=false", "-tags="+b.tags,
 		"-ldflags="+strings.Join(b.ldflags, " "), "-o", out, b.pkg)
 	reader, writer := io.Pipe()
 	cmd.Stdout, cmd.Stderr = writer, writer

@@ -25,10 +25,15 @@ const lockRetry = 100 * time.Millisecond
 // it. Builders of the same program wait for each other, across processes.
 // progress is told what happens when it takes time; it may be nil.
 func Build(ctx context.Context, progress io.Writer, moduleDir, pkg, name string, ldflags ...string) (string, error) {
+	return build{moduleDir: moduleDir, pkg: pkg, name: name, ldflags: ldflags, progress: progress}.cached(ctx)
+}
+
+func (b build) cached(ctx context.Context) (string, error) {
+	progress, name := b.progress, b.name
 	if progress == nil {
 		progress = io.Discard
+		b.progress = progress
 	}
-	b := build{moduleDir: moduleDir, pkg: pkg, name: name, ldflags: ldflags, progress: progress}
 	key, err := b.key(ctx)
 	if err != nil {
 		return "", fmt.Errorf("hashing the sources of %s: %w", name, err)
@@ -56,7 +61,7 @@ func Build(ctx context.Context, progress io.Writer, moduleDir, pkg, name string,
 		return path, nil
 	}
 	if err := b.run(ctx, path); err != nil {
-		return "", fmt.Errorf("building %s in %s: %w", name, moduleDir, err)
+		return "", fmt.Errorf("building %s in %s: %w", name, b.moduleDir, err)
 	}
 	return path, nil
 }

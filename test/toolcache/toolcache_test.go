@@ -93,6 +93,9 @@ func TestBuildDependsOnSources(t *testing.T) {
 	if got := runProgram(t, flagged); flagged == first || got != "flagged" {
 		t.Errorf("with other ldflags: %s says %q", flagged, got)
 	}
+	if tagged, err := (build{moduleDir: dir, pkg: ".", name: "hello", tags: "minimal"}).cached(t.Context()); err != nil || tagged == first {
+		t.Errorf("with a build tag: %s, %v", tagged, err)
+	}
 
 	write(t, filepath.Join(dir, "main_test.go"), "package main\n")
 	write(t, filepath.Join(dir, "nested", "go.mod"), "module example.test/nested\n")

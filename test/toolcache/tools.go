@@ -24,12 +24,15 @@ type Tool struct {
 	ModuleDir string // below the repository's root
 	Package   string
 	LDFlags   []string
+	Tags      string // of the build, separated by commas
 }
 
 // Known lists every tool.
 func Known() []Tool {
 	return append([]Tool{
 		{Name: "vaultd", ModuleDir: "test/vaultd", Package: ".", LDFlags: []string{"-s", "-w"}},
+		// The command line without the plugins and storage of every cloud.
+		{Name: "vault", ModuleDir: "test/vaultcli", Package: "github.com/hashicorp/vault", LDFlags: []string{"-s", "-w"}, Tags: "minimal"},
 		{Name: "helm", ModuleDir: "hack/helm", Package: "helm.sh/helm/v3/cmd/helm",
 			LDFlags: []string{"-s", "-w", "-X", "helm.sh/helm/v3/internal/version.version=" + HelmVersion}},
 	}, kubernetesTools()...)
@@ -45,7 +48,10 @@ func Get(ctx context.Context, progress io.Writer, name string) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		return Build(ctx, progress, filepath.Join(root, tool.ModuleDir), tool.Package, tool.Name, tool.LDFlags...)
+		return build{
+			moduleDir: filepath.Join(root, tool.ModuleDir), pkg: tool.Package, name: tool.Name,
+			ldflags: tool.LDFlags, tags: tool.Tags, progress: progress,
+		}.cached(ctx)
 	}
 	return "", fmt.Errorf("unknown tool %q", name)
 }

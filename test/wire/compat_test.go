@@ -69,7 +69,7 @@ func newFieldRig(t *testing.T) *fieldRig {
 	t.Cleanup(func() { _ = f.akeyless.Close() })
 	f.akeyless.AuthMethod("p-field", akeylessd.Method{Type: "k8s", ConfigName: "field", Audience: "akeyless"})
 	f.akeyless.Allow(akeylessd.Rule{AccessID: "p-field", Prefix: "/"})
-	f.plugin = startFieldPlugin(t, f.plugins)
+	f.plugin = startFieldPlugin(t, f.plugins, "field")
 	return f
 }
 
@@ -79,12 +79,13 @@ type fieldPlugin struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 	mu    sync.Mutex
 	cases map[string]compat.Plugin
+	sent  map[string]map[string]string // attributes by the pod's name
 }
 
-func startFieldPlugin(t *testing.T, dir string) *fieldPlugin {
-	p := &fieldPlugin{cases: map[string]compat.Plugin{}}
+func startFieldPlugin(t *testing.T, dir, name string) *fieldPlugin {
+	p := &fieldPlugin{cases: map[string]compat.Plugin{}, sent: map[string]map[string]string{}}
 	must(t, os.MkdirAll(dir, 0o755))
-	l, err := net.Listen("unix", filepath.Join(dir, "field.sock"))
+	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
 	must(t, err)
 	s := grpc.NewServer()
 	v1alpha1.RegisterCSIDriverProviderServer(s, p)
@@ -97,6 +98,12 @@ func (p *fieldPlugin) set(name string, c compat.Plugin) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cases[name] = c
+}
+
+func (p *fieldPlugin) attributes(pod string) map[string]string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sent[pod]
 }
 
 // Version implements v1alpha1.CSIDriverProviderServer.
@@ -112,6 +119,7 @@ func (p *fieldPlugin) Mount(_ context.Context, m *v1alpha1.MountRequest) (*v1alp
 	}
 	p.mu.Lock()
 	c := p.cases[attributes["csi.storage.k8s.io/pod.name"]]
+	p.sent[attributes["csi.storage.k8s.io/pod.name"]] = attributes
 	p.mu.Unlock()
 	for name := range attributes {
 		if len(c.Strict) > 0 && !slices.Contains(c.Strict, name) {

@@ -1,0 +1,103 @@
+package pages
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// flagsOfOthers are the flags in the pages that are not mayfly-node's. Those of
+// the benchmark have a page of their own, which is not looked at.
+var flagsOfOthers = map[string]string{
+	"--set": "helm", "--values": "helm", "--take-ownership": "helm", "--kube-version": "helm", "--help": "any program",
+	"--only": "test/hostile", "--list": "test/hostile", "--answers": "test/hostile",
+	"--register-with-taints": "kubelet", "--anonymous-auth": "kube-apiserver", "--enable-csi-integration": "Reloader", "--driver-writes-secrets": "the provider of AWS", "--force-sub-claims": "akeyless",
+}
+
+var (
+	flagInText   = regexp.MustCompile("(?:`|mayfly-node )(--[a-z][a-z0-9-]*)")
+	flagInHelp   = regexp.MustCompile(`(?m)^  (--[a-z0-9-]+)`)
+	metricInText = regexp.MustCompile(`\b(?:mayfly|node_publish|node_unpublish|rotation_reconcile)_[a-z_]*[a-z]\b`)
+	metricInRow  = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|")
+)
+
+// texts are the pages by their path.
+func texts(t *testing.T) map[string]string {
+	t.Helper()
+	files, err := Files(root)
+	must(t, err)
+	all := map[string]string{}
+	for _, name := range append(files, "SECURITY.md") {
+		text, err := os.ReadFile(filepath.Join(root, name))
+		must(t, err)
+		all[name] = string(text)
+	}
+	return all
+}
+
+// TestFlagsExist: a flag that a page names is one of mayfly-node, or of another
+// program that is known here.
+func TestFlagsExist(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "mayfly-node")
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, filepath.Join(root, "cmd/mayfly-node"))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building mayfly-node: %v\n%s", err, out)
+	}
+	help, err := exec.CommandContext(t.Context(), program, "--help").Output()
+	must(t, err)
+	known := map[string]bool{}
+	for _, match := range flagInHelp.FindAllSubmatch(help, -1) {
+		known[string(match[1])] = true
+	}
+	checked := 0
+	for page, text := range texts(t) {
+		if filepath.Base(page) == "performance.md" {
+			continue
+		}
+		for _, match := range flagInText.FindAllStringSubmatch(text, -1) {
+			checked++
+			name := match[1]
+			group := strings.HasSuffix(name, "-") // --vault-tls-*
+			for flag := range known {
+				group = group && !strings.HasPrefix(flag, name)
+			}
+			if group || !strings.HasSuffix(name, "-") && !known[name] && flagsOfOthers[name] == "" {
+				t.Errorf("%s: mayfly-node has no flag %s; one of another program belongs into flagsOfOthers", page, name)
+			}
+		}
+	}
+	if checked < 100 {
+		t.Errorf("only %d flags were found", checked)
+	}
+}
+
+// TestMetricsExist: a metric that a page names is in the table of
+// docs/operating.md, which the tests of pkg/telemetry hold to the code.
+func TestMetricsExist(t *testing.T) {
+	pages := texts(t)
+	known := map[string]bool{}
+	for _, match := range metricInRow.FindAllStringSubmatch(pages["docs/operating.md"], -1) {
+		known[match[1]] = true
+	}
+	checked := 0
+	for page, text := range pages {
+		for _, name := range metricInText.FindAllString(text, -1) {
+			checked++
+			for _, suffix := range []string{"_bucket", "_count", "_sum"} {
+				if base, ok := strings.CutSuffix(name, suffix); ok && known[base] {
+					name = base
+				}
+			}
+			if !known[name] {
+				t.Errorf("%s: there is no metric %s", page, name)
+			}
+		}
+	}
+	if checked < 20 {
+		t.Errorf("only %d metrics were found", checked)
+	}
+}
