@@ -55,7 +55,7 @@ func checkPublish(r *csipb.NodePublishVolumeRequest) error {
 		return invalid("volume_context[%q] is false: only inline volumes of a pod are supported", keyEphemeral)
 	case attributes[keyClass] == "":
 		err := invalid("volume_context[%q] is missing", keyClass)
-		if found := class.Near(keyClass, slices.Sorted(maps.Keys(attributes))); found != "" {
+		if found := class.Near(keyClass, ignored(attributes)); found != "" {
 			return err.WithHint("the pod's csi volume has volumeAttributes.%s: write secretProviderClass", found)
 		}
 		return err.WithHint("set volumeAttributes.secretProviderClass in the pod's csi volume")

@@ -1,0 +1,164 @@
+package wire
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/vault/api"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+)
+
+// mistake is what a person gets wrong, and what they must read: the words, of
+// which the last ones say what to do.
+type mistake struct {
+	name string
+	// parameters go over those of a class that works; an empty one takes it away.
+	parameters map[string]string
+	objects    string // of the class that works where it is empty
+	provider   string
+	pod        func(*kubelet.Pod)
+	request    func(*kubelet.Kubelet, kubelet.Pod) error // in place of a publish
+	noClass    bool
+	want       []string
+	// warns has the publish succeed, with a warning of the words in the log.
+	warns bool
+}
+
+const goodObject = "- {objectName: password, secretPath: secret/data/db, secretKey: password}"
+
+// TestMistakes makes the mistakes that a new user made on a real node, and wants
+// the words that led on.
+func TestMistakes(t *testing.T) {
+	r := newRig(t, func(c *node.Config) { c.Vault.AllowLocalAddresses = true })
+	must(t, r.vault.PutKV1(t.Context(), "kv1", "web", map[string]any{"a": strings.Repeat("x", 600<<10)}))
+	must(t, r.vault.Client().Sys().EnableAuthWithOptionsWithContext(t.Context(), "fresh", &api.EnableAuthOptions{Type: "kubernetes"}))
+	must(t, r.vault.Policy(t.Context(), "narrow", `path "secret/data/web/*" { capabilities = ["read"] }`))
+	must(t, r.vault.Role(t.Context(), "kubernetes", "narrow", map[string]any{
+		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "narrow", "token_ttl": "10m",
+	}))
+	must(t, r.vault.Role(t.Context(), "fresh", "web", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault"}))
+	tls := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(tls.Close)
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = fmt.Fprint(w, "<html>Please log in</html>")
+	}))
+	t.Cleanup(page.Close)
+	closed := httptest.NewServer(http.NotFoundHandler())
+	closed.Close()
+	object := func(fields string) string { return "- {objectName: password, " + fields + "}" }
+	for _, m := range []mistake{
+		{name: "another role", parameters: map[string]string{"roleName": "wbe"}, want: []string{`invalid role name "wbe"`, "there is no auth/kubernetes/role/wbe: create it, or correct spec.parameters.roleName"}},
+		{name: "another service account", pod: as(r, "other"), want: []string{"service account name not authorized", "bound_service_account_names of auth/kubernetes/role/web must hold other"}},
+		{name: "another audience", parameters: map[string]string{"audience": "vault-prod"}, want: []string{`no service account token for audience "vault-prod"`, `kubelet passed ["vault"]`, "the chart's tokenRequests"}},
+		{name: "no tokens", pod: func(p *kubelet.Pod) { p.Tokens = "" }, want: []string{"kubelet passed none", `add {audience: "vault"}`}},
+		{name: "no class", noClass: true, want: []string{"failed to get secretproviderclass shop/"}},
+		{name: "misspelt roleName", parameters: map[string]string{"roleName": "", "rolName": "web"}, want: []string{"spec.parameters.roleName: Required value"}},
+		{name: "misspelt own parameter", parameters: map[string]string{"refreshIntervall": "1h"}, want: []string{"spec.parameters.refreshIntervall: unknown; did you mean refreshInterval?"}},
+		{name: "own parameter in lower case", parameters: map[string]string{"onunavailable": "lastGood"}, want: []string{"did you mean onUnavailable?"}},
+		{name: "misspelt parameter", parameters: map[string]string{"vaultAdress": "https://x"}, want: []string{"spec.parameters.vaultAdress: unknown; did you mean vaultAddress?"}},
+		{name: "a parameter that nobody knows", parameters: map[string]string{"vaultMount": "k8s"}, warns: true, want: []string{"spec.parameters.vaultMount: unknown, so ignored"}},
+		{name: "misspelt secretKey", objects: object("secretPath: secret/data/db, secretkey: password"), want: []string{"objects[0].secretkey: unknown (line 1); did you mean secretKey?"}},
+		{name: "misspelt permission", objects: object("secretPath: secret/data/db, secretKey: password, filePermissions: 0440"), want: []string{"objects[0].filePermissions: unknown (line 1); did you mean filePermission?"}},
+		{name: "KV without data, a narrow policy", parameters: map[string]string{"roleName": "narrow"}, objects: object("secretPath: secret/web/db, secretKey: password"), want: []string{"403", `secretPath must be "secret/data/web/db"`}},
+		{name: "KV without data, a broad policy", objects: object("secretPath: secret/db, secretKey: password"), want: []string{`secretPath must be "secret/data/db"`}},
+		{name: "nothing there", objects: object("secretPath: secret/data/nothing, secretKey: password"), want: []string{`reading "secret/data/nothing"`, "404", "nothing is stored there"}},
+		{name: "another key", objects: object("secretPath: secret/data/db, secretKey: pasword"), want: []string{`"secret/data/db" has no key "pasword"; it has "password"`}},
+		{name: "a policy that denies", parameters: map[string]string{"roleName": "narrow"}, objects: object("secretPath: secret/data/other/db, secretKey: password"), want: []string{`the policies of role "narrow" must grant read on "secret/data/other/db"`}},
+		{name: "nobody listens", parameters: map[string]string{"vaultAddress": closed.URL}, want: []string{"connecting to " + closed.URL, "connection refused"}},
+		{name: "no scheme", parameters: map[string]string{"vaultAddress": "vault.example.com:8200"}, want: []string{"spec.parameters.vaultAddress", "must be a URL such as https://store.example.com:8200"}},
+		{name: "the API's prefix", parameters: map[string]string{"vaultAddress": r.vault.Address + "/v1"}, want: []string{"spec.parameters.vaultAddress", "must not end in /v1"}},
+		{name: "the user interface", parameters: map[string]string{"vaultAddress": r.vault.Address + "/ui/"}, want: []string{"is this the address of a Vault server?"}},
+		{name: "an unknown authority", parameters: map[string]string{"vaultAddress": tls.URL}, want: []string{"x509", "set vaultCACertPath to the server's own, or have the operator give it with --vault-tls-ca-cert (chart: vault.tls.caConfigMap)"}},
+		{name: "plain http to TLS", parameters: map[string]string{"vaultAddress": strings.Replace(tls.URL, "https", "http", 1)}, want: []string{"use https:// in the address"}},
+		{name: "TLS to plain http", parameters: map[string]string{"vaultAddress": strings.Replace(r.vault.Address, "http", "https", 1)}, want: []string{"the server does not speak TLS here: use http:// in the address"}},
+		{name: "a CA file anywhere", parameters: map[string]string{"vaultCACertPath": "/etc/passwd"}, want: []string{"spec.parameters.vaultCACertPath", "--class-file-dirs (chart: classFiles)"}},
+		{name: "a word for a boolean", parameters: map[string]string{"vaultSkipTLSVerify": "yes"}, want: []string{"spec.parameters.vaultSkipTLSVerify", `must be "true" or "false"`}},
+		{name: "another auth mount", parameters: map[string]string{"vaultAuthMountPath": "k8s-prod"}, want: []string{"permission denied", "is an auth method mounted at auth/k8s-prod"}},
+		{name: "an auth method without configuration", parameters: map[string]string{"vaultAuthMountPath": "fresh"}, want: []string{"could not load backend configuration", "auth/fresh/config was never written"}},
+		{name: "a login page", parameters: map[string]string{"vaultAddress": page.URL}, want: []string{"is not Vault's JSON (text/html"}},
+		{name: "no such provider", provider: "hashicorp", want: []string{`no provider "hashicorp"`, `this node has ["akeyless" "openbao" "vault"]`}},
+		{name: "a plugin while plugins are off", provider: "aws", want: []string{"others run as provider plugins, which are switched off here: --provider-volume (chart: providerPlugins.enabled)"}},
+		{name: "one name twice", objects: goodObject + "\n" + goodObject, want: []string{"objects[1].objectName: Duplicate value", "objects[0] has this name too"}},
+		{name: "too large", objects: "- {objectName: a, secretPath: kv1/web, secretKey: a}\n- {objectName: b, secretPath: kv1/web, secretKey: a}", want: []string{"the payload is", "the volume's limit is 1048576", "raise spec.parameters.volumeSizeLimit", "--volume-size-limit (chart: volume.sizeLimit)"}},
+		{name: "no YAML", objects: "- {objectName: [}", want: []string{"spec.parameters.objects", "is not YAML"}},
+		{name: "a mode of nine", objects: object("secretPath: secret/data/db, filePermission: 0999"), want: []string{"must be a file mode from 0001 to 0777"}},
+		{name: "a name that climbs", objects: "- {objectName: ../etc/passwd, secretPath: secret/data/db}", want: []string{`it has a ".." element`}},
+		{name: "an interval without a unit", parameters: map[string]string{"refreshInterval": "10"}, want: []string{"spec.parameters.refreshInterval", "must be a duration with a unit, such as 30s"}},
+		{name: "overrides in the pod", pod: func(p *kubelet.Pod) { p.Attributes = map[string]string{"roleName": "admin"} }, warns: true, want: []string{`volumeAttributes [\"roleName\"] are ignored`}},
+		{name: "misspelt attribute", pod: func(p *kubelet.Pod) { p.Attributes = map[string]string{"secretProviderclass": "x"}; p.Class = "" }, want: []string{"volumeAttributes.secretProviderclass: write secretProviderClass"}},
+		{name: "readOnly is missing", request: func(k *kubelet.Kubelet, p kubelet.Pod) error {
+			request := k.PublishRequest(p)
+			request.Readonly = false
+			_, err := k.Node.NodePublishVolume(t.Context(), request)
+			return err
+		}, want: []string{"readonly is false", "set readOnly: true"}},
+	} {
+		t.Run(m.name, func(t *testing.T) { r.makeMistake(t, m) })
+	}
+}
+
+func as(r *rig, account string) func(*kubelet.Pod) {
+	return func(p *kubelet.Pod) {
+		p.ServiceAccount = account
+		p.Tokens = r.issuer.CSITokens(issuer.PodRef{Namespace: "shop", Pod: p.Name, PodUID: p.UID, ServiceAccount: account}, "vault")
+	}
+}
+
+func (r *rig) makeMistake(t *testing.T, m mistake) {
+	name := strings.Map(func(c rune) rune {
+		if c < 'a' || c > 'z' {
+			return '-'
+		}
+		return c
+	}, strings.ToLower(m.name))
+	parameters := map[string]string{"roleName": "web"}
+	maps.Copy(parameters, m.parameters)
+	maps.DeleteFunc(parameters, func(_, value string) bool { return value == "" })
+	var list []string
+	for key, value := range parameters {
+		list = append(list, fmt.Sprintf("%s: %q", key, value))
+	}
+	objects, provider := m.objects, m.provider
+	if objects == "" {
+		objects = goodObject
+	}
+	if provider == "" {
+		provider = "vault"
+	}
+	if !m.noClass {
+		r.writeClass(name, provider, objects, list)
+	}
+	pod := r.pod(name, "web", name)
+	if m.pod != nil {
+		m.pod(&pod)
+	}
+	publish := m.request
+	if publish == nil {
+		publish = func(k *kubelet.Kubelet, p kubelet.Pod) error { return k.Publish(t.Context(), p) }
+	}
+	err := publish(r.Kubelet, pod)
+	said := fmt.Sprint(err)
+	if m.warns {
+		must(t, err)
+		must(t, r.Unpublish(t.Context(), pod))
+		said = r.log.String()
+	} else if err == nil {
+		t.Fatal("the publish succeeded")
+	}
+	for _, words := range m.want {
+		if !strings.Contains(said, words) {
+			t.Errorf("not said: %s\nsaid: %s", words, said)
+		}
+	}
+	if !m.warns && m.request == nil && !m.noClass && pod.Class != "" && !strings.Contains(said, "SecretProviderClass shop/"+name+": ") && !strings.Contains(said, "shop/"+name) {
+		t.Errorf("the class is not named: %s", said)
+	}
+}
