@@ -123,3 +123,20 @@ func Hint(err error) string {
 	}
 	return ""
 }
+
+// Cause is what the innermost fault of an error says, without what was attempted
+// around it; the first one where there are several.
+func Cause(err error) string {
+	text := err.Error()
+	for err != nil {
+		if f, ok := err.(*Error); ok { //nolint:errorlint // each link in turn
+			text = f.Err.Error()
+		}
+		if joined, ok := err.(interface{ Unwrap() []error }); ok && len(joined.Unwrap()) > 0 { //nolint:errorlint // likewise
+			err = joined.Unwrap()[0]
+			continue
+		}
+		err = errors.Unwrap(err)
+	}
+	return text
+}

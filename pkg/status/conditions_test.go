@@ -188,8 +188,8 @@ func TestWordsOfAFailure(t *testing.T) {
 		if got := fail(fault.New(fault.Denied, "reading %q: 403", "a")); got != `Denied: SecretProviderClass shop/db: reading "a": 403` {
 			t.Errorf("the Event says %q", got)
 		}
-		long := fault.New(fault.Denied, "%s", strings.Repeat("x", 500)).WithHint("let the role read it")
-		if got := fail(long); got != "Denied: SecretProviderClass shop/db: let the role read it" {
+		long := fault.New(fault.Denied, "reading %s: %w", strings.Repeat("x", 500), fault.New(fault.Denied, "403: permission denied")).WithHint("let the role read it")
+		if got := fail(long); got != "Denied: SecretProviderClass shop/db: 403: permission denied (let the role read it)" {
 			t.Errorf("another cause: the Event says %q", got)
 		}
 		if got := fail(fault.New(fault.Denied, "dial 127.0.0.1:%d", 5000)); !strings.Contains(got, ":5000") {

@@ -110,8 +110,11 @@ func failedWords(o volume.Outcome) string {
 	if _, rest, ok := strings.Cut(text, "SecretProviderClass "+o.Class.String()+": "); ok {
 		text = rest
 	}
-	if hint := fault.Hint(o.Err); hint != "" && len(text) > briefly {
-		text = hint
+	if len(text) > briefly {
+		text = fault.Cause(o.Err)
+		if hint := fault.Hint(o.Err); hint != "" && !strings.Contains(text, hint) {
+			text = clipTo(text, briefly/2) + " (" + hint + ")"
+		}
 	}
 	return fmt.Sprintf("%s: SecretProviderClass %s: %s", o.Reason(), o.Class, clipTo(text, briefly))
 }

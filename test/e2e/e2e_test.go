@@ -27,6 +27,7 @@ func together() []scenario {
 		{"a service account that the role does not name is denied", accountDenied},
 		{"the wrong audience is denied", wrongAudience},
 		{"the API server refuses classes that cannot work", invalidClasses},
+		{"what is ignored of a class is told in the pod's event", warned},
 		{"a class of the old version works", oldVersion},
 		{"the driver may do what it must, and nothing else", leastRights},
 		{"the driver may write its own node's objects only", boundToItsNode},

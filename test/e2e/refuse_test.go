@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/status"
 )
 
 // failedMount is kubelet's event; mountFailed is the driver's own.
@@ -52,6 +53,7 @@ func accountDenied(c *tenant) {
 	words := []string{"failed to mount secrets store objects for pod " + c.ns + "/denied", "service account name not authorized"}
 	c.awaitEvent("denied", failedMount, words...)
 	told := c.awaitEvent("denied", mountFailed, "service account name not authorized")
+	c.awaitStatus(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "denied"}}, func(s podStatus) error { return hasConditions(s, "False", "False", true) })
 	if told.Type != corev1.EventTypeWarning || told.Source.Component != "mayfly" {
 		c.t.Errorf("the driver's event is a %s of %q", told.Type, told.Source.Component)
 	}
@@ -158,4 +160,30 @@ func invalidObjects(c *tenant) {
 	}))
 	c.start(newPod("broken", printOnce, mounts("broken")))
 	c.awaitEvent("broken", failedMount, "spec.parameters.objects", "objectName")
+}
+
+// warned has the author of a class told of what is ignored: a name that nobody
+// knows, Secrets that are not made, and attributes of the pod.
+func warned(c *tenant) {
+	c.put("db", "one")
+	c.class("db", map[string]string{"vaultMount": "k8s"}, c.object("password", "db"))
+	must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"spec":{"secretObjects":[{"secretName":"db","type":"Opaque","data":[{"objectName":"password","key":"p"}]}]}}`)))
+	pod := newPod("warned", printOnce, mounts("db"))
+	pod.Spec.Volumes[0].CSI.VolumeAttributes["roleName"] = "admin"
+	made := c.run(pod)
+	c.awaitEvent("warned", status.ClassWarning, "spec.parameters.vaultMount: unknown, so ignored", `"db" is not made`, `["roleName"] are ignored`)
+	c.awaitStatus(made, func(s podStatus) error {
+		for _, condition := range s.Status.Conditions {
+			if condition.Type == status.ClassValid && condition.Status == metav1.ConditionFalse && condition.Reason == status.ClassWarning {
+				return nil
+			}
+		}
+		return fmt.Errorf("its conditions are %v", s.Status.Conditions)
+	})
+	c.class("strict", map[string]string{"vaultMount": "k8s", "strict": "true"}, c.object("password", "db"))
+	c.start(newPod("strict", printOnce, mounts("strict")))
+	c.awaitEvent("strict", failedMount, "spec.parameters.vaultMount: unknown", "strict makes errors of warnings")
+	c.class("near", map[string]string{"refreshIntervall": "1h"}, c.object("password", "db"))
+	c.start(newPod("near", printOnce, mounts("near")))
+	c.awaitEvent("near", mountFailed, "InvalidClass: SecretProviderClass "+c.ns+"/near", "did you mean refreshInterval?")
 }

@@ -64,6 +64,20 @@ func isMounted(s podStatus) error {
 	return nil
 }
 
+// hasConditions looks at Ready and Fresh, and at what goes with them.
+func hasConditions(s podStatus, ready, fresh string, failing bool) error {
+	now := map[string]string{}
+	for _, c := range s.Status.Conditions {
+		if now[c.Type] = string(c.Status); c.Reason == "" || c.LastTransitionTime.IsZero() {
+			return fmt.Errorf("condition %s has no reason or time", c.Type)
+		}
+	}
+	if now[status.Ready] != ready || now[status.Fresh] != fresh || s.Status.Failing != failing || s.Status.Mounted != (ready == "True") {
+		return fmt.Errorf("it is %+v", s.Status)
+	}
+	return nil
+}
+
 // statusAndEvents follows a volume through a rotation, a denial and its end.
 func statusAndEvents(c *tenant) {
 	c.put("db", "one")
@@ -94,7 +108,7 @@ func statusAndEvents(c *tenant) {
 		if s.Annotations[status.ReasonAnnotation] == "" || s.Annotations[status.SinceAnnotation] == "" {
 			return fmt.Errorf("its annotations are %v", s.Annotations)
 		}
-		return nil
+		return hasConditions(s, "True", "False", true)
 	})
 	if failing.Status.Objects[0] != second.Status.Objects[0] || !failing.Status.Mounted {
 		c.t.Errorf("while it fails the status is %+v", failing.Status)
@@ -107,7 +121,7 @@ func statusAndEvents(c *tenant) {
 		if len(s.Annotations) > 0 {
 			return fmt.Errorf("its annotations are %v", s.Annotations)
 		}
-		return nil
+		return hasConditions(s, "True", "True", false)
 	})
 	c.awaitLog("told", marker+"one\n"+marker+"two\n")
 

@@ -125,12 +125,12 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 	for want, raw := range map[string]map[string]string{
-		`spec.parameters.storeCAFile: "/listed/../etc/shadow" leads to no file`:  {"url": "https://good", "storeCAFile": "/listed/../etc/shadow"},
-		`spec.parameters.storeCAFile: "ca" leads to no file`:                     {"url": "https://good", "storeCAFile": "ca"},
-		`spec.parameters.caDir: "/listedtoo" leads to no file`:                   {"url": "https://good", "caDir": "/listedtoo"},
-		`spec.parameters.cert: "/own/cert" leads to no file`:                     {"url": "https://good", "cert": "/own/cert", "key": "/own/key"},
+		`spec.parameters.storeCAFile: "/listed/../etc/shadow" leads to no file`:                      {"url": "https://good", "storeCAFile": "/listed/../etc/shadow"},
+		`spec.parameters.storeCAFile: "ca" leads to no file`:                                         {"url": "https://good", "storeCAFile": "ca"},
+		`spec.parameters.caDir: "/listedtoo" leads to no file`:                                       {"url": "https://good", "caDir": "/listedtoo"},
+		`spec.parameters.cert: "/own/cert" leads to no file`:                                         {"url": "https://good", "cert": "/own/cert", "key": "/own/key"},
 		"--class-file-dirs (chart: classFiles), where classes may name files (have the file mounted": {"url": "https://good", "cert": "/listed/c", "key": "/own/ca"},
-		"spec.parameters.ca: this node's operator does not allow skipping":       {"url": "https://good", "ca": "PEM"},
+		"spec.parameters.ca: this node's operator does not allow skipping":                           {"url": "https://good", "ca": "PEM"},
 		"": {"url": "https://good/x", "skip": "false"},
 		"spec.parameters.url: this node's operator does not allow the address https://bad:443 (leave": {"url": "https://bad"},
 		"spec.parameters.skip: this node's operator does not allow skipping":                          {"url": "https://good", "skip": "true"},
