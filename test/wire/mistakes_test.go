@@ -77,7 +77,7 @@ func TestMistakes(t *testing.T) {
 		{name: "the API's prefix", parameters: map[string]string{"vaultAddress": r.vault.Address + "/v1"}, want: []string{"spec.parameters.vaultAddress", "must not end in /v1"}},
 		{name: "the user interface", parameters: map[string]string{"vaultAddress": r.vault.Address + "/ui/"}, want: []string{"is this the address of a Vault server?"}},
 		{name: "an unknown authority", parameters: map[string]string{"vaultAddress": tls.URL}, want: []string{"x509", "set vaultCACertPath to the server's own, or have the operator give it with --vault-tls-ca-cert (chart: vault.tls.caConfigMap)"}},
-		{name: "plain http to TLS", parameters: map[string]string{"vaultAddress": strings.Replace(tls.URL, "https", "http", 1)}, want: []string{"use https:// in the address"}},
+		{name: "plain http to TLS", parameters: map[string]string{"vaultAddress": strings.Replace(tls.URL, "https", "http", 1)}, want: []string{"Client sent an HTTP request to an HTTPS server", "use https:// in the address"}},
 		{name: "TLS to plain http", parameters: map[string]string{"vaultAddress": strings.Replace(r.vault.Address, "http", "https", 1)}, want: []string{"the server does not speak TLS here: use http:// in the address"}},
 		{name: "a CA file anywhere", parameters: map[string]string{"vaultCACertPath": "/etc/passwd"}, want: []string{"spec.parameters.vaultCACertPath", "--class-file-dirs (chart: classFiles)"}},
 		{name: "a word for a boolean", parameters: map[string]string{"vaultSkipTLSVerify": "yes"}, want: []string{"spec.parameters.vaultSkipTLSVerify", `must be "true" or "false"`}},

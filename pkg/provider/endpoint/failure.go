@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -12,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -35,10 +37,41 @@ func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) 
 	case NeverSent(err):
 		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		if words := e.saysToPlain(); strings.Contains(words, "HTTPS") {
+			return fault.New(fault.Unavailable, "%s answered: %s", e.Address, scrub(words)).WithHint("the server speaks TLS: use https:// in the address")
+		}
 		return fault.New(fault.Unavailable, "%s closed the connection before its answer was complete: %s", e.Address, what).
 			WithHint("%s", e.late(n))
 	}
 	return fault.New(fault.Unavailable, "asking %s: %s", e.Address, what).WithHint("%s", e.late(n))
+}
+
+// probeTime bounds a look at why a server ended a connection.
+const probeTime = 2 * time.Second
+
+// saysToPlain is what a server says to the beginning of a plain request; empty
+// for nothing, and for https. A server that speaks TLS says that it does, but
+// what it has not read of a request resets the connection, and its words are
+// lost. Of this it reads all: a TLS record begins with five bytes.
+func (e *Endpoint) saysToPlain() string {
+	t := e.Transport()
+	if e.Address.scheme != "http" || t == nil || t.DialContext == nil {
+		return ""
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), probeTime)
+	defer cancel()
+	conn, err := t.DialContext(ctx, "tcp", net.JoinHostPort(e.Address.host, e.Address.port))
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(probeTime))
+	if _, err := io.WriteString(conn, "GET /"); err != nil {
+		return ""
+	}
+	answer, _ := io.ReadAll(io.LimitReader(conn, maxWords))
+	_, words, _ := strings.Cut(string(answer), "\r\n\r\n")
+	return strings.TrimSpace(words)
 }
 
 // late is the hint for servers that refuse a client only after the handshake,
