@@ -122,7 +122,9 @@ def local: test("^(localhost|.*\\.localhost|127\\.[0-9.]+|0\\.[0-9.]+|169\\.254\
 
 # May a class name this server? "own" is the one of the operator.
 def server_findings($parameter; $own; $allowed; $value; $list; $v):
-  . as $text | server as $a | (if $own | set then $own | server else null end) as $mine
+  . as $text | server as $a
+  | (if $allowed | index("*") then [] elif ($allowed == []) and ($own | set) then [$own] else $allowed end) as $allowed
+  | (if $own | set then $own | server else null end) as $mine
   | [$allowed[] | server | select(. != null)] as $patterns
   | if $text == $own then empty
     elif $a == null then
@@ -309,7 +311,7 @@ def shown: if .name != null then "  \(["moves ", "warns ", "blocks"][.level]) \(
      | [$classes[] | select(if $store == "vault" then .provider | IN("vault", "openbao") else .provider == "akeyless" end)
         | .parameters | to_entries[] | select(.key | test($key)) | .value | server | select(. != null and (.host | local | not))
         | "\(.scheme)://\(.host):\(.port)"] | unique | select(length > 0 and ($v[$store].allowedAddresses | length == 0))
-     | "\($store): {allowedAddresses: [\(quoted)]}  # what classes name now; empty allows any")
+     | "\($store): {allowedAddresses: [\(quoted)]}  # what classes name now; \"*\" allows any")
   ] as $wanted
 | ([$classes[] | .name = "SecretProviderClass/\(.name)"] + $mounting) as $objects
 | ($objects + $cluster | map(.level)) as $levels

@@ -75,6 +75,7 @@ var samples = map[string]string{
 	"audit.log":                              `"/var/log/other/audit.log"`,
 	"audit.level":                            `"changes"`,
 	"livenessProbe.port":                     `7`,
+	"livenessProbe.address":                  `"127.0.0.2"`,
 	"rbac.install":                           `false`,
 	"rbac.admissionPolicy":                   `false`,
 	"rbac.aggregateRoles":                    `false`,
@@ -118,7 +119,7 @@ var constant = map[string]bool{"enableSecretRotation": true, "syncSecret.enabled
 
 // TestEveryValueHasAnEffect: no value is there for show.
 func TestEveryValueHasAnEffect(t *testing.T) {
-	bases := []string{"default", "everything"}
+	bases := []string{"everything", "default"}
 	before := map[string]string{}
 	for _, base := range bases {
 		before[base] = renderSet(t, base)

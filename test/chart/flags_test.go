@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // driver builds mayfly-node.
@@ -46,24 +48,44 @@ var leftOut = map[string]string{
 	"version":                "prints and ends",
 }
 
-// TestEveryFlagHasAValue: a flag is rendered by some value set, or left out for
-// a reason.
-func TestEveryFlagHasAValue(t *testing.T) {
+// setExtraArgs has linux.extraArgs take the driver's flags alone.
+func setExtraArgs(t *testing.T, schema *yaml.Node) {
+	t.Helper()
+	pattern := schema
+	for _, key := range []string{"properties", "linux", "properties", "extraArgs", "items", "pattern"} {
+		if pattern = get(pattern, key); pattern == nil {
+			t.Fatalf("linux.extraArgs: the schema has no %s", key)
+		}
+	}
+	pattern.SetString("^--?(" + strings.Join(flagNames(t), "|") + ")(=.*)?$")
+}
+
+// flagNames are the flags of --help.
+func flagNames(t *testing.T) []string {
+	t.Helper()
 	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
+	var names []string
+	for _, match := range regexp.MustCompile(`(?m)^  --([a-z0-9-]+)`).FindAllSubmatch(help, -1) {
+		names = append(names, string(match[1]))
+	}
+	if len(names) < 10 {
+		t.Fatalf("found %d flags in --help:\n%s", len(names), help)
+	}
+	return names
+}
+
+// TestEveryFlagHasAValue: a flag is rendered by some value set, or left out for
+// a reason.
+func TestEveryFlagHasAValue(t *testing.T) {
 	rendered := map[string]bool{}
 	for _, arg := range decode(t, renderSet(t, "everything")).daemonSets[0].Spec.Template.Spec.Containers[0].Args {
 		name, _, _ := strings.Cut(strings.TrimLeft(arg, "-"), "=")
 		rendered[name] = true
 	}
-	flags := regexp.MustCompile(`(?m)^  --([a-z0-9-]+)`).FindAllSubmatch(help, -1)
-	if len(flags) < 10 {
-		t.Fatalf("found %d flags in --help:\n%s", len(flags), help)
-	}
-	for _, match := range flags {
-		name := string(match[1])
+	for _, name := range flagNames(t) {
 		if reason := leftOut[name]; rendered[name] == (reason != "") {
 			t.Errorf("--%s: rendered %v, left out because %q", name, rendered[name], reason)
 		}

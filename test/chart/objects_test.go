@@ -24,6 +24,7 @@ type objects struct {
 	bindings     []rbacv1.ClusterRoleBinding
 	accounts     []corev1.ServiceAccount
 	services     []corev1.Service
+	pods         []corev1.Pod
 	policies     []networkingv1.NetworkPolicy
 	admission    []admissionv1.ValidatingAdmissionPolicy
 	admitting    []admissionv1.ValidatingAdmissionPolicyBinding
@@ -60,6 +61,8 @@ func (o *objects) add(meta metav1.TypeMeta, document []byte) error {
 		return into(&o.bindings, document)
 	case "v1 ServiceAccount":
 		return into(&o.accounts, document)
+	case "v1 Pod":
+		return into(&o.pods, document)
 	case "v1 Service":
 		return into(&o.services, document)
 	case "networking.k8s.io/v1 NetworkPolicy":

@@ -18,10 +18,30 @@ value that is not listed here, or that has another type, fails the command with
 its name.
 `
 
-// reference is docs/values.md.
+// chartHead begins the chart's own README, which goes with the packaged chart: its
+// links must work without the repository.
+const chartHead = `# Mayfly
+
+<!-- Made of values.yaml by "go test ./test/chart -update". Do not edit. -->
+
+A CSI node driver that gives pods their secrets as files in a private tmpfs, and
+keeps them fresh for as long as the pod lives. It takes the manifests of the Secrets
+Store CSI driver, and has Vault, OpenBao and Akeyless built in.
+
+    helm install mayfly CHART --namespace kube-system \
+      --set image.repository=REGISTRY/mayfly-node,image.tag=VERSION \
+      --set vault.address=https://vault.example.com:8200
+    kubectl --namespace kube-system rollout status daemonset/mayfly
+    helm test mayfly --namespace kube-system
+
+The [documentation](https://github.com/mayfly-csi/mayfly/tree/main/docs) has the set-up
+of a store, and what to do before an upgrade or an uninstall. A value that is not
+listed here, or that has another type, fails the command with its name.
+`
+
+// reference is the values as tables.
 func reference(all []section, definitions *yaml.Node) string {
 	var text strings.Builder
-	text.WriteString(referenceHead)
 	const columns = "\n| Value | Type | Default | Meaning |\n|---|---|---|---|\n"
 	text.WriteString("\n## The driver as a whole\n" + columns)
 	for _, s := range all {
@@ -54,7 +74,7 @@ func kind(schema, definitions *yaml.Node) string {
 		name := strings.TrimPrefix(ref.Value, "#/definitions/")
 		words := map[string]string{
 			"optionalName": "name", "strings": "map of strings", "objects": "list of objects", "named": "list of objects",
-			"duration": "duration", "optionalDuration": "duration", "path": "path",
+			"duration": "duration", "interval": "duration", "optionalDuration": "duration", "path": "path",
 		}
 		if word, ok := words[name]; ok {
 			return word

@@ -113,6 +113,7 @@ func TestSchemaDescribesValues(t *testing.T) {
 		}
 		setDescription(schema, description)
 	})
+	setExtraArgs(t, schema)
 	var text bytes.Buffer
 	if err := writeJSON(&text, schema, ""); err != nil {
 		t.Fatal(err)
@@ -156,5 +157,7 @@ func properties(schema *yaml.Node) map[string]*yaml.Node {
 }
 
 func TestReference(t *testing.T) {
-	golden(t, "../../docs/values.md", reference(sections(t), get(parse(t, "values.schema.json"), "definitions")))
+	all, definitions := sections(t), get(parse(t, "values.schema.json"), "definitions")
+	golden(t, "../../docs/values.md", referenceHead+reference(all, definitions))
+	golden(t, filepath.Join(chartDir, "README.md"), chartHead+reference(all, definitions))
 }

@@ -92,7 +92,7 @@ func (r *release) defaults() map[string]any {
 		"image":                map[string]any{"repository": imageRepository, "tag": versions[0], "pullPolicy": "Never"},
 		"tokenRequests":        audiences("vault", "second", gatewayAudience),
 		"rotationPollInterval": refreshInterval,
-		"vault":                map[string]any{"address": r.vault.Address, "allowedAddresses": []any{}},
+		"vault":                map[string]any{"address": r.vault.Address, "allowedAddresses": []any{"*"}},
 		"akeyless":             map[string]any{"allowedAddresses": []any{r.gateway.URL()}},
 		"log":                  map[string]any{"level": "debug"},
 		"linux": map[string]any{

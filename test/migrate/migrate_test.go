@@ -203,3 +203,26 @@ func compare(t *testing.T, path string, here, chart map[string]any) {
 		}
 	}
 }
+
+// TestAllowList: an empty list is the default server alone, as in the chart, and
+// "*" is any.
+func TestAllowList(t *testing.T) {
+	whole := store(t, "testdata/clean/cluster.yaml")
+	const refusal = `vaultAddress is "https://vault.example:8200", which vault.allowedAddresses does not list`
+	for values, refused := range map[string]bool{
+		`{}`: false,
+		`{"vault": {"address": "https://vault.example:8200"}}`:                            false,
+		`{"vault": {"address": "https://other.example:8200"}}`:                            true,
+		`{"vault": {"address": "https://other.example:8200", "allowedAddresses": ["*"]}}`: false,
+		`{"vault": {"allowedAddresses": ["https://other.example:8200"]}}`:                 true,
+	} {
+		file := filepath.Join(t.TempDir(), "values.json")
+		if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, failure, _ := check(t, "--from", whole, "--values", file)
+		if failure != "" || strings.Contains(got, refusal) != refused {
+			t.Errorf("%s: refused is not %v; standard error %q, output:\n%s", values, refused, failure, got)
+		}
+	}
+}

@@ -6,6 +6,7 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- if .Values.syncSecret.enabled }}
 {{- fail "syncSecret.enabled: this version of Mayfly makes no Kubernetes Secrets; leave it false, and have pods mount the files" }}
 {{- end }}
+{{- include "mayfly.checkMemory" . }}
 {{- $vault := .Values.vault }}
 - {{ printf "--driver-name=%s" .Values.driverName | quote }}
 - --nodeid=$(NODE_NAME)
@@ -48,8 +49,8 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- with $vault.audience }}
 - {{ printf "--vault-audience=%s" . | quote }}
 {{- end }}
-{{- with $vault.allowedAddresses }}
-- {{ printf "--vault-allowed-addresses=%s" (join "," .) | quote }}
+{{- with include "mayfly.allowed" (list $vault.allowedAddresses $vault.address) }}
+- {{ printf "--vault-allowed-addresses=%s" . | quote }}
 {{- end }}
 {{- with $vault.allowedAuthMounts }}
 - {{ printf "--vault-allowed-auth-mounts=%s" (join "," .) | quote }}
@@ -89,8 +90,8 @@ written out where the chart has a value for it: the manifest then tells all.
 - {{ printf "--akeyless-k8s-auth-config=%s" . | quote }}
 {{- end }}
 - {{ printf "--akeyless-audience=%s" $akeyless.audience | quote }}
-{{- with $akeyless.allowedAddresses }}
-- {{ printf "--akeyless-allowed-addresses=%s" (join "," .) | quote }}
+{{- with include "mayfly.allowed" (list $akeyless.allowedAddresses $akeyless.gatewayURL) }}
+- {{ printf "--akeyless-allowed-addresses=%s" . | quote }}
 {{- end }}
 {{- if $akeyless.forbidSkipVerify }}
 - --akeyless-forbid-skip-verify
@@ -127,7 +128,7 @@ written out where the chart has a value for it: the manifest then tells all.
 - {{ printf "--audit-log=%s" . | quote }}
 - {{ printf "--audit-level=%s" $.Values.audit.level | quote }}
 {{- end }}
-- --health-addr=:{{ int64 .Values.livenessProbe.port }}
+- {{ printf "--health-addr=%s" (include "mayfly.healthAddr" .) | quote }}
 - {{ printf "--metrics-addr=%s" .Values.linux.metricsAddr | quote }}
 - --shutdown-grace={{ sub .Values.linux.terminationGracePeriodSeconds 5 }}s
 - {{ printf "--log-format=%s" .Values.log.format | quote }}

@@ -107,3 +107,51 @@ the name. Without a cluster, as in "helm template", no CRD is there yet.
 {{- $install }}
 {{- end }}
 {{- end }}
+
+{{/*
+The servers that classes may name, joined by commas, empty for any: a list of
+the values' allow-list and default address. A list of the driver takes no path.
+*/}}
+{{- define "mayfly.allowed" -}}
+{{- $allowed := index . 0 }}
+{{- $own := index . 1 }}
+{{- if has "*" $allowed }}
+{{- else if $allowed }}
+{{- join "," $allowed }}
+{{- else if $own }}
+{{- regexFind "^(https?://[^/?#]+|unix://.+)" $own }}
+{{- end }}
+{{- end }}
+
+{{/* HOST:PORT of the health port. */}}
+{{- define "mayfly.healthAddr" -}}
+{{- $host := .Values.livenessProbe.address }}
+{{- if and $host (not .Values.linux.hostNetwork) }}
+{{- fail "livenessProbe.address: only with linux.hostNetwork; in a network of its own the pod has one address, which kubelet must reach" }}
+{{- end }}
+{{- ternary (printf "[%s]" $host) $host (contains ":" $host) }}:{{ int64 .Values.livenessProbe.port }}
+{{- end }}
+
+{{/* A probe's request. kubelet asks the pod's address unless the port is bound to another. */}}
+{{- define "mayfly.probe" -}}
+httpGet:
+  path: {{ index . 1 }}
+  port: health
+  {{- with (index . 0).Values.livenessProbe.address }}
+  host: {{ . | quote }}
+  {{- end }}
+{{- end }}
+
+{{/* Fails for a memory limit below what the process itself takes. */}}
+{{- define "mayfly.checkMemory" -}}
+{{- $limits := (.Values.linux.driver.resources | default dict).limits | default dict }}
+{{- $limit := toString ($limits.memory | default "") }}
+{{- if $limit }}
+{{- $number := regexFind "^[0-9.]+" $limit | float64 }}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $unit := regexReplaceAll "^[0-9.]+" $limit "" }}
+{{- if and (hasKey $units $unit) (lt (mulf $number (get $units $unit)) 67108864.0) }}
+{{- fail (printf "linux.driver.resources.limits.memory is %s: the driver itself takes 64Mi, and pods' secrets come on top; the default is 192Mi" $limit) }}
+{{- end }}
+{{- end }}
+{{- end }}
