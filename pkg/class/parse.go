@@ -29,7 +29,7 @@ const (
 )
 
 // Parse makes a Class of the API object. The error is of reason
-// fault.InvalidClass, starts with the class's namespace/name and names every
+// fault.InvalidClass, starts with the class and names every
 // field that is wrong; each can be found in it as a *field.Error.
 //
 // The warnings name what the class works without: a key that looks like a
@@ -56,7 +56,7 @@ func Parse(spc *v1.SecretProviderClass) (*Class, []string, error) {
 	}
 	warnings = atMost(append(warnings, c.takeSecretObjects(spc.Spec.SecretObjects)...))
 	if len(bad) > 0 {
-		return nil, warnings, fault.New(fault.InvalidClass, "%s: %w", c.Ref, problems(bad))
+		return nil, warnings, fault.New(fault.InvalidClass, "SecretProviderClass %s: %w", c.Ref, problems(bad))
 	}
 	c.Warnings = warnings
 	return c, append(slices.Clone(c.Suspects), warnings...), nil

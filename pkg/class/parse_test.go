@@ -103,7 +103,7 @@ func TestParseRefuses(t *testing.T) {
 			if c != nil || fault.Of(err) != fault.InvalidClass {
 				t.Fatalf("got class %v, reason %q", c, fault.Of(err))
 			}
-			if !strings.HasPrefix(err.Error(), "shop/db: ") || !strings.Contains(err.Error(), tc.want) {
+			if !strings.HasPrefix(err.Error(), "SecretProviderClass shop/db: ") || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got  %s\nwant %s", err, tc.want)
 			}
 			if len(err.Error()) > 400 {
@@ -245,7 +245,7 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("class %v and error %v", c, err)
 		}
 		if err != nil {
-			if fault.Of(err) != fault.InvalidClass || !strings.HasPrefix(err.Error(), "shop/"+name+": ") {
+			if fault.Of(err) != fault.InvalidClass || !strings.HasPrefix(err.Error(), "SecretProviderClass shop/"+name+": ") {
 				t.Errorf("reason %s, text %s", fault.Of(err), err)
 			}
 			return

@@ -60,19 +60,25 @@ type call struct {
 // quiet calls are kubelet's periodic questions.
 var quiet = map[string]bool{"Probe": true, "GetPluginInfo": true, "NodeGetCapabilities": true, "NodeGetVolumeStats": true}
 
+// failures are what people look for in the log.
+var failures = map[string]string{"NodePublishVolume": "mount failed, kubelet tries again", "NodeUnpublishVolume": "unmount failed, kubelet tries again"}
+
 func logCall(ctx context.Context, log *slog.Logger, c call) {
 	attrs := []slog.Attr{slog.String("method", c.method), slog.String("code", c.code.String()), slog.Duration("took", c.took)}
 	attrs = append(attrs, subject(c.req)...)
-	level := slog.LevelDebug
+	level, what := slog.LevelDebug, "call"
 	switch {
 	case c.code == codes.Unimplemented:
 	case c.err != nil:
-		level = slog.LevelError
+		level, what = slog.LevelError, failures[c.method]
+		if what == "" {
+			what = "call failed"
+		}
 		attrs = append(attrs, slog.String("reason", string(fault.Of(c.err))), slog.Any("error", c.err))
 	case !quiet[c.method] && c.took > slowCall:
 		level = slog.LevelInfo
 	}
-	log.LogAttrs(ctx, level, "call", attrs...)
+	log.LogAttrs(ctx, level, what, attrs...)
 }
 
 // slowCall is how long a call may take before it is worth a line: a first
