@@ -171,7 +171,7 @@ func warned(c *tenant) {
 	pod := newPod("warned", printOnce, mounts("db"))
 	pod.Spec.Volumes[0].CSI.VolumeAttributes["roleName"] = "admin"
 	made := c.run(pod)
-	c.awaitEvent("warned", status.ClassWarning, "spec.parameters.vaultMount: unknown, so ignored", `"db" is not made`, `["roleName"] are ignored`)
+	c.awaitEvent("warned", status.ClassWarning, "spec.parameters.vaultMount: unknown, so ignored", `["db"] is not made`, `["roleName"] are ignored`)
 	c.awaitStatus(made, func(s podStatus) error {
 		for _, condition := range s.Status.Conditions {
 			if condition.Type == status.ClassValid && condition.Status == metav1.ConditionFalse && condition.Reason == status.ClassWarning {
