@@ -55,6 +55,7 @@ func apart() []scenario {
 		{"volumes outlive a driver that is killed", driverKilled},
 		{"volumes outlive a restart of kubelet", kubeletRestarted},
 		{"volumes outlive the driver's removal", driverReinstalled},
+		{"what the pages print runs", pagesRun},
 		{"no pod is scheduled before the driver is ready", taintRemoved},
 		{"pods come back after a reboot of the node", nodeRebooted},
 	}
