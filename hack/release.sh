@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes in dist/VERSION/, or DIR/VERSION/ with "release.sh DIR", all that a
-# release consists of. It tags, signs and uploads nothing: docs/release.md says
+# release consists of. It tags, signs and uploads nothing: docs/dev/release.md says
 # what a person does before and after.
 # RELEASE_REHEARSAL=1 tries it without the tag, for the chart's version.
 set -euo pipefail
@@ -20,7 +20,7 @@ if [ -n "${RELEASE_REHEARSAL:-}" ]; then
   hack/changelog.sh "$version" >/dev/null 2>&1 || section=Unreleased
 else
   [ -z "$(git status --porcelain)" ] || fail "the work tree has changes: commit them"
-  tag=$(git describe --tags --exact-match 2>/dev/null) || fail "HEAD has no tag: docs/release.md says how to make v$version"
+  tag=$(git describe --tags --exact-match 2>/dev/null) || fail "HEAD has no tag: docs/dev/release.md says how to make v$version"
   [ "$tag" = "v$version" ] || fail "HEAD is $tag, and the version in charts/mayfly/Chart.yaml is $version"
 fi
 app=$(sed -n 's/^appVersion: //p' charts/mayfly/Chart.yaml)

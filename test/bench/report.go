@@ -8,7 +8,7 @@ import (
 	"text/tabwriter"
 )
 
-// The targets, as docs/performance.md has them.
+// The targets, as docs/dev/performance.md has them.
 const (
 	targetMany    = 1.3  // of the floor
 	targetOne     = 0.35 // of the floor

@@ -93,7 +93,7 @@ func TestBinaryRow(t *testing.T) {
 	}
 }
 
-// TestMarkdownHasEveryRow: the table of docs/performance.md is made from it.
+// TestMarkdownHasEveryRow: the table of docs/dev/performance.md is made from it.
 func TestMarkdownHasEveryRow(t *testing.T) {
 	r := &results{config: config{markdown: true}}
 	var b bytes.Buffer
