@@ -104,7 +104,9 @@ func TestConditionsOverARestart(t *testing.T) {
 		if c, _ := condition(s, status.ClassValid); c != "False ClassWarning" || !strings.Contains(s.Annotations[status.WarningsAnnotation], "zzz") {
 			t.Errorf("ClassValid is %s, annotations %v", c, s.Annotations)
 		}
+		a.mu.Lock()
 		s.Status.Conditions = append(s.Status.Conditions, metav1.Condition{Type: "Theirs", Status: metav1.ConditionTrue, Reason: "X"})
+		a.mu.Unlock()
 		_, since := condition(s, status.Ready)
 		writes := a.writes
 		time.Sleep(time.Hour)
