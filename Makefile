@@ -73,6 +73,7 @@ generate: ## Make the generated files anew: deep copies, CRDs, protobuf, chart r
 	@hack/generate.sh
 	@hack/generate-proto.sh
 	go test ./test/chart ./cmd/mayfly-node -update >/dev/null
+	go run ./hack/picture >docs/how-it-works.svg
 	@hack/render.sh
 
 .PHONY: verify

@@ -24,5 +24,9 @@ if [ "$stale" -ne 0 ]; then
   exit 1
 fi
 hack/verify-rendered.sh
+go run ./hack/picture | diff -u docs/how-it-works.svg - || {
+  echo "docs/how-it-works.svg is stale: run make generate" >&2
+  exit 1
+}
 hack/generate-proto.sh --verify
 echo "generated files are up to date"
