@@ -34,6 +34,7 @@ func together() []scenario {
 		{"a class that is wrong in itself is told in the pod's event", invalidObjects},
 		{"a rotation is seen through the open directory", rotationSeen},
 		{"an edit of the class reaches the running pod", editSeen},
+		{"the applications of examples/ use what is new", examplesReload},
 		{"a file mounted by subPath stays as it was", subPathStays},
 		{"status and events tell what happens to a volume", statusAndEvents},
 		{"nothing is left of a deleted pod", podDeleted},
