@@ -33,7 +33,7 @@ echo "rendering $out/crds.yaml"
 echo "rendering $out/mayfly.yaml"
 {
   title "The driver, for Kubernetes $kubernetes and later; the chart also serves older ones."
-  for name in csidriver serviceaccount rbac admissionpolicy aggregate-roles daemonset; do
+  for name in csidriver serviceaccount rbac admissionpolicy classwarnings aggregate-roles daemonset; do
     cat "$templates/$name.yaml"
     rm "$templates/$name.yaml"
   done

@@ -17,19 +17,38 @@ func TestAdmissionPolicyIsThereWhereItCanBe(t *testing.T) {
 		kube, set string
 		want      int
 	}{
-		{newest, "", 1},
-		{"1.30.0", "", 1},
-		{"1.30.4-eks-1", "", 1},
+		{newest, "", 2},
+		{"1.30.0", "", 2},
+		{"1.30.4-eks-1", "", 2},
 		{"1.29.9", "", 0},
-		{"1.29.9", "rbac.admissionPolicy=true", 1},
+		{"1.29.9", "rbac.admissionPolicy=true", 2},
 		{newest, "rbac.admissionPolicy=false", 0},
-		{newest, "rbac.install=false", 1},
+		{newest, "rbac.install=false", 2},
 	} {
 		all := decode(t, render(t, tt.kube, "--set", tt.set))
 		if len(all.admission) != tt.want || len(all.admitting) != tt.want {
 			t.Errorf("Kubernetes %s, %s: %d policies and %d bindings, want %d", tt.kube, tt.set, len(all.admission), len(all.admitting), tt.want)
 		}
 	}
+}
+
+// driversPolicy is the policy that binds the driver to its node.
+func driversPolicy(t *testing.T, all *objects) (policy admissionv1.ValidatingAdmissionPolicy, binding admissionv1.ValidatingAdmissionPolicyBinding) {
+	t.Helper()
+	for _, p := range all.admission {
+		if strings.HasSuffix(p.Name, "driver-on-its-node") {
+			policy = p
+		}
+	}
+	for _, b := range all.admitting {
+		if strings.HasSuffix(b.Name, "driver-on-its-node") {
+			binding = b
+		}
+	}
+	if policy.Name == "" || binding.Name == "" {
+		t.Fatal("there is no policy for the driver")
+	}
+	return policy, binding
 }
 
 // changes are the operations by which RBAC's verbs change objects.
@@ -42,7 +61,7 @@ var changes = map[string]admissionv1.OperationType{
 func TestAdmissionPolicyCoversEveryRight(t *testing.T) {
 	for _, set := range []string{"", "startupTaint.remove=true"} {
 		all := decode(t, render(t, newest, "--set", set))
-		policy, binding := all.admission[0], all.admitting[0]
+		policy, binding := driversPolicy(t, all)
 		if binding.Spec.PolicyName != policy.Name || !slices.Equal(binding.Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Deny}) ||
 			binding.Spec.MatchResources != nil || *policy.Spec.FailurePolicy != admissionv1.Fail {
 			t.Errorf("the binding is %+v", binding.Spec)
@@ -75,12 +94,13 @@ func covers(p admissionv1.ValidatingAdmissionPolicy, resource string, operation 
 func TestAdmissionPolicyNamesWhatTheDriverWrites(t *testing.T) {
 	all := decode(t, renderSet(t, "side-by-side"))
 	var text strings.Builder
-	for _, v := range all.admission[0].Spec.Validations {
+	policy, _ := driversPolicy(t, all)
+	for _, v := range policy.Spec.Validations {
 		text.WriteString(v.Expression + "\n")
 	}
 	subject := all.bindings[0].Subjects[0]
 	user := "'system:serviceaccount:" + subject.Namespace + ":" + subject.Name + "'"
-	if subject.Kind != rbacv1.ServiceAccountKind || !strings.Contains(all.admission[0].Spec.MatchConditions[0].Expression, user) {
+	if subject.Kind != rbacv1.ServiceAccountKind || !strings.Contains(policy.Spec.MatchConditions[0].Expression, user) {
 		t.Errorf("the policy is not for %s", user)
 	}
 	for _, word := range []string{v1.NodeLabel, status.NodeAnnotation, v1.SecretProviderClassPodStatusResource, all.drivers[0].Name, status.EventComponent} {

@@ -3,12 +3,17 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
+	"strings"
+	"sync"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -166,6 +171,7 @@ func invalidObjects(c *tenant) {
 // knows, Secrets that are not made, and attributes of the pod.
 func warned(c *tenant) {
 	c.put("db", "one")
+	c.until("the API server to warn of a class", c.warnsOfClasses)
 	c.class("db", map[string]string{"vaultMount": "k8s"}, c.object("password", "db"))
 	must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"spec":{"secretObjects":[{"secretName":"db","type":"Opaque","data":[{"objectName":"password","key":"p"}]}]}}`)))
 	pod := newPod("warned", printOnce, mounts("db"))
@@ -186,4 +192,44 @@ func warned(c *tenant) {
 	c.class("near", map[string]string{"refreshIntervall": "1h"}, c.object("password", "db"))
 	c.start(newPod("near", printOnce, mounts("near")))
 	c.awaitEvent("near", mountFailed, "InvalidClass: SecretProviderClass "+c.ns+"/near", "did you mean refreshInterval?")
+}
+
+// warnings collects those of the API server.
+type warnings struct {
+	mu   sync.Mutex
+	said []string
+}
+
+// HandleWarningHeader implements rest.WarningHandler.
+func (w *warnings) HandleWarningHeader(_ int, _, text string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.said = append(w.said, text)
+}
+
+// warnsOfClasses applies a class, which is not stored, as kubectl does.
+func (c *tenant) warnsOfClasses(ctx context.Context) error {
+	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
+	if err != nil {
+		return err
+	}
+	heard := &warnings{}
+	config.WarningHandler = heard
+	api, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		return err
+	}
+	body := fmt.Sprintf(`{"apiVersion":%q,"kind":"SecretProviderClass","metadata":{"name":"applied"},"spec":{"provider":"vault",
+		"parameters":{"roleName":"x","objects":"[{}]","vaultMount":"k8s","refreshInterval":"1h"},"secretObjects":[{"secretName":"db"}]}}`, v1.GroupVersion())
+	err = api.CoreV1().RESTClient().Post().AbsPath(c.path(v1.SecretProviderClassResource)).Param("dryRun", "All").
+		SetHeader("Content-Type", "application/json").Body([]byte(body)).Do(ctx).Error()
+	if err != nil {
+		return err
+	}
+	heard.mu.Lock()
+	defer heard.mu.Unlock()
+	if said := strings.Join(heard.said, "\n"); !strings.Contains(said, "unknown to Mayfly: vaultMount. ") || !strings.Contains(said, "Mayfly makes no Kubernetes Secrets") {
+		return fmt.Errorf("the API server said %q", said)
+	}
+	return nil
 }

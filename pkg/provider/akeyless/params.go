@@ -57,6 +57,10 @@ func known() params.Known {
 	return params.Known{Keys: parameterKeys(), Long: []string{keyObjects, keyCA}, Secret: []string{keyAccessKey, keyUIDToken}}
 }
 
+// Parameters are the names that a class may use, sorted, besides those of
+// package class.
+func Parameters() []string { return known().All() }
+
 func settingNames() endpoint.Names { return params.TargetNames(targetKeys(), known()) }
 
 // accessType is how to log in.

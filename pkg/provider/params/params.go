@@ -72,6 +72,9 @@ func (k Known) rank(name string) (int, string) {
 	return -1, strings.ToUpper(name[:1]) + name[1:]
 }
 
+// All are the names that classes may use, sorted.
+func (k Known) All() []string { return slices.Sorted(maps.Keys(k.names())) }
+
 // names gives the key by each of its names.
 func (k Known) names() map[string]string {
 	byName := map[string]string{}

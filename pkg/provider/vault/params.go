@@ -79,6 +79,10 @@ func known(name string) params.Known {
 	return k
 }
 
+// Parameters are the names that a class of a flavour may use, sorted, besides
+// those of package class.
+func Parameters(flavour string) []string { return known(flavour).All() }
+
 // openBaos tells of a parameter with OpenBao's prefix in a class of provider
 // vault, where it has no effect.
 func openBaos(name string) string {

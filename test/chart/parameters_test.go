@@ -1,0 +1,60 @@
+package chart
+
+import (
+	"encoding/json"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	admissionv1 "k8s.io/api/admissionregistration/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+const parametersFile = "../../charts/mayfly/files/parameters.json"
+
+// TestParametersAreThoseOfTheDriver: the chart's policy warns of what the driver
+// does not know, and of nothing else.
+func TestParametersAreThoseOfTheDriver(t *testing.T) {
+	known := map[string][]string{
+		vault.NameVault: vault.Parameters(vault.NameVault), vault.NameOpenBao: vault.Parameters(vault.NameOpenBao), akeyless.Name: akeyless.Parameters(),
+	}
+	for provider, names := range known {
+		known[provider] = append(class.OwnKeys(), names...)
+		slices.Sort(known[provider])
+	}
+	want, err := json.MarshalIndent(known, "", "  ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want = append(want, '\n')
+	if *update {
+		if err := os.WriteFile(parametersFile, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := os.ReadFile(parametersFile); err != nil || string(got) != string(want) {
+		t.Errorf("%s is not what the driver knows: go test ./test/chart -update (%v)", parametersFile, err)
+	}
+}
+
+// TestClassWarnings: the policy warns and never refuses. The e2e sees its words.
+func TestClassWarnings(t *testing.T) {
+	all := decode(t, render(t, newest))
+	i := slices.IndexFunc(all.admission, func(p admissionv1.ValidatingAdmissionPolicy) bool { return strings.HasSuffix(p.Name, "class-warnings") })
+	j := slices.IndexFunc(all.admitting, func(p admissionv1.ValidatingAdmissionPolicyBinding) bool {
+		return strings.HasSuffix(p.Name, "class-warnings")
+	})
+	if i < 0 || j < 0 || *all.admission[i].Spec.FailurePolicy != admissionv1.Ignore ||
+		!slices.Equal(all.admitting[j].Spec.ValidationActions, []admissionv1.ValidationAction{admissionv1.Warn}) || all.admitting[j].Spec.PolicyName != all.admission[i].Name {
+		t.Fatalf("policies %+v, bindings %+v", all.admission, all.admitting)
+	}
+	for _, name := range []string{"'roleName'", "'refreshInterval'", "'akeylessAccessID'", "'baoNamespace'"} {
+		if !strings.Contains(all.admission[i].Spec.Variables[1].Expression, name) {
+			t.Errorf("the policy does not know %s", name)
+		}
+	}
+}
