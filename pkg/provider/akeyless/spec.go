@@ -60,7 +60,8 @@ func (s *spec) ids() map[string]bool {
 
 func (p *Provider) check(s *spec, set *params.Set) error {
 	policy := params.Policy{
-		Allowed: p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
+		AllowedFlag: "--akeyless-allowed-addresses",
+		Allowed:     p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
 	}
 	if err := set.Check(policy, targetKeys(), s.login.Target); err != nil || s.login.K8sGateway == "" {
 		return err

@@ -5,6 +5,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // TargetKeys are the parameters that say which server to ask and how it is
@@ -92,6 +93,8 @@ func (s *Set) tls(k TargetKeys, def endpoint.TLS) endpoint.TLS {
 
 // Policy is what the operator lets classes say.
 type Policy struct {
+	// AllowedFlag is the operator's flag of Allowed.
+	AllowedFlag      string
 	Allowed          endpoint.Allowlist
 	ForbidSkipVerify bool
 	// Files are where classes may name files, besides the operator's own
@@ -149,5 +152,5 @@ func (s *Set) CheckAddress(p Policy, key string, a endpoint.Address) error {
 		return nil
 	}
 	return fault.New(fault.NotAllowed, "%s: this node's operator does not allow the address %s", s.Field(key), a).
-		WithHint("leave the parameter out to use the operator's server, or have the address allowed")
+		WithHint("leave the parameter out to use the operator's server, or have the address allowed with %s", setting.Name(p.AllowedFlag))
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 const (
@@ -288,7 +289,7 @@ func (c *client) follow(k call, from *url.URL, resp *http.Response) (*url.URL, e
 			WithHint("set api_addr of the Vault servers to their https address")
 	case !c.allowed.Allows(a) && !strings.EqualFold(from.Host, to.Host):
 		return nil, fault.New(fault.NotAllowed, "redirected to %s, which this node's operator does not allow", a).
-			WithHint("allow the addresses of all Vault servers, or set their api_addr to the allowed one")
+			WithHint("allow the addresses of all Vault servers with %s, or set their api_addr to the allowed one", setting.Name("--vault-allowed-addresses"))
 	case !k.isFor(from, to):
 		return nil, fault.New(fault.BadAnswer, "redirected to another path or query, on %s", a).
 			WithHint("a Vault standby redirects to the same request on the active node: is this the address of a Vault server, or of a proxy before it?")

@@ -65,7 +65,8 @@ func (s *spec) ids() map[string]bool {
 
 func (p *Provider) check(s *spec, set *params.Set) error {
 	policy := params.Policy{
-		Allowed: p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
+		AllowedFlag: "--vault-allowed-addresses",
+		Allowed:     p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
 	}
 	if err := set.Check(policy, targetKeys(), s.login.target); err != nil {
 		return err
