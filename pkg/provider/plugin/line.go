@@ -40,6 +40,9 @@ type line struct {
 	calls   int
 	used    time.Time
 	retired bool
+	// failed tells that a call failed with the connection, of which gRPC's own
+	// state may not tell yet.
+	failed bool
 }
 
 // take gives the line to the provider that serves the name now, for one call.
@@ -56,7 +59,7 @@ func (r *Registry) take(name string) (*line, error) {
 		return nil, fault.New(fault.Canceled, "calling provider %q: the driver stops", name)
 	}
 	l := r.lines[name]
-	if l != nil && (l.socket != s || l.conn.GetState() == connectivity.TransientFailure) {
+	if l != nil && (l.socket != s || l.failed || l.conn.GetState() == connectivity.TransientFailure) {
 		r.retire(name)
 		l = nil
 	}
@@ -76,6 +79,14 @@ func (r *Registry) give(l *line) {
 	defer r.mu.Unlock()
 	l.used = r.c.Now()
 	l.done()
+}
+
+// doubt notes that a call on the line has failed, unless its connection is well:
+// then it was the provider that said so.
+func (r *Registry) doubt(l *line) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l.failed = l.conn.GetState() != connectivity.Ready
 }
 
 // giveBack ends what take began and was no use of the line: one that is not in

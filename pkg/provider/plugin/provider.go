@@ -114,8 +114,11 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	if full := (*fault.Error)(nil); errors.As(err, &full) {
 		err = c.fault(full.Reason, "taking in its answer: %w", err)
 	}
-	if status.Code(err) == codes.DeadlineExceeded {
+	switch status.Code(err) {
+	case codes.DeadlineExceeded:
 		settle(ctx)
+	case codes.Unavailable:
+		p.registry.doubt(l)
 	}
 	switch ctx.Err() {
 	case nil:
