@@ -319,6 +319,7 @@ func TestRecordSetAside(t *testing.T) {
 		o.SetAside = "/state/1.json.corrupt"
 		r.Observe(o)
 		settle()
+		a.mu.Lock() // the next write comes by the clock alone
 		if len(a.events) != 2 || a.requests != 3 {
 			t.Fatalf("%d events by %d requests, want one on the node, one on the pod and a status", len(a.events), a.requests)
 		}
@@ -338,6 +339,7 @@ func TestRecordSetAside(t *testing.T) {
 				}
 			}
 		}
+		a.mu.Unlock()
 		// The first write may have been before the others were told.
 		time.Sleep(2 * time.Minute)
 		settle()
