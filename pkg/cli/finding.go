@@ -67,6 +67,8 @@ type Report struct {
 	Findings []Finding
 	// Objects and Files are how many were looked at.
 	Objects, Files int
+
+	seen map[Finding]bool
 }
 
 // add notes a finding, with the level and the remedy of its rule where it has
@@ -78,7 +80,11 @@ func (r *Report) add(code string, f Finding) {
 	f.Level, f.Remedy = cmp.Or(f.Level, rule.Level), cmp.Or(f.Remedy, rule.Remedy)
 	f.Message, f.Remedy, f.File = printable(f.Message), printable(f.Remedy), printable(f.File)
 	f.Object = Object{Kind: printable(f.Object.Kind), Namespace: printable(f.Object.Namespace), Name: printable(f.Object.Name)}
-	if !slices.Contains(r.Findings, f) {
+	if r.seen == nil {
+		r.seen = map[Finding]bool{}
+	}
+	if !r.seen[f] {
+		r.seen[f] = true
 		r.Findings = append(r.Findings, f)
 	}
 }

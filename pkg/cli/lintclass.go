@@ -43,6 +43,8 @@ type linted struct {
 	modes []fs.FileMode
 	// secrets are the names in spec.secretObjects.
 	secrets []string
+	// last is the file's last line of the object, 0 for not yet known.
+	last int
 }
 
 // parsed is what pkg/class makes of the documents that have classes.
@@ -161,15 +163,23 @@ func (l *linter) class(c *linted) {
 	l.refused(c, err)
 	l.doubtful(c, warnings)
 	if err != nil {
-		return
+		// What the provider says of its own parameters is wanted all the same.
+		for _, key := range class.OwnKeys() {
+			delete(spc.Spec.Parameters, key)
+		}
+		if parsed, _, err = class.Parse(spc); err != nil {
+			return
+		}
 	}
 	l.provider(c, parsed)
 }
 
 // holds tells whether a line of the file is one of the object's.
 func (c *linted) holds(line int) bool {
-	first, last := c.line(c.node), c.before+lastLine(c.node, 0)
-	return line >= first-1 && line <= last
+	if c.last == 0 {
+		c.last = c.before + lastLine(c.node, 0)
+	}
+	return line >= c.line(c.node)-1 && line <= c.last
 }
 
 // lastLine is the line of the last node of a tree.
@@ -201,11 +211,12 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	foreign := l.foreign(c, parsed)
 	warnings, err := v.Validate(parsed)
 	warnings = slices.DeleteFunc(warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) })
-	l.doubtful(c, warnings)
 	if len(fieldErrors(err)) > 0 || err != nil && (fault.Of(err) != fault.InvalidClass || parsed.Strict) {
 		l.refused(c, err)
+		l.doubtful(c, slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(err.Error(), w) }))
 		return
 	}
+	l.doubtful(c, warnings)
 	c.class = parsed
 	c.modes = modesOf(parsed)
 	switch p := v.(type) {
@@ -243,6 +254,10 @@ func fieldErrors(err error) []*field.Error {
 			found = append(found, e)
 		case interface{ Unwrap() []error }:
 			for _, one := range e.Unwrap() {
+				walk(one)
+			}
+		case interface{ Errors() []error }: // apimachinery's Aggregate
+			for _, one := range e.Errors() {
 				walk(one)
 			}
 		case interface{ Unwrap() error }:
@@ -292,6 +307,7 @@ func fieldOf(message string) string {
 var (
 	innerLine   = regexp.MustCompile(`\bline (\d+)\b`)
 	atInnerLine = regexp.MustCompile(` \(line \d+\)|line \d+: `)
+	objectStep  = regexp.MustCompile(`^\[(\d+)\](?:\.(.+))?`)
 	pathStep    = regexp.MustCompile(`\[(\d+)\]|\[([^\]]*)\]|[^.\[\]]+`)
 )
 
@@ -342,7 +358,7 @@ func (c *linted) inner(n *yaml.Node, where, message string) int {
 		line, _ := strconv.Atoi(match[1])
 		return min(line, strings.Count(n.Value, "\n")+1)
 	}
-	index := regexp.MustCompile(`^\[(\d+)\](?:\.(.+))?`).FindStringSubmatch(strings.TrimPrefix(where, objectsField))
+	index := objectStep.FindStringSubmatch(strings.TrimPrefix(where, objectsField))
 	if index == nil {
 		return 0
 	}

@@ -51,7 +51,10 @@ func (o *object) take(*yaml.Node) error {
 
 // entries lists a map; nothing of what is none.
 func (o *object) entries(n *yaml.Node) []class.Entry {
-	if n = class.Resolve(n); n == nil || n.Kind != yaml.MappingNode {
+	if n == nil {
+		return nil
+	}
+	if n = class.Resolve(n); n.Kind != yaml.MappingNode {
 		return nil
 	}
 	list, err := class.Entries(n, o.take)
