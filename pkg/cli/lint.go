@@ -85,6 +85,7 @@ func (l *linter) run(names []string, s Streams) error {
 	for _, d := range l.drivers {
 		l.csiDriver(d)
 	}
+	l.audiences()
 	for _, p := range l.pods {
 		l.pod(p)
 	}

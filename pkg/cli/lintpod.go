@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
 )
 
 const keyClass = "secretProviderClass"
@@ -258,19 +259,31 @@ func (l *linter) csiDriver(o *object) {
 	if attach := o.text(o.node, "spec", "attachRequired"); attach != "false" {
 		bad([]string{"spec", "attachRequired"}, "is not false, so pods wait for an attachment that nobody makes")
 	}
-	var audiences []string
-	for _, r := range o.items(o.node, "spec", "tokenRequests") {
-		audiences = append(audiences, o.text(r, "audience"))
+}
+
+// audiences tells of classes whose audience no CSIDriver of the files requests.
+func (l *linter) audiences() {
+	if len(l.drivers) == 0 {
+		return
 	}
+	var requested []string
+	for _, o := range l.drivers {
+		for _, r := range o.items(o.node, "spec", "tokenRequests") {
+			if a := o.text(r, "audience"); !slices.Contains(requested, a) {
+				requested = append(requested, a)
+			}
+		}
+	}
+	o := l.drivers[0]
 	for _, c := range l.classes {
-		if !c.known || slices.Contains(audiences, c.audience) || c.audience == "apiserver" && slices.Contains(audiences, "") {
+		if !c.known || slices.Contains(requested, c.audience) || c.audience == identity.APIServer && slices.Contains(requested, "") {
 			continue
 		}
 		f := Finding{
-			Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver at %s:%d requests %q", c.audience, o.file, o.line(o.node), audiences),
+			Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver at %s:%d requests %q", c.audience, o.file, o.line(o.node), requested),
 			Remedy:  fmt.Sprintf("add {audience: %q} to spec.tokenRequests of the CSIDriver (the chart's tokenRequests)", c.audience),
 		}
-		if like := class.Near(c.audience, audiences); like != "" {
+		if like := class.Near(c.audience, requested); like != "" {
 			f.Remedy = fmt.Sprintf("did you mean audience %q? Else %s", like, f.Remedy)
 		}
 		l.at(c.object, c.locate("spec.parameters.audience", ""), codeAudience, f)
