@@ -86,3 +86,13 @@ func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	}
 	return slices.Clone(s.warnings), err
 }
+
+// Audience is that of the service account token which a class logs in with;
+// empty where it needs none.
+func (p *Provider) Audience(c *class.Class) (string, error) {
+	s, err := p.newSpec(c)
+	if err != nil {
+		return "", err
+	}
+	return s.login.Audience, nil
+}

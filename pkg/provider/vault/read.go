@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strings"
 	"time"
 
@@ -215,19 +214,14 @@ func (f *fetch) withData(err *fault.Error, path string) error {
 // is mounted there. The default policy lets every token ask that of a path that
 // it may read something of. It is asked once, after a refusal.
 func (f *fetch) kvPath(ctx context.Context, t *token, r *request) (known, maybe string) {
-	elements := strings.Split(r.path, "/")
-	if r.method != http.MethodGet || len(r.query) > 0 || len(elements) < 2 || elements[1] == "data" || looksLeased(r) {
-		return "", ""
-	}
-	switch elements[0] {
-	case "auth", "sys", "identity", "cubbyhole":
+	if !mayLackData(r) {
 		return "", ""
 	}
 	m, ok := f.mountOf(ctx, t, r)
 	switch rest, under := strings.CutPrefix(r.path, m.path); {
-	case !ok && !slices.Contains(elements, "data"):
-		return "", elements[0] + "/data/" + strings.Join(elements[1:], "/")
-	case !ok || !m.versioned || !under || rest == "" || strings.HasPrefix(rest, "data/") || strings.HasPrefix(rest, "metadata/"):
+	case !ok:
+		return "", withData(r)
+	case !m.versioned || !under || rest == "" || strings.HasPrefix(rest, "data/") || strings.HasPrefix(rest, "metadata/"):
 		return "", ""
 	default:
 		return m.path + "data/" + rest, ""

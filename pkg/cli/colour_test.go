@@ -1,0 +1,45 @@
+package cli
+
+import (
+	"bytes"
+	"os"
+	"testing"
+)
+
+func TestPaints(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("there is no terminal to be had:", err)
+	}
+	defer terminal.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	for _, tc := range []struct {
+		name, flag string
+		env        map[string]string
+		terminal   bool
+		want       bool
+	}{
+		{"a terminal", "auto", nil, true, true},
+		{"NO_COLOR", "auto", map[string]string{"NO_COLOR": "1"}, true, false},
+		{"an empty NO_COLOR", "auto", map[string]string{"NO_COLOR": "", "TERM": "xterm"}, true, true},
+		{"a dumb terminal", "auto", map[string]string{"TERM": "dumb"}, true, false},
+		{"a file", "auto", nil, false, false},
+		{"always, to a file", "always", map[string]string{"NO_COLOR": "1"}, false, true},
+		{"never, on a terminal", "never", nil, true, false},
+	} {
+		s := Streams{Out: null, Getenv: func(key string) string { return tc.env[key] }}
+		if tc.terminal {
+			s.Out = terminal
+		}
+		if got := (&output{colour: tc.flag}).paints(s); got != tc.want {
+			t.Errorf("%s: %v", tc.name, got)
+		}
+	}
+	if (&output{colour: "auto"}).paints(Streams{Out: &bytes.Buffer{}, Getenv: os.Getenv}) {
+		t.Error("a buffer has colour")
+	}
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Level is the weight of a finding.
+type Level string
+
+// The levels, from the heaviest.
+const (
+	Error   Level = "error"   // the driver refuses it, or the pod does not start
+	Warning Level = "warning" // it works, and probably not as was meant
+	Info    Level = "info"    // worth knowing
+)
+
+func levels() []Level { return []Level{Error, Warning, Info} }
+
+// atLeast tells whether a level weighs as much as another one.
+func (l Level) atLeast(other Level) bool {
+	return slices.Index(levels(), l) <= slices.Index(levels(), other)
+}
+
+func parseLevel(text string) (Level, error) {
+	if l := Level(text); slices.Contains(levels(), l) {
+		return l, nil
+	}
+	return "", fmt.Errorf("must be error, warning or info, not %q", text)
+}
+
+// Object is what a finding is about. All of it may be empty.
+type Object struct {
+	Kind      string `json:"kind,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	Name      string `json:"name,omitempty"`
+}
+
+// String is "Kind namespace/name", as far as it is known.
+func (o Object) String() string {
+	name := o.Name
+	if o.Namespace != "" {
+		name = o.Namespace + "/" + name
+	}
+	return strings.TrimSpace(o.Kind + " " + name)
+}
+
+// Finding is one thing that is to be said.
+type Finding struct {
+	Code   string `json:"code"`
+	Level  Level  `json:"level"`
+	Object Object `json:"object"`
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	// Message is one sentence, Remedy says what to do.
+	Message string `json:"message"`
+	Remedy  string `json:"remedy"`
+	// Docs is the address of the page about the code.
+	Docs string `json:"docs"`
+}
+
+// Report is what a command found; every printer shows the same of it.
+type Report struct {
+	Findings []Finding
+	// Objects and Files are how many were looked at.
+	Objects, Files int
+
+	seen map[Finding]bool
+}
+
+// add notes a finding, with the level and the remedy of its rule where it has
+// none of its own. All its text is other people's, so it is made printable
+// here, once for every printer.
+func (r *Report) add(code string, f Finding) {
+	rule := ruleOf(code)
+	f.Code, f.Docs = rule.Code, rule.docs()
+	f.Level, f.Remedy = cmp.Or(f.Level, rule.Level), cmp.Or(f.Remedy, rule.Remedy)
+	f.Message, f.Remedy, f.File = printable(f.Message), printable(f.Remedy), printable(f.File)
+	f.Object = Object{Kind: printable(f.Object.Kind), Namespace: printable(f.Object.Namespace), Name: printable(f.Object.Name)}
+	if r.seen == nil {
+		r.seen = map[Finding]bool{}
+	}
+	if !r.seen[f] {
+		r.seen[f] = true
+		r.Findings = append(r.Findings, f)
+	}
+}
+
+// sort orders the findings as a reader of the files meets them.
+func (r *Report) sort() {
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
+	})
+}
+
+func (r *Report) count(l Level) int {
+	n := 0
+	for i := range r.Findings {
+		if r.Findings[i].Level == l {
+			n++
+		}
+	}
+	return n
+}
+
+// fails tells whether there is a finding of a level or a heavier one.
+func (r *Report) fails(on Level) bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level.atLeast(on) })
+}
+
+// maxText bounds what one finding quotes.
+const maxText = 1500
+
+// printable writes what could end a line, move a terminal's cursor or turn the
+// order of letters as an escape.
+func printable(s string) string {
+	if len(s) > maxText {
+		s = s[:maxText] + "..."
+	}
+	var b strings.Builder
+	for _, r := range strings.ToValidUTF8(s, "\ufffd") {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String()
+}

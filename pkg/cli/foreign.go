@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+// ownerOf is the provider that a parameter belongs to by its name; empty where
+// the name does not tell. The names of plugins' parameters are those of their
+// documentation.
+func ownerOf(key string) string {
+	switch {
+	case strings.HasPrefix(key, "vault"):
+		return vault.NameVault
+	case strings.HasPrefix(key, "bao"), strings.HasPrefix(key, "openbao"):
+		return vault.NameOpenBao
+	case strings.HasPrefix(key, "akeyless"):
+		return akeyless.Name
+	case slices.Contains([]string{"keyvaultName", "cloudName", "tenantId", "tenantID", "useVMManagedIdentity", "userAssignedIdentityID", "clientID"}, key):
+		return "azure"
+	case slices.Contains([]string{"region", "failoverRegion", "pathTranslation", "preferredAddressType", "usePodIdentity"}, key):
+		return "aws"
+	}
+	return ""
+}
+
+// foreign notes the parameters of other providers, and gives their fields.
+func (l *linter) foreign(c *linted, parsed *class.Class) []string {
+	var fields []string
+	for _, key := range slices.Sorted(maps.Keys(parsed.Parameters)) {
+		owner := ownerOf(key)
+		if owner == "" || owner == parsed.Provider || owner == vault.NameVault && parsed.Provider == vault.NameOpenBao {
+			continue
+		}
+		where := parameterField + key
+		fields = append(fields, where)
+		l.at(c.object, c.locate(where, ""), codeForeign, Finding{
+			Message: fmt.Sprintf("%s is a parameter of provider %s, and the class is of provider %s, which ignores it", where, owner, parsed.Provider),
+		})
+	}
+	return fields
+}

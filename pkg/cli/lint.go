@@ -1,0 +1,128 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+)
+
+const (
+	kindClass     = "SecretProviderClass"
+	defaultDriver = "secrets-store.csi.k8s.io"
+)
+
+func newLint(s Streams, o *output) *cobra.Command {
+	l := &linter{report: &Report{}}
+	cmd := &cobra.Command{
+		Use:   "lint FILE|DIR|-...",
+		Short: "Check classes and the pods that mount them, without a cluster",
+		Long: `Check classes and the pods that mount them, without a cluster.
+
+lint reads SecretProviderClass, Pod, Deployment, StatefulSet, DaemonSet,
+ReplicaSet, Job, CronJob, CSIDriver and Secret objects from YAML and JSON: any
+number of documents, lists too, as Helm and Kustomize render them. Other objects
+are passed over. Of a directory it reads *.yaml, *.yml and *.json, below it too.
+It says what the driver would refuse or warn of, and what is wrong between the
+objects that are given together. It knows nothing of the operator's flags: a
+class without an address is taken to use the operator's.`,
+		Example: `  # Everything in a directory
+  kubectl mayfly lint deploy/
+
+  # What a chart renders, and what an overlay builds
+  helm template my-app ./chart | kubectl mayfly lint -
+  kubectl kustomize overlays/production | kubectl mayfly lint -n shop -
+
+  # For code scanning
+  kubectl mayfly lint -o sarif deploy/ > mayfly.sarif`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			if err := l.run(args, s); err != nil {
+				return err
+			}
+			return o.finish(l.report, s)
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&l.namespace, "namespace", "n", "", "the namespace of objects that name none")
+	flags.StringVar(&l.driver, "driver-name", defaultDriver, "the name of the CSIDriver object of Mayfly")
+	return cmd
+}
+
+// linter gathers the objects of all files, then judges them together.
+type linter struct {
+	namespace, driver string
+
+	report  *Report
+	judge   *judge
+	classes []*linted
+	pods    []*object
+	drivers []*object
+	secrets []*object
+	parsed  parsed
+}
+
+func (l *linter) run(names []string, s Streams) error {
+	var err error
+	if l.judge, err = newJudge(); err != nil {
+		return err
+	}
+	src := &source{report: l.report, stdin: s.In, take: l.take, text: l.parsed.add}
+	for _, name := range names {
+		if err := src.read(name); err != nil {
+			return err
+		}
+	}
+	for _, c := range l.classes {
+		l.class(c)
+	}
+	l.rest()
+	l.repeated()
+	for _, d := range l.drivers {
+		l.csiDriver(d)
+	}
+	l.audiences()
+	for _, p := range l.pods {
+		l.pod(p)
+	}
+	return nil
+}
+
+func (l *linter) take(o *object) {
+	if o.Namespace == "" && o.Kind != "CSIDriver" {
+		o.Namespace = l.namespace
+	}
+	switch {
+	case o.Kind == kindClass:
+		l.classes = append(l.classes, &linted{object: o})
+	case o.Kind == "CSIDriver" && o.Name == l.driver:
+		l.drivers = append(l.drivers, o)
+	case o.Kind == "Secret":
+		l.secrets = append(l.secrets, o)
+	case podPath(o.Kind) != nil:
+		l.pods = append(l.pods, o)
+	}
+}
+
+// at notes a finding about an object at a line.
+func (l *linter) at(o *object, line int, code string, f Finding) {
+	f.Object, f.File, f.Line = o.Object, o.file, line
+	l.report.add(code, f)
+}
+
+// repeated tells of classes that are given twice: one overwrites the other.
+func (l *linter) repeated() {
+	first := map[class.Ref]*linted{}
+	for _, c := range l.classes {
+		ref := class.Ref{Namespace: c.Namespace, Name: c.Name}
+		if other := first[ref]; other != nil && c.Name != "" {
+			l.at(c.object, c.line(c.node), codeTwice, Finding{Message: fmt.Sprintf("is also at %s:%d, and one of them overwrites the other", other.file, other.line(other.node))})
+			continue
+		}
+		first[ref] = c
+	}
+}

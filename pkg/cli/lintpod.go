@@ -1,0 +1,291 @@
+package cli
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+)
+
+const keyClass = "secretProviderClass"
+
+// podPath is where an object of a kind has the pod's spec; nil for a kind that
+// makes no pods.
+func podPath(kind string) []string {
+	switch kind {
+	case "Pod":
+		return []string{"spec"}
+	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job":
+		return []string{"spec", "template", "spec"}
+	case "CronJob":
+		return []string{"spec", "jobTemplate", "spec", "template", "spec"}
+	}
+	return nil
+}
+
+// mounted is a pod's volume of the driver.
+type mounted struct {
+	name, class string
+	found       *linted // nil where it is not in the files, or refused
+}
+
+// container is one of a pod's, of any kind.
+type container struct {
+	name string
+	node *yaml.Node
+}
+
+// pod judges an object that is a pod or makes pods.
+func (l *linter) pod(o *object) {
+	spec := o.get(o.node, podPath(o.Kind)...)
+	var volumes []mounted
+	for _, v := range o.items(spec, "volumes") {
+		csi := o.get(v, "csi")
+		if csi == nil || o.text(csi, "driver") != l.driver {
+			continue
+		}
+		volumes = append(volumes, l.volume(o, o.text(v, "name"), csi))
+	}
+	var containers []container
+	for _, kind := range []string{"initContainers", "containers", "ephemeralContainers"} {
+		for _, n := range o.items(spec, kind) {
+			containers = append(containers, container{o.text(n, "name"), n})
+		}
+	}
+	for _, c := range containers {
+		l.mounts(o, c, volumes)
+		l.variables(o, c, volumes)
+		l.user(o, spec, c, volumes)
+	}
+}
+
+// volume judges the csi part of a volume.
+func (l *linter) volume(o *object, name string, csi *yaml.Node) mounted {
+	at := o.line(csi)
+	readOnly := o.get(csi, "readOnly")
+	if on, _ := strconv.ParseBool(o.text(csi, "readOnly")); !on {
+		line := at
+		if readOnly != nil {
+			line = o.line(readOnly)
+		}
+		l.at(o, line, codeNotReadOnly, Finding{Message: fmt.Sprintf("volume %q is not readOnly, so the driver refuses it", name)})
+	}
+	m := mounted{name: name, class: o.text(csi, "volumeAttributes", keyClass)}
+	var others []string
+	for _, e := range o.entries(o.get(csi, "volumeAttributes")) {
+		if e.Key == keyClass || strings.HasPrefix(e.Key, "csi.storage.k8s.io/") {
+			continue
+		}
+		others = append(others, e.Key)
+		l.at(o, o.line(e.Where), codeAttribute, Finding{
+			Message: fmt.Sprintf("volume %q has the attribute %q, which the driver ignores: it takes everything but the class's name from the class", name, e.Key),
+		})
+	}
+	if m.class == "" {
+		f := Finding{Message: fmt.Sprintf("volume %q has no volumeAttributes.%s", name, keyClass)}
+		if like := class.Near(keyClass, others); like != "" {
+			f.Remedy = fmt.Sprintf("it has volumeAttributes.%s: write %s", like, keyClass)
+		}
+		l.at(o, at, codeNoClass, f)
+		return m
+	}
+	m.found = l.lookUp(o, o.line(o.get(csi, "volumeAttributes", keyClass)), m)
+	return m
+}
+
+// lookUp finds the class of a volume among the files. A namespace that is not
+// told fits every other.
+func (l *linter) lookUp(o *object, line int, m mounted) *linted {
+	var names, elsewhere []string
+	for _, c := range l.classes {
+		near := c.Namespace == o.Namespace || c.Namespace == "" || o.Namespace == ""
+		switch {
+		case c.Name == m.class && near:
+			return c
+		case c.Name == m.class:
+			elsewhere = append(elsewhere, c.Namespace)
+		case near:
+			names = append(names, c.Name)
+		}
+	}
+	if len(elsewhere) > 0 {
+		l.at(o, line, codeElsewhere, Finding{
+			Message: fmt.Sprintf("volume %q names the class %q, which is in namespace %s, and a pod finds classes of its own namespace alone", m.name, m.class, strings.Join(elsewhere, ", ")),
+			Remedy:  fmt.Sprintf("put the class into namespace %s too", o.Namespace),
+		})
+		return nil
+	}
+	f := Finding{Message: fmt.Sprintf("volume %q names the class %q, which is not among these files", m.name, m.class)}
+	if like := class.Near(m.class, names); like != "" {
+		f.Level, f.Remedy = Warning, fmt.Sprintf("did you mean %q?", like)
+	}
+	l.at(o, line, codeNotInSet, f)
+	return nil
+}
+
+// mounts judges where a container mounts the volumes.
+func (l *linter) mounts(o *object, c container, volumes []mounted) {
+	type mount struct {
+		path, volume string
+		line         int
+	}
+	var before []mount
+	ours := func(name string) bool {
+		return slices.ContainsFunc(volumes, func(m mounted) bool { return m.name == name })
+	}
+	for _, n := range o.items(c.node, "volumeMounts") {
+		m := mount{path.Clean("/" + o.text(n, "mountPath")), o.text(n, "name"), o.line(n)}
+		if ours(m.volume) {
+			for _, key := range []string{"subPath", "subPathExpr"} {
+				if v := o.get(n, key); v != nil && o.text(n, key) != "" {
+					l.at(o, o.line(v), codeSubPath, Finding{
+						Message: fmt.Sprintf("container %q mounts volume %q with %s, and such a mount keeps the first content for good", c.name, m.volume, key),
+					})
+				}
+			}
+		}
+		for _, b := range before {
+			if !ours(m.volume) && !ours(b.volume) {
+				continue
+			}
+			switch {
+			case m.path == b.path:
+				l.at(o, m.line, codeCollide, Finding{Message: fmt.Sprintf("container %q mounts volumes %q and %q both at %s", c.name, b.volume, m.volume, m.path)})
+			case ours(b.volume) && strings.HasPrefix(m.path, b.path+"/"), ours(m.volume) && strings.HasPrefix(b.path, m.path+"/"):
+				l.at(o, m.line, codeCollide, Finding{Level: Warning,
+					Message: fmt.Sprintf("container %q mounts volumes %q at %s and %q at %s: no directory can be made inside of the driver's volume, which is read-only", c.name, b.volume, b.path, m.volume, m.path)})
+			}
+		}
+		before = append(before, m)
+	}
+}
+
+// variables judges the environment that comes from Secrets.
+func (l *linter) variables(o *object, c container, volumes []mounted) {
+	check := func(ref *yaml.Node, what string) {
+		name := o.text(ref, "name")
+		if name == "" || l.hasSecret(o, name) {
+			return
+		}
+		for _, k := range l.classes {
+			if !slices.Contains(k.secrets, name) || k.Namespace != o.Namespace && k.Namespace != "" && o.Namespace != "" {
+				continue
+			}
+			l.at(o, o.line(ref), codeEnv, Finding{
+				Message: fmt.Sprintf("container %q takes %s from Secret %q, which class %q lists under secretObjects: Mayfly makes no Secrets", c.name, what, name, k.Name),
+			})
+			return
+		}
+		if optional, _ := strconv.ParseBool(o.text(ref, "optional")); len(volumes) > 0 && !optional {
+			l.at(o, o.line(ref), codeEnv, Finding{
+				Level:   Info,
+				Message: fmt.Sprintf("container %q takes %s from Secret %q, which is not among these files, and which no class that the pod mounts makes", c.name, what, name),
+				Remedy:  "check that the cluster has the Secret",
+			})
+		}
+	}
+	for _, n := range o.items(c.node, "env") {
+		if ref := o.get(n, "valueFrom", "secretKeyRef"); ref != nil {
+			check(ref, fmt.Sprintf("variable %q", o.text(n, "name")))
+		}
+	}
+	for _, n := range o.items(c.node, "envFrom") {
+		if ref := o.get(n, "secretRef"); ref != nil {
+			check(ref, "variables")
+		}
+	}
+}
+
+func (l *linter) hasSecret(o *object, name string) bool {
+	return slices.ContainsFunc(l.secrets, func(s *object) bool {
+		return s.Name == name && (s.Namespace == o.Namespace || s.Namespace == "" || o.Namespace == "")
+	})
+}
+
+// user judges whether the container's user may read the files. An fsGroup may
+// read all of them.
+func (l *linter) user(o *object, spec *yaml.Node, c container, volumes []mounted) {
+	if o.text(spec, "securityContext", "fsGroup") != "" {
+		return
+	}
+	setting := func(key string) string {
+		if own := o.text(c.node, "securityContext", key); own != "" {
+			return own
+		}
+		return o.text(spec, "securityContext", key)
+	}
+	nonRoot, _ := strconv.ParseBool(setting("runAsNonRoot"))
+	user, group := setting("runAsUser"), setting("runAsGroup")
+	if user == "0" || user == "" && !nonRoot {
+		return
+	}
+	for _, n := range o.items(c.node, "volumeMounts") {
+		i := slices.IndexFunc(volumes, func(m mounted) bool { return m.name == o.text(n, "name") })
+		if i < 0 || volumes[i].found == nil {
+			continue
+		}
+		for _, mode := range volumes[i].found.modes {
+			if mode&0o004 != 0 || mode&0o040 != 0 && group == "0" {
+				continue
+			}
+			l.at(o, o.line(n), codeMode, Finding{
+				Message: fmt.Sprintf("container %q does not run as root, the pod has no fsGroup, and class %q has a file of mode %04o, which root alone may read", c.name, volumes[i].class, mode),
+			})
+		}
+	}
+}
+
+// csiDriver judges the CSIDriver object of the driver.
+func (l *linter) csiDriver(o *object) {
+	bad := func(keys []string, format string, args ...any) {
+		line := o.line(o.node)
+		if n := o.get(o.node, keys...); n != nil {
+			line = o.line(n)
+		}
+		l.at(o, line, codeDriverObject, Finding{Message: strings.Join(keys, ".") + " " + fmt.Sprintf(format, args...)})
+	}
+	if on, _ := strconv.ParseBool(o.text(o.node, "spec", "podInfoOnMount")); !on {
+		bad([]string{"spec", "podInfoOnMount"}, "is not true, so the driver does not learn which pod a volume is for, and refuses it")
+	}
+	if !slices.ContainsFunc(o.items(o.node, "spec", "volumeLifecycleModes"), func(n *yaml.Node) bool { return n.Value == "Ephemeral" }) {
+		bad([]string{"spec", "volumeLifecycleModes"}, "has no Ephemeral, so kubelet mounts no inline volume")
+	}
+	if attach := o.text(o.node, "spec", "attachRequired"); attach != "false" {
+		bad([]string{"spec", "attachRequired"}, "is not false, so pods wait for an attachment that nobody makes")
+	}
+}
+
+// audiences tells of classes whose audience no CSIDriver of the files requests.
+func (l *linter) audiences() {
+	if len(l.drivers) == 0 {
+		return
+	}
+	var requested []string
+	for _, o := range l.drivers {
+		for _, r := range o.items(o.node, "spec", "tokenRequests") {
+			if a := o.text(r, "audience"); !slices.Contains(requested, a) {
+				requested = append(requested, a)
+			}
+		}
+	}
+	o := l.drivers[0]
+	for _, c := range l.classes {
+		if !c.known || slices.Contains(requested, c.audience) || c.audience == identity.APIServer && slices.Contains(requested, "") {
+			continue
+		}
+		f := Finding{
+			Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver at %s:%d requests %q", c.audience, o.file, o.line(o.node), requested),
+			Remedy:  fmt.Sprintf("add {audience: %q} to spec.tokenRequests of the CSIDriver (the chart's tokenRequests)", c.audience),
+		}
+		if like := class.Near(c.audience, requested); like != "" {
+			f.Remedy = fmt.Sprintf("did you mean audience %q? Else %s", like, f.Remedy)
+		}
+		l.at(c.object, c.locate("spec.parameters.audience", ""), codeAudience, f)
+	}
+}

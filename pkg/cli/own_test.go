@@ -1,0 +1,19 @@
+package cli_test
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli"
+)
+
+// TestOwnManifests: the project's own manifests have no findings, also
+// together.
+func TestOwnManifests(t *testing.T) {
+	var out bytes.Buffer
+	args := []string{"lint", "--fail-on", "warning", "../../deploy", "../../examples"}
+	if code := cli.Run(args, cli.Streams{Out: &out, Err: &out, Getenv: os.Getenv}); code != 0 {
+		t.Errorf("exit code %d\n%s", code, &out)
+	}
+}

@@ -1,0 +1,132 @@
+package cli
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"net/url"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// The part of SARIF 2.1.0 that code scanning reads:
+// https://docs.oasis-open.org/sarif/sarif/v2.1.0/sarif-v2.1.0.html
+type sarifLog struct {
+	Schema  string     `json:"$schema"`
+	Version string     `json:"version"`
+	Runs    []sarifRun `json:"runs"`
+}
+
+type sarifRun struct {
+	Tool struct {
+		Driver sarifDriver `json:"driver"`
+	} `json:"tool"`
+	Results []sarifResult `json:"results"`
+}
+
+type sarifDriver struct {
+	Name           string      `json:"name"`
+	Version        string      `json:"version,omitempty"`
+	InformationURI string      `json:"informationUri"`
+	Rules          []sarifRule `json:"rules"`
+}
+
+type sarifRule struct {
+	ID                   string      `json:"id"`
+	ShortDescription     sarifText   `json:"shortDescription"`
+	Help                 sarifText   `json:"help"`
+	HelpURI              string      `json:"helpUri"`
+	DefaultConfiguration sarifConfig `json:"defaultConfiguration"`
+}
+
+type sarifConfig struct {
+	Level string `json:"level"`
+}
+
+type sarifText struct {
+	Text string `json:"text"`
+}
+
+type sarifResult struct {
+	RuleID              string            `json:"ruleId"`
+	RuleIndex           int               `json:"ruleIndex"`
+	Level               string            `json:"level"`
+	Message             sarifText         `json:"message"`
+	Locations           []sarifLocation   `json:"locations,omitempty"`
+	PartialFingerprints map[string]string `json:"partialFingerprints"`
+}
+
+type sarifLocation struct {
+	PhysicalLocation struct {
+		ArtifactLocation sarifArtifact `json:"artifactLocation"`
+		Region           *sarifRegion  `json:"region,omitempty"`
+	} `json:"physicalLocation"`
+}
+
+type sarifArtifact struct {
+	URI string `json:"uri"`
+}
+
+type sarifRegion struct {
+	StartLine int `json:"startLine"`
+}
+
+// sarif writes what code scanning reads.
+func (r *Report) sarif(w io.Writer, version string) error {
+	var run sarifRun
+	run.Tool.Driver = sarifDriver{Name: "kubectl-mayfly", Version: version, InformationURI: docsPage}
+	for _, rule := range Rules() {
+		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{
+			ID: rule.Code, ShortDescription: sarifText{rule.Title}, Help: sarifText{rule.Remedy}, HelpURI: rule.docs(),
+			DefaultConfiguration: sarifConfig{rule.Level.sarif()},
+		})
+	}
+	run.Results = []sarifResult{}
+	for i := range r.Findings {
+		run.Results = append(run.Results, r.Findings[i].sarif())
+	}
+	return encode(w, sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: []sarifRun{run}})
+}
+
+func (l Level) sarif() string {
+	if l == Info {
+		return "note"
+	}
+	return string(l)
+}
+
+func (f *Finding) sarif() sarifResult {
+	result := sarifResult{
+		RuleID: f.Code, RuleIndex: slices.IndexFunc(Rules(), func(r Rule) bool { return r.Code == f.Code }),
+		Level: f.Level.sarif(), Message: sarifText{f.Message + ": " + f.Remedy},
+	}
+	if about := f.Object.String(); about != "" {
+		result.Message.Text = about + ": " + result.Message.Text
+	}
+	// The line is left out, so that a finding stays the same one when lines
+	// before it come or go.
+	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []string{f.Code, f.File, f.Object.String(), f.Message}))
+	result.PartialFingerprints = map[string]string{"mayfly/v1": hex.EncodeToString(sum[:])}
+	if f.File != "" && f.File != stdinName {
+		var l sarifLocation
+		l.PhysicalLocation.ArtifactLocation.URI = fileURI(f.File)
+		l.PhysicalLocation.Region = &sarifRegion{max(f.Line, 1)}
+		result.Locations = []sarifLocation{l}
+	}
+	return result
+}
+
+// fileURI is a path as a reference: a relative one stays relative.
+func fileURI(path string) string {
+	path = filepath.ToSlash(path)
+	if filepath.IsAbs(path) {
+		return (&url.URL{Scheme: "file", Path: path}).String()
+	}
+	parts := strings.Split(path, "/")
+	for i := range parts {
+		parts[i] = url.PathEscape(parts[i])
+	}
+	return strings.Join(parts, "/")
+}

@@ -1,0 +1,66 @@
+package cli_test
+
+import (
+	"bytes"
+	"flag"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+func run(args []string, in *os.File) int {
+	return cli.Run(args, cli.Streams{In: in, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: "test"})
+}
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"kubectl-mayfly": func() { os.Exit(run(os.Args[1:], os.Stdin)) }})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata", UpdateScripts: *update, RequireExplicitExec: true,
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": exit},
+	})
+}
+
+// exit wants an exit code of a command line.
+func exit(ts *testscript.TestScript, _ bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	command := append([]string{}, args[1:]...)
+	for i := range command {
+		if strings.HasSuffix(command[i], ".yaml") {
+			command[i] = ts.MkAbs(command[i])
+		}
+	}
+	var out, errs bytes.Buffer
+	got := cli.Run(command, cli.Streams{In: strings.NewReader(""), Out: &out, Err: &errs, Getenv: func(string) string { return "" }, Version: "test"})
+	if got != want {
+		ts.Fatalf("exit code %d, want %d\n%s%s", got, want, &out, &errs)
+	}
+}
+
+// TestEveryCodeHasAScript: each code is in the wanted output of its script.
+func TestEveryCodeHasAScript(t *testing.T) {
+	for _, rule := range cli.Rules() {
+		names, err := filepath.Glob("testdata/" + strings.ToLower(rule.Code) + "_*.txtar")
+		if err != nil || len(names) != 1 {
+			t.Fatalf("%s: %v, %v", rule.Code, names, err)
+		}
+		text, err := os.ReadFile(names[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, want, _ := strings.Cut(string(text), "-- want --\n"); !strings.Contains(want, " "+rule.Code+" ") {
+			t.Errorf("%s does not show %s", names[0], rule.Code)
+		}
+	}
+}
