@@ -21,6 +21,11 @@ go vet ./...
 step staticcheck
 go tool -modfile=hack/tools/go.mod staticcheck ./...
 
+step "kubectl-mayfly on macOS and Windows"
+for os in darwin windows; do
+  GOOS=$os CGO_ENABLED=0 go build -o /dev/null ./cmd/kubectl-mayfly
+done
+
 step generated files
 hack/verify-generated.sh
 

@@ -1,3 +1,5 @@
+//go:build linux
+
 // Package atomicdir replaces the files of a volume all at once, in the layout
 // of kubelet's own volumes, so that a reader sees one payload or the next and a
 // crash at any instruction leaves a volume that still serves one of them.

@@ -3,27 +3,11 @@
 // while the node is suspended. The kernel's boot time does neither.
 package clock
 
-import (
-	"os"
-	"strings"
-	"time"
-
-	"golang.org/x/sys/unix"
-)
+import "time"
 
 // Boot gives the time since the node's boot, suspended time included, and the
 // boot's id. An empty id means that it is not known.
 type Boot func() (since time.Duration, id string)
-
-// SinceBoot is the Boot of this node.
-func SinceBoot() (time.Duration, string) {
-	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	var now unix.Timespec
-	if err != nil || unix.ClockGettime(unix.CLOCK_BOOTTIME, &now) != nil {
-		return 0, ""
-	}
-	return time.Duration(now.Nano()), strings.TrimSpace(string(id))
-}
 
 // Stamp is a moment by both clocks. It is kept beside other moments, which mean
 // something to a later process only together with it.
