@@ -101,6 +101,7 @@ func invalidClasses(c *tenant) {
 		"objects-as-list":  map[string]any{"provider": "vault", "parameters": map[string]any{"objects": []any{}}},
 		"no-objects":       map[string]any{"provider": "vault", "parameters": map[string]any{"roleName": "web"}},
 		"no-role":          map[string]any{"provider": "openbao", "parameters": map[string]any{"objects": "- {}"}},
+		"role-of-openbao":  map[string]any{"provider": "vault", "parameters": map[string]any{"baoRoleName": "web", "objects": "- {}"}},
 		"bad-policy":       map[string]any{"provider": "aws", "parameters": map[string]any{"onUnavailable": "maybe"}},
 		"secret-as-object": map[string]any{"provider": "vault", "secretObjects": map[string]any{"secretName": "s"}},
 	} {
@@ -111,6 +112,12 @@ func invalidClasses(c *tenant) {
 		if err := c.createClass(c.t.Context(), class); !apierrors.IsInvalid(err) {
 			c.t.Errorf("creating class %s: %v, want that it is invalid", name, err)
 		}
+	}
+	for _, name := range []string{"roleName", "baoRoleName", "openbaoRoleName", "vaultRoleName"} {
+		must(c.t, c.createClass(c.t.Context(), map[string]any{
+			"metadata": map[string]any{"name": strings.ToLower(name)},
+			"spec":     map[string]any{"provider": "openbao", "parameters": map[string]any{name: "web", "objects": "- {}"}},
+		}))
 	}
 }
 
