@@ -268,11 +268,12 @@ func TestSchedulerNamespacesTakeTurns(t *testing.T) {
 func TestSchedulerSharesWhatIsFree(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPlan(t, 4, time.Minute, func(context.Context, string) { time.Sleep(time.Second) })
+		due := p.began.Add(time.Millisecond) // when all are set
 		for i := range 40 {
-			p.Set(fmt.Sprint("a", i), volume.Where{Store: "vault", Namespace: "a"}, p.began)
+			p.Set(fmt.Sprint("a", i), volume.Where{Store: "vault", Namespace: "a"}, due)
 		}
 		for i := range 6 {
-			p.Set(fmt.Sprint("b", i), volume.Where{Store: "vault", Namespace: "b"}, p.began)
+			p.Set(fmt.Sprint("b", i), volume.Where{Store: "vault", Namespace: "b"}, due)
 		}
 		time.Sleep(2500 * time.Millisecond)
 		if got := len(p.of(&p.begun, "b")); got != 6 {
