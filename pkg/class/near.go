@@ -1,6 +1,10 @@
 package class
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
 
 // longestName bounds, in bytes, what is compared.
 const longestName = 64
@@ -22,6 +26,15 @@ func Near(name string, known []string) string {
 		}
 	}
 	return best
+}
+
+// Suspected is the error of names that are near to known ones, nil for none: what
+// they were meant to set is not set.
+func Suspected(suspects []string) error {
+	if len(suspects) == 0 {
+		return nil
+	}
+	return fault.New(fault.InvalidClass, "%s", strings.Join(suspects, "; "))
 }
 
 // plain drops what people vary without meaning to: case and separators.

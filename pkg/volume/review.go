@@ -29,10 +29,7 @@ func (p *Publisher) review(w pass, c *class.Class, source provider.Provider) ([]
 	if inProcess {
 		found, err := p.reviews.of(c, validator)
 		warnings = slices.Concat(warnings, found)
-		if len(c.Suspects) > 0 {
-			err = errors.Join(err, fault.New(fault.InvalidClass, "%s", strings.Join(c.Suspects, "; ")))
-		}
-		if err != nil {
+		if err = errors.Join(err, class.Suspected(c.Suspects)); err != nil {
 			return warnings, err
 		}
 	}

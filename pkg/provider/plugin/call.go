@@ -17,8 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// call is one Fetch, for its errors: each says for which class and by which
-// provider at which socket.
+// call is one Fetch, for its errors: each says by which provider at which socket.
 type call struct {
 	provider string
 	at       socket
@@ -54,9 +53,6 @@ func (c *call) failed(ctx context.Context, err error) error {
 	var known *fault.Error
 	switch {
 	case errors.As(err, &known):
-		if known.Reason == fault.UnknownProvider {
-			return err
-		}
 		return err
 	case errors.Is(context.Cause(ctx), errTimeout):
 		return c.fault(fault.Timeout, "it did not answer within %s", c.limits.Timeout).

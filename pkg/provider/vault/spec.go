@@ -2,7 +2,6 @@ package vault
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -86,8 +85,8 @@ func (p *Provider) spec(r provider.Request) (*spec, error) {
 // Validate implements provider.Validator.
 func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	s, err := p.newSpec(c)
-	if err == nil && len(s.suspects) > 0 {
-		err = fault.New(fault.InvalidClass, "%s", strings.Join(s.suspects, "; "))
+	if err == nil {
+		err = class.Suspected(s.suspects)
 	}
 	return slices.Clone(s.warnings), err
 }
