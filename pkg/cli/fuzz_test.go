@@ -12,6 +12,8 @@ import (
 	"golang.org/x/tools/txtar"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
 // FuzzLint: whatever the input is, lint ends, every printer works, and no text
@@ -37,7 +39,7 @@ func FuzzLint(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		lint := func(args ...string) (string, int) {
 			var out, errs bytes.Buffer
-			code := cli.Run(append([]string{"lint", "-"}, args...), cli.Streams{In: strings.NewReader(text), Out: &out, Err: &errs, Getenv: os.Getenv})
+			code := cli.Run(append([]string{"lint", "-"}, args...), output.Streams{In: strings.NewReader(text), Out: &out, Err: &errs, Getenv: os.Getenv})
 			if code == 2 || errs.Len() > 0 {
 				t.Fatalf("%d: %s", code, &errs)
 			}
@@ -56,7 +58,7 @@ func FuzzLint(f *testing.F) {
 				t.Errorf("line %d is %q", i+1, line)
 			}
 		}
-		var report struct{ Findings []cli.Finding }
+		var report struct{ Findings []finding.Finding }
 		out, same := lint("-o", "json")
 		if err := json.Unmarshal([]byte(out), &report); err != nil || len(report.Findings) != findings || same != code {
 			t.Errorf("JSON: %v, %d findings of %d, exit code %d", err, len(report.Findings), findings, same)

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
 const pageHead = "# kubectl mayfly\n\n" +
@@ -22,7 +24,7 @@ const pageHead = "# kubectl mayfly\n\n" +
 func Page() string {
 	var b strings.Builder
 	b.WriteString(pageHead)
-	for _, c := range newRoot(Streams{}).Commands() {
+	for _, c := range newRoot(output.Streams{}).Commands() {
 		if c.Hidden || !c.IsAvailableCommand() {
 			continue
 		}

@@ -1,4 +1,4 @@
-package cli
+package output
 
 import (
 	"bytes"
@@ -35,11 +35,11 @@ func TestPaints(t *testing.T) {
 		if tc.terminal {
 			s.Out = terminal
 		}
-		if got := (&output{colour: tc.flag}).paints(s); got != tc.want {
+		if got := (&Flags{Color: tc.flag}).Paints(s); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
 		}
 	}
-	if (&output{colour: "auto"}).paints(Streams{Out: &bytes.Buffer{}, Getenv: os.Getenv}) {
+	if (&Flags{Color: "auto"}).Paints(Streams{Out: &bytes.Buffer{}, Getenv: os.Getenv}) {
 		t.Error("a buffer has colour")
 	}
 }

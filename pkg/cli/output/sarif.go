@@ -1,4 +1,4 @@
-package cli
+package output
 
 import (
 	"crypto/sha256"
@@ -7,8 +7,9 @@ import (
 	"io"
 	"net/url"
 	"path/filepath"
-	"slices"
 	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
 
 // The part of SARIF 2.1.0 that code scanning reads:
@@ -73,34 +74,40 @@ type sarifRegion struct {
 	StartLine int `json:"startLine"`
 }
 
-// sarif writes what code scanning reads.
-func (r *Report) sarif(w io.Writer, version string) error {
+// writeSARIF writes what code scanning reads.
+func writeSARIF(w io.Writer, r *finding.Report, version string) error {
 	var run sarifRun
-	run.Tool.Driver = sarifDriver{Name: "kubectl-mayfly", Version: version, InformationURI: docsPage}
-	for _, rule := range Rules() {
-		run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{
-			ID: rule.Code, ShortDescription: sarifText{rule.Title}, Help: sarifText{rule.Remedy}, HelpURI: rule.docs(),
-			DefaultConfiguration: sarifConfig{rule.Level.sarif()},
-		})
-	}
-	run.Results = []sarifResult{}
+	run.Tool.Driver = sarifDriver{Name: "kubectl-mayfly", Version: version, InformationURI: finding.DocsPage}
+	run.Tool.Driver.Rules, run.Results = []sarifRule{}, []sarifResult{}
+	index := map[string]int{}
 	for i := range r.Findings {
-		run.Results = append(run.Results, r.Findings[i].sarif())
+		f := &r.Findings[i]
+		at, ok := index[f.Code]
+		if !ok {
+			rule := finding.RuleOf(f.Code)
+			at = len(index)
+			index[f.Code] = at
+			run.Tool.Driver.Rules = append(run.Tool.Driver.Rules, sarifRule{
+				ID: rule.Code, ShortDescription: sarifText{rule.Title}, Help: sarifText{rule.Remedy}, HelpURI: rule.Docs(),
+				DefaultConfiguration: sarifConfig{sarifLevel(rule.Level)},
+			})
+		}
+		run.Results = append(run.Results, resultOf(f, at))
 	}
-	return encode(w, sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: []sarifRun{run}})
+	return EncodeJSON(w, sarifLog{Schema: "https://json.schemastore.org/sarif-2.1.0.json", Version: "2.1.0", Runs: []sarifRun{run}})
 }
 
-func (l Level) sarif() string {
-	if l == Info {
+func sarifLevel(l finding.Level) string {
+	if l == finding.Info {
 		return "note"
 	}
 	return string(l)
 }
 
-func (f *Finding) sarif() sarifResult {
+func resultOf(f *finding.Finding, rule int) sarifResult {
 	result := sarifResult{
-		RuleID: f.Code, RuleIndex: slices.IndexFunc(Rules(), func(r Rule) bool { return r.Code == f.Code }),
-		Level: f.Level.sarif(), Message: sarifText{f.Message + ": " + f.Remedy},
+		RuleID: f.Code, RuleIndex: rule,
+		Level: sarifLevel(f.Level), Message: sarifText{f.Message + ": " + f.Remedy},
 	}
 	if about := f.Object.String(); about != "" {
 		result.Message.Text = about + ": " + result.Message.Text
@@ -109,7 +116,7 @@ func (f *Finding) sarif() sarifResult {
 	// before it come or go.
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []string{f.Code, f.File, f.Object.String(), f.Message}))
 	result.PartialFingerprints = map[string]string{"mayfly/v1": hex.EncodeToString(sum[:])}
-	if f.File != "" && f.File != stdinName {
+	if f.File != "" && f.File != finding.Stdin {
 		var l sarifLocation
 		l.PhysicalLocation.ArtifactLocation.URI = fileURI(f.File)
 		l.PhysicalLocation.Region = &sarifRegion{max(f.Line, 1)}

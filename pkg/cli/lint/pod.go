@@ -1,4 +1,4 @@
-package cli
+package lint
 
 import (
 	"fmt"
@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 )
 
@@ -74,7 +75,7 @@ func (l *linter) volume(o *object, name string, csi *yaml.Node) mounted {
 		if readOnly != nil {
 			line = o.line(readOnly)
 		}
-		l.at(o, line, codeNotReadOnly, Finding{Message: fmt.Sprintf("volume %q is not readOnly, so the driver refuses it", name)})
+		l.at(o, line, finding.CodeNotReadOnly, finding.Finding{Message: fmt.Sprintf("volume %q is not readOnly, so the driver refuses it", name)})
 	}
 	m := mounted{name: name, class: o.text(csi, "volumeAttributes", keyClass)}
 	var others []string
@@ -83,16 +84,16 @@ func (l *linter) volume(o *object, name string, csi *yaml.Node) mounted {
 			continue
 		}
 		others = append(others, e.Key)
-		l.at(o, o.line(e.Where), codeAttribute, Finding{
+		l.at(o, o.line(e.Where), finding.CodeAttribute, finding.Finding{
 			Message: fmt.Sprintf("volume %q has the attribute %q, which the driver ignores: it takes everything but the class's name from the class", name, e.Key),
 		})
 	}
 	if m.class == "" {
-		f := Finding{Message: fmt.Sprintf("volume %q has no volumeAttributes.%s", name, keyClass)}
+		f := finding.Finding{Message: fmt.Sprintf("volume %q has no volumeAttributes.%s", name, keyClass)}
 		if like := class.Near(keyClass, others); like != "" {
 			f.Remedy = fmt.Sprintf("it has volumeAttributes.%s: write %s", like, keyClass)
 		}
-		l.at(o, at, codeNoClass, f)
+		l.at(o, at, finding.CodeNoClass, f)
 		return m
 	}
 	m.found = l.lookUp(o, o.line(o.get(csi, "volumeAttributes", keyClass)), m)
@@ -115,17 +116,17 @@ func (l *linter) lookUp(o *object, line int, m mounted) *linted {
 		}
 	}
 	if len(elsewhere) > 0 {
-		l.at(o, line, codeElsewhere, Finding{
+		l.at(o, line, finding.CodeElsewhere, finding.Finding{
 			Message: fmt.Sprintf("volume %q names the class %q, which is in namespace %s, and a pod finds classes of its own namespace alone", m.name, m.class, strings.Join(elsewhere, ", ")),
 			Remedy:  fmt.Sprintf("put the class into namespace %s too", o.Namespace),
 		})
 		return nil
 	}
-	f := Finding{Message: fmt.Sprintf("volume %q names the class %q, which is not among these files", m.name, m.class)}
+	f := finding.Finding{Message: fmt.Sprintf("volume %q names the class %q, which is not among these files", m.name, m.class)}
 	if like := class.Near(m.class, names); like != "" {
-		f.Level, f.Remedy = Warning, fmt.Sprintf("did you mean %q?", like)
+		f.Level, f.Remedy = finding.Warning, fmt.Sprintf("did you mean %q?", like)
 	}
-	l.at(o, line, codeNotInSet, f)
+	l.at(o, line, finding.CodeNotInSet, f)
 	return nil
 }
 
@@ -144,7 +145,7 @@ func (l *linter) mounts(o *object, c container, volumes []mounted) {
 		if ours(m.volume) {
 			for _, key := range []string{"subPath", "subPathExpr"} {
 				if v := o.get(n, key); v != nil && o.text(n, key) != "" {
-					l.at(o, o.line(v), codeSubPath, Finding{
+					l.at(o, o.line(v), finding.CodeSubPath, finding.Finding{
 						Message: fmt.Sprintf("container %q mounts volume %q with %s, and such a mount keeps the first content for good", c.name, m.volume, key),
 					})
 				}
@@ -156,9 +157,9 @@ func (l *linter) mounts(o *object, c container, volumes []mounted) {
 			}
 			switch {
 			case m.path == b.path:
-				l.at(o, m.line, codeCollide, Finding{Message: fmt.Sprintf("container %q mounts volumes %q and %q both at %s", c.name, b.volume, m.volume, m.path)})
+				l.at(o, m.line, finding.CodeCollide, finding.Finding{Message: fmt.Sprintf("container %q mounts volumes %q and %q both at %s", c.name, b.volume, m.volume, m.path)})
 			case ours(b.volume) && strings.HasPrefix(m.path, b.path+"/"), ours(m.volume) && strings.HasPrefix(b.path, m.path+"/"):
-				l.at(o, m.line, codeCollide, Finding{Level: Warning,
+				l.at(o, m.line, finding.CodeCollide, finding.Finding{Level: finding.Warning,
 					Message: fmt.Sprintf("container %q mounts volumes %q at %s and %q at %s: no directory can be made inside of the driver's volume, which is read-only", c.name, b.volume, b.path, m.volume, m.path)})
 			}
 		}
@@ -177,14 +178,14 @@ func (l *linter) variables(o *object, c container, volumes []mounted) {
 			if !slices.Contains(k.secrets, name) || k.Namespace != o.Namespace && k.Namespace != "" && o.Namespace != "" {
 				continue
 			}
-			l.at(o, o.line(ref), codeEnv, Finding{
+			l.at(o, o.line(ref), finding.CodeEnv, finding.Finding{
 				Message: fmt.Sprintf("container %q takes %s from Secret %q, which class %q lists under secretObjects: Mayfly makes no Secrets", c.name, what, name, k.Name),
 			})
 			return
 		}
 		if optional, _ := strconv.ParseBool(o.text(ref, "optional")); len(volumes) > 0 && !optional {
-			l.at(o, o.line(ref), codeEnv, Finding{
-				Level:   Info,
+			l.at(o, o.line(ref), finding.CodeEnv, finding.Finding{
+				Level:   finding.Info,
 				Message: fmt.Sprintf("container %q takes %s from Secret %q, which is not among these files, and which no class that the pod mounts makes", c.name, what, name),
 				Remedy:  "check that the cluster has the Secret",
 			})
@@ -234,7 +235,7 @@ func (l *linter) user(o *object, spec *yaml.Node, c container, volumes []mounted
 			if mode&0o004 != 0 || mode&0o040 != 0 && group == "0" {
 				continue
 			}
-			l.at(o, o.line(n), codeMode, Finding{
+			l.at(o, o.line(n), finding.CodeMode, finding.Finding{
 				Message: fmt.Sprintf("container %q does not run as root, the pod has no fsGroup, and class %q has a file of mode %04o, which root alone may read", c.name, volumes[i].class, mode),
 			})
 		}
@@ -248,7 +249,7 @@ func (l *linter) csiDriver(o *object) {
 		if n := o.get(o.node, keys...); n != nil {
 			line = o.line(n)
 		}
-		l.at(o, line, codeDriverObject, Finding{Message: strings.Join(keys, ".") + " " + fmt.Sprintf(format, args...)})
+		l.at(o, line, finding.CodeDriverObject, finding.Finding{Message: strings.Join(keys, ".") + " " + fmt.Sprintf(format, args...)})
 	}
 	if on, _ := strconv.ParseBool(o.text(o.node, "spec", "podInfoOnMount")); !on {
 		bad([]string{"spec", "podInfoOnMount"}, "is not true, so the driver does not learn which pod a volume is for, and refuses it")
@@ -279,13 +280,13 @@ func (l *linter) audiences() {
 		if !c.known || slices.Contains(requested, c.audience) || c.audience == identity.APIServer && slices.Contains(requested, "") {
 			continue
 		}
-		f := Finding{
+		f := finding.Finding{
 			Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver at %s:%d requests %q", c.audience, o.file, o.line(o.node), requested),
 			Remedy:  fmt.Sprintf("add {audience: %q} to spec.tokenRequests of the CSIDriver (the chart's tokenRequests)", c.audience),
 		}
 		if like := class.Near(c.audience, requested); like != "" {
 			f.Remedy = fmt.Sprintf("did you mean audience %q? Else %s", like, f.Remedy)
 		}
-		l.at(c.object, c.locate("spec.parameters.audience", ""), codeAudience, f)
+		l.at(c.object, c.locate("spec.parameters.audience", ""), finding.CodeAudience, f)
 	}
 }

@@ -1,4 +1,4 @@
-package cli
+package lint
 
 import (
 	"fmt"
@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
@@ -40,7 +41,7 @@ func (l *linter) foreign(c *linted, parsed *class.Class) []string {
 		}
 		where := parameterField + key
 		fields = append(fields, where)
-		l.at(c.object, c.locate(where, ""), codeForeign, Finding{
+		l.at(c.object, c.locate(where, ""), finding.CodeForeign, finding.Finding{
 			Message: fmt.Sprintf("%s is a parameter of provider %s, and the class is of provider %s, which ignores it", where, owner, parsed.Provider),
 		})
 	}

@@ -1,4 +1,6 @@
-package cli
+// Package finding has the findings of kubectl mayfly: what each command says,
+// in one form for every printer, and the rule behind each code.
+package finding
 
 import (
 	"cmp"
@@ -18,15 +20,17 @@ const (
 	Info    Level = "info"    // worth knowing
 )
 
-func levels() []Level { return []Level{Error, Warning, Info} }
+// Levels are all levels, from the heaviest.
+func Levels() []Level { return []Level{Error, Warning, Info} }
 
 // atLeast tells whether a level weighs as much as another one.
 func (l Level) atLeast(other Level) bool {
-	return slices.Index(levels(), l) <= slices.Index(levels(), other)
+	return slices.Index(Levels(), l) <= slices.Index(Levels(), other)
 }
 
-func parseLevel(text string) (Level, error) {
-	if l := Level(text); slices.Contains(levels(), l) {
+// ParseLevel reads a level.
+func ParseLevel(text string) (Level, error) {
+	if l := Level(text); slices.Contains(Levels(), l) {
 		return l, nil
 	}
 	return "", fmt.Errorf("must be error, warning or info, not %q", text)
@@ -62,8 +66,30 @@ type Finding struct {
 	Docs string `json:"docs"`
 }
 
+// Stdin stands for the standard input where a file would be named.
+const Stdin = "<stdin>"
+
+// State is how a check ended.
+type State string
+
+// The states. What could not be looked at is never Good.
+const (
+	Good    State = "ok"
+	Bad     State = "failed"
+	Unknown State = "unknown" // the command could not look: a finding says why
+	Skipped State = "skipped" // a check before it failed, or it does not apply
+)
+
+// Check is one thing that a command looked at, in the order of looking.
+type Check struct {
+	Title  string `json:"title"`
+	State  State  `json:"state"`
+	Detail string `json:"detail,omitempty"`
+}
+
 // Report is what a command found; every printer shows the same of it.
 type Report struct {
+	Checks   []Check
 	Findings []Finding
 	// Objects and Files are how many were looked at.
 	Objects, Files int
@@ -71,15 +97,15 @@ type Report struct {
 	seen map[Finding]bool
 }
 
-// add notes a finding, with the level and the remedy of its rule where it has
+// Add notes a finding, with the level and the remedy of its rule where it has
 // none of its own. All its text is other people's, so it is made printable
 // here, once for every printer.
-func (r *Report) add(code string, f Finding) {
-	rule := ruleOf(code)
-	f.Code, f.Docs = rule.Code, rule.docs()
+func (r *Report) Add(code string, f Finding) {
+	rule := RuleOf(code)
+	f.Code, f.Docs = rule.Code, rule.Docs()
 	f.Level, f.Remedy = cmp.Or(f.Level, rule.Level), cmp.Or(f.Remedy, rule.Remedy)
-	f.Message, f.Remedy, f.File = printable(f.Message), printable(f.Remedy), printable(f.File)
-	f.Object = Object{Kind: printable(f.Object.Kind), Namespace: printable(f.Object.Namespace), Name: printable(f.Object.Name)}
+	f.Message, f.Remedy, f.File = Printable(f.Message), Printable(f.Remedy), Printable(f.File)
+	f.Object = Object{Kind: Printable(f.Object.Kind), Namespace: Printable(f.Object.Namespace), Name: Printable(f.Object.Name)}
 	if r.seen == nil {
 		r.seen = map[Finding]bool{}
 	}
@@ -89,14 +115,20 @@ func (r *Report) add(code string, f Finding) {
 	}
 }
 
-// sort orders the findings as a reader of the files meets them.
-func (r *Report) sort() {
+// Check notes what was looked at.
+func (r *Report) Check(title string, state State, detail string) {
+	r.Checks = append(r.Checks, Check{Title: Printable(title), State: state, Detail: Printable(detail)})
+}
+
+// Sort orders the findings as a reader of the files meets them.
+func (r *Report) Sort() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
 	})
 }
 
-func (r *Report) count(l Level) int {
+// Count is the number of findings of a level.
+func (r *Report) Count(l Level) int {
 	n := 0
 	for i := range r.Findings {
 		if r.Findings[i].Level == l {
@@ -106,17 +138,17 @@ func (r *Report) count(l Level) int {
 	return n
 }
 
-// fails tells whether there is a finding of a level or a heavier one.
-func (r *Report) fails(on Level) bool {
+// Fails tells whether there is a finding of a level or a heavier one.
+func (r *Report) Fails(on Level) bool {
 	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level.atLeast(on) })
 }
 
 // maxText bounds what one finding quotes.
 const maxText = 1500
 
-// printable writes what could end a line, move a terminal's cursor or turn the
+// Printable writes what could end a line, move a terminal's cursor or turn the
 // order of letters as an escape.
-func printable(s string) string {
+func Printable(s string) string {
 	if len(s) > maxText {
 		s = s[:maxText] + "..."
 	}

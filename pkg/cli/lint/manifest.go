@@ -1,4 +1,4 @@
-package cli
+package lint
 
 import (
 	"errors"
@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
 
 const (
@@ -24,13 +25,11 @@ const (
 	maxNodes = 500_000
 	// maxLists bounds lists within lists.
 	maxLists = 4
-	// stdinName stands for the standard input where a file would be named.
-	stdinName = "<stdin>"
 )
 
 // object is one Kubernetes object of the files.
 type object struct {
-	Object
+	finding.Object
 	file   string
 	before int // lines of the file before the object's document
 	node   *yaml.Node
@@ -103,7 +102,7 @@ func (o *object) items(n *yaml.Node, keys ...string) []*yaml.Node {
 
 // source reads files and gives their objects to take.
 type source struct {
-	report *Report
+	report *finding.Report
 	stdin  io.Reader
 	take   func(*object)
 	text   func(file string, d class.Document)
@@ -112,7 +111,7 @@ type source struct {
 // read takes a file, a directory or "-".
 func (s *source) read(name string) error {
 	if name == "-" {
-		return s.readAll(stdinName, s.stdin)
+		return s.readAll(finding.Stdin, s.stdin)
 	}
 	info, err := os.Stat(name)
 	if err != nil {
@@ -162,11 +161,11 @@ func (s *source) document(name string, d class.Document) {
 	nodes, err := d.Nodes()
 	if err != nil {
 		line, message := place(err)
-		f := Finding{File: name, Line: max(line, d.Before+1), Message: message}
+		f := finding.Finding{File: name, Line: max(line, d.Before+1), Message: message}
 		if strings.Contains(string(d.Text), "{{") {
-			f.Level, f.Remedy = Warning, "this looks like a template: give lint what helm template renders"
+			f.Level, f.Remedy = finding.Warning, "this looks like a template: give lint what helm template renders"
 		}
-		s.report.add(codeUnreadable, f)
+		s.report.Add(finding.CodeUnreadable, f)
 	}
 	left, classes := maxNodes, false
 	for _, n := range nodes {

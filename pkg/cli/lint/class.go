@@ -1,4 +1,4 @@
-package cli
+package lint
 
 import (
 	"errors"
@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
@@ -64,16 +65,16 @@ type said struct {
 
 func (s *said) code() string {
 	if s.warning {
-		return codeDoubtful
+		return finding.CodeDoubtful
 	}
-	return codeRefused
+	return finding.CodeRefused
 }
 
 // rest notes what was said of no class's lines.
 func (l *linter) rest() {
 	for i := range l.parsed.said {
 		if s := &l.parsed.said[i]; !s.told {
-			l.report.add(s.code(), Finding{File: s.file, Line: s.line, Message: s.message})
+			l.report.Add(s.code(), finding.Finding{File: s.file, Line: s.line, Message: s.message})
 		}
 	}
 }
@@ -149,7 +150,7 @@ func (l *linter) class(c *linted) {
 	for i := range l.parsed.said {
 		if s := &l.parsed.said[i]; !s.told && s.file == c.file && c.holds(s.line) {
 			s.told = true
-			l.at(c.object, s.line, s.code(), Finding{Message: s.message})
+			l.at(c.object, s.line, s.code(), finding.Finding{Message: s.message})
 		}
 	}
 	spc := l.parsed.find(c.object)
@@ -200,11 +201,11 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	v := l.judge.of(parsed.Provider)
 	if v == nil {
 		message := fmt.Sprintf("spec.provider: %q is no provider of Mayfly's own, so its parameters are not looked at", parsed.Provider)
-		f := Finding{Message: message}
+		f := finding.Finding{Message: message}
 		if like := class.Near(parsed.Provider, []string{vault.NameVault, vault.NameOpenBao, akeyless.Name}); like != "" {
-			f.Level, f.Remedy = Warning, fmt.Sprintf("did you mean %q?", like)
+			f.Level, f.Remedy = finding.Warning, fmt.Sprintf("did you mean %q?", like)
 		}
-		l.at(c.object, c.locate("spec.provider", ""), codePlugin, f)
+		l.at(c.object, c.locate("spec.provider", ""), finding.CodePlugin, f)
 		c.class = parsed
 		return
 	}
@@ -236,7 +237,7 @@ func (l *linter) vault(c *linted, p *vault.Provider) {
 	c.audience, c.known = judged.Audience, true
 	for i, path := range judged.WithData {
 		where := fmt.Sprintf("%s[%d].secretPath", objectsField, i)
-		l.at(c.object, c.locate(where, ""), codeWithoutData, Finding{
+		l.at(c.object, c.locate(where, ""), finding.CodeWithoutData, finding.Finding{
 			Message: where + " has no data/ after the mount, as paths of a KV version 2 engine have",
 			Remedy:  fmt.Sprintf("if a KV engine of version 2 is mounted there, write %s", path),
 		})
@@ -275,24 +276,24 @@ func (l *linter) refused(c *linted, err error) {
 	}
 	bad := fieldErrors(err)
 	for _, e := range bad {
-		l.say(c, codeRefused, e.Field, e.Error())
+		l.say(c, finding.CodeRefused, e.Field, e.Error())
 	}
 	if len(bad) == 0 {
 		text := fault.Cause(err)
 		hint := fault.Hint(err)
 		where := fieldOf(text)
-		l.at(c.object, c.locate(where, text), codeRefused, Finding{Message: c.reword(where, text), Remedy: hint})
+		l.at(c.object, c.locate(where, text), finding.CodeRefused, finding.Finding{Message: c.reword(where, text), Remedy: hint})
 	}
 }
 
 func (l *linter) doubtful(c *linted, warnings []string) {
 	for _, w := range warnings {
-		l.say(c, codeDoubtful, fieldOf(w), w)
+		l.say(c, finding.CodeDoubtful, fieldOf(w), w)
 	}
 }
 
 func (l *linter) say(c *linted, code, where, message string) {
-	l.at(c.object, c.locate(where, message), code, Finding{Message: c.reword(where, message)})
+	l.at(c.object, c.locate(where, message), code, finding.Finding{Message: c.reword(where, message)})
 }
 
 // fieldOf is the field that a message begins with; empty for none.

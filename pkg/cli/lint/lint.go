@@ -1,4 +1,6 @@
-package cli
+// Package lint checks manifests without a cluster: what the driver would refuse
+// or warn of, and what is wrong between objects that are given together.
+package lint
 
 import (
 	"fmt"
@@ -6,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
 const (
@@ -13,8 +17,9 @@ const (
 	defaultDriver = "secrets-store.csi.k8s.io"
 )
 
-func newLint(s Streams, o *output) *cobra.Command {
-	l := &linter{report: &Report{}}
+// New is the command.
+func New(s output.Streams, o *output.Flags) *cobra.Command {
+	l := &linter{report: &finding.Report{}}
 	cmd := &cobra.Command{
 		Use:   "lint FILE|DIR|-...",
 		Short: "Check classes and the pods that mount them, without a cluster",
@@ -38,13 +43,13 @@ class without an address is taken to use the operator's.`,
   kubectl mayfly lint -o sarif deploy/ > mayfly.sarif`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if err := o.check(); err != nil {
+			if err := o.Check(); err != nil {
 				return err
 			}
 			if err := l.run(args, s); err != nil {
 				return err
 			}
-			return o.finish(l.report, s)
+			return o.Finish(l.report, s)
 		},
 	}
 	flags := cmd.Flags()
@@ -57,7 +62,7 @@ class without an address is taken to use the operator's.`,
 type linter struct {
 	namespace, driver string
 
-	report  *Report
+	report  *finding.Report
 	judge   *judge
 	classes []*linted
 	pods    []*object
@@ -66,7 +71,7 @@ type linter struct {
 	parsed  parsed
 }
 
-func (l *linter) run(names []string, s Streams) error {
+func (l *linter) run(names []string, s output.Streams) error {
 	var err error
 	if l.judge, err = newJudge(); err != nil {
 		return err
@@ -109,9 +114,9 @@ func (l *linter) take(o *object) {
 }
 
 // at notes a finding about an object at a line.
-func (l *linter) at(o *object, line int, code string, f Finding) {
+func (l *linter) at(o *object, line int, code string, f finding.Finding) {
 	f.Object, f.File, f.Line = o.Object, o.file, line
-	l.report.add(code, f)
+	l.report.Add(code, f)
 }
 
 // repeated tells of classes that are given twice: one overwrites the other.
@@ -120,7 +125,7 @@ func (l *linter) repeated() {
 	for _, c := range l.classes {
 		ref := class.Ref{Namespace: c.Namespace, Name: c.Name}
 		if other := first[ref]; other != nil && c.Name != "" {
-			l.at(c.object, c.line(c.node), codeTwice, Finding{Message: fmt.Sprintf("is also at %s:%d, and one of them overwrites the other", other.file, other.line(other.node))})
+			l.at(c.object, c.line(c.node), finding.CodeTwice, finding.Finding{Message: fmt.Sprintf("is also at %s:%d, and one of them overwrites the other", other.file, other.line(other.node))})
 			continue
 		}
 		first[ref] = c

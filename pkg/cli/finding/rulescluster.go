@@ -1,0 +1,10 @@
+package finding
+
+// The codes MF090 to MF099: every command that asks a cluster has them.
+const CodeNotSeen = "MF090"
+
+func clusterRules() []Rule {
+	return []Rule{
+		{CodeNotSeen, Warning, "the command could not look", "ask for the right that is named, or run it as somebody who has it"},
+	}
+}

@@ -1,0 +1,47 @@
+package finding
+
+// The codes of lint.
+const (
+	CodeUnreadable   = "MF001"
+	CodeRefused      = "MF002"
+	CodeDoubtful     = "MF003"
+	CodePlugin       = "MF004"
+	CodeForeign      = "MF005"
+	CodeWithoutData  = "MF006"
+	CodeTwice        = "MF007"
+	CodeNotReadOnly  = "MF008"
+	CodeNoClass      = "MF009"
+	CodeAttribute    = "MF010"
+	CodeElsewhere    = "MF011"
+	CodeNotInSet     = "MF012"
+	CodeSubPath      = "MF013"
+	CodeCollide      = "MF014"
+	CodeAudience     = "MF015"
+	CodeEnv          = "MF016"
+	CodeMode         = "MF017"
+	CodeDriverObject = "MF018"
+)
+
+// lintRules are those of lint.
+func lintRules() []Rule {
+	return []Rule{
+		{CodeUnreadable, Error, "a file cannot be read", "correct the YAML or JSON"},
+		{CodeRefused, Error, "the driver refuses the class", "correct the field that is named"},
+		{CodeDoubtful, Warning, "the driver ignores something in the class", "correct it or take it out"},
+		{CodePlugin, Info, "the class's provider is a plugin", "check the parameters in the provider's own documentation"},
+		{CodeForeign, Warning, "a parameter belongs to another provider", "take it out, or correct spec.provider"},
+		{CodeWithoutData, Warning, "a KV path may lack data/", "write the path with data/ if the engine is KV version 2"},
+		{CodeTwice, Warning, "an object is in the files twice", "keep one of them"},
+		{CodeNotReadOnly, Error, "a volume is not read-only", "set readOnly: true in the pod's csi volume"},
+		{CodeNoClass, Error, "a volume names no class", "set volumeAttributes.secretProviderClass in the pod's csi volume"},
+		{CodeAttribute, Warning, "a volume attribute is ignored", "move it to spec.parameters of the class, or take it out"},
+		{CodeElsewhere, Error, "the class is in another namespace", "put the class into the namespace of the pod"},
+		{CodeNotInSet, Info, "the class is not in the files", "check that the cluster has it, or give its file too"},
+		{CodeSubPath, Warning, "a subPath mount does not follow rotations", "mount the whole volume at a directory of its own"},
+		{CodeCollide, Error, "two mounts collide", "give each volume a directory of its own"},
+		{CodeAudience, Error, "the CSIDriver does not request the audience", "add the audience to spec.tokenRequests of the CSIDriver"},
+		{CodeEnv, Warning, "a variable comes from a Secret that the driver does not make", "read the file in the volume, or have something else make the Secret"},
+		{CodeMode, Warning, "the container's user may not read a file", "give the pod an fsGroup, or the file a wider filePermission"},
+		{CodeDriverObject, Error, "the CSIDriver object does not fit the driver", "take the CSIDriver object of Mayfly's chart"},
+	}
+}

@@ -1,0 +1,82 @@
+// Package output prints what a command of kubectl mayfly found. Text, JSON and
+// SARIF all show the same findings.
+package output
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"golang.org/x/term"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+)
+
+// ErrFindings ends a command that did its work and found something.
+var ErrFindings = errors.New("there are findings")
+
+// Streams are the surroundings of a command. Data goes to Out, progress to Err.
+type Streams struct {
+	In       io.Reader
+	Out, Err io.Writer
+	Getenv   func(string) string
+	Version  string
+}
+
+// Flags are those of every command that gives a report.
+type Flags struct {
+	Format, Color, FailOn string
+}
+
+// Bind adds the flags to a set.
+func (f *Flags) Bind(flags *pflag.FlagSet) {
+	flags.StringVarP(&f.Format, "output", "o", Text, "what to print: "+strings.Join(reports(), ", ")+", or what the command adds")
+	flags.StringVar(&f.Color, "color", "auto", "colour in text: auto (on a terminal, unless NO_COLOR is set or TERM is dumb), always, never")
+	flags.StringVar(&f.FailOn, "fail-on", string(finding.Error), "the lowest level that makes the exit code 1: error, warning, info")
+}
+
+// Check refuses flags before any work is done. A command may have formats of
+// its own beside those of a report.
+func (f *Flags) Check(more ...string) error {
+	if _, err := finding.ParseLevel(f.FailOn); err != nil {
+		return fmt.Errorf("--fail-on: %w", err)
+	}
+	if !slices.Contains([]string{"auto", "always", "never"}, f.Color) {
+		return fmt.Errorf("--color: must be auto, always or never, not %q", f.Color)
+	}
+	if formats := append(reports(), more...); !slices.Contains(formats, f.Format) {
+		return fmt.Errorf("--output: must be one of %s, not %q", strings.Join(formats, ", "), f.Format)
+	}
+	return nil
+}
+
+// Finish prints the report, and says by its error whether it is bad.
+func (f *Flags) Finish(r *finding.Report, s Streams) error {
+	r.Sort()
+	if err := f.print(r, s); err != nil {
+		return fmt.Errorf("writing the findings: %w", err)
+	}
+	return f.Verdict(r)
+}
+
+// Verdict is ErrFindings for a report that has findings of the level of
+// --fail-on or a heavier one. It is for commands that print data of their own.
+func (f *Flags) Verdict(r *finding.Report) error {
+	if r.Fails(finding.Level(f.FailOn)) {
+		return ErrFindings
+	}
+	return nil
+}
+
+// Paints tells whether text has colour.
+func (f *Flags) Paints(s Streams) bool {
+	if f.Color != "auto" {
+		return f.Color == "always"
+	}
+	file, ok := s.Out.(*os.File)
+	return ok && s.Getenv("NO_COLOR") == "" && s.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
+}
