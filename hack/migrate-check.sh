@@ -88,15 +88,24 @@ def defaults: {
   tokenRequests: [{audience: "vault"}],
   allowLocalAddresses: false,
   classFiles: {directories: []},
-  vault: {address: "", authMount: "kubernetes", audience: "", allowedAddresses: [], allowedAuthMounts: [], forbidSkipVerify: false},
+  vault: {address: "", authMountPath: "kubernetes", audience: "", allowedAddresses: [], allowedAuthMountPaths: [], forbidSkipVerify: false},
   akeyless: {gatewayURL: "", k8sAuthConfig: "", audience: "akeyless", allowedAddresses: [], forbidSkipVerify: false},
   providerPlugins: {enabled: false},
-  livenessProbe: {port: 9808},
+  health: {port: 9808},
+  metrics: {address: ":8095"},
   linux: {
-    hostNetwork: false, metricsAddr: ":8095", providersDir: "/var/run/secrets-store-csi-providers",
+    hostNetwork: false, providersDir: "/var/run/secrets-store-csi-providers",
     additionalProvidersDirs: ["/etc/kubernetes/secrets-store-csi-providers"]
   }
 };
+
+# Values under the names that the chart had before.
+def moved($old; $new): getpath($old) as $value | if $value == null then . else setpath($new; $value) end;
+def renamed:
+  moved(["vault", "authMount"]; ["vault", "authMountPath"])
+  | moved(["vault", "allowedAuthMounts"]; ["vault", "allowedAuthMountPaths"])
+  | moved(["linux", "metricsAddr"]; ["metrics", "address"])
+  | moved(["livenessProbe", "port"]; ["health", "port"]);
 
 def warns($what; $out): {level: 1, what: $what, out: $out};
 def blocks($what; $out): {level: 2, what: $what, out: $out};
@@ -163,9 +172,9 @@ def vault_findings($v):
          blocks("names no server, and vault.address is not set"; "set vault.address to what the old provider's -vault-addr is")
        else empty end),
     ((named("AuthMountPath") // named("KubernetesMountPath")) as $name
-     | select($name != null and ($v.vault.allowedAuthMounts | length) > 0)
-     | select([$v.vault.allowedAuthMounts[], $v.vault.authMount] | map(clean) | index($p[$name] | clean) == null)
-     | blocks("\($name) is \($p[$name] | tojson), which vault.allowedAuthMounts does not list"; "add it to vault.allowedAuthMounts")),
+     | select($name != null and ($v.vault.allowedAuthMountPaths | length) > 0)
+     | select([$v.vault.allowedAuthMountPaths[], $v.vault.authMountPath] | map(clean) | index($p[$name] | clean) == null)
+     | blocks("\($name) is \($p[$name] | tojson), which vault.allowedAuthMountPaths does not list"; "add it to vault.allowedAuthMountPaths")),
     (named("SkipTLSVerify") as $name
      | select($name != null and $v.vault.forbidSkipVerify and ($p[$name] | ascii_downcase | IN("true", "t", "1")))
      | blocks("\($name) is set, which vault.forbidSkipVerify refuses"; "give the class, or vault.tls.caConfigMap, the certificate authority")),
@@ -268,7 +277,7 @@ def workload_findings($driver; $classes):
 def shown: if .name != null then "  \(["moves ", "warns ", "blocks"][.level]) \(.name)" else empty end,
   (.findings[] | "         - \(.what)", "           way out: \(.out)");
 
-. as $all | (defaults * $values[0]) as $v
+. as $all | (defaults * ($values[0] | renamed)) as $v
 | ([$v.linux.providersDir] + $v.linux.additionalProvidersDirs | map(sub("/+$"; ""))) as $sockets
 | def directories: [(.spec.volumes // [])[].hostPath.path | select(. != null) | sub("/+$"; "")];
   def isdriver: directories | any(test("/plugins_registry$"));
@@ -286,7 +295,7 @@ def shown: if .name != null then "  \(["moves ", "warns ", "blocks"][.level]) \(
 | ([$classes[].findings[].audience | select(. != null)] | unique) as $missing
 | [
     ($sets[] | . as $set | (.spec | hostports) as $ports
-     | ([{port: ($v.linux.metricsAddr | sub("^.*:"; "") | tonumber? // 0), value: "linux.metricsAddr"}, {port: $v.livenessProbe.port, value: "livenessProbe.port"}][]
+     | ([{port: ($v.metrics.address | sub("^.*:"; "") | tonumber? // 0), value: "metrics.address"}, {port: $v.health.port, value: "health.port"}][]
         | .port as $port | select($ports | index([$port]) != null)) as $clash
      | (if $v.linux.hostNetwork
         then blocks("has port \($clash.port) of the nodes, which Mayfly needs with linux.hostNetwork"; "set \($clash.value) to another port")

@@ -19,7 +19,7 @@ title() {
 # Nobody but Helm should hold these objects for Helm's.
 plain() { sed -E '/^ +(app\.kubernetes\.io\/managed-by: Helm|helm\.sh\/(chart|resource-policy): .*)$/d'; }
 
-"$helm" template mayfly charts/mayfly --namespace kube-system --kube-version "$kubernetes" --skip-tests \
+"$helm" template mayfly charts/mayfly --namespace kube-system --kube-version "$kubernetes" --no-hooks --skip-tests \
   --output-dir "$charts" >/dev/null
 templates=$charts/mayfly/templates
 

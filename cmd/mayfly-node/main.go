@@ -33,6 +33,9 @@ func main() {
 // run is main with its surroundings passed in. It returns the exit code: 2
 // for a command line that cannot be used, 1 for a driver that failed.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == mountedCommand {
+		return mounted(ctx, args[1:], stdout, stderr)
+	}
 	o, err := parse(args, getenv, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

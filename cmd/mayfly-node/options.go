@@ -31,10 +31,17 @@ command line wins. A Vault token in the environment is never used: the driver
 acts only as the pod.
 `
 
+// defaultDriver is the Secrets Store CSI driver's name, so that its pods stay as
+// they are.
+const defaultDriver = "secrets-store.csi.k8s.io"
+
 const conclusion = `
 Signals: SIGTERM and SIGINT stop the driver once running calls have finished;
 mounted volumes stay as they are, and the next process goes on with them.
 SIGHUP refreshes every volume now.
+
+mayfly-node mounted counts the mounted volumes of the cluster and ends; see
+mayfly-node mounted --help.
 
 Examples:
   In a cluster (the chart sets this up):
@@ -85,7 +92,7 @@ func (o *options) declare() *flagSet {
 func (o *options) declareKubelet(f *flagSet) {
 	c := &o.config
 	f.group("Kubelet")
-	f.str(&c.Driver, "driver-name", "secrets-store.csi.k8s.io", "`name` of the CSIDriver object. Another name lets Mayfly run beside the\nSecrets Store CSI driver on one cluster.")
+	f.str(&c.Driver, "driver-name", defaultDriver, "`name` of the CSIDriver object. Another name lets Mayfly run beside the\nSecrets Store CSI driver on one cluster.")
 	f.str(&c.NodeID, "nodeid", hostname(), "`name` of this node.", "NODE_NAME", "KUBE_NODE_NAME")
 	f.str(&c.Endpoint, "endpoint", "unix:///csi/csi.sock", "`socket` on which CSI is served.", "CSI_ENDPOINT")
 	f.str(&c.RegistryDir, "plugins-registry-dir", "", "`directory` that kubelet watches for plugins (<kubelet root>/plugins_registry).\nWith it the driver registers itself and needs no node-driver-registrar; empty\nleaves the registration to one.")

@@ -40,7 +40,7 @@ func clusterConfig(c Config) (*rest.Config, error) {
 	if c.ClassDir != "" {
 		return nil, nil
 	}
-	cluster, err := restConfig(c.Kubeconfig)
+	cluster, err := RESTConfig(c.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,8 @@ func clusterConfig(c Config) (*rest.Config, error) {
 	return cluster, nil
 }
 
-func restConfig(kubeconfig string) (*rest.Config, error) {
+// RESTConfig reads a kubeconfig file; without one it is that of a pod.
+func RESTConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig != "" {
 		cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
 		if err != nil {

@@ -23,7 +23,7 @@ var values = map[string]string{
 	"--strict-classes":             "strictClasses",
 	"--vault-allow-cert-auth":      "vault.allowCertAuth",
 	"--vault-allowed-addresses":    "vault.allowedAddresses",
-	"--vault-allowed-auth-mounts":  "vault.allowedAuthMounts",
+	"--vault-allowed-auth-mounts":  "vault.allowedAuthMountPaths",
 	"--vault-tls-ca-cert":          "vault.tls.caConfigMap",
 	"--volume-inode-limit":         "volume.inodeLimit",
 	"--volume-memory-limit":        "memory.volumeLimit",

@@ -25,7 +25,9 @@ type client struct {
 
 // NewAPI makes an API of the cluster's address and credentials. The Reporter
 // limits the rate, so the clients do not.
-func NewAPI(c *rest.Config) (API, error) {
+func NewAPI(c *rest.Config) (API, error) { return newClient(c) }
+
+func newClient(c *rest.Config) (*client, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{})
 	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
@@ -78,9 +80,17 @@ const pageSize = "500"
 // makes any.
 func (c *client) ListStatuses(ctx context.Context, node string) ([]v1.SecretProviderClassPodStatus, error) {
 	var found []v1.SecretProviderClassPodStatus
+	err := c.pages(ctx, labels.Set{v1.NodeLabel: node}, func(page []v1.SecretProviderClassPodStatus) {
+		found = append(found, page...)
+	})
+	return found, err
+}
+
+// pages gives the statuses with some labels page by page.
+func (c *client) pages(ctx context.Context, with labels.Set, take func([]v1.SecretProviderClassPodStatus)) error {
 	for next := ""; ; {
 		r := c.stores.Get().Resource(v1.SecretProviderClassPodStatusResource).
-			Param("labelSelector", labels.Set{v1.NodeLabel: node}.String()).Param("limit", pageSize)
+			Param("labelSelector", with.String()).Param("limit", pageSize)
 		if next == "" {
 			r.Param("resourceVersion", "0")
 		} else {
@@ -88,13 +98,30 @@ func (c *client) ListStatuses(ctx context.Context, node string) ([]v1.SecretProv
 		}
 		page := &v1.SecretProviderClassPodStatusList{}
 		if err := r.Do(ctx).Into(page); err != nil {
-			return nil, err
+			return err
 		}
-		found = append(found, page.Items...)
+		take(page.Items)
 		if next = page.Continue; next == "" {
-			return found, nil
+			return nil
 		}
 	}
+}
+
+// CountMounted counts a driver's volumes that are mounted, by namespace.
+func CountMounted(ctx context.Context, c *rest.Config, driver string) (map[string]int, error) {
+	api, err := newClient(c)
+	if err != nil {
+		return nil, err
+	}
+	count := map[string]int{}
+	err = api.pages(ctx, labels.Set{DriverLabel: driver}, func(page []v1.SecretProviderClassPodStatus) {
+		for i := range page {
+			if page[i].Status.Mounted {
+				count[page[i].Namespace]++
+			}
+		}
+	})
+	return count, err
 }
 
 func (c *client) GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error) {

@@ -48,7 +48,7 @@ func TestAllowedAddresses(t *testing.T) {
 // TestHealthAddress: the probes ask where the driver listens.
 func TestHealthAddress(t *testing.T) {
 	for address, want := range map[string]string{"": ":9808", "127.0.0.1": "127.0.0.1:9808", "::1": "[::1]:9808"} {
-		c := container(t, "--set", "linux.hostNetwork=true,livenessProbe.address="+address)
+		c := container(t, "--set", "linux.hostNetwork=true,health.address="+address)
 		if arg := "--health-addr=" + want; !slices.Contains(c.Args, arg) {
 			t.Errorf("no argument %s in %q", arg, c.Args)
 		}
@@ -63,7 +63,7 @@ func TestHealthAddress(t *testing.T) {
 // TestGoodIntervalsAndLimits: the schema refuses no more than what would crash.
 func TestGoodIntervalsAndLimits(t *testing.T) {
 	for _, interval := range []string{"1s", "1500ms", "0.5m", "1h30m", "0h1m", "1m0s", "90s"} {
-		render(t, newest, "--set", "rotationPollInterval="+interval+",refresh.minInterval="+interval)
+		render(t, newest, "--set", "refresh.interval="+interval+",refresh.minInterval="+interval)
 	}
 	for _, limit := range []string{"64Mi", "1Gi", "192M", "67108864", "0.5Gi", "134217728000m"} {
 		render(t, newest, "--set-string", "linux.driver.resources.limits.memory="+limit)

@@ -6,6 +6,7 @@ import (
 
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -28,12 +29,15 @@ type objects struct {
 	policies     []networkingv1.NetworkPolicy
 	admission    []admissionv1.ValidatingAdmissionPolicy
 	admitting    []admissionv1.ValidatingAdmissionPolicyBinding
+	jobs         []batchv1.Job
 	others       []unstructured.Unstructured
+	// hooks are the objects of the check before an uninstall.
+	hooks *objects
 }
 
 func decode(t *testing.T, manifests string) *objects {
 	t.Helper()
-	all := &objects{}
+	all := &objects{hooks: &objects{}}
 	for _, document := range strings.Split("\n"+manifests, "\n---\n") {
 		var meta metav1.TypeMeta
 		if err := yaml.Unmarshal([]byte(document), &meta); err != nil {
@@ -50,9 +54,18 @@ func decode(t *testing.T, manifests string) *objects {
 }
 
 func (o *objects) add(meta metav1.TypeMeta, document []byte) error {
+	var head metav1.PartialObjectMetadata
+	if err := yaml.Unmarshal(document, &head); err != nil {
+		return err
+	}
+	if head.Annotations["helm.sh/hook"] == "pre-delete" && o.hooks != nil {
+		return o.hooks.add(meta, document)
+	}
 	switch meta.APIVersion + " " + meta.Kind {
 	case "apps/v1 DaemonSet":
 		return into(&o.daemonSets, document)
+	case "batch/v1 Job":
+		return into(&o.jobs, document)
 	case "storage.k8s.io/v1 CSIDriver":
 		return into(&o.drivers, document)
 	case "rbac.authorization.k8s.io/v1 ClusterRole":

@@ -60,6 +60,34 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// TestUninstallCheck: the check lists statuses and can do nothing else, its pod
+// has no rights on the node, and nothing of it outlives it.
+func TestUninstallCheck(t *testing.T) {
+	for _, name := range []string{"default", "everything"} {
+		all := decode(t, renderSet(t, name))
+		if got := rights(t, all.hooks); !slices.Equal(got, []string{group + "secretproviderclasspodstatuses: list"}) {
+			t.Errorf("%s: rights %q", name, got)
+		}
+		job := all.hooks.jobs[0]
+		pod := job.Spec.Template.Spec
+		if got := all.hooks.bindings[0].Subjects[0].Name; pod.ServiceAccountName != got || all.hooks.accounts[0].Name != got {
+			t.Errorf("%s: the Job runs as %s, bound is %s", name, pod.ServiceAccountName, got)
+		}
+		if c := pod.Containers[0]; c.Image != all.daemonSets[0].Spec.Template.Spec.Containers[0].Image || !slices.Equal(c.Args, []string{"mounted", "--driver-name=" + all.drivers[0].Name}) ||
+			!*c.SecurityContext.RunAsNonRoot || len(pod.Volumes) > 0 {
+			t.Errorf("%s: the Job's pod is %+v", name, pod)
+		}
+		if job.Spec.Template.Labels["app.kubernetes.io/name"] != "" {
+			t.Errorf("%s: the DaemonSet's selector finds the Job's pod: %v", name, job.Spec.Template.Labels)
+		}
+		for _, a := range []map[string]string{job.Annotations, all.hooks.accounts[0].Annotations, all.hooks.clusterRoles[0].Annotations, all.hooks.bindings[0].Annotations} {
+			if a["helm.sh/hook-delete-policy"] != "before-hook-creation,hook-succeeded,hook-failed" {
+				t.Errorf("%s: an object stays behind: %v", name, a)
+			}
+		}
+	}
+}
+
 func TestBindingNamesTheAccount(t *testing.T) {
 	for _, name := range []string{"default", "everything"} {
 		all := decode(t, renderSet(t, name))

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -40,7 +42,7 @@ listed here, or that has another type, fails the command with its name.
 `
 
 // reference is the values as tables.
-func reference(all []section, definitions *yaml.Node) string {
+func reference(all []section, definitions *yaml.Node, names map[string]string) string {
 	var text strings.Builder
 	const columns = "\n| Value | Type | Default | Meaning |\n|---|---|---|---|\n"
 	text.WriteString("\n## The driver as a whole\n" + columns)
@@ -57,6 +59,10 @@ func reference(all []section, definitions *yaml.Node) string {
 		for _, v := range s.values {
 			text.WriteString(row(v, definitions))
 		}
+	}
+	text.WriteString("\n## Old names\n\nThese work too, and count before the new ones. Some are the Secrets Store CSI driver's.\n\n| Old name | Value |\n|---|---|\n")
+	for _, old := range slices.Sorted(maps.Keys(names)) {
+		fmt.Fprintf(&text, "| `%s` | `%s` |\n", old, names[old])
 	}
 	return text.String()
 }

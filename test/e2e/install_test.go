@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,12 @@ import (
 func driverReinstalled(c *tenant) {
 	s := c.newSurvivor()
 	leaving := c.run(newPod("leaving", printOnce, mounts("db")))
+	// Helm asks first, and stops.
+	err := c.driver.runHelm(c.t.Context(), "uninstall", releaseName)
+	if err == nil || !strings.Contains(err.Error(), "volumes of driver "+driverName+" are mounted, ") || !strings.Contains(err.Error(), "namespace "+c.ns+": 2") {
+		c.t.Fatalf("the uninstall went on, or did not say why it stopped: %v", err)
+	}
+	s.checkFile(s.pod, "one")
 	must(c.t, c.driver.uninstall(c.t.Context()))
 	s.checkFile(s.pod, "one")
 	c.start(newPod("coming", printOnce, mounts("db")))

@@ -89,16 +89,16 @@ func (r *release) load(ctx context.Context) error {
 // listens beyond its own address, and everything is logged.
 func (r *release) defaults() map[string]any {
 	return map[string]any{
-		"image":                map[string]any{"repository": imageRepository, "tag": versions[0], "pullPolicy": "Never"},
-		"tokenRequests":        audiences("vault", "second", gatewayAudience),
-		"rotationPollInterval": refreshInterval,
-		"vault":                map[string]any{"address": r.vault.Address, "allowedAddresses": []any{"*"}},
-		"akeyless":             map[string]any{"allowedAddresses": []any{r.gateway.URL()}},
-		"log":                  map[string]any{"level": "debug"},
+		"image":         map[string]any{"repository": imageRepository, "tag": versions[0], "pullPolicy": "Never"},
+		"tokenRequests": audiences("vault", "second", gatewayAudience),
+		"refresh":       map[string]any{"interval": refreshInterval},
+		"metrics":       map[string]any{"address": r.metricsAddress()},
+		"vault":         map[string]any{"address": r.vault.Address, "allowedAddresses": []any{"*"}},
+		"akeyless":      map[string]any{"allowedAddresses": []any{r.gateway.URL()}},
+		"log":           map[string]any{"level": "debug"},
 		"linux": map[string]any{
 			"kubeletRootDir": r.node.KubeletRoot(),
 			"hostNetwork":    true,
-			"metricsAddr":    r.metricsAddress(),
 			"extraArgs":      []any{"--health-addr=" + r.node.Name() + ":9808"},
 		},
 	}
@@ -133,8 +133,9 @@ func (r *release) install(ctx context.Context, change map[string]any) error {
 	return r.awaitReady(ctx)
 }
 
+// uninstall does not ask whether volumes are mounted.
 func (r *release) uninstall(ctx context.Context) error {
-	if err := r.runHelm(ctx, "uninstall", releaseName, "--ignore-not-found"); err != nil {
+	if err := r.runHelm(ctx, "uninstall", releaseName, "--ignore-not-found", "--no-hooks"); err != nil {
 		return err
 	}
 	return r.poll(ctx, "the driver's pods to go", func(ctx context.Context) error {

@@ -13,7 +13,7 @@ written out where the chart has a value for it: the manifest then tells all.
 - --endpoint=unix:///csi/csi.sock
 - --plugins-registry-dir=/registration
 - {{ printf "--kubelet-registration-path=%s/csi.sock" (include "mayfly.pluginDir" .) | quote }}
-- {{ printf "--rotation-poll-interval=%s" .Values.rotationPollInterval | quote }}
+- {{ printf "--rotation-poll-interval=%s" .Values.refresh.interval | quote }}
 {{- if .Values.rotationEvents }}
 - --rotation-events
 {{- end }}
@@ -45,14 +45,14 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- with $vault.namespace }}
 - {{ printf "--vault-namespace=%s" . | quote }}
 {{- end }}
-- {{ printf "--vault-mount=%s" $vault.authMount | quote }}
+- {{ printf "--vault-mount=%s" $vault.authMountPath | quote }}
 {{- with $vault.audience }}
 - {{ printf "--vault-audience=%s" . | quote }}
 {{- end }}
 {{- with include "mayfly.allowed" (list $vault.allowedAddresses $vault.address) }}
 - {{ printf "--vault-allowed-addresses=%s" . | quote }}
 {{- end }}
-{{- with $vault.allowedAuthMounts }}
+{{- with $vault.allowedAuthMountPaths }}
 - {{ printf "--vault-allowed-auth-mounts=%s" (join "," .) | quote }}
 {{- end }}
 {{- if $vault.allowCertAuth }}
@@ -124,12 +124,12 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- if .Values.startupTaint.remove }}
 - {{ printf "--remove-startup-taint=%s" .Values.startupTaint.key | quote }}
 {{- end }}
-{{- with .Values.audit.log }}
+{{- with .Values.audit.path }}
 - {{ printf "--audit-log=%s" . | quote }}
 - {{ printf "--audit-level=%s" $.Values.audit.level | quote }}
 {{- end }}
 - {{ printf "--health-addr=%s" (include "mayfly.healthAddr" .) | quote }}
-- {{ printf "--metrics-addr=%s" .Values.linux.metricsAddr | quote }}
+- {{ printf "--metrics-addr=%s" .Values.metrics.address | quote }}
 - --shutdown-grace={{ sub .Values.linux.terminationGracePeriodSeconds 5 }}s
 - {{ printf "--log-format=%s" .Values.log.format | quote }}
 - {{ printf "--log-level=%s" .Values.log.level | quote }}
@@ -149,8 +149,8 @@ providers-{{ $i }}: {{ $dir }}
 
 {{/* The directory of the audit log, empty if it is no file. */}}
 {{- define "mayfly.auditDir" -}}
-{{- if hasPrefix "/" .Values.audit.log }}
-{{- dir .Values.audit.log }}
+{{- if hasPrefix "/" .Values.audit.path }}
+{{- dir .Values.audit.path }}
 {{- end }}
 {{- end }}
 

@@ -29,6 +29,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/* The labels of hooks' objects, which the DaemonSet must not find. */}}
+{{- define "mayfly.hookLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{/* The annotations of an object's metadata, from a list of maps: the first wins. */}}
 {{- define "mayfly.annotations" -}}
 {{- $all := dict }}
@@ -58,14 +67,34 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
+{{/*
+Values had other names before, some of them the Secrets Store CSI driver's. Where
+an old name is set, its value counts. Each template that uses such a value calls
+this first.
+*/}}
+{{- define "mayfly.oldNames" -}}
+{{- $values := .Values }}
+{{- range $old, $new := .Files.Get "files/old-names.json" | fromJson }}
+{{- $path := splitList "." $old }}
+{{- $from := $values }}
+{{- range initial $path }}
+{{- $from = get $from . | default dict }}
+{{- end }}
+{{- if hasKey $from (last $path) }}
+{{- $path = splitList "." $new }}
+{{- $_ := set (get $values (first $path)) (last $path) (get $from (last (splitList "." $old))) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* The driver's folder on the node. */}}
 {{- define "mayfly.pluginDir" -}}
 {{- printf "%s/plugins/%s" (trimSuffix "/" .Values.linux.kubeletRootDir) .Values.driverName }}
 {{- end }}
 
-{{/* The port of linux.metricsAddr, empty if there is none. */}}
+{{/* The port of metrics.address, empty if there is none. */}}
 {{- define "mayfly.metricsPort" -}}
-{{- regexFind "[0-9]+$" .Values.linux.metricsAddr }}
+{{- regexFind "[0-9]+$" .Values.metrics.address }}
 {{- end }}
 
 {{/* "true" if kubelet passes the tokens in the secrets field. */}}
@@ -125,11 +154,11 @@ the values' allow-list and default address. A list of the driver takes no path.
 
 {{/* HOST:PORT of the health port. */}}
 {{- define "mayfly.healthAddr" -}}
-{{- $host := .Values.livenessProbe.address }}
+{{- $host := .Values.health.address }}
 {{- if and $host (not .Values.linux.hostNetwork) }}
-{{- fail "livenessProbe.address: only with linux.hostNetwork; in a network of its own the pod has one address, which kubelet must reach" }}
+{{- fail "health.address: only with linux.hostNetwork; in a network of its own the pod has one address, which kubelet must reach" }}
 {{- end }}
-{{- ternary (printf "[%s]" $host) $host (contains ":" $host) }}:{{ int64 .Values.livenessProbe.port }}
+{{- ternary (printf "[%s]" $host) $host (contains ":" $host) }}:{{ int64 .Values.health.port }}
 {{- end }}
 
 {{/* A probe's request. kubelet asks the pod's address unless the port is bound to another. */}}
@@ -137,21 +166,37 @@ the values' allow-list and default address. A list of the driver takes no path.
 httpGet:
   path: {{ index . 1 }}
   port: health
-  {{- with (index . 0).Values.livenessProbe.address }}
+  {{- with (index . 0).Values.health.address }}
   host: {{ . | quote }}
   {{- end }}
 {{- end }}
 
-{{/* Fails for a memory limit below what the process itself takes. */}}
+{{/* The bytes of a quantity; empty where it is none. */}}
+{{- define "mayfly.bytes" -}}
+{{- $number := regexFind "^[0-9.]+" . }}
+{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $unit := regexReplaceAll "^[0-9.]+" . "" }}
+{{- if and $number (hasKey $units $unit) }}
+{{- mulf (float64 $number) (get $units $unit) | int64 }}
+{{- end }}
+{{- end }}
+
+{{/*
+Fails for a memory limit below what the process itself takes, and for a budget
+that the limit does not leave.
+*/}}
 {{- define "mayfly.checkMemory" -}}
 {{- $limits := (.Values.linux.driver.resources | default dict).limits | default dict }}
 {{- $limit := toString ($limits.memory | default "") }}
-{{- if $limit }}
-{{- $number := regexFind "^[0-9.]+" $limit | float64 }}
-{{- $units := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
-{{- $unit := regexReplaceAll "^[0-9.]+" $limit "" }}
-{{- if and (hasKey $units $unit) (lt (mulf $number (get $units $unit)) 67108864.0) }}
+{{- with include "mayfly.bytes" $limit }}
+{{- $own := 67108864 }}
+{{- if lt (int64 .) (int64 $own) }}
 {{- fail (printf "linux.driver.resources.limits.memory is %s: the driver itself takes 64Mi, and pods' secrets come on top; the default is 192Mi" $limit) }}
+{{- end }}
+{{- $left := sub (int64 .) (int64 $own) }}
+{{- $budget := toString $.Values.memory.budget }}
+{{- if gt (include "mayfly.bytes" $budget | int64) $left }}
+{{- fail (printf "memory.budget is %s, and linux.driver.resources.limits.memory is %s: the driver itself takes 64Mi of that, so the kernel would end it before the budget is used up; raise the limit, or leave the budget at auto" $budget $limit) }}
 {{- end }}
 {{- end }}
 {{- end }}
