@@ -32,6 +32,7 @@ func together() []scenario {
 		{"the driver may do what it must, and nothing else", leastRights},
 		{"the driver may write its own node's objects only", boundToItsNode},
 		{"a class that is wrong in itself is told in the pod's event", invalidObjects},
+		{"a pod that is wrong in itself is told by kubelet, and by the driver where it can", kubeletsMistakes},
 		{"a rotation is seen through the open directory", rotationSeen},
 		{"an edit of the class reaches the running pod", editSeen},
 		{"the applications of examples/ use what is new", examplesReload},

@@ -93,12 +93,16 @@ func wrongAudience(c *tenant) {
 
 // invalidClasses are those that the CRDs' schema tells from ones that work.
 func invalidClasses(c *tenant) {
+	words := map[string]string{
+		"objects-as-list": "must be of type string", "no-objects": "parameters.objects is required: a YAML list of at least one object",
+		"no-role": "parameters.roleName is required: the role to log in as",
+	}
 	for name, spec := range map[string]any{
 		"no-spec":          nil,
 		"no-provider":      map[string]any{"parameters": map[string]any{"roleName": "web"}},
 		"bad-provider":     map[string]any{"provider": "not a name"},
 		"number":           map[string]any{"provider": "vault", "parameters": map[string]any{"vaultSkipTLSVerify": true}},
-		"objects-as-list":  map[string]any{"provider": "vault", "parameters": map[string]any{"objects": []any{}}},
+		"objects-as-list":  map[string]any{"provider": "vault", "parameters": map[string]any{"roleName": "web", "objects": []any{}}},
 		"no-objects":       map[string]any{"provider": "vault", "parameters": map[string]any{"roleName": "web"}},
 		"no-role":          map[string]any{"provider": "openbao", "parameters": map[string]any{"objects": "- {}"}},
 		"role-of-openbao":  map[string]any{"provider": "vault", "parameters": map[string]any{"baoRoleName": "web", "objects": "- {}"}},
@@ -111,6 +115,8 @@ func invalidClasses(c *tenant) {
 		}
 		if err := c.createClass(c.t.Context(), class); !apierrors.IsInvalid(err) {
 			c.t.Errorf("creating class %s: %v, want that it is invalid", name, err)
+		} else if !strings.Contains(err.Error(), words[name]) {
+			c.t.Errorf("creating class %s: %v, want the words %q", name, err, words[name])
 		}
 	}
 	for _, name := range []string{"roleName", "baoRoleName", "openbaoRoleName", "vaultRoleName"} {

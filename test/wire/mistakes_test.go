@@ -73,6 +73,7 @@ func TestMistakes(t *testing.T) {
 		{name: "another key", objects: object("secretPath: secret/data/db, secretKey: pasword"), want: []string{`"secret/data/db" has no key "pasword"; it has "password"`}},
 		{name: "a policy that denies", parameters: map[string]string{"roleName": "narrow"}, objects: object("secretPath: secret/data/other/db, secretKey: password"), want: []string{`the policies of role "narrow" must grant read on "secret/data/other/db"`}},
 		{name: "nobody listens", parameters: map[string]string{"vaultAddress": closed.URL}, want: []string{"connecting to " + closed.URL, "connection refused"}},
+		{name: "no such host", parameters: map[string]string{"vaultAddress": "https://vault.invalid:8200"}, want: []string{"no such host", "the DNS settings of the driver's pod"}},
 		{name: "no scheme", parameters: map[string]string{"vaultAddress": "vault.example.com:8200"}, want: []string{"spec.parameters.vaultAddress", "must be a URL such as https://store.example.com:8200"}},
 		{name: "the API's prefix", parameters: map[string]string{"vaultAddress": r.vault.Address + "/v1"}, want: []string{"spec.parameters.vaultAddress", "must not end in /v1"}},
 		{name: "the user interface", parameters: map[string]string{"vaultAddress": r.vault.Address + "/ui/"}, want: []string{"is this the address of a Vault server?"}},
