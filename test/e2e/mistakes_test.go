@@ -49,5 +49,5 @@ func kubeletsMistakes(c *tenant) {
 		return fmt.Errorf("its containers are %v", pod.Status.ContainerStatuses)
 	})
 	c.awaitEvent("variable", status.ClassWarning, `["made"] is not made`)
-	c.awaitLog("reader", "Permission denied")
+	c.awaitWords("reader", "Permission denied")
 }
