@@ -68,6 +68,10 @@ hostile-short: vaultd ## The same in a short form, as CI runs it
 lint: ## gofmt, go vet, staticcheck, tidy modules, generated files
 	@hack/lint.sh
 
+.PHONY: shape
+shape: ## Print figures about the structure of the driver's code
+	@go run ./hack/shape
+
 .PHONY: generate
 generate: ## Make the generated files anew: deep copies, CRDs, protobuf, chart references, deploy/
 	@hack/generate.sh
