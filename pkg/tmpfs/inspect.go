@@ -28,8 +28,6 @@ type Info struct {
 	Options []string
 	// ReadOnly tells that either of the two is read-only.
 	ReadOnly bool
-	// Depth counts the mounts stacked at the target.
-	Depth int
 }
 
 // Has tells whether option ("noswap", "size=64k") is among i.Options.
@@ -108,11 +106,9 @@ func (m *Mounter) node(at location) (node, error) {
 	return at.listedNode()
 }
 
-// record is one mount as a table knows it. Point is only fit to be compared
-// with that of another record of the same table.
+// record is one mount as a table knows it.
 type record struct {
-	parent               uint64
-	root, point          string
+	root                 string
 	fsType, source       string
 	mountOptions, fsOpts []string
 }
@@ -138,25 +134,5 @@ func (i *Info) fill(table mountTable, id uint64) error {
 			i.Options = append(i.Options, option)
 		}
 	}
-	i.Depth = depth(table, id, top)
 	return nil
-}
-
-// maxDepth ends the count of stacked mounts, so that a list that was read while
-// it changed cannot lead in circles.
-const maxDepth = 1000
-
-// depth follows parents as long as they are mounted at the same place. A
-// parent that cannot be seen from this process's root ends the walk.
-func depth(table mountTable, id uint64, r record) int {
-	n := 1
-	for n < maxDepth && r.parent != id {
-		below, err := table.lookup(r.parent)
-		if err != nil || below.point != r.point {
-			break
-		}
-		id, r = r.parent, below
-		n++
-	}
-	return n
 }

@@ -56,7 +56,7 @@ func TestInspectOddNames(t *testing.T) {
 			mustMount(t, m, target, small())
 			for way, table := range tables(t) {
 				info, err := fillFrom(table, target)
-				if err != nil || !info.Ours || info.Depth != 1 || !info.Has("size=1024k") || !info.Has("noexec") {
+				if err != nil || !info.Ours || depth(t, target) != 1 || !info.Has("size=1024k") || !info.Has("noexec") {
 					t.Errorf("%s: %+v, %v", way, info, err)
 				}
 			}
@@ -80,7 +80,7 @@ func TestInspectBelowLink(t *testing.T) {
 		}
 		target := dir + "/kubelet/pods/volume"
 		mustMount(t, m, target, small())
-		if info := mustInspect(t, m, target); !info.Ours || info.Depth != 1 {
+		if info := mustInspect(t, m, target); !info.Ours || depth(t, target) != 1 {
 			t.Errorf("found %+v", info)
 		}
 		if err := m.Unmount(target); err != nil {
@@ -100,14 +100,14 @@ func TestInspectStack(t *testing.T) {
 	mountBy(t, Source, target, "tmpfs", 0, "size=8k")
 	for way, table := range tables(t) {
 		info, err := fillFrom(table, target)
-		if err != nil || info.Depth != 3 || !info.Ours || !info.Has("size=8k") {
+		if err != nil || depth(t, target) != 3 || !info.Ours || !info.Has("size=8k") {
 			t.Errorf("%s: %+v, %v", way, info, err)
 		}
 	}
 	below := target + "/below"
 	mkdir(t, below)
 	mountBy(t, "x", below, "tmpfs", 0, "size=4k")
-	if info := mustInspect(t, m, below); info.Depth != 1 {
+	if info := mustInspect(t, m, below); info.Source != "x" || depth(t, below) != 1 {
 		t.Errorf("a mount below the stack: %+v", info)
 	}
 }
@@ -140,8 +140,8 @@ func fillFrom(table mountTable, target string) (Info, error) {
 	return info, info.fill(table, n.mount)
 }
 
-// Every mount of this machine looks the same through each table, through the
-// look-up of old kernels, and to Kubernetes' own parser.
+// Every mount of this machine looks the same through each table and to
+// Kubernetes' own parser.
 func TestInspectAgrees(t *testing.T) {
 	m := newMounter(t)
 	target := newTarget(t)
@@ -179,39 +179,9 @@ func TestInspectAgrees(t *testing.T) {
 				t.Errorf("%s: got %+v, want %+v", path, info, want)
 			}
 		}
-		if old, err := at.olderNode(n.dir); n.dir && (err != nil || old.mount != n.mount || !old.mounted) {
-			t.Errorf("%s: %+v, by fdinfo %+v, %v", path, n, old, err)
-		}
 	}
 	if compared < 2 {
 		t.Errorf("compared %d mounts", compared)
-	}
-}
-
-func TestOlderKernels(t *testing.T) {
-	m := newMounter(t)
-	target := newTarget(t)
-	at := location{fd: unix.AT_FDCWD, path: target}
-	if n, err := at.olderNode(true); err != nil || n.mounted {
-		t.Errorf("a bare directory: %+v, %v", n, err)
-	}
-	mustMount(t, m, target, small())
-	d, err := openDirectory(target)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.close()
-	want, err := at.listedNode()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, l := range map[string]location{"path": at, "open": {fd: d.fd}} {
-		if n, err := l.olderNode(true); err != nil || !n.mounted || n.mount != want.mount {
-			t.Errorf("by %s: %+v, %v; want %+v", name, n, err, want)
-		}
-	}
-	if _, err := (location{fd: unix.AT_FDCWD, path: target + "/x"}).olderNode(true); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("missing: %v", err)
 	}
 }
 

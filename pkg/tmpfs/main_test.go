@@ -2,6 +2,7 @@ package tmpfs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -68,19 +69,16 @@ func leftBehind() (points []string) {
 	return points
 }
 
-// mounters are the ways of new and of old kernels to mount and inspect, each of
-// which must pass every test.
+// mounters are the ways of new and of old kernels to inspect, each of which must
+// pass every test.
 func mounters(t *testing.T) map[string]*Mounter {
 	t.Helper()
-	modern := newMounter(t)
-	noSwap, reason := classicNoSwap()
-	all := map[string]*Mounter{"classic": {classic: true, noSwap: noSwap, noSwapReason: reason}}
-	if !modern.classic {
-		all["fsopen"] = modern
-		// Linux from 5.2 to 6.12 has no statmount(2) that is of use.
-		all["fsopen and mountinfo"] = &Mounter{noSwap: modern.noSwap, noSwapReason: modern.noSwapReason}
+	m := newMounter(t)
+	return map[string]*Mounter{
+		"statmount": m,
+		// Linux from 5.8 to 6.12 has no statmount(2) that is of use.
+		"mountinfo": {noSwap: m.noSwap, noSwapReason: m.noSwapReason},
 	}
-	return all
 }
 
 // eachWay runs test with every way to mount.
@@ -217,4 +215,28 @@ func modeOf(t testing.TB, path string) (fs.FileMode, *syscall.Stat_t) {
 		t.Fatal(err)
 	}
 	return info.Mode().Perm(), info.Sys().(*syscall.Stat_t)
+}
+
+// depth counts the mounts stacked at a target.
+func depth(t testing.TB, target string) int {
+	t.Helper()
+	target, err := filepath.EvalSymlinks(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(string(list)) {
+		// Kubernetes' parser takes an odd space in a name for the end of it.
+		if fields := strings.Split(line, " "); len(fields) > 4 && unescape(fields[4]) == target {
+			n++
+		}
+	}
+	return n
 }

@@ -24,9 +24,6 @@ func (m *Mounter) Mount(target string, o Options) error {
 }
 
 func (m *Mounter) mountAt(d directory, o Options) error {
-	if m.classic {
-		return m.attach(d, func() error { return classicMount(d, o.parameters(m.noSwap)) })
-	}
 	c, err := openContext()
 	if err != nil {
 		return fail("creating a tmpfs for", d.path, err)

@@ -50,14 +50,8 @@ func parseMount(line string) (record, error) {
 	if len(mounted) < 5 || len(system) < 3 {
 		return record{}, errFields
 	}
-	parent, err := strconv.ParseUint(mounted[0], 10, 64)
-	if err != nil {
-		return record{}, fmt.Errorf("parent: %w", err)
-	}
 	return record{
-		parent:       parent,
 		root:         unescape(mounted[2]),
-		point:        mounted[3],
 		mountOptions: splitOptions(mounted[4]),
 		fsType:       unescape(system[0]),
 		source:       unescape(system[1]),

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io/fs"
 	"math"
-	"reflect"
 	"strings"
 	"testing"
 )
@@ -62,33 +61,5 @@ func TestValidateNamesAll(t *testing.T) {
 	}
 	if strings.Contains(err.Error(), "\n") {
 		t.Errorf("more than one line: %v", err)
-	}
-}
-
-func TestClassicData(t *testing.T) {
-	gid := 7
-	o := Options{Size: 4096, Inodes: 5, Mode: 0o710, GID: &gid, SELinuxContext: `"u:r:t:s0:c1,c2"`}
-	want := `size=4096,nr_inodes=5,mode=710,gid=7,noswap,context="u:r:t:s0:c1,c2"`
-	got := classicData(o.parameters(true))
-	if got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
-	// What the kernel would show of it reads back as the same options.
-	split := []string{"size=4096", "nr_inodes=5", "mode=710", "gid=7", "noswap", `context="u:r:t:s0:c1,c2"`}
-	if options := splitOptions(got); !reflect.DeepEqual(options, split) {
-		t.Errorf("split into %q", options)
-	}
-}
-
-func TestAtLeast(t *testing.T) {
-	tests := map[string]bool{
-		"6.3.0": true, "6.18.44-fc": true, "7.0": true, "10.1": true, "6.3": true,
-		"6.2.16": false, "5.15.0-1051-aws": false, "4.18.0-553.el8": false, "": false, "x": false, "6": false,
-		"999999999999999999999.1": true,
-	}
-	for release, want := range tests {
-		if got := atLeast(release, 6, 3); got != want {
-			t.Errorf("%q: %v", release, got)
-		}
 	}
 }

@@ -19,7 +19,7 @@ func (m *Mounter) Resize(target string, size, inodes int64) error {
 		return err
 	}
 	defer d.close()
-	err = m.reconfigure(d, info, resizeParameters(info, size, inodes))
+	err = reconfigure(d, resizeParameters(info, size, inodes))
 	m.list.forget()
 	if err == nil {
 		return nil
@@ -40,10 +40,7 @@ func resizeParameters(info Info, size, inodes int64) []parameter {
 	return list
 }
 
-func (m *Mounter) reconfigure(d directory, info Info, list []parameter) error {
-	if m.classic {
-		return classicResize(d, info, list)
-	}
+func reconfigure(d directory, list []parameter) error {
 	c, err := pickContext(d)
 	if err != nil {
 		return err

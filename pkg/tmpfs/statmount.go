@@ -13,22 +13,19 @@ const (
 	statmountBasic  = 1 << 0 // STATMOUNT_SB_BASIC
 	statmountMount  = 1 << 1 // STATMOUNT_MNT_BASIC
 	statmountRoot   = 1 << 3 // STATMOUNT_MNT_ROOT
-	statmountPoint  = 1 << 4 // STATMOUNT_MNT_POINT
 	statmountType   = 1 << 5 // STATMOUNT_FS_TYPE
 	statmountOpts   = 1 << 7 // STATMOUNT_MNT_OPTS, Linux 6.11
 	statmountSource = 1 << 9 // STATMOUNT_SB_SOURCE, Linux 6.13
 
-	statmountWanted = statmountBasic | statmountMount | statmountRoot | statmountPoint | statmountType | statmountSource
+	statmountWanted = statmountBasic | statmountMount | statmountRoot | statmountType | statmountSource
 
 	// Offsets in struct statmount. Strings are offsets into what follows it.
 	offsetOpts    = 4
 	offsetMask    = 8
 	offsetSBFlags = 32
 	offsetType    = 36
-	offsetParent  = 48
 	offsetAttr    = 64
 	offsetRoot    = 104
-	offsetPoint   = 108
 	offsetSource  = 124
 	statmountSize = 512
 )
@@ -97,9 +94,7 @@ func parseStatmount(b []byte) (record, error) {
 		return unix.ByteSliceToString(b[start:])
 	}
 	r := record{
-		parent: order.Uint64(b[offsetParent:]),
 		root:   text(offsetRoot),
-		point:  text(offsetPoint),
 		fsType: text(offsetType),
 		source: text(offsetSource),
 	}

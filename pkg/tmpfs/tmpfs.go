@@ -2,13 +2,13 @@
 // file system that holds one volume's secrets.
 //
 // Everything is a system call: no mount or umount binary is run, so the
-// driver's image can be empty but for the driver. The mount API of Linux 5.2
-// (fsopen, fsconfig, fsmount, move_mount) is preferred to mount(2), for three
+// driver's image can be empty but for the driver. It is the mount API of Linux 5.2
+// (fsopen, fsconfig, fsmount, move_mount) in place of mount(2), for three
 // reasons: option values travel whole, so a comma in an SELinux context needs
 // no quoting; the kernel says in words what it did not like; and the mount is
 // attached to an open directory, so that a target swapped for a symbolic link
-// at the last moment leads nowhere. Where a kernel or sandbox lacks it, mount(2)
-// on /proc/self/fd does the same with poorer messages.
+// at the last moment leads nowhere. Linux 5.8 or later is needed: it is the first
+// whose statx(2) tells the root of a mount.
 package tmpfs
 
 import (
@@ -28,8 +28,6 @@ const fsType = "tmpfs"
 // Mounter mounts and unmounts volumes. It is safe for concurrent use and
 // needs no closing. Make one with New.
 type Mounter struct {
-	// classic selects mount(2) instead of fsopen(2).
-	classic bool
 	// direct tells that statmount(2) answers every question about a mount.
 	direct bool
 	// noSwap tells that noswap is used, noSwapReason why it is not.
@@ -42,13 +40,14 @@ type Mounter struct {
 	list      mountList
 }
 
+var errOldKernel = errors.New("this kernel, or the sandbox around it, is no Linux 5.8 or later")
+
 // New finds out what the kernel offers, without mounting anything, and fails
 // where this process may not mount at all.
 func New() (*Mounter, error) {
 	c, err := openContext()
 	if errors.Is(err, unix.ENOSYS) {
-		ok, reason := classicNoSwap()
-		return &Mounter{classic: true, direct: hasStatmount(), noSwap: ok, noSwapReason: reason}, nil
+		return nil, fmt.Errorf("fsopen(2): %w: %w", errOldKernel, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("probing the kernel's %s: %w%s", fsType, err, mountHint(err))

@@ -87,7 +87,7 @@ func TestUnmountStack(t *testing.T) {
 				if test.left == 0 && err != nil {
 					t.Error(err)
 				}
-				if info := mustInspect(t, m, target); info.Depth != test.left {
+				if info := mustInspect(t, m, target); depth(t, target) != test.left {
 					t.Errorf("left with %+v", info)
 				}
 				if err := m.CleanupAny(target); err != nil {
