@@ -19,7 +19,7 @@ func BenchmarkWriteUnchanged(b *testing.B) {
 	mustWrite(b, d, Options{}, files...)
 	b.ReportAllocs()
 	for b.Loop() {
-		if r := mustWrite(b, d, Options{}, files...); r.Changed {
+		if mustWrite(b, d, Options{}, files...) {
 			b.Fatal("changed")
 		}
 	}
@@ -32,7 +32,7 @@ func BenchmarkWriteChanged(b *testing.B) {
 	n := 0
 	for b.Loop() {
 		n++
-		if r := mustWrite(b, d, Options{}, payloads[n%2]...); !r.Changed {
+		if !mustWrite(b, d, Options{}, payloads[n%2]...) {
 			b.Fatal("not changed")
 		}
 	}

@@ -29,89 +29,33 @@ func statEntry(fd int, path string) (entry, error) {
 	return entry{path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid, size: st.Size}, err
 }
 
-// diff compares the live payload with the planned one.
-func (d *Dir) diff(live payload, p *plan) (Result, error) {
+// differs tells whether the live payload is another one than the planned one.
+func (d *Dir) differs(live payload, p *plan) (bool, error) {
 	if live.name == "" {
-		r := diffAgainst(nil, p, nil)
-		r.Changed = true // even by an empty payload
-		return r, nil
+		return true, nil // also from an empty payload
 	}
 	root, err := statEntry(d.fd, live.name)
 	if err != nil {
-		return Result{}, fmt.Errorf("comparing payload %q in %q: %w", live.name, d.path, err)
+		return false, fmt.Errorf("comparing payload %q in %q: %w", live.name, d.path, err)
 	}
 	c := cursor{top: live.fd}
 	defer c.close()
 	have, err := walk(&c, "", nil)
 	if err != nil {
-		return Result{}, fmt.Errorf("comparing payload %q in %q: %w", live.name, d.path, err)
+		return false, fmt.Errorf("comparing payload %q in %q: %w", live.name, d.path, err)
+	}
+	if len(have) != len(p.nodes) || !p.matches(root, true, dirMode) {
+		return true, nil
 	}
 	cmp := comparer{cursor: &c}
 	defer cmp.clear()
-	r := diffAgainst(have, p, cmp.same)
-	r.Changed = r.Changed || !p.matches(root, true, dirMode)
-	return r, nil
-}
-
-// diffAgainst merges two lists in tree order. same compares the contents of a
-// file that is in both.
-func diffAgainst(have []entry, p *plan, same func(entry, []byte) bool) Result {
-	var r Result
-	want := p.nodes
-	for len(have) > 0 || len(want) > 0 {
-		order := 0
-		switch {
-		case len(want) == 0:
-			order = -1
-		case len(have) == 0:
-			order = 1
-		default:
-			order = treeCompare(have[0].path, want[0].path)
+	for i, n := range p.nodes { // both are in tree order
+		e := have[i]
+		if e.path != n.path || e.isDir() != n.dir || !p.matches(e, n.dir, n.mode) || !n.dir && !cmp.same(e, n.contents) {
+			return true, nil
 		}
-		if order < 0 {
-			r.removed(have[0])
-			have = have[1:]
-			continue
-		}
-		if order > 0 {
-			r.added(want[0])
-			want = want[1:]
-			continue
-		}
-		r.both(have[0], want[0], p, same)
-		have, want = have[1:], want[1:]
 	}
-	return r
-}
-
-func (r *Result) removed(e entry) {
-	r.Changed = true
-	if !e.isDir() {
-		r.Removed = append(r.Removed, e.path)
-	}
-}
-
-func (r *Result) added(n node) {
-	r.Changed = true
-	if !n.dir {
-		r.Added = append(r.Added, n.path)
-	}
-}
-
-func (r *Result) both(e entry, n node, p *plan, same func(entry, []byte) bool) {
-	switch {
-	case e.isDir() != n.dir:
-		r.removed(e)
-		r.added(n)
-	case !p.matches(e, n.dir, n.mode):
-		r.Changed = true
-		if !n.dir {
-			r.Updated = append(r.Updated, n.path)
-		}
-	case !n.dir && !same(e, n.contents):
-		r.Changed = true
-		r.Updated = append(r.Updated, n.path)
-	}
+	return false, nil
 }
 
 // walk appends everything below dir in tree order.

@@ -59,8 +59,7 @@ var ErrForeign = errors.New("taken by an entry that is not part of the volume")
 // time; there is no file lock against it because a pod that can read its volume
 // could hold that lock forever.
 type Dir struct {
-	path    string
-	durable bool // fsync reaches a disk
+	path string
 
 	mu sync.Mutex
 	fd int // -1 once closed
@@ -80,7 +79,7 @@ func Open(path string) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening volume directory %q: %w", path, explainOpen(path, err))
 	}
-	return newDir(fd, path)
+	return &Dir{path: path, fd: fd}, nil
 }
 
 // OpenFile is Open for a directory that the caller has open already, and has
@@ -91,18 +90,7 @@ func OpenFile(f *os.File) (*Dir, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening volume directory %q: %w", f.Name(), err)
 	}
-	return newDir(fd, f.Name())
-}
-
-// newDir takes the descriptor over.
-func newDir(fd int, path string) (*Dir, error) {
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil {
-		closeFD(fd)
-		return nil, fmt.Errorf("reading the file system of %q: %w", path, err)
-	}
-	memory := st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
-	return &Dir{path: path, fd: fd, durable: !memory}, nil
+	return &Dir{path: f.Name(), fd: fd}, nil
 }
 
 // explainOpen tells apart what the kernel reports alike as ENOTDIR.

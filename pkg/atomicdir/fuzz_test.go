@@ -38,8 +38,8 @@ func FuzzWrite(f *testing.F) {
 			}
 			sweep(t, d)
 			checkExact(t, path, treeOf(want...))
-			if r := mustWrite(t, d, Options{}, want...); r.Changed {
-				t.Fatalf("the same files are a change: %+v", r)
+			if mustWrite(t, d, Options{}, want...) {
+				t.Fatal("the same files are a change")
 			}
 		}
 	})

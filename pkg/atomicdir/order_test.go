@@ -3,56 +3,10 @@ package atomicdir
 import (
 	"errors"
 	"os"
-	"slices"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
-
-// steps records what a Write does.
-func steps(t *testing.T, d *Dir, files ...File) []string {
-	t.Helper()
-	var steps []string
-	d.hook = func(op, name string) error {
-		steps = append(steps, op+" "+name)
-		return nil
-	}
-	defer func() { d.hook = nil }()
-	mustWrite(t, d, Options{Now: fixedTime}, files...)
-	return steps
-}
-
-// On a disk everything is synced before the swap, and the swap after it.
-func TestSyncOrder(t *testing.T) {
-	path := newVolume(t)
-	d := open(t, path)
-	d.durable = true
-	got := steps(t, d, file("a", "1"), file("d/b", "1"))
-	swap := slices.Index(got, "rename ..data")
-	if swap < 0 {
-		t.Fatalf("no swap in %q", got)
-	}
-	payload := readlink(t, path, "..data")
-	for _, name := range []string{"a", "b", "d", payload, path} {
-		if i := slices.Index(got, "fsync "+name); i < 0 || i > swap {
-			t.Errorf("%q is not synced before the swap: %q", name, got)
-		}
-	}
-	if got[len(got)-1] != "fsync "+path {
-		t.Errorf("the volume directory is not synced at the end: %q", got)
-	}
-	if got := steps(t, d, file("a", "1"), file("d/b", "1")); len(got) != 0 {
-		t.Errorf("an unchanged Write does %q", got)
-	}
-}
-
-func TestNoSyncInMemory(t *testing.T) {
-	d := open(t, newTmpfs(t, "size=1m"))
-	if got := steps(t, d, file("a", "1")); slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "fsync") }) {
-		t.Errorf("syncs on tmpfs: %q", got)
-	}
-}
 
 // What takes a wanted name in the middle of a Write is not replaced, nor is
 // what takes the name of a link that is about to go.
@@ -77,9 +31,9 @@ func TestWriteSparesLateForeigners(t *testing.T) {
 				}
 				return nil
 			}
-			r, err := d.Write([]File{file("new", "2")}, Options{})
-			if err == nil || !r.Changed {
-				t.Errorf("Write = %+v, %v, want Changed and an error", r, err)
+			changed, err := d.Write([]File{file("new", "2")}, Options{})
+			if err == nil || !changed {
+				t.Errorf("Write = %v, %v, want true and an error", changed, err)
 			}
 			if mode := stat(t, path, tt.name).Mode; mode&unix.S_IFMT == unix.S_IFLNK {
 				t.Error("the foreign entry was replaced")
@@ -110,7 +64,7 @@ func TestWriteStaysOnItsFileSystem(t *testing.T) {
 	}
 	must(t, unix.Unmount(mount, unix.MNT_DETACH))
 	stat(t, other, "b")
-	if r := mustWrite(t, d, Options{}, file("d/b", "1")); r.Changed {
+	if mustWrite(t, d, Options{}, file("d/b", "1")) {
 		t.Error("changed")
 	}
 }

@@ -31,14 +31,8 @@ func (d *Dir) makePayload(p *plan) (string, error) {
 			return name, fmt.Errorf("writing %s in %q: %w", quote(n.path), d.path, err)
 		}
 	}
-	if err := d.syncDirs(&c, p); err != nil {
-		return name, fmt.Errorf("syncing payload %q in %q: %w", name, d.path, err)
-	}
 	if err := d.own(top, name, p.gid, dirMode); err != nil {
 		return name, fmt.Errorf("opening payload %q in %q to its readers: %w", name, d.path, err)
-	}
-	if err := d.sync(top, name); err != nil {
-		return name, fmt.Errorf("syncing payload %q in %q: %w", name, d.path, err)
 	}
 	return name, nil
 }
@@ -74,10 +68,7 @@ func (d *Dir) makeNode(c *cursor, n node, gid uint32) error {
 	if err := d.write(fd, name, n.contents); err != nil {
 		return err
 	}
-	if err := d.own(fd, name, gid, n.mode); err != nil {
-		return err
-	}
-	return d.sync(fd, name)
+	return d.own(fd, name, gid, n.mode)
 }
 
 // makeDir leaves the cursor in the new directory, where the next node most
@@ -92,23 +83,4 @@ func (d *Dir) makeDir(c *cursor, parent int, name string, n node, gid uint32) er
 	}
 	c.set(n.path, fd)
 	return d.own(fd, name, gid, n.mode)
-}
-
-func (d *Dir) syncDirs(c *cursor, p *plan) error {
-	if !d.durable {
-		return nil
-	}
-	for _, n := range p.nodes {
-		if !n.dir {
-			continue
-		}
-		fd, err := c.at(n.path)
-		if err != nil {
-			return err
-		}
-		if err := d.sync(fd, n.path); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -67,7 +67,7 @@ func TestNoSpaceAtEveryLimit(t *testing.T) {
 				path := newTmpfs(t, options+",mode=0755")
 				d := open(t, path)
 				mustWrite(t, d, Options{}, old...)
-				r, err := d.Write(next, Options{})
+				changed, err := d.Write(next, Options{})
 				if err == nil {
 					passed++
 					sweep(t, d)
@@ -75,8 +75,8 @@ func TestNoSpaceAtEveryLimit(t *testing.T) {
 					return
 				}
 				failed++
-				if !errors.Is(err, ErrNoSpace) || r.Changed {
-					t.Errorf("error = %v, Changed = %v", err, r.Changed)
+				if !errors.Is(err, ErrNoSpace) || changed {
+					t.Errorf("error = %v, changed is %v", err, changed)
 				}
 				checkExact(t, path, treeOf(old...))
 			})

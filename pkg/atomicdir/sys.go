@@ -98,23 +98,6 @@ func (d *Dir) own(fd int, name string, gid, mode uint32) error {
 	return nil
 }
 
-// sync makes an open file or directory durable where that means anything: a
-// tmpfs has no disk behind it, so the calls are saved there. A file system that
-// cannot sync a directory says EINVAL, and then there is nothing to do.
-func (d *Dir) sync(fd int, name string) error {
-	if !d.durable {
-		return nil
-	}
-	if err := d.before("fsync", name); err != nil {
-		return err
-	}
-	_, err := retry(func() (int, error) { return 0, unix.Fsync(fd) })
-	if err == unix.EINVAL {
-		return nil
-	}
-	return err
-}
-
 // removeTree removes the entry, whatever it is, and all below it, without
 // following a symlink. An entry that is already gone is a success.
 func (d *Dir) removeTree(name string) error {
@@ -212,8 +195,8 @@ func openDir(parent int, name string) (int, error) {
 	return retry(func() (int, error) { return unix.Openat(parent, name, openDirFlags, 0) })
 }
 
-// closeFD drops the error: what was written is synced by then, or lives in
-// memory, and a failed close still releases the descriptor.
+// closeFD drops the error: what was written lives in memory, and a failed close
+// still releases the descriptor.
 func closeFD(fd int) { _ = unix.Close(fd) }
 
 // readNames lists a directory from its start, sorted.

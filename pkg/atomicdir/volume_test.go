@@ -73,13 +73,13 @@ func open(t testing.TB, path string) *Dir {
 	return d
 }
 
-func mustWrite(t testing.TB, d *Dir, o Options, files ...File) Result {
+func mustWrite(t testing.TB, d *Dir, o Options, files ...File) (changed bool) {
 	t.Helper()
-	r, err := d.Write(files, o)
+	changed, err := d.Write(files, o)
 	if err != nil {
 		t.Fatalf("Write: %v", err)
 	}
-	return r
+	return changed
 }
 
 func file(path, contents string) File { return File{Path: path, Contents: []byte(contents)} }

@@ -28,14 +28,6 @@ func (o Options) now() time.Time {
 	return o.Now()
 }
 
-// Result tells what a Write did. Paths are sorted as a walk of the tree.
-type Result struct {
-	// Changed says that a new payload was swapped in.
-	Changed bool
-	// Updated files differ in contents, mode, group or owner.
-	Added, Updated, Removed []string
-}
-
 // Write makes the files the whole payload of the volume, all or nothing.
 //
 //  1. Validate the files.
@@ -58,54 +50,52 @@ type Result struct {
 // Where there is no payload yet and no link in the way, nobody can miss
 // anything: 6 is left out, and the links are made in place at the end of 8.
 //
-// If a step up to 8 fails, what the call made is removed and the volume serves
-// the payload it had. If a later one fails, the volume serves the new payload,
-// Result says Changed beside the error, and the next Write does what is left to
-// do. The same holds for a crash, of which the next Write removes the remains.
+// Write tells whether a new payload was swapped in. If a step up to 8 fails,
+// what the call made is removed and the volume serves the payload it had. If a
+// later one fails, the volume serves the new payload, changed is true beside the
+// error, and the next Write does what is left to do. The same holds for a crash, of which the next Write removes the remains.
 //
 // The replaced payload stays, under its hidden name, until the next Write or
 // Sweep: whoever opened it, or was on the way into it when the swap came,
 // finishes there. Removed at once, it would make such a reader miss a file that
 // is in both payloads. So a volume needs room for two payloads at all times.
 //
-// Files, their directories and the volume directory are synced before the swap,
-// and the volume directory again at the end, unless the file system lives in
-// memory.
+// Nothing is synced: the volume lives in memory.
 //
 // The volume directory keeps its own mode and owners. Directories of the
 // payload are 0755 whatever the umask. No files make an empty payload.
-func (d *Dir) Write(files []File, o Options) (Result, error) {
+func (d *Dir) Write(files []File, o Options) (changed bool, err error) {
 	// 1. Validate.
 	p, err := newPlan(files, o)
 	if err != nil {
-		return Result{}, err
+		return false, err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.fd < 0 {
-		return Result{}, d.closedError()
+		return false, d.closedError()
 	}
 	// 2. Survey.
 	s, err := d.surveyFor(p.tops)
 	if err != nil {
-		return Result{}, err
+		return false, err
 	}
 	defer s.close()
 	// 3. Remove remains.
 	if err := d.removeTrees(s.leftovers); err != nil {
-		return Result{}, err
+		return false, err
 	}
 	// 4. Compare.
-	result, err := d.diff(s.live, p)
+	changed, err = d.differs(s.live, p)
 	if err != nil {
-		return Result{}, err
+		return false, err
 	}
 	// 5 to 8. Everything that may fail for lack of space, and the swap.
-	if err := d.replace(p, s, result.Changed); err != nil {
-		return Result{}, err
+	if err := d.replace(p, s, changed); err != nil {
+		return false, err
 	}
 	// 9. and 10. Put the links right.
-	return result, d.finish(s, result.Changed)
+	return changed, d.finish(s)
 }
 
 // Sweep removes the replaced payload, which Write keeps for its last readers,
@@ -153,11 +143,11 @@ func (d *Dir) Repair() error {
 	if err := d.stageLinks(s); err != nil {
 		return errors.Join(d.explainSpace(err, &plan{}, len(s.absent)+len(s.wrong)), d.removeTree(linksTmp))
 	}
-	return d.finish(s, false)
+	return d.finish(s)
 }
 
 // finish does steps 9 and 10.
-func (d *Dir) finish(s *survey, changed bool) error {
+func (d *Dir) finish(s *survey) error {
 	if err := d.placeLinks(s); err != nil {
 		return err
 	}
@@ -166,16 +156,6 @@ func (d *Dir) finish(s *survey, changed bool) error {
 		if err := d.unlink(d.fd, name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("removing link %q from %q: %w", name, d.path, err)
 		}
-	}
-	if !changed && len(s.absent)+len(s.wrong)+len(s.stray) == 0 {
-		return nil
-	}
-	return d.syncVolume()
-}
-
-func (d *Dir) syncVolume() error {
-	if err := d.sync(d.fd, d.path); err != nil {
-		return fmt.Errorf("syncing volume directory %q: %w", d.path, err)
 	}
 	return nil
 }
@@ -239,10 +219,6 @@ func (d *Dir) build(p *plan, s *survey, changed bool) (made []string, err error)
 func (d *Dir) swap(name string) error {
 	if err := d.symlink(name, d.fd, dataTmp); err != nil {
 		return fmt.Errorf("creating %q in %q: %w", dataTmp, d.path, err)
-	}
-	// The payload must not be reachable before it is durable.
-	if err := d.syncVolume(); err != nil {
-		return err
 	}
 	if err := d.rename(d.fd, dataTmp, d.fd, dataName, 0); err != nil {
 		return fmt.Errorf("swapping %q in %q: %w", dataName, d.path, err)

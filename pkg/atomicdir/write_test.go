@@ -6,7 +6,6 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -22,10 +21,8 @@ func TestWriteLayout(t *testing.T) {
 		{Path: "tls/ca/root.pem", Contents: []byte("r")},
 		{Path: "empty"},
 	}
-	r := mustWrite(t, d, Options{Now: fixedTime}, files...)
-	want := Result{Changed: true, Added: []string{"empty", "password", "tls/ca/root.pem", "tls/key.pem"}}
-	if !reflect.DeepEqual(r, want) {
-		t.Errorf("Result = %+v, want %+v", r, want)
+	if !mustWrite(t, d, Options{Now: fixedTime}, files...) {
+		t.Error("not changed")
 	}
 	checkExact(t, path, treeOf(files...))
 	if name := readlink(t, path, "..data"); name != "..2026_01_02_15_04_05.123456789" {
@@ -45,37 +42,29 @@ func TestWriteSequence(t *testing.T) {
 	steps := []struct {
 		name  string
 		files []File
-		want  Result
+		want  bool
 	}{
-		{"first", []File{file("a", "1"), file("b", "1"), file("d/x", "1")},
-			Result{Changed: true, Added: []string{"a", "b", "d/x"}}},
-		{"same again", []File{file("d/x", "1"), file("b", "1"), file("a", "1")}, Result{}},
-		{"contents", []File{file("a", "2"), file("b", "1"), file("d/x", "1")},
-			Result{Changed: true, Updated: []string{"a"}}},
-		{"mode only", []File{file("a", "2"), {Path: "b", Mode: 0o600, Contents: []byte("1")}, file("d/x", "1")},
-			Result{Changed: true, Updated: []string{"b"}}},
-		{"explicit default mode", []File{{Path: "a", Mode: 0o644, Contents: []byte("2")}, {Path: "b", Mode: 0o600, Contents: []byte("1")}, file("d/x", "1")},
-			Result{}},
-		{"longer and shorter", []File{file("a", "22"), {Path: "b", Mode: 0o600}, file("d/x", "1")},
-			Result{Changed: true, Updated: []string{"a", "b"}}},
-		{"add and remove", []File{file("a", "22"), file("c", "1"), file("d/y", "1")},
-			Result{Changed: true, Added: []string{"c", "d/y"}, Removed: []string{"b", "d/x"}}},
-		{"file becomes directory", []File{file("a/z", "22"), file("c", "1"), file("d/y", "1")},
-			Result{Changed: true, Added: []string{"a/z"}, Removed: []string{"a"}}},
-		{"directory becomes file", []File{file("a/z", "22"), file("c", "1"), file("d", "1")},
-			Result{Changed: true, Added: []string{"d"}, Removed: []string{"d/y"}}},
-		{"nothing", nil, Result{Changed: true, Removed: []string{"a/z", "c", "d"}}},
-		{"nothing again", nil, Result{}},
+		{"first", []File{file("a", "1"), file("b", "1"), file("d/x", "1")}, true},
+		{"same again", []File{file("d/x", "1"), file("b", "1"), file("a", "1")}, false},
+		{"contents", []File{file("a", "2"), file("b", "1"), file("d/x", "1")}, true},
+		{"mode only", []File{file("a", "2"), {Path: "b", Mode: 0o600, Contents: []byte("1")}, file("d/x", "1")}, true},
+		{"explicit default mode", []File{{Path: "a", Mode: 0o644, Contents: []byte("2")}, {Path: "b", Mode: 0o600, Contents: []byte("1")}, file("d/x", "1")}, false},
+		{"longer and shorter", []File{file("a", "22"), {Path: "b", Mode: 0o600}, file("d/x", "1")}, true},
+		{"add and remove", []File{file("a", "22"), file("c", "1"), file("d/y", "1")}, true},
+		{"file becomes directory", []File{file("a/z", "22"), file("c", "1"), file("d/y", "1")}, true},
+		{"directory becomes file", []File{file("a/z", "22"), file("c", "1"), file("d", "1")}, true},
+		{"nothing", nil, true},
+		{"nothing again", nil, false},
 	}
 	path := newVolume(t)
 	d := open(t, path)
 	for _, step := range steps {
 		before := stamps(t, path)
-		r := mustWrite(t, d, Options{}, step.files...)
-		if !reflect.DeepEqual(r, step.want) {
-			t.Errorf("%s: Result = %+v, want %+v", step.name, r, step.want)
+		changed := mustWrite(t, d, Options{}, step.files...)
+		if changed != step.want {
+			t.Errorf("%s: changed is %v", step.name, changed)
 		}
-		if !r.Changed && !maps.Equal(stamps(t, path), before) {
+		if !changed && !maps.Equal(stamps(t, path), before) {
 			t.Errorf("%s: an unchanged Write touched the volume", step.name)
 		}
 		sweep(t, d)
@@ -86,7 +75,7 @@ func TestWriteSequence(t *testing.T) {
 func TestWriteFirstEmptyPayloadIsAChange(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)
-	if r := mustWrite(t, d, Options{}); !r.Changed {
+	if !mustWrite(t, d, Options{}) {
 		t.Error("not changed")
 	}
 	checkExact(t, path, tree{})
@@ -99,10 +88,10 @@ func TestWriteComparesLargeFiles(t *testing.T) {
 	for _, size := range []int{chunk - 1, chunk, chunk + 1, 5 * chunk} {
 		body := strings.Repeat("x", size)
 		mustWrite(t, d, Options{}, file("a", body))
-		if r := mustWrite(t, d, Options{}, file("a", body)); r.Changed {
+		if mustWrite(t, d, Options{}, file("a", body)) {
 			t.Errorf("%d bytes: the same contents are a change", size)
 		}
-		if r := mustWrite(t, d, Options{}, file("a", body[1:]+"y")); !r.Changed {
+		if !mustWrite(t, d, Options{}, file("a", body[1:]+"y")) {
 			t.Errorf("%d bytes: a change of the last byte is not seen", size)
 		}
 	}
@@ -123,7 +112,7 @@ func TestWriteKeepsTheReplacedPayload(t *testing.T) {
 	if err != nil || !maps.Equal(got, treeOf(old...)) {
 		t.Fatalf("reader of the old payload sees %q, %v", got, err)
 	}
-	if r := mustWrite(t, d, Options{}, file("a", "2")); r.Changed {
+	if mustWrite(t, d, Options{}, file("a", "2")) {
 		t.Error("changed")
 	}
 	checkExact(t, path, treeOf(file("a", "2")))
@@ -165,8 +154,8 @@ func TestWriteGroup(t *testing.T) {
 		{group(0), true, 0, 0o440},
 		{Options{}, true, 0, 0o400},
 	} {
-		if r := mustWrite(t, d, step.o, files...); r.Changed != step.changed {
-			t.Errorf("group %d: Changed = %v", step.gid, r.Changed)
+		if changed := mustWrite(t, d, step.o, files...); changed != step.changed {
+			t.Errorf("group %d: changed is %v", step.gid, changed)
 		}
 		check(step.gid, step.aMode)
 	}
@@ -209,7 +198,7 @@ func TestWriteRepairsThePayload(t *testing.T) {
 			d := open(t, path)
 			mustWrite(t, d, Options{}, files...)
 			must(t, damage(live(t, path)))
-			if r := mustWrite(t, d, Options{}, files...); !r.Changed {
+			if !mustWrite(t, d, Options{}, files...) {
 				t.Error("the damage was not seen")
 			}
 			sweep(t, d)
@@ -231,7 +220,7 @@ func TestWriteTakesOverKubeletLayout(t *testing.T) {
 	must(t, os.Symlink("..data/a", filepath.Join(path, "a")))
 	d := open(t, path)
 	before := stamps(t, path)
-	if r := mustWrite(t, d, Options{}, file("a", "1")); r.Changed || !maps.Equal(stamps(t, path), before) {
+	if mustWrite(t, d, Options{}, file("a", "1")) || !maps.Equal(stamps(t, path), before) {
 		t.Error("the same files are a change")
 	}
 	mustWrite(t, d, Options{}, file("a", "2"))
@@ -275,7 +264,7 @@ func TestWriteDeepestPath(t *testing.T) {
 	d := open(t, path)
 	for _, deep := range []string{strings.Repeat("a/", 15) + "bb", strings.Repeat(strings.Repeat("n", 255)+"/", 15) + strings.Repeat("n", 255)} {
 		mustWrite(t, d, Options{}, file(deep, "1"), file("z", "1"))
-		if r := mustWrite(t, d, Options{}, file(deep, "1"), file("z", "1")); r.Changed {
+		if mustWrite(t, d, Options{}, file(deep, "1"), file("z", "1")) {
 			t.Error("the same files are a change")
 		}
 	}

@@ -281,9 +281,9 @@ func (p *Publisher) write(rec *Record, files []atomicdir.File) (bool, error) {
 		return false, err
 	}
 	defer func() { _ = dir.Close() }()
-	result, err := dir.Write(files, atomicdir.Options{GID: rec.GID})
+	changed, err := dir.Write(files, atomicdir.Options{GID: rec.GID})
 	if err == nil {
-		return result.Changed, nil
+		return changed, nil
 	}
 	reason := fault.Mount
 	var bad *atomicdir.PathError

@@ -47,9 +47,9 @@ func (v volume) write(t *testing.T, files map[string]string) {
 	for name, text := range files {
 		payload = append(payload, atomicdir.File{Path: name, Contents: []byte(text)})
 	}
-	result, err := v.dir.Write(payload, atomicdir.Options{})
+	changed, err := v.dir.Write(payload, atomicdir.Options{})
 	must(t, err)
-	if !result.Changed {
+	if !changed {
 		t.Fatal("the volume was not changed")
 	}
 }
