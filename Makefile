@@ -33,6 +33,10 @@ test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpf
 	cd hack/image && go test ./...
 	$(AS_ROOT) go test -race -timeout 30m ./...
 
+.PHONY: lifetimes
+lifetimes: vaultd ## Run the tests that live as long as real credentials do: minutes
+	$(AS_ROOT) go test -race -tags lifetimes -count 1 -timeout 20m -run TestLifetime ./pkg/provider/vault
+
 .PHONY: e2e
 e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; builds Kubernetes once)
 	$(if $(AS_ROOT),$(error make e2e needs root: it runs containerd and kubelet))

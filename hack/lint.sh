@@ -15,11 +15,18 @@ fi
 step go mod tidy
 go mod tidy -diff
 
-step go vet
+step "go vet and staticcheck, with the code of every build tag"
+tags=e2e,lifetimes
 go vet ./...
-
-step staticcheck
+go vet -tags "$tags" ./...
 go tool -modfile=hack/tools/go.mod staticcheck ./...
+go tool -modfile=hack/tools/go.mod staticcheck -tags "$tags" ./test/... ./pkg/provider/...
+
+step "go vet of the other modules"
+for module in $(git ls-files '*/go.mod'); do
+  packages=$(cd "$(dirname "$module")" && go list ./... 2>/dev/null) || true
+  [ -z "$packages" ] || (cd "$(dirname "$module")" && go vet ./...)
+done
 
 step "kubectl-mayfly on macOS and Windows"
 for os in darwin windows; do

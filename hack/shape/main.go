@@ -68,11 +68,11 @@ type size struct {
 }
 
 type shape struct {
-	lines, files     int
-	long, functions  []size
-	functionLines    []int
-	methods          map[string]int
-	mutual, together []string // one line a room
+	lines, files    int
+	long, functions []size
+	functionLines   []int
+	methods         map[string]int
+	mutual          []string // one line a room
 }
 
 // product tells code that people wrote for the driver.

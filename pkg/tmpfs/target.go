@@ -71,6 +71,3 @@ func (d directory) reopen() (*os.File, error) {
 }
 
 func (d directory) close() { _ = unix.Close(d.fd) }
-
-// link is a path that leads to the open directory itself.
-func (d directory) link() string { return fmt.Sprintf("/proc/self/fd/%d", d.fd) }

@@ -37,8 +37,11 @@ func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) 
 	case NeverSent(err):
 		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		if words := e.saysToPlain(); strings.Contains(words, "HTTPS") {
-			return fault.New(fault.Unavailable, "%s answered: %s", e.Address, scrub(words)).WithHint("the server speaks TLS: use https:// in the address")
+		// What began an answer is no server that speaks TLS.
+		if !errors.Is(err, io.ErrUnexpectedEOF) {
+			if words := e.saysToPlain(); strings.Contains(words, "HTTPS") {
+				return fault.New(fault.Unavailable, "%s answered: %s", e.Address, scrub(words)).WithHint("the server speaks TLS: use https:// in the address")
+			}
 		}
 		return fault.New(fault.Unavailable, "%s closed the connection before its answer was complete: %s", e.Address, what).
 			WithHint("%s", e.late(n))

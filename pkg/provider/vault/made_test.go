@@ -187,39 +187,3 @@ func TestRevokedElsewhere(t *testing.T) {
 		}
 	}
 }
-
-// TestStaticRoleBySchedule follows a rotation by schedule, whose moment Vault
-// announces as passed before it comes to it, and one by hand.
-func TestStaticRoleBySchedule(t *testing.T) {
-	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	w.write(t, "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_schedule": "* * * * *", "rotation_window": "1h"})
-	r := w.request(t, w.pod("app"), nil, `
-- {objectName: user, secretPath: database/static-creds/batch, secretKey: username}
-- {objectName: password, secretPath: database/static-creds/batch, secretKey: password}`)
-	r.Class.RefreshInterval = time.Hour
-	p := newProvider(t, nil)
-	passwords := map[string]bool{}
-	watch(t, p, r, 75*time.Second, func(payload *provider.Payload) {
-		f := files(payload)
-		if passwords[f["password"]] = true; len(passwords) == 2 && !pg.LogsIn(t, f["user"], f["password"]) {
-			t.Error("the database refuses the new password")
-		}
-	})
-	if len(passwords) < 2 {
-		t.Error("no rotation came in 75 s of a schedule of each minute")
-	}
-	var now clock
-	p = newProvider(t, func(c *vault.Config) { c.Now = now.now })
-	w.write(t, "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_schedule": "0 0 1 1 *", "rotation_window": "1h"})
-	r = w.request(t, w.pod("app"), nil, r.Class.Parameters["objects"])
-	r.Class.RefreshInterval = time.Minute
-	before := files(mustFetch(t, p, r))["password"]
-	w.write(t, "database/rotate-role/batch", nil)
-	now.advance(time.Minute + time.Second)
-	after := files(mustFetch(t, p, r))["password"]
-	if after == before || !pg.LogsIn(t, "batch", after) {
-		t.Error("a rotation by hand does not show within the interval")
-	}
-}

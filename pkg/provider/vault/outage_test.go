@@ -68,7 +68,7 @@ func TestOutage(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			gate := newGate(t, w.Address)
 			c := &clock{}
-			n := &node{clock: c, p: newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.DefaultInterval = c.now, time.Minute })}
+			n := &node{clock: c, p: newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.DefaultInterval, cfg.MaxRetries = c.now, time.Minute, 0 })}
 			for i := range 110 {
 				r := w.request(t, w.pod(fmt.Sprintf("web-%d", i)), nil, two)
 				r.Class.Parameters["vaultAddress"] = gate.URL
