@@ -14,13 +14,10 @@ import (
 func Text(s string, most int) string {
 	cut := ""
 	if len(s) > most {
+		for most > 0 && !utf8.RuneStart(s[most]) {
+			most--
+		}
 		s, cut = s[:most], "..."
-		for len(s) > 0 && !utf8.RuneStart(s[len(s)-1]) {
-			s = s[:len(s)-1]
-		}
-		if len(s) > 0 && s[len(s)-1] >= utf8.RuneSelf { // the first byte of a letter
-			s = s[:len(s)-1]
-		}
 	}
 	if isPlain(s) {
 		return s + cut

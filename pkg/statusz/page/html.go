@@ -39,6 +39,9 @@ func digest(s string) string {
 // mostShown bounds the volumes on one page, and mostListed the objects of each.
 const mostShown, mostListed = 100, 20
 
+// mostUnfolded is how many objects are shown at once.
+const mostUnfolded = 2
+
 var parsedPage = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("statusz").Parse(pageText))
 })
@@ -69,7 +72,8 @@ type row struct {
 	Mood                                     string // of the state
 	Age, Refreshed, Next, Expires, AsOf, Why moment
 	Listed                                   []object
-	More                                     int
+	Count, More                              int
+	Folded                                   bool
 }
 
 type object struct {
@@ -147,10 +151,12 @@ func (h *handler) html(w *bytes.Buffer, r *http.Request) error {
 
 // times makes moments of the times of all but the volumes.
 func (v *view) times(now time.Time) {
-	v.Now, v.Uptime = moment{now.UTC().Format(time.RFC3339), ""}, ago(v.Node.Started, now)
+	v.Now, v.Uptime = moment{now.UTC().Format(time.RFC3339), ""}, age(v.Node.Started, now)
 	v.Memory = size(v.Node.MemoryUsed)
 	if v.Node.MemoryLimit > 0 {
 		v.Memory += " of " + size(v.Node.MemoryLimit)
+	} else {
+		v.Memory += ", no limit"
 	}
 	for _, f := range v.Failures {
 		v.Failed = append(v.Failed, failureRow{f, ago(f.At, now)})
@@ -158,7 +164,7 @@ func (v *view) times(now time.Time) {
 	for _, s := range v.Stores {
 		out := storeRow{Store: s, Used: ago(s.UsedAt, now)}
 		for _, c := range s.Circuits {
-			out.Open = append(out.Open, circuitRow{c, heldUp(c), ago(c.Since, now), until(c.ProbeAt, now)})
+			out.Open = append(out.Open, circuitRow{c, heldUp(c), age(c.Since, now), until(c.ProbeAt, now)})
 		}
 		v.StoreRows = append(v.StoreRows, out)
 	}
@@ -166,13 +172,13 @@ func (v *view) times(now time.Time) {
 		v.QueueRows = append(v.QueueRows, queueRow{q, until(q.NextAt, now)})
 	}
 	for _, l := range v.Leaving {
-		v.LeavingRows = append(v.LeavingRows, leavingRow{l, ago(l.Since, now), until(l.NextAt, now)})
+		v.LeavingRows = append(v.LeavingRows, leavingRow{l, age(l.Since, now), until(l.NextAt, now)})
 	}
 }
 
 func rowOf(s statusz.Volume, now time.Time) row {
 	out := row{
-		Volume: s, Mood: mood(s.State), Age: ago(s.PublishedAt, now), Refreshed: ago(s.RefreshedAt, now), Next: until(s.NextAt, now),
+		Volume: s, Mood: mood(s.State), Age: age(s.PublishedAt, now), Refreshed: ago(s.RefreshedAt, now), Next: until(s.NextAt, now),
 		Expires: until(s.ExpiresAt, now), AsOf: ago(s.AsOf, now),
 	}
 	if s.Failure != nil {
@@ -181,7 +187,8 @@ func rowOf(s statusz.Volume, now time.Time) row {
 	for _, o := range s.Objects[:min(len(s.Objects), mostListed)] {
 		out.Listed = append(out.Listed, object{o, until(o.ExpiresAt, now)})
 	}
-	out.More = s.MoreObjects + len(s.Objects) - len(out.Listed)
+	out.Count = len(s.Objects) + s.MoreObjects
+	out.More, out.Folded = out.Count-len(out.Listed), out.Count > mostUnfolded
 	return out
 }
 
@@ -217,11 +224,20 @@ func heldUp(c statusz.Circuit) string {
 	return c.Path + " for " + c.Namespace + store
 }
 
-func ago(t, now time.Time) moment {
+// age is how long something has been.
+func age(t, now time.Time) moment {
 	if t.IsZero() {
 		return moment{}
 	}
 	return moment{duration.HumanDuration(max(0, now.Sub(t))), t.UTC().Format(time.RFC3339)}
+}
+
+func ago(t, now time.Time) moment {
+	m := age(t, now)
+	if m.Text != "" {
+		m.Text += " ago"
+	}
+	return m
 }
 
 func until(t, now time.Time) moment {
