@@ -3,6 +3,7 @@ package node
 import (
 	"cmp"
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -25,18 +26,21 @@ func (n *Node) serveStatus(ctx context.Context) error {
 	if n.c.StatusAddr == "" {
 		return nil
 	}
-	h, told := n.statusHandler(), false
-	for {
-		err := serveHTTP(ctx, "the status", n.c.StatusAddr, h)
+	return serveAgain(ctx, n.c.StatusAddr, n.statusHandler(), n.c.Logger, time.After)
+}
+
+// serveAgain serves until ctx ends, with pauses where it cannot.
+func serveAgain(ctx context.Context, addr string, h http.Handler, log *slog.Logger, after func(time.Duration) <-chan time.Time) error {
+	for told := false; ; told = true {
+		err := serveHTTP(ctx, "the status", addr, h)
 		if err == nil || ctx.Err() != nil {
 			return nil
 		}
 		if !told {
-			n.c.Logger.Error("the node's status cannot be served (--status-address), and this is tried again", "error", err)
-			told = true
+			log.Error("the node's status cannot be served (--status-address), and this is tried again", "error", err)
 		}
 		select {
-		case <-time.After(listenAgain):
+		case <-after(listenAgain):
 		case <-ctx.Done():
 		}
 	}
