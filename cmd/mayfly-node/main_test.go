@@ -110,6 +110,8 @@ func TestBadConfigurations(t *testing.T) {
 		{"node id", []string{"--nodeid="}, "--nodeid"},
 		{"endpoint", []string{"--endpoint=tcp://1.2.3.4:5"}, "--endpoint"},
 		{"health address", []string{"--health-addr=nowhere"}, "--health-addr"},
+		{"status address", []string{"--status-address=nowhere"}, "--status-address"},
+		{"shared status address", []string{"--status-address=:1", "--metrics-addr=:1"}, "--status-address"},
 		{"registration path", []string{"--kubelet-registration-path=csi.sock"}, "--kubelet-registration-path"},
 		{"state", []string{"--state-size-limit=1"}, "--state-size-limit"},
 		{"audit log", []string{"--audit-log=" + filepath.Join(dir, "no", "audit.log")}, "--audit-log"},

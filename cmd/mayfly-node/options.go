@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"strconv"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
 const introduction = `mayfly-node gives pods their secrets as files in a private tmpfs.
@@ -202,6 +205,7 @@ func (o *options) declareProcess(f *flagSet) {
 	f.group("Process")
 	f.str(&c.HealthAddr, "health-addr", ":9808", "`address` of /healthz and /readyz; empty for none.")
 	f.str(&c.MetricsAddr, "metrics-addr", ":8095", "`address` of /metrics, in Prometheus' format; empty for none.")
+	f.str(&c.StatusAddr, "status-address", net.JoinHostPort("127.0.0.1", strconv.Itoa(statusz.Port)), "`address` of /status and /statusz, which show the volumes, stores and failures of this\nnode, and of /refresh; off for none. By default it is reached by a port-forward to the\ndriver's pod alone, and so needs the right to that.")
 	f.duration(&c.Grace, "shutdown-grace", 25*time.Second, "`time` that running calls have to finish after a stop signal.")
 	f.value(oneOf{&o.logFormat, []string{"text", "json"}}, "log-format", "`text` or json.")
 	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "least `level` that is logged: debug, info, warn or error.")
@@ -215,6 +219,9 @@ func (o *options) declareProcess(f *flagSet) {
 func (o *options) finish() error {
 	c := &o.config
 	c.Version, c.AuditLevel = version, audit.Level(o.auditLevel)
+	if c.StatusAddr == "off" {
+		c.StatusAddr = ""
+	}
 	c.Vault.Name, c.Vault.UserAgent, c.Vault.DefaultInterval = "vault", "mayfly-node/"+version, c.RefreshInterval
 	c.Akeyless.ClassFileDirs, c.Akeyless.AllowLocalAddresses = c.Vault.ClassFileDirs, c.Vault.AllowLocalAddresses
 	c.Akeyless.UserAgent, c.Akeyless.DefaultInterval, c.Akeyless.MaxRetries = c.Vault.UserAgent, c.RefreshInterval, c.Vault.MaxRetries

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -20,8 +21,11 @@ import (
 var update = flag.Bool("update", false, "write the golden files")
 
 func run(args []string, in *os.File) int {
-	return cli.Run(args, output.Streams{In: in, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: "test"})
+	return cli.Run(args, output.Streams{In: in, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: "test", Now: recordedNow})
 }
+
+// recordedNow is the time at which the recorded clusters are looked at.
+func recordedNow() time.Time { return time.Date(2026, 11, 28, 10, 0, 0, 0, time.UTC) }
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"kubectl-mayfly": func() { os.Exit(run(os.Args[1:], os.Stdin)) }})
@@ -30,14 +34,23 @@ func TestMain(m *testing.M) {
 func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", UpdateScripts: *update, RequireExplicitExec: true,
+		Setup: func(env *testscript.Env) error {
+			dir, err := filepath.Abs("testdata/clusters")
+			env.Setenv("CLUSTERS", dir)
+			return err
+		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": exit, "cluster": cluster},
 	})
 }
 
-// cluster starts a recorded API server with the objects of a file, and points
-// KUBECONFIG at it.
+// cluster starts a recorded API server with the objects of files, and points
+// KUBECONFIG at it. $CLUSTERS has clusters that scripts share.
 func cluster(ts *testscript.TestScript, _ bool, args []string) {
-	api, err := clitest.Start(ts.ReadFile(args[0]))
+	var text strings.Builder
+	for _, name := range args {
+		text.WriteString(ts.ReadFile(name) + "\n---\n")
+	}
+	api, err := clitest.Start(text.String())
 	ts.Check(err)
 	ts.Defer(api.Close)
 	config, err := api.Kubeconfig(ts.MkAbs("."))

@@ -83,6 +83,8 @@ type Config struct {
 	// HealthAddr and MetricsAddr are where HTTP is served; empty for nowhere.
 	HealthAddr  string
 	MetricsAddr string
+	// StatusAddr is where the status of the volumes is served; empty for nowhere.
+	StatusAddr string
 	// AuditLog is the file of the audit trail, "-" for Stdout, empty for none.
 	AuditLog   string
 	AuditLevel audit.Level
@@ -125,13 +127,16 @@ func (c *Config) validate() error {
 	if c.KubeletEndpoint != "" && !filepath.IsAbs(c.KubeletEndpoint) {
 		return fmt.Errorf("--kubelet-registration-path %q: must be the absolute path of the CSI socket on the host", c.KubeletEndpoint)
 	}
-	for flag, addr := range map[string]string{"--health-addr": c.HealthAddr, "--metrics-addr": c.MetricsAddr} {
+	for flag, addr := range map[string]string{"--health-addr": c.HealthAddr, "--metrics-addr": c.MetricsAddr, "--status-address": c.StatusAddr} {
 		if addr == "" {
 			continue
 		}
 		if _, _, err := net.SplitHostPort(addr); err != nil {
 			return fmt.Errorf("%s %q: must be HOST:PORT or :PORT: %w", flag, addr, err)
 		}
+	}
+	if c.StatusAddr != "" && (c.StatusAddr == c.HealthAddr || c.StatusAddr == c.MetricsAddr) {
+		return fmt.Errorf("--status-address %q: is the address of the health or the metrics, and not everybody who may read those may read the status", c.StatusAddr)
 	}
 	socket, err := csi.ParseEndpoint(c.Endpoint)
 	if err != nil {

@@ -115,16 +115,17 @@ func (c *connections) changed(conn net.Conn, now http.ConnState) {
 	}
 }
 
-func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
+// serveHTTP serves what people are told of by its name.
+func serveHTTP(ctx context.Context, what, addr string, h http.Handler) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
-		return fmt.Errorf("listening for health and metrics on %s: %w", addr, err)
+		return fmt.Errorf("listening for %s on %s: %w", what, addr, err)
 	}
 	server := newHTTPServer(h)
 	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
 	defer stop()
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving health and metrics on %s: %w", addr, err)
+		return fmt.Errorf("serving %s on %s: %w", what, addr, err)
 	}
 	return nil
 }

@@ -166,8 +166,8 @@ func TestTooManyConnections(t *testing.T) {
 func TestServeHTTPEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	must(t, serveHTTP(ctx, "127.0.0.1:0", http.HandlerFunc(ok)))
-	if err := serveHTTP(t.Context(), "127.0.0.1:none", http.HandlerFunc(ok)); err == nil {
+	must(t, serveHTTP(ctx, "a test", "127.0.0.1:0", http.HandlerFunc(ok)))
+	if err := serveHTTP(t.Context(), "a test", "127.0.0.1:none", http.HandlerFunc(ok)); err == nil {
 		t.Error("an address that cannot be used is no error")
 	}
 }

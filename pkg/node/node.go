@@ -5,12 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/csi"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/pkg/statusz/page"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -24,11 +28,15 @@ type Node struct {
 	metrics  *telemetry.Metrics
 	budget   *budget.Budget
 	audit    *audit.Log // nil for no audit trail
+	failures *page.Failures
+	builtIn  provider.Registry
+	plugins  *plugin.Registry // nil for none
 	server   *csi.Server
 	register *csi.Server // nil where somebody else registers the driver
 	kubelet  *csi.Registration
 	runners  []func(ctx context.Context) error
 	serving  atomic.Bool
+	started  time.Time
 }
 
 // New builds the driver. It mounts and locks the state's tmpfs, takes up the
@@ -38,7 +46,7 @@ func New(c Config) (_ *Node, err error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{c: c}
+	n := &Node{c: c, failures: &page.Failures{}, started: time.Now()}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.closeState())
@@ -130,8 +138,9 @@ func (n *Node) work(ctx context.Context) error {
 		g.Go(func() error { return ignoreCanceled(run(back)) })
 	}
 	for addr, h := range n.handlers() {
-		g.Go(func() error { return serveHTTP(back, addr, h) })
+		g.Go(func() error { return serveHTTP(back, "health and metrics", addr, h) })
 	}
+	g.Go(func() error { return n.serveStatus(back) })
 	g.Go(func() error {
 		defer stopBack() // the last call has been answered
 		front, stop := joined(ctx, failed)

@@ -81,7 +81,7 @@ func (n *Node) buildVolumes() error {
 // observers are told of every outcome: the metrics, the audit trail if there
 // is one and, where there is an API server, the statuses and Events.
 func (n *Node) observers(cluster *rest.Config) (volume.Observers, error) {
-	observers := volume.Observers{n.metrics}
+	observers := volume.Observers{n.metrics, n.failures}
 	if n.audit != nil {
 		observers = append(observers, n.audit)
 	}
@@ -127,6 +127,7 @@ func (n *Node) providers() (volume.Providers, error) {
 		return nil, err
 	}
 	registry := provider.Registry{}
+	n.builtIn = registry
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
 		c.Logger, c.Budget, c.Boot, c.MinInterval = n.c.Logger, n.budget, clock.SinceBoot, n.c.MinInterval
 		p, err := vault.New(c)
@@ -147,16 +148,16 @@ func (n *Node) providers() (volume.Providers, error) {
 	if err != nil {
 		return nil, err
 	}
-	plugins, err := plugin.New(plugin.Config{
+	n.plugins, err = plugin.New(plugin.Config{
 		Dirs: n.c.Plugins, Audiences: audiences, MaxMessageBytes: int(n.c.PluginMessage), Timeout: n.c.PluginTimeout,
 		BuiltIn: slices.Sorted(maps.Keys(registry)), Logger: n.c.Logger, Budget: n.budget,
 	})
 	if err != nil {
 		return nil, err
 	}
-	n.runners = append(n.runners, plugins.Run)
-	n.metrics.WatchPlugins(plugins.Answering)
-	return providerChain{registry, plugins}, nil
+	n.runners = append(n.runners, n.plugins.Run)
+	n.metrics.WatchPlugins(n.plugins.Answering)
+	return providerChain{registry, n.plugins}, nil
 }
 
 // providerChain asks for a provider in-process first, then for a plugin.

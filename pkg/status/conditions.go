@@ -9,18 +9,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
 // The conditions of a SecretProviderClassPodStatus.
 const (
-	// Ready tells that the volume is mounted with its complete payload.
-	Ready = "Ready"
-	// Fresh tells that the last mount or refresh read the store.
-	Fresh = "Fresh"
-	// ClassValid tells that nothing in the class or in the pod's volume
-	// attributes is ignored.
-	ClassValid = "ClassValid"
+	Ready      = names.Ready
+	Fresh      = names.Fresh
+	ClassValid = names.ClassValid
 )
 
 // The reasons of conditions that are True, and of those that are False for

@@ -14,23 +14,22 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// The reasons of the Events on a pod.
+// What the Events are called.
 const (
-	MountFailed    = "MountFailed"    // a first publish failed; kubelet tries again
-	RefreshFailed  = "RefreshFailed"  // the volume keeps its last good content
-	Rotated        = "Rotated"        // new content was written
-	Recovered      = "Recovered"      // a refresh succeeded after failures
-	LastGoodUsed   = "LastGoodUsed"   // the store is away; the pod started from the node's memory
-	ClassWarning   = "ClassWarning"   // something in the class is ignored; once for each edition and pod
-	StoreSlow      = "StoreSlow"      // the store has not answered a first publish yet
-	RecordSetAside = "RecordSetAside" // what the driver knew of the volume cannot be read; also on the node
+	MountFailed    = names.MountFailed
+	RefreshFailed  = names.RefreshFailed
+	Rotated        = names.Rotated
+	Recovered      = names.Recovered
+	LastGoodUsed   = names.LastGoodUsed
+	ClassWarning   = names.ClassWarning
+	StoreSlow      = names.StoreSlow
+	RecordSetAside = names.RecordSetAside
+	EventComponent = names.EventComponent
 )
-
-// EventComponent is the source of the Events.
-const EventComponent = "mayfly"
 
 const (
 	// firstQuiet is how long a repeated Event is held back after the first;

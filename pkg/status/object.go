@@ -14,29 +14,26 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// The annotations that make a failing volume visible, one that tells that the
-// volume holds what the node had in memory, one that tells that objects are left
-// out, and one for the name of a node that is too long for a label.
+// The annotations of a SecretProviderClassPodStatus.
 const (
-	ReasonAnnotation  = "mayfly.dev/failure-reason"
-	MessageAnnotation = "mayfly.dev/failure-message"
-	SinceAnnotation   = "mayfly.dev/failing-since"
-	AsOfAnnotation    = "mayfly.dev/last-good-as-of"
-	ObjectsAnnotation = "mayfly.dev/objects-left-out"
-	// WarningsAnnotation is what of the class is ignored.
-	WarningsAnnotation = "mayfly.dev/class-warnings"
-	NodeAnnotation     = "mayfly.dev/node-name"
+	ReasonAnnotation   = names.ReasonAnnotation
+	MessageAnnotation  = names.MessageAnnotation
+	SinceAnnotation    = names.SinceAnnotation
+	AsOfAnnotation     = names.AsOfAnnotation
+	ObjectsAnnotation  = names.ObjectsAnnotation
+	WarningsAnnotation = names.WarningsAnnotation
+	NodeAnnotation     = names.NodeAnnotation
 )
 
 // ownAnnotations are all that the driver writes; others are other people's.
 var ownAnnotations = [...]string{ReasonAnnotation, MessageAnnotation, SinceAnnotation, AsOfAnnotation, ObjectsAnnotation, WarningsAnnotation, NodeAnnotation}
 
-// DriverLabel names the driver that wrote an object: another one on the same
-// node, such as the Secrets Store CSI driver, sets the same NodeLabel.
-const DriverLabel = "mayfly.dev/driver"
+// DriverLabel names the driver that wrote an object.
+const DriverLabel = names.DriverLabel
 
 // ownLabels are all that the driver writes.
 var ownLabels = [...]string{v1.NodeLabel, DriverLabel}
@@ -49,7 +46,7 @@ const (
 	// maxName is the API server's limit for the name of an object.
 	maxName = 253
 	// maxLabel is its limit for the value of a label.
-	maxLabel = 63
+	maxLabel = names.MaxLabel
 	// maxObjectsBytes bounds the objects in one status, as JSON: some hundred of
 	// the usual size. The author of a class chooses how many there are and how
 	// long their names are, and every change is written to etcd.

@@ -40,6 +40,7 @@ type entry struct {
 	heard   handed                  // what kubelet passed last
 	where   Where                   // the next refresh goes
 	known   *Record                 // what of rec others may ask for; nil before the first payload
+	first   *firstTry               // the publish that is under way; nil for none
 }
 
 func newEntry(rec *Record) *entry {

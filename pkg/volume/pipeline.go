@@ -267,9 +267,9 @@ func (p *Publisher) note(rec *Record, c *class.Class, payload *provider.Payload)
 	rec.Versions, rec.LastClass = payload.Versions, c
 	rec.RefreshedAt, rec.Interval = now, p.interval(c)
 	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
-	rec.HeldDueAt, rec.HeldEnds = time.Time{}, nil
+	rec.HeldDueAt, rec.HeldEnds, rec.HeldObjects = time.Time{}, nil, nil
 	for _, l := range payload.Leases {
-		rec.HeldDueAt, rec.HeldEnds = payload.RefreshAt, append(rec.HeldEnds, l.Expires)
+		rec.HeldDueAt, rec.HeldEnds, rec.HeldObjects = payload.RefreshAt, append(rec.HeldEnds, l.Expires), append(rec.HeldObjects, l.Object)
 	}
 	p.keep(rec)
 }

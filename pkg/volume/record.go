@@ -65,12 +65,17 @@ type Record struct {
 	DueAt time.Time
 	// HeldDueAt is when the provider wanted to look after the credentials in
 	// the volume, and HeldEnds when those end unless it does; zero and empty
-	// where there are none.
-	HeldDueAt time.Time
-	HeldEnds  []time.Time
-	// Failures counts the failed refreshes since the last success.
+	// where there are none. HeldObjects are the objects that they belong to, in
+	// the same order; a record of an earlier version has none.
+	HeldDueAt   time.Time
+	HeldEnds    []time.Time
+	HeldObjects []string
+	// Failures counts the failed refreshes since the last success, and the
+	// others are of the last one.
 	Failures    int
 	LastFailure string
+	LastReason  fault.Reason
+	FailedAt    time.Time
 	// Leaving is set once kubelet has unpublished the volume and only the
 	// release of its credentials is left to do.
 	Leaving bool
@@ -87,7 +92,7 @@ type Record struct {
 // mapMoments replaces the moments that something waits for. AsOf is for people.
 // Copies of the record keep theirs.
 func (r *Record) mapMoments(replace func(time.Time) time.Time) {
-	for _, at := range []*time.Time{&r.PublishedAt, &r.RefreshedAt, &r.DueAt, &r.HeldDueAt} {
+	for _, at := range []*time.Time{&r.PublishedAt, &r.RefreshedAt, &r.DueAt, &r.HeldDueAt, &r.FailedAt} {
 		*at = replace(*at)
 	}
 	r.HeldEnds = slices.Clone(r.HeldEnds)
@@ -141,8 +146,11 @@ type wire struct {
 	DueAt          time.Time          `json:"dueAt,omitzero"`
 	HeldDueAt      time.Time          `json:"heldDueAt,omitzero"`
 	HeldEnds       []time.Time        `json:"heldEnds,omitempty"`
+	HeldObjects    []string           `json:"heldObjects,omitempty"`
 	Failures       int                `json:"failures,omitempty"`
 	LastFailure    string             `json:"lastFailure,omitempty"`
+	LastReason     fault.Reason       `json:"lastReason,omitempty"`
+	FailedAt       time.Time          `json:"failedAt,omitzero"`
 	Leaving        bool               `json:"leaving,omitempty"`
 	Ignored        []string           `json:"ignored,omitempty"`
 	Warned         string             `json:"warned,omitempty"`
@@ -163,7 +171,8 @@ func encodeRecord(r *Record, classFile string, room *bytes.Buffer) ([][]byte, er
 		ID: r.ID, Target: r.Target, Pod: r.Pod, Class: r.Class, GID: r.GID, SELinuxContext: r.SELinuxContext,
 		Tokens: r.Tokens.Reveal(), InSecrets: r.TokensInSecrets, Provider: r.Provider, Versions: r.Versions, ClassFile: classFile,
 		PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf, Size: r.Size, Interval: r.Interval, DueAt: r.DueAt,
-		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, Failures: r.Failures, LastFailure: r.LastFailure, Leaving: r.Leaving, Ignored: r.Ignored, Warned: r.Warned, Stamp: r.Stamp,
+		HeldDueAt: r.HeldDueAt, HeldEnds: r.HeldEnds, HeldObjects: r.HeldObjects,
+		Failures: r.Failures, LastFailure: r.LastFailure, LastReason: r.LastReason, FailedAt: r.FailedAt, Leaving: r.Leaving, Ignored: r.Ignored, Warned: r.Warned, Stamp: r.Stamp,
 	}
 	if len(r.Secrets) > 0 {
 		w.Secrets = make(map[string]string, len(r.Secrets))
@@ -240,7 +249,8 @@ func (w *wire) record(tokens identity.Tokens) *Record {
 		ID: w.ID, Target: w.Target, Pod: w.Pod, Class: w.Class, GID: w.GID, SELinuxContext: w.SELinuxContext,
 		Tokens: tokens, TokensInSecrets: w.InSecrets, Provider: w.Provider, Versions: w.Versions,
 		PublishedAt: w.PublishedAt, RefreshedAt: w.RefreshedAt, AsOf: w.AsOf, Size: w.Size, Interval: w.Interval, DueAt: w.DueAt,
-		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, Failures: w.Failures, LastFailure: w.LastFailure, Leaving: w.Leaving, Ignored: w.Ignored, Warned: w.Warned, Stamp: w.Stamp,
+		HeldDueAt: w.HeldDueAt, HeldEnds: w.HeldEnds, HeldObjects: w.HeldObjects,
+		Failures: w.Failures, LastFailure: w.LastFailure, LastReason: w.LastReason, FailedAt: w.FailedAt, Leaving: w.Leaving, Ignored: w.Ignored, Warned: w.Warned, Stamp: w.Stamp,
 	}
 	if len(w.Secrets) > 0 {
 		r.Secrets = make(map[string]secret.String, len(w.Secrets))

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -23,8 +24,8 @@ func TestRecordKeepsEveryField(t *testing.T) {
 		GID: &gid, SELinuxContext: "label", Tokens: identity.Tokens{"vault": {JWT: secret.NewString("jwt"), Expires: at}},
 		Secrets: map[string]secret.String{"user": secret.NewString("pass")}, TokensInSecrets: true, Provider: "vault", Versions: []provider.Version{{ID: "a", Version: "1"}},
 		LastClass: &class.Class{Provider: "vault"}, PublishedAt: at, RefreshedAt: at, Interval: time.Minute, DueAt: at, AsOf: at, Size: 4,
-		HeldDueAt: at, HeldEnds: []time.Time{at}, Former: []Held{{Provider: "akeyless", State: secret.NewBytes([]byte("former"))}},
-		Failures: 3, LastFailure: "down", Leaving: true, Ignored: []string{"x"}, Warned: "uid 7", ProviderState: secret.NewBytes([]byte("state")), Stamp: clock.Stamp{Wall: at, Boot: time.Hour, BootID: "boot"},
+		HeldDueAt: at, HeldEnds: []time.Time{at}, HeldObjects: []string{"a"}, Former: []Held{{Provider: "akeyless", State: secret.NewBytes([]byte("former"))}},
+		Failures: 3, LastFailure: "down", LastReason: fault.Unavailable, FailedAt: at, Leaving: true, Ignored: []string{"x"}, Warned: "uid 7", ProviderState: secret.NewBytes([]byte("state")), Stamp: clock.Stamp{Wall: at, Boot: time.Hour, BootID: "boot"},
 	}
 	for i, v := 0, reflect.ValueOf(*want); i < v.NumField(); i++ {
 		if v.Field(i).IsZero() {
@@ -59,7 +60,7 @@ func TestAfter(t *testing.T) {
 // AsOf alone stays as the wall clock had it: nothing waits for it.
 func TestEveryMomentIsMapped(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	r := &Record{PublishedAt: at, RefreshedAt: at, DueAt: at, HeldDueAt: at, HeldEnds: []time.Time{at}}
+	r := &Record{PublishedAt: at, RefreshedAt: at, DueAt: at, HeldDueAt: at, HeldEnds: []time.Time{at}, FailedAt: at}
 	ends := r.HeldEnds
 	r.mapMoments(func(t time.Time) time.Time { return t.Add(time.Hour) })
 	moments := 0
@@ -78,7 +79,7 @@ func TestEveryMomentIsMapped(t *testing.T) {
 			}
 		}
 	}
-	if moments != 5 || !ends[0].Equal(at) {
+	if moments != 6 || !ends[0].Equal(at) {
 		t.Errorf("%d moments, and those of a copy are %s", moments, ends)
 	}
 }

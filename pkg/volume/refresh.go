@@ -3,6 +3,7 @@ package volume
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -63,7 +64,7 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	if err != nil {
 		p.failed(e, fresh, done, err)
 	} else {
-		rec.Failures, rec.LastFailure = 0, ""
+		rec.Failures, rec.LastFailure, rec.LastReason, rec.FailedAt = 0, "", "", time.Time{}
 	}
 	e.failing.Store(err != nil)
 	o := passOutcome(Refreshed, rec, began, done, err)
@@ -99,8 +100,8 @@ func (p *Publisher) setDue(e *entry, asked int) {
 func (p *Publisher) failed(e *entry, fresh bool, done passed, err error) {
 	rec := e.rec
 	rec.Failures++
-	rec.LastFailure = err.Error()
 	now := time.Now()
+	rec.LastFailure, rec.LastReason, rec.FailedAt = err.Error(), fault.Of(err), now
 	rec.DueAt = retryDue(now, rec.Failures, rec.Interval, err, chance())
 	held := done.refreshAt
 	if !done.written {
@@ -191,4 +192,29 @@ func (p *Publisher) RefreshAll() {
 		e.askFresh()
 		p.schedule.Set(id, e.whereNow(), now)
 	}
+}
+
+// RefreshPod makes the volumes of a pod due, on a person's demand: now, but for
+// one that was looked at a moment ago. It gives their ids.
+func (p *Publisher) RefreshPod(namespace, name string) (ids []string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	for id, e := range p.entries {
+		known, live := e.peek()
+		if !live || known.Pod.Namespace != namespace || known.Pod.Name != name {
+			continue
+		}
+		at := now
+		for _, looked := range []time.Time{known.RefreshedAt, known.FailedAt} {
+			if rested := looked.Add(shortestWait); rested.After(at) && !looked.After(now) {
+				at = rested
+			}
+		}
+		e.askFresh()
+		p.schedule.Hasten(id, e.whereNow(), at)
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
 }

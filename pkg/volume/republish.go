@@ -77,7 +77,7 @@ func (e *entry) stays() bool { return e.known != nil && !e.gone && e.leaving == 
 func (e *entry) know(rec *Record, w Where) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.known = &Record{ID: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, LastClass: rec.LastClass, PublishedAt: rec.PublishedAt, Size: rec.Size}
+	e.known = rec.public()
 	if w.Store != "" {
 		e.where = w
 	}

@@ -76,6 +76,7 @@ var samples = map[string]string{
 	"audit.level":                            `"changes"`,
 	"health.port":                            `7`,
 	"health.address":                         `"127.0.0.2"`,
+	"status.address":                         `"off"`,
 	"rbac.install":                           `false`,
 	"rbac.admissionPolicy":                   `false`,
 	"rbac.aggregateRoles":                    `false`,

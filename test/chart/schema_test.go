@@ -50,6 +50,8 @@ func TestBadValues(t *testing.T) {
 		{"audit.level=none", "'/audit/level': value must be one of"},
 		{"health.port=99999", "'/health/port'"},
 		{"livenessProbe.port=99999", "'/livenessProbe/port'"},
+		{"status.address=", "'/status/address'"},
+		{"status.address=8096", "'/status/address': got number, want string"},
 		{"metrics.address=8095", "'/metrics/address': got number, want string"},
 		{"linux.kubeletRootDir=var/lib/kubelet", "'/linux/kubeletRootDir'"},
 		{"linux.terminationGracePeriodSeconds=5", "'/linux/terminationGracePeriodSeconds'"},

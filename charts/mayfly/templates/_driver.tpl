@@ -130,6 +130,7 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- end }}
 - {{ printf "--health-addr=%s" (include "mayfly.healthAddr" .) | quote }}
 - {{ printf "--metrics-addr=%s" .Values.metrics.address | quote }}
+- {{ printf "--status-address=%s" .Values.status.address | quote }}
 - --shutdown-grace={{ sub .Values.linux.terminationGracePeriodSeconds 5 }}s
 - {{ printf "--log-format=%s" .Values.log.format | quote }}
 - {{ printf "--log-level=%s" .Values.log.level | quote }}

@@ -36,7 +36,13 @@ import (
 //
 //	{apiVersion: recorded, kind: Forbidden, rules: ["list nodes", "get pods/log"]}
 //	{apiVersion: recorded, kind: Answer, request: "POST /api/v1/…", code: 201, body: {…}}
-const recorded = "recorded"
+//
+// An object replaces an earlier one of its name, and with the annotation
+// recorded/gone takes it away.
+const (
+	recorded = "recorded"
+	gone     = "recorded/gone"
+)
 
 // API is the server.
 type API struct {
@@ -97,7 +103,7 @@ func (a *API) load(doc string) error {
 		if err := yaml.Unmarshal([]byte(doc), &o.Object); err != nil {
 			return err
 		}
-		a.objects = append(a.objects, o)
+		a.put(o)
 	case head.Kind == "Forbidden":
 		a.denied = append(a.denied, head.Rules...)
 	case head.Kind == "Answer":
@@ -106,6 +112,16 @@ func (a *API) load(doc string) error {
 		return fmt.Errorf("unknown kind %q", head.Kind)
 	}
 	return nil
+}
+
+// put takes an object in the place of an earlier one of its name.
+func (a *API) put(o *unstructured.Unstructured) {
+	gv := o.GroupVersionKind()
+	same := target{gv.Group, gv.Version, o.GetNamespace(), plural(gv.Kind), o.GetName(), ""}
+	a.objects = slices.DeleteFunc(a.objects, same.fits)
+	if o.GetAnnotations()[gone] == "" {
+		a.objects = append(a.objects, o)
+	}
 }
 
 // Add gives the server more objects.

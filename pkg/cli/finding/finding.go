@@ -120,11 +120,21 @@ func (r *Report) Check(title string, state State, detail string) {
 	r.Checks = append(r.Checks, Check{Title: Printable(title), State: state, Detail: Printable(detail)})
 }
 
-// Sort orders the findings as a reader of the files meets them.
+// Sort orders the findings as a reader of the files meets them, and those of
+// no file by their weight.
 func (r *Report) Sort() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
-		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.weight(), b.weight()),
+			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
 	})
+}
+
+// weight is less for what is to be read first. In a file the place counts.
+func (f *Finding) weight() int {
+	if f.File != "" {
+		return 0
+	}
+	return slices.Index(Levels(), f.Level)
 }
 
 // Count is the number of findings of a level.

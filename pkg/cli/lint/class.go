@@ -37,9 +37,7 @@ const operatorsAddress = "https://vault.invalid"
 type linted struct {
 	*object
 	class *class.Class // nil for one that is refused
-	// audience is that of the token to log in with, where known is set.
-	audience string
-	known    bool
+	login Login
 	// modes are those of the files, each once.
 	modes []fs.FileMode
 	// secrets are the names in spec.secretObjects.
@@ -122,15 +120,22 @@ type judge struct {
 	akeyless *akeyless.Provider
 }
 
-func newJudge() (*judge, error) {
+// newJudge takes a class without an address to use the operator's, where that
+// is not known.
+func newJudge(o *Operator) (*judge, error) {
+	if o == nil {
+		o = &Operator{Vault: vault.Config{DefaultAddress: operatorsAddress}}
+	}
 	j := &judge{vaults: map[string]*vault.Provider{}}
 	var err error
 	for _, name := range []string{vault.NameVault, vault.NameOpenBao} {
-		if j.vaults[name], err = vault.New(vault.Config{Name: name, DefaultAddress: operatorsAddress}); err != nil {
+		config := o.Vault
+		config.Name = name
+		if j.vaults[name], err = vault.New(config); err != nil {
 			return nil, err
 		}
 	}
-	j.akeyless, err = akeyless.New(akeyless.Config{})
+	j.akeyless, err = akeyless.New(o.Akeyless)
 	return j, err
 }
 
@@ -224,8 +229,7 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	case *vault.Provider:
 		l.vault(c, p)
 	case *akeyless.Provider:
-		c.audience, err = p.Audience(parsed)
-		c.known = err == nil && c.audience != ""
+		l.akeyless(c, p)
 	}
 }
 
@@ -234,13 +238,22 @@ func (l *linter) vault(c *linted, p *vault.Provider) {
 	if err != nil {
 		return // Validate has said it
 	}
-	c.audience, c.known = judged.Audience, true
+	c.login = Login{true, judged.Audience, judged.Address, judged.Namespace, judged.Mount, judged.Role, ""}
+	if judged.Address == operatorsAddress {
+		c.login.Address = ""
+	}
 	for i, path := range judged.WithData {
 		where := fmt.Sprintf("%s[%d].secretPath", objectsField, i)
 		l.at(c.object, c.locate(where, ""), finding.CodeWithoutData, finding.Finding{
 			Message: where + " has no data/ after the mount, as paths of a KV version 2 engine have",
 			Remedy:  fmt.Sprintf("if a KV engine of version 2 is mounted there, write %s", path),
 		})
+	}
+}
+
+func (l *linter) akeyless(c *linted, p *akeyless.Provider) {
+	if judged, err := p.Judge(c.class); err == nil {
+		c.login = Login{Built: true, Audience: judged.Audience, Address: judged.Address, AccessID: judged.AccessID}
 	}
 }
 

@@ -61,6 +61,8 @@ class without an address is taken to use the operator's.`,
 // linter gathers the objects of all files, then judges them together.
 type linter struct {
 	namespace, driver string
+	// cluster tells that the objects are a cluster's.
+	cluster bool
 
 	report  *finding.Report
 	judge   *judge
@@ -73,7 +75,7 @@ type linter struct {
 
 func (l *linter) run(names []string, s output.Streams) error {
 	var err error
-	if l.judge, err = newJudge(); err != nil {
+	if l.judge, err = newJudge(nil); err != nil {
 		return err
 	}
 	src := &source{report: l.report, stdin: s.In, take: l.take, text: l.parsed.add}
@@ -82,6 +84,12 @@ func (l *linter) run(names []string, s output.Streams) error {
 			return err
 		}
 	}
+	l.all()
+	return nil
+}
+
+// all judges what was gathered.
+func (l *linter) all() {
 	for _, c := range l.classes {
 		l.class(c)
 	}
@@ -94,7 +102,6 @@ func (l *linter) run(names []string, s output.Streams) error {
 	for _, p := range l.pods {
 		l.pod(p)
 	}
-	return nil
 }
 
 func (l *linter) take(o *object) {

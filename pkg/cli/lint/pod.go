@@ -122,7 +122,7 @@ func (l *linter) lookUp(o *object, line int, m mounted) *linted {
 		})
 		return nil
 	}
-	f := finding.Finding{Message: fmt.Sprintf("volume %q names the class %q, which is not among these files", m.name, m.class)}
+	f := finding.Finding{Message: fmt.Sprintf("volume %q names the class %q, which is not %s", m.name, m.class, l.among())}
 	if like := class.Near(m.class, names); like != "" {
 		f.Level, f.Remedy = finding.Warning, fmt.Sprintf("did you mean %q?", like)
 	}
@@ -183,10 +183,14 @@ func (l *linter) variables(o *object, c container, volumes []mounted) {
 			})
 			return
 		}
+		known := ", which is not among these files, and which no class that the pod mounts makes"
+		if l.cluster {
+			known = ", which no class that the pod mounts makes"
+		}
 		if optional, _ := strconv.ParseBool(o.text(ref, "optional")); len(volumes) > 0 && !optional {
 			l.at(o, o.line(ref), finding.CodeEnv, finding.Finding{
 				Level:   finding.Info,
-				Message: fmt.Sprintf("container %q takes %s from Secret %q, which is not among these files, and which no class that the pod mounts makes", c.name, what, name),
+				Message: fmt.Sprintf("container %q takes %s from Secret %q%s", c.name, what, name, known),
 				Remedy:  "check that the cluster has the Secret",
 			})
 		}
@@ -277,14 +281,18 @@ func (l *linter) audiences() {
 	}
 	o := l.drivers[0]
 	for _, c := range l.classes {
-		if !c.known || slices.Contains(requested, c.audience) || c.audience == identity.APIServer && slices.Contains(requested, "") {
+		if c.login.Audience == "" || slices.Contains(requested, c.login.Audience) || c.login.Audience == identity.APIServer && slices.Contains(requested, "") {
 			continue
 		}
-		f := finding.Finding{
-			Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver at %s:%d requests %q", c.audience, o.file, o.line(o.node), requested),
-			Remedy:  fmt.Sprintf("add {audience: %q} to spec.tokenRequests of the CSIDriver (the chart's tokenRequests)", c.audience),
+		where := fmt.Sprintf("at %s:%d", o.file, o.line(o.node))
+		if l.cluster {
+			where = o.Name
 		}
-		if like := class.Near(c.audience, requested); like != "" {
+		f := finding.Finding{
+			Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver %s requests %q", c.login.Audience, where, requested),
+			Remedy:  fmt.Sprintf("add {audience: %q} to spec.tokenRequests of the CSIDriver (the chart's tokenRequests)", c.login.Audience),
+		}
+		if like := class.Near(c.login.Audience, requested); like != "" {
 			f.Remedy = fmt.Sprintf("did you mean audience %q? Else %s", like, f.Remedy)
 		}
 		l.at(c.object, c.locate("spec.parameters.audience", ""), finding.CodeAudience, f)

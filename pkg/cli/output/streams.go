@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"golang.org/x/term"
@@ -25,6 +26,16 @@ type Streams struct {
 	Out, Err io.Writer
 	Getenv   func(string) string
 	Version  string
+	// Now is the clock; nil for the real one.
+	Now func() time.Time
+}
+
+// Time is what the clock says.
+func (s Streams) Time() time.Time {
+	if s.Now == nil {
+		return time.Now()
+	}
+	return s.Now()
 }
 
 // Flags are those of every command that gives a report.

@@ -32,6 +32,7 @@ var (
 	_ provider.Rememberer = (*Provider)(nil)
 	_ provider.Router     = (*Provider)(nil)
 	_ provider.Validator  = (*Provider)(nil)
+	_ provider.Watcher    = (*Provider)(nil)
 )
 
 // New checks the configuration. It starts nothing and asks nobody.
@@ -108,6 +109,9 @@ func (p *Provider) Destination(id string) string {
 	}
 	return g.key.Login.Target.Address.String()
 }
+
+// Stores implements provider.Watcher.
+func (p *Provider) Stores() []provider.Store { return p.endpoints.Stores() }
 
 // Close ends the idle connections. The Provider can still be used.
 func (p *Provider) Close() { p.endpoints.CloseIdle() }

@@ -86,12 +86,20 @@ func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	return slices.Clone(s.warnings), err
 }
 
-// Audience is that of the service account token which a class logs in with;
-// empty where it needs none.
-func (p *Provider) Audience(c *class.Class) (string, error) {
+// Judged is what can be told of a class without its store.
+type Judged struct {
+	// Audience is that of the service account token which logs in; empty where
+	// it needs none.
+	Audience string
+	// Address is the gateway, AccessID the auth method.
+	Address, AccessID string
+}
+
+// Judge tells what a class asks for, whose parameters are valid.
+func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	s, err := p.newSpec(c)
 	if err != nil {
-		return "", err
+		return Judged{}, err
 	}
-	return s.login.Audience, nil
+	return Judged{s.login.Audience, s.login.Target.Address.String(), s.login.AccessID}, nil
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -225,4 +226,17 @@ func (p *Pool) newTransport(target Target, m material) (*http.Transport, error) 
 		t.Proxy, t.DialContext = nil, dialSocket(target.Address.host)
 	}
 	return t, nil
+}
+
+// Stores tells how the servers do.
+func (p *Pool) Stores() []provider.Store {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	all := make([]provider.Store, 0, len(p.known))
+	for _, e := range p.known {
+		s := provider.Store{Address: e.Address.String(), Used: e.used}
+		s.Open, s.Circuits = e.Breaker.Circuits(provider.MostCircuits)
+		all = append(all, s)
+	}
+	return all
 }

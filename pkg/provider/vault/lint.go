@@ -32,6 +32,8 @@ func withData(r *request) string {
 type Judged struct {
 	// Audience is that of the service account token which logs in.
 	Audience string
+	// Address, Namespace, Mount and Role are where it logs in, and as what.
+	Address, Namespace, Mount, Role string
 	// WithData are the paths that were meant where a KV version 2 engine is
 	// asked, by the index of the object, of those that may lack data/.
 	WithData map[int]string
@@ -43,7 +45,10 @@ func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	if err != nil {
 		return Judged{}, err
 	}
-	j := Judged{Audience: s.login.audience, WithData: map[int]string{}}
+	j := Judged{
+		Audience: s.login.audience, Address: s.login.target.Address.String(), Namespace: s.login.namespace,
+		Mount: s.login.mount, Role: s.login.role, WithData: map[int]string{},
+	}
 	for _, o := range s.objects {
 		if !mayLackData(o.request) {
 			continue

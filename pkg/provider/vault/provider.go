@@ -35,6 +35,7 @@ var (
 	_ provider.Rememberer = (*Provider)(nil)
 	_ provider.Router     = (*Provider)(nil)
 	_ provider.Validator  = (*Provider)(nil)
+	_ provider.Watcher    = (*Provider)(nil)
 )
 
 // New checks the configuration. It starts nothing and asks nobody.
@@ -120,6 +121,9 @@ func (p *Provider) Destination(id string) string {
 	}
 	return g.key.login.target.Address.String() + " " + g.key.login.namespace
 }
+
+// Stores implements provider.Watcher.
+func (p *Provider) Stores() []provider.Store { return p.endpoints.Stores() }
 
 // Close ends the idle connections. The Provider can still be used.
 func (p *Provider) Close() { p.endpoints.CloseIdle() }

@@ -1,0 +1,120 @@
+package node
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/printable"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/statusz"
+	"github.com/mayfly-csi/mayfly/pkg/statusz/page"
+)
+
+// listenAgain is the pause after the status could not be served. In a rolling
+// update on the node's network the driver before us may still have the port.
+const listenAgain = 5 * time.Second
+
+// serveStatus serves what people look at. Nobody's secrets depend on it, so it
+// never ends the driver.
+func (n *Node) serveStatus(ctx context.Context) error {
+	if n.c.StatusAddr == "" {
+		return nil
+	}
+	return serveAgain(ctx, n.c.StatusAddr, n.statusHandler(), n.c.Logger, time.After)
+}
+
+// serveAgain serves until ctx ends, with pauses where it cannot.
+func serveAgain(ctx context.Context, addr string, h http.Handler, log *slog.Logger, after func(time.Duration) <-chan time.Time) error {
+	for told := false; ; told = true {
+		err := serveHTTP(ctx, "the status", addr, h)
+		if err == nil || ctx.Err() != nil {
+			return nil
+		}
+		if !told {
+			log.Error("the node's status cannot be served (--status-address), and this is tried again", "error", err)
+		}
+		select {
+		case <-after(listenAgain):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (n *Node) statusHandler() http.Handler {
+	return page.Handler(&page.Source{
+		Volumes: n.volumes, Failures: n.failures, Node: n.about, Stores: n.stores, Plugins: n.answeringPlugins, Loopback: isLoopback(n.c.StatusAddr),
+	})
+}
+
+// isLoopback tells whether an address is of this host alone.
+func isLoopback(addr string) bool {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+// about tells of the driver itself.
+func (n *Node) about() statusz.Node {
+	usage := n.budget.Usage()
+	out := statusz.Node{
+		Name: n.c.NodeID, Driver: n.c.Driver, Version: n.c.Version, Started: n.started.UTC().Truncate(time.Second),
+		Volumes: n.volumes.Count(), Failing: n.volumes.Failing(), MemoryUsed: usage.Total, MemoryLimit: usage.Limit,
+	}
+	if err := n.readiness().Err(context.Background()); err != nil {
+		out.NotReady = printable.Text(err.Error(), 1000)
+	}
+	return out
+}
+
+// stores are the servers that the built-in providers know, those with open
+// circuits first.
+func (n *Node) stores() []statusz.Store {
+	var out []statusz.Store
+	for name, p := range n.builtIn {
+		w, ok := p.(provider.Watcher)
+		if !ok {
+			continue
+		}
+		for _, s := range w.Stores() {
+			out = append(out, storeOf(name, s))
+		}
+	}
+	slices.SortFunc(out, func(a, b statusz.Store) int {
+		return cmp.Or(cmp.Compare(b.OpenCircuits, a.OpenCircuits), cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.Address, b.Address))
+	})
+	return out
+}
+
+func storeOf(name string, s provider.Store) statusz.Store {
+	const mostName, mostWords = 256, 300
+	out := statusz.Store{Provider: name, Address: printable.Text(s.Address, mostName), UsedAt: s.Used.UTC().Truncate(time.Second), OpenCircuits: s.Circuits}
+	for _, c := range s.Open {
+		out.Circuits = append(out.Circuits, statusz.Circuit{
+			Scope: string(c.Scope), StoreNamespace: printable.Text(c.Namespace, mostName), Namespace: printable.Text(c.Tenant, mostName), Path: printable.Text(c.Path, mostName),
+			Failures: c.Failures, Since: c.Since.UTC().Truncate(time.Second), ProbeAt: c.ProbeAt.UTC().Truncate(time.Millisecond), Message: printable.Text(c.Last, mostWords),
+		})
+	}
+	return out
+}
+
+// answeringPlugins are the plugins in use, by name.
+func (n *Node) answeringPlugins() []statusz.Plugin {
+	if n.plugins == nil {
+		return nil
+	}
+	var out []statusz.Plugin
+	for name, answers := range n.plugins.Answering() {
+		out = append(out, statusz.Plugin{Name: printable.Text(name, 256), Answering: answers})
+	}
+	slices.SortFunc(out, func(a, b statusz.Plugin) int { return cmp.Compare(a.Name, b.Name) })
+	return out
+}

@@ -1,0 +1,76 @@
+package session_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+func TestCircuits(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	down := fault.New(fault.Unavailable, "down")
+	record := func(b *session.Breaker, o session.Outcome, tenant, place string) {
+		for range 3 {
+			b.Record(now, o, session.Caller{Namespace: "team", Tenant: tenant, Place: place + "\nof its engine"}, 0, down)
+		}
+	}
+	for name, c := range map[string]struct {
+		make func(b *session.Breaker)
+		want []string
+	}{
+		"none":   {func(b *session.Breaker) { record(b, session.Answered, "shop", "a") }, nil},
+		"path":   {func(b *session.Breaker) { record(b, session.BrokenPlace, "shop", "a") }, []string{"Path team shop a"}},
+		"tenant": {func(b *session.Breaker) { record(b, session.Outage, "shop", "a") }, []string{"Tenant team shop "}},
+		"all tenants": {
+			func(b *session.Breaker) {
+				record(b, session.Outage, "shop", "a")
+				record(b, session.Outage, "bank", "b")
+			},
+			[]string{"StoreNamespace team  ", "Tenant team bank ", "Tenant team shop "},
+		},
+		"paths together": {
+			func(b *session.Breaker) {
+				for _, path := range []string{"a", "b", "c"} {
+					b.Record(now, session.BrokenPlace, session.Caller{Namespace: "team", Tenant: "shop", Place: path}, 0, down)
+				}
+			},
+			[]string{"FailedPaths team shop "},
+		},
+		"server": {func(b *session.Breaker) { record(b, session.Unreachable, "shop", "a") }, []string{"Server   "}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := &session.Breaker{}
+			c.make(b)
+			var got []string
+			open, all := b.Circuits(10)
+			for _, o := range open {
+				got = append(got, fmt.Sprintf("%s %s %s %s", o.Scope, o.Namespace, o.Tenant, o.Path))
+				if o.Failures < 3 || !o.Since.Equal(now) || !o.ProbeAt.After(now) || o.Last != "down" {
+					t.Errorf("%+v", o)
+				}
+			}
+			if !slices.Equal(got, c.want) || all != len(c.want) {
+				t.Errorf("%d circuits %q, want %q", all, got, c.want)
+			}
+		})
+	}
+}
+
+func TestCircuitsAreBounded(t *testing.T) {
+	b := &session.Breaker{}
+	now := time.Now()
+	for i := range 100 {
+		for range 3 {
+			b.Record(now, session.BrokenPlace, session.Caller{Tenant: "shop", Place: fmt.Sprint(i)}, 0, fault.New(fault.Unavailable, "down"))
+		}
+	}
+	open, all := b.Circuits(provider.MostCircuits)
+	if len(open) != provider.MostCircuits || all != 101 { // and the paths together
+		t.Errorf("%d of %d", len(open), all)
+	}
+}

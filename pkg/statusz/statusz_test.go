@@ -1,0 +1,47 @@
+package statusz_test
+
+import (
+	"os"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/statusz"
+)
+
+// TestDocumented: docs/status.md names every field and state.
+func TestDocumented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/status.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := map[string]bool{statusz.APIVersion: true, statusz.Kind: true, statusz.RefreshedKind: true}
+	for _, state := range []string{statusz.Publishing, statusz.Fresh, statusz.FromMemory, statusz.Failing, statusz.Emptied, statusz.Unpublishing} {
+		fields[state] = true
+	}
+	addFields(fields, reflect.TypeFor[statusz.Status]())
+	addFields(fields, reflect.TypeFor[statusz.Refreshed]())
+	if len(fields) < 60 {
+		t.Errorf("%d fields", len(fields))
+	}
+	for name := range fields {
+		if !strings.Contains(string(text), "`"+name+"`") {
+			t.Errorf("docs/status.md does not name %q", name)
+		}
+	}
+}
+
+func addFields(to map[string]bool, of reflect.Type) {
+	for of.Kind() == reflect.Slice || of.Kind() == reflect.Pointer {
+		of = of.Elem()
+	}
+	if of.Kind() != reflect.Struct || of == reflect.TypeFor[time.Time]() {
+		return
+	}
+	for i := range of.NumField() {
+		name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+		to[name] = true
+		addFields(to, of.Field(i).Type)
+	}
+}
