@@ -40,7 +40,7 @@ func (c cloud) aws() (secret.String, error) {
 		return secret.String{}, c.explain("AWS role "+c.login.AWSRole, err)
 	}
 	var keys awsKeys
-	if xml.Unmarshal(r.body, &keys) != nil || keys.ID == "" || keys.Secret == "" || keys.Token == "" {
+	if xml.Unmarshal(r.Body, &keys) != nil || keys.ID == "" || keys.Secret == "" || keys.Token == "" {
 		return secret.String{}, fault.New(fault.BadAnswer, "the answer of AWS holds no credentials")
 	}
 	id, err := keys.identity(c.now())

@@ -44,7 +44,7 @@ type cloud struct {
 
 // post sends to a cloud's token service. bearer is for the Authorization
 // header, empty for none.
-func (c cloud) post(base, path, contentType, body, authorization string) (*reply, error) {
+func (c cloud) post(base, path, contentType, body, authorization string) (*endpoint.Reply, error) {
 	a, err := endpoint.ParseAddress(base)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "the cloud's address %s", err)
@@ -65,25 +65,24 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*reply
 		return r, nil
 	}
 	secrets := append(c.bearer.secrets(nil), secret.NewString(authorization))
-	x := exchange{call: call{endpoint: e, tenant: c.bearer.pod.Namespace, path: path, about: path, secrets: secrets}, request: request, judge: judgeCloud}
-	return c.repeat(c.ctx, x)
+	return c.send(c.ctx, call{endpoint: e, tenant: c.bearer.pod.Namespace, path: path, about: path, secrets: secrets}, judgeCloud, request)
 }
 
-func (c cloud) form(base, path string, values url.Values) (*reply, error) {
+func (c cloud) form(base, path string, values url.Values) (*endpoint.Reply, error) {
 	return c.post(base, path, "application/x-www-form-urlencoded", values.Encode(), "")
 }
 
 // judgeCloud quotes what OAuth calls error_description, and nothing else.
-func judgeCloud(k call, r *reply) error {
-	if r.status >= 200 && r.status < 300 {
+func judgeCloud(k call, r *endpoint.Reply) error {
+	if r.Status >= 200 && r.Status < 300 {
 		return nil
 	}
 	var said struct {
 		Error       any    `json:"error"`
 		Description string `json:"error_description"`
 	}
-	words, own := http.StatusText(r.status), true
-	switch err := json.Unmarshal(r.body, &said); {
+	words, own := http.StatusText(r.Status), true
+	switch err := json.Unmarshal(r.Body, &said); {
 	case err == nil && said.Description != "":
 		words = said.Description
 	case err == nil && said.Error != nil:
@@ -91,20 +90,20 @@ func judgeCloud(k call, r *reply) error {
 			words = string(text)
 		}
 	default:
-		message := between(string(r.body), "<Message>", "</Message>") // AWS answers in XML
+		message := between(string(r.Body), "<Message>", "</Message>") // AWS answers in XML
 		words, own = cmp.Or(message, words), message != ""
 	}
 	reason := fault.Denied
 	switch {
-	case r.status == http.StatusTooManyRequests:
+	case r.Status == http.StatusTooManyRequests:
 		reason = fault.RateLimited
-	case r.status >= 500:
+	case r.Status >= 500:
 		reason = fault.Unavailable
 	case !own: // a proxy's
 		reason = fault.BadAnswer
 	}
-	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.status, scrub(words, k.secrets))
-	f.RetryAfter = r.retryAfter
+	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.Status, scrub(words, k.secrets))
+	f.RetryAfter = r.RetryAfter
 	return f
 }
 
@@ -158,14 +157,14 @@ func (c cloud) google() (secret.String, error) {
 }
 
 // wrapped is a token as Akeyless takes it.
-func (c cloud) wrapped(r *reply, name string) (secret.String, error) {
+func (c cloud) wrapped(r *endpoint.Reply, name string) (secret.String, error) {
 	token, err := field(r, name)
 	return secret.NewString(base64.StdEncoding.EncodeToString([]byte(token))), err
 }
 
-func field(r *reply, name string) (string, error) {
+func field(r *endpoint.Reply, name string) (string, error) {
 	var all map[string]any
-	if params.Decode(r.body, &all) == nil {
+	if params.Decode(r.Body, &all) == nil {
 		if text, ok := all[name].(string); ok && text != "" {
 			return text, nil
 		}

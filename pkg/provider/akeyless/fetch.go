@@ -211,7 +211,7 @@ func (f *fetch) owner() budget.Owner {
 
 // keep takes from a value what this class's objects want, and what others had
 // of the last one.
-func (f *fetch) keep(it *item, k kind, v value, from *reply) (value, error) {
+func (f *fetch) keep(it *item, k kind, v value, from *endpoint.Reply) (value, error) {
 	whole, last := keptWhole, (*params.Part)(nil)
 	if k.mints() {
 		whole = heldWhole
@@ -221,12 +221,12 @@ func (f *fetch) keep(it *item, k kind, v value, from *reply) (value, error) {
 	} else if rd := f.group.recent.Held(it.id); rd != nil {
 		last = rd.Part
 	}
-	before := from.charge.Bytes()
+	before := from.Charge.Bytes()
 	return v.keep(k, params.Union(it.keys, last), whole, func(n int64) error {
-		if before+n <= from.charge.Bytes() {
+		if before+n <= from.Charge.Bytes() {
 			return nil
 		}
-		return from.charge.Resize(before + n)
+		return from.Charge.Resize(before + n)
 	})
 }
 

@@ -2,7 +2,6 @@ package akeyless
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,18 +21,18 @@ var errUnauthorized = errors.New("unauthorized")
 
 // judge makes an error of everything but a useful answer. The answer is not
 // quoted where it is not Akeyless' own error, since it could hold anything.
-func (p *Provider) judge(k call, r *reply) error {
-	if r.status >= 200 && r.status < 300 {
+func judge(k call, r *endpoint.Reply) error {
+	if r.Status >= 200 && r.Status < 300 {
 		return nil
 	}
 	words, hint := wordsOf(r)
 	words = scrub(words, k.secrets)
 	reason := reasonOf(r, words)
-	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.status, words)
-	if reason == fault.Denied && r.status == http.StatusUnauthorized {
+	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.Status, words)
+	if reason == fault.Denied && r.Status == http.StatusUnauthorized {
 		f.Err = unauthorized{f.Err}
 	}
-	f.RetryAfter = r.retryAfter
+	f.RetryAfter = r.RetryAfter
 	return f.WithHint("%s", hint)
 }
 
@@ -47,22 +46,22 @@ func (unauthorized) Is(target error) bool { return target == errUnauthorized }
 // as badly as 500 for an item that there is not. A denial, a missing item and a
 // wrong request count only with Akeyless' own words: a proxy may answer so to
 // all while the gateway is away.
-func reasonOf(r *reply, words string) fault.Reason {
+func reasonOf(r *endpoint.Reply, words string) fault.Reason {
 	words = strings.ToLower(words)
 	switch {
-	case r.status >= 300 && r.status < 400:
+	case r.Status >= 300 && r.Status < 400:
 		return fault.BadAnswer
-	case r.status == http.StatusTooManyRequests:
+	case r.Status == http.StatusTooManyRequests:
 		return fault.RateLimited
-	case r.status >= 400 && saysWhy(r) && saysMissing(words):
+	case r.Status >= 400 && saysWhy(r) && saysMissing(words):
 		return fault.NotFound
-	case r.status >= 500:
+	case r.Status >= 500:
 		return fault.Unavailable
 	case !saysWhy(r):
 		return fault.BadAnswer
-	case r.status == http.StatusUnauthorized, r.status == http.StatusForbidden:
+	case r.Status == http.StatusUnauthorized, r.Status == http.StatusForbidden:
 		return fault.Denied
-	case r.status == http.StatusNotFound:
+	case r.Status == http.StatusNotFound:
 		return fault.NotFound
 	}
 	return fault.Rejected
@@ -79,11 +78,11 @@ func saysMissing(words string) bool {
 
 // saysWhy tells whether the answer is an error in Akeyless' form: a JSON object
 // of one field, error. Proxies say more, or use other names.
-func saysWhy(r *reply) bool { return akeylessError(r) != "" }
+func saysWhy(r *endpoint.Reply) bool { return akeylessError(r) != "" }
 
-func akeylessError(r *reply) string {
+func akeylessError(r *endpoint.Reply) string {
 	var said map[string]any
-	if json.Unmarshal(r.body, &said) != nil || len(said) != 1 {
+	if json.Unmarshal(r.Body, &said) != nil || len(said) != 1 {
 		return ""
 	}
 	switch e := said["error"].(type) {
@@ -99,22 +98,22 @@ func akeylessError(r *reply) string {
 	return string(text)
 }
 
-func wordsOf(r *reply) (words, hint string) {
-	text := http.StatusText(r.status)
+func wordsOf(r *endpoint.Reply) (words, hint string) {
+	text := http.StatusText(r.Status)
 	switch said := akeylessError(r); {
 	case said != "":
-		return said, hintOf(r.status, strings.ToLower(said))
-	case r.status >= 300 && r.status < 400:
-		return text + ", to " + r.location, "requests hold credentials, so redirects are not followed: set akeylessGatewayURL to the address that answers"
-	case len(r.body) == 0 && r.status >= 500:
+		return said, hintOf(r.Status, strings.ToLower(said))
+	case r.Status >= 300 && r.Status < 400:
+		return text + ", to " + r.Location, "requests hold credentials, so redirects are not followed: set akeylessGatewayURL to the address that answers"
+	case len(r.Body) == 0 && r.Status >= 500:
 		return text + ", without a body", ""
-	case len(r.body) == 0:
-		return text + ", without a body", cmp.Or(hintOf(r.status, ""), hintForeign)
-	case r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request to an HTTPS server"):
+	case len(r.Body) == 0:
+		return text + ", without a body", cmp.Or(hintOf(r.Status, ""), hintForeign)
+	case r.Status == http.StatusBadRequest && strings.Contains(string(r.Body), "HTTP request to an HTTPS server"):
 		return "it speaks TLS", "use https:// in the address"
 	}
-	words = fmt.Sprintf("%s, with a body that is not Akeyless' (%s, %d bytes)", text, contentType(r), len(r.body))
-	if r.status >= 500 {
+	words = fmt.Sprintf("%s, with a body that is not Akeyless' (%s, %d bytes)", text, contentType(r), len(r.Body))
+	if r.Status >= 500 {
 		return words, "" // a proxy's, while the gateway is away
 	}
 	return words, hintForeign + "; akeylessGatewayURL must be the base of the v2 API, such as https://api.akeyless.io, or port 8081 or path /v2 of port 8080 of a gateway"
@@ -122,11 +121,11 @@ func wordsOf(r *reply) (words, hint string) {
 
 const hintForeign = "a proxy, ingress or firewall before the gateway may have answered, so this says nothing of the item"
 
-func contentType(r *reply) string {
-	if r.contentType == "" {
+func contentType(r *endpoint.Reply) string {
+	if r.ContentType == "" {
 		return "no content type"
 	}
-	return params.Clip(scrub(r.contentType, nil))
+	return params.Clip(scrub(r.ContentType, nil))
 }
 
 func hintOf(status int, words string) string {
@@ -139,23 +138,6 @@ func hintOf(status int, words string) string {
 	return ""
 }
 
-// explain makes an error of an exchange that brought no answer.
-func (p *Provider) explain(ctx context.Context, k call, err error) error {
-	var already *fault.Error
-	at := k.endpoint.Address
-	switch {
-	case errors.As(err, &already):
-		return fault.New(already.Reason, "%s: %w", at, already)
-	case errors.Is(err, errNoAnswer):
-		return fault.New(fault.Timeout, "%s gave no answer within %s", at, max(k.patience, p.config.RequestTimeout))
-	case ctx.Err() != nil:
-		return fault.New(fault.Of(ctx.Err()), "waiting for %s: %w", at, context.Cause(ctx))
-	case errors.Is(err, endpoint.ErrTooLarge):
-		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, p.limit(k))
-	}
-	return k.endpoint.Explain(err, settingNames(), func(words string) string { return scrub(words, k.secrets) })
-}
-
 // credentialPattern matches what looks like an Akeyless token.
 const credentialPattern = `\b[tu]-[A-Za-z0-9_-]{16,}`
 
@@ -164,21 +146,21 @@ func scrub(words string, secrets []secret.String) string {
 }
 
 // checkObject refuses what is no JSON object, of which values can be taken.
-func checkObject(r *reply, at endpoint.Address) error {
-	if json.Valid(r.body) && (params.IsObject(r.body) || strings.TrimSpace(string(r.body[:min(len(r.body), 64)])) == "null") {
+func checkObject(r *endpoint.Reply, at endpoint.Address) error {
+	if json.Valid(r.Body) && (params.IsObject(r.Body) || strings.TrimSpace(string(r.Body[:min(len(r.Body), 64)])) == "null") {
 		return nil
 	}
 	return notJSON(r, at)
 }
 
-func notJSON(r *reply, at endpoint.Address) error {
-	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", at, contentType(r), len(r.body)).
+func notJSON(r *endpoint.Reply, at endpoint.Address) error {
+	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", at, contentType(r), len(r.Body)).
 		WithHint("is this the address of an Akeyless gateway?")
 }
 
 // decode reads a good answer.
-func decode(r *reply, at endpoint.Address, into any) error {
-	if err := params.Decode(r.body, into); err != nil {
+func decode(r *endpoint.Reply, at endpoint.Address, into any) error {
+	if err := params.Decode(r.Body, into); err != nil {
 		return notJSON(r, at)
 	}
 	return nil

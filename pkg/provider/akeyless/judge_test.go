@@ -17,7 +17,7 @@ func TestForeignWords(t *testing.T) {
 			`{"message":"no Route matched with those values"}`, `{"message":"item not found"}`, `{"errors":["not found"]}`,
 			`{"timestamp":1,"status":404,"error":"Not Found","path":"/get-secret-value"}`, `{"error":""}`, `{"error":null}`,
 		} {
-			r := &reply{status: status, body: []byte(body)}
+			r := &endpoint.Reply{Status: status, Body: []byte(body)}
 			words, _ := wordsOf(r)
 			if reason := reasonOf(r, words); !reason.Outage() {
 				t.Errorf("%d %s: %s", status, body, reason)
@@ -40,7 +40,7 @@ func TestOwnWords(t *testing.T) {
 		{500, `{"error":"producer failed"}`, fault.Unavailable},
 		{429, `{"error":"slow down"}`, fault.RateLimited},
 	} {
-		r := &reply{status: tc.status, body: []byte(tc.body)}
+		r := &endpoint.Reply{Status: tc.status, Body: []byte(tc.body)}
 		words, _ := wordsOf(r)
 		if reason := reasonOf(r, words); reason != tc.want {
 			t.Errorf("%d %s: %s, want %s", tc.status, tc.body, reason, tc.want)
@@ -55,7 +55,7 @@ func TestCloudWords(t *testing.T) {
 		`<Error><Message>Not authorized</Message></Error>`:                     fault.Denied,
 		"": fault.BadAnswer, "<html>blocked": fault.BadAnswer, `{"message":"Forbidden"}`: fault.BadAnswer,
 	} {
-		if err := judgeCloud(call{endpoint: &endpoint.Endpoint{}}, &reply{status: 403, body: []byte(body)}); fault.Of(err) != want {
+		if err := judgeCloud(call{endpoint: &endpoint.Endpoint{}}, &endpoint.Reply{Status: 403, Body: []byte(body)}); fault.Of(err) != want {
 			t.Errorf("%s: %s, want %s", body, fault.Of(err), want)
 		}
 	}

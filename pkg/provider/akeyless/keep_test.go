@@ -81,7 +81,7 @@ func FuzzAuthAnswer(f *testing.F) {
 	now := time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, text string) {
 		var a authAnswer
-		if decode(&reply{status: 200, body: []byte(text)}, endpoint.Address{}, &a) != nil {
+		if decode(&endpoint.Reply{Status: 200, Body: []byte(text)}, endpoint.Address{}, &a) != nil {
 			return
 		}
 		tok := newToken(a, now, 1)
@@ -100,7 +100,7 @@ func TestTokenLife(t *testing.T) {
 		`{}`:                                                                      usualLife, `{"creds":{"expiry":0}}`: usualLife, `{"creds":{"expiry":5}}`: usualLife, `{"expiration":"soon"}`: usualLife,
 	} {
 		var a authAnswer
-		if err := decode(&reply{body: []byte(text)}, endpoint.Address{}, &a); err != nil {
+		if err := decode(&endpoint.Reply{Body: []byte(text)}, endpoint.Address{}, &a); err != nil {
 			t.Fatal(err)
 		}
 		if got := a.expires(now).Sub(now); got != want {

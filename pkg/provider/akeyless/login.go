@@ -75,7 +75,7 @@ func (p *Provider) tryLogIn(ctx context.Context, l login, b bearer) (*token, err
 	return newToken(a, asked, p.config.Jitter()), nil
 }
 
-func readAuth(r *reply, at endpoint.Address) (authAnswer, error) {
+func readAuth(r *endpoint.Reply, at endpoint.Address) (authAnswer, error) {
 	var a authAnswer
 	if err := decode(r, at, &a); err != nil {
 		return a, err

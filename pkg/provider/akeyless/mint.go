@@ -131,9 +131,9 @@ func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
 	if err != nil {
 		return err
 	}
-	defer r.release()
+	defer r.Release()
 	// Producers that people write themselves answer with any JSON.
-	said := bytes.TrimSpace(r.body)
+	said := bytes.TrimSpace(r.Body)
 	if !json.Valid(said) {
 		return notJSON(r, f.endpoint.Address)
 	}
@@ -208,7 +208,7 @@ func (f *fetch) issue(ctx context.Context, it *item, m *minted) error {
 	if err != nil {
 		return err
 	}
-	defer r.release()
+	defer r.Release()
 	var answer struct {
 		Data   string `json:"data"`
 		Parent string `json:"parent_cert"`

@@ -19,6 +19,7 @@ type Provider struct {
 	allowed   endpoint.Allowlist
 	specs     params.Cache[*spec]
 	endpoints endpoint.Pool
+	requests  endpoint.Client
 	volumes   session.Volumes[*volume, *minted]
 	groups    groups
 	kinds     session.Memory[kindKey, kind]
@@ -60,6 +61,7 @@ func New(c Config) (*Provider, error) {
 		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, allowed: allowed,
 		specs: params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
 	}
+	p.requests = endpoint.Client{Settings: &p.config.Settings, Names: settingNames()}
 	p.endpoints = endpoint.Pool{
 		Logger: c.Logger, Names: settingNames(), Operator: p.operator, Files: files, Allowed: allowed, AllowLocal: c.AllowLocalAddresses,
 	}

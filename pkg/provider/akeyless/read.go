@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
@@ -44,11 +45,11 @@ func (f *fetch) session(ctx context.Context, stale *token) (*token, error) {
 }
 
 // ask makes a call with the group's token.
-func (f *fetch) ask(ctx context.Context, k call) (*reply, error) {
+func (f *fetch) ask(ctx context.Context, k call) (*endpoint.Reply, error) {
 	k.owner, k.endpoint, k.tenant = f.owner(), f.endpoint, f.bearer.pod.Namespace
 	k.about = strings.Join([]string{k.path, k.about}, " ")
 	current := func(stale *token) (*token, error) { return f.session(ctx, stale) }
-	ask := func(t *token) (*reply, error) {
+	ask := func(t *token) (*endpoint.Reply, error) {
 		k.body["token"], k.secrets = t.value.Reveal(), f.bearer.secrets(t)
 		return f.do(ctx, k)
 	}
@@ -186,18 +187,18 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 	if err != nil {
 		return nil, err
 	}
-	defer r.release()
+	defer r.Release()
 	if err := checkObject(r, f.endpoint.Address); err != nil {
 		return nil, err
 	}
-	if foreign(r.body, names) {
+	if foreign(r.Body, names) {
 		return nil, fault.New(fault.BadAnswer, "the answer of %s is JSON, but not Akeyless': it names no item", f.endpoint.Address).WithHint(hintForeign)
 	}
 	wanted := make(map[string]bool, 2*len(items))
 	for _, it := range items {
 		wanted[it.name], wanted[strings.TrimPrefix(it.name, "/")] = true, true
 	}
-	values := params.Select(r.body, wanted)
+	values := params.Select(r.Body, wanted)
 	out := make(map[string]*reading, len(items))
 	for _, it := range items {
 		raw, ok := values[it.name]

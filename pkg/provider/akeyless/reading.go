@@ -80,7 +80,7 @@ func (f *fetch) describe(ctx context.Context, name string) (description, error) 
 	var d description
 	r, err := f.ask(ctx, call{path: "/describe-item", body: map[string]any{"name": name}})
 	if err == nil {
-		defer r.release()
+		defer r.Release()
 		err = decode(r, f.endpoint.Address, &d)
 	}
 	if err == nil && d.Type == "" {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -52,7 +53,7 @@ func (f *fetch) readSingle(ctx context.Context, it *item, k kind) (*reading, err
 		f.mistaken(it, err)
 		return nil, err
 	}
-	defer r.release()
+	defer r.Release()
 	if err := checkObject(r, f.endpoint.Address); err != nil {
 		return nil, err
 	}
@@ -62,8 +63,8 @@ func (f *fetch) readSingle(ctx context.Context, it *item, k kind) (*reading, err
 	return f.certificateReading(it, r, asked)
 }
 
-func (f *fetch) rotatedReading(it *item, r *reply, asked time.Time) (*reading, error) {
-	raw := params.Member(r.body, "value")
+func (f *fetch) rotatedReading(it *item, r *endpoint.Reply, asked time.Time) (*reading, error) {
+	raw := params.Member(r.Body, "value")
 	if len(raw) == 0 || string(raw) == "null" {
 		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", f.endpoint.Address)
 	}
@@ -74,18 +75,18 @@ func (f *fetch) rotatedReading(it *item, r *reply, asked time.Time) (*reading, e
 	return f.newReading(it, rotated, v, asked), nil
 }
 
-func (f *fetch) certificateReading(it *item, r *reply, asked time.Time) (*reading, error) {
+func (f *fetch) certificateReading(it *item, r *endpoint.Reply, asked time.Time) (*reading, error) {
 	var stored struct {
 		PEM string `json:"certificate_pem"`
 	}
 	end, err := time.Time{}, error(nil)
-	if err = json.Unmarshal(r.body, &stored); err == nil {
+	if err = json.Unmarshal(r.Body, &stored); err == nil {
 		end, err = notAfter(stored.PEM)
 	}
 	if err != nil {
 		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", f.endpoint.Address, err)
 	}
-	v, err := f.keep(it, certificate, value{Body: r.body}, r)
+	v, err := f.keep(it, certificate, value{Body: r.Body}, r)
 	if err != nil {
 		return nil, err
 	}

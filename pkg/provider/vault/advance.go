@@ -171,10 +171,10 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 		LeaseID       string      `json:"lease_id"`
 		LeaseDuration json.Number `json:"lease_duration"`
 	}
-	if len(bytes.TrimSpace(reply.body)) == 0 {
+	if len(bytes.TrimSpace(reply.Body)) == 0 {
 		return nil, nil // 204: not renewed
 	}
-	if json.Unmarshal(reply.body, &e) != nil {
+	if json.Unmarshal(reply.Body, &e) != nil {
 		return nil, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.Address)
 	}
 	if e.LeaseID == "" {

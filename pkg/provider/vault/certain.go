@@ -57,8 +57,8 @@ func (f *fetch) tokenIsKnown(ctx context.Context, r *request) bool {
 		if err != nil {
 			return false, nil
 		}
-		defer reply.release()
-		return isOwnAnswer("auth/token/lookup-self", reply.body), nil
+		defer reply.Release()
+		return isOwnAnswer("auth/token/lookup-self", reply.Body), nil
 	})
 	return known && err == nil
 }

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/vault/api"
 
@@ -23,20 +22,15 @@ import (
 const (
 	headerCorrelation = "X-Correlation-ID"
 	maxRedirects      = 2
-	// maxShort bounds the answers that are about a token, a lease or a version.
-	maxShort = 256 << 10
-	// aheadOfMint is charged for a credential before it is asked for, since the
-	// store has made it when its answer comes.
-	aheadOfMint = 64 << 10
 )
 
 // client makes requests: through one API client for all endpoints, with our
-// own rules for redirects and retries.
+// own rule for redirects.
 type client struct {
-	config  *Config
-	allowed endpoint.Allowlist
-	names   endpoint.Names
-	api     *api.Client
+	config   *Config
+	allowed  endpoint.Allowlist
+	requests endpoint.Client
+	api      *api.Client
 }
 
 // newClient builds the API client once. Its constructor looks at the VAULT_*
@@ -58,7 +52,7 @@ func newClient(c *Config, allowed endpoint.Allowlist) (*client, error) {
 	a.ClearToken()
 	a.SetHeaders(http.Header{})
 	a.SetWrappingLookupFunc(func(string, string) string { return "" })
-	return &client{config: c, allowed: allowed, names: settingNames(c.Name), api: a}, nil
+	return &client{config: c, allowed: allowed, requests: endpoint.Client{Settings: &c.Settings, Names: settingNames(c.Name)}, api: a}, nil
 }
 
 // call is one request.
@@ -90,117 +84,35 @@ type call struct {
 	owner budget.Owner
 }
 
-func (c *client) limit(k call) int64 {
-	if k.reads {
-		return c.config.MaxResponseBytes
-	}
-	return min(maxShort, c.config.MaxResponseBytes)
-}
-
-// charge is for the answer to a call.
-func (c *client) charge(k call) (*budget.Charge, error) {
-	switch {
-	case k.owner == budget.Owner{}:
-		return nil, nil
-	case k.mints && k.reads:
-		return c.config.Budget.Acquire(k.owner, budget.Answers, aheadOfMint)
-	}
-	return c.config.Budget.Acquire(k.owner, budget.Answers, endpoint.Ahead)
-}
-
 // caller is whom the circuit breaker holds up for what it learns of the call.
 func (k call) caller() session.Caller {
 	return session.Caller{Namespace: k.namespace, Tenant: k.tenant, Place: k.path + "\n" + k.about}
 }
 
-// reply is an answer with status 200 to 299, or the one that an error is about.
-type reply struct {
-	status      int
-	contentType string
-	retryAfter  time.Duration
-	body        []byte
-	// charge is for the body. It is given back with release, once what is
-	// wanted of the body has been taken.
-	charge *budget.Charge
-}
-
-func (r *reply) release() {
-	if r != nil {
-		r.charge.Release()
-	}
-}
-
-// do makes the call, again where that is safe and may help. Its error has
-// a reason; the reply comes along where there was one. One without an error has
+// do makes the call, again where that is safe and may help. Its error has a
+// reason; the reply comes along where there was one. One without an error has
 // to be released.
-func (c *client) do(ctx context.Context, k call) (*reply, error) {
-	b := &k.endpoint.Breaker
-	for n := 0; ; n++ {
-		if err := b.Admit(c.config.Now(), c.config.Jitter(), k.caller()); err != nil {
-			return nil, fmt.Errorf("%s: %w", k.endpoint.Address, err)
-		}
-		r, err := c.attempt(ctx, k)
-		failure := c.judge(ctx, k, r, err)
-		b.Record(c.config.Now(), outcomeOf(ctx, k, r, err, failure), k.caller(), retryAfterOf(r), failure)
-		if failure == nil {
-			return r, nil
-		}
-		r.release()
-		wait := session.Pause(c.config.RetryBase, n, retryAfterOf(r), c.config.Jitter())
-		if n >= c.config.MaxRetries || !c.again(k, r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
-			b.Advise(failure, c.config.Now(), c.config.Jitter(), k.caller())
-			return r, failure
-		}
-	}
+func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
+	return c.requests.Do(ctx, endpoint.Call{
+		Endpoint: k.endpoint, Caller: k.caller(), Mints: k.mints, Reads: k.reads, Owner: k.owner,
+		Send:  func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k) },
+		Judge: func(r *endpoint.Reply) error { return judge(k, r) },
+		Repeat: func(r *endpoint.Reply) bool {
+			return mayPass(r.Status) && !refusedRenewal(k, r) && (!k.mints || untouched(r.Status))
+		},
+		Said:  func(r *endpoint.Reply, failure error) session.Outcome { return outcomeOf(k, r, failure) },
+		Scrub: func(words string) string { return scrub(words, k.secrets) },
+	})
 }
 
-func retryAfterOf(r *reply) time.Duration {
-	if r == nil {
-		return 0
-	}
-	return r.retryAfter
-}
-
-// again tells whether repeating the call is safe and may help.
-func (c *client) again(k call, r *reply, err error) bool {
-	if err != nil {
-		if hopeless(err) {
-			return false
-		}
-		return !k.mints || endpoint.NeverSent(err)
-	}
-	return mayPass(r.status) && !refusedRenewal(k, r) && (!k.mints || untouched(r.status))
-}
-
-// attempt makes the request once, and follows a redirect to the active node.
-func (c *client) attempt(ctx context.Context, k call) (*reply, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.config.RequestTimeout, errNoAnswer)
-	defer cancel()
-	charge, err := c.charge(k)
-	if err != nil {
-		return nil, err
-	}
-	r, err := c.exchange(context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.mints), k, charge)
-	if err != nil {
-		charge.Release()
-		return nil, withCause(ctx, err)
-	}
-	r.charge = charge
-	return r, nil
-}
-
-func (c *client) exchange(ctx context.Context, k call, charge *budget.Charge) (*reply, error) {
+// exchange makes the request once, and follows a redirect to the active node.
+func (c *client) exchange(ctx context.Context, k call) (*http.Response, error) {
+	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.mints)
 	u := k.endpoint.Address.URL("/v1/" + k.path)
 	for n := 0; ; n++ {
 		resp, err := c.send(ctx, k, u)
-		if err != nil {
-			return nil, err
-		}
-		if !isRedirect(resp.StatusCode) || n >= maxRedirects {
-			if resp.StatusCode < http.StatusMultipleChoices {
-				endpoint.Bound(resp, c.limit(k))
-			}
-			return c.read(resp, charge)
+		if err != nil || !isRedirect(resp.StatusCode) || n >= maxRedirects {
+			return resp, err
 		}
 		_ = resp.Body.Close()
 		if u, err = c.follow(k, u, resp); err != nil {
@@ -243,20 +155,6 @@ func (c *client) send(ctx context.Context, k call, u *url.URL) (*http.Response, 
 		return nil, err
 	}
 	return resp.Response, nil
-}
-
-func (c *client) read(resp *http.Response, charge *budget.Charge) (*reply, error) {
-	defer func() { _ = resp.Body.Close() }()
-	body, err := endpoint.ReadBody(resp, charge)
-	if err != nil {
-		return nil, err
-	}
-	return &reply{
-		status:      resp.StatusCode,
-		contentType: resp.Header.Get("Content-Type"),
-		retryAfter:  session.ParseRetryAfter(resp.Header.Get("Retry-After"), c.config.Now()),
-		body:        body,
-	}, nil
 }
 
 func isRedirect(status int) bool {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
 // TestDeletionTime has a secret with delete_version_after: its versions have a
@@ -24,7 +26,7 @@ func TestDeletionTime(t *testing.T) {
 			t.Errorf("%s: the current version is %v", tc.name, got)
 		}
 		read := fmt.Appendf(nil, `{"data":{"data":null,"metadata":{"version":2,"deletion_time":%q}}}`, tc.at)
-		if got := deletedVersion(&reply{body: read}, epoch); (got != "") != (tc.deleted && tc.name != "of another form") {
+		if got := deletedVersion(&endpoint.Reply{Body: read}, epoch); (got != "") != (tc.deleted && tc.name != "of another form") {
 			t.Errorf("%s: a read is explained with %q", tc.name, got)
 		}
 	}

@@ -1,10 +1,7 @@
 package vault
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 	"regexp"
 	"strings"
@@ -16,30 +13,16 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// errNoAnswer is the cause of the end of one attempt.
-var errNoAnswer = errors.New("no answer in time")
-
-// withCause tells an attempt's own timeout from the caller's end.
-func withCause(ctx context.Context, err error) error {
-	if err != nil && ctx.Err() != nil {
-		return context.Cause(ctx)
-	}
-	return err
-}
-
 // judge makes an error of everything but a useful answer. The answer itself
 // is not quoted where it is not Vault's, since it could hold anything.
-func (c *client) judge(ctx context.Context, k call, r *reply, err error) error {
-	if err != nil {
-		return c.judgeFailure(ctx, k, err)
-	}
-	if r.status >= 200 && r.status < 300 {
+func judge(k call, r *endpoint.Reply) error {
+	if r.Status >= 200 && r.Status < 300 {
 		return nil
 	}
 	v := verdictOf(r)
-	f := fault.New(reasonOfStatus(r.status, v), "%s answered %d: %s", k.endpoint.Address, r.status, scrub(v.words, k.secrets))
-	f.RetryAfter = r.retryAfter
-	if hint := hintOfStatus(r.status, v.words); hint != "" {
+	f := fault.New(reasonOfStatus(r.Status, v), "%s answered %d: %s", k.endpoint.Address, r.Status, scrub(v.words, k.secrets))
+	f.RetryAfter = r.RetryAfter
+	if hint := hintOfStatus(r.Status, v.words); hint != "" {
 		return f.WithHint("%s", hint)
 	}
 	return f.WithHint("%s", v.hint)
@@ -111,46 +94,18 @@ func describeType(contentType string) string {
 	return params.Clip(scrub(contentType, nil))
 }
 
-func (c *client) judgeFailure(ctx context.Context, k call, err error) error {
-	var already *fault.Error
-	at := k.endpoint.Address
+// outcomeOf tells the circuit breaker what an answer says of the server.
+func outcomeOf(k call, r *endpoint.Reply, failure error) session.Outcome {
 	switch {
-	case errors.As(err, &already):
-		return fault.New(already.Reason, "%s: %w", at, already)
-	case errors.Is(err, errNoAnswer):
-		return fault.New(fault.Timeout, "%s gave no answer within %s", at, c.config.RequestTimeout)
-	case ctx.Err() != nil:
-		return fmt.Errorf("waiting for %s: %w", at, session.Ended(ctx))
-	case errors.Is(err, endpoint.ErrTooLarge):
-		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.limit(k))
-	}
-	return k.endpoint.Explain(err, c.names, func(words string) string { return scrub(words, k.secrets) })
-}
-
-// hopeless tells that another attempt would end alike.
-func hopeless(err error) bool {
-	var f *fault.Error
-	return errors.Is(err, endpoint.ErrTooLarge) || errors.As(err, &f) || endpoint.BadTLS(err) || errors.Is(err, context.Canceled)
-}
-
-// outcomeOf tells the circuit breaker what a request says about the server.
-func outcomeOf(ctx context.Context, k call, r *reply, err, failure error) session.Outcome {
-	switch {
-	case err != nil && (ctx.Err() != nil || hopeless(err) && !endpoint.BadTLS(err)):
-		return session.NothingSaid
-	case err != nil && endpoint.Unreachable(err):
-		return session.Unreachable
-	case err != nil:
-		return session.Unanswered
 	case refusedRenewal(k, r):
 		return session.NothingSaid
-	case r.status == http.StatusInternalServerError && json.Valid(r.body):
+	case r.Status == http.StatusInternalServerError && json.Valid(r.Body):
 		return session.BrokenPlace
-	case r.status == http.StatusPreconditionFailed:
+	case r.Status == http.StatusPreconditionFailed:
 		return session.NothingSaid
 	case failure == nil, !fault.Of(failure).Outage():
 		return session.Answered
-	case r.status == http.StatusTooManyRequests, r.status == http.StatusServiceUnavailable && json.Valid(r.body), r.status == statusPerformanceStandby, r.status == statusDRSecondary:
+	case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && json.Valid(r.Body), r.Status == statusPerformanceStandby, r.Status == statusDRSecondary:
 		return session.Outage
 	}
 	return session.Unanswered // a proxy's word, which may be about the path alone
@@ -158,8 +113,8 @@ func outcomeOf(ctx context.Context, k call, r *reply, err, failure error) sessio
 
 // refusedRenewal tells that Vault does not renew something. It says so with
 // status 500, for instance "past the max TTL, cannot renew".
-func refusedRenewal(k call, r *reply) bool {
-	return k.renews && r != nil && r.status == http.StatusInternalServerError && json.Valid(r.body)
+func refusedRenewal(k call, r *endpoint.Reply) bool {
+	return k.renews && r != nil && r.Status == http.StatusInternalServerError && json.Valid(r.Body)
 }
 
 // credential matches what looks like a Vault token.

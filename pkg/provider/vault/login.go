@@ -78,8 +78,8 @@ func (f *fetch) renewSelf(ctx context.Context, t *token) error {
 	var body struct {
 		Auth *authInfo `json:"auth"`
 	}
-	empty := len(bytes.TrimSpace(reply.body)) == 0 // as with status 204
-	err = json.Unmarshal(reply.body, &body)
+	empty := len(bytes.TrimSpace(reply.Body)) == 0 // as with status 204
+	err = json.Unmarshal(reply.Body, &body)
 	if empty || err == nil && body.Auth == nil {
 		return fault.New(fault.Rejected, "renewing the Vault token: the answer of %s renews none", t.login.target.Address)
 	}
@@ -135,7 +135,7 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 	if err != nil {
 		return nil, false, session.Own(f.explainLogin(err))
 	}
-	defer reply.release()
+	defer reply.Release()
 	info, err := loginInfo(l, reply)
 	if err != nil {
 		return nil, false, session.Own(f.explainLogin(err))
@@ -162,13 +162,13 @@ func (f *fetch) refuseCertificate(ctx context.Context, t *token) error {
 	return refused
 }
 
-func loginInfo(l login, reply *reply) (authInfo, error) {
+func loginInfo(l login, reply *endpoint.Reply) (authInfo, error) {
 	var body struct {
 		Auth *authInfo `json:"auth"`
 	}
 	switch {
-	case json.Unmarshal(reply.body, &body) != nil:
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s, %d bytes)", l.target.Address, describeType(reply.contentType), len(reply.body))
+	case json.Unmarshal(reply.Body, &body) != nil:
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s, %d bytes)", l.target.Address, describeType(reply.ContentType), len(reply.Body))
 	case body.Auth == nil:
 		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no Vault token", l.target.Address)
 	case !isNull(body.Auth.MFA):

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -113,19 +114,19 @@ func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, er
 	if err != nil {
 		return nil, f.explainRead(ctx, t, r, reply, err)
 	}
-	defer reply.release()
+	defer reply.Release()
 	at := f.now()
-	text := ownText(r.path, reply.body)
+	text := ownText(r.path, reply.Body)
 	if text != nil {
-		reply.body = text
+		reply.Body = text
 	}
-	a, err := decodeAnswer(reply.body, reply.contentType)
+	a, err := decodeAnswer(reply.Body, reply.ContentType)
 	if err != nil {
 		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, atJSONPath(r, err))
 	}
-	if text == nil && !isOwnAnswer(r.path, reply.body) {
-		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", r, f.spec.login.target.Address, len(reply.body)).
-			WithHint("%s", hintOfForeign(reply.status))
+	if text == nil && !isOwnAnswer(r.path, reply.Body) {
+		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", r, f.spec.login.target.Address, len(reply.Body)).
+			WithHint("%s", hintOfForeign(reply.Status))
 	}
 	is, end := classify(r, a, at)
 	if a, err = f.keep(r, a, is, reply); err != nil {
@@ -149,7 +150,7 @@ func atJSONPath(r *request, err error) error {
 // keep takes from an answer what this class's objects want, and what others of
 // the group had of the last one, so that classes which take different parts of
 // a secret do not each ask for it again and again.
-func (f *fetch) keep(r *request, a *answer, is kind, from *reply) (*answer, error) {
+func (f *fetch) keep(r *request, a *answer, is kind, from *endpoint.Reply) (*answer, error) {
 	whole := keptWhole
 	last := f.volume.currentGroup().recent.Held(r.id)
 	if !is.shareable() {
@@ -162,17 +163,17 @@ func (f *fetch) keep(r *request, a *answer, is kind, from *reply) (*answer, erro
 	if last != nil && last.answer != nil {
 		keys = params.Union(keys, last.answer.part)
 	}
-	before := from.charge.Bytes()
+	before := from.Charge.Bytes()
 	return a.keep(keys, whole, func(n int64) error {
-		if before+n <= from.charge.Bytes() {
+		if before+n <= from.Charge.Bytes() {
 			return nil
 		}
-		return from.charge.Resize(before + n)
+		return from.Charge.Resize(before + n)
 	})
 }
 
 // explainRead adds what was attempted, and what a person can do about it.
-func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *reply, err error) error {
+func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *endpoint.Reply, err error) error {
 	out := fault.New(fault.Of(err), "reading %s%s: %w", r, f.inNamespace(), err)
 	out.RetryAfter = fault.RetryAfter(err)
 	switch out.Reason {
@@ -248,7 +249,7 @@ func (f *fetch) mountOf(ctx context.Context, t *token, r *request) (m mounted, o
 		}
 		return m, false
 	}
-	defer reply.release()
+	defer reply.Release()
 	var body struct {
 		Data struct {
 			Path    string            `json:"path"`
@@ -256,7 +257,7 @@ func (f *fetch) mountOf(ctx context.Context, t *token, r *request) (m mounted, o
 			Options map[string]string `json:"options"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(reply.body, &body) != nil {
+	if json.Unmarshal(reply.Body, &body) != nil {
 		return m, false
 	}
 	m = mounted{body.Data.Path, body.Data.Type == "kv" && body.Data.Options["version"] == "2"}
@@ -272,7 +273,7 @@ func (f *fetch) inNamespace() string {
 }
 
 // deletedVersion explains a KV v2 secret that is not there any more.
-func deletedVersion(r *reply, now time.Time) string {
+func deletedVersion(r *endpoint.Reply, now time.Time) string {
 	var body struct {
 		Data struct {
 			Metadata struct {
@@ -282,7 +283,7 @@ func deletedVersion(r *reply, now time.Time) string {
 			} `json:"metadata"`
 		} `json:"data"`
 	}
-	if r == nil || json.Unmarshal(r.body, &body) != nil {
+	if r == nil || json.Unmarshal(r.Body, &body) != nil {
 		return ""
 	}
 	m := body.Data.Metadata
@@ -322,8 +323,8 @@ func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *readin
 		}
 		return nil, nil
 	}
-	defer reply.release()
-	if currentVersion(reply.body, f.now()) != before.answer.kv {
+	defer reply.Release()
+	if currentVersion(reply.Body, f.now()) != before.answer.kv {
 		return nil, nil
 	}
 	now := *before

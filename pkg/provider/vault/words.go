@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
 // envelopeKeys are the fields that Vault puts around the data of an answer.
@@ -57,9 +59,9 @@ type verdict struct {
 	own bool
 }
 
-func verdictOf(r *reply) verdict {
-	text := http.StatusText(r.status)
-	if words, ok := ownWords(r.body); ok {
+func verdictOf(r *endpoint.Reply) verdict {
+	text := http.StatusText(r.Status)
+	if words, ok := ownWords(r.Body); ok {
 		said := strings.TrimSpace(strings.Join(words, "; "))
 		if said == "" {
 			said = text
@@ -69,12 +71,12 @@ func verdictOf(r *reply) verdict {
 	switch {
 	case saysTLS(r):
 		return verdict{words: wordsTLS, hint: "use https:// in the address"}
-	case len(r.body) == 0:
-		return verdict{words: text + ", without a body", hint: hintOfForeign(r.status)}
+	case len(r.Body) == 0:
+		return verdict{words: text + ", without a body", hint: hintOfForeign(r.Status)}
 	}
 	return verdict{
-		words: fmt.Sprintf("%s, with a body that is not Vault's (%s, %d bytes)", text, describeType(r.contentType), len(r.body)),
-		hint:  hintOfForeign(r.status),
+		words: fmt.Sprintf("%s, with a body that is not Vault's (%s, %d bytes)", text, describeType(r.ContentType), len(r.Body)),
+		hint:  hintOfForeign(r.Status),
 	}
 }
 
@@ -82,8 +84,8 @@ func verdictOf(r *reply) verdict {
 const wordsTLS = "it speaks TLS"
 
 // saysTLS recognises Go's answer to plain HTTP on a TLS port.
-func saysTLS(r *reply) bool {
-	return r.status == http.StatusBadRequest && strings.Contains(string(r.body), "HTTP request to an HTTPS server")
+func saysTLS(r *endpoint.Reply) bool {
+	return r.Status == http.StatusBadRequest && strings.Contains(string(r.Body), "HTTP request to an HTTPS server")
 }
 
 func hintOfForeign(status int) string {

@@ -34,7 +34,7 @@ var foreignBodies = map[string]string{
 func TestForeignWords(t *testing.T) {
 	for _, status := range []int{302, 400, 401, 402, 403, 404, 405, 407, 408, 410, 413, 421, 425, 429, 431, 451, 472, 473, 499, 500, 501, 502, 503, 504, 520, 599} {
 		for name, body := range foreignBodies {
-			v := verdictOf(&reply{status: status, body: []byte(body), contentType: "text/x"})
+			v := verdictOf(&endpoint.Reply{Status: status, Body: []byte(body), ContentType: "text/x"})
 			if reason := reasonOfStatus(status, v); v.own || !reason.Outage() {
 				t.Errorf("%d %s: %s, own %t", status, name, reason, v.own)
 			}
@@ -76,7 +76,7 @@ func TestOwnWords(t *testing.T) {
 		{501, errs(`"Vault is not initialized"`), "not init", fault.Unavailable, "not initialised"},
 		{503, errs(`"Vault is sealed"`), "sealed", fault.Unavailable, "unseal"},
 	} {
-		v := verdictOf(&reply{status: tc.status, body: []byte(tc.body)})
+		v := verdictOf(&endpoint.Reply{Status: tc.status, Body: []byte(tc.body)})
 		if reason := reasonOfStatus(tc.status, v); !v.own || reason != tc.want || !strings.Contains(v.words, tc.says) {
 			t.Errorf("%d %s: %s, want %s, saying %q", tc.status, tc.body, reason, tc.want, v.words)
 		}

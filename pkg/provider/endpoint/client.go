@@ -1,0 +1,219 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+const (
+	// maxShort bounds the answers that hold no value: they are about a token, a
+	// lease or a version.
+	maxShort = 256 << 10
+	// aheadOfMint is charged for a credential before it is asked for, since the
+	// store has made it when its answer comes.
+	aheadOfMint = 64 << 10
+)
+
+// errNoAnswer is the cause of the end of one attempt.
+var errNoAnswer = errors.New("no answer in time")
+
+// Client makes the requests of a provider: one rule for time, memory, retries
+// and the circuit breaker, whatever the store.
+type Client struct {
+	Settings *session.Settings
+	Names    Names
+}
+
+// Call is one request to a store. Send, Judge and Scrub must be set.
+type Call struct {
+	Endpoint *Endpoint
+	// Caller is whom the circuit breaker holds up for what it learns of the call.
+	Caller session.Caller
+	// Mints tells that repeating the request may leave something behind in the
+	// store, so it is only repeated when it had no effect for sure.
+	Mints bool
+	// Reads tells that the answer may be as large as the operator allows.
+	Reads bool
+	// Owner is who is charged for the answer; nobody is for what must work in any
+	// case, such as the end of a credential.
+	Owner budget.Owner
+	// Patience is how long the answer may take; 0 means Settings.RequestTimeout.
+	Patience time.Duration
+
+	// Send makes one exchange. Redirects are followed there, or not at all.
+	Send func(context.Context) (*http.Response, error)
+	// Judge makes an error of everything but a useful answer.
+	Judge func(*Reply) error
+	// Repeat tells whether an answer may be mended by a moment; nil for never. A
+	// call that Mints is repeated only after one that says that it had no effect.
+	Repeat func(*Reply) bool
+	// Said is what an answer says of the server; nil for nothing beside that it
+	// answered. The failure is Judge's.
+	Said func(r *Reply, failure error) session.Outcome
+	// Scrub takes out of words what must not be shown.
+	Scrub func(words string) string
+}
+
+// Reply is an answer, good or bad.
+type Reply struct {
+	Status      int
+	ContentType string
+	Location    string
+	RetryAfter  time.Duration
+	Body        []byte
+	// Charge is for the body. It is given back with Release, once what is wanted
+	// of the body has been taken.
+	Charge *budget.Charge
+}
+
+// Release gives back what is charged for the body. It is safe on nil.
+func (r *Reply) Release() {
+	if r != nil {
+		r.Charge.Release()
+	}
+}
+
+func (r *Reply) retryAfter() time.Duration {
+	if r == nil {
+		return 0
+	}
+	return r.RetryAfter
+}
+
+// Do makes the call, again where that is safe and may help. Its error has a
+// reason; the reply comes along where there was one. One without an error has
+// to be released.
+func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
+	s, breaker := c.Settings, &k.Endpoint.Breaker
+	for n := 0; ; n++ {
+		if err := breaker.Admit(s.Now(), s.Jitter(), k.Caller); err != nil {
+			return nil, fmt.Errorf("%s: %w", k.Endpoint.Address, err)
+		}
+		r, err := c.attempt(ctx, k)
+		failure := c.judge(ctx, k, r, err)
+		breaker.Record(s.Now(), said(ctx, k, r, err, failure), k.Caller, r.retryAfter(), failure)
+		if failure == nil {
+			return r, nil
+		}
+		r.Release()
+		wait := session.Pause(s.RetryBase, n, r.retryAfter(), s.Jitter())
+		if n >= s.MaxRetries || !k.again(r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
+			breaker.Advise(failure, s.Now(), s.Jitter(), k.Caller)
+			return r, failure
+		}
+	}
+}
+
+// again tells whether repeating the call is safe and may help.
+func (k *Call) again(r *Reply, err error) bool {
+	switch {
+	case err != nil && hopeless(err):
+		return false
+	case err != nil:
+		return !k.Mints || NeverSent(err)
+	}
+	return k.Repeat != nil && k.Repeat(r)
+}
+
+// attempt makes the request once.
+func (c *Client) attempt(ctx context.Context, k Call) (*Reply, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.patience(k), errNoAnswer)
+	defer cancel()
+	charge, err := c.charge(k)
+	if err != nil {
+		return nil, err
+	}
+	r, err := c.exchange(ctx, k, charge)
+	if err != nil {
+		charge.Release()
+		if ctx.Err() != nil { // the attempt's own end, or the caller's
+			return nil, context.Cause(ctx)
+		}
+		return nil, err
+	}
+	return r, nil
+}
+
+func (c *Client) exchange(ctx context.Context, k Call, charge *budget.Charge) (*Reply, error) {
+	resp, err := k.Send(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	Bound(resp, c.limit(k))
+	body, err := ReadBody(resp, charge)
+	if err != nil {
+		return nil, err
+	}
+	return &Reply{
+		Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Location: resp.Header.Get("Location"),
+		RetryAfter: session.ParseRetryAfter(resp.Header.Get("Retry-After"), c.Settings.Now()), Body: body, Charge: charge,
+	}, nil
+}
+
+func (c *Client) patience(k Call) time.Duration { return max(k.Patience, c.Settings.RequestTimeout) }
+
+func (c *Client) limit(k Call) int64 {
+	if k.Reads {
+		return c.Settings.MaxResponseBytes
+	}
+	return min(maxShort, c.Settings.MaxResponseBytes)
+}
+
+// charge is for the answer to a call.
+func (c *Client) charge(k Call) (*budget.Charge, error) {
+	switch {
+	case k.Owner == budget.Owner{}:
+		return nil, nil
+	case k.Mints && k.Reads:
+		return c.Settings.Budget.Acquire(k.Owner, budget.Answers, aheadOfMint)
+	}
+	return c.Settings.Budget.Acquire(k.Owner, budget.Answers, Ahead)
+}
+
+// judge makes an error of everything but a useful answer.
+func (c *Client) judge(ctx context.Context, k Call, r *Reply, err error) error {
+	var already *fault.Error
+	at := k.Endpoint.Address
+	switch {
+	case err == nil:
+		return k.Judge(r)
+	case errors.As(err, &already):
+		return fault.New(already.Reason, "%s: %w", at, already)
+	case errors.Is(err, errNoAnswer):
+		return fault.New(fault.Timeout, "%s gave no answer within %s", at, c.patience(k))
+	case ctx.Err() != nil:
+		return fmt.Errorf("waiting for %s: %w", at, session.Ended(ctx))
+	case errors.Is(err, ErrTooLarge):
+		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.limit(k))
+	}
+	return k.Endpoint.Explain(err, c.Names, k.Scrub)
+}
+
+// hopeless tells that another attempt would end alike.
+func hopeless(err error) bool {
+	var f *fault.Error
+	return errors.Is(err, ErrTooLarge) || errors.As(err, &f) || BadTLS(err) || errors.Is(err, context.Canceled)
+}
+
+// said tells the circuit breaker what an attempt says of the server.
+func said(ctx context.Context, k Call, r *Reply, err, failure error) session.Outcome {
+	switch {
+	case err != nil && (ctx.Err() != nil || hopeless(err) && !BadTLS(err)):
+		return session.NothingSaid
+	case err != nil && Unreachable(err):
+		return session.Unreachable
+	case err != nil:
+		return session.Unanswered
+	case k.Said == nil:
+		return session.Answered
+	}
+	return k.Said(r, failure)
+}
