@@ -38,6 +38,15 @@ const (
 	Internal        Reason = "Internal"        // a defect of ours
 )
 
+// Reasons are all of them.
+func Reasons() []Reason {
+	return []Reason{
+		InvalidArgument, InvalidClass, ClassNotFound, UnknownProvider, NotAllowed, NoToken, Denied,
+		Unverified, NotFound, Rejected, Unavailable, RateLimited, Timeout, BadAnswer,
+		TooLarge, Exhausted, Conflict, Mount, State, Canceled, Internal,
+	}
+}
+
 // Error is a failure with its reason and, where one is known, what to do.
 type Error struct {
 	Reason Reason

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -58,6 +59,9 @@ func (n *Node) buildVolumes() error {
 	if err != nil {
 		return err
 	}
+	if cluster != nil {
+		cluster.Wrap(n.metrics.CountAPIRequests)
+	}
 	n.runners = append(n.runners, func(ctx context.Context) error { return watchSuspend(ctx, clock.SinceBoot) })
 	n.classes, err = newClasses(n.c, n.budget, cluster,
 		func(ref class.Ref, version string) { n.volumes.ClassChanged(ref, version) },
@@ -75,7 +79,11 @@ func (n *Node) buildVolumes() error {
 		MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval, Strict: n.c.StrictClasses, Budget: n.budget,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
 	})
-	return err
+	if err != nil {
+		return err
+	}
+	n.metrics.WatchVolumes(n.volumes.Statuses, n.volumes.Overview)
+	return nil
 }
 
 // observers are told of every outcome: the metrics, the audit trail if there
@@ -129,7 +137,7 @@ func (n *Node) providers() (volume.Providers, error) {
 	registry := provider.Registry{}
 	n.builtIn = registry
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
-		c.Logger, c.Budget, c.Boot, c.MinInterval = n.c.Logger, n.budget, clock.SinceBoot, n.c.MinInterval
+		c.Logger, c.Budget, c.Boot, c.MinInterval, c.OnRequest = n.c.Logger, n.budget, clock.SinceBoot, n.c.MinInterval, n.onRequest(c.Name)
 		p, err := vault.New(c)
 		if err != nil {
 			return nil, err
@@ -137,10 +145,11 @@ func (n *Node) providers() (volume.Providers, error) {
 		registry[c.Name] = p
 	}
 	a := &n.c.Akeyless
-	a.Logger, a.IdentityKey, a.Budget, a.Boot = n.c.Logger, key, n.budget, clock.SinceBoot
+	a.Logger, a.IdentityKey, a.Budget, a.Boot, a.OnRequest = n.c.Logger, key, n.budget, clock.SinceBoot, n.onRequest(akeyless.Name)
 	if registry[akeyless.Name], err = akeyless.New(n.c.Akeyless); err != nil {
 		return nil, err
 	}
+	n.metrics.WatchStores(func() map[string]int { return openCircuits(registry) })
 	if len(n.c.Plugins) == 0 {
 		return registry, nil
 	}
@@ -158,6 +167,33 @@ func (n *Node) providers() (volume.Providers, error) {
 	n.runners = append(n.runners, n.plugins.Run)
 	n.metrics.WatchPlugins(n.plugins.Answering)
 	return providerChain{registry, n.plugins}, nil
+}
+
+// onRequest counts the requests of a built-in provider, whose series exist from
+// now on.
+func (n *Node) onRequest(name string) func(session.Operation, int, time.Duration) {
+	var operations []string
+	for _, o := range session.Operations() {
+		operations = append(operations, string(o))
+	}
+	n.metrics.KnowProvider(name, operations...)
+	return func(o session.Operation, status int, took time.Duration) {
+		n.metrics.ObserveRequest(name, string(o), status, took)
+	}
+}
+
+// openCircuits counts those of each provider.
+func openCircuits(registry provider.Registry) map[string]int {
+	open := map[string]int{}
+	for name, p := range registry {
+		if w, ok := p.(provider.Watcher); ok {
+			for _, s := range w.Stores() {
+				open[name] += s.Circuits
+			}
+			open[name] += 0
+		}
+	}
+	return open
 }
 
 // providerChain asks for a provider in-process first, then for a plugin.

@@ -31,7 +31,16 @@ type Metrics struct {
 	setAside                     prometheus.Counter
 	audited, unaudited, auditing prometheus.Counter
 	callSeconds                  *prometheus.HistogramVec
+	stepSeconds                  *prometheus.HistogramVec
+	requests, apiRequests        *prometheus.CounterVec
+	requestSeconds               *prometheus.HistogramVec
 }
+
+// The results of a release.
+const (
+	resultOK      = "ok"
+	resultGivenUp = "given_up"
+)
 
 const osType = "linux"
 
@@ -55,10 +64,20 @@ func New(version string, volumes, failing func() int) *Metrics {
 		unaudited:       plain("mayfly_audit_lost_lines_total", "Lines of the audit log that were lost."),
 		auditing:        plain("mayfly_audit_write_errors_total", "Failed tries to write a line of the audit log; it is tried again."),
 		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
+		stepSeconds:     histogram("mayfly_step_duration_seconds", "Time of one step of a publish or refresh in seconds.", "kind", "step"),
+		requests:        counter("mayfly_store_requests_total", "Requests to stores, by what they were for and the code of the answer.", "provider", "operation", "code"),
+		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Time of a request to a store in seconds.", "provider", "operation", "code"),
+		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server, by verb and the code of the answer.", "verb", "code"),
+	}
+	m.unpublishes.WithLabelValues(osType)
+	m.unpublishErrors.WithLabelValues(osType)
+	for _, step := range volume.Steps() {
+		m.stepSeconds.WithLabelValues(string(volume.Published), string(step))
+		m.stepSeconds.WithLabelValues(string(volume.Refreshed), string(step))
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
-		m.audited, m.unaudited, m.auditing,
+		m.audited, m.unaudited, m.auditing, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they keep their last good content.", failing),
 		buildInfo(version),
@@ -147,7 +166,7 @@ func (p plugins) Collect(to chan<- prometheus.Metric) {
 
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
 }
 
 // ObserveCall counts one gRPC call.
@@ -167,6 +186,7 @@ func (m *Metrics) AuditFailed() { m.auditing.Inc() }
 // Observe implements volume.Observer.
 func (m *Metrics) Observe(o volume.Outcome) {
 	reason := string(o.Reason())
+	m.observeSteps(o)
 	switch o.Kind {
 	case volume.Published:
 		if o.Err != nil {
@@ -188,13 +208,29 @@ func (m *Metrics) Observe(o volume.Outcome) {
 	case volume.SetAside:
 		m.setAside.Inc()
 	case volume.Released:
-		result := "ok"
+		result := resultOK
 		if o.Err != nil {
-			result = "given_up"
+			result = resultGivenUp
 		}
 		m.releases.WithLabelValues(o.Provider, result).Inc()
 	}
 }
+
+// observeSteps has the id of the first request to the store as an exemplar, by
+// which the store's own audit log has it.
+func (m *Metrics) observeSteps(o volume.Outcome) {
+	for _, s := range o.Steps {
+		h := m.stepSeconds.WithLabelValues(string(o.Kind), string(s.Step))
+		if x, ok := h.(prometheus.ExemplarObserver); ok && s.Step == volume.StepStore && len(o.Asked) > 0 && len(o.Asked[0]) <= maxExemplar {
+			x.ObserveWithExemplar(s.Took.Seconds(), prometheus.Labels{"correlation_id": o.Asked[0]})
+			continue
+		}
+		h.Observe(s.Took.Seconds())
+	}
+}
+
+// maxExemplar keeps an exemplar's labels within OpenMetrics' 128 characters.
+const maxExemplar = 100
 
 func (m *Metrics) observeRefresh(o volume.Outcome, reason string) {
 	rotated := "false"

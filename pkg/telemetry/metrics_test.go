@@ -1,6 +1,7 @@
 package telemetry_test
 
 import (
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
@@ -8,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 	"google.golang.org/grpc/codes"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
@@ -26,9 +28,28 @@ func scrape(t *testing.T) string {
 	m.WatchBudget(b.Usage)
 	denied := fault.New(fault.Denied, "no")
 	for _, kind := range []volume.Kind{volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.SetAside} {
-		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second, AsOf: time.Now()})
+		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second, AsOf: time.Now(),
+			Asked: []string{"9f86d081"}, Steps: []volume.StepTime{{Step: volume.StepStore, Took: time.Second}}})
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Err: denied})
 	}
+	m.KnowProvider("vault", "login", "read")
+	m.ObserveRequest("vault", "read", 200, time.Second)
+	m.ObserveRequest("vault", "read", 418, time.Second)
+	m.ObserveRequest("vault", "login", 0, time.Second)
+	countAPI(t, m)
+	fresh := time.Unix(1000, 0)
+	m.WatchVolumes(func() []volume.Status {
+		return []volume.Status{
+			{State: volume.Fresh, RefreshedAt: fresh.Add(time.Hour), Ends: []time.Time{time.Unix(9000, 0), time.Unix(7000, 0)}},
+			{State: volume.Failing, RefreshedAt: fresh, Ends: []time.Time{time.Unix(8000, 0)}},
+			{State: volume.Publishing},
+		}
+	}, func() volume.Overview {
+		return volume.Overview{Leavings: make([]volume.Leaving, 4), Queues: []volume.Queue{
+			{Store: "vault at https://a", Overdue: 2, NextAt: time.Now().Add(time.Hour)}, {Store: "vault at https://b", Overdue: 1, NextAt: time.Now().Add(time.Hour)},
+		}}
+	})
+	m.WatchStores(func() map[string]int { return map[string]int{"vault": 2, "akeyless": 0} })
 	m.AuditWritten()
 	m.AuditWritten()
 	m.AuditLost()
@@ -36,7 +57,75 @@ func scrape(t *testing.T) string {
 	m.ObserveCall("/csi.v1.Node/NodePublishVolume", codes.OK, time.Millisecond)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	open := httptest.NewRequest("GET", "/metrics", nil)
+	open.Header.Set("Accept", "application/openmetrics-text")
+	o := httptest.NewRecorder()
+	m.Handler().ServeHTTP(o, open)
+	if !strings.Contains(o.Body.String(), `# {correlation_id="9f86d081"} 1.0`) {
+		t.Error("no exemplar with the correlation id")
+	}
 	return w.Body.String()
+}
+
+// countAPI makes a request that is answered, a watch, and one that is not.
+func countAPI(t *testing.T, m *telemetry.Metrics) {
+	t.Helper()
+	server := httptest.NewServer(http.NotFoundHandler())
+	transport := m.CountAPIRequests(http.DefaultTransport)
+	for _, query := range []string{"", "?watch=true"} {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+query, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := transport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if query == "" {
+			continue
+		}
+		server.Close()
+		if resp, err := transport.RoundTrip(r); err == nil {
+			_ = resp.Body.Close()
+			t.Fatal("a closed server answers")
+		}
+	}
+}
+
+// TestLint holds the metrics to Prometheus' rules, but for the incumbent's names.
+func TestLint(t *testing.T) {
+	problems, err := promlint.New(strings.NewReader(scrape(t))).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		if p.Metric != "rotation_reconcile_duration_sec" && p.Metric != "node_publish_total" {
+			t.Errorf("%s: %s", p.Metric, p.Text)
+		}
+	}
+}
+
+// TestSeriesExistAtZero: an increase from nothing is none to Prometheus.
+func TestSeriesExistAtZero(t *testing.T) {
+	m := telemetry.New("v1", func() int { return 0 }, func() int { return 0 })
+	m.KnowProvider("vault", "login")
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	for _, want := range []string{
+		`mayfly_store_requests_total{code="429",operation="login",provider="vault"} 0`,
+		`mayfly_store_requests_total{code="none",operation="login",provider="vault"} 0`,
+		`mayfly_releases_total{provider="vault",result="given_up"} 0`,
+		`node_publish_total{os_type="linux",provider="vault"} 0`,
+		`node_publish_error_total{error_type="Unavailable",os_type="linux",provider="vault"} 0`,
+		`rotation_reconcile_error_total{error_type="Denied",os_type="linux",provider="vault",rotated="false"} 0`,
+		`mayfly_step_duration_seconds_count{kind="refresh",step="write"} 0`,
+		`node_unpublish_error_total{os_type="linux"} 0`,
+	} {
+		if !strings.Contains(w.Body.String(), want+"\n") {
+			t.Errorf("no line %q", want)
+		}
+	}
 }
 
 func TestEveryOutcomeIsCounted(t *testing.T) {
@@ -58,6 +147,15 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_provider_plugin_up{provider="aws"} 1`, `mayfly_provider_plugin_up{provider="gcp"} 0`,
 		`mayfly_grpc_call_duration_seconds_count{code="OK",method="NodePublishVolume"} 1`,
 		`mayfly_memory_budget_bytes{kind="contents"} 7`, `mayfly_memory_budget_bytes{kind="records"} 0`, `mayfly_memory_budget_limit_bytes 100`,
+		`mayfly_store_requests_total{code="2xx",operation="read",provider="vault"} 1`,
+		`mayfly_store_requests_total{code="4xx",operation="read",provider="vault"} 1`,
+		`mayfly_store_requests_total{code="none",operation="login",provider="vault"} 1`,
+		`mayfly_store_request_duration_seconds_count{code="2xx",operation="read",provider="vault"} 1`,
+		`mayfly_api_requests_total{code="404",verb="get"} 1`, `mayfly_api_requests_total{code="404",verb="watch"} 1`, `mayfly_api_requests_total{code="none",verb="watch"} 1`,
+		`mayfly_step_duration_seconds_sum{kind="refresh",step="store"} 1`,
+		`mayfly_oldest_success_timestamp_seconds 1000`, `mayfly_next_expiry_timestamp_seconds 7000`, `mayfly_releases_pending 4`,
+		`mayfly_queue_length{provider="vault"} 3`, `mayfly_queue_lateness_seconds{provider="vault"} 0`,
+		`mayfly_store_circuits_open{provider="vault"} 2`, `mayfly_store_circuits_open{provider="akeyless"} 0`,
 		`mayfly_volumes 3`, `mayfly_volumes_failing 2`, `mayfly_build_info{version="v1"} 1`,
 	} {
 		if !strings.Contains(text, want+"\n") {

@@ -39,7 +39,9 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	done, err := p.run(ctx, pass{rec: rec, place: place})
 	if err == nil {
 		rec.PublishedAt = rec.RefreshedAt
+		saving := time.Now()
 		err = p.saveFirst(rec, had)
+		done.took(StepRecord, saving)
 	}
 	if err == nil {
 		e.rec = rec

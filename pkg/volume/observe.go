@@ -69,8 +69,32 @@ type Outcome struct {
 	// Repeated tells that the refresh before failed for the same reason.
 	Repeated bool
 	Took     time.Duration
+	// Steps are what of that a publish or refresh took for each step, as far as it
+	// came.
+	Steps []StepTime
 	// NextAt is when the volume is looked at again; zero for never.
 	NextAt time.Time
+}
+
+// Step is a part of a publish or refresh.
+type Step string
+
+// The steps.
+const (
+	StepClass  Step = "class"  // the class was looked up
+	StepStore  Step = "store"  // the provider fetched
+	StepMount  Step = "mount"  // the tmpfs was made or looked at, after the store's answer
+	StepWrite  Step = "write"  // the files were compared and written
+	StepRecord Step = "record" // the record was saved
+)
+
+// Steps are all of them, in their order.
+func Steps() []Step { return []Step{StepClass, StepStore, StepMount, StepWrite, StepRecord} }
+
+// StepTime is what a step took.
+type StepTime struct {
+	Step Step
+	Took time.Duration
 }
 
 // Reason is the class of the failure, empty on success.
@@ -112,6 +136,7 @@ func outcomeOf(k Kind, rec *Record, began time.Time, err error) Outcome {
 // passOutcome is that of a run of the pipeline.
 func passOutcome(k Kind, rec *Record, began time.Time, done passed, err error) Outcome {
 	o := outcomeOf(k, rec, began, err)
+	o.Steps = done.steps
 	o.Changed, o.Emptied, o.Asked = done.changed, done.emptied, done.asked
 	if done.class != nil {
 		o.ClassVersion = done.class.ResourceVersion

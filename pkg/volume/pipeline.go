@@ -47,8 +47,16 @@ type passed struct {
 	written   bool
 	refreshAt time.Time
 	warnings  []string
+	steps     []StepTime
 	// where is where the store was asked by the class as it is now.
 	where Where
+}
+
+// took notes that a step has ended, and gives when that was.
+func (d *passed) took(s Step, began time.Time) time.Time {
+	now := time.Now()
+	d.steps = append(d.steps, StepTime{s, now.Sub(began)})
+	return now
 }
 
 // run is the one way of a secret from the class to the files. A published
@@ -56,16 +64,20 @@ type passed struct {
 // it had, and the pass counts as failed.
 func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	defer fault.Recover(&err, p.Logger, "class "+w.rec.Class.String(), "volume", w.rec.ID)
+	began := time.Now()
 	c, err := p.classOf(ctx, w)
+	looked := StepTime{StepClass, time.Since(began)}
 	if err == nil {
 		done, err = p.attempt(ctx, w, c)
 	}
+	done.steps = append([]StepTime{looked}, done.steps...)
 	if err == nil || done.written || done.emptied || ctx.Err() != nil || !w.hasFormer(c) {
 		return done, err
 	}
 	first := done
 	done, err = p.upkeep(ctx, w, c, err)
 	done.asked = append(first.asked, done.asked...)
+	done.steps = first.steps
 	done.where = first.where // the next pass begins with that again
 	return done, err
 }
@@ -97,7 +109,9 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 		defer p.tellSlow(w.rec, source)()
 		go p.placeAhead(w, c)
 	}
+	began := time.Now()
 	payload, asOf, err := p.fetch(ctx, w, c, source, &done)
+	began = done.took(StepStore, began)
 	done.where = p.where(w.rec, c.Provider)
 	if err != nil {
 		return done, err
@@ -107,10 +121,14 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	if err != nil {
 		return done, err
 	}
-	if err := w.place(c); err != nil {
+	err = w.place(c)
+	began = done.took(StepMount, began)
+	if err != nil {
 		return done, err
 	}
-	if done.changed, err = p.fill(w.rec, c, files); err != nil {
+	done.changed, err = p.fill(w.rec, c, files)
+	done.took(StepWrite, began)
+	if err != nil {
 		return done, err
 	}
 	done.written, done.refreshAt = true, payload.RefreshAt

@@ -72,7 +72,10 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	e.reason = o.Reason()
 	p.tell(e, rec, done, &o)
 	e.know(rec, done.where)
+	saving := time.Now()
 	p.save(rec)
+	done.took(StepRecord, saving)
+	o.Steps = done.steps
 	p.setDue(e, asked)
 	if err == nil {
 		p.releaser.addFormer(rec)

@@ -16,9 +16,10 @@ import (
 
 // call is one request: a POST of a JSON object, in which the credential is.
 type call struct {
-	endpoint *endpoint.Endpoint
-	path     string
-	body     map[string]any
+	endpoint  *endpoint.Endpoint
+	operation session.Operation
+	path      string
+	body      map[string]any
 	// about is what the request is for, so that the circuit breaker can tell
 	// one broken producer from a broken gateway.
 	about string
@@ -60,7 +61,7 @@ func (p *Provider) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 // differ between Akeyless and the clouds.
 func (p *Provider) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
 	return p.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Caller: session.Caller{Tenant: k.tenant, Place: k.about},
+		Endpoint: k.endpoint, Operation: k.operation, Caller: session.Caller{Tenant: k.tenant, Place: k.about},
 		Mints: k.mints, Reads: k.reads, Owner: k.owner, Patience: k.patience,
 		Send:   func(ctx context.Context) (*http.Response, error) { return p.exchange(ctx, k, request) },
 		Judge:  func(r *endpoint.Reply) error { return judge(k, r) },

@@ -62,7 +62,7 @@ func (p *Provider) tryLogIn(ctx context.Context, l login, b bearer) (*token, err
 		secrets = append(secrets, secret.NewString(id))
 	}
 	asked := p.now()
-	r, err := p.do(ctx, call{endpoint: e, tenant: b.pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
+	r, err := p.do(ctx, call{endpoint: e, operation: session.OpLogin, tenant: b.pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
 	if err != nil {
 		return nil, explainLogin(l, b, err)
 	}

@@ -127,7 +127,7 @@ func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+2*producerMargin)
 	defer cancel()
-	r, err := f.ask(ctx, call{path: "/get-dynamic-secret-value", body: body, about: it.name, mints: true, reads: true, patience: wait + producerMargin})
+	r, err := f.ask(ctx, call{operation: session.OpIssue, path: "/get-dynamic-secret-value", body: body, about: it.name, mints: true, reads: true, patience: wait + producerMargin})
 	if err != nil {
 		return err
 	}
@@ -204,7 +204,7 @@ func (f *fetch) issue(ctx context.Context, it *item, m *minted) error {
 			body[name] = it.args[name]
 		}
 	}
-	r, err := f.ask(ctx, call{path: "/get-pki-certificate", body: body, about: it.name, mints: true, reads: true})
+	r, err := f.ask(ctx, call{operation: session.OpIssue, path: "/get-pki-certificate", body: body, about: it.name, mints: true, reads: true})
 	if err != nil {
 		return err
 	}

@@ -78,7 +78,7 @@ func (d description) next() time.Time {
 // describe asks for an item's description.
 func (f *fetch) describe(ctx context.Context, name string) (description, error) {
 	var d description
-	r, err := f.ask(ctx, call{path: "/describe-item", body: map[string]any{"name": name}})
+	r, err := f.ask(ctx, call{operation: session.OpCheck, path: "/describe-item", body: map[string]any{"name": name}})
 	if err == nil {
 		defer r.Release()
 		err = decode(r, f.endpoint.Address, &d)

@@ -101,7 +101,7 @@ func (r *releaser) tryEnd(ctx context.Context, m *minted, fresh bool) error {
 	}
 	body := map[string]any{"name": m.Name, "tmp-creds-id": m.ID, "token": t.value.Reveal()}
 	_, err = r.do(ctx, call{
-		endpoint: e, tenant: r.bearer.pod.Namespace, path: "/dynamic-secret-tmp-creds-delete", body: body,
+		endpoint: e, operation: session.OpRevoke, tenant: r.bearer.pod.Namespace, path: "/dynamic-secret-tmp-creds-delete", body: body,
 		about: "/dynamic-secret-tmp-creds-delete " + m.Name, secrets: r.bearer.secrets(t),
 	})
 	return err

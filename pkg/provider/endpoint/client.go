@@ -33,7 +33,8 @@ type Client struct {
 
 // Call is one request to a store. Send, Judge and Scrub must be set.
 type Call struct {
-	Endpoint *Endpoint
+	Endpoint  *Endpoint
+	Operation session.Operation
 	// Caller is whom the circuit breaker holds up for what it learns of the call.
 	Caller session.Caller
 	// Mints tells that repeating the request may leave something behind in the
@@ -130,7 +131,12 @@ func (c *Client) attempt(ctx context.Context, k Call) (*Reply, error) {
 	if err != nil {
 		return nil, err
 	}
+	began, status := time.Now(), 0
 	r, err := c.exchange(ctx, k, charge)
+	if err == nil {
+		status = r.Status
+	}
+	c.Settings.OnRequest(k.Operation, status, time.Since(began))
 	if err != nil {
 		charge.Release()
 		if ctx.Err() != nil { // the attempt's own end, or the caller's

@@ -11,6 +11,24 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 )
 
+// Operation is what a request to a store is for.
+type Operation string
+
+// The operations.
+const (
+	OpLogin  Operation = "login"
+	OpRead   Operation = "read"
+	OpIssue  Operation = "issue"  // of a credential or certificate
+	OpCheck  Operation = "check"  // of a version, a lease, a token or a mount
+	OpRenew  Operation = "renew"  // of a lease or a token
+	OpRevoke Operation = "revoke" // of a lease or a token
+)
+
+// Operations are all of them.
+func Operations() []Operation {
+	return []Operation{OpLogin, OpRead, OpIssue, OpCheck, OpRenew, OpRevoke}
+}
+
 // Settings are what the operator decides for every in-process provider alike;
 // the zero value works.
 type Settings struct {
@@ -46,6 +64,11 @@ type Settings struct {
 	// to live.
 	DisableRevocation bool
 
+	// OnRequest is told of each request to a store: what it was for, the status
+	// of the answer, 0 for none, and the time until it was read. It is called in
+	// the way of the work; nil is told nothing.
+	OnRequest func(o Operation, status int, took time.Duration)
+
 	UserAgent string
 	// Logger takes debug lines and what no caller is told; nil discards them.
 	Logger *slog.Logger
@@ -70,6 +93,9 @@ func (s *Settings) Complete() error {
 	s.MaxResponseBytes = cmp.Or(s.MaxResponseBytes, 16<<20)
 	s.UserAgent = cmp.Or(s.UserAgent, "mayfly")
 	s.Logger = cmp.Or(s.Logger, slog.New(slog.DiscardHandler))
+	if s.OnRequest == nil {
+		s.OnRequest = func(Operation, int, time.Duration) {}
+	}
 	if s.Now == nil {
 		s.Now = time.Now
 	}

@@ -67,7 +67,7 @@ func (f *fetch) extended(ctx context.Context, t *token) bool {
 // renewSelf asks for as long a life as before.
 func (f *fetch) renewSelf(ctx context.Context, t *token) error {
 	k := f.call(t, http.MethodPost, "auth/token/renew-self", nil, []byte("{}"))
-	k.renews, k.owner = true, budget.Owner{}
+	k.operation, k.renews, k.owner = session.OpRenew, true, budget.Owner{}
 	reply, err := f.client.do(ctx, k)
 	if refusedRenewal(k, reply) {
 		return fault.New(fault.Rejected, "renewing the Vault token: %w", err)
@@ -129,7 +129,7 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
 	reply, err := f.client.do(ctx, call{
-		endpoint: f.endpoint, namespace: l.namespace, tenant: f.request.Pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
+		endpoint: f.endpoint, operation: session.OpLogin, namespace: l.namespace, tenant: f.request.Pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
 		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT}, owner: f.owner(),
 	})
 	if err != nil {

@@ -24,7 +24,7 @@ const staticTries = 4
 // call makes a request's call with a Vault token.
 func (f *fetch) call(t *token, method, path string, query url.Values, body []byte) call {
 	return call{
-		endpoint: f.endpoint, namespace: f.spec.login.namespace, tenant: f.request.Pod.Namespace, token: t.value,
+		endpoint: f.endpoint, operation: session.OpCheck, namespace: f.spec.login.namespace, tenant: f.request.Pod.Namespace, token: t.value,
 		method: method, path: path, query: query, body: body,
 		correlation: f.correlation, secrets: f.secrets(t), owner: f.owner(),
 	}
@@ -108,7 +108,10 @@ func absent(now time.Time, t *token) *reading {
 
 func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, error) {
 	k := f.call(t, r.method, r.path, r.query, r.body)
-	k.reads, k.mints = true, r.method != http.MethodGet || f.mints(r)
+	k.operation, k.reads, k.mints = session.OpRead, true, r.method != http.MethodGet || f.mints(r)
+	if k.mints {
+		k.operation = session.OpIssue
+	}
 	asked := f.now()
 	reply, err := f.client.do(ctx, k)
 	if err != nil {

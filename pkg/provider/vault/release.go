@@ -47,7 +47,7 @@ func (p *Provider) revoke(ctx context.Context, t *token, tenant, correlation str
 		return err
 	}
 	_, err = p.client.do(ctx, call{
-		endpoint: e, namespace: t.login.namespace, tenant: tenant, token: t.value, method: http.MethodPost, path: "auth/token/revoke-self",
+		endpoint: e, operation: session.OpRevoke, namespace: t.login.namespace, tenant: tenant, token: t.value, method: http.MethodPost, path: "auth/token/revoke-self",
 		correlation: correlation, secrets: []secret.String{t.value},
 	})
 	switch fault.Of(err) {

@@ -1,0 +1,192 @@
+package telemetry
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// noAnswer is the code of a request that brought none.
+const noAnswer = "none"
+
+// codes are all values of the label code: a server may answer any number.
+func codeValues() []string {
+	return []string{"2xx", "3xx", "403", "404", "429", "4xx", "503", "5xx", noAnswer}
+}
+
+// codeOf is a status as a label.
+func codeOf(status int) string {
+	switch {
+	case status == http.StatusForbidden, status == http.StatusNotFound, status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
+		return strconv.Itoa(status)
+	case status >= 200 && status < 300:
+		return "2xx"
+	case status >= 300 && status < 400:
+		return "3xx"
+	case status >= 400 && status < 500:
+		return "4xx"
+	case status == 0:
+		return noAnswer
+	}
+	return "5xx"
+}
+
+// KnowProvider has the series of a built-in provider exist from the start, at 0:
+// a series that first appears at 1 is no increase to Prometheus.
+func (m *Metrics) KnowProvider(name string, operations ...string) {
+	m.publishes.WithLabelValues(name, osType)
+	m.rotations.WithLabelValues(name)
+	m.lastGood.WithLabelValues(name)
+	for _, result := range []string{resultOK, resultGivenUp} {
+		m.releases.WithLabelValues(name, result)
+	}
+	for _, rotated := range []string{"true", "false"} {
+		m.refreshes.WithLabelValues(name, osType, rotated)
+	}
+	for _, reason := range fault.Reasons() {
+		m.publishErrors.WithLabelValues(name, osType, string(reason))
+		m.refreshErrors.WithLabelValues(name, osType, string(reason), "false")
+	}
+	for _, operation := range operations {
+		for _, code := range codeValues() {
+			m.requests.WithLabelValues(name, operation, code)
+		}
+	}
+}
+
+// ObserveRequest counts one request to a store; status is 0 for no answer.
+func (m *Metrics) ObserveRequest(provider, operation string, status int, took time.Duration) {
+	code := codeOf(status)
+	m.requests.WithLabelValues(provider, operation, code).Inc()
+	m.requestSeconds.WithLabelValues(provider, operation, code).Observe(took.Seconds())
+}
+
+// CountAPIRequests counts the requests that go through a transport to the API
+// server.
+func (m *Metrics) CountAPIRequests(next http.RoundTripper) http.RoundTripper {
+	return &counted{next, m.apiRequests}
+}
+
+type counted struct {
+	next  http.RoundTripper
+	count *prometheus.CounterVec
+}
+
+// RoundTrip implements http.RoundTripper.
+func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
+	resp, err := c.next.RoundTrip(r)
+	status := 0
+	if err == nil {
+		status = resp.StatusCode
+	}
+	verb := strings.ToLower(r.Method)
+	if watch, _ := strconv.ParseBool(r.URL.Query().Get("watch")); watch {
+		verb = "watch"
+	}
+	c.count.WithLabelValues(verb, codeOf(status)).Inc()
+	return resp, err
+}
+
+// WatchVolumes gives when the volumes were last fresh and when what they hold
+// ends, and how the queues stand.
+func (m *Metrics) WatchVolumes(volumes func() []volume.Status, beside func() volume.Overview) {
+	m.registry.MustRegister(ages{
+		oldest: prometheus.NewDesc("mayfly_oldest_success_timestamp_seconds", "When the volume that was not fresh for longest was last read from its store; absent without volumes.", nil, nil),
+		ends:   prometheus.NewDesc("mayfly_next_expiry_timestamp_seconds", "When the first of the credentials in volumes ends, unless it is renewed before; absent without any.", nil, nil),
+		due:    prometheus.NewDesc("mayfly_queue_length", "Refreshes whose time has come and that wait for a place, by provider.", []string{"provider"}, nil),
+		late:   prometheus.NewDesc("mayfly_queue_lateness_seconds", "How long the refresh that is due for longest has waited, by provider.", []string{"provider"}, nil),
+		ending: prometheus.NewDesc("mayfly_releases_pending", "Gone volumes whose credentials are yet to be revoked.", nil, nil),
+
+		volumes: volumes, beside: beside,
+	})
+}
+
+// ages makes its metrics of one look at the volumes.
+type ages struct {
+	oldest, ends, due, late, ending *prometheus.Desc
+
+	volumes func() []volume.Status
+	beside  func() volume.Overview
+}
+
+// Describe implements prometheus.Collector.
+func (a ages) Describe(to chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{a.oldest, a.ends, a.due, a.late, a.ending} {
+		to <- d
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (a ages) Collect(to chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
+		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
+	}
+	var oldest, ends time.Time
+	for _, v := range a.volumes() {
+		if v.State == volume.Publishing || v.State == volume.Unpublishing {
+			continue
+		}
+		oldest = earlier(oldest, v.RefreshedAt)
+		for _, end := range v.Ends {
+			ends = earlier(ends, end)
+		}
+	}
+	if !oldest.IsZero() {
+		gauge(a.oldest, seconds(oldest))
+	}
+	if !ends.IsZero() {
+		gauge(a.ends, seconds(ends))
+	}
+	o := a.beside()
+	due, late, now := map[string]int{}, map[string]time.Duration{}, time.Now()
+	for _, q := range o.Queues {
+		provider, _, _ := strings.Cut(q.Store, " ")
+		due[provider] += q.Overdue
+		if !q.NextAt.IsZero() {
+			late[provider] = max(late[provider], now.Sub(q.NextAt))
+		}
+	}
+	for provider, n := range due {
+		gauge(a.due, float64(n), provider)
+		gauge(a.late, late[provider].Seconds(), provider)
+	}
+	gauge(a.ending, float64(len(o.Leavings)))
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
+
+// WatchStores gives how many circuits are open, by provider.
+func (m *Metrics) WatchStores(open func() map[string]int) {
+	m.registry.MustRegister(circuits{
+		desc: prometheus.NewDesc("mayfly_store_circuits_open", "Circuits that are open after failures, and hold requests to stores up, by provider.", []string{"provider"}, nil),
+		open: open,
+	})
+}
+
+type circuits struct {
+	desc *prometheus.Desc
+	open func() map[string]int
+}
+
+// Describe implements prometheus.Collector.
+func (c circuits) Describe(to chan<- *prometheus.Desc) { to <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c circuits) Collect(to chan<- prometheus.Metric) {
+	for provider, n := range c.open() {
+		to <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, float64(n), provider)
+	}
+}
