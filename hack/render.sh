@@ -39,6 +39,12 @@ echo "rendering $out/mayfly.yaml"
   done
 } | plain >"$out/mayfly.yaml"
 
+echo "rendering $out/alerts.yaml"
+{
+  echo "# A copy of charts/mayfly/files/alerts.yaml by hack/render.sh. Do not edit."
+  cat charts/mayfly/files/alerts.yaml
+} >"$out/alerts.yaml"
+
 rm "$templates/crds.yaml"
 if [ -n "$(ls "$templates")" ]; then
   echo "the defaults render what this script does not know: $(ls "$templates")" >&2

@@ -1,0 +1,241 @@
+package alerts
+
+import (
+	"fmt"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/telemetry"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+const rulesFile = "../../charts/mayfly/files/alerts.yaml"
+
+type rule struct {
+	Alert, Expr, For string
+	Labels           map[string]string
+	Annotations      map[string]string
+}
+
+func rules(t *testing.T) []rule {
+	t.Helper()
+	data, err := os.ReadFile(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file struct {
+		Groups []struct {
+			Name  string
+			Rules []rule
+		}
+	}
+	if err := yaml.UnmarshalStrict(data, &file); err != nil || len(file.Groups) != 1 {
+		t.Fatal(err)
+	}
+	return file.Groups[0].Rules
+}
+
+// series is a metric with its labels and its values, one a minute, in promtool's
+// notation.
+type series struct{ name, values string }
+
+// fires are the series on which each alert fires, the labels that it then has
+// beside its severity, and the value that its words quote.
+var fires = map[string]struct {
+	series []series
+	at     string
+	labels map[string]string
+	value  string
+}{
+	"MayflyDown":              {[]series{{`up{job="kube-system/mayfly", instance="n1"}`, "0x20"}}, "11m", map[string]string{"job": "kube-system/mayfly", "instance": "n1"}, ""},
+	"MayflyMountsFail":        {[]series{{`node_publish_error_total{instance="n1", provider="vault", os_type="linux", error_type="Denied"}`, "0+1x30"}}, "15m", map[string]string{"instance": "n1", "provider": "vault", "error_type": "Denied"}, ""},
+	"MayflyKubeletMountsFail": {[]series{{`csi_operations_seconds_count{instance="n1", driver_name="secrets-store.csi.k8s.io", method_name="/csi.v1.Node/NodePublishVolume", grpc_status_code="Unavailable"}`, "0+1x30"}}, "15m", map[string]string{"instance": "n1", "grpc_status_code": "Unavailable"}, ""},
+	"MayflySecretsStale":      {[]series{{`mayfly_volumes_failing{instance="n1"}`, "3x30"}}, "16m", map[string]string{"instance": "n1"}, "3"},
+	"MayflySecretsVeryStale":  {[]series{{`mayfly_volumes_failing{instance="n1"}`, "3x120"}, {`mayfly_oldest_success_timestamp_seconds{instance="n1"}`, "0x120"}}, "80m", map[string]string{"instance": "n1"}, ""},
+	"MayflyCredentialsEnd":    {[]series{{`mayfly_volumes_failing{instance="n1"}`, "3x30"}, {`mayfly_next_expiry_timestamp_seconds{instance="n1"}`, "1200x30"}}, "16m", map[string]string{"instance": "n1"}, ""},
+	"MayflyStoreCircuitOpen":  {[]series{{`mayfly_store_circuits_open{instance="n1", provider="vault"}`, "1x30"}}, "6m", map[string]string{"instance": "n1", "provider": "vault"}, ""},
+	"MayflyStoreRateLimits":   {[]series{{`mayfly_store_requests_total{instance="n1", provider="vault", operation="read", code="429"}`, "0x5 1x10"}}, "7m", map[string]string{"instance": "n1", "provider": "vault"}, ""},
+	"MayflyDenied":            {[]series{{`mayfly_store_requests_total{instance="n1", provider="vault", operation="login", code="403"}`, "0x5 1x10"}}, "7m", map[string]string{"instance": "n1", "provider": "vault", "operation": "login"}, ""},
+	"MayflyPluginDown":        {[]series{{`mayfly_provider_plugin_up{instance="n1", provider="aws"}`, "0x30"}}, "6m", map[string]string{"instance": "n1", "provider": "aws"}, ""},
+	"MayflyQueueLate":         {[]series{{`mayfly_queue_lateness_seconds{instance="n1", provider="vault"}`, "90x30"}}, "11m", map[string]string{"instance": "n1", "provider": "vault"}, ""},
+	"MayflyMemoryNearlyFull": {[]series{{`mayfly_memory_budget_bytes{instance="n1", kind="contents"}`, "60x30"}, {`mayfly_memory_budget_bytes{instance="n1", kind="cache"}`, "35x30"},
+		{`mayfly_memory_budget_limit_bytes{instance="n1"}`, "100x30"}}, "16m", map[string]string{"instance": "n1"}, ""},
+	"MayflyAuditLinesLost":        {[]series{{`mayfly_audit_lost_lines_total{instance="n1"}`, "0x5 7x10"}}, "7m", map[string]string{"instance": "n1"}, ""},
+	"MayflyAuditWritesFail":       {[]series{{`mayfly_audit_write_errors_total{instance="n1"}`, "0+1x30"}}, "12m", map[string]string{"instance": "n1"}, ""},
+	"MayflyCredentialsNotRevoked": {[]series{{`mayfly_releases_total{instance="n1", provider="vault", result="given_up"}`, "0x5 1x10"}}, "7m", map[string]string{"instance": "n1", "provider": "vault"}, ""},
+	"MayflyRecordsSetAside":       {[]series{{`mayfly_records_set_aside_total{instance="n1"}`, "0x5 1x10"}}, "7m", map[string]string{"instance": "n1"}, ""},
+	"MayflyAPIServerFails": {[]series{{`mayfly_api_requests_total{instance="n1", verb="get", code="5xx"}`, "0+1x30"}, {`mayfly_api_requests_total{instance="n1", verb="get", code="2xx"}`, "0+5x30"}},
+		"15m", map[string]string{"instance": "n1"}, ""},
+	"MayflyVersionsDiffer": {[]series{{`mayfly_build_info{instance="n1", version="0.1.0"}`, "1x90"}, {`mayfly_build_info{instance="n2", version="0.2.0"}`, "1x90"}}, "61m", nil, ""},
+}
+
+// healthy are the series of a day on which nothing is to be said: one failure
+// that passes, credentials that are renewed shortly before their end, a restart.
+var healthy = []series{
+	{`up{job="kube-system/mayfly", instance="n1"}`, "1x700 0x3 1x700"},
+	{`node_publish_total{instance="n1", provider="vault", os_type="linux"}`, "0+1x1440"},
+	{`node_publish_error_total{instance="n1", provider="vault", os_type="linux", error_type="Unavailable"}`, "0x700 2x740"},
+	{`csi_operations_seconds_count{instance="n1", driver_name="secrets-store.csi.k8s.io", method_name="/csi.v1.Node/NodePublishVolume", grpc_status_code="OK"}`, "0+1x1440"},
+	{`csi_operations_seconds_count{instance="n1", driver_name="another.csi.example.com", method_name="/csi.v1.Node/NodePublishVolume", grpc_status_code="Internal"}`, "0+1x1440"},
+	{`mayfly_volumes_failing{instance="n1"}`, "0x300 2x4 0x1136"},
+	{`mayfly_oldest_success_timestamp_seconds{instance="n1"}`, "0+60x1440"},
+	{`mayfly_next_expiry_timestamp_seconds{instance="n1"}`, "300+60x1440"},
+	{`mayfly_store_circuits_open{instance="n1", provider="vault"}`, "0x300 1x3 0x1137"},
+	{`mayfly_store_requests_total{instance="n1", provider="vault", operation="read", code="2xx"}`, "0+10x1440"},
+	{`mayfly_store_requests_total{instance="n1", provider="vault", operation="read", code="429"}`, "0x1440"},
+	{`mayfly_store_requests_total{instance="n1", provider="vault", operation="read", code="403"}`, "0x1440"},
+	{`mayfly_provider_plugin_up{instance="n1", provider="aws"}`, "1x500 0x2 1x938"},
+	{`mayfly_queue_lateness_seconds{instance="n1", provider="vault"}`, "0x400 90x5 0x1035"},
+	{`mayfly_memory_budget_bytes{instance="n1", kind="contents"}`, "60x1440"},
+	{`mayfly_memory_budget_limit_bytes{instance="n1"}`, "100x1440"},
+	{`mayfly_audit_lost_lines_total{instance="n1"}`, "0x1440"},
+	{`mayfly_audit_write_errors_total{instance="n1"}`, "0x600 1x840"},
+	{`mayfly_releases_total{instance="n1", provider="vault", result="given_up"}`, "0x1440"},
+	{`mayfly_records_set_aside_total{instance="n1"}`, "0x1440"},
+	{`mayfly_api_requests_total{instance="n1", verb="get", code="2xx"}`, "0+5x1440"},
+	{`mayfly_api_requests_total{instance="n1", verb="get", code="5xx"}`, "0x500 5x940"},
+	{`mayfly_build_info{instance="n1", version="0.1.0"}`, "1x700 _x740"},
+	{`mayfly_build_info{instance="n1", version="0.2.0"}`, "_x690 1x750"},
+}
+
+func promtool(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("promtool")
+	if err != nil {
+		t.Skip("needs promtool: apt-get install prometheus")
+	}
+	return path
+}
+
+func TestAlerts(t *testing.T) {
+	tool := promtool(t)
+	absolute, err := filepath.Abs(rulesFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	fmt.Fprintf(&b, "rule_files: [%q]\nevaluation_interval: 1m\ntests:\n", absolute)
+	all := rules(t)
+	for _, r := range all {
+		f, ok := fires[r.Alert]
+		if !ok {
+			t.Errorf("no series on which %s fires", r.Alert)
+			continue
+		}
+		writeSeries(&b, r.Alert+" fires", f.series)
+		writeCheck(&b, r.Alert, f.at)
+		words := func(text string) string {
+			for name, value := range f.labels {
+				text = strings.ReplaceAll(text, "{{ $labels."+name+" }}", value)
+			}
+			return strings.ReplaceAll(text, "{{ $value }}", f.value)
+		}
+		fmt.Fprintf(&b, "        exp_alerts:\n        - exp_labels: {severity: %s", r.Labels["severity"])
+		for name, value := range f.labels {
+			fmt.Fprintf(&b, ", %s: %q", name, value)
+		}
+		b.WriteString("}\n          exp_annotations:\n")
+		for name, text := range r.Annotations {
+			fmt.Fprintf(&b, "            %s: %q\n", name, words(text))
+		}
+	}
+	for name := range fires {
+		if !strings.Contains(b.String(), "alertname: "+name+"\n") {
+			t.Errorf("there is no alert %s", name)
+		}
+	}
+	writeSeries(&b, "a healthy day is silent", healthy)
+	for _, r := range all {
+		for _, at := range []string{"1h", "5h4m", "8h24m", "11h42m", "12h15m", "23h"} {
+			writeCheck(&b, r.Alert, at)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "alerts.yaml")
+	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"check", "rules", absolute}, {"test", "rules", file}} {
+		if out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+func writeSeries(b *strings.Builder, name string, list []series) {
+	fmt.Fprintf(b, "  - name: %q\n    interval: 1m\n    input_series:\n", name)
+	for _, s := range list {
+		fmt.Fprintf(b, "      - {series: %q, values: %q}\n", s.name, s.values)
+	}
+	b.WriteString("    alert_rule_test:\n")
+}
+
+func writeCheck(b *strings.Builder, alert, at string) {
+	fmt.Fprintf(b, "      - eval_time: %s\n        alertname: %s\n", at, alert)
+}
+
+// TestMetricsExist: every metric of the rules is one of the driver, or one of
+// those that others give.
+func TestMetricsExist(t *testing.T) {
+	m := telemetry.New("v1", func() int { return 1 }, func() int { return 1 })
+	m.KnowProvider("vault", "read")
+	m.WatchPlugins(func() map[string]bool { return map[string]bool{"aws": true} })
+	m.WatchBudget(budget.New(budget.Limits{Node: 1}).Usage)
+	m.WatchStores(func() map[string]int { return map[string]int{"vault": 1} })
+	m.WatchVolumes(func() []volume.Status {
+		return []volume.Status{{State: volume.Fresh, RefreshedAt: time.Now(), Ends: []time.Time{time.Now()}}}
+	}, func() volume.Overview { return volume.Overview{Queues: []volume.Queue{{Store: "vault at x"}}} })
+	m.CountAPIRequests(nil)
+	m.ObserveRequest("vault", "read", 200, time.Second)
+	w := httptest.NewRecorder()
+	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	names := regexp.MustCompile(`\b(?:mayfly|node|rotation|csi)_[a-z_]+`)
+	for _, r := range rules(t) {
+		for _, name := range names.FindAllString(r.Expr, -1) {
+			switch name {
+			case "csi_operations_seconds_count", "mayfly_api_requests_total": // kubelet's; made by the first request
+				continue
+			}
+			if !strings.Contains(w.Body.String(), "\n# TYPE "+name+" ") {
+				t.Errorf("%s: the driver has no metric %s", r.Alert, name)
+			}
+		}
+	}
+}
+
+// TestRunbooks: each alert leads to a section that says what it means, where to
+// look and what to do, and the page has no others.
+func TestRunbooks(t *testing.T) {
+	page, err := os.ReadFile("../../docs/runbooks.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sections := map[string]string{}
+	for _, s := range strings.Split(string(page), "\n## ")[1:] {
+		name, text, _ := strings.Cut(s, "\n")
+		sections[name] = text
+	}
+	for _, r := range rules(t) {
+		text, ok := sections[r.Alert]
+		delete(sections, r.Alert)
+		if !ok || !strings.HasSuffix(r.Annotations["runbook_url"], "/docs/runbooks.md#"+strings.ToLower(r.Alert)) {
+			t.Errorf("%s: no section, or runbook_url is %s", r.Alert, r.Annotations["runbook_url"])
+		}
+		for _, part := range []string{"**Meaning.** ", "**Look.** ", "**Do.** "} {
+			if !strings.Contains(text, "\n"+part) {
+				t.Errorf("the section of %s has no %s", r.Alert, part)
+			}
+		}
+	}
+	for name := range sections {
+		t.Errorf("docs/runbooks.md has %s, which is no alert", name)
+	}
+}
