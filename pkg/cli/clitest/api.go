@@ -376,6 +376,11 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, t target) {
 		fail(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
+	if t.resource == v1.SecretProviderClassResource {
+		for _, d := range a.drivers {
+			d.done = true
+		}
+	}
 	writeObject(w, o.Object)
 }
 
