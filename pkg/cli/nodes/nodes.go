@@ -28,7 +28,10 @@ const (
 	// patience bounds what one node is waited for.
 	patience = 10 * time.Second
 	// atOnce is how many nodes are asked at the same time.
-	atOnce = 16
+	atOnce = 6
+	// mostKept bounds the connections that are kept for the next question: each
+	// has compressors of more than a megabyte.
+	mostKept = 6
 	// longestAnswer bounds one page of a node's, in bytes.
 	longestAnswer = 8 << 20
 	// mostPages bounds the pages of one node.
@@ -138,23 +141,26 @@ type Answer struct {
 	Err    error
 }
 
-// Ask asks nodes at the same time. The answers are in the order of the names.
-func (n *Nodes) Ask(ctx context.Context, names []string, q Query) []Answer {
-	out := make([]Answer, len(names))
+// Ask asks nodes, some at the same time, and passes each answer on as it comes,
+// one after the other.
+func (n *Nodes) Ask(ctx context.Context, names []string, q Query, take func(Answer)) {
 	places := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
-	for i, name := range names {
+	var taking sync.Mutex
+	for _, name := range names {
 		places <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-places }()
 			ctx, cancel := context.WithTimeout(ctx, patience)
 			defer cancel()
-			out[i] = Answer{Node: name}
-			out[i].Status, out[i].Err = n.Status(ctx, name, q)
+			a := Answer{Node: name}
+			a.Status, a.Err = n.Status(ctx, name, q)
+			taking.Lock()
+			defer taking.Unlock()
+			take(a)
 		})
 	}
 	wg.Wait()
-	return out
 }
 
 // Status reads all pages of one node.
@@ -221,6 +227,7 @@ func (n *Nodes) exchange(ctx context.Context, node, method, path string, values 
 		case code != http.StatusOK:
 			return fmt.Errorf("the driver answers %d: %s", code, printable.Text(strings.TrimSpace(string(body)), 300))
 		default:
+			n.spare(node, f)
 			if err := json.Unmarshal(body, into); err != nil {
 				return fmt.Errorf("reading the driver's answer: %w", err)
 			}
@@ -252,6 +259,16 @@ func (n *Nodes) forward(ctx context.Context, node string) (f *forward, kept bool
 	defer n.mu.Unlock()
 	n.forwards[node] = f
 	return f, false, nil
+}
+
+// spare ends a connection where there are many.
+func (n *Nodes) spare(node string, f *forward) {
+	n.mu.Lock()
+	many := len(n.forwards) > mostKept
+	n.mu.Unlock()
+	if many {
+		n.drop(node, f)
+	}
 }
 
 func (n *Nodes) drop(node string, f *forward) {

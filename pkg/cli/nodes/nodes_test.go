@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +79,13 @@ refreshed:
   - {id: csi-1, namespace: shop, pod: web-0, class: db, state: Failing}
 `
 
+// ask gives the answers in the order of the names.
+func ask(t *testing.T, n *nodes.Nodes, names []string, q nodes.Query) []nodes.Answer {
+	out := make([]nodes.Answer, len(names))
+	n.Ask(t.Context(), names, q, func(a nodes.Answer) { out[slices.Index(names, a.Node)] = a })
+	return out
+}
+
 func TestAsk(t *testing.T) {
 	n, api := find(t, podOf("mayfly-a", "node-a", "Running")+podOf("mayfly-b", "node-b", "Running", "--status-address=off")+
 		podOf("mayfly-c", "node-c", "Running", "--status-address=10.0.0.1:99")+podOf("other", "node-d", "Running", "--driver-name=other")+recordedStatus+`---
@@ -86,7 +94,7 @@ func TestAsk(t *testing.T) {
 	if names := strings.Join(n.Names(), " "); names != "node-a node-b node-c" {
 		t.Errorf("nodes %s", names)
 	}
-	got := n.Ask(t.Context(), []string{"node-a", "node-b", "node-c", "node-d"}, nodes.Query{Namespace: "shop"})
+	got := ask(t, n, []string{"node-a", "node-b", "node-c", "node-d"}, nodes.Query{Namespace: "shop"})
 	if a := got[0]; a.Err != nil || a.Node != "node-a" || a.Status.Node.Name != "node-a" || a.Status.Total != 1 || a.Status.Volumes[0].ID != "csi-1" {
 		t.Errorf("%+v", a)
 	}
@@ -97,7 +105,7 @@ func TestAsk(t *testing.T) {
 		t.Errorf("what kubelet says is lost: %v", err)
 	}
 	before := len(api.Requests())
-	if got := n.Ask(t.Context(), []string{"node-a"}, nodes.Query{}); got[0].Err != nil || len(got[0].Status.Volumes) != 2 {
+	if got := ask(t, n, []string{"node-a"}, nodes.Query{}); got[0].Err != nil || len(got[0].Status.Volumes) != 2 {
 		t.Errorf("%+v", got)
 	}
 	if after := api.Requests()[before:]; len(after) != 1 || after[0] != "node: GET /status?" && after[0] != "node: GET /status" {

@@ -25,7 +25,7 @@ import (
 )
 
 // Annotation is what is set on a class: any edit has its volumes looked at.
-const Annotation = "mayfly.dev/refresh-requested-at"
+const Annotation = "mayfly.dev/refresh"
 
 const (
 	// every is the time between two looks at what came of it.

@@ -71,26 +71,23 @@ func (l *Lister) List(ctx context.Context, o Options, r *finding.Report) Listed 
 		cluster.NotSeen(r, finding.Object{Kind: "SecretProviderClassPodStatus", Namespace: o.Namespace}, err)
 	}
 	var answers []nodes.Answer
-	if o.Live {
-		answers = l.ask(ctx, o, all, err == nil, r)
-	}
-	for i := range answers {
-		a := &answers[i]
-		if a.Err != nil {
-			continue
-		}
-		for j := range a.Status.Volumes {
-			live := &a.Status.Volumes[j]
-			k := key{a.Node, live.Target}
-			at, known := byKey[k]
+	take := func(a nodes.Answer) {
+		for i := range a.Status.Volumes {
+			live := &a.Status.Volumes[i]
+			at, known := byKey[key{a.Node, live.Target}]
 			if !known {
 				at = len(all)
 				all = append(all, Volume{})
 			}
 			all[at].takeLive(a.Node, live)
 		}
-		a.Status.Volumes = nil
+		a.Status.Volumes, a.Status.Classes, a.Status.Queues = nil, nil, nil // there may be many
+		answers = append(answers, a)
 	}
+	if o.Live {
+		l.ask(ctx, o, all, err == nil, r, take)
+	}
+	slices.SortFunc(answers, func(a, b nodes.Answer) int { return cmp.Compare(a.Node, b.Node) })
 	all = slices.DeleteFunc(all, func(v Volume) bool { return !o.selects(&v) })
 	slices.SortFunc(all, func(a, b Volume) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Class, b.Class), cmp.Compare(a.target, b.target))
@@ -128,12 +125,12 @@ func (l *Lister) statuses(ctx context.Context, o Options) (all []Volume, byKey m
 
 // ask asks the nodes of the volumes or, where all volumes are wanted or the
 // statuses are not known, every node.
-func (l *Lister) ask(ctx context.Context, o Options, all []Volume, known bool, r *finding.Report) []nodes.Answer {
+func (l *Lister) ask(ctx context.Context, o Options, all []Volume, known bool, r *finding.Report, take func(nodes.Answer)) {
 	if l.nodes == nil {
 		found, err := nodes.Find(ctx, l.Client)
 		if err != nil {
 			r.Add(finding.CodeNodeSilent, finding.Finding{Message: "the driver's pods cannot be found, so " + unknown + " are not known: " + cluster.Reason(err)})
-			return nil
+			return
 		}
 		l.nodes = found
 	}
@@ -150,7 +147,7 @@ func (l *Lister) ask(ctx context.Context, o Options, all []Volume, known bool, r
 		}
 	}
 	slices.Sort(wanted)
-	return l.nodes.Ask(ctx, slices.Compact(wanted), nodes.Query{Namespace: o.Namespace, Pod: o.Pod, Class: o.Class})
+	l.nodes.Ask(ctx, slices.Compact(wanted), nodes.Query{Namespace: o.Namespace, Pod: o.Pod, Class: o.Class}, take)
 }
 
 // unknown is what a node alone can tell.
