@@ -291,6 +291,6 @@ func (w *work) judge(r *result) {
 		r.Result = pending
 		w.report.Add(finding.CodeRefreshPending, finding.Finding{Object: r.Volume.Object(), Message: fmt.Sprintf("%sthe volume was not looked at within %s", of, w.timeout)})
 	case unseen:
-		w.report.Add(finding.CodeRefreshUnseen, finding.Finding{Object: r.Volume.Object(), Message: of + "node " + r.Volume.Node + " does not tell, and the versions that the volume holds are the same as before"})
+		w.report.Add(finding.CodeRefreshUnseen, finding.Finding{Object: r.Volume.Object(), Message: of + "node " + r.Volume.Node + " does not tell, and the status has the versions that it had, which it is given anew once a minute at the most"})
 	}
 }
