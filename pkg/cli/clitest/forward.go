@@ -29,10 +29,15 @@ type driver struct {
 	done    bool
 }
 
-// Drive has a pod of the driver answer with a status.
+// Drive has a pod of the driver answer with a status, over connections that
+// there are too.
 func (a *API) Drive(pod string, status statusz.Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	if d := a.drivers[pod]; d != nil {
+		d.status, d.refreshed = &status, nil
+		return
+	}
 	a.drivers[pod] = &driver{status: &status}
 }
 
