@@ -4,6 +4,7 @@ package main
 
 import (
 	"os"
+	"runtime/debug"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
@@ -13,5 +14,8 @@ import (
 var version = "dev"
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(30) // a laptop's memory is dearer than a tenth of a second
+	}
 	os.Exit(cli.Run(os.Args[1:], output.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: version}))
 }

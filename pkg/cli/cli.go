@@ -12,6 +12,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/lint"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/pkg/cli/refresh"
+	"github.com/mayfly-csi/mayfly/pkg/cli/status"
+	"github.com/mayfly-csi/mayfly/pkg/cli/tree"
 )
 
 // The exit codes.
@@ -55,6 +58,6 @@ func newRoot(s output.Streams) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	o.Bind(root.PersistentFlags())
-	root.AddCommand(lint.New(s, o))
+	root.AddCommand(lint.New(s, o), refresh.New(s, o), status.New(s, o), tree.New(s, o))
 	return root
 }

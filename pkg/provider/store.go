@@ -50,3 +50,13 @@ type Circuit struct {
 	// Last is the last failure.
 	Last string
 }
+
+// Listed is one object of a class, as far as the class alone tells.
+type Listed struct {
+	// ID is that of its Version.
+	ID string `json:"id"`
+	// From is what the store is asked for, and Key what is taken of the answer;
+	// empty for all of it.
+	From string `json:"from"`
+	Key  string `json:"key,omitempty"`
+}

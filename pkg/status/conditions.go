@@ -58,7 +58,7 @@ func readyOf(o volume.Outcome) metav1.Condition {
 	var kept *volume.KeptError
 	switch {
 	case o.Emptied:
-		return isFalse(Ready, string(o.Reason()), "the store refused the pod, and the class's onDenied has the volume emptied")
+		return isFalse(Ready, string(o.Reason()), names.EmptiedMessage)
 	case o.Err != nil && o.Kind == volume.Published && !errors.As(o.Err, &kept):
 		return isFalse(Ready, string(o.Reason()), "the first mount failed, and kubelet tries again: Fresh says why")
 	}

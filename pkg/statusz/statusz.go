@@ -86,6 +86,7 @@ const (
 type Volume struct {
 	ID             string `json:"id"`
 	State          string `json:"state"`
+	Target         string `json:"target"` // where it is mounted, as kubelet names it
 	Namespace      string `json:"namespace"`
 	Pod            string `json:"pod"`
 	PodUID         string `json:"podUID"`

@@ -28,7 +28,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 		rec.Former = e.rec.held()
 	}
 	asked := e.timesAsked()
-	defer e.tries(&firstTry{pod: r.Pod, class: r.Class, since: began})()
+	defer e.tries(&firstTry{target: r.Target, pod: r.Pod, class: r.Class, since: began})()
 	if e.joinClass(r.Class) {
 		p.Classes.Retain(r.Class)
 	}

@@ -33,8 +33,10 @@ const (
 type Status struct {
 	ID    string
 	State State
-	Pod   identity.Pod
-	Class class.Ref
+	// Target is where the tmpfs is mounted.
+	Target string
+	Pod    identity.Pod
+	Class  class.Ref
 	// ClassVersion is the resourceVersion of the class that made the payload.
 	ClassVersion string
 	Provider     string
@@ -64,9 +66,10 @@ type Status struct {
 
 // firstTry is a publish of a volume that has no payload yet.
 type firstTry struct {
-	pod   identity.Pod
-	class class.Ref
-	since time.Time
+	target string
+	pod    identity.Pod
+	class  class.Ref
+	since  time.Time
 }
 
 // tries notes the publish that is under way. The func that it returns ends that.
@@ -123,11 +126,11 @@ func (e *entry) status() (Status, bool) {
 		return Status{}, false
 	}
 	if e.known == nil {
-		return Status{State: Publishing, Pod: e.first.pod, Class: e.first.class, Since: e.first.since, Running: true}, true
+		return Status{State: Publishing, Target: e.first.target, Pod: e.first.pod, Class: e.first.class, Since: e.first.since, Running: true}, true
 	}
 	r := e.known
 	s := Status{
-		State: e.state(), Pod: r.Pod, Class: r.Class, Provider: r.Provider, Store: e.where.Store, Versions: r.Versions,
+		State: e.state(), Target: r.Target, Pod: r.Pod, Class: r.Class, Provider: r.Provider, Store: e.where.Store, Versions: r.Versions,
 		Ends: r.HeldEnds, EndsOf: r.HeldObjects, PublishedAt: r.PublishedAt, RefreshedAt: r.RefreshedAt, AsOf: r.AsOf,
 		Failures: r.Failures, LastFailure: r.LastFailure, LastReason: r.LastReason, FailedAt: r.FailedAt,
 	}

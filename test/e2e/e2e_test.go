@@ -38,6 +38,7 @@ func together() []scenario {
 		{"the applications of examples/ use what is new", examplesReload},
 		{"a file mounted by subPath stays as it was", subPathStays},
 		{"status and events tell what happens to a volume", statusAndEvents},
+		{"kubectl mayfly shows volumes and refreshes them, for an admin and for a tenant", statusAndRefresh},
 		{"nothing is left of a deleted pod", podDeleted},
 		{"a pod reads Akeyless as itself, and its credentials end with it", akeylessReads},
 		{"Akeyless refuses another service account and another audience", akeylessRefuses},

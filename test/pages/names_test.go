@@ -15,6 +15,7 @@ var flagsOfOthers = map[string]string{
 	"--set": "helm", "--values": "helm", "--take-ownership": "helm", "--kube-version": "helm", "--help": "any program",
 	"--only": "test/hostile", "--list": "test/hostile", "--answers": "test/hostile",
 	"--register-with-taints": "kubelet", "--anonymous-auth": "kube-apiserver", "--enable-csi-integration": "Reloader", "--driver-writes-secrets": "the provider of AWS", "--force-sub-claims": "akeyless",
+	"--live": "kubectl mayfly", "--timeout": "kubectl mayfly",
 }
 
 var (

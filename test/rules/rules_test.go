@@ -61,6 +61,8 @@ var forbidden = []struct{ from, to, why string }{
 	{"pkg/volume", module + "pkg/csi", "the pipeline is called by csi, not the other way round"},
 	{"pkg/cli", module + "pkg/csi", "the command line tool is not a driver"},
 	{"pkg/cli", module + "pkg/node", "the command line tool is not a driver"},
+	{"pkg/cli", module + "pkg/volume", "the command line tool is not a driver"},
+	{"pkg/cli", module + "pkg/statusz/page", "the command line tool reads the status and does not serve it"},
 	{"pkg/class", module + "pkg/provider", "a class is read before a provider is chosen"},
 	{"pkg", module + "test", "the product does not depend on its tests"},
 	{"cmd", module + "test", "the product does not depend on its tests"},

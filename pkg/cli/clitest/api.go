@@ -51,6 +51,8 @@ type API struct {
 	denied   []string
 	answers  map[string]answer
 	requests []string
+	drivers  map[string]*driver // by pod, as NAMESPACE/NAME
+	hung     chan struct{}      // port-forwards are answered once it is closed; nil for at once
 	server   *httptest.Server
 }
 
@@ -72,7 +74,7 @@ func New(t testing.TB, text string) *API {
 
 // Start is New without a test.
 func Start(text string) (*API, error) {
-	a := &API{answers: map[string]answer{}}
+	a := &API{answers: map[string]answer{}, drivers: map[string]*driver{}}
 	for i, doc := range strings.Split("\n"+text, "\n---") {
 		if err := a.load(doc); err != nil {
 			return nil, fmt.Errorf("document %d: %w", i+1, err)
@@ -83,7 +85,15 @@ func Start(text string) (*API, error) {
 }
 
 // Close stops the server.
-func (a *API) Close() { a.server.Close() }
+func (a *API) Close() {
+	a.mu.Lock()
+	if a.hung != nil {
+		close(a.hung)
+		a.hung = nil
+	}
+	a.mu.Unlock()
+	a.server.Close()
+}
 
 func (a *API) load(doc string) error {
 	var head struct {
@@ -106,6 +116,12 @@ func (a *API) load(doc string) error {
 		a.put(o)
 	case head.Kind == "Forbidden":
 		a.denied = append(a.denied, head.Rules...)
+	case head.Kind == "NodeStatus":
+		text, err := yaml.YAMLToJSON([]byte(doc))
+		if err != nil {
+			return err
+		}
+		return a.loadDriver(text)
 	case head.Kind == "Answer":
 		a.answers[head.Request] = answer{head.Code, head.Body}
 	default:
@@ -205,6 +221,9 @@ func listKind(gv schema.GroupVersion, resource string) string {
 
 // ServeHTTP answers one request.
 func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if a.forwarded(w, r) {
+		return
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.requests = append(a.requests, r.Method+" "+r.URL.RequestURI())
@@ -217,8 +236,8 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		fail(w, apierrors.NewNotFound(schema.GroupResource{}, r.URL.Path))
 		return
 	}
-	if verb := verbOf(r, t); slices.Contains(a.denied, verb) {
-		fail(w, forbidden(t, strings.Fields(verb)[0]))
+	if err := a.denies(r, t); err != nil {
+		fail(w, err)
 		return
 	}
 	switch {
@@ -243,6 +262,14 @@ func verbOf(r *http.Request, t target) string {
 		return verb + " " + t.resource + "/" + t.sub
 	}
 	return verb + " " + t.resource
+}
+
+// denies is the error of a request that a rule forbids; nil for none.
+func (a *API) denies(r *http.Request, t target) error {
+	if verb := verbOf(r, t); slices.Contains(a.denied, verb) {
+		return forbidden(t, strings.Fields(verb)[0])
+	}
+	return nil
 }
 
 func forbidden(t target, verb string) error {
@@ -348,6 +375,11 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, t target) {
 	if err := json.Unmarshal(after, &o.Object); err != nil {
 		fail(w, apierrors.NewBadRequest(err.Error()))
 		return
+	}
+	if t.resource == v1.SecretProviderClassResource {
+		for _, d := range a.drivers {
+			d.done = true
+		}
 	}
 	writeObject(w, o.Object)
 }

@@ -7,7 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
+
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
 // Level is the weight of a finding.
@@ -158,17 +159,4 @@ const maxText = 1500
 
 // Printable writes what could end a line, move a terminal's cursor or turn the
 // order of letters as an escape.
-func Printable(s string) string {
-	if len(s) > maxText {
-		s = s[:maxText] + "..."
-	}
-	var b strings.Builder
-	for _, r := range strings.ToValidUTF8(s, "\ufffd") {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-		} else {
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String()
-}
+func Printable(s string) string { return printable.Text(s, maxText) }

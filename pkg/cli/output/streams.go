@@ -74,6 +74,18 @@ func (f *Flags) Finish(r *finding.Report, s Streams) error {
 	return f.Verdict(r)
 }
 
+// Aside prints the findings, where there are any, to the standard error: for
+// commands whose standard output is data. It says by its error whether they are
+// bad.
+func (f *Flags) Aside(r *finding.Report, s Streams) error {
+	if len(r.Findings) == 0 {
+		return nil
+	}
+	text := *f
+	text.Format, s.Out = Text, s.Err
+	return text.Finish(r, s)
+}
+
 // Verdict is ErrFindings for a report that has findings of the level of
 // --fail-on or a heavier one. It is for commands that print data of their own.
 func (f *Flags) Verdict(r *finding.Report) error {

@@ -103,3 +103,16 @@ func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	}
 	return Judged{s.login.Audience, s.login.Target.Address.String(), s.login.AccessID}, nil
 }
+
+// Listed are the objects of a class, whose parameters are valid.
+func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
+	s, err := p.newSpec(c)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]provider.Listed, len(s.objects))
+	for i, o := range s.objects {
+		out[i] = provider.Listed{ID: o.file, From: o.item.String(), Key: o.key}
+	}
+	return out, nil
+}

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
 // mayLackData tells whether a request may be for a secret of a KV version 2
@@ -58,4 +59,17 @@ func (p *Provider) Judge(c *class.Class) (Judged, error) {
 		}
 	}
 	return j, nil
+}
+
+// Listed are the objects of a class, whose parameters are valid.
+func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
+	s, err := p.newSpec(c)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]provider.Listed, len(s.objects))
+	for i, o := range s.objects {
+		out[i] = provider.Listed{ID: o.name, From: o.request.String(), Key: o.key}
+	}
+	return out, nil
 }

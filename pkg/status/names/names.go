@@ -29,6 +29,10 @@ const (
 	ClassValid = "ClassValid"
 )
 
+// EmptiedMessage is that of the condition Ready of a volume whose files a denial
+// took.
+const EmptiedMessage = "the store refused the pod, and the class's onDenied has the volume emptied"
+
 // The annotations that make a failing volume visible, one that tells that the
 // volume holds what the node had in memory, one that tells that objects are left
 // out, and one for the name of a node that is too long for a label.

@@ -13,6 +13,7 @@ import (
 // What an answer holds at the most. Class authors choose names and stores, and
 // whoever runs a store its words, so each list and text is bounded.
 const (
+	mostPath    = 4096 // bytes of a path of the node
 	mostName    = 256  // bytes of a name, an id, a path
 	mostMessage = 1500 // bytes of a failure
 	mostVolumes = 500  // on a page
@@ -85,7 +86,7 @@ func bounded[T any](list []T) []T { return list[:min(len(list), mostRows)] }
 
 func volumeOf(v *volume.Status) statusz.Volume {
 	out := statusz.Volume{
-		ID: text(v.ID), State: string(v.State), Namespace: text(v.Pod.Namespace), Pod: text(v.Pod.Name), PodUID: text(v.Pod.UID),
+		ID: text(v.ID), State: string(v.State), Target: printable.Text(v.Target, mostPath), Namespace: text(v.Pod.Namespace), Pod: text(v.Pod.Name), PodUID: text(v.Pod.UID),
 		ServiceAccount: text(v.Pod.ServiceAccount), Class: text(v.Class.Name), ClassVersion: text(v.ClassVersion),
 		Provider: text(v.Provider), Store: text(v.Store),
 		PublishedAt: utc(cmp.Or(v.PublishedAt, v.Since)), RefreshedAt: utc(v.RefreshedAt), AsOf: utc(v.AsOf),

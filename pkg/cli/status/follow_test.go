@@ -1,0 +1,100 @@
+package status
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/clitest"
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/pkg/cli/volumes"
+	"github.com/mayfly-csi/mayfly/pkg/statusz"
+)
+
+// text is what a command has printed so far.
+type text struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (w *text) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.Write(p)
+}
+
+func (w *text) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.b.String()
+}
+
+func (w *text) await(t *testing.T, want string) {
+	t.Helper()
+	for deadline := time.After(30 * time.Second); !strings.Contains(w.String(), want); {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain for %q in\n%s", want, w)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+const oneNode = `apiVersion: v1
+kind: Pod
+metadata: {name: mayfly-a, namespace: mayfly, labels: {app.kubernetes.io/name: mayfly}}
+spec: {nodeName: node-a}
+status: {phase: Running}
+`
+
+func TestFollow(t *testing.T) {
+	api := clitest.New(t, oneNode)
+	path, err := api.Kubeconfig(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	drive := func(list ...statusz.Volume) { api.Drive("mayfly/mayfly-a", statusz.Status{Volumes: list}) }
+	v := statusz.Volume{ID: "csi-1", Target: "/a", Namespace: "shop", Pod: "web-0", Class: "db", State: statusz.Fresh, Objects: []statusz.Object{{ID: "password", Version: "1"}}}
+	drive(v)
+	out, errs := &text{}, &text{}
+	c := &command{output: &output.Flags{Format: output.Text, FailOn: "error", Color: "never"}, streams: output.Streams{Out: out, Err: errs, Version: "test"}, interval: 10 * time.Millisecond}
+	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
+	c.Bind(set)
+	if err := set.Parse([]string{"--kubeconfig=" + path, "--driver-namespace=mayfly"}); err != nil {
+		t.Fatal(err)
+	}
+	client, err := c.Connect(c.streams)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.options.Live = true
+	l := &volumes.Lister{Client: client, Now: c.streams.Time}
+	defer l.Close()
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.follow(ctx, l) }()
+	out.await(t, "password=1")
+	v.Objects = []statusz.Object{{ID: "password", Version: "2"}}
+	drive(v)
+	out.await(t, "password=2")
+	v.State, v.Failure = statusz.Failing, &statusz.Failure{Reason: "Denied", Message: "permission denied"}
+	drive(v)
+	errs.await(t, "MF600")
+	drive()
+	out.await(t, "Gone")
+	stop()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(out.String(), "POD "); n != 1 {
+		t.Errorf("the head is printed %d times:\n%s", n, out)
+	}
+	if n := strings.Count(errs.String(), "MF600"); n != 1 {
+		t.Errorf("a finding is printed %d times:\n%s", n, errs)
+	}
+}
