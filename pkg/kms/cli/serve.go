@@ -65,13 +65,18 @@ func newLogger(c config.Serve, s Streams) *slog.Logger {
 }
 
 // serve runs until the context ends.
-func serve(ctx context.Context, c config.Config, _ Streams, log *slog.Logger) error {
-	connection, err := kms.Connect(c, nil, log)
+func serve(ctx context.Context, c config.Config, s Streams, log *slog.Logger) error {
+	if err := kms.Harden(log); err != nil {
+		return failed{err}
+	}
+	kms.LimitMemory()
+	server, err := kms.New(c, s.Version, s.Out, log)
 	if err != nil {
 		return err
 	}
-	if _, err := connection.Transit.Key(ctx); err != nil {
+	if err := server.Run(ctx); err != nil {
 		return failed{err}
 	}
+	log.Info("mayfly-kms stopped")
 	return nil
 }

@@ -1,0 +1,40 @@
+package kms
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"runtime/debug"
+
+	"golang.org/x/sys/unix"
+)
+
+// heapLimit is where the garbage collector works harder. The plugin needs a few
+// MiB.
+const heapLimit = 16 << 20
+
+// Harden keeps secrets out of core dumps, of other processes' ptrace, and, where
+// the kernel allows it, of swap. Pages are locked as they are used: a Go process
+// reserves far more than that.
+func Harden(log *slog.Logger) error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("switching core dumps off: %w", err)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("switching core dumps off: %w", err)
+	}
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		log.Info("memory could not be locked, so the kernel may swap it where the node has swap; grant CAP_IPC_LOCK", "error", err)
+	}
+	return nil
+}
+
+// LimitMemory keeps a small process small, unless the operator chose otherwise.
+func LimitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(heapLimit)
+	}
+}

@@ -1,0 +1,241 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/kms/key"
+	"github.com/mayfly-csi/mayfly/pkg/kms/localkey"
+	"github.com/mayfly-csi/mayfly/pkg/kms/opened"
+	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
+)
+
+const (
+	// firstRetry is the pause after the first failed look; it doubles, up to
+	// longestRetry.
+	firstRetry   = 500 * time.Millisecond
+	longestRetry = 10 * time.Second
+	// leastPause is between two looks, whatever calls have shown.
+	leastPause = 5 * time.Second
+	// sayAgain is how often a failure that stays is logged.
+	sayAgain = 10 * time.Minute
+)
+
+// Run looks at the key until ctx ends, and then wipes what is secret.
+func (p *Plugin) Run(ctx context.Context) error {
+	defer p.Close()
+	for failures := 0; ; {
+		began := time.Now()
+		err := p.look(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		p.note(err)
+		if failures++; err == nil {
+			failures = 0
+		}
+		if !p.wait(ctx, began, p.pause(failures)) {
+			return nil
+		}
+	}
+}
+
+// pause is the time to the next look. Half of a retry's is left to chance, so
+// that the nodes of a cluster do not ask a Vault that comes back all at once.
+func (p *Plugin) pause(failures int) time.Duration {
+	if failures == 0 {
+		return p.timing.Poll
+	}
+	most := min(firstRetry<<min(failures-1, 10), longestRetry, p.timing.Poll)
+	return most/2 + rand.N(most/2+1)
+}
+
+// wait also wipes at the outage limit. It tells whether to go on.
+func (p *Plugin) wait(ctx context.Context, began time.Time, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	limit := time.NewTimer(p.untilExpired())
+	defer limit.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-limit.C:
+			p.expire()
+			return true
+		case <-p.kick:
+			timer.Reset(min(pause, max(0, leastPause-time.Since(began))))
+		}
+	}
+}
+
+// untilExpired is the time to the outage limit, if nothing gets better.
+func (p *Plugin) untilExpired() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if left := p.timing.OutageLimit - time.Since(p.state.good); p.current.id != "" && left >= 0 {
+		return left + time.Millisecond
+	}
+	return p.timing.OutageLimit
+}
+
+func (p *Plugin) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.expired(time.Now()) {
+		p.wipe()
+		p.log.Error("the outage limit is over: the seeds in memory are wiped, and the API server's writes end within 3 minutes",
+			"outage_limit", p.timing.OutageLimit.String(), "key_id", p.current.id)
+	}
+}
+
+// errBehind is the error of a first look at a key that went back: a standby may
+// not have heard of the newest version yet.
+var errBehind = errors.New("the key is behind what was announced; looking again")
+
+// look reads the key, judges it, and proves a version that is new, or whose last
+// proof is some time ago.
+func (p *Plugin) look(ctx context.Context) error {
+	if err := p.session.Renew(ctx); err != nil {
+		p.log.Warn("the login at Vault could not be renewed; it goes on to its end", "error", err)
+	}
+	k, err := p.transit.Key(ctx)
+	if err != nil {
+		return err
+	}
+	if err := k.Usable(); err != nil {
+		return fmt.Errorf("using the key %q: %w", p.name.Key, err)
+	}
+	next, id, err := p.history.Next(k)
+	var problem *key.Problem
+	switch {
+	case errors.As(err, &problem) && problem.Kind == key.WentBack && p.behind == 0:
+		p.behind++
+		return fault.New(fault.Unavailable, "%w: %w", errBehind, err)
+	case err != nil:
+		return err
+	}
+	p.behind = 0
+	if p.isAnnounced(id) {
+		if time.Since(p.proved) >= p.timing.Proof {
+			if err := p.prove(ctx, next, id); err != nil {
+				return err
+			}
+		}
+		p.history.Saw(k)
+		p.well(k)
+		return nil
+	}
+	return p.announce(ctx, next, id, k)
+}
+
+// isAnnounced tells whether a key id is the current one, with all that it needs.
+func (p *Plugin) isAnnounced(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current.id == id && (!p.useLocal || p.current.local != nil)
+}
+
+// well notes a good look.
+func (p *Plugin) well(k transit.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = state{good: time.Now(), key: k}
+	p.cache.Below(k.MinDecryption)
+}
+
+// prove makes a round trip with random bytes.
+func (p *Plugin) prove(ctx context.Context, v key.Version, id string) error {
+	_, err := p.roundTrip(ctx, key.Proof, v, id, localkey.New())
+	return err
+}
+
+// roundTrip encrypts bytes with a version of the key, and decrypts them again.
+// It wipes them where that fails.
+func (p *Plugin) roundTrip(ctx context.Context, purpose key.Purpose, v key.Version, id string, plaintext []byte) (string, error) {
+	associated := p.name.Associated(purpose, id)
+	ciphertext, err := p.transit.Encrypt(ctx, v.Number, plaintext, associated, "")
+	if err != nil {
+		clear(plaintext)
+		return "", err
+	}
+	back, err := p.transit.Decrypt(ctx, ciphertext, associated, "")
+	defer clear(back)
+	if err != nil {
+		clear(plaintext)
+		return "", err
+	}
+	if !bytes.Equal(back, plaintext) {
+		clear(plaintext)
+		return "", fault.New(fault.BadAnswer, "a round trip with version %d of the key gave other bytes back", v.Number)
+	}
+	p.proved = time.Now()
+	return ciphertext, nil
+}
+
+// announce tells the API server of a key id from now on, once a round trip with
+// it has passed. With a local key, that key makes the round trip.
+func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k transit.Key) error {
+	next := announced{id: id, version: v}
+	if p.useLocal {
+		next.local = localkey.New()
+		wrapped, err := p.roundTrip(ctx, key.Local, v, id, next.local)
+		if err != nil {
+			return fmt.Errorf("proving version %d of the key: %w", v.Number, err)
+		}
+		next.wrapped = wrapped
+	} else if err := p.prove(ctx, v, id); err != nil {
+		return fmt.Errorf("proving version %d of the key: %w", v.Number, err)
+	}
+	p.history.Announce(v, id, k)
+	p.mu.Lock()
+	last := p.current
+	p.current = next
+	p.mu.Unlock()
+	if last.local != nil { // the API server may still ask for what it has sealed
+		p.cache.Put(p.cacheKey(key.Local, last.id, last.wrapped), opened.Value{Plaintext: last.local, Version: last.version.Number})
+		clear(last.local)
+	}
+	p.well(k)
+	p.log.Info("announcing a key id", "key_id", id, "key_id_hash", key.HashOf(id), "version", v.Number, "created", v.Created.UTC().Format(time.RFC3339),
+		"last_key_id", last.id, "local_key", p.useLocal)
+	return nil
+}
+
+// note keeps the outcome of a look, and logs what is new about it.
+func (p *Plugin) note(err error) {
+	var problem *key.Problem
+	if errors.Is(err, errBehind) || !errors.As(err, &problem) {
+		problem = nil
+	}
+	p.mu.Lock()
+	current, good := p.current, p.state.good
+	p.state.failure = err
+	if err != nil && (problem != nil || p.state.problem == nil) {
+		p.state.problem = problem
+	}
+	p.mu.Unlock()
+	switch {
+	case err == nil && p.said != "":
+		p.log.Info("Vault and the key are well again", "key_id", current.id)
+		p.said = ""
+	case err != nil && (err.Error() != p.said || time.Since(p.saidAt) >= sayAgain):
+		p.said, p.saidAt = err.Error(), time.Now()
+		switch {
+		case problem != nil:
+			p.log.Error("THE KEY IN VAULT IS NOT THE ONE THAT WAS ANNOUNCED; it is not followed, and nothing is encrypted with it", "error", err, "problem", problem.Kind, "key_id", current.id)
+		case current.id == "":
+			p.log.Warn("no key id can be announced yet; trying again", "error", err)
+		default:
+			p.log.Warn("Vault cannot be used; the last proven key id stays", "error", err, "key_id", current.id,
+				"until", good.Add(p.timing.OutageLimit).UTC().Format(time.RFC3339))
+		}
+	}
+}
