@@ -23,10 +23,28 @@ func Harden(log *slog.Logger) error {
 	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
 		return fmt.Errorf("switching core dumps off: %w", err)
 	}
-	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
-		log.Info("memory could not be locked, so the kernel may swap it where the node has swap; grant CAP_IPC_LOCK", "error", err)
+	if err := lock(); err != nil {
+		log.Info("memory is not locked, so the kernel may swap it where the node has swap; grant CAP_IPC_LOCK", "error", err)
 	}
 	return nil
+}
+
+// lock locks all memory, but not under a limit: with one, a later request for
+// memory could fail, and Go ends a process then.
+func lock() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return fmt.Errorf("asking for the limit of locked memory: %w", err)
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return fmt.Errorf("asking for the capabilities: %w", err)
+	}
+	if limit.Cur != unix.RLIM_INFINITY && caps[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0 {
+		return fmt.Errorf("at most %d bytes may be locked", limit.Cur)
+	}
+	return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
 }
 
 // LimitMemory keeps a small process small, unless the operator chose otherwise.
