@@ -228,8 +228,9 @@ func (s *Session) doInline(ctx context.Context, r store.Request) (store.Answer, 
 	}
 	r.Secrets = append(r.Secrets, c.secrets()...)
 	answer, err := s.store.Do(ctx, r)
-	if store.Says(err, http.StatusBadRequest, "missing client token") || store.Says(err, http.StatusForbidden, "missing client token") {
-		return answer, fault.New(fault.Denied, "logging in along with the request: %w", err).WithHint("this server does not know --auth-inline: OpenBao 2.4 and later do")
+	if store.Says(err, http.StatusForbidden, "") {
+		return answer, fault.New(fault.Denied, "logging in along with the request, at auth/%s: %w", s.config.Mount, err).
+			WithHint("the login was refused, or its policy grants too little, or this server does not know --auth-inline: OpenBao does since 2.4, Vault does not")
 	}
 	return answer, err
 }

@@ -99,6 +99,9 @@ func (s *Session) Do(ctx context.Context, r store.Request) (store.Answer, error)
 	if fault.Of(err) != fault.Denied || err == nil {
 		return answer, err
 	}
+	if store.Says(err, http.StatusForbidden, "invalid token") {
+		s.forget(t)
+	}
 	fresh, loginErr := s.token(ctx, t)
 	switch {
 	case loginErr != nil:
@@ -113,9 +116,19 @@ func (s *Session) Do(ctx context.Context, r store.Request) (store.Answer, error)
 	return s.store.Do(ctx, again)
 }
 
-// leastAge is how old a token must be for a refusal to be put down to its end. A
-// policy that lacks a path refuses every token.
+// leastAge is how old a token must be for a refusal to be put down to its end,
+// where Vault does not say that it is. A policy that lacks a path refuses every
+// token.
 const leastAge = time.Minute
+
+// forget drops a token that Vault does not know any more.
+func (s *Session) forget(t *token) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.current == t && s.config.Method != config.TokenFile {
+		s.current = nil
+	}
+}
 
 // token gives the one that is there, or that of a new login. One that was denied
 // something is given again only while it is young.
@@ -172,7 +185,8 @@ func (s *Session) Renew(ctx context.Context) error {
 		return nil
 	}
 	_, _, err := s.logins.Do(ctx, struct{}{}, time.Now, time.Time{}, func() (*token, error) {
-		if renewed, err := s.renew(ctx, t); renewed || fault.Of(err).Outage() {
+		// Vault answers 500 where a token is past its max TTL.
+		if renewed, err := s.renew(ctx, t); renewed || fault.Of(err).Outage() && !store.Says(err, http.StatusInternalServerError, "") {
 			return t, err
 		}
 		return s.login(ctx)

@@ -21,6 +21,7 @@ func (c *Client) explain(what, capability, operation string, err error) error {
 	path := c.config.Mount + "/" + operation + "/" + c.config.Key
 	out := fault.New(fault.Of(err), "%s %q of Transit at %q: %w", what, c.config.Key, c.config.Mount, err)
 	switch {
+	case fault.Hint(err) != "": // what is below knows better
 	case IsForeign(err):
 		return out.WithHint("it was encrypted with another key of this name, or for another --cluster-id, or it was changed")
 	case store.Says(err, http.StatusBadRequest, tooOld):
