@@ -17,7 +17,7 @@ help: ## Explain the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build bin/mayfly-node and bin/kubectl-mayfly, static binaries
+build: ## Build bin/mayfly-node, bin/kubectl-mayfly and bin/mayfly-kms, static binaries
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: demo
@@ -31,6 +31,7 @@ vaultd: ## Build the real Vault that the tests use (once, some minutes)
 .PHONY: test
 test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpfs, race detector on
 	cd hack/image && go test ./...
+	cd test/kms && go test -timeout 20m -parallel 8 ./...
 	$(AS_ROOT) go test -race -timeout 30m ./...
 
 .PHONY: lifetimes

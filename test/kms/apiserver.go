@@ -31,6 +31,11 @@ type APIServer struct {
 // does when it starts. It ends with the test.
 func StartAPIServer(t testing.TB, socket string) *APIServer {
 	t.Helper()
+	return startNamed(t, socket, Provider)
+}
+
+func startNamed(t testing.TB, socket, provider string) *APIServer {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "encryption.yaml")
 	config := fmt.Sprintf(`apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration
@@ -39,7 +44,7 @@ resources:
   providers:
   - kms: {apiVersion: v2, name: %s, endpoint: "unix://%s", timeout: 3s}
   - identity: {}
-`, Provider, socket)
+`, provider, socket)
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +97,7 @@ func eventually(t testing.TB, most time.Duration, what string, ok func() bool) {
 		select {
 		case <-deadline:
 			t.Fatalf("waited in vain until %s", what)
-		case <-time.After(10 * time.Millisecond):
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
 }

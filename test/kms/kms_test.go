@@ -4,15 +4,18 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
 	"time"
 
+	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
+	"k8s.io/klog/v2"
+
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
-	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
 )
 
 var vault *vaulttest.Server
@@ -20,6 +23,8 @@ var vault *vaulttest.Server
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	klog.LogToStderr(false) // the API server says each failure that a test makes
+	klog.SetOutput(io.Discard)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	var err error
@@ -68,6 +73,7 @@ func read(t testing.TB, a *APIServer, n int, stored []byte) (stale bool) {
 }
 
 func modes(t *testing.T, test func(t *testing.T, flag string)) {
+	t.Parallel()
 	for _, flag := range []string{"--local-key=true", "--local-key=false"} {
 		t.Run(strings.TrimPrefix(flag, "--"), func(t *testing.T) { t.Parallel(); test(t, flag) })
 	}
@@ -192,14 +198,21 @@ func TestVaultAway(t *testing.T) {
 // TestLongOutage moves the API server's clock by more than the 3 minutes after
 // which it gives a key up that nobody confirms.
 func TestLongOutage(t *testing.T) {
+	t.Parallel()
 	r := kmsrig.New(t, vault)
 	p := r.Start("--call-timeout=500ms")
-	a := start(t, p)
-	old := write(t, a, 1)
+	p.Ready()
+	const provider = "other-clock"
+	a := startNamed(t, p.Config.Serve.Socket, provider)
+	eventually(t, time.Minute, "the API server's health check passes", func() bool { return a.Healthy() == nil })
+	old, err := a.Write(t.Context(), secretKey(1), fmt.Appendf(nil, "%s-1", marker))
+	if err != nil {
+		t.Fatal(err)
+	}
 	r.Gate.Shut()
 	p.Eventually("the outage shows in Status", func() bool { s, _ := p.Status(); return s.GetHealthz() != "ok" })
 	began := time.Now()
-	restore := kmsv2.SetNowFuncForTests(Provider, func() time.Time { return time.Now().Add(4 * time.Minute) })
+	restore := kmsv2.SetNowFuncForTests(provider, func() time.Time { return time.Now().Add(4 * time.Minute) })
 	defer restore()
 	if _, err := a.Write(t.Context(), secretKey(2), []byte("x")); err == nil {
 		t.Fatal("the clock did not move")
