@@ -167,31 +167,39 @@ func (s *Session) usable(denied *token) *token {
 
 func (t *token) alive(now time.Time) bool { return t.ttl == 0 || now.Before(t.expires) }
 
-// due tells whether two thirds of its life are over.
-func (t *token) due(now time.Time) bool {
-	return t.ttl > 0 && !now.Before(t.expires.Add(-t.ttl/3))
+// due tells whether two thirds of its life are over, or where that must wait
+// nearly all of it.
+func (t *token) due(now time.Time, wait bool) bool {
+	rest := t.ttl / 3
+	if wait {
+		rest /= 2
+	}
+	return t.ttl > 0 && !now.Before(t.expires.Add(-rest))
 }
 
-// Renew renews the token where that is due, or replaces it. Where neither works
-// and the token still lives, the session goes on with it, and the error says why.
-func (s *Session) Renew(ctx context.Context) error {
+// Renew renews the token where that is due, or replaces it. With wait it does so
+// only where the token would end soon. It tells whether it asked Vault. Where
+// neither works and the token still lives, the session goes on with it, and the
+// error says why.
+func (s *Session) Renew(ctx context.Context, wait bool) (asked bool, err error) {
 	if s.config.Inline || s.config.Method == config.TokenFile {
-		return nil
+		return false, nil
 	}
 	s.mu.Lock()
 	t := s.current
+	due := t != nil && t.due(time.Now(), wait)
 	s.mu.Unlock()
-	if t == nil || !t.due(time.Now()) {
-		return nil
+	if !due {
+		return false, nil
 	}
-	_, _, err := s.logins.Do(ctx, struct{}{}, time.Now, time.Time{}, func() (*token, error) {
+	_, _, err = s.logins.Do(ctx, struct{}{}, time.Now, time.Time{}, func() (*token, error) {
 		// Vault answers 500 where a token is past its max TTL.
 		if renewed, err := s.renew(ctx, t); renewed || fault.Of(err).Outage() && !store.Says(err, http.StatusInternalServerError, "") {
 			return t, err
 		}
 		return s.login(ctx)
 	})
-	return err
+	return true, err
 }
 
 // renew asks for as long a life as the first.

@@ -103,9 +103,7 @@ var errBehind = errors.New("the key is behind what was announced; looking again"
 // look reads the key, judges it, and proves a version that is new, or whose last
 // proof is some time ago.
 func (p *Plugin) look(ctx context.Context) error {
-	if err := p.session.Renew(ctx); err != nil {
-		p.log.Warn("the login at Vault could not be renewed; it goes on to its end", "error", err)
-	}
+	p.renew(ctx)
 	k, err := p.transit.Key(ctx)
 	if err != nil {
 		return err
@@ -124,7 +122,7 @@ func (p *Plugin) look(ctx context.Context) error {
 	}
 	p.behind = 0
 	if p.isAnnounced(id) {
-		if time.Since(p.proved) >= p.timing.Proof {
+		if time.Since(p.proved) >= p.timing.Proof && time.Since(p.renewed) >= p.apart() {
 			if err := p.prove(ctx, next, id); err != nil {
 				return err
 			}
@@ -135,6 +133,20 @@ func (p *Plugin) look(ctx context.Context) error {
 	}
 	return p.announce(ctx, next, id, k)
 }
+
+// renew keeps the login. A renewal and a proof keep away from each other, so that
+// no minute has many requests.
+func (p *Plugin) renew(ctx context.Context) {
+	asked, err := p.session.Renew(ctx, time.Since(p.proved) < p.apart())
+	if asked {
+		p.renewed = time.Now()
+	}
+	if err != nil {
+		p.log.Warn("the login at Vault could not be renewed; it goes on to its end", "error", err)
+	}
+}
+
+func (p *Plugin) apart() time.Duration { return 2*p.timing.Poll + time.Second }
 
 // isAnnounced tells whether a key id is the current one, with all that it needs.
 func (p *Plugin) isAnnounced(id string) bool {

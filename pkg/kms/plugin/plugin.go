@@ -32,8 +32,9 @@ type Transit interface {
 
 // Session is the login at Vault.
 type Session interface {
-	// Renew renews the login where that is due.
-	Renew(ctx context.Context) error
+	// Renew renews the login where that is due, with wait only where that is
+	// urgent. It tells whether it asked Vault.
+	Renew(ctx context.Context, wait bool) (asked bool, err error)
 }
 
 // mostOpened bounds what is kept decrypted in memory: some hundred bytes each. A
@@ -57,6 +58,7 @@ type Plugin struct {
 	// Of the loop alone.
 	history *key.History
 	proved  time.Time
+	renewed time.Time
 	behind  int // looks in a row at which the key was behind
 	said    string
 	saidAt  time.Time
