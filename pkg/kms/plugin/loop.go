@@ -159,7 +159,7 @@ func (p *Plugin) isAnnounced(id string) bool {
 func (p *Plugin) well(k transit.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state = state{good: time.Now(), key: k}
+	p.state = state{good: time.Now(), key: k, mayCreate: p.state.mayCreate}
 	p.cache.Below(k.MinDecryption)
 }
 
@@ -216,9 +216,25 @@ func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k trans
 		clear(last.local)
 	}
 	p.well(k)
+	p.checkPolicy(ctx)
 	p.log.Info("announcing a key id", "key_id", id, "key_id_hash", key.HashOf(id), "version", v.Number, "created", v.Created.UTC().Format(time.RFC3339),
 		"last_key_id", last.id, "local_key", p.useLocal)
 	return nil
+}
+
+// checkPolicy says loudly that a deleted key would come back empty.
+func (p *Plugin) checkPolicy(ctx context.Context) {
+	may, err := p.transit.MayCreate(ctx)
+	if err != nil {
+		p.log.Debug("the policy could not be checked", "error", err)
+		return
+	}
+	p.mu.Lock()
+	p.state.mayCreate = may
+	p.mu.Unlock()
+	if may {
+		p.log.Error("the login's policy grants create on the key's encrypt path, so that a key that was deleted would be made again without a word: grant update alone, and set disable_upsert=true on the mount's config/keys", "key", p.name.Key)
+	}
 }
 
 // note keeps the outcome of a look, and logs what is new about it.

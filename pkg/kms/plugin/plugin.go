@@ -28,6 +28,8 @@ type Transit interface {
 	Key(ctx context.Context) (transit.Key, error)
 	Encrypt(ctx context.Context, version int, plaintext, associated []byte, correlation string) (string, error)
 	Decrypt(ctx context.Context, ciphertext string, associated []byte, correlation string) ([]byte, error)
+	// MayCreate tells whether the login could make the key by encrypting.
+	MayCreate(ctx context.Context) (bool, error)
 }
 
 // Session is the login at Vault.
@@ -85,6 +87,8 @@ type state struct {
 	failure error     // why it is not; nil for well
 	problem *key.Problem
 	key     transit.Key
+	// mayCreate stays over the looks.
+	mayCreate bool
 }
 
 // New makes a plugin that has announced nothing. It starts nothing.
@@ -115,6 +119,8 @@ type Condition struct {
 	Local  bool
 	Opened int
 	Key    transit.Key
+	// MayCreate tells that the policy grants create on encrypt, which it must not.
+	MayCreate bool
 }
 
 // grace is for how long a failing Vault does not show in Status: an API server
@@ -127,7 +133,7 @@ func (p *Plugin) Condition() Condition {
 	defer p.mu.Unlock()
 	c := Condition{
 		ID: p.current.id, Version: p.current.version.Number, Good: p.state.good, Failure: p.state.failure, Problem: p.state.problem,
-		Local: p.current.local != nil, Opened: p.cache.Len(), Key: p.state.key, Expired: p.expired(time.Now()),
+		Local: p.current.local != nil, Opened: p.cache.Len(), Key: p.state.key, Expired: p.expired(time.Now()), MayCreate: p.state.mayCreate,
 	}
 	c.Healthy = c.ID != "" && c.Problem == nil && !c.Expired && time.Since(c.Good) <= p.grace()
 	return c

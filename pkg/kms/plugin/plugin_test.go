@@ -62,7 +62,7 @@ func (e *engine) Do(_ context.Context, r store.Request) (store.Answer, error) {
 		Version               int `json:"key_version"`
 	}
 	fields := bytes.ReplaceAll(r.Body, []byte("associated_data"), []byte("associated"))
-	if r.Body != nil {
+	if r.Body != nil && r.Operation != "capabilities" {
 		if err := json.Unmarshal(fields, &in); err != nil {
 			return store.Answer{}, err
 		}
@@ -80,6 +80,8 @@ func (e *engine) Do(_ context.Context, r store.Request) (store.Answer, error) {
 			keys[fmt.Sprint(i+1)] = at.Unix()
 		}
 		return answer(map[string]any{"data": map[string]any{"type": "aes256-gcm96", "latest_version": len(e.created), "min_decryption_version": 1, "keys": keys}})
+	case "capabilities":
+		return answer(map[string]any{"data": map[string]any{"capabilities": []string{"update"}}})
 	case "encrypt":
 		sum := sha256.Sum256(append(append(bytes.Clone(in.Associated), 0), in.Plaintext...))
 		ciphertext := fmt.Sprintf("vault:v%d:%s", in.Version, base64.StdEncoding.EncodeToString(sum[:]))

@@ -165,7 +165,7 @@ func (s *Server) Status(context.Context, *kmsv2.StatusRequest) (*kmsv2.StatusRes
 func (s *Server) Encrypt(ctx context.Context, r *kmsv2.EncryptRequest) (*kmsv2.EncryptResponse, error) {
 	defer clear(r.GetPlaintext())
 	sealed, trace, err := s.plugin.Encrypt(ctx, r.GetPlaintext(), plugin.CorrelationFor(r.GetUid()))
-	note(ctx, audit.Event{Kind: audit.Encrypt, UID: r.GetUid(), KeyID: sealed.ID}, trace)
+	note(ctx, sealed.ID, trace)
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +175,7 @@ func (s *Server) Encrypt(ctx context.Context, r *kmsv2.EncryptRequest) (*kmsv2.E
 // Decrypt implements the KMS v2 service.
 func (s *Server) Decrypt(ctx context.Context, r *kmsv2.DecryptRequest) (*kmsv2.DecryptResponse, error) {
 	seed, trace, err := s.plugin.Decrypt(ctx, plugin.Sealed{ID: r.GetKeyId(), Ciphertext: r.GetCiphertext(), Annotations: r.GetAnnotations()}, plugin.CorrelationFor(r.GetUid()))
-	note(ctx, audit.Event{Kind: audit.Decrypt, UID: r.GetUid(), KeyID: r.GetKeyId()}, trace)
+	note(ctx, r.GetKeyId(), trace)
 	if err != nil {
 		return nil, err
 	}
@@ -184,15 +184,15 @@ func (s *Server) Decrypt(ctx context.Context, r *kmsv2.DecryptRequest) (*kmsv2.D
 
 // call is what the handler tells around of.
 type call struct {
-	event audit.Event
+	keyID string
 	trace plugin.Trace
 }
 
 type callKey struct{}
 
-func note(ctx context.Context, e audit.Event, t plugin.Trace) {
+func note(ctx context.Context, keyID string, t plugin.Trace) {
 	if c, ok := ctx.Value(callKey{}).(*call); ok {
-		c.event, c.trace = e, t
+		c.keyID, c.trace = keyID, t
 	}
 }
 
@@ -208,18 +208,30 @@ func (s *Server) around(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	took, method := time.Since(began), path.Base(info.FullMethod)
 	code := codeOf(err)
 	s.o.Meter.Call(method, code, c.trace.By, took)
-	if c.event.Kind != "" {
-		c.event.Code, c.event.Err, c.event.Took, c.event.By, c.event.Correlation = code, err, took, string(c.trace.By), c.trace.Correlation
-		c.event.Peer = peerOf(ctx)
-		s.o.Audit(c.event)
+	kind, uid := subject(req)
+	if kind != "" {
+		s.o.Audit(audit.Event{
+			Kind: kind, UID: uid, KeyID: c.keyID, Peer: peerOf(ctx), By: string(c.trace.By), Correlation: c.trace.Correlation, Code: code, Err: err, Took: took,
+		})
 	}
 	if err == nil {
 		return answer, nil
 	}
-	if c.event.Kind != "" && s.failures.Allow() {
-		s.o.Logger.Warn("a call failed", "method", method, "code", code.String(), "reason", fault.Of(err), "uid", plugin.CorrelationFor(c.event.UID), "error", err)
+	if kind != "" && s.failures.Allow() {
+		s.o.Logger.Warn("a call failed", "method", method, "code", code.String(), "reason", fault.Of(err), "uid", plugin.CorrelationFor(uid), "error", err)
 	}
 	return nil, status.Error(code, public(err))
+}
+
+// subject is what the audit trail has of a request; empty for a Status.
+func subject(req any) (kind audit.Kind, uid string) {
+	switch r := req.(type) {
+	case *kmsv2.EncryptRequest:
+		return audit.Encrypt, r.GetUid()
+	case *kmsv2.DecryptRequest:
+		return audit.Decrypt, r.GetUid()
+	}
+	return "", ""
 }
 
 func (s *Server) recovered(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (answer any, err error) {

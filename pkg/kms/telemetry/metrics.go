@@ -122,6 +122,7 @@ func (m *Metrics) Watch(condition func() plugin.Condition, outageLimit time.Dura
 		minDecryption: gauge("mayfly_kms_key_min_decryption_version", "The key's min_decryption_version."),
 		problem:       gauge("mayfly_kms_key_problem", "Whether the key is not the one that was announced: 1 or 0.", "problem"),
 		local:         gauge("mayfly_kms_local_key", "Whether seeds are sealed under a key in memory: 1 or 0."),
+		mayCreate:     gauge("mayfly_kms_policy_grants_create", "Whether the login's policy grants create on encrypt, which it must not: 1 or 0."),
 		opened:        gauge("mayfly_kms_cached_values", "What was decrypted by Vault and is kept in memory."),
 	})
 }
@@ -131,12 +132,12 @@ type watcher struct {
 	condition func() plugin.Condition
 	limit     time.Duration
 
-	healthy, good, limitSeconds, key, latest, minDecryption, problem, local, opened *prometheus.Desc
+	healthy, good, limitSeconds, key, latest, minDecryption, problem, local, opened, mayCreate *prometheus.Desc
 }
 
 // Describe implements prometheus.Collector.
 func (w watcher) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{w.healthy, w.good, w.limitSeconds, w.key, w.latest, w.minDecryption, w.problem, w.local, w.opened} {
+	for _, d := range []*prometheus.Desc{w.healthy, w.good, w.limitSeconds, w.key, w.latest, w.minDecryption, w.problem, w.local, w.opened, w.mayCreate} {
 		to <- d
 	}
 }
@@ -164,6 +165,7 @@ func (w watcher) Collect(to chan<- prometheus.Metric) {
 	}
 	set(w.local, number(c.Local))
 	set(w.opened, float64(c.Opened))
+	set(w.mayCreate, number(c.MayCreate))
 }
 
 func number(b bool) float64 {

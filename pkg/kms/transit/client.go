@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -177,6 +178,31 @@ func (c *Client) Decrypt(ctx context.Context, ciphertext string, associated []by
 		return nil, fault.New(fault.BadAnswer, "decrypting: the answer of %s holds no plaintext", reply.Address)
 	}
 	return out.Data.Plaintext, nil
+}
+
+// MayCreate tells whether the login could make the key by encrypting with it, were
+// it gone: one with the capability create on encrypt does that without a word.
+func (c *Client) MayCreate(ctx context.Context) (bool, error) {
+	path := c.config.Mount + "/encrypt/" + c.config.Key
+	body, err := json.Marshal(map[string][]string{"paths": {path}})
+	if err != nil {
+		return false, fault.New(fault.Internal, "asking for the capabilities: %w", err)
+	}
+	reply, err := c.store.Do(ctx, store.Request{Operation: "capabilities", Method: http.MethodPost, Path: "sys/capabilities-self", Body: body, Repeatable: true})
+	if err != nil {
+		return false, fmt.Errorf("asking for the capabilities on %s: %w", path, err)
+	}
+	defer reply.Wipe()
+	var out struct {
+		Data struct {
+			Capabilities []string `json:"capabilities"`
+		} `json:"data"`
+	}
+	if err := reply.Decode(&out); err != nil {
+		return false, fmt.Errorf("asking for the capabilities on %s: %w", path, err)
+	}
+	all := out.Data.Capabilities
+	return slices.Contains(all, "create") || slices.Contains(all, "root"), nil
 }
 
 // message is a JSON object of base64 texts and one field that is written
