@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
@@ -48,7 +49,11 @@ func lock() error {
 }
 
 // LimitMemory keeps a small process small, unless the operator chose otherwise.
+// Each processor that Go uses has memory of its own, and a node may have many.
 func LimitMemory() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(min(2, runtime.NumCPU()))
+	}
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
 	}
