@@ -2,8 +2,7 @@ package kms
 
 import (
 	"context"
-	"errors"
-	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -16,11 +15,30 @@ const (
 	headerLimit  = 8 << 10
 )
 
-func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
+// listenAgain is the pause before an address is tried again.
+const listenAgain = 10 * time.Second
+
+// serveHTTP serves until ctx ends. An address that is taken is no reason to stop
+// the plugin: the API server could read no Secret.
+func serveHTTP(ctx context.Context, addr string, h http.Handler, log *slog.Logger) {
+	for {
+		err := serveOnce(ctx, addr, h)
+		if ctx.Err() != nil {
+			return
+		}
+		log.Error("health and metrics cannot be served (--health-addr, --metrics-addr); trying again", "address", addr, "error", err)
+		select {
+		case <-ctx.Done():
+		case <-time.After(listenAgain):
+		}
+	}
+}
+
+func serveOnce(ctx context.Context, addr string, h http.Handler) error {
 	var listen net.ListenConfig
 	l, err := listen.Listen(ctx, "tcp", addr)
 	if err != nil {
-		return fmt.Errorf("--health-addr, --metrics-addr: listening on %s: %w", addr, err)
+		return err
 	}
 	s := &http.Server{
 		Handler: h, ReadHeaderTimeout: readTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: readTimeout, MaxHeaderBytes: headerLimit,
@@ -28,8 +46,5 @@ func serveHTTP(ctx context.Context, addr string, h http.Handler) error {
 	s.SetKeepAlivesEnabled(false)
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving health and metrics on %s: %w", addr, err)
-	}
-	return nil
+	return s.Serve(l)
 }

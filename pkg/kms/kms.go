@@ -22,8 +22,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/telemetry"
 )
 
-// closeTime bounds the end of the login at the stop.
-const closeTime = time.Second
+const (
+	// closeTime bounds the end of the login at the stop, and flushTime the writing
+	// of audit lines.
+	closeTime = time.Second
+	flushTime = 5 * time.Second
+)
 
 // Server is the whole of mayfly-kms serve.
 type Server struct {
@@ -77,6 +81,9 @@ func (s *Server) Run(ctx context.Context) error {
 		return s.server.Run(ctx, func() {
 			s.serving.Store(true)
 			s.log.Info("serving KMS v2", "socket", s.config.Serve.Socket, "addresses", len(s.config.Vault.Addresses), "key", s.config.Transit.Key)
+			if err := notifyReady(os.Getenv("NOTIFY_SOCKET")); err != nil {
+				s.log.Warn("systemd could not be told that the socket is there", "error", err)
+			}
 			close(listening)
 		})
 	})
@@ -89,7 +96,7 @@ func (s *Server) Run(ctx context.Context) error {
 		}
 	})
 	for addr, mux := range s.handlers() {
-		g.Go(func() error { return serveHTTP(ctx, addr, mux) })
+		g.Go(func() error { serveHTTP(ctx, addr, mux, s.log); return nil })
 	}
 	err := g.Wait()
 	stopLines()
@@ -98,7 +105,13 @@ func (s *Server) Run(ctx context.Context) error {
 	if failure := s.connection.Close(end); failure != nil {
 		s.log.Info("the login at Vault could not be ended", "error", failure)
 	}
-	return errors.Join(err, <-written)
+	select {
+	case failure := <-written:
+		return errors.Join(err, failure)
+	case <-time.After(flushTime):
+		s.log.Error("the audit log takes no more lines; those that wait are lost", "path", s.config.Serve.AuditLog)
+		return err
+	}
 }
 
 // handlers are the HTTP handlers by address: health and metrics may share one.

@@ -89,7 +89,6 @@ func TestExitCodes(t *testing.T) {
 		{"environment", 2, "MAYFLY_KMS_LOCAL_KEY", good, map[string]string{"MAYFLY_KMS_LOCAL_KEY": "perhaps"}},
 		{"audit log", 2, "--audit-log", append(good, "--audit-log="+filepath.Join(dir, "no", "audit.log")), nil},
 		{"something in the way", 1, "--listen", good, nil},
-		{"health address", 1, "--health-addr", append(good, "--listen=unix://"+filepath.Join(dir, "t", "kms.sock"), "--health-addr=192.0.2.1:80"), nil},
 	} {
 		if code, _, errs := run(t, tc.env, tc.args...); code != tc.code || !strings.Contains(errs, tc.words) {
 			t.Errorf("%s: %d: %s", tc.name, code, errs)

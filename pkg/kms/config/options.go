@@ -79,7 +79,7 @@ func (o *Options) declareLogin(f *pflag.FlagSet) {
 	f.StringVar(&r.role, "auth-role", "", "`name` of the role, for jwt; for cert, the certificate role, where not any may do")
 	f.StringVar(&r.roleID, "role-id", "", "role `id`, for approle")
 	f.StringVar(&r.secretIDFile, "secret-id-file", "", "`file` of the secret id, for approle. It is read at each login, so a new one can be put in its place")
-	f.BoolVar(&r.wrapped, "secret-id-wrapped", false, "the file holds a response-wrapping token, which is unwrapped once. Another one is taken when the file changes")
+	f.BoolVar(&r.wrapped, "secret-id-wrapped", false, "the file holds a response-wrapping token, which is unwrapped once. Another one is taken when the\nfile changes; one is needed after each restart of the plugin")
 	f.StringVar(&r.jwtFile, "jwt-file", "", "`file` of the JWT, such as a SPIFFE JWT-SVID, for jwt. It is read at each login")
 	f.StringVar(&r.tokenFile, "token-file", "", "`file` of a Vault token that Vault Agent or another program keeps, for token-file. It is read again when it changes")
 	f.BoolVar(&r.inline, "auth-inline", false, "send the login along with each request in place of keeping a token, for approle and jwt. OpenBao 2.4 and later\nknow that; each request spends one use of a secret id that has a number of them")

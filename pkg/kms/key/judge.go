@@ -74,7 +74,7 @@ func (h *History) Next(k transit.Key) (Version, string, error) {
 
 func (h *History) replaced(format string, args ...any) error {
 	return &Problem{Replaced, fmt.Sprintf("the Transit key %q was deleted and made again: ", h.name.Key) + fmt.Sprintf(format, args...) +
-		". What the old key has encrypted cannot be opened after a restart. Restore the old key from a backup of Vault before anything restarts"}
+		". What the old key has encrypted cannot be opened after a restart. Restore the old key from a backup of Vault before anything restarts. Only if it is lost for good, restart mayfly-kms, which takes the new key then"}
 }
 
 // Announce notes the version that the API server is told of from now on.

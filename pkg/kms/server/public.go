@@ -27,6 +27,8 @@ func public(err error) string {
 		return safe.Error()
 	case fault.Of(err) == fault.InvalidArgument:
 		return err.Error() // it is about the request alone
+	case fault.Of(err) == fault.Internal:
+		return "mayfly-kms has a defect and recovered from it" + more
 	}
 	return "Vault cannot be used: " + string(fault.Of(err)) + more
 }

@@ -225,7 +225,7 @@ func TestCodesAndWords(t *testing.T) {
 		{fault.New(fault.Unavailable, "%s", private), codes.Unavailable, "Vault cannot be used: Unavailable"},
 		{fault.New(fault.Timeout, "%s", private), codes.DeadlineExceeded, "Timeout"},
 		{fault.New(fault.InvalidArgument, "the ciphertext is empty"), codes.InvalidArgument, "the ciphertext is empty"},
-		{errors.New(private), codes.Internal, "Internal"},
+		{errors.New(private), codes.Internal, "defect"},
 	} {
 		a.set(tc.err, false)
 		_, err := client.Decrypt(t.Context(), &kmsv2.DecryptRequest{Uid: "u"})
