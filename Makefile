@@ -81,7 +81,7 @@ shape: ## Print figures about the structure of the driver's code
 generate: ## Make the generated files anew: deep copies, CRDs, protobuf, chart references, deploy/
 	@hack/generate.sh
 	@hack/generate-proto.sh
-	go test ./test/chart ./cmd/mayfly-node -update >/dev/null
+	go test ./test/chart ./cmd/mayfly-node ./pkg/kms/cli -update >/dev/null
 	go run ./hack/picture >docs/how-it-works.svg
 	@hack/render.sh
 

@@ -67,6 +67,9 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
+// Describe gives every metric, for the page that lists them.
+func (m *Metrics) Describe(to chan<- *prometheus.Desc) { m.registry.Describe(to) }
+
 // Call implements server.Meter.
 func (m *Metrics) Call(method string, code codes.Code, by plugin.By, took time.Duration) {
 	m.calls.WithLabelValues(method, code.String(), string(by)).Inc()
