@@ -5,9 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-
 	"fmt"
-	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -261,81 +259,6 @@ func TestVersionWentBack(t *testing.T) {
 	})
 }
 
-func TestOutage(t *testing.T) {
-	for _, away := range []string{"shut", "dead", "sealed"} {
-		t.Run(away, func(t *testing.T) {
-			v := vault
-			if away == "sealed" { // all of a Vault is, so it has to be one of its own
-				v = vaulttest.New(t, vaulttest.Options{})
-				if err := kmsrig.Prepare(t.Context(), v); err != nil {
-					t.Fatal(err)
-				}
-			}
-			r := kmsrig.New(t, v)
-			p := r.Start("--call-timeout=300ms")
-			id := p.Ready()
-			old := encrypt(t, p, "1")
-			switch away {
-			case "shut":
-				r.Gate.Shut()
-			case "dead":
-				r.Gate.Dead()
-			case "sealed":
-				if err := v.Seal(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			}
-			p.Eventually("the outage shows in Status", func() bool {
-				s, err := p.Status()
-				return err == nil && strings.HasPrefix(s.GetHealthz(), "Vault cannot be used since") && s.GetKeyId() == id
-			})
-			s, _ := p.Status()
-			if strings.Contains(s.GetHealthz(), "127.0.0.1") || strings.Contains(s.GetHealthz(), r.Key) {
-				t.Errorf("Status names servers or keys: %s", s.GetHealthz())
-			}
-			mustDecrypt(t, p, old)
-			mustDecrypt(t, p, encrypt(t, p, "2")) // a new seed, as after a restart of the API server
-			switch away {
-			case "sealed":
-				if err := v.Unseal(t.Context()); err != nil {
-					t.Fatal(err)
-				}
-			default:
-				r.Gate.Open()
-			}
-			if p.Ready() != id {
-				t.Error("the outage changed the key id")
-			}
-		})
-	}
-}
-
-// Without the local key a new seed needs Vault, and one that was opened does not.
-func TestOutageWithoutLocalKey(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	p := r.Start("--local-key=false", "--call-timeout=300ms")
-	p.Ready()
-	old := encrypt(t, p, "1")
-	r.Gate.Shut()
-	mustDecrypt(t, p, old)
-	_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
-	wantCode(t, err, codes.Unavailable, "Vault cannot be used")
-}
-
-// A plugin that starts while Vault is away listens, says so, and works once
-// Vault is there.
-func TestStartDuringOutage(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	r.Gate.Shut()
-	p := r.Start()
-	_, err := p.Status()
-	wantCode(t, err, codes.Unavailable, "no version of the key has passed a round trip yet")
-	r.Gate.Open()
-	mustDecrypt(t, p, encrypt(t, p, "1"+p.Ready()[:0]))
-}
-
 // Many first reads of one seed ask Vault once.
 func TestSingleFlight(t *testing.T) {
 	modes(t, func(t *testing.T, flag string) {
@@ -423,78 +346,6 @@ func TestAuditTrail(t *testing.T) {
 	})
 }
 
-// TestHostile: what was changed in etcd, or made up, opens nothing, and is refused
-// with words about the value.
-func TestHostile(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	local, plain := r.Start(), r.Start("--local-key=false")
-	id := local.Ready()
-	plain.Ready()
-	a, b := encrypt(t, local, "1"), encrypt(t, plain, "2")
-	with := func(base value, change func(*kmsv2.DecryptRequest)) *kmsv2.DecryptRequest {
-		q := &kmsv2.DecryptRequest{Ciphertext: bytes.Clone(base.sealed.GetCiphertext()), KeyId: base.sealed.GetKeyId(), Annotations: maps.Clone(base.sealed.GetAnnotations()), Uid: "3"}
-		change(q)
-		return q
-	}
-	flip := func(b []byte) []byte { b = bytes.Clone(b); b[len(b)/2] ^= 1; return b }
-	otherID := strings.Map(func(c rune) rune {
-		if c == '0' {
-			return '1'
-		}
-		return c
-	}, id)
-	if otherID == id {
-		otherID = id[:len(id)-1] + map[bool]string{true: "e", false: "f"}[strings.HasSuffix(id, "f")]
-	}
-	for name, q := range map[string]*kmsv2.DecryptRequest{
-		"no ciphertext":         with(a, func(q *kmsv2.DecryptRequest) { q.Ciphertext = nil }),
-		"long ciphertext":       with(a, func(q *kmsv2.DecryptRequest) { q.Ciphertext = make([]byte, 1025) }),
-		"no key id":             with(a, func(q *kmsv2.DecryptRequest) { q.KeyId = "" }),
-		"foreign key id":        with(a, func(q *kmsv2.DecryptRequest) { q.KeyId = "1" }),
-		"long key id":           with(a, func(q *kmsv2.DecryptRequest) { q.KeyId = strings.Repeat("x", 1025) }),
-		"altered key id":        with(a, func(q *kmsv2.DecryptRequest) { q.KeyId = otherID }),
-		"altered key id, plain": with(b, func(q *kmsv2.DecryptRequest) { q.KeyId = otherID }),
-		"flipped":               with(a, func(q *kmsv2.DecryptRequest) { q.Ciphertext = flip(q.Ciphertext) }),
-		"no annotation":         with(a, func(q *kmsv2.DecryptRequest) { q.Annotations = nil }),
-		"empty annotation":      with(a, func(q *kmsv2.DecryptRequest) { q.Annotations[key.AnnotationLocalKey] = nil }),
-		"other annotation":      with(a, func(q *kmsv2.DecryptRequest) { q.Annotations["a.b"] = []byte("x") }),
-		"seed as local key":     with(a, func(q *kmsv2.DecryptRequest) { q.Annotations[key.AnnotationLocalKey] = b.sealed.GetCiphertext() }),
-		"local key as seed":     with(b, func(q *kmsv2.DecryptRequest) { q.Ciphertext = a.sealed.GetAnnotations()[key.AnnotationLocalKey] }),
-		"JSON in it":            with(b, func(q *kmsv2.DecryptRequest) { q.Ciphertext = []byte(`vault:v1:AAAA","plaintext":"AAAA`) }),
-		"other version": with(b, func(q *kmsv2.DecryptRequest) {
-			q.Ciphertext = bytes.Replace(q.Ciphertext, []byte("vault:v1:"), []byte("vault:v2:"), 1)
-		}),
-		"huge annotation": with(a, func(q *kmsv2.DecryptRequest) {
-			q.Annotations[key.AnnotationLocalKey] = bytes.Repeat([]byte("x"), 32<<10)
-		}),
-	} {
-		for _, p := range []*kmsrig.Plugin{local, plain} {
-			_, err := p.Client.Decrypt(t.Context(), q)
-			if status.Code(err) != codes.InvalidArgument {
-				t.Errorf("%s: %v", name, err)
-			}
-			for _, private := range []string{"127.0.0.1", r.Key, "auth/"} {
-				if strings.Contains(fmt.Sprint(err), private) {
-					t.Errorf("%s: the error shows %q: %v", name, private, err)
-				}
-			}
-		}
-	}
-	for size, want := range map[int]codes.Code{0: codes.InvalidArgument, 1: codes.OK, 512: codes.OK, 513: codes.InvalidArgument} {
-		_, err := plain.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: make([]byte, size), Uid: "\r\nX-Vault-Token: x"})
-		if status.Code(err) != want {
-			t.Errorf("a plaintext of %d bytes: %v", size, err)
-		}
-	}
-	huge := with(a, func(q *kmsv2.DecryptRequest) { q.Uid = strings.Repeat("x", 1<<20) })
-	if _, err := local.Client.Decrypt(t.Context(), huge); status.Code(err) != codes.ResourceExhausted {
-		t.Errorf("a request of 1 MiB: %v", err)
-	}
-	mustDecrypt(t, local, a)
-	mustDecrypt(t, plain, b)
-}
-
 // Another cluster with the same Transit key opens nothing of this one.
 func TestOtherCluster(t *testing.T) {
 	modes(t, func(t *testing.T, flag string) {
@@ -539,32 +390,6 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// After the outage limit nothing goes on, and all works again once Vault is back.
-func TestOutageLimit(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	c := kmsrig.Config(t, r.Args("--call-timeout=300ms")...)
-	c.Timing.OutageLimit = 2 * time.Second // less than the least that can be set
-	p := kmsrig.Start(t, c)
-	id := p.Ready()
-	v := encrypt(t, p, "1")
-	r.Gate.Shut()
-	p.Eventually("the limit is over", func() bool { return p.Condition().Expired && !p.Condition().Local })
-	_, err := p.Status()
-	wantCode(t, err, codes.Unavailable, "outage limit")
-	_, err = p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
-	wantCode(t, err, codes.Unavailable, "outage limit")
-	if err := decrypt(t, p, v, "3"); err == nil {
-		t.Error("a seed is opened after the limit, without Vault")
-	}
-	r.Gate.Open()
-	if p.Ready() != id {
-		t.Error("the key id changed")
-	}
-	mustDecrypt(t, p, v)
-	mustDecrypt(t, p, encrypt(t, p, "4"))
-}
-
 // Nothing secret reaches the log, the audit trail, an error or the metrics.
 func TestNothingSecretIsSaid(t *testing.T) {
 	t.Parallel()
@@ -595,103 +420,4 @@ func TestNothingSecretIsSaid(t *testing.T) {
 			t.Errorf("the log does not say %q", words)
 		}
 	}
-}
-
-// Wrong set-ups have an error in the log that says what to do, and work once they
-// are put right.
-func TestWrongSetUps(t *testing.T) {
-	for name, tc := range map[string]struct {
-		wrong, right func(r *kmsrig.Rig)
-		words        []string
-	}{
-		"key of RSA": {
-			func(r *kmsrig.Rig) { r.DeleteKey(); r.Write("transit/keys/"+r.Key, map[string]any{"type": "rsa-2048"}) },
-			func(r *kmsrig.Rig) { r.DeleteKey(); r.Write("transit/keys/"+r.Key, nil) },
-			[]string{"rsa-2048", "aes256-gcm96", "--transit-key"},
-		},
-		"derived key": {
-			func(r *kmsrig.Rig) { r.DeleteKey(); r.Write("transit/keys/"+r.Key, map[string]any{"derived": true}) },
-			func(r *kmsrig.Rig) { r.DeleteKey(); r.Write("transit/keys/"+r.Key, nil) },
-			[]string{"derived=false"},
-		},
-		"no key": {
-			func(r *kmsrig.Rig) { r.DeleteKey() },
-			func(r *kmsrig.Rig) { r.Write("transit/keys/"+r.Key, nil) },
-			[]string{"there is no key", "--transit-key", "--transit-mount"},
-		},
-		"no policy": {
-			func(r *kmsrig.Rig) { r.SetPolicy(`path "sys/nothing" { capabilities = ["read"] }`) },
-			func(r *kmsrig.Rig) { r.SetPolicy(kmsrig.LeastPolicy(r.Key)) },
-			[]string{`must grant \"read\" on transit/keys/`},
-		},
-		"no right to encrypt": {
-			func(r *kmsrig.Rig) {
-				r.SetPolicy(fmt.Sprintf(`path "transit/keys/%s" { capabilities = ["read"] }`, r.Key))
-			},
-			func(r *kmsrig.Rig) { r.SetPolicy(kmsrig.LeastPolicy(r.Key)) },
-			[]string{`must grant \"update\" on transit/encrypt/`},
-		},
-		"no right to decrypt": {
-			func(r *kmsrig.Rig) {
-				r.SetPolicy(strings.ReplaceAll(kmsrig.LeastPolicy(r.Key), "transit/decrypt", "transit/rewrap"))
-			},
-			func(r *kmsrig.Rig) { r.SetPolicy(kmsrig.LeastPolicy(r.Key)) },
-			[]string{`must grant \"update\" on transit/decrypt/`},
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			r := kmsrig.New(t, vault)
-			tc.wrong(r)
-			p := r.Start()
-			for _, words := range tc.words {
-				p.Eventually("the log says "+words, func() bool { return strings.Contains(p.Log.String(), words) })
-			}
-			if _, err := p.Status(); status.Code(err) != codes.Unavailable {
-				t.Errorf("Status answers %v", err)
-			}
-			tc.right(r)
-			mustDecrypt(t, waitReady(p), encrypt(t, p, "1"))
-		})
-	}
-}
-
-func TestAbsentMount(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	r.SetPolicy(`path "nowhere/*" { capabilities = ["read", "update"] }`)
-	p := r.Start("--transit-mount=nowhere")
-	p.Eventually("the log names the setting", func() bool { return strings.Contains(p.Log.String(), "--transit-mount") })
-}
-
-// A policy with create would have a deleted key made again without a word.
-func TestPolicyWithCreate(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	good := r.Start()
-	good.Ready()
-	if good.Condition().MayCreate {
-		t.Error("the least policy is taken for one with create")
-	}
-	r.SetPolicy(strings.Replace(kmsrig.LeastPolicy(r.Key), `["update"]`, `["create", "update"]`, 1))
-	p := r.Start()
-	p.Ready()
-	p.Eventually("the log says what to grant", func() bool {
-		return strings.Contains(p.Log.String(), "grant update alone") && p.Condition().MayCreate
-	})
-}
-
-// Pinned versions: min_encryption_version above the announced version is followed
-// at the next look, and nothing is encrypted with another one in between.
-func TestMinEncryptionVersion(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	p := r.Start("--local-key=false", "--poll-interval=10m")
-	first := p.Ready()
-	r.Rotate()
-	r.Write("transit/keys/"+r.Key+"/config", map[string]any{"min_encryption_version": 2})
-	_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "1"})
-	wantCode(t, err, codes.InvalidArgument, "Vault cannot be used")
-	p.Eventually("the failed call had the key looked at", func() bool { return p.Ready() != first })
-	mustDecrypt(t, p, encrypt(t, p, "2"))
 }

@@ -90,7 +90,7 @@ func (o *Options) declareKey(f *pflag.FlagSet) {
 	f.StringVar(&r.transitMount, "transit-mount", "transit", "`path` of the Transit engine")
 	f.StringVar(&r.transitKey, "transit-key", "", "`name` of the key: aes256-gcm96, aes128-gcm96, chacha20-poly1305 or, on OpenBao, xchacha20-poly1305")
 	f.StringVar(&r.clusterID, "cluster-id", "", "`id` of this cluster, the same on all its nodes, such as the UID of the namespace kube-system. It is bound to all that\nis encrypted: with another one nothing can be decrypted, so it can never change")
-	f.StringVar(&r.epoch, "key-epoch", "", "any `text`; another one makes another key id of the same key version, so that all is to be written anew")
+	f.StringVar(&r.epoch, "key-epoch", "", "any `text`; another one makes another key id of the same key version, as if the key had been rotated")
 	f.BoolVar(&r.localKey, "local-key", true, "seal the API server's seeds under a key that is in this process's memory alone and that Transit has wrapped. With it the\nAPI server can restart while Vault is away, as long as this process lives. Off, each seed is encrypted by Vault itself")
 	f.DurationVar(&r.timing.OutageLimit, "outage-limit", defaultOutageLimit, "`time` for which the plugin goes on without Vault: it keeps the key id and what it has opened in memory. After that the\nAPI server's writes end, and what is in memory is wiped. It bounds for how long a revoked access still works")
 	f.DurationVar(&r.timing.CallTimeout, "call-timeout", defaultCallTimeout, "`time` for one call of the API server, all addresses together. Less than the timeout in the EncryptionConfiguration, 3s by default")

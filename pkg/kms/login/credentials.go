@@ -192,7 +192,7 @@ func unwrapFailure(what string, err error) error {
 	if out.Reason.Outage() {
 		return out
 	}
-	return out.WithHint("it can be unwrapped once and for a short time, and is spent after a restart: deliver a new one. If nobody of yours used this one, somebody else did")
+	return out.WithHint("it can be unwrapped once and for a short time, and is spent after a restart: deliver a new one. If this one was never used here, find out who used it")
 }
 
 // explain says how the login was tried, and what to look at.

@@ -76,9 +76,8 @@ type announced struct {
 	version key.Version
 	// local seals seeds, where that is wanted, and wrapped is local encrypted by
 	// Transit. Both are empty after the outage limit.
-	local       []byte
-	wrapped     string
-	correlation string
+	local   []byte
+	wrapped string
 }
 
 // state is what the last look at Vault has shown.

@@ -78,7 +78,7 @@ func New(p Plugin, o Options) *Server {
 		grpc.UnaryInterceptor(s.around),
 		grpc.ForceServerCodecV2(newCodec()),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(mostStreams), grpc.ConnectionTimeout(5*time.Second),
-		grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize), grpc.SharedWriteBuffer(true),
+		grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize),
 	)
 	kmsv2.RegisterKeyManagementServiceServer(s.grpc, s)
 	return s
