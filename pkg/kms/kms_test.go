@@ -227,8 +227,10 @@ func TestKeyRestored(t *testing.T) {
 		r.DeleteKey()
 		p.Eventually("the deleted key shows in Status", func() bool {
 			s, err := p.Status()
-			return err == nil && s.GetHealthz() != "ok" && s.GetKeyId() == id
+			return err == nil && strings.Contains(s.GetHealthz(), "was deleted") && s.GetKeyId() == id
 		})
+		_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
+		wantCode(t, err, codes.FailedPrecondition, "was deleted")
 		r.Write("transit/restore/"+r.Key, map[string]any{"backup": backup})
 		if p.Ready() == id {
 			t.Error("a restored key has the same key id, so nothing would show the restore")

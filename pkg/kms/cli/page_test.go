@@ -48,7 +48,7 @@ Status is answered from memory. Vault is asked for the key's versions each ` + "
 | Vault is away for longer, or refuses the login or the key | stays | says since when | the same | the same |
 | ` + "`--outage-limit`" + ` is over | an error | an error | an error | Vault is asked |
 | the key was rotated | the old one, until a round trip with the new version has passed | ` + "`ok`" + ` | with the announced version | any version |
-| the key was deleted and made again, or lost versions | stays | says so | refused | what is in memory, or what Vault opens |
+| the key was deleted, was made again, or lost versions | stays | says so | refused, so an API server that starts reads nothing | what is in memory, or what Vault opens |
 | the key was restored from its backup, with all versions | a new one | ` + "`ok`" + ` | with the latest version | any version |
 
 A key id is ` + "`mayfly-1-v3-` and 32 digits" + `: of version 3 of the Transit key. The digits are a hash of the cluster's id, the key's name and type, the version, the times at which that was made and the key was restored, and ` + "`--key-epoch`" + `. Every node derives the same one, without state.

@@ -16,6 +16,8 @@ const (
 	// Replaced is a key of the same name with other contents: the old one was
 	// deleted, and what it has encrypted cannot be opened.
 	Replaced Kind = "replaced"
+	// Gone is a key that Vault does not have any more.
+	Gone Kind = "gone"
 	// WentBack is a key that has lost versions, as by the restore of an old
 	// backup of Vault.
 	WentBack Kind = "went_back"
@@ -70,6 +72,15 @@ func (h *History) Next(k transit.Key) (Version, string, error) {
 		return Version{}, "", &Problem{WentBack, fmt.Sprintf("the Transit key %q is back at an earlier state (key id %s), as by the restore of an old backup of Vault; set another --key-epoch on all nodes if that is to stay", h.name.Key, id)}
 	}
 	return next, id, nil
+}
+
+// Missing is the Problem of a key that Vault says it does not have; nil where none
+// was announced.
+func (h *History) Missing() error {
+	if h.id == "" {
+		return nil
+	}
+	return &Problem{Gone, fmt.Sprintf("the Transit key %q is gone: it was deleted, or its mount was moved. What it has encrypted cannot be opened after a restart. Restore the key from a backup of Vault before anything restarts; do not make a new one under this name", h.name.Key)}
 }
 
 func (h *History) replaced(format string, args ...any) error {

@@ -96,31 +96,48 @@ func (p *Plugin) expire() {
 	}
 }
 
-// errBehind is the error of a first look at a key that went back: a standby may
-// not have heard of the newest version yet.
-var errBehind = errors.New("the key is behind what was announced; looking again")
+// errMaybe is the error of a key that is gone, or went back, for a moment only so
+// far: a standby may not have heard of its newest version yet.
+var errMaybe = errors.New("looking again before this is believed")
+
+// surelyAmiss is for how long a key must be gone, or behind, to be believed so.
+const surelyAmiss = 10 * time.Second
+
+// confirmed passes a Problem on once it has stayed for a while. A version that was
+// made at another time is no matter of time.
+func (p *Plugin) confirmed(err error) error {
+	var problem *key.Problem
+	if !errors.As(err, &problem) || problem.Kind == key.Replaced {
+		return err
+	}
+	if p.amiss.IsZero() {
+		p.amiss = time.Now()
+	}
+	if time.Since(p.amiss) < min(surelyAmiss, p.timing.Poll) {
+		return fault.New(fault.Unavailable, "%w: %w", errMaybe, err)
+	}
+	return err
+}
 
 // look reads the key, judges it, and proves a version that is new, or whose last
 // proof is some time ago.
 func (p *Plugin) look(ctx context.Context) error {
 	p.renew(ctx)
 	k, err := p.transit.Key(ctx)
-	if err != nil {
-		return err
+	if err == nil {
+		err = k.Usable()
 	}
-	if err := k.Usable(); err != nil {
-		return fmt.Errorf("using the key %q: %w", p.name.Key, err)
+	if missing := p.history.Missing(); fault.Of(err) == fault.NotFound && missing != nil {
+		return p.confirmed(fmt.Errorf("%w: %w", missing, err))
+	}
+	if err != nil {
+		return fmt.Errorf("looking at the key %q: %w", p.name.Key, err)
 	}
 	next, id, err := p.history.Next(k)
-	var problem *key.Problem
-	switch {
-	case errors.As(err, &problem) && problem.Kind == key.WentBack && p.behind == 0:
-		p.behind++
-		return fault.New(fault.Unavailable, "%w: %w", errBehind, err)
-	case err != nil:
-		return err
+	if err != nil {
+		return p.confirmed(err)
 	}
-	p.behind = 0
+	p.amiss = time.Time{}
 	if p.isAnnounced(id) {
 		if time.Since(p.proved) >= p.timing.Proof && time.Since(p.renewed) >= p.apart() {
 			if err := p.prove(ctx, next, id); err != nil {
@@ -240,7 +257,7 @@ func (p *Plugin) checkPolicy(ctx context.Context) {
 // note keeps the outcome of a look, and logs what is new about it.
 func (p *Plugin) note(err error) {
 	var problem *key.Problem
-	if errors.Is(err, errBehind) || !errors.As(err, &problem) {
+	if errors.Is(err, errMaybe) || !errors.As(err, &problem) {
 		problem = nil
 	}
 	p.mu.Lock()

@@ -61,7 +61,7 @@ type Plugin struct {
 	history *key.History
 	proved  time.Time
 	renewed time.Time
-	behind  int // looks in a row at which the key was behind
+	amiss   time.Time // when a look first found the key gone, or behind
 	said    string
 	saidAt  time.Time
 
@@ -173,8 +173,11 @@ func (p *Plugin) Status() (id, healthz string, err error) {
 }
 
 func problemWords(k key.Kind) string {
-	if k == key.Replaced {
+	switch k {
+	case key.Replaced:
 		return "deleted and made again"
+	case key.Gone:
+		return "deleted"
 	}
 	return "put back to an earlier state"
 }

@@ -123,7 +123,7 @@ func (m *Metrics) Watch(condition func() plugin.Condition, outageLimit time.Dura
 		key:           gauge("mayfly_kms_key_info", "The announced key id, with its hash as in the API server's metrics; the value is the version of the Transit key.", "key_id", "key_id_hash"),
 		latest:        gauge("mayfly_kms_key_latest_version", "The latest version of the Transit key that Vault has shown."),
 		minDecryption: gauge("mayfly_kms_key_min_decryption_version", "The key's min_decryption_version."),
-		problem:       gauge("mayfly_kms_key_problem", "Whether the key is not the one that was announced: 1 or 0.", "problem"),
+		problem:       gauge("mayfly_kms_key_problem", "Whether the key is not the one that was announced (replaced, gone, went_back): 1 or 0.", "problem"),
 		local:         gauge("mayfly_kms_local_key", "Whether seeds are sealed under a key in memory: 1 or 0."),
 		mayCreate:     gauge("mayfly_kms_policy_grants_create", "Whether the login's policy grants create on encrypt, which it must not: 1 or 0."),
 		opened:        gauge("mayfly_kms_cached_values", "What was decrypted by Vault and is kept in memory."),
@@ -163,7 +163,7 @@ func (w watcher) Collect(to chan<- prometheus.Metric) {
 	}
 	set(w.latest, float64(c.Key.Latest))
 	set(w.minDecryption, float64(c.Key.MinDecryption))
-	for _, kind := range []key.Kind{key.Replaced, key.WentBack} {
+	for _, kind := range []key.Kind{key.Replaced, key.Gone, key.WentBack} {
 		set(w.problem, number(c.Problem != nil && c.Problem.Kind == kind), string(kind))
 	}
 	set(w.local, number(c.Local))
