@@ -125,13 +125,13 @@ func (p *Plugin) look(ctx context.Context) error {
 	p.renew(ctx)
 	k, err := p.transit.Key(ctx)
 	if err == nil {
-		err = k.Usable()
+		err = p.usable(k)
 	}
 	if missing := p.history.Missing(); fault.Of(err) == fault.NotFound && missing != nil {
 		return p.confirmed(fmt.Errorf("%w: %w", missing, err))
 	}
 	if err != nil {
-		return fmt.Errorf("looking at the key %q: %w", p.name.Key, err)
+		return err
 	}
 	next, id, err := p.history.Next(k)
 	if err != nil {
@@ -149,6 +149,13 @@ func (p *Plugin) look(ctx context.Context) error {
 		return nil
 	}
 	return p.announce(ctx, next, id, k)
+}
+
+func (p *Plugin) usable(k transit.Key) error {
+	if err := k.Usable(); err != nil {
+		return fmt.Errorf("using the key %q: %w", p.name.Key, err)
+	}
+	return nil
 }
 
 // renew keeps the login. A renewal and a proof keep away from each other, so that
