@@ -15,8 +15,7 @@ import (
 const heapLimit = 16 << 20
 
 // Harden keeps secrets out of core dumps, of other processes' ptrace, and, where
-// the kernel allows it, of swap. Pages are locked as they are used: a Go process
-// reserves far more than that.
+// the kernel allows it, of swap.
 func Harden(log *slog.Logger) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("switching core dumps off: %w", err)
@@ -45,7 +44,7 @@ func lock() error {
 	if limit.Cur != unix.RLIM_INFINITY && caps[0].Effective&(1<<unix.CAP_IPC_LOCK) == 0 {
 		return fmt.Errorf("at most %d bytes may be locked", limit.Cur)
 	}
-	return unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT)
+	return lockData()
 }
 
 // LimitMemory keeps a small process small, unless the operator chose otherwise.

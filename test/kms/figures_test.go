@@ -25,6 +25,7 @@ func TestFigures(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	p := r.StartProcess("--poll-interval=30s", "--metrics-addr=127.0.0.1:0")
 	p.Ready()
+	eventually(t, 30*time.Second, "the process has given back what only its start needed", func() bool { return p.Bytes("RssFile") < 8<<20 })
 	a := StartAPIServer(t, p.Socket)
 	eventually(t, time.Minute, "the API server's health check passes", func() bool { return a.Healthy() == nil })
 	mark := r.Mark()
@@ -108,6 +109,9 @@ func TestProcess(t *testing.T) {
 	id := p.Ready()
 	if limit, err := os.ReadFile(filepath.Join("/proc", fmt.Sprint(p.PID()), "limits")); err != nil || !coreIsOff(limit) {
 		t.Errorf("core dumps are on (%v):\n%s", err, limit)
+	}
+	if os.Geteuid() == 0 && p.Bytes("VmLck") == 0 {
+		t.Error("no memory is locked")
 	}
 	socket := p.Socket
 	p.Kill()
