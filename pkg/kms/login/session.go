@@ -209,7 +209,7 @@ func (s *Session) renew(ctx context.Context, t *token) (bool, error) {
 	}
 	answer, err := s.store.Do(ctx, store.Request{Operation: "renew", Method: http.MethodPost, Path: "auth/token/renew-self", Body: []byte("{}"), Token: t.value})
 	if err != nil {
-		s.log.Info("renewing the Vault token failed", "error", err)
+		s.log.Debug("renewing the Vault token failed", "error", err)
 		return false, fmt.Errorf("renewing the Vault token: %w", err)
 	}
 	defer answer.Wipe()

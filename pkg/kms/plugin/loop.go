@@ -86,11 +86,16 @@ func (p *Plugin) untilExpired() time.Duration {
 	return p.timing.OutageLimit
 }
 
+// expire wipes what is secret where the outage limit is over, which it says once.
 func (p *Plugin) expire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.expired(time.Now()) {
-		p.wipe()
+	if !p.expired(time.Now()) {
+		return
+	}
+	p.wipe()
+	if !p.state.wiped {
+		p.state.wiped = true
 		p.log.Error("the outage limit is over: the seeds in memory are wiped, and the API server's writes end within 3 minutes",
 			"outage_limit", p.timing.OutageLimit.String(), "key_id", p.current.id)
 	}
@@ -165,8 +170,15 @@ func (p *Plugin) renew(ctx context.Context) {
 	if asked {
 		p.renewed = time.Now()
 	}
+	text := ""
 	if err != nil {
+		text = err.Error()
+	}
+	if err != nil && text != p.unrenewed {
 		p.log.Warn("the login at Vault could not be renewed; it goes on to its end", "error", err)
+	}
+	if asked {
+		p.unrenewed = text
 	}
 }
 
@@ -231,19 +243,26 @@ func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k trans
 		return fmt.Errorf("proving version %d of the key: %w", v.Number, err)
 	}
 	p.history.Announce(v, id, k)
-	p.mu.Lock()
-	last := p.current
-	p.current = next
-	p.mu.Unlock()
-	if last.local != nil { // the API server may still ask for what it has sealed
-		p.cache.Put(p.cacheKey(key.Local, last.id, last.wrapped), opened.Value{Plaintext: last.local, Version: last.version.Number})
-		clear(last.local)
-	}
+	last := p.replace(next)
 	p.well(k)
 	p.checkPolicy(ctx)
 	p.log.Info("announcing a key id", "key_id", id, "key_id_hash", key.HashOf(id), "version", v.Number, "created", v.Created.UTC().Format(time.RFC3339),
 		"last_key_id", last.id, "local_key", p.useLocal)
 	return nil
+}
+
+// replace makes an announcement the current one. The API server may still ask for
+// what the last one's local key has sealed.
+func (p *Plugin) replace(next announced) (last announced) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last = p.current
+	if last.local != nil {
+		p.cache.Put(p.cacheKey(key.Local, last.id, last.wrapped), opened.Value{Plaintext: last.local, Version: last.version.Number})
+		clear(last.local)
+	}
+	p.current = next
+	return last
 }
 
 // checkPolicy says loudly that a deleted key would come back empty.
@@ -274,6 +293,7 @@ func (p *Plugin) note(err error) {
 		p.state.problem = problem
 	}
 	p.mu.Unlock()
+	p.expire()
 	switch {
 	case err == nil && p.said != "":
 		p.log.Info("Vault and the key are well again", "key_id", current.id)

@@ -61,9 +61,11 @@ type Plugin struct {
 	history *key.History
 	proved  time.Time
 	renewed time.Time
-	amiss   time.Time // when a look first found the key gone, or behind
-	said    string
-	saidAt  time.Time
+	// unrenewed is the last failure of a renewal, which is logged once.
+	unrenewed string
+	amiss     time.Time // when a look first found the key gone, or behind
+	said      string
+	saidAt    time.Time
 
 	mu      sync.Mutex
 	current announced
@@ -86,6 +88,7 @@ type state struct {
 	failure error     // why it is not; nil for well
 	problem *key.Problem
 	key     transit.Key
+	wiped   bool // the outage limit is over
 	// mayCreate stays over the looks.
 	mayCreate bool
 }

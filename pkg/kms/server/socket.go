@@ -99,22 +99,13 @@ func groupID(group string) (int, error) {
 }
 
 // makeDir makes the directory for this user, and the group, alone. One that is
-// there keeps its mode, but nobody else may be able to write to it.
+// there may be anybody's to enter, but nobody else's to write to.
 func (s Socket) makeDir(gid int) error {
 	dir := filepath.Dir(s.Path)
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil { //nolint:gosec // what is above holds nothing
 		return fmt.Errorf("making the directory above the socket's: %w", err)
 	}
-	err := os.Mkdir(dir, 0o700)
-	if err == nil && gid >= 0 {
-		if err := os.Chown(dir, -1, gid); err != nil {
-			return fmt.Errorf("giving the socket's directory to the group: %w", err)
-		}
-		if err := os.Chmod(dir, 0o750); err != nil { //nolint:gosec // the group may enter
-			return fmt.Errorf("opening the socket's directory to the group: %w", err)
-		}
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := os.Mkdir(dir, privateDir); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("making the socket's directory: %w", err)
 	}
 	info, err := os.Lstat(dir)
@@ -129,6 +120,22 @@ func (s Socket) makeDir(gid int) error {
 		return fmt.Errorf("others can write to the directory %s (mode %s), and could put a socket of their own there: take that right away, or name another directory", dir, info.Mode().Perm())
 	case !ok || stat.Uid != uint32(os.Geteuid()) && stat.Uid != 0: //nolint:gosec // a user id
 		return fmt.Errorf("the directory %s belongs to another user, who could put a socket of their own there", dir)
+	}
+	if gid >= 0 && info.Mode().Perm() == privateDir {
+		return openDir(dir, gid)
+	}
+	return nil
+}
+
+const privateDir = 0o700
+
+// openDir lets the group enter a directory.
+func openDir(dir string, gid int) error {
+	if err := os.Chown(dir, -1, gid); err != nil {
+		return fmt.Errorf("giving the socket's directory to the group: %w", err)
+	}
+	if err := os.Chmod(dir, 0o750); err != nil { //nolint:gosec // the group may enter
+		return fmt.Errorf("opening the socket's directory to the group: %w", err)
 	}
 	return nil
 }
