@@ -290,7 +290,9 @@ func waitReady(p *kmsrig.Plugin) *kmsrig.Plugin { p.Ready(); return p }
 func TestAuditTrail(t *testing.T) {
 	modes(t, func(t *testing.T, flag string) {
 		r := kmsrig.New(t, vault)
+		start := r.Mark()
 		v := encrypt(t, waitReady(r.Start(flag)), "uid-enc")
+		wantCorrelation(t, r, start, "encrypt", map[string]string{"--local-key=true": "mayfly-kms-", "--local-key=false": "uid-enc"}[flag])
 		p := r.Start(flag)
 		p.Ready()
 		mark := r.Mark()
@@ -335,17 +337,24 @@ func TestAuditTrail(t *testing.T) {
 		if fmt.Sprint(got) != fmt.Sprint(want) {
 			t.Errorf("audit lines\n%+v, want\n%+v", got, want)
 		}
-		entries, err := vault.AuditEntriesSince(t.Context(), mark)
-		if err != nil {
-			t.Fatal(err)
-		}
-		found := slices.ContainsFunc(entries, func(e vaulttest.AuditEntry) bool {
-			return e.Path == "transit/decrypt/"+r.Key && slices.Contains(e.Headers["x-correlation-id"], "uid-dec-1")
-		})
-		if !found {
-			t.Error("Vault's audit log does not have the uid")
-		}
+		wantCorrelation(t, r, mark, "decrypt", "uid-dec-1")
 	})
+}
+
+// wantCorrelation looks for a request in Vault's audit log.
+func wantCorrelation(t *testing.T, r *kmsrig.Rig, since vaulttest.Mark, operation, prefix string) {
+	t.Helper()
+	entries, err := vault.AuditEntriesSince(t.Context(), since)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := slices.ContainsFunc(entries, func(e vaulttest.AuditEntry) bool {
+		ids := e.Headers["x-correlation-id"]
+		return e.Path == "transit/"+operation+"/"+r.Key && len(ids) == 1 && strings.HasPrefix(ids[0], prefix)
+	})
+	if !found {
+		t.Errorf("Vault's audit log has no %s with %s", operation, prefix)
+	}
 }
 
 // Another cluster with the same Transit key opens nothing of this one.

@@ -78,7 +78,7 @@ One JSON line for each Encrypt and Decrypt, in ` + "`--audit-log`" + `. A line n
 | ` + "`keyID`" + ` | the key id that was used or asked for |
 | ` + "`peer`" + ` | ` + "`pid`, `uid` and `gid`" + ` of the process that called, from the kernel; the pid is 0 for one of another pid namespace |
 | ` + "`answeredBy`" + ` | ` + "`vault`, `memory`, or `local-key`" + ` for the key in memory |
-| ` + "`correlationIDs`" + ` | the ` + "`X-Correlation-ID`" + ` of the request to Vault that the answer is made of, in Vault's audit log under ` + "`request.headers`" + `: the uid of the call that made it |
+| ` + "`correlationIDs`" + ` | the ` + "`X-Correlation-ID`" + ` of the request to Vault that the answer is made of, in Vault's audit log under ` + "`request.headers`" + `: the uid of the call that made it, or an id that begins with ` + "`mayfly-kms-`" + ` for the round trip with the local key |
 | ` + "`durationMS`" + ` | how long it took |
 | ` + "`lost`" + ` | how many lines before this one found no room |
 `

@@ -38,7 +38,8 @@ const (
 type Trace struct {
 	By By
 	// Correlation is what Vault's audit log has of the request that decrypted, or
-	// encrypted, what the answer is made of. Empty for a request of the plugin's own.
+	// encrypted, what the answer is made of: the uid of a call, or an id of the
+	// plugin's own for its round trip with the local key.
 	Correlation string
 }
 
@@ -73,7 +74,7 @@ func (p *Plugin) Encrypt(ctx context.Context, seed []byte, correlation string) (
 		if err != nil {
 			return Sealed{}, Trace{}, fault.New(fault.Internal, "sealing the seed: %w", err)
 		}
-		return Sealed{now.id, sealed, map[string][]byte{key.AnnotationLocalKey: []byte(now.wrapped)}}, Trace{By: ByLocal}, nil
+		return Sealed{now.id, sealed, map[string][]byte{key.AnnotationLocalKey: []byte(now.wrapped)}}, Trace{ByLocal, now.correlation}, nil
 	}
 	ciphertext, err := p.transit.Encrypt(ctx, now.version.Number, seed, associated, correlation)
 	if err != nil {
@@ -186,7 +187,7 @@ func (p *Plugin) fromMemory(k opened.Key, purpose key.Purpose, id, ciphertext st
 	case p.expired(time.Now()):
 		return opened.Value{}, false
 	case purpose == key.Local && p.current.local != nil && p.current.id == id && p.current.wrapped == ciphertext:
-		return opened.Value{Plaintext: bytes.Clone(p.current.local), Version: p.current.version.Number}, true
+		return opened.Value{Plaintext: bytes.Clone(p.current.local), Version: p.current.version.Number, Correlation: p.current.correlation}, true
 	}
 	return p.cache.Get(k)
 }

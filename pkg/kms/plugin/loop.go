@@ -3,9 +3,10 @@ package plugin
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -52,7 +53,7 @@ func (p *Plugin) pause(failures int) time.Duration {
 		return p.timing.Poll
 	}
 	most := min(firstRetry<<min(failures-1, 10), longestRetry, p.timing.Poll)
-	return most/2 + rand.N(most/2+1)
+	return most/2 + mathrand.N(most/2+1)
 }
 
 // wait also wipes at the outage limit. It tells whether to go on.
@@ -199,22 +200,25 @@ func (p *Plugin) well(k transit.Key) {
 	p.cache.Below(k.MinDecryption)
 }
 
+// ownCorrelation names a request of the plugin's own in Vault's audit log.
+func ownCorrelation() string { return "mayfly-kms-" + rand.Text() }
+
 // prove makes a round trip with random bytes.
 func (p *Plugin) prove(ctx context.Context, v key.Version, id string) error {
-	_, err := p.roundTrip(ctx, key.Proof, v, id, localkey.New())
+	_, err := p.roundTrip(ctx, key.Proof, v, id, localkey.New(), ownCorrelation())
 	return err
 }
 
 // roundTrip encrypts bytes with a version of the key, and decrypts them again.
 // It wipes them where that fails.
-func (p *Plugin) roundTrip(ctx context.Context, purpose key.Purpose, v key.Version, id string, plaintext []byte) (string, error) {
+func (p *Plugin) roundTrip(ctx context.Context, purpose key.Purpose, v key.Version, id string, plaintext []byte, correlation string) (string, error) {
 	associated := p.name.Associated(purpose, id)
-	ciphertext, err := p.transit.Encrypt(ctx, v.Number, plaintext, associated, "")
+	ciphertext, err := p.transit.Encrypt(ctx, v.Number, plaintext, associated, correlation)
 	if err != nil {
 		clear(plaintext)
 		return "", err
 	}
-	back, err := p.transit.Decrypt(ctx, ciphertext, associated, "")
+	back, err := p.transit.Decrypt(ctx, ciphertext, associated, correlation)
 	defer clear(back)
 	if err != nil {
 		clear(plaintext)
@@ -231,10 +235,10 @@ func (p *Plugin) roundTrip(ctx context.Context, purpose key.Purpose, v key.Versi
 // announce tells the API server of a key id from now on, once a round trip with
 // it has passed. With a local key, that key makes the round trip.
 func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k transit.Key) error {
-	next := announced{id: id, version: v}
+	next := announced{id: id, version: v, correlation: ownCorrelation()}
 	if p.useLocal {
 		next.local = localkey.New()
-		wrapped, err := p.roundTrip(ctx, key.Local, v, id, next.local)
+		wrapped, err := p.roundTrip(ctx, key.Local, v, id, next.local, next.correlation)
 		if err != nil {
 			return fmt.Errorf("proving version %d of the key: %w", v.Number, err)
 		}
@@ -247,7 +251,7 @@ func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k trans
 	p.well(k)
 	p.checkPolicy(ctx)
 	p.log.Info("announcing a key id", "key_id", id, "key_id_hash", key.HashOf(id), "version", v.Number, "created", v.Created.UTC().Format(time.RFC3339),
-		"last_key_id", last.id, "local_key", p.useLocal)
+		"last_key_id", last.id, "local_key", p.useLocal, "correlation", next.correlation)
 	return nil
 }
 
@@ -258,7 +262,7 @@ func (p *Plugin) replace(next announced) (last announced) {
 	defer p.mu.Unlock()
 	last = p.current
 	if last.local != nil {
-		p.cache.Put(p.cacheKey(key.Local, last.id, last.wrapped), opened.Value{Plaintext: last.local, Version: last.version.Number})
+		p.cache.Put(p.cacheKey(key.Local, last.id, last.wrapped), opened.Value{Plaintext: last.local, Version: last.version.Number, Correlation: last.correlation})
 		clear(last.local)
 	}
 	p.current = next

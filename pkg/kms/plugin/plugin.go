@@ -80,6 +80,8 @@ type announced struct {
 	// Transit. Both are empty after the outage limit.
 	local   []byte
 	wrapped string
+	// correlation is what Vault's audit log has of the round trip.
+	correlation string
 }
 
 // state is what the last look at Vault has shown.
