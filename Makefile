@@ -61,6 +61,11 @@ bench: vaultd ## Measure the driver against the bare work on a real Vault
 bench-short: vaultd ## The same in a short form, as CI runs it
 	@go run ./test/bench --short
 
+.PHONY: bench-kms
+bench-kms: vaultd ## Measure mayfly-kms: requests to Vault, memory, the time of a Status
+	go test -count 1 -v -run TestIdleRequests ./pkg/kms/plugin
+	cd test/kms && go test -count 1 -v -run 'TestTenThousand|TestFigures' .
+
 .PHONY: hostile
 hostile: vaultd ## Attack the driver as one tenant in every way at once, beside another (as root)
 	@go run ./test/hostile

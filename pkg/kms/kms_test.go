@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -421,7 +423,7 @@ func TestNothingSecretIsSaid(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := p.Log.String() + string(trail)
-	for name, secret := range map[string]string{"seed": string(v.seed), "secret id": strings.TrimSpace(string(secretID)), "token": "hvs.", "ciphertext": string(v.sealed.GetCiphertext())} {
+	for name, secret := range map[string]string{"seed": string(v.seed), "seed in base64": base64.StdEncoding.EncodeToString(v.seed), "seed in hex": hex.EncodeToString(v.seed), "secret id": strings.TrimSpace(string(secretID)), "token": "hvs.", "ciphertext": string(v.sealed.GetCiphertext())} {
 		if strings.Contains(said, secret) {
 			t.Errorf("the %s is in the log or the audit trail", name)
 		}

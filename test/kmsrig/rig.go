@@ -236,7 +236,11 @@ type Plugin struct {
 // Start runs a plugin until Stop, or the end of the test.
 func (r *Rig) Start(more ...string) *Plugin {
 	r.t.Helper()
-	return Start(r.t, Config(r.t, r.Args(more...)...))
+	c := Config(r.t, r.Args(more...)...)
+	if c.Timing.Poll == time.Second { // the least that can be set
+		c.Timing.Poll = 200 * time.Millisecond
+	}
+	return Start(r.t, c)
 }
 
 // Start runs a plugin with these settings, and waits for its socket.
