@@ -62,6 +62,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"pkg/cli", module + "pkg/csi", "the command line tool is not a driver"},
 	{"pkg/cli", module + "pkg/node", "the command line tool is not a driver"},
 	{"pkg/class", module + "pkg/provider", "a class is read before a provider is chosen"},
+	{"pkg/provider/endpoint", "k8s.io/apimachinery", "the KMS plugin reaches Vault with it, and has 20 MB of memory"},
 	{"pkg/kms", module + "pkg/volume", "the KMS plugin knows keys, not volumes"},
 	{"pkg/kms", module + "pkg/csi", "the KMS plugin serves the API server, not kubelet"},
 	{"pkg/kms", module + "pkg/provider/vault", "the KMS plugin has a login of its own, and never acts as a pod"},
