@@ -17,7 +17,7 @@ help: ## Explain the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## Build bin/mayfly-node and bin/kubectl-mayfly, static binaries
+build: ## Build bin/mayfly-node, bin/kubectl-mayfly and bin/mayfly-kms, static binaries
 	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 .PHONY: demo
@@ -31,6 +31,7 @@ vaultd: ## Build the real Vault that the tests use (once, some minutes)
 .PHONY: test
 test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpfs, race detector on
 	cd hack/image && go test ./...
+	cd test/kms && go test -timeout 20m -parallel 8 ./...
 	$(AS_ROOT) go test -race -timeout 30m ./...
 
 .PHONY: lifetimes
@@ -60,6 +61,11 @@ bench: vaultd ## Measure the driver against the bare work on a real Vault
 bench-short: vaultd ## The same in a short form, as CI runs it
 	@go run ./test/bench --short
 
+.PHONY: bench-kms
+bench-kms: vaultd ## Measure mayfly-kms: requests to Vault, memory, the time of a Status
+	go test -count 1 -v -run TestIdleRequests ./pkg/kms/plugin
+	cd test/kms && go test -count 1 -v -run 'TestTenThousand|TestFigures' .
+
 .PHONY: hostile
 hostile: vaultd ## Attack the driver as one tenant in every way at once, beside another (as root)
 	@go run ./test/hostile
@@ -80,7 +86,7 @@ shape: ## Print figures about the structure of the driver's code
 generate: ## Make the generated files anew: deep copies, CRDs, protobuf, chart references, deploy/
 	@hack/generate.sh
 	@hack/generate-proto.sh
-	go test ./test/chart ./cmd/mayfly-node -update >/dev/null
+	go test ./test/chart ./cmd/mayfly-node ./pkg/kms/cli -update >/dev/null
 	go run ./hack/picture >docs/how-it-works.svg
 	@hack/render.sh
 

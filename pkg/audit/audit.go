@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/time/rate"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit/sink"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -67,7 +68,7 @@ const (
 // Log implements volume.Observer.
 type Log struct {
 	c     Config
-	out   sink
+	out   sink.Sink
 	queue chan *line
 
 	mu   sync.Mutex
@@ -86,17 +87,11 @@ func New(c Config) (*Log, error) {
 	if c.Level != Changes && c.Level != All {
 		return nil, fmt.Errorf("audit level %q: must be %s or %s", c.Level, Changes, All)
 	}
-	l := &Log{c: c, queue: make(chan *line, waiting), summaries: map[string]*line{}, budgets: map[string]*rate.Limiter{}}
-	if c.Path == "-" {
-		l.out = stream{c.Stdout}
-		return l, nil
-	}
-	f := &file{path: c.Path}
-	if err := f.open(); err != nil {
+	out, err := sink.Open(c.Path, c.Stdout)
+	if err != nil {
 		return nil, err
 	}
-	l.out = f
-	return l, nil
+	return &Log{c: c, out: out, queue: make(chan *line, waiting), summaries: map[string]*line{}, budgets: map[string]*rate.Limiter{}}, nil
 }
 
 // Observe implements volume.Observer.

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -16,76 +15,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-func open(t *testing.T, path string) *file {
-	t.Helper()
-	f := &file{path: path}
-	if err := f.open(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(f.close)
-	return f
-}
-
-func write(t *testing.T, f *file, text string) {
-	t.Helper()
-	if err := f.write([]byte(text + "\n")); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func want(t *testing.T, path, text string) {
-	t.Helper()
-	got, err := os.ReadFile(path)
-	if err != nil || string(got) != text {
-		t.Errorf("%s holds %q (%v), want %q", filepath.Base(path), got, err, text)
-	}
-}
-
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-func TestRotation(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit.log")
-	f := open(t, path)
-	write(t, f, "1")
-	must(t, os.Rename(path, path+".1"))
-	write(t, f, "2")
-	want(t, path+".1", "1\n")
-	want(t, path, "2\n")
-	must(t, os.Remove(path))
-	must(t, os.WriteFile(path, nil, 0o640)) // made by the tool that rotates
-	write(t, f, "3")
-	want(t, path, "3\n")
-	must(t, os.Truncate(path, 0)) // cut
-	write(t, f, "4")
-	want(t, path, "4\n")
-	info, err := os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o640 {
-		t.Errorf("the operator's file has mode %s (%v)", info.Mode(), err)
-	}
-	must(t, os.Remove(path))
-	write(t, f, "5")
-	info, err = os.Stat(path)
-	if err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("a new file has mode %s (%v)", info.Mode(), err)
-	}
-}
-
-func TestDirectoryComesBack(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "logs")
-	must(t, os.Mkdir(dir, 0o700))
-	f := open(t, filepath.Join(dir, "audit.log"))
-	must(t, os.RemoveAll(dir))
-	if f.write([]byte("1\n")) == nil {
-		t.Error("a line went into a file that nobody can find")
-	}
-	must(t, os.Mkdir(dir, 0o700))
-	write(t, f, "1")
-	want(t, f.path, "1\n")
 }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -98,34 +32,6 @@ func eventually(t *testing.T, what string, ok func() bool) {
 		case <-time.After(time.Millisecond):
 		}
 	}
-}
-
-// Two processes share the file while one follows the other.
-func TestSharedFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit.log")
-	a, b := open(t, path), open(t, path)
-	write(t, a, "1")
-	write(t, b, "2")
-	write(t, a, "3")
-	want(t, path, "1\n2\n3\n")
-}
-
-func TestPipesAreRefused(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit.log")
-	must(t, unix.Mkfifo(path, 0o600))
-	f := &file{path: path}
-	if err := f.open(); err == nil || !strings.Contains(err.Error(), "not a regular file") {
-		t.Errorf("a pipe: %v", err)
-	}
-}
-
-func TestLineAfterOneThatWasCutOff(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "audit.log")
-	must(t, os.WriteFile(path, []byte("1\n{\"half"), 0o600)) // left by a kill
-	f := open(t, path)
-	write(t, f, "2")
-	write(t, f, "3")
-	want(t, path, "1\n{\"half\n2\n3\n")
 }
 
 // The disk fills up and is cleared: every line is whole again after that.

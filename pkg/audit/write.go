@@ -14,7 +14,7 @@ type writer struct {
 
 func (l *Log) write(ctx context.Context) {
 	w := &writer{Log: l}
-	defer l.out.close()
+	defer l.out.Close()
 	tick := time.NewTicker(summaryTime / 4)
 	defer tick.Stop()
 	for {
@@ -60,7 +60,7 @@ func (w *writer) put(ctx context.Context, x *line) {
 	w.dropped = 0
 	text := x.encode()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
-		err := w.out.write(text)
+		err := w.out.Write(text)
 		w.note(err)
 		switch {
 		case err == nil:

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 	"github.com/mayfly-csi/mayfly/pkg/statusz/page"
+	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 // listenAgain is the pause after the status could not be served. In a rolling
@@ -94,7 +95,7 @@ func (n *Node) stores() []statusz.Store {
 	return out
 }
 
-func storeOf(name string, s provider.Store) statusz.Store {
+func storeOf(name string, s stores.Store) statusz.Store {
 	const mostName, mostWords = 256, 300
 	out := statusz.Store{Provider: name, Address: printable.Text(s.Address, mostName), UsedAt: s.Used.UTC().Truncate(time.Second), OpenCircuits: s.Circuits}
 	for _, c := range s.Open {

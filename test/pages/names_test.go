@@ -20,7 +20,7 @@ var flagsOfOthers = map[string]string{
 
 var (
 	flagInText   = regexp.MustCompile("(?:`|mayfly-node )(--[a-z][a-z0-9-]*)")
-	flagInHelp   = regexp.MustCompile(`(?m)^  (--[a-z0-9-]+)`)
+	flagInHelp   = regexp.MustCompile(`(?m)^ +(?:-[a-z], )?(--[a-z0-9-]+)`)
 	metricInText = regexp.MustCompile(`\b(?:mayfly|node_publish|node_unpublish|rotation_reconcile)_[a-z_]*[a-z]\b`)
 	metricInRow  = regexp.MustCompile("(?m)^\\| `([a-z_]+)` \\|")
 )
@@ -39,25 +39,43 @@ func texts(t *testing.T) map[string]string {
 	return all
 }
 
-// TestFlagsExist: a flag that a page names is one of mayfly-node, or of another
-// program that is known here.
-func TestFlagsExist(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "mayfly-node")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, filepath.Join(root, "cmd/mayfly-node"))
+// flagsOf are the flags of a program, of all its commands.
+func flagsOf(t *testing.T, name string, commands ...string) map[string]bool {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), name)
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, filepath.Join(root, "cmd", name))
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building mayfly-node: %v\n%s", err, out)
+		t.Fatalf("building %s: %v\n%s", name, err, out)
 	}
-	help, err := exec.CommandContext(t.Context(), program, "--help").Output()
-	must(t, err)
 	known := map[string]bool{}
-	for _, match := range flagInHelp.FindAllSubmatch(help, -1) {
-		known[string(match[1])] = true
+	for _, command := range append([]string{""}, commands...) {
+		help, err := exec.CommandContext(t.Context(), program, strings.Fields(command+" --help")...).Output()
+		must(t, err)
+		for _, match := range flagInHelp.FindAllSubmatch(help, -1) {
+			known[string(match[1])] = true
+		}
 	}
+	return known
+}
+
+// kmsPage tells whether a page is about mayfly-kms.
+func kmsPage(page string) bool {
+	return strings.HasPrefix(filepath.Base(page), "kms") || strings.HasPrefix(page, "deploy/kms/")
+}
+
+// TestFlagsExist: a flag that a page names is one of mayfly-node, or of
+// mayfly-kms in its pages, or of another program that is known here.
+func TestFlagsExist(t *testing.T) {
+	ofNode, ofKMS := flagsOf(t, "mayfly-node"), flagsOf(t, "mayfly-kms", "serve")
 	checked := 0
 	for page, text := range texts(t) {
 		if filepath.Base(page) == "performance.md" {
 			continue
+		}
+		program, known := "mayfly-node", ofNode
+		if kmsPage(page) {
+			program, known = "mayfly-kms", ofKMS
 		}
 		for _, match := range flagInText.FindAllStringSubmatch(text, -1) {
 			checked++
@@ -67,7 +85,7 @@ func TestFlagsExist(t *testing.T) {
 				group = group && !strings.HasPrefix(flag, name)
 			}
 			if group || !strings.HasSuffix(name, "-") && !known[name] && flagsOfOthers[name] == "" {
-				t.Errorf("%s: mayfly-node has no flag %s; one of another program belongs into flagsOfOthers", page, name)
+				t.Errorf("%s: %s has no flag %s; one of another program belongs into flagsOfOthers", page, program, name)
 			}
 		}
 	}
@@ -77,11 +95,12 @@ func TestFlagsExist(t *testing.T) {
 }
 
 // TestMetricsExist: a metric that a page names is in the table of
-// docs/operating.md, which the tests of pkg/telemetry hold to the code.
+// docs/operating.md or of docs/kms-reference.md, which the tests of
+// pkg/telemetry and pkg/kms/cli hold to the code.
 func TestMetricsExist(t *testing.T) {
 	pages := texts(t)
 	known := map[string]bool{}
-	for _, match := range metricInRow.FindAllStringSubmatch(pages["docs/operating.md"], -1) {
+	for _, match := range metricInRow.FindAllStringSubmatch(pages["docs/operating.md"]+pages["docs/kms-reference.md"], -1) {
 		known[match[1]] = true
 	}
 	checked := 0

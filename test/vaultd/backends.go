@@ -8,6 +8,7 @@ import (
 	kv "github.com/hashicorp/vault-plugin-secrets-kv"
 	"github.com/hashicorp/vault/audit"
 	"github.com/hashicorp/vault/builtin/credential/approle"
+	"github.com/hashicorp/vault/builtin/credential/cert"
 	"github.com/hashicorp/vault/builtin/logical/database"
 	"github.com/hashicorp/vault/builtin/logical/pki"
 	"github.com/hashicorp/vault/builtin/logical/ssh"
@@ -32,6 +33,7 @@ func authMethods() map[string]logical.Factory {
 		"kubernetes": kubernetes.Factory,
 		"jwt":        jwt.Factory,
 		"approle":    approle.Factory,
+		"cert":       cert.Factory,
 	}
 }
 

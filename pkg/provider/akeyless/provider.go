@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 // Provider implements provider.Provider, Releaser, Keeper, Rememberer and
@@ -113,7 +114,7 @@ func (p *Provider) Destination(id string) string {
 }
 
 // Stores implements provider.Watcher.
-func (p *Provider) Stores() []provider.Store { return p.endpoints.Stores() }
+func (p *Provider) Stores() []stores.Store { return p.endpoints.Stores() }
 
 // Close ends the idle connections. The Provider can still be used.
 func (p *Provider) Close() { p.endpoints.CloseIdle() }

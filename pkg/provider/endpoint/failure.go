@@ -33,7 +33,7 @@ func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) 
 	switch {
 	case errors.As(err, &dns):
 		return fault.New(fault.Unavailable, "finding %s: %s", e.Address, what).
-			WithHint("the name is resolved with the DNS settings of the driver's pod")
+			WithHint("the name is resolved with the DNS settings of the %s's pod", n.program())
 	case NeverSent(err):
 		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):

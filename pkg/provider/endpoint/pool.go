@@ -10,8 +10,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 const (
@@ -229,13 +229,13 @@ func (p *Pool) newTransport(target Target, m material) (*http.Transport, error) 
 }
 
 // Stores tells how the servers do.
-func (p *Pool) Stores() []provider.Store {
+func (p *Pool) Stores() []stores.Store {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	all := make([]provider.Store, 0, len(p.known))
+	all := make([]stores.Store, 0, len(p.known))
 	for _, e := range p.known {
-		s := provider.Store{Address: e.Address.String(), Used: e.used}
-		s.Open, s.Circuits = e.Breaker.Circuits(provider.MostCircuits)
+		s := stores.Store{Address: e.Address.String(), Used: e.used}
+		s.Open, s.Circuits = e.Breaker.Circuits(stores.MostCircuits)
 		all = append(all, s)
 	}
 	return all

@@ -41,6 +41,8 @@ type Names struct {
 	CACertFile, CACertDir, CACert, ServerName, ClientCertFile, ClientKeyFile string
 	// OperatorCA is how the operator gives the authority; empty for no such way.
 	OperatorCA string
+	// Program is what this process is to people; the driver where empty.
+	Program string
 }
 
 // material is what the files of TLS settings hold.
@@ -153,5 +155,12 @@ func (t TLS) roots(m material, n Names) (*x509.CertPool, error) {
 
 func (n Names) unusable(name, file string, err error) error {
 	return fault.New(fault.InvalidClass, "reading %q for %s%s: %w", file, n.Place, name, err).
-		WithHint("the path is one in the driver's container on the node")
+		WithHint("the path is one in the %s's container on the node", n.program())
+}
+
+func (n Names) program() string {
+	if n.Program == "" {
+		return "driver"
+	}
+	return n.Program
 }

@@ -5,39 +5,39 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 // Circuits are those that are open, the widest first, at most so many of them,
 // and how many there are.
-func (b *Breaker) Circuits(most int) (open []provider.Circuit, all int) {
+func (b *Breaker) Circuits(most int) (open []stores.Circuit, all int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	add := func(c *circuit, scope provider.Scope, namespace, tenant, place string) {
+	add := func(c *circuit, scope stores.Scope, namespace, tenant, place string) {
 		if !c.open {
 			return
 		}
 		path, _, _ := strings.Cut(place, "\n") // without what it is asked for
-		told := provider.Circuit{Scope: scope, Namespace: namespace, Tenant: tenant, Path: path, Failures: c.failures, Since: c.since, ProbeAt: c.probe}
+		told := stores.Circuit{Scope: scope, Namespace: namespace, Tenant: tenant, Path: path, Failures: c.failures, Since: c.since, ProbeAt: c.probe}
 		if c.last != nil {
 			told.Last = c.last.Error()
 		}
 		open = append(open, told)
 	}
-	add(&b.connection, provider.WholeServer, "", "", "")
+	add(&b.connection, stores.WholeServer, "", "", "")
 	for name, n := range b.namespaces {
-		add(&n.away, provider.StoreNamespace, name, "", "")
-		add(&n.broken, provider.FailedPaths, name, "", "")
+		add(&n.away, stores.StoreNamespace, name, "", "")
+		add(&n.broken, stores.FailedPaths, name, "", "")
 		for id, t := range n.tenants {
-			add(&t.away, provider.Tenant, name, id, "")
-			add(&t.broken, provider.FailedPaths, name, id, "")
+			add(&t.away, stores.Tenant, name, id, "")
+			add(&t.broken, stores.FailedPaths, name, id, "")
 			for place, p := range t.places {
-				add(p, provider.OnePath, name, id, place)
+				add(p, stores.OnePath, name, id, place)
 			}
 		}
 	}
-	scopes := provider.Scopes()
-	slices.SortFunc(open, func(x, y provider.Circuit) int {
+	scopes := stores.Scopes()
+	slices.SortFunc(open, func(x, y stores.Circuit) int {
 		return cmp.Or(cmp.Compare(slices.Index(scopes, x.Scope), slices.Index(scopes, y.Scope)), cmp.Compare(x.Namespace, y.Namespace), cmp.Compare(x.Tenant, y.Tenant), cmp.Compare(x.Path, y.Path))
 	})
 	all = len(open)

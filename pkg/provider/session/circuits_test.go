@@ -7,8 +7,8 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 func TestCircuits(t *testing.T) {
@@ -69,8 +69,8 @@ func TestCircuitsAreBounded(t *testing.T) {
 			b.Record(now, session.BrokenPlace, session.Caller{Tenant: "shop", Place: fmt.Sprint(i)}, 0, fault.New(fault.Unavailable, "down"))
 		}
 	}
-	open, all := b.Circuits(provider.MostCircuits)
-	if len(open) != provider.MostCircuits || all != 101 { // and the paths together
+	open, all := b.Circuits(stores.MostCircuits)
+	if len(open) != stores.MostCircuits || all != 101 { // and the paths together
 		t.Errorf("%d of %d", len(open), all)
 	}
 }

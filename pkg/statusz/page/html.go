@@ -17,8 +17,8 @@ import (
 	"k8s.io/apimachinery/pkg/api/resource"
 	"k8s.io/apimachinery/pkg/util/duration"
 
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
+	"github.com/mayfly-csi/mayfly/pkg/stores"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -208,14 +208,14 @@ func heldUp(c statusz.Circuit) string {
 	if c.StoreNamespace != "" {
 		store = " in the store's namespace " + c.StoreNamespace
 	}
-	switch provider.Scope(c.Scope) {
-	case provider.WholeServer:
+	switch stores.Scope(c.Scope) {
+	case stores.WholeServer:
 		return "everything"
-	case provider.StoreNamespace:
+	case stores.StoreNamespace:
 		return "everything" + store
-	case provider.Tenant:
+	case stores.Tenant:
 		return "pods of " + c.Namespace + store
-	case provider.FailedPaths:
+	case stores.FailedPaths:
 		if c.Namespace == "" {
 			return "paths that failed" + store
 		}

@@ -1,4 +1,6 @@
-package audit
+// Package sink is where the lines of an audit trail go: a file that may be
+// rotated meanwhile, or standard output.
+package sink
 
 import (
 	"fmt"
@@ -8,22 +10,33 @@ import (
 	"syscall"
 )
 
-// sink is where lines go. Each is one write, so that two processes, as in an
-// upgrade, can share a file.
-type sink interface {
-	write(line []byte) error
-	close()
+// Sink takes lines. Each is one write, so that two processes, as in an upgrade,
+// can share a file.
+type Sink interface {
+	Write(line []byte) error
+	Close()
 }
 
-// stream is somebody else's to close.
+// Open opens the file, or takes stdout for the path "-".
+func Open(path string, stdout io.Writer) (Sink, error) {
+	if path == "-" {
+		return stream{stdout}, nil
+	}
+	f := &file{path: path}
+	return f, f.open()
+}
+
+// stream is not for the sink to close.
 type stream struct{ w io.Writer }
 
-func (s stream) write(line []byte) error {
+// Write implements Sink.
+func (s stream) Write(line []byte) error {
 	_, err := s.w.Write(line)
 	return err
 }
 
-func (stream) close() {}
+// Close implements Sink.
+func (stream) Close() {}
 
 // file is an audit log that may be rotated under us, by renaming it or by
 // cutting it.
@@ -50,7 +63,7 @@ func (s *file) open() error {
 		_ = f.Close()
 		return fmt.Errorf("opening the audit log: %w", err)
 	}
-	s.close()
+	s.Close()
 	s.f, s.info, s.torn = f, info, cutOff(f, info.Size())
 	return nil
 }
@@ -65,8 +78,8 @@ func cutOff(f *os.File, size int64) bool {
 	return err == nil && last[0] != '\n'
 }
 
-// write begins a line of its own after one that was cut off.
-func (s *file) write(line []byte) error {
+// Write implements Sink. It begins a line of its own after one that was cut off.
+func (s *file) Write(line []byte) error {
 	if now, err := os.Stat(s.path); err != nil || s.f == nil || !os.SameFile(now, s.info) {
 		if err := s.open(); err != nil {
 			return err
@@ -82,7 +95,8 @@ func (s *file) write(line []byte) error {
 	return err
 }
 
-func (s *file) close() {
+// Close implements Sink.
+func (s *file) Close() {
 	if s.f != nil {
 		_ = s.f.Close()
 		s.f = nil

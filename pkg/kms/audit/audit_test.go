@@ -1,0 +1,149 @@
+package audit_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/kms/audit"
+)
+
+type meter struct {
+	mu                    sync.Mutex
+	written, lost, failed int
+}
+
+func (m *meter) add(n *int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	*n++
+}
+
+func (m *meter) AuditWritten() { m.add(&m.written) }
+func (m *meter) AuditLost()    { m.add(&m.lost) }
+func (m *meter) AuditFailed()  { m.add(&m.failed) }
+
+// out is a standard output that fails, or waits, as it is told.
+type out struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+	err  error
+}
+
+func (o *out) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.err != nil {
+		return 0, o.err
+	}
+	return o.text.Write(p)
+}
+
+func (o *out) fail(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.err = err
+}
+
+func start(t *testing.T, path string, o *out) (*audit.Log, *meter, func()) {
+	t.Helper()
+	m := &meter{}
+	l, err := audit.New(path, o, "node-1", m, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- l.Run(ctx) }()
+	return l, m, func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func lines(t *testing.T, text []byte) []map[string]any {
+	t.Helper()
+	var all []map[string]any
+	for one := range bytes.Lines(text) {
+		var l map[string]any
+		if err := json.Unmarshal(one, &l); err != nil {
+			t.Fatalf("%q: %v", one, err)
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+func TestLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	l, m, stop := start(t, path, nil)
+	l.Observe(audit.Event{Kind: audit.Encrypt, UID: "u1", KeyID: "id", Peer: audit.Peer{PID: 7}, By: "local-key", Took: 1500 * time.Microsecond})
+	l.Observe(audit.Event{Kind: audit.Decrypt, UID: "u2\nforged", KeyID: strings.Repeat("x", 9000), Err: fault.New(fault.Denied, "no"), Correlation: "c"})
+	stop()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := lines(t, text)
+	if len(all) != 2 || m.written != 2 || m.lost != 0 {
+		t.Fatalf("%s", text)
+	}
+	first, second := all[0], all[1]
+	if first["event"] != "encrypt" || first["outcome"] != "success" || first["uid"] != "u1" || first["node"] != "node-1" || first["durationMS"] != 1.5 || first["answeredBy"] != "local-key" || first["apiVersion"] != "audit.mayfly.dev/v1" {
+		t.Errorf("%v", first)
+	}
+	if id, _ := second["keyID"].(string); second["reason"] != "Denied" || second["error"] != "no" || len(id) > 5000 || second["uid"] != "u2\nforged" {
+		t.Errorf("%v", second)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v", info.Mode(), err)
+	}
+}
+
+// While the output fails lines wait; those above the bound are lost, which the
+// next line says.
+func TestLostLines(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := &out{err: errors.New("full")}
+		l, m, stop := start(t, "-", o)
+		const surplus = 3
+		l.Observe(audit.Event{Kind: audit.Decrypt, UID: "first"})
+		synctest.Wait() // it is being written
+		for range 4096 + surplus {
+			l.Observe(audit.Event{Kind: audit.Decrypt, UID: "u"})
+		}
+		o.fail(nil)
+		time.Sleep(time.Minute)
+		l.Observe(audit.Event{Kind: audit.Decrypt, UID: "last"})
+		stop()
+		all := lines(t, o.text.Bytes())
+		last := all[len(all)-1]
+		if len(all) != 4096+2 || last["lost"] != float64(surplus) || last["uid"] != "last" || m.lost != surplus || m.failed == 0 {
+			t.Errorf("%d lines, the last %v, %d lost, %d failed", len(all), last, m.lost, m.failed)
+		}
+	})
+}
+
+func TestNoTrail(t *testing.T) {
+	l, m, stop := start(t, "", nil)
+	l.Observe(audit.Event{Kind: audit.Encrypt})
+	stop()
+	if m.written+m.lost != 0 {
+		t.Errorf("%+v", m)
+	}
+	if _, err := audit.New(filepath.Join(t.TempDir(), "no", "x"), nil, "n", m, slog.New(slog.DiscardHandler)); err == nil {
+		t.Error("a path that cannot be")
+	}
+}

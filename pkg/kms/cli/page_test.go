@@ -1,0 +1,152 @@
+package cli
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
+
+	"github.com/mayfly-csi/mayfly/pkg/kms/config"
+	"github.com/mayfly-csi/mayfly/pkg/kms/plugin"
+	"github.com/mayfly-csi/mayfly/pkg/kms/telemetry"
+)
+
+var update = flag.Bool("update", false, "write docs/kms-reference.md")
+
+const pageFile = "../../../docs/kms-reference.md"
+
+// pageHead and pageTail are what the code cannot say of itself.
+const pageHead = `# mayfly-kms reference
+
+Settings, answers, metrics and audit lines of ` + "`mayfly-kms serve`" + `. This page is made by ` + "`go test ./pkg/kms/cli -update`" + `.
+
+## Settings
+
+Each is a flag, an environment variable, or a line of the YAML file that ` + "`--config`" + ` names. A flag comes before the environment, and the environment before the file. Lists are separated by commas, or are lists in the file. An unknown name in the file is refused, with its line. ` + "`mayfly-kms serve`" + ` ends with exit code 2 where the settings cannot be used, 1 where the socket cannot be made or served, and 0 after SIGTERM.
+
+| Flag | Environment | File | Default | |
+|---|---|---|---|---|
+`
+
+const pageMiddle = `
+## What Status answers
+
+Status is answered from memory. Vault is asked for the key's versions each ` + "`--poll-interval`" + `, and for a round trip each ` + "`--proof-interval`" + `: with the renewals of the login at most 4 requests a minute.
+
+| | key id | health | Encrypt | Decrypt |
+|---|---|---|---|---|
+| before the first round trip | an error | an error | an error | Vault is asked |
+| all is well | of the latest version | ` + "`ok`" + ` | with that version | from memory, or by Vault |
+| Vault is away, for up to two ` + "`--poll-interval`" + `s and a call | stays | ` + "`ok`" + ` | from memory; without the local key an error | what is in memory |
+| Vault is away for longer, or refuses the login or the key | stays | says since when | the same | the same |
+| ` + "`--outage-limit`" + ` is over | an error | an error | an error | Vault is asked |
+| the key was rotated | the old one, until a round trip with the new version has passed | ` + "`ok`" + ` | with the announced version | any version |
+| the key was deleted, was made again, or lost versions | stays | says so | refused, so an API server that starts reads nothing | what is in memory, or what Vault opens |
+| the key was restored from its backup, with all versions | a new one | ` + "`ok`" + ` | with the latest version | any version |
+
+A key id is ` + "`mayfly-1-v3-` and 32 digits" + `: of version 3 of the Transit key. The digits are a hash of the cluster's id, the key's name and type, the version, the times at which that was made and the key was restored, and ` + "`--key-epoch`" + `. Every node derives the same one, without state.
+
+What does not survive: a restart of mayfly-kms itself while Vault is away. A running API server then reads on from its own memory, its writes end 3 minutes after the last good Status, and one that starts can read no Secret until Vault is back. No key is ever written to a disk.
+
+## Metrics
+
+On ` + "`--metrics-addr`" + `, with those of the Go runtime and the process. ` + "`key_id_hash`" + ` is what the API server's metrics have of a key id.
+
+| Metric | Labels | |
+|---|---|---|
+`
+
+const pageTail = `
+## Audit lines
+
+One JSON line for each Encrypt and Decrypt, in ` + "`--audit-log`" + `. A line never holds a seed, a ciphertext or a token. A handful a day is usual: an API server asks once for each seed when it starts, and once a day after that. A burst is worth an alarm: who reaches the socket can open every seed that is in etcd.
+
+| Field | |
+|---|---|
+| ` + "`apiVersion`" + ` | ` + "`audit.mayfly.dev/v1`" + `, as in the driver's [audit trail](audit.md) |
+| ` + "`time`, `node`" + ` | when, and on which node |
+| ` + "`event`" + ` | ` + "`encrypt` or `decrypt`" + ` |
+| ` + "`outcome`, `reason`, `error`" + ` | ` + "`success` or `failure`" + `, and why |
+| ` + "`uid`" + ` | the API server's id of the call, which it logs at ` + "`-v=6`" + ` beside the name of the object |
+| ` + "`keyID`" + ` | the key id that was used or asked for |
+| ` + "`peer`" + ` | ` + "`pid`, `uid` and `gid`" + ` of the process that called, from the kernel; the pid is 0 for one of another pid namespace |
+| ` + "`answeredBy`" + ` | ` + "`vault`, `memory`, or `local-key`" + ` for the key in memory |
+| ` + "`correlationIDs`" + ` | the ` + "`X-Correlation-ID`" + ` of the request to Vault that the answer is made of, in Vault's audit log under ` + "`request.headers`" + `: the uid of the call that made it, or an id that begins with ` + "`mayfly-kms-`" + ` for the round trip with the local key |
+| ` + "`durationMS`" + ` | how long it took |
+| ` + "`lost`" + ` | how many lines before this one found no room |
+`
+
+// page is docs/kms-reference.md.
+func page() string {
+	var b strings.Builder
+	b.WriteString(pageHead)
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	flags.SortFlags = false
+	config.Register(flags)
+	flags.VisitAll(func(f *pflag.Flag) {
+		_, usage := pflag.UnquoteUsage(f)
+		usage, _, _ = strings.Cut(usage, " ["+config.EnvName(f.Name))
+		value, file := "", "`"+config.YAMLName(f.Name)+"`"
+		if f.DefValue != "" && f.DefValue != "[]" {
+			value = "`" + f.DefValue + "`"
+		}
+		if f.Name == config.FlagConfig {
+			file = ""
+		}
+		fmt.Fprintf(&b, "| `--%s` | `%s` | %s | %s | %s |\n", f.Name, config.EnvName(f.Name), file, value, strings.ReplaceAll(usage, "\n", " "))
+	})
+	b.WriteString(pageMiddle)
+	for _, m := range metrics() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s |\n", m[0], m[2], m[1])
+	}
+	b.WriteString(pageTail)
+	return b.String()
+}
+
+// metrics are the names, helps and labels of the plugin's own metrics.
+func metrics() [][3]string {
+	m := telemetry.New("test")
+	m.Watch(func() plugin.Condition { return plugin.Condition{} }, time.Hour)
+	described := make(chan *prometheus.Desc)
+	go func() {
+		defer close(described)
+		m.Describe(described)
+	}()
+	form := regexp.MustCompile(`fqName: "([^"]*)", help: "([^"]*)", .*variableLabels: \{([^}]*)\}`)
+	var all [][3]string
+	for d := range described {
+		match := form.FindStringSubmatch(d.String())
+		if match == nil || !strings.HasPrefix(match[1], "mayfly_") {
+			continue
+		}
+		labels := ""
+		if match[3] != "" {
+			labels = "`" + strings.ReplaceAll(match[3], ",", "`, `") + "`"
+		}
+		all = append(all, [3]string{match[1], match[2], labels})
+	}
+	slices.SortFunc(all, func(a, b [3]string) int { return strings.Compare(a[0], b[0]) })
+	return all
+}
+
+func TestPage(t *testing.T) {
+	if n := len(metrics()); n < 15 {
+		t.Fatalf("the test sees %d metrics", n)
+	}
+	if *update {
+		if err := os.WriteFile(pageFile, []byte(page()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(pageFile)
+	if err != nil || string(got) != page() {
+		t.Errorf("docs/kms-reference.md differs from the code: run go test ./pkg/kms/cli -update (%v)", err)
+	}
+}

@@ -1,0 +1,180 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// FlagConfig names the flag of the YAML file.
+const FlagConfig = "config"
+
+// envPrefix begins the names of all environment variables.
+const envPrefix = "MAYFLY_KMS_"
+
+// Options are the flags of a command that needs a Config. Every command has all
+// of them, so that one file serves all commands.
+type Options struct {
+	flags *pflag.FlagSet
+	names []string
+	raw   raw
+	file  string
+}
+
+// raw holds the values before they are checked.
+type raw struct {
+	listen, socketGroup                                 string
+	allowedUIDs                                         []string
+	addresses                                           []string
+	namespace, caCert, caPath, serverName               string
+	clientCert, clientKey                               string
+	method, mount, role, roleID                         string
+	secretIDFile, jwtFile, tokenFile                    string
+	wrapped, inline                                     bool
+	transitMount, transitKey, clusterID, epoch          string
+	timing                                              Timing
+	localKey                                            bool
+	healthAddr, metricsAddr, auditLog, logFormat, level string
+}
+
+// Register declares the flags.
+func Register(flags *pflag.FlagSet) *Options {
+	o := &Options{flags: flags}
+	before := map[string]bool{}
+	flags.VisitAll(func(f *pflag.Flag) { before[f.Name] = true })
+	o.declareStore(flags)
+	o.declareLogin(flags)
+	o.declareKey(flags)
+	o.declareServe(flags)
+	flags.VisitAll(func(f *pflag.Flag) {
+		if !before[f.Name] {
+			o.names = append(o.names, f.Name)
+		}
+	})
+	flags.StringVar(&o.file, FlagConfig, "", "YAML `file` with any of these settings, in camel case: transit-key is transitKey there.\nA flag comes before the environment, and the environment before the file")
+	for _, name := range append(slices.Clone(o.names), FlagConfig) {
+		f := flags.Lookup(name)
+		f.Usage += " [" + EnvName(name) + "]"
+	}
+	return o
+}
+
+func (o *Options) declareStore(f *pflag.FlagSet) {
+	r := &o.raw
+	f.StringSliceVar(&r.addresses, "vault-addr", nil, "`addresses` of the Vault or OpenBao servers, separated by commas: https://host:8200, http:// on loopback\nonly, or unix:///socket. They are tried in turn, all within --call-timeout")
+	f.StringVar(&r.namespace, "vault-namespace", "", "`namespace` of Vault Enterprise or OpenBao in which the login and the key are")
+	f.StringVar(&r.caCert, "vault-ca-cert", "", "PEM `file` of the authorities of the servers' certificates; the system's by default. Read again when it changes")
+	f.StringVar(&r.caPath, "vault-ca-path", "", "`directory` of such files, where there is no --vault-ca-cert")
+	f.StringVar(&r.serverName, "vault-tls-server-name", "", "`name` that the servers' certificates must have, where it is not that of the address")
+	f.StringVar(&r.clientCert, "vault-client-cert", "", "PEM `file` of the client certificate, for --auth-method=cert or servers that want one. Read again when it changes")
+	f.StringVar(&r.clientKey, "vault-client-key", "", "PEM `file` of its key; may be the same file")
+}
+
+func (o *Options) declareLogin(f *pflag.FlagSet) {
+	r := &o.raw
+	f.StringVar(&r.method, "auth-method", "", "how to log in: approle, cert, jwt or token-file")
+	f.StringVar(&r.mount, "auth-mount", "", "`path` of the auth method, without auth/. The method's name by default")
+	f.StringVar(&r.role, "auth-role", "", "`name` of the role, for jwt; for cert, the certificate role, where not any may do")
+	f.StringVar(&r.roleID, "role-id", "", "role `id`, for approle")
+	f.StringVar(&r.secretIDFile, "secret-id-file", "", "`file` of the secret id, for approle. It is read at each login, so a new one can be put in its place")
+	f.BoolVar(&r.wrapped, "secret-id-wrapped", false, "the file holds a response-wrapping token, which is unwrapped once. Another one is taken when the\nfile changes; one is needed after each restart of the plugin")
+	f.StringVar(&r.jwtFile, "jwt-file", "", "`file` of the JWT, such as a SPIFFE JWT-SVID, for jwt. It is read at each login")
+	f.StringVar(&r.tokenFile, "token-file", "", "`file` of a Vault token that Vault Agent or another program keeps, for token-file. It is read again when it changes")
+	f.BoolVar(&r.inline, "auth-inline", false, "send the login along with each request in place of keeping a token, for approle and jwt. OpenBao 2.4 and later\nknow that; each request spends one use of a secret id that has a number of them")
+}
+
+func (o *Options) declareKey(f *pflag.FlagSet) {
+	r := &o.raw
+	f.StringVar(&r.transitMount, "transit-mount", "transit", "`path` of the Transit engine")
+	f.StringVar(&r.transitKey, "transit-key", "", "`name` of the key: aes256-gcm96, aes128-gcm96, chacha20-poly1305 or, on OpenBao, xchacha20-poly1305")
+	f.StringVar(&r.clusterID, "cluster-id", "", "`id` of this cluster, the same on all its nodes, such as the UID of the namespace kube-system. It is bound to all that\nis encrypted: with another one nothing can be decrypted, so it can never change")
+	f.StringVar(&r.epoch, "key-epoch", "", "any `text`; another one makes another key id of the same key version, as if the key had been rotated")
+	f.BoolVar(&r.localKey, "local-key", true, "seal the API server's seeds under a key that is in this process's memory alone and that Transit has wrapped. With it the\nAPI server can restart while Vault is away, as long as this process lives. Off, each seed is encrypted by Vault itself")
+	f.DurationVar(&r.timing.OutageLimit, "outage-limit", defaultOutageLimit, "`time` for which the plugin goes on without Vault: it keeps the key id and what it has opened in memory. After that the\nAPI server's writes end, and what is in memory is wiped. It bounds for how long a revoked access still works")
+	f.DurationVar(&r.timing.CallTimeout, "call-timeout", defaultCallTimeout, "`time` for one call of the API server, all addresses together. Less than the timeout in the EncryptionConfiguration, 3s by default")
+	f.DurationVar(&r.timing.Poll, "poll-interval", defaultPoll, "`time` between two looks at the key's versions, so the most by which a rotation is noticed late")
+	f.DurationVar(&r.timing.Proof, "proof-interval", defaultProof, "`time` between two round trips, which show that encrypt and decrypt are still granted")
+}
+
+func (o *Options) declareServe(f *pflag.FlagSet) {
+	r := &o.raw
+	f.StringVar(&r.listen, "listen", "unix:///run/mayfly-kms/kms.sock", "`socket` for the API server, as in the EncryptionConfiguration's endpoint. Its directory is made, for root alone")
+	f.StringVar(&r.socketGroup, "socket-group", "", "`group`, by name or number, that may connect beside root, for an API server that does not run as root")
+	f.StringSliceVar(&r.allowedUIDs, "allowed-uids", nil, "`numbers` of the users whose processes may call, separated by commas; by default all who can connect")
+	f.StringVar(&r.healthAddr, "health-addr", "127.0.0.1:8796", "`address` of /healthz and /readyz; empty for none. No liveness probe should ask /readyz: it fails while Vault is away")
+	f.StringVar(&r.metricsAddr, "metrics-addr", "127.0.0.1:8796", "`address` of /metrics, in Prometheus' format; empty for none")
+	f.StringVar(&r.auditLog, "audit-log", "-", "`file` for a JSON line for each Encrypt and Decrypt; - for standard output, empty for none")
+	f.StringVar(&r.logFormat, "log-format", "json", "json or text, on standard error")
+	f.StringVar(&r.level, "log-level", "info", "debug, info, warn or error")
+}
+
+// EnvName is the environment variable of a flag.
+func EnvName(flag string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// YAMLName is the setting of a flag in the file.
+func YAMLName(flag string) string {
+	var b strings.Builder
+	for i, part := range strings.Split(flag, "-") {
+		if i > 0 {
+			part = strings.ToUpper(part[:1]) + part[1:]
+		}
+		b.WriteString(part)
+	}
+	return b.String()
+}
+
+// Load reads the file and the environment for what the flags left open, and
+// checks all of it. Its errors name the setting.
+func (o *Options) Load(getenv func(string) string) (Config, error) {
+	if value := getenv(EnvName(FlagConfig)); value != "" && !o.flags.Changed(FlagConfig) {
+		o.file = value
+	}
+	given := map[string]bool{}
+	for _, name := range o.names {
+		given[name] = o.flags.Changed(name)
+		if value := getenv(EnvName(name)); value != "" && !given[name] {
+			given[name] = true
+			if err := o.set(name, value); err != nil {
+				return Config{}, fmt.Errorf("environment variable %s: %w", EnvName(name), err)
+			}
+		}
+	}
+	if o.file != "" {
+		settings, err := readFile(o.file, o.names)
+		if err != nil {
+			return Config{}, err
+		}
+		for _, s := range settings {
+			if given[s.flag] {
+				continue
+			}
+			if err := o.set(s.flag, s.values...); err != nil {
+				return Config{}, fmt.Errorf("%s:%d: %s: %w", o.file, s.line, YAMLName(s.flag), err)
+			}
+		}
+	}
+	return o.raw.check()
+}
+
+// set gives a flag its value. Its error does not repeat the value, which may be
+// a secret in the wrong place.
+func (o *Options) set(name string, values ...string) error {
+	f := o.flags.Lookup(name)
+	if list, ok := f.Value.(pflag.SliceValue); ok {
+		if len(values) == 1 {
+			values = strings.Split(values[0], ",")
+		}
+		return list.Replace(values)
+	}
+	if len(values) != 1 {
+		return fmt.Errorf("must be one value, not a list")
+	}
+	if err := f.Value.Set(values[0]); err != nil {
+		return fmt.Errorf("must be %s", map[string]string{"bool": "true or false", "duration": "a time such as 30s"}[f.Value.Type()])
+	}
+	return nil
+}

@@ -1,0 +1,114 @@
+package kms_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	kmsv2 "k8s.io/kms/apis/v2"
+
+	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+func TestOutage(t *testing.T) {
+	for _, away := range []string{"shut", "dead", "sealed"} {
+		t.Run(away, func(t *testing.T) {
+			v := vault
+			if away == "sealed" { // all of a Vault is, so it has to be one of its own
+				v = vaulttest.New(t, vaulttest.Options{})
+				if err := kmsrig.Prepare(t.Context(), v); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r := kmsrig.New(t, v)
+			p := r.Start("--call-timeout=300ms")
+			id := p.Ready()
+			old := encrypt(t, p, "1")
+			switch away {
+			case "shut":
+				r.Gate.Shut()
+			case "dead":
+				r.Gate.Dead()
+			case "sealed":
+				if err := v.Seal(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			p.Eventually("the outage shows in Status", func() bool {
+				s, err := p.Status()
+				return err == nil && strings.HasPrefix(s.GetHealthz(), "Vault cannot be used since") && s.GetKeyId() == id
+			})
+			s, _ := p.Status()
+			if strings.Contains(s.GetHealthz(), "127.0.0.1") || strings.Contains(s.GetHealthz(), r.Key) {
+				t.Errorf("Status names servers or keys: %s", s.GetHealthz())
+			}
+			mustDecrypt(t, p, old)
+			mustDecrypt(t, p, encrypt(t, p, "2")) // a new seed, as after a restart of the API server
+			switch away {
+			case "sealed":
+				if err := v.Unseal(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			default:
+				r.Gate.Open()
+			}
+			if p.Ready() != id {
+				t.Error("the outage changed the key id")
+			}
+		})
+	}
+}
+
+// Without the local key a new seed needs Vault, and one that was opened does not.
+func TestOutageWithoutLocalKey(t *testing.T) {
+	t.Parallel()
+	r := kmsrig.New(t, vault)
+	p := r.Start("--local-key=false", "--call-timeout=300ms")
+	p.Ready()
+	old := encrypt(t, p, "1")
+	r.Gate.Shut()
+	mustDecrypt(t, p, old)
+	_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
+	wantCode(t, err, codes.Unavailable, "Vault cannot be used")
+}
+
+// A plugin that starts while Vault is away listens, says so, and works once
+// Vault is there.
+func TestStartDuringOutage(t *testing.T) {
+	t.Parallel()
+	r := kmsrig.New(t, vault)
+	r.Gate.Shut()
+	p := r.Start()
+	_, err := p.Status()
+	wantCode(t, err, codes.Unavailable, "no version of the key has passed a round trip yet")
+	r.Gate.Open()
+	mustDecrypt(t, p, encrypt(t, p, "1"+p.Ready()[:0]))
+}
+
+// After the outage limit nothing goes on, and all works again once Vault is back.
+func TestOutageLimit(t *testing.T) {
+	t.Parallel()
+	r := kmsrig.New(t, vault)
+	c := kmsrig.Config(t, r.Args("--call-timeout=300ms")...)
+	c.Timing.OutageLimit = 2 * time.Second // less than the least that can be set
+	p := kmsrig.Start(t, c)
+	id := p.Ready()
+	v := encrypt(t, p, "1")
+	r.Gate.Shut()
+	p.Eventually("the limit is over", func() bool { return p.Condition().Expired && !p.Condition().Local })
+	_, err := p.Status()
+	wantCode(t, err, codes.Unavailable, "outage limit")
+	_, err = p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
+	wantCode(t, err, codes.Unavailable, "outage limit")
+	if err := decrypt(t, p, v, "3"); err == nil {
+		t.Error("a seed is opened after the limit, without Vault")
+	}
+	r.Gate.Open()
+	if p.Ready() != id {
+		t.Error("the key id changed")
+	}
+	mustDecrypt(t, p, v)
+	mustDecrypt(t, p, encrypt(t, p, "4"))
+}

@@ -1,0 +1,317 @@
+package plugin
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	mathrand "math/rand/v2"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/kms/key"
+	"github.com/mayfly-csi/mayfly/pkg/kms/localkey"
+	"github.com/mayfly-csi/mayfly/pkg/kms/opened"
+	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
+)
+
+const (
+	// firstRetry is the pause after the first failed look; it doubles, up to
+	// longestRetry.
+	firstRetry   = 500 * time.Millisecond
+	longestRetry = 10 * time.Second
+	// leastPause is between two looks, whatever calls have shown.
+	leastPause = 5 * time.Second
+	// sayAgain is how often a failure that stays is logged.
+	sayAgain = 10 * time.Minute
+)
+
+// Run looks at the key until ctx ends, and then wipes what is secret.
+func (p *Plugin) Run(ctx context.Context) error {
+	defer p.Close()
+	for failures := 0; ; {
+		began := time.Now()
+		err := p.look(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		p.note(err)
+		if failures++; err == nil {
+			failures = 0
+		}
+		if !p.wait(ctx, began, p.pause(failures)) {
+			return nil
+		}
+	}
+}
+
+// pause is the time to the next look. Half of a retry's is left to chance, so
+// that the nodes of a cluster do not ask a Vault that comes back all at once.
+func (p *Plugin) pause(failures int) time.Duration {
+	if failures == 0 {
+		return p.timing.Poll
+	}
+	most := min(firstRetry<<min(failures-1, 10), longestRetry, p.timing.Poll)
+	return most/2 + mathrand.N(most/2+1)
+}
+
+// wait also wipes at the outage limit. It tells whether to go on.
+func (p *Plugin) wait(ctx context.Context, began time.Time, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	limit := time.NewTimer(p.untilExpired())
+	defer limit.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer.C:
+			return true
+		case <-limit.C:
+			p.expire()
+			return true
+		case <-p.kick:
+			timer.Reset(min(pause, max(0, leastPause-time.Since(began))))
+		}
+	}
+}
+
+// untilExpired is the time to the outage limit, if nothing gets better.
+func (p *Plugin) untilExpired() time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if left := p.timing.OutageLimit - time.Since(p.state.good); p.current.id != "" && left >= 0 {
+		return left + time.Millisecond
+	}
+	return p.timing.OutageLimit
+}
+
+// expire wipes what is secret where the outage limit is over, which it says once.
+func (p *Plugin) expire() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.expired(time.Now()) {
+		return
+	}
+	p.wipe()
+	if !p.state.wiped {
+		p.state.wiped = true
+		p.log.Error("the outage limit is over: the seeds in memory are wiped, and the API server's writes end within 3 minutes",
+			"outage_limit", p.timing.OutageLimit.String(), "key_id", p.current.id)
+	}
+}
+
+// errMaybe is the error of a key that is gone, or went back, for a moment only so
+// far: a standby may not have heard of its newest version yet.
+var errMaybe = errors.New("looking again before this is believed")
+
+// surelyAmiss is for how long a key must be gone, or behind, to be believed so.
+const surelyAmiss = 10 * time.Second
+
+// confirmed passes a Problem on once it has stayed for a while. A version that was
+// made at another time is no matter of time.
+func (p *Plugin) confirmed(err error) error {
+	var problem *key.Problem
+	if !errors.As(err, &problem) || problem.Kind == key.Replaced {
+		return err
+	}
+	if p.amiss.IsZero() {
+		p.amiss = time.Now()
+	}
+	if time.Since(p.amiss) < min(surelyAmiss, p.timing.Poll) {
+		return fault.New(fault.Unavailable, "%w: %w", errMaybe, err)
+	}
+	return err
+}
+
+// look reads the key, judges it, and proves a version that is new, or whose last
+// proof is some time ago.
+func (p *Plugin) look(ctx context.Context) error {
+	p.renew(ctx)
+	k, err := p.transit.Key(ctx)
+	if err == nil {
+		err = p.usable(k)
+	}
+	if missing := p.history.Missing(); fault.Of(err) == fault.NotFound && missing != nil {
+		return p.confirmed(fmt.Errorf("%w: %w", missing, err))
+	}
+	if err != nil {
+		return err
+	}
+	next, id, err := p.history.Next(k)
+	if err != nil {
+		return p.confirmed(err)
+	}
+	p.amiss = time.Time{}
+	if p.isAnnounced(id) {
+		if time.Since(p.proved) >= p.timing.Proof && time.Since(p.renewed) >= p.apart() {
+			if err := p.prove(ctx, next, id); err != nil {
+				return err
+			}
+		}
+		p.history.Saw(k)
+		p.well(k)
+		return nil
+	}
+	return p.announce(ctx, next, id, k)
+}
+
+func (p *Plugin) usable(k transit.Key) error {
+	if err := k.Usable(); err != nil {
+		return fmt.Errorf("using the key %q: %w", p.name.Key, err)
+	}
+	return nil
+}
+
+// renew keeps the login. A renewal and a proof keep away from each other, so that
+// no minute has many requests.
+func (p *Plugin) renew(ctx context.Context) {
+	asked, err := p.session.Renew(ctx, time.Since(p.proved) < p.apart())
+	if asked {
+		p.renewed = time.Now()
+	}
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	if err != nil && text != p.unrenewed {
+		p.log.Warn("the login at Vault could not be renewed; it goes on to its end", "error", err)
+	}
+	if asked {
+		p.unrenewed = text
+	}
+}
+
+func (p *Plugin) apart() time.Duration { return 2*p.timing.Poll + time.Second }
+
+// isAnnounced tells whether a key id is the current one, with all that it needs.
+func (p *Plugin) isAnnounced(id string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current.id == id && (!p.useLocal || p.current.local != nil)
+}
+
+// well notes a good look.
+func (p *Plugin) well(k transit.Key) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.state = state{good: time.Now(), key: k, mayCreate: p.state.mayCreate}
+	p.cache.Below(k.MinDecryption)
+}
+
+// ownCorrelation names a request of the plugin's own in Vault's audit log.
+func ownCorrelation() string { return "mayfly-kms-" + rand.Text() }
+
+// prove makes a round trip with random bytes.
+func (p *Plugin) prove(ctx context.Context, v key.Version, id string) error {
+	_, err := p.roundTrip(ctx, key.Proof, v, id, localkey.New(), ownCorrelation())
+	return err
+}
+
+// roundTrip encrypts bytes with a version of the key, and decrypts them again.
+// It wipes them where that fails.
+func (p *Plugin) roundTrip(ctx context.Context, purpose key.Purpose, v key.Version, id string, plaintext []byte, correlation string) (string, error) {
+	associated := p.name.Associated(purpose, id)
+	ciphertext, err := p.transit.Encrypt(ctx, v.Number, plaintext, associated, correlation)
+	if err != nil {
+		clear(plaintext)
+		return "", err
+	}
+	back, err := p.transit.Decrypt(ctx, ciphertext, associated, correlation)
+	defer clear(back)
+	if err != nil {
+		clear(plaintext)
+		return "", err
+	}
+	if !bytes.Equal(back, plaintext) {
+		clear(plaintext)
+		return "", fault.New(fault.BadAnswer, "a round trip with version %d of the key gave other bytes back", v.Number)
+	}
+	p.proved = time.Now()
+	return ciphertext, nil
+}
+
+// announce tells the API server of a key id from now on, once a round trip with
+// it has passed. With a local key, that key makes the round trip.
+func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k transit.Key) error {
+	next := announced{id: id, version: v, correlation: ownCorrelation()}
+	if p.useLocal {
+		next.local = localkey.New()
+		wrapped, err := p.roundTrip(ctx, key.Local, v, id, next.local, next.correlation)
+		if err != nil {
+			return fmt.Errorf("proving version %d of the key: %w", v.Number, err)
+		}
+		next.wrapped = wrapped
+	} else if err := p.prove(ctx, v, id); err != nil {
+		return fmt.Errorf("proving version %d of the key: %w", v.Number, err)
+	}
+	p.history.Announce(v, id, k)
+	last := p.replace(next)
+	p.well(k)
+	p.checkPolicy(ctx)
+	p.log.Info("announcing a key id", "key_id", id, "key_id_hash", key.HashOf(id), "version", v.Number, "created", v.Created.UTC().Format(time.RFC3339),
+		"last_key_id", last.id, "local_key", p.useLocal, "correlation", next.correlation)
+	return nil
+}
+
+// replace makes an announcement the current one. The API server may still ask for
+// what the last one's local key has sealed.
+func (p *Plugin) replace(next announced) (last announced) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	last = p.current
+	if last.local != nil {
+		p.cache.Put(p.cacheKey(key.Local, last.id, last.wrapped), opened.Value{Plaintext: last.local, Version: last.version.Number, Correlation: last.correlation})
+		clear(last.local)
+	}
+	p.current = next
+	return last
+}
+
+// checkPolicy says loudly that a deleted key would come back empty.
+func (p *Plugin) checkPolicy(ctx context.Context) {
+	may, err := p.transit.MayCreate(ctx)
+	if err != nil {
+		p.log.Debug("the policy could not be checked", "error", err)
+		return
+	}
+	p.mu.Lock()
+	p.state.mayCreate = may
+	p.mu.Unlock()
+	if may {
+		p.log.Error("the login's policy grants create on the key's encrypt path, so that a key that was deleted would be made again without a word: grant update alone, and set disable_upsert=true on the mount's config/keys", "key", p.name.Key)
+	}
+}
+
+// note keeps the outcome of a look, and logs what is new about it.
+func (p *Plugin) note(err error) {
+	var problem *key.Problem
+	if errors.Is(err, errMaybe) || !errors.As(err, &problem) {
+		problem = nil
+	}
+	p.mu.Lock()
+	current, good := p.current, p.state.good
+	p.state.failure = err
+	if err != nil && (problem != nil || p.state.problem == nil) {
+		p.state.problem = problem
+	}
+	p.mu.Unlock()
+	p.expire()
+	switch {
+	case err == nil && p.said != "":
+		p.log.Info("Vault and the key are well again", "key_id", current.id)
+		p.said = ""
+	case err != nil && (err.Error() != p.said || time.Since(p.saidAt) >= sayAgain):
+		p.said, p.saidAt = err.Error(), time.Now()
+		switch {
+		case problem != nil:
+			p.log.Error("THE KEY IN VAULT IS NOT THE ONE THAT WAS ANNOUNCED; it is not followed, and nothing is encrypted with it", "error", err, "problem", problem.Kind, "key_id", current.id)
+		case current.id == "":
+			p.log.Warn("no key id can be announced yet; trying again", "error", err)
+		default:
+			p.log.Warn("Vault cannot be used; the last proven key id stays", "error", err, "key_id", current.id,
+				"until", good.Add(p.timing.OutageLimit).UTC().Format(time.RFC3339))
+		}
+	}
+}

@@ -1,0 +1,103 @@
+// Package kms plays mayfly-kms against the API server's own envelope encryption,
+// in this process. It is a Go module of its own: the API server's code is large.
+package kms
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apiserver/pkg/server/healthz"
+	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
+	"k8s.io/apiserver/pkg/storage/value"
+)
+
+// Provider is the name of the KMS provider in the EncryptionConfiguration.
+const Provider = "mayfly"
+
+// APIServer is what kube-apiserver does with an EncryptionConfiguration.
+type APIServer struct {
+	transformer value.Transformer
+	checks      []healthz.HealthChecker
+	stop        context.CancelFunc
+}
+
+// StartAPIServer loads an EncryptionConfiguration for Secrets, as an API server
+// does when it starts. It ends with the test.
+func StartAPIServer(t testing.TB, socket string) *APIServer {
+	t.Helper()
+	return startNamed(t, socket, Provider)
+}
+
+func startNamed(t testing.TB, socket, provider string) *APIServer {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "encryption.yaml")
+	config := fmt.Sprintf(`apiVersion: apiserver.config.k8s.io/v1
+kind: EncryptionConfiguration
+resources:
+- resources: [secrets]
+  providers:
+  - kms: {apiVersion: v2, name: %s, endpoint: "unix://%s", timeout: 3s}
+  - identity: {}
+`, provider, socket)
+	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	t.Cleanup(stop)
+	loaded, err := encryptionconfig.LoadEncryptionConfig(ctx, path, false, "test-apiserver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	transformer, ok := loaded.Transformers[schema.GroupResource{Resource: "secrets"}]
+	if !ok {
+		t.Fatal("the configuration has no transformer for Secrets")
+	}
+	return &APIServer{transformer, loaded.HealthChecks, stop}
+}
+
+// Stop ends it.
+func (a *APIServer) Stop() { a.stop() }
+
+// Write encrypts what goes into etcd at a key.
+func (a *APIServer) Write(ctx context.Context, key string, plaintext []byte) ([]byte, error) {
+	return a.transformer.TransformToStorage(ctx, plaintext, value.DefaultContext(key))
+}
+
+// Read decrypts what is in etcd at a key. stale says that it should be written
+// again.
+func (a *APIServer) Read(ctx context.Context, key string, stored []byte) (plaintext []byte, stale bool, err error) {
+	return a.transformer.TransformFromStorage(ctx, stored, value.DefaultContext(key))
+}
+
+// Healthy runs the health checks, as a probe of /readyz does.
+func (a *APIServer) Healthy() error {
+	request, err := http.NewRequestWithContext(context.Background(), http.MethodGet, "/readyz", nil)
+	if err != nil {
+		return err
+	}
+	for _, c := range a.checks {
+		if err := c.Check(request); err != nil {
+			return fmt.Errorf("%s: %w", c.Name(), err)
+		}
+	}
+	return nil
+}
+
+// eventually waits for something to become true.
+func eventually(t testing.TB, most time.Duration, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(most)
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,276 @@
+package kms
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
+	"k8s.io/klog/v2"
+
+	"github.com/mayfly-csi/mayfly/pkg/kms/key"
+	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+var vault *vaulttest.Server
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // the API server says each failure that a test makes
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	var err error
+	if vault, err = vaulttest.Start(ctx, vaulttest.Options{Progress: os.Stderr}); err == nil {
+		defer func() { _ = vault.Stop() }()
+		err = kmsrig.Prepare(ctx, vault)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
+
+// probeInterval is the least time between two Status calls of a healthy API server.
+const probeInterval = 25 * time.Second
+
+// secretKey is where a Secret is in etcd.
+func secretKey(n int) string { return fmt.Sprintf("/registry/secrets/shop/secret-%d", n) }
+
+// marker must never be in what is stored.
+const marker = "a-marker-that-is-nowhere-in-etcd"
+
+func write(t testing.TB, a *APIServer, n int) []byte {
+	t.Helper()
+	stored, err := a.Write(t.Context(), secretKey(n), fmt.Appendf(nil, "%s-%d", marker, n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasPrefix(stored, []byte("k8s:enc:kms:v2:"+Provider+":")) || bytes.Contains(stored, []byte(marker)) {
+		t.Fatalf("stored as %q", stored)
+	}
+	return stored
+}
+
+func read(t testing.TB, a *APIServer, n int, stored []byte) (stale bool) {
+	t.Helper()
+	plaintext, stale, err := a.Read(t.Context(), secretKey(n), stored)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(plaintext) != fmt.Sprintf("%s-%d", marker, n) {
+		t.Fatalf("read %q", plaintext)
+	}
+	return stale
+}
+
+func modes(t *testing.T, test func(t *testing.T, flag string)) {
+	t.Parallel()
+	for _, flag := range []string{"--local-key=true", "--local-key=false"} {
+		t.Run(strings.TrimPrefix(flag, "--"), func(t *testing.T) { t.Parallel(); test(t, flag) })
+	}
+}
+
+// start waits until the API server works, as its own start does.
+func start(t testing.TB, p *kmsrig.Plugin) *APIServer {
+	t.Helper()
+	p.Ready()
+	a := StartAPIServer(t, p.Config.Serve.Socket)
+	eventually(t, time.Minute, "the API server's health check passes", func() bool { return a.Healthy() == nil })
+	return a
+}
+
+// TestTenThousand counts what 10,000 Secrets cost: at most one Encrypt for each
+// start of an API server, and one Decrypt for each seed.
+func TestTenThousand(t *testing.T) {
+	const count = 10_000
+	modes(t, func(t *testing.T, flag string) {
+		r := kmsrig.New(t, vault)
+		p := r.Start(flag, "--poll-interval=10m")
+		p.Ready()
+		all := make([][]byte, count)
+		mark := r.Mark()
+		a := start(t, p)
+		for n := range all {
+			all[n] = write(t, a, n)
+		}
+		got := r.Requests(mark)
+		if got["encrypt"] > 1 || got["decrypt"] > 0 {
+			t.Errorf("written: %v, want at most one Encrypt", got)
+		}
+		// The API server restarts, then the plugin with it.
+		for _, restart := range []bool{false, true} {
+			plugin := p
+			if restart {
+				plugin = r.Start(flag, "--poll-interval=10m")
+				plugin.Ready()
+			}
+			mark := r.Mark()
+			a := start(t, plugin)
+			for n := range all {
+				if read(t, a, n, all[n]) {
+					t.Fatal("a value is stale after a restart")
+				}
+			}
+			got := r.Requests(mark)
+			want := 0
+			if restart {
+				want = 1
+			}
+			if got["encrypt"] > 1 || got["decrypt"] != want {
+				t.Errorf("read after a restart (of the plugin too: %v): %v, want %d Decrypts and at most one Encrypt", restart, got, want)
+			}
+			t.Logf("%s, 10,000 values read after a restart (of the plugin too: %v): %d Encrypt, %d Decrypt at Vault", flag, restart, got["encrypt"], got["decrypt"])
+		}
+	})
+}
+
+// TestRotation: old values are stale and open; what is written has the new key id.
+func TestRotation(t *testing.T) {
+	modes(t, func(t *testing.T, flag string) {
+		r := kmsrig.New(t, vault)
+		p := r.Start(flag)
+		a := start(t, p)
+		old := write(t, a, 1)
+		r.Rotate()
+		p.Eventually("the plugin announces version 2", func() bool { v, _ := key.VersionOf(p.Ready()); return v == 2 })
+		eventually(t, 2*probeInterval, "the API server sees the rotation", func() bool { _ = a.Healthy(); return read(t, a, 1, old) })
+		if fresh := write(t, a, 1); read(t, a, 1, fresh) || !bytes.Contains(fresh, []byte(p.Ready())) {
+			t.Error("what was written after the rotation is stale, or under another key id")
+		}
+		// Another API server, on another node, with a plugin that never saw version 1.
+		b := start(t, r.Start(flag))
+		if !read(t, b, 1, old) || read(t, b, 1, write(t, a, 1)) {
+			t.Error("two nodes do not agree on what is stale")
+		}
+		if _, _, err := a.Read(t.Context(), secretKey(2), old); err == nil {
+			t.Error("a value opens at another key of etcd")
+		}
+	})
+}
+
+// TestVaultAway is the promise of the local key: the API server restarts while
+// Vault is down, as long as the plugin lives. Without it, it cannot.
+func TestVaultAway(t *testing.T) {
+	modes(t, func(t *testing.T, flag string) {
+		r := kmsrig.New(t, vault)
+		p := r.Start(flag, "--call-timeout=500ms")
+		a := start(t, p)
+		old := write(t, a, 1)
+		r.Gate.Shut()
+		p.Eventually("the outage shows in Status", func() bool { s, _ := p.Status(); return s.GetHealthz() != "ok" })
+		read(t, a, 1, old)
+		write(t, a, 2)
+		restarted := StartAPIServer(t, p.Config.Serve.Socket)
+		if flag == "--local-key=false" {
+			eventually(t, 20*time.Second, "the restarted API server has tried", func() bool { return restarted.Healthy() != nil })
+			if _, err := restarted.Write(t.Context(), secretKey(3), []byte("x")); err == nil {
+				t.Error("a restarted API server writes without Vault and without a local key")
+			}
+		} else {
+			eventually(t, 20*time.Second, "the restarted API server writes", func() bool {
+				_, err := restarted.Write(t.Context(), secretKey(3), []byte("x"))
+				return err == nil
+			})
+			read(t, restarted, 1, old)
+			fresh := write(t, restarted, 4)
+			read(t, a, 4, fresh)
+			if err := restarted.Healthy(); err == nil || !strings.Contains(err.Error(), "Vault cannot be used since") {
+				t.Errorf("the health check hides the outage: %v", err)
+			}
+		}
+		r.Gate.Open()
+		p.Ready()
+		eventually(t, time.Minute, "the restarted API server is well", func() bool { return restarted.Healthy() == nil })
+		read(t, restarted, 1, old)
+		write(t, restarted, 5)
+	})
+}
+
+// TestLongOutage moves the API server's clock by more than the 3 minutes after
+// which it gives a key up that nobody confirms.
+func TestLongOutage(t *testing.T) {
+	t.Parallel()
+	r := kmsrig.New(t, vault)
+	p := r.Start("--call-timeout=500ms")
+	p.Ready()
+	const provider = "other-clock"
+	a := startNamed(t, p.Config.Serve.Socket, provider)
+	eventually(t, time.Minute, "the API server's health check passes", func() bool { return a.Healthy() == nil })
+	old, err := a.Write(t.Context(), secretKey(1), fmt.Appendf(nil, "%s-1", marker))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Gate.Shut()
+	p.Eventually("the outage shows in Status", func() bool { s, _ := p.Status(); return s.GetHealthz() != "ok" })
+	began := time.Now()
+	restore := kmsv2.SetNowFuncForTests(provider, func() time.Time { return time.Now().Add(4 * time.Minute) })
+	defer restore()
+	if _, err := a.Write(t.Context(), secretKey(2), []byte("x")); err == nil {
+		t.Fatal("the clock did not move")
+	}
+	eventually(t, 2*probeInterval, "the API server hears of the key id, and writes", func() bool {
+		_ = a.Healthy()
+		_, err := a.Write(t.Context(), secretKey(2), []byte("x"))
+		return err == nil
+	})
+	read(t, a, 1, old)
+	t.Logf("writes went on after %s of probes", time.Since(began).Round(time.Second))
+}
+
+// TestPluginRestartWithVaultAway is what cannot be survived: what was in memory is
+// gone. A running API server reads on from its own memory.
+func TestPluginRestartWithVaultAway(t *testing.T) {
+	t.Parallel()
+	r := kmsrig.New(t, vault)
+	p := r.Start()
+	a := start(t, p)
+	old := write(t, a, 1)
+	r.Gate.Shut()
+	p.Stop()
+	again := kmsrig.Start(t, p.Config)
+	read(t, a, 1, old)
+	restarted := StartAPIServer(t, again.Config.Serve.Socket)
+	eventually(t, 20*time.Second, "a restarted API server fails", func() bool { return restarted.Healthy() != nil })
+	if _, _, err := restarted.Read(t.Context(), secretKey(1), old); err == nil {
+		t.Error("a seed is opened without Vault and without memory")
+	}
+	r.Gate.Open()
+	again.Ready()
+	eventually(t, time.Minute, "the restarted API server is well", func() bool { return restarted.Healthy() == nil })
+	read(t, restarted, 1, old)
+}
+
+// TestKeyReplaced: the API server is told, and keeps what it can read.
+func TestKeyReplaced(t *testing.T) {
+	t.Parallel()
+	r := kmsrig.New(t, vault)
+	p := r.Start()
+	a := start(t, p)
+	old := write(t, a, 1)
+	id := p.Ready()
+	r.DeleteKey()
+	time.Sleep(1100 * time.Millisecond) // Transit keeps creation times in seconds
+	r.Write("transit/keys/"+r.Key, nil)
+	p.Eventually("the plugin sees it", func() bool { return p.Condition().Problem != nil })
+	eventually(t, 2*probeInterval, "the API server's health check says so", func() bool {
+		err := a.Healthy()
+		return err != nil && strings.Contains(err.Error(), "deleted and made again")
+	})
+	if read(t, a, 1, old) || p.Condition().ID != id {
+		t.Error("a key that was made again is followed")
+	}
+	// A plugin that starts now has the new key, and says whose value it cannot open.
+	fresh := start(t, r.Start())
+	if _, _, err := fresh.Read(t.Context(), secretKey(1), old); err == nil || !strings.Contains(err.Error(), "another key of the same name") {
+		t.Errorf("a value of the lost key: %v", err)
+	}
+	read(t, fresh, 2, write(t, fresh, 2))
+}

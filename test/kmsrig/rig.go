@@ -1,0 +1,344 @@
+// Package kmsrig runs mayfly-kms's plugin in the test's own process, on a real
+// Vault with a Transit key, an ACL policy and an AppRole.
+package kmsrig
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/vault/api"
+	"github.com/spf13/pflag"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	kmsv2 "k8s.io/kms/apis/v2"
+
+	"github.com/mayfly-csi/mayfly/pkg/kms"
+	"github.com/mayfly-csi/mayfly/pkg/kms/config"
+	"github.com/mayfly-csi/mayfly/pkg/kms/plugin"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// The names of what the rig makes.
+const (
+	Mount     = "transit"
+	ClusterID = "cluster-a"
+	Role      = "kms"
+)
+
+// Rig is a Vault with a key. Each rig has a key, a policy, and a role of its own,
+// so that rigs can share a Vault.
+type Rig struct {
+	Vault *vaulttest.Server
+	Gate  *Gate
+	// Key is the name of the Transit key, RoleID that of the AppRole, and
+	// SecretIDFile holds a secret id.
+	Key, RoleID, SecretIDFile string
+	Dir                       string
+	t                         testing.TB
+}
+
+// Prepare mounts the engines once for all rigs of a Vault.
+func Prepare(ctx context.Context, v *vaulttest.Server) error {
+	if err := v.Client().Sys().MountWithContext(ctx, Mount, &api.MountInput{Type: "transit"}); err != nil {
+		return err
+	}
+	if err := v.Client().Sys().EnableAuthWithOptionsWithContext(ctx, "approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
+		return err
+	}
+	return v.Client().Sys().PutPolicyWithContext(ctx, "nothing", `path "sys/nothing" { capabilities = ["read"] }`)
+}
+
+// New makes a key and what may use it. The Vault must have been prepared.
+func New(t testing.TB, v *vaulttest.Server) *Rig {
+	t.Helper()
+	dir := t.TempDir()
+	r := &Rig{Vault: v, Gate: NewGate(t, v.Address), Key: "k" + strings.ToLower(strings.NewReplacer("/", "-", "_", "-", "=", "-").Replace(t.Name())), Dir: dir, t: t}
+	if len(r.Key) > 60 {
+		r.Key = r.Key[:60]
+	}
+	r.SecretIDFile = filepath.Join(dir, "secret-id")
+	r.Write("transit/keys/"+r.Key, nil)
+	r.SetPolicy(LeastPolicy(r.Key))
+	r.Write("auth/approle/role/"+r.role(), map[string]any{"token_policies": r.policy(), "token_period": "20m", "secret_id_ttl": "0"})
+	r.RoleID, _ = r.Read("auth/approle/role/" + r.role() + "/role-id")["role_id"].(string)
+	r.NewSecretID()
+	return r
+}
+
+// LeastPolicy is what the plugin needs.
+func LeastPolicy(key string) string {
+	return fmt.Sprintf(`
+path "transit/keys/%[1]s" { capabilities = ["read"] }
+path "transit/encrypt/%[1]s" { capabilities = ["update"] }
+path "transit/decrypt/%[1]s" { capabilities = ["update"] }
+`, key)
+}
+
+func (r *Rig) role() string   { return Role + "-" + r.Key }
+func (r *Rig) policy() string { return "p-" + r.Key }
+
+// Role is the name of the AppRole.
+func (r *Rig) Role() string { return r.role() }
+
+// SetPolicy replaces the policy of the role.
+func (r *Rig) SetPolicy(rules string) {
+	r.t.Helper()
+	if err := r.Vault.Client().Sys().PutPolicyWithContext(r.t.Context(), r.policy(), rules); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// NewSecretID puts a new secret id into the file.
+func (r *Rig) NewSecretID() (accessor string) {
+	r.t.Helper()
+	data := r.Write("auth/approle/role/"+r.role()+"/secret-id", nil)
+	id, _ := data["secret_id"].(string)
+	r.WriteFile("secret-id", id+"\n")
+	accessor, _ = data["secret_id_accessor"].(string)
+	return accessor
+}
+
+// WriteFile writes a file of the rig's directory.
+func (r *Rig) WriteFile(name, text string) string {
+	r.t.Helper()
+	path := filepath.Join(r.Dir, name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return path
+}
+
+// Write writes to Vault as root.
+func (r *Rig) Write(path string, data map[string]any) map[string]any {
+	r.t.Helper()
+	s, err := r.Vault.Client().Logical().WriteWithContext(context.Background(), path, data)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if s == nil {
+		return nil
+	}
+	return s.Data
+}
+
+// Read reads from Vault as root.
+func (r *Rig) Read(path string) map[string]any {
+	r.t.Helper()
+	s, err := r.Vault.Client().Logical().ReadWithContext(context.Background(), path)
+	if err != nil || s == nil {
+		r.t.Fatalf("reading %s: %v", path, err)
+	}
+	return s.Data
+}
+
+// Delete deletes in Vault as root.
+func (r *Rig) Delete(path string) {
+	r.t.Helper()
+	if _, err := r.Vault.Client().Logical().DeleteWithContext(context.Background(), path); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// Rotate makes a new version of the key.
+func (r *Rig) Rotate() { r.t.Helper(); r.Write("transit/keys/"+r.Key+"/rotate", nil) }
+
+// DeleteKey deletes the key.
+func (r *Rig) DeleteKey() {
+	r.t.Helper()
+	r.Write("transit/keys/"+r.Key+"/config", map[string]any{"deletion_allowed": true})
+	r.Delete("transit/keys/" + r.Key)
+}
+
+// Requests counts the requests that Vault was asked for, by path, since a mark.
+func (r *Rig) Requests(since vaulttest.Mark) map[string]int {
+	r.t.Helper()
+	entries, err := r.Vault.AuditEntriesSince(context.Background(), since)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, e := range entries {
+		if e.Type == "request" && (strings.HasSuffix(e.Path, "/"+r.Key) || strings.HasPrefix(e.Path, "auth/")) && !strings.Contains(e.Path, "role") {
+			counts[strings.TrimSuffix(strings.TrimPrefix(e.Path, "transit/"), "/"+r.Key)]++
+		}
+	}
+	return counts
+}
+
+// Mark is the present end of Vault's audit log.
+func (r *Rig) Mark() vaulttest.Mark {
+	r.t.Helper()
+	m, err := r.Vault.Mark()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return m
+}
+
+// Args are the settings of a plugin on this rig: AppRole, through the gate, on a
+// socket of its own, quick to notice what changes. Later ones of the same name win.
+func (r *Rig) Args(more ...string) []string {
+	dir, err := os.MkdirTemp("", "kms") // short: the kernel limits a socket's path
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	scheme, _, _ := strings.Cut(r.Vault.Address, "://")
+	args := []string{
+		"--listen=unix://" + filepath.Join(dir, "s", "kms.sock"), "--vault-addr=" + r.Gate.URL(scheme), "--auth-method=approle",
+		"--role-id=" + r.RoleID, "--secret-id-file=" + r.SecretIDFile, "--transit-key=" + r.Key, "--cluster-id=" + ClusterID,
+		"--poll-interval=1s", "--proof-interval=1h", "--health-addr=", "--metrics-addr=", "--audit-log=" + filepath.Join(dir, "audit.log"),
+	}
+	for _, arg := range more {
+		name, _, _ := strings.Cut(arg, "=")
+		args = slices.DeleteFunc(args, func(a string) bool { return strings.HasPrefix(a, name+"=") })
+	}
+	return append(args, more...)
+}
+
+// Config loads settings as the command does.
+func Config(t testing.TB, args ...string) config.Config {
+	t.Helper()
+	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
+	options := config.Register(flags)
+	if err := flags.Parse(args); err != nil {
+		t.Fatal(err)
+	}
+	c, err := options.Load(func(string) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// Plugin is one that runs in this process.
+type Plugin struct {
+	*kms.Server
+	Config config.Config
+	Client kmsv2.KeyManagementServiceClient
+	Log    *Log
+
+	t    testing.TB
+	conn *grpc.ClientConn
+	stop context.CancelFunc
+	done chan error
+}
+
+// Start runs a plugin until Stop, or the end of the test.
+func (r *Rig) Start(more ...string) *Plugin {
+	r.t.Helper()
+	c := Config(r.t, r.Args(more...)...)
+	if c.Timing.Poll == time.Second { // the least that can be set
+		c.Timing.Poll = 200 * time.Millisecond
+	}
+	return Start(r.t, c)
+}
+
+// Start runs a plugin with these settings, and waits for its socket.
+func Start(t testing.TB, c config.Config) *Plugin {
+	t.Helper()
+	p := &Plugin{Config: c, Log: &Log{}, t: t, done: make(chan error, 1)}
+	var err error
+	if p.Server, err = kms.New(c, "test", p.Log, slog.New(slog.NewJSONHandler(p.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	p.stop = stop
+	go func() { p.done <- p.Run(ctx) }()
+	p.conn, err = grpc.NewClient("unix:"+c.Serve.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Client = kmsv2.NewKeyManagementServiceClient(p.conn)
+	t.Cleanup(p.Stop)
+	p.Eventually("the socket is there", func() bool {
+		_, err := os.Stat(c.Serve.Socket)
+		return err == nil
+	})
+	return p
+}
+
+// Stop ends the plugin and waits for it.
+func (p *Plugin) Stop() {
+	if p.stop == nil {
+		return
+	}
+	p.stop()
+	p.stop = nil
+	_ = p.conn.Close()
+	if err := <-p.done; err != nil {
+		p.t.Errorf("the plugin ended with %v", err)
+	}
+	if p.t.Failed() {
+		p.t.Logf("the plugin said:\n%s", p.Log)
+	}
+}
+
+// Eventually waits for something to become true.
+func (p *Plugin) Eventually(what string, ok func() bool) {
+	p.t.Helper()
+	Eventually(p.t, what, ok)
+}
+
+// Eventually waits for something to become true.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+// Status asks for the status.
+func (p *Plugin) Status() (*kmsv2.StatusResponse, error) {
+	return p.Client.Status(p.t.Context(), &kmsv2.StatusRequest{})
+}
+
+// Ready waits until the plugin is healthy, and gives the key id.
+func (p *Plugin) Ready() string {
+	p.t.Helper()
+	var id string
+	p.Eventually("the plugin is healthy", func() bool {
+		s, err := p.Status()
+		id = s.GetKeyId()
+		return err == nil && s.GetHealthz() == "ok"
+	})
+	return id
+}
+
+// Condition is that of the plugin, for tests that look at more than the API
+// server can.
+func (p *Plugin) Condition() plugin.Condition { return p.Server.Condition() }
+
+// Log keeps what the plugin writes.
+type Log struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+// String is all that was written.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
