@@ -29,18 +29,14 @@ type advice struct {
 	mendable bool
 }
 
-// driversOwn begins what the driver says to kubelet of a volume.
-const driversOwn = "failed to mount secrets store objects"
-
-// adviceFor finds the first row that fits; the last one fits all. What has a
-// reason is the driver's word.
-func adviceFor(reason fault.Reason, words string, plugin bool) *advice {
+// adviceFor finds the first row that fits; the last one fits all. kubelets tells
+// that kubelet may have said it of itself.
+func adviceFor(kubelets bool, reason fault.Reason, words string, plugin bool) *advice {
 	words = strings.ToLower(words)
-	drivers := reason != "" || strings.Contains(words, driversOwn)
 	rows := adviceTable()
 	for i := range rows {
 		a := &rows[i]
-		if !(a.kubelet && drivers) && (len(a.reasons) == 0 || slices.Contains(a.reasons, reason)) && (!a.plugin || plugin) &&
+		if (kubelets || !a.kubelet) && (len(a.reasons) == 0 || slices.Contains(a.reasons, reason)) && (!a.plugin || plugin) &&
 			(len(a.words) == 0 || slices.ContainsFunc(a.words, func(w string) bool { return strings.Contains(words, w) })) {
 			return a
 		}
@@ -132,7 +128,7 @@ func readAdvice() []advice {
 		{words: []string{"version 2 is mounted there: secretpath must be", "invalid path for a versioned"}, link: linkStore, code: finding.CodeDataMissing,
 			remedy: "write secretPath: {fixed} in class {class}, and have a policy of role {role} grant it: path {fixed} { capabilities = [\"read\"] }"},
 		{reasons: []fault.Reason{fault.Denied, fault.Unverified}, link: linkStore, code: finding.CodeNoPolicy,
-			remedy:   "have a policy of role {role} grant it: path {path} { capabilities = [\"read\"] }. {vault} read{in} " + roleOf + " names the policies; the path of a KV version 2 secret has data/ after the mount",
+			remedy:   "have a policy of role {role} grant it: {rule}. {vault} read{in} " + roleOf + " names the policies; the path of a KV version 2 secret has data/ after the mount",
 			akeyless: "have a role that is associated with access ID {accessid} allow it: akeyless set-role-rule --role-name ROLE --path {path} --capability read"},
 		{reasons: []fault.Reason{fault.NotFound}, link: linkStore, code: finding.CodeNothingThere,
 			remedy:   "see what is there: {vault} read{in} {path}; then correct secretPath or secretKey in class {class}, or write the secret",

@@ -155,7 +155,7 @@ func (w *walk) nodeLink() verdict {
 func (w *walk) driverLink() verdict {
 	o := about("Pod", w.namespace, "")
 	if !w.driver.known() {
-		o.Name = "the driver's, on node " + w.pod.Spec.NodeName
+		o.Name = "(the driver's)"
 		return w.unknown(o, w.driver.err)
 	}
 	p := w.driver.value

@@ -33,7 +33,8 @@ const failedMount = "FailedMount"
 var (
 	ofVolume = regexp.MustCompile(`(?s)^(?:\(combined from similar events\): )?MountVolume\.\S+ failed for volume "([^"]*)" : (.*)$`)
 	grpcCode = regexp.MustCompile(`^rpc error: code = \w+ desc = `)
-	reading  = regexp.MustCompile(`\b(?:reading|item) "?([^" ,:]+)"?`)
+	objects  = regexp.MustCompile(`^failed to mount secrets store objects for pod \S+, err: `)
+	reading  = regexp.MustCompile(`\breading "([^"]+)"|\bitem (/[^ ,:]+)|"([^"]+)" has no key`)
 	mustBe   = regexp.MustCompile(`secretPath must be ("[^"]+")`)
 )
 
@@ -79,7 +80,7 @@ func (w *walk) inStatus(v *volume) *trouble {
 	if c == nil || c.Status != metav1.ConditionFalse || c.Reason == names.LastGoodUsed {
 		return nil
 	}
-	t := &trouble{row: adviceFor(fault.Reason(c.Reason), c.Message, v.isPlugin()), words: c.Message, since: c.LastTransitionTime.Time}
+	t := &trouble{row: adviceFor(false, fault.Reason(c.Reason), c.Message, v.isPlugin()), words: c.Message, since: c.LastTransitionTime.Time}
 	if since, err := time.Parse(time.RFC3339, v.status.Annotations[names.SinceAnnotation]); err == nil {
 		t.since = since
 	}
@@ -132,17 +133,17 @@ func (w *walk) inEvents(v *volume) *trouble {
 	}
 	t := &trouble{}
 	if kubelet != nil {
-		t.words = wordsOf(kubelet)
 		t.last, t.since = timeOf(kubelet), kubelet.FirstTimestamp.Time
-		if row := adviceFor("", t.words, v.isPlugin()); row.kubelet {
-			t.row = row
+		var own bool
+		if t.words, own = wordsOf(kubelet); own {
+			t.row = adviceFor(true, "", t.words, v.isPlugin())
 			return t
 		}
 	}
 	if driver != nil && (kubelet == nil || driver.Reason == names.RefreshFailed && timeOf(driver).After(t.last)) {
 		t.words, t.last, t.since = words, timeOf(driver), driver.FirstTimestamp.Time
 	}
-	t.row = adviceFor(reason, t.words, v.isPlugin())
+	t.row = adviceFor(false, reason, t.words, v.isPlugin())
 	return t
 }
 
@@ -165,12 +166,15 @@ func (w *walk) isAbout(e *corev1.Event, v *volume) bool {
 	return len(w.volumes) == 1 || strings.Contains(e.Message, w.pod.Namespace+"/"+v.class)
 }
 
-func wordsOf(e *corev1.Event) string {
-	text := e.Message
-	if m := ofVolume.FindStringSubmatch(text); m != nil {
-		text = m[2]
+// wordsOf are an Event's without what is around them, and whether they are
+// kubelet's own: the driver's come by gRPC.
+func wordsOf(e *corev1.Event) (words string, own bool) {
+	words = e.Message
+	if m := ofVolume.FindStringSubmatch(words); m != nil {
+		words = m[2]
 	}
-	return grpcCode.ReplaceAllString(text, "")
+	own = !grpcCode.MatchString(words)
+	return objects.ReplaceAllString(grpcCode.ReplaceAllString(words, ""), ""), own
 }
 
 func newer(a, b *corev1.Event) *corev1.Event {
@@ -239,7 +243,7 @@ func (w *walk) fill(v *volume, t *trouble) string {
 	}
 	path, fixed := "PATH", `"MOUNT/data/PATH"`
 	if m := reading.FindStringSubmatch(t.words); m != nil {
-		path = m[1]
+		path = m[1] + m[2] + m[3]
 	}
 	if m := mustBe.FindStringSubmatch(t.words); m != nil {
 		fixed = m[1]
@@ -254,7 +258,7 @@ func (w *walk) fill(v *volume, t *trouble) string {
 	}
 	address, origin := w.origin(v)
 	return strings.NewReplacer(
-		"{vault}", program, "{in}", in, "{fixed}", fixed, "{path}", shell(path),
+		"{vault}", program, "{in}", in, "{fixed}", fixed, "{path}", shell(path), "{rule}", fmt.Sprintf("path %q { capabilities = [\"read\"] }", path),
 		"{role}", shell(cmp.Or(l.Role, "ROLE")), "{mount}", shell(cmp.Or(l.Mount, "kubernetes")), "{audience}", shell(cmp.Or(l.Audience, "AUDIENCE")),
 		"{accessid}", shell(cmp.Or(l.AccessID, "ID")), "{address}", shell(address), "{origin}", origin,
 		"{account}", shell(accountOf(w.pod)), "{namespace}", shell(w.pod.Namespace), "{class}", shell(v.class), "{node}", shell(w.pod.Spec.NodeName),

@@ -95,7 +95,7 @@ func explainRules() []Rule {
 		{CodeSELinux, Error, "SELinux keeps the container from the volume", "give the pods and containers that share the volume one SELinux level, or leave the label to the runtime"},
 		{CodeContainer, Error, "a container fails by itself", "its secrets are there: look at the container's log and events"},
 		{CodeLastGood, Warning, "the volume holds what the node remembered", "look at the store: the volume is refreshed as soon as it answers"},
-		{CodeEmptied, Error, "a denial has emptied the volume", "give the pod its rights in the store back, as the next words say, or set onDenied: keep"},
+		{CodeEmptied, Error, "a denial has emptied the volume", "give the pod its rights in the store back, or set onDenied: keep in the class"},
 		{CodeStatic, Error, "static pods are not served", "make it a pod of the API server: kubelet requests no tokens for a static pod"},
 		{CodeOtherVolume, Error, "another volume of the pod cannot be mounted", "mend that volume: kubelet starts no container before all of them are there"},
 		{CodeIgnored, Warning, "the driver ignores something", "correct it or take it out"},
