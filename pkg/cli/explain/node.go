@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/klog/v2"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
@@ -72,6 +73,11 @@ func (w *walk) podLink() verdict {
 		f := finding.Finding{Message: fmt.Sprintf("has no volume of the CSI driver %s", w.DriverName)}
 		if names := w.otherDrivers(); len(names) > 0 {
 			f.Message += ", only of " + quoted(names)
+			for _, name := range names {
+				if class.Near(w.DriverName, []string{name}) != "" {
+					f.Level, f.Remedy = finding.Error, fmt.Sprintf("did you mean %q?", w.DriverName)
+				}
+			}
 		}
 		f.Object = about("Pod", p.Namespace, p.Name)
 		w.report.Add(finding.CodeNoVolume, f)
