@@ -33,7 +33,7 @@ const failedMount = "FailedMount"
 var (
 	ofVolume = regexp.MustCompile(`(?s)^(?:\(combined from similar events\): )?MountVolume\.\S+ failed for volume "([^"]*)" : (.*)$`)
 	grpcCode = regexp.MustCompile(`^rpc error: code = \w+ desc = `)
-	objects  = regexp.MustCompile(`^failed to mount secrets store objects for pod \S+, err: `)
+	objects  = regexp.MustCompile(`^failed to mount secrets store objects for pod [^ :,]+(?:, err)?: `)
 	reading  = regexp.MustCompile(`\breading "([^"]+)"|\bitem (/[^ ,:]+)|"([^"]+)" has no key`)
 	mustBe   = regexp.MustCompile(`secretPath must be ("[^"]+")`)
 )

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -20,7 +21,22 @@ func (w *walk) volumeLink(_ context.Context, v *volume) verdict {
 			return bad(f.Code, f, "%s", finding.RuleOf(f.Code).Title)
 		}
 	}
+	if !w.isUsed(v) {
+		f := finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("volume %q is in the pod, but no container mounts it, and kubelet leaves such a volume out", v.name)}
+		return bad(finding.CodeUnused, f, "no container mounts %q", v.name)
+	}
 	return good("%q of class %s", v.name, v.class)
+}
+
+// isUsed tells whether a container mounts a volume.
+func (w *walk) isUsed(v *volume) bool {
+	mounts := func(m corev1.VolumeMount) bool { return m.Name == v.name }
+	for _, c := range slices.Concat(w.pod.Spec.InitContainers, w.pod.Spec.Containers) {
+		if slices.ContainsFunc(c.VolumeMounts, mounts) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(w.pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return slices.ContainsFunc(c.VolumeMounts, mounts) })
 }
 
 func (w *walk) classLink(ctx context.Context, v *volume) verdict {

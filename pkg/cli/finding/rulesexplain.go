@@ -48,6 +48,7 @@ const (
 	CodeStatic          = "MF145"
 	CodeOtherVolume     = "MF146"
 	CodeIgnored         = "MF147"
+	CodeUnused          = "MF148"
 )
 
 // explainRules have the codes MF100 to MF199.
@@ -99,5 +100,6 @@ func explainRules() []Rule {
 		{CodeStatic, Error, "static pods are not served", "make it a pod of the API server: kubelet requests no tokens for a static pod"},
 		{CodeOtherVolume, Error, "another volume of the pod cannot be mounted", "mend that volume: kubelet starts no container before all of them are there"},
 		{CodeIgnored, Warning, "the driver ignores something", "correct it or take it out"},
+		{CodeUnused, Warning, "no container mounts the volume", "give a container a volumeMounts entry of the volume"},
 	}
 }
