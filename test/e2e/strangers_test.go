@@ -4,6 +4,7 @@ package e2e
 
 import (
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 )
@@ -30,7 +31,9 @@ func startStrangers() *strangers {
 		case <-r.Context().Done():
 		}
 	}))
-	s.tls = httptest.NewTLSServer(http.NotFoundHandler())
+	s.tls = httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.tls.Config.ErrorLog = log.New(io.Discard, "", 0) // nobody trusts it
+	s.tls.StartTLS()
 	gone := httptest.NewServer(http.NotFoundHandler())
 	s.closed = gone.URL
 	gone.Close()
