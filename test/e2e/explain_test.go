@@ -448,11 +448,32 @@ func driverExplained(c *tenant) {
 		must(c.t, err)
 	}
 	daemonSet(`{"spec":{"template":{"spec":{"containers":[{"name":"mayfly-node","image":"mayfly.test/none:1"}]}}}}`)
+	c.awaitDriverUnready()
 	c.start(newPod("imageless", printOnce, mounts("db")))
 	c.awaitExplained(admin, row{name: "imageless", code: finding.CodeDriverNotReady, words: []string{"ErrImageNeverPull"}})
 	c.awaitExplained(developer, row{name: "imageless", code: finding.CodeNotRegistered, words: []string{driverName}})
 	daemonSet(`{"spec":{"template":{"spec":{"nodeSelector":{"no":"such"}}}}}`)
+	c.until("the driver's pod to go", func(ctx context.Context) error {
+		pods, err := c.driver.pods(ctx)
+		if err == nil && len(pods) > 0 {
+			err = fmt.Errorf("there are %d", len(pods))
+		}
+		return err
+	})
 	c.start(newPod("driverless", printOnce, mounts("db")))
 	c.awaitExplained(admin, row{name: "driverless", code: finding.CodeNoDriver, words: []string{"nodeSelector of DaemonSet", "no=such"}})
 	c.awaitExplained(developer, row{name: "driverless", code: finding.CodeNotRegistered, words: []string{driverName}})
+}
+
+// awaitDriverUnready waits until the DaemonSet has replaced its pod by one that
+// does not start.
+func (c *tenant) awaitDriverUnready() {
+	c.t.Helper()
+	c.until("a pod of the driver that does not run", func(ctx context.Context) error {
+		pods, err := c.driver.pods(ctx)
+		if err == nil && (len(pods) != 1 || isWaiting(&pods[0]) != nil) {
+			err = fmt.Errorf("there are %d", len(pods))
+		}
+		return err
+	})
 }

@@ -2,6 +2,7 @@ package explain
 
 import (
 	"context"
+	"strings"
 	"sync"
 	"time"
 
@@ -43,6 +44,7 @@ type look struct {
 	driver     seen[*corev1.Pod] // the driver's pod on the node
 	namespace  string            // of the driver
 	daemonSets seen[[]appsv1.DaemonSet]
+	nodes      seen[[]corev1.Node] // of a pod that taints keep from them
 	classes    seen[[]v1.SecretProviderClass]
 	statuses   seen[[]v1.SecretProviderClassPodStatus]
 	account    seen[*corev1.ServiceAccount]
@@ -70,6 +72,14 @@ func (l *look) at(ctx context.Context, pod *corev1.Pod) {
 		l.namespace = l.DriverNamespace(l.csiDriver.value)
 		l.readDriver(ctx, node)
 	})
+	if c := podCondition(pod, corev1.PodScheduled); node == "" && c != nil && strings.Contains(c.Message, "taint") {
+		all.Go(func() {
+			list, err := l.CoreV1().Nodes().List(ctx, metav1.ListOptions{Limit: 500})
+			if err == nil {
+				l.nodes.set(list.Items, nil)
+			}
+		})
+	}
 	all.Go(func() { l.readEvents(ctx) })
 	all.Go(func() { l.classes.set(l.Classes(ctx, pod.Namespace)) })
 	if !l.statuses.asked {
@@ -123,14 +133,15 @@ func (l *look) readDriver(ctx context.Context, node string) {
 		return
 	}
 	list, err := l.DriverPods(ctx, l.namespace, node)
-	var newest *corev1.Pod
+	var best *corev1.Pod // a ready one, else the newest: a roll has two for a while
 	for i := range list {
-		if newest == nil || newest.CreationTimestamp.Before(&list[i].CreationTimestamp) {
-			newest = &list[i]
+		p := &list[i]
+		if best == nil || isReady(p) && !isReady(best) || isReady(p) == isReady(best) && best.CreationTimestamp.Before(&p.CreationTimestamp) {
+			best = p
 		}
 	}
-	l.driver.set(newest, err)
-	if err == nil && newest == nil {
+	l.driver.set(best, err)
+	if err == nil && best == nil {
 		sets, err := l.AppsV1().DaemonSets(l.namespace).List(ctx, metav1.ListOptions{LabelSelector: cluster.DriverLabels, Limit: 500})
 		if err == nil {
 			l.daemonSets.set(sets.Items, nil)

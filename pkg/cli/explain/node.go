@@ -114,10 +114,31 @@ func (w *walk) schedulingLink() verdict {
 	switch lower := strings.ToLower(why); {
 	case strings.Contains(lower, "volumes not supported"), strings.Contains(lower, "unsupported volume"):
 		f.Remedy = "such nodes, as those of AWS Fargate and virtual ones, run no DaemonSet, so no CSI driver: have the pod run on a real node"
-	case strings.Contains(lower, "node.mayfly.dev/not-ready"):
-		f.Remedy = "the start-up taint goes when the driver on the node is ready: kubectl get pods -n " + w.driverNamespace() + " -l " + cluster.DriverLabels + " -o wide; the chart's startupTaint.remove must be true"
+	case strings.Contains(lower, "untolerated taint"):
+		tainted := w.tainted()
+		if len(tainted) > 0 {
+			f.Message += fmt.Sprintf(" (%s of %s)", startupTaint, quoted(tainted))
+		}
+		if !w.nodes.known() || len(tainted) > 0 {
+			f.Remedy = "the start-up taint " + startupTaint + " goes when the driver on the node is ready: kubectl get pods -n " + w.driverNamespace() + " -l " + cluster.DriverLabels +
+				" -o wide; the chart's startupTaint.remove must be true. For any other taint give the pod a toleration"
+		}
 	}
 	return bad(finding.CodeNotScheduled, f, "on no node")
+}
+
+// startupTaint is the chart's default.
+const startupTaint = "node.mayfly.dev/not-ready"
+
+// tainted are the nodes that wait for their driver.
+func (w *walk) tainted() []string {
+	var names []string
+	for _, n := range w.nodes.value {
+		if slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == startupTaint }) {
+			names = append(names, n.Name)
+		}
+	}
+	return names
 }
 
 func (w *walk) driverNamespace() string {
