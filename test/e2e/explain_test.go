@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -428,7 +429,10 @@ func driverExplained(c *tenant) {
 	ctx := c.t.Context()
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	c.t.Cleanup(func() { must(c.t, c.driver.install(context.WithoutCancel(ctx), nil)) })
+	c.t.Cleanup(func() { // an upgrade would leave what was patched
+		ctx := context.WithoutCancel(ctx)
+		must(c.t, errors.Join(c.driver.uninstall(ctx), c.driver.install(ctx, nil)))
+	})
 	developer := c.developer()
 
 	change := func(patch any) {
