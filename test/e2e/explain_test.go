@@ -429,10 +429,10 @@ func driverExplained(c *tenant) {
 	ctx := c.t.Context()
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	c.t.Cleanup(func() { // an upgrade would leave what was patched
+	defer func() { // an upgrade would leave what was patched
 		ctx := context.WithoutCancel(ctx)
 		must(c.t, errors.Join(c.driver.uninstall(ctx), c.driver.install(ctx, nil)))
-	})
+	}()
 	developer := c.developer()
 
 	change := func(patch any) {
