@@ -15,8 +15,11 @@ import (
 
 var missingSecret = regexp.MustCompile(`secret "([^"]+)" not found|in Secret ([^ ]+)`)
 
+// podLinks are what comes after the volumes.
+type podLinks struct{ *walk }
+
 // containersLink looks at what starts once the volumes are there.
-func (w *walk) containersLink() verdict {
+func (w podLinks) containersLink() verdict {
 	p := w.pod
 	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		wait, ended := s.State.Waiting, s.State.Terminated
@@ -49,7 +52,7 @@ func (w *walk) containersLink() verdict {
 }
 
 // creating is for containers that wait though the driver's volumes are there.
-func (w *walk) creating(container string) verdict {
+func (w podLinks) creating(container string) verdict {
 	for i := range w.events.value {
 		e := &w.events.value[i]
 		m := ofVolume.FindStringSubmatch(e.Message)
@@ -63,7 +66,7 @@ func (w *walk) creating(container string) verdict {
 }
 
 // secretWanted says which class has to do with a Secret that is missing.
-func (w *walk) secretWanted(f *finding.Finding, name string) {
+func (w podLinks) secretWanted(f *finding.Finding, name string) {
 	for i := range w.classes.value {
 		c := &w.classes.value[i]
 		for _, o := range c.Spec.SecretObjects {
@@ -84,7 +87,7 @@ func (w *walk) secretWanted(f *finding.Finding, name string) {
 }
 
 // odd says what else is not as was probably meant.
-func (w *walk) odd() {
+func (w podLinks) odd() {
 	classes := map[string]bool{}
 	for _, v := range w.volumes {
 		classes[v.class] = true
@@ -111,13 +114,13 @@ func (w *walk) odd() {
 }
 
 // fresh tells whether the volume of a class was read without a failure.
-func (w *walk) fresh(class string) bool {
+func (w podLinks) fresh(class string) bool {
 	return slices.ContainsFunc(w.volumes, func(v *volume) bool { return v.class == class && v.isReady() && v.trouble == nil })
 }
 
 // oddStatus is what the volume's status says beside its failure. told is what
 // lint has said already.
-func (w *walk) oddStatus(v *volume, told string) {
+func (w podLinks) oddStatus(v *volume, told string) {
 	if v.status == nil {
 		return
 	}
@@ -144,7 +147,7 @@ func (w *walk) oddStatus(v *volume, told string) {
 }
 
 // oddEvents are those of other controllers that concern the volumes.
-func (w *walk) oddEvents() {
+func (w podLinks) oddEvents() {
 	for i := range w.events.value {
 		e := &w.events.value[i]
 		if strings.HasPrefix(e.Reason, "SELinux") || e.Reason == "MultipleSELinuxLabels" {

@@ -91,6 +91,6 @@ func explain(ctx context.Context, client *cluster.Client, now time.Time, t targe
 		return nil, err
 	}
 	w.links(ctx)
-	w.odd()
+	podLinks{w}.odd()
 	return w.done(), nil
 }

@@ -18,6 +18,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
 
+// nodeLinks are the links that all volumes share.
+type nodeLinks struct{ *walk }
+
 // noPods tells of a target that has no pod to explain.
 func (w *walk) noPods() bool {
 	set := w.set
@@ -56,7 +59,7 @@ func (w *walk) noPods() bool {
 	return false
 }
 
-func (w *walk) podLink() verdict {
+func (w nodeLinks) podLink() verdict {
 	p := w.pod
 	_, state := w.stateOf(p)
 	detail := fmt.Sprintf("%s/%s is %s, created %s", p.Namespace, p.Name, state, w.ago(p.CreationTimestamp.Time))
@@ -92,7 +95,7 @@ func isOrAre(n int) string {
 	return "are"
 }
 
-func (w *walk) otherDrivers() []string {
+func (w nodeLinks) otherDrivers() []string {
 	var names []string
 	for _, v := range w.pod.Spec.Volumes {
 		if v.CSI != nil && !slices.Contains(names, v.CSI.Driver) {
@@ -102,7 +105,7 @@ func (w *walk) otherDrivers() []string {
 	return names
 }
 
-func (w *walk) schedulingLink() verdict {
+func (w nodeLinks) schedulingLink() verdict {
 	if w.pod.Spec.NodeName != "" {
 		return good("on node %s", w.pod.Spec.NodeName)
 	}
@@ -131,7 +134,7 @@ func (w *walk) schedulingLink() verdict {
 const startupTaint = "node.mayfly.dev/not-ready"
 
 // tainted are the nodes that wait for their driver.
-func (w *walk) tainted() []string {
+func (w nodeLinks) tainted() []string {
 	var names []string
 	for _, n := range w.nodes.value {
 		if slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool { return t.Key == startupTaint }) {
@@ -148,7 +151,7 @@ func (w *walk) driverNamespace() string {
 	return "NAMESPACE"
 }
 
-func (w *walk) nodeLink() verdict {
+func (w nodeLinks) nodeLink() verdict {
 	name := w.pod.Spec.NodeName
 	o := about("Node", "", name)
 	if p := w.pod.Spec.OS; p != nil && p.Name == corev1.Windows {
@@ -179,7 +182,7 @@ func (w *walk) nodeLink() verdict {
 }
 
 // driverLink looks at the driver's pod on the node.
-func (w *walk) driverLink() verdict {
+func (w nodeLinks) driverLink() verdict {
 	o := about("Pod", w.namespace, "")
 	if !w.driver.known() {
 		o.Name = "(the driver's)"
@@ -219,7 +222,7 @@ func (w *walk) readySince() time.Time {
 }
 
 // noDriver says why there is no pod of the driver on the node.
-func (w *walk) noDriver() verdict {
+func (w nodeLinks) noDriver() verdict {
 	f := finding.Finding{
 		Object:  about("Node", "", w.pod.Spec.NodeName),
 		Message: fmt.Sprintf("has no pod of the driver: there is none with the label %s in namespace %s on it", cluster.DriverLabels, w.namespace),
@@ -256,7 +259,7 @@ func excluded(set *appsv1.DaemonSet, n *corev1.Node) string {
 	return ""
 }
 
-func (w *walk) registrationLink() verdict {
+func (w nodeLinks) registrationLink() verdict {
 	name := w.pod.Spec.NodeName
 	o := about("CSINode", "", name)
 	if !w.csiNode.known() {
@@ -277,7 +280,7 @@ func (w *walk) registrationLink() verdict {
 	return bad(finding.CodeNotRegistered, f, "%s has no %s", name, w.DriverName)
 }
 
-func (w *walk) csiDriverLink() verdict {
+func (w nodeLinks) csiDriverLink() verdict {
 	o := about("CSIDriver", "", w.DriverName)
 	if !w.csiDriver.known() {
 		return w.unknown(o, w.csiDriver.err)

@@ -54,10 +54,13 @@ func (v *volume) isPlugin() bool {
 
 func builtIn() []string { return []string{vault.NameVault, vault.NameOpenBao, akeyless.Name} }
 
+// troubles finds the last failures.
+type troubles struct{ *walk }
+
 // troubleOf finds the last failure of a volume that still holds: in its status,
 // which is kept until it is no longer so, and else in the Events. What kubelet
 // says after that comes first: the driver was not asked any more.
-func (w *walk) troubleOf(v *volume) *trouble {
+func (w troubles) troubleOf(v *volume) *trouble {
 	told := w.inStatus(v)
 	event := w.inEvents(v)
 	switch {
@@ -72,7 +75,7 @@ func (w *walk) troubleOf(v *volume) *trouble {
 }
 
 // inStatus is what the volume's status says.
-func (w *walk) inStatus(v *volume) *trouble {
+func (w troubles) inStatus(v *volume) *trouble {
 	if v.status == nil {
 		return nil
 	}
@@ -89,7 +92,7 @@ func (w *walk) inStatus(v *volume) *trouble {
 
 // holds tells whether what an Event says may still be so: the volume has not
 // been mounted since.
-func (w *walk) holds(v *volume, t *trouble) bool {
+func (w troubles) holds(v *volume, t *trouble) bool {
 	if t == nil {
 		return false
 	}
@@ -105,7 +108,7 @@ func (w *walk) holds(v *volume, t *trouble) bool {
 
 // inEvents is the newest failure of the volume among the Events: kubelet's,
 // which has all the words, with the reason of the driver's.
-func (w *walk) inEvents(v *volume) *trouble {
+func (w troubles) inEvents(v *volume) *trouble {
 	var kubelet, driver, recovered *corev1.Event
 	for i := range w.events.value {
 		e := &w.events.value[i]
@@ -149,7 +152,7 @@ func (w *walk) inEvents(v *volume) *trouble {
 
 // volumeOf is the volume that an Event of kubelet names. One that names none
 // is about all.
-func (w *walk) volumeOf(e *corev1.Event) string {
+func (w troubles) volumeOf(e *corev1.Event) string {
 	if m := ofVolume.FindStringSubmatch(e.Message); m != nil {
 		return m[1]
 	}

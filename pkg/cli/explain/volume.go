@@ -15,7 +15,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
-func (w *walk) volumeLink(_ context.Context, v *volume) verdict {
+// volumeLinks are those of each volume.
+type volumeLinks struct{ *walk }
+
+func (w volumeLinks) volumeLink(_ context.Context, v *volume) verdict {
 	for _, f := range w.findings("Pod", w.pod.Name, finding.CodeNotReadOnly, finding.CodeNoClass) {
 		if strings.Contains(f.Message, fmt.Sprintf("volume %q", v.name)) {
 			return bad(f.Code, f, "%s", finding.RuleOf(f.Code).Title)
@@ -29,7 +32,7 @@ func (w *walk) volumeLink(_ context.Context, v *volume) verdict {
 }
 
 // isUsed tells whether a container mounts a volume.
-func (w *walk) isUsed(v *volume) bool {
+func (w volumeLinks) isUsed(v *volume) bool {
 	mounts := func(m corev1.VolumeMount) bool { return m.Name == v.name }
 	for _, c := range slices.Concat(w.pod.Spec.InitContainers, w.pod.Spec.Containers) {
 		if slices.ContainsFunc(c.VolumeMounts, mounts) {
@@ -39,7 +42,7 @@ func (w *walk) isUsed(v *volume) bool {
 	return slices.ContainsFunc(w.pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return slices.ContainsFunc(c.VolumeMounts, mounts) })
 }
 
-func (w *walk) classLink(ctx context.Context, v *volume) verdict {
+func (w volumeLinks) classLink(ctx context.Context, v *volume) verdict {
 	o := about("SecretProviderClass", w.pod.Namespace, v.class)
 	if !w.classes.known() {
 		return w.unknown(o, w.classes.err)
@@ -56,7 +59,7 @@ func (w *walk) classLink(ctx context.Context, v *volume) verdict {
 
 // noClass looks for the class that was meant: one of a near name, or of the
 // same one in another namespace.
-func (w *walk) noClass(ctx context.Context, v *volume) verdict {
+func (w volumeLinks) noClass(ctx context.Context, v *volume) verdict {
 	var near, elsewhere []string
 	for i := range w.classes.value {
 		near = append(near, w.classes.value[i].Name)
@@ -83,7 +86,7 @@ func (w *walk) noClass(ctx context.Context, v *volume) verdict {
 	return bad(finding.CodeElsewhere, f, "%s", detail)
 }
 
-func (w *walk) providerLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) providerLink(_ context.Context, v *volume) verdict {
 	switch {
 	case v.spc == nil:
 		return skipped("the class could not be looked at")
@@ -105,7 +108,7 @@ func (w *walk) providerLink(_ context.Context, v *volume) verdict {
 	return verdict{state: finding.Unknown, detail: name + " is a plugin, which answers on the node alone"}
 }
 
-func (w *walk) accountLink(context.Context, *volume) verdict {
+func (w volumeLinks) accountLink(context.Context, *volume) verdict {
 	o := about("ServiceAccount", w.pod.Namespace, accountOf(w.pod))
 	switch {
 	case !w.account.known():
@@ -119,7 +122,7 @@ func (w *walk) accountLink(context.Context, *volume) verdict {
 	return good("%s/%s", o.Namespace, o.Name)
 }
 
-func (w *walk) audienceLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) audienceLink(_ context.Context, v *volume) verdict {
 	switch found := w.findings("SecretProviderClass", v.class, finding.CodeAudience); {
 	case len(found) > 0:
 		return bad(finding.CodeAudience, found[0], "the CSIDriver does not request %q", v.login.Audience)
@@ -132,7 +135,7 @@ func (w *walk) audienceLink(_ context.Context, v *volume) verdict {
 }
 
 // storeLink says how the driver reaches the store, and whether it answered.
-func (w *walk) storeLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) storeLink(_ context.Context, v *volume) verdict {
 	where := w.way(v)
 	switch {
 	case v.trouble != nil && v.trouble.row.link == linkStore:
@@ -171,7 +174,7 @@ func (w *walk) storeLink(_ context.Context, v *volume) verdict {
 }
 
 // way is where the driver asks, as whom, and who says so.
-func (w *walk) way(v *volume) string {
+func (w volumeLinks) way(v *volume) string {
 	if !v.login.Built {
 		return ""
 	}
@@ -189,7 +192,7 @@ func (w *walk) way(v *volume) string {
 	return text
 }
 
-func (w *walk) filesLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) filesLink(_ context.Context, v *volume) verdict {
 	if v.status == nil {
 		if !w.statuses.known() {
 			return w.unknown(about("SecretProviderClassPodStatus", w.pod.Namespace, ""), w.statuses.err)

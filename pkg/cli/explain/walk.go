@@ -106,7 +106,7 @@ func (w *walk) prepare() error {
 		if v.spc != nil {
 			v.login = w.judged.Logins[class.Ref{Namespace: v.spc.Namespace, Name: v.spc.Name}]
 		}
-		v.trouble = w.troubleOf(v)
+		v.trouble = troubles{w}.troubleOf(v)
 	}
 	w.report.Objects = len(w.set.all) + len(w.volumes)
 	return nil
@@ -161,40 +161,41 @@ func (w *walk) findings(kind, name string, codes ...string) []finding.Finding {
 
 // links walks the chain.
 func (w *walk) links(ctx context.Context) {
+	shared, own := nodeLinks{w}, volumeLinks{w}
 	for _, link := range []struct {
 		title string
 		look  func() verdict
 	}{
-		{linkPod, w.podLink},
-		{linkScheduling, w.schedulingLink},
-		{linkNode, w.nodeLink},
-		{linkDriver, w.driverLink},
-		{linkRegistration, w.registrationLink},
-		{linkCSIDriver, w.csiDriverLink},
+		{linkPod, shared.podLink},
+		{linkScheduling, shared.schedulingLink},
+		{linkNode, shared.nodeLink},
+		{linkDriver, shared.driverLink},
+		{linkRegistration, shared.registrationLink},
+		{linkCSIDriver, shared.csiDriverLink},
 	} {
 		w.link(nil, link.title, link.look)
 	}
-	shared := w.broken
+	brokenForAll := w.broken
 	for _, v := range w.volumes {
-		w.broken = shared
+		w.broken = brokenForAll
 		for _, link := range []struct {
 			title string
 			look  func(context.Context, *volume) verdict
 		}{
-			{linkVolume, w.volumeLink},
-			{linkClass, w.classLink},
-			{linkProvider, w.providerLink},
-			{linkAccount, w.accountLink},
-			{linkAudience, w.audienceLink},
-			{linkStore, w.storeLink},
-			{linkFiles, w.filesLink},
+			{linkVolume, own.volumeLink},
+			{linkClass, own.classLink},
+			{linkProvider, own.providerLink},
+			{linkAccount, own.accountLink},
+			{linkAudience, own.audienceLink},
+			{linkStore, own.storeLink},
+			{linkFiles, own.filesLink},
 		} {
 			w.link(v, link.title, func() verdict { return link.look(ctx, v) })
 		}
 		v.broken = w.broken
 	}
-	w.broken = shared || slices.ContainsFunc(w.volumes, func(v *volume) bool { return v.broken })
-	w.link(nil, linkContainers, w.containersLink)
+	w.broken = brokenForAll || slices.ContainsFunc(w.volumes, func(v *volume) bool { return v.broken })
+	w.link(nil, linkContainers, podLinks{w}.containersLink)
 }
 
 // link looks at one link of the chain, unless an earlier one is broken. What
