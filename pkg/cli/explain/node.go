@@ -70,8 +70,8 @@ func (w nodeLinks) podLink() verdict {
 	case p.Annotations[corev1.MirrorPodAnnotationKey] != "" && len(w.volumes) > 0:
 		return bad(finding.CodeStatic, finding.Finding{Message: "is a static pod of its node, and kubelet requests no service account tokens for it"}, "%s", detail)
 	case p.Status.Phase == corev1.PodSucceeded, p.Status.Phase == corev1.PodFailed:
-		f := finding.Finding{Level: finding.Info, Message: "has ended, " + cmp.Or(p.Status.Message, string(p.Status.Phase))}
-		return bad(finding.CodeEnded, f, "%s", detail)
+		w.report.Add(finding.CodeEnded, finding.Finding{Object: about("Pod", p.Namespace, p.Name), Message: "has ended: " + cmp.Or(p.Status.Message, state)})
+		w.over = "the pod has ended"
 	case len(w.volumes) == 0:
 		f := finding.Finding{Message: fmt.Sprintf("has no volume of the CSI driver %s", w.DriverName)}
 		if names := w.otherDrivers(); len(names) > 0 {
@@ -185,7 +185,7 @@ func (w nodeLinks) nodeLink() verdict {
 func (w nodeLinks) driverLink() verdict {
 	o := about("Pod", w.namespace, "")
 	if !w.driver.known() {
-		o.Name = "(the driver's)"
+		o.Name = "*"
 		return w.unknown(o, w.driver.err)
 	}
 	p := w.driver.value

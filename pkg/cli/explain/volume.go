@@ -168,7 +168,7 @@ func (w volumeLinks) storeLink(_ context.Context, v *volume) verdict {
 		w.unknown(about("Event", w.pod.Namespace, w.pod.Name), w.events.err)
 	}
 	if !w.statuses.known() {
-		w.unknown(about("SecretProviderClassPodStatus", w.pod.Namespace, ""), w.statuses.err)
+		w.unknown(about("SecretProviderClassPodStatus", w.pod.Namespace, "*"), w.statuses.err)
 	}
 	return bad(finding.CodeNoWord, f, "no answer is known")
 }
@@ -195,7 +195,7 @@ func (w volumeLinks) way(v *volume) string {
 func (w volumeLinks) filesLink(_ context.Context, v *volume) verdict {
 	if v.status == nil {
 		if !w.statuses.known() {
-			return w.unknown(about("SecretProviderClassPodStatus", w.pod.Namespace, ""), w.statuses.err)
+			return w.unknown(about("SecretProviderClassPodStatus", w.pod.Namespace, "*"), w.statuses.err)
 		}
 		w.report.Add(finding.CodeNoStatus, finding.Finding{
 			Object:  about("Pod", w.pod.Namespace, w.pod.Name),

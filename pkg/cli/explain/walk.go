@@ -46,6 +46,8 @@ type walk struct {
 	judged  *lint.Judgement
 	flags   flags // the driver's
 	broken  bool
+	// over is why there is nothing more to look at, though nothing is broken.
+	over string
 }
 
 // volume is one of the pod's, of the driver.
@@ -108,8 +110,27 @@ func (w *walk) prepare() error {
 		}
 		v.trouble = troubles{w}.troubleOf(v)
 	}
-	w.report.Objects = len(w.set.all) + len(w.volumes)
+	w.report.Objects = w.count()
 	return nil
+}
+
+// count is how many objects were looked at, Events left out.
+func (w *walk) count() int {
+	n := len(w.set.all)
+	for _, there := range []bool{w.node.value != nil, w.csiNode.value != nil, w.csiDriver.value != nil, w.driver.value != nil, w.account.value != nil} {
+		if there {
+			n++
+		}
+	}
+	for _, v := range w.volumes {
+		if v.spc != nil {
+			n++
+		}
+		if v.status != nil {
+			n++
+		}
+	}
+	return n
 }
 
 // judge has lint judge the pod, its classes, those that list Secrets, and the
@@ -205,8 +226,8 @@ func (w *walk) link(v *volume, title string, look func() verdict) {
 	if v != nil && len(w.volumes) > 1 {
 		shown = fmt.Sprintf("volume %q: %s", v.name, title)
 	}
-	if w.broken {
-		w.report.Check(shown, finding.Skipped, "a link before it is broken")
+	if w.broken || w.over != "" {
+		w.report.Check(shown, finding.Skipped, cmp.Or(w.over, "a link before it is broken"))
 		return
 	}
 	out := look()
