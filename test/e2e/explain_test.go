@@ -107,7 +107,7 @@ func (c *tenant) tryExplain(ctx context.Context, person string, r row) error {
 		target = "pod/" + r.name
 	}
 	return c.poll(ctx, fmt.Sprintf("explain %s as %q to say %s", target, person, code), func(ctx context.Context) error {
-		got, err := c.mayfly(ctx, person, "explain", target)
+		got, err := c.runExplain(ctx, person, target)
 		if err != nil {
 			return err
 		}
@@ -152,7 +152,7 @@ func (c *tenant) explainFast() {
 	c.awaitPod("well", isRunning)
 	best := 0
 	for range 3 {
-		got, err := c.mayfly(c.t.Context(), admin, "explain", "pod/well")
+		got, err := c.runExplain(c.t.Context(), admin, "pod/well")
 		must(c.t, err)
 		if got.code != 0 || len(got.Findings) > 0 {
 			c.t.Errorf("of a pod that is well it says %s", got.text)

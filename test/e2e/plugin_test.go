@@ -82,9 +82,9 @@ type report struct {
 
 var spent = regexp.MustCompile(`(?m)^(\d+) requests? in (\d+) ms$`)
 
-// mayfly runs a command of kubectl-mayfly in the tenant's namespace.
-func (c *tenant) mayfly(ctx context.Context, person string, args ...string) (*report, error) {
-	args = append(args, "--kubeconfig", c.node.Kubeconfig(), "-n", c.ns, "-o", "json", "--verbose")
+// runExplain runs kubectl mayfly explain in the tenant's namespace.
+func (c *tenant) runExplain(ctx context.Context, person, target string) (*report, error) {
+	args := append([]string{"explain", target}, "--kubeconfig", c.node.Kubeconfig(), "-n", c.ns, "-o", "json", "--verbose")
 	if person != admin {
 		args = append(args, "--as", person)
 	}
