@@ -257,13 +257,13 @@ func (c *tenant) rowsOfReads() []row {
 	}
 	must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/large", map[string]any{"password": strings.Repeat("x", 100<<10)}))
 	return []row{
-		{name: "no-policy", objects: at(kvMount+"/data/others/db", "password"), code: finding.CodeNoPolicy,
+		{name: "no-policy", objects: at(kvMount+"/data/others/db", "password"), code: finding.CodePolicyDenies,
 			words: []string{`path "` + kvMount + `/data/others/db" { capabilities = ["read"] }`, "vault read auth/kubernetes/role/" + c.ns}},
 		{name: "without-data", objects: at(kvMount+"/"+c.ns+"/db", "password"), code: finding.CodeDataMissing, words: []string{`secretPath: "` + kvMount + "/data/" + c.ns + `/db"`}},
 		{name: "nothing", objects: at(kvMount+"/data/"+c.ns+"/nothing", "password"), code: finding.CodeNothingThere, words: []string{"vault read " + kvMount + "/data/" + c.ns + "/nothing"}},
 		{name: "other-key", objects: at(kvMount+"/data/"+c.ns+"/db", "pasword"), code: finding.CodeNothingThere, words: []string{`it has "password"`}},
 		{name: "too-large", objects: at(kvMount+"/data/"+c.ns+"/large", "password"), parameters: map[string]string{"volumeSizeLimit": "16Ki"}, code: finding.CodeTooLarge, words: []string{"volumeSizeLimit"}},
-		{name: "gateway", pod: []func(*corev1.Pod){as("intruder")}, code: finding.CodeNoPolicy, words: []string{"akeyless set-role-rule --role-name ROLE --path " + c.item("api")}},
+		{name: "gateway", pod: []func(*corev1.Pod){as("intruder")}, code: finding.CodePolicyDenies, words: []string{"akeyless set-role-rule --role-name ROLE --path " + c.item("api")}},
 	}
 }
 
@@ -316,8 +316,8 @@ func (c *tenant) rowsOfContainers() []row {
 		{name: "non-root", objects: []object{private}, pod: []func(*corev1.Pod){user(1000, 1000), withoutGroup}, code: finding.CodeContainer, more: []string{finding.CodeMode}},
 		{name: "ignored", objects: db, parameters: map[string]string{"vaultMount": "k8s"}, pod: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.Volumes[0].CSI.VolumeAttributes["roleName"] = "admin" }},
 			level: finding.Warning, code: finding.CodeDoubtful, words: []string{"vaultMount"}, more: []string{finding.CodeAttribute}},
-		{name: "fading", objects: db, parameters: fading("fading"), level: finding.Warning, code: finding.CodeNoPolicy, words: []string{"keeps its content"}},
-		{name: "emptied", objects: db, parameters: merge2(fading("emptied"), "onDenied", "empty"), code: finding.CodeNoPolicy, words: []string{"has been emptied"}, more: []string{finding.CodeEmptied}},
+		{name: "fading", objects: db, parameters: fading("fading"), level: finding.Warning, code: finding.CodePolicyDenies, words: []string{"keeps its content"}},
+		{name: "emptied", objects: db, parameters: merge2(fading("emptied"), "onDenied", "empty"), code: finding.CodePolicyDenies, words: []string{"has been emptied"}, more: []string{finding.CodeFilesGone}},
 		{name: "both", objects: db, pod: []func(*corev1.Pod){mountsAt("more", "/more", "no-such")}, code: finding.CodeNoSuchClass, words: []string{`volume "more"`}},
 	}
 }
@@ -465,7 +465,7 @@ func driverExplained(c *tenant) {
 		return err
 	})
 	c.start(newPod("driverless", printOnce, mounts("db")))
-	c.awaitExplained(admin, row{name: "driverless", code: finding.CodeNoDriver, words: []string{"nodeSelector of DaemonSet", "no=such"}})
+	c.awaitExplained(admin, row{name: "driverless", code: finding.CodeDriverAbsent, words: []string{"nodeSelector of DaemonSet", "no=such"}})
 	c.awaitExplained(developer, row{name: "driverless", code: finding.CodeNotRegistered, words: []string{driverName}})
 }
 

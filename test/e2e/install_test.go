@@ -29,7 +29,7 @@ func driverReinstalled(c *tenant) {
 	s.checkFile(s.pod, "one")
 	c.start(newPod("coming", printOnce, mounts("db")))
 	c.awaitEvent("coming", failedMount, driverName)
-	c.awaitExplained(admin, row{name: "coming", code: finding.CodeNoDriver, words: []string{"has no pod of the driver"}})
+	c.awaitExplained(admin, row{name: "coming", code: finding.CodeDriverAbsent, words: []string{"has no pod of the driver"}})
 	c.awaitExplained(c.developer(), row{name: "coming", code: finding.CodeNotRegistered, words: []string{driverName}})
 	must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), "leaving", metav1.DeleteOptions{}))
 	s.checkFile(leaving, "one")

@@ -127,7 +127,7 @@ func readAdvice() []advice {
 	return []advice{
 		{words: []string{"version 2 is mounted there: secretpath must be", "invalid path for a versioned"}, link: linkStore, code: finding.CodeDataMissing,
 			remedy: "write secretPath: {fixed} in class {class}, and have a policy of role {role} grant it: path {fixed} { capabilities = [\"read\"] }"},
-		{reasons: []fault.Reason{fault.Denied, fault.Unverified}, link: linkStore, code: finding.CodeNoPolicy,
+		{reasons: []fault.Reason{fault.Denied, fault.Unverified}, link: linkStore, code: finding.CodePolicyDenies,
 			remedy:   "have a policy of role {role} grant it: {rule}. {vault} read{in} " + roleOf + " names the policies; the path of a KV version 2 secret has data/ after the mount",
 			akeyless: "have a role that is associated with access ID {accessid} allow it: akeyless set-role-rule --role-name ROLE --path {path} --capability read"},
 		{reasons: []fault.Reason{fault.NotFound}, link: linkStore, code: finding.CodeNothingThere,

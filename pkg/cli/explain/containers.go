@@ -126,7 +126,7 @@ func (w podLinks) oddStatus(v *volume, told string) {
 	}
 	pod := about("Pod", w.pod.Namespace, w.pod.Name)
 	if c := condition(v.status, names.Ready); c != nil && c.Status == metav1.ConditionFalse && w.passed() != nil {
-		w.report.Add(finding.CodeEmptied, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q has no files any more: %s", v.name, c.Message)})
+		w.report.Add(finding.CodeFilesGone, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q has no files any more: %s", v.name, c.Message)})
 	}
 	if c := condition(v.status, names.Fresh); c != nil && c.Reason == names.LastGoodUsed {
 		w.report.Add(finding.CodeLastGood, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q: %s", v.name, c.Message)})

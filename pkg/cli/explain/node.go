@@ -236,7 +236,7 @@ func (w nodeLinks) noDriver() verdict {
 			f.Message += ", for " + why
 		}
 	}
-	return bad(finding.CodeNoDriver, f, "no pod of it on %s", w.pod.Spec.NodeName)
+	return bad(finding.CodeDriverAbsent, f, "no pod of it on %s", w.pod.Spec.NodeName)
 }
 
 // excluded says what keeps the pods of a DaemonSet from a node; empty where

@@ -6,7 +6,7 @@ const (
 	CodeNoPods          = "MF101"
 	CodeNotScheduled    = "MF102"
 	CodeNodeUnfit       = "MF103"
-	CodeNoDriver        = "MF104"
+	CodeDriverAbsent    = "MF104"
 	CodeDriverNotReady  = "MF105"
 	CodeNotRegistered   = "MF106"
 	CodeNoSocket        = "MF107"
@@ -26,7 +26,7 @@ const (
 	CodeNotBound        = "MF121"
 	CodeUnverified      = "MF122"
 	CodeNoAuthMethod    = "MF123"
-	CodeNoPolicy        = "MF124"
+	CodePolicyDenies    = "MF124"
 	CodeNothingThere    = "MF125"
 	CodeDataMissing     = "MF126"
 	CodeUnreachable     = "MF127"
@@ -44,7 +44,7 @@ const (
 	CodeSELinux         = "MF141"
 	CodeContainer       = "MF142"
 	CodeLastGood        = "MF143"
-	CodeEmptied         = "MF144"
+	CodeFilesGone       = "MF144"
 	CodeStatic          = "MF145"
 	CodeOtherVolume     = "MF146"
 	CodeIgnored         = "MF147"
@@ -58,7 +58,7 @@ func explainRules() []Rule {
 		{CodeNoPods, Error, "there are no pods", "do what the controller's words ask for"},
 		{CodeNotScheduled, Error, "the pod is not scheduled", "do what the scheduler's words ask for"},
 		{CodeNodeUnfit, Error, "the node cannot serve the pod", "have the pod run on another node"},
-		{CodeNoDriver, Error, "the driver does not run on the node", "have the driver's DaemonSet run a pod on the node: tolerations, nodeSelector and affinity are the chart's linux.tolerations, linux.nodeSelector and linux.affinity"},
+		{CodeDriverAbsent, Error, "the driver does not run on the node", "have the driver's DaemonSet run a pod on the node: tolerations, nodeSelector and affinity are the chart's linux.tolerations, linux.nodeSelector and linux.affinity"},
 		{CodeDriverNotReady, Error, "the driver's pod is not ready", "read its log and its events"},
 		{CodeNotRegistered, Error, "the driver is not registered with kubelet", "have the chart's linux.kubeletRootDir be kubelet's own root directory on the node"},
 		{CodeNoSocket, Error, "kubelet does not reach the driver", "look at the driver's pod on the node"},
@@ -78,7 +78,7 @@ func explainRules() []Rule {
 		{CodeNotBound, Error, "the role is not bound to the pod", "bind the role to the pod's service account and namespace"},
 		{CodeUnverified, Error, "the store does not accept the pod's token", "have the role and the auth method accept the cluster's tokens and the class's audience"},
 		{CodeNoAuthMethod, Error, "the auth method is missing or not set up", "set up the auth method, or correct vaultAuthMountPath"},
-		{CodeNoPolicy, Error, "no policy lets the pod read the object", "grant it in a policy of the role"},
+		{CodePolicyDenies, Error, "no policy lets the pod read the object", "grant it in a policy of the role"},
 		{CodeNothingThere, Error, "the store has no such object", "correct the path or the key in the class, or write the secret"},
 		{CodeDataMissing, Error, "the path lacks data/", "write the path with data/ after the mount"},
 		{CodeUnreachable, Error, "the driver does not reach the store", "check address, DNS and firewalls from the driver's pod"},
@@ -96,7 +96,7 @@ func explainRules() []Rule {
 		{CodeSELinux, Error, "SELinux keeps the container from the volume", "give the pods and containers that share the volume one SELinux level, or leave the label to the runtime"},
 		{CodeContainer, Error, "a container fails by itself", "its secrets are there: look at the container's log and events"},
 		{CodeLastGood, Warning, "the volume holds what the node remembered", "look at the store: the volume is refreshed as soon as it answers"},
-		{CodeEmptied, Error, "a denial has emptied the volume", "give the pod its rights in the store back, or set onDenied: keep in the class"},
+		{CodeFilesGone, Error, "a denial has emptied the volume", "give the pod its rights in the store back, or set onDenied: keep in the class"},
 		{CodeStatic, Error, "static pods are not served", "make it a pod of the API server: kubelet requests no tokens for a static pod"},
 		{CodeOtherVolume, Error, "another volume of the pod cannot be mounted", "mend that volume: kubelet starts no container before all of them are there"},
 		{CodeIgnored, Warning, "the driver ignores something", "correct it or take it out"},
