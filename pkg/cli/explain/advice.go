@@ -88,7 +88,7 @@ func pluginAdvice() []advice {
 		{plugin: true, words: []string{"received message larger than max"}, link: linkStore, code: finding.CodeTooLarge, remedy: "make several classes of it, or have the operator raise --max-call-recv-msg-size (chart: providerPlugins.maxMessageSize)"},
 		{plugin: true, words: []string{"serviceaccounts/token"}, link: linkStore, code: finding.CodePluginFails, remedy: "the plugin's own service account may not create tokens: give it the rights that its documentation names"},
 		{plugin: true, reasons: []fault.Reason{
-			fault.Denied, fault.Unverified, fault.NotFound, fault.Rejected, fault.Unavailable, fault.RateLimited, fault.BadAnswer, fault.Internal,
+			fault.Denied, fault.Unverified, fault.NotFound, fault.Rejected, fault.Unavailable, fault.RateLimited, fault.Timeout, fault.BadAnswer, fault.Internal,
 		}, link: linkStore, code: finding.CodePluginFails},
 	}
 }
@@ -136,7 +136,8 @@ func readAdvice() []advice {
 		{words: []string{"received message larger than max"}, link: linkStore, code: finding.CodeTooLarge},
 		{reasons: []fault.Reason{fault.TooLarge, fault.Exhausted}, link: linkStore, code: finding.CodeTooLarge},
 		{reasons: []fault.Reason{fault.RateLimited}, link: linkStore, code: finding.CodeRateLimited,
-			remedy: "raise the quota, or have the store count by more than the node's address: {vault} list{in} sys/quotas/rate-limit"},
+			remedy:   "raise the quota, or have the store count by more than the node's address: {vault} list{in} sys/quotas/rate-limit",
+			akeyless: "lengthen refreshInterval of class {class}, or have the account's limit raised"},
 	}
 }
 
@@ -146,7 +147,8 @@ func reachAdvice() []advice {
 		{words: []string{"x509:", "tls: ", "speaks tls", "to an https server", "does not speak tls"}, link: linkStore, code: finding.CodeTLS,
 			remedy: "the address is {address} ({origin}): check its scheme, have the certificate's authority trusted (vaultCACertPath of the class, or --vault-tls-ca-cert, chart: vault.tls.caConfigMap), and the host in the certificate"},
 		{words: []string{"is sealed", "not initiali", "disaster recovery", "performance standby"}, link: linkStore, code: finding.CodeStoreAway,
-			remedy: "{vault} status -address={address} tells; running pods keep their files, and kubelet tries again by itself"},
+			remedy:   "{vault} status -address={address} tells; running pods keep their files, and kubelet tries again by itself",
+			akeyless: "look at the gateway at {address} ({origin}); running pods keep their files, and kubelet tries again by itself"},
 		{words: []string{"no such host", "connection refused", "i/o timeout", "no route to host", "network is unreachable", "connecting to"}, link: linkStore, code: finding.CodeUnreachable, remedy: unreachable},
 		{reasons: []fault.Reason{fault.Timeout}, link: linkStore, code: finding.CodeUnreachable, remedy: unreachable},
 		{reasons: []fault.Reason{fault.Unavailable}, link: linkStore, code: finding.CodeStoreAway,
