@@ -161,12 +161,14 @@ func reachAdvice() []advice {
 
 const unreachable = "the driver's pod asks {address} ({origin}), not this one, so egress rules of namespace {drivernamespace} and the node's DNS count: kubectl debug -n {drivernamespace} -it {driverpod} --image=busybox -- wget -O- {address}"
 
+const readLog = "read the driver's log on node {node}: kubectl logs -n {drivernamespace} {driverpod}"
+
 // nodeAdvice is for the node's own failures, and the row that fits all.
 func nodeAdvice() []advice {
 	return []advice{
 		{reasons: []fault.Reason{fault.Mount, fault.State, fault.Conflict}, link: linkFiles, code: finding.CodeNodeFails,
-			remedy: "read the driver's log on node {node}: kubectl logs -n {drivernamespace} {driverpod}"},
+			remedy: readLog},
 		{reasons: []fault.Reason{fault.Canceled}, link: linkStore, code: finding.CodeNoWord},
-		{link: linkStore, code: finding.CodeOther, remedy: "read the driver's log on node {node}: kubectl logs -n {drivernamespace} {driverpod}"},
+		{link: linkStore, code: finding.CodeOther, remedy: readLog},
 	}
 }

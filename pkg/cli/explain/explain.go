@@ -33,7 +33,8 @@ It believes objects before Events, and passes over Events that are no longer so.
 What you may not look at is a warning, never taken for well: the right to get
 and list pods, events, service accounts, secretproviderclasses and
 secretproviderclasspodstatuses in the namespace suffices to find most causes;
-nodes, csinodes, csidrivers and the pods of the driver tell the rest.`,
+nodes, csinodes, csidrivers and the pods of the driver tell the rest. Who may
+forward a port to the driver's pod has it say itself how the volume is.`,
 		Example: `  # A pod, and the worst pod of a Deployment
   kubectl mayfly explain pod/web-0
   kubectl mayfly explain deployment/web -n shop

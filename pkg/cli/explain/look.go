@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
+	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
 // seen is one source: what it holds, or why nobody could look.
@@ -48,6 +49,7 @@ type look struct {
 	classes    seen[[]v1.SecretProviderClass]
 	statuses   seen[[]v1.SecretProviderClassPodStatus]
 	account    seen[*corev1.ServiceAccount]
+	live       seen[statusz.Status]
 }
 
 // orNil makes nil of an object that does not exist.
@@ -71,6 +73,7 @@ func (l *look) at(ctx context.Context, pod *corev1.Pod) {
 		l.csiDriver.set(l.CSIDriver(ctx))
 		l.namespace = l.DriverNamespace(l.csiDriver.value)
 		l.readDriver(ctx, node)
+		l.readLive(ctx)
 	})
 	if c := podCondition(pod, corev1.PodScheduled); node == "" && c != nil && strings.Contains(c.Message, "taint") {
 		all.Go(func() {

@@ -63,15 +63,33 @@ type troubles struct{ *walk }
 func (w troubles) troubleOf(v *volume) *trouble {
 	told := w.inStatus(v)
 	event := w.inEvents(v)
-	switch {
-	case told == nil && w.holds(v, event):
-		return event
-	case told != nil && event != nil && event.row.kubelet && event.row.code != finding.CodeNoWord && event.last.After(told.since) && w.holds(v, event):
-		return event
-	case told != nil && event != nil:
-		told.last = event.last
+	live, over := w.inLive(v)
+	if over {
+		return nil // the status is written a moment later
 	}
+	if live != nil {
+		if told != nil {
+			live.since = told.since
+		}
+		told = live
+	}
+	switch {
+	case event == nil || !w.holds(v, event):
+		return told
+	case told == nil:
+		return event
+	case event.row.kubelet && event.row.code != finding.CodeNoWord && event.last.After(later(told.since, told.last)):
+		return event
+	}
+	told.last = later(told.last, event.last)
 	return told
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // inStatus is what the volume's status says.

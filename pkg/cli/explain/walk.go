@@ -32,6 +32,7 @@ const (
 	linkProvider     = "provider"
 	linkAccount      = "service account"
 	linkAudience     = "audience"
+	linkLive         = "live state"
 	linkStore        = "store"
 	linkFiles        = "files"
 	linkContainers   = "containers"
@@ -208,6 +209,7 @@ func (w *walk) links(ctx context.Context) {
 			{linkProvider, own.providerLink},
 			{linkAccount, own.accountLink},
 			{linkAudience, own.audienceLink},
+			{linkLive, own.liveLink},
 			{linkStore, own.storeLink},
 			{linkFiles, own.filesLink},
 		} {
