@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mayfly-csi/mayfly/pkg/cli/explain"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/lint"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
@@ -58,6 +59,6 @@ func newRoot(s output.Streams) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	o.Bind(root.PersistentFlags())
-	root.AddCommand(lint.New(s, o), refresh.New(s, o), status.New(s, o), tree.New(s, o))
+	root.AddCommand(lint.New(s, o), explain.New(s, o), refresh.New(s, o), status.New(s, o), tree.New(s, o))
 	return root
 }

@@ -28,6 +28,7 @@ func together() []scenario {
 		{"the wrong audience is denied", wrongAudience},
 		{"the API server refuses classes that cannot work", invalidClasses},
 		{"what is ignored of a class is told in the pod's event", warned},
+		{"kubectl mayfly explain names what is broken", explained},
 		{"a class of the old version works", oldVersion},
 		{"the driver may do what it must, and nothing else", leastRights},
 		{"the driver may write its own node's objects only", boundToItsNode},
@@ -51,6 +52,7 @@ func apart() []scenario {
 	return []scenario{
 		{"50 pods start at once, and cost the API server one write each", fiftyPods},
 		{"tokens arrive in the volume context and in secrets", tokensEitherWay},
+		{"kubectl mayfly explain names what is wrong with the driver", driverExplained},
 		{"pods outlive a sealed Vault, and others wait for it", vaultSealed},
 		{"a rotation restarts a Deployment once, and nothing else does", restarted},
 		{"files rotate while the API server is down", apiServerDown},

@@ -10,6 +10,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
 
 // driverReinstalled takes the driver away under a live pod. What needs the
@@ -27,6 +29,8 @@ func driverReinstalled(c *tenant) {
 	s.checkFile(s.pod, "one")
 	c.start(newPod("coming", printOnce, mounts("db")))
 	c.awaitEvent("coming", failedMount, driverName)
+	c.awaitExplained(admin, row{name: "coming", code: finding.CodeDriverAbsent, words: []string{"has no pod of the driver"}})
+	c.awaitExplained(c.developer(), row{name: "coming", code: finding.CodeNotRegistered, words: []string{driverName}})
 	must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), "leaving", metav1.DeleteOptions{}))
 	s.checkFile(leaving, "one")
 
@@ -59,6 +63,9 @@ func taintRemoved(c *tenant) {
 		}
 		return errors.New("nobody has said that it cannot be scheduled")
 	})
+	for _, person := range []string{admin, c.developer()} {
+		c.awaitExplained(person, row{name: "early", code: finding.CodeNotScheduled, words: []string{key, "start-up taint"}})
+	}
 	must(c.t, c.driver.install(c.t.Context(), map[string]any{"startupTaint": map[string]any{"remove": true, "key": key}}))
 	c.awaitPod("early", isRunning)
 	c.awaitLog("early", marker+"one\n")

@@ -93,7 +93,7 @@ func (r *release) defaults() map[string]any {
 		"tokenRequests": audiences("vault", "second", gatewayAudience),
 		"refresh":       map[string]any{"interval": refreshInterval},
 		"metrics":       map[string]any{"address": r.metricsAddress()},
-		"vault":         map[string]any{"address": r.vault.Address, "allowedAddresses": []any{"*"}},
+		"vault":         map[string]any{"address": r.vault.Address, "allowedAddresses": r.strangers.addresses()},
 		"akeyless":      map[string]any{"allowedAddresses": []any{r.gateway.URL()}},
 		"log":           map[string]any{"level": "debug"},
 		"linux": map[string]any{

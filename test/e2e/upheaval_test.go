@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/test/node"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
@@ -177,6 +178,10 @@ func vaultSealed(c *tenant) {
 	c.awaitEvent("survivor", status.RefreshFailed, "keeps its last good content", "sealed")
 	c.start(newPod("waiting", printOnce, mounts("db")))
 	c.awaitEvent("waiting", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/waiting", "sealed")
+	for _, person := range []string{admin, c.developer()} {
+		c.awaitExplained(person, row{name: "waiting", code: finding.CodeStoreAway, words: []string{"Vault is sealed", "vault status -address="}})
+		c.awaitExplained(person, row{name: "survivor", code: finding.CodeStoreAway, level: finding.Warning, words: []string{"keeps its content", "Vault is sealed"}})
+	}
 	s.checkFile(s.pod, "one")
 
 	must(c.t, c.vault.Unseal(c.t.Context()))

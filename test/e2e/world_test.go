@@ -43,6 +43,10 @@ type world struct {
 	api     kubernetes.Interface
 	vault   *store
 	gateway *gateway
+	// strangers are not Vault, though classes may say so.
+	strangers *strangers
+	// plugin is the program kubectl-mayfly.
+	plugin  string
 	driver  *release
 	results *results
 	// ctx ends when the suite is interrupted.
@@ -77,6 +81,11 @@ func (w *world) setUp(ctx context.Context) error {
 	})
 	w.driver = &release{world: w, values: map[string]any{}}
 	both.Go(func() error { return w.driver.build(both2) })
+	both.Go(func() (err error) {
+		w.plugin, err = buildPlugin(both2)
+		return err
+	})
+	w.strangers = startStrangers()
 	if err := both.Wait(); err != nil {
 		return err
 	}
@@ -181,6 +190,12 @@ func (w *world) stopStores() error {
 	}
 	if w.gateway != nil {
 		failed = append(failed, w.gateway.Close())
+	}
+	if w.strangers != nil {
+		w.strangers.stop()
+	}
+	if w.plugin != "" {
+		failed = append(failed, os.RemoveAll(filepath.Dir(w.plugin)))
 	}
 	return errors.Join(failed...)
 }

@@ -16,6 +16,7 @@ var flagsOfOthers = map[string]string{
 	"--only": "test/hostile", "--list": "test/hostile", "--answers": "test/hostile",
 	"--register-with-taints": "kubelet", "--anonymous-auth": "kube-apiserver", "--enable-csi-integration": "Reloader", "--driver-writes-secrets": "the provider of AWS", "--force-sub-claims": "akeyless",
 	"--live": "kubectl mayfly", "--timeout": "kubectl mayfly",
+	"--driver-namespace": "kubectl-mayfly", "--driver-name": "kubectl-mayfly",
 }
 
 var (

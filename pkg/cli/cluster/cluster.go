@@ -157,10 +157,11 @@ func (c *Client) Classes(ctx context.Context, namespace string) ([]v1.SecretProv
 }
 
 // PodStatuses lists the SecretProviderClassPodStatuses of a namespace, of all
-// for an empty one.
-func (c *Client) PodStatuses(ctx context.Context, namespace string) ([]v1.SecretProviderClassPodStatus, error) {
+// for an empty one, and of those that a label selector takes.
+func (c *Client) PodStatuses(ctx context.Context, namespace, selector string) ([]v1.SecretProviderClassPodStatus, error) {
 	var all []v1.SecretProviderClassPodStatus
 	err := Pages(func(o metav1.ListOptions) (string, error) {
+		o.LabelSelector = selector
 		list := &v1.SecretProviderClassPodStatusList{}
 		err := c.stores.Get().Namespace(namespace).Resource(v1.SecretProviderClassPodStatusResource).
 			VersionedParams(&o, metav1.ParameterCodec).Do(ctx).Into(list)

@@ -90,7 +90,7 @@ func TestClient(t *testing.T) {
 
 func TestNotSeen(t *testing.T) {
 	c, _ := connect(t)
-	_, err := c.PodStatuses(t.Context(), "")
+	_, err := c.PodStatuses(t.Context(), "", "")
 	r := &finding.Report{}
 	cluster.NotSeen(r, finding.Object{Kind: "SecretProviderClassPodStatus"}, err)
 	if len(r.Findings) != 1 || r.Findings[0].Level != finding.Warning || !strings.Contains(r.Findings[0].Message, `User "developer" cannot list resource "secretproviderclasspodstatuses"`) {

@@ -13,8 +13,8 @@ import (
 const (
 	helmNamespace    = "meta.helm.sh/release-namespace"
 	defaultNamespace = "kube-system"
-	// driverLabels are those of the chart's pods, without those of a release.
-	driverLabels = "app.kubernetes.io/name=mayfly"
+	// DriverLabels are those of the chart's objects, without those of a release.
+	DriverLabels = "app.kubernetes.io/name=mayfly"
 )
 
 // CSIDriver reads the CSIDriver object of Mayfly; nil if there is none.
@@ -46,7 +46,7 @@ func (c *Client) DriverNamespace(d *storagev1.CSIDriver) string {
 func (c *Client) DriverPods(ctx context.Context, namespace, node string) ([]corev1.Pod, error) {
 	var all []corev1.Pod
 	err := Pages(func(o metav1.ListOptions) (string, error) {
-		o.LabelSelector = driverLabels
+		o.LabelSelector = DriverLabels
 		if node != "" {
 			o.FieldSelector = "spec.nodeName=" + node
 		}

@@ -1,0 +1,55 @@
+package explain
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// TestEveryReasonHasAdvice: a reason of package fault that is new needs a row.
+// Internal is what the last row is for.
+func TestEveryReasonHasAdvice(t *testing.T) {
+	file, err := parser.ParseFile(token.NewFileSet(), "../../fault/fault.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	ast.Inspect(file, func(node ast.Node) bool {
+		spec, ok := node.(*ast.ValueSpec)
+		if !ok {
+			return true
+		}
+		if kind, ok := spec.Type.(*ast.Ident); !ok || kind.Name != "Reason" {
+			return true
+		}
+		name, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		n++
+		reason := fault.Reason(name)
+		row := adviceFor(false, reason, "", false)
+		if reason != fault.Internal && !slices.Contains(row.reasons, reason) {
+			t.Errorf("no row is for %s alone: it has %s", reason, row.code)
+		}
+		return true
+	})
+	if n < 20 {
+		t.Errorf("the test sees %d reasons", n)
+	}
+}
+
+func TestShell(t *testing.T) {
+	for text, want := range map[string]string{
+		"web": "web", "secret/data/web": "secret/data/web", "": "''", "a b": "'a b'", "$(id)": "'$(id)'", "it's": `'it'\''s'`, "a\nb": "'a\nb'",
+	} {
+		if got := shell(text); got != want {
+			t.Errorf("shell(%q) is %s, want %s", text, got, want)
+		}
+	}
+}

@@ -1,0 +1,97 @@
+// Package explain finds out why a pod has not got its secrets: it walks from
+// the pod to the store and back, and stops at the first broken link.
+package explain
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+)
+
+// New is the command.
+func New(s output.Streams, o *output.Flags) *cobra.Command {
+	var at cluster.Flags
+	var verbose bool
+	cmd := &cobra.Command{
+		Use:   "explain TYPE/NAME",
+		Short: "Find out why a pod has not got its secrets",
+		Long: `Find out why a pod has not got its secrets.
+
+explain walks from the pod over its node, the driver on that node, the CSIDriver
+object, the class, the service account and the store to the files and the
+containers. It prints each link and stops at the first broken one, with what to
+do. Then it says what else is odd. Of a workload it takes the pod that is worst
+off, and says how many others are alike.
+
+It believes objects before Events, and passes over Events that are no longer so.
+What you may not look at is a warning, never taken for well: the right to get
+and list pods, events, service accounts, secretproviderclasses and
+secretproviderclasspodstatuses in the namespace suffices to find most causes;
+nodes, csinodes, csidrivers and the pods of the driver tell the rest. Who may
+forward a port to the driver's pod has it say itself how the volume is.`,
+		Example: `  # A pod, and the worst pod of a Deployment
+  kubectl mayfly explain pod/web-0
+  kubectl mayfly explain deployment/web -n shop
+
+  # A Job, as JSON
+  kubectl mayfly explain job migrate -o json
+
+  # With the exit code 1 for warnings too, such as a failing refresh
+  kubectl mayfly explain statefulset/db --fail-on warning`,
+		Args: cobra.RangeArgs(1, 2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := o.Check(); err != nil {
+				return err
+			}
+			t, err := parseTarget(args)
+			if err != nil {
+				return err
+			}
+			client, err := at.Connect(s)
+			if err != nil {
+				return err
+			}
+			began := time.Now()
+			r, err := explain(cmd.Context(), client, s.Time(), t)
+			if verbose {
+				fmt.Fprintf(s.Err, "%s in %d ms\n", output.Plural(client.Requests(), "request"), time.Since(began).Milliseconds())
+			}
+			if err != nil {
+				return err
+			}
+			return o.Finish(r, s)
+		},
+	}
+	at.Bind(cmd.Flags())
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say on standard error how many requests were made")
+	return cmd
+}
+
+// explain looks at everything first, and then walks.
+func explain(ctx context.Context, client *cluster.Client, now time.Time, t target) (*finding.Report, error) {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	l := &look{Client: client, now: now}
+	set, err := l.find(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	w := &walk{look: l, report: &finding.Report{}, set: set}
+	if w.noPods() {
+		return w.done(), nil
+	}
+	l.at(ctx, set.worst)
+	if err := w.prepare(); err != nil {
+		return nil, err
+	}
+	w.links(ctx)
+	podLinks{w}.odd()
+	return w.done(), nil
+}
