@@ -102,8 +102,13 @@ vuln: ## Look for known vulnerabilities (needs the network: vuln.go.dev)
 image: ## Build dist/: an OCI image for amd64 and arm64 without Docker, and its SBOMs
 	cd hack/image && go run .
 
+.PHONY: archives
+archives: ## Build dist/archives/: kubectl-mayfly for every platform, and krew's manifest
+	rm -rf dist/archives
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) go run ./hack/archive --version "$$(sed -n 's/^version: //p' charts/mayfly/Chart.yaml)" --out dist/archives
+
 .PHONY: release
-release: ## Build dist/VERSION/ of the tag at HEAD: notes, image, SBOMs, chart, checksums (RELEASE_REHEARSAL=1 without a tag)
+release: ## Build dist/VERSION/ of the tag at HEAD: notes, image, SBOMs, chart, plugin, checksums (RELEASE_REHEARSAL=1 without a tag)
 	@hack/release.sh
 
 .PHONY: clean

@@ -20,3 +20,7 @@ echo "generating charts/mayfly/files/crds"
 mkdir -p "$out/charts/mayfly/files/crds"
 rm -f "$out"/charts/mayfly/files/crds/secrets-store.csi.x-k8s.io_*.yaml
 "${gen[@]}" crd:maxDescLen=200 "paths=./pkg/apis/..." "output:crd:dir=$out/charts/mayfly/files/crds"
+
+# kubectl mayfly doctor compares a cluster's CRDs with these.
+mkdir -p "$out/pkg/cli/doctor/crds"
+cp "$out"/charts/mayfly/files/crds/secrets-store.csi.x-k8s.io_*.yaml "$out/pkg/cli/doctor/crds/"

@@ -52,7 +52,11 @@ helm=$(go run ./test/toolcache/cmd/toolcache helm)
 cp deploy/crds.yaml "$out/mayfly-crds-$version.yaml"
 cp deploy/mayfly.yaml "$out/mayfly-$version.yaml"
 
-# 6. One file to sign, which holds all others.
+# 6. The plugin of kubectl for every platform, and the manifest for krew.
+step "kubectl-mayfly"
+SOURCE_DATE_EPOCH=$epoch go run ./hack/archive --version "$version" --out "$out"
+
+# 7. One file to sign, which holds all others.
 step "checksums"
 sums=$(cd "$out" && sha256sum -- *)
 printf '%s\n' "$sums" >"$out/SHA256SUMS"

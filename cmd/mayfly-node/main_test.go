@@ -176,6 +176,26 @@ func TestDocumentedFlags(t *testing.T) {
 	}
 }
 
+// The plugin knows the flags that exist, to tell of those that do not.
+func TestFlagNames(t *testing.T) {
+	const file = "../../pkg/cli/doctor/flags.txt"
+	var names strings.Builder
+	for _, g := range (&options{logFormat: "text"}).declare().groups {
+		for _, x := range g.flags {
+			names.WriteString(x.Name + "\n")
+		}
+	}
+	if data, err := os.ReadFile(file); err == nil && string(data) == names.String() {
+		return
+	}
+	if !*update {
+		t.Fatalf("the names in %s are not those of the program's flags: run go test ./cmd/mayfly-node -update", file)
+	}
+	if err := os.WriteFile(file, []byte(names.String()), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func flagTable() string {
 	var b strings.Builder
 	for _, g := range (&options{logFormat: "text"}).declare().groups {

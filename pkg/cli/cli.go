@@ -9,6 +9,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mayfly-csi/mayfly/pkg/cli/completion"
+	"github.com/mayfly-csi/mayfly/pkg/cli/doctor"
 	"github.com/mayfly-csi/mayfly/pkg/cli/explain"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/lint"
@@ -16,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/refresh"
 	"github.com/mayfly-csi/mayfly/pkg/cli/status"
 	"github.com/mayfly-csi/mayfly/pkg/cli/tree"
+	"github.com/mayfly-csi/mayfly/pkg/cli/who"
 )
 
 // The exit codes.
@@ -59,6 +62,8 @@ func newRoot(s output.Streams) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	o.Bind(root.PersistentFlags())
-	root.AddCommand(lint.New(s, o), explain.New(s, o), refresh.New(s, o), status.New(s, o), tree.New(s, o))
+	root.AddCommand(lint.New(s, o), explain.New(s, o), refresh.New(s, o), status.New(s, o), tree.New(s, o), who.New(s, o), doctor.New(s, o))
+	root.AddCommand(completion.New(s))
+	completion.Bind(root, s)
 	return root
 }

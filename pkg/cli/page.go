@@ -10,9 +10,10 @@ import (
 )
 
 const pageHead = "# kubectl mayfly\n\n" +
-	"`kubectl mayfly` finds out why a secret does not arrive. It is one static binary: `make build` makes `bin/kubectl-mayfly`, and kubectl finds it anywhere in `PATH`. It builds for Linux, macOS and Windows: `GOOS=darwin go build ./cmd/kubectl-mayfly`.\n\n" +
+	"`kubectl mayfly` finds out why a secret does not arrive. It is one static binary: `make build` makes `bin/kubectl-mayfly`, and kubectl finds it anywhere in `PATH`. It builds for Linux, macOS and Windows: `GOOS=darwin go build ./cmd/kubectl-mayfly`. Releases have an archive for each, and krew's manifest.\n\n" +
 	"<!-- not run: it changes your PATH's directories -->\n\n" +
 	"    make build\n    sudo install bin/kubectl-mayfly /usr/local/bin/\n    kubectl mayfly --help\n\n" +
+	"`kubectl mayfly completion kubectl` prints what kubectl runs to complete its commands, flags and names; [completion](#completion) has the rest.\n\n" +
 	"What it finds is printed as text, JSON or SARIF, which all show the same. Each finding has a code; [findings](findings.md) explains them, and shows a pre-commit hook and a GitHub Action. In a terminal errors are red and warnings yellow, unless `NO_COLOR` is set or `TERM` is `dumb`.\n\n" +
 	"| Exit code | |\n|---|---|\n" +
 	"| 0 | nothing was found at the level of the flag `fail-on` or above it |\n" +

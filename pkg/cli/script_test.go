@@ -44,11 +44,22 @@ func TestScripts(t *testing.T) {
 }
 
 // cluster starts a recorded API server with the objects of files, and points
-// KUBECONFIG at it. $CLUSTERS has clusters that scripts share.
+// KUBECONFIG at it. $CLUSTERS has clusters that scripts share; crds stands for
+// the CRDs of the chart.
 func cluster(ts *testscript.TestScript, _ bool, args []string) {
 	var text strings.Builder
 	for _, name := range args {
-		text.WriteString(ts.ReadFile(name) + "\n---\n")
+		if name != "crds" {
+			text.WriteString(ts.ReadFile(name) + "\n---\n")
+			continue
+		}
+		names, err := filepath.Glob("../../charts/mayfly/files/crds/*.yaml")
+		ts.Check(err)
+		for _, name := range names {
+			data, err := os.ReadFile(name)
+			ts.Check(err)
+			text.WriteString("\n" + string(data) + "\n---\n")
+		}
 	}
 	api, err := clitest.Start(text.String())
 	ts.Check(err)

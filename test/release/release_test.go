@@ -42,11 +42,14 @@ func TestRehearsal(t *testing.T) {
 	}
 	version := versions[0].Name()
 	dir = filepath.Join(dir, version)
-	want := []string{
-		"SHA256SUMS", "mayfly-" + version + ".tgz", "mayfly-" + version + ".yaml", "mayfly-crds-" + version + ".yaml",
-		"mayfly-node_" + version + ".oci.tar", "mayfly-node_" + version + "_linux_amd64.spdx.json",
-		"mayfly-node_" + version + "_linux_arm64.spdx.json", "notes.md",
+	want := []string{"SHA256SUMS"}
+	for _, platform := range []string{"darwin_amd64.tar.gz", "darwin_arm64.tar.gz", "linux_amd64.tar.gz", "linux_arm64.tar.gz", "windows_amd64.zip", "windows_arm64.zip"} {
+		want = append(want, "kubectl-mayfly_"+version+"_"+platform)
 	}
+	want = append(want,
+		"mayfly-"+version+".tgz", "mayfly-"+version+".yaml", "mayfly-crds-"+version+".yaml", "mayfly-krew-"+version+".yaml",
+		"mayfly-node_"+version+".oci.tar", "mayfly-node_"+version+"_linux_amd64.spdx.json",
+		"mayfly-node_"+version+"_linux_arm64.spdx.json", "notes.md")
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)

@@ -36,6 +36,7 @@ import (
 //
 //	{apiVersion: recorded, kind: Forbidden, rules: ["list nodes", "get pods/log"]}
 //	{apiVersion: recorded, kind: Answer, request: "POST /api/v1/…", code: 201, body: {…}}
+//	{apiVersion: recorded, kind: Answer, request: "GET /metrics", text: "…"}
 //
 // An object replaces an earlier one of its name, and with the annotation
 // recorded/gone takes it away.
@@ -58,7 +59,7 @@ type API struct {
 
 type answer struct {
 	Code int
-	Body json.RawMessage
+	Body []byte
 }
 
 // New starts a server with the documents of some YAML.
@@ -96,36 +97,46 @@ func (a *API) Close() {
 }
 
 func (a *API) load(doc string) error {
-	var head struct {
-		APIVersion, Kind, Request string
-		Rules                     []string
-		Code                      int
-		Body                      json.RawMessage
-	}
-	if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
+	var kind struct{ APIVersion, Kind string }
+	if err := yaml.Unmarshal([]byte(doc), &kind); err != nil {
 		return err
 	}
-	switch {
-	case head.Kind == "":
+	if kind.Kind == "" {
 		return nil
-	case head.APIVersion != recorded:
+	}
+	if kind.APIVersion != recorded {
 		o := &unstructured.Unstructured{}
 		if err := yaml.Unmarshal([]byte(doc), &o.Object); err != nil {
 			return err
 		}
 		a.put(o)
-	case head.Kind == "Forbidden":
+		return nil
+	}
+	var head struct {
+		Request, Text string
+		Rules         []string
+		Code          int
+		Body          json.RawMessage
+	}
+	if err := yaml.Unmarshal([]byte(doc), &head); err != nil {
+		return err
+	}
+	switch kind.Kind {
+	case "Forbidden":
 		a.denied = append(a.denied, head.Rules...)
-	case head.Kind == "NodeStatus":
+	case "NodeStatus":
 		text, err := yaml.YAMLToJSON([]byte(doc))
 		if err != nil {
 			return err
 		}
 		return a.loadDriver(text)
-	case head.Kind == "Answer":
+	case "Answer":
 		a.answers[head.Request] = answer{head.Code, head.Body}
+		if head.Body == nil {
+			a.answers[head.Request] = answer{head.Code, []byte(head.Text)}
+		}
 	default:
-		return fmt.Errorf("unknown kind %q", head.Kind)
+		return fmt.Errorf("unknown kind %q", kind.Kind)
 	}
 	return nil
 }
@@ -316,10 +327,19 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, t target) {
 		fail(w, apierrors.NewBadRequest(err.Error()))
 		return
 	}
+	bare := strings.Contains(r.Header.Get("Accept"), "as=")
+	if bare && r.Header.Get("Accept") != metadataOnly {
+		fail(w, apierrors.NewGenericServerResponse(http.StatusNotAcceptable, "list", schema.GroupResource{}, "", "only the following media types are accepted: application/json", 0, false))
+		return
+	}
 	items := []any{}
 	for _, o := range a.objects {
 		if t.fits(o) && byLabel.Matches(labels.Set(o.GetLabels())) && byField.Matches(fieldsOf{o}) {
-			items = append(items, o.Object)
+			item := o.Object
+			if bare {
+				item = map[string]any{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": item["metadata"]}
+			}
+			items = append(items, item)
 		}
 	}
 	meta := map[string]any{"resourceVersion": "1"}
@@ -336,6 +356,9 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, t target) {
 	gv := schema.GroupVersion{Group: t.group, Version: t.version}
 	writeObject(w, map[string]any{"apiVersion": gv.String(), "kind": listKind(gv, t.resource), "metadata": meta, "items": items})
 }
+
+// metadataOnly asks for a list of objects without their content.
+const metadataOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 // fieldsOf gives a field selector the scalars of an object.
 type fieldsOf struct{ o *unstructured.Unstructured }

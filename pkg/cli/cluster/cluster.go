@@ -81,16 +81,13 @@ type Client struct {
 
 // Connect reads the kubeconfig. It makes no request.
 func (f *Flags) Connect(s output.Streams) (*Client, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = f.kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &f.overrides)
-	config, err := loader.ClientConfig()
+	config, err := f.loader().ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
 	}
-	namespace, _, err := loader.Namespace()
+	namespace, err := f.CurrentNamespace()
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
+		return nil, err
 	}
 	c := &Client{Namespace: namespace, DriverName: f.DriverName, driverNamespace: f.DriverNamespace, requests: &atomic.Int64{}}
 	config.QPS, config.Burst = queries, burst
@@ -103,6 +100,22 @@ func (f *Flags) Connect(s output.Streams) (*Client, error) {
 	}
 	c.stores, err = storesClient(config)
 	return c, err
+}
+
+func (f *Flags) loader() clientcmd.ClientConfig {
+	rules := clientcmd.NewDefaultClientConfigLoadingRules()
+	rules.ExplicitPath = f.kubeconfig
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &f.overrides)
+}
+
+// CurrentNamespace is that of -n, else that of the kubeconfig's context. It
+// needs no cluster.
+func (f *Flags) CurrentNamespace() (string, error) {
+	namespace, _, err := f.loader().Namespace()
+	if err != nil {
+		return "", fmt.Errorf("reading the kubeconfig: %w", err)
+	}
+	return namespace, nil
 }
 
 func storesClient(config *rest.Config) (rest.Interface, error) {

@@ -1,6 +1,51 @@
 package finding
 
+// The codes of doctor.
+const (
+	CodeNotEncrypted    = "MF500"
+	CodeWeakEncryption  = "MF501"
+	CodeStaleEncryption = "MF502"
+	CodeReadsAll        = "MF503"
+	CodeReadsNamespace  = "MF504"
+	CodeCouldMount      = "MF505"
+	CodeSecretInEnv     = "MF506"
+	CodePlainText       = "MF507"
+	CodeNoAudience      = "MF508"
+	CodeServerToken     = "MF509"
+	CodeDefaultAccount  = "MF510"
+	CodeNoAudit         = "MF511"
+	CodeNoAllowList     = "MF512"
+	CodeNoDriver        = "MF513"
+	CodeNodeWithout     = "MF514"
+	CodeVersions        = "MF515"
+	CodeCRD             = "MF516"
+	CodeNoPolicy        = "MF517"
+	CodeUnknownFlag     = "MF518"
+	CodeBaseline        = "MF519"
+)
+
 // doctorRules have the codes MF500 to MF599.
 func doctorRules() []Rule {
-	return nil
+	return []Rule{
+		{CodeNotEncrypted, Error, "Secrets are not encrypted at rest", "give the API server an encryption configuration with a KMS v2 provider, and write all Secrets again"},
+		{CodeWeakEncryption, Warning, "the key of the encryption at rest is near the data", "use a KMS v2 provider, whose key never leaves the key management"},
+		{CodeStaleEncryption, Warning, "some Secrets are stored as new ones are not", "write all Secrets again, such as by a StorageVersionMigration"},
+		{CodeReadsAll, Warning, "a subject reads the Secrets of all namespaces", "bind a role in the namespaces that it needs, or for single Secrets with resourceNames"},
+		{CodeReadsNamespace, Info, "subjects read all Secrets of a namespace", "keep to those who need it, or to single Secrets with resourceNames"},
+		{CodeCouldMount, Info, "classes could mount what stands in Secrets", "move the content to the store, mount a class, and delete the Secret"},
+		{CodeSecretInEnv, Warning, "a workload takes Secrets as environment variables", "mount them as files: variables go to child processes and crash reports, and do not follow rotations"},
+		{CodePlainText, Error, "a credential stands in plain text", "move it to the store and mount a class; then make a new one, since this one was readable"},
+		{CodeNoAudience, Error, "the CSIDriver does not request a class's audience", "add the audience to tokenRequests of the chart"},
+		{CodeServerToken, Warning, "tokens for the API server go to the store", "use an audience of the store's own, and take the empty one out of tokenRequests"},
+		{CodeDefaultAccount, Warning, "a workload with classes runs as the default service account", "give the workload a service account of its own, and bind the store's role to it"},
+		{CodeNoAudit, Warning, "the audit trail is off", "set audit.path of the chart, to \"-\" for the standard output"},
+		{CodeNoAllowList, Warning, "classes choose where tokens are sent", "name the servers in the flag, or the chart's value"},
+		{CodeNoDriver, Error, "the driver is not installed", "install the chart, or name the driver with --driver-name and --driver-namespace"},
+		{CodeNodeWithout, Error, "a node has no ready driver", "see why: kubectl describe the pod, and its log"},
+		{CodeVersions, Warning, "drivers of several versions run", "finish the roll-out: kubectl rollout status of the DaemonSet"},
+		{CodeCRD, Warning, "a CRD is not the driver's", "apply the CRDs of the driver's version: deploy/crds.yaml, or the chart with crds.install"},
+		{CodeNoPolicy, Warning, "an admission policy of the chart is missing", "set rbac.admissionPolicy of the chart to true, on Kubernetes 1.30 or newer"},
+		{CodeUnknownFlag, Warning, "the driver has a flag that this version does not know", "use the plugin of the driver's version, or correct linux.extraArgs of the chart"},
+		{CodeBaseline, Warning, "an entry of the baseline no longer holds", "correct what was found, or accept it anew with another date"},
+	}
 }

@@ -1,10 +1,14 @@
 package output
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
@@ -142,10 +146,26 @@ func writeJSON(w io.Writer, r *finding.Report) error {
 	return EncodeJSON(w, out)
 }
 
-// EncodeJSON writes indented JSON, as people read it.
+// EncodeJSON writes indented JSON, as people read it. What a terminal would act
+// on is escaped, as JSON allows for any character of a string.
 func EncodeJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetIndent("", "  ")
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	var safe strings.Builder
+	for _, r := range b.String() {
+		if r < utf8.RuneSelf && r != 0x7f || unicode.IsPrint(r) {
+			safe.WriteRune(r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&safe, `\u%04x`, unit)
+		}
+	}
+	_, err := io.WriteString(w, safe.String())
+	return err
 }

@@ -67,11 +67,19 @@ func (f *Flags) Check(more ...string) error {
 
 // Finish prints the report, and says by its error whether it is bad.
 func (f *Flags) Finish(r *finding.Report, s Streams) error {
+	if err := f.Print(r, s); err != nil {
+		return err
+	}
+	return f.Verdict(r)
+}
+
+// Print prints the report without a verdict.
+func (f *Flags) Print(r *finding.Report, s Streams) error {
 	r.Sort()
 	if err := f.print(r, s); err != nil {
 		return fmt.Errorf("writing the findings: %w", err)
 	}
-	return f.Verdict(r)
+	return nil
 }
 
 // Aside prints the findings, where there are any, to the standard error: for

@@ -1,0 +1,100 @@
+package cluster
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+)
+
+const (
+	// attributeClass is the volume attribute that names a class.
+	attributeClass = "secretProviderClass"
+	// driverContainer is the chart's name of the driver's container.
+	driverContainer = "mayfly-node"
+	envPrefix       = "MAYFLY_"
+	// maxNodes bounds what is read of a class's list of objects.
+	maxNodes = 100_000
+)
+
+// ClassesOf are the classes that the volumes of a driver name in a pod.
+func ClassesOf(spec *corev1.PodSpec, driver string) []string {
+	var names []string
+	for i := range spec.Volumes {
+		if csi := spec.Volumes[i].CSI; csi != nil && csi.Driver == driver {
+			names = append(names, csi.VolumeAttributes[attributeClass])
+		}
+	}
+	return names
+}
+
+// AccountOf is the service account of a pod.
+func AccountOf(spec *corev1.PodSpec) string {
+	if spec.ServiceAccountName == "" {
+		return "default"
+	}
+	return spec.ServiceAccountName
+}
+
+// DriverContainer is the driver's own container in its pod; nil if there is
+// none.
+func DriverContainer(spec *corev1.PodSpec) *corev1.Container {
+	for i := range spec.Containers {
+		if c := &spec.Containers[i]; c.Name == driverContainer || len(spec.Containers) == 1 {
+			return c
+		}
+	}
+	return nil
+}
+
+// DriverFlags are the flags of the driver's container by name, without dashes,
+// as its arguments and its environment set them. A flag without a value has
+// "true".
+func DriverFlags(c *corev1.Container) map[string]string {
+	flags := map[string]string{}
+	for _, e := range c.Env {
+		if name, ok := strings.CutPrefix(e.Name, envPrefix); ok {
+			flags[strings.ToLower(strings.ReplaceAll(name, "_", "-"))] = e.Value
+		}
+	}
+	for i := 0; i < len(c.Args); i++ {
+		name, dashed := strings.CutPrefix(c.Args[i], "-")
+		if !dashed {
+			continue
+		}
+		name, value, given := strings.Cut(strings.TrimPrefix(name, "-"), "=")
+		switch {
+		case given:
+		case i+1 < len(c.Args) && (!strings.HasPrefix(c.Args[i+1], "-") || c.Args[i+1] == "-"):
+			i++
+			value = c.Args[i]
+		default:
+			value = "true"
+		}
+		flags[name] = value
+	}
+	return flags
+}
+
+// ObjectsOf are the names of a class's objects, where its parameters list them as
+// the driver's own providers take them.
+func ObjectsOf(spc *v1.SecretProviderClass) []string {
+	text := []byte(spc.Spec.Parameters["objects"])
+	var objects []map[string]any
+	if class.CheckYAML(text, maxNodes) != nil || yaml.Unmarshal(text, &objects) != nil {
+		return nil
+	}
+	var names []string
+	for _, o := range objects {
+		for _, key := range []string{"objectName", "fileName"} {
+			if name, ok := o[key].(string); ok {
+				names = append(names, name)
+				break
+			}
+		}
+	}
+	return names
+}

@@ -1,0 +1,237 @@
+// Package doctor judges how a cluster keeps its secrets: at rest, from readers,
+// in the pods, and by the driver's own settings.
+package doctor
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+)
+
+// command is one run.
+type command struct {
+	cluster.Flags
+	streams output.Streams
+	out     *output.Flags
+
+	baseline, write string
+}
+
+// look is what all checks share: where they look, and what they found.
+type look struct {
+	client *cluster.Client
+	report *finding.Report
+	// namespace is the one to look at; empty for all.
+	namespace string
+	// unseen is what the current check could not look at.
+	unseen int
+}
+
+// New is the command.
+func New(s output.Streams, o *output.Flags) *cobra.Command {
+	c := &command{streams: s, out: o}
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Judge how a cluster keeps its secrets",
+		Long: `Judge how a cluster keeps its secrets, with the evidence for each judgement.
+
+doctor looks at all namespaces, or at the one of -n: whether Secrets are
+encrypted at rest and by what, who reads them, which of them classes could
+mount, which workloads take them as environment variables, credentials that
+stand in ConfigMaps and pods in plain text (their shape and place, never the
+value), the audiences of tokens, default service accounts, the audit trail, the
+allow-list of servers, the driver on each node, and CRDs, policies and flags that
+are not those of this version.
+
+It reads no Secret's content: of Secrets it asks the API server for the metadata
+alone. What the person may not see is a finding of its own.
+
+A baseline names what is accepted:
+
+  accepted:
+  - code: MF503
+    object: ServiceAccount backup/velero
+    reason: backs up all namespaces
+    expires: 2027-01-31`,
+		Example: `  # Everything
+  kubectl mayfly doctor
+
+  # One namespace, in CI
+  kubectl mayfly doctor -n shop --fail-on warning -o sarif > doctor.sarif
+
+  # Accept what is there now, and fail for what comes new
+  kubectl mayfly doctor --write-baseline mayfly-baseline.yaml
+  kubectl mayfly doctor --baseline mayfly-baseline.yaml --fail-on warning`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.Check(); err != nil {
+				return err
+			}
+			return c.run(cmd.Context(), cmd.Flags().Changed("namespace"))
+		},
+	}
+	flags := cmd.Flags()
+	c.Bind(flags)
+	flags.StringVar(&c.baseline, "baseline", "", "a YAML `file` of what is accepted: code, object, reason, expires")
+	flags.StringVar(&c.write, "write-baseline", "", "a `file` to write, with all that was found; what it accepts already stays as it is")
+	return cmd
+}
+
+func (c *command) run(ctx context.Context, one bool) error {
+	accepted, err := readBaseline(c.streams.Time(), c.baseline, c.write)
+	if err != nil {
+		return err
+	}
+	client, err := c.Connect(c.streams)
+	if err != nil {
+		return err
+	}
+	l := &look{client: client, report: &finding.Report{}}
+	if one {
+		l.namespace = client.Namespace
+	}
+	if _, err := client.Discovery().ServerVersion(); err != nil && !apierrors.IsForbidden(err) && !apierrors.IsNotFound(err) {
+		return fmt.Errorf("reaching the cluster: %s", cluster.Reason(err))
+	}
+	l.checks(ctx)
+	if c.write != "" {
+		if err := accepted.write(c.write, l.report); err != nil {
+			return err
+		}
+	}
+	accepted.apply(l)
+	return c.out.Finish(l.report, c.streams)
+}
+
+// checks makes all checks in the order in which they are printed.
+func (l *look) checks(ctx context.Context) {
+	d := findDriver(ctx, l)
+	encryption(ctx, l)
+	readers(ctx, l)
+	couldMount(ctx, l)
+	w := readWorkloads(ctx, l)
+	w.plainText(ctx)
+	w.environment()
+	d.audiences(ctx)
+	w.defaultAccounts()
+	d.audit()
+	d.allowList()
+	d.nodes(ctx)
+	d.versions()
+	crds(ctx, l)
+	d.policies(ctx)
+	d.unknownFlags()
+}
+
+// notSeen notes what could not be looked at.
+func (l *look) notSeen(what finding.Object, err error) {
+	l.unseen++
+	cluster.NotSeen(l.report, what, err)
+}
+
+// add notes a finding of the current check.
+func (l *look) add(code string, f finding.Finding) { l.report.Add(code, f) }
+
+// judged notes a check: bad where something was found, unknown where nothing was
+// found and something was not seen.
+func (l *look) judged(title string, found int, detail string) {
+	state := finding.Good
+	switch {
+	case found > 0:
+		state = finding.Bad
+	case l.unseen > 0:
+		state = finding.Unknown
+	}
+	l.unseen = 0
+	l.report.Check(title, state, detail)
+}
+
+// all is an object for all of a kind.
+func all(kind, namespace string) finding.Object {
+	return finding.Object{Kind: kind, Namespace: namespace, Name: "*"}
+}
+
+// metadataOnly asks for objects without their content.
+const metadataOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+
+// metadata lists the metadata of objects of the core group, page by page.
+func (l *look) metadata(ctx context.Context, resource string, o metav1.ListOptions, take func(*metav1.PartialObjectMetadata)) error {
+	return cluster.Pages(func(page metav1.ListOptions) (string, error) {
+		page.FieldSelector = o.FieldSelector
+		request := l.client.CoreV1().RESTClient().Get().Resource(resource).VersionedParams(&page, paramsOf()).SetHeader("Accept", metadataOnly)
+		if l.namespace != "" {
+			request = request.Namespace(l.namespace)
+		}
+		data, err := raw(request.Do(ctx))
+		if err != nil {
+			return "", err
+		}
+		list := &metav1.PartialObjectMetadataList{}
+		if err := json.Unmarshal(data, list); err != nil {
+			return "", fmt.Errorf("reading the metadata of %s: %w", resource, err)
+		}
+		l.report.Objects += len(list.Items)
+		for i := range list.Items {
+			take(&list.Items[i])
+		}
+		return list.Continue, nil
+	})
+}
+
+// raw is the body of an answer, or the API server's own words for an error.
+func raw(r rest.Result) ([]byte, error) {
+	if err := r.Error(); err != nil {
+		return nil, err
+	}
+	return r.Raw()
+}
+
+func paramsOf() runtime.ParameterCodec {
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	return runtime.NewParameterCodec(scheme)
+}
+
+// some are names of objects, of which a message has a few.
+type some struct {
+	names []string
+	count int
+}
+
+// maxNames is how many names a message has.
+const maxNames = 5
+
+func (s *some) add(name string) {
+	s.count++
+	if len(s.names) < maxNames {
+		s.names = append(s.names, name)
+	}
+}
+
+// String is the names, and how many more there are.
+func (s *some) String() string {
+	if more := s.count - len(s.names); more > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(s.names, ", "), more)
+	}
+	return strings.Join(s.names, ", ")
+}
+
+// listed are some names, and how many more there are.
+func listed(names []string, most int) string {
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}

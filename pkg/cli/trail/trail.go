@@ -1,0 +1,350 @@
+// Package trail reads the driver's audit trail for those who were given what one
+// class names. What it keeps is bounded, whatever it reads.
+package trail
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// version is the form of the lines that are read; docs/audit.md has it.
+const version = "audit.mayfly.dev/v1"
+
+// MaxReaders is how many pods are kept of a trail.
+const MaxReaders = 20_000
+
+// What else is kept of a trail, whatever its size.
+const (
+	maxLine     = 1 << 20
+	maxObjects  = 64
+	maxVersions = 8
+	maxWord     = 256
+)
+
+// line is the part of a trail's line that is used.
+type line struct {
+	APIVersion string
+	Time       string
+	Event      string
+	Outcome    string
+	Reason     string
+	Error      string
+	Node       string
+	Pod        *struct{ Namespace, Name, UID string }
+	Class      *struct{ Namespace, Name string }
+	Objects    []struct{ ID, Version string }
+	Summary    *struct {
+		Since                      string
+		Refreshes, Changed, Failed int
+	}
+	ServiceAccount struct{ Name string }
+	ObjectsOmitted int
+	Lost           int
+
+	at, since time.Time
+}
+
+// Reader is a pod that was given what the class names, or was refused it.
+type Reader struct {
+	Namespace      string     `json:"namespace"`
+	Pod            string     `json:"pod"`
+	UID            string     `json:"uid,omitempty"`
+	ServiceAccount string     `json:"serviceAccount,omitempty"`
+	Node           string     `json:"node,omitempty"`
+	First          *time.Time `json:"first,omitempty"`
+	Last           *time.Time `json:"last,omitempty"`
+	Reads          int        `json:"reads"`
+	// Uncertain are the reads whose lines do not list every object, where one
+	// object was asked for.
+	Uncertain int `json:"uncertain,omitempty"`
+	// Versions are those of each object, the newest last.
+	Versions map[string][]string `json:"versions,omitempty"`
+	Failures int                 `json:"failures,omitempty"`
+	Failure  *Failure            `json:"lastFailure,omitempty"`
+	// Gone is when the volume was taken away.
+	Gone *time.Time `json:"gone,omitempty"`
+}
+
+// Failure is the last one of a pod.
+type Failure struct {
+	Time   time.Time `json:"time"`
+	Reason string    `json:"reason,omitempty"`
+	Error  string    `json:"error,omitempty"`
+}
+
+// Trail gathers the lines about one class. Several readers may add to it.
+type Trail struct {
+	namespace, class, object string
+	since                    time.Time
+	// most is how many readers are kept.
+	most int
+
+	mu      sync.Mutex
+	readers map[string]*Reader
+	sums    Sums
+}
+
+// Sums count the lines of a trail.
+type Sums struct {
+	// Lines are all, Bad those that claim to be and cannot be used, Lost those
+	// that a driver says it lost.
+	Lines, Bad, Lost int
+	// Omitted are lines about more pods than are kept.
+	Omitted int
+	// Why is what is wrong with the first bad line.
+	Why string
+}
+
+// New makes one for a class, and for one of its objects where that is not empty,
+// without the lines before a time.
+func New(namespace, class, object string, since time.Time) *Trail {
+	return &Trail{namespace: namespace, class: class, object: object, since: since, most: MaxReaders, readers: map[string]*Reader{}}
+}
+
+// Sums are those of what was read so far.
+func (t *Trail) Sums() Sums {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sums
+}
+
+// prefix is what kubectl logs puts before a line: --prefix and --timestamps.
+var prefix = regexp.MustCompile(`^(\[pod/[a-z0-9.-]+/[a-z0-9-]+\] )?(\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d) )?`)
+
+// Read takes all lines of a log. A node is where it was written, empty for
+// unknown: lines that name another one are not taken.
+func (t *Trail) Read(r io.Reader, node string) error {
+	b := bufio.NewReaderSize(r, 64<<10)
+	for {
+		text, err := readLine(b)
+		if len(text) > 0 {
+			t.take(text, node)
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+// readLine gives one line, cut where it is longer than any of a driver.
+func readLine(b *bufio.Reader) ([]byte, error) {
+	var text []byte
+	for {
+		part, err := b.ReadSlice('\n')
+		if room := maxLine + 1 - len(text); room > 0 {
+			text = append(text, part[:min(len(part), room)]...)
+		}
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return text, err
+		}
+	}
+}
+
+// take uses one line, where it is one of a trail: a JSON object from its start
+// on, so that no text within another program's line counts.
+func (t *Trail) take(text []byte, node string) {
+	text = text[len(prefix.Find(text)):]
+	if len(text) == 0 || text[0] != '{' || !bytes.Contains(text, []byte(version)) {
+		return
+	}
+	l, err := parseLine(text)
+	if err == nil && l.APIVersion != version {
+		return // another program's line that speaks of one
+	}
+	if err == nil && node != "" && l.Node != node {
+		err = fmt.Errorf("it names node %q, and was written on %s", clip(l.Node), node)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.sums.Lines++
+	if err != nil {
+		t.sums.Bad++
+		t.sums.Why = cmp.Or(t.sums.Why, err.Error())
+		return
+	}
+	t.sums.Lost += l.Lost
+	t.count(l)
+}
+
+// name is what Kubernetes takes as the name of a namespace, pod, service
+// account, node or class.
+var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
+
+func parseLine(text []byte) (*line, error) {
+	if len(text) > maxLine {
+		return nil, errors.New("it is longer than any line of a driver")
+	}
+	l := &line{}
+	if err := json.Unmarshal(text, l); err != nil {
+		return nil, fmt.Errorf("it is no JSON of that form: %w", err)
+	}
+	if l.APIVersion != version {
+		return l, nil
+	}
+	var err error
+	if l.at, err = time.Parse(time.RFC3339, l.Time); err != nil {
+		return nil, fmt.Errorf("its time %q is none", clip(l.Time))
+	}
+	l.since = l.at
+	if s := l.Summary; s != nil {
+		if l.since, err = time.Parse(time.RFC3339, s.Since); err != nil || s.Refreshes < 1 || s.Failed < 0 || s.Failed > s.Refreshes {
+			return nil, errors.New("its summary makes no sense")
+		}
+	}
+	return l, l.check()
+}
+
+func (l *line) check() error {
+	if l.Lost < 0 || l.ObjectsOmitted < 0 {
+		return errors.New("it counts below zero")
+	}
+	if l.Outcome != "" && l.Outcome != "success" && l.Outcome != "failure" {
+		return fmt.Errorf("its outcome is %q", clip(l.Outcome))
+	}
+	if l.Class == nil {
+		return nil
+	}
+	if l.Pod == nil || l.Pod.Namespace != l.Class.Namespace {
+		return errors.New("its pod is not in the namespace of its class")
+	}
+	for what, word := range map[string]string{
+		"namespace": l.Class.Namespace, "class": l.Class.Name, "pod": l.Pod.Name, "service account": l.ServiceAccount.Name, "node": l.Node,
+	} {
+		if !name.MatchString(word) && (what != "service account" || word != "") {
+			return fmt.Errorf("%q is no name of a %s", clip(word), what)
+		}
+	}
+	return nil
+}
+
+// count adds a line to the reader that it is about.
+func (t *Trail) count(l *line) {
+	if l.Class == nil || l.Class.Namespace != t.namespace || l.Class.Name != t.class || l.at.Before(t.since) {
+		return
+	}
+	switch l.Event {
+	case "publish", "refresh", "unpublish":
+	default:
+		return // releases and restarts give a pod nothing
+	}
+	certain, listed := true, t.object == ""
+	for _, o := range l.Objects {
+		listed = listed || o.ID == t.object
+	}
+	if !listed && l.Outcome == "success" && l.Event != "unpublish" {
+		if l.ObjectsOmitted == 0 {
+			return
+		}
+		certain = false
+	}
+	key := l.Pod.Name + "/" + clip(l.Pod.UID)
+	r := t.readers[key]
+	if r == nil {
+		if l.Event == "unpublish" {
+			return // of a pod that has not read since
+		}
+		if len(t.readers) >= t.most {
+			t.sums.Omitted++
+			return
+		}
+		r = &Reader{Namespace: l.Pod.Namespace, Pod: l.Pod.Name, UID: clip(l.Pod.UID)}
+		t.readers[key] = r
+	}
+	r.add(l, t.object, certain)
+}
+
+func (r *Reader) add(l *line, object string, certain bool) {
+	r.Node, r.ServiceAccount = l.Node, cmp.Or(l.ServiceAccount.Name, r.ServiceAccount)
+	at, since := l.at, l.since // the line itself is not kept
+	if l.Event == "unpublish" {
+		if l.Outcome == "success" {
+			r.Gone = &at
+		}
+		return
+	}
+	reads, failures := 1, 0
+	if l.Outcome == "failure" {
+		reads, failures = 0, 1
+	}
+	if l.Summary != nil {
+		reads, failures = l.Summary.Refreshes-l.Summary.Failed, l.Summary.Failed
+	}
+	r.Reads += reads
+	r.Failures += failures
+	if !certain {
+		r.Uncertain += reads
+	}
+	if l.Outcome == "failure" && (r.Failure == nil || !l.at.Before(r.Failure.Time)) {
+		r.Failure = &Failure{l.at, clip(l.Reason), clip(l.Error)}
+	}
+	if reads == 0 {
+		return
+	}
+	if r.First == nil || since.Before(*r.First) {
+		r.First = &since
+	}
+	if r.Last == nil || at.After(*r.Last) {
+		r.Last = &at
+	}
+	for _, o := range l.Objects {
+		if object == "" || o.ID == object {
+			r.saw(clip(o.ID), clip(o.Version))
+		}
+	}
+}
+
+// saw notes a version of an object, the newest last.
+func (r *Reader) saw(id, version string) {
+	if r.Versions == nil {
+		r.Versions = map[string][]string{}
+	}
+	known := r.Versions[id]
+	if known == nil && len(r.Versions) >= maxObjects || len(known) > 0 && known[len(known)-1] == version {
+		return
+	}
+	known = append(slices.DeleteFunc(known, func(v string) bool { return v == version }), version)
+	r.Versions[id] = known[max(0, len(known)-maxVersions):]
+}
+
+// Readers are those of what was read so far, the last ones first.
+func (t *Trail) Readers() []Reader {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]Reader, 0, len(t.readers))
+	for _, key := range slices.Sorted(maps.Keys(t.readers)) {
+		all = append(all, *t.readers[key])
+	}
+	last := func(r Reader) time.Time {
+		at := time.Time{}
+		if r.Last != nil {
+			at = *r.Last
+		}
+		if r.Failure != nil && r.Failure.Time.After(at) {
+			at = r.Failure.Time
+		}
+		return at
+	}
+	slices.SortStableFunc(all, func(a, b Reader) int { return last(b).Compare(last(a)) })
+	return all
+}
+
+func clip(text string) string {
+	if len(text) <= maxWord {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxWord], "") + "..."
+}

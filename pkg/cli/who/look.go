@@ -1,0 +1,301 @@
+package who
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/rbac"
+	"github.com/mayfly-csi/mayfly/pkg/cli/trail"
+)
+
+// logReaders is how many nodes' logs are read at once.
+const logReaders = 8
+
+// classInfo is what a class says of who the store will take a pod for.
+type classInfo struct {
+	Provider   string            `json:"provider"`
+	Parameters map[string]string `json:"parameters,omitempty"`
+	Objects    []string          `json:"objects,omitempty"`
+	Secrets    []string          `json:"secrets,omitempty"`
+}
+
+// identifying are the parameters by which a store knows a pod. None is secret.
+func identifying() []string {
+	return []string{
+		"roleName", "baoRoleName", "openbaoRoleName", "vaultRoleName", "vaultAuthMountPath", "baoAuthMountPath", "vaultAddress", "baoAddress",
+		"vaultNamespace", "baoNamespace", "vaultAuthMethod", "audience", "akeylessAccessID", "akeylessK8sAuthConfigName", "akeylessGatewayURL",
+	}
+}
+
+func infoOf(spc *v1.SecretProviderClass) *classInfo {
+	i := &classInfo{Provider: spc.Spec.Provider, Parameters: map[string]string{}}
+	for _, key := range identifying() {
+		if value := spc.Spec.Parameters[key]; value != "" {
+			i.Parameters[key] = value
+		}
+	}
+	i.Objects = cluster.ObjectsOf(spc)
+	for _, s := range spc.Spec.SecretObjects {
+		if s.SecretName != "" {
+			i.Secrets = append(i.Secrets, s.SecretName)
+		}
+	}
+	return i
+}
+
+// look reads the class.
+func (c *command) look(ctx context.Context, a *answer) error {
+	spc, err := c.client.Class(ctx, c.namespace, c.class)
+	switch {
+	case err == nil:
+		c.report.Objects++
+		a.class = infoOf(spc)
+	case apierrors.IsNotFound(err):
+		f := finding.Finding{Object: a.object, Message: "the cluster has no such class in this namespace"}
+		if all, err := c.client.Classes(ctx, c.namespace); err == nil {
+			var names []string
+			for i := range all {
+				names = append(names, all[i].Name)
+			}
+			if like := class.Near(c.class, names); like != "" {
+				f.Remedy = fmt.Sprintf("did you mean %q?", like)
+			}
+		}
+		c.report.Add(finding.CodeClassGone, f)
+	case apierrors.IsForbidden(err):
+		cluster.NotSeen(c.report, a.object, err)
+	default:
+		return fmt.Errorf("reading class %s/%s: %s", c.namespace, c.class, cluster.Reason(err))
+	}
+	if a.class != nil && c.object != "" && len(a.class.Objects) > 0 && !slices.Contains(a.class.Objects, c.object) {
+		f := finding.Finding{Object: a.object, Message: fmt.Sprintf("the class has no object %q now", c.object), Remedy: "it has " + strings.Join(a.class.Objects, ", ")}
+		if like := class.Near(c.object, a.class.Objects); like != "" {
+			f.Remedy = fmt.Sprintf("did you mean %q?", like)
+		}
+		c.report.Add(finding.CodeClassGone, f)
+	}
+	return nil
+}
+
+// can finds who can.
+func (c *command) can(ctx context.Context, a *answer) {
+	a.looked = true
+	t := &rbac.Target{Namespace: c.namespace, Class: c.class, Makers: makers(c.kinds), ExecByGet: c.execByGet()}
+	if a.class != nil {
+		t.Secrets = a.class.Secrets
+	}
+	a.pods = c.pods(ctx, c.namespace, func(p *corev1.Pod) bool {
+		return slices.Contains(cluster.ClassesOf(&p.Spec, c.client.DriverName), c.class)
+	})
+	t.Pods = a.pods
+	a.accounts = c.accounts(ctx, a.pods)
+	for _, account := range a.accounts {
+		t.Accounts = append(t.Accounts, account.Name)
+	}
+	c.findDriver(ctx)
+	t.DriverNamespace = c.driverNamespace
+	for i := range c.driverPods {
+		t.DriverPods = append(t.DriverPods, podOf(&c.driverPods[i]))
+	}
+	if len(t.DriverPods) == 0 {
+		t.DriverPods = []rbac.Pod{{Namespace: t.DriverNamespace}}
+	}
+	t.PodsOf = c.podsOf(ctx)
+	objects, unseen := rbac.Load(ctx, c.client, c.namespace)
+	for _, u := range unseen {
+		cluster.NotSeen(c.report, u.Object, u.Err)
+	}
+	c.report.Objects += len(objects.ClusterRoles) + len(objects.Roles) + len(objects.ClusterRoleBindings) + len(objects.RoleBindings)
+	policy := rbac.New(objects)
+	a.rows = policy.Reach(t)
+	for _, row := range a.rows {
+		if row.Subject.Everyone() {
+			c.report.Add(finding.CodeEveryone, finding.Finding{Object: a.object, Message: fmt.Sprintf("%s may: %s, by %s", row.Subject, wayNames(row), row.Ways[0].Grants[0].Binding)})
+		}
+	}
+}
+
+// execByGet tells whether the API server lets those exec who may only get
+// pods/exec: those before 1.35 do.
+func (c *command) execByGet() bool {
+	version, err := c.client.Discovery().ServerVersion()
+	if err != nil {
+		return true
+	}
+	minor, err := strconv.Atoi(strings.TrimRight(version.Minor, "+"))
+	return err != nil || version.Major == "1" && minor < 35
+}
+
+func podOf(p *corev1.Pod) rbac.Pod {
+	return rbac.Pod{Namespace: p.Namespace, Name: p.Name, Account: cluster.AccountOf(&p.Spec), Node: p.Spec.NodeName}
+}
+
+// pods lists the pods of a namespace that are wanted and still run.
+func (c *command) pods(ctx context.Context, namespace string, want func(*corev1.Pod) bool) []rbac.Pod {
+	var found []rbac.Pod
+	err := cluster.Pages(func(o metav1.ListOptions) (string, error) {
+		list, err := c.client.CoreV1().Pods(namespace).List(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		c.report.Objects += len(list.Items)
+		for i := range list.Items {
+			p := &list.Items[i]
+			if p.Status.Phase != corev1.PodSucceeded && p.Status.Phase != corev1.PodFailed && want(p) {
+				found = append(found, podOf(p))
+			}
+		}
+		return list.Continue, nil
+	})
+	if err != nil {
+		cluster.NotSeen(c.report, finding.Object{Kind: "Pod", Namespace: namespace, Name: "*"}, err)
+	}
+	return found
+}
+
+// podsOf lists the pods of an account, each namespace once.
+func (c *command) podsOf(ctx context.Context) func(rbac.Subject) []rbac.Pod {
+	known := map[string][]rbac.Pod{}
+	return func(s rbac.Subject) []rbac.Pod {
+		pods, ok := known[s.Namespace]
+		if !ok {
+			pods = c.pods(ctx, s.Namespace, func(*corev1.Pod) bool { return true })
+			known[s.Namespace] = pods
+		}
+		return slices.DeleteFunc(slices.Clone(pods), func(p rbac.Pod) bool { return p.Account != s.Name })
+	}
+}
+
+// accounts are the service accounts of the namespace; those of pods alone where
+// they cannot be listed.
+func (c *command) accounts(ctx context.Context, pods []rbac.Pod) []account {
+	count := map[string]int{}
+	for _, p := range pods {
+		count[p.Account]++
+	}
+	err := cluster.Pages(func(o metav1.ListOptions) (string, error) {
+		list, err := c.client.CoreV1().ServiceAccounts(c.namespace).List(ctx, o)
+		if err != nil {
+			return "", err
+		}
+		for i := range list.Items {
+			count[list.Items[i].Name] += 0
+		}
+		return list.Continue, nil
+	})
+	if err != nil {
+		cluster.NotSeen(c.report, finding.Object{Kind: "ServiceAccount", Namespace: c.namespace, Name: "*"}, err)
+	}
+	var all []account
+	for name, n := range count {
+		all = append(all, account{name, n})
+	}
+	slices.SortFunc(all, func(a, b account) int {
+		return cmp.Or(cmp.Compare(b.Pods, a.Pods), cmp.Compare(a.Name, b.Name))
+	})
+	return all
+}
+
+// findDriver finds the driver's pods, once.
+func (c *command) findDriver(ctx context.Context) {
+	if c.driverNamespace != "" {
+		return
+	}
+	driver, err := c.client.CSIDriver(ctx)
+	if err != nil {
+		cluster.NotSeen(c.report, finding.Object{Kind: "CSIDriver", Name: c.client.DriverName}, err)
+	}
+	c.driverNamespace = c.client.DriverNamespace(driver)
+	if c.driverPods, err = c.client.DriverPods(ctx, c.driverNamespace, ""); err != nil {
+		cluster.NotSeen(c.report, finding.Object{Kind: "Pod", Namespace: c.driverNamespace, Name: "*"}, err)
+	}
+	c.driverSeen = err == nil
+}
+
+// readNodes reads the trail from the logs of the driver's pods.
+func (c *command) readNodes(ctx context.Context, a *answer, since time.Time) {
+	c.findDriver(ctx)
+	pods := c.driverPods
+	var group errgroup.Group
+	group.SetLimit(logReaders)
+	var mu sync.Mutex
+	for i := range pods {
+		p := &pods[i]
+		container := cluster.DriverContainer(&p.Spec)
+		if owner := metav1.GetControllerOf(p); container == nil || owner == nil || owner.Kind != "DaemonSet" {
+			continue // one that another's label makes look like the driver's
+		}
+		if path := cluster.DriverFlags(container)["audit-log"]; path != "-" {
+			mu.Lock()
+			c.withoutTrail(p, path)
+			mu.Unlock()
+			continue
+		}
+		a.sources = append(a.sources, p.Namespace+"/"+p.Name)
+		group.Go(func() error {
+			if err := c.readLogs(ctx, a.trail, since, p, container.Name); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				cluster.NotSeen(c.report, finding.Object{Kind: "Pod", Namespace: p.Namespace, Name: p.Name}, err)
+			}
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if len(pods) == 0 && c.driverSeen {
+		c.report.Add(finding.CodeNoTrail, finding.Finding{Message: fmt.Sprintf("namespace %s has no pods of the driver", c.driverNamespace), Remedy: "name the driver's namespace with --driver-namespace"})
+	}
+}
+
+func (c *command) withoutTrail(p *corev1.Pod, path string) {
+	f := finding.Finding{Object: finding.Object{Kind: "Pod", Namespace: p.Namespace, Name: p.Name}, Message: "the driver writes no audit trail"}
+	if path != "" {
+		f.Message = fmt.Sprintf("the driver writes its audit trail to %s of node %s", path, p.Spec.NodeName)
+		f.Remedy = "give the nodes' files with --audit"
+	}
+	c.report.Add(finding.CodeNoTrail, f)
+}
+
+// readLogs reads the log of a driver's pod, and of its container before.
+func (c *command) readLogs(ctx context.Context, t *trail.Trail, since time.Time, p *corev1.Pod, container string) error {
+	before := slices.ContainsFunc(p.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
+		return s.Name == container && s.RestartCount > 0
+	})
+	for _, previous := range []bool{true, false} {
+		if previous && !before {
+			continue
+		}
+		o := &corev1.PodLogOptions{Container: container, Previous: previous}
+		if !since.IsZero() {
+			o.SinceTime = &metav1.Time{Time: since.Add(-time.Minute)} // a line is of when it was over
+		}
+		stream, err := c.client.CoreV1().Pods(p.Namespace).GetLogs(p.Name, o).Stream(ctx)
+		if err != nil {
+			if previous {
+				continue // its log went with it
+			}
+			return err
+		}
+		err = t.Read(stream, p.Spec.NodeName)
+		stream.Close()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
