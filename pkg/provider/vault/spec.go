@@ -84,9 +84,6 @@ func (p *Provider) spec(r provider.Request) (*spec, error) {
 
 // Validate implements provider.Validator.
 func (p *Provider) Validate(c *class.Class) ([]string, error) {
-	s, err := p.newSpec(c)
-	if err == nil {
-		err = class.Suspected(s.suspects)
-	}
-	return slices.Clone(s.warnings), err
+	j, err := p.Judge(c)
+	return j.Warnings, err
 }
