@@ -58,7 +58,7 @@ func (p *Provider) Needs(c *class.Class) (Need, error) {
 		return Need{}, err
 	}
 	l := s.login
-	n := Need{Login: Login{l.target.Address.String(), l.namespace, l.mount, l.role, l.audience}}
+	n := Need{Login: Login{s.named.String(), l.namespace, l.mount, l.role, l.audience}}
 	for _, o := range s.objects {
 		path, capabilities := o.request.access()
 		for _, capability := range capabilities {
