@@ -63,6 +63,18 @@ func (s *Server) describeItem(who *session, request map[string]json.RawMessage) 
 	return good(describe(it))
 }
 
+// describePermissions answers for any path, whether or not something is there.
+func (s *Server) describePermissions(who *session, request map[string]json.RawMessage) answer {
+	held := []string{}
+	if r := s.rule(who, "/"+strings.TrimPrefix(text(request, "path"), "/")); r != nil {
+		held = append(held, "read", "update")
+		if !r.NoDescribe {
+			held = append(held, "list")
+		}
+	}
+	return good(map[string]any{"client_permissions": held})
+}
+
 func describe(it *item) map[string]any {
 	out := map[string]any{
 		"item_name": it.name, "item_type": it.kind, "last_version": max(len(it.values), 1),

@@ -150,6 +150,7 @@ func handlers() map[string]handler {
 	return map[string]handler{
 		"/get-secret-value":                (*Server).getSecretValue,
 		"/describe-item":                   (*Server).describeItem,
+		"/describe-permissions":            (*Server).describePermissions,
 		"/list-items":                      (*Server).listItems,
 		"/get-rotated-secret-value":        (*Server).getRotatedSecretValue,
 		"/get-certificate-value":           (*Server).getCertificateValue,

@@ -60,7 +60,9 @@ type Grant struct {
 	Accounts  []Account   `json:"serviceAccounts,omitempty"`
 	Policy    Policy      `json:"policy"`
 	NoDefault bool        `json:"noDefaultPolicy,omitempty"`
-	Classes   []class.Ref `json:"classes"`
+	Classes   []class.Ref `json:"-"`
+	// For names the classes.
+	For []string `json:"classes"`
 }
 
 // Policy is an ACL policy.
@@ -73,17 +75,17 @@ type Policy struct {
 type Rule struct {
 	// Path is the pattern that the policy has, and For the path that is meant.
 	Path         string        `json:"path"`
-	For          string        `json:"-"`
+	For          string        `json:"for"`
 	Capabilities []string      `json:"capabilities"`
 	Classes      []class.Ref   `json:"-"`
 	Purpose      vault.Purpose `json:"purpose"`
 }
 
 // Exact tells whether the rule is for the path that is meant and no other.
-func (r Rule) Exact() bool { return r.Path == r.For && !isWildcard(r.Path) }
+func (r Rule) Exact() bool { return r.Path == r.For && !IsWildcard(r.Path) }
 
-// isWildcard tells whether a pattern stands for more than one path.
-func isWildcard(pattern string) bool {
+// IsWildcard tells whether a pattern stands for more than one path.
+func IsWildcard(pattern string) bool {
 	return strings.HasSuffix(pattern, "*") || slices.Contains(strings.Split(pattern, "/"), "+")
 }
 
@@ -193,6 +195,7 @@ func (g *Grant) finish() {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	}
 	slices.SortFunc(g.Classes, byName)
+	g.For = namesOf(g.Classes)
 	slices.SortFunc(g.Accounts, func(a, b Account) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
@@ -201,6 +204,14 @@ func (g *Grant) finish() {
 		slices.Sort(g.Policy.Rules[i].Capabilities)
 		slices.SortFunc(g.Policy.Rules[i].Classes, byName)
 	}
+}
+
+func namesOf(classes []class.Ref) []string {
+	names := make([]string, len(classes))
+	for i, c := range classes {
+		names[i] = c.String()
+	}
+	return names
 }
 
 // judge notes where the grant is not just what was asked for.

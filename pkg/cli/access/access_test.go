@@ -55,7 +55,9 @@ func FuzzQuoting(f *testing.F) {
 	f.Add(`a/${"}`)
 	f.Fuzz(func(t *testing.T, path string) {
 		// As a class can have it: valid UTF-8 without control characters.
-		if path == "" || strings.ContainsFunc(path, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' || r >= 0x80 && r < 0xa0 || r == '\u2028' || r == '\u2029' || r == 0xfeff }) {
+		if path == "" || strings.ContainsFunc(path, func(r rune) bool {
+			return r < ' ' || r == 0x7f || r == '\ufffd' || r >= 0x80 && r < 0xa0 || r == '\u2028' || r == '\u2029' || r == 0xfeff
+		}) {
 			t.Skip()
 		}
 		grants, _ := plan(t, path)

@@ -102,6 +102,21 @@ func For(rules []Held, a Account) (filled, open []Held) {
 	return filled, open
 }
 
+// MayMatch tells whether a pattern with templates may stand for a path, if each
+// template is filled in with the best of words.
+func MayMatch(pattern, path string) bool {
+	elements := strings.Split(pattern, "/")
+	for i, e := range elements {
+		if strings.Contains(e, "{{") {
+			elements[i] = "+"
+			if i == len(elements)-1 && strings.HasSuffix(e, "*") {
+				elements[i] = "*"
+			}
+		}
+	}
+	return Matches(strings.Join(elements, "/"), path)
+}
+
 // Granted are the rules that decide over a path, and what they grant together:
 // those of the pattern that comes first by Vault's order of precedence, of all
 // policies. The path of a list ends with a slash.
@@ -147,7 +162,7 @@ func together(rules []Held, pattern string) (capabilities []string, by []Held) {
 func firstWildcard(rules []Held, path string) string {
 	best := ""
 	for _, h := range rules {
-		if isWildcard(h.Path) && Matches(h.Path, path) && (best == "" || precedes(h.Path, best)) {
+		if IsWildcard(h.Path) && Matches(h.Path, path) && (best == "" || precedes(h.Path, best)) {
 			best = h.Path
 		}
 	}

@@ -1,9 +1,11 @@
 package access
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
@@ -20,6 +22,10 @@ func (p Policy) HCL() string {
 		for _, line := range r.comments() {
 			b.WriteString("# " + line + "\n")
 		}
+		if r.Purpose == vault.Public {
+			b.WriteString("# path " + quoteHCL(r.Path) + " { capabilities = [" + list(r.Capabilities, quoteHCL) + "] }\n")
+			continue
+		}
 		b.WriteString("path " + quoteHCL(r.Path) + " {\n  capabilities = [" + list(r.Capabilities, quoteHCL) + "]\n}\n")
 	}
 	return b.String()
@@ -32,7 +38,7 @@ func (r Rule) comments() []string {
 	case vault.Version:
 		lines = append(lines, "a refresh asks for the version alone")
 	case vault.Token:
-		lines = append(lines, "the Vault token is renewed, and revoked with the pod")
+		lines = append(lines, "the Vault token is looked up, renewed, and revoked with the pod")
 	case vault.Lease:
 		lines = append(lines, "leases are renewed")
 	default:
@@ -41,6 +47,9 @@ func (r Rule) comments() []string {
 			names[i] = finding.Printable(c.String())
 		}
 		lines = append(lines, "for "+strings.Join(names, ", "))
+	}
+	if r.Purpose == vault.Public {
+		lines = append(lines, "Vault answers it to anybody; if the path is not of the engine that it looks like, add")
 	}
 	if !r.Exact() {
 		lines = append(lines, "a policy cannot name "+finding.Printable(fmt.Sprintf("%q", r.For))+" and no other path")
@@ -70,8 +79,8 @@ func quoteTerraform(text string) string {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-// quoteShell writes one word of a POSIX shell.
-func quoteShell(text string) string {
+// QuoteShell writes one word of a POSIX shell.
+func QuoteShell(text string) string {
 	if plainWord.MatchString(text) {
 		return text
 	}
@@ -80,7 +89,7 @@ func quoteShell(text string) string {
 
 // head says where a grant belongs.
 func (g Grant) head() string {
-	where := g.Address
+	where := cmp.Or(g.Address, "the driver's server")
 	if g.Namespace != "" {
 		where += ", namespace " + g.Namespace
 	}
@@ -199,7 +208,7 @@ func (g Grant) flags() string {
 	if g.Namespace == "" {
 		return ""
 	}
-	return " -namespace=" + quoteShell(g.Namespace)
+	return " -namespace=" + QuoteShell(g.Namespace)
 }
 
 // PolicyCommand writes the policy.
@@ -213,7 +222,62 @@ func (g Grant) RoleCommand() string {
 	if role == nil {
 		return ""
 	}
-	return "vault write" + g.flags() + " " + quoteShell("auth/"+g.Mount+"/role/"+g.Role) + " - <<'EOF'\n" + string(role.json("  ")) + "\nEOF\n"
+	return "vault write" + g.flags() + " " + QuoteShell("auth/"+g.Mount+"/role/"+g.Role) + " - <<'EOF'\n" + string(role.json("  ")) + "\nEOF\n"
+}
+
+// PolicyLine and RoleLine are the same in one line each, for advice.
+func (g Grant) PolicyLine() string {
+	words := make([]string, 0, len(g.Policy.Rules))
+	for _, r := range g.Policy.Rules {
+		if r.Purpose != vault.Public {
+			words = append(words, "path "+quoteHCL(r.Path)+" { capabilities = ["+list(r.Capabilities, quoteHCL)+"] }")
+		}
+	}
+	return "printf %s " + QuoteShell(strings.Join(words, " ")) + " | vault policy write" + g.flags() + " " + g.Policy.Name + " -"
+}
+
+// AppendLine adds rights to the policy as it is in the store: it may have rules
+// for other classes of the role.
+func (g Grant) AppendLine(rights []vault.Right) string {
+	var more Policy
+	for _, r := range rights {
+		more.add(r, g.Classes[0])
+	}
+	var words []string
+	for _, r := range more.Rules {
+		words = append(words, "path "+quoteHCL(r.Path)+" { capabilities = ["+list(r.Capabilities, quoteHCL)+"] }")
+	}
+	return "{ vault policy read" + g.flags() + " " + g.Policy.Name + "; printf %s " + QuoteShell(strings.Join(words, " ")) + "; } | vault policy write" + g.flags() + " " + g.Policy.Name + " -"
+}
+
+// RoleLine writes the role; empty where nobody is to log in with it.
+func (g Grant) RoleLine() string { return g.line(g.role()) }
+
+// PoliciesLine gives a role that is there the policy besides others, and leaves
+// the rest of it as it is. BindLine binds it to the service accounts, and leaves
+// its policies.
+func (g Grant) PoliciesLine(others ...string) string {
+	return g.line(g.roleType(field{"token_policies", append(slices.Clone(others), g.Policy.Name)}))
+}
+
+// BindLine is said of with PoliciesLine.
+func (g Grant) BindLine() string {
+	return g.line(slices.DeleteFunc(g.role(), func(f field) bool { return strings.HasPrefix(f.name, "token_") }))
+}
+
+// roleType is what a write to a role of the jwt method has to repeat.
+func (g Grant) roleType(f field) fields {
+	if g.Method == JWT {
+		return fields{{"role_type", JWT}, {"user_claim", "sub"}, f}
+	}
+	return fields{f}
+}
+
+func (g Grant) line(role fields) string {
+	if role == nil {
+		return ""
+	}
+	return "printf %s " + QuoteShell(string(role.json(""))) + " | vault write" + g.flags() + " " + QuoteShell("auth/"+g.Mount+"/role/"+g.Role) + " -"
 }
 
 // Terraform is the grants as resources of Terraform's provider for Vault.
@@ -290,7 +354,14 @@ func expression(v any) string {
 		return string(v)
 	case heredoc:
 		text := strings.NewReplacer("${", "$${", "%{", "%%{").Replace(string(v))
-		return "<<-EOT\n    " + strings.TrimSuffix(strings.ReplaceAll(text, "\n", "\n    "), "    ") + "  EOT"
+		var b strings.Builder
+		for line := range strings.Lines(text) {
+			if line != "\n" {
+				b.WriteString("    ")
+			}
+			b.WriteString(line)
+		}
+		return "<<-EOT\n" + b.String() + "  EOT"
 	case []string:
 		return "[" + list(v, quoteTerraform) + "]"
 	case map[string]string:

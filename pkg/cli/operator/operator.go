@@ -5,6 +5,7 @@ package operator
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
@@ -152,6 +154,24 @@ func Read(ctx context.Context, c *cluster.Client, namespace string) (s Settings,
 		}
 	}
 	return s, false, nil
+}
+
+// Look is Read that finds the namespace by the CSIDriver object, and notes in the
+// report what it could not see. The defaults are those without flags then.
+func Look(ctx context.Context, c *cluster.Client, report *finding.Report) Settings {
+	driver, _ := c.CSIDriver(ctx) // without it the namespace is guessed
+	namespace := c.DriverNamespace(driver)
+	s, found, err := Read(ctx, c, namespace)
+	about := finding.Object{Kind: "DaemonSet", Namespace: namespace}
+	switch {
+	case err != nil:
+		cluster.NotSeen(report, about, err)
+	case !found:
+		cluster.NotSeen(report, about, errors.New("there is none of the driver, so its flags are not known: name its namespace with --driver-namespace"))
+	case len(s.Hidden) > 0:
+		cluster.NotSeen(report, about, fmt.Errorf("the manifest does not show the values of the variables %s", strings.Join(s.Hidden, ", ")))
+	}
+	return s
 }
 
 // of reads a DaemonSet, if it is of the driver of a name.

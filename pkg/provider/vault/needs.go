@@ -17,6 +17,9 @@ import (
 type Need struct {
 	Login
 	Rights []Right
+	// Files are those on the node that the connection takes: authorities, and a
+	// client certificate with its key.
+	Files []string
 }
 
 // Login is where a class logs in, and as what.
@@ -49,6 +52,9 @@ const (
 	Token Purpose = "token"
 	// Lease: a lease is renewed, and looked up.
 	Lease Purpose = "lease"
+	// Public: an object is read that Vault answers to anybody, if the path is of
+	// the engine that it looks like. No right is needed then.
+	Public Purpose = "public"
 )
 
 // Needs tells what a class asks of its store, sorted by path.
@@ -58,11 +64,15 @@ func (p *Provider) Needs(c *class.Class) (Need, error) {
 		return Need{}, err
 	}
 	l := s.login
-	n := Need{Login: Login{s.named.String(), l.namespace, l.mount, l.role, l.audience}}
+	n := Need{Login: Login{s.named.Address.String(), l.namespace, l.mount, l.role, l.audience}, Files: s.named.TLS.Files()}
 	for _, o := range s.objects {
 		path, capabilities := o.request.access()
+		purpose := Serve
+		if o.request.public() {
+			purpose = Public
+		}
 		for _, capability := range capabilities {
-			n.add(path, capability, Serve, o.index)
+			n.add(path, capability, purpose, o.index)
 		}
 		if path, ok := metadataPath(o.request); ok {
 			n.add(path, "read", Version, o.index)
@@ -115,6 +125,28 @@ func (r *request) access() (path string, capabilities []string) {
 		capabilities = append(capabilities, "sudo")
 	}
 	return path, capabilities
+}
+
+// public tells whether Vault answers the request without a right: what the PKI
+// and SSH engines, the identity store and the server itself publish. By its path
+// alone it may be another engine's.
+func (r *request) public() bool {
+	if r.method != http.MethodGet || len(r.query) > 0 {
+		return false
+	}
+	if jsonPath(r.path) != "" || bareKey(r.path) != "" && !strings.HasSuffix(r.path, "sys/metrics") {
+		return true
+	}
+	e := strings.Split(r.path, "/")
+	n := len(e)
+	switch {
+	case n >= 2 && e[n-1] == "public_key":
+	case n >= 3 && e[n-2] == "cert" && (slices.Contains([]string{"ca", "ca_chain", "crl", "delta-crl"}, e[n-1]) || strings.Count(e[n-1], ":") > 1):
+	case n >= 4 && e[n-3] == "issuer" && e[n-1] == "json":
+	default:
+		return false
+	}
+	return !slices.Contains(e, "data")
 }
 
 // mayLease tells whether the answer may have a lease. Only the answer itself

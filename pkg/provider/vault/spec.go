@@ -17,7 +17,7 @@ type spec struct {
 	class class.Ref
 	// named is the server by the class and the defaults, which Config.Instead may
 	// put another in the place of.
-	named    endpoint.Address
+	named    endpoint.Target
 	login    login
 	objects  []*object
 	requests []*request
@@ -54,7 +54,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
-	s.named, s.login.target = s.login.target.Address, p.config.Instead.Over(s.login.target)
+	s.named, s.login.target = s.login.target, p.config.Instead.Over(s.login.target)
 	return s, nil
 }
 

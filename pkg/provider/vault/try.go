@@ -19,7 +19,8 @@ type Trial struct {
 	Reached string
 	// Refused is why there is no login; what follows is empty then.
 	Refused error
-	// Policies are those of the Vault token; nil where it may not be asked.
+	// Policies are those that the role gave the Vault token; nil where it may not be
+	// asked.
 	Policies []string
 	// Unasked is why nothing is known of the token's rights; nil if they are.
 	Unasked error
@@ -30,10 +31,13 @@ type Trial struct {
 
 // Tried is one object of a trial.
 type Tried struct {
-	Index    int
-	Name     string
-	Request  string // the method and path, without arguments
-	Optional bool
+	Index   int
+	Name    string
+	Request string // the method and path, without arguments
+	// Path is the request's, and Key the value that is taken of the answer; empty
+	// for all of it.
+	Path, Key string
+	Optional  bool
 	// Missing are the rights that the token lacks.
 	Missing []Right
 	// WithData is the path that was meant, where a KV version 2 engine is asked for
@@ -89,7 +93,10 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.config.Now(), correlation: newCorrelation()}
 	err = f.try(work, trial, read)
 	leave()
-	trial.Kept = errors.Join(trial.Kept, p.Release(context.WithoutCancel(ctx), r.Volume))
+	trial.Kept = p.Release(context.WithoutCancel(ctx), r.Volume)
+	if trial.Kept == nil && !p.learned.firstUnrevoked(s.login) { // it was noted by the release
+		trial.Kept = fault.New(fault.Denied, "its policies do not let the Vault token revoke itself")
+	}
 	return trial, err
 }
 
@@ -111,9 +118,6 @@ func (f *fetch) try(ctx context.Context, trial *Trial, read bool) error {
 	trial.Policies = f.policiesOf(ctx, t)
 	held, err := f.capabilities(ctx, t, trial.Rights)
 	trial.Unasked = err
-	if err == nil && !holds(held, "auth/token/revoke-self", "update") {
-		trial.Kept = fault.New(fault.Denied, "its policies do not let the Vault token revoke itself")
-	}
 	for _, o := range f.spec.objects {
 		trial.Objects = append(trial.Objects, f.tryObject(ctx, t, o, held))
 	}
@@ -132,17 +136,16 @@ func (f *fetch) policiesOf(ctx context.Context, t *token) []string {
 	if err != nil {
 		return nil
 	}
-	defer reply.release()
+	defer reply.Release()
 	var body struct {
 		Data struct {
 			Policies []string `json:"policies"`
-			Identity []string `json:"identity_policies"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(reply.body, &body) != nil {
+	if json.Unmarshal(reply.Body, &body) != nil {
 		return nil
 	}
-	return append(body.Data.Policies, body.Data.Identity...)
+	return body.Data.Policies
 }
 
 // capabilities asks what a token may do, by path.
@@ -160,11 +163,11 @@ func (f *fetch) capabilities(ctx context.Context, t *token, rights []Right) (map
 	if err != nil {
 		return nil, fmt.Errorf("asking for the token's capabilities: %w", err)
 	}
-	defer reply.release()
+	defer reply.Release()
 	var answer struct {
 		Data map[string]json.RawMessage `json:"data"`
 	}
-	if json.Unmarshal(reply.body, &answer) != nil || answer.Data == nil {
+	if json.Unmarshal(reply.Body, &answer) != nil || answer.Data == nil {
 		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", f.endpoint.Address)
 	}
 	held := make(map[string][]string, len(answer.Data))
@@ -182,8 +185,12 @@ func holds(held map[string][]string, path, capability string) bool {
 }
 
 func (f *fetch) tryObject(ctx context.Context, t *token, o *object, held map[string][]string) Tried {
-	tried := Tried{Index: o.index, Name: o.name, Request: o.request.String(), Optional: o.optional, There: Unseen}
+	tried := Tried{Index: o.index, Name: o.name, Request: o.request.String(), Path: o.request.path, Key: o.key, Optional: o.optional, There: Unseen}
 	if held == nil {
+		return tried
+	}
+	if o.request.public() {
+		tried.Detail = "Vault answers it to anybody, if it is of the engine that the path looks like"
 		return tried
 	}
 	path, needs := o.request.access()
@@ -217,8 +224,8 @@ func (f *fetch) presence(ctx context.Context, t *token, r *request, held map[str
 	case err != nil:
 		return Unseen, fault.Cause(err)
 	}
-	defer reply.release()
-	v := currentVersion(reply.body, f.now())
+	defer reply.Release()
+	v := currentVersion(reply.Body, f.now())
 	if !v.known() {
 		return Absent, "its current version is deleted"
 	}
@@ -240,8 +247,13 @@ func (f *fetch) readAll(ctx context.Context, objects []Tried) {
 			tried.There = Absent
 		default:
 			value, err := res.answer.value(o)
-			if tried.Failed = err; err == nil {
+			switch {
+			case err == nil:
 				tried.Read, tried.There, tried.Size = true, There, len(value)
+			case o.optional && fault.Of(err) == fault.NotFound:
+				tried.There = Absent
+			default:
+				tried.Failed = err
 			}
 		}
 	}
