@@ -152,6 +152,7 @@ func handlers() map[string]handler {
 		"/describe-item":                   (*Server).describeItem,
 		"/describe-permissions":            (*Server).describePermissions,
 		"/list-items":                      (*Server).listItems,
+		"/list-roles":                      (*Server).listRoles,
 		"/get-rotated-secret-value":        (*Server).getRotatedSecretValue,
 		"/get-certificate-value":           (*Server).getCertificateValue,
 		"/get-dynamic-secret-value":        (*Server).getDynamicSecretValue,

@@ -105,6 +105,9 @@ func (f *fetch) tryObject(ctx context.Context, o *object, rights []Right) Tried 
 	tried.Unasked = err
 	i := slices.IndexFunc(rights, func(r Right) bool { return r.Item == o.item.name })
 	for _, capability := range rights[i].Capabilities {
+		if capability == "list" && o.item.kind == detected {
+			continue // without it the item is taken for a static one, which works if it is
+		}
 		if err == nil && !slices.Contains(held, capability) {
 			tried.Missing = append(tried.Missing, capability)
 		}
