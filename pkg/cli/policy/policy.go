@@ -58,7 +58,8 @@ role's policy as HCL, with -o commands as commands of the program vault, and wit
 -o terraform as resources. A policy has each path that an object asks for, with
 what its method takes, and nothing else: Vault's default policy, which tokens have
 unless their role says otherwise, lets a token renew and revoke itself and renew
-its leases. For Akeyless it prints the commands that give a role its rules.
+its leases. For Akeyless it prints the commands that give a role its rules. What is
+printed replaces the policy, so give all classes of a role together.
 
 With --check it changes nothing: it reads the roles and policies that the store
 has, with $VAULT_TOKEN at $VAULT_ADDR (with $AKEYLESS_TOKEN for Akeyless), and

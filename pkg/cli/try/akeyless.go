@@ -25,6 +25,13 @@ func (c *command) akeyless(ctx context.Context, k akeyless.Config) {
 		c.refused(err)
 		return
 	}
+	if need.Key != "" {
+		c.report.Check("the login with access type "+need.AccessType, finding.Unknown, "")
+		c.add(finding.CodeTryOther, finding.Finding{
+			Message: fmt.Sprintf("access type %s logs in with %s of the Secret that a volume's nodePublishSecretRef names, which is not read here: nothing was tried", need.AccessType, need.Key),
+		})
+		return
+	}
 	var ok bool
 	if k.Instead, ok = c.instead(c.gateway, need.Gateway, need.Files); !ok {
 		return

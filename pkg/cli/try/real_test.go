@@ -344,6 +344,9 @@ func TestAkeyless(t *testing.T) {
 	if r := w.try(t, class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static, secretKey: none}"), "--read"); r.codes() != "MF207" {
 		t.Errorf("without the key: %+v", r)
 	}
+	if r := w.try(t, class("akeyless", "akeylessAccessType: access_key\nakeylessAccessID: p-web", "{fileName: a, secretPath: /shop/web/a}")); r.codes() != "MF200" {
+		t.Errorf("by a key in a Secret: %+v", r)
+	}
 	if r := w.try(t, static, "--akeyless-gateway-url", "http://127.0.0.1:1"); r.codes() != "MF090" {
 		t.Errorf("not reached: %+v", r)
 	}

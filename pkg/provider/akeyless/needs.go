@@ -16,6 +16,9 @@ type Need struct {
 	// AsPod tells that the login is the pod's own, and Claims that roles can go by
 	// the service account.
 	AsPod, Claims bool
+	// Key is the key of the volume's Secret that the login is made with; empty
+	// where it needs none, or the class itself holds it.
+	Key string
 	Rights        []Right
 	// Files are those on the node that the connection takes.
 	Files []string
@@ -44,6 +47,9 @@ func (p *Provider) Needs(c *class.Class) (Need, error) {
 	}
 	if n.AsPod {
 		n.Audience = l.Audience
+	}
+	if s.given.Empty() {
+		n.Key = l.Type.secretKey()
 	}
 	at := map[string]int{}
 	for _, o := range s.objects {
