@@ -18,8 +18,8 @@ type Need struct {
 	AsPod, Claims bool
 	// Key is the key of the volume's Secret that the login is made with; empty
 	// where it needs none, or the class itself holds it.
-	Key string
-	Rights        []Right
+	Key    string
+	Rights []Right
 	// Files are those on the node that the connection takes.
 	Files []string
 }
