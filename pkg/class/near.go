@@ -2,6 +2,7 @@ package class
 
 import (
 	"strings"
+	"unicode"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
@@ -17,11 +18,16 @@ func Near(name string, known []string) string {
 	if len(name) > longestName {
 		return ""
 	}
+	name = plain(name)
 	for _, k := range known {
 		if len(k) > longestName {
 			continue
 		}
-		if d := Edits(plain(name), plain(k)); d < least && 4*d <= len(k) {
+		other := plain(k)
+		if more := len(name) - len(other); max(more, -more) >= least {
+			continue // it takes that many edits at the least
+		}
+		if d := Edits(name, other); d < least && 4*d <= len(k) {
 			best, least = k, d
 		}
 	}
@@ -39,18 +45,22 @@ func Suspected(suspects []string) error {
 
 // plain drops what people vary without meaning to: case and separators.
 func plain(name string) string {
-	return strings.NewReplacer("-", "", "_", "", ".", "").Replace(strings.ToLower(name))
+	return strings.Map(func(r rune) rune {
+		if strings.ContainsRune("-_.", r) {
+			return -1
+		}
+		return unicode.ToLower(r)
+	}, name)
 }
 
 // Edits is how many letters have to be put in, taken out or replaced to make b
 // of a.
 func Edits(a, b string) int {
-	above := make([]int, len(b)+1)
+	above, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range above {
 		above[j] = j
 	}
 	for i := range len(a) {
-		row := make([]int, len(b)+1)
 		row[0] = i + 1
 		for j := range len(b) {
 			change := above[j]
@@ -59,7 +69,7 @@ func Edits(a, b string) int {
 			}
 			row[j+1] = min(change, above[j+1]+1, row[j]+1)
 		}
-		above = row
+		above, row = row, above
 	}
 	return above[len(b)]
 }

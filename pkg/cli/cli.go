@@ -15,9 +15,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/lint"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/pkg/cli/policy"
 	"github.com/mayfly-csi/mayfly/pkg/cli/refresh"
 	"github.com/mayfly-csi/mayfly/pkg/cli/status"
 	"github.com/mayfly-csi/mayfly/pkg/cli/tree"
+	"github.com/mayfly-csi/mayfly/pkg/cli/try"
 	"github.com/mayfly-csi/mayfly/pkg/cli/who"
 )
 
@@ -62,7 +64,8 @@ func newRoot(s output.Streams) *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	o.Bind(root.PersistentFlags())
-	root.AddCommand(lint.New(s, o), explain.New(s, o), refresh.New(s, o), status.New(s, o), tree.New(s, o), who.New(s, o), doctor.New(s, o))
+	root.AddCommand(lint.New(s, o), explain.New(s, o), try.New(s, o), policy.New(s, o))
+	root.AddCommand(refresh.New(s, o), status.New(s, o), tree.New(s, o), who.New(s, o), doctor.New(s, o))
 	root.AddCommand(completion.New(s))
 	completion.Bind(root, s)
 	return root

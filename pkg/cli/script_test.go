@@ -39,7 +39,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("CLUSTERS", dir)
 			return err
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": exit, "cluster": cluster},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exit": exit, "cluster": cluster, "store": store},
 	})
 }
 
@@ -67,6 +67,19 @@ func cluster(ts *testscript.TestScript, _ bool, args []string) {
 	config, err := api.Kubeconfig(ts.MkAbs("."))
 	ts.Check(err)
 	ts.Setenv("KUBECONFIG", config)
+}
+
+// store starts a recorded store, and points the variables of Vault's and Akeyless'
+// own programs at it.
+func store(ts *testscript.TestScript, _ bool, args []string) {
+	api, err := clitest.Start(ts.ReadFile(args[0]))
+	ts.Check(err)
+	ts.Defer(api.Close)
+	for _, name := range []string{"VAULT_ADDR", "AKEYLESS_GATEWAY_URL"} {
+		ts.Setenv(name, api.URL())
+	}
+	ts.Setenv("VAULT_TOKEN", "hvs.person")
+	ts.Setenv("AKEYLESS_TOKEN", "t-person")
 }
 
 // exit wants an exit code of a command line.

@@ -2,6 +2,7 @@ package akeylessd
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -61,6 +62,52 @@ func (s *Server) describeItem(who *session, request map[string]json.RawMessage) 
 		return failure(http.StatusUnauthorized, "Unauthorized: item %s is not accessible", name)
 	}
 	return good(describe(it))
+}
+
+// describePermissions answers for any path, whether or not something is there.
+func (s *Server) describePermissions(who *session, request map[string]json.RawMessage) answer {
+	held := []string{}
+	if r := s.rule(who, "/"+strings.TrimPrefix(text(request, "path"), "/")); r != nil {
+		held = r.capabilities()
+	}
+	return good(map[string]any{"client_permissions": held})
+}
+
+// listRoles lets every login see the roles: one for each rule.
+func (s *Server) listRoles(_ *session, request map[string]json.RawMessage) answer {
+	const few = 2 // to a page
+	start := number(request, "pagination-token")
+	out := map[string]any{}
+	roles := []any{}
+	for i, r := range s.rules {
+		if i < start {
+			continue
+		}
+		if len(roles) == few {
+			out["next_page"] = strconv.Itoa(i)
+			break
+		}
+		claims := map[string][]string{}
+		for claim, value := range r.Claims {
+			claims[claim] = []string{value}
+		}
+		roles = append(roles, map[string]any{
+			"role_name":               fmt.Sprintf("/roles/%d", i),
+			"role_auth_methods_assoc": []any{map[string]any{"auth_method_access_id": r.AccessID, "auth_method_sub_claims": claims}},
+			"rules":                   map[string]any{"path_rules": []any{map[string]any{"path": r.Prefix + "*", "type": "item-rule", "capabilities": r.capabilities()}}},
+		})
+	}
+	out["roles"] = roles
+	return good(out)
+}
+
+// capabilities are those of a rule.
+func (r *Rule) capabilities() []string {
+	held := []string{"read", "update"}
+	if !r.NoDescribe {
+		held = append(held, "list")
+	}
+	return held
 }
 
 func describe(it *item) map[string]any {

@@ -26,6 +26,7 @@ func together() []scenario {
 		{"a class in another namespace is not found", classElsewhere},
 		{"a service account that the role does not name is denied", accountDenied},
 		{"the wrong audience is denied", wrongAudience},
+		{"kubectl mayfly try says yes, or no with what mends it", tried},
 		{"the API server refuses classes that cannot work", invalidClasses},
 		{"what is ignored of a class is told in the pod's event", warned},
 		{"kubectl mayfly explain names what is broken", explained},

@@ -85,6 +85,9 @@ func Start(text string) (*API, error) {
 	return a, nil
 }
 
+// URL is where the server is.
+func (a *API) URL() string { return a.server.URL }
+
 // Close stops the server.
 func (a *API) Close() {
 	a.mu.Lock()

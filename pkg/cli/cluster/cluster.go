@@ -64,6 +64,9 @@ func (f *Flags) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.DriverNamespace, "driver-namespace", "", "the namespace that the driver runs in (default what the CSIDriver object's Helm annotation says, else kube-system)")
 }
 
+// Namespace is that of -n; empty where it is not given.
+func (f *Flags) Namespace() string { return f.overrides.Context.Namespace }
+
 // Client reaches one cluster as one person.
 type Client struct {
 	kubernetes.Interface

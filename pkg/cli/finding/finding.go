@@ -47,7 +47,10 @@ type Object struct {
 // String is "Kind namespace/name", as far as it is known.
 func (o Object) String() string {
 	name := o.Name
-	if o.Namespace != "" {
+	switch {
+	case o.Namespace != "" && name == "":
+		name = "in " + o.Namespace
+	case o.Namespace != "":
 		name = o.Namespace + "/" + name
 	}
 	return strings.TrimSpace(o.Kind + " " + name)

@@ -20,6 +20,7 @@ const (
 	CodeEnv          = "MF016"
 	CodeMode         = "MF017"
 	CodeDriverObject = "MF018"
+	CodeDriverName   = "MF019"
 )
 
 // lintRules are those of lint.
@@ -43,5 +44,6 @@ func lintRules() []Rule {
 		{CodeEnv, Warning, "a variable comes from a Secret that the driver does not make", "read the file in the volume, or have something else make the Secret"},
 		{CodeMode, Warning, "the container's user may not read a file", "give the pod an fsGroup, or the file a wider filePermission"},
 		{CodeDriverObject, Error, "the CSIDriver object does not fit the driver", "take the CSIDriver object of Mayfly's chart"},
+		{CodeDriverName, Warning, "a volume's driver may be misspelt", "write the name of the CSIDriver object"},
 	}
 }

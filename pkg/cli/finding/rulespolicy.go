@@ -1,6 +1,33 @@
 package finding
 
+// The codes of policy.
+const (
+	CodePolicyNoAccount    = "MF300"
+	CodePolicyInexact      = "MF301"
+	CodePolicyMoreAccounts = "MF302"
+	CodePolicyAudience     = "MF303"
+	CodePolicyOther        = "MF304"
+	CodePolicyRefused      = "MF305"
+	CodePolicyNoRole       = "MF310"
+	CodePolicyNotBound     = "MF311"
+	CodePolicyMissing      = "MF312"
+	CodePolicyWide         = "MF313"
+	CodePolicyWideRole     = "MF314"
+)
+
 // policyRules have the codes MF300 to MF399.
 func policyRules() []Rule {
-	return nil
+	return []Rule{
+		{CodePolicyNoAccount, Warning, "the service accounts of a role are not known", "name them with --serviceaccount, or give the files of the pods too"},
+		{CodePolicyInexact, Warning, "a policy cannot name a path exactly", "store the secret at another path"},
+		{CodePolicyMoreAccounts, Warning, "a role lets in more service accounts than mount the classes", "give the classes of each namespace a role of their own"},
+		{CodePolicyAudience, Error, "a role cannot have the audience", "give the classes of a role one audience"},
+		{CodePolicyOther, Info, "there is no policy for the class's provider", "see the provider's own documentation"},
+		{CodePolicyRefused, Error, "the driver refuses the class, so it needs nothing", "run kubectl mayfly lint, and correct the field that is named"},
+		{CodePolicyNoRole, Error, "the store has no such role", "create the role: kubectl mayfly policy -o commands prints how"},
+		{CodePolicyNotBound, Error, "the role does not let a pod in", "write the role again: kubectl mayfly policy -o commands prints how"},
+		{CodePolicyMissing, Error, "a right is missing", "write the policy again: kubectl mayfly policy -o commands prints how"},
+		{CodePolicyWide, Warning, "a policy grants more than the classes need", "take it out of the policy, unless something else logs in with the role"},
+		{CodePolicyWideRole, Warning, "a role lets in more than the classes need", "name the service accounts, their namespaces and the audience in the role"},
+	}
 }

@@ -15,8 +15,8 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/manifest"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
@@ -31,11 +31,11 @@ const (
 )
 
 // operatorsAddress stands for the address that the operator's flags give.
-const operatorsAddress = "https://vault.invalid"
+const operatorsAddress = "https://vault.invalid:443"
 
 // linted is a class of the files.
 type linted struct {
-	*object
+	*manifest.Object
 	class *class.Class // nil for one that is refused
 	login Login
 	// modes are those of the files, each once.
@@ -44,6 +44,9 @@ type linted struct {
 	secrets []string
 	// last is the file's last line of the object, 0 for not yet known.
 	last int
+	// lists are the objects' own YAML as it was parsed, by the scalar that holds
+	// it; nil for what is no list.
+	lists map[*yaml.Node]*yaml.Node
 }
 
 // parsed is what pkg/class makes of the documents that have classes.
@@ -84,33 +87,33 @@ func (p *parsed) add(file string, d class.Document) {
 	}
 	p.classes[file] = append(p.classes[file], classes...)
 	note := func(err error, warning bool) {
-		line, message := place(err)
+		line, message := manifest.Place(err)
 		p.said = append(p.said, said{file: file, line: d.Before + line, message: message, warning: warning})
 	}
 	if err != nil {
-		for _, one := range each(err) {
+		for _, one := range manifest.Each(err) {
 			note(one, false)
 		}
 	}
 	for _, w := range warnings {
 		// Objects of other kinds in a list are no mistake here.
-		if !strings.Contains(w, "is no "+kindClass+" of") || strings.Contains(w, "this "+kindClass+" is") {
+		if !strings.Contains(w, "is no "+manifest.KindClass+" of") || strings.Contains(w, "this "+manifest.KindClass+" is") {
 			note(errors.New(w), true)
 		}
 	}
 }
 
 // find takes out the parsed object of a class.
-func (p *parsed) find(o *object) *v1.SecretProviderClass {
-	list := p.classes[o.file]
+func (p *parsed) find(o *manifest.Object) *v1.SecretProviderClass {
+	list := p.classes[o.File]
 	i := slices.IndexFunc(list, func(c *v1.SecretProviderClass) bool {
-		return c.Name == o.Name && c.Namespace == o.text(o.node, "metadata", "namespace")
+		return c.Name == o.Name && c.Namespace == o.Text(o.Node, "metadata", "namespace")
 	})
 	if i < 0 {
 		return nil
 	}
 	found := list[i]
-	p.classes[o.file] = slices.Delete(list, i, i+1)
+	p.classes[o.File] = slices.Delete(list, i, i+1)
 	return found
 }
 
@@ -139,26 +142,38 @@ func newJudge(o *Operator) (*judge, error) {
 	return j, err
 }
 
-// of finds the provider of a class; nil for a plugin's.
-func (j *judge) of(name string) provider.Validator {
-	if p, ok := j.vaults[name]; ok {
-		return p
+// verdict is what a provider says of a class, and the error that refuses it.
+type verdict struct {
+	vault.Judged
+	accessID string // of Akeyless
+	err      error
+}
+
+// of judges a class; false for one of a plugin's.
+func (j *judge) of(c *class.Class) (v verdict, own bool) {
+	if p, ok := j.vaults[c.Provider]; ok {
+		v.Judged, v.err = p.Judge(c)
+		return v, true
 	}
-	if name == akeyless.Name {
-		return j.akeyless
+	if c.Provider != akeyless.Name {
+		return v, false
 	}
-	return nil
+	v.Warnings, v.err = j.akeyless.Validate(c)
+	if judged, err := j.akeyless.Judge(c); err == nil {
+		v.Audience, v.Address, v.accessID = judged.Audience, judged.Address, judged.AccessID
+	}
+	return v, true
 }
 
 // class says what the driver says of a class.
 func (l *linter) class(c *linted) {
 	for i := range l.parsed.said {
-		if s := &l.parsed.said[i]; !s.told && s.file == c.file && c.holds(s.line) {
+		if s := &l.parsed.said[i]; !s.told && s.file == c.File && c.holds(s.line) {
 			s.told = true
-			l.at(c.object, s.line, s.code(), finding.Finding{Message: s.message})
+			l.at(c.Object, s.line, s.code(), finding.Finding{Message: s.message})
 		}
 	}
-	spc := l.parsed.find(c.object)
+	spc := l.parsed.find(c.Object)
 	if spc == nil {
 		return
 	}
@@ -183,9 +198,9 @@ func (l *linter) class(c *linted) {
 // holds tells whether a line of the file is one of the object's.
 func (c *linted) holds(line int) bool {
 	if c.last == 0 {
-		c.last = c.before + lastLine(c.node, 0)
+		c.last = c.Before + lastLine(c.Node, 0)
 	}
-	return line >= c.line(c.node)-1 && line <= c.last
+	return line >= c.Line(c.Node)-1 && line <= c.last
 }
 
 // lastLine is the line of the last node of a tree.
@@ -203,20 +218,14 @@ func lastLine(n *yaml.Node, depth int) int {
 }
 
 func (l *linter) provider(c *linted, parsed *class.Class) {
-	v := l.judge.of(parsed.Provider)
-	if v == nil {
-		message := fmt.Sprintf("spec.provider: %q is no provider of Mayfly's own, so its parameters are not looked at", parsed.Provider)
-		f := finding.Finding{Message: message}
-		if like := class.Near(parsed.Provider, []string{vault.NameVault, vault.NameOpenBao, akeyless.Name}); like != "" {
-			f.Level, f.Remedy = finding.Warning, fmt.Sprintf("did you mean %q?", like)
-		}
-		l.at(c.object, c.locate("spec.provider", ""), finding.CodePlugin, f)
+	v, own := l.judge.of(parsed)
+	if !own {
+		l.plugin(c, parsed)
 		c.class = parsed
 		return
 	}
 	foreign := l.foreign(c, parsed)
-	warnings, err := v.Validate(parsed)
-	warnings = slices.DeleteFunc(warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) })
+	warnings, err := slices.DeleteFunc(v.Warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) }), v.err
 	if len(fieldErrors(err)) > 0 || err != nil && (fault.Of(err) != fault.InvalidClass || parsed.Strict) {
 		l.refused(c, err)
 		l.doubtful(c, slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(err.Error(), w) }))
@@ -225,35 +234,16 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	l.doubtful(c, warnings)
 	c.class = parsed
 	c.modes = modesOf(parsed)
-	switch p := v.(type) {
-	case *vault.Provider:
-		l.vault(c, p)
-	case *akeyless.Provider:
-		l.akeyless(c, p)
-	}
-}
-
-func (l *linter) vault(c *linted, p *vault.Provider) {
-	judged, err := p.Judge(c.class)
-	if err != nil {
-		return // Validate has said it
-	}
-	c.login = Login{true, judged.Audience, judged.Address, judged.Namespace, judged.Mount, judged.Role, ""}
-	if judged.Address == operatorsAddress {
+	c.login = Login{true, v.Audience, v.Address, v.Namespace, v.Mount, v.Role, v.accessID}
+	if c.login.Address == operatorsAddress {
 		c.login.Address = ""
 	}
-	for i, path := range judged.WithData {
+	for i, path := range v.WithData {
 		where := fmt.Sprintf("%s[%d].secretPath", objectsField, i)
-		l.at(c.object, c.locate(where, ""), finding.CodeWithoutData, finding.Finding{
+		l.at(c.Object, c.locate(where, ""), finding.CodeWithoutData, finding.Finding{
 			Message: where + " has no data/ after the mount, as paths of a KV version 2 engine have",
 			Remedy:  fmt.Sprintf("if a KV engine of version 2 is mounted there, write %s", path),
 		})
-	}
-}
-
-func (l *linter) akeyless(c *linted, p *akeyless.Provider) {
-	if judged, err := p.Judge(c.class); err == nil {
-		c.login = Login{Built: true, Audience: judged.Audience, Address: judged.Address, AccessID: judged.AccessID}
 	}
 }
 
@@ -295,7 +285,7 @@ func (l *linter) refused(c *linted, err error) {
 		text := fault.Cause(err)
 		hint := fault.Hint(err)
 		where := fieldOf(text)
-		l.at(c.object, c.locate(where, text), finding.CodeRefused, finding.Finding{Message: c.reword(where, text), Remedy: hint})
+		l.at(c.Object, c.locate(where, text), finding.CodeRefused, finding.Finding{Message: c.reword(where, text), Remedy: hint})
 	}
 }
 
@@ -306,7 +296,7 @@ func (l *linter) doubtful(c *linted, warnings []string) {
 }
 
 func (l *linter) say(c *linted, code, where, message string) {
-	l.at(c.object, c.locate(where, message), code, finding.Finding{Message: c.reword(where, message)})
+	l.at(c.Object, c.locate(where, message), code, finding.Finding{Message: c.reword(where, message)})
 }
 
 // fieldOf is the field that a message begins with; empty for none.
@@ -338,23 +328,23 @@ func (c *linted) reword(where, message string) string {
 // locate is the file's line of a field, or of the nearest one around it that
 // is there. The message may name a line of the objects' own YAML.
 func (c *linted) locate(where, message string) int {
-	n := c.node
-	at := c.line(n)
+	n := c.Node
+	at := c.Line(n)
 	for _, step := range pathStep.FindAllStringSubmatch(where, -1) {
 		if i, err := strconv.Atoi(step[1]); err == nil && n.Kind == yaml.SequenceNode {
 			if i >= len(n.Content) {
 				return at
 			}
 			n = class.Resolve(n.Content[i])
-			at = c.line(n)
+			at = c.Line(n)
 			continue
 		}
-		list := c.entries(n)
+		list := c.Entries(n)
 		i := slices.IndexFunc(list, func(e class.Entry) bool { return e.Key == step[0] || e.Key == step[2] })
 		if i < 0 {
 			break
 		}
-		n, at = class.Resolve(list[i].Value), c.line(list[i].Where)
+		n, at = class.Resolve(list[i].Value), c.Line(list[i].Where)
 	}
 	if strings.HasPrefix(where, objectsField) && n.Kind == yaml.ScalarNode {
 		return at + c.inner(n, where, message)
@@ -376,18 +366,35 @@ func (c *linted) inner(n *yaml.Node, where, message string) int {
 	if index == nil {
 		return 0
 	}
-	nodes, _ := class.Document{Text: []byte(n.Value)}.Nodes()
+	list := c.listIn(n)
 	i, _ := strconv.Atoi(index[1])
-	if len(nodes) != 1 || nodes[0].Kind != yaml.SequenceNode || i >= len(nodes[0].Content) {
+	if list == nil || i >= len(list.Content) {
 		return 0
 	}
-	item := class.Resolve(nodes[0].Content[i])
-	for _, e := range c.entries(item) {
+	item := class.Resolve(list.Content[i])
+	for _, e := range c.Entries(item) {
 		if e.Key == index[2] {
 			return e.Where.Line
 		}
 	}
 	return item.Line
+}
+
+// listIn is the list that a scalar holds as YAML; nil for anything else.
+func (c *linted) listIn(n *yaml.Node) *yaml.Node {
+	list, known := c.lists[n]
+	if known {
+		return list
+	}
+	nodes, _ := class.Document{Text: []byte(n.Value)}.Nodes()
+	if len(nodes) == 1 && nodes[0].Kind == yaml.SequenceNode {
+		list = nodes[0]
+	}
+	if c.lists == nil {
+		c.lists = map[*yaml.Node]*yaml.Node{}
+	}
+	c.lists[n] = list
+	return list
 }
 
 // modesOf are the modes of a class's files, each once.

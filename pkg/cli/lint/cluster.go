@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/manifest"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
@@ -55,14 +56,14 @@ func Judge(c Cluster) (*Judgement, error) {
 	if l.judge, err = newJudge(c.Operator); err != nil {
 		return nil, err
 	}
-	src := &source{report: l.report, take: l.take, text: l.parsed.add}
+	src := &manifest.Source{Report: l.report, Take: l.take, Text: l.parsed.add}
 	for i, o := range c.Objects {
 		text, err := json.Marshal(o)
 		if err != nil {
 			return nil, fmt.Errorf("encoding an object: %w", err)
 		}
 		// A name for each: what is said of a class is found by its file.
-		if err := src.readAll(fmt.Sprintf("object %d", i+1), strings.NewReader(string(text))); err != nil {
+		if err := src.ReadAll(fmt.Sprintf("object %d", i+1), strings.NewReader(string(text))); err != nil {
 			return nil, err
 		}
 	}

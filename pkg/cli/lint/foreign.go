@@ -23,10 +23,11 @@ func ownerOf(key string) string {
 		return vault.NameOpenBao
 	case strings.HasPrefix(key, "akeyless"):
 		return akeyless.Name
-	case slices.Contains([]string{"keyvaultName", "cloudName", "tenantId", "tenantID", "useVMManagedIdentity", "userAssignedIdentityID", "clientID"}, key):
-		return "azure"
-	case slices.Contains([]string{"region", "failoverRegion", "pathTranslation", "preferredAddressType", "usePodIdentity"}, key):
-		return "aws"
+	}
+	for _, p := range plugins() {
+		if slices.Contains(p.own, key) {
+			return p.name
+		}
 	}
 	return ""
 }
@@ -41,7 +42,7 @@ func (l *linter) foreign(c *linted, parsed *class.Class) []string {
 		}
 		where := parameterField + key
 		fields = append(fields, where)
-		l.at(c.object, c.locate(where, ""), finding.CodeForeign, finding.Finding{
+		l.at(c.Object, c.locate(where, ""), finding.CodeForeign, finding.Finding{
 			Message: fmt.Sprintf("%s is a parameter of provider %s, and the class is of provider %s, which ignores it", where, owner, parsed.Provider),
 		})
 	}

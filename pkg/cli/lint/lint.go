@@ -9,13 +9,11 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/manifest"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
-const (
-	kindClass     = "SecretProviderClass"
-	defaultDriver = "secrets-store.csi.k8s.io"
-)
+const defaultDriver = "secrets-store.csi.k8s.io"
 
 // New is the command.
 func New(s output.Streams, o *output.Flags) *cobra.Command {
@@ -67,9 +65,9 @@ type linter struct {
 	report  *finding.Report
 	judge   *judge
 	classes []*linted
-	pods    []*object
-	drivers []*object
-	secrets []*object
+	pods    []*manifest.Object
+	drivers []*manifest.Object
+	secrets []*manifest.Object
 	parsed  parsed
 }
 
@@ -78,9 +76,9 @@ func (l *linter) run(names []string, s output.Streams) error {
 	if l.judge, err = newJudge(nil); err != nil {
 		return err
 	}
-	src := &source{report: l.report, stdin: s.In, take: l.take, text: l.parsed.add}
+	src := &manifest.Source{Report: l.report, Stdin: s.In, Take: l.take, Text: l.parsed.add}
 	for _, name := range names {
-		if err := src.read(name); err != nil {
+		if err := src.Read(name); err != nil {
 			return err
 		}
 	}
@@ -104,25 +102,25 @@ func (l *linter) all() {
 	}
 }
 
-func (l *linter) take(o *object) {
+func (l *linter) take(o *manifest.Object) {
 	if o.Namespace == "" && o.Kind != "CSIDriver" {
 		o.Namespace = l.namespace
 	}
 	switch {
-	case o.Kind == kindClass:
-		l.classes = append(l.classes, &linted{object: o})
+	case o.Kind == manifest.KindClass:
+		l.classes = append(l.classes, &linted{Object: o})
 	case o.Kind == "CSIDriver" && o.Name == l.driver:
 		l.drivers = append(l.drivers, o)
 	case o.Kind == "Secret":
 		l.secrets = append(l.secrets, o)
-	case podPath(o.Kind) != nil:
+	case manifest.PodPath(o.Kind) != nil:
 		l.pods = append(l.pods, o)
 	}
 }
 
 // at notes a finding about an object at a line.
-func (l *linter) at(o *object, line int, code string, f finding.Finding) {
-	f.Object, f.File, f.Line = o.Object, o.file, line
+func (l *linter) at(o *manifest.Object, line int, code string, f finding.Finding) {
+	f.Object, f.File, f.Line = o.Object, o.File, line
 	l.report.Add(code, f)
 }
 
@@ -132,7 +130,7 @@ func (l *linter) repeated() {
 	for _, c := range l.classes {
 		ref := class.Ref{Namespace: c.Namespace, Name: c.Name}
 		if other := first[ref]; other != nil && c.Name != "" {
-			l.at(c.object, c.line(c.node), finding.CodeTwice, finding.Finding{Message: fmt.Sprintf("is also at %s:%d, and one of them overwrites the other", other.file, other.line(other.node))})
+			l.at(c.Object, c.Line(c.Node), finding.CodeTwice, finding.Finding{Message: fmt.Sprintf("is also at %s:%d, and one of them overwrites the other", other.File, other.Line(other.Node))})
 			continue
 		}
 		first[ref] = c

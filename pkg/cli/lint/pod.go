@@ -11,24 +11,11 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/manifest"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 )
 
 const keyClass = "secretProviderClass"
-
-// podPath is where an object of a kind has the pod's spec; nil for a kind that
-// makes no pods.
-func podPath(kind string) []string {
-	switch kind {
-	case "Pod":
-		return []string{"spec"}
-	case "Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job":
-		return []string{"spec", "template", "spec"}
-	case "CronJob":
-		return []string{"spec", "jobTemplate", "spec", "template", "spec"}
-	}
-	return nil
-}
 
 // mounted is a pod's volume of the driver.
 type mounted struct {
@@ -43,20 +30,29 @@ type container struct {
 }
 
 // pod judges an object that is a pod or makes pods.
-func (l *linter) pod(o *object) {
-	spec := o.get(o.node, podPath(o.Kind)...)
+func (l *linter) pod(o *manifest.Object) {
+	spec := o.Get(o.Node, manifest.PodPath(o.Kind)...)
 	var volumes []mounted
-	for _, v := range o.items(spec, "volumes") {
-		csi := o.get(v, "csi")
-		if csi == nil || o.text(csi, "driver") != l.driver {
+	for _, v := range o.Items(spec, "volumes") {
+		csi := o.Get(v, "csi")
+		if csi == nil {
 			continue
 		}
-		volumes = append(volumes, l.volume(o, o.text(v, "name"), csi))
+		if driver := o.Text(csi, "driver"); driver != l.driver {
+			if class.Near(driver, []string{l.driver}) != "" {
+				l.at(o, o.Line(o.Get(csi, "driver")), finding.CodeDriverName, finding.Finding{
+					Message: fmt.Sprintf("volume %q names the driver %q, and Mayfly's is %q", o.Text(v, "name"), driver, l.driver),
+					Remedy:  fmt.Sprintf("did you mean %q?", l.driver),
+				})
+			}
+			continue
+		}
+		volumes = append(volumes, l.volume(o, o.Text(v, "name"), csi))
 	}
 	var containers []container
 	for _, kind := range []string{"initContainers", "containers", "ephemeralContainers"} {
-		for _, n := range o.items(spec, kind) {
-			containers = append(containers, container{o.text(n, "name"), n})
+		for _, n := range o.Items(spec, kind) {
+			containers = append(containers, container{o.Text(n, "name"), n})
 		}
 	}
 	for _, c := range containers {
@@ -67,24 +63,24 @@ func (l *linter) pod(o *object) {
 }
 
 // volume judges the csi part of a volume.
-func (l *linter) volume(o *object, name string, csi *yaml.Node) mounted {
-	at := o.line(csi)
-	readOnly := o.get(csi, "readOnly")
-	if on, _ := strconv.ParseBool(o.text(csi, "readOnly")); !on {
+func (l *linter) volume(o *manifest.Object, name string, csi *yaml.Node) mounted {
+	at := o.Line(csi)
+	readOnly := o.Get(csi, "readOnly")
+	if on, _ := strconv.ParseBool(o.Text(csi, "readOnly")); !on {
 		line := at
 		if readOnly != nil {
-			line = o.line(readOnly)
+			line = o.Line(readOnly)
 		}
 		l.at(o, line, finding.CodeNotReadOnly, finding.Finding{Message: fmt.Sprintf("volume %q is not readOnly, so the driver refuses it", name)})
 	}
-	m := mounted{name: name, class: o.text(csi, "volumeAttributes", keyClass)}
+	m := mounted{name: name, class: o.Text(csi, "volumeAttributes", keyClass)}
 	var others []string
-	for _, e := range o.entries(o.get(csi, "volumeAttributes")) {
+	for _, e := range o.Entries(o.Get(csi, "volumeAttributes")) {
 		if e.Key == keyClass || strings.HasPrefix(e.Key, "csi.storage.k8s.io/") {
 			continue
 		}
 		others = append(others, e.Key)
-		l.at(o, o.line(e.Where), finding.CodeAttribute, finding.Finding{
+		l.at(o, o.Line(e.Where), finding.CodeAttribute, finding.Finding{
 			Message: fmt.Sprintf("volume %q has the attribute %q, which the driver ignores: it takes everything but the class's name from the class", name, e.Key),
 		})
 	}
@@ -96,13 +92,13 @@ func (l *linter) volume(o *object, name string, csi *yaml.Node) mounted {
 		l.at(o, at, finding.CodeNoClass, f)
 		return m
 	}
-	m.found = l.lookUp(o, o.line(o.get(csi, "volumeAttributes", keyClass)), m)
+	m.found = l.lookUp(o, o.Line(o.Get(csi, "volumeAttributes", keyClass)), m)
 	return m
 }
 
 // lookUp finds the class of a volume among the files. A namespace that is not
 // told fits every other.
-func (l *linter) lookUp(o *object, line int, m mounted) *linted {
+func (l *linter) lookUp(o *manifest.Object, line int, m mounted) *linted {
 	var names, elsewhere []string
 	for _, c := range l.classes {
 		near := c.Namespace == o.Namespace || c.Namespace == "" || o.Namespace == ""
@@ -131,7 +127,7 @@ func (l *linter) lookUp(o *object, line int, m mounted) *linted {
 }
 
 // mounts judges where a container mounts the volumes.
-func (l *linter) mounts(o *object, c container, volumes []mounted) {
+func (l *linter) mounts(o *manifest.Object, c container, volumes []mounted) {
 	type mount struct {
 		path, volume string
 		line         int
@@ -140,12 +136,12 @@ func (l *linter) mounts(o *object, c container, volumes []mounted) {
 	ours := func(name string) bool {
 		return slices.ContainsFunc(volumes, func(m mounted) bool { return m.name == name })
 	}
-	for _, n := range o.items(c.node, "volumeMounts") {
-		m := mount{path.Clean("/" + o.text(n, "mountPath")), o.text(n, "name"), o.line(n)}
+	for _, n := range o.Items(c.node, "volumeMounts") {
+		m := mount{path.Clean("/" + o.Text(n, "mountPath")), o.Text(n, "name"), o.Line(n)}
 		if ours(m.volume) {
 			for _, key := range []string{"subPath", "subPathExpr"} {
-				if v := o.get(n, key); v != nil && o.text(n, key) != "" {
-					l.at(o, o.line(v), finding.CodeSubPath, finding.Finding{
+				if v := o.Get(n, key); v != nil && o.Text(n, key) != "" {
+					l.at(o, o.Line(v), finding.CodeSubPath, finding.Finding{
 						Message: fmt.Sprintf("container %q mounts volume %q with %s, and such a mount keeps the first content for good", c.name, m.volume, key),
 					})
 				}
@@ -168,9 +164,9 @@ func (l *linter) mounts(o *object, c container, volumes []mounted) {
 }
 
 // variables judges the environment that comes from Secrets.
-func (l *linter) variables(o *object, c container, volumes []mounted) {
+func (l *linter) variables(o *manifest.Object, c container, volumes []mounted) {
 	check := func(ref *yaml.Node, what string) {
-		name := o.text(ref, "name")
+		name := o.Text(ref, "name")
 		if name == "" || l.hasSecret(o, name) {
 			return
 		}
@@ -178,7 +174,7 @@ func (l *linter) variables(o *object, c container, volumes []mounted) {
 			if !slices.Contains(k.secrets, name) || k.Namespace != o.Namespace && k.Namespace != "" && o.Namespace != "" {
 				continue
 			}
-			l.at(o, o.line(ref), finding.CodeEnv, finding.Finding{
+			l.at(o, o.Line(ref), finding.CodeEnv, finding.Finding{
 				Message: fmt.Sprintf("container %q takes %s from Secret %q, which class %q lists under secretObjects: Mayfly makes no Secrets", c.name, what, name, k.Name),
 			})
 			return
@@ -187,51 +183,51 @@ func (l *linter) variables(o *object, c container, volumes []mounted) {
 		if l.cluster {
 			known = ", which no class that the pod mounts makes"
 		}
-		if optional, _ := strconv.ParseBool(o.text(ref, "optional")); len(volumes) > 0 && !optional {
-			l.at(o, o.line(ref), finding.CodeEnv, finding.Finding{
+		if optional, _ := strconv.ParseBool(o.Text(ref, "optional")); len(volumes) > 0 && !optional {
+			l.at(o, o.Line(ref), finding.CodeEnv, finding.Finding{
 				Level:   finding.Info,
 				Message: fmt.Sprintf("container %q takes %s from Secret %q%s", c.name, what, name, known),
 				Remedy:  "check that the cluster has the Secret",
 			})
 		}
 	}
-	for _, n := range o.items(c.node, "env") {
-		if ref := o.get(n, "valueFrom", "secretKeyRef"); ref != nil {
-			check(ref, fmt.Sprintf("variable %q", o.text(n, "name")))
+	for _, n := range o.Items(c.node, "env") {
+		if ref := o.Get(n, "valueFrom", "secretKeyRef"); ref != nil {
+			check(ref, fmt.Sprintf("variable %q", o.Text(n, "name")))
 		}
 	}
-	for _, n := range o.items(c.node, "envFrom") {
-		if ref := o.get(n, "secretRef"); ref != nil {
+	for _, n := range o.Items(c.node, "envFrom") {
+		if ref := o.Get(n, "secretRef"); ref != nil {
 			check(ref, "variables")
 		}
 	}
 }
 
-func (l *linter) hasSecret(o *object, name string) bool {
-	return slices.ContainsFunc(l.secrets, func(s *object) bool {
+func (l *linter) hasSecret(o *manifest.Object, name string) bool {
+	return slices.ContainsFunc(l.secrets, func(s *manifest.Object) bool {
 		return s.Name == name && (s.Namespace == o.Namespace || s.Namespace == "" || o.Namespace == "")
 	})
 }
 
 // user judges whether the container's user may read the files. An fsGroup may
 // read all of them.
-func (l *linter) user(o *object, spec *yaml.Node, c container, volumes []mounted) {
-	if o.text(spec, "securityContext", "fsGroup") != "" {
+func (l *linter) user(o *manifest.Object, spec *yaml.Node, c container, volumes []mounted) {
+	if o.Text(spec, "securityContext", "fsGroup") != "" {
 		return
 	}
 	setting := func(key string) string {
-		if own := o.text(c.node, "securityContext", key); own != "" {
+		if own := o.Text(c.node, "securityContext", key); own != "" {
 			return own
 		}
-		return o.text(spec, "securityContext", key)
+		return o.Text(spec, "securityContext", key)
 	}
 	nonRoot, _ := strconv.ParseBool(setting("runAsNonRoot"))
 	user, group := setting("runAsUser"), setting("runAsGroup")
 	if user == "0" || user == "" && !nonRoot {
 		return
 	}
-	for _, n := range o.items(c.node, "volumeMounts") {
-		i := slices.IndexFunc(volumes, func(m mounted) bool { return m.name == o.text(n, "name") })
+	for _, n := range o.Items(c.node, "volumeMounts") {
+		i := slices.IndexFunc(volumes, func(m mounted) bool { return m.name == o.Text(n, "name") })
 		if i < 0 || volumes[i].found == nil {
 			continue
 		}
@@ -239,7 +235,7 @@ func (l *linter) user(o *object, spec *yaml.Node, c container, volumes []mounted
 			if mode&0o004 != 0 || mode&0o040 != 0 && group == "0" {
 				continue
 			}
-			l.at(o, o.line(n), finding.CodeMode, finding.Finding{
+			l.at(o, o.Line(n), finding.CodeMode, finding.Finding{
 				Message: fmt.Sprintf("container %q does not run as root, the pod has no fsGroup, and class %q has a file of mode %04o, which root alone may read", c.name, volumes[i].class, mode),
 			})
 		}
@@ -247,21 +243,21 @@ func (l *linter) user(o *object, spec *yaml.Node, c container, volumes []mounted
 }
 
 // csiDriver judges the CSIDriver object of the driver.
-func (l *linter) csiDriver(o *object) {
+func (l *linter) csiDriver(o *manifest.Object) {
 	bad := func(keys []string, format string, args ...any) {
-		line := o.line(o.node)
-		if n := o.get(o.node, keys...); n != nil {
-			line = o.line(n)
+		line := o.Line(o.Node)
+		if n := o.Get(o.Node, keys...); n != nil {
+			line = o.Line(n)
 		}
 		l.at(o, line, finding.CodeDriverObject, finding.Finding{Message: strings.Join(keys, ".") + " " + fmt.Sprintf(format, args...)})
 	}
-	if on, _ := strconv.ParseBool(o.text(o.node, "spec", "podInfoOnMount")); !on {
+	if on, _ := strconv.ParseBool(o.Text(o.Node, "spec", "podInfoOnMount")); !on {
 		bad([]string{"spec", "podInfoOnMount"}, "is not true, so the driver does not learn which pod a volume is for, and refuses it")
 	}
-	if !slices.ContainsFunc(o.items(o.node, "spec", "volumeLifecycleModes"), func(n *yaml.Node) bool { return n.Value == "Ephemeral" }) {
+	if !slices.ContainsFunc(o.Items(o.Node, "spec", "volumeLifecycleModes"), func(n *yaml.Node) bool { return n.Value == "Ephemeral" }) {
 		bad([]string{"spec", "volumeLifecycleModes"}, "has no Ephemeral, so kubelet mounts no inline volume")
 	}
-	if attach := o.text(o.node, "spec", "attachRequired"); attach != "false" {
+	if attach := o.Text(o.Node, "spec", "attachRequired"); attach != "false" {
 		bad([]string{"spec", "attachRequired"}, "is not false, so pods wait for an attachment that nobody makes")
 	}
 }
@@ -273,8 +269,8 @@ func (l *linter) audiences() {
 	}
 	var requested []string
 	for _, o := range l.drivers {
-		for _, r := range o.items(o.node, "spec", "tokenRequests") {
-			if a := o.text(r, "audience"); !slices.Contains(requested, a) {
+		for _, r := range o.Items(o.Node, "spec", "tokenRequests") {
+			if a := o.Text(r, "audience"); !slices.Contains(requested, a) {
 				requested = append(requested, a)
 			}
 		}
@@ -284,7 +280,7 @@ func (l *linter) audiences() {
 		if c.login.Audience == "" || slices.Contains(requested, c.login.Audience) || c.login.Audience == identity.APIServer && slices.Contains(requested, "") {
 			continue
 		}
-		where := fmt.Sprintf("at %s:%d", o.file, o.line(o.node))
+		where := fmt.Sprintf("at %s:%d", o.File, o.Line(o.Node))
 		if l.cluster {
 			where = o.Name
 		}
@@ -295,6 +291,6 @@ func (l *linter) audiences() {
 		if like := class.Near(c.login.Audience, requested); like != "" {
 			f.Remedy = fmt.Sprintf("did you mean audience %q? Else %s", like, f.Remedy)
 		}
-		l.at(c.object, c.locate("spec.parameters.audience", ""), finding.CodeAudience, f)
+		l.at(c.Object, c.locate("spec.parameters.audience", ""), finding.CodeAudience, f)
 	}
 }

@@ -57,6 +57,11 @@ type Config struct {
 	// volumes log in again after a restart.
 	IdentityKey secret.Bytes
 
+	// Instead is the gateway that is asked in place of those that classes and the
+	// defaults name, once those were judged: for who reaches it another way than
+	// a node does. What is zero in it stays as it is.
+	Instead endpoint.Target
+
 	session.Settings
 }
 

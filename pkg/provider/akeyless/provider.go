@@ -64,7 +64,8 @@ func New(c Config) (*Provider, error) {
 	}
 	p.requests = endpoint.Client{Settings: &p.config.Settings, Names: settingNames()}
 	p.endpoints = endpoint.Pool{
-		Logger: c.Logger, Names: settingNames(), Operator: p.operator, Files: files, Allowed: allowed, AllowLocal: c.AllowLocalAddresses,
+		Logger: c.Logger, Names: settingNames(), Operator: c.Instead.Over(p.operator), Files: files, Allowed: allowed,
+		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
 	}
 	return p, nil
 }

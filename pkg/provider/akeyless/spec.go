@@ -15,6 +15,9 @@ import (
 // spec is a class as this provider understands it. It is never changed.
 type spec struct {
 	class class.Ref
+	// named is the gateway by the class and the defaults, which Config.Instead may
+	// put another in the place of.
+	named endpoint.Target
 	login login
 	// given is the credential in the class itself, if there is one.
 	given    secret.String
@@ -45,6 +48,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
+	s.named, s.login.Target = s.login.Target, p.config.Instead.Over(s.login.Target)
 	return s, nil
 }
 

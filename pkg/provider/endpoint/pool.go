@@ -40,6 +40,18 @@ type Target struct {
 	TLS     TLS
 }
 
+// Over is the target that is reached in place of another one: what is zero in t
+// stays as it is there.
+func (t Target) Over(other Target) Target {
+	if !t.Address.IsZero() {
+		other.Address = t.Address
+	}
+	if t.TLS != (TLS{}) {
+		other.TLS = t.TLS
+	}
+	return other
+}
+
 // Endpoint is a target's warm connections and its circuit breaker.
 type Endpoint struct {
 	Target

@@ -32,6 +32,17 @@ func (t TLS) WithoutClient() TLS {
 	return t
 }
 
+// Files are the files and directories that the settings name.
+func (t TLS) Files() []string {
+	var files []string
+	for _, f := range []string{t.CACertFile, t.CACertDir, t.ClientCertFile, t.ClientKeyFile} {
+		if f != "" {
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
 // Names are what the settings are called where people write them, for errors.
 type Names struct {
 	// Place comes before a name that says where a mistake is, as in

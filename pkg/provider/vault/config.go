@@ -55,6 +55,11 @@ type Config struct {
 	// ForbidSkipVerify refuses classes that switch verification off.
 	ForbidSkipVerify bool
 
+	// Instead is the server that is asked in place of those that classes and the
+	// defaults name, once those were judged: for who reaches it another way than
+	// a node does. What is zero in it stays as it is.
+	Instead endpoint.Target
+
 	session.Settings
 }
 

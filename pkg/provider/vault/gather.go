@@ -21,19 +21,7 @@ import (
 // in for it, so that the others' answers get into the files. partial tells of
 // such failures.
 func (f *fetch) obtainAll(ctx context.Context) (_ map[*request]result, partial, err error) {
-	results := make([]result, len(f.spec.requests))
-	var first, last []int
-	for i, r := range f.spec.requests {
-		if f.mints(r) && f.holder().get(r.id) == nil {
-			last = append(last, i)
-		} else {
-			first = append(first, i)
-		}
-	}
-	f.obtainSome(ctx, results, first)
-	if !slices.ContainsFunc(results, func(r result) bool { return r.err != nil }) {
-		f.obtainSome(ctx, results, last)
-	}
+	results := f.answers(ctx)
 	if err := f.failure(results, func(r result) error { return r.err }); err != nil {
 		return nil, nil, err
 	}
@@ -50,6 +38,25 @@ func (f *fetch) obtainAll(ctx context.Context) (_ map[*request]result, partial, 
 		byRequest[r] = results[i]
 	}
 	return byRequest, partial, nil
+}
+
+// answers are those to all requests, in their order. A request that was not made,
+// because another one failed, has neither a reading nor an error.
+func (f *fetch) answers(ctx context.Context) []result {
+	results := make([]result, len(f.spec.requests))
+	var first, last []int
+	for i, r := range f.spec.requests {
+		if f.mints(r) && f.holder().get(r.id) == nil {
+			last = append(last, i)
+		} else {
+			first = append(first, i)
+		}
+	}
+	f.obtainSome(ctx, results, first)
+	if !slices.ContainsFunc(results, func(r result) bool { return r.err != nil }) {
+		f.obtainSome(ctx, results, last)
+	}
+	return results
 }
 
 // obtainSome answers some requests, and finds what stands in for failures.

@@ -35,21 +35,21 @@ type Judged struct {
 	Audience string
 	// Address, Namespace, Mount and Role are where it logs in, and as what.
 	Address, Namespace, Mount, Role string
+	// Warnings are what the class works without.
+	Warnings []string
 	// WithData are the paths that were meant where a KV version 2 engine is
 	// asked, by the index of the object, of those that may lack data/.
 	WithData map[int]string
 }
 
-// Judge tells what a class asks for, whose parameters are valid.
+// Judge is Validate, and tells what a class asks for whose parameters are valid.
 func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	s, err := p.newSpec(c)
+	j := Judged{Warnings: slices.Clone(s.warnings), WithData: map[int]string{}}
 	if err != nil {
-		return Judged{}, err
+		return j, err
 	}
-	j := Judged{
-		Audience: s.login.audience, Address: s.login.target.Address.String(), Namespace: s.login.namespace,
-		Mount: s.login.mount, Role: s.login.role, WithData: map[int]string{},
-	}
+	j.Audience, j.Address, j.Namespace, j.Mount, j.Role = s.login.audience, s.login.target.Address.String(), s.login.namespace, s.login.mount, s.login.role
 	for _, o := range s.objects {
 		if !mayLackData(o.request) {
 			continue
@@ -58,7 +58,7 @@ func (p *Provider) Judge(c *class.Class) (Judged, error) {
 			j.WithData[o.index] = path
 		}
 	}
-	return j, nil
+	return j, class.Suspected(s.suspects)
 }
 
 // Listed are the objects of a class, whose parameters are valid.

@@ -65,7 +65,8 @@ func New(c Config) (*Provider, error) {
 		specs: params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
 	}
 	p.endpoints = endpoint.Pool{
-		Logger: c.Logger, Names: settingNames(c.Name), Operator: p.operator, Files: files, Allowed: allowed, AllowLocal: c.AllowLocalAddresses,
+		Logger: c.Logger, Names: settingNames(c.Name), Operator: c.Instead.Over(p.operator), Files: files, Allowed: allowed,
+		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
 	}
 	p.client, err = newClient(&p.config, allowed)
 	return p, err

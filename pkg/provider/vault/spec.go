@@ -7,13 +7,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // spec is a class as this provider understands it. It is never changed.
 type spec struct {
-	class    class.Ref
+	class class.Ref
+	// named is the server by the class and the defaults, which Config.Instead may
+	// put another in the place of.
+	named    endpoint.Target
 	login    login
 	objects  []*object
 	requests []*request
@@ -50,6 +54,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
+	s.named, s.login.target = s.login.target, p.config.Instead.Over(s.login.target)
 	return s, nil
 }
 
@@ -84,9 +89,6 @@ func (p *Provider) spec(r provider.Request) (*spec, error) {
 
 // Validate implements provider.Validator.
 func (p *Provider) Validate(c *class.Class) ([]string, error) {
-	s, err := p.newSpec(c)
-	if err == nil {
-		err = class.Suspected(s.suspects)
-	}
-	return slices.Clone(s.warnings), err
+	j, err := p.Judge(c)
+	return j.Warnings, err
 }

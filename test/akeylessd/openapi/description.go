@@ -22,6 +22,7 @@ func Paths() []string {
 	return []string{
 		"/auth", "/get-secret-value", "/describe-item", "/list-items", "/get-rotated-secret-value",
 		"/get-certificate-value", "/get-dynamic-secret-value", "/dynamic-secret-tmp-creds-delete", "/get-pki-certificate",
+		"/describe-permissions", "/list-roles",
 	}
 }
 

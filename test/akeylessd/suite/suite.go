@@ -65,6 +65,7 @@ func Run(t *testing.T, o Options) {
 		"refused login":             refusedLogin,
 		"gateway over TLS":          gatewayOverTLS,
 		"listing":                   listing,
+		"trial":                     trial,
 	} {
 		t.Run(name, func(t *testing.T) { try(t, o) })
 	}

@@ -1,0 +1,84 @@
+package policy_test
+
+import (
+	"encoding/json"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+)
+
+// TestCheckAkeyless compares with the roles of a double of Akeyless.
+func TestCheckAkeyless(t *testing.T) {
+	a, err := akeylessd.Start(t.Context(), akeylessd.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	a.AuthMethod("p-person", akeylessd.Method{Type: "access_key", Key: "key"})
+	t.Setenv("AKEYLESS_TOKEN", person(t, a))
+	text := `apiVersion: secrets-store.csi.x-k8s.io/v1
+kind: SecretProviderClass
+metadata: {name: web, namespace: shop}
+spec:
+  provider: akeyless
+  parameters:
+    akeylessGatewayURL: ` + a.URL() + `
+    akeylessAccessType: k8s
+    akeylessAccessID: p-web
+    akeylessK8sAuthConfigName: prod
+    objects: |
+      - {fileName: a, secretPath: /shop/web/a, secretType: static}
+      - {fileName: b, secretPath: /shop/other/b, secretType: rotated}
+`
+	codes := func() []string {
+		t.Helper()
+		var out struct {
+			Findings []struct{ Code, Level string }
+		}
+		if err := json.Unmarshal([]byte(run(t, text, "--check", "--serviceaccount", "web", "-o", "json")), &out); err != nil {
+			t.Fatal(err)
+		}
+		var list []string
+		for _, f := range out.Findings {
+			list = append(list, f.Code+" "+f.Level)
+		}
+		slices.Sort(list)
+		return slices.Compact(list)
+	}
+	web := map[string]string{"namespace": "shop", "service_account_name": "web"}
+	for _, step := range []struct {
+		allow akeylessd.Rule
+		want  string
+	}{
+		{akeylessd.Rule{AccessID: "p-web", Prefix: "/bank/", Claims: map[string]string{"namespace": "bank"}}, "MF310 error"},
+		{akeylessd.Rule{AccessID: "p-web", Prefix: "/shop/web/", Claims: web, NoDescribe: true}, "MF312 error,MF313 warning"},
+		{akeylessd.Rule{AccessID: "p-web", Prefix: "/shop/other/", Claims: web}, "MF313 info,MF313 warning"},
+	} {
+		a.Allow(step.allow)
+		if got := strings.Join(codes(), ","); got != step.want {
+			t.Errorf("%s, want %s", got, step.want)
+		}
+	}
+	t.Setenv("AKEYLESS_TOKEN", "t-none")
+	if got := codes(); !slices.Equal(got, []string{"MF090 warning"}) {
+		t.Errorf("with a bad token: %q", got)
+	}
+}
+
+// person logs in as who runs the command.
+func person(t *testing.T, a *akeylessd.Server) string {
+	t.Helper()
+	resp, err := http.Post(a.URL()+"/auth", "application/json", strings.NewReader(`{"access-type":"access_key","access-id":"p-person","access-key":"key"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	var body struct{ Token string }
+	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || body.Token == "" {
+		t.Fatal(err)
+	}
+	return body.Token
+}

@@ -1,0 +1,353 @@
+package try_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/clitest"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/pkg/cli/try"
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// marker is in every secret, and in nothing that is printed.
+const marker = "s3cr3t-marker"
+
+// cluster is what the API server has: the driver, a class, and a token for
+// service account shop/web.
+const cluster = `
+apiVersion: storage.k8s.io/v1
+kind: CSIDriver
+metadata:
+  name: secrets-store.csi.k8s.io
+  annotations: {meta.helm.sh/release-namespace: mayfly}
+spec: {tokenRequests: [{audience: vault}, {audience: akeyless}]}
+---
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: mayfly, namespace: mayfly, labels: {app.kubernetes.io/name: mayfly}}
+spec:
+  template:
+    spec:
+      containers:
+      - name: mayfly-node
+        args: [--vault-addr=%s, --akeyless-gateway-url=%s]
+---
+apiVersion: recorded
+kind: Answer
+request: POST /api/v1/namespaces/shop/serviceaccounts/web/token
+code: 201
+body: {apiVersion: authentication.k8s.io/v1, kind: TokenRequest, status: {token: %s, expirationTimestamp: %q}}
+---
+`
+
+// world is a real Vault, a double of Akeyless, and an API server that knows how
+// to make a token for shop/web.
+type world struct {
+	*vaulttest.Server
+	akeyless *akeylessd.Server
+	issuer   *issuer.Issuer
+	sh       func(t *testing.T, script string)
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	iss, err := issuer.Start(t.Context(), issuer.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = iss.Close() })
+	a, err := akeylessd.Start(t.Context(), akeylessd.Options{Issuer: iss})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = a.Close() })
+	w := &world{Server: vaulttest.New(t, vaulttest.Options{}), akeyless: a, issuer: iss}
+	for _, err := range []error{
+		w.EnableKubernetesAuth(t.Context(), "kubernetes", iss), w.EnableJWTAuth(t.Context(), "jwt", iss),
+		w.EnableKV(t.Context(), "secret", 2), w.EnableKV(t.Context(), "kv1", 1), w.EnablePKI(t.Context(), "pki", "web"),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	program, err := toolcache.Get(t.Context(), os.Stderr, "vault")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.sh = func(t *testing.T, script string) {
+		t.Helper()
+		c := exec.CommandContext(t.Context(), "sh", "-euc", script)
+		c.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "VAULT_ADDR="+w.Address, "VAULT_TOKEN="+w.RootToken)
+		if out, err := c.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s\n%s", err, out, script)
+		}
+	}
+	return w
+}
+
+// report is what try says as JSON.
+type report struct {
+	Checks   []finding.Check
+	Findings []finding.Finding
+}
+
+func (r report) codes() string {
+	var codes []string
+	for _, f := range r.Findings {
+		codes = append(codes, f.Code)
+	}
+	slices.Sort(codes)
+	return strings.Join(slices.Compact(codes), " ")
+}
+
+func (r report) remedy(code string) string {
+	for _, f := range r.Findings {
+		if f.Code == code {
+			return f.Remedy
+		}
+	}
+	return ""
+}
+
+// try runs the command for a class.
+func (w *world) try(t *testing.T, manifest string, args ...string) report {
+	t.Helper()
+	pod := issuer.PodRef{Namespace: "shop", ServiceAccount: "web"}
+	audience := "vault"
+	if strings.Contains(manifest, "provider: akeyless") {
+		audience = "akeyless"
+	}
+	token, end := w.issuer.Mint(pod, audience, 10*time.Minute)
+	api := clitest.New(t, fmt.Sprintf(cluster, w.Address, w.akeyless.URL(), token, end.UTC().Format(time.RFC3339))+manifest)
+	config, err := api.Kubeconfig(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	args = append([]string{"try", "db", "-n", "shop", "--serviceaccount", "web", "--kubeconfig", config}, args...)
+	run := func(format string) string {
+		var out, errs bytes.Buffer
+		flags := &output.Flags{}
+		root := &cobra.Command{SilenceUsage: true, SilenceErrors: true}
+		flags.Bind(root.PersistentFlags())
+		root.AddCommand(try.New(output.Streams{Out: &out, Err: &errs, Getenv: func(string) string { return "" }, Version: "test"}, flags))
+		root.SetArgs(append(args, "-o", format))
+		if err := root.Execute(); err != nil && !errors.Is(err, output.ErrFindings) {
+			t.Fatalf("%v: %s", err, &errs)
+		}
+		for _, secret := range []string{marker, "hvs.", "\"t-", " t-", token} {
+			if strings.Contains(out.String()+errs.String(), secret) {
+				t.Errorf("it prints %q:\n%s%s", secret, &out, &errs)
+			}
+		}
+		return out.String()
+	}
+	var r report
+	if err := json.Unmarshal([]byte(run("json")), &r); err != nil {
+		t.Fatal(err)
+	}
+	if t.Failed() || testing.Verbose() {
+		t.Log(run("text"))
+	}
+	return r
+}
+
+func class(provider string, parameters string, objects ...string) string {
+	return "apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClass\nmetadata: {name: db, namespace: shop}\nspec:\n  provider: " + provider +
+		"\n  parameters:\n    " + strings.ReplaceAll(parameters, "\n", "\n    ") + "\n    objects: |\n      - " + strings.Join(objects, "\n      - ") + "\n"
+}
+
+// TestMend follows the advice, step by step, until the class works: the role,
+// then the policy, then the secret.
+func TestMend(t *testing.T) {
+	w := newWorld(t)
+	for _, mount := range []string{"kubernetes", "jwt"} {
+		t.Run(mount, func(t *testing.T) {
+			path := "web/" + mount + `/it''s`
+			manifest := class("vault", "roleName: web-"+mount+"\nvaultAuthMountPath: "+mount,
+				"{objectName: password, secretPath: 'secret/data/"+path+"', secretKey: password}", "{objectName: crt, secretPath: pki/issue/web, method: POST, secretKey: certificate, secretArgs: {common_name: a}}")
+			r := w.try(t, manifest)
+			if r.codes() != "MF204" {
+				t.Fatalf("without a role: %+v", r)
+			}
+			w.sh(t, r.remedy("MF204"))
+			if mount == "jwt" { // a method whose role was written with other claims
+				w.sh(t, "vault write auth/jwt/role/web-jwt role_type=jwt user_claim=sub bound_audiences=vault bound_subject=system:serviceaccount:shop:other")
+			} else {
+				w.sh(t, "vault write auth/kubernetes/role/web-kubernetes bound_service_account_names=other")
+			}
+			if r = w.try(t, manifest); r.codes() != "MF204" {
+				t.Fatalf("bound to another account: %+v", r)
+			}
+			_, line, _ := strings.Cut(r.remedy("MF204"), "that is: ")
+			w.sh(t, line)
+			w.sh(t, fmt.Sprintf("vault policy write other - <<'EOF'\npath \"secret/metadata/*\" { capabilities = [\"read\"] }\nEOF\nvault write auth/%[1]s/role/web-%[1]s role_type=jwt user_claim=sub token_policies=other", mount))
+			if r = w.try(t, manifest); r.codes() != "MF205" || len(r.Findings) != 2 {
+				t.Fatalf("without rights: %+v", r)
+			}
+			w.sh(t, r.remedy("MF205"))
+			if r = w.try(t, manifest); r.codes() != "MF206" {
+				t.Fatalf("without the secret: %+v", r)
+			}
+			w.sh(t, strings.Replace(strings.TrimPrefix(r.remedy("MF206"), "store it: "), "=...", "="+marker, 1))
+			mark, err := w.Mark()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r = w.try(t, manifest); r.codes() != "" {
+				t.Fatalf("mended: %+v", r)
+			}
+			w.asked(t, mark, mount)
+			if r = w.try(t, manifest, "--read"); r.codes() != "" || !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return c.Detail == fmt.Sprintf("read, %d bytes", len(marker)) }) {
+				t.Fatalf("with --read: %+v", r)
+			}
+			// Another class of the role does not cost this one its rights.
+			more := class("vault", "roleName: web-"+mount+"\nvaultAuthMountPath: "+mount, "{objectName: old, secretPath: kv1/web, secretKey: a}")
+			if r = w.try(t, more); r.codes() != "MF205" {
+				t.Fatalf("another class: %+v", r)
+			}
+			w.sh(t, strings.TrimPrefix(r.remedy("MF205"), "if a KV engine of version 2 is mounted there, write secretPath: kv1/data/web, and try again; else "))
+			if r, again := w.try(t, more), w.try(t, manifest); r.codes() != "" || again.codes() != "" {
+				t.Fatalf("both classes: %+v, %+v", r, again)
+			}
+		})
+	}
+}
+
+// asked holds that the try read nothing, and revoked its login.
+func (w *world) asked(t *testing.T, since vaulttest.Mark, mount string) {
+	t.Helper()
+	counts, err := w.CountRequests(t.Context(), since)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if counts.Under("secret/data/") > 0 || counts.Under("pki/") > 0 {
+		t.Errorf("it read secrets: %v", counts)
+	}
+	logins := counts["auth/"+mount+"/login"]
+	if logins == 0 || counts["auth/token/revoke-self"] != logins {
+		t.Errorf("%d logins, %d revoked", logins, counts["auth/token/revoke-self"])
+	}
+}
+
+// TestObjects: what is said of each object.
+func TestObjects(t *testing.T) {
+	w := newWorld(t)
+	ctx := t.Context()
+	for _, err := range []error{
+		w.PutKV2(ctx, "secret", "web/db", map[string]any{"password": marker}), w.PutKV1(ctx, "kv1", "web", map[string]any{"a": marker}),
+		w.Policy(ctx, "web", `path "secret/*" { capabilities = ["read"] }
+path "kv1/*" { capabilities = ["read"] }`),
+		w.Policy(ctx, "bare", `path "secret/data/*" { capabilities = ["read"] }`),
+		w.Role(ctx, "kubernetes", "web", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web"}),
+		w.Role(ctx, "kubernetes", "bare", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "bare", "token_no_default_policy": true}),
+		w.Role(ctx, "kubernetes", "few", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_num_uses": 3}),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	db := "{objectName: a, secretPath: secret/data/web/db, secretKey: password}"
+	for name, tc := range map[string]struct {
+		manifest string
+		args     []string
+		codes    string
+		detail   string
+	}{
+		"there":              {class("vault", "roleName: web", db), nil, "", "allowed, and there: version 1"},
+		"not to be seen":     {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: a}"), nil, "", "allowed; whether it is there only --read tells"},
+		"key missing":        {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: b}"), []string{"--read"}, "MF207", ""},
+		"without data":       {class("vault", "roleName: web", "{objectName: a, secretPath: secret/web/db, secretKey: a}"), nil, "MF205", ""},
+		"optional":           {class("vault", "roleName: web", "{objectName: a, secretPath: secret/data/none, secretKey: a, optional: true}"), nil, "", "answered 404: Not Found, and it is optional"},
+		"optional, read":     {class("vault", "roleName: web", "{objectName: a, secretPath: secret/data/none, secretKey: a, optional: true}"), []string{"--read"}, "", ""},
+		"public":             {class("vault", "roleName: web", "{objectName: a, secretPath: pki/ca_chain}"), nil, "", "Vault answers it to anybody"},
+		"no default policy":  {class("vault", "roleName: bare", db), nil, "MF090 MF208", ""},
+		"and read":           {class("vault", "roleName: bare", db), []string{"--read"}, "MF090 MF208", fmt.Sprintf("read, %d bytes", len(marker))},
+		"few uses":           {class("vault", "roleName: few", db), nil, "", "allowed; whether"},
+		"no such namespace":  {class("vault", "roleName: web\nvaultAuthMountPath: none", db), nil, "MF204", ""},
+		"refused":            {class("vault", "roleName: web\nvaultAddress: ftp://x", db), nil, "MF201", ""},
+		"audience":           {class("vault", "roleName: web\naudience: other", db), nil, "MF203", ""},
+		"not reached":        {class("vault", "roleName: web\nvaultAddress: http://192.0.2.1:1", db), []string{"--vault-addr", "http://127.0.0.1:1"}, "MF090", ""},
+		"reached elsewhere":  {class("vault", "roleName: web\nvaultAddress: http://vault.invalid", db), []string{"--vault-addr", w.Address}, "", "not tried: this was asked from here, and not from a node, and at " + w.Address},
+		"authority not here": {class("vault", "roleName: web\nvaultAddress: https://vault.invalid\nvaultCACertPath: /etc/mayfly/class-files/none.pem", db), nil, "MF090", ""},
+		"plugin":             {class("aws", "region: x", "{objectName: a}"), nil, "MF200", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := w.try(t, tc.manifest, tc.args...)
+			if r.codes() != tc.codes {
+				t.Errorf("codes %q, want %q: %+v", r.codes(), tc.codes, r.Findings)
+			}
+			if !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return strings.Contains(c.Detail, tc.detail) }) {
+				t.Errorf("no check says %q: %+v", tc.detail, r.Checks)
+			}
+		})
+	}
+}
+
+// TestTLS reaches a server with an authority of its own, as by a port-forward.
+func TestTLS(t *testing.T) {
+	w := newWorld(t)
+	tls := vaulttest.New(t, vaulttest.Options{TLS: true})
+	manifest := class("vault", "roleName: web\nvaultAddress: https://localhost:8200", "{objectName: a, secretPath: secret/data/web/db, secretKey: password}")
+	if r := w.try(t, manifest, "--vault-addr", tls.Address); r.codes() != "MF090" {
+		t.Errorf("without the authority: %+v", r)
+	}
+	// The login fails, since nothing is set up there, but the answer is Vault's.
+	if r := w.try(t, manifest, "--vault-addr", tls.Address, "--store-ca-cert", tls.CAFile); r.codes() != "MF204" {
+		t.Errorf("with the authority: %+v", r)
+	}
+}
+
+// TestAkeyless: the same of Akeyless, as far as its API tells.
+func TestAkeyless(t *testing.T) {
+	w := newWorld(t)
+	a := w.akeyless
+	parameters := "akeylessAccessType: k8s\nakeylessAccessID: p-web\nakeylessK8sAuthConfigName: prod"
+	static := class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static}")
+	if r := w.try(t, static); r.codes() != "MF204" {
+		t.Errorf("without a method: %+v", r)
+	}
+	a.AuthMethod("p-web", akeylessd.Method{Type: "k8s", ConfigName: "prod", Audience: "akeyless"})
+	r := w.try(t, static)
+	if r.codes() != "MF205" || r.remedy("MF205") != "akeyless set-role-rule --role-name /shop/web --path /shop/web/a --capability read" {
+		t.Errorf("without a rule: %+v", r)
+	}
+	a.Allow(akeylessd.Rule{AccessID: "p-web", Prefix: "/shop/web/", Claims: map[string]string{"service_account_name": "web"}})
+	if r := w.try(t, static); r.codes() != "MF206" {
+		t.Errorf("without the item: %+v", r)
+	}
+	a.PutStatic("/shop/web/a", marker)
+	if r := w.try(t, static); r.codes() != "" {
+		t.Errorf("with all: %+v", r)
+	}
+	if n := a.Counts()["/get-secret-value"]; n > 0 {
+		t.Errorf("it read %d secrets", n)
+	}
+	if r := w.try(t, static, "--read"); r.codes() != "" || !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return c.Detail == fmt.Sprintf("read, %d bytes", len(marker)) }) {
+		t.Errorf("with --read: %+v", r)
+	}
+	if r := w.try(t, class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static, secretKey: none}"), "--read"); r.codes() != "MF207" {
+		t.Errorf("without the key: %+v", r)
+	}
+	if r := w.try(t, class("akeyless", "akeylessAccessType: access_key\nakeylessAccessID: p-web", "{fileName: a, secretPath: /shop/web/a}")); r.codes() != "MF200" {
+		t.Errorf("by a key in a Secret: %+v", r)
+	}
+	if r := w.try(t, static, "--akeyless-gateway-url", "http://127.0.0.1:1"); r.codes() != "MF090" {
+		t.Errorf("not reached: %+v", r)
+	}
+}

@@ -1,0 +1,302 @@
+// Package try finds out whether a class would work for a service account: it
+// logs in at the store as a pod of the account would, and asks what it may have.
+package try
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	authv1 "k8s.io/api/authentication/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/operator"
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+const (
+	// tokenSeconds is the shortest life that the API server gives a token.
+	tokenSeconds = 600
+	// tryTimeout bounds all that is asked of the store.
+	tryTimeout = 30 * time.Second
+	// podName stands for the pod that there is none of.
+	podName = "kubectl-mayfly-try"
+)
+
+// command is one run.
+type command struct {
+	cluster cluster.Flags
+	streams output.Streams
+	flags   *output.Flags
+	report  *finding.Report
+
+	account string
+	read    bool
+	// How the store is reached from here.
+	vaultAddr, gateway, caCert, serverName, clientCert, clientKey string
+
+	client *cluster.Client
+	class  *class.Class
+}
+
+// New is the command.
+func New(s output.Streams, o *output.Flags) *cobra.Command {
+	c := &command{streams: s, flags: o, report: &finding.Report{}}
+	cmd := &cobra.Command{
+		Use:   "try CLASS --serviceaccount NAME",
+		Short: "Find out whether a class would work for a service account",
+		Long: `Find out whether a class would work for a service account.
+
+try asks the API server for a token of the service account, as kubelet does for a
+pod: for the audience of the class, for ten minutes, and bound to no pod. For that
+you need the right to create serviceaccounts/token. With the token it logs in at
+the store by the driver's own code and flags, asks what the login may do with each
+object of the class, and says so object by object, in the store's words and with
+the commands that mend it. It reads no secret, unless --read is given, and prints
+none ever. In the end it revokes its login.
+
+The store is asked from where you are, and not from the node: firewalls, network
+policies, DNS and files of the node are not tried. A Vault in the cluster can be
+reached through kubectl port-forward, with --vault-addr. What a provider plugin
+would do cannot be tried.`,
+		Example: `  # May the pods of shop/web have what the class db asks for?
+  kubectl mayfly try db -n shop --serviceaccount web
+
+  # Vault is in the cluster, and has a certificate of an authority of its own
+  kubectl port-forward -n vault service/vault 8200 &
+  kubectl mayfly try db -n shop --serviceaccount web --vault-addr https://127.0.0.1:8200 \
+    --store-ca-cert vault-ca.pem
+
+  # Read each object too, to see that the keys are there; the values are not shown
+  kubectl mayfly try db -n shop --serviceaccount web --read`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },
+	}
+	flags := cmd.Flags()
+	c.cluster.Bind(flags)
+	flags.StringVar(&c.account, "serviceaccount", "", "the service account to try as, of the class's namespace (required)")
+	flags.BoolVar(&c.read, "read", false, "read and make each object, as a pod's volume would; what is leased is revoked at once")
+	flags.StringVar(&c.vaultAddr, "vault-addr", "", "ask the Vault at this address in place of the class's or the driver's")
+	flags.StringVar(&c.gateway, "akeyless-gateway-url", "", "ask this Akeyless gateway in place of the class's or the driver's")
+	flags.StringVar(&c.caCert, "store-ca-cert", "", "a PEM file with the authority of the server's certificate, in place of the files on the node")
+	flags.StringVar(&c.serverName, "store-server-name", "", "the name in the server's certificate (default for an address of this machine: that of the node's address)")
+	flags.StringVar(&c.clientCert, "store-client-cert", "", "a PEM file of a client certificate, for a server that wants one")
+	flags.StringVar(&c.clientKey, "store-client-key", "", "a PEM file of its key")
+	_ = cmd.MarkFlagRequired("serviceaccount") // the flag is there
+	return cmd
+}
+
+func (c *command) run(ctx context.Context, name string) error {
+	if err := c.flags.Check(); err != nil {
+		return err
+	}
+	if (c.clientCert == "") != (c.clientKey == "") {
+		return fmt.Errorf("--store-client-cert and --store-client-key go together")
+	}
+	var err error
+	if c.client, err = c.cluster.Connect(c.streams); err != nil {
+		return err
+	}
+	object, err := c.client.Class(ctx, c.client.Namespace, name)
+	if err != nil {
+		return fmt.Errorf("reading SecretProviderClass %s/%s: %s", c.client.Namespace, name, cluster.Reason(err))
+	}
+	c.report.Objects++
+	parsed, _, err := class.Parse(object)
+	if err != nil {
+		c.class = &class.Class{Ref: class.Ref{Namespace: object.Namespace, Name: object.Name}}
+		c.refused(err)
+		return c.flags.Finish(c.report, c.streams)
+	}
+	c.class = parsed
+	c.try(ctx, operator.Look(ctx, c.client, c.report))
+	return c.flags.Finish(c.report, c.streams)
+}
+
+func (c *command) try(ctx context.Context, op operator.Settings) {
+	switch c.class.Provider {
+	case vault.NameVault, vault.NameOpenBao:
+		c.vault(ctx, op.Vault)
+	case akeyless.Name:
+		c.akeyless(ctx, op.Akeyless)
+	default:
+		c.report.Check("provider "+c.class.Provider, finding.Unknown, "it is a plugin")
+		c.add(finding.CodeTryOther, finding.Finding{
+			Message: fmt.Sprintf("provider %q is a plugin on the nodes, which cannot be asked from here: nothing was tried", c.class.Provider),
+		})
+	}
+}
+
+// add notes a finding about the class.
+func (c *command) add(code string, f finding.Finding) {
+	f.Object = finding.Object{Kind: "SecretProviderClass", Namespace: c.class.Namespace, Name: c.class.Name}
+	c.report.Add(code, f)
+}
+
+func (c *command) refused(err error) {
+	c.report.Check("the class", finding.Bad, "the driver refuses it")
+	c.add(finding.CodeTryRefused, finding.Finding{Message: fault.Cause(err), Remedy: fault.Hint(err)})
+}
+
+// unseen notes what could not be found out.
+func (c *command) unseen(message, remedy string) {
+	c.add(finding.CodeNotSeen, finding.Finding{Message: message, Remedy: remedy})
+}
+
+// stopped is unseen where nothing could be tried: that is no pass.
+func (c *command) stopped(message, remedy string) {
+	c.add(finding.CodeNotSeen, finding.Finding{Level: finding.Error, Message: message, Remedy: remedy})
+}
+
+func (c *command) accountName() string { return c.class.Namespace + "/" + c.account }
+
+// audience looks whether pods get a token for an audience at all.
+func (c *command) audience(ctx context.Context, audience string) {
+	driver, err := c.client.CSIDriver(ctx)
+	title := fmt.Sprintf("the CSIDriver %s has kubelet ask for audience %q", c.client.DriverName, audience)
+	if err != nil {
+		c.report.Check(title, finding.Unknown, "")
+		cluster.NotSeen(c.report, finding.Object{Kind: "CSIDriver", Name: c.client.DriverName}, err)
+		return
+	}
+	if driver == nil {
+		c.report.Check(title, finding.Bad, "there is no such CSIDriver")
+		c.add(finding.CodeTryAudience, finding.Finding{Message: fmt.Sprintf("there is no CSIDriver %q, so kubelet mounts nothing", c.client.DriverName), Remedy: "install the driver, or give its name with --driver-name"})
+		return
+	}
+	var have []string
+	for _, r := range driver.Spec.TokenRequests {
+		have = append(have, r.Audience)
+		if r.Audience == audience || r.Audience == "" && audience == identity.APIServer {
+			c.report.Check(title, finding.Good, "")
+			return
+		}
+	}
+	c.report.Check(title, finding.Bad, "")
+	c.add(finding.CodeTryAudience, finding.Finding{
+		Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver has kubelet ask for %q", audience, have),
+		Remedy:  fmt.Sprintf("add {audience: %q} to spec.tokenRequests of the CSIDriver (the chart's tokenRequests)", audience),
+	})
+}
+
+// token asks the API server for a token of the service account; false where
+// there is none to be had.
+func (c *command) token(ctx context.Context, audience string) (identity.Tokens, bool) {
+	seconds := int64(tokenSeconds)
+	request := &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
+	key := audience
+	if audience == identity.APIServer {
+		key = ""
+	} else {
+		request.Spec.Audiences = []string{audience}
+	}
+	title := fmt.Sprintf("a token of service account %s for audience %q", c.accountName(), audience)
+	got, err := c.client.CoreV1().ServiceAccounts(c.class.Namespace).CreateToken(ctx, c.account, request, metav1.CreateOptions{})
+	switch {
+	case apierrors.IsNotFound(err):
+		c.report.Check(title, finding.Bad, "")
+		c.add(finding.CodeTryNoAccount, finding.Finding{Message: fmt.Sprintf("there is no service account %s", c.accountName()), Remedy: fmt.Sprintf("kubectl create serviceaccount -n %s %s", c.class.Namespace, c.account)})
+		return nil, false
+	case err != nil:
+		c.report.Check(title, finding.Unknown, "")
+		remedy := "see whether kubectl reaches the cluster, and run the command again"
+		if apierrors.IsForbidden(err) {
+			remedy = fmt.Sprintf("you need the right to create serviceaccounts/token: kubectl create role try -n %s --verb=create --resource=serviceaccounts/token --resource-name=%s", c.class.Namespace, c.account)
+		}
+		c.stopped("the API server gives no token: "+cluster.Reason(err), remedy)
+		return nil, false
+	}
+	tokens, err := identity.Plain{key: {Token: got.Status.Token, Expires: got.Status.ExpirationTimestamp.UTC().Format(time.RFC3339)}}.Tokens()
+	if err != nil {
+		c.report.Check(title, finding.Unknown, "")
+		c.stopped("the API server gives no usable token: "+err.Error(), "run the command again")
+		return nil, false
+	}
+	c.report.Check(title, finding.Good, "for ten minutes, bound to no pod")
+	return tokens, true
+}
+
+// request is that of a pod of the service account.
+func (c *command) request(tokens identity.Tokens) provider.Request {
+	return provider.Request{
+		Volume: podName, Class: c.class, Tokens: tokens,
+		Pod: identity.Pod{Namespace: c.class.Namespace, Name: podName, ServiceAccount: c.account},
+	}
+}
+
+// instead is how the store is reached from here, where that is another way than
+// the node's, and what stands in the way; named is the node's address.
+func (c *command) instead(address, named string, files []string) (t endpoint.Target, ok bool) {
+	if address != "" {
+		a, err := endpoint.ParseAddress(address)
+		if err != nil {
+			c.stopped(fmt.Sprintf("the address %q cannot be asked: %v", address, err), "give an address such as https://127.0.0.1:8200")
+			return t, false
+		}
+		t.Address = a
+	}
+	t.TLS = endpoint.TLS{CACertFile: c.caCert, ServerName: c.serverName, ClientCertFile: c.clientCert, ClientKeyFile: c.clientKey}
+	if t.TLS.ServerName == "" && isHere(address) {
+		if u, err := url.Parse(named); err == nil && u.Scheme == "https" {
+			t.TLS.ServerName = u.Hostname()
+		}
+	}
+	if t.TLS != (endpoint.TLS{}) {
+		return t, true
+	}
+	for _, f := range files {
+		if _, err := os.Stat(f); err != nil {
+			c.report.Check("the server's certificate", finding.Unknown, "")
+			c.stopped(fmt.Sprintf("the connection takes the file %q of the driver's container, which is not here", f), "give a copy of it: --store-ca-cert for an authority, --store-client-cert and --store-client-key for a client certificate")
+			return t, false
+		}
+	}
+	return t, true
+}
+
+// isHere tells whether an address is one of this machine, such as that of a
+// port-forward.
+func isHere(address string) bool {
+	u, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	host := u.Hostname()
+	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
+}
+
+// notTried says what a try from here leaves out.
+func (c *command) notTried(reached, named string) {
+	detail := "not tried: this was asked from here, and not from a node"
+	if reached != named {
+		detail += ", and at " + reached
+	}
+	c.report.Check("the way from the node to "+named, finding.Skipped, detail)
+}
+
+// away notes that the store gave no answer.
+func (c *command) away(reached string, err error) {
+	c.report.Check("an answer of "+reached, finding.Unknown, "")
+	c.stopped(fmt.Sprintf("the store could not be asked from here, which says nothing of the node: %s", fault.Cause(err)), withDefault(fault.Hint(err), "reach it another way: kubectl port-forward, and --vault-addr or --akeyless-gateway-url"))
+}
+
+func withDefault(text, def string) string {
+	if text == "" {
+		return def
+	}
+	return text
+}

@@ -1,0 +1,203 @@
+package try
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli/access"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+)
+
+// longestRemedy is how long advice may be: a finding has no more room. A longer
+// command is named by the command that prints it.
+const longestRemedy = 1400
+
+func (c *command) vault(ctx context.Context, k vault.Config) {
+	k.Name, k.UserAgent, k.DisableRevocation = c.class.Provider, "kubectl-mayfly/"+c.streams.Version, false
+	if k.DefaultAddress == "" {
+		k.DefaultAddress = c.vaultAddr
+	}
+	if k.DefaultTLS.ClientCertFile != "" && c.clientCert == "" {
+		k.DefaultTLS = k.DefaultTLS.WithoutClient()
+		c.report.Check("the driver's client certificate", finding.Skipped, "it is on the nodes: give one with --store-client-cert and --store-client-key if the server wants it")
+	}
+	p, err := vault.New(k)
+	if err != nil {
+		c.refused(err)
+		return
+	}
+	need, err := p.Needs(c.class)
+	if err != nil {
+		c.refused(err)
+		return
+	}
+	c.audience(ctx, need.Audience)
+	var ok bool
+	if k.Instead, ok = c.instead(c.vaultAddr, need.Address, need.Files); !ok {
+		return
+	}
+	tokens, ok := c.token(ctx, need.Audience)
+	if !ok {
+		return
+	}
+	if p, err = vault.New(k); err != nil {
+		c.refused(err)
+		return
+	}
+	defer p.Close()
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	trial, err := p.Try(ctx, c.request(tokens), c.read)
+	if err != nil {
+		reached := need.Address
+		if trial != nil {
+			reached = trial.Reached
+		}
+		c.away(reached, err)
+		return
+	}
+	(&vaultTrial{command: c, Trial: trial}).report()
+}
+
+// vaultTrial is what is to be told of a trial.
+type vaultTrial struct {
+	*command
+	*vault.Trial
+}
+
+func (v *vaultTrial) report() {
+	v.notTried(v.Reached, v.Address)
+	title := fmt.Sprintf("the login as role %q at auth/%s", v.Role, v.Mount)
+	if v.Refused != nil {
+		v.command.report.Check(title, finding.Bad, fault.Cause(v.Refused))
+		v.add(finding.CodeTryLogin, finding.Finding{Message: title + " is refused: " + fault.Cause(v.Refused), Remedy: v.mendLogin()})
+		return
+	}
+	detail := ""
+	if v.Policies != nil {
+		detail = "with the policies " + strings.Join(v.Policies, ", ")
+	}
+	v.command.report.Check(title, finding.Good, detail)
+	if v.Unasked != nil {
+		v.unseen("what the login may do could not be asked: "+fault.Cause(v.Unasked), "let it update sys/capabilities-self, as Vault's default policy does; or see with --read")
+	}
+	for i := range v.Objects {
+		v.object(&v.Objects[i])
+	}
+	if v.Kept != nil {
+		v.add(finding.CodeTryNotRevoked, finding.Finding{Message: "the Vault token of the try could not be revoked: " + fault.Cause(v.Kept), Remedy: "it ends by itself; let it update auth/token/revoke-self, as Vault's default policy does, and as pods need it too"})
+	}
+}
+
+// object tells of one object.
+func (v *vaultTrial) object(o *vault.Tried) {
+	title := fmt.Sprintf("objects[%d] %q: %s", o.Index, o.Name, o.Request)
+	say := func(state finding.State, detail string) { v.command.report.Check(title, state, detail) }
+	name := fmt.Sprintf("spec.parameters.objects[%d] %q", o.Index, o.Name)
+	switch {
+	case o.Read:
+		say(finding.Good, fmt.Sprintf("read, %d bytes", o.Size))
+	case o.WithData != "" && !o.Guessed && (o.Failed != nil || !v.read):
+		say(finding.Bad, "the path lacks data/")
+		v.add(finding.CodeTryNoRight, finding.Finding{Message: fmt.Sprintf("%s: %s lacks data/: a KV engine of version 2 is mounted there", name, o.Request), Remedy: fmt.Sprintf("write secretPath: %s, and let the role read that", o.WithData)})
+	case len(o.Missing) > 0:
+		say(finding.Bad, "not allowed")
+		remedy := v.mendRights()
+		if o.Guessed {
+			remedy = fmt.Sprintf("if a KV engine of version 2 is mounted there, write secretPath: %s, and try again; else %s", o.WithData, remedy)
+		}
+		v.add(finding.CodeTryNoRight, finding.Finding{Message: fmt.Sprintf("%s: the policies of role %q do not grant %s", name, v.Role, missing(o)), Remedy: remedy})
+	case o.Failed != nil:
+		say(finding.Bad, fault.Cause(o.Failed))
+		v.add(finding.CodeTryNotRead, finding.Finding{Message: name + ": " + fault.Cause(o.Failed), Remedy: fault.Hint(o.Failed)})
+	case o.There == vault.Absent && o.Optional:
+		say(finding.Good, withDefault(o.Detail, "it is not there")+", and it is optional")
+	case o.There == vault.Absent:
+		say(finding.Bad, withDefault(o.Detail, "it is not there"))
+		v.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: %s is not there: %s", name, o.Request, o.Detail), Remedy: put(o)})
+	case v.Unasked != nil:
+		say(finding.Unknown, "")
+	case o.There == vault.There:
+		say(finding.Good, "allowed, and there: "+o.Detail)
+	default:
+		say(finding.Good, "allowed; whether it is there only --read tells"+after(o.Detail))
+	}
+}
+
+func after(detail string) string {
+	if detail == "" {
+		return ""
+	}
+	return ": " + detail
+}
+
+// missing are the rights that an object lacks.
+func missing(o *vault.Tried) string {
+	words := make([]string, len(o.Missing))
+	for i, r := range o.Missing {
+		words[i] = fmt.Sprintf("%s on %q", r.Capability, r.Path)
+	}
+	return strings.Join(words, ", ")
+}
+
+// grant is what the class needs for the service account.
+func (v *vaultTrial) grant() access.Grant {
+	asked := access.Asked{Class: v.class.Ref, Need: v.Need, Accounts: []access.Account{{Namespace: v.class.Namespace, Name: v.account}}}
+	return access.Plan([]access.Asked{asked}, access.Options{}, &finding.Report{})[0]
+}
+
+// mendRights are the commands that give the login what it lacks.
+func (v *vaultTrial) mendRights() string {
+	g := v.grant()
+	line := g.PolicyLine()
+	switch policies := slices.DeleteFunc(slices.Clone(v.Policies), func(p string) bool { return p == "default" }); {
+	case slices.Contains(policies, g.Policy.Name):
+		var lacking []vault.Right
+		for i := range v.Objects {
+			lacking = append(lacking, v.Objects[i].Missing...)
+		}
+		line = g.AppendLine(lacking)
+	case v.Policies == nil:
+		line += " ; and add " + g.Policy.Name + " to token_policies of auth/" + v.Mount + "/role/" + v.Role
+	default:
+		line += " && " + g.PoliciesLine(policies...)
+	}
+	return v.orPolicy(line)
+}
+
+// mendLogin is the advice for a refused login, with the commands where the role
+// is not there.
+func (v *vaultTrial) mendLogin() string {
+	hint := fault.Hint(v.Refused)
+	g := v.grant()
+	words := strings.ToLower(v.Refused.Error())
+	if strings.Contains(words, "invalid role name") || strings.Contains(words, "could not be found") {
+		return v.orPolicy(g.PolicyLine() + " && " + g.RoleLine())
+	}
+	if strings.Contains(words, "not authorized") || strings.Contains(words, "audience") || strings.Contains(words, "subject") {
+		return v.orPolicy(hint + "; for this service account alone that is: " + g.BindLine())
+	}
+	return hint
+}
+
+// orPolicy is advice, or the command that prints it where it is too long.
+func (v *vaultTrial) orPolicy(line string) string {
+	if len(line) <= longestRemedy {
+		return line
+	}
+	return fmt.Sprintf("run what this prints: kubectl mayfly policy %s -n %s --serviceaccount %s -o commands", v.class.Name, v.class.Namespace, v.account)
+}
+
+// put is the command that stores what is not there, without its values.
+func put(o *vault.Tried) string {
+	mount, path, found := strings.Cut(o.Path, "/data/")
+	if !found {
+		return ""
+	}
+	key := withDefault(o.Key, "KEY")
+	return fmt.Sprintf("store it: vault kv put -mount=%s %s %s=...", access.QuoteShell(mount), access.QuoteShell(path), access.QuoteShell(key))
+}

@@ -1,0 +1,76 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/cli"
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+)
+
+// tried has kubectl mayfly try say yes, and the pod run; and say no with the
+// commands that mend it, until the pod runs after they were run.
+func tried(c *tenant) {
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	if found := c.try("db"); len(found) > 0 {
+		c.t.Fatalf("it says no: %+v", found)
+	}
+	c.start(newPod("yes", printOnce, mounts("db")))
+	c.awaitPod("yes", isRunning)
+	c.awaitLog("yes", marker+"one\n")
+
+	role := c.ns + "-mended"
+	c.class("mended", map[string]string{"roleName": role}, c.object("password", "db"))
+	c.start(newPod("no", printOnce, mounts("mended")))
+	c.awaitEvent("no", failedMount, "invalid role name")
+	c.mend("mended", finding.CodeTryLogin)
+	// The role is there by now, and somebody takes its policy away.
+	must(c.t, c.vault.Role(c.t.Context(), authMount, role, map[string]any{"token_policies": "default"}))
+	c.mend("mended", finding.CodeTryNoRight)
+	if found := c.try("mended"); len(found) > 0 {
+		c.t.Fatalf("it says no after the commands were run: %+v", found)
+	}
+	c.awaitPod("no", isRunning)
+	c.awaitLog("no", marker+"one\n")
+}
+
+// try is what the command finds of a class for the tenant's service account.
+func (c *tenant) try(class string) []finding.Finding {
+	c.t.Helper()
+	var out, errs bytes.Buffer
+	code := cli.Run([]string{"try", class, "-n", c.ns, "--serviceaccount", account, "--kubeconfig", c.node.Kubeconfig(), "-o", "json"},
+		output.Streams{Out: &out, Err: &errs, Getenv: os.Getenv, Version: "e2e"})
+	var report struct{ Findings []finding.Finding }
+	if err := json.Unmarshal(out.Bytes(), &report); err != nil || code == 2 {
+		c.t.Fatalf("exit code %d, %v: %s", code, err, &errs)
+	}
+	if strings.Contains(out.String(), marker) {
+		c.t.Errorf("it prints a secret: %s", &out)
+	}
+	return report.Findings
+}
+
+// mend wants one finding of a class, and runs the commands that it names.
+func (c *tenant) mend(class, code string) {
+	c.t.Helper()
+	found := c.try(class)
+	if len(found) != 1 || found[0].Code != code {
+		c.t.Fatalf("found %+v, want one %s", found, code)
+	}
+	program, err := toolcache.Get(c.t.Context(), c.out, "vault")
+	must(c.t, err)
+	sh := exec.CommandContext(c.t.Context(), "sh", "-euc", found[0].Remedy)
+	sh.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "VAULT_ADDR="+c.vault.Address, "VAULT_TOKEN="+c.vault.RootToken)
+	if said, err := sh.CombinedOutput(); err != nil {
+		c.t.Fatalf("%v: %s\n%s", err, said, found[0].Remedy)
+	}
+}
