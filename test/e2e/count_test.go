@@ -174,7 +174,8 @@ func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
-	driver, err := c.auditedSince(t.audit, func(auditEntry) bool { return true })
+	// Not what is still told of pods of earlier cases, which are gone.
+	driver, err := c.auditedSince(t.audit, func(e auditEntry) bool { return e.ObjectRef.Namespace == "" || e.ObjectRef.Namespace == c.ns })
 	return cost{writes{now.creates - t.server.creates, now.others - t.server.others}, driver}, err
 }
 
