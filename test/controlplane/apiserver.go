@@ -77,7 +77,7 @@ func (c *Cluster) apiServerArguments(port int, more []string) []string {
 		"--authorization-mode=RBAC",
 		"--profiling=false",
 		"--shutdown-delay-duration=0",
-		"--v=2",
+		"--v=1",
 	}, more...)
 }
 

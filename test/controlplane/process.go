@@ -13,7 +13,7 @@ import (
 
 const (
 	stopGrace    = 20 * time.Second
-	pollInterval = 50 * time.Millisecond
+	pollInterval = 200 * time.Millisecond
 	logTail      = 6 << 10
 )
 

@@ -38,14 +38,7 @@ func (c *Cluster) Rewrite(ctx context.Context, k Kind, perSecond int, progress f
 	pace := time.NewTicker(time.Second / time.Duration(max(1, perSecond)))
 	defer pace.Stop()
 	for next := ""; ; {
-		var list struct {
-			Metadata struct {
-				Continue string `json:"continue"`
-			} `json:"metadata"`
-			Items []struct {
-				Metadata objectMeta `json:"metadata"`
-			} `json:"items"`
-		}
+		var list names
 		path := fmt.Sprintf("%s/%s?limit=%d&continue=%s", k.base(), k.Name, page, url.QueryEscape(next))
 		err := c.main.do(ctx, call{method: http.MethodGet, path: path, accept: listNames, into: &list})
 		if old := (*Refusal)(nil); errors.As(err, &old) && old.Status == http.StatusGone && old.next != "" && old.next != next {
@@ -70,6 +63,16 @@ func (c *Cluster) Rewrite(ctx context.Context, k Kind, perSecond int, progress f
 	}
 }
 
+// names is a PartialObjectMetadataList.
+type names struct {
+	Metadata struct {
+		Continue string `json:"continue"`
+	} `json:"metadata"`
+	Items []struct {
+		Metadata objectMeta `json:"metadata"`
+	} `json:"items"`
+}
+
 var errChanged = errors.New("it was changed or deleted in the meantime")
 
 func (r *Rewritten) count(err error) {
@@ -89,14 +92,9 @@ func (r *Rewritten) count(err error) {
 // StorageVersionMigration does: who has written it since then has done so under
 // the current key.
 func (c *Cluster) touch(ctx context.Context, k Kind, m objectMeta) error {
-	patch := map[string]any{
-		"apiVersion": k.apiVersion(), "kind": k.Kind,
-		"metadata": map[string]string{"resourceVersion": m.ResourceVersion},
-	}
-	path := k.object(m.Namespace, m.Name) + "?fieldManager=mayfly-kms"
 	pause := firstPause
 	for try := 1; ; try++ {
-		_, err := c.main.ask(ctx, call{method: http.MethodPatch, path: path, accept: namesOnly, contentType: contentPatch, body: patch})
+		_, err := c.patch(ctx, k, m)
 		switch {
 		case err == nil:
 			return nil
@@ -112,6 +110,20 @@ func (c *Cluster) touch(ctx context.Context, k Kind, m objectMeta) error {
 			pause *= 2
 		}
 	}
+}
+
+// patch changes nothing of an object, and gives its resource version after that.
+func (c *Cluster) patch(ctx context.Context, k Kind, m objectMeta) (version string, err error) {
+	nothing := map[string]any{
+		"apiVersion": k.apiVersion(), "kind": k.Kind,
+		"metadata": map[string]string{"resourceVersion": m.ResourceVersion},
+	}
+	var after struct {
+		Metadata objectMeta `json:"metadata"`
+	}
+	path := k.object(m.Namespace, m.Name) + "?fieldManager=mayfly-kms"
+	err = c.main.do(ctx, call{method: http.MethodPatch, path: path, accept: namesOnly, contentType: contentPatch, body: nothing, into: &after})
+	return after.Metadata.ResourceVersion, err
 }
 
 // isTransient tells errors that may pass: no answer, too many requests, and

@@ -57,6 +57,7 @@ file, environment or flags; --key-id goes without Vault.
 	f.SortFlags = false
 	c.cluster.bind(f)
 	c.selection.bind(f)
+	c.selection.bindPlainText(f)
 	c.etcd.bind(f)
 	f.StringVar(&c.keyID, "key-id", "", "the key `id` that all is to be under (default that of the key's latest version)")
 	f.StringVar(&c.method, "method", string(migrate.Auto), "how objects are written anew: auto, storageversionmigration or patch")
@@ -91,18 +92,9 @@ func (c *migrateCommand) run(ctx context.Context, s Streams, options *config.Opt
 		return err
 	}
 	r := report.New()
-	id, socket := c.keyID, defaultSocket
-	if id == "" {
-		settings, err := options.Load(s.Getenv)
-		if err != nil {
-			return fmt.Errorf("%w (--key-id goes without Vault)", err)
-		}
-		k, err := readKey(ctx, settings, s)
-		if err != nil {
-			return err
-		}
-		socket, id = settings.Serve.Socket, doctor.KeyID(settings.Transit, k, k.Latest)
-		r.Good("key", "%s, key id %s", k, id)
+	id, socket, err := c.goal(ctx, s, options, r)
+	if err != nil {
+		return err
 	}
 	t, err := c.selection.load(socket)
 	if err != nil {
@@ -113,7 +105,7 @@ func (c *migrateCommand) run(ctx context.Context, s Streams, options *config.Opt
 		return err
 	}
 	err = migrate.Run(ctx, servers, r, migrate.Options{
-		Provider: t.provider, KeyID: id, Resources: t.resources, Method: migrate.Method(c.method), PerSecond: c.perSecond, Wait: c.wait,
+		Provider: t.provider, KeyID: id, PlainText: t.plainText, Resources: t.resources, Method: migrate.Method(c.method), PerSecond: c.perSecond, Wait: c.wait,
 		Wanted:   func(x scan.Resource) bool { _, ok := t.want(x); return ok },
 		Progress: func(text string) { fmt.Fprintln(s.Err, finding.Printable(text)) },
 	})
@@ -124,6 +116,24 @@ func (c *migrateCommand) run(ctx context.Context, s Streams, options *config.Opt
 		return err
 	}
 	return c.output.finish(r, s)
+}
+
+// goal is the key id that all is to be under, and the plugin's socket.
+func (c *migrateCommand) goal(ctx context.Context, s Streams, options *config.Options, r *report.Report) (id, socket string, err error) {
+	if c.keyID != "" || c.plainText {
+		return c.keyID, defaultSocket, nil
+	}
+	settings, err := options.Load(s.Getenv)
+	if err != nil {
+		return "", "", fmt.Errorf("%w (--key-id goes without Vault)", err)
+	}
+	k, err := readKey(ctx, settings, s)
+	if err != nil {
+		return "", "", err
+	}
+	id = doctor.KeyID(settings.Transit, k, k.Latest)
+	r.Good("key", "%s, key id %s", k, id)
+	return id, settings.Serve.Socket, nil
 }
 
 // scanAfter shows that nothing is left.
@@ -137,11 +147,15 @@ func (c *migrateCommand) scanAfter(ctx context.Context, r *report.Report, t targ
 		return err
 	}
 	defer func() { _ = live.Close() }()
-	result, err := scan.Run(ctx, live, t.scanOptions(c.prefix, c.names, id))
+	var ids []string
+	if id != "" {
+		ids = []string{id}
+	}
+	result, err := scan.Run(ctx, live, t.scanOptions(c.prefix, c.names, ids...))
 	if err != nil {
 		return err
 	}
-	noteScan(r, result, t.provider)
+	noteScan(r, result, t)
 	return nil
 }
 

@@ -53,6 +53,7 @@ The current key id is the one that the plugin on this node announces, or that of
 	c.etcd.bind(f)
 	f.StringArrayVar(&c.snapshots, "snapshot", nil, "`file` that etcdctl snapshot save has written; may be repeated")
 	c.selection.bind(f)
+	c.selection.bindPlainText(f)
 	f.StringVar(&c.keyID, "key-id", "", "the current key `id`")
 	f.StringVar(&c.socket, "socket", "", "`socket` of the plugin, which is asked for the current key id (default unix://"+defaultSocket+", if it is there)")
 	f.IntVar(&c.names, "names", 20, "how many objects to name for each resource")
@@ -131,60 +132,70 @@ func (c *scanCommand) scan(ctx context.Context, s Streams, r *report.Report, t t
 		if err != nil {
 			return err
 		}
-		noteScan(r, result, t.provider)
+		noteScan(r, result, t)
 	}
 	return c.output.finish(r, s)
 }
 
 // noteScan adds what a scan has found to a report, with what to do about it.
-func noteScan(r *report.Report, result *scan.Result, provider string) {
+func noteScan(r *report.Report, result *scan.Result, t target) {
 	r.Scans = append(r.Scans, result)
 	if result.Values() == 0 {
 		r.Add(report.Warning, result.Source, "is --etcd-prefix the API server's?", "there are no values of these resources")
 	}
 	for _, f := range result.Resources {
-		noteResource(r, result.Source, f, provider)
+		noteResource(r, f.Resource+" in "+result.Source, f, t)
 	}
 }
 
-func noteResource(r *report.Report, source string, f scan.Found, provider string) {
-	title := f.Resource + " in " + source
-	var plain, other, old, unread int
+// kinds of values that are not as wanted.
+type stragglers struct{ plain, other, old, unread int }
+
+func count(f scan.Found, provider string) stragglers {
+	var n stragglers
 	for _, u := range f.Under {
 		switch {
 		case u.Wanted:
 		case u.Error != "":
-			unread += u.Values
+			n.unread += u.Values
 		case u.Provider == stored.Identity:
-			plain += u.Values
+			n.plain += u.Values
 		case u.Provider == stored.KMSv2 && u.Name == provider:
-			old += u.Values
+			n.old += u.Values
 		default:
-			other += u.Values
+			n.other += u.Values
 		}
 	}
-	if f.StragglerCount == 0 {
-		r.Good(title, "%s, all under %s", report.Plural(f.Values, "value"), provider)
-		return
-	}
-	for _, found := range []struct {
-		n            int
-		what, remedy string
-	}{
-		{plain, "plain text", "run mayfly-kms migrate; if new values are plain too, run mayfly-kms doctor"},
-		{other, "under another provider", "run mayfly-kms migrate, and keep that provider in the EncryptionConfiguration until this is 0"},
-		{old, "under another key id of " + provider, "run mayfly-kms migrate before min_decryption_version rises"},
-		{unread, "not readable", "the API server cannot read them either: see \"Undecryptable objects\" in docs/kms.md"},
-	} {
-		if found.n > 0 {
-			r.Add(report.Failed, title, found.remedy, "%d of %s %s", found.n, report.Plural(f.Values, "value"), isAre(found.n, found.what))
-		}
-	}
+	return n
 }
 
-func isAre(n int, what string) string {
-	if n == 1 {
-		return "is " + what
+func noteResource(r *report.Report, title string, f scan.Found, t target) {
+	n := count(f, t.provider)
+	note := func(n int, what, remedy string) {
+		if n > 0 {
+			r.Add(report.Failed, title, remedy, "%d of %s %s %s", n, report.Plural(f.Values, "value"), isAre(n), what)
+		}
 	}
-	return "are " + what
+	switch {
+	case f.StragglerCount == 0 && t.plainText:
+		r.Good(title, "%s, all plain text", report.Plural(f.Values, "value"))
+		return
+	case f.StragglerCount == 0:
+		r.Good(title, "%s, all under %s", report.Plural(f.Values, "value"), t.provider)
+		return
+	case t.plainText:
+		note(n.old+n.other, "encrypted still", "put identity first on every API server, and run mayfly-kms migrate --to-plain-text")
+	default:
+		note(n.plain, "plain text", "run mayfly-kms migrate; if new values are plain too, run mayfly-kms doctor")
+		note(n.other, "under another provider", "run mayfly-kms migrate, and keep that provider in the EncryptionConfiguration until this is 0")
+		note(n.old, "under another key id of "+t.provider, "run mayfly-kms migrate before min_decryption_version rises")
+	}
+	note(n.unread, "not readable", "the API server cannot read them either: see \"Objects that cannot be decrypted\" in docs/kms.md")
+}
+
+func isAre(n int) string {
+	if n == 1 {
+		return "is"
+	}
+	return "are"
 }

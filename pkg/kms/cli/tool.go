@@ -152,6 +152,7 @@ func (c *cluster) connect(s Streams) (*apiserver.Cluster, error) {
 type selection struct {
 	file, provider string
 	resources      []string
+	plainText      bool
 }
 
 func (x *selection) bind(f *pflag.FlagSet) {
@@ -160,9 +161,15 @@ func (x *selection) bind(f *pflag.FlagSet) {
 	f.StringSliceVar(&x.resources, "resources", nil, "`resources` as in the EncryptionConfiguration, separated by commas (default those of the provider there, else secrets)")
 }
 
+// bindPlainText adds the flag for those who take encryption out again.
+func (x *selection) bindPlainText(f *pflag.FlagSet) {
+	f.BoolVar(&x.plainText, "to-plain-text", false, "what is wanted is plain text, to take encryption out: identity is the first provider on every API server")
+}
+
 // target is what is to be encrypted, and by whom.
 type target struct {
 	provider  string
+	plainText bool
 	resources scan.Selection
 	want      func(scan.Resource) (scan.Want, bool)
 }
@@ -174,7 +181,7 @@ const (
 
 // load puts the flags and the file together.
 func (x *selection) load(socket string) (target, error) {
-	t := target{provider: x.provider, resources: x.resources}
+	t := target{provider: x.provider, resources: x.resources, plainText: x.plainText}
 	if x.file != "" {
 		c, err := encryptionconfig.Read(x.file)
 		if err != nil {
@@ -214,7 +221,7 @@ func (t target) scanOptions(prefix string, names int, keyIDs ...string) scan.Opt
 		Keys: scan.NewKeys(prefix), Resources: t.resources, Names: names, Version: scan.TransitVersion,
 		Want: func(r scan.Resource) (scan.Want, bool) {
 			want, ok := t.want(r)
-			want.KeyIDs = keyIDs
+			want.KeyIDs, want.PlainText = keyIDs, t.plainText
 			return want, ok
 		},
 	}

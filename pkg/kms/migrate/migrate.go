@@ -35,7 +35,7 @@ type Cluster interface {
 	Identities(ctx context.Context, now time.Time) ([]apiserver.Identity, error)
 	Kinds(ctx context.Context, selection scan.Selection, wanted func(scan.Resource) bool) ([]apiserver.Kind, error)
 	MigrationVersion(ctx context.Context) (string, error)
-	Migrate(ctx context.Context, version string, r scan.Resource, progress func(string)) error
+	Migrate(ctx context.Context, version string, k apiserver.Kind, progress func(string)) error
 	Rewrite(ctx context.Context, k apiserver.Kind, perSecond int, progress func(apiserver.Rewritten)) (apiserver.Rewritten, error)
 }
 
@@ -44,7 +44,10 @@ type Options struct {
 	// Provider is the KMS provider's name in the EncryptionConfiguration.
 	Provider string
 	// KeyID is the key id that all is to be under.
-	KeyID     string
+	KeyID string
+	// PlainText says that all is to be plain text. No API server tells whether it
+	// writes so, so none is waited for.
+	PlainText bool
 	Resources scan.Selection
 	// Wanted leaves resources of Resources out.
 	Wanted func(scan.Resource) bool
@@ -59,8 +62,10 @@ type Options struct {
 
 // Run migrates, and notes in the report what it did.
 func Run(ctx context.Context, c Cluster, r *report.Report, o Options) error {
-	if err := converge(ctx, c, r, o); err != nil {
-		return err
+	if !o.PlainText {
+		if err := converge(ctx, c, r, o); err != nil {
+			return err
+		}
 	}
 	kinds, err := c.Kinds(ctx, o.Resources, o.Wanted)
 	if err != nil {
@@ -75,13 +80,16 @@ func Run(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 		return err
 	}
 	for _, k := range kinds {
+		taken := false
 		if version != "" {
-			err = storage(ctx, c, r, version, k, o)
-		} else {
-			err = patch(ctx, c, r, k, o)
+			if taken, err = storage(ctx, c, r, version, k, o); err != nil {
+				return err
+			}
 		}
-		if err != nil {
-			return err
+		if !taken {
+			if err := patch(ctx, c, r, k, o); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -99,19 +107,24 @@ func method(ctx context.Context, c Cluster, m Method) (string, error) {
 	return version, err
 }
 
-func storage(ctx context.Context, c Cluster, r *report.Report, version string, k apiserver.Kind, o Options) error {
+// storage has the cluster do it. Where no controller does, and the caller may
+// choose, it tells that the migration was not taken up.
+func storage(ctx context.Context, c Cluster, r *report.Report, version string, k apiserver.Kind, o Options) (taken bool, err error) {
 	began := time.Now()
 	title := "migrating " + k.Resource.String()
-	err := c.Migrate(ctx, version, k.Resource, func(text string) { o.Progress(title + ": " + text) })
-	if ctx.Err() != nil {
-		return err
-	}
-	if err != nil {
+	err = c.Migrate(ctx, version, k, func(text string) { o.Progress(title + ": " + text) })
+	switch {
+	case ctx.Err() != nil:
+		return false, err
+	case errors.Is(err, apiserver.ErrNotTakenUp) && o.Method == Auto:
+		o.Progress(title + ": " + err.Error() + "; patching in its place")
+		return false, nil
+	case err != nil:
 		r.Add(report.Failed, title, "see the log of kube-controller-manager, which does the work; --method=patch goes without it", "%v", err)
-		return nil
+	default:
+		r.Good(title, "by StorageVersionMigration %s, in %s", version, time.Since(began).Round(time.Second))
 	}
-	r.Good(title, "by StorageVersionMigration %s, in %s", version, time.Since(began).Round(time.Second))
-	return nil
+	return true, nil
 }
 
 // progressEvery bounds how often patches are reported.

@@ -26,10 +26,15 @@ type Want struct {
 	// KeyIDs are the key ids that are up to date. Where there is none, every
 	// value under the provider is as wanted.
 	KeyIDs []string
+	// PlainText says that nothing is to be encrypted any more.
+	PlainText bool
 }
 
 // meets tells whether a value is as wanted.
 func (w Want) meets(v stored.Value) bool {
+	if w.PlainText {
+		return v.Provider == stored.Identity
+	}
 	return v.Provider == stored.KMSv2 && v.Name == w.Name && (len(w.KeyIDs) == 0 || slices.Contains(w.KeyIDs, v.KeyID))
 }
 
