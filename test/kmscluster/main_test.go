@@ -1,6 +1,6 @@
 //go:build e2e
 
-package kms
+package kmscluster
 
 import (
 	"context"

@@ -1,4 +1,0 @@
-// Package kms holds the tests of mayfly-kms on real parts: etcd, API servers, a
-// controller manager and Vault, all as programs. They run with the build tag e2e
-// (make kms), as root.
-package kms
