@@ -12,13 +12,12 @@ import (
 	"slices"
 	"strconv"
 	"time"
-
-	"k8s.io/client-go/rest"
 )
 
 // Cluster is all API servers of a cluster.
 type Cluster struct {
-	config *rest.Config
+	access access
+	agent  string
 	main   *Server
 	named  []*Server
 }
@@ -60,7 +59,7 @@ func (c *Cluster) Servers(ctx context.Context) ([]*Server, error) {
 	slices.Sort(addresses)
 	var servers []*Server
 	for _, address := range slices.Compact(addresses) {
-		s, err := newServer(c.config, address, cmp.Or(c.config.ServerName, serviceName))
+		s, err := c.server(address, cmp.Or(c.access.serverName, serviceName))
 		if err != nil {
 			return nil, err
 		}

@@ -14,9 +14,6 @@ import (
 	"net/url"
 	"strings"
 	"time"
-
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 const (
@@ -35,6 +32,7 @@ type Server struct {
 	// URL is its address.
 	URL    string
 	client *http.Client
+	agent  string
 }
 
 // Refusal is what an API server said with a status other than 2xx.
@@ -56,30 +54,27 @@ func Refused(err error, status int) bool {
 
 // Config says how to reach the cluster.
 type Config struct {
-	// Kubeconfig is a file; empty for $KUBECONFIG and kubectl's default.
-	Kubeconfig string
-	Context    string
+	// Kubeconfig is a file; empty for those of List, which is $KUBECONFIG, or
+	// kubectl's default.
+	Kubeconfig, List string
+	Context          string
 	// Servers are the URLs of all API servers; empty for finding them out.
 	Servers   []string
 	UserAgent string
 }
 
 // Connect reads the kubeconfig. It makes no request.
-func Connect(c Config) (*Cluster, error) {
-	rules := clientcmd.NewDefaultClientConfigLoadingRules()
-	rules.ExplicitPath = c.Kubeconfig
-	loader := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: c.Context})
-	config, err := loader.ClientConfig()
+func Connect(ctx context.Context, c Config) (*Cluster, error) {
+	a, err := loadAccess(ctx, c.Kubeconfig, c.List, c.Context)
 	if err != nil {
-		return nil, fmt.Errorf("reading the kubeconfig: %w", err)
+		return nil, err
 	}
-	config.UserAgent = c.UserAgent
-	cluster := &Cluster{config: config}
-	if cluster.main, err = newServer(config, config.Host, config.ServerName); err != nil {
+	cluster := &Cluster{access: a, agent: c.UserAgent}
+	if cluster.main, err = cluster.server(a.server, ""); err != nil {
 		return nil, err
 	}
 	for _, address := range c.Servers {
-		s, err := newServer(config, address, config.ServerName)
+		s, err := cluster.server(address, "")
 		if err != nil {
 			return nil, err
 		}
@@ -88,18 +83,14 @@ func Connect(c Config) (*Cluster, error) {
 	return cluster, nil
 }
 
-func newServer(config *rest.Config, address, name string) (*Server, error) {
+// server is one address of the cluster; its certificate must have the name, or
+// else that of the address.
+func (c *Cluster) server(address, name string) (*Server, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 		return nil, fmt.Errorf("%q is no address of an API server; write https://host:6443", address)
 	}
-	config = rest.CopyConfig(config)
-	config.Host, config.ServerName = address, name
-	client, err := rest.HTTPClientFor(config)
-	if err != nil {
-		return nil, fmt.Errorf("making a client for %s: %w", address, err)
-	}
-	return &Server{URL: strings.TrimSuffix(address, "/"), client: client}, nil
+	return &Server{URL: strings.TrimSuffix(address, "/"), client: c.access.client(name), agent: c.agent}, nil
 }
 
 const (
@@ -146,6 +137,7 @@ func (s *Server) ask(ctx context.Context, c call) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a request: %w", err)
 	}
+	request.Header.Set("User-Agent", s.agent)
 	if c.accept != "" {
 		request.Header.Set("Accept", c.accept)
 	}

@@ -100,7 +100,7 @@ func (c *migrateCommand) run(ctx context.Context, s Streams, options *config.Opt
 	if err != nil {
 		return err
 	}
-	servers, err := c.cluster.connect(s)
+	servers, err := c.cluster.connect(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func (c *retireCommand) judge(ctx context.Context, s Streams, o retire.Options) 
 	if o.Backups, err = snapshots(ctx, c.snapshots, r); err != nil {
 		return err
 	}
-	servers, err := c.cluster.connect(s)
+	servers, err := c.cluster.connect(ctx, s)
 	if err != nil {
 		return err
 	}

@@ -144,8 +144,8 @@ func (c *cluster) bind(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.servers, "api-servers", nil, "`URLs` of all API servers, separated by commas; by default those behind the Service kubernetes")
 }
 
-func (c *cluster) connect(s Streams) (*apiserver.Cluster, error) {
-	return apiserver.Connect(apiserver.Config{Kubeconfig: c.kubeconfig, Context: c.context, Servers: c.servers, UserAgent: "mayfly-kms/" + s.Version})
+func (c *cluster) connect(ctx context.Context, s Streams) (*apiserver.Cluster, error) {
+	return apiserver.Connect(ctx, apiserver.Config{Kubeconfig: c.kubeconfig, List: s.Getenv("KUBECONFIG"), Context: c.context, Servers: c.servers, UserAgent: "mayfly-kms/" + s.Version})
 }
 
 // selection are the flags that say what is to be encrypted, and by whom.
