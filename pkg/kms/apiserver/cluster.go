@@ -20,6 +20,8 @@ type Cluster struct {
 	agent  string
 	main   *Server
 	named  []*Server
+	// takenUp is when a controller should have begun with a migration.
+	takenUp time.Duration
 }
 
 // Servers are the API servers that were named, or else those behind the

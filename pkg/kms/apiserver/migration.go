@@ -13,7 +13,7 @@ const (
 	migrationGroup = "storagemigration.k8s.io"
 	// lookEvery is how often a migration is looked at.
 	lookEvery = time.Second
-	// takenUpWithin is when a controller should have begun.
+	// takenUpWithin is the usual time for a controller to begin.
 	takenUpWithin = time.Minute
 	// mostWoken bounds the patches of wake.
 	mostWoken = 50
@@ -151,7 +151,7 @@ func (w *watcher) look(ctx context.Context) (over bool, err error) {
 	if _, ok := m.is("Succeeded"); ok {
 		return true, w.remove(ctx, w.path)
 	}
-	if len(m.Status.Conditions) == 0 && m.Status.ResourceVersion == "" && time.Since(w.began) > takenUpWithin {
+	if len(m.Status.Conditions) == 0 && m.Status.ResourceVersion == "" && time.Since(w.began) > w.takenUp {
 		return false, errors.Join(fmt.Errorf("StorageVersionMigration %s: %w", w.name, ErrNotTakenUp), w.remove(ctx, w.path))
 	}
 	if running, ok := m.is("Running"); ok && running.Message != w.said {

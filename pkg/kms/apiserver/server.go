@@ -69,7 +69,7 @@ func Connect(ctx context.Context, c Config) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	cluster := &Cluster{access: a, agent: c.UserAgent}
+	cluster := &Cluster{access: a, agent: c.UserAgent, takenUp: takenUpWithin}
 	if cluster.main, err = cluster.server(a.server, ""); err != nil {
 		return nil, err
 	}

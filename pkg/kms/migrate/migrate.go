@@ -31,8 +31,7 @@ const (
 
 // Cluster is what a migration does to a cluster.
 type Cluster interface {
-	Servers(ctx context.Context) ([]*apiserver.Server, error)
-	Identities(ctx context.Context, now time.Time) ([]apiserver.Identity, error)
+	Writers(ctx context.Context, provider string) (apiserver.Writers, error)
 	Kinds(ctx context.Context, selection scan.Selection, wanted func(scan.Resource) bool) ([]apiserver.Kind, error)
 	MigrationVersion(ctx context.Context) (string, error)
 	Migrate(ctx context.Context, version string, k apiserver.Kind, progress func(string)) error
@@ -159,7 +158,7 @@ func converge(ctx context.Context, c Cluster, r *report.Report, o Options) error
 	ticker := time.NewTicker(lookEvery)
 	defer ticker.Stop()
 	for said := ""; ; {
-		w, err := Look(ctx, c, o.Provider)
+		w, err := c.Writers(ctx, o.Provider)
 		var behind []string
 		if err == nil {
 			behind = w.Behind(key.HashOf(o.KeyID))

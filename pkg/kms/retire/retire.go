@@ -8,13 +8,18 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/kms/apiserver"
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
-	"github.com/mayfly-csi/mayfly/pkg/kms/migrate"
 	"github.com/mayfly-csi/mayfly/pkg/kms/report"
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
 	"github.com/mayfly-csi/mayfly/pkg/kms/stored"
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
 )
+
+// Cluster says what each API server writes under.
+type Cluster interface {
+	Writers(ctx context.Context, provider string) (apiserver.Writers, error)
+}
 
 // Options are the question.
 type Options struct {
@@ -37,7 +42,7 @@ type Options struct {
 
 // Run looks at all evidence. The API servers come first: what they write from
 // then on is under a version that stays, so a scan after that misses nothing.
-func Run(ctx context.Context, c migrate.Cluster, r *report.Report, o Options) error {
+func Run(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 	if o.To > o.Key.Latest {
 		return fmt.Errorf("--to is %d, and the latest version of the key is %d", o.To, o.Key.Latest)
 	}
@@ -77,9 +82,9 @@ func versions(first, last int) string {
 }
 
 // writers wants every API server to write under a version that stays.
-func writers(ctx context.Context, c migrate.Cluster, r *report.Report, o Options) error {
+func writers(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 	const title = "write seeds of the API servers"
-	w, err := migrate.Look(ctx, c, o.Provider)
+	w, err := c.Writers(ctx, o.Provider)
 	if err != nil {
 		return err
 	}

@@ -1,18 +1,16 @@
-package migrate
+package apiserver
 
 import (
 	"context"
 	"fmt"
 	"slices"
 	"time"
-
-	"github.com/mayfly-csi/mayfly/pkg/kms/apiserver"
 )
 
 // Writer is an API server, and what it writes under.
 type Writer struct {
 	URL string
-	apiserver.Seen
+	Seen
 	// Err is why it could not be asked.
 	Err error
 }
@@ -27,8 +25,8 @@ type Writers struct {
 	NoLeases error
 }
 
-// Look asks every API server.
-func Look(ctx context.Context, c Cluster, provider string) (Writers, error) {
+// Writers asks every API server what it writes under.
+func (c *Cluster) Writers(ctx context.Context, provider string) (Writers, error) {
 	servers, err := c.Servers(ctx)
 	if err != nil {
 		return Writers{}, err
