@@ -69,7 +69,7 @@ func kmsPage(page string) bool {
 // mayfly-kms in its pages, of kubectl mayfly, whose page is made of its help, or
 // of another program that is known here.
 func TestFlagsExist(t *testing.T) {
-	ofNode, ofKMS := flagsOf(t, "mayfly-node"), flagsOf(t, "mayfly-kms", "serve")
+	ofNode, ofKMS := flagsOf(t, "mayfly-node"), flagsOf(t, "mayfly-kms", "serve", "doctor", "scan", "migrate", "retire")
 	pages, ofCLI := texts(t), map[string]bool{}
 	for _, match := range flagInHelp.FindAllStringSubmatch(pages["docs/cli.md"], -1) {
 		ofCLI[match[1]] = true
