@@ -104,8 +104,8 @@ vuln: ## Look for known vulnerabilities (needs the network: vuln.go.dev)
 	$(GOTOOL) govulncheck ./...
 
 .PHONY: image
-image: ## Build dist/: an OCI image for amd64 and arm64 without Docker, and its SBOMs
-	cd hack/image && go run .
+image: ## Build dist/: OCI images for amd64 and arm64 without Docker, and their SBOMs
+	cd hack/image && go run . && go run . --program mayfly-kms
 
 .PHONY: archives
 archives: ## Build dist/archives/: kubectl-mayfly for every platform, and krew's manifest
