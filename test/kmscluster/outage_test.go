@@ -49,6 +49,21 @@ func TestOutage(t *testing.T) {
 		t.Errorf("healthz %q, %v", s.Health, err)
 	}
 
+	r.withoutVault(p, a, secrets, put)
+
+	t.Log("Vault is back")
+	p.link.Up()
+	p.healthy(1)
+	a.Ready()
+	readable(t, a, secrets)
+	r.must(put("at-the-end"))
+	r.tool("scan", append(r.EtcdFlags(), "--socket=unix://"+p.socket)...).ends(t, 0, fmt.Sprintf("%d values, all under mayfly", len(secrets)))
+}
+
+// withoutVault restarts the API server, the plugin, and both.
+func (r *rig) withoutVault(p *plugin, a *controlplane.APIServer, secrets map[string]string, put func(string) error) {
+	t := r.t
+	t.Helper()
 	t.Log("the API server restarts without Vault")
 	a.Kill()
 	a.Start()
@@ -79,12 +94,4 @@ func TestOutage(t *testing.T) {
 	if text, err := a.ReadSecret(t.Context(), "before"); err == nil {
 		t.Errorf("a Secret reads %q without any key", text)
 	}
-
-	t.Log("Vault is back")
-	p.link.Up()
-	p.healthy(1)
-	a.Ready()
-	readable(t, a, secrets)
-	r.must(put("at-the-end"))
-	r.tool("scan", append(r.EtcdFlags(), "--socket=unix://"+p.socket)...).ends(t, 0, fmt.Sprintf("%d values, all under mayfly", len(secrets)))
 }

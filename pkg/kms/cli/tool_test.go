@@ -121,7 +121,7 @@ func TestToolsRefuse(t *testing.T) {
 		"scan --snapshot=/absent":                          "opening the snapshot: open /absent",
 		"scan --snapshot=a -o yaml":                        "--output: must be text or json",
 		"scan --snapshot=a --fail-on=info":                 "--fail-on: must be error or warning",
-		"scan --snapshot=a --resources=*":                  "all resources are *.*",
+		"scan --snapshot=a --resources=*":                  "write *.* for all resources",
 		"scan --snapshot=a --encryption-config=/absent":    "opening the EncryptionConfiguration",
 		"scan --snapshot=a --encryption-config=" + file:    "it has no KMS provider (--provider-name names one)",
 		"scan --snapshot=a --socket=unix:///absent/k.sock": "there is no such socket",

@@ -88,7 +88,7 @@ func (p *Plugin) RoundTrip(ctx context.Context, uid string) (keyID string, encry
 		return "", 0, 0, p.explain("Decrypt", err)
 	}
 	if subtle.ConstantTimeCompare(opened.GetPlaintext(), seed) != 1 {
-		return "", 0, 0, errors.New("Decrypt gave another text than Encrypt was given")
+		return "", 0, 0, fmt.Errorf("%s at %s: it gave another text than Encrypt was given", "Decrypt", p.socket)
 	}
 	return sealed.GetKeyId(), encrypt, time.Since(began), nil
 }

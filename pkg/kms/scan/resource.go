@@ -131,7 +131,7 @@ func (s Selection) Check() error {
 		case name == "" || strings.ContainsAny(pattern, "/ \t\x00"):
 			return fmt.Errorf("%q is no resource; write secrets, widgets.example.com, *.apps or *.*", pattern)
 		case name == "*" && !strings.Contains(pattern, "."):
-			return fmt.Errorf("%q is no resource; all resources are *.*, and those of the core group are *.", pattern)
+			return fmt.Errorf("%q is no resource: write *.* for all resources, or *. for those of the core group", pattern)
 		case name != "*" && strings.Contains(pattern, "*") && group != "*":
 			return fmt.Errorf("%q is no resource: a * stands for a whole name or group", pattern)
 		}

@@ -101,7 +101,7 @@ func TestParseRefuses(t *testing.T) {
 		"large seed":           {with(func(o *object) { o.source = make([]byte, 2000) }), "over 1024 bytes"},
 		"large key id":         {with(func(o *object) { o.keyID = strings.Repeat("a", 2000) }), "at most 1024 bytes"},
 		"large annotations":    {with(func(o *object) { o.annotations = map[string]string{"a.b": strings.Repeat("x", 70<<10)} }), "the annotations"},
-		"wrong wire type":      {with(func(o *object) { o.more = []byte{2<<3 | 0, 1} }), "wrong wire type"},
+		"wrong wire type":      {with(func(o *object) { o.more = protowire.AppendVarint(protowire.AppendTag(nil, 2, protowire.VarintType), 1) }), "wrong wire type"},
 		"cut off":              {good[:len(good)-3], "field"},
 		"nothing but a prefix": {[]byte("k8s:enc:kms:v2:mayfly:"), "missing"},
 	} {
