@@ -45,6 +45,11 @@ e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; 
 	go test -tags e2e -count 1 -timeout 40m ./test/node
 	go test -tags e2e -count 1 -timeout 30m -v ./test/e2e
 
+.PHONY: kms
+kms: vaultd ## Test encryption at rest on real parts: API servers, etcd, Vault (as root; some 6 minutes)
+	$(if $(AS_ROOT),$(error make kms needs root: each API server has a host name of its own))
+	go test -tags e2e -count 1 -timeout 15m -parallel 4 -v ./test/kmscluster
+
 .PHONY: crash
 crash: vaultd ## Kill the driver CRASHES times (default 2000) under a reader's eyes
 	MAYFLY_CRASHES=$${CRASHES:-2000} $(AS_ROOT) go test -count 1 -timeout 60m -run TestKilledAtAnyInstant -v ./test/crash
@@ -99,8 +104,8 @@ vuln: ## Look for known vulnerabilities (needs the network: vuln.go.dev)
 	$(GOTOOL) govulncheck ./...
 
 .PHONY: image
-image: ## Build dist/: an OCI image for amd64 and arm64 without Docker, and its SBOMs
-	cd hack/image && go run .
+image: ## Build dist/: OCI images for amd64 and arm64 without Docker, and their SBOMs
+	cd hack/image && go run . && go run . --program mayfly-kms
 
 .PHONY: archives
 archives: ## Build dist/archives/: kubectl-mayfly for every platform, and krew's manifest

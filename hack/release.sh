@@ -36,9 +36,11 @@ out=$(cd "$out" && pwd)
 step "the section of CHANGELOG.md"
 hack/changelog.sh "$section" >"$out/notes.md" || fail "write the section $section first"
 
-# 3. The image for all platforms, and an SBOM for each.
-step "the image and its SBOMs"
-(cd hack/image && SOURCE_DATE_EPOCH=$epoch go run . --version "$version" --out "$out")
+# 3. The images for all platforms, and an SBOM for each.
+step "the images and their SBOMs"
+for program in mayfly-node mayfly-kms; do
+  (cd hack/image && SOURCE_DATE_EPOCH=$epoch go run . --program "$program" --version "$version" --out "$out")
+done
 
 # 4. The chart. "helm package" would write the time of day into the archive.
 step "the chart"

@@ -7,7 +7,9 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
+	"errors"
 	"io"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -105,6 +107,23 @@ func TestReproducible(t *testing.T) {
 		if !bytes.Equal(a, b) {
 			t.Errorf("%s: digests %s and %s", name, digest.FromBytes(a), digest.FromBytes(b))
 		}
+	}
+}
+
+// TestPrograms: each program has an image of its own.
+func TestPrograms(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "rootfs")
+	build(t, "--program", "mayfly-kms", "--platforms", runtime.GOOS+"/"+runtime.GOARCH, "--rootfs", dir)
+	out, err := exec.CommandContext(t.Context(), filepath.Join(dir, "mayfly-kms"), "--version").CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "mayfly-kms 1.2.3 ") {
+		t.Errorf("mayfly-kms --version: %v: %q", err, out)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "mayfly-node")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the other program: %v", err)
+	}
+	err = run(t.Context(), []string{"--program", "sh", "--version", "1"}, func(string) string { return "" }, io.Discard)
+	if err == nil || !strings.Contains(err.Error(), `there is no image of "sh"`) {
+		t.Error(err)
 	}
 }
 

@@ -47,7 +47,7 @@ func (o *options) writeImage(ctx context.Context, stdout io.Writer) error {
 			return fmt.Errorf("making the image for %s: %w", p, err)
 		}
 		manifests = append(manifests, manifest)
-		path := filepath.Join(o.out, fmt.Sprintf("mayfly-node_%s_%s_%s.spdx.json", o.version, p.os, p.arch))
+		path := filepath.Join(o.out, fmt.Sprintf("%s_%s_%s_%s.spdx.json", o.program, o.version, p.os, p.arch))
 		if err := o.writeSBOM(path, p, binary, manifest.Digest); err != nil {
 			return err
 		}
@@ -57,7 +57,7 @@ func (o *options) writeImage(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	path := filepath.Join(o.out, fmt.Sprintf("mayfly-node_%s.oci.tar", o.version))
+	path := filepath.Join(o.out, fmt.Sprintf("%s_%s.oci.tar", o.program, o.version))
 	if err := l.writeFile(path, o); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
@@ -69,7 +69,7 @@ func (o *options) writeImage(ctx context.Context, stdout io.Writer) error {
 func (o *options) addPlatform(l *layout, p platform, binary []byte) (v1.Descriptor, error) {
 	when := o.created()
 	var plain, packed bytes.Buffer
-	if err := writeLayer(&plain, files(binary), when); err != nil {
+	if err := writeLayer(&plain, o.files(binary), when); err != nil {
 		return v1.Descriptor{}, err
 	}
 	zip, err := gzip.NewWriterLevel(&packed, gzip.BestCompression)
@@ -86,7 +86,7 @@ func (o *options) addPlatform(l *layout, p platform, binary []byte) (v1.Descript
 	config, err := l.addJSON(v1.MediaTypeImageConfig, v1.Image{
 		Created:  &when,
 		Platform: v1.Platform{OS: p.os, Architecture: p.arch},
-		Config:   v1.ImageConfig{User: "0:0", Entrypoint: []string{"/mayfly-node"}, WorkingDir: "/", Labels: o.annotations()},
+		Config:   v1.ImageConfig{User: "0:0", Entrypoint: []string{"/" + o.program}, WorkingDir: "/", Labels: o.annotations()},
 		RootFS:   v1.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(plain.Bytes())}},
 		History:  []v1.History{{Created: &when, CreatedBy: "hack/image"}},
 	})
@@ -138,8 +138,8 @@ func (o *options) addIndex(l *layout, manifests []v1.Descriptor) (v1.Descriptor,
 func (o *options) annotations() map[string]string {
 	const repository = "https://github.com/mayfly-csi/mayfly"
 	all := map[string]string{
-		v1.AnnotationTitle:       "mayfly-node",
-		v1.AnnotationDescription: "CSI node driver that gives pods their secrets as files in a private tmpfs",
+		v1.AnnotationTitle:       o.program,
+		v1.AnnotationDescription: descriptions()[o.program],
 		v1.AnnotationLicenses:    "Apache-2.0",
 		v1.AnnotationSource:      repository,
 		v1.AnnotationURL:         repository,

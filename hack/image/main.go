@@ -1,4 +1,4 @@
-// Command image builds Mayfly's container image without Docker: the static
+// Command image builds Mayfly's container images without Docker: the static
 // binary, the public certificate authorities and an account file, for each
 // platform, as one OCI layout in a tar file that "docker load" takes too. The
 // same source gives the same bytes. An SPDX document for each platform says
@@ -18,16 +18,16 @@ import (
 	"syscall"
 )
 
-const description = `image builds Mayfly's container image without Docker.
+const description = `image builds a container image of Mayfly's without Docker.
 
 It writes to --out:
-  mayfly-node_VERSION.oci.tar               the image of all platforms
-  mayfly-node_VERSION_OS_ARCH.spdx.json     what the image of a platform holds
+  PROGRAM_VERSION.oci.tar               the image of all platforms
+  PROGRAM_VERSION_OS_ARCH.spdx.json     what the image of a platform holds
 
 Take it into a container runtime or a registry with any of
-  ctr --namespace k8s.io images import mayfly-node_VERSION.oci.tar
-  docker load --input mayfly-node_VERSION.oci.tar
-  skopeo copy --all oci-archive:mayfly-node_VERSION.oci.tar docker://REGISTRY/NAME:TAG
+  ctr --namespace k8s.io images import PROGRAM_VERSION.oci.tar
+  docker load --input PROGRAM_VERSION.oci.tar
+  skopeo copy --all oci-archive:PROGRAM_VERSION.oci.tar docker://REGISTRY/NAME:TAG
 
 SOURCE_DATE_EPOCH sets every time in it; the default is that of the commit.
 
@@ -37,7 +37,7 @@ Flags:
 // options are what the command line says.
 type options struct {
 	source, out, rootfs string
-	name                string
+	program, name       string
 	version, revision   string
 	platforms           []platform
 	epoch               int64 // seconds since 1970
@@ -74,14 +74,21 @@ func parse(ctx context.Context, args []string, getenv func(string) string, stdou
 	f.StringVar(&o.source, "source", "../..", "`directory` of Mayfly's source")
 	f.StringVar(&o.out, "out", "", "`directory` to write to (default: dist in the source)")
 	f.StringVar(&o.rootfs, "rootfs", "", "write the files of the image of the one platform into this `directory`, and no image")
-	f.StringVar(&o.name, "name", "ghcr.io/mayfly-csi/mayfly-node", "`name` of the image")
-	f.StringVar(&o.version, "version", "", "`version` of the driver and tag of the image (default: git describe)")
+	f.StringVar(&o.name, "name", "", "`name` of the image (default ghcr.io/mayfly-csi/PROGRAM)")
+	f.StringVar(&o.program, "program", "mayfly-node", "`program` of the image: mayfly-node or mayfly-kms")
+	f.StringVar(&o.version, "version", "", "`version` of the program and tag of the image (default: git describe)")
 	platforms := f.String("platforms", "linux/amd64,linux/arm64", "`platforms`, separated by commas")
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
 	if f.NArg() > 0 {
 		return nil, fmt.Errorf("unexpected argument %q", f.Arg(0))
+	}
+	if _, known := descriptions()[o.program]; !known {
+		return nil, fmt.Errorf("--program: there is no image of %q", o.program)
+	}
+	if o.name == "" {
+		o.name = "ghcr.io/mayfly-csi/" + o.program
 	}
 	if o.out == "" {
 		o.out = filepath.Join(o.source, "dist")
@@ -94,4 +101,12 @@ func parse(ctx context.Context, args []string, getenv func(string) string, stdou
 		o.platforms = append(o.platforms, p)
 	}
 	return o, o.describe(ctx, getenv)
+}
+
+// descriptions are what the programs are, for the images' annotations.
+func descriptions() map[string]string {
+	return map[string]string{
+		"mayfly-node": "CSI node driver that gives pods their secrets as files in a private tmpfs",
+		"mayfly-kms":  "KMS v2 plugin of kube-apiserver on Vault's or OpenBao's Transit engine",
+	}
 }

@@ -23,8 +23,8 @@ type file struct {
 }
 
 // files are all that is in the image, parents first. The driver mounts with
-// system calls and needs no program beside it.
-func files(binary []byte) []file {
+// system calls, and neither program needs another one beside it.
+func (o *options) files(binary []byte) []file {
 	return []file{
 		{"etc/", 0o755, nil},
 		{"etc/group", 0o644, []byte("root:x:0:\n")},
@@ -32,7 +32,7 @@ func files(binary []byte) []file {
 		{"etc/ssl/", 0o755, nil},
 		{"etc/ssl/certs/", 0o755, nil},
 		{"etc/ssl/certs/ca-certificates.crt", 0o644, authorities()},
-		{"mayfly-node", 0o755, binary},
+		{o.program, 0o755, binary},
 	}
 }
 
@@ -77,7 +77,7 @@ func (o *options) writeRootfs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, f := range append([]file{{"", 0o755, nil}}, files(binary)...) {
+	for _, f := range append([]file{{"", 0o755, nil}}, o.files(binary)...) {
 		path := filepath.Join(o.rootfs, filepath.FromSlash(f.path))
 		if f.data == nil {
 			err = os.MkdirAll(path, f.mode)

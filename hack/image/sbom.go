@@ -100,7 +100,7 @@ func (o *options) sbom(p platform, binary []byte, manifest digest.Digest, info *
 	image.Comment = "platform " + p.String()
 	image.Checksums = []checksum{{"SHA256", manifest.Encoded()}}
 	sum := sha256.Sum256(binary)
-	driver := newPackage("mayfly-node", mainModule, o.version, "APPLICATION")
+	driver := newPackage(o.program, mainModule, o.version, "APPLICATION")
 	driver.LicenseDeclared = "Apache-2.0"
 	driver.Checksums = []checksum{{"SHA256", hex.EncodeToString(sum[:])}}
 	driver.ExternalRefs = purl(mainModule, o.version)

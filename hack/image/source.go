@@ -92,7 +92,7 @@ func parsePlatform(text string) (platform, error) {
 
 func (p platform) String() string { return p.os + "/" + p.arch }
 
-// compile builds the driver: static, without paths of this machine and without
+// compile builds the program: static, without paths of this machine and without
 // what git says, which would tell two checkouts of one source apart.
 func (o *options) compile(ctx context.Context, p platform) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "mayfly-image-")
@@ -100,14 +100,14 @@ func (o *options) compile(ctx context.Context, p platform) ([]byte, error) {
 		return nil, fmt.Errorf("making a scratch directory: %w", err)
 	}
 	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "mayfly-node")
+	path := filepath.Join(dir, o.program)
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false",
-		"-ldflags=-s -w -X main.version="+o.version, "-o", path, "./cmd/mayfly-node")
+		"-ldflags=-s -w -X main.version="+o.version, "-o", path, "./cmd/"+o.program)
 	cmd.Dir = o.source
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off", "GOEXPERIMENT=",
 		"GOOS="+p.os, "GOARCH="+p.arch, "GOAMD64=v1", "GOARM64=v8.0")
 	if _, err := output(ctx, cmd); err != nil {
-		return nil, fmt.Errorf("building mayfly-node for %s: %w", p, err)
+		return nil, fmt.Errorf("building %s for %s: %w", o.program, p, err)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

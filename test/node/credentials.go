@@ -6,6 +6,8 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/mayfly-csi/mayfly/test/pki"
 )
 
 // masters is the group that may do anything.
@@ -17,14 +19,14 @@ func (l layout) writeCredentials() error {
 	if err := l.writeEtcdCredentials(); err != nil {
 		return err
 	}
-	serviceAccounts, err := newServiceAccountKey()
+	serviceAccounts, err := pki.NewServiceAccountKey()
 	if err != nil {
 		return err
 	}
-	if err := serviceAccounts.write(l, "service-accounts"); err != nil {
+	if err := l.writePair("service-accounts", serviceAccounts); err != nil {
 		return err
 	}
-	ca, caCert, err := newAuthority("mayfly-node")
+	ca, caCert, err := pki.NewAuthority("mayfly-node")
 	if err != nil {
 		return err
 	}
@@ -32,16 +34,16 @@ func (l layout) writeCredentials() error {
 		return fmt.Errorf("writing the cluster's CA certificate: %w", err)
 	}
 	for file, id := range l.certificates() {
-		pair, err := ca.issue(id)
+		pair, err := ca.Issue(id)
 		if err != nil {
 			return err
 		}
-		if err := pair.write(l, file); err != nil {
+		if err := l.writePair(file, pair); err != nil {
 			return err
 		}
 	}
 	for path, id := range l.clients() {
-		pair, err := ca.issue(id)
+		pair, err := ca.Issue(id)
 		if err != nil {
 			return err
 		}
@@ -55,44 +57,44 @@ func (l layout) writeCredentials() error {
 // writeEtcdCredentials gives etcd an authority of its own: whoever can write
 // there is the cluster's master, so no client of the API server may.
 func (l layout) writeEtcdCredentials() error {
-	ca, caCert, err := newAuthority("mayfly-node-etcd")
+	ca, caCert, err := pki.NewAuthority("mayfly-node-etcd")
 	if err != nil {
 		return err
 	}
 	if err := os.WriteFile(l.pki("etcd-ca.crt"), caCert, 0o600); err != nil {
 		return fmt.Errorf("writing etcd's CA certificate: %w", err)
 	}
-	pair, err := ca.issue(identity{name: "etcd", hosts: []string{l.address()}})
+	pair, err := ca.Issue(pki.Identity{Name: "etcd", Hosts: []string{l.address()}})
 	if err != nil {
 		return err
 	}
-	return pair.write(l, "etcd")
+	return l.writePair("etcd", pair)
 }
 
-func (l layout) certificates() map[string]identity {
-	return map[string]identity{
-		"apiserver": {name: "kube-apiserver", hosts: []string{
+func (l layout) certificates() map[string]pki.Identity {
+	return map[string]pki.Identity{
+		"apiserver": {Name: "kube-apiserver", Hosts: []string{
 			l.address(), "kubernetes", "kubernetes.default", "kubernetes.default.svc",
 		}},
-		"apiserver-kubelet": {name: "kube-apiserver-kubelet-client", group: masters},
-		"kubelet":           {name: l.address(), hosts: []string{l.address()}},
+		"apiserver-kubelet": {Name: "kube-apiserver-kubelet-client", Group: masters},
+		"kubelet":           {Name: l.address(), Hosts: []string{l.address()}},
 	}
 }
 
-func (l layout) clients() map[string]identity {
-	return map[string]identity{
-		l.kubeconfig():                             {name: "mayfly-node-admin", group: masters},
-		l.pki(string(Kubelet) + ".conf"):           {name: "system:node:" + l.address(), group: "system:nodes"},
-		l.pki(string(Scheduler) + ".conf"):         {name: "system:kube-scheduler"},
-		l.pki(string(ControllerManager) + ".conf"): {name: "system:kube-controller-manager"},
+func (l layout) clients() map[string]pki.Identity {
+	return map[string]pki.Identity{
+		l.kubeconfig():                             {Name: "mayfly-node-admin", Group: masters},
+		l.pki(string(Kubelet) + ".conf"):           {Name: "system:node:" + l.address(), Group: "system:nodes"},
+		l.pki(string(Scheduler) + ".conf"):         {Name: "system:kube-scheduler"},
+		l.pki(string(ControllerManager) + ".conf"): {Name: "system:kube-controller-manager"},
 	}
 }
 
-func (l layout) writeKubeconfig(path string, ca []byte, client keyPair) error {
+func (l layout) writeKubeconfig(path string, ca []byte, client pki.Pair) error {
 	const name = "mayfly-node"
 	config := clientcmdapi.NewConfig()
 	config.Clusters[name] = &clientcmdapi.Cluster{Server: l.server(), CertificateAuthorityData: ca}
-	config.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: client.cert, ClientKeyData: client.key}
+	config.AuthInfos[name] = &clientcmdapi.AuthInfo{ClientCertificateData: client.Cert, ClientKeyData: client.Key}
 	config.Contexts[name] = &clientcmdapi.Context{Cluster: name, AuthInfo: name}
 	config.CurrentContext = name
 	if err := clientcmd.WriteToFile(*config, path); err != nil {
@@ -102,3 +104,14 @@ func (l layout) writeKubeconfig(path string, ca []byte, client keyPair) error {
 }
 
 func (l layout) server() string { return "https://" + l.address() + ":443" }
+
+// writePair writes a pair as NAME.crt and NAME.key.
+func (l layout) writePair(name string, p pki.Pair) error {
+	if err := os.WriteFile(l.pki(name+".crt"), p.Cert, 0o600); err != nil {
+		return fmt.Errorf("writing the certificate of %s: %w", name, err)
+	}
+	if err := os.WriteFile(l.pki(name+".key"), p.Key, 0o600); err != nil {
+		return fmt.Errorf("writing the key of %s: %w", name, err)
+	}
+	return nil
+}

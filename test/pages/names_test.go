@@ -14,7 +14,7 @@ import (
 var flagsOfOthers = map[string]string{
 	"--set": "helm", "--values": "helm", "--take-ownership": "helm", "--kube-version": "helm", "--help": "any program",
 	"--only": "test/hostile", "--list": "test/hostile", "--answers": "test/hostile",
-	"--register-with-taints": "kubelet", "--anonymous-auth": "kube-apiserver", "--enable-csi-integration": "Reloader", "--driver-writes-secrets": "the provider of AWS", "--force-sub-claims": "akeyless",
+	"--register-with-taints": "kubelet", "--anonymous-auth": "kube-apiserver", "--advertise-address": "kube-apiserver", "--enable-csi-integration": "Reloader", "--driver-writes-secrets": "the provider of AWS", "--force-sub-claims": "akeyless",
 	"--live": "kubectl mayfly", "--timeout": "kubectl mayfly",
 	"--driver-namespace": "kubectl-mayfly", "--driver-name": "kubectl-mayfly",
 }
@@ -69,7 +69,7 @@ func kmsPage(page string) bool {
 // mayfly-kms in its pages, of kubectl mayfly, whose page is made of its help, or
 // of another program that is known here.
 func TestFlagsExist(t *testing.T) {
-	ofNode, ofKMS := flagsOf(t, "mayfly-node"), flagsOf(t, "mayfly-kms", "serve")
+	ofNode, ofKMS := flagsOf(t, "mayfly-node"), flagsOf(t, "mayfly-kms", "serve", "doctor", "scan", "migrate", "retire")
 	pages, ofCLI := texts(t), map[string]bool{}
 	for _, match := range flagInHelp.FindAllStringSubmatch(pages["docs/cli.md"], -1) {
 		ofCLI[match[1]] = true

@@ -47,7 +47,9 @@ func TestRehearsal(t *testing.T) {
 		want = append(want, "kubectl-mayfly_"+version+"_"+platform)
 	}
 	want = append(want,
-		"mayfly-"+version+".tgz", "mayfly-"+version+".yaml", "mayfly-crds-"+version+".yaml", "mayfly-krew-"+version+".yaml",
+		"mayfly-"+version+".tgz", "mayfly-"+version+".yaml", "mayfly-crds-"+version+".yaml",
+		"mayfly-kms_"+version+".oci.tar", "mayfly-kms_"+version+"_linux_amd64.spdx.json", "mayfly-kms_"+version+"_linux_arm64.spdx.json",
+		"mayfly-krew-"+version+".yaml",
 		"mayfly-node_"+version+".oci.tar", "mayfly-node_"+version+"_linux_amd64.spdx.json",
 		"mayfly-node_"+version+"_linux_arm64.spdx.json", "notes.md")
 	entries, err := os.ReadDir(dir)

@@ -68,6 +68,7 @@ var forbidden = []struct{ from, to, why string }{
 	{"pkg/kms", module + "pkg/volume", "the KMS plugin knows keys, not volumes"},
 	{"pkg/kms", module + "pkg/csi", "the KMS plugin serves the API server, not kubelet"},
 	{"pkg/kms", module + "pkg/provider/vault", "the KMS plugin has a login of its own, and never acts as a pod"},
+	{"cmd/mayfly-kms", "k8s.io/client-go", "it would be a fifth of the memory of a process that must be small"},
 	{"pkg", module + "test", "the product does not depend on its tests"},
 	{"cmd", module + "test", "the product does not depend on its tests"},
 	{"cmd", "testing", "testing registers flags"},

@@ -77,7 +77,7 @@ never leaves Vault.`,
 	root.SetVersionTemplate("mayfly-kms {{.Version}}\n")
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
-	root.AddCommand(newServe(s))
+	root.AddCommand(newServe(s), newDoctor(s), newScan(s), newMigrate(s), newRetire(s))
 	return root
 }
 

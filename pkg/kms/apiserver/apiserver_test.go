@@ -1,0 +1,283 @@
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
+)
+
+const leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
+
+func TestParseSeen(t *testing.T) {
+	text := "# HELP x\nother_metric{a=\"b\"} 1\n" + status("mayfly", hashOld, "s", 1.7e9) + status("mayfly", hashNew, "s", 1.8e9) +
+		status("other", "sha256:other", "s", 1.9e9) + status(`a"}\`, "sha256:odd", "s", 1)
+	for provider, want := range map[string]string{"mayfly": hashNew, "other": "sha256:other", "none": "", `a"}\`: "sha256:odd"} {
+		if seen, err := parseSeen([]byte(text), provider); err != nil || seen.KeyIDHash != want {
+			t.Errorf("%s: %+v, %v", provider, seen, err)
+		}
+	}
+	for _, bad := range []string{"", `a="b`, `a="b"`, `a="b"} x`, "a=b} 1"} {
+		if seen, err := parseSeen([]byte(metricStatus+"{provider_name=\"mayfly\","+bad+"\n"), "mayfly"); err == nil {
+			t.Errorf("%q gave %+v", bad, seen)
+		}
+	}
+}
+
+func FuzzParseSeen(f *testing.F) {
+	f.Add(status("mayfly", hashNew, "s", 1.5))
+	f.Add(metricStatus + `{provider_name="mayfly",}`)
+	f.Fuzz(func(_ *testing.T, text string) { _, _ = parseSeen([]byte(text), "mayfly") })
+}
+
+// TestWriters: whatever keeps an API server from writing under the key is said,
+// also that one is not among those that were asked.
+func TestWriters(t *testing.T) {
+	const idHash = "sha256:7a0c8e2e0b1a0e0c2f3ac2f9b7d1f1d3"
+	for name, tc := range map[string]struct {
+		change func(f *fake)
+		want   string // of Behind
+	}{
+		"all in order":          {func(*fake) {}, ""},
+		"under the old key":     {func(f *fake) { f.set("GET", "/metrics", status("mayfly", hashOld, idHash, 1)) }, "writes under another key id, sha256:old"},
+		"no such provider":      {func(f *fake) { f.set("GET", "/metrics", "") }, "has no key id of a provider of this name"},
+		"no right to metrics":   {func(f *fake) { f.statuses["GET /metrics"] = 403 }, "cannot be asked"},
+		"not ready":             {func(f *fake) { f.statuses["GET /readyz/kms-providers"] = 500 }, "is not ready"},
+		"an old API server":     {func(f *fake) { delete(f.answers, "GET /readyz/kms-providers"); f.set("GET", "/readyz", "ok") }, ""},
+		"neither of the checks": {func(f *fake) { delete(f.answers, "GET /readyz/kms-providers") }, "is not ready"},
+		"another one lives": {func(f *fake) {
+			f.set("GET", leases, `{"items":[`+lease("apiserver-b", "host-b", time.Now())+`]}`)
+		}, "the API server of host host-b is not among those asked"},
+		"another one has died": {func(f *fake) {
+			f.set("GET", leases, `{"items":[`+lease("apiserver-b", "host-b", time.Now().Add(-5*time.Minute))+`]}`)
+		}, ""},
+		"no right to leases": {func(f *fake) { f.statuses["GET "+leases] = 403 }, "it is not known whether these are all API servers"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.set("GET", "/metrics", status("mayfly", hashNew, idHash, 2)+status("mayfly", hashOld, idHash, 1))
+			f.set("GET", "/readyz/kms-providers", "ok")
+			f.set("GET", leases, `{"items":[]}`)
+			tc.change(f)
+			w, err := f.cluster(f.URL).Writers(t.Context(), "mayfly")
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := strings.Join(w.Behind(hashNew), "; ")
+			if tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
+				t.Errorf("%q, want %q", got, tc.want)
+			}
+		})
+	}
+}
+
+// TestIdentity: an API server's Lease and its metrics name it alike.
+func TestIdentity(t *testing.T) {
+	f := newFake(t)
+	f.set("GET", leases, `{"items":[`+lease("apiserver-a", "host-a", time.Now())+`]}`)
+	all, err := f.cluster().Identities(t.Context(), time.Now())
+	// printf %s apiserver-a | sha256sum
+	want := Identity{"sha256:b5b662adf0e40b9253722f985e321a40f8f9592881365a3ffc91fb56c54da2dc", "host-a"}
+	if err != nil || len(all) != 1 || all[0] != want {
+		t.Errorf("%+v, %v", all, err)
+	}
+}
+
+func TestServers(t *testing.T) {
+	const path = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+	f := newFake(t)
+	f.set("GET", path, `{"items":[{"ports":[{"name":"https","port":6443}],"endpoints":[{"addresses":["10.0.0.2"]},{"addresses":["10.0.0.1","fd00::1"]}]}]}`)
+	urls := func(c *Cluster) string {
+		servers, err := c.Servers(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []string
+		for _, s := range servers {
+			all = append(all, s.URL)
+		}
+		return strings.Join(all, " ")
+	}
+	if got := urls(f.cluster()); got != "https://10.0.0.1:6443 https://10.0.0.2:6443 https://[fd00::1]:6443" {
+		t.Error(got)
+	}
+	if got := urls(f.cluster("https://a:1", "https://b:2/")); got != "https://a:1 https://b:2" {
+		t.Error(got)
+	}
+	f.set("GET", path, `{"items":[]}`)
+	if got := urls(f.cluster()); got != f.URL {
+		t.Error(got)
+	}
+	f.statuses["GET "+path] = 403
+	if _, err := f.cluster().Servers(t.Context()); !Refused(err, 403) {
+		t.Error(err)
+	}
+}
+
+func TestKinds(t *testing.T) {
+	f := newFake(t)
+	f.set("GET", "/apis", `{"groups":[{"name":"example.com","preferredVersion":{"version":"v2"}},{"name":"metrics.k8s.io","preferredVersion":{"version":"v1"}},{"name":"events.k8s.io","preferredVersion":{"version":"v1"}}]}`)
+	f.set("GET", "/api/v1", `{"resources":[{"name":"secrets","kind":"Secret","namespaced":true,"verbs":["list","patch"]},{"name":"pods/status","verbs":["list","patch"]},{"name":"bindings","verbs":["create"]},{"name":"nodes","kind":"Node","verbs":["list","patch"]}]}`)
+	f.set("GET", "/apis/example.com/v2", `{"resources":[{"name":"widgets","kind":"Widget","namespaced":true,"verbs":["list","patch"]}]}`)
+	f.set("GET", "/apis/metrics.k8s.io/v1", `{"resources":[{"name":"nodes","verbs":["list"]}]}`)
+	all := func(scan.Resource) bool { return true }
+	for patterns, want := range map[string]string{
+		"secrets":             "/api/v1/namespaces/n/secrets/x",
+		"widgets.example.com": "/apis/example.com/v2/namespaces/n/widgets/x",
+		"*.":                  "/api/v1/nodes/x /api/v1/namespaces/n/secrets/x",
+		"*.*":                 "/api/v1/nodes/x /api/v1/namespaces/n/secrets/x /apis/example.com/v2/namespaces/n/widgets/x",
+		"gadgets.example.com": "",
+	} {
+		kinds, err := f.cluster().Kinds(t.Context(), strings.Fields(patterns), all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, k := range kinds {
+			got = append(got, k.object("n", "x"))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: %q, want %q", patterns, got, want)
+		}
+	}
+	// An aggregated API that is away does not matter to others.
+	f.statuses["GET /apis/metrics.k8s.io/v1"] = 503
+	if _, err := f.cluster().Kinds(t.Context(), scan.Selection{"secrets", "*.example.com"}, all); err != nil {
+		t.Error(err)
+	}
+}
+
+func secrets() Kind {
+	return Kind{Resource: scan.Resource{Name: "secrets"}, Version: "v1", Kind: "Secret", Namespaced: true}
+}
+
+func page1(names ...string) string {
+	var items []string
+	for _, name := range names {
+		items = append(items, fmt.Sprintf(`{"metadata":{"namespace":"n","name":%q,"resourceVersion":"7"}}`, name))
+	}
+	return strings.Join(items, ",")
+}
+
+func TestRewrite(t *testing.T) {
+	const list, object = "/api/v1/secrets", "/api/v1/namespaces/n/secrets/"
+	f := newFake(t)
+	f.set("GET", list+"?continue=", `{"metadata":{"continue":"two"},"items":[`+page1("a", "b")+`]}`)
+	f.set("GET", list+"?continue=two", `{"metadata":{"continue":"three"},"items":[`+page1("c", "d", "e")+`]}`)
+	f.set("GET", list+"?continue=three", `{"items":[]}`)
+	f.patches[object+"b"] = []int{http.StatusConflict}
+	f.patches[object+"c"] = []int{http.StatusNotFound}
+	f.patches[object+"d"] = []int{http.StatusForbidden}
+	f.patches[object+"e"] = []int{http.StatusTooManyRequests, http.StatusOK}
+	done, err := f.cluster().Rewrite(t.Context(), secrets(), 1000, func(Rewritten) {})
+	if err != nil || done.Patched != 2 || done.Changed != 2 || done.Refused != 1 || len(done.Errors) != 1 || !strings.Contains(done.Errors[0].Error(), "n/d: PATCH") {
+		t.Errorf("%+v, %v", done, err)
+	}
+	if f.patched[object+"e"] != 2 {
+		t.Errorf("patches %v", f.patched)
+	}
+}
+
+// TestRewriteOfAnOldList: a list that etcd has compacted away goes on from where
+// it was.
+func TestRewriteOfAnOldList(t *testing.T) {
+	f := newFake(t)
+	handler := f.Config.Handler
+	f.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Query().Get("continue") == "old" {
+			w.WriteHeader(http.StatusGone)
+			fmt.Fprint(w, `{"message":"too old","metadata":{"continue":"inconsistent"}}`)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	})
+	f.set("GET", "/api/v1/secrets?continue=", `{"metadata":{"continue":"old"},"items":[`+page1("a")+`]}`)
+	f.set("GET", "/api/v1/secrets?continue=inconsistent", `{"items":[`+page1("b")+`]}`)
+	done, err := f.cluster().Rewrite(t.Context(), secrets(), 1000, func(Rewritten) {})
+	if err != nil || done.Patched != 2 {
+		t.Errorf("%+v, %v", done, err)
+	}
+}
+
+func TestMigrate(t *testing.T) {
+	const base = "/apis/storagemigration.k8s.io/v1/storageversionmigrations"
+	for name, tc := range map[string]struct {
+		status string
+		want   string
+	}{
+		"succeeded":    {`{"resourceVersion":"5","conditions":[{"type":"Running","status":"False"},{"type":"Succeeded","status":"True"}]}`, ""},
+		"failed":       {`{"conditions":[{"type":"Failed","status":"True","reason":"Why","message":"12/70 not yet migrated"}]}`, "failed: Why 12/70 not yet migrated"},
+		"not taken up": {`{}`, "no controller has taken it up"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFake(t)
+			f.set("POST", base, `{"metadata":{"name":"m"}}`)
+			f.set("GET", base+"/m", `{"metadata":{"name":"m"},"status":`+tc.status+`}`)
+			f.set("DELETE", base+"/m", `{}`)
+			c := f.cluster()
+			c.takenUp = 0
+			err := c.Migrate(t.Context(), "v1", secrets(), func(string) {})
+			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
+				t.Errorf("%v, want %q", err, tc.want)
+			}
+			if errors.Is(err, ErrNotTakenUp) != (name == "not taken up") {
+				t.Error(err)
+			}
+			if deleted := slices.Contains(f.asked, "DELETE "+base+"/m"); deleted != (name != "failed") {
+				t.Errorf("deleted: %v", deleted)
+			}
+		})
+	}
+}
+
+// TestWake: a migration that waits for the controller's cache gets one change of
+// the resource, and no more.
+func TestWake(t *testing.T) {
+	const base = "/apis/storagemigration.k8s.io/v1/storageversionmigrations"
+	f := newFake(t)
+	f.set("GET", base+"/m", `{"status":{"resourceVersion":"5","conditions":[{"type":"Running","status":"True","message":"waiting"}]}}`)
+	f.set("GET", "/api/v1/secrets", `{"items":[`+page1("a", "b")+`]}`)
+	f.patches["/api/v1/namespaces/n/secrets/a"] = []int{http.StatusForbidden}
+	var said []string
+	w := watcher{Cluster: f.cluster(), kind: secrets(), path: base + "/m", name: "m", progress: func(s string) { said = append(said, s) }, began: time.Now()}
+	for range 3 {
+		if over, err := w.look(t.Context()); over || err != nil {
+			t.Fatal(over, err)
+		}
+	}
+	if f.patched["/api/v1/namespaces/n/secrets/b"] != 1 || !slices.Equal(said, []string{"waiting"}) {
+		t.Errorf("patched %v, said %q", f.patched, said)
+	}
+}
+
+func TestMigrationVersion(t *testing.T) {
+	for answer, want := range map[string]string{
+		`{"versions":[{"version":"v1beta1"},{"version":"v1"}]}`: "v1",
+		`{"versions":[{"version":"v1beta1"}]}`:                  "v1beta1",
+		`{"versions":[{"version":"v1alpha1"}]}`:                 "",
+		"":                                                      "",
+	} {
+		f := newFake(t)
+		if answer != "" {
+			f.set("GET", "/apis/storagemigration.k8s.io", answer)
+		}
+		if got, err := f.cluster().MigrationVersion(t.Context()); got != want || err != nil {
+			t.Errorf("%s: %q, %v", answer, got, err)
+		}
+	}
+}
+
+func TestEndedContext(t *testing.T) {
+	f := newFake(t)
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupted"))
+	if _, err := f.cluster().MigrationVersion(ctx); err == nil || !strings.Contains(err.Error(), "interrupted") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,149 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	stopGrace    = 20 * time.Second
+	pollInterval = 200 * time.Millisecond
+	logTail      = 6 << 10
+)
+
+// Process is a program that a test runs. It ends with the test at the latest.
+type Process struct {
+	Name string
+	// Log is the file of all that it says.
+	Log string
+
+	t       testing.TB
+	command func() *exec.Cmd
+	cmd     *exec.Cmd
+	ended   chan struct{}
+}
+
+// NewProcess prepares a process; Start starts it, as often as it is stopped.
+func NewProcess(t testing.TB, name, log string, command func() *exec.Cmd) *Process {
+	p := &Process{Name: name, Log: log, t: t, command: command}
+	t.Cleanup(func() {
+		p.Kill()
+		if t.Failed() {
+			t.Logf("the end of %s:\n%s", log, p.Tail())
+		}
+	})
+	return p
+}
+
+// Start starts the program.
+func (p *Process) Start() {
+	p.t.Helper()
+	log, err := os.OpenFile(p.Log, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	defer log.Close()
+	cmd := p.command()
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		p.t.Fatalf("starting %s: %v", p.Name, err)
+	}
+	ended := make(chan struct{})
+	p.cmd, p.ended = cmd, ended
+	go func() {
+		defer close(ended)
+		_ = cmd.Wait()
+	}()
+}
+
+// Pid is the id of the running process.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Running tells whether the program runs.
+func (p *Process) Running() bool {
+	if p.cmd == nil {
+		return false
+	}
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// Kill is kill -9.
+func (p *Process) Kill() {
+	if p.Running() {
+		_ = p.cmd.Process.Kill()
+		<-p.ended
+	}
+}
+
+// Stop asks the program to end, and insists where it does not.
+func (p *Process) Stop() {
+	p.t.Helper()
+	if !p.Running() {
+		return
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		p.t.Fatal(err)
+	}
+	select {
+	case <-p.ended:
+	case <-time.After(stopGrace):
+		p.t.Errorf("%s did not end within %s", p.Name, stopGrace)
+		p.Kill()
+	}
+}
+
+// Tail is the end of what the program said.
+func (p *Process) Tail() string {
+	data, err := os.ReadFile(p.Log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data[max(0, len(data)-logTail):])
+}
+
+// Await waits until try succeeds; at the end of the time its last error is the
+// test's.
+func Await(t testing.TB, within time.Duration, what string, try func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), within)
+	defer cancel()
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		err := try(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("waiting %s for %s: %v", within, what, err)
+		case <-ticker.C:
+		}
+	}
+}
+
+// await is Await for something that a process does.
+func (p *Process) await(within time.Duration, what string, try func(context.Context) error) {
+	p.t.Helper()
+	Await(p.t, within, what, func(ctx context.Context) error {
+		if !p.Running() {
+			p.t.Fatalf("%s has ended while waiting for %s:\n%s", p.Name, what, p.Tail())
+		}
+		if err := try(ctx); err != nil {
+			return fmt.Errorf("%w", err)
+		}
+		return nil
+	})
+}

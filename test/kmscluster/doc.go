@@ -1,0 +1,4 @@
+// Package kmscluster holds the tests of mayfly-kms on real parts: etcd, API servers, a
+// controller manager and Vault, all as programs. They run with the build tag e2e
+// (make kms), as root.
+package kmscluster
