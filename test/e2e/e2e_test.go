@@ -44,6 +44,7 @@ func together() []scenario {
 		{"nothing is left of a deleted pod", podDeleted},
 		{"a pod reads Akeyless as itself, and its credentials end with it", akeylessReads},
 		{"Akeyless refuses another service account and another audience", akeylessRefuses},
+		{"mayfly-kms runs as a static pod, and comes back when it is killed", kmsStaticPod},
 		{"the volume of a completed job goes, and its Vault token", jobCompletes},
 		{"who names those of whom the API server says that they may, and those who did", whoTold},
 		{"doctor judges the cluster, and tells what a person could not see", doctorTold},

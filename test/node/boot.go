@@ -76,7 +76,7 @@ func (n *Node) prepare() error {
 	if err := share(n.dir); err != nil {
 		return err
 	}
-	for _, dir := range []string{"run", "log", "tmp", "kubelet", "volumeplugins"} {
+	for _, dir := range []string{"run", "log", "tmp", "kubelet", "manifests", "volumeplugins"} {
 		if err := os.MkdirAll(n.path(dir), 0o755); err != nil {
 			return fmt.Errorf("making a folder of the node: %w", err)
 		}

@@ -149,6 +149,9 @@ func (n *Node) Kubectl() string { return n.programs["kubectl"] }
 // KubeletRoot is what is /var/lib/kubelet elsewhere. It is on a shared mount.
 func (n *Node) KubeletRoot() string { return n.kubeletRoot() }
 
+// StaticPods is the folder whose pods kubelet runs without an API server.
+func (n *Node) StaticPods() string { return n.path("manifests") }
+
 // RunDir is what is /run elsewhere: Reboot empties it.
 func (n *Node) RunDir() string { return n.run() }
 

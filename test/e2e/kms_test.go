@@ -1,0 +1,199 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"github.com/hashicorp/vault/api"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/pkg/kms/probe"
+	"github.com/mayfly-csi/mayfly/test/node"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+)
+
+const (
+	kmsImage = "mayfly.test/mayfly-kms:1"
+	kmsDir   = "/etc/mayfly-kms"
+)
+
+// kmsStaticPod runs deploy/kms/static-pod.yaml as it is but for the image and the
+// folders of the node: kubelet takes it, the plugin serves its socket, and serves
+// it again after a kill that leaves the socket behind.
+func kmsStaticPod(c *tenant) {
+	root, err := toolcache.ModuleRoot()
+	must(c.t, err)
+	dir, err := os.MkdirTemp("", "mayfly-e2e-kms-")
+	must(c.t, err)
+	c.t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	config, sockets := filepath.Join(dir, "config"), filepath.Join(dir, "run")
+	must(c.t, errors.Join(os.Mkdir(config, 0o700), os.Mkdir(sockets, 0o700)))
+	c.kmsImage(root, dir)
+	c.kmsConfig(root, config)
+
+	manifest := filepath.Join(c.node.StaticPods(), "mayfly-kms.yaml")
+	must(c.t, os.WriteFile(manifest, kmsPod(c, root, config, sockets), 0o600))
+	c.t.Cleanup(func() { _ = os.Remove(manifest) })
+	mirror := "mayfly-kms-" + c.node.Name()
+	pods := c.api.CoreV1().Pods(metav1.NamespaceSystem)
+	c.until("kubelet to run the static pod", func(ctx context.Context) error {
+		pod, err := pods.Get(ctx, mirror, metav1.GetOptions{})
+		if err != nil {
+			return err
+		}
+		return isRunning(pod)
+	})
+	socket := filepath.Join(sockets, "kms.sock")
+	id := c.awaitPlugin(socket)
+
+	pids, err := pidsWith("mayfly-kms\x00serve\x00--config=" + kmsDir)
+	must(c.t, err)
+	if len(pids) != 1 {
+		c.t.Fatalf("there are plugins %v, want one", pids)
+	}
+	must(c.t, unix.Kill(pids[0], unix.SIGKILL))
+	c.until("another plugin", func(context.Context) error {
+		now, err := pidsWith("mayfly-kms\x00serve\x00--config=" + kmsDir)
+		if err == nil && (len(now) != 1 || now[0] == pids[0]) {
+			err = fmt.Errorf("there are %v", now)
+		}
+		return err
+	})
+	if again := c.awaitPlugin(socket); again != id {
+		c.t.Errorf("the key id was %s and is %s", id, again)
+	}
+	must(c.t, os.Remove(manifest))
+	c.until("the static pod to go", func(ctx context.Context) error {
+		_, err := pods.Get(ctx, mirror, metav1.GetOptions{})
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return errors.Join(errors.New("it is there"), err)
+	})
+}
+
+// kmsImage puts an image of the program on the node.
+func (c *tenant) kmsImage(root, dir string) {
+	c.t.Helper()
+	program := filepath.Join(dir, "mayfly-kms")
+	cmd := exec.CommandContext(c.t.Context(), "go", "build", "-o", program, "./cmd/mayfly-kms")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("building mayfly-kms: %v\n%s", err, out)
+	}
+	data, err := os.ReadFile(program)
+	must(c.t, err)
+	must(c.t, c.node.AddImage(c.t.Context(), node.Image{
+		Ref: kmsImage, Entrypoint: []string{"/mayfly-kms"}, Files: []node.ImageFile{{Path: "mayfly-kms", Data: data, Mode: 0o755}},
+	}))
+}
+
+// kmsConfig has the shipped policy at Vault, and writes the shipped settings with
+// this Vault's address and a token of that policy.
+func (c *tenant) kmsConfig(root, dir string) {
+	c.t.Helper()
+	mount := "transit-" + c.ns
+	must(c.t, c.vault.EnableTransit(c.t.Context(), mount, "kubernetes"))
+	policy, err := os.ReadFile(filepath.Join(root, "deploy/kms/policy.hcl"))
+	must(c.t, err)
+	must(c.t, c.vault.Policy(c.t.Context(), mount, string(bytes.ReplaceAll(policy, []byte(`"transit/`), []byte(`"`+mount+"/")))))
+	token, err := c.vault.Client().Auth().Token().CreateWithContext(c.t.Context(), &api.TokenCreateRequest{Policies: []string{mount}, Period: "1h"})
+	must(c.t, err)
+	must(c.t, os.WriteFile(filepath.Join(dir, "token"), []byte(token.Auth.ClientToken), 0o600))
+	data, err := os.ReadFile(filepath.Join(root, "deploy/kms/config.yaml"))
+	must(c.t, err)
+	settings := map[string]any{}
+	must(c.t, yaml.Unmarshal(data, &settings))
+	for _, key := range []string{"vaultCaCert", "roleId", "secretIdFile"} {
+		if _, ok := settings[key]; !ok {
+			c.t.Fatalf("deploy/kms/config.yaml has no %s", key)
+		}
+		delete(settings, key)
+	}
+	system, err := c.api.CoreV1().Namespaces().Get(c.t.Context(), metav1.NamespaceSystem, metav1.GetOptions{})
+	must(c.t, err)
+	settings["vaultAddr"], settings["authMethod"], settings["tokenFile"] = []string{c.vault.Address}, "token-file", kmsDir+"/token"
+	settings["transitMount"], settings["clusterId"] = mount, string(system.UID)
+	data, err = yaml.Marshal(settings)
+	must(c.t, err)
+	must(c.t, os.WriteFile(filepath.Join(dir, "config.yaml"), data, 0o600))
+}
+
+// kmsPod is the shipped manifest with the node's folders.
+func kmsPod(c *tenant, root, config, sockets string) []byte {
+	c.t.Helper()
+	data, err := os.ReadFile(filepath.Join(root, "deploy/kms/static-pod.yaml"))
+	must(c.t, err)
+	var pod corev1.Pod
+	must(c.t, yaml.UnmarshalStrict(data, &pod))
+	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ImagePullPolicy = kmsImage, corev1.PullNever
+	for i := range pod.Spec.Volumes {
+		switch v := &pod.Spec.Volumes[i]; v.Name {
+		case "socket":
+			v.HostPath.Path = sockets
+		case "config":
+			v.HostPath.Path = config
+		default:
+			c.t.Fatalf("deploy/kms/static-pod.yaml has a volume %s", v.Name)
+		}
+	}
+	data, err = yaml.Marshal(pod)
+	must(c.t, err)
+	return data
+}
+
+// awaitPlugin waits until the plugin is healthy, has it seal and open a seed, and
+// gives its key id.
+func (c *tenant) awaitPlugin(socket string) (id string) {
+	c.t.Helper()
+	c.until("the plugin to be healthy", func(ctx context.Context) error {
+		p, err := probe.Dial("unix://" + socket)
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		s, err := p.Status(ctx)
+		if err == nil && (s.Version != "v2" || s.Health != "ok") {
+			err = fmt.Errorf("it says %+v", s)
+		}
+		if err != nil {
+			return err
+		}
+		id, _, _, err = p.RoundTrip(ctx, "e2e")
+		return err
+	})
+	return id
+}
+
+// pidsWith finds processes by a part of their command line.
+func pidsWith(part string) ([]int, error) {
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	var pids []int
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if err != nil || !bytes.Contains(line, []byte(part)) {
+			continue // it has ended, or is another
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, nil
+}
