@@ -27,22 +27,7 @@ import (
 // vault is shared by the tests; each has a key of its own.
 var vault *vaulttest.Server
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	var err error
-	if vault, err = vaulttest.Start(ctx, vaulttest.Options{Progress: os.Stderr}); err == nil {
-		defer func() { _ = vault.Stop() }()
-		err = kmsrig.Prepare(ctx, vault)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(kmsrig.Main(m, &vault)) }
 
 func seed() []byte {
 	s := make([]byte, 32)

@@ -2,7 +2,6 @@ package kms
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -20,22 +19,9 @@ import (
 
 var vault *vaulttest.Server
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
+func TestMain(m *testing.M) {
 	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // the API server says each failure that a test makes
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	var err error
-	if vault, err = vaulttest.Start(ctx, vaulttest.Options{Progress: os.Stderr}); err == nil {
-		defer func() { _ = vault.Stop() }()
-		err = kmsrig.Prepare(ctx, vault)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
+	os.Exit(kmsrig.Main(m, &vault))
 }
 
 // probeInterval is the least time between two Status calls of a healthy API server.

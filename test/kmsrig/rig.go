@@ -342,3 +342,21 @@ func (l *Log) String() string {
 	defer l.mu.Unlock()
 	return l.text.String()
 }
+
+// Main runs a package's tests with a Vault that is prepared for them, and gives
+// the exit code.
+func Main(m *testing.M, vault **vaulttest.Server) int {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	defer cancel()
+	server, err := vaulttest.Start(ctx, vaulttest.Options{Progress: os.Stderr})
+	if err == nil {
+		defer func() { _ = server.Stop() }()
+		*vault = server
+		err = Prepare(ctx, server)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}

@@ -2,14 +2,12 @@ package doctor_test
 
 import (
 	"bytes"
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/doctor"
 	"github.com/mayfly-csi/mayfly/pkg/kms/report"
@@ -19,22 +17,7 @@ import (
 
 var vault *vaulttest.Server
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	var err error
-	if vault, err = vaulttest.Start(ctx, vaulttest.Options{Progress: os.Stderr}); err == nil {
-		defer func() { _ = vault.Stop() }()
-		err = kmsrig.Prepare(ctx, vault)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(kmsrig.Main(m, &vault)) }
 
 const rule = `
 - resources: [%s]

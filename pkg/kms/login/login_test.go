@@ -1,10 +1,8 @@
 package login_test
 
 import (
-	"context"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -26,22 +24,7 @@ import (
 
 var vault *vaulttest.Server
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
-	defer cancel()
-	var err error
-	if vault, err = vaulttest.Start(ctx, vaulttest.Options{Progress: os.Stderr}); err == nil {
-		defer func() { _ = vault.Stop() }()
-		err = kmsrig.Prepare(ctx, vault)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { os.Exit(kmsrig.Main(m, &vault)) }
 
 // meter counts logins.
 type meter struct {
