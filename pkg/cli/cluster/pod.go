@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -13,9 +14,9 @@ import (
 const (
 	// attributeClass is the volume attribute that names a class.
 	attributeClass = "secretProviderClass"
-	// driverContainer is the chart's name of the driver's container.
-	driverContainer = "mayfly-node"
-	envPrefix       = "MAYFLY_"
+	// DriverContainerName is the chart's name of the driver's container.
+	DriverContainerName = "mayfly-node"
+	envPrefix           = "MAYFLY_"
 	// maxNodes bounds what is read of a class's list of objects.
 	maxNodes = 100_000
 )
@@ -43,7 +44,7 @@ func AccountOf(spec *corev1.PodSpec) string {
 // none.
 func DriverContainer(spec *corev1.PodSpec) *corev1.Container {
 	for i := range spec.Containers {
-		if c := &spec.Containers[i]; c.Name == driverContainer || len(spec.Containers) == 1 {
+		if c := &spec.Containers[i]; c.Name == DriverContainerName || len(spec.Containers) == 1 {
 			return c
 		}
 	}
@@ -60,17 +61,18 @@ func DriverFlags(c *corev1.Container) map[string]string {
 			flags[strings.ToLower(strings.ReplaceAll(name, "_", "-"))] = e.Value
 		}
 	}
-	for i := 0; i < len(c.Args); i++ {
-		name, dashed := strings.CutPrefix(c.Args[i], "-")
+	args := slices.Concat(c.Command, c.Args)
+	for i := 0; i < len(args); i++ {
+		name, dashed := strings.CutPrefix(args[i], "-")
 		if !dashed {
 			continue
 		}
 		name, value, given := strings.Cut(strings.TrimPrefix(name, "-"), "=")
 		switch {
 		case given:
-		case i+1 < len(c.Args) && (!strings.HasPrefix(c.Args[i+1], "-") || c.Args[i+1] == "-"):
+		case i+1 < len(args) && (!strings.HasPrefix(args[i+1], "-") || args[i+1] == "-"):
 			i++
-			value = c.Args[i]
+			value = args[i]
 		default:
 			value = "true"
 		}

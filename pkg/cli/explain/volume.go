@@ -102,7 +102,7 @@ func (w volumeLinks) providerLink(_ context.Context, v *volume) verdict {
 	if like := class.Near(name, builtIn()); like != "" {
 		f.Remedy = fmt.Sprintf("did you mean %q?", like)
 	}
-	if w.flags != nil && w.flags.get("provider-volume") == "" {
+	if w.flags != nil && w.flags["provider-volume"] == "" {
 		return bad(finding.CodeNoProvider, f, "%s is not on the node", name)
 	}
 	return verdict{state: finding.Unknown, detail: name + " is a plugin, which answers on the node alone"}

@@ -45,7 +45,7 @@ type walk struct {
 	set     *pods
 	volumes []*volume
 	judged  *lint.Judgement
-	flags   flags // the driver's
+	flags   map[string]string // the driver's
 	broken  bool
 	// over is why there is nothing more to look at, though nothing is broken.
 	over string
@@ -163,7 +163,7 @@ func (w *walk) judge() error {
 		objects = append(objects, d)
 	}
 	var err error
-	if w.judged, err = lint.Judge(lint.Cluster{Driver: w.DriverName, Objects: objects, Operator: w.flags.operator()}); err != nil {
+	if w.judged, err = lint.Judge(lint.Cluster{Driver: w.DriverName, Objects: objects, Operator: operatorOf(w.driver.value)}); err != nil {
 		// The driver runs, so its flags are not what is wrong.
 		w.judged, err = lint.Judge(lint.Cluster{Driver: w.DriverName, Objects: objects})
 	}

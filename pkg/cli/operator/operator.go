@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -138,9 +139,6 @@ func (f setting) variables() []string {
 	return append([]string{"MAYFLY_" + strings.ToUpper(strings.ReplaceAll(f.name, "-", "_"))}, f.env...)
 }
 
-// driverContainer is the name of the driver's container in the chart.
-const driverContainer = "mayfly-node"
-
 // Read finds the driver's DaemonSet in a namespace and reads its flags; false for
 // none.
 func Read(ctx context.Context, c *cluster.Client, namespace string) (s Settings, found bool, err error) {
@@ -178,11 +176,10 @@ func Look(ctx context.Context, c *cluster.Client, report *finding.Report) Settin
 func of(d *appsv1.DaemonSet, driver string) (s Settings, ok bool) {
 	for i := range d.Spec.Template.Spec.Containers {
 		k := &d.Spec.Template.Spec.Containers[i]
-		if k.Name != driverContainer {
+		if k.Name != cluster.DriverContainerName {
 			continue
 		}
-		env, hidden := environment(k)
-		args := expand(append(k.Command, k.Args...), env)
+		s, args := container(k)
 		name := cluster.DefaultDriver
 		for n, a := range args {
 			value, is := strings.CutPrefix(strings.TrimPrefix(a, "-"), "-driver-name=")
@@ -196,11 +193,28 @@ func of(d *appsv1.DaemonSet, driver string) (s Settings, ok bool) {
 		if name != driver {
 			continue
 		}
-		s = Parse(args, env)
-		s.Hidden = hidden
 		return s, true
 	}
 	return s, false
+}
+
+// OfPod reads the pod of a driver; false where it has no container of one.
+func OfPod(p *corev1.Pod) (s Settings, ok bool) {
+	k := cluster.DriverContainer(&p.Spec)
+	if k == nil {
+		return s, false
+	}
+	s, _ = container(k)
+	return s, true
+}
+
+// container reads the driver's container, and gives its command line.
+func container(k *corev1.Container) (s Settings, args []string) {
+	env, hidden := environment(k)
+	args = expand(slices.Concat(k.Command, k.Args), env)
+	s = Parse(args, env)
+	s.Hidden = hidden
+	return s, args
 }
 
 // environment is what a container's manifest says of its variables; hidden are
