@@ -8,12 +8,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strconv"
 
 	"github.com/hashicorp/vault/api"
-	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,7 +37,7 @@ func kmsStaticPod(c *tenant) {
 	c.t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	config, sockets := filepath.Join(dir, "config"), filepath.Join(dir, "run")
 	must(c.t, errors.Join(os.Mkdir(config, 0o700), os.Mkdir(sockets, 0o700)))
-	c.kmsImage(root, dir)
+	c.kmsImage(dir)
 	c.kmsConfig(root, config)
 
 	manifest := filepath.Join(c.node.StaticPods(), "mayfly-kms.yaml")
@@ -58,19 +55,7 @@ func kmsStaticPod(c *tenant) {
 	socket := filepath.Join(sockets, "kms.sock")
 	id := c.awaitPlugin(socket)
 
-	pids, err := pidsWith("mayfly-kms\x00serve\x00--config=" + kmsDir)
-	must(c.t, err)
-	if len(pids) != 1 {
-		c.t.Fatalf("there are plugins %v, want one", pids)
-	}
-	must(c.t, unix.Kill(pids[0], unix.SIGKILL))
-	c.until("another plugin", func(context.Context) error {
-		now, err := pidsWith("mayfly-kms\x00serve\x00--config=" + kmsDir)
-		if err == nil && (len(now) != 1 || now[0] == pids[0]) {
-			err = fmt.Errorf("there are %v", now)
-		}
-		return err
-	})
+	c.killProgram("mayfly-kms", "="+kmsDir+"/")
 	if again := c.awaitPlugin(socket); again != id {
 		c.t.Errorf("the key id was %s and is %s", id, again)
 	}
@@ -85,14 +70,10 @@ func kmsStaticPod(c *tenant) {
 }
 
 // kmsImage puts an image of the program on the node.
-func (c *tenant) kmsImage(root, dir string) {
+func (c *tenant) kmsImage(dir string) {
 	c.t.Helper()
-	program := filepath.Join(dir, "mayfly-kms")
-	cmd := exec.CommandContext(c.t.Context(), "go", "build", "-o", program, "./cmd/mayfly-kms")
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		c.t.Fatalf("building mayfly-kms: %v\n%s", err, out)
-	}
+	program, err := buildProgram(c.t.Context(), dir, "mayfly-kms")
+	must(c.t, err)
 	data, err := os.ReadFile(program)
 	must(c.t, err)
 	must(c.t, c.node.AddImage(c.t.Context(), node.Image{
@@ -175,25 +156,4 @@ func (c *tenant) awaitPlugin(socket string) (id string) {
 		return err
 	})
 	return id
-}
-
-// pidsWith finds processes by a part of their command line.
-func pidsWith(part string) ([]int, error) {
-	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return nil, err
-	}
-	var pids []int
-	for _, file := range files {
-		line, err := os.ReadFile(file)
-		if err != nil || !bytes.Contains(line, []byte(part)) {
-			continue // it has ended, or is another
-		}
-		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(file)))
-		if err != nil {
-			return nil, err
-		}
-		pids = append(pids, pid)
-	}
-	return pids, nil
 }

@@ -28,19 +28,28 @@ import (
 const mostRequests = 20
 
 func buildPlugin(ctx context.Context) (string, error) {
-	root, err := toolcache.ModuleRoot()
-	if err != nil {
-		return "", err
-	}
 	dir, err := os.MkdirTemp("", "mayfly-e2e-plugin-")
 	if err != nil {
 		return "", fmt.Errorf("making a scratch directory: %w", err)
 	}
-	path := filepath.Join(dir, "kubectl-mayfly")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/kubectl-mayfly")
-	cmd.Dir = root
+	path, err := buildProgram(ctx, dir, "kubectl-mayfly")
+	if err != nil {
+		return "", errors.Join(err, os.RemoveAll(dir))
+	}
+	return path, nil
+}
+
+// buildProgram builds one of cmd/ into a directory, static as a release is.
+func buildProgram(ctx context.Context, dir, name string) (string, error) {
+	root, err := toolcache.ModuleRoot()
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", path, "./cmd/"+name)
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", errors.Join(fmt.Errorf("building kubectl-mayfly: %w\n%s", err, out), os.RemoveAll(dir))
+		return "", fmt.Errorf("building %s: %w\n%s", name, err, out)
 	}
 	return path, nil
 }

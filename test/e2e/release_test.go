@@ -251,7 +251,10 @@ func (r *release) restarts(ctx context.Context) (int32, error) {
 }
 
 // driverPids finds the drivers that serve the kubelet with that root.
-func driverPids(root string) ([]int, error) {
+func driverPids(root string) ([]int, error) { return pidsOf(driverProgram, "="+root+"/") }
+
+// pidsOf finds the processes of a program with words in their command line.
+func pidsOf(program, words string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		return nil, fmt.Errorf("listing processes: %w", err)
@@ -265,7 +268,7 @@ func driverPids(root string) ([]int, error) {
 		// One that has ended since has no command line.
 		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
 		args := bytes.Split(line, []byte{0})
-		if filepath.Base(string(args[0])) == driverProgram && bytes.Contains(line, []byte("="+root+"/")) {
+		if filepath.Base(string(args[0])) == program && bytes.Contains(line, []byte(words)) {
 			pids = append(pids, pid)
 		}
 	}

@@ -107,16 +107,20 @@ func driverKilled(c *tenant) {
 
 // killDriver ends the driver without giving it the time to notice, and waits
 // until kubelet has started another.
-func (c *tenant) killDriver() {
+func (c *tenant) killDriver() { c.killProgram(driverProgram, "="+c.node.KubeletRoot()+"/") }
+
+// killProgram kills the one process of a program with words in its command line,
+// and waits for another.
+func (c *tenant) killProgram(program, words string) {
 	c.t.Helper()
-	before, err := driverPids(c.node.KubeletRoot())
+	before, err := pidsOf(program, words)
 	must(c.t, err)
 	if len(before) != 1 {
-		c.t.Fatalf("there are drivers %v, want one", before)
+		c.t.Fatalf("there are processes %v of %s, want one", before, program)
 	}
 	must(c.t, unix.Kill(before[0], unix.SIGKILL))
-	c.until("another driver", func(context.Context) error {
-		now, err := driverPids(c.node.KubeletRoot())
+	c.until("another "+program, func(context.Context) error {
+		now, err := pidsOf(program, words)
 		if err == nil && (len(now) != 1 || now[0] == before[0]) {
 			err = fmt.Errorf("there are %v", now)
 		}
