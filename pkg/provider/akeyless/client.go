@@ -62,7 +62,7 @@ func (p *Provider) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 func (p *Provider) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
 	return p.requests.Do(ctx, endpoint.Call{
 		Endpoint: k.endpoint, Operation: k.operation, Caller: session.Caller{Tenant: k.tenant, Place: k.about},
-		Mints: k.mints, Reads: k.reads, Owner: k.owner, Patience: k.patience,
+		Issues: k.mints, Reads: k.reads, Owner: k.owner, Patience: k.patience,
 		Send:   func(ctx context.Context) (*http.Response, error) { return p.exchange(ctx, k, request) },
 		Judge:  func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat: func(r *endpoint.Reply) bool { return again(k, r) },

@@ -138,11 +138,11 @@ func hintOf(status int, words string) string {
 	return ""
 }
 
-// credentialPattern matches what looks like an Akeyless token.
-const credentialPattern = `\b[tu]-[A-Za-z0-9_-]{16,}`
+// credential matches what looks like an Akeyless token.
+var credential = regexp.MustCompile(`\b[tu]-[A-Za-z0-9_-]{16,}`)
 
 func scrub(words string, secrets []secret.String) string {
-	return endpoint.Scrub(words, secrets, regexp.MustCompile(credentialPattern))
+	return endpoint.Scrub(words, secrets, credential)
 }
 
 // checkObject refuses what is no JSON object, of which values can be taken.

@@ -16,9 +16,9 @@ const (
 	// maxShort bounds the answers that hold no value: they are about a token, a
 	// lease or a version.
 	maxShort = 256 << 10
-	// aheadOfMint is charged for a credential before it is asked for, since the
+	// aheadOfIssue is charged for a credential before it is asked for, since the
 	// store has made it when its answer comes.
-	aheadOfMint = 64 << 10
+	aheadOfIssue = 64 << 10
 )
 
 // errNoAnswer is the cause of the end of one attempt.
@@ -37,9 +37,9 @@ type Call struct {
 	Operation session.Operation
 	// Caller is whom the circuit breaker holds up for what it learns of the call.
 	Caller session.Caller
-	// Mints tells that repeating the request may leave something behind in the
+	// Issues tells that repeating the request may leave something behind in the
 	// store, so it is only repeated when it had no effect for sure.
-	Mints bool
+	Issues bool
 	// Reads tells that the answer may be as large as the operator allows.
 	Reads bool
 	// Owner is who is charged for the answer; nobody is for what must work in any
@@ -53,7 +53,7 @@ type Call struct {
 	// Judge makes an error of everything but a useful answer.
 	Judge func(*Reply) error
 	// Repeat tells whether an answer may be mended by a moment; nil for never. A
-	// call that Mints is repeated only after one that says that it had no effect.
+	// call that Issues is repeated only after one that says that it had no effect.
 	Repeat func(*Reply) bool
 	// Said is what an answer says of the server; nil for nothing beside that it
 	// answered. The failure is Judge's.
@@ -118,7 +118,7 @@ func (k *Call) again(r *Reply, err error) bool {
 	case err != nil && hopeless(err):
 		return false
 	case err != nil:
-		return !k.Mints || NeverSent(err)
+		return !k.Issues || NeverSent(err)
 	}
 	return k.Repeat != nil && k.Repeat(r)
 }
@@ -178,8 +178,8 @@ func (c *Client) charge(k Call) (*budget.Charge, error) {
 	switch {
 	case k.Owner == budget.Owner{}:
 		return nil, nil
-	case k.Mints && k.Reads:
-		return c.Settings.Budget.Acquire(k.Owner, budget.Answers, aheadOfMint)
+	case k.Issues && k.Reads:
+		return c.Settings.Budget.Acquire(k.Owner, budget.Answers, aheadOfIssue)
 	}
 	return c.Settings.Budget.Acquire(k.Owner, budget.Answers, Ahead)
 }

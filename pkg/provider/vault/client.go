@@ -95,7 +95,7 @@ func (k call) caller() session.Caller {
 // to be released.
 func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Mints: k.mints, Reads: k.reads, Owner: k.owner,
+		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Issues: k.mints, Reads: k.reads, Owner: k.owner,
 		Send:  func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k) },
 		Judge: func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat: func(r *endpoint.Reply) bool {
