@@ -26,8 +26,8 @@ const (
 	maxMethods  = 20
 )
 
-// rooms are the packages whose files are paired.
-var rooms = []string{"pkg/volume", "pkg/provider/vault", "pkg/provider/akeyless", "pkg/provider/session"}
+// paired are the packages whose files are paired.
+var paired = []string{"pkg/volume", "pkg/provider/vault", "pkg/provider/akeyless", "pkg/provider/session"}
 
 // apart are programs of their own, which are not the driver.
 var apart = []string{"pkg/cli", "pkg/kms", "pkg/provider/providertest", "cmd/kubectl-mayfly", "cmd/mayfly-kms"}
@@ -72,7 +72,7 @@ type shape struct {
 	long, functions []size
 	functionLines   []int
 	methods         map[string]int
-	mutual          []string // one line a room
+	mutual          []string // one line a package
 }
 
 // product tells code that people wrote for the driver.
@@ -97,7 +97,7 @@ func (s *shape) add(name string, p *packages.Package) {
 		}
 		s.addFunctions(name, p, f)
 	}
-	if slices.Contains(rooms, name) {
+	if slices.Contains(paired, name) {
 		s.mutual = append(s.mutual, pairs(name, p, files))
 	}
 }

@@ -15,7 +15,7 @@ import (
 // noAnswer is the code of a request that brought none.
 const noAnswer = "none"
 
-// codes are all values of the label code: a server may answer any number.
+// codeValues are all values of the label code: a server may answer any number.
 func codeValues() []string {
 	return []string{"2xx", "3xx", "403", "404", "429", "4xx", "503", "5xx", noAnswer}
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// What a cell says where there is nothing, and where the node was not heard.
+// What a cell says where there is nothing, and where the node did not answer.
 const (
 	none    = "<none>"
 	unknown = "<unknown>"
@@ -84,7 +84,7 @@ func live(v *volumes.Volume, text string) string {
 	return text
 }
 
-// age is that of the status where the node was not heard: it is made with the
+// age is that of the status where the node did not answer: it is made with the
 // first mount.
 func age(v *volumes.Volume, now time.Time) string { return ago(v.PublishedAt, now, unknown) }
 

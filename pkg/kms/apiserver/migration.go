@@ -92,7 +92,7 @@ func (m *migration) is(kind string) (condition, bool) {
 // ErrNotTakenUp is the error of a migration that no controller works on.
 var ErrNotTakenUp = errors.New("no controller has taken it up: kube-controller-manager must run with StorageVersionMigrator")
 
-// Migrate has the cluster write all objects of a resource anew, by a
+// Migrate has the cluster rewrite all objects of a resource, by a
 // StorageVersionMigration, and waits for its end. progress is told what the
 // migration says. Where ctx ends before, the cluster goes on with it.
 func (c *Cluster) Migrate(ctx context.Context, version string, k Kind, progress func(string)) error {
@@ -165,7 +165,7 @@ func (w *watcher) look(ctx context.Context) (over bool, err error) {
 	return false, nil
 }
 
-// wake writes one object anew. The controller waits until its cache of the
+// wake rewrites one object. The controller waits until its cache of the
 // resource is as new as the migration, and on a quiet cluster that may be never:
 // the cache only learns of new versions by changes of the resource.
 func (w *watcher) wake(ctx context.Context) {

@@ -22,7 +22,7 @@ const (
 
 // Rewritten is what Rewrite did.
 type Rewritten struct {
-	// Patched objects were written anew, Changed ones were written or deleted by
+	// Patched objects were rewritten, Changed ones were written or deleted by
 	// others in the meantime.
 	Patched, Changed int
 	// Refused objects could not be written. Errors are the first of them.
@@ -31,7 +31,7 @@ type Rewritten struct {
 }
 
 // Rewrite patches every object of a resource with nothing, at most perSecond of
-// them. An object that is not under the current key is written anew by that,
+// them. An object that is not under the current key is rewritten by that,
 // and any other stays as it is. No object's content is read.
 func (c *Cluster) Rewrite(ctx context.Context, k Kind, perSecond int, progress func(Rewritten)) (Rewritten, error) {
 	var done Rewritten

@@ -1,5 +1,5 @@
 // Package apiserver asks a cluster's API servers, each by itself: which key id
-// it writes under, and to write objects anew. It knows no types of objects, and
+// it writes under, and to rewrite objects. It knows no types of objects, and
 // no object's content passes through it.
 package apiserver
 

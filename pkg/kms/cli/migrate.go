@@ -35,8 +35,8 @@ func newMigrate(s Streams) *cobra.Command {
 	c := &migrateCommand{}
 	cmd := &cobra.Command{
 		Use:   "migrate",
-		Short: "Write all objects anew under the latest version of the key",
-		Long: `Write all objects anew under the latest version of the key, after a rotation or
+		Short: "Rewrite all objects under the latest version of the key",
+		Long: `Rewrite all objects under the latest version of the key, after a rotation or
 after encryption was switched on. It waits until every API server writes under
 that version, has the cluster rewrite the objects by a StorageVersionMigration, or
 patches each with nothing where the cluster does not serve that, and scans etcd at
@@ -60,7 +60,7 @@ file, environment or flags; --key-id goes without Vault.
 	c.selection.bindPlainText(f)
 	c.etcd.bind(f)
 	f.StringVar(&c.keyID, "key-id", "", "the key `id` that all is to be under (default that of the key's latest version)")
-	f.StringVar(&c.method, "method", string(migrate.Auto), "how objects are written anew: auto, storageversionmigration or patch")
+	f.StringVar(&c.method, "method", string(migrate.Auto), "how objects are rewritten: auto, storageversionmigration or patch")
 	f.IntVar(&c.perSecond, "patches-per-second", 50, "`number` of patches a second at most, for --method=patch and clusters without StorageVersionMigration")
 	f.DurationVar(&c.wait, "wait", 15*time.Minute, "`time` to wait for all API servers to have the key")
 	f.IntVar(&c.names, "names", 20, "how many objects to name for each resource at the end")

@@ -1,4 +1,4 @@
-// Package migrate writes all objects anew under the current key: it waits until
+// Package migrate rewrites all objects under the current key: it waits until
 // every API server writes under it, and then has the cluster rewrite what is
 // stored.
 package migrate
@@ -19,7 +19,7 @@ import (
 // lookEvery is how often the API servers are asked whether they have the key.
 const lookEvery = 2 * time.Second
 
-// Method is how objects are written anew.
+// Method is how objects are rewritten.
 type Method string
 
 // The methods. Auto takes StorageVersionMigration where the cluster serves it.
