@@ -174,8 +174,10 @@ func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
-	// Not what is still told of pods of earlier cases, which are gone.
-	driver, err := c.auditedSince(t.audit, func(e auditEntry) bool { return e.ObjectRef.Namespace == "" || e.ObjectRef.Namespace == c.ns })
+	// All but what is still told of pods of earlier cases, which are gone.
+	driver, err := c.auditedSince(t.audit, func(e auditEntry) bool {
+		return e.ObjectRef.Namespace == c.ns || !strings.HasPrefix(e.ObjectRef.Namespace, tenantPrefix)
+	})
 	return cost{writes{now.creates - t.server.creates, now.others - t.server.others}, driver}, err
 }
 

@@ -27,11 +27,14 @@ type tenant struct {
 	ns string
 }
 
+// tenantPrefix begins the names of the cases' namespaces.
+const tenantPrefix = "e2e-"
+
 func (w *world) newTenant(t *testing.T) *tenant {
 	t.Helper()
 	must(t, context.Cause(w.ctx))
 	namespace, err := w.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Labels: map[string]string{tenantLabel: "true"}},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: tenantPrefix, Labels: map[string]string{tenantLabel: "true"}},
 	}, metav1.CreateOptions{})
 	must(t, err)
 	c := &tenant{world: w, t: t, ns: namespace.Name}
