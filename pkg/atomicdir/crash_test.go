@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // crash is what a hook panics with to end a Write on the spot.
@@ -64,15 +66,15 @@ func scenarios() []scenario {
 func (s scenario) prepare(t *testing.T, path string) {
 	t.Helper()
 	for _, name := range list(t, path) {
-		must(t, os.RemoveAll(filepath.Join(path, name)))
+		testkit.Must(t, os.RemoveAll(filepath.Join(path, name)))
 	}
 	if s.old != nil {
 		d := open(t, path)
 		mustWrite(t, d, Options{}, s.old...)
-		must(t, d.Close())
+		testkit.Must(t, d.Close())
 	}
 	if s.damage != nil {
-		must(t, s.damage(path))
+		testkit.Must(t, s.damage(path))
 	}
 }
 
@@ -95,7 +97,7 @@ func (s scenario) interrupted(t *testing.T, path string, k int, fail func(step s
 				panic(p)
 			}
 		}
-		must(t, d.Close())
+		testkit.Must(t, d.Close())
 	}()
 	changed, err = d.Write(s.next, Options{})
 	return changed, step, err
@@ -129,7 +131,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 			}
 			sweep(t, d)
 			checkExact(t, path, treeOf(s.next...))
-			must(t, d.Close())
+			testkit.Must(t, d.Close())
 		}
 	})
 }
@@ -261,7 +263,7 @@ func TestErrorAtEveryStep(t *testing.T) {
 			mustWrite(t, d, Options{}, s.next...)
 			sweep(t, d)
 			checkExact(t, path, treeOf(s.next...))
-			must(t, d.Close())
+			testkit.Must(t, d.Close())
 		}
 	})
 }
@@ -273,7 +275,7 @@ func TestNameTakenDuringFirstWrite(t *testing.T) {
 	d := open(t, path)
 	d.hook = func(op, name string) error {
 		if op == "symlink" && name == "b" {
-			must(t, os.WriteFile(filepath.Join(path, "b"), []byte("foreign"), 0o600))
+			testkit.Must(t, os.WriteFile(filepath.Join(path, "b"), []byte("foreign"), 0o600))
 		}
 		return nil
 	}
@@ -331,12 +333,12 @@ func TestUnfinishedPayloadIsClosed(t *testing.T) {
 // The buffer of a comparison keeps nothing.
 func TestComparerIsWiped(t *testing.T) {
 	path := newVolume(t)
-	must(t, os.WriteFile(path+"/a", []byte(marker), 0o600))
+	testkit.Must(t, os.WriteFile(path+"/a", []byte(marker), 0o600))
 	d := open(t, path)
 	c := cursor{top: d.fd}
 	cmp := comparer{cursor: &c}
 	e, err := statEntry(d.fd, "a")
-	must(t, err)
+	testkit.Must(t, err)
 	if !cmp.same(e, []byte(marker)) || !bytes.Contains(cmp.buf, []byte(marker)) {
 		t.Fatal("the comparison did not read the file")
 	}

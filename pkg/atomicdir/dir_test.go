@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestOpenRefuses(t *testing.T) {
 	base := t.TempDir()
-	must(t, os.Mkdir(base+"/dir", 0o755))
-	must(t, os.WriteFile(base+"/file", nil, 0o644))
-	must(t, os.Symlink("dir", base+"/link"))
+	testkit.Must(t, os.Mkdir(base+"/dir", 0o755))
+	testkit.Must(t, os.WriteFile(base+"/file", nil, 0o644))
+	testkit.Must(t, os.Symlink("dir", base+"/link"))
 	for name, want := range map[string]string{
 		"missing": "no such file",
 		"file":    "not a directory",
@@ -43,9 +45,9 @@ func TestOpenRefuses(t *testing.T) {
 
 func TestClosed(t *testing.T) {
 	d, err := Open(t.TempDir())
-	must(t, err)
-	must(t, d.Close())
-	must(t, d.Close())
+	testkit.Must(t, err)
+	testkit.Must(t, d.Close())
+	testkit.Must(t, d.Close())
 	_, writeErr := d.Write(nil, Options{})
 	_, completeErr := d.Complete()
 	for _, err := range []error{writeErr, completeErr, d.Sweep(), d.Repair()} {
@@ -96,7 +98,7 @@ func TestComplete(t *testing.T) {
 				t.Fatalf("empty volume: %v, %v", got, err)
 			}
 			mustWrite(t, d, Options{}, file("a", "1"), file("d/b", "1"))
-			must(t, tt.damage(path))
+			testkit.Must(t, tt.damage(path))
 			if got, err := d.Complete(); got != tt.want || err != nil {
 				t.Fatalf("Complete = %v, %v, want %v", got, err, tt.want)
 			}
@@ -159,19 +161,19 @@ func TestLinksAreRepaired(t *testing.T) {
 				t.Error("the payload was swapped")
 			}
 		},
-		"repair": func(t *testing.T, d *Dir) { must(t, d.Repair()) },
+		"repair": func(t *testing.T, d *Dir) { testkit.Must(t, d.Repair()) },
 	}
 	for name, damage := range damages {
 		for by, repair := range repairs {
 			t.Run(by+"/"+name, func(t *testing.T) {
 				path := newVolume(t)
 				d := open(t, path)
-				must(t, os.WriteFile(path+"/foreign", nil, 0o600))
-				must(t, os.Mkdir(path+"/..foreign", 0o700))
-				must(t, os.Symlink("..foreign", path+"/link"))
+				testkit.Must(t, os.WriteFile(path+"/foreign", nil, 0o600))
+				testkit.Must(t, os.Mkdir(path+"/..foreign", 0o700))
+				testkit.Must(t, os.Symlink("..foreign", path+"/link"))
 				mustWrite(t, d, Options{}, files...)
 				before := stat(t, path, "..data", "a")
-				must(t, damage(path))
+				testkit.Must(t, damage(path))
 				repair(t, d)
 				if after := stat(t, path, "..data", "a"); after != before {
 					// Reading may move the access time.
@@ -191,25 +193,25 @@ func TestLinksAreRepaired(t *testing.T) {
 func TestRepair(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)
-	must(t, d.Repair())
+	testkit.Must(t, d.Repair())
 	if names := list(t, path); len(names) > 0 {
 		t.Errorf("%q came of nothing", names)
 	}
 	mustWrite(t, d, Options{}, file("a", "1"))
 	replaced := live(t, path)
 	mustWrite(t, d, Options{}, file("a", "2"), file("b", "2"))
-	must(t, os.Remove(path+"/b"))
-	must(t, d.Repair())
+	testkit.Must(t, os.Remove(path+"/b"))
+	testkit.Must(t, d.Repair())
 	if _, err := os.Stat(replaced); err != nil {
 		t.Errorf("the replaced payload: %v", err)
 	}
 	sweep(t, d)
 	checkExact(t, path, treeOf(file("a", "2"), file("b", "2")))
-	must(t, errors.Join(os.Remove(path+"/b"), os.Mkdir(path+"/b", 0o700)))
+	testkit.Must(t, errors.Join(os.Remove(path+"/b"), os.Mkdir(path+"/b", 0o700)))
 	if err := d.Repair(); !errors.Is(err, ErrForeign) {
 		t.Errorf("a link's name is taken: %v", err)
 	}
-	must(t, os.Remove(path+"/b"))
+	testkit.Must(t, os.Remove(path+"/b"))
 	d.hook = func(op, name string) error {
 		if op == "symlink" {
 			return unix.ENOSPC
@@ -227,14 +229,14 @@ func TestRepair(t *testing.T) {
 // An open directory stays the same when its path leads elsewhere.
 func TestOpenFile(t *testing.T) {
 	path := filepath.Join(newVolume(t), "mount")
-	must(t, os.Mkdir(path, 0o700))
+	testkit.Must(t, os.Mkdir(path, 0o700))
 	f, err := os.Open(path)
-	must(t, err)
-	must(t, errors.Join(os.Rename(path, path+"-moved"), os.Mkdir(path, 0o700)))
+	testkit.Must(t, err)
+	testkit.Must(t, errors.Join(os.Rename(path, path+"-moved"), os.Mkdir(path, 0o700)))
 	d, err := OpenFile(f)
-	must(t, err)
-	defer func() { must(t, d.Close()) }()
-	must(t, f.Close())
+	testkit.Must(t, err)
+	defer func() { testkit.Must(t, d.Close()) }()
+	testkit.Must(t, f.Close())
 	mustWrite(t, d, Options{}, file("a", "1"))
 	checkExact(t, path+"-moved", treeOf(file("a", "1")))
 	if names := list(t, path); len(names) > 0 {
@@ -260,8 +262,8 @@ func TestWriteForeignNames(t *testing.T) {
 			path := newVolume(t)
 			d := open(t, path)
 			mustWrite(t, d, Options{}, file("a", "1"))
-			must(t, plant(path))
-			must(t, os.Symlink("x", path+"/..data_tmp"))
+			testkit.Must(t, plant(path))
+			testkit.Must(t, os.Symlink("x", path+"/..data_tmp"))
 			before := stamps(t, path)
 			if _, err := d.Write([]File{file("a", "2"), file("b", "2")}, Options{}); !errors.Is(err, ErrForeign) {
 				t.Fatalf("error = %v, want ErrForeign", err)

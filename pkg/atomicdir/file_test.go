@@ -12,6 +12,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestValidatePath(t *testing.T) {
@@ -104,7 +106,7 @@ func TestValidateFiles(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			err := ValidateFiles(tt.files)
 			if len(tt.want) == 0 {
-				must(t, err)
+				testkit.Must(t, err)
 				return
 			}
 			if _, ok := errors.AsType[*PathError](err); !ok {
@@ -129,7 +131,7 @@ func TestFileNeverPrintsContents(t *testing.T) {
 	log.Info("m", "file", f, "files", []File{f})
 	slog.New(slog.NewTextHandler(&out, nil)).Info("m", "file", f)
 	b, err := json.Marshal([]File{f})
-	must(t, err)
+	testkit.Must(t, err)
 	out.Write(b)
 	for _, form := range []string{"s3cret-marker", "czNjcmV0LW1hcmtlcg", "115 51 99", "7333637265"} {
 		if strings.Contains(out.String(), form) {

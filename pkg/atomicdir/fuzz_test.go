@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // FuzzWrite writes random sequences of payloads, with debris thrown in between,
@@ -19,7 +21,7 @@ func FuzzWrite(f *testing.F) {
 	base := newVolume(f)
 	f.Fuzz(func(t *testing.T, script []byte) {
 		path, err := os.MkdirTemp(base, "fuzz")
-		must(t, err)
+		testkit.Must(t, err)
 		defer os.RemoveAll(path)
 		d := open(t, path)
 		var want []File
@@ -55,9 +57,9 @@ func nextPayload(t *testing.T, path string, script []byte) ([]File, []byte) {
 		case 0xff:
 			return files, script[i+1:]
 		case 0xfe:
-			must(t, os.MkdirAll(filepath.Join(path, "..data_tmp/x/y"), 0o755))
+			testkit.Must(t, os.MkdirAll(filepath.Join(path, "..data_tmp/x/y"), 0o755))
 		case 0xfd:
-			must(t, os.MkdirAll(filepath.Join(path, "..2020_01_01_01_01_01.1/x"), 0o755))
+			testkit.Must(t, os.MkdirAll(filepath.Join(path, "..2020_01_01_01_01_01.1/x"), 0o755))
 		case 0xfc:
 			_ = os.Remove(filepath.Join(path, "a")) // there or not
 		default:

@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const killChildEnv = "ATOMICDIR_TEST_KILL_DIR"
@@ -56,7 +58,7 @@ func liveGeneration(dir string) (int, error) {
 func TestKill(t *testing.T) {
 	path := newVolume(t)
 	exe, err := os.Executable()
-	must(t, err)
+	testkit.Must(t, err)
 	remains := 0
 	last := -1
 	for round := range 50 {
@@ -85,7 +87,7 @@ func TestKill(t *testing.T) {
 		mustWrite(t, d, Options{}, generation(last)...)
 		sweep(t, d)
 		checkExact(t, path, treeOf(generation(last)...))
-		must(t, d.Close())
+		testkit.Must(t, d.Close())
 	}
 	if remains == 0 {
 		t.Error("no kill left any remains: no Write was interrupted")
@@ -117,8 +119,8 @@ func killOnce(t *testing.T, exe, path string) int {
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), killChildEnv+"="+path)
 	out, err := cmd.StdoutPipe()
-	must(t, err)
-	must(t, cmd.Start())
+	testkit.Must(t, err)
+	testkit.Must(t, cmd.Start())
 	lines := bufio.NewScanner(out)
 	var killing sync.WaitGroup
 	said, killAt := 0, 1+rand.IntN(10)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // What takes a wanted name in the middle of a Write is not replaced, nor is
@@ -42,7 +44,7 @@ func TestWriteSparesLateForeigners(t *testing.T) {
 				stat(t, path, "gone", "x")
 			}
 			d.hook = nil
-			must(t, os.RemoveAll(path+"/"+tt.name))
+			testkit.Must(t, os.RemoveAll(path+"/"+tt.name))
 			mustWrite(t, d, Options{}, file("new", "2"))
 			checkExact(t, path, treeOf(file("new", "2")))
 		})
@@ -52,17 +54,17 @@ func TestWriteSparesLateForeigners(t *testing.T) {
 // A mount inside of a payload is neither read nor emptied.
 func TestWriteStaysOnItsFileSystem(t *testing.T) {
 	other := newTmpfs(t, "size=1m,mode=0755")
-	must(t, os.WriteFile(other+"/b", []byte("1"), 0o644))
+	testkit.Must(t, os.WriteFile(other+"/b", []byte("1"), 0o644))
 	path := newVolume(t)
 	d := open(t, path)
 	mustWrite(t, d, Options{}, file("d/b", "1"))
 	mount := live(t, path) + "/d"
-	must(t, unix.Mount(other, mount, "", unix.MS_BIND, ""))
+	testkit.Must(t, unix.Mount(other, mount, "", unix.MS_BIND, ""))
 	_, err := d.Write([]File{file("d/b", "1")}, Options{})
 	if !errors.Is(err, unix.EXDEV) {
 		t.Errorf("error = %v, want EXDEV", err)
 	}
-	must(t, unix.Unmount(mount, unix.MNT_DETACH))
+	testkit.Must(t, unix.Unmount(mount, unix.MNT_DETACH))
 	stat(t, other, "b")
 	if mustWrite(t, d, Options{}, file("d/b", "1")) {
 		t.Error("changed")

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestNoSpace(t *testing.T) {
@@ -90,7 +92,7 @@ func TestNoSpaceAtEveryLimit(t *testing.T) {
 func TestExplainSpace(t *testing.T) {
 	d := open(t, newVolume(t))
 	p, err := newPlan([]File{file("a", "1")}, Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	for _, errno := range []unix.Errno{unix.ENOSPC, unix.EDQUOT} {
 		err := d.explainSpace(fmt.Errorf("writing: %w", errno), p, 1)
 		if !errors.Is(err, ErrNoSpace) || !errors.Is(err, errno) {

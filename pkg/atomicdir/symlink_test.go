@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // Whatever is planted in a volume, a Write touches nothing outside of it, and
@@ -72,14 +74,14 @@ func TestWriteAgainstPlantedEntries(t *testing.T) {
 				path, outside := newVolume(t), t.TempDir()
 				outsideDir := open(t, outside)
 				for _, f := range next {
-					must(t, os.MkdirAll(filepath.Dir(filepath.Join(outside, f.Path)), 0o755))
-					must(t, os.WriteFile(filepath.Join(outside, f.Path), f.Contents, 0o644))
+					testkit.Must(t, os.MkdirAll(filepath.Dir(filepath.Join(outside, f.Path)), 0o755))
+					testkit.Must(t, os.WriteFile(filepath.Join(outside, f.Path), f.Contents, 0o644))
 				}
-				must(t, outsideDir.Close())
+				testkit.Must(t, outsideDir.Close())
 				before := stamps(t, outside)
 				d := open(t, path)
 				mustWrite(t, d, Options{}, old...)
-				must(t, plant(path, outside))
+				testkit.Must(t, plant(path, outside))
 				mustWrite(t, d, Options{Now: fixedTime}, next...)
 				sweep(t, d)
 				checkExact(t, path, treeOf(next...), foreignLinks(t, path, treeOf(next...))...)

@@ -231,11 +231,4 @@ func stamps(t testing.TB, path string) map[string]string {
 	return got
 }
 
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func fixedTime() time.Time { return time.Date(2026, 1, 2, 15, 4, 5, 123456789, time.UTC) }

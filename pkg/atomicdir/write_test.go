@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestWriteLayout(t *testing.T) {
@@ -105,7 +107,7 @@ func TestWriteKeepsTheReplacedPayload(t *testing.T) {
 	old := []File{file("a", "1"), file("d/b", "1")}
 	mustWrite(t, d, Options{}, old...)
 	reader, err := os.OpenRoot(filepath.Join(path, "..data"))
-	must(t, err)
+	testkit.Must(t, err)
 	defer reader.Close()
 	mustWrite(t, d, Options{}, file("a", "2"))
 	got, err := readTree(reader)
@@ -124,8 +126,8 @@ func TestWriteGroup(t *testing.T) {
 	}
 	path := newVolume(t)
 	d := open(t, path)
-	must(t, os.Chmod(path, 0o2750|fs.ModeSetgid)) // new entries inherit the group
-	must(t, os.Chown(path, 0, 77))
+	testkit.Must(t, os.Chmod(path, 0o2750|fs.ModeSetgid)) // new entries inherit the group
+	testkit.Must(t, os.Chown(path, 0, 77))
 	root := stat(t, path)
 	files := []File{{Path: "a", Mode: 0o400}, {Path: "d/b", Mode: 0o644}}
 	check := func(gid uint32, aMode uint32) {
@@ -197,7 +199,7 @@ func TestWriteRepairsThePayload(t *testing.T) {
 			path := newVolume(t)
 			d := open(t, path)
 			mustWrite(t, d, Options{}, files...)
-			must(t, damage(live(t, path)))
+			testkit.Must(t, damage(live(t, path)))
 			if !mustWrite(t, d, Options{}, files...) {
 				t.Error("the damage was not seen")
 			}
@@ -212,12 +214,12 @@ func TestWriteRepairsThePayload(t *testing.T) {
 func TestWriteTakesOverKubeletLayout(t *testing.T) {
 	path := newVolume(t)
 	const name = "..2024_05_06_07_08_09.987654321"
-	must(t, os.Mkdir(filepath.Join(path, name), 0o755))
-	must(t, os.Chmod(filepath.Join(path, name), 0o755))
-	must(t, os.WriteFile(filepath.Join(path, name, "a"), []byte("1"), 0o644))
-	must(t, os.Chmod(filepath.Join(path, name, "a"), 0o644))
-	must(t, os.Symlink(name, filepath.Join(path, "..data")))
-	must(t, os.Symlink("..data/a", filepath.Join(path, "a")))
+	testkit.Must(t, os.Mkdir(filepath.Join(path, name), 0o755))
+	testkit.Must(t, os.Chmod(filepath.Join(path, name), 0o755))
+	testkit.Must(t, os.WriteFile(filepath.Join(path, name, "a"), []byte("1"), 0o644))
+	testkit.Must(t, os.Chmod(filepath.Join(path, name, "a"), 0o644))
+	testkit.Must(t, os.Symlink(name, filepath.Join(path, "..data")))
+	testkit.Must(t, os.Symlink("..data/a", filepath.Join(path, "a")))
 	d := open(t, path)
 	before := stamps(t, path)
 	if mustWrite(t, d, Options{}, file("a", "1")) || !maps.Equal(stamps(t, path), before) {

@@ -1,7 +1,6 @@
 package csi_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -23,6 +22,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // volumes is the work behind the Node service, as tests want it to go.
@@ -75,26 +75,9 @@ func (v *volumes) Stats(id, path string) (tmpfs.Stats, error) {
 type rig struct {
 	*kubelet.Kubelet
 	volumes *volumes
-	log     *lockedBuffer
+	log     *testkit.Log
 	socket  string
 	stop    func() error
-}
-
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func serve(t *testing.T, ready func() error) *rig {
@@ -104,7 +87,7 @@ func serve(t *testing.T, ready func() error) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	r := &rig{volumes: &volumes{published: map[string]volume.Request{}}, log: &lockedBuffer{}, socket: filepath.Join(dir, "csi.sock")}
+	r := &rig{volumes: &volumes{published: map[string]volume.Request{}}, log: &testkit.Log{}, socket: filepath.Join(dir, "csi.sock")}
 	server := r.server(t, ready)
 	ctx, cancel := context.WithCancel(context.Background())
 	up, done := make(chan struct{}), make(chan error, 1)

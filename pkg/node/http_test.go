@@ -12,6 +12,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // pipes is a listener whose connections live in memory, and so in the time of a
@@ -135,7 +137,7 @@ func TestConnectionsEnd(t *testing.T) {
 			default:
 				t.Error("the handler still writes")
 			}
-			must(t, server.Close())
+			testkit.Must(t, server.Close())
 		})
 	})
 }
@@ -166,7 +168,7 @@ func TestTooManyConnections(t *testing.T) {
 func TestServeHTTPEndsWithItsContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	must(t, serveHTTP(ctx, "a test", "127.0.0.1:0", http.HandlerFunc(ok)))
+	testkit.Must(t, serveHTTP(ctx, "a test", "127.0.0.1:0", http.HandlerFunc(ok)))
 	if err := serveHTTP(t.Context(), "a test", "127.0.0.1:none", http.HandlerFunc(ok)); err == nil {
 		t.Error("an address that cannot be used is no error")
 	}

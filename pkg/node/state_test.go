@@ -16,14 +16,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
@@ -44,14 +38,14 @@ func newStateDir(t *testing.T) string {
 func newMounter(t *testing.T) *tmpfs.Mounter {
 	t.Helper()
 	m, err := tmpfs.New()
-	must(t, err)
+	testkit.Must(t, err)
 	return m
 }
 
 func mustOpenState(t *testing.T, dir string) *state {
 	t.Helper()
 	s, err := openState(dir, DefaultStateSize, newMounter(t), 0, quiet())
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = s.close() })
 	return s
 }
@@ -79,8 +73,8 @@ func TestStateIsLocked(t *testing.T) {
 		opened <- err
 	}()
 	<-told
-	must(t, first.close())
-	must(t, <-opened)
+	testkit.Must(t, first.close())
+	testkit.Must(t, <-opened)
 }
 
 type writerFunc func([]byte)
@@ -106,11 +100,11 @@ func testConfig(t *testing.T, stateDir string) Config {
 func TestSecondDriverTouchesNothing(t *testing.T) {
 	dir := newStateDir(t)
 	first, err := New(testConfig(t, dir))
-	must(t, err)
+	testkit.Must(t, err)
 	record := filepath.Join(dir, "volumes", volume.RecordKey("csi-a")+".json")
-	must(t, os.WriteFile(record, []byte("spoilt"), 0o600)) // it would be set aside
+	testkit.Must(t, os.WriteFile(record, []byte("spoilt"), 0o600)) // it would be set aside
 	partial := record + ".partial"
-	must(t, os.WriteFile(partial, nil, 0o600))
+	testkit.Must(t, os.WriteFile(partial, nil, 0o600))
 	if _, err := New(testConfig(t, dir)); err == nil || !strings.Contains(err.Error(), "in use by another mayfly-node process") {
 		t.Fatalf("the second driver: %v", err)
 	}
@@ -119,10 +113,10 @@ func TestSecondDriverTouchesNothing(t *testing.T) {
 			t.Errorf("the second driver has been at work: %v", err)
 		}
 	}
-	must(t, first.closeState())
+	testkit.Must(t, first.closeState())
 	next, err := New(testConfig(t, dir))
-	must(t, err)
-	must(t, next.closeState())
+	testkit.Must(t, err)
+	testkit.Must(t, next.closeState())
 	if _, err := os.Stat(record + ".corrupt"); err != nil {
 		t.Errorf("the next driver has not looked at the records: %v", err)
 	}
@@ -136,7 +130,7 @@ func TestFailedStartLetsGoOfTheState(t *testing.T) {
 	if _, err := New(c); err == nil {
 		t.Fatal("the driver started")
 	}
-	must(t, mustOpenState(t, dir).close())
+	testkit.Must(t, mustOpenState(t, dir).close())
 }
 
 // What is written after an unmount of the state does not reach the disk.
@@ -144,9 +138,9 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	dir := newStateDir(t)
 	s := mustOpenState(t, dir)
 	records, err := s.records(nil, quiet())
-	must(t, err)
-	must(t, unix.Unmount(dir, unix.MNT_DETACH))
-	must(t, records.Put(&volume.Record{ID: "a", Target: "/a"}))
+	testkit.Must(t, err)
+	testkit.Must(t, unix.Unmount(dir, unix.MNT_DETACH))
+	testkit.Must(t, records.Put(&volume.Record{ID: "a", Target: "/a"}))
 	if loaded, err := records.Load(); err != nil || len(loaded.Records) != 1 {
 		t.Errorf("%d records, %v", len(loaded.Records), err)
 	}
@@ -154,12 +148,12 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 		t.Error(err)
 	}
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	if len(entries) > 0 {
 		t.Errorf("the disk holds %v", entries)
 	}
 	on, err := os.Open(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	defer func() { _ = on.Close() }()
 	if err := (&state{on}).checkMemory(); err == nil || !strings.Contains(err.Error(), "unmounted") {
 		t.Errorf("a directory on the disk is taken for the state: %v", err)
@@ -170,8 +164,8 @@ func TestIdentityKeyOutlivesARestart(t *testing.T) {
 	dir := newStateDir(t)
 	first := mustOpenState(t, dir)
 	key, err := first.identityKey()
-	must(t, err)
-	must(t, first.close())
+	testkit.Must(t, err)
+	testkit.Must(t, first.close())
 	next := mustOpenState(t, dir)
 	if again, err := next.identityKey(); err != nil || !bytes.Equal(again.Reveal(), key.Reveal()) || key.Len() != identityKeySize {
 		t.Errorf("another key after a restart: %v", err)

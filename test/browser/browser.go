@@ -15,6 +15,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // timeout bounds one command to the browser.
@@ -53,17 +55,17 @@ func Start(t testing.TB) *Browser {
 		t.Skip("Chromium is not installed: on Debian, apt-get install chromium")
 	}
 	read, to, err := os.Pipe()
-	must(t, err)
+	testkit.Must(t, err)
 	from, write, err := os.Pipe()
-	must(t, err)
+	testkit.Must(t, err)
 	profile, err := os.MkdirTemp("", "browser")
-	must(t, err)
+	testkit.Must(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, program, "--headless", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
 		"--no-first-run", "--disable-background-networking", "--disable-component-update", "--user-data-dir="+profile, "about:blank")
 	cmd.Env = append(os.Environ(), "HOME="+profile)
 	cmd.ExtraFiles = []*os.File{read, write}
-	must(t, cmd.Start())
+	testkit.Must(t, cmd.Start())
 	_ = read.Close()
 	_ = write.Close()
 	b := &Browser{t: t, to: to, waiting: map[int]chan message{}, loaded: make(chan struct{}, 1)}
@@ -134,7 +136,7 @@ func (b *Browser) Screenshot() []byte {
 	var out struct{ Data string }
 	b.call("Page.captureScreenshot", map[string]any{"captureBeyondViewport": true}, &out)
 	png, err := base64.StdEncoding.DecodeString(out.Data)
-	must(b.t, err)
+	testkit.Must(b.t, err)
 	return png
 }
 
@@ -154,7 +156,7 @@ func (b *Browser) call(method string, params, result any) {
 		b.t.Fatalf("Chromium: %s: %v", method, err)
 	}
 	if result != nil {
-		must(b.t, json.Unmarshal(answer, result))
+		testkit.Must(b.t, json.Unmarshal(answer, result))
 	}
 }
 
@@ -230,12 +232,5 @@ func (b *Browser) take(m message) {
 		}
 	case m.Method == "Log.entryAdded", m.Method == "Runtime.consoleAPICalled", m.Method == "Runtime.exceptionThrown", m.Method == "Page.javascriptDialogOpening":
 		b.problems = append(b.problems, m.Method+" "+string(m.Params))
-	}
-}
-
-func must(t testing.TB, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

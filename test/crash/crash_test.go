@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // crashes is how often the driver is killed; MAYFLY_CRASHES sets another number.
@@ -22,7 +24,7 @@ func crashes(t *testing.T) int {
 		return 200
 	}
 	n, err := strconv.Atoi(text)
-	must(t, err)
+	testkit.Must(t, err)
 	return n
 }
 
@@ -111,7 +113,7 @@ func checkpoint(pods []*pod) int {
 func (w *world) wantRealWork(pods []*pod, logins int, took time.Duration) {
 	w.t.Helper()
 	counts, err := w.vault.CountRequests(w.t.Context(), w.began)
-	must(w.t, err)
+	testkit.Must(w.t, err)
 	reads, published := 0, 0
 	for _, p := range pods {
 		reads += int(p.reads.Load())
@@ -203,15 +205,15 @@ func TestRestartMakesNothingNew(t *testing.T) {
 	for i := range pods {
 		pods[i] = w.newPod(i)
 		pods[i].begin(0)
-		must(t, pods[i].publish(t.Context()))
+		testkit.Must(t, pods[i].publish(t.Context()))
 		pods[i].set(true)
 	}
 	// The first look after the publish is the first that pods share a login for.
-	must(t, w.rotate(1))
+	testkit.Must(t, w.rotate(1))
 	w.eventually("every pod has looked again", func() bool { return holds(pods, 1) })
 	before := payloads(t, pods)
 	mark, err := w.vault.Mark()
-	must(t, err)
+	testkit.Must(t, err)
 	for range 10 {
 		w.kill()
 		if n := checkpoint(pods); n != podCount {
@@ -219,13 +221,13 @@ func TestRestartMakesNothingNew(t *testing.T) {
 		}
 		w.start()
 		for _, p := range pods {
-			must(t, p.publish(t.Context()))
+			testkit.Must(t, p.publish(t.Context()))
 		}
 	}
-	must(t, w.rotate(7))
+	testkit.Must(t, w.rotate(7))
 	w.eventually("the rotation goes on", func() bool { return holds(pods, 7) })
 	counts, err := w.vault.CountRequests(t.Context(), mark)
-	must(t, err)
+	testkit.Must(t, err)
 	for _, path := range []string{"auth/kubernetes/login", "pki/issue/web", w.credentials()} {
 		if counts[path] != 0 {
 			t.Errorf("ten restarts made %d requests to %s: %v", counts[path], path, counts)

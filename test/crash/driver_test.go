@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/postgres"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
@@ -51,25 +52,25 @@ func newWorld(t *testing.T, role string) *world {
 		t.Skip("needs root: it mounts tmpfs")
 	}
 	dir, err := os.MkdirTemp("", "crash")
-	must(t, err)
+	testkit.Must(t, err)
 	w := &world{t: t, dir: dir, role: role}
 	t.Cleanup(w.cleanUp)
 	w.postgres = postgres.New(t)
 	w.binary = build(t, dir)
 	w.vaultLog, err = os.Create(filepath.Join(dir, "vault.log"))
-	must(t, err)
+	testkit.Must(t, err)
 	w.vault = vaulttest.New(t, vaulttest.Options{Logs: w.vaultLog})
 	w.issuer, err = issuer.Start(t.Context(), issuer.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = w.issuer.Close() })
 	w.log, err = os.Create(filepath.Join(dir, "driver.log"))
-	must(t, err)
+	testkit.Must(t, err)
 	w.setUpVault()
 	w.writeClass()
 	w.began, err = w.vault.Mark()
-	must(t, err)
+	testkit.Must(t, err)
 	w.Kubelet, err = kubelet.Dial(filepath.Join(dir, "kubelet"), w.socket())
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = w.Close() })
 	return w
 }
@@ -77,7 +78,7 @@ func newWorld(t *testing.T, role string) *world {
 func build(t *testing.T, dir string) string {
 	t.Helper()
 	root, err := toolcache.ModuleRoot()
-	must(t, err)
+	testkit.Must(t, err)
 	binary := filepath.Join(dir, "mayfly-node")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "./cmd/mayfly-node")
 	cmd.Dir = root
@@ -108,25 +109,25 @@ func (w *world) credentials() string { return "database/creds/" + w.role }
 
 func (w *world) setUpVault() {
 	ctx, v, t := w.t.Context(), w.vault, w.t
-	must(t, v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer))
-	must(t, v.EnableKV(ctx, "secret", 2))
-	must(t, v.EnablePKI(ctx, "pki", "any"))
+	testkit.Must(t, v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer))
+	testkit.Must(t, v.EnableKV(ctx, "secret", 2))
+	testkit.Must(t, v.EnablePKI(ctx, "pki", "any"))
 	life := longLife
 	if w.role == shortRole {
 		life = shortLife
 	}
-	must(t, v.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "ttl": life, "generate_lease": true, "key_type": "ec", "key_bits": 256}))
+	testkit.Must(t, v.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "ttl": life, "generate_lease": true, "key_type": "ec", "key_bits": 256}))
 	w.postgres.Enable(t, v)
 	w.postgres.Role(t, v, shortRole, shortTTL, shortMaxTTL)
 	w.postgres.Role(t, v, longRole, longTTL, longMaxTTL)
-	must(t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
+	testkit.Must(t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
 path "database/creds/*" { capabilities = ["read"] }
 path "pki/issue/web" { capabilities = ["update"] }`))
-	must(t, v.Role(ctx, "kubernetes", "web", map[string]any{
+	testkit.Must(t, v.Role(ctx, "kubernetes", "web", map[string]any{
 		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault",
 		"token_policies": "web", "token_ttl": tokenTTL,
 	}))
-	must(t, w.rotate(0))
+	testkit.Must(t, w.rotate(0))
 }
 
 // rotate writes a new generation: both keys of one secret say its number. Every
@@ -146,8 +147,8 @@ func (w *world) rotate(generation int) error {
 
 func (w *world) writeClass() {
 	classes := filepath.Join(w.dir, "classes")
-	must(w.t, os.Mkdir(classes, 0o700))
-	must(w.t, os.WriteFile(filepath.Join(classes, "class.yaml"), fmt.Appendf(nil, `apiVersion: secrets-store.csi.x-k8s.io/v1
+	testkit.Must(w.t, os.Mkdir(classes, 0o700))
+	testkit.Must(w.t, os.WriteFile(filepath.Join(classes, "class.yaml"), fmt.Appendf(nil, `apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
 metadata: {name: secrets, namespace: shop}
 spec:
@@ -192,7 +193,7 @@ func (w *world) launch() {
 		"--vault-addr="+w.vault.Address, "--health-addr=", "--metrics-addr=", "--shutdown-grace=5s", "--log-level="+logLevel())
 	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
 	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	must(w.t, w.cmd.Start())
+	testkit.Must(w.t, w.cmd.Start())
 }
 
 func (w *world) kill() {
@@ -224,7 +225,7 @@ func (w *world) cleanUp() {
 // mounts are those below the world's directory, the state's included.
 func (w *world) mounts() []string {
 	data, err := os.ReadFile("/proc/self/mountinfo")
-	must(w.t, err)
+	testkit.Must(w.t, err)
 	var found []string
 	for line := range bytes.SplitSeq(data, []byte("\n")) {
 		if f := strings.Fields(string(line)); len(f) > 4 && strings.HasPrefix(f[4], w.dir+"/") {
@@ -255,7 +256,7 @@ func (w *world) liveLeases() int {
 // does not end any more.
 func (w *world) halfLeases() int {
 	b, err := os.ReadFile(w.vaultLog.Name())
-	must(w.t, err)
+	testkit.Must(w.t, err)
 	return bytes.Count(b, []byte("failed to register lease"))
 }
 
@@ -272,13 +273,13 @@ func (w *world) exist(users map[string]string) int {
 
 func (w *world) count(where string) int {
 	n, err := strconv.Atoi(w.postgres.Query(w.t, "SELECT count(*) FROM pg_roles WHERE "+where))
-	must(w.t, err)
+	testkit.Must(w.t, err)
 	return n
 }
 
 func (w *world) list(path string) []string {
 	s, err := w.vault.Client().Logical().ListWithContext(w.t.Context(), path)
-	must(w.t, err)
+	testkit.Must(w.t, err)
 	if s == nil {
 		return nil
 	}
@@ -288,13 +289,6 @@ func (w *world) list(path string) []string {
 		out[i] = fmt.Sprint(k)
 	}
 	return out
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // logLevel is the driver's; MAYFLY_CRASH_LOG=debug shows every call.

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -73,7 +74,7 @@ func (r *release) metrics(ctx context.Context) (samples, error) {
 func (c *tenant) driverMetrics() samples {
 	c.t.Helper()
 	s, err := c.driver.metrics(c.t.Context())
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return s
 }
 
@@ -163,9 +164,9 @@ type tally struct {
 func (c *tenant) tally() tally {
 	c.t.Helper()
 	server, err := c.statusWrites(c.t.Context())
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	info, err := os.Stat(c.node.AuditLog())
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return tally{server: server, audit: info.Size()}
 }
 
@@ -184,7 +185,7 @@ func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
 func (c *tenant) vaultMark() vaulttest.Mark {
 	c.t.Helper()
 	mark, err := c.vault.Mark()
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return mark
 }
 
@@ -195,7 +196,7 @@ func (c *tenant) writesSince(t tally) int {
 	found, err := c.auditedSince(t.audit, func(e auditEntry) bool {
 		return e.ObjectRef.Namespace == c.ns && e.ResponseStatus.Code < http.StatusBadRequest
 	})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return found.writes()
 }
 
@@ -204,7 +205,7 @@ func (c *tenant) writesSince(t tally) int {
 func (c *tenant) checkVaultCost(since vaulttest.Mark) {
 	c.t.Helper()
 	counts, err := c.vault.CountRequests(c.t.Context(), since)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.results.measured("Vault, %d volumes of one service account until then: %d logins, %d reads, %d requests in all",
 		manyPods, counts[loginPath], counts.Under(kvMount+"/data/"), counts.Under(""))
 	if n := counts[loginPath]; n != 1 {

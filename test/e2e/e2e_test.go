@@ -6,6 +6,8 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // scenario is a case with a namespace of its own.
@@ -82,8 +84,8 @@ func TestE2E(t *testing.T) {
 	shared.checkLogs(t)
 	for _, s := range apart() {
 		t.Run(s.name, func(t *testing.T) {
-			must(t, context.Cause(shared.ctx))
-			must(t, shared.driver.mend(t.Context()))
+			testkit.Must(t, context.Cause(shared.ctx))
+			testkit.Must(t, shared.driver.mend(t.Context()))
 			play(t, s)
 			shared.checkLogs(t)
 		})

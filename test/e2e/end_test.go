@@ -13,6 +13,8 @@ import (
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const revokePath = "auth/token/revoke-self"
@@ -23,7 +25,7 @@ func podDeleted(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
 	mark, err := c.vault.Mark()
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	pod := c.run(newPod("short", printOnce, mounts("db")))
 	if line := mountLine(c.t.Context(), c.volume(pod, volumeName)); !strings.Contains(line, " - tmpfs ") || !strings.Contains(line, "noexec") {
 		c.t.Errorf("the volume's mount is %q, want a tmpfs that nothing runs from", line)
@@ -68,13 +70,13 @@ func jobCompletes(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
 	mark, err := c.vault.Mark()
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	template := newPod("", `cat /secrets/password`, once, mounts("db"))
 	_, err = c.api.BatchV1().Jobs(c.ns).Create(c.t.Context(), &batchv1.Job{
 		ObjectMeta: metav1.ObjectMeta{Name: "job"},
 		Spec:       batchv1.JobSpec{Template: corev1.PodTemplateSpec{Spec: template.Spec}},
 	}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.until("the job to complete", func(ctx context.Context) error {
 		job, err := c.api.BatchV1().Jobs(c.ns).Get(ctx, "job", metav1.GetOptions{})
 		if err == nil && job.Status.Succeeded != 1 {
@@ -83,7 +85,7 @@ func jobCompletes(c *tenant) {
 		return err
 	})
 	pods, err := c.api.CoreV1().Pods(c.ns).List(c.t.Context(), metav1.ListOptions{LabelSelector: "job-name=job"})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	if len(pods.Items) != 1 {
 		c.t.Fatalf("the job has %d pods", len(pods.Items))
 	}
@@ -123,7 +125,7 @@ func (c *tenant) checkNotRead(path string) {
 	clock.class("clock", nil, clock.object("password", "clock"))
 	clock.run(newPod("clock", printOnce, mounts("clock")))
 	mark, err := c.vault.Mark()
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.until("three refreshes of another volume", func(ctx context.Context) error {
 		counts, err := c.vault.CountRequests(ctx, mark)
 		if n := counts.Under(kvMount + "/data/" + clock.ns + "/"); err == nil && n < 3 {
@@ -132,7 +134,7 @@ func (c *tenant) checkNotRead(path string) {
 		return err
 	})
 	counts, err := c.vault.CountRequests(c.t.Context(), mark)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	if n := counts[path]; n > 0 {
 		c.t.Errorf("%s was read %d times", path, n)
 	}

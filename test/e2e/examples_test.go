@@ -21,6 +21,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // hostRoot is where the pods of examplesReload have the machine's own files:
@@ -32,10 +34,10 @@ const hostRoot = "/host"
 // this machine are left out, and the log says so.
 func examplesReload(c *tenant) {
 	scratch, err := os.MkdirTemp("", "examples")
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.t.Cleanup(func() { _ = os.RemoveAll(scratch) })
 	examples, err := filepath.Abs("../../examples")
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	build := exec.CommandContext(c.t.Context(), "go", "build", "-o", filepath.Join(scratch, "reload"), ".")
 	build.Dir, build.Env = filepath.Join(examples, "go"), append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -87,7 +89,7 @@ func (c *tenant) program(name string) string {
 
 func (c *tenant) putAll(path string, data map[string]any) {
 	c.t.Helper()
-	must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/"+path, data))
+	testkit.Must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/"+path, data))
 }
 
 // onHost is a pod that runs a program of the machine, with the volume at /mnt.
@@ -108,10 +110,10 @@ func (c *tenant) startNginx(examples, scratch string) string {
 		return ""
 	}
 	text, err := os.ReadFile(filepath.Join(examples, "nginx", "nginx.conf"))
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	socket, config := filepath.Join(scratch, "s"), filepath.Join(scratch, "nginx.conf")
 	replaced := strings.NewReplacer("8443", "unix:"+socket, "/mnt/secrets", "/mnt", "/tmp/", scratch+"/").Replace(string(text))
-	must(c.t, os.WriteFile(config, []byte(replaced), 0o600))
+	testkit.Must(c.t, os.WriteFile(config, []byte(replaced), 0o600))
 	c.putAll("tls", certificate(c, 1))
 	var objects []object
 	for name, key := range map[string]string{"tls/cert.pem": "certificate", "tls/key.pem": "private_key"} {
@@ -141,15 +143,15 @@ func (c *tenant) awaitWords(pod, words string) {
 func certificate(c *tenant, serial int64) map[string]any {
 	c.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "web"},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"web"},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	encode := func(kind string, bytes []byte) string {
 		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: bytes}))
 	}

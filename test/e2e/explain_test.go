@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // row is one cause, as it is made on the node and as explain must name it.
@@ -90,7 +91,7 @@ func (c *tenant) awaitExplainedUntil(deadline time.Time, person string, r row) {
 // awaitExplained waits until explain says of a row what it must.
 func (c *tenant) awaitExplained(person string, r row) {
 	c.t.Helper()
-	must(c.t, c.tryExplain(c.t.Context(), person, r))
+	testkit.Must(c.t, c.tryExplain(c.t.Context(), person, r))
 }
 
 func (c *tenant) tryExplain(ctx context.Context, person string, r row) error {
@@ -153,7 +154,7 @@ func (c *tenant) explainFast() {
 	best := 0
 	for range 3 {
 		got, err := c.runExplain(c.t.Context(), admin, "pod/well")
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		if got.code != 0 || len(got.Findings) > 0 {
 			c.t.Errorf("of a pod that is well it says %s", got.text)
 		}
@@ -220,7 +221,7 @@ func (c *tenant) rowsOfLogins() []row {
 	db := []object{c.object("password", "db")}
 	role := func(name string, change map[string]any) map[string]string {
 		name = c.ns + "-" + name
-		must(c.t, c.vault.Role(c.t.Context(), authMount, name, merge(map[string]any{
+		testkit.Must(c.t, c.vault.Role(c.t.Context(), authMount, name, merge(map[string]any{
 			"bound_service_account_names": account, "bound_service_account_namespaces": c.ns, "audience": "vault", "token_policies": c.ns,
 		}, change)))
 		return map[string]string{"roleName": name}
@@ -255,7 +256,7 @@ func (c *tenant) rowsOfReads() []row {
 	at := func(path, key string) []object {
 		return []object{{ObjectName: "password", SecretPath: path, SecretKey: key}}
 	}
-	must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/large", map[string]any{"password": strings.Repeat("x", 100<<10)}))
+	testkit.Must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/large", map[string]any{"password": strings.Repeat("x", 100<<10)}))
 	return []row{
 		{name: "no-policy", objects: at(kvMount+"/data/others/db", "password"), code: finding.CodePolicyDenies,
 			words: []string{`path "` + kvMount + `/data/others/db" { capabilities = ["read"] }`, "vault read auth/kubernetes/role/" + c.ns}},
@@ -293,12 +294,12 @@ func (c *tenant) rowsOfContainers() []row {
 	secret := corev1.EnvVar{Name: "P", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "made"}, Key: "p"}}}
 	configMap := corev1.Volume{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "none"}}}}
 	fading := func(name string) map[string]string {
-		must(c.t, c.vault.Role(c.t.Context(), authMount, c.ns+"-"+name, map[string]any{
+		testkit.Must(c.t, c.vault.Role(c.t.Context(), authMount, c.ns+"-"+name, map[string]any{
 			"bound_service_account_names": account, "bound_service_account_namespaces": c.ns, "audience": "vault", "token_policies": c.ns + "-fading",
 		}))
 		return map[string]string{"roleName": c.ns + "-" + name}
 	}
-	must(c.t, c.vault.Policy(c.t.Context(), c.ns+"-fading", fmt.Sprintf(`path "%s/data/%s/*" { capabilities = ["read"] }`, kvMount, c.ns)))
+	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns+"-fading", fmt.Sprintf(`path "%s/data/%s/*" { capabilities = ["read"] }`, kvMount, c.ns)))
 	return []row{
 		{name: "well", objects: db},
 		{name: "variable", objects: db, pod: container(func(k *corev1.Container) { k.Env = []corev1.EnvVar{secret} }), code: finding.CodeNoSecret,
@@ -342,9 +343,9 @@ func (c *tenant) madeOtherwise() {
 	other := c.newTenant(c.t)
 	other.class("elsewhere", nil, db)
 	for _, provider := range []string{"hashicorp", "aws"} {
-		must(c.t, c.createClass(ctx, map[string]any{"metadata": map[string]any{"name": provider}, "spec": map[string]any{"provider": provider, "parameters": map[string]any{}}}))
+		testkit.Must(c.t, c.createClass(ctx, map[string]any{"metadata": map[string]any{"name": provider}, "spec": map[string]any{"provider": provider, "parameters": map[string]any{}}}))
 	}
-	must(c.t, c.createClass(ctx, map[string]any{
+	testkit.Must(c.t, c.createClass(ctx, map[string]any{
 		"metadata": map[string]any{"name": "made"},
 		"spec": map[string]any{
 			"provider": "vault", "parameters": map[string]any{"roleName": c.ns, "objects": "- {objectName: password, secretPath: secret/data/x, secretKey: password}"},
@@ -357,13 +358,13 @@ func (c *tenant) madeOtherwise() {
 	c.replicas("refused", 1, newPod("", printOnce, as("never"), mounts("refused")))
 	c.replicas("replicas", 2, newPod("", printOnce, mounts("replicas")))
 
-	must(c.t, c.api.CoreV1().ServiceAccounts(c.ns).Delete(ctx, "leaving", metav1.DeleteOptions{}))
+	testkit.Must(c.t, c.api.CoreV1().ServiceAccounts(c.ns).Delete(ctx, "leaving", metav1.DeleteOptions{}))
 	_, err := c.api.CoreV1().Pods(c.ns).Patch(ctx, "no-account", types.JSONPatchType, []byte(`[{"op":"remove","path":"/spec/schedulingGates"}]`), metav1.PatchOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	for _, name := range []string{"fading", "emptied"} {
 		c.awaitPod(name, isRunning)
 	}
-	must(c.t, c.vault.Policy(ctx, c.ns+"-fading", `path "sys/none" { capabilities = ["read"] }`))
+	testkit.Must(c.t, c.vault.Policy(ctx, c.ns+"-fading", `path "sys/none" { capabilities = ["read"] }`))
 }
 
 func (c *tenant) replicas(name string, n int32, pod *corev1.Pod) {
@@ -375,19 +376,19 @@ func (c *tenant) replicas(name string, n int32, pod *corev1.Pod) {
 		Spec: appsv1.DeploymentSpec{Replicas: &n, Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod.Spec}},
 	}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 }
 
 // authMethod enables an auth method of the tenant's own, with a role web.
 func (c *tenant) authMethod(kind, name string, config map[string]any) string {
 	c.t.Helper()
 	ctx, path := c.t.Context(), c.ns+"-"+name
-	must(c.t, c.vault.Client().Sys().EnableAuthWithOptionsWithContext(ctx, path, &api.EnableAuthOptions{Type: kind}))
+	testkit.Must(c.t, c.vault.Client().Sys().EnableAuthWithOptionsWithContext(ctx, path, &api.EnableAuthOptions{Type: kind}))
 	if config != nil {
-		must(c.t, c.vault.Write(ctx, "auth/"+path+"/config", config))
+		testkit.Must(c.t, c.vault.Write(ctx, "auth/"+path+"/config", config))
 	}
 	if kind == "kubernetes" {
-		must(c.t, c.vault.Role(ctx, path, "web", map[string]any{"bound_service_account_names": account, "bound_service_account_namespaces": c.ns, "audience": "vault"}))
+		testkit.Must(c.t, c.vault.Role(ctx, path, "web", map[string]any{"bound_service_account_names": account, "bound_service_account_namespaces": c.ns, "audience": "vault"}))
 	}
 	return path
 }
@@ -395,7 +396,7 @@ func (c *tenant) authMethod(kind, name string, config map[string]any) string {
 // exhaust uses up the quota of an auth method for a day.
 func (c *tenant) exhaust(mount string) {
 	c.t.Helper()
-	must(c.t, c.vault.Write(c.t.Context(), "sys/quotas/rate-limit/"+mount, map[string]any{"path": "auth/" + mount + "/", "rate": 1, "interval": "24h"}))
+	testkit.Must(c.t, c.vault.Write(c.t.Context(), "sys/quotas/rate-limit/"+mount, map[string]any{"path": "auth/" + mount + "/", "rate": 1, "interval": "24h"}))
 	for range 3 {
 		_, _ = c.vault.Client().Logical().WriteWithContext(c.t.Context(), "auth/"+mount+"/login", map[string]any{"role": "web", "jwt": "none"})
 	}
@@ -406,11 +407,11 @@ func (c *tenant) exhaust(mount string) {
 func (c *tenant) jwtMethod() string {
 	c.t.Helper()
 	keys, err := c.api.CoreV1().RESTClient().Get().AbsPath("/openid/v1/jwks").DoRaw(c.t.Context())
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(keys) }))
 	c.t.Cleanup(server.Close)
 	path := c.authMethod("jwt", "jwt", map[string]any{"jwks_url": server.URL})
-	must(c.t, c.vault.Role(c.t.Context(), path, "web", map[string]any{
+	testkit.Must(c.t, c.vault.Role(c.t.Context(), path, "web", map[string]any{
 		"role_type": "jwt", "user_claim": "sub", "bound_subject": "system:serviceaccount:" + c.ns + ":" + account,
 	}))
 	return path
@@ -420,7 +421,7 @@ func (c *tenant) jwtMethod() string {
 func (c *tenant) clusterCA() string {
 	c.t.Helper()
 	config, err := c.api.CoreV1().ConfigMaps(c.ns).Get(c.t.Context(), "kube-root-ca.crt", metav1.GetOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return config.Data["ca.crt"]
 }
 
@@ -431,15 +432,15 @@ func driverExplained(c *tenant) {
 	c.class("db", nil, c.object("password", "db"))
 	defer func() { // an upgrade would leave what was patched
 		ctx := context.WithoutCancel(ctx)
-		must(c.t, errors.Join(c.driver.uninstall(ctx), c.driver.install(ctx, nil)))
+		testkit.Must(c.t, errors.Join(c.driver.uninstall(ctx), c.driver.install(ctx, nil)))
 	}()
 	developer := c.developer()
 
 	change := func(patch any) {
 		body, err := json.Marshal(patch)
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		_, err = c.api.StorageV1().CSIDrivers().Patch(ctx, driverName, types.MergePatchType, body, metav1.PatchOptions{})
-		must(c.t, err)
+		testkit.Must(c.t, err)
 	}
 	change(map[string]any{"spec": map[string]any{"podInfoOnMount": false}})
 	c.start(newPod("nameless", printOnce, mounts("db")))
@@ -449,7 +450,7 @@ func driverExplained(c *tenant) {
 
 	daemonSet := func(patch string) {
 		_, err := c.api.AppsV1().DaemonSets(releaseNamespace).Patch(ctx, releaseName, types.StrategicMergePatchType, []byte(patch), metav1.PatchOptions{})
-		must(c.t, err)
+		testkit.Must(c.t, err)
 	}
 	daemonSet(`{"spec":{"template":{"spec":{"containers":[{"name":"mayfly-node","image":"mayfly.test/none:1"}]}}}}`)
 	c.awaitDriverUnready()

@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // mountFlags shows what of a volume's mount options a container has. The
@@ -19,7 +21,7 @@ func mountFlags(c *tenant) {
 	mode := 0o755
 	script := c.object("script", "script")
 	script.FilePermission = &mode
-	must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/script", map[string]any{"password": "#!/bin/sh\necho ran\n"}))
+	testkit.Must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/script", map[string]any{"password": "#!/bin/sh\necho ran\n"}))
 	c.class("db", nil, c.object("password", "db"), script)
 	pod := c.run(newPod("flags", `grep ' /secrets ' /proc/self/mountinfo
 touch /secrets/new 2>/dev/null && echo written
@@ -28,9 +30,9 @@ chmod u+s /secrets/script 2>/dev/null && echo setuid
 exec sleep 100000`, mounts("db")))
 
 	table, err := os.ReadFile("/proc/self/mountinfo")
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	node, err := mountOf(string(table), c.volume(pod, volumeName))
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	var lines []string
 	c.until("the container to have tried everything", func(ctx context.Context) error {
 		text, err := c.log(ctx, "flags")
@@ -41,7 +43,7 @@ exec sleep 100000`, mounts("db")))
 		return err
 	})
 	container, err := mountOf(lines[0], mountPath)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.t.Logf("on the node:      %s", node)
 	c.t.Logf("in the container: %s", container)
 	c.t.Logf("a script of mode 0755 in the volume: %s", lines[len(lines)-1])

@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const (
@@ -69,7 +70,7 @@ func (c *tenant) admitToGateway() {
 func (c *tenant) gatewayClass(name string, change map[string]string, objects ...map[string]any) {
 	c.t.Helper()
 	list, err := json.Marshal(objects) // which is YAML too
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	parameters := map[string]string{
 		"akeylessGatewayURL": c.gateway.URL(), "akeylessAccessType": "k8s", "akeylessAccessID": gatewayAccessID,
 		"akeylessK8sAuthConfigName": gatewayConfig, "objects": string(list),
@@ -77,7 +78,7 @@ func (c *tenant) gatewayClass(name string, change map[string]string, objects ...
 	for key, value := range change {
 		parameters[key] = value
 	}
-	must(c.t, c.createClass(c.t.Context(), map[string]any{
+	testkit.Must(c.t, c.createClass(c.t.Context(), map[string]any{
 		"metadata": map[string]any{"name": name},
 		"spec":     map[string]any{"provider": "akeyless", "parameters": parameters},
 	}))
@@ -126,7 +127,7 @@ func (c *tenant) filesOf(pod *corev1.Pod, names ...string) string {
 	var text strings.Builder
 	for _, name := range names {
 		data, err := os.ReadFile(filepath.Join(c.volume(pod, volumeName), name))
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		if len(data) == 0 {
 			c.t.Errorf("%s is empty", name)
 		}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // driverReinstalled takes the driver away under a live pod. What needs the
@@ -25,16 +26,16 @@ func driverReinstalled(c *tenant) {
 		c.t.Fatalf("the uninstall went on, or did not say why it stopped: %v", err)
 	}
 	s.checkFile(s.pod, "one")
-	must(c.t, c.driver.uninstall(c.t.Context()))
+	testkit.Must(c.t, c.driver.uninstall(c.t.Context()))
 	s.checkFile(s.pod, "one")
 	c.start(newPod("coming", printOnce, mounts("db")))
 	c.awaitEvent("coming", failedMount, driverName)
 	c.awaitExplained(admin, row{name: "coming", code: finding.CodeDriverAbsent, words: []string{"has no pod of the driver"}})
 	c.awaitExplained(c.developer(), row{name: "coming", code: finding.CodeNotRegistered, words: []string{driverName}})
-	must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), "leaving", metav1.DeleteOptions{}))
+	testkit.Must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), "leaving", metav1.DeleteOptions{}))
 	s.checkFile(leaving, "one")
 
-	must(c.t, c.driver.install(c.t.Context(), nil))
+	testkit.Must(c.t, c.driver.install(c.t.Context(), nil))
 	c.awaitPod("coming", isRunning)
 	c.awaitLog("coming", marker+"one\n")
 	c.awaitGone("leaving")
@@ -52,8 +53,8 @@ func taintRemoved(c *tenant) {
 	const key = "node.mayfly.dev/not-ready"
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	must(c.t, c.driver.uninstall(c.t.Context()))
-	must(c.t, c.taint(c.t.Context(), key))
+	testkit.Must(c.t, c.driver.uninstall(c.t.Context()))
+	testkit.Must(c.t, c.taint(c.t.Context(), key))
 	c.start(newPod("early", printOnce, mounts("db")))
 	c.awaitPod("early", func(pod *corev1.Pod) error {
 		for _, condition := range pod.Status.Conditions {
@@ -66,7 +67,7 @@ func taintRemoved(c *tenant) {
 	for _, person := range []string{admin, c.developer()} {
 		c.awaitExplained(person, row{name: "early", code: finding.CodeNotScheduled, words: []string{key, "start-up taint"}})
 	}
-	must(c.t, c.driver.install(c.t.Context(), map[string]any{"startupTaint": map[string]any{"remove": true, "key": key}}))
+	testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{"startupTaint": map[string]any{"remove": true, "key": key}}))
 	c.awaitPod("early", isRunning)
 	c.awaitLog("early", marker+"one\n")
 	for _, e := range c.mustEvents("early") {
@@ -74,7 +75,7 @@ func taintRemoved(c *tenant) {
 			c.t.Errorf("the pod came before the driver: %s", e.Message)
 		}
 	}
-	must(c.t, c.driver.install(c.t.Context(), nil))
+	testkit.Must(c.t, c.driver.install(c.t.Context(), nil))
 }
 
 func (c *tenant) taint(ctx context.Context, key string) error {
@@ -90,7 +91,7 @@ func (c *tenant) taint(ctx context.Context, key string) error {
 func (c *tenant) mustEvents(pod string) []corev1.Event {
 	c.t.Helper()
 	events, err := c.events(c.t.Context(), c.ns, pod)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return events
 }
 
@@ -99,20 +100,20 @@ func (c *tenant) mustEvents(pod string) []corev1.Event {
 func tokensEitherWay(c *tenant) {
 	s := c.newSurvivor()
 	for _, inSecrets := range []bool{false, true} {
-		must(c.t, c.driver.install(c.t.Context(), map[string]any{
+		testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{
 			"csiDriver": map[string]any{"serviceAccountTokenInSecrets": inSecrets},
 		}))
 		driver, err := c.api.StorageV1().CSIDrivers().Get(c.t.Context(), driverName, metav1.GetOptions{})
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		if got := driver.Spec.ServiceAccountTokenInSecrets; got != nil && *got != inSecrets || got == nil && inSecrets {
 			c.t.Fatalf("the CSIDriver object has serviceAccountTokenInSecrets %v, want %t", got, inSecrets)
 		}
 		name := fmt.Sprintf("tokens-%t", inSecrets)
 		mark, err := c.vault.Mark()
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		// Another service account: nobody has logged in as it.
 		c.account(name)
-		must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"bound_service_account_names": "*"}))
+		testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"bound_service_account_names": "*"}))
 		c.run(newPod(name, printOnce, as(name), mounts("db")))
 		c.awaitLog(name, marker+"one\n")
 		if err := wantCount(c.vault.asTenant(c.t.Context(), mark, loginPath, c.ns))(1); err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/probe"
 	"github.com/mayfly-csi/mayfly/test/node"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
@@ -31,17 +32,17 @@ const (
 // it again after a kill that leaves the socket behind.
 func kmsStaticPod(c *tenant) {
 	root, err := toolcache.ModuleRoot()
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	dir, err := os.MkdirTemp("", "mayfly-e2e-kms-")
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	config, sockets := filepath.Join(dir, "config"), filepath.Join(dir, "run")
-	must(c.t, errors.Join(os.Mkdir(config, 0o700), os.Mkdir(sockets, 0o700)))
+	testkit.Must(c.t, errors.Join(os.Mkdir(config, 0o700), os.Mkdir(sockets, 0o700)))
 	c.kmsImage(dir)
 	c.kmsConfig(root, config)
 
 	manifest := filepath.Join(c.node.StaticPods(), "mayfly-kms.yaml")
-	must(c.t, os.WriteFile(manifest, kmsPod(c, root, config, sockets), 0o600))
+	testkit.Must(c.t, os.WriteFile(manifest, kmsPod(c, root, config, sockets), 0o600))
 	c.t.Cleanup(func() { _ = os.Remove(manifest) })
 	mirror := "mayfly-kms-" + c.node.Name()
 	pods := c.api.CoreV1().Pods(metav1.NamespaceSystem)
@@ -59,7 +60,7 @@ func kmsStaticPod(c *tenant) {
 	if again := c.awaitPlugin(socket); again != id {
 		c.t.Errorf("the key id was %s and is %s", id, again)
 	}
-	must(c.t, os.Remove(manifest))
+	testkit.Must(c.t, os.Remove(manifest))
 	c.until("the static pod to go", func(ctx context.Context) error {
 		_, err := pods.Get(ctx, mirror, metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
@@ -73,10 +74,10 @@ func kmsStaticPod(c *tenant) {
 func (c *tenant) kmsImage(dir string) {
 	c.t.Helper()
 	program, err := buildProgram(c.t.Context(), dir, "mayfly-kms")
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	data, err := os.ReadFile(program)
-	must(c.t, err)
-	must(c.t, c.node.AddImage(c.t.Context(), node.Image{
+	testkit.Must(c.t, err)
+	testkit.Must(c.t, c.node.AddImage(c.t.Context(), node.Image{
 		Ref: kmsImage, Entrypoint: []string{"/mayfly-kms"}, Files: []node.ImageFile{{Path: "mayfly-kms", Data: data, Mode: 0o755}},
 	}))
 }
@@ -86,17 +87,17 @@ func (c *tenant) kmsImage(dir string) {
 func (c *tenant) kmsConfig(root, dir string) {
 	c.t.Helper()
 	mount := "transit-" + c.ns
-	must(c.t, c.vault.EnableTransit(c.t.Context(), mount, "kubernetes"))
+	testkit.Must(c.t, c.vault.EnableTransit(c.t.Context(), mount, "kubernetes"))
 	policy, err := os.ReadFile(filepath.Join(root, "deploy/kms/policy.hcl"))
-	must(c.t, err)
-	must(c.t, c.vault.Policy(c.t.Context(), mount, string(bytes.ReplaceAll(policy, []byte(`"transit/`), []byte(`"`+mount+"/")))))
+	testkit.Must(c.t, err)
+	testkit.Must(c.t, c.vault.Policy(c.t.Context(), mount, string(bytes.ReplaceAll(policy, []byte(`"transit/`), []byte(`"`+mount+"/")))))
 	token, err := c.vault.Client().Auth().Token().CreateWithContext(c.t.Context(), &api.TokenCreateRequest{Policies: []string{mount}, Period: "1h"})
-	must(c.t, err)
-	must(c.t, os.WriteFile(filepath.Join(dir, "token"), []byte(token.Auth.ClientToken), 0o600))
+	testkit.Must(c.t, err)
+	testkit.Must(c.t, os.WriteFile(filepath.Join(dir, "token"), []byte(token.Auth.ClientToken), 0o600))
 	data, err := os.ReadFile(filepath.Join(root, "deploy/kms/config.yaml"))
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	settings := map[string]any{}
-	must(c.t, yaml.Unmarshal(data, &settings))
+	testkit.Must(c.t, yaml.Unmarshal(data, &settings))
 	for _, key := range []string{"vaultCaCert", "roleId", "secretIdFile"} {
 		if _, ok := settings[key]; !ok {
 			c.t.Fatalf("deploy/kms/config.yaml has no %s", key)
@@ -104,21 +105,21 @@ func (c *tenant) kmsConfig(root, dir string) {
 		delete(settings, key)
 	}
 	system, err := c.api.CoreV1().Namespaces().Get(c.t.Context(), metav1.NamespaceSystem, metav1.GetOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	settings["vaultAddr"], settings["authMethod"], settings["tokenFile"] = []string{c.vault.Address}, "token-file", kmsDir+"/token"
 	settings["transitMount"], settings["clusterId"] = mount, string(system.UID)
 	data, err = yaml.Marshal(settings)
-	must(c.t, err)
-	must(c.t, os.WriteFile(filepath.Join(dir, "config.yaml"), data, 0o600))
+	testkit.Must(c.t, err)
+	testkit.Must(c.t, os.WriteFile(filepath.Join(dir, "config.yaml"), data, 0o600))
 }
 
 // kmsPod is the shipped manifest with the node's folders.
 func kmsPod(c *tenant, root, config, sockets string) []byte {
 	c.t.Helper()
 	data, err := os.ReadFile(filepath.Join(root, "deploy/kms/static-pod.yaml"))
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	var pod corev1.Pod
-	must(c.t, yaml.UnmarshalStrict(data, &pod))
+	testkit.Must(c.t, yaml.UnmarshalStrict(data, &pod))
 	pod.Spec.Containers[0].Image, pod.Spec.Containers[0].ImagePullPolicy = kmsImage, corev1.PullNever
 	for i := range pod.Spec.Volumes {
 		switch v := &pod.Spec.Volumes[i]; v.Name {
@@ -131,7 +132,7 @@ func kmsPod(c *tenant, root, config, sockets string) []byte {
 		}
 	}
 	data, err = yaml.Marshal(pod)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return data
 }
 

@@ -13,6 +13,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/test/node"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // leaked finds a secret of the cases, or a service account token, in what must
@@ -52,13 +53,13 @@ func (c *tenant) checkLeaks(ctx context.Context) {
 func (w *world) checkLogs(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(w.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*"))
-	must(t, err)
+	testkit.Must(t, err)
 	if len(files) == 0 {
 		t.Error("there is no log of the driver")
 	}
 	for _, file := range append(files, w.node.Log(node.Kubelet)) {
 		data, err := os.ReadFile(file)
-		must(t, err)
+		testkit.Must(t, err)
 		if found := leaked(data); found != "" {
 			t.Errorf("%s holds a secret: %s", file, found)
 		}

@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const (
@@ -24,7 +25,7 @@ const (
 // fiftyPods measures what a volume adds to the start of pods, and counts what
 // it costs the API server and Vault. The times are told, the counts must hold.
 func fiftyPods(c *tenant) {
-	must(c.t, c.awaitAlone(c.t.Context()))
+	testkit.Must(c.t, c.awaitAlone(c.t.Context()))
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
 	script := `exec sleep 100000`
@@ -83,8 +84,8 @@ func (c *tenant) startMany(prefix, script string, options ...func(*corev1.Pod)) 
 			return err
 		})
 	}
-	must(c.t, creating.Wait())
-	must(c.t, watching.Wait())
+	testkit.Must(c.t, creating.Wait())
+	testkit.Must(c.t, watching.Wait())
 	seen := <-running
 	took := make([]time.Duration, manyPods)
 	for i := range took {
@@ -126,7 +127,7 @@ func percentile(all []time.Duration, p int) time.Duration {
 
 func (c *tenant) deleteAll() {
 	c.t.Helper()
-	must(c.t, c.api.CoreV1().Pods(c.ns).DeleteCollection(c.t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
+	testkit.Must(c.t, c.api.CoreV1().Pods(c.ns).DeleteCollection(c.t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
 	c.until("all pods to go", func(ctx context.Context) error {
 		list, err := c.api.CoreV1().Pods(c.ns).List(ctx, metav1.ListOptions{})
 		if err == nil && len(list.Items) > 0 {
@@ -147,7 +148,7 @@ func (c *tenant) checkPublishCost(before tally) {
 		return err
 	})
 	cost, err := c.costSince(c.t.Context(), before)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.results.measured("API server, %d first publishes: %s", manyPods, cost)
 	if cost.server != (writes{creates: manyPods}) {
 		c.t.Errorf("by the API server's metrics the statuses had %+v, want one create a volume and nothing else", cost.server)
@@ -179,7 +180,7 @@ func (c *tenant) checkRefreshCost() {
 		c.t.Errorf("%.0f refreshes failed", n)
 	}
 	cost, err := c.costSince(c.t.Context(), before)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.results.measured("API server, %.0f unchanged refreshes and %.0f republishes: %s",
 		end.sum("rotation_reconcile_total")-start.sum("rotation_reconcile_total"), end.sum(publishCalls)-start.sum(publishCalls), cost)
 	if cost.server != (writes{}) {

@@ -9,6 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // kubeletsMistakes are those of a new user of which kubelet or the container
@@ -16,7 +17,7 @@ import (
 func kubeletsMistakes(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"spec":{"secretObjects":[{"secretName":"made","type":"Opaque","data":[{"objectName":"password","key":"p"}]}]}}`)))
+	testkit.Must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"spec":{"secretObjects":[{"secretName":"made","type":"Opaque","data":[{"objectName":"password","key":"p"}]}]}}`)))
 	change := func(with func(*corev1.Pod)) []func(*corev1.Pod) {
 		return []func(*corev1.Pod){mounts("db"), with}
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/node"
 	"github.com/mayfly-csi/mayfly/test/pages"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
@@ -49,14 +50,14 @@ var firstPages = []string{installPage, "docs/vault.md", "README.md"}
 // it; any other begins with the driver as docs/install.md installs it.
 func pagesRun(c *tenant) {
 	root, err := toolcache.ModuleRoot()
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	blocks, err := pages.Read(root)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	slices.SortStableFunc(blocks, func(a, b pages.Block) int { return cmp.Compare(pageOrder(a.Page), pageOrder(b.Page)) })
 	blocks = slices.DeleteFunc(blocks, func(b pages.Block) bool { return b.NotRun != "" })
 	r := newReader(c, root, blocks)
-	defer func() { must(c.t, c.driver.install(context.WithoutCancel(c.t.Context()), nil)) }()
-	must(c.t, c.driver.uninstall(c.t.Context()))
+	defer func() { testkit.Must(c.t, c.driver.install(context.WithoutCancel(c.t.Context()), nil)) }()
+	testkit.Must(c.t, c.driver.uninstall(c.t.Context()))
 	for len(blocks) > 0 {
 		page := blocks[0].Page
 		end := slices.IndexFunc(blocks, func(b pages.Block) bool { return b.Page != page })
@@ -101,8 +102,8 @@ func newReader(c *tenant, root string, blocks []pages.Block) *reader {
 	r := &reader{tenant: c, root: root, dir: c.t.TempDir()}
 	var err error
 	r.store, err = vaulttest.Start(c.t.Context(), vaulttest.Options{Progress: c.out, TLS: true})
-	must(c.t, err)
-	c.t.Cleanup(func() { must(c.t, r.store.Stop()) })
+	testkit.Must(c.t, err)
+	c.t.Cleanup(func() { testkit.Must(c.t, r.store.Stop()) })
 	r.names = strings.NewReplacer(
 		"https://vault.example.com:8200", r.store.Address, "https://vault.example:8200", r.store.Address,
 		"https://kubernetes.example.com:6443", c.node.Server(), "https://kubernetes.example:6443", c.node.Server(),
@@ -131,40 +132,40 @@ func (r *reader) prepare() {
 	r.t.Helper()
 	ctx, work, bin := r.t.Context(), filepath.Join(r.dir, "work"), filepath.Join(r.dir, "bin")
 	for _, dir := range []string{work, bin, filepath.Join(work, "charts")} {
-		must(r.t, os.MkdirAll(dir, 0o755))
+		testkit.Must(r.t, os.MkdirAll(dir, 0o755))
 	}
 	for name, target := range map[string]string{
 		"charts/mayfly": r.driver.chart, "deploy": filepath.Join(r.root, "deploy"), "hack": filepath.Join(r.root, "hack"),
 		"vault-audit.log": r.store.AuditFile, "audit.log": r.node.AuditLog(),
 	} {
-		must(r.t, os.Symlink(target, filepath.Join(work, name)))
+		testkit.Must(r.t, os.Symlink(target, filepath.Join(work, name)))
 	}
 	for _, name := range []string{"kubectl", "vault"} {
 		path, err := toolcache.Get(ctx, r.out, name)
-		must(r.t, err)
-		must(r.t, os.Symlink(path, filepath.Join(bin, name)))
+		testkit.Must(r.t, err)
+		testkit.Must(r.t, os.Symlink(path, filepath.Join(bin, name)))
 	}
 	r.writeHelm(filepath.Join(bin, "helm"))
 	mine, err := json.Marshal(map[string]any{
 		"image": map[string]any{"repository": imageRepository, "tag": versions[0]}, "vault": map[string]any{"address": r.store.Address},
 	})
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	for _, name := range []string{"my.yaml", "my.json"} {
-		must(r.t, os.WriteFile(filepath.Join(work, name), mine, 0o600))
+		testkit.Must(r.t, os.WriteFile(filepath.Join(work, name), mine, 0o600))
 	}
 	r.env = []string{
 		"PATH=" + bin + ":" + os.Getenv("PATH"), "HOME=" + r.dir, "KUBECONFIG=" + r.node.Kubeconfig(),
 		"VAULT_ADDR=" + r.store.Address, "VAULT_TOKEN=" + r.store.RootToken, "VAULT_CACERT=" + r.store.CAFile,
 	}
 	r.own = r.newSession()
-	must(r.t, r.store.EnableKV(ctx, "secret", 2)) // as on every new Vault in development mode
+	testkit.Must(r.t, r.store.EnableKV(ctx, "secret", 2)) // as on every new Vault in development mode
 	r.do("kubectl create configmap " + pagesAuthority + " --namespace " + pagesRelease + " --from-file ca.crt=" + r.store.CAFile)
 	before := r.clusterObjects()
 	_, err = os.Stat(pagesLogs)
 	madeHere := errors.Is(err, os.ErrNotExist)
 	r.t.Cleanup(func() {
 		if madeHere {
-			must(r.t, os.RemoveAll(pagesLogs))
+			testkit.Must(r.t, os.RemoveAll(pagesLogs))
 		}
 		r.do("kubectl delete configmap " + pagesAuthority + " --namespace " + pagesRelease)
 		for _, name := range strings.Fields(r.clusterObjects()) {
@@ -185,9 +186,9 @@ func (r *reader) clusterObjects() string {
 func (r *reader) newSession() *pages.Session {
 	r.t.Helper()
 	state, err := os.MkdirTemp(r.dir, "state")
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	session, err := pages.NewSession(state, filepath.Join(r.dir, "work"), r.env)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	return session
 }
 
@@ -202,11 +203,11 @@ func (r *reader) writeHelm(path string) {
 	values["vault"] = map[string]any{"tls": map[string]any{"caConfigMap": map[string]any{"name": pagesAuthority}}}
 	values["classFiles"] = map[string]any{"configMaps": []any{pagesAuthority}}
 	data, err := json.Marshal(values)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	file := filepath.Join(r.dir, "node.json")
-	must(r.t, os.WriteFile(file, data, 0o600))
+	testkit.Must(r.t, os.WriteFile(file, data, 0o600))
 	script := fmt.Sprintf("#!/bin/bash\ncase $1 in\ninstall | upgrade) exec %q \"$1\" --values %q \"${@:2}\" ;;\nesac\nexec %q \"$@\"\n", r.driver.helm, file, r.driver.helm)
-	must(r.t, os.WriteFile(path, []byte(script), 0o755))
+	testkit.Must(r.t, os.WriteFile(path, []byte(script), 0o755))
 }
 
 func (r *reader) makeShop(ctx context.Context) {
@@ -214,20 +215,20 @@ func (r *reader) makeShop(ctx context.Context) {
 	_, err := r.api.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{Name: pagesNamespace, Labels: map[string]string{tenantLabel: "true"}},
 	}, metav1.CreateOptions{})
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	r.in(r.t).account(account)
 	busybox, err := exec.LookPath("busybox")
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	program, err := os.ReadFile(busybox)
-	must(r.t, err)
-	must(r.t, r.node.AddImage(ctx, node.Image{
+	testkit.Must(r.t, err)
+	testkit.Must(r.t, r.node.AddImage(ctx, node.Image{
 		Ref: pagesImage, Entrypoint: []string{"/bin/busybox", "sleep", "100000"},
 		Files: []node.ImageFile{{Path: "bin/", Mode: 0o755}, {Path: "bin/busybox", Data: program, Mode: 0o755}},
 	}))
 	token, err := reviewerToken(ctx, r.world)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	ca, err := os.ReadFile(r.node.CAFile())
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	r.gateway.AuthMethod(pagesAccessID, akeylessd.Method{
 		Type: "k8s", ConfigName: "prod", Audience: gatewayAudience,
 		Cluster: &akeylessd.Cluster{Host: r.node.Server(), CA: ca, ReviewerToken: token},
@@ -323,7 +324,7 @@ func (r *reader) runYAML(b pages.Block) {
 			Metadata struct{ Name string }
 			Spec     struct{ Provider string }
 		}
-		must(r.t, yaml.Unmarshal([]byte(document), &object))
+		testkit.Must(r.t, yaml.Unmarshal([]byte(document), &object))
 		if p := object.Spec.Provider; object.Kind == "SecretProviderClass" && (p == "vault" || p == "akeyless") {
 			r.start(newPod(fmt.Sprintf("reader-%d", b.Line), printOnce, mounts(object.Metadata.Name), sleeps))
 		}
@@ -380,14 +381,14 @@ func (r *reader) storeSecrets() {
 	r.t.Helper()
 	ctx := r.t.Context()
 	mounted, err := r.store.Client().Sys().ListMountsWithContext(ctx)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	if found, err := r.store.Client().Logical().ReadWithContext(ctx, "secret/data/web/db"); err != nil || found == nil {
-		must(r.t, r.store.PutKV2(ctx, "secret", "web/db", map[string]any{"username": "web", "password": marker + "one"}))
+		testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/db", map[string]any{"username": "web", "password": marker + "one"}))
 	}
 	if mounted["pki/"] == nil {
-		must(r.t, r.store.Write(ctx, "sys/mounts/pki", map[string]any{"type": "pki"}))
-		must(r.t, r.store.Write(ctx, "pki/root/generate/internal", map[string]any{"common_name": "root", "key_type": "ec", "key_bits": 256}))
-		must(r.t, r.store.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "key_type": "ec", "key_bits": 256}))
+		testkit.Must(r.t, r.store.Write(ctx, "sys/mounts/pki", map[string]any{"type": "pki"}))
+		testkit.Must(r.t, r.store.Write(ctx, "pki/root/generate/internal", map[string]any{"common_name": "root", "key_type": "ec", "key_bits": 256}))
+		testkit.Must(r.t, r.store.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "key_type": "ec", "key_bits": 256}))
 	}
 }
 

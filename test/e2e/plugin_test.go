@@ -21,6 +21,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
@@ -74,7 +75,7 @@ func (c *tenant) developer() string {
 	_, err2 := c.api.RbacV1().RoleBindings(c.ns).Create(c.t.Context(), binding, metav1.CreateOptions{})
 	for _, err := range []error{err, err2} {
 		if !apierrors.IsAlreadyExists(err) {
-			must(c.t, err)
+			testkit.Must(c.t, err)
 		}
 	}
 	return binding.Subjects[0].Name

@@ -17,6 +17,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // failedMount is kubelet's event; mountFailed is the driver's own.
@@ -86,7 +87,7 @@ func wrongAudience(c *tenant) {
 	c.start(newPod("refused", printOnce, mounts("refused")))
 	c.awaitEvent("refused", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/refused", "audience")
 
-	must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"audience": "second"}))
+	testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"audience": "second"}))
 	c.awaitPod("refused", isRunning)
 	c.awaitLog("refused", marker+"one\n")
 }
@@ -120,7 +121,7 @@ func invalidClasses(c *tenant) {
 		}
 	}
 	for _, name := range []string{"roleName", "baoRoleName", "openbaoRoleName", "vaultRoleName"} {
-		must(c.t, c.createClass(c.t.Context(), map[string]any{
+		testkit.Must(c.t, c.createClass(c.t.Context(), map[string]any{
 			"metadata": map[string]any{"name": strings.ToLower(name)},
 			"spec":     map[string]any{"provider": "openbao", "parameters": map[string]any{name: "web", "objects": "- {}"}},
 		}))
@@ -131,7 +132,7 @@ func invalidClasses(c *tenant) {
 func oldVersion(c *tenant) {
 	c.put("db", "one")
 	objects := "- objectName: password\n  secretPath: " + kvMount + "/data/" + c.ns + "/db\n  secretKey: password\n"
-	must(c.t, c.createClassOf(c.t.Context(), "v1alpha1", newClass("db", map[string]string{"roleName": c.ns, "objects": objects})))
+	testkit.Must(c.t, c.createClassOf(c.t.Context(), "v1alpha1", newClass("db", map[string]string{"roleName": c.ns, "objects": objects})))
 	c.run(newPod("reader", printOnce, mounts("db")))
 	c.awaitLog("reader", marker+"one\n")
 }
@@ -161,7 +162,7 @@ func leastRights(c *tenant) {
 				},
 			},
 		}, metav1.CreateOptions{})
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		if review.Status.Allowed != right.want {
 			c.t.Errorf("the driver may %s %s/%s: %t, want %t", right.verb, right.resource, right.subresource, review.Status.Allowed, right.want)
 		}
@@ -170,7 +171,7 @@ func leastRights(c *tenant) {
 
 // invalidObjects is beyond any schema: the pod's event names the field.
 func invalidObjects(c *tenant) {
-	must(c.t, c.createClass(c.t.Context(), map[string]any{
+	testkit.Must(c.t, c.createClass(c.t.Context(), map[string]any{
 		"metadata": map[string]any{"name": "broken"},
 		"spec": map[string]any{"provider": "vault", "parameters": map[string]any{
 			"roleName": c.ns, "objects": "- {objectName: ../password, secretPath: secret/data/x, secretKey: password}",
@@ -186,7 +187,7 @@ func warned(c *tenant) {
 	c.put("db", "one")
 	c.until("the API server to warn of a class", c.warnsOfClasses)
 	c.class("db", map[string]string{"vaultMount": "k8s"}, c.object("password", "db"))
-	must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"spec":{"secretObjects":[{"secretName":"db","type":"Opaque","data":[{"objectName":"password","key":"p"}]}]}}`)))
+	testkit.Must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"spec":{"secretObjects":[{"secretName":"db","type":"Opaque","data":[{"objectName":"password","key":"p"}]}]}}`)))
 	pod := newPod("warned", printOnce, mounts("db"))
 	pod.Spec.Volumes[0].CSI.VolumeAttributes["roleName"] = "admin"
 	made := c.run(pod)

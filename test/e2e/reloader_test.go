@@ -15,6 +15,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/mayfly-csi/mayfly/test/reloader"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // printBoth prints the two files of restarted once.
@@ -26,7 +27,7 @@ const printBoth = `cat /secrets/password; echo; cat /secrets/plain; echo; exec s
 // or finds nothing new.
 func restarted(c *tenant) {
 	c.put("db", "one")
-	must(c.t, c.vault.PutKV1(c.t.Context(), plainMount, c.ns+"/db", map[string]any{"password": marker + "plain"}))
+	testkit.Must(c.t, c.vault.PutKV1(c.t.Context(), plainMount, c.ns+"/db", map[string]any{"password": marker + "plain"}))
 	c.class("db", map[string]string{"refreshInterval": "2s"}, c.object("password", "db"),
 		object{ObjectName: "plain", SecretPath: plainMount + "/" + c.ns + "/db", SecretKey: "password"})
 	r := c.reloader()
@@ -35,12 +36,12 @@ func restarted(c *tenant) {
 
 	c.put("db", "two")
 	c.awaitRollout("web", marker+"two\n"+marker+"plain\n")
-	must(c.t, c.vault.PutKV1(c.t.Context(), plainMount, c.ns+"/db", map[string]any{"password": marker + "other"}))
+	testkit.Must(c.t, c.vault.PutKV1(c.t.Context(), plainMount, c.ns+"/db", map[string]any{"password": marker + "other"}))
 	c.awaitRollout("web", marker+"two\n"+marker+"other\n")
 	c.wantRestarts(r, 2)
 
 	before := c.driverMetrics().sum("rotation_reconcile_total")
-	must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"metadata":{"annotations":{"mayfly.dev/refresh":"now"}}}`)))
+	testkit.Must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"metadata":{"annotations":{"mayfly.dev/refresh":"now"}}}`)))
 	c.until("refreshes that find nothing new", func(context.Context) error {
 		if n := c.driverMetrics().sum("rotation_reconcile_total") - before; n < 4 {
 			return fmt.Errorf("there were %v", n)
@@ -48,8 +49,8 @@ func restarted(c *tenant) {
 		return nil
 	})
 	c.killDriver()
-	must(c.t, c.driver.awaitReady(c.t.Context()))
-	must(c.t, c.driver.install(c.t.Context(), map[string]any{"image": map[string]any{"tag": versions[1]}}))
+	testkit.Must(c.t, c.driver.awaitReady(c.t.Context()))
+	testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{"image": map[string]any{"tag": versions[1]}}))
 
 	// A restart for any of that would be before this one.
 	c.put("db", "three")
@@ -64,7 +65,7 @@ func (c *tenant) wantRestarts(r *reloader.Controller, n int) {
 		c.t.Errorf("restarts %v, want %v", got, want)
 	}
 	d, err := c.api.AppsV1().Deployments(c.ns).Get(c.t.Context(), "web", metav1.GetOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	if revision := d.Annotations["deployment.kubernetes.io/revision"]; revision != fmt.Sprint(n+1) {
 		c.t.Errorf("the Deployment is at revision %s, want %d", revision, n+1)
 	}
@@ -74,9 +75,9 @@ func (c *tenant) wantRestarts(r *reloader.Controller, n int) {
 func (c *tenant) reloader() *reloader.Controller {
 	c.t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	client, err := dynamic.NewForConfig(config)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	r := &reloader.Controller{API: c.api, Dynamic: client, Namespace: c.ns}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(c.t.Context()))
 	watching, ended := make(chan struct{}), make(chan error, 1)
@@ -107,7 +108,7 @@ func (c *tenant) deploy(name string, replicas int32, pod *corev1.Pod) {
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod.Spec},
 		},
 	}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 }
 
 // awaitRollout waits until all pods of a Deployment, and no others, are there

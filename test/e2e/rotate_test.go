@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // rotationSeen has a shell stay in the directory while its content changes.
@@ -33,7 +34,7 @@ func editSeen(c *tenant) {
 	pod := c.run(newPod("edited", printChanges, mounts("db")))
 	c.put("db", "two")
 	patch := []byte(`{"metadata":{"annotations":{"mayfly.dev/refresh":"now"}}}`)
-	must(c.t, c.patchClass(c.t.Context(), "db", patch))
+	testkit.Must(c.t, c.patchClass(c.t.Context(), "db", patch))
 	c.awaitFile(pod, "two")
 	c.awaitLog("edited", marker+"one\n"+marker+"two\n")
 }
@@ -102,7 +103,7 @@ func statusAndEvents(c *tenant) {
 	})
 
 	// The role loses its rights: the volume stays, and everybody can see why.
-	must(c.t, c.vault.Policy(c.t.Context(), c.ns, `path "sys/none" { capabilities = ["read"] }`))
+	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns, `path "sys/none" { capabilities = ["read"] }`))
 	c.awaitEvent("told", status.RefreshFailed, "keeps its last good content", "permission denied")
 	failing := c.awaitStatus(pod, func(s podStatus) error {
 		if s.Annotations[status.ReasonAnnotation] == "" || s.Annotations[status.SinceAnnotation] == "" {
@@ -115,7 +116,7 @@ func statusAndEvents(c *tenant) {
 	}
 	c.checkFile(pod, "two")
 
-	must(c.t, c.vault.admit(c.t.Context(), c.ns, nil))
+	testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, nil))
 	c.awaitEvent("told", status.Recovered, "fresh again")
 	c.awaitStatus(pod, func(s podStatus) error {
 		if len(s.Annotations) > 0 {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/cli"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // said is what a command of kubectl mayfly prints.
@@ -92,10 +93,10 @@ func statusAndRefresh(c *tenant) {
 	c.awaitFile(pod, "three")
 	c.mayfly("refresh", "pod/none").want(c, 0, "MF623")
 
-	must(c.t, c.vault.Policy(c.t.Context(), c.ns, `path "nothing" { capabilities = ["read"] }`))
+	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns, `path "nothing" { capabilities = ["read"] }`))
 	c.mayfly("refresh", "pod/web").want(c, 1, "Failed", "MF620", "permission denied")
 	c.mayfly("status", "--failing").want(c, 0, "Failing", "Denied", "MF600", "permission denied")
-	must(c.t, c.vault.admit(c.t.Context(), c.ns, nil))
+	testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, nil))
 	c.mayfly("refresh", "pod/web").want(c, 0, "Unchanged")
 	c.awaitFile(pod, "three")
 
@@ -128,11 +129,11 @@ func (c *tenant) restricted(person string) {
 	} {
 		name := metav1.ObjectMeta{Name: person + "-" + c.ns, Namespace: namespace}
 		_, err := c.api.RbacV1().Roles(namespace).Create(c.t.Context(), &rbacv1.Role{ObjectMeta: name, Rules: rules}, metav1.CreateOptions{})
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		_, err = c.api.RbacV1().RoleBindings(namespace).Create(c.t.Context(), &rbacv1.RoleBinding{
 			ObjectMeta: name, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name.Name},
 			Subjects: []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: person}},
 		}, metav1.CreateOptions{})
-		must(c.t, err)
+		testkit.Must(c.t, err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // account is the service account that may log in.
@@ -32,15 +33,15 @@ const tenantPrefix = "e2e-"
 
 func (w *world) newTenant(t *testing.T) *tenant {
 	t.Helper()
-	must(t, context.Cause(w.ctx))
+	testkit.Must(t, context.Cause(w.ctx))
 	namespace, err := w.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: tenantPrefix, Labels: map[string]string{tenantLabel: "true"}},
 	}, metav1.CreateOptions{})
-	must(t, err)
+	testkit.Must(t, err)
 	c := &tenant{world: w, t: t, ns: namespace.Name}
 	t.Cleanup(c.leave)
 	c.account(account)
-	must(t, w.vault.admit(t.Context(), c.ns, nil))
+	testkit.Must(t, w.vault.admit(t.Context(), c.ns, nil))
 	c.until("the namespace to take pods", func(ctx context.Context) error {
 		_, err := w.api.CoreV1().ConfigMaps(c.ns).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
 		return err
@@ -51,7 +52,7 @@ func (w *world) newTenant(t *testing.T) *tenant {
 func (c *tenant) account(name string) {
 	c.t.Helper()
 	_, err := c.api.CoreV1().ServiceAccounts(c.ns).Create(c.t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name}}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 }
 
 // leave deletes the namespace, and does not wait: the pods go while the next
@@ -90,13 +91,13 @@ func (c *tenant) explainPods(ctx context.Context) string {
 
 func (c *tenant) until(what string, try func(context.Context) error) {
 	c.t.Helper()
-	must(c.t, c.poll(c.t.Context(), what, try))
+	testkit.Must(c.t, c.poll(c.t.Context(), what, try))
 }
 
 // put writes a secret with one key, password, of the tenant's own.
 func (c *tenant) put(path, value string) {
 	c.t.Helper()
-	must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/"+path, map[string]any{"password": marker + value}))
+	testkit.Must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/"+path, map[string]any{"password": marker + value}))
 }
 
 // object is an entry of a class's objects that reads what put wrote.
@@ -116,12 +117,12 @@ func (c *tenant) object(name, path string) object {
 func (c *tenant) class(name string, change map[string]string, objects ...object) {
 	c.t.Helper()
 	list, err := json.Marshal(objects) // which is YAML too
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	parameters := map[string]string{"roleName": c.ns, "objects": string(list)}
 	for key, value := range change {
 		parameters[key] = value
 	}
-	must(c.t, c.createClass(c.t.Context(), newClass(name, parameters)))
+	testkit.Must(c.t, c.createClass(c.t.Context(), newClass(name, parameters)))
 }
 
 func newClass(name string, parameters map[string]string) map[string]any {

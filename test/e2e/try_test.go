@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
@@ -34,7 +35,7 @@ func tried(c *tenant) {
 	c.awaitEvent("no", failedMount, "invalid role name")
 	c.mend("mended", finding.CodeTryLogin)
 	// The role is there by now, and somebody takes its policy away.
-	must(c.t, c.vault.Role(c.t.Context(), authMount, role, map[string]any{"token_policies": "default"}))
+	testkit.Must(c.t, c.vault.Role(c.t.Context(), authMount, role, map[string]any{"token_policies": "default"}))
 	c.mend("mended", finding.CodeTryNoRight)
 	if found := c.try("mended"); len(found) > 0 {
 		c.t.Fatalf("it says no after the commands were run: %+v", found)
@@ -67,7 +68,7 @@ func (c *tenant) mend(class, code string) {
 		c.t.Fatalf("found %+v, want one %s", found, code)
 	}
 	program, err := toolcache.Get(c.t.Context(), c.out, "vault")
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	sh := exec.CommandContext(c.t.Context(), "sh", "-euc", found[0].Remedy)
 	sh.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "VAULT_ADDR="+c.vault.Address, "VAULT_TOKEN="+c.vault.RootToken)
 	if said, err := sh.CombinedOutput(); err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/test/node"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -35,7 +36,7 @@ func (c *tenant) newSurvivor() *survivor {
 	c.awaitLog("survivor", s.logged)
 	var err error
 	s.mark, err = c.vault.Mark()
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return s
 }
 
@@ -77,7 +78,7 @@ func (s *survivor) checkNewPod(value string) {
 func driverKilled(c *tenant) {
 	s := c.newSurvivor()
 	before, err := c.driver.restarts(c.t.Context())
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	tally := c.tally()
 	c.killDriver()
 	s.checkFile(s.pod, "one")
@@ -88,7 +89,7 @@ func driverKilled(c *tenant) {
 		}
 		return err
 	})
-	must(c.t, c.driver.awaitReady(c.t.Context()))
+	testkit.Must(c.t, c.driver.awaitReady(c.t.Context()))
 	old := c.awaitStatus(s.pod, isMounted)
 	s.rotate("two")
 	c.awaitStatus(s.pod, func(p podStatus) error {
@@ -114,11 +115,11 @@ func (c *tenant) killDriver() { c.killProgram(driverProgram, "="+c.node.KubeletR
 func (c *tenant) killProgram(program, words string) {
 	c.t.Helper()
 	before, err := pidsOf(program, words)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	if len(before) != 1 {
 		c.t.Fatalf("there are processes %v of %s, want one", before, program)
 	}
-	must(c.t, unix.Kill(before[0], unix.SIGKILL))
+	testkit.Must(c.t, unix.Kill(before[0], unix.SIGKILL))
 	c.until("another "+program, func(context.Context) error {
 		now, err := pidsOf(program, words)
 		if err == nil && (len(now) != 1 || now[0] == before[0]) {
@@ -130,7 +131,7 @@ func (c *tenant) killProgram(program, words string) {
 
 func driverRolled(c *tenant) {
 	s := c.newSurvivor()
-	must(c.t, c.driver.install(c.t.Context(), map[string]any{"image": map[string]any{"tag": versions[1]}}))
+	testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{"image": map[string]any{"tag": versions[1]}}))
 	if c.driverMetrics().sum("mayfly_build_info", `version="`+versions[1]+`"`) != 1 {
 		c.t.Error("the driver is not of the new version")
 	}
@@ -141,7 +142,7 @@ func driverRolled(c *tenant) {
 
 func kubeletRestarted(c *tenant) {
 	s := c.newSurvivor()
-	must(c.t, c.node.Restart(c.t.Context(), node.Kubelet))
+	testkit.Must(c.t, c.node.Restart(c.t.Context(), node.Kubelet))
 	s.rotate("two")
 	s.checkNewPod("two")
 	s.checkUnharmed()
@@ -153,9 +154,9 @@ func kubeletRestarted(c *tenant) {
 // another container with the same volume afterwards.
 func nodeRebooted(c *tenant) {
 	s := c.newSurvivor()
-	must(c.t, c.node.Reboot(c.t.Context()))
+	testkit.Must(c.t, c.node.Reboot(c.t.Context()))
 	c.put("db", "two")
-	must(c.t, c.driver.awaitReady(c.t.Context()))
+	testkit.Must(c.t, c.driver.awaitReady(c.t.Context()))
 	c.until("the container's second life", func(ctx context.Context) error {
 		pod, err := c.api.CoreV1().Pods(c.ns).Get(ctx, "survivor", metav1.GetOptions{})
 		if err != nil {
@@ -177,8 +178,8 @@ func nodeRebooted(c *tenant) {
 // vaultSealed has a volume outlive its store, and a pod wait for it.
 func vaultSealed(c *tenant) {
 	s := c.newSurvivor()
-	must(c.t, c.vault.Seal(c.t.Context()))
-	c.t.Cleanup(func() { must(c.t, c.vault.Unseal(context.WithoutCancel(c.t.Context()))) })
+	testkit.Must(c.t, c.vault.Seal(c.t.Context()))
+	c.t.Cleanup(func() { testkit.Must(c.t, c.vault.Unseal(context.WithoutCancel(c.t.Context()))) })
 	c.awaitEvent("survivor", status.RefreshFailed, "keeps its last good content", "sealed")
 	c.start(newPod("waiting", printOnce, mounts("db")))
 	c.awaitEvent("waiting", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/waiting", "sealed")
@@ -188,7 +189,7 @@ func vaultSealed(c *tenant) {
 	}
 	s.checkFile(s.pod, "one")
 
-	must(c.t, c.vault.Unseal(c.t.Context()))
+	testkit.Must(c.t, c.vault.Unseal(c.t.Context()))
 	s.rotate("two")
 	c.awaitPod("waiting", isRunning)
 	c.awaitEvent("survivor", status.Recovered, "fresh again")
@@ -202,9 +203,9 @@ func vaultSealed(c *tenant) {
 // can be written.
 func apiServerDown(c *tenant) {
 	s := c.newSurvivor()
-	must(c.t, c.node.Stop(c.t.Context(), node.APIServer))
+	testkit.Must(c.t, c.node.Stop(c.t.Context(), node.APIServer))
 	back := func(ctx context.Context) error { return c.node.Start(ctx, node.APIServer) }
-	c.t.Cleanup(func() { must(c.t, back(context.WithoutCancel(c.t.Context()))) })
+	c.t.Cleanup(func() { testkit.Must(c.t, back(context.WithoutCancel(c.t.Context()))) })
 	c.put("db", "two")
 	c.awaitFile(s.pod, "two")
 	// A driver that starts now has nobody to ask for the class: it goes on with
@@ -212,7 +213,7 @@ func apiServerDown(c *tenant) {
 	c.killDriver()
 	c.put("db", "three")
 	c.awaitFile(s.pod, "three")
-	must(c.t, back(c.t.Context()))
+	testkit.Must(c.t, back(c.t.Context()))
 	s.logged += marker + "two\n"
 	s.awaitSeen("three")
 	s.checkUnharmed()

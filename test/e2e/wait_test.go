@@ -9,13 +9,13 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // podStatus is short for a long name.
@@ -42,7 +42,7 @@ func (c *tenant) awaitStatus(pod *corev1.Pod, wanted func(podStatus) error) (fou
 func (c *tenant) start(pod *corev1.Pod) *corev1.Pod {
 	c.t.Helper()
 	made, err := c.api.CoreV1().Pods(c.ns).Create(c.t.Context(), pod, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return made
 }
 
@@ -67,7 +67,7 @@ func (c *tenant) awaitPod(name string, done func(*corev1.Pod) error) (pod *corev
 // delete deletes a pod and waits until it is gone.
 func (c *tenant) delete(name string) {
 	c.t.Helper()
-	must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), name, metav1.DeleteOptions{}))
+	testkit.Must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), name, metav1.DeleteOptions{}))
 	c.awaitGone(name)
 }
 
@@ -169,12 +169,5 @@ func (c *tenant) checkFile(pod *corev1.Pod, value string) {
 func (c *tenant) touch(pod *corev1.Pod, volume, name string) {
 	c.t.Helper()
 	dir := filepath.Join(c.node.KubeletRoot(), "pods", string(pod.UID), "volumes", "kubernetes.io~empty-dir", volume)
-	must(c.t, os.WriteFile(filepath.Join(dir, name), nil, 0o644))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(c.t, os.WriteFile(filepath.Join(dir, name), nil, 0o644))
 }

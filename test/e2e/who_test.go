@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 	"github.com/mayfly-csi/mayfly/pkg/cli/rbac"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // inProcess runs kubectl mayfly in this process, as the administrator, or as the person of --as, and
@@ -60,7 +61,7 @@ func (c *tenant) who(args ...string) whoAnswer {
 	c.t.Helper()
 	_, data := c.inProcess(append([]string{"who"}, args...)...)
 	var a whoAnswer
-	must(c.t, json.Unmarshal(data, &a))
+	testkit.Must(c.t, json.Unmarshal(data, &a))
 	return a
 }
 
@@ -110,11 +111,11 @@ func (c *tenant) grant(name string, cluster bool, subject rbacv1.Subject, rules 
 	subjects := []rbacv1.Subject{subject}
 	if !cluster {
 		_, err := api.Roles(c.ns).Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{})
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		_, err = api.RoleBindings(c.ns).Create(ctx, &rbacv1.RoleBinding{
 			ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: name},
 		}, metav1.CreateOptions{})
-		must(c.t, err)
+		testkit.Must(c.t, err)
 		return
 	}
 	name = c.ns + "-" + name
@@ -124,11 +125,11 @@ func (c *tenant) grant(name string, cluster bool, subject rbacv1.Subject, rules 
 		_ = api.ClusterRoles().Delete(ctx, name, metav1.DeleteOptions{})
 	})
 	_, err := api.ClusterRoles().Create(ctx, &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	_, err = api.ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: name}, Subjects: subjects, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: name},
 	}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 }
 
 func (c *tenant) user(name string) rbacv1.Subject {
@@ -139,7 +140,7 @@ func (c *tenant) user(name string) rbacv1.Subject {
 // may do something.
 func (c *tenant) asks(s rbac.Subject) func(context.Context, rbac.Request) (bool, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	config.QPS = -1
 	switch s.Kind {
 	case rbacv1.UserKind:
@@ -150,7 +151,7 @@ func (c *tenant) asks(s rbac.Subject) func(context.Context, rbac.Request) (bool,
 		config.Impersonate = rest.ImpersonationConfig{UserName: "system:serviceaccount:" + s.Namespace + ":" + s.Name}
 	}
 	api, err := kubernetes.NewForConfig(config)
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	return func(ctx context.Context, q rbac.Request) (bool, error) {
 		resource, sub, _ := strings.Cut(q.Resource, "/")
 		review, err := api.AuthorizationV1().SelfSubjectAccessReviews().Create(ctx, &authorizationv1.SelfSubjectAccessReview{Spec: authorizationv1.SelfSubjectAccessReviewSpec{
@@ -300,7 +301,7 @@ func (c *tenant) doctor(args ...string) doctorReport {
 	c.t.Helper()
 	_, data := c.inProcess(append([]string{"doctor"}, args...)...)
 	var r doctorReport
-	must(c.t, json.Unmarshal(data, &r))
+	testkit.Must(c.t, json.Unmarshal(data, &r))
 	return r
 }
 
@@ -330,9 +331,9 @@ func doctorTold(c *tenant) {
 		}}}}
 	}))
 	_, err := c.api.CoreV1().ConfigMaps(c.ns).Create(ctx, &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Name: "app"}, Data: map[string]string{"DB_PASSWORD": marker + "Aa1!"}}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	_, err = c.api.CoreV1().Secrets(c.ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "mine"}, StringData: map[string]string{"password": marker}}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	c.grant("reads-all", true, c.user("reads-all"), may("list", "core", "secrets"))
 	admin := c.doctor()
 	for _, title := range []string{"the driver's installation", "audit trail", "the driver on every node", "CRDs", "admission policies", "the driver's flags"} {
@@ -366,7 +367,7 @@ func (c *tenant) doctorAsViewer() {
 	_, err := c.api.RbacV1().RoleBindings(c.ns).Create(c.t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: "viewer"}, Subjects: []rbacv1.Subject{viewer}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
 	}, metav1.CreateOptions{})
-	must(c.t, err)
+	testkit.Must(c.t, err)
 	object := finding.Object{Kind: "ConfigMap", Namespace: c.ns, Name: "app"}
 	c.until("the viewer's rights", func(context.Context) error {
 		r := c.doctor("--as", viewer.Name)

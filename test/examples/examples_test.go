@@ -21,6 +21,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func credentials(username, password string) map[string]string {
@@ -84,12 +86,12 @@ func get(t *testing.T, url string) string {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	must(t, err)
+	testkit.Must(t, err)
 	response, err := http.DefaultClient.Do(request)
-	must(t, err)
+	testkit.Must(t, err)
 	defer response.Body.Close()
 	body, err := io.ReadAll(response.Body)
-	must(t, err)
+	testkit.Must(t, err)
 	return string(body)
 }
 
@@ -98,15 +100,15 @@ func TestNginx(t *testing.T) {
 	t.Setenv("PATH", os.Getenv("PATH")+":"+filepath.Dir(nginx))
 	// A socket, whose path must be short, in place of the port.
 	scratch, err := os.MkdirTemp("", "nginx")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
 	socket := filepath.Join(scratch, "s")
 	v := newVolume(t, certificate(t, 1))
 	text, err := os.ReadFile(example(t, "nginx", "nginx.conf"))
-	must(t, err)
+	testkit.Must(t, err)
 	config := filepath.Join(scratch, "nginx.conf")
 	replaced := strings.NewReplacer("8443", "unix:"+socket, "/mnt/secrets", v.path, "/tmp/", scratch+"/").Replace(string(text))
-	must(t, os.WriteFile(config, []byte(replaced), 0o600))
+	testkit.Must(t, os.WriteFile(config, []byte(replaced), 0o600))
 
 	a := start(t, "/bin/sh", example(t, "nginx", "run.sh"), v.path, "-c", config)
 	awaitSerial(t, socket, 1)
@@ -161,17 +163,17 @@ func serve(ctx context.Context, socket string) (int64, error) {
 func certificate(t *testing.T, serial int64) map[string]string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	must(t, err)
+	testkit.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: fmt.Sprintf("web-%d", serial)},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	must(t, err)
+	testkit.Must(t, err)
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	must(t, err)
+	testkit.Must(t, err)
 	var cert, private bytes.Buffer
-	must(t, pem.Encode(&cert, &pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	must(t, pem.Encode(&private, &pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
+	testkit.Must(t, pem.Encode(&cert, &pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	testkit.Must(t, pem.Encode(&private, &pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
 	return map[string]string{"tls/cert.pem": cert.String(), "tls/key.pem": private.String()}
 }

@@ -15,25 +15,26 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestManifests: every object has only fields that exist, and every class
 // works without a warning.
 func TestManifests(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(root, "examples", "*", "*.yaml"))
-	must(t, err)
+	testkit.Must(t, err)
 	validator, err := vault.New(vault.Config{Name: vault.NameVault, DefaultAddress: "https://vault.example:8200"})
-	must(t, err)
+	testkit.Must(t, err)
 	classes, others := 0, 0
 	for _, file := range files {
 		text, err := os.ReadFile(file)
-		must(t, err)
+		testkit.Must(t, err)
 		for documents := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(text))); ; {
 			document, err := documents.Read()
 			if errors.Is(err, io.EOF) {
 				break
 			}
-			must(t, err)
+			testkit.Must(t, err)
 			if !bytes.Contains(document, []byte("kind: SecretProviderClass\n")) {
 				strict := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme.Scheme, scheme.Scheme, json.SerializerOptions{Yaml: true, Strict: true})
 				if _, _, err := strict.Decode(document, nil, nil); err != nil {

@@ -2,7 +2,6 @@ package examples
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -10,12 +9,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const (
@@ -34,7 +33,7 @@ func newVolume(t *testing.T, files map[string]string) volume {
 	t.Helper()
 	path := t.TempDir()
 	dir, err := atomicdir.Open(path)
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = dir.Close() })
 	v := volume{path, dir}
 	v.write(t, files)
@@ -48,7 +47,7 @@ func (v volume) write(t *testing.T, files map[string]string) {
 		payload = append(payload, atomicdir.File{Path: name, Contents: []byte(text)})
 	}
 	changed, err := v.dir.Write(payload, atomicdir.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	if !changed {
 		t.Fatal("the volume was not changed")
 	}
@@ -58,20 +57,20 @@ func (v volume) write(t *testing.T, files map[string]string) {
 type application struct {
 	cmd   *exec.Cmd
 	lines chan string
-	out   *record
+	out   *testkit.Log
 }
 
 // start runs a program until the test ends.
 func start(t *testing.T, name string, args ...string) *application {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	a := &application{lines: make(chan string, 100), out: &record{}}
+	a := &application{lines: make(chan string, 100), out: &testkit.Log{}}
 	a.cmd = exec.CommandContext(ctx, name, args...)
 	a.cmd.Cancel = func() error { return a.cmd.Process.Signal(syscall.SIGTERM) }
 	a.cmd.WaitDelay = 10 * time.Second
 	reader, writer := io.Pipe()
 	a.cmd.Stdout, a.cmd.Stderr = io.MultiWriter(writer, a.out), io.MultiWriter(writer, a.out)
-	must(t, a.cmd.Start())
+	testkit.Must(t, a.cmd.Start())
 	read := make(chan struct{})
 	go func() {
 		defer close(read)
@@ -118,29 +117,11 @@ func (a *application) await(t *testing.T, text string) string {
 	}
 }
 
-// record is what an application printed, for a test that fails.
-type record struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (r *record) Write(p []byte) (int, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.Write(p)
-}
-
-func (r *record) String() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.text.String()
-}
-
 // example is the path of a file of examples/.
 func example(t *testing.T, elements ...string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join(append([]string{root, "examples"}, elements...)...))
-	must(t, err)
+	testkit.Must(t, err)
 	return path
 }
 
@@ -159,11 +140,4 @@ func installed(t *testing.T, program, why string) string {
 		t.Skip(why)
 	}
 	return path
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

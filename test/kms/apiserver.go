@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/healthz"
@@ -87,17 +86,4 @@ func (a *APIServer) Healthy() error {
 		}
 	}
 	return nil
-}
-
-// eventually waits for something to become true.
-func eventually(t testing.TB, most time.Duration, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(most)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		case <-time.After(100 * time.Millisecond):
-		}
-	}
 }

@@ -13,6 +13,7 @@ import (
 	kmsapi "k8s.io/kms/apis/v2"
 
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // mostMemory is the resident memory that the real process may have.
@@ -25,9 +26,9 @@ func TestFigures(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	p := r.StartProcess("--poll-interval=30s", "--metrics-addr=127.0.0.1:0")
 	p.Ready()
-	eventually(t, 30*time.Second, "the process has given back what only its start needed", func() bool { return p.Bytes("RssFile") < 8<<20 })
+	testkit.Eventually(t, "the process has given back what only its start needed", func() bool { return p.Bytes("RssFile") < 8<<20 })
 	a := StartAPIServer(t, p.Socket)
-	eventually(t, time.Minute, "the API server's health check passes", func() bool { return a.Healthy() == nil })
+	testkit.Eventually(t, "the API server's health check passes", func() bool { return a.Healthy() == nil })
 	mark := r.Mark()
 	all := make([][]byte, count)
 	began := time.Now()
@@ -37,7 +38,7 @@ func TestFigures(t *testing.T) {
 	wrote := time.Since(began)
 	plain := len(fmt.Sprintf("%s-%d", marker, count-1))
 	restarted := StartAPIServer(t, p.Socket)
-	eventually(t, time.Minute, "the API server's health check passes", func() bool { return restarted.Healthy() == nil })
+	testkit.Eventually(t, "the API server's health check passes", func() bool { return restarted.Healthy() == nil })
 	began = time.Now()
 	for n := range all {
 		read(t, restarted, n, all[n])

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -69,7 +70,7 @@ func start(t testing.TB, p *kmsrig.Plugin) *APIServer {
 	t.Helper()
 	p.Ready()
 	a := StartAPIServer(t, p.Config.Serve.Socket)
-	eventually(t, time.Minute, "the API server's health check passes", func() bool { return a.Healthy() == nil })
+	testkit.Eventually(t, "the API server's health check passes", func() bool { return a.Healthy() == nil })
 	return a
 }
 
@@ -127,7 +128,7 @@ func TestRotation(t *testing.T) {
 		old := write(t, a, 1)
 		r.Rotate()
 		p.Eventually("the plugin announces version 2", func() bool { v, _ := key.VersionOf(p.Ready()); return v == 2 })
-		eventually(t, 2*probeInterval, "the API server sees the rotation", func() bool { _ = a.Healthy(); return read(t, a, 1, old) })
+		testkit.Eventually(t, "the API server sees the rotation", func() bool { _ = a.Healthy(); return read(t, a, 1, old) })
 		if fresh := write(t, a, 1); read(t, a, 1, fresh) || !bytes.Contains(fresh, []byte(p.Ready())) {
 			t.Error("what was written after the rotation is stale, or under another key id")
 		}
@@ -156,12 +157,12 @@ func TestVaultAway(t *testing.T) {
 		write(t, a, 2)
 		restarted := StartAPIServer(t, p.Config.Serve.Socket)
 		if flag == "--local-key=false" {
-			eventually(t, 20*time.Second, "the restarted API server has tried", func() bool { return restarted.Healthy() != nil })
+			testkit.Eventually(t, "the restarted API server has tried", func() bool { return restarted.Healthy() != nil })
 			if _, err := restarted.Write(t.Context(), secretKey(3), []byte("x")); err == nil {
 				t.Error("a restarted API server writes without Vault and without a local key")
 			}
 		} else {
-			eventually(t, 20*time.Second, "the restarted API server writes", func() bool {
+			testkit.Eventually(t, "the restarted API server writes", func() bool {
 				_, err := restarted.Write(t.Context(), secretKey(3), []byte("x"))
 				return err == nil
 			})
@@ -174,7 +175,7 @@ func TestVaultAway(t *testing.T) {
 		}
 		r.Gate.Open()
 		p.Ready()
-		eventually(t, time.Minute, "the restarted API server is well", func() bool { return restarted.Healthy() == nil })
+		testkit.Eventually(t, "the restarted API server is well", func() bool { return restarted.Healthy() == nil })
 		read(t, restarted, 1, old)
 		write(t, restarted, 5)
 	})
@@ -189,7 +190,7 @@ func TestLongOutage(t *testing.T) {
 	p.Ready()
 	const provider = "other-clock"
 	a := startNamed(t, p.Config.Serve.Socket, provider)
-	eventually(t, time.Minute, "the API server's health check passes", func() bool { return a.Healthy() == nil })
+	testkit.Eventually(t, "the API server's health check passes", func() bool { return a.Healthy() == nil })
 	old, err := a.Write(t.Context(), secretKey(1), fmt.Appendf(nil, "%s-1", marker))
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +203,7 @@ func TestLongOutage(t *testing.T) {
 	if _, err := a.Write(t.Context(), secretKey(2), []byte("x")); err == nil {
 		t.Fatal("the clock did not move")
 	}
-	eventually(t, 2*probeInterval, "the API server hears of the key id, and writes", func() bool {
+	testkit.Eventually(t, "the API server hears of the key id, and writes", func() bool {
 		_ = a.Healthy()
 		_, err := a.Write(t.Context(), secretKey(2), []byte("x"))
 		return err == nil
@@ -224,13 +225,13 @@ func TestPluginRestartWithVaultAway(t *testing.T) {
 	again := kmsrig.Start(t, p.Config)
 	read(t, a, 1, old)
 	restarted := StartAPIServer(t, again.Config.Serve.Socket)
-	eventually(t, 20*time.Second, "a restarted API server fails", func() bool { return restarted.Healthy() != nil })
+	testkit.Eventually(t, "a restarted API server fails", func() bool { return restarted.Healthy() != nil })
 	if _, _, err := restarted.Read(t.Context(), secretKey(1), old); err == nil {
 		t.Error("a seed is opened without Vault and without memory")
 	}
 	r.Gate.Open()
 	again.Ready()
-	eventually(t, time.Minute, "the restarted API server is well", func() bool { return restarted.Healthy() == nil })
+	testkit.Eventually(t, "the restarted API server is well", func() bool { return restarted.Healthy() == nil })
 	read(t, restarted, 1, old)
 }
 
@@ -246,7 +247,7 @@ func TestKeyReplaced(t *testing.T) {
 	time.Sleep(1100 * time.Millisecond) // Transit keeps creation times in seconds
 	r.Write("transit/keys/"+r.Key, nil)
 	p.Eventually("the plugin sees it", func() bool { return p.Condition().Problem != nil })
-	eventually(t, 2*probeInterval, "the API server's health check says so", func() bool {
+	testkit.Eventually(t, "the API server's health check says so", func() bool {
 		err := a.Healthy()
 		return err != nil && strings.Contains(err.Error(), "deleted and made again")
 	})

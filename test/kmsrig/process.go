@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	kmsv2 "k8s.io/kms/apis/v2"
 
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
@@ -74,7 +75,7 @@ func (r *Rig) StartProcess(more ...string) *Process {
 		r.t.Fatal(err)
 	}
 	p.Client = kmsv2.NewKeyManagementServiceClient(p.conn)
-	Eventually(r.t, "the process has made its socket", func() bool {
+	testkit.Eventually(r.t, "the process has made its socket", func() bool {
 		_, err := os.Stat(p.Socket)
 		return err == nil
 	})
@@ -85,7 +86,7 @@ func (r *Rig) StartProcess(more ...string) *Process {
 func (p *Process) Ready() string {
 	p.t.Helper()
 	var id string
-	Eventually(p.t, "the process is healthy", func() bool {
+	testkit.Eventually(p.t, "the process is healthy", func() bool {
 		s, err := p.Client.Status(p.t.Context(), &kmsv2.StatusRequest{}, grpc.WaitForReady(true))
 		id = s.GetKeyId()
 		return err == nil && s.GetHealthz() == "ok"

@@ -24,6 +24,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms"
 	"github.com/mayfly-csi/mayfly/pkg/kms/config"
 	"github.com/mayfly-csi/mayfly/pkg/kms/plugin"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -286,20 +287,7 @@ func (p *Plugin) Stop() {
 // Eventually waits for something to become true.
 func (p *Plugin) Eventually(what string, ok func() bool) {
 	p.t.Helper()
-	Eventually(p.t, what, ok)
-}
-
-// Eventually waits for something to become true.
-func Eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	testkit.Eventually(p.t, what, ok)
 }
 
 // Status asks for the status.

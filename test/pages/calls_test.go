@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // programs are what the pages' commands may begin with. The first ones are
@@ -37,7 +39,7 @@ func newReader(t *testing.T, scripts []string) *reader {
 	t.Helper()
 	r := &reader{dir: t.TempDir()}
 	stubs, work := filepath.Join(r.dir, "bin"), filepath.Join(r.dir, "work")
-	must(t, os.MkdirAll(work, 0o755))
+	testkit.Must(t, os.MkdirAll(work, 0o755))
 	paths := make([]string, 0, len(programs)+len(scripts))
 	for _, name := range programs {
 		paths = append(paths, filepath.Join(stubs, name))
@@ -46,12 +48,12 @@ func newReader(t *testing.T, scripts []string) *reader {
 		paths = append(paths, filepath.Join(work, name))
 	}
 	for _, path := range paths {
-		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-		must(t, os.WriteFile(path, []byte(stub), 0o755))
+		testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		testkit.Must(t, os.WriteFile(path, []byte(stub), 0o755))
 	}
 	var err error
 	r.Session, err = NewSession(r.dir, work, []string{"PATH=" + stubs, "STUBS=" + stubs, "CALLS=" + r.calls()})
-	must(t, err)
+	testkit.Must(t, err)
 	return r
 }
 
@@ -108,12 +110,5 @@ func TestReader(t *testing.T) {
 		if calls, err := r.read(t.Context(), text); err == nil {
 			t.Errorf("%q runs: %q", text, calls)
 		}
-	}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
 	}
 }

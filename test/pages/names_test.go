@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // flagsOfOthers are the flags in the pages that are not mayfly-node's. Those of
@@ -30,11 +32,11 @@ var (
 func texts(t *testing.T) map[string]string {
 	t.Helper()
 	files, err := Files(root)
-	must(t, err)
+	testkit.Must(t, err)
 	all := map[string]string{}
 	for _, name := range append(files, "SECURITY.md") {
 		text, err := os.ReadFile(filepath.Join(root, name))
-		must(t, err)
+		testkit.Must(t, err)
 		all[name] = string(text)
 	}
 	return all
@@ -52,7 +54,7 @@ func flagsOf(t *testing.T, name string, commands ...string) map[string]bool {
 	known := map[string]bool{}
 	for _, command := range append([]string{""}, commands...) {
 		help, err := exec.CommandContext(t.Context(), program, strings.Fields(command+" --help")...).Output()
-		must(t, err)
+		testkit.Must(t, err)
 		for _, match := range flagInHelp.FindAllSubmatch(help, -1) {
 			known[string(match[1])] = true
 		}

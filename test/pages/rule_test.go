@@ -22,6 +22,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
@@ -39,13 +40,13 @@ func newJudge(t *testing.T) *judge {
 	j := &judge{t: t, providers: map[string]provider.Validator{}}
 	var err error
 	j.helm, err = toolcache.Get(t.Context(), os.Stderr, "helm")
-	must(t, err)
+	testkit.Must(t, err)
 	for _, name := range []string{vault.NameVault, vault.NameOpenBao} {
 		j.providers[name], err = vault.New(vault.Config{Name: name, DefaultAddress: "https://vault.example:8200"})
-		must(t, err)
+		testkit.Must(t, err)
 	}
 	j.providers["akeyless"], err = akeyless.New(akeyless.Config{})
-	must(t, err)
+	testkit.Must(t, err)
 	return j
 }
 
@@ -53,7 +54,7 @@ func newJudge(t *testing.T) *judge {
 // can run as printed, or says in a comment before it why it cannot.
 func TestEveryBlockRuns(t *testing.T) {
 	blocks, err := Read(root)
-	must(t, err)
+	testkit.Must(t, err)
 	j := newJudge(t)
 	scripts := j.scripts()
 	readers, run := map[string]*reader{}, map[Kind]int{}
@@ -78,10 +79,10 @@ func TestEveryBlockRuns(t *testing.T) {
 func (j *judge) scripts() []string {
 	j.t.Helper()
 	found, err := filepath.Glob(filepath.Join(root, "hack", "*.sh"))
-	must(j.t, err)
+	testkit.Must(j.t, err)
 	for i := range found {
 		found[i], err = filepath.Rel(root, found[i])
-		must(j.t, err)
+		testkit.Must(j.t, err)
 	}
 	return found
 }
@@ -244,7 +245,7 @@ func TestJudge(t *testing.T) {
 // TestReadsAllPages: a page that is not read is one whose blocks nobody runs.
 func TestReadsAllPages(t *testing.T) {
 	blocks, err := Read(root)
-	must(t, err)
+	testkit.Must(t, err)
 	for _, page := range []string{"README.md", "docs/install.md", "docs/vault.md"} {
 		if !slices.ContainsFunc(blocks, func(b Block) bool { return b.Page == page }) {
 			t.Errorf("no block of %s was found", page)

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -56,7 +57,7 @@ func newAuditRig(t *testing.T) *auditRig {
 func (a *auditRig) lines(pod, event string) (found []auditLine) {
 	a.t.Helper()
 	text, err := os.ReadFile(a.path)
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	for one := range strings.Lines(string(text)) {
 		var l auditLine
 		if err := json.Unmarshal([]byte(one), &l); err != nil {
@@ -80,7 +81,7 @@ func (a *auditRig) line(pod, event string, n int) auditLine {
 func (a *auditRig) inVault(l auditLine, path string) (found []vaulttest.AuditEntry) {
 	a.t.Helper()
 	entries, err := a.vault.AuditEntries(a.t.Context())
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	for _, e := range entries {
 		for _, id := range e.Headers["x-correlation-id"] {
 			if slices.Contains(l.CorrelationIDs, id) && e.Path == path {
@@ -93,7 +94,7 @@ func (a *auditRig) inVault(l auditLine, path string) (found []vaulttest.AuditEnt
 
 func (a *auditRig) jti(p kubelet.Pod) string {
 	tokens, err := identity.ParseTokens(p.Tokens)
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	return tokens["vault"].Claims.ID
 }
 
@@ -102,10 +103,10 @@ func (a *auditRig) finish() {
 	a.t.Helper()
 	a.stop()
 	text, err := os.ReadFile(a.path)
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	a.noSecretIn("the audit trail", string(text))
 	info, err := os.Stat(a.path)
-	must(a.t, err)
+	testkit.Must(a.t, err)
 	if info.Mode().Perm() != 0o600 {
 		a.t.Errorf("the audit trail has mode %s", info.Mode())
 	}
@@ -150,8 +151,8 @@ func TestAuditTrailJoinsWithVault(t *testing.T) {
 		t.Errorf("the intruder's line is %+v, Vault's %+v", d, logins)
 	}
 
-	must(t, a.Unpublish(t.Context(), first))
-	must(t, a.Unpublish(t.Context(), second))
+	testkit.Must(t, a.Unpublish(t.Context(), first))
+	testkit.Must(t, a.Unpublish(t.Context(), second))
 	a.line("first", "unpublish", 1)
 	if r := a.line("second", "release", 1); r.Outcome != "success" || len(a.inVault(r, "auth/token/revoke-self")) == 0 {
 		t.Errorf("the release's line is %+v", r)
@@ -176,7 +177,7 @@ func TestAuditTrailOfALiveVolume(t *testing.T) {
 		t.Errorf("the rotation's line is %+v", l)
 	}
 
-	must(t, a.vault.Seal(t.Context()))
+	testkit.Must(t, a.vault.Seal(t.Context()))
 	late := 0
 	a.eventually("the last read is so old that it serves for want of a better", func() bool {
 		late++
@@ -192,13 +193,13 @@ func TestAuditTrailOfALiveVolume(t *testing.T) {
 	if l := a.line("web-0", "refresh", 2); l.Outcome != "failure" || l.Reason != "Unavailable" || l.Emptied {
 		t.Errorf("the outage's line is %+v", l)
 	}
-	must(t, a.vault.Unseal(t.Context()))
+	testkit.Must(t, a.vault.Unseal(t.Context()))
 	a.eventually("the outage has an end", func() bool {
 		lines := a.lines("web-0", "refresh")
 		return lines[len(lines)-1].Outcome == "success"
 	})
 
-	must(t, a.vault.Policy(t.Context(), "web", `path "kv1/*" { capabilities = ["read"] }`))
+	testkit.Must(t, a.vault.Policy(t.Context(), "web", `path "kv1/*" { capabilities = ["read"] }`))
 	a.eventually("the denial has a line", func() bool {
 		a.demand <- unix.SIGHUP
 		lines := a.lines("web-0", "refresh")
@@ -219,13 +220,13 @@ func TestCorruptRecord(t *testing.T) {
 	a.publish(p)
 	records := func() []string {
 		found, err := filepath.Glob(filepath.Join(a.dir, "state/volumes/*.json"))
-		must(t, err)
+		testkit.Must(t, err)
 		return found
 	}
 	record := records()[0]
 	a.publish(well)
 	a.stop()
-	must(t, os.WriteFile(record, []byte("not a record"), 0o600))
+	testkit.Must(t, os.WriteFile(record, []byte("not a record"), 0o600))
 	a.put("db", "two")
 	a.start()
 	a.wantFile(p, "one")
@@ -237,11 +238,11 @@ func TestCorruptRecord(t *testing.T) {
 		t.Errorf("the metrics after the start:\n%s", metrics)
 	}
 	var before, after unix.Stat_t
-	must(t, unix.Stat(a.Target(p), &before))
+	testkit.Must(t, unix.Stat(a.Target(p), &before))
 	a.publish(p) // kubelet's next republish
 	a.publish(well)
 	a.wantFile(p, "two")
-	must(t, unix.Stat(a.Target(p), &after))
+	testkit.Must(t, unix.Stat(a.Target(p), &after))
 	if before.Dev != after.Dev {
 		t.Error("the volume was mounted again under the pod")
 	}
@@ -251,8 +252,8 @@ func TestCorruptRecord(t *testing.T) {
 	if len(records()) != 2 {
 		t.Errorf("records %q, want a new one", records())
 	}
-	must(t, a.Unpublish(t.Context(), p))
-	must(t, a.Unpublish(t.Context(), well))
+	testkit.Must(t, a.Unpublish(t.Context(), p))
+	testkit.Must(t, a.Unpublish(t.Context(), well))
 	if _, err := os.Lstat(filepath.Join(a.Root, "pods", p.UID)); !os.IsNotExist(err) {
 		t.Errorf("the pod's directory is left: %v", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // between is a proxy before Vault that answers in its place while it is told to.
@@ -31,7 +32,7 @@ func newBetween(t *testing.T) *between {
 func (b *between) serve(t *testing.T, address string) {
 	t.Helper()
 	to, err := url.Parse(address)
-	must(t, err)
+	testkit.Must(t, err)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
 	b.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if instead := b.instead.Load(); instead != nil {
@@ -60,7 +61,7 @@ func TestWhatIsBetweenTakesNothing(t *testing.T) {
 	b := newBetween(t)
 	r := newRig(t, func(c *node.Config) { c.Vault.AllowLocalAddresses = true }) // the proxy listens there
 	b.serve(t, r.vault.Address)
-	must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
+	testkit.Must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
 	r.manifest("secrets", `- {objectName: password, secretPath: secret/data/db, secretKey: password, optional: true}
 - {objectName: whole, secretPath: kv1/app, optional: true}`, "onDenied: empty", "refreshInterval: 1s", "vaultAddress: "+b.URL)
 	p := r.pod("web-0", "web", "secrets")
@@ -86,7 +87,7 @@ func TestWhatIsBetweenTakesNothing(t *testing.T) {
 	b.instead.Store(nil)
 	r.put("db", "two")
 	r.eventually("the file is rotated", func() bool { return r.file(p, "password") == marker+"-two" })
-	must(t, r.vault.Policy(t.Context(), "web", `path "kv1/other" { capabilities = ["read"] }`))
+	testkit.Must(t, r.vault.Policy(t.Context(), "web", `path "kv1/other" { capabilities = ["read"] }`))
 	r.eventually("Vault's own denial empties the volume", func() bool { return strings.Contains(r.file(p, "password"), "no such file") })
 	if !strings.Contains(r.log.String(), "a proxy, ingress or firewall before Vault") {
 		t.Error("the log does not say who may have answered")

@@ -30,6 +30,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/compat"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -45,7 +46,7 @@ type fieldRig struct {
 // TestFieldManifests plays the cases of package compat.
 func TestFieldManifests(t *testing.T) {
 	cases, err := compat.Load("../compat/cases")
-	must(t, err)
+	testkit.Must(t, err)
 	f := newFieldRig(t)
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) { f.play(t, c) })
@@ -65,7 +66,7 @@ func newFieldRig(t *testing.T) *fieldRig {
 	})
 	var err error
 	f.akeyless, err = akeylessd.Start(t.Context(), akeylessd.Options{Issuer: f.issuer})
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = f.akeyless.Close() })
 	f.akeyless.AuthMethod("p-field", akeylessd.Method{Type: "k8s", ConfigName: "field", Audience: "akeyless"})
 	f.akeyless.Allow(akeylessd.Rule{AccessID: "p-field", Prefix: "/"})
@@ -84,9 +85,9 @@ type fieldPlugin struct {
 
 func startFieldPlugin(t *testing.T, dir, name string) *fieldPlugin {
 	p := &fieldPlugin{cases: map[string]compat.Plugin{}, sent: map[string]map[string]string{}}
-	must(t, os.MkdirAll(dir, 0o755))
+	testkit.Must(t, os.MkdirAll(dir, 0o755))
 	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
-	must(t, err)
+	testkit.Must(t, err)
 	s := grpc.NewServer()
 	v1alpha1.RegisterCSIDriverProviderServer(s, p)
 	go func() { _ = s.Serve(l) }()
@@ -145,7 +146,7 @@ type proxy struct {
 
 func (p *proxy) before(t *testing.T, address string) {
 	u, err := url.Parse(address)
-	must(t, err)
+	testkit.Must(t, err)
 	p.vault = httputil.NewSingleHostReverseProxy(u)
 	p.answers = map[string][]compat.Answer{}
 }
@@ -209,8 +210,8 @@ func (f *fieldRig) play(t *testing.T, c compat.Case) {
 		}
 		return
 	}
-	must(t, err)
-	defer func() { must(t, f.Unpublish(context.WithoutCancel(t.Context()), r.pod)) }()
+	testkit.Must(t, err)
+	defer func() { testkit.Must(t, f.Unpublish(context.WithoutCancel(t.Context()), r.pod)) }()
 	if why := r.differs(c.Want); why != "" {
 		t.Error(why)
 	}
@@ -229,18 +230,18 @@ func (f *fieldRig) podOf(name string) kubelet.Pod {
 func (r *run) setUp(ctx context.Context) {
 	v, name := r.vault, r.c.Name
 	if r.c.Vault.Policy != "" {
-		must(r.t, v.Policy(ctx, name, r.c.Vault.Policy))
+		testkit.Must(r.t, v.Policy(ctx, name, r.c.Vault.Policy))
 	}
 	role := map[string]any{
 		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": name, "token_ttl": "10m",
 	}
 	maps.Copy(role, r.c.Vault.Role)
-	must(r.t, v.Role(ctx, "kubernetes", name, role))
+	testkit.Must(r.t, v.Role(ctx, "kubernetes", name, role))
 	for path, kind := range r.c.Vault.Mounts {
-		must(r.t, v.Write(ctx, "sys/mounts/"+path, map[string]any{"type": kind}))
+		testkit.Must(r.t, v.Write(ctx, "sys/mounts/"+path, map[string]any{"type": kind}))
 	}
 	for _, w := range r.c.Vault.Writes {
-		must(r.t, v.Write(ctx, w.Path, w.Data))
+		testkit.Must(r.t, v.Write(ctx, w.Path, w.Data))
 	}
 	r.proxy.set(r.c.Vault.Answers)
 	for item, value := range r.c.Akeyless.Static {
@@ -264,7 +265,7 @@ func (r *run) writeManifest(text string) {
 func (r *run) look() {
 	r.seen = r.files()
 	mark, err := r.vault.Mark()
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	r.mark = mark
 }
 
@@ -272,7 +273,7 @@ func (r *run) step(i int, s compat.Step) {
 	r.t.Helper()
 	r.look()
 	if s.Write.Path != "" {
-		must(r.t, r.vault.Write(r.t.Context(), s.Write.Path, s.Write.Data))
+		testkit.Must(r.t, r.vault.Write(r.t.Context(), s.Write.Path, s.Write.Data))
 	}
 	if s.Class != "" {
 		r.writeManifest(s.Class)
@@ -369,12 +370,12 @@ func (r *run) requestsDiffer(want map[string]string) string {
 		return ""
 	}
 	counts, err := r.vault.CountRequests(r.t.Context(), r.mark)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	for path, rule := range want {
 		n := counts[path]
 		digits := strings.TrimLeft(rule, "<>=")
 		limit, err := strconv.Atoi(digits)
-		must(r.t, err)
+		testkit.Must(r.t, err)
 		ok := n == limit
 		switch strings.TrimSuffix(rule, digits) {
 		case ">=":

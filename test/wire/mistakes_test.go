@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // mistake is what a person gets wrong, and what they must read: the words, of
@@ -37,13 +38,13 @@ const goodObject = "- {objectName: password, secretPath: secret/data/db, secretK
 // the words that led on.
 func TestMistakes(t *testing.T) {
 	r := newRig(t, func(c *node.Config) { c.Vault.AllowLocalAddresses = true })
-	must(t, r.vault.PutKV1(t.Context(), "kv1", "web", map[string]any{"a": strings.Repeat("x", 600<<10)}))
-	must(t, r.vault.Client().Sys().EnableAuthWithOptionsWithContext(t.Context(), "fresh", &api.EnableAuthOptions{Type: "kubernetes"}))
-	must(t, r.vault.Policy(t.Context(), "narrow", `path "secret/data/web/*" { capabilities = ["read"] }`))
-	must(t, r.vault.Role(t.Context(), "kubernetes", "narrow", map[string]any{
+	testkit.Must(t, r.vault.PutKV1(t.Context(), "kv1", "web", map[string]any{"a": strings.Repeat("x", 600<<10)}))
+	testkit.Must(t, r.vault.Client().Sys().EnableAuthWithOptionsWithContext(t.Context(), "fresh", &api.EnableAuthOptions{Type: "kubernetes"}))
+	testkit.Must(t, r.vault.Policy(t.Context(), "narrow", `path "secret/data/web/*" { capabilities = ["read"] }`))
+	testkit.Must(t, r.vault.Role(t.Context(), "kubernetes", "narrow", map[string]any{
 		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "narrow", "token_ttl": "10m",
 	}))
-	must(t, r.vault.Role(t.Context(), "fresh", "web", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault"}))
+	testkit.Must(t, r.vault.Role(t.Context(), "fresh", "web", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault"}))
 	tls := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(tls.Close)
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -148,8 +149,8 @@ func (r *rig) makeMistake(t *testing.T, m mistake) {
 	err := publish(r.Kubelet, pod)
 	said := fmt.Sprint(err)
 	if m.warns {
-		must(t, err)
-		must(t, r.Unpublish(t.Context(), pod))
+		testkit.Must(t, err)
+		testkit.Must(t, r.Unpublish(t.Context(), pod))
 		said = r.log.String()
 	} else if err == nil {
 		t.Fatal("the publish succeeded")

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/compat"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/pages"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const tokensAttribute = "csi.storage.k8s.io/serviceAccount.tokens"
@@ -23,7 +24,7 @@ const tokensAttribute = "csi.storage.k8s.io/serviceAccount.tokens"
 // end-to-end test mounts the classes of built-in providers.
 func TestPluginClassesOfPages(t *testing.T) {
 	blocks, err := pages.Read("../..")
-	must(t, err)
+	testkit.Must(t, err)
 	f := newFieldRig(t)
 	played := 0
 	for _, b := range blocks {
@@ -31,7 +32,7 @@ func TestPluginClassesOfPages(t *testing.T) {
 			continue
 		}
 		classes, _, err := class.ParseManifest([]byte(b.Text))
-		must(t, err)
+		testkit.Must(t, err)
 		for _, c := range classes {
 			if !slices.Contains([]string{"vault", "openbao", "akeyless"}, c.Spec.Provider) {
 				played++
@@ -53,11 +54,11 @@ func (f *fieldRig) playPluginClass(t *testing.T, b pages.Block, name, provider s
 		Files: []compat.File{{Path: "a", Contents: "A"}}, Versions: []compat.Version{{ID: "a", Version: "1"}},
 	})
 	f.replace(filepath.Join(f.classDir, "page.yaml"), b.Text)
-	must(t, f.Publish(t.Context(), pod))
+	testkit.Must(t, f.Publish(t.Context(), pod))
 	if got := f.file(pod, "a"); got != "A" {
 		t.Errorf("the file holds %q", got)
 	}
-	must(t, f.Unpublish(t.Context(), pod))
+	testkit.Must(t, f.Unpublish(t.Context(), pod))
 
 	attributes := plugin.attributes(pod.Name)
 	for key, want := range parameters {
@@ -66,9 +67,9 @@ func (f *fieldRig) playPluginClass(t *testing.T, b pages.Block, name, provider s
 		}
 	}
 	var tokens map[string]any
-	must(t, json.Unmarshal([]byte(attributes[tokensAttribute]), &tokens))
+	testkit.Must(t, json.Unmarshal([]byte(attributes[tokensAttribute]), &tokens))
 	page, err := os.ReadFile(filepath.Join("../..", b.Page))
-	must(t, err)
+	testkit.Must(t, err)
 	if len(tokens) == 0 {
 		t.Error("the plugin was sent no service account token")
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // pluginRig is a node with a provider in a mount namespace of its own, as its
@@ -42,10 +43,10 @@ func newPluginRig(t *testing.T, propagation string) *pluginRig {
 	})
 	// The node's kubelet directory is a shared mount, as systemd has all be.
 	root := filepath.Join(p.dir, "kubelet")
-	must(t, os.MkdirAll(root, 0o750))
-	must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
+	testkit.Must(t, os.MkdirAll(root, 0o750))
+	testkit.Must(t, unix.Mount(root, root, "", unix.MS_BIND, ""))
 	t.Cleanup(func() { _ = unix.Unmount(root, unix.MNT_DETACH) })
-	must(t, unix.Mount("", root, "", unix.MS_SHARED, ""))
+	testkit.Must(t, unix.Mount("", root, "", unix.MS_SHARED, ""))
 	bin := filepath.Join(p.dir, "pluginprovider")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", bin, "../pluginprovider/cmd/pluginprovider").CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
@@ -54,7 +55,7 @@ func newPluginRig(t *testing.T, propagation string) *pluginRig {
 	p.provider = exec.Command(unshare, "--mount", "--propagation", propagation, bin, "--dir", sockets, "--name", "writer", "--store", p.store, "--deny", "shop/stranger")
 	var stderr bytes.Buffer
 	p.provider.Stderr = &stderr
-	must(t, p.provider.Start())
+	testkit.Must(t, p.provider.Start())
 	t.Cleanup(func() {
 		_ = p.provider.Process.Kill()
 		_ = p.provider.Wait()
@@ -81,7 +82,7 @@ func (p *pluginRig) class(name string, parameters ...string) {
 // stages are those that are in a volume.
 func (p *pluginRig) stages(pod kubelet.Pod) []string {
 	found, err := filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*"))
-	must(p.t, err)
+	testkit.Must(p.t, err)
 	return found
 }
 
@@ -108,13 +109,13 @@ func TestProviderThatWritesItsFiles(t *testing.T) {
 		p.class("hostile", "plant: "+plant)
 		p.refuse(p.pod("web-2", "web", "hostile"))
 	}
-	must(t, p.Unpublish(t.Context(), pod))
+	testkit.Must(t, p.Unpublish(t.Context(), pod))
 	p.wantNoMounts(t)
 }
 
 func (p *pluginRig) inode(pod kubelet.Pod) uint64 {
 	var st unix.Stat_t
-	must(p.t, unix.Stat(filepath.Join(p.Target(pod), "password"), &st))
+	testkit.Must(p.t, unix.Stat(filepath.Join(p.Target(pod), "password"), &st))
 	return st.Ino
 }
 
@@ -129,7 +130,7 @@ func (p *pluginRig) wantNoMounts(t *testing.T) {
 	t.Helper()
 	for _, process := range []string{"self", fmt.Sprint(p.provider.Process.Pid)} {
 		mounts, err := os.ReadFile(filepath.Join("/proc", process, "mountinfo"))
-		must(t, err)
+		testkit.Must(t, err)
 		for line := range strings.Lines(string(mounts)) {
 			if strings.Contains(line, p.dir+"/kubelet/pods") {
 				t.Errorf("process %s still has %s", process, line)
@@ -221,5 +222,5 @@ func TestProviderThatDoesNotSeeTheVolumes(t *testing.T) {
 		}
 		return err
 	})
-	must(t, err)
+	testkit.Must(t, err)
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -39,28 +40,10 @@ type rig struct {
 	dir      string
 	classDir string
 	health   string
-	log      *log
+	log      *testkit.Log
 	refresh  chan os.Signal
 	change   func(*node.Config)
 	stop     func()
-}
-
-// log keeps what the driver logs, for the search for secrets.
-type log struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 func newRig(t *testing.T, change func(*node.Config)) *rig {
@@ -69,13 +52,13 @@ func newRig(t *testing.T, change func(*node.Config)) *rig {
 		t.Skip("needs root: it mounts tmpfs")
 	}
 	dir, err := os.MkdirTemp("", "wire") // short, for the socket's path
-	must(t, err)
-	r := &rig{t: t, dir: dir, classDir: filepath.Join(dir, "classes"), log: &log{}, refresh: make(chan os.Signal, 1), change: change}
+	testkit.Must(t, err)
+	r := &rig{t: t, dir: dir, classDir: filepath.Join(dir, "classes"), log: &testkit.Log{}, refresh: make(chan os.Signal, 1), change: change}
 	t.Cleanup(r.cleanUp)
-	must(t, os.Mkdir(r.classDir, 0o700))
+	testkit.Must(t, os.Mkdir(r.classDir, 0o700))
 	r.vault = vaulttest.New(t, vaulttest.Options{})
 	r.issuer, err = issuer.Start(t.Context(), issuer.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = r.issuer.Close() })
 	r.setUpVault()
 	r.start()
@@ -84,12 +67,12 @@ func newRig(t *testing.T, change func(*node.Config)) *rig {
 
 func (r *rig) setUpVault() {
 	ctx, v := r.t.Context(), r.vault
-	must(r.t, v.EnableKubernetesAuth(ctx, "kubernetes", r.issuer))
-	must(r.t, v.EnableKV(ctx, "secret", 2))
-	must(r.t, v.EnableKV(ctx, "kv1", 1))
-	must(r.t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
+	testkit.Must(r.t, v.EnableKubernetesAuth(ctx, "kubernetes", r.issuer))
+	testkit.Must(r.t, v.EnableKV(ctx, "secret", 2))
+	testkit.Must(r.t, v.EnableKV(ctx, "kv1", 1))
+	testkit.Must(r.t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
 path "kv1/*" { capabilities = ["read"] }`))
-	must(r.t, v.Role(ctx, "kubernetes", "web", map[string]any{
+	testkit.Must(r.t, v.Role(ctx, "kubernetes", "web", map[string]any{
 		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_ttl": "10m",
 	}))
 	r.put("db", "one")
@@ -97,7 +80,7 @@ path "kv1/*" { capabilities = ["read"] }`))
 
 func (r *rig) put(path, value string) {
 	r.t.Helper()
-	must(r.t, r.vault.PutKV2(r.t.Context(), "secret", path, map[string]any{"password": marker + "-" + value}))
+	testkit.Must(r.t, r.vault.PutKV2(r.t.Context(), "secret", path, map[string]any{"password": marker + "-" + value}))
 }
 
 // start runs the driver on what an earlier one left.
@@ -118,7 +101,7 @@ func (r *rig) start() {
 		r.change(&c)
 	}
 	n, err := node.New(c)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
@@ -130,7 +113,7 @@ func (r *rig) start() {
 	})
 	r.t.Cleanup(r.stop)
 	r.Kubelet, err = kubelet.Dial(filepath.Join(r.dir, "kubelet"), socket)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	k := r.Kubelet
 	r.t.Cleanup(func() { _ = k.Close() })
 	r.eventually("the driver serves", func() bool { return r.Ready() == nil })
@@ -196,8 +179,8 @@ spec:
 // replace puts a file in place whole.
 func (r *rig) replace(file, text string) {
 	r.t.Helper()
-	must(r.t, os.WriteFile(file+".new", []byte(text), 0o600))
-	must(r.t, os.Rename(file+".new", file))
+	testkit.Must(r.t, os.WriteFile(file+".new", []byte(text), 0o600))
+	testkit.Must(r.t, os.Rename(file+".new", file))
 }
 
 // pod is a pod of shop with its tokens.
@@ -211,7 +194,7 @@ func (r *rig) pod(name, account, className string) kubelet.Pod {
 
 func (r *rig) publish(p kubelet.Pod) {
 	r.t.Helper()
-	must(r.t, r.Publish(r.t.Context(), p))
+	testkit.Must(r.t, r.Publish(r.t.Context(), p))
 }
 
 // refuse publishes what cannot work, and wants nothing to be left of it.
@@ -248,37 +231,23 @@ func (r *rig) wantFile(p kubelet.Pod, want string) {
 func (r *rig) get(path string) (int, string) {
 	r.t.Helper()
 	resp, err := http.Get("http://" + r.health + path)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	defer func() { _ = resp.Body.Close() }()
 	var b bytes.Buffer
 	_, err = b.ReadFrom(resp.Body)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	return resp.StatusCode, b.String()
 }
 
 func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
-	deadline := time.After(2 * time.Minute)
-	for !ok() {
-		select {
-		case <-deadline:
-			r.t.Fatalf("waited in vain until %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	testkit.Eventually(r.t, what, ok)
 }
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	testkit.Must(t, err)
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

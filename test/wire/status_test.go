@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 	"github.com/mayfly-csi/mayfly/test/browser"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // hostileName would leave its place on a page or a terminal.
@@ -24,8 +25,8 @@ func statusRig(t *testing.T) (r *rig, address string) {
 	t.Helper()
 	address = freeAddress(t)
 	r = newRig(t, func(c *node.Config) { c.StatusAddr = address })
-	must(t, r.vault.EnablePKI(t.Context(), "pki", "web"))
-	must(t, r.vault.Policy(t.Context(), "web", `path "secret/data/*" { capabilities = ["read"] }
+	testkit.Must(t, r.vault.EnablePKI(t.Context(), "pki", "web"))
+	testkit.Must(t, r.vault.Policy(t.Context(), "web", `path "secret/data/*" { capabilities = ["read"] }
 path "pki/issue/web" { capabilities = ["update"] }`))
 	r.class("db")
 	r.manifest("tls", `- {objectName: tls.crt, secretPath: pki/issue/web, secretKey: certificate, method: PUT, secretArgs: {common_name: web.example.com, ttl: 1h}}`)
@@ -45,7 +46,7 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	r.refuse(r.pod("job-0", "web", "missing"))
 	r.publish(r.pod("api-0", "web", "db"))
 	r.class("db", "vaultNamespace: ''", "refreshInterval: 1h") // an edit, so that all are looked at again
-	must(t, r.vault.Policy(t.Context(), "web", `path "pki/issue/web" { capabilities = ["update"] }`))
+	testkit.Must(t, r.vault.Policy(t.Context(), "web", `path "pki/issue/web" { capabilities = ["update"] }`))
 	r.refresh <- os.Interrupt
 	r.eventually("a volume fails", func() bool {
 		s := r.status(address, "")
@@ -60,16 +61,16 @@ func (r *rig) status(address, query string) statusz.Status {
 	var s statusz.Status
 	r.eventually("the status is answered", func() bool {
 		resp, err := http.Get("http://" + address + statusz.StatusPath + query)
-		must(r.t, err)
+		testkit.Must(r.t, err)
 		defer func() { _ = resp.Body.Close() }()
 		if resp.StatusCode == http.StatusServiceUnavailable {
 			return false
 		}
 		var b bytes.Buffer
 		_, err = b.ReadFrom(resp.Body)
-		must(r.t, err)
+		testkit.Must(r.t, err)
 		r.noSecretIn("the status", b.String())
-		must(r.t, json.Unmarshal(b.Bytes(), &s))
+		testkit.Must(r.t, json.Unmarshal(b.Bytes(), &s))
 		return true
 	})
 	return s
@@ -101,7 +102,7 @@ func TestStatus(t *testing.T) {
 	}
 	reads := len(r.reads("pki/issue/web"))
 	resp, err := http.Post("http://"+address+statusz.RefreshPath+"?namespace=shop&pod=web-0", "", nil)
-	must(t, err)
+	testkit.Must(t, err)
 	_ = resp.Body.Close()
 	failures := v.Failures
 	r.eventually("the pod is refreshed", func() bool { return r.status(address, "?pod=web-0").Volumes[0].Failures > failures })
@@ -114,7 +115,7 @@ func TestStatus(t *testing.T) {
 func (r *rig) reads(path string) (found []string) {
 	r.t.Helper()
 	entries, err := r.vault.AuditEntries(r.t.Context())
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	for _, e := range entries {
 		if e.Path == path {
 			found = append(found, e.Path)
@@ -156,10 +157,10 @@ func TestStatusPage(t *testing.T) {
 		}
 		picture := b.Screenshot()
 		if keep != "" {
-			must(t, os.WriteFile(filepath.Join(keep, "statusz-"+c.name+".png"), picture, 0o600))
+			testkit.Must(t, os.WriteFile(filepath.Join(keep, "statusz-"+c.name+".png"), picture, 0o600))
 		}
 		img, err := png.Decode(bytes.NewReader(picture))
-		must(t, err)
+		testkit.Must(t, err)
 		if red, _, _, _ := img.At(2, 2).RGBA(); (red < 0x4000) != c.dark || (red > 0xc000) == c.dark {
 			t.Errorf("%s: the background's red is %x", c.name, red)
 		}

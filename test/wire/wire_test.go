@@ -18,12 +18,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
 func TestLifeOfAVolume(t *testing.T) {
 	r := newRig(t, nil)
-	must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
+	testkit.Must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
 	r.manifest("secrets", `- {objectName: password, secretPath: secret/data/db, secretKey: password, filePermission: 0400}
 - {objectName: nested/user, secretPath: kv1/app, secretKey: user}`, "refreshInterval: 1s")
 	p := r.pod("web-0", "web", "secrets")
@@ -35,7 +36,7 @@ func TestLifeOfAVolume(t *testing.T) {
 		t.Errorf("nested/user holds %q", got)
 	}
 	var st unix.Stat_t
-	must(t, unix.Stat(filepath.Join(r.Target(p), "password"), &st))
+	testkit.Must(t, unix.Stat(filepath.Join(r.Target(p), "password"), &st))
 	if st.Mode&0o777 != 0o440 || int(st.Gid) != gid {
 		t.Errorf("mode %o, group %d", st.Mode&0o777, st.Gid)
 	}
@@ -45,12 +46,12 @@ func TestLifeOfAVolume(t *testing.T) {
 	}
 	// A directory that a pod has held open since before sees the rotation.
 	dir, err := os.Open(r.Target(p))
-	must(t, err)
+	testkit.Must(t, err)
 	defer func() { _ = dir.Close() }()
 	r.put("db", "two")
 	r.eventually("the file is rotated", func() bool { return r.file(p, "password") == marker+"-two" })
 	fd, err := unix.Openat(int(dir.Fd()), "password", unix.O_RDONLY, 0)
-	must(t, err)
+	testkit.Must(t, err)
 	buf := make([]byte, 100)
 	n, err := unix.Read(fd, buf)
 	_ = unix.Close(fd)
@@ -58,7 +59,7 @@ func TestLifeOfAVolume(t *testing.T) {
 		t.Errorf("through the open directory: %q, %v", buf[:n], err)
 	}
 	r.wantAudit("web", "secret/data/db")
-	must(t, r.Unpublish(t.Context(), p))
+	testkit.Must(t, r.Unpublish(t.Context(), p))
 	if _, err := os.Lstat(filepath.Join(r.Root, "pods", p.UID)); !os.IsNotExist(err) {
 		t.Errorf("the pod's directory is left: %v", err)
 	}
@@ -68,7 +69,7 @@ func TestLifeOfAVolume(t *testing.T) {
 func (r *rig) wantAudit(account, path string) {
 	r.t.Helper()
 	entries, err := r.vault.AuditEntries(r.t.Context())
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	for _, e := range entries {
 		if e.Path == path && e.Metadata["service_account_name"] == account {
 			return
@@ -161,7 +162,7 @@ func TestSealedVault(t *testing.T) {
 	r.class("secrets", "refreshInterval: 1s")
 	p := r.pod("web-0", "web", "secrets")
 	r.publish(p)
-	must(t, r.vault.Seal(t.Context()))
+	testkit.Must(t, r.vault.Seal(t.Context()))
 	r.eventually("the refresh has failed", func() bool { return strings.Contains(r.log.String(), "refresh failed") })
 	r.wantFile(p, "one")
 	r.publish(p) // kubelet's republish of a live volume
@@ -169,7 +170,7 @@ func TestSealedVault(t *testing.T) {
 	if status.Code(err) != codes.Unavailable || !strings.Contains(strings.ToLower(err.Error()), "sealed") {
 		t.Errorf("a first publish from a sealed Vault: %v", err)
 	}
-	must(t, r.vault.Unseal(t.Context()))
+	testkit.Must(t, r.vault.Unseal(t.Context()))
 	r.put("db", "two")
 	r.eventually("the file is fresh again", func() bool { return r.file(p, "password") == marker+"-two" })
 	r.eventually("the driver says so", func() bool { return strings.Contains(r.log.String(), "refresh recovered") })
@@ -185,7 +186,7 @@ func TestRestartOfTheDriver(t *testing.T) {
 	}
 	r.stop()
 	mark, err := r.vault.Mark()
-	must(t, err)
+	testkit.Must(t, err)
 	seen := strings.Count(r.log.String(), "class seen for the first time")
 	r.start()
 	// From here on it is decided whether the store is asked.
@@ -200,12 +201,12 @@ func TestRestartOfTheDriver(t *testing.T) {
 		r.publish(p)
 	}
 	counts, err := r.vault.CountRequests(t.Context(), mark)
-	must(t, err)
+	testkit.Must(t, err)
 	if n := counts.Under(""); n != 0 {
 		t.Errorf("the restart cost %d requests to Vault: %v", n, counts)
 	}
 	for _, p := range pods {
-		must(t, r.Unpublish(t.Context(), p))
+		testkit.Must(t, r.Unpublish(t.Context(), p))
 	}
 }
 
@@ -216,13 +217,13 @@ func TestUnchangedPollLeavesTheFileAlone(t *testing.T) {
 	p := r.pod("web-0", "web", "secrets")
 	r.publish(p)
 	stat := func(name string) (st unix.Stat_t) {
-		must(t, unix.Stat(filepath.Join(r.Target(p), name), &st))
+		testkit.Must(t, unix.Stat(filepath.Join(r.Target(p), name), &st))
 		return st
 	}
 	before := []unix.Stat_t{stat("password"), stat("whole")}
 	polls := func() int {
 		c, err := r.vault.CountRequests(t.Context(), vaulttest.Mark{})
-		must(t, err)
+		testkit.Must(t, err)
 		return c.Under("secret/data/db")
 	}
 	r.eventually("it has looked three times", func() bool { return polls() >= 4 })
@@ -245,12 +246,12 @@ func TestHundredPodsAtOnce(t *testing.T) {
 		wg.Go(func() { errs[i] = r.Publish(t.Context(), pods[i]) })
 	}
 	wg.Wait()
-	must(t, errors.Join(errs...))
+	testkit.Must(t, errors.Join(errs...))
 	for i := range n {
 		wg.Go(func() { errs[i] = r.Unpublish(t.Context(), pods[i]) })
 	}
 	wg.Wait()
-	must(t, errors.Join(errs...))
+	testkit.Must(t, errors.Join(errs...))
 	if left, _ := filepath.Glob(filepath.Join(r.Root, "pods", "*")); len(left) > 0 {
 		t.Errorf("%d pod directories are left", len(left))
 	}

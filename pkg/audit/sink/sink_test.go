@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func open(t *testing.T, path string) *file {
@@ -34,33 +36,26 @@ func want(t *testing.T, path, text string) {
 	}
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestRotation(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
 	f := open(t, path)
 	write(t, f, "1")
-	must(t, os.Rename(path, path+".1"))
+	testkit.Must(t, os.Rename(path, path+".1"))
 	write(t, f, "2")
 	want(t, path+".1", "1\n")
 	want(t, path, "2\n")
-	must(t, os.Remove(path))
-	must(t, os.WriteFile(path, nil, 0o640)) // made by the tool that rotates
+	testkit.Must(t, os.Remove(path))
+	testkit.Must(t, os.WriteFile(path, nil, 0o640)) // made by the tool that rotates
 	write(t, f, "3")
 	want(t, path, "3\n")
-	must(t, os.Truncate(path, 0)) // cut
+	testkit.Must(t, os.Truncate(path, 0)) // cut
 	write(t, f, "4")
 	want(t, path, "4\n")
 	info, err := os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o640 {
 		t.Errorf("the operator's file has mode %s (%v)", info.Mode(), err)
 	}
-	must(t, os.Remove(path))
+	testkit.Must(t, os.Remove(path))
 	write(t, f, "5")
 	info, err = os.Stat(path)
 	if err != nil || info.Mode().Perm() != 0o600 {
@@ -70,13 +65,13 @@ func TestRotation(t *testing.T) {
 
 func TestDirectoryComesBack(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "logs")
-	must(t, os.Mkdir(dir, 0o700))
+	testkit.Must(t, os.Mkdir(dir, 0o700))
 	f := open(t, filepath.Join(dir, "audit.log"))
-	must(t, os.RemoveAll(dir))
+	testkit.Must(t, os.RemoveAll(dir))
 	if f.Write([]byte("1\n")) == nil {
 		t.Error("a line went into a file that nobody can find")
 	}
-	must(t, os.Mkdir(dir, 0o700))
+	testkit.Must(t, os.Mkdir(dir, 0o700))
 	write(t, f, "1")
 	want(t, f.path, "1\n")
 }
@@ -93,7 +88,7 @@ func TestSharedFile(t *testing.T) {
 
 func TestPipesAreRefused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
-	must(t, unix.Mkfifo(path, 0o600))
+	testkit.Must(t, unix.Mkfifo(path, 0o600))
 	f := &file{path: path}
 	if err := f.open(); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 		t.Errorf("a pipe: %v", err)
@@ -102,7 +97,7 @@ func TestPipesAreRefused(t *testing.T) {
 
 func TestLineAfterOneThatWasCutOff(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "audit.log")
-	must(t, os.WriteFile(path, []byte("1\n{\"half"), 0o600)) // left by a kill
+	testkit.Must(t, os.WriteFile(path, []byte("1\n{\"half"), 0o600)) // left by a kill
 	f := open(t, path)
 	write(t, f, "2")
 	write(t, f, "3")

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/class/apisource"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // patience is how long a test waits for what must happen before it fails.
@@ -26,30 +27,13 @@ const patience = 30 * time.Second
 
 var db = class.Ref{Namespace: "shop", Name: "db"}
 
-type logs struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logs) count(s string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), s)
-}
-
 // fixture is a source before a double, with a clock that the test sets. A
 // pause of the source lasts until the test takes it from pauses.
 type fixture struct {
 	*testing.T
 	api     *double
 	source  *apisource.Source
-	logs    *logs
+	logs    *testkit.Log
 	changes chan class.Ref
 	pausing chan struct{} // told when a pause begins
 	pauses  chan time.Duration
@@ -60,7 +44,7 @@ type fixture struct {
 
 func setUp(t *testing.T, c apisource.Config) *fixture {
 	t.Helper()
-	f := &fixture{T: t, api: newDouble(t), logs: &logs{}, changes: make(chan class.Ref, 1000), pausing: make(chan struct{}, 1<<16), pauses: make(chan time.Duration), now: time.Unix(1e9, 0)}
+	f := &fixture{T: t, api: newDouble(t), logs: &testkit.Log{}, changes: make(chan class.Ref, 1000), pausing: make(chan struct{}, 1<<16), pauses: make(chan time.Duration), now: time.Unix(1e9, 0)}
 	if c.REST == nil {
 		c.REST = f.api.config()
 	}
@@ -229,7 +213,7 @@ func TestWarnsOncePerVersion(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if n := f.logs.count("did you mean refreshInterval"); n != i+1 {
+		if n := f.logs.Count("did you mean refreshInterval"); n != i+1 {
 			t.Errorf("version %d: warned %d times", i, n)
 		}
 	}

@@ -340,7 +340,7 @@ func TestServerDown(t *testing.T) {
 	}
 	f.advance(time.Minute)
 	f.role("r1") // asks again, in vain
-	if n := f.logs.count("the API server does not answer"); n != 1 {
+	if n := f.logs.Count("the API server does not answer"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 	if _, err := f.source.Get(t.Context(), class.Ref{Namespace: "shop", Name: "other"}); fault.Of(err) != fault.Unavailable {
@@ -354,7 +354,7 @@ func TestServerDown(t *testing.T) {
 	f.opened()
 	f.changed()
 	f.role("r2")
-	if n := f.logs.count("the API server answers again"); n != 1 {
+	if n := f.logs.Count("the API server answers again"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 }
@@ -409,7 +409,7 @@ func TestForbiddenLater(t *testing.T) {
 	f.pause()
 	f.role("r1")
 	f.pause()
-	if f.logs.count("level=WARN") == 0 {
+	if f.logs.Count("level=WARN") == 0 {
 		t.Error("nothing was logged")
 	}
 }

@@ -1,7 +1,6 @@
 package dirsource_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -16,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/class/dirsource"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // manifest makes a class whose role tells one edit from the next.
@@ -29,35 +29,17 @@ func manifest(namespace, name, role string) string {
 
 func ref(namespace, name string) class.Ref { return class.Ref{Namespace: namespace, Name: name} }
 
-// logs is a log that the test reads while the source writes it.
-type logs struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logs) count(s string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Count(l.buf.String(), s)
-}
-
 type fixture struct {
 	*testing.T
 	dir     string
-	logs    *logs
+	logs    *testkit.Log
 	source  *dirsource.Source
 	changes chan class.Ref
 }
 
 func setUp(t *testing.T, c dirsource.Config) *fixture {
 	t.Helper()
-	f := &fixture{T: t, logs: &logs{}, changes: make(chan class.Ref, 100)}
+	f := &fixture{T: t, logs: &testkit.Log{}, changes: make(chan class.Ref, 100)}
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
 	}
@@ -189,8 +171,8 @@ func TestGetChoosesFiles(t *testing.T) {
 	f.refused(ref("ns", "class-d"), fault.ClassNotFound)
 	f.refused(ref("ns", "class-."), fault.ClassNotFound)
 	f.refused(ref("default", "class-a"), fault.ClassNotFound, "namespace ns has one of that name")
-	if n := f.logs.count("level=ERROR"); n != 0 {
-		t.Errorf("%d errors were logged: %s", n, f.logs.buf.String())
+	if n := f.logs.Count("level=ERROR"); n != 0 {
+		t.Errorf("%d errors were logged: %s", n, f.logs.String())
 	}
 }
 
@@ -244,7 +226,7 @@ func TestBrokenFile(t *testing.T) {
 	}
 	f.refused(ref("ns", "three"), fault.InvalidClass, "failed to get secretproviderclass ns/three", "reading bad.yaml: document 2, near line")
 	f.refused(ref("ns", "four"), fault.ClassNotFound, "these files cannot be read: bad.yaml")
-	if n := f.logs.count("a manifest cannot be read"); n != 1 {
+	if n := f.logs.Count("a manifest cannot be read"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 
@@ -275,8 +257,8 @@ func TestUnreadable(t *testing.T) {
 		t.Errorf("the last good class is gone: %s", got)
 	}
 	f.refused(ref("ns", "other"), fault.ClassNotFound, "these files cannot be read: a.yaml")
-	if f.logs.count("too many levels of symbolic links") != 1 {
-		t.Errorf("the log does not say why once: %s", f.logs.buf.String())
+	if f.logs.Count("too many levels of symbolic links") != 1 {
+		t.Errorf("the log does not say why once: %s", f.logs.String())
 	}
 }
 
@@ -331,14 +313,14 @@ func TestInvalidClassAndWarnings(t *testing.T) {
 		f.role(ref("ns", "odd"))
 	}
 	for text, want := range map[string]int{"did you mean refreshInterval": 1, "extra: no such field": 1, "a class cannot be used": 1} {
-		if n := f.logs.count(text); n != want {
+		if n := f.logs.Count(text); n != want {
 			t.Errorf("%q logged %d times", text, n)
 		}
 	}
 	// An edit beside them does not repeat what was said of them.
 	f.write("a.yaml", "# edited\n"+manifest("ns", "odd", "r, refreshinterval: 1m"))
 	f.role(ref("ns", "odd"))
-	if n := f.logs.count("did you mean"); n != 1 {
+	if n := f.logs.Count("did you mean"); n != 1 {
 		t.Errorf("logged %d times", n)
 	}
 }
@@ -422,7 +404,7 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	f := &fixture{T: t, dir: dir, source: source, logs: &logs{}}
+	f := &fixture{T: t, dir: dir, source: source, logs: &testkit.Log{}}
 	source.Retain(ref("ns", "db"))
 	f.refused(ref("ns", "db"), fault.ClassNotFound) // so that what follows is an edit
 	f.run()

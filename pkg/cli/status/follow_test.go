@@ -1,10 +1,9 @@
 package status
 
 import (
-	"bytes"
 	"context"
+	"fmt"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,35 +13,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 	"github.com/mayfly-csi/mayfly/pkg/cli/volumes"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// text is what a command has printed so far.
-type text struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (w *text) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.Write(p)
-}
-
-func (w *text) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.b.String()
-}
-
-func (w *text) await(t *testing.T, want string) {
+// await waits until a command has printed a text.
+func await(t *testing.T, out *testkit.Log, want string) {
 	t.Helper()
-	for deadline := time.After(30 * time.Second); !strings.Contains(w.String(), want); {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain for %q in\n%s", want, w)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	testkit.Eventually(t, fmt.Sprintf("%q is printed", want), func() bool { return strings.Contains(out.String(), want) })
 }
 
 const oneNode = `apiVersion: v1
@@ -61,7 +38,7 @@ func TestFollow(t *testing.T) {
 	drive := func(list ...statusz.Volume) { api.Drive("mayfly/mayfly-a", statusz.Status{Volumes: list}) }
 	v := statusz.Volume{ID: "csi-1", Target: "/a", Namespace: "shop", Pod: "web-0", Class: "db", State: statusz.Fresh, Objects: []statusz.Object{{ID: "password", Version: "1"}}}
 	drive(v)
-	out, errs := &text{}, &text{}
+	out, errs := &testkit.Log{}, &testkit.Log{}
 	c := &command{output: &output.Flags{Format: output.Text, FailOn: "error", Color: "never"}, streams: output.Streams{Out: out, Err: errs, Version: "test"}, interval: 10 * time.Millisecond}
 	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	c.Bind(set)
@@ -78,15 +55,15 @@ func TestFollow(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.follow(ctx, l) }()
-	out.await(t, "password=1")
+	await(t, out, "password=1")
 	v.Objects = []statusz.Object{{ID: "password", Version: "2"}}
 	drive(v)
-	out.await(t, "password=2")
+	await(t, out, "password=2")
 	v.State, v.Failure = statusz.Failing, &statusz.Failure{Reason: "Denied", Message: "permission denied"}
 	drive(v)
-	errs.await(t, "MF600")
+	await(t, errs, "MF600")
 	drive()
-	out.await(t, "Gone")
+	await(t, out, "Gone")
 	stop()
 	if err := <-done; err != nil {
 		t.Error(err)

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -79,13 +80,6 @@ func renew(t *testing.T, c *kms.Connection) {
 	}
 }
 
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 // withLogin replaces the rig's login by another one.
 func withLogin(r *kmsrig.Rig, more ...string) []string {
 	var args []string
@@ -102,12 +96,12 @@ func withLogin(r *kmsrig.Rig, more ...string) []string {
 func TestSecretIDReplacedInPlace(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	c, m := connect(t, r.Args()...)
-	must(t, use(t, c))
-	must(t, use(t, c))
+	testkit.Must(t, use(t, c))
+	testkit.Must(t, use(t, c))
 	if logins, _ := m.counts(); logins != 1 {
 		t.Errorf("%d logins for two requests", logins)
 	}
-	must(t, c.Close(t.Context()))
+	testkit.Must(t, c.Close(t.Context()))
 	r.WriteFile("secret-id", "11111111-2222-3333-4444-555555555555")
 	for range 5 {
 		err := use(t, c)
@@ -119,7 +113,7 @@ func TestSecretIDReplacedInPlace(t *testing.T) {
 		t.Errorf("%d of %d logins failed: the same credentials were tried again at once", failed, logins)
 	}
 	r.NewSecretID()
-	must(t, use(t, c))
+	testkit.Must(t, use(t, c))
 }
 
 // A token that ends, by its max TTL, by a revocation or with its last use, is
@@ -137,7 +131,7 @@ func TestTokenEnds(t *testing.T) {
 			c, m := connect(t, r.Args()...)
 			for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
 				renew(t, c)
-				must(t, use(t, c))
+				testkit.Must(t, use(t, c))
 			}
 			if logins, failed := m.counts(); logins < 2 || failed > 0 {
 				t.Errorf("%d logins, %d failed", logins, failed)
@@ -153,7 +147,7 @@ func TestRenewal(t *testing.T) {
 	r.Write("auth/approle/role/"+r.Role(), map[string]any{"token_period": "2s"})
 	c, m := connect(t, r.Args()...)
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
-		must(t, use(t, c))
+		testkit.Must(t, use(t, c))
 		renew(t, c)
 	}
 	if logins, _ := m.counts(); logins != 1 {
@@ -176,7 +170,7 @@ func TestDenialIsNoLoginStorm(t *testing.T) {
 		t.Errorf("%d logins", logins)
 	}
 	r.SetPolicy(kmsrig.LeastPolicy(r.Key))
-	must(t, use(t, c))
+	testkit.Must(t, use(t, c))
 }
 
 func wrapping(t *testing.T, r *kmsrig.Rig) string {
@@ -184,7 +178,7 @@ func wrapping(t *testing.T, r *kmsrig.Rig) string {
 	client := vault.Client()
 	client.SetWrappingLookupFunc(func(string, string) string { return "5m" })
 	s, err := client.Logical().Write("auth/approle/role/"+r.Role()+"/secret-id", nil)
-	must(t, err)
+	testkit.Must(t, err)
 	return s.WrapInfo.Token
 }
 
@@ -193,22 +187,22 @@ func TestWrappedSecretID(t *testing.T) {
 	first := wrapping(t, r)
 	r.WriteFile("secret-id", first)
 	c, _ := connect(t, r.Args("--secret-id-wrapped")...)
-	must(t, use(t, c))
+	testkit.Must(t, use(t, c))
 	// The wrapping token is spent, and the secret id is kept for later logins.
-	must(t, c.Close(t.Context()))
-	must(t, use(t, c))
+	testkit.Must(t, c.Close(t.Context()))
+	testkit.Must(t, use(t, c))
 	// A new process cannot use it, and says why.
 	again, _ := connect(t, r.Args("--secret-id-wrapped")...)
 	if err := use(t, again); err == nil || !strings.Contains(err.Error(), "deliver a new one") || strings.Contains(err.Error(), first) {
 		t.Errorf("a spent wrapping token: %v", err)
 	}
 	r.WriteFile("secret-id", wrapping(t, r))
-	must(t, use(t, again))
+	testkit.Must(t, use(t, again))
 	// One that another path has made may have been put there by another one.
 	client := vault.Client()
 	client.SetWrappingLookupFunc(func(string, string) string { return "5m" })
 	s, err := client.Logical().Write("sys/wrapping/wrap", map[string]any{"secret_id": "x"})
-	must(t, err)
+	testkit.Must(t, err)
 	r.WriteFile("secret-id", s.WrapInfo.Token)
 	forged, _ := connect(t, r.Args("--secret-id-wrapped")...)
 	if err := use(t, forged); err == nil || !strings.Contains(err.Error(), "was made by") {
@@ -220,24 +214,24 @@ func TestTokenFile(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	token := func() string {
 		s, err := vault.Client().Auth().Token().Create(&api.TokenCreateRequest{Policies: []string{"p-" + r.Key}})
-		must(t, err)
+		testkit.Must(t, err)
 		return s.Auth.ClientToken
 	}
 	first := token()
 	path := r.WriteFile("token", first+"\n")
 	c, _ := connect(t, withLogin(r, "--auth-method=token-file", "--token-file="+path)...)
-	must(t, use(t, c))
-	must(t, vault.Client().Auth().Token().RevokeTree(first))
+	testkit.Must(t, use(t, c))
+	testkit.Must(t, vault.Client().Auth().Token().RevokeTree(first))
 	if err := use(t, c); fault.Of(err) != fault.Denied {
 		t.Errorf("a revoked token: %v", err)
 	}
 	r.WriteFile("token", token()) // as Vault Agent does
-	must(t, use(t, c))
-	must(t, os.Truncate(path, 0)) // while it is being written
-	must(t, use(t, c))
-	must(t, c.Close(t.Context())) // the token is the agent's to end
+	testkit.Must(t, use(t, c))
+	testkit.Must(t, os.Truncate(path, 0)) // while it is being written
+	testkit.Must(t, use(t, c))
+	testkit.Must(t, c.Close(t.Context())) // the token is the agent's to end
 	r.WriteFile("token", token())
-	must(t, use(t, c))
+	testkit.Must(t, use(t, c))
 	gone, _ := connect(t, withLogin(r, "--auth-method=token-file", "--token-file="+filepath.Join(r.Dir, "none"))...)
 	if err := use(t, gone); err == nil || !strings.Contains(err.Error(), "--token-file") {
 		t.Errorf("no token file: %v", err)
@@ -247,10 +241,10 @@ func TestTokenFile(t *testing.T) {
 func TestJWT(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = iss.Close() })
-	must(t, vault.EnableJWTAuth(t.Context(), "spiffe", iss))
-	must(t, vault.Role(t.Context(), "spiffe", "kms", map[string]any{
+	testkit.Must(t, vault.EnableJWTAuth(t.Context(), "spiffe", iss))
+	testkit.Must(t, vault.Role(t.Context(), "spiffe", "kms", map[string]any{
 		"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{"vault"}, "token_policies": []string{"p-" + r.Key}, "token_ttl": "1m",
 	}))
 	jwt := func(audience string) string {
@@ -264,16 +258,16 @@ func TestJWT(t *testing.T) {
 		t.Errorf("a JWT of another audience: %v", err)
 	}
 	r.WriteFile("jwt", jwt("vault"))
-	must(t, use(t, c))
+	testkit.Must(t, use(t, c))
 }
 
 func TestCertificate(t *testing.T) {
 	v := vaulttest.New(t, vaulttest.Options{TLS: true, RequireClientCert: true})
-	must(t, kmsrig.Prepare(t.Context(), v))
-	must(t, v.Client().Sys().EnableAuthWithOptions("cert", &api.EnableAuthOptions{Type: "cert"}))
+	testkit.Must(t, kmsrig.Prepare(t.Context(), v))
+	testkit.Must(t, v.Client().Sys().EnableAuthWithOptions("cert", &api.EnableAuthOptions{Type: "cert"}))
 	r := kmsrig.New(t, v)
 	ca, err := os.ReadFile(v.CAFile)
-	must(t, err)
+	testkit.Must(t, err)
 	tls := []string{"--vault-ca-cert=" + v.CAFile, "--vault-client-cert=" + v.ClientCertFile, "--vault-client-key=" + v.ClientKeyFile}
 	c, _ := connect(t, withLogin(r, append(tls, "--auth-method=cert", "--auth-role=node")...)...)
 	if err := use(t, c); err == nil || !strings.Contains(err.Error(), "TLS must end at Vault") {
@@ -286,7 +280,7 @@ func TestCertificate(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	must(t, use(t, c))
+	testkit.Must(t, use(t, c))
 	wrong, _ := connect(t, withLogin(r, "--auth-method=cert", tls[1], tls[2])...)
 	if err := use(t, wrong); err == nil || !strings.Contains(err.Error(), "--vault-ca-cert") {
 		t.Errorf("an authority that is not known: %v", err)
@@ -304,9 +298,9 @@ func TestInline(t *testing.T) {
 	}))
 	t.Cleanup(bao.Close)
 	c, m := connect(t, r.Args("--auth-inline", "--vault-addr="+bao.URL, "--vault-namespace=team")...)
-	must(t, use(t, c))
+	testkit.Must(t, use(t, c))
 	id, err := os.ReadFile(r.SecretIDFile)
-	must(t, err)
+	testkit.Must(t, err)
 	for header, want := range map[string]string{"Role-Id": r.RoleID, "Secret-Id": strings.TrimSpace(string(id))} {
 		text, err := base64.RawURLEncoding.DecodeString(seen.Get("X-Vault-Inline-Auth-Parameter-" + header))
 		var p struct{ Key, Value string }

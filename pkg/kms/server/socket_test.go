@@ -24,39 +24,33 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/audit"
 	"github.com/mayfly-csi/mayfly/pkg/kms/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/kms/server"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // socket is a path that is short enough for the kernel.
 func socket(t *testing.T) server.Socket {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kms")
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return server.Socket{Path: filepath.Join(dir, "s", "kms.sock")}
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 func mode(t *testing.T, path string) fs.FileMode {
 	t.Helper()
 	info, err := os.Lstat(path)
-	must(t, err)
+	testkit.Must(t, err)
 	return info.Mode().Perm()
 }
 
 func TestSocketModes(t *testing.T) {
 	s := socket(t)
 	l, err := s.Listen()
-	must(t, err)
+	testkit.Must(t, err)
 	if dir, file := mode(t, filepath.Dir(s.Path)), mode(t, s.Path); dir != 0o700 || file != 0o600 {
 		t.Errorf("modes %s and %s", dir, file)
 	}
-	must(t, l.Close())
+	testkit.Must(t, l.Close())
 	if _, err := os.Lstat(s.Path); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket stays after its end: %v", err)
 	}
@@ -66,10 +60,10 @@ func TestSocketModes(t *testing.T) {
 	g := socket(t)
 	g.Group = "65534"
 	l, err = g.Listen()
-	must(t, err)
+	testkit.Must(t, err)
 	defer func() { _ = l.Close() }()
 	info, err := os.Lstat(g.Path)
-	must(t, err)
+	testkit.Must(t, err)
 	if gid := info.Sys().(*syscall.Stat_t).Gid; mode(t, filepath.Dir(g.Path)) != 0o750 || mode(t, g.Path) != 0o660 || gid != 65534 {
 		t.Errorf("modes %s and %s, group %d", mode(t, filepath.Dir(g.Path)), mode(t, g.Path), gid)
 	}
@@ -82,36 +76,36 @@ func TestSocketModes(t *testing.T) {
 // A dead process's socket is replaced, as after kill -9, and nothing else is.
 func TestWhatIsInTheWay(t *testing.T) {
 	s := socket(t)
-	must(t, os.MkdirAll(filepath.Dir(s.Path), 0o700))
+	testkit.Must(t, os.MkdirAll(filepath.Dir(s.Path), 0o700))
 	dead, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: s.Path})
-	must(t, err)
+	testkit.Must(t, err)
 	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "another process serves the socket") {
 		t.Errorf("a living process's socket: %v", err)
 	}
 	dead.SetUnlinkOnClose(false)
-	must(t, dead.Close())
+	testkit.Must(t, dead.Close())
 	l, err := s.Listen()
-	must(t, err)
+	testkit.Must(t, err)
 
 	// Another one's socket at the same path is not removed with ours.
-	must(t, os.Remove(s.Path))
+	testkit.Must(t, os.Remove(s.Path))
 	other, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: s.Path})
-	must(t, err)
-	must(t, l.Close())
+	testkit.Must(t, err)
+	testkit.Must(t, l.Close())
 	if _, err := os.Lstat(s.Path); err != nil {
 		t.Errorf("another process's socket is gone: %v", err)
 	}
-	must(t, other.Close())
+	testkit.Must(t, other.Close())
 
-	must(t, os.WriteFile(s.Path, []byte("precious"), 0o600))
+	testkit.Must(t, os.WriteFile(s.Path, []byte("precious"), 0o600))
 	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "in the way") {
 		t.Errorf("a file: %v", err)
 	}
 	if text, err := os.ReadFile(s.Path); err != nil || string(text) != "precious" {
 		t.Errorf("the file is gone: %v", err)
 	}
-	must(t, os.Remove(s.Path))
-	must(t, os.Symlink("/run/precious.sock", s.Path))
+	testkit.Must(t, os.Remove(s.Path))
+	testkit.Must(t, os.Symlink("/run/precious.sock", s.Path))
 	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "in the way") {
 		t.Errorf("a link: %v", err)
 	}
@@ -120,13 +114,13 @@ func TestWhatIsInTheWay(t *testing.T) {
 func TestDirectoriesThatOthersCanWriteTo(t *testing.T) {
 	s := socket(t)
 	dir := filepath.Dir(s.Path)
-	must(t, os.Mkdir(dir, 0o700))
-	must(t, os.Chmod(dir, 0o777))
+	testkit.Must(t, os.Mkdir(dir, 0o700))
+	testkit.Must(t, os.Chmod(dir, 0o777))
 	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "--listen") || !strings.Contains(err.Error(), "others can write") {
 		t.Errorf("a directory of mode 0777: %v", err)
 	}
-	must(t, os.Remove(dir))
-	must(t, os.Symlink(t.TempDir(), dir))
+	testkit.Must(t, os.Remove(dir))
+	testkit.Must(t, os.Symlink(t.TempDir(), dir))
 	if _, err := s.Listen(); err == nil || !strings.Contains(err.Error(), "no directory") {
 		t.Errorf("a link: %v", err)
 	}
@@ -203,7 +197,7 @@ func serve(t *testing.T, p server.Plugin, s server.Socket, allowed ...uint32) (k
 	})
 	<-ready
 	conn, err := grpc.NewClient("unix:"+s.Path, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	must(t, err)
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
 	return kmsv2.NewKeyManagementServiceClient(conn), l
 }
@@ -266,11 +260,11 @@ func TestAllowedUIDs(t *testing.T) {
 func TestSocketIsMadeAgain(t *testing.T) {
 	s := socket(t)
 	serve(t, &answers{}, s)
-	must(t, os.RemoveAll(filepath.Dir(s.Path)))
+	testkit.Must(t, os.RemoveAll(filepath.Dir(s.Path)))
 	deadline := time.After(30 * time.Second)
 	for {
 		conn, err := grpc.NewClient("unix:"+s.Path, grpc.WithTransportCredentials(insecure.NewCredentials()))
-		must(t, err)
+		testkit.Must(t, err)
 		_, err = kmsv2.NewKeyManagementServiceClient(conn).Status(t.Context(), &kmsv2.StatusRequest{})
 		_ = conn.Close()
 		if err == nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // Every wrong answer fails its own volume with a word on what is wrong, and
@@ -53,7 +54,7 @@ func TestWrongAnswers(t *testing.T) {
 			w.t = t
 			w.bad(w.request(tc.pairs...), tc.reason, append(tc.words, "aws.sock")...)
 			// A provider that cut its connections may meet one more call on them.
-			until(t, "the provider to serve again", func() bool { _, err := w.fetch(w.request()); return err == nil })
+			testkit.Eventually(t, "the provider to serve again", func() bool { _, err := w.fetch(w.request()); return err == nil })
 		})
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestUnknown(t *testing.T) {
@@ -129,7 +130,7 @@ func TestNoPauseAfterAFailedConnection(t *testing.T) {
 	for range 3 {
 		w.server.Refuse(1)
 		w.server.Cut()
-		until(t, "a refused connection", func() bool { _, err := w.fetch(w.request()); return err != nil && w.server.Refused() })
+		testkit.Eventually(t, "a refused connection", func() bool { _, err := w.fetch(w.request()); return err != nil && w.server.Refused() })
 		w.good(w.request())
 	}
 }
@@ -144,7 +145,7 @@ func TestRestartUnderACall(t *testing.T) {
 		_, err := p.Fetch(t.Context(), w.request())
 		result <- err
 	}()
-	until(t, "the call", func() bool { return len(w.server.Requests()) == 1 })
+	testkit.Eventually(t, "the call", func() bool { return len(w.server.Requests()) == 1 })
 	next := w.serve("aws")
 	w.server.Cut()
 	if err := <-result; err != nil {
@@ -202,7 +203,7 @@ func TestConcurrencyLimit(t *testing.T) {
 			}
 		})
 	}
-	until(t, "two calls", func() bool { return len(w.server.Requests()) == 2 })
+	testkit.Eventually(t, "two calls", func() bool { return len(w.server.Requests()) == 2 })
 	canceled := make(chan error)
 	go func() {
 		_, err := p.Fetch(ctx, w.request())
@@ -389,7 +390,7 @@ func TestRun(t *testing.T) {
 		_, err := p.Fetch(t.Context(), w.request())
 		running <- err
 	}()
-	until(t, "the call", func() bool { return len(w.server.Requests()) == 2 })
+	testkit.Eventually(t, "the call", func() bool { return len(w.server.Requests()) == 2 })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("Run: %v", err)
@@ -428,7 +429,7 @@ func TestStalledAnswersHoldUpNobodyElse(t *testing.T) {
 				}
 			})
 		}
-		until(t, "the stalled calls to begin", func() bool { return s.Calls() == calls })
+		testkit.Eventually(t, "the stalled calls to begin", func() bool { return s.Calls() == calls })
 	}
 	w.good(w.request())
 }
@@ -444,7 +445,7 @@ func TestHungCallsHoldUpNoOtherTenant(t *testing.T) {
 	for range 10 {
 		wg.Go(func() { _, _ = w.get("aws").Fetch(ctx, w.request("answer", "hang")) })
 	}
-	until(t, "the calls to begin", func() bool { return len(w.server.Requests()) == 4 })
+	testkit.Eventually(t, "the calls to begin", func() bool { return len(w.server.Requests()) == 4 })
 	other := w.request()
 	other.Pod.Namespace, other.Tokens = "other", tokensOf(t, "other/web", "sts.amazonaws.com")
 	w.good(other)

@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // stager makes places in a mounted tmpfs, as the driver does.
@@ -158,6 +159,6 @@ func TestPlacesAreTakenAway(t *testing.T) {
 		_ = w.anyFault(w.staged(s, "answer", answer))
 		s.wantSwept(t)
 	}
-	until(t, "the provider to serve again", func() bool { _, err := w.fetch(w.request()); return err == nil })
+	testkit.Eventually(t, "the provider to serve again", func() bool { _, err := w.fetch(w.request()); return err == nil })
 	w.bad(w.staged(s, "answer", "noFiles"), fault.Rejected, "nor wrote any", "mountPropagation: HostToContainer")
 }

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -173,15 +172,4 @@ func secretsOf(pairs ...string) map[string]secret.String {
 		all[pairs[i]] = secret.NewString(pairs[i+1])
 	}
 	return all
-}
-
-// until waits for what another goroutine brings about.
-func until(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("waiting for %s in vain", what)
-		}
-		time.Sleep(time.Millisecond)
-	}
 }

@@ -2,12 +2,12 @@ package vault_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // onePodRole makes a jwt role that Vault gives to one pod only. Its metadata
@@ -55,7 +55,7 @@ func TestDeniedPodGetsNoSharedCredential(t *testing.T) {
 	if err := p.Release(t.Context(), first.Volume); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
+	testkit.Eventually(t, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestMetadataOfAJWTRoleProvesNothing has jwt roles that map claims of the

@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const optionalAndNot = `
@@ -424,7 +425,7 @@ func TestNumUses(t *testing.T) {
 			t.Errorf("%d uses: %v", uses, err)
 		}
 	}
-	eventually(t, 15*time.Second, "no lease is left", func() bool { return len(w.leases(t, "sys/leases/lookup/pki/issue/leasing")) == 0 })
+	testkit.Eventually(t, "no lease is left", func() bool { return len(w.leases(t, "sys/leases/lookup/pki/issue/leasing")) == 0 })
 }
 
 // TestIssuesArePaced has a store that gives lives of all lengths, and counts

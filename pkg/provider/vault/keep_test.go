@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestRestart carries volumes of every kind over a restart: no request to the
@@ -93,7 +94,7 @@ func TestRestart(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	eventually(t, 15*time.Second, "all roles are gone", func() bool { return pg.Users(t) == 0 })
+	testkit.Eventually(t, "all roles are gone", func() bool { return pg.Users(t) == 0 })
 }
 
 func sameLeases(a, b []provider.Lease) bool {
@@ -124,7 +125,7 @@ func TestReleaseAfterRestart(t *testing.T) {
 	if counts["auth/token/revoke-self"] != 2 || counts.Under("") != 2 {
 		t.Errorf("requests %v, want two Vault tokens revoked: for the lease, and for reads", counts)
 	}
-	eventually(t, 10*time.Second, "the role is gone", func() bool { return pg.Users(t) == 0 })
+	testkit.Eventually(t, "the role is gone", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestUnreleasedIsKept carries tokens that could not be revoked over a restart.

@@ -6,11 +6,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const dbObjects = `
@@ -48,7 +48,7 @@ func TestSharedCredentials(t *testing.T) {
 	if err := p.Release(t.Context(), requests[0].Volume); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "the role is gone", func() bool { return pg.Users(t) == 0 })
+	testkit.Eventually(t, "the role is gone", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestUnexpectedLease leases under a path that does not look like it, for
@@ -83,7 +83,7 @@ func TestUnexpectedLease(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	eventually(t, 15*time.Second, "no lease is left when all volumes are gone", func() bool {
+	testkit.Eventually(t, "no lease is left when all volumes are gone", func() bool {
 		return len(w.leases(t, "sys/leases/lookup/pki/issue/leasing")) == 0
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // watch fetches whenever the payload says so, for a while, and checks each.
@@ -79,7 +80,7 @@ func TestLifetimeOfLeases(t *testing.T) {
 	if err := p.Release(t.Context(), r.Volume); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "all roles are gone from the database", func() bool { return pg.Users(t) == 0 })
+	testkit.Eventually(t, "all roles are gone from the database", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestLifetimeOwnCredentials gives each pod its own, and ends only its own.
@@ -111,7 +112,7 @@ func TestLifetimeOwnCredentials(t *testing.T) {
 	if err := p.Release(t.Context(), requests[0].Volume); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 10*time.Second, "one role is gone", func() bool { return pg.Users(t) == 11 })
+	testkit.Eventually(t, "one role is gone", func() bool { return pg.Users(t) == 11 })
 	f := files(mustFetch(t, p, requests[1]))
 	if !pg.LogsIn(t, f["user"], f["password"]) {
 		t.Error("the end of one pod ended another's credential")
@@ -121,7 +122,7 @@ func TestLifetimeOwnCredentials(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	eventually(t, 10*time.Second, "all roles are gone", func() bool { return pg.Users(t) == 0 })
+	testkit.Eventually(t, "all roles are gone", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestLifetimeCertificates lives through several short lives of a certificate. The
@@ -219,7 +220,7 @@ func TestLifetimeBatchTokens(t *testing.T) {
 	if err := p.Release(t.Context(), r.Volume); err != nil {
 		t.Errorf("a batch token cannot be revoked, and that is no failure: %v", err)
 	}
-	eventually(t, 15*time.Second, "the roles ended with their tokens", func() bool { return pg.Users(t) == 0 })
+	testkit.Eventually(t, "the roles ended with their tokens", func() bool { return pg.Users(t) == 0 })
 }
 
 // TestLifetimeLostLease revokes a lease, and then a token, behind the provider's back.

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // sshPublicKey is a new one as authorized_keys has it.
@@ -173,7 +174,7 @@ func TestRevokedElsewhere(t *testing.T) {
 					t.Fatal("the database refuses a new credential")
 				}
 				w.write(t, "sys/leases/revoke-prefix/"+prefix, nil)
-				eventually(t, 10*time.Second, "the database has dropped the role", func() bool { return pg.Users(t) == 0 })
+				testkit.Eventually(t, "the database has dropped the role", func() bool { return pg.Users(t) == 0 })
 				later(&now, &r)
 				next := files(mustFetch(t, p, r))
 				if next["user"] == first["user"] || !pg.LogsIn(t, next["user"], next["password"]) {
@@ -182,7 +183,7 @@ func TestRevokedElsewhere(t *testing.T) {
 				if err := p.Release(t.Context(), r.Volume); err != nil {
 					t.Error(err)
 				}
-				eventually(t, 10*time.Second, "the role is gone", func() bool { return pg.Users(t) == 0 })
+				testkit.Eventually(t, "the role is gone", func() bool { return pg.Users(t) == 0 })
 			})
 		}
 	}

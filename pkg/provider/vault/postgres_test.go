@@ -2,7 +2,6 @@ package vault_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/test/postgres"
 )
@@ -15,20 +14,4 @@ func newPostgres(t *testing.T, w *world) *postgres.Server {
 	pg.Query(t, "CREATE ROLE batch LOGIN PASSWORD 'old'")
 	pg.Enable(t, w.Server)
 	return pg
-}
-
-// eventually polls a condition until it holds.
-func eventually(t *testing.T, within time.Duration, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.NewTimer(within)
-	defer deadline.Stop()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-deadline.C:
-			t.Fatalf("still not so after %s: %s", within, what)
-		}
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // fetchAll fetches all requests, so many at once.
@@ -326,7 +327,7 @@ func TestClassEditAndBack(t *testing.T) {
 			if err := p.Release(t.Context(), r.Volume); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, 10*time.Second, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
+			testkit.Eventually(t, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
 		})
 	}
 }

@@ -1,0 +1,91 @@
+// Package testkit holds what tests of many packages need: a check of an error,
+// a wait for something to become true, a log that a test reads while a program
+// writes it.
+package testkit
+
+import (
+	"bytes"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Patience is how long a test waits for what must happen before it fails. It is
+// far above what a busy machine needs, and no test waits for it where all is
+// well.
+const Patience = 2 * time.Minute
+
+// Must ends the test if err is not nil. Only the test's own goroutine may call
+// it.
+func Must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Eventually waits until ok answers true. It ends the test after Patience with
+// what it has waited for.
+func Eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.NewTimer(Patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("not so after %s: %s", Patience, what)
+		}
+	}
+}
+
+// Receive waits for a value from a channel. It ends the test after Patience.
+func Receive[V any](t testing.TB, from <-chan V, what string) V {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(Patience):
+		t.Fatalf("nothing came within %s: %s", Patience, what)
+		panic("unreachable")
+	}
+}
+
+// Log keeps what a program writes, and may be read meanwhile. Its zero value is
+// ready to use.
+type Log struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+// Write adds to the log.
+func (l *Log) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+// String is what was written so far.
+func (l *Log) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// Count says how often a text was written.
+func (l *Log) Count(text string) int {
+	return strings.Count(l.String(), text)
+}
+
+// FreeAddress gives an address of loopback that nobody listens on now.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	Must(t, err)
+	Must(t, l.Close())
+	return l.Addr().String()
+}
