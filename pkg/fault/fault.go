@@ -149,3 +149,9 @@ func Cause(err error) string {
 	}
 	return text
 }
+
+// Ended is why a context that is over ended, with the reason that it has for
+// the caller: its cause may be any error.
+func Ended(ctx context.Context) error {
+	return New(Of(ctx.Err()), "%w", context.Cause(ctx))
+}

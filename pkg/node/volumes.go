@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -171,13 +171,13 @@ func (n *Node) providers() (volume.Providers, error) {
 
 // onRequest counts the requests of a built-in provider, whose series exist from
 // now on.
-func (n *Node) onRequest(name string) func(session.Operation, int, time.Duration) {
+func (n *Node) onRequest(name string) func(endpoint.Operation, int, time.Duration) {
 	var operations []string
-	for _, o := range session.Operations() {
+	for _, o := range endpoint.Operations() {
 		operations = append(operations, string(o))
 	}
 	n.metrics.KnowProvider(name, operations...)
-	return func(o session.Operation, status int, took time.Duration) {
+	return func(o endpoint.Operation, status int, took time.Duration) {
 		n.metrics.ObserveRequest(name, string(o), status, took)
 	}
 }

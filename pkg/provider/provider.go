@@ -21,7 +21,9 @@ import (
 // Provider fetches a volume's complete payload: all of it or an error, never
 // a part. What the store does not give now may be the volume's last good
 // content, which Payload.Partial says. Its errors carry a fault.Reason and the
-// store's own words, and no secret. It is called by many volumes at once, and
+// store's own words, and no secret. The reason Denied is for a denial that is
+// certain, since a class may have a live volume emptied for it: what may be an
+// outage is Unverified. It is called by many volumes at once, and
 // for one volume by one caller at a time.
 type Provider interface {
 	Fetch(ctx context.Context, r Request) (*Payload, error)
@@ -34,19 +36,19 @@ type Releaser interface {
 	Release(ctx context.Context, volume string) error
 }
 
-// Keeper is a Provider whose state for a volume outlives the process.
-type Keeper interface {
+// Persister is a Provider whose state for a volume outlives the process.
+type Persister interface {
 	// Export returns what Import needs to go on with the volume without a
 	// request to the store; nil when there is nothing to keep.
 	Export(volume string) secret.Bytes
 	// Import takes back what an earlier process exported. A volume that is
 	// known by now is left as it is. State that cannot be read is an error,
-	// and the volume's next Fetch begins anew.
+	// and the volume's next Fetch starts again.
 	Import(volume string, state secret.Bytes) error
 }
 
-// Rememberer is a Provider that still has in memory what it read for others.
-type Rememberer interface {
+// LastKnown is a Provider that still has in memory what it read for others.
+type LastKnown interface {
 	// Recall gives the payload that Fetch would have given at AsOf, from
 	// memory alone, and only where the store has answered this very
 	// identity: the same store, role and service account (UID included),
@@ -63,14 +65,6 @@ type Router interface {
 	// nothing of the volume. It asks nobody. Work that goes to one store waits
 	// for none that goes to another.
 	Destination(volume string) string
-}
-
-// Messenger is a Provider that passes on what another process says of the
-// store. Its denial may be an outage that somebody gave a wrong name, so no
-// live volume is emptied for it.
-type Messenger interface {
-	// Messenger marks the provider and does nothing.
-	Messenger()
 }
 
 // Validator is a Provider that can judge a class without the store.
@@ -136,6 +130,10 @@ type Payload struct {
 	RefreshAt time.Time
 	// Leases are the credentials in the payload that end by themselves.
 	Leases []Lease
+	// SameFilesSameVersions tells that versions which differ from the volume's
+	// mean nothing where the files are the same: the provider cannot rely on
+	// its source for them.
+	SameFilesSameVersions bool
 	// Warnings are for people: unknown keys and the like.
 	Warnings []string
 	// Partial tells why some of the payload is what the volume held before,

@@ -116,7 +116,7 @@ func (p *Publisher) export(id, name string) (state secret.Bytes, ok bool) {
 	if err != nil {
 		return secret.Bytes{}, false
 	}
-	k, ok := source.(provider.Keeper)
+	k, ok := source.(provider.Persister)
 	if !ok {
 		return secret.Bytes{}, false
 	}
@@ -132,7 +132,7 @@ func (p *Publisher) giveBack(rec *Record) {
 		if err != nil {
 			continue
 		}
-		k, ok := source.(provider.Keeper)
+		k, ok := source.(provider.Persister)
 		if !ok || h.State.Len() == 0 {
 			continue
 		}
@@ -142,7 +142,7 @@ func (p *Publisher) giveBack(rec *Record) {
 	}
 }
 
-func (p *Publisher) importState(k provider.Keeper, id string, state secret.Bytes) (err error) {
+func (p *Publisher) importState(k provider.Persister, id string, state secret.Bytes) (err error) {
 	defer fault.Recover(&err, p.Logger, "importing the state of volume "+id)
 	return k.Import(id, state)
 }

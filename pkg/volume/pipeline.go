@@ -132,9 +132,9 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 		return done, err
 	}
 	done.written, done.refreshAt = true, payload.RefreshAt
-	if _, relayed := source.(provider.Messenger); relayed && !done.changed && sameIDs(w.rec.Versions, payload.Versions) {
-		// Some providers answer a new version each time. The files are the same,
-		// and nobody is to restart for them.
+	if payload.SameFilesSameVersions && !done.changed && sameIDs(w.rec.Versions, payload.Versions) {
+		// Some plugins answer a new version each time, and nobody is to restart for
+		// that.
 		payload.Versions = w.rec.Versions
 	}
 	p.note(w.rec, c, payload)
@@ -199,8 +199,8 @@ func (p *Publisher) fill(rec *Record, c *class.Class, files []atomicdir.File) (c
 
 // mustFail tells whether a payload that is partly the volume's former content
 // is of no use: a new volume has none, and a denial may have to empty it.
-func (w pass) mustFail(c *class.Class, source provider.Provider, partial error) bool {
-	return partial != nil && (!w.rec.published() || w.empties(c, source, partial))
+func (w pass) mustFail(c *class.Class, partial error) bool {
+	return partial != nil && (!w.rec.published() || w.empties(c, partial))
 }
 
 // fetch asks the store, and does what the class wants where that fails. It
@@ -211,14 +211,14 @@ func (p *Publisher) fetch(ctx context.Context, w pass, c *class.Class, source pr
 	r.Stager = p.stager(w, c)
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), r)
 	done.asked = trail.IDs()
-	if err == nil && w.mustFail(c, source, payload.Partial) {
+	if err == nil && w.mustFail(c, payload.Partial) {
 		err = payload.Partial
 	}
 	switch {
 	case err == nil:
 		return payload, time.Time{}, nil
 	case w.rec.published():
-		return nil, time.Time{}, p.deny(w, c, source, done, err)
+		return nil, time.Time{}, p.deny(w, c, done, err)
 	}
 	return p.recall(w, c, source, err)
 }
@@ -226,7 +226,7 @@ func (p *Publisher) fetch(ctx context.Context, w pass, c *class.Class, source pr
 // recall lets a new pod start from the node's memory while the store is away,
 // where its class says so. The volume is due again at once.
 func (p *Publisher) recall(w pass, c *class.Class, source provider.Provider, err error) (*provider.Payload, time.Time, error) {
-	m, ok := source.(provider.Rememberer)
+	m, ok := source.(provider.LastKnown)
 	if !ok || c.OnUnavailable != class.UnavailableLastGood || !fault.Of(err).Outage() {
 		return nil, time.Time{}, err
 	}
@@ -242,8 +242,8 @@ func (p *Publisher) recall(w pass, c *class.Class, source provider.Provider, err
 
 // deny empties a live volume whose class asks for that when the store refuses
 // the pod.
-func (p *Publisher) deny(w pass, c *class.Class, source provider.Provider, done *passed, err error) error {
-	if !w.empties(c, source, err) {
+func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error {
+	if !w.empties(c, err) {
 		return err
 	}
 	if perr := w.place(c); perr != nil {
@@ -258,12 +258,8 @@ func (p *Publisher) deny(w pass, c *class.Class, source provider.Provider, done 
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }
 
-// empties is false for an outage, which is no denial, and for what another
-// process calls one.
-func (w pass) empties(c *class.Class, source provider.Provider, err error) bool {
-	if _, ok := source.(provider.Messenger); ok {
-		return false
-	}
+// empties is false for an outage, and for a denial that is not certain.
+func (w pass) empties(c *class.Class, err error) bool {
 	policy := c.OnDenied
 	if w.onDenied != "" {
 		policy = w.onDenied

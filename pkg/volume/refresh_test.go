@@ -122,35 +122,29 @@ func TestDeniedVolumeIsEmptiedWhereTheClassAsks(t *testing.T) {
 	r.wantFile(req, "password", "one")
 }
 
-// messenger is the store behind another process.
-type messenger struct{ provider.Provider }
-
-func (messenger) Messenger() {}
-
-// What another process calls a denial may be an outage: the files stay.
-func TestHearsayEmptiesNoVolume(t *testing.T) {
+// A denial that is not certain may be an outage: the files stay.
+func TestUnverifiedDenialEmptiesNoVolume(t *testing.T) {
 	r := newRig(t)
-	r.Providers = provider.Registry{"fake": messenger{r.store}}
 	r.background()
 	r.classes.class.OnDenied = class.DeniedEmpty
 	req := r.request("a")
 	r.publish(req)
-	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") })
+	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unverified, "permission denied") })
 	r.RefreshAll()
 	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
 	r.wantFile(req, "password", "one")
 }
 
-// fickle is such a store, and answers another version each time.
+// fickle answers another version each time, and says that this means nothing.
 type fickle struct {
-	messenger
+	provider.Provider
 	asked atomic.Int64
 }
 
 func (f *fickle) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
-	p, err := f.messenger.Fetch(ctx, r)
+	p, err := f.Provider.Fetch(ctx, r)
 	if err == nil {
-		p.Versions = slices.Clone(p.Versions)
+		p.Versions, p.SameFilesSameVersions = slices.Clone(p.Versions), true
 		for i := range p.Versions {
 			p.Versions[i].Version = fmt.Sprint(f.asked.Add(1))
 		}
@@ -161,7 +155,7 @@ func (f *fickle) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 // A version that changes where the files do not is no reason to restart a pod.
 func TestRandomVersionsOfAPlugin(t *testing.T) {
 	r := newRig(t)
-	r.Providers = provider.Registry{"fake": &fickle{messenger: messenger{r.store}}}
+	r.Providers = provider.Registry{"fake": &fickle{Provider: r.store}}
 	r.background()
 	req := r.request("a")
 	r.publish(req)

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
@@ -176,8 +177,7 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 		return // the driver stops, and the next one has the record; or a newer job has it
 	}
 	if err != nil && job.tries < releaseTries {
-		pause := min(firstRetry<<min(job.tries-1, 16), longestRelease)
-		next := time.Now().Add(pause - time.Duration(float64(pause)*chance()/2))
+		next := time.Now().Add(backoff.Delay(firstRetry, longestRelease, job.tries-1, chance()))
 		r.queue.Set(id, where, next)
 		r.logRetry(job, err, next)
 		return

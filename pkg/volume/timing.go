@@ -4,6 +4,7 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
@@ -45,9 +46,7 @@ func retryDue(now time.Time, failures int, interval time.Duration, err error, ch
 	if after := fault.RetryAfter(err); after > 0 {
 		return now.Add(after + time.Duration(float64(after)*chance/4))
 	}
-	pause := firstRetry << min(max(failures-1, 0), 16)
-	pause = min(pause, max(interval, firstRetry))
-	return now.Add(pause - time.Duration(float64(pause)*chance/2))
+	return now.Add(backoff.Delay(firstRetry, max(interval, firstRetry), failures-1, chance))
 }
 
 // heldDue is when the credentials in a volume need the next look after a

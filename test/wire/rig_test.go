@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/pkg/node"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
@@ -93,7 +93,7 @@ func (r *rig) start() {
 		Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + socket, RegistryDir: r.dir, ClassDir: r.classDir,
 		RefreshInterval: time.Hour, RefreshWorkers: 4, RefreshTimeout: 20 * time.Second, SizeLimit: 1 << 20, InodeLimit: 64,
 		HealthAddr: r.health, MetricsAddr: r.health, Grace: 10 * time.Second, RefreshNow: r.refresh,
-		Vault: vault.Config{Name: "vault", DefaultAddress: r.vault.Address, Settings: session.Settings{RequestTimeout: 5 * time.Second, MaxRetries: -1}},
+		Vault: vault.Config{Name: "vault", DefaultAddress: r.vault.Address, Settings: endpoint.Settings{RequestTimeout: 5 * time.Second, MaxRetries: -1}},
 	}
 	c.OpenBao = c.Vault
 	c.OpenBao.Name = "openbao"

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
@@ -309,12 +310,7 @@ func (s *Source) news(ref class.Ref, version string) bool {
 // less than the server asked for, and not the same for every class. chance is
 // from 0 to 1.
 func pause(failures int, asked time.Duration, chance float64) time.Duration {
-	d := longestPause
-	if n := failures - 1; n < 16 {
-		d = min(d, firstPause<<n)
-	}
-	d = d/2 + time.Duration(chance*float64(d/2))
-	return d + asked
+	return asked + backoff.Delay(firstPause, longestPause, failures-1, chance)
 }
 
 func wait(ctx context.Context, d time.Duration, wake <-chan struct{}) {

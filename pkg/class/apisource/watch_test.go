@@ -319,7 +319,7 @@ func TestNoHotLoop(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	for failures, want := range map[int]time.Duration{1: 500 * time.Millisecond, 2: time.Second, 6: 16 * time.Second, 7: 30 * time.Second, 1000000: 30 * time.Second} {
-		if low, high := apisource.Pause(failures, 0, 0), apisource.Pause(failures, 0, 1); low != want/2 || high != want {
+		if low, high := apisource.Pause(failures, 0, 1), apisource.Pause(failures, 0, 0); low != want/2 || high != want {
 			t.Errorf("after %d failures from %s to %s, want %s to %s", failures, low, high, want/2, want)
 		}
 	}

@@ -24,7 +24,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/compat"
 	"github.com/mayfly-csi/mayfly/test/issuer"
@@ -106,7 +106,7 @@ func (w *world) fetch(t *testing.T, manifest string) error {
 	}
 	p, err := vault.New(vault.Config{
 		Name: parsed.Provider, DefaultAddress: w.Address,
-		Settings: session.Settings{MaxRetries: 3, RetryBase: 20 * time.Millisecond},
+		Settings: endpoint.Settings{MaxRetries: 3, RetryBase: 20 * time.Millisecond},
 	})
 	if err != nil {
 		t.Fatal(err)

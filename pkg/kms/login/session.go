@@ -15,8 +15,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/kms/config"
 	"github.com/mayfly-csi/mayfly/pkg/kms/store"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 const (
@@ -47,7 +47,7 @@ type Session struct {
 	meter  Meter
 	log    *slog.Logger
 
-	logins session.Flights[struct{}, *token]
+	logins singleflight.Group[struct{}, *token]
 
 	mu      sync.Mutex
 	current *token

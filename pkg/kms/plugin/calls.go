@@ -166,7 +166,7 @@ func (p *Plugin) open(ctx context.Context, purpose key.Purpose, id, ciphertext, 
 	if err := p.refused.of(k); err != nil {
 		return opened.Value{}, ByMemory, err
 	}
-	_, _, err := p.flights.DoApart(ctx, k, time.Now, func() (struct{}, error) {
+	_, _, err := p.flights.DoDetached(ctx, k, time.Now, func() (struct{}, error) {
 		return struct{}{}, p.ask(context.WithoutCancel(ctx), k, purpose, id, ciphertext, correlation)
 	})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	mathrand "math/rand/v2"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
 	"github.com/mayfly-csi/mayfly/pkg/kms/localkey"
@@ -52,8 +53,7 @@ func (p *Plugin) pause(failures int) time.Duration {
 	if failures == 0 {
 		return p.timing.Poll
 	}
-	most := min(firstRetry<<min(failures-1, 10), longestRetry, p.timing.Poll)
-	return most/2 + mathrand.N(most/2+1)
+	return backoff.Delay(firstRetry, min(longestRetry, p.timing.Poll), failures-1, mathrand.Float64())
 }
 
 // wait also wipes at the outage limit. It tells whether to go on.

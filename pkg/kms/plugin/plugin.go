@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
 	"github.com/mayfly-csi/mayfly/pkg/kms/opened"
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // Transit is the key in Vault.
@@ -53,7 +53,7 @@ type Plugin struct {
 	log      *slog.Logger
 
 	cache   *opened.Cache
-	flights session.Flights[opened.Key, struct{}]
+	flights singleflight.Group[opened.Key, struct{}]
 	refused refusals
 	kick    chan struct{}
 

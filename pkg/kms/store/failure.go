@@ -10,9 +10,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 var errNoAnswer = errors.New("no answer in time")
@@ -53,7 +53,7 @@ func judge(r Request, a endpoint.Address, response *http.Response, body []byte) 
 		words = http.StatusText(status)
 	}
 	failure := fault.New(reasonOf(status), "%s answered: %w", a, &Refusal{status, words})
-	failure.RetryAfter = session.ParseRetryAfter(response.Header.Get("Retry-After"), time.Now())
+	failure.RetryAfter = backoff.ParseRetryAfter(response.Header.Get("Retry-After"), time.Now())
 	if status == http.StatusServiceUnavailable && strings.Contains(words, "sealed") {
 		return failure.WithHint("unseal this server")
 	}

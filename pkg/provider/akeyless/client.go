@@ -10,14 +10,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // call is one request: a POST of a JSON object, in which the credential is.
 type call struct {
 	endpoint  *endpoint.Endpoint
-	operation session.Operation
+	operation endpoint.Operation
 	path      string
 	body      map[string]any
 	// about is what the request is for, so that the circuit breaker can tell
@@ -61,7 +60,7 @@ func (p *Provider) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 // differ between Akeyless and the clouds.
 func (p *Provider) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
 	return p.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Operation: k.operation, Caller: session.Caller{Tenant: k.tenant, Place: k.about},
+		Endpoint: k.endpoint, Operation: k.operation, Caller: endpoint.Caller{Tenant: k.tenant, Place: k.about},
 		Issues: k.mints, Reads: k.reads, Owner: k.owner, Patience: k.patience,
 		Send:   func(ctx context.Context) (*http.Response, error) { return p.exchange(ctx, k, request) },
 		Judge:  func(r *endpoint.Reply) error { return judge(k, r) },
@@ -93,16 +92,16 @@ func again(k call, r *endpoint.Reply) bool {
 }
 
 // outcomeOf tells the circuit breaker what an answer says of the server.
-func outcomeOf(r *endpoint.Reply, failure error) session.Outcome {
+func outcomeOf(r *endpoint.Reply, failure error) endpoint.Outcome {
 	switch {
 	case r.Status >= 500 && saysWhy(r) && !turnedAway(r.Status):
-		return session.BrokenPlace
+		return endpoint.BrokenPlace
 	case failure == nil, !fault.Of(failure).Outage():
-		return session.Answered
+		return endpoint.Answered
 	case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && saysWhy(r):
-		return session.Outage
+		return endpoint.Outage
 	}
-	return session.Unanswered // a proxy's word, which may be about the item alone
+	return endpoint.Unanswered // a proxy's word, which may be about the item alone
 }
 
 func turnedAway(status int) bool {

@@ -14,7 +14,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -66,7 +65,7 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*endpo
 		return r, nil
 	}
 	secrets := append(c.bearer.secrets(nil), secret.NewString(authorization))
-	return c.send(c.ctx, call{endpoint: e, operation: session.OpLogin, tenant: c.bearer.pod.Namespace, path: path, about: path, secrets: secrets}, judgeCloud, request)
+	return c.send(c.ctx, call{endpoint: e, operation: endpoint.OpLogin, tenant: c.bearer.pod.Namespace, path: path, about: path, secrets: secrets}, judgeCloud, request)
 }
 
 func (c cloud) form(base, path string, values url.Values) (*endpoint.Reply, error) {

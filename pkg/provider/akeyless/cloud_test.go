@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -102,7 +102,7 @@ func cloudClass(kind string) map[string]string {
 
 func (c *clouds) provider() *Provider {
 	return newProvider(c.t, Config{
-		DefaultGateway: c.URL, Settings: session.Settings{MaxRetries: -1, AllowLocalAddresses: true}, Clouds: Clouds{AWS: c.URL, Azure: c.URL, Google: c.URL, GoogleCreds: c.URL},
+		DefaultGateway: c.URL, Settings: endpoint.Settings{MaxRetries: -1, AllowLocalAddresses: true}, Clouds: Clouds{AWS: c.URL, Azure: c.URL, Google: c.URL, GoogleCreds: c.URL},
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -62,7 +61,7 @@ type Config struct {
 	// a node does. What is zero in it stays as it is.
 	Instead endpoint.Target
 
-	session.Settings
+	endpoint.Settings
 }
 
 const identityKeyBytes = 32

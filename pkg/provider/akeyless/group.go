@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // identityKey is who asks, as far as the store can tell. Volumes with the same
@@ -58,9 +59,9 @@ func (p *Provider) keyed(parts ...string) string {
 type group struct {
 	key       identityKey
 	login     session.Login[*token]
-	logins    session.Flights[struct{}, *token]
-	reads     session.Flights[string, map[string]*reading]
-	described session.Flights[string, *description]
+	logins    singleflight.Group[struct{}, *token]
+	reads     singleflight.Group[string, map[string]*reading]
+	described singleflight.Group[string, *description]
 	recent    *session.Answers[*reading]
 	// holder has the credentials of scope serviceAccount.
 	holder *holder

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // minted is one credential that was made for a holder. It is replaced, never
@@ -53,7 +54,7 @@ func (m *minted) endable(now time.Time) bool { return m.Kind == dynamic && m.ID 
 // holder has credentials that were made for it: for one volume or, with
 // credentialScope serviceAccount, for one identity.
 type holder struct {
-	work session.Flights[string, *minted]
+	work singleflight.Group[string, *minted]
 
 	budget *budget.Budget
 	owner  budget.Owner

@@ -42,7 +42,7 @@ type keptHolder struct {
 	Replaced []*minted `json:"replaced,omitempty"`
 }
 
-// Export implements provider.Keeper: the volume's identity, answers,
+// Export implements provider.Persister: the volume's identity, answers,
 // credentials and tokens, as versioned JSON.
 func (p *Provider) Export(id string) secret.Bytes {
 	v := p.volumes.Find(id)
@@ -100,7 +100,7 @@ func keepHolder(h *holder) keptHolder {
 	return keptHolder{held, replaced}
 }
 
-// Import implements provider.Keeper. It asks nobody. A volume that is known
+// Import implements provider.Persister. It asks nobody. A volume that is known
 // already has a newer state, so it is left alone. What cannot be read is an
 // error, and the volume begins anew.
 func (p *Provider) Import(id string, state secret.Bytes) error {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -19,7 +18,7 @@ const goodState = `{"version":1,"identity":{"Login":{"Target":{"Address":"https:
 
 func TestImport(t *testing.T) {
 	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
-	still := Config{Settings: session.Settings{Now: func() time.Time { return at }}}
+	still := Config{Settings: endpoint.Settings{Now: func() time.Time { return at }}}
 	p := newProvider(t, still)
 	if err := p.Import("v", secret.NewBytes([]byte(goodState))); err != nil {
 		t.Fatal(err)

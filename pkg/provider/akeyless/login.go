@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // bearer is who logs in: a pod with what it has to show.
@@ -45,7 +45,7 @@ func (b bearer) until(l login) time.Time {
 // logIn logs in. Its errors are the bearer's own, unless the store is away.
 func (p *Provider) logIn(ctx context.Context, l login, b bearer) (*token, error) {
 	t, err := p.tryLogIn(ctx, l, b)
-	return t, session.Own(err)
+	return t, singleflight.Own(err)
 }
 
 func (p *Provider) tryLogIn(ctx context.Context, l login, b bearer) (*token, error) {
@@ -62,7 +62,7 @@ func (p *Provider) tryLogIn(ctx context.Context, l login, b bearer) (*token, err
 		secrets = append(secrets, secret.NewString(id))
 	}
 	asked := p.now()
-	r, err := p.do(ctx, call{endpoint: e, operation: session.OpLogin, tenant: b.pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
+	r, err := p.do(ctx, call{endpoint: e, operation: endpoint.OpLogin, tenant: b.pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
 	if err != nil {
 		return nil, explainLogin(l, b, err)
 	}

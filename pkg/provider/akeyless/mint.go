@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
@@ -28,7 +29,7 @@ const (
 // replaced if it is due.
 func (f *fetch) credential(ctx context.Context, it *item, k kind) result {
 	h := f.holder()
-	m, ended, err := h.work.DoApart(ctx, it.id, f.now, func() (m *minted, err error) {
+	m, ended, err := h.work.DoDetached(ctx, it.id, f.now, func() (m *minted, err error) {
 		defer fault.Recover(&err, f.config.Logger, "making a credential of item "+it.name, "volume", f.volume.id)
 		if m := h.get(it.id); m != nil && m.has(it.keys) && !f.refusedHeld(m) && !m.isDue(f.now()) {
 			return m, nil
@@ -123,11 +124,11 @@ func (f *fetch) produce(ctx context.Context, it *item, m *minted) error {
 	// Once asked, a producer acts whether or not a caller still waits, so the
 	// answer is waited for: what it made must be known, to be ended.
 	if ctx.Err() != nil {
-		return session.Ended(ctx)
+		return fault.Ended(ctx)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+2*producerMargin)
 	defer cancel()
-	r, err := f.ask(ctx, call{operation: session.OpIssue, path: "/get-dynamic-secret-value", body: body, about: it.name, mints: true, reads: true, patience: wait + producerMargin})
+	r, err := f.ask(ctx, call{operation: endpoint.OpIssue, path: "/get-dynamic-secret-value", body: body, about: it.name, mints: true, reads: true, patience: wait + producerMargin})
 	if err != nil {
 		return err
 	}
@@ -204,7 +205,7 @@ func (f *fetch) issue(ctx context.Context, it *item, m *minted) error {
 			body[name] = it.args[name]
 		}
 	}
-	r, err := f.ask(ctx, call{operation: session.OpIssue, path: "/get-pki-certificate", body: body, about: it.name, mints: true, reads: true})
+	r, err := f.ask(ctx, call{operation: endpoint.OpIssue, path: "/get-pki-certificate", body: body, about: it.name, mints: true, reads: true})
 	if err != nil {
 		return err
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
-// Provider implements provider.Provider, Releaser, Keeper, Rememberer and
+// Provider implements provider.Provider, Releaser, Persister, LastKnown and
 // Validator. It has no goroutines of its own: all work is done by its callers.
 type Provider struct {
 	config    Config
@@ -28,13 +28,13 @@ type Provider struct {
 }
 
 var (
-	_ provider.Provider   = (*Provider)(nil)
-	_ provider.Releaser   = (*Provider)(nil)
-	_ provider.Keeper     = (*Provider)(nil)
-	_ provider.Rememberer = (*Provider)(nil)
-	_ provider.Router     = (*Provider)(nil)
-	_ provider.Validator  = (*Provider)(nil)
-	_ provider.Watcher    = (*Provider)(nil)
+	_ provider.Provider  = (*Provider)(nil)
+	_ provider.Releaser  = (*Provider)(nil)
+	_ provider.Persister = (*Provider)(nil)
+	_ provider.LastKnown = (*Provider)(nil)
+	_ provider.Router    = (*Provider)(nil)
+	_ provider.Validator = (*Provider)(nil)
+	_ provider.Watcher   = (*Provider)(nil)
 )
 
 // New checks the configuration. It starts nothing and asks nobody.

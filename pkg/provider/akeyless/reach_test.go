@@ -11,7 +11,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // TestClassFiles: a class names files beneath the listed directories alone, and
@@ -19,7 +18,7 @@ import (
 func TestClassFiles(t *testing.T) {
 	own := endpoint.TLS{CACertFile: "/own/ca", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key"}
 	p := newProvider(t, Config{
-		DefaultGateway: "https://own:8081", DefaultTLS: own, ForbidSkipVerify: true, Settings: session.Settings{ClassFileDirs: []string{"/listed"}},
+		DefaultGateway: "https://own:8081", DefaultTLS: own, ForbidSkipVerify: true, Settings: endpoint.Settings{ClassFileDirs: []string{"/listed"}},
 	})
 	for name, c := range map[string]struct {
 		params []string
@@ -45,7 +44,7 @@ func TestClassFiles(t *testing.T) {
 			}
 		})
 	}
-	if _, err := New(Config{Settings: session.Settings{ClassFileDirs: []string{filepath.Join("a", "b")}}}); err == nil {
+	if _, err := New(Config{Settings: endpoint.Settings{ClassFileDirs: []string{filepath.Join("a", "b")}}}); err == nil {
 		t.Error("a relative directory is taken")
 	}
 }
@@ -56,7 +55,7 @@ func TestLocalAddresses(t *testing.T) {
 	asked := 0
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked++ }))
 	defer s.Close()
-	p := newProvider(t, Config{Settings: session.Settings{MaxRetries: 2}})
+	p := newProvider(t, Config{Settings: endpoint.Settings{MaxRetries: 2}})
 	r := provider.Request{
 		Volume: "v", Pod: identity.Pod{Namespace: "shop", Name: "v", UID: "uid", ServiceAccount: "web"},
 		Class: classOf(base(keyGateway, s.URL, keyAccessType, string(typeAccessKey), keyAccessKey, "key")),

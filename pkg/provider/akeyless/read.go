@@ -183,7 +183,7 @@ func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*readi
 	body := map[string]any{"names": names}
 	f.refine(body, items...)
 	asked := f.now()
-	r, err := f.ask(ctx, call{operation: session.OpRead, path: "/get-secret-value", body: body, about: strings.Join(names, " "), reads: true})
+	r, err := f.ask(ctx, call{operation: endpoint.OpRead, path: "/get-secret-value", body: body, about: strings.Join(names, " "), reads: true})
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -78,7 +79,7 @@ func (d description) next() time.Time {
 // describe asks for an item's description.
 func (f *fetch) describe(ctx context.Context, name string) (description, error) {
 	var d description
-	r, err := f.ask(ctx, call{operation: session.OpCheck, path: "/describe-item", body: map[string]any{"name": name}})
+	r, err := f.ask(ctx, call{operation: endpoint.OpCheck, path: "/describe-item", body: map[string]any{"name": name}})
 	if err == nil {
 		defer r.Release()
 		err = decode(r, f.endpoint.Address, &d)

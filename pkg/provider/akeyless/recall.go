@@ -7,7 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
-// Recall implements provider.Rememberer: the payload out of what the volumes
+// Recall implements provider.LastKnown: the payload out of what the volumes
 // of the same identity on this node were answered. An identity that is the
 // pod's own has nothing to recall, and so has an item of which every pod gets a
 // credential of its own.

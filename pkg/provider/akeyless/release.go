@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -101,7 +102,7 @@ func (r *releaser) tryEnd(ctx context.Context, m *minted, fresh bool) error {
 	}
 	body := map[string]any{"name": m.Name, "tmp-creds-id": m.ID, "token": t.value.Reveal()}
 	_, err = r.do(ctx, call{
-		endpoint: e, operation: session.OpRevoke, tenant: r.bearer.pod.Namespace, path: "/dynamic-secret-tmp-creds-delete", body: body,
+		endpoint: e, operation: endpoint.OpRevoke, tenant: r.bearer.pod.Namespace, path: "/dynamic-secret-tmp-creds-delete", body: body,
 		about: "/dynamic-secret-tmp-creds-delete " + m.Name, secrets: r.bearer.secrets(t),
 	})
 	return err

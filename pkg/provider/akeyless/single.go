@@ -12,7 +12,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // single answers a rotated secret or a stored certificate, which take a
@@ -36,9 +35,9 @@ func (f *fetch) single(ctx context.Context, it *item, k kind) {
 }
 
 func (f *fetch) readSingle(ctx context.Context, it *item, k kind) (*reading, error) {
-	c := call{operation: session.OpRead, path: "/get-certificate-value", body: map[string]any{"name": it.name}, about: it.name}
+	c := call{operation: endpoint.OpRead, path: "/get-certificate-value", body: map[string]any{"name": it.name}, about: it.name}
 	if k == rotated {
-		c = call{operation: session.OpRead, path: "/get-rotated-secret-value", body: map[string]any{"names": it.name, "json": true}, about: it.name}
+		c = call{operation: endpoint.OpRead, path: "/get-rotated-secret-value", body: map[string]any{"names": it.name, "json": true}, about: it.name}
 		if host := it.args[argHost]; host != "" {
 			c.body["host"] = host
 		}

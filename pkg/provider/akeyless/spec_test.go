@@ -8,7 +8,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -190,7 +189,7 @@ func TestObjectsShareItems(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for want, c := range map[string]Config{
-		"timeouts":            {Settings: session.Settings{RequestTimeout: -1}},
+		"timeouts":            {Settings: endpoint.Settings{RequestTimeout: -1}},
 		"go together":         {DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
 		"both forbidden":      {ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
 		"default gateway":     {DefaultGateway: "gw"},

@@ -114,7 +114,7 @@ func (v *volume) made(ctx context.Context) error {
 		select {
 		case <-c:
 		case <-ctx.Done():
-			return fault.New(fault.Timeout, "a producer still works on a credential for the volume, which is ended once it is there: %w", session.Ended(ctx))
+			return fault.New(fault.Timeout, "a producer still works on a credential for the volume, which is ended once it is there: %w", fault.Ended(ctx))
 		}
 	}
 	return nil

@@ -7,9 +7,9 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 const (
@@ -19,6 +19,7 @@ const (
 	// aheadOfIssue is charged for a credential before it is asked for, since the
 	// store has made it when its answer comes.
 	aheadOfIssue = 64 << 10
+	longestPause = 4 * time.Second // between two tries
 )
 
 // errNoAnswer is the cause of the end of one attempt.
@@ -27,16 +28,16 @@ var errNoAnswer = errors.New("no answer in time")
 // Client makes the requests of a provider: one rule for time, memory, retries
 // and the circuit breaker, whatever the store.
 type Client struct {
-	Settings *session.Settings
+	Settings *Settings
 	Names    Names
 }
 
 // Call is one request to a store. Send, Judge and Scrub must be set.
 type Call struct {
 	Endpoint  *Endpoint
-	Operation session.Operation
+	Operation Operation
 	// Caller is whom the circuit breaker holds up for what it learns of the call.
-	Caller session.Caller
+	Caller Caller
 	// Issues tells that repeating the request may leave something behind in the
 	// store, so it is only repeated when it had no effect for sure.
 	Issues bool
@@ -57,7 +58,7 @@ type Call struct {
 	Repeat func(*Reply) bool
 	// Said is what an answer says of the server; nil for nothing beside that it
 	// answered. The failure is Judge's.
-	Said func(r *Reply, failure error) session.Outcome
+	Said func(r *Reply, failure error) Outcome
 	// Scrub takes out of words what must not be shown.
 	Scrub func(words string) string
 }
@@ -104,8 +105,8 @@ func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
 			return r, nil
 		}
 		r.Release()
-		wait := session.Pause(s.RetryBase, n, r.retryAfter(), s.Jitter())
-		if n >= s.MaxRetries || !k.again(r, err) || !session.WorthWaiting(ctx, wait) || session.Sleep(ctx, wait) != nil {
+		wait := max(backoff.Delay(s.RetryBase, longestPause, n, s.Jitter()), r.retryAfter())
+		if n >= s.MaxRetries || !k.again(r, err) || !backoff.WorthWaiting(ctx, wait) || backoff.Sleep(ctx, wait) != nil {
 			breaker.Advise(failure, s.Now(), s.Jitter(), k.Caller)
 			return r, failure
 		}
@@ -160,7 +161,7 @@ func (c *Client) exchange(ctx context.Context, k Call, charge *budget.Charge) (*
 	}
 	return &Reply{
 		Status: resp.StatusCode, ContentType: resp.Header.Get("Content-Type"), Location: resp.Header.Get("Location"),
-		RetryAfter: session.ParseRetryAfter(resp.Header.Get("Retry-After"), c.Settings.Now()), Body: body, Charge: charge,
+		RetryAfter: backoff.ParseRetryAfter(resp.Header.Get("Retry-After"), c.Settings.Now()), Body: body, Charge: charge,
 	}, nil
 }
 
@@ -196,7 +197,7 @@ func (c *Client) judge(ctx context.Context, k Call, r *Reply, err error) error {
 	case errors.Is(err, errNoAnswer):
 		return fault.New(fault.Timeout, "%s gave no answer within %s", at, c.patience(k))
 	case ctx.Err() != nil:
-		return fmt.Errorf("waiting for %s: %w", at, session.Ended(ctx))
+		return fmt.Errorf("waiting for %s: %w", at, fault.Ended(ctx))
 	case errors.Is(err, ErrTooLarge):
 		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.limit(k))
 	}
@@ -210,16 +211,16 @@ func hopeless(err error) bool {
 }
 
 // said tells the circuit breaker what an attempt says of the server.
-func said(ctx context.Context, k Call, r *Reply, err, failure error) session.Outcome {
+func said(ctx context.Context, k Call, r *Reply, err, failure error) Outcome {
 	switch {
 	case err != nil && (ctx.Err() != nil || hopeless(err) && !BadTLS(err)):
-		return session.NothingSaid
-	case err != nil && Unreachable(err):
-		return session.Unreachable
+		return NothingSaid
+	case err != nil && notConnected(err):
+		return Unreachable
 	case err != nil:
-		return session.Unanswered
+		return Unanswered
 	case k.Said == nil:
-		return session.Answered
+		return Answered
 	}
 	return k.Said(r, failure)
 }

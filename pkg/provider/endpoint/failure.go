@@ -115,8 +115,8 @@ func NeverSent(err error) bool {
 	return errors.As(err, &op) && op.Op == "dial"
 }
 
-// Unreachable tells that no connection came about, whatever is asked for.
-func Unreachable(err error) bool { return NeverSent(err) || BadTLS(err) }
+// notConnected tells that no connection came about, whatever is asked for.
+func notConnected(err error) bool { return NeverSent(err) || BadTLS(err) }
 
 // BadTLS tells that the handshake failed, as it would again.
 func BadTLS(err error) bool { return TLS{}.hint(err, Names{}) != "" }

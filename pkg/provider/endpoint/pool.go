@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
@@ -55,7 +55,7 @@ func (t Target) Over(other Target) Target {
 // Endpoint is a target's warm connections and its circuit breaker.
 type Endpoint struct {
 	Target
-	Breaker session.Breaker
+	Breaker Breaker
 
 	mu        sync.Mutex
 	transport *http.Transport
@@ -167,7 +167,7 @@ func (e *Endpoint) refresh(ctx context.Context, now time.Time, p *Pool) error {
 		select {
 		case <-reading: // then this caller looks for itself, if that one failed
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for the files of the TLS settings for %s: %w", e.Address, session.Ended(ctx))
+			return fmt.Errorf("waiting for the files of the TLS settings for %s: %w", e.Address, fault.Ended(ctx))
 		}
 	}
 }

@@ -90,7 +90,7 @@ func (c *call) hint(reason fault.Reason, code, words string) string {
 		return "does a Secrets Store provider serve this socket?"
 	case reason == fault.Unavailable && strings.Contains(words, "connection refused"):
 		return "the socket is there and nobody serves it: look at the provider's pod on this node"
-	case reason != fault.Denied:
+	case reason != fault.Unverified:
 		return ""
 	case len(c.request.Tokens) == 0:
 		return "kubelet passed no service account token: list the provider's audience under spec.tokenRequests of the CSIDriver object"
@@ -114,7 +114,9 @@ const cannotSee = "a provider that writes files itself must mount kubelet's pods
 
 // reasonOf is the table from a provider's gRPC code to why. Unknown is what Go
 // providers give for any error that has no code: it may be a denial as well as
-// an outage, and only the text tells.
+// an outage, and only the text tells. No denial is certain: there are providers
+// that answer PermissionDenied whenever they cannot log in, be it for want of a
+// network.
 func reasonOf(code codes.Code) fault.Reason {
 	switch code {
 	case codes.Unavailable, codes.Aborted, codes.Canceled: // not canceled by us: the provider stops
@@ -124,7 +126,7 @@ func reasonOf(code codes.Code) fault.Reason {
 	case codes.ResourceExhausted:
 		return fault.RateLimited
 	case codes.PermissionDenied, codes.Unauthenticated:
-		return fault.Denied
+		return fault.Unverified
 	case codes.NotFound:
 		return fault.NotFound
 	case codes.InvalidArgument, codes.FailedPrecondition, codes.AlreadyExists, codes.OutOfRange:

@@ -24,6 +24,7 @@ func TestConformance(t *testing.T) {
 		Allowed: func(t *testing.T, volume string) provider.Request {
 			return request(t, volume, "web", twoObjects)
 		},
+		Hearsay: true,
 		Denied: func(t *testing.T, volume string) provider.Request {
 			return request(t, volume, "stranger", twoObjects)
 		},

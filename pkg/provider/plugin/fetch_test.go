@@ -95,7 +95,7 @@ func TestNothingToSend(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	r := w.request()
 	r.Tokens = nil
-	w.bad(r, fault.Denied, "Unauthenticated", "spec.tokenRequests")
+	w.bad(r, fault.Unverified, "Unauthenticated", "spec.tokenRequests")
 	m := w.server.Requests()[0]
 	if m.GetSecrets() != "null" {
 		t.Errorf("secrets %q, want null", m.GetSecrets())
@@ -120,7 +120,7 @@ func TestTokensFromSecrets(t *testing.T) {
 	r.TokensInSecrets = true
 	w.good(r)
 	r.TokensInSecrets = false
-	w.bad(r, fault.Denied, "Unauthenticated")
+	w.bad(r, fault.Unverified, "Unauthenticated")
 }
 
 func TestFreshNamesNoVersions(t *testing.T) {
@@ -162,7 +162,7 @@ func TestHoldsNothing(t *testing.T) {
 	if _, ok := p.(provider.Releaser); ok {
 		t.Error("the protocol has no release")
 	}
-	if _, ok := p.(provider.Keeper); ok {
+	if _, ok := p.(provider.Persister); ok {
 		t.Error("there is nothing to keep")
 	}
 }

@@ -43,7 +43,7 @@ func (c *call) judge(m *v1alpha1.MountResponse) (*provider.Payload, error) {
 	if len(m.GetFiles()) == 0 {
 		return nil, c.fault(fault.Rejected, "it reports %d objects, and neither returns files nor wrote any where it was told to", len(m.GetObjectVersion())).WithHint("%s", cannotSee)
 	}
-	p := &provider.Payload{}
+	p := &provider.Payload{SameFilesSameVersions: true}
 	list := c.once(m.GetFiles(), p)
 	var err error
 	if p.Files, err = c.files(list); err != nil {

@@ -27,10 +27,6 @@ type Provider struct {
 // errTimeout tells our own limit from the caller's.
 var errTimeout = errors.New("the provider did not answer in time")
 
-// Messenger says that a denial is hearsay: there are providers that answer
-// PermissionDenied whenever they cannot log in, be it for want of a network.
-func (*Provider) Messenger() {}
-
 // Fetch has the provider return the files, or write them to a place of its own.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
 	c := call{provider: p.name, request: &r, scrub: scrubber{&r}, limits: &p.registry.c}

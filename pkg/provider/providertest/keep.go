@@ -14,7 +14,7 @@ import (
 // keeper is a provider that outlives a restart by what it exports.
 type keeper interface {
 	provider.Provider
-	provider.Keeper
+	provider.Persister
 }
 
 // kept fetches what the store has now for a new volume, and takes what the

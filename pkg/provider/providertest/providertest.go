@@ -27,13 +27,16 @@ const promptly = 10 * time.Second
 type Harness struct {
 	Provider provider.Provider
 	// Restart makes a provider as the driver has it after a restart: one of
-	// the same settings, that knows of no volume. A provider.Keeper must have
+	// the same settings, that knows of no volume. A provider.Persister must have
 	// it; others need none.
 	Restart func(t *testing.T) provider.Provider
 	// Allowed asks for two objects or more that the pod may read.
 	Allowed func(t *testing.T, volume string) provider.Request
 	// Denied asks for the same as a pod that the store refuses.
 	Denied func(t *testing.T, volume string) provider.Request
+	// Hearsay tells that another process passes on what the store says, so that
+	// its denial is Unverified.
+	Hearsay bool
 	// Partial asks for an object that the pod may read and for one that does
 	// not exist.
 	Partial func(t *testing.T, volume string) provider.Request
@@ -86,6 +89,14 @@ type suite struct {
 }
 
 // volume is a new volume id.
+// denial is the reason of the provider's denials.
+func (s *suite) denial() fault.Reason {
+	if s.Hearsay {
+		return fault.Unverified
+	}
+	return fault.Denied
+}
+
 func (s *suite) volume() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,8 +233,8 @@ func (s *suite) changed(t *testing.T) {
 
 func (s *suite) denied(t *testing.T) {
 	err := s.refuse(t, t.Context(), s.Denied(t, s.volume()))
-	if got := fault.Of(err); got != fault.Denied {
-		t.Errorf("the reason is %s, want %s: %v", got, fault.Denied, err)
+	if got := fault.Of(err); got != s.denial() {
+		t.Errorf("the reason is %s, want %s: %v", got, s.denial(), err)
 	}
 }
 
@@ -233,8 +244,8 @@ func (s *suite) deniedAfter(t *testing.T) {
 	s.fetch(t, s.Allowed(t, s.volume()))
 	r := s.Denied(t, s.volume())
 	for range 2 {
-		if err := s.refuse(t, t.Context(), r); fault.Of(err) != fault.Denied {
-			t.Errorf("the reason is %s, want %s: %v", fault.Of(err), fault.Denied, err)
+		if err := s.refuse(t, t.Context(), r); fault.Of(err) != s.denial() {
+			t.Errorf("the reason is %s, want %s: %v", fault.Of(err), s.denial(), err)
 		}
 	}
 }
@@ -258,7 +269,7 @@ func (s *suite) concurrent(t *testing.T) {
 			s.releaseOf(t, allowed.Volume)
 		})
 		wg.Go(func() {
-			if p, err := s.Provider.Fetch(t.Context(), denied); fault.Of(err) != fault.Denied || p != nil {
+			if p, err := s.Provider.Fetch(t.Context(), denied); fault.Of(err) != s.denial() || p != nil {
 				t.Errorf("a denied volume among others: %v, %v", p, err)
 			}
 		})

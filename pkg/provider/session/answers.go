@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // Everything stands for all that an identity may ask, where its login was
@@ -25,7 +26,7 @@ func Refused(err error) bool {
 // restart the one that was refused, whose own are kept for its files. That is
 // what was asked for, by its id, or everything where it was the login.
 func NoteRefusal[R Reading](err error, id string, now time.Time, own, shared *Answers[R]) {
-	if IsOwn(err) {
+	if singleflight.IsOwn(err) {
 		id = Everything
 	}
 	own.Refuse(id, now)

@@ -39,7 +39,7 @@ func (l *life[V]) enter(ctx context.Context) error {
 	case l.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return Ended(ctx)
+		return fault.Ended(ctx)
 	}
 }
 

@@ -84,7 +84,7 @@ func TestReleaseEndsWork(t *testing.T) {
 			_, work, leave, err := all.Enter(t.Context(), "v", newVolume)
 			if err == nil {
 				<-work.Done()
-				err = session.Ended(work)
+				err = fault.Ended(work)
 				leave()
 			}
 			ended <- err

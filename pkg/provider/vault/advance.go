@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -158,7 +159,7 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 		return nil, nil // a renewal would be the token's end, and the lease's
 	}
 	k := f.call(c.token, http.MethodPut, "sys/leases/renew", nil, body)
-	k.operation, k.renews, k.owner, k.about = session.OpRenew, true, budget.Owner{}, path.Dir(c.answer.leaseID)
+	k.operation, k.renews, k.owner, k.about = endpoint.OpRenew, true, budget.Owner{}, path.Dir(c.answer.leaseID)
 	reply, err := f.client.do(ctx, k)
 	if err != nil {
 		if !refusedRenewal(k, reply) && (fault.Of(err).Outage() || fault.Of(err) == fault.Canceled) {

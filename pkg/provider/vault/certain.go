@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // What is certain enough to take files from a running pod is decided here.
@@ -26,7 +27,7 @@ func (f *fetch) certain(ctx context.Context, r *request, res result) result {
 		f.volume.doubts.Answered(r.id)
 		return res
 	}
-	if !deniedRead(res.err) || session.IsOwn(res.err) || len(f.request.Current) == 0 {
+	if !deniedRead(res.err) || singleflight.IsOwn(res.err) || len(f.request.Current) == 0 {
 		return res
 	}
 	if f.tokenIsKnown(ctx, r) {

@@ -14,7 +14,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
@@ -58,7 +57,7 @@ func newClient(c *Config, allowed endpoint.Allowlist) (*client, error) {
 // call is one request.
 type call struct {
 	endpoint  *endpoint.Endpoint
-	operation session.Operation
+	operation endpoint.Operation
 	namespace string
 	// tenant is the Kubernetes namespace of the pod.
 	tenant string
@@ -86,8 +85,8 @@ type call struct {
 }
 
 // caller is whom the circuit breaker holds up for what it learns of the call.
-func (k call) caller() session.Caller {
-	return session.Caller{Namespace: k.namespace, Tenant: k.tenant, Place: k.path + "\n" + k.about}
+func (k call) caller() endpoint.Caller {
+	return endpoint.Caller{Namespace: k.namespace, Tenant: k.tenant, Place: k.path + "\n" + k.about}
 }
 
 // do makes the call, again where that is safe and may help. Its error has a
@@ -101,7 +100,7 @@ func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 		Repeat: func(r *endpoint.Reply) bool {
 			return mayPass(r.Status) && !refusedRenewal(k, r) && (!k.mints || untouched(r.Status))
 		},
-		Said:  func(r *endpoint.Reply, failure error) session.Outcome { return outcomeOf(k, r, failure) },
+		Said:  func(r *endpoint.Reply, failure error) endpoint.Outcome { return outcomeOf(k, r, failure) },
 		Scrub: func(words string) string { return scrub(words, k.secrets) },
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // The provider names, which classes give as spec.provider.
@@ -60,7 +59,7 @@ type Config struct {
 	// a node does. What is zero in it stays as it is.
 	Instead endpoint.Target
 
-	session.Settings
+	endpoint.Settings
 }
 
 // complete fills in the defaults and refuses what cannot work.

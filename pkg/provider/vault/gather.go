@@ -8,7 +8,9 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // obtainAll answers all requests. One that fails does not end the others: they
@@ -64,7 +66,7 @@ func (f *fetch) obtainSome(ctx context.Context, results []result, which []int) {
 	session.InParallel(which, func(i int) { results[i] = f.obtain(ctx, f.spec.requests[i]) })
 	if slices.ContainsFunc(which, func(i int) bool { return results[i].err == nil }) {
 		// One of them was the probe that closed the circuit.
-		again := slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !errors.Is(results[i].err, session.ErrNotAsked) })
+		again := slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !errors.Is(results[i].err, endpoint.ErrNotAsked) })
 		session.InParallel(again, func(i int) { results[i] = f.obtain(ctx, f.spec.requests[i]) })
 	}
 	// What did not fit the memory beside the others may fit by itself. A
@@ -120,7 +122,7 @@ func (f *fetch) failure(results []result, of func(result) error) error {
 		err := of(results[i])
 		switch {
 		case err == nil:
-		case !session.IsOwn(err):
+		case !singleflight.IsOwn(err):
 			failed = append(failed, fmt.Errorf("%s: %w", f.names(r), err))
 		case loggedIn: // it is the volume's, and the same for every object
 			failed = slices.Insert(failed, 0, err)

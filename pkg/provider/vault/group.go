@@ -7,6 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // identityKey is who asks, as far as the store can tell. Volumes with the same
@@ -23,11 +24,11 @@ type identityKey struct {
 type group struct {
 	key    identityKey
 	login  session.Login[*token] // for reads
-	logins session.Flights[struct{}, *token]
-	reads  session.Flights[string, *reading]
+	logins singleflight.Group[struct{}, *token]
+	reads  singleflight.Group[string, *reading]
 	recent *session.Answers[*reading]
 	// lookups tell whether the server knows a token.
-	lookups session.Flights[*token, bool]
+	lookups singleflight.Group[*token, bool]
 	// holder has the credentials of scope serviceAccount.
 	holder *holder
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // holder has credentials that were made for it: for one volume or, with
@@ -15,9 +16,9 @@ import (
 // holder's own Vault tokens, so revoking those ends what is the holder's and
 // nothing else.
 type holder struct {
-	work     session.Flights[string, *held]
-	logins   session.Flights[struct{}, *token]
-	renewals session.Flights[*token, bool]
+	work     singleflight.Group[string, *held]
+	logins   singleflight.Group[struct{}, *token]
+	renewals singleflight.Group[*token, bool]
 
 	budget *budget.Budget
 	owner  budget.Owner

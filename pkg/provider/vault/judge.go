@@ -9,7 +9,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -95,20 +94,20 @@ func describeType(contentType string) string {
 }
 
 // outcomeOf tells the circuit breaker what an answer says of the server.
-func outcomeOf(k call, r *endpoint.Reply, failure error) session.Outcome {
+func outcomeOf(k call, r *endpoint.Reply, failure error) endpoint.Outcome {
 	switch {
 	case refusedRenewal(k, r):
-		return session.NothingSaid
+		return endpoint.NothingSaid
 	case r.Status == http.StatusInternalServerError && json.Valid(r.Body):
-		return session.BrokenPlace
+		return endpoint.BrokenPlace
 	case r.Status == http.StatusPreconditionFailed:
-		return session.NothingSaid
+		return endpoint.NothingSaid
 	case failure == nil, !fault.Of(failure).Outage():
-		return session.Answered
+		return endpoint.Answered
 	case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && json.Valid(r.Body), r.Status == statusPerformanceStandby, r.Status == statusDRSecondary:
-		return session.Outage
+		return endpoint.Outage
 	}
-	return session.Unanswered // a proxy's word, which may be about the path alone
+	return endpoint.Unanswered // a proxy's word, which may be about the path alone
 }
 
 // refusedRenewal tells that Vault does not renew something. It says so with

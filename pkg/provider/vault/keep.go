@@ -7,7 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Export implements provider.Keeper: the volume's identity, answers,
+// Export implements provider.Persister: the volume's identity, answers,
 // credentials and Vault tokens, as versioned JSON. It is as secret as they
 // are.
 func (p *Provider) Export(id string) secret.Bytes {
@@ -38,7 +38,7 @@ func (p *Provider) Export(id string) secret.Bytes {
 	return session.WriteState(id, clock.Map(k, stamp.Written), p.config.Logger)
 }
 
-// Import implements provider.Keeper. It asks nobody. A volume that is known
+// Import implements provider.Persister. It asks nobody. A volume that is known
 // already has a newer state, so it is left alone. What cannot be read is an
 // error, and the volume begins anew.
 func (p *Provider) Import(id string, state secret.Bytes) error {

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -216,7 +216,7 @@ func FuzzImport(f *testing.F) {
 	f.Add(p.Export("v").Reveal())
 	f.Add([]byte(`{"version":1,"identity":{"login":{"address":"http://x"}},"session":{"login":{"address":"unix:///x"},"value":"t"}}`))
 	f.Fuzz(func(t *testing.T, state []byte) {
-		next, err := vault.New(vault.Config{Name: vault.NameVault, Settings: session.Settings{AllowLocalAddresses: true}})
+		next, err := vault.New(vault.Config{Name: vault.NameVault, Settings: endpoint.Settings{AllowLocalAddresses: true}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,9 +14,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // session is the group's token for a read: the one that is there, renewed if
@@ -67,7 +67,7 @@ func (f *fetch) extended(ctx context.Context, t *token) bool {
 // renewSelf asks for as long a life as before.
 func (f *fetch) renewSelf(ctx context.Context, t *token) error {
 	k := f.call(t, http.MethodPost, "auth/token/renew-self", nil, []byte("{}"))
-	k.operation, k.renews, k.owner = session.OpRenew, true, budget.Owner{}
+	k.operation, k.renews, k.owner = endpoint.OpRenew, true, budget.Owner{}
 	reply, err := f.client.do(ctx, k)
 	if refusedRenewal(k, reply) {
 		return fault.New(fault.Rejected, "renewing the Vault token: %w", err)
@@ -129,20 +129,20 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
 	reply, err := f.client.do(ctx, call{
-		endpoint: f.endpoint, operation: session.OpLogin, namespace: l.namespace, tenant: f.request.Pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
+		endpoint: f.endpoint, operation: endpoint.OpLogin, namespace: l.namespace, tenant: f.request.Pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
 		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT}, owner: f.owner(),
 	})
 	if err != nil {
-		return nil, false, session.Own(f.explainLogin(err))
+		return nil, false, singleflight.Own(f.explainLogin(err))
 	}
 	defer reply.Release()
 	info, err := loginInfo(l, reply)
 	if err != nil {
-		return nil, false, session.Own(f.explainLogin(err))
+		return nil, false, singleflight.Own(f.explainLogin(err))
 	}
 	t = newToken(l, info, f.now(), f.chance())
 	if info.byCertificate(l) && !f.config.AllowCertAuth {
-		return nil, false, session.Own(f.explainLogin(f.refuseCertificate(ctx, t)))
+		return nil, false, singleflight.Own(f.explainLogin(f.refuseCertificate(ctx, t)))
 	}
 	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.Address.String(), "mount", l.mount,
 		"role", l.role, "jti", account.Claims.ID, "correlation", f.correlation)

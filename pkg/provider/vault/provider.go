@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
@@ -13,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
-// Provider implements provider.Provider, Releaser, Keeper and Validator. It
+// Provider implements provider.Provider, Releaser, Persister and Validator. It
 // has no goroutines of its own: all work is done by its callers.
 type Provider struct {
 	config    Config
@@ -30,13 +31,13 @@ type Provider struct {
 }
 
 var (
-	_ provider.Provider   = (*Provider)(nil)
-	_ provider.Releaser   = (*Provider)(nil)
-	_ provider.Keeper     = (*Provider)(nil)
-	_ provider.Rememberer = (*Provider)(nil)
-	_ provider.Router     = (*Provider)(nil)
-	_ provider.Validator  = (*Provider)(nil)
-	_ provider.Watcher    = (*Provider)(nil)
+	_ provider.Provider  = (*Provider)(nil)
+	_ provider.Releaser  = (*Provider)(nil)
+	_ provider.Persister = (*Provider)(nil)
+	_ provider.LastKnown = (*Provider)(nil)
+	_ provider.Router    = (*Provider)(nil)
+	_ provider.Validator = (*Provider)(nil)
+	_ provider.Watcher   = (*Provider)(nil)
 )
 
 // New checks the configuration. It starts nothing and asks nobody.
@@ -85,7 +86,7 @@ func New(c Config) (*Provider, error) {
 // makes no second credential.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
 	if ctx.Err() != nil {
-		return nil, session.Ended(ctx)
+		return nil, fault.Ended(ctx)
 	}
 	s, err := p.spec(r)
 	if err != nil {

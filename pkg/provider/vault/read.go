@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -19,12 +20,15 @@ import (
 
 // staticTries is how often a static role is asked again while its password is
 // being rotated.
-const staticTries = 4
+const (
+	staticTries        = 4
+	longestStaticPause = 4 * time.Second
+)
 
 // call makes a request's call with a Vault token.
 func (f *fetch) call(t *token, method, path string, query url.Values, body []byte) call {
 	return call{
-		endpoint: f.endpoint, operation: session.OpCheck, namespace: f.spec.login.namespace, tenant: f.request.Pod.Namespace, token: t.value,
+		endpoint: f.endpoint, operation: endpoint.OpCheck, namespace: f.spec.login.namespace, tenant: f.request.Pod.Namespace, token: t.value,
 		method: method, path: path, query: query, body: body,
 		correlation: f.correlation, secrets: f.secrets(t), owner: f.owner(),
 	}
@@ -80,7 +84,7 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 			f.awaitRotation(r, rd)
 			return rd, nil
 		}
-		if n < staticTries && t.take(0) && session.Sleep(ctx, session.Pause(2*f.config.RetryBase, n, 0, f.chance())) == nil {
+		if n < staticTries && t.take(0) && backoff.Sleep(ctx, backoff.Delay(2*f.config.RetryBase, longestStaticPause, n, f.chance())) == nil {
 			continue
 		}
 		if outdated != nil {
@@ -108,9 +112,9 @@ func absent(now time.Time, t *token) *reading {
 
 func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, error) {
 	k := f.call(t, r.method, r.path, r.query, r.body)
-	k.operation, k.reads, k.mints = session.OpRead, true, r.method != http.MethodGet || f.mints(r)
+	k.operation, k.reads, k.mints = endpoint.OpRead, true, r.method != http.MethodGet || f.mints(r)
 	if k.mints {
-		k.operation = session.OpIssue
+		k.operation = endpoint.OpIssue
 	}
 	asked := f.now()
 	reply, err := f.client.do(ctx, k)

@@ -7,7 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
-// Recall implements provider.Rememberer. The identity's group exists only
+// Recall implements provider.LastKnown. The identity's group exists only
 // while the store has answered it for a volume that still lives on this node.
 // A pod-bound identity has no group but its own.
 func (p *Provider) Recall(r provider.Request, oldest time.Time) (*provider.Payload, time.Time, bool) {

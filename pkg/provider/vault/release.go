@@ -6,6 +6,7 @@ import (
 	"net/http"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -47,7 +48,7 @@ func (p *Provider) revoke(ctx context.Context, t *token, tenant, correlation str
 		return err
 	}
 	_, err = p.client.do(ctx, call{
-		endpoint: e, operation: session.OpRevoke, namespace: t.login.namespace, tenant: tenant, token: t.value, method: http.MethodPost, path: "auth/token/revoke-self",
+		endpoint: e, operation: endpoint.OpRevoke, namespace: t.login.namespace, tenant: tenant, token: t.value, method: http.MethodPost, path: "auth/token/revoke-self",
 		correlation: correlation, secrets: []secret.String{t.value},
 	})
 	switch fault.Of(err) {

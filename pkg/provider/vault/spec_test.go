@@ -10,7 +10,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
@@ -263,9 +262,9 @@ func TestNewRefuses(t *testing.T) {
 		"skip verify":     {Name: "vault", ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
 		"pair for nobody": {Name: "vault", DefaultTLS: endpoint.TLS{ClientCertFile: "/c", ClientKeyFile: "/k"}},
 		"auth mount":      {Name: "vault", AllowedAuthMounts: []string{"../x"}},
-		"class files":     {Name: "vault", Settings: session.Settings{ClassFileDirs: []string{"files"}}},
+		"class files":     {Name: "vault", Settings: endpoint.Settings{ClassFileDirs: []string{"files"}}},
 		"half a pair":     {Name: "vault", DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
-		"negative":        {Name: "vault", Settings: session.Settings{RequestTimeout: -1}},
+		"negative":        {Name: "vault", Settings: endpoint.Settings{RequestTimeout: -1}},
 	} {
 		if _, err := vault.New(c); err == nil {
 			t.Errorf("%s: no error", name)

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
@@ -154,7 +154,7 @@ func newProvider(t testing.TB, adjust func(*vault.Config)) *vault.Provider {
 	t.Helper()
 	c := vault.Config{
 		Name: vault.NameVault,
-		Settings: session.Settings{
+		Settings: endpoint.Settings{
 			RetryBase: time.Millisecond, MaxRetries: 2, RequestTimeout: 5 * time.Second,
 		},
 	}

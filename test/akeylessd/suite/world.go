@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/issuer"
@@ -112,7 +112,7 @@ func newWorld(t testing.TB, o Options, adjust func(*akeyless.Config)) *world {
 	w.Allow(akeylessd.Rule{AccessID: keyID, Prefix: "/app/"})
 	w.Allow(akeylessd.Rule{AccessID: uidID, Prefix: "/app/"})
 	w.config = akeyless.Config{DefaultGateway: w.URL(), IdentityKey: secret.NewBytes([]byte("0123456789abcdef0123456789abcdef"))}
-	w.config.Settings = session.Settings{
+	w.config.Settings = endpoint.Settings{
 		RetryBase: time.Millisecond, MaxRetries: 2, RequestTimeout: 5 * time.Second,
 		Now: w.clock.now, Jitter: func() float64 { return 0 },
 		Logger: slog.New(slog.NewTextHandler(w.logs, &slog.HandlerOptions{Level: slog.LevelDebug})),

@@ -1,4 +1,4 @@
-package session_test
+package singleflight_test
 
 import (
 	"context"
@@ -7,13 +7,13 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // A caller that goes leaves the work going, and the next one gets what it made.
-func TestDoApartOutlivesItsCaller(t *testing.T) {
+func TestDoDetachedOutlivesItsCaller(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f session.Flights[string, int]
+		var f singleflight.Group[string, int]
 		made := 0
 		produce := func() (int, error) {
 			time.Sleep(time.Minute)
@@ -22,7 +22,7 @@ func TestDoApartOutlivesItsCaller(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		_, ended, err := f.DoApart(ctx, "k", time.Now, produce)
+		_, ended, err := f.DoDetached(ctx, "k", time.Now, produce)
 		if fault.Of(err) != fault.Timeout {
 			t.Errorf("got %v", err)
 		}
@@ -31,7 +31,7 @@ func TestDoApartOutlivesItsCaller(t *testing.T) {
 			t.Error("it has ended")
 		default:
 		}
-		if n, _, err := f.DoApart(t.Context(), "k", time.Now, produce); n != 1 || err != nil {
+		if n, _, err := f.DoDetached(t.Context(), "k", time.Now, produce); n != 1 || err != nil {
 			t.Errorf("got %d and %v, want what the first caller began", n, err)
 		}
 		<-ended
@@ -39,12 +39,12 @@ func TestDoApartOutlivesItsCaller(t *testing.T) {
 }
 
 // What ended with its caller is nothing for the next one.
-func TestDoApartBeginsAgain(t *testing.T) {
+func TestDoDetachedBeginsAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var f session.Flights[string, int]
+		var f singleflight.Group[string, int]
 		ctx, cancel := context.WithCancel(t.Context())
 		go func() {
-			_, _, _ = f.DoApart(ctx, "k", time.Now, func() (int, error) {
+			_, _, _ = f.DoDetached(ctx, "k", time.Now, func() (int, error) {
 				<-ctx.Done()
 				time.Sleep(time.Second)
 				return 0, ctx.Err()
@@ -52,7 +52,7 @@ func TestDoApartBeginsAgain(t *testing.T) {
 		}()
 		synctest.Wait()
 		cancel()
-		if n, _, err := f.DoApart(t.Context(), "k", time.Now, func() (int, error) { return 7, nil }); n != 7 || err != nil {
+		if n, _, err := f.DoDetached(t.Context(), "k", time.Now, func() (int, error) { return 7, nil }); n != 7 || err != nil {
 			t.Errorf("got %d and %v", n, err)
 		}
 	})

@@ -1,4 +1,4 @@
-package session
+package endpoint
 
 // Known counts the namespaces, tenants and places that something is known of.
 func (b *Breaker) Known() int {

@@ -1,4 +1,4 @@
-package session
+package endpoint
 
 import (
 	"errors"
@@ -111,7 +111,7 @@ func (b *Breaker) Admit(now time.Time, chance float64, c Caller) error {
 	for _, o := range open {
 		if now.Before(o.probe) {
 			err := fault.New(fault.Of(why), "%w (%w)", why, ErrNotAsked)
-			err.RetryAfter = wait(open, now, chance)
+			err.RetryAfter = longestWait(open, now, chance)
 			return err
 		}
 	}
@@ -242,12 +242,12 @@ func (b *Breaker) Advise(failure error, now time.Time, chance float64, c Caller)
 		return
 	}
 	if open, _ := b.open(c); len(open) > 0 {
-		f.RetryAfter = wait(open, now, chance)
+		f.RetryAfter = longestWait(open, now, chance)
 	}
 }
 
 // wait is when to come back: after the next probe, spread.
-func wait(open []*circuit, now time.Time, chance float64) (longest time.Duration) {
+func longestWait(open []*circuit, now time.Time, chance float64) (longest time.Duration) {
 	for _, o := range open {
 		spread := max(returnSpread, o.pause(now))
 		longest = max(longest, max(0, o.probe.Sub(now))+time.Duration(chance*float64(spread)))

@@ -1,4 +1,4 @@
-package session_test
+package endpoint_test
 
 import (
 	"fmt"
@@ -7,44 +7,44 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 func TestCircuits(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	down := fault.New(fault.Unavailable, "down")
-	record := func(b *session.Breaker, o session.Outcome, tenant, place string) {
+	record := func(b *endpoint.Breaker, o endpoint.Outcome, tenant, place string) {
 		for range 3 {
-			b.Record(now, o, session.Caller{Namespace: "team", Tenant: tenant, Place: place + "\nof its engine"}, 0, down)
+			b.Record(now, o, endpoint.Caller{Namespace: "team", Tenant: tenant, Place: place + "\nof its engine"}, 0, down)
 		}
 	}
 	for name, c := range map[string]struct {
-		make func(b *session.Breaker)
+		make func(b *endpoint.Breaker)
 		want []string
 	}{
-		"none":   {func(b *session.Breaker) { record(b, session.Answered, "shop", "a") }, nil},
-		"path":   {func(b *session.Breaker) { record(b, session.BrokenPlace, "shop", "a") }, []string{"Path team shop a"}},
-		"tenant": {func(b *session.Breaker) { record(b, session.Outage, "shop", "a") }, []string{"Tenant team shop "}},
+		"none":   {func(b *endpoint.Breaker) { record(b, endpoint.Answered, "shop", "a") }, nil},
+		"path":   {func(b *endpoint.Breaker) { record(b, endpoint.BrokenPlace, "shop", "a") }, []string{"Path team shop a"}},
+		"tenant": {func(b *endpoint.Breaker) { record(b, endpoint.Outage, "shop", "a") }, []string{"Tenant team shop "}},
 		"all tenants": {
-			func(b *session.Breaker) {
-				record(b, session.Outage, "shop", "a")
-				record(b, session.Outage, "bank", "b")
+			func(b *endpoint.Breaker) {
+				record(b, endpoint.Outage, "shop", "a")
+				record(b, endpoint.Outage, "bank", "b")
 			},
 			[]string{"StoreNamespace team  ", "Tenant team bank ", "Tenant team shop "},
 		},
 		"paths together": {
-			func(b *session.Breaker) {
+			func(b *endpoint.Breaker) {
 				for _, path := range []string{"a", "b", "c"} {
-					b.Record(now, session.BrokenPlace, session.Caller{Namespace: "team", Tenant: "shop", Place: path}, 0, down)
+					b.Record(now, endpoint.BrokenPlace, endpoint.Caller{Namespace: "team", Tenant: "shop", Place: path}, 0, down)
 				}
 			},
 			[]string{"FailedPaths team shop "},
 		},
-		"server": {func(b *session.Breaker) { record(b, session.Unreachable, "shop", "a") }, []string{"Server   "}},
+		"server": {func(b *endpoint.Breaker) { record(b, endpoint.Unreachable, "shop", "a") }, []string{"Server   "}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := &session.Breaker{}
+			b := &endpoint.Breaker{}
 			c.make(b)
 			var got []string
 			open, all := b.Circuits(10)
@@ -62,11 +62,11 @@ func TestCircuits(t *testing.T) {
 }
 
 func TestCircuitsAreBounded(t *testing.T) {
-	b := &session.Breaker{}
+	b := &endpoint.Breaker{}
 	now := time.Now()
 	for i := range 100 {
 		for range 3 {
-			b.Record(now, session.BrokenPlace, session.Caller{Tenant: "shop", Place: fmt.Sprint(i)}, 0, fault.New(fault.Unavailable, "down"))
+			b.Record(now, endpoint.BrokenPlace, endpoint.Caller{Tenant: "shop", Place: fmt.Sprint(i)}, 0, fault.New(fault.Unavailable, "down"))
 		}
 	}
 	open, all := b.Circuits(stores.MostCircuits)

@@ -1,4 +1,4 @@
-package session_test
+package endpoint_test
 
 import (
 	"errors"
@@ -10,17 +10,17 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
 // of is the first tenant, at a place of the root namespace.
-func of(place string) session.Caller { return session.Caller{Tenant: "shop", Place: place} }
+func of(place string) endpoint.Caller { return endpoint.Caller{Tenant: "shop", Place: place} }
 
 func TestBreaker(t *testing.T) {
 	down := fault.New(fault.Unavailable, "down")
 	type step struct {
 		after   time.Duration
-		record  session.Outcome
+		record  endpoint.Outcome
 		place   string
 		retry   time.Duration
 		admit   bool // what Admit says afterwards
@@ -28,61 +28,61 @@ func TestBreaker(t *testing.T) {
 	}
 	for name, steps := range map[string][]step{
 		"three outages open it": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true},
-			{record: session.Outage, admit: false, waiting: time.Second},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true},
+			{record: endpoint.Outage, admit: false, waiting: time.Second},
 		},
 		"an answer closes it": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.Outage, admit: false, waiting: time.Second},
-			{record: session.Answered, admit: true}, {record: session.Outage, admit: true},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: false, waiting: time.Second},
+			{record: endpoint.Answered, admit: true}, {record: endpoint.Outage, admit: true},
 		},
 		"an answer between starts the count anew": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.Answered, admit: true},
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.Answered, admit: true},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true},
 		},
 		"what says nothing changes nothing": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.NothingSaid, admit: true},
-			{record: session.Outage, admit: false, waiting: time.Second},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.NothingSaid, admit: true},
+			{record: endpoint.Outage, admit: false, waiting: time.Second},
 		},
 		"one probe in a second": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.Outage, admit: false, waiting: time.Second},
-			{after: time.Second, record: session.NothingSaid, admit: true},
-			{record: session.NothingSaid, admit: false, waiting: 800 * time.Millisecond},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: false, waiting: time.Second},
+			{after: time.Second, record: endpoint.NothingSaid, admit: true},
+			{record: endpoint.NothingSaid, admit: false, waiting: 800 * time.Millisecond},
 		},
 		"Retry-After is honoured": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true},
-			{record: session.Outage, retry: 20 * time.Second, admit: false, waiting: 20 * time.Second},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true},
+			{record: endpoint.Outage, retry: 20 * time.Second, admit: false, waiting: 20 * time.Second},
 		},
 		"but bounded": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true},
-			{record: session.Outage, retry: time.Hour, admit: false, waiting: time.Minute},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true},
+			{record: endpoint.Outage, retry: time.Hour, admit: false, waiting: time.Minute},
 		},
 		"one broken place is no outage": {
-			{record: session.BrokenPlace, place: "a", admit: true}, {record: session.BrokenPlace, place: "a", admit: true},
-			{record: session.BrokenPlace, place: "a", admit: true}, {record: session.BrokenPlace, place: "a", admit: true},
-			{record: session.BrokenPlace, place: "a", admit: true}, {record: session.BrokenPlace, place: "a", admit: true},
+			{record: endpoint.BrokenPlace, place: "a", admit: true}, {record: endpoint.BrokenPlace, place: "a", admit: true},
+			{record: endpoint.BrokenPlace, place: "a", admit: true}, {record: endpoint.BrokenPlace, place: "a", admit: true},
+			{record: endpoint.BrokenPlace, place: "a", admit: true}, {record: endpoint.BrokenPlace, place: "a", admit: true},
 		},
 		"nor are six, where others are not broken": {
-			{record: session.BrokenPlace, place: "a", admit: true}, {record: session.BrokenPlace, place: "b", admit: true},
-			{record: session.BrokenPlace, place: "c", admit: true}, {record: session.BrokenPlace, place: "d", admit: true},
-			{record: session.BrokenPlace, place: "e", admit: true}, {record: session.BrokenPlace, place: "f", admit: true},
+			{record: endpoint.BrokenPlace, place: "a", admit: true}, {record: endpoint.BrokenPlace, place: "b", admit: true},
+			{record: endpoint.BrokenPlace, place: "c", admit: true}, {record: endpoint.BrokenPlace, place: "d", admit: true},
+			{record: endpoint.BrokenPlace, place: "e", admit: true}, {record: endpoint.BrokenPlace, place: "f", admit: true},
 		},
 		"nor is what gives no answer": {
-			{record: session.Unanswered, place: "a", admit: true}, {record: session.Unanswered, place: "a", admit: true},
-			{record: session.Unanswered, place: "b", admit: true}, {record: session.Unanswered, place: "c", admit: true},
-			{record: session.Unanswered, place: "d", admit: true}, {record: session.Unanswered, place: "e", admit: true},
+			{record: endpoint.Unanswered, place: "a", admit: true}, {record: endpoint.Unanswered, place: "a", admit: true},
+			{record: endpoint.Unanswered, place: "b", admit: true}, {record: endpoint.Unanswered, place: "c", admit: true},
+			{record: endpoint.Unanswered, place: "d", admit: true}, {record: endpoint.Unanswered, place: "e", admit: true},
 		},
 		"no connection opens it": {
-			{record: session.Unreachable, admit: true}, {record: session.Unreachable, admit: true},
-			{record: session.Unreachable, admit: false, waiting: time.Second},
-			{record: session.Answered, admit: true},
+			{record: endpoint.Unreachable, admit: true}, {record: endpoint.Unreachable, admit: true},
+			{record: endpoint.Unreachable, admit: false, waiting: time.Second},
+			{record: endpoint.Answered, admit: true},
 		},
 		"a broken place after an outage is an answer": {
-			{record: session.Outage, admit: true}, {record: session.Outage, admit: true}, {record: session.Outage, admit: false, waiting: time.Second},
-			{record: session.BrokenPlace, place: "a", admit: true},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: false, waiting: time.Second},
+			{record: endpoint.BrokenPlace, place: "a", admit: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var b session.Breaker
+			var b endpoint.Breaker
 			now := start
 			for i, s := range steps {
 				now = now.Add(s.after)
@@ -105,13 +105,13 @@ func TestBreaker(t *testing.T) {
 // TestOutageOfAMinute counts the probes of a minute in which all fails.
 func TestOutageOfAMinute(t *testing.T) {
 	down := fault.New(fault.Unavailable, "down")
-	var b session.Breaker
-	fail := func(at time.Duration) { b.Record(start.Add(at), session.Outage, of("p"), 0, down) }
+	var b endpoint.Breaker
+	fail := func(at time.Duration) { b.Record(start.Add(at), endpoint.Outage, of("p"), 0, down) }
 	admitted := func(at time.Duration) bool { return b.Admit(start.Add(at), 0.5, of("p")) == nil }
 
 	fail(0)
 	fail(0)
-	b.Record(start, session.Answered, of("p"), 0, nil)
+	b.Record(start, endpoint.Answered, of("p"), 0, nil)
 	fail(0)
 	fail(0)
 	if !admitted(0) {
@@ -119,7 +119,7 @@ func TestOutageOfAMinute(t *testing.T) {
 	}
 	fail(0)
 	err := b.Admit(start, 0.5, of("p"))
-	if fault.Of(err) != fault.Unavailable || !errors.Is(err, down) || !errors.Is(err, session.ErrNotAsked) || fault.RetryAfter(err) != 2*time.Second {
+	if fault.Of(err) != fault.Unavailable || !errors.Is(err, down) || !errors.Is(err, endpoint.ErrNotAsked) || fault.RetryAfter(err) != 2*time.Second {
 		t.Fatalf("not open after three: %v, again after %s", err, fault.RetryAfter(err))
 	}
 	passed := 0
@@ -135,7 +135,7 @@ func TestOutageOfAMinute(t *testing.T) {
 	if !admitted(62 * time.Second) {
 		t.Fatal("no probe after a minute")
 	}
-	b.Record(start.Add(62*time.Second), session.Answered, of("p"), 0, nil)
+	b.Record(start.Add(62*time.Second), endpoint.Answered, of("p"), 0, nil)
 	for range 5 {
 		if !admitted(62 * time.Second) {
 			t.Fatal("not closed by an answer")
@@ -145,9 +145,9 @@ func TestOutageOfAMinute(t *testing.T) {
 
 func TestBrokenPlaces(t *testing.T) {
 	down := fault.New(fault.Unavailable, "boom")
-	var b session.Breaker
+	var b endpoint.Breaker
 	for range 50 {
-		b.Record(start, session.BrokenPlace, of("database/creds/a"), 0, down)
+		b.Record(start, endpoint.BrokenPlace, of("database/creds/a"), 0, down)
 	}
 	if err := b.Admit(start, 0, of("kv1/a")); err != nil {
 		t.Errorf("one broken place is not an outage: %v", err)
@@ -159,7 +159,7 @@ func TestBrokenPlaces(t *testing.T) {
 		t.Error("no probe of the broken place")
 	}
 	for _, p := range []string{"b", "c"} {
-		b.Record(start, session.BrokenPlace, of(p), 0, down)
+		b.Record(start, endpoint.BrokenPlace, of(p), 0, down)
 	}
 	if b.Admit(start, 0, of("b")) == nil {
 		t.Error("three places broken in a row are left alone together")
@@ -173,7 +173,7 @@ func TestBrokenPlaces(t *testing.T) {
 	if b.Admit(start.Add(2*time.Second), 0, of("c")) == nil {
 		t.Error("a probe of each")
 	}
-	b.Record(start.Add(2*time.Second), session.Answered, of("b"), 0, nil)
+	b.Record(start.Add(2*time.Second), endpoint.Answered, of("b"), 0, nil)
 	if b.Admit(start.Add(2*time.Second), 0, of("c")) != nil {
 		t.Error("not closed by an answer")
 	}
@@ -184,20 +184,20 @@ func TestBrokenPlaces(t *testing.T) {
 
 // TestTenantsAndBreaker has tenants meet failures, and asks who is held up.
 func TestTenantsAndBreaker(t *testing.T) {
-	caller := func(tenant, namespace, place string) session.Caller {
-		return session.Caller{Tenant: tenant, Namespace: namespace, Place: place}
+	caller := func(tenant, namespace, place string) endpoint.Caller {
+		return endpoint.Caller{Tenant: tenant, Namespace: namespace, Place: place}
 	}
 	type met struct {
-		session.Outcome
-		session.Caller
+		endpoint.Outcome
+		endpoint.Caller
 	}
-	times := func(n int, o session.Outcome, c session.Caller) (list []met) {
+	times := func(n int, o endpoint.Outcome, c endpoint.Caller) (list []met) {
 		for range n {
 			list = append(list, met{o, c})
 		}
 		return list
 	}
-	many := func(n int, o session.Outcome, tenant string) (list []met) {
+	many := func(n int, o endpoint.Outcome, tenant string) (list []met) {
 		for i := range n {
 			list = append(list, met{o, caller(tenant, "", fmt.Sprint("bad/", i))})
 		}
@@ -205,56 +205,56 @@ func TestTenantsAndBreaker(t *testing.T) {
 	}
 	for name, tc := range map[string]struct {
 		met        []met
-		held, free []session.Caller
+		held, free []endpoint.Caller
 	}{
 		"one tenant's hanging path": {
-			met:  times(9, session.Unanswered, caller("evil", "", "db/slow")),
-			held: []session.Caller{caller("evil", "", "db/slow")},
-			free: []session.Caller{caller("evil", "", "kv/a"), caller("good", "", "kv/a"), caller("good", "", "db/slow")},
+			met:  times(9, endpoint.Unanswered, caller("evil", "", "db/slow")),
+			held: []endpoint.Caller{caller("evil", "", "db/slow")},
+			free: []endpoint.Caller{caller("evil", "", "kv/a"), caller("good", "", "kv/a"), caller("good", "", "db/slow")},
 		},
 		"one tenant's many hanging paths": {
-			met:  many(100, session.Unanswered, "evil"),
-			held: []session.Caller{caller("evil", "", "bad/7"), caller("evil", "", "bad/8")},
-			free: []session.Caller{caller("evil", "", "kv/a"), caller("good", "", "bad/7"), caller("good", "", "kv/a")},
+			met:  many(100, endpoint.Unanswered, "evil"),
+			held: []endpoint.Caller{caller("evil", "", "bad/7"), caller("evil", "", "bad/8")},
+			free: []endpoint.Caller{caller("evil", "", "kv/a"), caller("good", "", "bad/7"), caller("good", "", "kv/a")},
 		},
 		"one tenant's many broken paths": {
-			met:  many(100, session.BrokenPlace, "evil"),
-			held: []session.Caller{caller("evil", "", "bad/7")},
-			free: []session.Caller{caller("evil", "", "kv/a"), caller("good", "", "bad/7"), caller("good", "", "kv/a")},
+			met:  many(100, endpoint.BrokenPlace, "evil"),
+			held: []endpoint.Caller{caller("evil", "", "bad/7")},
+			free: []endpoint.Caller{caller("evil", "", "kv/a"), caller("good", "", "bad/7"), caller("good", "", "kv/a")},
 		},
 		"two tenants' broken paths": {
-			met:  append(many(50, session.BrokenPlace, "evil"), many(50, session.Unanswered, "worse")...),
-			held: []session.Caller{caller("evil", "", "bad/7"), caller("worse", "", "bad/7")},
-			free: []session.Caller{caller("good", "", "bad/7"), caller("good", "", "kv/a"), caller("evil", "", "kv/a")},
+			met:  append(many(50, endpoint.BrokenPlace, "evil"), many(50, endpoint.Unanswered, "worse")...),
+			held: []endpoint.Caller{caller("evil", "", "bad/7"), caller("worse", "", "bad/7")},
+			free: []endpoint.Caller{caller("good", "", "bad/7"), caller("good", "", "kv/a"), caller("evil", "", "kv/a")},
 		},
 		"one tenant is turned away": {
-			met:  times(9, session.Outage, caller("evil", "", "kv/a")),
-			held: []session.Caller{caller("evil", "", "kv/a"), caller("evil", "", "kv/b")},
-			free: []session.Caller{caller("good", "", "kv/a"), caller("evil", "team", "kv/a")},
+			met:  times(9, endpoint.Outage, caller("evil", "", "kv/a")),
+			held: []endpoint.Caller{caller("evil", "", "kv/a"), caller("evil", "", "kv/b")},
+			free: []endpoint.Caller{caller("good", "", "kv/a"), caller("evil", "team", "kv/a")},
 		},
 		"several tenants are": {
-			met:  append(times(2, session.Outage, caller("a", "", "kv/a")), times(1, session.Outage, caller("b", "", "kv/b"))...),
-			held: []session.Caller{caller("a", "", "kv/a"), caller("b", "", "kv/c"), caller("c", "", "kv/a")},
-			free: []session.Caller{caller("a", "team", "kv/a")},
+			met:  append(times(2, endpoint.Outage, caller("a", "", "kv/a")), times(1, endpoint.Outage, caller("b", "", "kv/b"))...),
+			held: []endpoint.Caller{caller("a", "", "kv/a"), caller("b", "", "kv/c"), caller("c", "", "kv/a")},
+			free: []endpoint.Caller{caller("a", "team", "kv/a")},
 		},
 		"but one has an answer": {
-			met: slices.Concat(times(2, session.Outage, caller("a", "", "kv/a")), times(2, session.Outage, caller("b", "", "kv/b")),
-				times(1, session.Answered, caller("c", "", "kv/a")), times(2, session.Outage, caller("b", "", "kv/b"))),
-			held: []session.Caller{caller("b", "", "kv/a")},
-			free: []session.Caller{caller("a", "", "kv/a"), caller("c", "", "kv/a")},
+			met: slices.Concat(times(2, endpoint.Outage, caller("a", "", "kv/a")), times(2, endpoint.Outage, caller("b", "", "kv/b")),
+				times(1, endpoint.Answered, caller("c", "", "kv/a")), times(2, endpoint.Outage, caller("b", "", "kv/b"))),
+			held: []endpoint.Caller{caller("b", "", "kv/a")},
+			free: []endpoint.Caller{caller("a", "", "kv/a"), caller("c", "", "kv/a")},
 		},
 		"a sealed namespace": {
-			met:  append(times(3, session.Outage, caller("a", "team", "kv/a")), times(3, session.Outage, caller("b", "team", "kv/b"))...),
-			held: []session.Caller{caller("a", "team", "kv/a"), caller("c", "team", "kv/a")},
-			free: []session.Caller{caller("a", "", "kv/a"), caller("c", "other", "kv/a")},
+			met:  append(times(3, endpoint.Outage, caller("a", "team", "kv/a")), times(3, endpoint.Outage, caller("b", "team", "kv/b"))...),
+			held: []endpoint.Caller{caller("a", "team", "kv/a"), caller("c", "team", "kv/a")},
+			free: []endpoint.Caller{caller("a", "", "kv/a"), caller("c", "other", "kv/a")},
 		},
 		"no connection": {
-			met:  times(3, session.Unreachable, caller("a", "", "kv/a")),
-			held: []session.Caller{caller("a", "", "kv/a"), caller("b", "team", "kv/b")},
+			met:  times(3, endpoint.Unreachable, caller("a", "", "kv/a")),
+			held: []endpoint.Caller{caller("a", "", "kv/a"), caller("b", "team", "kv/b")},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var b session.Breaker
+			var b endpoint.Breaker
 			for _, m := range tc.met {
 				b.Record(start, m.Outcome, m.Caller, 0, fault.New(fault.Unavailable, "the words for %s", m.Tenant))
 			}
@@ -274,12 +274,12 @@ func TestTenantsAndBreaker(t *testing.T) {
 
 // What a place answered to one tenant is told to no other.
 func TestBreakerTellsATenantItsOwnFailure(t *testing.T) {
-	var b session.Breaker
+	var b endpoint.Breaker
 	for i, tenant := range []string{"a", "b", "a", "b"} {
-		b.Record(start, session.BrokenPlace, session.Caller{Tenant: tenant, Place: fmt.Sprint(i / 2)}, 0, fault.New(fault.Unavailable, "the words for %s", tenant))
+		b.Record(start, endpoint.BrokenPlace, endpoint.Caller{Tenant: tenant, Place: fmt.Sprint(i / 2)}, 0, fault.New(fault.Unavailable, "the words for %s", tenant))
 	}
 	for _, tenant := range []string{"a", "b"} {
-		err := b.Admit(start, 0, session.Caller{Tenant: tenant, Place: "0"})
+		err := b.Admit(start, 0, endpoint.Caller{Tenant: tenant, Place: "0"})
 		if err == nil || !strings.HasPrefix(err.Error(), "the words for "+tenant+" (") {
 			t.Errorf("tenant %s is told: %v", tenant, err)
 		}
@@ -294,13 +294,13 @@ func TestLongOutage(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	minutes, tenths := make([]int, 20), make([]int, 20*600)
 	for range nodes {
-		var b session.Breaker
+		var b endpoint.Breaker
 		for range 3 {
-			b.Record(start, session.Outage, of("p"), 0, down)
+			b.Record(start, endpoint.Outage, of("p"), 0, down)
 		}
 		for now := time.Duration(0); now < 20*time.Minute; {
 			if err := b.Admit(start.Add(now), random.Float64(), of("p")); err == nil {
-				b.Record(start.Add(now), session.Outage, of("p"), 0, down)
+				b.Record(start.Add(now), endpoint.Outage, of("p"), 0, down)
 				minutes[now/time.Minute]++
 				tenths[now/(100*time.Millisecond)]++
 			}
@@ -322,15 +322,15 @@ func TestLongOutage(t *testing.T) {
 // Classes name what they like: what is known of it stays bounded.
 func TestBreakerForgets(t *testing.T) {
 	down := fault.New(fault.Unavailable, "down")
-	var b session.Breaker
+	var b endpoint.Breaker
 	for i := range 20_000 {
-		b.Record(start, session.BrokenPlace, session.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Place: fmt.Sprint(i)}, 0, down)
+		b.Record(start, endpoint.BrokenPlace, endpoint.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Place: fmt.Sprint(i)}, 0, down)
 	}
 	if n := b.Known(); n > 5000 {
 		t.Errorf("%d tenants and places are known", n)
 	}
 	for i := range 20_000 {
-		b.Record(start, session.Answered, session.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Place: fmt.Sprint(i)}, 0, nil)
+		b.Record(start, endpoint.Answered, endpoint.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Place: fmt.Sprint(i)}, 0, nil)
 	}
 	if n := b.Known(); n != 0 {
 		t.Errorf("%d tenants and places are known after answers", n)
@@ -339,15 +339,15 @@ func TestBreakerForgets(t *testing.T) {
 
 func TestBreakerHonoursRetryAfter(t *testing.T) {
 	slow := fault.New(fault.RateLimited, "slow down")
-	var b session.Breaker
+	var b endpoint.Breaker
 	for range 3 {
-		b.Record(start, session.Outage, of("p"), 10*time.Second, slow)
+		b.Record(start, endpoint.Outage, of("p"), 10*time.Second, slow)
 	}
 	if b.Admit(start.Add(9*time.Second), 0, of("z")) == nil || b.Admit(start.Add(10*time.Second), 0, of("z")) != nil {
 		t.Error("it must open for as long as the server asked")
 	}
 	for range 3 {
-		b.Record(start, session.Outage, of("p"), time.Hour, slow)
+		b.Record(start, endpoint.Outage, of("p"), time.Hour, slow)
 	}
 	if b.Admit(start.Add(time.Minute), 0, of("z")) != nil {
 		t.Error("a server must not shut itself off for an hour")
@@ -355,16 +355,16 @@ func TestBreakerHonoursRetryAfter(t *testing.T) {
 }
 
 func TestAdvice(t *testing.T) {
-	advised := func(b *session.Breaker, failure error, place string) time.Duration {
+	advised := func(b *endpoint.Breaker, failure error, place string) time.Duration {
 		b.Advise(failure, start, 0.5, of(place))
 		return fault.RetryAfter(failure)
 	}
-	var b session.Breaker
+	var b endpoint.Breaker
 	if got := advised(&b, fault.New(fault.Unavailable, "down"), "p"); got != 0 {
 		t.Errorf("closed, but to come back after %s", got)
 	}
 	for range 3 {
-		b.Record(start, session.BrokenPlace, of("p"), 0, fault.New(fault.Unavailable, "boom"))
+		b.Record(start, endpoint.BrokenPlace, of("p"), 0, fault.New(fault.Unavailable, "boom"))
 	}
 	if got := advised(&b, fault.New(fault.Unavailable, "boom"), "p"); got != 2*time.Second {
 		t.Errorf("at a broken place: after %s", got)
@@ -373,7 +373,7 @@ func TestAdvice(t *testing.T) {
 		t.Errorf("at another place: after %s", got)
 	}
 	for range 3 {
-		b.Record(start, session.Outage, of("q"), 10*time.Second, fault.New(fault.Unavailable, "down"))
+		b.Record(start, endpoint.Outage, of("q"), 10*time.Second, fault.New(fault.Unavailable, "down"))
 	}
 	if got := advised(&b, fault.New(fault.Unavailable, "down"), "q"); got != 11*time.Second {
 		t.Errorf("open: after %s", got)

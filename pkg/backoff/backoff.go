@@ -1,4 +1,5 @@
-package session
+// Package backoff says how long to wait before the next try, and waits.
+package backoff
 
 import (
 	"context"
@@ -10,19 +11,21 @@ import (
 )
 
 const (
-	longestPause = 4 * time.Second
 	// LongestWait is how long a pause may be for a caller to sit it out. A
 	// caller that would have to wait longer is told to come back.
 	LongestWait = 5 * time.Second
 	// longestRetryAfter bounds what a server can make us believe.
 	longestRetryAfter = 10 * time.Minute
+	// mostDoublings keeps the shift within a Duration.
+	mostDoublings = 16
 )
 
-// Pause is the wait before retry n, counted from 0: it doubles each time, half
-// of it is left to chance, and it is never less than the server asked for.
-func Pause(base time.Duration, n int, retryAfter time.Duration, chance float64) time.Duration {
-	half := min(min(base, longestPause)<<min(n, 16), longestPause) / 2
-	return max(half+time.Duration(chance*float64(half)), retryAfter)
+// Delay is the wait before retry n, counted from 0. It begins with first,
+// doubles each time up to longest, and a chance from 0 to 1 takes up to half of
+// it away, so that callers that failed together do not come back together.
+func Delay(first, longest time.Duration, n int, chance float64) time.Duration {
+	d := min(min(first, longest)<<min(max(n, 0), mostDoublings), longest)
+	return d - time.Duration(chance*float64(d)/2)
 }
 
 // ParseRetryAfter reads the header: seconds, or an HTTP date.
@@ -43,12 +46,6 @@ func WorthWaiting(ctx context.Context, wait time.Duration) bool {
 	return wait <= LongestWait && (!limited || time.Until(deadline) > wait)
 }
 
-// Ended is why a context that is over ended, with the reason that it has for
-// the caller: its cause may be any error.
-func Ended(ctx context.Context) error {
-	return fault.New(fault.Of(ctx.Err()), "%w", context.Cause(ctx))
-}
-
 // Sleep waits, but not for a caller that has gone.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
@@ -57,6 +54,6 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	case <-timer.C:
 		return nil
 	case <-ctx.Done():
-		return Ended(ctx)
+		return fault.Ended(ctx)
 	}
 }
