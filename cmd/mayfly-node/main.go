@@ -36,6 +36,9 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	if len(args) > 0 && args[0] == mountedCommand {
 		return mounted(ctx, args[1:], stdout, stderr)
 	}
+	if len(args) > 0 && args[0] == auditCommand {
+		return auditTool(args[1:], os.Stdin, stdout, stderr)
+	}
 	o, err := parse(args, getenv, stdout)
 	switch {
 	case errors.Is(err, flag.ErrHelp):

@@ -44,7 +44,8 @@ mounted volumes stay as they are, and the next process goes on with them.
 SIGHUP refreshes every volume now.
 
 mayfly-node mounted counts the mounted volumes of the cluster and ends; see
-mayfly-node mounted --help.
+mayfly-node mounted --help. mayfly-node audit verify shows whether lines of an
+audit trail were changed; see mayfly-node audit --help.
 
 Examples:
   In a cluster (the chart sets this up):

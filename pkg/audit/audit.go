@@ -39,6 +39,8 @@ type Meter interface {
 	AuditLost()
 	// AuditFailed counts a failed try to write; the line is tried again.
 	AuditFailed()
+	// AuditChain is told the number that the last line has in its chain.
+	AuditChain(seq uint64)
 }
 
 // Config is what a Log is made of.
@@ -48,7 +50,9 @@ type Config struct {
 	Stdout io.Writer
 	Level  Level
 	// Node is the name of this node.
-	Node   string
+	Node string
+	// Memory keeps the end of the chain of lines over a restart; nil for not at all.
+	Memory sink.Memory
 	Meter  Meter
 	Logger *slog.Logger
 }
@@ -68,7 +72,7 @@ const (
 // Log implements volume.Observer.
 type Log struct {
 	c     Config
-	out   sink.Sink
+	out   *sink.Writer
 	queue chan *line
 
 	mu   sync.Mutex
@@ -87,7 +91,7 @@ func New(c Config) (*Log, error) {
 	if c.Level != Changes && c.Level != All {
 		return nil, fmt.Errorf("audit level %q: must be %s or %s", c.Level, Changes, All)
 	}
-	out, err := sink.Open(c.Path, c.Stdout)
+	out, err := sink.OpenChain(c.Path, c.Stdout, c.Memory, c.Logger)
 	if err != nil {
 		return nil, err
 	}

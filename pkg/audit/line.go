@@ -6,13 +6,14 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
 // apiVersion says what a line is, and changes when a field changes its
 // meaning. Fields may be added under the same one.
-const apiVersion = "audit.mayfly.dev/v1"
+const apiVersion = chain.Version
 
 // timeFormat is RFC 3339 with the same width for every line.
 const timeFormat = "2006-01-02T15:04:05.000Z"
@@ -49,6 +50,8 @@ type line struct {
 	Tokens         []token   `json:"tokens,omitempty"`
 	DurationMS     float64   `json:"durationMS,omitempty"`
 	Lost           int       `json:"lost,omitempty"`
+	// Chain is written into the encoded line, when it is written.
+	Chain *chain.Link `json:"chain,omitempty"`
 
 	at time.Time
 }

@@ -65,6 +65,7 @@ func (w *writer) put(ctx context.Context, x *line) {
 		switch {
 		case err == nil:
 			w.c.Meter.AuditWritten()
+			w.c.Meter.AuditChain(w.out.Seq())
 			return
 		case ctx.Err() != nil:
 			w.dropped = x.Lost + 1

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -29,7 +30,10 @@ const (
 // state is the open root of the state's tmpfs, which this process alone uses as
 // long as it is open. All that the driver keeps is written relative to it, so
 // that an unmount does not have it written to the disk below.
-type state struct{ root *os.File }
+type state struct {
+	root *os.File
+	end  *os.File // of the audit trail; nil without one
+}
 
 // openState mounts the state's tmpfs, for root alone, and locks it. The mount
 // outlives this process and its container, as the volumes do, and a reboot
@@ -43,7 +47,7 @@ func openState(dir string, size int64, m *tmpfs.Mounter, wait time.Duration, log
 	if err != nil {
 		return nil, fmt.Errorf("opening the state directory: %w", err)
 	}
-	s := &state{root}
+	s := &state{root: root}
 	if err := s.checkMemory(); err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
@@ -116,7 +120,13 @@ func (s *state) lock(wait time.Duration, log *slog.Logger) error {
 }
 
 // close lets the next process have the state.
-func (s *state) close() error { return s.root.Close() }
+func (s *state) close() error {
+	var err error
+	if s.end != nil {
+		err = s.end.Close()
+	}
+	return errors.Join(err, s.root.Close())
+}
 
 // records is the directory of the volumes' records.
 func (s *state) records(b *budget.Budget, log *slog.Logger) (*volume.DirStore, error) {
@@ -140,6 +150,37 @@ func (s *state) open(name string, flags int) (*os.File, error) {
 		return nil, fmt.Errorf("opening %q in the state directory %q: %w", name, s.root.Name(), err)
 	}
 	return os.NewFile(uintptr(fd), filepath.Join(s.root.Name(), name)), nil
+}
+
+// auditEnd keeps the end of the audit trail's chain of lines over a restart. It
+// implements sink.Memory.
+type auditEnd struct{ f *os.File }
+
+const auditEndFile = "audit.end"
+
+func (s *state) auditEnd() (auditEnd, error) {
+	f, err := s.open(auditEndFile, unix.O_RDWR|unix.O_CREAT)
+	if err != nil {
+		return auditEnd{}, fmt.Errorf("keeping the end of the audit trail: %w", err)
+	}
+	s.end = f
+	return auditEnd{f}, nil
+}
+
+// Load implements sink.Memory.
+func (a auditEnd) Load() (chain.Head, bool, error) {
+	text, err := io.ReadAll(io.NewSectionReader(a.f, 0, leastState))
+	if err != nil || len(text) == 0 {
+		return chain.Head{}, false, err
+	}
+	h, err := chain.DecodeHead(text)
+	return h, err == nil, err
+}
+
+// Save implements sink.Memory: in one piece, over the last one.
+func (a auditEnd) Save(h chain.Head) error {
+	_, err := a.f.WriteAt(h.Encode(), 0)
+	return err
 }
 
 const (

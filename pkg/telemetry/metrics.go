@@ -30,6 +30,7 @@ type Metrics struct {
 	releases                     *prometheus.CounterVec
 	setAside                     prometheus.Counter
 	audited, unaudited, auditing prometheus.Counter
+	auditedLine                  prometheus.Gauge
 	callSeconds                  *prometheus.HistogramVec
 	stepSeconds                  *prometheus.HistogramVec
 	requests, apiRequests        *prometheus.CounterVec
@@ -63,6 +64,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		audited:         plain("mayfly_audit_lines_total", "Lines of the audit log that were written."),
 		unaudited:       plain("mayfly_audit_lost_lines_total", "Lines of the audit log that were lost."),
 		auditing:        plain("mayfly_audit_write_errors_total", "Failed tries to write a line of the audit log; it is tried again."),
+		auditedLine:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_audit_last_line", Help: "Number of the last line of the audit log in its chain."}),
 		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
 		stepSeconds:     histogram("mayfly_step_duration_seconds", "Time of one step of a publish or refresh in seconds.", "kind", "step"),
 		requests:        counter("mayfly_store_requests_total", "Requests to stores, by what they were for and the code of the answer.", "provider", "operation", "code"),
@@ -77,7 +79,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
-		m.audited, m.unaudited, m.auditing, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests,
+		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they keep their last good content.", failing),
 		buildInfo(version),
@@ -174,7 +176,7 @@ func (m *Metrics) ObserveCall(method string, code codes.Code, took time.Duration
 	m.callSeconds.WithLabelValues(path.Base(method), code.String()).Observe(took.Seconds())
 }
 
-// AuditWritten, AuditLost and AuditFailed implement audit.Meter.
+// AuditWritten, AuditLost, AuditFailed and AuditChain implement audit.Meter.
 func (m *Metrics) AuditWritten() { m.audited.Inc() }
 
 // AuditLost counts a line that nobody will read.
@@ -182,6 +184,9 @@ func (m *Metrics) AuditLost() { m.unaudited.Inc() }
 
 // AuditFailed counts a failed try to write.
 func (m *Metrics) AuditFailed() { m.auditing.Inc() }
+
+// AuditChain notes the number of the last line.
+func (m *Metrics) AuditChain(seq uint64) { m.auditedLine.Set(float64(seq)) }
 
 // Observe implements volume.Observer.
 func (m *Metrics) Observe(o volume.Outcome) {

@@ -3,10 +3,14 @@
 package sink
 
 import (
+	"bytes"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"syscall"
 )
 
@@ -14,6 +18,9 @@ import (
 // can share a file.
 type Sink interface {
 	Write(line []byte) error
+	// Last is the last whole line of JSON, without its end; nil where there is
+	// none, or where it cannot be read back.
+	Last() ([]byte, error)
 	Close()
 }
 
@@ -34,6 +41,9 @@ func (s stream) Write(line []byte) error {
 	_, err := s.w.Write(line)
 	return err
 }
+
+// Last implements Sink: a stream cannot be read back.
+func (stream) Last() ([]byte, error) { return nil, nil }
 
 // Close implements Sink.
 func (stream) Close() {}
@@ -92,7 +102,33 @@ func (s *file) Write(line []byte) error {
 	if n > 0 {
 		s.torn = line[n-1] != '\n'
 	}
+	if s.torn && n == len(line)-1 {
+		return nil // only its end is missing, and comes with the next line
+	}
 	return err
+}
+
+// longest is how much of a file's end is read for its last line, in bytes.
+const longest = 1 << 20
+
+// Last implements Sink. What a kill or a full disk has left of a line is none.
+func (s *file) Last() ([]byte, error) {
+	from := max(0, s.info.Size()-longest)
+	end := make([]byte, s.info.Size()-from)
+	if _, err := s.f.ReadAt(end, from); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("reading the end of the audit log: %w", err)
+	}
+	lines := bytes.Split(end, []byte("\n"))
+	lines = lines[:len(lines)-1] // without what follows the last end of a line
+	if from > 0 && len(lines) > 0 {
+		lines = lines[1:] // cut
+	}
+	for _, line := range slices.Backward(lines) {
+		if json.Valid(line) {
+			return line, nil
+		}
+	}
+	return nil, nil
 }
 
 // Close implements Sink.

@@ -7,6 +7,7 @@ const (
 	CodeTrailLines = "MF402"
 	CodeTrailGaps  = "MF403"
 	CodeNoTrail    = "MF404"
+	CodeTrailChain = "MF405"
 )
 
 // whoRules have the codes MF400 to MF499.
@@ -17,5 +18,6 @@ func whoRules() []Rule {
 		{CodeTrailLines, Warning, "lines of the audit trail cannot be used", "look at the lines, and at who may write to that place"},
 		{CodeTrailGaps, Warning, "the audit trail has gaps", "look into the store's own audit log for that time"},
 		{CodeNoTrail, Warning, "there is no audit trail to read", "set audit.path of the chart to \"-\", or give the nodes' files with --audit"},
+		{CodeTrailChain, Warning, "lines of the audit trail were changed, moved or taken out", "run mayfly-node audit verify on the files, and look at who may write to that place"},
 	}
 }

@@ -3,7 +3,6 @@
 package trail
 
 import (
-	"bufio"
 	"bytes"
 	"cmp"
 	"encoding/json"
@@ -16,17 +15,15 @@ import (
 	"strings"
 	"sync"
 	"time"
-)
 
-// version is the form of the lines that are read; docs/audit.md has it.
-const version = "audit.mayfly.dev/v1"
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
+)
 
 // MaxReaders is how many pods are kept of a trail.
 const MaxReaders = 20_000
 
 // What else is kept of a trail, whatever its size.
 const (
-	maxLine     = 1 << 20
 	maxObjects  = 64
 	maxVersions = 8
 	maxWord     = 256
@@ -102,6 +99,10 @@ type Sums struct {
 	Lines, Bad, Lost int
 	// Omitted are lines about more pods than are kept.
 	Omitted int
+	// Broken are the places where a chain of lines does not hold, Break what is
+	// wrong with the first.
+	Broken int
+	Break  string
 	// Why is what is wrong with the first bad line.
 	Why string
 }
@@ -119,50 +120,33 @@ func (t *Trail) Sums() Sums {
 	return t.sums
 }
 
-// prefix is what kubectl logs puts before a line: --prefix and --timestamps.
-var prefix = regexp.MustCompile(`^(\[pod/[a-z0-9.-]+/[a-z0-9-]+\] )?(\d{4}-\d\d-\d\dT[0-9:.]+(Z|[+-]\d\d:\d\d) )?`)
-
-// Read takes all lines of a log. A node is where it was written, empty for
-// unknown: lines that name another one are not taken.
+// Read takes all lines of a log, and holds those of each chain against each
+// other. A node is where it was written, empty for unknown: lines that name
+// another one are not taken.
 func (t *Trail) Read(r io.Reader, node string) error {
-	b := bufio.NewReaderSize(r, 64<<10)
-	for {
-		text, err := readLine(b)
-		if len(text) > 0 {
-			t.take(text, node)
-		}
-		if err != nil {
-			if errors.Is(err, io.EOF) {
-				return nil
-			}
-			return err
-		}
+	var v chain.Verifier
+	err := chain.Lines(r, func(number int, text []byte) {
+		v.Add(chain.Place{Line: number}, text)
+		t.take(text, node)
+	})
+	v.End()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := len(v.Breaks) + v.More; n > 0 {
+		t.sums.Broken += n
+		t.sums.Break = cmp.Or(t.sums.Break, v.Breaks[0].Why)
 	}
-}
-
-// readLine gives one line, cut where it is longer than any of a driver.
-func readLine(b *bufio.Reader) ([]byte, error) {
-	var text []byte
-	for {
-		part, err := b.ReadSlice('\n')
-		if room := maxLine + 1 - len(text); room > 0 {
-			text = append(text, part[:min(len(part), room)]...)
-		}
-		if !errors.Is(err, bufio.ErrBufferFull) {
-			return text, err
-		}
-	}
+	return err
 }
 
 // take uses one line, where it is one of a trail: a JSON object from its start
 // on, so that no text within another program's line counts.
 func (t *Trail) take(text []byte, node string) {
-	text = text[len(prefix.Find(text)):]
-	if len(text) == 0 || text[0] != '{' || !bytes.Contains(text, []byte(version)) {
+	if len(text) == 0 || text[0] != '{' || !bytes.Contains(text, []byte(chain.Version)) {
 		return
 	}
 	l, err := parseLine(text)
-	if err == nil && l.APIVersion != version {
+	if err == nil && l.APIVersion != chain.Version {
 		return // another program's line that speaks of one
 	}
 	if err == nil && node != "" && l.Node != node {
@@ -185,14 +169,14 @@ func (t *Trail) take(text []byte, node string) {
 var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
 
 func parseLine(text []byte) (*line, error) {
-	if len(text) > maxLine {
+	if len(text) > chain.MaxLine {
 		return nil, errors.New("it is longer than any line of a driver")
 	}
 	l := &line{}
 	if err := json.Unmarshal(text, l); err != nil {
 		return nil, fmt.Errorf("it is no JSON of that form: %w", err)
 	}
-	if l.APIVersion != version {
+	if l.APIVersion != chain.Version {
 		return l, nil
 	}
 	var err error

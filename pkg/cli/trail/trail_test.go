@@ -130,7 +130,7 @@ func TestLines(t *testing.T) {
 		{"another outcome", strings.Replace(good, `"success"`, `"won"`, 1), "n1", 0, 0, 1, 1},
 		{"no pod", strings.Replace(good, `"pod"`, `"cat"`, 1), "n1", 0, 0, 1, 1},
 		{"another class", strings.Replace(good, `"name":"db"`, `"name":"other"`, 1), "n1", 0, 0, 0, 1},
-		{"too long", strings.Replace(good, `"7"`, `"`+strings.Repeat("7", maxLine)+`"`, 1), "n1", 0, 0, 1, 1},
+		{"too long", strings.Replace(good, `"7"`, `"`+strings.Repeat("7", chain.MaxLine)+`"`, 1), "n1", 0, 0, 1, 1},
 	} {
 		tr := newTrail("")
 		if err := tr.Read(strings.NewReader(tc.text+"\n"), tc.node); err != nil {

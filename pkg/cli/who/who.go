@@ -174,6 +174,9 @@ func (c *command) gaps(a *answer) {
 	if sums.Bad > 0 {
 		c.report.Add(finding.CodeTrailLines, finding.Finding{Message: fmt.Sprintf("%s of the audit trail cannot be used; of the first: %s", output.Plural(sums.Bad, "line"), sums.Why)})
 	}
+	if sums.Broken > 0 {
+		c.report.Add(finding.CodeTrailChain, finding.Finding{Message: fmt.Sprintf("%s of the audit trail where the chain of its lines does not hold; at the first: %s", output.Plural(sums.Broken, "place"), sums.Break)})
+	}
 	if sums.Lost > 0 {
 		c.report.Add(finding.CodeTrailGaps, finding.Finding{Message: fmt.Sprintf("the drivers say that %s were lost, of any class", output.Plural(sums.Lost, "line"))})
 	}

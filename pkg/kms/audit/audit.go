@@ -19,13 +19,14 @@ import (
 
 	"google.golang.org/grpc/codes"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/audit/sink"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
 // apiVersion says what a line is. It is that of the driver's audit trail, whose
 // lines have other events.
-const apiVersion = "audit.mayfly.dev/v1"
+const apiVersion = chain.Version
 
 // Kind is a call that has a line.
 type Kind string
@@ -95,7 +96,7 @@ type Meter interface {
 // Log writes lines.
 type Log struct {
 	node  string
-	out   sink.Sink
+	out   *sink.Writer
 	meter Meter
 	log   *slog.Logger
 	queue chan line
@@ -114,7 +115,7 @@ func New(path string, stdout io.Writer, node string, meter Meter, log *slog.Logg
 		return nil, errors.New("audit: there is no standard output")
 	}
 	var err error
-	l.out, err = sink.Open(path, stdout)
+	l.out, err = sink.OpenChain(path, stdout, nil, log)
 	return l, err
 }
 

@@ -1,0 +1,137 @@
+// Package chain numbers the lines of an audit trail and writes into each the
+// hash of the one before, so that a line that was changed, taken out, put in or
+// moved shows.
+//
+// A link is the last member of a line's JSON object:
+//
+//	"chain":{"id":"6f1c…","seq":12,"prev":"9b74…"}
+//
+// prev is the SHA-256 of the line before, byte for byte and without its end. The
+// chain needs no key: it shows a change to who has the hash, or a copy, of a later
+// line, and not to who has only what somebody else could write anew as a whole.
+package chain
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+)
+
+// Link is a line's place in its chain.
+type Link struct {
+	ID string `json:"id"`
+	// Seq counts from 1 within the chain.
+	Seq uint64 `json:"seq"`
+	// Prev is the hash of the line before; empty where none is known. Of a chain's
+	// first line it is that of the last line of the file, in another chain.
+	Prev string `json:"prev,omitempty"`
+}
+
+// Head is the end of a chain.
+type Head struct {
+	ID string `json:"id"`
+	// Seq is 0 where no line of the chain is written.
+	Seq uint64 `json:"seq"`
+	// Hash is that of the line that the next one follows, Before that of the line
+	// before it.
+	Hash   string `json:"hash,omitempty"`
+	Before string `json:"before,omitempty"`
+}
+
+// Begin gives the head of a new chain. It follows the last line of what is there,
+// without its end; nil for none.
+func Begin(last []byte) Head {
+	h := Head{ID: newID()}
+	if len(last) > 0 {
+		h.Hash = hash(last)
+	}
+	return h
+}
+
+// After gives the head to go on from, where the last line is known: that of the
+// line before, if h's own was never written.
+func (h Head) After(last []byte) Head {
+	if len(last) > 0 && hash(last) == h.Before {
+		h.Seq, h.Hash, h.Before = h.Seq-1, h.Before, ""
+	}
+	return h
+}
+
+// Add gives a line, a JSON object with its end, with its link, and the head that
+// it makes.
+func (h Head) Add(line []byte) ([]byte, Head) {
+	body := bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("}"))
+	text := make([]byte, 0, len(line)+160)
+	text = append(text, body...)
+	text = append(text, `,"chain":{"id":"`...)
+	text = append(text, h.ID...)
+	text = append(text, `","seq":`...)
+	text = strconv.AppendUint(text, h.Seq+1, 10)
+	if h.Hash != "" {
+		text = append(text, `,"prev":"`...)
+		text = append(text, h.Hash...)
+		text = append(text, '"')
+	}
+	text = append(text, "}}"...)
+	next := Head{ID: h.ID, Seq: h.Seq + 1, Hash: hash(text), Before: h.Hash}
+	return append(text, '\n'), next
+}
+
+func hash(line []byte) string {
+	sum := sha256.Sum256(line)
+	return hex.EncodeToString(sum[:])
+}
+
+// Encode gives the head as text of one length, so that a later one can be written
+// over it in one piece.
+func (h Head) Encode() []byte {
+	text, _ := json.Marshal(h) // texts and numbers always encode
+	return append(bytes.Join([][]byte{text, bytes.Repeat([]byte{' '}, max(0, headSize-1-len(text)))}, nil), '\n')
+}
+
+// headSize holds two hashes, an id and the largest number.
+const headSize = 256
+
+// DecodeHead reads what Encode has written.
+func DecodeHead(text []byte) (Head, error) {
+	var h Head
+	if len(text) > headSize {
+		return h, errors.New("it is too long")
+	}
+	if err := json.Unmarshal(text, &h); err != nil {
+		return Head{}, fmt.Errorf("it is no head of a chain: %w", err)
+	}
+	if !isID(h.ID) || h.Seq > 0 && !isHash(h.Hash) || h.Before != "" && !isHash(h.Before) {
+		return Head{}, errors.New("it is no head of a chain: its fields make no sense")
+	}
+	return h, nil
+}
+
+func isHash(text string) bool { return isHex(text, 2*sha256.Size) }
+func isID(text string) bool   { return isHex(text, 2*idSize) }
+
+func isHex(text string, size int) bool {
+	if len(text) != size {
+		return false
+	}
+	for _, c := range []byte(text) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+// idSize is the size of a chain's id in bytes: nodes and restarts never share one.
+const idSize = 8
+
+func newID() string {
+	id := make([]byte, idSize)
+	_, _ = rand.Read(id) // it never fails
+	return hex.EncodeToString(id)
+}

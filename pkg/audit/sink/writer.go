@@ -1,0 +1,84 @@
+package sink
+
+import (
+	"io"
+	"log/slog"
+
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
+)
+
+// Memory keeps the head over a restart. It is for one process at a time.
+type Memory interface {
+	// Load gives the head that was saved last; none is no error.
+	Load() (h chain.Head, ok bool, err error)
+	Save(h chain.Head) error
+}
+
+// Writer gives lines their links and writes them. It is for one goroutine.
+type Writer struct {
+	out    Sink
+	memory Memory
+	log    *slog.Logger
+	head   chain.Head
+	warned bool
+}
+
+// OpenChain opens the file, or takes stdout for the path "-". The chain goes on from
+// memory, which may be nil, or else begins after the last line of the file.
+func OpenChain(path string, stdout io.Writer, memory Memory, log *slog.Logger) (*Writer, error) {
+	out, err := Open(path, stdout)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{out: out, memory: memory, log: log}
+	last, err := out.Last()
+	if err != nil {
+		out.Close()
+		return nil, err
+	}
+	w.head = w.begin(last)
+	return w, nil
+}
+
+// begin finds the head to go on from.
+func (w *Writer) begin(last []byte) chain.Head {
+	if w.memory != nil {
+		h, ok, err := w.memory.Load()
+		if err != nil {
+			w.log.Warn("the audit trail begins a new chain of lines, because the end of the last one cannot be read", "error", err)
+		}
+		if h = h.After(last); ok && h.Seq > 0 {
+			return h
+		}
+	}
+	return chain.Begin(last)
+}
+
+// Write writes a line, a JSON object with its end, with its link. After an error
+// the same line, or another one, can be written again.
+func (w *Writer) Write(line []byte) error {
+	text, next := w.head.Add(line)
+	w.save(next) // before the write: what a kill then leaves out shows as a gap
+	if err := w.out.Write(text); err != nil {
+		w.save(w.head)
+		return err
+	}
+	w.head = next
+	return nil
+}
+
+func (w *Writer) save(h chain.Head) {
+	if w.memory == nil {
+		return
+	}
+	if err := w.memory.Save(h); err != nil && !w.warned {
+		w.warned = true
+		w.log.Warn("the end of the audit trail's chain of lines cannot be kept, so a restart begins a new chain", "error", err)
+	}
+}
+
+// Seq is the number of the last line that was written, 0 for none in this chain.
+func (w *Writer) Seq() uint64 { return w.head.Seq }
+
+// Close closes the file.
+func (w *Writer) Close() { w.out.Close() }
