@@ -17,12 +17,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/audittest"
 )
 
 // meter counts as the metrics do.
 type meter struct {
 	mu                    sync.Mutex
 	written, lost, failed int
+	last                  uint64
 }
 
 func (m *meter) count(n *int) {
@@ -40,6 +42,12 @@ func (m *meter) counts() (written, lost, failed int) {
 func (m *meter) AuditWritten() { m.count(&m.written) }
 func (m *meter) AuditLost()    { m.count(&m.lost) }
 func (m *meter) AuditFailed()  { m.count(&m.failed) }
+
+func (m *meter) AuditChain(seq uint64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = seq
+}
 
 // reader is standard output whose reader hangs or fails when told.
 type reader struct {
@@ -74,6 +82,7 @@ func (r *reader) lines(t *testing.T) []line {
 	t.Helper()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	audittest.Check(t, r.b.Bytes())
 	var out []line
 	for text := range strings.Lines(r.b.String()) {
 		out = append(out, parse(t, []byte(text)))

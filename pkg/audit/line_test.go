@@ -10,11 +10,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/audittest"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // web is an outcome on the volume of the pod shop/web-0.
@@ -54,9 +57,13 @@ func TestDocumentedExamples(t *testing.T) {
 		t.Fatal("docs/audit.md has no place for the examples")
 	}
 	var want []string
+	head := chain.Head{ID: "6f1c0a9d2b7e4c35"}
 	for _, l := range examples() {
-		want = append(want, string(l.encode()))
+		var linked []byte
+		linked, head = head.Add(l.encode())
+		want = append(want, string(linked))
 	}
+	audittest.Check(t, []byte(strings.Join(want, "")))
 	var got []string
 	for _, m := range regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(text, -1) {
 		got = append(got, m[1])
@@ -124,6 +131,53 @@ func fieldsOf(t reflect.Type, prefix string) []string {
 			continue
 		}
 		out = append(out, name)
+	}
+	return out
+}
+
+// The schema has the fields that there are, and no others.
+func TestSchemaKnowsEveryField(t *testing.T) {
+	text, err := os.ReadFile(audittest.Path())
+	testkit.Must(t, err)
+	var root schema
+	testkit.Must(t, json.Unmarshal(text, &root))
+	driver := root.Defs["driver"]
+	got := slices.Concat(root.fields(""), driver.fields(""), root.Defs["outcome"].fields(""))
+	want := fieldsOf(reflect.TypeFor[line](), "")
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("docs/audit.schema.json has the fields\n%q\nthere are\n%q", got, want)
+	}
+	var reasons []string
+	for _, r := range fault.Reasons() {
+		reasons = append(reasons, string(r))
+	}
+	if !slices.Equal(root.Defs["reason"].Enum, reasons) {
+		t.Errorf("docs/audit.schema.json has the reasons %q, there are %q", root.Defs["reason"].Enum, reasons)
+	}
+}
+
+// schema is the part of a JSON Schema that names fields.
+type schema struct {
+	Properties map[string]json.RawMessage
+	Items      *schema
+	Enum       []string
+	Defs       map[string]*schema `json:"$defs"`
+}
+
+func (s *schema) fields(prefix string) (out []string) {
+	for name, text := range s.Properties {
+		var below schema
+		_ = json.Unmarshal(text, &below) // one that is no object has no fields below
+		name = prefix + name
+		if below.Items != nil {
+			name, below = name+"[]", *below.Items
+		}
+		if len(below.Properties) == 0 {
+			out = append(out, name)
+		}
+		out = append(out, below.fields(name+".")...)
 	}
 	return out
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/statusz/page"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
-	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -24,7 +23,6 @@ import (
 type Node struct {
 	c        Config
 	classes  classSource
-	mounts   *tmpfs.Mounter
 	state    *state
 	volumes  *volume.Publisher
 	metrics  *telemetry.Metrics
@@ -55,7 +53,7 @@ func New(c Config) (_ *Node, err error) {
 		}
 	}()
 	n.metrics = telemetry.New(c.Version, func() int { return n.volumes.Count() }, func() int { return n.volumes.Failing() })
-	for _, build := range []func() error{n.buildBudget, n.buildState, n.buildAudit, n.buildVolumes, n.buildServers} {
+	for _, build := range []func() error{n.buildBudget, n.buildAudit, n.buildVolumes, n.buildServers} {
 		if err := build(); err != nil {
 			return nil, err
 		}
@@ -77,17 +75,13 @@ func (n *Node) closeState() error {
 }
 
 // buildAudit opens the audit trail. A driver that cannot keep it does not
-// start. It goes on where the process before us, which has ended, left it.
-func (n *Node) buildAudit() error {
+// start. Its first line comes once the process before us has ended.
+func (n *Node) buildAudit() (err error) {
 	if n.c.AuditLog == "" {
 		return nil
 	}
-	end, err := n.state.auditEnd()
-	if err != nil {
-		return err
-	}
 	n.audit, err = audit.New(audit.Config{
-		Path: n.c.AuditLog, Stdout: n.c.Stdout, Level: n.c.AuditLevel, Node: n.c.NodeID, Memory: end, Meter: n.metrics, Logger: n.c.Logger,
+		Path: n.c.AuditLog, Stdout: n.c.Stdout, Level: n.c.AuditLevel, Node: n.c.NodeID, Memory: auditEnd{n}, Meter: n.metrics, Logger: n.c.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("--audit-log: %w", err)

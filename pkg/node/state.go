@@ -153,23 +153,22 @@ func (s *state) open(name string, flags int) (*os.File, error) {
 }
 
 // auditEnd keeps the end of the audit trail's chain of lines over a restart. It
-// implements sink.Memory.
-type auditEnd struct{ f *os.File }
+// implements sink.Memory, and is used once the state is open.
+type auditEnd struct{ n *Node }
 
 const auditEndFile = "audit.end"
 
-func (s *state) auditEnd() (auditEnd, error) {
-	f, err := s.open(auditEndFile, unix.O_RDWR|unix.O_CREAT)
-	if err != nil {
-		return auditEnd{}, fmt.Errorf("keeping the end of the audit trail: %w", err)
-	}
-	s.end = f
-	return auditEnd{f}, nil
-}
-
 // Load implements sink.Memory.
 func (a auditEnd) Load() (chain.Head, bool, error) {
-	text, err := io.ReadAll(io.NewSectionReader(a.f, 0, leastState))
+	s := a.n.state
+	if s.end == nil {
+		f, err := s.open(auditEndFile, unix.O_RDWR|unix.O_CREAT)
+		if err != nil {
+			return chain.Head{}, false, err
+		}
+		s.end = f
+	}
+	text, err := io.ReadAll(io.NewSectionReader(s.end, 0, leastState))
 	if err != nil || len(text) == 0 {
 		return chain.Head{}, false, err
 	}
@@ -179,7 +178,10 @@ func (a auditEnd) Load() (chain.Head, bool, error) {
 
 // Save implements sink.Memory: in one piece, over the last one.
 func (a auditEnd) Save(h chain.Head) error {
-	_, err := a.f.WriteAt(h.Encode(), 0)
+	if a.n.state.end == nil {
+		return errors.New("it could not be opened")
+	}
+	_, err := a.n.state.end.WriteAt(h.Encode(), 0)
 	return err
 }
 

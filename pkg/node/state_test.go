@@ -155,7 +155,7 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	on, err := os.Open(dir)
 	testkit.Must(t, err)
 	defer func() { _ = on.Close() }()
-	if err := (&state{on}).checkMemory(); err == nil || !strings.Contains(err.Error(), "unmounted") {
+	if err := (&state{root: on}).checkMemory(); err == nil || !strings.Contains(err.Error(), "unmounted") {
 		t.Errorf("a directory on the disk is taken for the state: %v", err)
 	}
 }

@@ -36,19 +36,17 @@ const (
 	statusBurst = 20
 )
 
-// buildState opens the state, which this process alone then has.
-func (n *Node) buildState() (err error) {
-	if n.mounts, err = tmpfs.New(); err != nil {
+func (n *Node) buildVolumes() error {
+	mounts, err := tmpfs.New()
+	if err != nil {
 		return err
 	}
-	if ok, why := n.mounts.NoSwap(); !ok {
+	if ok, why := mounts.NoSwap(); !ok {
 		n.c.Logger.Warn("volumes can be swapped out: run the node without swap, or with Linux 6.3 or later", "reason", why)
 	}
-	n.state, err = openState(n.c.StateDir, n.c.StateSize, n.mounts, n.c.Grace+lockMargin, n.c.Logger)
-	return err
-}
-
-func (n *Node) buildVolumes() error {
+	if n.state, err = openState(n.c.StateDir, n.c.StateSize, mounts, n.c.Grace+lockMargin, n.c.Logger); err != nil {
+		return err
+	}
 	store, err := n.state.records(n.budget, n.c.Logger)
 	if err != nil {
 		return err
@@ -76,7 +74,7 @@ func (n *Node) buildVolumes() error {
 		return err
 	}
 	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Mounts: n.mounts, Stages: staging.Stages{Mounts: n.mounts}, Store: store, Observer: observers, Logger: n.c.Logger,
+		Classes: n.classes, Providers: providers, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Logger: n.c.Logger,
 		Interval: n.c.RefreshInterval, LastGoodAge: n.c.LastGoodAge, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 		MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval, Strict: n.c.StrictClasses, Budget: n.budget,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/audittest"
 	"github.com/mayfly-csi/mayfly/test/node"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -49,7 +50,8 @@ func (c *tenant) checkLeaks(ctx context.Context) {
 	}
 }
 
-// checkLogs looks at the logs of the driver, at level debug, and of kubelet.
+// checkLogs looks at the logs of the driver, at level debug and with its audit
+// trail, and of kubelet.
 func (w *world) checkLogs(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(w.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*"))
@@ -57,11 +59,16 @@ func (w *world) checkLogs(t *testing.T) {
 	if len(files) == 0 {
 		t.Error("there is no log of the driver")
 	}
+	lines := 0
 	for _, file := range append(files, w.node.Log(node.Kubelet)) {
 		data, err := os.ReadFile(file)
 		testkit.Must(t, err)
 		if found := leaked(data); found != "" {
 			t.Errorf("%s holds a secret: %s", file, found)
 		}
+		lines += audittest.Check(t, data)
+	}
+	if lines == 0 {
+		t.Error("there is no audit trail in the driver's logs")
 	}
 }

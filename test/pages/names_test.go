@@ -17,7 +17,8 @@ var flagsOfOthers = map[string]string{
 	"--set": "helm", "--values": "helm", "--take-ownership": "helm", "--kube-version": "helm", "--help": "any program",
 	"--only": "test/hostile", "--list": "test/hostile", "--answers": "test/hostile",
 	"--register-with-taints": "kubelet", "--anonymous-auth": "kube-apiserver", "--advertise-address": "kube-apiserver", "--enable-csi-integration": "Reloader", "--driver-writes-secrets": "the provider of AWS", "--force-sub-claims": "akeyless",
-	"--live": "kubectl mayfly", "--timeout": "kubectl mayfly",
+	"--reaches": "mayfly-node audit verify",
+	"--live":    "kubectl mayfly", "--timeout": "kubectl mayfly",
 	"--driver-namespace": "kubectl-mayfly", "--driver-name": "kubectl-mayfly",
 }
 

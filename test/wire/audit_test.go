@@ -40,15 +40,14 @@ type auditLine struct {
 // auditRig is a rig with an audit trail, whose driver refreshes on demand.
 type auditRig struct {
 	*rig
-	path   string
 	demand chan os.Signal
 }
 
 func newAuditRig(t *testing.T) *auditRig {
 	t.Helper()
-	a := &auditRig{path: filepath.Join(t.TempDir(), "audit.log"), demand: make(chan os.Signal)}
+	a := &auditRig{demand: make(chan os.Signal)}
 	a.rig = newRig(t, func(c *node.Config) {
-		c.AuditLog, c.AuditLevel, c.RefreshNow, c.LastGoodAge = a.path, audit.Changes, a.demand, time.Hour
+		c.AuditLevel, c.RefreshNow, c.LastGoodAge = audit.Changes, a.demand, time.Hour
 	})
 	return a
 }
@@ -56,7 +55,7 @@ func newAuditRig(t *testing.T) *auditRig {
 // lines are those on one pod of one event.
 func (a *auditRig) lines(pod, event string) (found []auditLine) {
 	a.t.Helper()
-	text, err := os.ReadFile(a.path)
+	text, err := os.ReadFile(a.auditLog())
 	testkit.Must(a.t, err)
 	for one := range strings.Lines(string(text)) {
 		var l auditLine
@@ -102,10 +101,10 @@ func (a *auditRig) jti(p kubelet.Pod) string {
 func (a *auditRig) finish() {
 	a.t.Helper()
 	a.stop()
-	text, err := os.ReadFile(a.path)
+	text, err := os.ReadFile(a.auditLog())
 	testkit.Must(a.t, err)
 	a.noSecretIn("the audit trail", string(text))
-	info, err := os.Stat(a.path)
+	info, err := os.Stat(a.auditLog())
 	testkit.Must(a.t, err)
 	if info.Mode().Perm() != 0o600 {
 		a.t.Errorf("the audit trail has mode %s", info.Mode())

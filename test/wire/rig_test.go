@@ -18,9 +18,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/audittest"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -93,6 +95,7 @@ func (r *rig) start() {
 		Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + socket, RegistryDir: r.dir, ClassDir: r.classDir,
 		RefreshInterval: time.Hour, RefreshWorkers: 4, RefreshTimeout: 20 * time.Second, SizeLimit: 1 << 20, InodeLimit: 64,
 		HealthAddr: r.health, MetricsAddr: r.health, Grace: 10 * time.Second, RefreshNow: r.refresh,
+		AuditLog: r.auditLog(), AuditLevel: audit.All,
 		Vault: vault.Config{Name: "vault", DefaultAddress: r.vault.Address, Settings: endpoint.Settings{RequestTimeout: 5 * time.Second, MaxRetries: -1}},
 	}
 	c.OpenBao = c.Vault
@@ -133,12 +136,18 @@ func (r *rig) cleanUp() {
 			}
 		}
 	}
+	if lines, err := os.ReadFile(r.auditLog()); err == nil {
+		audittest.Check(r.t, lines)
+		r.noSecretIn("the audit trail", string(lines))
+	}
 	_ = os.RemoveAll(r.dir)
 	r.noSecretIn("the log", r.log.String())
 	if r.t.Failed() {
 		r.t.Logf("the driver's log:\n%s", r.log)
 	}
 }
+
+func (r *rig) auditLog() string { return filepath.Join(r.dir, "audit.log") }
 
 // noSecretIn searches what people may read.
 func (r *rig) noSecretIn(what, text string) {

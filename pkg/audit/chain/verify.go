@@ -28,7 +28,12 @@ type Place struct {
 	Line int    `json:"line"`
 }
 
-func (p Place) String() string { return fmt.Sprintf("%s:%d", p.Name, p.Line) }
+func (p Place) String() string {
+	if p.Name == "" {
+		return fmt.Sprintf("line %d", p.Line)
+	}
+	return fmt.Sprintf("%s:%d", p.Name, p.Line)
+}
 
 // Break is a place where a chain does not hold.
 type Break struct {
@@ -85,11 +90,17 @@ type torn struct {
 
 // line is the part of a trail's line that is used.
 type line struct {
-	APIVersion string    `json:"apiVersion"`
-	Time       time.Time `json:"time"`
-	Node       string    `json:"node"`
-	Lost       int       `json:"lost"`
-	Chain      *Link     `json:"chain"`
+	APIVersion string `json:"apiVersion"`
+	Time       string `json:"time"`
+	Node       string `json:"node"`
+	Lost       int    `json:"lost"`
+	Chain      *Link  `json:"chain"`
+}
+
+// at is when the line was written; zero where it does not say.
+func (l *line) at() time.Time {
+	t, _ := time.Parse(time.RFC3339, l.Time)
+	return t
 }
 
 // Read takes all lines of a log. Others than those of a trail are left out.
@@ -171,7 +182,7 @@ func (v *Verifier) link(at Place, l *line, sum string) {
 	if k.Seq <= c.Last {
 		return // the chain goes on after its last line
 	}
-	c.Last, c.Hash, c.at, c.Until = k.Seq, sum, at, l.Time
+	c.Last, c.Hash, c.at, c.Until = k.Seq, sum, at, l.at()
 	c.Lines++
 	v.latest[l.Node] = c
 }
@@ -208,7 +219,7 @@ func (v *Verifier) start(at Place, l *line, sum string) {
 		v.fail(at, l.Node, fmt.Sprintf("it begins a chain, and there are %d before it: no driver begins so many", maxChains))
 		return
 	}
-	c := &Chain{ID: k.ID, Node: l.Node, First: k.Seq, Last: k.Seq, Hash: sum, Lines: 1, From: l.Time, Until: l.Time, Fresh: k.Prev == "", at: at}
+	c := &Chain{ID: k.ID, Node: l.Node, First: k.Seq, Last: k.Seq, Hash: sum, Lines: 1, From: l.at(), Until: l.at(), Fresh: k.Prev == "", at: at}
 	earlier := v.latest[l.Node]
 	switch {
 	case k.Prev == "" || k.Seq == 1 && slices.ContainsFunc(v.order, func(c *Chain) bool { return c.Hash == k.Prev }):

@@ -113,8 +113,12 @@ const longest = 1 << 20
 
 // Last implements Sink. What a kill or a full disk has left of a line is none.
 func (s *file) Last() ([]byte, error) {
-	from := max(0, s.info.Size()-longest)
-	end := make([]byte, s.info.Size()-from)
+	info, err := s.f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("reading the end of the audit log: %w", err)
+	}
+	from := max(0, info.Size()-longest)
+	end := make([]byte, info.Size()-from)
 	if _, err := s.f.ReadAt(end, from); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("reading the end of the audit log: %w", err)
 	}

@@ -19,44 +19,51 @@ type Writer struct {
 	out    Sink
 	memory Memory
 	log    *slog.Logger
+	begun  bool
 	head   chain.Head
 	warned bool
 }
 
-// OpenChain opens the file, or takes stdout for the path "-". The chain goes on from
-// memory, which may be nil, or else begins after the last line of the file.
+// OpenChain opens the file, or takes stdout for the path "-". At the first line the
+// chain goes on from memory, which may be nil, or else begins after the last line
+// of the file.
 func OpenChain(path string, stdout io.Writer, memory Memory, log *slog.Logger) (*Writer, error) {
 	out, err := Open(path, stdout)
 	if err != nil {
 		return nil, err
 	}
-	w := &Writer{out: out, memory: memory, log: log}
-	last, err := out.Last()
-	if err != nil {
-		out.Close()
-		return nil, err
-	}
-	w.head = w.begin(last)
-	return w, nil
+	return &Writer{out: out, memory: memory, log: log}, nil
 }
 
 // begin finds the head to go on from.
-func (w *Writer) begin(last []byte) chain.Head {
+func (w *Writer) begin() error {
+	last, err := w.out.Last()
+	if err != nil {
+		return err
+	}
+	w.begun = true
 	if w.memory != nil {
 		h, ok, err := w.memory.Load()
 		if err != nil {
 			w.log.Warn("the audit trail begins a new chain of lines, because the end of the last one cannot be read", "error", err)
 		}
 		if h = h.After(last); ok && h.Seq > 0 {
-			return h
+			w.head = h
+			return nil
 		}
 	}
-	return chain.Begin(last)
+	w.head = chain.Begin(last)
+	return nil
 }
 
 // Write writes a line, a JSON object with its end, with its link. After an error
 // the same line, or another one, can be written again.
 func (w *Writer) Write(line []byte) error {
+	if !w.begun {
+		if err := w.begin(); err != nil {
+			return err
+		}
+	}
 	text, next := w.head.Add(line)
 	w.save(next) // before the write: what a kill then leaves out shows as a gap
 	if err := w.out.Write(text); err != nil {
@@ -77,7 +84,7 @@ func (w *Writer) save(h chain.Head) {
 	}
 }
 
-// Seq is the number of the last line that was written, 0 for none in this chain.
+// Seq is the number of the last line that was written, 0 for none.
 func (w *Writer) Seq() uint64 { return w.head.Seq }
 
 // Close closes the file.

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -28,9 +29,10 @@ func newTrail(object string) *Trail {
 
 type noMeter struct{}
 
-func (noMeter) AuditWritten() {}
-func (noMeter) AuditLost()    {}
-func (noMeter) AuditFailed()  {}
+func (noMeter) AuditWritten()     {}
+func (noMeter) AuditLost()        {}
+func (noMeter) AuditFailed()      {}
+func (noMeter) AuditChain(uint64) {}
 
 // written is what the driver writes of some outcomes.
 func written(t *testing.T, outcomes ...volume.Outcome) string {
@@ -91,6 +93,12 @@ func TestDriversLines(t *testing.T) {
 	}
 	if r.ServiceAccount != "web" || r.Node != "n1" || !slices.Equal(r.Versions["password"], []string{"6", "7"}) || !slices.Equal(r.Versions["key"], []string{"1"}) {
 		t.Errorf("%+v", r)
+	}
+	first, rest, _ := strings.Cut(text, "\n")
+	_, rest, _ = strings.Cut(rest, "\n") // without the second line
+	gap := newTrail("")
+	if err := gap.Read(strings.NewReader(first+"\n"+rest), "n1"); err != nil || tr.sums.Broken != 0 || gap.sums.Broken != 1 || !strings.Contains(gap.sums.Break, "1 line is missing") {
+		t.Errorf("%d broken (%s); without a line %d: %v", tr.sums.Broken, tr.sums.Break, gap.sums.Broken, err)
 	}
 	one := newTrail("password")
 	if err := one.Read(strings.NewReader(text), ""); err != nil {

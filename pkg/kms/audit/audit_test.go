@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/kms/audit"
+	"github.com/mayfly-csi/mayfly/test/audittest"
 )
 
 type meter struct {
@@ -75,6 +76,7 @@ func start(t *testing.T, path string, o *out) (*audit.Log, *meter, func()) {
 
 func lines(t *testing.T, text []byte) []map[string]any {
 	t.Helper()
+	audittest.Check(t, text)
 	var all []map[string]any
 	for one := range bytes.Lines(text) {
 		var l map[string]any

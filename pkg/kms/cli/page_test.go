@@ -81,6 +81,7 @@ One JSON line for each Encrypt and Decrypt, in ` + "`--audit-log`" + `. A line n
 | ` + "`correlationIDs`" + ` | the ` + "`X-Correlation-ID`" + ` of the request to Vault that the answer is made of, in Vault's audit log under ` + "`request.headers`" + `: the uid of the call that made it, or an id that begins with ` + "`mayfly-kms-`" + ` for the round trip with the local key |
 | ` + "`durationMS`" + ` | how long it took |
 | ` + "`lost`" + ` | how many lines before this one found no room |
+| ` + "`chain`" + ` | the line's place in [the chain](audit.md#the-chain), which ` + "`mayfly-node audit verify`" + ` looks at; a start begins a new one after the file's last line |
 `
 
 // page is docs/kms-reference.md.

@@ -1,0 +1,227 @@
+package sink
+
+import (
+	"bytes"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
+
+// memory keeps the head as the state of a node does.
+type memory struct {
+	text []byte
+	fail error
+}
+
+func (m *memory) Load() (chain.Head, bool, error) {
+	if len(m.text) == 0 {
+		return chain.Head{}, false, nil
+	}
+	h, err := chain.DecodeHead(m.text)
+	return h, err == nil, err
+}
+
+func (m *memory) Save(h chain.Head) error {
+	if m.fail == nil {
+		m.text = h.Encode()
+	}
+	return m.fail
+}
+
+// out is a standard output that fails when told.
+type out struct {
+	bytes.Buffer
+	fail error
+}
+
+func (o *out) Write(p []byte) (int, error) {
+	if o.fail != nil {
+		return 0, o.fail
+	}
+	return o.Buffer.Write(p)
+}
+
+const plain = `{"apiVersion":"audit.mayfly.dev/v1","time":"2026-03-01T09:30:00.125Z","event":"publish","node":"n1"}` + "\n"
+
+// process is one life of a driver that writes so many lines.
+func process(t *testing.T, path string, o *out, m Memory, lines int) *Writer {
+	t.Helper()
+	w, err := OpenChain(path, o, m, slog.New(slog.DiscardHandler))
+	testkit.Must(t, err)
+	for range lines {
+		testkit.Must(t, w.Write([]byte(plain)))
+	}
+	t.Cleanup(w.Close)
+	return w
+}
+
+// holds verifies files and gives their chains and breaks.
+func holds(t *testing.T, names ...string) *chain.Verifier {
+	t.Helper()
+	v := &chain.Verifier{}
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		testkit.Must(t, err)
+		testkit.Must(t, v.Read(filepath.Base(name), bytes.NewReader(text)))
+	}
+	return v
+}
+
+func wantChains(t *testing.T, v *chain.Verifier, lines int, chains int) {
+	t.Helper()
+	if len(v.Breaks) != 0 || v.Lines != lines || len(v.Chains()) != chains {
+		t.Errorf("%d lines in %d chains, breaks %v; want %d lines in %d chains", v.Lines, len(v.Chains()), v.Breaks, lines, chains)
+	}
+}
+
+func TestChainOverRestarts(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	m := &memory{}
+	process(t, path, nil, m, 3).Close()
+	process(t, path, nil, m, 2).Close()
+	wantChains(t, holds(t, path), 5, 1)
+	m.text = nil // a reboot
+	process(t, path, nil, m, 2).Close()
+	v := holds(t, path)
+	wantChains(t, v, 7, 2)
+	if c := v.Chains()[1]; c.Fresh || c.Open {
+		t.Errorf("the chain after the reboot does not name the line before it: %+v", c)
+	}
+	// Rotation while the driver runs, and while it does not.
+	w := process(t, path, nil, m, 1)
+	testkit.Must(t, os.Rename(path, path+".2"))
+	testkit.Must(t, w.Write([]byte(plain)))
+	w.Close()
+	testkit.Must(t, os.Rename(path, path+".1"))
+	process(t, path, nil, m, 1)
+	wantChains(t, holds(t, path+".2", path+".1", path), 10, 2)
+}
+
+func TestChainOnStandardOutput(t *testing.T) {
+	m, o := &memory{}, &out{}
+	process(t, "-", o, m, 3)
+	process(t, "-", o, m, 2)
+	var v chain.Verifier
+	testkit.Must(t, v.Read("-", strings.NewReader(o.String())))
+	wantChains(t, &v, 5, 1)
+	process(t, "-", o, nil, 2) // a reboot
+	v = chain.Verifier{}
+	testkit.Must(t, v.Read("-", strings.NewReader(o.String())))
+	wantChains(t, &v, 7, 2)
+	if c := v.Chains()[1]; !c.Fresh {
+		t.Errorf("the chain after a reboot claims to follow a line: %+v", c)
+	}
+}
+
+// What was cut off the file while no driver ran shows once one runs again.
+func TestCutWhileTheDriverWasAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	m := &memory{}
+	process(t, path, nil, m, 4).Close()
+	text, err := os.ReadFile(path)
+	testkit.Must(t, err)
+	lines := bytes.SplitAfter(text, []byte("\n"))
+	testkit.Must(t, os.WriteFile(path, bytes.Join(lines[:2], nil), 0o600))
+	process(t, path, nil, m, 1)
+	if v := holds(t, path); len(v.Breaks) != 1 || !strings.Contains(v.Breaks[0].Why, "2 lines are missing between line 2") {
+		t.Errorf("breaks %v", v.Breaks)
+	}
+}
+
+// A kill between the note of a line and the line leaves out nothing in a file.
+func TestKilledBeforeTheWrite(t *testing.T) {
+	for _, written := range []int{0, 2} {
+		path := filepath.Join(t.TempDir(), "audit.log")
+		m := &memory{}
+		w := process(t, path, nil, m, written)
+		if written == 0 {
+			testkit.Must(t, w.begin())
+		}
+		_, next := w.head.Add([]byte(plain))
+		testkit.Must(t, m.Save(next))
+		process(t, path, nil, m, 2)
+		wantChains(t, holds(t, path), written+2, 1)
+	}
+}
+
+func TestFailedWritesTakeNoNumber(t *testing.T) {
+	m, o := &memory{}, &out{}
+	w := process(t, "-", o, m, 0)
+	for range 2 {
+		o.fail = errors.New("full")
+		if w.Write([]byte(plain)) == nil {
+			t.Fatal("it was written")
+		}
+		o.fail = nil
+		testkit.Must(t, w.Write([]byte(plain)))
+	}
+	o.fail = errors.New("full")
+	_ = w.Write([]byte(plain)) // given up
+	o.fail = nil
+	process(t, "-", o, m, 1)
+	var v chain.Verifier
+	testkit.Must(t, v.Read("-", strings.NewReader(o.String())))
+	wantChains(t, &v, 3, 1)
+	if w.Seq() != 2 {
+		t.Errorf("the last line is number %d", w.Seq())
+	}
+}
+
+func TestBadMemoryBeginsANewChain(t *testing.T) {
+	for _, m := range []*memory{{text: []byte("no head")}, {fail: errors.New("full")}} {
+		o, log := &out{}, &testkit.Log{}
+		for range 2 {
+			w, err := OpenChain("-", o, m, slog.New(slog.NewTextHandler(log, nil)))
+			testkit.Must(t, err)
+			testkit.Must(t, w.Write([]byte(plain)))
+			testkit.Must(t, w.Write([]byte(plain)))
+			if m.fail == nil {
+				m.text = []byte("no head")
+			}
+		}
+		var v chain.Verifier
+		testkit.Must(t, v.Read("-", strings.NewReader(o.String())))
+		wantChains(t, &v, 4, 2)
+		if n := log.Count("audit trail"); n != 2 {
+			t.Errorf("%d log lines, want one for each process:\n%s", n, log)
+		}
+	}
+}
+
+func BenchmarkWrite(b *testing.B) {
+	for _, chained := range []bool{false, true} {
+		b.Run(map[bool]string{false: "plain", true: "chained"}[chained], func(b *testing.B) {
+			path := filepath.Join(b.TempDir(), "audit.log")
+			line := []byte(strings.Replace(plain, `"n1"`, `"n1","pad":"`+strings.Repeat("x", 700)+`"`, 1))
+			s, err := Open(path, nil)
+			testkit.Must(b, err)
+			write := s.Write
+			if chained {
+				end, err := os.Create(filepath.Join(b.TempDir(), "audit.end"))
+				testkit.Must(b, err)
+				w, err := OpenChain(path, nil, endFile{end}, slog.New(slog.DiscardHandler))
+				testkit.Must(b, err)
+				write = w.Write
+			}
+			for b.Loop() {
+				testkit.Must(b, write(line))
+			}
+		})
+	}
+}
+
+// endFile writes the head as the driver does.
+type endFile struct{ f *os.File }
+
+func (e endFile) Load() (chain.Head, bool, error) { return chain.Head{}, false, nil }
+
+func (e endFile) Save(h chain.Head) error {
+	_, err := e.f.WriteAt(h.Encode(), 0)
+	return err
+}
