@@ -35,6 +35,7 @@ func measure(ctx context.Context, w *world) (*results, error) {
 		{"starting the driver", measureStarts},
 		{"with classes from the API server", measureAPINode},
 		{"with classes from a directory", measureDirNode},
+		{"the whole life of pods", measureLife},
 		{"steady state", measureRest},
 		{"a Vault that goes away", measureOutage},
 		{"a provider plugin", measurePlugin},

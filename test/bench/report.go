@@ -14,6 +14,7 @@ const (
 	targetOne     = 0.35 // of the floor
 	targetP50     = 1.0  // milliseconds
 	targetMemory  = 40e6 // bytes
+	targetLife    = 350  // milliseconds of CPU time
 	targetReady   = 500  // milliseconds
 	targetOverdue = 2000 // milliseconds beyond the interval
 	targetRate    = 2.0  // requests a second to a store that is away

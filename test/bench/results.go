@@ -20,6 +20,7 @@ type results struct {
 	ChangeOne changed        `json:"changeOneServiceAccount"`
 	ChangeAll changed        `json:"changeAsManyServiceAccounts"`
 	Restart   restarted      `json:"restart"`
+	Life      life           `json:"wholeLife"`
 	// API has the classes from an API server, Dir from a directory.
 	API process `json:"processWithAPIServer"`
 	Dir process `json:"processWithClassDir"`
