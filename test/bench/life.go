@@ -10,7 +10,7 @@ import (
 )
 
 // lives is how often a whole life is measured.
-const lives = 5
+const lives = 3
 
 // life is the driver's CPU time for the whole life of all pods, in milliseconds,
 // one value for each time that it was measured. Each part ends when what it
