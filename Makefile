@@ -36,7 +36,7 @@ test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpf
 
 .PHONY: lifetimes
 lifetimes: vaultd ## Run the tests that live as long as real credentials do: minutes
-	$(AS_ROOT) go test -race -tags lifetimes -count 1 -timeout 20m -run TestLifetime ./pkg/provider/vault
+	$(AS_ROOT) go test -race -tags lifetimes -count 1 -timeout 20m -run TestLifetime ./pkg/provider/vault ./pkg/kms/...
 
 .PHONY: e2e
 e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; builds Kubernetes once)

@@ -26,7 +26,7 @@ func generation(n int) []File {
 // before the Write after that one begins. None ever meets a mix or a gap,
 // whether it reads through an open payload directory or through the links.
 func TestReadersDuringWrites(t *testing.T) {
-	const writes, readers = 1200, 3
+	const writes, readers = 400, 3
 	path := newVolume(t)
 	d := open(t, path)
 	mustWrite(t, d, Options{}, generation(0)...)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -128,7 +129,9 @@ func TestEtcdRefuses(t *testing.T) {
 	if _, err := scan.Open(t.Context(), scan.EtcdConfig{Endpoints: []string{"https://127.0.0.1:1"}, CACert: "/absent"}); err == nil || !strings.Contains(err.Error(), "/absent") {
 		t.Errorf("absent certificates: %v", err)
 	}
-	_, err = scan.Open(t.Context(), scan.EtcdConfig{Endpoints: []string{"unix://" + filepath.Join(t.TempDir(), "absent.sock")}})
+	soon, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = scan.Open(soon, scan.EtcdConfig{Endpoints: []string{"unix://" + filepath.Join(t.TempDir(), "absent.sock")}})
 	if err == nil || !strings.Contains(err.Error(), "connecting to etcd at unix://") {
 		t.Errorf("nothing serves: %v", err)
 	}
