@@ -206,6 +206,7 @@ func (o *options) declareProcess(f *flagSet) {
 	f.group("Process")
 	f.str(&c.HealthAddr, "health-addr", ":9808", "`address` of /healthz and /readyz; empty for none.")
 	f.str(&c.MetricsAddr, "metrics-addr", ":8095", "`address` of /metrics, in Prometheus' format; empty for none.")
+	f.boolean(&c.Traces, "enable-otel-tracing", false, "send traces to a collector by OTLP over gRPC, as OpenTelemetry's OTEL_ variables in the\nenvironment say (docs/monitoring.md).")
 	f.str(&c.StatusAddr, "status-address", net.JoinHostPort("127.0.0.1", strconv.Itoa(statusz.Port)), "`address` of /status and /statusz, which show the volumes, stores and failures of this\nnode, and of /refresh; off for none. By default it is reached by a port-forward to the\ndriver's pod alone, and so needs the right to that.")
 	f.duration(&c.Grace, "shutdown-grace", 25*time.Second, "`time` that running calls have to finish after a stop signal.")
 	f.value(oneOf{&o.logFormat, []string{"text", "json"}}, "log-format", "`text` or json.")

@@ -20,15 +20,15 @@ type Observe func(method string, code codes.Code, took time.Duration)
 // around is what surrounds every call: a panic becomes an error, a failure
 // gets its code and is logged, once. The request is never logged: it holds
 // tokens.
-func around(log *slog.Logger, observe Observe) grpc.UnaryServerInterceptor {
+func around(o Options) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		began := time.Now()
-		resp, err := recovered(ctx, req, log, info, handler)
+		resp, err := recovered(o.Tracer.Incoming(ctx), req, o.Logger, info, handler)
 		answer := toStatus(err)
 		code, took := status.Code(answer), time.Since(began)
-		logCall(ctx, log, call{path.Base(info.FullMethod), req, code, took, err})
-		if observe != nil {
-			observe(info.FullMethod, code, took)
+		logCall(ctx, o.Logger, call{path.Base(info.FullMethod), req, code, took, err})
+		if o.Observe != nil {
+			o.Observe(info.FullMethod, code, took)
 		}
 		if answer != nil {
 			return nil, answer

@@ -17,6 +17,8 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 // Server serves gRPC services on one unix socket.
@@ -32,6 +34,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Observe is told of every call; nil if nobody wants to know.
 	Observe Observe
+	// Tracer takes up the trace that a caller names; nil for none.
+	Tracer *trace.Tracer
 	// Grace is how long running calls may go on after the stop.
 	Grace time.Duration
 }
@@ -53,7 +57,7 @@ func newServer(endpoint string, o Options) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Server{socket, o.Grace, grpc.NewServer(grpc.UnaryInterceptor(around(o.Logger, o.Observe))), o.Logger}, nil
+	return &Server{socket, o.Grace, grpc.NewServer(grpc.UnaryInterceptor(around(o))), o.Logger}, nil
 }
 
 // maxSocket is the size of sun_path less the terminating NUL.

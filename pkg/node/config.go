@@ -89,6 +89,8 @@ type Config struct {
 	AuditLog   string
 	AuditLevel audit.Level
 	Stdout     io.Writer
+	// Traces has OpenTelemetry's traces sent, as the OTEL_ variables say.
+	Traces bool
 	// RefreshNow has every volume refreshed at each value; nil for never.
 	RefreshNow <-chan os.Signal
 	// Grace is how long running calls may go on after the stop.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -16,6 +17,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/statusz/page"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/pkg/trace/export"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -37,6 +40,9 @@ type Node struct {
 	runners  []func(ctx context.Context) error
 	serving  atomic.Bool
 	started  time.Time
+	tracer   *trace.Tracer // nil for none
+	// last are what ends only after all work has ended.
+	last []func(ctx context.Context) error
 }
 
 // New builds the driver. It mounts and locks the state's tmpfs, takes up the
@@ -53,7 +59,7 @@ func New(c Config) (_ *Node, err error) {
 		}
 	}()
 	n.metrics = telemetry.New(c.Version, func() int { return n.volumes.Count() }, func() int { return n.volumes.Failing() })
-	for _, build := range []func() error{n.buildBudget, n.buildAudit, n.buildVolumes, n.buildServers} {
+	for _, build := range []func() error{n.buildBudget, n.buildAudit, n.buildTraces, n.buildVolumes, n.buildServers} {
 		if err := build(); err != nil {
 			return nil, err
 		}
@@ -86,11 +92,32 @@ func (n *Node) buildAudit() (err error) {
 	if err != nil {
 		return fmt.Errorf("--audit-log: %w", err)
 	}
+	n.last = append(n.last, n.audit.Run)
+	return nil
+}
+
+// buildTraces prepares to send traces where they are asked for.
+func (n *Node) buildTraces() error {
+	if !n.c.Traces {
+		return nil
+	}
+	e, err := export.New(context.Background(), export.Config{
+		Version: n.c.Version, Node: n.c.NodeID, Logger: n.c.Logger, Getenv: os.Getenv,
+		Count: func(r export.Result, spans int) { n.metrics.CountSpans(string(r), spans) },
+	})
+	if err != nil {
+		return fmt.Errorf("--enable-otel-tracing: %w", err)
+	}
+	for _, r := range export.Results() {
+		n.metrics.KnowSpans(string(r))
+	}
+	n.tracer = e.Tracer()
+	n.last = append(n.last, e.Run)
 	return nil
 }
 
 func (n *Node) buildServers() error {
-	o := csi.Options{Logger: n.c.Logger, Observe: n.metrics.ObserveCall, Grace: n.c.Grace}
+	o := csi.Options{Logger: n.c.Logger, Observe: n.metrics.ObserveCall, Tracer: n.tracer, Grace: n.c.Grace}
 	id := &csi.Identity{Driver: n.c.Driver, Version: n.c.Version, Ready: func() error { return n.readiness().Err(context.Background()) }}
 	var err error
 	if n.server, err = csi.NewServer(n.c.Endpoint, id, &csi.Node{NodeID: n.c.NodeID, Volumes: n.volumes}, o); err != nil {
@@ -106,20 +133,19 @@ func (n *Node) buildServers() error {
 	return nil
 }
 
-// Run serves until ctx ends, then lets running calls finish. The audit trail
-// ends last, for whatever works may have a line for it.
+// Run serves until ctx ends, then lets running calls finish. The audit trail and
+// the traces end last, for whatever works may have something for them.
 func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(n.run(ctx), n.closeState())
 }
 
 func (n *Node) run(ctx context.Context) error {
-	if n.audit == nil {
-		return n.work(ctx)
-	}
 	last, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	var g errgroup.Group
-	g.Go(func() error { return n.audit.Run(last) })
+	for _, run := range n.last {
+		g.Go(func() error { return run(last) })
+	}
 	g.Go(func() error {
 		defer stop()
 		return n.work(ctx)

@@ -33,7 +33,7 @@ type Metrics struct {
 	auditedLine                  prometheus.Gauge
 	callSeconds                  *prometheus.HistogramVec
 	stepSeconds                  *prometheus.HistogramVec
-	requests, apiRequests        *prometheus.CounterVec
+	requests, apiRequests, spans *prometheus.CounterVec
 	requestSeconds               *prometheus.HistogramVec
 }
 
@@ -69,6 +69,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		stepSeconds:     histogram("mayfly_step_duration_seconds", "Time of one step of a publish or refresh in seconds.", "kind", "step"),
 		requests:        counter("mayfly_store_requests_total", "Requests to stores, by what they were for and the code of the answer.", "provider", "operation", "code"),
 		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Time of a request to a store in seconds.", "provider", "operation", "code"),
+		spans:           counter("mayfly_trace_spans_total", "Spans of traces, by what became of them (sent, failed, dropped).", "result"),
 		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server, by verb and the code of the answer.", "verb", "code"),
 	}
 	m.unpublishes.WithLabelValues(osType)
@@ -79,7 +80,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
-		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests,
+		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests, m.spans,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they keep their last good content.", failing),
 		buildInfo(version),
@@ -174,6 +175,18 @@ func (m *Metrics) Handler() http.Handler {
 // ObserveCall counts one gRPC call.
 func (m *Metrics) ObserveCall(method string, code codes.Code, took time.Duration) {
 	m.callSeconds.WithLabelValues(path.Base(method), code.String()).Observe(took.Seconds())
+}
+
+// KnowSpans has the series of spans exist from the start.
+func (m *Metrics) KnowSpans(results ...string) {
+	for _, r := range results {
+		m.spans.WithLabelValues(r)
+	}
+}
+
+// CountSpans counts spans of traces.
+func (m *Metrics) CountSpans(result string, spans int) {
+	m.spans.WithLabelValues(result).Add(float64(spans))
 }
 
 // AuditWritten, AuditLost, AuditFailed and AuditChain implement audit.Meter.

@@ -35,13 +35,12 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	if had != nothing {
 		p.adoptContents(rec)
 	}
+	ctx, span := p.Tracer.Begin(ctx, string(Published), workOf(rec))
 	place, undo := p.firstPlace(rec, had, lost)
 	done, err := p.run(ctx, pass{rec: rec, place: place})
 	if err == nil {
 		rec.PublishedAt = rec.RefreshedAt
-		saving := time.Now()
-		err = p.saveFirst(rec, had)
-		done.took(StepRecord, saving)
+		err = done.step(ctx, StepRecord, func(context.Context) error { return p.saveFirst(rec, had) })
 	}
 	if err == nil {
 		e.rec = rec
@@ -63,6 +62,7 @@ func (p *Publisher) first(ctx context.Context, e *entry, r Request, had content)
 	o := passOutcome(Published, rec, began, done, err)
 	p.tell(e, rec, done, &o)
 	o.SetAside = p.takeAside(rec.ID)
+	o.endSpan(span)
 	p.Observer.Observe(o)
 	return err
 }

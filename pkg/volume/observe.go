@@ -7,6 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 // Kind is what happened to a volume.
@@ -72,6 +73,8 @@ type Outcome struct {
 	// Steps are what of that a publish or refresh took for each step, as far as it
 	// came.
 	Steps []StepTime
+	// Trace is the id of the trace of this work, empty for none.
+	Trace string
 	// NextAt is when the volume is looked at again; zero for never.
 	NextAt time.Time
 }
@@ -103,6 +106,18 @@ func (o Outcome) Reason() fault.Reason {
 		return ""
 	}
 	return fault.Of(o.Err)
+}
+
+// workOf is what the span of work on a volume is about.
+func workOf(rec *Record) trace.Work {
+	return trace.Work{PodNamespace: rec.Pod.Namespace, PodName: rec.Pod.Name, PodUID: rec.Pod.UID, Volume: rec.ID, Class: rec.Class.Name}
+}
+
+// endSpan ends the span of the work.
+func (o *Outcome) endSpan(s trace.Span) {
+	o.Trace = s.ID()
+	s.Result(trace.Result{Provider: o.Provider, Asked: o.Asked, Changed: o.Changed})
+	s.End(o.Err)
 }
 
 // Observer is told of outcomes. It must not block: it is told in the way of

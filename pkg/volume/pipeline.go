@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 // pass is one run of the pipeline over one volume.
@@ -52,11 +53,14 @@ type passed struct {
 	where Where
 }
 
-// took notes that a step has ended, and gives when that was.
-func (d *passed) took(s Step, began time.Time) time.Time {
-	now := time.Now()
-	d.steps = append(d.steps, StepTime{s, now.Sub(began)})
-	return now
+// step makes one step, whose time is noted and whose span is a part of the pass's.
+func (d *passed) step(ctx context.Context, s Step, do func(context.Context) error) error {
+	ctx, span := trace.Step(ctx, string(s))
+	began := time.Now()
+	err := do(ctx)
+	d.steps = append(d.steps, StepTime{s, time.Since(began)})
+	span.End(err)
+	return err
 }
 
 // run is the one way of a secret from the class to the files. A published
@@ -64,13 +68,16 @@ func (d *passed) took(s Step, began time.Time) time.Time {
 // it had, and the pass counts as failed.
 func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	defer fault.Recover(&err, p.Logger, "class "+w.rec.Class.String(), "volume", w.rec.ID)
-	began := time.Now()
-	c, err := p.classOf(ctx, w)
-	looked := StepTime{StepClass, time.Since(began)}
+	var looked passed
+	var c *class.Class
+	err = looked.step(ctx, StepClass, func(ctx context.Context) (err error) {
+		c, err = p.classOf(ctx, w)
+		return err
+	})
 	if err == nil {
 		done, err = p.attempt(ctx, w, c)
 	}
-	done.steps = append([]StepTime{looked}, done.steps...)
+	done.steps = append(looked.steps, done.steps...)
 	if err == nil || done.written || done.emptied || ctx.Err() != nil || !w.hasFormer(c) {
 		return done, err
 	}
@@ -109,9 +116,12 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 		defer p.tellSlow(w.rec, source)()
 		go p.placeAhead(w, c)
 	}
-	began := time.Now()
-	payload, asOf, err := p.fetch(ctx, w, c, source, &done)
-	began = done.took(StepStore, began)
+	var payload *provider.Payload
+	var asOf time.Time
+	err = done.step(ctx, StepStore, func(ctx context.Context) (err error) {
+		payload, asOf, err = p.fetch(ctx, w, c, source, &done)
+		return err
+	})
 	done.where = p.where(w.rec, c.Provider)
 	if err != nil {
 		return done, err
@@ -121,13 +131,13 @@ func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done p
 	if err != nil {
 		return done, err
 	}
-	err = w.place(c)
-	began = done.took(StepMount, began)
-	if err != nil {
+	if err = done.step(ctx, StepMount, func(context.Context) error { return w.place(c) }); err != nil {
 		return done, err
 	}
-	done.changed, err = p.fill(w.rec, c, files)
-	done.took(StepWrite, began)
+	err = done.step(ctx, StepWrite, func(context.Context) (err error) {
+		done.changed, err = p.fill(w.rec, c, files)
+		return err
+	})
 	if err != nil {
 		return done, err
 	}

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 // Classes finds SecretProviderClasses and keeps watch over those in use.
@@ -57,7 +58,7 @@ type Store interface {
 }
 
 // Config is what a Publisher is made of. Every field is needed
-// but Stages, Budget and the bounds of what a class may ask for.
+// but Stages, Budget, Tracer and the bounds of what a class may ask for.
 type Config struct {
 	Classes   Classes
 	Providers Providers
@@ -90,6 +91,8 @@ type Config struct {
 	// Workers bounds how many refreshes run at once for each store, beside the
 	// first of each Kubernetes namespace.
 	Workers int
+	// Tracer is told of publishes, refreshes and releases; nil for none.
+	Tracer *trace.Tracer
 	// SlowAfter is how long a first publish waits for the store before its pod
 	// is told; 0 means 5 s.
 	SlowAfter time.Duration
@@ -237,10 +240,15 @@ func sameVolume(rec *Record, r Request) error {
 
 // save writes a live volume's record. A failure is logged and not returned:
 // the volume is good, and the next refresh writes the record again.
-func (p *Publisher) save(rec *Record) {
-	if err := p.Store.Put(rec); err != nil {
+func (p *Publisher) save(rec *Record) { _ = p.put(rec) }
+
+// put is save, for who wants to know of the failure.
+func (p *Publisher) put(rec *Record) error {
+	err := p.Store.Put(rec)
+	if err != nil {
 		p.Logger.Error("saving a volume's record", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
 	}
+	return err
 }
 
 // entryFor finds the volume or starts to know it.

@@ -46,6 +46,7 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	rec, before := e.rec, e.rec.Failures
 	fresh, asked := e.takeFresh()
 	sized := rec.LastClass // whose limits the mount has
+	ctx, span := p.Tracer.Begin(ctx, string(Refreshed), workOf(rec))
 	done, err := p.run(ctx, pass{rec: rec, fresh: fresh, timeout: p.RefreshTimeout, place: func(c *class.Class) error {
 		err := p.stillThere(rec, c, sized)
 		if err == nil {
@@ -55,10 +56,12 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	}})
 	switch { // neither the end of the volume nor that of the driver is a failure
 	case errors.Is(context.Cause(ctx), errUnpublished):
+		span.End(errUnpublished)
 		return // the unpublish saves what there is to release
 	case err != nil && errors.Is(ctx.Err(), context.Canceled): // the next process goes on with what this one got
 		p.keep(rec)
 		p.save(rec)
+		span.End(err)
 		return
 	}
 	if err != nil {
@@ -72,10 +75,9 @@ func (p *Publisher) refreshLocked(ctx context.Context, e *entry) {
 	e.reason = o.Reason()
 	p.tell(e, rec, done, &o)
 	e.know(rec, done.where)
-	saving := time.Now()
-	p.save(rec)
-	done.took(StepRecord, saving)
+	_ = done.step(ctx, StepRecord, func(context.Context) error { return p.put(rec) }) // which has logged it
 	o.Steps = done.steps
+	o.endSpan(span)
 	p.setDue(e, asked)
 	if err == nil {
 		p.releaser.addFormer(rec)

@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 const (
@@ -165,7 +166,10 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 
 	ctx, cancel := context.WithTimeout(ctx, r.limit())
 	defer cancel()
+	ctx, span := r.c.Tracer.Begin(ctx, string(Released), workOf(job.rec))
 	err := r.release(provider.WithTrail(ctx, &job.trail), job)
+	span.Result(trace.Result{Provider: job.rec.Provider, Asked: job.trail.IDs()})
+	span.End(err)
 	where := r.where(job)
 
 	defer fault.Recover(&err, r.c.Logger, "releasing volume "+id)

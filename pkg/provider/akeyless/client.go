@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 // call is one request: a POST of a JSON object, in which the credential is.
@@ -52,6 +53,7 @@ func (p *Provider) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 			return nil, err
 		}
 		r.Header.Set("Content-Type", "application/json")
+		trace.ToHTTP(ctx, r.Header)
 		return r, nil
 	})
 }

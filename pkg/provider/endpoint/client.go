@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 const (
@@ -38,6 +39,8 @@ type Call struct {
 	Operation Operation
 	// Caller is whom the circuit breaker holds up for what it learns of the call.
 	Caller Caller
+	// Correlation is by what the store's own log has the request; empty for none.
+	Correlation string
 	// Issues tells that repeating the request may leave something behind in the
 	// store, so it is only repeated when it had no effect for sure.
 	Issues bool
@@ -98,8 +101,7 @@ func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
 		if err := breaker.Admit(s.Now(), s.Jitter(), k.Caller); err != nil {
 			return nil, fmt.Errorf("%s: %w", k.Endpoint.Address, err)
 		}
-		r, err := c.attempt(ctx, k)
-		failure := c.judge(ctx, k, r, err)
+		r, err, failure := c.traced(ctx, k, n)
 		breaker.Record(s.Now(), said(ctx, k, r, err, failure), k.Caller, r.retryAfter(), failure)
 		if failure == nil {
 			return r, nil
@@ -111,6 +113,21 @@ func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
 			return r, failure
 		}
 	}
+}
+
+// traced makes the request once, as a span of its own. failure is what is wrong with
+// the answer, or err.
+func (c *Client) traced(ctx context.Context, k Call, n int) (r *Reply, err, failure error) { //nolint:revive // two errors: what happened, and what it means
+	ctx, span := trace.Request(ctx, string(k.Operation))
+	r, err = c.attempt(ctx, k)
+	failure = c.judge(ctx, k, r, err)
+	x := trace.Exchange{Host: k.Endpoint.Address.host, Port: k.Endpoint.Address.port, Correlation: k.Correlation, Again: n}
+	if err == nil {
+		x.Status = r.Status
+	}
+	span.Exchange(x)
+	span.End(failure)
+	return r, err, failure
 }
 
 // again tells whether repeating the call is safe and may help.

@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 // protocol is the version that this package speaks.
@@ -106,7 +107,9 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}
-	answer, err := l.receive(ctx, m, p.registry.reading, c.charge)
+	called, span := trace.Request(ctx, "mount")
+	answer, err := l.receive(trace.ToGRPC(called), m, p.registry.reading, c.charge)
+	span.End(err)
 	if full := (*fault.Error)(nil); errors.As(err, &full) {
 		err = c.fault(full.Reason, "taking in its answer: %w", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
 const (
@@ -94,7 +95,7 @@ func (k call) caller() endpoint.Caller {
 // to be released.
 func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Issues: k.mints, Reads: k.reads, Owner: k.owner,
+		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Correlation: k.correlation, Issues: k.mints, Reads: k.reads, Owner: k.owner,
 		Send:  func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k) },
 		Judge: func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat: func(r *endpoint.Reply) bool {
@@ -138,6 +139,7 @@ func (c *client) send(ctx context.Context, k call, u *url.URL) (*http.Response, 
 		if k.correlation != "" {
 			r.Headers.Set(headerCorrelation, k.correlation)
 		}
+		trace.ToHTTP(ctx, r.Headers)
 		if k.body != nil {
 			r.BodyBytes = k.body
 			r.Headers.Set("Content-Type", "application/json")

@@ -1,0 +1,227 @@
+package export_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/pkg/trace/export"
+	"github.com/mayfly-csi/mayfly/test/collector"
+)
+
+// rig is an Exporter that runs.
+type rig struct {
+	*export.Exporter
+	log  *buffer
+	stop func()
+
+	mu    sync.Mutex
+	count map[export.Result]int
+}
+
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func start(t *testing.T, env map[string]string) *rig {
+	t.Helper()
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
+	r := &rig{log: &buffer{}, count: map[export.Result]int{}}
+	var err error
+	r.Exporter, err = export.New(t.Context(), export.Config{
+		Version: "v1", Node: "n1", Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		Getenv: func(name string) string { return env[name] },
+		Count: func(of export.Result, n int) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.count[of] += n
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *rig) counted(of export.Result) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.count[of]
+}
+
+func (r *rig) spans(t *testing.T, n int) {
+	t.Helper()
+	for i := range n {
+		_, span := r.Tracer().Begin(t.Context(), fmt.Sprint("work-", i), trace.Work{PodUID: "u1"})
+		span.End(nil)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(time.Minute)
+	for !ok() {
+		select {
+		case <-deadline:
+			t.Fatalf("waited in vain until %s", what)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
+func newCollector(t *testing.T, address string) *collector.Collector {
+	t.Helper()
+	c, err := collector.Start(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
+}
+
+func TestEnvironment(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		env  map[string]string
+		// off, or what the span's resource and the request have
+		off   bool
+		about map[string]string
+		// logged is what the log must have.
+		logged string
+	}{
+		{"nothing set", nil, false, map[string]string{"service.name": "mayfly-node", "service.version": "v1", "k8s.node.name": "n1"}, ""},
+		{"names", map[string]string{"OTEL_SERVICE_NAME": "secrets", "OTEL_RESOURCE_ATTRIBUTES": "k8s.cluster.name=blue"}, false,
+			map[string]string{"service.name": "secrets", "k8s.cluster.name": "blue", "k8s.node.name": "n1"}, ""},
+		{"disabled", map[string]string{"OTEL_SDK_DISABLED": "TRUE"}, true, nil, ""},
+		{"no exporter", map[string]string{"OTEL_TRACES_EXPORTER": "none"}, true, nil, ""},
+		{"another exporter", map[string]string{"OTEL_TRACES_EXPORTER": "console"}, false, nil, "OTEL_TRACES_EXPORTER"},
+		{"another protocol", map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, false, nil, "OTEL_EXPORTER_OTLP_PROTOCOL"},
+		{"another propagator", map[string]string{"OTEL_PROPAGATORS": "tracecontext,b3"}, false, nil, "value=b3"},
+		{"a bad header", map[string]string{"OTEL_EXPORTER_OTLP_HEADERS": "s3cr3t-marker"}, false, nil, "parse headers"},
+		{"a bad time", map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "5s"}, false, nil, "parse duration"},
+		{"a bad sampler", map[string]string{"OTEL_TRACES_SAMPLER": "rarely"}, false, nil, "unsupported sampler"},
+		{"no file", map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere"}, false, nil, "cert"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := newCollector(t, "")
+			env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.Endpoint}
+			for name, value := range tc.env {
+				env[name] = value
+			}
+			r := start(t, env)
+			if off := r.Tracer() == nil; off != tc.off {
+				t.Fatalf("off: %v", off)
+			}
+			if !tc.off {
+				r.spans(t, 1)
+			}
+			r.stop()
+			if n := len(c.Spans()); n == 0 != tc.off {
+				t.Fatalf("%d spans arrived", n)
+			}
+			for key, want := range tc.about {
+				if got := c.Spans()[0].About[key]; got != want {
+					t.Errorf("%s is %q, want %q", key, got, want)
+				}
+			}
+			log := r.log.String()
+			if !strings.Contains(log, tc.logged) || tc.logged == "" && log != "" || strings.Contains(log, "s3cr3t") {
+				t.Errorf("the log is\n%s", log)
+			}
+		})
+	}
+}
+
+func TestHeadersAndSampling(t *testing.T) {
+	c := newCollector(t, "")
+	r := start(t, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": c.Endpoint, "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer%20x"})
+	r.spans(t, 3)
+	r.stop()
+	if got := c.Header("authorization"); len(got) != 1 || got[0] != "Bearer x" {
+		t.Errorf("authorization %q", got)
+	}
+	if r.counted(export.Sent) != 3 || len(c.Spans()) != 3 {
+		t.Errorf("%v counted, %d arrived", r.count, len(c.Spans()))
+	}
+
+	none := start(t, map[string]string{"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": c.Endpoint, "OTEL_TRACES_SAMPLER": "always_off"})
+	none.spans(t, 3)
+	none.stop()
+	if len(none.count) != 0 || len(c.Spans()) != 3 {
+		t.Errorf("%v counted, %d arrived", none.count, len(c.Spans()))
+	}
+}
+
+// TestCollectorAway: one line of the log tells of it, and another that it is over.
+func TestCollectorAway(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := free.Addr().String()
+	_ = free.Close()
+	r := start(t, map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + address, "OTEL_EXPORTER_OTLP_TIMEOUT": "100",
+		"OTEL_BSP_SCHEDULE_DELAY": "10",
+	})
+	r.spans(t, 10)
+	eventually(t, "the failure is counted", func() bool { return r.counted(export.Failed) > 0 })
+	c := newCollector(t, address)
+	eventually(t, "spans arrive again", func() bool {
+		r.spans(t, 1)
+		return len(c.Spans()) > 0
+	})
+	r.stop()
+	for _, line := range []string{"traces cannot be sent", "traces are sent again"} {
+		if n := strings.Count(r.log.String(), line); n != 1 {
+			t.Errorf("%d lines %q in\n%s", n, line, r.log)
+		}
+	}
+}
+
+// TestCollectorHangs: what is kept is bounded, nobody waits, and the end of the
+// driver is not held up.
+func TestCollectorHangs(t *testing.T) {
+	c := newCollector(t, "")
+	release := c.Hang()
+	defer release()
+	r := start(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.Endpoint, "OTEL_EXPORTER_OTLP_TIMEOUT": "3600000", "OTEL_BSP_EXPORT_TIMEOUT": "3600000", "OTEL_BSP_MAX_QUEUE_SIZE": "20"})
+	r.spans(t, 1000)
+	if n := r.counted(export.Dropped); n != 980 {
+		t.Errorf("%d spans were dropped", n)
+	}
+	r.stop() // or the test's own time-out
+	eventually(t, "what is left is given up", func() bool { return r.counted(export.Failed) == 20 })
+}

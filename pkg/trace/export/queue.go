@@ -1,0 +1,73 @@
+package export
+
+import (
+	"context"
+	"log/slog"
+	"sync/atomic"
+
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+)
+
+// queue is the SDK's batch processor between two counters: what is not sent yet
+// is bounded, that which a slow collector is being sent included, and what becomes
+// of each span is counted. It never holds up who ends a span.
+type queue struct {
+	sdk.SpanProcessor
+	to    sdk.SpanExporter
+	most  int64
+	count func(Result, int)
+	log   *slog.Logger
+
+	waiting atomic.Int64
+	failing atomic.Bool
+	stopped context.Context //nolint:containedctx // ends what is being sent, which has no other end
+	stop    context.CancelFunc
+}
+
+func newQueue(to sdk.SpanExporter, most int, c Config) *queue {
+	q := &queue{to: to, most: int64(most), count: c.Count, log: c.Logger}
+	q.stopped, q.stop = context.WithCancel(context.Background())
+	q.SpanProcessor = sdk.NewBatchSpanProcessor(sender{q})
+	return q
+}
+
+// OnEnd implements sdk.SpanProcessor.
+func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
+	if !s.SpanContext().IsSampled() {
+		return
+	}
+	if q.waiting.Add(1) > q.most {
+		q.waiting.Add(-1)
+		q.count(Dropped, 1)
+		return
+	}
+	q.SpanProcessor.OnEnd(s)
+}
+
+// sender is the end of the queue, as the batch processor sees it.
+type sender struct{ *queue }
+
+// ExportSpans implements sdk.SpanExporter. A collector that is away is told of
+// once, and once when it is back.
+func (s sender) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.stopped, cancel)()
+	err := s.to.ExportSpans(ctx, spans)
+	s.waiting.Add(-int64(len(spans)))
+	if err != nil {
+		s.count(Failed, len(spans))
+		if !s.failing.Swap(true) {
+			s.log.Warn("traces cannot be sent, and are dropped until they can", "error", err)
+		}
+		return nil
+	}
+	s.count(Sent, len(spans))
+	if s.failing.Swap(false) {
+		s.log.Info("traces are sent again")
+	}
+	return nil
+}
+
+// Shutdown implements sdk.SpanExporter.
+func (s sender) Shutdown(ctx context.Context) error { return s.to.Shutdown(ctx) }

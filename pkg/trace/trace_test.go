@@ -1,0 +1,145 @@
+package trace_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"testing"
+
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/propagation"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/sdk/trace/tracetest"
+	"google.golang.org/grpc/metadata"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
+)
+
+var work = trace.Work{PodNamespace: "shop", PodName: "web-0", PodUID: "u1", Volume: "csi-1", Class: "db"}
+
+// whole is a piece of work with all that can be said of it.
+func whole(ctx context.Context, t *trace.Tracer) http.Header {
+	ctx, span := t.Begin(t.Incoming(ctx), "publish", work)
+	stepping, step := trace.Step(ctx, "store")
+	asking, request := trace.Request(stepping, "read")
+	header := http.Header{}
+	trace.ToHTTP(asking, header)
+	if request.On() {
+		request.Exchange(trace.Exchange{Host: "vault.example", Port: "8200", Status: 403, Correlation: "c1", Again: 1})
+	}
+	denied := fault.New(fault.Denied, "no")
+	request.End(denied)
+	step.End(denied)
+	span.Result(trace.Result{Provider: "vault", Asked: nil, Changed: false})
+	span.End(nil)
+	return header
+}
+
+func TestSpans(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	tracer := trace.New(sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder)), propagation.TraceContext{}, "v1")
+	const caller = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	header := whole(metadata.NewIncomingContext(t.Context(), metadata.Pairs("traceparent", caller)), tracer)
+	ended := recorder.Ended()
+	if len(ended) != 3 {
+		t.Fatalf("%d spans", len(ended))
+	}
+	request, step, root := ended[0], ended[1], ended[2]
+	if request.Parent().SpanID() != step.SpanContext().SpanID() || step.Parent().SpanID() != root.SpanContext().SpanID() {
+		t.Error("the request is not of the step, or the step not of the work")
+	}
+	if root.Parent().SpanID().String() != "b7ad6b7169203331" || root.SpanContext().TraceID().String() != "0af7651916cd43dd8448eb211c80319c" {
+		t.Error("the work is not of the caller's trace")
+	}
+	if want := "00-0af7651916cd43dd8448eb211c80319c-" + request.SpanContext().SpanID().String() + "-01"; header.Get("Traceparent") != want {
+		t.Errorf("traceparent %q, want %q", header.Get("Traceparent"), want)
+	}
+	if s := request.Status(); s.Code != codes.Error || s.Description != "" {
+		t.Errorf("the request's status is %+v", s)
+	}
+	if root.Status().Code != codes.Unset {
+		t.Errorf("the work's status is %+v", root.Status())
+	}
+	got := map[string]string{}
+	for _, s := range ended {
+		for _, a := range s.Attributes() {
+			got[string(a.Key)] = a.Value.Emit()
+		}
+	}
+	for key, want := range map[string]string{
+		trace.KeyPodUID: "u1", trace.KeyPodName: "web-0", trace.KeyPodNamespace: "shop", trace.KeyVolume: "csi-1", trace.KeyClass: "db",
+		trace.KeyServer: "vault.example", trace.KeyPort: "8200", trace.KeyStatus: "403", trace.KeyCorrelation: "c1", trace.KeyResend: "1",
+		trace.KeyReason: "Denied", trace.KeyProvider: "vault", trace.KeyChanged: "false",
+	} {
+		if got[key] != want {
+			t.Errorf("%s is %q, want %q", key, got[key], want)
+		}
+	}
+}
+
+// TestNotSampled: who does not keep the work does not keep its parts, and says so
+// to the store.
+func TestNotSampled(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	provider := sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder), sdk.WithSampler(sdk.NeverSample()))
+	header := whole(t.Context(), trace.New(provider, propagation.TraceContext{}, "v1"))
+	if n := len(recorder.Ended()); n != 0 {
+		t.Errorf("%d spans", n)
+	}
+	if got := header.Get("Traceparent"); len(got) != 55 || got[53:] != "00" {
+		t.Errorf("traceparent %q", got)
+	}
+}
+
+func TestGRPC(t *testing.T) {
+	tracer := trace.New(sdk.NewTracerProvider(), propagation.TraceContext{}, "v1")
+	ctx := metadata.NewOutgoingContext(t.Context(), metadata.Pairs("other", "kept"))
+	ctx, span := tracer.Begin(ctx, "publish", work)
+	md, _ := metadata.FromOutgoingContext(trace.ToGRPC(ctx))
+	if got := md.Get("traceparent"); len(got) != 1 || got[0][3:35] != span.ID() || md.Get("other")[0] != "kept" {
+		t.Errorf("metadata %v, trace %s", md, span.ID())
+	}
+	if before, _ := metadata.FromOutgoingContext(ctx); len(before.Get("traceparent")) != 0 {
+		t.Error("the caller's metadata was changed")
+	}
+}
+
+// TestOff: without a Tracer nothing is allocated, and nothing is said.
+func TestOff(t *testing.T) {
+	var off *trace.Tracer
+	ctx, failure := t.Context(), errors.New("no")
+	header := http.Header{}
+	n := testing.AllocsPerRun(100, func() {
+		ctx, span := off.Begin(off.Incoming(ctx), "publish", work)
+		stepping, step := trace.Step(ctx, "store")
+		asking, request := trace.Request(stepping, "read")
+		trace.ToHTTP(asking, header)
+		_ = trace.ToGRPC(asking)
+		request.Exchange(trace.Exchange{Host: "vault.example", Port: "8200", Status: 200})
+		request.End(failure)
+		step.End(nil)
+		span.Result(trace.Result{Provider: "vault"})
+		span.End(failure)
+		if span.ID() != "" || span.On() {
+			t.Error("a span without a Tracer")
+		}
+	})
+	if n != 0 || len(header) != 0 {
+		t.Errorf("%v allocations, header %v", n, header)
+	}
+}
+
+// BenchmarkOff is what a publish with six spans pays for traces that are off.
+func BenchmarkOff(b *testing.B) {
+	var off *trace.Tracer
+	b.ReportAllocs()
+	for b.Loop() {
+		ctx, span := off.Begin(b.Context(), "publish", work)
+		for range 5 {
+			_, step := trace.Step(ctx, "store")
+			step.End(nil)
+		}
+		span.End(nil)
+	}
+}
