@@ -234,21 +234,38 @@ func (m *Metrics) Observe(o volume.Outcome) {
 	}
 }
 
-// observeSteps has the id of the first request to the store as an exemplar, by
-// which the store's own audit log has it.
+// observeSteps has as an exemplar the id of the first request to the store, by
+// which the store's own audit log has it, and the trace.
 func (m *Metrics) observeSteps(o volume.Outcome) {
+	exemplar := exemplarOf(o)
 	for _, s := range o.Steps {
 		h := m.stepSeconds.WithLabelValues(string(o.Kind), string(s.Step))
-		if x, ok := h.(prometheus.ExemplarObserver); ok && s.Step == volume.StepStore && len(o.Asked) > 0 && len(o.Asked[0]) <= maxExemplar {
-			x.ObserveWithExemplar(s.Took.Seconds(), prometheus.Labels{"correlation_id": o.Asked[0]})
+		if x, ok := h.(prometheus.ExemplarObserver); ok && s.Step == volume.StepStore && exemplar != nil {
+			x.ObserveWithExemplar(s.Took.Seconds(), exemplar)
 			continue
 		}
 		h.Observe(s.Took.Seconds())
 	}
 }
 
-// maxExemplar keeps an exemplar's labels within OpenMetrics' 128 characters.
-const maxExemplar = 100
+// maxExemplar keeps an exemplar's labels within OpenMetrics' 128 characters,
+// together with a trace's id.
+const maxExemplar = 70
+
+// exemplarOf is nil where there is nothing to say.
+func exemplarOf(o volume.Outcome) prometheus.Labels {
+	if len(o.Asked) == 0 && o.Trace == "" {
+		return nil
+	}
+	x := prometheus.Labels{}
+	if len(o.Asked) > 0 && len(o.Asked[0]) <= maxExemplar {
+		x["correlation_id"] = o.Asked[0]
+	}
+	if o.Trace != "" {
+		x["trace_id"] = o.Trace
+	}
+	return x
+}
 
 func (m *Metrics) observeRefresh(o volume.Outcome, reason string) {
 	rotated := "false"

@@ -29,13 +29,15 @@ func scrape(t *testing.T) string {
 	denied := fault.New(fault.Denied, "no")
 	for _, kind := range []volume.Kind{volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.SetAside} {
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Changed: true, Took: time.Second, AsOf: time.Now(),
-			Asked: []string{"9f86d081"}, Steps: []volume.StepTime{{Step: volume.StepStore, Took: time.Second}}})
+			Asked: []string{"9f86d081"}, Trace: "0af7651916cd43dd8448eb211c80319c", Steps: []volume.StepTime{{Step: volume.StepStore, Took: time.Second}}})
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Err: denied})
 	}
 	m.KnowProvider("vault", "login", "read")
 	m.ObserveRequest("vault", "read", 200, time.Second)
 	m.ObserveRequest("vault", "read", 418, time.Second)
 	m.ObserveRequest("vault", "login", 0, time.Second)
+	m.KnowSpans("sent", "failed")
+	m.CountSpans("sent", 5)
 	countAPI(t, m)
 	fresh := time.Unix(1000, 0)
 	m.WatchVolumes(func() []volume.Status {
@@ -61,7 +63,7 @@ func scrape(t *testing.T) string {
 	open.Header.Set("Accept", "application/openmetrics-text")
 	o := httptest.NewRecorder()
 	m.Handler().ServeHTTP(o, open)
-	if !strings.Contains(o.Body.String(), `# {correlation_id="9f86d081"} 1.0`) {
+	if !strings.Contains(o.Body.String(), `# {correlation_id="9f86d081",trace_id="0af7651916cd43dd8448eb211c80319c"} 1.0`) {
 		t.Error("no exemplar with the correlation id")
 	}
 	return w.Body.String()
@@ -156,6 +158,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_oldest_success_timestamp_seconds 1000`, `mayfly_next_expiry_timestamp_seconds 7000`, `mayfly_releases_pending 4`,
 		`mayfly_queue_length{provider="vault"} 3`, `mayfly_queue_lateness_seconds{provider="vault"} 0`,
 		`mayfly_store_circuits_open{provider="vault"} 2`, `mayfly_store_circuits_open{provider="akeyless"} 0`,
+		`mayfly_trace_spans_total{result="sent"} 5`, `mayfly_trace_spans_total{result="failed"} 0`,
 		`mayfly_volumes 3`, `mayfly_volumes_failing 2`, `mayfly_build_info{version="v1"} 1`,
 	} {
 		if !strings.Contains(text, want+"\n") {

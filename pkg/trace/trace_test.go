@@ -64,7 +64,7 @@ func TestSpans(t *testing.T) {
 	got := map[string]string{}
 	for _, s := range ended {
 		for _, a := range s.Attributes() {
-			got[string(a.Key)] = a.Value.Emit()
+			got[string(a.Key)] = a.Value.String()
 		}
 	}
 	for key, want := range map[string]string{

@@ -96,6 +96,8 @@ var samples = map[string]string{
 	"metrics.prometheusRule.enabled":         `true`,
 	"metrics.prometheusRule.job":             `"other"`,
 	"metrics.prometheusRule.labels":          `{"a":"b"}`,
+	"tracing.enabled":                        `false`,
+	"tracing.endpoint":                       `"http://other.test:4317"`,
 	"linux.kubeletRootDir":                   `"/other"`,
 	"metrics.address":                        `":7"`,
 	"linux.providersDir":                     `"/other"`,

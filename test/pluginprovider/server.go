@@ -57,12 +57,12 @@ type Server struct {
 	grpc     *grpc.Server
 	stopped  chan struct{}
 
-	mu          sync.Mutex
-	requests    []*v1alpha1.MountRequest
-	authorities []string
-	pings       int
-	frozen      chan struct{} // closed when calls may go on; nil if none is held
-	held        chan struct{} // has a value once a call waits for that
+	mu       sync.Mutex
+	requests []*v1alpha1.MountRequest
+	headers  metadata.MD // of all Mount calls
+	pings    int
+	frozen   chan struct{} // closed when calls may go on; nil if none is held
+	held     chan struct{} // has a value once a call waits for that
 }
 
 // Start serves <dir>/<name>.sock. A socket of that name that is left from
@@ -165,11 +165,11 @@ func (s *Server) Requests() []*v1alpha1.MountRequest {
 	return append([]*v1alpha1.MountRequest(nil), s.requests...)
 }
 
-// Authorities are the :authority values of the calls so far.
-func (s *Server) Authorities() []string {
+// Header is what the Mount calls so far had in a header, such as :authority.
+func (s *Server) Header(name string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return append([]string(nil), s.authorities...)
+	return append([]string(nil), s.headers.Get(name)...)
 }
 
 // Connections is how many were made so far.
@@ -190,7 +190,7 @@ func (s *Server) remember(ctx context.Context, m *v1alpha1.MountRequest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.requests = append(s.requests, proto.Clone(m).(*v1alpha1.MountRequest))
-	s.authorities = append(s.authorities, md.Get(":authority")...)
+	s.headers = metadata.Join(s.headers, md)
 }
 
 // listener knows its connections.

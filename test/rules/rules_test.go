@@ -69,6 +69,8 @@ var forbidden = []struct{ from, to, why string }{
 	{"pkg/kms", module + "pkg/csi", "the KMS plugin serves the API server, not kubelet"},
 	{"pkg/kms", module + "pkg/provider/vault", "the KMS plugin has a login of its own, and never acts as a pod"},
 	{"cmd/mayfly-kms", "k8s.io/client-go", "it would be a fifth of the memory of a process that must be small"},
+	{"pkg/kms", "go.opentelemetry.io/otel/sdk", "the KMS plugin sends no traces, and has 20 MB of memory"},
+	{"pkg/cli", "go.opentelemetry.io/otel/sdk", "the command line tool sends no traces"},
 	{"pkg", module + "test", "the product does not depend on its tests"},
 	{"cmd", module + "test", "the product does not depend on its tests"},
 	{"cmd", "testing", "testing registers flags"},
@@ -97,6 +99,17 @@ func TestOnlyNodeImportsProviders(t *testing.T) {
 				if below(imp, module+concrete) && !below(p.ImportPath, concrete) && !below(p.ImportPath, "pkg/node") && !below(p.ImportPath, "pkg/cli") && !below(p.ImportPath, "test") {
 					t.Errorf("%s imports %s: only pkg/node puts providers and sources together", p.ImportPath, imp)
 				}
+			}
+		}
+	}
+}
+
+// Only pkg/trace knows OpenTelemetry: what is traced knows its few functions.
+func TestOnlyTraceImportsOpenTelemetry(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, imp := range p.Imports {
+			if below(imp, "go.opentelemetry.io") && !below(p.ImportPath, "pkg/trace") && !below(p.ImportPath, "test") {
+				t.Errorf("%s imports %s: only pkg/trace does", p.ImportPath, imp)
 			}
 		}
 	}

@@ -131,6 +131,9 @@ written out where the chart has a value for it: the manifest then tells all.
 - {{ printf "--health-addr=%s" (include "mayfly.healthAddr" .) | quote }}
 - {{ printf "--metrics-addr=%s" .Values.metrics.address | quote }}
 - {{ printf "--status-address=%s" .Values.status.address | quote }}
+{{- if .Values.tracing.enabled }}
+- --enable-otel-tracing
+{{- end }}
 - --shutdown-grace={{ sub .Values.linux.terminationGracePeriodSeconds 5 }}s
 - {{ printf "--log-format=%s" .Values.log.format | quote }}
 - {{ printf "--log-level=%s" .Values.log.level | quote }}

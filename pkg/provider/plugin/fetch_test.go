@@ -70,7 +70,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	if v := got.GetCurrentObjectVersion(); len(v) != 1 || v[0].GetId() != "db" || v[0].GetVersion() != "1" {
 		t.Errorf("current_object_version %v", v)
 	}
-	if a := w.server.Authorities(); !slices.Equal(a, []string{"localhost", "localhost"}) {
+	if a := w.server.Header(":authority"); !slices.Equal(a, []string{"localhost", "localhost"}) {
 		t.Errorf(":authority %q, want localhost", a)
 	}
 	// Kubelet's own form of the tokens, for those who parse it strictly.

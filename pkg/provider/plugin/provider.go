@@ -107,7 +107,7 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}
-	called, span := trace.Request(ctx, "mount")
+	called, span := trace.Request(ctx, "plugin")
 	answer, err := l.receive(trace.ToGRPC(called), m, p.registry.reading, c.charge)
 	span.End(err)
 	if full := (*fault.Error)(nil); errors.As(err, &full) {

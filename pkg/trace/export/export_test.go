@@ -1,46 +1,27 @@
 package export_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 	"github.com/mayfly-csi/mayfly/pkg/trace/export"
 	"github.com/mayfly-csi/mayfly/test/collector"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // rig is an Exporter that runs.
 type rig struct {
 	*export.Exporter
-	log  *buffer
+	log  *testkit.Log
 	stop func()
 
 	mu    sync.Mutex
 	count map[export.Result]int
-}
-
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 func start(t *testing.T, env map[string]string) *rig {
@@ -48,7 +29,7 @@ func start(t *testing.T, env map[string]string) *rig {
 	for name, value := range env {
 		t.Setenv(name, value)
 	}
-	r := &rig{log: &buffer{}, count: map[export.Result]int{}}
+	r := &rig{log: &testkit.Log{}, count: map[export.Result]int{}}
 	var err error
 	r.Exporter, err = export.New(t.Context(), export.Config{
 		Version: "v1", Node: "n1", Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
@@ -59,9 +40,7 @@ func start(t *testing.T, env map[string]string) *rig {
 			r.count[of] += n
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -89,24 +68,10 @@ func (r *rig) spans(t *testing.T, n int) {
 	}
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(time.Minute)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 func newCollector(t *testing.T, address string) *collector.Collector {
 	t.Helper()
 	c, err := collector.Start(address)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -186,26 +151,21 @@ func TestHeadersAndSampling(t *testing.T) {
 
 // TestCollectorAway: one line of the log tells of it, and another that it is over.
 func TestCollectorAway(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := free.Addr().String()
-	_ = free.Close()
+	address := testkit.FreeAddress(t)
 	r := start(t, map[string]string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://" + address, "OTEL_EXPORTER_OTLP_TIMEOUT": "100",
 		"OTEL_BSP_SCHEDULE_DELAY": "10",
 	})
 	r.spans(t, 10)
-	eventually(t, "the failure is counted", func() bool { return r.counted(export.Failed) > 0 })
+	testkit.Eventually(t, "the failure is counted", func() bool { return r.counted(export.Failed) > 0 })
 	c := newCollector(t, address)
-	eventually(t, "spans arrive again", func() bool {
+	testkit.Eventually(t, "spans arrive again", func() bool {
 		r.spans(t, 1)
 		return len(c.Spans()) > 0
 	})
 	r.stop()
 	for _, line := range []string{"traces cannot be sent", "traces are sent again"} {
-		if n := strings.Count(r.log.String(), line); n != 1 {
+		if n := r.log.Count(line); n != 1 {
 			t.Errorf("%d lines %q in\n%s", n, line, r.log)
 		}
 	}
@@ -223,5 +183,5 @@ func TestCollectorHangs(t *testing.T) {
 		t.Errorf("%d spans were dropped", n)
 	}
 	r.stop() // or the test's own time-out
-	eventually(t, "what is left is given up", func() bool { return r.counted(export.Failed) == 20 })
+	testkit.Eventually(t, "what is left is given up", func() bool { return r.counted(export.Failed) == 20 })
 }
