@@ -125,7 +125,7 @@ func TestProcess(t *testing.T) {
 	r.want("one")
 	r.set("db", "two")
 	r.want("two")
-	r.wantFault(fault.Denied, "stranger")
+	r.wantFault(fault.Unverified, "stranger")
 	r.wantFault(fault.NotFound, "web", "objects", "- {objectName: ../../etc/passwd}")
 
 	if err := first.Process.Kill(); err != nil {
