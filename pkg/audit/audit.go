@@ -107,6 +107,11 @@ func (l *Log) Observe(o volume.Outcome) {
 	x.fill(o)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.c.Level == All {
+		for _, a := range o.Accesses {
+			l.admitAccess(newAccess(l.c.Node, o, a))
+		}
+	}
 	l.admit(x, o)
 }
 
@@ -128,7 +133,7 @@ func (l *Log) wanted(o volume.Outcome) bool {
 		return false // its outcome follows
 	case o.Kind == volume.Released && o.Provider == "" && o.Err == nil:
 		return false // of a publish that never came to ask a store
-	case l.c.Level == All || o.Kind != volume.Refreshed || o.Changed:
+	case l.c.Level == All || o.Kind != volume.Refreshed && o.Kind != volume.ReleaseFailed || o.Changed:
 		return true
 	case o.Err != nil:
 		return !o.Repeated

@@ -153,6 +153,8 @@ func TestWhatHasALine(t *testing.T) {
 		{"unpublish", web(volume.Unpublished, nil), true, true},
 		{"release", web(volume.Released, nil), true, true},
 		{"release of nothing", gone, false, false},
+		{"failed release", web(volume.ReleaseFailed, sealed), true, true},
+		{"failed release, as before", func() volume.Outcome { o := web(volume.ReleaseFailed, sealed); repeated(&o); return o }(), false, true},
 		{"recover", web(volume.Recovered, nil), true, true},
 		{"set aside", volume.Outcome{Kind: volume.SetAside, Err: sealed}, true, true},
 	} {
@@ -163,6 +165,56 @@ func TestWhatHasALine(t *testing.T) {
 				t.Errorf("%s at level %s: a line %t, want %t", tc.name, level, got, want)
 			}
 		}
+	}
+}
+
+// A login or renewal has a line at level all, before the outcome that it was for.
+func TestLogins(t *testing.T) {
+	at := time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC)
+	o := web(volume.Refreshed, nil)
+	o.Accesses = []provider.Access{
+		{Operation: provider.AccessLogin, Address: "https://vault", Namespace: "team", Mount: "kubernetes", Role: "web", Asked: "id-1", At: at, Took: 3 * time.Millisecond},
+		{Operation: provider.AccessRenew, Address: "https://vault", Mount: "kubernetes", Role: "web", Lease: "database/creds/web/x", At: at, Err: fault.New(fault.Denied, "no")},
+	}
+	o.Changed = true
+	for level, want := range map[Level]string{Changes: "refresh", All: "login renew refresh"} {
+		x := newTrail(t, level)
+		synctest.Test(t, func(t *testing.T) {
+			x.Observe(o)
+			x.run(t)()
+		})
+		var events []string
+		lines := x.out.lines(t)
+		for _, l := range lines {
+			events = append(events, l.Event)
+		}
+		if got := strings.Join(events, " "); got != want {
+			t.Errorf("level %s has the lines %s, want %s", level, got, want)
+		}
+		if level == Changes {
+			continue
+		}
+		if l := lines[0]; l.Outcome != "success" || *l.Store != (store{Address: "https://vault", Namespace: "team", Mount: "kubernetes", Role: "web"}) || l.Time != "2026-03-01T09:30:00.000Z" ||
+			l.CorrelationIDs[0] != "id-1" || l.DurationMS != 3 || l.Pod.Name != "web-0" || l.Tokens[0].Audience != "vault" || l.Provider != "vault" {
+			t.Errorf("the login's line is %+v", l)
+		}
+		if l := lines[1]; l.Outcome != "failure" || l.Reason != "Denied" || l.Store.Lease != "database/creds/web/x" {
+			t.Errorf("the renewal's line is %+v", l)
+		}
+	}
+}
+
+// A release that is tried again says when.
+func TestFailedReleaseHasALine(t *testing.T) {
+	x := newTrail(t, Changes)
+	o := web(volume.ReleaseFailed, fault.New(fault.Unavailable, "sealed"))
+	o.Failures, o.NextAt = 1, time.Date(2026, 3, 1, 9, 30, 0, 0, time.UTC)
+	synctest.Test(t, func(t *testing.T) {
+		x.Observe(o)
+		x.run(t)()
+	})
+	if l := x.out.lines(t)[0]; l.Event != "release" || l.Outcome != "failure" || l.RetryAt != "2026-03-01T09:30:00.000Z" || l.Failures != 1 {
+		t.Errorf("the line is %+v", l)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -35,6 +36,7 @@ type line struct {
 	ServiceAccount *account  `json:"serviceAccount,omitempty"`
 	Class          *classRef `json:"class,omitempty"`
 	Provider       string    `json:"provider,omitempty"`
+	Store          *store    `json:"store,omitempty"`
 	Volume         string    `json:"volume,omitempty"`
 	Objects        []object  `json:"objects,omitempty"`
 	ObjectsOmitted int       `json:"objectsOmitted,omitempty"`
@@ -43,6 +45,7 @@ type line struct {
 	Emptied        bool      `json:"emptied,omitempty"`
 	LastGood       *lastGood `json:"lastGood,omitempty"`
 	Failures       int       `json:"failures,omitempty"`
+	RetryAt        string    `json:"retryAt,omitempty"`
 	RecordSetAside string    `json:"recordSetAside,omitempty"`
 	CorrelationIDs []string  `json:"correlationIDs,omitempty"`
 	IDsOmitted     int       `json:"correlationIDsOmitted,omitempty"`
@@ -71,6 +74,15 @@ type classRef struct {
 	Namespace       string `json:"namespace"`
 	Name            string `json:"name"`
 	ResourceVersion string `json:"resourceVersion,omitempty"`
+}
+
+// store is what a login or renewal was by.
+type store struct {
+	Address   string `json:"address"`
+	Namespace string `json:"namespace,omitempty"`
+	Mount     string `json:"mount,omitempty"`
+	Role      string `json:"role,omitempty"`
+	Lease     string `json:"lease,omitempty"`
 }
 
 type object struct {
@@ -112,10 +124,11 @@ func (l *line) encode() []byte {
 }
 
 func (l *line) fill(o volume.Outcome) {
-	l.Event, l.Outcome = string(o.Kind), "success"
-	if o.Err != nil {
-		l.Outcome, l.Reason, l.Error = "failure", string(o.Reason()), clip(o.Err.Error())
+	l.Event = string(o.Kind)
+	if o.Kind == volume.ReleaseFailed {
+		l.Event, l.RetryAt = string(volume.Released), o.NextAt.UTC().Format(timeFormat)
 	}
+	l.result(o.Err)
 	if o.Volume != "" { // else it is a record that nobody knows whose it was
 		l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
 		l.Class = &classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
@@ -129,6 +142,30 @@ func (l *line) fill(o volume.Outcome) {
 	if !o.AsOf.IsZero() {
 		l.LastGood = &lastGood{o.AsOf.UTC().Format(timeFormat), l.at.Sub(o.AsOf).Round(time.Second).Seconds()}
 	}
+}
+
+// result says how it ended.
+func (l *line) result(err error) {
+	l.Outcome = "success"
+	if err != nil {
+		l.Outcome, l.Reason, l.Error = "failure", string(fault.Of(err)), clip(err.Error())
+	}
+}
+
+// newAccess is the line of a login or renewal that was made for an outcome.
+func newAccess(node string, o volume.Outcome, a provider.Access) *line {
+	l := newLine(node, a.At)
+	l.Event = a.Operation
+	l.result(a.Err)
+	l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
+	l.Class = &classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
+	l.identify(o)
+	l.Provider, l.Volume, l.DurationMS = o.Provider, o.Volume, float64(a.Took.Microseconds())/1000
+	l.Store = &store{a.Address, a.Namespace, a.Mount, a.Role, a.Lease}
+	if a.Asked != "" {
+		l.addIDs([]string{a.Asked})
+	}
+	return l
 }
 
 // identify says who asked: the service account, and its tokens by what

@@ -83,7 +83,8 @@ func TestDocumentedFields(t *testing.T) {
 	}
 	_, events, _ := strings.Cut(text, "| Event |")
 	kinds := []volume.Kind{
-		volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.Recovered, volume.SetAside, lost,
+		volume.Published, volume.Refreshed, volume.Unpublished, volume.Released, volume.Recovered, volume.SetAside,
+		provider.AccessLogin, provider.AccessRenew, lost,
 	}
 	var named []volume.Kind
 	for _, event := range firstColumn(strings.Split(events, "\n\n")[0]) {

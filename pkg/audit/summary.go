@@ -45,6 +45,14 @@ func (l *Log) admit(x *line, o volume.Outcome) {
 	l.sumUp(sum, x, o)
 }
 
+// admitAccess has the line of a login or renewal written where its namespace has a
+// budget for it. Above that the refresh that it was for has its id.
+func (l *Log) admitAccess(x *line) {
+	if l.afford(x, x.Pod.Namespace) {
+		l.enqueue(x)
+	}
+}
+
 // afford takes the line's bytes off its namespace's budget, if it has them.
 func (l *Log) afford(x *line, namespace string) bool {
 	b := l.budgets[namespace]

@@ -20,6 +20,8 @@ const (
 	Unpublished Kind = "unpublish"
 	Released    Kind = "release"
 	Recovered   Kind = "recover"
+	// ReleaseFailed is of a try to end credentials that is made again at NextAt.
+	ReleaseFailed Kind = "release-failed"
 	// Waiting is of a first publish whose store has not answered for a while.
 	// Its own outcome follows.
 	Waiting Kind = "waiting"
@@ -47,6 +49,8 @@ type Outcome struct {
 	// Asked are the ids under which the store's own audit log has the
 	// requests, as far as the provider knows of any.
 	Asked []string
+	// Accesses are the logins and renewals among them.
+	Accesses []provider.Access
 	// Changed tells whether the files were written.
 	Changed bool
 	// Emptied tells whether a denial has left the volume without files, as
@@ -152,7 +156,7 @@ func outcomeOf(k Kind, rec *Record, began time.Time, err error) Outcome {
 func passOutcome(k Kind, rec *Record, began time.Time, done passed, err error) Outcome {
 	o := outcomeOf(k, rec, began, err)
 	o.Steps = done.steps
-	o.Changed, o.Emptied, o.Asked = done.changed, done.emptied, done.asked
+	o.Changed, o.Emptied, o.Asked, o.Accesses = done.changed, done.emptied, done.asked, done.accesses
 	if done.class != nil {
 		o.ClassVersion = done.class.ResourceVersion
 	}

@@ -39,10 +39,12 @@ func (w pass) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 
 // passed is what came of it, as far as it went.
 type passed struct {
-	class   *class.Class // nil if it was not found
-	asked   []string     // the ids of the requests to the store
-	changed bool
-	emptied bool
+	class *class.Class // nil if it was not found
+	asked []string     // the ids of the requests to the store
+	// accesses are the logins and renewals among them.
+	accesses []provider.Access
+	changed  bool
+	emptied  bool
 	// written tells whether the volume holds the payload of this pass, and
 	// refreshAt when that is due by the provider's word.
 	written   bool
@@ -83,7 +85,7 @@ func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
 	}
 	first := done
 	done, err = p.upkeep(ctx, w, c, err)
-	done.asked = append(first.asked, done.asked...)
+	done.asked, done.accesses = append(first.asked, done.asked...), append(first.accesses, done.accesses...)
 	done.steps = first.steps
 	done.where = first.where // the next pass begins with that again
 	return done, err
@@ -220,7 +222,7 @@ func (p *Publisher) fetch(ctx context.Context, w pass, c *class.Class, source pr
 	r := w.request(c)
 	r.Stager = p.stager(w, c)
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), r)
-	done.asked = trail.IDs()
+	done.asked, done.accesses = trail.IDs(), trail.Accesses()
 	if err == nil && w.mustFail(c, payload.Partial) {
 		err = payload.Partial
 	}

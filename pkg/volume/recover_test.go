@@ -82,6 +82,9 @@ func TestReleaseOutlivesARestart(t *testing.T) {
 		t.Errorf("%d volumes were said to be recovered, though the only one is gone", n)
 	}
 	eventually(t, "the credentials are released at the second try", func() bool { return r.store.releases() == 1 })
+	if o := r.seen.last(volume.ReleaseFailed); o.Volume != req.ID || o.Err == nil || o.Failures != 1 || o.Repeated || o.NextAt.IsZero() {
+		t.Errorf("the first try is told as %+v", o)
+	}
 	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 }
 

@@ -184,6 +184,7 @@ func (r *releaser) attempt(ctx context.Context, id string) {
 		next := time.Now().Add(backoff.Delay(firstRetry, longestRelease, job.tries-1, chance()))
 		r.queue.Set(id, where, next)
 		r.logRetry(job, err, next)
+		r.observeRetry(job, err, next)
 		return
 	}
 	r.finish(job, err)
@@ -197,6 +198,13 @@ func (r *releaser) logRetry(job *release, err error, next time.Time) {
 	}
 	log("ending a volume's credentials failed, and is tried again",
 		"volume", job.rec.ID, "pod", job.rec.Pod.String(), "tries", job.tries, "error", err, "retryAt", next)
+}
+
+// observeRetry tells of credentials whose end has to wait.
+func (r *releaser) observeRetry(job *release, err error, next time.Time) {
+	o := outcomeOf(ReleaseFailed, job.rec, job.began, err)
+	o.Asked, o.NextAt, o.Versions, o.Failures, o.Repeated = job.trail.IDs(), next, nil, job.tries, job.tries > 1
+	r.c.Observer.Observe(o)
 }
 
 // finish forgets the job, and the volume if it is gone. The caller holds the

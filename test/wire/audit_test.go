@@ -33,6 +33,7 @@ type auditLine struct {
 	LastGood       *struct{ AgeSeconds float64 }
 	RecordSetAside string
 	CorrelationIDs []string
+	Store          struct{ Address, Namespace, Mount, Role, Lease string }
 	Tokens         []struct{ Audience, JTI string }
 	DurationMS     float64
 }
@@ -160,6 +161,35 @@ func TestAuditTrailJoinsWithVault(t *testing.T) {
 	if !strings.Contains(metrics, "mayfly_audit_lines_total ") || strings.Contains(metrics, "mayfly_audit_lines_total 0\n") || !strings.Contains(metrics, "mayfly_audit_lost_lines_total 0\n") {
 		t.Errorf("the metrics do not count the lines")
 	}
+	a.finish()
+}
+
+// Logins and renewals have lines, which are those in Vault's audit log, at level
+// all.
+func TestAuditTrailOfLogins(t *testing.T) {
+	a := newAuditRig(t)
+	a.stop()
+	a.change = func(c *node.Config) { c.RefreshNow = a.demand }
+	a.start()
+	testkit.Must(t, a.vault.Role(t.Context(), "kubernetes", "web", map[string]any{
+		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_ttl": "3s", "token_max_ttl": "1h",
+	}))
+	a.class("secrets")
+	p, intruder := a.pod("web-0", "web", "secrets"), a.pod("intruder", "other", "secrets")
+	a.publish(p)
+	_ = a.refuse(intruder)
+	l := a.line("web-0", "login", 1)
+	if l.Outcome != "success" || l.Store.Mount != "kubernetes" || l.Store.Role != "web" || l.Store.Address != a.vault.Address || l.Pod.UID != p.UID || len(a.inVault(l, "auth/kubernetes/login")) == 0 {
+		t.Errorf("the login's line is %+v", l)
+	}
+	if l := a.line("intruder", "login", 1); l.Outcome != "failure" || l.Reason != "Denied" || len(a.inVault(l, "auth/kubernetes/login")) == 0 {
+		t.Errorf("the intruder's login has the line %+v", l)
+	}
+	a.eventually("the Vault token is renewed", func() bool {
+		a.demand <- unix.SIGHUP
+		lines := a.lines("web-0", "renew")
+		return len(lines) > 0 && lines[0].Outcome == "success" && lines[0].Store.Lease == "" && len(a.inVault(lines[0], "auth/token/renew-self")) > 0
+	})
 	a.finish()
 }
 

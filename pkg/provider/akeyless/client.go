@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
@@ -54,6 +56,9 @@ func (p *Provider) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 		}
 		r.Header.Set("Content-Type", "application/json")
 		trace.ToHTTP(ctx, r.Header)
+		if id := provider.Correlation(ctx); id != "" {
+			r.Header.Set(headerCorrelation, id)
+		}
 		return r, nil
 	})
 }
@@ -81,7 +86,30 @@ func (p *Provider) exchange(ctx context.Context, k call, request func(context.Co
 	}
 	r.Header.Set("User-Agent", p.config.UserAgent)
 	r.Header.Set("Accept", "application/json")
-	return k.endpoint.Transport().RoundTrip(r)
+	id := r.Header.Get(headerCorrelation)
+	provider.Asked(ctx, id)
+	resp, err := k.endpoint.Transport().RoundTrip(r)
+	if err == nil && id != "" {
+		provider.Asked(ctx, ownID(resp))
+	}
+	return resp, err
+}
+
+const (
+	// headerCorrelation has our id of the request, for the logs on its way.
+	headerCorrelation = "X-Correlation-ID"
+	// headerRequest has the server's own id, where it answers one.
+	headerRequest = "X-Request-Id"
+	longestID     = 128
+)
+
+// ownID is the server's id of a request; empty for none that can be used.
+func ownID(resp *http.Response) string {
+	id := resp.Header.Get(headerRequest)
+	if len(id) > longestID || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
+		return ""
+	}
+	return id
 }
 
 // again tells whether repeating the call after an answer is safe and may help.

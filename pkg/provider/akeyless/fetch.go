@@ -32,6 +32,8 @@ type fetch struct {
 	bearer   bearer
 	endpoint *endpoint.Endpoint
 	began    time.Time
+	// correlation is what the requests go under.
+	correlation string
 
 	mu      sync.Mutex
 	results map[*item]result
@@ -48,6 +50,8 @@ type result struct {
 	id     string    // of a credential
 	absent bool      // the store has nothing there, and the class does not mind
 	err    error
+	// correlation is the id of the request that brought it; empty for none.
+	correlation string
 }
 
 func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
@@ -57,7 +61,7 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 	if !f.request.Upkeep {
 		f.forget()
 	}
-	f.results = map[*item]result{}
+	f.results, f.correlation = map[*item]result{}, provider.Correlation(ctx)
 	err := f.obtain(ctx)
 	if err != nil {
 		f.refused(session.Everything, err)
@@ -68,6 +72,9 @@ func (f *fetch) run(ctx context.Context) (*provider.Payload, error) {
 		"address", f.endpoint.Address.String(), "items", len(f.spec.items), "error", err)
 	if err != nil && !f.fallBack() {
 		return nil, err
+	}
+	for _, r := range f.results {
+		provider.Asked(ctx, r.correlation) // another volume's, where it is shared
 	}
 	p, broken := f.payload()
 	if broken != nil {
@@ -281,7 +288,7 @@ func (f *fetch) due(rd *reading) time.Time {
 }
 
 func (f *fetch) result(rd *reading) result {
-	return result{kind: rd.Kind, value: rd.value, due: f.due(rd), ends: rd.Ends, absent: rd.Absent}
+	return result{kind: rd.Kind, value: rd.value, due: f.due(rd), ends: rd.Ends, absent: rd.Absent, correlation: rd.correlation}
 }
 
 // holder is whose a credential would be.

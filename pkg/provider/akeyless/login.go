@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
@@ -44,7 +45,13 @@ func (b bearer) until(l login) time.Time {
 
 // logIn logs in. Its errors are the bearer's own, unless the store is away.
 func (p *Provider) logIn(ctx context.Context, l login, b bearer) (*token, error) {
+	began := time.Now()
 	t, err := p.tryLogIn(ctx, l, b)
+	now := time.Now()
+	provider.NoteAccess(ctx, provider.Access{
+		Operation: provider.AccessLogin, Address: l.Target.Address.String(), Mount: string(l.Type), Role: l.AccessID,
+		Asked: provider.Correlation(ctx), Err: err, At: now, Took: now.Sub(began),
+	})
 	return t, singleflight.Own(err)
 }
 

@@ -29,7 +29,10 @@ type reading struct {
 	// Ends is the end of a certificate.
 	Ends time.Time `json:",omitzero"`
 
-	err error // of this item, where others were asked for with it
+	// correlation is the id that the request went under; empty for an earlier
+	// process'.
+	correlation string
+	err         error // of this item, where others were asked for with it
 }
 
 // AskedAt implements session.Reading.
@@ -271,7 +274,7 @@ func (f *fetch) fromGroup(it *item) *reading {
 
 // newReading joins an answer with what was noted before it was asked for.
 func (f *fetch) newReading(it *item, k kind, v value, asked time.Time) *reading {
-	rd := &reading{Kind: k, value: v, Asked: asked, Read: asked}
+	rd := &reading{Kind: k, value: v, Asked: asked, Read: asked, correlation: f.correlation}
 	if d, ok := f.notedOf(it); ok {
 		rd.Mark, rd.Next = d.mark(), d.next()
 	}

@@ -36,6 +36,23 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// A call has the id of the work that it is made for, and the work knows it.
+func TestCorrelationOnTheWire(t *testing.T) {
+	w := newWorld(t, plugin.Config{})
+	w.good(w.request())
+	if ids := w.server.Header("x-correlation-id"); len(ids) != 0 {
+		t.Errorf("a call without a trail has the ids %q", ids)
+	}
+	trail := &provider.Trail{}
+	if _, err := w.get("aws").Fetch(provider.WithTrail(t.Context(), trail), w.request()); err != nil {
+		t.Fatal(err)
+	}
+	ids := w.server.Header("x-correlation-id")
+	if !slices.Equal(ids, trail.IDs()) || len(ids) != 1 || len(ids[0]) != 32 {
+		t.Errorf("the provider saw the ids %q, the trail has %q", ids, trail.IDs())
+	}
+}
+
 func TestRequestOnTheWire(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	r := w.request("csi.storage.k8s.io/pod.name", "forged", "csi.storage.k8s.io/serviceAccount.tokens", "forged", "region", "eu-1 <&> \"x\"")

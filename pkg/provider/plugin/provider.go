@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
@@ -107,7 +108,7 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}
-	called, span := trace.Request(ctx, "plugin")
+	called, span := trace.Request(correlate(ctx), "plugin")
 	answer, err := l.receive(trace.ToGRPC(called), m, p.registry.reading, c.charge)
 	span.End(err)
 	if full := (*fault.Error)(nil); errors.As(err, &full) {
@@ -126,6 +127,20 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 		l.pulse.lost()
 	}
 	return answer, err
+}
+
+// headerCorrelation has our id of the call, for the provider's own log.
+const headerCorrelation = "x-correlation-id"
+
+// correlate sends the id as metadata of the call, since there are providers that
+// refuse attributes that they do not know.
+func correlate(ctx context.Context) context.Context {
+	id := provider.Correlation(ctx)
+	if id == "" {
+		return ctx
+	}
+	provider.Asked(ctx, id)
+	return metadata.AppendToOutgoingContext(ctx, headerCorrelation, id)
 }
 
 // settle lets a deadline that is about to pass do so. The provider knows it,

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
@@ -158,10 +159,12 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 	if !c.token.take(usesToEnd) {
 		return nil, nil // a renewal would be the token's end, and the lease's
 	}
+	var failed error
+	defer f.noteAccess(ctx, provider.AccessRenew, c.answer.leaseID, &failed)()
 	k := f.call(c.token, http.MethodPut, "sys/leases/renew", nil, body)
 	k.operation, k.renews, k.owner, k.about = endpoint.OpRenew, true, budget.Owner{}, path.Dir(c.answer.leaseID)
 	reply, err := f.client.do(ctx, k)
-	if err != nil {
+	if failed = err; err != nil {
 		if !refusedRenewal(k, reply) && (fault.Of(err).Outage() || fault.Of(err) == fault.Canceled) {
 			return nil, fmt.Errorf("renewing lease %q: %w", c.answer.leaseID, err)
 		}
@@ -172,16 +175,23 @@ func (f *fetch) renewLease(ctx context.Context, c *held) (*held, error) {
 		LeaseID       string      `json:"lease_id"`
 		LeaseDuration json.Number `json:"lease_duration"`
 	}
+	none := fault.New(fault.Rejected, "renewing lease %q: the answer of %s renews none", c.answer.leaseID, f.spec.login.target.Address)
 	if len(bytes.TrimSpace(reply.Body)) == 0 {
-		return nil, nil // 204: not renewed
+		failed = none // 204
+		return nil, nil
 	}
 	if json.Unmarshal(reply.Body, &e) != nil {
-		return nil, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.Address)
+		failed = fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", c.answer.leaseID, f.spec.login.target.Address)
+		return nil, failed
 	}
 	if e.LeaseID == "" {
-		return nil, nil // an answer that names no lease renewed none
+		failed = none // it names no lease
+		return nil, nil
 	}
 	seconds, _ := e.LeaseDuration.Float64()
+	if seconds <= 0 {
+		failed = none
+	}
 	return c.renewed(f.now(), seconds2duration(seconds), f.chance()), nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
@@ -65,7 +66,8 @@ func (f *fetch) extended(ctx context.Context, t *token) bool {
 }
 
 // renewSelf asks for as long a life as before.
-func (f *fetch) renewSelf(ctx context.Context, t *token) error {
+func (f *fetch) renewSelf(ctx context.Context, t *token) (err error) {
+	defer f.noteAccess(ctx, provider.AccessRenew, "", &err)()
 	k := f.call(t, http.MethodPost, "auth/token/renew-self", nil, []byte("{}"))
 	k.operation, k.renews, k.owner = endpoint.OpRenew, true, budget.Owner{}
 	reply, err := f.client.do(ctx, k)
@@ -124,6 +126,7 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 	if err != nil {
 		return nil, false, err
 	}
+	defer f.noteAccess(ctx, provider.AccessLogin, "", &err)()
 	body, err := json.Marshal(map[string]string{"role": l.role, "jwt": account.JWT.Reveal()})
 	if err != nil {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
@@ -147,6 +150,19 @@ func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
 	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.Address.String(), "mount", l.mount,
 		"role", l.role, "jti", account.Claims.ID, "correlation", f.correlation)
 	return t, info.podBound(l.sharing, f.request.Pod, account.Claims.ServiceAccountUID), nil
+}
+
+// noteAccess notes a login, or the renewal of a lease or else the token, for the
+// audit trail, once the func that it returns is called.
+func (f *fetch) noteAccess(ctx context.Context, operation, lease string, err *error) func() {
+	began, l := time.Now(), f.spec.login
+	return func() {
+		now := time.Now()
+		provider.NoteAccess(ctx, provider.Access{
+			Operation: operation, Address: l.target.Address.String(), Namespace: l.namespace, Mount: l.mount, Role: l.role,
+			Lease: lease, Asked: f.correlation, Err: *err, At: now, Took: now.Sub(began),
+		})
+	}
 }
 
 // refuseCertificate ends a token that came of a client certificate.

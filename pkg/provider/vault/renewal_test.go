@@ -8,7 +8,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestRenewalThatAnswersNothing has stores and proxies that answer a renewal
@@ -40,9 +42,15 @@ func TestRenewalThatAnswersNothing(t *testing.T) {
 			r := brokenRequest("v", b.URL, map[string]string{"objects": "[{objectName: a, secretPath: database/creds/a, secretKey: k}]"})
 			wantFile(t, mustFetch(t, p, r), "a", "v1")
 			now.advance(45 * time.Minute)
-			wantFile(t, mustFetch(t, p, r), "a", "v2")
+			trail := &provider.Trail{}
+			payload, err := p.Fetch(provider.WithTrail(t.Context(), trail), r)
+			testkit.Must(t, err)
+			wantFile(t, payload, "a", "v2")
 			if b.count("sys/leases/renew") != 1 {
 				t.Error("the lease was not to be renewed")
+			}
+			if a := trail.Accesses(); len(a) != 1 || a[0].Operation != provider.AccessRenew || a[0].Lease != "x/1" || a[0].Err == nil || a[0].Asked == "" {
+				t.Errorf("the trail has %+v", a)
 			}
 		})
 	}

@@ -34,6 +34,7 @@ func Run(t *testing.T, o Options) {
 		"release forbidden":         releaseForbidden,
 		"release after class edit":  releaseAfterEdit,
 		"sharing":                   sharing,
+		"trail":                     trail,
 		"session renewal":           sessionRenewal,
 		"revoked token":             revokedToken,
 		"no login again":            noLoginAgain,
