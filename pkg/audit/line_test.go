@@ -159,6 +159,38 @@ func TestSchemaKnowsEveryField(t *testing.T) {
 	}
 }
 
+func TestSchemaRefuses(t *testing.T) {
+	good, _ := chain.Head{ID: "6f1c0a9d2b7e4c35"}.Add(examples()[1].encode())
+	if err := audittest.Valid(good); err != nil {
+		t.Fatal(err)
+	}
+	for old, by := range map[string]string{
+		`"node":"node-1",`:                             ``,
+		`"time":"2026-03-01T09:32:00.000Z"`:            `"time":"2026-03-01T09:32:00Z"`,
+		`"event":"refresh"`:                            `"event":"look"`,
+		`"event":"refresh","outcome"`:                  `"event":"login","outcome"`,
+		`"outcome":"failure"`:                          `"outcome":"success"`,
+		`"reason":"Denied",`:                           ``,
+		`"reason":"Denied"`:                            `"reason":"Tired"`,
+		`"uid":"c1a8f3f0-6a55-4f0e-9d5b-1f6c0f0f7a11"`: `"uid":7`,
+		`"volume":"csi-0f1e2d",`:                       ``,
+		`"changed":true`:                               `"changed":false`,
+		`"correlationIDs":[`:                           `"correlationIDs":["",`,
+		`"jti":`:                                       `"token":`,
+		`"chain":`:                                     `"chained":`,
+		`"seq":1`:                                      `"seq":0`,
+		`"id":"6f1c0a9d2b7e4c35"`:                      `"id":"6f1c"`,
+	} {
+		bad := strings.Replace(string(good), old, by, 1)
+		if bad == string(good) {
+			t.Errorf("%s is not in the line", old)
+		}
+		if audittest.Valid([]byte(bad)) == nil {
+			t.Errorf("the schema takes %s for %s", by, old)
+		}
+	}
+}
+
 // schema is the part of a JSON Schema that names fields.
 type schema struct {
 	Properties map[string]json.RawMessage

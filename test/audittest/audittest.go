@@ -22,7 +22,7 @@ func Check(t testing.TB, logs ...[]byte) int {
 	CheckLines(t, logs...)
 	var v chain.Verifier
 	for i, log := range logs {
-		if err := v.Read(fmt.Sprintf("log %d", i), bytes.NewReader(log)); err != nil {
+		if err := v.Read(fmt.Sprintf("log %d", i), bytes.NewReader(Whole(log))); err != nil {
 			t.Error(err)
 		}
 	}
@@ -44,7 +44,7 @@ func CheckLines(t testing.TB, logs ...[]byte) {
 		return
 	}
 	for _, log := range logs {
-		err := chain.Lines(bytes.NewReader(log), func(number int, text []byte) {
+		err := chain.Lines(bytes.NewReader(Whole(log)), func(number int, text []byte) {
 			if !bytes.HasPrefix(text, []byte(`{"apiVersion":"`+chain.Version)) {
 				return
 			}
@@ -57,6 +57,9 @@ func CheckLines(t testing.TB, logs ...[]byte) {
 		}
 	}
 }
+
+// Whole gives the lines of a log without one that is being written.
+func Whole(log []byte) []byte { return log[:bytes.LastIndexByte(log, '\n')+1] }
 
 // Valid tells what is wrong with one line; nil for nothing.
 func Valid(line []byte) error {

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/audittest"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
@@ -58,7 +59,7 @@ func (a *auditRig) lines(pod, event string) (found []auditLine) {
 	a.t.Helper()
 	text, err := os.ReadFile(a.auditLog())
 	testkit.Must(a.t, err)
-	for one := range strings.Lines(string(text)) {
+	for one := range strings.Lines(string(audittest.Whole(text))) {
 		var l auditLine
 		if err := json.Unmarshal([]byte(one), &l); err != nil {
 			a.t.Fatalf("%v: %q", err, one)
