@@ -27,11 +27,11 @@ type classSource interface {
 
 // newClasses takes classes from the cluster, or from the directory where there
 // is no cluster.
-func newClasses(c Config, b *budget.Budget, cluster *rest.Config, onChange, onSeen func(ref class.Ref, version string)) (classSource, error) {
+func newClasses(c Config, b *budget.Budget, cluster *rest.Config, onVersion func(ref class.Ref, version string)) (classSource, error) {
 	if cluster == nil {
-		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnChange: onChange, OnSeen: onSeen})
+		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnVersion: onVersion})
 	}
-	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Linger: classLinger, Logger: c.Logger, Budget: b, OnChange: onChange, OnSeen: onSeen})
+	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Linger: classLinger, Logger: c.Logger, Budget: b, OnVersion: onVersion})
 }
 
 // clusterConfig says how to reach the API server; nil where classes come from

@@ -63,9 +63,7 @@ func (n *Node) buildVolumes() error {
 		cluster.Wrap(n.metrics.CountAPIRequests)
 	}
 	n.runners = append(n.runners, func(ctx context.Context) error { return watchSuspend(ctx, clock.SinceBoot) })
-	n.classes, err = newClasses(n.c, n.budget, cluster,
-		func(ref class.Ref, version string) { n.volumes.ClassChanged(ref, version) },
-		func(ref class.Ref, version string) { n.volumes.ClassSeen(ref, version) })
+	n.classes, err = newClasses(n.c, n.budget, cluster, func(ref class.Ref, version string) { n.volumes.ClassVersion(ref, version) })
 	if err != nil {
 		return err
 	}

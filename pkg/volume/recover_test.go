@@ -254,7 +254,7 @@ func TestEditWhileNoDriverRan(t *testing.T) {
 				r.publish(r.request("a"))
 				r.restart()
 				r.background()
-				r.ClassSeen(tc.ref, tc.version)
+				r.ClassVersion(tc.ref, tc.version)
 				time.Sleep(10 * time.Second) // in the bubble's time; the interval is a minute
 				synctest.Wait()
 				want := 1

@@ -162,30 +162,21 @@ func (p *Publisher) logRefresh(o Outcome) {
 	}
 }
 
-// ClassChanged is told of a class's version, empty for one that is not there or
-// cannot be used. It makes the volumes due whose payload another version made,
-// spread over a second. What is due sooner stays so: a lease may be about to
-// end.
-func (p *Publisher) ClassChanged(ref class.Ref, version string) { p.edited(ref, version) }
-
-// ClassSeen is told, in the same way, of a class when this process sees it for
-// the first time: it may have been edited while no driver ran.
-func (p *Publisher) ClassSeen(ref class.Ref, version string) {
-	n := p.edited(ref, version)
-	p.Logger.Debug("class seen for the first time", "class", ref.String(), "volumesOfAnotherVersion", n)
-}
-
-func (p *Publisher) edited(ref class.Ref, version string) (n int) {
+// ClassVersion is told a class's version, empty for one that is not there or
+// cannot be used, when the class is first seen and when it has changed. It makes
+// the volumes due whose payload another version made, spread over a second. What
+// is due sooner stays so: a lease may be about to end.
+func (p *Publisher) ClassVersion(ref class.Ref, version string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	now := time.Now()
+	now, n := time.Now(), 0
 	for id, e := range p.entries {
 		if e.askEdited(ref, version) {
 			n++
 			p.schedule.Hasten(id, e.whereNow(), now.Add(time.Duration(float64(editSpread)*chance())))
 		}
 	}
-	return n
+	p.Logger.Debug("the version of a class is known", "class", ref.String(), "volumesOfAnotherVersion", n)
 }
 
 // RefreshAll makes every volume due now, on a person's demand.

@@ -204,8 +204,8 @@ func TestClassEditRefreshes(t *testing.T) {
 	r.publish(req)
 	r.classes.edit(func(c *class.Class) { c.SizeLimit = 4 << 20 })
 	r.store.set(func(s *fakeStore) { s.files["password"] = strings.Repeat("x", 3<<20) })
-	r.ClassChanged(class.Ref{Namespace: "other", Name: "secrets"}, "2")
-	r.ClassChanged(req.Class, r.classes.version())
+	r.ClassVersion(class.Ref{Namespace: "other", Name: "secrets"}, "2")
+	r.ClassVersion(req.Class, r.classes.version())
 	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", strings.Repeat("x", 3<<20))
 	if r.store.fresh != 1 {
@@ -232,7 +232,7 @@ func TestAskedDuringTheWork(t *testing.T) {
 			done := make(chan error, 1)
 			during(r, func() { go func() { done <- r.Publish(t.Context(), req) }() })
 			eventually(t, "the store is asked", func() bool { return r.store.count() == before+1 })
-			r.ClassChanged(req.Class, "edited")
+			r.ClassVersion(req.Class, "edited")
 			close(gate)
 			eventually(t, "the store is asked again", func() bool { return r.store.count() == before+2 })
 			if name == "first publish" {
@@ -263,7 +263,7 @@ func TestNewsOfTheVersionInUse(t *testing.T) {
 				done := make(chan error, 1)
 				go func() { done <- r.Publish(t.Context(), req) }()
 				synctest.Wait()
-				r.ClassChanged(req.Class, r.classes.version())
+				r.ClassVersion(req.Class, r.classes.version())
 				close(gate)
 				must(t, <-done)
 				if tc.fails {
@@ -272,7 +272,7 @@ func TestNewsOfTheVersionInUse(t *testing.T) {
 					synctest.Wait()
 					r.store.set(func(s *fakeStore) { s.fail = nil })
 				}
-				r.ClassChanged(req.Class, r.classes.version())
+				r.ClassVersion(req.Class, r.classes.version())
 				time.Sleep(time.Second) // in the bubble's time; the interval is a minute
 				synctest.Wait()
 				if n := r.store.count(); n != tc.fetch || r.Failing() != 0 {

@@ -60,7 +60,7 @@ func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 			}
 			r.classes.spoil(nil)
 			r.classes.edit(func(c *class.Class) { c.Provider, c.SizeLimit, c.Parameters = "fake", 0, nil })
-			r.ClassChanged(req.Class, r.classes.version())
+			r.ClassVersion(req.Class, r.classes.version())
 			eventually(t, "the volume has recovered", func() bool { return r.seen.count("refresh", false) == 1 })
 			if o := r.seen.last("refresh"); o.Failures != 6 || o.Changed {
 				t.Errorf("the observer was told %+v, want the end of 6 failures, with nothing new", o)
@@ -101,7 +101,7 @@ func TestEditOfOnDeniedCountsAtOnce(t *testing.T) {
 			r.publish(req)
 			r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") })
 			r.classes.edit(func(c *class.Class) { c.OnDenied = tc.now })
-			r.ClassChanged(req.Class, r.classes.version())
+			r.ClassVersion(req.Class, r.classes.version())
 			eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
 			_, err := os.Lstat(filepath.Join(req.Target, "password"))
 			if o := r.seen.last("refresh"); os.IsNotExist(err) != tc.emptied || o.Emptied != tc.emptied || o.Reason() != fault.Denied {

@@ -187,11 +187,11 @@ func TestRestartOfTheDriver(t *testing.T) {
 	r.stop()
 	mark, err := r.vault.Mark()
 	testkit.Must(t, err)
-	seen := strings.Count(r.log.String(), "class seen for the first time")
+	seen := strings.Count(r.log.String(), "the version of a class is known")
 	r.start()
 	// From here on it is decided whether the store is asked.
 	r.eventually("the driver has seen the class", func() bool {
-		return strings.Count(r.log.String(), "class seen for the first time") > seen
+		return strings.Count(r.log.String(), "the version of a class is known") > seen
 	})
 	if !strings.Contains(r.log.String(), "class=shop/secrets volumesOfAnotherVersion=0") {
 		t.Error("the driver takes the class for edited")

@@ -54,15 +54,12 @@ type Config struct {
 	// Budget is the memory that classes are kept in, as a cache; nil refuses
 	// nothing. A class that finds no room is asked for each time.
 	Budget *budget.Budget
-	// OnChange is told of each retained class that was created, edited or
-	// deleted since it was last seen: of its version, empty if there is no
-	// such class or it cannot be used. It is called by many goroutines, without
-	// a lock held, and delays what comes next for the same class. It may be
-	// nil.
-	OnChange func(ref class.Ref, version string)
-	// OnSeen is told, in the same way, of each retained class when it is seen
-	// for the first time. It may be nil.
-	OnSeen func(ref class.Ref, version string)
+	// OnVersion is told the version of each retained class when it is seen for
+	// the first time, and when it was created, edited or deleted since: empty if
+	// there is no such class or it cannot be used. Many goroutines call it,
+	// without a lock held, and what comes next for the same class waits for it.
+	// It may be nil.
+	OnVersion func(ref class.Ref, version string)
 }
 
 // Source gives the classes of a cluster.
@@ -144,11 +141,8 @@ func New(c Config) (*Source, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.OnChange == nil {
-		c.OnChange = func(class.Ref, string) {}
-	}
-	if c.OnSeen == nil {
-		c.OnSeen = func(class.Ref, string) {}
+	if c.OnVersion == nil {
+		c.OnVersion = func(class.Ref, string) {}
 	}
 	client, err := newClient(c)
 	if err != nil {
@@ -276,7 +270,7 @@ func (s *Source) seen(ref class.Ref, found *snapshot) {
 	s.mu.Unlock()
 	if first {
 		s.charge(w, found)
-		s.OnSeen(ref, found.usable())
+		s.OnVersion(ref, found.usable())
 	}
 }
 

@@ -34,7 +34,7 @@ type fixture struct {
 	api     *double
 	source  *apisource.Source
 	logs    *testkit.Log
-	changes chan class.Ref
+	changes chan class.Ref // told of, but for the first sight of each
 	pausing chan struct{} // told when a pause begins
 	pauses  chan time.Duration
 
@@ -49,7 +49,14 @@ func setUp(t *testing.T, c apisource.Config) *fixture {
 		c.REST = f.api.config()
 	}
 	c.Logger = slog.New(slog.NewTextHandler(f.logs, nil))
-	c.OnChange = func(r class.Ref, _ string) { f.changes <- r }
+	first, known := c.OnVersion, sync.Map{}
+	c.OnVersion = func(r class.Ref, version string) {
+		if _, again := known.LoadOrStore(r, true); again {
+			f.changes <- r
+		} else if first != nil {
+			first(r, version)
+		}
+	}
 	var err error
 	if f.source, err = apisource.New(c); err != nil {
 		t.Fatal(err)

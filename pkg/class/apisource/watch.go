@@ -25,7 +25,7 @@ const (
 	maxWarned = 1024
 )
 
-// Retain keeps a class in memory, and has OnChange told of its edits, until
+// Retain keeps a class in memory, and has OnVersion told of its edits, until
 // it is released as often. An edit that happens between a Get and a later
 // Retain goes unnoticed: retain first.
 func (s *Source) Retain(ref class.Ref) {
@@ -247,11 +247,8 @@ func (s *Source) take(ctx context.Context, w *watched, now *snapshot) {
 	w.last, w.live = now, true
 	s.mu.Unlock()
 	s.charge(w, now)
-	switch {
-	case last == nil:
-		s.OnSeen(w.ref, now.usable())
-	case last.version != now.version:
-		s.OnChange(w.ref, now.usable())
+	if last == nil || last.version != now.version {
+		s.OnVersion(w.ref, now.usable())
 	}
 }
 

@@ -414,13 +414,13 @@ func TestForbiddenLater(t *testing.T) {
 	}
 }
 
-// TestOnChangeHoldsNoLock calls back into the source, as the volumes do.
-func TestOnChangeHoldsNoLock(t *testing.T) {
+// TestOnVersionHoldsNoLock calls back into the source, as the volumes do.
+func TestOnVersionHoldsNoLock(t *testing.T) {
 	api := newDouble(t)
 	api.put(db, "r1")
 	got := make(chan string)
 	var source *apisource.Source
-	source, err := apisource.New(apisource.Config{REST: api.config(), OnChange: func(r class.Ref, version string) {
+	source, err := apisource.New(apisource.Config{REST: api.config(), OnVersion: func(r class.Ref, version string) {
 		source.Retain(r)
 		c, err := source.Get(context.Background(), r)
 		source.Release(r)
@@ -432,23 +432,27 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 	f := &fixture{T: t, api: api, source: source}
 	source.Retain(db)
 	f.run()
-	f.opened()
-	api.put(db, "r2")
-	if s := receive(f, got, "OnChange"); s != "r2<nil> true" {
-		t.Errorf("got %s", s)
+	for _, role := range []string{"r1", "r2"} {
+		api.put(db, role)
+		if s := receive(f, got, "a version"); s != role+"<nil> true" {
+			t.Errorf("got %s", s)
+		}
+		if role == "r1" {
+			f.opened()
+		}
 	}
 }
 
-// TestOnSeen tells once of each retained class, whoever sees it first, and
+// TestFirstSight tells once of each retained class, whoever sees it first, and
 // before any change of it.
-func TestOnSeen(t *testing.T) {
+func TestFirstSight(t *testing.T) {
 	for name, first := range map[string]func(f *fixture){
 		"by the watch": func(f *fixture) { f.run(); f.opened() },
 		"by Get":       func(f *fixture) { f.role("r1"); f.run(); f.opened() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := make(chan string, 10)
-			f := setUp(t, apisource.Config{OnSeen: func(r class.Ref, version string) { seen <- r.String() + " " + version }})
+			f := setUp(t, apisource.Config{OnVersion: func(r class.Ref, version string) { seen <- r.String() + " " + version }})
 			f.api.put(db, "r1")
 			f.source.Retain(db)
 			first(f)

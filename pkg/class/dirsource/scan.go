@@ -100,21 +100,17 @@ func twice(ref class.Ref, files []string) found {
 	return found{ref, entry{err: err, version: err.Error(), files: files}}
 }
 
-// replace puts a new index in force and notes what there is for Run to tell:
-// what changed or, the first time, what there is. Before that nothing was
-// known, which is no edit.
+// replace puts a new index in force, and notes the versions that Run has to
+// tell: those that changed or, the first time, all.
 func (s *Source) replace(idx index) {
 	old, known := s.index, s.known
 	s.index, s.known = idx, true
 	for ref := range s.retained {
-		switch {
-		case !known:
-			s.seen[ref] = idx[ref].usable()
-		case old[ref].version != idx[ref].version:
-			s.changed[ref] = idx[ref].usable()
+		if !known || old[ref].version != idx[ref].version {
+			s.versions[ref] = idx[ref].usable()
 		}
 	}
-	if len(s.changed)+len(s.seen) > 0 {
+	if len(s.versions) > 0 {
 		select {
 		case s.wake <- struct{}{}:
 		default:

@@ -31,14 +31,11 @@ type Config struct {
 	// Dir is the directory of manifests.
 	Dir    string
 	Logger *slog.Logger
-	// OnChange is told of each retained class that appeared, was edited or
-	// went away: of its version, empty if the class is not there or cannot be
-	// used. Run calls it, one call at a time, and holds no lock. It may be
-	// nil.
-	OnChange func(ref class.Ref, version string)
-	// OnSeen is told, in the same way, of each retained class once the
-	// directory has been read for the first time. It may be nil.
-	OnSeen func(ref class.Ref, version string)
+	// OnVersion is told the version of each retained class once the directory
+	// has been read for the first time, and when the class appeared, was edited
+	// or went away since: empty if the class is not there or cannot be used. Run
+	// calls it, one call at a time, and holds no lock. It may be nil.
+	OnVersion func(ref class.Ref, version string)
 	// Rescan is how often the directory is read without being asked, for
 	// edits that the kernel does not tell of: behind a symlink, on a network
 	// file system. Default 30s.
@@ -53,7 +50,7 @@ type Source struct {
 
 	// begun counts the scans that were begun.
 	begun atomic.Int64
-	// wake tells Run that there is something in changed or seen.
+	// wake tells Run that there is something in versions.
 	wake chan struct{}
 
 	mu       sync.Mutex
@@ -62,8 +59,7 @@ type Source struct {
 	known    bool  // whether index is of the directory
 	scanned  error // why the directory could not be read the last time
 	retained map[class.Ref]int
-	changed  map[class.Ref]string // their versions
-	seen     map[class.Ref]string // likewise
+	versions map[class.Ref]string // that OnVersion is to be told
 }
 
 // New makes a Source, and reads nothing yet.
@@ -81,11 +77,8 @@ func New(c Config) (*Source, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.OnChange == nil {
-		c.OnChange = func(class.Ref, string) {}
-	}
-	if c.OnSeen == nil {
-		c.OnSeen = func(class.Ref, string) {}
+	if c.OnVersion == nil {
+		c.OnVersion = func(class.Ref, string) {}
 	}
 	if c.Rescan <= 0 {
 		c.Rescan = defaultRescan
@@ -95,7 +88,7 @@ func New(c Config) (*Source, error) {
 	}
 	return &Source{
 		Config: c, wake: make(chan struct{}, 1),
-		files: map[string]*file{}, index: index{}, retained: map[class.Ref]int{}, changed: map[class.Ref]string{}, seen: map[class.Ref]string{},
+		files: map[string]*file{}, index: index{}, retained: map[class.Ref]int{}, versions: map[class.Ref]string{},
 	}, nil
 }
 
@@ -113,7 +106,7 @@ func (s *Source) Get(ctx context.Context, ref class.Ref) (*class.Class, error) {
 	return nil, s.missing(ref)
 }
 
-// Retain has OnChange called for the class until it is released as often.
+// Retain has OnVersion called for the class until it is released as often.
 func (s *Source) Retain(ref class.Ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,8 +119,7 @@ func (s *Source) Release(ref class.Ref) {
 	defer s.mu.Unlock()
 	if s.retained[ref]--; s.retained[ref] <= 0 {
 		delete(s.retained, ref)
-		delete(s.changed, ref)
-		delete(s.seen, ref)
+		delete(s.versions, ref)
 	}
 }
 
@@ -179,16 +171,13 @@ func (s *Source) watch(w *fsnotify.Watcher) {
 	}
 }
 
-// tell calls OnSeen for what was seen first, and OnChange for what changed.
+// tell calls OnVersion for the classes that are new or have changed.
 func (s *Source) tell() {
 	s.mu.Lock()
-	changed, seen := s.changed, s.seen
-	s.changed, s.seen = map[class.Ref]string{}, map[class.Ref]string{}
+	versions := s.versions
+	s.versions = map[class.Ref]string{}
 	s.mu.Unlock()
-	for ref, version := range seen {
-		s.OnSeen(ref, version)
-	}
-	for ref, version := range changed {
-		s.OnChange(ref, version)
+	for ref, version := range versions {
+		s.OnVersion(ref, version)
 	}
 }

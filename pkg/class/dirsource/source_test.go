@@ -29,23 +29,35 @@ func manifest(namespace, name, role string) string {
 
 func ref(namespace, name string) class.Ref { return class.Ref{Namespace: namespace, Name: name} }
 
+// change is a version that the source told of.
+type change struct {
+	ref     class.Ref
+	version string
+}
+
 type fixture struct {
 	*testing.T
 	dir     string
 	logs    *testkit.Log
 	source  *dirsource.Source
-	changes chan class.Ref
+	changes chan change
 }
 
 func setUp(t *testing.T, c dirsource.Config) *fixture {
 	t.Helper()
-	f := &fixture{T: t, logs: &testkit.Log{}, changes: make(chan class.Ref, 100)}
+	f := &fixture{T: t, logs: &testkit.Log{}, changes: make(chan change, 100)}
 	if c.Dir == "" {
 		c.Dir = t.TempDir()
 	}
 	f.dir = c.Dir
 	c.Logger = slog.New(slog.NewTextHandler(f.logs, nil))
-	c.OnChange = func(r class.Ref, _ string) { f.changes <- r }
+	told := c.OnVersion
+	c.OnVersion = func(r class.Ref, version string) {
+		if told != nil {
+			told(r, version)
+		}
+		f.changes <- change{r, version}
+	}
 	var err error
 	if f.source, err = dirsource.New(c); err != nil {
 		t.Fatal(err)
@@ -98,15 +110,26 @@ func (f *fixture) run() {
 	})
 }
 
+// changed waits until the version of the class as it is now was told.
 func (f *fixture) changed(want class.Ref) {
 	f.Helper()
-	select {
-	case got := <-f.changes:
-		if got != want {
-			f.Errorf("told of %s, want %s", got, want)
+	patience := time.After(20 * time.Second)
+	for {
+		select {
+		case got := <-f.changes:
+			now := change{ref: want}
+			if c, err := f.source.Get(f.Context(), want); err == nil {
+				now.version = c.ResourceVersion
+			}
+			if got.ref != want {
+				f.Errorf("told of %s, want %s", got.ref, want)
+			}
+			if got == now {
+				return
+			}
+		case <-patience:
+			f.Fatalf("not told of %s", want)
 		}
-	case <-time.After(20 * time.Second):
-		f.Fatalf("not told of %s", want)
 	}
 }
 
@@ -325,8 +348,8 @@ func TestInvalidClassAndWarnings(t *testing.T) {
 	}
 }
 
-// TestOnChange sees an edit, a deletion and a creation through events alone.
-func TestOnChange(t *testing.T) {
+// TestChanges sees an edit, a deletion and a creation through events alone.
+func TestChanges(t *testing.T) {
 	f := setUp(t, dirsource.Config{Rescan: time.Hour, Debounce: time.Millisecond})
 	db := ref("ns", "db")
 	f.write("a.yaml", manifest("ns", "db", "r1"))
@@ -387,12 +410,12 @@ func TestRescan(t *testing.T) {
 	f.changed(ref("ns", "db"))
 }
 
-// TestOnChangeHoldsNoLock calls back into the source, as the volumes do.
-func TestOnChangeHoldsNoLock(t *testing.T) {
+// TestOnVersionHoldsNoLock calls back into the source, as the volumes do.
+func TestOnVersionHoldsNoLock(t *testing.T) {
 	dir := t.TempDir()
 	got := make(chan error, 10)
 	var source *dirsource.Source
-	source, err := dirsource.New(dirsource.Config{Dir: dir, Rescan: 5 * time.Millisecond, OnChange: func(r class.Ref, version string) {
+	source, err := dirsource.New(dirsource.Config{Dir: dir, Rescan: 5 * time.Millisecond, OnVersion: func(r class.Ref, version string) {
 		c, err := source.Get(context.Background(), r)
 		if err == nil && c.ResourceVersion != version {
 			err = fmt.Errorf("told of version %q, it is %q", version, c.ResourceVersion)
@@ -405,8 +428,8 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &fixture{T: t, dir: dir, source: source, logs: &testkit.Log{}}
-	source.Retain(ref("ns", "db"))
 	f.refused(ref("ns", "db"), fault.ClassNotFound) // so that what follows is an edit
+	source.Retain(ref("ns", "db"))
 	f.run()
 	temp := filepath.Join(dir, ".tmp")
 	if err := os.WriteFile(temp, []byte(manifest("ns", "db", "r")), 0o600); err != nil {
@@ -427,7 +450,7 @@ func TestOnChangeHoldsNoLock(t *testing.T) {
 
 func TestConcurrentUse(t *testing.T) {
 	f := setUp(t, dirsource.Config{Rescan: time.Millisecond, Debounce: time.Millisecond})
-	f.changes = make(chan class.Ref, 1e6)
+	f.changes = make(chan change, 1e6)
 	f.write("a.yaml", manifest("ns", "db", "r"))
 	f.run()
 	var wg sync.WaitGroup
@@ -454,10 +477,10 @@ func TestGetCanceled(t *testing.T) {
 	}
 }
 
-// TestOnSeen has the first look tell what there is, which is no change.
-func TestOnSeen(t *testing.T) {
+// TestFirstSight has the first look tell what there is, which is no change.
+func TestFirstSight(t *testing.T) {
 	seen := make(chan string, 100)
-	f := setUp(t, dirsource.Config{Rescan: time.Hour, OnSeen: func(r class.Ref, version string) { seen <- r.Name + " " + version }})
+	f := setUp(t, dirsource.Config{Rescan: time.Hour, OnVersion: func(r class.Ref, version string) { seen <- r.Name + " " + version }})
 	f.write("a.yaml", manifest("ns", "db", "r1")+"---\n"+manifest("ns", "other", "r1")+"---\n"+manifest("ns", "bad", "r1, refreshInterval: soon"))
 	want := map[string]bool{"absent ": true, "bad ": true}
 	for _, name := range []string{"db", "absent", "bad"} {
@@ -480,7 +503,15 @@ func TestOnSeen(t *testing.T) {
 		}
 	}
 	f.write("a.yaml", manifest("ns", "db", "r2")+"---\n"+manifest("ns", "bad", "r1, refreshInterval: soon"))
-	f.changed(ref("ns", "db")) // and before it nothing was told as changed
+	select {
+	case got := <-seen:
+		c, err := f.source.Get(t.Context(), ref("ns", "db"))
+		if err != nil || got != "db "+c.ResourceVersion || c.Parameters["roleName"] != "r2" {
+			t.Errorf("told of %q, the class is %+v (%v)", got, c, err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("not told of the edit")
+	}
 	if len(seen) > 0 {
 		t.Errorf("told again of %s", <-seen)
 	}
