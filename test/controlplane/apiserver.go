@@ -26,6 +26,8 @@ type APIServer struct {
 	// Client is the administrator's; it neither waits nor retries.
 	Client kubernetes.Interface
 	Config *rest.Config
+
+	cluster *Cluster
 }
 
 // APIServer starts an API server. Its name is its host's name, which makes its
@@ -35,7 +37,7 @@ func (c *Cluster) APIServer(name, encryption string, more ...string) *APIServer 
 	c.t.Helper()
 	port := firstPort + c.servers
 	c.servers++
-	a := &APIServer{URL: fmt.Sprintf("https://%s:%d", c.Address, port), Kubeconfig: c.Path(name + ".kubeconfig")}
+	a := &APIServer{cluster: c, URL: fmt.Sprintf("https://%s:%d", c.Address, port), Kubeconfig: c.Path(name + ".kubeconfig")}
 	args := c.apiServerArguments(port, more)
 	if encryption != "" {
 		file := c.Path(name + "-encryption.yaml")
@@ -55,6 +57,18 @@ func (c *Cluster) APIServer(name, encryption string, more ...string) *APIServer 
 	c.must(err)
 	a.Start()
 	return a
+}
+
+// As is a client with a certificate of a user in a group.
+func (a *APIServer) As(user, group string) kubernetes.Interface {
+	a.t.Helper()
+	pair, err := a.cluster.ca.Issue(pki.Identity{Name: user, Group: group})
+	a.cluster.must(err)
+	config := rest.CopyConfig(a.Config)
+	config.CertData, config.KeyData, config.CertFile, config.KeyFile = pair.Cert, pair.Key, "", ""
+	client, err := kubernetes.NewForConfig(config)
+	a.cluster.must(err)
+	return client
 }
 
 func (c *Cluster) apiServerArguments(port int, more []string) []string {

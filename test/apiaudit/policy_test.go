@@ -1,0 +1,255 @@
+//go:build e2e
+
+package apiaudit
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/test/controlplane"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
+
+const (
+	policy = "../../deploy/audit-policy.yaml"
+	marker = "s3cr3t-marker"
+	soon   = 90 * time.Second
+	// quiet is how long a cluster in which nothing happens is watched, and most how
+	// many lines it may write meanwhile.
+	quiet = 40 * time.Second
+	most  = 4
+)
+
+// event is the part of a line of the API server's audit log that is looked at.
+type event struct {
+	Stage, Verb, Level string
+	User               struct{ Username string }
+	ObjectRef          struct{ Resource, Subresource, Namespace, Name string }
+	RequestObject      json.RawMessage
+	Annotations        map[string]string
+}
+
+func (e event) String() string {
+	what := e.ObjectRef.Resource
+	if e.ObjectRef.Subresource != "" {
+		what += "/" + e.ObjectRef.Subresource
+	}
+	return fmt.Sprintf("%s %s %s %s", e.User.Username, e.Verb, what, e.ObjectRef.Name)
+}
+
+type rig struct {
+	*controlplane.Cluster
+	t   *testing.T
+	api *controlplane.APIServer
+	log string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{t: t, Cluster: controlplane.New(t)}
+	r.log = r.Path("audit.log")
+	r.api = r.APIServer("kube-apiserver-audited", "", "--audit-policy-file="+policy, "--audit-log-path="+r.log)
+	r.api.Ready()
+	return r
+}
+
+// events are those of the log from a position on.
+func (r *rig) events(from int) (all []event, size int) {
+	r.t.Helper()
+	text, err := os.ReadFile(r.log)
+	testkit.Must(r.t, err)
+	size = bytes.LastIndexByte(text, '\n') + 1
+	for one := range bytes.Lines(text[from:size]) {
+		var e event
+		if err := json.Unmarshal(one, &e); err != nil {
+			r.t.Fatalf("%v: %s", err, one)
+		}
+		all = append(all, e)
+	}
+	return all, size
+}
+
+// await waits for an event, which String gives.
+func (r *rig) await(want string) event {
+	r.t.Helper()
+	var found event
+	controlplane.Await(r.t, soon, "the line "+want, func(context.Context) error {
+		all, _ := r.events(0)
+		i := slices.IndexFunc(all, func(e event) bool { return strings.TrimSpace(e.String()) == want })
+		if i < 0 {
+			return fmt.Errorf("there are %d others: %v", len(all), all)
+		}
+		found = all[i]
+		return nil
+	})
+	return found
+}
+
+// post sends an object to a path, and gives the answer, whatever it is.
+func (r *rig) post(path string, body []byte) []byte {
+	answer, _ := r.api.Client.CoreV1().RESTClient().Post().AbsPath(path).Body(body).SetHeader("Content-Type", "application/json").DoRaw(r.t.Context())
+	return answer
+}
+
+const class = `{"apiVersion":"secrets-store.csi.x-k8s.io/v1","kind":"SecretProviderClass","metadata":{"name":"db","namespace":"default"},` +
+	`"spec":{"provider":"vault","parameters":{"roleName":"web","objects":"[{objectName: a, secretPath: secret/data/db, secretKey: k}]"}}}`
+
+// TestPolicy makes the requests that matter and looks for their lines.
+func TestPolicy(t *testing.T) {
+	r := newRig(t)
+	r.ControllerManager(r.api, "*")
+	ctx, api := t.Context(), r.api.Client
+	node := r.api.As("system:node:n1", "system:nodes")
+	r.installClasses()
+	controlplane.Await(t, soon, "the service account of the namespace", func(ctx context.Context) error {
+		_, err := api.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	_, err := api.RbacV1().ClusterRoleBindings().Create(ctx, &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "nodes"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "cluster-admin"},
+		Subjects: []rbacv1.Subject{{Kind: rbacv1.GroupKind, APIGroup: rbacv1.GroupName, Name: "system:nodes"}},
+	}, metav1.CreateOptions{})
+	testkit.Must(t, err)
+
+	// Secrets: a write whose bodies hold the marker, a read, a watch, and kubelet's.
+	testkit.Must(t, r.api.PutSecret(ctx, "db", marker))
+	_, err = api.CoreV1().Secrets("default").Patch(ctx, "db", types.MergePatchType, []byte(`{"metadata":{"annotations":{"note":"`+marker+`"}},"stringData":{"text":"`+marker+`-2"}}`), metav1.PatchOptions{})
+	testkit.Must(t, err)
+	_, err = r.api.ReadSecret(ctx, "db")
+	testkit.Must(t, err)
+	for _, c := range []kubernetes.Interface{api, node} {
+		w, err := c.CoreV1().Secrets("default").Watch(ctx, metav1.ListOptions{FieldSelector: "metadata.name=db"})
+		testkit.Must(t, err)
+		w.Stop()
+	}
+	_, err = node.CoreV1().Secrets("default").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=db"})
+	testkit.Must(t, err)
+	// Tokens, by a person and by kubelet.
+	var tokens []string
+	for _, c := range []kubernetes.Interface{api, node} {
+		answer, err := c.CoreV1().ServiceAccounts("default").CreateToken(ctx, "default", &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"vault"}}}, metav1.CreateOptions{})
+		testkit.Must(t, err)
+		tokens = append(tokens, answer.Status.Token)
+	}
+	// Ways into a pod; there is no node, so they end in errors.
+	_, err = api.CoreV1().Pods("default").Create(ctx, &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "web"}, Spec: corev1.PodSpec{Containers: []corev1.Container{{Name: "web", Image: "web"}}}}, metav1.CreateOptions{})
+	testkit.Must(t, err)
+	for _, way := range []string{"exec", "attach", "portforward", "proxy/metrics"} {
+		r.post("/api/v1/namespaces/default/pods/web/"+way, nil)
+	}
+	_, err = api.CoreV1().Pods("default").Patch(ctx, "web", types.StrategicMergePatchType, []byte(`{"spec":{"ephemeralContainers":[{"name":"debug","image":"x","env":[{"name":"PASSWORD","value":"`+marker+`"}]}]}}`), metav1.PatchOptions{}, "ephemeralcontainers")
+	testkit.Must(t, err)
+	// What decides.
+	controlplane.Await(t, soon, "a class", func(context.Context) error {
+		if answer := r.post("/apis/secrets-store.csi.x-k8s.io/v1/namespaces/default/secretproviderclasses", []byte(class)); !bytes.Contains(answer, []byte(`"uid"`)) {
+			return fmt.Errorf("%s", answer)
+		}
+		return nil
+	})
+	_, err = api.RbacV1().Roles("default").Create(ctx, &rbacv1.Role{ObjectMeta: metav1.ObjectMeta{Name: "reader"}, Rules: []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get"}}}}, metav1.CreateOptions{})
+	testkit.Must(t, err)
+	r.post("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies", []byte(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicy","metadata":{"name":"x"},"spec":{"validations":[{"expression":"true"}]}}`))
+	r.post("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", []byte(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingWebhookConfiguration","metadata":{"name":"y"}}`))
+	// What has no line.
+	_, err = api.CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{})
+	testkit.Must(t, err)
+
+	for want, level := range map[string]string{
+		"admin create secrets db":                             "Metadata",
+		"admin patch secrets db":                              "Metadata",
+		"admin get secrets db":                                "Metadata",
+		"admin watch secrets db":                              "Metadata",
+		"system:node:n1 list secrets db":                      "Metadata",
+		"admin create serviceaccounts/token default":          "Metadata",
+		"system:node:n1 create serviceaccounts/token default": "Metadata",
+		"admin create pods/exec web":                          "Metadata",
+		"admin create pods/attach web":                        "Metadata",
+		"admin create pods/portforward web":                   "Metadata",
+		"admin create pods/proxy web":                         "Metadata",
+		"admin patch pods/ephemeralcontainers web":            "Metadata",
+		"admin create secretproviderclasses db":               "Request",
+		"admin create clusterrolebindings nodes":              "Request",
+		"admin create roles reader":                           "Request",
+		"admin create validatingadmissionpolicies x":          "Request",
+		"admin create validatingwebhookconfigurations y":      "Request",
+		"system:serviceaccount:kube-system:service-account-controller create serviceaccounts default": "Metadata",
+	} {
+		if e := r.await(want); e.Level != level || (level == "Metadata") != (len(e.RequestObject) == 0) {
+			t.Errorf("%s has level %s and a body of %d bytes, want level %s", want, e.Level, len(e.RequestObject), level)
+		}
+	}
+	if e := r.await("system:node:n1 create serviceaccounts/token default"); !strings.HasPrefix(e.Annotations["authentication.kubernetes.io/issued-credential-id"], "JTI=") {
+		t.Errorf("the annotations of kubelet's request for a token are %v", e.Annotations)
+	}
+	all, _ := r.events(0)
+	for _, e := range all {
+		if e.Verb == "watch" && e.User.Username != "admin" || e.ObjectRef.Resource == "configmaps" || e.ObjectRef.Resource == "pods" && e.ObjectRef.Subresource == "" || e.Stage == "RequestReceived" {
+			t.Errorf("%s has a line (stage %s)", e, e.Stage)
+		}
+	}
+	r.noSecrets(tokens)
+}
+
+// noSecrets searches the log.
+func (r *rig) noSecrets(tokens []string) {
+	r.t.Helper()
+	text, err := os.ReadFile(r.log)
+	testkit.Must(r.t, err)
+	for _, secret := range append(tokens, marker, "eyJhbGciOi") {
+		if i := bytes.Index(text, []byte(secret)); i >= 0 {
+			r.t.Errorf("the audit log holds a secret: %s", text[max(0, i-300):i])
+		}
+	}
+}
+
+// TestQuietCluster counts what a control plane writes in which nobody does
+// anything.
+func TestQuietCluster(t *testing.T) {
+	r := newRig(t)
+	r.ControllerManager(r.api, "*")
+	r.api.Namespace("last") // its service account comes once the controllers work
+	r.await("system:serviceaccount:kube-system:service-account-controller create serviceaccounts default")
+	controlplane.Await(t, soon, "the service account of the last namespace", func(ctx context.Context) error {
+		_, err := r.api.Client.CoreV1().ServiceAccounts("last").Get(ctx, "default", metav1.GetOptions{})
+		return err
+	})
+	begun, from := r.events(0)
+	<-time.After(quiet) // a measurement: nothing is waited for
+	during, to := r.events(from)
+	t.Logf("the start of a control plane wrote %d lines, %d bytes; %s of quiet %d lines, %d bytes", len(begun), from, quiet, len(during), to-from)
+	if len(during) > most {
+		t.Errorf("a quiet cluster writes %d lines in %s: %v", len(during), quiet, during)
+	}
+}
+
+// installClasses has the API server know SecretProviderClasses.
+func (r *rig) installClasses() {
+	r.t.Helper()
+	text, err := os.ReadFile("../../deploy/crds.yaml")
+	testkit.Must(r.t, err)
+	for part := range strings.SplitSeq(string(text), "\n---\n") {
+		if !strings.Contains(part, "kind: CustomResourceDefinition") {
+			continue
+		}
+		body, err := yaml.YAMLToJSON([]byte(part))
+		testkit.Must(r.t, err)
+		if answer := r.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body); !bytes.Contains(answer, []byte(`"uid"`)) {
+			r.t.Fatalf("installing the CRDs: %s", answer)
+		}
+	}
+}
