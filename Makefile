@@ -46,9 +46,10 @@ e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; 
 	go test -tags e2e -count 1 -timeout 30m -v ./test/e2e
 
 .PHONY: kms
-kms: vaultd ## Test encryption at rest on real parts: API servers, etcd, Vault (as root; some 6 minutes)
+kms: vaultd ## Test encryption at rest and the audit policy on real parts: API servers, etcd, Vault (as root; some 7 minutes)
 	$(if $(AS_ROOT),$(error make kms needs root: each API server has a host name of its own))
 	go test -tags e2e -count 1 -timeout 15m -parallel 4 -v ./test/kmscluster
+	go test -tags e2e -count 1 -timeout 10m -v ./test/apiaudit
 
 .PHONY: crash
 crash: vaultd ## Kill the driver CRASHES times (default 2000) under a reader's eyes

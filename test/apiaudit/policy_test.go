@@ -21,6 +21,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
 
+	"github.com/mayfly-csi/mayfly/test/audittest"
 	"github.com/mayfly-csi/mayfly/test/controlplane"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -203,6 +204,34 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 	r.noSecrets(tokens)
+	r.ask()
+}
+
+// ask asks the page's questions.
+func (r *rig) ask() {
+	r.t.Helper()
+	want := [][]string{
+		{"admin\tget\tdefault\tdb\t200", "system:node:n1\tlist\tdefault\tdb\t200"},
+		{"admin\t-\tdefault\tdefault"},
+		{"admin\texec\tdefault\tweb", "admin\tephemeralcontainers\tdefault\tweb\t200"},
+		{`"by":"admin","verb":"create","class":"default/db","spec":{"parameters":{`},
+		{"admin\tcreate\troles\treader", "admin\tcreate\tvalidatingadmissionpolicies\tx"},
+	}
+	queries := audittest.Recipes(r.t, "api-audit.md", "queries")
+	if len(queries) != len(want) {
+		r.t.Fatalf("the page has %d questions: %q", len(queries), queries)
+	}
+	for i, query := range queries {
+		got := strings.Join(audittest.RunRecipe(r.t, query, map[string]string{"audit.log": r.log}), "\n")
+		for _, words := range want[i] {
+			if !strings.Contains(got, words) {
+				r.t.Errorf("%s\ndoes not give %q:\n%s", query, words, got)
+			}
+		}
+		if i == 1 && strings.Contains(got, "system:node") {
+			r.t.Errorf("%s\ngives kubelets:\n%s", query, got)
+		}
+	}
 }
 
 // noSecrets searches the log.

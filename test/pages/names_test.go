@@ -14,9 +14,9 @@ import (
 // flagsOfOthers are the flags in the pages that are not mayfly-node's. Those of
 // the benchmark have a page of their own, which is not looked at.
 var flagsOfOthers = map[string]string{
-	"--set": "helm", "--values": "helm", "--take-ownership": "helm", "--kube-version": "helm", "--help": "any program",
+	"--set": "helm", "--values": "helm", "--take-ownership": "helm", "--kube-version": "helm", "--tail": "kubectl", "--help": "any program",
 	"--only": "test/hostile", "--list": "test/hostile", "--answers": "test/hostile",
-	"--register-with-taints": "kubelet", "--anonymous-auth": "kube-apiserver", "--advertise-address": "kube-apiserver", "--enable-csi-integration": "Reloader", "--driver-writes-secrets": "the provider of AWS", "--force-sub-claims": "akeyless",
+	"--register-with-taints": "kubelet", "--anonymous-auth": "kube-apiserver", "--audit-policy-file": "kube-apiserver", "--advertise-address": "kube-apiserver", "--enable-csi-integration": "Reloader", "--driver-writes-secrets": "the provider of AWS", "--force-sub-claims": "akeyless",
 	"--reaches": "mayfly-node audit verify",
 	"--live":    "kubectl mayfly", "--timeout": "kubectl mayfly",
 	"--driver-namespace": "kubectl-mayfly", "--driver-name": "kubectl-mayfly",

@@ -194,6 +194,59 @@ func TestAuditTrailOfLogins(t *testing.T) {
 	a.finish()
 }
 
+// The page's questions, asked of real trails.
+func TestAuditRecipes(t *testing.T) {
+	a := newAuditRig(t)
+	a.manifest("web-secrets", "- {objectName: db-password, secretPath: secret/data/db, secretKey: password}")
+	p, other := a.pod("web-0", "web", "web-secrets"), a.pod("web-1", "web", "web-secrets")
+	a.publish(p)
+	_ = a.refuse(a.pod("intruder", "other", "web-secrets"))
+	a.put("db", "two")
+	a.demand <- unix.SIGHUP
+	a.line("web-0", "refresh", 1)
+	a.publish(other)
+	a.line("web-1", "publish", 1)
+	a.line("intruder", "publish", 1)
+	a.stop()
+
+	requests := filepath.Join(t.TempDir(), "audit.log")
+	var made strings.Builder
+	for _, jti := range []string{a.jti(p), a.jti(other)} {
+		fmt.Fprintf(&made, `{"requestReceivedTimestamp":"2026-03-01T09:30:00.1Z","user":{"username":"system:node:n1"},"objectRef":{"namespace":"shop","name":"web"},"annotations":{"authentication.kubernetes.io/issued-credential-id":"JTI=%s"}}`+"\n", jti)
+	}
+	testkit.Must(t, os.WriteFile(requests, []byte(made.String()+"{}\n"), 0o600))
+	files := map[string]string{"mayfly.log": a.auditLog(), "vault-audit.log": a.vault.AuditFile, "audit.log": requests}
+	// For each question: how many lines of the answer, and what they have.
+	want := []struct {
+		lines int
+		words []string
+	}{
+		{3, []string{"shop/web-0\t1", "shop/web-0\t2", "shop/web-1\t2"}},
+		{2, []string{"publish\tweb-secrets\tdb-password\t1", "refresh\tweb-secrets\tdb-password\t2"}},
+		{3, []string{"web-0\tweb-secrets\tvault\tdb-password", "web-1\tweb-secrets\tvault\tdb-password"}},
+		{1, []string{"Denied\t1\tintruder"}},
+		{3, []string{"update\tauth/kubernetes/login\t", "read\tsecret/data/db\t"}},
+		{1, []string{"system:node:n1\tshop/web\t" + a.jti(p)}},
+	}
+	recipes := audittest.Recipes(t, "audit.md", "recipes")
+	if len(recipes) != len(want) {
+		t.Fatalf("the page has %d questions: %q", len(recipes), recipes)
+	}
+	for i, w := range want {
+		got := audittest.RunRecipe(t, recipes[i], files)
+		all := strings.Join(got, "\n")
+		if len(got) != w.lines {
+			t.Errorf("%s\ngives %d lines, want %d:\n%s", recipes[i], len(got), w.lines, all)
+		}
+		for _, words := range w.words {
+			if !strings.Contains(all, words) {
+				t.Errorf("%s\ndoes not give %q:\n%s", recipes[i], words, all)
+			}
+		}
+	}
+	a.finish()
+}
+
 // What happens to a live volume has a line where it matters.
 func TestAuditTrailOfALiveVolume(t *testing.T) {
 	a := newAuditRig(t)
