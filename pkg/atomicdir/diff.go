@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chunk bounds how much of a file a comparison holds in memory, in bytes.
+// chunk bounds how much of a file a comparison reads at once, in bytes.
 const chunk = 32 << 10
 
 // entry is a file or directory of an existing payload.
@@ -29,10 +29,10 @@ func statEntry(fd int, path string) (entry, error) {
 	return entry{path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid, size: st.Size}, err
 }
 
-// differs tells whether the live payload is another one than the planned one.
+// differs reports whether the live payload differs from the planned one.
 func (d *Dir) differs(live payload, p *plan) (bool, error) {
 	if live.name == "" {
-		return true, nil // also from an empty payload
+		return true, nil // no payload differs from an empty one too
 	}
 	root, err := statEntry(d.fd, live.name)
 	if err != nil {
@@ -95,8 +95,8 @@ type comparer struct {
 	buf    []byte
 }
 
-// same tells whether the file holds exactly these bytes. A file that cannot be
-// read cannot be shown to be the same, and is written anew.
+// same reports whether the file holds exactly these bytes. A file that cannot be read counts as
+// different, and is written again.
 func (c *comparer) same(e entry, contents []byte) bool {
 	if e.size != int64(len(contents)) {
 		return false
@@ -125,6 +125,6 @@ func (c *comparer) same(e entry, contents []byte) bool {
 	return true
 }
 
-// clear wipes what was read, so that no copy of a secret waits for the garbage
-// collector.
+// clear wipes the buffer, so that no copy of a secret stays in memory until the garbage collector
+// runs.
 func (c *comparer) clear() { clear(c.buf) }

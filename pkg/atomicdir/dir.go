@@ -15,28 +15,24 @@
 //
 // # Readers
 //
-// A file is opened through ..data, so the one rename that replaces ..data
-// replaces every file. Who must have several files from one payload opens the
-// directory ..data once and reads relative to that descriptor. That payload
-// stays whole until the second Write from then: a replaced payload is kept for
-// its last readers until the next Write or Sweep.
+// A file is opened through ..data, so the one rename that replaces ..data replaces every file. A
+// reader that needs several files of one payload opens the directory ..data once and reads relative
+// to that descriptor. That payload stays whole until the second Write from then, because the
+// package keeps a replaced payload for its last readers until the next Write or Sweep.
 //
-// The link of an added file appears after the swap, never before it, when it
-// would dangle. The link of a removed file goes after the swap, never before
-// it, when its file is still part of the payload. The links of all other files
-// are not touched.
+// The link of an added file appears after the swap, because it would dangle before. The link of a
+// removed file goes after the swap, because its file is part of the payload until then. Write does
+// not touch the links of all other files.
 //
 // # Safety
 //
-// All work is relative to the descriptor of the directory and one name at a
-// time, or through openat2 beneath a payload directory, and never follows a
-// symlink: what others plant in the volume cannot make this package read,
-// write or remove anything outside of it. The names that belong to this package
-// are ..data, ..data_tmp, ..links_tmp and those shaped like a payload
-// directory; links that lead to ..data/ are its own too. Everything else is
-// somebody else's and stays as it is.
+// All work is relative to the descriptor of the directory and one name at a time, or through
+// openat2 beneath a payload directory, and never follows a symlink: nothing that others create in
+// the volume can make this package read, write or remove anything outside of it. The names that
+// belong to this package are ..data, ..data_tmp, ..links_tmp and those shaped like a payload
+// directory; links that lead to ..data/ belong to it too. It never changes any other entry.
 //
-// Linux 5.6 or later is needed, for openat2.
+// The package needs Linux 5.6 or later, for openat2.
 package atomicdir
 
 import (
@@ -50,30 +46,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrForeign says that a name which the volume needs is taken by an entry that
-// this package did not make and will not remove.
+// ErrForeign says that the volume needs a name that another entry has, which this package did not
+// make and will not remove.
 var ErrForeign = errors.New("taken by an entry that is not part of the volume")
 
-// Dir is an open volume directory. Its methods are safe for concurrent use. Two
-// Dirs, or two processes, must not write to the same directory at the same
-// time; there is no file lock against it because a pod that can read its volume
-// could hold that lock forever.
+// Dir is an open volume directory. Its methods are safe for concurrent use. Two Dirs, or two
+// processes, must not write to the same directory at the same time. There is no file lock against
+// it because a pod that can read its volume could hold that lock forever.
 type Dir struct {
 	path string
 
 	mu sync.Mutex
 	fd int // -1 once closed
 
-	// hook is called before each system call that changes the directory.
-	// Tests make it fail or panic there.
+	// hook is called before each system call that changes the directory. Tests make it fail or
+	// panic.
 	hook func(op, name string) error
 }
 
 // Open opens the directory at path. The last element of path must not be a
 // symlink.
 func Open(path string) (*Dir, error) {
-	// A trailing slash would make the kernel follow a symlink in spite of
-	// O_NOFOLLOW.
+	// With a trailing slash the kernel would follow a symlink in spite of O_NOFOLLOW.
 	path = filepath.Clean(path)
 	fd, err := openDir(unix.AT_FDCWD, path)
 	if err != nil {
@@ -82,9 +76,8 @@ func Open(path string) (*Dir, error) {
 	return &Dir{path: path, fd: fd}, nil
 }
 
-// OpenFile is Open for a directory that the caller has open already, and has
-// looked at: its path may lead elsewhere by now. The file is still the caller's
-// to close.
+// OpenFile is Open for a directory that the caller has opened and checked: its path may lead
+// elsewhere by now. The caller still closes the file.
 func OpenFile(f *os.File) (*Dir, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -93,7 +86,8 @@ func OpenFile(f *os.File) (*Dir, error) {
 	return &Dir{path: f.Name(), fd: fd}, nil
 }
 
-// explainOpen tells apart what the kernel reports alike as ENOTDIR.
+// explainOpen says that the path is a symlink, which the kernel reports as ENOTDIR like any other
+// file.
 func explainOpen(path string, err error) error {
 	var st unix.Stat_t
 	if err != unix.ENOTDIR && err != unix.ELOOP {
@@ -105,7 +99,7 @@ func explainOpen(path string, err error) error {
 	return err
 }
 
-// Close releases the directory. The volume stays as it is.
+// Close closes the directory and does not change the volume.
 func (d *Dir) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -117,10 +111,9 @@ func (d *Dir) Close() error {
 	return err
 }
 
-// Complete tells whether the directory holds a whole payload: ..data leads to a
-// payload directory inside. The swap of a Write is what makes a payload the
-// volume's, so a crash right after it, before all links are in place, leaves a
-// complete volume. Repair or the next Write places the rest.
+// Complete reports whether the directory holds a whole payload: ..data leads to a payload directory
+// inside. A payload becomes the volume's at the swap, so after a crash between the swap and the
+// last link the volume is complete. Repair or the next Write adds the missing links.
 func (d *Dir) Complete() (bool, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

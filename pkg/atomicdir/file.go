@@ -8,10 +8,9 @@ import (
 	"unicode/utf8"
 )
 
-// Limits of a path. In bytes they are the kernel's NAME_MAX and PATH_MAX. The
-// number of elements is bounded because each directory takes memory of the
-// kernel's: some hundred paths of 2048 elements would take more than the
-// contents of all volumes.
+// Limits of a path. In bytes they are the kernel's NAME_MAX and PATH_MAX. The number of elements is
+// bounded because each directory takes kernel memory: a few hundred paths of 2048 elements would
+// take more than the contents of all volumes.
 const (
 	maxElement  = 255
 	maxPath     = 4096
@@ -20,14 +19,13 @@ const (
 
 const (
 	defaultMode = fs.FileMode(0o644)
-	// quotedPath bounds how much of a hostile path an error repeats, in bytes.
+	// quotedPath bounds how much of a hostile path an error quotes, in bytes.
 	quotedPath = 256
 )
 
 // File is one file of a payload.
 type File struct {
-	// Path is relative to the volume and may be nested ("a/b/c"). See
-	// ValidatePath for what it may be.
+	// Path is relative to the volume and may be nested ("a/b/c"). See ValidatePath for the rules.
 	Path string
 	// Mode holds permission bits only. 0 means 0644.
 	Mode fs.FileMode
@@ -35,14 +33,14 @@ type File struct {
 	Contents []byte `json:"-"`
 }
 
-// Format prints a file without its contents, whatever the verb, so that a
-// payload that meets a logger by accident gives nothing away.
+// Format prints a file without its contents, whatever the verb, so that no logger can print a
+// payload.
 func (f File) Format(s fmt.State, _ rune) {
 	fmt.Fprintf(s, "%s %04o %d bytes", quote(f.Path), uint32(f.Mode), len(f.Contents))
 }
 
-// PathError says why a file cannot be part of a payload. Reason can stand alone
-// after the name of a field: "is absolute".
+// PathError says why a file cannot be part of a payload. Reason can follow the name of a field: "is
+// absolute".
 type PathError struct {
 	Path   string
 	Reason string
@@ -52,15 +50,14 @@ func (e *PathError) Error() string {
 	return "invalid file " + quote(e.Path) + ": " + e.Reason
 }
 
-// ValidatePath tells whether p may be the path of a file in a volume; the error
-// is a *PathError. Refused are the empty path, an absolute one, one longer than
-// 4096 bytes, with more than 16 elements or with one longer than 255 bytes, one
-// that is not clean ("a//b", "./a", "a/"), any ".." element, and a first element
-// that starts with "..", because those names belong to the layout.
+// ValidatePath checks whether p may be the path of a file in a volume; the error is a *PathError.
+// It refuses an empty path, an absolute one, one longer than 4096 bytes, with more than 16 elements
+// or with one longer than 255 bytes, one that is not clean ("a//b", "./a", "a/"), any ".." element,
+// and a first element that starts with "..", because those names belong to the layout.
 //
-// Control characters are refused because a name that holds a newline or an
-// escape forges lines in listings, events and logs. Invalid UTF-8 is refused
-// because the API objects that repeat the name cannot carry it.
+// It refuses control characters because a name with a newline or an escape forges lines in
+// listings, events and logs. It refuses invalid UTF-8 because the API objects that repeat the name
+// cannot carry it.
 func ValidatePath(p string) error {
 	reason := pathReason(p)
 	if reason == "" {
@@ -112,9 +109,9 @@ func elementReason(element string) string {
 	return ""
 }
 
-// ValidateFiles tells whether the files can make up one payload: each path by
-// ValidatePath, each mode within 0777, no path twice, and no path that is both
-// a file and a directory. The error is a *PathError.
+// ValidateFiles checks whether the files can make up one payload: each path by ValidatePath, each
+// mode within 0777, no path twice, and no path that is both a file and a directory. The error is a
+// *PathError.
 func ValidateFiles(files []File) error {
 	_, err := sortedIndexes(files)
 	return err
@@ -125,8 +122,8 @@ func validateFile(f File) error {
 		return err
 	}
 	if f.Mode&^fs.ModePerm != 0 {
-		// Printed as the number it was given as: fs.FileMode's own text
-		// would hide a Unix 04755 behind question marks.
+		// Print the number itself: fs.FileMode's own text would show a Unix 04755 as question
+		// marks.
 		return &PathError{f.Path, fmt.Sprintf("has the mode %#o, which is more than permission bits (0777)", uint32(f.Mode))}
 	}
 	return nil

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stageLinks makes the links beside their place, so that putting them there
-// after the swap is a rename, which needs no space.
+// stageLinks makes the links in ..links_tmp. After the swap a rename moves them to their names,
+// which needs no space.
 func (d *Dir) stageLinks(s *survey) error {
 	if len(s.absent)+len(s.wrong) == 0 {
 		return nil
@@ -29,7 +29,7 @@ func (d *Dir) stageLinks(s *survey) error {
 	return err
 }
 
-// makeLinks tells how many it made before it failed.
+// makeLinks returns how many links it made, also with an error.
 func (d *Dir) makeLinks(fd int, names []string) (int, error) {
 	for i, name := range names {
 		if err := d.symlink(dataName+"/"+name, fd, name); err != nil {
@@ -39,8 +39,8 @@ func (d *Dir) makeLinks(fd int, names []string) (int, error) {
 	return len(names), nil
 }
 
-// placeLinks moves the staged links to their names. A name that was absent is
-// not replaced if something has taken it since.
+// placeLinks moves the staged links to their names. It does not replace an entry that took an
+// absent name meanwhile.
 func (d *Dir) placeLinks(s *survey) error {
 	if len(s.absent)+len(s.wrong) == 0 {
 		return nil

@@ -22,8 +22,8 @@ func sortedIndexes(files []File) ([]int, error) {
 		if a == b {
 			return nil, &PathError{a, fmt.Sprintf("is given twice, as files %d and %d", i, j)}
 		}
-		// In tree order a path is directly followed by what lies below it,
-		// so neighbours are enough.
+		// In tree order the entries below a path follow it directly, so comparing neighbours is
+		// enough.
 		if strings.HasPrefix(b, a) && b[len(a)] == '/' {
 			return nil, &PathError{a, fmt.Sprintf("is a file (files %d) and also a directory (files %d, %s)", i, j, quote(b))}
 		}
@@ -31,8 +31,7 @@ func sortedIndexes(files []File) ([]int, error) {
 	return order, nil
 }
 
-// treeCompare orders paths as a walk of the tree meets them: bytewise, with '/'
-// before every other byte.
+// treeCompare orders paths as a walk of the tree does: bytewise, with '/' before every other byte.
 func treeCompare(a, b string) int {
 	n := min(len(a), len(b))
 	for i := range n {

@@ -71,8 +71,7 @@ func (d *Dir) makeNode(c *cursor, n node, gid uint32) error {
 	return d.own(fd, name, gid, n.mode)
 }
 
-// makeDir leaves the cursor in the new directory, where the next node most
-// likely belongs.
+// makeDir leaves the cursor in the new directory, because the next node most likely belongs there.
 func (d *Dir) makeDir(c *cursor, parent int, name string, n node, gid uint32) error {
 	if err := d.mkdir(parent, name); err != nil {
 		return err

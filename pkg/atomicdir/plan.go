@@ -13,8 +13,8 @@ import (
 
 const dirMode = 0o755
 
-// plan is a validated payload in the order in which it is written and compared:
-// every directory before what it holds.
+// plan is a validated payload in the order in which Write writes and compares it: every directory
+// before its entries.
 type plan struct {
 	nodes []node
 	tops  []string // first elements of the paths, sorted
@@ -44,7 +44,7 @@ func newPlan(files []File, o Options) (*plan, error) {
 	}
 	groupRead := uint32(0)
 	if o.GID != nil {
-		// The largest value is chown's "leave as it is".
+		// chown reads the largest value as "do not change".
 		if *o.GID < 0 || int64(*o.GID) >= math.MaxUint32 {
 			return nil, fmt.Errorf("volume group %d is not a group id", *o.GID)
 		}
@@ -63,8 +63,7 @@ func newPlan(files []File, o Options) (*plan, error) {
 	return p, nil
 }
 
-// addDirs adds the directories above path which those above prev, the file
-// before it in the order, do not include.
+// addDirs adds the directories above path that are not above prev, the file before it in the order.
 func (p *plan) addDirs(prev, path string) {
 	shared := 0
 	for i := 0; i < len(path) && i < len(prev) && path[i] == prev[i]; i++ {
@@ -86,8 +85,8 @@ func (p *plan) add(n node) {
 	}
 }
 
-// matches tells whether an existing entry has the type, mode and owners that
-// this payload gives it.
+// matches reports whether an existing entry has the type, mode and owners that this payload gives
+// it.
 func (p *plan) matches(e entry, dir bool, mode uint32) bool {
 	format := uint32(unix.S_IFREG)
 	if dir {

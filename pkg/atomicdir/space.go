@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNoSpace is matched by the error of a Write that ran out of bytes, inodes
-// or quota. The volume still serves the payload it had.
+// ErrNoSpace matches the error of a Write that ran out of bytes, inodes or quota. The volume still
+// serves its old payload.
 var ErrNoSpace = errors.New("no space in the volume")
 
-// NoSpaceError tells what a payload needs beside the one that it would replace.
-// It matches ErrNoSpace and the kernel's ENOSPC or EDQUOT.
+// NoSpaceError says how much space a payload needs beside the payload that it replaces. It matches
+// ErrNoSpace and the kernel's ENOSPC or EDQUOT.
 type NoSpaceError struct {
 	Path string // of the volume
-	// Bytes are those of the files, in whole blocks of the file system, as
-	// it counts them; directories and long links may come on top.
+	// NeedBytes counts the files in whole blocks of the file system, as the file system does;
+	// directories and long links may add to it.
 	NeedBytes, FreeBytes uint64
-	// FreeInodes means nothing unless LimitedInodes.
+	// FreeInodes has no meaning unless LimitedInodes is true.
 	NeedInodes, FreeInodes uint64
 	LimitedInodes          bool
 	Err                    error
@@ -36,9 +36,9 @@ func (e *NoSpaceError) Error() string {
 
 func (e *NoSpaceError) Unwrap() []error { return []error{ErrNoSpace, e.Err} }
 
-// explainSpace adds the numbers to an error for lack of space, and leaves every
-// other error alone. It is called once the unfinished payload is gone, so that
-// free means what the payload could have had.
+// explainSpace adds the numbers to an error for lack of space, and returns every other error
+// unchanged. Its caller removes the unfinished payload first, so that the free space is what the
+// payload could have used.
 func (d *Dir) explainSpace(err error, p *plan, links int) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err

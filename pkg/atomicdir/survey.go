@@ -19,17 +19,16 @@ const (
 	timestamp = "2006_01_02_15_04_05"
 )
 
-// survey is what a Write finds in the directory.
+// survey is the state of the directory before a Write.
 type survey struct {
 	live      payload
 	leftovers []string // of an interrupted Write
 	absent    []string // wanted links that do not exist
 	wrong     []string // wanted links that lead elsewhere
-	stray     []string // links of ours that are not wanted
+	stray     []string // links below ..data that are not wanted
 }
 
-// first tells whether the directory has no payload, and nothing in the way of
-// one.
+// first reports whether the directory has no payload, and no link where one belongs.
 func (s *survey) first() bool { return s.live.name == "" && len(s.wrong) == 0 }
 
 // payload is an open payload directory; without one, its name is empty.
@@ -44,8 +43,8 @@ func (s *survey) close() {
 	}
 }
 
-// surveyFor reads the directory and changes nothing. It fails if a name that
-// the payload needs is taken by something foreign.
+// surveyFor reads the directory and changes nothing. It fails if a foreign entry has a name that
+// the payload needs.
 func (d *Dir) surveyFor(tops []string) (*survey, error) {
 	live, err := d.openLive()
 	if err != nil {
@@ -64,7 +63,7 @@ func (d *Dir) surveyEntries(s *survey, tops []string) error {
 	if err != nil {
 		return fmt.Errorf("listing volume directory %q: %w", d.path, err)
 	}
-	// Both lists are sorted: each name steps over the wanted ones before it.
+	// Both lists are sorted, so each name skips the wanted ones before it.
 	next := 0
 	for _, name := range names {
 		for next < len(tops) && tops[next] < name {
@@ -113,9 +112,9 @@ const (
 	linkRight                   // leads to its own name below ..data
 )
 
-// linkAt tells what stands at a user-visible name.
+// linkAt returns what kind of entry has a user-visible name.
 func (d *Dir) linkAt(name string) (linkKind, error) {
-	// Longer than any right target, so that a cut one is never taken for it.
+	// Longer than any right target, so that a truncated one never matches.
 	var buf [len(dataName) + 1 + maxElement + 1]byte
 	target, err := d.readLink(name, buf[:])
 	rest, ours := strings.CutPrefix(target, dataName+"/")
@@ -140,10 +139,9 @@ func (d *Dir) readLink(name string, buf []byte) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// openLive opens the payload directory that ..data names. A ..data that is
-// missing, or leads anywhere but to a payload directory, means that there is
-// none. Any other failure is an error: a payload that merely could not be
-// opened now must not be taken for a leftover.
+// openLive opens the payload directory that ..data names. If ..data is missing, or leads anywhere
+// but to a payload directory, there is no payload. Any other failure is an error: a live payload
+// that could not be opened must not be removed as a leftover.
 func (d *Dir) openLive() (payload, error) {
 	var buf [maxElement + 1]byte
 	target, err := d.readLink(dataName, buf[:])
@@ -167,15 +165,14 @@ func (d *Dir) openLive() (payload, error) {
 	return payload{target, fd}, nil
 }
 
-// payloadName names a payload directory; attempt tells apart those of one
-// instant.
+// payloadName names a payload directory; attempt distinguishes those of the same instant.
 func payloadName(now time.Time, attempt int) string {
 	now = now.UTC().Add(time.Duration(attempt))
 	return fmt.Sprintf("..%s.%09d", now.Format(timestamp), now.Nanosecond())
 }
 
-// isPayloadName recognises kubelet's random suffixes as well as ours, so that a
-// volume of another writer of this layout can be taken over.
+// isPayloadName recognises kubelet's random suffixes as well as this package's, so that Write can
+// take over a volume of another writer of this layout.
 func isPayloadName(name string) bool {
 	rest, ok := strings.CutPrefix(name, "..")
 	stamp, digits, dot := strings.Cut(rest, ".")

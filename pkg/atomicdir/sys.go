@@ -14,13 +14,12 @@ const (
 	openReadFlags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
 	createFlags   = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 
-	// Nothing planted in a payload leads out of it: no symlink, no "..", no
-	// mount.
+	// A look-up cannot leave the payload: it follows no symlink and no "..", and enters no mount.
 	resolveBeneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 )
 
-// The methods of this file are the only ones that change the directory. Each
-// takes a descriptor and a single name, never a path, and asks the hook first.
+// Only the methods of this file change the directory. Each takes a descriptor and a single name,
+// never a path, and calls the hook first.
 
 func (d *Dir) before(op, name string) error {
 	if d.hook == nil {
@@ -79,9 +78,8 @@ func (d *Dir) write(fd int, name string, b []byte) error {
 	return nil
 }
 
-// own gives an open file its group and mode. The group goes first, so that
-// group bits never serve another group. The mode is set apart from the creation
-// because the umask has no say in it.
+// own sets the group and mode of an open file. It sets the group first, so that another group never
+// gets the group bits. It sets the mode after the creation because the umask does not apply then.
 func (d *Dir) own(fd int, name string, gid, mode uint32) error {
 	if err := d.before("chown", name); err != nil {
 		return err
@@ -98,8 +96,8 @@ func (d *Dir) own(fd int, name string, gid, mode uint32) error {
 	return nil
 }
 
-// removeTree removes the entry, whatever it is, and all below it, without
-// following a symlink. An entry that is already gone is a success.
+// removeTree removes the entry, of any kind, and all below it, without following a symlink. It
+// succeeds if the entry does not exist.
 func (d *Dir) removeTree(name string) error {
 	err := d.removeEntry(name)
 	if err != nil && err != unix.ENOENT {
@@ -153,9 +151,8 @@ func (d *Dir) empty(c *cursor, dir string) error {
 	return nil
 }
 
-// cursor opens directories below top by their relative path and keeps the last
-// one open, so that a deep tree costs one descriptor and a walk in tree order
-// few lookups.
+// cursor opens directories below top by their relative path and keeps the last one open. So a deep
+// tree needs one descriptor, and a walk in tree order few look-ups.
 type cursor struct {
 	top int
 	dir string // "" until something below top is open
@@ -178,7 +175,7 @@ func (c *cursor) at(dir string) (int, error) {
 	return fd, nil
 }
 
-// set hands the cursor a directory that is already open.
+// set makes an open directory the current one.
 func (c *cursor) set(dir string, fd int) {
 	c.close()
 	c.dir, c.fd = dir, fd
@@ -195,8 +192,7 @@ func openDir(parent int, name string) (int, error) {
 	return retry(func() (int, error) { return unix.Openat(parent, name, openDirFlags, 0) })
 }
 
-// closeFD drops the error: what was written lives in memory, and a failed close
-// still releases the descriptor.
+// closeFD drops the error: the data is in memory, and a failed close still releases the descriptor.
 func closeFD(fd int) { _ = unix.Close(fd) }
 
 // readNames lists a directory from its start, sorted.

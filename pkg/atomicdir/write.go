@@ -13,11 +13,10 @@ import (
 
 // Options are the properties of a payload that its files share.
 type Options struct {
-	// GID is the volume group: every file and directory of the payload
-	// belongs to it and every file is readable by it. nil means the group of
-	// this process, and modes as given.
+	// GID is the volume group: every file and directory of the payload belongs to it, and it may
+	// read every file. nil means the group of this process, and unchanged modes.
 	GID *int
-	// Now dates the payload directory. nil means time.Now.
+	// Now gives the time in the payload directory's name. nil means time.Now.
 	Now func() time.Time
 }
 
@@ -47,23 +46,23 @@ func (o Options) now() time.Time {
 //  9. Move the links of 6 into place.
 //  10. Remove the links that lead to no file any more.
 //
-// Where there is no payload yet and no link in the way, nobody can miss
-// anything: 6 is left out, and the links are made in place at the end of 8.
+// In a directory without a payload and without a link in the way, there are no readers yet: Write
+// skips step 6, and makes the links in place at the end of step 8.
 //
-// Write tells whether a new payload was swapped in. If a step up to 8 fails,
-// what the call made is removed and the volume serves the payload it had. If a
-// later one fails, the volume serves the new payload, changed is true beside the
-// error, and the next Write does what is left to do. The same holds for a crash, of which the next Write removes the remains.
+// Write reports whether it swapped in a new payload. If a step up to 8 fails, it removes its own
+// changes and the volume serves the old payload. If a later step fails, the volume serves the new
+// payload, changed is true beside the error, and the next Write completes the rest. The same holds
+// for a crash: the next Write removes its leftovers.
 //
-// The replaced payload stays, under its hidden name, until the next Write or
-// Sweep: whoever opened it, or was on the way into it when the swap came,
-// finishes there. Removed at once, it would make such a reader miss a file that
-// is in both payloads. So a volume needs room for two payloads at all times.
+// The replaced payload stays, under its hidden name, until the next Write or Sweep, so that a
+// reader that has opened it, or was resolving a path in it during the swap, can finish. Removed at
+// once, it would make such a reader miss a file that is in both payloads. So a volume needs space
+// for two payloads at all times.
 //
-// Nothing is synced: the volume lives in memory.
+// Write does not sync: the volume is in memory.
 //
-// The volume directory keeps its own mode and owners. Directories of the
-// payload are 0755 whatever the umask. No files make an empty payload.
+// The volume directory keeps its own mode and owners. Directories of the payload are 0755 whatever
+// the umask. An empty list of files makes an empty payload.
 func (d *Dir) Write(files []File, o Options) (changed bool, err error) {
 	// 1. Validate.
 	p, err := newPlan(files, o)
@@ -81,7 +80,7 @@ func (d *Dir) Write(files []File, o Options) (changed bool, err error) {
 		return false, err
 	}
 	defer s.close()
-	// 3. Remove remains.
+	//   3. Remove leftovers.
 	if err := d.removeTrees(s.leftovers); err != nil {
 		return false, err
 	}
@@ -94,12 +93,12 @@ func (d *Dir) Write(files []File, o Options) (changed bool, err error) {
 	if err := d.replace(p, s, changed); err != nil {
 		return false, err
 	}
-	// 9. and 10. Put the links right.
+	//   9. and 10. Move the new links into place, remove the old ones.
 	return changed, d.finish(s)
 }
 
-// Sweep removes the replaced payload, which Write keeps for its last readers,
-// and the remains of an interrupted Write, without waiting for the next Write.
+// Sweep removes the replaced payload, which Write keeps for its last readers, and the leftovers of
+// an interrupted Write, without waiting for the next Write.
 func (d *Dir) Sweep() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,9 +113,8 @@ func (d *Dir) Sweep() error {
 	return d.removeTrees(s.leftovers)
 }
 
-// Repair does what a crash of a Write has kept it from doing after the swap:
-// steps 9 and 10 for the live payload. The payloads stay as they are, and so do
-// the replaced payload's last readers.
+// Repair does the steps that a crash of a Write skipped after the swap: 9 and 10 for the live
+// payload. It removes no payload, so the replaced payload's last readers can go on.
 func (d *Dir) Repair() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -152,7 +150,7 @@ func (d *Dir) finish(s *survey) error {
 		return err
 	}
 	for _, name := range s.stray {
-		// Not removeTree: a directory that took the name since is foreign.
+		// Not removeTree: a directory that took the name meanwhile is foreign.
 		if err := d.unlink(d.fd, name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("removing link %q from %q: %w", name, d.path, err)
 		}
@@ -169,15 +167,15 @@ func (d *Dir) removeTrees(names []string) error {
 	return nil
 }
 
-// replace does steps 5 to 8, or undoes them. The undoing is not deferred: a
-// panic is a crash, and leaves its remains to the next Write.
+// replace does steps 5 to 8, or undoes them. It does not undo in a deferred function: a panic is a
+// crash, and the next Write removes its leftovers.
 func (d *Dir) replace(p *plan, s *survey, changed bool) error {
 	links := len(s.absent) + len(s.wrong)
 	made, err := d.build(p, s, changed)
 	if err == nil {
 		return nil
 	}
-	slices.Reverse(made) // what leads to the payload first
+	slices.Reverse(made) // the links before the payload
 	undone := d.removeTrees(made)
 	if !changed {
 		p = &plan{} // only links needed space
@@ -185,7 +183,7 @@ func (d *Dir) replace(p *plan, s *survey, changed bool) error {
 	return errors.Join(d.explainSpace(err, p, links), undone)
 }
 
-// build tells what there is of it, also if it fails.
+// build returns the names that it made, also with an error.
 func (d *Dir) build(p *plan, s *survey, changed bool) (made []string, err error) {
 	made = []string{dataTmp, linksTmp}
 	name := ""

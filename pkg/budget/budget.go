@@ -1,10 +1,10 @@
-// Package budget bounds the memory that what tenants write can make the driver
-// hold: the contents of volumes, answers of stores, parsed classes, records.
+// Package budget bounds the memory that tenants can make the driver use: the contents of volumes,
+// answers of stores, parsed classes, records.
 //
-// There is one Budget for a node. Each charge counts for the node, for the
-// namespace of the pod that it is made for, and for the volume. Where one of
-// the three is full the charge is refused with an error of that volume: nobody
-// waits and nobody else is evicted. Only caches give way, the oldest first.
+// There is one Budget for a node. Each charge counts for the node, for the namespace of the pod
+// that it is made for, and for the volume. If one of the three is full, the charge is refused with
+// an error of that volume. Nobody waits, and the budget evicts nothing but caches, the oldest
+// first.
 package budget
 
 import (
@@ -16,43 +16,43 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// Kind is what memory is used for. It is a label of metrics.
+// Kind says what memory is used for. It is a label of metrics.
 type Kind string
 
 // The kinds of memory.
 const (
 	Contents Kind = "contents" // files in volumes
-	Answers  Kind = "answers"  // answers of stores that are being read or are needed again
-	Cache    Kind = "cache"    // what can be had again: answers and classes that are kept
-	Records  Kind = "records"  // the state that outlives the process
+	Answers  Kind = "answers"  // answers of stores, while they are read and as long as they are needed
+	Cache    Kind = "cache"    // answers and classes that can be read again
+	Records  Kind = "records"  // saved state
 )
 
-// Kinds are all kinds of memory.
+// Kinds returns all kinds of memory.
 func Kinds() []Kind { return []Kind{Contents, Answers, Cache, Records} }
 
-// Limits are in bytes; 0 stands for none.
+// Limits are in bytes; 0 means no limit.
 type Limits struct {
 	Node      int64 // all volumes together
 	Namespace int64 // the volumes of one namespace
 	Volume    int64 // one volume
-	// Records limits the state besides: it lies in a tmpfs of its own.
+	// Records limits the saved state as well: it is in a tmpfs of its own.
 	Records Share
 }
 
-// Share limits one kind of memory, in bytes; 0 stands for none.
+// Share limits one kind of memory, in bytes; 0 means no limit.
 type Share struct {
 	Node      int64
 	Namespace int64
 }
 
-// Owner is the volume that memory is charged to, and the namespace of its pod.
-// What the volumes of a namespace share has no Volume.
+// Owner is the volume that memory is charged to, and the namespace of its pod. Memory that several
+// volumes of a namespace share has no Volume.
 type Owner struct {
 	Namespace string
 	Volume    string
 }
 
-// Budget counts. A nil Budget refuses nothing.
+// Budget counts charges. A nil Budget refuses nothing.
 type Budget struct {
 	limits Limits
 
@@ -66,7 +66,7 @@ type Budget struct {
 	followers  []follower
 }
 
-// follower is told of what some kinds of memory come to.
+// follower is called when the bytes of some kinds of memory change.
 type follower struct {
 	kinds []Kind
 	step  int64
@@ -79,21 +79,20 @@ func New(l Limits) *Budget {
 	return &Budget{limits: l, kinds: map[Kind]int64{}, namespaces: map[string]int64{}, records: map[string]int64{}, volumes: map[Owner]int64{}, caches: list.New()}
 }
 
-// Charge is memory that is accounted for. Its methods may be called at once by
-// several goroutines. A nil Charge is one of a nil Budget.
+// Charge is memory that the budget counts. Its methods are safe for concurrent use. A nil Budget
+// makes nil Charges.
 type Charge struct {
-	budget *Budget
-	owner  Owner
-	kind   Kind
-	bytes  int64
-	drop   func()        // of a cache
-	place  *list.Element // in caches; nil where the charge is none, or is gone
-	gone   bool
+	budget  *Budget
+	owner   Owner
+	kind    Kind
+	bytes   int64
+	drop    func()        // of a cache
+	element *list.Element // in caches; nil unless the charge is a live cache
+	gone    bool
 }
 
-// Acquire charges n bytes. Its error has the reason TooLarge where the bytes can
-// never fit, and else Exhausted, and names the level that is full and the
-// setting that raises it.
+// Acquire charges n bytes. Its error has the reason TooLarge if the bytes can never fit, and else
+// Exhausted, and names the level that is full and the setting that raises it.
 func (b *Budget) Acquire(o Owner, k Kind, n int64) (*Charge, error) {
 	if b == nil {
 		return nil, nil
@@ -102,9 +101,9 @@ func (b *Budget) Acquire(o Owner, k Kind, n int64) (*Charge, error) {
 	return c, c.Resize(n)
 }
 
-// Adopt charges n bytes that are there already, whatever the limits. It is for
-// what an earlier process has left: nothing live is given up for a limit, and
-// nothing new is taken on until there is room again.
+// Adopt charges n bytes that are in use already, whatever the limits. It is for volumes of an
+// earlier process: the driver gives up nothing live for a limit, and accepts nothing new until
+// there is space again.
 func (b *Budget) Adopt(o Owner, k Kind, n int64) *Charge {
 	if b == nil {
 		return nil
@@ -114,9 +113,9 @@ func (b *Budget) Adopt(o Owner, k Kind, n int64) *Charge {
 	return c
 }
 
-// Follow calls tell with the bytes that the kinds come to together: now, and
-// whenever they have moved by step since. It is called in the way of the charge,
-// before what it is for is allocated, and must not use the Budget.
+// Follow calls tell with the total bytes of the kinds: now, and each time they have changed by step
+// since. The charge waits for tell, which runs before the memory is allocated and must not use the
+// Budget.
 func (b *Budget) Follow(step int64, tell func(bytes int64), kinds ...Kind) {
 	if b == nil {
 		return
@@ -129,9 +128,9 @@ func (b *Budget) Follow(step int64, tell func(bytes int64), kinds ...Kind) {
 	b.followers = append(b.followers, f)
 }
 
-// Keep charges what is kept in a cache. When room is needed the budget releases
-// the charge and calls drop, which must forget what was kept. No lock that drop
-// takes may be held while a method of Budget or Charge is called.
+// Keep charges the contents of a cache. To make space the budget releases the charge and calls
+// drop, which must drop the cached contents. The caller must not hold a lock that drop takes while
+// it calls a method of Budget or Charge.
 func (b *Budget) Keep(o Owner, n int64, drop func()) (*Charge, error) {
 	if b == nil {
 		return nil, nil
@@ -143,12 +142,12 @@ func (b *Budget) Keep(o Owner, n int64, drop func()) (*Charge, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if !c.gone {
-		c.place = b.caches.PushBack(c)
+		c.element = b.caches.PushBack(c)
 	}
 	return c, nil
 }
 
-// Resize makes the charge n bytes. After an error it is what it was before.
+// Resize makes the charge n bytes. On an error the charge does not change.
 func (c *Charge) Resize(n int64) error {
 	if c == nil {
 		return nil
@@ -165,7 +164,7 @@ func (c *Charge) Resize(n int64) error {
 	}
 }
 
-// Set makes the charge n bytes whatever the limits, for what is there already.
+// Set makes the charge n bytes whatever the limits, for memory that is in use already.
 func (c *Charge) Set(n int64) {
 	if c == nil {
 		return
@@ -177,7 +176,7 @@ func (c *Charge) Set(n int64) {
 	}
 }
 
-// Bytes is what is charged now.
+// Bytes is the current charge.
 func (c *Charge) Bytes() int64 {
 	if c == nil {
 		return 0
@@ -187,20 +186,19 @@ func (c *Charge) Bytes() int64 {
 	return c.bytes
 }
 
-// Used tells that what the charge is for was used just now, so that other
-// caches give way first.
+// Used marks the cache of the charge as just used, so that the budget evicts other caches first.
 func (c *Charge) Used() {
 	if c == nil {
 		return
 	}
 	c.budget.mu.Lock()
 	defer c.budget.mu.Unlock()
-	if c.place != nil {
-		c.budget.caches.MoveToBack(c.place)
+	if c.element != nil {
+		c.budget.caches.MoveToBack(c.element)
 	}
 }
 
-// Release gives the memory back. It may be called more than once.
+// Release ends the charge. It may be called more than once.
 func (c *Charge) Release() {
 	if c == nil {
 		return
@@ -210,18 +208,18 @@ func (c *Charge) Release() {
 	c.release()
 }
 
-// release is called with mu held.
+// release does Release. Its caller holds mu.
 func (c *Charge) release() {
 	c.budget.add(c, -c.bytes)
 	c.gone = true
-	if c.place != nil {
-		c.budget.caches.Remove(c.place)
-		c.place = nil
+	if c.element != nil {
+		c.budget.caches.Remove(c.element)
+		c.element = nil
 	}
 }
 
-// resize changes the charge, or releases caches whose going may help and
-// returns their drops; the caller calls those and tries again.
+// resize changes the charge, or releases caches whose eviction may help and returns their drops; the
+// caller calls those and tries again.
 func (b *Budget) resize(c *Charge, n int64) (dropped []func(), err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -244,17 +242,17 @@ func (b *Budget) resize(c *Charge, n int64) (dropped []func(), err error) {
 	return dropped, over.refuse(c, n)
 }
 
-// level is one of the three that is full.
+// level is one of the levels that can be full.
 type level struct {
 	name    string
 	setting string
 	limit   int64
 	used    int64
-	holds   func(Owner) bool // whose caches are in it; nil for none
+	counts  func(Owner) bool // owners whose caches it counts; nil for none
 }
 
-// over is the level that has no room for the charge to become n bytes, the
-// closest first; nil where there is room.
+// over returns the lowest level that has no space for the charge to become n bytes; nil if there is
+// space.
 func (b *Budget) over(c *Charge, n int64) *level {
 	levels := []level{
 		{"volume", setting.Name("--volume-memory-limit"), b.limits.Volume, b.volumes[c.owner], func(o Owner) bool { return o == c.owner }},
@@ -279,14 +277,14 @@ func (b *Budget) over(c *Charge, n int64) *level {
 	return nil
 }
 
-// evict releases the oldest cache of the level, other than c itself.
+// evict releases the oldest cache of the level, except c itself.
 func (b *Budget) evict(c *Charge, l *level) []func() {
-	if l.holds == nil { // no cache is in it
+	if l.counts == nil { // no cache is in it
 		return nil
 	}
 	for at := b.caches.Front(); at != nil; at = at.Next() {
 		old, _ := at.Value.(*Charge)
-		if old != c && l.holds(old.owner) {
+		if old != c && l.counts(old.owner) {
 			old.release()
 			return []func(){old.drop}
 		}
@@ -303,7 +301,7 @@ func (l *level) refuse(c *Charge, n int64) error {
 		WithHint("ask for less, or have the operator raise %s", l.setting)
 }
 
-// add counts. It is called with mu held.
+// add counts n more bytes. Its caller holds mu.
 func (b *Budget) add(c *Charge, n int64) {
 	c.bytes += n
 	b.node += n
@@ -337,14 +335,14 @@ func count[K comparable](m map[K]int64, key K, n int64) {
 	}
 }
 
-// Usage is what is charged now, and the limit of the node.
+// Usage is the current use, and the limit of the node.
 type Usage struct {
 	ByKind map[Kind]int64
 	Total  int64
 	Limit  int64
 }
 
-// Usage tells what is charged now.
+// Usage returns the current use.
 func (b *Budget) Usage() Usage {
 	u := Usage{ByKind: map[Kind]int64{}}
 	if b == nil {
@@ -359,7 +357,7 @@ func (b *Budget) Usage() Usage {
 	return u
 }
 
-// String is for logs.
+// String formats the limits for logs.
 func (l Limits) String() string {
 	return fmt.Sprintf("node %d, namespace %d, volume %d bytes; of records node %d, namespace %d bytes", l.Node, l.Namespace, l.Volume, l.Records.Node, l.Records.Namespace)
 }

@@ -1,5 +1,5 @@
-// Package cgroup finds the memory limit that the kernel holds this process to:
-// of cgroup v2 or v1, with a cgroup namespace or without, in a container or not.
+// Package cgroup finds the memory limit of this process: in cgroup v2 or v1, with a cgroup
+// namespace or without, in a container or not.
 package cgroup
 
 import (
@@ -11,17 +11,17 @@ import (
 	"strings"
 )
 
-// unlimited is what version 1 says for no limit, less the rounding to pages
-// that differs between machines.
+// unlimited is version 1's value for no limit, without the rounding to pages, which differs between
+// machines.
 const unlimited = 1 << 62
 
-// MemoryLimit gives the lowest limit, in bytes, of the process's cgroup and all
-// above it that can be seen, and the file that has it; 0 for none. The root is
-// that of the machine: os.DirFS("/").
+// MemoryLimit returns the lowest limit, in bytes, of the process's cgroup and all visible cgroups
+// above it, and the file with that limit; 0 for none. root is the root directory of the machine:
+// os.DirFS("/").
 //
-// A privileged container sees the whole tree of the host with its own cgroup
-// deep in it. One with a cgroup namespace, or with its cgroup mounted over the
-// root, sees its own as the root.
+// A privileged container sees the whole tree of the host, with its own cgroup deep inside. A
+// container with a cgroup namespace, or with its cgroup mounted over the root, sees its own cgroup
+// as the root.
 func MemoryLimit(root fs.FS) (limit int64, file string, err error) {
 	groups, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
@@ -52,9 +52,9 @@ func MemoryLimit(root fs.FS) (limit int64, file string, err error) {
 	return limit, file, nil
 }
 
-// own are the process's paths in the tree of version 2 and in that of version
-// 1's memory controller, "/" where there is none. A line is
-// "hierarchy:controllers:path", and only the path may hold colons.
+// own returns the process's paths in the tree of version 2 and in that of version 1's memory
+// controller, "/" if there is none. A line is "hierarchy:controllers:path", and only the path may
+// contain colons.
 func own(groups []byte) (v2, v1 string) {
 	v2, v1 = "/", "/"
 	for line := range strings.Lines(string(groups)) {
@@ -72,15 +72,15 @@ func own(groups []byte) (v2, v1 string) {
 	return v2, v1
 }
 
-// mount is one of a cgroup tree that may hold memory limits.
+// mount is the mount of a cgroup tree that may have memory limits.
 type mount struct {
 	v1    bool
 	root  string // the cgroup that is mounted
 	point string
 }
 
-// parseMount reads a line of mountinfo: id, parent, device, root, point,
-// options, any number of tags, "-", type, source, options of the file system.
+// parseMount parses a line of mountinfo: id, parent, device, root, point, options, any number of
+// tags, "-", type, source, options of the file system.
 func parseMount(line string) (mount, bool) {
 	before, after, ok := strings.Cut(line, " - ")
 	fields, kind := strings.Fields(before), strings.Fields(after)
@@ -91,9 +91,8 @@ func parseMount(line string) (mount, bool) {
 	return m, kind[0] == "cgroup2" || m.v1 && has(kind[2], "memory")
 }
 
-// below is where the mount has the process's cgroup. Where it does not have it,
-// such as when it is of another cgroup namespace, what is mounted is all that
-// there is to see.
+// below returns where the process's cgroup is in the mount. If it is not there, for example because
+// the mount is of another cgroup namespace, only the mounted cgroup is visible.
 func (m mount) below(dir string) string {
 	if dir = path.Clean(dir); dir == m.root {
 		return m.point
@@ -104,7 +103,7 @@ func (m mount) below(dir string) string {
 	return m.point
 }
 
-// lowest looks at every cgroup from dir up to top.
+// lowest reads every cgroup from dir up to top.
 func lowest(root fs.FS, dir, top, name string) (limit int64, file string, err error) {
 	for {
 		at := path.Join(dir, name)
@@ -122,7 +121,7 @@ func lowest(root fs.FS, dir, top, name string) (limit int64, file string, err er
 	}
 }
 
-// read gives 0 for no limit. The root of the tree has no file.
+// read returns 0 for no limit. The root of the tree has no file.
 func read(root fs.FS, file string) (int64, error) {
 	data, err := fs.ReadFile(root, strings.TrimPrefix(file, "/"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -145,7 +144,7 @@ func read(root fs.FS, file string) (int64, error) {
 	return n, nil
 }
 
-// unescape undoes mountinfo's \040 and the like.
+// unescape undoes mountinfo's octal escapes, such as \040.
 func unescape(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {

@@ -1,5 +1,5 @@
-// Package class reads SecretProviderClass objects: which provider, which
-// objects, and how a volume that mounts the class behaves.
+// Package class reads SecretProviderClass objects: which provider, which objects, and how a volume
+// of the class behaves.
 package class
 
 import (
@@ -17,7 +17,7 @@ type Ref struct {
 // String is namespace/name, as people write it.
 func (r Ref) String() string { return r.Namespace + "/" + r.Name }
 
-// Class is a parsed SecretProviderClass. It is never changed once made.
+// Class is a parsed SecretProviderClass. It is immutable.
 type Class struct {
 	Ref
 	UID string
@@ -25,30 +25,30 @@ type Class struct {
 	ResourceVersion string
 	// Provider is spec.provider.
 	Provider string
-	// Parameters are the provider's: spec.parameters without the keys that
-	// are Mayfly's own, which are the fields below.
+	// Parameters are the provider's: spec.parameters without Mayfly's own keys, which are the
+	// fields below.
 	Parameters map[string]string
-	// RefreshInterval is parameters.refreshInterval; 0 leaves it to the flag.
+	// RefreshInterval is parameters.refreshInterval; 0 means the flag's value.
 	RefreshInterval time.Duration `json:",omitempty"`
-	// SizeLimit is parameters.volumeSizeLimit in bytes; 0 leaves it to the flag.
+	// SizeLimit is parameters.volumeSizeLimit in bytes; 0 means the flag's value.
 	SizeLimit int64 `json:",omitempty"`
-	// InodeLimit is parameters.volumeInodeLimit; 0 leaves it to the flag.
+	// InodeLimit is parameters.volumeInodeLimit; 0 means the flag's value.
 	InodeLimit int64 `json:",omitempty"`
-	// CredentialScope is parameters.credentialScope; empty leaves it to the
-	// provider, which keeps leased credentials to the pod.
+	// CredentialScope is parameters.credentialScope; empty means the provider's default, a
+	// credential for each pod.
 	CredentialScope CredentialScope `json:",omitempty"`
 	// OnUnavailable is parameters.onUnavailable; Parse never leaves it empty.
 	OnUnavailable OnUnavailable `json:",omitempty"`
 	// OnDenied is parameters.onDenied; Parse never leaves it empty.
 	OnDenied OnDenied `json:",omitempty"`
-	// Strict is parameters.strict: what is else a warning refuses the class.
+	// Strict is parameters.strict: warnings refuse the class.
 	Strict bool `json:",omitempty"`
-	// Warnings and Suspects are what Parse found that the class works without;
-	// Suspects are names that are near to known ones, so probably mistakes.
+	// Warnings and Suspects are the mistakes that Parse found and that do not stop the class from
+	// working. Suspects are names that are near to known ones, so probably misspelt.
 	Warnings []string `json:"-"`
 	Suspects []string `json:"-"`
-	// SecretObjects are those of spec.secretObjects that can be made into
-	// Kubernetes Secrets; Parse warns of the others.
+	// SecretObjects are those of spec.secretObjects that can become Kubernetes Secrets; Parse warns
+	// of the others.
 	SecretObjects []v1.SecretObject `json:",omitempty"`
 }
 
@@ -64,17 +64,17 @@ const (
 // OnUnavailable says what a new volume does while the store cannot answer.
 type OnUnavailable string
 
-// The answers to a store that is down.
+// The values of onUnavailable.
 const (
-	UnavailableFail     OnUnavailable = "fail"     // the publish fails and is tried again; the default
-	UnavailableLastGood OnUnavailable = "lastGood" // start from what this node holds in memory, if it does
+	UnavailableFail     OnUnavailable = "fail"     // the publish fails and kubelet retries it; the default
+	UnavailableLastGood OnUnavailable = "lastGood" // start with the last good content in this node's memory, if it has any
 )
 
-// OnDenied says what happens to a live volume when the store refuses it.
+// OnDenied says what happens to a live volume when the store denies access.
 type OnDenied string
 
-// The answers to a store that refuses a live volume.
+// The values of onDenied.
 const (
 	DeniedKeep  OnDenied = "keep"  // the last good content stays; the default
-	DeniedEmpty OnDenied = "empty" // the files are taken away
+	DeniedEmpty OnDenied = "empty" // the driver removes the files
 )

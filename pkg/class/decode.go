@@ -10,11 +10,11 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// errSpent tells that the budget is spent, which the reader has said.
+// errSpent says that the budget is used up. The reader has reported the mistake already.
 var errSpent = errors.New("the budget is spent")
 
-// known reads the fields of a mapping; a field without a function is known
-// and of no interest.
+// known has a function to read each field of a mapping; a known field with a nil function is
+// ignored.
 type known map[string]func(path *field.Path, n *yaml.Node)
 
 func (r *reader) class(path *field.Path, n *yaml.Node, pairs []Entry) {
@@ -40,7 +40,7 @@ func (r *reader) metadata(path *field.Path, n *yaml.Node, c *v1.SecretProviderCl
 		"namespace":   func(p *field.Path, n *yaml.Node) { c.Namespace = r.text(p, n) },
 		"labels":      func(p *field.Path, n *yaml.Node) { c.Labels = r.texts(p, n) },
 		"annotations": func(p *field.Path, n *yaml.Node) { c.Annotations = r.texts(p, n) },
-		// What the API server adds, as in the output of kubectl get.
+		// The API server adds these; they are in the output of kubectl get.
 		"creationTimestamp": nil, "deletionGracePeriodSeconds": nil, "deletionTimestamp": nil,
 		"finalizers": nil, "generateName": nil, "generation": nil, "managedFields": nil,
 		"ownerReferences": nil, "resourceVersion": nil, "selfLink": nil, "uid": nil,
@@ -95,7 +95,7 @@ func (r *reader) each(path *field.Path, pairs []Entry, k known) {
 	}
 }
 
-// pairs reads a mapping, with what is merged into it; null has no entries.
+// pairs reads a mapping, with its merged mappings; null has no entries.
 func (r *reader) pairs(path *field.Path, n *yaml.Node) []Entry {
 	n = r.resolve(path, n)
 	switch {
@@ -147,8 +147,8 @@ func (r *reader) texts(path *field.Path, n *yaml.Node) map[string]string {
 	return m
 }
 
-// text reads a string. Kubernetes makes no string of a number or a boolean,
-// and takes more words for booleans than YAML 1.2 does.
+// text reads a string. Kubernetes does not convert a number or a boolean to a string, and accepts
+// more words for booleans than YAML 1.2.
 func (r *reader) text(path *field.Path, n *yaml.Node) string {
 	if n = r.resolve(path, n); n == nil {
 		return ""
@@ -178,7 +178,7 @@ func oldBoolean(s string) bool {
 
 func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null" }
 
-// resolve follows an alias and charges the budget; nil once that is spent.
+// resolve follows an alias and charges the budget; nil once that is used up.
 func (r *reader) resolve(path *field.Path, n *yaml.Node) *yaml.Node {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias

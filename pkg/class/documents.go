@@ -13,8 +13,8 @@ type Document struct {
 	Before int
 }
 
-// Documents splits a manifest, YAML or JSON, at its "---" lines and leaves out
-// the documents that hold comments alone.
+// Documents splits a manifest, YAML or JSON, at its "---" lines and leaves out the documents with
+// nothing but comments.
 func Documents(data []byte) []Document {
 	found := documents(data)
 	all := make([]Document, len(found))
@@ -24,9 +24,8 @@ func Documents(data []byte) []Document {
 	return all
 }
 
-// Nodes parses the document. A node's line counts from the document's start,
-// the line in the error from the manifest's. What comes before an error is
-// returned along with it.
+// Nodes parses the document. A node's line counts from the document's start, the line in the error
+// from the manifest's. With an error it returns the nodes before the mistake.
 func (d Document) Nodes() ([]*yaml.Node, error) {
 	if len(d.Text) > MaxManifest {
 		return nil, fmt.Errorf("document 1, after line %d: is %d bytes long, of which a document may have %d", d.Before, len(d.Text), MaxManifest)

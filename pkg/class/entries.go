@@ -14,9 +14,9 @@ type Entry struct {
 	Value *yaml.Node
 }
 
-// MapError is what is wrong with a YAML map.
+// MapError describes a mistake in a YAML map.
 type MapError struct {
-	Key     string // empty where it is not of one key
+	Key     string // empty if it does not concern one key
 	Where   *yaml.Node
 	Problem string
 }
@@ -28,11 +28,11 @@ func (e *MapError) Error() string {
 	return fmt.Sprintf("line %d: the key %q %s", e.Where.Line, clip(e.Key), e.Problem)
 }
 
-// ErrNested is of a map that merges more deeply than any manifest does.
+// ErrNested says that a map merges more deeply than any manifest does.
 var ErrNested = errors.New("is nested too deeply, or repeats too much through aliases")
 
-// Resolve follows aliases. A tree of nodes, unlike decoded values, may hold an
-// alias within its own anchor, so every walk over it must be bounded.
+// Resolve follows aliases. A tree of nodes, unlike decoded values, may contain an alias within its
+// own anchor, so every walk over it must be bounded.
 func Resolve(n *yaml.Node) *yaml.Node {
 	for i := 0; i < maxNesting && n.Kind == yaml.AliasNode && n.Alias != nil; i++ {
 		n = n.Alias
@@ -40,10 +40,10 @@ func Resolve(n *yaml.Node) *yaml.Node {
 	return n
 }
 
-// Entries lists a map in its order, as YAML's merge key has it: what "<<" brings
-// gives way to the map's own keys, and of a list of maps the first wins. A key
-// given twice is an error. Each node that is looked at is shown to take first,
-// whose error ends the walk: aliases can have a short text mean a long one.
+// Entries lists a map in its order, with YAML's merge key applied: the map's own keys override
+// those merged by "<<", and the first of a list of merged maps wins. A key given twice is an error.
+// Entries calls take before it looks at a node, and ends with its error: with aliases a short text
+// can expand to a long one.
 func Entries(n *yaml.Node, take func(*yaml.Node) error) ([]Entry, error) {
 	w := walk{take: take, seen: map[string]bool{}}
 	err := w.entries(n, 0)
@@ -104,7 +104,7 @@ func (w *walk) merge(m *yaml.Node, depth int) error {
 	return &MapError{Where: m, Problem: "what is merged must be a map or a list of maps, not " + KindOf(m)}
 }
 
-// KindOf is what a node is, in words for people.
+// KindOf names a node's kind in words for people.
 func KindOf(n *yaml.Node) string {
 	switch n.Kind {
 	case yaml.MappingNode:

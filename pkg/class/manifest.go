@@ -14,19 +14,19 @@ import (
 )
 
 const (
-	// MaxManifest is the most bytes that ParseManifest takes.
+	// MaxManifest is the maximum size for ParseManifest in bytes.
 	MaxManifest = 2 << 20
-	// maxExpanded bounds what a manifest's aliases make of it, in bytes: a
-	// manifest without any cannot reach it.
+	// maxExpanded bounds a manifest with its aliases expanded, in bytes: a manifest without aliases
+	// cannot reach it.
 	maxExpanded = 4 * MaxManifest
-	// maxMarks bounds what the YAML parser makes of a document: some 60 MiB.
+	// maxMarks bounds what the YAML parser allocates for a document, to about 60 MiB.
 	maxMarks = 150_000
-	// maxLists bounds lists within lists.
+	// maxLists bounds nested lists.
 	maxLists = 4
-	// maxNesting bounds aliases to aliases, and merges within merges.
+	// maxNesting bounds aliases to aliases, and nested merges.
 	maxNesting = 64
-	// maxSaid is how many mistakes are told, and how many warnings.
-	maxSaid = 50
+	// maxMistakes bounds the mistakes, and the warnings, that are reported.
+	maxMistakes = 50
 )
 
 const (
@@ -34,13 +34,13 @@ const (
 	kindList  = "SecretProviderClassList"
 )
 
-// ParseManifest reads the classes of a manifest: YAML or JSON, any number of
-// documents, lists of classes too, versions v1 and v1alpha1 alike. What is no
-// class, and a field that no class has, give a warning.
+// ParseManifest reads the classes of a manifest: YAML or JSON, any number of documents, lists of
+// classes too, versions v1 and v1alpha1 alike. It warns of an object that is no class, and of a
+// field that no class has.
 //
-// The error names the mistakes, each with its document, counted from 1, and
-// its line. Classes of documents without one are returned along with it.
-// A namespace that the manifest leaves out is left empty.
+// The error names the mistakes, each with its document, counted from 1, and its line. Classes of
+// documents without a mistake are returned with the error. A namespace that the manifest leaves out
+// stays empty.
 func ParseManifest(data []byte) (classes []*v1.SecretProviderClass, warnings []string, err error) {
 	if len(data) > MaxManifest {
 		return nil, nil, fmt.Errorf("is %d bytes long, of which a manifest may have %d", len(data), MaxManifest)
@@ -55,16 +55,16 @@ func ParseManifest(data []byte) (classes []*v1.SecretProviderClass, warnings []s
 	return m.classes, m.warnings, nil
 }
 
-// manifest gathers what is found in the documents.
+// manifest collects the classes, warnings and mistakes of the documents.
 type manifest struct {
 	classes  []*v1.SecretProviderClass
 	warnings []string
 	mistakes mistakes
-	// budget is how many more bytes may be read, aliases expanded.
+	// budget is how many more bytes may be read, with aliases expanded.
 	budget int
 }
 
-// mistakes is every error of a manifest, in one line.
+// mistakes prints all errors of a manifest on one line.
 type mistakes []error
 
 // Error joins the mistakes.
@@ -79,14 +79,14 @@ func (m mistakes) Error() string {
 // Unwrap lets errors.As find each mistake.
 func (m mistakes) Unwrap() []error { return m }
 
-// document is one of a manifest's, and the lines before it.
+// document is one document of a manifest, and the number of lines before it.
 type document struct {
 	text   []byte
 	before int
 }
 
-// documents splits a manifest at its "---" lines, so that a document which
-// cannot be read does not hide those after it.
+// documents splits a manifest at its "---" lines, so that a document which cannot be parsed does
+// not hide those after it.
 func documents(data []byte) []document {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	var docs []document
@@ -98,7 +98,7 @@ func documents(data []byte) []document {
 		}
 		if rest, ok := bytes.CutPrefix(data[at:end], []byte("---")); ok && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0) {
 			docs = appendDocument(docs, document{data[start:at], before})
-			// What stands on the marker's line belongs to the document.
+			// Text on the marker's line belongs to the document.
 			start, before = at+len("---"), line
 		}
 		at = end
@@ -106,7 +106,7 @@ func documents(data []byte) []document {
 	return appendDocument(docs, document{data[start:], before})
 }
 
-// appendDocument leaves out what holds nothing but comments and directives.
+// appendDocument leaves out a document with nothing but comments and directives.
 func appendDocument(docs []document, d document) []document {
 	for line := range bytes.Lines(d.text) {
 		line = bytes.TrimSpace(line)
@@ -120,7 +120,7 @@ func appendDocument(docs []document, d document) []document {
 func (m *manifest) document(index int, d document) {
 	r := &reader{manifest: m, index: index, before: d.before}
 	nodes, err := r.parse(d.text)
-	if err != nil && len(m.mistakes) < maxSaid {
+	if err != nil && len(m.mistakes) < maxMistakes {
 		m.mistakes = append(m.mistakes, err)
 	}
 	for _, n := range nodes {
@@ -136,8 +136,8 @@ type reader struct {
 	failed bool // a mistake was found in the object being read
 }
 
-// parse takes a document for JSON if it starts like JSON and is; else for
-// YAML, which looks alike where it is written in braces.
+// parse parses a document as JSON if it starts like JSON and is valid; else as YAML, whose flow
+// style looks like JSON.
 func (r *reader) parse(text []byte) ([]*yaml.Node, error) {
 	if bytes.HasPrefix(bytes.TrimLeft(text, " \t\r\n"), []byte("{")) {
 		nodes, jsonErr := parseJSON(text)
@@ -153,8 +153,8 @@ func (r *reader) parse(text []byte) ([]*yaml.Node, error) {
 	return nodes, r.place(err)
 }
 
-// syntaxError is a document that is neither JSON nor YAML; the line counts
-// from the document's start and is 0 where it is unknown.
+// syntaxError says that a document is neither JSON nor YAML; the line counts from the document's
+// start and is 0 if it is unknown.
 type syntaxError struct {
 	line int
 	text string
@@ -162,8 +162,8 @@ type syntaxError struct {
 
 func (e *syntaxError) Error() string { return e.text }
 
-// place adds to a syntax error where it is. The YAML parser names the line
-// where it lost its way, or the one where what it was reading began.
+// place adds the position to a syntax error. The YAML parser names the line of the mistake, or the
+// one where the current value began.
 func (r *reader) place(err error) error {
 	var syntax *syntaxError
 	switch {
@@ -177,13 +177,13 @@ func (r *reader) place(err error) error {
 
 func (r *reader) fail(path *field.Path, n *yaml.Node, format string, args ...any) {
 	r.failed = true
-	if len(r.mistakes) < maxSaid {
+	if len(r.mistakes) < maxMistakes {
 		r.mistakes = append(r.mistakes, errors.New(r.at(path, n)+fmt.Sprintf(format, args...)))
 	}
 }
 
 func (r *reader) warn(path *field.Path, n *yaml.Node, format string, args ...any) {
-	if len(r.warnings) < maxSaid {
+	if len(r.warnings) < maxMistakes {
 		r.warnings = append(r.warnings, r.at(path, n)+fmt.Sprintf(format, args...))
 	}
 }
@@ -196,7 +196,7 @@ func (r *reader) at(path *field.Path, n *yaml.Node) string {
 	return place + path.String() + ": "
 }
 
-// object reads a class or a list, and passes over anything else.
+// object reads a class or a list, and skips anything else.
 func (r *reader) object(path *field.Path, n *yaml.Node, depth int) {
 	if depth == 0 && isNull(n) {
 		return
@@ -212,7 +212,7 @@ func (r *reader) object(path *field.Path, n *yaml.Node, depth int) {
 	case kind == "List" || kind == kindList:
 		r.list(path, pairs, depth)
 	case kind != kindClass || group != v1.GroupName && group != "":
-		r.warn(path, n, "this %s is no SecretProviderClass of %s and is passed over", clip(kind), v1.GroupName)
+		r.warn(path, n, "this %s is no SecretProviderClass of %s and is ignored", clip(kind), v1.GroupName)
 	case version != v1.Version && version != v1alpha1.Version:
 		r.fail(child(path, "apiVersion"), n, "must be %s/%s", v1.GroupName, v1.Version)
 	default:
@@ -236,7 +236,7 @@ func (r *reader) list(path *field.Path, pairs []Entry, depth int) {
 	}
 }
 
-// peek reads a string that says how to read the rest.
+// peek reads a string that decides how to read the rest.
 func (r *reader) peek(pairs []Entry, key string) string {
 	for _, p := range pairs {
 		if p.Key == key {

@@ -7,25 +7,24 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// longestName bounds, in bytes, what is compared.
-const longestName = 64
+// maxNameBytes bounds the names that are compared, in bytes.
+const maxNameBytes = 64
 
-// Near is the known name that was most probably meant by another one: they
-// differ in case and separators alone, or in a letter or two of a long name.
-// Empty if there is none.
+// Near returns the known name that was most probably meant: it differs in case and separators
+// alone, or in a letter or two of a long name. Empty if there is none.
 func Near(name string, known []string) string {
 	best, least := "", 3
-	if len(name) > longestName {
+	if len(name) > maxNameBytes {
 		return ""
 	}
 	name = plain(name)
 	for _, k := range known {
-		if len(k) > longestName {
+		if len(k) > maxNameBytes {
 			continue
 		}
 		other := plain(k)
 		if more := len(name) - len(other); max(more, -more) >= least {
-			continue // it takes that many edits at the least
+			continue // the lengths differ by that many edits already
 		}
 		if d := Edits(name, other); d < least && 4*d <= len(k) {
 			best, least = k, d
@@ -34,8 +33,8 @@ func Near(name string, known []string) string {
 	return best
 }
 
-// Suspected is the error of names that are near to known ones, nil for none: what
-// they were meant to set is not set.
+// Suspected is the error for names that are near to known ones, nil for none: the settings that
+// they were meant for are not set.
 func Suspected(suspects []string) error {
 	if len(suspects) == 0 {
 		return nil
@@ -43,7 +42,7 @@ func Suspected(suspects []string) error {
 	return fault.New(fault.InvalidClass, "%s", strings.Join(suspects, "; "))
 }
 
-// plain drops what people vary without meaning to: case and separators.
+// plain removes what people vary unintentionally: case and separators.
 func plain(name string) string {
 	return strings.Map(func(r rune) rune {
 		if strings.ContainsRune("-_.", r) {
@@ -53,8 +52,7 @@ func plain(name string) string {
 	}, name)
 }
 
-// Edits is how many letters have to be put in, taken out or replaced to make b
-// of a.
+// Edits is how many letters must be inserted, removed or replaced to turn a into b.
 func Edits(a, b string) int {
 	above, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range above {

@@ -14,18 +14,18 @@ import (
 
 // The limits of Mayfly's own parameters.
 const (
-	// MinRefreshInterval is the shortest refreshInterval of a class. Below
-	// it the store would do little else than answer this node.
+	// MinRefreshInterval is the shortest refreshInterval of a class. A shorter one would keep the
+	// store busy with this node alone.
 	MinRefreshInterval = time.Second
 	// MinSizeLimit is the smallest volumeSizeLimit in bytes: one page.
 	MinSizeLimit = 4096
-	// MinInodeLimit is the smallest volumeInodeLimit: a volume of one file
-	// needs eight while its content is being swapped.
+	// MinInodeLimit is the smallest volumeInodeLimit: a volume of one file needs eight inodes while
+	// its content is swapped.
 	MinInodeLimit = 8
 )
 
-// The keys of spec.parameters that are Mayfly's own. They have the same
-// meaning for every provider, and no provider sees them.
+// Mayfly's own keys of spec.parameters. They have the same meaning for every provider, and no
+// provider sees them.
 const (
 	RefreshIntervalKey = "refreshInterval"
 	SizeLimitKey       = "volumeSizeLimit"
@@ -36,7 +36,7 @@ const (
 	StrictKey          = "strict"
 )
 
-// taker sets the field of a class that one key is made into.
+// taker sets one field of a class from the value of one key.
 type taker func(c *Class, path *field.Path, value string) *field.Error
 
 func ownKeys() map[string]taker {
@@ -76,9 +76,9 @@ func takeRefreshInterval(c *Class, path *field.Path, value string) *field.Error 
 	return nil
 }
 
-// ParseInterval reads a refreshInterval; wrong is what is to be said of a bad
-// one. It refuses zero and "never": one reader takes them for "always", the next
-// for "not at all". A long interval says it plainly.
+// ParseInterval reads a refreshInterval; wrong says what is wrong with a bad one. It refuses zero
+// and "never", because some readers expect them to mean "always" and others "not at all". A long
+// interval is unambiguous.
 func ParseInterval(value string) (d time.Duration, wrong string) {
 	d, err := time.ParseDuration(value)
 	switch {
@@ -90,8 +90,8 @@ func ParseInterval(value string) (d time.Duration, wrong string) {
 	return d, ""
 }
 
-// quantity is what a limit may look like. It is narrower than a Kubernetes
-// quantity, whose exponents can name numbers that take forever to compute.
+// quantity matches valid limits. It is narrower than a Kubernetes quantity, whose exponents can
+// make numbers that take forever to compute.
 const quantity = `^[0-9]{1,18}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|k|M|G|T)?$`
 
 func takeQuantity(to *int64, path *field.Path, value string, least int64, kind string) *field.Error {
@@ -119,10 +119,10 @@ func takeWord[T ~string](to *T, path *field.Path, value string, words ...T) *fie
 	return nil
 }
 
-// OwnKeys are the keys of spec.parameters that are Mayfly's own, sorted.
+// OwnKeys returns Mayfly's own keys of spec.parameters, sorted.
 func OwnKeys() []string { return slices.Sorted(maps.Keys(ownKeys())) }
 
-// misspelt names the provider's keys that look like one of Mayfly's.
+// misspelt lists the provider's keys that look like one of Mayfly's.
 func misspelt(params map[string]string) []string {
 	var list []string
 	own := OwnKeys()

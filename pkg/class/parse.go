@@ -14,28 +14,26 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// providerName is the rule of the secrets-store provider protocol, where the
-// name becomes that of a socket, less the empty name.
+// providerName is the rule of the secrets-store provider protocol, which uses the name for a
+// socket, but without the empty name.
 const providerName = `^[a-zA-Z0-9_-]{1,30}$`
 
-// What Parse takes of an object, which the API server lets be 1.5 MiB.
+// Limits of an object for Parse. The API server allows 1.5 MiB.
 const (
-	// MaxParameters is the most bytes of spec.parameters, keys and values.
+	// MaxParameters is the maximum size of spec.parameters in bytes, keys and values.
 	MaxParameters = 512 << 10
 	// maxKeys is how many parameters there may be.
 	maxKeys = 1000
-	// maxSecretObjects is the most bytes of spec.secretObjects.
+	// maxSecretObjects is the maximum size of spec.secretObjects in bytes.
 	maxSecretObjects = 256 << 10
 )
 
-// Parse makes a Class of the API object. The error is of reason
-// fault.InvalidClass, starts with the class and names every
-// field that is wrong; each can be found in it as a *field.Error.
+// Parse makes a Class of the API object. The error has the reason fault.InvalidClass, starts with
+// the class and names every wrong field; errors.As finds each as a *field.Error.
 //
-// The warnings name what the class works without: a key that looks like a
-// misspelt one of Mayfly's, and a secretObjects entry that cannot become a
-// Secret. The latter is no error because the mount does not depend on it, and
-// secrets-store-csi-driver mounts such a class.
+// The warnings name mistakes that do not stop the class from working: a key that looks like a
+// misspelt one of Mayfly's, and a secretObjects entry that cannot become a Secret. The latter is no
+// error because the mount does not depend on it, and secrets-store-csi-driver mounts such a class.
 func Parse(spc *v1.SecretProviderClass) (*Class, []string, error) {
 	if spc == nil {
 		return nil, nil, fault.New(fault.Internal, "parsing a class: there is no object")
@@ -62,8 +60,8 @@ func Parse(spc *v1.SecretProviderClass) (*Class, []string, error) {
 	return c, append(slices.Clone(c.Suspects), warnings...), nil
 }
 
-// checkNames judges the names of the class and its provider. The namespace
-// may be missing: a manifest need not say where it will be applied.
+// checkNames checks the names of the class and its provider. The namespace may be missing: a
+// manifest need not say where it will be applied.
 func checkNames(spc *v1.SecretProviderClass) field.ErrorList {
 	var bad field.ErrorList
 	meta := field.NewPath("metadata")
@@ -105,7 +103,7 @@ func checkSize(params map[string]string) *field.Error {
 		len(params[largest]), all, MaxParameters))
 }
 
-// Size is about how many bytes of memory the class takes.
+// Size estimates how many bytes of memory the class takes.
 func (c *Class) Size() int64 {
 	const each = 48 // for an entry of a map or list
 	size := 512
@@ -118,7 +116,7 @@ func (c *Class) Size() int64 {
 	return int64(size)
 }
 
-// atMost cuts warnings short, and their list.
+// atMost shortens each warning, and the list.
 func atMost(warnings []string) []string {
 	const longest = 500
 	for i, w := range warnings {
@@ -126,10 +124,10 @@ func atMost(warnings []string) []string {
 			warnings[i] = strings.ToValidUTF8(w[:longest], "") + "..."
 		}
 	}
-	if len(warnings) <= maxSaid {
+	if len(warnings) <= maxMistakes {
 		return warnings
 	}
-	return append(warnings[:maxSaid:maxSaid], fmt.Sprintf("and %d more", len(warnings)-maxSaid))
+	return append(warnings[:maxMistakes:maxMistakes], fmt.Sprintf("and %d more", len(warnings)-maxMistakes))
 }
 
 func invalid(path *field.Path, value string, messages []string) field.ErrorList {
@@ -140,8 +138,7 @@ func invalid(path *field.Path, value string, messages []string) field.ErrorList 
 	return bad
 }
 
-// takeParameters sets the fields that are made of Mayfly's own keys, and
-// leaves the others to the provider.
+// takeParameters sets the fields for Mayfly's own keys, and leaves the other keys to the provider.
 func (c *Class) takeParameters(params map[string]string) field.ErrorList {
 	var bad field.ErrorList
 	keys := ownKeys()
@@ -154,7 +151,7 @@ func (c *Class) takeParameters(params map[string]string) field.ErrorList {
 		case !own:
 			c.Parameters[key] = value
 		case strings.TrimSpace(value) == "":
-			// A chart that leaves a value open renders "": the default.
+			// A chart template with an unset value renders "": the default.
 		default:
 			if err := take(c, field.NewPath("spec", "parameters", key), strings.TrimSpace(value)); err != nil {
 				bad = append(bad, err)
@@ -164,7 +161,7 @@ func (c *Class) takeParameters(params map[string]string) field.ErrorList {
 	return bad
 }
 
-// clip keeps a value that somebody pasted by mistake from filling an event.
+// clip shortens a value that was pasted by mistake, so that it does not fill an Event.
 func clip(s string) string {
 	const limit = 64
 	if len(s) <= limit {
@@ -173,7 +170,7 @@ func clip(s string) string {
 	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:limit], ""), len(s))
 }
 
-// problems is every mistake of one object, in one line.
+// problems prints all mistakes of one object on one line.
 type problems field.ErrorList
 
 // Error joins the mistakes, each of which starts with its field.

@@ -11,12 +11,12 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// serviceAccountToken is the type of a Secret that Kubernetes itself fills,
-// with a token: whoever may write one may become that service account.
+// serviceAccountToken is the type of a Secret that Kubernetes itself fills with a token: with write
+// access to one, a tenant could become that service account.
 const serviceAccountToken = "kubernetes.io/service-account-token"
 
-// takeSecretObjects keeps the entries that can become a Secret and returns a
-// warning for each mistake in the others.
+// takeSecretObjects sets the entries that can become a Secret and returns a warning for each
+// mistake in the others.
 func (c *Class) takeSecretObjects(objects []v1.SecretObject) []string {
 	var warnings []string
 	size := 0
@@ -46,9 +46,9 @@ func (c *Class) takeSecretObjects(objects []v1.SecretObject) []string {
 	return warnings
 }
 
-// sizeOf is about how many bytes of memory an entry takes.
+// sizeOf estimates how many bytes of memory an entry takes.
 func sizeOf(o *v1.SecretObject) int {
-	const entry, each = 128, 32 // of the list, and of what is in it
+	const entry, each = 128, 32 // for an entry of the list, and for a value in it
 	size := entry + len(o.SecretName) + len(o.Type)
 	for _, m := range []map[string]string{o.Labels, o.Annotations} {
 		for key, value := range m {

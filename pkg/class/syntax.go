@@ -12,20 +12,19 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// maxJSONDepth is how deep JSON may nest, which is read by recursion.
+// maxJSONDepth bounds how deep JSON may nest, because the reader is recursive.
 const maxJSONDepth = 100
 
-// yamlLine takes the line from an error of the YAML parser, which has it
-// nowhere but in its text.
+// yamlLine finds the line in an error of the YAML parser, which reports it in its text only.
 const yamlLine = `^yaml: (?:line (\d+): )?(?s:(.*))$`
 
-// maxDirectives bounds the lines that begin with a percent sign. The parser
-// compares each %TAG with all before it.
+// maxDirectives bounds the lines that begin with a percent sign, because the parser compares each
+// %TAG with all before it.
 const maxDirectives = 16
 
-// CheckYAML refuses a text of which the parser would make far more than the
-// text is. It counts the marks without which there is no further node or
-// comment. Of each the parser makes some 400 bytes, twice that for a moment.
+// CheckYAML refuses a text that the parser would turn into far more memory than its size. It counts
+// the marks that every further node or comment needs. The parser allocates about 400 bytes for
+// each, and for a moment twice that.
 func CheckYAML(text []byte, most int) error {
 	marks, directives := 0, 0
 	for i, b := range text {
@@ -79,11 +78,11 @@ func yamlError(err error) error {
 	return &syntaxError{line: line, text: "not valid YAML: " + match[2]}
 }
 
-// jsonReader turns JSON into the nodes that YAML would give, with lines.
+// jsonReader converts JSON to the nodes of the same YAML, with lines.
 type jsonReader struct {
 	text []byte
 	dec  *json.Decoder
-	// line is that of offset at.
+	// line is the line of offset at.
 	line, at int
 }
 
@@ -147,7 +146,7 @@ func (j *jsonReader) value(depth int) (*yaml.Node, error) {
 	return n, nil
 }
 
-// scalar makes a node of a token. Quoted, a string stays one.
+// scalar makes a node of a token. The quoted style keeps a string a string.
 func (j *jsonReader) scalar(t json.Token) *yaml.Node {
 	end := int(j.dec.InputOffset())
 	j.line += bytes.Count(j.text[j.at:end], []byte("\n"))

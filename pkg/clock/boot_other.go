@@ -4,5 +4,5 @@ package clock
 
 import "time"
 
-// SinceBoot is not known on machines that are no nodes.
+// SinceBoot knows nothing on systems other than Linux, which cannot be nodes.
 func SinceBoot() (time.Duration, string) { return 0, "" }

@@ -1,24 +1,24 @@
-// Package clock takes moments over a restart of the driver. The wall clock may be
-// set meanwhile, and Go's monotonic clock ends with the process and stands still
-// while the node is suspended. The kernel's boot time does neither.
+// Package clock preserves moments across a restart of the driver. The wall clock may be set
+// meanwhile, and Go's monotonic clock ends with the process and stops while the node is suspended.
+// Neither affects the kernel's boot time.
 package clock
 
 import "time"
 
-// Boot gives the time since the node's boot, suspended time included, and the
-// boot's id. An empty id means that it is not known.
+// Boot returns the time since the node's boot, suspended time included, and the boot's id. An empty
+// id means that the time is unknown.
 type Boot func() (since time.Duration, id string)
 
-// Stamp is a moment by both clocks. It is kept beside other moments, which mean
-// something to a later process only together with it.
+// Stamp is a moment by both clocks. The driver saves it beside other moments; a later process needs
+// it to interpret them.
 type Stamp struct {
 	Wall   time.Time     `json:"wall,omitzero"`
 	Boot   time.Duration `json:"boot,omitempty"`
 	BootID string        `json:"bootID,omitempty"`
 }
 
-// At is the stamp of now. boot may be nil, and then a step of the wall clock over
-// the restart goes unnoticed.
+// At returns the stamp of now. With a nil boot, a step of the wall clock during the restart goes
+// unnoticed.
 func At(now time.Time, boot Boot) Stamp {
 	s := Stamp{Wall: now}
 	if boot != nil {
@@ -27,12 +27,12 @@ func At(now time.Time, boot Boot) Stamp {
 	return s
 }
 
-// noise is the least step of the wall clock that counts. Below it are the clocks'
-// own differences, and moments stay what they are to the nanosecond.
+// noise is the smallest step of the wall clock that counts. Smaller steps are differences between
+// the clocks, and moments stay the same to the nanosecond.
 const noise = time.Second
 
-// Written is a moment as the wall clock of the stamp has it. A moment of this
-// process may have been taken before the clock was set.
+// Written converts a moment to the stamp's wall clock. A moment of this process may be older than a
+// step of the wall clock.
 func (s Stamp) Written(t time.Time) time.Time {
 	if t.IsZero() {
 		return t
@@ -44,7 +44,7 @@ func (s Stamp) Written(t time.Time) time.Time {
 	return written
 }
 
-// elapsed is how much time has passed since an earlier stamp.
+// elapsed is the time between an earlier stamp and s.
 func (s Stamp) elapsed(then Stamp) time.Duration {
 	passed := s.Wall.Round(0).Sub(then.Wall.Round(0))
 	if s.BootID != "" && s.BootID == then.BootID {
@@ -53,9 +53,9 @@ func (s Stamp) elapsed(then Stamp) time.Duration {
 	return max(0, passed)
 }
 
-// step is by how much the wall clock was set since an earlier stamp.
+// step is by how much the wall clock was set between an earlier stamp and s.
 func (s Stamp) step(then Stamp) time.Duration {
-	if then.Wall.IsZero() { // written by a driver that kept none
+	if then.Wall.IsZero() { // written by a driver without stamps
 		return 0
 	}
 	step := s.Wall.Round(0).Sub(then.Wall.Round(0)) - s.elapsed(then)
@@ -65,9 +65,9 @@ func (s Stamp) step(then Stamp) time.Duration {
 	return step
 }
 
-// Restored gives the moments that were written with an earlier stamp, as far
-// from now as they are, whatever became of the wall clock. They have a monotonic
-// part, so that a later step does not move them either.
+// Restored returns a function that converts moments written with an earlier stamp. It keeps their
+// distance from now, even if the wall clock was set meanwhile. The results have a monotonic part,
+// so that a later step does not move them either.
 func (s Stamp) Restored(then Stamp) func(time.Time) time.Time {
 	step := s.step(then)
 	return func(t time.Time) time.Time {
@@ -78,7 +78,7 @@ func (s Stamp) Restored(then Stamp) func(time.Time) time.Time {
 	}
 }
 
-// SetForward is by how much the wall clock was set forward since an earlier
-// stamp. By so much Restored gives the fixed end of a certificate too late, if
-// the clock was wrong before and is right now.
+// SetForward is by how much the wall clock was set forward since an earlier stamp. If the clock was
+// wrong before and is right now, Restored returns the expiry of a certificate too late by this
+// time.
 func (s Stamp) SetForward(then Stamp) time.Duration { return max(0, s.step(then)) }

@@ -7,8 +7,8 @@ import (
 
 var timeType = reflect.TypeFor[time.Time]()
 
-// Map copies v, with each moment in its exported fields, lists, maps and pointers
-// replaced. What holds no moment is shared with v.
+// Map copies v and replaces each moment in its exported fields, lists, maps and pointers. The copy
+// shares the values without moments with v.
 func Map[T any](v T, replace func(time.Time) time.Time) T {
 	out, _ := mapValue(reflect.ValueOf(v), replace).Interface().(T)
 	return out
@@ -54,7 +54,7 @@ func mapValue(v reflect.Value, replace func(time.Time) time.Time) reflect.Value 
 	return out
 }
 
-// holdsTime looks at types that end: none of them holds itself.
+// holdsTime ends because it is called for types that do not contain themselves.
 func holdsTime(t reflect.Type) bool {
 	if t == timeType {
 		return true

@@ -10,13 +10,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// reasonCodes is the one table from why to gRPC code.
+// reasonCodes maps each reason to its gRPC code; no other code chooses one.
 //
-// Kubelet takes Canceled, DeadlineExceeded, Unavailable, ResourceExhausted and
-// Aborted for "may still be under way", keeps its state and tries again. Every
-// other code is final: kubelet cleans up and, for a new pod, tries again with
-// a longer pause. Reasons that time alone may mend get a code of the first
-// kind.
+// Kubelet reads Canceled, DeadlineExceeded, Unavailable, ResourceExhausted and Aborted as "may
+// still be in progress", keeps its state and retries. Every other code is final: kubelet cleans up
+// and, for a new pod, retries after a longer pause. Reasons that may go away without a change get a
+// code of the first kind.
 var reasonCodes = map[fault.Reason]codes.Code{
 	fault.InvalidArgument: codes.InvalidArgument,
 	fault.InvalidClass:    codes.InvalidArgument,
@@ -41,7 +40,7 @@ var reasonCodes = map[fault.Reason]codes.Code{
 	fault.Internal:        codes.Internal,
 }
 
-// final tells whether kubelet gives the mount up at this code.
+// final reports whether kubelet gives up the mount at this code.
 func final(c codes.Code) bool {
 	switch c {
 	case codes.OK, codes.Canceled, codes.DeadlineExceeded, codes.Unavailable, codes.ResourceExhausted, codes.Aborted:
@@ -50,9 +49,8 @@ func final(c codes.Code) bool {
 	return true
 }
 
-// codeOf chooses the code of a failure. One that left a live volume as it was
-// never gets a final code: kubelet would take the mount from under the pod
-// (kubernetes/kubernetes issue 121271).
+// codeOf chooses the code of a failure. A failure that left a live volume as it was never gets a
+// final code: kubelet would unmount the volume under the pod (kubernetes/kubernetes issue 121271).
 func codeOf(err error) codes.Code {
 	c, ok := reasonCodes[fault.Of(err)]
 	if !ok {
@@ -65,7 +63,7 @@ func codeOf(err error) codes.Code {
 	return c
 }
 
-// toStatus is what kubelet gets to see of a failure.
+// toStatus makes the status that kubelet receives for a failure.
 func toStatus(err error) error {
 	if err == nil {
 		return nil

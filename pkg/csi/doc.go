@@ -1,5 +1,4 @@
-// Package csi serves the driver to kubelet: the CSI Identity and Node
-// services, the registration of the plugin, and the socket. It checks what
-// kubelet sends, hands the work to the volume package, and is the one place
-// where a failure becomes a gRPC code.
+// Package csi serves the driver to kubelet: the CSI Identity and Node services, the registration of
+// the plugin, and the socket. It validates kubelet's requests, passes them to the volume package,
+// and chooses the gRPC code of a failure.
 package csi

@@ -13,7 +13,7 @@ type Identity struct {
 	// Driver is the name of the CSIDriver object.
 	Driver  string
 	Version string
-	// Ready tells why the driver cannot work; nil if it can.
+	// Ready says why the driver cannot work; nil if it can.
 	Ready func() error
 }
 
@@ -22,8 +22,8 @@ func (s *Identity) GetPluginInfo(context.Context, *csipb.GetPluginInfoRequest) (
 	return &csipb.GetPluginInfoResponse{Name: s.Driver, VendorVersion: s.Version}, nil
 }
 
-// GetPluginCapabilities implements csi.IdentityServer. There are none: no
-// controller, and volumes live with their pods.
+// GetPluginCapabilities implements csi.IdentityServer. There are none: the driver has no
+// controller, and a volume lives and dies with its pod.
 func (s *Identity) GetPluginCapabilities(context.Context, *csipb.GetPluginCapabilitiesRequest) (*csipb.GetPluginCapabilitiesResponse, error) {
 	return &csipb.GetPluginCapabilitiesResponse{}, nil
 }

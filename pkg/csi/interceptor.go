@@ -14,12 +14,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// Observe is told of every answered call, for the metrics.
+// Observe receives every answered call, for the metrics.
 type Observe func(method string, code codes.Code, took time.Duration)
 
-// around is what surrounds every call: a panic becomes an error, a failure
-// gets its code and is logged, once. The request is never logged: it holds
-// tokens.
+// around wraps every call: it turns a panic into an error, chooses the code of a failure and logs
+// it once. It never logs the request, which holds tokens.
 func around(o Options) grpc.UnaryServerInterceptor {
 	return func(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 		began := time.Now()
@@ -40,7 +39,7 @@ func around(o Options) grpc.UnaryServerInterceptor {
 func recovered(ctx context.Context, req any, log *slog.Logger, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (resp any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			// The value of the panic may quote what was being worked on.
+			// The value of the panic may quote the request.
 			log.Error("panic in a call", "method", info.FullMethod, "type", typeName(r), "stack", string(debug.Stack()))
 			err = fault.New(fault.Internal, "%s: the driver has a defect and recovered from it", path.Base(info.FullMethod)).
 				WithHint("the stack is in the driver's log on this node; please report it")
@@ -57,10 +56,10 @@ type call struct {
 	err    error
 }
 
-// quiet calls are kubelet's periodic questions.
+// quiet calls are the ones that kubelet repeats at an interval.
 var quiet = map[string]bool{"Probe": true, "GetPluginInfo": true, "NodeGetCapabilities": true, "NodeGetVolumeStats": true}
 
-// failures are what people look for in the log.
+// failures are the log messages that people search for.
 var failures = map[string]string{"NodePublishVolume": "mount failed, kubelet tries again", "NodeUnpublishVolume": "unmount failed, kubelet tries again"}
 
 func logCall(ctx context.Context, log *slog.Logger, c call) {
@@ -81,11 +80,11 @@ func logCall(ctx context.Context, log *slog.Logger, c call) {
 	log.LogAttrs(ctx, level, what, attrs...)
 }
 
-// slowCall is how long a call may take before it is worth a line: a first
-// publish is, a republish with nothing due is not.
+// slowCall is how long a call may take before it gets a log line: a first publish is slower, a
+// republish with nothing due is faster.
 const slowCall = 2 * time.Millisecond
 
-// subject names what the call is about, from fields that are not secret.
+// subject names the volume and pod of the call, from fields that are not secret.
 func subject(req any) []slog.Attr {
 	var attrs []slog.Attr
 	if v, ok := req.(interface{ GetVolumeId() string }); ok {

@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// Volumes does the work behind the Node service.
+// Volumes publishes and unpublishes volumes for the Node service.
 type Volumes interface {
 	Publish(ctx context.Context, r volume.Request) error
 	Unpublish(ctx context.Context, id, target string) error
@@ -28,8 +28,8 @@ func (n *Node) NodeGetInfo(context.Context, *csipb.NodeGetInfoRequest) (*csipb.N
 	return &csipb.NodeGetInfoResponse{NodeId: n.NodeID}, nil
 }
 
-// NodeGetCapabilities implements csi.NodeServer. VOLUME_MOUNT_GROUP has kubelet
-// pass the pod's fsGroup, which it leaves alone itself for read-only volumes.
+// NodeGetCapabilities implements csi.NodeServer. With VOLUME_MOUNT_GROUP kubelet passes the pod's
+// fsGroup, which it does not apply itself to read-only volumes.
 func (n *Node) NodeGetCapabilities(context.Context, *csipb.NodeGetCapabilitiesRequest) (*csipb.NodeGetCapabilitiesResponse, error) {
 	resp := &csipb.NodeGetCapabilitiesResponse{}
 	for _, c := range []csipb.NodeServiceCapability_RPC_Type{

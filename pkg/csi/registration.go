@@ -9,9 +9,8 @@ import (
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
 
-// Registration tells kubelet of the driver, over a socket of its own in
-// kubelet's plugins_registry directory. It takes the place of the
-// node-driver-registrar sidecar.
+// Registration registers the driver with kubelet, over a socket of its own in kubelet's
+// plugins_registry directory. It replaces the node-driver-registrar sidecar.
 type Registration struct {
 	registerapi.UnimplementedRegistrationServer
 	driver   string
@@ -21,11 +20,11 @@ type Registration struct {
 	err error
 }
 
-// errUnregistered is the state before kubelet's first word.
+// errUnregistered is the state until kubelet first calls.
 var errUnregistered = errors.New("kubelet has not registered the driver yet: does it watch this plugins_registry directory?")
 
-// NewRegistration makes the service and its server. endpoint is the CSI
-// socket as kubelet, outside of the driver's container, sees it.
+// NewRegistration makes the service and its server. endpoint is the path of the CSI socket as
+// kubelet sees it, outside of the driver's container.
 func NewRegistration(registryDir, driver, endpoint string, o Options) (*Registration, *Server, error) {
 	s, err := newServer(filepath.Join(registryDir, driver+"-reg.sock"), o)
 	if err != nil {
@@ -57,7 +56,7 @@ func (r *Registration) NotifyRegistrationStatus(_ context.Context, s *registerap
 	return &registerapi.RegistrationStatusResponse{}, nil
 }
 
-// Ready is nil once kubelet has taken the driver.
+// Ready is nil once kubelet has registered the driver.
 func (r *Registration) Ready() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

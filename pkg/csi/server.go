@@ -29,14 +29,14 @@ type Server struct {
 	log    *slog.Logger
 }
 
-// Options are what every server of the driver needs.
+// Options are common to every server of the driver.
 type Options struct {
 	Logger *slog.Logger
-	// Observe is told of every call; nil if nobody wants to know.
+	// Observe receives every call; may be nil.
 	Observe Observe
-	// Tracer takes up the trace that a caller names; nil for none.
+	// Tracer continues the trace that a caller names; may be nil.
 	Tracer *trace.Tracer
-	// Grace is how long running calls may go on after the stop.
+	// Grace is how long running calls may go on after the server is told to stop.
 	Grace time.Duration
 }
 
@@ -63,7 +63,7 @@ func newServer(endpoint string, o Options) (*Server, error) {
 // maxSocket is the size of sun_path less the terminating NUL.
 const maxSocket = 107
 
-// ParseEndpoint gives the socket's path.
+// ParseEndpoint returns the socket's path.
 func ParseEndpoint(endpoint string) (string, error) {
 	path := endpoint
 	if rest, ok := strings.CutPrefix(endpoint, "unix:"); ok {
@@ -83,8 +83,8 @@ func ParseEndpoint(endpoint string) (string, error) {
 	return filepath.Clean(path), nil
 }
 
-// Run listens until ctx ends, then lets running calls finish. ready is called
-// once the socket takes calls.
+// Run listens until ctx ends, then waits for running calls to finish. It calls ready once the
+// socket accepts calls.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	listener, err := listen(s.socket)
 	if err != nil {
@@ -121,8 +121,8 @@ func (s *Server) stop() {
 	}
 }
 
-// listen makes the socket for root alone. A socket that a dead process left
-// is replaced; one that a living process serves is not.
+// listen makes a socket that only root can use. It replaces the socket of a dead process, and fails
+// where a living process serves the socket.
 func listen(socket string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o750); err != nil {
 		return nil, fmt.Errorf("creating the directory of socket %q: %w", socket, err)
@@ -165,7 +165,7 @@ func removeStale(socket string) error {
 	return nil
 }
 
-// typeName says what kind of value a panic had, and no more.
+// typeName returns the type of a panic's value, and nothing of its content.
 func typeName(v any) string { return fmt.Sprintf("%T", v) }
 
 // Ask calls the server through its own socket, as kubelet would.

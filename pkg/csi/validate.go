@@ -18,9 +18,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// What kubelet writes into volume_context, beside the pod author's
-// volumeAttributes. Nothing else there is read: a pod's author must not be
-// able to override the class.
+// Kubelet writes these keys into volume_context, beside the pod author's volumeAttributes. The
+// driver reads no others: a pod's author must not be able to override the class.
 const (
 	keyClass          = "secretProviderClass"
 	keyPodName        = "csi.storage.k8s.io/pod.name"
@@ -37,7 +36,7 @@ func invalid(format string, args ...any) *fault.Error {
 	return fault.New(fault.InvalidArgument, format, args...)
 }
 
-// checkPublish is the flat list of what every publish must have.
+// checkPublish checks the fields that every publish must have.
 func checkPublish(r *csipb.NodePublishVolumeRequest) error {
 	attributes := r.GetVolumeContext()
 	switch {
@@ -65,7 +64,7 @@ func checkPublish(r *csipb.NodePublishVolumeRequest) error {
 			return invalid("volume_context[%q] is missing", key).WithHint("set podInfoOnMount: true in the CSIDriver object")
 		}
 	}
-	// The names become parts of API paths.
+	// The API client puts these names into paths.
 	for _, key := range []string{keyClass, keyPodNamespace} {
 		if errs := validation.IsDNS1123Subdomain(attributes[key]); len(errs) > 0 {
 			return invalid("volume_context[%q] is %q: %s", key, attributes[key], strings.Join(errs, "; "))
@@ -91,7 +90,7 @@ func checkStats(r *csipb.NodeGetVolumeStatsRequest) error {
 	case r.GetVolumePath() == "":
 		return invalid("volume_path is missing")
 	}
-	return nil // at any other path there is just no volume
+	return nil // any other path has no volume
 }
 
 func checkPath(field, path string) error {
@@ -110,7 +109,7 @@ func checkPath(field, path string) error {
 	return nil
 }
 
-// publishRequest checks the call and takes it apart.
+// publishRequest validates the call and converts it to a volume.Request.
 func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 	if err := checkPublish(r); err != nil {
 		return volume.Request{}, err
@@ -146,26 +145,27 @@ func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 }
 
 const (
-	// kubelets is the prefix of what kubelet adds.
+	// kubelets is the prefix of the keys that kubelet adds.
 	kubelets = "csi.storage.k8s.io/"
-	// maxIgnored and longestIgnored bound what is told of attributes.
-	maxIgnored     = 20
-	longestIgnored = 64
+	// maxIgnored and maxIgnoredBytes bound how many ignored attributes an answer lists, and their
+	// length in bytes.
+	maxIgnored      = 20
+	maxIgnoredBytes = 64
 )
 
-// ignored are the pod author's attributes that are not read, sorted.
+// ignored lists the pod author's attributes that the driver does not read, sorted.
 func ignored(attributes map[string]string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
 		if name != keyClass && !strings.HasPrefix(name, kubelets) && len(names) < maxIgnored {
-			names = append(names, strings.ToValidUTF8(name[:min(len(name), longestIgnored)], ""))
+			names = append(names, strings.ToValidUTF8(name[:min(len(name), maxIgnoredBytes)], ""))
 		}
 	}
 	return names
 }
 
-// credentials parts the service account tokens from the nodePublishSecretRef.
-// Kubernetes 1.35 and later pass the tokens in secrets, earlier ones in
-// volume_context; inSecrets tells which it was.
+// credentials separates the service account tokens from the nodePublishSecretRef. Kubernetes 1.35
+// and later pass the tokens in secrets, earlier releases in volume_context; inSecrets says which it
+// was.
 func credentials(r *csipb.NodePublishVolumeRequest) (tokens identity.Tokens, inSecrets bool, secrets map[string]secret.String, err error) {
 	text, inSecrets := r.GetSecrets()[identity.TokensKey]
 	if !inSecrets {
@@ -195,8 +195,8 @@ func parseGroup(text string) (*int, error) {
 	return &n, nil
 }
 
-// parseFlags takes the SELinux label that kubelet passes. Flags that the
-// mount has anyway are welcome; any other is a wish that we cannot grant.
+// parseFlags returns the SELinux label that kubelet passes. It accepts flags that every mount of
+// the driver has, and refuses all others.
 func parseFlags(flags []string) (label string, err error) {
 	for i, flag := range flags {
 		if value, ok := strings.CutPrefix(flag, "context="); ok {

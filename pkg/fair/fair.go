@@ -1,5 +1,4 @@
-// Package fair shares places between those who ask for them, so that none of
-// them can take all.
+// Package fair bounds concurrency, and divides it fairly between tenants or plugins.
 package fair
 
 import (
@@ -8,93 +7,92 @@ import (
 	"sync"
 )
 
-// Places bounds how much is done at once. The first place of each party never
-// waits for another party; what is free beyond that goes to those with the
-// fewest, in the order in which they came. A party is whoever must not wait
-// for another one: a tenant, a plugin.
-type Places struct {
-	most, each int
+// Semaphore bounds how many acquisitions there are at once, in total and for each key. A key names a
+// tenant or a plugin. The first acquisition of a key never waits for another key. A free slot goes to the
+// waiting key with the fewest slots, and among equals in the order of the calls.
+type Semaphore struct {
+	total, perKey int
 
 	mu      sync.Mutex
-	taken   int
-	of      map[string]int
+	used    int
+	byKey   map[string]int
 	waiting []*waiter
 }
 
 type waiter struct {
-	party string
-	ready chan struct{} // closed once it has a place
+	key   string
+	ready chan struct{} // closed once it has a slot
 }
 
-// New makes so many places, of which one party gets so many at the most. Where
-// others hold all of them there is one more for each party that has none.
-func New(most, each int) *Places {
-	return &Places{most: most, each: each, of: map[string]int{}}
+// New makes a Semaphore with total slots, of which one key gets at most perKey. If other keys have all of
+// them, each key without a slot gets one more.
+func New(total, perKey int) *Semaphore {
+	return &Semaphore{total: total, perKey: perKey, byKey: map[string]int{}}
 }
 
-// Each is how many places one party gets at the most.
-func (p *Places) Each() int { return p.each }
+// PerKey is how many slots one key gets at most.
+func (s *Semaphore) PerKey() int { return s.perKey }
 
-// Take waits for a place, which the caller gives back with Give.
-func (p *Places) Take(ctx context.Context, party string) error {
-	p.mu.Lock()
-	if p.free(party) {
-		p.grant(party)
-		p.mu.Unlock()
+// Acquire waits for a slot, which the caller must Release, or returns the error of ctx.
+func (s *Semaphore) Acquire(ctx context.Context, key string) error {
+	s.mu.Lock()
+	if s.free(key) {
+		s.grant(key)
+		s.mu.Unlock()
 		return nil
 	}
-	w := &waiter{party, make(chan struct{})}
-	p.waiting = append(p.waiting, w)
-	p.mu.Unlock()
+	w := &waiter{key, make(chan struct{})}
+	s.waiting = append(s.waiting, w)
+	s.mu.Unlock()
 	select {
 	case <-w.ready:
 		return nil
 	case <-ctx.Done():
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if i := slices.Index(p.waiting, w); i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if i := slices.Index(s.waiting, w); i >= 0 {
+		s.waiting = slices.Delete(s.waiting, i, i+1)
 	} else {
-		p.give(party) // it came too late
+		s.release(key) // granted after the context ended
 	}
 	return ctx.Err()
 }
 
-// Give gives a place back.
-func (p *Places) Give(party string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.give(party)
+// Release frees a slot.
+func (s *Semaphore) Release(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.release(key)
 }
 
-func (p *Places) free(party string) bool {
-	return p.of[party] == 0 || p.taken < p.most && p.of[party] < p.each
+func (s *Semaphore) free(key string) bool {
+	return s.byKey[key] == 0 || s.used < s.total && s.byKey[key] < s.perKey
 }
 
-func (p *Places) grant(party string) {
-	p.taken++
-	p.of[party]++
+func (s *Semaphore) grant(key string) {
+	s.used++
+	s.byKey[key]++
 }
 
-func (p *Places) give(party string) {
-	p.taken--
-	if p.of[party]--; p.of[party] == 0 {
-		delete(p.of, party)
+func (s *Semaphore) release(key string) {
+	s.used--
+	if s.byKey[key]--; s.byKey[key] == 0 {
+		delete(s.byKey, key)
 	}
 	for {
 		next := -1
-		for i, w := range p.waiting {
-			if p.free(w.party) && (next < 0 || p.of[w.party] < p.of[p.waiting[next].party]) {
+		for i, w := range s.waiting {
+			if s.free(w.key) && (next < 0 || s.byKey[w.key] < s.byKey[s.waiting[next].key]) {
 				next = i
 			}
 		}
 		if next < 0 {
 			return
 		}
-		w := p.waiting[next]
-		p.waiting = slices.Delete(p.waiting, next, next+1)
-		p.grant(w.party)
+		w := s.waiting[next]
+		s.waiting = slices.Delete(s.waiting, next, next+1)
+		s.grant(w.key)
 		close(w.ready)
 	}
 }

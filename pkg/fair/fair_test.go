@@ -13,38 +13,37 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fair"
 )
 
-// TestPlaces has parties come for places in order, each second one, and hold
-// them for a while.
-func TestPlaces(t *testing.T) {
+// TestAcquire calls Acquire once a second, and releases each slot after hold.
+func TestAcquire(t *testing.T) {
 	for name, tc := range map[string]struct {
-		most, each int
-		come       []string
-		hold       time.Duration
-		want       []string // party@when it got its place
+		total, perKey int
+		calls         []string
+		hold          time.Duration
+		want          []string // key@when it got its slot
 	}{
-		"there is room": {3, 2, []string{"a", "b", "a"}, time.Minute, []string{"a@0s", "b@1s", "a@2s"}},
+		"enough slots": {3, 2, []string{"a", "b", "a"}, time.Minute, []string{"a@0s", "b@1s", "a@2s"}},
 		"the first of each never waits": {2, 2, []string{"a", "a", "a", "b", "c"}, time.Minute,
 			[]string{"a@0s", "a@1s", "b@3s", "c@4s", "a@1m1s"}},
-		"no party gets all":          {4, 2, []string{"a", "a", "a", "b"}, time.Minute, []string{"a@0s", "a@1s", "b@3s", "a@1m0s"}},
-		"the fewest come first":      {2, 2, []string{"a", "b", "a", "a", "b"}, time.Minute, []string{"a@0s", "b@1s", "a@1m0s", "b@1m1s", "a@2m0s"}},
-		"one party in its own order": {1, 1, []string{"a", "a"}, time.Minute, []string{"a@0s", "a@1m0s"}},
+		"one key does not get all":          {4, 2, []string{"a", "a", "a", "b"}, time.Minute, []string{"a@0s", "a@1s", "b@3s", "a@1m0s"}},
+		"the fewest come first":             {2, 2, []string{"a", "b", "a", "a", "b"}, time.Minute, []string{"a@0s", "b@1s", "a@1m0s", "b@1m1s", "a@2m0s"}},
+		"one key in the order of its calls": {1, 1, []string{"a", "a"}, time.Minute, []string{"a@0s", "a@1m0s"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p, began := fair.New(tc.most, tc.each), time.Now()
+				s, began := fair.New(tc.total, tc.perKey), time.Now()
 				var mu sync.Mutex
 				var got []string
-				for i, party := range tc.come {
+				for i, key := range tc.calls {
 					go func() {
 						time.Sleep(time.Duration(i) * time.Second)
-						if err := p.Take(t.Context(), party); err != nil {
+						if err := s.Acquire(t.Context(), key); err != nil {
 							t.Error(err)
 						}
 						mu.Lock()
-						got = append(got, fmt.Sprintf("%s@%s", party, time.Since(began)))
+						got = append(got, fmt.Sprintf("%s@%s", key, time.Since(began)))
 						mu.Unlock()
 						time.Sleep(tc.hold)
-						p.Give(party)
+						s.Release(key)
 					}()
 				}
 				time.Sleep(time.Hour)
@@ -57,24 +56,24 @@ func TestPlaces(t *testing.T) {
 	}
 }
 
-// Who gives up waiting leaves nothing behind.
-func TestPlacesGivenUp(t *testing.T) {
+// A caller whose context ends keeps no slot.
+func TestAcquireCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := fair.New(1, 1)
-		if err := p.Take(t.Context(), "a"); err != nil {
+		s := fair.New(1, 1)
+		if err := s.Acquire(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := p.Take(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
+		if err := s.Acquire(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("got %v", err)
 		}
-		p.Give("a")
+		s.Release("a")
 		for range 3 {
-			if err := p.Take(t.Context(), "a"); err != nil {
+			if err := s.Acquire(t.Context(), "a"); err != nil {
 				t.Fatal(err)
 			}
-			p.Give("a")
+			s.Release("a")
 		}
 	})
 }

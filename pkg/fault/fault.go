@@ -1,5 +1,5 @@
-// Package fault says why a piece of work failed, in words that the gRPC
-// answer, the metrics and the person who reads the pod's events all share.
+// Package fault says why a piece of work failed. The gRPC answer, the metrics, and the person who
+// reads the pod's events all get the same words.
 package fault
 
 import (
@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Reason is the class of a failure. It is short and stable: it is the value
-// of the metrics' error_type label and of the log key "reason".
+// Reason is the class of a failure. It is short and stable, as it is the value of the metrics'
+// error_type label and of the log key "reason".
 type Reason string
 
-// The reasons, from the caller's mistakes to our own.
+// The reasons, from the caller's mistakes to the driver's own.
 const (
 	InvalidArgument Reason = "InvalidArgument" // the CSI request itself
 	InvalidClass    Reason = "InvalidClass"    // the SecretProviderClass cannot work as written
@@ -24,21 +24,21 @@ const (
 	Denied          Reason = "Denied"          // the store refused the login or the read
 	Unverified      Reason = "Unverified"      // the store refused, and may only have been unable to check who asks
 	NotFound        Reason = "NotFound"        // the store has no such path, version, key or role
-	Rejected        Reason = "Rejected"        // the store took the request for a wrong one (HTTP 400)
+	Rejected        Reason = "Rejected"        // the store found the request malformed or invalid (HTTP 400)
 	Unavailable     Reason = "Unavailable"     // the store or the API server cannot answer now
-	RateLimited     Reason = "RateLimited"     // the store asked us to slow down
+	RateLimited     Reason = "RateLimited"     // the store asked the driver to slow down
 	Timeout         Reason = "Timeout"         // no answer in time
-	BadAnswer       Reason = "BadAnswer"       // the store answered what cannot be understood
+	BadAnswer       Reason = "BadAnswer"       // the driver cannot understand the store's answer
 	TooLarge        Reason = "TooLarge"        // the payload does not fit the volume
-	Exhausted       Reason = "Exhausted"       // the memory of the node, or the namespace's part of it, is full now
+	Exhausted       Reason = "Exhausted"       // the memory of the node, or the namespace's part of it, is used up
 	Conflict        Reason = "Conflict"        // something else occupies the target path
 	Mount           Reason = "Mount"           // the kernel refused a mount or a write
-	State           Reason = "State"           // our own state directory failed
+	State           Reason = "State"           // the driver's state directory failed
 	Canceled        Reason = "Canceled"        // the caller gave up, or the volume is going away
-	Internal        Reason = "Internal"        // a defect of ours
+	Internal        Reason = "Internal"        // a defect of the driver
 )
 
-// Reasons are all of them.
+// Reasons returns all of them.
 func Reasons() []Reason {
 	return []Reason{
 		InvalidArgument, InvalidClass, ClassNotFound, UnknownProvider, NotAllowed, NoToken, Denied,
@@ -51,13 +51,13 @@ func Reasons() []Reason {
 type Error struct {
 	Reason Reason
 	Err    error
-	// Hint tells a person what to do; empty where there is nothing to say.
+	// Hint tells a person what to do; may be empty.
 	Hint string
-	// RetryAfter is the store's own word on when to come back; 0 if it said nothing.
+	// RetryAfter is when to retry, as the store asked; 0 if it did not ask.
 	RetryAfter time.Duration
 }
 
-// Error gives the chain of what was attempted, then the hint.
+// Error returns the chain of what was attempted, then the hint.
 func (e *Error) Error() string {
 	if e.Hint == "" {
 		return e.Err.Error()
@@ -65,10 +65,10 @@ func (e *Error) Error() string {
 	return e.Err.Error() + " (" + e.Hint + ")"
 }
 
-// Unwrap gives errors.Is and errors.As the cause.
+// Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// New makes an error of a reason; the format may wrap with %w.
+// New makes an error with a reason; the format may wrap with %w.
 func New(r Reason, format string, args ...any) *Error {
 	return &Error{Reason: r, Err: fmt.Errorf(format, args...)}
 }
@@ -79,8 +79,8 @@ func (e *Error) WithHint(format string, args ...any) *Error {
 	return e
 }
 
-// Of finds the reason of the outermost fault in err's chain. A bare context
-// error is a Timeout or Canceled; whatever has no reason is Internal.
+// Of finds the reason of the outermost fault in err's chain. A context error without a fault is
+// Timeout or Canceled; any other error is Internal.
 func Of(err error) Reason {
 	var f *Error
 	switch {
@@ -94,7 +94,7 @@ func Of(err error) Reason {
 	return Internal
 }
 
-// RetryAfter finds the store's word on when to come back, 0 if there is none.
+// RetryAfter finds when the store asked to retry, 0 if it did not ask.
 func RetryAfter(err error) time.Duration {
 	var f *Error
 	if errors.As(err, &f) {
@@ -103,8 +103,8 @@ func RetryAfter(err error) time.Duration {
 	return 0
 }
 
-// Outage tells whether the reason is one that time alone may mend: the store
-// could not answer, or its answer could not be taken. A denial is an answer.
+// Outage reports whether a retry alone may succeed: the store could not answer, or the driver could
+// not use its answer. A denial is an answer.
 func (r Reason) Outage() bool {
 	switch r {
 	case Unavailable, RateLimited, Timeout, BadAnswer, Exhausted:
@@ -113,8 +113,7 @@ func (r Reason) Outage() bool {
 	return false
 }
 
-// Hint finds what to do about an error: the outermost advice in its chain, empty
-// if there is none.
+// Hint finds what to do about an error: the outermost hint in its chain, empty if there is none.
 func Hint(err error) string {
 	for err != nil {
 		if f, ok := err.(*Error); ok && f.Hint != "" { //nolint:errorlint // each link in turn
@@ -133,8 +132,8 @@ func Hint(err error) string {
 	return ""
 }
 
-// Cause is what the innermost fault of an error says, without what was attempted
-// around it; the first one where there are several.
+// Cause returns the text of the innermost fault of an error, without what was attempted around it.
+// It follows the first of several joined errors.
 func Cause(err error) string {
 	text := err.Error()
 	for err != nil {

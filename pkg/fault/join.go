@@ -6,12 +6,11 @@ import (
 	"strings"
 )
 
-// maxJoined bounds how many failures one error tells of.
+// maxJoined bounds how many failures one error lists.
 const maxJoined = 5
 
-// Join makes one error of all that failed; nil if nothing did. The reason of
-// most weight counts, the first of its kind, and the latest of the store's words
-// on when to come back.
+// Join makes one error of all failures; nil if there are none. The result takes the reason of most
+// weight, from the first failure that has it, and the latest time that the store asked to retry at.
 func Join(failed []error) error {
 	switch len(failed) {
 	case 0:
@@ -33,8 +32,8 @@ func Join(failed []error) error {
 	return all
 }
 
-// weight ranks the reasons of several failures: while the store is away in
-// part nothing is sure, and a denial is not to be hidden by another mistake.
+// weight ranks the reasons of several failures. While a part of the store is away nothing is
+// certain, and no other mistake may hide a denial.
 func weight(r Reason) int {
 	switch {
 	case r.Outage():
@@ -47,7 +46,7 @@ func weight(r Reason) int {
 	return 0
 }
 
-// listed is several failures on one line, as Events show them.
+// listed prints several failures on one line, as Events show them.
 type listed []error
 
 func (l listed) Error() string {

@@ -6,16 +6,15 @@ import (
 	"runtime/debug"
 )
 
-// Panic is a panic that one goroutine has recovered to raise it again in
-// another. It has the stack of the first, and nothing of the value: that may
-// quote a secret.
+// Panic is a panic that one goroutine recovered, to raise it again in another. It has the stack of
+// the first goroutine. It has nothing of the value, which may quote a secret.
 type Panic struct {
 	Type  string
 	Stack string
 }
 
-// Recovered describes what recover gave; nil if it gave nothing. It is called
-// by the deferred function itself.
+// Recovered describes the result of recover; nil if that is nil. The deferred function itself must
+// call it.
 func Recovered(value any) *Panic {
 	switch v := value.(type) {
 	case nil:
@@ -26,9 +25,9 @@ func Recovered(value any) *Panic {
 	return &Panic{fmt.Sprintf("%T", value), string(debug.Stack())}
 }
 
-// Recover is deferred by all work that is done for one volume or one class: it
-// makes an error of reason Internal out of a panic, so that the process and
-// everything else go on. about begins the error, keys go into the log.
+// Recover is deferred around the work for one volume or one class. It turns a panic into an error
+// of reason Internal, so that the process and all other work go on. about begins the error text,
+// keys are logged.
 func Recover(err *error, log *slog.Logger, about string, keys ...any) {
 	p := Recovered(recover())
 	if p == nil {

@@ -1,5 +1,5 @@
-// Package health answers /healthz and /readyz with what is true: each named
-// check runs when it is asked, and its failure is in the answer.
+// Package health answers /healthz and /readyz. It runs each named check at the time of the request,
+// and reports a failure in the answer.
 package health
 
 import (
@@ -10,15 +10,14 @@ import (
 	"time"
 )
 
-// Check is one thing that must hold.
+// Check is one condition for health.
 type Check struct {
 	Name string
 	Do   func(ctx context.Context) error
 }
 
-// Shared makes a check that runs once for all who ask within the age, however
-// many they are. It ends with its own time-out and not with one of their
-// requests.
+// Shared makes a check that runs once for all requests within age. It has a timeout of its own and
+// does not end with one of the requests.
 func Shared(c Check, age time.Duration) Check {
 	turn := make(chan struct{}, 1)
 	var at time.Time
@@ -41,13 +40,13 @@ func Shared(c Check, age time.Duration) Check {
 	}}
 }
 
-// Checks must all hold.
+// Checks must all succeed.
 type Checks []Check
 
 // timeout bounds all checks of one answer.
 const timeout = 2 * time.Second
 
-// Err is the first failure.
+// Err returns the first failure.
 func (cs Checks) Err(ctx context.Context) error {
 	for _, c := range cs {
 		if err := c.Do(ctx); err != nil {

@@ -1,5 +1,5 @@
-// Package identity holds who asks: the pod, and the service account tokens
-// that kubelet passed for it.
+// Package identity describes the pod that asks for secrets, and the service account tokens that
+// kubelet passed for it.
 package identity
 
 import (
@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// TokensKey is where kubelet puts the tokens: in NodePublishVolume's secrets
-// (Kubernetes 1.35 with serviceAccountTokenInSecrets) or its volume_context.
+// TokensKey is the key of the tokens: in NodePublishVolume's secrets (Kubernetes 1.35 with
+// serviceAccountTokenInSecrets) or in its volume_context.
 const TokensKey = "csi.storage.k8s.io/serviceAccount.tokens" //nolint:gosec // a key, not a credential
 
 // Pod is the pod that a volume belongs to, as kubelet named it.
@@ -35,19 +35,19 @@ func (p Pod) String() string { return p.Namespace + "/" + p.Name }
 type Token struct {
 	JWT     secret.String
 	Expires time.Time
-	// Claims are read from the JWT without verifying it: the store verifies.
+	// Claims are read from the JWT without verifying it: the store verifies it.
 	Claims Claims
 }
 
-// Claims are what a bound service account token says of its bearer. They are
-// empty where the token is not a JWT of Kubernetes' making.
+// Claims are the claims of a bound service account token. They are empty if Kubernetes did not make
+// the token, or it is not a JWT.
 type Claims struct {
-	ID                string // jti: joins Kubernetes' audit with the store's
+	ID                string // jti: found in Kubernetes' audit log and in the store's
 	ServiceAccountUID string
 	PodUID            string
 }
 
-// AudienceClaims are those of the token for an audience.
+// AudienceClaims are the claims of the token for one audience.
 type AudienceClaims struct {
 	Audience string
 	Claims
@@ -56,9 +56,9 @@ type AudienceClaims struct {
 // Tokens are a pod's service account tokens by audience.
 type Tokens map[string]Token
 
-// Plain are tokens in the form that kubelet writes, {"<audience>":
-// {"token":"...","expirationTimestamp":"<RFC 3339>"}}, with nothing to hide
-// them: for a provider plugin and for the state directory, and for nobody else.
+// Plain holds tokens in the form that kubelet writes, {"<audience>":
+// {"token":"...","expirationTimestamp":"<RFC 3339>"}}, as readable text. Only provider plugins and
+// the state directory may receive it.
 type Plain map[string]PlainToken
 
 // Format implements fmt.Formatter for every verb and flag.
@@ -67,14 +67,13 @@ func (Plain) Format(f fmt.State, verb rune) { secret.String{}.Format(f, verb) }
 // LogValue implements slog.LogValuer.
 func (Plain) LogValue() slog.Value { return secret.String{}.LogValue() }
 
-// PlainToken is one of them. It may not say when it ends.
+// PlainToken is one token of Plain. Its expiry may be absent.
 type PlainToken struct {
 	Token   string `json:"token"`
 	Expires string `json:"expirationTimestamp,omitempty"`
 }
 
-// ParseTokens reads kubelet's JSON. An empty text is no tokens. Its errors
-// never quote the text.
+// ParseTokens reads kubelet's JSON. An empty text means no tokens. Its errors never quote the text.
 func ParseTokens(text string) (Tokens, error) {
 	if text == "" {
 		return nil, nil
@@ -86,7 +85,7 @@ func ParseTokens(text string) (Tokens, error) {
 	return p.Tokens()
 }
 
-// Tokens reads what kubelet wrote. Its errors never quote a token.
+// Tokens parses the expiry of each token. Its errors never quote a token.
 func (p Plain) Tokens() (Tokens, error) {
 	if p == nil {
 		return nil, nil
@@ -105,7 +104,7 @@ func (p Plain) Tokens() (Tokens, error) {
 	return tokens, nil
 }
 
-// parseExpiry takes an absent expiry for "does not say".
+// parseExpiry returns the zero time for an absent expiry.
 func parseExpiry(text string) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -132,12 +131,12 @@ func parseClaims(jwt string) Claims {
 	return Claims{ID: c.ID, ServiceAccountUID: c.Kubernetes.ServiceAccount.UID, PodUID: c.Kubernetes.Pod.UID}
 }
 
-// APIServer is what classes call the API server's own audience, for which a
-// CSIDriver object asks by an empty one.
+// APIServer is what classes call the API server's own audience. A CSIDriver object asks for it with
+// an empty audience.
 const APIServer = "apiserver"
 
-// For finds the token for an audience that is valid at now. Its error tells
-// what the CSIDriver object must list.
+// For finds the token for an audience that is valid at now. Its error says what the CSIDriver
+// object must list.
 func (t Tokens) For(audience string, now time.Time) (Token, error) {
 	token, ok := t[audience]
 	if !ok && audience == APIServer {
@@ -164,8 +163,8 @@ func (t Tokens) have() string {
 	return fmt.Sprintf("kubelet passed %q", slices.Sorted(maps.Keys(t)))
 }
 
-// Claims are what the tokens say of their bearer, in the order of their
-// audiences, without the tokens themselves.
+// Claims are the claims of all tokens, in the order of their audiences, without the tokens
+// themselves.
 func (t Tokens) Claims() []AudienceClaims {
 	out := make([]AudienceClaims, 0, len(t))
 	for audience, token := range t {
@@ -175,14 +174,14 @@ func (t Tokens) Claims() []AudienceClaims {
 	return out
 }
 
-// Equal tells whether both hold the same tokens.
+// Equal reports whether t and o hold the same tokens.
 func (t Tokens) Equal(o Tokens) bool {
 	return maps.EqualFunc(t, o, func(a, b Token) bool {
 		return a.JWT.Reveal() == b.JWT.Reveal() && a.Expires.Equal(b.Expires)
 	})
 }
 
-// Reveal gives the tokens as kubelet writes them; nil for none.
+// Reveal returns the tokens as kubelet writes them; nil for none.
 func (t Tokens) Reveal() Plain {
 	if len(t) == 0 {
 		return nil
@@ -198,8 +197,8 @@ func (t Tokens) Reveal() Plain {
 	return out
 }
 
-// Encode writes the tokens as kubelet does, for a provider plugin. The result
-// is as secret as the tokens are.
+// Encode writes the tokens as kubelet does, for a provider plugin. The result is as secret as the
+// tokens.
 func (t Tokens) Encode() secret.String {
 	if len(t) == 0 {
 		return secret.String{}

@@ -15,18 +15,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// classLinger bridges the time between a pod that goes and the one that takes
-// its place.
+// classLinger is how long a class stays in memory after its last pod is gone, so that the next pod
+// finds it.
 const classLinger = 2 * time.Minute
 
-// classSource is where classes come from.
+// classSource reads and watches classes.
 type classSource interface {
 	volume.Classes
 	Run(ctx context.Context) error
 }
 
-// newClasses takes classes from the cluster, or from the directory where there
-// is no cluster.
+// newClasses reads classes from the cluster, or from the directory if there is no cluster.
 func newClasses(c Config, b *budget.Budget, cluster *rest.Config, onVersion func(ref class.Ref, version string)) (classSource, error) {
 	if cluster == nil {
 		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnVersion: onVersion})
@@ -34,8 +33,8 @@ func newClasses(c Config, b *budget.Budget, cluster *rest.Config, onVersion func
 	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Linger: classLinger, Logger: c.Logger, Budget: b, OnVersion: onVersion})
 }
 
-// clusterConfig says how to reach the API server; nil where classes come from
-// a directory and there is none.
+// clusterConfig returns how to reach the API server; nil if classes come from a directory and there
+// is no API server.
 func clusterConfig(c Config) (*rest.Config, error) {
 	if c.ClassDir != "" {
 		return nil, nil
@@ -48,7 +47,7 @@ func clusterConfig(c Config) (*rest.Config, error) {
 	return cluster, nil
 }
 
-// RESTConfig reads a kubeconfig file; without one it is that of a pod.
+// RESTConfig reads a kubeconfig file; without one it returns a pod's own configuration.
 func RESTConfig(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig != "" {
 		cfg, err := clientcmd.BuildConfigFromFlags("", kubeconfig)

@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// Config is everything that the flags say.
+// Config has the values of all flags.
 type Config struct {
 	Version string
 	Logger  *slog.Logger
@@ -29,25 +29,22 @@ type Config struct {
 	NodeID string
 	// Endpoint is the CSI socket.
 	Endpoint string
-	// RegistryDir is kubelet's plugins_registry; empty leaves the
-	// registration to somebody else. KubeletEndpoint is the CSI socket's path
-	// as kubelet sees it, empty if it is the same.
+	// RegistryDir is kubelet's plugins_registry; if empty, another process registers the driver.
+	// KubeletEndpoint is the CSI socket's path as kubelet sees it, empty if it is the same.
 	RegistryDir     string
 	KubeletEndpoint string
-	// StateDir is where the state's tmpfs is mounted; empty puts it beside
-	// the CSI socket.
+	// StateDir is where the state's tmpfs is mounted; empty means beside the CSI socket.
 	StateDir string
 
-	// ClassDir is a directory of manifests to take classes from, in place of
-	// the API server.
+	// ClassDir is a directory of class manifests, which replaces the API server.
 	ClassDir   string
 	Kubeconfig string
 	KubeQPS    float32
 	KubeBurst  int
-	// RotatedEvents has an Event on the pod for every rotation.
+	// RotatedEvents writes an Event on the pod for every rotation.
 	RotatedEvents bool
-	// StartupTaint is the key of a taint that is taken off this node once the
-	// driver is ready; empty for none.
+	// StartupTaint is the key of a taint that the driver removes from its node once it is ready;
+	// empty for none.
 	StartupTaint string
 
 	RefreshInterval time.Duration
@@ -56,52 +53,49 @@ type Config struct {
 	RefreshTimeout  time.Duration
 	SizeLimit       int64
 	InodeLimit      int64
-	// MaxSizeLimit, MaxInodeLimit and MinInterval bound what classes may ask
-	// for; 0 for no bound.
+	// MaxSizeLimit, MaxInodeLimit and MinInterval bound what classes may ask for; 0 for no bound.
 	MaxSizeLimit  int64
 	MaxInodeLimit int64
 	MinInterval   time.Duration
-	// StrictClasses has what is else a warning refuse a class.
+	// StrictClasses refuses classes that have warnings.
 	StrictClasses bool
 
-	// MemoryBudget is in bytes what the driver may hold in memory for tenants;
-	// NamespaceMemory and VolumeMemory are the parts of it that one namespace
-	// and one volume may have. Auto leaves them to the container's memory limit,
-	// 0 stands for no limit.
+	// MemoryBudget is how many bytes of memory the driver may use for tenants. NamespaceMemory and
+	// VolumeMemory are the parts of it that one namespace and one volume may use. Auto derives them
+	// from the container's memory limit, 0 means no limit.
 	MemoryBudget    int64
 	NamespaceMemory int64
 	VolumeMemory    int64
-	// StateSize is the size of the state's tmpfs, 0 for the default, and
-	// NamespaceState what the volumes of one namespace may take of it: 0 for
-	// no limit, Auto for a quarter.
+	// StateSize is the size of the state's tmpfs in bytes, 0 for the default. NamespaceState is how
+	// much of it the volumes of one namespace may use: 0 for no limit, Auto for a quarter.
 	StateSize      int64
 	NamespaceState int64
-	// SetMemoryLimit limits the Go heap, as debug.SetMemoryLimit does; nil
-	// leaves it alone.
+	// SetMemoryLimit limits the Go heap, as debug.SetMemoryLimit does; with nil the heap has no
+	// limit.
 	SetMemoryLimit func(bytes int64) int64
 
-	// HealthAddr and MetricsAddr are where HTTP is served; empty for nowhere.
+	// HealthAddr and MetricsAddr are the addresses of the HTTP servers; empty for none.
 	HealthAddr  string
 	MetricsAddr string
-	// StatusAddr is where the status of the volumes is served; empty for nowhere.
+	// StatusAddr is the address that serves the status of the volumes; empty for none.
 	StatusAddr string
 	// AuditLog is the file of the audit trail, "-" for Stdout, empty for none.
 	AuditLog   string
 	AuditLevel audit.Level
 	Stdout     io.Writer
-	// Traces has OpenTelemetry's traces sent, as the OTEL_ variables say.
+	// Traces sends OpenTelemetry traces, configured by the OTEL_ variables.
 	Traces bool
-	// RefreshNow has every volume refreshed at each value; nil for never.
+	// RefreshNow refreshes every volume at each value; nil for never.
 	RefreshNow <-chan os.Signal
-	// Grace is how long running calls may go on after the stop.
+	// Grace is how long running calls may go on after the driver is told to stop.
 	Grace time.Duration
 
-	// Plugins are the directories with the sockets of provider plugins;
-	// PluginMessage is the most bytes of one of their answers.
+	// Plugins are the directories with the sockets of provider plugins. PluginMessage is the
+	// maximum size of one of their answers in bytes.
 	Plugins       []string
 	PluginMessage int64
 	PluginTimeout time.Duration
-	// PluginAudiences are the service account tokens that plugins are sent, as
+	// PluginAudiences lists the service account tokens that each plugin receives, as
 	// PROVIDER=AUDIENCE.
 	PluginAudiences []string
 
@@ -110,13 +104,13 @@ type Config struct {
 	Akeyless akeyless.Config
 }
 
-// The directories in which the ecosystem's provider plugins put their sockets.
+// The directories in which the ecosystem's provider plugins create their sockets.
 const (
 	DefaultPluginDir    = plugin.DefaultDir
 	DefaultPluginDirEtc = plugin.DefaultDirEtc
 )
 
-// driverName is what Kubernetes accepts as the name of a CSIDriver object.
+// driverName matches what Kubernetes accepts as the name of a CSIDriver object.
 var driverName = regexp.MustCompile(`^[a-zA-Z0-9]([-a-zA-Z0-9.]{0,61}[a-zA-Z0-9])?$`)
 
 func (c *Config) validate() error {
@@ -153,8 +147,8 @@ func (c *Config) validate() error {
 	if c.StateSize == 0 {
 		c.StateSize = DefaultStateSize
 	}
-	if c.StateSize < leastState {
-		return fmt.Errorf("--state-size-limit is %d bytes: it must be at least %d", c.StateSize, leastState)
+	if c.StateSize < minStateSize {
+		return fmt.Errorf("--state-size-limit is %d bytes: it must be at least %d", c.StateSize, minStateSize)
 	}
 	if c.KubeletEndpoint == "" {
 		c.KubeletEndpoint = socket
@@ -165,8 +159,7 @@ func (c *Config) validate() error {
 	return c.validateClassFiles(socket)
 }
 
-// validateClassFiles keeps classes away from what other pods and the driver
-// itself have.
+// validateClassFiles refuses directories that hold files of other pods or of the driver itself.
 func (c *Config) validateClassFiles(socket string) error {
 	private := map[string]string{
 		"kubelet's directory":                "/var/lib/kubelet",
@@ -189,7 +182,7 @@ func (c *Config) validateClassFiles(socket string) error {
 	return nil
 }
 
-// pluginAudiences are PluginAudiences by provider.
+// pluginAudiences returns PluginAudiences by provider.
 func (c *Config) pluginAudiences() (map[string][]string, error) {
 	all := map[string][]string{}
 	for _, pair := range c.PluginAudiences {

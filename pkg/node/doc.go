@@ -1,4 +1,3 @@
-// Package node puts the driver together: it is the only importer of concrete
-// providers and class sources. New checks and builds, Run works until its
-// context ends.
+// Package node builds the driver from its parts: only this package imports concrete providers and
+// class sources. New validates and builds, Run serves until its context ends.
 package node

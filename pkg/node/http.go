@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/health"
 )
 
-// handlers are the HTTP handlers by address: health and metrics may share one.
+// handlers returns the HTTP handlers by address: health and metrics may share one.
 func (n *Node) handlers() map[string]*http.ServeMux {
 	muxes := map[string]*http.ServeMux{}
 	mux := func(addr string) *http.ServeMux {
@@ -32,13 +32,12 @@ func (n *Node) handlers() map[string]*http.ServeMux {
 	return muxes
 }
 
-// stuckAfter is for how long refreshes may stand still before the process is
-// held for stuck and restarted; nothing is lost by that.
+// stuckAfter is how long due refreshes may wait with none beginning or ending before the liveness
+// check fails. The restart that follows loses nothing.
 const stuckAfter = 10 * time.Minute
 
-// askEvery bounds how often the CSI socket is asked for those who ask for the
-// health. Each time it is a new connection: an old one would not show that
-// kubelet finds the socket no more.
+// askEvery bounds how often health requests connect to the CSI socket. Each check needs a new
+// connection: an old one would not show that kubelet can no longer find the socket.
 const askEvery = time.Second
 
 func (n *Node) liveness() health.Checks {
@@ -66,15 +65,15 @@ func (n *Node) readiness() health.Checks {
 	return checks
 }
 
-// Anybody who reaches the node's network can connect. A client has to send its
-// request and take the answer in this time, and a connection serves one request.
-// The headers of a probe or a scrape are far below the limit, in bytes.
+// Any client in the node's network can connect. A client must send its request and read the answer
+// within these times, and a connection serves one request. The headers of a probe or a scrape are
+// far below the limit, in bytes.
 const (
 	readTimeout  = 3 * time.Second
 	writeTimeout = 10 * time.Second
 	headerLimit  = 8 << 10
-	// mostConnections bounds those to one port.
-	mostConnections = 64
+	// maxConnections bounds the connections to one port.
+	maxConnections = 64
 )
 
 func newHTTPServer(h http.Handler) *http.Server {
@@ -86,9 +85,8 @@ func newHTTPServer(h http.Handler) *http.Server {
 	return server
 }
 
-// connections closes the oldest connection where one would be too many. A new
-// one, which may be kubelet's probe, never waits behind clients that fill the
-// limit and say nothing.
+// connections closes the oldest connection when there are too many. So a new one, which may be
+// kubelet's probe, never waits for idle clients.
 type connections struct {
 	mu   sync.Mutex
 	open []net.Conn // the oldest first
@@ -100,7 +98,7 @@ func (c *connections) changed(conn net.Conn, now http.ConnState) {
 	c.mu.Lock()
 	switch now {
 	case http.StateNew:
-		if c.open = append(c.open, conn); len(c.open) > mostConnections {
+		if c.open = append(c.open, conn); len(c.open) > maxConnections {
 			surplus = c.open[0]
 			c.open = slices.Delete(c.open, 0, 1)
 		}
@@ -115,7 +113,7 @@ func (c *connections) changed(conn net.Conn, now http.ConnState) {
 	}
 }
 
-// serveHTTP serves what people are told of by its name.
+// serveHTTP serves h; what names the server in errors.
 func serveHTTP(ctx context.Context, what, addr string, h http.Handler) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {

@@ -146,7 +146,7 @@ func TestConnectionsEnd(t *testing.T) {
 func TestTooManyConnections(t *testing.T) {
 	served(t, ok, func(p *pipes) {
 		var idle []net.Conn
-		for range 2 * mostConnections {
+		for range 2 * maxConnections {
 			idle = append(idle, p.dial())
 		}
 		r := get(t, p.dial()) // no time passes in the bubble for it
@@ -159,7 +159,7 @@ func TestTooManyConnections(t *testing.T) {
 				closed++
 			}
 		}
-		if want := mostConnections + 1; closed != want {
+		if want := maxConnections + 1; closed != want {
 			t.Errorf("%d of %d idle connections were closed, want %d: the oldest", closed, len(idle), want)
 		}
 	})

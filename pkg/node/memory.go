@@ -8,21 +8,21 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cgroup"
 )
 
-// Auto is a limit that follows from another.
+// Auto derives a limit from another one.
 const Auto = -1
 
 const (
-	// processNeeds is what the process takes of the container's memory beside
-	// what the budget is for. It stays below 45 MB with 500 volumes.
+	// processNeeds is the memory of the process itself, which the budget does not count. It stays
+	// below 45 MB with 500 volumes.
 	processNeeds = 64 << 20
-	// leastHeap is the lowest limit that the Go heap is given: below it the
-	// process would do little else than collect garbage.
-	leastHeap = 24 << 20
+	// minHeap is the lowest limit for the Go heap: below it the process would spend most of its
+	// time collecting garbage.
+	minHeap = 24 << 20
 )
 
-// budgetFor is the memory budget under the container's limit, 0 for none: all
-// but what the process needs, which is a quarter where there is much, since a
-// heap needs room to be collected. Where there is little, it is a third.
+// budgetFor returns the memory budget for the container's limit, 0 for none: the limit less what
+// the process needs. That is at least a quarter of a large limit, since the garbage collector needs
+// space, and the budget is at least a third of a small one.
 func budgetFor(limit int64) int64 {
 	if limit <= 0 {
 		return 0
@@ -30,7 +30,7 @@ func budgetFor(limit int64) int64 {
 	return max(limit-max(processNeeds, limit/4), limit/3)
 }
 
-// limits are those that the flags ask for under the container's limit.
+// limits combines the flags with the container's limit.
 func (c *Config) limits(limit int64) budget.Limits {
 	l := budget.Limits{Node: c.MemoryBudget, Namespace: c.NamespaceMemory, Volume: c.VolumeMemory}
 	if l.Node == Auto {
@@ -42,7 +42,7 @@ func (c *Config) limits(limit int64) budget.Limits {
 	if l.Volume == Auto {
 		l.Volume = l.Node / 3
 	}
-	// What is left out is for records that are being replaced.
+	// The rest is for records that are being replaced.
 	l.Records = budget.Share{Node: c.StateSize - c.StateSize/8, Namespace: c.NamespaceState}
 	if l.Records.Namespace == Auto {
 		l.Records.Namespace = c.StateSize / 4
@@ -50,16 +50,14 @@ func (c *Config) limits(limit int64) budget.Limits {
 	return l
 }
 
-// heapLimit is what the Go runtime may take while so many bytes under the same
-// limit are outside of it: files in tmpfs. A sixteenth is left to the kernel,
-// for sockets, page tables and the like.
+// heapLimit is what the Go runtime may use when outside bytes of the same limit are used elsewhere:
+// by files in tmpfs. The kernel gets a sixteenth, for sockets, page tables and the like.
 func heapLimit(limit, outside int64) int64 {
-	return max(limit-limit/16-outside, limit/4, leastHeap)
+	return max(limit-limit/16-outside, limit/4, minHeap)
 }
 
-// buildBudget makes the node's one Budget. Whatever charges it gets it from here:
-// the volumes and the state in buildVolumes, the providers in providers, the
-// sources of classes in newClasses.
+// buildBudget makes the node's one Budget, which buildVolumes passes to the volumes and the state,
+// providers to the providers, and newClasses to the class sources.
 func (n *Node) buildBudget() error {
 	limit, file, err := cgroup.MemoryLimit(os.DirFS("/"))
 	if err != nil {

@@ -35,7 +35,7 @@ type Node struct {
 	builtIn  provider.Registry
 	plugins  *plugin.Registry // nil for none
 	server   *csi.Server
-	register *csi.Server // nil where somebody else registers the driver
+	register *csi.Server // nil if another process registers the driver
 	kubelet  *csi.Registration
 	runners  []func(ctx context.Context) error
 	serving  atomic.Bool
@@ -45,9 +45,8 @@ type Node struct {
 	last []func(ctx context.Context) error
 }
 
-// New builds the driver. It mounts and locks the state's tmpfs, takes up the
-// volumes of the last process, and starts nothing. The state stays locked until
-// Run ends.
+// New builds the driver. It mounts and locks the state's tmpfs, recovers the volumes of the last
+// process, and starts nothing. The state stays locked until Run returns.
 func New(c Config) (_ *Node, err error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -80,8 +79,8 @@ func (n *Node) closeState() error {
 	return nil
 }
 
-// buildAudit opens the audit trail. A driver that cannot keep it does not
-// start. Its first line comes once the process before us has ended.
+// buildAudit opens the audit trail. The driver does not start if it cannot write the trail. It writes
+// the first line once the previous process has ended.
 func (n *Node) buildAudit() (err error) {
 	if n.c.AuditLog == "" {
 		return nil
@@ -133,8 +132,8 @@ func (n *Node) buildServers() error {
 	return nil
 }
 
-// Run serves until ctx ends, then lets running calls finish. The audit trail and
-// the traces end last, for whatever works may have something for them.
+// Run serves until ctx ends, then waits for running calls to finish. The audit trail and the traces
+// end last, because every other part may write to them.
 func (n *Node) Run(ctx context.Context) error {
 	return errors.Join(n.run(ctx), n.closeState())
 }
@@ -153,8 +152,8 @@ func (n *Node) run(ctx context.Context) error {
 	return g.Wait()
 }
 
-// work serves until ctx ends. The store and the class source stop only after
-// the last call has been answered.
+// work serves until ctx ends. The store and the class source stop only after the last call is
+// answered.
 func (n *Node) work(ctx context.Context) error {
 	back, stopBack := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopBack()
@@ -176,7 +175,7 @@ func (n *Node) work(ctx context.Context) error {
 	return g.Wait()
 }
 
-// refreshOnDemand is a person's way to have everything looked at now.
+// refreshOnDemand refreshes every volume when the operator asks for it.
 func (n *Node) refreshOnDemand(ctx context.Context) error {
 	for {
 		select {
@@ -189,15 +188,15 @@ func (n *Node) refreshOnDemand(ctx context.Context) error {
 	}
 }
 
-// joined ends when either context does.
+// joined returns a context that ends when either one does.
 func joined(a, b context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(a)
 	stop := context.AfterFunc(b, cancel)
 	return ctx, func() { stop(); cancel() }
 }
 
-// serve answers kubelet: the CSI socket first, so that a registration never
-// names a socket that nobody serves.
+// serve answers kubelet. It opens the CSI socket first, so that kubelet never gets the name of a
+// socket that is not served yet.
 func (n *Node) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {

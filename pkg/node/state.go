@@ -20,25 +20,24 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// DefaultStateSize is the size of the state's tmpfs in bytes: a node runs a few
-// hundred volumes at the most, and each has one record.
+// DefaultStateSize is the size of the state's tmpfs in bytes: a node runs a few hundred volumes at
+// most, and each has one record.
 const (
 	DefaultStateSize = 64 << 20
-	leastState       = 1 << 20
+	minStateSize     = 1 << 20
 )
 
-// state is the open root of the state's tmpfs, which this process alone uses as
-// long as it is open. All that the driver keeps is written relative to it, so
-// that an unmount does not have it written to the disk below.
+// state is the open root of the state's tmpfs. While it is open, only this process uses the state.
+// The driver writes everything relative to it, so that after an unmount nothing reaches the disk
+// below.
 type state struct {
 	root *os.File
 	end  *os.File // of the audit trail; nil without one
 }
 
-// openState mounts the state's tmpfs, for root alone, and locks it. The mount
-// outlives this process and its container, as the volumes do, and a reboot
-// takes both. One that a driver before us mounted is given the size. It waits for
-// another process to let go of the state, but not for longer than the wait.
+// openState mounts the state's tmpfs, accessible to root alone, and locks it. The mount outlives
+// this process and its container, as the volumes do, and a reboot removes both. The mount of an
+// earlier driver is resized. openState waits up to wait for another process to unlock the state.
 func openState(dir string, size int64, m *tmpfs.Mounter, wait time.Duration, log *slog.Logger) (*state, error) {
 	if err := mountState(dir, size, m, log); err != nil {
 		return nil, err
@@ -66,7 +65,7 @@ func mountState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) erro
 	var taken *tmpfs.ConflictError
 	if errors.As(err, &taken) {
 		if taken.Info.FSType != "tmpfs" {
-			return fmt.Errorf("the state directory %q is on %s from %q: it must be a tmpfs, for nothing secret may reach a disk; give another --state-dir", dir, taken.Info.FSType, taken.Info.Source)
+			return fmt.Errorf("the state directory %q is on %s from %q: it must be a tmpfs, because nothing secret may reach a disk; give another --state-dir", dir, taken.Info.FSType, taken.Info.Source)
 		}
 		if err = nil; taken.Info.Ours {
 			if err := m.Resize(dir, size, inodes); err != nil {
@@ -80,8 +79,7 @@ func mountState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) erro
 	return nil
 }
 
-// checkMemory looks at the directory that is open, which the path may not have
-// led to a moment ago.
+// checkMemory checks the open directory, because the path may have led elsewhere a moment ago.
 func (s *state) checkMemory() error {
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(int(s.root.Fd()), &st); err != nil {
@@ -93,12 +91,12 @@ func (s *state) checkMemory() error {
 	return nil
 }
 
-// lockEvery is the pause between two tries to lock the state.
+// lockEvery is the pause between two attempts to lock the state.
 const lockEvery = 50 * time.Millisecond
 
-// lock takes the state for this process, before anything in it is read or any
-// volume touched. In a rolling update the process before us may still let calls
-// finish. The kernel ends the lock with the process, however that ends.
+// lock locks the state for this process, before it reads anything in it or changes any volume. In a
+// rolling update the previous process may still be finishing calls. The kernel releases the lock
+// when the process ends for any reason.
 func (s *state) lock(wait time.Duration, log *slog.Logger) error {
 	dir, deadline := s.root.Name(), time.Now().Add(wait)
 	for told := false; ; told = true {
@@ -119,7 +117,7 @@ func (s *state) lock(wait time.Duration, log *slog.Logger) error {
 	}
 }
 
-// close lets the next process have the state.
+// close unlocks the state for the next process.
 func (s *state) close() error {
 	var err error
 	if s.end != nil {
@@ -128,7 +126,7 @@ func (s *state) close() error {
 	return errors.Join(err, s.root.Close())
 }
 
-// records is the directory of the volumes' records.
+// records opens the directory of the volumes' records.
 func (s *state) records(b *budget.Budget, log *slog.Logger) (*volume.DirStore, error) {
 	const name = "volumes"
 	if err := unix.Mkdirat(int(s.root.Fd()), name, 0o700); err != nil && err != unix.EEXIST {
@@ -168,7 +166,7 @@ func (a auditEnd) Load() (chain.Head, bool, error) {
 		}
 		s.end = f
 	}
-	text, err := io.ReadAll(io.NewSectionReader(s.end, 0, leastState))
+	text, err := io.ReadAll(io.NewSectionReader(s.end, 0, minStateSize))
 	if err != nil || len(text) == 0 {
 		return chain.Head{}, false, err
 	}
@@ -190,9 +188,8 @@ const (
 	identityKeyFile = "identity.key"
 )
 
-// identityKey keys the hashes by which identities with an access key are told
-// apart. It lives as long as the volumes do, so that they need no new login
-// after a restart of the driver.
+// identityKey returns the key for hashing identities that have an access key. It lives as long as
+// the volumes, so that they need no new login after a restart of the driver.
 func (s *state) identityKey() (secret.Bytes, error) {
 	f, err := s.open(identityKeyFile, unix.O_RDWR|unix.O_CREAT)
 	if err != nil {

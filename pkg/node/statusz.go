@@ -17,12 +17,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
-// listenAgain is the pause after the status could not be served. In a rolling
-// update on the node's network the driver before us may still have the port.
+// listenAgain is the pause after a failure to serve the status. In a rolling update on the node's
+// network the previous driver may still have the port.
 const listenAgain = 5 * time.Second
 
-// serveStatus serves what people look at. Nobody's secrets depend on it, so it
-// never ends the driver.
+// serveStatus serves the status. No pod depends on it, so a failure never ends the driver.
 func (n *Node) serveStatus(ctx context.Context) error {
 	if n.c.StatusAddr == "" {
 		return nil
@@ -30,7 +29,7 @@ func (n *Node) serveStatus(ctx context.Context) error {
 	return serveAgain(ctx, n.c.StatusAddr, n.statusHandler(), n.c.Logger, time.After)
 }
 
-// serveAgain serves until ctx ends, with pauses where it cannot.
+// serveAgain serves until ctx ends, and pauses after each failure.
 func serveAgain(ctx context.Context, addr string, h http.Handler, log *slog.Logger, after func(time.Duration) <-chan time.Time) error {
 	for told := false; ; told = true {
 		err := serveHTTP(ctx, "the status", addr, h)
@@ -53,7 +52,7 @@ func (n *Node) statusHandler() http.Handler {
 	})
 }
 
-// isLoopback tells whether an address is of this host alone.
+// isLoopback reports whether an address belongs to this host alone.
 func isLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -63,7 +62,7 @@ func isLoopback(addr string) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// about tells of the driver itself.
+// about describes the driver itself.
 func (n *Node) about() statusz.Node {
 	usage := n.budget.Usage()
 	out := statusz.Node{
@@ -76,8 +75,7 @@ func (n *Node) about() statusz.Node {
 	return out
 }
 
-// stores are the servers that the built-in providers know, those with open
-// circuits first.
+// stores returns the servers that the built-in providers know, those with open circuits first.
 func (n *Node) stores() []statusz.Store {
 	var out []statusz.Store
 	for name, p := range n.builtIn {
@@ -96,18 +94,18 @@ func (n *Node) stores() []statusz.Store {
 }
 
 func storeOf(name string, s stores.Store) statusz.Store {
-	const mostName, mostWords = 256, 300
-	out := statusz.Store{Provider: name, Address: printable.Text(s.Address, mostName), UsedAt: s.Used.UTC().Truncate(time.Second), OpenCircuits: s.Circuits}
+	const maxName, maxWords = 256, 300
+	out := statusz.Store{Provider: name, Address: printable.Text(s.Address, maxName), UsedAt: s.Used.UTC().Truncate(time.Second), OpenCircuits: s.Circuits}
 	for _, c := range s.Open {
 		out.Circuits = append(out.Circuits, statusz.Circuit{
-			Scope: string(c.Scope), StoreNamespace: printable.Text(c.Namespace, mostName), Namespace: printable.Text(c.Tenant, mostName), Path: printable.Text(c.Path, mostName),
-			Failures: c.Failures, Since: c.Since.UTC().Truncate(time.Second), ProbeAt: c.ProbeAt.UTC().Truncate(time.Millisecond), Message: printable.Text(c.Last, mostWords),
+			Scope: string(c.Scope), StoreNamespace: printable.Text(c.Namespace, maxName), Namespace: printable.Text(c.Tenant, maxName), Path: printable.Text(c.Path, maxName),
+			Failures: c.Failures, Since: c.Since.UTC().Truncate(time.Second), ProbeAt: c.ProbeAt.UTC().Truncate(time.Millisecond), Message: printable.Text(c.Last, maxWords),
 		})
 	}
 	return out
 }
 
-// answeringPlugins are the plugins in use, by name.
+// answeringPlugins returns the plugins in use, by name.
 func (n *Node) answeringPlugins() []statusz.Plugin {
 	if n.plugins == nil {
 		return nil

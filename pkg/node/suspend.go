@@ -9,20 +9,20 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 )
 
-// ErrSuspended ends Run after the node was suspended. The clock that all times
-// in this process go by stood still meanwhile, and leases did not. A new Node,
-// which takes the volumes up from their records, finds what fell due.
+// ErrSuspended ends Run after the node was suspended. The clock that this process uses for all
+// times stopped meanwhile, and leases expired. A new Node, which recovers the volumes from their
+// records, finds what is due.
 var ErrSuspended = errors.New("the node was suspended")
 
 const (
-	// suspendLook is the pause between two looks, and suspendNoticed the least
-	// time that matters.
+	// suspendLook is the pause between two checks, and suspendNoticed the shortest suspension that
+	// matters.
 	suspendLook    = 5 * time.Second
 	suspendNoticed = 10 * time.Second
 )
 
-// watchSuspend compares the time since the node's boot, which counts suspended
-// time, with the process's own, which does not.
+// watchSuspend compares the time since the node's boot, which counts suspended time, with the
+// process's own, which does not.
 func watchSuspend(ctx context.Context, boot clock.Boot) error {
 	began := time.Now()
 	first, id := boot()

@@ -22,15 +22,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// releaseTimeout bounds one attempt to end a gone volume's credentials.
+// releaseTimeout bounds one attempt to revoke a gone volume's credentials.
 const releaseTimeout = 10 * time.Second
 
-// lockMargin is for how long the process before us may take to end once its
-// calls have ended.
+// lockMargin is how long the previous process may take to end once its calls have ended.
 const lockMargin = 5 * time.Second
 
-// The rate of status and Event writes of one node: a full node of 110 pods is
-// told of within half a minute, and a cluster that starts at once is not hurt.
+// The rate of status and Event writes of one node: it covers a full node of 110 pods within half a
+// minute, and does not overload the API server when a whole cluster starts at once.
 const (
 	statusQPS   = 5
 	statusBurst = 20
@@ -84,8 +83,8 @@ func (n *Node) buildVolumes() error {
 	return nil
 }
 
-// observers are told of every outcome: the metrics, the audit trail if there
-// is one and, where there is an API server, the statuses and Events.
+// observers returns the receivers of every outcome: the metrics, the audit trail if there is one
+// and, with an API server, the statuses and Events.
 func (n *Node) observers(cluster *rest.Config) (volume.Observers, error) {
 	observers := volume.Observers{n.metrics, n.failures}
 	if n.audit != nil {
@@ -112,7 +111,7 @@ func (n *Node) observers(cluster *rest.Config) (volume.Observers, error) {
 	return append(observers, reporter), nil
 }
 
-// removeTaint takes the start-up taint off the node once the driver is ready.
+// removeTaint removes the start-up taint from the node once the driver is ready.
 func (n *Node) removeTaint(cluster *rest.Config) error {
 	if n.c.StartupTaint == "" {
 		return nil
@@ -126,7 +125,7 @@ func (n *Node) removeTaint(cluster *rest.Config) error {
 	return nil
 }
 
-// providers lists them, in place of a registration by init.
+// providers lists them explicitly; there is no registration by init.
 func (n *Node) providers() (volume.Providers, error) {
 	key, err := n.state.identityKey()
 	if err != nil {
@@ -167,8 +166,7 @@ func (n *Node) providers() (volume.Providers, error) {
 	return providerChain{registry, n.plugins}, nil
 }
 
-// onRequest counts the requests of a built-in provider, whose series exist from
-// now on.
+// onRequest counts the requests of a built-in provider, and creates its series.
 func (n *Node) onRequest(name string) func(endpoint.Operation, int, time.Duration) {
 	var operations []string
 	for _, o := range endpoint.Operations() {
@@ -180,7 +178,7 @@ func (n *Node) onRequest(name string) func(endpoint.Operation, int, time.Duratio
 	}
 }
 
-// openCircuits counts those of each provider.
+// openCircuits counts the open circuits of each provider.
 func openCircuits(registry provider.Registry) map[string]int {
 	open := map[string]int{}
 	for name, p := range registry {
@@ -194,7 +192,7 @@ func openCircuits(registry provider.Registry) map[string]int {
 	return open
 }
 
-// providerChain asks for a provider in-process first, then for a plugin.
+// providerChain looks for a built-in provider first, then for a plugin.
 type providerChain struct {
 	builtIn provider.Registry
 	plugins volume.Providers

@@ -1,5 +1,4 @@
-// Package printable makes other people's text fit for a line, a terminal and a
-// page.
+// Package printable makes untrusted text safe for a line of output, a terminal or a page.
 package printable
 
 import (
@@ -9,8 +8,8 @@ import (
 	"unicode/utf8"
 )
 
-// Text writes what could end a line, move a terminal's cursor or turn the order
-// of letters as an escape. It takes at most so many bytes of the text.
+// Text escapes everything that could end a line, move a terminal's cursor or change the direction
+// of text. It returns at most the given number of bytes of s.
 func Text(s string, most int) string {
 	cut := ""
 	if len(s) > most {
@@ -33,7 +32,7 @@ func Text(s string, most int) string {
 	return b.String() + cut
 }
 
-// isPlain spares most text the copy.
+// isPlain avoids a copy of most texts.
 func isPlain(s string) bool {
 	for i := range len(s) {
 		if s[i] < ' ' || s[i] > '~' {

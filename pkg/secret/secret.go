@@ -1,11 +1,10 @@
-// Package secret holds values that must never be printed: what the store
-// answered, and the tokens that opened it.
+// Package secret holds values that must never be printed: the store's answers, and the tokens that
+// logged in to it.
 //
-// A value shows itself only through Reveal, so every place that handles the
-// plain bytes can be found by that name. Printing, logging or marshalling one
-// yields [redacted]. The bytes sit behind a pointer because fmt does not call
-// methods on unexported fields: a struct that holds a secret prints an
-// address, not the secret.
+// Only Reveal returns the plain value, so a search for that name finds every place that handles
+// plain bytes. Printing, logging or marshalling a value yields [redacted]. The bytes are behind a
+// pointer because fmt does not call methods on unexported fields: a struct that holds a secret
+// prints an address, not the secret.
 package secret
 
 import (
@@ -14,7 +13,7 @@ import (
 	"log/slog"
 )
 
-// Redacted stands wherever a secret was asked to print itself.
+// Redacted replaces a secret in all printed output.
 const Redacted = "[redacted]"
 
 // Bytes is a secret of any content, such as a file's.
@@ -60,7 +59,7 @@ func (s String) Reveal() string {
 	return *s.p
 }
 
-// Empty tells whether there is nothing to keep secret.
+// Empty reports whether the text is empty.
 func (s String) Empty() bool { return s.Reveal() == "" }
 
 // Format implements fmt.Formatter for every verb and flag.

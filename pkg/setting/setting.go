@@ -1,5 +1,5 @@
-// Package setting names the operator's settings for people: by the flag, which
-// the driver knows, and by the chart's value, which most operators set.
+// Package setting gives the operator's settings their names: the flag, and the chart's value, which
+// most operators set.
 package setting
 
 import "maps"
@@ -30,8 +30,8 @@ var values = map[string]string{
 	"--volume-size-limit":          "volume.sizeLimit",
 }
 
-// Name is a flag with the chart's value in brackets, as in
-// "--memory-budget (chart: memory.budget)". A flag without a value stands alone.
+// Name returns a flag with the chart's value in brackets, such as "--memory-budget (chart:
+// memory.budget)", or the flag alone if the chart has no value for it.
 func Name(flag string) string {
 	if value, ok := values[flag]; ok {
 		return flag + " (chart: " + value + ")"

@@ -17,27 +17,26 @@ import (
 )
 
 const (
-	// inside keeps every look-up on the stage's own file system: no link is
-	// followed, and no mount is entered.
+	// inside keeps every look-up on the stage's own file system: it follows no link and enters no
+	// mount.
 	inside = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
-	// deepest is how many directories may lie in one another.
-	deepest = 32
+	// maxDepth bounds how deep directories may be nested.
+	maxDepth = 32
 	// batch is how many names are read at once.
 	batch = 256
 )
 
-// reader reads a directory to which somebody may still be writing. All that it
-// learns of a file it learns from the open file.
+// reader reads a directory to which another process may still be writing. It learns everything
+// about a file from the open file.
 type reader struct {
 	root  *os.File
-	most  int   // files and directories that may still come
-	bytes int64 // of contents that may still come
+	most  int   // files and directories that it may still read
+	bytes int64 // of contents that it may still read
 	files []provider.File
 }
 
-// read gives the regular files below root, sorted by path. Anything else there
-// is an error: it is no secret, and whoever made it may want more than to
-// deliver one.
+// read returns the regular files below root, sorted by path. Any other entry is an error: it is no
+// secret, and may be an attack.
 func read(root *os.File, most int, bytes int64) ([]provider.File, error) {
 	r := &reader{root: root, most: most, bytes: bytes}
 	if err := r.directory(".", 0); err != nil {
@@ -48,8 +47,8 @@ func read(root *os.File, most int, bytes int64) ([]provider.File, error) {
 }
 
 func (r *reader) directory(name string, depth int) error {
-	if depth > deepest {
-		return fmt.Errorf("%q: directories lie more than %d deep", name, deepest)
+	if depth > maxDepth {
+		return fmt.Errorf("%q: directories lie more than %d deep", name, maxDepth)
 	}
 	d, err := r.open(name, unix.O_DIRECTORY)
 	if err != nil {
@@ -122,7 +121,7 @@ func (r *reader) file(name string) error {
 	return nil
 }
 
-// open never waits, as one does for the other end of a pipe.
+// open never blocks, as a plain open of a pipe would.
 func (r *reader) open(name string, flags uint64) (*os.File, error) {
 	fd, err := unix.Openat2(int(r.root.Fd()), name, &unix.OpenHow{
 		Flags: flags | unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC, Resolve: inside,

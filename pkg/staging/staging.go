@@ -5,13 +5,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
 
-// Stages makes places to write to inside mounted volumes.
+// Stages makes stages inside mounted volumes.
 type Stages struct {
 	Mounts *tmpfs.Mounter
 }
 
-// Make gives the volume at target one more place. Calls for one target must
-// not run at the same time.
+// Make makes one more stage in the volume at target. Calls for one target must not run at the same
+// time.
 func (s Stages) Make(target string, o tmpfs.Options) (provider.Stage, error) {
 	made, err := s.Mounts.Stage(target, o)
 	if err != nil {
@@ -20,7 +20,7 @@ func (s Stages) Make(target string, o tmpfs.Options) (provider.Stage, error) {
 	return stage{made}, nil
 }
 
-// Sweep takes away what a crash has left in the volume at target.
+// Sweep removes the stages that a crash left in the volume at target.
 func (s Stages) Sweep(target string) error { return s.Mounts.Sweep(target) }
 
 type stage struct{ *tmpfs.Stage }

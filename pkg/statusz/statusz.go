@@ -1,19 +1,18 @@
-// Package statusz is the form of what a node tells of itself at GET /status: its
-// volumes, the stores that they come from, and what failed last. There is no
-// secret in it, and all text is printable. docs/status.md describes it.
+// Package statusz defines the answer to GET /status: the node's volumes, the stores that they come
+// from, and the latest failures. It contains no secret, and all text is printable. docs/status.md
+// describes it.
 package statusz
 
 import "time"
 
-// APIVersion is that of the form. Fields are added under the same version;
-// readers pass over what they do not know.
+// APIVersion is the version of the format. New fields do not change it; readers ignore fields that
+// they do not know.
 const (
 	APIVersion = "status.mayfly.dev/v1"
 	Kind       = "NodeStatus"
 )
 
-// Port is where the driver serves it unless it is told otherwise, on the loopback
-// interface of its pod.
+// Port is the default port of the driver's status, on the loopback interface of its pod.
 const Port = 8096
 
 // The paths.
@@ -23,34 +22,32 @@ const (
 	RefreshPath = "/refresh"
 )
 
-// Status is one answer. All but the volumes is in the first page alone.
+// Status is one answer. Only the first page has more than the volumes.
 type Status struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
-	// Now is the node's clock, by which all other times are.
+	// Now is the node's clock, which all other times refer to.
 	Now  time.Time `json:"now"`
 	Node *Node     `json:"node,omitempty"`
-	// Volumes are those that the query selects, in the order of their ids; Total
-	// is how many there are of them on all pages.
+	// Volumes are those that the query selects, in the order of their ids; Total is their number on
+	// all pages.
 	Volumes []Volume `json:"volumes"`
 	Total   int      `json:"total"`
-	// Continue is for the query of the next page; empty on the last.
+	// Continue is the parameter for the next page; empty on the last.
 	Continue string `json:"continue,omitempty"`
 
-	// Failures are first publishes that failed, which leave no volume behind; the
-	// latest first.
+	// Failures are failed first publishes, which leave no volume behind; the latest first.
 	Failures []Failure `json:"failures,omitempty"`
 	Stores   []Store   `json:"stores,omitempty"`
 	Plugins  []Plugin  `json:"plugins,omitempty"`
 	Queues   []Queue   `json:"queues,omitempty"`
-	// Leaving are volumes that are gone, and whose credentials are yet to be
-	// ended; Leavings is how many there are.
+	// Leaving are gone volumes whose credentials are not revoked yet; Leavings is their number.
 	Leaving  []Leaving `json:"leaving,omitempty"`
 	Leavings int       `json:"leavings,omitempty"`
-	// Classes are those in use. Of these and of the queues, circuits and leaving
-	// volumes there are at most 200, those with failures first.
+	// Classes are those in use. There are at most 200 entries of each of classes, queues, circuits
+	// and leaving volumes, those with failures first.
 	Classes []Class `json:"classes,omitempty"`
-	// SetAside are files with what is known of records that could not be read.
+	// SetAside names the files with records that could not be read.
 	SetAside []string `json:"setAside,omitempty"`
 }
 
@@ -60,12 +57,12 @@ type Node struct {
 	Driver  string    `json:"driver"`
 	Version string    `json:"version"`
 	Started time.Time `json:"started"`
-	// Volumes counts all volumes of the node, and Failing those whose last look at
-	// the store failed.
+	// Volumes counts all volumes of the node, and Failing those whose last read from the store
+	// failed.
 	Volumes int `json:"volumes"`
 	Failing int `json:"failing"`
-	// MemoryUsed and MemoryLimit are the bytes of the node's budget for tenants; a
-	// limit of 0 is none.
+	// MemoryUsed and MemoryLimit are in bytes, of the node's budget for tenants; a limit of 0 means
+	// none.
 	MemoryUsed  int64 `json:"memoryUsed"`
 	MemoryLimit int64 `json:"memoryLimit"`
 	// NotReady is why the driver does not serve kubelet; empty if it does.
@@ -74,12 +71,12 @@ type Node struct {
 
 // The states of a volume.
 const (
-	Publishing   = "Publishing"   // its first payload is waited for
-	Fresh        = "Fresh"        // the last look at the store succeeded
-	FromMemory   = "FromMemory"   // published while the store was away
-	Failing      = "Failing"      // the last look at the store failed, the last good content stays
-	Emptied      = "Emptied"      // a denial took the files, as the class asks
-	Unpublishing = "Unpublishing" // kubelet takes it away
+	Publishing   = "Publishing"   // waits for its first payload
+	Fresh        = "Fresh"        // the last read from the store succeeded
+	FromMemory   = "FromMemory"   // published with last good content while the store was unavailable
+	Failing      = "Failing"      // the last read from the store failed, the last good content stays
+	Emptied      = "Emptied"      // a denial removed the files, as the class asks
+	Unpublishing = "Unpublishing" // kubelet is removing it
 )
 
 // Volume is one volume of one pod.
@@ -95,27 +92,24 @@ type Volume struct {
 	// ClassVersion is the resourceVersion of the class that made the payload.
 	ClassVersion string `json:"classVersion,omitempty"`
 	Provider     string `json:"provider,omitempty"`
-	// Store is the provider and the server that the next look asks.
+	// Store is the provider and the server that the next refresh reads from.
 	Store string `json:"store,omitempty"`
-	// Objects are what the payload was made of, and MoreObjects how many are left
-	// out.
+	// Objects are the objects of the payload, and MoreObjects how many the list leaves out.
 	Objects     []Object `json:"objects,omitempty"`
 	MoreObjects int      `json:"moreObjects,omitempty"`
-	// PublishedAt is of the first payload; in the state Publishing it is when that
-	// was first waited for.
+	// PublishedAt is when the first payload was published, or in the state Publishing when that
+	// publish began.
 	PublishedAt time.Time `json:"publishedAt,omitzero"`
-	// RefreshedAt is when all of it was last read from the store, or found
-	// unchanged there.
+	// RefreshedAt is when the whole payload was last read from the store, or found unchanged there.
 	RefreshedAt time.Time `json:"refreshedAt,omitzero"`
 	// AsOf is how old the content is, in the state FromMemory.
 	AsOf time.Time `json:"asOf,omitzero"`
-	// NextAt is the next look at the store; Refreshing tells of one under way.
+	// NextAt is the next refresh; Refreshing says that one is running.
 	NextAt     time.Time `json:"nextAt,omitzero"`
 	Refreshing bool      `json:"refreshing,omitempty"`
-	// ExpiresAt is when the first of the credentials in the volume ends, unless it
-	// is renewed before.
+	// ExpiresAt is when the first of the volume's credentials expires unless it is renewed.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
-	// Failures counts those in a row; Failure is the last one.
+	// Failures counts consecutive failures; Failure is the last one.
 	Failures int      `json:"failures,omitempty"`
 	Failure  *Failure `json:"failure,omitempty"`
 }
@@ -127,8 +121,8 @@ type Object struct {
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
 }
 
-// Failure is something that failed, in the words of the driver and the store. Pod
-// and Class are left out where what it belongs to names them.
+// Failure is a failure, in the words of the driver and the store. Pod and Class are left out if the
+// enclosing object names them.
 type Failure struct {
 	At        time.Time `json:"at,omitzero"`
 	Namespace string    `json:"namespace,omitempty"`
@@ -137,7 +131,7 @@ type Failure struct {
 	Class     string    `json:"class,omitempty"`
 	Reason    string    `json:"reason,omitempty"`
 	Message   string    `json:"message"`
-	// Times is how often it failed in the same way.
+	// Times is how often the same failure occurred.
 	Times int `json:"times,omitempty"`
 }
 
@@ -146,14 +140,13 @@ type Store struct {
 	Provider string    `json:"provider"`
 	Address  string    `json:"address"`
 	UsedAt   time.Time `json:"usedAt,omitzero"`
-	// Circuits are those that are open, the widest first; OpenCircuits is how many
-	// there are.
+	// Circuits are the open ones, the widest first; OpenCircuits is their number.
 	Circuits     []Circuit `json:"circuits,omitempty"`
 	OpenCircuits int       `json:"openCircuits,omitempty"`
 }
 
-// Circuit is what the driver leaves alone for a while, after failures. Its scope
-// is Server, StoreNamespace, Tenant, FailedPaths or Path.
+// Circuit blocks requests for a while, after failures. Its scope is Server, StoreNamespace, Tenant,
+// FailedPaths or Path.
 type Circuit struct {
 	Scope          string    `json:"scope"`
 	StoreNamespace string    `json:"storeNamespace,omitempty"`
@@ -165,7 +158,7 @@ type Circuit struct {
 	Message        string    `json:"message,omitempty"`
 }
 
-// Plugin is a provider that runs as a process of its own.
+// Plugin is a provider in a process of its own.
 type Plugin struct {
 	Name      string `json:"name"`
 	Answering bool   `json:"answering"`
@@ -175,8 +168,8 @@ type Plugin struct {
 type Queue struct {
 	Store      string `json:"store"`
 	Namespaces int    `json:"namespaces"`
-	// Waiting volumes are not being worked on, and Overdue are those of them
-	// whose time has come. Late ones have not ended in their time.
+	// Waiting counts volumes that no worker has taken, Overdue those of them that are due. Late
+	// counts workers that have passed their deadline.
 	Waiting int       `json:"waiting"`
 	Overdue int       `json:"overdue"`
 	Running int       `json:"running"`
@@ -184,7 +177,7 @@ type Queue struct {
 	NextAt  time.Time `json:"nextAt,omitzero"`
 }
 
-// Leaving is a volume that is gone.
+// Leaving is a gone volume.
 type Leaving struct {
 	ID        string    `json:"id"`
 	Namespace string    `json:"namespace"`
@@ -212,7 +205,7 @@ type Class struct {
 type Refreshed struct {
 	APIVersion string `json:"apiVersion"`
 	Kind       string `json:"kind"`
-	// Now is the node's clock when the volumes were made due.
+	// Now is the node's clock when the volumes became due.
 	Now time.Time `json:"now"`
 	// Volumes are their ids.
 	Volumes []string `json:"volumes"`

@@ -1,5 +1,5 @@
-// Package taint takes a start-up taint off the node once the driver can
-// serve it, so that no pod with a volume is scheduled before.
+// Package taint removes a start-up taint from the node once the driver is ready, so that no pod
+// with a volume is scheduled before.
 package taint
 
 import (
@@ -18,17 +18,17 @@ import (
 	"k8s.io/client-go/rest"
 )
 
-// Remover takes the taint off.
+// Remover removes the taint.
 type Remover struct {
 	client rest.Interface
 	node   string
 	key    string
 	log    *slog.Logger
-	// ready tells why the driver cannot serve yet.
+	// ready says why the driver is not ready yet.
 	ready func() error
 }
 
-// New makes a Remover of the taint with that key, whatever its effect.
+// New makes a Remover of the taint with that key and any effect.
 func New(cluster *rest.Config, node, key string, ready func() error, log *slog.Logger) (*Remover, error) {
 	scheme := runtime.NewScheme()
 	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Node{})
@@ -49,8 +49,8 @@ const (
 	requestLimit = 10 * time.Second
 )
 
-// Run waits until the driver is ready, takes the taint off, and ends. It goes
-// on trying while the API server does not answer.
+// Run waits until the driver is ready, removes the taint, and returns. It retries while the API
+// server does not answer.
 func (r *Remover) Run(ctx context.Context) error {
 	err := wait.PollUntilContextCancel(ctx, readyPoll, true, func(context.Context) (bool, error) { return r.ready() == nil, nil })
 	if err != nil {
@@ -69,8 +69,8 @@ func (r *Remover) Run(ctx context.Context) error {
 	return nil
 }
 
-// remove patches with the resource version that was read: a taint that
-// somebody else adds meanwhile is not lost, but makes it try again.
+// remove patches with the resource version that it read. If another client adds a taint meanwhile,
+// the patch fails and Run retries, so that taint is not lost.
 func (r *Remover) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()

@@ -1,6 +1,5 @@
-// Package telemetry counts what the driver does, in Prometheus' format. The
-// names that the Secrets Store CSI driver made known are kept; Mayfly's own
-// begin with mayfly_.
+// Package telemetry counts the driver's work, in Prometheus' format. It keeps the metric names of
+// the Secrets Store CSI driver; Mayfly's own begin with mayfly_.
 package telemetry
 
 import (
@@ -17,7 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// Metrics is told of outcomes and calls.
+// Metrics records outcomes and calls.
 type Metrics struct {
 	registry *prometheus.Registry
 
@@ -37,7 +36,7 @@ type Metrics struct {
 	requestSeconds               *prometheus.HistogramVec
 }
 
-// The results of a release.
+// The results of revoking a gone volume's credentials.
 const (
 	resultOK      = "ok"
 	resultGivenUp = "given_up"
@@ -45,8 +44,8 @@ const (
 
 const osType = "linux"
 
-// New registers every metric. volumes gives the number of volumes, failing
-// that of those whose last refresh failed.
+// New registers every metric. volumes returns the number of volumes, failing the number of those
+// whose last refresh failed.
 func New(version string, volumes, failing func() int) *Metrics {
 	m := &Metrics{
 		registry:        prometheus.NewRegistry(),
@@ -58,19 +57,19 @@ func New(version string, volumes, failing func() int) *Metrics {
 		refreshErrors:   counter("rotation_reconcile_error_total", "Refreshes that failed and left the last good content, by reason.", "provider", "os_type", "error_type", "rotated"),
 		refreshSeconds:  histogram("rotation_reconcile_duration_sec", "Time of a refresh in seconds.", "os_type"),
 		rotations:       counter("mayfly_rotations_total", "Refreshes that wrote new content.", "provider"),
-		lastGood:        counter("mayfly_last_good_total", "Publishes from the node's memory while the store was away.", "provider"),
-		releases:        counter("mayfly_releases_total", "Ends of gone volumes' credentials, by result (ok, given_up).", "provider", "result"),
-		setAside:        plain("mayfly_records_set_aside_total", "Records of volumes that could not be read after a restart."),
-		audited:         plain("mayfly_audit_lines_total", "Lines of the audit log that were written."),
-		unaudited:       plain("mayfly_audit_lost_lines_total", "Lines of the audit log that were lost."),
-		auditing:        plain("mayfly_audit_write_errors_total", "Failed tries to write a line of the audit log; it is tried again."),
+		lastGood:        counter("mayfly_last_good_total", "Publishes with last good content while the store was unavailable.", "provider"),
+		releases:        counter("mayfly_releases_total", "Attempts to revoke a gone volume's credentials that ended, by result (ok, given_up).", "provider", "result"),
+		setAside:        plain("mayfly_records_set_aside_total", "Saved volume records that could not be read after a restart."),
+		audited:         plain("mayfly_audit_lines_total", "Audit log lines written."),
+		unaudited:       plain("mayfly_audit_lost_lines_total", "Audit log lines lost."),
+		auditing:        plain("mayfly_audit_write_errors_total", "Failed attempts to write an audit log line; the driver retries them."),
 		auditedLine:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_audit_last_line", Help: "Number of the last line of the audit log in its chain."}),
 		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
 		stepSeconds:     histogram("mayfly_step_duration_seconds", "Time of one step of a publish or refresh in seconds.", "kind", "step"),
-		requests:        counter("mayfly_store_requests_total", "Requests to stores, by what they were for and the code of the answer.", "provider", "operation", "code"),
+		requests:        counter("mayfly_store_requests_total", "Requests to stores, by operation and status code.", "provider", "operation", "code"),
 		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Time of a request to a store in seconds.", "provider", "operation", "code"),
-		spans:           counter("mayfly_trace_spans_total", "Spans of traces, by what became of them (sent, failed, dropped).", "result"),
-		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server, by verb and the code of the answer.", "verb", "code"),
+		spans:           counter("mayfly_trace_spans_total", "Spans of traces, by result (sent, failed, dropped).", "result"),
+		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server, by verb and status code.", "verb", "code"),
 	}
 	m.unpublishes.WithLabelValues(osType)
 	m.unpublishErrors.WithLabelValues(osType)
@@ -82,7 +81,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
 		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests, m.spans,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
-		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they keep their last good content.", failing),
+		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they serve their last good content.", failing),
 		buildInfo(version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -112,24 +111,24 @@ func buildInfo(version string) prometheus.Collector {
 	return g
 }
 
-// WatchPlugins gives, for each provider plugin in use, whether it answers.
+// WatchPlugins exports, for each provider plugin in use, whether it answers.
 func (m *Metrics) WatchPlugins(answering func() map[string]bool) {
 	m.registry.MustRegister(plugins{
-		desc:      prometheus.NewDesc("mayfly_provider_plugin_up", "Whether a provider plugin in use answered when last asked for a sign of life: 1 or 0.", []string{"provider"}, nil),
+		desc:      prometheus.NewDesc("mayfly_provider_plugin_up", "Whether a provider plugin in use answered its last health check: 1 or 0.", []string{"provider"}, nil),
 		answering: answering,
 	})
 }
 
-// WatchBudget gives what is charged to the memory budget, and its limit.
+// WatchBudget exports the use of the memory budget, and its limit.
 func (m *Metrics) WatchBudget(usage func() budget.Usage) {
 	m.registry.MustRegister(memory{
-		bytes: prometheus.NewDesc("mayfly_memory_budget_bytes", "Bytes that are charged to the node's memory budget.", []string{"kind"}, nil),
+		bytes: prometheus.NewDesc("mayfly_memory_budget_bytes", "Bytes in use of the node's memory budget, by kind.", []string{"kind"}, nil),
 		limit: prometheus.NewDesc("mayfly_memory_budget_limit_bytes", "The node's memory budget in bytes; 0 for none.", nil, nil),
 		usage: usage,
 	})
 }
 
-// memory makes its metrics of one look at the budget.
+// memory collects its metrics from one reading of the budget.
 type memory struct {
 	bytes, limit *prometheus.Desc
 	usage        func() budget.Usage
@@ -147,7 +146,7 @@ func (b memory) Collect(to chan<- prometheus.Metric) {
 	to <- prometheus.MustNewConstMetric(b.limit, prometheus.GaugeValue, float64(u.Limit))
 }
 
-// plugins makes its metrics when they are asked for: providers come and go.
+// plugins creates its metrics at each scrape, because providers come and go.
 type plugins struct {
 	desc      *prometheus.Desc
 	answering func() map[string]bool
@@ -192,13 +191,13 @@ func (m *Metrics) CountSpans(result string, spans int) {
 // AuditWritten, AuditLost, AuditFailed and AuditChain implement audit.Meter.
 func (m *Metrics) AuditWritten() { m.audited.Inc() }
 
-// AuditLost counts a line that nobody will read.
+// AuditLost counts a line that could not be written.
 func (m *Metrics) AuditLost() { m.unaudited.Inc() }
 
-// AuditFailed counts a failed try to write.
+// AuditFailed counts a failed attempt to write a line.
 func (m *Metrics) AuditFailed() { m.auditing.Inc() }
 
-// AuditChain notes the number of the last line.
+// AuditChain records the number of the last line.
 func (m *Metrics) AuditChain(seq uint64) { m.auditedLine.Set(float64(seq)) }
 
 // Observe implements volume.Observer.
@@ -234,8 +233,8 @@ func (m *Metrics) Observe(o volume.Outcome) {
 	}
 }
 
-// observeSteps has as an exemplar the id of the first request to the store, by
-// which the store's own audit log has it, and the trace.
+// observeSteps adds the trace and the id of the first request to the store as an exemplar. The
+// store's own audit log has the same id.
 func (m *Metrics) observeSteps(o volume.Outcome) {
 	exemplar := exemplarOf(o)
 	for _, s := range o.Steps {

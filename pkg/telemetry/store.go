@@ -12,15 +12,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// noAnswer is the code of a request that brought none.
+// noAnswer is the code of a request without an answer.
 const noAnswer = "none"
 
-// codeValues are all values of the label code: a server may answer any number.
+// codeValues are all values of the label code: a server may answer with any number.
 func codeValues() []string {
 	return []string{"2xx", "3xx", "403", "404", "429", "4xx", "503", "5xx", noAnswer}
 }
 
-// codeOf is a status as a label.
+// codeOf converts a status to a label value.
 func codeOf(status int) string {
 	switch {
 	case status == http.StatusForbidden, status == http.StatusNotFound, status == http.StatusTooManyRequests, status == http.StatusServiceUnavailable:
@@ -37,8 +37,8 @@ func codeOf(status int) string {
 	return "5xx"
 }
 
-// KnowProvider has the series of a built-in provider exist from the start, at 0:
-// a series that first appears at 1 is no increase to Prometheus.
+// KnowProvider creates the series of a built-in provider at 0. To Prometheus, a series that first
+// appears at 1 has not increased.
 func (m *Metrics) KnowProvider(name string, operations ...string) {
 	m.publishes.WithLabelValues(name, osType)
 	m.rotations.WithLabelValues(name)
@@ -67,8 +67,7 @@ func (m *Metrics) ObserveRequest(provider, operation string, status int, took ti
 	m.requestSeconds.WithLabelValues(provider, operation, code).Observe(took.Seconds())
 }
 
-// CountAPIRequests counts the requests that go through a transport to the API
-// server.
+// CountAPIRequests counts the requests that a transport sends to the API server.
 func (m *Metrics) CountAPIRequests(next http.RoundTripper) http.RoundTripper {
 	return &counted{next, m.apiRequests}
 }
@@ -93,21 +92,21 @@ func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// WatchVolumes gives when the volumes were last fresh and when what they hold
-// ends, and how the queues stand.
+// WatchVolumes exports when the volumes were last refreshed, when their credentials expire, and the
+// state of the queues.
 func (m *Metrics) WatchVolumes(volumes func() []volume.Status, beside func() volume.Overview) {
 	m.registry.MustRegister(ages{
-		oldest: prometheus.NewDesc("mayfly_oldest_success_timestamp_seconds", "When the volume that was not fresh for longest was last read from its store; absent without volumes.", nil, nil),
-		ends:   prometheus.NewDesc("mayfly_next_expiry_timestamp_seconds", "When the first of the credentials in volumes ends, unless it is renewed before; absent without any.", nil, nil),
-		due:    prometheus.NewDesc("mayfly_queue_length", "Refreshes whose time has come and that wait for a place, by provider.", []string{"provider"}, nil),
-		late:   prometheus.NewDesc("mayfly_queue_lateness_seconds", "How long the refresh that is due for longest has waited, by provider.", []string{"provider"}, nil),
-		ending: prometheus.NewDesc("mayfly_releases_pending", "Gone volumes whose credentials are yet to be revoked.", nil, nil),
+		oldest: prometheus.NewDesc("mayfly_oldest_success_timestamp_seconds", "The oldest time at which a volume was last read from its store successfully; absent without volumes.", nil, nil),
+		ends:   prometheus.NewDesc("mayfly_next_expiry_timestamp_seconds", "When the first credential in a volume expires unless it is renewed; absent without credentials that expire.", nil, nil),
+		due:    prometheus.NewDesc("mayfly_queue_length", "Refreshes that are due and wait for a worker, by provider.", []string{"provider"}, nil),
+		late:   prometheus.NewDesc("mayfly_queue_lateness_seconds", "How long the longest waiting refresh has been due, by provider.", []string{"provider"}, nil),
+		ending: prometheus.NewDesc("mayfly_releases_pending", "Gone volumes whose credentials are not revoked yet.", nil, nil),
 
 		volumes: volumes, beside: beside,
 	})
 }
 
-// ages makes its metrics of one look at the volumes.
+// ages collects its metrics from one reading of the volumes.
 type ages struct {
 	oldest, ends, due, late, ending *prometheus.Desc
 
@@ -168,10 +167,10 @@ func earlier(a, b time.Time) time.Time {
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 
-// WatchStores gives how many circuits are open, by provider.
+// WatchStores exports how many circuits are open, by provider.
 func (m *Metrics) WatchStores(open func() map[string]int) {
 	m.registry.MustRegister(circuits{
-		desc: prometheus.NewDesc("mayfly_store_circuits_open", "Circuits that are open after failures, and hold requests to stores up, by provider.", []string{"provider"}, nil),
+		desc: prometheus.NewDesc("mayfly_store_circuits_open", "Circuits that are open after failures and block requests to stores, by provider.", []string{"provider"}, nil),
 		open: open,
 	})
 }

@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fsContext is a file system under construction, or one picked for change:
-// see fsopen(2) and fspick(2).
+// fsContext is a file system under construction, or an existing one to reconfigure: see fsopen(2)
+// and fspick(2).
 type fsContext struct{ fd int }
 
 func openContext() (fsContext, error) {
@@ -15,7 +15,7 @@ func openContext() (fsContext, error) {
 	return fsContext{fd}, err
 }
 
-// pickContext opens the mounted file system of d for change.
+// pickContext opens the mounted file system of d to reconfigure it.
 func pickContext(d directory) (fsContext, error) {
 	fd, err := unix.Fspick(d.fd, "", unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH)
 	return fsContext{fd}, err
@@ -45,8 +45,7 @@ func (c fsContext) setAll(list []parameter) error {
 	return nil
 }
 
-// mount creates the file system and returns a mount of it that is attached
-// nowhere yet.
+// mount creates the file system and returns a mount of it, which is not attached yet.
 func (c fsContext) mount() (fd int, err error) {
 	if err := unix.FsconfigCreate(c.fd); err != nil {
 		return -1, &refusal{reason: c.log(), err: err}
@@ -66,8 +65,8 @@ func (c fsContext) reconfigure() error {
 	return nil
 }
 
-// log takes the kernel's messages, one per read, until there are no more. Each
-// starts with its level: e, w or i.
+// log reads the kernel's messages, one per read, until there are no more. Each starts with its
+// level: e, w or i.
 func (c fsContext) log() string {
 	var messages []string
 	buffer := make([]byte, 512)

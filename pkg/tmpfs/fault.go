@@ -10,26 +10,25 @@ import (
 )
 
 var (
-	// ErrMounted is what Mount answers where something is mounted already; the
-	// error is a *ConflictError.
+	// Mount returns ErrMounted if the target is a mount point already; the error is a
+	// *ConflictError.
 	ErrMounted = errors.New("already a mount point")
-	// ErrForeign is the answer to a request to change or measure a mount that
-	// this driver did not make; the error is a *ConflictError.
+	// Methods that change or measure a mount return ErrForeign if this driver did not make it; the
+	// error is a *ConflictError.
 	ErrForeign = errors.New("mounted by something else")
-	// ErrNotMounted is the answer where a mount is needed and there is none.
+	// ErrNotMounted says that the target must be a mount point and is none.
 	ErrNotMounted = errors.New("not a mount point")
-	// ErrNotDirectory is the answer where the target is a file or a symbolic
-	// link, which is never followed.
+	// ErrNotDirectory says that the target is a file or a symbolic link, which this package never
+	// follows.
 	ErrNotDirectory = errors.New("not a directory")
-	// ErrTooSmall is what Resize answers when the volume holds more than the
-	// new limits allow.
+	// Resize returns ErrTooSmall if the volume holds more than the new limits allow.
 	ErrTooSmall = errors.New("holds more than the new limits allow")
-	// ErrTarget is the answer to a path that cannot name a volume.
+	// ErrTarget says that a path cannot name a volume.
 	ErrTarget = errors.New("not a usable target path")
 )
 
-// ConflictError tells what is mounted where this driver wanted to act. It
-// matches ErrMounted or ErrForeign.
+// ConflictError describes the mount that is in the driver's way. It matches ErrMounted or
+// ErrForeign.
 type ConflictError struct {
 	Target string
 	Info   Info
@@ -42,13 +41,13 @@ func (e *ConflictError) Error() string {
 
 func (e *ConflictError) Unwrap() error { return e.kind }
 
-// fail says what was attempted on which target, with a hint where the
-// operating system's own words leave a person guessing.
+// fail names the attempt and the target, and adds a hint where the operating system's own text does
+// not say enough.
 func fail(attempt, target string, err error) error {
 	return fmt.Errorf("%s %q: %w%s", attempt, target, err, mountHint(err))
 }
 
-// failLook is fail for what only looks at the target.
+// failLook is fail for a call that only inspects the target.
 func failLook(attempt, target string, err error) error {
 	return fmt.Errorf("%s %q: %w%s", attempt, target, err, lookHint(err))
 }
@@ -75,14 +74,14 @@ func lookHint(err error) string {
 	return ""
 }
 
-// dead tells that err is a file system's without a server behind it. The list
-// of such errors is that of k8s.io/mount-utils, which wants them bare.
+// dead reports whether err means that the server of a file system is gone. The list of such errors
+// is that of k8s.io/mount-utils, which needs them unwrapped.
 func dead(err error) bool {
 	var number unix.Errno
 	return errors.As(err, &number) && mount.IsCorruptedMnt(number)
 }
 
-// refusal adds what the kernel wrote to a file system context's log.
+// refusal adds the messages of a file system context's log.
 type refusal struct {
 	what   parameter
 	reason string

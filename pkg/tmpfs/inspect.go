@@ -8,37 +8,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Info is what is found at a target.
+// Info describes a target.
 type Info struct {
-	// Exists tells that there is something at the path, Dir that it is a
-	// directory, and no symbolic link to one.
+	// Exists says that the path exists, Dir that it is a directory and not a symbolic link to one.
 	Exists, Dir bool
-	// Mounted tells that the target is a mount point. The fields below
-	// describe the topmost mount and are zero without one.
+	// Mounted says that the target is a mount point. The fields below describe the topmost mount
+	// and are zero without one.
 	Mounted bool
-	// Ours tells that this driver made the mount: a whole tmpfs (not a bind
-	// mount of a directory in one) whose source is Source.
+	// Ours says that this driver made the mount: a whole tmpfs (not a bind mount of a directory in
+	// one) whose source is Source.
 	Ours bool
 	// FSType and Source are as in mountinfo: "tmpfs", "ext4"; "/dev/vda1".
 	FSType, Source string
-	// Root is the directory of the file system that is mounted: "/" but for
-	// bind mounts.
+	// Root is the directory of the file system that is mounted: "/" except for bind mounts.
 	Root string
-	// Options are those of the mount, then those of the file system.
+	// Options are those of the mount, followed by those of the file system.
 	Options []string
-	// ReadOnly tells that either of the two is read-only.
+	// ReadOnly says that either of the two is read-only.
 	ReadOnly bool
 }
 
-// Has tells whether option ("noswap", "size=64k") is among i.Options.
+// Has reports whether option ("noswap", "size=64k") is among i.Options.
 func (i Info) Has(option string) bool { return slices.Contains(i.Options, option) }
 
-// Inspect looks at target without following a symbolic link at its end. A
-// target that does not exist is no error. A dead or unreadable one is, and the
-// operating system's error is wrapped.
+// Inspect looks at target without following a symbolic link at its end. A target that does not
+// exist is no error. For a dead or unreadable one it returns an error that wraps the operating
+// system's.
 //
-// This takes microseconds however many mounts the node has; only on Linux
-// before 6.13 does the first look after a change to any mount read them all.
+// It takes microseconds however many mounts the node has, except on Linux before 6.13: there the
+// first look after a change to any mount reads all of them.
 func (m *Mounter) Inspect(target string) (Info, error) {
 	path, err := cleanTarget(target)
 	if err != nil {
@@ -51,11 +49,11 @@ func (m *Mounter) Inspect(target string) (Info, error) {
 	return info, nil
 }
 
-// errVanished tells that a mount went away between two looks at it.
+// errVanished says that the mount changed between two looks at it.
 var errVanished = errors.New("the mount changes while it is looked at")
 
-// inspect starts anew when a mount comes or goes during the look. Few rounds
-// are enough: each takes another mount or unmount at this very target.
+// inspect starts again when a mount comes or goes during the look. A few rounds are enough: each
+// takes another mount or unmount at this very target.
 func (m *Mounter) inspect(at location) (info Info, err error) {
 	for range 5 {
 		info, err = m.look(at)
@@ -82,8 +80,7 @@ func (m *Mounter) look(at location) (Info, error) {
 		if err = info.fill(statmountTable{}, n.mount); err == nil {
 			return info, nil
 		}
-		// It has no room for very long paths, and does not show all mounts to
-		// every process.
+		// statmount(2) fails for very long paths, and shows some processes not all mounts.
 		if n, err = at.listedNode(); err != nil || !n.mounted {
 			return Info{}, errVanished
 		}
@@ -106,15 +103,15 @@ func (m *Mounter) node(at location) (node, error) {
 	return at.listedNode()
 }
 
-// record is one mount as a table knows it.
+// record is one mount's entry in a table.
 type record struct {
 	root                 string
 	fsType, source       string
 	mountOptions, fsOpts []string
 }
 
-// mountTable finds mounts by number: reaching them by path would mean to
-// undo the escapes, bind mounts and symbolic links that a path can hold.
+// mountTable finds mounts by number. Finding them by path would require undoing the escapes, bind
+// mounts and symbolic links that a path can have.
 type mountTable interface {
 	lookup(id uint64) (record, error)
 }

@@ -12,11 +12,11 @@ type location struct {
 	path string
 }
 
-// node is what the kernel says of a location.
+// node is what statx(2) returns for a location.
 type node struct {
 	dir bool
-	// mounted tells that the location is the root of a mount with the number
-	// mount: one that is never used again if unique, else that of mountinfo.
+	// mounted says that the location is the root of the mount with the number mount. The kernel
+	// never reuses a unique number; the others are those of mountinfo.
 	mounted bool
 	unique  bool
 	mount   uint64

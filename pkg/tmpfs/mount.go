@@ -4,9 +4,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Mount gives the directory target a file system of its own. The directory
-// must exist and must not be a mount point: ErrNotDirectory, ErrMounted. A
-// failed Mount leaves nothing behind.
+// Mount mounts a file system of its own on the directory target. The directory must exist and must
+// not be a mount point: ErrNotDirectory, ErrMounted. A failed Mount leaves nothing behind.
 func (m *Mounter) Mount(target string, o Options) error {
 	path, err := cleanTarget(target)
 	if err != nil {
@@ -37,16 +36,16 @@ func (m *Mounter) mountAt(d directory, o Options) error {
 	if err != nil {
 		return fail("creating a tmpfs for", d.path, err)
 	}
-	// Closing a mount that was not attached in the end removes it.
+	// Closing a mount that is not attached removes it.
 	defer func() { _ = unix.Close(fd) }()
 	return m.attach(d, func() error {
 		return unix.MoveMount(fd, "", d.fd, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 	})
 }
 
-// attach runs act, which mounts at d, if nothing is mounted there. d may have
-// been opened before another publish of the same volume attached its mount, so
-// the question is put to the path as well; the act goes to the open directory.
+// attach calls act, which mounts at d, if nothing is mounted there. Another publish of the same
+// volume may have attached its mount after d was opened, so attach inspects the path as well; act
+// uses the open directory.
 func (m *Mounter) attach(d directory, act func() error) error {
 	m.attaching.Lock()
 	defer m.attaching.Unlock()

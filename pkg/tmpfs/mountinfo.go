@@ -8,14 +8,13 @@ import (
 	"strings"
 )
 
-// mountinfo is the text of /proc/self/mountinfo (proc_pid_mountinfo(5)). Only
-// the lines that are asked for are parsed.
+// mountinfo is the text of /proc/self/mountinfo (proc_pid_mountinfo(5)). A look-up parses only the
+// lines that it needs.
 //
-// k8s.io/mount-utils has a parser for the whole file, which the tests compare
-// this one with. It serves another need: it fails as a whole when one line on
-// the node is odd (a mount point with a no-break space in its name, a mount
-// without a source), leaves escapes as they are, and costs as much as the node
-// has mounts.
+// k8s.io/mount-utils has a parser for the whole file, which the tests compare this one with. It
+// does not fit here: it fails as a whole when one line on the node is odd (a mount point with a
+// no-break space in its name, a mount without a source), leaves escapes as they are, and takes
+// longer the more mounts the node has.
 type mountinfo []byte
 
 func (t mountinfo) lookup(id uint64) (record, error) {
@@ -38,8 +37,7 @@ func (t mountinfo) lookup(id uint64) (record, error) {
 
 var errFields = errors.New("too few fields")
 
-// parseMount parses a line without its first field. The optional fields end
-// with a lone hyphen.
+// parseMount parses a line without its first field. A lone hyphen ends the optional fields.
 func parseMount(line string) (record, error) {
 	before, after, found := strings.Cut(line, " - ")
 	if !found {
@@ -79,8 +77,7 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// splitOptions splits at commas, but not within the double quotes that keep an
-// SELinux context together.
+// splitOptions splits at commas, except within double quotes, which enclose an SELinux context.
 func splitOptions(s string) []string {
 	quoted := false
 	options := strings.FieldsFunc(s, func(c rune) bool {

@@ -12,25 +12,24 @@ import (
 
 const mountinfoPath = "/proc/self/mountinfo"
 
-// mountList keeps the last text of /proc/self/mountinfo and reads it again only
-// after the kernel reports a change to a mount. The kernel writes the whole list
-// for each reading, which would make the time of a republish grow with the
-// number of mounts of the node. The zero value is ready for use.
+// mountList caches the text of /proc/self/mountinfo and reads it again only after the kernel
+// reports a change to a mount. The kernel writes the whole list for each read, so without the cache
+// a republish would take longer the more mounts the node has. The zero value is ready for use.
 type mountList struct {
 	mu   sync.Mutex
 	file *os.File
 	text mountinfo
 }
 
-// current is the list as it is now. Nobody may change it.
+// current returns the present list. Callers must not change it.
 func (l *mountList) current() (mountinfo, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err := l.open(); err != nil {
 		return nil, fmt.Errorf("opening the list of mounts: %w", err)
 	}
-	// The question resets the kernel's mark, so it comes before the reading: a
-	// change in between is then reported next time.
+	// Polling resets the kernel's mark, so it comes before the read: the next poll then reports a
+	// change in between.
 	if !l.changed() && l.text != nil {
 		return l.text, nil
 	}
@@ -42,16 +41,16 @@ func (l *mountList) current() (mountinfo, error) {
 	return text, nil
 }
 
-// forget makes the next current read anew. It is for changes that the kernel
-// does not report: new limits of a file system are no change to a mount.
+// forget makes the next current read the list again. It is for changes that the kernel does not
+// report: new limits of a file system are no change to a mount.
 func (l *mountList) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.text = nil
 }
 
-// open does not use os.Open: that has the runtime's poller watch the file,
-// whose questions would reset the mark before changed can see it.
+// open does not use os.Open: the runtime's poller would watch the file, and its polls would reset
+// the mark before changed can see it.
 func (l *mountList) open() error {
 	if l.file != nil {
 		return nil
@@ -64,8 +63,8 @@ func (l *mountList) open() error {
 	return nil
 }
 
-// changed asks as proc_pid_mounts(5) describes: POLLPRI and POLLERR are set if
-// a mount came or went since the last time.
+// changed polls as proc_pid_mounts(5) describes: POLLPRI and POLLERR are set if a mount came or
+// went since the last poll.
 func (l *mountList) changed() bool {
 	question := []unix.PollFd{{Fd: int32(l.file.Fd()), Events: unix.POLLPRI}}
 	_, err := unix.Poll(question, 0)

@@ -9,17 +9,17 @@ import (
 	"strings"
 )
 
-// DefaultMode is the mode of a volume's root directory where Options names
-// none. Pods that run as any user must be able to enter it; on the host, the
-// pod's directory above it (0750, made by kubelet) keeps everyone else out.
+// DefaultMode is the mode of a volume's root directory if Options has none. Pods that run as any
+// user must be able to enter it; on the host, the pod's directory above it (0750, made by kubelet)
+// keeps other users out.
 const DefaultMode fs.FileMode = 0o755
 
 // maxParameter is the longest value that fsconfig(2) takes, its final NUL not
 // counted.
 const maxParameter = 255
 
-// Options describes one volume's file system. It is always mounted nosuid,
-// nodev and noexec, and noswap where the kernel can.
+// Options describes one volume's file system. Its mount is always nosuid, nodev and noexec, and
+// noswap if the kernel supports that.
 type Options struct {
 	// Size is the limit of the contents in bytes; the kernel rounds it up to
 	// whole pages. It must be above zero: to the kernel zero means no limit.
@@ -37,7 +37,7 @@ type Options struct {
 	SELinuxContext string
 }
 
-// OptionError tells which field of Options cannot be used and why.
+// OptionError says which field of Options is invalid and why.
 type OptionError struct {
 	Field   string
 	Problem string
@@ -47,7 +47,7 @@ func (e *OptionError) Error() string {
 	return fmt.Sprintf("tmpfs option %s: %s", e.Field, e.Problem)
 }
 
-// Validate reports every unusable field, each as an *OptionError.
+// Validate reports every invalid field, each as an *OptionError.
 func (o Options) Validate() error {
 	return join(
 		checkLimit("Size", o.Size),
@@ -58,7 +58,7 @@ func (o Options) Validate() error {
 	)
 }
 
-// optionErrors are reported on one line, as they end in logs and Events.
+// optionErrors prints errors on one line, for logs and Events.
 type optionErrors []error
 
 func join(errs ...error) error {
@@ -97,15 +97,15 @@ func checkMode(mode fs.FileMode) error {
 }
 
 func checkGID(gid *int) error {
-	// The highest number is the kernel's "no group".
+	// The kernel reads the highest number as "no group".
 	if gid == nil || *gid >= 0 && int64(*gid) < math.MaxUint32 {
 		return nil
 	}
 	return &OptionError{"GID", fmt.Sprintf("must be from 0 to %d, not %d", uint32(math.MaxUint32-1), *gid)}
 }
 
-// checkContext refuses what no SELinux context holds and mount(2), whose
-// options are one comma-separated string, could read as something else.
+// checkContext refuses characters that no SELinux context has and that mount(2), whose options are
+// one comma-separated string, could misread.
 func checkContext(context string) error {
 	if len(context) > maxParameter {
 		return &OptionError{"SELinuxContext", fmt.Sprintf("must be at most %d bytes, not %d", maxParameter, len(context))}
@@ -130,8 +130,8 @@ func (o Options) context() string {
 // parameter is one option of the file system; without a value it is a flag.
 type parameter struct{ key, value string }
 
-// parameters are o as the kernel wants it. The modest ones come first: the
-// first refusal is the one that is reported.
+// parameters are o in the kernel's form. The options that the kernel is least likely to refuse come
+// last, because the first refusal is the one reported.
 func (o Options) parameters(noSwap bool) []parameter {
 	mode := o.Mode
 	if mode == 0 {

@@ -7,9 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Resize gives the volume mounted at target new limits, in place: pods see
-// nothing of it. The kernel refuses limits below what is in use, which is
-// ErrTooSmall and changes nothing; the mount's other options stay.
+// Resize sets new limits for the volume mounted at target, in place, without any effect on pods.
+// The kernel refuses limits below what is in use: ErrTooSmall, and nothing changes. The mount's
+// other options stay.
 func (m *Mounter) Resize(target string, size, inodes int64) error {
 	if err := join(checkLimit("Size", size), checkLimit("Inodes", inodes)); err != nil {
 		return fail("resizing volume", target, err)
@@ -30,8 +30,8 @@ func (m *Mounter) Resize(target string, size, inodes int64) error {
 	return fail("resizing volume", d.path, err)
 }
 
-// resizeParameters repeats noswap where the mount has it: the first kernels
-// that knew the option read its absence as a wish for swap, and refused.
+// resizeParameters repeats noswap if the mount has it. The first kernels with that option read its
+// absence as a request for swap, and refused the change.
 func resizeParameters(info Info, size, inodes int64) []parameter {
 	list := limits(size, inodes)
 	if info.Has("noswap") {

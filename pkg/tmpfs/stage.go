@@ -12,22 +12,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stage's directory has a name that no file of a volume can have, as those
-// may not begin with "..", and that is never used again: who still writes to an
-// old one finds nothing there.
+// A stage's directory has a name that no file of a volume can have, since those may not begin with
+// "..". The name is never used again, so a process that still writes to an old stage finds no
+// directory.
 const stagePrefix = "..mayfly-"
 
 var stageName = regexp.MustCompile(`^\.\.mayfly-[0-9a-f]{32}$`)
 
-// beneath keeps a look-up inside of the directory that it begins at. A stage is
-// a mount of its own, so the first step may enter one.
+// beneath keeps a look-up inside of the directory that it begins at. A stage is a mount of its own,
+// so the first step may enter one.
 const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS
 
-// Stage is a file system of its own inside a mounted volume, for another
-// process to write to: whoever sees the mounts below kubelet's directory sees
-// it, and a pod does not, for kubelet gives it the volume without what is
-// mounted inside. It is gone with Close, and what is left of it after a crash
-// with Sweep or with the volume.
+// Stage is a file system of its own inside a mounted volume, for another process to write to. Every
+// process that sees the mounts below kubelet's directory sees it. A pod does not, because kubelet
+// mounts the volume into the pod without the mounts inside. Close removes it; after a crash Sweep
+// or unpublishing the volume does.
 type Stage struct {
 	m      *Mounter
 	volume directory
@@ -35,8 +34,8 @@ type Stage struct {
 	root   *os.File
 }
 
-// Stage makes one in the tmpfs that is mounted at target. Calls for one target
-// must not run at the same time.
+// Stage makes one in the tmpfs that is mounted at target. Calls for one target must not run at the
+// same time.
 func (m *Mounter) Stage(target string, o Options) (_ *Stage, err error) {
 	volume, err := m.openTmpfs(target)
 	if err != nil {
@@ -76,13 +75,13 @@ func (s *Stage) open() (*os.File, error) {
 	return os.NewFile(uintptr(fd), s.Path()), nil
 }
 
-// Path is where others find the stage.
+// Path is the stage's path for other processes.
 func (s *Stage) Path() string { return filepath.Join(s.volume.path, s.name) }
 
-// Root is the open stage, until Close.
+// Root is the open stage directory, until Close.
 func (s *Stage) Root() *os.File { return s.root }
 
-// Close takes the stage away, with all that is in it.
+// Close removes the stage and its contents.
 func (s *Stage) Close() error {
 	if s.root != nil {
 		_ = s.root.Close()
@@ -91,7 +90,7 @@ func (s *Stage) Close() error {
 	return s.m.removeStage(s.volume, s.name)
 }
 
-// removeStage does not mind if a part of the stage was never there.
+// removeStage accepts that parts of the stage are missing.
 func (m *Mounter) removeStage(volume directory, name string) error {
 	path := filepath.Join(volume.path, name)
 	if err := m.UnmountAny(path); err != nil {
@@ -104,8 +103,8 @@ func (m *Mounter) removeStage(volume directory, name string) error {
 	return nil
 }
 
-// Sweep takes away what a crash has left of stages in the volume at target. No
-// stage of that volume may be in use.
+// Sweep removes the stages that a crash left in the volume at target. No stage of that volume may
+// be in use.
 func (m *Mounter) Sweep(target string) error {
 	volume, err := m.openTmpfs(target)
 	if err != nil {

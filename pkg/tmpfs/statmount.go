@@ -30,18 +30,18 @@ const (
 	statmountSize = 512
 )
 
-// statmountTable asks the kernel for one mount by its unique number, at a cost
-// that does not grow with the number of mounts.
+// statmountTable looks up one mount by its unique number, in a time that does not grow with the
+// number of mounts.
 type statmountTable struct{}
 
 func (statmountTable) lookup(id uint64) (record, error) {
-	// Enough for most, and small enough to lie on the stack.
+	// Large enough for most mounts, and small enough for the stack.
 	var small [statmountSize + 1024]byte
 	buffer := small[:]
 	err := statmount(id, statmountWanted|statmountOpts, buffer)
 	if err == unix.EOVERFLOW {
-		// Room for two paths and the options; a mount that needs still more is
-		// found in mountinfo.
+		// Large enough for two paths and the options; for a mount that needs still more, inspect
+		// reads mountinfo.
 		buffer = make([]byte, statmountSize+3*4096)
 		err = statmount(id, statmountWanted|statmountOpts, buffer)
 	}
@@ -75,8 +75,8 @@ func statmount(id uint64, mask uint64, buffer []byte) error {
 	return nil
 }
 
-// parseStatmount fails where the kernel did not answer everything: before 6.13
-// it does not tell the source.
+// parseStatmount fails if the answer is not complete: before 6.13 the kernel does not report the
+// source.
 func parseStatmount(b []byte) (record, error) {
 	order := binary.NativeEndian
 	if len(b) < statmountSize {
@@ -108,7 +108,7 @@ func parseStatmount(b []byte) (record, error) {
 	return r, nil
 }
 
-// attributeNames writes a mount's attributes as mountinfo does.
+// attributeNames formats a mount's attributes as mountinfo does.
 func attributeNames(attributes uint64) []string {
 	names := make([]string, 0, 12)
 	if attributes&unix.MOUNT_ATTR_RDONLY != 0 {

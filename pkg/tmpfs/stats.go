@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Stats is how full a volume is.
+// Stats says how full a volume is.
 type Stats struct {
 	Bytes, Inodes Usage
 }
@@ -16,8 +16,8 @@ type Usage struct {
 	Total, Used, Available int64
 }
 
-// Stats measures the volume mounted at target: ErrNotMounted without one, for
-// the figures would be those of the node's disk, and ErrForeign with another.
+// Stats measures the volume mounted at target. It returns ErrNotMounted without a mount, whose
+// figures would be those of the node's disk, and ErrForeign for another mount.
 func (m *Mounter) Stats(target string) (Stats, error) {
 	d, _, err := m.openVolume(target)
 	if err != nil {
@@ -27,11 +27,10 @@ func (m *Mounter) Stats(target string) (Stats, error) {
 	return measure(d)
 }
 
-// Open opens the root of the whole tmpfs that is mounted at target, be it ours or
-// that of the driver before us: ErrNotMounted without one, and ErrForeign with
-// another mount. The mount is looked at through the open file. So what is
-// written relative to that comes to lie in the tmpfs and never on the disk
-// below it, whoever unmounts the target meanwhile.
+// Open opens the root of the whole tmpfs that is mounted at target, whether Mayfly or an earlier
+// driver mounted it. It returns ErrNotMounted without one, and ErrForeign for another mount. It
+// inspects the mount through the open file, so a write relative to that file goes to the tmpfs and
+// never to the disk below it, even if the target is unmounted meanwhile.
 func (m *Mounter) Open(target string) (*os.File, error) {
 	d, err := m.openTmpfs(target)
 	if err != nil {
@@ -41,7 +40,7 @@ func (m *Mounter) Open(target string) (*os.File, error) {
 	return d.reopen()
 }
 
-// openTmpfs opens a mounted tmpfs, be it ours or that of the driver before us.
+// openTmpfs opens a mounted tmpfs, whether Mayfly or an earlier driver mounted it.
 func (m *Mounter) openTmpfs(target string) (directory, error) {
 	d, _, err := m.openMounted(target, func(i Info) bool { return i.FSType == fsType && i.Root == "/" })
 	return d, err
@@ -52,7 +51,7 @@ func (m *Mounter) openVolume(target string) (directory, Info, error) {
 	return m.openMounted(target, func(i Info) bool { return i.Ours })
 }
 
-// openMounted opens the root of the mount at target if allowed agrees.
+// openMounted opens the root of the mount at target if allowed returns true.
 func (m *Mounter) openMounted(target string, allowed func(Info) bool) (directory, Info, error) {
 	path, err := cleanTarget(target)
 	if err != nil {

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cleanTarget accepts absolute paths without "..", whose meaning would depend
-// on symbolic links, and drops the trailing slash that would have the kernel
-// follow a symbolic link in the last element whatever it was told. Links
-// before the last element are followed: /var/lib/kubelet may be one.
+// cleanTarget accepts absolute paths without "..", whose meaning would depend on symbolic links. It
+// drops a trailing slash, which would make the kernel follow a symbolic link in the last element in
+// spite of O_NOFOLLOW. The kernel follows links before the last element: /var/lib/kubelet may be
+// one.
 func cleanTarget(target string) (string, error) {
 	problem := ""
 	switch {
@@ -32,15 +32,15 @@ func cleanTarget(target string) (string, error) {
 	return "", fmt.Errorf("%w: %q: %s", ErrTarget, target, problem)
 }
 
-// directory is an open target. Acting on it rather than on its path leaves no
-// moment at which the path can be made to lead elsewhere.
+// directory is an open target. Calls use the descriptor and not the path, so nobody can make the
+// path lead elsewhere in between.
 type directory struct {
 	fd   int
 	path string
 }
 
-// openDirectory opens a target that must be a real directory. O_PATH needs no
-// permission on the directory itself and wakes no automounter or dead server.
+// openDirectory opens a target that must be a real directory. O_PATH needs no permission on the
+// directory itself and triggers no automounter or dead server.
 func openDirectory(path string) (directory, error) {
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Open(path, flags, 0)
@@ -61,7 +61,7 @@ func notDirectory(path string, err error) error {
 	return fmt.Errorf("%w: %w", ErrNotDirectory, err)
 }
 
-// reopen opens the same directory for more than to act on it.
+// reopen opens the same directory for reading.
 func (d directory) reopen() (*os.File, error) {
 	fd, err := unix.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -1,14 +1,12 @@
 // Package tmpfs mounts, inspects, measures and unmounts the private in-memory
 // file system that holds one volume's secrets.
 //
-// Everything is a system call: no mount or umount binary is run, so the
-// driver's image can be empty but for the driver. It is the mount API of Linux 5.2
-// (fsopen, fsconfig, fsmount, move_mount) in place of mount(2), for three
-// reasons: option values travel whole, so a comma in an SELinux context needs
-// no quoting; the kernel says in words what it did not like; and the mount is
-// attached to an open directory, so that a target swapped for a symbolic link
-// at the last moment leads nowhere. Linux 5.8 or later is needed: it is the first
-// whose statx(2) tells the root of a mount.
+// It uses system calls only and runs no mount or umount binary, so the driver's image can hold the
+// driver alone. It uses the mount API of Linux 5.2 (fsopen, fsconfig, fsmount, move_mount) in place
+// of mount(2), for three reasons: each option value is passed whole, so a comma in an SELinux
+// context needs no quoting; the kernel says in words what it refused; and the mount is attached to
+// an open directory, so replacing the target with a symbolic link at the last moment has no effect.
+// The package needs Linux 5.8 or later, the first whose statx(2) reports the root of a mount.
 package tmpfs
 
 import (
@@ -28,22 +26,22 @@ const fsType = "tmpfs"
 // Mounter mounts and unmounts volumes. It is safe for concurrent use and
 // needs no closing. Make one with New.
 type Mounter struct {
-	// direct tells that statmount(2) answers every question about a mount.
+	// direct says that statmount(2) answers every question about a mount.
 	direct bool
-	// noSwap tells that noswap is used, noSwapReason why it is not.
+	// noSwap says that mounts use noswap, noSwapReason why they do not.
 	noSwap       bool
 	noSwapReason string
-	// attaching makes "nothing is mounted here" and "mount here" one step, so
-	// that two publishes at once cannot stack their mounts. The kernel takes a
-	// lock of its own for attaching, so nothing is slowed by it.
+	// attaching makes "nothing is mounted here" and "mount here" one step, so that two concurrent
+	// publishes cannot stack their mounts. The kernel takes a lock of its own for attaching, so
+	// this one costs no speed.
 	attaching sync.Mutex
 	list      mountList
 }
 
 var errOldKernel = errors.New("this kernel, or the sandbox around it, is no Linux 5.8 or later")
 
-// New finds out what the kernel offers, without mounting anything, and fails
-// where this process may not mount at all.
+// New probes the kernel's features, without mounting anything, and fails if this process may not
+// mount.
 func New() (*Mounter, error) {
 	c, err := openContext()
 	if errors.Is(err, unix.ENOSYS) {
@@ -60,8 +58,8 @@ func New() (*Mounter, error) {
 	return m, nil
 }
 
-// NoSwap tells whether volumes are kept out of swap, and if not, the kernel's
-// reason: Linux before 6.3 does not know how, and a user namespace may not ask.
+// NoSwap reports whether volumes are kept out of swap, and if not, the kernel's reason: Linux
+// before 6.3 cannot, and a user namespace may not ask.
 func (m *Mounter) NoSwap() (enabled bool, reason string) {
 	return m.noSwap, m.noSwapReason
 }

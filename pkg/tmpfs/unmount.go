@@ -7,27 +7,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Unmount removes every mount of this driver at target. A target that is not
-// mounted, or does not exist, is fine. If another mount is on top or left
-// over, the answer is ErrForeign, and that mount is not touched.
+// Unmount removes every mount of this driver at target. It succeeds if the target is not mounted or
+// does not exist. If another mount is on top or below, it returns ErrForeign and does not touch
+// that mount.
 //
-// k8s.io/mount-utils is no help with the act: its Unmount runs the umount
-// binary, follows a symbolic link at the target, and gives up when a process
-// still has a file open.
+// It does not use k8s.io/mount-utils: its Unmount runs the umount binary, follows a symbolic link
+// at the target, and gives up when a process still has a file open.
 func (m *Mounter) Unmount(target string) error {
 	return m.unmount(target, func(i Info) bool { return i.Ours })
 }
 
-// UnmountAny removes every mount at target, whoever made it. It is for a
-// caller that owns the target by other evidence, such as a volume that an
-// earlier driver of the same name had published.
+// UnmountAny removes every mount at target, of this driver or another. It is for a caller that
+// knows from other evidence that the target belongs to the driver, such as a volume that an earlier
+// driver of the same name published.
 func (m *Mounter) UnmountAny(target string) error {
 	return m.unmount(target, func(Info) bool { return true })
 }
 
-// Cleanup is Unmount, and removes the directory. It removes nothing else: a
-// directory that is not empty stays, with its contents, and is an error that
-// wraps ENOTEMPTY; a file or symbolic link stays and is ErrNotDirectory.
+// Cleanup does Unmount and then removes the directory. It removes nothing else: for a directory
+// that is not empty it returns an error that wraps ENOTEMPTY, for a file or symbolic link
+// ErrNotDirectory.
 func (m *Mounter) Cleanup(target string) error {
 	if err := m.Unmount(target); err != nil {
 		return err
@@ -35,7 +34,7 @@ func (m *Mounter) Cleanup(target string) error {
 	return removeDirectory(target)
 }
 
-// CleanupAny is to Cleanup what UnmountAny is to Unmount.
+// CleanupAny does UnmountAny and then removes the directory.
 func (m *Mounter) CleanupAny(target string) error {
 	if err := m.UnmountAny(target); err != nil {
 		return err
@@ -43,11 +42,10 @@ func (m *Mounter) CleanupAny(target string) error {
 	return removeDirectory(target)
 }
 
-// maxDisturbed is how often in a row an unmount may find that someone else was
-// quicker, before it gives up.
+// maxDisturbed is how often in a row another unmount may come first before unmount gives up.
 const maxDisturbed = 5
 
-// unmount takes mounts off one by one as long as allowed agrees.
+// unmount removes mounts one by one while allowed returns true.
 func (m *Mounter) unmount(target string, allowed func(Info) bool) error {
 	path, err := cleanTarget(target)
 	if err != nil {
@@ -63,8 +61,8 @@ func (m *Mounter) unmount(target string, allowed func(Info) bool) error {
 			disturbed = 0
 			continue
 		}
-		// EINVAL is the word for "not a mount point" here, but also for a mount
-		// that a user namespace may not remove.
+		// EINVAL means "not a mount point" here, but also a mount that a user namespace may not
+		// remove.
 		disturbed++
 		gone := errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT)
 		if !gone || disturbed == maxDisturbed {
@@ -73,8 +71,8 @@ func (m *Mounter) unmount(target string, allowed func(Info) bool) error {
 	}
 }
 
-// mayDetach tells whether there is a mount to take off. One that is dead cannot
-// be inspected: it goes only if any mount may go.
+// mayDetach reports whether there is a mount to remove. A dead one cannot be inspected: it is
+// removed only if allowed accepts any mount.
 func (m *Mounter) mayDetach(path string, allowed func(Info) bool) (bool, error) {
 	info, err := m.inspect(location{fd: unix.AT_FDCWD, path: path})
 	switch {
@@ -90,8 +88,8 @@ func (m *Mounter) mayDetach(path string, allowed func(Info) bool) (bool, error) 
 	return true, nil
 }
 
-// detach unmounts the topmost mount; when it is busy, only its name goes now,
-// and its memory with the last process that uses it.
+// detach unmounts the topmost mount. If the mount is busy, detach removes only its name; the kernel
+// frees its memory when the last process closes it.
 func detach(path string) error {
 	err := unix.Unmount(path, unix.UMOUNT_NOFOLLOW)
 	if errors.Is(err, unix.EBUSY) {
@@ -100,8 +98,8 @@ func detach(path string) error {
 	return err
 }
 
-// removeDirectory relies on rmdir(2) to refuse links, files, mount points and
-// directories with contents.
+// removeDirectory relies on rmdir(2), which refuses links, files, mount points and directories with
+// contents.
 func removeDirectory(target string) error {
 	path, err := cleanTarget(target)
 	if err != nil {

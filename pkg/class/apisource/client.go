@@ -43,8 +43,8 @@ const (
 type client struct {
 	rest    rest.Interface
 	timeout time.Duration
-	// listing and opening have places for the namespaces of the classes.
-	listing, opening *fair.Places
+	// listing and opening bound the requests of each namespace.
+	listing, opening *fair.Semaphore
 }
 
 func newClient(c Config) (*client, error) {
@@ -76,10 +76,10 @@ func (c *client) request(ref class.Ref) *rest.Request {
 
 // list gives the class, nil if there is none, and the version to watch from.
 func (c *client) list(ctx context.Context, ref class.Ref) (*v1.SecretProviderClass, string, error) {
-	if err := c.listing.Take(ctx, ref.Namespace); err != nil {
+	if err := c.listing.Acquire(ctx, ref.Namespace); err != nil {
 		return nil, "", err
 	}
-	defer c.listing.Give(ref.Namespace)
+	defer c.listing.Release(ref.Namespace)
 	var list v1.SecretProviderClassList
 	if err := c.request(ref).Do(ctx).Into(&list); err != nil {
 		return nil, "", err
@@ -94,10 +94,10 @@ func (c *client) list(ctx context.Context, ref class.Ref) (*v1.SecretProviderCla
 
 // watch opens a watch from a version. The caller calls stop when done with it.
 func (c *client) watch(ctx context.Context, ref class.Ref, version string) (events <-chan watch.Event, stop func(), err error) {
-	if err := c.opening.Take(ctx, ref.Namespace); err != nil {
+	if err := c.opening.Acquire(ctx, ref.Namespace); err != nil {
 		return nil, nil, err
 	}
-	defer c.opening.Give(ref.Namespace)
+	defer c.opening.Release(ref.Namespace)
 	// client-go lets watches past its rate limiter, and all those of a node
 	// end together when the API server restarts.
 	if err := c.rest.GetRateLimiter().Wait(ctx); err != nil {

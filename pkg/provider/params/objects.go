@@ -123,7 +123,7 @@ func (o *Object) Path(name string) *field.Path {
 func (o *Object) Required(name string, known []string) {
 	var unknown []string
 	for _, f := range o.Fields {
-		if !slices.Contains(known, f.Name) && len(unknown) < maxSaid {
+		if !slices.Contains(known, f.Name) && len(unknown) < maxMistakes {
 			unknown = append(unknown, f.Name)
 		}
 	}

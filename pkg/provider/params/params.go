@@ -21,9 +21,9 @@ import (
 
 const (
 	maxValue = 4096
-	// maxSaid is how many mistakes are told, and how many warnings: a class can
+	// maxMistakes is how many mistakes are told, and how many warnings: a class can
 	// hold as many of each as it has letters.
-	maxSaid = 20
+	maxMistakes = 20
 )
 
 // Set is the parameters of one class, and what is wrong with them.
@@ -220,7 +220,7 @@ func (s *Set) fail(path *field.Path, value, detail string) {
 }
 
 func (s *Set) add(e *field.Error) {
-	if len(s.Errs) == maxSaid {
+	if len(s.Errs) == maxMistakes {
 		s.more++
 		return
 	}
@@ -231,7 +231,7 @@ func (s *Set) add(e *field.Error) {
 // told as such, and those after them not at all.
 func (s *Set) Warn(path *field.Path, format string, args ...any) {
 	switch {
-	case len(s.Warnings) < maxSaid:
+	case len(s.Warnings) < maxMistakes:
 		s.Warnings = append(s.Warnings, path.String()+": "+fmt.Sprintf(format, args...))
 	case !s.warnedEnough():
 		s.Warnings = append(s.Warnings, s.path.String()+": there is more to warn of than is told here")
@@ -245,13 +245,13 @@ func (s *Set) suspect(path *field.Path, name string, known []string, at string) 
 		return false
 	}
 	s.Warn(path, "unknown%s; did you mean %s?", at, want)
-	if len(s.Suspects) < maxSaid {
+	if len(s.Suspects) < maxMistakes {
 		s.Suspects = append(s.Suspects, fmt.Sprintf("%s: unknown%s; did you mean %s?", path, at, want))
 	}
 	return true
 }
 
-func (s *Set) warnedEnough() bool { return len(s.Warnings) > maxSaid }
+func (s *Set) warnedEnough() bool { return len(s.Warnings) > maxMistakes }
 
 // Size is about how much memory takes what is made of the parameters.
 func (s *Set) Size() int64 {

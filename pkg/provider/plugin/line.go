@@ -34,7 +34,7 @@ type line struct {
 	client v1alpha1.CSIDriverProviderClient
 	// slots has a place for each call that may run, shared by the Kubernetes
 	// namespaces of the pods.
-	slots *fair.Places
+	slots *fair.Semaphore
 	pulse pulse
 
 	calls   int

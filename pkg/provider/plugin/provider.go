@@ -101,10 +101,10 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	defer p.registry.give(l)
 	c.at = l.socket
 	tenant := c.request.Pod.Namespace
-	if err := l.slots.Take(ctx, tenant); err != nil {
-		return nil, c.fault(fault.Of(err), "waiting for one of its %d running calls to end: %w", l.slots.Each(), err)
+	if err := l.slots.Acquire(ctx, tenant); err != nil {
+		return nil, c.fault(fault.Of(err), "waiting for one of its %d running calls to end: %w", l.slots.PerKey(), err)
 	}
-	defer l.slots.Give(tenant)
+	defer l.slots.Release(tenant)
 	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}

@@ -23,7 +23,7 @@ const readers, lineReaders = 8, 4
 // only once the answer begins to come is a place taken for it, and until then
 // no more than callWindow bytes of it are taken in. The answer is charged before
 // it is decoded.
-func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all *fair.Places, charge *budget.Charge) (*v1alpha1.MountResponse, error) {
+func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all *fair.Semaphore, charge *budget.Charge) (*v1alpha1.MountResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	decoder := &codec{charge: charge}
@@ -34,10 +34,10 @@ func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all *fair.
 	// Errors of these two, and the provider's refusal, come out of RecvMsg.
 	_ = stream.SendMsg(m)
 	_, _ = stream.Header()
-	if err := all.Take(ctx, l.socket.path); err != nil {
+	if err := all.Acquire(ctx, l.socket.path); err != nil {
 		return nil, err
 	}
-	defer all.Give(l.socket.path)
+	defer all.Release(l.socket.path)
 	answer := &v1alpha1.MountResponse{}
 	if err := stream.RecvMsg(answer); err != nil {
 		if decoder.refused != nil {

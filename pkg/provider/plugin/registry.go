@@ -15,7 +15,7 @@ type Registry struct {
 	c Config
 	// reading has a place for each answer that may be taken in, shared by the
 	// providers.
-	reading *fair.Places
+	reading *fair.Semaphore
 
 	mu    sync.Mutex
 	lines map[string]*line

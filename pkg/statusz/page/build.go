@@ -10,21 +10,21 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// What an answer holds at the most. Class authors choose names and stores, and
-// whoever runs a store its words, so each list and text is bounded.
+// Limits of an answer. Class authors choose names and stores, and the operator of a store its
+// texts, so each list and text is bounded.
 const (
-	mostPath    = 4096 // bytes of a path of the node
-	mostName    = 256  // bytes of a name, an id, a path
-	mostMessage = 1500 // bytes of a failure
-	mostVolumes = 500  // on a page
-	mostObjects = 1000 // of a volume
-	mostBytes   = 1 << 20
-	mostRows    = 200 // of each other list
+	maxPath    = 4096 // bytes of a path of the node
+	maxName    = 256  // bytes of a name, an id, a path
+	maxMessage = 1500 // bytes of a failure
+	maxVolumes = 500  // on a page
+	maxObjects = 1000 // of a volume
+	maxBytes   = 1 << 20
+	maxRows    = 200 // of each other list
 )
 
-func text(s string) string { return printable.Text(s, mostName) }
+func text(s string) string { return printable.Text(s, maxName) }
 
-// query selects volumes. What is empty selects all.
+// query selects volumes. An empty field selects all.
 type query struct {
 	namespace, pod, class string
 	after                 string // the id that the page before ended with
@@ -52,7 +52,7 @@ func (s *Source) answer(q query) statusz.Status {
 		if q.after != "" && all[i].ID == q.after {
 			continue
 		}
-		if len(out.Volumes) >= q.limit || size > mostBytes {
+		if len(out.Volumes) >= q.limit || size > maxBytes {
 			out.Continue = all[i-1].ID
 			break
 		}
@@ -63,7 +63,7 @@ func (s *Source) answer(q query) statusz.Status {
 	return out
 }
 
-// rest fills in all but the volumes.
+// rest sets all fields except the volumes.
 func (s *Source) rest(out *statusz.Status, all []volume.Status, now time.Time) {
 	node := s.Node()
 	out.Node = &node
@@ -74,7 +74,7 @@ func (s *Source) rest(out *statusz.Status, all []volume.Status, now time.Time) {
 	slices.Sort(o.SetAside)
 	out.SetAside = bounded(o.SetAside)
 	out.Stores, out.Plugins = s.Stores(), s.Plugins()
-	room := mostRows
+	room := maxRows
 	for i := range out.Stores { // a hostile class may have each server open many
 		st := &out.Stores[i]
 		st.Circuits = st.Circuits[:min(len(st.Circuits), room)]
@@ -82,11 +82,11 @@ func (s *Source) rest(out *statusz.Status, all []volume.Status, now time.Time) {
 	}
 }
 
-func bounded[T any](list []T) []T { return list[:min(len(list), mostRows)] }
+func bounded[T any](list []T) []T { return list[:min(len(list), maxRows)] }
 
 func volumeOf(v *volume.Status) statusz.Volume {
 	out := statusz.Volume{
-		ID: text(v.ID), State: string(v.State), Target: printable.Text(v.Target, mostPath), Namespace: text(v.Pod.Namespace), Pod: text(v.Pod.Name), PodUID: text(v.Pod.UID),
+		ID: text(v.ID), State: string(v.State), Target: printable.Text(v.Target, maxPath), Namespace: text(v.Pod.Namespace), Pod: text(v.Pod.Name), PodUID: text(v.Pod.UID),
 		ServiceAccount: text(v.Pod.ServiceAccount), Class: text(v.Class.Name), ClassVersion: text(v.ClassVersion),
 		Provider: text(v.Provider), Store: text(v.Store),
 		PublishedAt: utc(cmp.Or(v.PublishedAt, v.Since)), RefreshedAt: utc(v.RefreshedAt), AsOf: utc(v.AsOf),
@@ -101,17 +101,17 @@ func volumeOf(v *volume.Status) statusz.Volume {
 			ends[v.EndsOf[i]] = utc(end)
 		}
 	}
-	for _, o := range v.Versions[:min(len(v.Versions), mostObjects)] {
+	for _, o := range v.Versions[:min(len(v.Versions), maxObjects)] {
 		out.Objects = append(out.Objects, statusz.Object{ID: text(o.ID), Version: text(o.Version), ExpiresAt: ends[o.ID]})
 	}
 	out.MoreObjects = len(v.Versions) - len(out.Objects)
 	if v.Failures > 0 {
-		out.Failure = &statusz.Failure{At: utc(v.FailedAt), Reason: string(v.LastReason), Message: printable.Text(v.LastFailure, mostMessage)}
+		out.Failure = &statusz.Failure{At: utc(v.FailedAt), Reason: string(v.LastReason), Message: printable.Text(v.LastFailure, maxMessage)}
 	}
 	return out
 }
 
-// sizeOf is about how many bytes a volume takes in JSON.
+// sizeOf estimates how many bytes a volume takes in JSON.
 func sizeOf(v *statusz.Volume) int {
 	n := 700 + len(v.Store)
 	for _, o := range v.Objects {
@@ -123,7 +123,7 @@ func sizeOf(v *statusz.Volume) int {
 	return n
 }
 
-// utc is a moment without a monotonic clock, to the millisecond.
+// utc returns the moment in UTC, to the millisecond, without a monotonic clock.
 func utc(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}
@@ -156,9 +156,9 @@ func leavingsOf(list []volume.Leaving) []statusz.Leaving {
 	return out
 }
 
-// classesOf counts the volumes of each class, those with failing ones first.
+// classesOf counts the volumes of each class, classes with failing volumes first.
 func classesOf(all []volume.Status) []statusz.Class {
-	const mostVersions = 5
+	const maxVersions = 5
 	by := map[string]*statusz.Class{}
 	for i := range all {
 		v := &all[i]
@@ -174,7 +174,7 @@ func classesOf(all []volume.Status) []statusz.Class {
 		if v.Provider != "" {
 			c.Provider = text(v.Provider)
 		}
-		if version := text(v.ClassVersion); version != "" && len(c.Versions) < mostVersions && !slices.Contains(c.Versions, version) {
+		if version := text(v.ClassVersion); version != "" && len(c.Versions) < maxVersions && !slices.Contains(c.Versions, version) {
 			c.Versions = append(c.Versions, version)
 		}
 	}

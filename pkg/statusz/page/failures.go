@@ -11,17 +11,16 @@ import (
 )
 
 const (
-	// mostFailures bounds what is remembered, and mostOfNamespace how much of it
-	// is one namespace's: nobody's failures hide those of others.
-	mostFailures, mostOfNamespace = 128, 16
-	// longestFailure is for how long a failure is told that was not repeated.
-	// kubelet repeats a failed mount every two minutes at the least.
-	longestFailure = time.Hour
+	// maxFailures bounds the list, and maxOfNamespace how many entries one namespace may have in
+	// it, so that no namespace's failures displace those of others.
+	maxFailures, maxOfNamespace = 128, 16
+	// failureAge is how long a failure stays in the list if it is not repeated. kubelet repeats
+	// a failed mount at least every two minutes.
+	failureAge = time.Hour
 )
 
-// Failures remembers the first publishes that failed, since those leave no volume
-// behind, and the ends of credentials that were given up. It is an Observer; the
-// zero value is ready for use.
+// Failures records the first publishes that failed, since those leave no volume behind, and the
+// credentials whose revocation was given up. It is an Observer; the zero value is ready for use.
 type Failures struct {
 	mu   sync.Mutex
 	list []failure // the oldest first
@@ -56,13 +55,13 @@ func (f *Failures) Observe(o volume.Outcome) {
 		return
 	}
 	f.add(failure{o.Volume, o.Kind, statusz.Failure{
-		At: time.Now(), Namespace: printable.Text(o.Pod.Namespace, mostName), Pod: printable.Text(o.Pod.Name, mostName), PodUID: printable.Text(o.Pod.UID, mostName),
-		Class: printable.Text(o.Class.Name, mostName), Reason: string(o.Reason()), Message: printable.Text(o.Err.Error(), mostMessage), Times: times,
+		At: time.Now(), Namespace: printable.Text(o.Pod.Namespace, maxName), Pod: printable.Text(o.Pod.Name, maxName), PodUID: printable.Text(o.Pod.UID, maxName),
+		Class: printable.Text(o.Class.Name, maxName), Reason: string(o.Reason()), Message: printable.Text(o.Err.Error(), maxMessage), Times: times,
 	}})
 }
 
-// add makes room by what is the oldest of its namespace or, where there are many
-// of those, of the namespace with the most.
+// add makes space by removing the oldest failure of x's namespace or, if the list is full, of the
+// namespace with the most.
 func (f *Failures) add(x failure) {
 	f.list = append(f.list, x)
 	of := map[string]int{}
@@ -70,8 +69,8 @@ func (f *Failures) add(x failure) {
 		of[y.Namespace]++
 	}
 	fullest := x.Namespace
-	if of[fullest] <= mostOfNamespace {
-		if len(f.list) <= mostFailures {
+	if of[fullest] <= maxOfNamespace {
+		if len(f.list) <= maxFailures {
 			return
 		}
 		for name, n := range of {
@@ -84,11 +83,11 @@ func (f *Failures) add(x failure) {
 	f.list = slices.Delete(f.list, oldest, oldest+1)
 }
 
-// latest are those that are recent, the latest first.
+// latest returns the recent ones, the latest first.
 func (f *Failures) latest(now time.Time) []statusz.Failure {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.list = slices.DeleteFunc(f.list, func(x failure) bool { return now.Sub(x.At) > longestFailure })
+	f.list = slices.DeleteFunc(f.list, func(x failure) bool { return now.Sub(x.At) > failureAge })
 	var out []statusz.Failure
 	for _, x := range slices.Backward(f.list) {
 		out = append(out, x.Failure)

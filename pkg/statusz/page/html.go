@@ -28,7 +28,7 @@ var pageText string
 //go:embed statusz.css
 var styleText string
 
-// contentPolicy lets a browser use the page's own style, and nothing else.
+// contentPolicy lets a browser use the page's own style and nothing else.
 var contentPolicy = "default-src 'none'; style-src 'sha256-" + digest(styleText) + "'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 
 func digest(s string) string {
@@ -36,17 +36,17 @@ func digest(s string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// mostShown bounds the volumes on one page, and mostListed the objects of each.
-const mostShown, mostListed = 100, 20
+// maxShown bounds the volumes on one page, and maxListed the objects of each.
+const maxShown, maxListed = 100, 20
 
-// mostUnfolded is how many objects are shown at once.
-const mostUnfolded = 2
+// maxUnfolded is how many objects the page shows without a click.
+const maxUnfolded = 2
 
 var parsedPage = sync.OnceValue(func() *template.Template {
 	return template.Must(template.New("statusz").Parse(pageText))
 })
 
-// view is what the page shows.
+// view is the page's data.
 type view struct {
 	Style template.CSS
 	statusz.Status
@@ -63,10 +63,10 @@ type view struct {
 	LeavingRows    []leavingRow
 }
 
-// moment is a time as people read it, and as it is.
+// moment is a time as text, and its exact form as a tooltip.
 type moment struct{ Text, Title string }
 
-// row is a volume.
+// row is one volume's data.
 type row struct {
 	statusz.Volume
 	Mood                                     string // of the state
@@ -109,7 +109,7 @@ type leavingRow struct {
 	Begun, Next moment
 }
 
-// heaviest orders the states by how much a person should look at them.
+// heaviest orders the states, those that need attention first.
 var heaviest = []volume.State{volume.Emptied, volume.Failing, volume.Publishing, volume.FromMemory, volume.Unpublishing, volume.Fresh}
 
 func (h *handler) html(w *bytes.Buffer, r *http.Request) error {
@@ -118,7 +118,7 @@ func (h *handler) html(w *bytes.Buffer, r *http.Request) error {
 	from, _ := strconv.Atoi(values.Get("from"))
 	now := time.Now()
 	all := h.Volumes.Statuses()
-	v := &view{Style: template.CSS(styleText), Namespace: q.namespace, Pod: q.pod, Class: q.class} //nolint:gosec // our own
+	v := &view{Style: template.CSS(styleText), Namespace: q.namespace, Pod: q.pod, Class: q.class} //nolint:gosec // the driver's own text
 	h.rest(&v.Status, all, now)
 	all = slices.DeleteFunc(all, func(s volume.Status) bool { return !q.selects(&s) })
 	slices.SortFunc(all, func(a, b volume.Status) int {
@@ -127,14 +127,14 @@ func (h *handler) html(w *bytes.Buffer, r *http.Request) error {
 	})
 	v.Total = len(all)
 	from = min(max(from, 0), len(all))
-	to := min(from+mostShown, len(all))
+	to := min(from+maxShown, len(all))
 	v.From, v.To = min(from+1, len(all)), to
 	link := func(at int) string {
 		values.Set("from", strconv.Itoa(at))
 		return "?" + values.Encode()
 	}
 	if from > 0 {
-		v.Earlier = link(max(from-mostShown, 0))
+		v.Earlier = link(max(from-maxShown, 0))
 	}
 	if to < len(all) {
 		v.Later = link(to)
@@ -149,7 +149,7 @@ func (h *handler) html(w *bytes.Buffer, r *http.Request) error {
 	return nil
 }
 
-// times makes moments of the times of all but the volumes.
+// times converts all times except the volumes'.
 func (v *view) times(now time.Time) {
 	v.Now, v.Uptime = moment{now.UTC().Format(time.RFC3339), ""}, age(v.Node.Started, now)
 	v.Memory = size(v.Node.MemoryUsed)
@@ -184,11 +184,11 @@ func rowOf(s statusz.Volume, now time.Time) row {
 	if s.Failure != nil {
 		out.Why = ago(s.Failure.At, now)
 	}
-	for _, o := range s.Objects[:min(len(s.Objects), mostListed)] {
+	for _, o := range s.Objects[:min(len(s.Objects), maxListed)] {
 		out.Listed = append(out.Listed, object{o, until(o.ExpiresAt, now)})
 	}
 	out.Count = len(s.Objects) + s.MoreObjects
-	out.More, out.Folded = out.Count-len(out.Listed), out.Count > mostUnfolded
+	out.More, out.Folded = out.Count-len(out.Listed), out.Count > maxUnfolded
 	return out
 }
 
@@ -202,7 +202,7 @@ func mood(state string) string {
 	return "odd"
 }
 
-// heldUp says what a circuit holds up.
+// heldUp says which requests a circuit blocks.
 func heldUp(c statusz.Circuit) string {
 	store := ""
 	if c.StoreNamespace != "" {
@@ -224,7 +224,7 @@ func heldUp(c statusz.Circuit) string {
 	return c.Path + " for " + c.Namespace + store
 }
 
-// age is how long something has been.
+// age is the time since t.
 func age(t, now time.Time) moment {
 	if t.IsZero() {
 		return moment{}

@@ -1,6 +1,5 @@
-// Package page serves what a node tells of itself: GET /status for programs, GET
-// /statusz for people, and POST /refresh, which has a pod's volumes looked at
-// now. It shows no secret, and all that it shows is escaped.
+// Package page serves the node's status: GET /status for programs, GET /statusz for people, and
+// POST /refresh, which refreshes a pod's volumes now. It shows no secret and escapes everything.
 package page
 
 import (
@@ -20,53 +19,53 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// Volumes are the node's.
+// Volumes are the node's volumes.
 type Volumes interface {
 	Statuses() []volume.Status
 	Overview() volume.Overview
-	// RefreshPod makes a pod's volumes due now, and gives their ids.
+	// RefreshPod makes a pod's volumes due now, and returns their ids.
 	RefreshPod(namespace, name string) []string
 }
 
-// Source is where the answers come from. Every field is needed.
+// Source is the data of the answers. Every field is needed.
 type Source struct {
 	Volumes  Volumes
 	Failures *Failures
 	Node     func() statusz.Node
 	Stores   func() []statusz.Store
 	Plugins  func() []statusz.Plugin
-	// Loopback tells that only this host, or who forwards a port to it, may ask.
+	// Loopback says that only this host, or a client that forwards a port to it, may ask.
 	Loopback bool
 }
 
 const (
-	// mostAnswers bounds those that are made or sent at once.
-	mostAnswers = 4
-	// restShare is for how long nothing is made after an answer, as a multiple of
-	// the time that it took: who asks without a pause gets a tenth of one CPU.
+	// maxAnswers bounds the answers that are made or sent at once.
+	maxAnswers = 4
+	// restShare is how long the handler pauses after an answer, as a multiple of the time that the
+	// answer took: a client that asks without a pause gets a tenth of one CPU.
 	restShare = 9
-	// patience is how long a request waits for its turn.
+	// patience is how long a request waits for the handler.
 	patience = 5 * time.Second
 )
 
 // Handler serves the source.
 func Handler(s *Source) http.Handler {
-	h := &handler{Source: s, places: make(chan struct{}, mostAnswers), turn: make(chan struct{}, 1)}
+	h := &handler{Source: s, places: make(chan struct{}, maxAnswers), turn: make(chan struct{}, 1)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET "+statusz.StatusPath, h.answerWith("application/json", h.json))
 	mux.HandleFunc("GET "+statusz.PagePath, h.answerWith("text/html; charset=utf-8", h.html))
 	mux.HandleFunc("POST "+statusz.RefreshPath, h.answerWith("application/json", h.refresh))
 	mux.Handle("GET /{$}", http.RedirectHandler(statusz.PagePath, http.StatusFound))
-	// A web page that a person has open must not reach the driver through a port
-	// that the same person forwards: neither by a request of its own, nor by a
-	// name of its own that it lets lead to this host.
+	// A web page that a person has open must not reach the driver through a port that the same
+	// person forwards: neither by a cross-origin request, nor by a host name of the page's author
+	// that resolves to this host.
 	return h.guard(http.NewCrossOriginProtection().Handler(mux))
 }
 
 type handler struct {
 	*Source
 	places chan struct{}
-	turn   chan struct{} // has a place for who makes an answer
+	turn   chan struct{} // one slot, for the request whose answer is made
 }
 
 func (h *handler) guard(next http.Handler) http.Handler {
@@ -85,7 +84,7 @@ func (h *handler) guard(next http.Handler) http.Handler {
 	})
 }
 
-// namesHost tells whether a request was made to an address, or to localhost.
+// namesHost reports whether a request names an IP address or localhost.
 func namesHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -94,11 +93,11 @@ func namesHost(host string) bool {
 	return err == nil || strings.EqualFold(host, "localhost")
 }
 
-// errBusy is told to who has to come back.
+// errBusy asks the client to retry.
 var errBusy = errors.New("other requests for the status are being answered: try again in a second")
 
-// answerWith makes the whole answer in memory, in which it is bounded, and sends
-// it when others may already make theirs.
+// answerWith makes the whole answer in memory, of bounded size, and sends it while the next one may
+// already be made.
 func (h *handler) answerWith(kind string, build func(w *bytes.Buffer, r *http.Request) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -119,7 +118,7 @@ func (h *handler) answerWith(kind string, build func(w *bytes.Buffer, r *http.Re
 	}
 }
 
-// inTurn does one piece of work at a time, with rests between.
+// inTurn runs one piece of work at a time, and pauses after each.
 func (h *handler) inTurn(ctx context.Context, work func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -144,13 +143,13 @@ func refuse(w http.ResponseWriter, err error) {
 
 func (h *handler) json(w *bytes.Buffer, r *http.Request) error {
 	values := r.URL.Query()
-	q := query{namespace: values.Get("namespace"), pod: values.Get("pod"), class: values.Get("class"), after: values.Get("continue"), limit: mostVolumes}
+	q := query{namespace: values.Get("namespace"), pod: values.Get("pod"), class: values.Get("class"), after: values.Get("continue"), limit: maxVolumes}
 	if given := values.Get("limit"); given != "" {
 		n, err := strconv.Atoi(given)
 		if err != nil || n < 1 {
-			return fmt.Errorf("limit: must be a number from 1, and %d are given at the most", mostVolumes)
+			return fmt.Errorf("limit: must be a number from 1, and %d are given at the most", maxVolumes)
 		}
-		q.limit = min(n, mostVolumes)
+		q.limit = min(n, maxVolumes)
 	}
 	return encode(w, h.answer(q))
 }

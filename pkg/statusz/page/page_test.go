@@ -154,7 +154,7 @@ func TestPagesAreBounded(t *testing.T) {
 			if err := json.Unmarshal([]byte(text), &s); err != nil {
 				t.Fatal(err)
 			}
-			if len(text) > 2*mostBytes || s.Volumes[0].MoreObjects != 8192-mostObjects {
+			if len(text) > 2*maxBytes || s.Volumes[0].MoreObjects != 8192-maxObjects {
 				t.Errorf("page %d has %d bytes, and leaves out %d objects", pages, len(text), s.Volumes[0].MoreObjects)
 			}
 			if next = s.Continue; next == "" {
@@ -164,7 +164,7 @@ func TestPagesAreBounded(t *testing.T) {
 				break
 			}
 		}
-		if text := body(t, ask(t, h, "GET", "/statusz")); len(text) > 2*mostBytes {
+		if text := body(t, ask(t, h, "GET", "/statusz")); len(text) > 2*maxBytes {
 			t.Errorf("the page has %d bytes", len(text))
 		}
 	})
@@ -255,17 +255,17 @@ func TestAnswersAreBounded(t *testing.T) {
 		f.gate = make(chan struct{})
 		h := Handler(sourceOf(f))
 		var wg sync.WaitGroup
-		codes := make(chan int, 2*mostAnswers)
-		for range 2 * mostAnswers {
+		codes := make(chan int, 2*maxAnswers)
+		for range 2 * maxAnswers {
 			wg.Go(func() { codes <- ask(t, h, "GET", "/status").StatusCode })
 		}
 		synctest.Wait()
-		if len(codes) != mostAnswers {
-			t.Errorf("%d requests were refused at once, want %d", len(codes), mostAnswers)
+		if len(codes) != maxAnswers {
+			t.Errorf("%d requests were refused at once, want %d", len(codes), maxAnswers)
 		}
 		time.Sleep(patience)
 		synctest.Wait()
-		if len(codes) != 2*mostAnswers-1 {
+		if len(codes) != 2*maxAnswers-1 {
 			t.Errorf("%d requests have ended, but for the one that is answered", len(codes))
 		}
 		close(f.gate)
@@ -398,16 +398,16 @@ func TestFailures(t *testing.T) {
 			fail(volume.Published, "shop", fmt.Sprint(i), denied)
 		}
 		got = f.latest(time.Now())
-		if len(got) != mostOfNamespace+1 || got[0].Pod != "499" || got[len(got)-1].Pod != "good" {
+		if len(got) != maxOfNamespace+1 || got[0].Pod != "499" || got[len(got)-1].Pod != "good" {
 			t.Errorf("%d failures", len(got))
 		}
 		for i := range 500 { // nor do many
-			fail(volume.Published, fmt.Sprint(i/mostOfNamespace), fmt.Sprint("n", i), denied)
+			fail(volume.Published, fmt.Sprint(i/maxOfNamespace), fmt.Sprint("n", i), denied)
 		}
-		if got = f.latest(time.Now()); len(got) > mostFailures {
+		if got = f.latest(time.Now()); len(got) > maxFailures {
 			t.Errorf("%d failures", len(got))
 		}
-		time.Sleep(longestFailure)
+		time.Sleep(failureAge)
 		if got := f.latest(time.Now()); len(got) != 0 {
 			t.Errorf("%d failures after an hour", len(got))
 		}
@@ -419,7 +419,7 @@ func BenchmarkStatus3000(b *testing.B) {
 	b.Run("json", func(b *testing.B) { // all pages
 		b.ReportAllocs()
 		for b.Loop() {
-			q, n := query{limit: mostVolumes}, 0
+			q, n := query{limit: maxVolumes}, 0
 			for next := true; next; next = q.after != "" {
 				var w bytes.Buffer
 				page := h.answer(q)
