@@ -101,7 +101,7 @@ func TestParseManifest(t *testing.T) {
 		"list":              {"apiVersion: v1\nkind: List\nitems:\n" + indent(a) + indent(b), "a b", "", ""},
 		"typed list":        {"apiVersion: secrets-store.csi.x-k8s.io/v1\nkind: SecretProviderClassList\nmetadata: {}\nitems:\n" + indent(a), "a", "", ""},
 		"other kind":        {"apiVersion: v1\nkind: Secret\ndata: {x: 1}\n---\n" + a, "a", "document 1, line 1: this Secret is no SecretProviderClass", ""},
-		"other group":       {strings.Replace(a, "secrets-store.csi.x-k8s.io", "example.com", 1), "", "passed over", ""},
+		"other group":       {strings.Replace(a, "secrets-store.csi.x-k8s.io", "example.com", 1), "", "is ignored", ""},
 		"unknown field":     {a + "  paramters: {}\n", "a", "document 1, line 7: spec.paramters: no such field", ""},
 		"unknown nested":    {full + "      mode: 1\n", "db", "document 1, line 26: spec.secretObjects[0].data[0].mode: no such field", ""},
 		"anchors":           {a + "  parameters: &p\n    roleName: r\n---\n" + b, "a b", "", ""},
