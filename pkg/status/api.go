@@ -16,15 +16,15 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// client implements API with two small REST clients: the typed clientset
-// would bring every kind of Kubernetes into the process.
+// client implements API with two small REST clients, because the typed clientset would link every
+// kind of Kubernetes into the program.
 type client struct {
 	core   *rest.RESTClient
 	stores *rest.RESTClient
 }
 
-// NewAPI makes an API of the cluster's address and credentials. The Reporter
-// limits the rate, so the clients do not.
+// NewAPI makes an API of the cluster's address and credentials. The Reporter limits the rate, so
+// the clients do not.
 func NewAPI(c *rest.Config) (API, error) { return newClient(c) }
 
 func newClient(c *rest.Config) (*client, error) {
@@ -76,8 +76,7 @@ func (c *client) statuses(r *rest.Request, namespace string) *rest.Request {
 // pageSize is how many statuses are listed at once: more than one node has.
 const pageSize = "500"
 
-// ListStatuses takes what the API server has in memory, in pages where it
-// makes any.
+// ListStatuses reads from the API server's cache, and follows its pages.
 func (c *client) ListStatuses(ctx context.Context, node string) ([]v1.SecretProviderClassPodStatus, error) {
 	var found []v1.SecretProviderClassPodStatus
 	err := c.pages(ctx, labels.Set{v1.NodeLabel: node}, func(page []v1.SecretProviderClassPodStatus) {
@@ -86,7 +85,7 @@ func (c *client) ListStatuses(ctx context.Context, node string) ([]v1.SecretProv
 	return found, err
 }
 
-// pages gives the statuses with some labels page by page.
+// pages calls take with each page of the statuses with these labels.
 func (c *client) pages(ctx context.Context, with labels.Set, take func([]v1.SecretProviderClassPodStatus)) error {
 	for next := ""; ; {
 		r := c.stores.Get().Resource(v1.SecretProviderClassPodStatusResource).
@@ -107,7 +106,7 @@ func (c *client) pages(ctx context.Context, with labels.Set, take func([]v1.Secr
 	}
 }
 
-// CountMounted counts a driver's volumes that are mounted, by namespace.
+// CountMounted counts a driver's mounted volumes, by namespace.
 func CountMounted(ctx context.Context, c *rest.Config, driver string) (map[string]int, error) {
 	api, err := newClient(c)
 	if err != nil {
@@ -126,8 +125,8 @@ func CountMounted(ctx context.Context, c *rest.Config, driver string) (map[strin
 
 func (c *client) GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error) {
 	out := &v1.SecretProviderClassPodStatus{}
-	// What the API server has in memory costs etcd nothing. Where it is old,
-	// the write after it is refused and tried again.
+	// A read from the API server's cache costs etcd nothing. If the cache is outdated, the API
+	// server refuses the write that follows, and the worker retries it.
 	return out, c.statuses(c.stores.Get(), namespace).Name(name).Param("resourceVersion", "0").Do(ctx).Into(out)
 }
 

@@ -20,23 +20,21 @@ const (
 	ClassValid = names.ClassValid
 )
 
-// The reasons of conditions that are True, and of those that are False for
-// another reason than a failure's.
+// The reasons of conditions that are True, and of those that are False without a failure.
 const (
 	reasonMounted   = "Mounted"
 	reasonRefreshed = "Refreshed"
 	reasonNone      = "NoWarnings"
 )
 
-// ownConditions are all that the driver writes; others are other people's.
+// ownConditions are all that the driver writes; others may write more.
 var ownConditions = []string{Ready, Fresh, ClassValid}
 
-// conditionsOf are the conditions of a volume after an outcome, and before are
-// those that it had.
+// conditionsOf returns the conditions of a volume after an outcome; before are its earlier ones.
 func conditionsOf(o volume.Outcome, before []metav1.Condition) []metav1.Condition {
 	now := metav1.NewTime(time.Now().UTC().Truncate(time.Second))
 	list := []metav1.Condition{readyOf(o), freshOf(o)}
-	if o.Kind != volume.Recovered { // which has not looked at the class
+	if o.Kind != volume.Recovered { // which has not read the class
 		list = append(list, classValidOf(o))
 	}
 	for i := range list {
@@ -48,7 +46,7 @@ func conditionsOf(o volume.Outcome, before []metav1.Condition) []metav1.Conditio
 		}
 		c.LastTransitionTime = old.LastTransitionTime
 		if old.Reason == c.Reason && c.Type != ClassValid {
-			c.Message = old.Message // one write per episode: the words may hold a request's id or a time
+			c.Message = old.Message // one write per series of failures: the text may have a request's id or a time
 		}
 	}
 	return list
@@ -98,7 +96,7 @@ func conditionOf(list []metav1.Condition, kind string) *metav1.Condition {
 	return &list[i]
 }
 
-// equalConditions compares what the driver writes, but the times.
+// equalConditions compares all that the driver writes, except the times.
 func equalConditions(a, b []metav1.Condition) bool {
 	for _, kind := range ownConditions {
 		x, y := conditionOf(a, kind), conditionOf(b, kind)
@@ -109,8 +107,8 @@ func equalConditions(a, b []metav1.Condition) bool {
 	return true
 }
 
-// mergedConditions are own with the times of those of have that say the same,
-// and with those that others have written.
+// mergedConditions returns own, with the times of the conditions in have that say the same, and the
+// conditions that others have written.
 func mergedConditions(own, have []metav1.Condition) []metav1.Condition {
 	out := slices.Clone(own)
 	for i := range out {
@@ -126,8 +124,8 @@ func mergedConditions(own, have []metav1.Condition) []metav1.Condition {
 	return out
 }
 
-// withWarningsOf has a volume that was recovered keep what is written of its
-// class, which nobody has looked at yet.
+// withWarningsOf keeps the written class warnings of a recovered volume, because the driver has not
+// read its class yet.
 func withWarningsOf(want, have *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
 	if conditionOf(want.Status.Conditions, ClassValid) != nil {
 		return want

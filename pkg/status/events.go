@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// What the Events are called.
+// The reasons of the Events.
 const (
 	MountFailed    = names.MountFailed
 	RefreshFailed  = names.RefreshFailed
@@ -32,19 +32,17 @@ const (
 )
 
 const (
-	// firstQuiet is how long a repeated Event is held back after the first;
-	// it doubles with each.
+	// firstQuiet is how long the first repetition of an Event waits; it doubles with each.
 	firstQuiet = time.Minute
 	longQuiet  = time.Hour
-	// forgetAfter is how long after its last failure a message is forgotten.
+	// forgetAfter is how long after its last failure a message is dropped.
 	forgetAfter = 2 * time.Hour
 	// maxMessage is the API server's limit for an Event's message.
 	maxMessage = 1024
 )
 
-// How often Events are written for one volume, and for all volumes of one
-// namespace, after a first few. Those that come meanwhile are counted in the
-// next.
+// How often Events are written for one volume, and for all volumes of one namespace, after a first
+// few. The next Event counts those in between.
 const (
 	volumeEventsEvery    = 5 * time.Minute
 	volumeEventsBurst    = 10
@@ -52,18 +50,18 @@ const (
 	namespaceEventsBurst = 60
 )
 
-// message is one Event, which is repeated rather than made anew.
+// message is one Event, which is updated when it repeats.
 type message struct {
 	volume     string
 	event      *corev1.Event
-	sent       *corev1.Event // as the API server gave it back
+	sent       *corev1.Event // as the API server returned it
 	cause      string        // of the text
 	quietUntil time.Time
 	quiet      time.Duration
 	lastSeen   time.Time
 	// allowed is the count up to which the event may be written.
 	allowed int32
-	// waiting tells that repeats are written when the quiet ends.
+	// waiting says that repetitions will be written after the pause.
 	waiting bool
 }
 
@@ -99,11 +97,10 @@ func (r *Reporter) observeEvent(o volume.Outcome) {
 	}
 }
 
-// briefly is how long a MountFailed Event is at the most: kubelet's FailedMount
-// beside it has all that there is to say.
+// briefly bounds a MountFailed Event in bytes: kubelet's FailedMount beside it has the whole text.
 const briefly = 300
 
-// failedWords are the reason, and what to do or what was said.
+// failedWords are the reason, and the hint or the error.
 func failedWords(o volume.Outcome) string {
 	text := o.Err.Error()
 	if _, rest, ok := strings.Cut(text, "SecretProviderClass "+o.Class.String()+": "); ok {
@@ -126,8 +123,8 @@ func waitingWords(o volume.Outcome) string {
 	return fmt.Sprintf("SecretProviderClass %s: %s has not answered for %s; the driver goes on waiting, and kubelet tries again if nothing comes", o.Class, store, o.Took)
 }
 
-// setAsideWords are for the node at the start, when nobody knows whose record
-// it is, and for the pod once kubelet has named its volume again.
+// setAsideWords are for the node at the start, when the record's owner is unknown, and for the pod
+// once kubelet has named its volume again.
 func setAsideWords(o volume.Outcome) string {
 	if o.Kind == volume.SetAside {
 		return o.Err.Error() + "; kubelet's next republish takes the volume up anew"
@@ -136,11 +133,10 @@ func setAsideWords(o volume.Outcome) string {
 		"the volume begins anew, and credentials that only that record held end by their own time to live", o.Class, o.SetAside)
 }
 
-// report has an Event written at once the first time, and then ever more
-// seldom while it repeats.
+// report writes an Event at once the first time, and then with growing pauses while it repeats.
 func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 	now := time.Now()
-	// The words may hold a time or a request's id; the reason does not.
+	// The text may have a time or a request's id; the reason does not.
 	key := o.Volume + " " + reason + " " + string(o.Reason())
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -151,7 +147,7 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 		r.messages[key] = m
 	} else {
 		m.event.Count++
-		if m.cause != cause { // what the Event says is not so any more
+		if m.cause != cause { // the Event's text is no longer true
 			m.quiet, m.quietUntil = firstQuiet/2, time.Time{}
 		}
 	}
@@ -159,8 +155,8 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(text), metav1.NewTime(now), now
 	t := task{writeEvent, m.event.Namespace, key}
 	if wait := m.quietUntil.Sub(now); wait > 0 {
-		// A failure that goes on is told again by the next. Records are set
-		// aside at the start only.
+		// A failure that continues is reported again by the next. Records are set aside at the
+		// start only.
 		if o.Kind == volume.SetAside && !m.waiting {
 			m.waiting = true
 			r.queue.AddAfter(t, wait)
@@ -171,20 +167,20 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 	r.queue.Add(t)
 }
 
-// changing matches what may differ between two failures of one cause: ports,
-// times, and the ids of requests.
+// changing matches what may differ between two failures of one cause: ports, times, and the ids of
+// requests.
 var changing = regexp.MustCompile(`[0-9a-fA-F]{8}[0-9a-fA-F-]*|[0-9]+`)
 
 func causeOf(text string) string { return changing.ReplaceAllString(text, "#") }
 
-// keepQuiet begins the time in which repeats wait.
+// keepQuiet begins the pause in which repetitions wait.
 func (m *message) keepQuiet(now time.Time) {
 	m.quiet = min(2*m.quiet, longQuiet)
 	m.quietUntil, m.waiting = now.Add(m.quiet), false
 }
 
-// endEpisode has the volume's next failure told at once. It is counted in the
-// Event of the last, where that was for the same reason.
+// endEpisode makes the volume's next failure write an Event at once. If it has the same reason,
+// that Event continues the count.
 func (r *Reporter) endEpisode(o volume.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -195,7 +191,7 @@ func (r *Reporter) endEpisode(o volume.Outcome) {
 	}
 }
 
-// forgetVolume forgets what was written for a volume that is gone.
+// forgetVolume drops what was written for a volume that is gone.
 func (r *Reporter) forgetVolume(o volume.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -215,7 +211,7 @@ func (r *Reporter) forgetOld(now time.Time) {
 	}
 	for id, st := range r.volumes {
 		if !st.live && !st.gone && now.Sub(st.seen) > forgetAfter {
-			delete(r.volumes, id) // the object goes with its pod, which owns it
+			delete(r.volumes, id) // the pod owns the object, so Kubernetes deletes both
 		}
 	}
 	r.ofVolume.forgetFull(now)
@@ -241,8 +237,8 @@ func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time
 	}
 }
 
-// about is whom an Event is for, and the namespace that it has to be in. A
-// node's Events go by its name, as those of kubelet do.
+// about returns the object of an Event, and the Event's namespace. A node's Events name it as those
+// of kubelet do.
 func (r *Reporter) about(o volume.Outcome) (corev1.ObjectReference, string) {
 	if o.Pod.Name == "" {
 		return corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.Node, UID: uid(r.Node)}, metav1.NamespaceDefault
@@ -268,7 +264,7 @@ func (r *Reporter) sendEvent(ctx context.Context, t task) error {
 		got, err = r.API.CreateEvent(ctx, event)
 	}
 	if namespaceGone(err) {
-		return nil // and the pod with it
+		return nil // the pod is gone too
 	}
 	if err != nil {
 		return err
@@ -279,9 +275,9 @@ func (r *Reporter) sendEvent(ctx context.Context, t task) error {
 	return nil
 }
 
-// nextEvent is what is to be written of a message now, and what was written
-// last. There is nothing where an earlier write had the repeats, and where the
-// volume or its namespace had too many Events: then the task is done later.
+// nextEvent returns what to write of a message now, and what was written last. It returns nothing
+// if an earlier write included the repetitions, and if the volume or its namespace has too many
+// Events: then the worker does the task later.
 func (r *Reporter) nextEvent(t task) (m *message, event, sent *corev1.Event) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -296,7 +292,7 @@ func (r *Reporter) nextEvent(t task) (m *message, event, sent *corev1.Event) {
 	if m.sent != nil && m.sent.Count == m.event.Count {
 		return nil, nil, nil
 	}
-	// A write that is tried again has its leave.
+	// A retried write is allowed already.
 	if m.allowed != m.event.Count {
 		if d := take(now, r.ofVolume.get(m.volume), r.ofNamespace.get(t.namespace)); d > 0 {
 			r.queue.AddAfter(t, d)
@@ -307,13 +303,13 @@ func (r *Reporter) nextEvent(t task) (m *message, event, sent *corev1.Event) {
 	return m, m.event.DeepCopy(), m.sent
 }
 
-// namespaceGone tells whether a create was refused because the namespace goes
-// away or is gone.
+// namespaceGone reports whether a create was refused because the namespace is being deleted or is
+// gone.
 func namespaceGone(err error) bool {
 	return apierrors.IsNotFound(err) || apierrors.IsForbidden(err) && apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause)
 }
 
-// clip keeps a message within the API server's limit, at a character's end.
+// clip keeps a message within the API server's limit, and cuts it after a whole character.
 func clip(text string) string { return clipTo(text, maxMessage) }
 
 func clipTo(text string, most int) string {

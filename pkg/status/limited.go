@@ -11,8 +11,8 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// limited is the one place where the node's requests are held back and
-// bounded. What turns out to need no request waits for nothing.
+// limited delays and bounds all of the node's requests. A task that needs no request waits for
+// nothing.
 type limited struct {
 	api   API
 	limit *rate.Limiter
@@ -24,11 +24,11 @@ const (
 	requestTimeout = 15 * time.Second
 	// bytesPerSecond bounds what one node writes to etcd: 256 KiB a minute.
 	bytesPerSecond = rate.Limit(256<<10) / 60
-	// bytesBurst has room for the first statuses of a full node.
+	// bytesBurst fits the first statuses of a full node.
 	bytesBurst = 256 << 10
 )
 
-// written is paced for a request that brings an object to etcd.
+// written delays a request that writes an object to etcd.
 func written[T any](ctx context.Context, l *limited, object T, call func(context.Context, T) (T, error)) (T, error) {
 	var zero T
 	text, err := json.Marshal(object)

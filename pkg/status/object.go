@@ -29,7 +29,7 @@ const (
 	NodeAnnotation     = names.NodeAnnotation
 )
 
-// ownAnnotations are all that the driver writes; others are other people's.
+// ownAnnotations are all that the driver writes; others may write more.
 var ownAnnotations = [...]string{ReasonAnnotation, MessageAnnotation, SinceAnnotation, AsOfAnnotation, ObjectsAnnotation, WarningsAnnotation, NodeAnnotation}
 
 // DriverLabel names the driver that wrote an object.
@@ -38,8 +38,8 @@ const DriverLabel = names.DriverLabel
 // ownLabels are all that the driver writes.
 var ownLabels = [...]string{v1.NodeLabel, DriverLabel}
 
-// DigestID is the id of the one entry in place of the objects, where those are
-// too large. Its version changes when one of theirs does.
+// DigestID is the id of the one entry that replaces the objects if they are too large. Its version
+// changes when one of theirs does.
 const DigestID = "mayfly.dev/digest"
 
 const (
@@ -47,14 +47,14 @@ const (
 	maxName = 253
 	// maxLabel is its limit for the value of a label.
 	maxLabel = names.MaxLabel
-	// maxObjectsBytes bounds the objects in one status, as JSON: some hundred of
-	// the usual size. The author of a class chooses how many there are and how
-	// long their names are, and every change is written to etcd.
+	// maxObjectsBytes bounds the objects in one status, as JSON: about a hundred of the usual size.
+	// The author of a class chooses how many there are and how long their names are, and every
+	// change is written to etcd.
 	maxObjectsBytes = 8 << 10
 )
 
-// desired is the object for a volume's state. before is what it was, for the
-// time since which it fails.
+// desired returns the object for a volume's state. before is the earlier one, which has the time of
+// the first failure.
 func (r *Reporter) desired(o volume.Outcome, objects []v1.SecretProviderClassObject, before *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
 	s := &v1.SecretProviderClassPodStatus{
 		ObjectMeta: metav1.ObjectMeta{
@@ -107,14 +107,13 @@ func describeFailure(s *v1.SecretProviderClassPodStatus, o volume.Outcome, befor
 	metav1.SetMetaDataAnnotation(&s.ObjectMeta, SinceAnnotation, since)
 	metav1.SetMetaDataAnnotation(&s.ObjectMeta, MessageAnnotation, clip(o.Err.Error()))
 	if before != nil && before.Annotations[ReasonAnnotation] == string(o.Reason()) {
-		// One write per episode: the words may hold a request's id or a time.
+		// One write per series of failures: the text may have a request's id or a time.
 		s.Annotations[MessageAnnotation] = before.Annotations[MessageAnnotation]
 	}
 }
 
-// objectsOf are the objects of a volume in the order of their ids. Where they
-// are too large there is one entry with their digest: tools that hash ids and
-// versions still see a rotation.
+// objectsOf returns the objects of a volume in the order of their ids. If they are too large, one
+// entry with their digest replaces them: tools that hash ids and versions still see a rotation.
 func objectsOf(versions []provider.Version) []v1.SecretProviderClassObject {
 	var out []v1.SecretProviderClassObject
 	size := 0
@@ -131,9 +130,9 @@ func objectsOf(versions []provider.Version) []v1.SecretProviderClassObject {
 	return []v1.SecretProviderClassObject{{ID: DigestID, Version: provider.Digest(versions)}}
 }
 
-// nodeLabel is the name of a node as the value of a label. A longer one is cut,
-// and told from others by a hash; NodeAnnotation then has the whole name. The
-// chart's ValidatingAdmissionPolicy knows the length of what is left of it.
+// nodeLabel returns the name of a node as the value of a label. A long name is truncated and gets a
+// hash; NodeAnnotation then has the whole name. The chart's ValidatingAdmissionPolicy knows the
+// length of the truncated name.
 func nodeLabel(node string) string {
 	if len(node) <= maxLabel {
 		return node
@@ -142,7 +141,7 @@ func nodeLabel(node string) string {
 	return node[:maxLabel-len(suffix)] + suffix
 }
 
-// nodeAnnotation is empty where the label has the whole name.
+// nodeAnnotation is empty if the label has the whole name.
 func nodeAnnotation(node string) string {
 	if len(node) <= maxLabel {
 		return ""
@@ -177,17 +176,15 @@ func withSuffix(s *v1.SecretProviderClassPodStatus, id string) *v1.SecretProvide
 	return out
 }
 
-// sameVolume tells an object of this pod and class, or of a dead pod of the
-// same name on this node, from another volume's. What another node's driver
-// wrote is its own to delete, and the chart's ValidatingAdmissionPolicy refuses
-// to change it.
+// sameVolume distinguishes an object of this pod and class, or of a dead pod of the same name on
+// this node, from another volume's. The driver of another node deletes its own objects, and the
+// chart's ValidatingAdmissionPolicy refuses to let this one change them.
 func sameVolume(want, have *v1.SecretProviderClassPodStatus) bool {
 	return have.Status.PodName == want.Status.PodName && have.Status.SecretProviderClassName == want.Status.SecretProviderClassName &&
 		have.Labels[v1.NodeLabel] == want.Labels[v1.NodeLabel] && have.Annotations[NodeAnnotation] == want.Annotations[NodeAnnotation]
 }
 
-// merged is have with what the driver writes of want; the rest is other
-// people's and is kept.
+// merged returns have with the driver's part of want; it keeps what others have written.
 func merged(want, have *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
 	next := have.DeepCopy()
 	next.Status = *want.Status.DeepCopy()

@@ -8,18 +8,16 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// The API server goes through the statuses of all nodes for a list of one
-// node's, so a process asks once, and a fleet that starts at once asks over an
-// hour.
+// For a list of one node's statuses the API server goes through those of all nodes. So a process
+// lists them once, and a fleet that starts at once spreads its lists over an hour.
 const (
 	orphansAfter  = 5 * time.Minute
 	orphansSpread = time.Hour
 )
 
-// removeOrphans deletes the statuses that this driver wrote on this node for
-// volumes that are gone. There are some where a process ended between an
-// unpublish and the delete and the pod lives on; those of a gone pod are the
-// garbage collector's.
+// removeOrphans deletes the statuses that this driver wrote on this node for volumes that are gone.
+// They are left over when a process ends between an unpublish and the delete while the pod lives
+// on. Kubernetes deletes those of gone pods.
 func (r *Reporter) removeOrphans(ctx context.Context) {
 	select {
 	case <-time.After(orphansAfter + rand.N(orphansSpread)):
@@ -47,8 +45,8 @@ type objectName struct{ namespace, name string }
 
 func nameOf(s *v1.SecretProviderClassPodStatus) objectName { return objectName{s.Namespace, s.Name} }
 
-// knownNames are those of the volumes' objects, as far as it is known which of
-// two names one has, and else both.
+// knownNames are the names of the volumes' objects, or both possible names of an object if it is
+// unknown which one it has.
 func (r *Reporter) knownNames() map[objectName]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -14,38 +14,35 @@ import (
 )
 
 const (
-	// updateEvery is how often one volume's status is written once updateBurst
-	// writes were made: a failure and its end show at once, a volume that
-	// fails and recovers all the time does not fill etcd.
+	// updateEvery is how often one volume's status is written after the first updateBurst writes: a
+	// failure and the recovery from it show at once, and a volume that fails and recovers all the
+	// time does not fill etcd.
 	updateEvery = time.Minute
 	updateBurst = 3
-	// versionsEvery is the least time between two updates that tell of
-	// nothing but new versions.
+	// versionsEvery is the shortest time between two updates with nothing but new versions.
 	versionsEvery = time.Minute
-	// recoverSpread is the time over which a new process looks at the
-	// statuses of the volumes that it recovered. A whole fleet may restart at
-	// once.
+	// recoverSpread is the time over which a new process reads the statuses of the volumes that it
+	// recovered. A whole fleet may restart at once.
 	recoverSpread = time.Minute
 )
 
-// volumeState is what is to be written of a volume, and what was.
+// volumeState is the wanted status of a volume, and the written one.
 type volumeState struct {
 	want *v1.SecretProviderClassPodStatus
-	// gone tells that the object is to be deleted.
+	// gone says that the object must be deleted.
 	gone bool
-	have *v1.SecretProviderClassPodStatus // as the API server gave it back; nil if unknown
-	// look tells that there may be an object though have is nil.
+	have *v1.SecretProviderClassPodStatus // as the API server returned it; nil if unknown
+	// look says that there may be an object although have is nil.
 	look bool
-	// suffixed tells that the plain name belongs to another volume.
+	// suffixed says that another volume has the plain name.
 	suffixed bool
 
-	// sent is what was last wanted when a write was allowed; nil before the
-	// first.
+	// sent is what was wanted when a write was last allowed; nil before the first.
 	sent       *v1.SecretProviderClassPodStatus
 	versionsAt time.Time // of the last update with new versions
 	updates    *rate.Limiter
-	// live tells that the volume has held a payload. Kubelet does not unpublish
-	// others, so they are forgotten some time after they were last seen.
+	// live says that the volume has had a payload. Kubelet does not unpublish other volumes, so
+	// their states are dropped some time after their last outcome.
 	live bool
 	seen time.Time
 }
@@ -71,7 +68,7 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 		}
 		want := r.desired(o, objects, st.want)
 		st.seen, st.live = time.Now(), st.live || want.Status.Mounted
-		if st.want != nil && !st.gone && equal(want, st.want) { // kubelet tries again, and it failed alike
+		if st.want != nil && !st.gone && equal(want, st.want) { // kubelet retried, and the failure is the same
 			return
 		}
 		st.want, st.gone = want, false
@@ -100,9 +97,8 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 	r.queue.Add(t)
 }
 
-// wait tells for how long what is wanted must not be written yet. Zero allows
-// one write of it, which may be tried several times. The first write and what
-// was allowed before need no leave.
+// wait returns how long the wanted status must not be written yet. Zero allows one write of it,
+// with its retries. The first write, and one that was allowed before, never wait.
 func (st *volumeState) wait(now time.Time) time.Duration {
 	if st.sent == nil || equal(st.want, st.sent) {
 		st.sent = st.want
@@ -118,9 +114,8 @@ func (st *volumeState) wait(now time.Time) time.Duration {
 	return 0
 }
 
-// syncStatus makes the API server's object what is wanted, with one request
-// where it is what we think it is, and later where the volume was written a
-// moment ago.
+// syncStatus makes the API server's object what is wanted. It needs one request if the object is as
+// expected, and does it later if the volume's status was written a moment ago.
 func (r *Reporter) syncStatus(ctx context.Context, t task) error {
 	r.mu.Lock()
 	st := r.volumes[t.key]
@@ -154,8 +149,7 @@ func (r *Reporter) syncStatus(ctx context.Context, t task) error {
 		r.queue.Add(t)
 		return nil
 	}
-	// The next try after an error looks first: the request may have done its
-	// work.
+	// The next attempt after an error reads first: the request may have succeeded.
 	st.have, st.look = got, err != nil
 	switch {
 	case !was.gone && was.have == nil && namespaceGone(err): // and the pod with it
@@ -172,7 +166,7 @@ func (r *Reporter) syncStatus(ctx context.Context, t task) error {
 // errTaken asks for a name with a suffix.
 var errTaken = errors.New("the name belongs to another volume")
 
-// find gives the volume's object, nil if there is none.
+// find returns the volume's object, nil if there is none.
 func (r *Reporter) find(ctx context.Context, want *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
 	have, err := r.API.GetStatus(ctx, want.Namespace, want.Name)
 	switch {
@@ -213,7 +207,7 @@ func (r *Reporter) writeStatus(ctx context.Context, st volumeState) (*v1.SecretP
 	return r.API.UpdateStatus(ctx, merged(want, have))
 }
 
-// errMoved is of an object that went between two requests.
+// errMoved says that an object was deleted between two requests.
 var errMoved = errors.New("the object is changing")
 
 func (r *Reporter) removeStatus(ctx context.Context, st volumeState) error {
@@ -225,12 +219,12 @@ func (r *Reporter) removeStatus(ctx context.Context, st volumeState) error {
 		}
 	}
 	if have == nil || have.OwnerReferences == nil || have.OwnerReferences[0].UID != st.want.OwnerReferences[0].UID {
-		return nil // it is another pod's of that name
+		return nil // it belongs to another pod of that name
 	}
 	return r.deleteStatus(ctx, have)
 }
 
-// deleteStatus counts one that is gone, or was made anew since, as a success.
+// deleteStatus succeeds if the object is gone or was created again.
 func (r *Reporter) deleteStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) error {
 	err := r.API.DeleteStatus(ctx, s)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {

@@ -7,8 +7,8 @@ import (
 	"k8s.io/client-go/util/workqueue"
 )
 
-// newQueue makes the queue of the workers, in which namespaces take turns: one
-// with many volumes that change all the time does not hold up the others.
+// newQueue makes the queue of the workers, in which namespaces take turns: one with many volumes
+// that change all the time does not block the others.
 func newQueue() workqueue.TypedRateLimitingInterface[task] {
 	return workqueue.NewTypedRateLimitingQueueWithConfig(
 		workqueue.NewTypedItemExponentialFailureRateLimiter[task](500*time.Millisecond, 2*time.Minute),
@@ -57,7 +57,7 @@ func (q *turns) Pop() task {
 	return tasks[0]
 }
 
-// buckets are one token bucket for each key. The caller holds a lock.
+// buckets has one token bucket for each key. The caller holds a lock.
 type buckets struct {
 	every time.Duration
 	burst int
@@ -68,7 +68,7 @@ func newBuckets(every time.Duration, burst int) *buckets {
 	return &buckets{every, burst, map[string]*rate.Limiter{}}
 }
 
-// get makes the bucket where there is none.
+// get makes the bucket if there is none.
 func (b *buckets) get(key string) *rate.Limiter {
 	l := b.of[key]
 	if l == nil {
@@ -78,7 +78,7 @@ func (b *buckets) get(key string) *rate.Limiter {
 	return l
 }
 
-// forgetFull drops the buckets that are as good as new.
+// forgetFull drops the full buckets, which are equal to new ones.
 func (b *buckets) forgetFull(now time.Time) {
 	for key, l := range b.of {
 		if l.TokensAt(now) >= float64(b.burst) {
@@ -87,7 +87,7 @@ func (b *buckets) forgetFull(now time.Time) {
 	}
 }
 
-// take takes a token of each bucket, or none and gives the time to wait.
+// take takes a token of each bucket, or takes none and returns the time to wait.
 func take(now time.Time, all ...*rate.Limiter) time.Duration {
 	var taken []*rate.Reservation
 	for _, l := range all {

@@ -1,11 +1,9 @@
-// Package status tells people about volumes through the API server: with
-// Events on the pod, and with a SecretProviderClassPodStatus per volume.
+// Package status reports on volumes through the API server: with Events on the pod, and with a
+// SecretProviderClassPodStatus per volume.
 //
-// It is told of outcomes and returns at once. What is to be written is
-// coalesced per volume, written only where it differs from what was written
-// last, and seldom where it differs all the time. All writes of the node share
-// one rate of requests and one of bytes, in which the namespaces take turns.
-// None of it is ever in the way of a volume.
+// Observe returns at once. The Reporter coalesces what it has to write per volume, writes only
+// changes, and limits how often it writes frequent changes. All writes of the node share one rate
+// of requests and one of bytes, in which the namespaces take turns. No volume ever waits for it.
 package status
 
 import (
@@ -23,12 +21,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// API is what is needed of the API server.
+// API is the part of the API server that the Reporter needs.
 type API interface {
 	CreateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
 	// UpdateEvent writes the count, time and message of an Event again.
 	UpdateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error)
-	// ListStatuses finds those of a node, by the value of its label.
+	// ListStatuses finds the statuses of a node, by the value of its label.
 	ListStatuses(ctx context.Context, node string) ([]v1.SecretProviderClassPodStatus, error)
 	GetStatus(ctx context.Context, namespace, name string) (*v1.SecretProviderClassPodStatus, error)
 	CreateStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error)
@@ -36,16 +34,16 @@ type API interface {
 	DeleteStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) error
 }
 
-// Config is what a Reporter is made of.
+// Config has the settings of a Reporter.
 type Config struct {
 	API    API
 	Logger *slog.Logger
-	// Driver and Node say who reports.
+	// Driver and Node are the source of the reports.
 	Driver, Node string
 	// QPS and Burst bound the writes of this node.
 	QPS   float64
 	Burst int
-	// RotatedEvents has an Event written for every rotation.
+	// RotatedEvents writes an Event for every rotation.
 	RotatedEvents bool
 }
 
@@ -62,7 +60,7 @@ type Reporter struct {
 	serial                uint64
 }
 
-// task names what a worker has to look at.
+// task names what a worker has to write.
 type task struct {
 	kind      taskKind
 	namespace string // takes turns with others
@@ -129,8 +127,8 @@ func (r *Reporter) next(ctx context.Context) bool {
 	return true
 }
 
-// maxTries bounds how often one write is tried: an Event that is late tells
-// nobody anything, and a status is written again at the next change.
+// maxTries bounds the attempts of one write: a late Event has no value, and a status is written
+// again at the next change.
 const maxTries = 12
 
 func (r *Reporter) finish(t task, err error) {

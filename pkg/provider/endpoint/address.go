@@ -1,6 +1,6 @@
-// Package endpoint reaches secret stores: addresses and the operator's list of
-// those that classes may name, TLS settings from files that may change, and one
-// warm transport with one circuit breaker per server and settings.
+// Package endpoint connects to secret stores: addresses and the operator's list of those that
+// classes may name, TLS settings from files that may change, and one warm transport with one
+// circuit breaker per server and settings.
 package endpoint
 
 import (
@@ -17,27 +17,27 @@ import (
 	"unicode/utf8"
 )
 
-// Address is where a server answers, in one spelling, so that equal servers
-// are equal values. The zero value is no address.
+// Address is a server's address, normalized so that equal servers are equal values. The zero value
+// is no address.
 type Address struct {
 	scheme string // http, https or unix
 	host   string // lower case, without brackets and trailing dots; the path of a unix socket
-	port   string // never empty, but for a socket
-	path   string // what comes before the API's own paths; "" or "/v2"
+	port   string // empty for a socket only
+	path   string // prefix of the API's paths; "" or "/v2"
 }
 
 const schemeUnix = "unix"
 
 var errAddress = errors.New("must be a URL such as https://store.example.com:8200")
 
-// ParseAddress takes an http or https URL without user, query and fragment.
-// Its errors do not repeat the text, which may hold a password.
+// ParseAddress parses an http or https URL without user, query and fragment. Its errors do not
+// quote the text, which may have a password.
 //
-// The host is that which net/http dials: an address or a name in ASCII. Other
-// letters and dots, which net/http would translate before it dials, are refused.
+// The host must be one that net/http dials unchanged: an address, or a name in ASCII. ParseAddress
+// refuses other letters and dots, which net/http would translate before it dials.
 func ParseAddress(text string) (Address, error) { return parseURL(text, false) }
 
-// parseURL also takes, in a pattern, a host that begins with "*.".
+// parseURL also accepts, in a pattern, a host that begins with "*.".
 func parseURL(text string, pattern bool) (Address, error) {
 	u, err := url.Parse(text)
 	switch {
@@ -72,7 +72,7 @@ func parseURL(text string, pattern bool) (Address, error) {
 	return a, nil
 }
 
-// ParseAddressOrSocket also takes the socket of a server on the node, as in
+// ParseAddressOrSocket also accepts the socket of a server on the node, such as
 // unix:///run/store.sock.
 func ParseAddressOrSocket(text string) (Address, error) {
 	socket, ok := strings.CutPrefix(text, schemeUnix+"://")
@@ -93,7 +93,7 @@ func oneHost(host string) string {
 	return host
 }
 
-// isHost tells whether net/http dials a host as it is written.
+// isHost reports whether net/http dials a host as it is written.
 func isHost(host string, pattern bool) bool {
 	if isIP(host) {
 		return true
@@ -111,10 +111,10 @@ func isIP(host string) bool {
 	return err == nil
 }
 
-// IsZero tells whether there is no address.
+// IsZero reports whether there is no address.
 func (a Address) IsZero() bool { return a == Address{} }
 
-// Plain tells whether the way there is not encrypted.
+// Plain reports whether the connection is not encrypted.
 func (a Address) Plain() bool { return a.scheme == "http" }
 
 // String is the URL, always with its port.
@@ -128,10 +128,10 @@ func (a Address) String() string {
 	return a.URL("").String()
 }
 
-// MarshalText writes the URL, for state that is kept.
+// MarshalText writes the URL, for saved state.
 func (a Address) MarshalText() ([]byte, error) { return []byte(a.String()), nil }
 
-// UnmarshalText reads what MarshalText wrote.
+// UnmarshalText reads the output of MarshalText.
 func (a *Address) UnmarshalText(text []byte) (err error) {
 	*a = Address{}
 	if len(text) > 0 {
@@ -140,8 +140,7 @@ func (a *Address) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// URL is the address of a call below the server's own path. Over a socket its
-// host is for show.
+// URL is the address of a call below the server's own path. For a socket its host has no meaning.
 func (a Address) URL(call string) *url.URL {
 	if a.scheme == schemeUnix {
 		return &url.URL{Scheme: "http", Host: "localhost", Path: call}
@@ -149,24 +148,23 @@ func (a Address) URL(call string) *url.URL {
 	return &url.URL{Scheme: a.scheme, Host: net.JoinHostPort(a.host, a.port), Path: a.path + call}
 }
 
-// SameServer tells whether both are one server, whatever their paths.
+// SameServer reports whether both addresses have the same server, whatever their paths.
 func (a Address) SameServer(b Address) bool {
 	a.path, b.path = "", ""
 	return a == b
 }
 
-// Allowlist is which servers classes may send their pods' credentials to.
+// Allowlist lists the servers to which classes may send their pods' credentials.
 type Allowlist struct {
 	patterns []Address
 	// fallback is the operator's own server, which is always allowed.
 	fallback Address
 }
 
-// ParseAllowlist reads patterns of scheme://host[:port], compared exactly but
-// for two wildcards: a host that begins with "*." stands for exactly one label
-// more, and the port "*" for any. Without a pattern every server is allowed but
-// no socket, since a class must not reach a node's other sockets; the fallback
-// is allowed in any case, unless it is zero.
+// ParseAllowlist parses patterns of scheme://host[:port], which are compared exactly except for two
+// wildcards: a host that begins with "*." matches exactly one more label, and the port "*" matches
+// any. Without patterns every server is allowed but no socket, since a class must not reach a
+// node's other sockets. The fallback is always allowed, unless it is zero.
 func ParseAllowlist(patterns []string, fallback Address) (Allowlist, error) {
 	l := Allowlist{fallback: fallback}
 	for _, text := range patterns {
@@ -200,7 +198,7 @@ func parsePattern(text string) (Address, error) {
 	return p, nil
 }
 
-// Allows tells whether a class may name a.
+// Allows reports whether a class may name a.
 func (l Allowlist) Allows(a Address) bool {
 	if !l.fallback.IsZero() && l.fallback.SameServer(a) {
 		return true
@@ -211,8 +209,8 @@ func (l Allowlist) Allows(a Address) bool {
 	return slices.ContainsFunc(l.patterns, func(p Address) bool { return p.covers(a) })
 }
 
-// names tells whether the operator wrote down this very host with this port,
-// and not only a wildcard for it, whose names others may decide.
+// names reports whether the operator listed this very host with this port. A wildcard does not
+// count, because others may control the names that it matches.
 func (l Allowlist) names(hostPort string) bool {
 	host, port, err := net.SplitHostPort(hostPort)
 	if err != nil {
@@ -230,14 +228,14 @@ func (a Address) covers(b Address) bool {
 		return false
 	}
 	parent, wild := strings.CutPrefix(a.host, "*.")
-	if !wild { // as with a socket, whose path begins with a slash
+	if !wild { // also for a socket, whose path begins with a slash
 		return a.host == b.host
 	}
 	label, rest, dotted := strings.Cut(b.host, ".")
 	return dotted && label != "" && rest == parent && !isIP(b.host)
 }
 
-// HasControl tells whether a text holds what could end a line or a header.
+// HasControl reports whether a text has a character that could end a line or a header.
 func HasControl(s string) bool { return strings.ContainsFunc(s, isControl) }
 
 func isControl(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }

@@ -8,19 +8,19 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 )
 
-// ErrTooLarge is the answer that went over its bound.
+// ErrTooLarge says that an answer was larger than its limit.
 var ErrTooLarge = errors.New("the answer is too large")
 
 const (
-	// presized bounds the room that is made for an answer on its own word.
+	// presized bounds the buffer that is allocated from an answer's Content-Length, in bytes.
 	presized = 64 << 10
-	// maxRefusal is the most that is taken of an answer that is no success: what
-	// stores say is short, and what is longer is a proxy's page.
+	// maxRefusal bounds the body of an unsuccessful answer, in bytes: the store's texts are short,
+	// and a longer one is a proxy's page.
 	maxRefusal = 64 << 10
 )
 
-// Bound makes the body of an answer end with ErrTooLarge after so many bytes.
-// Of that of a refusal only the beginning is passed on.
+// Bound makes the body of an answer end with ErrTooLarge after limit bytes. It truncates the body
+// of an unsuccessful answer.
 func Bound(r *http.Response, limit int64) {
 	r.Body = &boundedBody{ReadCloser: r.Body, left: limit}
 	if r.StatusCode < http.StatusMultipleChoices {
@@ -32,7 +32,7 @@ func Bound(r *http.Response, limit int64) {
 	r.Body = &shortBody{r.Body, maxRefusal}
 }
 
-// shortBody reads to the end, and drops what is more than it passes on.
+// shortBody reads to the end, and drops the bytes beyond its limit.
 type shortBody struct {
 	io.ReadCloser
 	left int
@@ -67,13 +67,12 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Ahead is what is charged for an answer before it is asked for. Most need no
-// more.
+// Ahead is how many bytes are charged for an answer before the request. Most answers need no more.
 const Ahead = 8 << 10
 
-// ReadBody reads an answer to its end, and takes no more memory for it than it
-// fills: it may be kept for long. The memory is charged before it is taken,
-// what a charge has already included. The charge's error ends it.
+// ReadBody reads an answer to its end, into no more memory than it needs, since the answer may stay
+// in memory for long. It charges the memory before it allocates, and counts the bytes that c has
+// already. It stops at an error of the charge.
 func ReadBody(r *http.Response, c *budget.Charge) ([]byte, error) {
 	if r.ContentLength > presized {
 		if err := grow(c, r.ContentLength+1); err != nil {
@@ -90,7 +89,7 @@ func ReadBody(r *http.Response, c *budget.Charge) ([]byte, error) {
 	if _, err := io.ReadFull(r.Body, body); err != nil {
 		return nil, err
 	}
-	// Once it has said that it is at its end, the connection can be used again.
+	// A read that returns the end lets the transport reuse the connection.
 	var more [1]byte
 	switch n, err := r.Body.Read(more[:]); {
 	case n > 0:
@@ -101,8 +100,7 @@ func ReadBody(r *http.Response, c *budget.Charge) ([]byte, error) {
 	return body, nil
 }
 
-// readGrowing doubles its room as it fills, but makes none above the length
-// that the answer says it has.
+// readGrowing doubles its buffer as it fills, up to the answer's Content-Length.
 func readGrowing(r *http.Response, c *budget.Charge) ([]byte, error) {
 	const first = 4 << 10
 	body := make([]byte, 0, first)
@@ -119,7 +117,7 @@ func readGrowing(r *http.Response, c *budget.Charge) ([]byte, error) {
 		}
 		size := 2 * cap(body)
 		if says := int(r.ContentLength); says > len(body) && says < size {
-			size = says + 1 // to see the end
+			size = says + 1 // to read the end
 		}
 		if err := grow(c, int64(size)); err != nil {
 			return nil, err

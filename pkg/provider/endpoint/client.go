@@ -14,20 +14,20 @@ import (
 )
 
 const (
-	// maxShort bounds the answers that hold no value: they are about a token, a
-	// lease or a version.
+	// maxShort bounds the answers without secret values, in bytes: they are about a token, a lease
+	// or a version.
 	maxShort = 256 << 10
-	// aheadOfIssue is charged for a credential before it is asked for, since the
-	// store has made it when its answer comes.
+	// aheadOfIssue is how many bytes are charged for a credential before the request, because the
+	// credential exists in the store when the answer comes.
 	aheadOfIssue = 64 << 10
 	longestPause = 4 * time.Second // between two tries
 )
 
-// errNoAnswer is the cause of the end of one attempt.
+// errNoAnswer is the cause when one attempt times out.
 var errNoAnswer = errors.New("no answer in time")
 
-// Client makes the requests of a provider: one rule for time, memory, retries
-// and the circuit breaker, whatever the store.
+// Client makes the requests of a provider. It applies the same rules for time, memory, retries and
+// the circuit breaker to every store.
 type Client struct {
 	Settings *Settings
 	Names    Names
@@ -37,32 +37,32 @@ type Client struct {
 type Call struct {
 	Endpoint  *Endpoint
 	Operation Operation
-	// Caller is whom the circuit breaker holds up for what it learns of the call.
+	// Caller is the tenant for which the circuit breaker counts failures of the call.
 	Caller Caller
-	// Correlation is by what the store's own log has the request; empty for none.
+	// Correlation identifies the request in the store's own log; may be empty.
 	Correlation string
-	// Issues tells that repeating the request may leave something behind in the
-	// store, so it is only repeated when it had no effect for sure.
+	// Issues says that the request may create something in the store, so Do repeats it only if it
+	// certainly had no effect.
 	Issues bool
-	// Reads tells that the answer may be as large as the operator allows.
+	// Reads says that the answer may be as large as the operator allows.
 	Reads bool
-	// Owner is who is charged for the answer; nobody is for what must work in any
-	// case, such as the end of a credential.
+	// Owner is charged for the answer. It is zero for a call that must work in any case, such as
+	// revoking a credential.
 	Owner budget.Owner
 	// Patience is how long the answer may take; 0 means Settings.RequestTimeout.
 	Patience time.Duration
 
-	// Send makes one exchange. Redirects are followed there, or not at all.
+	// Send makes one exchange. It follows redirects itself or not at all.
 	Send func(context.Context) (*http.Response, error)
-	// Judge makes an error of everything but a useful answer.
+	// Judge returns an error for everything but a useful answer.
 	Judge func(*Reply) error
-	// Repeat tells whether an answer may be mended by a moment; nil for never. A
-	// call that Issues is repeated only after one that says that it had no effect.
+	// Repeat reports whether the same request may succeed a moment later; nil for never. A call
+	// that Issues is repeated only after an answer that says that it had no effect.
 	Repeat func(*Reply) bool
-	// Said is what an answer says of the server; nil for nothing beside that it
-	// answered. The failure is Judge's.
+	// Said is what an answer says about the server; nil means only that it answered. failure is the
+	// error of Judge.
 	Said func(r *Reply, failure error) Outcome
-	// Scrub takes out of words what must not be shown.
+	// Scrub removes secrets from a text.
 	Scrub func(words string) string
 }
 
@@ -73,12 +73,11 @@ type Reply struct {
 	Location    string
 	RetryAfter  time.Duration
 	Body        []byte
-	// Charge is for the body. It is given back with Release, once what is wanted
-	// of the body has been taken.
+	// Charge is for the body. The caller calls Release when it no longer needs the body.
 	Charge *budget.Charge
 }
 
-// Release gives back what is charged for the body. It is safe on nil.
+// Release ends the charge for the body. It is safe on nil.
 func (r *Reply) Release() {
 	if r != nil {
 		r.Charge.Release()
@@ -92,9 +91,8 @@ func (r *Reply) retryAfter() time.Duration {
 	return r.RetryAfter
 }
 
-// Do makes the call, again where that is safe and may help. Its error has a
-// reason; the reply comes along where there was one. One without an error has
-// to be released.
+// Do makes the call, and repeats it if that is safe and may help. Its error has a reason; the reply
+// is set if there was one. The caller must release a reply without an error.
 func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
 	s, breaker := c.Settings, &k.Endpoint.Breaker
 	for n := 0; ; n++ {
@@ -115,7 +113,7 @@ func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
 	}
 }
 
-// traced makes the request once, as a span of its own. failure is what is wrong with
+// traced makes the request once, in a span of its own. failure is what is wrong with
 // the answer, or err.
 func (c *Client) traced(ctx context.Context, k Call, n int) (r *Reply, err, failure error) { //nolint:revive // two errors: what happened, and what it means
 	ctx, span := trace.Request(ctx, string(k.Operation))
@@ -130,7 +128,7 @@ func (c *Client) traced(ctx context.Context, k Call, n int) (r *Reply, err, fail
 	return r, err, failure
 }
 
-// again tells whether repeating the call is safe and may help.
+// again reports whether repeating the call is safe and may help.
 func (k *Call) again(r *Reply, err error) bool {
 	switch {
 	case err != nil && hopeless(err):
@@ -157,7 +155,7 @@ func (c *Client) attempt(ctx context.Context, k Call) (*Reply, error) {
 	c.Settings.OnRequest(k.Operation, status, time.Since(began))
 	if err != nil {
 		charge.Release()
-		if ctx.Err() != nil { // the attempt's own end, or the caller's
+		if ctx.Err() != nil { // the attempt timed out, or the caller's context ended
 			return nil, context.Cause(ctx)
 		}
 		return nil, err
@@ -191,7 +189,7 @@ func (c *Client) limit(k Call) int64 {
 	return min(maxShort, c.Settings.MaxResponseBytes)
 }
 
-// charge is for the answer to a call.
+// charge charges for the answer to a call.
 func (c *Client) charge(k Call) (*budget.Charge, error) {
 	switch {
 	case k.Owner == budget.Owner{}:
@@ -202,7 +200,7 @@ func (c *Client) charge(k Call) (*budget.Charge, error) {
 	return c.Settings.Budget.Acquire(k.Owner, budget.Answers, Ahead)
 }
 
-// judge makes an error of everything but a useful answer.
+// judge returns an error for everything but a useful answer.
 func (c *Client) judge(ctx context.Context, k Call, r *Reply, err error) error {
 	var already *fault.Error
 	at := k.Endpoint.Address
@@ -221,13 +219,13 @@ func (c *Client) judge(ctx context.Context, k Call, r *Reply, err error) error {
 	return k.Endpoint.Explain(err, c.Names, k.Scrub)
 }
 
-// hopeless tells that another attempt would end alike.
+// hopeless reports whether another attempt would fail alike.
 func hopeless(err error) bool {
 	var f *fault.Error
 	return errors.Is(err, ErrTooLarge) || errors.As(err, &f) || BadTLS(err) || errors.Is(err, context.Canceled)
 }
 
-// said tells the circuit breaker what an attempt says of the server.
+// said tells the circuit breaker what an attempt says about the server.
 func said(ctx context.Context, k Call, r *Reply, err, failure error) Outcome {
 	switch {
 	case err != nil && (ctx.Err() != nil || hopeless(err) && !BadTLS(err)):

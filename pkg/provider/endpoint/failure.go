@@ -21,9 +21,8 @@ import (
 
 const maxWords = 1000
 
-// Explain makes an error of reason Unavailable out of a failed exchange with
-// the endpoint, with a hint where one is known. scrub takes out what must not
-// be shown.
+// Explain makes an error of reason Unavailable from a failed exchange with the endpoint, with a
+// hint if one is known. scrub removes secrets from a text.
 func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) *fault.Error {
 	what := scrub(rootText(err))
 	var dns *net.DNSError
@@ -37,7 +36,7 @@ func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) 
 	case NeverSent(err):
 		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what)
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		// What began an answer is no server that speaks TLS.
+		// A server that began an answer does not speak TLS.
 		if !errors.Is(err, io.ErrUnexpectedEOF) {
 			if words := e.saysToPlain(); strings.Contains(words, "HTTPS") {
 				return fault.New(fault.Unavailable, "%s answered: %s", e.Address, scrub(words)).WithHint("the server speaks TLS: use https:// in the address")
@@ -49,13 +48,13 @@ func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) 
 	return fault.New(fault.Unavailable, "asking %s: %s", e.Address, what).WithHint("%s", e.late(n))
 }
 
-// probeTime bounds a look at why a server ended a connection.
+// probeTime bounds the check of why a server closed a connection.
 const probeTime = 2 * time.Second
 
-// saysToPlain is what a server says to the beginning of a plain request; empty
-// for nothing, and for https. A server that speaks TLS says that it does, but
-// what it has not read of a request resets the connection, and its words are
-// lost. Of this it reads all: a TLS record begins with five bytes.
+// saysToPlain returns a server's answer to the beginning of a plain request; empty for none, and
+// for https. A server that speaks TLS answers with an error, but if it leaves a part of a request
+// unread, the kernel resets the connection and the answer is lost. It reads all of these bytes,
+// since a TLS record begins with five.
 func (e *Endpoint) saysToPlain() string {
 	t := e.Transport()
 	if e.Address.scheme != "http" || t == nil || t.DialContext == nil {
@@ -77,8 +76,8 @@ func (e *Endpoint) saysToPlain() string {
 	return strings.TrimSpace(words)
 }
 
-// late is the hint for servers that refuse a client only after the handshake,
-// as TLS 1.3 has it: the client sees a connection that ends, and no reason.
+// late is the hint for servers that refuse a client after the handshake, which is possible in TLS
+// 1.3: the client sees a closed connection, and no reason.
 func (e *Endpoint) late(n Names) string {
 	if e.Address.scheme == "http" {
 		return "a server that speaks TLS ends plain connections like that: if it does, use https:// in the address"
@@ -93,15 +92,15 @@ func (n Names) wantsCertificate() string {
 	return fmt.Sprintf("it may want a client certificate: set %s and %s", n.ClientCertFile, n.ClientKeyFile)
 }
 
-// rootText leaves out the URL that net/http puts before its errors, and our own
-// end of the connection.
+// rootText leaves out the URL that net/http puts before its errors, and the connection's local
+// address.
 func rootText(err error) string {
 	var u *url.Error
 	if errors.As(err, &u) {
 		err = u.Err
 	}
 	var op *net.OpError
-	if errors.As(err, &op) { // each connection has another port of ours, and each text would be another Event
+	if errors.As(err, &op) { // each connection has its own local port, and each text would be a new Event
 		plain := *op
 		plain.Source = nil
 		return plain.Error()
@@ -109,7 +108,7 @@ func rootText(err error) string {
 	return err.Error()
 }
 
-// NeverSent tells that no connection came about, and so no request.
+// NeverSent reports that there was no connection, and so no request.
 func NeverSent(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "dial"
@@ -118,7 +117,7 @@ func NeverSent(err error) bool {
 // notConnected tells that no connection came about, whatever is asked for.
 func notConnected(err error) bool { return NeverSent(err) || BadTLS(err) }
 
-// BadTLS tells that the handshake failed, as it would again.
+// BadTLS reports that the handshake failed, and will fail again.
 func BadTLS(err error) bool { return TLS{}.hint(err, Names{}) != "" }
 
 // hint says what to do about a failed handshake; empty for other failures.
@@ -158,9 +157,9 @@ func (t TLS) authorities(n Names) string {
 	return fmt.Sprintf("the system's authorities: set %s to the server's own%s", n.CACertFile, operators)
 }
 
-// Scrub makes a server's words fit for an error: one line of bounded length,
-// without the secrets, be they in base64, and without anything that looks like
-// a JWT, or like one of the store's own credentials.
+// Scrub makes a server's text safe for an error: one line of bounded length, without the secrets,
+// in plain text or base64, and without anything that looks like a JWT or one of the store's own
+// credentials.
 func Scrub(words string, secrets []secret.String, looksLike ...*regexp.Regexp) string {
 	for _, s := range secrets {
 		if !s.Empty() {

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// DefaultClassFileDir is where classes may name files if the operator lists no
+// DefaultClassFileDir is the directory of files that classes may name if the operator lists no
 // directory.
 const DefaultClassFileDir = "/etc/mayfly/class-files"
 
@@ -23,21 +23,20 @@ const (
 	maxEntries = 1024    // files of such a directory
 )
 
-// Files reads the files of TLS settings: the operator's own from anywhere, and
-// those that classes name from beneath the directories that the operator lists.
+// Files reads the files of TLS settings: the operator's own from anywhere, and those that classes
+// name from beneath the directories that the operator lists.
 //
-// A file is opened once, without waiting for a writer, and must be a regular
-// file of bounded size. A file system may hang all the same, and no context ends
-// a system call. So each directory has one goroutine that reads, at most: the
-// caller goes at the end of its context, and the next caller waits for the
-// goroutine that hangs in place of starting another.
+// It opens a file once, without waiting for a writer. The file must be a regular file of bounded
+// size. A file system can still hang, and no context ends a system call. So each directory has at
+// most one goroutine that reads: a caller returns when its context ends, and the next caller waits
+// for the goroutine that hangs instead of starting another one.
 type Files struct {
 	own    *dir
 	listed []*dir
 }
 
-// NewFiles takes the directories beneath which classes may name files; none
-// stands for DefaultClassFileDir. They need not exist.
+// NewFiles takes the directories beneath which classes may name files; none means
+// DefaultClassFileDir. They need not exist.
 func NewFiles(dirs []string) (*Files, error) {
 	if len(dirs) == 0 {
 		dirs = []string{DefaultClassFileDir}
@@ -49,15 +48,14 @@ func NewFiles(dirs []string) (*Files, error) {
 		}
 		f.listed = append(f.listed, newDir(filepath.Clean(path)))
 	}
-	// The innermost comes first: a directory that hangs beneath another one
-	// does not hold up the outer one.
+	// The innermost comes first: a directory that hangs beneath another one does not block the
+	// outer one.
 	slices.SortStableFunc(f.listed, func(a, b *dir) int { return len(b.path) - len(a.path) })
 	return f, nil
 }
 
-// CheckDirs refuses directories of class files that are inside of, or hold, one
-// of the private paths: classes could name what lies there. The keys of private
-// say what a path is, for the error.
+// CheckDirs refuses directories of class files that are inside of a private path, or contain one:
+// classes could name the files there. The keys of private describe the paths, for the error.
 func CheckDirs(dirs []string, private map[string]string) error {
 	for _, path := range dirs {
 		if !filepath.IsAbs(path) {
@@ -96,9 +94,8 @@ func within(path, dir string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// Check refuses a path that lies beneath none of the listed directories. It
-// looks at the path alone, so its error is the same for a file that exists and
-// one that does not.
+// Check refuses a path that is beneath none of the listed directories. It looks at the path alone,
+// so its error is the same whether the file exists or not.
 func (f *Files) Check(field, path string) error {
 	if f.dirOf(path) != nil {
 		return nil
@@ -127,11 +124,11 @@ func (f *Files) dirOf(path string) *dir {
 	return nil
 }
 
-// dir is a listed directory, or with an empty path the whole file system, for
-// the operator's own files.
+// dir is a listed directory or, with an empty path, the whole file system, for the operator's own
+// files.
 type dir struct {
 	path string
-	// reading holds one value while a goroutine reads.
+	// reading has one slot, for the goroutine that reads.
 	reading chan struct{}
 }
 
@@ -142,7 +139,7 @@ var (
 	errHangs   = errors.New("the file system gives no answer")
 )
 
-// read gives a file's contents or, as a list, those of a directory's files.
+// read returns the contents of a file or, with list, those of a directory's files.
 func (d *dir) read(ctx context.Context, path string, list bool) ([][]byte, error) {
 	type result struct {
 		data [][]byte

@@ -11,10 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// open opens a path of d. Beneath a listed directory the kernel follows links,
-// since Kubernetes mounts a ConfigMap's and a Secret's files as links to
-// ..data, but none that leads out of the directory, nor one of /proc. A link
-// therefore leads to no file that a class could not name itself.
+// open opens a path of d. Beneath a listed directory the kernel follows links, since Kubernetes
+// mounts the files of a ConfigMap or Secret as links to ..data, but no link that leads out of the
+// directory, nor one of /proc. So a link leads to no file that a class could not name itself.
 func (d *dir) open(path string, flags int) (int, error) {
 	flags |= unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOCTTY | unix.O_CLOEXEC
 	if d.path == "" {
@@ -31,7 +30,7 @@ func (d *dir) open(path string, flags int) (int, error) {
 	}
 	how := &unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS} //nolint:gosec // never negative
 	fd, err := unix.Openat2(root, rel, how)
-	for range 8 { // a rename meanwhile leaves the kernel unsure
+	for range 8 { // the kernel fails with EAGAIN after a concurrent rename
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EINTR) {
 			break
 		}
@@ -43,9 +42,8 @@ func (d *dir) open(path string, flags int) (int, error) {
 	return fd, err
 }
 
-// file reads a regular file of at most so many bytes. Read by the system call
-// alone: package os would wait until a file that says "not yet", as /proc/kmsg
-// does, has more.
+// file reads a regular file of at most most bytes. It uses the system call: package os would wait
+// for more data from a file that returns EAGAIN, such as /proc/kmsg.
 func (d *dir) file(path string, most int) ([]byte, error) {
 	fd, err := d.open(path, 0)
 	if err != nil {
@@ -82,8 +80,8 @@ func (d *dir) file(path string, most int) ([]byte, error) {
 	}
 }
 
-// files reads a directory without what a mounted ConfigMap keeps for itself.
-// What is no readable file is left out.
+// files reads a directory without the hidden entries of a mounted ConfigMap. It leaves out
+// everything but readable files.
 func (d *dir) files(path string) ([][]byte, error) {
 	fd, err := d.open(path, unix.O_DIRECTORY)
 	if err != nil {

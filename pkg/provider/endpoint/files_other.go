@@ -4,8 +4,8 @@ package endpoint
 
 import "errors"
 
-// errNoNode is of a machine that is no node. The command line judges classes
-// there, and opens none of their files.
+// errNoNode is the error on a system that cannot be a node. There the command line checks classes
+// without opening their files.
 var errNoNode = errors.New("files that classes name are read on Linux nodes alone")
 
 func (d *dir) file(string, int) ([]byte, error) { return nil, errNoNode }

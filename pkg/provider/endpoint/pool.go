@@ -15,33 +15,31 @@ import (
 )
 
 const (
-	// idleConnections is sized for a node's burst of publishes, each of which
-	// reads several secrets at a time: those that were closed after one burst
-	// would have to be opened anew for the next.
+	// idleConnections is sized for a node's burst of publishes, each of which reads several secrets
+	// at a time: connections that were closed after one burst would have to be opened again for the
+	// next.
 	idleConnections = 128
-	// bufferSize holds most requests and answers. Two of them are kept for
-	// each connection.
+	// bufferSize fits most requests and answers, in bytes. Each connection has two buffers.
 	bufferSize     = 2 << 10
 	idleTimeout    = 90 * time.Second
 	dialTimeout    = 5 * time.Second
 	handshakeLimit = 10 * time.Second
 	maxEndpoints   = 64
-	// recheck is how often the files of the TLS settings are looked at.
+	// recheck is how often the files of the TLS settings are checked for changes.
 	recheck = 2 * time.Second
-	// patience is how long a look at them may hold up who has good settings,
-	// and stalled is how long after that the next one waits.
+	// patience is how long a check may delay a caller that has working settings, and stalled is how
+	// long the next check waits after a slow one.
 	patience = time.Second
 	stalled  = time.Minute
 )
 
-// Target is a server and how it is verified. It is comparable.
+// Target is a server and how to verify it. It is comparable.
 type Target struct {
 	Address Address
 	TLS     TLS
 }
 
-// Over is the target that is reached in place of another one: what is zero in t
-// stays as it is there.
+// Over returns other, with the fields replaced that are not zero in t.
 func (t Target) Over(other Target) Target {
 	if !t.Address.IsZero() {
 		other.Address = t.Address
@@ -59,25 +57,24 @@ type Endpoint struct {
 
 	mu        sync.Mutex
 	transport *http.Transport
-	files     [sha256.Size]byte // what the transport's files held
+	files     [sha256.Size]byte // hash of the files of the transport
 	checked   time.Time
-	pause     time.Duration // until the files are looked at again
-	failure   string        // of the last look, logged once
-	// reading is closed when the look at the files that is under way ends; nil
-	// for none.
+	pause     time.Duration // until the next check of the files
+	failure   string        // of the last check, logged once
+	// reading is closed when the running check of the files ends; nil if none is running.
 	reading chan struct{}
 	used    time.Time
 }
 
-// Pool holds one endpoint per target. Logger, Names and Files must be set.
+// Pool has one endpoint per target. Logger, Names and Files must be set.
 type Pool struct {
 	Logger *slog.Logger
 	Names  Names
 	// Operator is the operator's own server and settings.
 	Operator Target
 	Files    *Files
-	// Allowed says which servers the operator named. Those may be anywhere, and
-	// with AllowLocal all others may be on the node itself too.
+	// Allowed has the servers that the operator named. Those may be anywhere; with AllowLocal all
+	// others may be on the node itself too.
 	Allowed    Allowlist
 	AllowLocal bool
 
@@ -85,8 +82,8 @@ type Pool struct {
 	known map[Target]*Endpoint
 }
 
-// Get finds the endpoint, with a transport that knows the files as they are.
-// It returns at the end of ctx, whatever the files' file system does.
+// Get returns the endpoint, with a transport for the present content of the files. It returns when
+// ctx ends, even if the files' file system hangs.
 func (p *Pool) Get(ctx context.Context, t Target, now time.Time) (*Endpoint, error) {
 	e := p.find(t, now)
 	return e, e.refresh(ctx, now, p)
@@ -108,7 +105,7 @@ func (p *Pool) find(t Target, now time.Time) *Endpoint {
 	return e
 }
 
-// makeRoom gives up the endpoint that was not used for longest.
+// makeRoom removes the endpoint that was unused for longest.
 func (p *Pool) makeRoom() {
 	if len(p.known) < maxEndpoints {
 		return
@@ -123,7 +120,7 @@ func (p *Pool) makeRoom() {
 	oldest.closeIdle()
 }
 
-// CloseIdle ends the connections that nobody uses.
+// CloseIdle closes the unused connections.
 func (p *Pool) CloseIdle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -138,17 +135,16 @@ func (e *Endpoint) closeIdle() {
 	}
 }
 
-// Transport is the current one.
+// Transport returns the current one.
 func (e *Endpoint) Transport() *http.Transport {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.transport
 }
 
-// refresh makes a new transport when a file changed. One caller at a time
-// reads the files, without the lock. While it does, or while the new files
-// cannot be used, perhaps because they are being written, the old settings
-// stay.
+// refresh makes a new transport when a file has changed. One caller at a time reads the files,
+// without the lock. Until it has finished, and while the new files are not usable, perhaps because
+// they are still being written, the old settings stay.
 func (e *Endpoint) refresh(ctx context.Context, now time.Time, p *Pool) error {
 	for {
 		e.mu.Lock()
@@ -165,7 +161,7 @@ func (e *Endpoint) refresh(ctx context.Context, now time.Time, p *Pool) error {
 		}
 		e.mu.Unlock()
 		select {
-		case <-reading: // then this caller looks for itself, if that one failed
+		case <-reading: // this caller checks again if that one failed
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the files of the TLS settings for %s: %w", e.Address, fault.Ended(ctx))
 		}
@@ -215,7 +211,7 @@ func (e *Endpoint) reload(ctx context.Context, now time.Time, p *Pool) error {
 	return nil
 }
 
-// newTransport takes the proxy settings from the environment, nothing else.
+// newTransport takes the proxy settings from the environment, and nothing else.
 func (p *Pool) newTransport(target Target, m material) (*http.Transport, error) {
 	settings, err := target.TLS.config(m, p.Names)
 	if err != nil {
@@ -240,7 +236,7 @@ func (p *Pool) newTransport(target Target, m material) (*http.Transport, error) 
 	return t, nil
 }
 
-// Stores tells how the servers do.
+// Stores describes the health of the servers.
 func (p *Pool) Stores() []stores.Store {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -14,11 +14,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// reach connects one transport to its servers. A class may have the driver
-// connect to many a place, but not to the node itself or to what answers any
-// program on the node, such as a cloud's metadata service, unless the operator
-// named that server. Addresses are judged after the name is resolved, at each
-// connection, so that a name cannot change its mind.
+// reach connects one transport to its servers. A class may make the driver connect to many servers,
+// but not to the node itself, nor to services for any program on the node, such as a cloud's
+// metadata service, unless the operator named that server. It checks the resolved address of each
+// connection, so a name that resolves differently later is checked again.
 type reach struct {
 	pool  *Pool
 	proxy func(*http.Request) (*url.URL, error)
@@ -32,8 +31,8 @@ func newReach(p *Pool) *reach {
 	return &reach{pool: p, proxy: http.ProxyFromEnvironment, proxies: map[string]bool{}}
 }
 
-// through finds the operator's proxy for a request. The proxy resolves the
-// name of the server, so all that can be judged here is an address in its place.
+// through returns the operator's proxy for a request. The proxy resolves the name of the server, so
+// through can only check a literal address.
 func (r *reach) through(request *http.Request) (*url.URL, error) {
 	u, err := r.proxy(request)
 	if err != nil || u == nil {
@@ -61,8 +60,8 @@ func hostPort(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), port)
 }
 
-// free tells whether the operator lets the driver connect there, whatever the
-// name resolves to.
+// free reports whether the operator allows connections to this host and port, whatever the name
+// resolves to.
 func (r *reach) free(hostPort string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -91,8 +90,8 @@ func dialSocket(path string) func(ctx context.Context, _, _ string) (net.Conn, e
 	}
 }
 
-// forbidden is an error for an address of the node itself, its links or its
-// cloud. A name is none.
+// forbidden returns an error for an address of the node itself, its links or its cloud. A name has
+// none.
 func forbidden(host string) error {
 	ip, err := netip.ParseAddr(host)
 	if err != nil || !local(ip) {
@@ -102,8 +101,7 @@ func forbidden(host string) error {
 		WithHint("the operator allows one server by its host and port in the provider's list of allowed addresses, and all with %s", setting.Name("--allow-local-addresses"))
 }
 
-// local tells whether an address is the node's own or one that means something
-// else on each node.
+// local reports whether an address is the node's own, or means something else on each node.
 func local(ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
 	if ip.IsUnspecified() || ip.IsLoopback() || ip.IsLinkLocalUnicast() || ip.IsMulticast() {

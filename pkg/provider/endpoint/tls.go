@@ -12,13 +12,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// TLS says how a server is verified, and who to be to it. The files are read
-// again when they change. It is comparable.
+// TLS says how to verify a server, and which client certificate to use. The files are read again
+// when they change. It is comparable.
 type TLS struct {
 	CACertFile string `json:",omitempty"`
 	CACertDir  string `json:",omitempty"`
-	// CACert holds the authorities themselves, as PEM. It comes before the
-	// file, and the file before the directory.
+	// CACert is the authorities as PEM. It overrides the file, and the file overrides the
+	// directory.
 	CACert         string `json:",omitempty"`
 	ServerName     string `json:",omitempty"`
 	ClientCertFile string `json:",omitempty"`
@@ -26,13 +26,13 @@ type TLS struct {
 	SkipVerify     bool   `json:",omitempty"`
 }
 
-// WithoutClient is the settings without the client certificate.
+// WithoutClient returns the settings without the client certificate.
 func (t TLS) WithoutClient() TLS {
 	t.ClientCertFile, t.ClientKeyFile = "", ""
 	return t
 }
 
-// Files are the files and directories that the settings name.
+// Files lists the files and directories that the settings name.
 func (t TLS) Files() []string {
 	var files []string
 	for _, f := range []string{t.CACertFile, t.CACertDir, t.ClientCertFile, t.ClientKeyFile} {
@@ -43,26 +43,26 @@ func (t TLS) Files() []string {
 	return files
 }
 
-// Names are what the settings are called where people write them, for errors.
+// Names are the settings' names where people write them, for errors.
 type Names struct {
-	// Place comes before a name that says where a mistake is, as in
-	// "spec.parameters."; hints do without.
+	// Place is the prefix of the field in an error, such as "spec.parameters."; hints do not have
+	// it.
 	Place string
 
 	CACertFile, CACertDir, CACert, ServerName, ClientCertFile, ClientKeyFile string
-	// OperatorCA is how the operator gives the authority; empty for no such way.
+	// OperatorCA is the setting by which the operator gives the authority; empty if there is none.
 	OperatorCA string
-	// Program is what this process is to people; the driver where empty.
+	// Program is the name of this process for people; empty means driver.
 	Program string
 }
 
-// material is what the files of TLS settings hold.
+// material is the content of the files of TLS settings.
 type material struct {
 	authorities [][]byte
 	cert, key   []byte
 }
 
-// sum changes when a file does.
+// sum changes when a file changes.
 func (m material) sum() [sha256.Size]byte {
 	h := sha256.New()
 	for _, data := range append([][]byte{m.cert, m.key}, m.authorities...) {
@@ -74,9 +74,9 @@ func (m material) sum() [sha256.Size]byte {
 
 // read reads the files.
 //
-// Those of the operator's own settings may lie anywhere, all others beneath the
-// listed directories. The operator's client certificate is a credential, so it
-// is the operator's own only towards the operator's server.
+// The files of the operator's own settings may be anywhere, all others must be beneath the listed
+// directories. The operator's client certificate is a credential, so it counts as the operator's
+// own only for the operator's server.
 func (p *Pool) read(ctx context.Context, t Target) (m material, err error) {
 	n, own := p.Names, p.Operator.TLS
 	switch s := t.TLS; {
@@ -121,7 +121,7 @@ func (p *Pool) open(ctx context.Context, name, path string, operators, list bool
 	return data, nil
 }
 
-// config makes the settings of connections out of what the files hold.
+// config makes a tls.Config from the content of the files.
 func (t TLS) config(m material, n Names) (*tls.Config, error) {
 	roots, err := t.roots(m, n)
 	if err != nil {
@@ -138,13 +138,13 @@ func (t TLS) config(m material, n Names) (*tls.Config, error) {
 	if err != nil {
 		return nil, n.unusable(n.ClientCertFile, t.ClientCertFile, fmt.Errorf("with the key in %q: %w", t.ClientKeyFile, err))
 	}
-	// Offered whatever authorities the server lists: an auth method may accept
+	// The certificate is offered whichever authorities the server lists: an auth method may accept
 	// others than the listener asks for.
 	c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }
 	return c, nil
 }
 
-// roots are the authorities; nil stands for the system's.
+// roots returns the authorities; nil means the system's.
 func (t TLS) roots(m material, n Names) (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	found := pool.AppendCertsFromPEM([]byte(t.CACert))

@@ -7,15 +7,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 )
 
-// Made is what a provider makes of a class.
+// Made is what a provider parses a class into.
 type Made interface {
-	// Size is about how many bytes of memory it takes.
+	// Size is the approximate size in memory in bytes.
 	Size() int64
 }
 
-// Cache holds what a provider made of the classes that its volumes use: of each
-// the state that was asked for last, until no volume uses the class any more,
-// or the memory is needed otherwise. The zero value is empty.
+// Cache caches what a provider parsed from the classes of its volumes: for each class the state
+// that was requested last, until no volume uses the class any more, or the budget evicts it. The
+// zero value is empty.
 type Cache[M Made] struct {
 	Budget *budget.Budget // may be nil
 
@@ -38,8 +38,8 @@ type cached[M Made] struct {
 	gone    bool
 }
 
-// Get makes something of a class for a volume, or finds it made. Failures are
-// not kept. A class without a resource version is made anew each time.
+// Get parses a class for a volume, or returns the cached result. It does not cache failures, and
+// parses a class without a resource version each time.
 func (c *Cache[M]) Get(volume string, of *class.Class, parse func(*class.Class) (M, error)) (M, error) {
 	if of.ResourceVersion == "" {
 		return parse(of)
@@ -56,7 +56,7 @@ func (c *Cache[M]) Get(volume string, of *class.Class, parse func(*class.Class) 
 	return made, err
 }
 
-// find notes that the volume uses the class.
+// find records that the volume uses the class.
 func (c *Cache[M]) find(volume string, id object) *cached[M] {
 	c.mu.Lock()
 	before, used := c.uses[volume]
@@ -80,7 +80,7 @@ func (c *Cache[M]) find(volume string, id object) *cached[M] {
 func (c *Cache[M]) keep(id object, e *cached[M]) {
 	charge, err := c.Budget.Keep(budget.Owner{Namespace: id.ref.Namespace}, e.made.Size(), func() { c.drop(id, e) })
 	if err != nil {
-		return // it is made again when it is needed
+		return // parsed again when needed
 	}
 	c.mu.Lock()
 	e.charge = charge
@@ -92,7 +92,7 @@ func (c *Cache[M]) keep(id object, e *cached[M]) {
 	old.release()
 }
 
-// drop forgets an entry whose memory is needed otherwise.
+// drop removes an entry that the budget evicts.
 func (c *Cache[M]) drop(id object, e *cached[M]) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -102,8 +102,7 @@ func (c *Cache[M]) drop(id object, e *cached[M]) {
 	}
 }
 
-// Leave ends a volume's use of its class. What was made of the class goes with
-// the last volume.
+// Leave ends a volume's use of its class. The cache drops the class after its last volume.
 func (c *Cache[M]) Leave(volume string) {
 	c.mu.Lock()
 	over := c.leave(volume)
@@ -111,7 +110,7 @@ func (c *Cache[M]) Leave(volume string) {
 	over.release()
 }
 
-// leave is called with mu held. The caller releases what it returns.
+// leave is called with mu held. The caller releases the charge of the result.
 func (c *Cache[M]) leave(volume string) (over *cached[M]) {
 	id, used := c.uses[volume]
 	if !used {

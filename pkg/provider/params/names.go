@@ -9,15 +9,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// NamedFile is a file that an object asks for, and where its name was given.
+// NamedFile is a file that an object asks for, and the field with its name.
 type NamedFile struct {
 	Name  string
 	Index int
 	Path  *field.Path
 }
 
-// CheckFiles refuses names that are given twice, and those that would have to
-// be both a file and a directory.
+// CheckFiles refuses duplicate names, and names that would be both a file and a directory.
 func (s *Set) CheckFiles(files []NamedFile) {
 	owner := map[string]int{}
 	for _, f := range files {
@@ -33,11 +32,11 @@ func (s *Set) CheckFiles(files []NamedFile) {
 	s.checkDirectories(files)
 }
 
-// checkDirectories looks at the names in an order in which those below a
-// directory follow its own.
+// checkDirectories goes through the names in an order in which a directory comes directly before
+// its contents.
 func (s *Set) checkDirectories(files []NamedFile) {
 	sorted := slices.SortedStableFunc(slices.Values(files), func(a, b NamedFile) int { return byPath(a.Name, b.Name) })
-	var above []NamedFile // each is a directory of the next
+	var above []NamedFile // each is a directory above the next
 	for _, f := range sorted {
 		for len(above) > 0 && !strings.HasPrefix(f.Name, above[len(above)-1].Name+"/") {
 			above = above[:len(above)-1]
@@ -50,7 +49,7 @@ func (s *Set) checkDirectories(files []NamedFile) {
 	}
 }
 
-// byPath orders by letters, of which the slash is the first.
+// byPath compares byte by byte, with the slash before every other byte.
 func byPath(a, b string) int {
 	for i := range min(len(a), len(b)) {
 		switch {

@@ -20,17 +20,17 @@ import (
 const (
 	maxObjects = 1000
 	maxList    = class.MaxParameters
-	// maxMarks bounds what the YAML parser makes of the list: some 15 MiB.
+	// maxMarks bounds what the YAML parser allocates for the list, to about 15 MiB.
 	maxMarks = 40_000
-	// maxNodes and maxBytes bound what is read of it, aliases and merges
-	// followed. A list without them cannot reach either.
+	// maxNodes and maxBytes bound the list with its aliases and merges expanded. A list without
+	// them cannot reach either.
 	maxNodes = 50_000
 	maxBytes = 2 * maxList
 )
 
 // Object is one item of the list of objects.
 type Object struct {
-	// Index is its place in the list.
+	// Index is the position in the list.
 	Index  int
 	Fields []Field
 
@@ -49,8 +49,8 @@ type Field struct {
 	line   int
 }
 
-// Objects reads the list in a parameter. What cannot be read at all is left
-// out of the result, with an error.
+// Objects reads the list in a parameter. It reports items that it cannot read as errors and leaves
+// them out of the result.
 func (s *Set) Objects(key string) []Object {
 	path := s.Field(key)
 	root, err := parseYAML(s.values[key])
@@ -103,14 +103,14 @@ func (o *Object) read(n *yaml.Node) error {
 		if err := o.left.take(e.Value); err != nil {
 			return err
 		}
-		if e.Value.ShortTag() != "!!null" { // "secretKey:" with nothing behind it is as good as absent
+		if e.Value.ShortTag() != "!!null" { // "secretKey:" without a value counts as absent
 			o.Fields = append(o.Fields, Field{Name: e.Key, object: o, node: e.Value, line: e.Where.Line})
 		}
 	}
 	return nil
 }
 
-// Path names one of the object's fields, or the object itself.
+// Path is the path of one of the object's fields, or of the object itself.
 func (o *Object) Path(name string) *field.Path {
 	if name == "" {
 		return o.path
@@ -118,8 +118,7 @@ func (o *Object) Path(name string) *field.Path {
 	return o.path.Child(Clip(name))
 }
 
-// Required notes that a field is missing, and which of the fields that are not
-// known may be meant for it.
+// Required reports a missing field, and which unknown field may be meant for it.
 func (o *Object) Required(name string, known []string) {
 	var unknown []string
 	for _, f := range o.Fields {
@@ -136,20 +135,20 @@ func (o *Object) Required(name string, known []string) {
 	o.set.add(field.Required(o.Path(name), detail))
 }
 
-// Forbid notes that a field does not go with the others.
+// Forbid reports a field that cannot be combined with the others.
 func (o *Object) Forbid(name, detail string) {
 	o.set.add(field.Forbidden(o.Path(name), detail))
 }
 
-// Warn notes what the class works without.
+// Warn reports a mistake that does not stop the class from working.
 func (o *Object) Warn(name, format string, args ...any) {
 	o.set.Warn(o.Path(name), format, args...)
 }
 
-// Unknown warns of a field that is none of the known.
+// Unknown warns of a field that is not among the known ones.
 func (f Field) Unknown(known []string) {
 	if f.object.set.warnedEnough() {
-		return // to find what was meant takes time
+		return // finding a similar name takes time
 	}
 	if !f.object.set.suspect(f.object.Path(f.Name), f.Name, known, fmt.Sprintf(" (line %d)", f.line)) {
 		f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)%s", f.line, DidYouMean(f.Name, known))
@@ -161,7 +160,7 @@ func (f Field) Warn(format string, args ...any) {
 	f.object.Warn(f.Name, "line %d: %s", f.line, fmt.Sprintf(format, args...))
 }
 
-// Invalid notes what is wrong with the field's value.
+// Invalid reports what is wrong with the field's value.
 func (f Field) Invalid(detail string) {
 	shown := ""
 	if f.node.Kind == yaml.ScalarNode {
@@ -170,14 +169,14 @@ func (f Field) Invalid(detail string) {
 	f.object.set.fail(f.object.Path(f.Name), shown, fmt.Sprintf("line %d: %s", f.line, detail))
 }
 
-// Text takes a scalar as it is written: templates of manifests leave out the
-// quotes of numbers, booleans and dates.
+// Text reads a scalar as it is written: templates of manifests leave out the quotes of numbers,
+// booleans and dates.
 func (f Field) Text() string {
 	text, _ := f.IsText()
 	return text
 }
 
-// IsText is Text that tells "" from what is none.
+// IsText is Text that distinguishes "" from a value that is not text.
 func (f Field) IsText() (text string, is bool) {
 	if f.node.Kind != yaml.ScalarNode {
 		f.Invalid("must be text, not " + class.KindOf(f.node))
@@ -186,7 +185,7 @@ func (f Field) IsText() (text string, is bool) {
 	return f.node.Value, true
 }
 
-// FileName takes a path within the volume.
+// FileName reads a path within the volume.
 func (f Field) FileName() string {
 	name, is := f.IsText()
 	if !is {
@@ -208,7 +207,7 @@ func reason(err error) string {
 
 const modeWanted = "must be a file mode from 0001 to 0777, in octal such as 0640 or 0o640, or in decimal such as 416"
 
-// Mode takes a file mode: 0640, 0o640 or decimal 416. Zero is the default.
+// Mode reads a file mode: 0640, 0o640 or decimal 416. Zero is the default.
 func (f Field) Mode() fs.FileMode {
 	base, digits := 10, f.node.Value
 	if rest, ok := strings.CutPrefix(digits, "0o"); ok {
@@ -228,7 +227,7 @@ func (f Field) Mode() fs.FileMode {
 	return 0
 }
 
-// Bool takes true or false.
+// Bool reads true or false.
 func (f Field) Bool() bool {
 	b, err := strconv.ParseBool(f.node.Value)
 	if f.node.Kind != yaml.ScalarNode || err != nil {
@@ -237,7 +236,7 @@ func (f Field) Bool() bool {
 	return b
 }
 
-// Number takes a whole number from least to most.
+// Number reads a whole number from least to most.
 func (f Field) Number(least, most int64) int64 {
 	n, err := strconv.ParseInt(f.node.Value, 10, 64)
 	if f.node.Kind != yaml.ScalarNode || err != nil || n < least || n > most {
@@ -247,7 +246,7 @@ func (f Field) Number(least, most int64) int64 {
 	return n
 }
 
-// Interval takes a refreshInterval, zero for a bad one.
+// Interval reads a refreshInterval, zero for an invalid one.
 func (f Field) Interval() time.Duration {
 	d, wrong := class.ParseInterval(f.node.Value)
 	if f.node.Kind != yaml.ScalarNode || wrong != "" {
@@ -257,7 +256,7 @@ func (f Field) Interval() time.Duration {
 	return d
 }
 
-// Encoding takes how the value is written in the store.
+// Encoding reads how the value is encoded in the store.
 func (f Field) Encoding() Encoding {
 	switch e := Encoding(strings.ToLower(f.Text())); e {
 	case Plain, Base64, Hex:
@@ -269,8 +268,7 @@ func (f Field) Encoding() Encoding {
 	return Plain
 }
 
-// Map takes a map of arguments, as encoding/json would give it but with numbers as they
-// are written.
+// Map reads a map of arguments, as encoding/json decodes it, but with numbers as they are written.
 func (f Field) Map() map[string]any {
 	if f.node.Kind != yaml.MappingNode {
 		f.Invalid("must be a map of arguments, not " + class.KindOf(f.node))

@@ -1,6 +1,5 @@
-// Package params reads what a class says to its provider: the parameters, and
-// the YAML list of objects in one of them. It collects mistakes instead of
-// ending at the first, and names each by its field, as in
+// Package params reads a class's settings for its provider: the parameters, and the YAML list of
+// objects in one of them. It collects all mistakes, and names each by its field, such as
 // spec.parameters.objects[1].fileName.
 package params
 
@@ -26,43 +25,41 @@ const (
 	maxMistakes = 20
 )
 
-// Set is the parameters of one class, and what is wrong with them.
+// Set is the parameters of one class, and their mistakes.
 type Set struct {
 	Errs     field.ErrorList
 	Warnings []string
-	// Suspects are those of Warnings that name something near to what is known,
-	// so that it was probably meant.
+	// Suspects are the Warnings about names that are near to known ones, so probably misspelt.
 	Suspects []string
 
-	more   int // mistakes that are not in Errs
+	more   int // number of mistakes that are not in Errs
 	given  int // bytes of the parameters
 	listed *left
 	path   *field.Path
 	known  Known
 	values map[string]string // by key
-	names  map[string]string // by key, as the class has it
+	names  map[string]string // by key, as the class spells it
 }
 
-// Known are the keys that a provider takes.
+// Known are the keys that a provider has.
 type Known struct {
 	Keys []string
-	// Names are what classes call a key, of those that are not called by the
-	// key itself. What is missing is named by the first.
+	// Names are the names that classes may use for a key, if not only the key itself. Errors about
+	// a missing parameter use the first.
 	Names map[string][]string
-	// Long are the keys that may hold more than 4096 bytes and line breaks.
+	// Long are the keys whose values may have more than 4096 bytes, and line breaks.
 	Long []string
 	// Secret are the keys whose values are never shown.
 	Secret []string
-	// Prefixes are spellings of one provider, the first first: of names that
-	// differ in these alone the first counts, with a warning.
+	// Prefixes are one provider's spellings of a prefix. If a class has names that differ in the
+	// prefix alone, the first prefix wins, with a warning.
 	Prefixes []string
-	// Foreign says of a name that is not known whose it is; empty for nobody's.
-	// It may be nil.
+	// Foreign returns the owner of an unknown name; empty if it has none. It may be nil.
 	Foreign func(name string) string
 }
 
-// rank is the place of a name's prefix, and what is behind the prefix. A name
-// without one comes first: it is the one that all providers know.
+// rank returns the position of a name's prefix, and the name without it. A name without a prefix
+// comes first, because all providers know it.
 func (k Known) rank(name string) (int, string) {
 	for i, prefix := range k.Prefixes {
 		if rest, ok := strings.CutPrefix(name, prefix); ok {
@@ -72,10 +69,10 @@ func (k Known) rank(name string) (int, string) {
 	return -1, strings.ToUpper(name[:1]) + name[1:]
 }
 
-// All are the names that classes may use, sorted.
+// All returns the names that classes may use, sorted.
 func (k Known) All() []string { return slices.Sorted(maps.Keys(k.names())) }
 
-// names gives the key by each of its names.
+// names maps each name to its key.
 func (k Known) names() map[string]string {
 	byName := map[string]string{}
 	for _, key := range k.Keys {
@@ -93,8 +90,8 @@ func (k Known) namesOf(key string) []string {
 	return []string{key}
 }
 
-// New takes the known keys and warns of the others. An empty value counts as
-// not given: a chart that leaves a value open renders "".
+// New sets the known keys and warns of the others. An empty value counts as not given: a chart
+// template with an unset value renders "".
 func New(raw map[string]string, known Known) *Set {
 	s := &Set{path: field.NewPath("spec", "parameters"), known: known, values: map[string]string{}, names: map[string]string{}}
 	byName := known.names()
@@ -104,7 +101,7 @@ func New(raw map[string]string, known Known) *Set {
 			s.take(key, name, raw[name])
 			continue
 		}
-		if s.warnedEnough() || class.Near(name, class.OwnKeys()) != "" { // which the class warns of
+		if s.warnedEnough() || class.Near(name, class.OwnKeys()) != "" { // package class warns of it
 			continue
 		}
 		whose := ""
@@ -150,7 +147,7 @@ func (s *Set) take(key, name, value string) {
 	s.values[key] = value
 }
 
-// Field is the path of a parameter, as the class spells it or would.
+// Field is the path of a parameter, in the class's spelling if the class has it.
 func (s *Set) Field(key string) *field.Path {
 	if name, ok := s.names[key]; ok {
 		return s.path.Child(name)
@@ -158,10 +155,10 @@ func (s *Set) Field(key string) *field.Path {
 	return s.path.Child(s.known.namesOf(key)[0])
 }
 
-// Has tells whether a parameter is given.
+// Has reports whether a parameter is given.
 func (s *Set) Has(key string) bool { return s.values[key] != "" }
 
-// Get is a parameter's value, or def.
+// Get returns a parameter's value, or def.
 func (s *Set) Get(key, def string) string {
 	if v, ok := s.values[key]; ok {
 		return v
@@ -182,7 +179,7 @@ func (s *Set) Bool(key string, def bool) bool {
 	return b
 }
 
-// Word reads one of some words.
+// Word reads one of the given words.
 func (s *Set) Word(key, def string, words ...string) string {
 	v := s.Get(key, def)
 	if v != "" && !slices.Contains(words, v) {
@@ -192,7 +189,7 @@ func (s *Set) Word(key, def string, words ...string) string {
 	return v
 }
 
-// Together demands all of the parameters if one is given.
+// Together requires all of the parameters if one is given.
 func (s *Set) Together(why string, keys ...string) {
 	if !slices.ContainsFunc(keys, s.Has) {
 		return
@@ -204,12 +201,12 @@ func (s *Set) Together(why string, keys ...string) {
 	}
 }
 
-// Required notes that a parameter is missing.
+// Required reports a missing parameter.
 func (s *Set) Required(key, detail string) {
 	s.add(field.Required(s.Field(key), detail))
 }
 
-// Invalid notes what is wrong with a parameter's value.
+// Invalid reports what is wrong with a parameter's value.
 func (s *Set) Invalid(key, detail string) { s.fail(s.Field(key), s.values[key], detail) }
 
 // InvalidSecret is Invalid for a parameter whose value must not be shown.
@@ -227,8 +224,8 @@ func (s *Set) add(e *field.Error) {
 	s.Errs = append(s.Errs, e)
 }
 
-// Warn notes what the class works without. The first that are too many are
-// told as such, and those after them not at all.
+// Warn reports a mistake that does not stop the class from working. When there are too many
+// warnings, one says so and the rest are dropped.
 func (s *Set) Warn(path *field.Path, format string, args ...any) {
 	switch {
 	case len(s.Warnings) < maxMistakes:
@@ -238,7 +235,7 @@ func (s *Set) Warn(path *field.Path, format string, args ...any) {
 	}
 }
 
-// suspect notes a name that is near to a known one; false if it is not.
+// suspect reports a name that is near to a known one; false if it is not.
 func (s *Set) suspect(path *field.Path, name string, known []string, at string) bool {
 	want := class.Near(name, known)
 	if want == "" {
@@ -253,7 +250,7 @@ func (s *Set) suspect(path *field.Path, name string, known []string, at string) 
 
 func (s *Set) warnedEnough() bool { return len(s.Warnings) > maxMistakes }
 
-// Size is about how much memory takes what is made of the parameters.
+// Size is the approximate size in memory of the parsed parameters in bytes.
 func (s *Set) Size() int64 {
 	const object = 256 // for each of its fields
 	size := s.given
@@ -263,7 +260,7 @@ func (s *Set) Size() int64 {
 	return int64(size)
 }
 
-// Clip keeps a hostile value from filling an error.
+// Clip shortens a hostile value, so that it does not fill an error.
 func Clip(text string) string { return clipTo(text, 80) }
 
 func clipTo(text string, most int) string {
@@ -273,8 +270,7 @@ func clipTo(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "") + "..."
 }
 
-// DidYouMean words the known key that was probably meant; empty if none is
-// near.
+// DidYouMean suggests the known key that was probably meant; empty if none is near.
 func DidYouMean(word string, known []string) string {
 	best := closest(word, known)
 	if best == "" {
@@ -283,10 +279,10 @@ func DidYouMean(word string, known []string) string {
 	return "; did you mean " + best + "?"
 }
 
-// longestWord bounds, in bytes, what is compared.
+// longestWord bounds the words that are compared, in bytes.
 const longestWord = 64
 
-// closest is the word of a list that differs least; empty if none is near.
+// closest returns the word of a list that differs least; empty if none is near.
 func closest(word string, list []string) string {
 	best, least := "", len(word)/3+2
 	if len(word) > longestWord {

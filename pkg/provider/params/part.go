@@ -7,20 +7,20 @@ import (
 	"slices"
 )
 
-// Part is what is kept of a JSON value of which some keys are wanted. It is
-// never changed. Its JSON is part of the state that is kept.
+// Part is the selected keys of a JSON value. It is immutable. Its JSON form is part of the saved
+// state.
 type Part struct {
-	// Taken are the values of the keys: text as it is written, and anything
-	// else in the form that a file has.
+	// Taken are the values of the keys: text as it is written, anything else in the form that a
+	// file has.
 	Taken map[string]json.RawMessage
-	// Missing are the keys that were looked for and are not there.
+	// Missing are the selected keys that the value does not have.
 	Missing []string `json:",omitempty"`
-	// Names are the keys that there are, where one is missing.
+	// Names lists the keys of the value, if one is missing.
 	Names string `json:",omitempty"`
 }
 
-// TakePart copies the values of keys as find finds them. room tells whether
-// there is memory for so many bytes more. names lists the keys that there are.
+// TakePart copies the values of keys, which find returns. room charges the given number of bytes,
+// or returns an error. names lists the keys of the value.
 func TakePart(keys []string, find func(key string) []byte, names func() string, room func(int64) error) (*Part, error) {
 	p := &Part{Taken: make(map[string]json.RawMessage, len(keys))}
 	size := int64(0)
@@ -51,10 +51,10 @@ func inForm(raw []byte) ([]byte, error) {
 		return bytes.Clone(raw), nil
 	}
 	out, err := Plain.FileOf(raw)
-	return bytes.Clone(out), err // without the room of the buffer
+	return bytes.Clone(out), err // without the buffer's spare capacity
 }
 
-// Has tells whether the keys were looked for.
+// Has reports whether all of the keys are selected.
 func (p *Part) Has(keys []string) bool {
 	return !slices.ContainsFunc(keys, func(key string) bool {
 		_, ok := p.Taken[key]
@@ -62,7 +62,7 @@ func (p *Part) Has(keys []string) bool {
 	})
 }
 
-// Keys are those that were looked for.
+// Keys returns the selected keys.
 func (p *Part) Keys() []string {
 	if p == nil {
 		return nil
@@ -70,7 +70,7 @@ func (p *Part) Keys() []string {
 	return slices.AppendSeq(slices.Clone(p.Missing), maps.Keys(p.Taken))
 }
 
-// Size is about how many bytes of memory the part takes.
+// Size is the part's approximate size in memory in bytes.
 func (p *Part) Size() int {
 	if p == nil {
 		return 0
@@ -86,7 +86,7 @@ func (p *Part) Size() int {
 	return size
 }
 
-// File is what a file holds for a key; nil where it is missing.
+// File returns a file's contents for a key; nil if the key is missing.
 func (p *Part) File(key string, e Encoding) ([]byte, error) {
 	raw := p.Taken[key]
 	switch {
@@ -98,7 +98,7 @@ func (p *Part) File(key string, e Encoding) ([]byte, error) {
 	return e.FileOf(raw)
 }
 
-// Restore undoes what encoding/json did to the form of the values.
+// Restore undoes encoding/json's changes to the form of the values.
 func (p *Part) Restore() error {
 	for key, raw := range p.Taken {
 		raw, err := inForm(raw)
@@ -110,12 +110,11 @@ func (p *Part) Restore() error {
 	return nil
 }
 
-// mostKeys bounds what the classes that ask the same take of one answer.
+// mostKeys bounds the keys that classes with the same read select from one answer.
 const mostKeys = 1000
 
-// Union is what a class takes and, where that is not too much, what the others
-// had of the last answer: so that classes which take different parts do not
-// each ask again and again.
+// Union returns the keys of a class together with those that other classes selected from the last
+// answer, up to mostKeys. So classes that select different keys share one read.
 func Union(keys []string, last *Part) []string {
 	others := last.Keys()
 	if len(others) == 0 || len(keys)+len(others) > mostKeys {

@@ -9,12 +9,11 @@ import (
 	"unicode/utf8"
 )
 
-// What is below looks at JSON as it is written, without decoding it: an answer
-// of which one value is wanted may be large, and decoded take many times that.
-// It must be valid.
+// The functions below read valid JSON as it is written, without decoding it. An answer can be large
+// when only one value is needed, and decoding takes many times its size.
 
-// members calls do for each key of a JSON object, with key and value as they are
-// written, until do answers false. Of what is no object there are none.
+// members calls do for each key of a JSON object, with key and value as they are written, until do
+// returns false. Anything but an object has no members.
 func members(raw []byte, do func(key, value []byte) bool) {
 	at := skipSpace(raw, 0)
 	if at >= len(raw) || raw[at] != '{' {
@@ -35,8 +34,8 @@ func members(raw []byte, do func(key, value []byte) bool) {
 	}
 }
 
-// Member is the value of a key; nil where there is none. Of a key that is
-// given twice the last counts, as in encoding/json.
+// Member returns the value of a key; nil if there is none. If a key is given twice the last one
+// counts, as in encoding/json.
 func Member(raw []byte, key string) (found []byte) {
 	members(raw, func(k, value []byte) bool {
 		if is(k, key) {
@@ -47,7 +46,7 @@ func Member(raw []byte, key string) (found []byte) {
 	return found
 }
 
-// HasKey tells whether some key of a JSON object is of a kind.
+// HasKey reports whether of returns true for some key of a JSON object.
 func HasKey(raw []byte, of func(key string) bool) (found bool) {
 	members(raw, func(k, _ []byte) bool {
 		found = of(unquote(k))
@@ -56,7 +55,7 @@ func HasKey(raw []byte, of func(key string) bool) (found bool) {
 	return found
 }
 
-// Select is the values of some keys, found in one pass.
+// Select returns the values of some keys, found in one pass.
 func Select(raw []byte, wanted map[string]bool) map[string][]byte {
 	found := make(map[string][]byte, len(wanted))
 	members(raw, func(k, value []byte) bool {
@@ -72,7 +71,7 @@ func Select(raw []byte, wanted map[string]bool) map[string][]byte {
 	return found
 }
 
-// is tells whether a key as it is written is key.
+// is compares a key as it is written with key.
 func is(written []byte, key string) bool {
 	inner := written[1 : len(written)-1]
 	if bytes.IndexByte(inner, '\\') < 0 && (string(inner) == key || utf8.Valid(inner)) {
@@ -81,7 +80,7 @@ func is(written []byte, key string) bool {
 	return unquote(written) == key
 }
 
-// Element is a value in a JSON list; nil where there is none.
+// Element returns a value in a JSON list; nil if there is none.
 func Element(raw []byte, index int) []byte {
 	at := skipSpace(raw, 0)
 	if at >= len(raw) || raw[at] != '[' || index < 0 {
@@ -100,8 +99,8 @@ func Element(raw []byte, index int) []byte {
 	return nil
 }
 
-// Pick finds a key in a JSON object: as it is, or else as a way through nested
-// objects and lists, such as db.users.0.name. It is nil where there is none.
+// Pick finds a key in a JSON object: the key itself, or else a path through nested objects and
+// lists, such as db.users.0.name. It is nil if there is none.
 func Pick(raw []byte, key string) []byte {
 	if v := Member(raw, key); v != nil {
 		return v
@@ -131,19 +130,19 @@ func isList(raw []byte) bool {
 	return at < len(raw) && raw[at] == '['
 }
 
-// IsText tells whether a JSON value is a string.
+// IsText reports whether a JSON value is a string.
 func IsText(raw []byte) bool {
 	at := skipSpace(raw, 0)
 	return at < len(raw) && raw[at] == '"'
 }
 
-// IsObject tells whether a JSON value is an object.
+// IsObject reports whether a JSON value is an object.
 func IsObject(raw []byte) bool {
 	at := skipSpace(raw, 0)
 	return at < len(raw) && raw[at] == '{'
 }
 
-// maxNamed is how many keys an error lists, and maxCounted how many it looks at.
+// maxNamed is how many keys an error lists, and maxCounted how many it counts.
 const maxNamed, maxCounted = 20, 10_000
 
 // Keys lists the keys of a JSON object, which are not secret, for an error.
@@ -177,8 +176,7 @@ func Keys(raw []byte) string {
 	return strings.Join(first, ", ")
 }
 
-// DecodedSize is about how many bytes of memory a JSON value takes when it is
-// decoded.
+// DecodedSize is a JSON value's approximate size in memory, decoded, in bytes.
 func DecodedSize(raw []byte) int64 {
 	const each = 64 // for an element of a list or object
 	if IsText(raw) {
@@ -194,8 +192,8 @@ func DecodedSize(raw []byte) int64 {
 	return int64(len(raw) + each*marks)
 }
 
-// FileOf is what a file holds for a value in JSON: text as it is and decoded,
-// anything else as compact JSON.
+// FileOf returns a file's contents for a JSON value: a string decoded, anything else as compact
+// JSON.
 func (e Encoding) FileOf(raw []byte) ([]byte, error) {
 	var value any
 	if err := Decode(raw, &value); err != nil {
@@ -217,7 +215,7 @@ func skipSpace(raw []byte, at int) int {
 	return at
 }
 
-// skipValue is the end of the value that begins at a place.
+// skipValue returns the end of the value that begins at at.
 func skipValue(raw []byte, at int) int {
 	depth := 0
 	for at < len(raw) {
@@ -232,7 +230,7 @@ func skipValue(raw []byte, at int) int {
 			depth++
 		case '}', ']':
 			if depth--; depth <= 0 {
-				if depth < 0 { // a number or word before the end of what it is in
+				if depth < 0 { // the end of the enclosing value ends a number or word
 					return at
 				}
 				return at + 1

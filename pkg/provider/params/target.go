@@ -8,22 +8,22 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// TargetKeys are the parameters that say which server to ask and how it is
-// verified; empty where a provider has none of that kind.
+// TargetKeys are the parameters that name the server and how to verify it; an empty one does not
+// exist for the provider.
 type TargetKeys struct {
 	Address                       string
 	CACertFile, CACertDir, CACert string
 	ServerName                    string
 	ClientCertFile, ClientKeyFile string
 	SkipVerify                    string
-	// Socket tells that the address may be one of unix://.
+	// Socket allows addresses of the form unix://.
 	Socket bool
 }
 
-// maxCACert bounds the authorities that a class holds as text.
+// maxCACert bounds the authorities in a class, in bytes.
 const maxCACert = 256 << 10
 
-// TargetNames are the keys as the classes that a provider knows name them.
+// TargetNames are the keys as classes spell them.
 func TargetNames(k TargetKeys, known Known) endpoint.Names {
 	name := func(key string) string { return known.namesOf(key)[0] }
 	return endpoint.Names{
@@ -33,9 +33,8 @@ func TargetNames(k TargetKeys, known Known) endpoint.Names {
 	}
 }
 
-// Target reads which server to ask and how it is verified, with the operator's
-// own for what the class leaves out. The operator's client certificate goes to
-// the operator's server alone.
+// Target reads which server to use and how to verify it. The operator's settings fill in what the
+// class leaves out. Only the operator's own server gets the operator's client certificate.
 func (s *Set) Target(k TargetKeys, def endpoint.Target) endpoint.Target {
 	address := def.Address
 	switch {
@@ -72,8 +71,8 @@ func (s *Set) Address(key string, socket bool) endpoint.Address {
 	return a
 }
 
-// tls lets the class replace the operator's settings in groups that belong
-// together: the authorities, the client's certificate and key.
+// tls lets the class replace the operator's settings in groups: the authorities, the client's
+// certificate and key.
 func (s *Set) tls(k TargetKeys, def endpoint.TLS) endpoint.TLS {
 	t := def
 	if s.Has(k.CACert) || s.Has(k.CACertFile) || s.Has(k.CACertDir) {
@@ -91,20 +90,20 @@ func (s *Set) tls(k TargetKeys, def endpoint.TLS) endpoint.TLS {
 	return t
 }
 
-// Policy is what the operator lets classes say.
+// Policy is what the operator allows classes to set.
 type Policy struct {
-	// AllowedFlag is the operator's flag of Allowed.
+	// AllowedFlag is the flag that sets Allowed.
 	AllowedFlag      string
 	Allowed          endpoint.Allowlist
 	ForbidSkipVerify bool
-	// Files are where classes may name files, besides the operator's own
-	// authorities, which are no secret.
+	// Files says where classes may name files, besides the operator's own authorities, which are no
+	// secret.
 	Files    *endpoint.Files
 	Operator endpoint.TLS
 }
 
-// Check gives all that is wrong with the parameters or, where nothing is, what
-// the operator's rules refuse.
+// Check returns all mistakes of the parameters or, if there are none, what the operator's rules
+// refuse.
 func (s *Set) Check(p Policy, k TargetKeys, t endpoint.Target) error {
 	if len(s.Errs) > 0 {
 		return s.refusal()
@@ -123,7 +122,7 @@ func (s *Set) Check(p Policy, k TargetKeys, t endpoint.Target) error {
 	return s.checkFiles(p, k)
 }
 
-// checkFiles refuses files that the operator does not let classes name.
+// checkFiles refuses files that the operator does not allow classes to name.
 func (s *Set) checkFiles(p Policy, k TargetKeys) error {
 	for _, file := range []struct{ key, operators string }{
 		{k.CACertFile, p.Operator.CACertFile}, {k.CACertDir, p.Operator.CACertDir}, {k.ClientCertFile, ""}, {k.ClientKeyFile, ""},
@@ -138,7 +137,7 @@ func (s *Set) checkFiles(p Policy, k TargetKeys) error {
 	return nil
 }
 
-// refusal is the mistakes as one error.
+// refusal returns the mistakes as one error.
 func (s *Set) refusal() error {
 	if s.more > 0 {
 		return fault.New(fault.InvalidClass, "%w, and %d more", s.Errs.ToAggregate(), s.more)
@@ -146,7 +145,7 @@ func (s *Set) refusal() error {
 	return fault.New(fault.InvalidClass, "%w", s.Errs.ToAggregate())
 }
 
-// CheckAddress refuses what the operator does not allow.
+// CheckAddress refuses an address that the operator does not allow.
 func (s *Set) CheckAddress(p Policy, key string, a endpoint.Address) error {
 	if p.Allowed.Allows(a) {
 		return nil

@@ -13,7 +13,7 @@ import (
 	"strings"
 )
 
-// Encoding is how a value is written in the store.
+// Encoding says how a value is encoded in the store.
 type Encoding string
 
 // The encodings.
@@ -23,7 +23,7 @@ const (
 	Hex    Encoding = "hex"
 )
 
-// Decode gives the bytes. Its errors do not quote the text.
+// Decode returns the bytes. Its errors do not quote the text.
 func (e Encoding) Decode(text string) ([]byte, error) {
 	switch e {
 	case Base64:
@@ -40,8 +40,7 @@ func (e Encoding) Decode(text string) ([]byte, error) {
 	return []byte(text), nil
 }
 
-// File is what a file holds for a value: text as it is and decoded, anything
-// else as compact JSON.
+// File returns a file's contents for a value: a string decoded, anything else as compact JSON.
 func (e Encoding) File(value any) ([]byte, error) {
 	text, isText := value.(string)
 	switch {
@@ -53,7 +52,7 @@ func (e Encoding) File(value any) ([]byte, error) {
 	return JSON(value)
 }
 
-// JSON is compact JSON as people write it: without HTML escapes and newline.
+// JSON returns compact JSON without HTML escapes and newline.
 func JSON(v any) ([]byte, error) {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
@@ -64,10 +63,10 @@ func JSON(v any) ([]byte, error) {
 	return bytes.TrimSuffix(out.Bytes(), []byte("\n")), nil
 }
 
-// Decode reads JSON with its numbers as they are written.
+// Decode reads JSON and keeps its numbers as they are written.
 func Decode(data []byte, into any) error {
 	if bytes.HasPrefix(data, []byte(`"`)) {
-		return json.Unmarshal(data, into) // no numbers in it, and no need for a buffer
+		return json.Unmarshal(data, into) // without numbers it needs no Decoder and its buffer
 	}
 	dec := json.NewDecoder(bytes.NewReader(data))
 	dec.UseNumber()
@@ -80,8 +79,8 @@ func Decode(data []byte, into any) error {
 	return nil
 }
 
-// LookUp finds a key: as it is, or else as a way through nested maps and lists,
-// such as db.users.0.name.
+// LookUp finds a key: the key itself, or else a path through nested maps and lists, such as
+// db.users.0.name.
 func LookUp(data map[string]any, key string) (any, bool) {
 	if v, ok := data[key]; ok {
 		return v, true

@@ -14,14 +14,14 @@ import (
 
 const (
 	maxDepth = 64
-	// maxYAMLError bounds what the parser says, which may quote the text.
+	// maxYAMLError bounds the parser's error text, which may quote the list.
 	maxYAMLError = 200
 )
 
 var errTooMuch = class.ErrNested
 
-// left is what may still be read of a list. What an alias repeats counts as
-// often as it is repeated, so no form of YAML makes more of a text.
+// left is how much of a list may still be read. Each use of an alias counts, so no form of YAML can
+// expand a text further.
 type left struct{ nodes, bytes int }
 
 func (l *left) take(n *yaml.Node) error {
@@ -33,7 +33,7 @@ func (l *left) take(n *yaml.Node) error {
 	return nil
 }
 
-// parseYAML gives the root of one document; nil if there is nothing in it.
+// parseYAML returns the root of one document; nil if it is empty.
 func parseYAML(text string) (*yaml.Node, error) {
 	if len(text) > maxList {
 		return nil, fmt.Errorf("is %d bytes long, more than %d", len(text), maxList)
@@ -51,7 +51,7 @@ func parseYAML(text string) (*yaml.Node, error) {
 	return class.Resolve(document.Content[0]), nil
 }
 
-// toJSON gives what encoding/json writes as the YAML means it.
+// toJSON returns the value that encoding/json would decode from the same JSON.
 func toJSON(n *yaml.Node, depth int, l *left) (any, error) {
 	n = class.Resolve(n)
 	if err := l.take(n); err != nil || depth > maxDepth {

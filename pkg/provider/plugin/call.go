@@ -17,14 +17,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// call is one Fetch, for its errors: each says by which provider at which socket.
+// call is one Fetch, for its errors: each names the provider and its socket.
 type call struct {
 	provider string
 	at       socket
 	request  *provider.Request
 	scrub    scrubber
 	limits   *Config
-	// charge is for the answer until it is judged.
+	// charge is for the answer until the payload is made.
 	charge *budget.Charge
 }
 
@@ -36,19 +36,19 @@ func (c *call) fault(reason fault.Reason, format string, args ...any) *fault.Err
 	return fault.New(reason, "%s: "+format, append([]any{where}, args...)...)
 }
 
-// hung is the fault of a provider that gave no sign of life.
+// hung is the fault of a provider that failed its health check.
 func (c *call) hung(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	err := c.fault(fault.Unavailable, "it left a call without an answer and shows no sign of life since").
 		WithHint("look at the provider's pod on this node")
-	err.RetryAfter = pulsePause
+	err.RetryAfter = livenessPause
 	return err
 }
 
-// failed turns what became of a call into a fault. The gRPC error is not
-// wrapped: its text is the provider's, and its code is not for kubelet.
+// failed converts a failed call to a fault. It does not wrap the gRPC error, because the text is
+// the provider's, and the code is not for kubelet.
 func (c *call) failed(ctx context.Context, err error) error {
 	var known *fault.Error
 	switch {
@@ -68,7 +68,7 @@ func (c *call) failed(ctx context.Context, err error) error {
 	return c.refused(reasonOf(st.Code()), st.Code().String(), st.Message())
 }
 
-// refused is the fault of a provider that said no, in its own words.
+// refused is the fault of a provider's own error.
 func (c *call) refused(reason fault.Reason, code, words string) error {
 	text := c.scrub.text(words)
 	if text == "" {
@@ -81,7 +81,7 @@ func (c *call) refused(reason fault.Reason, code, words string) error {
 	return err
 }
 
-// hint tells what to do about a refusal, where that can be guessed.
+// hint says what to do about a refusal, if that can be guessed.
 func (c *call) hint(reason fault.Reason, code, words string) string {
 	switch {
 	case c.missesTarget(words):
@@ -102,24 +102,21 @@ func (c *call) hint(reason fault.Reason, code, words string) string {
 	return fmt.Sprintf("kubelet passed service account tokens for the audiences %q", slices.Sorted(maps.Keys(passed)))
 }
 
-// missesTarget tells whether a provider looked for something below the target
-// path in vain.
+// missesTarget reports whether a provider did not find something below the target path.
 func (c *call) missesTarget(words string) bool {
 	return strings.Contains(words, c.request.TargetPath) && strings.Contains(words, "no such file or directory")
 }
 
-// cannotSee is about providers that put the files below the target path
-// themselves.
+// cannotSee is for providers that write the files below the target path themselves.
 const cannotSee = "a provider that writes files itself must mount kubelet's pods directory with mountPropagation: HostToContainer; or set it to return them, as --driver-writes-secrets=true does for the AWS provider"
 
-// reasonOf is the table from a provider's gRPC code to why. Unknown is what Go
-// providers give for any error that has no code: it may be a denial as well as
-// an outage, and only the text tells. No denial is certain: there are providers
-// that answer PermissionDenied whenever they cannot log in, be it for want of a
-// network.
+// reasonOf maps a provider's gRPC code to a reason. Go providers answer Unknown for any error without
+// a code: it may be a denial as well as an outage, and only the text says which. No denial is
+// certain: some providers answer PermissionDenied whenever they cannot log in, even if the network
+// is down.
 func reasonOf(code codes.Code) fault.Reason {
 	switch code {
-	case codes.Unavailable, codes.Aborted, codes.Canceled: // not canceled by us: the provider stops
+	case codes.Unavailable, codes.Aborted, codes.Canceled: // the driver did not cancel it, so the provider is stopping
 		return fault.Unavailable
 	case codes.DeadlineExceeded:
 		return fault.Timeout

@@ -10,17 +10,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 )
 
-// maxParts bounds the files, and the versions, of one answer. An empty file
-// takes two bytes on the wire and a hundred times that as a message: without a
-// bound a small answer would take all the memory that the driver may use.
+// maxParts bounds the files, and the versions, of one answer. An empty file takes two bytes on the
+// wire and a hundred times that as a message: without a bound a small answer could take all of the
+// driver's memory.
 const maxParts = 10_000
 
-// codec is gRPC's own for protobuf messages, and counts what is in an answer
-// before it makes messages of it.
+// codec is gRPC's own for protobuf messages, but counts the entries of an answer before it decodes
+// it.
 type codec struct {
 	// charge is for the answer, as bytes and as a message; nil refuses nothing.
 	charge *budget.Charge
-	// refused is the budget's error, of which gRPC makes a text.
+	// refused is the budget's error, which gRPC would turn into a text.
 	refused error
 }
 
@@ -58,9 +58,8 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 	return proto.Unmarshal(b.ReadOnlyData(), m)
 }
 
-// countParts refuses a message in which a field occurs too often. It looks at
-// the outermost message alone: no field inside those of an answer may occur
-// more than once.
+// countParts refuses a message in which a field occurs too often. It checks the outermost message
+// alone: no field inside those of an answer may occur more than once.
 func countParts(b []byte) error {
 	counts := map[protowire.Number]int{}
 	for len(b) > 0 {
@@ -83,6 +82,6 @@ func countParts(b []byte) error {
 	return nil
 }
 
-// maxFields is far above what the protocol has, so that a later version of it
-// is still understood.
+// maxFields is far above the number of fields in the protocol, so that answers of a later version
+// can still be decoded.
 const maxFields = 64

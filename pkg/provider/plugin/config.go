@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
-// Where providers put their sockets.
+// Where providers create their sockets.
 const (
 	DefaultDir    = "/var/run/secrets-store-csi-providers"
 	DefaultDirEtc = "/etc/kubernetes/secrets-store-csi-providers"
@@ -24,52 +24,50 @@ const (
 	defaultMaxMessageBytes = 4 << 20
 	defaultMaxConcurrent   = 32
 
-	// maxSocketPath is the kernel's limit for the path of a unix socket, less
-	// the terminating NUL.
+	// maxSocketPath is the kernel's limit for the path of a unix socket, without the terminating
+	// NUL.
 	maxSocketPath = 107
 	// maxName is the longest name of a provider.
 	maxName = 30
 	suffix  = ".sock"
 )
 
-// Config is how provider plugins are found and called.
+// Config says how to find and call provider plugins.
 type Config struct {
 	// Dirs are searched in order for <name>.sock; empty means DefaultDir and
 	// DefaultDirEtc. A directory need not exist, now or ever.
 	Dirs []string
-	// Timeout bounds one call of a provider, whatever else bounds it; 0 means
-	// 30 s. Kubelet gives a mount two minutes.
+	// Timeout bounds one call of a provider, besides the caller's context; 0 means 30 s. Kubelet
+	// gives a mount two minutes.
 	Timeout time.Duration
-	// MaxMessageBytes bounds one answer; 0 means 4 MiB. Whatever the number of
-	// calls, eight answers at the most are taken in at once, and one more of each
-	// provider that has none among them. Twice that memory is needed for them.
+	// MaxMessageBytes bounds one answer; 0 means 4 MiB. At most eight answers are read at once, and
+	// one more for each provider that has none among them, whatever the number of calls. Reading
+	// takes twice that memory.
 	MaxMessageBytes int
-	// MaxConcurrent bounds the calls that one provider serves at once; those
-	// above it wait, but for the first of each Kubernetes namespace. 0 means 32.
+	// MaxConcurrent bounds the concurrent calls of one provider; the others wait, except for the
+	// first of each Kubernetes namespace. 0 means 32.
 	MaxConcurrent int
-	// IdleTimeout is how long an unused connection is kept; 0 means 10 min.
+	// IdleTimeout is how long an unused connection stays open; 0 means 10 min.
 	IdleTimeout time.Duration
-	// Audiences are those whose service account tokens a provider is sent, by
-	// the provider's name. A provider that is not in it is sent those of
-	// defaultAudiences or, where that does not know it either, all but those of
-	// the built-in providers. The class's parameter audience comes on top.
+	// Audiences says, by the provider's name, for which audiences a provider receives service
+	// account tokens. Without an entry it receives those of defaultAudiences or, if it has none
+	// there either, all but those of the built-in providers. It always receives the token for the
+	// class's parameter audience.
 	Audiences map[string][]string
-	// BuiltIn names the providers that need no plugin, for the error about a
-	// name that is unknown.
+	// BuiltIn names the providers that need no plugin, for the error about an unknown name.
 	BuiltIn []string
-	// Budget is the memory that answers are charged to, twice, while they are
-	// taken in and judged; nil refuses nothing.
+	// Budget is charged for answers, twice their size, while they are read and checked; nil refuses
+	// nothing.
 	Budget *budget.Budget
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time
-	// Logger is told when a provider stops to answer, and when it does again;
-	// nil discards it.
+	// Logger logs when a provider stops answering, and when it answers again; nil discards it.
 	Logger *slog.Logger
 
 	hasher *provider.Hasher
 }
 
-// defaultAudiences are what the known providers log in with.
+// defaultAudiences are the audiences that well-known providers log in with.
 var defaultAudiences = map[string][]string{
 	"aws":       {"sts.amazonaws.com", "pods.eks.amazonaws.com"},
 	"azure":     {"api://AzureADTokenExchange"},
@@ -78,7 +76,7 @@ var defaultAudiences = map[string][]string{
 	"infisical": {"infisical"},
 }
 
-// complete fills in the defaults and refuses what cannot work.
+// complete sets the defaults and refuses an invalid configuration.
 func (c *Config) complete() error {
 	if len(c.Dirs) == 0 {
 		c.Dirs = []string{DefaultDir, DefaultDirEtc}

@@ -13,22 +13,21 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
-// maxRuntime bounds what a provider says of itself, in bytes.
+// maxRuntime bounds a provider's description of itself, in bytes.
 const maxRuntime = 128
 
-// Status is how a provider does.
+// Status is the health of a provider.
 type Status struct {
 	Name   string
 	Socket string
-	// Runtime and Version are the provider's own words, and empty where it
-	// has none.
+	// Runtime and Version are the provider's own text, and may be empty.
 	Runtime, Version string
 	// Err is nil if the provider is there and answers.
 	Err error
 }
 
-// Health asks each provider that has a socket for a sign of life, all at once
-// and each for two seconds at most. The result is sorted by name.
+// Health checks each provider that has a socket, all at once and each for two seconds at most. The
+// result is sorted by name.
 func (r *Registry) Health(ctx context.Context) []Status {
 	return r.healthOf(ctx, r.Names())
 }
@@ -45,14 +44,14 @@ func (r *Registry) healthOf(ctx context.Context, names []string) []Status {
 
 func (r *Registry) health(ctx context.Context, name string) Status {
 	s := Status{Name: name}
-	l, err := r.take(name)
+	l, err := r.acquire(name)
 	if err != nil {
 		s.Err = err
 		return s
 	}
-	defer r.giveBack(l)
+	defer r.releaseUnused(l)
 	s.Socket = l.socket.path
-	bounded, cancel := context.WithTimeout(ctx, pulseTimeout)
+	bounded, cancel := context.WithTimeout(ctx, livenessTimeout)
 	defer cancel()
 	answer, err := l.version(bounded)
 	if err != nil {
@@ -64,19 +63,18 @@ func (r *Registry) health(ctx context.Context, name string) Status {
 	return s
 }
 
-// Answering tells of each provider in use whether it answered when it was last
-// asked for a sign of life.
+// Answering says for each provider in use whether it answered its last health check.
 func (r *Registry) Answering() map[string]bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.answering)
 }
 
-// watch asks each provider in use for a sign of life, and tells of those that
-// stopped to answer or do so again.
+// watch checks the health of each provider in use, and logs which of them stopped answering or
+// answer again.
 func (r *Registry) watch(ctx context.Context) {
 	r.mu.Lock()
-	names := slices.Sorted(maps.Keys(r.lines))
+	names := slices.Sorted(maps.Keys(r.connections))
 	r.mu.Unlock()
 	all := r.healthOf(ctx, names)
 	if ctx.Err() != nil {
@@ -99,15 +97,14 @@ func (r *Registry) watch(ctx context.Context) {
 	r.answering = now
 }
 
-// ask gets a sign of life.
-func (l *line) ask(ctx context.Context) error {
+// ask checks the provider's health.
+func (l *connection) ask(ctx context.Context) error {
 	_, err := l.version(ctx)
 	return err
 }
 
-// version asks the provider who it is. One that does not serve the call at
-// all has answered too: it lives.
-func (l *line) version(ctx context.Context) (*v1alpha1.VersionResponse, error) {
+// version calls Version. A provider that does not implement the call has answered too: it is alive.
+func (l *connection) version(ctx context.Context) (*v1alpha1.VersionResponse, error) {
 	answer, err := l.client.Version(ctx, &v1alpha1.VersionRequest{Version: protocol})
 	if status.Code(err) == codes.Unimplemented {
 		return &v1alpha1.VersionResponse{}, nil

@@ -16,20 +16,20 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
-// protocol is the version that this package speaks.
+// protocol is the version of the protocol that this package implements.
 const protocol = "v1alpha1"
 
-// Provider has the process behind one name fetch payloads. It holds nothing
-// for a volume, so there is nothing to release.
+// Provider fetches payloads from the process behind one name. It has no state for a volume, so
+// there is nothing to release.
 type Provider struct {
 	name     string
 	registry *Registry
 }
 
-// errTimeout tells our own limit from the caller's.
+// errTimeout distinguishes this package's own limit from the caller's.
 var errTimeout = errors.New("the provider did not answer in time")
 
-// Fetch has the provider return the files, or write them to a place of its own.
+// Fetch lets the provider return the files, or write them to a stage.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
 	c := call{provider: p.name, request: &r, scrub: scrubber{&r}, limits: &p.registry.c}
 	message, err := p.registry.c.newRequest(p.name, r)
@@ -47,41 +47,40 @@ func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Pay
 	if err != nil {
 		return nil, c.failed(bounded, err)
 	}
-	return c.judge(answer)
+	return c.payload(answer)
 }
 
-// answer calls a provider that is known to return files as it is, and any
-// other one with a place to write to.
+// answer calls a provider that is known to return files without a stage, and any other one with a
+// stage to write to.
 func (p *Provider) answer(ctx context.Context, c *call, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
 	if c.request.Stager == nil {
-		return p.twice(ctx, c, m)
+		return p.mountTwice(ctx, c, m)
 	}
 	if !p.registry.returnsFiles(p.name) {
 		return p.staged(ctx, c, m)
 	}
-	answer, err := p.twice(ctx, c, m)
-	if err == nil && wroteItself(answer) { // after all, and where nobody looks
+	answer, err := p.mountTwice(ctx, c, m)
+	if err == nil && wroteItself(answer) { // to the target path, which nobody reads
 		return p.staged(ctx, c, m)
 	}
 	return answer, err
 }
 
-// twice calls the provider's Mount once, and once more where there is a reason
-// to think that it then goes well.
-func (p *Provider) twice(ctx context.Context, c *call, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+// mountTwice calls the provider's Mount, and calls it once more if there is a reason to expect success
+// then.
+func (p *Provider) mountTwice(ctx context.Context, c *call, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
 	answer, err := p.mount(ctx, c, m)
-	if err != nil && ctx.Err() == nil && p.worthAnother(c, m, err) {
+	if err != nil && ctx.Err() == nil && p.worthRetry(c, m, err) {
 		answer, err = p.mount(ctx, c, m)
 	}
 	return answer, err
 }
 
-// worthAnother tells whether a second call may do better than the first: the
-// provider started anew under the first; or it compared versions and wanted
-// the unchanged objects from the files in the volume, which it cannot see. The
-// AWS provider says nothing of files then, but only, without a code, that it
-// could not get the object. The second call asks for all of them.
-func (p *Provider) worthAnother(c *call, m *v1alpha1.MountRequest, err error) bool {
+// worthRetry reports whether a second call may succeed after the first: the provider restarted
+// during the first call; or it compared versions and looked for the unchanged objects among the
+// files of the volume, which it cannot see. In that case the AWS provider only says, without a
+// code, that it could not get the object. The second call asks for all objects.
+func (p *Provider) worthRetry(c *call, m *v1alpha1.MountRequest, err error) bool {
 	if status.Code(err) == codes.Unavailable {
 		return p.restarted(c.at)
 	}
@@ -92,20 +91,20 @@ func (p *Provider) worthAnother(c *call, m *v1alpha1.MountRequest, err error) bo
 	return false
 }
 
-// mount makes one call. Its error is a fault, or what gRPC gave.
+// mount makes one call. Its error is a fault or a gRPC error.
 func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
-	l, err := p.registry.take(p.name)
+	l, err := p.registry.acquire(p.name)
 	if err != nil {
 		return nil, err
 	}
-	defer p.registry.give(l)
+	defer p.registry.release(l)
 	c.at = l.socket
 	tenant := c.request.Pod.Namespace
 	if err := l.slots.Acquire(ctx, tenant); err != nil {
 		return nil, c.fault(fault.Of(err), "waiting for one of its %d running calls to end: %w", l.slots.PerKey(), err)
 	}
 	defer l.slots.Release(tenant)
-	if !l.pulse.check(ctx, &p.registry.c, l.ask) {
+	if !l.liveness.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}
 	called, span := trace.Request(correlate(ctx), "plugin")
@@ -116,24 +115,24 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	}
 	switch status.Code(err) {
 	case codes.DeadlineExceeded:
-		settle(ctx)
+		awaitDeadline(ctx)
 	case codes.Unavailable:
-		p.registry.doubt(l)
+		p.registry.markFailed(l)
 	}
 	switch ctx.Err() {
 	case nil:
-		l.pulse.found()
+		l.liveness.found()
 	case context.DeadlineExceeded:
-		l.pulse.lost()
+		l.liveness.lost()
 	}
 	return answer, err
 }
 
-// headerCorrelation has our id of the call, for the provider's own log.
+// headerCorrelation is the header with the id of the call, for the provider's own log.
 const headerCorrelation = "x-correlation-id"
 
-// correlate sends the id as metadata of the call, since there are providers that
-// refuse attributes that they do not know.
+// correlate sends the id as metadata of the call, since some providers refuse
+// attributes that they do not know.
 func correlate(ctx context.Context) context.Context {
 	id := provider.Correlation(ctx)
 	if id == "" {
@@ -143,17 +142,16 @@ func correlate(ctx context.Context) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, headerCorrelation, id)
 }
 
-// settle lets a deadline that is about to pass do so. The provider knows it,
-// and its clock may be a little ahead of ours.
-func settle(ctx context.Context) {
+// awaitDeadline waits for a deadline that is about to pass. The provider knows the deadline, and its
+// clock may be a little ahead.
+func awaitDeadline(ctx context.Context) {
 	const ahead = 100 * time.Millisecond
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < ahead {
 		<-ctx.Done()
 	}
 }
 
-// restarted tells whether another process serves the name than the one that
-// was called.
+// restarted reports whether a different process than the one called serves the name now.
 func (p *Provider) restarted(called socket) bool {
 	now, err := p.registry.c.find(p.name)
 	return err == nil && now != called

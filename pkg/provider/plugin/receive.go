@@ -10,20 +10,18 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
-// Answers are taken in only a few at a time: readers of them from all providers
-// together, lineReaders from one of them. The first of each provider never waits
-// for those of another, so providers that stop in the middle of their answers do
-// not keep the others from giving theirs. Each answer is in memory twice
-// meanwhile, as bytes and as a message. So with MaxMessageBytes this bounds the
-// memory, which a limit on calls could not without having providers wait for
-// each other's stores.
-const readers, lineReaders = 8, 4
+// Only a few answers are read at once: readers of them from all providers together, providerReaders
+// from one provider. The first of each provider never waits for those of another, so a provider
+// that stops in the middle of its answers does not block the others. While it is read, each answer
+// is in memory twice, as bytes and as a message. Together with MaxMessageBytes these limits bound
+// the memory. A limit on calls could not do that without making providers wait for each other's
+// stores.
+const readers, providerReaders = 8, 4
 
-// receive makes a Mount call. The call may wait long for the provider's store;
-// only once the answer begins to come is a place taken for it, and until then
-// no more than callWindow bytes of it are taken in. The answer is charged before
-// it is decoded.
-func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all *fair.Semaphore, charge *budget.Charge) (*v1alpha1.MountResponse, error) {
+// receive makes a Mount call. The call may wait long for the provider's store, so receive acquires
+// a slot only when the answer begins to arrive. Until then the connection accepts no more than
+// callWindow bytes. receive charges the answer before it is decoded.
+func (l *connection) receive(ctx context.Context, m *v1alpha1.MountRequest, all *fair.Semaphore, charge *budget.Charge) (*v1alpha1.MountResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	decoder := &codec{charge: charge}
@@ -31,7 +29,7 @@ func (l *line) receive(ctx context.Context, m *v1alpha1.MountRequest, all *fair.
 	if err != nil {
 		return nil, err
 	}
-	// Errors of these two, and the provider's refusal, come out of RecvMsg.
+	// RecvMsg returns the errors of these two, and the provider's refusal.
 	_ = stream.SendMsg(m)
 	_, _ = stream.Header()
 	if err := all.Acquire(ctx, l.socket.path); err != nil {

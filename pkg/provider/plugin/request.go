@@ -14,8 +14,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// What kubelet writes into volume_context, which providers expect beside the
-// class's parameters.
+// Kubelet writes these keys into volume_context, and providers expect them beside the class's
+// parameters.
 const (
 	keyClass          = "secretProviderClass"
 	keyPodName        = "csi.storage.k8s.io/pod.name"
@@ -28,18 +28,17 @@ const (
 // permission is the mode 0644 in the protocol's form: JSON of the decimal.
 const permission = "420"
 
-// newRequest says in the protocol's words what the volume wishes for.
+// newRequest makes the request for the volume.
 //
-// The service account tokens are always among the attributes, where all
-// providers look for them, and among the secrets only if kubelet passed them
-// there, as serviceAccountTokenInSecrets of Kubernetes 1.35 asks it to: there
-// are releases of providers that log the secrets' map.
+// The service account tokens are always among the attributes, where all providers look for them.
+// They are among the secrets only if kubelet passed them there, which serviceAccountTokenInSecrets
+// of Kubernetes 1.35 requests: some releases of providers log the map of secrets.
 //
-// A provider is sent the tokens that it may log in with and no others: it may be
-// another team's, and some refuse attributes that they do not know.
+// A provider receives only the tokens that it may log in with: it may be another team's, and some
+// providers refuse attributes that they do not know.
 //
-// A fresh read names no current versions: a provider that compares versions
-// to spare itself a read then has nothing to compare with.
+// A fresh read names no current versions, so that a provider which compares versions to avoid a
+// read has nothing to compare with.
 func (c *Config) newRequest(name string, r provider.Request) (*v1alpha1.MountRequest, error) {
 	if r.TargetPath == "" {
 		return nil, errors.New("the target path is empty")
@@ -69,7 +68,7 @@ func (c *Config) newRequest(name string, r provider.Request) (*v1alpha1.MountReq
 	return m, nil
 }
 
-// tokensFor are those that the provider is to have.
+// tokensFor returns the tokens that the provider may have.
 func (c *Config) tokensFor(name string, r provider.Request) identity.Tokens {
 	wanted, known := c.Audiences[name]
 	if !known {
@@ -88,8 +87,8 @@ func (c *Config) tokensFor(name string, r provider.Request) identity.Tokens {
 	return some
 }
 
-// audienceMatches knows one wildcard: a pattern that begins with an asterisk is
-// what the audience must end with.
+// audienceMatches supports one wildcard: a pattern that begins with an asterisk matches the end of
+// the audience.
 func audienceMatches(pattern, audience string) bool {
 	if rest, wild := strings.CutPrefix(pattern, "*"); wild {
 		return strings.HasSuffix(audience, rest)
@@ -97,8 +96,7 @@ func audienceMatches(pattern, audience string) bool {
 	return pattern == audience
 }
 
-// attributes are the class's parameters and, which come first, the facts that
-// kubelet vouches for.
+// attributes are the class's parameters and the pod's facts from kubelet, which override them.
 func attributes(r provider.Request, tokens secret.String) map[string]string {
 	all := make(map[string]string, len(r.Class.Parameters)+7)
 	maps.Copy(all, r.Class.Parameters)
@@ -117,7 +115,7 @@ func attributes(r provider.Request, tokens secret.String) map[string]string {
 	return all
 }
 
-// secrets are nil, which JSON calls null, if there are none.
+// secrets is nil, which JSON encodes as null, if there are none.
 func secrets(r provider.Request, tokens secret.String) map[string]string {
 	if len(r.Secrets) == 0 && tokens.Empty() {
 		return nil

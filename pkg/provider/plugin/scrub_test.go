@@ -19,7 +19,7 @@ func FuzzScrub(f *testing.F) {
 	f.Add("eyJhbGciOiJSUzI1NiJ9+/=rest", "", "")
 	f.Add("aaaa", "a", "aaa")
 	f.Fuzz(func(t *testing.T, value, before, after string) {
-		if len(value) < leastSecret || strings.Contains(secret.Redacted, value) || strings.Contains(oneLine(before+after, maxWords), value) {
+		if len(value) < minSecret || strings.Contains(secret.Redacted, value) || strings.Contains(oneLine(before+after, maxWords), value) {
 			t.Skip()
 		}
 		r := provider.Request{Secrets: map[string]secret.String{"k": secret.NewString(value)}}
@@ -41,7 +41,7 @@ func TestQuotedSecrets(t *testing.T) {
 		Tokens:  identity.Tokens{"a": {JWT: secret.NewString(marker)}},
 	}
 	s := scrubber{&r}
-	for _, shown := range quoted(value, quotings) {
+	for _, shown := range quoted(value, maxQuotings) {
 		if text := s.text("x " + shown + " y"); text != "x [redacted] y" {
 			t.Errorf("%q is shown as %q", shown, text)
 		}

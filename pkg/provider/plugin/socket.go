@@ -16,17 +16,16 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// providerName is the protocol's rule for names, less the empty one. It also
-// keeps a name, which comes from a class, inside the directory.
+// providerName is the protocol's rule for names, but without the empty name. It also keeps a name,
+// which comes from a class, inside the directory.
 var providerName = regexp.MustCompile(fmt.Sprintf(`^[a-zA-Z0-9_-]{1,%d}$`, maxName))
 
-// socket is a provider's socket file as it was when it was looked up. Two that
-// are equal belong to the same listening process: one that starts anew has to
-// make a new file.
+// socket is a provider's socket file as it was when it was looked up. Two equal ones belong to the
+// same listening process, because a process that restarts must make a new file.
 type socket struct {
 	path     string
 	dev, ino uint64
-	// changed is the inode's ctime, because inode numbers are used again.
+	// changed is the inode's ctime, because the file system reuses inode numbers.
 	changed unix.Timespec
 }
 
@@ -52,8 +51,8 @@ func (c *Config) find(name string) (socket, error) {
 	return socket{}, c.unknown(name)
 }
 
-// lookUp follows a link: who can place one in the directory can as well serve
-// a socket there.
+// lookUp follows a link: a process that can create one in the directory could also serve a socket
+// there.
 func lookUp(path string) (socket, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(path, &st); err != nil {
@@ -84,7 +83,7 @@ func (c *Config) names() []string {
 	for _, dir := range c.Dirs {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
-			continue // it need not exist
+			continue // the directory need not exist
 		}
 		for _, e := range entries {
 			name, ok := strings.CutSuffix(e.Name(), suffix)

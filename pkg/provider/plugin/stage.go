@@ -8,16 +8,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
-// wroteItself tells whether a provider put the files below the target path and
-// returned none, which is what providers did at first, and the AWS provider
-// does unless it is told otherwise.
+// wroteItself reports whether a provider wrote the files below the target path and returned none.
+// The first providers did that, and the AWS provider does it by default.
 func wroteItself(m *v1alpha1.MountResponse) bool {
 	return m.GetError().GetCode() == "" && len(m.GetFiles()) == 0 && len(m.GetObjectVersion()) > 0
 }
 
-// returnsFiles tells whether the process that serves the name now has returned
-// files before. Of one that is new nothing is known: it may write its files
-// itself, and then to whatever path it is given.
+// returnsFiles reports whether the process that serves the name now has returned files before. A
+// new process may write its files itself, and then to any path that it is given.
 func (r *Registry) returnsFiles(name string) bool {
 	now, err := r.c.find(name)
 	r.mu.Lock()
@@ -31,10 +29,9 @@ func (r *Registry) learn(name string, s socket) {
 	r.returning[name] = s
 }
 
-// staged calls a provider with the path of an empty place in memory that is
-// taken away in the end, whatever happens. What the provider writes there is
-// read back and takes the place of the files that it would have returned. It is
-// given no current versions: there are no files to go with them.
+// staged calls a provider with the path of an empty stage in memory, which it always removes at the
+// end. It reads back the files that the provider wrote there, as if the provider had returned them.
+// The request has no current versions, because the stage has no files that belong to them.
 func (p *Provider) staged(ctx context.Context, c *call, m *v1alpha1.MountRequest) (answer *v1alpha1.MountResponse, err error) {
 	stage, err := c.request.Stager.Stage()
 	if err != nil {
@@ -45,7 +42,7 @@ func (p *Provider) staged(ctx context.Context, c *call, m *v1alpha1.MountRequest
 			answer, err = nil, c.fault(fault.Mount, "taking away the place that it wrote to: %w", cerr)
 		}
 	}()
-	answer, err = p.twice(ctx, c, &v1alpha1.MountRequest{
+	answer, err = p.mountTwice(ctx, c, &v1alpha1.MountRequest{
 		Attributes: m.GetAttributes(), Secrets: m.GetSecrets(), Permission: m.GetPermission(), TargetPath: stage.Path(),
 	})
 	if err != nil {
@@ -60,7 +57,7 @@ func (p *Provider) staged(ctx context.Context, c *call, m *v1alpha1.MountRequest
 	return answer, c.collect(stage, answer)
 }
 
-// collect makes the answer one that returns the files.
+// collect adds the files of the stage to the answer.
 func (c *call) collect(stage provider.Stage, answer *v1alpha1.MountResponse) error {
 	files, err := stage.Files(maxParts, int64(c.limits.MaxMessageBytes))
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 )
 
 // lineTo takes a connection to the provider aws and puts it through one call.
-func lineTo(t *testing.T, r *Registry) *line {
+func lineTo(t *testing.T, r *Registry) *connection {
 	t.Helper()
-	l, err := r.take("aws")
+	l, err := r.acquire("aws")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.give(l)
+	defer r.release(l)
 	if err := l.ask(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func start(t *testing.T, dir string) *pluginprovider.Server {
 	return s
 }
 
-func closed(l *line) bool { return l.conn.GetState() == connectivity.Shutdown }
+func closed(l *connection) bool { return l.conn.GetState() == connectivity.Shutdown }
 
 func TestSweepIdle(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
@@ -61,7 +61,7 @@ func TestSweepIdle(t *testing.T) {
 	if closed(l) {
 		t.Fatal("a connection was closed before its time")
 	}
-	busy, err := r.take("aws")
+	busy, err := r.acquire("aws")
 	if err != nil || busy != l {
 		t.Fatalf("take gave another line (%v)", err)
 	}
@@ -70,10 +70,10 @@ func TestSweepIdle(t *testing.T) {
 	if closed(l) {
 		t.Fatal("a connection was closed under a call")
 	}
-	r.give(l)
+	r.release(l)
 	now = now.Add(time.Minute)
 	r.sweep()
-	if !closed(l) || len(r.lines) != 0 {
+	if !closed(l) || len(r.connections) != 0 {
 		t.Error("an unused connection is still open")
 	}
 	if next := lineTo(t, r); next == l {
@@ -86,7 +86,7 @@ func TestSweepIdle(t *testing.T) {
 func TestSweepStale(t *testing.T) {
 	r, dir, _ := sweepWorld(t, Config{})
 	old := lineTo(t, r)
-	running, err := r.take("aws")
+	running, err := r.acquire("aws")
 	if err != nil || running != old {
 		t.Fatalf("take gave another line (%v)", err)
 	}
@@ -95,7 +95,7 @@ func TestSweepStale(t *testing.T) {
 	if next == old || closed(old) {
 		t.Fatalf("the old line is given out or closed under a call")
 	}
-	r.give(running)
+	r.release(running)
 	if !closed(old) {
 		t.Error("the old line is open after its last call")
 	}
@@ -103,7 +103,7 @@ func TestSweepStale(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.sweep()
-	if !closed(next) || len(r.lines) != 0 {
+	if !closed(next) || len(r.connections) != 0 {
 		t.Error("a connection is open though its socket is gone")
 	}
 }

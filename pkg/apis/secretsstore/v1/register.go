@@ -9,21 +9,21 @@ import (
 // GroupName is the API group of the objects.
 const GroupName = "secrets-store.csi.x-k8s.io"
 
-// Version is the API version that this package holds, and that is stored.
+// Version is the API version of this package, which the API server stores.
 const Version = "v1"
 
-// The resources, as they stand in the API server's paths.
+// The resources, as in the API server's paths.
 const (
 	SecretProviderClassResource          = "secretproviderclasses"
 	SecretProviderClassPodStatusResource = "secretproviderclasspodstatuses"
 )
 
-// GroupVersion gives the group and version of the objects.
+// GroupVersion returns the group and version of the objects.
 func GroupVersion() schema.GroupVersion {
 	return schema.GroupVersion{Group: GroupName, Version: Version}
 }
 
-// AddToScheme makes the objects known to a scheme.
+// AddToScheme registers the objects with a scheme.
 func AddToScheme(s *runtime.Scheme) error {
 	s.AddKnownTypes(GroupVersion(),
 		&SecretProviderClass{}, &SecretProviderClassList{},

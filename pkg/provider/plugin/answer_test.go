@@ -66,7 +66,7 @@ func FuzzJudge(f *testing.F) {
 		if proto.Unmarshal(data, &m) != nil {
 			t.Skip()
 		}
-		p, err := callFor(t).judge(&m)
+		p, err := callFor(t).payload(&m)
 		if (p == nil) == (err == nil) {
 			t.Fatalf("a payload and an error exclude each other: %v, %v", p, err)
 		}
@@ -110,11 +110,11 @@ func TestVersionLimits(t *testing.T) {
 		"object_version[1]":        {Files: file, ObjectVersion: versions("a", "1", "b", "1\n")},
 		"holds a service account ": {Files: file, ObjectVersion: versions("a", "v-"+marker)},
 	} {
-		if _, err := callFor(t).judge(m); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := callFor(t).payload(m); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("judge: %v, want %q", err, want)
 		}
 	}
-	last, err := callFor(t).judge(&v1alpha1.MountResponse{Files: file, ObjectVersion: versions("a", "1", "a", "2")})
+	last, err := callFor(t).payload(&v1alpha1.MountResponse{Files: file, ObjectVersion: versions("a", "1", "a", "2")})
 	if err != nil || len(last.Versions) != 1 || last.Versions[0].Version != "2" {
 		t.Errorf("an id with two versions: %v, %v, want the last word", last, err)
 	}
@@ -125,17 +125,17 @@ func TestLenientAnswers(t *testing.T) {
 	file := func(path, contents string) *v1alpha1.File {
 		return &v1alpha1.File{Path: path, Contents: []byte(contents)}
 	}
-	judge := func(m *v1alpha1.MountResponse) *provider.Payload {
+	payload := func(m *v1alpha1.MountResponse) *provider.Payload {
 		t.Helper()
-		p, err := callFor(t).judge(m)
+		p, err := callFor(t).payload(m)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return p
 	}
-	one := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "2")}, ObjectVersion: versions("", "", "b", "")})
-	two := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("b", "2"), file("a", "1")}, ObjectVersion: versions("b", "", "", "")})
-	other := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("b", "2"), file("a", "3")}, ObjectVersion: versions("b", "", "", "")})
+	one := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "2")}, ObjectVersion: versions("", "", "b", "")})
+	two := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("b", "2"), file("a", "1")}, ObjectVersion: versions("b", "", "", "")})
+	other := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("b", "2"), file("a", "3")}, ObjectVersion: versions("b", "", "", "")})
 	if len(one.Versions) != 2 || one.Versions[0].ID != "aws" || one.Versions[0].Version == "" || one.Versions[1].ID != "b" {
 		t.Errorf("versions %v", one.Versions)
 	}
@@ -147,11 +147,11 @@ func TestLenientAnswers(t *testing.T) {
 			t.Errorf("other contents, the same version of %q", other.Versions[i].ID)
 		}
 	}
-	same := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("a", "1")}, ObjectVersion: versions("a", "1")})
+	same := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("a", "1")}, ObjectVersion: versions("a", "1")})
 	if len(same.Files) != 1 || len(same.Warnings) != 0 {
 		t.Errorf("the same file twice: %d files, warnings %q", len(same.Files), same.Warnings)
 	}
-	twice := judge(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "x"), file("a", "2")}, ObjectVersion: versions("a", "1")})
+	twice := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "x"), file("a", "2")}, ObjectVersion: versions("a", "1")})
 	if len(twice.Files) != 2 || string(twice.Files[0].Contents.Reveal()) != "2" || len(twice.Warnings) != 1 || !strings.Contains(twice.Warnings[0], `"a" twice`) {
 		t.Errorf("two files of one name: %d files, warnings %q", len(twice.Files), twice.Warnings)
 	}

@@ -19,21 +19,21 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// maxVersionBytes is the most that a provider may have written into every
-// status for one object.
+// maxVersionBytes bounds the text that a provider can make the driver write into every status for
+// one object.
 const maxVersionBytes = 4096
 
-// judge makes a payload of an answer, or tells what is wrong with it.
+// payload makes a payload from an answer, or says what is wrong with the answer.
 //
 //  1. An error code fails the mount.
 //  2. There must be files: those returned, or those from the stage.
 //  3. The files must be able to make up a volume.
-//  4. There must be versions with nothing secret in them. Where a provider gives
-//     an empty one, a hash of the files stands in.
+//  4. There must be versions without secrets in them. A hash of the files replaces
+//     an empty version.
 //
-// The versions are no reason to leave out a write: there are providers that
-// give every object the same version for ever. Who writes compares contents.
-func (c *call) judge(m *v1alpha1.MountResponse) (*provider.Payload, error) {
+// The driver does not skip a write because of equal versions, since some providers give every
+// object the same version for ever. It compares the contents.
+func (c *call) payload(m *v1alpha1.MountResponse) (*provider.Payload, error) {
 	if code := m.GetError().GetCode(); code != "" {
 		return nil, c.refused(reasonOfWord(code), code, "the provider reports this error code and no more")
 	}
@@ -58,15 +58,15 @@ func (c *call) judge(m *v1alpha1.MountResponse) (*provider.Payload, error) {
 	return p, nil
 }
 
-// once leaves one file of each path. Providers that name an object twice return
-// its file twice; where the two differ the last one counts, as with the drivers
-// before us, and the class's author is told.
+// once returns one file for each path. Providers that list an object twice return its file twice.
+// If the two differ the last one counts, as with the Secrets Store CSI driver, and the payload has
+// a warning for the class's author.
 func (c *call) once(list []*v1alpha1.File, p *provider.Payload) []*v1alpha1.File {
 	last := make(map[string]int, len(list))
 	out := make([]*v1alpha1.File, 0, len(list))
 	for _, f := range list {
-		i, twice := last[f.GetPath()]
-		if !twice {
+		i, duplicate := last[f.GetPath()]
+		if !duplicate {
 			last[f.GetPath()] = len(out)
 			out = append(out, f)
 			continue
@@ -79,9 +79,8 @@ func (c *call) once(list []*v1alpha1.File, p *provider.Payload) []*v1alpha1.File
 	return out
 }
 
-// versions are sorted, because providers range over maps, and hold each id
-// once, because some name an object once per file. The last word on an id
-// counts.
+// versions returns the versions sorted, because providers iterate over maps, and with each id once,
+// because some providers repeat an object for each file. The last version of an id counts.
 func (c *call) versions(list []*v1alpha1.ObjectVersion, files []provider.File) ([]provider.Version, error) {
 	last := make(map[string]string, len(list))
 	for i, v := range list {
@@ -102,7 +101,8 @@ func (c *call) versions(list []*v1alpha1.ObjectVersion, files []provider.File) (
 	return out, nil
 }
 
-// hashOf is a version of all files, since nothing tells which are the object's.
+// hashOf returns a version of all files, because the answer does not say which files belong to the
+// object.
 func (c *call) hashOf(id string, files []provider.File) string {
 	files = slices.SortedFunc(slices.Values(files), func(a, b provider.File) int { return cmp.Compare(a.Path, b.Path) })
 	parts := make([][]byte, 0, 2*len(files))
@@ -112,7 +112,7 @@ func (c *call) hashOf(id string, files []provider.File) string {
 	return c.limits.hasher.Version(c.request.Class, id, parts...)
 }
 
-// badVersion keeps out what must not get into a status that others read.
+// badVersion refuses a version that must not be in a status, which others can read.
 func (c *call) badVersion(v *v1alpha1.ObjectVersion) string {
 	switch text := v.GetId() + v.GetVersion(); {
 	case len(text) > maxVersionBytes:
@@ -129,8 +129,7 @@ func (c *call) files(list []*v1alpha1.File) ([]provider.File, error) {
 	out := make([]provider.File, len(list))
 	checked := make([]atomicdir.File, len(list))
 	for i, f := range list {
-		// A negative mode has high bits as an unsigned one, and is refused
-		// for them.
+		// A negative mode has high bits set as an unsigned number, and is refused for them.
 		mode := fs.FileMode(uint32(f.GetMode()))
 		if mode&^fs.ModePerm != 0 {
 			return nil, c.fault(fault.BadAnswer, "files[%d] (%s) of its answer has the mode %#o, which is not within 0777",
@@ -145,14 +144,14 @@ func (c *call) files(list []*v1alpha1.File) ([]provider.File, error) {
 	return out, nil
 }
 
-// path is a provider's path in an error.
+// path is a provider's path, made safe for an error.
 func (c *call) path(p string) string {
 	const most = 256
 	return oneLine(c.scrub.text(p), most)
 }
 
-// reasonOfWord is for the error codes in an answer, which are words of the
-// provider's choosing. Those that are gRPC's mean the same here.
+// reasonOfWord maps the error codes in an answer, which each provider chooses freely. Those with
+// the name of a gRPC code mean the same as that code.
 func reasonOfWord(word string) fault.Reason {
 	for code := codes.Canceled; code <= codes.Unauthenticated; code++ {
 		if strings.EqualFold(plain(word), code.String()) {
@@ -162,5 +161,5 @@ func reasonOfWord(word string) fault.Reason {
 	return fault.Rejected
 }
 
-// plain drops what NOT_FOUND has and NotFound has not.
+// plain removes the separators, so that NOT_FOUND and NotFound compare equal.
 func plain(word string) string { return strings.NewReplacer("_", "", "-", "", " ", "").Replace(word) }
