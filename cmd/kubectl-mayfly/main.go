@@ -1,5 +1,5 @@
-// Command kubectl-mayfly is a plugin of kubectl that finds out why a secret
-// does not arrive.
+// Command kubectl-mayfly is a plugin of kubectl that finds out why a secret does not arrive in a
+// pod.
 package main
 
 import (
@@ -15,7 +15,7 @@ var version = "dev"
 
 func main() {
 	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(30) // a laptop's memory is dearer than a tenth of a second
+		debug.SetGCPercent(30) // saves memory for a tenth of a second of CPU time
 	}
 	os.Exit(cli.Run(os.Args[1:], output.Streams{In: os.Stdin, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: version}))
 }

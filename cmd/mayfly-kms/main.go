@@ -1,6 +1,5 @@
-// Command mayfly-kms encrypts a cluster's Secrets in etcd: a KMS v2 plugin of
-// the API server on Vault's or OpenBao's Transit engine, and the tools that show
-// that all is encrypted.
+// Command mayfly-kms encrypts a cluster's Secrets in etcd: a KMS v2 plugin of the API server on
+// Vault's or OpenBao's Transit engine, and the tools that verify that everything is encrypted.
 package main
 
 import (

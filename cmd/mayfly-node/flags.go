@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/node"
 )
 
-// options are what the command line and the environment say.
+// options are the values of the command line and the environment.
 type options struct {
 	version   bool
 	logFormat string
@@ -45,15 +45,15 @@ func (f *flagSet) group(title string) {
 	f.groups = append(f.groups, &group{title: title, env: map[string]string{}})
 }
 
-// add puts a flag that was just declared into the current group. Its
-// environment variables are tried in order: MAYFLY_<NAME>, then those given.
+// add puts a flag that was just declared into the current group. fromEnv tries its environment
+// variables in order: MAYFLY_<NAME>, then those given.
 func (f *flagSet) add(name string, env ...string) {
 	g := f.groups[len(f.groups)-1]
 	g.flags = append(g.flags, f.Lookup(name))
 	g.env[name] = strings.Join(append([]string{"MAYFLY_" + strings.ToUpper(strings.ReplaceAll(name, "-", "_"))}, env...), " ")
 }
 
-// addWithoutEnv is for flags that ask for something else than to serve.
+// addWithoutEnv is for flags that do something else than serve.
 func (f *flagSet) addWithoutEnv(name string) {
 	g := f.groups[len(f.groups)-1]
 	g.flags = append(g.flags, f.Lookup(name))
@@ -84,7 +84,7 @@ func (f *flagSet) value(v flag.Value, name, usage string, env ...string) {
 	f.add(name, env...)
 }
 
-// fromEnv sets the flags that the command line did not.
+// fromEnv sets the flags that are not on the command line.
 func (f *flagSet) fromEnv(getenv func(string) string) error {
 	given := map[string]bool{}
 	f.Visit(func(x *flag.Flag) { given[x.Name] = true })
@@ -127,7 +127,7 @@ func (q quantity) Set(text string) error {
 	return nil
 }
 
-// limit is a quantity, 0 for none or, where automatic is set, auto.
+// limit is a quantity, 0 for none or, if automatic is set, auto.
 type limit struct {
 	p         *int64
 	automatic bool

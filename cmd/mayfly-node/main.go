@@ -30,8 +30,8 @@ func main() {
 	os.Exit(run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr))
 }
 
-// run is main with its surroundings passed in. It returns the exit code: 2
-// for a command line that cannot be used, 1 for a driver that failed.
+// run is main with its environment as parameters. It returns the exit code: 2 for an invalid
+// command line, 1 for a driver that failed.
 func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == mountedCommand {
 		return mounted(ctx, args[1:], stdout, stderr)
@@ -84,7 +84,7 @@ func serve(ctx context.Context, o *options, log *slog.Logger) error {
 	}
 }
 
-// harden keeps secrets out of core dumps and out of other processes' ptrace.
+// harden keeps secrets out of core dumps, and other processes from reading them with ptrace.
 func harden() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("switching core dumps off: %w", err)
@@ -92,9 +92,8 @@ func harden() error {
 	return nil
 }
 
-// limitMemory has the garbage collector work harder for a small process, and
-// keep the heap within the container's memory limit, unless the operator chose
-// otherwise.
+// limitMemory makes the garbage collector run more often, for a small process, and keeps the heap
+// within the container's memory limit, unless the operator has set GOGC or GOMEMLIMIT.
 func limitMemory(c *node.Config) {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(75)

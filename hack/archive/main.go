@@ -1,6 +1,5 @@
-// Command archive builds kubectl-mayfly for every platform, packs each with the
-// licence, and writes the manifest by which krew installs it. The same source,
-// version and SOURCE_DATE_EPOCH give the same bytes.
+// Command archive builds kubectl-mayfly for every platform, packs each with the licence, and writes
+// krew's manifest. The same source, version and SOURCE_DATE_EPOCH give the same bytes.
 package main
 
 import (
@@ -29,7 +28,7 @@ const (
 	releases = "https://github.com/mayfly-csi/mayfly/releases/download"
 )
 
-// platform is one that kubectl runs on.
+// platform is a platform that kubectl runs on.
 type platform struct{ OS, Arch string }
 
 func platforms() []platform {
@@ -81,7 +80,7 @@ func run(args []string) error {
 	return b.write()
 }
 
-// build makes the program for a platform.
+// build compiles the program for a platform.
 func build(p platform, version, path string) error {
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w -X main.version="+version, "-o", path, "./cmd/"+program)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.OS, "GOARCH="+p.Arch)
@@ -91,7 +90,7 @@ func build(p platform, version, path string) error {
 	return nil
 }
 
-// bundle is what is written.
+// bundle is the directory of archives, and their version and address.
 type bundle struct {
 	version, out, uri string
 	licence           []byte
@@ -99,7 +98,7 @@ type bundle struct {
 	build             func(p platform, version, path string) error
 }
 
-// packed is an archive, as the manifest names it.
+// packed is an archive's entry in the manifest.
 type packed struct {
 	platform
 	URI, SHA256, Binary string
@@ -186,7 +185,7 @@ func (b *bundle) zip(out io.Writer, members []member) error {
 //go:embed krew.yaml.tmpl
 var manifest string
 
-// manifest writes krew's, from its template.
+// manifest writes the manifest of krew from its template.
 func (b *bundle) manifest(all []packed) error {
 	t, err := template.New("krew").Option("missingkey=error").Parse(manifest)
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 type layout struct {
 	blobs map[digest.Digest][]byte
 	index v1.Index
-	// docker is the manifest.json by which "docker load" finds images.
+	// docker is the manifest.json in which "docker load" finds images.
 	docker []dockerImage
 }
 
@@ -105,8 +105,8 @@ func (o *options) addPlatform(l *layout, p platform, binary []byte) (v1.Descript
 	return manifest, nil
 }
 
-// dockerTag is the name in Docker's own format, which has no images of several
-// platforms: each of them then gets a tag with its architecture.
+// dockerTag is the name in Docker's own format, which has no images for several platforms: with
+// several, each gets a tag with its architecture.
 func (o *options) dockerTag(p platform) string {
 	if len(o.platforms) == 1 {
 		return o.name + ":" + o.version
@@ -170,8 +170,8 @@ func blobPath(sum digest.Digest) string {
 	return "blobs/" + sum.Algorithm().String() + "/" + sum.Encoded()
 }
 
-// writeFile writes the layout as a tar archive, through a file beside it so
-// that path is never half an image.
+// writeFile writes the layout as a tar archive. It writes to a temporary file beside path, so that
+// path is never half an image.
 func (l *layout) writeFile(path string, o *options) error {
 	list, err := l.files()
 	if err != nil {

@@ -1,8 +1,7 @@
-// Command image builds Mayfly's container images without Docker: the static
-// binary, the public certificate authorities and an account file, for each
-// platform, as one OCI layout in a tar file that "docker load" takes too. The
-// same source gives the same bytes. An SPDX document for each platform says
-// what is in it.
+// Command image builds Mayfly's container images without Docker: the static binary, the public
+// certificate authorities and an account file, for each platform, as one OCI layout in a tar file
+// that "docker load" accepts too. The same source gives the same bytes. An SPDX document for each
+// platform lists its contents.
 package main
 
 import (
@@ -34,7 +33,7 @@ SOURCE_DATE_EPOCH sets every time in it; the default is that of the commit.
 Flags:
 `
 
-// options are what the command line says.
+// options are the values of the command line.
 type options struct {
 	source, out, rootfs string
 	program, name       string
@@ -103,7 +102,7 @@ func parse(ctx context.Context, args []string, getenv func(string) string, stdou
 	return o, o.describe(ctx, getenv)
 }
 
-// descriptions are what the programs are, for the images' annotations.
+// descriptions are the programs' descriptions, for the images' annotations.
 func descriptions() map[string]string {
 	return map[string]string{
 		"mayfly-node": "CSI node driver that gives pods their secrets as files in a private tmpfs",

@@ -22,8 +22,8 @@ type file struct {
 	data []byte
 }
 
-// files are all that is in the image, parents first. The driver mounts with
-// system calls, and neither program needs another one beside it.
+// files lists the contents of the image, parents first. The driver mounts with system calls, and
+// both programs run without any other program.
 func (o *options) files(binary []byte) []file {
 	return []file{
 		{"etc/", 0o755, nil},
@@ -36,10 +36,9 @@ func (o *options) files(binary []byte) []file {
 	}
 }
 
-// authorities is a PEM bundle of the public certificate authorities that
-// Mozilla trusts, for stores with a public certificate. It comes with a Go
-// module, so go.sum pins it, on every machine alike. Authorities that are
-// trusted under conditions which PEM cannot express are left out.
+// authorities is a PEM bundle of the public certificate authorities that Mozilla trusts, for stores
+// with a public certificate. It comes from a Go module, so go.sum pins it, on every machine alike.
+// It leaves out authorities that are trusted under conditions which PEM cannot express.
 func authorities() []byte {
 	var text bytes.Buffer
 	for root := range bundle.Roots() {

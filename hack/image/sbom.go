@@ -16,7 +16,7 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// document is the part of SPDX 2.3 that is needed to list what an image holds:
+// document is the part of SPDX 2.3 that lists the contents of an image:
 // https://spdx.github.io/spdx-spec/v2.3/
 type document struct {
 	SPDXVersion       string         `json:"spdxVersion"`
@@ -71,8 +71,7 @@ const (
 	rootsFrom  = "golang.org/x/crypto/x509roots/fallback"
 )
 
-// writeSBOM writes what the image of one platform holds, as the binary itself
-// tells it.
+// writeSBOM writes the contents of one platform's image, from the build information in the binary.
 func (o *options) writeSBOM(path string, p platform, binary []byte, manifest digest.Digest) error {
 	info, err := buildinfo.Read(bytes.NewReader(binary))
 	if err != nil {
@@ -127,7 +126,7 @@ func (o *options) sbom(p platform, binary []byte, manifest digest.Digest, info *
 	return d
 }
 
-// modules are the Go modules that the binary is linked from, and Go itself.
+// modules are the Go modules in the binary, and Go itself.
 func modules(info *debug.BuildInfo) []pkg {
 	version := strings.TrimPrefix(info.GoVersion, "go")
 	std := newPackage("go-stdlib", "stdlib", version, "LIBRARY")
@@ -146,7 +145,7 @@ func modules(info *debug.BuildInfo) []pkg {
 	return all
 }
 
-// notID is what an SPDX identifier may not hold.
+// notID matches what an SPDX identifier may not contain.
 var notID = regexp.MustCompile(`[^A-Za-z0-9.-]+`)
 
 func newPackage(id, name, version, purpose string) pkg {
@@ -157,13 +156,13 @@ func newPackage(id, name, version, purpose string) pkg {
 	}
 }
 
-// purl is the name by which scanners look a Go module up.
+// purl is the name by which scanners look up a Go module.
 func purl(path, version string) []externalRef {
 	return []externalRef{{"PACKAGE-MANAGER", "purl", "pkg:golang/" + path + "@" + url.PathEscape(version)}}
 }
 
-// rootsVersion is the version of the module with the certificate authorities
-// that this program is linked with.
+// rootsVersion is the version of the module with the certificate authorities, from this program's
+// own build information.
 func rootsVersion() (string, error) {
 	info, ok := debug.ReadBuildInfo()
 	if ok {

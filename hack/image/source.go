@@ -15,12 +15,11 @@ import (
 	"time"
 )
 
-// tag is what a registry takes as a tag.
+// tag matches what a registry accepts as a tag.
 var tag = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
 
-// describe finds out what is built: from the flags and the environment, else
-// from git. A source without git, such as a release's archive, is version dev
-// of 1970.
+// describe determines the version and date of the build: from the flags and the environment, else
+// from git. A source without git, such as a release's archive, is version dev of 1970.
 func (o *options) describe(ctx context.Context, getenv func(string) string) error {
 	_, err := os.Stat(filepath.Join(o.source, ".git"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -65,7 +64,7 @@ func git(ctx context.Context, dir string, args ...string) (string, error) {
 	return output(ctx, exec.CommandContext(ctx, "git", append([]string{"-C", dir}, args...)...))
 }
 
-// output runs a command and gives what it prints.
+// output runs a command and returns its output.
 func output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
@@ -78,8 +77,7 @@ func output(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	return strings.TrimSpace(stdout.String()), nil
 }
 
-// platform is an operating system and architecture as Go calls them, which is
-// as OCI does too.
+// platform is an operating system and architecture in Go's names, which OCI uses too.
 type platform struct{ os, arch string }
 
 func parsePlatform(text string) (platform, error) {
@@ -92,8 +90,8 @@ func parsePlatform(text string) (platform, error) {
 
 func (p platform) String() string { return p.os + "/" + p.arch }
 
-// compile builds the program: static, without paths of this machine and without
-// what git says, which would tell two checkouts of one source apart.
+// compile builds the program: static, without this machine's paths and without git's state, which
+// would make two checkouts of one source differ.
 func (o *options) compile(ctx context.Context, p platform) ([]byte, error) {
 	dir, err := os.MkdirTemp("", "mayfly-image-")
 	if err != nil {

@@ -15,7 +15,7 @@ const (
 	rowHeight     = 40
 )
 
-// steps are what the driver does for a volume, in this order.
+// steps are the driver's steps for a volume, in this order.
 var steps = [][2]string{
 	{"class", "what the SecretProviderClass asks for"},
 	{"provider", "log in to the store as the pod, read"},
@@ -39,7 +39,7 @@ text { font: 14px sans-serif; fill: #1f2328 }
 <rect width="%[1]d" height="%[2]d" fill="#f6f8fa"/>
 `
 
-// drawing is an SVG that is being made.
+// drawing is an SVG under construction.
 type drawing struct{ bytes.Buffer }
 
 func (d *drawing) box(class string, x, y, w, h int) {
@@ -48,7 +48,7 @@ func (d *drawing) box(class string, x, y, w, h int) {
 
 func (d *drawing) text(class string, x, y int, text string) {
 	fmt.Fprintf(d, "<text class=%q x=\"%d\" y=\"%d\">", class, x, y)
-	_ = xml.EscapeText(d, []byte(text)) // a Buffer takes everything
+	_ = xml.EscapeText(d, []byte(text)) // writing to a Buffer cannot fail
 	d.WriteString("</text>\n")
 }
 

@@ -1,14 +1,12 @@
-// Command protogen makes Go code of .proto files as protoc does with
-// protoc-gen-go and protoc-gen-go-grpc. All three parts are Go modules pinned
-// in this directory's go.mod, so that every machine generates the same bytes
-// and none needs a protoc.
+// Command protogen generates Go code from .proto files, as protoc does with protoc-gen-go and
+// protoc-gen-go-grpc. All three parts are Go modules pinned in this directory's go.mod, so that
+// every machine generates the same bytes and none needs a protoc.
 //
-// It is run in this directory:
+// Run it in this directory:
 //
 //	go run . <root> <out> <file.proto>...
 //
-// The files are named relative to root, and the generated ones appear at the
-// same paths below out.
+// The files are named relative to root, and the generated ones have the same paths below out.
 package main
 
 import (
@@ -53,7 +51,7 @@ func run(ctx context.Context, args []string) error {
 	return nil
 }
 
-// compile reads one file, with the comments that end up in the Go code.
+// compile reads one file, with the comments that protoc copies to the Go code.
 func compile(ctx context.Context, root, file string) (*descriptorpb.FileDescriptorProto, error) {
 	c := protocompile.Compiler{
 		Resolver:       &protocompile.SourceResolver{ImportPaths: []string{root}},
@@ -70,7 +68,7 @@ func compile(ctx context.Context, root, file string) (*descriptorpb.FileDescript
 	return result.FileDescriptorProto(), nil
 }
 
-// generate asks a plugin of protoc, in protoc's own protocol.
+// generate runs a plugin of protoc, in protoc's own protocol.
 func generate(ctx context.Context, tool string, file *descriptorpb.FileDescriptorProto, out string) error {
 	request, err := proto.Marshal(&pluginpb.CodeGeneratorRequest{
 		FileToGenerate: []string{file.GetName()},

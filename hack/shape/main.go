@@ -1,5 +1,5 @@
-// Command shape prints figures about the structure of the driver's code, so that
-// the next person sees them move. It judges nothing.
+// Command shape prints figures about the structure of the driver's code, so that developers see how
+// they change. It enforces nothing.
 package main
 
 import (
@@ -26,10 +26,10 @@ const (
 	maxMethods  = 20
 )
 
-// paired are the packages whose files are paired.
+// paired are the packages for which it counts pairs of files that use each other.
 var paired = []string{"pkg/volume", "pkg/provider/vault", "pkg/provider/akeyless", "pkg/provider/session"}
 
-// apart are programs of their own, which are not the driver.
+// apart are separate programs, which are not part of the driver.
 var apart = []string{"pkg/cli", "pkg/kms", "pkg/provider/providertest", "cmd/kubectl-mayfly", "cmd/mayfly-kms"}
 
 func main() {
@@ -61,7 +61,7 @@ func run() error {
 	return s.print()
 }
 
-// size is something with its lines.
+// size is a file, function or type with its number of lines.
 type size struct {
 	name  string
 	lines int
@@ -75,7 +75,7 @@ type shape struct {
 	mutual          []string // one line a package
 }
 
-// product tells code that people wrote for the driver.
+// product reports whether people wrote the code for the driver.
 func product(file string) bool {
 	base := filepath.Base(file)
 	return !strings.HasSuffix(base, "_test.go") && !strings.HasPrefix(base, "zz_generated") && !strings.HasSuffix(base, ".pb.go")
@@ -136,8 +136,8 @@ func receiverOf(t ast.Expr) string {
 	return "?"
 }
 
-// pairs tells how many pairs of a package's files use each other: one names
-// something that the other declares at its top, or a method or field of that.
+// pairs counts the pairs of a package's files that use each other: one names something that the
+// other declares at its top, or a method or field of that.
 func pairs(name string, p *packages.Package, files []*ast.File) string {
 	uses := map[[2]*token.File]bool{}
 	var all []*token.File
@@ -180,8 +180,8 @@ func percent(a, b int) int {
 	return (100*a + b/2) / b
 }
 
-// declaredAtTop tells what a package declares, its methods and fields too, from
-// what a function does.
+// declaredAtTop reports whether the package declares the object, also as a method or field, and not
+// a function's body.
 func declaredAtTop(o types.Object) bool {
 	switch o := o.(type) {
 	case *types.Func:

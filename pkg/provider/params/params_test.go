@@ -213,20 +213,16 @@ func TestAliasBomb(t *testing.T) {
 
 func TestValues(t *testing.T) {
 	var data map[string]any
-	if err := params.Decode([]byte(`{"a.b":1,"a":{"b":2,"l":[{"n":"x"}]},"big":12345678901234567890}`), &data); err != nil {
-		t.Fatal(err)
+	if err := params.Decode([]byte(`{"big":12345678901234567890}`), &data); err != nil || data["big"] != json.Number("12345678901234567890") {
+		t.Fatal(data, err)
 	}
-	for key, want := range map[string]any{"a.b": json.Number("1"), "a.l.0.n": "x", "big": json.Number("12345678901234567890")} {
-		if got, ok := params.LookUp(data, key); !ok || !reflect.DeepEqual(got, want) {
-			t.Errorf("%s is %v, want %v", key, got, want)
+	raw := []byte(`{"a.b":1,"a":{"b":2,"l":[{"n":"x"}]}}`)
+	for key, want := range map[string]string{"a.b": "1", "a.l.0.n": `"x"`, "nope": "", "a.nope": "", "a.l.1": "", "a.l.-1": "", "a.l.x": "", "a.b.x": "", "": ""} {
+		if got := params.Pick(raw, key); string(got) != want {
+			t.Errorf("%q is %s, want %s", key, got, want)
 		}
 	}
-	for _, key := range []string{"nope", "a.nope", "a.l.1", "a.l.-1", "a.l.x", "big.x", ""} {
-		if got, ok := params.LookUp(data, key); ok {
-			t.Errorf("%q is %v", key, got)
-		}
-	}
-	if got := params.KeysOf(data); got != `"a", "a.b", "big"` {
+	if got := params.Keys(raw); got != `"a", "a.b"` {
 		t.Errorf("keys %s", got)
 	}
 	for _, text := range []string{`{} {}`, `{} ]`, `{}}`} {

@@ -6,10 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"maps"
-	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -77,46 +73,4 @@ func Decode(data []byte, into any) error {
 		return errors.New("there is more behind the value")
 	}
 	return nil
-}
-
-// LookUp finds a key: the key itself, or else a path through nested maps and lists, such as
-// db.users.0.name.
-func LookUp(data map[string]any, key string) (any, bool) {
-	if v, ok := data[key]; ok {
-		return v, true
-	}
-	at := any(data)
-	for step := range strings.SplitSeq(key, ".") {
-		found := false
-		switch level := at.(type) {
-		case map[string]any:
-			at, found = level[step]
-		case []any:
-			if i, err := strconv.Atoi(step); err == nil && i >= 0 && i < len(level) {
-				at, found = level[i], true
-			}
-		}
-		if !found {
-			return nil, false
-		}
-	}
-	return at, true
-}
-
-// KeysOf lists the names of values, which are not secret.
-func KeysOf(data map[string]any) string {
-	const most = 20
-	if len(data) == 0 {
-		return "none"
-	}
-	names := slices.Sorted(maps.Keys(data))
-	more := ""
-	if len(names) > most {
-		more = fmt.Sprintf(" and %d more", len(names)-most)
-		names = names[:most]
-	}
-	for i, name := range names {
-		names[i] = strconv.Quote(Clip(name))
-	}
-	return strings.Join(names, ", ") + more
 }

@@ -111,7 +111,7 @@ func TestVersionLimits(t *testing.T) {
 		"holds a service account ": {Files: file, ObjectVersion: versions("a", "v-"+marker)},
 	} {
 		if _, err := callFor(t).payload(m); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("judge: %v, want %q", err, want)
+			t.Errorf("%v, want %q", err, want)
 		}
 	}
 	last, err := callFor(t).payload(&v1alpha1.MountResponse{Files: file, ObjectVersion: versions("a", "1", "a", "2")})

@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
 )
 
-// lineTo takes a connection to the provider aws and puts it through one call.
-func lineTo(t *testing.T, r *Registry) *connection {
+// connectionTo takes a connection to the provider aws and puts it through one call.
+func connectionTo(t *testing.T, r *Registry) *connection {
 	t.Helper()
 	l, err := r.acquire("aws")
 	if err != nil {
@@ -55,7 +55,7 @@ func closed(l *connection) bool { return l.conn.GetState() == connectivity.Shutd
 func TestSweepIdle(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	r, _, _ := sweepWorld(t, Config{IdleTimeout: time.Minute, Now: func() time.Time { return now }})
-	l := lineTo(t, r)
+	l := connectionTo(t, r)
 	now = now.Add(time.Minute - 1)
 	r.sweep()
 	if closed(l) {
@@ -63,7 +63,7 @@ func TestSweepIdle(t *testing.T) {
 	}
 	busy, err := r.acquire("aws")
 	if err != nil || busy != l {
-		t.Fatalf("take gave another line (%v)", err)
+		t.Fatalf("acquire returned another connection (%v)", err)
 	}
 	now = now.Add(time.Hour)
 	r.sweep()
@@ -76,8 +76,8 @@ func TestSweepIdle(t *testing.T) {
 	if !closed(l) || len(r.connections) != 0 {
 		t.Error("an unused connection is still open")
 	}
-	if next := lineTo(t, r); next == l {
-		t.Error("a closed line is used again")
+	if next := connectionTo(t, r); next == l {
+		t.Error("a closed connection is used again")
 	}
 }
 
@@ -85,19 +85,19 @@ func TestSweepIdle(t *testing.T) {
 // it, and is not given out meanwhile.
 func TestSweepStale(t *testing.T) {
 	r, dir, _ := sweepWorld(t, Config{})
-	old := lineTo(t, r)
+	old := connectionTo(t, r)
 	running, err := r.acquire("aws")
 	if err != nil || running != old {
-		t.Fatalf("take gave another line (%v)", err)
+		t.Fatalf("acquire returned another connection (%v)", err)
 	}
 	start(t, dir) // the same path, another file
-	next := lineTo(t, r)
+	next := connectionTo(t, r)
 	if next == old || closed(old) {
-		t.Fatalf("the old line is given out or closed under a call")
+		t.Fatalf("the old connection is returned or closed under a call")
 	}
 	r.release(running)
 	if !closed(old) {
-		t.Error("the old line is open after its last call")
+		t.Error("the old connection is open after its last call")
 	}
 	if err := os.Remove(filepath.Join(dir, "aws.sock")); err != nil {
 		t.Fatal(err)
