@@ -1,6 +1,5 @@
-// Package cli is kubectl-mayfly: it finds out, before and after a deployment,
-// why a secret does not arrive. Each command has a package of its own and gives
-// a report of findings.
+// Package cli is kubectl-mayfly: it finds out, before and after a deployment, why a secret does not
+// arrive in a pod. Each command has a package of its own and prints a report of findings.
 package cli
 
 import (
@@ -30,8 +29,8 @@ const (
 	exitFailed   = 2
 )
 
-// Run runs a command line and returns the exit code: 0 where nothing was found,
-// 1 for findings of the level that --fail-on names, 2 for what could not run.
+// Run runs a command line and returns the exit code: 0 without findings, 1 for findings of the
+// level of --fail-on, 2 for a command that could not run.
 func Run(args []string, s output.Streams) int {
 	root := newRoot(s)
 	root.SetArgs(args)

@@ -21,7 +21,7 @@ const pageHead = "# kubectl mayfly\n\n" +
 	"| 2 | the command could not run: a wrong flag, a file that cannot be opened |\n\n" +
 	"The rest of this page is the help of the commands, made by `go test ./pkg/cli -update`.\n"
 
-// Page is docs/cli.md, made from the commands' help.
+// Page is docs/cli.md, generated from the commands' help.
 func Page() string {
 	var b strings.Builder
 	b.WriteString(pageHead)

@@ -14,9 +14,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
 )
 
-// Connection is a login at Vault, and the key that it may use.
+// Connection is a login at Vault, and the key that it uses.
 type Connection struct {
-	// Session asks Vault for anything, logged in.
+	// Session makes requests to Vault, logged in.
 	Session *login.Session
 	Transit *transit.Client
 }
@@ -27,7 +27,7 @@ type Meter interface {
 	login.Meter
 }
 
-// Connect makes a connection. It asks nothing yet: the first request logs in.
+// Connect makes a connection. It makes no request yet: the first request logs in.
 func Connect(c config.Config, meter Meter, log *slog.Logger) (*Connection, error) {
 	if meter == nil {
 		meter = unmetered{}
@@ -40,7 +40,7 @@ func Connect(c config.Config, meter Meter, log *slog.Logger) (*Connection, error
 	return &Connection{Session: session, Transit: transit.New(c.Transit, session)}, nil
 }
 
-// Close ends the login.
+// Close revokes the login.
 func (c *Connection) Close(ctx context.Context) error { return c.Session.Close(ctx) }
 
 // unmetered counts nothing.

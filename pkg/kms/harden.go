@@ -10,12 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// heapLimit is where the garbage collector works harder. The plugin needs a few
-// MiB.
+// heapLimit makes the garbage collector run more often. The plugin needs a few MiB.
 const heapLimit = 16 << 20
 
-// Harden keeps secrets out of core dumps, of other processes' ptrace, and, where
-// the kernel allows it, of swap.
+// Harden keeps secrets out of core dumps and, if the kernel allows it, out of swap, and keeps other
+// processes from reading them with ptrace.
 func Harden(log *slog.Logger) error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("switching core dumps off: %w", err)
@@ -29,8 +28,8 @@ func Harden(log *slog.Logger) error {
 	return nil
 }
 
-// lock locks all memory, but not under a limit: with one, a later request for
-// memory could fail, and Go ends a process then.
+// lock locks all memory, except under a limit: then a later allocation could fail, which ends a Go
+// process.
 func lock() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
@@ -47,8 +46,8 @@ func lock() error {
 	return lockData()
 }
 
-// LimitMemory keeps a small process small, unless the operator chose otherwise.
-// Each processor that Go uses has memory of its own, and a node may have many.
+// LimitMemory keeps a small process small, unless the operator has set the limits. Go uses memory
+// for each processor, and a node may have many.
 func LimitMemory() {
 	if os.Getenv("GOMAXPROCS") == "" {
 		runtime.GOMAXPROCS(min(2, runtime.NumCPU()))

@@ -8,18 +8,18 @@ import (
 	"time"
 )
 
-// A probe or a scrape has to be sent and taken in this time.
+// The times for a probe or a scrape.
 const (
 	readTimeout  = 3 * time.Second
 	writeTimeout = 10 * time.Second
 	headerLimit  = 8 << 10
 )
 
-// listenAgain is the pause before an address is tried again.
+// listenAgain is the pause before another attempt to listen.
 const listenAgain = 10 * time.Second
 
-// serveHTTP serves until ctx ends. An address that is taken is no reason to stop
-// the plugin: the API server could read no Secret.
+// serveHTTP serves until ctx ends. An address in use does not stop the plugin, without which the
+// API server could read no Secret.
 func serveHTTP(ctx context.Context, addr string, h http.Handler, log *slog.Logger) {
 	for {
 		err := serveOnce(ctx, addr, h)

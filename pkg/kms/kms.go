@@ -23,13 +23,12 @@ import (
 )
 
 const (
-	// closeTime bounds the end of the login at the stop, and flushTime the writing
-	// of audit lines.
+	// closeTime bounds revoking the login at the stop, and flushTime the writing of audit lines.
 	closeTime = time.Second
 	flushTime = 5 * time.Second
 )
 
-// Server is the whole of mayfly-kms serve.
+// Server is mayfly-kms serve.
 type Server struct {
 	config     config.Config
 	log        *slog.Logger
@@ -41,7 +40,7 @@ type Server struct {
 	serving    atomic.Bool
 }
 
-// New puts a server together. It asks nothing, and starts nothing.
+// New builds a server. It makes no request, and starts nothing.
 func New(c config.Config, version string, stdout io.Writer, log *slog.Logger) (*Server, error) {
 	s := &Server{config: c, log: log, metrics: telemetry.New(version)}
 	var err error
@@ -67,8 +66,8 @@ func New(c config.Config, version string, stdout io.Writer, log *slog.Logger) (*
 // Condition is the plugin's state.
 func (s *Server) Condition() plugin.Condition { return s.plugin.Condition() }
 
-// Run serves until ctx ends. The socket is there before Vault is asked for
-// anything. The audit log ends last, so that it has all calls.
+// Run serves until ctx ends. It creates the socket before the first request to Vault. The audit log
+// ends last, so that it has all calls.
 func (s *Server) Run(ctx context.Context) error {
 	lines, stopLines := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLines()
@@ -115,7 +114,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-// handlers are the HTTP handlers by address: health and metrics may share one.
+// handlers returns the HTTP handlers by address: health and metrics may share one.
 func (s *Server) handlers() map[string]*http.ServeMux {
 	muxes := map[string]*http.ServeMux{}
 	mux := func(addr string) *http.ServeMux {
@@ -140,7 +139,7 @@ func (s *Server) handlers() map[string]*http.ServeMux {
 	return muxes
 }
 
-// ready looks at memory alone: a probe costs Vault nothing.
+// ready reads memory only: a probe makes no request to Vault.
 func (s *Server) ready(context.Context) error {
 	id, healthz, err := s.plugin.Status()
 	switch {

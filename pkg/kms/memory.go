@@ -43,8 +43,8 @@ func mappings() ([]mapping, error) {
 	return all, lines.Err()
 }
 
-// lockData locks what can be written, now and from now on: only that can hold a
-// secret. Pages are locked as they are used, since Go reserves far more than that.
+// lockData locks writable memory, now and from now on: only that can have a secret in it. It locks
+// pages as they are used, since Go reserves far more than that.
 func lockData() error {
 	if err := unix.Mlockall(unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		return fmt.Errorf("locking memory: %w", err)
@@ -67,8 +67,8 @@ func lockData() error {
 // mlockOnFault is MLOCK_ONFAULT of mlock2(2).
 const mlockOnFault = 1
 
-// giveBack gives back the pages of the program file that only the start needed,
-// and of the heap. What is needed again is read again.
+// giveBack returns the pages of the heap and of the program file that only the start needed. The
+// kernel reads the latter again if they are needed again.
 func giveBack() error {
 	debug.FreeOSMemory()
 	program, err := os.Readlink("/proc/self/exe")
@@ -91,12 +91,12 @@ func giveBack() error {
 }
 
 const (
-	// lookForStart is how often keepSmall looks whether the start is over.
+	// lookForStart is how often keepSmall checks whether the start has finished.
 	lookForStart  = time.Second
 	giveBackEvery = time.Hour
 )
 
-// keepSmall gives memory back once the start is over, and now and then.
+// keepSmall returns memory once the start has finished, and once in a while.
 func keepSmall(ctx context.Context, started func() bool, log *slog.Logger) {
 	tick := time.NewTicker(lookForStart)
 	defer tick.Stop()

@@ -5,9 +5,8 @@ import (
 	"net"
 )
 
-// notifyReady tells systemd that the socket is there, so that units which come
-// after this one, such as kubelet's, start only then. Without a socket to say it
-// to there is no systemd (sd_notify(3)).
+// notifyReady tells systemd that the socket exists, so that later units, such as kubelet's, start
+// only then. It does nothing without a notification socket (sd_notify(3)).
 func notifyReady(socket string) error {
 	if socket == "" {
 		return nil

@@ -1,5 +1,5 @@
-// Package access has what classes need of a Vault, as the least policies and
-// roles that give it, and what a Vault's own policies give.
+// Package access computes the least policies and roles for what classes need from a Vault, and what
+// a Vault's own policies grant.
 package access
 
 import (
@@ -29,23 +29,23 @@ type Account struct {
 // String is namespace/name.
 func (a Account) String() string { return a.Namespace + "/" + a.Name }
 
-// Asked is what one class needs, and who mounts it.
+// Asked is what one class needs, and the accounts that mount it.
 type Asked struct {
 	Class    class.Ref
 	Need     vault.Need
 	Accounts []Account
 }
 
-// Options change what is planned.
+// Options change the plan.
 type Options struct {
 	// NoDefaultPolicy plans for tokens without Vault's default policy, which has
 	// the rights for the token itself and its leases.
 	NoDefaultPolicy bool
 	// Versions adds the right to see the versions of KV version 2 secrets.
 	Versions bool
-	// Method is the kind of the auth method; empty to tell it by its path.
+	// Method is the kind of the auth method; empty to derive it from its path.
 	Method string
-	// APIAudience is what classes mean by audience apiserver; empty for not known.
+	// APIAudience is the API server's own audience, which classes call apiserver; empty if unknown.
 	APIAudience string
 }
 
@@ -61,7 +61,7 @@ type Grant struct {
 	Policy    Policy      `json:"policy"`
 	NoDefault bool        `json:"noDefaultPolicy,omitempty"`
 	Classes   []class.Ref `json:"-"`
-	// For names the classes.
+	// For names the classes that need it.
 	For []string `json:"classes"`
 }
 
@@ -73,7 +73,7 @@ type Policy struct {
 
 // Rule is one path of a policy.
 type Rule struct {
-	// Path is the pattern that the policy has, and For the path that is meant.
+	// Path is the pattern in the policy, and For the path that it is for.
 	Path         string        `json:"path"`
 	For          string        `json:"for"`
 	Capabilities []string      `json:"capabilities"`
@@ -81,16 +81,16 @@ type Rule struct {
 	Purpose      vault.Purpose `json:"purpose"`
 }
 
-// Exact tells whether the rule is for the path that is meant and no other.
+// Exact reports whether the rule matches only its own path.
 func (r Rule) Exact() bool { return r.Path == r.For && !IsWildcard(r.Path) }
 
-// IsWildcard tells whether a pattern stands for more than one path.
+// IsWildcard reports whether a pattern matches more than one path.
 func IsWildcard(pattern string) bool {
 	return strings.HasSuffix(pattern, "*") || slices.Contains(strings.Split(pattern, "/"), "+")
 }
 
-// Plan makes the least grants for some classes, sorted, and notes in the report
-// where they are more or less than was asked for.
+// Plan makes the least grants for some classes, sorted, and reports grants that are more or less
+// than the classes need.
 func Plan(asked []Asked, o Options, report *finding.Report) []Grant {
 	var grants []*Grant
 	for _, a := range asked {
@@ -120,7 +120,7 @@ func Plan(asked []Asked, o Options, report *finding.Report) []Grant {
 	return out
 }
 
-// MethodOf is the kind of an auth method, by its path where it is not given.
+// MethodOf is the kind of an auth method, derived from its path if it is not given.
 func MethodOf(mount, given string) string {
 	if given == "" && strings.Contains(strings.ToLower(mount), JWT) {
 		return JWT
@@ -128,7 +128,7 @@ func MethodOf(mount, given string) string {
 	return cmp.Or(given, Kubernetes)
 }
 
-// audience is what the token that kubelet passes has; empty for not known.
+// audience is the audience of the token that kubelet passes; empty if unknown.
 func audience(of string, o Options) string {
 	if of == identity.APIServer {
 		return o.APIAudience
@@ -188,8 +188,7 @@ func (p *Policy) add(r vault.Right, from class.Ref) {
 	}
 }
 
-// finish puts everything into an order that does not depend on that of the
-// classes.
+// finish sorts everything, so that the result does not depend on the order of the classes.
 func (g *Grant) finish() {
 	byName := func(a, b class.Ref) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
@@ -214,7 +213,7 @@ func namesOf(classes []class.Ref) []string {
 	return names
 }
 
-// judge notes where the grant is not just what was asked for.
+// judge reports grants that differ from what the class needs.
 func (g *Grant) judge(report *finding.Report) {
 	for _, r := range g.Policy.Rules {
 		if !r.Exact() {
@@ -264,7 +263,7 @@ func (g *Grant) names() (names, namespaces []string) {
 	return slices.Compact(names), slices.Compact(namespaces)
 }
 
-// product is everybody whom the two lists let in.
+// product is every account that the two lists admit.
 func (g *Grant) product() []Account {
 	names, namespaces := g.names()
 	var all []Account
@@ -276,9 +275,8 @@ func (g *Grant) product() []Account {
 	return all
 }
 
-// nameAll names the policies: by the role and, where roles of a store have the
-// same, by the mount too. A policy that is there under the role's own name is
-// not overwritten so.
+// nameAll names the policies: by the role and, if roles of several mounts have the same name, by
+// the mount too. So it does not overwrite an existing policy with the role's own name.
 func nameAll(grants []*Grant) {
 	taken := map[string]bool{}
 	for _, g := range grants {
@@ -305,9 +303,9 @@ func slug(text string) string {
 	}, strings.ToLower(text))
 }
 
-// Pattern is the narrowest pattern of a policy that matches a path. A policy
-// takes "+" as an element for any element, "*" at the end for anything, and
-// braces for a template; it knows no way to write them literally.
+// Pattern is the narrowest pattern of a policy that matches a path. In a policy "+" matches any
+// element, "*" at the end matches anything, and braces are a template; there is no way to escape
+// them.
 func Pattern(path string) string {
 	elements := strings.Split(path, "/")
 	for i, e := range elements {

@@ -11,13 +11,12 @@ import (
 	"github.com/hashicorp/hcl/hcl/ast"
 )
 
-// Held is a rule of a policy that a Vault has.
+// Held is a rule of a policy in a Vault.
 type Held struct {
 	Policy       string
 	Path         string
 	Capabilities []string
-	// Bounds tells that the rule has bounds on parameters or wrapping, which are
-	// not judged.
+	// Bounds says that the rule limits parameters or wrapping, which are not checked.
 	Bounds bool
 }
 
@@ -80,11 +79,11 @@ func oldPolicies() map[string][]string {
 	return map[string][]string{deny: {deny}, "read": {"read", "list"}, "write": write, "sudo": append(slices.Clone(write), "sudo")}
 }
 
-// template matches what Vault fills in for whom a token stands for.
+// template matches what Vault fills in for the owner of a token.
 var template = regexp.MustCompile(`\{\{\s*identity\.entity\.aliases\.[^.}]+\.metadata\.(service_account_name|service_account_namespace)\s*\}\}`)
 
-// For fills in the templates of rules for a service account. What it cannot
-// fill in comes back apart.
+// For fills in the templates of rules for a service account. It returns separately what it cannot
+// fill in.
 func For(rules []Held, a Account) (filled, open []Held) {
 	for _, h := range rules {
 		h.Path = template.ReplaceAllStringFunc(h.Path, func(text string) string {
@@ -102,8 +101,8 @@ func For(rules []Held, a Account) (filled, open []Held) {
 	return filled, open
 }
 
-// MayMatch tells whether a pattern with templates may stand for a path, if each
-// template is filled in with the best of words.
+// MayMatch reports whether a pattern with templates can match a path, if each template is filled in
+// with the best of words.
 func MayMatch(pattern, path string) bool {
 	elements := strings.Split(pattern, "/")
 	for i, e := range elements {
@@ -117,9 +116,9 @@ func MayMatch(pattern, path string) bool {
 	return Matches(strings.Join(elements, "/"), path)
 }
 
-// Granted are the rules that decide over a path, and what they grant together:
-// those of the pattern that comes first by Vault's order of precedence, of all
-// policies. The path of a list ends with a slash.
+// Granted are the rules that decide about a path, and what they grant together: those of the
+// pattern with the highest priority in Vault's order, of all policies. The path of a list ends with
+// a slash.
 func Granted(rules []Held, path string, lists bool) (capabilities []string, by []Held) {
 	tries := []string{path}
 	if short := strings.TrimSuffix(path, "/"); lists && short != path {
@@ -154,11 +153,10 @@ func together(rules []Held, pattern string) (capabilities []string, by []Held) {
 	return slices.Compact(capabilities), by
 }
 
-// firstWildcard is the pattern with wildcards that decides over a path; empty if
-// none matches. https://developer.hashicorp.com/vault/docs/concepts/policies
-// has the order: the one whose first wildcard comes later, the one that does not
-// end with a star, the one with fewer pluses, the longer one, the one that is
-// later in the alphabet.
+// firstWildcard is the pattern with wildcards that decides about a path; empty if none matches.
+// https://developer.hashicorp.com/vault/docs/concepts/policies has the order: the one whose first
+// wildcard comes later, the one that does not end with a star, the one with fewer pluses, the
+// longer one, the one that is later in the alphabet.
 func firstWildcard(rules []Held, path string) string {
 	best := ""
 	for _, h := range rules {
@@ -180,7 +178,7 @@ func precedes(a, b string) bool {
 		cmp.Compare(len(a)-star(a), len(b)-star(b)), cmp.Compare(a, b)) > 0
 }
 
-// firstOf is where the first wildcard of a pattern is.
+// firstOf is the position of the first wildcard of a pattern.
 func firstOf(pattern string) int {
 	at := 0
 	for _, e := range strings.Split(pattern, "/") {
@@ -202,7 +200,7 @@ func pluses(pattern string) int {
 	return n
 }
 
-// Matches tells whether a pattern stands for a path.
+// Matches reports whether a pattern matches a path.
 func Matches(pattern, path string) bool {
 	prefix, open := strings.CutSuffix(pattern, "*")
 	want, have := strings.Split(prefix, "/"), strings.Split(path, "/")

@@ -11,15 +11,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 )
 
-// AskedOfAkeyless is what one class needs, and who mounts it.
+// AskedOfAkeyless is what one class needs, and the accounts that mount it.
 type AskedOfAkeyless struct {
 	Class    class.Ref
 	Need     akeyless.Need
 	Accounts []Account
 }
 
-// Rules are what an Akeyless role has to give the service accounts of an auth
-// method.
+// Rules are what an Akeyless role must grant the service accounts of an auth method.
 type Rules struct {
 	Gateway  string      `json:"gateway"`
 	AccessID string      `json:"accessID"`
@@ -27,7 +26,7 @@ type Rules struct {
 	Accounts []Account   `json:"serviceAccounts,omitempty"`
 	Items    []ItemRule  `json:"items"`
 	Classes  []class.Ref `json:"-"`
-	// For names the classes.
+	// For names the classes that need it.
 	For []string `json:"classes"`
 }
 
@@ -103,8 +102,8 @@ func (r *Rules) finish() {
 	}
 }
 
-// AkeylessCommands are the rules as commands of Akeyless' own program; as a
-// comment for those who read HCL.
+// AkeylessCommands prints the rules as commands of Akeyless' own program, as comments for readers
+// of HCL.
 func AkeylessCommands(all []Rules, comment bool) string {
 	var b strings.Builder
 	for i, r := range all {
@@ -125,8 +124,8 @@ func AkeylessCommands(all []Rules, comment bool) string {
 	return b.String()
 }
 
-// Commands make the role, tie it to the auth method for its service accounts, and
-// give it a rule for each item. The name of the auth method is not in a class.
+// Commands create the role, associate it with the auth method for its service accounts, and add a
+// rule for each item. A class does not contain the name of the auth method.
 func (r Rules) Commands() []string {
 	lines := []string{"akeyless create-role --name " + QuoteShell(r.Role)}
 	for _, a := range r.Accounts {
@@ -139,7 +138,7 @@ func (r Rules) Commands() []string {
 	return lines
 }
 
-// RuleCommand gives the role the rule for one item.
+// RuleCommand adds the rule for one item to the role.
 func (r Rules) RuleCommand(item ItemRule) string {
 	line := "akeyless set-role-rule --role-name " + QuoteShell(r.Role) + " --path " + QuoteShell(item.Path)
 	for _, c := range item.Capabilities {

@@ -31,7 +31,7 @@ func (p Policy) HCL() string {
 	return b.String()
 }
 
-// comments tell what a rule is for.
+// comments say what a rule is for.
 func (r Rule) comments() []string {
 	var lines []string
 	switch r.Purpose {
@@ -65,8 +65,8 @@ func list(words []string, quote func(string) string) string {
 	return strings.Join(quoted, ", ")
 }
 
-// quoteHCL writes a string of HCL 1, the language of policies. A dollar before a
-// brace would begin an interpolation.
+// quoteHCL writes a string of HCL 1, the language of policies. A dollar before a brace would begin
+// an interpolation.
 func quoteHCL(text string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "${", `\u0024{`, "\n", `\n`).Replace(text) + `"`
 }
@@ -87,7 +87,7 @@ func QuoteShell(text string) string {
 	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
-// head says where a grant belongs.
+// head says which mount and role a grant belongs to.
 func (g Grant) head() string {
 	where := cmp.Or(g.Address, "the driver's server")
 	if g.Namespace != "" {
@@ -96,7 +96,7 @@ func (g Grant) head() string {
 	return finding.Printable(fmt.Sprintf("%s: role %s of auth/%s", where, g.Role, g.Mount))
 }
 
-// HCL is the policy of each grant, and its role as a comment.
+// HCL prints the policy of each grant, and its role as a comment.
 func HCL(grants []Grant) string {
 	var b strings.Builder
 	for i, g := range grants {
@@ -112,13 +112,13 @@ func HCL(grants []Grant) string {
 	return b.String()
 }
 
-// field is one of a role's.
+// field is one field of a role.
 type field struct {
 	name  string
 	value any // a string, a list of strings or a map
 }
 
-// fields keep their order.
+// fields preserve their order.
 type fields []field
 
 func (f fields) json(indent string) []byte {
@@ -138,16 +138,16 @@ func (f fields) json(indent string) []byte {
 	return []byte(b.String())
 }
 
-// jsonOf is JSON as people write it.
+// jsonOf is JSON without HTML escapes.
 func jsonOf(v any) string {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	_ = e.Encode(v) // of strings alone: it cannot fail
+	_ = e.Encode(v) // strings always encode
 	return strings.TrimSuffix(b.String(), "\n")
 }
 
-// role is what the role says; nil where nobody is to log in with it.
+// role is the content of the role; nil if no account logs in with it.
 func (g Grant) role() fields {
 	if len(g.Accounts) == 0 {
 		return nil
@@ -182,14 +182,14 @@ func (g Grant) role() fields {
 	return append(f, field{"token_ttl", tokenTTL})
 }
 
-// tokenTTL is how long the Vault token lives, which is renewed before.
+// tokenTTL is the TTL of the Vault token, which the driver renews before it expires.
 const tokenTTL = "1h"
 
-// subject is how a service account token calls its account.
+// subject is the account in the sub claim of a service account token.
 func (a Account) subject() string { return "system:serviceaccount:" + a.Namespace + ":" + a.Name }
 
-// Commands are the grants as commands of Vault's own program. It finds the server
-// by VAULT_ADDR and VAULT_TOKEN.
+// Commands prints the grants as commands of Vault's own program, which uses VAULT_ADDR and
+// VAULT_TOKEN.
 func Commands(grants []Grant) string {
 	var b strings.Builder
 	for i, g := range grants {
@@ -216,7 +216,7 @@ func (g Grant) PolicyCommand() string {
 	return "vault policy write" + g.flags() + " " + g.Policy.Name + " - <<'EOF'\n" + g.Policy.HCL() + "EOF\n"
 }
 
-// RoleCommand writes the role; empty where nobody is to log in with it.
+// RoleCommand writes the role; empty if no account logs in with it.
 func (g Grant) RoleCommand() string {
 	role := g.role()
 	if role == nil {
@@ -225,7 +225,7 @@ func (g Grant) RoleCommand() string {
 	return "vault write" + g.flags() + " " + QuoteShell("auth/"+g.Mount+"/role/"+g.Role) + " - <<'EOF'\n" + string(role.json("  ")) + "\nEOF\n"
 }
 
-// PolicyLine and RoleLine are the same in one line each, for advice.
+// PolicyLine and RoleLine are the same on one line each, for remedies.
 func (g Grant) PolicyLine() string {
 	words := make([]string, 0, len(g.Policy.Rules))
 	for _, r := range g.Policy.Rules {
@@ -236,8 +236,8 @@ func (g Grant) PolicyLine() string {
 	return "printf %s " + QuoteShell(strings.Join(words, " ")) + " | vault policy write" + g.flags() + " " + g.Policy.Name + " -"
 }
 
-// AppendLine adds rights to the policy as it is in the store: it may have rules
-// for other classes of the role.
+// AppendLine adds rights to the policy in the store, which may have rules for other classes of the
+// role.
 func (g Grant) AppendLine(rights []vault.Right) string {
 	var more Policy
 	for _, r := range rights {
@@ -250,22 +250,21 @@ func (g Grant) AppendLine(rights []vault.Right) string {
 	return "{ vault policy read" + g.flags() + " " + g.Policy.Name + "; printf %s " + QuoteShell(strings.Join(words, " ")) + "; } | vault policy write" + g.flags() + " " + g.Policy.Name + " -"
 }
 
-// RoleLine writes the role; empty where nobody is to log in with it.
+// RoleLine writes the role; empty if no account logs in with it.
 func (g Grant) RoleLine() string { return g.line(g.role()) }
 
-// PoliciesLine gives a role that is there the policy besides others, and leaves
-// the rest of it as it is. BindLine binds it to the service accounts, and leaves
-// its policies.
+// PoliciesLine adds the policy to an existing role and keeps the rest of it. BindLine binds the
+// role to the service accounts and keeps its policies.
 func (g Grant) PoliciesLine(others ...string) string {
 	return g.line(g.roleType(field{"token_policies", append(slices.Clone(others), g.Policy.Name)}))
 }
 
-// BindLine is said of with PoliciesLine.
+// BindLine: see PoliciesLine.
 func (g Grant) BindLine() string {
 	return g.line(slices.DeleteFunc(g.role(), func(f field) bool { return strings.HasPrefix(f.name, "token_") }))
 }
 
-// roleType is what a write to a role of the jwt method has to repeat.
+// roleType is what a write to a role of the jwt method must repeat.
 func (g Grant) roleType(f field) fields {
 	if g.Method == JWT {
 		return fields{{"role_type", JWT}, {"user_claim", "sub"}, f}
@@ -280,7 +279,7 @@ func (g Grant) line(role fields) string {
 	return "printf %s " + QuoteShell(string(role.json(""))) + " | vault write" + g.flags() + " " + QuoteShell("auth/"+g.Mount+"/role/"+g.Role) + " -"
 }
 
-// Terraform is the grants as resources of Terraform's provider for Vault.
+// Terraform prints the grants as resources of Terraform's provider for Vault.
 func Terraform(grants []Grant) string {
 	var b strings.Builder
 	names := map[string]int{}
@@ -312,8 +311,7 @@ func (g Grant) namespaceOf() fields {
 	return fields{{"namespace", g.Namespace}}
 }
 
-// terraformRole is a role in the words of Terraform's provider, with a reference
-// to the policy.
+// terraformRole is a role for Terraform's provider, with a reference to the policy.
 func (g Grant) terraformRole(role fields, policy string) fields {
 	var out fields
 	for _, f := range role {

@@ -1,6 +1,6 @@
-// Package clitest is a recorded API server for the tests of kubectl mayfly: it
-// answers get, list and patch from objects of YAML, everything else from
-// recorded answers, and refuses what a person may not do.
+// Package clitest is a recorded API server for the tests of kubectl mayfly: it answers get, list
+// and patch from objects in YAML, everything else from recorded answers, and refuses what the user
+// may not do.
 package clitest
 
 import (
@@ -38,8 +38,7 @@ import (
 //	{apiVersion: recorded, kind: Answer, request: "POST /api/v1/…", code: 201, body: {…}}
 //	{apiVersion: recorded, kind: Answer, request: "GET /metrics", text: "…"}
 //
-// An object replaces an earlier one of its name, and with the annotation
-// recorded/gone takes it away.
+// An object replaces an earlier one of its name, and with the annotation recorded/gone removes it.
 const (
 	recorded = "recorded"
 	gone     = "recorded/gone"
@@ -53,7 +52,7 @@ type API struct {
 	answers  map[string]answer
 	requests []string
 	drivers  map[string]*driver // by pod, as NAMESPACE/NAME
-	hung     chan struct{}      // port-forwards are answered once it is closed; nil for at once
+	hung     chan struct{}      // port-forwards wait until it is closed; nil for no wait
 	server   *httptest.Server
 }
 
@@ -85,7 +84,7 @@ func Start(text string) (*API, error) {
 	return a, nil
 }
 
-// URL is where the server is.
+// URL is the server's address.
 func (a *API) URL() string { return a.server.URL }
 
 // Close stops the server.
@@ -144,7 +143,7 @@ func (a *API) load(doc string) error {
 	return nil
 }
 
-// put takes an object in the place of an earlier one of its name.
+// put adds an object, or replaces an earlier one of its name.
 func (a *API) put(o *unstructured.Unstructured) {
 	gv := o.GroupVersionKind()
 	same := target{gv.Group, gv.Version, o.GetNamespace(), plural(gv.Kind), o.GetName(), ""}
@@ -154,7 +153,7 @@ func (a *API) put(o *unstructured.Unstructured) {
 	}
 }
 
-// Add gives the server more objects.
+// Add adds objects to the server.
 func (a *API) Add(objects ...*unstructured.Unstructured) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -168,8 +167,8 @@ func (a *API) Requests() []string {
 	return slices.Clone(a.requests)
 }
 
-// Kubeconfig writes a kubeconfig of the server to a directory and gives its
-// path. The context's namespace is default.
+// Kubeconfig writes a kubeconfig of the server to a directory and returns its path. The context's
+// namespace is default.
 func (a *API) Kubeconfig(dir string) (string, error) {
 	c := clientcmdapi.NewConfig()
 	c.Clusters["recorded"] = &clientcmdapi.Cluster{Server: a.server.URL}
@@ -180,7 +179,7 @@ func (a *API) Kubeconfig(dir string) (string, error) {
 	return path, clientcmd.WriteToFile(*c, path)
 }
 
-// target is what a path names.
+// target is the resource that a path names.
 type target struct {
 	group, version, namespace, resource, name, sub string
 }
@@ -266,7 +265,7 @@ func (a *API) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// verbOf is a request as a rule names it: "list pods", "create pods/exec".
+// verbOf is a request in the form of a rule: "list pods", "create pods/exec".
 func verbOf(r *http.Request, t target) string {
 	verb := map[string]string{http.MethodGet: "get", http.MethodPost: "create", http.MethodPatch: "patch", http.MethodPut: "update", http.MethodDelete: "delete"}[r.Method]
 	if verb == "get" && t.name == "" {
@@ -360,10 +359,10 @@ func (a *API) list(w http.ResponseWriter, r *http.Request, t target) {
 	writeObject(w, map[string]any{"apiVersion": gv.String(), "kind": listKind(gv, t.resource), "metadata": meta, "items": items})
 }
 
-// metadataOnly asks for a list of objects without their content.
+// metadataOnly reports whether the request is for objects without their content.
 const metadataOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
-// fieldsOf gives a field selector the scalars of an object.
+// fieldsOf returns an object's scalars for a field selector.
 type fieldsOf struct{ o *unstructured.Unstructured }
 
 func (f fieldsOf) Get(path string) string {
@@ -412,7 +411,7 @@ func (a *API) patch(w http.ResponseWriter, r *http.Request, t target) {
 
 func fail(w http.ResponseWriter, err error) {
 	var status apierrors.APIStatus = apierrors.NewInternalError(err)
-	if s, ok := err.(apierrors.APIStatus); ok { //nolint:errorlint // it was made here
+	if s, ok := err.(apierrors.APIStatus); ok { //nolint:errorlint // this package made it
 		status = s
 	}
 	s := status.Status()

@@ -17,20 +17,19 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// driver is what a node's driver answers. Its document is
+// driver is the answers of a node's driver. Its document is
 //
 //	{apiVersion: recorded, kind: NodeStatus, pod: NAMESPACE/NAME, status: {…}, refreshed: {…}}
 //
 // where refreshed is the status after a refresh of a pod, or an edit of a class.
 type driver struct {
 	status, refreshed *statusz.Status
-	// refused is what kubelet says of the port.
+	// refused is kubelet's error for the port.
 	refused string
 	done    bool
 }
 
-// Drive has a pod of the driver answer with a status, over connections that
-// there are too.
+// Drive makes a pod of the driver answer with a status, over existing connections too.
 func (a *API) Drive(pod string, status statusz.Status) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -41,8 +40,7 @@ func (a *API) Drive(pod string, status statusz.Status) {
 	a.drivers[pod] = &driver{status: &status}
 }
 
-// forwarded answers a port-forward to a driver's pod; it tells whether the
-// request was one.
+// forwarded answers a port-forward to a driver's pod; it reports whether the request was one.
 func (a *API) forwarded(w http.ResponseWriter, r *http.Request) bool {
 	t, ok := parse(r.URL.Path)
 	if !ok || t.resource != "pods" || t.sub != "portforward" {
@@ -136,7 +134,7 @@ func (a *API) answer(w http.ResponseWriter, r *http.Request, d *driver) {
 
 func fits(want, have string) bool { return want == "" || want == have }
 
-// loadDriver takes in a NodeStatus document.
+// loadDriver loads a NodeStatus document.
 func (a *API) loadDriver(doc []byte) error {
 	var d struct {
 		Pod, Refused      string
@@ -152,7 +150,7 @@ func (a *API) loadDriver(doc []byte) error {
 	return nil
 }
 
-// Hang has no port-forward be answered from now on, until the server stops.
+// Hang leaves all port-forwards without an answer from now on, until the server stops.
 func (a *API) Hang() {
 	a.mu.Lock()
 	defer a.mu.Unlock()

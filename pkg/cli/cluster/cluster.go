@@ -1,5 +1,5 @@
-// Package cluster is how the commands of kubectl mayfly reach a cluster: the
-// flags of kubectl, typed clients, and a finding for what they could not see.
+// Package cluster connects the commands of kubectl mayfly to a cluster: the flags of kubectl, typed
+// clients, and a finding for what they could not read.
 package cluster
 
 import (
@@ -34,8 +34,7 @@ const (
 	page = 500
 )
 
-// Flags are those of every command that asks a cluster. They mean what they
-// mean to kubectl.
+// Flags are common to every command that reads a cluster. They mean the same as in kubectl.
 type Flags struct {
 	// DriverName is the name of the CSIDriver object of Mayfly.
 	DriverName string
@@ -64,15 +63,15 @@ func (f *Flags) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.DriverNamespace, "driver-namespace", "", "the namespace that the driver runs in (default what the CSIDriver object's Helm annotation says, else kube-system)")
 }
 
-// Namespace is that of -n; empty where it is not given.
+// Namespace is the value of -n; empty if it is not given.
 func (f *Flags) Namespace() string { return f.overrides.Context.Namespace }
 
-// Client reaches one cluster as one person.
+// Client connects to one cluster as one user.
 type Client struct {
 	kubernetes.Interface
-	// Config is for connections of another kind, such as port-forwards.
+	// Config is for other connections, such as port-forwards.
 	Config *rest.Config
-	// Namespace is that of -n, else that of the kubeconfig's context.
+	// Namespace is the value of -n, else the namespace of the kubeconfig's context.
 	Namespace string
 	// DriverName is the name of the CSIDriver object of Mayfly.
 	DriverName string
@@ -111,8 +110,8 @@ func (f *Flags) loader() clientcmd.ClientConfig {
 	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &f.overrides)
 }
 
-// CurrentNamespace is that of -n, else that of the kubeconfig's context. It
-// needs no cluster.
+// CurrentNamespace is the value of -n, else the namespace of the kubeconfig's context. It needs no
+// cluster.
 func (f *Flags) CurrentNamespace() (string, error) {
 	namespace, _, err := f.loader().Namespace()
 	if err != nil {
@@ -172,8 +171,8 @@ func (c *Client) Classes(ctx context.Context, namespace string) ([]v1.SecretProv
 	return all, err
 }
 
-// PodStatuses lists the SecretProviderClassPodStatuses of a namespace, of all
-// for an empty one, and of those that a label selector takes.
+// PodStatuses lists the SecretProviderClassPodStatuses of a namespace, of all for an empty one,
+// that a label selector matches.
 func (c *Client) PodStatuses(ctx context.Context, namespace, selector string) ([]v1.SecretProviderClassPodStatus, error) {
 	var all []v1.SecretProviderClassPodStatus
 	err := Pages(func(o metav1.ListOptions) (string, error) {
@@ -191,8 +190,7 @@ func (c *Client) PodStatuses(ctx context.Context, namespace, selector string) ([
 // that have no method here.
 func (c *Client) Stores() rest.Interface { return c.stores }
 
-// Pages calls list for each page of a list until it gives no more to continue
-// with.
+// Pages calls list for each page of a list until there is no continue token.
 func Pages(list func(o metav1.ListOptions) (next string, err error)) error {
 	o := metav1.ListOptions{Limit: page}
 	for {
@@ -204,8 +202,8 @@ func Pages(list func(o metav1.ListOptions) (next string, err error)) error {
 	}
 }
 
-// NotSeen notes what could not be looked at, and why. What is absent was looked
-// at, so a caller asks for that first.
+// NotSeen reports what could not be read, and why. An absent object was read, so the caller checks
+// for that first.
 func NotSeen(r *finding.Report, what finding.Object, err error) {
 	f := finding.Finding{Object: what, Message: "could not be looked at: " + Reason(err)}
 	if !apierrors.IsForbidden(err) {
@@ -214,8 +212,7 @@ func NotSeen(r *finding.Report, what finding.Object, err error) {
 	r.Add(finding.CodeNotSeen, f)
 }
 
-// Reason is what the API server or the connection says, without client-go's
-// own words around it.
+// Reason is the error of the API server or the connection, without client-go's own text around it.
 func Reason(err error) string {
 	var status apierrors.APIStatus
 	if errors.As(err, &status) {

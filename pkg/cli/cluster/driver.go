@@ -13,7 +13,7 @@ import (
 const (
 	helmNamespace    = "meta.helm.sh/release-namespace"
 	defaultNamespace = "kube-system"
-	// DriverLabels are those of the chart's objects, without those of a release.
+	// DriverLabels are the labels of the chart's objects, without those of a release.
 	DriverLabels = "app.kubernetes.io/name=mayfly"
 )
 
@@ -29,8 +29,7 @@ func (c *Client) CSIDriver(ctx context.Context) (*storagev1.CSIDriver, error) {
 	return d, nil
 }
 
-// DriverNamespace is where the driver's pods run. The CSIDriver object may be
-// nil.
+// DriverNamespace is where the driver's pods run. The CSIDriver object may be nil.
 func (c *Client) DriverNamespace(d *storagev1.CSIDriver) string {
 	switch {
 	case c.driverNamespace != "":
@@ -41,8 +40,7 @@ func (c *Client) DriverNamespace(d *storagev1.CSIDriver) string {
 	return defaultNamespace
 }
 
-// DriverPods lists the driver's pods of a namespace on a node, on every node
-// for an empty name.
+// DriverPods lists the driver's pods of a namespace on a node, on every node for an empty name.
 func (c *Client) DriverPods(ctx context.Context, namespace, node string) ([]corev1.Pod, error) {
 	var all []corev1.Pod
 	err := Pages(func(o metav1.ListOptions) (string, error) {

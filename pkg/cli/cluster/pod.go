@@ -17,11 +17,11 @@ const (
 	// DriverContainerName is the chart's name of the driver's container.
 	DriverContainerName = "mayfly-node"
 	envPrefix           = "MAYFLY_"
-	// maxNodes bounds what is read of a class's list of objects.
+	// maxNodes bounds a class's list of objects.
 	maxNodes = 100_000
 )
 
-// ClassesOf are the classes that the volumes of a driver name in a pod.
+// ClassesOf are the classes that a pod's volumes of a driver name.
 func ClassesOf(spec *corev1.PodSpec, driver string) []string {
 	var names []string
 	for i := range spec.Volumes {
@@ -40,8 +40,7 @@ func AccountOf(spec *corev1.PodSpec) string {
 	return spec.ServiceAccountName
 }
 
-// DriverContainer is the driver's own container in its pod; nil if there is
-// none.
+// DriverContainer is the driver's container in its pod; nil if there is none.
 func DriverContainer(spec *corev1.PodSpec) *corev1.Container {
 	for i := range spec.Containers {
 		if c := &spec.Containers[i]; c.Name == DriverContainerName || len(spec.Containers) == 1 {
@@ -51,9 +50,8 @@ func DriverContainer(spec *corev1.PodSpec) *corev1.Container {
 	return nil
 }
 
-// DriverFlags are the flags of the driver's container by name, without dashes,
-// as its arguments and its environment set them. A flag without a value has
-// "true".
+// DriverFlags are the flags of the driver's container by name, without dashes, from its arguments
+// and its environment. A flag without a value is "true".
 func DriverFlags(c *corev1.Container) map[string]string {
 	flags := map[string]string{}
 	for _, e := range c.Env {
@@ -81,8 +79,8 @@ func DriverFlags(c *corev1.Container) map[string]string {
 	return flags
 }
 
-// ObjectsOf are the names of a class's objects, where its parameters list them as
-// the driver's own providers take them.
+// ObjectsOf are the names of a class's objects, if its parameters list them in the form of the
+// built-in providers.
 func ObjectsOf(spc *v1.SecretProviderClass) []string {
 	text := []byte(spc.Spec.Parameters["objects"])
 	var objects []map[string]any

@@ -19,14 +19,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
-// Script is what kubectl runs to complete a plugin's command line. kubectl finds
-// it in PATH by the name kubectl_complete-mayfly.
+// Script is the program that kubectl runs to complete a plugin's command line. kubectl finds it in
+// PATH by the name kubectl_complete-mayfly.
 const Script = `#!/bin/sh
 # kubectl runs this to complete: kubectl mayfly <TAB>
 exec kubectl mayfly __complete "$@"
 `
 
-// New is the command.
+// New makes the command.
 func New(s output.Streams) *cobra.Command {
 	shells := map[string]func(*cobra.Command) error{
 		"bash":       func(root *cobra.Command) error { return root.GenBashCompletionV2(s.Out, true) },
@@ -59,16 +59,16 @@ called by its own name.`,
 	}
 }
 
-// patience bounds how long a completion asks the cluster.
+// patience bounds the cluster's time to answer.
 const patience = 3 * time.Second
 
-// most is how many names are offered at most.
+// most bounds how many names are offered.
 const most = 500
 
-// source gives names of a cluster that complete an argument.
+// source returns names of a cluster that complete an argument.
 type source func(ctx context.Context, c *cluster.Client, typed string) ([]string, error)
 
-// arguments are what the commands take first.
+// arguments are the first arguments of the commands.
 func arguments() map[string]source {
 	return map[string]source{
 		"who": classesAndObjects, "try": classes, "policy": classes, "tree": classes,
@@ -76,8 +76,8 @@ func arguments() map[string]source {
 	}
 }
 
-// Bind has all commands of a root complete what they take: names of classes and
-// pods as arguments, and the values of flags.
+// Bind adds completions to all commands of a root: names of classes and pods as arguments, and the
+// values of flags.
 func Bind(root *cobra.Command, s output.Streams) {
 	fixed(root, "output", output.Text, output.JSON, output.SARIF)
 	fixed(root, "color", "auto", "always", "never")
@@ -93,7 +93,7 @@ func Bind(root *cobra.Command, s output.Streams) {
 }
 
 func fixed(root *cobra.Command, flag string, values ...string) {
-	_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // it has the flag
+	_ = root.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 }
 
 func complete(s output.Streams, names source) cobra.CompletionFunc {
@@ -117,17 +117,17 @@ func complete(s output.Streams, names source) cobra.CompletionFunc {
 	}
 }
 
-// plain is what a shell takes as it is: nothing else is offered.
+// plain matches what a shell does not interpret: nothing else is offered.
 var plain = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]*$`)
 
-// flagsOf are a command's flags for the cluster, as they were typed so far.
+// flagsOf are a command's flags for the cluster, as typed so far.
 func flagsOf(cmd *cobra.Command) *cluster.Flags {
 	f := &cluster.Flags{}
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
 	f.Bind(set)
 	cmd.Flags().Visit(func(given *pflag.Flag) {
 		if own := set.Lookup(given.Name); own != nil {
-			_ = own.Value.Set(given.Value.String()) // it was parsed once
+			_ = own.Value.Set(given.Value.String()) // it was parsed before
 		}
 	})
 	return f

@@ -1,5 +1,5 @@
-// Package credential finds what looks like a credential in plain text: its shape
-// and its place, never its value.
+// Package credential finds text that looks like a credential: its shape and its place, never its
+// value.
 package credential
 
 import (
@@ -11,24 +11,23 @@ import (
 	"strings"
 )
 
-// Place is where something that looks like a credential stands.
+// Place is the place of something that looks like a credential.
 type Place struct {
-	// Shape says what it looks like, Key under which name it stands, Line in
-	// which line of the text, from 1.
+	// Shape is what it looks like, Key the name of the text, Line the line in the text, from 1.
 	Shape, Key string
 	Line       int
 }
 
-// shape is one form of credentials. A line without every hint, which are words
-// with blanks between, has none.
+// shape is one form of credentials. A line must have every hint, which are words separated by
+// blanks.
 type shape struct {
 	name, hint string
 	form       *regexp.Regexp
-	// real tells of a match, whose groups it has, whether it is one; nil for all.
+	// real reports whether a match, with these groups, is a credential; nil for all.
 	real func(groups []string) bool
 }
 
-// The forms that issuers give their tokens so that they can be found.
+// The forms of tokens that issuers designed to be found.
 var shapes = []shape{
 	{"an AWS access key", "A IA", regexp.MustCompile(`\b(A(?:KIA|SIA)[A-Z2-7]{16})\b`), notExample},
 	{"an AWS secret key", "ecret ey", regexp.MustCompile(`(?:aws_?secret_?(?:access_?)?key|awsSecret(?:Access)?Key)["']?\s*[:=]\s*["']?([A-Za-z0-9/+]{40})\b`), random},
@@ -51,17 +50,16 @@ var shapes = []shape{
 	{"a URL with a password", "://  : @", regexp.MustCompile(`\b[a-zA-Z][a-zA-Z0-9+.-]{1,20}://[^\s/?#:@"'<>]{0,128}:([^\s/?#@"'<>]{1,256})@[A-Za-z0-9\[_.-]`), password},
 }
 
-// privateKey is the one form that has several lines.
+// privateKey is the one form with several lines.
 var privateKey = regexp.MustCompile(`-----BEGIN (?:RSA |EC |DSA |OPENSSH |PGP )?PRIVATE KEY(?: BLOCK)?-----(?:\s|\\n|\\r)*([A-Za-z0-9+/=\s\\:,.-]{64,})`)
 
 // byName is the shape of what is a credential by its name.
 const byName = "what looks like a credential"
 
-// maxPlaces bounds what is said of one text.
+// maxPlaces bounds the places in one text.
 const maxPlaces = 20
 
-// Find finds credentials in the text that stands under a name, such as a
-// variable's or a ConfigMap's key.
+// Find finds credentials in a text with a name, such as a variable's or a ConfigMap's key.
 func Find(name, text string) []Place {
 	var found []Place
 	add := func(p Place) {
@@ -97,7 +95,7 @@ func Find(name, text string) []Place {
 	return found
 }
 
-// in tells whether a line has a credential of the form.
+// in reports whether a line has a credential of the form.
 func (s *shape) in(line string) bool {
 	for hint := range strings.FieldsSeq(s.hint) {
 		if !strings.Contains(line, hint) {
@@ -116,7 +114,7 @@ var (
 	member = regexp.MustCompile(`"([A-Za-z0-9_.-]{1,64})"\s*:\s*"([^"\\\s]{8,256})"`)
 )
 
-// kin is what every name of a credential has in it, in small letters.
+// kin is what every name of a credential contains, in lower case.
 var kin = []string{"passw", "passphrase", "pwd", "secret", "token", "credential", "key"}
 
 // pairs are the names and values of a line that may be those of credentials.
@@ -135,12 +133,12 @@ func pairs(line string) [][2]string {
 	return all
 }
 
-// secretName ends as the names of credentials do. What is about one, such as
-// passwordFile, tokenTTL or secretName, ends otherwise.
+// secretName matches the endings of credentials' names. Names of other things, such as
+// passwordFile, tokenTTL or secretName, end differently.
 var secretName = regexp.MustCompile(`(?i)(?:^|[_.-]|[a-z])(?:passw(?:or)?d|passphrase|pwd|secret|token|credential|(?:api|access|secret|private|encryption|signing|master|session|hmac|auth|account)[_.-]?key|secret_key_base)$`)
 
-// named tells whether a value under a name is a credential: the name says so,
-// and the value is nothing that a person would write for another purpose.
+// named reports whether a value with a name is a credential: the name says so, and the value is not
+// ordinary text.
 func named(name, value string) bool {
 	return secretName.MatchString(name) && len(value) >= 8 && len(value) <= 256 && !placeholder(value) && strong(value)
 }
@@ -153,13 +151,12 @@ var (
 	hex       = regexp.MustCompile(`^[0-9a-fA-F]{20,}$`)
 )
 
-// placeholder tells whether a value stands for another one, or says where it
-// is.
+// placeholder reports whether a value refers to another one, or names its place.
 func placeholder(value string) bool {
 	return reference.MatchString(value) || hash.MatchString(value) || filler.MatchString(value) || path.MatchString(value)
 }
 
-// strong tells whether a value is as mixed as generated and good passwords are.
+// strong reports whether a value is as mixed as generated and good passwords are.
 func strong(value string) bool {
 	lower := strings.ContainsFunc(value, func(r rune) bool { return r >= 'a' && r <= 'z' })
 	upper := strings.ContainsFunc(value, func(r rune) bool { return r >= 'A' && r <= 'Z' })
@@ -205,13 +202,13 @@ func notExample(groups []string) bool {
 	return !strings.Contains(strings.ToLower(groups[0]), "example") && entropy(groups[0]) >= 2.5
 }
 
-// mixed is for forms that words could have too.
+// mixed is for forms that ordinary words could have too.
 func mixed(groups []string) bool {
 	text := groups[0][2:]
 	return random(groups) && strings.ContainsAny(text, "0123456789") && strings.ToLower(text) != text
 }
 
-// keyMaterial tells whether there is a key between the lines that say so.
+// keyMaterial reports whether there is a key between the BEGIN and END lines.
 func keyMaterial(text string) bool {
 	body, _, _ := strings.Cut(text, "-----")
 	body = strings.NewReplacer(`\n`, "", `\r`, "").Replace(body)
@@ -219,22 +216,21 @@ func keyMaterial(text string) bool {
 	return len(body) >= 48 && entropy(body) >= 4
 }
 
-// login tells whether it is a user and a password, as basic authentication has
-// them.
+// login reports whether it is a user and a password in the form of basic authentication.
 func login(groups []string) bool {
 	data, err := base64.StdEncoding.DecodeString(groups[0])
 	_, pass, ok := strings.Cut(string(data), ":")
 	return err == nil && ok && pass != "" && !placeholder(pass)
 }
 
-// webToken tells whether the first part is the header of a signed token.
+// webToken reports whether the first part is the header of a signed token.
 func webToken(groups []string) bool {
 	data, err := base64.RawURLEncoding.DecodeString(groups[0])
 	var head struct{ Alg string }
 	return err == nil && json.Unmarshal(data, &head) == nil && head.Alg != "" && !strings.EqualFold(head.Alg, "none")
 }
 
-// password tells whether what stands between user and host is one.
+// password reports whether the text between user and host is a password.
 func password(groups []string) bool {
 	value := groups[0]
 	return !reference.MatchString(value) && !filler.MatchString(value) && !strings.ContainsAny(value, "$<>{}*")

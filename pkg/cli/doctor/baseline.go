@@ -17,13 +17,12 @@ import (
 // acceptance is one entry of a baseline.
 type acceptance struct {
 	Code string `json:"code"`
-	// Object is what the finding is about, as text shows it.
+	// Object is the object of the finding, as text output shows it.
 	Object string `json:"object"`
-	// Message narrows it to the finding with these words, for objects that have
-	// several of one code.
+	// Message selects the finding with this text, for objects with several findings of one code.
 	Message string `json:"message,omitempty"`
 	Reason  string `json:"reason"`
-	// Expires is the last day on which it holds; empty for always.
+	// Expires is the last day on which the entry is valid; empty for always.
 	Expires string `json:"expires,omitempty"`
 
 	used, old bool
@@ -35,14 +34,13 @@ func (a *acceptance) fits(f *finding.Finding) bool {
 	return a.Code == f.Code && a.Object == f.Object.String() && (a.Message == "" || a.Message == f.Message)
 }
 
-// baseline is what is accepted, on a day.
+// baseline is the accepted findings, on a day.
 type baseline struct {
 	entries []acceptance
 	now     time.Time
 }
 
-// readBaseline reads the file of --baseline, and that of --write-baseline if it
-// is there.
+// readBaseline reads the file of --baseline, and that of --write-baseline if it exists.
 func readBaseline(now time.Time, given, written string) (*baseline, error) {
 	b := &baseline{now: now}
 	if given != "" {
@@ -98,8 +96,8 @@ func (b *baseline) check(a *acceptance) error {
 	return nil
 }
 
-// apply takes what the baseline accepts out of the report, and tells of entries
-// that accept nothing any more.
+// apply removes the findings that the baseline accepts from the report, and reports entries that no
+// longer match.
 func (b *baseline) apply(l *look) {
 	if len(b.entries) == 0 {
 		return
@@ -132,8 +130,8 @@ func (b *baseline) apply(l *look) {
 	l.report.Check("baseline", finding.Good, output.Plural(count, "finding")+" accepted")
 }
 
-// write writes what is accepted, and all else that was found, which is accepted
-// from then on. What could not be looked at cannot be accepted.
+// write writes the accepted findings and all others of this run, which are accepted from then on.
+// It leaves out what could not be checked.
 func (b *baseline) write(name string, r *finding.Report) error {
 	r.Sort()
 	b.entries = slices.DeleteFunc(b.entries, func(a acceptance) bool { return a.old })
@@ -158,8 +156,8 @@ func (b *baseline) write(name string, r *finding.Report) error {
 	return nil
 }
 
-// several tells whether an object may have several findings of one code, so that
-// a further one is not accepted with the first.
+// several reports whether an object may have several findings of one code, so that accepting one
+// does not accept the next.
 func several(f *finding.Finding) bool {
 	switch f.Code {
 	case finding.CodePlainText, finding.CodeNoAllowList, finding.CodeUnknownFlag:

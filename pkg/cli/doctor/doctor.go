@@ -1,5 +1,5 @@
-// Package doctor judges how a cluster keeps its secrets: at rest, from readers,
-// in the pods, and by the driver's own settings.
+// Package doctor checks how a cluster protects its secrets: at rest, from readers, in the pods, and
+// by the driver's own settings.
 package doctor
 
 import (
@@ -29,17 +29,17 @@ type command struct {
 	baseline, write string
 }
 
-// look is what all checks share: where they look, and what they found.
+// look is the state that all checks share: what they read, and what they found.
 type look struct {
 	client *cluster.Client
 	report *finding.Report
-	// namespace is the one to look at; empty for all.
+	// namespace is the one to check; empty for all.
 	namespace string
-	// unseen is what the current check could not look at.
+	// unseen is what the current check could not read.
 	unseen int
 }
 
-// New is the command.
+// New makes the command.
 func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{streams: s, out: o}
 	cmd := &cobra.Command{
@@ -115,7 +115,7 @@ func (c *command) run(ctx context.Context, one bool) error {
 	return c.out.Finish(l.report, c.streams)
 }
 
-// checks makes all checks in the order in which they are printed.
+// checks runs all checks in the order in which they are printed.
 func (l *look) checks(ctx context.Context) {
 	d := findDriver(ctx, l)
 	encryption(ctx, l)
@@ -135,17 +135,17 @@ func (l *look) checks(ctx context.Context) {
 	d.unknownFlags()
 }
 
-// notSeen notes what could not be looked at.
+// notSeen records what could not be read.
 func (l *look) notSeen(what finding.Object, err error) {
 	l.unseen++
 	cluster.NotSeen(l.report, what, err)
 }
 
-// add notes a finding of the current check.
+// add adds a finding of the current check.
 func (l *look) add(code string, f finding.Finding) { l.report.Add(code, f) }
 
-// judged notes a check: bad where something was found, unknown where nothing was
-// found and something was not seen.
+// judged records the result of a check: bad with findings, unknown without findings if something
+// could not be read.
 func (l *look) judged(title string, found int, detail string) {
 	state := finding.Good
 	switch {
@@ -158,12 +158,12 @@ func (l *look) judged(title string, found int, detail string) {
 	l.report.Check(title, state, detail)
 }
 
-// all is an object for all of a kind.
+// all returns an object that stands for all of a kind.
 func all(kind, namespace string) finding.Object {
 	return finding.Object{Kind: kind, Namespace: namespace, Name: "*"}
 }
 
-// metadataOnly asks for objects without their content.
+// metadataOnly requests objects without their content.
 const metadataOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
 // metadata lists the metadata of objects of the core group, page by page.
@@ -190,7 +190,7 @@ func (l *look) metadata(ctx context.Context, resource string, o metav1.ListOptio
 	})
 }
 
-// raw is the body of an answer, or the API server's own words for an error.
+// raw returns the body of an answer, or the API server's own error text.
 func raw(r rest.Result) ([]byte, error) {
 	if err := r.Error(); err != nil {
 		return nil, err
@@ -204,7 +204,7 @@ func paramsOf() runtime.ParameterCodec {
 	return runtime.NewParameterCodec(scheme)
 }
 
-// some are names of objects, of which a message has a few.
+// some are names of objects, of which a message has only a few.
 type some struct {
 	names []string
 	count int
@@ -220,7 +220,7 @@ func (s *some) add(name string) {
 	}
 }
 
-// String is the names, and how many more there are.
+// String returns the first names, and how many more there are.
 func (s *some) String() string {
 	if more := s.count - len(s.names); more > 0 {
 		return fmt.Sprintf("%s and %d more", strings.Join(s.names, ", "), more)
@@ -228,7 +228,7 @@ func (s *some) String() string {
 	return strings.Join(s.names, ", ")
 }
 
-// listed are some names, and how many more there are.
+// listed returns the first names, and how many more there are.
 func listed(names []string, most int) string {
 	if len(names) > most {
 		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)

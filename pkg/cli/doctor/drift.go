@@ -24,7 +24,7 @@ import (
 //go:embed crds
 var crdFiles embed.FS
 
-// crd is what is compared of a CustomResourceDefinition.
+// crd is the part of a CustomResourceDefinition that is compared.
 type crd struct {
 	Metadata struct{ Name string }
 	Spec     struct {
@@ -66,7 +66,7 @@ func ownCRDs() ([]crd, error) {
 func crds(ctx context.Context, l *look) {
 	own, err := ownCRDs()
 	if err != nil {
-		panic(err) // they are a part of the program
+		panic(err) // they are embedded in the program
 	}
 	found := 0
 	for i := range own {
@@ -93,7 +93,7 @@ func crds(ctx context.Context, l *look) {
 	l.judged("CRDs", found, output.Plural(len(own), "CRD"))
 }
 
-// compareCRDs names the places where two CRDs accept or keep something else.
+// compareCRDs names the places where two CRDs accept or store different fields.
 func compareCRDs(own, theirs *crd) []string {
 	var diff []string
 	for i := range own.Spec.Versions {
@@ -115,7 +115,7 @@ func compareCRDs(own, theirs *crd) []string {
 	return diff
 }
 
-// compare names the places where two schemas differ, descriptions apart.
+// compare names the places where two schemas differ, except for descriptions.
 func compare(at string, a, b any, diff *[]string) {
 	x, isMap := a.(map[string]any)
 	y, isMap2 := b.(map[string]any)
@@ -142,8 +142,7 @@ func compare(at string, a, b any, diff *[]string) {
 	}
 }
 
-// policies looks for the admission policies of the chart, whose names begin with
-// that of the DaemonSet.
+// policies looks for the admission policies of the chart, whose names begin with the DaemonSet's.
 func (d *driver) policies(ctx context.Context) {
 	const title = "admission policies"
 	if d.skipWithoutSet(title) {

@@ -24,18 +24,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// driver is the driver as it is installed; each part is nil where it was not
-// seen or is not there.
+// driver is the installed driver; each part is nil if it could not be read or does not exist.
 type driver struct {
 	*look
 	object    *storagev1.CSIDriver
 	home      string
 	set       *appsv1.DaemonSet
 	container *corev1.Container
-	// flags are those of the DaemonSet's template.
+	// flags are the flags in the DaemonSet's template.
 	flags map[string]string
 	pods  []corev1.Pod
-	// hidden tells that something could not be looked at.
+	// hidden says that something could not be read.
 	hidden bool
 }
 
@@ -79,7 +78,7 @@ func findDriver(ctx context.Context, l *look) *driver {
 	return d
 }
 
-// audiences compares what the CSIDriver requests with what the classes log in
+// audiences compares the audiences that the CSIDriver requests with those that the classes log in
 // with.
 func (d *driver) audiences(ctx context.Context) {
 	const title = "token audiences"
@@ -93,7 +92,7 @@ func (d *driver) audiences(ctx context.Context) {
 		return
 	}
 	logins, loginErr := d.logins()
-	if loginErr != nil { // the driver would not start with such flags
+	if loginErr != nil { // the driver does not start with such flags
 		d.skip(title, loginErr.Error())
 		return
 	}
@@ -136,8 +135,7 @@ func classCount(n int) string {
 	return fmt.Sprintf("%d classes", n)
 }
 
-// logins tells the audiences of classes, as the driver's flags and the class
-// have it.
+// logins returns the audiences of classes, from the driver's flags and the class.
 type logins struct {
 	vaults   map[string]*vault.Provider
 	akeyless *akeyless.Provider
@@ -158,8 +156,8 @@ func (d *driver) logins() (*logins, error) {
 	return l, err
 }
 
-// audience is that of the token which a class logs in with; empty where it is not
-// known, such as for a plugin's class.
+// audience is the audience of the token that a class logs in with; empty if unknown, for example
+// for a plugin's class.
 func (l *logins) audience(spc *v1.SecretProviderClass) string {
 	parsed, _, err := class.Parse(spc)
 	if err != nil {
@@ -186,7 +184,7 @@ func (d *driver) about() finding.Object {
 	return finding.Object{Kind: "DaemonSet", Namespace: d.set.Namespace, Name: d.set.Name}
 }
 
-// skipWithoutSet notes a check that needs the DaemonSet, where there is none.
+// skipWithoutSet records a check that needs the DaemonSet if there is none.
 func (d *driver) skipWithoutSet(title string) bool {
 	if d.container != nil {
 		return false
@@ -195,7 +193,7 @@ func (d *driver) skipWithoutSet(title string) bool {
 	return true
 }
 
-// skip notes a check that cannot be made: unknown where its object may be there.
+// skip records a check that cannot be made: unknown if its object may exist.
 func (d *driver) skip(title, why string) {
 	state := finding.Skipped
 	if d.hidden || d.unseen > 0 {
@@ -205,7 +203,7 @@ func (d *driver) skip(title, why string) {
 	d.report.Check(title, state, why)
 }
 
-// audit judges the audit trail.
+// audit checks the audit trail.
 func (d *driver) audit() {
 	const title = "audit trail"
 	if d.skipWithoutSet(title) {
@@ -220,7 +218,7 @@ func (d *driver) audit() {
 	d.judged(title, 0, "--audit-log="+where)
 }
 
-// allowList judges whether classes choose where the pods' tokens go.
+// allowList checks whether classes choose where the pods' tokens are sent.
 func (d *driver) allowList() {
 	const title = "allow-list of servers"
 	if d.skipWithoutSet(title) {
@@ -253,7 +251,7 @@ func (d *driver) allowList() {
 //go:embed flags.txt
 var flagNames string
 
-// flags looks for flags that this version does not know.
+// flags looks for flags that this version does not have.
 func (d *driver) unknownFlags() {
 	const title = "the driver's flags"
 	if d.skipWithoutSet(title) {

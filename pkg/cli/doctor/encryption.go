@@ -20,26 +20,24 @@ import (
 
 const (
 	titleEncryption = "Secrets at rest"
-	// operations counts, in the API server, what was written to etcd and read
-	// from it through which provider. It has no series without an encryption
-	// configuration.
+	// operations counts, in the API server, writes to etcd and reads from it by encryption
+	// provider. It has no series without an encryption configuration.
 	operations = "apiserver_storage_transformation_operations_total"
 	// unencrypted is the provider that does not encrypt.
 	unencrypted = "identity"
 )
 
-// storage is what an API server's metric says of Secrets.
+// storage is what an API server's metric says about Secrets.
 type storage struct {
-	// any tells that there is an encryption configuration, of whatever.
+	// any says that there is an encryption configuration for some resource.
 	any bool
-	// written and read are the providers of Secrets since its start.
+	// written and read are the providers of Secrets since the API server's start.
 	written, read []string
 }
 
 var label = regexp.MustCompile(`([a-z_]+)="((?:[^"\\]|\\.)*)"`)
 
-// readStorage reads an API server's metrics, of which one line at a time is
-// kept.
+// readStorage reads an API server's metrics line by line.
 func readStorage(r io.Reader) (storage, error) {
 	var s storage
 	lines := bufio.NewReaderSize(r, 64<<10)
@@ -98,7 +96,7 @@ func (s *storage) add(labels map[string]string) {
 	}
 }
 
-// encryption judges how Secrets are stored.
+// encryption checks how Secrets are stored.
 func encryption(ctx context.Context, l *look) {
 	s, metricErr := askMetrics(ctx, l)
 	flag, seen, podErr := askFlags(ctx, l)
@@ -144,7 +142,7 @@ func encryption(ctx context.Context, l *look) {
 	l.judged(titleEncryption, 0, detail)
 }
 
-// written judges the providers that wrote Secrets.
+// written checks the providers that wrote Secrets.
 func written(l *look, s storage, evidence string, add func(string, finding.Finding)) {
 	if len(s.written) == 1 && s.written[0] == unencrypted {
 		add(finding.CodeNotEncrypted, finding.Finding{Message: evidence + " says that Secrets were written with the provider identity, which does not encrypt"})
@@ -165,8 +163,7 @@ func written(l *look, s storage, evidence string, add func(string, finding.Findi
 	}
 }
 
-// weakness says what is wrong with a provider by its prefix in etcd; nothing for
-// KMS v2.
+// weakness says what is wrong with a provider by its prefix in etcd; empty for KMS v2.
 func weakness(provider string) string {
 	switch {
 	case strings.Contains(provider, ":kms:v2:"), provider == unencrypted:
@@ -188,7 +185,7 @@ func askMetrics(ctx context.Context, l *look) (storage, error) {
 	return readStorage(stream)
 }
 
-// askFlags looks at the API servers that run as pods in kube-system.
+// askFlags reads the flags of API servers that run as pods in kube-system.
 func askFlags(ctx context.Context, l *look) (file string, seen bool, err error) {
 	const name = "encryption-provider-config"
 	err = cluster.Pages(func(o metav1.ListOptions) (string, error) {

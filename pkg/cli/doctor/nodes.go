@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
-// nodes judges whether the driver runs and is registered on every node.
+// nodes checks whether the driver runs and is registered on every node.
 func (d *driver) nodes(ctx context.Context) {
 	const title = "the driver on every node"
 	if d.skipWithoutSet(title) {
@@ -75,7 +75,7 @@ func (d *driver) nodes(ctx context.Context) {
 	d.judged(title, found, fmt.Sprintf("ready on %d of %s", good, output.Plural(total, "node")))
 }
 
-// node judges the driver's pod on a node.
+// node checks the driver's pod on a node.
 func (d *driver) node(name string, pod *corev1.Pod, registered map[string]bool) (found int) {
 	about := finding.Object{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}
 	if !ready(pod) {
@@ -111,8 +111,7 @@ func state(p *corev1.Pod) string {
 	return "it is " + string(p.Status.Phase)
 }
 
-// registered are the nodes whose kubelet knows the driver; nil if they cannot be
-// seen.
+// registered are the nodes where kubelet has registered the driver; nil if they cannot be read.
 func (d *driver) registered(ctx context.Context) (map[string]bool, error) {
 	names := map[string]bool{}
 	err := cluster.Pages(func(o metav1.ListOptions) (string, error) {
@@ -136,7 +135,7 @@ func (d *driver) passesBy(n *corev1.Node) bool {
 		}
 	}
 	return slices.ContainsFunc(n.Spec.Taints, func(t corev1.Taint) bool {
-		// What DaemonSets tolerate by themselves has this prefix.
+		// The tolerations that DaemonSets add automatically have this prefix.
 		return t.Effect != corev1.TaintEffectPreferNoSchedule && !strings.HasPrefix(t.Key, "node.kubernetes.io/") &&
 			!slices.ContainsFunc(spec.Tolerations, func(o corev1.Toleration) bool { return tolerates(o, t) })
 	})
@@ -147,7 +146,7 @@ func tolerates(o corev1.Toleration, t corev1.Taint) bool {
 		(o.Operator == corev1.TolerationOpExists || o.Value == t.Value)
 }
 
-// versions judges whether one version of the driver runs everywhere.
+// versions checks whether all nodes run one version of the driver.
 func (d *driver) versions() {
 	const title = "the driver's versions"
 	if d.skipWithoutSet(title) {

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/rbac"
 )
 
-// readVerbs give a Secret's content: the answer of a write has it too.
+// readVerbs are the verbs whose answers have a Secret's content: those of a write have it too.
 func readVerbs() []string { return []string{"get", "list", "watch", "update", "patch"} }
 
 // reader is a subject that reads Secrets, and how.
@@ -24,14 +24,14 @@ type reader struct {
 	grants []rbac.Grant
 }
 
-// secretReaders are those who read all Secrets of a namespace, or of the cluster
-// for none.
+// secretReaders are the subjects that read all Secrets of a namespace, or of the cluster for an
+// empty one.
 func secretReaders(p *rbac.Policy, namespace string) map[rbac.Subject]*reader {
 	found := map[rbac.Subject]*reader{}
 	for _, verb := range readVerbs() {
 		for _, g := range p.Allowed(rbac.Request{Verb: verb, Resource: "secrets", Namespace: namespace}) {
 			if (g.Binding.Namespace == "") != (namespace == "") {
-				continue // of the whole cluster, which has a finding of its own
+				continue // the whole cluster has a finding of its own
 			}
 			r := found[g.Subject]
 			if r == nil {
@@ -50,7 +50,7 @@ func secretReaders(p *rbac.Policy, namespace string) map[rbac.Subject]*reader {
 	return found
 }
 
-// readers judges who reads Secrets.
+// readers checks which subjects read Secrets.
 func readers(ctx context.Context, l *look) {
 	objects, unseen := rbac.Load(ctx, l.client, l.namespace)
 	for _, u := range unseen {
@@ -126,8 +126,8 @@ func grantText(grants []rbac.Grant) string {
 	return listed(names, 3)
 }
 
-// mountable are the types of Secrets whose content is an application's own, and
-// not what kubelet or Kubernetes itself needs as a Secret.
+// mountable are the types of Secrets whose content is only for applications, and which neither
+// kubelet nor Kubernetes needs as a Secret.
 func mountable() []string {
 	return []string{"Opaque", "kubernetes.io/basic-auth", "kubernetes.io/ssh-auth", "kubernetes.io/tls"}
 }

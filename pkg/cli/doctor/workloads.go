@@ -18,22 +18,22 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
-// workload is what an object that makes pods, or a pod of its own, says of
-// secrets. Its spec is not kept.
+// workload is the use of secrets by an object that makes pods, or by a pod of its own. Its spec is
+// not stored.
 type workload struct {
 	finding.Object
-	// fromSecrets counts the variables from keys of Secrets, whole the Secrets
-	// that are taken as variables whole.
+	// fromSecrets counts the variables from keys of Secrets, whole the Secrets whose keys all
+	// become variables.
 	fromSecrets, whole int
 	account            string
 	classes            []string
 	places             []place
 }
 
-// place is where a credential stands in plain text.
+// place is where a credential is in plain text.
 type place struct{ where, shape string }
 
-// workloads are those that say something of secrets.
+// workloads are those that use secrets.
 type workloads struct {
 	*look
 	all []workload
@@ -64,8 +64,8 @@ func readWorkloads(ctx context.Context, l *look) *workloads {
 	return ws
 }
 
-// known tells whether the objects of a kind are read themselves, so that what
-// they own is not read again.
+// known reports whether the check reads the objects of a kind themselves, so that it skips what
+// they own.
 func known(kind string) bool {
 	return slices.Contains([]string{"Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "CronJob"}, kind)
 }
@@ -117,7 +117,7 @@ func (ws *workloads) lists(ctx context.Context, take func(string, *metav1.Object
 	}
 }
 
-// each gives the items of a page, and what continues it.
+// each returns the items of a page, and its continue token.
 func each[T any](list metav1.ListInterface, err error, items func() []T, take func(*T)) (string, error) {
 	if err != nil {
 		return "", err
@@ -129,9 +129,8 @@ func each[T any](list metav1.ListInterface, err error, items func() []T, take fu
 	return list.GetContinue(), nil
 }
 
-// barePods reads the pods that no object of a known kind makes. It lists the
-// metadata of all, and reads those alone; of the pods of another kind of object
-// the first stands for all.
+// barePods reads the pods that no object of a known kind makes. It lists the metadata of all, and
+// reads only these; of the pods of an unknown object it reads the first.
 func (ws *workloads) barePods(ctx context.Context, take func(string, *metav1.ObjectMeta, *corev1.PodSpec)) {
 	seen := map[string]bool{}
 	var failed error
@@ -154,7 +153,7 @@ func (ws *workloads) barePods(ctx context.Context, take func(string, *metav1.Obj
 		switch {
 		case err == nil:
 			take("Pod", &pod.ObjectMeta, &pod.Spec)
-		case !apierrors.IsNotFound(err): // it may have gone meanwhile
+		case !apierrors.IsNotFound(err): // it may be deleted meanwhile
 			failed = err
 		}
 	})
@@ -166,7 +165,7 @@ func (ws *workloads) barePods(ctx context.Context, take func(string, *metav1.Obj
 	}
 }
 
-// read takes what the spec of a pod says of secrets.
+// read finds the use of secrets in the spec of a pod.
 func (w *workload) read(spec *corev1.PodSpec, driver string) {
 	w.account, w.classes = cluster.AccountOf(spec), cluster.ClassesOf(spec, driver)
 	containers := slices.Concat(spec.InitContainers, spec.Containers)
@@ -205,7 +204,7 @@ func (w *workload) container(c *corev1.Container) {
 	}
 }
 
-// environment tells of the workloads with Secrets in variables.
+// environment reports the workloads with Secrets in variables.
 func (ws *workloads) environment() {
 	found := 0
 	for _, w := range ws.all {
@@ -225,8 +224,7 @@ func (ws *workloads) environment() {
 	ws.judged("Secrets in environment variables", found, output.Plural(found, "workload"))
 }
 
-// defaultAccounts tells of the workloads with classes whose service account is
-// every pod's.
+// defaultAccounts reports the workloads that mount classes with the default service account.
 func (ws *workloads) defaultAccounts() {
 	found, mounting := 0, 0
 	for _, w := range ws.all {
@@ -244,8 +242,7 @@ func (ws *workloads) defaultAccounts() {
 	ws.judged("service accounts of pods with classes", found, fmt.Sprintf("%s with classes, %d as default", output.Plural(mounting, "workload"), found))
 }
 
-// plainText looks for credentials in ConfigMaps, and tells of those in
-// workloads.
+// plainText looks for credentials in ConfigMaps, and reports those in workloads.
 func (ws *workloads) plainText(ctx context.Context) {
 	found := 0
 	tell := func(o finding.Object, p place) {

@@ -8,29 +8,28 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// advice is one row of the table from what was said to what to do.
+// advice maps a failure to what to do.
 type advice struct {
-	// reasons are the driver's, any of which fits; none fits all.
+	// reasons are the driver's, any of which matches; none matches all.
 	reasons []fault.Reason
-	// words are in lower case; one of them must be in what was said, if there
-	// are any.
+	// words are in lower case; one of them must be in the failure's text, if there are any.
 	words []string
-	// plugin is for the classes of provider plugins alone.
+	// plugin restricts it to the classes of provider plugins.
 	plugin bool
-	// link is the one that is broken.
+	// link is the broken one.
 	link string
 	code string
-	// remedy has {names}, which facts fill in; empty for the rule's own.
-	// akeyless is that of classes of provider akeyless.
+	// remedy may have {names}, which facts fill in; empty for the rule's own.
+	// akeyless restricts it to classes of provider akeyless.
 	remedy, akeyless string
-	// kubelet tells that kubelet says it, and did not come to ask the driver.
+	// kubelet says that the text is kubelet's own, from before it called the driver.
 	kubelet bool
-	// mendable tells that the link's objects say so when it is mended.
+	// mendable says that the link's objects show when it is repaired.
 	mendable bool
 }
 
-// adviceFor finds the first row that fits; the last one fits all. kubelets tells
-// that kubelet may have said it of itself.
+// adviceFor finds the first entry that matches; the last one matches all. kubelets says that the
+// text may be kubelet's own.
 func adviceFor(kubelets bool, reason fault.Reason, words string, plugin bool) *advice {
 	words = strings.ToLower(words)
 	rows := adviceTable()
@@ -48,7 +47,7 @@ func adviceTable() []advice {
 	return slices.Concat(kubeletAdvice(), requestAdvice(), pluginAdvice(), loginAdvice(), readAdvice(), reachAdvice(), nodeAdvice())
 }
 
-// kubeletAdvice is for what kubelet says before it asks the driver.
+// kubeletAdvice is for kubelet's failures before it calls the driver.
 func kubeletAdvice() []advice {
 	return []advice{
 		{words: []string{"not found in the list of registered csi drivers"}, link: linkRegistration, code: finding.CodeNotRegistered, kubelet: true, mendable: true,
@@ -65,7 +64,7 @@ func kubeletAdvice() []advice {
 	}
 }
 
-// requestAdvice is for what the driver says before it asks a store.
+// requestAdvice is for the driver's failures before it asks a store.
 func requestAdvice() []advice {
 	return []advice{
 		{words: []string{"readonly is false"}, link: linkVolume, code: finding.CodeNotReadOnly},
@@ -95,7 +94,7 @@ func pluginAdvice() []advice {
 
 const roleOf = "auth/{mount}/role/{role}"
 
-// loginAdvice is for what a store says to a login.
+// loginAdvice is for a store's answers to a login.
 func loginAdvice() []advice {
 	return []advice{
 		{words: []string{"invalid role name", `" could not be found`}, link: linkStore, code: finding.CodeNoRole,
@@ -122,7 +121,7 @@ const (
 	unverifiedAkeyless = "have the auth method {accessid} and the gateway's auth config take tokens of this cluster for audience {audience}: akeyless auth-method get --access-id {accessid}"
 )
 
-// readAdvice is for what a store says to a read.
+// readAdvice is for a store's answers to a read.
 func readAdvice() []advice {
 	return []advice{
 		{words: []string{"version 2 is mounted there: secretpath must be", "invalid path for a versioned"}, link: linkStore, code: finding.CodeDataMissing,
@@ -141,7 +140,7 @@ func readAdvice() []advice {
 	}
 }
 
-// reachAdvice is for stores that do not answer, or not as themselves.
+// reachAdvice is for stores that do not answer, or not with the right identity.
 func reachAdvice() []advice {
 	return []advice{
 		{words: []string{"x509:", "tls: ", "speaks tls", "to an https server", "does not speak tls"}, link: linkStore, code: finding.CodeTLS,
@@ -163,7 +162,7 @@ const unreachable = "the driver's pod asks {address} ({origin}), not this one, s
 
 const readLog = "read the driver's log on node {node}: kubectl logs -n {drivernamespace} {driverpod}"
 
-// nodeAdvice is for the node's own failures, and the row that fits all.
+// nodeAdvice is for the node's own failures, with a last entry that matches all.
 func nodeAdvice() []advice {
 	return []advice{
 		{reasons: []fault.Reason{fault.Mount, fault.State, fault.Conflict}, link: linkFiles, code: finding.CodeNodeFails,

@@ -15,10 +15,10 @@ import (
 
 var missingSecret = regexp.MustCompile(`secret "([^"]+)" not found|in Secret ([^ ]+)`)
 
-// podLinks are what comes after the volumes.
+// podLinks are the links after the volumes.
 type podLinks struct{ *walk }
 
-// containersLink looks at what starts once the volumes are there.
+// containersLink checks the containers, which start after the volumes are mounted.
 func (w podLinks) containersLink() verdict {
 	p := w.pod
 	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
@@ -29,7 +29,7 @@ func (w podLinks) containersLink() verdict {
 		case wait == nil:
 			continue
 		case wait.Reason == "PodInitializing":
-			continue // an init container has not ended, or nothing is known yet
+			continue // an init container has not ended, or there is no status yet
 		case wait.Reason == "ContainerCreating":
 			return w.creating(s.Name)
 		}
@@ -51,7 +51,7 @@ func (w podLinks) containersLink() verdict {
 	return good("%s", strings.ToLower(string(p.Status.Phase)))
 }
 
-// creating is for containers that wait though the driver's volumes are there.
+// creating is for containers that wait although the driver's volumes are mounted.
 func (w podLinks) creating(container string) verdict {
 	for i := range w.events.value {
 		e := &w.events.value[i]
@@ -65,7 +65,7 @@ func (w podLinks) creating(container string) verdict {
 	return verdict{state: finding.Unknown, detail: container + " is being created"}
 }
 
-// secretWanted says which class has to do with a Secret that is missing.
+// secretWanted names the class that would make a missing Secret.
 func (w podLinks) secretWanted(f *finding.Finding, name string) {
 	for i := range w.classes.value {
 		c := &w.classes.value[i]
@@ -86,7 +86,7 @@ func (w podLinks) secretWanted(f *finding.Finding, name string) {
 	f.Message += "; no class of the namespace lists it under secretObjects"
 }
 
-// odd says what else is not as was probably meant.
+// odd reports what else is probably not intended.
 func (w podLinks) odd() {
 	classes := map[string]bool{}
 	for _, v := range w.volumes {
@@ -99,7 +99,7 @@ func (w podLinks) odd() {
 			continue
 		}
 		if f.Code == finding.CodeWithoutData && w.fresh(f.Object.Name) {
-			continue // the store has answered: it is no KV engine of version 2
+			continue // the store has answered, and it is no KV engine of version 2
 		}
 		told += f.Message + "\n"
 		w.report.Add(f.Code, f)
@@ -113,13 +113,13 @@ func (w podLinks) odd() {
 	w.oddEvents()
 }
 
-// fresh tells whether the volume of a class was read without a failure.
+// fresh reports whether the volume of a class was read without a failure.
 func (w podLinks) fresh(class string) bool {
 	return slices.ContainsFunc(w.volumes, func(v *volume) bool { return v.class == class && v.isReady() && v.trouble == nil })
 }
 
-// oddStatus is what the volume's status says beside its failure. told is what
-// lint has said already.
+// oddStatus reports what the volume's status says besides its failure. told is what lint has
+// reported already.
 func (w podLinks) oddStatus(v *volume, told string) {
 	if v.status == nil {
 		return
@@ -146,7 +146,7 @@ func (w podLinks) oddStatus(v *volume, told string) {
 	}
 }
 
-// oddEvents are those of other controllers that concern the volumes.
+// oddEvents reports those of other controllers about the volumes.
 func (w podLinks) oddEvents() {
 	for i := range w.events.value {
 		e := &w.events.value[i]

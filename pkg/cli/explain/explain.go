@@ -1,5 +1,5 @@
-// Package explain finds out why a pod has not got its secrets: it walks from
-// the pod to the store and back, and stops at the first broken link.
+// Package explain finds out why a pod does not have its secrets: it follows the chain from the pod
+// to the store and back, and stops at the first broken link.
 package explain
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
-// New is the command.
+// New makes the command.
 func New(s output.Streams, o *output.Flags) *cobra.Command {
 	var at cluster.Flags
 	var verbose bool
@@ -73,7 +73,7 @@ forward a port to the driver's pod has it say itself how the volume is.`,
 	return cmd
 }
 
-// explain looks at everything first, and then walks.
+// explain reads all objects first, and then follows the chain.
 func explain(ctx context.Context, client *cluster.Client, now time.Time, t target) (*finding.Report, error) {
 	if ctx == nil {
 		ctx = context.Background()

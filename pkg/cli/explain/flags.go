@@ -10,8 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// flagsOf are the flags of the driver, as its pod on the node has them; nil where
-// nobody could look.
+// flagsOf are the flags of the driver's pod on the node; nil if they could not be read.
 func flagsOf(p *corev1.Pod) map[string]string {
 	if p == nil {
 		return nil
@@ -22,8 +21,8 @@ func flagsOf(p *corev1.Pod) map[string]string {
 	return nil
 }
 
-// operatorOf is what the flags of the driver's pod say for classes that do not;
-// nil where they are not known. Files that they name are on the node.
+// operatorOf is the operator's settings in the flags of the driver's pod; nil if they are unknown.
+// Files that they name are on the node.
 func operatorOf(p *corev1.Pod) *lint.Operator {
 	if p == nil {
 		return nil

@@ -15,12 +15,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// livePatience bounds what the driver is waited for: all that it says is more
-// than the objects say already.
+// livePatience bounds the wait for the driver, whose answer only adds to what the objects say.
 const livePatience = 3 * time.Second
 
-// readLive asks the driver on the node for the pod's volumes. Few people may
-// forward a port to it.
+// readLive asks the driver on the node about the pod's volumes. Few users may forward a port to it.
 func (l *look) readLive(ctx context.Context) {
 	p := l.driver.value
 	if p == nil || !isReady(p) {
@@ -33,8 +31,8 @@ func (l *look) readLive(ctx context.Context) {
 	l.live.set(n.Status(ctx, p.Spec.NodeName, nodes.Query{Namespace: l.pod.Namespace, Pod: l.pod.Name}))
 }
 
-// liveOf is what the driver has of a volume, and the last failure of its first
-// mount; both are nil where it knows nothing of it.
+// liveOf is the driver's state of a volume, and the last failure of its first mount; both are nil
+// if it knows nothing about it.
 func (l *look) liveOf(class string) (v *statusz.Volume, f *statusz.Failure) {
 	for i := range l.live.value.Volumes {
 		if one := &l.live.value.Volumes[i]; one.PodUID == string(l.pod.UID) && one.Class == class {
@@ -50,7 +48,7 @@ func (l *look) liveOf(class string) (v *statusz.Volume, f *statusz.Failure) {
 	return v, f
 }
 
-// liveLink is what the driver says of itself and of the volume.
+// liveLink checks the driver's own state and the volume's.
 func (w volumeLinks) liveLink(_ context.Context, v *volume) verdict {
 	p := w.driver.value
 	switch {
@@ -76,7 +74,7 @@ func (w volumeLinks) liveLink(_ context.Context, v *volume) verdict {
 	return good("kubelet has not asked for the volume within the last hour")
 }
 
-// liveWords say how a volume is, by the node's own clock.
+// liveWords describe the state of a volume, by the node's own clock.
 func (w volumeLinks) liveWords(v *statusz.Volume) string {
 	now := w.live.value.Now
 	text := v.State
@@ -99,8 +97,8 @@ func (w volumeLinks) liveWords(v *statusz.Volume) string {
 	return text
 }
 
-// inLive is the volume's failure by the driver's own word, which is newer than
-// what it has written anywhere. over tells that there is none.
+// inLive is the volume's failure in the driver's answer, which is newer than what it has written to
+// objects. over says that there is none.
 func (w troubles) inLive(v *volume) (t *trouble, over bool) {
 	if !w.live.known() {
 		return nil, false

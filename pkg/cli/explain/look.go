@@ -19,20 +19,19 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// seen is one source: what it holds, or why nobody could look.
+// seen is one source: its content, or why it could not be read.
 type seen[T any] struct {
 	value T
 	err   error
 	asked bool
 }
 
-// known tells that the source was looked at, whether or not there is anything.
+// known says that the source was read, whether or not it has content.
 func (s *seen[T]) known() bool { return s.asked && s.err == nil }
 
 func (s *seen[T]) set(value T, err error) { s.value, s.err, s.asked = value, err, true }
 
-// look is what was looked at for one pod. Pointers are nil where there is no
-// such object.
+// look is what was read for one pod. Pointers are nil if there is no such object.
 type look struct {
 	*cluster.Client
 	now time.Time
@@ -52,7 +51,7 @@ type look struct {
 	live       seen[statusz.Status]
 }
 
-// orNil makes nil of an object that does not exist.
+// orNil returns nil for an object that does not exist.
 func orNil[T any](o *T, err error) (*T, error) {
 	if apierrors.IsNotFound(err) {
 		return nil, nil
@@ -60,7 +59,7 @@ func orNil[T any](o *T, err error) (*T, error) {
 	return o, err
 }
 
-// at looks at everything about a pod, side by side.
+// at reads everything about a pod concurrently.
 func (l *look) at(ctx context.Context, pod *corev1.Pod) {
 	l.pod = pod
 	var all sync.WaitGroup
@@ -129,14 +128,14 @@ func (l *look) readEvents(ctx context.Context) {
 	l.events.set(all, err)
 }
 
-// readDriver reads the driver's pod on the node, and where there is none, what
-// should make it.
+// readDriver reads the driver's pod on the node and, if there is none, the objects that should make
+// it.
 func (l *look) readDriver(ctx context.Context, node string) {
 	if node == "" {
 		return
 	}
 	list, err := l.DriverPods(ctx, l.namespace, node)
-	var best *corev1.Pod // a ready one, else the newest: a roll has two for a while
+	var best *corev1.Pod // a ready one, else the newest: there are two during a rollout
 	for i := range list {
 		p := &list[i]
 		if best == nil || isReady(p) && !isReady(best) || isReady(p) == isReady(best) && best.CreationTimestamp.Before(&p.CreationTimestamp) {
@@ -154,7 +153,7 @@ func (l *look) readDriver(ctx context.Context, node string) {
 	}
 }
 
-// isOf tells whether a status is of a volume of this very pod.
+// isOf reports whether a status belongs to a volume of this very pod.
 func isOf(s *v1.SecretProviderClassPodStatus, p *corev1.Pod) bool {
 	for _, o := range s.OwnerReferences {
 		if o.UID == p.UID {

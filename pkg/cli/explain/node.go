@@ -21,7 +21,7 @@ import (
 // nodeLinks are the links that all volumes share.
 type nodeLinks struct{ *walk }
 
-// noPods tells of a target that has no pod to explain.
+// noPods reports a target that has no pod to explain.
 func (w *walk) noPods() bool {
 	set := w.set
 	if set.worst != nil && (set.failure == "" || set.Kind == "Job" || set.Kind == "CronJob") {
@@ -130,7 +130,7 @@ func (w nodeLinks) schedulingLink() verdict {
 	return bad(finding.CodeNotScheduled, f, "on no node")
 }
 
-// startupTaint is the chart's default.
+// startupTaint is the chart's default taint.
 const startupTaint = "node.mayfly.dev/not-ready"
 
 // tainted are the nodes that wait for their driver.
@@ -181,7 +181,7 @@ func (w nodeLinks) nodeLink() verdict {
 	return good("%s is ready", name)
 }
 
-// driverLink looks at the driver's pod on the node.
+// driverLink checks the driver's pod on the node.
 func (w nodeLinks) driverLink() verdict {
 	o := about("Pod", w.namespace, "")
 	if !w.driver.known() {
@@ -211,7 +211,7 @@ func (w nodeLinks) driverLink() verdict {
 	return bad(finding.CodeDriverNotReady, f, "%s/%s is not ready", p.Namespace, p.Name)
 }
 
-// readySince is when the driver's pod became ready; zero where nobody knows.
+// readySince is when the driver's pod became ready; zero if unknown.
 func (w *walk) readySince() time.Time {
 	if w.driver.value != nil {
 		if c := podCondition(w.driver.value, corev1.PodReady); c != nil && c.Status == corev1.ConditionTrue {
@@ -239,8 +239,8 @@ func (w nodeLinks) noDriver() verdict {
 	return bad(finding.CodeDriverAbsent, f, "no pod of it on %s", w.pod.Spec.NodeName)
 }
 
-// excluded says what keeps the pods of a DaemonSet from a node; empty where
-// that is something else than node selector and taints.
+// excluded says what keeps the pods of a DaemonSet off a node; empty if it is neither the node
+// selector nor taints.
 func excluded(set *appsv1.DaemonSet, n *corev1.Node) string {
 	spec := &set.Spec.Template.Spec
 	name := "DaemonSet " + set.Namespace + "/" + set.Name

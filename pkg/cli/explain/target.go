@@ -19,10 +19,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
 
-// target is what the command line names.
+// target is the object on the command line.
 type target struct{ kind, name string }
 
-// kinds are what can be explained, by kubectl's names for them.
+// kinds are the kinds that can be explained, by kubectl's names for them.
 func kinds() map[string][]string {
 	return map[string][]string{
 		"Pod":         {"pod", "pods", "po"},
@@ -50,17 +50,17 @@ func parseTarget(args []string) (target, error) {
 	return target{}, fmt.Errorf("%q cannot be explained: write pod, deployment, statefulset, daemonset, replicaset, job or cronjob", kind)
 }
 
-// pods are those of the target.
+// pods are the pods of the target.
 type pods struct {
 	finding.Object
 	all  []corev1.Pod
-	want int32 // how many there should be; 0 for not told
-	// makers are the UIDs of what makes the pods, and of what failed to.
+	want int32 // how many there should be; 0 if unknown
+	// makers are the UIDs of the objects that make the pods, or fail to.
 	makers map[types.UID]bool
-	// failure is why pods are not made, where an object says so.
+	// failure is why pods are not made, if an object says so.
 	failure string
 	worst   *corev1.Pod
-	alike   int // how many are as the worst
+	alike   int // how many have the worst state
 }
 
 // find reads the target and its pods.
@@ -92,8 +92,7 @@ func (l *look) find(ctx context.Context, t target) (*pods, error) {
 	return set, nil
 }
 
-// absent explains that the target cannot be read, with the names that are near
-// to its own.
+// absent explains that the target cannot be read, with the names that are near to its name.
 func (l *look) absent(ctx context.Context, o finding.Object, err error) error {
 	out := fmt.Errorf("looking at %s: %s", o, cluster.Reason(err))
 	if !apierrors.IsNotFound(err) || o.Kind != "Pod" {
@@ -113,7 +112,7 @@ func (l *look) absent(ctx context.Context, o finding.Object, err error) error {
 	return out
 }
 
-// maker reads a workload: what makes its pods, and how they are selected.
+// maker reads a workload: the objects that make its pods, and the pods' selector.
 func (l *look) maker(ctx context.Context, t target, set *pods) (*metav1.LabelSelector, error) {
 	apps, batch, get := l.AppsV1(), l.BatchV1(), metav1.GetOptions{}
 	switch t.kind {
@@ -161,7 +160,7 @@ func (s *pods) job(o *batchv1.Job) *metav1.LabelSelector {
 	return o.Spec.Selector
 }
 
-// newestJob is the last that a CronJob has made.
+// newestJob is the last job of a CronJob.
 func (l *look) newestJob(ctx context.Context, o *batchv1.CronJob, set *pods) (*metav1.LabelSelector, error) {
 	list, err := l.BatchV1().Jobs(l.Namespace).List(ctx, metav1.ListOptions{Limit: 500})
 	if err != nil {
@@ -201,7 +200,7 @@ func (l *look) deployment(ctx context.Context, name string, set *pods) (*metav1.
 	return o.Spec.Selector, nil
 }
 
-// replicaFailure is what a ReplicaSet says while it cannot make pods.
+// replicaFailure is the condition of a ReplicaSet that cannot make pods.
 func replicaFailure(r *appsv1.ReplicaSet) string {
 	for _, c := range r.Status.Conditions {
 		if c.Type == appsv1.ReplicaSetReplicaFailure && c.Status == corev1.ConditionTrue {
@@ -250,7 +249,7 @@ func (l *look) failedCreate(ctx context.Context, set *pods) {
 	}
 }
 
-// choose takes the pod that is worst off, the newest of several.
+// choose returns the pod in the worst state, the newest of several.
 func (l *look) choose(set *pods) {
 	count := map[string]int{}
 	most := -1
@@ -268,8 +267,8 @@ func (l *look) choose(set *pods) {
 	}
 }
 
-// stateOf ranks how badly off a pod is, and says it in a word or two, alike for
-// pods of the same trouble.
+// stateOf ranks the state of a pod, and names it in a word or two, the same for pods with the same
+// problem.
 func (l *look) stateOf(p *corev1.Pod) (rank int, state string) {
 	waits := waiting(p)
 	failing := ""
@@ -313,7 +312,7 @@ func podCondition(p *corev1.Pod, kind corev1.PodConditionType) *corev1.PodCondit
 	return nil
 }
 
-// waiting is what the first container that does not run waits for.
+// waiting is the reason why the first container that does not run waits.
 func waiting(p *corev1.Pod) *corev1.ContainerStateWaiting {
 	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		if c.State.Waiting != nil {

@@ -19,11 +19,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
-// trouble is the last failure of a volume that is told somewhere.
+// trouble is the last reported failure of a volume.
 type trouble struct {
 	row   *advice
 	words string
-	// last is when it was last told, since is when it began; both may be zero.
+	// last is when it was last reported, since is when it began; both may be zero.
 	last, since time.Time
 }
 
@@ -38,7 +38,7 @@ var (
 	mustBe   = regexp.MustCompile(`secretPath must be ("[^"]+")`)
 )
 
-// isReady tells whether the driver says that the volume has its payload.
+// isReady reports whether the driver says that the volume has its payload.
 func (v *volume) isReady() bool {
 	if v.status == nil {
 		return false
@@ -47,7 +47,7 @@ func (v *volume) isReady() bool {
 	return c != nil && c.Status == metav1.ConditionTrue || c == nil && v.status.Status.Mounted
 }
 
-// isPlugin tells whether the class's provider is a plugin.
+// isPlugin reports whether the class's provider is a plugin.
 func (v *volume) isPlugin() bool {
 	return v.spc != nil && !slices.Contains(builtIn(), v.spc.Spec.Provider)
 }
@@ -57,15 +57,15 @@ func builtIn() []string { return []string{vault.NameVault, vault.NameOpenBao, ak
 // troubles finds the last failures.
 type troubles struct{ *walk }
 
-// troubleOf finds the last failure of a volume that still holds: in its status,
-// which is kept until it is no longer so, and else in the Events. What kubelet
-// says after that comes first: the driver was not asked any more.
+// troubleOf finds the last failure of a volume that still applies: in its status, which has it as
+// long as it applies, and else in the Events. A later failure of kubelet comes first, because
+// kubelet did not call the driver then.
 func (w troubles) troubleOf(v *volume) *trouble {
 	told := w.inStatus(v)
 	event := w.inEvents(v)
 	live, over := w.inLive(v)
 	if over {
-		return nil // the status is written a moment later
+		return nil // the driver writes the status a moment later
 	}
 	if live != nil {
 		if told != nil {
@@ -92,7 +92,7 @@ func later(a, b time.Time) time.Time {
 	return b
 }
 
-// inStatus is what the volume's status says.
+// inStatus is the failure in the volume's status.
 func (w troubles) inStatus(v *volume) *trouble {
 	if v.status == nil {
 		return nil
@@ -108,8 +108,7 @@ func (w troubles) inStatus(v *volume) *trouble {
 	return t
 }
 
-// holds tells whether what an Event says may still be so: the volume has not
-// been mounted since.
+// holds reports whether an Event may still apply: the volume has not been mounted since.
 func (w troubles) holds(v *volume, t *trouble) bool {
 	if t == nil {
 		return false
@@ -124,8 +123,8 @@ func (w troubles) holds(v *volume, t *trouble) bool {
 	return true
 }
 
-// inEvents is the newest failure of the volume among the Events: kubelet's,
-// which has all the words, with the reason of the driver's.
+// inEvents is the newest failure of the volume among the Events: kubelet's, which has the whole
+// text, with the reason of the driver's.
 func (w troubles) inEvents(v *volume) *trouble {
 	var kubelet, driver, recovered *corev1.Event
 	for i := range w.events.value {
@@ -168,8 +167,7 @@ func (w troubles) inEvents(v *volume) *trouble {
 	return t
 }
 
-// volumeOf is the volume that an Event of kubelet names. One that names none
-// is about all.
+// volumeOf is the volume that an Event of kubelet names. An Event that names none applies to all.
 func (w troubles) volumeOf(e *corev1.Event) string {
 	if m := ofVolume.FindStringSubmatch(e.Message); m != nil {
 		return m[1]
@@ -182,13 +180,13 @@ func (w troubles) volumeOf(e *corev1.Event) string {
 	return ""
 }
 
-// isAbout tells whether an Event of the driver is about a volume.
+// isAbout reports whether an Event of the driver is about a volume.
 func (w *walk) isAbout(e *corev1.Event, v *volume) bool {
 	return len(w.volumes) == 1 || strings.Contains(e.Message, w.pod.Namespace+"/"+v.class)
 }
 
-// wordsOf are an Event's without what is around them, and whether they are
-// kubelet's own: the driver's come by gRPC.
+// wordsOf are an Event's text without its prefixes, and whether it is kubelet's own: the driver's
+// text arrives by gRPC.
 func wordsOf(e *corev1.Event) (words string, own bool) {
 	words = e.Message
 	if m := ofVolume.FindStringSubmatch(words); m != nil {
@@ -205,7 +203,7 @@ func newer(a, b *corev1.Event) *corev1.Event {
 	return a
 }
 
-// timeOf is when an Event was last told, by either API of Events.
+// timeOf is when an Event last occurred, in either API of Events.
 func timeOf(e *corev1.Event) time.Time {
 	switch {
 	case !e.LastTimestamp.IsZero():
@@ -218,7 +216,7 @@ func timeOf(e *corev1.Event) time.Time {
 	return e.CreationTimestamp.Time
 }
 
-// broke is the broken link of a volume's trouble.
+// broke is the broken link of a volume's failure.
 func (w *walk) broke(v *volume) verdict {
 	t := v.trouble
 	what := "cannot be mounted"
@@ -244,7 +242,7 @@ func (w *walk) broke(v *volume) verdict {
 	return bad(t.row.code, f, "%s", finding.RuleOf(t.row.code).Title)
 }
 
-// fill puts the names into a remedy.
+// fill fills the names into a remedy.
 func (w *walk) fill(v *volume, t *trouble) string {
 	remedy := t.row.remedy
 	provider := ""
@@ -287,7 +285,7 @@ func (w *walk) fill(v *volume, t *trouble) string {
 	).Replace(remedy)
 }
 
-// origin is the store's address, and who says so.
+// origin is the store's address, and where it is set.
 func (w *walk) origin(v *volume) (address, by string) {
 	if v.login.Address == "" {
 		return "ADDRESS", "the operator's"
@@ -302,7 +300,7 @@ func (w *walk) origin(v *volume) (address, by string) {
 
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+=,-]+$`)
 
-// shell quotes other people's text for a command line.
+// shell quotes untrusted text for a command line.
 func shell(text string) string {
 	if plainWord.MatchString(text) {
 		return text

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
-// volumeLinks are those of each volume.
+// volumeLinks are the links of each volume.
 type volumeLinks struct{ *walk }
 
 func (w volumeLinks) volumeLink(_ context.Context, v *volume) verdict {
@@ -31,7 +31,7 @@ func (w volumeLinks) volumeLink(_ context.Context, v *volume) verdict {
 	return good("%q of class %s", v.name, v.class)
 }
 
-// isUsed tells whether a container mounts a volume.
+// isUsed reports whether a container mounts a volume.
 func (w volumeLinks) isUsed(v *volume) bool {
 	mounts := func(m corev1.VolumeMount) bool { return m.Name == v.name }
 	for _, c := range slices.Concat(w.pod.Spec.InitContainers, w.pod.Spec.Containers) {
@@ -57,8 +57,8 @@ func (w volumeLinks) classLink(ctx context.Context, v *volume) verdict {
 	return good("%s/%s of provider %s", o.Namespace, o.Name, v.spc.Spec.Provider)
 }
 
-// noClass looks for the class that was meant: one of a near name, or of the
-// same one in another namespace.
+// noClass looks for the intended class: one with a near name, or one with the same name in another
+// namespace.
 func (w volumeLinks) noClass(ctx context.Context, v *volume) verdict {
 	var near, elsewhere []string
 	for i := range w.classes.value {
@@ -139,7 +139,7 @@ func (w volumeLinks) storeLink(_ context.Context, v *volume) verdict {
 	where := w.way(v)
 	switch {
 	case v.trouble != nil && v.trouble.row.link == linkStore:
-		return verdict{state: finding.Unknown} // asTold says it
+		return verdict{state: finding.Unknown} // asTold decides
 	case v.past:
 		f := finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("volume %q could not be mounted, and the cause seems mended since: %s", v.name, v.trouble.words)}
 		if v.trouble.row.link == linkRegistration {
@@ -173,7 +173,7 @@ func (w volumeLinks) storeLink(_ context.Context, v *volume) verdict {
 	return bad(finding.CodeNoWord, f, "no answer is known")
 }
 
-// way is where the driver asks, as whom, and who says so.
+// way describes which store the driver asks, as which account, and where that is set.
 func (w volumeLinks) way(v *volume) string {
 	if !v.login.Built {
 		return ""

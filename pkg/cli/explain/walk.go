@@ -38,33 +38,33 @@ const (
 	linkContainers   = "containers"
 )
 
-// walk goes from link to link.
+// walk follows the chain.
 type walk struct {
 	*look
 	report  *finding.Report
 	set     *pods
 	volumes []*volume
 	judged  *lint.Judgement
-	flags   map[string]string // the driver's
+	flags   map[string]string // of the driver
 	broken  bool
-	// over is why there is nothing more to look at, though nothing is broken.
+	// over is why the walk ends although nothing is broken.
 	over string
 }
 
-// volume is one of the pod's, of the driver.
+// volume is one of the pod's volumes of the driver.
 type volume struct {
 	name, class string
 	source      *corev1.CSIVolumeSource
-	spc         *v1.SecretProviderClass // nil if there is none, or nobody could look
+	spc         *v1.SecretProviderClass // nil if there is none, or it could not be read
 	status      *v1.SecretProviderClassPodStatus
 	login       lint.Login
 	trouble     *trouble
 	broken      bool
-	// past tells that the trouble is no longer so.
+	// past says that the failure no longer applies.
 	past bool
 }
 
-// verdict is what a link is: good where finding has no code.
+// verdict is the state of a link: good if finding has no code.
 type verdict struct {
 	state  finding.State
 	detail string
@@ -76,7 +76,7 @@ func good(format string, args ...any) verdict {
 	return verdict{state: finding.Good, detail: fmt.Sprintf(format, args...)}
 }
 
-// unknown is for what could not be looked at.
+// unknown is for objects that could not be read.
 func (w *walk) unknown(o finding.Object, err error) verdict {
 	cluster.NotSeen(w.report, o, err)
 	return verdict{state: finding.Unknown, detail: "could not be looked at"}
@@ -91,7 +91,7 @@ func bad(code string, f finding.Finding, format string, args ...any) verdict {
 	return verdict{state: finding.Bad, detail: fmt.Sprintf(format, args...), code: code, Finding: f}
 }
 
-// prepare works out what belongs together.
+// prepare joins the objects that belong together.
 func (w *walk) prepare() error {
 	for i := range w.pod.Spec.Volumes {
 		v := &w.pod.Spec.Volumes[i]
@@ -115,7 +115,7 @@ func (w *walk) prepare() error {
 	return nil
 }
 
-// count is how many objects were looked at, Events left out.
+// count is how many objects were read, without Events.
 func (w *walk) count() int {
 	n := len(w.set.all)
 	for _, there := range []bool{w.node.value != nil, w.csiNode.value != nil, w.csiDriver.value != nil, w.driver.value != nil, w.account.value != nil} {
@@ -134,8 +134,7 @@ func (w *walk) count() int {
 	return n
 }
 
-// judge has lint judge the pod, its classes, those that list Secrets, and the
-// CSIDriver object.
+// judge runs lint on the pod, its classes, those that list Secrets, and the CSIDriver object.
 func (w *walk) judge() error {
 	pod := w.pod.DeepCopy()
 	pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
@@ -164,13 +163,13 @@ func (w *walk) judge() error {
 	}
 	var err error
 	if w.judged, err = lint.Judge(lint.Cluster{Driver: w.DriverName, Objects: objects, Operator: operatorOf(w.driver.value)}); err != nil {
-		// The driver runs, so its flags are not what is wrong.
+		// The driver runs, so its flags are valid.
 		w.judged, err = lint.Judge(lint.Cluster{Driver: w.DriverName, Objects: objects})
 	}
 	return err
 }
 
-// findings are those of lint about an object, of the given codes.
+// findings are lint's findings of the given codes about an object.
 func (w *walk) findings(kind, name string, codes ...string) []finding.Finding {
 	var found []finding.Finding
 	for _, f := range w.judged.Findings {
@@ -181,7 +180,7 @@ func (w *walk) findings(kind, name string, codes ...string) []finding.Finding {
 	return found
 }
 
-// links walks the chain.
+// links goes through the chain.
 func (w *walk) links(ctx context.Context) {
 	shared, own := nodeLinks{w}, volumeLinks{w}
 	for _, link := range []struct {
@@ -221,8 +220,8 @@ func (w *walk) links(ctx context.Context) {
 	w.link(nil, linkContainers, podLinks{w}.containersLink)
 }
 
-// link looks at one link of the chain, unless an earlier one is broken. What
-// the objects do not tell, the driver's or kubelet's words may.
+// link checks one link of the chain, unless an earlier one is broken. If the objects do not decide,
+// the texts of the driver or kubelet may.
 func (w *walk) link(v *volume, title string, look func() verdict) {
 	shown := title
 	if v != nil && len(w.volumes) > 1 {
@@ -246,13 +245,13 @@ func (w *walk) link(v *volume, title string, look func() verdict) {
 		f.Object = about("Pod", w.pod.Namespace, w.pod.Name)
 	}
 	if title != linkContainers && w.isMounted(v) {
-		f.Level = cmp.Or(f.Level, finding.Warning) // what runs goes on
+		f.Level = cmp.Or(f.Level, finding.Warning) // running pods go on
 	}
 	w.report.Add(out.code, f)
 }
 
-// asTold takes a link for broken where a volume's last failure says so. Where
-// the objects show that it has been mended since, the failure is a past one.
+// asTold reports a broken link if a volume's last failure says so. If the objects show that it has
+// been repaired since, the failure is past.
 func (w *walk) asTold(v *volume, title string, out verdict) verdict {
 	of := w.volumes
 	if v != nil {
@@ -272,7 +271,7 @@ func (w *walk) asTold(v *volume, title string, out verdict) verdict {
 	return out
 }
 
-// isMounted tells whether a volume is in the pod, of all volumes for nil.
+// isMounted reports whether a volume is in the pod, or all volumes for nil.
 func (w *walk) isMounted(v *volume) bool {
 	if w.passed() != nil {
 		return true
@@ -285,7 +284,7 @@ func (w *walk) isMounted(v *volume) bool {
 	return len(w.volumes) > 0
 }
 
-// passed is when the pod had all of its volumes; nil if it has not yet.
+// passed is when the pod had all of its volumes; nil if it does not have them yet.
 func (w *walk) passed() *metav1.Time {
 	if c := podCondition(w.pod, corev1.PodReadyToStartContainers); c != nil {
 		if c.Status == corev1.ConditionTrue {
@@ -318,7 +317,7 @@ func (w *walk) ago(t time.Time) string {
 // quoted lists names for people.
 func quoted(names []string) string { return fmt.Sprintf("%q", names) }
 
-// joined is one sentence of several.
+// joined makes one sentence of several.
 func joined(list []finding.Finding) string {
 	var all []string
 	for _, f := range list {

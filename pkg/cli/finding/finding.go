@@ -1,5 +1,5 @@
-// Package finding has the findings of kubectl mayfly: what each command says,
-// in one form for every printer, and the rule behind each code.
+// Package finding has the findings of kubectl mayfly, in one form for every printer, and the rule
+// behind each code.
 package finding
 
 import (
@@ -11,20 +11,20 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
-// Level is the weight of a finding.
+// Level is the severity of a finding.
 type Level string
 
-// The levels, from the heaviest.
+// The levels, the most severe first.
 const (
 	Error   Level = "error"   // the driver refuses it, or the pod does not start
 	Warning Level = "warning" // it works, and probably not as was meant
 	Info    Level = "info"    // worth knowing
 )
 
-// Levels are all levels, from the heaviest.
+// Levels are all levels, the most severe first.
 func Levels() []Level { return []Level{Error, Warning, Info} }
 
-// atLeast tells whether a level weighs as much as another one.
+// atLeast reports whether a level is as severe as another one.
 func (l Level) atLeast(other Level) bool {
 	return slices.Index(Levels(), l) <= slices.Index(Levels(), other)
 }
@@ -37,14 +37,14 @@ func ParseLevel(text string) (Level, error) {
 	return "", fmt.Errorf("must be error, warning or info, not %q", text)
 }
 
-// Object is what a finding is about. All of it may be empty.
+// Object is the object of a finding. Every field may be empty.
 type Object struct {
 	Kind      string `json:"kind,omitempty"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
 }
 
-// String is "Kind namespace/name", as far as it is known.
+// String is "Kind namespace/name", as far as they are known.
 func (o Object) String() string {
 	name := o.Name
 	switch {
@@ -56,7 +56,7 @@ func (o Object) String() string {
 	return strings.TrimSpace(o.Kind + " " + name)
 }
 
-// Finding is one thing that is to be said.
+// Finding is one result that a command reports.
 type Finding struct {
 	Code   string `json:"code"`
 	Level  Level  `json:"level"`
@@ -73,10 +73,10 @@ type Finding struct {
 // Stdin stands for the standard input where a file would be named.
 const Stdin = "<stdin>"
 
-// State is how a check ended.
+// State is the result of a check.
 type State string
 
-// The states. What could not be looked at is never Good.
+// The states. A check that could not read its objects is never Good.
 const (
 	Good    State = "ok"
 	Bad     State = "failed"
@@ -84,26 +84,25 @@ const (
 	Skipped State = "skipped" // a check before it failed, or it does not apply
 )
 
-// Check is one thing that a command looked at, in the order of looking.
+// Check is one check of a command, in the order of checking.
 type Check struct {
 	Title  string `json:"title"`
 	State  State  `json:"state"`
 	Detail string `json:"detail,omitempty"`
 }
 
-// Report is what a command found; every printer shows the same of it.
+// Report is what a command found; every printer shows the same.
 type Report struct {
 	Checks   []Check
 	Findings []Finding
-	// Objects and Files are how many were looked at.
+	// Objects and Files are how many were checked.
 	Objects, Files int
 
 	seen map[Finding]bool
 }
 
-// Add notes a finding, with the level and the remedy of its rule where it has
-// none of its own. All its text is other people's, so it is made printable
-// here, once for every printer.
+// Add adds a finding, with the level and the remedy of its rule if it has none of its own. It makes
+// the untrusted text printable, once for every printer.
 func (r *Report) Add(code string, f Finding) {
 	rule := RuleOf(code)
 	f.Code, f.Docs = rule.Code, rule.Docs()
@@ -119,13 +118,12 @@ func (r *Report) Add(code string, f Finding) {
 	}
 }
 
-// Check notes what was looked at.
+// Check adds a check.
 func (r *Report) Check(title string, state State, detail string) {
 	r.Checks = append(r.Checks, Check{Title: Printable(title), State: state, Detail: Printable(detail)})
 }
 
-// Sort orders the findings as a reader of the files meets them, and those of
-// no file by their weight.
+// Sort orders the findings by file and line, and those without a file by severity.
 func (r *Report) Sort() {
 	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.weight(), b.weight()),
@@ -133,7 +131,7 @@ func (r *Report) Sort() {
 	})
 }
 
-// weight is less for what is to be read first. In a file the place counts.
+// weight is smaller for what is read first. In a file the line counts.
 func (f *Finding) weight() int {
 	if f.File != "" {
 		return 0
@@ -152,14 +150,14 @@ func (r *Report) Count(l Level) int {
 	return n
 }
 
-// Fails tells whether there is a finding of a level or a heavier one.
+// Fails reports whether there is a finding of a level or a more severe one.
 func (r *Report) Fails(on Level) bool {
 	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Level.atLeast(on) })
 }
 
-// maxText bounds what one finding quotes.
+// maxText bounds the text of one finding.
 const maxText = 1500
 
-// Printable writes what could end a line, move a terminal's cursor or turn the
-// order of letters as an escape.
+// Printable escapes what could end a line, move a terminal's cursor or change the direction of
+// text.
 func Printable(s string) string { return printable.Text(s, maxText) }

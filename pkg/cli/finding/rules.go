@@ -6,12 +6,12 @@ import (
 	"sync"
 )
 
-// Rule is what every finding of a code has in common. A code keeps its meaning
-// for good; docs/findings.md explains each.
+// Rule is common to every finding of a code. A code never changes its meaning; docs/findings.md
+// explains each.
 type Rule struct {
 	Code  string
 	Level Level
-	// Title is a few words, Remedy what to do unless the finding knows better.
+	// Title is a few words, Remedy says what to do unless the finding has its own.
 	Title, Remedy string
 }
 
@@ -25,8 +25,7 @@ var rules = sync.OnceValue(func() []Rule {
 	return slices.Concat(lintRules(), clusterRules(), explainRules(), tryRules(), policyRules(), whoRules(), doctorRules(), statusRules())
 })
 
-// Rules are all of them, in the order of their codes. The list is not the
-// caller's to change.
+// Rules are all of them, in the order of their codes. Callers must not change the list.
 func Rules() []Rule { return rules() }
 
 // RuleOf finds the rule of a code, which must be one of Rules.

@@ -1,6 +1,6 @@
 package finding
 
-// The codes MF090 to MF099: every command that asks a cluster has them.
+// The codes MF090 to MF099, for every command that reads a cluster.
 const CodeNotSeen = "MF090"
 
 func clusterRules() []Rule {

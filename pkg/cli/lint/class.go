@@ -30,32 +30,32 @@ const (
 	parameterField = "spec.parameters."
 )
 
-// operatorsAddress stands for the address that the operator's flags give.
+// operatorsAddress stands for the address in the operator's flags.
 const operatorsAddress = "https://vault.invalid:443"
 
 // linted is a class of the files.
 type linted struct {
 	*manifest.Object
-	class *class.Class // nil for one that is refused
+	class *class.Class // nil if it is refused
 	login Login
 	// modes are those of the files, each once.
 	modes []fs.FileMode
 	// secrets are the names in spec.secretObjects.
 	secrets []string
-	// last is the file's last line of the object, 0 for not yet known.
+	// last is the file's last line of the object, 0 if not known yet.
 	last int
-	// lists are the objects' own YAML as it was parsed, by the scalar that holds
-	// it; nil for what is no list.
+	// lists are the parsed YAML lists of the objects, by the scalar that contains them; nil if it
+	// is no list.
 	lists map[*yaml.Node]*yaml.Node
 }
 
-// parsed is what pkg/class makes of the documents that have classes.
+// parsed is the result of pkg/class for the documents that have classes.
 type parsed struct {
 	classes map[string][]*v1.SecretProviderClass // by file
 	said    []said
 }
 
-// said is one thing that pkg/class says of a document.
+// said is one mistake that pkg/class found in a document.
 type said struct {
 	file    string
 	line    int
@@ -71,7 +71,7 @@ func (s *said) code() string {
 	return finding.CodeRefused
 }
 
-// rest notes what was said of no class's lines.
+// rest reports the mistakes outside of all classes' lines.
 func (l *linter) rest() {
 	for i := range l.parsed.said {
 		if s := &l.parsed.said[i]; !s.told {
@@ -103,7 +103,7 @@ func (p *parsed) add(file string, d class.Document) {
 	}
 }
 
-// find takes out the parsed object of a class.
+// find removes the parsed object of a class and returns it.
 func (p *parsed) find(o *manifest.Object) *v1.SecretProviderClass {
 	list := p.classes[o.File]
 	i := slices.IndexFunc(list, func(c *v1.SecretProviderClass) bool {
@@ -117,14 +117,13 @@ func (p *parsed) find(o *manifest.Object) *v1.SecretProviderClass {
 	return found
 }
 
-// judge has the providers that can judge a class without their store.
+// judge checks a class with the providers that need no store for that.
 type judge struct {
 	vaults   map[string]*vault.Provider
 	akeyless *akeyless.Provider
 }
 
-// newJudge takes a class without an address to use the operator's, where that
-// is not known.
+// newJudge assumes the operator's address for a class without one, if it is unknown.
 func newJudge(o *Operator) (*judge, error) {
 	if o == nil {
 		o = &Operator{Vault: vault.Config{DefaultAddress: operatorsAddress}}
@@ -142,14 +141,14 @@ func newJudge(o *Operator) (*judge, error) {
 	return j, err
 }
 
-// verdict is what a provider says of a class, and the error that refuses it.
+// verdict is a provider's result for a class, and the error that refuses it.
 type verdict struct {
 	vault.Judged
 	accessID string // of Akeyless
 	err      error
 }
 
-// of judges a class; false for one of a plugin's.
+// of checks a class; false for a plugin's class.
 func (j *judge) of(c *class.Class) (v verdict, own bool) {
 	if p, ok := j.vaults[c.Provider]; ok {
 		v.Judged, v.err = p.Judge(c)
@@ -165,7 +164,7 @@ func (j *judge) of(c *class.Class) (v verdict, own bool) {
 	return v, true
 }
 
-// class says what the driver says of a class.
+// class reports what the driver says about the class.
 func (l *linter) class(c *linted) {
 	for i := range l.parsed.said {
 		if s := &l.parsed.said[i]; !s.told && s.file == c.File && c.holds(s.line) {
@@ -184,7 +183,7 @@ func (l *linter) class(c *linted) {
 	l.refused(c, err)
 	l.doubtful(c, warnings)
 	if err != nil {
-		// What the provider says of its own parameters is wanted all the same.
+		// The provider's mistakes in its own parameters are reported all the same.
 		for _, key := range class.OwnKeys() {
 			delete(spc.Spec.Parameters, key)
 		}
@@ -195,7 +194,7 @@ func (l *linter) class(c *linted) {
 	l.provider(c, parsed)
 }
 
-// holds tells whether a line of the file is one of the object's.
+// holds reports whether a line of the file belongs to the object.
 func (c *linted) holds(line int) bool {
 	if c.last == 0 {
 		c.last = c.Before + lastLine(c.Node, 0)
@@ -247,7 +246,7 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	}
 }
 
-// fieldErrors are the bad fields that an error names.
+// fieldErrors are the invalid fields that an error names.
 func fieldErrors(err error) []*field.Error {
 	var found []*field.Error
 	var walk func(error)
@@ -272,7 +271,7 @@ func fieldErrors(err error) []*field.Error {
 	return found
 }
 
-// refused notes each field that an error names, or else the error.
+// refused reports each field that an error names, or else the error.
 func (l *linter) refused(c *linted, err error) {
 	if err == nil {
 		return
@@ -299,7 +298,7 @@ func (l *linter) say(c *linted, code, where, message string) {
 	l.at(c.Object, c.locate(where, message), code, finding.Finding{Message: c.reword(where, message)})
 }
 
-// fieldOf is the field that a message begins with; empty for none.
+// fieldOf is the field at the beginning of a message; empty if there is none.
 func fieldOf(message string) string {
 	where, _, found := strings.Cut(message, ": ")
 	if !found || !strings.HasPrefix(where, "spec.") && !strings.HasPrefix(where, "metadata.") {
@@ -315,8 +314,8 @@ var (
 	pathStep    = regexp.MustCompile(`\[(\d+)\]|\[([^\]]*)\]|[^.\[\]]+`)
 )
 
-// reword takes out the lines that count from the start of the objects: the
-// finding has that of the file.
+// reword removes line numbers that count from the start of the objects: the finding has the file's
+// line.
 func (c *linted) reword(where, message string) string {
 	if !strings.HasPrefix(where, objectsField) {
 		return message
@@ -325,8 +324,8 @@ func (c *linted) reword(where, message string) string {
 	return innerLine.ReplaceAllString(message, fmt.Sprintf("line %d", c.locate(where, message)))
 }
 
-// locate is the file's line of a field, or of the nearest one around it that
-// is there. The message may name a line of the objects' own YAML.
+// locate is the file's line of a field, or of the nearest existing one around it. The message may
+// name a line of the objects' own YAML.
 func (c *linted) locate(where, message string) int {
 	n := c.Node
 	at := c.Line(n)
@@ -352,8 +351,8 @@ func (c *linted) locate(where, message string) int {
 	return at
 }
 
-// inner is how many lines below the key a line of the objects' YAML is. Only
-// of a literal block it can be told.
+// inner is how many lines below the key a line of the objects' YAML is. It is known only for a
+// literal block.
 func (c *linted) inner(n *yaml.Node, where, message string) int {
 	if n.Style&yaml.LiteralStyle == 0 {
 		return 0
@@ -380,7 +379,7 @@ func (c *linted) inner(n *yaml.Node, where, message string) int {
 	return item.Line
 }
 
-// listIn is the list that a scalar holds as YAML; nil for anything else.
+// listIn is the YAML list in a scalar; nil if it is none.
 func (c *linted) listIn(n *yaml.Node) *yaml.Node {
 	list, known := c.lists[n]
 	if known {

@@ -12,43 +12,42 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// Cluster is what is judged of a cluster, with the rules for files.
+// Cluster is the objects of a cluster to check with the rules for files.
 type Cluster struct {
 	// Driver is the name of the CSIDriver object of Mayfly.
 	Driver string
 	// Objects are encoded as JSON, so each must have its apiVersion and kind.
 	Objects []any
-	// Operator is what the driver's flags say; nil for not known.
+	// Operator is the operator's settings in the driver's flags; nil if unknown.
 	Operator *Operator
 }
 
-// Operator is what the driver's flags say for classes that do not.
+// Operator is the operator's settings in the driver's flags.
 type Operator struct {
 	Vault    vault.Config
 	Akeyless akeyless.Config
 }
 
-// Login is how the driver logs in for a class, as far as the class and the
-// operator's flags tell.
+// Login is how the driver logs in for a class, as far as the class and the operator's flags say.
 type Login struct {
-	// Built tells that the provider is one of Mayfly's own.
+	// Built says that the provider is built in.
 	Built bool
-	// Audience is that of the service account token; empty for not known.
+	// Audience is the audience of the service account token; empty if unknown.
 	Audience string
-	// Address is empty where it is the operator's, and that is not known.
+	// Address is empty if it is the operator's and unknown.
 	Address string
 	// Namespace, Mount and Role are Vault's, AccessID is Akeyless'.
 	Namespace, Mount, Role, AccessID string
 }
 
-// Judgement is what was found of a cluster's objects.
+// Judgement is the findings about a cluster's objects.
 type Judgement struct {
 	Findings []finding.Finding
-	// Logins are those of the classes that the driver takes.
+	// Logins are those of the classes that the driver accepts.
 	Logins map[class.Ref]Login
 }
 
-// Judge judges objects of a cluster: classes, pods and what makes them, and the
+// Judge checks objects of a cluster: classes, pods and the objects that make them, and the
 // CSIDriver object.
 func Judge(c Cluster) (*Judgement, error) {
 	l := &linter{driver: c.Driver, report: &finding.Report{}, cluster: true}
@@ -62,7 +61,7 @@ func Judge(c Cluster) (*Judgement, error) {
 		if err != nil {
 			return nil, fmt.Errorf("encoding an object: %w", err)
 		}
-		// A name for each: what is said of a class is found by its file.
+		// Each class gets a name of its own, because its mistakes are found by the file's name.
 		if err := src.ReadAll(fmt.Sprintf("object %d", i+1), strings.NewReader(string(text))); err != nil {
 			return nil, err
 		}
@@ -80,7 +79,7 @@ func Judge(c Cluster) (*Judgement, error) {
 	return out, nil
 }
 
-// among says where the objects are that are judged together.
+// among names the place of the objects that are checked together.
 func (l *linter) among() string {
 	if l.cluster {
 		return "in the cluster"

@@ -12,9 +12,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// ownerOf is the provider that a parameter belongs to by its name; empty where
-// the name does not tell. The names of plugins' parameters are those of their
-// documentation.
+// ownerOf is the provider that a parameter belongs to by its name; empty if the name does not say.
+// The parameters of plugins are those in their documentation.
 func ownerOf(key string) string {
 	switch {
 	case strings.HasPrefix(key, "vault"):
@@ -32,7 +31,7 @@ func ownerOf(key string) string {
 	return ""
 }
 
-// foreign notes the parameters of other providers, and gives their fields.
+// foreign reports the parameters of other providers, and returns their fields.
 func (l *linter) foreign(c *linted, parsed *class.Class) []string {
 	var fields []string
 	for _, key := range slices.Sorted(maps.Keys(parsed.Parameters)) {

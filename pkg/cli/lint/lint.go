@@ -1,5 +1,5 @@
-// Package lint checks manifests without a cluster: what the driver would refuse
-// or warn of, and what is wrong between objects that are given together.
+// Package lint checks manifests without a cluster: what the driver would refuse or warn of, and
+// mistakes between the objects.
 package lint
 
 import (
@@ -15,7 +15,7 @@ import (
 
 const defaultDriver = "secrets-store.csi.k8s.io"
 
-// New is the command.
+// New makes the command.
 func New(s output.Streams, o *output.Flags) *cobra.Command {
 	l := &linter{report: &finding.Report{}}
 	cmd := &cobra.Command{
@@ -56,10 +56,10 @@ class without an address is taken to use the operator's.`,
 	return cmd
 }
 
-// linter gathers the objects of all files, then judges them together.
+// linter collects the objects of all files, then checks them together.
 type linter struct {
 	namespace, driver string
-	// cluster tells that the objects are a cluster's.
+	// cluster says that the objects are a cluster's.
 	cluster bool
 
 	report  *finding.Report
@@ -86,7 +86,7 @@ func (l *linter) run(names []string, s output.Streams) error {
 	return nil
 }
 
-// all judges what was gathered.
+// all checks the collected objects.
 func (l *linter) all() {
 	for _, c := range l.classes {
 		l.class(c)
@@ -118,13 +118,13 @@ func (l *linter) take(o *manifest.Object) {
 	}
 }
 
-// at notes a finding about an object at a line.
+// at adds a finding about an object at a line.
 func (l *linter) at(o *manifest.Object, line int, code string, f finding.Finding) {
 	f.Object, f.File, f.Line = o.Object, o.File, line
 	l.report.Add(code, f)
 }
 
-// repeated tells of classes that are given twice: one overwrites the other.
+// repeated reports classes that are given twice: one overwrites the other.
 func (l *linter) repeated() {
 	first := map[class.Ref]*linted{}
 	for _, c := range l.classes {

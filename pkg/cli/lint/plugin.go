@@ -13,12 +13,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// known is a provider plugin whose parameters are known from its documentation.
+// known is a provider plugin whose documentation lists its parameters.
 type known struct {
 	name string
-	// own are parameters that no other provider has, shared those that some have.
+	// own are parameters that only this provider has, shared those that others have too.
 	own, shared []string
-	// list is the parameter with the list of what to mount, as YAML.
+	// list is the parameter with the YAML list of what to mount.
 	list string
 	// needs are the parameters that every class must have.
 	needs []string
@@ -40,9 +40,9 @@ func plugins() []known {
 	}
 }
 
-// plugin says what can be told of a class whose provider is a plugin: names that
-// are near to known ones, what is missing, and a list that is no YAML. What the
-// plugin may have learned since is not called wrong.
+// plugin reports what can be known about a class of a plugin: names that are near to known ones,
+// missing parameters, and a list that is no YAML. Other unknown names may be new parameters and are
+// no mistake.
 func (l *linter) plugin(c *linted, parsed *class.Class) {
 	names := []string{vault.NameVault, vault.NameOpenBao, akeyless.Name}
 	for _, p := range plugins() {
@@ -91,5 +91,5 @@ func (l *linter) parameters(c *linted, parsed *class.Class, p known) {
 	}
 }
 
-// maxList bounds what the YAML parser makes of a list.
+// maxList bounds what the YAML parser allocates for a list.
 const maxList = 40_000

@@ -20,7 +20,7 @@ const keyClass = "secretProviderClass"
 // mounted is a pod's volume of the driver.
 type mounted struct {
 	name, class string
-	found       *linted // nil where it is not in the files, or refused
+	found       *linted // nil if it is not in the files, or refused
 }
 
 // container is one of a pod's, of any kind.
@@ -29,7 +29,7 @@ type container struct {
 	node *yaml.Node
 }
 
-// pod judges an object that is a pod or makes pods.
+// pod checks an object that is a pod or makes pods.
 func (l *linter) pod(o *manifest.Object) {
 	spec := o.Get(o.Node, manifest.PodPath(o.Kind)...)
 	var volumes []mounted
@@ -62,7 +62,7 @@ func (l *linter) pod(o *manifest.Object) {
 	}
 }
 
-// volume judges the csi part of a volume.
+// volume checks the csi part of a volume.
 func (l *linter) volume(o *manifest.Object, name string, csi *yaml.Node) mounted {
 	at := o.Line(csi)
 	readOnly := o.Get(csi, "readOnly")
@@ -96,8 +96,7 @@ func (l *linter) volume(o *manifest.Object, name string, csi *yaml.Node) mounted
 	return m
 }
 
-// lookUp finds the class of a volume among the files. A namespace that is not
-// told fits every other.
+// lookUp finds the class of a volume among the files. An unknown namespace matches every other.
 func (l *linter) lookUp(o *manifest.Object, line int, m mounted) *linted {
 	var names, elsewhere []string
 	for _, c := range l.classes {
@@ -163,7 +162,7 @@ func (l *linter) mounts(o *manifest.Object, c container, volumes []mounted) {
 	}
 }
 
-// variables judges the environment that comes from Secrets.
+// variables checks the environment from Secrets.
 func (l *linter) variables(o *manifest.Object, c container, volumes []mounted) {
 	check := func(ref *yaml.Node, what string) {
 		name := o.Text(ref, "name")
@@ -209,8 +208,8 @@ func (l *linter) hasSecret(o *manifest.Object, name string) bool {
 	})
 }
 
-// user judges whether the container's user may read the files. An fsGroup may
-// read all of them.
+// user checks whether the container's user may read the files. With an fsGroup it may read all of
+// them.
 func (l *linter) user(o *manifest.Object, spec *yaml.Node, c container, volumes []mounted) {
 	if o.Text(spec, "securityContext", "fsGroup") != "" {
 		return
@@ -242,7 +241,7 @@ func (l *linter) user(o *manifest.Object, spec *yaml.Node, c container, volumes 
 	}
 }
 
-// csiDriver judges the CSIDriver object of the driver.
+// csiDriver checks the CSIDriver object of the driver.
 func (l *linter) csiDriver(o *manifest.Object) {
 	bad := func(keys []string, format string, args ...any) {
 		line := o.Line(o.Node)
@@ -262,7 +261,7 @@ func (l *linter) csiDriver(o *manifest.Object) {
 	}
 }
 
-// audiences tells of classes whose audience no CSIDriver of the files requests.
+// audiences reports classes whose audience no CSIDriver of the files requests.
 func (l *linter) audiences() {
 	if len(l.drivers) == 0 {
 		return

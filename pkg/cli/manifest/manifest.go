@@ -1,5 +1,5 @@
-// Package manifest reads Kubernetes objects from files for the commands that
-// need no cluster, and knows the line of each part of them.
+// Package manifest reads Kubernetes objects from files for the commands that need no cluster, and
+// knows the line of each part of them.
 package manifest
 
 import (
@@ -21,11 +21,11 @@ import (
 )
 
 const (
-	// maxInput is the most bytes of one file, such as all that Helm renders.
+	// maxInput bounds one file, such as the whole output of Helm, in bytes.
 	maxInput = 64 << 20
-	// maxNodes bounds what is read of one document, aliases followed.
+	// maxNodes bounds one document with its aliases expanded.
 	maxNodes = 500_000
-	// maxLists bounds lists within lists.
+	// maxLists bounds nested lists.
 	maxLists = 4
 )
 
@@ -46,7 +46,7 @@ type Object struct {
 // Line is the file's line of a node.
 func (o *Object) Line(n *yaml.Node) int { return o.Before + max(n.Line, 1) }
 
-// take is for class.Entries.
+// take is the callback for class.Entries.
 func (o *Object) take(*yaml.Node) error {
 	*o.left--
 	if *o.left < 0 {
@@ -55,7 +55,7 @@ func (o *Object) take(*yaml.Node) error {
 	return nil
 }
 
-// Entries lists a map; nothing of what is none.
+// Entries lists a map; nothing if it is not a map.
 func (o *Object) Entries(n *yaml.Node) []class.Entry {
 	if n == nil {
 		return nil
@@ -83,7 +83,7 @@ func (o *Object) Get(n *yaml.Node, keys ...string) *yaml.Node {
 	return n
 }
 
-// Text is the scalar at some keys; empty if there is none.
+// Text is the scalar at the keys; empty if there is none.
 func (o *Object) Text(n *yaml.Node, keys ...string) string {
 	if v := o.Get(n, keys...); v != nil && v.Kind == yaml.ScalarNode && v.ShortTag() != "!!null" {
 		return v.Value
@@ -91,7 +91,7 @@ func (o *Object) Text(n *yaml.Node, keys ...string) string {
 	return ""
 }
 
-// Items are the elements of the list at some keys.
+// Items are the elements of the list at the keys.
 func (o *Object) Items(n *yaml.Node, keys ...string) []*yaml.Node {
 	n = o.Get(n, keys...)
 	if n == nil || n.Kind != yaml.SequenceNode {
@@ -109,15 +109,15 @@ func (o *Object) Items(n *yaml.Node, keys ...string) []*yaml.Node {
 
 // Source reads files.
 type Source struct {
-	// Report takes what cannot be read, and counts files and objects.
+	// Report receives what cannot be read, and the numbers of files and objects.
 	Report *finding.Report
 	Stdin  io.Reader
-	// Take is given each object, and Text each document that holds a class.
+	// Take receives each object, and Text each document with a class.
 	Take func(*Object)
 	Text func(file string, d class.Document)
 }
 
-// Read takes a file, a directory or "-".
+// Read reads a file, a directory or "-".
 func (s *Source) Read(name string) error {
 	if name == "-" {
 		return s.ReadAll(finding.Stdin, s.Stdin)
@@ -151,7 +151,7 @@ func (s *Source) open(name string) error {
 	return s.ReadAll(filepath.Clean(name), file)
 }
 
-// ReadAll takes a text under a name.
+// ReadAll reads a text; name is its name in findings.
 func (s *Source) ReadAll(name string, r io.Reader) error {
 	data, err := io.ReadAll(io.LimitReader(r, maxInput+1))
 	if err != nil {
@@ -186,8 +186,8 @@ func (s *Source) document(name string, d class.Document) {
 	}
 }
 
-// object gives an object on, or those of a list. What has no kind, such as the
-// values of a chart, is passed over.
+// object passes an object to Take, or those of a list. It ignores an object without a kind, such as
+// a chart's values.
 func (s *Source) object(o *Object, depth int, classes *bool) {
 	o.Kind = o.Text(o.Node, "kind")
 	switch {
@@ -207,8 +207,7 @@ func (s *Source) object(o *Object, depth int, classes *bool) {
 
 var placed = regexp.MustCompile(`^document \d+, (?:near |after )?line (\d+): (?s:(.*))$`)
 
-// Place takes the line from what pkg/class says of a manifest, which begins
-// with it; 0 where it does not.
+// Place returns the line at the beginning of an error from pkg/class; 0 if there is none.
 func Place(err error) (line int, message string) {
 	match := placed.FindStringSubmatch(err.Error())
 	if match == nil {
@@ -218,7 +217,7 @@ func Place(err error) (line int, message string) {
 	return line, match[2]
 }
 
-// Each gives the mistakes that an error holds one by one.
+// Each yields the mistakes in an error one by one.
 func Each(err error) []error {
 	var many interface{ Unwrap() []error }
 	if errors.As(err, &many) {
@@ -227,8 +226,7 @@ func Each(err error) []error {
 	return []error{err}
 }
 
-// PodPath is where an object of a kind has the pod's spec; nil for a kind that
-// makes no pods.
+// PodPath is the path of the pod's spec in an object of a kind; nil for a kind that makes no pods.
 func PodPath(kind string) []string {
 	switch kind {
 	case "Pod":

@@ -26,8 +26,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
 )
 
-// forward is a connection through the API server and kubelet to the loopback
-// interface of a pod. No port of this machine is opened for it.
+// forward is a connection through the API server and kubelet to the loopback interface of a pod. It
+// opens no port of this machine.
 type forward struct {
 	conn httpstream.Connection
 	port int
@@ -48,7 +48,7 @@ func dialForward(ctx context.Context, c *cluster.Client, namespace, pod string, 
 		err  error
 	}
 	done := make(chan dialled, 1)
-	go func() { // it knows no context
+	go func() { // it takes no context
 		conn, protocol, err := dialer.Dial(portforward.PortForwardProtocolV1Name)
 		if err == nil && protocol != portforward.PortForwardProtocolV1Name {
 			_ = conn.Close()
@@ -93,8 +93,8 @@ func newDialer(c *cluster.Client, namespace, pod string, said *refusal) (httpstr
 	}), nil
 }
 
-// refusal is what the API server answers in place of an upgrade, of which the
-// dialer keeps the words alone.
+// refusal records the API server's answer to a refused upgrade, of which the dialer returns only
+// the text.
 type refusal struct{ err error }
 
 type roundTripper func(*http.Request) (*http.Response, error)
@@ -137,7 +137,7 @@ func (f *forward) open() (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a port-forward: %w", err)
 	}
-	_ = failed.Close() // nothing is written to it
+	_ = failed.Close() // the client writes nothing to it
 	h.Set(corev1.StreamType, corev1.StreamTypeData)
 	data, err := f.conn.CreateStream(h)
 	if err != nil {
@@ -154,11 +154,11 @@ type stream struct {
 	httpstream.Stream
 	forward *forward
 	failed  httpstream.Stream
-	failure chan error // has what kubelet says of the connection
+	failure chan error // kubelet's error for the connection
 	once    sync.Once
 }
 
-// longestFailure bounds what kubelet says of a connection, in bytes.
+// longestFailure bounds kubelet's error text, in bytes.
 const longestFailure = 4 << 10
 
 func (s *stream) watch() {
@@ -169,10 +169,10 @@ func (s *stream) watch() {
 	s.failure <- err
 }
 
-// failureWait is for how long a connection that ended waits to be told why.
+// failureWait is how long to wait for the error after a connection has ended.
 const failureWait = time.Second
 
-// Read gives kubelet's words where the connection did not come about.
+// Read returns kubelet's error if the connection failed.
 func (s *stream) Read(p []byte) (int, error) {
 	n, err := s.Stream.Read(p)
 	if n > 0 || err == nil {
@@ -198,8 +198,7 @@ func (s *stream) Close() error {
 	return nil
 }
 
-// The rest of net.Conn: requests are bounded by their context, which closes the
-// connection.
+// The rest of net.Conn: the context of a request bounds it and closes the connection.
 
 func (s *stream) LocalAddr() net.Addr              { return &net.TCPAddr{} }
 func (s *stream) RemoteAddr() net.Addr             { return &net.TCPAddr{} }

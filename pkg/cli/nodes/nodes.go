@@ -1,5 +1,5 @@
-// Package nodes reads what each node's driver tells of its volumes
-// (docs/status.md), through a port-forward to the driver's pod.
+// Package nodes reads each node's status (docs/status.md) through a port-forward to the driver's
+// pod.
 package nodes
 
 import (
@@ -25,23 +25,23 @@ import (
 )
 
 const (
-	// patience bounds what one node is waited for.
+	// patience bounds the time for one node.
 	patience = 10 * time.Second
 	// atOnce is how many nodes are asked at the same time.
 	atOnce = 6
-	// mostKept bounds the connections that are kept for the next question: each
-	// has compressors of more than a megabyte.
+	// mostKept bounds the connections that stay open for the next request: each has compressors of
+	// more than a megabyte.
 	mostKept = 6
-	// longestAnswer bounds one page of a node's, in bytes.
+	// longestAnswer bounds one page of a node's answer, in bytes.
 	longestAnswer = 8 << 20
 	// mostPages bounds the pages of one node.
 	mostPages = 100
-	// busyTries and busyPause are for a driver that answers others.
+	// busyTries and busyPause are for a driver that is busy with other requests.
 	busyTries = 5
 	busyPause = time.Second
 )
 
-// Why a node cannot tell.
+// Why a node does not answer.
 var (
 	ErrNoDriver = errors.New("no pod of the driver runs there")
 	ErrOff      = errors.New("the driver's status is switched off (--status-address=off, the chart's status.address)")
@@ -56,11 +56,11 @@ type Nodes struct {
 	forwards map[string]*forward // by node
 }
 
-// Find finds the driver's pods. The driver may be given no CSIDriver object.
+// Find finds the driver's pods. The CSIDriver object may be missing.
 func Find(ctx context.Context, c *cluster.Client) (*Nodes, error) {
 	driver, err := c.CSIDriver(ctx)
 	if err != nil {
-		driver = nil // the flag, or the default, may do
+		driver = nil // the flag or the default may suffice
 	}
 	pods, err := c.DriverPods(ctx, c.DriverNamespace(driver), "")
 	if err != nil {
@@ -69,8 +69,8 @@ func Find(ctx context.Context, c *cluster.Client) (*Nodes, error) {
 	return Of(c, pods), nil
 }
 
-// Of are the drivers whose pods are known. Of two on one node, as there are in
-// an upgrade, it takes the one that runs.
+// Of returns the drivers of known pods. If a node has two, as during an upgrade, it uses the one
+// that runs.
 func Of(c *cluster.Client, pods []corev1.Pod) *Nodes {
 	n := &Nodes{client: c, pods: map[string]*corev1.Pod{}, forwards: map[string]*forward{}}
 	for i := range pods {
@@ -82,8 +82,7 @@ func Of(c *cluster.Client, pods []corev1.Pod) *Nodes {
 	return n
 }
 
-// serves tells whether a pod is of the driver of a name: two may run side by
-// side.
+// serves reports whether a pod belongs to the driver of a name: two may run side by side.
 func serves(p *corev1.Pod, driver string) bool {
 	name, given := argument(p, "driver-name")
 	return !given || name == driver
@@ -99,7 +98,7 @@ func rank(p *corev1.Pod) int {
 	return 2
 }
 
-// argument is what a flag of the driver is given.
+// argument is the value of a driver's flag.
 func argument(p *corev1.Pod, flag string) (value string, given bool) {
 	for _, c := range p.Spec.Containers {
 		for _, arg := range c.Args {
@@ -121,7 +120,7 @@ func (n *Nodes) Names() []string {
 	return names
 }
 
-// Close ends the connections.
+// Close closes the connections.
 func (n *Nodes) Close() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -131,18 +130,18 @@ func (n *Nodes) Close() {
 	n.forwards = map[string]*forward{}
 }
 
-// Query selects a node's volumes; what is empty selects all.
+// Query selects a node's volumes; an empty field selects all.
 type Query struct{ Namespace, Pod, Class string }
 
-// Answer is what one node tells. Err is why it does not.
+// Answer is one node's answer. Err is why there is none.
 type Answer struct {
 	Node   string
 	Status statusz.Status
 	Err    error
 }
 
-// Ask asks nodes, some at the same time, and passes each answer on as it comes,
-// one after the other.
+// Ask asks nodes, several at the same time, and passes on each answer as it arrives, one after the
+// other.
 func (n *Nodes) Ask(ctx context.Context, names []string, q Query, take func(Answer)) {
 	places := make(chan struct{}, atOnce)
 	var wg sync.WaitGroup
@@ -194,7 +193,7 @@ func (n *Nodes) Status(ctx context.Context, node string, q Query) (statusz.Statu
 	return all, fmt.Errorf("it has more than %d pages", mostPages)
 }
 
-// Refresh has a pod's volumes looked at now.
+// Refresh refreshes a pod's volumes now.
 func (n *Nodes) Refresh(ctx context.Context, node, namespace, pod string) (statusz.Refreshed, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -203,8 +202,8 @@ func (n *Nodes) Refresh(ctx context.Context, node, namespace, pod string) (statu
 	return out, err
 }
 
-// exchange makes one request, and again while the driver is busy or where a
-// connection that was kept has ended.
+// exchange makes one request, and repeats it while the driver is busy, or if a reused connection
+// has ended.
 func (n *Nodes) exchange(ctx context.Context, node, method, path string, values url.Values, into any) error {
 	for try := 1; ; try++ {
 		f, kept, err := n.forward(ctx, node)
@@ -236,7 +235,7 @@ func (n *Nodes) exchange(ctx context.Context, node, method, path string, values 
 	}
 }
 
-// forward gives a connection to a node's driver, and whether there was one.
+// forward returns a connection to a node's driver, and whether it is a reused one.
 func (n *Nodes) forward(ctx context.Context, node string) (f *forward, kept bool, err error) {
 	n.mu.Lock()
 	f = n.forwards[node]
@@ -261,7 +260,7 @@ func (n *Nodes) forward(ctx context.Context, node string) (f *forward, kept bool
 	return f, false, nil
 }
 
-// spare ends a connection where there are many.
+// spare closes a connection if there are many.
 func (n *Nodes) spare(node string, f *forward) {
 	n.mu.Lock()
 	many := len(n.forwards) > mostKept
@@ -280,7 +279,7 @@ func (n *Nodes) drop(node string, f *forward) {
 	}
 }
 
-// statusPort is the port that the pod's command line names.
+// statusPort is the port in the pod's command line.
 func statusPort(pod *corev1.Pod) (int, error) {
 	addr, given := argument(pod, "status-address")
 	switch {
@@ -313,7 +312,7 @@ func request(ctx context.Context, f *forward, method, path string, values url.Va
 	if err != nil {
 		var of *url.Error
 		if errors.As(err, &of) {
-			err = of.Err // without the address, which means nothing here
+			err = of.Err // without the address, which has no meaning here
 		}
 		return 0, nil, err
 	}

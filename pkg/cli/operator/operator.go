@@ -1,6 +1,5 @@
-// Package operator reads what the flags of mayfly-node say of the stores, from
-// the command line and the environment of the driver's pods: the defaults for
-// classes, and what classes may not ask.
+// Package operator reads the store settings of mayfly-node, from the command line and the
+// environment of the driver's pods: the defaults for classes, and the limits for classes.
 package operator
 
 import (
@@ -21,13 +20,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// Settings are the stores' settings of a driver. Names of Vault's flavours are
-// for the caller to set.
+// Settings are a driver's store settings. The caller sets the names of Vault's flavours.
 type Settings struct {
 	Vault    vault.Config
 	Akeyless akeyless.Config
-	// Hidden are environment variables that count and whose values a manifest does
-	// not show.
+	// Hidden are relevant environment variables whose values the manifest does not show.
 	Hidden []string
 }
 
@@ -58,8 +55,8 @@ func words(to func(*Settings) *[]string) func(*Settings, string) {
 	}
 }
 
-// settings are the flags of mayfly-node that say what a class asks which store.
-// A test of cmd/mayfly-node holds them to it.
+// settings are the flags of mayfly-node about stores. A test of cmd/mayfly-node compares them with
+// the real flags.
 func settings() []setting {
 	both := func(name string) []string { return []string{"BAO_" + name, "VAULT_" + name} }
 	return []setting{
@@ -89,8 +86,8 @@ func settings() []setting {
 	}
 }
 
-// Parse reads a command line and an environment, as the driver does: the command
-// line wins. Flags that say nothing of a store are passed over.
+// Parse reads a command line and an environment as the driver does: the command line wins. It
+// ignores other flags.
 func Parse(args []string, env map[string]string) Settings {
 	var s Settings
 	given := map[string]bool{}
@@ -139,8 +136,7 @@ func (f setting) variables() []string {
 	return append([]string{"MAYFLY_" + strings.ToUpper(strings.ReplaceAll(f.name, "-", "_"))}, f.env...)
 }
 
-// Read finds the driver's DaemonSet in a namespace and reads its flags; false for
-// none.
+// Read finds the driver's DaemonSet in a namespace and reads its flags; false if there is none.
 func Read(ctx context.Context, c *cluster.Client, namespace string) (s Settings, found bool, err error) {
 	list, err := c.AppsV1().DaemonSets(namespace).List(ctx, metav1.ListOptions{LabelSelector: cluster.DriverLabels})
 	if err != nil {
@@ -154,10 +150,10 @@ func Read(ctx context.Context, c *cluster.Client, namespace string) (s Settings,
 	return s, false, nil
 }
 
-// Look is Read that finds the namespace by the CSIDriver object, and notes in the
-// report what it could not see. The defaults are those without flags then.
+// Look is Read in the namespace of the CSIDriver object, and reports what it could not read. Then
+// the defaults are those without flags.
 func Look(ctx context.Context, c *cluster.Client, report *finding.Report) Settings {
-	driver, _ := c.CSIDriver(ctx) // without it the namespace is guessed
+	driver, _ := c.CSIDriver(ctx) // without it the default namespace is used
 	namespace := c.DriverNamespace(driver)
 	s, found, err := Read(ctx, c, namespace)
 	about := finding.Object{Kind: "DaemonSet", Namespace: namespace}
@@ -172,7 +168,7 @@ func Look(ctx context.Context, c *cluster.Client, report *finding.Report) Settin
 	return s
 }
 
-// of reads a DaemonSet, if it is of the driver of a name.
+// of reads a DaemonSet if it belongs to the driver of that name.
 func of(d *appsv1.DaemonSet, driver string) (s Settings, ok bool) {
 	for i := range d.Spec.Template.Spec.Containers {
 		k := &d.Spec.Template.Spec.Containers[i]
@@ -198,7 +194,7 @@ func of(d *appsv1.DaemonSet, driver string) (s Settings, ok bool) {
 	return s, false
 }
 
-// OfPod reads the pod of a driver; false where it has no container of one.
+// OfPod reads the pod of a driver; false if it has no driver's container.
 func OfPod(p *corev1.Pod) (s Settings, ok bool) {
 	k := cluster.DriverContainer(&p.Spec)
 	if k == nil {
@@ -208,7 +204,7 @@ func OfPod(p *corev1.Pod) (s Settings, ok bool) {
 	return s, true
 }
 
-// container reads the driver's container, and gives its command line.
+// container reads the driver's container, and returns its command line.
 func container(k *corev1.Container) (s Settings, args []string) {
 	env, hidden := environment(k)
 	args = expand(slices.Concat(k.Command, k.Args), env)
@@ -217,8 +213,8 @@ func container(k *corev1.Container) (s Settings, args []string) {
 	return s, args
 }
 
-// environment is what a container's manifest says of its variables; hidden are
-// those that count and have their value from elsewhere.
+// environment returns a container's variables; hidden are the relevant ones whose value is not in
+// the manifest.
 func environment(k *corev1.Container) (env map[string]string, hidden []string) {
 	env = map[string]string{}
 	counts := map[string]bool{}
@@ -238,7 +234,7 @@ func environment(k *corev1.Container) (env map[string]string, hidden []string) {
 	return env, hidden
 }
 
-// expand puts variables into arguments, as kubelet does.
+// expand expands variables in arguments, as kubelet does.
 func expand(args []string, env map[string]string) []string {
 	out := make([]string, len(args))
 	for i, a := range args {

@@ -64,8 +64,7 @@ func stateMark(s finding.State) (symbol, colour string) {
 	return "-", ""
 }
 
-// writeText is for people: the checks in a line each, the findings in two lines
-// each, and a sum.
+// writeText is for people: one line for each check, two lines for each finding, and a summary.
 func writeText(w io.Writer, r *finding.Report, colour bool) error {
 	paint := func(text, with string) string {
 		if !colour || with == "" {
@@ -107,7 +106,7 @@ func writeText(w io.Writer, r *finding.Report, colour bool) error {
 	return err
 }
 
-// looked says what the findings were looked for in.
+// looked says which objects or files were checked.
 func looked(r *finding.Report) string {
 	if r.Files > 0 || len(r.Checks) == 0 && r.Objects == 0 {
 		return fmt.Sprintf("in %s of %s", Plural(r.Objects, "object"), Plural(r.Files, "file"))
@@ -122,7 +121,7 @@ func place(f *finding.Finding) string {
 	return fmt.Sprintf("%s:%d", f.File, f.Line)
 }
 
-// Plural counts things by their word.
+// Plural formats a number with its noun.
 func Plural(n int, word string) string {
 	if n == 1 {
 		return "1 " + word
@@ -146,8 +145,8 @@ func writeJSON(w io.Writer, r *finding.Report) error {
 	return EncodeJSON(w, out)
 }
 
-// EncodeJSON writes indented JSON, as people read it. What a terminal would act
-// on is escaped, as JSON allows for any character of a string.
+// EncodeJSON writes indented JSON for people. It escapes characters that a terminal would
+// interpret, which JSON allows for any character of a string.
 func EncodeJSON(w io.Writer, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)

@@ -74,7 +74,7 @@ type sarifRegion struct {
 	StartLine int `json:"startLine"`
 }
 
-// writeSARIF writes what code scanning reads.
+// writeSARIF writes the report for code scanning.
 func writeSARIF(w io.Writer, r *finding.Report, version string) error {
 	var run sarifRun
 	run.Tool.Driver = sarifDriver{Name: "kubectl-mayfly", Version: version, InformationURI: finding.DocsPage}
@@ -112,8 +112,7 @@ func resultOf(f *finding.Finding, rule int) sarifResult {
 	if about := f.Object.String(); about != "" {
 		result.Message.Text = about + ": " + result.Message.Text
 	}
-	// The line is left out, so that a finding stays the same one when lines
-	// before it come or go.
+	// It leaves out the line, so that a finding stays the same when lines before it change.
 	sum := sha256.Sum256(fmt.Appendf(nil, "%q", []string{f.Code, f.File, f.Object.String(), f.Message}))
 	result.PartialFingerprints = map[string]string{"mayfly/v1": hex.EncodeToString(sum[:])}
 	if f.File != "" && f.File != finding.Stdin {
@@ -125,7 +124,7 @@ func resultOf(f *finding.Finding, rule int) sarifResult {
 	return result
 }
 
-// fileURI is a path as a reference: a relative one stays relative.
+// fileURI converts a path to a reference: a relative one stays relative.
 func fileURI(path string) string {
 	path = filepath.ToSlash(path)
 	if filepath.IsAbs(path) {

@@ -1,5 +1,5 @@
-// Package output prints what a command of kubectl mayfly found. Text, JSON and
-// SARIF all show the same findings.
+// Package output prints the report of a command of kubectl mayfly. Text, JSON and SARIF all show
+// the same findings.
 package output
 
 import (
@@ -17,10 +17,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
 
-// ErrFindings ends a command that did its work and found something.
+// ErrFindings is the error of a command that succeeded and found something.
 var ErrFindings = errors.New("there are findings")
 
-// Streams are the surroundings of a command. Data goes to Out, progress to Err.
+// Streams are the input, output and clock of a command. Data goes to Out, progress to Err.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
@@ -30,7 +30,7 @@ type Streams struct {
 	Now func() time.Time
 }
 
-// Time is what the clock says.
+// Time is the clock's time.
 func (s Streams) Time() time.Time {
 	if s.Now == nil {
 		return time.Now()
@@ -38,7 +38,7 @@ func (s Streams) Time() time.Time {
 	return s.Now()
 }
 
-// Flags are those of every command that gives a report.
+// Flags are common to every command with a report.
 type Flags struct {
 	Format, Color, FailOn string
 }
@@ -50,8 +50,8 @@ func (f *Flags) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.FailOn, "fail-on", string(finding.Error), "the lowest level that makes the exit code 1: error, warning, info")
 }
 
-// Check refuses flags before any work is done. A command may have formats of
-// its own beside those of a report.
+// Check refuses invalid flags before any work is done. A command may have formats of its own
+// besides those of a report.
 func (f *Flags) Check(more ...string) error {
 	if _, err := finding.ParseLevel(f.FailOn); err != nil {
 		return fmt.Errorf("--fail-on: %w", err)
@@ -65,7 +65,7 @@ func (f *Flags) Check(more ...string) error {
 	return nil
 }
 
-// Finish prints the report, and says by its error whether it is bad.
+// Finish prints the report, and returns an error if it fails.
 func (f *Flags) Finish(r *finding.Report, s Streams) error {
 	if err := f.Print(r, s); err != nil {
 		return err
@@ -73,7 +73,7 @@ func (f *Flags) Finish(r *finding.Report, s Streams) error {
 	return f.Verdict(r)
 }
 
-// Print prints the report without a verdict.
+// Print prints the report without that error.
 func (f *Flags) Print(r *finding.Report, s Streams) error {
 	r.Sort()
 	if err := f.print(r, s); err != nil {
@@ -82,9 +82,8 @@ func (f *Flags) Print(r *finding.Report, s Streams) error {
 	return nil
 }
 
-// Aside prints the findings, where there are any, to the standard error: for
-// commands whose standard output is data. It says by its error whether they are
-// bad.
+// Aside prints the findings, if there are any, to the standard error, for commands whose standard
+// output is data. It returns an error if the report fails.
 func (f *Flags) Aside(r *finding.Report, s Streams) error {
 	if len(r.Findings) == 0 {
 		return nil
@@ -94,8 +93,8 @@ func (f *Flags) Aside(r *finding.Report, s Streams) error {
 	return text.Finish(r, s)
 }
 
-// Verdict is ErrFindings for a report that has findings of the level of
-// --fail-on or a heavier one. It is for commands that print data of their own.
+// Verdict is ErrFindings for a report with findings of the level of --fail-on or a more severe one.
+// It is for commands that print data of their own.
 func (f *Flags) Verdict(r *finding.Report) error {
 	if r.Fails(finding.Level(f.FailOn)) {
 		return ErrFindings
@@ -103,7 +102,7 @@ func (f *Flags) Verdict(r *finding.Report) error {
 	return nil
 }
 
-// Paints tells whether text has colour.
+// Paints reports whether text has colour.
 func (f *Flags) Paints(s Streams) bool {
 	if f.Color != "auto" {
 		return f.Color == "always"

@@ -21,11 +21,11 @@ const (
 	envAkeylessGateway = "AKEYLESS_GATEWAY_URL"
 	// maxAnswer bounds one page of roles.
 	maxAnswer = 16 << 20
-	// maxPages bounds how many are asked for.
+	// maxPages bounds the number of pages.
 	maxPages = 1000
 )
 
-// akeylessRole is what list-roles says of one.
+// akeylessRole is one role of list-roles.
 type akeylessRole struct {
 	Name         string `json:"role_name"`
 	Associations []struct {
@@ -62,7 +62,7 @@ func (c *command) compareAkeyless(ctx context.Context, all []access.Rules) {
 	}
 }
 
-// rolesOf are the roles that an account has by its claims.
+// rolesOf are the roles of an account, by its claims.
 func rolesOf(roles []akeylessRole, accessID string, a access.Account) []akeylessRole {
 	claims := map[string]string{"namespace": a.Namespace, "service_account_name": a.Name}
 	return slices.DeleteFunc(slices.Clone(roles), func(r akeylessRole) bool {
@@ -106,7 +106,7 @@ func (c *command) compareAccount(want access.Rules, a access.Account, roles []ak
 	c.wideAkeyless(want, about, roles)
 }
 
-// heldBy is what roles grant on an item together.
+// heldBy is what the roles together grant on an item.
 func heldBy(roles []akeylessRole, item string) []string {
 	var held []string
 	for _, r := range roles {
@@ -146,7 +146,7 @@ func (c *command) wideAkeyless(want access.Rules, about finding.Object, roles []
 	}
 }
 
-// akeylessRoles lists the roles that the person may see.
+// akeylessRoles lists the roles that the user may see.
 func (c *command) akeylessRoles(ctx context.Context, gateway string) ([]akeylessRole, error) {
 	token := c.streams.Getenv(envAkeylessToken)
 	if token == "" {
@@ -177,8 +177,7 @@ func (c *command) akeylessRoles(ctx context.Context, gateway string) ([]akeyless
 	return roles, nil
 }
 
-// post makes one call of Akeyless' API. Redirects are not followed, since the
-// body holds the token.
+// post makes one call of Akeyless' API. It follows no redirects, since the body has the token.
 func post(ctx context.Context, gateway, path string, body map[string]any, into any) error {
 	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
 	defer cancel()

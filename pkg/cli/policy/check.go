@@ -11,21 +11,19 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// checked is one role that is compared with what the store has.
+// checked is one role to compare with the store.
 type checked struct {
 	*command
 	store *store
 	grant access.Grant
 	data  map[string]any // of the role
-	// rules are those of the role's policies, without the default one's; full has
-	// the default one's too.
+	// rules are those of the role's policies, without the default policy's; full includes those.
 	rules, full []access.Held
-	// unseen tells that a policy could not be read, so that what is missing may be
-	// in it.
+	// unseen says that a policy could not be read, so a missing right may be in it.
 	unseen bool
 }
 
-// compare looks up each role and its policies.
+// compare reads each role and its policies.
 func (c *command) compare(ctx context.Context, grants []access.Grant, rules []access.Rules) {
 	for _, g := range grants {
 		k := &checked{command: c, grant: g}
@@ -49,7 +47,7 @@ func (k *checked) add(code string, f finding.Finding) {
 	k.report.Add(code, f)
 }
 
-// notSeen notes what the store did not tell.
+// notSeen reports what the store did not answer.
 func (k *checked) notSeen(what string, err error) {
 	k.report.Check(what, finding.Unknown, "")
 	k.add(finding.CodeNotSeen, finding.Finding{Message: what + " could not be looked at: " + err.Error(), Remedy: "use a Vault token that may read it"})
@@ -78,7 +76,7 @@ func (k *checked) run(ctx context.Context) {
 	k.judgeRules()
 }
 
-// judgeRole compares whom the role lets in.
+// judgeRole checks which accounts the role admits.
 func (k *checked) judgeRole() {
 	before := len(k.report.Findings)
 	if k.grant.Method == access.JWT {
@@ -171,8 +169,8 @@ func (k *checked) judgeJWT() {
 	k.judgeAudience(words(k.data, "bound_audiences"))
 }
 
-// anyGlob tells whether a word is one of a list, in which a star stands for
-// anything at the beginning or the end of a word.
+// anyGlob reports whether a word matches one of a list, in which a star at the beginning or the end
+// matches anything.
 func anyGlob(list []string, word string) bool {
 	return slices.ContainsFunc(list, func(pattern string) bool {
 		core := strings.Trim(pattern, "*")
@@ -224,7 +222,7 @@ func (k *checked) readPolicies(ctx context.Context) {
 	}
 }
 
-// views are the rules as they are for each service account.
+// views are the rules for each service account.
 func (k *checked) views(rules []access.Held) (views [][]access.Held, open []access.Held) {
 	accounts := k.grant.Accounts
 	if len(accounts) == 0 {
@@ -237,7 +235,7 @@ func (k *checked) views(rules []access.Held) (views [][]access.Held, open []acce
 	return views, open
 }
 
-// judgeRight says whether what one path takes is granted.
+// judgeRight reports whether the rights for one path are granted.
 func (k *checked) judgeRight(r access.Rule) {
 	views, left := k.views(k.full)
 	open := slices.ContainsFunc(left, func(h access.Held) bool { return access.MayMatch(h.Path, r.For) })
@@ -255,7 +253,7 @@ func (k *checked) judgeRight(r access.Rule) {
 	case len(missing) == 0:
 		k.report.Check(title, finding.Good, "")
 		return
-	case r.Purpose == vault.Version: // which works without
+	case r.Purpose == vault.Version: // the class works without it
 		k.report.Check(title, finding.Skipped, "not granted, and not needed: a refresh reads the secret")
 		return
 	case r.Purpose == vault.Public:
@@ -278,7 +276,7 @@ func (k *checked) judgeRight(r access.Rule) {
 	k.add(finding.CodePolicyMissing, f)
 }
 
-// without is what comes of a missing right that a pod starts without.
+// without is the effect of a missing right that a pod can start without.
 func without(p vault.Purpose) string {
 	if p == vault.Lease {
 		return "leases are replaced where they could be renewed"
@@ -286,7 +284,7 @@ func without(p vault.Purpose) string {
 	return "the Vault token is replaced where it could be renewed, and lives on when the pod is gone"
 }
 
-// judgeRules says which rules grant what no class needs.
+// judgeRules reports rules that grant what no class needs.
 func (k *checked) judgeRules() {
 	views, _ := k.views(k.rules)
 	for _, rules := range views {

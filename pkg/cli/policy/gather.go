@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 )
 
-// input is the classes, and who mounts them.
+// input is the classes, and the accounts that mount them.
 type input struct {
 	operator operator.Settings
 	classes  []v1.SecretProviderClass
@@ -66,7 +66,7 @@ func (c *command) gather(ctx context.Context, names []string) (*input, error) {
 	return in, nil
 }
 
-// named puts the accounts of --serviceaccount in the place of the pods'.
+// named replaces the pods' accounts by those of --serviceaccount.
 func (c *command) named(in *input, k *v1.SecretProviderClass) error {
 	if len(c.accounts) == 0 {
 		return nil
@@ -80,7 +80,7 @@ func (c *command) named(in *input, k *v1.SecretProviderClass) error {
 			in.mount(ref, text)
 		case namespace == "" || name == "":
 			return fmt.Errorf("--serviceaccount: must be NAME or NAMESPACE/NAME, not %q", text)
-		case namespace == k.Namespace: // a pod mounts the classes of its own namespace alone
+		case namespace == k.Namespace: // a pod mounts classes of its own namespace only
 			in.mount(ref, name)
 		}
 	}
@@ -117,7 +117,7 @@ func (c *command) fromFiles(in *input, names []string) error {
 	return bad
 }
 
-// takePod notes which classes a pod or workload of the files mounts.
+// takePod records which classes a pod or workload of the files mounts.
 func (c *command) takePod(in *input, o *manifest.Object, namespace string) {
 	path := manifest.PodPath(o.Kind)
 	if path == nil {
@@ -185,7 +185,7 @@ func (c *command) takeLive(in *input, pod *corev1.Pod) {
 	}
 }
 
-// needs tells what each class needs, of Vaults and of Akeyless.
+// needs returns what each class needs, of Vault and of Akeyless.
 func (c *command) needs(in *input, j *judges) (vaults []access.Asked, gateways []access.AskedOfAkeyless) {
 	for i := range in.classes {
 		ref := class.Ref{Namespace: in.classes[i].Namespace, Name: in.classes[i].Name}

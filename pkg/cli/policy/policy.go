@@ -1,5 +1,5 @@
-// Package policy prints the least rights that classes need of their store, and
-// compares them with what the store has.
+// Package policy prints the least rights that classes need in their store, and compares them with
+// those in the store.
 package policy
 
 import (
@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// The formats besides those of a report.
+// The formats in addition to those of a report.
 const (
 	formatHCL       = "hcl"
 	formatCommands  = "commands"
@@ -38,12 +38,12 @@ type command struct {
 	check    bool
 	accounts []string
 	options  access.Options
-	// defaults are the operator's, for classes that do not say.
+	// defaults are the operator's settings, for classes that leave them out.
 	address, namespace, mount, audience, gateway string
 	caCert                                       string
 }
 
-// New is the command.
+// New makes the command.
 func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{streams: s, flags: o, report: &finding.Report{}}
 	cmd := &cobra.Command{
@@ -108,7 +108,7 @@ func (c *command) run(ctx context.Context, args []string) error {
 		return err
 	}
 	vaults, gateways := c.needs(in, judges)
-	if c.check { // all that a token may ever use is to be there, or is not too much
+	if c.check { // include every right that a token may ever use
 		c.options.NoDefaultPolicy, c.options.Versions = true, true
 	}
 	grants := access.Plan(vaults, c.options, c.report)
@@ -141,13 +141,13 @@ func (c *command) checkFlags(args []string) error {
 	return nil
 }
 
-// judges are the providers that tell what a class needs.
+// judges are the providers that know what a class needs.
 type judges struct {
 	vaults   map[string]*vault.Provider
 	akeyless *akeyless.Provider
 }
 
-// unknownAddress stands for the operator's server where it is not known.
+// unknownAddress stands for the operator's server if it is unknown.
 const unknownAddress = "https://vault.invalid"
 
 func (c *command) judges(in *input) (*judges, error) {
@@ -162,7 +162,7 @@ func (c *command) judges(in *input) (*judges, error) {
 		if k.DefaultAddress == "" {
 			k.DefaultAddress = unknownAddress
 		}
-		// Files lie on the nodes, and nothing is asked with this.
+		// Files are on the nodes, and this makes no request.
 		k.DefaultTLS = k.DefaultTLS.WithoutClient()
 		var err error
 		if j.vaults[name], err = vault.New(k); err != nil {
@@ -183,7 +183,7 @@ func set(to *string, value string) {
 	}
 }
 
-// print writes what is needed to the output, and what is to be said of it beside.
+// print writes what is needed to the output, and the findings beside it.
 func (c *command) print(grants []access.Grant, rules []access.Rules) error {
 	c.report.Sort()
 	var err error
@@ -226,7 +226,7 @@ func (c *command) printText(grants []access.Grant, rules []access.Rules) error {
 		text += commands
 	}
 	if len(c.report.Findings) > 0 {
-		// Beside the data, so that it can be piped on.
+		// To standard error, so that the data can be piped on.
 		said := *c.flags
 		said.Format = output.Text
 		beside := c.streams

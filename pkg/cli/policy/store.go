@@ -15,14 +15,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/access"
 )
 
-// storeTimeout bounds one question to a store.
+// storeTimeout bounds one request to a store.
 const storeTimeout = 10 * time.Second
 
-// store asks a Vault as the person who runs the command.
+// store asks a Vault with the user's own login.
 type store struct{ client *api.Client }
 
-// newStore takes the person's own settings, as the program vault does: from the
-// environment, and the token also from its file.
+// newStore uses the user's own settings, as the program vault does: from the environment, and the
+// token also from its file.
 func (c *command) newStore(g access.Grant) (*store, error) {
 	config := api.DefaultConfig() // reads VAULT_*
 	if config.Error != nil {
@@ -59,7 +59,7 @@ func (c *command) newStore(g access.Grant) (*store, error) {
 	return &store{client}, nil
 }
 
-// read gives the data at a path; nil where there is nothing.
+// read returns the data at a path; nil if there is none.
 func (s *store) read(ctx context.Context, path string) (map[string]any, error) {
 	secret, err := s.client.Logical().ReadWithContext(ctx, path)
 	var refused *api.ResponseError

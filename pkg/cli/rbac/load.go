@@ -12,14 +12,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
 
-// Unseen is a kind that could not be listed, and why.
+// Unseen is a kind that could not be listed, and the reason.
 type Unseen struct {
 	Object finding.Object
 	Err    error
 }
 
-// Load lists the roles and bindings of a cluster. Those of namespaces, where the
-// person may not list all of them, are those of one namespace.
+// Load lists the roles and bindings of a cluster, or only those of one namespace if the user may
+// not list those of all namespaces.
 func Load(ctx context.Context, c kubernetes.Interface, namespace string) (Objects, []Unseen) {
 	var o Objects
 	var unseen []Unseen
@@ -59,7 +59,7 @@ func Load(ctx context.Context, c kubernetes.Interface, namespace string) (Object
 	return o, unseen
 }
 
-// items are those of a page, and what continues it.
+// items are the items of a page, and its continue token.
 func items[T any](list metav1.ListInterface, err error, of func() []T) ([]T, string, error) {
 	if err != nil {
 		return nil, "", err
@@ -67,7 +67,7 @@ func items[T any](list metav1.ListInterface, err error, of func() []T) ([]T, str
 	return of(), list.GetContinue(), nil
 }
 
-// pages gathers all pages, without what no question needs.
+// pages collects all pages, without the fields that no check needs.
 func pages[T any, P interface {
 	*T
 	metav1.Object

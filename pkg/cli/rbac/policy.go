@@ -1,6 +1,5 @@
-// Package rbac tells who may do what in a cluster, from its roles and bindings
-// alone: the question that the API server's own reviews answer for one subject
-// at a time, asked for all of them.
+// Package rbac computes which subjects may do what in a cluster, from its roles and bindings alone.
+// The API server's own reviews answer that question for one subject at a time.
 package rbac
 
 import (
@@ -13,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// The groups that the API server itself puts people and service accounts into.
+// The groups that the API server adds people and service accounts to.
 const (
 	allAuthenticated   = "system:authenticated"
 	allUnauthenticated = "system:unauthenticated"
@@ -35,8 +34,7 @@ func Account(namespace, name string) Subject {
 	return Subject{rbacv1.ServiceAccountKind, namespace, name}
 }
 
-// subjectOf reads the subject of a binding. A service account may stand there by
-// its user name too.
+// subjectOf reads the subject of a binding, which may also name a service account by its user name.
 func subjectOf(s rbacv1.Subject, namespace string) Subject {
 	if s.Kind == rbacv1.UserKind {
 		if of, name, ok := strings.Cut(strings.TrimPrefix(s.Name, accountPrefix), ":"); ok && strings.HasPrefix(s.Name, accountPrefix) {
@@ -57,8 +55,8 @@ func (s Subject) String() string {
 	return s.Kind + " " + s.Name
 }
 
-// Everyone tells whether the subject stands for all who reach the API server, or
-// for every service account.
+// Everyone reports whether the subject includes all who reach the API server, or every service
+// account.
 func (s Subject) Everyone() bool {
 	switch s.Name {
 	case allAuthenticated, allUnauthenticated, allAccounts:
@@ -69,7 +67,7 @@ func (s Subject) Everyone() bool {
 	return false
 }
 
-// groups are those that the API server puts a subject into whatever else it is.
+// groups are those that the API server adds a subject to in any case.
 func (s Subject) groups() []string {
 	switch {
 	case s.Kind == rbacv1.ServiceAccountKind:
@@ -82,14 +80,14 @@ func (s Subject) groups() []string {
 	return []string{allAuthenticated}
 }
 
-// covers tells whether what is granted to a subject is granted to another one.
+// covers reports whether a grant to one subject applies to another one.
 func (s Subject) covers(other Subject) bool {
 	return s == other || s.Kind == rbacv1.GroupKind && slices.Contains(other.groups(), s.Name)
 }
 
-// PartOfKubernetes tells whether the subject, by these grants, is a part of
-// Kubernetes itself: one of its components' users and groups, its nodes, or the
-// account of a controller by the binding that Kubernetes makes for it.
+// PartOfKubernetes reports whether the subject, by these grants, is a part of Kubernetes itself:
+// one of its components' users and groups, its nodes, or the account of a controller by the binding
+// that Kubernetes makes for it.
 func (s Subject) PartOfKubernetes(grants []Grant) bool {
 	switch s.Kind {
 	case rbacv1.ServiceAccountKind:
@@ -110,12 +108,12 @@ type Ref struct {
 // String is "Kind namespace/name".
 func (r Ref) String() string { return Subject(r).String() }
 
-// Grant is one thing that a binding lets a subject do.
+// Grant is one permission that a binding gives a subject.
 type Grant struct {
 	Subject Subject `json:"-"`
 	Binding Ref     `json:"binding"`
 	Role    Ref     `json:"role"`
-	// Part is the ClusterRole from which an aggregated one has the rule.
+	// Part is the ClusterRole that an aggregated one takes the rule from.
 	Part    string  `json:"aggregatedFrom,omitempty"`
 	Request Request `json:"-"`
 }
@@ -134,18 +132,18 @@ type binding struct {
 	subjects []Subject
 }
 
-// Policy is the roles and bindings of a cluster, as far as they were seen.
+// Policy is the roles and bindings of a cluster, as far as they could be read.
 type Policy struct {
 	roles    map[Ref][]rule
 	bindings []binding
-	// Dangling are the bindings whose role was not seen.
+	// Dangling are the bindings whose role could not be read.
 	Dangling []Dangling
 }
 
-// Dangling is a binding whose role was not seen, or is not there.
+// Dangling is a binding whose role could not be read, or does not exist.
 type Dangling struct{ Binding, Role Ref }
 
-// Objects are what a Policy is made of.
+// Objects are the input of New.
 type Objects struct {
 	ClusterRoles        []rbacv1.ClusterRole
 	Roles               []rbacv1.Role
@@ -182,9 +180,9 @@ func rulesOf(rules []rbacv1.PolicyRule, part string) []rule {
 	return all
 }
 
-// aggregated are the rules of a ClusterRole. The controller writes those of its
-// parts into it; they are taken from the parts, so that the part can be named,
-// and what the role has of its own comes last.
+// aggregated are the rules of a ClusterRole. The controller copies the rules of its parts into it.
+// This package reads them from the parts, so that it can name the part, and lists the role's own
+// rules last.
 func aggregated(r *rbacv1.ClusterRole, all []rbacv1.ClusterRole) []rule {
 	if r.AggregationRule == nil {
 		return rulesOf(r.Rules, "")
@@ -193,7 +191,7 @@ func aggregated(r *rbacv1.ClusterRole, all []rbacv1.ClusterRole) []rule {
 	for _, s := range r.AggregationRule.ClusterRoleSelectors {
 		selector, err := metav1.LabelSelectorAsSelector(&s)
 		if err != nil {
-			continue // the controller takes none of such a selector either
+			continue // the controller ignores such a selector too
 		}
 		for i := range all {
 			if part := &all[i]; part.Name != r.Name && selector.Matches(labels.Set(part.Labels)) {
@@ -221,20 +219,20 @@ func (p *Policy) bind(ref Ref, to rbacv1.RoleRef, subjects []rbacv1.Subject) {
 	p.bindings = append(p.bindings, b)
 }
 
-// Request is what the API server authorises. Resource has the subresource, as
-// in "pods/exec". Without a Namespace it is one at the cluster's scope; without
-// a Name it is one on no single object, such as a create.
+// Request is what the API server authorises. Resource includes the subresource, as in "pods/exec".
+// Without a Namespace it is cluster-scoped; without a Name it concerns no single object, such as a
+// create.
 type Request struct {
 	Verb      string `json:"verb"`
 	Group     string `json:"group,omitempty"`
 	Resource  string `json:"resource"`
 	Namespace string `json:"namespace,omitempty"`
 	Name      string `json:"name,omitempty"`
-	// AnyName has rules for single objects count too, whatever their names.
+	// AnyName also counts rules for single objects, whatever their names.
 	AnyName bool `json:"-"`
 }
 
-// String is "verb resource name", as kubectl auth can-i takes it.
+// String is "verb resource name", the form for kubectl auth can-i.
 func (r Request) String() string {
 	text := r.Verb + " " + r.Resource
 	if r.Group != "" {
@@ -250,9 +248,9 @@ func (r Request) String() string {
 	return text
 }
 
-// allows matches as the API server's RBAC authorizer does: a resource is
-// everything ("*"), itself, or a subresource of everything ("*/scale");
-// "pods/*" is no wildcard and grants nothing. It gives the request with the name
+// allows matches as the API server's RBAC authorizer does: a resource is everything ("*"), itself,
+// or a subresource of everything ("*/scale"); "pods/*" is no wildcard and grants nothing. It
+// returns the request with the name for which it is allowed.
 // for which it is allowed.
 func (r *rule) allows(q Request) (Request, bool) {
 	has := func(list []string, all, one string) bool {
@@ -275,8 +273,7 @@ func (r *rule) allows(q Request) (Request, bool) {
 	return q, slices.Contains(r.ResourceNames, q.Name)
 }
 
-// Allowed are the grants of a request: a subject has one for each binding by
-// which it may.
+// Allowed are the grants of a request: a subject has one for each binding that allows it.
 func (p *Policy) Allowed(q Request) []Grant {
 	var grants []Grant
 	for i := range p.bindings {
@@ -298,8 +295,8 @@ func (p *Policy) Allowed(q Request) []Grant {
 	return grants
 }
 
-// May tells whether a subject may do something, by a binding of its own or of a
-// group that the API server puts it into.
+// May reports whether a subject may do something, by a binding of its own or of a group that the
+// API server adds it to.
 func (p *Policy) May(s Subject, q Request) bool {
 	return slices.ContainsFunc(p.Allowed(q), func(g Grant) bool { return g.Subject.covers(s) })
 }

@@ -8,7 +8,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 )
 
-// Row is a subject that has ways to the class.
+// Row is a subject that has ways to reach the class.
 type Row struct {
 	Subject Subject `json:"subject"`
 	// System marks the parts of Kubernetes itself.
@@ -16,13 +16,12 @@ type Row struct {
 	Ways   []Way `json:"ways"`
 }
 
-// Way is one of them.
+// Way is one way to reach the class.
 type Way struct {
 	Way string `json:"way"`
-	// As is the subject that has further ways, where this one leads to it.
+	// As is the subject that has further ways, if this one leads to it.
 	As *Subject `json:"as,omitempty"`
-	// Requests are what the API server lets the subject do, Grants the bindings
-	// by which it does.
+	// Requests are what the API server allows the subject, Grants the bindings that allow it.
 	Requests []Request `json:"requests"`
 	Grants   []Grant   `json:"by"`
 }
@@ -36,12 +35,11 @@ type search struct {
 	target  *Target
 	allowed map[Request][]Grant
 	rows    map[Subject]*Row
-	steps   []step // those to the class itself, for the roles that would give one
+	steps   []step // the ways to the class itself, to find roles that give one
 }
 
-// Reach is who can get at what the class gives, and how. The subjects are users,
-// groups and service accounts as bindings name them; who is in a group, RBAC
-// does not say.
+// Reach returns the subjects that can reach the class's secrets, and how. The subjects are users,
+// groups and service accounts as bindings name them; RBAC does not say who is in a group.
 func (p *Policy) Reach(t *Target) []Row {
 	t = p.reduced(t)
 	s := &search{Policy: p, target: t, allowed: map[Request][]Grant{}, rows: map[Subject]*Row{}}
@@ -75,8 +73,8 @@ func (p *Policy) Reach(t *Target) []Row {
 	return s.result()
 }
 
-// reduced leaves of pods and accounts the first of each namespace, and those that
-// some rule names: to all rules that name none the others are alike.
+// reduced returns the first pod and account of each namespace, and those that some rule names:
+// rules without names treat the others alike.
 func (p *Policy) reduced(t *Target) *Target {
 	named := map[string]bool{}
 	for _, rules := range p.roles {
@@ -121,7 +119,7 @@ func (s *search) ask(q Request) []Grant {
 	return grants
 }
 
-// try adds the subjects that fulfil every part of a step.
+// try adds the subjects that may make every request of a step.
 func (s *search) try(st step, as *Subject) {
 	parts := make([][]Grant, len(st.parts))
 	candidates := map[Subject]bool{}
@@ -146,8 +144,8 @@ func (s *search) try(st step, as *Subject) {
 	}
 }
 
-// fulfilled are the grants by which a subject fulfils all parts; nil if it does
-// not. Those of the subject itself go before those of its groups.
+// fulfilled are the grants by which a subject may make all requests; nil if it may not. Its own
+// come before those of its groups.
 func fulfilled(subject Subject, parts [][]Grant) []Grant {
 	var all []Grant
 	for _, grants := range parts {
@@ -190,7 +188,7 @@ func (s *search) add(subject Subject, way string, as *Subject, grants []Grant) {
 	}
 }
 
-// requestsOf is what a subject may do, of all its ways.
+// requestsOf is what a subject may do, from all its ways.
 func (s *search) requestsOf(subject Subject) []Request {
 	var all []Request
 	if row := s.rows[subject]; row != nil {
@@ -201,8 +199,7 @@ func (s *search) requestsOf(subject Subject) []Request {
 	return all
 }
 
-// giving are the roles that give a way to those whom they are bound to in a
-// namespace, or in the whole cluster.
+// giving are the roles that give a way to their subjects, in a namespace or in the whole cluster.
 func (s *search) giving(namespace string) []Ref {
 	var found []Ref
 	for role, rules := range s.roles {

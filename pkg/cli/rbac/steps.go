@@ -9,7 +9,7 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// The ways to what a class gives.
+// The ways to reach the secrets of a class.
 const (
 	WayPods        = "create pods"
 	WayWorkloads   = "create workloads"
@@ -29,7 +29,7 @@ const (
 	WayAccount     = "act as a service account"
 )
 
-// step is one way and what it takes: of each part, one request that is allowed.
+// step is one way and its requirements: for each part, one request that is allowed.
 type step struct {
 	way   string
 	parts [][]Request
@@ -37,10 +37,10 @@ type step struct {
 
 func one(way string, requests ...Request) step { return step{way, [][]Request{requests}} }
 
-// Pod is one that mounts the class, or of the driver.
+// Pod is a pod that mounts the class, or one of the driver.
 type Pod struct{ Namespace, Name, Account, Node string }
 
-// Target is what is to be reached: the objects of one class.
+// Target is what to reach: the objects of one class.
 type Target struct {
 	Namespace, Class string
 	// Accounts are the service accounts of the namespace, Pods those that mount
@@ -69,7 +69,7 @@ func makers() []schema.GroupResource {
 	}
 }
 
-// direct are the ways to the class itself, from the plainest.
+// direct are the ways to the class itself, the simplest first.
 func (t *Target) direct() []step {
 	steps := slices.Concat(t.making(t.Namespace), t.inside(t.Pods))
 	steps = append(steps, t.tokens(t.Namespace, t.Accounts)...)
@@ -94,8 +94,8 @@ func (t *Target) direct() []step {
 	return append(steps, signing())
 }
 
-// making are the ways to pods of one's own in a namespace, which can name any
-// class and service account of it.
+// making are the ways to create pods in a namespace, which can name any class and service account
+// of it.
 func (t *Target) making(namespace string) []step {
 	steps := []step{one(WayPods, Request{Verb: "create", Resource: "pods", Namespace: namespace})}
 	for _, kind := range append(makers(), t.Makers...) {
@@ -104,7 +104,7 @@ func (t *Target) making(namespace string) []step {
 	return steps
 }
 
-// inside are the ways into pods that run.
+// inside are the ways into running pods.
 func (t *Target) inside(pods []Pod) []step {
 	execVerbs := []string{"create"}
 	if t.ExecByGet {
@@ -122,7 +122,7 @@ func (t *Target) inside(pods []Pod) []step {
 			steps = append(steps, one(WayNode, verbs(Request{Resource: "nodes/proxy", Name: pod.Node}, "create", "get")...))
 		}
 	}
-	if len(pods) == 0 { // those to come have names that nobody knows
+	if len(pods) == 0 { // the names of future pods are unknown
 		return t.inside([]Pod{{Namespace: t.Namespace}})
 	}
 	return steps
@@ -178,7 +178,7 @@ func (t *Target) become(s Subject, its []Request) []step {
 
 func (t *Target) becomeAccount(s Subject, its []Request) []step {
 	steps := t.tokens(s.Namespace, []string{s.Name})
-	if s.Namespace != t.Namespace { // there these are ways of their own
+	if s.Namespace != t.Namespace { // within the namespace these are separate ways
 		steps = append(steps, t.making(s.Namespace)...)
 	}
 	if t.PodsOf != nil {
@@ -197,8 +197,8 @@ func (t *Target) becomeAccount(s Subject, its []Request) []step {
 		}})
 }
 
-// on are the requests that constrained impersonation asks for besides: what is
-// done as the other one.
+// on are the additional requests that constrained impersonation requires: what the other subject
+// does.
 func on(mode string, its []Request) []Request {
 	all := make([]Request, 0, len(its))
 	for _, q := range its {
@@ -208,8 +208,8 @@ func on(mode string, its []Request) []Request {
 	return all
 }
 
-// raising are the ways to rights that a subject does not have yet: to bind a
-// role that gives a way, and to write rules into a role.
+// raising are the ways to get more rights: to bind a role that gives a way, and to add rules to a
+// role.
 func (t *Target) raising(giving func(namespace string) []Ref) []step {
 	var steps []step
 	for _, namespace := range slices.Compact([]string{"", t.Namespace, t.DriverNamespace}) {
@@ -246,7 +246,7 @@ func verbs(q Request, names ...string) []Request {
 	return all
 }
 
-// writing are the requests that make an object or change one, whatever its name.
+// writing are the requests that create or change an object of any name.
 func writing(q Request) []Request {
 	q.AnyName = true
 	return append(verbs(unnamed(q), "create"), verbs(q, "update", "patch")...)

@@ -1,5 +1,5 @@
-// Package refresh is kubectl mayfly refresh: it has the volumes of a class or a
-// pod looked at now, and says what came of it.
+// Package refresh is kubectl mayfly refresh: it refreshes the volumes of a class or a pod now, and
+// reports the results.
 package refresh
 
 import (
@@ -24,14 +24,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// Annotation is what is set on a class: any edit has its volumes looked at.
+// Annotation is set on a class: any edit refreshes its volumes.
 const Annotation = "mayfly.dev/refresh"
 
 const (
-	// every is the time between two looks at what came of it.
+	// every is the time between two checks of the results.
 	every = 500 * time.Millisecond
-	// unseenWait is for how long a volume whose node does not tell may show a new
-	// version.
+	// unseenWait is how long to wait for a new version of a volume whose node does not answer.
 	unseenWait = 10 * time.Second
 )
 
@@ -84,11 +83,11 @@ type work struct {
 	chosen volumes.Options
 	report *finding.Report
 	before []volumes.Volume
-	// done tells of a volume whether it was looked at, and whether that failed.
+	// done reports whether a volume was refreshed, and whether that failed.
 	done func(before, now *volumes.Volume) (looked, failed bool)
 }
 
-// target reads what is to be refreshed.
+// target reads what to refresh.
 func target(arg string) (kind, name string, err error) {
 	kind, name, given := strings.Cut(arg, "/")
 	if !given {
@@ -126,7 +125,7 @@ func (c *command) run(ctx context.Context, arg string) error {
 		err = w.class(ctx, name)
 	}
 	if err != nil {
-		_ = c.output.Aside(w.report, c.streams) // which may say why
+		_ = c.output.Aside(w.report, c.streams) // the report may say why
 		return err
 	}
 	if len(w.before) == 0 {
@@ -135,8 +134,8 @@ func (c *command) run(ctx context.Context, arg string) error {
 	return c.print(w.results(ctx), w.report)
 }
 
-// list lists the volumes. What is wrong with them is told by what comes of the
-// refresh; what could not be looked at is told the first time.
+// list lists the volumes. The results say what is wrong with them; the first list reports what
+// could not be read.
 func (w *work) list(ctx context.Context, first bool) []volumes.Volume {
 	r := &finding.Report{}
 	listed := w.lister.List(ctx, w.chosen, r)
@@ -152,7 +151,7 @@ func (w *work) nothing(kind, name string) {
 	w.report.Add(finding.CodeNothingToDo, finding.Finding{Object: finding.Object{Kind: kind, Namespace: w.client.Namespace, Name: name}, Message: "has no mounted volume"})
 }
 
-// class edits a class, which has its volumes looked at.
+// class edits a class, which refreshes its volumes.
 func (w *work) class(ctx context.Context, name string) error {
 	w.before = w.list(ctx, true)
 	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{"annotations": map[string]string{Annotation: w.streams.Time().UTC().Format(time.RFC3339Nano)}}})
@@ -213,7 +212,7 @@ func (w *work) pod(ctx context.Context, name string) error {
 	return nil
 }
 
-// results waits, where that is wanted, and says what came of it.
+// results waits, if requested, and reports the results.
 func (w *work) results(ctx context.Context) []result {
 	out := make([]result, len(w.before))
 	for i := range w.before {
@@ -243,7 +242,7 @@ func (w *work) results(ctx context.Context) []result {
 	return out
 }
 
-// look brings the results up to date. It tells whether there is more to come.
+// look updates the results. It reports whether some are still open.
 func (w *work) look(ctx context.Context, out []result, unseenToo bool) (more bool) {
 	now := w.list(ctx, false)
 	for i := range out {
@@ -276,7 +275,7 @@ func (w *work) look(ctx context.Context, out []result, unseenToo bool) (more boo
 	return more
 }
 
-// judge notes what is wrong with a result.
+// judge reports what is wrong with a result.
 func (w *work) judge(r *result) {
 	of := "class " + r.Volume.Class + ": "
 	switch r.Result {

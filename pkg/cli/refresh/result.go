@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// What came of a volume.
+// The results for a volume.
 const (
 	asked     = "Asked"     // it was not waited for
 	rotated   = "Rotated"   // it holds another version
@@ -31,8 +31,7 @@ type result struct {
 	Changes []change       `json:"changes,omitempty"`
 }
 
-// change is an object whose version is another one. From is empty for one that
-// is new, To for one that is gone.
+// change is an object whose version changed. From is empty for a new object, To for a removed one.
 type change struct {
 	ID   string `json:"id"`
 	From string `json:"from,omitempty"`

@@ -1,5 +1,5 @@
-// Package status is kubectl mayfly status: every mounted volume, with what it
-// holds, when it is looked at again, and what failed last.
+// Package status is kubectl mayfly status: every mounted volume, with its content's versions, its
+// next refresh, and its last failure.
 package status
 
 import (
@@ -164,8 +164,8 @@ func nodesOf(answers []nodes.Answer) []node {
 	return out
 }
 
-// print writes the volumes to the standard output, and in text the findings to
-// the standard error: what is read by a script stays a table.
+// print writes the volumes to the standard output and, for text, the findings to the standard
+// error: a script reads nothing but a table.
 func (c *command) print(listed volumes.Listed, r *finding.Report) error {
 	switch c.output.Format {
 	case output.SARIF:

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// What a cell says where there is nothing, and where the node did not answer.
+// The text of a cell without a value, and of one whose node did not answer.
 const (
 	none    = "<none>"
 	unknown = "<unknown>"
@@ -84,8 +84,7 @@ func live(v *volumes.Volume, text string) string {
 	return text
 }
 
-// age is that of the status where the node did not answer: it is made with the
-// first mount.
+// age is the age of the status if the node did not answer: the driver writes it at the first mount.
 func age(v *volumes.Volume, now time.Time) string { return ago(v.PublishedAt, now, unknown) }
 
 func refreshed(v *volumes.Volume, now time.Time) string {
@@ -139,7 +138,7 @@ type table struct {
 	now     time.Time
 }
 
-// write writes the volumes, and before them the head.
+// write writes the head and the volumes.
 func (t *table) write(w io.Writer, list []volumes.Volume, head bool) error {
 	rows := make([][]string, 0, len(list)+1)
 	if head {

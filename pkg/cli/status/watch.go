@@ -15,11 +15,11 @@ import (
 // gone is the state of a volume that is no longer there.
 const gone = "Gone"
 
-// identity tells volumes apart from one look to the next.
+// identity identifies a volume from one list to the next.
 type identity struct{ namespace, pod, class, node string }
 
-// follow prints all volumes, and then those that change, until ctx ends. A
-// finding is printed when it is new.
+// follow prints all volumes, and then those that change, until ctx ends. It prints a finding when
+// it is new.
 func (c *command) follow(ctx context.Context, l *volumes.Lister) error {
 	var before map[identity]volumes.Volume
 	told := map[finding.Finding]bool{}
@@ -47,7 +47,7 @@ func (c *command) follow(ctx context.Context, l *volumes.Lister) error {
 	}
 }
 
-// changes are the volumes that are new, not as they were, or gone.
+// changes are the volumes that are new, changed or gone.
 func changes(before map[identity]volumes.Volume, list []volumes.Volume) (changed []volumes.Volume, now map[identity]volumes.Volume) {
 	now = map[identity]volumes.Volume{}
 	for _, v := range list {
@@ -66,7 +66,7 @@ func changes(before map[identity]volumes.Volume, list []volumes.Volume) (changed
 	return changed, now
 }
 
-// same compares what a person would see change, but not that time passes.
+// same compares what a person would see change, except for the passing of time.
 func same(a, b volumes.Volume) bool {
 	a.NextAt, b.NextAt = time.Time{}, time.Time{}
 	a.Refreshing, b.Refreshing = false, false
@@ -74,7 +74,7 @@ func same(a, b volumes.Volume) bool {
 }
 
 func (c *command) printChanges(list []volumes.Volume, first bool) error {
-	if c.output.Format == output.JSON { // one in a line
+	if c.output.Format == output.JSON { // one on each line
 		e := json.NewEncoder(c.streams.Out)
 		e.SetEscapeHTML(false)
 		for _, v := range list {
@@ -91,8 +91,7 @@ func (c *command) printChanges(list []volumes.Volume, first bool) error {
 	return t.write(c.streams.Out, list, first)
 }
 
-// printNew prints the findings that were not told yet. Whether there were any is
-// no failure of a command that a person ends.
+// printNew prints the new findings. They do not make a command fail that the user ends.
 func (c *command) printNew(r *finding.Report, told map[finding.Finding]bool) error {
 	fresh := &finding.Report{Objects: r.Objects}
 	for _, f := range r.Findings {
@@ -101,7 +100,7 @@ func (c *command) printNew(r *finding.Report, told map[finding.Finding]bool) err
 			fresh.Findings = append(fresh.Findings, f)
 		}
 	}
-	if err := c.output.Aside(fresh, c.streams); err != nil && err != output.ErrFindings { //nolint:errorlint // it is the very one
+	if err := c.output.Aside(fresh, c.streams); err != nil && err != output.ErrFindings { //nolint:errorlint // it is never wrapped
 		return err
 	}
 	return nil

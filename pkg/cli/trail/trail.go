@@ -1,5 +1,5 @@
-// Package trail reads the driver's audit trail for those who were given what one
-// class names. What it keeps is bounded, whatever it reads.
+// Package trail reads the driver's audit trail and finds the pods that received a class's secrets.
+// Its memory is bounded for any input.
 package trail
 
 import (
@@ -19,17 +19,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 )
 
-// MaxReaders is how many pods are kept of a trail.
+// MaxReaders is how many pods of a trail are stored.
 const MaxReaders = 20_000
 
-// What else is kept of a trail, whatever its size.
+// Limits of what else is stored of a trail, whatever its size.
 const (
 	maxObjects  = 64
 	maxVersions = 8
 	maxWord     = 256
 )
 
-// line is the part of a trail's line that is used.
+// line is the part of a trail's line that the package uses.
 type line struct {
 	APIVersion string
 	Time       string
@@ -52,7 +52,7 @@ type line struct {
 	at, since time.Time
 }
 
-// Reader is a pod that was given what the class names, or was refused it.
+// Reader is a pod that received the class's secrets, or was refused them.
 type Reader struct {
 	Namespace      string     `json:"namespace"`
 	Pod            string     `json:"pod"`
@@ -62,14 +62,14 @@ type Reader struct {
 	First          *time.Time `json:"first,omitempty"`
 	Last           *time.Time `json:"last,omitempty"`
 	Reads          int        `json:"reads"`
-	// Uncertain are the reads whose lines do not list every object, where one
-	// object was asked for.
+	// Uncertain counts the reads whose lines do not list every object, if the query is for one
+	// object.
 	Uncertain int `json:"uncertain,omitempty"`
 	// Versions are those of each object, the newest last.
 	Versions map[string][]string `json:"versions,omitempty"`
 	Failures int                 `json:"failures,omitempty"`
 	Failure  *Failure            `json:"lastFailure,omitempty"`
-	// Gone is when the volume was taken away.
+	// Gone is when the volume was unpublished.
 	Gone *time.Time `json:"gone,omitempty"`
 }
 
@@ -80,11 +80,11 @@ type Failure struct {
 	Error  string    `json:"error,omitempty"`
 }
 
-// Trail gathers the lines about one class. Several readers may add to it.
+// Trail collects the lines about one class. Its methods are safe for concurrent use.
 type Trail struct {
 	namespace, class, object string
 	since                    time.Time
-	// most is how many readers are kept.
+	// most bounds the readers.
 	most int
 
 	mu      sync.Mutex
@@ -94,26 +94,26 @@ type Trail struct {
 
 // Sums count the lines of a trail.
 type Sums struct {
-	// Lines are all, Bad those that claim to be and cannot be used, Lost those
-	// that a driver says it lost.
+	// Lines counts all, Bad those that claim to be of a trail and are invalid, Lost those that a
+	// driver reports as lost.
 	Lines, Bad, Lost int
-	// Omitted are lines about more pods than are kept.
+	// Omitted counts lines about pods beyond the limit.
 	Omitted int
 	// Broken are the places where a chain of lines does not hold, Break what is
 	// wrong with the first.
 	Broken int
 	Break  string
-	// Why is what is wrong with the first bad line.
+	// Why says what is wrong with the first bad line.
 	Why string
 }
 
-// New makes one for a class, and for one of its objects where that is not empty,
-// without the lines before a time.
+// New makes a Trail for a class, and for one of its objects unless that is empty, without the lines
+// before a time.
 func New(namespace, class, object string, since time.Time) *Trail {
 	return &Trail{namespace: namespace, class: class, object: object, since: since, most: MaxReaders, readers: map[string]*Reader{}}
 }
 
-// Sums are those of what was read so far.
+// Sums returns the counts so far.
 func (t *Trail) Sums() Sums {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -139,15 +139,15 @@ func (t *Trail) Read(r io.Reader, node string) error {
 	return err
 }
 
-// take uses one line, where it is one of a trail: a JSON object from its start
-// on, so that no text within another program's line counts.
+// take uses one line if it belongs to a trail: a JSON object from its start, so that text within
+// another program's line does not count.
 func (t *Trail) take(text []byte, node string) {
 	if len(text) == 0 || text[0] != '{' || !bytes.Contains(text, []byte(chain.Version)) {
 		return
 	}
 	l, err := parseLine(text)
 	if err == nil && l.APIVersion != chain.Version {
-		return // another program's line that speaks of one
+		return // another program's line that mentions one
 	}
 	if err == nil && node != "" && l.Node != node {
 		err = fmt.Errorf("it names node %q, and was written on %s", clip(l.Node), node)
@@ -164,8 +164,8 @@ func (t *Trail) take(text []byte, node string) {
 	t.count(l)
 }
 
-// name is what Kubernetes takes as the name of a namespace, pod, service
-// account, node or class.
+// name matches what Kubernetes accepts as the name of a namespace, pod, service account, node or
+// class.
 var name = regexp.MustCompile(`^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$`)
 
 func parseLine(text []byte) (*line, error) {
@@ -215,7 +215,7 @@ func (l *line) check() error {
 	return nil
 }
 
-// count adds a line to the reader that it is about.
+// count adds a line to its reader.
 func (t *Trail) count(l *line) {
 	if l.Class == nil || l.Class.Namespace != t.namespace || l.Class.Name != t.class || l.at.Before(t.since) {
 		return
@@ -223,7 +223,7 @@ func (t *Trail) count(l *line) {
 	switch l.Event {
 	case "publish", "refresh", "unpublish":
 	default:
-		return // releases and restarts give a pod nothing
+		return // releases and restarts give a pod no secrets
 	}
 	certain, listed := true, t.object == ""
 	for _, o := range l.Objects {
@@ -239,7 +239,7 @@ func (t *Trail) count(l *line) {
 	r := t.readers[key]
 	if r == nil {
 		if l.Event == "unpublish" {
-			return // of a pod that has not read since
+			return // the pod has not read since
 		}
 		if len(t.readers) >= t.most {
 			t.sums.Omitted++
@@ -291,7 +291,7 @@ func (r *Reader) add(l *line, object string, certain bool) {
 	}
 }
 
-// saw notes a version of an object, the newest last.
+// saw records a version of an object, the newest last.
 func (r *Reader) saw(id, version string) {
 	if r.Versions == nil {
 		r.Versions = map[string][]string{}
@@ -304,7 +304,7 @@ func (r *Reader) saw(id, version string) {
 	r.Versions[id] = known[max(0, len(known)-maxVersions):]
 }
 
-// Readers are those of what was read so far, the last ones first.
+// Readers returns the readers so far, the last ones first.
 func (t *Trail) Readers() []Reader {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package tree is kubectl mayfly tree: from a class to its objects and where they
-// are in the store, and to the pods that hold them.
+// Package tree is kubectl mayfly tree: from a class to its objects and their place in the store,
+// and to the pods that mount them.
 package tree
 
 import (
@@ -102,7 +102,7 @@ func (c *command) run(ctx context.Context, name string) error {
 	return c.print(d, r)
 }
 
-// of takes in what the class says.
+// of adds the class's own settings.
 func (d *document) of(c *v1.SecretProviderClass, r *finding.Report) {
 	d.Exists, d.Provider = true, finding.Printable(string(c.Spec.Provider))
 	listed, err := objectsOf(c)
@@ -114,11 +114,10 @@ func (d *document) of(c *v1.SecretProviderClass, r *finding.Report) {
 	}
 }
 
-// operatorsAddress stands for the address that the operator's flags give.
+// operatorsAddress stands for the address in the operator's flags.
 const operatorsAddress = "https://vault.invalid"
 
-// objectsOf are the objects of a class; none for that of a plugin, whose
-// parameters are its own.
+// objectsOf are the objects of a class; none for a plugin's class, whose parameters are not known.
 func objectsOf(c *v1.SecretProviderClass) ([]provider.Listed, error) {
 	parsed, _, err := class.Parse(c)
 	if err != nil {
@@ -141,7 +140,7 @@ func objectsOf(c *v1.SecretProviderClass) ([]provider.Listed, error) {
 	return nil, nil
 }
 
-// judge notes what the volumes tell of the class; c may be nil.
+// judge reports what the volumes show about the class; c may be nil.
 func (d *document) judge(c *v1.SecretProviderClass, about finding.Object, r *finding.Report) {
 	for i := range d.Volumes {
 		v := &d.Volumes[i]

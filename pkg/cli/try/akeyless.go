@@ -62,7 +62,7 @@ func (c *command) akeyless(ctx context.Context, k akeyless.Config) {
 	(&akeylessTrial{command: c, Trial: trial}).report()
 }
 
-// akeylessTrial is what is to be told of a trial.
+// akeylessTrial is the data for reporting a trial.
 type akeylessTrial struct {
 	*command
 	*akeyless.Trial

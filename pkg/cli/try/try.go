@@ -1,5 +1,5 @@
-// Package try finds out whether a class would work for a service account: it
-// logs in at the store as a pod of the account would, and asks what it may have.
+// Package try finds out whether a class would work for a service account: it logs in to the store
+// as a pod of the account would, and asks which rights it has.
 package try
 
 import (
@@ -29,11 +29,11 @@ import (
 )
 
 const (
-	// tokenSeconds is the shortest life that the API server gives a token.
+	// tokenSeconds is the shortest lifetime of a token that the API server accepts.
 	tokenSeconds = 600
-	// tryTimeout bounds all that is asked of the store.
+	// tryTimeout bounds all requests to the store.
 	tryTimeout = 30 * time.Second
-	// podName stands for the pod that there is none of.
+	// podName stands for the pod, which does not exist.
 	podName = "kubectl-mayfly-try"
 )
 
@@ -46,14 +46,14 @@ type command struct {
 
 	account string
 	read    bool
-	// How the store is reached from here.
+	// How this machine reaches the store.
 	vaultAddr, gateway, caCert, serverName, clientCert, clientKey string
 
 	client *cluster.Client
 	class  *class.Class
 }
 
-// New is the command.
+// New makes the command.
 func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{streams: s, flags: o, report: &finding.Report{}}
 	cmd := &cobra.Command{
@@ -141,7 +141,7 @@ func (c *command) try(ctx context.Context, op operator.Settings) {
 	}
 }
 
-// add notes a finding about the class.
+// add adds a finding about the class.
 func (c *command) add(code string, f finding.Finding) {
 	f.Object = finding.Object{Kind: "SecretProviderClass", Namespace: c.class.Namespace, Name: c.class.Name}
 	c.report.Add(code, f)
@@ -152,19 +152,19 @@ func (c *command) refused(err error) {
 	c.add(finding.CodeTryRefused, finding.Finding{Message: fault.Cause(err), Remedy: fault.Hint(err)})
 }
 
-// unseen notes what could not be found out.
+// unseen reports what could not be found out.
 func (c *command) unseen(message, remedy string) {
 	c.add(finding.CodeNotSeen, finding.Finding{Message: message, Remedy: remedy})
 }
 
-// stopped is unseen where nothing could be tried: that is no pass.
+// stopped is unseen if nothing could be tried: then the command does not pass.
 func (c *command) stopped(message, remedy string) {
 	c.add(finding.CodeNotSeen, finding.Finding{Level: finding.Error, Message: message, Remedy: remedy})
 }
 
 func (c *command) accountName() string { return c.class.Namespace + "/" + c.account }
 
-// audience looks whether pods get a token for an audience at all.
+// audience checks whether pods get a token for an audience at all.
 func (c *command) audience(ctx context.Context, audience string) {
 	driver, err := c.client.CSIDriver(ctx)
 	title := fmt.Sprintf("the CSIDriver %s has kubelet ask for audience %q", c.client.DriverName, audience)
@@ -193,8 +193,7 @@ func (c *command) audience(ctx context.Context, audience string) {
 	})
 }
 
-// token asks the API server for a token of the service account; false where
-// there is none to be had.
+// token requests a token of the service account from the API server; false if it gets none.
 func (c *command) token(ctx context.Context, audience string) (identity.Tokens, bool) {
 	seconds := int64(tokenSeconds)
 	request := &authv1.TokenRequest{Spec: authv1.TokenRequestSpec{ExpirationSeconds: &seconds}}
@@ -230,7 +229,7 @@ func (c *command) token(ctx context.Context, audience string) (identity.Tokens, 
 	return tokens, true
 }
 
-// request is that of a pod of the service account.
+// request is the request of a pod of the service account.
 func (c *command) request(tokens identity.Tokens) provider.Request {
 	return provider.Request{
 		Volume: podName, Class: c.class, Tokens: tokens,
@@ -238,8 +237,8 @@ func (c *command) request(tokens identity.Tokens) provider.Request {
 	}
 }
 
-// instead is how the store is reached from here, where that is another way than
-// the node's, and what stands in the way; named is the node's address.
+// instead is how this machine reaches the store, if that differs from the node, and what prevents
+// it; named is the node's address.
 func (c *command) instead(address, named string, files []string) (t endpoint.Target, ok bool) {
 	if address != "" {
 		a, err := endpoint.ParseAddress(address)
@@ -268,8 +267,7 @@ func (c *command) instead(address, named string, files []string) (t endpoint.Tar
 	return t, true
 }
 
-// isHere tells whether an address is one of this machine, such as that of a
-// port-forward.
+// isHere reports whether an address belongs to this machine, such as a port-forward's.
 func isHere(address string) bool {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -279,7 +277,7 @@ func isHere(address string) bool {
 	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
 }
 
-// notTried says what a try from here leaves out.
+// notTried reports what a trial from here leaves out.
 func (c *command) notTried(reached, named string) {
 	detail := "not tried: this was asked from here, and not from a node"
 	if reached != named {
@@ -288,7 +286,7 @@ func (c *command) notTried(reached, named string) {
 	c.report.Check("the way from the node to "+named, finding.Skipped, detail)
 }
 
-// away notes that the store gave no answer.
+// away reports that the store did not answer.
 func (c *command) away(reached string, err error) {
 	c.report.Check("an answer of "+reached, finding.Unknown, "")
 	c.stopped(fmt.Sprintf("the store could not be asked from here, which says nothing of the node: %s", fault.Cause(err)), withDefault(fault.Hint(err), "reach it another way: kubectl port-forward, and --vault-addr or --akeyless-gateway-url"))

@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// longestRemedy is how long advice may be: a finding has no more room. A longer
-// command is named by the command that prints it.
+// longestRemedy bounds a remedy, since a finding has no more space. A remedy with a longer command
+// names the command that prints it.
 const longestRemedy = 1400
 
 func (c *command) vault(ctx context.Context, k vault.Config) {
@@ -63,7 +63,7 @@ func (c *command) vault(ctx context.Context, k vault.Config) {
 	(&vaultTrial{command: c, Trial: trial}).report()
 }
 
-// vaultTrial is what is to be told of a trial.
+// vaultTrial is the data for reporting a trial.
 type vaultTrial struct {
 	*command
 	*vault.Trial
@@ -93,7 +93,7 @@ func (v *vaultTrial) report() {
 	}
 }
 
-// object tells of one object.
+// object reports one object.
 func (v *vaultTrial) object(o *vault.Tried) {
 	title := fmt.Sprintf("objects[%d] %q: %s", o.Index, o.Name, o.Request)
 	say := func(state finding.State, detail string) { v.command.report.Check(title, state, detail) }
@@ -150,7 +150,7 @@ func (v *vaultTrial) grant() access.Grant {
 	return access.Plan([]access.Asked{asked}, access.Options{}, &finding.Report{})[0]
 }
 
-// mendRights are the commands that give the login what it lacks.
+// mendRights are the commands that give the login the missing rights.
 func (v *vaultTrial) mendRights() string {
 	g := v.grant()
 	line := g.PolicyLine()
@@ -169,8 +169,7 @@ func (v *vaultTrial) mendRights() string {
 	return v.orPolicy(line)
 }
 
-// mendLogin is the advice for a refused login, with the commands where the role
-// is not there.
+// mendLogin is the remedy for a refused login, with the commands if the role does not exist.
 func (v *vaultTrial) mendLogin() string {
 	hint := fault.Hint(v.Refused)
 	g := v.grant()
@@ -184,7 +183,7 @@ func (v *vaultTrial) mendLogin() string {
 	return hint
 }
 
-// orPolicy is advice, or the command that prints it where it is too long.
+// orPolicy is the remedy, or the command that prints it if it is too long.
 func (v *vaultTrial) orPolicy(line string) string {
 	if len(line) <= longestRemedy {
 		return line
@@ -192,7 +191,7 @@ func (v *vaultTrial) orPolicy(line string) string {
 	return fmt.Sprintf("run what this prints: kubectl mayfly policy %s -n %s --serviceaccount %s -o commands", v.class.Name, v.class.Namespace, v.account)
 }
 
-// put is the command that stores what is not there, without its values.
+// put is the command that stores the missing object, without its values.
 func put(o *vault.Tried) string {
 	mount, path, found := strings.Cut(o.Path, "/data/")
 	if !found {

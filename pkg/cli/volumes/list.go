@@ -20,10 +20,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// Options select volumes; what is empty selects all.
+// Options select volumes; an empty field selects all.
 type Options struct {
 	Namespace, Pod, Class, Node string
-	// Live has the nodes asked.
+	// Live also asks the nodes.
 	Live bool
 }
 
@@ -32,8 +32,8 @@ func (o Options) selects(v *Volume) bool {
 		(o.Class == "" || v.Class == o.Class) && (o.Node == "" || v.Node == o.Node)
 }
 
-// Lister lists the volumes of a cluster, more than once if need be. It keeps its
-// connections to the nodes until it is closed.
+// Lister lists the volumes of a cluster, once or repeatedly. It keeps its connections to the nodes
+// open until Close.
 type Lister struct {
 	Client *cluster.Client
 	// Now is the clock.
@@ -42,29 +42,27 @@ type Lister struct {
 	nodes *nodes.Nodes
 }
 
-// Close ends the connections.
+// Close closes the connections.
 func (l *Lister) Close() {
 	if l.nodes != nil {
 		l.nodes.Close()
 	}
 }
 
-// Nodes are the drivers; nil before the first List that asks them, and where
-// they cannot be found.
+// Nodes are the drivers; nil before the first List that asks them, and if they cannot be found.
 func (l *Lister) Nodes() *nodes.Nodes { return l.nodes }
 
-// Listed are the volumes, by namespace, pod and class, and what the nodes that
-// were asked told beside their own.
+// Listed are the volumes, by namespace, pod and class, and the answers of the nodes without their
+// volumes.
 type Listed struct {
 	Volumes []Volume
 	Nodes   []nodes.Answer
 }
 
-// key is what a status and what a node tells have in common.
+// key identifies a volume in statuses and in the answers of nodes.
 type key struct{ node, target string }
 
-// List gathers the volumes. What is wrong with them, and what could not be looked
-// at, is in the report.
+// List collects the volumes. The report has what is wrong with them, and what could not be read.
 func (l *Lister) List(ctx context.Context, o Options, r *finding.Report) Listed {
 	all, byKey, err := l.statuses(ctx, o)
 	if err != nil {
@@ -100,7 +98,7 @@ func (l *Lister) List(ctx context.Context, o Options, r *finding.Report) Listed 
 	return Listed{all, answers}
 }
 
-// statuses lists what the API server has, page by page.
+// statuses lists the API server's statuses, page by page.
 func (l *Lister) statuses(ctx context.Context, o Options) (all []Volume, byKey map[key]int, err error) {
 	byKey = map[key]int{}
 	err = cluster.Pages(func(lo metav1.ListOptions) (string, error) {
@@ -123,8 +121,8 @@ func (l *Lister) statuses(ctx context.Context, o Options) (all []Volume, byKey m
 	return all, byKey, err
 }
 
-// ask asks the nodes of the volumes or, where all volumes are wanted or the
-// statuses are not known, every node.
+// ask asks the nodes of the volumes, or every node if all volumes are wanted or the statuses are
+// unknown.
 func (l *Lister) ask(ctx context.Context, o Options, all []Volume, known bool, r *finding.Report, take func(nodes.Answer)) {
 	if l.nodes == nil {
 		found, err := nodes.Find(ctx, l.Client)
@@ -150,18 +148,18 @@ func (l *Lister) ask(ctx context.Context, o Options, all []Volume, known bool, r
 	l.nodes.Ask(ctx, slices.Compact(wanted), nodes.Query{Namespace: o.Namespace, Pod: o.Pod, Class: o.Class}, take)
 }
 
-// unknown is what a node alone can tell.
+// unknown are the columns that only a node knows.
 const unknown = "refreshes, next looks and ends of credentials"
 
-// judge notes what is wrong.
+// judge reports what is wrong.
 type judge struct {
 	report  *finding.Report
 	now     time.Time
 	options Options
 }
 
-// nodes notes what is wrong with nodes, and which could not be asked: in one
-// finding for each reason, since there may be a thousand.
+// nodes reports what is wrong with nodes, and which nodes could not be asked. It makes one finding
+// for each reason, since there may be a thousand nodes.
 func (j judge) nodes(answers []nodes.Answer) {
 	silent := map[string][]string{}
 	why := map[string]error{}
@@ -172,7 +170,7 @@ func (j judge) nodes(answers []nodes.Answer) {
 			continue
 		}
 		reason := cluster.Reason(a.Err)
-		if apierrors.IsForbidden(a.Err) { // the words name the pod
+		if apierrors.IsForbidden(a.Err) { // the text names the pod
 			_, reason, _ = strings.Cut(reason, ": ")
 			reason = cmp.Or(reason, cluster.Reason(a.Err))
 		}
@@ -207,7 +205,7 @@ func enumerate(list []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
 }
 
-// node notes what a node tells of its stores and plugins.
+// node reports what is wrong with a node's stores and plugins.
 func (j judge) node(name string, s *statusz.Status) {
 	about := finding.Object{Kind: "Node", Name: name}
 	for _, store := range s.Stores {
@@ -233,7 +231,7 @@ func (j judge) node(name string, s *statusz.Status) {
 	}
 }
 
-// volumes notes what is wrong with each volume.
+// volumes reports what is wrong with each volume.
 func (j judge) volumes(all []Volume, answers []nodes.Answer) {
 	answered := map[string]bool{}
 	for _, a := range answers {
@@ -268,7 +266,7 @@ func (j judge) volumes(all []Volume, answers []nodes.Answer) {
 	}
 }
 
-// remedy is that of a code, with the command for the pod.
+// remedy is the remedy of a code, with the command for the pod.
 func (v *Volume) remedy(code string) string {
 	return strings.Replace(finding.RuleOf(code).Remedy, "explain the pod", "explain pod/"+v.Pod+" -n "+v.Namespace, 1)
 }
@@ -280,7 +278,7 @@ func since(t time.Time) string {
 	return ", since " + t.UTC().Format(time.RFC3339)
 }
 
-// failures notes first mounts that failed and have no status yet.
+// failures reports failed first mounts that have no status yet.
 func (j judge) failures(all []Volume, answers []nodes.Answer) {
 	type volume struct{ namespace, pod, class string }
 	known := map[volume]bool{}

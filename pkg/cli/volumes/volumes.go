@@ -1,6 +1,5 @@
-// Package volumes gathers the volumes of a cluster: from their
-// SecretProviderClassPodStatuses, and from what the nodes tell, which alone
-// know ages, next looks and the ends of credentials.
+// Package volumes lists the volumes of a cluster: from their SecretProviderClassPodStatuses, and
+// from the nodes, which alone know ages, next refreshes and when credentials expire.
 package volumes
 
 import (
@@ -16,8 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 )
 
-// NotMounted is the state of a volume whose first mount fails. The others are
-// those of statusz.
+// NotMounted is the state of a volume whose first mount fails. statusz has the other states.
 const NotMounted = "NotMounted"
 
 // Volume is one volume of one pod. All its text is printable.
@@ -27,24 +25,24 @@ type Volume struct {
 	Node      string `json:"node,omitempty"`
 	Class     string `json:"class"`
 	State     string `json:"state"`
-	// Live tells that the node told of it. Without that, all but the objects and
-	// the failure is not known.
+	// Live says that the node described the volume. Otherwise only the objects and the failure are
+	// known.
 	Live bool `json:"live"`
-	// Status is the name of its SecretProviderClassPodStatus; empty for none.
+	// Status is the name of its SecretProviderClassPodStatus; empty if there is none.
 	Status       string           `json:"status,omitempty"`
 	ClassVersion string           `json:"classVersion,omitempty"`
 	Provider     string           `json:"provider,omitempty"`
 	Store        string           `json:"store,omitempty"`
 	Objects      []statusz.Object `json:"objects,omitempty"`
-	// PublishedAt is of the first payload, RefreshedAt of the last look that
-	// succeeded, NextAt of the next one.
+	// PublishedAt is the time of the first payload, RefreshedAt of the last successful refresh,
+	// NextAt of the next one.
 	PublishedAt time.Time `json:"publishedAt,omitzero"`
 	RefreshedAt time.Time `json:"refreshedAt,omitzero"`
 	NextAt      time.Time `json:"nextAt,omitzero"`
 	Refreshing  bool      `json:"refreshing,omitempty"`
-	// ExpiresAt is when the first credential in it ends.
+	// ExpiresAt is when its first credential expires.
 	ExpiresAt time.Time `json:"expiresAt,omitzero"`
-	// Failures counts failed looks in a row. FailingSince is of the first.
+	// Failures counts failed refreshes in a row. FailingSince is the time of the first.
 	Failures     int              `json:"failures,omitempty"`
 	FailingSince time.Time        `json:"failingSince,omitzero"`
 	Failure      *statusz.Failure `json:"failure,omitempty"`
@@ -52,15 +50,15 @@ type Volume struct {
 	target string
 }
 
-// Object is how findings name the pod of the volume.
+// Object is the volume's pod as the object of findings.
 func (v *Volume) Object() finding.Object {
 	return finding.Object{Kind: "Pod", Namespace: v.Namespace, Name: v.Pod}
 }
 
-// Same tells whether both are of the same volume, as seen at two times.
+// Same reports whether a and b are the same volume at two times.
 func (v *Volume) Same(o *Volume) bool { return v.Node == o.Node && v.target == o.target }
 
-// Failed tells whether something is wrong with the volume.
+// Failed reports whether something is wrong with the volume.
 func (v *Volume) Failed() bool {
 	switch v.State {
 	case statusz.Failing, statusz.Emptied, NotMounted:
@@ -69,7 +67,7 @@ func (v *Volume) Failed() bool {
 	return false
 }
 
-// Reason is why it failed, in a word; empty if it did not.
+// Reason is the reason of its failure; empty if it did not fail.
 func (v *Volume) Reason() string {
 	if v.Failure == nil {
 		return ""
@@ -77,7 +75,7 @@ func (v *Volume) Reason() string {
 	return cmp.Or(v.Failure.Reason, "Unknown")
 }
 
-// ofStatus is what a SecretProviderClassPodStatus tells.
+// ofStatus returns the volume of a SecretProviderClassPodStatus.
 func ofStatus(s *v1.SecretProviderClassPodStatus) Volume {
 	p := finding.Printable
 	v := Volume{
@@ -115,7 +113,7 @@ func conditionOf(s *v1.SecretProviderClassPodStatus, kind string) *metav1.Condit
 	return &s.Status.Conditions[i]
 }
 
-// takeLive takes in what the node tells of the volume.
+// takeLive adds the node's description of the volume.
 func (v *Volume) takeLive(node string, l *statusz.Volume) {
 	p := finding.Printable
 	v.Live, v.Node, v.State, v.target = true, node, p(l.State), l.Target

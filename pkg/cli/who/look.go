@@ -26,7 +26,7 @@ import (
 // logReaders is how many nodes' logs are read at once.
 const logReaders = 8
 
-// classInfo is what a class says of who the store will take a pod for.
+// classInfo is how the store identifies a pod of the class.
 type classInfo struct {
 	Provider   string            `json:"provider"`
 	Parameters map[string]string `json:"parameters,omitempty"`
@@ -34,7 +34,7 @@ type classInfo struct {
 	Secrets    []string          `json:"secrets,omitempty"`
 }
 
-// identifying are the parameters by which a store knows a pod. None is secret.
+// identifying are the parameters by which a store identifies a pod. None is secret.
 func identifying() []string {
 	return []string{
 		"roleName", "baoRoleName", "openbaoRoleName", "vaultRoleName", "vaultAuthMountPath", "baoAuthMountPath", "vaultAddress", "baoAddress",
@@ -130,8 +130,7 @@ func (c *command) can(ctx context.Context, a *answer) {
 	}
 }
 
-// execByGet tells whether the API server lets those exec who may only get
-// pods/exec: those before 1.35 do.
+// execByGet reports whether the API server allows exec with get of pods/exec: those before 1.35 do.
 func (c *command) execByGet() bool {
 	version, err := c.client.Discovery().ServerVersion()
 	if err != nil {
@@ -145,7 +144,7 @@ func podOf(p *corev1.Pod) rbac.Pod {
 	return rbac.Pod{Namespace: p.Namespace, Name: p.Name, Account: cluster.AccountOf(&p.Spec), Node: p.Spec.NodeName}
 }
 
-// pods lists the pods of a namespace that are wanted and still run.
+// pods lists the selected pods of a namespace that still run.
 func (c *command) pods(ctx context.Context, namespace string, want func(*corev1.Pod) bool) []rbac.Pod {
 	var found []rbac.Pod
 	err := cluster.Pages(func(o metav1.ListOptions) (string, error) {
@@ -181,8 +180,8 @@ func (c *command) podsOf(ctx context.Context) func(rbac.Subject) []rbac.Pod {
 	}
 }
 
-// accounts are the service accounts of the namespace; those of pods alone where
-// they cannot be listed.
+// accounts are the service accounts of the namespace, or only those of pods if they cannot be
+// listed.
 func (c *command) accounts(ctx context.Context, pods []rbac.Pod) []account {
 	count := map[string]int{}
 	for _, p := range pods {
@@ -238,7 +237,7 @@ func (c *command) readNodes(ctx context.Context, a *answer, since time.Time) {
 		p := &pods[i]
 		container := cluster.DriverContainer(&p.Spec)
 		if owner := metav1.GetControllerOf(p); container == nil || owner == nil || owner.Kind != "DaemonSet" {
-			continue // one that another's label makes look like the driver's
+			continue // a pod of another program with the driver's label
 		}
 		if path := cluster.DriverFlags(container)["audit-log"]; path != "-" {
 			mu.Lock()
@@ -271,7 +270,7 @@ func (c *command) withoutTrail(p *corev1.Pod, path string) {
 	c.report.Add(finding.CodeNoTrail, f)
 }
 
-// readLogs reads the log of a driver's pod, and of its container before.
+// readLogs reads the log of a driver's pod, and of its previous container.
 func (c *command) readLogs(ctx context.Context, t *trail.Trail, since time.Time, p *corev1.Pod, container string) error {
 	before := slices.ContainsFunc(p.Status.ContainerStatuses, func(s corev1.ContainerStatus) bool {
 		return s.Name == container && s.RestartCount > 0
@@ -282,12 +281,12 @@ func (c *command) readLogs(ctx context.Context, t *trail.Trail, since time.Time,
 		}
 		o := &corev1.PodLogOptions{Container: container, Previous: previous}
 		if !since.IsZero() {
-			o.SinceTime = &metav1.Time{Time: since.Add(-time.Minute)} // a line is of when it was over
+			o.SinceTime = &metav1.Time{Time: since.Add(-time.Minute)} // a line has the time of the end
 		}
 		stream, err := c.client.CoreV1().Pods(p.Namespace).GetLogs(p.Name, o).Stream(ctx)
 		if err != nil {
 			if previous {
-				continue // its log went with it
+				continue // its log is gone too
 			}
 			return err
 		}

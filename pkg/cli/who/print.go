@@ -126,8 +126,7 @@ func (a *answer) listRows(b *strings.Builder) {
 	}
 }
 
-// word is a subject or another name, quoted where it has blanks: they could make
-// one name look like two columns.
+// word quotes a name that has blanks, so that one name cannot look like two columns.
 func word(s rbac.Subject) string {
 	s.Name = blankless(s.Name)
 	return finding.Printable(s.String())
@@ -140,11 +139,10 @@ func blankless(text string) string {
 	return text
 }
 
-// maxShown is how many of a kind a row of text has; JSON has all.
+// maxShown is how many of a kind a row of text shows; JSON has all.
 const maxShown = 4
 
-// wayNames are the ways of a row in words, those that lead to one subject
-// together.
+// wayNames are the names of a row's ways, grouped by the subject that they lead to.
 func wayNames(row rbac.Row) string {
 	var direct, others []string
 	by := map[string][]string{}
@@ -177,7 +175,7 @@ func grantNames(row rbac.Row) string {
 			}
 		}
 	}
-	// A role that has own rules and aggregated ones is named once.
+	// A role with own and aggregated rules is named once.
 	names = slices.DeleteFunc(names, func(n string) bool {
 		return strings.HasSuffix(n, ", aggregated)") && slices.Contains(names, strings.TrimSuffix(n, ", aggregated)")+")")
 	})

@@ -1,4 +1,4 @@
-// Package who tells who can read what a class gives, and who did.
+// Package who reports who can read the secrets of a class, and who did.
 package who
 
 import (
@@ -39,14 +39,13 @@ type command struct {
 	class, object string
 	namespace     string
 
-	// driverPods are those of the driver, driverSeen tells that they were asked
-	// for and given.
+	// driverPods are the driver's pods, driverSeen says that they were listed.
 	driverNamespace string
 	driverPods      []corev1.Pod
 	driverSeen      bool
 }
 
-// New is the command.
+// New makes the command.
 func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{streams: s, out: o, report: &finding.Report{}}
 	cmd := &cobra.Command{
@@ -131,7 +130,7 @@ func (c *command) run(ctx context.Context, arg string) error {
 	return c.out.Verdict(c.report)
 }
 
-// parseSince reads a point in time, or how long ago it was.
+// parseSince reads a time, or how long ago it was.
 func parseSince(text string, now time.Time) (time.Time, error) {
 	if text == "" {
 		return time.Time{}, nil
@@ -168,7 +167,7 @@ func (c *command) did(ctx context.Context, a *answer, since time.Time) error {
 	return nil
 }
 
-// gaps tells of what the trail lacks.
+// gaps reports what is missing in the trail.
 func (c *command) gaps(a *answer) {
 	about, sums := a.object, a.trail.Sums()
 	if sums.Bad > 0 {
@@ -219,7 +218,7 @@ func makers(kinds []string) []schema.GroupResource {
 	return all
 }
 
-// answer is what the command found.
+// answer is the result of the command.
 type answer struct {
 	object finding.Object
 	part   string

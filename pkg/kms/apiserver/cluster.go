@@ -24,8 +24,8 @@ type Cluster struct {
 	takenUp time.Duration
 }
 
-// Servers are the API servers that were named, or else those behind the
-// Service kubernetes, or else the kubeconfig's.
+// Servers are the API servers that were named, or else those behind the Service kubernetes, or else
+// the kubeconfig's.
 func (c *Cluster) Servers(ctx context.Context) ([]*Server, error) {
 	if len(c.named) > 0 {
 		return c.named, nil
@@ -70,17 +70,17 @@ func (c *Cluster) Servers(ctx context.Context) ([]*Server, error) {
 	return servers, nil
 }
 
-// Identity is an API server that lives, as its Lease says.
+// Identity is a running API server, as its Lease names it.
 type Identity struct {
-	// IDHash is what its metrics call it.
+	// IDHash is its name in metrics.
 	IDHash string
 	// Host is its host's name.
 	Host string
 }
 
-// leaseGrace is added to a Lease's duration. API servers renew it every ten
-// seconds, and an hour is its usual duration: that of one that was killed would
-// be taken for alive that long.
+// leaseGrace is added to a Lease's renewal time. API servers renew the Lease every ten seconds, and
+// its usual duration is an hour: with that, an API server that was killed would count as running
+// for an hour.
 const leaseGrace = time.Minute
 
 // Identities are the API servers that renew their Leases.

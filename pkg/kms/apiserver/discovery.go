@@ -13,7 +13,7 @@ import (
 // Kind is a resource that the cluster serves.
 type Kind struct {
 	scan.Resource
-	// Version is the group's preferred one.
+	// Version is the group's preferred version.
 	Version    string
 	Kind       string
 	Namespaced bool
@@ -27,7 +27,7 @@ func (k Kind) base() string {
 	return "/apis/" + k.Group + "/" + k.Version
 }
 
-// apiVersion is what objects have.
+// apiVersion is the field in the objects.
 func (k Kind) apiVersion() string {
 	return strings.TrimPrefix(k.Group+"/"+k.Version, "/")
 }
@@ -40,8 +40,8 @@ func (k Kind) object(namespace, name string) string {
 	return k.base() + "/" + k.Name + "/" + name
 }
 
-// Kinds are the resources of a selection that the cluster serves, and whose
-// objects can be listed and patched. What wanted refuses is left out.
+// Kinds are the resources of a selection that the cluster serves, and whose objects can be listed
+// and patched. It leaves out those that wanted refuses.
 func (c *Cluster) Kinds(ctx context.Context, selection scan.Selection, wanted func(scan.Resource) bool) ([]Kind, error) {
 	versions, err := c.versions(ctx)
 	if err != nil {
@@ -66,8 +66,8 @@ func (c *Cluster) Kinds(ctx context.Context, selection scan.Selection, wanted fu
 	return all, nil
 }
 
-// selects tells whether a selection can have a resource of a group, so that an
-// aggregated API that is away does not matter to others.
+// selects reports whether a selection can include a resource of a group, so that an aggregated API
+// that does not answer only matters to selections with it.
 func selects(s scan.Selection, group string) bool {
 	return slices.ContainsFunc(s, func(pattern string) bool {
 		_, g, _ := strings.Cut(pattern, ".")
@@ -75,7 +75,7 @@ func selects(s scan.Selection, group string) bool {
 	})
 }
 
-// versions are the groups in their preferred versions.
+// versions are the groups and their preferred versions.
 func (c *Cluster) versions(ctx context.Context) ([]Kind, error) {
 	var groups struct {
 		Groups []struct {
@@ -90,7 +90,7 @@ func (c *Cluster) versions(ctx context.Context) ([]Kind, error) {
 	}
 	all := []Kind{{Version: "v1"}}
 	for _, g := range groups.Groups {
-		// Events are in two groups, and in etcd once.
+		// Events are in two groups of the API, and once in etcd.
 		if g.Name != "events.k8s.io" {
 			all = append(all, Kind{Resource: scan.Resource{Group: g.Name}, Version: g.Preferred.Version})
 		}

@@ -18,10 +18,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// This reads kubeconfig files in place of client-go, whose code would be a fifth
-// of the plugin's memory.
+// This replaces client-go for reading kubeconfig files, because its code would be a fifth of the
+// plugin's memory.
 
-// access is how to reach a cluster, and as whom.
+// access is the address of a cluster and the user's credentials.
 type access struct {
 	server     string
 	serverName string
@@ -85,8 +85,8 @@ type execEntry struct {
 	} `json:"env"`
 }
 
-// loadAccess reads the files that kubectl would read: path, else those of
-// $KUBECONFIG, else ~/.kube/config. The first file that has a name counts.
+// loadAccess reads the same files as kubectl: path, else those of $KUBECONFIG, else ~/.kube/config.
+// The first file with a name wins.
 func loadAccess(ctx context.Context, path, list, name string) (access, error) {
 	files := []string{path}
 	if path == "" {
@@ -158,7 +158,7 @@ func readKubeconfig(file string) (kubeconfig, error) {
 	return k, nil
 }
 
-// access puts a cluster and a user together.
+// access combines a cluster and a user.
 func (c clusterEntry) access(ctx context.Context, u userEntry) (access, error) {
 	a := access{server: c.Server, serverName: c.TLSServerName, token: u.Token}
 	a.tls = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.TLSServerName, InsecureSkipVerify: c.Insecure} //nolint:gosec // as the kubeconfig says
@@ -224,7 +224,7 @@ func content(dir, file string, data []byte) ([]byte, error) {
 	return os.ReadFile(below(dir, file))
 }
 
-// run calls a credential plugin (KEP 541). Its answer is used for as long as the command runs.
+// run calls a credential plugin (KEP 541). The command uses its answer until it ends.
 func (e *execEntry) run(ctx context.Context) (token string, cert, key []byte, err error) {
 	ask := map[string]any{"apiVersion": e.APIVersion, "kind": "ExecCredential", "spec": map[string]bool{"interactive": false}}
 	info, err := json.Marshal(ask)
@@ -254,7 +254,7 @@ func (e *execEntry) run(ctx context.Context) (token string, cert, key []byte, er
 	return said.Status.Token, []byte(said.Status.Cert), []byte(said.Status.Key), nil
 }
 
-// client is for one address. A name of "" is that in the address.
+// client is for one address. An empty name means the host in the address.
 func (a access) client(serverName string) *http.Client {
 	config := a.tls.Clone()
 	config.ServerName = cmp.Or(serverName, a.serverName)

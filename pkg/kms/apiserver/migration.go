@@ -11,16 +11,16 @@ import (
 
 const (
 	migrationGroup = "storagemigration.k8s.io"
-	// lookEvery is how often a migration is looked at.
+	// lookEvery is the time between two reads of a migration.
 	lookEvery = time.Second
-	// takenUpWithin is the usual time for a controller to begin.
+	// takenUpWithin is the usual time until a controller begins.
 	takenUpWithin = time.Minute
 	// mostWoken bounds the patches of wake.
 	mostWoken = 50
 )
 
-// MigrationVersion is the version of StorageVersionMigration that the cluster
-// serves; empty for none that is known here. v1alpha1 had another form.
+// MigrationVersion is the version of StorageVersionMigration that the cluster serves; empty if this
+// program knows none of them. v1alpha1 had another form.
 func (c *Cluster) MigrationVersion(ctx context.Context) (string, error) {
 	var group struct {
 		Versions []struct {
@@ -89,12 +89,12 @@ func (m *migration) is(kind string) (condition, bool) {
 	return m.Status.Conditions[i], true
 }
 
-// ErrNotTakenUp is the error of a migration that no controller works on.
+// ErrNotTakenUp says that no controller works on a migration.
 var ErrNotTakenUp = errors.New("no controller has taken it up: kube-controller-manager must run with StorageVersionMigrator")
 
-// Migrate has the cluster rewrite all objects of a resource, by a
-// StorageVersionMigration, and waits for its end. progress is told what the
-// migration says. Where ctx ends before, the cluster goes on with it.
+// Migrate makes the cluster rewrite all objects of a resource, with a StorageVersionMigration, and
+// waits for its end. It reports the migration's conditions to progress. If ctx ends before, the
+// cluster continues.
 func (c *Cluster) Migrate(ctx context.Context, version string, k Kind, progress func(string)) error {
 	base := "/apis/" + migrationGroup + "/" + version + "/storageversionmigrations"
 	asked := migration{
@@ -134,7 +134,7 @@ type watcher struct {
 	woken      bool
 }
 
-// look looks at the migration once, and tells whether it has succeeded.
+// look reads the migration once, and reports whether it has succeeded.
 func (w *watcher) look(ctx context.Context) (over bool, err error) {
 	var m migration
 	err = w.main.do(ctx, call{method: http.MethodGet, path: w.path, accept: contentJSON, into: &m})
@@ -165,9 +165,9 @@ func (w *watcher) look(ctx context.Context) (over bool, err error) {
 	return false, nil
 }
 
-// wake rewrites one object. The controller waits until its cache of the
-// resource is as new as the migration, and on a quiet cluster that may be never:
-// the cache only learns of new versions by changes of the resource.
+// wake rewrites one object. The controller waits until its cache of the resource is as new as the
+// migration, which may never happen on a quiet cluster: the cache only learns about new versions
+// from changes of the resource.
 func (w *watcher) wake(ctx context.Context) {
 	var list names
 	path := fmt.Sprintf("%s/%s?limit=%d", w.kind.base(), w.kind.Name, mostWoken)
@@ -182,7 +182,7 @@ func (w *watcher) wake(ctx context.Context) {
 	}
 }
 
-// remove deletes a migration that is over: it has no further use.
+// remove deletes a finished migration, which has no further use.
 func (c *Cluster) remove(ctx context.Context, path string) error {
 	err := c.main.do(ctx, call{method: http.MethodDelete, path: path, accept: contentJSON})
 	if err != nil && !Refused(err, http.StatusNotFound) {

@@ -12,27 +12,26 @@ import (
 const (
 	// page is how many names are listed at once.
 	page = 500
-	// tries bounds how often an object is written again after errors that may
-	// pass.
+	// tries bounds the attempts to write an object after transient errors.
 	tries = 5
-	// refusals bounds the errors of objects that are kept.
+	// refusals bounds the errors of objects that are stored.
 	refusals   = 20
 	firstPause = time.Second
 )
 
-// Rewritten is what Rewrite did.
+// Rewritten is the result of Rewrite.
 type Rewritten struct {
-	// Patched objects were rewritten, Changed ones were written or deleted by
-	// others in the meantime.
+	// Patched counts objects that were rewritten, Changed those that others wrote or deleted in the
+	// meantime.
 	Patched, Changed int
-	// Refused objects could not be written. Errors are the first of them.
+	// Refused counts objects that could not be written. Errors are the first of them.
 	Refused int
 	Errors  []error
 }
 
-// Rewrite patches every object of a resource with nothing, at most perSecond of
-// them. An object that is not under the current key is rewritten by that,
-// and any other stays as it is. No object's content is read.
+// Rewrite sends an empty patch for every object of a resource, at most perSecond. The API server
+// rewrites an object that is not under the current key, and leaves any other unchanged. Rewrite
+// reads no object's content.
 func (c *Cluster) Rewrite(ctx context.Context, k Kind, perSecond int, progress func(Rewritten)) (Rewritten, error) {
 	var done Rewritten
 	pace := time.NewTicker(time.Second / time.Duration(max(1, perSecond)))
@@ -42,7 +41,7 @@ func (c *Cluster) Rewrite(ctx context.Context, k Kind, perSecond int, progress f
 		path := fmt.Sprintf("%s/%s?limit=%d&continue=%s", k.base(), k.Name, page, url.QueryEscape(next))
 		err := c.main.do(ctx, call{method: http.MethodGet, path: path, accept: listNames, into: &list})
 		if old := (*Refusal)(nil); errors.As(err, &old) && old.Status == http.StatusGone && old.next != "" && old.next != next {
-			next = old.next // etcd has compacted the list's revision away
+			next = old.next // etcd has compacted the list's revision
 			continue
 		}
 		if err != nil {
@@ -89,8 +88,8 @@ func (r *Rewritten) count(err error) {
 }
 
 // touch patches an object with its own resource version, as the controller of
-// StorageVersionMigration does: who has written it since then has done so under
-// the current key.
+// StorageVersionMigration does. If the object was written since, it is under the current key
+// already.
 func (c *Cluster) touch(ctx context.Context, k Kind, m objectMeta) error {
 	pause := firstPause
 	for try := 1; ; try++ {
@@ -112,7 +111,7 @@ func (c *Cluster) touch(ctx context.Context, k Kind, m objectMeta) error {
 	}
 }
 
-// patch changes nothing of an object, and gives its resource version after that.
+// patch changes nothing in an object, and returns its resource version after that.
 func (c *Cluster) patch(ctx context.Context, k Kind, m objectMeta) (version string, err error) {
 	nothing := map[string]any{
 		"apiVersion": k.apiVersion(), "kind": k.Kind,
@@ -126,8 +125,8 @@ func (c *Cluster) patch(ctx context.Context, k Kind, m objectMeta) (version stri
 	return after.Metadata.ResourceVersion, err
 }
 
-// isTransient tells errors that may pass: no answer, too many requests, and
-// errors of the server's own.
+// isTransient matches errors that may go away: no answer, too many requests, and the server's own
+// errors.
 func isTransient(err error) bool {
 	var r *Refusal
 	return !errors.As(err, &r) || r.Status == http.StatusTooManyRequests || r.Status >= http.StatusInternalServerError

@@ -10,22 +10,22 @@ import (
 	"strings"
 )
 
-// metricStatus has, for each provider and key id, when the API server last had
-// the key id from the plugin's Status.
+// metricStatus has, for each provider and key id, when the API server last received the key id from
+// the plugin's Status.
 const metricStatus = "apiserver_envelope_encryption_key_id_hash_status_last_timestamp_seconds"
 
-// Seen is what an API server says of a KMS provider.
+// Seen is an API server's state of a KMS provider.
 type Seen struct {
-	// IDHash is the API server's.
+	// IDHash is the API server's hash.
 	IDHash string
-	// KeyIDHash is that of the key id which it had last; empty for none.
+	// KeyIDHash is the hash of the last key id; empty for none.
 	KeyIDHash string
-	// Unready is why its KMS providers are not ready; empty where they are. An
-	// API server that is ready has a seed under the key id that it had last.
+	// Unready is why its KMS providers are not ready; empty if they are. An API server that is
+	// ready has a seed under the last key id.
 	Unready string
 }
 
-// Seen asks an API server for the key id that it writes under.
+// Seen reads the key id that an API server writes with.
 func (s *Server) Seen(ctx context.Context, provider string) (Seen, error) {
 	metrics, err := s.ask(ctx, call{method: http.MethodGet, path: "/metrics"})
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *Server) Seen(ctx context.Context, provider string) (Seen, error) {
 	}
 	_, err = s.ask(ctx, call{method: http.MethodGet, path: "/readyz/kms-providers"})
 	switch {
-	case Refused(err, http.StatusNotFound): // with KMS v1 beside it, or with an old API server
+	case Refused(err, http.StatusNotFound): // KMS v1 is configured too, or the API server is old
 		_, err = s.ask(ctx, call{method: http.MethodGet, path: "/readyz"})
 	}
 	if err != nil {
@@ -46,8 +46,7 @@ func (s *Server) Seen(ctx context.Context, provider string) (Seen, error) {
 	return seen, nil
 }
 
-// parseSeen reads Prometheus' text format. Of two key ids the one with the
-// later time counts.
+// parseSeen reads Prometheus' text format. The key id with the latest time wins.
 func parseSeen(metrics []byte, provider string) (Seen, error) {
 	var seen Seen
 	latest := -1.0

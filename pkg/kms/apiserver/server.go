@@ -1,6 +1,5 @@
-// Package apiserver asks a cluster's API servers, each by itself: which key id
-// it writes under, and to rewrite objects. It knows no types of objects, and
-// no object's content passes through it.
+// Package apiserver asks each of a cluster's API servers which key id it writes with, and lets the
+// cluster rewrite objects. It has no types of objects, and reads no object's content.
 package apiserver
 
 import (
@@ -17,8 +16,8 @@ import (
 )
 
 const (
-	// maxAnswer bounds an answer in bytes. A page of a list of names is far
-	// below it, and so are an API server's metrics.
+	// maxAnswer bounds an answer in bytes. A page of a list of names is far below it, and so are an
+	// API server's metrics.
 	maxAnswer = 64 << 20
 	// callTimeout bounds one request.
 	callTimeout = 30 * time.Second
@@ -27,7 +26,7 @@ const (
 	serviceName = "kubernetes.default.svc"
 )
 
-// Server is one API server, or what stands before several.
+// Server is one API server, or a load balancer for several.
 type Server struct {
 	// URL is its address.
 	URL    string
@@ -35,30 +34,29 @@ type Server struct {
 	agent  string
 }
 
-// Refusal is what an API server said with a status other than 2xx.
+// Refusal is an API server's answer with a status other than 2xx.
 type Refusal struct {
 	Status int
 	Words  string
-	// next goes on with a list that is too old, with what is there now.
+	// next continues a list whose revision is too old, from the present state.
 	next string
 }
 
-// Error is the API server's words.
+// Error is the API server's text.
 func (r *Refusal) Error() string { return fmt.Sprintf("%d %s", r.Status, r.Words) }
 
-// Refused tells whether an error is a refusal with a status.
+// Refused reports whether an error is a Refusal with a status.
 func Refused(err error, status int) bool {
 	var r *Refusal
 	return errors.As(err, &r) && r.Status == status
 }
 
-// Config says how to reach the cluster.
+// Config says how to connect to the cluster.
 type Config struct {
-	// Kubeconfig is a file; empty for those of List, which is $KUBECONFIG, or
-	// kubectl's default.
+	// Kubeconfig is a file; empty for those of List, which is $KUBECONFIG, or kubectl's default.
 	Kubeconfig, List string
 	Context          string
-	// Servers are the URLs of all API servers; empty for finding them out.
+	// Servers are the URLs of all API servers; empty to discover them.
 	Servers   []string
 	UserAgent string
 }
@@ -83,7 +81,8 @@ func Connect(ctx context.Context, c Config) (*Cluster, error) {
 	return cluster, nil
 }
 
-// server is one address of the cluster; its certificate must have the name, or
+// server is one address of the cluster; its certificate must be for the name, or else for the host
+// of the address.
 // else that of the address.
 func (c *Cluster) server(address, name string) (*Server, error) {
 	u, err := url.Parse(address)
@@ -96,7 +95,7 @@ func (c *Cluster) server(address, name string) (*Server, error) {
 const (
 	contentJSON  = "application/json"
 	contentPatch = "application/merge-patch+json"
-	// namesOnly has the API server leave out all of an object but its metadata.
+	// namesOnly asks the API server for an object's metadata only.
 	namesOnly = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	listNames = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 )
@@ -164,7 +163,7 @@ func (s *Server) ask(ctx context.Context, c call) ([]byte, error) {
 	return data, nil
 }
 
-// refusal takes the words out of a Status, or out of what /readyz answers.
+// refusal takes the text from a Status, or from the answer of /readyz.
 func refusal(status int, data []byte) *Refusal {
 	var said struct {
 		Message  string `json:"message"`

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// Writer is an API server, and what it writes under.
+// Writer is an API server, and the key id that it writes with.
 type Writer struct {
 	URL string
 	Seen
@@ -18,14 +18,13 @@ type Writer struct {
 // Writers are all API servers of a cluster.
 type Writers struct {
 	Servers []Writer
-	// Missing are the hosts of API servers that live, as their Leases say, and
-	// that were not asked.
+	// Missing are the hosts of API servers that run according to their Leases, but were not asked.
 	Missing []string
 	// NoLeases says why their Leases could not be read.
 	NoLeases error
 }
 
-// Writers asks every API server what it writes under.
+// Writers asks every API server which key id it writes with.
 func (c *Cluster) Writers(ctx context.Context, provider string) (Writers, error) {
 	servers, err := c.Servers(ctx)
 	if err != nil {
@@ -52,8 +51,7 @@ func (c *Cluster) Writers(ctx context.Context, provider string) (Writers, error)
 	return w, nil
 }
 
-// Behind says, for each API server that does not write under one of the key ids
-// yet, why.
+// Behind lists the API servers that do not write with one of the key ids yet, and why.
 func (w Writers) Behind(hashes ...string) []string {
 	var all []string
 	for _, s := range w.Servers {

@@ -1,9 +1,8 @@
-// Package audit writes a JSON line for each Encrypt and Decrypt: who asked, for
-// which key id, and what joins it to the audit logs of the API server and Vault.
+// Package audit writes a JSON line for each Encrypt and Decrypt: the caller, the key id, and the
+// ids in the audit logs of the API server and Vault.
 //
-// It returns at once: lines wait in a bounded queue for the one goroutine that
-// writes. A line that finds the queue full is lost, which is counted and said in
-// the next line.
+// Observe returns at once: lines wait in a bounded queue for the one goroutine that writes. If the
+// queue is full the line is lost; the next line has the count of lost lines.
 package audit
 
 import (
@@ -24,11 +23,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// apiVersion says what a line is. It is that of the driver's audit trail, whose
-// lines have other events.
+// apiVersion is the version of a line. The driver's audit trail has the same one, with other
+// events.
 const apiVersion = chain.Version
 
-// Kind is a call that has a line.
+// Kind is a call that is logged.
 type Kind string
 
 // The kinds.
@@ -37,7 +36,7 @@ const (
 	Decrypt Kind = "decrypt"
 )
 
-// Peer is the process that called. Its pid is that in the plugin's pid namespace.
+// Peer is the process that called. Its pid is in the plugin's pid namespace.
 type Peer struct {
 	PID int32  `json:"pid"`
 	UID uint32 `json:"uid"`
@@ -51,7 +50,7 @@ type Event struct {
 	UID   string
 	KeyID string
 	Peer  Peer
-	// By says what has answered: vault, local-key or memory.
+	// By is what answered: vault, local-key or memory.
 	By string
 	// Correlation is the id in Vault's audit log.
 	Correlation string
@@ -81,7 +80,7 @@ const (
 	timeFormat = "2006-01-02T15:04:05.000Z"
 	waiting    = 4096
 	maxText    = 4 << 10
-	// A failed write is tried again after firstPause, then less often.
+	// A failed write is retried after firstPause, then less often.
 	firstPause   = 250 * time.Millisecond
 	longestPause = 15 * time.Second
 )
@@ -105,7 +104,7 @@ type Log struct {
 	lost int
 }
 
-// New opens the file, or takes stdout for "-". An empty path writes nothing.
+// New opens the file, or uses stdout for "-". An empty path writes nothing.
 func New(path string, stdout io.Writer, node string, meter Meter, log *slog.Logger) (*Log, error) {
 	l := &Log{node: node, meter: meter, log: log, queue: make(chan line, waiting)}
 	if path == "" {
@@ -119,7 +118,7 @@ func New(path string, stdout io.Writer, node string, meter Meter, log *slog.Logg
 	return l, err
 }
 
-// Observe has a line written.
+// Observe queues a line.
 func (l *Log) Observe(e Event) {
 	if l.out == nil {
 		return
@@ -153,7 +152,7 @@ func clip(s string) string {
 	return strings.ToValidUTF8(s[:maxText], "") + "..."
 }
 
-// Run writes until ctx ends, and then what is waiting, once.
+// Run writes until ctx ends, and then tries once to write what is waiting.
 func (l *Log) Run(ctx context.Context) error {
 	if l.out == nil {
 		return nil

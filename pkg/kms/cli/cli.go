@@ -16,11 +16,11 @@ import (
 // The exit codes.
 const (
 	exitDone     = 0
-	exitFailed   = 1 // the command did its work and found something, or serve failed
-	exitUnusable = 2 // the command line or the settings cannot be used
+	exitFailed   = 1 // the command found something, or serve failed
+	exitUnusable = 2 // the command line or the settings are invalid
 )
 
-// Streams are the surroundings of a command.
+// Streams are the input and output of a command.
 type Streams struct {
 	In       io.Reader
 	Out, Err io.Writer
@@ -28,7 +28,7 @@ type Streams struct {
 	Version  string
 }
 
-// failed ends a command whose settings were good.
+// failed ends a command that failed with valid settings.
 type failed struct{ error }
 
 func (f failed) Unwrap() error { return f.error }
@@ -81,7 +81,7 @@ never leaves Vault.`,
 	return root
 }
 
-// printable keeps what an error repeats from acting on a terminal.
+// printable escapes what a terminal would interpret in an error.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) && r != '\n' && r != '\t' {

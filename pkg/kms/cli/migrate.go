@@ -118,7 +118,7 @@ func (c *migrateCommand) run(ctx context.Context, s Streams, options *config.Opt
 	return c.output.finish(r, s)
 }
 
-// goal is the key id that all is to be under, and the plugin's socket.
+// goal is the key id that everything should be under, and the plugin's socket.
 func (c *migrateCommand) goal(ctx context.Context, s Streams, options *config.Options, r *report.Report) (id, socket string, err error) {
 	if c.keyID != "" || c.plainText {
 		return c.keyID, defaultSocket, nil
@@ -159,7 +159,7 @@ func (c *migrateCommand) scanAfter(ctx context.Context, r *report.Report, t targ
 	return nil
 }
 
-// readKey asks Vault for the key, logged in as the plugin.
+// readKey reads the key from Vault, logged in as the plugin.
 func readKey(ctx context.Context, c config.Config, s Streams) (transit.Key, error) {
 	connection, err := kms.Connect(c, nil, quiet(s))
 	if err != nil {

@@ -90,7 +90,7 @@ func (c *scanCommand) run(ctx context.Context, s Streams) error {
 	return c.scan(ctx, s, r, t, t.scanOptions(c.prefix, c.names, ids...))
 }
 
-// current finds the current key id; it may be empty.
+// current finds the current key id; may be empty.
 func (c *scanCommand) current(ctx context.Context, r *report.Report) (string, error) {
 	const title = "current key id"
 	if c.keyID != "" {
@@ -137,7 +137,7 @@ func (c *scanCommand) scan(ctx context.Context, s Streams, r *report.Report, t t
 	return c.output.finish(r, s)
 }
 
-// noteScan adds what a scan has found to a report, with what to do about it.
+// noteScan adds the result of a scan to a report, with what to do about it.
 func noteScan(r *report.Report, result *scan.Result, t target) {
 	r.Scans = append(r.Scans, result)
 	if result.Values() == 0 {
@@ -148,7 +148,7 @@ func noteScan(r *report.Report, result *scan.Result, t target) {
 	}
 }
 
-// kinds of values that are not as wanted.
+// kinds of values that are not as they should be.
 type stragglers struct{ plain, other, old, unread int }
 
 func count(f scan.Found, provider string) stragglers {

@@ -24,7 +24,7 @@ import (
 const exitCodes = `The exit code is 0 where all is in order, 1 for findings, and 2 for what could
 not run.`
 
-// errFindings ends a tool that has found something; the report says what.
+// errFindings ends a tool that has found something; the report has the details.
 var errFindings = failed{errors.New("")}
 
 // output are the flags of every tool.
@@ -47,7 +47,7 @@ func (o *output) check() error {
 	return nil
 }
 
-// finish prints a report, and says by its error whether it is bad.
+// finish prints a report, and returns an error if it fails.
 func (o *output) finish(r *report.Report, s Streams) error {
 	write := r.Text
 	if o.format == "json" {
@@ -62,7 +62,7 @@ func (o *output) finish(r *report.Report, s Streams) error {
 	return nil
 }
 
-// settings are those of serve, for a tool. Only --config is shown in its help.
+// settings are those of serve, for a tool. The tool's help shows only --config.
 func settings(cmd *cobra.Command) *config.Options {
 	flags := pflag.NewFlagSet("settings", pflag.ContinueOnError)
 	options := config.Register(flags)
@@ -75,7 +75,7 @@ func settings(cmd *cobra.Command) *config.Options {
 	return options
 }
 
-// quiet is the log of a tool: what matters is in its report.
+// quiet is the logger of a tool, which discards everything: the report has the results.
 func quiet(s Streams) *slog.Logger {
 	return slog.New(slog.NewTextHandler(s.Err, &slog.HandlerOptions{Level: slog.LevelError}))
 }
@@ -95,7 +95,7 @@ func (e *etcd) bind(f *pflag.FlagSet) {
 	f.StringVar(&e.prefix, "etcd-prefix", "/registry", "the API server's --etcd-prefix")
 }
 
-// load takes from the environment what no flag says.
+// load sets options without a flag from the environment.
 func (e *etcd) load(getenv func(string) string) {
 	if list := getenv("ETCDCTL_ENDPOINTS"); list != "" && len(e.endpoints) == 0 {
 		e.endpoints = strings.Split(list, ",")
@@ -132,7 +132,7 @@ func snapshots(ctx context.Context, files []string, r *report.Report) ([]scan.So
 	return all, nil
 }
 
-// cluster are the flags of the tools that ask API servers.
+// cluster are the flags of the tools that use API servers.
 type cluster struct {
 	kubeconfig, context string
 	servers             []string
@@ -148,7 +148,7 @@ func (c *cluster) connect(ctx context.Context, s Streams) (*apiserver.Cluster, e
 	return apiserver.Connect(ctx, apiserver.Config{Kubeconfig: c.kubeconfig, List: s.Getenv("KUBECONFIG"), Context: c.context, Servers: c.servers, UserAgent: "mayfly-kms/" + s.Version})
 }
 
-// selection are the flags that say what is to be encrypted, and by whom.
+// selection are the flags for which resources should be encrypted, and by which provider.
 type selection struct {
 	file, provider string
 	resources      []string
@@ -161,12 +161,12 @@ func (x *selection) bind(f *pflag.FlagSet) {
 	f.StringSliceVar(&x.resources, "resources", nil, "`resources` as in the EncryptionConfiguration, separated by commas (default those of the provider there, else secrets)")
 }
 
-// bindPlainText adds the flag for those who take encryption out again.
+// bindPlainText adds the flag for removing encryption.
 func (x *selection) bindPlainText(f *pflag.FlagSet) {
 	f.BoolVar(&x.plainText, "to-plain-text", false, "what is wanted is plain text, to take encryption out: identity is the first provider on every API server")
 }
 
-// target is what is to be encrypted, and by whom.
+// target is the resources that should be encrypted, and by which provider.
 type target struct {
 	provider  string
 	plainText bool
@@ -179,7 +179,7 @@ const (
 	defaultResource = "secrets"
 )
 
-// load puts the flags and the file together.
+// load combines the flags and the file.
 func (x *selection) load(socket string) (target, error) {
 	t := target{provider: x.provider, resources: x.resources, plainText: x.plainText}
 	if x.file != "" {
@@ -214,8 +214,7 @@ func (x *selection) load(socket string) (target, error) {
 	return t, nil
 }
 
-// scanOptions are those for a scan of the target. Without key ids, any is as
-// good as another.
+// scanOptions are the options for a scan of the target. Without key ids it accepts any.
 func (t target) scanOptions(prefix string, names int, keyIDs ...string) scan.Options {
 	return scan.Options{
 		Keys: scan.NewKeys(prefix), Resources: t.resources, Names: names, Version: scan.TransitVersion,
@@ -227,7 +226,7 @@ func (t target) scanOptions(prefix string, names int, keyIDs ...string) scan.Opt
 	}
 }
 
-// announced asks the plugin at a socket for its key id.
+// announced reads the key id from the plugin at a socket.
 func announced(ctx context.Context, endpoint string) (string, error) {
 	p, err := probe.Dial(endpoint)
 	if err != nil {

@@ -17,7 +17,7 @@ import (
 
 const (
 	defaultOutageLimit = 24 * time.Hour
-	// defaultCallTimeout leaves the API server's 3 s some room.
+	// defaultCallTimeout is a little less than the API server's 3 s.
 	defaultCallTimeout = 2500 * time.Millisecond
 	defaultPoll        = 30 * time.Second
 	defaultProof       = 5 * time.Minute
@@ -27,12 +27,12 @@ const (
 	maxName   = 256
 )
 
-// refused is the error of a setting, by all its names.
+// refused is the error for a setting, with all its names.
 func refused(flag string, format string, args ...any) error {
 	return fmt.Errorf("--%s (%s, or %s in the file): %w", flag, EnvName(flag), YAMLName(flag), fmt.Errorf(format, args...))
 }
 
-// check makes a Config. It refuses what cannot work, and looks at no file.
+// check makes a Config. It refuses invalid settings, and reads no file.
 func (r *raw) check() (c Config, err error) {
 	c.Timing = r.timing
 	for _, step := range []func(*Config) error{r.checkServe, r.checkVault, r.checkTransit, r.checkTiming, r.checkLogin} {
@@ -81,8 +81,8 @@ func parseLevel(text string) (slog.Level, error) {
 	return 0, errors.New("must be debug, info, warn or error")
 }
 
-// parseSocket takes the path out of the EncryptionConfiguration's spelling. Other
-// users could make a socket in /tmp first, and an abstract one has no owner.
+// parseSocket takes the path from the EncryptionConfiguration's form. It refuses /tmp, where other
+// users could create the socket first, and abstract sockets, which have no owner.
 func parseSocket(text string) (string, error) {
 	path, ok := strings.CutPrefix(text, "unix://")
 	switch {
@@ -144,8 +144,8 @@ func loopback(a endpoint.Address) bool {
 	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
-// isPath tells whether a text is a path below Vault's /v1/, in plain letters:
-// what has to be escaped in a URL is not used in names of mounts and keys.
+// isPath reports whether a text is a path below Vault's /v1/ without characters that must be
+// escaped in a URL, which names of mounts and keys do not use.
 func isPath(s string) bool {
 	if len(s) > maxName {
 		return false

@@ -1,5 +1,5 @@
-// Package config is what an operator may set of mayfly-kms: by a flag, by an
-// environment variable, or in one YAML file, in this order.
+// Package config has the settings of mayfly-kms: from a flag, an environment variable, or one YAML
+// file, in this order.
 package config
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
-// Config is complete and checked once Load has given it.
+// Config is complete and valid after Load.
 type Config struct {
 	Serve   Serve
 	Vault   Vault
@@ -18,13 +18,13 @@ type Config struct {
 	Timing  Timing
 }
 
-// Serve is what concerns this process alone.
+// Serve has the settings that only serve needs.
 type Serve struct {
 	// Socket is the path of the unix socket for the API server.
 	Socket string
-	// SocketGroup may connect beside root; empty for nobody.
+	// SocketGroup may connect besides root; empty for no group.
 	SocketGroup string
-	// AllowedUIDs may call; empty for everybody who can connect.
+	// AllowedUIDs may call; empty for every user who can connect.
 	AllowedUIDs []uint32
 	// HealthAddr and MetricsAddr are empty for none, and may be equal.
 	HealthAddr, MetricsAddr string
@@ -32,11 +32,11 @@ type Serve struct {
 	AuditLog  string
 	LogFormat string
 	LogLevel  slog.Level
-	// LocalKey seals seeds under a key in memory that Transit has wrapped.
+	// LocalKey seals seeds with a key in memory that Transit has wrapped.
 	LocalKey bool
 }
 
-// Vault is how to reach the servers of one Vault or OpenBao.
+// Vault is how to connect to the servers of one Vault or OpenBao.
 type Vault struct {
 	// Addresses are tried in turn.
 	Addresses []endpoint.Address
@@ -49,7 +49,7 @@ type Login struct {
 	Method Method
 	// Mount is that of the auth method.
 	Mount string
-	// Role is of the methods cert, where it may be empty, and jwt.
+	// Role is for the methods cert, where it may be empty, and jwt.
 	Role string
 
 	RoleID       string
@@ -60,8 +60,7 @@ type Login struct {
 	JWTFile   string
 	TokenFile string
 
-	// Inline sends the login along with each request in place of a token. Only
-	// OpenBao knows that.
+	// Inline sends the login with each request instead of a token, which only OpenBao supports.
 	Inline bool
 }
 
@@ -79,9 +78,9 @@ const (
 // Transit is the key.
 type Transit struct {
 	Mount, Key string
-	// ClusterID is bound to all that is encrypted, and can never change.
+	// ClusterID is bound to all ciphertexts, and can never change.
 	ClusterID string
-	// Epoch makes another key id of the same key version.
+	// Epoch changes the key id of the same key version.
 	Epoch string
 }
 
@@ -89,9 +88,8 @@ type Transit struct {
 type Timing struct {
 	// CallTimeout is for one call of the API server, all addresses together.
 	CallTimeout time.Duration
-	// Poll is how often the key is looked at, and Proof how often a round trip
-	// is made.
+	// Poll is the time between two reads of the key, and Proof between two round trips.
 	Poll, Proof time.Duration
-	// OutageLimit is for how long the plugin goes on without Vault.
+	// OutageLimit is how long the plugin goes on without Vault.
 	OutageLimit time.Duration
 }

@@ -15,7 +15,7 @@ import (
 // maxFile bounds the YAML file in bytes.
 const maxFile = 64 << 10
 
-// setting is one of the file.
+// setting is one setting of the file.
 type setting struct {
 	flag   string
 	line   int
@@ -45,8 +45,8 @@ func readFile(path string, flags []string) ([]setting, error) {
 	return settings, nil
 }
 
-// parseFile takes one document, a mapping of known names to scalars or lists of
-// them. Its errors begin with the line, as in ":3: ".
+// parseFile parses one document, a mapping of known names to scalars or lists of scalars. Its
+// errors begin with the line, such as ":3: ".
 func parseFile(data []byte, flags []string) ([]setting, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
 	var document, second yaml.Node
@@ -100,7 +100,7 @@ func parseSetting(key, value *yaml.Node, flags []string) (setting, error) {
 	return s, nil
 }
 
-// clip shortens what an error repeats.
+// clip shortens a value in an error.
 func clip(s string) string {
 	const most = 64
 	if len(s) <= most {

@@ -60,7 +60,7 @@ func (r *raw) checkLogin(c *Config) error {
 	return l.checkFiles()
 }
 
-// checkFiles says which file a method must have.
+// checkFiles reports which file a method lacks.
 func (l *Login) checkFiles() error {
 	for _, f := range []struct {
 		flag, path string

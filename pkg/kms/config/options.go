@@ -14,8 +14,8 @@ const FlagConfig = "config"
 // envPrefix begins the names of all environment variables.
 const envPrefix = "MAYFLY_KMS_"
 
-// Options are the flags of a command that needs a Config. Every command has all
-// of them, so that one file serves all commands.
+// Options are the flags of a command that needs a Config. Every command has all of them, so that
+// all commands can share one file.
 type Options struct {
 	flags *pflag.FlagSet
 	names []string
@@ -23,7 +23,7 @@ type Options struct {
 	file  string
 }
 
-// raw holds the values before they are checked.
+// raw has the values before validation.
 type raw struct {
 	listen, socketGroup                                 string
 	allowedUIDs                                         []string
@@ -127,8 +127,8 @@ func YAMLName(flag string) string {
 	return b.String()
 }
 
-// Load reads the file and the environment for what the flags left open, and
-// checks all of it. Its errors name the setting.
+// Load reads settings without a flag from the file and the environment, and validates all settings.
+// Its errors name the setting.
 func (o *Options) Load(getenv func(string) string) (Config, error) {
 	if value := getenv(EnvName(FlagConfig)); value != "" && !o.flags.Changed(FlagConfig) {
 		o.file = value
@@ -160,8 +160,7 @@ func (o *Options) Load(getenv func(string) string) (Config, error) {
 	return o.raw.check()
 }
 
-// set gives a flag its value. Its error does not repeat the value, which may be
-// a secret in the wrong place.
+// set sets a flag's value. Its error does not quote the value, which may be a misplaced secret.
 func (o *Options) set(name string, values ...string) error {
 	f := o.flags.Lookup(name)
 	if list, ok := f.Value.(pflag.SliceValue); ok {

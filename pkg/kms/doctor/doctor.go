@@ -1,6 +1,5 @@
-// Package doctor looks at everything that encryption at rest needs on this
-// node: the login, its policy, the key, the plugin that runs, and the API
-// server's EncryptionConfiguration.
+// Package doctor checks everything that encryption at rest needs on this node: the login, its
+// policy, the key, the running plugin, and the API server's EncryptionConfiguration.
 package doctor
 
 import (
@@ -25,7 +24,7 @@ import (
 // budget is the API server's default timeout for one call.
 const budget = 3 * time.Second
 
-// Options are what to look at.
+// Options are what to check.
 type Options struct {
 	Config config.Config
 	// EncryptionConfig is the API server's file; empty for none.
@@ -42,7 +41,7 @@ type doctor struct {
 	timeout    time.Duration // the API server's, for one call
 }
 
-// Run looks at everything, and at what does not depend on a check that failed.
+// Run runs all checks, except those that depend on a failed one.
 func Run(ctx context.Context, o Options) (*report.Report, error) {
 	d := &doctor{Options: o, Report: report.New(), timeout: budget}
 	var err error
@@ -63,7 +62,7 @@ func Run(ctx context.Context, o Options) (*report.Report, error) {
 	return d.Report, nil
 }
 
-// failed notes an error with the advice that it holds.
+// failed reports an error with its advice.
 func (d *doctor) failed(title string, err error, remedy string) {
 	state := report.Failed
 	if hint := fault.Hint(err); hint != "" {
@@ -72,7 +71,7 @@ func (d *doctor) failed(title string, err error, remedy string) {
 	d.Add(state, title, remedy, "%s", plain(err))
 }
 
-// plain is an error without its advice, which is said apart.
+// plain is an error without its advice, which is printed separately.
 func plain(err error) string {
 	if hint := fault.Hint(err); hint != "" {
 		return strings.Replace(err.Error(), " ("+hint+")", "", 1)
@@ -82,7 +81,7 @@ func plain(err error) string {
 
 const titleLogin = "login at Vault"
 
-// login logs in, by asking who it is.
+// login logs in with a lookup of its own token.
 func (d *doctor) login(ctx context.Context) bool {
 	began := time.Now()
 	who, err := d.lookup(ctx)
@@ -99,7 +98,7 @@ func (d *doctor) login(ctx context.Context) bool {
 
 const titleKey = "key"
 
-// readKey reads the key and judges its settings.
+// readKey reads the key and checks its settings.
 func (d *doctor) readKey(ctx context.Context) {
 	k, err := d.connection.Transit.Key(ctx)
 	if err != nil {
@@ -175,7 +174,7 @@ func (d *doctor) roundTrip(ctx context.Context) {
 	d.timed(titleRoundTrip, encrypt, decrypt, "version "+itoa(d.key.Latest)+" of the key")
 }
 
-// timed judges how long two calls took.
+// timed checks the duration of two calls.
 func (d *doctor) timed(title string, encrypt, decrypt time.Duration, with string) {
 	slow := max(encrypt, decrypt)
 	switch {
@@ -190,7 +189,7 @@ func (d *doctor) timed(title string, encrypt, decrypt time.Duration, with string
 
 const titlePlugin = "plugin at its socket"
 
-// plugin asks the process that serves the API server.
+// plugin checks the process that serves the API server.
 func (d *doctor) plugin(ctx context.Context) {
 	endpoint := probe.Scheme + d.Config.Serve.Socket
 	p, err := probe.Dial(endpoint)

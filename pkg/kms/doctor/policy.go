@@ -17,7 +17,7 @@ import (
 
 func itoa(n int) string { return strconv.Itoa(n) }
 
-// lookup asks Vault for the token that the login gave, and describes it.
+// lookup looks up the login's token at Vault, and describes it.
 func (d *doctor) lookup(ctx context.Context) (string, error) {
 	answer, err := d.connection.Session.Do(ctx, store.Request{Operation: "lookup", Method: http.MethodGet, Path: "auth/token/lookup-self", Repeatable: true})
 	if store.Says(err, http.StatusForbidden, "") && isLogin(err) {
@@ -57,18 +57,18 @@ func (d *doctor) lookup(ctx context.Context) (string, error) {
 	return text, nil
 }
 
-// isLogin tells a refused login from a refused lookup.
+// isLogin distinguishes a refused login from a refused lookup.
 func isLogin(err error) bool { return strings.Contains(err.Error(), "logging in") }
 
 const titlePolicy = "policy"
 
-// right is what the login should have on a path, and what it should not.
+// right is what the login should be allowed on a path, and what not.
 type right struct {
 	path string
 	need string
 	// may are further capabilities that do no harm.
 	may []string
-	// why says what too much would do.
+	// why says what too many rights would allow.
 	why string
 }
 
@@ -89,7 +89,7 @@ func (d *doctor) rights() []right {
 	}
 }
 
-// policy asks Vault what the login may do.
+// policy asks Vault for the login's capabilities.
 func (d *doctor) policy(ctx context.Context) {
 	rights := d.rights()
 	paths := make([]string, len(rights))

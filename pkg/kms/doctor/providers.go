@@ -44,7 +44,7 @@ func (d *doctor) providers(c encryptionconfig.Config) {
 	}
 }
 
-// provider judges the entry of this plugin.
+// provider checks the entry of this plugin.
 func (d *doctor) provider(place string, p encryptionconfig.Provider) bool {
 	title := titleProviders + " at " + place
 	good := true
@@ -70,7 +70,7 @@ func (d *doctor) provider(place string, p encryptionconfig.Provider) bool {
 	return good
 }
 
-// order judges what stands before and after this plugin.
+// order checks the providers before and after this plugin.
 func (d *doctor) order(place string, rule encryptionconfig.Rule, at int) bool {
 	title := titleProviders + " order at " + place
 	if at == 0 {
@@ -87,7 +87,7 @@ func (d *doctor) order(place string, rule encryptionconfig.Rule, at int) bool {
 	return false
 }
 
-// secrets wants Secrets to be encrypted.
+// secrets checks that Secrets are encrypted.
 func (d *doctor) secrets(c encryptionconfig.Config, endpoint string) bool {
 	rule, ok := c.For(scan.Resource{Name: "secrets"})
 	title := titleProviders + " of secrets"

@@ -1,5 +1,5 @@
-// Package encryptionconfig reads the API server's EncryptionConfiguration: which
-// provider writes which resource, and where a KMS provider's socket is.
+// Package encryptionconfig reads the API server's EncryptionConfiguration: which provider writes
+// which resource, and where a KMS provider's socket is.
 package encryptionconfig
 
 import (
@@ -24,21 +24,21 @@ const (
 	kind       = "EncryptionConfiguration"
 	// maxFile bounds the file in bytes.
 	maxFile = 1 << 20
-	// defaultTimeout is the API server's for a KMS provider without one.
+	// defaultTimeout is the API server's default for a KMS provider.
 	defaultTimeout = 3 * time.Second
 )
 
-// Config is an EncryptionConfiguration. It holds no keys.
+// Config is an EncryptionConfiguration without its keys.
 type Config struct {
 	Rules []Rule
-	// Hash is the file's SHA-256, as the API server's metric
-	// apiserver_encryption_config_controller_last_config_info has it.
+	// Hash is the file's SHA-256, which is also in the API server's metric
+	// apiserver_encryption_config_controller_last_config_info.
 	Hash string
 	// HasKeys says that static keys are in the file.
 	HasKeys bool
 }
 
-// Rule is one entry of resources. The first rule that names a resource counts.
+// Rule is one entry of resources. The first rule that names a resource wins.
 type Rule struct {
 	Resources scan.Selection
 	// Providers are in their order: the first one writes, all of them read.
@@ -48,13 +48,13 @@ type Rule struct {
 // Provider is one provider of a rule.
 type Provider struct {
 	Kind stored.Provider
-	// The rest is there for KMS alone.
+	// The rest is for KMS only.
 	Name, Endpoint string
 	Timeout        time.Duration
-	CacheSize      bool // is set, which KMS v2 refuses
+	CacheSize      bool // says that it is set, which KMS v2 refuses
 }
 
-// Is tells whether this is the KMS provider at a socket.
+// Is reports whether this is the KMS provider at a socket.
 func (p Provider) Is(socket string) bool { return p.Endpoint != "" && p.Endpoint == socket }
 
 // String is the provider for people.
@@ -65,7 +65,7 @@ func (p Provider) String() string {
 	return string(p.Kind) + " " + p.Name
 }
 
-// The file as the API server has it (k8s.io/apiserver/pkg/apis/apiserver/v1).
+// The file in the API server's form (k8s.io/apiserver/pkg/apis/apiserver/v1).
 type file struct {
 	APIVersion string  `json:"apiVersion"`
 	Kind       string  `json:"kind"`
@@ -96,7 +96,7 @@ type keys struct {
 	} `json:"keys"`
 }
 
-// discard takes a value and keeps nothing of it.
+// discard reads a value and drops it.
 type discard struct{}
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -120,8 +120,7 @@ func Read(path string) (Config, error) {
 	return c, nil
 }
 
-// Parse reads a file's content, as strictly as the API server does. No error
-// holds a key.
+// Parse parses a file's content, as strictly as the API server does. No error quotes a key.
 func Parse(data []byte) (Config, error) {
 	if len(data) > maxFile {
 		return Config{}, fmt.Errorf("it has over %d bytes", maxFile)
@@ -189,7 +188,7 @@ func (c *Config) rule(e *entry) (Rule, error) {
 	return r, nil
 }
 
-// For gives the rule that counts for a resource.
+// For returns the rule for a resource.
 func (c *Config) For(r scan.Resource) (Rule, bool) {
 	for _, rule := range c.Rules {
 		if rule.Resources.Matches(r) {
@@ -199,7 +198,7 @@ func (c *Config) For(r scan.Resource) (Rule, bool) {
 	return Rule{}, false
 }
 
-// Resources are all that a rule with a provider names.
+// Resources are all resources that a rule with the provider names.
 func (c *Config) Resources(name string) scan.Selection {
 	var all scan.Selection
 	for _, rule := range c.Rules {
@@ -211,8 +210,8 @@ func (c *Config) Resources(name string) scan.Selection {
 	return slices.Compact(all)
 }
 
-// Want is what values of a resource should be under, where a provider of this
-// name reads or writes it.
+// Want is the provider and key that values of a resource should have, if a provider of this name
+// reads or writes it.
 func (c *Config) Want(name string) func(scan.Resource) (scan.Want, bool) {
 	return func(r scan.Resource) (scan.Want, bool) {
 		rule, ok := c.For(r)

@@ -1,5 +1,5 @@
-// Package key derives what Kubernetes calls the key id of a Transit key, and
-// judges whether what Vault says of the key is still that key.
+// Package key derives what Kubernetes calls the key id of a Transit key, and decides whether the
+// key in Vault is still the same one.
 package key
 
 import (
@@ -11,22 +11,22 @@ import (
 	"time"
 )
 
-// format is part of every key id and of all associated data. Another format has
-// another number.
+// format is part of every key id and of all associated data. A change of the format needs another
+// number.
 const format = "mayfly-kms/1"
 
-// idPrefix begins a key id: mayfly-1-v3-0123456789abcdef0123456789abcdef is of
-// version 3 of the key.
+// idPrefix begins a key id: mayfly-1-v3-0123456789abcdef0123456789abcdef is the id of version 3 of
+// the key.
 const idPrefix = "mayfly-1-v"
 
-// hashBytes is how much of the hash is in a key id.
+// hashBytes is how many bytes of the hash are in a key id.
 const hashBytes = 16
 
-// Name is what a key id is of, beside the key's version.
+// Name is the part of a key id's input that does not depend on the key's version.
 type Name struct {
 	ClusterID string
-	// Key is the name of the Transit key. The mount and the address of Vault are
-	// not in the id: both can change.
+	// Key is the name of the Transit key. The mount and the address of Vault are not part of the
+	// id, because both can change.
 	Key   string
 	Epoch string
 }
@@ -40,8 +40,8 @@ type Version struct {
 	Restored time.Time
 }
 
-// ID is the key id of a version. It is the same on every node and after every
-// restart; a key that is made again, restored or rotated has another one.
+// ID is the key id of a version. It is the same on every node and after every restart. It changes
+// when the key is created again, restored or rotated.
 func (n Name) ID(v Version) string {
 	restored := ""
 	if !v.Restored.IsZero() {
@@ -51,7 +51,7 @@ func (n Name) ID(v Version) string {
 	return idPrefix + strconv.Itoa(v.Number) + "-" + hex.EncodeToString(sum[:hashBytes])
 }
 
-// VersionOf takes the version of the Transit key out of a key id of this plugin.
+// VersionOf returns the version of the Transit key from a key id of this plugin.
 func VersionOf(id string) (int, bool) {
 	rest, ok := strings.CutPrefix(id, idPrefix)
 	number, hash, found := strings.Cut(rest, "-")
@@ -65,33 +65,33 @@ func VersionOf(id string) (int, bool) {
 	return int(version), true
 }
 
-// HashOf is how the API server's metrics write a key id.
+// HashOf is the key id's form in the API server's metrics.
 func HashOf(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
-// Purpose is what something was encrypted for. What is of one purpose cannot be
-// decrypted for another.
+// Purpose is what a ciphertext is for. Nothing encrypted for one purpose can be decrypted for
+// another.
 type Purpose string
 
 // The purposes.
 const (
-	// Seed is what the API server gives to Encrypt.
+	// Seed is a seed that the API server passes to Encrypt.
 	Seed Purpose = "seed"
-	// Local is a key that is in a plugin's memory, and seals seeds.
+	// Local is a key in a plugin's memory that seals seeds.
 	Local Purpose = "local key"
 	// Proof is a round trip of the plugin's own.
 	Proof Purpose = "proof"
 )
 
-// Associated is the associated data for a purpose: it binds what is encrypted to
-// the cluster and to the key id that is stored beside it.
+// Associated is the associated data for a purpose: it binds a ciphertext to the cluster and to the
+// key id that is stored beside it.
 func (n Name) Associated(p Purpose, id string) []byte {
 	return list(format, string(p), n.ClusterID, id)
 }
 
-// list writes texts so that no two lists are written alike.
+// list encodes texts so that no two lists have the same encoding.
 func list(texts ...string) []byte {
 	var out []byte
 	for _, t := range texts {
@@ -101,6 +101,6 @@ func list(texts ...string) []byte {
 	return out
 }
 
-// AnnotationLocalKey is the annotation of a stored value whose seed is sealed
-// under a local key: it holds that key, encrypted by Transit.
+// AnnotationLocalKey is the annotation of a stored value whose seed is sealed with a local key: it
+// has that key, encrypted by Transit.
 const AnnotationLocalKey = "local-key.kms.mayfly.dev"

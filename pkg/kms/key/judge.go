@@ -8,50 +8,49 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
 )
 
-// Kind says in which way a key is no more the one that was announced.
+// Kind says how a key differs from the announced one.
 type Kind string
 
 // The kinds.
 const (
-	// Replaced is a key of the same name with other contents: the old one was
-	// deleted, and what it has encrypted cannot be opened.
+	// Replaced is a key of the same name with other contents: the old one was deleted, and its
+	// ciphertexts cannot be decrypted.
 	Replaced Kind = "replaced"
-	// Gone is a key that Vault does not have any more.
+	// Gone is a key that no longer exists in Vault.
 	Gone Kind = "gone"
-	// WentBack is a key that has lost versions, as by the restore of an old
-	// backup of Vault.
+	// WentBack is a key that has lost versions, for example because an old backup of Vault was
+	// restored.
 	WentBack Kind = "went_back"
 )
 
-// Problem is the error of a key that must not be followed.
+// Problem is the error for a key that the plugin must not use.
 type Problem struct {
 	Kind Kind
 	text string
 }
 
-// Error says what was seen, and what to do.
+// Error says what is wrong, and what to do.
 func (p *Problem) Error() string { return p.text }
 
-// History is what this process knows of a key. A key is judged by it: without
-// one, after a start, every key is new.
+// History is what this process has seen of a key, to compare it with. It is empty after a start, so
+// then every key is new.
 type History struct {
 	name Name
-	// announced is the version that the API server was told of.
+	// announced is the version that the API server has received.
 	announced Version
 	id        string
-	// created is when each version that was ever seen was made.
+	// created is when each version was created that this process has seen.
 	created map[int]time.Time
-	former  map[string]bool // ids that are no longer announced
+	former  map[string]bool // earlier announced ids
 }
 
-// NewHistory knows nothing yet.
+// NewHistory makes an empty history.
 func NewHistory(n Name) *History {
 	return &History{name: n, created: map[int]time.Time{}, former: map[string]bool{}}
 }
 
-// Next is the version of a key that should be announced, with its id: the one
-// that is, or a newer one. The error is a Problem where the key is not the one
-// that is announced.
+// Next is the version of a key that should be announced, with its id: the announced one or a newer
+// one. The error is a Problem if the key is not the announced one.
 func (h *History) Next(k transit.Key) (Version, string, error) {
 	next := Version{Type: k.Type, Number: k.Latest, Created: k.Created[k.Latest], Restored: k.Restored}
 	id := h.name.ID(next)
@@ -74,8 +73,7 @@ func (h *History) Next(k transit.Key) (Version, string, error) {
 	return next, id, nil
 }
 
-// Missing is the Problem of a key that Vault says it does not have; nil where none
-// was announced.
+// Missing is the Problem for a key that does not exist in Vault; nil if none was announced.
 func (h *History) Missing() error {
 	if h.id == "" {
 		return nil
@@ -88,7 +86,7 @@ func (h *History) replaced(format string, args ...any) error {
 		". What the old key has encrypted cannot be opened after a restart. Restore the old key from a backup of Vault before anything restarts. Only if it is lost for good, restart mayfly-kms, which takes the new key then"}
 }
 
-// Announce notes the version that the API server is told of from now on.
+// Announce records the version that the API server receives from now on.
 func (h *History) Announce(v Version, id string, k transit.Key) {
 	if h.id != "" && h.id != id {
 		h.former[h.id] = true
@@ -97,7 +95,7 @@ func (h *History) Announce(v Version, id string, k transit.Key) {
 	maps.Copy(h.created, k.Created)
 }
 
-// Saw notes what Vault says of a key that is still the announced one.
+// Saw records the state of a key that is still the announced one.
 func (h *History) Saw(k transit.Key) { maps.Copy(h.created, k.Created) }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

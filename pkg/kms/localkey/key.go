@@ -1,6 +1,6 @@
-// Package localkey seals seeds under a key that is in memory alone. The key
-// itself is beside each seed, encrypted by Transit, so that any process that may
-// use the Transit key can open the seed.
+// Package localkey seals seeds with a key that is in memory only. The key itself is stored beside
+// each seed, encrypted by Transit, so that any process with access to the Transit key can open the
+// seed.
 package localkey
 
 import (
@@ -14,11 +14,11 @@ import (
 // Size is the length of a key in bytes.
 const Size = 32
 
-// ErrOpen is the error of what was not sealed under a key with these associated
-// data, or was changed.
+// ErrOpen says that a ciphertext was not sealed with this key and these associated data, or was
+// changed.
 var ErrOpen = errors.New("the value does not open with the key that is beside it: it was changed")
 
-// New makes random bytes for a key. The caller wipes them.
+// New returns random bytes for a key. The caller wipes them.
 func New() []byte {
 	key := make([]byte, Size)
 	_, _ = rand.Read(key) // it never fails
@@ -47,8 +47,8 @@ func Open(key, sealed, associated []byte) ([]byte, error) {
 	return plaintext, nil
 }
 
-// newAEAD puts a random nonce before what it seals. A key seals a few seeds: one
-// for each start of the API server.
+// newAEAD writes a random nonce before the ciphertext. A key seals a few seeds: one for each start
+// of the API server.
 func newAEAD(key []byte) (cipher.AEAD, error) {
 	if len(key) != Size {
 		return nil, fmt.Errorf("a local key of %d bytes, not %d", len(key), Size)

@@ -54,8 +54,8 @@ func (c credentials) secrets() []secret.String {
 
 func (c credentials) sum() [sha256.Size]byte { return sha256.Sum256(c.body()) }
 
-// credentials reads what the login needs, each time, since an operator or an
-// agent may have put another one in its place.
+// credentials reads the parameters of the login each time, since an operator or an agent may have
+// replaced them.
 func (s *Session) credentials(ctx context.Context) (credentials, error) {
 	l := s.config
 	switch l.Method {
@@ -103,9 +103,8 @@ func readCredential(flag, path string) (secret.String, error) {
 	return secret.NewString(text), nil
 }
 
-// fileToken reads the token that another program keeps. While that writes the
-// file, the last token stays. One that was denied something is given again where
-// the file still holds it.
+// fileToken reads the token that another program writes. While the file is being written, the last
+// token stays. A token that was denied something is used again as long as it is in the file.
 func (s *Session) fileToken(denied *token) (*token, error) {
 	value, err := readCredential("--token-file", s.config.TokenFile)
 	s.mu.Lock()
@@ -119,8 +118,7 @@ func (s *Session) fileToken(denied *token) (*token, error) {
 	return s.current, nil
 }
 
-// wrapped is the secret id that came out of a wrapping token, which can be
-// unwrapped once.
+// wrapped is the secret id from a wrapping token, which can be unwrapped only once.
 type wrapped struct {
 	token    [sha256.Size]byte
 	secretID secret.String
@@ -145,8 +143,8 @@ func (s *Session) secretID(ctx context.Context) (secret.String, error) {
 	return id, nil
 }
 
-// unwrap takes the secret id out of a wrapping token, once it is sure that it
-// was made by the role's own path: else another one may have put it there.
+// unwrap unwraps the secret id, after it has checked that the role's own path created the wrapping
+// token: otherwise it may be an attacker's.
 func (s *Session) unwrap(ctx context.Context, wrapping secret.String) (secret.String, error) {
 	body, _ := json.Marshal(map[string]string{"token": wrapping.Reveal()})
 	answer, err := s.store.Do(ctx, store.Request{Operation: "wrapping-lookup", Method: http.MethodPost, Path: "sys/wrapping/lookup", Body: body, Secrets: []secret.String{wrapping}})
@@ -195,7 +193,7 @@ func unwrapFailure(what string, err error) error {
 	return out.WithHint("it can be unwrapped once and for a short time, and is spent after a restart: deliver a new one. If this one was never used here, find out who used it")
 }
 
-// explain says how the login was tried, and what to look at.
+// explain says how the login was attempted, and what to check.
 func explain(l config.Login, err error) error {
 	out := fault.New(fault.Of(err), "logging in to Vault by %s at auth/%s: %w", l.Method, l.Mount, err)
 	switch {
@@ -212,7 +210,7 @@ func explain(l config.Login, err error) error {
 	return out
 }
 
-// doInline sends the login along. OpenBao knows it since 2.4.
+// doInline sends the login with the request, which OpenBao supports since 2.4.
 func (s *Session) doInline(ctx context.Context, r store.Request) (store.Answer, error) {
 	c, err := s.credentials(ctx)
 	if err != nil {

@@ -1,5 +1,5 @@
-// Package login keeps a Vault token: it logs in, renews the token before its
-// end, and logs in again where Vault takes it no more.
+// Package login maintains a Vault token: it logs in, renews the token before it expires, and logs
+// in again when Vault no longer accepts it.
 package login
 
 import (
@@ -22,25 +22,25 @@ import (
 const (
 	firstPause   = time.Second
 	longestPause = time.Minute
-	// renewedEnough is the part of a token's first lifetime that a renewal must
-	// give. What is less tells that its max TTL is near.
+	// renewedEnough is the part of a token's first lifetime that a renewal must give. A shorter one
+	// means that the max TTL is near.
 	renewedEnough = 0.9
 )
 
-// Store asks Vault.
+// Store makes requests to Vault.
 type Store interface {
 	Do(ctx context.Context, r store.Request) (store.Answer, error)
 }
 
 // Meter counts logins. It must not block.
 type Meter interface {
-	// Login is one try to log in.
+	// Login is one attempt to log in.
 	Login(err error)
-	// TokenEnds says when the token ends; zero for never, or not known.
+	// TokenEnds is when the token expires; zero for never, or if unknown.
 	TokenEnds(at time.Time)
 }
 
-// Session has at most one Vault token. Its methods may be called at once.
+// Session has at most one Vault token. Its methods are safe for concurrent use.
 type Session struct {
 	config config.Login
 	store  Store
@@ -57,8 +57,7 @@ type Session struct {
 	wrapped    wrapped
 }
 
-// refusal is a login that Vault refused. The same credentials are not tried
-// again at once.
+// refusal is a login that Vault refused. The session does not retry the same credentials at once.
 type refusal struct {
 	credentials [sha256.Size]byte
 	err         error
@@ -76,13 +75,13 @@ type token struct {
 	uses      int // 0 means any number
 }
 
-// New makes a session. It asks nothing, and reads no file.
+// New makes a session. It makes no request, and reads no file.
 func New(c config.Login, s Store, meter Meter, log *slog.Logger) *Session {
 	return &Session{config: c, store: s, meter: meter, log: log}
 }
 
-// Do makes a request with the token. Where Vault takes that no more, it logs in
-// and asks again, once.
+// Do makes a request with the token. If Vault no longer accepts that, it logs in and repeats the
+// request once.
 func (s *Session) Do(ctx context.Context, r store.Request) (store.Answer, error) {
 	if s.config.Inline {
 		return s.doInline(ctx, r)
@@ -106,7 +105,7 @@ func (s *Session) Do(ctx context.Context, r store.Request) (store.Answer, error)
 	switch {
 	case loginErr != nil:
 		return store.Answer{}, fmt.Errorf("%w; and logging in again failed: %w", err, loginErr)
-	case fresh == t: // it was just made, so a new one would be refused too
+	case fresh == t: // the token is new, so Vault would refuse another one too
 		return store.Answer{}, err
 	}
 	again.Token = fresh.value
@@ -116,9 +115,8 @@ func (s *Session) Do(ctx context.Context, r store.Request) (store.Answer, error)
 	return s.store.Do(ctx, again)
 }
 
-// leastAge is how old a token must be for a refusal to be put down to its end,
-// where Vault does not say that it is. A policy that lacks a path refuses every
-// token.
+// leastAge is how old a token must be for a refusal to count as its expiry, if Vault does not say
+// so. A policy that lacks a path refuses every token.
 const leastAge = time.Minute
 
 // forget drops a token that Vault does not know any more.
@@ -130,8 +128,8 @@ func (s *Session) forget(t *token) {
 	}
 }
 
-// token gives the one that is there, or that of a new login. One that was denied
-// something is given again only while it is young.
+// token returns the existing token, or that of a new login. It returns one that was denied
+// something only while it is young.
 func (s *Session) token(ctx context.Context, denied *token) (*token, error) {
 	if s.config.Method == config.TokenFile {
 		return s.fileToken(denied)
@@ -159,7 +157,7 @@ func (s *Session) usable(denied *token) *token {
 		return nil
 	case t != denied && t.uses > 0:
 		if t.uses--; t.uses == 0 {
-			t.uses = -1 // this was the last
+			t.uses = -1 // that was the last use
 		}
 	}
 	return t
@@ -167,8 +165,8 @@ func (s *Session) usable(denied *token) *token {
 
 func (t *token) alive(now time.Time) bool { return t.ttl == 0 || now.Before(t.expires) }
 
-// due tells whether two thirds of its life are over, or where that must wait
-// nearly all of it.
+// due reports whether two thirds of the token's lifetime have passed, or almost all of it if the
+// renewal can wait.
 func (t *token) due(now time.Time, wait bool) bool {
 	rest := t.ttl / 3
 	if wait {
@@ -177,10 +175,9 @@ func (t *token) due(now time.Time, wait bool) bool {
 	return t.ttl > 0 && !now.Before(t.expires.Add(-rest))
 }
 
-// Renew renews the token where that is due, or replaces it. With wait it does so
-// only where the token would end soon. It tells whether it asked Vault. Where
-// neither works and the token still lives, the session goes on with it, and the
-// error says why.
+// Renew renews the token if that is due, or replaces it. With wait it does so only if the token
+// will expire soon. It reports whether it made a request to Vault. If neither works and the token
+// is still valid, the session goes on with it, and the error says why.
 func (s *Session) Renew(ctx context.Context, wait bool) (asked bool, err error) {
 	if s.config.Inline || s.config.Method == config.TokenFile {
 		return false, nil
@@ -193,7 +190,7 @@ func (s *Session) Renew(ctx context.Context, wait bool) (asked bool, err error) 
 		return false, nil
 	}
 	_, _, err = s.logins.Do(ctx, struct{}{}, time.Now, time.Time{}, func() (*token, error) {
-		// Vault answers 500 where a token is past its max TTL.
+		// Vault answers 500 for a token beyond its max TTL.
 		if renewed, err := s.renew(ctx, t); renewed || fault.Of(err).Outage() && !store.Says(err, http.StatusInternalServerError, "") {
 			return t, err
 		}
@@ -202,7 +199,7 @@ func (s *Session) Renew(ctx context.Context, wait bool) (asked bool, err error) 
 	return true, err
 }
 
-// renew asks for as long a life as the first.
+// renew requests the token's first TTL.
 func (s *Session) renew(ctx context.Context, t *token) (bool, error) {
 	if !t.renewable || t.uses != 0 {
 		return false, nil
@@ -222,7 +219,7 @@ func (s *Session) renew(ctx context.Context, t *token) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !enough {
-		t.renewable = false // a new login now, and this one to its end
+		t.renewable = false // the next renewal is a login
 		return false, nil
 	}
 	t.expires = time.Now().Add(ttl)
@@ -231,7 +228,7 @@ func (s *Session) renew(ctx context.Context, t *token) (bool, error) {
 	return true, nil
 }
 
-// login logs in, unless Vault has just refused these very credentials.
+// login logs in, unless Vault has just refused the same credentials.
 func (s *Session) login(ctx context.Context) (*token, error) {
 	c, err := s.credentials(ctx)
 	if err != nil {
@@ -290,7 +287,7 @@ func (s *Session) ask(ctx context.Context, c credentials) (*token, error) {
 	return t, nil
 }
 
-// auth is what Vault says of a token.
+// auth is Vault's description of a token.
 type auth struct {
 	Token     string  `json:"client_token"`
 	Seconds   float64 `json:"lease_duration"`
@@ -298,13 +295,13 @@ type auth struct {
 	Uses      int     `json:"num_uses"`
 }
 
-// ttl bounds what a hostile answer can make of a Duration.
+// ttl bounds the Duration from a hostile answer.
 func (a auth) ttl() time.Duration {
 	const most = 10 * 365 * 24 * 3600
 	return time.Duration(min(max(a.Seconds, 0), most) * float64(time.Second))
 }
 
-// Close ends the token that a login has given. The context should be short.
+// Close revokes the login's token. The context should be short.
 func (s *Session) Close(ctx context.Context) error {
 	s.mu.Lock()
 	t := s.current

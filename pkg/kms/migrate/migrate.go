@@ -1,6 +1,5 @@
-// Package migrate rewrites all objects under the current key: it waits until
-// every API server writes under it, and then has the cluster rewrite what is
-// stored.
+// Package migrate rewrites all objects with the current key: it waits until every API server writes
+// with it, and then lets the cluster rewrite what is stored.
 package migrate
 
 import (
@@ -16,20 +15,20 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
 )
 
-// lookEvery is how often the API servers are asked whether they have the key.
+// lookEvery is how often it asks the API servers for their key.
 const lookEvery = 2 * time.Second
 
 // Method is how objects are rewritten.
 type Method string
 
-// The methods. Auto takes StorageVersionMigration where the cluster serves it.
+// The methods. Auto uses StorageVersionMigration if the cluster serves it.
 const (
 	Auto    Method = "auto"
 	Storage Method = "storageversionmigration"
 	Patch   Method = "patch"
 )
 
-// Cluster is what a migration does to a cluster.
+// Cluster is the part of a cluster that a migration needs.
 type Cluster interface {
 	Writers(ctx context.Context, provider string) (apiserver.Writers, error)
 	Kinds(ctx context.Context, selection scan.Selection, wanted func(scan.Resource) bool) ([]apiserver.Kind, error)
@@ -42,10 +41,10 @@ type Cluster interface {
 type Options struct {
 	// Provider is the KMS provider's name in the EncryptionConfiguration.
 	Provider string
-	// KeyID is the key id that all is to be under.
+	// KeyID is the key id that everything should be under.
 	KeyID string
-	// PlainText says that all is to be plain text. No API server tells whether it
-	// writes so, so none is waited for.
+	// PlainText says that everything should be plain text. No API server reports whether it writes
+	// plain text, so Run does not wait for that.
 	PlainText bool
 	Resources scan.Selection
 	// Wanted leaves resources of Resources out.
@@ -55,11 +54,11 @@ type Options struct {
 	PerSecond int
 	// Wait bounds the wait for the API servers.
 	Wait time.Duration
-	// Progress is told what happens, line by line.
+	// Progress receives a line for each step.
 	Progress func(string)
 }
 
-// Run migrates, and notes in the report what it did.
+// Run migrates, and reports what it did.
 func Run(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 	if !o.PlainText {
 		if err := converge(ctx, c, r, o); err != nil {
@@ -94,7 +93,7 @@ func Run(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 	return nil
 }
 
-// method gives the version of StorageVersionMigration, or none for patches.
+// method returns the version of StorageVersionMigration, or none for patches.
 func method(ctx context.Context, c Cluster, m Method) (string, error) {
 	if m == Patch {
 		return "", nil
@@ -106,8 +105,8 @@ func method(ctx context.Context, c Cluster, m Method) (string, error) {
 	return version, err
 }
 
-// storage has the cluster do it. Where no controller does, and the caller may
-// choose, it tells that the migration was not taken up.
+// storage lets the cluster migrate. If no controller does and the caller may choose, it reports
+// that the migration was not taken up.
 func storage(ctx context.Context, c Cluster, r *report.Report, version string, k apiserver.Kind, o Options) (taken bool, err error) {
 	began := time.Now()
 	title := "migrating " + k.Resource.String()
@@ -149,8 +148,8 @@ func patch(ctx context.Context, c Cluster, r *report.Report, k apiserver.Kind, o
 	return nil
 }
 
-// converge waits until every API server writes under the key id: an object that
-// is written in between with the old key would be left out.
+// converge waits until every API server writes with the key id: an object that is written with the
+// old key in between would be left out.
 func converge(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 	const title = "all API servers write under the key"
 	ctx, cancel := context.WithTimeout(ctx, o.Wait)

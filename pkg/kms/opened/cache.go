@@ -1,5 +1,5 @@
-// Package opened keeps what Vault has decrypted, in memory alone, so that the
-// API server's questions for the same seed are asked of Vault once.
+// Package opened caches what Vault has decrypted, in memory only, so that repeated calls for the
+// same seed make one request to Vault.
 package opened
 
 import (
@@ -9,16 +9,16 @@ import (
 	"sync"
 )
 
-// Key is what was decrypted: a hash of the ciphertext with all that is bound to it.
+// Key identifies a ciphertext: its hash with all that is bound to it.
 type Key [sha256.Size]byte
 
-// Value is what it decrypts to.
+// Value is the decrypted value.
 type Value struct {
-	// Plaintext is secret, and belongs to the holder of the Value.
+	// Plaintext is secret, and belongs to the Value's owner.
 	Plaintext []byte
-	// Version is that of the Transit key.
+	// Version is the version of the Transit key.
 	Version int
-	// Correlation is what Vault's audit log has of the request.
+	// Correlation is the request's id in Vault's audit log.
 	Correlation string
 }
 
@@ -30,7 +30,7 @@ func (v Value) clone() Value {
 	return v
 }
 
-// Cache holds at most so many values, those that were used last.
+// Cache has at most size values, those that were used last.
 type Cache struct {
 	most int
 
@@ -47,7 +47,7 @@ type entry struct {
 // New makes a cache.
 func New(most int) *Cache { return &Cache{most: most, known: map[Key]*list.Element{}} }
 
-// Get gives a copy.
+// Get returns a copy.
 func (c *Cache) Get(k Key) (Value, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -56,10 +56,10 @@ func (c *Cache) Get(k Key) (Value, bool) {
 		return Value{}, false
 	}
 	c.recent.MoveToFront(e)
-	return e.Value.(entry).value.clone(), true //nolint:forcetypeassert // the list holds nothing else
+	return e.Value.(entry).value.clone(), true //nolint:forcetypeassert // all values of the list are entries
 }
 
-// Put keeps a copy.
+// Put stores a copy.
 func (c *Cache) Put(k Key, v Value) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -72,8 +72,8 @@ func (c *Cache) Put(k Key, v Value) {
 	}
 }
 
-// Below drops what versions below the given one have encrypted: Vault would not
-// decrypt it any more.
+// Below drops what versions below the given one have encrypted, because Vault would not decrypt it
+// any more.
 func (c *Cache) Below(version int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,7 +86,7 @@ func (c *Cache) Below(version int) {
 	}
 }
 
-// Wipe drops all.
+// Wipe overwrites and drops all values.
 func (c *Cache) Wipe() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -16,18 +16,18 @@ import (
 )
 
 const (
-	// maxSeed is far above the API server's 32 bytes, and leaves room for what a
-	// ciphertext has more, which may have 1024.
+	// maxSeed is far above the API server's 32 bytes, and leaves space for the overhead of a
+	// ciphertext, which may have 1024.
 	maxSeed = 512
 	// maxCiphertext and maxID are the API server's own limits.
 	maxCiphertext = 1024
 	maxID         = 1024
 )
 
-// By says what has answered a call.
+// By is what answered a call.
 type By string
 
-// The answerers.
+// The values of By.
 const (
 	ByVault  By = "vault"
 	ByLocal  By = "local-key"
@@ -37,9 +37,8 @@ const (
 // Trace says how a call was answered, for the audit trail.
 type Trace struct {
 	By By
-	// Correlation is what Vault's audit log has of the request that decrypted, or
-	// encrypted, what the answer is made of: the uid of a call, or an id of the
-	// plugin's own for its round trip with the local key.
+	// Correlation is the id in Vault's audit log of the request behind the answer: the uid of a
+	// call, or an id of the plugin's own for its round trip with the local key.
 	Correlation string
 }
 
@@ -84,13 +83,12 @@ func (p *Plugin) Encrypt(ctx context.Context, seed []byte, correlation string) (
 	if len(ciphertext) > maxCiphertext {
 		return Sealed{}, Trace{ByVault, correlation}, fault.New(fault.BadAnswer, "the ciphertext has %d bytes, and the API server takes %d at most", len(ciphertext), maxCiphertext)
 	}
-	// What this process has encrypted it need not ask for again.
+	// This process does not need to ask Vault for what it has encrypted itself.
 	p.cache.Put(p.cacheKey(key.Seed, now.id, ciphertext), opened.Value{Plaintext: seed, Version: now.version.Number, Correlation: correlation})
 	return Sealed{now.id, []byte(ciphertext), nil}, Trace{ByVault, correlation}, nil
 }
 
-// Decrypt opens what Encrypt has sealed, here or on any other node. The caller
-// wipes the seed.
+// Decrypt opens what Encrypt has sealed, here or on any other node. The caller wipes the seed.
 func (p *Plugin) Decrypt(ctx context.Context, s Sealed, correlation string) ([]byte, Trace, error) {
 	wrapped, err := s.check()
 	if err != nil {
@@ -116,8 +114,8 @@ func (p *Plugin) Decrypt(ctx context.Context, s Sealed, correlation string) ([]b
 	return seed, trace, nil
 }
 
-// check refuses what cannot be of this plugin before Vault is asked. It gives
-// the wrapped local key, if there is one.
+// check refuses what cannot be this plugin's before any request to Vault. It returns the wrapped
+// local key, if there is one.
 func (s Sealed) check() (wrapped string, err error) {
 	bad := func(what string) error {
 		return fault.New(fault.InvalidArgument, "%s: the value was changed, or is of another plugin", what)
@@ -156,8 +154,8 @@ func (p *Plugin) cacheKey(purpose key.Purpose, id, ciphertext string) opened.Key
 	return sha256.Sum256(append(p.name.Associated(purpose, id), ciphertext...))
 }
 
-// open decrypts what Transit has encrypted, or finds it in memory. Callers that
-// want the same at once ask Vault once.
+// open decrypts what Transit has encrypted, or finds it in memory. Concurrent callers for the same
+// ciphertext share one request to Vault.
 func (p *Plugin) open(ctx context.Context, purpose key.Purpose, id, ciphertext, correlation string) (opened.Value, By, error) {
 	k := p.cacheKey(purpose, id, ciphertext)
 	if v, ok := p.fromMemory(k, purpose, id, ciphertext); ok {
@@ -179,7 +177,7 @@ func (p *Plugin) open(ctx context.Context, purpose key.Purpose, id, ciphertext, 
 	return v, ByVault, nil
 }
 
-// fromMemory finds what may be given without Vault.
+// fromMemory finds what may be answered without Vault.
 func (p *Plugin) fromMemory(k opened.Key, purpose key.Purpose, id, ciphertext string) (opened.Value, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -192,8 +190,8 @@ func (p *Plugin) fromMemory(k opened.Key, purpose key.Purpose, id, ciphertext st
 	return p.cache.Get(k)
 }
 
-// ask has Vault decrypt, and keeps the result, or the refusal for a moment. The
-// store's client bounds its time.
+// ask lets Vault decrypt. It caches the result, and a refusal for a moment. The store's client
+// bounds its time.
 func (p *Plugin) ask(ctx context.Context, k opened.Key, purpose key.Purpose, id, ciphertext, correlation string) error {
 	plaintext, err := p.transit.Decrypt(ctx, ciphertext, p.name.Associated(purpose, id), correlation)
 	defer clear(plaintext)
@@ -210,8 +208,8 @@ func (p *Plugin) ask(ctx context.Context, k opened.Key, purpose key.Purpose, id,
 	return nil
 }
 
-// refusals are Vault's answers to what it will not decrypt. An API server that
-// reads ten thousand objects of a lost seed asks as often.
+// refusals caches Vault's refusals to decrypt. An API server that reads ten thousand objects of a
+// lost seed asks as often.
 type refusals struct {
 	mu    sync.Mutex
 	known map[opened.Key]refusal
@@ -248,8 +246,7 @@ func (r *refusals) note(k opened.Key, err error) {
 	r.known[k] = refusal{err, time.Now().Add(refusalStays)}
 }
 
-// CorrelationFor makes of a call's uid what may be a header; empty for one that
-// cannot be.
+// CorrelationFor converts a call's uid to a header; empty for one that cannot be a header.
 func CorrelationFor(uid string) string {
 	const most = 128
 	if len(uid) > most || strings.ContainsFunc(uid, func(c rune) bool { return c <= ' ' || c > '~' }) {

@@ -18,17 +18,17 @@ import (
 )
 
 const (
-	// firstRetry is the pause after the first failed look; it doubles, up to
+	// firstRetry is the pause after the first failed read of the key; it doubles, up to
 	// longestRetry.
 	firstRetry   = 500 * time.Millisecond
 	longestRetry = 10 * time.Second
-	// leastPause is between two looks, whatever calls have shown.
+	// leastPause is the shortest time between two reads, whatever calls have shown.
 	leastPause = 5 * time.Second
-	// sayAgain is how often a failure that stays is logged.
+	// sayAgain is how often a lasting failure is logged.
 	sayAgain = 10 * time.Minute
 )
 
-// Run looks at the key until ctx ends, and then wipes what is secret.
+// Run reads the key at intervals until ctx ends, and then wipes all secrets.
 func (p *Plugin) Run(ctx context.Context) error {
 	defer p.Close()
 	for failures := 0; ; {
@@ -47,8 +47,8 @@ func (p *Plugin) Run(ctx context.Context) error {
 	}
 }
 
-// pause is the time to the next look. Half of a retry's is left to chance, so
-// that the nodes of a cluster do not ask a Vault that comes back all at once.
+// pause is the time to the next read. Half of a retry's pause is random, so that the nodes of a
+// cluster do not all ask a recovering Vault at once.
 func (p *Plugin) pause(failures int) time.Duration {
 	if failures == 0 {
 		return p.timing.Poll
@@ -56,7 +56,7 @@ func (p *Plugin) pause(failures int) time.Duration {
 	return backoff.Delay(firstRetry, min(longestRetry, p.timing.Poll), failures-1, mathrand.Float64())
 }
 
-// wait also wipes at the outage limit. It tells whether to go on.
+// wait also wipes at the outage limit. It reports whether to go on.
 func (p *Plugin) wait(ctx context.Context, began time.Time, pause time.Duration) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
@@ -77,7 +77,7 @@ func (p *Plugin) wait(ctx context.Context, began time.Time, pause time.Duration)
 	}
 }
 
-// untilExpired is the time to the outage limit, if nothing gets better.
+// untilExpired is the time to the outage limit, if nothing changes.
 func (p *Plugin) untilExpired() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -87,7 +87,7 @@ func (p *Plugin) untilExpired() time.Duration {
 	return p.timing.OutageLimit
 }
 
-// expire wipes what is secret where the outage limit is over, which it says once.
+// expire wipes all secrets after the outage limit, and logs that once.
 func (p *Plugin) expire() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -102,15 +102,15 @@ func (p *Plugin) expire() {
 	}
 }
 
-// errMaybe is the error of a key that is gone, or went back, for a moment only so
-// far: a standby may not have heard of its newest version yet.
+// errMaybe says that a key is gone, or went back, but only for a moment so far: a standby may not
+// have its newest version yet.
 var errMaybe = errors.New("looking again before this is believed")
 
-// surelyAmiss is for how long a key must be gone, or behind, to be believed so.
+// surelyAmiss is how long a key must be gone, or behind, before the plugin acts on it.
 const surelyAmiss = 10 * time.Second
 
-// confirmed passes a Problem on once it has stayed for a while. A version that was
-// made at another time is no matter of time.
+// confirmed returns a Problem once it has lasted for a while. A version with another creation time
+// needs no confirmation.
 func (p *Plugin) confirmed(err error) error {
 	var problem *key.Problem
 	if !errors.As(err, &problem) || problem.Kind == key.Replaced {
@@ -125,8 +125,8 @@ func (p *Plugin) confirmed(err error) error {
 	return err
 }
 
-// look reads the key, judges it, and proves a version that is new, or whose last
-// proof is some time ago.
+// look reads the key, checks it, and proves a version that is new, or whose last proof is some time
+// ago.
 func (p *Plugin) look(ctx context.Context) error {
 	p.renew(ctx)
 	k, err := p.transit.Key(ctx)
@@ -164,8 +164,7 @@ func (p *Plugin) usable(k transit.Key) error {
 	return nil
 }
 
-// renew keeps the login. A renewal and a proof keep away from each other, so that
-// no minute has many requests.
+// renew renews the login. Renewals and proofs are spread out, so that no minute has many requests.
 func (p *Plugin) renew(ctx context.Context) {
 	asked, err := p.session.Renew(ctx, time.Since(p.proved) < p.apart())
 	if asked {
@@ -185,14 +184,14 @@ func (p *Plugin) renew(ctx context.Context) {
 
 func (p *Plugin) apart() time.Duration { return 2*p.timing.Poll + time.Second }
 
-// isAnnounced tells whether a key id is the current one, with all that it needs.
+// isAnnounced reports whether a key id is the current one, with everything that it needs.
 func (p *Plugin) isAnnounced(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.current.id == id && (!p.useLocal || p.current.local != nil)
 }
 
-// well notes a good look.
+// well records a good read.
 func (p *Plugin) well(k transit.Key) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -200,7 +199,7 @@ func (p *Plugin) well(k transit.Key) {
 	p.cache.Below(k.MinDecryption)
 }
 
-// ownCorrelation names a request of the plugin's own in Vault's audit log.
+// ownCorrelation is the id of a request of the plugin's own in Vault's audit log.
 func ownCorrelation() string { return "mayfly-kms-" + rand.Text() }
 
 // prove makes a round trip with random bytes.
@@ -209,8 +208,8 @@ func (p *Plugin) prove(ctx context.Context, v key.Version, id string) error {
 	return err
 }
 
-// roundTrip encrypts bytes with a version of the key, and decrypts them again.
-// It wipes them where that fails.
+// roundTrip encrypts bytes with a version of the key, and decrypts them again. It wipes them if
+// that fails.
 func (p *Plugin) roundTrip(ctx context.Context, purpose key.Purpose, v key.Version, id string, plaintext []byte, correlation string) (string, error) {
 	associated := p.name.Associated(purpose, id)
 	ciphertext, err := p.transit.Encrypt(ctx, v.Number, plaintext, associated, correlation)
@@ -232,8 +231,8 @@ func (p *Plugin) roundTrip(ctx context.Context, purpose key.Purpose, v key.Versi
 	return ciphertext, nil
 }
 
-// announce tells the API server of a key id from now on, once a round trip with
-// it has passed. With a local key, that key makes the round trip.
+// announce makes Status answer with a key id from now on, once a round trip with it has succeeded.
+// With a local key, that key makes the round trip.
 func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k transit.Key) error {
 	next := announced{id: id, version: v, correlation: ownCorrelation()}
 	if p.useLocal {
@@ -255,8 +254,8 @@ func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k trans
 	return nil
 }
 
-// replace makes an announcement the current one. The API server may still ask for
-// what the last one's local key has sealed.
+// replace makes an announcement the current one. The API server may still ask for what the last
+// one's local key has sealed.
 func (p *Plugin) replace(next announced) (last announced) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -269,7 +268,7 @@ func (p *Plugin) replace(next announced) (last announced) {
 	return last
 }
 
-// checkPolicy says loudly that a deleted key would come back empty.
+// checkPolicy logs an error if a deleted key would be created again, empty.
 func (p *Plugin) checkPolicy(ctx context.Context) {
 	may, err := p.transit.MayCreate(ctx)
 	if err != nil {
@@ -284,7 +283,7 @@ func (p *Plugin) checkPolicy(ctx context.Context) {
 	}
 }
 
-// note keeps the outcome of a look, and logs what is new about it.
+// note records the result of a read, and logs what is new about it.
 func (p *Plugin) note(err error) {
 	var problem *key.Problem
 	if errors.Is(err, errMaybe) || !errors.As(err, &problem) {

@@ -1,11 +1,10 @@
-// Package plugin decides what a KMS v2 plugin answers: which key id is announced,
-// how seeds are encrypted and decrypted, and what goes on while Vault is away.
+// Package plugin decides what a KMS v2 plugin answers: which key id is announced, how seeds are
+// encrypted and decrypted, and what works while Vault is unavailable.
 //
-// One loop looks at the key in Vault. Status is answered from what it saw last.
-// A key id is announced once a round trip with that version of the key has
-// passed, and stays until a newer version has passed one. It also stays while
-// Vault is away, for as long as the outage limit says; then all that is secret is
-// wiped from memory, and Status fails, which ends the API server's writes.
+// One loop reads the key in Vault. Status is answered from the last read. A key id is announced
+// once a round trip with that version of the key has succeeded, and stays until a newer version has
+// passed one. It also stays while Vault is unavailable, up to the outage limit. Then the plugin
+// wipes all secrets from memory, and Status fails, which ends the API server's writes.
 package plugin
 
 import (
@@ -28,19 +27,19 @@ type Transit interface {
 	Key(ctx context.Context) (transit.Key, error)
 	Encrypt(ctx context.Context, version int, plaintext, associated []byte, correlation string) (string, error)
 	Decrypt(ctx context.Context, ciphertext string, associated []byte, correlation string) ([]byte, error)
-	// MayCreate tells whether the login could make the key by encrypting.
+	// MayCreate reports whether the login could create the key by encrypting.
 	MayCreate(ctx context.Context) (bool, error)
 }
 
 // Session is the login at Vault.
 type Session interface {
-	// Renew renews the login where that is due, with wait only where that is
-	// urgent. It tells whether it asked Vault.
+	// Renew renews the login if that is due, with wait only if that is urgent. It reports whether
+	// it made a request to Vault.
 	Renew(ctx context.Context, wait bool) (asked bool, err error)
 }
 
-// mostOpened bounds what is kept decrypted in memory: some hundred bytes each. A
-// cluster has under 50 seeds.
+// mostOpened bounds the decrypted values in memory, of some hundred bytes each. A cluster has under
+// 50 seeds.
 const mostOpened = 1024
 
 // Plugin is one key of one cluster.
@@ -57,13 +56,13 @@ type Plugin struct {
 	refused refusals
 	kick    chan struct{}
 
-	// Of the loop alone.
+	// Only the loop uses these.
 	history *key.History
 	proved  time.Time
 	renewed time.Time
-	// unrenewed is the last failure of a renewal, which is logged once.
+	// unrenewed is the last failure of a renewal, logged once.
 	unrenewed string
-	amiss     time.Time // when a look first found the key gone, or behind
+	amiss     time.Time // when a read first found the key gone, or behind
 	said      string
 	saidAt    time.Time
 
@@ -72,26 +71,26 @@ type Plugin struct {
 	state   state
 }
 
-// announced is what the API server is told of.
+// announced is what Status answers with.
 type announced struct {
 	id      string
 	version key.Version
-	// local seals seeds, where that is wanted, and wrapped is local encrypted by
-	// Transit. Both are empty after the outage limit.
+	// local seals seeds, if that is enabled, and wrapped is local encrypted by Transit. Both are
+	// empty after the outage limit.
 	local   []byte
 	wrapped string
-	// correlation is what Vault's audit log has of the round trip.
+	// correlation is the round trip's id in Vault's audit log.
 	correlation string
 }
 
-// state is what the last look at Vault has shown.
+// state is the result of the last read of Vault.
 type state struct {
 	good    time.Time // when all was well
 	failure error     // why it is not; nil for well
 	problem *key.Problem
 	key     transit.Key
-	wiped   bool // the outage limit is over
-	// mayCreate stays over the looks.
+	wiped   bool // the outage limit has passed
+	// mayCreate stays from one read to the next.
 	mayCreate bool
 }
 
@@ -106,32 +105,32 @@ func New(c config.Config, t Transit, s Session, log *slog.Logger) *Plugin {
 
 // Condition is the plugin's state for Status, health and metrics.
 type Condition struct {
-	// ID is the announced key id, Version that of the Transit key. They are empty
-	// before the first proof.
+	// ID is the announced key id, Version the version of the Transit key. They are empty before the
+	// first proof.
 	ID      string
 	Version int
-	// Healthy tells that Vault was usable lately, and the key is the announced one.
+	// Healthy says that Vault was usable lately, and the key is the announced one.
 	Healthy bool
-	// Expired tells that the outage limit is over, so that ID counts no more.
+	// Expired says that the outage limit has passed, so that ID is no longer valid.
 	Expired bool
-	// Good is when all was well last; zero for never.
+	// Good is when all was last well; zero for never.
 	Good time.Time
-	// Failure is of the last look; nil for well.
+	// Failure is of the last read; nil if it succeeded.
 	Failure error
 	Problem *key.Problem
-	// Local tells that seeds are sealed in memory.
+	// Local says that seeds are sealed in memory.
 	Local  bool
 	Opened int
 	Key    transit.Key
-	// MayCreate tells that the policy grants create on encrypt, which it must not.
+	// MayCreate says that the policy grants create on encrypt, which it must not.
 	MayCreate bool
 }
 
-// grace is for how long a failing Vault does not show in Status: an API server
-// whose plugin is not healthy is not ready, and all of them would be at once.
+// grace is how long Status hides a failing Vault: an API server whose plugin is not healthy is not
+// ready, and that would happen to all of them at once.
 func (p *Plugin) grace() time.Duration { return 2*p.timing.Poll + p.timing.CallTimeout }
 
-// Condition looks at memory alone.
+// Condition reads memory only.
 func (p *Plugin) Condition() Condition {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,13 +142,13 @@ func (p *Plugin) Condition() Condition {
 	return c
 }
 
-// expired tells whether the outage limit is over; the caller holds the mutex.
+// expired reports whether the outage limit has passed; the caller holds the mutex.
 func (p *Plugin) expired(now time.Time) bool {
 	return p.current.id != "" && now.Sub(p.state.good) > p.timing.OutageLimit
 }
 
-// Safe is in the chain of an error whose text may be shown to anybody who can
-// reach the API server: it names no server, path or mount.
+// Safe is in the chain of an error whose text may be shown to anyone who can reach the API server:
+// it names no server, path or mount.
 type Safe struct{ text string }
 
 // Error implements error.
@@ -160,8 +159,8 @@ const (
 	limitOver     = "Vault could not be used for longer than the outage limit"
 )
 
-// Status is what the API server is told: the key id, and text for its health
-// check, which is "ok" or says why not without naming servers.
+// Status returns the key id, and a text for the API server's health check, which is "ok" or says
+// why not without naming servers.
 func (p *Plugin) Status() (id, healthz string, err error) {
 	c := p.Condition()
 	switch {
@@ -199,21 +198,21 @@ func unavailable(what string, failure error) error {
 	return fault.New(fault.Unavailable, "%w", &Safe{because(what, failure)})
 }
 
-// Close wipes what is secret.
+// Close wipes all secrets.
 func (p *Plugin) Close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.wipe()
 }
 
-// wipe leaves the key id and nothing secret; the caller holds the mutex.
+// wipe removes all secrets and leaves the key id; the caller holds the mutex.
 func (p *Plugin) wipe() {
 	clear(p.current.local)
 	p.current.local, p.current.wrapped = nil, ""
 	p.cache.Wipe()
 }
 
-// look again, soon: a call has shown that something changed.
+// lookSoon makes the loop read the key soon: a call has shown that something changed.
 func (p *Plugin) lookSoon() {
 	select {
 	case p.kick <- struct{}{}:

@@ -1,4 +1,4 @@
-// Package probe asks a KMS v2 plugin over its socket, as the API server does.
+// Package probe calls a KMS v2 plugin over its socket, as the API server does.
 package probe
 
 import (
@@ -18,13 +18,13 @@ import (
 	kmsv2 "k8s.io/kms/apis/v2"
 )
 
-// seedSize is that of the seeds which the API server has encrypted.
+// seedSize is the size of the API server's encrypted seeds.
 const seedSize = 32
 
 // Scheme begins the endpoint of a plugin in an EncryptionConfiguration.
 const Scheme = "unix://"
 
-// ErrAbsent is the error where no process listens at the socket.
+// ErrAbsent says that no process listens at the socket.
 var ErrAbsent = errors.New("no plugin listens there")
 
 // Plugin is a plugin that answers at a socket.
@@ -34,7 +34,7 @@ type Plugin struct {
 	client kmsv2.KeyManagementServiceClient
 }
 
-// Dial prepares a connection to unix:///path. It connects to nothing yet.
+// Dial prepares a connection to unix:///path. It does not connect yet.
 func Dial(endpoint string) (*Plugin, error) {
 	path, ok := strings.CutPrefix(endpoint, Scheme)
 	if !ok || !strings.HasPrefix(path, "/") {
@@ -51,10 +51,10 @@ func Dial(endpoint string) (*Plugin, error) {
 	return &Plugin{socket: path, conn: conn, client: kmsv2.NewKeyManagementServiceClient(conn)}, nil
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (p *Plugin) Close() error { return p.conn.Close() }
 
-// Status is what a plugin says of itself.
+// Status is the plugin's own status.
 type Status struct {
 	Version, Health, KeyID string
 	Took                   time.Duration

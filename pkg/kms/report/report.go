@@ -1,5 +1,5 @@
-// Package report is what the tools of mayfly-kms have to say: what they looked
-// at, what they found there, and what to do, as text and as JSON.
+// Package report is the output of mayfly-kms' tools: what they checked, what they found, and what
+// to do, as text and as JSON.
 package report
 
 import (
@@ -13,10 +13,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/stored"
 )
 
-// State is how a check ended.
+// State is the result of a check.
 type State string
 
-// The states. What could not be looked at is never OK.
+// The states. A check that could not be made is never OK.
 const (
 	OK      State = "ok"
 	Warning State = "warning" // it works, and should be otherwise
@@ -25,12 +25,12 @@ const (
 	Skipped State = "skipped" // a check before it failed, or it does not apply
 )
 
-// Check is one thing that was looked at.
+// Check is one check.
 type Check struct {
 	Title  string `json:"title"`
 	State  State  `json:"state"`
 	Detail string `json:"detail,omitempty"`
-	// Remedy says what to do, where the state is not OK.
+	// Remedy says what to do, if the state is not OK.
 	Remedy string `json:"remedy,omitempty"`
 }
 
@@ -40,19 +40,19 @@ type Report struct {
 	Version int            `json:"version"`
 	Checks  []Check        `json:"checks"`
 	Scans   []*scan.Result `json:"scans,omitempty"`
-	// Verdict is the answer to the question that was asked.
+	// Verdict is the answer to the tool's question.
 	Verdict string `json:"verdict,omitempty"`
 }
 
 // New is an empty report.
 func New() *Report { return &Report{Version: 1, Checks: []Check{}} }
 
-// Good notes a check that found all in order.
+// Good adds a check without problems.
 func (r *Report) Good(title, detail string, args ...any) {
 	r.add(title, OK, "", detail, args)
 }
 
-// Add notes a check with what to do.
+// Add adds a check with what to do.
 func (r *Report) Add(state State, title, remedy, detail string, args ...any) {
 	r.add(title, state, remedy, detail, args)
 }
@@ -64,8 +64,8 @@ func (r *Report) add(title string, state State, remedy, detail string, args []an
 	r.Checks = append(r.Checks, Check{finding.Printable(title), state, finding.Printable(detail), finding.Printable(remedy)})
 }
 
-// Clean tells whether all was looked at and is in order. Warnings are in order
-// unless strict.
+// Clean reports whether everything was checked and is in order. Warnings are in order unless
+// strict.
 func (r *Report) Clean(strict bool) bool {
 	for _, c := range r.Checks {
 		if c.State == Failed || c.State == Unknown || strict && c.State == Warning {
@@ -130,7 +130,7 @@ func writeScan(b *strings.Builder, s *scan.Result) {
 	}
 }
 
-// Names are the stragglers of a resource, as far as they are listed.
+// Names are the listed stragglers of a resource.
 func Names(f scan.Found) string {
 	text := finding.Printable(strings.Join(f.Stragglers, ", "))
 	if more := f.StragglerCount - len(f.Stragglers); more > 0 {
@@ -139,7 +139,7 @@ func Names(f scan.Found) string {
 	return text
 }
 
-// Describe says what values are under.
+// Describe says which provider and key values are under.
 func Describe(u scan.Under) string {
 	switch {
 	case u.Error != "":
@@ -157,7 +157,7 @@ func Describe(u scan.Under) string {
 	return text
 }
 
-// Plural counts things by their word.
+// Plural formats a number with its noun.
 func Plural(n int, word string) string {
 	if n == 1 {
 		return "1 " + word

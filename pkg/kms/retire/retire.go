@@ -1,6 +1,5 @@
-// Package retire answers whether min_decryption_version of the Transit key may
-// rise: it may once no live object, no API server and no backup that is kept
-// needs a version below.
+// Package retire answers whether min_decryption_version of the Transit key may rise. It may once no
+// live object, no API server and no retained backup needs a lower version.
 package retire
 
 import (
@@ -16,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
 )
 
-// Cluster says what each API server writes under.
+// Cluster reports which key id each API server writes with.
 type Cluster interface {
 	Writers(ctx context.Context, provider string) (apiserver.Writers, error)
 }
@@ -26,22 +25,22 @@ type Options struct {
 	Key transit.Key
 	// Path is where the key's settings are written: mount/keys/name/config.
 	Path string
-	// To is the version that min_decryption_version is to rise to.
+	// To is the new value of min_decryption_version.
 	To int
-	// KeyIDs are those of the versions that stay.
+	// KeyIDs are those of the remaining versions.
 	KeyIDs []string
 	// Provider is the KMS provider's name in the EncryptionConfiguration.
 	Provider string
 	Scan     scan.Options
-	// Live is etcd, Backups are the snapshots that are kept.
+	// Live is etcd, Backups are the retained snapshots.
 	Live    scan.Source
 	Backups []scan.Source
-	// WithoutBackups says that no backup is kept.
+	// WithoutBackups says that there are no backups.
 	WithoutBackups bool
 }
 
-// Run looks at all evidence. The API servers come first: what they write from
-// then on is under a version that stays, so a scan after that misses nothing.
+// Run checks all evidence. The API servers come first: after that they write only under remaining
+// versions, so a later scan misses nothing.
 func Run(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 	if o.To > o.Key.Latest {
 		return fmt.Errorf("--to is %d, and the latest version of the key is %d", o.To, o.Key.Latest)
@@ -81,7 +80,7 @@ func versions(first, last int) string {
 	return fmt.Sprintf("versions %d to %d", first, last)
 }
 
-// writers wants every API server to write under a version that stays.
+// writers checks that every API server writes under a remaining version.
 func writers(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 	const title = "write seeds of the API servers"
 	w, err := c.Writers(ctx, o.Provider)
@@ -126,8 +125,8 @@ func judge(ctx context.Context, r *report.Report, o Options, source scan.Source,
 	return nil
 }
 
-// needs says what in a result stands against the retirement. Plain values and
-// those of other providers need no version of the key.
+// needs returns what in a result prevents the retirement. Plain values and those of other providers
+// need no version of the key.
 func needs(result *scan.Result, to int, provider string) []string {
 	var all []string
 	for _, f := range result.Resources {

@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// maxPage bounds what one answer of etcd may hold, and so the memory of a
-	// scan. A page that is larger is asked for again in halves.
+	// maxPage bounds one answer of etcd in bytes, and so the memory of a scan. A page that is
+	// larger is read again in halves.
 	maxPage       = 16 << 20
 	firstPage     = 128 // values
 	largestPage   = 1024
@@ -35,14 +35,14 @@ type EtcdConfig struct {
 	CACert, Cert, Key string
 }
 
-// Etcd is a live etcd, or what speaks its protocol.
+// Etcd is a live etcd, or a server with its protocol.
 type Etcd struct {
 	client   *clientv3.Client
 	where    string
 	revision int64
 }
 
-// Open connects to etcd. It fails where no endpoint answers.
+// Open connects to etcd. It fails if no endpoint answers.
 func Open(ctx context.Context, config EtcdConfig) (*Etcd, error) {
 	where := strings.Join(config.Endpoints, ",")
 	var secure *tls.Config
@@ -67,8 +67,8 @@ func Open(ctx context.Context, config EtcdConfig) (*Etcd, error) {
 	return e, nil
 }
 
-// probe reads the key that the API server's own health check reads: New
-// connects to nothing yet.
+// probe reads the key that the API server's own health check reads, because New does not connect
+// yet.
 func (e *Etcd) probe(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, connectWithin)
 	defer cancel()
@@ -76,18 +76,17 @@ func (e *Etcd) probe(ctx context.Context) error {
 	return err
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (e *Etcd) Close() error { return e.client.Close() }
 
-// String says which etcd this is.
+// String names the etcd.
 func (e *Etcd) String() string { return "etcd at " + e.where }
 
 // Revision is etcd's revision at the scan's start.
 func (e *Etcd) Revision() int64 { return e.revision }
 
-// Each calls visit with all keys below the prefixes and their values. All are
-// of one revision, unless etcd compacts that away during the scan; the rest is
-// then of a newer one.
+// Each calls visit with all keys below the prefixes and their values. All are of one revision,
+// unless etcd compacts it during the scan; the rest is then of a newer one.
 func (e *Etcd) Each(ctx context.Context, prefixes []string, visit func(key string, value []byte)) error {
 	revision := int64(0)
 	for _, prefix := range prefixes {
@@ -108,8 +107,8 @@ func (e *Etcd) Each(ctx context.Context, prefixes []string, visit func(key strin
 	return nil
 }
 
-// pages reads a range page by page, in the way of the API server, which is all
-// that kine understands.
+// pages reads a range page by page, in the way of the API server, because kine supports nothing
+// else.
 type pages struct {
 	client          clientv3.KV
 	key, end        string
@@ -147,8 +146,7 @@ func (p *pages) ask(ctx context.Context) (*clientv3.GetResponse, error) {
 	return answer, err
 }
 
-// advance goes on after the last key, and with larger pages while values are
-// small.
+// advance continues after the last key, and with larger pages while values are small.
 func (p *pages) advance(answer *clientv3.GetResponse) {
 	if p.revision == 0 {
 		p.revision = answer.Header.Revision
@@ -170,8 +168,8 @@ func (p *pages) advance(answer *clientv3.GetResponse) {
 	p.key = string(answer.Kvs[len(answer.Kvs)-1].Key) + "\x00"
 }
 
-// isTooLarge tells gRPC's word on a message beyond our bound from etcd's own
-// words with the same code.
+// isTooLarge distinguishes gRPC's error for a message beyond the limit from etcd's own errors with
+// the same code.
 func isTooLarge(err error) bool {
 	return status.Code(err) == codes.ResourceExhausted && strings.Contains(err.Error(), "larger than max")
 }

@@ -11,8 +11,7 @@ import (
 // secrets, deployments.apps, widgets.example.com.
 type Resource struct{ Group, Name string }
 
-// String is the resource's name, a dot and its group; of the core group the
-// name alone.
+// String is the resource's name, a dot and its group, or only the name for the core group.
 func (r Resource) String() string {
 	if r.Group == "" {
 		return r.Name
@@ -25,9 +24,9 @@ func (r Resource) Compare(other Resource) int {
 	return cmp.Or(cmp.Compare(r.Group, other.Group), cmp.Compare(r.Name, other.Name))
 }
 
-// builtIn are the groups whose resources lie directly under the API server's
-// prefix, without their group. Every other group has a folder of its own
-// (kubernetes pkg/kubeapiserver/default_storage_factory_builder.go).
+// builtIn are the groups whose resources are directly under the API server's prefix, without their
+// group. Every other group has a folder of its own (kubernetes
+// pkg/kubeapiserver/default_storage_factory_builder.go).
 func builtIn() map[string][]string {
 	return map[string][]string{
 		"": {"bindings", "configmaps", "endpoints", "events", "limitranges", "namespaces", "nodes",
@@ -67,7 +66,7 @@ func folders() map[string]string {
 	}
 }
 
-// Keys knows where resources lie under the API server's --etcd-prefix.
+// Keys maps between resources and their place under the API server's --etcd-prefix.
 type Keys struct {
 	prefix string // with a slash at its end
 	// byFolder are the built-in resources by their folder.
@@ -75,7 +74,7 @@ type Keys struct {
 	groups   map[string][]string
 }
 
-// NewKeys is for the API server's --etcd-prefix, usually /registry.
+// NewKeys makes Keys for the API server's --etcd-prefix, usually /registry.
 func NewKeys(prefix string) Keys {
 	k := Keys{prefix: "/" + strings.Trim(prefix, "/") + "/", byFolder: map[string]Resource{}, groups: builtIn()}
 	if k.prefix == "//" {
@@ -90,8 +89,7 @@ func NewKeys(prefix string) Keys {
 	return k
 }
 
-// Of tells which resource a key of etcd is of, and the object's namespace and
-// name, joined by a slash.
+// Of returns the resource of a key of etcd, and the object's namespace and name, joined by a slash.
 func (k Keys) Of(key string) (r Resource, object string, ok bool) {
 	rest, ok := strings.CutPrefix(key, k.prefix)
 	if !ok {
@@ -111,16 +109,16 @@ func (k Keys) Of(key string) (r Resource, object string, ok bool) {
 	if strings.Contains(first, ".") {
 		return Resource{Group: first, Name: second}, object, deeper && second != "" && object != ""
 	}
-	// A resource of the API server that is newer than this program, or one that
-	// has no API, such as ranges and masterleases.
+	// A resource of an API server that is newer than this program, or an entry without an API, such
+	// as ranges and masterleases.
 	return Resource{Name: first}, after, after != ""
 }
 
-// Selection is a list of resources as an EncryptionConfiguration has it. "*.*"
-// is all resources, "*." the core group, and "*.apps" a group.
+// Selection is a list of resources in the form of an EncryptionConfiguration. "*.*" means all
+// resources, "*." the core group, and "*.apps" a group.
 type Selection []string
 
-// Check refuses what is no resource.
+// Check refuses invalid resources.
 func (s Selection) Check() error {
 	if len(s) == 0 {
 		return fmt.Errorf("no resource is named")
@@ -139,7 +137,7 @@ func (s Selection) Check() error {
 	return nil
 }
 
-// Matches tells whether a resource is selected.
+// Matches reports whether a resource is selected.
 func (s Selection) Matches(r Resource) bool {
 	return slices.ContainsFunc(s, func(pattern string) bool {
 		name, group, _ := strings.Cut(pattern, ".")
@@ -147,8 +145,8 @@ func (s Selection) Matches(r Resource) bool {
 	})
 }
 
-// Prefixes are the parts of etcd that hold all that is selected, without
-// repetition; each ends in a slash.
+// Prefixes are the parts of etcd with all that is selected, without repetition; each ends in a
+// slash.
 func (k Keys) Prefixes(s Selection) []string {
 	var all []string
 	renamed := folders()

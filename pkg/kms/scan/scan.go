@@ -1,5 +1,5 @@
-// Package scan counts which provider and which key the values of etcd are
-// under, live or in a snapshot file. It decrypts nothing, and keeps no value.
+// Package scan counts the providers and keys that the values of etcd are under, live or in a
+// snapshot file. It decrypts nothing, and stores no value.
 package scan
 
 import (
@@ -19,18 +19,18 @@ type Source interface {
 	String() string
 }
 
-// Want says what a value of a resource should be under.
+// Want says which provider and key a value of a resource should be under.
 type Want struct {
 	// Name is the KMS provider's name in the EncryptionConfiguration.
 	Name string
-	// KeyIDs are the key ids that are up to date. Where there is none, every
-	// value under the provider is as wanted.
+	// KeyIDs are the key ids that are up to date. Without any, every value under the provider is as
+	// wanted.
 	KeyIDs []string
-	// PlainText says that nothing is to be encrypted any more.
+	// PlainText says that nothing should be encrypted.
 	PlainText bool
 }
 
-// meets tells whether a value is as wanted.
+// meets reports whether a value is as wanted.
 func (w Want) meets(v stored.Value) bool {
 	if w.PlainText {
 		return v.Provider == stored.Identity
@@ -42,52 +42,51 @@ func (w Want) meets(v stored.Value) bool {
 type Options struct {
 	Keys      Keys
 	Resources Selection
-	// Want is what is wanted of a resource; false leaves it out of the scan.
+	// Want returns what is wanted of a resource; false leaves it out of the scan.
 	Want func(Resource) (Want, bool)
-	// Names bounds the objects that are named for each resource.
+	// Names bounds the listed objects of each resource.
 	Names int
-	// Version tells the key's version that a value needs for its decryption.
-	// It may be nil.
+	// Version returns the key's version that a value needs for its decryption. It may be nil.
 	Version func(stored.Value) (int, bool)
 }
 
-// maxKeys bounds the keys that are told apart of a resource: etcd's content is
-// not ours.
+// maxKeys bounds the keys of a resource that are counted separately, because etcd's content is
+// untrusted.
 const maxKeys = 1000
 
-// Result is what a scan found.
+// Result is the result of a scan.
 type Result struct {
 	Source    string  `json:"source"`
 	Revision  int64   `json:"revision"`
 	Resources []Found `json:"resources"`
 }
 
-// Found is what a scan found of a resource.
+// Found is the result for a resource.
 type Found struct {
 	Resource string `json:"resource"`
 	Values   int    `json:"values"`
-	// Under counts the values by what they are under, the most frequent first.
+	// Under counts the values by provider and key, the most frequent first.
 	Under []Under `json:"under"`
-	// Stragglers are the objects that are not under what is wanted, or cannot be
-	// read: namespace/name. There are StragglerCount of them; the list is bounded.
+	// Stragglers are the objects that are not under the wanted key, or cannot be read:
+	// namespace/name. There are StragglerCount of them; the list is bounded.
 	StragglerCount int      `json:"stragglerCount"`
 	Stragglers     []string `json:"stragglers"`
 }
 
-// Under is a provider and a key, and how many values are under it.
+// Under is a provider and a key, and the number of values under it.
 type Under struct {
 	Provider stored.Provider `json:"provider"`
 	Name     string          `json:"name,omitempty"`
 	KeyID    string          `json:"keyID,omitempty"`
-	// Version is the Transit key's version; 0 where it is not known.
+	// Version is the Transit key's version; 0 if it is unknown.
 	Version int `json:"version,omitempty"`
-	// Error says why values cannot be read; it begins with no provider.
+	// Error says why values cannot be read; then there is no provider.
 	Error  string `json:"error,omitempty"`
 	Values int    `json:"values"`
 	Wanted bool   `json:"wanted"`
 }
 
-// Stragglers sums what is not as wanted.
+// Stragglers is the number of values that are not as wanted.
 func (r *Result) Stragglers() int {
 	n := 0
 	for i := range r.Resources {
@@ -96,7 +95,7 @@ func (r *Result) Stragglers() int {
 	return n
 }
 
-// Values sums what was read.
+// Values is the number of values that were read.
 func (r *Result) Values() int {
 	n := 0
 	for i := range r.Resources {

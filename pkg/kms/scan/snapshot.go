@@ -19,13 +19,11 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// Snapshot is a file that "etcdctl snapshot save" wrote, or the database of an
-// etcd that does not run.
+// Snapshot is a file of "etcdctl snapshot save", or the database of an etcd that does not run.
 type Snapshot struct {
 	path     string
 	revision int64
-	// Unverified says that the file has no checksum, as a copy of a database
-	// has none.
+	// Unverified says that the file has no checksum, for example a copy of a database.
 	Unverified bool
 }
 
@@ -65,7 +63,7 @@ func OpenSnapshot(ctx context.Context, path string) (*Snapshot, error) {
 	return s, nil
 }
 
-// cancelled is a reader that ends with a context.
+// cancelled is a reader that fails when a context ends.
 type cancelled struct {
 	context.Context
 	io.Reader
@@ -78,16 +76,16 @@ func (c cancelled) Read(p []byte) (int, error) {
 	return c.Reader.Read(p)
 }
 
-// String says which file this is.
+// String names the file.
 func (s *Snapshot) String() string { return "snapshot " + s.path }
 
 // Revision is the newest revision in the file, known after Each.
 func (s *Snapshot) Revision() int64 { return s.revision }
 
-// Each calls visit with all keys below the prefixes that a restore would bring
-// back, and their values.
+// Each calls visit with all keys below the prefixes that a restore would bring back, and their
+// values.
 func (s *Snapshot) Each(ctx context.Context, prefixes []string, visit func(key string, value []byte)) (err error) {
-	// bbolt maps the file and trusts it: damage shows as a panic or as a fault.
+	// bbolt maps the file and trusts it: damage causes a panic or a fault.
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if damage := recover(); damage != nil {
@@ -109,8 +107,8 @@ func (s *Snapshot) Each(ctx context.Context, prefixes []string, visit func(key s
 	return nil
 }
 
-// walk goes backwards through the bucket of all revisions, so the first one
-// that it meets of a key is the latest.
+// walk goes backwards through the bucket of all revisions, so the first revision of a key that it
+// reads is the latest.
 func (s *Snapshot) walk(ctx context.Context, tx *bbolt.Tx, prefixes []string, visit func(key string, value []byte)) error {
 	bucket := tx.Bucket([]byte("key"))
 	if bucket == nil {
@@ -157,9 +155,8 @@ func below(key string, prefixes []string) bool {
 	return false
 }
 
-// A key of the bucket is a revision: eight bytes of its main number, '_', eight
-// bytes of its number within the transaction, and 't' where it deletes (etcd
-// server/storage/mvcc/revision.go).
+// A key of the bucket is a revision: eight bytes of its main number, '_', eight bytes of its number
+// within the transaction, and 't' if it deletes (etcd server/storage/mvcc/revision.go).
 const (
 	revisionSize  = 8 + 1 + 8
 	tombstoneSize = revisionSize + 1

@@ -6,9 +6,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
 )
 
-// TransitVersion tells which version of the Transit key a value of mayfly-kms
-// needs. The ciphertext that Vault must decrypt says it: that of the local key
-// where there is one, or else that of the seed.
+// TransitVersion returns the version of the Transit key that a value of mayfly-kms needs. It reads
+// it from the ciphertext that Vault must decrypt: that of the local key if there is one, or else
+// that of the seed.
 func TransitVersion(v stored.Value) (int, bool) {
 	if v.Provider != stored.KMSv2 {
 		return 0, false

@@ -7,7 +7,7 @@ import (
 	kmsv2 "k8s.io/kms/apis/v2"
 )
 
-// codec wipes a seed once it is written into the answer.
+// codec wipes a seed after writing it into the answer.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }

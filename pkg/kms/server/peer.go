@@ -15,8 +15,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/audit"
 )
 
-// peerCredentials asks the kernel who has connected, and refuses those who are
-// not allowed to.
+// peerCredentials asks the kernel which process has connected, and refuses users who are not
+// allowed.
 type peerCredentials struct {
 	allowed []uint32
 	log     *slog.Logger

@@ -10,9 +10,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
 )
 
-// public is what the API server is told of a failure. It passes that on to
-// those who read Secrets and to its health check, so no server, path or mount is
-// in it: the log has those, under the call's uid.
+// public is the error text for the API server. The API server shows it to users who read Secrets
+// and in its health check, so it has no server, path or mount: the log has those, with the call's
+// uid.
 func public(err error) string {
 	const more = "; see the log of mayfly-kms"
 	var safe *plugin.Safe
@@ -26,7 +26,7 @@ func public(err error) string {
 	case errors.As(err, &safe):
 		return safe.Error()
 	case fault.Of(err) == fault.InvalidArgument:
-		return err.Error() // it is about the request alone
+		return err.Error() // it has only the request's own problem
 	case fault.Of(err) == fault.Internal:
 		return "mayfly-kms has a defect and recovered from it" + more
 	}

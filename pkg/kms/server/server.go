@@ -1,4 +1,4 @@
-// Package server speaks KMS v2 on a unix socket.
+// Package server serves KMS v2 on a unix socket.
 package server
 
 import (
@@ -28,13 +28,13 @@ const (
 	// and the key id, 32 KiB for the annotations.
 	maxMessage = 64 << 10
 	bufferSize = 4 << 10
-	// grace is for how long running calls may go on after the stop.
+	// grace is how long running calls may go on after the server is told to stop.
 	grace = 3 * time.Second
-	// mostStreams bounds the calls at once of one connection.
+	// mostStreams bounds the concurrent calls of one connection.
 	mostStreams = 256
 )
 
-// Plugin decides what is answered.
+// Plugin decides the answers.
 type Plugin interface {
 	Status() (id, healthz string, err error)
 	Encrypt(ctx context.Context, seed []byte, correlation string) (plugin.Sealed, plugin.Trace, error)
@@ -46,15 +46,15 @@ type Meter interface {
 	Call(method string, code codes.Code, by plugin.By, took time.Duration)
 }
 
-// Options are the surroundings of a server. All must be set.
+// Options are the parameters of a server. All must be set.
 type Options struct {
 	Socket Socket
-	// AllowedUIDs may call; empty for everybody who can connect.
+	// AllowedUIDs may call; empty for every user who can connect.
 	AllowedUIDs []uint32
 	// CallTimeout bounds a call.
 	CallTimeout time.Duration
 	Meter       Meter
-	// Audit is told of each Encrypt and Decrypt.
+	// Audit receives each Encrypt and Decrypt.
 	Audit  func(audit.Event)
 	Logger *slog.Logger
 }
@@ -84,8 +84,8 @@ func New(p Plugin, o Options) *Server {
 	return s
 }
 
-// Run serves until ctx ends, then lets running calls finish. ready is called once
-// the socket takes calls. Where the socket is taken away, it is made again.
+// Run serves until ctx ends, then waits for running calls to finish. It calls ready once the socket
+// accepts calls. If the socket file is removed, it creates it again.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	l, err := s.o.Socket.Listen()
 	if err != nil {
@@ -110,11 +110,11 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	return g.Wait()
 }
 
-// lookForSocket is how often the server looks whether its socket is still there.
+// lookForSocket is how often the server checks whether its socket still exists.
 const lookForSocket = 5 * time.Second
 
-// watch makes the socket again where it was removed, as by a clean-up of /run:
-// a restart would cost what is in memory.
+// watch creates the socket again after it was removed, for example by a clean-up of /run: a restart
+// would lose what is in memory.
 func (s *Server) watch(ctx context.Context, l *Listener, serve func(*Listener)) {
 	tick := time.NewTicker(lookForSocket)
 	defer tick.Stop()
@@ -182,7 +182,7 @@ func (s *Server) Decrypt(ctx context.Context, r *kmsv2.DecryptRequest) (*kmsv2.D
 	return &kmsv2.DecryptResponse{Plaintext: seed}, nil
 }
 
-// call is what the handler tells around of.
+// call is the handler's data for around.
 type call struct {
 	keyID string
 	trace plugin.Trace
@@ -196,9 +196,8 @@ func note(ctx context.Context, keyID string, t plugin.Trace) {
 	}
 }
 
-// around is what surrounds every call: a bound in time, an error for a panic, a
-// code for an error, the metrics and the audit trail. Requests and answers are
-// never logged.
+// around wraps every call: it bounds the time, turns a panic into an error, chooses an error's
+// code, and updates the metrics and the audit trail. It never logs requests and answers.
 func (s *Server) around(ctx context.Context, req any, info *grpc.UnaryServerInfo, handler grpc.UnaryHandler) (any, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, s.o.CallTimeout)
@@ -223,7 +222,7 @@ func (s *Server) around(ctx context.Context, req any, info *grpc.UnaryServerInfo
 	return nil, status.Error(code, public(err))
 }
 
-// subject is what the audit trail has of a request; empty for a Status.
+// subject is a request's data for the audit trail; empty for a Status.
 func subject(req any) (kind audit.Kind, uid string) {
 	switch r := req.(type) {
 	case *kmsv2.EncryptRequest:
@@ -250,7 +249,7 @@ func peerOf(ctx context.Context) audit.Peer {
 	return audit.Peer{}
 }
 
-// codesByReason is the one table from why to gRPC code.
+// codesByReason maps each reason to its gRPC code.
 func codesByReason() map[fault.Reason]codes.Code {
 	return map[fault.Reason]codes.Code{
 		fault.InvalidArgument: codes.InvalidArgument,
@@ -274,7 +273,7 @@ func codeOf(err error) codes.Code {
 	if code, ok := codesByReason()[fault.Of(err)]; ok {
 		return code
 	}
-	if code := status.Code(err); code != codes.Unknown { // of gRPC itself
+	if code := status.Code(err); code != codes.Unknown { // gRPC's own error
 		return code
 	}
 	return codes.Internal

@@ -13,22 +13,21 @@ import (
 	"time"
 )
 
-// Socket is where the server listens.
+// Group may connect besides root; empty for no group.
 type Socket struct {
 	Path string
 	// Group may connect beside root; empty for nobody.
 	Group string
 }
 
-// Listener is a listening socket. Closing it removes the socket, if it is still
-// its own.
+// Listener is a listening socket. Close removes the socket file, if it is still this listener's.
 type Listener struct {
 	*net.UnixListener
 	path string
 	own  fs.FileInfo
 }
 
-// There tells whether the socket is where clients look for it.
+// There reports whether the socket file is still this listener's.
 func (l *Listener) There() bool {
 	now, err := os.Lstat(l.path)
 	return err == nil && os.SameFile(now, l.own)
@@ -42,9 +41,8 @@ func (l *Listener) Close() error {
 	return l.UnixListener.Close()
 }
 
-// Listen makes the socket, in a directory that nobody else can write to. A socket
-// that a dead process left is replaced; one that a living process serves is not,
-// and neither is anything else.
+// Listen creates the socket, in a directory that no other user can write to. It replaces the socket
+// of a dead process, but neither that of a living process nor any other file.
 func (s Socket) Listen() (*Listener, error) {
 	gid := -1
 	if s.Group != "" {
@@ -72,7 +70,7 @@ func (s Socket) Listen() (*Listener, error) {
 	return &Listener{l, s.Path, own}, nil
 }
 
-// close closes the socket to others.
+// close closes the socket to other users.
 func (s Socket) close(gid int) (fs.FileInfo, error) {
 	mode := fs.FileMode(0o600)
 	if gid >= 0 {
@@ -98,8 +96,8 @@ func groupID(group string) (int, error) {
 	return strconv.Atoi(g.Gid)
 }
 
-// makeDir makes the directory for this user, and the group, alone. One that is
-// there may be anybody's to enter, but nobody else's to write to.
+// makeDir creates the directory for this user and the group only. In an existing one other users
+// may list files, but not write.
 func (s Socket) makeDir(gid int) error {
 	dir := filepath.Dir(s.Path)
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil { //nolint:gosec // what is above holds nothing
@@ -142,7 +140,7 @@ func openDir(dir string, gid int) error {
 
 const dialTimeout = time.Second
 
-// removeStale removes a socket on which nobody listens.
+// removeStale removes a socket without a listening process.
 func removeStale(path string) error {
 	info, err := os.Lstat(path)
 	switch {

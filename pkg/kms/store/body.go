@@ -8,8 +8,8 @@ import (
 
 var errWiped = errors.New("the request has ended")
 
-// body is what a request sends. The transport may still read it after the
-// request has ended, so it is wiped under a lock.
+// body is the body of a request. The transport may still read it after the request has ended, so it
+// is wiped under a lock.
 type body struct {
 	mu   sync.Mutex
 	data []byte
@@ -23,7 +23,7 @@ func (b *body) wipe() {
 	b.gone = true
 }
 
-// reader gives one reading of it, from its beginning.
+// reader returns a reader from the beginning.
 func (b *body) reader() (io.ReadCloser, error) { return &bodyReader{body: b}, nil }
 
 type bodyReader struct {

@@ -1,5 +1,5 @@
-// Package store asks the servers of one Vault or OpenBao: the one that answered
-// last first, then the others, all within the time of one call.
+// Package store makes requests to the servers of one Vault or OpenBao: to the one that answered
+// last first, then to the others, all within the time of one call.
 package store
 
 import (
@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	// maxAnswer bounds an answer in bytes. One of a key with thousands of
-	// versions is below it.
+	// maxAnswer bounds an answer in bytes. The answer for a key with thousands of versions is
+	// smaller.
 	maxAnswer = 256 << 10
-	// leastTry is the least time that one address gets, if there is as much.
+	// leastTry is the shortest time for one address, if there is as much.
 	leastTry = 250 * time.Millisecond
 
 	headerRequest     = "X-Vault-Request"
@@ -32,8 +32,7 @@ const (
 
 // Meter counts requests. It must not block.
 type Meter interface {
-	// VaultRequest is one try at one address; err is nil for an answer with
-	// status 2xx.
+	// VaultRequest is one attempt at one address; err is nil for an answer with status 2xx.
 	VaultRequest(operation string, err error, took time.Duration)
 }
 
@@ -46,31 +45,31 @@ type Request struct {
 	Path string
 	// Body is JSON. Do wipes it.
 	Body []byte
-	// Repeatable tells that asking twice does no harm, as when a kept connection
+	// Repeatable says that repeating the request does no harm, for example when a reused connection
 	// turns out to be closed.
 	Repeatable bool
-	// Token is empty for requests that need none.
+	// Token is empty for requests without one.
 	Token secret.String
 	// Headers are added, such as those of an inline login.
 	Headers map[string]secret.String
-	// Correlation goes into the store's audit log.
+	// Correlation is the id in the store's audit log.
 	Correlation string
-	// Secrets must not appear in an error, even if the store says them.
+	// Secrets must not appear in an error, even if the store's answer has them.
 	Secrets []secret.String
 }
 
-// Answer is one with status 2xx.
+// Answer is an answer with status 2xx.
 type Answer struct {
-	// Body may hold secrets; Wipe it.
+	// Body may have secrets; call Wipe.
 	Body []byte
-	// Address is the server that gave it.
+	// Address is the server that answered.
 	Address endpoint.Address
 }
 
 // Wipe overwrites the body.
 func (a Answer) Wipe() { clear(a.Body) }
 
-// Client is the servers of one Vault.
+// Client makes requests to the servers of one Vault.
 type Client struct {
 	namespace string
 	budget    time.Duration
@@ -80,8 +79,8 @@ type Client struct {
 	last atomic.Int32
 }
 
-// server is one address. Each has a pool of its own, since a pool gives the
-// operator's client certificate to the operator's server alone.
+// server is one address. Each has a pool of its own, since a pool uses the operator's client
+// certificate only for the operator's server.
 type server struct {
 	target endpoint.Target
 	pool   *endpoint.Pool
@@ -95,8 +94,7 @@ func names() endpoint.Names {
 	}
 }
 
-// New makes a client. Each call ends within the budget. It opens no connection
-// and no file.
+// New makes a client. Each call ends within the budget. It opens no connection and no file.
 func New(c config.Vault, budget time.Duration, meter Meter, log *slog.Logger) (*Client, error) {
 	files, err := endpoint.NewFiles(nil)
 	if err != nil {
@@ -110,8 +108,8 @@ func New(c config.Vault, budget time.Duration, meter Meter, log *slog.Logger) (*
 	return client, nil
 }
 
-// Do asks one address after the other until one answers what another one would
-// answer too. Its error has a reason.
+// Do tries one address after the other until one gives an answer that another one would give too.
+// Its error has a reason.
 func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, c.budget, errNoAnswer)
 	defer cancel()
@@ -138,7 +136,7 @@ func (c *Client) Do(ctx context.Context, r Request) (Answer, error) {
 	return Answer{}, fault.Join(failures)
 }
 
-// try asks one address, and leaves time for those after it.
+// try makes the request to one address, and leaves time for the next ones.
 func (c *Client) try(ctx context.Context, r Request, b *body, s server, left int) (Answer, error) {
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		rest := time.Until(deadline)
@@ -213,8 +211,7 @@ func (c *Client) request(ctx context.Context, r Request, b *body, a endpoint.Add
 	return request, nil
 }
 
-// Decode reads what an answer holds into a value. Its error repeats nothing of
-// the answer.
+// Decode decodes an answer into a value. Its error quotes nothing of the answer.
 func (a Answer) Decode(into any) error {
 	if err := json.Unmarshal(a.Body, into); err != nil {
 		return fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%d bytes)", a.Address, len(a.Body)).WithHint("is this the address of a Vault server, or of a proxy before it?")

@@ -20,24 +20,22 @@ var errNoAnswer = errors.New("no answer in time")
 // credential looks like a Vault token.
 var credential = regexp.MustCompile(`\b(hv[sbr]\.[A-Za-z0-9_-]{8,}|[sb]\.[A-Za-z0-9]{24,})`)
 
-// Refusal is what Vault itself said with a status other than 2xx. It is in the
-// chain of such an error.
+// Refusal is Vault's own answer with a status other than 2xx. It is in the chain of such an error.
 type Refusal struct {
 	Status int
 	Words  string
 }
 
-// Error is Vault's words.
+// Error is Vault's text.
 func (r *Refusal) Error() string { return fmt.Sprintf("%d %s", r.Status, r.Words) }
 
-// Says tells whether an error is a refusal with these words in it, whatever
-// their case.
+// Says reports whether an error is a Refusal with this text in it, ignoring case.
 func Says(err error, status int, words string) bool {
 	var r *Refusal
 	return errors.As(err, &r) && r.Status == status && strings.Contains(strings.ToLower(r.Words), strings.ToLower(words))
 }
 
-// judge makes an error of an answer that is no success.
+// judge returns an error for an unsuccessful answer.
 func judge(r Request, a endpoint.Address, response *http.Response, body []byte) error {
 	words, own := ownWords(body)
 	words = endpoint.Scrub(words, append(r.Secrets, r.Token), credential)
@@ -82,13 +80,13 @@ func reasonOf(status int) fault.Reason {
 	return fault.Rejected
 }
 
-// elsewhere tells whether another server may answer otherwise: this one is away,
-// or it is a standby that has not heard of a new version yet.
+// elsewhere reports whether another server may answer differently: this one is unavailable, or it
+// is a standby without the newest version yet.
 func elsewhere(err error) bool {
 	return fault.Of(err).Outage() || Says(err, http.StatusBadRequest, "version is too new") || Says(err, http.StatusBadRequest, "higher than the latest key version")
 }
 
-// explain makes an error of a failed exchange.
+// explain converts the error of a failed exchange.
 func (c *Client) explain(ctx context.Context, e *endpoint.Endpoint, r Request, err error) error {
 	if ctx.Err() != nil {
 		return fault.New(fault.Of(ctx.Err()), "asking %s: %w", e.Address, context.Cause(ctx))

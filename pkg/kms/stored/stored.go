@@ -1,6 +1,5 @@
-// Package stored reads what the API server's encryption at rest leaves around
-// a value in etcd: which provider wrote it, and under which key. It decrypts
-// nothing and needs no key.
+// Package stored parses the wrapping that the API server's encryption at rest puts around a value
+// in etcd: which provider wrote it, and with which key. It decrypts nothing and needs no key.
 package stored
 
 import (
@@ -19,15 +18,14 @@ const (
 	maxAnnotations = 32 << 10
 )
 
-// maxName bounds a provider's name, which is text of an operator.
+// maxName bounds a provider's name, which the operator chooses.
 const maxName = 1 << 10
 
-// prefix begins every value that a provider other than identity wrote. The API
-// server's identity provider refuses to read a value that begins so.
+// prefix begins every value of a provider other than identity. The API server's identity provider
+// refuses to read a value with this beginning.
 const prefix = "k8s:enc:"
 
-// Provider is the kind of provider that wrote a value, as the stored value
-// spells it.
+// Provider is the kind of provider that wrote a value, in the stored value's spelling.
 type Provider string
 
 // The providers of an EncryptionConfiguration.
@@ -40,7 +38,7 @@ const (
 	Secretbox Provider = "secretbox"
 )
 
-// SourceType says what EncryptedSource holds.
+// SourceType says what EncryptedSource is.
 type SourceType uint64
 
 // The types of KMS v2: a key of its own for each value (API servers before
@@ -50,15 +48,14 @@ const (
 	Seed SourceType = 1
 )
 
-// Value is what a stored value says of itself.
+// Value is what a stored value says about itself.
 type Value struct {
 	Provider Provider
-	// Name is the KMS provider's name in the EncryptionConfiguration, or the
-	// key's name of the other providers. Identity has none.
+	// Name is the KMS provider's name in the EncryptionConfiguration, or the key's name for the
+	// other providers. Identity has none.
 	Name string
-	// The rest is there for KMS v2 alone. KeyID is what the plugin announced;
-	// EncryptedSource and Annotations are what its Encrypt answered, and share
-	// the memory of the value that was parsed.
+	// The rest is for KMS v2 only. KeyID is the announced key id; EncryptedSource and Annotations
+	// are from the answer of Encrypt, and share the memory of the parsed value.
 	KeyID           string
 	EncryptedSource []byte
 	Annotations     map[string][]byte
@@ -67,9 +64,9 @@ type Value struct {
 	EncryptedSize int
 }
 
-// Parse reads a value of etcd. A value without the prefix is plain text, be it
-// protobuf, JSON or anything else: the API server reads it so. No error holds
-// any part of a value but the names of providers and keys.
+// Parse parses a value of etcd. A value without the prefix is plain text, such as protobuf or JSON,
+// as for the API server. No error quotes any part of a value except the names of providers and
+// keys.
 func Parse(value []byte) (Value, error) {
 	rest, encrypted := bytes.CutPrefix(value, []byte(prefix))
 	if !encrypted {
@@ -113,7 +110,7 @@ func providerOf(kind, version string) (Provider, error) {
 	return "", fmt.Errorf("unknown provider %q of version %q", kind, version)
 }
 
-// word cuts what comes before the next colon.
+// word returns the text before the next colon.
 func word(text []byte) (before string, after []byte, err error) {
 	i := bytes.IndexByte(text[:min(len(text), maxName+1)], ':')
 	switch {
@@ -161,8 +158,8 @@ func (v *Value) parseObject(data []byte) error {
 	return nil
 }
 
-// parseField reads one field and tells its size. Unknown fields are skipped:
-// later API servers may have more.
+// parseField reads one field and returns its size. It skips unknown fields: later API servers may
+// have more.
 func (v *Value) parseField(number protowire.Number, kind protowire.Type, data []byte, annotationBytes *int) (int, error) {
 	switch {
 	case number == fieldType && kind == protowire.VarintType:

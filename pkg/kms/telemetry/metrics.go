@@ -1,4 +1,4 @@
-// Package telemetry counts what mayfly-kms does, in Prometheus' format.
+// Package telemetry counts the work of mayfly-kms, in Prometheus' format.
 package telemetry
 
 import (
@@ -67,7 +67,7 @@ func (m *Metrics) Handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// Describe gives every metric, for the page that lists them.
+// Describe sends every metric, for the page that lists them.
 func (m *Metrics) Describe(to chan<- *prometheus.Desc) { m.registry.Describe(to) }
 
 // Call implements server.Meter.
@@ -110,7 +110,7 @@ func result(err error) string {
 	return string(fault.Of(err))
 }
 
-// Watch gives the plugin's condition as metrics.
+// Watch exports the plugin's condition as metrics.
 func (m *Metrics) Watch(condition func() plugin.Condition, outageLimit time.Duration) {
 	gauge := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc(name, help, labels, nil)
@@ -130,7 +130,7 @@ func (m *Metrics) Watch(condition func() plugin.Condition, outageLimit time.Dura
 	})
 }
 
-// watcher makes its metrics of one look at the condition.
+// watcher collects its metrics from one reading of the condition.
 type watcher struct {
 	condition func() plugin.Condition
 	limit     time.Duration

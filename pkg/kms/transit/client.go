@@ -1,6 +1,5 @@
-// Package transit encrypts and decrypts with one key of Vault's or OpenBao's
-// Transit engine. It names the version of the key in each request, and checks
-// that the answer is of that version.
+// Package transit encrypts and decrypts with one key of Vault's or OpenBao's Transit engine. It
+// names the version of the key in each request, and checks that the answer has that version.
 package transit
 
 import (
@@ -20,7 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/store"
 )
 
-// Store asks Vault, logged in.
+// Store makes requests to Vault, logged in.
 type Store interface {
 	Do(ctx context.Context, r store.Request) (store.Answer, error)
 }
@@ -31,10 +30,10 @@ type Client struct {
 	store  Store
 }
 
-// New makes a client. It asks nothing.
+// New makes a client. It makes no request.
 func New(c config.Transit, s Store) *Client { return &Client{c, s} }
 
-// path is that of an operation with the key. Its parts may hold spaces.
+// path is the path of an operation with the key. Its parts may contain spaces.
 func (c *Client) path(operation string) string {
 	return escape(c.config.Mount) + "/" + operation + "/" + url.PathEscape(c.config.Key)
 }
@@ -47,18 +46,18 @@ func escape(path string) string {
 	return strings.Join(parts, "/")
 }
 
-// Key is what the engine says of the key.
+// Key is the engine's description of the key.
 type Key struct {
 	Type                                               string
 	Latest, MinDecryption, MinEncryption, MinAvailable int
-	// Created is when each version was made, by seconds. Versions below
-	// MinDecryption are missing.
+	// Created is when each version was created, to the second. Versions below MinDecryption are
+	// missing.
 	Created map[int]time.Time
 	// Restored is when the key was restored from a backup; zero for never.
 	Restored time.Time
 	// Derived keys need a context for each use.
 	Derived bool
-	// SoftDeleted is OpenBao's: the key is there and works no more.
+	// SoftDeleted is OpenBao's state of a key that exists and cannot be used.
 	SoftDeleted          bool
 	DeletionAllowed      bool
 	Exportable           bool
@@ -66,7 +65,7 @@ type Key struct {
 	AutoRotate           time.Duration
 }
 
-// answer is the key as Vault and OpenBao write it.
+// answer is the key in the form of Vault and OpenBao.
 type answer struct {
 	Data struct {
 		Type                 string                     `json:"type"`
@@ -87,7 +86,7 @@ type answer struct {
 	} `json:"data"`
 }
 
-// Key asks for the key's settings and versions.
+// Key reads the key's settings and versions.
 func (c *Client) Key(ctx context.Context) (Key, error) {
 	reply, err := c.store.Do(ctx, store.Request{Operation: "read-key", Method: http.MethodGet, Path: c.path("keys"), Repeatable: true})
 	if err != nil {
@@ -113,7 +112,7 @@ func (c *Client) Key(ctx context.Context) (Key, error) {
 	for name, raw := range d.Keys {
 		version, err := strconv.Atoi(name)
 		var seconds int64
-		if err != nil || json.Unmarshal(raw, &seconds) != nil { // an object, of a type that cannot be used
+		if err != nil || json.Unmarshal(raw, &seconds) != nil { // an object: the key has an unusable type
 			continue
 		}
 		k.Created[version] = time.Unix(seconds, 0)
@@ -125,8 +124,8 @@ func (c *Client) Key(ctx context.Context) (Key, error) {
 	return k, nil
 }
 
-// Encrypt encrypts with a version of the key, and with data that Decrypt must be
-// given too. It wipes nothing of the plaintext.
+// Encrypt encrypts with a version of the key, and with associated data that Decrypt needs too. It
+// does not wipe the plaintext.
 func (c *Client) Encrypt(ctx context.Context, version int, plaintext, associated []byte, correlation string) (string, error) {
 	body := message(map[string][]byte{"plaintext": plaintext, "associated_data": associated}, `"key_version":`+strconv.Itoa(version))
 	reply, err := c.store.Do(ctx, store.Request{
@@ -153,7 +152,7 @@ func (c *Client) Encrypt(ctx context.Context, version int, plaintext, associated
 	return out.Data.Ciphertext, nil
 }
 
-// Decrypt decrypts what Encrypt gave. The caller wipes the plaintext.
+// Decrypt decrypts the result of Encrypt. The caller wipes the plaintext.
 func (c *Client) Decrypt(ctx context.Context, ciphertext string, associated []byte, correlation string) ([]byte, error) {
 	if _, ok := Version(ciphertext); !ok {
 		return nil, fault.New(fault.InvalidArgument, "decrypting: this is no ciphertext of Transit")
@@ -180,8 +179,8 @@ func (c *Client) Decrypt(ctx context.Context, ciphertext string, associated []by
 	return out.Data.Plaintext, nil
 }
 
-// MayCreate tells whether the login could make the key by encrypting with it, were
-// it gone: one with the capability create on encrypt does that without a word.
+// MayCreate reports whether the login could create a missing key by encrypting with it: with the
+// capability create on encrypt, Vault does that silently.
 func (c *Client) MayCreate(ctx context.Context) (bool, error) {
 	path := c.config.Mount + "/encrypt/" + c.config.Key
 	body, err := json.Marshal(map[string][]string{"paths": {path}})
@@ -205,8 +204,8 @@ func (c *Client) MayCreate(ctx context.Context) (bool, error) {
 	return slices.Contains(all, "create") || slices.Contains(all, "root"), nil
 }
 
-// message is a JSON object of base64 texts and one field that is written
-// already. It is made without copies of the plaintext.
+// message builds a JSON object of base64 texts and one encoded field, without copies of the
+// plaintext.
 func message(fields map[string][]byte, field string) []byte {
 	size := len(field) + 2
 	for name, value := range fields {
@@ -226,8 +225,7 @@ func message(fields map[string][]byte, field string) []byte {
 // maxCiphertext bounds a ciphertext in bytes, as the API server does.
 const maxCiphertext = 1024
 
-// Version takes the key's version out of a ciphertext of the form
-// vault:v3:base64.
+// Version returns the key's version from a ciphertext of the form vault:v3:base64.
 func Version(ciphertext string) (int, bool) {
 	rest, ok := strings.CutPrefix(ciphertext, "vault:v")
 	digits, data, found := strings.Cut(rest, ":")

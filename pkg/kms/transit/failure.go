@@ -8,7 +8,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/store"
 )
 
-// The refusals that mean the key and not the request.
+// The refusals that concern the key and not the request.
 const (
 	authFailed = "message authentication failed"
 	tooOld     = "disallowed by policy (too old)"
@@ -41,17 +41,15 @@ func (c *Client) explain(what, capability, operation string, err error) error {
 	return out
 }
 
-// IsForeign tells that a ciphertext is not of this key and these associated
-// data.
+// IsForeign reports that a ciphertext does not belong to this key and these associated data.
 func IsForeign(err error) bool { return store.Says(err, http.StatusBadRequest, authFailed) }
 
-// IsGone tells that there is no key, and there was one.
+// IsGone reports that the key existed and does not exist any more.
 func IsGone(err error) bool {
 	return store.Says(err, http.StatusBadRequest, noKey) || store.Says(err, http.StatusBadRequest, deletedKey)
 }
 
-// Usable tells whether the plugin can use a key. Its error names what is wrong
-// with it.
+// Usable returns an error that says why the plugin cannot use a key.
 func (k Key) Usable() error {
 	switch {
 	case !isAEAD(k.Type):
@@ -78,7 +76,7 @@ func isAEAD(kind string) bool {
 	return false
 }
 
-// String is the key for people.
+// String is the key's name for people.
 func (k Key) String() string {
 	return fmt.Sprintf("%s, latest version %d, min_decryption_version %d", k.Type, k.Latest, k.MinDecryption)
 }
