@@ -277,7 +277,7 @@ func verbOf(r *http.Request, t target) string {
 	return verb + " " + t.resource
 }
 
-// denies is the error of a request that a rule forbids; nil for none.
+// denies returns the error of a request that a rule forbids; nil if none does.
 func (a *API) denies(r *http.Request, t target) error {
 	if verb := verbOf(r, t); slices.Contains(a.denied, verb) {
 		return forbidden(t, strings.Fields(verb)[0])

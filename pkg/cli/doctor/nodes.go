@@ -126,7 +126,7 @@ func (d *driver) registered(ctx context.Context) (map[string]bool, error) {
 	return names, nil
 }
 
-// passesBy tells whether the DaemonSet makes no pod on a node.
+// passesBy reports whether the DaemonSet makes no pod on a node.
 func (d *driver) passesBy(n *corev1.Node) bool {
 	spec := &d.set.Spec.Template.Spec
 	for key, value := range spec.NodeSelector {

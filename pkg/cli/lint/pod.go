@@ -125,7 +125,7 @@ func (l *linter) lookUp(o *manifest.Object, line int, m mounted) *linted {
 	return nil
 }
 
-// mounts judges where a container mounts the volumes.
+// mounts checks where a container mounts the volumes.
 func (l *linter) mounts(o *manifest.Object, c container, volumes []mounted) {
 	type mount struct {
 		path, volume string

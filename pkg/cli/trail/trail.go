@@ -99,7 +99,7 @@ type Sums struct {
 	Lines, Bad, Lost int
 	// Omitted counts lines about pods beyond the limit.
 	Omitted int
-	// Broken are the places where a chain of lines does not hold, Break what is
+	// Broken counts the places where a chain of lines is broken, Break says what is
 	// wrong with the first.
 	Broken int
 	Break  string
@@ -120,9 +120,9 @@ func (t *Trail) Sums() Sums {
 	return t.sums
 }
 
-// Read takes all lines of a log, and holds those of each chain against each
-// other. A node is where it was written, empty for unknown: lines that name
-// another one are not taken.
+// Read reads all lines of a log, and checks those of each chain against each
+// other. node is where it was written, empty if unknown: Read ignores lines that
+// name another one.
 func (t *Trail) Read(r io.Reader, node string) error {
 	var v chain.Verifier
 	err := chain.Lines(r, func(number int, text []byte) {

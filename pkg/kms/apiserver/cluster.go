@@ -20,7 +20,7 @@ type Cluster struct {
 	agent  string
 	main   *Server
 	named  []*Server
-	// takenUp is when a controller should have begun with a migration.
+	// takenUp is when a controller should have begun a migration.
 	takenUp time.Duration
 }
 

@@ -75,7 +75,7 @@ func parseSeen(metrics []byte, provider string) (Seen, error) {
 	return seen, lines.Err()
 }
 
-// parseLabels reads a="b",c="d"} 1.5 and gives the labels and the value.
+// parseLabels reads a="b",c="d"} 1.5 and returns the labels and the value.
 func parseLabels(text string) (labels map[string]string, value string, err error) {
 	labels = map[string]string{}
 	for {
