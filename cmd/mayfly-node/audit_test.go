@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 )
 
-// trailOf gives the lines of a chain of a node.
+// trailOf returns the lines of a node's chain.
 func trailOf(node string, n int) []string {
 	h := chain.Begin(nil)
 	var lines []string

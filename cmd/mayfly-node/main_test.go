@@ -97,7 +97,7 @@ func TestBadCommandLines(t *testing.T) {
 	}
 }
 
-// What cannot work ends with a line that names the flag, and changes nothing.
+// An invalid configuration ends with a line that names the flag, and changes nothing.
 func TestBadConfigurations(t *testing.T) {
 	dir := t.TempDir()
 	base := []string{"--endpoint=unix://" + filepath.Join(dir, "s"), "--class-dir=" + dir, "--health-addr=", "--metrics-addr="}
@@ -176,7 +176,7 @@ func TestDocumentedFlags(t *testing.T) {
 	}
 }
 
-// The plugin knows the flags that exist, to tell of those that do not.
+// The command line plugin knows the existing flags, to report unknown ones.
 func TestFlagNames(t *testing.T) {
 	const file = "../../pkg/cli/doctor/flags.txt"
 	var names strings.Builder

@@ -12,7 +12,7 @@ import (
 // TestOperator: kubectl mayfly reads the flags that are about stores as the
 // driver does, from the command line and from the environment.
 func TestOperator(t *testing.T) {
-	// What these set is about the process, not about what a class may ask.
+	// These flags concern the process, not the limits for classes.
 	passed := map[string]bool{
 		"vault-request-timeout": true, "vault-disable-revocation": true, "vault-max-retries": true, "akeyless-request-timeout": true,
 		"akeyless-disable-revocation": true, "akeyless-share-by-service-account": true,
@@ -48,7 +48,7 @@ func TestOperator(t *testing.T) {
 
 func sameSettings(t *testing.T, what string, args []string, env map[string]string) {
 	t.Helper()
-	// The defaults of the flags are those of the providers too, but for the names.
+	// The flags have the same defaults as the providers, except for the names.
 	base, err := parse(nil, func(string) string { return "" }, io.Discard)
 	if err != nil {
 		t.Fatal(err)

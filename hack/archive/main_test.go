@@ -199,7 +199,7 @@ func TestSameBytes(t *testing.T) {
 	}
 }
 
-// maxBinary is what the program may weigh.
+// maxBinary bounds the program's size in bytes.
 const maxBinary = 40 << 20
 
 // TestBuild builds the program for this machine, and runs it.

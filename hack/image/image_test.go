@@ -26,7 +26,7 @@ import (
 
 const when = 1700000000
 
-// build runs the program and gives the directory with what it wrote.
+// build runs the program and returns the directory of its output.
 func build(t *testing.T, args ...string) string {
 	t.Helper()
 	out := t.TempDir()
@@ -52,8 +52,8 @@ func read(t *testing.T, path string) []byte {
 	return data
 }
 
-// untar gives the regular files of an archive, and fails on an entry that
-// would tell two builds apart.
+// untar returns the regular files of an archive, and fails on an entry that would differ between
+// two builds.
 func untar(t *testing.T, data []byte) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
@@ -86,7 +86,7 @@ func decode[T any](t *testing.T, data []byte) T {
 	return value
 }
 
-// blob gives a blob of the layout whose contents are what the descriptor says.
+// blob returns a blob of the layout whose contents match the descriptor.
 func blob(t *testing.T, layout map[string][]byte, d v1.Descriptor) []byte {
 	t.Helper()
 	data, ok := layout[blobPath(d.Digest)]
@@ -96,7 +96,7 @@ func blob(t *testing.T, layout map[string][]byte, d v1.Descriptor) []byte {
 	return data
 }
 
-// TestReproducible builds the same source at two places.
+// TestReproducible builds the same source in two directories.
 func TestReproducible(t *testing.T) {
 	here := copySource(t, "../..")
 	there := copySource(t, here)
@@ -127,7 +127,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// copySource copies what the driver is made of.
+// copySource copies the source of the driver.
 func copySource(t *testing.T, from string) string {
 	t.Helper()
 	to := t.TempDir()
@@ -202,7 +202,7 @@ func checkPlatform(t *testing.T, layout map[string][]byte, d v1.Descriptor) {
 	}
 }
 
-// TestRootfs: what a Dockerfile copies runs, and verifies public certificates.
+// TestRootfs: the files for a Dockerfile run, and verify public certificates.
 func TestRootfs(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "rootfs")
 	build(t, "--rootfs", root, "--platforms", "linux/"+runtime.GOARCH)

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestPictureIsCurrent: docs/how-it-works.svg is what this program draws.
+// TestPictureIsCurrent: docs/how-it-works.svg is this program's output.
 func TestPictureIsCurrent(t *testing.T) {
 	have, err := os.ReadFile("../../docs/how-it-works.svg")
 	if err != nil || string(have) != string(draw()) {

@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// crash is what a hook panics with to end a Write on the spot.
+// crash is the value of the hook's panic, which ends a Write at once.
 type crash struct{ step string }
 
 // scenario is a Write that is interrupted at each of its steps.
@@ -61,8 +61,8 @@ func scenarios() []scenario {
 	}
 }
 
-// prepare makes a volume as it is before the interrupted Write. One directory
-// serves all steps of a scenario.
+// prepare makes a volume in its state before the interrupted Write. One directory serves all steps
+// of a scenario.
 func (s scenario) prepare(t *testing.T, path string) {
 	t.Helper()
 	for _, name := range list(t, path) {
@@ -78,8 +78,7 @@ func (s scenario) prepare(t *testing.T, path string) {
 	}
 }
 
-// interrupted runs the Write with fail called at step k, and tells whether it
-// got that far.
+// interrupted runs the Write with fail called at step k, and reports whether it got that far.
 func (s scenario) interrupted(t *testing.T, path string, k int, fail func(step string) error) (changed bool, step string, err error) {
 	t.Helper()
 	d := open(t, path)
@@ -166,7 +165,7 @@ func checkRepaired(t *testing.T, path string, d *Dir, s scenario, which, step st
 	}
 }
 
-// checkSteps checks that the test met what it is about.
+// checkSteps checks that the test covered the steps that it is for.
 func checkSteps(t *testing.T, s scenario, steps int, seen map[string]int) {
 	t.Helper()
 	if s.onlyOld {
@@ -185,8 +184,8 @@ func checkSteps(t *testing.T, s scenario, steps int, seen map[string]int) {
 
 func sameFiles(a, b []File) bool { return a != nil && maps.Equal(treeOf(a...), treeOf(b...)) }
 
-// checkReader checks what a reader of an interrupted volume sees, and tells
-// which payload that is.
+// checkReader checks what a reader of an interrupted volume sees, and returns which payload that
+// is.
 func checkReader(t *testing.T, path string, s scenario, step string) string {
 	t.Helper()
 	got, err := readLive(path)
@@ -212,9 +211,8 @@ func checkReader(t *testing.T, path string, s scenario, step string) string {
 	return which
 }
 
-// checkUserPath checks that a file which is in both payloads is readable, and
-// is that of the live one, and that no link dangles but that of a file which is
-// being removed.
+// checkUserPath checks that a file which is in both payloads is readable, and is that of the live
+// one, and that no link dangles except that of a file which is being removed.
 func checkUserPath(t *testing.T, path, file string, got, old tree, step string, damaged bool) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(path, file))
@@ -268,8 +266,8 @@ func TestErrorAtEveryStep(t *testing.T) {
 	})
 }
 
-// What took the name of a link during a first Write is not replaced, and goes
-// nowhere when the rest is undone.
+// An entry that takes the name of a link during a first Write is not replaced, and not removed when
+// the rest is undone.
 func TestNameTakenDuringFirstWrite(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)
@@ -330,7 +328,7 @@ func TestUnfinishedPayloadIsClosed(t *testing.T) {
 	}
 }
 
-// The buffer of a comparison keeps nothing.
+// A comparison wipes its buffer.
 func TestComparerIsWiped(t *testing.T) {
 	path := newVolume(t)
 	testkit.Must(t, os.WriteFile(path+"/a", []byte(marker), 0o600))

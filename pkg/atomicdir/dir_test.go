@@ -141,7 +141,7 @@ func TestIsPayloadName(t *testing.T) {
 
 func long(n int, b byte) string { return strings.Repeat(string(b), n) }
 
-// Links are put right without a swap, and what is foreign stays.
+// Write repairs links without a swap, and keeps foreign entries.
 func TestLinksAreRepaired(t *testing.T) {
 	damages := map[string]func(path string) error{
 		"missing":         func(p string) error { return os.Remove(p + "/a") },
@@ -188,8 +188,8 @@ func TestLinksAreRepaired(t *testing.T) {
 	}
 }
 
-// A Repair has nothing to do in a volume without a payload, leaves the replaced
-// payload to its last readers, and undoes what it cannot finish.
+// A Repair does nothing in a volume without a payload, keeps the replaced payload for its last
+// readers, and undoes what it cannot finish.
 func TestRepair(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)
@@ -247,7 +247,7 @@ func TestOpenFile(t *testing.T) {
 	}
 }
 
-// A wanted name that is taken fails the Write before anything is touched.
+// If a foreign entry has a wanted name, Write fails before it changes anything.
 func TestWriteForeignNames(t *testing.T) {
 	plants := map[string]func(path string) error{
 		"file":      func(p string) error { return os.WriteFile(p+"/b", []byte("x"), 0o600) },

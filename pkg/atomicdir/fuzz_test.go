@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// FuzzWrite writes random sequences of payloads, with debris thrown in between,
-// and checks that the volume always holds exactly the last valid one.
+// FuzzWrite writes random sequences of payloads, with foreign entries between them, and checks that
+// the volume always has exactly the last valid one.
 func FuzzWrite(f *testing.F) {
 	f.Add([]byte{})
 	f.Add([]byte{0x01, 0x12, 0x23, 0xff, 0x01, 0x52, 0xff, 0xff, 0x01})

@@ -18,8 +18,8 @@ import (
 
 const killChildEnv = "ATOMICDIR_TEST_KILL_DIR"
 
-// killChild is the child process: it writes one generation after the other, and
-// says so, until it is killed.
+// killChild is the child process: it writes one generation after the other, and reports each, until
+// it is killed.
 func killChild(dir string) {
 	d, err := Open(dir)
 	n := 0
@@ -67,7 +67,7 @@ func TestKill(t *testing.T) {
 		if err != nil {
 			t.Fatalf("round %d: %v", round, err)
 		}
-		// What was said is there; what was under way may be.
+		// A reported generation is there; the next one may be.
 		if n < said || n > said+1 || n < last {
 			t.Fatalf("round %d: generation %d is live, the writer said %d", round, n, said)
 		}
@@ -95,8 +95,8 @@ func TestKill(t *testing.T) {
 	t.Logf("%d of 50 kills interrupted a Write; %d generations", remains, last)
 }
 
-// hasRemains tells whether a Write was under way: a payload is not open to
-// readers yet, a temporary entry is left, or a link is missing or too many.
+// hasRemains reports whether a Write was interrupted: a payload is not open to readers yet, there
+// is a temporary entry, or a link is missing or left over.
 func hasRemains(t *testing.T, path string, files []File) bool {
 	links := 0
 	for _, name := range list(t, path) {
@@ -112,8 +112,8 @@ func hasRemains(t *testing.T, path string, files []File) bool {
 	return links != len(treeOf(files...).tops())
 }
 
-// killOnce starts a writer, kills it after a random number of Writes and a
-// random moment more, and returns the last generation it said was written.
+// killOnce starts a writer, kills it after a random number of Writes and a random moment, and
+// returns the last generation that it reported.
 func killOnce(t *testing.T, exe, path string) int {
 	t.Helper()
 	cmd := exec.Command(exe)
@@ -139,9 +139,8 @@ func killOnce(t *testing.T, exe, path string) int {
 	return said
 }
 
-// killSoon spins to a random instant. A timer would fire when this process
-// wakes up, which is when the writer has just said something, so that it would
-// always die at the same step.
+// killSoon spins for a random time. A timer would fire when this process wakes up, just after a
+// report of the writer, so the writer would always die at the same step.
 func killSoon(cmd *exec.Cmd) {
 	for start, wait := time.Now(), time.Duration(rand.IntN(3000))*time.Microsecond; time.Since(start) < wait; {
 	}

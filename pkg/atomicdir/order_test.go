@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// What takes a wanted name in the middle of a Write is not replaced, nor is
-// what takes the name of a link that is about to go.
+// Write replaces neither an entry that takes a wanted name in the middle of a Write, nor one that
+// takes the name of a link that it is about to remove.
 func TestWriteSparesLateForeigners(t *testing.T) {
 	tests := []struct {
 		name, step string

@@ -50,8 +50,8 @@ func TestNoSpace(t *testing.T) {
 	mustWrite(t, d, Options{}, file("a", "2"))
 }
 
-// Whatever the limit, a Write does all or nothing: the links included, which
-// take inodes and, when long, pages.
+// At every limit, a Write does all or nothing, including links, which take inodes and, if they are
+// long, pages.
 func TestNoSpaceAtEveryLimit(t *testing.T) {
 	newTmpfs(t, "size=64k") // skips here rather than in each subtest
 	name := strings.Repeat("n", 200)

@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// Whatever is planted in a volume, a Write touches nothing outside of it, and
-// the volume ends up right.
+// Whatever entries are planted in a volume, a Write touches nothing outside of it, and the volume
+// is right in the end.
 func TestWriteAgainstPlantedEntries(t *testing.T) {
 	const stale = "..2020_01_01_01_01_01.1"
 	plants := map[string]func(path, outside string) error{
@@ -66,8 +66,8 @@ func TestWriteAgainstPlantedEntries(t *testing.T) {
 		},
 	}
 	old := []File{file("a", "1"), file("d/b", "1")}
-	// The outside holds just what the volume is to hold: a comparison that
-	// reads there calls it unchanged.
+	// The outside has the same content as the wanted payload: a comparison that reads there would
+	// find no change.
 	for name, plant := range plants {
 		for _, next := range [][]File{old, {file("a", "2"), file("d/b", "2"), file("new", "2")}, {file("new", "2")}} {
 			t.Run(name, func(t *testing.T) {
@@ -96,8 +96,8 @@ func TestWriteAgainstPlantedEntries(t *testing.T) {
 	}
 }
 
-// foreignLinks returns the planted links under names that the payload does not
-// have: they are not ours to remove.
+// foreignLinks returns the planted links under names that the payload does not have, which Write
+// must not remove.
 func foreignLinks(t *testing.T, path string, payload tree) []string {
 	var names []string
 	for _, name := range []string{"a", "d"} {

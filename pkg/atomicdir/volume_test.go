@@ -42,8 +42,7 @@ func newTmpfs(t testing.TB, options string) string {
 	return dir
 }
 
-// newVolume returns an empty directory in a tmpfs, or on disk for those who may
-// not mount one.
+// newVolume returns an empty directory in a tmpfs, or on disk for users who may not mount one.
 func newVolume(t testing.TB) string {
 	t.Helper()
 	if os.Geteuid() == 0 {
@@ -52,8 +51,8 @@ func newVolume(t testing.TB) string {
 	return t.TempDir()
 }
 
-// canChown tells whether this process may give files to others: not as an
-// ordinary user, nor in a user namespace of one id.
+// canChown reports whether this process may chown files: not as an ordinary user, nor in a user
+// namespace with one id.
 func canChown(t testing.TB) bool {
 	t.Helper()
 	return os.Geteuid() == 0 && os.Chown(t.TempDir(), 12, 3000) == nil
@@ -145,8 +144,8 @@ func (t tree) tops() []string {
 	return slices.Sorted(maps.Keys(seen))
 }
 
-// checkExact checks that the volume holds this payload and its links and, but
-// for the names in others, nothing else. Call it after a Sweep.
+// checkExact checks that the volume has this payload and its links and, except for the names in
+// others, nothing else. Call it after a Sweep.
 func checkExact(t testing.TB, path string, want tree, others ...string) {
 	t.Helper()
 	got, err := readLive(path)

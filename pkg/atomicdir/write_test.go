@@ -83,7 +83,7 @@ func TestWriteFirstEmptyPayloadIsAChange(t *testing.T) {
 	checkExact(t, path, tree{})
 }
 
-// Files around the size of a comparison's chunk, which differ at the end only.
+// Files around the size of a comparison's chunk that differ only at the end.
 func TestWriteComparesLargeFiles(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)
@@ -99,8 +99,8 @@ func TestWriteComparesLargeFiles(t *testing.T) {
 	}
 }
 
-// Until it is swept, the payload that was replaced is whole for whoever has it
-// open; the next Write, changed or not, removes it.
+// The replaced payload stays whole for its readers until Sweep; the next Write, changed or not,
+// removes it.
 func TestWriteKeepsTheReplacedPayload(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)
@@ -171,7 +171,7 @@ func TestWriteGroup(t *testing.T) {
 	}
 }
 
-// What somebody changed in the live payload behind our back is put right.
+// Write repairs changes that another process made in the live payload.
 func TestWriteRepairsThePayload(t *testing.T) {
 	damages := map[string]func(live string) error{
 		"contents":       func(live string) error { return os.WriteFile(live+"/a", []byte("X"), 0o644) },
@@ -209,8 +209,7 @@ func TestWriteRepairsThePayload(t *testing.T) {
 	}
 }
 
-// A volume of another writer of the layout is taken over; the same files are no
-// change.
+// Write takes over a volume of another writer of the layout; the same files are no change.
 func TestWriteTakesOverKubeletLayout(t *testing.T) {
 	path := newVolume(t)
 	const name = "..2024_05_06_07_08_09.987654321"
@@ -259,8 +258,8 @@ func TestWriteRefusesInvalidFiles(t *testing.T) {
 	}
 }
 
-// The longest path that is valid can be written, compared and removed, although
-// no system call takes it whole.
+// The longest valid path can be written, compared and removed, although no system call accepts all
+// of it.
 func TestWriteDeepestPath(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)

@@ -75,7 +75,7 @@ func TestResizeAndRelease(t *testing.T) {
 	}
 }
 
-// TestCachesGiveWay fills the levels with caches and wants room.
+// TestCachesGiveWay fills the levels with caches and then acquires.
 func TestCachesGiveWay(t *testing.T) {
 	b := budget.New(budget.Limits{Node: 100, Namespace: 60})
 	var dropped []string
@@ -109,8 +109,8 @@ func TestCachesGiveWay(t *testing.T) {
 	}
 }
 
-// TestAdopt charges what is there already beyond every limit: what is new is
-// refused until there is room, and what shrinks is not.
+// TestAdopt charges memory beyond every limit: new charges are refused until there is space, and
+// shrinking ones are not.
 func TestAdopt(t *testing.T) {
 	b := budget.New(budget.Limits{Node: 100, Namespace: 60, Volume: 50})
 	c := b.Adopt(a1, budget.Contents, 120)
@@ -134,7 +134,7 @@ func TestAdopt(t *testing.T) {
 	}
 }
 
-// TestRecords: the state has limits of its own, and counts for the node too.
+// TestRecords: the state has limits of its own, and also counts for the node.
 func TestRecords(t *testing.T) {
 	for _, tc := range []struct {
 		name   string

@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 )
 
-// TestDocumentedClasses: the classes that the pages show can be applied as
-// they stand, and each store that a plugin serves has one.
+// TestDocumentedClasses: the classes on the pages can be applied unchanged, and each store that a
+// plugin serves has one.
 func TestDocumentedClasses(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
 	if err != nil {
@@ -58,8 +58,8 @@ func documented(t *testing.T, page, manifest string) []*v1.SecretProviderClass {
 	return classes
 }
 
-// checkNested reads the YAML that a parameter holds: a list, or Azure's
-// "array" of strings that are YAML again.
+// checkNested reads the YAML in a parameter: a list, or Azure's "array" of strings that are YAML
+// again.
 func checkNested(t *testing.T, page, text string) {
 	t.Helper()
 	if text == "" {

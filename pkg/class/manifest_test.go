@@ -150,8 +150,8 @@ func TestParseManifest(t *testing.T) {
 	}
 }
 
-// TestParseManifestAliasBomb has nine aliases of nine aliases and so on, in
-// lists that are walked, and one long value in many places.
+// TestParseManifestAliasBomb has nine aliases of nine aliases and so on, in lists, and one long
+// value in many places.
 func TestParseManifestAliasBomb(t *testing.T) {
 	var lists, values strings.Builder
 	lists.WriteString("x: &l0 [" + strings.Repeat("{kind: x},", 4000) + "]\n")

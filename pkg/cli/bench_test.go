@@ -131,8 +131,8 @@ func BenchmarkStatus3000(b *testing.B) {
 
 var peakLine = regexp.MustCompile(`VmHWM:\s+(\d+) kB`)
 
-// peakOf watches a process until it ends, and gives its peak of memory in KiB.
-// What wait tells is no use: it counts the process that made it.
+// peakOf watches a process until it ends, and returns its peak of memory in KiB. The figure of wait
+// is useless, because it includes the parent process.
 func peakOf(pid int) (peak int) {
 	for {
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
-// FuzzLint: whatever the input is, lint ends, every printer works, and no text
-// of the input ends a line or reaches the terminal as an escape.
+// FuzzLint: for any input, lint ends, every printer works, and no text of the input ends a line or
+// reaches the terminal as an escape.
 func FuzzLint(f *testing.F) {
 	names, err := filepath.Glob("testdata/*.txtar")
 	if err != nil || len(names) == 0 {

@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 )
 
-// checkSARIF wants the properties that SARIF 2.1.0 and code scanning require,
-// and gives the number of results.
+// checkSARIF checks the properties that SARIF 2.1.0 and code scanning require, and returns the
+// number of results.
 func checkSARIF(t *testing.T, data []byte) int {
 	t.Helper()
 	var log struct {
@@ -96,8 +96,8 @@ func TestSARIF(t *testing.T) {
 	}
 }
 
-// TestFindingsPage: every code has its section, with cause, example and remedy,
-// and every section is of a code.
+// TestFindingsPage: every code has its section, with cause, example and remedy, and every section
+// has a code.
 func TestFindingsPage(t *testing.T) {
 	data, err := os.ReadFile("../../docs/findings.md")
 	if err != nil {

@@ -24,7 +24,7 @@ func run(args []string, in *os.File) int {
 	return cli.Run(args, output.Streams{In: in, Out: os.Stdout, Err: os.Stderr, Getenv: os.Getenv, Version: "test", Now: recordedNow})
 }
 
-// recordedNow is the time at which the recorded clusters are looked at.
+// recordedNow is the clock for the recorded clusters.
 func recordedNow() time.Time { return time.Date(2026, 11, 28, 10, 0, 0, 0, time.UTC) }
 
 func TestMain(m *testing.M) {

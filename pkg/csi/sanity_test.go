@@ -27,10 +27,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// TestSanity runs the CSI project's own suite over the driver with real
-// tmpfs volumes. The driver has no controller, as it says; the suite needs
-// one to come by volumes, so inlineVolumes stands in for Kubernetes, which
-// makes them up from a pod's manifest.
+// TestSanity runs the CSI project's own suite over the driver with real tmpfs volumes. The driver
+// has no controller, which the suite needs to get volumes, so inlineVolumes makes them, as
+// Kubernetes does from a pod's manifest.
 func TestSanity(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts tmpfs")
@@ -100,7 +99,7 @@ func serveSanity(t *testing.T, dir string) string {
 	return socket
 }
 
-// readOnly is what a pod's manifest must say; the suite knows of no pods.
+// readOnly sets what a pod's manifest must have, because the suite does not know pods.
 func readOnly(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 	if q, ok := req.(*csipb.NodePublishVolumeRequest); ok {
 		q.Readonly = true

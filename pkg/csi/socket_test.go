@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// staleSocket leaves what a process leaves that was killed.
+// staleSocket creates the socket file of a killed process.
 func staleSocket(t *testing.T, path string) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})

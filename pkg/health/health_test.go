@@ -34,8 +34,8 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
-// However many ask, the check runs once in its age, and a client that gives up
-// does not spoil the answer of the others.
+// However many clients ask, the check runs once within its age, and a client that disconnects does
+// not affect the answer of the others.
 func TestShared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		runs, fail := 0, error(nil)

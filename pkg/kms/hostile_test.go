@@ -58,8 +58,8 @@ func hostile(a, b value) map[string]*kmsv2.DecryptRequest {
 	}
 }
 
-// TestHostile: what was changed in etcd, or made up, opens nothing, and is refused
-// with words about the value.
+// TestHostile: changed or invented values from etcd decrypt to nothing, and are refused with an
+// error about the value.
 func TestHostile(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)

@@ -39,8 +39,8 @@ func get(t *testing.T, url string) (int, string) {
 	return r.StatusCode, string(body)
 }
 
-// Health is live while Vault is away, and ready is not. The metrics say the same,
-// and have what joins them to the API server's.
+// Health is live while Vault is unavailable, and ready is not. The metrics say the same, and have
+// the id that is also in the API server's.
 func TestHealthAndMetrics(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
@@ -72,7 +72,7 @@ func TestHealthAndMetrics(t *testing.T) {
 	want(`mayfly_kms_healthy 0`, `mayfly_kms_vault_requests_total{operation="read-key",result="Unavailable"}`)
 }
 
-// An address that is taken does not stop the plugin.
+// An address in use does not stop the plugin.
 func TestTakenHealthAddress(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -85,7 +85,7 @@ func TestTakenHealthAddress(t *testing.T) {
 	p.Eventually("the log says so", func() bool { return strings.Contains(p.Log.String(), "--health-addr") })
 }
 
-// systemd is told once the socket is there, not before.
+// systemd is notified once the socket exists, not before.
 func TestNotify(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	path := t.TempDir() + "/notify"

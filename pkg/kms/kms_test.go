@@ -102,8 +102,7 @@ func TestRoundTrip(t *testing.T) {
 	})
 }
 
-// What one mode has encrypted the other opens: the switch may be turned at any
-// time.
+// Each mode can decrypt the other's values: the setting may change at any time.
 func TestModesOpenEachOther(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
@@ -137,8 +136,8 @@ func TestRotation(t *testing.T) {
 	})
 }
 
-// A node that has not seen the rotation yet decrypts what another node has
-// encrypted with the new version.
+// A node that has not seen the rotation yet decrypts what another node encrypted with the new
+// version.
 func TestDecryptAheadOfStatus(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
@@ -201,8 +200,7 @@ func TestKeyReplaced(t *testing.T) {
 	})
 }
 
-// A key that is gone, and comes back from its own backup, is the old one: what was
-// encrypted before opens again.
+// A key that is restored from its own backup is the old one: earlier values can be decrypted again.
 func TestKeyRestored(t *testing.T) {
 	modes(t, func(t *testing.T, flag string) {
 		r := kmsrig.New(t, vault)
@@ -344,7 +342,7 @@ func wantCorrelation(t *testing.T, r *kmsrig.Rig, since vaulttest.Mark, operatio
 	}
 }
 
-// Another cluster with the same Transit key opens nothing of this one.
+// Another cluster with the same Transit key cannot decrypt this one's values.
 func TestOtherCluster(t *testing.T) {
 	modes(t, func(t *testing.T, flag string) {
 		r := kmsrig.New(t, vault)
@@ -388,7 +386,7 @@ func TestFailover(t *testing.T) {
 	}
 }
 
-// Nothing secret reaches the log, the audit trail, an error or the metrics.
+// No secret reaches the log, the audit trail, an error or the metrics.
 func TestNothingSecretIsSaid(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)

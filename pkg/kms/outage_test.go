@@ -74,8 +74,8 @@ func TestOutageWithoutLocalKey(t *testing.T) {
 	wantCode(t, err, codes.Unavailable, "Vault cannot be used")
 }
 
-// A plugin that starts while Vault is away listens, says so, and works once
-// Vault is there.
+// A plugin that starts while Vault is unavailable listens, reports that, and works once Vault is
+// available.
 func TestStartDuringOutage(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
@@ -87,7 +87,7 @@ func TestStartDuringOutage(t *testing.T) {
 	mustDecrypt(t, p, encrypt(t, p, "1"+p.Ready()[:0]))
 }
 
-// After the outage limit nothing goes on, and all works again once Vault is back.
+// After the outage limit nothing works, and everything does again once Vault is back.
 func TestOutageLimit(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)

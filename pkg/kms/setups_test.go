@@ -11,8 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
 )
 
-// Wrong set-ups have an error in the log that says what to do, and work once they
-// are put right.
+// Wrong set-ups have an error in the log that says what to do, and work once they are corrected.
 func TestWrongSetUps(t *testing.T) {
 	for name, tc := range map[string]struct {
 		wrong, right func(r *kmsrig.Rig)
@@ -78,7 +77,7 @@ func TestAbsentMount(t *testing.T) {
 	p.Eventually("the log names the setting", func() bool { return strings.Contains(p.Log.String(), "--transit-mount") })
 }
 
-// A policy with create would have a deleted key made again without a word.
+// With a policy with create, Vault would silently create a deleted key again.
 func TestPolicyWithCreate(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)

@@ -76,7 +76,7 @@ func get(t *testing.T, conn net.Conn) *http.Response {
 	return r
 }
 
-// isClosed waits for the end of a connection, and gives when it came.
+// isClosed waits for the end of a connection, and returns when it came.
 func isClosed(t *testing.T, conn net.Conn, within time.Duration) bool {
 	t.Helper()
 	if conn.SetReadDeadline(time.Now().Add(within)) != nil {
@@ -86,7 +86,7 @@ func isClosed(t *testing.T, conn net.Conn, within time.Duration) bool {
 	return err == nil || !strings.Contains(err.Error(), "timeout")
 }
 
-// A connection is good for one request, and is free for nobody.
+// A connection serves one request, and a client cannot keep it open.
 func TestConnectionsEnd(t *testing.T) {
 	for name, send := range map[string]string{
 		"nothing":           "",
@@ -142,7 +142,7 @@ func TestConnectionsEnd(t *testing.T) {
 	})
 }
 
-// Clients that fill the limit and say nothing do not keep a probe out.
+// Idle clients that fill the limit do not keep a probe out.
 func TestTooManyConnections(t *testing.T) {
 	served(t, ok, func(p *pipes) {
 		var idle []net.Conn

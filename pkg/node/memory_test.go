@@ -34,7 +34,7 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// The heap and all that the budget may hold outside of it fit the limit.
+// The heap and everything that the budget allows outside of it fit the limit.
 func TestHeapLimit(t *testing.T) {
 	for _, limit := range []int64{192 * mi, 256 * mi, 1024 * mi, 16384 * mi} {
 		most := budgetFor(limit)

@@ -21,7 +21,7 @@ import (
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// newStateDir is a directory that has no mount on it after the test.
+// newStateDir is a directory without a mount after the test.
 func newStateDir(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -95,8 +95,8 @@ func testConfig(t *testing.T, stateDir string) Config {
 	return c
 }
 
-// A second driver on the same state harms nothing: it fails before it has
-// looked at a record. After the first has ended it takes over.
+// A second driver on the same state harms nothing: it fails before it reads a record. After the
+// first has ended it takes over.
 func TestSecondDriverTouchesNothing(t *testing.T) {
 	dir := newStateDir(t)
 	first, err := New(testConfig(t, dir))
@@ -133,7 +133,7 @@ func TestFailedStartLetsGoOfTheState(t *testing.T) {
 	testkit.Must(t, mustOpenState(t, dir).close())
 }
 
-// What is written after an unmount of the state does not reach the disk.
+// A write after an unmount of the state does not reach the disk.
 func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	dir := newStateDir(t)
 	s := mustOpenState(t, dir)

@@ -21,7 +21,7 @@ func TestIsLoopback(t *testing.T) {
 	}
 }
 
-// A port that is taken stops nobody, and is used once it is free.
+// A port in use stops nothing else, and is used once it is free.
 func TestStatusWaitsForItsPort(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -12,8 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/status"
 )
 
-// A list is of one node, is taken from the API server's memory, and follows
-// the pages that the API server makes.
+// A list is for one node, comes from the API server's cache, and follows the API server's pages.
 func TestListsInPages(t *testing.T) {
 	var asked []string
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

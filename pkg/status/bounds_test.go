@@ -20,7 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// weighed counts what is written to etcd, by namespace.
+// weighed counts the bytes written to etcd, by namespace.
 type weighed struct {
 	*apiServer
 	mu    sync.Mutex
@@ -102,8 +102,8 @@ func (h *hostile) run(seconds int) {
 	synctest.Wait()
 }
 
-// A tenant chooses how many objects there are, how long their names are and how
-// often they change. What the node writes to etcd is bounded whatever that is.
+// A tenant chooses how many objects there are, how long their names are and how often they change.
+// The node's writes to etcd are bounded in any case.
 func TestStatusBytesAreBounded(t *testing.T) {
 	for _, tc := range []struct{ volumes, objects, idBytes, most, first, later int }{
 		{5, 1000, 400, 4 << 10, 40 << 10, 20 << 10}, // shortened
@@ -166,7 +166,7 @@ func TestVersionsAreWrittenOnceAMinute(t *testing.T) {
 		if v := a.statuses["web-0-shop-db"].Status.Objects[0].Version; v != "600" {
 			t.Errorf("the last version that is written is %s", v)
 		}
-		// What became again what is written needs no write.
+		// A change back to the written state needs no write.
 		before := a.countWrites()
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "601"))
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "600"))

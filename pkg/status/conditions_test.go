@@ -37,8 +37,8 @@ func wantConditions(t *testing.T, s *v1.SecretProviderClassPodStatus, ready, fre
 	}
 }
 
-// A volume has a status from its first failure on, which tells the truth until
-// its end, and costs one write for each change.
+// A volume has a correct status from its first failure until its end, which costs one write for
+// each change.
 func TestConditionsThroughALife(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		now := func() *v1.SecretProviderClassPodStatus { settle(); return a.statuses["web-0-shop-db"] }
@@ -92,8 +92,8 @@ func TestKeptContentIsReady(t *testing.T) {
 	})
 }
 
-// Conditions of others stay, and so do the times of what has not changed, over a
-// restart of the driver, which writes nothing.
+// The conditions of others stay, and so do the times of unchanged ones, over a restart of the
+// driver, which writes nothing.
 func TestConditionsOverARestart(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		published := outcome(volume.Published, "web-0", "db", nil, "1")
@@ -175,8 +175,8 @@ func TestEventsOfAClass(t *testing.T) {
 	})
 }
 
-// An Event has the reason's word, is short beside kubelet's own, and changes with
-// its cause at once; ports and ids are no cause.
+// An Event has the reason, is short beside kubelet's own, and changes at once with its cause; ports
+// and ids are no cause.
 func TestWordsOfAFailure(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		fail := func(err *fault.Error) string {

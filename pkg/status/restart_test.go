@@ -47,8 +47,7 @@ func recoveries(n int) (all []volume.Outcome) {
 	return all
 }
 
-// A fleet that restarts lists nothing, and reads one object a volume, over a
-// minute.
+// A restarting fleet lists nothing, and reads one object for each volume, over a minute.
 func TestRestartTakesUpWhatIsThere(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		for i := range 50 {
@@ -76,7 +75,7 @@ func TestRestartTakesUpWhatIsThere(t *testing.T) {
 	})
 }
 
-// The failure of which the last process told has ended when this one looks.
+// The failure that the last process reported has ended when this one reads.
 func TestRestartEndsTheFailureOfBefore(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
@@ -111,7 +110,7 @@ func TestUnpublishRightAfterARestart(t *testing.T) {
 	})
 }
 
-// What another node's driver wrote for a pod of the same name is left to it.
+// The driver does not change what another node's driver wrote for a pod of the same name.
 func TestAnotherNodesObjectIsLeftAlone(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		foreign := &v1.SecretProviderClassPodStatus{Status: v1.SecretProviderClassPodStatusStatus{PodName: "web-0", SecretProviderClassName: "db"}}

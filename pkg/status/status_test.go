@@ -25,8 +25,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// apiServer keeps objects as the API server does: names are taken once,
-// writes need the current resource version.
+// apiServer stores objects as the API server does: names are unique, writes need the current
+// resource version.
 type apiServer struct {
 	mu       sync.Mutex
 	statuses map[string]*v1.SecretProviderClassPodStatus
@@ -207,7 +207,7 @@ func outcome(kind volume.Kind, pod, className string, err error, versions ...str
 	return o
 }
 
-// settle lets everything happen that is not waiting for time.
+// settle lets everything happen that does not wait for time.
 func settle() { time.Sleep(100 * time.Millisecond); synctest.Wait() }
 
 func TestOneWriteAtFirstAndNoneWithoutChange(t *testing.T) {
@@ -360,8 +360,7 @@ func TestRecordSetAside(t *testing.T) {
 	})
 }
 
-// What a pod was given from the node's memory is on its status until the store
-// was read.
+// A pod that got last good content has it in its status until a read from the store succeeds.
 func TestLastGoodIsVisible(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		asOf := time.Now().Add(-time.Minute)

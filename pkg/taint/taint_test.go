@@ -23,7 +23,7 @@ type nodes struct {
 	mu      sync.Mutex
 	node    corev1.Node
 	patches int
-	// conflicts is how many patches come too late.
+	// conflicts is how many patches fail with a conflict.
 	conflicts int
 }
 

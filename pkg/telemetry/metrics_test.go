@@ -95,7 +95,7 @@ func countAPI(t *testing.T, m *telemetry.Metrics) {
 	}
 }
 
-// TestLint holds the metrics to Prometheus' rules, but for the incumbent's names.
+// TestLint checks the metrics by Prometheus' rules, except for the incumbent's names.
 func TestLint(t *testing.T) {
 	problems, err := promlint.New(strings.NewReader(scrape(t))).Lint()
 	if err != nil {
@@ -108,7 +108,7 @@ func TestLint(t *testing.T) {
 	}
 }
 
-// TestSeriesExistAtZero: an increase from nothing is none to Prometheus.
+// TestSeriesExistAtZero: to Prometheus, a series that first appears at 1 has not increased.
 func TestSeriesExistAtZero(t *testing.T) {
 	m := telemetry.New("v1", func() int { return 0 }, func() int { return 0 })
 	m.KnowProvider("vault", "login")

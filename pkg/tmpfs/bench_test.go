@@ -25,8 +25,8 @@ func benchInspect(b *testing.B, m *Mounter, target string) {
 	}
 }
 
-// BenchmarkInspectMountinfo is what an inspection of a mounted target costs on
-// kernels before 6.13, on a node with many mounts.
+// BenchmarkInspectMountinfo measures an inspection of a mounted target on kernels before 6.13, on a
+// node with many mounts.
 func BenchmarkInspectMountinfo(b *testing.B) {
 	m := newMounter(b)
 	dir := newDir(b)

@@ -70,7 +70,7 @@ func TestInspectOddNames(t *testing.T) {
 	}
 }
 
-// kubelet's root is a symbolic link on nodes that keep it on another disk.
+// On some nodes kubelet's root is a symbolic link to another disk.
 func TestInspectBelowLink(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := newDir(t)
@@ -140,8 +140,7 @@ func fillFrom(table mountTable, target string) (Info, error) {
 	return info, info.fill(table, n.mount)
 }
 
-// Every mount of this machine looks the same through each table and to
-// Kubernetes' own parser.
+// Every mount of this machine looks the same in each table and to Kubernetes' own parser.
 func TestInspectAgrees(t *testing.T) {
 	m := newMounter(t)
 	target := newTarget(t)

@@ -69,8 +69,7 @@ func leftBehind() (points []string) {
 	return points
 }
 
-// mounters are the ways of new and of old kernels to inspect, each of which must
-// pass every test.
+// mounters are the ways of new and old kernels to inspect, which must pass every test.
 func mounters(t *testing.T) map[string]*Mounter {
 	t.Helper()
 	m := newMounter(t)
@@ -100,8 +99,8 @@ func newMounter(t testing.TB) *Mounter {
 	return m
 }
 
-// newDir makes a directory that goes, with the mounts on it, after the test.
-// testing.T.TempDir will not do: it would delete what is in a mount.
+// newDir makes a directory that is removed, with the mounts on it, after the test.
+// testing.T.TempDir would delete the contents of a mount.
 func newDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", area())
@@ -120,7 +119,7 @@ func newDir(t testing.TB) string {
 	return dir
 }
 
-// detachBelow takes off every mount under dir, the last first.
+// detachBelow removes every mount under dir, the last first.
 func detachBelow(t testing.TB, dir string) {
 	for range 100 {
 		data, err := os.ReadFile("/proc/self/mountinfo")
@@ -233,7 +232,7 @@ func depth(t testing.TB, target string) int {
 	}
 	n := 0
 	for line := range strings.Lines(string(list)) {
-		// Kubernetes' parser takes an odd space in a name for the end of it.
+		// Kubernetes' parser ends a name at an odd space.
 		if fields := strings.Split(line, " "); len(fields) > 4 && unescape(fields[4]) == target {
 			n++
 		}

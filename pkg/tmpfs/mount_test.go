@@ -195,7 +195,7 @@ func TestMountRefusesMountPoints(t *testing.T) {
 	})
 }
 
-// Without SELinux its option must be refused in words; with it, kept.
+// Without SELinux the kernel refuses its option with a text; with SELinux it applies.
 func TestSELinuxContext(t *testing.T) {
 	const context = "system_u:object_r:container_file_t:s0:c1,c2"
 	_, err := os.Stat("/sys/fs/selinux/enforce")
@@ -223,8 +223,8 @@ func TestSELinuxContext(t *testing.T) {
 	})
 }
 
-// What the driver mounts in a shared tree must show, and go, on the other side:
-// so it reaches kubelet and the pod.
+// A mount of the driver in a shared tree must appear, and disappear, on the other side, where
+// kubelet and the pod see it.
 func TestMountPropagates(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := newDir(t)

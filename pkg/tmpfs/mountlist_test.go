@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kept list is what a fresh reading gives, after every kind of change and
-// with another reader asking as well; and it is kept as long as nothing changes.
+// The cached list equals a fresh read, after every kind of change and with another reader polling
+// as well; and it stays cached while nothing changes.
 func TestMountListIsCurrent(t *testing.T) {
 	m := newMounter(t)
 	target := newTarget(t)

@@ -35,7 +35,7 @@ func TestOpen(t *testing.T) {
 		if f.Name() != target {
 			t.Errorf("the file is named %q", f.Name())
 		}
-		// What is written after the unmount does not come to lie below it.
+		// A write after the unmount does not reach the directory below.
 		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
 			t.Fatal(err)
 		}

@@ -93,8 +93,8 @@ func TestStageNeedsAMountedTmpfs(t *testing.T) {
 	})
 }
 
-// A crash leaves a directory, or one with a mount on it; a name that is merely
-// alike is somebody else's.
+// A crash leaves a directory, or one with a mount on it; a directory with a similar name is
+// foreign.
 func TestSweep(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
@@ -123,7 +123,7 @@ func TestSweep(t *testing.T) {
 	})
 }
 
-// The volume goes with all that is mounted in it.
+// Unmounting the volume also removes the mounts inside.
 func TestUnmountTakesStagesAlong(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)

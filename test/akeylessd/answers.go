@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// page is how many items one answer of list-items holds.
+// page is the number of items in one answer of list-items.
 const page = 50
 
 func (s *Server) getSecretValue(who *session, request map[string]json.RawMessage) answer {
@@ -53,8 +53,8 @@ func (s *Server) value(who *session, name, kind string, request map[string]json.
 	return good(shape(v))
 }
 
-// describeItem answers 401 for what the caller may not know of, as Akeyless
-// does, whether or not there is such an item.
+// describeItem answers 401 for an item that the caller may not see, as Akeyless does, whether or
+// not it exists.
 func (s *Server) describeItem(who *session, request map[string]json.RawMessage) answer {
 	name := "/" + strings.TrimPrefix(text(request, "name"), "/")
 	r, it := s.rule(who, name), s.items[name]

@@ -28,7 +28,7 @@ type Method struct {
 	Cluster    *Cluster
 	// Audience is the one that service account tokens must have.
 	Audience string
-	// CloudID judges a cloud identity, and gives its claims.
+	// CloudID checks a cloud identity, and returns its claims.
 	CloudID func(id string) (map[string]string, error)
 	// Life is how long tokens live; 0 means an hour. They do not say it where
 	// Silent is set.
@@ -36,20 +36,19 @@ type Method struct {
 	Silent bool
 }
 
-// Rule lets those who log in with an access ID read items.
+// Rule lets accounts with an access ID read items.
 type Rule struct {
 	AccessID string
 	// Prefix is the beginning of the items' names.
 	Prefix string
 	// Claims are those that the login must have, as in service_account_name.
 	Claims map[string]string
-	// NoDescribe keeps the items' descriptions from them, and NoEnd the end of
-	// dynamic credentials.
+	// NoDescribe denies descriptions of items, and NoEnd revoking dynamic credentials.
 	NoDescribe bool
 	NoEnd      bool
 }
 
-// session is what a token stands for.
+// session is the account and claims of a token.
 type session struct {
 	accessID string
 	claims   map[string]string
@@ -70,14 +69,14 @@ func (s *Server) Allow(r Rule) {
 	s.rules = append(s.rules, r)
 }
 
-// Revoke ends all tokens, without a word to those who hold them.
+// Revoke revokes all tokens, without notice to their owners.
 func (s *Server) Revoke() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	clear(s.tokens)
 }
 
-// Forbid takes all rules away.
+// Forbid removes all rules.
 func (s *Server) Forbid() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -168,7 +167,7 @@ func (s *Server) whoAsks(request map[string]json.RawMessage) (*session, *answer)
 	return who, nil
 }
 
-// rule finds what lets the caller read an item, nil if nothing does.
+// rule finds a rule that lets the caller read an item, nil if there is none.
 func (s *Server) rule(who *session, name string) *Rule {
 	for i, r := range s.rules {
 		if r.AccessID != who.accessID || !strings.HasPrefix(name, r.Prefix) {

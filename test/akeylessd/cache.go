@@ -13,8 +13,8 @@ type cached struct {
 	until time.Time
 }
 
-// cached answers from the gateway's cache where that is switched on. What the
-// caller may read is judged anew each time; a description is never cached.
+// cached answers from the gateway's cache if that is enabled. It checks the caller's rights each
+// time, and never caches a description.
 func (s *Server) cached(path string, who *session, request map[string]json.RawMessage, handle handler) answer {
 	fresh := handle(s, who, request)
 	if s.options.Cache <= 0 || fresh.status != http.StatusOK || (path != "/get-secret-value" && path != "/get-rotated-secret-value") {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestAskedOfTheService: whoever logs in makes the gateway ask Akeyless'
-// service, and so does every read that its cache cannot answer.
+// TestAskedOfTheService: every login makes the gateway ask Akeyless' service, and so does every
+// read that its cache cannot answer.
 func TestAskedOfTheService(t *testing.T) {
 	now := time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 	s, err := Start(t.Context(), Options{Now: func() time.Time { return now }})

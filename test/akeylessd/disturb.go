@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// Disturbed is a header of what is no answer of Akeyless'.
+// Disturbed is a header of answers that are not Akeyless'.
 const Disturbed = "X-Disturbed"
 
-// Disturbance is what happens to requests instead of their answer.
+// Disturbance replaces the answers of requests.
 type Disturbance struct {
 	// Path is which requests; empty for all.
 	Path string
 	// Times is how many; 0 for all until Heal.
 	Times int
-	// Hang keeps the request open until Heal or the client's end.
+	// Hang leaves the request open until Heal, or until the client disconnects.
 	Hang bool
-	// Held is sent a value for each request that hangs, if it has room for it.
+	// Held receives a value for each request that hangs, if it has space for it.
 	Held chan<- struct{}
-	// Cut ends the connection halfway through an answer.
+	// Cut closes the connection halfway through an answer.
 	Cut bool
 	// Status and Body are sent; RetryAfter goes along.
 	Status     int
@@ -37,7 +37,7 @@ func (s *Server) Disturb(d Disturbance) {
 	s.disturbances = append(s.disturbances, &d)
 }
 
-// Heal ends all disturbances, and lets go of the requests that hang.
+// Heal ends all disturbances, and answers the requests that hang.
 func (s *Server) Heal() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -46,7 +46,7 @@ func (s *Server) Heal() {
 	s.released = make(chan struct{})
 }
 
-// disturbed counts the request, and tells whether it was dealt with.
+// disturbed counts the request, and reports whether it answered it.
 func (s *Server) disturbed(w http.ResponseWriter, r *http.Request) bool {
 	d, released := s.disturbance(r.URL.Path)
 	switch {

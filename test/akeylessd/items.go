@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// The item types, as describe-item gives them.
+// The item types of describe-item.
 const (
 	typeStatic      = "STATIC_SECRET"
 	typeRotated     = "ROTATED_SECRET"
@@ -16,7 +16,7 @@ const (
 	typeIssuer      = "PKI_CERT_ISSUER"
 )
 
-// item is what is stored under a name.
+// item is the stored item of a name.
 type item struct {
 	name     string
 	kind     string
@@ -44,13 +44,12 @@ func (s *Server) put(name, kind string, change func(*item)) {
 	change(it)
 }
 
-// PutStatic adds a version of a static secret: a text, or what JSON or a
-// password secret holds.
+// PutStatic adds a version of a static secret: a text, or the value of a JSON or password secret.
 func (s *Server) PutStatic(name string, value any) {
 	s.put(name, typeStatic, func(it *item) { it.values = append(it.values, value) })
 }
 
-// PutRotated adds a version of a rotated secret, and says when the next comes.
+// PutRotated adds a version of a rotated secret, with the time of the next one.
 func (s *Server) PutRotated(name string, value any, next time.Time) {
 	s.put(name, typeRotated, func(it *item) { it.values, it.next = append(it.values, value), next })
 }
@@ -80,8 +79,7 @@ func (s *Server) Delete(name string) {
 	delete(s.items, name)
 }
 
-// Credentials counts the dynamic credentials that were made, and those that
-// live.
+// Credentials counts the dynamic credentials that were issued, and those that are still valid.
 func (s *Server) Credentials() (minted, alive int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

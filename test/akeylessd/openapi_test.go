@@ -5,10 +5,9 @@ import (
 	"testing"
 )
 
-// TestAgainstPublishedDescription runs the nested module openapi: everything
-// that the provider does through the wire, with all requests and answers held
-// against Akeyless' OpenAPI description. It is a module of its own, so the go
-// command does not find it from here by itself.
+// TestAgainstPublishedDescription runs the nested module openapi: everything that the provider does
+// through the wire, with all requests and answers checked against Akeyless' OpenAPI description. It
+// is a module of its own, so the go command does not find it from here.
 func TestAgainstPublishedDescription(t *testing.T) {
 	if testing.Short() {
 		t.Skip("builds the validator of a module of its own")

@@ -15,8 +15,8 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 )
 
-// Cluster is what a gateway's Kubernetes auth config says of a cluster: where
-// its API server is, and who may ask it about tokens.
+// Cluster is a cluster in a gateway's Kubernetes auth config: its API server's address, and the
+// credential for reviewing tokens.
 type Cluster struct {
 	Host string
 	// CA is the PEM of the API server's certificate authority; none for HTTP.
@@ -31,8 +31,8 @@ func (s *Server) cluster(m Method) *Cluster {
 	return &Cluster{Host: s.options.Issuer.URL(), ReviewerToken: s.options.Issuer.ReviewerToken()}
 }
 
-// review asks the cluster, as a gateway does for the access type k8s, and gives
-// the claims of the token.
+// review asks the cluster, as a gateway does for the access type k8s, and returns the claims of the
+// token.
 func (s *Server) review(ctx context.Context, m Method, token string) (map[string]string, error) {
 	review := authv1.TokenReview{Spec: authv1.TokenReviewSpec{Token: token, Audiences: []string{m.Audience}}}
 	review.APIVersion, review.Kind = authv1.SchemeGroupVersion.String(), "TokenReview"
@@ -87,8 +87,8 @@ func (s *Server) ask(ctx context.Context, c *Cluster, review *authv1.TokenReview
 	return nil
 }
 
-// client keeps its connections only to a cluster without an authority of its
-// own: that is the test's issuer, which bursts of logins ask.
+// client reuses connections only to a cluster without an authority of its own: that is the test's
+// issuer, which bursts of logins use.
 func (s *Server) client(c *Cluster) (*http.Client, error) {
 	if len(c.CA) == 0 {
 		return s.reviewer, nil

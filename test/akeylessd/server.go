@@ -1,7 +1,7 @@
-// Package akeylessd stands in for an Akeyless gateway: the part of its API that
-// Mayfly uses, over HTTP on loopback, with answers that depend on who asks.
-// Requests and answers have the form of Akeyless' published OpenAPI
-// description, which the nested module openapi checks for all of them.
+// Package akeylessd is a double of an Akeyless gateway: the part of its API that Mayfly uses, over
+// HTTP on loopback, with answers that depend on the caller. Requests and answers have the form of
+// Akeyless' published OpenAPI description, against which the nested module openapi checks all of
+// them.
 package akeylessd
 
 import (
@@ -23,7 +23,7 @@ import (
 
 const (
 	maxRequest = 4 << 20
-	// maxLogins is how many connections to the issuer are kept.
+	// maxLogins bounds the idle connections to the issuer.
 	maxLogins = 64
 )
 
@@ -31,16 +31,15 @@ const (
 type Options struct {
 	// Now is the clock; time.Now where nil.
 	Now func() time.Time
-	// Issuer judges the service account tokens of access types k8s and jwt.
+	// Issuer verifies the service account tokens of access types k8s and jwt.
 	Issuer *issuer.Issuer
-	// Wrap sees every exchange; nil for nobody.
+	// Wrap sees every exchange; may be nil.
 	Wrap func(http.Handler) http.Handler
-	// Latency is added to every answer for which a gateway has to ask Akeyless'
-	// service, which is all but what it has in its cache. The request has its
-	// effect before it.
+	// Latency delays every answer for which a gateway must ask Akeyless' service, which is all but
+	// what it has in its cache. The request takes effect before the delay.
 	Latency time.Duration
-	// Cache is for how long static and rotated secrets are answered as they
-	// were, unless the request says ignore-cache, as gateways can be set to.
+	// Cache is how long answers with static and rotated secrets are cached, unless the request says
+	// ignore-cache; gateways can be configured so.
 	Cache time.Duration
 	// CachedLatency is added to the answers from the cache.
 	CachedLatency time.Duration
@@ -107,7 +106,7 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	return s, nil
 }
 
-// Close ends the server at once and waits for it.
+// Close stops the server at once and waits for it.
 func (s *Server) Close() error {
 	s.Heal()
 	err := s.server.Close()
@@ -129,11 +128,11 @@ func (s *Server) Counts() map[string]int {
 	return maps.Clone(s.counts)
 }
 
-// answer is a status and what is sent as JSON; nil for an empty body.
+// answer is a status and a JSON body; nil for an empty body.
 type answer struct {
 	status int
 	body   any
-	// cached tells that it took no question to Akeyless' service.
+	// cached says that the answer did not need Akeyless' service.
 	cached bool
 }
 
@@ -217,7 +216,7 @@ func send(w http.ResponseWriter, a answer) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(a.status)
-	// A failed write means that the client has gone: nobody to tell.
+	// A failed write means that the client has disconnected.
 	_ = json.NewEncoder(w).Encode(a.body)
 }
 

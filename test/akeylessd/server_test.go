@@ -38,7 +38,7 @@ func start(t *testing.T, clock func() time.Time) (*akeylessd.Server, *issuer.Iss
 	return s, iss
 }
 
-// post gives the status and the answer.
+// post returns the status and the answer.
 func post(t *testing.T, s *akeylessd.Server, path string, body map[string]any) (int, map[string]any) {
 	t.Helper()
 	text, err := json.Marshal(body)
@@ -57,8 +57,8 @@ func post(t *testing.T, s *akeylessd.Server, path string, body map[string]any) (
 	return resp.StatusCode, out
 }
 
-// TestTheDoubleJudges: the double refuses what Akeyless does. A double that
-// says yes to everything would prove nothing of the provider.
+// TestTheDoubleJudges: the double refuses what Akeyless refuses. A double that accepts everything
+// would prove nothing about the provider.
 func TestTheDoubleJudges(t *testing.T) {
 	s, iss := start(t, func() time.Time { return now })
 	s.AuthMethod("p-jwt", akeylessd.Method{Type: "jwt", Audience: "akeyless"})

@@ -48,8 +48,8 @@ func rules(t *testing.T) []rule {
 // notation.
 type series struct{ name, values string }
 
-// fires are the series on which each alert fires, the labels that it then has
-// beside its severity, and the value that its words quote.
+// fires are the series on which each alert fires, the labels that it then has beside its severity,
+// and the value that its text quotes.
 var fires = map[string]struct {
 	series []series
 	at     string
@@ -78,8 +78,8 @@ var fires = map[string]struct {
 	"MayflyVersionsDiffer": {[]series{{`mayfly_build_info{instance="n1", version="0.1.0"}`, "1x90"}, {`mayfly_build_info{instance="n2", version="0.2.0"}`, "1x90"}}, "61m", nil, ""},
 }
 
-// healthy are the series of a day on which nothing is to be said: one failure
-// that passes, credentials that are renewed shortly before their end, a restart.
+// healthy are the series of a day on which no alert fires: one failure that recovers, credentials
+// that are renewed shortly before they expire, a restart.
 var healthy = []series{
 	{`up{job="kube-system/mayfly", instance="n1"}`, "1x700 0x3 1x700"},
 	{`node_publish_total{instance="n1", provider="vault", os_type="linux"}`, "0+1x1440"},
@@ -182,8 +182,7 @@ func writeCheck(b *strings.Builder, alert, at string) {
 	fmt.Fprintf(b, "      - eval_time: %s\n        alertname: %s\n", at, alert)
 }
 
-// TestMetricsExist: every metric of the rules is one of the driver, or one of
-// those that others give.
+// TestMetricsExist: every metric of the rules is the driver's, or one of those that others export.
 func TestMetricsExist(t *testing.T) {
 	m := telemetry.New("v1", func() int { return 1 }, func() int { return 1 })
 	m.KnowProvider("vault", "read")
@@ -211,8 +210,8 @@ func TestMetricsExist(t *testing.T) {
 	}
 }
 
-// TestRunbooks: each alert leads to a section that says what it means, where to
-// look and what to do, and the page has no others.
+// TestRunbooks: each alert links to a section that says what it means, where to look and what to
+// do, and the page has no others.
 func TestRunbooks(t *testing.T) {
 	page, err := os.ReadFile("../../docs/runbooks.md")
 	if err != nil {

@@ -14,8 +14,7 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// Objects keeps what the driver itself writes to the API server, by path:
-// pod statuses and Events.
+// Objects stores the driver's own writes to the API server, by path: pod statuses and Events.
 type Objects struct {
 	mu      sync.Mutex
 	objects map[string]map[string]any
@@ -24,14 +23,14 @@ type Objects struct {
 	version int
 }
 
-// Size is what the driver wrote into a collection, whether it is still there or
-// not: how often, bytes in all, and bytes of the largest object.
+// Size is what the driver has written into a collection, still there or not: how often, bytes in
+// all, and bytes of the largest object.
 type Size struct {
 	Writes         int
 	Bytes, Largest int64
 }
 
-// Size is what was written so far of a resource in a namespace.
+// Size returns what was written so far of a resource in a namespace.
 func (s *Objects) Size(namespace, resource string) Size {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -144,8 +143,8 @@ func (s *Objects) Count(resource string) int {
 	return n
 }
 
-// Collect does the garbage collector's work once all pods are gone, to which
-// the objects belong: what a driver that was stopped has left goes.
+// Collect does the garbage collector's work once all pods are gone, which own the objects: it
+// removes what a stopped driver left.
 func (s *Objects) Collect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,5 @@
-// Package apiserver plays the API server for one driver: it has
-// SecretProviderClasses, which can be edited, and keeps the pod statuses and
-// Events that the driver writes. It counts requests and bytes.
+// Package apiserver is an API server for one driver: it has SecretProviderClasses, which can be
+// edited, and stores the driver's pod statuses and Events. It counts requests and bytes.
 package apiserver
 
 import (
@@ -28,12 +27,11 @@ const (
 	watchForever = 10 * time.Minute
 )
 
-// Server plays the API server for SecretProviderClass (get, list and watch,
-// with field selectors) and for what the driver writes, over TLS and HTTP/2. It
-// counts requests by what they are about and by verb.
+// Server serves SecretProviderClass (get, list and watch, with field selectors) and the driver's
+// writes, over TLS and HTTP/2. It counts requests by resource and verb.
 type Server struct {
 	server *httptest.Server
-	// Written is what the driver creates.
+	// Written has the driver's objects.
 	Written Objects
 
 	mu      sync.Mutex
@@ -47,8 +45,7 @@ type Server struct {
 // Key names a class.
 type Key struct{ Namespace, Name string }
 
-// stored is a class as JSON, the version that brought it, and the one that made
-// it what it is.
+// stored is a class as JSON, the version that created it, and the one that last changed it.
 type stored struct {
 	data          []byte
 	made, changed int
@@ -76,7 +73,7 @@ func (a *Server) sort() {
 	})
 }
 
-// Put makes a class or edits it, and tells those who watch.
+// Put creates a class or edits it, and notifies watchers.
 func (a *Server) Put(class *v1.SecretProviderClass) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -101,7 +98,7 @@ func (a *Server) Put(class *v1.SecretProviderClass) error {
 	return nil
 }
 
-// Close ends the server and its watches.
+// Close stops the server and its watches.
 func (a *Server) Close() {
 	a.server.CloseClientConnections() // a watch would hold Close
 	a.server.Close()
@@ -199,11 +196,11 @@ func (a *Server) listOrWatch(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write([]byte("]}"))
 }
 
-// selection says which classes a request is about; empty means all.
+// selection says which classes a request concerns; empty means all.
 type selection struct{ namespace, name string }
 
-// selected gives the classes that changed after a version, the version of the
-// whole, and a channel that is closed when there is a newer one.
+// selected returns the classes that changed after a version, the version of the whole, and a
+// channel that is closed when there is a newer one.
 func (a *Server) selected(s selection, after int) (found []stored, version int, newer <-chan struct{}) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -216,7 +213,7 @@ func (a *Server) selected(s selection, after int) (found []stored, version int, 
 	return found, a.version, a.changed
 }
 
-// watch sends what a watch-list asks for, and then the edits.
+// watch sends the initial list of a watch-list, and then the edits.
 func (a *Server) watch(w http.ResponseWriter, r *http.Request, s selection) {
 	flusher := http.NewResponseController(w)
 	q := r.URL.Query()

@@ -73,7 +73,7 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// TestSize counts what was written, and not only what is there.
+// TestSize counts everything that was written, and not only what is still there.
 func TestSize(t *testing.T) {
 	a := Start(nil)
 	t.Cleanup(a.Close)

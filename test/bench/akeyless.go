@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// The auth method of the double, which judges service account tokens by a
-// TokenReview as a gateway does.
+// The auth method of the double, which verifies service account tokens by a TokenReview as a
+// gateway does.
 const (
 	accessID   = "p-bench0000001"
 	authConfig = "bench"
@@ -69,8 +69,7 @@ func measureAkeyless(ctx context.Context, w *world, r *results) (err error) {
 	return nil
 }
 
-// fetchAlone does what first publishes need of the provider package, in this
-// process.
+// fetchAlone does the provider package's part of first publishes, in this process.
 func (n *node) fetchAlone(source *akeyless.Provider) func(context.Context, []kubelet.Pod) (time.Duration, error) {
 	return func(ctx context.Context, pods []kubelet.Pod) (time.Duration, error) {
 		asked, got := make([]provider.Request, len(pods)), make([]*provider.Payload, len(pods))

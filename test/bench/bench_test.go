@@ -41,8 +41,8 @@ func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
-// TestBench measures the real driver on a real Vault. What is counted must be
-// right; how long it took is nobody's business here.
+// TestBench measures the real driver on a real Vault. The counts must be right; the test ignores
+// the times.
 func TestBench(t *testing.T) {
 	stdout, stderr, code := run(t, "--json")
 	if code != 0 {
@@ -137,7 +137,7 @@ func TestFlags(t *testing.T) {
 	}
 }
 
-// TestCheckFindsWrongFiles holds the promise that wrong work fails.
+// TestCheckFindsWrongFiles checks that wrong work fails.
 func TestCheckFindsWrongFiles(t *testing.T) {
 	n, pods := playedNode(t)
 	if err := n.check(pods, "1"); err != nil {

@@ -6,8 +6,7 @@ import (
 	"runtime"
 )
 
-// sizeOf measures the program. One that was built here is stripped, as it is
-// shipped.
+// sizeOf measures the program. It strips one that was built here, as releases are.
 func sizeOf(w *world) (binary, error) {
 	info, err := os.Stat(w.binary)
 	if err != nil {

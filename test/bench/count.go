@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// requests are those to a store, by kind, as Vault's audit log has them, without
-// our own as root, or as the double of Akeyless counts them.
+// requests are those to a store, by kind, from Vault's audit log, without this program's own as
+// root, or from the counts of Akeyless' double.
 type requests struct {
 	Logins int `json:"logins"`
 	Reads  int `json:"reads"`
@@ -63,14 +63,14 @@ func countRequests(entries []vaulttest.AuditEntry) requests {
 	return r
 }
 
-// quiet is how long a store must have had no request to be held for idle, which
-// must come within quietTimeout.
+// quiet is how long a store must have no request to count as idle, which must happen within
+// quietTimeout.
 const (
 	quiet        = 250 * time.Millisecond
 	quietTimeout = 20 * time.Second
 )
 
-// waitQuiet waits until state has stayed as it is for some time.
+// waitQuiet waits until state has not changed for some time.
 func waitQuiet[T comparable](ctx context.Context, still, limit time.Duration, state func() (T, error)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("it does not come to rest within %s", limit))
 	defer cancel()
@@ -91,15 +91,15 @@ func waitQuiet[T comparable](ctx context.Context, still, limit time.Duration, st
 	return err
 }
 
-// apiQuiet is longer than the driver's pauses between writes of statuses and
-// Events, of which it makes a few a second.
+// apiQuiet is longer than the driver's pauses between writes of statuses and Events, of which it
+// makes a few a second.
 const (
 	apiQuiet        = time.Second
 	apiQuietTimeout = 10 * time.Minute
 )
 
-// settleAPI waits until the API server has the status of so many volumes and no
-// others, and the driver has nothing more to tell.
+// settleAPI waits until the API server has the status of that many volumes and no others, and the
+// driver has nothing more to write.
 func (w *world) settleAPI(ctx context.Context, volumes int) error {
 	err := waitQuiet(ctx, apiQuiet, apiQuietTimeout, func() (string, error) {
 		if n := w.api.Written.Count("secretproviderclasspodstatuses"); n != volumes {
@@ -114,13 +114,12 @@ func (w *world) settleAPI(ctx context.Context, volumes int) error {
 	return nil
 }
 
-// apiSince is what the API server was asked since an earlier count.
+// apiSince is the requests to the API server since an earlier count.
 func (w *world) apiSince(before map[string]int) map[string]int {
 	return subtract(w.api.Requests(), before)
 }
 
-// subtract takes what was counted before from what is counted now, and leaves
-// out what did not change.
+// subtract subtracts earlier counts from the present ones, and leaves out what did not change.
 func subtract(now, before map[string]int) map[string]int {
 	for what, n := range before {
 		now[what] -= n

@@ -8,12 +8,10 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// rounds are of first publishes: the floor, the driver with a service account
-// for each pod, and the driver with one for all, in turn, so that noise on the
-// machine hits all alike; between them, where there is one, a provider package
-// alone. Every other round has floor and driver in the other order: what Vault
-// puts off while it serves the one, such as collecting its garbage, is paid for
-// by the other.
+// rounds are of first publishes: the floor, the driver with a service account for each pod, and the
+// driver with one for all, in turn, so that noise on the machine affects all alike; and, if there
+// is one, a provider package alone. Every other round has floor and driver in the other order: work
+// that Vault postpones while it serves the one, such as garbage collection, costs the other time.
 type rounds struct {
 	*node
 	floor *floor
@@ -68,7 +66,7 @@ func (s rounds) round(ctx context.Context, r *firstPublishes, number int) error 
 	return nil
 }
 
-// counted has the work of new pods done, and counts what the store is asked.
+// counted does the work of new pods, and counts the requests to the store.
 func (s rounds) counted(ctx context.Context, label string, work func(context.Context, []kubelet.Pod) (time.Duration, error)) (float64, requests, error) {
 	pods := s.pods(label, s.class, s.config.pods)
 	if err := s.settle(ctx); err != nil {

@@ -15,15 +15,15 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// floor does the bare work of first publishes: for each pod one login and its
-// distinct reads, the reads in parallel, with nothing in between.
+// floor does the bare work of first publishes: for each pod one login and its distinct reads, the
+// reads in parallel, with no driver between.
 type floor struct {
 	atOnce int
 	client *http.Client
 	work   bareWork
 }
 
-// bareWork is what one pod needs of a store.
+// bareWork is one pod's requests to a store.
 type bareWork interface {
 	login(ctx context.Context, c *http.Client, jwt string) (token string, err error)
 	// reads are the pod's distinct ones.
@@ -40,7 +40,7 @@ func newFloor(atOnce int, work bareWork) *floor {
 
 func (f *floor) close() { f.client.CloseIdleConnections() }
 
-// run gives the time that all pods took together.
+// run returns the time for all pods together.
 func (f *floor) run(ctx context.Context, pods []kubelet.Pod) (time.Duration, error) {
 	tokens := make([]string, len(pods))
 	for i, p := range pods {

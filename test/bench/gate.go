@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// gate is a proxy before the real Vault. Closed, it answers as a sealed Vault
-// does, and notes when each request reached it.
+// gate is a proxy before the real Vault. When closed, it answers as a sealed Vault does, and
+// records when each request reached it.
 type gate struct {
 	server *httptest.Server
 	proxy  *httputil.ReverseProxy
@@ -25,8 +25,8 @@ func startGate(target string) *gate {
 	transport := &http.Transport{MaxIdleConnsPerHost: 64, IdleConnTimeout: 10 * time.Minute}
 	g := &gate{proxy: &httputil.ReverseProxy{
 		Transport: transport,
-		// By default it also logs, which a driver that stops in the middle of a
-		// request is not worth. Any other failure the driver tells of.
+		// The default also logs, which is noise when a driver stops in the middle of a request. The
+		// driver reports any other failure.
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 		Rewrite: func(r *httputil.ProxyRequest) {
 			to, err := url.Parse(target)
@@ -59,7 +59,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{"errors":["Vault is sealed"]}`+"\n")
 }
 
-// turn tells whether a request is turned away, and notes it.
+// turn reports whether a request is turned away, and records it.
 func (g *gate) turn() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -69,7 +69,7 @@ func (g *gate) turn() bool {
 	return g.shut
 }
 
-// lock closes the gate, from when on its notes begin anew.
+// lock closes the gate and begins a new record.
 func (g *gate) lock() time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -77,8 +77,7 @@ func (g *gate) lock() time.Time {
 	return time.Now()
 }
 
-// unlock opens it, and gives the moment and when requests were turned away, in
-// order of time.
+// unlock opens it, and returns the time and when requests were turned away, in order.
 func (g *gate) unlock() (time.Time, []time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

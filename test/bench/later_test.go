@@ -108,8 +108,7 @@ func TestOutageCount(t *testing.T) {
 	}
 }
 
-// TestWindow has requests before, within and after a window, some of whose
-// answers come when it is over.
+// TestWindow has requests before, within and after a window; some answers come after its end.
 func TestWindow(t *testing.T) {
 	entry := func(id string, ms int, who, path string) vaulttest.AuditEntry {
 		return vaulttest.AuditEntry{RequestID: id, Time: after(ms)[0], DisplayName: who, Path: path}
@@ -163,8 +162,8 @@ func TestWritesAndCalls(t *testing.T) {
 	}
 }
 
-// TestMountRequest holds the bare call to what the driver's provider package
-// sends for the same pod.
+// TestMountRequest compares the bare call with the request of the driver's provider package for the
+// same pod.
 func TestMountRequest(t *testing.T) {
 	n, _ := playedNode(t)
 	p := n.pods("plugin", plugged, 1)[0]

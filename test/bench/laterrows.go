@@ -2,8 +2,8 @@ package main
 
 import "fmt"
 
-// restRow tells how often each pair of identity and secret was read: the sum
-// could hide that one was read in place of another.
+// restRow reports how often each pair of identity and secret was read: the sum could hide that one
+// was read instead of another.
 func (r *results) restRow(s rested) row {
 	intervals := r.Size.SteadyIntervals
 	least, most := expected(intervals)

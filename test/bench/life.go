@@ -12,10 +12,9 @@ import (
 // lives is how often a whole life is measured.
 const lives = 3
 
-// life is the driver's CPU time for the whole life of all pods, in milliseconds,
-// one value for each time that it was measured. Each part ends when what it
-// causes has ended as well: statuses are written or deleted, Vault tokens are
-// revoked.
+// life is the driver's CPU time for the whole life of all pods, in milliseconds, one value for each
+// measurement. Each part ends when its effects have ended as well: statuses are written or deleted,
+// Vault tokens are revoked.
 type life struct {
 	Publish   []float64 `json:"publishMS"`
 	Status    []float64 `json:"statusMS"`
@@ -56,8 +55,7 @@ func measureLife(ctx context.Context, w *world, r *results) (err error) {
 	return nil
 }
 
-// live publishes, republishes and unpublishes the pods, and notes the CPU time
-// of each part.
+// live publishes, republishes and unpublishes the pods, and records the CPU time of each part.
 func (n *node) live(ctx context.Context, pods []kubelet.Pod, l *life) error {
 	if err := n.settle(ctx); err != nil {
 		return err

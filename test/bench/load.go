@@ -27,7 +27,7 @@ type node struct {
 	kubelet *kubelet.Kubelet
 }
 
-// apiNode takes classes from the API server, dirNode from a directory.
+// apiNode reads classes from the API server, dirNode from a directory.
 func (w *world) apiNode(name string) *node {
 	return &node{world: w, name: name, store: vaultStore{w}, args: []string{"--kubeconfig=" + w.kubeconfig()}}
 }
@@ -36,7 +36,7 @@ func (w *world) dirNode(name string) *node {
 	return &node{world: w, name: name, store: vaultStore{w}, args: []string{"--class-dir=" + w.classDir()}}
 }
 
-// start starts the driver, anew after a kill.
+// start starts the driver, also after a kill.
 func (n *node) start(ctx context.Context) (err error) {
 	dir := filepath.Join(n.dir, n.name)
 	n.driver, err = driver.Start(ctx, driver.Options{
@@ -57,8 +57,8 @@ func (n *node) kill() error {
 	return errors.Join(n.kubelet.Close(), n.driver.Kill())
 }
 
-// publish publishes all pods, so many at once, and gives the time that it took.
-// The pods' directories, which are kubelet's work, are made before.
+// publish publishes all pods, atOnce at a time, and returns how long it took. It makes the pods'
+// directories, which are kubelet's work, before.
 func (n *node) publish(ctx context.Context, pods []kubelet.Pod) (time.Duration, error) {
 	for _, p := range pods {
 		if err := os.MkdirAll(filepath.Dir(n.kubelet.Target(p)), 0o750); err != nil {
@@ -82,8 +82,7 @@ func (n *node) each(ctx context.Context, pods []kubelet.Pod, doing string, do fu
 	})
 }
 
-// burst does the work of each pod, so many at once, and gives the time that it
-// took.
+// burst does the work of each pod, atOnce at a time, and returns how long it took.
 func burst(ctx context.Context, atOnce int, pods []kubelet.Pod, do func(ctx context.Context, i int) error) (time.Duration, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
@@ -95,8 +94,8 @@ func burst(ctx context.Context, atOnce int, pods []kubelet.Pod, do func(ctx cont
 	return time.Since(began), err
 }
 
-// republishAll repeats the publish of every volume, one at a time, and gives the
-// time of each call in order of length.
+// republishAll repeats the publish of every volume, one at a time, and returns the sorted times of
+// the calls.
 func (n *node) republishAll(ctx context.Context, pods []kubelet.Pod, times int) ([]time.Duration, error) {
 	took := make([]time.Duration, 0, len(pods)*times)
 	for range times {
@@ -127,7 +126,7 @@ func (n *node) check(pods []kubelet.Pod, value string) error {
 	return nil
 }
 
-// waitNew waits until every volume holds a value.
+// waitNew waits until every volume has a value.
 func (n *node) waitNew(ctx context.Context, pods []kubelet.Pod, value string) error {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()
@@ -153,7 +152,7 @@ func (n *node) waitNew(ctx context.Context, pods []kubelet.Pod, value string) er
 	}
 }
 
-// tmpfsBytes is what the volumes and the driver's state take.
+// tmpfsBytes is the size of the volumes and the driver's state.
 func (n *node) tmpfsBytes(pods podList) (int64, error) {
 	places := []string{filepath.Join(n.dir, n.name, "state")}
 	for _, p := range pods {

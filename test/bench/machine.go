@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// machine describes where and what was measured.
+// machine describes the machine and the versions of the measurement.
 type machine struct {
 	CPU    string `json:"cpu"`
 	Cores  int    `json:"cores"`

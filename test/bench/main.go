@@ -1,8 +1,7 @@
-// Command bench measures mayfly-node against the bare work: the same logins and
-// reads on the same real Vault, in parallel, over warm connections, with no
-// driver between. It plays kubelet over the CSI socket and an API server with
-// thousands of classes that this node has no use for. Speed is reported and
-// never asserted; work that goes wrong is a failure.
+// Command bench compares mayfly-node with the bare work: the same logins and reads on the same real
+// Vault, in parallel, over warm connections, with no driver between. It acts as kubelet on the CSI
+// socket, and as an API server with thousands of classes that this node does not use. It reports
+// speed and never asserts it; wrong work is a failure.
 package main
 
 import (
@@ -66,7 +65,7 @@ func (c *config) declare(f *flag.FlagSet) {
 	f.BoolVar(&c.markdown, "markdown", false, "print the table as Markdown")
 }
 
-// finish applies --short and refuses what cannot work.
+// finish applies --short and refuses invalid settings.
 func (c *config) finish() error {
 	if c.short {
 		c.pods, c.atOnce, c.rounds, c.classes, c.republish, c.interval = 20, 10, 2, 500, 5, 2*time.Second

@@ -85,7 +85,7 @@ func startAPI(ours map[string][]byte, unrelated int) *apiserver.Server {
 	return apiserver.Start(classes)
 }
 
-// manifest is a class as the API server has it.
+// manifest is a class as the API server stores it.
 func manifest(namespace, name, provider string, parameters map[string]string) []byte {
 	class := v1.SecretProviderClass{
 		TypeMeta: metav1.TypeMeta{APIVersion: v1.GroupVersion().String(), Kind: "SecretProviderClass"},

@@ -11,7 +11,7 @@ import (
 // starts is how often the start is measured.
 const starts = 5
 
-// say tells the person who waits what is under way.
+// say prints progress.
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args...) }
 
 func measure(ctx context.Context, w *world) (*results, error) {
@@ -71,8 +71,8 @@ func measureStarts(ctx context.Context, w *world, r *results) error {
 	return nil
 }
 
-// measureAPINode is the main part: one driver for the rounds, the republishes
-// and the change, killed and started again at the end.
+// measureAPINode is the main part: one driver for the rounds, the republishes and the change,
+// killed and started again at the end.
 func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
 	n := w.apiNode("api")
 	if err := n.start(ctx); err != nil {
@@ -88,7 +88,7 @@ func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
 			return fmt.Errorf("change in the store: %w", err)
 		}
 	}
-	// What is told of the volumes so far must not be counted with those that follow.
+	// The reports on these volumes must not be counted with those on the next.
 	say("waiting until the driver has told the API server of the volumes that are gone")
 	if err := n.settleAPI(ctx, 0); err != nil {
 		return err
@@ -96,8 +96,7 @@ func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
 	return measureSteady(ctx, n, r)
 }
 
-// measureSteady is what is measured while volumes lie still: republishes,
-// memory, and the restart.
+// measureSteady measures while volumes do not change: republishes, memory, and the restart.
 func measureSteady(ctx context.Context, n *node, r *results) error {
 	pods := n.pods("steady", steady, n.config.pods)
 	before := n.api.Requests()
@@ -149,7 +148,7 @@ func measureDirNode(ctx context.Context, w *world, r *results) (err error) {
 	return n.unpublish(ctx, pods)
 }
 
-// use notes what the driver uses now.
+// use records the driver's present resource use.
 func (p *process) use(n *node, pods podList) error {
 	u, err := n.driver.Usage()
 	if err != nil {
@@ -193,7 +192,7 @@ func measureRestart(ctx context.Context, n *node, pods podList, r *restarted) er
 		return err
 	}
 	r.Ready = ms(n.driver.Ready)
-	// Kubelet goes on with its republishes, which must find every volume.
+	// Kubelet continues its republishes, which must find every volume.
 	if _, err := n.republishAll(ctx, pods, 1); err != nil {
 		return err
 	}

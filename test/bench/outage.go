@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// outageInterval gives each volume several refreshes that fall due while the
-// store is away.
+// outageInterval gives each volume several refreshes that are due while the store is unavailable.
 func (c config) outageInterval() time.Duration {
 	return max(c.outage/6, time.Second).Truncate(time.Second)
 }
@@ -50,8 +49,8 @@ func measureOutage(ctx context.Context, w *world, r *results) (err error) {
 	return n.unpublish(ctx, pods)
 }
 
-// cut is the outage itself. What the volumes held before they must hold until
-// its end; that they are fresh shows by what was written meanwhile.
+// cut is the outage itself. The volumes must keep their content until its end; a value written
+// meanwhile then shows that they are refreshed.
 func (n *node) cut(ctx context.Context, o *outage, pods podList) error {
 	began := n.gate.lock()
 	err := pause(ctx, began.Add(n.outage/2))
@@ -82,7 +81,7 @@ func (n *node) cut(ctx context.Context, o *outage, pods podList) error {
 	return nil
 }
 
-// count sums up what reached the store.
+// count adds up the requests that reached the store.
 func (o *outage) count(began, back time.Time, turned []time.Time) {
 	o.Lasted, o.Requests = ms(back.Sub(began)), len(turned)
 	most, at := mostWithin(turned, time.Second)
@@ -91,7 +90,8 @@ func (o *outage) count(began, back time.Time, turned []time.Time) {
 		return
 	}
 	o.MostAt = ms(at.Sub(began))
-	// The beginning is apart: nobody knows of the outage before requests fail.
+	// The beginning is counted separately: the driver does not know of the outage before requests
+	// fail.
 	for i, t := range turned {
 		if t.Sub(turned[0]) >= time.Second {
 			o.MostLater, _ = mostWithin(turned[i:], time.Second)

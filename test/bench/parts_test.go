@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// playedNode has one volume in the layout that a driver would have made.
+// playedNode has one volume in the driver's layout.
 func playedNode(t *testing.T) (*node, podList) {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{})

@@ -19,10 +19,10 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// mounts are the three ways to a plugin's answer, in turn for each pod and one
-// at a time: the bare call over a warm connection of our own, the provider
-// package in this process, and a publish through mayfly-node. Beside them is a
-// publish of what Vault gave an earlier pod, which waits for nobody.
+// mounts are the three ways to a plugin's answer, in turn for each pod and one at a time: the bare
+// call over a warm connection of this program, the provider package in this process, and a publish
+// through mayfly-node. For comparison there is a publish of what Vault gave an earlier pod, which
+// makes no request.
 type mounts struct {
 	*node
 	plugin   *pluginProcess
@@ -51,8 +51,8 @@ func measurePlugin(ctx context.Context, w *world, r *results) (err error) {
 	return m.run(ctx, &r.Plugin)
 }
 
-// providerPackage is the driver's own client of plugins, in this process. end
-// closes its connections.
+// providerPackage is the driver's own client of plugins, in this process. end closes its
+// connections.
 func providerPackage(ctx context.Context, dir string) (source provider.Provider, end func(), err error) {
 	registry, err := plugin.New(plugin.Config{Dirs: []string{dir}})
 	if err != nil {
@@ -160,7 +160,7 @@ func timed(took *[]time.Duration, do func() error) error {
 	return err
 }
 
-// sameFiles finds out whether both ways gave what the volume shall hold.
+// sameFiles checks whether both ways gave the volume's content.
 func sameFiles(answer *v1alpha1.MountResponse, payload *provider.Payload) error {
 	bare, fetched := map[string]string{}, files(payload)
 	for _, f := range answer.GetFiles() {
@@ -172,7 +172,7 @@ func sameFiles(answer *v1alpha1.MountResponse, payload *provider.Payload) error 
 	return nil
 }
 
-// files are those of a payload by path.
+// files are a payload's files by path.
 func files(payload *provider.Payload) map[string]string {
 	out := map[string]string{}
 	for _, f := range payload.Files {
@@ -181,7 +181,7 @@ func files(payload *provider.Payload) map[string]string {
 	return out
 }
 
-// fetchRequest is what mayfly-node asks its provider packages for.
+// fetchRequest is mayfly-node's request to its provider packages.
 func fetchRequest(p kubelet.Pod, target, name string, parameters map[string]string) (provider.Request, error) {
 	tokens, err := identity.ParseTokens(p.Tokens)
 	if err != nil {
@@ -194,7 +194,7 @@ func fetchRequest(p kubelet.Pod, target, name string, parameters map[string]stri
 	}, nil
 }
 
-// mountRequest is the same in the protocol's words.
+// mountRequest is the same request in the protocol's form.
 func mountRequest(p kubelet.Pod, target string) (*v1alpha1.MountRequest, error) {
 	const tokens = identity.TokensKey
 	attributes := pluginParameters()

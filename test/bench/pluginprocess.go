@@ -17,13 +17,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
-// pluginName is the provider's name in classes, and that of its program.
+// pluginName is the provider's name in classes, and its program's name.
 const pluginName = "pluginprovider"
 
 const pluginStart = 10 * time.Second
 
-// pluginProcess is a provider plugin of our own that runs as a process, and a
-// connection of ours to it.
+// pluginProcess is this project's provider plugin as a process, and a connection to it.
 type pluginProcess struct {
 	dir    string // of its socket
 	cmd    *exec.Cmd
@@ -84,7 +83,7 @@ func (p *pluginProcess) connect(ctx context.Context) error {
 	return nil
 }
 
-// stop ends the process and waits.
+// stop stops the process and waits.
 func (p *pluginProcess) stop() error {
 	var err error
 	if p.conn != nil {

@@ -14,8 +14,8 @@ import (
 // chance how early a refresh comes. It never comes late.
 const broughtForward = 0.05
 
-// measureRest counts what volumes cost that lie still, interval after interval,
-// with one service account and with as many as pods.
+// measureRest counts the requests for unchanged volumes, interval after interval, with one service
+// account and with as many as pods.
 func measureRest(ctx context.Context, w *world, r *results) (err error) {
 	w.api.Written.Collect()
 	n := w.apiNode("rest")
@@ -35,8 +35,8 @@ func measureRest(ctx context.Context, w *world, r *results) (err error) {
 	return nil
 }
 
-// lieStill publishes, waits until the driver has told the API server of the
-// volumes and has refreshed each of them once, and then counts.
+// lieStill publishes, waits until the driver has reported the volumes to the API server and has
+// refreshed each of them once, and then counts.
 func (n *node) lieStill(ctx context.Context, s *rested) error {
 	s.Pairs = s.Accounts * len(secrets(resting))
 	pods := n.pods(fmt.Sprintf("rest-%d", s.Accounts), resting, s.Accounts)
@@ -60,8 +60,8 @@ func (n *node) lieStill(ctx context.Context, s *rested) error {
 	return n.unpublish(ctx, pods)
 }
 
-// window counts from one moment until the intervals are over. Which of Vault's
-// requests lie within, the times in its audit log say.
+// window counts from one moment until the intervals have passed. The times in Vault's audit log say
+// which requests are within.
 func (n *node) window(ctx context.Context, s *rested) error {
 	mark, err := n.vault.Mark()
 	if err != nil {
@@ -88,8 +88,8 @@ func (n *node) window(ctx context.Context, s *rested) error {
 	return s.perPair(readsByPair(entries))
 }
 
-// refreshedOnce waits until each pair was read anew: a first refresh may ask
-// what later ones know, such as whether Vault tells versions.
+// refreshedOnce waits until each pair was read again: a first refresh may ask what later ones know,
+// such as whether Vault has versions.
 func (n *node) refreshedOnce(ctx context.Context, pairs int) error {
 	limit := 3*n.steadyInterval + 10*time.Second
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not all of %d pairs are read within %s", pairs, limit))
@@ -105,7 +105,7 @@ func (n *node) refreshedOnce(ctx context.Context, pairs int) error {
 	return err
 }
 
-// pair is who read what.
+// pair is an identity and a path that it read.
 type pair struct{ identity, path string }
 
 // readsByPair counts the reads of the pods.
@@ -123,8 +123,7 @@ func readsByPair(entries []vaulttest.AuditEntry) map[pair]int {
 	return counts
 }
 
-// within leaves the requests that reached Vault in a stretch of time, its end
-// not included.
+// within returns the requests that reached Vault from began until before end.
 func within(entries []vaulttest.AuditEntry, began, end time.Time) []vaulttest.AuditEntry {
 	arrived := map[string]time.Time{}
 	var inside []vaulttest.AuditEntry
@@ -139,8 +138,8 @@ func within(entries []vaulttest.AuditEntry, began, end time.Time) []vaulttest.Au
 	return inside
 }
 
-// perPair notes how often each pair was read. That other pairs were read than
-// the pods' is wrong work; that one was not read is late work, and shows.
+// perPair records how often each pair was read. A read of a pair that no pod has is wrong work; a
+// missing read is late work, and shows.
 func (s *rested) perPair(counts map[pair]int) error {
 	if len(counts) == 0 || len(counts) > s.Pairs {
 		return fmt.Errorf("%d pairs of identity and secret were read, of %d", len(counts), s.Pairs)
@@ -155,9 +154,8 @@ func (s *rested) perPair(counts map[pair]int) error {
 	return nil
 }
 
-// expected is how often a pair is read within whole intervals that begin at
-// any moment: once in each, and where chance always shortens them, once more
-// for what that adds up to.
+// expected is how often a pair is read within whole intervals that begin at any moment: once in
+// each, and once more for the sum of the random shortening.
 func expected(intervals int) (least, most int) {
 	return intervals, int(math.Ceil(float64(intervals) / (1 - broughtForward)))
 }

@@ -13,8 +13,7 @@ type results struct {
 	Size    size    `json:"size"`
 
 	First firstPublishes `json:"firstPublishes"`
-	// Told is what the API server was asked and told for all pods' new volumes,
-	// up to the last pod status.
+	// Told is the requests to the API server for all pods' new volumes, up to the last pod status.
 	Told      map[string]int `json:"requestsToAPIServerForNewVolumes"`
 	Republish republished    `json:"republish"`
 	ChangeOne changed        `json:"changeOneServiceAccount"`
@@ -28,7 +27,7 @@ type results struct {
 	RestOne rested `json:"steadyStateOneServiceAccount"`
 	RestAll rested `json:"steadyStateAsManyServiceAccounts"`
 	Outage  outage `json:"outage"`
-	// Plugin is a provider plugin of our own.
+	// Plugin is this project's provider plugin.
 	Plugin pluginTimes `json:"plugin"`
 	// Akeyless is on a gateway that asks Akeyless' service for every answer,
 	// AkeylessCached on one that asks it for logins alone.
@@ -56,7 +55,7 @@ type size struct {
 	AkeylessCached  float64 `json:"akeylessCachedLatencyMS"`
 }
 
-// firstPublishes holds one time for each round.
+// firstPublishes has one time for each round.
 type firstPublishes struct {
 	Floor []float64 `json:"floorMS"`
 	// Many has a service account for each pod, One has one for all.
@@ -105,7 +104,7 @@ type restarted struct {
 	API   map[string]int `json:"requestsToAPIServer"`
 }
 
-// rested is some intervals in which nothing changed.
+// rested is some intervals without a change.
 type rested struct {
 	Accounts int `json:"serviceAccounts"`
 	// Pairs are the distinct pairs of identity and secret; Least and Most is
@@ -133,8 +132,7 @@ type outage struct {
 	MostLater int     `json:"mostInOneSecondLater"`
 	// AllFresh is from the store's return to the last volume's new content.
 	AllFresh float64 `json:"allFreshMS"`
-	// Vault is what reached Vault from the beginning until then, and CPU the
-	// driver's time.
+	// Vault is the requests to Vault from the beginning until then, and CPU the driver's time.
 	Vault requests `json:"requestsToVault"`
 	CPU   float64  `json:"driverCPUMS"`
 }
@@ -147,7 +145,7 @@ func (o outage) mean() float64 {
 	return float64(o.Requests) / o.Lasted * 1000
 }
 
-// pluginTimes are medians of calls that were made in turn, one at a time.
+// pluginTimes are medians of calls in turn, one at a time.
 type pluginTimes struct {
 	Calls   int     `json:"calls"`
 	Bare    float64 `json:"bareMountMS"`
@@ -162,11 +160,11 @@ type pluginTimes struct {
 type binary struct {
 	Bytes int64  `json:"bytes"`
 	Arch  string `json:"arch"`
-	// Given tells that it was not built here.
+	// Given says that it was not built here.
 	Given bool `json:"given"`
 }
 
-// process is what a driver is and uses.
+// process is a driver's program and resource use.
 type process struct {
 	Ready []float64 `json:"readyMS"` // of starts with no volume
 	// Memory with all volumes published: resident now and at most, and the
@@ -174,8 +172,8 @@ type process struct {
 	RSS  int64 `json:"rssBytes"`
 	Peak int64 `json:"peakRSSBytes"`
 	PSS  int64 `json:"pssBytes"`
-	// Tmpfs is what the volumes and the driver's state hold: not the process's,
-	// but charged to its memory cgroup, since it wrote them.
+	// Tmpfs is the size of the volumes and the driver's state: not the process's memory, but
+	// charged to its memory cgroup, since it wrote them.
 	Tmpfs int64 `json:"tmpfsBytes"`
 	// CPU is all that the process used.
 	CPU float64 `json:"cpuMS"`

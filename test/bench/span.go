@@ -40,7 +40,7 @@ func (s *span) requests(ctx context.Context) (requests, map[string]int, error) {
 	return r, s.node.apiSince(s.api), err
 }
 
-// end gives the requests, and the driver's CPU time in milliseconds.
+// end returns the requests, and the driver's CPU time in milliseconds.
 func (s *span) end(ctx context.Context) (requests, map[string]int, float64, error) {
 	u, err := s.node.driver.Usage()
 	if err != nil {

@@ -8,16 +8,16 @@ import (
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
 
-// store is what the pods of a node read from, as far as the measuring goes.
+// store is a store as far as the measurements need it.
 type store interface {
-	// begin starts to count; what it gives tells the requests since then.
+	// begin starts to count; the function that it returns counts the requests since then.
 	begin() (func(context.Context) (requests, error), error)
-	// rest waits until the store has nothing to do.
+	// rest waits until the store is idle.
 	rest(ctx context.Context) error
 }
 
-// settle waits until the store has nothing to do: what one round leaves
-// behind, such as the ends of its logins, must not burden the next.
+// settle waits until the store is idle: the late work of one round, such as revoking its logins,
+// must not slow the next.
 func (n *node) settle(ctx context.Context) error {
 	err := n.store.rest(ctx)
 	runtime.GC() // ours, so that it does not run while a round is measured

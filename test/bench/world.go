@@ -25,8 +25,8 @@ const (
 
 // The classes. All have the same three files of their own secrets.
 const (
-	// steady has no interval of its own, so that nothing falls due while it
-	// is measured; changing has config.interval.
+	// steady has no interval of its own, so that nothing is due while it is measured; changing has
+	// config.interval.
 	steady   = "steady"
 	changing = "changing"
 	// resting has config.steadyInterval.
@@ -38,7 +38,7 @@ const (
 	plugged = "plugged"
 )
 
-// audience is that of the service account tokens which a class needs.
+// audience is the audience of the service account tokens for a class.
 func audience(class string) string {
 	switch class {
 	case keyless:
@@ -49,18 +49,18 @@ func audience(class string) string {
 	return "vault"
 }
 
-// world is what the driver and the floor work with.
+// world is the environment of the driver and the floor.
 type world struct {
 	config
-	// dir is a tmpfs: the disk below the pods' directories, which are made and
-	// removed in great numbers here, is not what is measured.
+	// dir is a tmpfs, because the measurement should not include the disk below the pods'
+	// directories, which are made and removed in great numbers here.
 	dir    string
 	binary string
 	plugin string // the program of the provider plugin
 	vault  *vaulttest.Server
 	issuer *issuer.Issuer
 	api    *apiserver.Server
-	// gate stands before Vault for the class cutOff.
+	// gate is the proxy before Vault for the class cutOff.
 	gate *gate
 	// akeyless is the double of a gateway.
 	akeyless *akeylessd.Server
@@ -70,7 +70,7 @@ type world struct {
 // two files come from the first.
 func secrets(class string) []string { return []string{class + "/db", class + "/api"} }
 
-// wanted is what a volume shall hold.
+// wanted is a volume's expected content.
 func wanted(class, value string) map[string]string {
 	return map[string]string{"db/username": class + "-user", "db/password": "password-" + value, "api-key": "key-" + value}
 }
@@ -110,7 +110,7 @@ func newWorld(ctx context.Context, c config, dir string) (w *world, err error) {
 	return w, nil
 }
 
-// mountScratch needs no undoing: the sandbox takes its mounts away.
+// mountScratch needs no undoing: the sandbox removes its mounts.
 func mountScratch(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return err
@@ -121,8 +121,7 @@ func mountScratch(dir string) error {
 	return nil
 }
 
-// fillVault grants what people grant: to read the secrets, and not their
-// metadata.
+// fillVault grants what operators usually grant: to read the secrets, and not their metadata.
 func (w *world) fillVault(ctx context.Context) error {
 	v := w.vault
 	for _, do := range []func() error{
@@ -174,8 +173,8 @@ func (w *world) manifests() map[string][]byte {
 	}
 }
 
-// writeFiles puts down what the driver is pointed at: a kubeconfig, and a
-// directory with the same classes.
+// writeFiles writes the driver's configuration: a kubeconfig, and a directory with the same
+// classes.
 func (w *world) writeFiles() error {
 	if err := os.WriteFile(w.kubeconfig(), w.api.Kubeconfig(), 0o600); err != nil {
 		return err
@@ -194,8 +193,8 @@ func (w *world) writeFiles() error {
 func (w *world) kubeconfig() string { return filepath.Join(w.dir, "kubeconfig") }
 func (w *world) classDir() string   { return filepath.Join(w.dir, "classes") }
 
-// pods makes pods with their tokens. Every label gives other pods and other
-// service accounts, so that no round lives on what an earlier one left.
+// pods makes pods with their tokens. Every label gives other pods and other service accounts, so
+// that no round benefits from an earlier one.
 func (w *world) pods(label, class string, accounts int) []kubelet.Pod {
 	return w.somePods(w.config.pods, label, class, accounts)
 }

@@ -46,8 +46,7 @@ type message struct {
 	} `json:"error,omitempty"`
 }
 
-// Start runs Chromium until the test ends. The test is skipped where it is not
-// installed.
+// Start runs Chromium until the test ends. It skips the test if Chromium is not installed.
 func Start(t testing.TB) *Browser {
 	t.Helper()
 	program, err := exec.LookPath("chromium")
@@ -114,7 +113,7 @@ func (b *Browser) Open(url string, width int, scheme string) {
 	}
 }
 
-// Eval evaluates an expression in the page, which must give a string.
+// Eval evaluates an expression in the page, which must return a string.
 func (b *Browser) Eval(expression string) string {
 	b.t.Helper()
 	var out struct {
@@ -140,15 +139,14 @@ func (b *Browser) Screenshot() []byte {
 	return png
 }
 
-// Problems are what the browser complained of and what pages had it log, since
-// it was started.
+// Problems are the browser's complaints and the pages' console messages since the start.
 func (b *Browser) Problems() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return append([]string{}, b.problems...)
 }
 
-// call sends a command and takes its result.
+// call sends a command and reads its result.
 func (b *Browser) call(method string, params, result any) {
 	b.t.Helper()
 	answer, err := b.exchange(method, params)
@@ -196,7 +194,7 @@ func (b *Browser) exchange(method string, params any) (json.RawMessage, error) {
 	}
 }
 
-// receive takes in what the browser sends until it ends.
+// receive reads the browser's messages until it ends.
 func (b *Browser) receive(from *os.File) {
 	for r := bufio.NewReader(from); ; {
 		line, err := r.ReadBytes(0)

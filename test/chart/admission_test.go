@@ -56,8 +56,8 @@ var changes = map[string]admissionv1.OperationType{
 	"create": admissionv1.Create, "update": admissionv1.Update, "patch": admissionv1.Update, "delete": admissionv1.Delete,
 }
 
-// TestAdmissionPolicyCoversEveryRight: the policy sees every change that the
-// driver's role allows, and denies what it refuses.
+// TestAdmissionPolicyCoversEveryRight: the policy sees every change that the driver's role allows,
+// and denies what it should.
 func TestAdmissionPolicyCoversEveryRight(t *testing.T) {
 	for _, set := range []string{"", "startupTaint.remove=true"} {
 		all := decode(t, render(t, newest, "--set", set))
@@ -89,8 +89,7 @@ func covers(p admissionv1.ValidatingAdmissionPolicy, resource string, operation 
 	return false
 }
 
-// TestAdmissionPolicyNamesWhatTheDriverWrites: the words of the policy are those
-// of the driver.
+// TestAdmissionPolicyNamesWhatTheDriverWrites: the policy has the driver's own names.
 func TestAdmissionPolicyNamesWhatTheDriverWrites(t *testing.T) {
 	all := decode(t, renderSet(t, "side-by-side"))
 	var text strings.Builder

@@ -13,8 +13,8 @@ func container(t *testing.T, set ...string) corev1.Container {
 	return decode(t, render(t, newest, set...)).daemonSets[0].Spec.Template.Spec.Containers[0]
 }
 
-// TestAllowedAddresses: with a default server and no list, classes may name no
-// other; "*" says any.
+// TestAllowedAddresses: with a default server and no list, classes may name no other; "*" means
+// any.
 func TestAllowedAddresses(t *testing.T) {
 	stores := map[string]struct{ own, list, flag string }{
 		"vault":    {"vault.address", "vault.allowedAddresses", "--vault-allowed-addresses="},
@@ -60,7 +60,7 @@ func TestHealthAddress(t *testing.T) {
 	}
 }
 
-// TestGoodIntervalsAndLimits: the schema refuses no more than what would crash.
+// TestGoodIntervalsAndLimits: the schema refuses only what would crash.
 func TestGoodIntervalsAndLimits(t *testing.T) {
 	for _, interval := range []string{"1s", "1500ms", "0.5m", "1h30m", "0h1m", "1m0s", "90s"} {
 		render(t, newest, "--set", "refresh.interval="+interval+",refresh.minInterval="+interval)
@@ -72,8 +72,8 @@ func TestGoodIntervalsAndLimits(t *testing.T) {
 	render(t, newest, "--set", "linux.extraArgs[0]=--log-level=debug")
 }
 
-// TestHelmTest: the test pod has the driver's own image and command line, and no
-// label by which the DaemonSet or a monitor would take it for one of its pods.
+// TestHelmTest: the test pod has the driver's own image and command line, and no label by which the
+// DaemonSet or a monitor would select it.
 func TestHelmTest(t *testing.T) {
 	all := decode(t, renderSet(t, "everything"))
 	if len(all.pods) != 1 || all.pods[0].Annotations["helm.sh/hook"] != "test" {

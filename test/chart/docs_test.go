@@ -14,8 +14,8 @@ var (
 	ofTheOld = regexp.MustCompile(`^\| (.*) \| ([^|]*) \|$`) // a row of migrate.md's table of values
 )
 
-// aboutTheChart are the pages in which a quoted word such as rbac.install is a
-// value. Elsewhere it may be a key of the CSI call or a field of an object.
+// aboutTheChart are the pages in which a quoted word such as rbac.install is a value. Elsewhere it
+// may be a key of the CSI call or a field of an object.
 var aboutTheChart = map[string]bool{"install.md": true, "upgrade.md": true, "migrate.md": true, "security.md": true}
 
 // TestDocsNameValuesThatExist: whatever a page calls a value of the chart is one.

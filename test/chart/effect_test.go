@@ -2,7 +2,7 @@ package chart
 
 import "testing"
 
-// samples holds another value, in JSON, for each value of the chart.
+// samples has another value, in JSON, for each value of the chart.
 var samples = map[string]string{
 	"driverName":                             `"other.example.com"`,
 	"nameOverride":                           `"other"`,

@@ -23,8 +23,8 @@ func driver(t *testing.T) string {
 	return path
 }
 
-// TestFlags: the driver knows every flag that the chart gives it, and takes the
-// value. With --version it ends once it has read its command line.
+// TestFlags: the driver has every flag that the chart sets, and accepts the value. With --version
+// it exits after it has read its command line.
 func TestFlags(t *testing.T) {
 	program := driver(t)
 	for name := range valueSets {
@@ -48,7 +48,7 @@ var leftOut = map[string]string{
 	"version":                "prints and ends",
 }
 
-// setExtraArgs has linux.extraArgs take the driver's flags alone.
+// setExtraArgs restricts linux.extraArgs to the driver's flags.
 func setExtraArgs(t *testing.T, schema *yaml.Node) {
 	t.Helper()
 	pattern := schema

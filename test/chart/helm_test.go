@@ -15,8 +15,7 @@ import (
 
 const (
 	chartDir = "../../charts/mayfly"
-	// newest is the Kubernetes version that manifests are rendered for where a
-	// test says nothing else.
+	// newest is the default Kubernetes version for rendering manifests.
 	newest = "1.37.2"
 )
 
@@ -35,7 +34,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// tryRender is "helm template" with what it prints on a failure.
+// tryRender is "helm template" with its output on a failure.
 func tryRender(t *testing.T, kubeVersion string, args ...string) (manifests, failure string) {
 	t.Helper()
 	command := append([]string{"template", "mayfly", chartDir, "--namespace=kube-system", "--kube-version=" + kubeVersion}, args...)

@@ -19,8 +19,8 @@ func setDescription(schema *yaml.Node, text string) {
 	schema.Content = append([]*yaml.Node{key, value}, schema.Content...)
 }
 
-// writeJSON prints a YAML tree as JSON. It keeps the order of the keys, which
-// encoding/json does not.
+// writeJSON prints a YAML tree as JSON. It keeps the order of the keys, which encoding/json does
+// not.
 func writeJSON(w *bytes.Buffer, node *yaml.Node, indent string) error {
 	step, open, end := 1, "[", "]"
 	switch node.Kind {

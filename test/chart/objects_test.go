@@ -16,8 +16,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// objects are what a release consists of. Kinds of which the API's types are at
-// hand are decoded strictly, so a field that does not exist is a failure.
+// objects are the parts of a release. Kinds with an API type in this module are decoded strictly,
+// so an unknown field is a failure.
 type objects struct {
 	daemonSets   []appsv1.DaemonSet
 	drivers      []storagev1.CSIDriver

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestOldNames: a value under the name that it had before does what it does
-// under its own, and the schema says so.
+// TestOldNames: a value under its earlier name has the same effect as under its own, and the schema
+// says so.
 func TestOldNames(t *testing.T) {
 	names := oldNames(t)
 	before := renderSet(t, "everything")

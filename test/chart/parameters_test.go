@@ -16,8 +16,8 @@ import (
 
 const parametersFile = "../../charts/mayfly/files/parameters.json"
 
-// TestParametersAreThoseOfTheDriver: the chart's policy warns of what the driver
-// does not know, and of nothing else.
+// TestParametersAreThoseOfTheDriver: the chart's policy warns of parameters that the driver does
+// not know, and of no others.
 func TestParametersAreThoseOfTheDriver(t *testing.T) {
 	known := map[string][]string{
 		vault.NameVault: vault.Parameters(vault.NameVault), vault.NameOpenBao: vault.Parameters(vault.NameOpenBao), akeyless.Name: akeyless.Parameters(),
@@ -41,7 +41,7 @@ func TestParametersAreThoseOfTheDriver(t *testing.T) {
 	}
 }
 
-// TestClassWarnings: the policy warns and never refuses. The e2e sees its words.
+// TestClassWarnings: the policy warns and never refuses. The e2e checks the texts.
 func TestClassWarnings(t *testing.T) {
 	all := decode(t, render(t, newest))
 	i := slices.IndexFunc(all.admission, func(p admissionv1.ValidatingAdmissionPolicy) bool { return strings.HasSuffix(p.Name, "class-warnings") })

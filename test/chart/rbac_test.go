@@ -35,7 +35,7 @@ func rights(t *testing.T, all *objects) []string {
 
 const group = "secrets-store.csi.x-k8s.io/"
 
-// always is everything that the driver may do where nothing is switched on.
+// always is everything that the driver may do if no option is enabled.
 var always = []string{
 	"/events: create", "/events: update",
 	group + "secretproviderclasses: get", group + "secretproviderclasses: list", group + "secretproviderclasses: watch",
@@ -60,8 +60,8 @@ func TestRights(t *testing.T) {
 	}
 }
 
-// TestUninstallCheck: the check lists statuses and can do nothing else, its pod
-// has no rights on the node, and nothing of it outlives it.
+// TestUninstallCheck: the check lists statuses and can do nothing else, its pod has no rights on
+// the node, and nothing of it remains.
 func TestUninstallCheck(t *testing.T) {
 	for _, name := range []string{"default", "everything"} {
 		all := decode(t, renderSet(t, name))
@@ -102,8 +102,8 @@ func TestBindingNamesTheAccount(t *testing.T) {
 	}
 }
 
-// TestAggregatedRoles: people who may view see all and change nothing; nobody
-// but the driver writes pod statuses.
+// TestAggregatedRoles: users who may view see everything and change nothing; only the driver writes
+// pod statuses.
 func TestAggregatedRoles(t *testing.T) {
 	reading := []string{"get", "list", "watch"}
 	for _, role := range decode(t, renderSet(t, "default")).clusterRoles {

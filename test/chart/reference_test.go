@@ -20,8 +20,8 @@ value that is not listed here, or that has another type, fails the command with
 its name.
 `
 
-// chartHead begins the chart's own README, which goes with the packaged chart: its
-// links must work without the repository.
+// chartHead begins the chart's own README, which is part of the packaged chart: its links must work
+// without the repository.
 const chartHead = `# Mayfly
 
 <!-- Made of values.yaml by "go test ./test/chart -update". Do not edit. -->
@@ -74,7 +74,7 @@ func row(v value, definitions *yaml.Node) string {
 	return fmt.Sprintf("| `%s` | %s | %s | %s |\n", v.path, kind(v.schema, definitions), code(compact(v.node)), escape(v.description))
 }
 
-// kind says what a schema takes in a few words.
+// kind describes a schema in a few words.
 func kind(schema, definitions *yaml.Node) string {
 	if ref := get(schema, "$ref"); ref != nil {
 		name := strings.TrimPrefix(ref.Value, "#/definitions/")
@@ -120,5 +120,5 @@ func compact(node *yaml.Node) string {
 
 func code(text string) string { return "`" + escape(text) + "`" }
 
-// escape keeps a text within its cell.
+// escape escapes a text for a table cell.
 func escape(text string) string { return strings.ReplaceAll(text, "|", `\|`) }

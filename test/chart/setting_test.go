@@ -9,8 +9,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// TestSettingsAreNamed: what errors call a flag and its value is what the driver
-// and the chart call them.
+// TestSettingsAreNamed: the names of flags and values in errors are those of the driver and the
+// chart.
 func TestSettingsAreNamed(t *testing.T) {
 	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
 	if err != nil {

@@ -100,8 +100,8 @@ func sections(t *testing.T) []section {
 	return all
 }
 
-// TestSchemaDescribesValues: every value is in the schema, with the words of
-// values.yaml. -update writes them there.
+// TestSchemaDescribesValues: every value is in the schema, with the text of values.yaml. -update
+// writes them there.
 func TestSchemaDescribesValues(t *testing.T) {
 	schema := parse(t, "values.schema.json")
 	describe(parse(t, "values.yaml"), schema, "", func(path, description string, _, schema *yaml.Node) {

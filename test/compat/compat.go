@@ -1,11 +1,9 @@
-// Package compat holds manifests of the field as data: one file a case, with
-// the public thread that it comes from, what the store holds, the class, and
-// what a pod must see. The tests of package wire play them against a real Vault,
-// a double of Akeyless or a provider plugin. docs/compatibility.md is made from
-// them.
+// Package compat has manifests of the ecosystem as data: one file for each case, with the public
+// thread that it comes from, the store's content, the class, and what a pod must see. The tests of
+// package wire run them against a real Vault, a double of Akeyless or a provider plugin.
+// docs/compatibility.md is generated from them.
 //
-// $CASE in a file stands for the case's name, so that cases share one store
-// and do not meet.
+// $CASE in a file stands for the case's name, so that cases share one store and do not meet.
 package compat
 
 import (
@@ -20,17 +18,17 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Case is one manifest and what comes of it.
+// Case is one manifest and its expected result.
 type Case struct {
-	// Name is the file's, without its ending.
+	// Name is the file's name, without its extension.
 	Name string `yaml:"-"`
-	// Title says what is tried, in a few words.
+	// Title describes the case, in a few words.
 	Title string `yaml:"title"`
 	// Source is the thread that it comes from, as "repository number".
 	Source string `yaml:"source"`
-	// Result says what Mayfly does, in a few words.
+	// Result describes Mayfly's behaviour, in a few words.
 	Result string `yaml:"result"`
-	// Differs tells that this is on purpose not what the source's driver does.
+	// Differs says that Mayfly differs from the source's driver on purpose.
 	Differs bool `yaml:"differs"`
 
 	Vault    Vault    `yaml:"vault"`
@@ -39,24 +37,22 @@ type Case struct {
 
 	// Class is the manifest of the SecretProviderClass.
 	Class string `yaml:"class"`
-	// Want is what must hold after the publish.
+	// Want is the expected state after the publish.
 	Want Want `yaml:"want"`
 	// Steps come after it, in order.
 	Steps []Step `yaml:"steps"`
 }
 
-// Vault is what the real Vault holds. The role $CASE of auth/kubernetes has the
-// policy.
+// Vault is the real Vault's content. The role $CASE of auth/kubernetes has the policy.
 type Vault struct {
 	Policy string `yaml:"policy"`
 	// Role overrides fields of the role.
 	Role map[string]any `yaml:"role"`
 	// Mounts are engines by path: their types, such as pki or ssh.
 	Mounts map[string]string `yaml:"mounts"`
-	// Writes are made as root, in order.
+	// Writes are done as root, in order.
 	Writes []Write `yaml:"writes"`
-	// Answers stand in for Vault's own at a path below /v1/, in order; the last
-	// one stays.
+	// Answers replace Vault's own at a path below /v1/, in order; the last one is repeated.
 	Answers map[string][]Answer `yaml:"answers"`
 }
 
@@ -66,7 +62,7 @@ type Write struct {
 	Data map[string]any `yaml:"data"`
 }
 
-// Answer is what a proxy before Vault answers.
+// Answer is an answer of a proxy before Vault.
 type Answer struct {
 	Status int    `yaml:"status"` // 0 means 200
 	Type   string `yaml:"type"`   // empty means application/json
@@ -80,11 +76,11 @@ type Akeyless struct {
 	Dynamic map[string]time.Duration `yaml:"dynamic"`
 }
 
-// Plugin is what a provider plugin of the name "compat" answers.
+// Plugin is the answer of a provider plugin with the name "compat".
 type Plugin struct {
 	Files    []File    `yaml:"files"`
 	Versions []Version `yaml:"versions"`
-	// Strict has it refuse attributes that it does not know, besides these.
+	// Strict makes it refuse unknown attributes, except these.
 	Strict []string `yaml:"strict"`
 }
 
@@ -103,29 +99,28 @@ type Version struct {
 
 // Want is what a pod and its author see.
 type Want struct {
-	// Error are words that the refusal must have; empty for a publish that works.
+	// Error are words that the refusal must have; empty for a successful publish.
 	Error []string `yaml:"error"`
 	// Files are all files, by name, with their contents.
 	Files map[string]string `yaml:"files"`
-	// Begins are files by what they begin with.
+	// Begins are files and the beginning of their content.
 	Begins map[string]string `yaml:"begins"`
 	// Modes are files' modes.
 	Modes map[string]uint32 `yaml:"modes"`
 	// KeyPair are the files of a certificate and its key, which must fit.
 	KeyPair []string `yaml:"keyPair"`
-	// Same are files that must not have changed since the last look, and Changed
-	// those that must have.
+	// Same are files that must not have changed since the last step, and Changed those that must
+	// have.
 	Same    []string `yaml:"same"`
 	Changed []string `yaml:"changed"`
-	// Requests are how often Vault was asked at a path since the last look: as
-	// "0", ">=1" or "<=2".
+	// Requests are how often Vault received requests for a path since the last step: as "0", ">=1"
+	// or "<=2".
 	Requests map[string]string `yaml:"requests"`
 	// Warnings are words that the warnings of the class must have.
 	Warnings []string `yaml:"warnings"`
 }
 
-// Step is one thing that happens to a running pod, and what must then hold,
-// within a minute.
+// Step is an event for a running pod, and the expected state within a minute.
 type Step struct {
 	Write Write `yaml:"write"`
 	// Refreshes waits until the volume was refreshed so often.

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/pki"
 )
 
-// firstPort is that of the first API server.
+// firstPort is the first API server's port.
 const firstPort = 6443
 
 // APIServer is one API server of a cluster.

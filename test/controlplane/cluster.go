@@ -1,7 +1,6 @@
-// Package controlplane runs real control planes for tests: etcd, any number of
-// API servers and a controller manager, each with its own encryption
-// configuration, and no node. Several run side by side, each on a loopback
-// address of its own.
+// Package controlplane runs real control planes for tests: etcd, any number of API servers and a
+// controller manager, each with its own encryption configuration, and no node. Several run side by
+// side, each on a loopback address of its own.
 package controlplane
 
 import (
@@ -33,7 +32,7 @@ const (
 
 // Cluster is an etcd and what its API servers share.
 type Cluster struct {
-	// Dir holds all files.
+	// Dir has all files.
 	Dir string
 	// Address is the loopback address that everything listens on.
 	Address string
@@ -148,7 +147,7 @@ func (c *Cluster) Raw(prefix string) map[string][]byte {
 	return all
 }
 
-// Snapshot writes what etcdctl snapshot save writes.
+// Snapshot writes the same file as etcdctl snapshot save.
 func (c *Cluster) Snapshot(path string) {
 	c.t.Helper()
 	stream, err := c.Client.Snapshot(c.t.Context())
@@ -161,7 +160,7 @@ func (c *Cluster) Snapshot(path string) {
 	c.must(file.Close())
 }
 
-// writeKubeconfig gives the administrator's way to a server.
+// writeKubeconfig writes the administrator's kubeconfig for a server.
 func (c *Cluster) writeKubeconfig(path, url string, who pki.Pair) {
 	c.t.Helper()
 	config := clientcmdapi.NewConfig()

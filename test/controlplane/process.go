@@ -17,10 +17,10 @@ const (
 	logTail      = 6 << 10
 )
 
-// Process is a program that a test runs. It ends with the test at the latest.
+// Process is a program of a test. It ends with the test at the latest.
 type Process struct {
 	Name string
-	// Log is the file of all that it says.
+	// Log is the file of its output.
 	Log string
 
 	t       testing.TB
@@ -66,7 +66,7 @@ func (p *Process) Start() {
 // Pid is the id of the running process.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
-// Running tells whether the program runs.
+// Running reports whether the program runs.
 func (p *Process) Running() bool {
 	if p.cmd == nil {
 		return false
@@ -87,7 +87,7 @@ func (p *Process) Kill() {
 	}
 }
 
-// Stop asks the program to end, and insists where it does not.
+// Stop asks the program to end, and kills it if it does not.
 func (p *Process) Stop() {
 	p.t.Helper()
 	if !p.Running() {
@@ -104,7 +104,7 @@ func (p *Process) Stop() {
 	}
 }
 
-// Tail is the end of what the program said.
+// Tail is the end of the program's output.
 func (p *Process) Tail() string {
 	data, err := os.ReadFile(p.Log)
 	if err != nil {
@@ -113,8 +113,7 @@ func (p *Process) Tail() string {
 	return string(data[max(0, len(data)-logTail):])
 }
 
-// Await waits until try succeeds; at the end of the time its last error is the
-// test's.
+// Await waits until try succeeds; after the time the test fails with its last error.
 func Await(t testing.TB, within time.Duration, what string, try func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)

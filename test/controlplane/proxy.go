@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// Link is a way to a server that can be cut: connections then end, and new ones
-// are refused.
+// Link is a connection to a server that can be cut: then connections end, and new ones are refused.
 type Link struct {
 	// Address is where the link listens, host and port.
 	Address string
@@ -94,7 +93,7 @@ func (l *Link) relay(client net.Conn) {
 	delete(l.open, server)
 }
 
-// track notes connections to be closed by Cut; false if it has been called.
+// track registers connections for Cut to close; false if it has been called.
 func (l *Link) track(conns ...net.Conn) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()

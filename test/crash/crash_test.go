@@ -30,8 +30,8 @@ func crashes(t *testing.T) int {
 
 const (
 	podCount = 6
-	// staying of them live through the whole run, and so through renewals and
-	// replacements of what they have.
+	// staying of them live through the whole run, and so through renewals and replacements of their
+	// credentials.
 	staying = 2
 	// meanLife is the driver's, from its start to the kill.
 	meanLife = 70 * time.Millisecond
@@ -39,9 +39,9 @@ const (
 	checkpointEvery = 10
 )
 
-// TestKilledAtAnyInstant kills the driver while pods come and go, secrets
-// rotate and leases end. A reader in every live volume must see a whole
-// payload at all times; the database must take what the files hold.
+// TestKilledAtAnyInstant kills the driver while pods come and go, secrets rotate and leases expire.
+// A reader in every live volume must see a whole payload at all times; the database must accept the
+// credentials in the files.
 func TestKilledAtAnyInstant(t *testing.T) {
 	w := newWorld(t, shortRole)
 	w.start()
@@ -77,9 +77,8 @@ func TestKilledAtAnyInstant(t *testing.T) {
 	w.wantNothingLeft(pods)
 }
 
-// letLive gives the driver the time until its next kill. Any instant is as
-// likely as any other, unless some pod has starved: on a machine with much else
-// to do no driver would come to anything before it is killed.
+// letLive waits until the driver's next kill. Any instant is as likely as any other, unless some
+// pod has starved: on a busy machine no driver would finish anything before it is killed.
 func (w *world) letLive(pods []*pod) {
 	for {
 		time.Sleep(min(time.Duration(rand.ExpFloat64()*float64(meanLife)), 10*meanLife))
@@ -108,8 +107,8 @@ func checkpoint(pods []*pod) int {
 	return n
 }
 
-// wantRealWork looks for what must have happened for the test to mean
-// anything, and for credentials that restarts alone have made.
+// wantRealWork checks that enough has happened for the test to mean anything, and that restarts
+// alone have issued no credentials.
 func (w *world) wantRealWork(pods []*pod, logins int, took time.Duration) {
 	w.t.Helper()
 	counts, err := w.vault.CountRequests(w.t.Context(), w.began)
@@ -139,13 +138,12 @@ func (w *world) wantRealWork(pods []*pod, logins int, took time.Duration) {
 	}
 }
 
-// wantNothingLeft waits until the last login that a kill orphaned has ended by
-// its time to live, and with it in the database whom it made.
+// wantNothingLeft waits until the last login that a kill orphaned has expired, and with it its
+// database users.
 //
-// A kill also cuts off the request that it interrupts, and Vault drops it
-// where it stands: it may have made a database user that it has not noted yet,
-// or noted half of a lease. Such a user no pod has ever seen, and the database
-// refuses it after its time; such a lease has no token any more.
+// A kill also interrupts a request, which Vault then drops half-way: it may have made a database
+// user without a lease, or recorded half of a lease. No pod has ever seen such a user, and the
+// database refuses it after its expiry; such a lease has no token any more.
 func (w *world) wantNothingLeft(pods []*pod) {
 	w.t.Helper()
 	w.eventually("every record is gone", func() bool {
@@ -196,8 +194,8 @@ func pause(ctx context.Context, most time.Duration) {
 	}
 }
 
-// TestRestartMakesNothingNew: after kill -9 the driver goes on with the Vault
-// tokens, certificates and database credentials that it has.
+// TestRestartMakesNothingNew: after kill -9 the driver goes on with its Vault tokens, certificates
+// and database credentials.
 func TestRestartMakesNothingNew(t *testing.T) {
 	w := newWorld(t, longRole)
 	w.start()
@@ -208,7 +206,7 @@ func TestRestartMakesNothingNew(t *testing.T) {
 		testkit.Must(t, pods[i].publish(t.Context()))
 		pods[i].set(true)
 	}
-	// The first look after the publish is the first that pods share a login for.
+	// The first refresh after the publish is the first for which pods share a login.
 	testkit.Must(t, w.rotate(1))
 	w.eventually("every pod has looked again", func() bool { return holds(pods, 1) })
 	before := payloads(t, pods)

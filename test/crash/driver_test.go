@@ -1,5 +1,5 @@
-// Package crash kills the driver, again and again and at any instant, and
-// looks on as the pods that have its volumes do.
+// Package crash kills the driver, again and again and at any instant, and checks its volumes as
+// pods see them.
 package crash
 
 import (
@@ -28,8 +28,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// world is a node whose driver is a process of its own, so that it can be
-// killed, a Vault, and a database that Vault makes users in.
+// world is a node whose driver is a process of its own, so that it can be killed, a Vault, and a
+// database in which Vault makes users.
 type world struct {
 	t        *testing.T
 	dir      string
@@ -89,11 +89,11 @@ func build(t *testing.T, dir string) string {
 }
 
 const (
-	// tokenTTL is the documented window: a login of which a kill left no
-	// record ends by itself after it.
+	// tokenTTL is the documented window: a login without a record because of a kill expires after
+	// it.
 	tokenTTL = "12s"
-	// The roles of the database: one whose leases are renewed and reach their
-	// end within a run, and one whose are not.
+	// The roles of the database: one whose leases are renewed and expire within a run, and one
+	// whose leases are not renewed.
 	shortRole, shortTTL, shortMaxTTL = "short", "10s", "15s"
 	longRole, longTTL, longMaxTTL    = "long", "1h", "24h"
 	// Certificates live as long as the leases of such a role can.
@@ -130,9 +130,8 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	testkit.Must(t, w.rotate(0))
 }
 
-// rotate writes a new generation: both keys of one secret say its number. Every
-// other one has a secret that comes and goes, and with it files at the top and in
-// a directory of their own.
+// rotate writes a new generation: both keys of one secret have its number. Every other one has an
+// optional secret, and with it files at the top and in a directory of their own.
 func (w *world) rotate(generation int) error {
 	ctx := w.t.Context()
 	if err := w.vault.PutKV2(ctx, "secret", "pair", map[string]any{"a": fmt.Sprint(generation), "b": fmt.Sprint(generation)}); err != nil {
@@ -235,8 +234,8 @@ func (w *world) mounts() []string {
 	return found
 }
 
-// liveTokens counts the Vault tokens that pods' logins have made and that
-// still live, and liveLeases the certificates and database users with a lease.
+// liveTokens counts the valid Vault tokens of pods' logins, and liveLeases the certificates and
+// database users with a lease.
 func (w *world) liveTokens() int {
 	n := 0
 	for _, accessor := range w.list("auth/token/accessors") {
@@ -252,8 +251,7 @@ func (w *world) liveLeases() int {
 	return len(w.list("sys/leases/lookup/pki/issue/web/")) + len(w.list("sys/leases/lookup/"+w.credentials()+"/"))
 }
 
-// halfLeases counts the leases that Vault says it has noted by halves, and
-// does not end any more.
+// halfLeases counts the leases that Vault reports as recorded by halves, and no longer revokes.
 func (w *world) halfLeases() int {
 	b, err := os.ReadFile(w.vaultLog.Name())
 	testkit.Must(w.t, err)
@@ -265,7 +263,7 @@ func (w *world) liveUsers() int {
 	return w.count("rolname LIKE 'v-%' AND (rolvaliduntil IS NULL OR rolvaliduntil > now())")
 }
 
-// exist counts those of the users that are in the database, in whatever state.
+// exist counts those of the users that are in the database, in any state.
 func (w *world) exist(users map[string]string) int {
 	names := slices.Collect(maps.Keys(users))
 	return w.count("rolname IN ('" + strings.Join(names, "','") + "')")

@@ -15,16 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// payload is what a reader found in a volume.
+// payload is a reader's view of a volume.
 type payload struct {
 	generation                  int
 	certificate, user, password string
 }
 
-// readPayload reads one payload: through one open directory, as
-// docs/classes.md says. All of it must be there, of one generation, its key its
-// certificate's, and not expired. Whether name and password belong together
-// only the database can tell.
+// readPayload reads one payload: through one open directory, as docs/classes.md says. It must be
+// complete, of one generation, with a key that matches its certificate, and not expired. Only the
+// database can tell whether name and password belong together.
 func readPayload(target string) (payload, error) {
 	files, err := readFiles(target, []string{"a", "b", "tls/crt", "tls/key", "db/user", "db/password"}, "sometimes", "more/sometimes")
 	if err != nil {

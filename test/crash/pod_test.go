@@ -23,8 +23,7 @@ type pod struct {
 	// certificates those that were seen. Both are the reader's alone.
 	users        map[string]string
 	certificates map[string]bool
-	// mounted is held by readers while they read, and by kubelet while it
-	// takes the volume away.
+	// mounted is locked by readers while they read, and by kubelet while it unpublishes the volume.
 	mounted sync.RWMutex
 	up      bool
 	// since is when it began to wait for its volume, and generation the newest
@@ -39,8 +38,8 @@ func (w *world) newPod(i int) *pod {
 	return p
 }
 
-// live publishes, republishes and unpublishes until ctx ends. A call that a
-// kill cuts off is made again, as kubelet does.
+// live publishes, republishes and unpublishes until ctx ends. It repeats a call that a kill
+// interrupts, as kubelet does.
 func (p *pod) live(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
 		p.begin(n)
@@ -62,7 +61,7 @@ func (p *pod) live(ctx context.Context) {
 	}
 }
 
-// begin gives the pod a life with a new UID.
+// begin starts the pod again with a new UID.
 func (p *pod) begin(n int) {
 	uid := fmt.Sprintf("%s-%d", p.Name, n)
 	ref := issuer.PodRef{Namespace: "shop", Pod: p.Name, PodUID: uid, ServiceAccount: "web"}
@@ -72,8 +71,8 @@ func (p *pod) begin(n int) {
 	p.since = time.Now()
 }
 
-// starves tells whether the pod has waited for its volume, or for what is new
-// in it, for as long as a lease that is due can wait.
+// starves reports whether the pod has waited for its volume, or for new content, for as long as a
+// due lease can wait.
 func (p *pod) starves() bool {
 	p.mounted.RLock()
 	defer p.mounted.RUnlock()
@@ -111,7 +110,7 @@ func (p *pod) retry(ctx context.Context, call func(context.Context) error) bool 
 	return false
 }
 
-// end takes the volume away for good.
+// end unpublishes the volume.
 func (p *pod) end() {
 	p.set(false)
 	if !p.retry(p.w.t.Context(), p.unpublish) {
@@ -119,7 +118,7 @@ func (p *pod) end() {
 	}
 }
 
-// read looks at the volume as a container would, all the time.
+// read reads the volume as a container would, all the time.
 func (p *pod) read(ctx context.Context) {
 	for ctx.Err() == nil {
 		p.mounted.RLock()
@@ -145,8 +144,7 @@ func (p *pod) look() {
 	p.reads.Add(1)
 }
 
-// logIn proves the pair in the files by a login, and tells whether there was
-// one to be made.
+// logIn proves the pair in the files by a login, and reports whether it made one.
 func (p *pod) logIn() bool {
 	p.mounted.RLock()
 	defer p.mounted.RUnlock()

@@ -20,7 +20,7 @@ import (
 // nobody is an ordinary user that every machine has.
 const nobody = 65534
 
-// programs are what the tests run, where every user may read it.
+// programs are the programs for the tests, where every user may read them.
 var programs struct{ demo, driver, cache string }
 
 func TestMain(m *testing.M) {
@@ -61,7 +61,7 @@ func build(dir string) (err error) {
 	return os.Chmod(dir, 0o755)
 }
 
-// lend gives a file a second name, or a copy on another file system.
+// lend links a file to a second name, or copies it on another file system.
 func lend(from, to string) error {
 	if os.Link(from, to) == nil {
 		return nil
@@ -79,8 +79,7 @@ func lend(from, to string) error {
 	return errors.Join(err, out.Close())
 }
 
-// command runs the demo in a temporary directory of its own, in which nothing
-// may be left.
+// command runs the demo in a temporary directory of its own, which must be empty afterwards.
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "demo-")
@@ -125,7 +124,7 @@ func checkNothingLeft(t *testing.T, dir string) {
 	}
 }
 
-// run gives what the demo printed and its exit code.
+// run returns the demo's output and its exit code.
 func run(t *testing.T, cmd *exec.Cmd) (string, int) {
 	t.Helper()
 	out, err := cmd.CombinedOutput()

@@ -51,8 +51,8 @@ func findMountQuietly(target string) (mountFacts, error) {
 	return parseMountInfo(string(data), target)
 }
 
-// recordsTimeout bounds the end of the credentials, which the driver ends after
-// it has answered kubelet.
+// recordsTimeout bounds revoking the credentials, which the driver does after it has answered
+// kubelet.
 const recordsTimeout = 10 * time.Second
 
 func unpublish(ctx context.Context, s *screen, w *world) error {
@@ -86,7 +86,7 @@ func unpublish(ctx context.Context, s *screen, w *world) error {
 	return w.stopDriver(s)
 }
 
-// nothingPublished looks for mounts and for files where the pods were.
+// nothingPublished looks for mounts and files in the pods' directories.
 func (w *world) nothingPublished() error {
 	mounts, err := sandbox.MountsBelow(w.kubelet.Root)
 	if err != nil {
@@ -105,7 +105,7 @@ func (w *world) nothingPublished() error {
 	return nil
 }
 
-// recordsGone waits until the driver's state holds no volume.
+// recordsGone waits until the driver's state has no volume.
 func (w *world) recordsGone(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, recordsTimeout)
 	defer cancel()
@@ -127,8 +127,8 @@ func (w *world) recordsGone(ctx context.Context) error {
 	}
 }
 
-// stopDriver ends the driver, whose state outlives it on purpose, and takes the
-// state away as a reboot would.
+// stopDriver stops the driver, whose state outlives it on purpose, and removes the state as a
+// reboot would.
 func (w *world) stopDriver(s *screen) error {
 	if err := w.driver.Stop(); err != nil {
 		return err

@@ -34,7 +34,7 @@ func showFiles(_ context.Context, s *screen, w *world) error {
 	return nil
 }
 
-// checkFiles compares the volume with what the class asks for.
+// checkFiles compares the volume with the class.
 func (w *world) checkFiles(password string) error {
 	seen, err := w.kubelet.Read(w.web)
 	if err != nil {
@@ -81,7 +81,7 @@ func showAudit(ctx context.Context, s *screen, w *world) error {
 	return nil
 }
 
-// answered is what Vault answered to pods since a mark.
+// answered returns Vault's answers to pods since a mark.
 func (w *world) answered(ctx context.Context, since vaulttest.Mark) ([]vaulttest.AuditEntry, error) {
 	all, err := w.vault.AuditEntriesSince(ctx, since)
 	return slices.DeleteFunc(all, func(e vaulttest.AuditEntry) bool {

@@ -1,7 +1,6 @@
-// Command demo shows, on one machine and in a few seconds, what Mayfly does: a
-// real Vault, the real driver as a process of its own, and a kubelet that is
-// played over the CSI socket. It checks everything that it shows, and fails
-// where something is not as it says.
+// Command demo shows, on one machine and in a few seconds, what Mayfly does: a real Vault, the real
+// driver as a process of its own, and a kubelet that is simulated over the CSI socket. It checks
+// everything that it shows, and fails if anything is different.
 package main
 
 import (
@@ -54,7 +53,7 @@ func main() {
 	os.Exit(sandbox.Main(sandbox.Program{Name: "mayfly-demo", Prepare: o.prepare, Run: o.run}))
 }
 
-// prepare builds what is missing. The first time, that is all of a Vault.
+// prepare builds what is missing. The first time, that includes all of Vault.
 func (o options) prepare(ctx context.Context, dir string) error {
 	if _, err := exec.LookPath("vault"); err != nil {
 		if _, err := toolcache.Get(ctx, os.Stdout, "vaultd"); err != nil {
@@ -86,7 +85,7 @@ func (o options) run(ctx context.Context, dir string) error {
 	return err
 }
 
-// step is one of the things shown. Its error says what is not as it should be.
+// step is one part of the demo. Its error says what is different than it should be.
 type step struct {
 	title string
 	do    func(ctx context.Context, s *screen, w *world) error

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
 
-// mountFacts is what is known of a mount.
+// mountFacts is the description of a mount.
 type mountFacts struct {
 	target, fsType, source, options string
 }
@@ -42,8 +42,8 @@ func askFindmnt(ctx context.Context, path, target string) (mountFacts, error) {
 	return mountFacts{target, fields[0], fields[1], fields[2]}, nil
 }
 
-// parseMountInfo finds the last, so the topmost, mount at target. The format
-// is that of proc_pid_mountinfo(5).
+// parseMountInfo finds the last, so the topmost, mount at target. The format is that of
+// proc_pid_mountinfo(5).
 func parseMountInfo(text, target string) (mountFacts, error) {
 	found := mountFacts{}
 	for line := range strings.Lines(text) {
@@ -71,7 +71,7 @@ func (m mountFacts) has(option string) bool {
 	})
 }
 
-// check refuses a mount that does not keep what Mayfly promises.
+// check refuses a mount that breaks one of Mayfly's promises.
 func (m mountFacts) check(target string) error {
 	if m.fsType != "tmpfs" || m.source != tmpfs.Source {
 		return fmt.Errorf("%q is a %s from %q, not a tmpfs from %q", target, m.fsType, m.source, tmpfs.Source)
@@ -84,8 +84,8 @@ func (m mountFacts) check(target string) error {
 	return nil
 }
 
-// swap says whether the contents can be swapped out. The kernel grants noswap
-// to the machine's own root alone.
+// swap says whether the contents can be swapped out. The kernel grants noswap only to the machine's
+// own root.
 func (m mountFacts) swap() string {
 	switch {
 	case m.has("noswap"):

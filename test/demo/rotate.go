@@ -98,7 +98,7 @@ type readerResult struct {
 	err     error
 }
 
-// readUntilNew reads as an application would that keeps its directory open.
+// readUntilNew reads as an application does that keeps its directory open.
 func readUntilNew(ctx context.Context, root *os.Root) (r readerResult) {
 	ticker := time.NewTicker(readEvery)
 	defer ticker.Stop()

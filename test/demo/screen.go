@@ -23,7 +23,7 @@ type screen struct {
 	colour bool
 }
 
-// newScreen uses colour on a terminal alone, and not where NO_COLOR is set.
+// newScreen uses colour only on a terminal, and not if NO_COLOR is set.
 func newScreen(out *os.File, getenv func(string) string) *screen {
 	_, err := unix.IoctlGetTermios(int(out.Fd()), unix.TCGETS)
 	return &screen{w: out, colour: err == nil && getenv("NO_COLOR") == "" && getenv("TERM") != "dumb"}
@@ -57,7 +57,7 @@ func (s *screen) block(text string) {
 	}
 }
 
-// proven states what has been checked.
+// proven prints what has been checked.
 func (s *screen) proven(format string, args ...any) {
 	fmt.Fprintf(s.w, "   %s %s\n", s.paint(green, "✓"), fmt.Sprintf(format, args...))
 }

@@ -32,7 +32,7 @@ func start(ctx context.Context, s *screen, w *world) error {
 	return nil
 }
 
-// place says where this process runs.
+// place describes the environment of this process.
 func place() string {
 	if ordinary() {
 		return "an ordinary user in a user and mount namespace"
@@ -40,7 +40,7 @@ func place() string {
 	return "root in a mount namespace"
 }
 
-// ordinary tells that root here is an ordinary user outside.
+// ordinary reports whether root here is an ordinary user outside.
 func ordinary() bool {
 	data, err := os.ReadFile("/proc/self/uid_map")
 	return err == nil && strings.Join(strings.Fields(string(data)), " ") != "0 0 4294967295"

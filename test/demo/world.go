@@ -22,8 +22,8 @@ const (
 	newPassword = "battery-staple"
 )
 
-// policy lets a pod read its secrets and, so that a look at the version can
-// spare a read, their metadata.
+// policy lets a pod read its secrets and their metadata, so that a look at the version can save a
+// read.
 const policy = `
 path "secret/data/web/*"     { capabilities = ["read"] }
 path "secret/metadata/web/*" { capabilities = ["read"] }
@@ -40,7 +40,7 @@ type world struct {
 	kubelet *kubelet.Kubelet
 
 	web, batch kubelet.Pod
-	// published is the place in Vault's audit log just before the publish.
+	// published is the mark in Vault's audit log just before the publish.
 	published vaulttest.Mark
 }
 
@@ -62,8 +62,8 @@ func (w *world) classes() string { return filepath.Join(w.dir, "classes") }
 func (w *world) socket() string  { return driver.Socket(w.dir) }
 func (w *world) state() string   { return filepath.Join(w.dir, "state") }
 
-// manifest is the class. Its parameters are those of vault-csi-provider, but
-// for refreshInterval, which is Mayfly's.
+// manifest is the class. Its parameters are those of vault-csi-provider, except for
+// refreshInterval, which is Mayfly's.
 func (w *world) manifest() string {
 	return fmt.Sprintf(`apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
@@ -91,7 +91,7 @@ spec:
 `, className, namespace, w.vault.Address)
 }
 
-// startVault starts the store, and who vouches for its service accounts.
+// startVault starts the store, and the issuer of its service account tokens.
 func (w *world) startVault(ctx context.Context) (err error) {
 	if w.issuer, err = issuer.Start(ctx, issuer.Options{}); err != nil {
 		return fmt.Errorf("starting the issuer of service account tokens: %w", err)
@@ -159,7 +159,7 @@ func (w *world) pod(name, serviceAccount, uid string) kubelet.Pod {
 	}
 }
 
-// logs explains a failure by what the driver said.
+// logs explains a failure with the driver's log.
 func (w *world) logs() string {
 	if w.driver == nil || w.driver.Logs() == "" {
 		return ""
@@ -167,7 +167,7 @@ func (w *world) logs() string {
 	return "\n\nThe driver's log ends with:\n" + w.driver.Logs()
 }
 
-// close ends what still runs. The mounts and the directory are the sandbox's.
+// close ends what still runs. The sandbox removes the mounts and the directory.
 func (w *world) close() error {
 	var errs []error
 	if w.kubelet != nil {

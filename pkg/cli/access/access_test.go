@@ -37,7 +37,7 @@ func pathsOf(t *testing.T, text string) []string {
 	return paths
 }
 
-// TestQuoting: each path comes back out of the policy as it is.
+// TestQuoting: each path can be read back from the policy unchanged.
 func TestQuoting(t *testing.T) {
 	for _, path := range []string{
 		"secret/data/web", `secret/data/a"b`, `secret/data/back\slash`, `secret/data/${aws.x}`, `secret/data/$${x}`, "secret/data/%{if}",
@@ -68,7 +68,7 @@ func FuzzQuoting(f *testing.F) {
 	})
 }
 
-// TestInexact: what a policy takes for a wildcard is told.
+// TestInexact: a path that a policy reads as a wildcard is reported.
 func TestInexact(t *testing.T) {
 	for path, want := range map[string]string{
 		"secret/data/+/x": "secret/data/+/x", "secret/data/x*": "secret/data/x*", "secret/data/{{x}}/y": "secret/data/+/y",

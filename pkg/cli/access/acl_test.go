@@ -9,8 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// TestGranted: our reading of policies is the real Vault's, by what it says of
-// a token's capabilities.
+// TestGranted: this package reads policies as the real Vault does, by a token's capabilities there.
 func TestGranted(t *testing.T) {
 	v := vaulttest.New(t, vaulttest.Options{})
 	policies := map[string]string{

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// The examples are put together, so that no scanner takes this file for a leak.
+// The examples are concatenated, so that no scanner reports this file as a leak.
 func TestFind(t *testing.T) {
 	const letters = "aB3dE5fG7hJ9kL1mN3pQ5rS7tU9vW1xY3zA5bC7dE9"
 	header := base64.RawURLEncoding.EncodeToString([]byte(`{"alg":"RS256","typ":"JWT"}`))
@@ -105,7 +105,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// FuzzFind: no place holds a piece of the text but a name.
+// FuzzFind: no place quotes any part of the text except a name.
 func FuzzFind(f *testing.F) {
 	f.Add("password", "kJ8fQz2LmX7w")
 	f.Add("c", "a: b\nurl: postgres://a:b1C2d3e4@c\n")

@@ -76,8 +76,8 @@ func TestOwnCRDs(t *testing.T) {
 	}
 }
 
-// TestAsksForPages: a large cluster is read in pages, Secrets without their
-// content, and pods by their metadata alone but for those of no known kind.
+// TestAsksForPages: a large cluster is read in pages, Secrets without their content, and pods by
+// their metadata alone except for those of unknown kinds.
 func TestAsksForPages(t *testing.T) {
 	var text strings.Builder
 	text.WriteString("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")

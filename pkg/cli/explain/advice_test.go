@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// TestEveryReasonHasAdvice: a reason of package fault that is new needs a row.
-// Internal is what the last row is for.
+// TestEveryReasonHasAdvice: a new reason of package fault needs an entry. The last entry is for
+// Internal.
 func TestEveryReasonHasAdvice(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../../fault/fault.go", nil, 0)
 	if err != nil {

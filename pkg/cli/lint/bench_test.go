@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
 )
 
-// benchFiles is how many files are linted at once; 200 ms is what they may take.
+// benchFiles is how many files are linted at once; the limit is 200 ms.
 const benchFiles = 100
 
 // BenchmarkLint is a directory of files, each with a class and a deployment

@@ -79,7 +79,7 @@ refreshed:
   - {id: csi-1, namespace: shop, pod: web-0, class: db, state: Failing}
 `
 
-// ask gives the answers in the order of the names.
+// ask returns the answers in the order of the names.
 func ask(t *testing.T, n *nodes.Nodes, names []string, q nodes.Query) []nodes.Answer {
 	out := make([]nodes.Answer, len(names))
 	n.Ask(t.Context(), names, q, func(a nodes.Answer) { out[slices.Index(names, a.Node)] = a })
@@ -147,7 +147,7 @@ func TestWithoutTheRight(t *testing.T) {
 	}
 }
 
-// A node that hangs holds nobody up for longer than its time.
+// A node that hangs delays the others by no more than its time.
 func TestPatience(t *testing.T) {
 	n, api := find(t, podOf("mayfly-a", "node-a", "Running")+recordedStatus)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)

@@ -7,7 +7,7 @@ import (
 	"unicode"
 )
 
-// TestEncodeJSON: JSON says the same to programs and does nothing to terminals.
+// TestEncodeJSON: JSON means the same to programs and does nothing to terminals.
 func TestEncodeJSON(t *testing.T) {
 	const hostile = "a<b>\n\x1b[2J\u009b2J\x7f\u202e\u2028\ufeff é ✗ \U000e0041 \U0001f600"
 	var b bytes.Buffer

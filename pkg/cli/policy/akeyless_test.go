@@ -68,7 +68,7 @@ spec:
 	}
 }
 
-// person logs in as who runs the command.
+// person logs in as the user of the command.
 func person(t *testing.T, a *akeylessd.Server) string {
 	t.Helper()
 	resp, err := http.Post(a.URL()+"/auth", "application/json", strings.NewReader(`{"access-type":"access_key","access-id":"p-person","access-key":"key"}`))

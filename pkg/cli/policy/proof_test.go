@@ -33,7 +33,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// world is a real Vault, and what a driver on a node would ask it with.
+// world is a real Vault, and a provider of a driver on a node.
 type world struct {
 	*vaulttest.Server
 	issuer *issuer.Issuer
@@ -73,7 +73,7 @@ func (w *world) plan(t *testing.T, manifest, name string, args ...string) access
 	return out.Vault[0]
 }
 
-// run runs the command over a manifest and gives its output.
+// run runs the command over a manifest and returns its output.
 func run(t *testing.T, manifest string, args ...string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "class.yaml")
@@ -92,8 +92,8 @@ func run(t *testing.T, manifest string, args ...string) string {
 	return out.String()
 }
 
-// fetch publishes the class as the driver would: it reads all that the class asks
-// for, with a login of its own, and releases it.
+// fetch publishes the class as the driver would: it reads everything that the class asks for, with
+// a login of its own, and releases it.
 func (w *world) fetch(t *testing.T, manifest string) error {
 	t.Helper()
 	classes, _, err := class.ParseManifest([]byte(manifest))
@@ -153,9 +153,9 @@ func less(p access.Policy, rule int, capability string) access.Policy {
 	return p
 }
 
-// just holds that the printed policy is just enough for a class: with it the class
-// is served, and with each single capability left out it is refused. What is not
-// for serving it can be left out.
+// just checks that the printed policy is just enough for a class: with it the class is served, and
+// without any single capability it is refused. Rights that are not needed for serving may be left
+// out.
 func (w *world) just(t *testing.T, name, manifest string) {
 	t.Helper()
 	g := w.plan(t, manifest, name, "--no-default-policy", "--versions")
@@ -191,7 +191,7 @@ func (w *world) just(t *testing.T, name, manifest string) {
 	}
 }
 
-// TestJustEnough holds it for the classes of the field that a Vault serves.
+// TestJustEnough checks it for the ecosystem's classes that a Vault serves.
 func TestJustEnough(t *testing.T) {
 	cases, err := compat.Load("../../../test/compat/cases")
 	if err != nil {
@@ -223,8 +223,8 @@ func TestJustEnough(t *testing.T) {
 	}
 }
 
-// TestCommands: what -o commands prints, and the lines of advice, are taken by
-// Vault's own program, and the class is served then.
+// TestCommands: Vault's own program accepts the output of -o commands, and the lines of remedies,
+// and the class is served then.
 func TestCommands(t *testing.T) {
 	program, err := toolcache.Get(t.Context(), os.Stderr, "vault")
 	if err != nil {
@@ -262,8 +262,8 @@ func TestCommands(t *testing.T) {
 	}
 }
 
-// TestCheck compares with a real Vault: nothing is found of what the command
-// itself planned, and each thing that is changed is.
+// TestCheck compares with a real Vault: there are no findings for the command's own plan, and a
+// finding for each change.
 func TestCheck(t *testing.T) {
 	w := newWorld(t)
 	t.Setenv("VAULT_ADDR", w.Address)
@@ -314,7 +314,7 @@ func manifest(name, mount string, objects ...string) string {
 		name + "\n    vaultAuthMountPath: " + mount + "\n    objects: |\n      - " + strings.Join(objects, "\n      - ") + "\n"
 }
 
-// TestJustEnoughByEngine holds it for each kind of request.
+// TestJustEnoughByEngine checks it for each kind of request.
 func TestJustEnoughByEngine(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()

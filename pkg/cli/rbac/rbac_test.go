@@ -12,7 +12,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// read gives the objects of some YAML.
+// read returns the objects of some YAML.
 func read(t testing.TB, text string) Objects {
 	t.Helper()
 	var o Objects
@@ -326,7 +326,7 @@ func checkRows(t *testing.T, p *Policy, rows []Row) {
 	}
 }
 
-// TestSystem: only what Kubernetes itself is made of is marked.
+// TestSystem: only the parts of Kubernetes itself are marked.
 func TestSystem(t *testing.T) {
 	o := read(t, `
 kind: ClusterRole
@@ -366,7 +366,7 @@ roleRef: {kind: ClusterRole, name: maker}
 	}
 }
 
-// TestExecByGet: API servers before 1.35 let those exec who may get pods/exec.
+// TestExecByGet: before 1.35, get of pods/exec allows exec.
 func TestExecByGet(t *testing.T) {
 	to := target()
 	to.ExecByGet = true
@@ -376,8 +376,7 @@ func TestExecByGet(t *testing.T) {
 	}
 }
 
-// TestGroupsOfAccounts: what the parts of one way are granted to may be a
-// service account and its groups.
+// TestGroupsOfAccounts: the parts of one way may be granted to a service account and to its groups.
 func TestGroupsOfAccounts(t *testing.T) {
 	o := read(t, `
 kind: ClusterRole
@@ -406,7 +405,7 @@ roleRef: {kind: ClusterRole, name: get}
 	}
 }
 
-// TestReduced: of many pods and accounts, those that rules name are looked at.
+// TestReduced: of many pods and accounts, those that rules name are checked.
 func TestReduced(t *testing.T) {
 	to := target()
 	for i := range 3000 {

@@ -34,7 +34,7 @@ func (noMeter) AuditLost()        {}
 func (noMeter) AuditFailed()      {}
 func (noMeter) AuditChain(uint64) {}
 
-// written is what the driver writes of some outcomes.
+// written is the driver's lines for some outcomes.
 func written(t *testing.T, outcomes ...volume.Outcome) string {
 	t.Helper()
 	var b bytes.Buffer
@@ -163,7 +163,7 @@ func TestSince(t *testing.T) {
 	}
 }
 
-// manyLines gives lines of ever other pods with ever other versions.
+// manyLines generates lines of always different pods with always different versions.
 type manyLines struct {
 	left int
 	text []byte

@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// marker is in every secret, and in nothing that is printed.
+// marker is in every secret, and must not be in any output.
 const marker = "s3cr3t-marker"
 
 // cluster is what the API server has: the driver, a class, and a token for
@@ -101,7 +101,7 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// report is what try says as JSON.
+// report is the JSON of try.
 type report struct {
 	Checks   []finding.Check
 	Findings []finding.Finding
@@ -229,7 +229,7 @@ func TestMend(t *testing.T) {
 	}
 }
 
-// asked holds that the try read nothing, and revoked its login.
+// asked checks that the try read nothing, and revoked its login.
 func (w *world) asked(t *testing.T, since vaulttest.Mark, mount string) {
 	t.Helper()
 	counts, err := w.CountRequests(t.Context(), since)
@@ -245,7 +245,7 @@ func (w *world) asked(t *testing.T, since vaulttest.Mark, mount string) {
 	}
 }
 
-// TestObjects: what is said of each object.
+// TestObjects: the findings about each object.
 func TestObjects(t *testing.T) {
 	w := newWorld(t)
 	ctx := t.Context()
@@ -299,7 +299,7 @@ path "kv1/*" { capabilities = ["read"] }`),
 	}
 }
 
-// TestTLS reaches a server with an authority of its own, as by a port-forward.
+// TestTLS connects to a server with an authority of its own, as through a port-forward.
 func TestTLS(t *testing.T) {
 	w := newWorld(t)
 	tls := vaulttest.New(t, vaulttest.Options{TLS: true})
@@ -307,13 +307,13 @@ func TestTLS(t *testing.T) {
 	if r := w.try(t, manifest, "--vault-addr", tls.Address); r.codes() != "MF090" {
 		t.Errorf("without the authority: %+v", r)
 	}
-	// The login fails, since nothing is set up there, but the answer is Vault's.
+	// The login fails, since Vault is not configured, but the answer is Vault's.
 	if r := w.try(t, manifest, "--vault-addr", tls.Address, "--store-ca-cert", tls.CAFile); r.codes() != "MF204" {
 		t.Errorf("with the authority: %+v", r)
 	}
 }
 
-// TestAkeyless: the same of Akeyless, as far as its API tells.
+// TestAkeyless: the same for Akeyless, as far as its API allows.
 func TestAkeyless(t *testing.T) {
 	w := newWorld(t)
 	a := w.akeyless

@@ -36,8 +36,8 @@ func FuzzParseSeen(f *testing.F) {
 	f.Fuzz(func(_ *testing.T, text string) { _, _ = parseSeen([]byte(text), "mayfly") })
 }
 
-// TestWriters: whatever keeps an API server from writing under the key is said,
-// also that one is not among those that were asked.
+// TestWriters: a finding names each reason why an API server does not write with the key, also if
+// it is not among those that were asked.
 func TestWriters(t *testing.T) {
 	const idHash = "sha256:7a0c8e2e0b1a0e0c2f3ac2f9b7d1f1d3"
 	for name, tc := range map[string]struct {
@@ -77,7 +77,7 @@ func TestWriters(t *testing.T) {
 	}
 }
 
-// TestIdentity: an API server's Lease and its metrics name it alike.
+// TestIdentity: an API server's Lease and its metrics have the same name.
 func TestIdentity(t *testing.T) {
 	f := newFake(t)
 	f.set("GET", leases, `{"items":[`+lease("apiserver-a", "host-a", time.Now())+`]}`)
@@ -184,8 +184,7 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
-// TestRewriteOfAnOldList: a list that etcd has compacted away goes on from where
-// it was.
+// TestRewriteOfAnOldList: a list whose revision etcd has compacted continues from the same place.
 func TestRewriteOfAnOldList(t *testing.T) {
 	f := newFake(t)
 	handler := f.Config.Handler

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// fake is an API server with a few objects, as far as the package asks.
+// fake is an API server with a few objects and the requests of this package.
 type fake struct {
 	*httptest.Server
 	t *testing.T
@@ -23,7 +23,7 @@ type fake struct {
 	answers  map[string]string // by path, without the query
 	statuses map[string]int
 	asked    []string
-	// patches is what a patch of an object is answered with, in turn.
+	// patches are the answers to a patch of an object, in turn.
 	patches map[string][]int
 	patched map[string]int
 }
@@ -58,7 +58,7 @@ func (f *fake) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, answer)
 }
 
-// patch wants a patch that changes nothing.
+// patch requires a patch that changes nothing.
 func (f *fake) patch(w http.ResponseWriter, r *http.Request) {
 	var body struct {
 		Metadata map[string]string `json:"metadata"`

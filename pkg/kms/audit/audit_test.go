@@ -34,7 +34,7 @@ func (m *meter) AuditWritten() { m.add(&m.written) }
 func (m *meter) AuditLost()    { m.add(&m.lost) }
 func (m *meter) AuditFailed()  { m.add(&m.failed) }
 
-// out is a standard output that fails, or waits, as it is told.
+// out is a standard output that fails, or blocks, on request.
 type out struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -114,8 +114,7 @@ func TestLines(t *testing.T) {
 	}
 }
 
-// While the output fails lines wait; those above the bound are lost, which the
-// next line says.
+// While the output fails lines wait; those above the bound are lost, which the next line reports.
 func TestLostLines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		o := &out{err: errors.New("full")}

@@ -26,7 +26,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// Every command's help has what it does, an example that parses, and every flag.
+// Every command's help has a description, an example that parses, and every flag.
 func TestHelpTeaches(t *testing.T) {
 	for _, c := range newRoot(Streams{}).Commands() {
 		if c.Hidden {

@@ -55,8 +55,7 @@ func TestDeployed(t *testing.T) {
 	}
 }
 
-// TestStaticPod: what a kubelet refuses in a static pod is not in it, and no probe
-// depends on Vault.
+// TestStaticPod: the static pod has nothing that kubelet refuses, and no probe depends on Vault.
 func TestStaticPod(t *testing.T) {
 	var pod corev1.Pod
 	if err := yaml.UnmarshalStrict([]byte(deployed(t, "static-pod.yaml")), &pod); err != nil {
@@ -105,7 +104,7 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
-// TestUnit: systemd takes the unit, and it starts before what starts the API server.
+// TestUnit: systemd accepts the unit, and it starts before the API server's unit.
 func TestUnit(t *testing.T) {
 	unit := deployed(t, "mayfly-kms.service")
 	for _, want := range []string{"Before=kubelet.service k3s.service", "RuntimeDirectoryPreserve=yes", "Type=notify", "LimitMEMLOCK=infinity"} {

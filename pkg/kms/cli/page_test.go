@@ -22,7 +22,7 @@ var update = flag.Bool("update", false, "write docs/kms-reference.md")
 
 const pageFile = "../../../docs/kms-reference.md"
 
-// pageHead and pageTail are what the code cannot say of itself.
+// pageHead and pageTail are not generated from the code.
 const pageHead = `# mayfly-kms reference
 
 Settings, answers, metrics and audit lines of ` + "`mayfly-kms serve`" + `. This page is made by ` + "`go test ./pkg/kms/cli -update`" + `.

@@ -109,7 +109,7 @@ func runTool(t *testing.T, args ...string) (code int, out, errs string) {
 	return code, stdout.String(), stderr.String()
 }
 
-// TestToolsRefuse: what cannot run ends with 2, and says why.
+// TestToolsRefuse: a command that cannot run exits with 2, and says why.
 func TestToolsRefuse(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "encryption.yaml")
 	text := "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources: [{resources: [secrets], providers: [{identity: {}}]}]\n"

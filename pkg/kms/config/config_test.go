@@ -174,7 +174,7 @@ func TestBadSources(t *testing.T) {
 	}
 }
 
-// Every flag's help names its environment variable, and the file takes it.
+// Every flag's help names its environment variable, and the file accepts it.
 func TestNames(t *testing.T) {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	config.Register(flags)
@@ -190,7 +190,7 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// FuzzFile: a file gives a complete configuration or an error that names it.
+// FuzzFile: a file gives a complete configuration or an error that names the file.
 func FuzzFile(f *testing.F) {
 	f.Add("transitKey: a\nvaultAddr: [https://a]\n")
 	f.Add("a: &x b\nc: *x")

@@ -31,7 +31,7 @@ func file(rules ...string) string {
 	return "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:" + strings.Join(rules, "")
 }
 
-// mistake is one: what is changed, and the finding about it.
+// mistake is a wrong setting, and the finding about it.
 type mistake struct {
 	change func(*kmsrig.Rig)
 	// args are added to the settings, file is the EncryptionConfiguration; of a
@@ -85,8 +85,7 @@ func mistakes() map[string]mistake {
 	}
 }
 
-// TestMistakes: each mistake has a finding that says what to do, and none that is
-// not of its making is called good for it.
+// TestMistakes: each mistake has a finding that says what to do, and no other check fails.
 func TestMistakes(t *testing.T) {
 	for name, tc := range mistakes() {
 		t.Run(name, func(t *testing.T) {

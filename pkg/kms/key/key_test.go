@@ -70,7 +70,7 @@ func TestVersionOf(t *testing.T) {
 	}
 }
 
-// Data of one purpose, cluster or id are not those of another.
+// Data for one purpose, cluster or id cannot be opened for another.
 func TestAssociated(t *testing.T) {
 	seen := map[string]bool{}
 	for _, n := range []key.Name{{ClusterID: "c"}, {ClusterID: "cseed"}, {ClusterID: ""}} {
@@ -135,7 +135,7 @@ func TestHistory(t *testing.T) {
 	}
 }
 
-// An id that was given up is never announced again.
+// A superseded id is never announced again.
 func TestFormerIDsStayAway(t *testing.T) {
 	h := key.NewHistory(name)
 	for _, k := range []transit.Key{aes(t1), func() transit.Key { k := aes(t1); k.Restored = t2; return k }()} {

@@ -91,8 +91,8 @@ func withLogin(r *kmsrig.Rig, more ...string) []string {
 	return append(args, more...)
 }
 
-// A secret id that is replaced in its file is taken at the next login, and the
-// one that Vault refused is not tried again and again.
+// A replaced secret id in the file is used at the next login, and one that Vault refused is not
+// retried again and again.
 func TestSecretIDReplacedInPlace(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	c, m := connect(t, r.Args()...)
@@ -149,7 +149,7 @@ func TestWrappedSecretID(t *testing.T) {
 	r.WriteFile("secret-id", first)
 	c, _ := connect(t, r.Args("--secret-id-wrapped")...)
 	testkit.Must(t, use(t, c))
-	// The wrapping token is spent, and the secret id is kept for later logins.
+	// The wrapping token is used up, and the secret id stays in memory for later logins.
 	testkit.Must(t, c.Close(t.Context()))
 	testkit.Must(t, use(t, c))
 	// A new process cannot use it, and says why.
@@ -159,7 +159,7 @@ func TestWrappedSecretID(t *testing.T) {
 	}
 	r.WriteFile("secret-id", wrapping(t, r))
 	testkit.Must(t, use(t, again))
-	// One that another path has made may have been put there by another one.
+	// A wrapping token of another path may be an attacker's.
 	client := vault.Client()
 	client.SetWrappingLookupFunc(func(string, string) string { return "5m" })
 	s, err := client.Logical().Write("sys/wrapping/wrap", map[string]any{"secret_id": "x"})
@@ -248,7 +248,7 @@ func TestCertificate(t *testing.T) {
 	}
 }
 
-// TestInline checks the headers as OpenBao reads them; no OpenBao is at hand.
+// TestInline checks the headers as OpenBao reads them, without an OpenBao.
 func TestInline(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
@@ -275,7 +275,7 @@ func TestInline(t *testing.T) {
 	if logins, _ := m.counts(); logins != 0 {
 		t.Errorf("%d logins", logins)
 	}
-	// Vault does not know it, and the error says so.
+	// Vault does not support it, and the error says so.
 	c, _ = connect(t, r.Args("--auth-inline")...)
 	if err := use(t, c); err == nil || !strings.Contains(err.Error(), "--auth-inline") {
 		t.Errorf("on a Vault: %v", err)

@@ -18,7 +18,7 @@ import (
 
 const current = "mayfly-1-v2-00000000000000000000000000000000"
 
-// cluster has the key after some looks.
+// cluster has the key after some reads.
 type cluster struct {
 	looks, after int
 	version      string

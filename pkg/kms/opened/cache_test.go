@@ -37,7 +37,7 @@ func TestBoundAndOrder(t *testing.T) {
 	}
 }
 
-// What is put in and what is given are copies, so that each holder can wipe its own.
+// Put and Get copy, so that each owner can wipe its own value.
 func TestCopies(t *testing.T) {
 	c := opened.New(1)
 	in := opened.Value{Plaintext: []byte("seed")}

@@ -153,8 +153,8 @@ func run(t *testing.T, p *plugin.Plugin) {
 	synctest.Wait()
 }
 
-// TestIdleRequests counts what a plugin asks of Vault in a day without calls: at
-// most 4 requests a minute, logins and renewals included. Status costs nothing.
+// TestIdleRequests counts a plugin's requests to Vault in a day without calls: at most 4 a minute,
+// logins and renewals included. Status makes none.
 func TestIdleRequests(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine()
@@ -237,8 +237,8 @@ func TestWhileVaultIsAway(t *testing.T) {
 	})
 }
 
-// A look that fails now and then does not make all API servers unready at once,
-// and a standby that lags is not taken for a lost version.
+// An occasional failed read does not make all API servers unready at once, and a lagging standby
+// does not count as a lost version.
 func TestBlips(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine()
@@ -277,7 +277,7 @@ func TestBlips(t *testing.T) {
 	})
 }
 
-// A proof finds out that a right was taken away, though the key can be read.
+// A proof finds out that a right is gone, although the key can be read.
 func TestProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := newEngine()
@@ -316,8 +316,8 @@ func (d *deny) Do(ctx context.Context, r store.Request) (store.Answer, error) {
 	return d.engine.Do(ctx, r)
 }
 
-// FuzzDecrypt: what was not sealed by Encrypt opens nothing, whatever it looks
-// like, and says so as the value's fault.
+// FuzzDecrypt: a value that Encrypt did not seal decrypts to nothing, and the error blames the
+// value.
 func FuzzDecrypt(f *testing.F) {
 	e := newEngine()
 	p := newPlugin(f, e, nil)

@@ -115,7 +115,7 @@ func TestRun(t *testing.T) {
 	}
 }
 
-// TestRunRefuses: what live objects need must be known.
+// TestRunRefuses: the needs of live objects must be known.
 func TestRunRefuses(t *testing.T) {
 	o := retire.Options{Key: transit.Key{Latest: 3, MinDecryption: 1}, To: 4}
 	if err := retire.Run(t.Context(), cluster{}, report.New(), o); err == nil || !strings.Contains(err.Error(), "the latest version of the key is 3") {

@@ -103,7 +103,7 @@ func TestRunWithoutKeyID(t *testing.T) {
 	}
 }
 
-// TestRunIsBounded: what somebody else wrote to etcd does not fill the memory.
+// TestRunIsBounded: untrusted content of etcd does not fill the memory.
 func TestRunIsBounded(t *testing.T) {
 	source := memory{}
 	for i := range 3000 {

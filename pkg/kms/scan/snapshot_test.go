@@ -174,8 +174,8 @@ func TestSnapshotRefuses(t *testing.T) {
 	}
 }
 
-// TestSnapshotWithoutChecksum: the database of a stopped etcd is read too, and
-// said to be no snapshot.
+// TestSnapshotWithoutChecksum: the database of a stopped etcd can be read too, and is reported as
+// unverified.
 func TestSnapshotWithoutChecksum(t *testing.T) {
 	path := database(t, false, revision{2, 0, "/registry/secrets/a/b", "v", false})
 	got, s, err := read(t.Context(), path, "/registry/")

@@ -87,7 +87,7 @@ func TestWhatIsInTheWay(t *testing.T) {
 	l, err := s.Listen()
 	testkit.Must(t, err)
 
-	// Another one's socket at the same path is not removed with ours.
+	// Closing does not remove another process's socket at the same path.
 	testkit.Must(t, os.Remove(s.Path))
 	other, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix", Name: s.Path})
 	testkit.Must(t, err)
@@ -126,7 +126,7 @@ func TestDirectoriesThatOthersCanWriteTo(t *testing.T) {
 	}
 }
 
-// answers is a plugin that says what it is told to.
+// answers is a plugin with fixed answers.
 type answers struct {
 	mu     sync.Mutex
 	err    error

@@ -41,7 +41,7 @@ func client(t *testing.T, budget time.Duration, urls ...string) (*store.Client, 
 	return s, m
 }
 
-// answering is a server that answers all alike.
+// answering is a server that gives every request the same answer.
 func answering(t *testing.T, status int, body string, headers ...string) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -101,8 +101,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// What another server may answer otherwise is asked of it; what it would answer
-// too is not. The server that answered is asked first the next time.
+// The client asks another server if that may answer differently, and only then. The server that
+// answered is asked first the next time.
 func TestOrder(t *testing.T) {
 	good := answering(t, 200, `{}`)
 	for name, tc := range map[string]struct {
@@ -159,7 +159,7 @@ func TestBudget(t *testing.T) {
 	}
 }
 
-// What concerns TLS names the settings.
+// TLS errors name the settings.
 func TestTLS(t *testing.T) {
 	s := httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(s.Close)
@@ -185,7 +185,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// Headers say who asks, and join the audit logs.
+// Headers identify the client, and link the audit logs.
 func TestHeaders(t *testing.T) {
 	var got http.Header
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -114,7 +114,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// FuzzParse: no value crashes the parser, and no error quotes what was sealed.
+// FuzzParse: no value crashes the parser, and no error quotes a sealed value.
 func FuzzParse(f *testing.F) {
 	f.Add(whole().value("mayfly"))
 	f.Add([]byte(`{"kind":"Secret"}`))

@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
 )
 
-// says is a Vault that gives one answer.
+// says is a Vault with one fixed answer.
 type says struct {
 	body string
 	err  error
@@ -29,8 +29,7 @@ func client(s *says) *transit.Client {
 	return transit.New(config.Transit{Mount: "a b/transit", Key: "k"}, s)
 }
 
-// TestHostileAnswers: an answer that is not of the version that was asked for, or
-// none of Transit's, encrypts nothing.
+// TestHostileAnswers: an answer of another version, or not of Transit, encrypts nothing.
 func TestHostileAnswers(t *testing.T) {
 	for name, body := range map[string]string{
 		"another version":     `{"data":{"ciphertext":"vault:v1:AAAA","key_version":1}}`,
@@ -89,7 +88,7 @@ func TestUsable(t *testing.T) {
 	}
 }
 
-// What Vault refuses is explained with what to do.
+// An error for a refusal of Vault says what to do.
 func TestExplanations(t *testing.T) {
 	refusal := func(status int, words string) error {
 		return fault.New(fault.Rejected, "%w", &store.Refusal{Status: status, Words: words})
@@ -124,7 +123,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// FuzzVersion: what passes is safe in a JSON text and names a version.
+// FuzzVersion: an accepted text is safe in a JSON text and names a version.
 func FuzzVersion(f *testing.F) {
 	f.Add("vault:v1:AAAA")
 	f.Add("vault:v1:AA==\"}")

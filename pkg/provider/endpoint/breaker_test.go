@@ -182,7 +182,7 @@ func TestBrokenPlaces(t *testing.T) {
 	}
 }
 
-// TestTenantsAndBreaker has tenants meet failures, and asks who is held up.
+// TestTenantsAndBreaker lets tenants meet failures, and checks which requests are blocked.
 func TestTenantsAndBreaker(t *testing.T) {
 	caller := func(tenant, namespace, place string) endpoint.Caller {
 		return endpoint.Caller{Tenant: tenant, Namespace: namespace, Place: place}
@@ -319,7 +319,7 @@ func TestLongOutage(t *testing.T) {
 	}
 }
 
-// Classes name what they like: what is known of it stays bounded.
+// Classes choose any names: the breaker's memory stays bounded.
 func TestBreakerForgets(t *testing.T) {
 	down := fault.New(fault.Unavailable, "down")
 	var b endpoint.Breaker

@@ -1,6 +1,6 @@
 package endpoint
 
-// Known counts the namespaces, tenants and places that something is known of.
+// Known counts the namespaces, tenants and paths in the breaker's memory.
 func (b *Breaker) Known() int {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -49,8 +49,8 @@ func mounted(t testing.TB, dir, name, text string) {
 	link(t, "..data/"+name, filepath.Join(dir, name))
 }
 
-// TestClassFiles: what a class names lies beneath a listed directory, after all
-// links, or gets one error that is the same whether there is such a file.
+// TestClassFiles: a file that a class names is beneath a listed directory, after all links, or
+// gives one error, which is the same whether the file exists.
 func TestClassFiles(t *testing.T) {
 	_, ca := secure(t)
 	top, outside := t.TempDir(), t.TempDir()
@@ -155,8 +155,8 @@ func TestCheckDirs(t *testing.T) {
 	}
 }
 
-// TestHangingFileSystem: a caller goes at the end of its context, and the number
-// of goroutines does not grow with the number of callers. Others are not held up.
+// TestHangingFileSystem: a caller returns when its context ends, and the number of goroutines does
+// not grow with the number of callers. Other directories are not affected.
 func TestHangingFileSystem(t *testing.T) {
 	dir, end := providertest.HangingFileSystem(t)
 	_, ca := secure(t)
@@ -189,8 +189,8 @@ func TestHangingFileSystem(t *testing.T) {
 	}
 }
 
-// TestFilesHangLater: who has good settings goes on with them, and the next look
-// at the files waits.
+// TestFilesHangLater: callers with working settings go on with them, and the next check of the
+// files waits.
 func TestFilesHangLater(t *testing.T) {
 	address, ca := secure(t)
 	good := t.TempDir()

@@ -43,8 +43,8 @@ func newTestPool(t *testing.T, list ...string) *Pool {
 	return &Pool{Logger: slog.New(slog.DiscardHandler), Files: files, Allowed: allowed}
 }
 
-// TestNameOfLocalAddress: what counts is the address that a name resolves to.
-// An operator's wildcard does not name what somebody's DNS answers.
+// TestNameOfLocalAddress: the resolved address counts. An operator's wildcard does not name what
+// another's DNS answers.
 func TestNameOfLocalAddress(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 	defer s.Close()
@@ -96,8 +96,8 @@ func ask(t *testing.T, e *Endpoint, u string) error {
 	return resp.Body.Close()
 }
 
-// TestProxy: the operator's proxy may be on the node, and what a class asks of it
-// is refused where its address can be seen.
+// TestProxy: the operator's proxy may be on the node, and a class's request to it is refused if it
+// has a forbidden literal address.
 func TestProxy(t *testing.T) {
 	var asked []string
 	proxy := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = append(asked, r.URL.Host) }))
@@ -127,7 +127,7 @@ func TestProxy(t *testing.T) {
 	}
 }
 
-// FuzzDialled: what the list allows is what is dialled.
+// FuzzDialled: an allowed address is dialled as it is written.
 func FuzzDialled(f *testing.F) {
 	for _, s := range []string{
 		"https://a.vault.example.com:8200", "http://gw.example/v2", "http://127.0.0.1:81", "https://evil.tenant.vault.example.com:8200",

@@ -27,7 +27,7 @@ var names = endpoint.Names{
 
 func asIs(words string) string { return words }
 
-// newPool is one whose operator has the given settings.
+// newPool makes a pool whose operator has the given settings.
 func newPool(t testing.TB, operator endpoint.Target) *endpoint.Pool {
 	t.Helper()
 	files, err := endpoint.NewFiles(nil)

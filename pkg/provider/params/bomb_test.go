@@ -7,8 +7,7 @@ import (
 	"testing"
 )
 
-// mostAllocated is what reading a class may take of memory in all, however it
-// is written.
+// mostAllocated bounds the total allocations for reading a class, however it is written.
 const mostAllocated = 64 << 20
 
 func allocated(do func()) uint64 {
@@ -71,7 +70,7 @@ func bombs() map[string]string {
 	}
 }
 
-// TestBombs: no class takes much memory, or says much, whatever its shape.
+// TestBombs: no class takes much memory, or produces much output, whatever its shape.
 func TestBombs(t *testing.T) {
 	for name, text := range bombs() {
 		t.Run(name, func(t *testing.T) {
@@ -83,7 +82,7 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// FuzzBombs looks for YAML that takes more than its share.
+// FuzzBombs looks for YAML that takes too much memory.
 func FuzzBombs(f *testing.F) {
 	for _, text := range bombs() {
 		f.Add(text)

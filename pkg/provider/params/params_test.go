@@ -195,7 +195,7 @@ func TestFileNames(t *testing.T) {
 	}
 }
 
-// TestAliasBomb: what expands to millions of nodes is an error, soon.
+// TestAliasBomb: a list that expands to millions of nodes soon fails.
 func TestAliasBomb(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("- map:\n    a0: &a0 {x: 1, y: 2}\n")
@@ -287,7 +287,7 @@ func FuzzObjects(f *testing.F) {
 	})
 }
 
-// TestMerges has merges of lists and of merges, as YAML says.
+// TestMerges merges lists and merges, as YAML defines.
 func TestMerges(t *testing.T) {
 	_, objects := list(`
 - &a {text: a, number: 1}

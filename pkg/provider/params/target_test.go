@@ -160,8 +160,7 @@ type made int
 
 func (made) Size() int64 { return 100 }
 
-// TestCache makes something once for each state of a class, and keeps the last
-// state that volumes use.
+// TestCache parses once for each state of a class, and caches the last state that volumes use.
 func TestCache(t *testing.T) {
 	b := budget.New(budget.Limits{Node: 250})
 	cache := params.Cache[made]{Budget: b}

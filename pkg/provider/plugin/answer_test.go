@@ -41,8 +41,7 @@ func versions(pairs ...string) (list []*v1alpha1.ObjectVersion) {
 	return list
 }
 
-// FuzzJudge: an answer becomes a payload that can be written, or an error that
-// gives nothing away.
+// FuzzJudge: an answer becomes a payload that can be written, or an error without secrets.
 func FuzzJudge(f *testing.F) {
 	for _, m := range []*v1alpha1.MountResponse{
 		{},
@@ -120,7 +119,7 @@ func TestVersionLimits(t *testing.T) {
 	}
 }
 
-// TestLenientAnswers are answers that other drivers take.
+// TestLenientAnswers are answers that other drivers accept.
 func TestLenientAnswers(t *testing.T) {
 	file := func(path, contents string) *v1alpha1.File {
 		return &v1alpha1.File{Path: path, Contents: []byte(contents)}

@@ -17,8 +17,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// Every wrong answer fails its own volume with a word on what is wrong, and
-// the next volume is served.
+// Every wrong answer fails its own volume with an error that says what is wrong, and the next
+// volume is served.
 func TestWrongAnswers(t *testing.T) {
 	w := newWorld(t, plugin.Config{Timeout: 10 * time.Second})
 	for _, tc := range []struct {
@@ -112,7 +112,7 @@ func TestCodes(t *testing.T) {
 	}
 }
 
-// The gRPC status of a provider must not reach kubelet as if it were ours.
+// The gRPC status of a provider must not reach kubelet as if it were the driver's.
 func TestStatusIsNotPassedOn(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	err := w.bad(w.request("answer", "status", "code", "5", "text", "gone"), fault.NotFound)
@@ -156,8 +156,7 @@ func TestProviderThatReadsBack(t *testing.T) {
 	}
 }
 
-// Only what has no code may be a file that was missed, and only where versions
-// were sent.
+// The driver makes a second call only for an error without a code, and only if it sent versions.
 func TestSecondCallIsRare(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	for _, tc := range []struct {
@@ -182,7 +181,7 @@ func TestSecondCallIsRare(t *testing.T) {
 	}
 }
 
-// A class that wants a denied volume emptied is told that this is not done.
+// A class with onDenied: empty gets a warning that this has no effect.
 func TestOnDeniedIsWarnedOf(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	r := w.request()

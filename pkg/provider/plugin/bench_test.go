@@ -11,10 +11,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
-// BenchmarkFetch measures what a plugin's publish costs over the time that the
-// provider itself takes: "over-p50-us" is the median of the one less the
-// median of the other, in microseconds. The limit that Mayfly sets itself is
-// 1000.
+// BenchmarkFetch measures the cost of a plugin's publish beyond the provider's own time:
+// "over-p50-us" is the median of the one less the median of the other, in microseconds. Mayfly's
+// own limit is 1000.
 func BenchmarkFetch(b *testing.B) {
 	for name, size := range map[string]int{"2x4KiB": 4 << 10, "2x256KiB": 256 << 10} {
 		b.Run(name, func(b *testing.B) {
@@ -43,8 +42,7 @@ func BenchmarkFetch(b *testing.B) {
 	}
 }
 
-// ownTime is what the provider takes for a mount when nothing lies between it
-// and its caller.
+// ownTime is the provider's time for a mount with a direct call.
 func (w *world) ownTime(b *testing.B, r provider.Request) time.Duration {
 	b.Helper()
 	w.server.Forget = false

@@ -69,7 +69,7 @@ func serveBytes(t *testing.T, body []byte) provider.Provider {
 	return p
 }
 
-// An answer within the limit of bytes, made to grow a hundredfold in memory.
+// An answer within the limit of bytes that would grow a hundredfold in memory.
 func TestManyEmptyParts(t *testing.T) {
 	const room = 4<<20 - 1024
 	version := "\x0a\x06\x0a\x01a\x12\x011"

@@ -1,4 +1,4 @@
 package plugin
 
-// Watch is what Run does now and then.
+// Watch is what Run does at intervals.
 var Watch = (*Registry).watch

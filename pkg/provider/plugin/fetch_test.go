@@ -90,7 +90,7 @@ func TestRequestOnTheWire(t *testing.T) {
 	if a := w.server.Header(":authority"); !slices.Equal(a, []string{"localhost", "localhost"}) {
 		t.Errorf(":authority %q, want localhost", a)
 	}
-	// Kubelet's own form of the tokens, for those who parse it strictly.
+	// Kubelet's own form of the tokens, for readers that parse it strictly.
 	var parsed map[string]struct{ Token, ExpirationTimestamp string }
 	if err := json.Unmarshal([]byte(tokens), &parsed); err != nil || parsed["sts.amazonaws.com"].ExpirationTimestamp != "2099-01-01T00:00:00Z" {
 		t.Errorf("tokens %v, %v", parsed, err)
@@ -150,7 +150,7 @@ func TestFreshNamesNoVersions(t *testing.T) {
 	}
 }
 
-// Versions that stay the same say nothing: the contents count.
+// Equal versions do not matter: the contents count.
 func TestSameVersionOtherContents(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	r := w.request("answer", "sameVersion")

@@ -12,7 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// A provider that repeats all that it was sent gives nothing away.
+// A provider that repeats the whole request reveals nothing.
 func TestEchoedSecrets(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	r := w.request("answer", "echo")
@@ -86,7 +86,7 @@ func TestEchoInAnswers(t *testing.T) {
 	w.bad(w.request("objects", "- {objectName: "+token+", path: x}"), fault.BadAnswer, "object_version[0]", "holds a service account token")
 }
 
-// A word that happens to be a secret elsewhere is no reason to refuse.
+// A version with an ordinary word that is also a secret is not refused.
 func TestOrdinaryWordsInVersions(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	w.store.Set("prod/db", "x")

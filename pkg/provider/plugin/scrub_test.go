@@ -11,8 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// FuzzScrub: whatever the words around it and however it is quoted, a known
-// secret does not come through.
+// FuzzScrub: a known secret never remains, whatever the text around it and however it is quoted.
 func FuzzScrub(f *testing.F) {
 	f.Add("password", "failed with ", " at line 3")
 	f.Add("p\"a<s>s\\w\nord", "{\"key\":\"", "\"}")

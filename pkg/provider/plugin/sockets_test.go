@@ -63,8 +63,8 @@ func TestBadConfig(t *testing.T) {
 	}
 }
 
-// A provider that comes after the driver is found, in each of the directories,
-// the first of which wins; one that goes is unknown again.
+// A provider that starts after the driver is found, in each of the directories, the first of which
+// wins; one that stops is unknown again.
 func TestComesAndGoes(t *testing.T) {
 	first, second := socketDir(t), socketDir(t)
 	w := newWorld(t, plugin.Config{Dirs: []string{filepath.Join(first, "later"), second}})
@@ -135,7 +135,7 @@ func TestNoPauseAfterAFailedConnection(t *testing.T) {
 	}
 }
 
-// A restart under a call costs nothing but the second call.
+// A restart during a call costs only the second call.
 func TestRestartUnderACall(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	w.server.Freeze()
@@ -157,7 +157,7 @@ func TestRestartUnderACall(t *testing.T) {
 	w.server.Kill()
 }
 
-// The cases in which the server is no provider at all.
+// The cases in which the server is not a provider at all.
 func TestBrokenServers(t *testing.T) {
 	reasons := map[string]fault.Reason{
 		"silent": fault.Timeout, "stalled": fault.Timeout, "oversize": fault.TooLarge,
@@ -188,8 +188,7 @@ func TestBrokenServers(t *testing.T) {
 	}
 }
 
-// A provider at its limit makes the others wait, and those who are canceled
-// leave the queue.
+// A provider at its limit makes the others wait, and canceled callers leave the queue.
 func TestConcurrencyLimit(t *testing.T) {
 	w := newWorld(t, plugin.Config{MaxConcurrent: 2})
 	w.server.Freeze()
@@ -224,7 +223,7 @@ func TestConcurrencyLimit(t *testing.T) {
 func TestTimeouts(t *testing.T) {
 	w := newWorld(t, plugin.Config{Timeout: 200 * time.Millisecond})
 	w.bad(w.request("answer", "hang"), fault.Timeout, "did not answer within 200ms")
-	// A provider whose clock is ahead gives up first; the limit is ours all the same.
+	// A provider whose clock is ahead gives up first; the driver's limit applies all the same.
 	w.bad(w.request("answer", "hang", "early", "60ms"), fault.Timeout, "did not answer within 200ms")
 
 	w = newWorld(t, plugin.Config{})
@@ -237,7 +236,7 @@ func TestTimeouts(t *testing.T) {
 	}
 }
 
-// clock is a time that stands still until it is moved.
+// clock is a fake clock.
 type clock struct {
 	mu  sync.Mutex
 	now time.Time
@@ -255,8 +254,7 @@ func (c *clock) advance(d time.Duration) {
 	c.now = c.now.Add(d)
 }
 
-// A provider that hangs takes the time of the calls that found it so, and then
-// of nobody until it shows a sign of life.
+// A provider that hangs delays only the calls that find out, until it passes a health check.
 func TestHungProvider(t *testing.T) {
 	now := &clock{now: time.Unix(1_000_000, 0)}
 	w := newWorld(t, plugin.Config{Timeout: 2 * time.Second, Now: now.Now})
@@ -341,8 +339,8 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// A provider in use that stops to answer is told of once, and once when it
-// answers again. One that nobody uses is not asked.
+// When a provider in use stops answering that is logged once, and once when it answers again. An
+// unused one is not checked.
 func TestWatch(t *testing.T) {
 	var logs bytes.Buffer
 	w := newWorld(t, plugin.Config{Logger: slog.New(slog.NewTextHandler(&logs, nil))})
@@ -375,8 +373,8 @@ func TestWatch(t *testing.T) {
 	}
 }
 
-// Unused connections are closed, and those of sockets that are gone; calls
-// that run are not disturbed.
+// Unused connections are closed, and those of sockets that are gone; running calls are not
+// affected.
 func TestRun(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -407,8 +405,8 @@ var _ interface {
 	Get(name string) (provider.Provider, error)
 } = (*plugin.Registry)(nil)
 
-// Providers that stop in the middle of their answers take up the places for
-// their own, and no more: the others' are taken in meanwhile.
+// Providers that stop in the middle of their answers use up their own slots only: the others'
+// answers are read meanwhile.
 func TestStalledAnswersHoldUpNobodyElse(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -434,8 +432,7 @@ func TestStalledAnswersHoldUpNobodyElse(t *testing.T) {
 	w.good(w.request())
 }
 
-// One tenant's calls that a provider leaves without an answer do not keep
-// another's from it.
+// One tenant's unanswered calls do not keep another tenant from the provider.
 func TestHungCallsHoldUpNoOtherTenant(t *testing.T) {
 	w := newWorld(t, plugin.Config{MaxConcurrent: 4})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// stager makes places in a mounted tmpfs, as the driver does.
+// stager makes stages in a mounted tmpfs, as the driver does.
 type stager struct {
 	staging.Stages
 	target string
@@ -60,7 +60,7 @@ func (w *world) staged(s *stager, pairs ...string) provider.Request {
 	return r
 }
 
-// wantSwept wants nothing to be left in the volume.
+// wantSwept checks that nothing is left in the volume.
 func (s *stager) wantSwept(t *testing.T) {
 	t.Helper()
 	left, err := os.ReadDir(s.target)
@@ -69,8 +69,8 @@ func (s *stager) wantSwept(t *testing.T) {
 	}
 }
 
-// A provider that writes its files itself gives the same payload as one that
-// returns them, and writes nowhere but to its own place.
+// A provider that writes its files itself gives the same payload as one that returns them, and
+// writes only to its own stage.
 func TestProviderThatWritesItself(t *testing.T) {
 	w, s := stagedWorld(t)
 	r := w.staged(s, "answer", "writesItself")
@@ -95,8 +95,8 @@ func TestProviderThatWritesItself(t *testing.T) {
 	}
 }
 
-// What a provider returns once, it returns always: from then on it gets the
-// volume's own path and pays for nothing, until another process takes over.
+// A provider that has returned files gets the volume's own path and no stage from then on, until
+// another process takes over.
 func TestProvidersThatReturnFilesAreLearned(t *testing.T) {
 	w, s := stagedWorld(t)
 	r := w.staged(s)
@@ -117,14 +117,14 @@ func TestProvidersThatReturnFilesAreLearned(t *testing.T) {
 	if s.made != 4 {
 		t.Errorf("the new process was trusted for the old one's sake: %d places", s.made)
 	}
-	// One that does both is given a place after all.
+	// A provider that does both gets a stage.
 	p := w.good(w.staged(s, "answer", "writesItself"))
 	if len(p.Files) != 2 || s.made != 5 {
 		t.Errorf("%d files, %d places", len(p.Files), s.made)
 	}
 }
 
-// What a hostile writer leaves is refused, never followed, never waited for.
+// The files of a hostile writer are refused, never followed, never waited for.
 func TestHostileWriters(t *testing.T) {
 	w, s := stagedWorld(t)
 	words := map[string]string{
@@ -147,8 +147,8 @@ func TestHostileWriters(t *testing.T) {
 	w.good(w.staged(s, "answer", "writesItself"))
 }
 
-// A place is taken away also where the provider fails, and one that cannot be
-// made fails the volume with the reason.
+// A stage is removed also if the provider fails, and if it cannot be made the volume fails with the
+// reason.
 func TestPlacesAreTakenAway(t *testing.T) {
 	w, s := stagedWorld(t)
 	s.fail = fault.New(fault.Mount, "no room")

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
 )
 
-// connectionTo takes a connection to the provider aws and puts it through one call.
+// connectionTo acquires a connection to the provider aws and uses it for one call.
 func connectionTo(t *testing.T, r *Registry) *connection {
 	t.Helper()
 	l, err := r.acquire("aws")
@@ -81,8 +81,8 @@ func TestSweepIdle(t *testing.T) {
 	}
 }
 
-// A connection whose socket is gone or replaced is closed once no call runs on
-// it, and is not given out meanwhile.
+// A connection whose socket is gone or replaced is closed once no call runs on it, and is not used
+// again meanwhile.
 func TestSweepStale(t *testing.T) {
 	r, dir, _ := sweepWorld(t, Config{})
 	old := connectionTo(t, r)

@@ -89,8 +89,8 @@ func (w *world) good(r provider.Request) *provider.Payload {
 	return p
 }
 
-// bad wants a fault of that reason, with all of the words in its text, and the
-// provider still able to serve the next volume.
+// bad requires a fault of that reason, with all of the words in its text, and a provider that can
+// still serve the next volume.
 func (w *world) bad(r provider.Request, reason fault.Reason, words ...string) error {
 	w.t.Helper()
 	p, err := w.fetch(r)
@@ -116,7 +116,7 @@ func wantFault(t testing.TB, err error, reason fault.Reason, words ...string) {
 	}
 }
 
-// jwt makes a service account token with a signature that nobody checks.
+// jwt makes a service account token with a signature that is not checked.
 func jwt(account, audience string) string {
 	part := func(v any) string {
 		text, _ := json.Marshal(v)

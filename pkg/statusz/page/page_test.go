@@ -136,7 +136,7 @@ func TestStatusInPages(t *testing.T) {
 	})
 }
 
-// What a class's author can make large is on a page of its own.
+// Data that a class's author can make large has pages.
 func TestPagesAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := volumes(20)
@@ -248,7 +248,7 @@ func TestWhoMayAsk(t *testing.T) {
 	})
 }
 
-// Who asks in a loop, or does not take his answers, costs little.
+// A client that asks in a loop, or does not read the answers, costs little.
 func TestAnswersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := volumes(1)
@@ -293,7 +293,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	})
 }
 
-// hostile is text that would leave its place on a page or a terminal.
+// hostile is text that would break out of its place on a page or a terminal.
 const hostile = `"><script>alert(1)</script><img src=x onerror=alert(1)>{{.}}` + "\x1b[2J\x1b]0;owned\a\u202e\u009b31m\r\nforged: line"
 
 func hostileSource() *Source {

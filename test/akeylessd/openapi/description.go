@@ -26,8 +26,8 @@ func Paths() []string {
 	}
 }
 
-// load reads the part of the description that the double plays. The whole has
-// 562 paths and takes long to check.
+// load reads the part of the description that the double implements. The whole has 562 paths and
+// takes long to check.
 func load(ctx context.Context, file, server string) (routers.Router, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {

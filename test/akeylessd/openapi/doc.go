@@ -1,7 +1,6 @@
-// Package openapi holds Akeyless' double, and the provider's requests to it,
-// against the OpenAPI description that Akeyless publishes in its Go client. It
-// is a module of its own so that neither the client nor the validator become
-// dependencies of the product.
+// Package openapi compares Akeyless' double, and the provider's requests to it, with the OpenAPI
+// description that Akeyless publishes in its Go client. It is a module of its own so that neither
+// the client nor the validator become dependencies of the product.
 package openapi
 
 // The client's module is needed for its description alone.

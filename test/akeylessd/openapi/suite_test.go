@@ -41,8 +41,8 @@ func newWatcher(t *testing.T) *watcher {
 	return &watcher{router: router, seen: map[string]int{}}
 }
 
-// wrap checks what passes. What the double does to disturb its callers is no
-// answer of Akeyless', and carries a mark.
+// wrap checks each exchange. Answers of a disturbance are not Akeyless', and have a header that
+// says so.
 func (w *watcher) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
@@ -62,8 +62,7 @@ func (w *watcher) wrap(next http.Handler) http.Handler {
 	})
 }
 
-// request checks a request, and gives what its answer is checked with; nil if
-// there is nothing to check it with.
+// request checks a request, and returns the input for checking its answer; nil if there is none.
 func (w *watcher) request(r *http.Request, body []byte) *openapi3filter.RequestValidationInput {
 	request, err := http.NewRequest(r.Method, "http://akeyless.test"+r.URL.Path, bytes.NewReader(body)) //nolint:noctx // is never sent
 	if err != nil {
@@ -101,8 +100,8 @@ func (w *watcher) answer(in *openapi3filter.RequestValidationInput, answer *http
 	}
 }
 
-// known finds fields that the description does not have. Its schemas are open,
-// so the validator takes any.
+// known finds fields that the description does not have. Its schemas are open, so the validator
+// accepts any.
 func known(body []byte, route *routers.Route) error {
 	var fields map[string]any
 	if err := json.Unmarshal(body, &fields); err != nil {
@@ -131,8 +130,8 @@ func (w *watcher) problem(format string, args ...any) {
 	}
 }
 
-// TestSuiteAgainstDescription runs all that the provider does through the
-// wire, with every request and answer held against the description.
+// TestSuiteAgainstDescription runs everything that the provider does through the wire, and checks
+// every request and answer against the description.
 func TestSuiteAgainstDescription(t *testing.T) {
 	w := newWatcher(t)
 	suite.Run(t, suite.Options{Wrap: w.wrap})
@@ -147,7 +146,7 @@ func TestSuiteAgainstDescription(t *testing.T) {
 	t.Logf("exchanges: %v", w.seen)
 }
 
-// TestWatcherSees proves that what does not fit the description is found.
+// TestWatcherSees proves that the watcher finds what does not match the description.
 func TestWatcherSees(t *testing.T) {
 	w := newWatcher(t)
 	for name, c := range map[string]struct {

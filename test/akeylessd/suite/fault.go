@@ -70,8 +70,8 @@ func rateLimit(t *testing.T, o Options) {
 	}
 }
 
-// mintNotRepeated: a request that may have made a credential is not made
-// again, and one that was turned away is.
+// mintNotRepeated: the driver does not repeat a request that may have issued a credential, and
+// repeats one that was turned away.
 func mintNotRepeated(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutDynamic("/app/db", time.Hour)
@@ -129,7 +129,7 @@ func garbage(t *testing.T, o Options) {
 	}
 }
 
-// redirect: nobody is sent elsewhere with a credential.
+// redirect: the driver follows no redirect with a credential.
 func redirect(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	elsewhere := newWorld(t, o, nil)
@@ -138,7 +138,7 @@ func redirect(t *testing.T, o Options) {
 	elsewhere.wantCounts(got, nil)
 }
 
-// nothingSecret looks for markers in errors, logs and what is printed.
+// nothingSecret looks for markers in errors, logs and printed values.
 func nothingSecret(t *testing.T, o Options) {
 	w := newWorld(t, o, func(c *akeyless.Config) { c.MaxRetries = -1 })
 	w.PutStatic("/app/a", "marker-value-55aa")

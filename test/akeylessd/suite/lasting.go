@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
 
-// gatewayCache: what the gateway's cache answers is never taken for what was
-// described a moment ago.
+// gatewayCache: an answer from the gateway's cache never counts as the version that was just
+// described.
 func gatewayCache(t *testing.T, o Options) {
 	o.cache = time.Hour
 	for _, objects := range []string{
@@ -38,14 +38,14 @@ func gatewayCache(t *testing.T, o Options) {
 	}
 }
 
-// withoutLogin takes the auth config away under a pod that is logged in.
+// withoutLogin removes the auth config of a logged in pod.
 func (w *world) withoutLogin() {
 	w.Revoke()
 	w.AuthMethod(k8sID, akeylessd.Method{Type: "k8s", ConfigName: "renamed", Audience: audience})
 }
 
-// loginNotFound: a login that finds no auth config says nothing of the items,
-// so an optional one does not vanish from a running pod.
+// loginNotFound: a login without its auth config says nothing about the items, so an optional one
+// does not vanish from a running pod.
 func loginNotFound(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "there")
@@ -58,8 +58,7 @@ func loginNotFound(t *testing.T, o Options) {
 	}
 }
 
-// releaseWithoutLogin: a credential that cannot be ended for want of a login
-// is told of.
+// releaseWithoutLogin: a credential that cannot be revoked without a login is reported.
 func releaseWithoutLogin(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutDynamic("/app/db", time.Hour)
@@ -73,8 +72,8 @@ func releaseWithoutLogin(t *testing.T, o Options) {
 	}
 }
 
-// slowMint holds back the answers of mints, which have their effect, until the
-// test lets them go.
+// slowMint delays the answers of requests that issue credentials, which take effect, until the test
+// releases them.
 func slowMint(o Options) (slow Options, made chan struct{}, answer chan struct{}) {
 	made, answer = make(chan struct{}, 10), make(chan struct{})
 	before := o.Wrap
@@ -99,7 +98,7 @@ func slowMint(o Options) (slow Options, made chan struct{}, answer chan struct{}
 	return o, made, answer
 }
 
-// releaseDuringMint: the pod goes while its credential is being made.
+// releaseDuringMint: the pod goes while its credential is being issued.
 func releaseDuringMint(t *testing.T, o Options) {
 	slow, made, answer := slowMint(o)
 	w := newWorld(t, slow, nil)
@@ -118,9 +117,9 @@ func releaseDuringMint(t *testing.T, o Options) {
 	w.wantCredentials(1, 0)
 }
 
-// releaseBeforeMade: a producer that takes its time holds up neither the fetch
-// that is cut short nor the release, and what it makes is ended all the same: by
-// the next try, or with the next volume of the same id.
+// releaseBeforeMade: a slow producer delays neither the fetch that is canceled nor the release, and
+// its credential is revoked all the same: by the next attempt, or with the next volume of the same
+// id.
 func releaseBeforeMade(t *testing.T, o Options) {
 	for name, next := range map[string]func(w *world, r provider.Request){
 		"tried again":     func(w *world, r provider.Request) { w.release(r) },
@@ -156,8 +155,7 @@ func releaseBeforeMade(t *testing.T, o Options) {
 	}
 }
 
-// callerGoneAtMint: the caller goes while the credential is being made; the
-// next one gets it.
+// callerGoneAtMint: the caller goes while the credential is being issued; the next one gets it.
 func callerGoneAtMint(t *testing.T, o Options) {
 	slow, made, answer := slowMint(o)
 	w := newWorld(t, slow, nil)
@@ -202,8 +200,8 @@ const staticAndDynamic = `
 - {secretPath: /app/a, fileName: a, secretType: static}
 - {secretPath: /app/db, fileName: user, secretKey: user, secretType: dynamic}`
 
-// oneFailureOfSeveral: an item that fails does not keep a new credential from
-// the file in which the old one ends.
+// oneFailureOfSeveral: an item that fails does not keep a new credential from the file in which the
+// old one expires.
 func oneFailureOfSeveral(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")
@@ -239,13 +237,13 @@ func oneFailureOfSeveral(t *testing.T, o Options) {
 		t.Errorf("Partial is %v and the next look in %v, but the credential ends in %v", again.Partial, again.RefreshAt.Sub(w.clock.now()), left)
 	}
 	w.Heal()
-	// A pod that holds nothing yet gets nothing in part.
+	// A pod without a payload gets nothing partial.
 	w.Delete("/app/a")
 	w.refuse(w.request(w.pod("web"), k8s(staticAndDynamic)), "/app/a was not found")
 }
 
-// refusedIsForgotten: what the store has refused is not had from memory, by a
-// new pod nor after a restart.
+// refusedIsForgotten: an item that the store has refused is not served from memory, to a new pod or
+// after a restart.
 func refusedIsForgotten(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")
@@ -275,8 +273,8 @@ func refusedIsForgotten(t *testing.T, o Options) {
 	restarted.refuse(r, "denied")
 }
 
-// refusedLogin: an identity that may no longer log in is given nothing from
-// memory, whatever it was asked for when that showed.
+// refusedLogin: an identity that may no longer log in gets nothing from memory, whatever request
+// showed that.
 func refusedLogin(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")
@@ -302,7 +300,7 @@ func refusedLogin(t *testing.T, o Options) {
 		}
 		w.refuse(next, "logging in")
 	}
-	// What a pod has already is kept up as long as it lives.
+	// A running pod's credentials are renewed as long as it lives.
 	if again := w.fetch(live); files(again)["user"] != files(p)["user"] {
 		t.Error("a pod was given another credential than it has")
 	}

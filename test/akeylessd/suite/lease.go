@@ -96,8 +96,7 @@ func dynamicAfterRestart(t *testing.T, o Options) {
 			t.Error("the credential changed with the restart")
 		}
 	}), nil)
-	// The Akeyless token is over, and kubelet's is not: the credential can
-	// still be ended.
+	// The Akeyless token has expired, and kubelet's has not: the credential can still be revoked.
 	state = w.provider.Export(r.Volume)
 	w.provider = w.newProvider()
 	if err := w.provider.Import(r.Volume, state); err != nil {
@@ -149,7 +148,7 @@ func releaseAfterEdit(t *testing.T, o Options) {
 	w.PutStatic("/app/a", "value")
 	pod := w.pod("web")
 	w.fetch(w.request(pod, k8s(dynamicObjects)))
-	// The class takes another login, and no longer asks for the credential.
+	// The class changes its login, and no longer asks for the credential.
 	r := w.request(pod, map[string]string{"akeylessAccessType": "jwt", "akeylessAccessID": jwtID, "objects": `[{secretPath: /app/a, fileName: a, secretType: static}]`})
 	w.fetch(r)
 	w.wantCredentials(1, 1)

@@ -7,8 +7,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
 
-// refusedNeverInFiles: what the store refuses does not come into a file that
-// never had it, though the identity read it before.
+// refusedNeverInFiles: a refused item does not get into a file that never had it, though the
+// identity read it before.
 func refusedNeverInFiles(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "one")

@@ -138,7 +138,7 @@ func typesDetected(t *testing.T, o Options) {
 	if got["/describe-item"] != 0 {
 		t.Errorf("the types were asked for again: %v", got)
 	}
-	// An item that became one of another type is noticed at the next look.
+	// The next refresh notices an item that changed its type.
 	w.PutStatic("/app/r", "now static")
 	r.Fresh, r.Current = true, p.Versions
 	if err := w.partial(r, "/app/r"); fault.Of(err) != fault.Rejected {
@@ -148,8 +148,8 @@ func typesDetected(t *testing.T, o Options) {
 	wantFile(t, w.fetch(r), "r", "now static")
 }
 
-// typeIsHint: a wrong secretType costs a request, and a warning says so. The
-// description decides, unless arguments were meant for the other type.
+// typeIsHint: a wrong secretType costs a request, and a warning says so. The description decides,
+// unless arguments were meant for the other type.
 func typeIsHint(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/s", "static")
@@ -212,7 +212,7 @@ func batching(t *testing.T, o Options) {
 	w.wantCounts(w.counted(func() { w.fetch(r) }), nil)
 	w.clock.advance(3 * time.Minute)
 	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/get-secret-value": 1})
-	// A name that spoils the batch is told from the others.
+	// A name that makes the batch fail does not affect the others.
 	w.Delete("/app/c")
 	w.clock.advance(3 * time.Minute)
 	r.Current = held
@@ -243,8 +243,7 @@ func pollByDescription(t *testing.T, o Options) {
 	w.PutStatic("/app/a", "two")
 	wantFile(t, poll(both), "a", "two")
 	poll(map[string]int{"/describe-item": 1})
-	// Once in an hour it is read all the same: the role may have come to allow
-	// no more than the description.
+	// Once in an hour it is read all the same: the role may now allow only the description.
 	reads := 0
 	for range 40 { // of 3 minutes each
 		w.clock.advance(3 * time.Minute)
@@ -292,8 +291,7 @@ func listing(t *testing.T, o Options) {
 	for _, name := range []string{"/app/b", "/app/a", "/other/c"} {
 		w.PutStatic(name, "x")
 	}
-	// The provider has no use for list-items; the double's answer is checked
-	// for those who write tests with it.
+	// The provider does not use list-items; the double's answer is checked for authors of tests.
 	token := postJSON(t, w.URL()+"/auth", map[string]any{"access-type": "access_key", "access-id": keyID, "access-key": accessKey})["token"]
 	got := postJSON(t, w.URL()+"/list-items", map[string]any{"token": token, "path": "/"})
 	items, _ := got["items"].([]any)

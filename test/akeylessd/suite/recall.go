@@ -9,8 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
 
-// recall: a new pod can start from what pods of its own identity were
-// answered, and from nothing else.
+// recall: a new pod can start from the answers to pods of its own identity, and from nothing else.
 func recall(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")
@@ -54,8 +53,8 @@ func recall(t *testing.T, o Options) {
 	}
 }
 
-// comesBack: a volume whose credentials could not be ended is published anew
-// under its old id, and ends them later.
+// comesBack: a volume whose credentials could not be revoked is published again under its old id,
+// and revokes them later.
 func comesBack(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutDynamic("/app/db", time.Hour)
@@ -73,9 +72,8 @@ func comesBack(t *testing.T, o Options) {
 	w.wantCredentials(2, 0)
 }
 
-// wayOut: a volume that holds a credential always has a way to end it. With
-// nothing due for hours, kubelet's newer service account tokens are taken in
-// time, without a request.
+// wayOut: a volume with a credential always has a way to revoke it. With nothing due for hours, the
+// provider takes kubelet's newer service account tokens in time, without a request.
 func wayOut(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.AuthMethod(k8sID, akeylessd.Method{Type: "k8s", ConfigName: config, Audience: audience, Life: 10 * time.Minute})

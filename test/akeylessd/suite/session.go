@@ -45,8 +45,8 @@ func tryPost(c *http.Client, url string, body map[string]any) (map[string]any, e
 	return out, nil
 }
 
-// sharing: pods share a login and reads only where the class or the operator
-// says that no role goes by the pod.
+// sharing: pods share a login and reads only if the class or the operator says that no role depends
+// on the pod.
 func sharing(t *testing.T, o Options) {
 	const pods = 8
 	all := func(w *world, params func() map[string]string) map[string]int {
@@ -144,8 +144,8 @@ func revokedToken(t *testing.T, o Options) {
 	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/get-secret-value": 2, "/auth": 1})
 }
 
-// noLoginAgain: a 401 that a new token does not mend is final, and so is one
-// for a token that was just made.
+// noLoginAgain: a 401 that a new token does not resolve is final, and so is one for a token that is
+// new.
 func noLoginAgain(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")

@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// gatewayOverTLS: the class's TLS parameters decide whether the gateway is
-// believed. Nothing reaches one that is not.
+// gatewayOverTLS: the class's TLS parameters decide whether the gateway is trusted. Nothing reaches
+// an untrusted one.
 func gatewayOverTLS(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")

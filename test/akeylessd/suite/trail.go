@@ -17,7 +17,7 @@ type ids struct {
 	sent []string
 }
 
-// wrap notes them, and gives each answer an id of the server's own.
+// wrap records them, and gives each answer an id of the server's own.
 func (i *ids) wrap(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		i.mu.Lock()
@@ -32,7 +32,7 @@ func (i *ids) wrap(next http.Handler) http.Handler {
 	})
 }
 
-// take gives those since the last time, each once.
+// take returns those since the last time, each once.
 func (i *ids) take() []string {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -41,8 +41,8 @@ func (i *ids) take() []string {
 	return sent
 }
 
-// trail: every request has the id of the work that it is made for, which knows
-// that, the server's own, and the login.
+// trail: every request has the id of the work that it is made for, which records it, the server's
+// own id, and the login.
 func trail(t *testing.T, o Options) {
 	seen, wrap := &ids{}, o.Wrap
 	o.Wrap = func(h http.Handler) http.Handler {

@@ -16,8 +16,8 @@ const tried = `
 - {secretPath: /app/perhaps, fileName: perhaps, secretType: static, optional: true}
 - {secretPath: /other/c, fileName: c}`
 
-// trial tries a class without a volume: nothing is read, unless that is asked
-// for, and then what was made is ended.
+// trial tries a class without a volume: it reads nothing, unless that is requested, and then
+// revokes what it made.
 func trial(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "marker-a-41")

@@ -40,7 +40,7 @@ const (
 
 // Options change how the suite runs.
 type Options struct {
-	// Wrap sees every exchange with the double; nil for nobody.
+	// Wrap sees every exchange with the double; may be nil.
 	Wrap func(http.Handler) http.Handler
 
 	latency time.Duration
@@ -54,7 +54,7 @@ type clock struct{ offset atomic.Int64 }
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
 func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 
-// logs collects what the provider logs.
+// logs collects the provider's log.
 type logs struct {
 	mu sync.Mutex
 	bytes.Buffer
@@ -162,7 +162,7 @@ func with(params map[string]string, more ...string) map[string]string {
 	return params
 }
 
-// request is the wish of a pod's volume.
+// request is the request of a pod's volume.
 func (w *world) request(pod issuer.PodRef, params map[string]string) provider.Request {
 	w.t.Helper()
 	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, audience))
@@ -186,7 +186,7 @@ func (w *world) fetch(r provider.Request) *provider.Payload {
 	return p
 }
 
-// refuse wants an error with all of the words.
+// refuse requires an error with all of the words.
 func (w *world) refuse(r provider.Request, words ...string) error {
 	w.t.Helper()
 	p, err := w.provider.Fetch(w.t.Context(), r)
@@ -197,8 +197,7 @@ func (w *world) refuse(r provider.Request, words ...string) error {
 	return err
 }
 
-// partial wants a whole payload all the same, and an error with all of the
-// words in it.
+// partial requires a whole payload, and an error with all of the words in it.
 func (w *world) partial(r provider.Request, words ...string) error {
 	w.t.Helper()
 	p := w.fetch(r)
@@ -233,7 +232,7 @@ func wantFile(t testing.TB, p *provider.Payload, name, want string) {
 	}
 }
 
-// counted counts what reaches the double by path while fn runs.
+// counted counts the requests to the double by path while fn runs.
 func (w *world) counted(fn func()) map[string]int {
 	w.t.Helper()
 	before := w.Counts()

@@ -15,8 +15,8 @@ import (
 // heartbeat is how often a long build shows a sign of life.
 const heartbeat = 10 * time.Second
 
-// Build builds mayfly-node into dir the way that it is shipped, and gives its
-// path. Go's own build cache makes all but the first time short.
+// Build builds mayfly-node into dir in the same way as releases, and returns its path. Go's own
+// build cache makes all but the first time short.
 func Build(ctx context.Context, progress io.Writer, dir string) (string, error) {
 	return BuildCommand(ctx, progress, dir, "./cmd/mayfly-node")
 }
@@ -66,7 +66,7 @@ func beat(w io.Writer, name string, done <-chan struct{}) {
 	}
 }
 
-// Version is what git calls the source tree, "dev" where it cannot tell.
+// Version is git's description of the source tree, "dev" if there is none.
 func Version(ctx context.Context, root string) string {
 	cmd := exec.CommandContext(ctx, "git", "--no-optional-locks", "-C", root, "describe", "--tags", "--always", "--dirty")
 	out, err := cmd.Output()

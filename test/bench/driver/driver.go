@@ -1,6 +1,6 @@
-// Package driver runs mayfly-node as a process of its own, as the demo and the
-// benchmark need it: builds it, starts it and waits until it serves, stops or
-// kills it, and measures what it uses.
+// Package driver runs mayfly-node as a process of its own, for the demo and the benchmark: it
+// builds it, starts it and waits until it is ready, stops or kills it, and measures its resource
+// use.
 package driver
 
 import (
@@ -33,13 +33,13 @@ type Options struct {
 	Dir string
 	// Args are further flags.
 	Args []string
-	// Logs receives what the driver logs.
+	// Logs receives the driver's log.
 	Logs io.Writer
 }
 
 // Process is a running driver.
 type Process struct {
-	// Ready is the time from the start of the process until Probe said ready.
+	// Ready is the time from the start of the process until Probe reported ready.
 	Ready  time.Duration
 	Socket string
 
@@ -52,8 +52,8 @@ type Process struct {
 // Socket is where a driver that is started in dir serves CSI.
 func Socket(dir string) string { return filepath.Join(dir, "csi.sock") }
 
-// Start starts the driver and waits until it is ready. ctx bounds the start
-// only. The driver ends with this process, however that ends.
+// Start starts the driver and waits until it is ready. ctx bounds the start only. The driver ends
+// with this process, even if that is killed.
 func Start(ctx context.Context, o Options) (*Process, error) {
 	p := &Process{Socket: Socket(o.Dir), logs: &tail{}, ended: make(chan struct{})}
 	args := append([]string{
@@ -61,14 +61,14 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 		"--nodeid=node-a", "--health-addr=", "--metrics-addr=",
 	}, o.Args...)
 	p.cmd = exec.Command(o.Binary, args...)
-	// Nothing of our environment may lead to another Vault or cluster.
+	// This process's environment must not lead to another Vault or cluster.
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + o.Dir}
 	p.cmd.Stdout, p.cmd.Stderr = p.logs, p.logs
 	if o.Logs != nil {
 		p.cmd.Stderr = io.MultiWriter(p.logs, o.Logs)
 	}
-	// Out of our process group: an interrupt from the terminal is for us, and
-	// volumes must still be unpublished.
+	// In a process group of its own: an interrupt from the terminal is for this process only, which
+	// must still unpublish the volumes.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	began := time.Now()
 	if err := p.cmd.Start(); err != nil {
@@ -108,8 +108,8 @@ func (p *Process) waitReady(ctx context.Context) error {
 	}
 }
 
-// probe makes a connection of its own: gRPC waits longer and longer between
-// attempts to connect, which would be measured.
+// probe makes a connection of its own: gRPC's growing pauses between attempts to connect would be
+// part of the measurement.
 func (p *Process) probe(ctx context.Context) bool {
 	k, err := kubelet.Dial("", p.Socket)
 	if err != nil {
@@ -137,8 +137,7 @@ func (p *Process) ending() error {
 	return p.err
 }
 
-// Stop asks the driver to end and waits. One that has to be killed, and one
-// that ends with a failure, is an error.
+// Stop asks the driver to end and waits. It returns an error if the driver fails or must be killed.
 func (p *Process) Stop() error {
 	if err := p.signal(syscall.SIGTERM); err != nil {
 		return err
@@ -156,7 +155,7 @@ func (p *Process) Stop() error {
 	}
 }
 
-// Kill ends the driver at once, as kill -9 does, and waits.
+// Kill kills the driver, as kill -9 does, and waits.
 func (p *Process) Kill() error {
 	err := p.signal(syscall.SIGKILL)
 	if err == nil {
@@ -172,7 +171,7 @@ func (p *Process) signal(s syscall.Signal) error {
 	return nil
 }
 
-// explain adds what the driver logged last.
+// explain adds the end of the driver's log.
 func (p *Process) explain(err error) error {
 	if said := p.logs.String(); said != "" {
 		return fmt.Errorf("%w; its log ends with:\n%s", err, said)
@@ -180,5 +179,5 @@ func (p *Process) explain(err error) error {
 	return err
 }
 
-// Logs is the end of what the driver logged.
+// Logs is the end of the driver's log.
 func (p *Process) Logs() string { return p.logs.String() }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestCPUTime holds the clock against what the kernel says elsewhere.
+// TestCPUTime compares the clock with the kernel's other figures.
 func TestCPUTime(t *testing.T) {
 	clock := func() time.Duration {
 		t.Helper()

@@ -14,9 +14,8 @@ import (
 // Usage is what the driver has used so far.
 type Usage struct {
 	CPU time.Duration // user and system
-	// Bytes of memory: resident now, resident at most, and resident with
-	// shared pages divided among those who share. PSS is 0 if it cannot be
-	// read.
+	// In bytes: resident memory now, its peak, and resident memory with shared pages divided among
+	// the processes that share them. PSS is 0 if it cannot be read.
 	RSS, Peak, PSS int64
 }
 
@@ -39,10 +38,9 @@ func (p *Process) Usage() (Usage, error) {
 	return u, nil
 }
 
-// cpuTime reads the process's own clock. What /proc says is rounded to 10 ms, a
-// tenth of what a round of publishes takes. The id is that of
-// clock_getcpuclockid(3): the process's number, inverted, before three bits that
-// say which of its clocks is meant.
+// cpuTime reads the process's own clock. /proc rounds to 10 ms, a tenth of a round of publishes.
+// The id is that of clock_getcpuclockid(3): the process's number, inverted, before three bits that
+// select the clock.
 func cpuTime(pid int) (time.Duration, error) {
 	const scheduled = 2 // user and system, to the nanosecond
 	var t unix.Timespec
@@ -52,7 +50,7 @@ func cpuTime(pid int) (time.Duration, error) {
 	return time.Duration(t.Nano()), nil
 }
 
-// kilobytes finds a line such as "VmRSS:  1234 kB", and gives bytes.
+// kilobytes finds a line such as "VmRSS:  1234 kB", and returns bytes.
 func kilobytes(text []byte, key string) int64 {
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)

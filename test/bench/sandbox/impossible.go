@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// ImpossibleError is why this user cannot mount file systems here, and what
-// would help.
+// ImpossibleError says why this user cannot mount file systems here, and what would help.
 type ImpossibleError struct {
 	Err  error
 	Help []string
@@ -18,7 +17,7 @@ func (e *ImpossibleError) Error() string {
 		e.Err, strings.Join(e.Help, "\n  - "))
 }
 
-// Unwrap gives the kernel's refusal.
+// Unwrap returns the kernel's error.
 func (e *ImpossibleError) Unwrap() error { return e.Err }
 
 // switches are the kernel settings that close user namespaces to ordinary
@@ -30,7 +29,7 @@ var switches = []struct{ path, closed, open string }{
 	{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"},
 }
 
-// impossible finds out what stands in the way.
+// impossible finds out what prevents it.
 func impossible(err error) error {
 	return &ImpossibleError{Err: err, Help: help(os.Geteuid(), os.ReadFile)}
 }

@@ -1,7 +1,7 @@
-// Package sandbox runs a program where it can mount file systems and leave
-// nothing behind: in a mount namespace of its own and, for whoever may not make
-// one, in a user namespace too. The program starts itself a second time within
-// it; the first process only prepares, waits, and tidies up.
+// Package sandbox runs a program where it can mount file systems and leave nothing behind: in a
+// mount namespace of its own and, for a user who may not make one, in a user namespace too. The
+// program starts itself a second time within it; the first process only prepares, waits, and cleans
+// up.
 package sandbox
 
 import (
@@ -43,11 +43,11 @@ func (e *leftError) Error() string { return e.err.Error() }
 type Program struct {
 	// Name is the program's, for its directory and its messages.
 	Name string
-	// Prepare runs outside of the sandbox, as the user who called: it builds
-	// what is needed, below dir where it is not cached.
+	// Prepare runs outside of the sandbox, as the calling user: it builds what is missing, below
+	// dir if it is not cached.
 	Prepare func(ctx context.Context, dir string) error
-	// Run runs within it. What it leaves below dir is removed; processes it
-	// must end itself.
+	// Run runs within it. The sandbox removes its files below dir; Run itself must end its
+	// processes.
 	Run func(ctx context.Context, dir string) error
 }
 
@@ -64,8 +64,7 @@ func Main(p Program) int {
 	return p.report(ctx, err)
 }
 
-// report says what went wrong, once: the first process stays silent about what
-// the second has told.
+// report prints an error once: the first process does not repeat the second one's.
 func (p Program) report(ctx context.Context, err error) int {
 	var told *toldError
 	var left *leftError
@@ -106,8 +105,8 @@ func (p Program) outside(ctx context.Context) (err error) {
 	return enter(ctx, dir)
 }
 
-// remove takes the directory away. The mounts in it went with the namespace;
-// one that did not must not be emptied.
+// remove removes the directory. Its mounts have gone with the namespace; a remaining one must not
+// be emptied.
 func remove(dir string) error {
 	mounts, err := MountsBelow(dir)
 	if err == nil && len(mounts) > 0 {
@@ -122,8 +121,8 @@ func remove(dir string) error {
 	return nil
 }
 
-// enter starts this program once more, in namespaces of its own. Root needs no
-// user namespace unless it lacks the capability, as in most containers.
+// enter starts this program once more, in namespaces of its own. Root needs no user namespace
+// unless it lacks the capability, as in most containers.
 func enter(ctx context.Context, dir string) error {
 	if os.Geteuid() == 0 {
 		err := again(ctx, dir, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS})
@@ -147,7 +146,7 @@ func again(ctx context.Context, dir string, attr *syscall.SysProcAttr) error {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// Whatever makes temporary files makes them in our directory.
+	// Programs that make temporary files make them in the sandbox's directory.
 	cmd.Env = append(os.Environ(), dirVariable+"="+dir, "TMPDIR="+dir)
 	attr.Pdeathsig = syscall.SIGKILL
 	cmd.SysProcAttr = attr
@@ -166,7 +165,7 @@ func (p Program) inside(ctx context.Context, dir string) (err error) {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return impossible(fmt.Errorf("making this process's mounts private: %w", err))
 	}
-	// Programs started from here on must not take themselves for this one.
+	// Programs started from here on must not see themselves as the second process.
 	if err := os.Unsetenv(dirVariable); err != nil {
 		return err
 	}

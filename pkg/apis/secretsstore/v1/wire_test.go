@@ -10,7 +10,7 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// TestWire holds the objects to what other drivers and their tools read.
+// TestWire checks that other drivers and their tools can read the objects.
 func TestWire(t *testing.T) {
 	meta := metav1.ObjectMeta{Name: "a", Namespace: "ns"}
 	kind := func(k string) metav1.TypeMeta {
