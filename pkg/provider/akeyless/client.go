@@ -27,9 +27,9 @@ type call struct {
 	about string
 	// tenant is the Kubernetes namespace of the pod.
 	tenant string
-	// mints tells that repeating the request may leave something behind in
+	// issues tells that repeating the request may leave something behind in
 	// the store, so it is only repeated when it had no effect for sure.
-	mints bool
+	issues bool
 	// patience is how long the answer may take; 0 means Config.RequestTimeout.
 	patience time.Duration
 	// secrets must not appear in an error, even if the store says them.
@@ -68,7 +68,7 @@ func (p *Provider) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 func (p *Provider) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
 	return p.requests.Do(ctx, endpoint.Call{
 		Endpoint: k.endpoint, Operation: k.operation, Caller: endpoint.Caller{Tenant: k.tenant, Place: k.about},
-		Issues: k.mints, Reads: k.reads, Owner: k.owner, Patience: k.patience,
+		Issues: k.issues, Reads: k.reads, Owner: k.owner, Patience: k.patience,
 		Send:   func(ctx context.Context) (*http.Response, error) { return p.exchange(ctx, k, request) },
 		Judge:  func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat: func(r *endpoint.Reply) bool { return again(k, r) },
@@ -118,7 +118,7 @@ func again(k call, r *endpoint.Reply) bool {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return true // turned away before it had an effect
 	}
-	return !k.mints && r.Status >= 500 && !saysWhy(r)
+	return !k.issues && r.Status >= 500 && !saysWhy(r)
 }
 
 // outcomeOf tells the circuit breaker what an answer says of the server.

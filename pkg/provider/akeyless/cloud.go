@@ -20,9 +20,9 @@ import (
 // cloudID makes what Akeyless calls a cloud identity, out of the pod's own
 // service account token by the cloud's workload identity federation. The
 // node's identity, which any program on the node could ask for, is never used.
-func (p *Provider) cloudID(ctx context.Context, l login, b bearer, account identity.Token) (secret.String, error) {
-	c := cloud{Provider: p, ctx: ctx, login: l, bearer: b, account: account}
-	switch l.Type {
+func (s *akeylessSession) cloudID(ctx context.Context, account identity.Token) (secret.String, error) {
+	c := cloud{akeylessSession: s, ctx: ctx, account: account}
+	switch s.login.Type {
 	case typeAWS:
 		return c.aws()
 	case typeAzure:
@@ -30,15 +30,13 @@ func (p *Provider) cloudID(ctx context.Context, l login, b bearer, account ident
 	case typeGCP:
 		return c.google()
 	}
-	return secret.String{}, fault.New(fault.Internal, "access type %s has no cloud identity", l.Type)
+	return secret.String{}, fault.New(fault.Internal, "access type %s has no cloud identity", s.login.Type)
 }
 
 // cloud is one exchange of a service account token for a cloud's.
 type cloud struct {
-	*Provider
+	*akeylessSession
 	ctx     context.Context //nolint:containedctx // lives as long as the exchange
-	login   login
-	bearer  bearer
 	account identity.Token
 }
 
@@ -64,8 +62,8 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*endpo
 		}
 		return r, nil
 	}
-	secrets := append(c.bearer.secrets(nil), secret.NewString(authorization))
-	return c.send(c.ctx, call{endpoint: e, operation: endpoint.OpLogin, tenant: c.bearer.pod.Namespace, path: path, about: path, secrets: secrets}, judgeCloud, request)
+	secrets := append(c.caller.Secrets(nil), secret.NewString(authorization))
+	return c.send(c.ctx, call{endpoint: e, operation: endpoint.OpLogin, tenant: c.caller.Pod.Namespace, path: path, about: path, secrets: secrets}, judgeCloud, request)
 }
 
 func (c cloud) form(base, path string, values url.Values) (*endpoint.Reply, error) {
@@ -173,10 +171,10 @@ func field(r *endpoint.Reply, name string) (string, error) {
 }
 
 func (c cloud) explain(what string, err error) error {
-	out := fault.New(fault.Of(err), "getting a token of %s for service account %s/%s: %w", what, c.bearer.pod.Namespace, c.bearer.pod.ServiceAccount, err)
+	out := fault.New(fault.Of(err), "getting a token of %s for service account %s/%s: %w", what, c.caller.Pod.Namespace, c.caller.Pod.ServiceAccount, err)
 	out.RetryAfter = fault.RetryAfter(err)
 	if out.Reason == fault.Denied {
-		return out.WithHint("it must trust tokens of this cluster's issuer for subject system:serviceaccount:%s:%s and audience %q", c.bearer.pod.Namespace, c.bearer.pod.ServiceAccount, c.login.Audience)
+		return out.WithHint("it must trust tokens of this cluster's issuer for subject system:serviceaccount:%s:%s and audience %q", c.caller.Pod.Namespace, c.caller.Pod.ServiceAccount, c.login.Audience)
 	}
 	return out
 }
@@ -188,6 +186,6 @@ func (c cloud) sessionName() string {
 			return '-'
 		}
 		return r
-	}, fmt.Sprintf("%s@%s", c.bearer.pod.ServiceAccount, c.bearer.pod.Namespace))
+	}, fmt.Sprintf("%s@%s", c.caller.Pod.ServiceAccount, c.caller.Pod.Namespace))
 	return name[:min(len(name), 64)]
 }

@@ -3,83 +3,54 @@ package akeyless
 import (
 	"context"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/identity"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// bearer is who logs in: a pod with what it has to show.
-type bearer struct {
-	pod    identity.Pod
-	tokens identity.Tokens
-	// given is the access key or the universal identity token.
-	given secret.String
-}
-
-// secrets are what a hostile server could say back to us.
-func (b bearer) secrets(t *token) []secret.String {
-	list := []secret.String{b.given}
-	if t != nil {
-		list = append(list, t.value)
-	}
-	for _, account := range b.tokens {
-		list = append(list, account.JWT)
-	}
-	return list
-}
-
-// until is when the bearer's means to log in end; zero means never.
-func (b bearer) until(l login) time.Time {
-	if !l.Type.asPod() {
-		return time.Time{}
-	}
-	return b.tokens[l.Audience].Expires
-}
-
-// logIn logs in. Its errors are the bearer's own, unless the store is away.
-func (p *Provider) logIn(ctx context.Context, l login, b bearer) (*token, error) {
-	began := time.Now()
-	t, err := p.tryLogIn(ctx, l, b)
-	now := time.Now()
-	provider.NoteAccess(ctx, provider.Access{
-		Operation: provider.AccessLogin, Address: l.Target.Address.String(), Mount: string(l.Type), Role: l.AccessID,
-		Asked: provider.Correlation(ctx), Err: err, At: now, Took: now.Sub(began),
-	})
-	return t, singleflight.Own(err)
-}
-
-func (p *Provider) tryLogIn(ctx context.Context, l login, b bearer) (*token, error) {
-	body, err := p.credentials(ctx, l, b)
+// Login implements session.Session. Akeyless does not tell whether it went by the
+// pod or the service account, so the identity is settled before.
+//
+//  1. What the access type takes is got together: the pod's token, a cloud
+//     identity made of it, or the credential of the volume's Secret.
+//  2. The answer must hold a token.
+func (s *akeylessSession) Login(ctx context.Context) (*session.Token, bool, error) {
+	t, err := s.logIn(ctx)
 	if err != nil {
-		return nil, explainLogin(l, b, err)
+		err = explainLogin(s.login, s.caller.Bearer, err)
 	}
-	e, err := p.endpoints.Get(ctx, l.Target, p.now())
+	return t, false, singleflight.Own(err)
+}
+
+func (s *akeylessSession) logIn(ctx context.Context) (*session.Token, error) {
+	l, b := s.login, s.caller.Bearer
+	body, err := s.credentials(ctx)
 	if err != nil {
 		return nil, err
 	}
-	secrets := b.secrets(nil)
+	secrets := s.caller.Secrets(nil)
 	if id, ok := body["cloud-id"].(string); ok {
 		secrets = append(secrets, secret.NewString(id))
 	}
-	asked := p.now()
-	r, err := p.do(ctx, call{endpoint: e, operation: endpoint.OpLogin, tenant: b.pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
+	asked := s.now()
+	r, err := s.do(ctx, call{endpoint: s.endpoint, operation: endpoint.OpLogin, tenant: b.Pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
 	if err != nil {
-		return nil, explainLogin(l, b, err)
+		return nil, err
 	}
-	a, err := readAuth(r, e.Address)
+	a, err := readAuth(r, s.endpoint.Address)
 	if err != nil {
-		return nil, explainLogin(l, b, err)
+		return nil, err
 	}
-	p.config.Logger.Debug("logged in", "pod", b.pod.String(), "address", e.Address.String(), "accessType", string(l.Type),
-		"accessID", l.AccessID, "jti", b.tokens[l.Audience].Claims.ID)
-	return newToken(a, asked, p.config.Jitter()), nil
+	s.config.Logger.Debug("logged in", "pod", b.Pod.String(), "address", s.endpoint.Address.String(), "accessType", string(l.Type),
+		"accessID", l.AccessID, "jti", b.Tokens[l.Audience].Claims.ID)
+	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked)}, asked, s.config.Jitter()), nil
 }
 
 func readAuth(r *endpoint.Reply, at endpoint.Address) (authAnswer, error) {
@@ -99,20 +70,21 @@ func readAuth(r *endpoint.Reply, at endpoint.Address) (authAnswer, error) {
 }
 
 // credentials are the body of /auth.
-func (p *Provider) credentials(ctx context.Context, l login, b bearer) (map[string]any, error) {
+func (s *akeylessSession) credentials(ctx context.Context) (map[string]any, error) {
+	l, b := s.login, s.caller.Bearer
 	body := map[string]any{"access-type": string(l.Type), "json": true}
 	if l.AccessID != "" {
 		body["access-id"] = l.AccessID
 	}
 	if key := l.Type.secretKey(); key != "" {
-		if b.given.Empty() {
+		if b.Given.Empty() {
 			return nil, fault.New(fault.InvalidClass, "there is no %s", key).
 				WithHint("name a Secret with the key %s in the volume's nodePublishSecretRef, or use the access type k8s, which needs none", key)
 		}
-		body[map[accessType]string{typeAccessKey: "access-key", typeUID: "uid_token"}[l.Type]] = b.given.Reveal()
+		body[map[accessType]string{typeAccessKey: "access-key", typeUID: "uid_token"}[l.Type]] = b.Given.Reveal()
 		return body, nil
 	}
-	account, err := b.tokens.For(l.Audience, p.now())
+	account, err := b.Tokens.For(l.Audience, s.now())
 	if err != nil {
 		return nil, err
 	}
@@ -124,7 +96,7 @@ func (p *Provider) credentials(ctx context.Context, l login, b bearer) (map[stri
 	case typeJWT:
 		body["jwt"] = account.JWT.Reveal()
 	default:
-		id, err := p.cloudID(ctx, l, b, account)
+		id, err := s.cloudID(ctx, account)
 		if err != nil {
 			return nil, err
 		}
@@ -136,7 +108,7 @@ func (p *Provider) credentials(ctx context.Context, l login, b bearer) (map[stri
 // explainLogin adds what was attempted, as whom, and what to look at.
 // What the gateway does not find there, such as its auth config, is never an
 // item that may be missing.
-func explainLogin(l login, b bearer, err error) error {
+func explainLogin(l login, b session.Bearer, err error) error {
 	reason := fault.Of(err)
 	missing := reason == fault.NotFound
 	if missing {
@@ -151,15 +123,15 @@ func explainLogin(l login, b bearer, err error) error {
 	return out.WithHint("%s", hintOfLogin(l, b))
 }
 
-func as(l login, b bearer) string {
+func as(l login, b session.Bearer) string {
 	if !l.Type.asPod() {
 		return ""
 	}
-	return fmt.Sprintf(", as service account %s/%s with a token for audience %q", b.pod.Namespace, b.pod.ServiceAccount, l.Audience)
+	return fmt.Sprintf(", as service account %s/%s with a token for audience %q", b.Pod.Namespace, b.Pod.ServiceAccount, l.Audience)
 }
 
-func hintOfLogin(l login, b bearer) string {
-	account := b.pod.Namespace + "/" + b.pod.ServiceAccount
+func hintOfLogin(l login, b session.Bearer) string {
+	account := b.Pod.Namespace + "/" + b.Pod.ServiceAccount
 	switch l.Type {
 	case typeK8s:
 		return fmt.Sprintf("does the gateway's Kubernetes auth config %q know this cluster, does the auth method of %s let in service account %s, and does it expect audience %q?", l.K8sConfig, l.AccessID, account, l.Audience)
@@ -171,4 +143,40 @@ func hintOfLogin(l login, b bearer) string {
 		return "is the access key that of this access ID?"
 	}
 	return fmt.Sprintf("does the auth method of %s let in this cloud identity?", l.AccessID)
+}
+
+// usualLife is taken where a login does not say how long its token lives.
+const usualLife = 14 * time.Minute
+
+// authAnswer is what /auth says.
+type authAnswer struct {
+	Token string `json:"token"`
+	Creds struct {
+		Expiry json.Number `json:"expiry"`
+		MFA    string      `json:"required_mfa"`
+	} `json:"creds"`
+	Expiration string `json:"expiration"`
+	Link       string `json:"complete_auth_link"`
+}
+
+// expires finds the end of the token: in creds, or as newer gateways say it.
+func (a authAnswer) expires(now time.Time) time.Time {
+	end := time.Time{}
+	if at, err := time.Parse(time.RFC3339, a.Expiration); err == nil {
+		end = at
+	}
+	if n, err := a.Creds.Expiry.Int64(); err == nil && n > 0 {
+		const year5000 = 95617584000
+		if n > year5000 {
+			n /= 1000 // it is in milliseconds
+		}
+		end = time.Unix(n, 0)
+	}
+	if !end.After(now) {
+		return now.Add(usualLife)
+	}
+	if latest := now.Add(longest); end.After(latest) {
+		return latest // far beyond that a time has no JSON form
+	}
+	return end
 }

@@ -1,8 +1,6 @@
 package akeyless
 
-import (
-	"github.com/mayfly-csi/mayfly/pkg/class"
-)
+import "github.com/mayfly-csi/mayfly/pkg/class"
 
 // Need is what a class asks of Akeyless: where it logs in, and the items that
 // it reads.
@@ -48,7 +46,7 @@ func (p *Provider) Needs(c *class.Class) (Need, error) {
 	if n.AsPod {
 		n.Audience = l.Audience
 	}
-	if s.given.Empty() {
+	if s.Given.Empty() {
 		n.Key = l.Type.secretKey()
 	}
 	at := map[string]int{}
@@ -65,9 +63,9 @@ func (p *Provider) Needs(c *class.Class) (Need, error) {
 }
 
 func (r *Right) add(o *object) {
-	r.Objects = append(r.Objects, o.index)
+	r.Objects = append(r.Objects, o.Index)
 	merge(&r.Capabilities, o.item.kind.capabilities()...)
-	if !o.item.kind.mints() {
+	if !o.item.kind.issues() {
 		merge(&r.Versions, "list")
 	}
 }

@@ -2,7 +2,6 @@ package akeyless
 
 import (
 	"fmt"
-	"io/fs"
 	"maps"
 	"slices"
 	"strconv"
@@ -10,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // The fields of an object.
@@ -52,8 +52,8 @@ const (
 	pki         kind = "pki"
 )
 
-// mints tells whether every read makes a new credential.
-func (k kind) mints() bool { return k == dynamic || k == pki }
+// issues tells whether every read makes a new credential.
+func (k kind) issues() bool { return k == dynamic || k == pki }
 
 // kindOf reads secretType and describe-item's item_type.
 func kindOf(text string) (kind, bool) {
@@ -74,36 +74,23 @@ func kindOf(text string) (kind, bool) {
 	return "", false
 }
 
-// object is one file of a class: which value of which item it holds.
+// object is one file of a class, and the item that it takes its value from.
 type object struct {
-	index    int
-	file     string
-	key      string // empty for the whole value
-	mode     fs.FileMode
-	encoding params.Encoding
-	optional bool
-	item     *item
+	session.Object
+	item *item
 }
 
-// String is how errors name the object.
-func (o *object) String() string {
-	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.index, o.file)
-}
-
-// item is one distinct thing to ask the store for. Objects that ask for the
-// same share one, so their values always come from one answer.
+// item is one distinct thing to ask the store for.
 type item struct {
-	id      string
+	session.Request
 	name    string
 	kind    kind // as the class says; detected where it does not
 	version int64
 	args    arguments
-	// keys are what the objects take of the value, sorted; "" stands for all of
-	// it.
-	keys []string
-	// flight is equal for items that one answer will do for.
-	flight string
 }
+
+// itemOf is the item of what the engine asks for.
+func itemOf(r *session.Request) *item { return r.Query.(*item) } //nolint:forcetypeassert // newObjects sets it
 
 // String is how errors and logs name the item; arguments are left out.
 func (i *item) String() string {
@@ -128,28 +115,32 @@ func newObjects(p *params.Set) ([]*object, []*item) {
 	known, keys := map[string]*item{}, map[*item]map[string]struct{}{}
 	for _, raw := range p.Objects(keyObjects) {
 		o := newObject(&raw)
-		if o.file != "" {
-			files = append(files, params.NamedFile{Name: o.file, Index: o.index, Path: raw.Path(fieldFile)})
+		if o.Name != "" {
+			files = append(files, params.NamedFile{Name: o.Name, Index: o.Index, Path: raw.Path(fieldFile)})
 		}
-		if same, ok := known[o.item.id]; ok {
+		if same, ok := known[o.item.ID]; ok {
 			o.item = same
 		} else {
-			known[o.item.id], keys[o.item] = o.item, map[string]struct{}{}
+			known[o.item.ID], keys[o.item] = o.item, map[string]struct{}{}
 			items = append(items, o.item)
 		}
-		keys[o.item][o.key] = struct{}{}
+		keys[o.item][o.Key] = struct{}{}
 		objects = append(objects, o)
 	}
 	for _, it := range items {
-		it.keys = slices.Sorted(maps.Keys(keys[it]))
-		it.flight = it.id + "\n\n" + strings.Join(it.keys, "\n")
+		it.Query, it.Name = it, it.name
+		it.Keys = slices.Sorted(maps.Keys(keys[it]))
+		it.Flight = it.ID + "\n\n" + strings.Join(it.Keys, "\n")
+	}
+	for _, o := range objects {
+		o.Request = &o.item.Request
 	}
 	p.CheckFiles(files)
 	return objects, items
 }
 
 func newObject(raw *params.Object) *object {
-	o := &object{index: raw.Index, encoding: params.Plain, item: &item{}}
+	o := &object{Object: session.Object{Index: raw.Index, Encoding: params.Plain}, item: &item{}}
 	given := map[string]bool{}
 	var args *params.Field
 	for _, f := range raw.Fields {
@@ -169,20 +160,20 @@ func newObject(raw *params.Object) *object {
 	if !given[fieldPath] {
 		raw.Required(fieldPath, objectFields())
 	}
-	if o.item.version != 0 && o.item.kind.mints() {
+	if o.item.version != 0 && o.item.kind.issues() {
 		raw.Forbid(fieldVersion, "a "+string(o.item.kind)+" item is made anew for each volume and has no versions")
 	}
 	if args != nil {
 		o.item.args = newArguments(*args, o.item.kind)
 	}
-	o.item.id = strings.Join([]string{string(o.item.kind), o.item.name, strconv.FormatInt(o.item.version, 10), o.item.args.id()}, "\n")
+	o.item.ID = strings.Join([]string{string(o.item.kind), o.item.name, strconv.FormatInt(o.item.version, 10), o.item.args.id()}, "\n")
 	return o
 }
 
 func (o *object) set(f params.Field) {
 	switch f.Name {
 	case fieldFile, fieldObjectName:
-		o.file = f.FileName()
+		o.Name = f.FileName()
 	case fieldPath:
 		o.item.name = itemName(f)
 	case fieldType:
@@ -193,15 +184,15 @@ func (o *object) set(f params.Field) {
 		}
 		o.item.kind = k
 	case fieldKey:
-		o.key = f.Text()
+		o.Key = f.Text()
 	case fieldVersion:
 		o.item.version = f.Number(1, maxVersion)
 	case fieldPermission:
-		o.mode = f.Mode()
+		o.Mode = f.Mode()
 	case fieldEncoding:
-		o.encoding = f.Encoding()
+		o.Encoding = f.Encoding()
 	case fieldOptional:
-		o.optional = f.Bool()
+		o.Optional = f.Bool()
 	default:
 		f.Unknown(objectFields())
 	}

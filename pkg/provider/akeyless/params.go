@@ -1,10 +1,14 @@
 package akeyless
 
 import (
+	"encoding/json"
+	"errors"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // The parameters of a class. Those up to keyObjects are the existing Akeyless
@@ -209,4 +213,24 @@ func need(p *params.Set, key, def, what string) string {
 		p.Required(key, what)
 	}
 	return v
+}
+
+// Destination implements session.Login.
+func (l login) Destination() string { return l.Target.Address.String() }
+
+// Access implements session.Login.
+func (l login) Access() provider.Access {
+	return provider.Access{Address: l.Target.Address.String(), Mount: string(l.Type), Role: l.AccessID}
+}
+
+// loginOf is a login that this provider made.
+func loginOf(l session.Login) login { return l.(login) } //nolint:forcetypeassert // no other is made
+
+// ReadLogin implements session.Store.
+func (p *Provider) ReadLogin(raw json.RawMessage) (session.Login, error) {
+	var l login
+	if json.Unmarshal(raw, &l) != nil {
+		return nil, errors.New("it is not the JSON that was written")
+	}
+	return l, nil
 }

@@ -1,40 +1,40 @@
 package akeyless
 
 import (
-	"context"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
-// Provider implements provider.Provider, Releaser, Persister, LastKnown and
-// Validator. It has no goroutines of its own: all work is done by its callers.
+// Provider is the engine of package session on Akeyless.
 type Provider struct {
+	*session.Engine
 	config    Config
 	operator  endpoint.Target
 	allowed   endpoint.Allowlist
-	specs     params.Cache[*spec]
 	endpoints endpoint.Pool
 	requests  endpoint.Client
-	volumes   session.Volumes[*volume, *minted]
-	groups    groups
+	// kinds are what items are by their descriptions.
 	kinds     session.Memory[kindKey, kind]
-	hasher    provider.Hasher
+	described singleflight.Group[describedKey, *description]
 }
 
 var (
-	_ provider.Provider  = (*Provider)(nil)
-	_ provider.Releaser  = (*Provider)(nil)
-	_ provider.Persister = (*Provider)(nil)
-	_ provider.LastKnown = (*Provider)(nil)
-	_ provider.Router    = (*Provider)(nil)
 	_ provider.Validator = (*Provider)(nil)
 	_ provider.Watcher   = (*Provider)(nil)
+	_ session.Store      = (*Provider)(nil)
 )
 
 // New checks the configuration. It starts nothing and asks nobody.
@@ -59,59 +59,67 @@ func New(c Config) (*Provider, error) {
 		return nil, fmt.Errorf("akeyless: %w", err)
 	}
 	p := &Provider{
-		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, allowed: allowed,
-		specs: params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
-	}
+		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, allowed: allowed}
 	p.requests = endpoint.Client{Settings: &p.config.Settings, Names: settingNames()}
 	p.endpoints = endpoint.Pool{
 		Logger: c.Logger, Names: settingNames(), Operator: c.Instead.Over(p.operator), Files: files, Allowed: allowed,
 		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
 	}
+	p.Engine = session.New(&p.config.Settings, p)
 	return p, nil
 }
 
 func (p *Provider) now() time.Time { return p.config.Now() }
 
-// Fetch implements provider.Provider.
-//
-//  1. The class is parsed, or found parsed.
-//  2. The volume joins the group of its identity.
-//  3. Items of no named type are described.
-//  4. What is due is read, static secrets in one request, or minted; the rest
-//     comes from what the volume or its group has.
-//  5. The files are made of the answers.
-//
-// What step 4 achieved is kept when a part of it fails, so that the next call
-// makes no second credential.
-func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
-	s, err := p.spec(r)
-	if err != nil {
-		return nil, err
+// Traits implements session.Store: a credential is ended by its id, with a login.
+func (p *Provider) Traits() session.Traits { return session.Traits{StateVersion: 2} }
+
+// Identify implements session.Store.
+func (p *Provider) Identify(s *session.Spec, b session.Bearer, claims identity.Claims) session.Identity {
+	l := loginOf(s.Login)
+	i := session.Identity{Login: s.Login, Namespace: b.Pod.Namespace, ServiceAccount: b.Pod.ServiceAccount}
+	if !l.Type.asPod() {
+		i.Credential = p.keyed(b.Given.Reveal())
+		if l.Sharing == sharePod {
+			i.Pod = b.Pod.UID
+		}
+		return i
 	}
-	e, err := p.endpoints.Get(ctx, s.login.Target, p.now())
-	if err != nil {
-		return nil, err
+	i.ServiceAccountUID = claims.ServiceAccountUID
+	shared := l.Sharing == shareServiceAccount || (l.Sharing == "" && (p.config.ShareByServiceAccount || !l.Type.seesPod()))
+	if !shared || i.ServiceAccountUID == "" {
+		i.Pod = b.Pod.UID
 	}
-	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, func(id string) *volume { return newVolume(id, r.Pod.Namespace, p.config.Budget) })
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.now()}
-	return f.run(ctx)
+	return i
 }
 
-// Destination implements provider.Router.
-func (p *Provider) Destination(id string) string {
-	v := p.volumes.Find(id)
-	if v == nil {
-		return ""
+// keyed is a hash that nobody can make without the key.
+func (p *Provider) keyed(parts ...string) string {
+	mac := hmac.New(sha256.New, p.config.IdentityKey.Reveal())
+	for _, part := range parts {
+		var size [8]byte
+		for i := range size {
+			size[i] = byte(len(part) >> (8 * i))
+		}
+		mac.Write(size[:])
+		mac.Write([]byte(part))
 	}
-	g, _ := v.identity()
-	if g == nil {
-		return ""
+	return hex.EncodeToString(mac.Sum(nil)[:16])
+}
+
+// Restored implements session.Store.
+func (p *Provider) Restored(l session.Login, id string, is session.Kind, a *session.Answer) error {
+	k := kind(a.Type)
+	switch {
+	case a.Part == nil && !json.Valid(a.Body):
+		return errors.New("it is no JSON")
+	case k.issues() == is.Shareable():
+		return errors.New("it is of another type than it was read as")
 	}
-	return g.key.Login.Target.Address.String()
+	if parts := strings.SplitN(id, "\n", 4); l != nil && len(parts) == 4 {
+		p.kinds.Set(keyOf(loginOf(l), parts[1]), k)
+	}
+	return nil
 }
 
 // Stores implements provider.Watcher.
@@ -119,13 +127,3 @@ func (p *Provider) Stores() []stores.Store { return p.endpoints.Stores() }
 
 // Close ends the idle connections. The Provider can still be used.
 func (p *Provider) Close() { p.endpoints.CloseIdle() }
-
-// kindKey is an item. What describe-item said of its kind is public to no one
-// by being remembered: the store still judges every read.
-type kindKey struct {
-	target endpoint.Target
-	access string
-	name   string
-}
-
-func keyOf(l login, name string) kindKey { return kindKey{l.Target, l.AccessID, name} }

@@ -2,6 +2,9 @@ package akeyless
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"slices"
 	"strconv"
@@ -13,138 +16,128 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // maxBatch bounds the names in one request.
 const maxBatch = 100
 
-// session is the group's token: the one that is there, or that of a new login.
-// A stale one is not taken. A token that is due to be replaced is still good
-// while the store cannot give a new one.
-func (f *fetch) session(ctx context.Context, stale *token) (*token, error) {
-	if t := f.group.login.Current(f.now(), stale); t != nil && f.now().Before(t.due) {
-		return t, nil
-	}
-	t, _, err := f.group.logins.Do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
-		old := f.group.login.Current(f.now(), stale)
-		if old != nil && f.now().Before(old.due) {
-			return old, nil
-		}
-		t, err := f.logIn(ctx, f.spec.login, f.bearer)
-		switch {
-		case err == nil:
-			f.group.login.Adopt(t)
-			return t, nil
-		case old != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NoToken):
-			f.config.Logger.Warn("the login could not be renewed, so the old one goes on", "pod", f.bearer.pod.String(), "error", err)
-			return old, nil
-		}
-		return nil, err
-	})
-	return t, err
-}
+// Issues implements session.Session.
+func (s *akeylessSession) Issues(r *session.Request) bool { return s.kindOf(itemOf(r)).issues() }
 
-// ask makes a call with the group's token.
-func (f *fetch) ask(ctx context.Context, k call) (*endpoint.Reply, error) {
-	k.owner, k.endpoint, k.tenant = f.owner(), f.endpoint, f.bearer.pod.Namespace
-	k.about = strings.Join([]string{k.path, k.about}, " ")
-	current := func(stale *token) (*token, error) { return f.session(ctx, stale) }
-	ask := func(t *token) (*endpoint.Reply, error) {
-		k.body["token"], k.secrets = t.value.Reveal(), f.bearer.secrets(t)
-		return f.do(ctx, k)
-	}
-	return session.AskTwice(f.now, current, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
-}
+// Leases implements session.Session: no credential hangs on a token.
+func (s *akeylessSession) Leases(*session.Request) bool { return false }
 
-// batches groups static secrets that one request can ask for.
-func batches(items []*item) [][]*item {
-	byVersion := map[int64][]*item{}
+// Batches implements session.Session: static secrets of one version are read in
+// one request, the others one by one.
+func (s *akeylessSession) Batches(list []*session.Request) (out [][]*session.Request) {
+	byVersion := map[int64][]*session.Request{}
 	var versions []int64
-	for _, it := range items {
+	for _, r := range list {
+		it := itemOf(r)
+		if s.kindOf(it) != static {
+			out = append(out, []*session.Request{r})
+			continue
+		}
 		if len(byVersion[it.version]) == 0 {
 			versions = append(versions, it.version)
 		}
-		byVersion[it.version] = append(byVersion[it.version], it)
+		byVersion[it.version] = append(byVersion[it.version], r)
 	}
-	var out [][]*item
 	for _, v := range versions {
 		out = slices.AppendSeq(out, slices.Chunk(byVersion[v], maxBatch))
 	}
 	return out
 }
 
-// batch answers static secrets of one version.
-func (f *fetch) batch(ctx context.Context, items []*item) {
-	ids := make([]string, len(items))
-	for i, it := range items {
-		ids[i] = it.flight
-	}
-	readings, _, err := f.group.reads.Do(ctx, strings.Join(ids, "\n\n"), f.now, f.since(), func() (map[string]*reading, error) {
-		return f.texts(ctx, items)
-	})
-	for _, it := range items {
-		f.settle(it, readings[it.id], err)
-	}
-}
-
-// since is from when on an answer will do.
-func (f *fetch) since() time.Time {
-	if f.request.Fresh {
-		return f.began
-	}
-	return time.Time{}
-}
-
-// settle turns a reading into the item's result.
-func (f *fetch) settle(it *item, rd *reading, err error) {
-	switch {
-	case err != nil:
-		err = explainRead(f, it, err)
-	case rd == nil:
-		err = fault.New(fault.Internal, "%s was not asked for", it)
-	case rd.err != nil:
-		err = rd.err
-	case rd.Absent && !f.optional(it):
-		err = explainRead(f, it, fault.New(fault.NotFound, "there is no such item"))
-	}
-	if err != nil {
-		f.done(it, result{err: err})
-		return
-	}
-	f.volume.readings.Keep(it.id, rd)
-	f.done(it, f.result(rd))
-}
-
-// texts answers static secrets from what the group had lately, by their
-// descriptions, or by reading.
-func (f *fetch) texts(ctx context.Context, items []*item) (map[string]*reading, error) {
-	out := make(map[string]*reading, len(items))
-	var rest []*item
-	for _, it := range items {
-		if out[it.id] = f.fromGroup(it); out[it.id] == nil {
-			rest = append(rest, it)
+// Read implements session.Session.
+//
+//  1. An item that is asked for with what its kind has not is refused.
+//  2. Static secrets are read in one request. Where that fails for what may be one
+//     item alone, each is asked for by itself.
+//  3. An item that fails as the kind that the class says is described: if it is of
+//     another kind it is asked for again.
+func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch []*session.Request) (map[*session.Request]session.Read, error) {
+	out := make(map[*session.Request]session.Read, len(batch))
+	tried := map[*session.Request]kind{}
+	var rest []*session.Request
+	for _, r := range batch {
+		tried[r] = s.kindOf(itemOf(r))
+		if err := s.misfit(itemOf(r)); err != nil {
+			out[r] = session.Read{Err: err}
+			continue
 		}
-	}
-	if len(rest) <= describeAtMost {
-		rest = f.withoutUnchanged(ctx, rest, out)
+		rest = append(rest, r)
 	}
 	if len(rest) == 0 {
 		return out, nil
 	}
-	read, err := f.readTexts(ctx, rest)
+	var got map[*session.Request]session.Read
+	var err error
+	if len(rest) == 1 && tried[rest[0]] != static {
+		got, err = s.single(ctx, tokens, rest[0], tried[rest[0]])
+	} else {
+		got, err = s.texts(ctx, tokens, rest)
+	}
 	if err != nil {
-		if !itemsOwn(err) {
-			return nil, err
-		}
-		read = f.oneByOne(ctx, rest, err)
+		return nil, s.explain(itemOf(rest[0]), err)
 	}
-	for id, rd := range read {
-		out[id] = rd
-		if rd.err == nil {
-			f.group.recent.Keep(id, rd)
-		}
-	}
+	var mu sync.Mutex
+	session.InParallel(rest, func(r *session.Request) {
+		one := s.finish(ctx, r, got[r], tried[r])
+		mu.Lock()
+		defer mu.Unlock()
+		out[r] = one
+	})
 	return out, nil
+}
+
+// finish explains what failed, and finds out whether it was asked for as the
+// wrong kind.
+func (s *akeylessSession) finish(ctx context.Context, r *session.Request, one session.Read, tried kind) session.Read {
+	it := itemOf(r)
+	if one.Err == nil && !one.Absent || one.Err != nil && !isMistake(one.Err) {
+		return session.Read{Reading: one.Reading, Err: s.explained(it, one.Err)}
+	}
+	s.mistaken(it, one.Err)
+	if err := s.retyped(ctx, it, tried); err != nil {
+		return session.Read{Err: err}
+	}
+	if one.Err != nil && fault.Of(one.Err) == fault.NotFound && s.caller.Optional(r) {
+		return session.Read{Reading: session.Absent(s.now(), nil)}
+	}
+	return session.Read{Reading: one.Reading, Err: s.explained(it, one.Err)}
+}
+
+func (s *akeylessSession) explained(it *item, err error) error {
+	if err == nil {
+		return nil
+	}
+	return s.explain(it, err)
+}
+
+// texts reads static secrets.
+func (s *akeylessSession) texts(ctx context.Context, tokens session.Tokens, list []*session.Request) (map[*session.Request]session.Read, error) {
+	got, err := s.readTexts(ctx, tokens, list)
+	if err == nil || !itemsOwn(err) {
+		return got, err
+	}
+	if len(list) == 1 {
+		return map[*session.Request]session.Read{list[0]: {Err: err}}, nil
+	}
+	var mu sync.Mutex
+	got = make(map[*session.Request]session.Read, len(list))
+	session.InParallel(list, func(r *session.Request) {
+		one, err := s.readTexts(ctx, tokens, []*session.Request{r})
+		read := one[r]
+		if err != nil {
+			read = session.Read{Err: err}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		got[r] = read
+	})
+	return got, nil
 }
 
 // itemsOwn tells whether a failure says something of the items rather than of
@@ -152,71 +145,55 @@ func (f *fetch) texts(ctx context.Context, items []*item) (map[string]*reading, 
 func itemsOwn(err error) bool {
 	switch fault.Of(err) {
 	case fault.Denied, fault.NotFound, fault.Rejected:
-		return true
+		return !singleflight.IsOwn(err)
 	}
 	return false
 }
 
-func (f *fetch) withoutUnchanged(ctx context.Context, items []*item, out map[string]*reading) []*item {
-	var mu sync.Mutex
-	var rest []*item
-	session.InParallel(items, func(it *item) {
-		rd := f.unchanged(ctx, it)
-		mu.Lock()
-		defer mu.Unlock()
-		if out[it.id] = rd; rd == nil {
-			rest = append(rest, it)
-			return
-		}
-		f.group.recent.Keep(it.id, rd)
-	})
-	return rest
-}
-
-// readTexts reads static secrets in one request. What is missing in the
-// answer is an error of its item alone.
-func (f *fetch) readTexts(ctx context.Context, items []*item) (map[string]*reading, error) {
-	names := make([]string, len(items))
-	for i, it := range items {
-		names[i] = it.name
+// readTexts reads static secrets in one request. What is missing in the answer is
+// an error of its item alone.
+func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, list []*session.Request) (map[*session.Request]session.Read, error) {
+	names := make([]string, len(list))
+	wanted := make(map[string]bool, 2*len(list))
+	for i, r := range list {
+		names[i] = itemOf(r).name
+		wanted[names[i]], wanted[strings.TrimPrefix(names[i], "/")] = true, true
 	}
 	body := map[string]any{"names": names}
-	f.refine(body, items...)
-	asked := f.now()
-	r, err := f.ask(ctx, call{operation: endpoint.OpRead, path: "/get-secret-value", body: body, about: strings.Join(names, " "), reads: true})
+	s.refine(body, list...)
+	asked := s.now()
+	reply, err := s.ask(ctx, tokens, call{operation: endpoint.OpRead, path: "/get-secret-value", body: body, about: strings.Join(names, " "), reads: true})
 	if err != nil {
 		return nil, err
 	}
-	defer r.Release()
-	if err := checkObject(r, f.endpoint.Address); err != nil {
+	defer reply.Release()
+	if err := checkObject(reply, s.endpoint.Address); err != nil {
 		return nil, err
 	}
-	if foreign(r.Body, names) {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s is JSON, but not Akeyless': it names no item", f.endpoint.Address).WithHint(hintForeign)
+	if foreign(reply.Body, names) {
+		return nil, fault.New(fault.BadAnswer, "the answer of %s is JSON, but not Akeyless': it names no item", s.endpoint.Address).WithHint(hintForeign)
 	}
-	wanted := make(map[string]bool, 2*len(items))
-	for _, it := range items {
-		wanted[it.name], wanted[strings.TrimPrefix(it.name, "/")] = true, true
-	}
-	values := params.Select(r.Body, wanted)
-	out := make(map[string]*reading, len(items))
-	for _, it := range items {
-		raw, ok := values[it.name]
+	values := params.Select(reply.Body, wanted)
+	out := make(map[*session.Request]session.Read, len(list))
+	for _, r := range list {
+		name := itemOf(r).name
+		raw, ok := values[name]
 		if !ok {
-			raw, ok = values[strings.TrimPrefix(it.name, "/")]
+			raw, ok = values[strings.TrimPrefix(name, "/")]
 		}
-		v, err := f.keep(it, static, value{Body: raw}, r)
-		if err != nil {
-			return nil, err
-		}
-		out[it.id] = f.newReading(it, static, v, asked)
 		switch {
-		case !ok && f.optional(it) && len(values) > 0:
-			out[it.id] = &reading{Kind: static, Absent: true, Asked: asked}
+		case !ok && s.caller.Optional(r) && len(values) > 0:
+			out[r] = session.Read{Reading: session.Absent(asked, nil)}
 		case !ok:
-			out[it.id].err = explainRead(f, it, fault.New(fault.NotFound, "the answer of %s does not hold it", f.endpoint.Address))
+			out[r] = session.Read{Err: fault.New(fault.NotFound, "the answer of %s does not hold it", s.endpoint.Address)}
 		case string(raw) == "null":
-			out[it.id].err = explainRead(f, it, fault.New(fault.BadAnswer, "the answer of %s holds no value", f.endpoint.Address))
+			out[r] = session.Read{Err: fault.New(fault.BadAnswer, "the answer of %s holds no value", s.endpoint.Address)}
+		default:
+			rd, err := s.reading(r, static, raw, asked, reply)
+			if err != nil {
+				return nil, err
+			}
+			out[r] = session.Read{Reading: rd}
 		}
 	}
 	return out, nil
@@ -234,45 +211,99 @@ func foreign(answer []byte, names []string) bool {
 // answer is wanted, or where the item was described before: the description is
 // not cached, and an older value taken for the one described would stay for
 // good.
-func (f *fetch) refine(body map[string]any, items ...*item) {
-	if items[0].version != 0 {
-		body["version"] = items[0].version
+func (s *akeylessSession) refine(body map[string]any, list ...*session.Request) {
+	if version := itemOf(list[0]).version; version != 0 {
+		body["version"] = version
 	}
-	if f.request.Fresh || slices.ContainsFunc(items, f.wasDescribed) {
+	described := func(r *session.Request) bool {
+		_, ok := s.notedOf(itemOf(r))
+		return ok
+	}
+	if s.caller.Fresh || slices.ContainsFunc(list, described) {
 		body["ignore-cache"] = strconv.FormatBool(true)
 	}
 }
 
-func (f *fetch) wasDescribed(it *item) bool {
-	_, ok := f.notedOf(it)
-	return ok
+// single reads a rotated secret or a stored certificate.
+func (s *akeylessSession) single(ctx context.Context, tokens session.Tokens, r *session.Request, k kind) (map[*session.Request]session.Read, error) {
+	rd, err := s.readSingle(ctx, tokens, r, k)
+	if err != nil && !isMistake(err) {
+		return nil, err
+	}
+	return map[*session.Request]session.Read{r: {Reading: rd, Err: err}}, nil
 }
 
-// oneByOne finds out which items of a batch made it fail, by asking for each.
-func (f *fetch) oneByOne(ctx context.Context, items []*item, failure error) map[string]*reading {
-	if len(items) == 1 {
-		return map[string]*reading{items[0].id: f.failed(items[0], failure)}
-	}
-	var mu sync.Mutex
-	out := make(map[string]*reading, len(items))
-	session.InParallel(items, func(it *item) {
-		one, err := f.readTexts(ctx, []*item{it})
-		rd := one[it.id]
-		if err != nil {
-			rd = f.failed(it, err)
+func (s *akeylessSession) readSingle(ctx context.Context, tokens session.Tokens, r *session.Request, k kind) (*session.Reading, error) {
+	it := itemOf(r)
+	c := call{operation: endpoint.OpRead, path: "/get-certificate-value", body: map[string]any{"name": it.name}, about: it.name, reads: true}
+	if k == rotated {
+		c.path, c.body = "/get-rotated-secret-value", map[string]any{"names": it.name, "json": true}
+		if host := it.args[argHost]; host != "" {
+			c.body["host"] = host
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		out[it.id] = rd
-	})
-	return out
+	}
+	s.refine(c.body, r)
+	asked := s.now()
+	reply, err := s.ask(ctx, tokens, c)
+	if err != nil {
+		return nil, err
+	}
+	defer reply.Release()
+	if err := checkObject(reply, s.endpoint.Address); err != nil {
+		return nil, err
+	}
+	if k != rotated {
+		return s.certificateReading(r, reply, asked)
+	}
+	raw := params.Member(reply.Body, "value")
+	if len(raw) == 0 || string(raw) == "null" {
+		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", s.endpoint.Address)
+	}
+	return s.reading(r, rotated, raw, asked, reply)
 }
 
-// failed is the reading of an item that could not be read.
-func (f *fetch) failed(it *item, err error) *reading {
-	if fault.Of(err) == fault.NotFound && f.optional(it) {
-		return &reading{Kind: static, Absent: true, Asked: f.now()}
+func (s *akeylessSession) certificateReading(r *session.Request, reply *endpoint.Reply, asked time.Time) (*session.Reading, error) {
+	var stored struct {
+		PEM string `json:"certificate_pem"`
 	}
-	f.mistaken(it, err)
-	return &reading{Kind: static, err: explainRead(f, it, err)}
+	end, err := time.Time{}, error(nil)
+	if err = json.Unmarshal(reply.Body, &stored); err == nil {
+		end, err = notAfter(stored.PEM)
+	}
+	if err != nil {
+		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.endpoint.Address, err)
+	}
+	rd, err := s.reading(r, certificate, reply.Body, asked, reply)
+	if err == nil {
+		rd.End = end
+	}
+	return rd, err
+}
+
+// reading joins an answer with what was noted before it was asked for.
+func (s *akeylessSession) reading(r *session.Request, k kind, raw []byte, asked time.Time, reply *endpoint.Reply) (*session.Reading, error) {
+	keys, whole := s.caller.Keys(r, session.Polled)
+	a, err := keep(k, raw, keys, whole, session.Room(reply))
+	if err != nil {
+		return nil, err
+	}
+	rd := &session.Reading{Answer: a, Asked: asked, Read: asked, At: s.now(), Correlation: s.caller.Correlation}
+	if d, ok := s.notedOf(itemOf(r)); ok {
+		a.Revision = d.revision()
+		rotates(rd, d)
+	}
+	return rd, nil
+}
+
+// notAfter is the end of the first certificate in a PEM text.
+func notAfter(text string) (time.Time, error) {
+	block, _ := pem.Decode([]byte(text))
+	if block == nil || block.Type != "CERTIFICATE" {
+		return time.Time{}, errors.New("it is not PEM")
+	}
+	c, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return time.Time{}, errors.New("it is not X.509")
+	}
+	return c.NotAfter, nil
 }

@@ -2,63 +2,52 @@ package akeyless
 
 import (
 	"slices"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // spec is a class as this provider understands it. It is never changed.
 type spec struct {
-	class class.Ref
+	session.Spec
 	// named is the gateway by the class and the defaults, which Config.Instead may
 	// put another in the place of.
-	named endpoint.Target
-	login login
-	// given is the credential in the class itself, if there is one.
-	given    secret.String
+	named    endpoint.Target
+	login    login
 	objects  []*object
-	items    []*item
-	warnings []string
-	suspects []string // those of warnings that are probably mistakes
-	interval time.Duration
-	scope    class.CredentialScope
-	size     int64
+	suspects []string // those of the warnings that are probably mistakes
 }
-
-// Size implements params.Made.
-func (s *spec) Size() int64 { return s.size }
 
 // newSpec parses a class. Its error names every bad field.
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known())
-	s := &spec{class: cl.Ref, login: newLogin(set, &p.config, p.operator), interval: p.config.DefaultInterval, scope: cl.CredentialScope}
-	if key := s.login.Type.secretKey(); key != "" {
-		s.given = secret.NewString(set.Get(key, ""))
+	s := &spec{login: newLogin(set, &p.config, p.operator), Spec: session.Spec{Class: cl.Ref, Interval: p.config.DefaultInterval, Scope: cl.CredentialScope}}
+	if s.SecretKey = s.login.Type.secretKey(); s.SecretKey != "" {
+		s.Given = secret.NewString(set.Get(s.SecretKey, ""))
 	}
-	s.objects, s.items = newObjects(set)
-	s.warnings, s.suspects, s.size = set.Warnings, set.Suspects, set.Size()
+	var items []*item
+	s.objects, items = newObjects(set)
+	for _, o := range s.objects {
+		s.Objects = append(s.Objects, &o.Object)
+	}
+	for _, it := range items {
+		s.Requests = append(s.Requests, &it.Request)
+	}
+	s.Warnings, s.suspects, s.Bytes = set.Warnings, set.Suspects, set.Size()
 	if cl.RefreshInterval > 0 {
-		s.interval = cl.RefreshInterval
+		s.Interval = cl.RefreshInterval
 	}
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
 	s.named, s.login.Target = s.login.Target, p.config.Instead.Over(s.login.Target)
+	s.Login, s.AsPod, s.Audience = s.login, s.login.Type.asPod(), s.login.Audience
 	return s, nil
-}
-
-// ids are the items that the class asks for.
-func (s *spec) ids() map[string]bool {
-	ids := make(map[string]bool, len(s.items))
-	for _, it := range s.items {
-		ids[it.id] = true
-	}
-	return ids
 }
 
 func (p *Provider) check(s *spec, set *params.Set) error {
@@ -76,9 +65,10 @@ func (p *Provider) check(s *spec, set *params.Set) error {
 	return set.CheckAddress(policy, keyK8sGateway, a) // Akeyless passes the pod's token on to there
 }
 
-// spec parses a class, or finds it parsed.
-func (p *Provider) spec(r provider.Request) (*spec, error) {
-	return p.specs.Get(r.Volume, r.Class, p.newSpec)
+// Parse implements session.Store.
+func (p *Provider) Parse(c *class.Class) (*session.Spec, error) {
+	s, err := p.newSpec(c)
+	return &s.Spec, err
 }
 
 // Validate implements provider.Validator.
@@ -87,7 +77,7 @@ func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	if err == nil {
 		err = class.Suspected(s.suspects)
 	}
-	return slices.Clone(s.warnings), err
+	return slices.Clone(s.Warnings), err
 }
 
 // Judged is what can be told of a class without its store.
@@ -116,7 +106,7 @@ func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
 	}
 	out := make([]provider.Listed, len(s.objects))
 	for i, o := range s.objects {
-		out[i] = provider.Listed{ID: o.file, From: o.item.String(), Key: o.key}
+		out[i] = provider.Listed{ID: o.Name, From: o.item.String(), Key: o.Key}
 	}
 	return out, nil
 }

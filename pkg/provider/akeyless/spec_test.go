@@ -182,8 +182,8 @@ func TestObjectsShareItems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.items) != 3 || s.objects[0].item != s.objects[1].item || s.objects[0].item == s.objects[2].item {
-		t.Errorf("%d items for %v", len(s.items), s.objects)
+	if len(s.Requests) != 3 || s.objects[0].item != s.objects[1].item || s.objects[0].item == s.objects[2].item {
+		t.Errorf("%d items for %v", len(s.Requests), s.objects)
 	}
 }
 
@@ -215,7 +215,7 @@ func FuzzClass(f *testing.F) {
 			return
 		}
 		for _, o := range s.objects {
-			if o.file == "" || o.item.name == "" || o.item.name[0] != '/' || fmt.Sprint(o) == "" {
+			if o.Name == "" || o.item.name == "" || o.item.name[0] != '/' || fmt.Sprint(o) == "" {
 				t.Errorf("object %+v of %q", o, list)
 			}
 		}

@@ -6,6 +6,8 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // Trial is what came of trying a class without a volume.
@@ -48,7 +50,7 @@ type Tried struct {
 // The error is for a class that is refused before anything is asked, and for a
 // gateway that is not reached.
 func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Trial, error) {
-	s, err := p.spec(r)
+	s, err := p.newSpec(r.Class)
 	if err != nil {
 		return nil, err
 	}
@@ -56,52 +58,37 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 	if trial.Need, err = p.Needs(r.Class); err != nil {
 		return nil, err
 	}
-	e, err := p.endpoints.Get(ctx, s.login.Target, p.now())
-	if err != nil {
-		return trial, err
+	t := session.Trial{LoggedIn: func(ctx context.Context, v session.Session, _ *session.Token, err error) error {
+		switch {
+		case err != nil && fault.Of(err).Outage():
+			return err
+		case err != nil:
+			trial.Refused = err
+			return nil
+		}
+		as := v.(*akeylessSession) //nolint:forcetypeassert // Open made it
+		for _, o := range s.objects {
+			trial.Objects = append(trial.Objects, as.tryObject(ctx, o, trial.Rights))
+		}
+		return nil
+	}}
+	if read {
+		t.Answered = func(results map[string]session.Result) {
+			for i, o := range s.objects {
+				trial.Objects[i].outcome(p, o, results[o.Request.ID])
+			}
+		}
 	}
-	v, work, leave, err := p.volumes.Enter(ctx, r.Volume, func(id string) *volume { return newVolume(id, r.Pod.Namespace, p.config.Budget) })
-	if err != nil {
-		return trial, err
-	}
-	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.now(), results: map[*item]result{}}
-	err = f.try(work, trial, read)
-	leave()
-	if released := p.Release(context.WithoutCancel(ctx), r.Volume); err == nil {
-		err = released
+	left, err := p.Engine.Try(ctx, r, t)
+	if err == nil {
+		err = left
 	}
 	return trial, err
 }
 
-func (f *fetch) try(ctx context.Context, trial *Trial, read bool) error {
-	if err := f.join(); err != nil {
-		return err
-	}
-	switch _, err := f.session(ctx, nil); {
-	case err != nil && fault.Of(err).Outage():
-		return err
-	case err != nil:
-		trial.Refused = err
-		return nil
-	}
-	for _, o := range f.spec.objects {
-		trial.Objects = append(trial.Objects, f.tryObject(ctx, o, trial.Rights))
-	}
-	if !read {
-		return nil
-	}
-	if err := f.obtain(ctx); err != nil {
-		return err
-	}
-	for i, o := range f.spec.objects {
-		trial.Objects[i].outcome(o, f.results[o.item])
-	}
-	return nil
-}
-
-func (f *fetch) tryObject(ctx context.Context, o *object, rights []Right) Tried {
-	tried := Tried{Index: o.index, Name: o.file, Item: o.item.name, Optional: o.optional}
-	held, err := f.permissions(ctx, o.item.name)
+func (s *akeylessSession) tryObject(ctx context.Context, o *object, rights []Right) Tried {
+	tried := Tried{Index: o.Index, Name: o.Name, Item: o.item.name, Optional: o.Optional}
+	held, err := s.permissions(ctx, o.item.name)
 	tried.Unasked = err
 	i := slices.IndexFunc(rights, func(r Right) bool { return r.Item == o.item.name })
 	for _, capability := range rights[i].Capabilities {
@@ -112,7 +99,7 @@ func (f *fetch) tryObject(ctx context.Context, o *object, rights []Right) Tried 
 			tried.Missing = append(tried.Missing, capability)
 		}
 	}
-	d, err := f.describe(ctx, o.item.name)
+	d, err := s.describe(ctx, o.item.name)
 	switch {
 	case err == nil:
 		tried.There, tried.Type = true, d.Type
@@ -126,36 +113,37 @@ func (f *fetch) tryObject(ctx context.Context, o *object, rights []Right) Tried 
 
 // permissions are what the login may do with an item, whether or not there is
 // one.
-func (f *fetch) permissions(ctx context.Context, name string) ([]string, error) {
+func (s *akeylessSession) permissions(ctx context.Context, name string) ([]string, error) {
 	var answer struct {
 		Permissions []string `json:"client_permissions"`
 	}
-	r, err := f.ask(ctx, call{path: "/describe-permissions", body: map[string]any{"path": name, "type": "item"}})
+	tokens := func(stale *session.Token) (*session.Token, error) { return s.caller.Token(ctx, stale) }
+	r, err := s.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: "/describe-permissions", body: map[string]any{"path": name, "type": "item"}})
 	if err != nil {
 		return nil, err
 	}
 	defer r.Release()
-	if err := decode(r, f.endpoint.Address, &answer); err != nil {
+	if err := decode(r, s.endpoint.Address, &answer); err != nil {
 		return nil, err
 	}
 	return answer.Permissions, nil
 }
 
-// outcome takes what came of a read.
-func (t *Tried) outcome(o *object, r result) {
+// outcome takes what came of a read, and of its value the size alone.
+func (t *Tried) outcome(p *Provider, o *object, res session.Result) {
 	switch {
-	case r.err != nil:
-		t.Failed = r.err
-	case r.absent:
-		t.Absent = true
-	case r.kind == detected:
+	case res.Err != nil:
+		t.Failed = res.Err
+	case res.Reading == nil:
 		t.Failed = fault.New(fault.Canceled, "it was not made, since another item could not be read")
+	case res.Absent:
+		t.Absent = true
 	default:
-		contents, err := o.contents(r.kind, r.value)
+		value, err := p.File(&o.Object, res.Answer)
 		switch {
 		case err == nil:
-			t.Read, t.Size = true, len(contents)
-		case o.optional && fault.Of(err) == fault.NotFound:
+			t.Read, t.Size = true, len(value)
+		case o.Optional && fault.Of(err) == fault.NotFound:
 			t.Absent = true
 		default:
 			t.Failed = err

@@ -8,85 +8,51 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// What is kept of a value. Of a small one that is all, so that classes which
-// take other keys of it need not ask again: of a credential, which only a new
-// one could replace, up to 64 KiB. Of a larger one it is what the objects take.
-const (
-	keptWhole = 2 << 10
-	heldWhole = 64 << 10
-)
-
-// value is the JSON of an item's value, or a part of it. It is never changed.
-type value struct {
-	Body json.RawMessage `json:",omitempty"`
-	Part *params.Part    `json:",omitempty"` // in which "" is the key of the whole
-}
-
-// keep is the value for objects that take some keys of it, with its memory
-// apart from the answer's. room tells whether there is memory for so many
-// bytes.
-func (v value) keep(k kind, keys []string, whole int, room func(int64) error) (value, error) {
-	if len(v.Body) <= whole {
-		return value{Body: bytes.Clone(v.Body)}, nil
+// keep is a value for objects that take some keys of it, with its memory apart
+// from the answer's: all of it where that is no more than whole bytes. room tells
+// whether there is memory for so many bytes.
+func keep(k kind, raw []byte, keys []string, whole int, room func(int64) error) (*session.Answer, error) {
+	if len(raw) <= whole {
+		return &session.Answer{Type: string(k), Body: bytes.Clone(raw)}, nil
 	}
 	part, err := params.TakePart(keys, func(key string) []byte {
 		if key == "" {
-			return v.Body
+			return raw
 		}
-		return pick(k, v.Body, key)
-	}, func() string { return keysOf(k, v.Body) }, room)
-	return value{Part: part}, err
+		return pick(k, raw, key)
+	}, func() string { return keysOf(k, raw) }, room)
+	return &session.Answer{Type: string(k), Part: part}, err
 }
 
-// has tells whether the value was looked through for the keys. One that was
-// made for other objects is none for these.
-func (v value) has(keys []string) bool { return v.Part == nil || v.Part.Has(keys) }
-
-func (v value) size() int64 {
-	const base = 384 // with what is known of the answer
-	return int64(base + len(v.Body) + v.Part.Size())
-}
-
-// kept is about how many bytes the value takes in the state.
-func (v value) kept() int64 { return int64(len(v.Body) + v.Part.Size()) }
-
-// sound tells whether the value is one that was kept, and brings it into its
-// form.
-func (v value) sound() bool {
-	if v.Part != nil {
-		return v.Part.Restore() == nil
-	}
-	return json.Valid(v.Body)
-}
-
-// contents are what the object's file holds of an item's value.
-func (o *object) contents(k kind, v value) (out []byte, err error) {
-	names := ""
+// File implements session.Store.
+func (p *Provider) File(o *session.Object, a *session.Answer) (out []byte, err error) {
+	it, k, names := itemOf(o.Request), kind(a.Type), ""
 	switch {
-	case v.Part != nil:
-		if out, err = v.Part.File(o.key, o.encoding); out == nil {
-			names = v.Part.Names
+	case a.Part != nil:
+		if out, err = a.Part.File(o.Key, o.Encoding); out == nil {
+			names = a.Part.Names
 		}
-	case o.key == "":
-		out, err = o.encoding.FileOf(v.Body)
+	case o.Key == "":
+		out, err = o.Encoding.FileOf(a.Body)
 	default:
-		if raw := pick(k, v.Body, o.key); raw != nil {
-			out, err = o.encoding.FileOf(raw)
+		if raw := pick(k, a.Body, o.Key); raw != nil {
+			out, err = o.Encoding.FileOf(raw)
 		} else {
-			names = keysOf(k, v.Body)
+			names = keysOf(k, a.Body)
 		}
 	}
 	switch {
 	case err != nil:
 		what := "the value"
-		if o.key != "" {
-			what = fmt.Sprintf("the value of %q", o.key)
+		if o.Key != "" {
+			what = fmt.Sprintf("the value of %q", o.Key)
 		}
-		return nil, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: %s of %s is not %s: %w", o.index, what, o.item, o.encoding, err)
+		return nil, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: %s of %s is not %s: %w", o.Index, what, it, o.Encoding, err)
 	case names != "":
-		return nil, fault.New(fault.NotFound, "%s has no key %q%s", o.item, o.key, names)
+		return nil, fault.New(fault.NotFound, "%s has no key %q%s", it, o.Key, names)
 	}
 	return out, nil
 }
@@ -144,4 +110,13 @@ func keysOf(k kind, raw []byte) string {
 		return ": it is no JSON object"
 	}
 	return "; it has " + strings.Join(all, ", and inside ")
+}
+
+// Version implements session.Store: a hash, with the number that the class asks
+// for before it.
+func (p *Provider) Version(o *session.Object, _ *session.Answer, hash func() string) string {
+	if number := itemOf(o.Request).version; number != 0 {
+		return fmt.Sprintf("%d-%s", number, hash())
+	}
+	return hash()
 }

@@ -1,11 +1,30 @@
-// Package session has what every provider needs that shares logins and reads
-// between volumes, gives up what was made for a volume with the volume, and
-// outlives the store's outages: work done once for all who want it, the
-// volumes with their turns and debts, the groups of one identity with its
-// login and recent answers, a circuit breaker, pauses between retries, the
-// rules for when something with a lifetime is to be had anew, and the frame of
-// the state that outlives the process.
+// Package session is the engine of the in-process providers: it logs in once
+// for the volumes of one identity, reads once for all of them, keeps what it
+// issues for a volume alive as long as the volume, and revokes it with the
+// volume. It knows no store. A store gives it three things:
 //
-// Nothing here knows a store, and nothing reads a clock or rolls dice by
-// itself: callers pass the moment, and chance as a number from 0 to 1.
+//   - Store: reads a class into a Spec, tells identities apart, and opens a
+//     Session for one run over one volume.
+//   - Session: logs in, reads, issues and revokes, and nothing else. Where the
+//     store can renew, look up, or tell versions, the Session says so by having
+//     the methods of Renewer, Verifier, Checker or Preparer.
+//   - The values in an Answer, which only the store can pick files from.
+//
+// What the engine holds:
+//
+//	Engine       the volumes and identities of this node
+//	volume       one volume: its identity now, and the superseded one until the
+//	             new one is answered; what is to be revoked with it
+//	group        the volumes of one Identity: its token, and what they read
+//	credentials  what was issued for one volume, or for one identity with
+//	             credentialScope serviceAccount, and the tokens that leases hang on
+//	run          one Fetch of one volume
+//
+// The way of one Fetch is told by Engine.Fetch and run.obtain; what is done for
+// a credential by issuer.advance; what ends with a volume by Engine.Release.
+// The rules of time are in timing.go, and the state that outlives the process
+// in state.go.
+//
+// Nothing here reads a clock or rolls dice by itself: both come with the
+// operator's settings.
 package session

@@ -1,7 +1,6 @@
 package session_test
 
 import (
-	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -36,89 +35,6 @@ func TestGroups(t *testing.T) {
 	}
 }
 
-type token struct{ born, ends time.Time }
-
-func (t *token) Born() time.Time { return t.born }
-func (t *token) Ends() time.Time { return t.ends }
-
-func TestLogin(t *testing.T) {
-	short, long, endless := &token{start, start.Add(time.Minute)}, &token{start, start.Add(time.Hour)}, &token{start, time.Time{}}
-	var l session.Login[*token]
-	if l.Current(start, nil) != nil || l.Claim(nil) {
-		t.Error("nothing is something")
-	}
-	l.Restore(long)
-	l.Restore(short)
-	if l.Current(start, nil) != long {
-		t.Error("the one that lives longer is to be restored")
-	}
-	l.Restore(endless)
-	l.Restore(long)
-	if l.Current(start, nil) != endless || l.Current(start.Add(1e6*time.Hour), nil) != endless {
-		t.Error("the one that lives for ever is to be restored")
-	}
-	if l.Adopt(short) != endless || l.Current(start, nil) != short {
-		t.Error("a new login takes the old one's place")
-	}
-	if l.Current(start, short) != nil {
-		t.Error("a stale token is current")
-	}
-	if l.Current(start.Add(time.Minute-time.Second), nil) != short || l.Current(start.Add(time.Minute-time.Millisecond), nil) != nil {
-		t.Error("a token is good until a moment before its end")
-	}
-	if l.Claim(long) || !l.Claim(short) || l.Claim(short) || l.Current(start, nil) != nil {
-		t.Error("one may claim the token, once")
-	}
-}
-
-func TestAskTwice(t *testing.T) {
-	denied := fault.New(fault.Denied, "denied")
-	for name, c := range map[string]struct {
-		age     time.Duration
-		refuses int // so many tokens are refused
-		with    error
-		asks    int
-		fails   bool
-	}{
-		"fine":                    {time.Hour, 0, denied, 1, false},
-		"the token was revoked":   {time.Hour, 1, denied, 2, false},
-		"it is not the token":     {time.Hour, 9, denied, 2, true},
-		"it is new":               {time.Second, 9, denied, 1, true},
-		"not a refusal":           {time.Hour, 9, errors.New("other"), 1, true},
-		"old enough, by a second": {6 * time.Second, 1, denied, 2, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var last *token
-			asks := 0
-			get := func(stale *token) (*token, error) {
-				if stale != last {
-					return nil, fmt.Errorf("stale is %v", stale)
-				}
-				return &token{born: start}, nil
-			}
-			ask := func(tok *token) (int, error) {
-				last = tok
-				if asks++; asks <= c.refuses {
-					return 0, c.with
-				}
-				return 7, nil
-			}
-			now := func() time.Time { return start.Add(c.age) }
-			got, err := session.AskTwice(now, get, ask, func(err error) bool { return errors.Is(err, denied) })
-			if asks != c.asks || (err != nil) != c.fails || (err == nil && got != 7) || (err != nil && !errors.Is(err, c.with)) {
-				t.Errorf("%d asks: %v, %v", asks, got, err)
-			}
-		})
-	}
-	none := errors.New("none")
-	if _, err := session.AskTwice(fixed, func(*token) (*token, error) { return nil, none }, func(*token) (int, error) {
-		t.Error("asked without a token")
-		return 0, nil
-	}, nil); !errors.Is(err, none) {
-		t.Errorf("without a token: %v", err)
-	}
-}
-
 type answer struct{ asked time.Time }
 
 func (a *answer) AskedAt() time.Time { return a.asked }
@@ -126,18 +42,18 @@ func (a *answer) Size() int64        { return 100 }
 
 func TestAnswers(t *testing.T) {
 	old, young := &answer{start}, &answer{start.Add(time.Second)}
-	var r session.Answers[*answer]
+	var r session.Cache[*answer]
 	if r.Last("a") != nil {
 		t.Error("nothing is something")
 	}
-	r.Keep("a", young)
-	r.Keep("a", old)
-	r.Keep("b", old)
+	r.Put("a", young)
+	r.Put("a", old)
+	r.Put("b", old)
 	if r.Last("a") != young || r.Last("b") != old {
 		t.Error("an older answer took a newer one's place")
 	}
 	newest := &answer{start.Add(time.Minute)}
-	r.Keep("a", newest)
+	r.Put("a", newest)
 	all := r.All()
 	r.Retain(map[string]bool{"a": true, "c": true})
 	if r.Last("a") != newest || r.Last("b") != nil || len(all) != 2 || all["b"] != old {
@@ -149,17 +65,17 @@ func TestAnswers(t *testing.T) {
 // and stays for the files that have it.
 func TestRefusals(t *testing.T) {
 	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
-	var r session.Answers[*answer]
+	var r session.Cache[*answer]
 	a, b := &answer{at(1)}, &answer{at(1)}
-	r.Keep("a", a)
-	r.Keep("b", b)
+	r.Put("a", a)
+	r.Put("b", b)
 	r.Refuse("a", at(2))
 	r.Refuse("a", at(1)) // told late
-	if r.Last("a") != nil || r.Held("a") != a || r.Last("b") != b || r.Allows("a", at(2)) || !r.Allows("a", at(3)) || !r.Allows("b", at(1)) {
-		t.Errorf("a was refused: %v, %v, %v", r.Last("a"), r.Held("a"), r.Last("b"))
+	if r.Last("a") != nil || r.Stored("a") != a || r.Last("b") != b || r.Allows("a", at(2)) || !r.Allows("a", at(3)) || !r.Allows("b", at(1)) {
+		t.Errorf("a was refused: %v, %v, %v", r.Last("a"), r.Stored("a"), r.Last("b"))
 	}
 	again := &answer{at(3)}
-	r.Keep("a", again)
+	r.Put("a", again)
 	if r.Last("a") != again {
 		t.Error("what is answered again is not given")
 	}
@@ -168,11 +84,11 @@ func TestRefusals(t *testing.T) {
 		t.Error("everything was refused")
 	}
 	r.Retain(map[string]bool{"b": true})
-	if got := r.Refusals(); len(got) != 1 || !got[session.Everything].Equal(at(4)) || r.Held("a") != nil || r.Held("b") != b {
+	if got := r.Refusals(); len(got) != 1 || !got[session.Everything].Equal(at(4)) || r.Stored("a") != nil || r.Stored("b") != b {
 		t.Errorf("kept are %v and %v", got, r.All())
 	}
 	r.DropRefused()
-	if r.Held("b") != nil {
+	if r.Stored("b") != nil {
 		t.Error("what was dropped is held")
 	}
 	for i := range 10_000 {
@@ -195,10 +111,10 @@ func TestRefusals(t *testing.T) {
 func TestMemoryIsBounded(t *testing.T) {
 	const many = 10_000
 	var m session.Memory[int, string]
-	var r session.Answers[*answer]
+	var r session.Cache[*answer]
 	for i := range many {
 		m.Set(i, "x")
-		r.Keep(fmt.Sprint(i), &answer{start})
+		r.Put(fmt.Sprint(i), &answer{start})
 	}
 	known := 0
 	for i := range many {

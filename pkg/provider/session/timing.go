@@ -107,3 +107,62 @@ func Earliest(moments ...time.Time) time.Time {
 	}
 	return first
 }
+
+// leaseUnseen is how long a lease is taken to be there without a look at it:
+// an operator may have revoked it.
+const leaseUnseen = time.Hour
+
+// dueOf is when an answer to a request is to be had again. Chance is spent on
+// what has a lifetime.
+func (s *Spec) dueOf(r *Request, k Kind, at, end time.Time, chance float64) time.Time {
+	interval, again := s.Interval, false
+	if r.Interval > 0 { // it stands on the object itself, so it is meant for what each look makes as well
+		interval, again = r.Interval, true
+	}
+	return DueAt(k, at, end, interval, again, chance)
+}
+
+// readingDue is when a polled or static reading is to be had again.
+func (s *Spec) readingDue(r *Request, rd *Reading) time.Time {
+	if rd.Kind == Static { // but a rotation by hand shows within the interval
+		return Earliest(rd.Due, s.dueOf(r, Polled, rd.Asked, time.Time{}, 0))
+	}
+	return s.dueOf(r, Polled, rd.Asked, time.Time{}, 0)
+}
+
+// DueAt is when an answer is to be had again. again tells that the interval is
+// meant for what each look makes, too.
+func DueAt(k Kind, at, end time.Time, interval time.Duration, again bool, chance float64) time.Time {
+	switch k {
+	case Leased, Certificate:
+		if !end.After(at) { // expired already, or of a lease that says nothing
+			return at.Add(interval)
+		}
+		return TwoThirds(at, end, chance)
+	case Static:
+		return AfterChange(at, end, chance)
+	case Once:
+		if !again {
+			return time.Time{}
+		}
+	}
+	return at.Add(interval)
+}
+
+// fellShort tells whether a renewal gave less than was asked for, so that the
+// maximum is near. The second is for the store's rounding.
+func fellShort(asked, granted time.Duration) bool {
+	return float64(granted+time.Second) < 0.9*float64(asked)
+}
+
+// recentEnough tells whether an answer that was asked for at a moment will do,
+// for its own volume or for another of the same identity.
+func recentEnough(k Kind, asked, due, now time.Time, own bool) bool {
+	switch {
+	case own && k == Static:
+		return now.Before(due)
+	case own:
+		return GoodForOwn(asked, due, now)
+	}
+	return GoodForOthers(asked, due, now)
+}

@@ -8,17 +8,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// Volume is what a provider knows of one volume. It owes D: what has to be
-// ended with it.
-type Volume[D any] interface {
-	// Owe adds to what has to be ended with the volume.
-	Owe(debts []D)
-	// TakeDebts gives up all that has to be ended with the volume alone.
-	TakeDebts() []D
+// Volume is what the engine knows of one volume. R is what has to be revoked
+// with it.
+type Volume[R any] interface {
+	// Add adds to what has to be revoked with the volume.
+	Add(list []R)
+	// Take gives up all that has to be revoked with the volume alone.
+	Take() []R
 }
 
-// Volumes holds a provider's volumes by id. The zero value is ready for use.
-type Volumes[V Volume[D], D any] struct {
+// Volumes holds the volumes of this node by id. The zero value is ready for use.
+type Volumes[V Volume[R], R any] struct {
 	mu   sync.Mutex
 	byID map[string]*life[V]
 }
@@ -55,7 +55,7 @@ func (l *life[V]) untilGone(ctx context.Context) (context.Context, func()) {
 // Enter finds the volume, or begins it, and waits for its turn, which is over
 // with leave. The work on it is to be done with the context that comes along,
 // since that also ends with the volume.
-func (s *Volumes[V, D]) Enter(ctx context.Context, id string, begin func(id string) V) (v V, work context.Context, leave func(), err error) {
+func (s *Volumes[V, R]) Enter(ctx context.Context, id string, begin func(id string) V) (v V, work context.Context, leave func(), err error) {
 	l := s.get(id, begin)
 	if err := l.enter(ctx); err != nil {
 		return v, nil, nil, err
@@ -68,8 +68,9 @@ func (s *Volumes[V, D]) Enter(ctx context.Context, id string, begin func(id stri
 	return l.volume, work, func() { done(); l.leave() }, nil
 }
 
-// get hands what a released volume still owes to the new one of its id.
-func (s *Volumes[V, D]) get(id string, begin func(id string) V) *life[V] {
+// get hands what is still to be revoked of a released volume to the new one of
+// its id.
+func (s *Volumes[V, R]) get(id string, begin func(id string) V) *life[V] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	old, known := s.byID[id]
@@ -78,13 +79,13 @@ func (s *Volumes[V, D]) get(id string, begin func(id string) V) *life[V] {
 	}
 	v := begin(id)
 	if known {
-		v.Owe(old.volume.TakeDebts())
+		v.Add(old.volume.Take())
 	}
 	return s.put(id, v)
 }
 
 // put begins a volume's life. The caller holds mu.
-func (s *Volumes[V, D]) put(id string, v V) *life[V] {
+func (s *Volumes[V, R]) put(id string, v V) *life[V] {
 	if s.byID == nil {
 		s.byID = map[string]*life[V]{}
 	}
@@ -95,31 +96,31 @@ func (s *Volumes[V, D]) put(id string, v V) *life[V] {
 }
 
 // Put takes in a volume that was restored.
-func (s *Volumes[V, D]) Put(id string, v V) {
+func (s *Volumes[V, R]) Put(id string, v V) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.put(id, v)
 }
 
 // Find is the volume of an id; the zero value if it is not known.
-func (s *Volumes[V, D]) Find(id string) (v V) {
+func (s *Volumes[V, R]) Find(id string) (v V) {
 	if l := s.find(id); l != nil {
 		return l.volume
 	}
 	return v
 }
 
-func (s *Volumes[V, D]) find(id string) *life[V] {
+func (s *Volumes[V, R]) find(id string) *life[V] {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byID[id]
 }
 
-// Release ends a volume, and a Fetch of it that still runs. Then settle ends
-// what was made for it, and returns what it could not. That is owed on, and
-// the error tells the caller to call again. A volume that is not known has
+// Release ends a volume, and a Fetch of it that still runs. Then revoke ends
+// what was issued for it, and returns what it could not. That is kept, and the
+// error tells the caller to call again. A volume that is not known has
 // nothing to release.
-func (s *Volumes[V, D]) Release(ctx context.Context, id string, settle func(V) ([]D, error)) error {
+func (s *Volumes[V, R]) Release(ctx context.Context, id string, revoke func(V) ([]R, error)) error {
 	l := s.find(id)
 	if l == nil {
 		return nil
@@ -129,17 +130,17 @@ func (s *Volumes[V, D]) Release(ctx context.Context, id string, settle func(V) (
 		return fault.New(fault.Of(err), "releasing volume %s: a fetch of it still runs: %w", id, err)
 	}
 	defer l.leave()
-	if left, err := settle(l.volume); err != nil {
-		s.oweOn(id, l, left)
+	if left, err := revoke(l.volume); err != nil {
+		s.keep(id, l, left)
 		return fmt.Errorf("releasing volume %s: %w", id, err)
 	}
 	s.remove(id, l)
 	return nil
 }
 
-// oweOn keeps what could not be ended with the volume, or with the new one of
+// keep keeps what could not be revoked with the volume, or with the new one of
 // its id.
-func (s *Volumes[V, D]) oweOn(id string, l *life[V], left []D) {
+func (s *Volumes[V, R]) keep(id string, l *life[V], left []R) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now, ok := s.byID[id]; ok {
@@ -147,11 +148,11 @@ func (s *Volumes[V, D]) oweOn(id string, l *life[V], left []D) {
 	} else {
 		s.byID[id] = l
 	}
-	l.volume.Owe(left)
+	l.volume.Add(left)
 }
 
 // remove takes out a volume, unless another took its place.
-func (s *Volumes[V, D]) remove(id string, l *life[V]) {
+func (s *Volumes[V, R]) remove(id string, l *life[V]) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byID[id] == l {

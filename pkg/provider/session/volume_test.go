@@ -12,16 +12,16 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// volume owes words.
-type volume struct{ debts []string }
+// volume has words to revoke.
+type volume struct{ revocations []string }
 
 func newVolume(id string) *volume { return &volume{[]string{"made for " + id}} }
 
-func (v *volume) Owe(debts []string) { v.debts = append(v.debts, debts...) }
+func (v *volume) Add(list []string) { v.revocations = append(v.revocations, list...) }
 
-func (v *volume) TakeDebts() []string {
-	all := v.debts
-	v.debts = nil
+func (v *volume) Take() []string {
+	all := v.revocations
+	v.revocations = nil
 	return all
 }
 
@@ -32,7 +32,7 @@ func pay(paid *[]string, unpayable ...string) func(*volume) ([]string, error) {
 	return func(v *volume) ([]string, error) {
 		var left []string
 		var err error
-		for _, d := range v.TakeDebts() {
+		for _, d := range v.Take() {
 			if slices.Contains(unpayable, d) {
 				left, err = append(left, d), fault.New(fault.Unavailable, "%s cannot be ended", d)
 				continue
@@ -121,14 +121,14 @@ func TestReleaseDoesNotWaitForEver(t *testing.T) {
 			t.Errorf("a fetch that does not end: %v", err)
 		}
 		if all.Find("v") == nil {
-			t.Error("its debts are forgotten")
+			t.Error("its revocations are forgotten")
 		}
 	})
 }
 
-// TestDebtsAreOwedOn has a debt that cannot be ended at first: by the volume
+// TestRevocationsAreKept has a revocation that fails at first: by the volume
 // itself, and by the one that comes back under its id.
-func TestDebtsAreOwedOn(t *testing.T) {
+func TestRevocationsAreKept(t *testing.T) {
 	for _, back := range []bool{false, true} {
 		var all volumes
 		var paid []string
@@ -156,27 +156,27 @@ func TestDebtsAreOwedOn(t *testing.T) {
 }
 
 // TestVolumeComesBackMeanwhile has a new volume of the id while the old one's
-// debts are being ended.
+// revocations are being ended.
 func TestVolumeComesBackMeanwhile(t *testing.T) {
 	var all volumes
 	_, _, leave, _ := all.Enter(t.Context(), "v", newVolume)
 	leave()
 	var later *volume
 	err := all.Release(t.Context(), "v", func(v *volume) ([]string, error) {
-		left := v.TakeDebts()
+		left := v.Take()
 		var leave func()
 		later, _, leave, _ = all.Enter(t.Context(), "v", newVolume)
 		leave()
 		return left, errors.New("away")
 	})
-	if err == nil || all.Find("v") != later || !slices.Equal(later.debts, []string{"made for v", "made for v"}) {
-		t.Errorf("%v, debts %q", err, later.debts)
+	if err == nil || all.Find("v") != later || !slices.Equal(later.revocations, []string{"made for v", "made for v"}) {
+		t.Errorf("%v, revocations %q", err, later.revocations)
 	}
 }
 
-func TestSettle(t *testing.T) {
+func TestRevokeAll(t *testing.T) {
 	odd := errors.New("odd")
-	left, err := session.Settle([]int{1, 2, 3, 4}, func(n int) error {
+	left, err := session.RevokeAll([]int{1, 2, 3, 4}, func(n int) error {
 		if n%2 == 1 {
 			return odd
 		}
@@ -186,7 +186,7 @@ func TestSettle(t *testing.T) {
 	if !slices.Equal(left, []int{1, 3}) || !errors.Is(err, odd) {
 		t.Errorf("left %v, %v", left, err)
 	}
-	if left, err := session.Settle(nil, func(int) error { return odd }); left != nil || err != nil {
-		t.Errorf("nothing to settle: %v, %v", left, err)
+	if left, err := session.RevokeAll(nil, func(int) error { return odd }); left != nil || err != nil {
+		t.Errorf("nothing to revoke: %v, %v", left, err)
 	}
 }

@@ -69,9 +69,9 @@ type call struct {
 	about string
 	query url.Values
 	body  []byte
-	// mints tells that repeating the request may leave something behind in
+	// issues tells that repeating the request may leave something behind in
 	// the store, so it is only repeated when it had no effect for sure.
-	mints bool
+	issues bool
 	// renews tells that status 500 may be a refusal.
 	renews bool
 	// correlation goes into the store's audit log.
@@ -95,11 +95,11 @@ func (k call) caller() endpoint.Caller {
 // to be released.
 func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Correlation: k.correlation, Issues: k.mints, Reads: k.reads, Owner: k.owner,
+		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Correlation: k.correlation, Issues: k.issues, Reads: k.reads, Owner: k.owner,
 		Send:  func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k) },
 		Judge: func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat: func(r *endpoint.Reply) bool {
-			return mayPass(r.Status) && !refusedRenewal(k, r) && (!k.mints || untouched(r.Status))
+			return mayPass(r.Status) && !refusedRenewal(k, r) && (!k.issues || untouched(r.Status))
 		},
 		Said:  func(r *endpoint.Reply, failure error) endpoint.Outcome { return outcomeOf(k, r, failure) },
 		Scrub: func(words string) string { return scrub(words, k.secrets) },
@@ -108,7 +108,7 @@ func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 
 // exchange makes the request once, and follows a redirect to the active node.
 func (c *client) exchange(ctx context.Context, k call) (*http.Response, error) {
-	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.mints)
+	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.issues)
 	u := k.endpoint.Address.URL("/v1/" + k.path)
 	for n := 0; ; n++ {
 		resp, err := c.send(ctx, k, u)

@@ -22,7 +22,7 @@ func TestDeletionTime(t *testing.T) {
 		{"of another form", "tomorrow", true},
 	} {
 		body := fmt.Appendf(nil, `{"data":{"current_version":2,"versions":{"2":{"created_time":"c","deletion_time":%q,"destroyed":false}}}}`, tc.at)
-		if got := currentVersion(body, epoch); got.known() == tc.deleted {
+		if got := currentVersion(body, epoch); got.Known() == tc.deleted {
 			t.Errorf("%s: the current version is %v", tc.name, got)
 		}
 		read := fmt.Appendf(nil, `{"data":{"data":null,"metadata":{"version":2,"deletion_time":%q}}}`, tc.at)

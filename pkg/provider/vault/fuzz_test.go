@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 func FuzzObjects(f *testing.F) {
@@ -34,10 +35,10 @@ func FuzzObjects(f *testing.F) {
 			t.Error("no objects and no error")
 		}
 		for _, o := range objects {
-			if err := atomicdir.ValidatePath(o.name); err != nil {
+			if err := atomicdir.ValidatePath(o.Name); err != nil {
 				t.Error(err)
 			}
-			if o.request == nil || strings.Contains("/"+o.request.path+"/", "/../") || strings.HasPrefix(o.request.path, "/") || o.mode > 0o777 {
+			if o.request == nil || strings.Contains("/"+o.request.path+"/", "/../") || strings.HasPrefix(o.request.path, "/") || o.Mode > 0o777 {
 				t.Errorf("a bad object got through: %+v %+v", o, o.request)
 			}
 		}
@@ -90,21 +91,22 @@ func FuzzAnswer(f *testing.F) {
 		for _, method := range []string{"GET", "POST"} {
 			r := &request{method: method, path: "database/static-creds/a"}
 			is, end := classify(r, a, now)
-			due := dueAt(is, now, end, pace{interval: time.Minute}, 0.5)
-			if is != static && is != once && due.Before(now) {
+			due := session.DueAt(is, now, end, time.Minute, false, 0.5)
+			if is != session.Static && is != session.Once && due.Before(now) {
 				t.Errorf("kind %d ending at %s is due at %s, before it was had", is, end, due)
 			}
-			part, err := a.keep([]string{"", key}, 0, func(int64) error { return nil })
+			part, err := keep(a, []string{"", key}, 0, func(int64) error { return nil })
 			if err != nil {
 				t.Fatalf("decoded but not kept: %v", err)
 			}
 			for _, k := range []string{"", key} {
-				o := &object{key: k, encoding: params.Plain, request: r}
-				value, err := a.value(o)
+				r.Query = r
+				o := &session.Object{Key: k, Encoding: params.Plain, Request: &r.Request}
+				value, err := (*Provider)(nil).File(o, a)
 				if err == nil && k == "" && len(value) == 0 {
 					t.Error("a whole answer is empty")
 				}
-				if again, err2 := part.value(o); string(again) != string(value) || (err == nil) != (err2 == nil) {
+				if again, err2 := (*Provider)(nil).File(o, part); string(again) != string(value) || (err == nil) != (err2 == nil) {
 					t.Errorf("%q is %q, %v in all of it, and %q, %v in the part that is kept", k, value, err, again, err2)
 				}
 			}

@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -81,7 +82,7 @@ func hintOfStatus(status int, words string) string {
 	case status == http.StatusMethodNotAllowed, strings.Contains(words, "unsupported operation"):
 		return "the path does not take this method; certificates and the like need method: POST"
 	case strings.Contains(words, wordsLastUse):
-		return hintNumUses
+		return session.HintUses
 	}
 	return ""
 }

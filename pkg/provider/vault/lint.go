@@ -45,7 +45,7 @@ type Judged struct {
 // Judge is Validate, and tells what a class asks for whose parameters are valid.
 func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	s, err := p.newSpec(c)
-	j := Judged{Warnings: slices.Clone(s.warnings), WithData: map[int]string{}}
+	j := Judged{Warnings: slices.Clone(s.Warnings), WithData: map[int]string{}}
 	if err != nil {
 		return j, err
 	}
@@ -55,7 +55,7 @@ func (p *Provider) Judge(c *class.Class) (Judged, error) {
 			continue
 		}
 		if path := withData(o.request); path != "" {
-			j.WithData[o.index] = path
+			j.WithData[o.Index] = path
 		}
 	}
 	return j, class.Suspected(s.suspects)
@@ -69,7 +69,7 @@ func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
 	}
 	out := make([]provider.Listed, len(s.objects))
 	for i, o := range s.objects {
-		out[i] = provider.Listed{ID: o.name, From: o.request.String(), Key: o.key}
+		out[i] = provider.Listed{ID: o.Name, From: o.request.String(), Key: o.Key}
 	}
 	return out, nil
 }

@@ -1,7 +1,6 @@
 package vault
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,172 +9,63 @@ import (
 	"strings"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// session is the group's token for a read: the one that is there, renewed if
-// it is due, or that of a new login. A stale one is not taken, and neither is
-// one whose uses are spent.
-func (f *fetch) session(ctx context.Context, g *group, stale *token) (*token, error) {
-	for {
-		t, err := f.sessionToken(ctx, g, stale)
-		if err != nil || t.take(0) {
-			return t, err
-		}
-		stale = t // others were faster
-	}
-}
-
-func (f *fetch) sessionToken(ctx context.Context, g *group, stale *token) (*token, error) {
-	if t := g.login.Current(f.now(), stale); t != nil {
-		if due, _ := t.isDue(f.now()); !due {
-			return t, nil
-		}
-	}
-	t, _, err := g.logins.Do(ctx, struct{}{}, f.now, time.Time{}, func() (*token, error) {
-		if t := g.login.Current(f.now(), stale); t != nil && f.extended(ctx, t) {
-			return t, nil
-		}
-		return f.loginGroup(ctx, g)
-	})
-	return t, err
-}
-
-// extended renews a token that is due. It tells whether the token is good for
-// further use without a new login.
-func (f *fetch) extended(ctx context.Context, t *token) bool {
-	due, final := t.isDue(f.now())
-	if !due {
-		return true
-	}
-	if final {
-		return false
-	}
-	if err := f.renewSelf(ctx, t); err != nil {
-		return fault.Of(err).Outage() && t.alive(f.now()) // it still lives: the read tells more
-	}
-	due, _ = t.isDue(f.now())
-	return !due
-}
-
-// renewSelf asks for as long a life as before.
-func (f *fetch) renewSelf(ctx context.Context, t *token) (err error) {
-	defer f.noteAccess(ctx, provider.AccessRenew, "", &err)()
-	k := f.call(t, http.MethodPost, "auth/token/renew-self", nil, []byte("{}"))
-	k.operation, k.renews, k.owner = endpoint.OpRenew, true, budget.Owner{}
-	reply, err := f.client.do(ctx, k)
-	if refusedRenewal(k, reply) {
-		return fault.New(fault.Rejected, "renewing the Vault token: %w", err)
-	}
+// Login implements session.Session.
+//
+//  1. The pod's service account token for the audience is sent to the auth
+//     method.
+//  2. The answer must hold a token that the pod's own token has earned.
+//  3. What the answer says of the login tells whether other pods of the service
+//     account may share it.
+func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bool, err error) {
+	l, pod := s.login, s.caller.Pod
+	account, err := s.caller.Tokens.For(l.audience, s.now())
 	if err != nil {
-		return fmt.Errorf("renewing the Vault token: %w", err)
+		return nil, false, fmt.Errorf("logging in to %s: %w", l.target.Address, err)
 	}
-	var body struct {
-		Auth *authInfo `json:"auth"`
-	}
-	empty := len(bytes.TrimSpace(reply.Body)) == 0 // as with status 204
-	err = json.Unmarshal(reply.Body, &body)
-	if empty || err == nil && body.Auth == nil {
-		return fault.New(fault.Rejected, "renewing the Vault token: the answer of %s renews none", t.login.target.Address)
-	}
-	if err != nil {
-		return fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", t.login.target.Address)
-	}
-	t.extend(f.now(), body.Auth.ttl(), f.chance())
-	return nil
-}
-
-// loginGroup logs in for the group. Where the answer shows that the identity
-// is the pod's own, the token goes to the pod's group instead.
-func (f *fetch) loginGroup(ctx context.Context, g *group) (*token, error) {
-	if g.key.pod == "" && f.learned.isBound(g.key.login) {
-		return nil, errPodBound
-	}
-	t, bound, err := f.login(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if bound && g.key.pod == "" {
-		f.learned.setBound(g.key.login)
-		f.supersede(f.rejoin(), t)
-		return nil, errPodBound
-	}
-	f.supersede(g, t)
-	return t, nil
-}
-
-// supersede makes t the group's token. An earlier one that still lives is
-// revoked with this volume, since others may be in the middle of using it.
-func (f *fetch) supersede(g *group, t *token) {
-	if old := g.login.Adopt(t); old != nil && old.alive(f.now()) {
-		f.volume.Owe([]*token{old})
-	}
-}
-
-// login logs in as the pod.
-func (f *fetch) login(ctx context.Context) (t *token, bound bool, err error) {
-	l := f.spec.login
-	account, err := f.serviceAccountToken()
-	if err != nil {
-		return nil, false, err
-	}
-	defer f.noteAccess(ctx, provider.AccessLogin, "", &err)()
 	body, err := json.Marshal(map[string]string{"role": l.role, "jwt": account.JWT.Reveal()})
 	if err != nil {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
-	reply, err := f.client.do(ctx, call{
-		endpoint: f.endpoint, operation: endpoint.OpLogin, namespace: l.namespace, tenant: f.request.Pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
-		body: body, mints: true, correlation: f.correlation, secrets: []secret.String{account.JWT}, owner: f.owner(),
+	reply, err := s.client.do(ctx, call{
+		endpoint: s.endpoint, operation: endpoint.OpLogin, namespace: l.namespace, tenant: pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
+		body: body, issues: true, correlation: s.caller.Correlation, secrets: []secret.String{account.JWT}, owner: s.caller.Owner(),
 	})
 	if err != nil {
-		return nil, false, singleflight.Own(f.explainLogin(err))
+		return nil, false, singleflight.Own(s.explainLogin(err))
 	}
 	defer reply.Release()
 	info, err := loginInfo(l, reply)
 	if err != nil {
-		return nil, false, singleflight.Own(f.explainLogin(err))
+		return nil, false, singleflight.Own(s.explainLogin(err))
 	}
-	t = newToken(l, info, f.now(), f.chance())
-	if info.byCertificate(l) && !f.config.AllowCertAuth {
-		return nil, false, singleflight.Own(f.explainLogin(f.refuseCertificate(ctx, t)))
+	t = session.NewToken(l, info.grant(), s.now(), s.config.Jitter())
+	if info.byCertificate(l) && !s.config.AllowCertAuth {
+		left, err := s.refuseCertificate(ctx, t)
+		return left, false, singleflight.Own(s.explainLogin(err))
 	}
-	f.config.Logger.Debug("logged in", "pod", f.request.Pod.String(), "address", l.target.Address.String(), "mount", l.mount,
-		"role", l.role, "jti", account.Claims.ID, "correlation", f.correlation)
-	return t, info.podBound(l.sharing, f.request.Pod, account.Claims.ServiceAccountUID), nil
+	s.config.Logger.Debug("logged in", "pod", pod.String(), "address", l.target.Address.String(), "mount", l.mount,
+		"role", l.role, "jti", account.Claims.ID, "correlation", s.caller.Correlation)
+	return t, info.podBound(l.sharing, pod, account.Claims.ServiceAccountUID), nil
 }
 
-// noteAccess notes a login, or the renewal of a lease or else the token, for the
-// audit trail, once the func that it returns is called.
-func (f *fetch) noteAccess(ctx context.Context, operation, lease string, err *error) func() {
-	began, l := time.Now(), f.spec.login
-	return func() {
-		now := time.Now()
-		provider.NoteAccess(ctx, provider.Access{
-			Operation: operation, Address: l.target.Address.String(), Namespace: l.namespace, Mount: l.mount, Role: l.role,
-			Lease: lease, Asked: f.correlation, Err: *err, At: now, Took: now.Sub(began),
-		})
-	}
-}
-
-// refuseCertificate ends a token that came of a client certificate.
-func (f *fetch) refuseCertificate(ctx context.Context, t *token) error {
-	refused := fault.New(fault.NotAllowed, "the login went by the client certificate and not by the pod's service account token, which this node's operator does not allow").
+// refuseCertificate ends a token that came of a client certificate. It returns
+// the token where it could not.
+func (s *vaultSession) refuseCertificate(ctx context.Context, t *session.Token) (left *session.Token, refused error) {
+	refused = fault.New(fault.NotAllowed, "the login went by the client certificate and not by the pod's service account token, which this node's operator does not allow").
 		WithHint("name the auth mount of a kubernetes or jwt method, or have the operator set %s", setting.Name("--vault-allow-cert-auth"))
-	if f.config.DisableRevocation {
-		return refused
+	if s.config.DisableRevocation || s.revokeSelf(ctx, t) == nil {
+		return nil, refused
 	}
-	if err := f.revoke(ctx, t, f.request.Pod.Namespace, f.correlation); err != nil {
-		f.volume.Owe([]*token{t}) // to be revoked with the volume
-	}
-	return refused
+	return t, refused
 }
 
 func loginInfo(l login, reply *endpoint.Reply) (authInfo, error) {
@@ -196,10 +86,10 @@ func loginInfo(l login, reply *endpoint.Reply) (authInfo, error) {
 }
 
 // explainLogin adds what was attempted, as whom, and what to look at.
-func (f *fetch) explainLogin(err error) error {
-	l, pod := f.spec.login, f.request.Pod
+func (s *vaultSession) explainLogin(err error) error {
+	l, pod := s.login, s.caller.Pod
 	out := fault.New(reasonOfLogin(err), "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q: %w",
-		l.mount, l.role, f.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience, err)
+		l.mount, l.role, s.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience, err)
 	out.RetryAfter = fault.RetryAfter(err)
 	var said *fault.Error
 	if errors.As(err, &said) && said.Hint != "" {
@@ -253,4 +143,78 @@ func audienceHint(role string, l login) string {
 		audience = "one of the API server's own (its --api-audiences, by default the issuer)"
 	}
 	return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one that is in the CSIDriver's tokenRequests", role, audience)
+}
+
+// authInfo is what a login or a renewal says of the token.
+type authInfo struct {
+	Token     string            `json:"client_token"`
+	TTL       json.Number       `json:"lease_duration"`
+	Renewable bool              `json:"renewable"`
+	Type      string            `json:"token_type"`
+	Metadata  map[string]string `json:"metadata"`
+	MFA       json.RawMessage   `json:"mfa_requirement"`
+	// Uses is the role's token_num_uses; 0 means any number.
+	Uses int `json:"num_uses"`
+}
+
+func (a authInfo) ttl() time.Duration {
+	seconds, err := a.TTL.Float64()
+	if err != nil {
+		return 0
+	}
+	return seconds2duration(seconds)
+}
+
+func (a authInfo) grant() session.Grant {
+	return session.Grant{Value: a.Token, TTL: a.ttl(), Renewable: a.Renewable && a.Type != "batch", Uses: a.Uses}
+}
+
+// podBound tells whether the store took the login for more than that of the
+// service account, so that another of its pods could be answered otherwise.
+//
+// The kubernetes method shows that it did not, by the way it describes a
+// login. Of other methods nothing is known, unless the class says that they go
+// by the service account. Where a pod's name or UID shows in the login's
+// metadata nothing is shared, whatever the class says.
+func (a authInfo) podBound(s sharing, pod identity.Pod, uid string) bool {
+	for key, value := range a.Metadata {
+		switch key {
+		case "role", metaName, metaNamespace, metaSecret:
+			continue // may well be the same word as the pod's name
+		}
+		if value != "" && (value == pod.UID || value == pod.Name) {
+			return true
+		}
+	}
+	switch s {
+	case sharePod:
+		return true
+	case shareServiceAccount:
+		return uid == ""
+	}
+	return uid == "" || !a.ofKubernetesMethod(pod, uid)
+}
+
+// byCertificate tells whether the cert method gave the token: it names the
+// certificate's role in the metadata. Without a client certificate it gives none.
+func (a authInfo) byCertificate(l login) bool {
+	return l.target.TLS.ClientCertFile != "" && a.Metadata["cert_name"] != ""
+}
+
+// The metadata of a login through the kubernetes method.
+const (
+	metaUID       = "service_account_uid"
+	metaName      = "service_account_name"
+	metaNamespace = "service_account_namespace"
+	metaSecret    = "service_account_secret_name"
+)
+
+// ofKubernetesMethod tells whether the login is described as the kubernetes
+// method does it: with all four keys, always, and without a secret for a token
+// that kubelet passed. A jwt role can map claims to any of these keys, but a
+// token of kubelet's has no empty claim for the last.
+func (a authInfo) ofKubernetesMethod(pod identity.Pod, uid string) bool {
+	secret, named := a.Metadata[metaSecret]
+	return named && secret == "" && a.Metadata[metaUID] == uid &&
+		a.Metadata[metaName] == pod.ServiceAccount && a.Metadata[metaNamespace] == pod.Namespace
 }

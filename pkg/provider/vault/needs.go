@@ -72,14 +72,14 @@ func (p *Provider) Needs(c *class.Class) (Need, error) {
 			purpose = Public
 		}
 		for _, capability := range capabilities {
-			n.add(path, capability, purpose, o.index)
+			n.add(path, capability, purpose, o.Index)
 		}
 		if path, ok := metadataPath(o.request); ok {
-			n.add(path, "read", Version, o.index)
+			n.add(path, "read", Version, o.Index)
 		}
 		if mayLease(o.request) {
-			n.add("sys/leases/renew", "update", Lease, o.index)
-			n.add("sys/leases/lookup", "update", Lease, o.index)
+			n.add("sys/leases/renew", "update", Lease, o.Index)
+			n.add("sys/leases/lookup", "update", Lease, o.Index)
 		}
 	}
 	n.Rights = append(n.Rights,

@@ -3,18 +3,16 @@ package vault
 import (
 	"bytes"
 	"fmt"
-	"io/fs"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 const (
@@ -36,43 +34,25 @@ func objectFields() []string {
 	return []string{fieldName, fieldPath, fieldKey, fieldMethod, fieldArgs, fieldPermission, fieldEncoding, fieldOptional, fieldInterval}
 }
 
-// object is one file of a class: which value of which request it holds.
+// object is one file of a class, and the request that it takes its value from.
 type object struct {
-	index    int
-	name     string
-	key      string // empty for the whole answer
-	mode     fs.FileMode
-	encoding params.Encoding
-	optional bool
-	request  *request
+	session.Object
+	request *request
 }
 
-// String is how errors name the object.
-func (o *object) String() string {
-	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.index, o.name)
-}
-
-// isVersion tells whether a version that a volume holds is the object's.
-func (o *object) isVersion(v provider.Version) bool { return v.ID == o.name }
-
-// request is one distinct question to the store. Objects that ask the same
-// share one, so their values always come from one answer.
+// request is one API request.
 type request struct {
-	id     string
+	session.Request
 	method string
 	path   string
 	query  url.Values
 	body   []byte
-	// interval is the shortest that stands on an object; zero for none.
-	interval time.Duration
 	// whole tells that some object wants the entire answer.
 	whole bool
-	// keys are what the objects take of the answer, sorted; "" stands for all
-	// of it.
-	keys []string
-	// flight is equal for requests that one answer will do for.
-	flight string
 }
+
+// queryOf is the API request of what the engine asks for.
+func queryOf(r *session.Request) *request { return r.Query.(*request) } //nolint:forcetypeassert // newObjects sets it
 
 // String is how errors and logs name the request; arguments are left out.
 func (r *request) String() string {
@@ -96,36 +76,40 @@ func newObjects(p *params.Set) ([]*object, []*request) {
 	for i := range listed {
 		o := newObject(&listed[i])
 		objects = append(objects, o)
-		if o.name != "" {
-			files = append(files, params.NamedFile{Name: o.name, Index: o.index, Path: listed[i].Path(fieldName)})
+		if o.Name != "" {
+			files = append(files, params.NamedFile{Name: o.Name, Index: o.Index, Path: listed[i].Path(fieldName)})
 		}
 	}
 	shareArguments(listed, objects)
 	known, keys := map[string]*request{}, map[*request]map[string]struct{}{}
 	for _, o := range objects {
-		o.request.finish(o.key == "")
-		if same, ok := known[o.request.id]; ok {
+		o.request.finish(o.Key == "")
+		if same, ok := known[o.request.ID]; ok {
 			same.whole = same.whole || o.request.whole
-			if own := o.request.interval; own > 0 && (same.interval == 0 || own < same.interval) {
-				same.interval = own
+			if own := o.request.Interval; own > 0 && (same.Interval == 0 || own < same.Interval) {
+				same.Interval = own
 			}
 			o.request = same
 		} else {
-			known[o.request.id], keys[o.request] = o.request, map[string]struct{}{}
+			known[o.request.ID], keys[o.request] = o.request, map[string]struct{}{}
 			requests = append(requests, o.request)
 		}
-		keys[o.request][o.key] = struct{}{}
+		keys[o.request][o.Key] = struct{}{}
 	}
 	for _, r := range requests {
-		r.keys = slices.Sorted(maps.Keys(keys[r]))
-		r.flight = r.id + "\n\n" + strings.Join(r.keys, "\n")
+		r.Query, r.Name = r, r.String()
+		r.Keys = slices.Sorted(maps.Keys(keys[r]))
+		r.Flight = r.ID + "\n\n" + strings.Join(r.Keys, "\n")
+	}
+	for _, o := range objects {
+		o.Request = &o.request.Request
 	}
 	p.CheckFiles(files)
 	return objects, requests
 }
 
 func newObject(raw *params.Object) *object {
-	o := &object{index: raw.Index, encoding: params.Plain, request: &request{method: http.MethodGet}}
+	o := &object{Object: session.Object{Index: raw.Index, Encoding: params.Plain}, request: &request{method: http.MethodGet}}
 	given := map[string]bool{}
 	for _, f := range raw.Fields {
 		given[f.Name] = true
@@ -136,9 +120,9 @@ func newObject(raw *params.Object) *object {
 			raw.Required(name, objectFields())
 		}
 	}
-	if o.encoding != params.Plain && o.key == "" {
+	if o.Encoding != params.Plain && o.Key == "" {
 		raw.Warn(fieldEncoding, "ignored: it needs a secretKey, and without one the file holds the whole answer as JSON")
-		o.encoding = params.Plain
+		o.Encoding = params.Plain
 	}
 	if r := o.request; r.body != nil && (r.method == http.MethodGet || r.method == methodList) {
 		raw.Warn(fieldArgs, "is not sent with method GET, which takes arguments in secretPath after a question mark; did you mean method: POST?")
@@ -167,7 +151,7 @@ func shareArguments(listed []params.Object, objects []*object) {
 			o.request.body = with[0].request.body
 		default:
 			listed[i].Forbid(fieldArgs, fmt.Sprintf("must be given: objects[%d] %q and objects[%d] %q ask %s with different arguments, and it cannot be told whose answer this one is to take",
-				with[0].index, with[0].name, with[1].index, with[1].name, o.request))
+				with[0].Index, with[0].Name, with[1].Index, with[1].Name, o.request))
 		}
 	}
 }
@@ -182,29 +166,29 @@ func (r *request) finish(whole bool) {
 		r.query.Set("list", "true")
 	}
 	r.whole = whole
-	r.id = strings.Join([]string{r.method, r.path, r.query.Encode(), string(r.body)}, "\n")
+	r.ID = strings.Join([]string{r.method, r.path, r.query.Encode(), string(r.body)}, "\n")
 }
 
 func (o *object) set(f params.Field) {
 	switch f.Name {
 	case fieldName:
-		o.name = f.FileName()
+		o.Name = f.FileName()
 	case fieldPath:
 		o.request.setPath(f)
 	case fieldKey:
-		o.key = f.Text()
+		o.Key = f.Text()
 	case fieldMethod:
 		o.request.setMethod(f)
 	case fieldArgs:
 		o.request.body = arguments(f)
 	case fieldPermission:
-		o.mode = f.Mode()
+		o.Mode = f.Mode()
 	case fieldEncoding:
-		o.encoding = f.Encoding()
+		o.Encoding = f.Encoding()
 	case fieldOptional:
-		o.optional = f.Bool()
+		o.Optional = f.Bool()
 	case fieldInterval:
-		o.request.interval = f.Interval()
+		o.request.Interval = f.Interval()
 	default:
 		f.Unknown(objectFields())
 	}

@@ -1,12 +1,16 @@
 package vault
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
@@ -149,3 +153,43 @@ func (p *Provider) newLogin(set *params.Set) login {
 	}
 	return l
 }
+
+// Destination implements session.Login.
+func (l login) Destination() string { return l.target.Address.String() + " " + l.namespace }
+
+// Access implements session.Login.
+func (l login) Access() provider.Access {
+	return provider.Access{Address: l.target.Address.String(), Namespace: l.namespace, Mount: l.mount, Role: l.role}
+}
+
+// loginState is a login in the state of a volume.
+type loginState struct {
+	Address   string       `json:"address"`
+	TLS       endpoint.TLS `json:"tls"`
+	Namespace string       `json:"namespace,omitempty"`
+	Mount     string       `json:"mount"`
+	Role      string       `json:"role"`
+	Audience  string       `json:"audience"`
+	Sharing   sharing      `json:"sharing,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (l login) MarshalJSON() ([]byte, error) {
+	return json.Marshal(loginState{l.target.Address.String(), l.target.TLS, l.namespace, l.mount, l.role, l.audience, l.sharing})
+}
+
+// ReadLogin implements session.Store.
+func (p *Provider) ReadLogin(raw json.RawMessage) (session.Login, error) {
+	var s loginState
+	if json.Unmarshal(raw, &s) != nil {
+		return nil, errors.New("it is not the JSON that was written")
+	}
+	a, err := endpoint.ParseAddressOrSocket(s.Address)
+	if err != nil {
+		return nil, fmt.Errorf("its address: %w", err)
+	}
+	return login{endpoint.Target{Address: a, TLS: s.TLS}, s.Namespace, s.Mount, s.Role, s.Audience, s.Sharing}, nil
+}
+
+// loginOf is a login that this provider made.
+func loginOf(l session.Login) login { return l.(login) } //nolint:forcetypeassert // no other is made

@@ -1,43 +1,35 @@
 package vault
 
 import (
-	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"fmt"
+	"strings"
 
-	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
-// Provider implements provider.Provider, Releaser, Persister and Validator. It
-// has no goroutines of its own: all work is done by its callers.
+// Provider is the engine of package session on Vault.
 type Provider struct {
+	*session.Engine
 	config    Config
 	operator  endpoint.Target
 	mounts    []string // the operator's own, the default one first
 	allowed   endpoint.Allowlist
 	client    *client
-	specs     params.Cache[*spec]
 	endpoints endpoint.Pool
-	volumes   session.Volumes[*volume, *token]
-	groups    groups
-	learned   learned
-	hasher    provider.Hasher
+	// kinds are what the answers to requests proved to be.
+	kinds session.Memory[requestKey, session.Kind]
+	// unrevoked are the logins whose tokens may not revoke themselves.
+	unrevoked session.Memory[login, struct{}]
 }
 
 var (
-	_ provider.Provider  = (*Provider)(nil)
-	_ provider.Releaser  = (*Provider)(nil)
-	_ provider.Persister = (*Provider)(nil)
-	_ provider.LastKnown = (*Provider)(nil)
-	_ provider.Router    = (*Provider)(nil)
 	_ provider.Validator = (*Provider)(nil)
 	_ provider.Watcher   = (*Provider)(nil)
+	_ session.Store      = (*Provider)(nil)
 )
 
 // New checks the configuration. It starts nothing and asks nobody.
@@ -62,67 +54,64 @@ func New(c Config) (*Provider, error) {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	p := &Provider{
-		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, mounts: mounts, allowed: allowed,
-		specs: params.Cache[*spec]{Budget: c.Budget}, groups: groups{budget: c.Budget},
-	}
+		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, mounts: mounts, allowed: allowed}
 	p.endpoints = endpoint.Pool{
 		Logger: c.Logger, Names: settingNames(c.Name), Operator: c.Instead.Over(p.operator), Files: files, Allowed: allowed,
 		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
 	}
+	p.Engine = session.New(&p.config.Settings, p)
 	p.client, err = newClient(&p.config, allowed)
 	return p, err
 }
 
-// Fetch implements provider.Provider.
-//
-//  1. The class is parsed, or found parsed.
-//  2. The volume joins the group of its identity.
-//  3. Each distinct request is answered: from what the volume or the group
-//     has, by renewing a lease, or by the store. They run in parallel.
-//  4. The files are made of the answers, and of the volume's last good ones
-//     where some requests fail (Payload.Partial).
-//
-// What step 3 achieved is kept when a part of it fails, so that the next call
-// makes no second credential.
-func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
-	if ctx.Err() != nil {
-		return nil, fault.Ended(ctx)
-	}
-	s, err := p.spec(r)
-	if err != nil {
-		return nil, err
-	}
-	e, err := p.endpoints.Get(ctx, s.login.target, p.config.Now())
-	if err != nil {
-		return nil, err
-	}
-	v, ctx, leave, err := p.volumes.Enter(ctx, r.Volume, func(id string) *volume { return newVolume(id, r.Pod.Namespace, p.config.Budget) })
-	if err != nil {
-		return nil, err
-	}
-	defer leave()
-	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.config.Now(), correlation: newCorrelation()}
-	return f.run(ctx)
+// Traits implements session.Store: a Vault token is revoked with all that hangs
+// on it.
+func (p *Provider) Traits() session.Traits {
+	return session.Traits{RevokesTokens: true, StateVersion: 1}
 }
 
-// newCorrelation is a random id that joins our log with the store's audit.
-func newCorrelation() string {
-	id := make([]byte, 16)
-	_, _ = rand.Read(id)
-	return hex.EncodeToString(id)
+// Identify implements session.Store.
+func (p *Provider) Identify(s *session.Spec, b session.Bearer, claims identity.Claims) session.Identity {
+	i := session.Identity{Login: s.Login, Namespace: b.Pod.Namespace, ServiceAccount: b.Pod.ServiceAccount, ServiceAccountUID: claims.ServiceAccountUID}
+	if claims.ServiceAccountUID == "" || loginOf(s.Login).sharing == sharePod {
+		i.Pod = b.Pod.UID
+	}
+	return i
 }
 
-// Destination implements provider.Router.
-func (p *Provider) Destination(id string) string {
-	v := p.volumes.Find(id)
-	if v == nil {
-		return ""
+// Restored implements session.Store: what is around the data of a whole answer
+// is read again.
+func (p *Provider) Restored(l session.Login, id string, kind session.Kind, a *session.Answer) error {
+	if a.Part == nil {
+		again, err := decodeAnswer(a.Body, "state")
+		if err != nil {
+			return err
+		}
+		*a = *again
 	}
-	g := v.currentGroup()
-	if g == nil {
-		return ""
+	if parts := strings.SplitN(id, "\n", 4); l != nil && len(parts) == 4 {
+		p.kinds.Set(keyOf(loginOf(l), &request{method: parts[0], path: parts[1]}), kind)
 	}
-	return g.key.login.target.Address.String() + " " + g.key.login.namespace
+	return nil
+}
+
+// requestKey is a request, by which its kind is remembered.
+type requestKey struct {
+	target       endpoint.Target
+	namespace    string
+	method, path string
+}
+
+func keyOf(l login, r *request) requestKey {
+	return requestKey{l.target, l.namespace, r.method, r.path}
+}
+
+// firstUnrevoked notes a login whose tokens may not revoke themselves, and tells
+// whether it was not known.
+func (p *Provider) firstUnrevoked(l login) bool {
+	known := p.unrevoked.Has(l)
+	p.unrevoked.Set(l, struct{}{})
+	return !known
 }
 
 // Stores implements provider.Watcher.

@@ -3,19 +3,17 @@ package vault
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
-	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
-	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // staticTries is how often a static role is asked again while its password is
@@ -25,66 +23,55 @@ const (
 	longestStaticPause = 4 * time.Second
 )
 
-// call makes a request's call with a Vault token.
-func (f *fetch) call(t *token, method, path string, query url.Values, body []byte) call {
-	return call{
-		endpoint: f.endpoint, operation: endpoint.OpCheck, namespace: f.spec.login.namespace, tenant: f.request.Pod.Namespace, token: t.value,
-		method: method, path: path, query: query, body: body,
-		correlation: f.correlation, secrets: f.secrets(t), owner: f.owner(),
-	}
-}
-
-// owner is who is charged for what is read for the volume.
-func (f *fetch) owner() budget.Owner {
-	return budget.Owner{Namespace: f.request.Pod.Namespace, Volume: f.request.Volume}
-}
-
-// secrets are what a hostile server could say back to us.
-func (f *fetch) secrets(t *token) []secret.String {
-	list := []secret.String{t.value}
-	for _, sa := range f.request.Tokens {
-		list = append(list, sa.JWT)
-	}
-	return list
-}
-
-// readWithLogin asks with the group's token.
-func (f *fetch) readWithLogin(ctx context.Context, g *group, r *request) (*reading, error) {
-	token := func(stale *token) (*token, error) { return f.session(ctx, g, stale) }
-	return session.AskTwice(f.now, token, f.asker(ctx, r), refusedToken)
-}
-
-func (f *fetch) asker(ctx context.Context, r *request) func(*token) (*reading, error) {
-	return func(t *token) (*reading, error) { return f.ask(ctx, t, r) }
-}
-
-// deniedRead tells whether the store refused a read, which a new login may mend.
-func deniedRead(err error) bool { return fault.Of(err) == fault.Denied }
-
 // refusedToken tells whether the store refused what another token may get.
 func refusedToken(err error) bool {
-	return deniedRead(err) || strings.Contains(err.Error(), wordsLastUse)
+	return fault.Of(err) == fault.Denied || strings.Contains(err.Error(), wordsLastUse)
 }
 
-// ask makes the request and understands the answer. It asks again where that
-// has a better answer in a moment: a password that is being rotated, or a
-// version that another server of the store has passed.
-func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error) {
+// Read implements session.Session.
+//
+//  1. A token that is refused may be stale: then one new login is tried.
+//  2. What has a better answer in a moment is asked for again: a password that
+//     is being rotated, or a version that another server of the store has passed.
+//  3. The answer must be Vault's. It tells of which kind it is, and for how long
+//     it is good.
+//  4. Of a large answer what the objects take is kept.
+func (s *vaultSession) Read(ctx context.Context, tokens session.Tokens, batch []*session.Request) (map[*session.Request]session.Read, error) {
+	r := batch[0] // Batches makes no larger ones
+	rd, err := s.ask(ctx, tokens, r)
+	if err != nil {
+		return nil, err
+	}
+	s.readOf(r, rd)
+	return map[*session.Request]session.Read{r: {Reading: rd}}, nil
+}
+
+// Issue implements session.Session.
+func (s *vaultSession) Issue(ctx context.Context, tokens session.Tokens, r *session.Request) (*session.Reading, error) {
+	return s.ask(ctx, tokens, r)
+}
+
+func (s *vaultSession) ask(ctx context.Context, tokens session.Tokens, r *session.Request) (*session.Reading, error) {
+	return session.AskTwice(s.now, tokens, func(t *session.Token) (*session.Reading, error) { return s.askWith(ctx, t, r) }, refusedToken)
+}
+
+// askWith makes the request and understands the answer.
+func (s *vaultSession) askWith(ctx context.Context, t *session.Token, r *session.Request) (*session.Reading, error) {
 	for n := 0; ; n++ {
-		rd, err := f.askOnce(ctx, t, r)
+		rd, err := s.askOnce(ctx, t, r)
 		if err != nil {
-			if fault.Of(err) == fault.NotFound && f.optional(r) && !isUnmounted(err) {
-				return absent(f.now(), t), nil
+			if fault.Of(err) == fault.NotFound && s.caller.Optional(r) && !session.IsNotServed(err) {
+				return session.Absent(s.now(), t), nil
 			}
 			return nil, err
 		}
-		f.learned.setKind(f.spec.login, r, rd.kind)
-		rotating, outdated := rd.kind == static && !rd.end.After(rd.at), f.outdated(r, rd)
+		s.kinds.Set(keyOf(s.login, queryOf(r)), rd.Kind)
+		rotating, outdated := rd.Kind == session.Static && !rd.End.After(rd.At), s.outdated(r, rd)
 		if !rotating && outdated == nil {
-			f.awaitRotation(r, rd)
+			s.awaitRotation(r, rd)
 			return rd, nil
 		}
-		if n < staticTries && t.take(0) && backoff.Sleep(ctx, backoff.Delay(2*f.config.RetryBase, longestStaticPause, n, f.chance())) == nil {
+		if n < staticTries && t.Take(0) && backoff.Sleep(ctx, backoff.Delay(2*s.config.RetryBase, longestStaticPause, n, s.config.Jitter())) == nil {
 			continue
 		}
 		if outdated != nil {
@@ -96,52 +83,49 @@ func (f *fetch) ask(ctx context.Context, t *token, r *request) (*reading, error)
 
 // awaitRotation has a static role looked at again soon, and less and less
 // often, while it has not made the change that it announced.
-func (f *fetch) awaitRotation(r *request, rd *reading) {
-	rotated := lastRotation(rd.answer)
-	for _, known := range []*session.Answers[*reading]{f.volume.answers(), f.volume.currentGroup().recent} {
-		if end, late := overdue(known.Held(r.id), rd, rotated); late {
-			rd.end, rd.due = end, session.UntilChange(rd.at, end)
+func (s *vaultSession) awaitRotation(r *session.Request, rd *session.Reading) {
+	rotated := lastRotation(rd.Answer)
+	for _, before := range s.caller.Earlier(r) {
+		if end, late := overdue(before, rd, rotated); late {
+			rd.End, rd.Due = end, session.UntilChange(rd.At, end)
 		}
 	}
 }
 
-// absent is the answer for optional objects that are not there.
-func absent(now time.Time, t *token) *reading {
-	return &reading{asked: now, at: now, absent: true, token: t}
-}
-
-func (f *fetch) askOnce(ctx context.Context, t *token, r *request) (*reading, error) {
-	k := f.call(t, r.method, r.path, r.query, r.body)
-	k.operation, k.reads, k.mints = endpoint.OpRead, true, r.method != http.MethodGet || f.mints(r)
-	if k.mints {
+func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session.Request) (*session.Reading, error) {
+	q := queryOf(r)
+	k := s.call(t, q.method, q.path, q.query, q.body)
+	k.operation, k.reads, k.issues = endpoint.OpRead, true, s.Issues(r)
+	if k.issues {
 		k.operation = endpoint.OpIssue
 	}
-	asked := f.now()
-	reply, err := f.client.do(ctx, k)
+	asked := s.now()
+	reply, err := s.client.do(ctx, k)
 	if err != nil {
-		return nil, f.explainRead(ctx, t, r, reply, err)
+		return nil, s.explainRead(ctx, t, q, reply, err)
 	}
 	defer reply.Release()
-	at := f.now()
-	text := ownText(r.path, reply.Body)
+	at := s.now()
+	text := ownText(q.path, reply.Body)
 	if text != nil {
 		reply.Body = text
 	}
 	a, err := decodeAnswer(reply.Body, reply.ContentType)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, atJSONPath(r, err))
+		return nil, fmt.Errorf("reading %s from %s: %w", q, s.login.target.Address, atJSONPath(q, err))
 	}
-	if text == nil && !isOwnAnswer(r.path, reply.Body) {
-		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", r, f.spec.login.target.Address, len(reply.Body)).
+	if text == nil && !isOwnAnswer(q.path, reply.Body) {
+		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", q, s.login.target.Address, len(reply.Body)).
 			WithHint("%s", hintOfForeign(reply.Status))
 	}
-	is, end := classify(r, a, at)
-	if a, err = f.keep(r, a, is, reply); err != nil {
-		return nil, fmt.Errorf("reading %s from %s: %w", r, f.spec.login.target.Address, err)
+	is, end := classify(q, a, at)
+	keys, whole := s.caller.Keys(r, is)
+	if a, err = keep(a, keys, whole, session.Room(reply)); err != nil {
+		return nil, fmt.Errorf("reading %s from %s: %w", q, s.login.target.Address, err)
 	}
-	rd := &reading{answer: a, kind: is, asked: asked, read: asked, at: at, end: end, token: t, correlation: f.correlation}
-	if is == static {
-		rd.due = dueAt(is, at, end, f.pace(r), f.chance())
+	rd := &session.Reading{Answer: a, Kind: is, Asked: asked, Read: asked, At: at, End: end, Token: t, Correlation: s.caller.Correlation}
+	if is == session.Static {
+		rd.Due = session.AfterChange(at, end, s.config.Jitter())
 	}
 	return rd, nil
 }
@@ -154,34 +138,12 @@ func atJSONPath(r *request, err error) error {
 	return err
 }
 
-// keep takes from an answer what this class's objects want, and what others of
-// the group had of the last one, so that classes which take different parts of
-// a secret do not each ask for it again and again.
-func (f *fetch) keep(r *request, a *answer, is kind, from *endpoint.Reply) (*answer, error) {
-	whole := keptWhole
-	last := f.volume.currentGroup().recent.Held(r.id)
-	if !is.shareable() {
-		whole = heldWhole
-		if c := f.holder().get(r.id); c != nil {
-			last = c.reading
-		}
-	}
-	keys := r.keys
-	if last != nil && last.answer != nil {
-		keys = params.Union(keys, last.answer.part)
-	}
-	before := from.Charge.Bytes()
-	return a.keep(keys, whole, func(n int64) error {
-		if before+n <= from.Charge.Bytes() {
-			return nil
-		}
-		return from.Charge.Resize(before + n)
-	})
-}
+// wordsUnmounted are in Vault's answer for a path at which nothing is mounted.
+const wordsUnmounted = "no handler for route"
 
 // explainRead adds what was attempted, and what a person can do about it.
-func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *endpoint.Reply, err error) error {
-	out := fault.New(fault.Of(err), "reading %s%s: %w", r, f.inNamespace(), err)
+func (s *vaultSession) explainRead(ctx context.Context, t *session.Token, r *request, reply *endpoint.Reply, err error) error {
+	out := fault.New(fault.Of(err), "reading %s%s: %w", r, s.inNamespace(), err)
 	out.RetryAfter = fault.RetryAfter(err)
 	switch out.Reason {
 	case fault.Denied:
@@ -189,23 +151,23 @@ func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *en
 		if r.method != http.MethodGet {
 			capability = "update"
 		}
-		known, maybe := f.kvPath(ctx, t, r)
+		known, maybe := s.kvPath(ctx, t, r)
 		switch {
 		case known != "":
-			return f.withData(out, known)
+			return s.withData(out, known)
 		case maybe != "":
-			return out.WithHint("the policies of role %q must grant %s on %q; if a KV engine of version 2 is mounted there, secretPath must be %q", f.spec.login.role, capability, r.path, maybe)
+			return out.WithHint("the policies of role %q must grant %s on %q; if a KV engine of version 2 is mounted there, secretPath must be %q", s.login.role, capability, r.path, maybe)
 		}
-		return out.WithHint("the policies of role %q must grant %s on %q", f.spec.login.role, capability, r.path)
+		return out.WithHint("the policies of role %q must grant %s on %q", s.login.role, capability, r.path)
 	case fault.NotFound:
-		if gone := deletedVersion(reply, f.now()); gone != "" {
+		if gone := deletedVersion(reply, s.now()); gone != "" {
 			return out.WithHint("%s", gone)
 		}
 		if strings.Contains(err.Error(), wordsUnmounted) {
-			return unmounted{out.WithHint("no engine is mounted there%s: correct the path, or mount the engine again; what a running pod has of it stays", f.inNamespace())}
+			return session.NotServed(out.WithHint("no engine is mounted there%s: correct the path, or mount the engine again; what a running pod has of it stays", s.inNamespace()))
 		}
-		if known, _ := f.kvPath(ctx, t, r); known != "" {
-			return f.withData(out, known)
+		if known, _ := s.kvPath(ctx, t, r); known != "" {
+			return s.withData(out, known)
 		}
 		return out.WithHint("nothing is stored there, or no engine is mounted there; the path of a KV version 2 secret has data/ after the mount")
 	}
@@ -213,19 +175,19 @@ func (f *fetch) explainRead(ctx context.Context, t *token, r *request, reply *en
 }
 
 // withData names the path of a secret of a KV version 2 engine.
-func (f *fetch) withData(err *fault.Error, path string) error {
-	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, f.spec.login.role)
+func (s *vaultSession) withData(err *fault.Error, path string) error {
+	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, s.login.role)
 }
 
 // kvPath is the path that was meant where a secret of a KV version 2 engine is
 // asked for without data/, and what it may be where the store does not say what
 // is mounted there. The default policy lets every token ask that of a path that
 // it may read something of. It is asked once, after a refusal.
-func (f *fetch) kvPath(ctx context.Context, t *token, r *request) (known, maybe string) {
+func (s *vaultSession) kvPath(ctx context.Context, t *session.Token, r *request) (known, maybe string) {
 	if !mayLackData(r) {
 		return "", ""
 	}
-	m, ok := f.mountOf(ctx, t, r)
+	m, ok := s.mountOf(ctx, t, r)
 	switch rest, under := strings.CutPrefix(r.path, m.path); {
 	case !ok:
 		return "", withData(r)
@@ -243,16 +205,20 @@ type mounted struct {
 }
 
 // mountOf asks what is mounted at the path of a request.
-func (f *fetch) mountOf(ctx context.Context, t *token, r *request) (m mounted, ok bool) {
-	mounts := &f.volume.currentGroup().mounts
-	if m, ok = mounts.Get(r.path); ok || t == nil || t.limited() {
+func (s *vaultSession) mountOf(ctx context.Context, t *session.Token, r *request) (m mounted, ok bool) {
+	facts, key := s.caller.Facts(), factMount+r.path
+	if known, ok := facts.Get(key); ok {
+		m, _ = known.(mounted)
 		return m, m.path != ""
 	}
+	if t == nil || t.Limited() {
+		return m, false
+	}
 	const preflight = "sys/internal/ui/mounts/"
-	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, preflight+r.path, nil, nil))
+	reply, err := s.client.do(ctx, s.call(t, http.MethodGet, preflight+r.path, nil, nil))
 	if err != nil {
-		if deniedRead(err) {
-			mounts.Set(r.path, mounted{})
+		if fault.Of(err) == fault.Denied {
+			facts.Set(key, mounted{})
 		}
 		return m, false
 	}
@@ -268,15 +234,8 @@ func (f *fetch) mountOf(ctx context.Context, t *token, r *request) (m mounted, o
 		return m, false
 	}
 	m = mounted{body.Data.Path, body.Data.Type == "kv" && body.Data.Options["version"] == "2"}
-	mounts.Set(r.path, m)
+	facts.Set(key, m)
 	return m, m.path != ""
-}
-
-func (f *fetch) inNamespace() string {
-	if f.spec.login.namespace == "" {
-		return ""
-	}
-	return fmt.Sprintf(" in namespace %q", f.spec.login.namespace)
 }
 
 // deletedVersion explains a KV v2 secret that is not there any more.
@@ -305,39 +264,51 @@ func deletedVersion(r *endpoint.Reply, now time.Time) string {
 	return ""
 }
 
-// unchanged looks at the metadata of a KV v2 secret that was read before, not too
-// long ago. It returns the earlier answer, as of now, if that is still the
-// current one. Where the metadata was refused it tells to which token.
-func (f *fetch) unchanged(ctx context.Context, g *group, r *request) (rd *reading, refused *token) {
-	before := g.recent.Last(r.id)
-	if !before.answers(r) {
-		before = f.volume.answers().Last(r.id)
+// Unchanged implements session.Checker: it looks at the metadata of a KV v2
+// secret that was read before, not too long ago.
+func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
+	path, ok := metadataPath(queryOf(r))
+	if !ok || !before.Answer.Revision.Known() || s.caller.Facts().Has(factNoMetadata+r.ID) || !session.VersionWillDo(before.Read, s.now()) {
+		return nil
 	}
-	path, ok := metadataPath(r)
-	if !ok || !before.answers(r) || before.absent || !before.answer.kv.known() || f.request.Fresh || g.noMetadata.Has(r.id) ||
-		!session.VersionWillDo(before.read, f.now()) {
-		return nil, nil
+	t := s.caller.CurrentToken()
+	if t == nil || t.Limited() {
+		return nil // the read takes care of a login that is due, and spends one use and not two
 	}
-	t := g.login.Current(f.now(), nil)
-	if t == nil || t.limited() {
-		return nil, nil // the read takes care of a login that is due, and spends one use and not two
-	}
-	asked := f.now()
-	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, path, nil, nil))
+	asked := s.now()
+	reply, err := s.client.do(ctx, s.call(t, http.MethodGet, path, nil, nil))
 	if err != nil {
 		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
-			return nil, t
+			s.mu.Lock()
+			s.refused[r] = t
+			s.mu.Unlock()
 		}
-		return nil, nil
+		return nil
 	}
 	defer reply.Release()
-	if currentVersion(reply.Body, f.now()) != before.answer.kv {
-		return nil, nil
+	if currentVersion(reply.Body, s.now()) != before.Answer.Revision {
+		return nil
 	}
-	now := *before
-	now.asked, now.at, now.token, now.correlation = asked, f.now(), t, f.correlation
-	return &now, nil
+	return before.Again(asked, s.now(), t, s.caller.Correlation)
 }
+
+// readOf notes that the metadata is not for the identity where it was refused to
+// the token that the read was made with: the token is good, so it was the policy.
+func (s *vaultSession) readOf(r *session.Request, rd *session.Reading) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.refused[r]; t != nil && rd.Token == t {
+		s.caller.Facts().Set(factNoMetadata+r.ID, struct{}{})
+	}
+}
+
+// The facts that are remembered of an identity: what is mounted at paths that
+// were refused, and for which requests a look at the metadata does not do,
+// mostly because the policy does not allow it.
+const (
+	factMount      = "mount "
+	factNoMetadata = "no metadata "
+)
 
 // metadataPath is where KV v2 tells the versions. It is not known where an
 // object wants more than the data, where the class asks for a version, or
@@ -351,7 +322,7 @@ func metadataPath(r *request) (string, bool) {
 
 // currentVersion is that of a secret's metadata; zero if it is deleted. With
 // delete_version_after a version has a deletion time that is still to come.
-func currentVersion(body []byte, now time.Time) kvVersion {
+func currentVersion(body []byte, now time.Time) session.Revision {
 	var m struct {
 		Data struct {
 			Current  json.Number `json:"current_version"`
@@ -363,16 +334,53 @@ func currentVersion(body []byte, now time.Time) kvVersion {
 		} `json:"data"`
 	}
 	if json.Unmarshal(body, &m) != nil {
-		return kvVersion{}
+		return session.Revision{}
 	}
 	v, ok := m.Data.Versions[m.Data.Current.String()]
 	if !ok || v.Destroyed {
-		return kvVersion{}
+		return session.Revision{}
 	}
 	if v.Deleted != "" {
 		if at, err := time.Parse(time.RFC3339Nano, v.Deleted); err != nil || !at.After(now) {
-			return kvVersion{}
+			return session.Revision{}
 		}
 	}
-	return kvVersion{m.Data.Current.String(), v.Created}
+	return session.Revision{Number: m.Data.Current.String(), Changed: v.Created}
+}
+
+// errOutdated is in the error of a read that gave an older version.
+var errOutdated = errors.New("the answer is older than what this node read before")
+
+// outdated is the error for an answer that is older than one that was had
+// before: an older version of a KV v2 secret, created earlier. A deleted
+// version does not bring back the one before it, and a secret that was made
+// again counts from 1, but later.
+func (s *vaultSession) outdated(r *session.Request, rd *session.Reading) error {
+	q := queryOf(r)
+	if version := q.query.Get("version"); version != "" && version != "0" {
+		return nil // the class wants it
+	}
+	for _, before := range s.caller.Earlier(r) {
+		if !older(rd.Answer.Revision, before.Answer.Revision) {
+			continue
+		}
+		err := fault.New(fault.Unavailable, "reading %s%s from %s: version %s, after version %s: %w",
+			q, s.inNamespace(), s.login.target.Address, rd.Answer.Revision.Number, before.Answer.Revision.Number, errOutdated).
+			WithHint("a standby is behind the active server; where the store was restored from a backup, write the secret again")
+		err.RetryAfter = session.SureAfter
+		return err
+	}
+	return nil
+}
+
+// older tells whether v is an earlier state of the same secret.
+func older(v, o session.Revision) bool {
+	n, err := strconv.ParseInt(v.Number, 10, 64)
+	m, oerr := strconv.ParseInt(o.Number, 10, 64)
+	if err != nil || oerr != nil || n >= m {
+		return false
+	}
+	at, err := time.Parse(time.RFC3339Nano, v.Changed)
+	before, oerr := time.Parse(time.RFC3339Nano, o.Changed)
+	return err == nil && oerr == nil && !at.After(before)
 }

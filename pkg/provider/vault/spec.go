@@ -2,69 +2,55 @@ package vault
 
 import (
 	"slices"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 // spec is a class as this provider understands it. It is never changed.
 type spec struct {
-	class class.Ref
+	session.Spec
 	// named is the server by the class and the defaults, which Config.Instead may
 	// put another in the place of.
 	named    endpoint.Target
 	login    login
 	objects  []*object
-	requests []*request
-	warnings []string
-	suspects []string // those of warnings that are probably mistakes
-	interval time.Duration
-	scope    class.CredentialScope
-	size     int64
-}
-
-// Size implements params.Made.
-func (s *spec) Size() int64 { return s.size }
-
-// withoutObjects is what outlives the class in the volumes that were answered.
-func (s *spec) withoutObjects() *spec {
-	return &spec{class: s.class, login: s.login, interval: s.interval, scope: s.scope}
+	suspects []string // those of the warnings that are probably mistakes
 }
 
 // newSpec parses a class. Its error names every bad field.
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known(p.config.Name))
-	s := &spec{class: cl.Ref, login: p.newLogin(set), interval: p.config.DefaultInterval, scope: cl.CredentialScope}
-	s.objects, s.requests = newObjects(set)
+	s := &spec{login: p.newLogin(set), Spec: session.Spec{Class: cl.Ref, AsPod: true, Interval: p.config.DefaultInterval, Scope: cl.CredentialScope}}
+	var requests []*request
+	s.objects, requests = newObjects(set)
 	for _, o := range s.objects {
-		if every := o.request.interval; every > 0 && every < p.config.MinInterval {
-			set.Warn(set.Field(keyObjects).Index(o.index).Child(fieldInterval),
+		if every := o.request.Interval; every > 0 && every < p.config.MinInterval {
+			set.Warn(set.Field(keyObjects).Index(o.Index).Child(fieldInterval),
 				"is less than the operator allows: %s is used: %s", p.config.MinInterval, setting.Name("--min-refresh-interval"))
 		}
+		s.Objects = append(s.Objects, &o.Object)
 	}
-	s.warnings, s.suspects, s.size = set.Warnings, set.Suspects, set.Size()
+	for _, r := range requests {
+		if r.Interval > 0 {
+			r.Interval = max(r.Interval, p.config.MinInterval)
+		}
+		s.Requests = append(s.Requests, &r.Request)
+	}
+	s.Warnings, s.suspects, s.Bytes = set.Warnings, set.Suspects, set.Size()
 	if cl.RefreshInterval > 0 {
-		s.interval = cl.RefreshInterval
+		s.Interval = cl.RefreshInterval
 	}
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
 	s.named, s.login.target = s.login.target, p.config.Instead.Over(s.login.target)
+	s.Login, s.Audience = s.login, s.login.audience
 	return s, nil
-}
-
-// ids are the requests that the class makes.
-func (s *spec) ids() map[string]bool {
-	ids := make(map[string]bool, len(s.requests))
-	for _, r := range s.requests {
-		ids[r.id] = true
-	}
-	return ids
 }
 
 func (p *Provider) check(s *spec, set *params.Set) error {
@@ -82,9 +68,10 @@ func (p *Provider) check(s *spec, set *params.Set) error {
 	return nil
 }
 
-// spec parses a class, or finds it parsed.
-func (p *Provider) spec(r provider.Request) (*spec, error) {
-	return p.specs.Get(r.Volume, r.Class, p.newSpec)
+// Parse implements session.Store.
+func (p *Provider) Parse(c *class.Class) (*session.Spec, error) {
+	s, err := p.newSpec(c)
+	return &s.Spec, err
 }
 
 // Validate implements provider.Validator.

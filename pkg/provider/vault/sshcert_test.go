@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // sshCertificate has the form of one of OpenSSH's, with fields for its key.
@@ -68,12 +70,14 @@ func FuzzValidBefore(f *testing.F) {
 
 // TestOverdue has static roles at the moment of their schedule.
 func TestOverdue(t *testing.T) {
-	at := func(d time.Duration) *reading { return &reading{kind: static, at: after(d), end: after(d)} }
-	announced := &reading{kind: static, at: after(-time.Hour), end: epoch}
+	at := func(d time.Duration) *session.Reading {
+		return &session.Reading{Kind: session.Static, At: after(d), End: after(d)}
+	}
+	announced := &session.Reading{Kind: session.Static, At: after(-time.Hour), End: epoch}
 	for _, tc := range []struct {
 		name    string
-		before  *reading
-		now     *reading
+		before  *session.Reading
+		now     *session.Reading
 		rotated time.Time
 		want    bool
 	}{

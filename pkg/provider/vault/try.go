@@ -3,13 +3,13 @@ package vault
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // Trial is what came of trying a class without a volume.
@@ -74,7 +74,7 @@ const (
 // The error is for a class that is refused before anything is asked, and for a
 // server that is not reached.
 func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Trial, error) {
-	s, err := p.spec(r)
+	s, err := p.newSpec(r.Class)
 	if err != nil {
 		return nil, err
 	}
@@ -82,57 +82,50 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 	if trial.Need, err = p.Needs(r.Class); err != nil {
 		return nil, err
 	}
-	e, err := p.endpoints.Get(ctx, s.login.target, p.config.Now())
-	if err != nil {
-		return trial, err
-	}
-	v, work, leave, err := p.volumes.Enter(ctx, r.Volume, func(id string) *volume { return newVolume(id, r.Pod.Namespace, p.config.Budget) })
-	if err != nil {
-		return trial, err
-	}
-	f := &fetch{Provider: p, request: r, spec: s, volume: v, endpoint: e, began: p.config.Now(), correlation: newCorrelation()}
-	err = f.try(work, trial, read)
-	leave()
-	trial.Kept = p.Release(context.WithoutCancel(ctx), r.Volume)
-	if trial.Kept == nil && !p.learned.firstUnrevoked(s.login) { // it was noted by the release
+	left, err := p.Engine.Try(ctx, r, p.trial(s, trial, read))
+	trial.Kept = left
+	if trial.Kept == nil && p.unrevoked.Has(s.login) { // it was noted by the release
 		trial.Kept = fault.New(fault.Denied, "its policies do not let the Vault token revoke itself")
 	}
 	return trial, err
 }
 
-func (f *fetch) try(ctx context.Context, trial *Trial, read bool) error {
-	if err := f.join(); err != nil {
-		return err
-	}
-	t, err := f.session(ctx, f.volume.currentGroup(), nil)
-	if errors.Is(err, errPodBound) {
-		t, err = f.session(ctx, f.rejoin(), nil)
-	}
-	switch {
-	case err != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NotAllowed):
-		return err
-	case err != nil:
-		trial.Refused = err
+// trial is what is done with a login: the token's rights are asked for, and with
+// read the objects.
+func (p *Provider) trial(s *spec, trial *Trial, read bool) session.Trial {
+	t := session.Trial{LoggedIn: func(ctx context.Context, v session.Session, t *session.Token, err error) error {
+		switch {
+		case err != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NotAllowed):
+			return err
+		case err != nil:
+			trial.Refused = err
+			return nil
+		}
+		vs := v.(*vaultSession) //nolint:forcetypeassert // Open made it
+		trial.Policies = vs.policiesOf(ctx, t)
+		held, err := vs.capabilities(ctx, t, trial.Rights)
+		trial.Unasked = err
+		for _, o := range s.objects {
+			trial.Objects = append(trial.Objects, vs.tryObject(ctx, t, o, held))
+		}
 		return nil
-	}
-	trial.Policies = f.policiesOf(ctx, t)
-	held, err := f.capabilities(ctx, t, trial.Rights)
-	trial.Unasked = err
-	for _, o := range f.spec.objects {
-		trial.Objects = append(trial.Objects, f.tryObject(ctx, t, o, held))
-	}
+	}}
 	if read {
-		f.readAll(ctx, trial.Objects)
+		t.Answered = func(results map[string]session.Result) {
+			for i, o := range s.objects {
+				trial.Objects[i].outcome(p, o, results[o.Request.ID])
+			}
+		}
 	}
-	return nil
+	return t
 }
 
 // policiesOf are the policies of a token, which the default policy lets it ask.
-func (f *fetch) policiesOf(ctx context.Context, t *token) []string {
-	if t.limited() {
+func (s *vaultSession) policiesOf(ctx context.Context, t *session.Token) []string {
+	if t.Limited() {
 		return nil
 	}
-	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, "auth/token/lookup-self", nil, nil))
+	reply, err := s.client.do(ctx, s.call(t, http.MethodGet, "auth/token/lookup-self", nil, nil))
 	if err != nil {
 		return nil
 	}
@@ -149,7 +142,7 @@ func (f *fetch) policiesOf(ctx context.Context, t *token) []string {
 }
 
 // capabilities asks what a token may do, by path.
-func (f *fetch) capabilities(ctx context.Context, t *token, rights []Right) (map[string][]string, error) {
+func (s *vaultSession) capabilities(ctx context.Context, t *session.Token, rights []Right) (map[string][]string, error) {
 	paths := make([]string, 0, len(rights))
 	for _, r := range rights {
 		paths = append(paths, r.Path)
@@ -158,8 +151,8 @@ func (f *fetch) capabilities(ctx context.Context, t *token, rights []Right) (map
 	if err != nil {
 		return nil, fault.New(fault.Internal, "asking for the token's capabilities: the request cannot be written")
 	}
-	t.take(0)
-	reply, err := f.client.do(ctx, f.call(t, http.MethodPost, "sys/capabilities-self", nil, body))
+	t.Take(0)
+	reply, err := s.client.do(ctx, s.call(t, http.MethodPost, "sys/capabilities-self", nil, body))
 	if err != nil {
 		return nil, fmt.Errorf("asking for the token's capabilities: %w", err)
 	}
@@ -168,7 +161,7 @@ func (f *fetch) capabilities(ctx context.Context, t *token, rights []Right) (map
 		Data map[string]json.RawMessage `json:"data"`
 	}
 	if json.Unmarshal(reply.Body, &answer) != nil || answer.Data == nil {
-		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", f.endpoint.Address)
+		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", s.endpoint.Address)
 	}
 	held := make(map[string][]string, len(answer.Data))
 	for path, raw := range answer.Data {
@@ -184,8 +177,8 @@ func holds(held map[string][]string, path, capability string) bool {
 	return slices.Contains(held[path], capability) || slices.Contains(held[path], "root")
 }
 
-func (f *fetch) tryObject(ctx context.Context, t *token, o *object, held map[string][]string) Tried {
-	tried := Tried{Index: o.index, Name: o.name, Request: o.request.String(), Path: o.request.path, Key: o.key, Optional: o.optional, There: Unseen}
+func (s *vaultSession) tryObject(ctx context.Context, t *session.Token, o *object, held map[string][]string) Tried {
+	tried := Tried{Index: o.Index, Name: o.Name, Request: o.request.String(), Path: o.request.path, Key: o.Key, Optional: o.Optional, There: Unseen}
 	if held == nil {
 		return tried
 	}
@@ -196,28 +189,28 @@ func (f *fetch) tryObject(ctx context.Context, t *token, o *object, held map[str
 	path, needs := o.request.access()
 	for _, capability := range needs {
 		if !holds(held, path, capability) {
-			tried.Missing = append(tried.Missing, Right{Path: path, Capability: capability, Purpose: Serve, Objects: []int{o.index}})
+			tried.Missing = append(tried.Missing, Right{Path: path, Capability: capability, Purpose: Serve, Objects: []int{o.Index}})
 		}
 	}
-	known, maybe := f.kvPath(ctx, t, o.request)
+	known, maybe := s.kvPath(ctx, t, o.request)
 	if known == "" && len(tried.Missing) > 0 {
 		known, tried.Guessed = maybe, maybe != ""
 	}
 	tried.WithData = known
-	if len(tried.Missing) == 0 && tried.WithData == "" && !t.limited() {
-		tried.There, tried.Detail = f.presence(ctx, t, o.request, held)
+	if len(tried.Missing) == 0 && tried.WithData == "" && !t.Limited() {
+		tried.There, tried.Detail = s.presence(ctx, t, o.request, held)
 	}
 	return tried
 }
 
 // presence tells whether there is a secret, as far as its value need not be read
 // for it.
-func (f *fetch) presence(ctx context.Context, t *token, r *request, held map[string][]string) (there Presence, detail string) {
+func (s *vaultSession) presence(ctx context.Context, t *session.Token, r *request, held map[string][]string) (there Presence, detail string) {
 	path, ok := metadataPath(r)
 	if !ok || !holds(held, path, "read") {
 		return Unseen, ""
 	}
-	reply, err := f.client.do(ctx, f.call(t, http.MethodGet, path, nil, nil))
+	reply, err := s.client.do(ctx, s.call(t, http.MethodGet, path, nil, nil))
 	switch {
 	case fault.Of(err) == fault.NotFound && err != nil:
 		return Absent, fault.Cause(err)
@@ -225,36 +218,31 @@ func (f *fetch) presence(ctx context.Context, t *token, r *request, held map[str
 		return Unseen, fault.Cause(err)
 	}
 	defer reply.Release()
-	v := currentVersion(reply.Body, f.now())
-	if !v.known() {
+	v := currentVersion(reply.Body, s.now())
+	if !v.Known() {
 		return Absent, "its current version is deleted"
 	}
-	return There, "version " + v.number
+	return There, "version " + v.Number
 }
 
-// readAll reads the objects as a pod's volume would, and keeps their sizes alone.
-func (f *fetch) readAll(ctx context.Context, objects []Tried) {
-	results := f.answers(ctx)
-	for i, o := range f.spec.objects {
-		res := results[slices.Index(f.spec.requests, o.request)]
-		tried := &objects[i]
+// outcome takes what came of a read, and of its value the size alone.
+func (t *Tried) outcome(p *Provider, o *object, res session.Result) {
+	switch {
+	case res.Err != nil:
+		t.Failed = res.Err
+	case res.Reading == nil:
+		t.Failed = fault.New(fault.Canceled, "it was not made, since another object could not be read")
+	case res.Absent:
+		t.There = Absent
+	default:
+		value, err := p.File(&o.Object, res.Answer)
 		switch {
-		case res.err != nil:
-			tried.Failed = res.err
-		case res.reading == nil:
-			tried.Failed = fault.New(fault.Canceled, "it was not made, since another object could not be read")
-		case res.absent:
-			tried.There = Absent
+		case err == nil:
+			t.Read, t.There, t.Size = true, There, len(value)
+		case o.Optional && fault.Of(err) == fault.NotFound:
+			t.There = Absent
 		default:
-			value, err := res.answer.value(o)
-			switch {
-			case err == nil:
-				tried.Read, tried.There, tried.Size = true, There, len(value)
-			case o.optional && fault.Of(err) == fault.NotFound:
-				tried.There = Absent
-			default:
-				tried.Failed = err
-			}
+			t.Failed = err
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 // foreignBodies are what proxies, ingresses, firewalls and other servers answer.
@@ -125,45 +126,20 @@ func TestOlderVersion(t *testing.T) {
 	const one, two = "2026-01-01T00:00:01.5Z", "2026-01-01T00:00:02Z"
 	for _, tc := range []struct {
 		name   string
-		is, of kvVersion
+		is, of session.Revision
 		want   bool
 	}{
-		{"earlier", kvVersion{"4", one}, kvVersion{"5", two}, true},
-		{"by number, not by text", kvVersion{"9", one}, kvVersion{"10", two}, true},
-		{"the same", kvVersion{"5", two}, kvVersion{"5", two}, false},
-		{"later", kvVersion{"6", two}, kvVersion{"5", one}, false},
-		{"made again", kvVersion{"1", two}, kvVersion{"5", one}, false},
-		{"no KV v2", kvVersion{}, kvVersion{"5", one}, false},
-		{"no KV v2 before", kvVersion{"5", one}, kvVersion{}, false},
-		{"a time that says nothing", kvVersion{"4", "x"}, kvVersion{"5", two}, false},
+		{"earlier", session.Revision{Number: "4", Changed: one}, session.Revision{Number: "5", Changed: two}, true},
+		{"by number, not by text", session.Revision{Number: "9", Changed: one}, session.Revision{Number: "10", Changed: two}, true},
+		{"the same", session.Revision{Number: "5", Changed: two}, session.Revision{Number: "5", Changed: two}, false},
+		{"later", session.Revision{Number: "6", Changed: two}, session.Revision{Number: "5", Changed: one}, false},
+		{"made again", session.Revision{Number: "1", Changed: two}, session.Revision{Number: "5", Changed: one}, false},
+		{"no KV v2", session.Revision{}, session.Revision{Number: "5", Changed: one}, false},
+		{"no KV v2 before", session.Revision{Number: "5", Changed: one}, session.Revision{}, false},
+		{"a time that says nothing", session.Revision{Number: "4", Changed: "x"}, session.Revision{Number: "5", Changed: two}, false},
 	} {
-		if got := tc.is.olderThan(tc.of); got != tc.want {
+		if got := older(tc.is, tc.of); got != tc.want {
 			t.Errorf("%s: %t", tc.name, got)
-		}
-	}
-}
-
-func TestUsesOfAToken(t *testing.T) {
-	two := newToken(login{}, authInfo{Token: "t", TTL: "3600", Renewable: true, Type: "service", Uses: 2}, epoch, 0)
-	if due, final := two.isDue(epoch); due || !final || !two.limited() || !two.fresh() {
-		t.Error("a token with a number of uses is not renewed, and lives its time")
-	}
-	if !two.take(usesToEnd) || two.take(usesToEnd) || !two.take(0) || two.take(0) || two.fresh() {
-		t.Error("two uses are one for the lease and one for its end")
-	}
-	at, err := endpoint.ParseAddressOrSocket("https://vault.example")
-	if err != nil {
-		t.Fatal(err)
-	}
-	two.login.target.Address = at
-	k, err := keepToken(two).restore()
-	if err != nil || k.take(0) || !k.limited() || k.fresh() {
-		t.Errorf("a restart gave uses back: %v", err)
-	}
-	unlimited := newToken(login{}, authInfo{Token: "t", TTL: "3600"}, epoch, 0)
-	for range 100 {
-		if !unlimited.take(usesToEnd) {
-			t.Fatal("a token without a number of uses ran out of them")
 		}
 	}
 }

@@ -12,43 +12,29 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// kind is what decides when an answer is to be had anew.
-type kind int
-
-const (
-	polled      kind = iota // has no lifetime: read again at the interval
-	static                  // changes at a time that the store names
-	certificate             // is made by the read, and ends by itself
-	leased                  // is made by the read, ends with its lease or Vault token
-	once                    // is made by the read, and has no end
-)
-
-// shareable tells whether a read is alike for all who may make it.
-func (k kind) shareable() bool { return k == polled || k == static }
-
 // classify finds the kind, and the end or the announced change where the kind
 // has one. What people keep in KV is polled, whatever it looks like.
-func classify(r *request, a *answer, at time.Time) (kind, time.Time) {
-	if a.leaseID != "" {
-		return leased, at.Add(a.duration)
+func classify(r *request, a *session.Answer, at time.Time) (session.Kind, time.Time) {
+	if a.LeaseID != "" {
+		return session.Leased, at.Add(a.Duration)
 	}
-	if a.mountType == "kv" || a.kv.known() {
-		return polled, time.Time{}
+	if a.Type == "kv" || a.Revision.Known() {
+		return session.Polled, time.Time{}
 	}
-	data := params.Member(a.body, "data")
+	data := params.Member(a.Body, "data")
 	if rotation(r, data) {
-		return static, at.Add(secondsIn(data, "ttl"))
+		return session.Static, at.Add(secondsIn(data, "ttl"))
 	}
-	if r.method == http.MethodGet && !isMade(r, a, data) && (a.duration <= 0 || a.mountType == "") {
-		return polled, time.Time{}
+	if r.method == http.MethodGet && !isMade(r, a, data) && (a.Duration <= 0 || a.Type == "") {
+		return session.Polled, time.Time{}
 	}
 	if end := lifetime(a, data, at); !end.IsZero() {
-		return certificate, end
+		return session.Certificate, end
 	}
 	if r.method == http.MethodGet || !isNull(data) && !params.IsObject(data) {
-		return polled, time.Time{}
+		return session.Polled, time.Time{}
 	}
-	return once, time.Time{}
+	return session.Once, time.Time{}
 }
 
 // rotation tells whether an answer is that of a static role, whose password
@@ -62,12 +48,12 @@ func rotation(r *request, data []byte) bool {
 // at that moment ttl can be the next period's already, while the password is
 // the old one until the store's queue comes to it. It returns the announced
 // moment.
-func overdue(before, now *reading, rotated time.Time) (time.Time, bool) {
-	if before == nil || before.kind != static || now.kind != static || rotated.IsZero() || before.end.After(now.at) || before.end.IsZero() {
+func overdue(before, now *session.Reading, rotated time.Time) (time.Time, bool) {
+	if before == nil || before.Kind != session.Static || now.Kind != session.Static || rotated.IsZero() || before.End.After(now.At) || before.End.IsZero() {
 		return time.Time{}, false
 	}
-	late := now.at.Sub(before.end)
-	return before.end, late < longestOverdue && rotated.Before(before.end.Add(-rotationSlack))
+	late := now.At.Sub(before.End)
+	return before.End, late < longestOverdue && rotated.Before(before.End.Add(-rotationSlack))
 }
 
 const (
@@ -79,11 +65,11 @@ const (
 
 // lastRotation is when a static role's password was last changed; zero if the
 // answer does not say.
-func lastRotation(a *answer) (at time.Time) {
-	if a == nil || a.body == nil {
+func lastRotation(a *session.Answer) (at time.Time) {
+	if a == nil || a.Body == nil {
 		return at
 	}
-	readMember(params.Member(a.body, "data"), "last_vault_rotation", &at)
+	readMember(params.Member(a.Body, "data"), "last_vault_rotation", &at)
 	return at
 }
 
@@ -92,11 +78,11 @@ func lastRotation(a *answer) (at time.Time) {
 // do not name the engine (OpenBao, Vault before 1.17) it may be KV version 1,
 // where people keep anything under any name. That always has a lease_duration,
 // which other answers without a lease have not.
-func isMade(r *request, a *answer, data []byte) bool {
+func isMade(r *request, a *session.Answer, data []byte) bool {
 	if !isNull(params.Member(data, "certificate")) {
 		return !isNull(params.Member(data, "serial_number")) && !isNull(params.Member(data, "expiration"))
 	}
-	if a.mountType == "" && a.duration > 0 {
+	if a.Type == "" && a.Duration > 0 {
 		return strings.Contains("/"+r.path, "/identity/oidc/token/")
 	}
 	for _, name := range []string{"token", "access_token", "id_token", "session_token", "security_token", "secret_key", "private_key", "private_key_data", "password", "secret_id", "signed_key", "client_secret"} {
@@ -108,7 +94,7 @@ func isMade(r *request, a *answer, data []byte) bool {
 }
 
 // lifetime is the end of what a read has made; zero if it has none.
-func lifetime(a *answer, data []byte, at time.Time) time.Time {
+func lifetime(a *session.Answer, data []byte, at time.Time) time.Time {
 	var cert, other, signed string
 	readMember(data, "certificate", &cert)
 	readMember(data, "cert", &other)
@@ -129,11 +115,11 @@ func lifetime(a *answer, data []byte, at time.Time) time.Time {
 			return at.Add(life)
 		}
 	}
-	if a.duration > 0 {
-		return at.Add(a.duration)
+	if a.Duration > 0 {
+		return at.Add(a.Duration)
 	}
 	var auth authInfo
-	if readMember(a.body, "auth", &auth) && auth.ttl() > 0 {
+	if readMember(a.Body, "auth", &auth) && auth.ttl() > 0 {
 		return at.Add(auth.ttl())
 	}
 	return time.Time{}
@@ -178,56 +164,4 @@ func expiration(raw json.RawMessage, certificates ...string) time.Time {
 		}
 	}
 	return time.Time{}
-}
-
-// pace is how often what has no lifetime is looked at again.
-type pace struct {
-	interval time.Duration
-	// again tells that the interval stands on the object itself, and so is meant
-	// for what each look makes anew as well.
-	again bool
-}
-
-// pace of a request.
-func (f *fetch) pace(r *request) pace {
-	if r.interval == 0 {
-		return pace{interval: f.spec.interval}
-	}
-	return pace{max(r.interval, f.config.MinInterval), true}
-}
-
-// dueAt is when an answer is to be had anew.
-func dueAt(k kind, at, end time.Time, p pace, chance float64) time.Time {
-	switch k {
-	case leased, certificate:
-		if !end.After(at) { // over already, or of a lease that says nothing
-			return at.Add(p.interval)
-		}
-		return session.TwoThirds(at, end, chance)
-	case static:
-		return session.AfterChange(at, end, chance)
-	case once:
-		if !p.again {
-			return time.Time{}
-		}
-	}
-	return at.Add(p.interval)
-}
-
-// fellShort tells whether a renewal gave less than was asked for, so that the
-// maximum is near. The second is for the store's rounding.
-func fellShort(asked, granted time.Duration) bool {
-	return float64(granted+time.Second) < 0.9*float64(asked)
-}
-
-// recentEnough tells whether an answer that was asked for at a moment will do,
-// for its own volume or for another of the same identity.
-func recentEnough(k kind, asked, due, now time.Time, own bool) bool {
-	switch {
-	case own && k == static:
-		return now.Before(due)
-	case own:
-		return session.GoodForOwn(asked, due, now)
-	}
-	return session.GoodForOthers(asked, due, now)
 }

@@ -45,16 +45,16 @@ func InParallel[T any](list []T, do func(T)) {
 	}
 }
 
-// Settle ends each of the debts, in parallel. It returns those that could not
-// be ended, and why.
-func Settle[D any](debts []D, end func(D) error) (left []D, err error) {
+// RevokeAll revokes each, in parallel. It returns those that could not be
+// revoked, and why.
+func RevokeAll[R any](list []R, revoke func(R) error) (left []R, err error) {
 	var mu sync.Mutex
 	var failed []error
-	InParallel(debts, func(d D) {
-		if err := end(d); err != nil {
+	InParallel(list, func(r R) {
+		if err := revoke(r); err != nil {
 			mu.Lock()
 			defer mu.Unlock()
-			left, failed = append(left, d), append(failed, err)
+			left, failed = append(left, r), append(failed, err)
 		}
 	})
 	return left, errors.Join(failed...)

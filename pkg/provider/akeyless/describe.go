@@ -1,0 +1,259 @@
+package akeyless
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
+)
+
+// kindKey is an item. What describe-item said of its kind is public to no one
+// by being remembered: the store still judges every read.
+type kindKey struct {
+	target endpoint.Target
+	access string
+	name   string
+}
+
+func keyOf(l login, name string) kindKey { return kindKey{l.Target, l.AccessID, name} }
+
+// describedKey is who describes an item.
+type describedKey struct {
+	session.Identity
+	name string
+}
+
+// factOpaque begins what is remembered of items that an identity may read but not
+// describe.
+const factOpaque = "opaque "
+
+// description is what describe-item says.
+type description struct {
+	Type         string      `json:"item_type"`
+	LastVersion  json.Number `json:"last_version"`
+	Modified     string      `json:"modification_date"`
+	LastRotation string      `json:"last_rotation_date"`
+	NextRotation string      `json:"next_rotation_date"`
+}
+
+// revision tells two states of an item apart.
+func (d description) revision() session.Revision {
+	if n, err := d.LastVersion.Int64(); err != nil || n <= 0 {
+		return session.Revision{}
+	}
+	return session.Revision{Number: d.LastVersion.String(), Changed: d.Modified, Rotated: d.LastRotation}
+}
+
+// next is the announced rotation, zero if there is none.
+func (d description) next() time.Time {
+	at, err := time.Parse(time.RFC3339, d.NextRotation)
+	if err != nil {
+		return time.Time{}
+	}
+	return at
+}
+
+// describe asks for an item's description.
+func (s *akeylessSession) describe(ctx context.Context, name string) (description, error) {
+	var d description
+	tokens := func(stale *session.Token) (*session.Token, error) { return s.caller.Token(ctx, stale) }
+	r, err := s.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: "/describe-item", body: map[string]any{"name": name}})
+	if err == nil {
+		defer r.Release()
+		err = decode(r, s.endpoint.Address, &d)
+	}
+	if err == nil && d.Type == "" {
+		err = fault.New(fault.BadAnswer, "the answer of %s describes no item", s.endpoint.Address).WithHint(hintForeign)
+	}
+	return d, err
+}
+
+// Prepare implements session.Preparer: it finds out the kinds of items where the
+// class does not say. Where the identity may not describe an item, it is taken for
+// a static secret: the read tells more.
+func (s *akeylessSession) Prepare(ctx context.Context, list []*session.Request) map[*session.Request]error {
+	var mu sync.Mutex
+	failed := map[*session.Request]error{}
+	var unknown []*session.Request
+	for _, r := range list {
+		if it := itemOf(r); !s.isKnown(it) && !s.caller.Facts().Has(factOpaque+it.name) {
+			unknown = append(unknown, r)
+		}
+	}
+	session.InParallel(unknown, func(r *session.Request) {
+		if err := s.detect(ctx, itemOf(r)); err != nil {
+			mu.Lock()
+			defer mu.Unlock()
+			failed[r] = err
+		}
+	})
+	return failed
+}
+
+func (s *akeylessSession) detect(ctx context.Context, it *item) error {
+	found, _, err := s.described.Do(ctx, describedKey{s.caller.Identity(), it.name}, s.now, time.Time{}, func() (*description, error) {
+		d, err := s.describe(ctx, it.name)
+		return &d, err
+	})
+	switch reason := fault.Of(err); {
+	case err == nil:
+		return s.learn(it, *found)
+	case !singleflight.IsOwn(err) && (reason == fault.Denied || reason == fault.NotFound || reason == fault.Rejected):
+		s.caller.Facts().Set(factOpaque+it.name, struct{}{})
+		return nil
+	}
+	return s.explain(it, err)
+}
+
+// learn takes an item's kind from its description.
+func (s *akeylessSession) learn(it *item, d description) error {
+	k, ok := kindOf(d.Type)
+	if !ok || k == detected {
+		return fault.New(fault.InvalidClass, "%s is a %s, which holds nothing that can be mounted", it, d.Type)
+	}
+	s.kinds.Set(keyOf(s.login, it.name), k)
+	s.note(it, d)
+	return nil
+}
+
+// retyped describes an item that could not be answered as the kind that the class
+// says, since secretType is a hint. Where it is of another kind it is to be asked
+// for again, as that. It is nil where the description says no more.
+func (s *akeylessSession) retyped(ctx context.Context, it *item, tried kind) error {
+	opaque := factOpaque + it.name
+	if it.kind == detected || tried != it.kind || s.caller.Facts().Has(opaque) {
+		return nil
+	}
+	d, err := s.describe(ctx, it.name)
+	if err != nil {
+		s.caller.Facts().Set(opaque, struct{}{}) // the failure of the read says more
+		return nil
+	}
+	if err := s.learn(it, d); err != nil {
+		return err
+	}
+	if s.kindOf(it) == tried {
+		return nil
+	}
+	return session.ErrAgain
+}
+
+// misfit is the error of an item that is of another kind than the class says,
+// and asked for with what only that kind has.
+func (s *akeylessSession) misfit(it *item) error {
+	k := s.kindOf(it)
+	if it.kind == detected || k == it.kind || len(it.args) == 0 && (it.version == 0 || !k.issues()) {
+		return nil
+	}
+	return fault.New(fault.InvalidClass, "%s is of type %s: set its secretType to that, and its secretArgs and secretVersion to what fits", it, k)
+}
+
+// mistaken forgets a detected kind that may be the reason of a failure, as when an
+// item was replaced by one of another type.
+func (s *akeylessSession) mistaken(it *item, err error) {
+	if !isMistake(err) {
+		return
+	}
+	s.kinds.Forget(keyOf(s.login, it.name))
+	if it.kind == detected {
+		s.caller.Facts().Forget(factOpaque + it.name)
+	}
+}
+
+// isMistake tells whether a failure may come of a wrong kind.
+func isMistake(err error) bool {
+	switch fault.Of(err) {
+	case fault.NotFound, fault.Rejected, fault.BadAnswer:
+		return err != nil && !singleflight.IsOwn(err)
+	}
+	return false
+}
+
+// Warnings implements session.Session: of secretTypes that are not what the store
+// says.
+func (s *akeylessSession) Warnings() (warnings []string) {
+	for _, o := range s.caller.Objects() {
+		it := itemOf(o.Request)
+		if k := s.kindOf(it); it.kind != detected && k != it.kind {
+			warnings = append(warnings, fmt.Sprintf("%s: secretType is %s, and the item is of type %s, so it is read as that", o, it.kind, k))
+		}
+	}
+	return warnings
+}
+
+// kindOf is what the item's description said, or what the class says.
+func (s *akeylessSession) kindOf(it *item) kind {
+	if k, ok := s.kinds.Get(keyOf(s.login, it.name)); ok {
+		return k
+	}
+	if it.kind == detected {
+		return static
+	}
+	return it.kind
+}
+
+func (s *akeylessSession) isKnown(it *item) bool {
+	return it.kind != detected || s.kinds.Has(keyOf(s.login, it.name))
+}
+
+// note keeps a description for the read that follows it.
+func (s *akeylessSession) note(it *item, d description) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.noted[it] = d
+}
+
+func (s *akeylessSession) notedOf(it *item) (description, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d, ok := s.noted[it]
+	return d, ok
+}
+
+// Unchanged implements session.Checker: it has the store describe an item that was
+// read before, and gives the earlier answer with a new date if nothing happened to
+// the item, and it was itself read not too long ago. Otherwise the description is
+// noted for the read that must follow.
+func (s *akeylessSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
+	it, opaque := itemOf(r), factOpaque+itemOf(r).name
+	if it.version != 0 || s.caller.Facts().Has(opaque) {
+		return nil
+	}
+	asked := s.caller.Began
+	d, noted := s.notedOf(it)
+	if !noted {
+		asked = s.now()
+		var err error
+		if d, err = s.describe(ctx, it.name); err != nil {
+			if reason := fault.Of(err); !singleflight.IsOwn(err) && (reason == fault.Denied || reason == fault.NotFound) {
+				s.caller.Facts().Set(opaque, struct{}{})
+			}
+			return nil // the read tells more
+		}
+		s.note(it, d)
+	}
+	was := before.Answer.Revision
+	if !was.Known() || was != d.revision() || !session.VersionWillDo(before.Read, s.caller.Began) {
+		return nil
+	}
+	again := before.Again(asked, s.now(), before.Token, s.caller.Correlation)
+	rotates(again, d)
+	return again
+}
+
+// rotates notes when a value changes next, which a stored certificate does not.
+func rotates(rd *session.Reading, d description) {
+	switch next := d.next(); {
+	case kind(rd.Answer.Type) == certificate:
+	case next.After(rd.Asked):
+		rd.Kind, rd.End, rd.Due = session.Static, next, session.AfterChange(rd.Asked, next, 0)
+	default:
+		rd.Kind, rd.End, rd.Due = session.Polled, time.Time{}, time.Time{}
+	}
+}

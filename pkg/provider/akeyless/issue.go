@@ -1,0 +1,188 @@
+package akeyless
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+const (
+	// producerTimeout is how long a dynamic secret's producer may take, which
+	// is Akeyless' own default, and producerMargin what its answer may take.
+	producerTimeout = 15 * time.Second
+	producerMargin  = 5 * time.Second
+	// usualTTL is taken for a dynamic secret whose answer does not say; it is
+	// what Akeyless gives its producers.
+	usualTTL = time.Hour
+	longest  = 10 * 365 * 24 * time.Hour
+)
+
+// Detached implements session.Detacher: once asked, a producer acts whether or
+// not a caller still waits.
+func (s *akeylessSession) Detached() {}
+
+// Issue implements session.Session.
+func (s *akeylessSession) Issue(ctx context.Context, tokens session.Tokens, r *session.Request) (*session.Reading, error) {
+	it := itemOf(r)
+	if err := s.misfit(it); err != nil {
+		return nil, err
+	}
+	tried := s.kindOf(it)
+	ask := s.produce
+	if tried == pki {
+		ask = s.certify
+	}
+	rd := &session.Reading{At: s.now(), Correlation: s.caller.Correlation}
+	rd.Asked, rd.Read = rd.At, rd.At
+	err := ask(ctx, tokens, r, rd)
+	if err == nil && !rd.End.After(rd.At) {
+		err = fault.New(fault.BadAnswer, "the credential from %s is over already", s.endpoint.Address)
+	}
+	if err == nil {
+		return rd, nil
+	}
+	if isMistake(err) {
+		s.mistaken(it, err)
+		if again := s.retyped(ctx, it, tried); again != nil {
+			return nil, again
+		}
+	}
+	return nil, s.explain(it, err)
+}
+
+// produce has a dynamic secret's producer make a credential.
+func (s *akeylessSession) produce(ctx context.Context, tokens session.Tokens, r *session.Request, rd *session.Reading) error {
+	it := itemOf(r)
+	wait := producerTimeout
+	if seconds, err := strconv.Atoi(it.args[argTimeout]); err == nil {
+		wait = time.Duration(seconds) * time.Second
+	}
+	body := map[string]any{"name": it.name, "timeout": int64(wait / time.Second)}
+	if list := it.args.producers(); len(list) > 0 {
+		body["args"] = list
+	}
+	for _, name := range []string{argHost, argTarget} {
+		if it.args[name] != "" {
+			body[name] = it.args[name]
+		}
+	}
+	// The answer is waited for: what the producer made must be known, to be ended.
+	if ctx.Err() != nil {
+		return fault.Ended(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+2*producerMargin)
+	defer cancel()
+	reply, err := s.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: "/get-dynamic-secret-value", body: body, about: it.name, issues: true, reads: true, patience: wait + producerMargin})
+	if err != nil {
+		return err
+	}
+	defer reply.Release()
+	// Producers that people write themselves answer with any JSON.
+	said := bytes.TrimSpace(reply.Body)
+	if !json.Valid(said) {
+		return notJSON(reply, s.endpoint.Address)
+	}
+	if empty(said) {
+		return fault.New(fault.BadAnswer, "the answer of %s is empty", s.endpoint.Address)
+	}
+	if isNotice(said) {
+		return fault.New(fault.BadAnswer, "the answer of %s holds no credential, only %s", s.endpoint.Address, params.Keys(said)).WithHint(hintForeign)
+	}
+	rd.Kind = session.Leased
+	keys, whole := s.caller.Keys(r, rd.Kind)
+	if rd.Answer, err = keep(dynamic, said, keys, whole, session.Room(reply)); err != nil {
+		return err
+	}
+	rd.Answer.LeaseID = textOf(params.Member(said, "id"))
+	rd.End = rd.At.Add(lifeOf(textOf(params.Member(said, "ttl_in_minutes"))))
+	if rd.Answer.LeaseID == "" {
+		s.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", "item", it.name)
+	}
+	return nil
+}
+
+func empty(raw []byte) bool {
+	return string(raw) == "null" || string(raw) == `""` || params.IsObject(raw) && len(bytes.TrimSpace(raw[1:])) == 1
+}
+
+// isNotice tells whether an answer is no credential, but what proxies and
+// servers say of themselves: a status, a message and the like, and no more.
+func isNotice(raw []byte) bool {
+	return params.IsObject(raw) && !params.HasKey(raw, func(key string) bool {
+		switch strings.ToLower(key) {
+		case "status", "message", "error", "code", "reason", "detail", "details", "title", "timestamp", "path", "request_id", "requestid":
+			return false
+		}
+		return true
+	})
+}
+
+// textOf is a text, or a number as it is written.
+func textOf(raw []byte) (text string) {
+	var number json.Number
+	switch {
+	case params.IsText(raw):
+		_ = json.Unmarshal(raw, &text) // it is valid
+	case json.Unmarshal(raw, &number) == nil:
+		return number.String()
+	}
+	return text
+}
+
+// lifeOf reads ttl_in_minutes, which is written as text or as a number.
+func lifeOf(text string) time.Duration {
+	minutes, err := strconv.ParseFloat(text, 64)
+	if err != nil || !(minutes > 0) {
+		return usualTTL
+	}
+	return time.Duration(min(minutes, longest.Minutes()) * float64(time.Minute))
+}
+
+// certify has a certificate issued for a key that is made here, or for the
+// class's own request.
+func (s *akeylessSession) certify(ctx context.Context, tokens session.Tokens, r *session.Request, rd *session.Reading) error {
+	it := itemOf(r)
+	request, key, err := certificateRequest(it.args)
+	if err != nil {
+		return err
+	}
+	body := map[string]any{"cert-issuer-name": it.name, argCSR: request}
+	for _, name := range []string{argCommonName, argAltNames, argURISANs, argTTL, argKeyUsage} {
+		if it.args[name] != "" {
+			body[name] = it.args[name]
+		}
+	}
+	reply, err := s.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: "/get-pki-certificate", body: body, about: it.name, issues: true, reads: true})
+	if err != nil {
+		return err
+	}
+	defer reply.Release()
+	var answer struct {
+		Data   string `json:"data"`
+		Parent string `json:"parent_cert"`
+		ID     string `json:"cert_display_id"`
+	}
+	if err := decode(reply, s.endpoint.Address, &answer); err != nil {
+		return err
+	}
+	if rd.End, err = notAfter(answer.Data); err != nil {
+		return fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.endpoint.Address, err)
+	}
+	out := map[string]string{"certificate_pem": answer.Data}
+	for name, value := range map[string]string{"private_key_pem": key, "parent_cert": answer.Parent, "cert_display_id": answer.ID} {
+		if value != "" {
+			out[name] = value
+		}
+	}
+	raw, err := params.JSON(out)
+	rd.Kind, rd.Answer = session.Certificate, &session.Answer{Type: string(pki), Body: raw}
+	return err
+}

@@ -1,0 +1,250 @@
+package session
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// Store is a kind of secret store, as the engine needs it.
+type Store interface {
+	// Parse reads a class. Its error names every bad field.
+	Parse(c *class.Class) (*Spec, error)
+	// Identify tells who asks, as far as the store can tell. claims are those of
+	// the service account token that logs in.
+	Identify(s *Spec, b Bearer, claims identity.Claims) Identity
+	// Open begins the work for a caller. It asks nobody.
+	Open(ctx context.Context, c *Caller) (Session, error)
+	// File is what the object's file holds of an answer. An object whose key is
+	// missing is NotFound.
+	File(o *Object, a *Answer) ([]byte, error)
+	// Version is that of an object's value, which anybody may read: the store's
+	// own, or the hash of the value.
+	Version(o *Object, a *Answer, hash func() string) string
+
+	// ReadLogin reads a login of a state, as encoding/json wrote it.
+	ReadLogin(raw json.RawMessage) (Login, error)
+	// Restored completes and checks an answer of a state, of what a login asked
+	// by its id.
+	Restored(l Login, id string, kind Kind, a *Answer) error
+	// Traits are what holds for the store as a whole.
+	Traits() Traits
+}
+
+// Traits are what holds for a store as a whole.
+type Traits struct {
+	// RevokesTokens tells that a token is revoked by itself, and that all which
+	// was issued with it ends with it. Otherwise each credential is revoked by
+	// its lease id, with a login.
+	RevokesTokens bool
+	// StateVersion changes when an older process could not read what this one
+	// writes.
+	StateVersion int
+}
+
+// Session is the store's side of one run over one volume. Its methods are
+// called for several requests at a time.
+type Session interface {
+	// Login logs in as the caller. podBound tells that the store took the login
+	// for more than that of the service account. A token beside an error is to
+	// be revoked.
+	Login(ctx context.Context) (t *Token, podBound bool, err error)
+	// Issues tells whether the answer to a request is made for the asker alone,
+	// and Leases whether it will end with the token that it is asked with: both
+	// as far as is known.
+	Issues(r *Request) bool
+	Leases(r *Request) bool
+	// Batches groups requests that the store answers together.
+	Batches(list []*Request) [][]*Request
+	// Read asks for a batch. Its error concerns all of it. ErrAgain is for a
+	// request about which it has learned something, to be asked for again.
+	Read(ctx context.Context, tokens Tokens, batch []*Request) (map[*Request]Read, error)
+	// Issue asks for what is made for the asker alone.
+	Issue(ctx context.Context, tokens Tokens, r *Request) (*Reading, error)
+	// Revoke ends what is to end with a volume. login gives a token for it, a new
+	// one where anew is set. An error is for what may be tried again.
+	Revoke(ctx context.Context, r Revocation, login func(ctx context.Context, anew bool) (*Token, error)) error
+	// Warnings are for people, once the requests were answered.
+	Warnings() []string
+}
+
+// Renewer is a Session of a store whose tokens and leases can be renewed.
+type Renewer interface {
+	// RenewToken asks for as long a life as before. Rejected is for a token that
+	// the store does not renew.
+	RenewToken(ctx context.Context, t *Token) (ttl time.Duration, err error)
+	// RenewLease tells for how long a lease was extended. An error that is no
+	// outage is for a lease that the store does not renew.
+	RenewLease(ctx context.Context, t *Token, a *Answer) (granted time.Duration, err error)
+	// KnowsLease tells whether the store still knows a lease.
+	KnowsLease(ctx context.Context, t *Token, a *Answer) (bool, error)
+}
+
+// Verifier is a Session of a store that can be asked whether it knows a token.
+type Verifier interface {
+	KnowsToken(ctx context.Context, t *Token) bool
+}
+
+// Checker is a Session of a store that tells whether something has changed
+// without telling what it is.
+type Checker interface {
+	// Unchanged gives an earlier answer with a new date if it is still the
+	// store's; nil where it has to be read.
+	Unchanged(ctx context.Context, r *Request, before *Reading) *Reading
+}
+
+// Preparer is a Session that has to find something out before requests can be
+// made.
+type Preparer interface {
+	Prepare(ctx context.Context, list []*Request) map[*Request]error
+}
+
+// Detacher is a Session of a store that may go on with an issue whether or not
+// the caller still waits, so that its answer is waited for.
+type Detacher interface {
+	// Detached must be bounded by itself.
+	Detached()
+}
+
+// Read is what came of one request of a batch.
+type Read struct {
+	*Reading
+	Err error
+}
+
+// Tokens gives a token to ask with, and not the stale one.
+type Tokens func(stale *Token) (*Token, error)
+
+// Login is what one identity logs in with, but for its secrets. It is
+// comparable, and its JSON is part of the state.
+type Login interface {
+	// Destination names the server, and the namespace in it.
+	Destination() string
+	// Access is where the login is made, and by what, for the audit trail.
+	Access() provider.Access
+}
+
+// Identity is who asks, as far as the store can tell. Volumes of the same
+// identity are answered alike, so they share a token and what they read.
+type Identity struct {
+	Login             Login
+	Namespace         string
+	ServiceAccount    string
+	ServiceAccountUID string
+	// Pod is the pod's UID where the identity is the pod's.
+	Pod string
+	// Credential is a keyed hash of the access key or the like.
+	Credential string
+}
+
+// sameBut tells whether two identities differ in the pod at the most.
+func (i Identity) sameBut(o Identity) bool {
+	i.Pod, o.Pod = "", ""
+	return i == o
+}
+
+// Bearer is a pod with what it has to log in with.
+type Bearer struct {
+	Pod    identity.Pod
+	Tokens identity.Tokens
+	// Audience is that of the token to log in with.
+	Audience string
+	// Given is a credential that is not the pod's own, such as an access key.
+	Given secret.String
+}
+
+// Spec is a class as a store understands it. It is never changed.
+type Spec struct {
+	Class class.Ref
+	Login Login
+	// AsPod tells that the login is made with a service account token, for
+	// Audience.
+	AsPod    bool
+	Audience string
+	// SecretKey is where the volume's Secret has the credential to log in with;
+	// empty for none. Given is what the class has itself.
+	SecretKey string
+	Given     secret.String
+
+	Objects  []*Object
+	Requests []*Request
+	Warnings []string
+	Interval time.Duration
+	Scope    class.CredentialScope
+	// Bytes is about how much memory it takes.
+	Bytes int64
+}
+
+// Size implements params.Made.
+func (s *Spec) Size() int64 { return s.Bytes }
+
+// withoutObjects is what outlives the class in the volumes that were answered.
+func (s *Spec) withoutObjects() *Spec {
+	return &Spec{Class: s.Class, Login: s.Login, AsPod: s.AsPod, Audience: s.Audience, Interval: s.Interval, Scope: s.Scope}
+}
+
+// ids are the requests that the class makes.
+func (s *Spec) ids() map[string]bool {
+	ids := make(map[string]bool, len(s.Requests))
+	for _, r := range s.Requests {
+		ids[r.ID] = true
+	}
+	return ids
+}
+
+// names are the objects that a request is made for.
+func (s *Spec) names(r *Request) string {
+	for _, o := range s.Objects {
+		if o.Request == r {
+			return o.String()
+		}
+	}
+	return "spec.parameters.objects"
+}
+
+// optional tells whether all that the request is made for may be missing.
+func (s *Spec) optional(r *Request) bool {
+	return !slices.ContainsFunc(s.Objects, func(o *Object) bool { return o.Request == r && !o.Optional })
+}
+
+// Object is one file of a class: which value of which request it holds.
+type Object struct {
+	Index    int
+	Name     string
+	Key      string // empty for the whole answer
+	Mode     fs.FileMode
+	Encoding params.Encoding
+	Optional bool
+	Request  *Request
+}
+
+// String is how errors name the object.
+func (o *Object) String() string {
+	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.Index, o.Name)
+}
+
+// Request is one distinct question to the store. Objects that ask the same
+// share one, so their values always come from one answer.
+type Request struct {
+	ID string
+	// Name is what people call what is asked for.
+	Name string
+	// Keys are what the objects take of the answer, sorted; "" stands for all of
+	// it.
+	Keys []string
+	// Flight is equal for requests that one answer will do for.
+	Flight string
+	// Interval is the shortest that stands on an object; zero for none.
+	Interval time.Duration
+	// Query is the store's own form of the request.
+	Query any
+}
