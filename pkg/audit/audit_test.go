@@ -257,7 +257,7 @@ func TestFailedWritesAreTriedAgain(t *testing.T) {
 		stop := x.run(t)
 		for i := range 3 {
 			o := web(volume.Published, nil)
-			o.Volume = fmt.Sprint("csi-", i)
+			o.ID = fmt.Sprint("csi-", i)
 			x.Observe(o)
 		}
 		time.Sleep(time.Hour)

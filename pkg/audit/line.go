@@ -129,13 +129,13 @@ func (l *line) fill(o volume.Outcome) {
 		l.Event, l.RetryAt = string(volume.Released), o.NextAt.UTC().Format(timeFormat)
 	}
 	l.result(o.Err)
-	if o.Volume != "" { // else it is a record that nobody knows whose it was
+	if o.ID != "" { // else it is a record that nobody knows whose it was
 		l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
 		l.Class = &classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
 		l.DurationMS = float64(o.Took.Microseconds()) / 1000
 		l.identify(o)
 	}
-	l.Provider, l.Volume, l.Changed, l.Emptied = o.Provider, o.Volume, o.Changed, o.Emptied
+	l.Provider, l.Volume, l.Changed, l.Emptied = o.Provider, o.ID, o.Changed, o.Emptied
 	l.Failures, l.RecordSetAside = o.Failures, o.SetAside
 	l.addIDs(o.Asked)
 	l.list(o.Versions)
@@ -160,7 +160,7 @@ func newAccess(node string, o volume.Outcome, a provider.Access) *line {
 	l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
 	l.Class = &classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
 	l.identify(o)
-	l.Provider, l.Volume, l.DurationMS = o.Provider, o.Volume, float64(a.Took.Microseconds())/1000
+	l.Provider, l.Volume, l.DurationMS = o.Provider, o.ID, float64(a.Took.Microseconds())/1000
 	l.Store = &store{a.Address, a.Namespace, a.Mount, a.Role, a.Lease}
 	if a.Asked != "" {
 		l.addIDs([]string{a.Asked})

@@ -23,9 +23,13 @@ import (
 // web is an outcome on the volume of the pod shop/web-0.
 func web(kind volume.Kind, err error) volume.Outcome {
 	return volume.Outcome{
-		Kind: kind, Volume: "csi-0f1e2d", Target: "/pods/web-0",
-		Pod:   identity.Pod{Namespace: "shop", Name: "web-0", UID: "c1a8f3f0-6a55-4f0e-9d5b-1f6c0f0f7a11", ServiceAccount: "web"},
-		Class: class.Ref{Namespace: "shop", Name: "web-secrets"}, ClassVersion: "81732", Provider: "vault", Err: err,
+		Kind: kind,
+		Identity: volume.Identity{
+			ID: "csi-0f1e2d", Target: "/pods/web-0",
+			Pod:   identity.Pod{Namespace: "shop", Name: "web-0", UID: "c1a8f3f0-6a55-4f0e-9d5b-1f6c0f0f7a11", ServiceAccount: "web"},
+			Class: class.Ref{Namespace: "shop", Name: "web-secrets"},
+		},
+		ClassVersion: "81732", Provider: "vault", Err: err,
 		Tokens: []identity.AudienceClaims{{Audience: "vault", Claims: identity.Claims{
 			ID: "2d0f3c6a-7c1e-4a54-8f2e-5b8f0a1b2c3d", ServiceAccountUID: "5e0c2f4e-8f0f-4a9e-b1a3-0c3b6c1d2e3f",
 		}}},

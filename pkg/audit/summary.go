@@ -23,13 +23,13 @@ const (
 // always has a line of its own, with no list of objects above the budget. The
 // caller holds the mutex.
 func (l *Log) admit(x *line, o volume.Outcome) {
-	sum := l.summaries[o.Volume]
+	sum := l.summaries[o.ID]
 	if o.Kind == volume.Refreshed && sum != nil && x.at.Sub(sum.at) < summaryTime {
 		l.sumUp(sum, x, o)
 		return
 	}
 	if sum != nil {
-		l.endSummary(o.Volume)
+		l.endSummary(o.ID)
 	}
 	if l.afford(x, o.Pod.Namespace) {
 		l.enqueue(x)
@@ -84,7 +84,7 @@ func (l *Log) sumUp(sum, x *line, o volume.Outcome) {
 	sum.addIDs(o.Asked)
 	sum.Summary, sum.at = s, begun
 	sum.Changed, sum.Emptied = s.Changed > 0, emptied || x.Emptied
-	l.summaries[o.Volume] = sum
+	l.summaries[o.ID] = sum
 }
 
 // endSummary has a summary written; the caller holds the mutex.

@@ -25,7 +25,7 @@ func TestFloodIsSummedUp(t *testing.T) {
 			}
 			for v := range volumes {
 				o := web(volume.Refreshed, nil)
-				o.Volume, o.Pod.Namespace, o.Changed, o.Versions = fmt.Sprint("csi-", v), "evil", true, versions
+				o.ID, o.Pod.Namespace, o.Changed, o.Versions = fmt.Sprint("csi-", v), "evil", true, versions
 				o.ClassVersion, o.Asked = fmt.Sprint(s/10), []string{fmt.Sprintf("id-%d-%d", v, s)}
 				x.Observe(o)
 			}

@@ -70,7 +70,7 @@ func serveSanity(t *testing.T, dir string) string {
 	}
 	volumes, err := volume.New(volume.Config{
 		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Mounts: mounts, Store: store,
-		Observer: volume.Observers{}, Logger: log, Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16, Workers: 1,
+		Observer: volume.Observers{}, Logger: log, Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16}, Workers: 1,
 		RefreshTimeout: time.Minute, ReleaseTimeout: time.Second,
 	})
 	if err != nil {

@@ -114,7 +114,7 @@ func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 	if err := checkPublish(r); err != nil {
 		return volume.Request{}, err
 	}
-	tokens, inSecrets, secrets, err := credentials(r)
+	credentials, err := credentialsOf(r)
 	if err != nil {
 		return volume.Request{}, err
 	}
@@ -129,18 +129,18 @@ func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 	}
 	a := r.GetVolumeContext()
 	return volume.Request{
-		Ignored: ignored(a),
-		ID:      r.GetVolumeId(),
-		Target:  r.GetTargetPath(),
-		Pod: identity.Pod{
-			Namespace: a[keyPodNamespace], Name: a[keyPodName], UID: a[keyPodUID], ServiceAccount: a[keyServiceAccount],
+		Identity: volume.Identity{
+			ID:     r.GetVolumeId(),
+			Target: r.GetTargetPath(),
+			Pod: identity.Pod{
+				Namespace: a[keyPodNamespace], Name: a[keyPodName], UID: a[keyPodUID], ServiceAccount: a[keyServiceAccount],
+			},
+			Class: class.Ref{Namespace: a[keyPodNamespace], Name: a[keyClass]},
 		},
-		Class:           class.Ref{Namespace: a[keyPodNamespace], Name: a[keyClass]},
-		GID:             gid,
-		SELinuxContext:  label,
-		Tokens:          tokens,
-		TokensInSecrets: inSecrets,
-		Secrets:         secrets,
+		Credentials:    credentials,
+		GID:            gid,
+		SELinuxContext: label,
+		Ignored:        ignored(a),
 	}, nil
 }
 
@@ -163,24 +163,24 @@ func ignored(attributes map[string]string) (names []string) {
 	return names
 }
 
-// credentials separates the service account tokens from the nodePublishSecretRef. Kubernetes 1.35
-// and later pass the tokens in secrets, earlier releases in volume_context; inSecrets says which it
-// was.
-func credentials(r *csipb.NodePublishVolumeRequest) (tokens identity.Tokens, inSecrets bool, secrets map[string]secret.String, err error) {
+// credentialsOf separates the service account tokens from the nodePublishSecretRef. Kubernetes
+// 1.35 and later pass the tokens in secrets, earlier releases in volume_context.
+func credentialsOf(r *csipb.NodePublishVolumeRequest) (volume.Credentials, error) {
 	text, inSecrets := r.GetSecrets()[identity.TokensKey]
 	if !inSecrets {
 		text = r.GetVolumeContext()[identity.TokensKey]
 	}
-	if tokens, err = identity.ParseTokens(text); err != nil {
-		return nil, false, nil, err
+	tokens, err := identity.ParseTokens(text)
+	if err != nil {
+		return volume.Credentials{}, err
 	}
-	secrets = make(map[string]secret.String, len(r.GetSecrets()))
+	secrets := make(map[string]secret.String, len(r.GetSecrets()))
 	for k, v := range r.GetSecrets() {
 		if k != identity.TokensKey {
 			secrets[k] = secret.NewString(v)
 		}
 	}
-	return tokens, inSecrets, secrets, nil
+	return volume.Credentials{Tokens: tokens, TokensInSecrets: inSecrets, Secrets: secrets}, nil
 }
 
 func parseGroup(text string) (*int, error) {

@@ -27,7 +27,7 @@ type Node struct {
 	c        Config
 	classes  classSource
 	state    *state
-	volumes  *volume.Publisher
+	volumes  *volume.Manager
 	metrics  *telemetry.Metrics
 	budget   *budget.Budget
 	audit    *audit.Log // nil for no audit trail

@@ -140,7 +140,7 @@ func TestStateIsNeverWrittenToTheDisk(t *testing.T) {
 	records, err := s.records(nil, quiet())
 	testkit.Must(t, err)
 	testkit.Must(t, unix.Unmount(dir, unix.MNT_DETACH))
-	testkit.Must(t, records.Put(&volume.Record{ID: "a", Target: "/a"}))
+	testkit.Must(t, records.Put(&volume.Record{Request: volume.Request{Identity: volume.Identity{ID: "a", Target: "/a"}}}))
 	if loaded, err := records.Load(); err != nil || len(loaded.Records) != 1 {
 		t.Errorf("%d records, %v", len(loaded.Records), err)
 	}

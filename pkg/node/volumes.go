@@ -72,8 +72,11 @@ func (n *Node) buildVolumes() error {
 	}
 	n.volumes, err = volume.New(volume.Config{
 		Classes: n.classes, Providers: providers, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Tracer: n.tracer, Logger: n.c.Logger,
-		Interval: n.c.RefreshInterval, LastGoodAge: n.c.LastGoodAge, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
-		MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval, Strict: n.c.StrictClasses, Budget: n.budget,
+		Limits: volume.Limits{
+			Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
+			MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval,
+		},
+		LastGoodAge: n.c.LastGoodAge, Strict: n.c.StrictClasses, Budget: n.budget,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
 	})
 	if err != nil {

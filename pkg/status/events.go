@@ -137,13 +137,13 @@ func setAsideWords(o volume.Outcome) string {
 func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 	now := time.Now()
 	// The text may have a time or a request's id; the reason does not.
-	key := o.Volume + " " + reason + " " + string(o.Reason())
+	key := o.ID + " " + reason + " " + string(o.Reason())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forgetOld(now)
 	m, cause := r.messages[key], causeOf(text)
 	if m == nil {
-		m = &message{volume: o.Volume, event: r.newEvent(o, kind, reason, now), quiet: firstQuiet / 2}
+		m = &message{volume: o.ID, event: r.newEvent(o, kind, reason, now), quiet: firstQuiet / 2}
 		r.messages[key] = m
 	} else {
 		m.event.Count++
@@ -185,7 +185,7 @@ func (r *Reporter) endEpisode(o volume.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, m := range r.messages {
-		if m.volume == o.Volume {
+		if m.volume == o.ID {
 			m.quiet, m.quietUntil = firstQuiet/2, time.Time{}
 		}
 	}
@@ -196,7 +196,7 @@ func (r *Reporter) forgetVolume(o volume.Outcome) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for key, m := range r.messages {
-		if m.volume == o.Volume && m.sent != nil {
+		if m.volume == o.ID && m.sent != nil {
 			delete(r.messages, key)
 		}
 	}
@@ -224,7 +224,7 @@ func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: namespace,
-			Name:      suffixedName(about.Name, fmt.Sprintf("%s %s %d %d", o.Volume, reason, now.UnixNano(), r.serial)),
+			Name:      suffixedName(about.Name, fmt.Sprintf("%s %s %d %d", o.ID, reason, now.UnixNano(), r.serial)),
 		},
 		InvolvedObject:      about,
 		Type:                kind,

@@ -55,8 +55,8 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 	objects := objectsOf(o.Versions)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	st := r.volumes[o.Volume]
-	t := task{writeStatus, o.Pod.Namespace, o.Volume}
+	st := r.volumes[o.ID]
+	t := task{writeStatus, o.Pod.Namespace, o.ID}
 	switch o.Kind {
 	case volume.Published, volume.Recovered:
 		if o.Kind == volume.Recovered && o.Err != nil {
@@ -64,7 +64,7 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 		}
 		if st == nil {
 			st = newVolumeState()
-			r.volumes[o.Volume] = st
+			r.volumes[o.ID] = st
 		}
 		want := r.desired(o, objects, st.want)
 		st.seen, st.live = time.Now(), st.live || want.Status.Mounted

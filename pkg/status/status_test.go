@@ -197,9 +197,13 @@ func bubble(t *testing.T, change func(*status.Config), test func(t *testing.T, a
 
 func outcome(kind volume.Kind, pod, className string, err error, versions ...string) volume.Outcome {
 	o := volume.Outcome{
-		Kind: kind, Volume: "csi-" + pod + "/" + className, Target: "/pods/" + pod,
-		Pod:   identity.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "web"},
-		Class: class.Ref{Namespace: "shop", Name: className}, Provider: "vault", Err: err,
+		Kind: kind,
+		Identity: volume.Identity{
+			ID: "csi-" + pod + "/" + className, Target: "/pods/" + pod,
+			Pod:   identity.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "web"},
+			Class: class.Ref{Namespace: "shop", Name: className},
+		},
+		Provider: "vault", Err: err,
 	}
 	for i, v := range versions {
 		o.Versions = append(o.Versions, provider.Version{ID: fmt.Sprintf("o%d", i), Version: v})

@@ -42,12 +42,12 @@ func scrape(t *testing.T) string {
 	fresh := time.Unix(1000, 0)
 	m.WatchVolumes(func() []volume.Status {
 		return []volume.Status{
-			{State: volume.Fresh, RefreshedAt: fresh.Add(time.Hour), Ends: []time.Time{time.Unix(9000, 0), time.Unix(7000, 0)}},
-			{State: volume.Failing, RefreshedAt: fresh, Ends: []time.Time{time.Unix(8000, 0)}},
+			{State: volume.Fresh, Progress: volume.Progress{RefreshedAt: fresh.Add(time.Hour), Ends: []time.Time{time.Unix(9000, 0), time.Unix(7000, 0)}}},
+			{State: volume.Failing, Progress: volume.Progress{RefreshedAt: fresh, Ends: []time.Time{time.Unix(8000, 0)}}},
 			{State: volume.Publishing},
 		}
 	}, func() volume.Overview {
-		return volume.Overview{Leavings: make([]volume.Leaving, 4), Queues: []volume.Queue{
+		return volume.Overview{Revocations: make([]volume.Revocation, 4), Queues: []volume.Queue{
 			{Store: "vault at https://a", Overdue: 2, NextAt: time.Now().Add(time.Hour)}, {Store: "vault at https://b", Overdue: 1, NextAt: time.Now().Add(time.Hour)},
 		}}
 	})

@@ -155,7 +155,7 @@ func (a ages) Collect(to chan<- prometheus.Metric) {
 		gauge(a.due, float64(n), provider)
 		gauge(a.late, late[provider].Seconds(), provider)
 	}
-	gauge(a.ending, float64(len(o.Leavings)))
+	gauge(a.ending, float64(len(o.Revocations)))
 }
 
 func earlier(a, b time.Time) time.Time {

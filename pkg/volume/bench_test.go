@@ -24,9 +24,9 @@ func quietRig(b *testing.B) *rig {
 	if err != nil {
 		b.Fatal(err)
 	}
-	r.Publisher, err = volume.New(volume.Config{
+	r.Manager, err = volume.New(volume.Config{
 		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Mounts: mounts, Store: store, Observer: volume.Observers{}, Logger: log,
-		Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
+		Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	})
 	if err != nil {
 		b.Fatal(err)

@@ -28,7 +28,7 @@ type classFiles struct {
 
 	mu     sync.Mutex
 	files  map[string]*classFile   // by name
-	users  map[string]classUse     // by volume
+	users  map[string]classUse     // by the record's key
 	within map[string]*class.Class // of records of earlier versions, by what would be the name
 }
 
@@ -56,14 +56,14 @@ func classFileName(data []byte) string {
 // use has the file of the class for a record that is about to be written; empty
 // for no class. The caller must call the func that it returns, with whether
 // the record was written.
-func (f *classFiles) use(id string, c *class.Class) (name string, done func(written bool), err error) {
+func (f *classFiles) use(key string, c *class.Class) (name string, done func(written bool), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if before := f.users[id]; before.class == c {
+	if before := f.users[key]; before.class == c {
 		return before.name, func(bool) {}, nil
 	}
 	if c != nil {
-		if name, err = f.hold(c); err != nil {
+		if name, err = f.add(c); err != nil {
 			return "", nil, err
 		}
 	}
@@ -74,22 +74,31 @@ func (f *classFiles) use(id string, c *class.Class) (name string, done func(writ
 			f.drop(name)
 			return
 		}
-		f.drop(f.users[id].name)
-		f.users[id] = classUse{name, c}
+		f.drop(f.users[key].name)
+		f.users[key] = classUse{name, c}
 	}, nil
 }
 
-// forget is for a record that is gone.
-func (f *classFiles) forget(id string) {
+// rename is for a record that has got another key.
+func (f *classFiles) rename(from, to string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.drop(f.users[id].name)
-	delete(f.users, id)
+	f.drop(f.users[to].name)
+	f.users[to] = f.users[from]
+	delete(f.users, from)
 }
 
-// hold counts one more user and writes the file for the first. It is called with
+// forget is for a record that is gone.
+func (f *classFiles) forget(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.drop(f.users[key].name)
+	delete(f.users, key)
+}
+
+// add counts one more user and writes the file for the first. It is called with
 // mu held.
-func (f *classFiles) hold(c *class.Class) (name string, err error) {
+func (f *classFiles) add(c *class.Class) (name string, err error) {
 	data, err := json.Marshal(c)
 	if err != nil {
 		return "", fault.New(fault.State, "encoding class %s: %w", c.Ref, err)
@@ -130,7 +139,7 @@ func (f *classFiles) drop(name string) {
 // names or, of a record as earlier versions wrote them, the one within, for
 // which the next write of the record makes a file. Records that have the same
 // class share it.
-func (f *classFiles) loaded(id, name string, within json.RawMessage) (*class.Class, error) {
+func (f *classFiles) loaded(key, name string, within json.RawMessage) (*class.Class, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if name == "" {
@@ -150,7 +159,7 @@ func (f *classFiles) loaded(id, name string, within json.RawMessage) (*class.Cla
 		f.files[name] = file
 	}
 	file.users++
-	f.users[id] = classUse{name, file.class}
+	f.users[key] = classUse{name, file.class}
 	return file.class, nil
 }
 

@@ -1,8 +1,8 @@
-// Package volume is the heart of the driver: it publishes a pod's volume,
-// keeps it fresh in place, takes it away, and goes on after a restart.
+// Package volume publishes the volume of a pod, keeps its files fresh in place,
+// takes it away, and goes on after a restart.
 //
-// There is one pipeline (class, provider, tmpfs, files, record, due time).
-// A publish runs it with the mount, a refresh without; whoever asks for a
-// refresh (the due time, kubelet's republish, an edit of the class) asks the
-// Scheduler, so that one volume is never worked on twice at once.
+// A Volume is one volume, and the Manager has the table of all. There is one
+// pipeline from the class to the files: a publish runs it with the mount, a
+// refresh without. The due time, a republish by kubelet and an edit of the class
+// all ask the Scheduler for a refresh, and a volume has one worker at a time.
 package volume

@@ -25,9 +25,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// rig is a Publisher on real tmpfs mounts, with a store that tests steer.
+// rig is a Manager on real tmpfs mounts, with a store that tests steer.
 type rig struct {
-	*volume.Publisher
+	*volume.Manager
 	t        *testing.T
 	classes  *classes
 	store    *fakeStore
@@ -51,7 +51,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// restart makes a new Publisher on the state of the last.
+// restart makes a new Manager on the state of the last.
 func (r *rig) restart() {
 	r.t.Helper()
 	mounts, err := tmpfs.New()
@@ -67,12 +67,12 @@ func (r *rig) restart() {
 	store.Charge(r.budget)
 	config := volume.Config{
 		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Logger: log,
-		Interval: time.Minute, LastGoodAge: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
+		Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64}, LastGoodAge: time.Hour, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	}
 	if r.ceilings != nil {
 		r.ceilings(&config)
 	}
-	r.Publisher, err = volume.New(config)
+	r.Manager, err = volume.New(config)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -81,11 +81,11 @@ func (r *rig) restart() {
 	}
 }
 
-// background runs the Publisher until the test or the returned func ends it.
+// background runs the Manager until the test or the returned func ends it.
 func (r *rig) background() (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func(p *volume.Publisher) { done <- p.Run(ctx) }(r.Publisher)
+	go func(m *volume.Manager) { done <- m.Run(ctx) }(r.Manager)
 	var once sync.Once
 	stop = func() {
 		once.Do(func() {
@@ -119,11 +119,11 @@ func benchRequest(t testing.TB, r *rig, pod string) volume.Request {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	return volume.Request{
+	return volume.Request{Identity: volume.Identity{
 		ID: "csi-" + pod, Target: filepath.Join(dir, "mount"),
 		Pod:   identity.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "web"},
 		Class: class.Ref{Namespace: "shop", Name: "secrets"},
-	}
+	}}
 }
 
 func (r *rig) publish(req volume.Request) {
@@ -176,7 +176,7 @@ func (r *rig) records() []string {
 }
 
 // onlyRecord reads the one record that there is, as a new process would, from
-// a copy: the Publisher may be at work.
+// a copy: the Manager may be at work.
 func (r *rig) onlyRecord() *volume.Record {
 	r.t.Helper()
 	dir := r.t.TempDir()

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"fmt"
 	"path"
 	"time"
 
@@ -12,27 +13,85 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
 
-func (p *Publisher) interval(c *class.Class) time.Duration {
+// Limits are the driver's for all volumes. A class may ask for others.
+type Limits struct {
+	// Interval is the time between two refreshes of a volume whose class and
+	// provider say nothing else.
+	Interval time.Duration
+	// SizeLimit and InodeLimit bound a payload whose class says nothing:
+	// bytes of contents, and files plus directories.
+	SizeLimit  int64
+	InodeLimit int64
+	// MaxSizeLimit and MaxInodeLimit bound what a class may ask for, and
+	// MinInterval is the shortest that it may; 0 for no bound.
+	MaxSizeLimit  int64
+	MaxInodeLimit int64
+	MinInterval   time.Duration
+}
+
+// maxClass bounds what a class says to its provider, in bytes. It is kept for as
+// long as a volume was made by it.
+const maxClass = 1 << 20
+
+func checkClassSize(c *class.Class) error {
+	size := 0
+	for k, v := range c.Parameters {
+		size += len(k) + len(v)
+	}
+	if size <= maxClass {
+		return nil
+	}
+	return fault.New(fault.InvalidClass, "spec.parameters are %d bytes, more than %d", size, maxClass).
+		WithHint("take out what the provider does not use, or make several classes of it")
+}
+
+// checkCeilings refuses a class that asks for more than the operator allows. A
+// volume that is live goes on within the ceiling.
+func (l *Limits) checkCeilings(c *class.Class) error {
+	switch {
+	case l.MaxSizeLimit > 0 && c.SizeLimit > l.MaxSizeLimit:
+		return fault.New(fault.NotAllowed, "spec.parameters.%s is %d bytes, more than the %d that the operator allows", class.SizeLimitKey, c.SizeLimit, l.MaxSizeLimit).
+			WithHint("ask for less, or have the operator raise %s", setting.Name("--max-volume-size-limit"))
+	case l.MaxInodeLimit > 0 && c.InodeLimit > l.MaxInodeLimit:
+		return fault.New(fault.NotAllowed, "spec.parameters.%s is %d, more than the %d that the operator allows", class.InodeLimitKey, c.InodeLimit, l.MaxInodeLimit).
+			WithHint("ask for less, or have the operator raise %s", setting.Name("--max-volume-inode-limit"))
+	}
+	return nil
+}
+
+// withFloor gives a class that asks for a shorter interval than the operator
+// allows the shortest that is allowed: a refusal would stop the refreshes of
+// volumes that run.
+func (l *Limits) withFloor(c *class.Class) (_ *class.Class, warning string) {
+	if c.RefreshInterval == 0 || c.RefreshInterval >= l.MinInterval {
+		return c, ""
+	}
+	raised := *c
+	raised.RefreshInterval = l.MinInterval
+	return &raised, fmt.Sprintf("spec.parameters.%s is %s, less than the operator allows: %s is used: %s", class.RefreshIntervalKey, c.RefreshInterval, l.MinInterval, setting.Name("--min-refresh-interval"))
+}
+
+func (l *Limits) interval(c *class.Class) time.Duration {
 	if c.RefreshInterval > 0 {
 		return c.RefreshInterval
 	}
-	return p.Interval
+	return l.Interval
 }
 
-func (p *Publisher) sizeLimit(c *class.Class) int64 {
-	limit := p.SizeLimit
+func (l *Limits) sizeLimit(c *class.Class) int64 {
+	limit := l.SizeLimit
 	if c.SizeLimit > 0 {
 		limit = c.SizeLimit
 	}
-	return ceiled(limit, p.MaxSizeLimit)
+	return ceiled(limit, l.MaxSizeLimit)
 }
 
-func (p *Publisher) inodeLimit(c *class.Class) int64 {
-	limit := p.InodeLimit
+func (l *Limits) inodeLimit(c *class.Class) int64 {
+	limit := l.InodeLimit
 	if c.InodeLimit > 0 {
 		limit = c.InodeLimit
 	}
-	return ceiled(limit, p.MaxInodeLimit)
+	return ceiled(limit, l.MaxInodeLimit)
 }
 
 // ceiled is the limit within the operator's ceiling, 0 for none.
@@ -45,20 +104,20 @@ func ceiled(limit, ceiling int64) int64 {
 
 // fit turns the payload into files, and refuses one that is over the volume's
 // limits before anything is touched.
-func (p *Publisher) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
+func (l *Limits) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
 	files := make([]atomicdir.File, len(payload.Files))
 	var size int64
 	for i, f := range payload.Files {
 		files[i] = atomicdir.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
 		size += int64(f.Contents.Len())
 	}
-	if limit := p.sizeLimit(c); size > limit {
+	if limit := l.sizeLimit(c); size > limit {
 		return nil, fault.New(fault.TooLarge, "the payload is %d bytes, the volume's limit is %d", size, limit).
-			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's %s%s", setting.Name("--volume-size-limit"), upTo(limit, p.MaxSizeLimit, "--max-volume-size-limit"))
+			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's %s%s", setting.Name("--volume-size-limit"), upTo(limit, l.MaxSizeLimit, "--max-volume-size-limit"))
 	}
-	if inodes, limit := countInodes(files), p.inodeLimit(c); inodes > limit {
+	if inodes, limit := countInodes(files), l.inodeLimit(c); inodes > limit {
 		return nil, fault.New(fault.TooLarge, "the payload is %d files and directories, the volume's limit is %d", inodes, limit).
-			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's %s%s", setting.Name("--volume-inode-limit"), upTo(limit, p.MaxInodeLimit, "--max-volume-inode-limit"))
+			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's %s%s", setting.Name("--volume-inode-limit"), upTo(limit, l.MaxInodeLimit, "--max-volume-inode-limit"))
 	}
 	return files, nil
 }
@@ -94,13 +153,13 @@ func directories(files []atomicdir.File) map[string]struct{} {
 // stays until the new one is whole: two times the bytes, and for each inode
 // the page that its last bytes begin, itself, and a link. The kernel charges
 // a tmpfs for what it holds only.
-func (p *Publisher) mountOptions(rec *Record, c *class.Class) tmpfs.Options {
-	inodes := 3*p.inodeLimit(c) + 16
+func (l *Limits) mountOptions(r *Request, c *class.Class) tmpfs.Options {
+	inodes := 3*l.inodeLimit(c) + 16
 	return tmpfs.Options{
-		Size:           2*p.sizeLimit(c) + inodes*pageSize,
+		Size:           2*l.sizeLimit(c) + inodes*pageSize,
 		Inodes:         inodes,
 		Mode:           0o755,
-		GID:            rec.GID,
-		SELinuxContext: rec.SELinuxContext,
+		GID:            r.GID,
+		SELinuxContext: r.SELinuxContext,
 	}
 }

@@ -60,7 +60,7 @@ func TestOutcomesSayWhoAsked(t *testing.T) {
 	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	check(r.seen.last(volume.Unpublished), "1+")
 	eventually(t, "the release is done", func() bool {
-		return r.store.releases() > 0 && r.seen.last(volume.Released).Volume != "" && len(r.seen.last(volume.Released).Asked) == 2
+		return r.store.releases() > 0 && r.seen.last(volume.Released).ID != "" && len(r.seen.last(volume.Released).Asked) == 2
 	})
 	check(r.seen.last(volume.Released), "1+", "release-1", "release-0")
 }
@@ -139,10 +139,10 @@ func TestReleaseIsToldAfterUnpublish(t *testing.T) {
 	for _, o := range r.seen.outcomes {
 		switch o.Kind {
 		case volume.Unpublished:
-			gone[o.Volume] = true
+			gone[o.ID] = true
 		case volume.Released:
-			if !gone[o.Volume] {
-				t.Errorf("%s is released before it is unpublished", o.Volume)
+			if !gone[o.ID] {
+				t.Errorf("%s is released before it is unpublished", o.ID)
 			}
 		}
 	}

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -14,158 +17,379 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
-// pass is one run of the pipeline over one volume.
-type pass struct {
-	rec   *Record
+// run is one run of the pipeline over one volume. It changes its own record,
+// which is a copy of the volume's.
+type run struct {
+	m   *Manager
+	rec *Record
+	// fresh has the provider ask the store itself.
 	fresh bool
-	// upkeep tells that the pass is by the class that the volume had.
-	upkeep bool
 	// timeout bounds one attempt; zero leaves that to the caller.
 	timeout time.Duration
-	// onDenied, where it is set, goes before the class's own.
-	onDenied class.OnDenied
-	// place makes the volume ready to be written to: the mount at first, a
-	// look at it later. It may be called more than once.
-	place func(c *class.Class) error
+	// prepare makes the volume ready to be written to: a publish mounts it, a
+	// refresh looks at the mount.
+	prepare func(c *class.Class) error
+	// mounted tells that an undone publish must unmount.
+	mounted bool
+	// tookOver tells that the provider still has what it gave an earlier volume
+	// of the same id.
+	tookOver bool
+	// lastClass tells that the attempt is by the class of the last payload, and
+	// onDenied is then what the class as it is now says; empty for none.
+	lastClass bool
+	onDenied  class.OnDenied
+	result
 }
 
-// bound gives one attempt its time.
-func (w pass) bound(ctx context.Context) (context.Context, context.CancelFunc) {
-	if w.timeout == 0 {
-		return context.WithCancel(ctx)
-	}
-	return context.WithTimeout(ctx, w.timeout)
-}
-
-// passed is what came of it, as far as it went.
-type passed struct {
+// result is what came of a run, as far as it went.
+type result struct {
 	class *class.Class // nil if it was not found
 	asked []string     // the ids of the requests to the store
 	// accesses are the logins and renewals among them.
 	accesses []provider.Access
 	changed  bool
 	emptied  bool
-	// written tells whether the volume holds the payload of this pass, and
+	// written tells whether the volume holds the payload of this run, and
 	// refreshAt when that is due by the provider's word.
 	written   bool
 	refreshAt time.Time
 	warnings  []string
+	warnPod   bool // the pod's author has not been told of them yet
 	steps     []StepTime
 	// where is where the store was asked by the class as it is now.
 	where Where
 }
 
-// step makes one step, whose time is noted and whose span is a part of the pass's.
-func (d *passed) step(ctx context.Context, s Step, do func(context.Context) error) error {
+// step makes one step, whose time is noted and whose span is a part of the run's.
+func (r *result) step(ctx context.Context, s Step, do func(context.Context) error) error {
 	ctx, span := trace.Step(ctx, string(s))
 	began := time.Now()
 	err := do(ctx)
-	d.steps = append(d.steps, StepTime{s, time.Since(began)})
+	r.steps = append(r.steps, StepTime{s, time.Since(began)})
 	span.End(err)
 	return err
 }
 
-// run is the one way of a secret from the class to the files. A published
-// volume whose class cannot be used any longer is kept up by the class that
-// it had, and the pass counts as failed.
-func (p *Publisher) run(ctx context.Context, w pass) (done passed, err error) {
-	defer fault.Recover(&err, p.Logger, "class "+w.rec.Class.String(), "volume", w.rec.ID)
-	var looked passed
-	var c *class.Class
-	err = looked.step(ctx, StepClass, func(ctx context.Context) (err error) {
-		c, err = p.classOf(ctx, w)
+// newPublish is the run of a publish at a target where something was found.
+// before is the record of a live volume whose mount is lost; nil for a new one.
+func newPublish(m *Manager, q Request, before *Record, found content) *run {
+	r := &run{m: m, rec: &Record{Request: q}}
+	if before != nil {
+		r.rec.Warned, r.rec.Provider, r.rec.ProviderState = before.Warned, before.Provider, before.ProviderState
+	}
+	if found != nothing {
+		m.targets.repair(r.rec.Identity)
+		m.memory.adopt(r.rec)
+	}
+	r.mounted = found == empty && before == nil // a crash has left it
+	r.prepare = func(c *class.Class) error {
+		if found != nothing {
+			return nil
+		}
+		err := m.targets.mount(r.rec.Target, m.mountOptions(&r.rec.Request, c))
+		r.mounted = err == nil
+		return err
+	}
+	return r
+}
+
+// newRefresh is the run of a refresh of a live volume.
+func newRefresh(m *Manager, before *Record, fresh bool) *run {
+	rec := *before
+	r := &run{m: m, rec: &rec, fresh: fresh, timeout: m.RefreshTimeout}
+	mountedBy := rec.LastClass // whose limits the mount has
+	r.prepare = func(c *class.Class) error {
+		resize := mountedBy != nil && c.ResourceVersion != mountedBy.ResourceVersion
+		err := m.targets.check(r.rec.Identity, m.mountOptions(&r.rec.Request, c), resize)
+		if err == nil {
+			mountedBy = c
+		}
+		return err
+	}
+	return r
+}
+
+// bound gives one attempt its time.
+func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.timeout == 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, r.timeout)
+}
+
+// do is the one way of a secret from the class to the files. If the class as it
+// is now cannot be used, a live volume is kept up by the class of its last
+// payload, so that no credential in it ends because of an edit. The run fails
+// all the same.
+func (r *run) do(ctx context.Context) (err error) {
+	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), "volume", r.rec.ID)
+
+	// 1. Find the class, and run by it.
+	var now *class.Class
+	err = r.step(ctx, StepClass, func(ctx context.Context) (err error) {
+		now, err = r.findClass(ctx)
 		return err
 	})
 	if err == nil {
-		done, err = p.attempt(ctx, w, c)
+		err = r.attempt(ctx, now)
 	}
-	done.steps = append(looked.steps, done.steps...)
-	if err == nil || done.written || done.emptied || ctx.Err() != nil || !w.hasFormer(c) {
-		return done, err
+	if err == nil || r.written || r.emptied || ctx.Err() != nil || !r.mayUseLastClass(now) {
+		return err
 	}
-	first := done
-	done, err = p.upkeep(ctx, w, c, err)
-	done.asked, done.accesses = append(first.asked, done.asked...), append(first.accesses, done.accesses...)
-	done.steps = first.steps
-	done.where = first.where // the next pass begins with that again
-	return done, err
+
+	// 2. Run by the last class. What a denial does to the files is still for the
+	// class as it is now to say, as long as there is one.
+	first := r.result
+	r.result, r.lastClass = result{}, true
+	if now != nil {
+		r.onDenied = now.OnDenied
+	}
+	if failed := r.attempt(ctx, r.rec.LastClass); failed != nil {
+		err = fmt.Errorf("%w; keeping the volume up by the class that it had failed too: %w", err, failed)
+	}
+	r.asked, r.accesses = append(first.asked, r.asked...), append(first.accesses, r.accesses...)
+	r.steps, r.where = first.steps, first.where // the next run begins with that again
+	return err
 }
 
-// attempt is one way through the pipeline by one class. The record is changed
-// only when the payload is in the volume.
-func (p *Publisher) attempt(ctx context.Context, w pass, c *class.Class) (done passed, err error) {
-	ctx, cancel := w.bound(ctx)
+// findClass finds the class. A live volume goes on with its last one while the
+// API server is away.
+func (r *run) findClass(ctx context.Context) (*class.Class, error) {
+	ctx, cancel := r.bound(ctx)
 	defer cancel()
-	defer func() { err = ofClass(c.Ref, err) }()
-	defer fault.Recover(&err, p.Logger, "class "+w.rec.Class.String(), "volume", w.rec.ID)
-	c, warning := p.withFloor(c)
-	done.class = c
-	source, err := p.Providers.Get(c.Provider)
+	c, err := r.m.Classes.Get(ctx, r.rec.Class)
+	if err == nil {
+		return c, nil
+	}
+	if r.rec.LastClass != nil && fault.Of(err).Outage() {
+		r.m.Logger.Debug("the class cannot be read now, the last one serves", "class", r.rec.Class.String(), "error", err)
+		return r.rec.LastClass, nil
+	}
+	return nil, err
+}
+
+// mayUseLastClass tells whether a live volume had another class than the one as
+// it is now, which may be nil.
+func (r *run) mayUseLastClass(now *class.Class) bool {
+	last := r.rec.LastClass
+	return r.rec.published() && last != nil && (now == nil || !sameVersion(now, last))
+}
+
+// attempt runs the pipeline by one class. The record changes only once the
+// payload is in the volume.
+func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
+	ctx, cancel := r.bound(ctx)
+	defer cancel()
+	defer func() { err = ofClass(r.rec.Class, err) }()
+	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), "volume", r.rec.ID)
+
+	// 1. Refuse what cannot come to a payload in the volume.
+	c, source, err := r.admit(c)
 	if err != nil {
-		return done, err
+		return err
 	}
-	if done.warnings, err = p.review(w, c, source); warning != "" {
-		done.warnings = append(done.warnings, warning)
+	// 2. Record who is asked. Nobody revokes what the provider gives from now on.
+	if err := r.useProvider(ctx, c.Provider); err != nil {
+		return err
 	}
-	if err != nil {
-		return done, err
+	// 3. Mount a new volume beside the fetch, which mostly waits for the store.
+	ready := sync.OnceValue(func() error { return r.prepare(c) })
+	if !r.rec.published() {
+		defer r.watchSlow(source)()
+		var mounting errgroup.Group
+		mounting.Go(func() (err error) {
+			defer fault.Recover(&err, r.m.Logger, "class "+c.String(), "volume", r.rec.ID)
+			return ready()
+		})
+		defer func() { _ = mounting.Wait() }() // ready tells of its error, and an undo comes after it
 	}
-	if err := p.admit(w, c); err != nil {
-		return done, err
-	}
-	p.hold(ctx, w.rec, c.Provider)
-	if !w.rec.published() {
-		defer p.tellSlow(w.rec, source)()
-		go p.placeAhead(w, c)
-	}
+	// 4. Ask the store.
 	var payload *provider.Payload
 	var asOf time.Time
-	err = done.step(ctx, StepStore, func(ctx context.Context) (err error) {
-		payload, asOf, err = p.fetch(ctx, w, c, source, &done)
+	err = r.step(ctx, StepStore, func(ctx context.Context) (err error) {
+		payload, asOf, err = r.fetch(ctx, c, source, ready)
 		return err
 	})
-	done.where = p.where(w.rec, c.Provider)
+	r.where = r.m.whereOf(r.rec)
 	if err != nil {
-		return done, err
-	}
-	done.warnings = append(done.warnings, payload.Warnings...)
-	files, err := p.fit(c, payload)
-	if err != nil {
-		return done, err
-	}
-	if err = done.step(ctx, StepMount, func(context.Context) error { return w.place(c) }); err != nil {
-		return done, err
-	}
-	err = done.step(ctx, StepWrite, func(context.Context) (err error) {
-		done.changed, err = p.fill(w.rec, c, files)
 		return err
-	})
+	}
+	r.warnings = append(r.warnings, payload.Warnings...)
+	// 5. Write the files, if they are within the limits of the volume and fit into
+	// the memory of the node.
+	files, err := r.m.fit(c, payload)
 	if err != nil {
-		return done, err
+		return err
 	}
-	done.written, done.refreshAt = true, payload.RefreshAt
-	if payload.SameFilesSameVersions && !done.changed && sameIDs(w.rec.Versions, payload.Versions) {
-		// Some plugins answer a new version each time, and nobody is to restart for
-		// that.
-		payload.Versions = w.rec.Versions
+	if err := r.step(ctx, StepMount, func(context.Context) error { return ready() }); err != nil {
+		return err
 	}
-	p.note(w.rec, c, payload)
-	w.rec.AsOf = asOf
-	return done, payload.Partial
+	if err := r.step(ctx, StepWrite, func(context.Context) error { return r.write(files) }); err != nil {
+		return err
+	}
+	// 6. Record what the volume now holds.
+	r.written, r.refreshAt = true, payload.RefreshAt
+	r.note(c, payload, asOf)
+	return payload.Partial
 }
 
-// tellSlow tells of a first publish that waits for the store for long: until it
-// ends, kubelet has nothing to say of the pod. The func that it returns ends
-// that.
-func (p *Publisher) tellSlow(rec *Record, source provider.Provider) (end func()) {
-	o := Outcome{Kind: Waiting, Volume: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, Took: p.SlowAfter}
-	t := time.AfterFunc(p.SlowAfter, func() {
-		if r, ok := source.(provider.Router); ok {
-			o.Store = r.Destination(o.Volume)
+// admit refuses what cannot come to a payload in the volume before the store is
+// asked. The class that it gives has an interval that the operator allows.
+func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
+	c, warning := r.m.withFloor(c)
+	r.class = c
+	source, err := r.m.Providers.Get(c.Provider)
+	if err != nil {
+		return nil, nil, err
+	}
+	if own := r.rec.Provider; own != "" && own != c.Provider {
+		return nil, nil, fault.New(fault.InvalidClass, "spec.provider cannot change under a running pod: restart it").
+			WithHint("its files are of provider %q, and the class now names %q", own, c.Provider)
+	}
+	r.warnings, err = r.m.reviewer.review(r, c, source)
+	if warning != "" {
+		r.warnings = append(r.warnings, warning)
+	}
+	if err == nil {
+		err = checkClassSize(c)
+	}
+	if err == nil && !r.rec.published() {
+		err = r.m.checkCeilings(c)
+	}
+	if err == nil {
+		err = r.m.memory.expect(r.rec, func() int64 { return r.m.leastSize(c) })
+	}
+	return c, source, err
+}
+
+// useProvider records the provider of a new volume. If the credentials of an
+// earlier volume of the same id are still to be revoked there, that is called
+// off: they are the new volume's, as the provider knows volumes by their id.
+func (r *run) useProvider(ctx context.Context, name string) (err error) {
+	if r.rec.Provider != "" {
+		return nil
+	}
+	r.rec.Provider = name
+	if r.tookOver, err = r.m.revoker.takeOver(ctx, r.rec); err != nil {
+		r.rec.Provider = "" // which was not asked
+	}
+	return err
+}
+
+// watchSlow tells observers of a first publish that waits for the store for long:
+// until it ends, kubelet has nothing to say of the pod. The func that it returns
+// ends that.
+func (r *run) watchSlow(source provider.Provider) (end func()) {
+	o := Outcome{Kind: Waiting, Identity: r.rec.Identity, Took: r.m.SlowAfter}
+	t := time.AfterFunc(r.m.SlowAfter, func() {
+		if router, ok := source.(provider.Router); ok {
+			o.Store = router.Destination(o.ID)
 		}
-		p.Observer.Observe(o)
+		r.m.Observer.Observe(o)
 	})
 	return func() { t.Stop() }
+}
+
+// fetch asks the store, and does what the class wants if that fails. It gives the
+// age of a payload from memory; zero for the store's own.
+func (r *run) fetch(ctx context.Context, c *class.Class, source provider.Provider, ready func() error) (*provider.Payload, time.Time, error) {
+	trail := &provider.Trail{}
+	q := r.request(c)
+	q.Stager = r.m.targets.stager(r.rec.Identity, r.m.mountOptions(&r.rec.Request, c), ready)
+	payload, err := source.Fetch(provider.WithTrail(ctx, trail), q)
+	r.asked, r.accesses = trail.IDs(), trail.Accesses()
+	if err == nil && payload.Partial != nil && (!r.rec.published() || r.mustEmpty(c, payload.Partial)) {
+		err = payload.Partial // there is no former content, or a denial is to empty it
+	}
+	switch {
+	case err == nil:
+		return payload, time.Time{}, nil
+	case !r.rec.published():
+		return r.recall(c, source, err)
+	case r.mustEmpty(c, err):
+		return nil, time.Time{}, r.empty(err, ready)
+	}
+	return nil, time.Time{}, err
+}
+
+func (r *run) request(c *class.Class) provider.Request {
+	return provider.Request{
+		Volume: r.rec.ID, Pod: r.rec.Pod, Tokens: r.rec.Tokens, TokensInSecrets: r.rec.TokensInSecrets, Class: c, Secrets: r.rec.Secrets,
+		TargetPath: r.rec.Target, Current: r.rec.Versions, Fresh: r.fresh, Upkeep: r.lastClass,
+	}
+}
+
+// recall lets a new pod start from the node's memory while the store is away, if
+// its class says so. The volume is due again at once.
+func (r *run) recall(c *class.Class, source provider.Provider, err error) (*provider.Payload, time.Time, error) {
+	known, ok := source.(provider.LastKnown)
+	if !ok || c.OnUnavailable != class.UnavailableLastGood || !fault.Of(err).Outage() {
+		return nil, time.Time{}, err
+	}
+	payload, asOf, ok := known.Recall(r.request(c), time.Now().Add(-r.m.LastGoodAge))
+	if !ok {
+		return nil, time.Time{}, fmt.Errorf("%w; onUnavailable is lastGood, but this node has nothing in memory for this service account that is at most %s old", err, r.m.LastGoodAge)
+	}
+	payload.RefreshAt = time.Now().Add(firstRetry)
+	r.m.Logger.Warn("class warning", "class", r.rec.Class.String(), "pod", r.rec.Pod.String(), "warning",
+		fmt.Sprintf("the pod starts from what this node had in memory as of %s, as onUnavailable asks: %v", asOf.UTC().Format(time.RFC3339), err))
+	return payload, asOf, nil
+}
+
+// mustEmpty tells whether the class has a live volume emptied for the error: for
+// a denial that is certain, never for an outage.
+func (r *run) mustEmpty(c *class.Class, err error) bool {
+	policy := c.OnDenied
+	if r.onDenied != "" {
+		policy = r.onDenied
+	}
+	return policy == class.DeniedEmpty && fault.Of(err) == fault.Denied
+}
+
+// empty takes the files of a live volume away.
+func (r *run) empty(err error, ready func() error) error {
+	if perr := ready(); perr != nil {
+		return errors.Join(err, perr)
+	}
+	changed, werr := r.m.targets.write(&r.rec.Request, nil)
+	if werr != nil {
+		return errors.Join(err, werr)
+	}
+	r.m.memory.use(r.rec, costOf(nil), changed) // which always has the room
+	r.changed, r.emptied, r.rec.Versions, r.rec.AsOf = changed, true, nil, time.Time{}
+	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
+}
+
+// write puts the files into the volume, all or nothing.
+func (r *run) write(files []atomicdir.File) error {
+	size := costOf(files)
+	undo, err := r.m.memory.reserve(r.rec, size)
+	if err != nil {
+		return err
+	}
+	if r.changed, err = r.m.targets.write(&r.rec.Request, files); err != nil {
+		undo()
+		return err
+	}
+	r.m.memory.use(r.rec, size, r.changed)
+	return nil
+}
+
+// note brings the record up to date with what the volume now holds.
+func (r *run) note(c *class.Class, payload *provider.Payload, asOf time.Time) {
+	now, rec := time.Now(), r.rec
+	sameIDs := func(x, y provider.Version) bool { return x.ID == y.ID }
+	if !payload.SameFilesSameVersions || r.changed || !slices.EqualFunc(rec.Versions, payload.Versions, sameIDs) {
+		rec.Versions = payload.Versions
+	} // else it is a plugin that answers a new version each time, and no pod is to restart for that
+	rec.LastClass, rec.AsOf = c, asOf
+	rec.RefreshedAt, rec.Interval = now, r.m.interval(c)
+	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
+	rec.EndsDueAt, rec.Ends, rec.EndsOf = time.Time{}, nil, nil
+	for _, l := range payload.Leases {
+		rec.EndsDueAt, rec.Ends, rec.EndsOf = payload.RefreshAt, append(rec.Ends, l.Expires), append(rec.EndsOf, l.Object)
+	}
+	r.m.exportState(rec)
 }
 
 // ofClass names the class in front of every error that comes of it.
@@ -174,150 +398,4 @@ func ofClass(ref class.Ref, err error) error {
 		return nil
 	}
 	return fmt.Errorf("SecretProviderClass %s: %w", ref, err)
-}
-
-func sameIDs(a, b []provider.Version) bool {
-	return slices.EqualFunc(a, b, func(x, y provider.Version) bool { return x.ID == y.ID })
-}
-
-// admit refuses what cannot come to a payload in the volume before the store is
-// asked.
-func (p *Publisher) admit(w pass, c *class.Class) error {
-	if err := checkClassSize(c); err != nil {
-		return err
-	}
-	if !w.rec.published() {
-		if err := p.checkCeilings(c); err != nil {
-			return err
-		}
-	}
-	return p.expectRoom(w, c)
-}
-
-// fill writes the files, for which there must be room in the memory of the node.
-func (p *Publisher) fill(rec *Record, c *class.Class, files []atomicdir.File) (changed bool, err error) {
-	size := costOf(files)
-	undo, err := p.makeRoom(rec, c, size)
-	if err != nil {
-		return false, err
-	}
-	if changed, err = p.write(rec, files); err != nil {
-		undo()
-		return false, err
-	}
-	p.holds(rec, size, changed)
-	return changed, nil
-}
-
-// mustFail tells whether a payload that is partly the volume's former content
-// is of no use: a new volume has none, and a denial may have to empty it.
-func (w pass) mustFail(c *class.Class, partial error) bool {
-	return partial != nil && (!w.rec.published() || w.empties(c, partial))
-}
-
-// fetch asks the store, and does what the class wants where that fails. It
-// gives the age of a payload from memory; zero for the store's own.
-func (p *Publisher) fetch(ctx context.Context, w pass, c *class.Class, source provider.Provider, done *passed) (*provider.Payload, time.Time, error) {
-	trail := &provider.Trail{}
-	r := w.request(c)
-	r.Stager = p.stager(w, c)
-	payload, err := source.Fetch(provider.WithTrail(ctx, trail), r)
-	done.asked, done.accesses = trail.IDs(), trail.Accesses()
-	if err == nil && w.mustFail(c, payload.Partial) {
-		err = payload.Partial
-	}
-	switch {
-	case err == nil:
-		return payload, time.Time{}, nil
-	case w.rec.published():
-		return nil, time.Time{}, p.deny(w, c, done, err)
-	}
-	return p.recall(w, c, source, err)
-}
-
-// recall lets a new pod start from the node's memory while the store is away,
-// where its class says so. The volume is due again at once.
-func (p *Publisher) recall(w pass, c *class.Class, source provider.Provider, err error) (*provider.Payload, time.Time, error) {
-	m, ok := source.(provider.LastKnown)
-	if !ok || c.OnUnavailable != class.UnavailableLastGood || !fault.Of(err).Outage() {
-		return nil, time.Time{}, err
-	}
-	payload, asOf, ok := m.Recall(w.request(c), time.Now().Add(-p.LastGoodAge))
-	if !ok {
-		return nil, time.Time{}, fmt.Errorf("%w; onUnavailable is lastGood, but this node has nothing in memory for this service account that is at most %s old", err, p.LastGoodAge)
-	}
-	payload.RefreshAt = time.Now().Add(firstRetry)
-	p.Logger.Warn("class warning", "class", w.rec.Class.String(), "pod", w.rec.Pod.String(), "warning",
-		fmt.Sprintf("the pod starts from what this node had in memory as of %s, as onUnavailable asks: %v", asOf.UTC().Format(time.RFC3339), err))
-	return payload, asOf, nil
-}
-
-// deny empties a live volume whose class asks for that when the store refuses
-// the pod.
-func (p *Publisher) deny(w pass, c *class.Class, done *passed, err error) error {
-	if !w.empties(c, err) {
-		return err
-	}
-	if perr := w.place(c); perr != nil {
-		return errors.Join(err, perr)
-	}
-	changed, werr := p.write(w.rec, nil)
-	if werr != nil {
-		return errors.Join(err, werr)
-	}
-	p.holds(w.rec, costOf(nil), changed) // nothing is refused that takes files away
-	done.changed, done.emptied, w.rec.Versions, w.rec.AsOf = changed, true, nil, time.Time{}
-	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
-}
-
-// empties is false for an outage, and for a denial that is not certain.
-func (w pass) empties(c *class.Class, err error) bool {
-	policy := c.OnDenied
-	if w.onDenied != "" {
-		policy = w.onDenied
-	}
-	return policy == class.DeniedEmpty && fault.Of(err) == fault.Denied
-}
-
-func (w pass) request(c *class.Class) provider.Request {
-	return provider.Request{
-		Volume: w.rec.ID, Pod: w.rec.Pod, Tokens: w.rec.Tokens, TokensInSecrets: w.rec.TokensInSecrets, Class: c, Secrets: w.rec.Secrets,
-		TargetPath: w.rec.Target, Current: w.rec.Versions, Fresh: w.fresh, Upkeep: w.upkeep,
-	}
-}
-
-// note brings the record up to date with what the volume now holds.
-func (p *Publisher) note(rec *Record, c *class.Class, payload *provider.Payload) {
-	now := time.Now()
-	rec.use(c.Provider)
-	rec.Versions, rec.LastClass = payload.Versions, c
-	rec.RefreshedAt, rec.Interval = now, p.interval(c)
-	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
-	rec.HeldDueAt, rec.HeldEnds, rec.HeldObjects = time.Time{}, nil, nil
-	for _, l := range payload.Leases {
-		rec.HeldDueAt, rec.HeldEnds, rec.HeldObjects = payload.RefreshAt, append(rec.HeldEnds, l.Expires), append(rec.HeldObjects, l.Object)
-	}
-	p.keep(rec)
-}
-
-// write swaps the files in, all or nothing.
-func (p *Publisher) write(rec *Record, files []atomicdir.File) (bool, error) {
-	dir, err := p.openVolume(rec.Target)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = dir.Close() }()
-	changed, err := dir.Write(files, atomicdir.Options{GID: rec.GID})
-	if err == nil {
-		return changed, nil
-	}
-	reason := fault.Mount
-	var bad *atomicdir.PathError
-	switch {
-	case errors.As(err, &bad):
-		reason = fault.InvalidClass
-	case errors.Is(err, atomicdir.ErrNoSpace):
-		reason = fault.TooLarge
-	}
-	return false, fault.New(reason, "writing the files of volume %s at %q: %w", rec.ID, rec.Target, err)
 }

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"bytes"
+	"iter"
 	"log/slog"
 	"reflect"
 	"testing"
@@ -20,29 +21,58 @@ func TestRecordKeepsEveryField(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	gid := 7
 	want := &Record{
-		ID: "id", Target: "/target", Pod: identity.Pod{Namespace: "shop", Name: "web", UID: "uid"}, Class: class.Ref{Namespace: "shop", Name: "secrets"},
-		GID: &gid, SELinuxContext: "label", Tokens: identity.Tokens{"vault": {JWT: secret.NewString("jwt"), Expires: at}},
-		Secrets: map[string]secret.String{"user": secret.NewString("pass")}, TokensInSecrets: true, Provider: "vault", Versions: []provider.Version{{ID: "a", Version: "1"}},
-		LastClass: &class.Class{Provider: "vault"}, PublishedAt: at, RefreshedAt: at, Interval: time.Minute, DueAt: at, AsOf: at, Size: 4,
-		HeldDueAt: at, HeldEnds: []time.Time{at}, HeldObjects: []string{"a"}, Former: []Held{{Provider: "akeyless", State: secret.NewBytes([]byte("former"))}},
-		Failures: 3, LastFailure: "down", LastReason: fault.Unavailable, FailedAt: at, Leaving: true, Ignored: []string{"x"}, Warned: "uid 7", ProviderState: secret.NewBytes([]byte("state")), Stamp: clock.Stamp{Wall: at, Boot: time.Hour, BootID: "boot"},
+		Request: Request{
+			Identity: Identity{ID: "id", Target: "/target", Pod: identity.Pod{Namespace: "shop", Name: "web", UID: "uid"}, Class: class.Ref{Namespace: "shop", Name: "secrets"}},
+			Credentials: Credentials{
+				Tokens:  identity.Tokens{"vault": {JWT: secret.NewString("jwt"), Expires: at}},
+				Secrets: map[string]secret.String{"user": secret.NewString("pass")}, TokensInSecrets: true,
+			},
+			GID: &gid, SELinuxContext: "label", Ignored: []string{"x"},
+		},
+		Progress: Progress{
+			Provider: "vault", Versions: []provider.Version{{ID: "a", Version: "1"}},
+			PublishedAt: at, RefreshedAt: at, Interval: time.Minute, DueAt: at, AsOf: at, Size: 4,
+			EndsDueAt: at, Ends: []time.Time{at}, EndsOf: []string{"a"},
+			Failures: 3, LastFailure: "down", LastReason: fault.Unavailable, FailedAt: at,
+		},
+		LastClass: &class.Class{Provider: "vault"},
+		Leaving:   true, Warned: "uid 7", ProviderState: secret.NewBytes([]byte("state")), Stamp: clock.Stamp{Wall: at, Boot: time.Hour, BootID: "boot"},
 	}
-	for i, v := 0, reflect.ValueOf(*want); i < v.NumField(); i++ {
-		if v.Field(i).IsZero() {
-			t.Errorf("the test does not set %s", v.Type().Field(i).Name)
+	for name, v := range fields(reflect.ValueOf(*want)) {
+		if v.IsZero() {
+			t.Errorf("the test does not set %s", name)
 		}
 	}
 	parts, err := encodeRecord(want, "file", new(bytes.Buffer))
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, named, err := decodeRecord(bytes.Join(parts, nil))
-	if err != nil || named.file != "file" || named.within != nil {
-		t.Fatal(named, err)
+	got, w, err := decodeRecord(bytes.Join(parts, nil))
+	if err != nil || w.ClassFile != "file" || w.LastClass != nil {
+		t.Fatal(err)
 	}
 	got.LastClass = want.LastClass // is in the file
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("after a restart the record is another:\n%+v\nwant\n%+v", got, want)
+	}
+}
+
+// fields are those of a struct and of the structs that it embeds.
+func fields(v reflect.Value) iter.Seq2[string, reflect.Value] {
+	return func(yield func(string, reflect.Value) bool) {
+		for i := range v.NumField() {
+			if f := v.Type().Field(i); !f.Anonymous {
+				if !yield(f.Name, v.Field(i)) {
+					return
+				}
+				continue
+			}
+			for name, inner := range fields(v.Field(i)) {
+				if !yield(name, inner) {
+					return
+				}
+			}
+		}
 	}
 }
 
@@ -60,8 +90,8 @@ func TestAfter(t *testing.T) {
 // AsOf alone stays as the wall clock had it: nothing waits for it.
 func TestEveryMomentIsMapped(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	r := &Record{PublishedAt: at, RefreshedAt: at, DueAt: at, HeldDueAt: at, HeldEnds: []time.Time{at}, FailedAt: at}
-	ends := r.HeldEnds
+	r := &Progress{PublishedAt: at, RefreshedAt: at, DueAt: at, EndsDueAt: at, Ends: []time.Time{at}, FailedAt: at}
+	ends := r.Ends
 	r.mapMoments(func(t time.Time) time.Time { return t.Add(time.Hour) })
 	moments := 0
 	for i, v := 0, reflect.ValueOf(*r); i < v.NumField(); i++ {
@@ -96,7 +126,7 @@ func TestRecordOutlivesAStepOfTheClock(t *testing.T) {
 			since, now := 100*time.Hour, time.Now()
 			s.Boot = func() (time.Duration, string) { return since, "boot" }
 			at := now.Add(24 * time.Hour)
-			if err := s.Put(&Record{ID: "a", Target: "/a", DueAt: at, HeldEnds: []time.Time{at}}); err != nil {
+			if err := s.Put(&Record{Request: Request{Identity: Identity{ID: "a", Target: "/a"}}, Progress: Progress{DueAt: at, Ends: []time.Time{at}}}); err != nil {
 				t.Fatal(err)
 			}
 			since += passed
@@ -105,7 +135,7 @@ func TestRecordOutlivesAStepOfTheClock(t *testing.T) {
 				t.Fatalf("%d records, %v", len(loaded.Records), err)
 			}
 			rec := loaded.Records[0]
-			for what, got := range map[string]time.Time{"due": rec.DueAt, "end": rec.HeldEnds[0]} {
+			for what, got := range map[string]time.Time{"due": rec.DueAt, "end": rec.Ends[0]} {
 				if left := got.Sub(now); (left - want).Abs() > time.Hour {
 					t.Errorf("%s in %s, want %s", what, left, want)
 				}

@@ -1,123 +1,127 @@
 package volume
 
 import (
-	"context"
 	"errors"
+	"slices"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// Recover takes up the volumes of an earlier process from the Store. It makes
-// no request to anybody. It is called once, before Run and before the first
-// Publish.
-func (p *Publisher) Recover() error {
-	loaded, err := p.Store.Load()
+// errNotLive is why a recorded volume is not taken up at the start.
+var errNotLive = errors.New("its tmpfs is not mounted")
+
+// Recover takes up the volumes of an earlier process from the Store, and the
+// revocations after them. It makes no request to the store or the API server. It
+// is called once, before Run and before the first Publish.
+func (m *Manager) Recover() error {
+	loaded, err := m.Store.Load()
 	if err != nil {
 		return err
 	}
 	for _, bad := range loaded.SetAside {
-		p.noteAside(bad)
+		m.noteSetAside(bad)
 	}
+	slices.SortStableFunc(loaded.Records, func(a, b *Record) int {
+		switch {
+		case a.Leaving == b.Leaving:
+			return 0
+		case a.Leaving:
+			return 1
+		}
+		return -1
+	})
 	for _, rec := range loaded.Records {
-		began := time.Now()
-		leaving := rec.Leaving // unpublished before; only its credentials are left
-		err := p.recover(rec)
-		if leaving {
+		if rec.Leaving {
+			m.recoverRevocation(rec)
 			continue
 		}
+		began := time.Now()
+		err := m.recover(rec)
 		if err != nil {
-			p.Logger.Warn("a volume of the last process is not taken up; kubelet publishes it again if its pod still runs",
+			m.Logger.Warn("a volume of the last process is not taken up; kubelet publishes it again if its pod still runs",
 				"volume", rec.ID, "pod", rec.Pod.String(), "error", err)
 		}
-		p.Observer.Observe(outcomeOf(Recovered, rec, began, err))
+		m.Observer.Observe(outcomeOf(Recovered, rec, began, err))
 	}
-	p.Logger.Info("volumes recovered", "records", len(loaded.Records), "live", p.Count(), "setAside", len(loaded.SetAside))
+	m.Logger.Info("volumes recovered", "records", len(loaded.Records), "live", m.Count(), "setAside", len(loaded.SetAside))
 	return nil
 }
 
-// noteAside keeps in mind that a volume has lost its record. Which one it is
-// shows when kubelet names it.
-func (p *Publisher) noteAside(bad BadRecord) {
-	p.aside[bad.Key] = bad.File
+// recover takes up one volume. The credentials of one that is no longer mounted
+// are revoked: its pod went while no driver ran. An empty mount is of a publish
+// that mounted again what had been unmounted, and was cut off: the next refresh
+// fills it.
+func (m *Manager) recover(rec *Record) error {
+	m.importState(rec)
+	found, err := m.targets.look(rec.Target)
+	if err == nil && found == nothing {
+		err = errNotLive
+	}
+	switch {
+	case errors.Is(err, errNotLive) || fault.Of(err) == fault.Conflict:
+		last := rec.leaving()
+		m.saveLeaving(last)
+		m.revoker.add(last)
+		return err
+	case err != nil: // we cannot tell: a refresh finds out, and nothing is given up
+		m.Logger.Error("looking at a volume of the last process", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+	}
+	m.targets.repair(rec.Identity)
+	m.memory.adopt(rec)
+	rec.DueAt = dueAfterRestart(time.Now(), &rec.Progress, chance())
+	v := m.volume(rec.ID)
+	v.identity, v.where = rec.Identity, m.whereOf(rec)
+	v.record.Store(rec)
+	m.Classes.Retain(rec.Class)
+	v.schedule(Where{})
+	return nil
+}
+
+// recoverRevocation goes on with the revocation of an earlier process, unless a
+// live volume has taken it over.
+func (m *Manager) recoverRevocation(rec *Record) {
+	if v := m.find(rec.ID); v != nil && v.record.Load().Provider == rec.Provider {
+		if err := m.Store.Delete(rec); err != nil {
+			m.Logger.Error("forgetting a revocation that a volume has taken over", "volume", rec.ID, "error", err)
+		}
+		return
+	}
+	m.importState(rec)
+	m.revoker.add(rec)
+}
+
+// saveLeaving records that a volume is gone. Without it, the record of the live
+// volume has a restart find that.
+func (m *Manager) saveLeaving(rec *Record) {
+	if err := m.Store.Leave(rec); err != nil {
+		m.Logger.Error("saving a volume's record", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+	}
+}
+
+// noteSetAside remembers that a volume has lost its record. Which one it is shows
+// when kubelet names it.
+func (m *Manager) noteSetAside(bad BadRecord) {
+	m.setAside[bad.Key] = bad.File
 	if bad.Err == nil {
 		return // an earlier process has told it
 	}
-	p.Observer.Observe(Outcome{
+	m.Observer.Observe(Outcome{
 		Kind: SetAside, SetAside: bad.File,
 		Err: fault.New(fault.State, "a volume's record cannot be read and was set aside as %s: %w", bad.File, bad.Err),
 	})
 }
 
-// takeAside is the file of the volume's record if that was set aside; it is
+// takeSetAside is the file of the volume's record if that was set aside; it is
 // told once.
-func (p *Publisher) takeAside(id string) string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if len(p.aside) == 0 {
+func (m *Manager) takeSetAside(id string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.setAside) == 0 {
 		return ""
 	}
 	key := RecordKey(id)
-	file := p.aside[key]
-	delete(p.aside, key)
+	file := m.setAside[key]
+	delete(m.setAside, key)
 	return file
-}
-
-// recover takes up one volume. One that is no longer mounted is let go: the
-// node was rebooted, or its pod went while no driver ran.
-func (p *Publisher) recover(rec *Record) error {
-	p.giveBack(rec)
-	if rec.Leaving {
-		p.releaser.add(rec)
-		return nil
-	}
-	switch err := p.isLive(rec); {
-	case errors.Is(err, errNotLive) || fault.Of(err) == fault.Conflict:
-		p.releaser.add(rec)
-		return err
-	case err != nil: // we cannot tell: a refresh finds out, and nothing is given up
-		p.Logger.Error("looking at a volume of the last process", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
-	}
-	p.repair(rec)
-	p.adoptContents(rec)
-	e := newEntry(rec)
-	e.know(rec, p.where(rec, rec.asks()))
-	e.joinClass(rec.Class)
-	p.Classes.Retain(rec.Class)
-	p.entries[rec.ID] = e
-	if rec.Failures == 0 { // else one of them may be what the class asks for
-		p.releaser.addFormer(rec)
-	}
-	rec.DueAt = dueAfterRestart(time.Now(), rec, chance())
-	p.schedule.Set(rec.ID, e.whereNow(), rec.DueAt)
-	return nil
-}
-
-// isLive looks at the mount alone. One that is empty is of a publish that mounted
-// again what had been unmounted, and was cut off: the next refresh fills it.
-func (p *Publisher) isLive(rec *Record) error {
-	info, err := p.Mounts.Inspect(rec.Target)
-	if err != nil {
-		return err
-	}
-	had, err := p.contentOf(rec.Target, info)
-	if err == nil && had == nothing {
-		err = errNotLive
-	}
-	return err
-}
-
-// Run refreshes what is due and ends the credentials of what is gone, until
-// ctx ends.
-func (p *Publisher) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return p.schedule.Run(ctx, Work{Workers: p.Workers, Limit: refreshTries * p.RefreshTimeout, Do: p.refresh, Late: func(id string) {
-			p.Logger.Warn("a refresh does not end, so its worker goes on with other volumes", "volume", id)
-		}})
-	})
-	g.Go(func() error { return p.releaser.run(ctx) })
-	return g.Wait()
 }

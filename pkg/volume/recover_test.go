@@ -82,32 +82,10 @@ func TestReleaseOutlivesARestart(t *testing.T) {
 		t.Errorf("%d volumes were said to be recovered, though the only one is gone", n)
 	}
 	eventually(t, "the credentials are released at the second try", func() bool { return r.store.releases() == 1 })
-	if o := r.seen.last(volume.ReleaseFailed); o.Volume != req.ID || o.Err == nil || o.Failures != 1 || o.Repeated || o.NextAt.IsZero() {
+	if o := r.seen.last(volume.ReleaseFailed); o.ID != req.ID || o.Err == nil || o.Failures != 1 || o.Repeated || o.NextAt.IsZero() {
 		t.Errorf("the first try is told as %+v", o)
 	}
 	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
-}
-
-// The end of an earlier volume's credentials must not hit a new volume of the
-// same id.
-func TestPublishSettlesAnEarlierRelease(t *testing.T) {
-	r := newRig(t)
-	req := r.request("a")
-	r.publish(req)
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	r.publish(req)
-	if n := r.store.releases(); n != 1 {
-		t.Errorf("%d releases before the new publish, want 1", n)
-	}
-	r.background()
-	r.RefreshAll()
-	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
-	if n := r.store.releases(); n != 1 {
-		t.Errorf("%d releases, want 1: the new volume is alive", n)
-	}
-	if len(r.records()) != 1 {
-		t.Errorf("records %v", r.records())
-	}
 }
 
 func TestCorruptRecordsAreSetAside(t *testing.T) {
@@ -161,8 +139,8 @@ func (r *rig) wantSetAside(file string, want ...string) {
 		if o.SetAside == "" {
 			continue
 		}
-		got = append(got, o.Volume)
-		if o.SetAside != file || (o.Volume == "") != (o.Kind == volume.SetAside) {
+		got = append(got, o.ID)
+		if o.SetAside != file || (o.ID == "") != (o.Kind == volume.SetAside) {
 			r.t.Errorf("told of %q by %+v", file, o)
 		}
 	}

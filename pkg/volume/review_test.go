@@ -135,7 +135,7 @@ func TestSlowStoreIsTold(t *testing.T) {
 	r.store.set(func(s *fakeStore) { s.gate = gate; s.servers = map[string]string{"csi-a": "https://vault.test:8200"} })
 	done := make(chan error, 1)
 	go func() { done <- r.Publish(t.Context(), r.request("a")) }()
-	eventually(t, "the pod is told", func() bool { return r.seen.last(volume.Waiting).Volume == "csi-a" })
+	eventually(t, "the pod is told", func() bool { return r.seen.last(volume.Waiting).ID == "csi-a" })
 	if o := r.seen.last(volume.Waiting); o.Store != "https://vault.test:8200" || o.Pod.Name != "a" {
 		t.Errorf("told of %+v", o)
 	}

@@ -83,11 +83,11 @@ func TestOldRecordsAreRead(t *testing.T) {
 	}
 	c, err := json.Marshal(&r.classes.class)
 	must(t, err)
-	for _, file := range r.records() {
-		data, err := os.ReadFile(file)
-		must(t, err)
-		must(t, os.WriteFile(file, withClassWithin(t, data, c), 0o600))
-	}
+	r.rewrite(func(fields map[string]json.RawMessage) {
+		delete(fields, "classFile")
+		delete(fields, "size")
+		fields["lastClass"] = c
+	})
 	for _, file := range r.classFiles() {
 		must(t, os.Remove(file))
 	}
@@ -233,27 +233,29 @@ func TestLongRecordsAreSetAside(t *testing.T) {
 	}
 }
 
-// withClassWithin makes a record as earlier versions wrote it.
-func withClassWithin(t *testing.T, record, class []byte) []byte {
-	t.Helper()
-	line, body, _ := bytes.Cut(record, []byte("\n"))
-	var h struct {
-		Version  int    `json:"version"`
-		Checksum string `json:"sha256"`
-		Record   int    `json:"record"`
+// rewrite makes the records what an earlier version wrote.
+func (r *rig) rewrite(change func(fields map[string]json.RawMessage)) {
+	r.t.Helper()
+	for _, file := range r.records() {
+		record, err := os.ReadFile(file)
+		must(r.t, err)
+		line, body, _ := bytes.Cut(record, []byte("\n"))
+		var h struct {
+			Version  int    `json:"version"`
+			Checksum string `json:"sha256"`
+			Record   int    `json:"record"`
+		}
+		var fields map[string]json.RawMessage
+		must(r.t, json.Unmarshal(line, &h))
+		must(r.t, json.Unmarshal(body[:h.Record], &fields))
+		state := body[h.Record:]
+		change(fields)
+		old, err := json.Marshal(fields)
+		must(r.t, err)
+		sum := sha256.Sum256(append(slices.Clone(old), state...))
+		h.Record, h.Checksum = len(old), hex.EncodeToString(sum[:])
+		line, err = json.Marshal(h)
+		must(r.t, err)
+		must(r.t, os.WriteFile(file, slices.Concat(line, []byte("\n"), old, state), 0o600))
 	}
-	var fields map[string]json.RawMessage
-	must(t, json.Unmarshal(line, &h))
-	must(t, json.Unmarshal(body[:h.Record], &fields))
-	state := body[h.Record:]
-	delete(fields, "classFile")
-	delete(fields, "size")
-	fields["lastClass"] = class
-	old, err := json.Marshal(fields)
-	must(t, err)
-	sum := sha256.Sum256(append(slices.Clone(old), state...))
-	h.Record, h.Checksum = len(old), hex.EncodeToString(sum[:])
-	line, err = json.Marshal(h)
-	must(t, err)
-	return slices.Concat(line, []byte("\n"), old, state)
 }

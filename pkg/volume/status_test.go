@@ -70,8 +70,8 @@ func TestStatusFollowsAVolume(t *testing.T) {
 	if all := r.Statuses(); len(all) != 0 {
 		t.Errorf("after it went: %+v", all)
 	}
-	if o := r.Overview(); len(o.Leavings) != 1 || o.Leavings[0].Pod != req.Pod || len(o.Leavings[0].Providers) != 1 {
-		t.Errorf("what is to be ended: %+v", o.Leavings)
+	if o := r.Overview(); len(o.Revocations) != 1 || o.Revocations[0].Pod != req.Pod || o.Revocations[0].Provider != "fake" {
+		t.Errorf("what is to be ended: %+v", o.Revocations)
 	}
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
@@ -35,16 +36,16 @@ type DirStore struct {
 	Boot clock.Boot
 
 	mu      sync.Mutex
-	charges map[string]*budget.Charge // of the records, by volume
+	charges map[string]*budget.Charge // by the record's key
 
-	// rooms are buffers for records: a burst of publishes would leave as many
-	// behind, each of them several kilobytes.
-	rooms sync.Pool
+	// buffers are for records: a burst of publishes would leave as many behind,
+	// each of them several kilobytes.
+	buffers sync.Pool
 }
 
 const (
-	// largestRoom is not outgrown by a usual record.
-	largestRoom = 32 << 10
+	// largestBuffer is not outgrown by a usual record.
+	largestBuffer = 32 << 10
 
 	// maxRecord bounds what one record may take, in bytes: the tokens of a pod,
 	// the versions of a thousand objects, and what the provider keeps.
@@ -72,7 +73,7 @@ func NewDirStore(dir string, log *slog.Logger) (*DirStore, error) {
 func OpenDirStore(dir *os.File, log *slog.Logger) *DirStore {
 	return &DirStore{
 		dir: storeDir{dir}, log: log, classes: newClassFiles(storeDir{dir}), charges: map[string]*budget.Charge{},
-		rooms: sync.Pool{New: func() any { return new(bytes.Buffer) }},
+		buffers: sync.Pool{New: func() any { return new(bytes.Buffer) }},
 	}
 }
 
@@ -115,17 +116,28 @@ func RecordKey(id string) string {
 
 func fileOf(id string) string { return RecordKey(id) + recordSuffix }
 
-// Put writes the record; on an error the earlier one still stands.
+// Store keeps the records over a restart.
+type Store interface {
+	// Put writes the record; on an error the earlier one still stands.
+	Put(r *Record) error
+	// Leave writes the record of a volume that is gone. On an error there is at
+	// least the one that the live volume had.
+	Leave(r *Record) error
+	Delete(r *Record) error
+	Load() (Loaded, error)
+}
+
+// Put implements Store.
 func (s *DirStore) Put(r *Record) error {
-	name, done, err := s.classes.use(r.ID, r.LastClass)
+	name, done, err := s.classes.use(r.key(), r.LastClass)
 	if err != nil {
-		if !s.has(r.ID) {
+		if !s.has(r.key()) {
 			return s.putError(r, err)
 		}
 		// Better without the class than not at all: it is needed only where the
 		// API server is away.
 		s.log.Warn("a volume's record goes without its class", "volume", r.ID, "class", r.Class.String(), "error", err)
-		name, done, _ = s.classes.use(r.ID, nil)
+		name, done, _ = s.classes.use(r.key(), nil)
 	}
 	err = s.put(r, name)
 	done(err == nil)
@@ -136,12 +148,12 @@ func (s *DirStore) Put(r *Record) error {
 }
 
 func (s *DirStore) put(r *Record, className string) error {
-	room, _ := s.rooms.Get().(*bytes.Buffer)
-	defer s.vacate(room)
+	buffer, _ := s.buffers.Get().(*bytes.Buffer)
+	defer s.putBuffer(buffer)
 	written := *r
 	written.Stamp = clock.At(time.Now(), s.Boot)
 	written.mapMoments(written.Stamp.Written)
-	parts, err := encodeRecord(&written, className, room)
+	parts, err := encodeRecord(&written, className, buffer)
 	if err != nil {
 		return err
 	}
@@ -156,26 +168,27 @@ func (s *DirStore) put(r *Record, className string) error {
 	if err != nil {
 		return err
 	}
-	if err := s.dir.replace(fileOf(r.ID), parts); err != nil {
+	if err := s.dir.replace(fileOf(r.key()), parts); err != nil {
 		undo()
 		return err
 	}
 	return nil
 }
 
-// charge accounts for the record before it is written. One of a volume that
-// leaves is written in any case: the release of its credentials goes by it.
+// charge accounts for the record before it is written. That of a volume which is
+// gone is written in any case: the revocation of its credentials goes by it.
 func (s *DirStore) charge(r *Record, cost int64) (undo func(), err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c, had := s.charges[r.ID]
+	key := r.key()
+	c, had := s.charges[key]
 	if !had {
 		c, err = s.budget.Acquire(s.owner(r), budget.Records, cost)
 		if err != nil {
 			return nil, err
 		}
-		s.charges[r.ID] = c
-		return func() { s.release(r.ID) }, nil
+		s.charges[key] = c
+		return func() { s.release(key) }, nil
 	}
 	before := c.Bytes()
 	if r.Leaving {
@@ -186,29 +199,43 @@ func (s *DirStore) charge(r *Record, cost int64) (undo func(), err error) {
 	return func() { c.Set(before) }, nil
 }
 
+// Leave implements Store. The record is renamed first, which takes no room, so
+// that it is never lost and never there twice.
+func (s *DirStore) Leave(r *Record) error {
+	from, to := r.ID, r.key()
+	if err := s.dir.rename(fileOf(from), fileOf(to)); err == nil {
+		s.mu.Lock()
+		s.charges[to].Release()
+		s.charges[to] = s.charges[from]
+		delete(s.charges, from)
+		s.mu.Unlock()
+		s.classes.rename(from, to)
+	}
+	return s.Put(r)
+}
+
 func (s *DirStore) owner(r *Record) budget.Owner {
 	return budget.Owner{Namespace: r.Pod.Namespace, Volume: r.ID}
 }
 
-func (s *DirStore) has(id string) bool {
+func (s *DirStore) has(key string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, ok := s.charges[id]
+	_, ok := s.charges[key]
 	return ok
 }
 
-func (s *DirStore) release(id string) {
+func (s *DirStore) release(key string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.charges[id].Release()
-	delete(s.charges, id)
+	s.charges[key].Release()
+	delete(s.charges, key)
 }
 
-// vacate takes a buffer back.
-func (s *DirStore) vacate(room *bytes.Buffer) {
-	if room.Cap() <= largestRoom {
-		room.Reset()
-		s.rooms.Put(room)
+func (s *DirStore) putBuffer(buffer *bytes.Buffer) {
+	if buffer.Cap() <= largestBuffer {
+		buffer.Reset()
+		s.buffers.Put(buffer)
 	}
 }
 
@@ -220,13 +247,14 @@ func (s *DirStore) putError(r *Record, err error) error {
 		WithHint("the driver needs room there to go on after a restart; it keeps one small file per volume: %s", setting.Name("--state-size-limit"))
 }
 
-// Delete forgets a volume; an unknown one is no error.
-func (s *DirStore) Delete(id string) error {
-	if err := s.dir.remove(fileOf(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fault.New(fault.State, "removing the record of volume %s: %w", id, err)
+// Delete implements Store. A record that is not there is no error.
+func (s *DirStore) Delete(r *Record) error {
+	key := r.key()
+	if err := s.dir.remove(fileOf(key)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fault.New(fault.State, "removing the record of volume %s: %w", r.ID, err)
 	}
-	s.release(id)
-	s.classes.forget(id)
+	s.release(key)
+	s.classes.forget(key)
 	return nil
 }
 
@@ -251,15 +279,15 @@ func (s *DirStore) Load() (Loaded, error) {
 			classes = append(classes, name)
 		case strings.HasSuffix(name, recordSuffix):
 			there[name] = true
-			if r, err := s.load(name); err != nil {
+			if records, err := s.load(name); err != nil {
 				out.SetAside = append(out.SetAside, s.setAside(name, err))
 			} else {
-				out.Records = append(out.Records, r)
+				out.Records = append(out.Records, records...)
 			}
 		}
 	}
 	s.classes.sweep(classes)
-	for _, name := range s.keepAside(aside) {
+	for _, name := range s.pruneSetAside(aside) {
 		if record := strings.TrimSuffix(name, corruptSuffix); !there[record] {
 			out.SetAside = append(out.SetAside, BadRecord{Key: keyOf(record), File: s.dir.path(name)})
 		}
@@ -270,26 +298,64 @@ func (s *DirStore) Load() (Loaded, error) {
 // errTooLong is why a file of the state is not read.
 var errTooLong = fmt.Errorf("%w: it is longer than any that this driver writes", errCorrupt)
 
-func (s *DirStore) load(name string) (*Record, error) {
+// load gives the record of a file or, of one that an earlier version wrote, the
+// records that it is today.
+func (s *DirStore) load(name string) ([]*Record, error) {
 	data, err := s.dir.read(name)
 	if err != nil {
 		return nil, err
 	}
-	r, named, err := decodeRecord(data)
-	if err == nil && fileOf(r.ID) != name {
-		err = fmt.Errorf("%w: it is of another volume", errCorrupt)
-	}
+	r, w, err := decodeRecord(data)
 	if err != nil {
 		return nil, err
 	}
+	switch name {
+	case fileOf(r.key()):
+	case fileOf(r.leaving().key()): // a crash came before it was written
+		r.Leaving = true
+	case fileOf(r.ID): // an earlier version wrote it
+	default:
+		return nil, fmt.Errorf("%w: it is of another volume", errCorrupt)
+	}
 	r.mapMoments(clock.At(time.Now(), s.Boot).Restored(r.Stamp))
-	if r.LastClass, err = s.classes.loaded(r.ID, named.file, named.within); err != nil {
+	if r.LastClass, err = s.classes.loaded(r.key(), w.ClassFile, w.LastClass); err != nil {
 		s.log.Error("a volume goes on without the class that it had", "volume", r.ID, "class", r.Class.String(), "error", err)
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.charges[r.ID] = s.budget.Adopt(s.owner(r), budget.Records, stateCost(len(data)))
-	return r, nil
+	s.charges[r.key()].Release() // of a conversion that a crash cut off
+	s.charges[r.key()] = s.budget.Adopt(s.owner(r), budget.Records, stateCost(len(data)))
+	s.mu.Unlock()
+	return s.convert(name, r, w.Former), nil
+}
+
+// convert brings what an earlier version wrote into today's form. There, the
+// record of a volume that is gone had the name of a live one's, and a record could
+// name other providers that still had credentials of the volume: each of those is
+// now a revocation.
+func (s *DirStore) convert(name string, r *Record, former []formerProvider) []*Record {
+	if name == fileOf(r.key()) && len(former) == 0 {
+		return []*Record{r}
+	}
+	var out []*Record
+	if r.Provider != "" || !r.Leaving {
+		out = append(out, r)
+	}
+	for _, f := range former {
+		l := r.leaving()
+		l.Provider, l.ProviderState = f.Provider, secret.NewBytes(f.State)
+		out = append(out, l)
+	}
+	for i := range out { // the file that is read comes last: after a crash it is converted again
+		l := out[len(out)-1-i]
+		if err := s.Put(l); err != nil {
+			s.log.Error("converting the record of an earlier version", "volume", l.ID, "provider", l.Provider, "error", err)
+			return out
+		}
+	}
+	if r.Leaving {
+		_ = s.dir.remove(name)
+	}
+	return out
 }
 
 func keyOf(name string) string { return strings.TrimSuffix(name, recordSuffix) }

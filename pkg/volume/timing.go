@@ -49,10 +49,10 @@ func retryDue(now time.Time, failures int, interval time.Duration, err error, ch
 	return now.Add(backoff.Delay(firstRetry, max(interval, firstRetry), failures-1, chance))
 }
 
-// heldDue is when the credentials in a volume need the next look after a
+// credentialsDue is when the credentials in a volume need the next look after a
 // failure: at their own due time and, once that has passed, after half of the
 // time that the next of them has left. It is zero where none can be saved.
-func heldDue(now, dueAt time.Time, ends []time.Time) time.Time {
+func credentialsDue(now, dueAt time.Time, ends []time.Time) time.Time {
 	if dueAt.After(now) {
 		return dueAt
 	}
@@ -67,17 +67,17 @@ func heldDue(now, dueAt time.Time, ends []time.Time) time.Time {
 	return next
 }
 
-// capDue brings a retry forward to the time when what the volume holds is due,
-// zero for no such time.
-func capDue(due, now, heldDue time.Time) time.Time {
-	if heldDue.IsZero() {
+// capDue brings a retry forward to the time when the credentials in the volume
+// are due, zero for none.
+func capDue(due, now, endsDue time.Time) time.Time {
+	if endsDue.IsZero() {
 		return due
 	}
-	if soonest := now.Add(shortestWait); heldDue.Before(soonest) {
-		heldDue = soonest
+	if soonest := now.Add(shortestWait); endsDue.Before(soonest) {
+		endsDue = soonest
 	}
-	if heldDue.Before(due) {
-		return heldDue
+	if endsDue.Before(due) {
+		return endsDue
 	}
 	return due
 }
@@ -88,7 +88,7 @@ func capDue(due, now, heldDue time.Time) time.Time {
 // is restarted again and again must come to renew them. Where the record is from
 // the future the clock was set back, and no time in it means anything: the
 // volume is not left alone for longer than an interval.
-func dueAfterRestart(now time.Time, rec *Record, chance float64) time.Time {
+func dueAfterRestart(now time.Time, rec *Progress, chance float64) time.Time {
 	if latest := now.Add(rec.Interval); rec.RefreshedAt.After(now) && rec.DueAt.After(latest) {
 		return latest
 	}
@@ -96,7 +96,7 @@ func dueAfterRestart(now time.Time, rec *Record, chance float64) time.Time {
 		return rec.DueAt
 	}
 	wait := rec.Interval
-	for _, end := range rec.HeldEnds {
+	for _, end := range rec.Ends {
 		wait = min(wait, max(0, end.Sub(now)))
 	}
 	spread := min(overdueSpread, time.Duration(float64(wait)*overdueShare))

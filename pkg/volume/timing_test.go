@@ -55,7 +55,7 @@ func TestRetryDue(t *testing.T) {
 	}
 }
 
-func TestHeldDue(t *testing.T) {
+func TestCredentialsDue(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	in := func(d time.Duration) time.Time { return now.Add(d) }
 	for _, tc := range []struct {
@@ -72,7 +72,7 @@ func TestHeldDue(t *testing.T) {
 		{"all has ended", in(-time.Minute), []time.Time{in(-time.Second)}, time.Time{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := heldDue(now, tc.dueAt, tc.ends); !got.Equal(tc.want) {
+			if got := credentialsDue(now, tc.dueAt, tc.ends); !got.Equal(tc.want) {
 				t.Errorf("got %s, want %s", got, tc.want)
 			}
 		})
@@ -116,9 +116,9 @@ func TestOverdueAfterRestart(t *testing.T) {
 		{"ended", -time.Hour, -time.Second, time.Hour, 1, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			rec := &Record{Interval: tc.interval, DueAt: now.Add(tc.due), RefreshedAt: now.Add(-2 * time.Hour)}
+			rec := &Progress{Interval: tc.interval, DueAt: now.Add(tc.due), RefreshedAt: now.Add(-2 * time.Hour)}
 			if tc.ends != 0 {
-				rec.HeldEnds = []time.Time{now.Add(time.Hour), now.Add(tc.ends)}
+				rec.Ends = []time.Time{now.Add(time.Hour), now.Add(tc.ends)}
 			}
 			if got := dueAfterRestart(now, rec, tc.chance).Sub(now); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)
@@ -141,7 +141,7 @@ func TestDueAfterRestart(t *testing.T) {
 		{"by little", 30 * time.Second, 5 * time.Second, 30 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			rec := &Record{Interval: time.Minute, DueAt: now.Add(tc.dueAt), RefreshedAt: now.Add(tc.refresh)}
+			rec := &Progress{Interval: time.Minute, DueAt: now.Add(tc.dueAt), RefreshedAt: now.Add(tc.refresh)}
 			if got := dueAfterRestart(now, rec, 0.5).Sub(now); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)
 			}

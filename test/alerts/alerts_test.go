@@ -190,7 +190,7 @@ func TestMetricsExist(t *testing.T) {
 	m.WatchBudget(budget.New(budget.Limits{Node: 1}).Usage)
 	m.WatchStores(func() map[string]int { return map[string]int{"vault": 1} })
 	m.WatchVolumes(func() []volume.Status {
-		return []volume.Status{{State: volume.Fresh, RefreshedAt: time.Now(), Ends: []time.Time{time.Now()}}}
+		return []volume.Status{{State: volume.Fresh, Progress: volume.Progress{RefreshedAt: time.Now(), Ends: []time.Time{time.Now()}}}}
 	}, func() volume.Overview { return volume.Overview{Queues: []volume.Queue{{Store: "vault at x"}}} })
 	m.CountAPIRequests(nil)
 	m.ObserveRequest("vault", "read", 200, time.Second)

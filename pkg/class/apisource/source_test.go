@@ -35,7 +35,7 @@ type fixture struct {
 	source  *apisource.Source
 	logs    *testkit.Log
 	changes chan class.Ref // told of, but for the first sight of each
-	pausing chan struct{} // told when a pause begins
+	pausing chan struct{}  // told when a pause begins
 	pauses  chan time.Duration
 
 	mu  sync.Mutex

@@ -56,8 +56,11 @@ func written(t *testing.T, outcomes ...volume.Outcome) string {
 // outcome is one of a pod that mounts the class db of the namespace shop.
 func outcome(kind volume.Kind, pod string, versions ...provider.Version) volume.Outcome {
 	return volume.Outcome{
-		Kind: kind, Volume: "csi-" + pod, Provider: "vault", Changed: true, Versions: versions,
-		Pod: identity.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "web"}, Class: class.Ref{Namespace: "shop", Name: "db"},
+		Kind: kind, Provider: "vault", Changed: true, Versions: versions,
+		Identity: volume.Identity{
+			ID:  "csi-" + pod,
+			Pod: identity.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "web"}, Class: class.Ref{Namespace: "shop", Name: "db"},
+		},
 	}
 }
 

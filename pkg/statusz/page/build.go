@@ -70,7 +70,7 @@ func (s *Source) rest(out *statusz.Status, all []volume.Status, now time.Time) {
 	out.Failures = s.Failures.latest(now)
 	o := s.Volumes.Overview()
 	out.Queues, out.Classes = queuesOf(o.Queues), classesOf(all)
-	out.Leaving, out.Leavings = leavingsOf(o.Leavings), len(o.Leavings)
+	out.Leaving, out.Leavings = leavingsOf(o.Revocations), len(o.Revocations)
 	slices.Sort(o.SetAside)
 	out.SetAside = bounded(o.SetAside)
 	out.Stores, out.Plugins = s.Stores(), s.Plugins()
@@ -144,12 +144,14 @@ func queuesOf(list []volume.Queue) []statusz.Queue {
 	return out
 }
 
-func leavingsOf(list []volume.Leaving) []statusz.Leaving {
-	slices.SortFunc(list, func(a, b volume.Leaving) int { return cmp.Or(cmp.Compare(b.Tries, a.Tries), cmp.Compare(a.ID, b.ID)) })
+func leavingsOf(list []volume.Revocation) []statusz.Leaving {
+	slices.SortFunc(list, func(a, b volume.Revocation) int {
+		return cmp.Or(cmp.Compare(b.Tries, a.Tries), cmp.Compare(a.ID, b.ID))
+	})
 	var out []statusz.Leaving
 	for _, l := range bounded(list) {
 		out = append(out, statusz.Leaving{
-			ID: text(l.ID), Namespace: text(l.Pod.Namespace), Pod: text(l.Pod.Name), Class: text(l.Class.Name), Providers: l.Providers,
+			ID: text(l.ID), Namespace: text(l.Pod.Namespace), Pod: text(l.Pod.Name), Class: text(l.Class.Name), Providers: []string{text(l.Provider)},
 			Tries: l.Tries, MostTries: l.Most, Since: utc(l.Since), NextAt: utc(l.NextAt),
 		})
 	}

@@ -42,7 +42,7 @@ func (f *Failures) Observe(o volume.Outcome) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	at := slices.IndexFunc(f.list, func(x failure) bool {
-		return x.volume == o.Volume && (x.kind == o.Kind || o.Kind == volume.Unpublished)
+		return x.volume == o.ID && (x.kind == o.Kind || o.Kind == volume.Unpublished)
 	})
 	times := 1
 	if at >= 0 {
@@ -54,7 +54,7 @@ func (f *Failures) Observe(o volume.Outcome) {
 	if o.Err == nil || o.Kind == volume.Unpublished {
 		return
 	}
-	f.add(failure{o.Volume, o.Kind, statusz.Failure{
+	f.add(failure{o.ID, o.Kind, statusz.Failure{
 		At: time.Now(), Namespace: printable.Text(o.Pod.Namespace, maxName), Pod: printable.Text(o.Pod.Name, maxName), PodUID: printable.Text(o.Pod.UID, maxName),
 		Class: printable.Text(o.Class.Name, maxName), Reason: string(o.Reason()), Message: printable.Text(o.Err.Error(), maxMessage), Times: times,
 	}})

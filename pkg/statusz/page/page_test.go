@@ -71,10 +71,15 @@ func volumes(n int) *fixed {
 	f := &fixed{}
 	for i := range n {
 		f.list = append(f.list, volume.Status{
-			ID: fmt.Sprintf("csi-%05d", i), State: volume.Fresh, Pod: identity.Pod{Namespace: fmt.Sprintf("team-%d", i%30), Name: fmt.Sprintf("web-%d", i), UID: fmt.Sprint(i), ServiceAccount: "web"},
-			Class: class.Ref{Namespace: fmt.Sprintf("team-%d", i%30), Name: "db"}, ClassVersion: "7", Provider: "vault", Store: "vault at https://vault:8200",
-			Versions:    []provider.Version{{ID: "password", Version: "3"}, {ID: "user", Version: "3"}},
-			PublishedAt: now.Add(-time.Hour), RefreshedAt: now.Add(-time.Minute), NextAt: now.Add(time.Minute), Ends: []time.Time{now.Add(time.Hour)}, EndsOf: []string{"password"},
+			Identity: volume.Identity{
+				ID: fmt.Sprintf("csi-%05d", i), Class: class.Ref{Namespace: fmt.Sprintf("team-%d", i%30), Name: "db"},
+				Pod: identity.Pod{Namespace: fmt.Sprintf("team-%d", i%30), Name: fmt.Sprintf("web-%d", i), UID: fmt.Sprint(i), ServiceAccount: "web"},
+			},
+			State: volume.Fresh, ClassVersion: "7", Store: "vault at https://vault:8200", NextAt: now.Add(time.Minute),
+			Progress: volume.Progress{
+				Provider: "vault", Versions: []provider.Version{{ID: "password", Version: "3"}, {ID: "user", Version: "3"}},
+				PublishedAt: now.Add(-time.Hour), RefreshedAt: now.Add(-time.Minute), Ends: []time.Time{now.Add(time.Hour)}, EndsOf: []string{"password"},
+			},
 		})
 	}
 	return f
@@ -302,17 +307,20 @@ func hostileSource() *Source {
 	pod := identity.Pod{Namespace: hostile, Name: hostile, UID: hostile, ServiceAccount: hostile}
 	f := &fixed{
 		list: []volume.Status{{
-			ID: hostile, State: volume.Failing, Pod: pod, Class: class.Ref{Namespace: hostile, Name: hostile}, ClassVersion: hostile, Provider: hostile, Store: long,
-			Versions:    []provider.Version{{ID: hostile, Version: long}},
-			PublishedAt: now, Failures: 1, LastReason: fault.Denied, LastFailure: long, FailedAt: now,
+			Identity: volume.Identity{ID: hostile, Pod: pod, Class: class.Ref{Namespace: hostile, Name: hostile}},
+			State:    volume.Failing, ClassVersion: hostile, Store: long,
+			Progress: volume.Progress{
+				Provider: hostile, Versions: []provider.Version{{ID: hostile, Version: long}},
+				PublishedAt: now, Failures: 1, LastReason: fault.Denied, LastFailure: long, FailedAt: now,
+			},
 		}},
 		overview: volume.Overview{
 			Queues: []volume.Queue{{Store: long}}, SetAside: []string{"/state/file"},
-			Leavings: []volume.Leaving{{ID: hostile, Pod: pod, Class: class.Ref{Name: hostile}, Providers: []string{"vault"}}},
+			Revocations: []volume.Revocation{{Identity: volume.Identity{ID: hostile, Pod: pod, Class: class.Ref{Name: hostile}}, Provider: "vault"}},
 		},
 	}
 	s := sourceOf(f)
-	s.Failures.Observe(volume.Outcome{Kind: volume.Published, Volume: "v", Pod: pod, Class: class.Ref{Name: hostile}, Err: fault.New(fault.Denied, "%s", long)})
+	s.Failures.Observe(volume.Outcome{Kind: volume.Published, Identity: volume.Identity{ID: "v", Pod: pod, Class: class.Ref{Name: hostile}}, Err: fault.New(fault.Denied, "%s", long)})
 	return s
 }
 
@@ -376,7 +384,7 @@ func TestFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &Failures{}
 		fail := func(kind volume.Kind, namespace, id string, err error) {
-			f.Observe(volume.Outcome{Kind: kind, Volume: id, Pod: identity.Pod{Namespace: namespace, Name: id}, Class: class.Ref{Name: "db"}, Err: err})
+			f.Observe(volume.Outcome{Kind: kind, Identity: volume.Identity{ID: id, Pod: identity.Pod{Namespace: namespace, Name: id}, Class: class.Ref{Name: "db"}}, Err: err})
 			time.Sleep(time.Second)
 		}
 		denied := fault.New(fault.Denied, "no")

@@ -1,9 +1,9 @@
 package volume
 
 import (
+	"log/slog"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -32,11 +32,8 @@ const (
 
 // Outcome is what an Observer is told of one piece of work on one volume.
 type Outcome struct {
-	Kind   Kind
-	Volume string
-	Target string
-	Pod    identity.Pod
-	Class  class.Ref
+	Kind Kind
+	Identity
 	// ClassVersion is the resourceVersion of the class that was used last.
 	ClassVersion string
 	Provider     string
@@ -142,9 +139,8 @@ func (os Observers) Observe(o Outcome) {
 
 func outcomeOf(k Kind, rec *Record, began time.Time, err error) Outcome {
 	o := Outcome{
-		Kind: k, Volume: rec.ID, Target: rec.Target, Pod: rec.Pod, Class: rec.Class, Provider: rec.Provider,
-		Tokens: rec.Tokens.Claims(), Versions: rec.Versions, AsOf: rec.AsOf, Err: err, Failures: rec.Failures,
-		Took: time.Since(began), NextAt: rec.DueAt,
+		Kind: k, Identity: rec.Identity, Provider: rec.Provider, Tokens: rec.Tokens.Claims(), Versions: rec.Versions, AsOf: rec.AsOf,
+		Err: err, Failures: rec.Failures, Took: time.Since(began), NextAt: rec.DueAt,
 	}
 	if rec.LastClass != nil {
 		o.ClassVersion = rec.LastClass.ResourceVersion
@@ -152,13 +148,32 @@ func outcomeOf(k Kind, rec *Record, began time.Time, err error) Outcome {
 	return o
 }
 
-// passOutcome is that of a run of the pipeline.
-func passOutcome(k Kind, rec *Record, began time.Time, done passed, err error) Outcome {
-	o := outcomeOf(k, rec, began, err)
-	o.Steps = done.steps
-	o.Changed, o.Emptied, o.Asked, o.Accesses = done.changed, done.emptied, done.asked, done.accesses
-	if done.class != nil {
-		o.ClassVersion = done.class.ResourceVersion
+// outcome is that of the run of a publish or refresh.
+func (r *run) outcome(k Kind, began time.Time, err error) Outcome {
+	o := outcomeOf(k, r.rec, began, err)
+	o.Steps, o.Warnings, o.WarnPod = r.steps, r.warnings, r.warnPod
+	o.Changed, o.Emptied, o.Asked, o.Accesses = r.changed, r.emptied, r.asked, r.accesses
+	if r.class != nil {
+		o.ClassVersion = r.class.ResourceVersion
 	}
 	return o
+}
+
+// logRefresh logs the first failure of a refresh, and its end.
+func (o *Outcome) logRefresh(log *slog.Logger) {
+	log = log.With("volume", o.ID, "pod", o.Pod.String(), "class", o.Class.String())
+	switch {
+	case o.Emptied && o.Changed:
+		log.Warn("refresh denied, the volume was emptied as its class asks", "error", o.Err, "retryAt", o.NextAt)
+	case o.Err != nil && o.Failures == 1:
+		log.Warn("refresh failed, the volume keeps its last good content", "reason", string(o.Reason()), "error", o.Err, "retryAt", o.NextAt)
+	case o.Err != nil:
+		log.Debug("refresh failed again", "reason", string(o.Reason()), "error", o.Err, "failures", o.Failures, "retryAt", o.NextAt)
+	case o.Failures > 0:
+		log.Info("refresh recovered", "failures", o.Failures, "changed", o.Changed)
+	case o.Changed:
+		log.Info("rotated", "next", o.NextAt)
+	default:
+		log.Debug("refreshed, nothing changed", "next", o.NextAt)
+	}
 }

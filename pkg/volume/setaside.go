@@ -9,10 +9,10 @@ import (
 )
 
 const (
-	// maxAside bounds how many descriptions are kept, the newest, and
-	// longestAside for how long.
-	maxAside     = 256
-	longestAside = 7 * 24 * time.Hour
+	// maxSetAside bounds how many descriptions are kept, the newest, and
+	// longestSetAside for how long.
+	maxSetAside     = 256
+	longestSetAside = 7 * 24 * time.Hour
 	// maxDescription bounds a description in bytes.
 	maxDescription = 4 << 10
 )
@@ -60,30 +60,30 @@ func (s *DirStore) describe(name, why string) {
 	}
 }
 
-// keepAside looks after what was set aside earlier: descriptions, of which the
+// pruneSetAside looks after what was set aside earlier: descriptions, of which the
 // newest are kept for a while, and records as earlier versions set them aside.
-func (s *DirStore) keepAside(names []string) []string {
+func (s *DirStore) pruneSetAside(names []string) []string {
 	age := func(name string) time.Duration {
 		_, modified, err := s.dir.stat(name)
 		if err != nil {
-			return longestAside
+			return longestSetAside
 		}
 		return time.Since(modified)
 	}
 	slices.SortStableFunc(names, func(a, b string) int { return cmp.Compare(age(a), age(b)) })
-	var kept []string
+	var left []string
 	for _, name := range names {
-		if len(kept) >= maxAside || age(name) >= longestAside {
+		if len(left) >= maxSetAside || age(name) >= longestSetAside {
 			_ = s.dir.remove(name)
 			continue
 		}
 		if !s.isDescription(name) {
 			s.describe(name, "set aside by an earlier version of the driver")
 		}
-		kept = append(kept, name)
+		left = append(left, name)
 	}
-	slices.Sort(kept)
-	return kept
+	slices.Sort(left)
+	return left
 }
 
 func (s *DirStore) isDescription(name string) bool {

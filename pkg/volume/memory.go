@@ -2,6 +2,7 @@ package volume
 
 import (
 	"fmt"
+	"log/slog"
 	"path"
 	"sync"
 
@@ -9,7 +10,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
-	"github.com/mayfly-csi/mayfly/pkg/class"
 )
 
 // What the kernel charges to the driver's cgroup for files in a tmpfs, in
@@ -58,40 +58,42 @@ func entryCost(name string) int64 {
 	return inodeCost + longNameHead + int64(len(name))
 }
 
-// rooms are the charges for the contents of volumes, by the volume's id. A
-// volume has one from the time before it is mounted until it is unmounted.
-type rooms struct {
+// memory charges the budget for the contents of the volumes. A volume has a
+// charge from the time before it is mounted until it is unmounted: one payload
+// and as much again, since a new payload is written beside the old one.
+type memory struct {
 	budget *budget.Budget
+	log    *slog.Logger
 
 	mu      sync.Mutex
-	charges map[string]*budget.Charge
+	charges map[string]*budget.Charge // by the volume's id
 }
 
-func (r *rooms) of(rec *Record) *budget.Charge {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	c, ok := r.charges[rec.ID]
+func (m *memory) chargeOf(i Identity) *budget.Charge {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c, ok := m.charges[i.ID]
 	if !ok {
-		c = r.budget.Adopt(budget.Owner{Namespace: rec.Pod.Namespace, Volume: rec.ID}, budget.Contents, 0)
-		r.charges[rec.ID] = c
+		c = m.budget.Adopt(budget.Owner{Namespace: i.Pod.Namespace, Volume: i.ID}, budget.Contents, 0)
+		m.charges[i.ID] = c
 	}
 	return c
 }
 
-func (r *rooms) release(id string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.charges[id].Release()
-	delete(r.charges, id)
+func (m *memory) release(id string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.charges[id].Release()
+	delete(m.charges, id)
 }
 
-// adoptContents charges what a mounted volume holds already, whatever the
-// limits: nothing live is harmed, and nothing new is written until it fits.
-func (p *Publisher) adoptContents(rec *Record) {
-	charge := p.rooms.of(rec)
+// adopt charges what a mounted volume has in it, whatever the limits: nothing
+// live is harmed, and nothing new is written until it fits.
+func (m *memory) adopt(rec *Record) {
+	charge := m.chargeOf(rec.Identity)
 	var st unix.Statfs_t
 	if err := unix.Statfs(rec.Target, &st); err != nil {
-		p.Logger.Error("measuring a volume", "volume", rec.ID, "target", rec.Target, "error", err)
+		m.log.Error("measuring a volume", "volume", rec.ID, "target", rec.Target, "error", err)
 	}
 	used := mountCost + int64(st.Blocks-st.Bfree)*int64(st.Bsize) + int64(st.Files-st.Ffree)*inodeKept
 	if rec.Size == 0 { // of a record that does not say, or lost
@@ -100,58 +102,42 @@ func (p *Publisher) adoptContents(rec *Record) {
 	charge.Set(max(charge.Bytes(), used, 2*rec.Size))
 }
 
-// expectRoom refuses a pass whose payload cannot be written, before the store is
-// asked. A live volume has its room; one that an earlier process filled beyond
-// today's limits has not, and waits, unless it holds credentials that must be
-// renewed. A new one needs what others of its class need.
-func (p *Publisher) expectRoom(w pass, c *class.Class) error {
-	size := w.rec.Size
-	if !w.rec.published() {
-		size = max(size, mountCost, p.leastSize(c))
-	} else if len(w.rec.HeldEnds) > 0 {
+// expect refuses a run whose payload cannot be written, before the store is asked.
+// A live volume has its room; one that an earlier process filled beyond today's
+// limits has not, and waits, unless credentials in it must be renewed. A new one
+// needs what others of its class need, least.
+func (m *memory) expect(rec *Record, least func() int64) error {
+	size := rec.Size
+	if !rec.published() {
+		size = max(size, mountCost, least())
+	} else if len(rec.Ends) > 0 {
 		return nil
 	}
-	charge := p.rooms.of(w.rec)
+	charge := m.chargeOf(rec.Identity)
 	if 2*size <= charge.Bytes() {
 		return nil
 	}
-	return noRoom(c, size, charge.Resize(2*size))
+	return noRoom(size, charge.Resize(2*size))
 }
 
-// leastSize is the smallest of the payloads that this version of the class has
-// made; 0 where there is none.
-func (p *Publisher) leastSize(c *class.Class) (least int64) {
-	if c.ResourceVersion == "" {
-		return 0
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, e := range p.entries {
-		if known, ok := e.peek(); ok && known.Class == c.Ref && known.madeBy(c.ResourceVersion) && (least == 0 || known.Size < least) {
-			least = known.Size
-		}
-	}
-	return least
-}
-
-// makeRoom charges the payload before it is written: once for itself, and once
+// reserve charges the payload before it is written: once for itself, and once
 // more for the larger of the old one, which stays beside it until the next write,
 // and the next of the same size. So a volume that is live never lacks the room
 // for a change that does not make it larger. The func that it returns undoes
 // that.
-func (p *Publisher) makeRoom(rec *Record, c *class.Class, size int64) (undo func(), err error) {
-	charge := p.rooms.of(rec)
+func (m *memory) reserve(rec *Record, size int64) (undo func(), err error) {
+	charge := m.chargeOf(rec.Identity)
 	before := charge.Bytes()
-	if err := noRoom(c, size, charge.Resize(size+max(size, rec.Size))); err != nil {
+	if err := noRoom(size, charge.Resize(size+max(size, rec.Size))); err != nil {
 		return nil, err
 	}
 	return func() { charge.Set(before) }, nil
 }
 
-// holds notes what the volume holds after a write. Where that changed nothing,
+// use charges what the volume has in it after a write. If that changed nothing,
 // the payload before is gone.
-func (p *Publisher) holds(rec *Record, size int64, changed bool) {
-	if charge := p.rooms.of(rec); changed {
+func (m *memory) use(rec *Record, size int64, changed bool) {
+	if charge := m.chargeOf(rec.Identity); changed {
 		charge.Set(size + max(size, rec.Size))
 	} else {
 		charge.Set(2 * size)
@@ -159,7 +145,7 @@ func (p *Publisher) holds(rec *Record, size int64, changed bool) {
 	rec.Size = size
 }
 
-func noRoom(c *class.Class, size int64, err error) error {
+func noRoom(size int64, err error) error {
 	if err == nil {
 		return nil
 	}

@@ -62,8 +62,8 @@ type tenant struct {
 	queue     *queue
 	namespace string
 	due       dueTasks
-	busy      int // places that are taken
-	late      int // work that has outlived its place
+	busy      int // its workers
+	late      int // work that has outlived its worker
 	turn      int
 }
 
@@ -78,11 +78,11 @@ type task struct {
 	pos     int
 }
 
-// run is one piece of work on a task.
-type run struct {
+// job is one piece of work on a task.
+type job struct {
 	*task
 	tenant *tenant
-	placed bool
+	worker bool // whether it has one
 }
 
 // NewScheduler starts nothing; Run does the work.
@@ -116,7 +116,7 @@ func (s *Scheduler) Remove(id string) {
 		return
 	}
 	t.due = false
-	s.place(t)
+	s.requeue(t)
 }
 
 func (s *Scheduler) set(id string, w Where, at time.Time) {
@@ -126,13 +126,13 @@ func (s *Scheduler) set(id string, w Where, at time.Time) {
 		s.tasks[id] = t
 	}
 	t.due, t.where, t.at = true, w, at
-	s.place(t)
+	s.requeue(t)
 	s.nudge()
 }
 
-// place puts a task where it belongs: into the heap of its tenant if it is due
+// requeue puts a task where it belongs: into the heap of its tenant if it is due
 // and not running. A task that is neither is forgotten.
-func (s *Scheduler) place(t *task) {
+func (s *Scheduler) requeue(t *task) {
 	if old := t.tenant; old != nil {
 		heap.Remove(&old.due, t.pos)
 		t.tenant = nil
@@ -189,9 +189,9 @@ func (s *Scheduler) Run(ctx context.Context, w Work) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
-		r, wait := s.next(time.Now())
-		if r != nil {
-			running.Go(func() { s.do(ctx, r) })
+		j, wait := s.next(time.Now())
+		if j != nil {
+			running.Go(func() { s.do(ctx, j) })
 			continue
 		}
 		timer.Reset(wait)
@@ -210,22 +210,22 @@ func (s *Scheduler) Run(ctx context.Context, w Work) error {
 	return nil
 }
 
-// do works on one volume. Its place is free again at the limit at the latest.
-func (s *Scheduler) do(ctx context.Context, r *run) {
-	defer s.end(r)
+// do works on one volume. Its worker is free again at the limit at the latest.
+func (s *Scheduler) do(ctx context.Context, j *job) {
+	defer s.end(j)
 	limited, cancel := context.WithTimeout(ctx, s.work.Limit)
 	defer cancel()
 	stop := context.AfterFunc(limited, func() {
-		if s.free(r) && ctx.Err() == nil {
-			s.work.Late(r.id)
+		if s.free(j) && ctx.Err() == nil {
+			s.work.Late(j.id)
 		}
 	})
 	defer stop()
-	s.work.Do(limited, r.id)
+	s.work.Do(limited, j.id)
 }
 
 // next takes the task whose turn it is, or says how long to wait for one.
-func (s *Scheduler) next(now time.Time) (*run, time.Duration) {
+func (s *Scheduler) next(now time.Time) (*job, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var next *tenant
@@ -248,7 +248,7 @@ func (s *Scheduler) next(now time.Time) (*run, time.Duration) {
 	return s.begin(next, now), 0
 }
 
-// mayBegin tells whether there is a place for one more of the tenant.
+// mayBegin tells whether there is a worker for one more of the tenant.
 func (s *Scheduler) mayBegin(n *tenant) bool {
 	return !s.isHung(n) && (n.busy == 0 || n.queue.busy < s.work.Workers)
 }
@@ -264,7 +264,7 @@ func (n *tenant) before(other *tenant) bool {
 	return n.turn < other.turn
 }
 
-func (s *Scheduler) begin(n *tenant, now time.Time) *run {
+func (s *Scheduler) begin(n *tenant, now time.Time) *job {
 	t, _ := heap.Pop(&n.due).(*task)
 	t.tenant, t.running, t.due = nil, true, false
 	s.turns++
@@ -272,41 +272,41 @@ func (s *Scheduler) begin(n *tenant, now time.Time) *run {
 	n.busy++
 	n.queue.busy++
 	n.queue.moved, s.moved = now, now
-	return &run{task: t, tenant: n, placed: true}
+	return &job{task: t, tenant: n, worker: true}
 }
 
-// free gives the place of work back that has not ended in time. It answers
-// false if the work has ended.
-func (s *Scheduler) free(r *run) bool {
+// free takes the worker from work that has not ended in time. It answers false
+// if the work has ended.
+func (s *Scheduler) free(j *job) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !r.placed {
+	if !j.worker {
 		return false
 	}
-	r.placed = false
-	r.tenant.busy--
-	r.tenant.queue.busy--
-	r.tenant.late++
+	j.worker = false
+	j.tenant.busy--
+	j.tenant.queue.busy--
+	j.tenant.late++
 	s.nudge()
 	return true
 }
 
 // end is called once the work has ended.
-func (s *Scheduler) end(r *run) {
+func (s *Scheduler) end(j *job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.placed {
-		r.placed = false
-		r.tenant.busy--
-		r.tenant.queue.busy--
+	if j.worker {
+		j.worker = false
+		j.tenant.busy--
+		j.tenant.queue.busy--
 	} else {
-		r.tenant.late--
+		j.tenant.late--
 	}
 	s.moved = time.Now()
-	r.tenant.queue.moved = s.moved
-	r.running = false
-	s.place(r.task)
-	s.tidy(r.tenant)
+	j.tenant.queue.moved = s.moved
+	j.running = false
+	s.requeue(j.task)
+	s.tidy(j.tenant)
 	s.nudge()
 }
 

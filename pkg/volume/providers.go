@@ -1,0 +1,90 @@
+package volume
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// Providers finds the provider of a class.
+type Providers interface {
+	Get(name string) (provider.Provider, error)
+}
+
+// whereOf is where the work of a volume's provider goes.
+func (c *Config) whereOf(rec *Record) Where {
+	w := Where{Store: rec.Provider, Namespace: rec.Pod.Namespace}
+	source, err := c.Providers.Get(rec.Provider)
+	if err != nil {
+		return w
+	}
+	if r, ok := source.(provider.Router); ok {
+		if to := r.Destination(rec.ID); to != "" {
+			w.Store += " at " + to
+		}
+	}
+	return w
+}
+
+// exportState puts what the provider needs after a restart on record. Whatever a
+// run came to, that may be more than before, or less. The record stays as it is
+// if the provider has no state, or a defect.
+func (c *Config) exportState(rec *Record) {
+	if state, ok := c.export(rec.ID, rec.Provider); ok {
+		rec.ProviderState = state
+	}
+}
+
+func (c *Config) export(id, name string) (state secret.Bytes, ok bool) {
+	source, err := c.Providers.Get(name)
+	if err != nil {
+		return secret.Bytes{}, false
+	}
+	p, ok := source.(provider.Persister)
+	if !ok {
+		return secret.Bytes{}, false
+	}
+	defer func() { ok = err == nil }()
+	defer fault.Recover(&err, c.Logger, "exporting the state of volume "+id, "provider", name)
+	return p.Export(id), true
+}
+
+// importState gives the provider what an earlier process has put on record.
+func (c *Config) importState(rec *Record) {
+	source, err := c.Providers.Get(rec.Provider)
+	if err != nil || rec.ProviderState.Len() == 0 {
+		return
+	}
+	p, ok := source.(provider.Persister)
+	if !ok {
+		return
+	}
+	func() {
+		defer fault.Recover(&err, c.Logger, "importing the state of volume "+rec.ID)
+		err = p.Import(rec.ID, rec.ProviderState)
+	}()
+	if err != nil {
+		c.Logger.Warn("the provider does not take its state back; it starts again", "volume", rec.ID, "provider", rec.Provider, "error", err)
+	}
+}
+
+// release has the provider end a volume's credentials. One that is no longer on
+// this node has none.
+func (c *Config) release(ctx context.Context, rec *Record) (err error) {
+	defer fault.Recover(&err, c.Logger, "releasing volume "+rec.ID, "provider", rec.Provider)
+	source, err := c.Providers.Get(rec.Provider)
+	if err != nil {
+		return nil
+	}
+	r, ok := source.(provider.Releaser)
+	if !ok {
+		return nil
+	}
+	if err := r.Release(ctx, rec.ID); err != nil {
+		return fmt.Errorf("provider %s: %w", rec.Provider, err)
+	}
+	return nil
+}

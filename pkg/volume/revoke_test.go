@@ -1,0 +1,250 @@
+package volume_test
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"testing/synctest"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// wantReleases wants so many releases by the provider fake and by the other.
+func (r *rig) wantReleases(fake, other int) {
+	r.t.Helper()
+	if a, b := r.store.releases(), r.other.releases(); a != fake || b != other {
+		r.t.Errorf("%d releases by the provider and %d by the other, want %d and %d", a, b, fake, other)
+	}
+}
+
+// wantLive wants the one record to be of a live volume of the provider.
+func (r *rig) wantLive(provider string) {
+	r.t.Helper()
+	if rec := r.onlyRecord(); rec.Leaving || rec.PublishedAt.IsZero() || rec.Provider != provider {
+		r.t.Errorf("the record is of provider %s, leaving %t, published at %s", rec.Provider, rec.Leaving, rec.PublishedAt)
+	}
+}
+
+// An edit of the provider under a running pod is refused, visibly and over a
+// restart. The pod is kept up by the class that it had, and no other provider is
+// asked for it.
+func TestProviderCannotChange(t *testing.T) {
+	r := newRig(t)
+	stop := r.background()
+	req := r.request("a")
+	r.publish(req)
+	r.classes.edit(func(c *class.Class) { c.Provider = "other" })
+	for _, value := range []string{"two", "three"} {
+		r.store.set(func(s *fakeStore) { s.files["password"] = value })
+		o := r.refreshNow()
+		wantReason(t, o.Err, fault.InvalidClass, "SecretProviderClass shop/secrets: spec.provider cannot change under a running pod: restart it", `"fake"`, `"other"`)
+		r.wantFile(req, "password", value)
+		if n := r.other.count(); n != 0 {
+			t.Errorf("%d fetches from the other provider", n)
+		}
+		stop()
+		r.restart()
+		stop = r.background()
+	}
+	r.publish(req) // kubelet's republish is not held up
+	r.wantReleases(0, 0)
+
+	restarted := r.request("b") // the pod that takes its place
+	r.publish(restarted)
+	if n := r.other.count(); n != 1 {
+		t.Errorf("%d fetches from the other provider for a new pod, want 1", n)
+	}
+	must(t, r.Unpublish(t.Context(), restarted.ID, restarted.Target))
+	r.classes.edit(func(c *class.Class) { c.Provider = "fake" })
+	if o := r.refreshNow(); o.Err != nil {
+		t.Errorf("after the edit is undone: %v", o.Err)
+	}
+	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	eventually(t, "both are released", func() bool { return len(r.records()) == 0 })
+	r.wantReleases(1, 1)
+}
+
+// leave publishes and unpublishes, and leaves a revocation that fails.
+func (r *rig) leave(req volume.Request) {
+	r.t.Helper()
+	stop := r.background()
+	r.store.set(func(s *fakeStore) { s.failRel = 1000 })
+	r.publish(req)
+	must(r.t, r.Unpublish(r.t.Context(), req.ID, req.Target))
+	eventually(r.t, "a release has failed", func() bool { return r.seen.count(volume.ReleaseFailed, true) > 0 })
+	stop()
+	if rec := r.onlyRecord(); !rec.Leaving || rec.Provider != "fake" || string(rec.ProviderState.Reveal()) != "state of "+req.ID {
+		r.t.Fatalf("the record is of provider %s with state %q, leaving %t", rec.Provider, rec.ProviderState.Reveal(), rec.Leaving)
+	}
+	r.store.set(func(s *fakeStore) { s.failRel = 0 })
+}
+
+// A new volume of the same id and provider takes the credentials over that are
+// still to be revoked: nothing of it is ended, also if the driver is killed before
+// it has forgotten the revocation. They are revoked with the new volume.
+func TestPublishTakesARevocationOver(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(map[bool]string{false: "at once", true: "over restarts"}[restart], func(t *testing.T) {
+			r := newRig(t)
+			req := r.request("a")
+			r.leave(req)
+			file := r.records()[0]
+			revocation, err := os.ReadFile(file)
+			must(t, err)
+			if restart {
+				r.restart()
+				if r.store.imported[req.ID] != "state of "+req.ID {
+					t.Errorf("imported %v", r.store.imported)
+				}
+			}
+			r.publish(req)
+			r.wantLive("fake")
+			if restart {
+				must(t, os.WriteFile(file, revocation, 0o600))
+				r.restart()
+				r.wantLive("fake")
+			}
+			r.background()
+			r.refreshNow()
+			r.wantFile(req, "password", "one")
+			r.wantReleases(0, 0)
+			if o := r.Overview(); len(o.Revocations) > 0 {
+				t.Errorf("%+v are still to come", o.Revocations)
+			}
+			must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+			eventually(t, "the credentials are released", func() bool { return len(r.records()) == 0 })
+			r.wantReleases(1, 0)
+		})
+	}
+}
+
+// A new volume of the same id and another provider does not wait for the
+// revocation, which goes on and ends nothing of the new volume.
+func TestPublishBesideARevocationOfAnotherProvider(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		t.Run(map[bool]string{false: "at once", true: "over a restart"}[restart], func(t *testing.T) {
+			r := newRig(t)
+			req := r.request("a")
+			r.leave(req)
+			r.classes.edit(func(c *class.Class) { c.Provider = "other" })
+			r.publish(req)
+			if n := len(r.records()); n != 2 {
+				t.Errorf("%d records, want that of the volume and that of the revocation", n)
+			}
+			if restart {
+				r.restart()
+			}
+			r.background()
+			eventually(t, "the earlier provider has released", func() bool { return r.store.releases() == 1 })
+			eventually(t, "the revocation is forgotten", func() bool { return len(r.records()) == 1 })
+			r.wantLive("other")
+			r.wantFile(req, "password", "one")
+			r.wantReleases(1, 0)
+			must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+			eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+			r.wantReleases(1, 1)
+		})
+	}
+}
+
+// A publish that fails ends nothing early and leaves nothing alive, whether it
+// came to take a revocation over or not.
+func TestFailedPublishGoesOnWithARevocation(t *testing.T) {
+	for name, tc := range map[string]struct {
+		spoil func(*rig)
+		want  fault.Reason
+	}{
+		"before the store is asked": {func(r *rig) { r.classes.spoil(fault.New(fault.ClassNotFound, "the class is gone")) }, fault.ClassNotFound},
+		"by the store":              {func(r *rig) { r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "no") }) }, fault.Denied},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			req := r.request("a")
+			r.leave(req)
+			tc.spoil(r)
+			wantReason(t, r.Publish(t.Context(), req), tc.want)
+			if rec := r.onlyRecord(); !rec.Leaving || rec.Provider != "fake" {
+				t.Errorf("the record is of provider %s, leaving %t", rec.Provider, rec.Leaving)
+			}
+			r.restart()
+			r.background()
+			eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+			r.wantReleases(1, 0)
+		})
+	}
+}
+
+// A publish waits for a release of the same id that runs, and never runs beside
+// it: the provider could end what the new volume gets.
+func TestPublishWaitsForARelease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.background()
+		gate := make(chan struct{})
+		r.store.relGate = gate
+		req := r.request("a")
+		r.publish(req)
+		must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+		synctest.Wait() // the release waits at the gate
+		ctx, cancel := context.WithCancel(t.Context())
+		published := make(chan error, 2)
+		go func() { published <- r.Publish(ctx, req) }()
+		synctest.Wait() // the publish waits for the release
+		cancel()
+		wantReason(t, <-published, fault.Canceled, "waiting for the revocation", "provider fake")
+		r.wantNoTarget(req)
+		go func() { published <- r.Publish(t.Context(), req) }()
+		synctest.Wait()
+		if n := r.store.count(); n != 1 {
+			t.Errorf("%d fetches while the release runs, want that of the volume before", n)
+		}
+		close(gate)
+		must(t, <-published)
+		synctest.Wait()
+		r.wantReleases(1, 0)
+		r.wantLive("fake")
+		r.wantFile(req, "password", "one")
+	})
+}
+
+// Records of earlier versions name providers that were to be released beside the
+// volume's own, and have the volume's own name when it is gone.
+func TestRevocationsOfAnEarlierVersion(t *testing.T) {
+	former := json.RawMessage(`[{"provider":"other","state":"b2xkIHN0YXRl"}]`) // old state
+	t.Run("live", func(t *testing.T) {
+		r := newRig(t)
+		req := r.request("a")
+		r.publish(req)
+		r.rewrite(func(fields map[string]json.RawMessage) { fields["former"] = former })
+		for range 2 {
+			r.restart()
+			if n := len(r.records()); n != 2 || r.other.imported[req.ID] != "old state" {
+				t.Errorf("%d records, imported %v", n, r.other.imported)
+			}
+		}
+		r.background()
+		eventually(t, "the revocation is forgotten", func() bool { return len(r.records()) == 1 })
+		r.wantReleases(0, 1)
+		r.wantLive("fake")
+	})
+	t.Run("gone", func(t *testing.T) {
+		r := newRig(t)
+		req := r.request("a")
+		r.publish(req)
+		r.rewrite(func(fields map[string]json.RawMessage) {
+			fields["former"], fields["leaving"] = former, json.RawMessage("true")
+		})
+		old := r.records()[0]
+		r.restart()
+		if _, err := os.Lstat(old); !os.IsNotExist(err) || len(r.records()) != 2 || r.Count() != 0 {
+			t.Errorf("%s: %v; the records are %v", filepath.Base(old), err, r.records())
+		}
+		r.background()
+		eventually(t, "the records are gone", func() bool { return len(r.records()) == 0 })
+		r.wantReleases(1, 1)
+	})
+}
