@@ -3,16 +3,16 @@
 // with the credential of the pod's nodePublishSecretRef), and reads what the
 // class asks for.
 //
-// The way of one Fetch:
+// The engine of package session calls it: Provider is its Store, and
+// akeylessSession its Session for one run over one volume. What is Akeyless' own:
 //
-//	spec    the class's parameters, parsed once per edit of the class
-//	group   the login of one identity, and the recent answers to it
-//	volume  what one volume holds: answers, and credentials made for it alone
-//	sort    which items are due, and what kind each is
-//	read    static secrets in one request, the others one by one, in parallel
-//	mint    dynamic secrets and PKI certificates: made once, replaced at two
-//	        thirds of their life, ended when the volume is released
-//	files   the values picked out of the answers
+//	spec, objects, params   the class's parameters, parsed once per edit of the class
+//	client, judge           requests, and what answers mean
+//	login, cloud            tokens, by the pod's identity or one that a cloud gives for it
+//	describe                of which type an item is, and whether it has changed
+//	read                    static secrets in one request, the others one by one
+//	issue                   dynamic secrets and PKI certificates
+//	value                   the values picked out of the answers
 //
 // The client is a page of net/http rather than the generated akeyless-go: the
 // eight calls that are needed take and give small JSON objects, the generated

@@ -71,7 +71,7 @@ func (f *run) fetch(ctx context.Context) (*provider.Payload, error) {
 	results := f.obtain(ctx)
 	partial, err := f.failures(results)
 	f.config.Logger.Debug("fetched", "volume", f.request.Volume, "pod", f.request.Pod.String(), "class", f.spec.Class.String(),
-		"store", f.spec.Login.Destination(), "requests", len(f.spec.Requests), "correlation", f.caller.Correlation, "partial", partial, "error", err)
+		"address", f.spec.Login.Access().Address, "requests", len(f.spec.Requests), "correlation", f.caller.Correlation, "partial", partial, "error", err)
 	if err != nil {
 		f.keepSuperseded(ctx)
 		return nil, err

@@ -2,17 +2,16 @@
 // inside the driver, logs in as the pod with the service account token that
 // kubelet passed, and reads what the class asks for.
 //
-// The way of one Fetch:
+// The engine of package session calls it: Provider is its Store, and
+// vaultSession its Session for one run over one volume. What is Vault's own:
 //
-//	spec      the class's parameters, parsed once per edit of the class
-//	endpoint  one warm transport and one circuit breaker per server and TLS settings
-//	group     the login of one identity, and the recent answers to it
-//	holder    credentials that were made for one volume, and its own Vault token
-//	advance   what is due is renewed or replaced; the rules are in timing.go
-//	payload   the values picked out of the answers
-//
-// Package session has the rules that are the same for other stores: shared
-// work, the volumes and groups, the circuit breaker, and most of the timing.
+//	spec, objects, params   the class's parameters, parsed once per edit of the class
+//	client, judge, words    requests, redirects to the active node, and what answers mean
+//	login                   what the pod sends, and what the answer proves of it
+//	read                    secrets, versions without reading, hints for what fails
+//	classify                of which kind an answer is, and for how long it is good
+//	renew                   tokens and leases: renewed, looked up, revoked
+//	answer                  the values picked out of the answers
 //
 // # What is shared
 //
