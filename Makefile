@@ -31,6 +31,7 @@ vaultd: ## Build the real Vault that the tests use (once, some minutes)
 .PHONY: test
 test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpfs, race detector on
 	cd hack/image && go test ./...
+	cd hack/dashboard && go test ./...
 	cd test/kms && go test -timeout 20m -parallel 8 ./...
 	$(AS_ROOT) go test -race -timeout 30m ./...
 
@@ -92,9 +93,14 @@ shape: ## Print figures about the structure of the driver's code
 generate: ## Make the generated files anew: deep copies, CRDs, protobuf, chart references, deploy/
 	@hack/generate.sh
 	@hack/generate-proto.sh
+	cd hack/dashboard && go run . >dashboard.json && mv dashboard.json ../../charts/mayfly/files/
 	go test ./test/chart ./cmd/mayfly-node ./pkg/kms/cli -update >/dev/null
 	go run ./hack/picture >docs/how-it-works.svg
 	@hack/render.sh
+
+.PHONY: dashboard-picture
+dashboard-picture: vaultd ## Make docs/dashboard.png: real Vaults, Prometheus and Chromium, some 7 minutes
+	$(AS_ROOT) go test -tags picture -count 1 -timeout 20m -run TestPicture -v ./test/wire
 
 .PHONY: verify
 verify: ## Check that the generated files match their sources

@@ -45,6 +45,9 @@ echo "rendering $out/alerts.yaml"
   cat charts/mayfly/files/alerts.yaml
 } >"$out/alerts.yaml"
 
+echo "copying $out/dashboard.json"
+cp charts/mayfly/files/dashboard.json "$out/dashboard.json"
+
 rm "$templates/crds.yaml"
 if [ -n "$(ls "$templates")" ]; then
   echo "the defaults render what this script does not know: $(ls "$templates")" >&2

@@ -28,5 +28,9 @@ go run ./hack/picture | diff -u docs/how-it-works.svg - || {
   echo "docs/how-it-works.svg is stale: run make generate" >&2
   exit 1
 }
+(cd hack/dashboard && go run .) | diff -u charts/mayfly/files/dashboard.json - || {
+  echo "charts/mayfly/files/dashboard.json is stale: run make generate" >&2
+  exit 1
+}
 hack/generate-proto.sh --verify
 echo "generated files are up to date"
