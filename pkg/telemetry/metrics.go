@@ -50,26 +50,26 @@ func New(version string, volumes, failing func() int) *Metrics {
 	m := &Metrics{
 		registry:        prometheus.NewRegistry(),
 		publishes:       counter("node_publish_total", "First publishes that succeeded.", "provider", "os_type"),
-		publishErrors:   counter("node_publish_error_total", "First publishes that failed, by reason.", "provider", "os_type", "error_type"),
+		publishErrors:   counter("node_publish_error_total", "First publishes that failed.", "provider", "os_type", "error_type"),
 		unpublishes:     counter("node_unpublish_total", "Unpublishes that succeeded.", "os_type"),
 		unpublishErrors: counter("node_unpublish_error_total", "Unpublishes that failed.", "os_type"),
-		refreshes:       counter("rotation_reconcile_total", "Refreshes of live volumes, by whether the files changed.", "provider", "os_type", "rotated"),
-		refreshErrors:   counter("rotation_reconcile_error_total", "Refreshes that failed and left the last good content, by reason.", "provider", "os_type", "error_type", "rotated"),
-		refreshSeconds:  histogram("rotation_reconcile_duration_sec", "Time of a refresh in seconds.", "os_type"),
+		refreshes:       counter("rotation_reconcile_total", "Refreshes that succeeded, and whether they wrote files.", "provider", "os_type", "rotated"),
+		refreshErrors:   counter("rotation_reconcile_error_total", "Refreshes that failed and kept the last good content.", "provider", "os_type", "error_type", "rotated"),
+		refreshSeconds:  histogram("rotation_reconcile_duration_sec", "Time of a refresh, seconds.", "os_type"),
 		rotations:       counter("mayfly_rotations_total", "Refreshes that wrote new content.", "provider"),
-		lastGood:        counter("mayfly_last_good_total", "Publishes with last good content while the store was unavailable.", "provider"),
-		releases:        counter("mayfly_releases_total", "Attempts to revoke a gone volume's credentials that ended, by result (ok, given_up).", "provider", "result"),
-		setAside:        plain("mayfly_records_set_aside_total", "Saved volume records that could not be read after a restart."),
-		audited:         plain("mayfly_audit_lines_total", "Audit log lines written."),
-		unaudited:       plain("mayfly_audit_lost_lines_total", "Audit log lines lost."),
-		auditing:        plain("mayfly_audit_write_errors_total", "Failed attempts to write an audit log line; the driver retries them."),
-		auditedLine:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_audit_last_line", Help: "Number of the last line of the audit log in its chain."}),
-		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Time of a gRPC call from kubelet in seconds.", "method", "code"),
-		stepSeconds:     histogram("mayfly_step_duration_seconds", "Time of one step of a publish or refresh in seconds.", "kind", "step"),
-		requests:        counter("mayfly_store_requests_total", "Requests to stores, by operation and status code.", "provider", "operation", "code"),
-		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Time of a request to a store in seconds.", "provider", "operation", "code"),
-		spans:           counter("mayfly_trace_spans_total", "Spans of traces, by result (sent, failed, dropped).", "result"),
-		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server, by verb and status code.", "verb", "code"),
+		lastGood:        counter("mayfly_last_good_total", "Publishes from the node's memory while the store was down (onUnavailable: lastGood).", "provider"),
+		releases:        counter("mayfly_releases_total", "Revocations of the credentials of unpublished volumes: ok or given_up.", "provider", "result"),
+		setAside:        plain("mayfly_records_set_aside_total", "Records of volumes that could not be read after a restart; the log says why."),
+		audited:         plain("mayfly_audit_lines_total", "Lines written to the audit trail."),
+		unaudited:       plain("mayfly_audit_lost_lines_total", "Lines of the audit trail that were lost; the next line says so too."),
+		auditing:        plain("mayfly_audit_write_errors_total", "Failed writes of a line of the audit trail; the driver tries again."),
+		auditedLine:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_audit_last_line", Help: "Number of the last line of the audit trail in its chain, for mayfly-node audit verify --reaches."}),
+		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Duration of a call from kubelet, in seconds.", "method", "code"),
+		stepSeconds:     histogram("mayfly_step_duration_seconds", "Duration of one step of a publish or refresh, in seconds: class (look-up), store (the provider's fetch, with login and reads), mount, write, record (the driver's state). In the OpenMetrics format store has an exemplar: the id under which the store's audit log has a request, and the trace, if there is one.", "kind", "step"),
+		requests:        counter("mayfly_store_requests_total", "Requests of the built-in providers: login, read, issue (a credential or certificate), check (a version, a lease, a mount), renew, revoke; by the answer's code, none for no answer.", "provider", "operation", "code"),
+		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Duration of a request to a store in seconds, until its answer is read.", "provider", "operation", "code"),
+		spans:           counter("mayfly_trace_spans_total", "Spans of traces: sent, failed (the collector did not take them), dropped (there was no room); absent where traces are off.", "result"),
+		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server.", "verb", "code"),
 	}
 	m.unpublishes.WithLabelValues(osType)
 	m.unpublishErrors.WithLabelValues(osType)
@@ -81,7 +81,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
 		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests, m.spans,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
-		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed; they serve their last good content.", failing),
+		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed.", failing),
 		buildInfo(version),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -114,7 +114,7 @@ func buildInfo(version string) prometheus.Collector {
 // WatchPlugins exports, for each provider plugin in use, whether it answers.
 func (m *Metrics) WatchPlugins(answering func() map[string]bool) {
 	m.registry.MustRegister(plugins{
-		desc:      prometheus.NewDesc("mayfly_provider_plugin_up", "Whether a provider plugin in use answered its last health check: 1 or 0.", []string{"provider"}, nil),
+		desc:      prometheus.NewDesc("mayfly_provider_plugin_up", "Whether a provider plugin in use answered the last health check (every 30 s): 1 or 0.", []string{"provider"}, nil),
 		answering: answering,
 	})
 }
@@ -122,8 +122,8 @@ func (m *Metrics) WatchPlugins(answering func() map[string]bool) {
 // WatchBudget exports the use of the memory budget, and its limit.
 func (m *Metrics) WatchBudget(usage func() budget.Usage) {
 	m.registry.MustRegister(memory{
-		bytes: prometheus.NewDesc("mayfly_memory_budget_bytes", "Bytes in use of the node's memory budget, by kind.", []string{"kind"}, nil),
-		limit: prometheus.NewDesc("mayfly_memory_budget_limit_bytes", "The node's memory budget in bytes; 0 for none.", nil, nil),
+		bytes: prometheus.NewDesc("mayfly_memory_budget_bytes", "Bytes charged to the memory budget: contents (files in volumes), answers (of stores, being read), cache (stored answers and classes), records (the state).", []string{"kind"}, nil),
+		limit: prometheus.NewDesc("mayfly_memory_budget_limit_bytes", "The node's memory budget, 0 for none.", nil, nil),
 		usage: usage,
 	})
 }

@@ -67,8 +67,14 @@ func (m *Metrics) ObserveRequest(provider, operation string, status int, took ti
 	m.requestSeconds.WithLabelValues(provider, operation, code).Observe(took.Seconds())
 }
 
-// CountAPIRequests counts the requests that a transport sends to the API server.
+// CountAPIRequests counts the requests that a transport sends to the API server. Their
+// series exist from now on.
 func (m *Metrics) CountAPIRequests(next http.RoundTripper) http.RoundTripper {
+	for _, verb := range []string{"get", "watch", "post", "put", "patch", "delete"} {
+		for _, code := range codeValues() {
+			m.apiRequests.WithLabelValues(verb, code)
+		}
+	}
 	return &counted{next, m.apiRequests}
 }
 
@@ -96,11 +102,11 @@ func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
 // state of the queues.
 func (m *Metrics) WatchVolumes(volumes func() []volume.Status, beside func() volume.Overview) {
 	m.registry.MustRegister(ages{
-		oldest: prometheus.NewDesc("mayfly_oldest_success_timestamp_seconds", "The oldest time at which a volume was last read from its store successfully; absent without volumes.", nil, nil),
-		ends:   prometheus.NewDesc("mayfly_next_expiry_timestamp_seconds", "When the first credential in a volume expires unless it is renewed; absent without credentials that expire.", nil, nil),
-		due:    prometheus.NewDesc("mayfly_queue_length", "Refreshes that are due and wait for a worker, by provider.", []string{"provider"}, nil),
-		late:   prometheus.NewDesc("mayfly_queue_lateness_seconds", "How long the longest waiting refresh has been due, by provider.", []string{"provider"}, nil),
-		ending: prometheus.NewDesc("mayfly_releases_pending", "Gone volumes whose credentials are not revoked yet.", nil, nil),
+		oldest: prometheus.NewDesc("mayfly_oldest_success_timestamp_seconds", "Last successful read of the volume whose last successful read is oldest; absent without volumes.", nil, nil),
+		ends:   prometheus.NewDesc("mayfly_next_expiry_timestamp_seconds", "When the first of the credentials in volumes expires, unless it is renewed before; absent without credentials.", nil, nil),
+		due:    prometheus.NewDesc("mayfly_queue_length", "Refreshes that are due and wait for a worker.", []string{"provider"}, nil),
+		late:   prometheus.NewDesc("mayfly_queue_lateness_seconds", "How long the refresh that is overdue most has waited.", []string{"provider"}, nil),
+		ending: prometheus.NewDesc("mayfly_releases_pending", "Unpublished volumes whose credentials are not revoked yet.", nil, nil),
 
 		volumes: volumes, beside: beside,
 	})
@@ -170,7 +176,7 @@ func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }
 // WatchStores exports how many circuits are open, by provider.
 func (m *Metrics) WatchStores(open func() map[string]int) {
 	m.registry.MustRegister(circuits{
-		desc: prometheus.NewDesc("mayfly_store_circuits_open", "Circuits that are open after failures and block requests to stores, by provider.", []string{"provider"}, nil),
+		desc: prometheus.NewDesc("mayfly_store_circuits_open", "Open circuits: after failures they delay requests; the status page lists them.", []string{"provider"}, nil),
 		open: open,
 	})
 }

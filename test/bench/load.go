@@ -22,6 +22,7 @@ type node struct {
 	*world
 	name    string
 	args    []string
+	env     []string
 	store   store
 	driver  *driver.Process
 	kubelet *kubelet.Kubelet
@@ -40,7 +41,7 @@ func (w *world) dirNode(name string) *node {
 func (n *node) start(ctx context.Context) (err error) {
 	dir := filepath.Join(n.dir, n.name)
 	n.driver, err = driver.Start(ctx, driver.Options{
-		Binary: n.binary, Dir: dir, Args: append([]string{"--log-level=warn", "--allow-local-addresses"}, n.args...),
+		Binary: n.binary, Dir: dir, Args: append([]string{"--log-level=warn", "--allow-local-addresses"}, n.args...), Env: n.env,
 	})
 	if err != nil {
 		return err

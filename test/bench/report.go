@@ -20,6 +20,9 @@ const (
 	targetRate    = 2.0  // requests a second to a store that is away
 	targetFresh   = 5000 // milliseconds after its return
 	targetPlugin  = 1.0  // milliseconds over the plugin's own time
+
+	targetObserved       = 5.0 // percent of CPU time
+	targetObservedMemory = 3e6 // bytes
 )
 
 // row is one line of the table. Without a target it is for information.

@@ -75,7 +75,7 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
-	q := newQueue(to, s.queue, c)
+	q := newQueue(to, s, c)
 	e := &Exporter{queue: q}
 	e.provider = sdk.NewTracerProvider(sdk.WithResource(about), sdk.WithSpanProcessor(q))
 	e.tracer = trace.New(e.provider, s.propagator, c.Version)

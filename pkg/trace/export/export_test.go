@@ -95,6 +95,7 @@ func TestEnvironment(t *testing.T) {
 		{"another protocol", map[string]string{"OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, false, nil, "OTEL_EXPORTER_OTLP_PROTOCOL"},
 		{"another propagator", map[string]string{"OTEL_PROPAGATORS": "tracecontext,b3"}, false, nil, "value=b3"},
 		{"a bad header", map[string]string{"OTEL_EXPORTER_OTLP_HEADERS": "s3cr3t-marker"}, false, nil, "parse headers"},
+		{"a bad queue", map[string]string{"OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, false, nil, "OTEL_BSP_MAX_QUEUE_SIZE"},
 		{"a bad time", map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "5s"}, false, nil, "parse duration"},
 		{"a bad sampler", map[string]string{"OTEL_TRACES_SAMPLER": "rarely"}, false, nil, "unsupported sampler"},
 		{"no file", map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere"}, false, nil, "cert"},

@@ -24,10 +24,10 @@ type queue struct {
 	stop    context.CancelFunc
 }
 
-func newQueue(to sdk.SpanExporter, most int, c Config) *queue {
-	q := &queue{to: to, most: int64(most), count: c.Count, log: c.Logger}
+func newQueue(to sdk.SpanExporter, s settings, c Config) *queue {
+	q := &queue{to: to, most: int64(s.queue), count: c.Count, log: c.Logger}
 	q.stopped, q.stop = context.WithCancel(context.Background())
-	q.SpanProcessor = sdk.NewBatchSpanProcessor(sender{q})
+	q.SpanProcessor = sdk.NewBatchSpanProcessor(sender{q}, sdk.WithMaxQueueSize(s.queue), sdk.WithMaxExportBatchSize(s.batch))
 	return q
 }
 

@@ -8,20 +8,26 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 )
 
-// defaultQueue is that of the specification.
-const defaultQueue = 2048
+// What is kept until it is sent is less here than OpenTelemetry's 2,048 spans in
+// batches of 512, which would take two megabytes more of a small process: a span
+// takes about one kilobyte, and some more while it is sent.
+const (
+	defaultQueue = 1024
+	defaultBatch = 64
+)
 
 // settings are of the variables that the SDK does not read, or does not tell.
 type settings struct {
 	off        bool
 	propagator propagation.TextMapPropagator
 	queue      int
+	batch      int
 }
 
 func settingsOf(c Config) settings {
 	get := func(name string) string { return strings.ToLower(strings.TrimSpace(c.Getenv(name))) }
 	ignore := func(name, value string) { c.Logger.Warn(ignored, "setting", name, "value", value) }
-	s := settings{off: get("OTEL_SDK_DISABLED") == "true", queue: defaultQueue}
+	s := settings{off: get("OTEL_SDK_DISABLED") == "true", queue: defaultQueue, batch: defaultBatch}
 	switch exporter := get("OTEL_TRACES_EXPORTER"); exporter {
 	case "", "otlp":
 	case "none":
@@ -45,8 +51,14 @@ func settingsOf(c Config) settings {
 		}
 	}
 	s.propagator = propagation.NewCompositeTextMapPropagator(use...)
-	if n, err := strconv.Atoi(get("OTEL_BSP_MAX_QUEUE_SIZE")); err == nil && n > 0 {
-		s.queue = n
+	for name, to := range map[string]*int{"OTEL_BSP_MAX_QUEUE_SIZE": &s.queue, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": &s.batch} {
+		text := get(name)
+		if n, err := strconv.Atoi(text); err == nil && n > 0 {
+			*to = n
+		} else if text != "" {
+			ignore(name, text)
+		}
 	}
+	s.batch = min(s.batch, s.queue)
 	return s
 }

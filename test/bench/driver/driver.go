@@ -33,6 +33,8 @@ type Options struct {
 	Dir string
 	// Args are further flags.
 	Args []string
+	// Env are further variables, as NAME=VALUE.
+	Env []string
 	// Logs receives the driver's log.
 	Logs io.Writer
 }
@@ -62,7 +64,7 @@ func Start(ctx context.Context, o Options) (*Process, error) {
 	}, o.Args...)
 	p.cmd = exec.Command(o.Binary, args...)
 	// This process's environment must not lead to another Vault or cluster.
-	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + o.Dir}
+	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "TMPDIR=" + o.Dir}, o.Env...)
 	p.cmd.Stdout, p.cmd.Stderr = p.logs, p.logs
 	if o.Logs != nil {
 		p.cmd.Stderr = io.MultiWriter(p.logs, o.Logs)

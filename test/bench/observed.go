@@ -1,0 +1,204 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/collector"
+)
+
+// observedLives is how often the whole life is measured with and without, but not
+// more often than there are rounds.
+const observedLives = 5
+
+// observed compares a driver with everything on that shows what it does with one
+// with everything off, one value for each set of pods. Other work on the machine
+// only ever adds CPU time, so the least of each is compared.
+type observed struct {
+	Off shown `json:"off"`
+	On  shown `json:"on"`
+	// Spans and Lines are what the driver with everything on has told of all sets,
+	// the first included.
+	Spans int `json:"spans"`
+	Lines int `json:"auditLines"`
+}
+
+// shown is of one of the two. CPU is of the whole life of a set, memory with all of
+// its volumes published.
+type shown struct {
+	CPU []float64 `json:"cpuMS"`
+	RSS []float64 `json:"rssBytes"`
+}
+
+// everything is what the driver that shows all is started with: metrics, the audit
+// trail with a line for each event, traces of all work, and the status page.
+func (n *node) everything(c *collector.Collector) (metrics string, err error) {
+	var addresses [2]string
+	for i := range addresses {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return "", err
+		}
+		addresses[i] = l.Addr().String()
+		if err := l.Close(); err != nil {
+			return "", err
+		}
+	}
+	n.args = append(n.args, "--metrics-addr="+addresses[0], "--status-address="+addresses[1],
+		"--audit-log="+n.auditLog(), "--audit-level=all", "--enable-otel-tracing")
+	n.env = append(n.env, "OTEL_EXPORTER_OTLP_ENDPOINT="+c.Endpoint)
+	return "http://" + addresses[0] + "/metrics", nil
+}
+
+func (n *node) auditLog() string { return filepath.Join(n.dir, n.name+"-audit.log") }
+
+// measureObserved lets sets of pods live on two drivers in turn. The first set
+// warms both up and is not counted.
+func measureObserved(ctx context.Context, w *world, r *results) (err error) {
+	c, err := collector.Start("")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	off, on := w.dirNode("unobserved"), w.dirNode("observed")
+	off.args = append(off.args, "--status-address=off")
+	metrics, err := on.everything(c)
+	if err != nil {
+		return err
+	}
+	for _, n := range []*node{off, on} {
+		if err := n.start(ctx); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, n.stop()) }()
+	}
+	o := &r.Observed
+	for i := range min(observedLives, w.rounds) + 1 {
+		offSet, onSet := &o.Off, &o.On
+		if i == 0 {
+			offSet, onSet = &shown{}, &shown{}
+		}
+		if err := off.show(ctx, i, "", offSet, func() bool { return true }); err != nil {
+			return err
+		}
+		released := (i + 1) * w.config.pods
+		if err := on.show(ctx, i, metrics, onSet, func() bool { return count(c.Spans(), string(volume.Released)) == released }); err != nil {
+			return err
+		}
+	}
+	lines, err := os.ReadFile(on.auditLog())
+	if err != nil {
+		return err
+	}
+	o.Spans, o.Lines = len(c.Spans()), bytes.Count(lines, []byte("\n"))
+	say("everything shown: %.0f ms of CPU time for each life, nothing %.0f ms; %d spans, %d audit lines", least(o.On.CPU), least(o.Off.CPU), o.Spans, o.Lines)
+	return nil
+}
+
+// show is the life of a set of pods, in which the metrics are read once where they
+// have an address. It ends when all is told.
+func (n *node) show(ctx context.Context, set int, metrics string, to *shown, told func() bool) error {
+	pods := n.pods(fmt.Sprintf("%s-%d", n.name, set), steady, n.world.config.pods)
+	before, err := n.driver.Usage()
+	if err != nil {
+		return err
+	}
+	for _, do := range []func() error{
+		func() error { _, err := n.publish(ctx, pods); return err },
+		func() error { _, err := n.republishAll(ctx, pods, 1); return err },
+		func() error { return scrape(ctx, metrics) },
+		func() error {
+			u, err := n.driver.Usage()
+			to.RSS = append(to.RSS, float64(u.RSS))
+			return err
+		},
+		func() error { return errors.Join(n.unpublish(ctx, pods), n.settle(ctx)) },
+	} {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	if err := waitTold(ctx, told); err != nil {
+		return err
+	}
+	after, err := n.driver.Usage()
+	to.CPU = append(to.CPU, ms(after.CPU-before.CPU))
+	return err
+}
+
+// waitTold waits for what the driver sends in the background.
+func waitTold(ctx context.Context, told func() bool) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the driver's traces did not arrive within a minute"))
+	defer cancel()
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for !told() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+func count(spans []collector.Span, name string) (n int) {
+	for _, s := range spans {
+		if s.Name == name {
+			n++
+		}
+	}
+	return n
+}
+
+// scrape reads the metrics, as Prometheus does.
+func scrape(ctx context.Context, url string) error {
+	if url == "" {
+		return nil
+	}
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return fmt.Errorf("reading the metrics: %w", err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	n, err := io.Copy(io.Discard, resp.Body)
+	if err == nil && (resp.StatusCode != http.StatusOK || n == 0) {
+		err = fmt.Errorf("reading the metrics: %s, %d bytes", resp.Status, n)
+	}
+	return err
+}
+
+// least is 0 of nothing.
+func least(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	return slices.Min(values)
+}
+
+func (r *results) observedRow() row {
+	o := r.Observed
+	more := 100 * (least(o.On.CPU)/least(o.Off.CPU) - 1)
+	memory := median(o.On.RSS) - median(o.Off.RSS)
+	return row{
+		What: fmt.Sprintf("Metrics, audit trail (all), traces (all) and status on, against all of it off: whole life of %d pods, without statuses", r.Size.Pods),
+		Measured: fmt.Sprintf("CPU time %.0f against %.0f ms = %+.1f %%; resident memory %.1f against %.1f MB = %+.1f MB; %d spans, %d audit lines",
+			least(o.On.CPU), least(o.Off.CPU), more, median(o.On.RSS)/1e6, median(o.Off.RSS)/1e6, memory/1e6, o.Spans, o.Lines),
+		Target: fmt.Sprintf("<= %.0f %%, <= %.0f MB", targetObserved, targetObservedMemory/1e6),
+		Met:    more <= targetObserved && memory <= targetObservedMemory,
+	}
+}

@@ -1,0 +1,98 @@
+package wire
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
+
+// values are all that each label may have: nobody who writes a class or a pod
+// can make series.
+func values() map[string][]string {
+	all := map[string][]string{
+		"provider": {"vault", "openbao", "akeyless", ""}, "os_type": {"linux"}, "rotated": {"true", "false"}, "version": {"test"},
+		"result": {"ok", "given_up"}, "kind": {string(volume.Published), string(volume.Refreshed), string(budget.Contents), string(budget.Answers), string(budget.Cache), string(budget.Records)},
+		"method": {"NodePublishVolume", "NodeUnpublishVolume", "GetPluginInfo", "GetInfo", "NotifyRegistrationStatus", "Probe"},
+		"code":   {"2xx", "3xx", "403", "404", "429", "4xx", "503", "5xx", "none"},
+	}
+	for c := codes.OK; c <= codes.Unauthenticated; c++ {
+		all["code"] = append(all["code"], c.String())
+	}
+	for _, r := range fault.Reasons() {
+		all["error_type"] = append(all["error_type"], string(r))
+	}
+	for _, o := range endpoint.Operations() {
+		all["operation"] = append(all["operation"], string(o))
+	}
+	for _, s := range volume.Steps() {
+		all["step"] = append(all["step"], string(s))
+	}
+	return all
+}
+
+// TestMetricsOfADriver: what happens is counted, and no label has a value that a
+// class, a pod or the store has chosen.
+func TestMetricsOfADriver(t *testing.T) {
+	r := newRig(t, nil)
+	r.class("secrets")
+	p := r.pod("web-0", "web", "secrets")
+	r.publish(p)
+	r.put("db", "two")
+	r.refresh <- unix.SIGHUP
+	r.eventually("the rotation is there", func() bool { return r.file(p, "password") == marker+"-two" })
+	_ = r.refuse(r.pod("intruder", "other", "secrets"))
+	r.writeClass("strange", "a-provider-that-nobody-has", "- {objectName: password}", nil)
+	_ = r.refuse(r.pod("strange", "web", "strange"))
+	_ = r.refuse(r.pod("classless", "web", "a-class-that-nobody-has"))
+	r.manifest("missing", "- {objectName: password, secretPath: secret/data/none, secretKey: password}")
+	_ = r.refuse(r.pod("missing", "web", "missing"))
+	testkit.Must(t, r.Unpublish(t.Context(), p))
+	var text string
+	r.eventually("all is released", func() bool {
+		_, text = r.get("/metrics")
+		return strings.Contains(text, "mayfly_releases_pending 0\n") && !strings.Contains(text, `mayfly_releases_total{provider="vault",result="ok"} 0`)
+	})
+	for _, want := range []string{
+		`node_publish_total{os_type="linux",provider="vault"} 1`,
+		`node_publish_error_total{error_type="Denied",os_type="linux",provider="vault"} 1`,
+		`node_publish_error_total{error_type="UnknownProvider",os_type="linux",provider=""} 1`,
+		`node_publish_error_total{error_type="ClassNotFound",os_type="linux",provider=""} 1`,
+		`node_publish_error_total{error_type="NotFound",os_type="linux",provider="vault"} 1`,
+		`rotation_reconcile_total{os_type="linux",provider="vault",rotated="true"} 1`,
+		`mayfly_rotations_total{provider="vault"} 1`,
+		`mayfly_store_requests_total{code="403",operation="login",provider="vault"} 1`,
+		`node_unpublish_total{os_type="linux"} 1`,
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("no line %q", want)
+		}
+	}
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	testkit.Must(t, err)
+	allowed := values()
+	for name, f := range families {
+		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
+			continue
+		}
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if !slices.Contains(allowed[l.GetName()], l.GetValue()) {
+					t.Errorf("%s has %s=%q", name, l.GetName(), l.GetValue())
+				}
+			}
+		}
+	}
+	r.noSecretIn("the metrics", text)
+}
