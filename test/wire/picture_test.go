@@ -37,7 +37,6 @@ var drawn = []string{
 	"Nodes away", "Volumes", "Volumes failing", "Oldest content", "First credential ends in", "Circuits open",
 	"Publishes, refreshes, rotations", "First publishes that failed", "Refreshes that failed", "Answers that are no success",
 	"Requests by purpose", "Time until the first credential ends",
-	"Time of requests, p95", "Steps of a first publish, p95", "Memory budget used",
 }
 
 // TestPicture makes the picture of the dashboard: three drivers, each with a real

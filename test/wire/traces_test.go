@@ -171,7 +171,7 @@ func wantDocumented(t *testing.T, seen []collector.Span) {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/monitoring.md")
 	testkit.Must(t, err)
-	_, text, _ := strings.Cut(string(page), "\n| Span | Of |")
+	_, text, _ := strings.Cut(string(page), "\n| Span | ")
 	spans, attributes, ok := strings.Cut(text, "\n| Attribute | Value |")
 	if !ok {
 		t.Fatal("docs/monitoring.md has no table of spans and attributes")
