@@ -270,7 +270,9 @@ func queryRange(t *testing.T, prometheus, expr, legend string, from, to time.Tim
 			}
 			l.Points = append(l.Points, [2]float64{v[0].(float64) - float64(from.Unix()), value})
 		}
-		lines = append(lines, l)
+		if len(l.Points) > 0 {
+			lines = append(lines, l)
+		}
 	}
 	return lines
 }
