@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -46,7 +47,7 @@ func scrape(t *testing.T) string {
 			{State: volume.Publishing},
 		}
 	}, func() volume.Overview {
-		return volume.Overview{Revocations: make([]volume.Revocation, 4), Queues: []volume.Queue{
+		return volume.Overview{Revocations: make([]volume.Revocation, 4), Queues: []schedule.Queue{
 			{Store: "vault at https://a", Overdue: 2, NextAt: time.Now().Add(time.Hour)}, {Store: "vault at https://b", Overdue: 1, NextAt: time.Now().Add(time.Hour)},
 			{Store: "akeyless at https://c", Overdue: 1, NextAt: time.Now().Add(-time.Hour)},
 		}}

@@ -1,6 +1,7 @@
 package volume_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io/fs"
@@ -79,6 +80,13 @@ func (r *rig) restart() {
 	if err := r.Recover(); err != nil {
 		r.t.Fatal(err)
 	}
+}
+
+func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *volume.DirStore {
+	t.Helper()
+	s, err := volume.NewDirStore(dir, slog.New(slog.NewTextHandler(log, nil)))
+	must(t, err)
+	return s
 }
 
 // background runs the Manager until the test or the returned func ends it.

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 )
 
 // inbox is what came in for a volume since its worker last took it.
@@ -18,7 +19,7 @@ type inbox struct {
 func (v *Volume) deliver(c Credentials) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.stateLocked() != live {
+	if v.state() != live {
 		return false
 	}
 	known := v.inbox.credentials
@@ -32,14 +33,16 @@ func (v *Volume) deliver(c Credentials) bool {
 }
 
 // requestRefresh has the next refresh bypass caches, and come at a time at the
-// latest.
-func (v *Volume) requestRefresh(at time.Time) {
+// latest. It answers whether the volume is live.
+func (v *Volume) requestRefresh(at time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.inbox.fresh = true
-	if v.stateLocked() == live {
-		v.m.scheduler.Hasten(v.id, v.where, at)
+	if v.state() != live {
+		return false
 	}
+	v.m.scheduler.Hasten(v.id, v.where, at)
+	return true
 }
 
 // deliverVersion leaves the class's version, empty for a class that cannot be
@@ -54,7 +57,7 @@ func (v *Volume) deliverVersion(ref class.Ref, version string, at time.Time) boo
 		return false
 	}
 	v.inbox.version = &version
-	if v.stateLocked() != live {
+	if v.state() != live {
 		return false
 	}
 	v.m.scheduler.Hasten(v.id, v.where, at)
@@ -86,7 +89,13 @@ func (v *Volume) take(all bool) inbox {
 // volume, which calls this when it has ended. A failed refresh may have failed
 // for want of them, so it is due again.
 func (v *Volume) applyCredentials() {
-	for v.hasCredentials() {
+	for {
+		v.mu.Lock()
+		pending := v.inbox.credentials != nil
+		v.mu.Unlock()
+		if !pending {
+			return
+		}
 		select {
 		case v.worker <- struct{}{}:
 		default:
@@ -96,30 +105,26 @@ func (v *Volume) applyCredentials() {
 		if in.credentials != nil && rec != nil {
 			_ = v.m.save(rec)
 			if rec.Failures > 0 {
-				v.m.scheduler.Hasten(v.id, v.nextStore(), time.Now())
+				v.hasten(time.Now())
 			}
 		}
 		<-v.worker
 	}
 }
 
-func (v *Volume) hasCredentials() bool {
+// hasten makes a live volume due at a time, unless it is due earlier.
+func (v *Volume) hasten(at time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.inbox.credentials != nil
-}
-
-// nextStore is where the next refresh goes.
-func (v *Volume) nextStore() Where {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.where
+	if v.state() == live {
+		v.m.scheduler.Hasten(v.id, v.where, at)
+	}
 }
 
 // schedule sets when the next refresh is due, and where it goes, if that is known:
 // at once if it was asked for since the inbox was taken, or the class has another
 // version than the one that made the payload.
-func (v *Volume) schedule(w Where) {
+func (v *Volume) schedule(w schedule.Where) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if w.Store != "" {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
@@ -103,17 +104,15 @@ func (c *Config) saveFirst(rec *Record, found content) error {
 // those that are due.
 type Manager struct {
 	Config
-	scheduler *Scheduler
+	scheduler *schedule.Scheduler
 	revoker   *revoker
 	targets   targets
 	memory    *memory
 	reviewer  *reviewer
+	lost      lostRecords
 
 	mu      sync.Mutex
 	volumes map[string]*Volume
-	// setAside are the files of records that could not be read, by RecordKey,
-	// until kubelet names their volumes.
-	setAside map[string]string
 }
 
 // New validates the configuration and starts nothing.
@@ -122,7 +121,7 @@ func New(c Config) (*Manager, error) {
 		return nil, err
 	}
 	c.SlowAfter = cmp.Or(c.SlowAfter, 5*time.Second)
-	m := &Manager{Config: c, scheduler: NewScheduler(), volumes: map[string]*Volume{}, setAside: map[string]string{}}
+	m := &Manager{Config: c, scheduler: schedule.New(), volumes: map[string]*Volume{}}
 	m.revoker, m.targets, m.reviewer = newRevoker(&m.Config), targets{&m.Config}, &reviewer{Config: &m.Config}
 	m.memory = &memory{budget: c.Budget, log: c.Logger, charges: map[string]*budget.Charge{}}
 	return m, nil
@@ -158,7 +157,7 @@ const refreshTries = 3
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return m.scheduler.Run(ctx, Work{Workers: m.Workers, Limit: refreshTries * m.RefreshTimeout, Do: m.refresh, Late: func(id string) {
+		return m.scheduler.Run(ctx, schedule.Work{Workers: m.Workers, Limit: refreshTries * m.RefreshTimeout, Do: m.refresh, Late: func(id string) {
 			m.Logger.Warn("a refresh does not end, so its worker goes on with other volumes", "volume", id)
 		}})
 	})
@@ -171,8 +170,8 @@ func (m *Manager) refresh(ctx context.Context, id string) {
 	if v == nil {
 		return
 	}
-	if err := v.Refresh(ctx); err != nil && !errors.Is(err, errGone) {
-		m.scheduler.Hasten(id, v.nextStore(), time.Now().Add(m.Interval))
+	if err := v.Refresh(ctx); err != nil {
+		v.hasten(time.Now().Add(m.Interval))
 	}
 }
 
@@ -204,7 +203,7 @@ func (m *Manager) RefreshPod(namespace, name string) (ids []string) {
 	now := time.Now()
 	for _, v := range m.all() {
 		rec := v.record.Load()
-		if rec == nil || v.state() != live || rec.Pod.Namespace != namespace || rec.Pod.Name != name {
+		if rec == nil || rec.Pod.Namespace != namespace || rec.Pod.Name != name {
 			continue
 		}
 		at := now
@@ -213,8 +212,9 @@ func (m *Manager) RefreshPod(namespace, name string) (ids []string) {
 				at = rested
 			}
 		}
-		v.requestRefresh(at)
-		ids = append(ids, rec.ID)
+		if v.requestRefresh(at) {
+			ids = append(ids, rec.ID)
+		}
 	}
 	slices.Sort(ids)
 	return ids
@@ -261,11 +261,11 @@ func (m *Manager) forget(v *Volume) {
 
 // leastSize is the smallest of the payloads that this version of the class has
 // made; 0 where there is none.
-func (m *Manager) leastSize(c *class.Class) (least int64) {
+func leastSize(volumes []*Volume, c *class.Class) (least int64) {
 	if c.ResourceVersion == "" {
 		return 0
 	}
-	for _, v := range m.all() {
+	for _, v := range volumes {
 		if rec := v.record.Load(); rec != nil && rec.Class == c.Ref && rec.madeBy(c.ResourceVersion) && (least == 0 || rec.Size < least) {
 			least = rec.Size
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
@@ -57,7 +58,7 @@ type result struct {
 	warnPod   bool // the pod's author has not been told of them yet
 	steps     []StepTime
 	// where is where the store was asked by the class as it is now.
-	where Where
+	where schedule.Where
 }
 
 // step makes one step, whose time is noted and whose span is a part of the run's.
@@ -257,7 +258,7 @@ func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 		err = r.m.checkCeilings(c)
 	}
 	if err == nil {
-		err = r.m.memory.expect(r.rec, func() int64 { return r.m.leastSize(c) })
+		err = r.m.memory.expect(r.rec, func() int64 { return leastSize(r.m.all(), c) })
 	}
 	return c, source, err
 }
@@ -274,6 +275,17 @@ func (r *run) useProvider(ctx context.Context, name string) (err error) {
 		r.rec.Provider = "" // which was not asked
 	}
 	return err
+}
+
+// endTakeOver forgets the revocation that the new volume has taken over, once it
+// has a record of its own.
+func (r *run) endTakeOver() {
+	if !r.tookOver {
+		return
+	}
+	if err := r.m.Store.Delete(r.rec.leaving()); err != nil {
+		r.m.Logger.Error("forgetting a revocation that a new volume of the same id has taken over", "volume", r.rec.ID, "error", err)
+	}
 }
 
 // watchSlow tells observers of a first publish that waits for the store for long:

@@ -6,6 +6,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -15,8 +16,8 @@ type Providers interface {
 }
 
 // whereOf is where the work of a volume's provider goes.
-func (c *Config) whereOf(rec *Record) Where {
-	w := Where{Store: rec.Provider, Namespace: rec.Pod.Namespace}
+func (c *Config) whereOf(rec *Record) schedule.Where {
+	w := schedule.Where{Store: rec.Provider, Namespace: rec.Pod.Namespace}
 	source, err := c.Providers.Get(rec.Provider)
 	if err != nil {
 		return w

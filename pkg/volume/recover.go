@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 )
 
 // errNotLive is why a recorded volume is not taken up at the start.
@@ -20,7 +21,13 @@ func (m *Manager) Recover() error {
 		return err
 	}
 	for _, bad := range loaded.SetAside {
-		m.noteSetAside(bad)
+		m.lost.add(bad)
+		if bad.Err != nil { // else an earlier process has told it
+			m.Observer.Observe(Outcome{
+				Kind: SetAside, SetAside: bad.File,
+				Err: fault.New(fault.State, "a volume's record cannot be read and was set aside as %s: %w", bad.File, bad.Err),
+			})
+		}
 	}
 	slices.SortStableFunc(loaded.Records, func(a, b *Record) int {
 		switch {
@@ -74,7 +81,7 @@ func (m *Manager) recover(rec *Record) error {
 	v.identity, v.where = rec.Identity, m.whereOf(rec)
 	v.record.Store(rec)
 	m.Classes.Retain(rec.Class)
-	v.schedule(Where{})
+	v.schedule(schedule.Where{})
 	return nil
 }
 
@@ -93,35 +100,8 @@ func (m *Manager) recoverRevocation(rec *Record) {
 
 // saveLeaving records that a volume is gone. Without it, the record of the live
 // volume has a restart find that.
-func (m *Manager) saveLeaving(rec *Record) {
-	if err := m.Store.Leave(rec); err != nil {
-		m.Logger.Error("saving a volume's record", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+func (c *Config) saveLeaving(rec *Record) {
+	if err := c.Store.Leave(rec); err != nil {
+		c.Logger.Error("saving a volume's record", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
 	}
-}
-
-// noteSetAside remembers that a volume has lost its record. Which one it is shows
-// when kubelet names it.
-func (m *Manager) noteSetAside(bad BadRecord) {
-	m.setAside[bad.Key] = bad.File
-	if bad.Err == nil {
-		return // an earlier process has told it
-	}
-	m.Observer.Observe(Outcome{
-		Kind: SetAside, SetAside: bad.File,
-		Err: fault.New(fault.State, "a volume's record cannot be read and was set aside as %s: %w", bad.File, bad.Err),
-	})
-}
-
-// takeSetAside is the file of the volume's record if that was set aside; it is
-// told once.
-func (m *Manager) takeSetAside(id string) string {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.setAside) == 0 {
-		return ""
-	}
-	key := RecordKey(id)
-	file := m.setAside[key]
-	delete(m.setAside, key)
-	return file
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
@@ -29,7 +30,7 @@ const (
 // id, and they become the new volume's. If it asks another provider, both go on.
 type revoker struct {
 	*Config
-	queue *Scheduler
+	queue *schedule.Scheduler
 
 	mu      sync.Mutex
 	pending map[string]*revocation // by the record's key
@@ -45,12 +46,12 @@ type revocation struct {
 }
 
 func newRevoker(c *Config) *revoker {
-	return &revoker{Config: c, queue: NewScheduler(), pending: map[string]*revocation{}}
+	return &revoker{Config: c, queue: schedule.New(), pending: map[string]*revocation{}}
 }
 
 // run works until ctx ends.
 func (r *revoker) run(ctx context.Context) error {
-	return r.queue.Run(ctx, Work{Workers: revokeWorkers, Limit: 2 * r.ReleaseTimeout, Do: r.attempt, Late: func(key string) {
+	return r.queue.Run(ctx, schedule.Work{Workers: revokeWorkers, Limit: 2 * r.ReleaseTimeout, Do: r.attempt, Late: func(key string) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if job := r.pending[key]; job != nil {
@@ -174,14 +175,14 @@ type Revocation struct {
 
 // list gives the revocations in no order.
 func (r *revoker) list() []Revocation {
-	due := r.queue.due()
+	due := r.queue.Due()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	all := make([]Revocation, 0, len(r.pending))
 	for key, job := range r.pending {
 		x := Revocation{Identity: job.rec.Identity, Provider: job.rec.Provider, Tries: job.tries, Most: revokeTries, Since: job.since, Running: job.running != nil}
 		if !x.Running {
-			x.NextAt = due[key].next
+			x.NextAt = due[key].Next
 		}
 		all = append(all, x)
 	}

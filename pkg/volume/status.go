@@ -1,6 +1,10 @@
 package volume
 
-import "time"
+import (
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
+)
 
 // State is how a volume is, in a word.
 type State string
@@ -41,7 +45,7 @@ type Status struct {
 // Statuses are the volumes of this process, in no order. The work on them goes
 // on meanwhile.
 func (m *Manager) Statuses() []Status {
-	due := m.scheduler.due()
+	due := m.scheduler.Due()
 	volumes := m.all()
 	all := make([]Status, 0, len(volumes))
 	for _, v := range volumes {
@@ -50,7 +54,7 @@ func (m *Manager) Statuses() []Status {
 			continue
 		}
 		if at, ok := due[v.id]; ok {
-			s.NextAt, s.Running = at.next, at.running
+			s.NextAt, s.Running = at.Next, at.Running
 		}
 		all = append(all, s)
 	}
@@ -63,7 +67,7 @@ func (v *Volume) status() (Status, bool) {
 	defer v.mu.Unlock()
 	s := Status{Identity: v.identity, Store: v.where.Store}
 	rec := v.record.Load()
-	switch at := v.stateLocked(); {
+	switch at := v.state(); {
 	case at == gone || rec == nil && v.since.IsZero():
 		return s, false
 	case rec == nil:
@@ -90,7 +94,7 @@ func (v *Volume) status() (Status, bool) {
 // Overview is what goes on beside the volumes. Its lists are in no order.
 type Overview struct {
 	// Queues are the queues of refreshes, one for each store.
-	Queues []Queue
+	Queues []schedule.Queue
 	// Revocations are those of gone volumes' credentials that are still to come.
 	Revocations []Revocation
 	// SetAside are the files of records that could not be read, and whose volumes
@@ -100,11 +104,5 @@ type Overview struct {
 
 // Overview tells what goes on beside the volumes.
 func (m *Manager) Overview() Overview {
-	o := Overview{Queues: m.scheduler.QueuesAt(time.Now()), Revocations: m.revoker.list()}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, file := range m.setAside {
-		o.SetAside = append(o.SetAside, file)
-	}
-	return o
+	return Overview{Queues: m.scheduler.QueuesAt(time.Now()), Revocations: m.revoker.list(), SetAside: m.lost.list()}
 }

@@ -95,27 +95,6 @@ func TestStatusAfterAFailedPublish(t *testing.T) {
 	}
 }
 
-func TestQueues(t *testing.T) {
-	now := time.Now()
-	s := volume.NewScheduler()
-	s.Set("a", volume.Where{Store: "vault", Namespace: "shop"}, now.Add(-time.Second))
-	s.Set("b", volume.Where{Store: "vault", Namespace: "bank"}, now.Add(time.Minute))
-	s.Set("c", volume.Where{Store: "aws", Namespace: "shop"}, now.Add(time.Minute))
-	want := map[string]volume.Queue{
-		"vault": {Store: "vault", Namespaces: 2, Waiting: 2, Overdue: 1, NextAt: now.Add(-time.Second)},
-		"aws":   {Store: "aws", Namespaces: 1, Waiting: 1, NextAt: now.Add(time.Minute)},
-	}
-	got := s.QueuesAt(now)
-	if len(got) != 2 {
-		t.Errorf("%+v", got)
-	}
-	for _, q := range got {
-		if q != want[q.Store] {
-			t.Errorf("%+v, want %+v", q, want[q.Store])
-		}
-	}
-}
-
 // A person's demand hits the pod's volumes alone, and a loop of demands does not
 // have the store asked without a pause.
 func TestRefreshPod(t *testing.T) {

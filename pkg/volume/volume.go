@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 )
 
 // Volume is one volume that this process knows.
@@ -46,7 +47,7 @@ type Volume struct {
 	cancel       context.CancelCauseFunc // ends the work under way; nil for none
 	identity     Identity                // zero before the first publish; its class is retained
 	since        time.Time               // when the publish under way began; zero for none
-	where        Where                   // the next refresh goes
+	where        schedule.Where          // the next refresh goes
 	inbox        inbox
 }
 
@@ -115,14 +116,16 @@ func (v *Volume) Publish(ctx context.Context, r Request) error {
 		err = w.step(work, StepRecord, func(context.Context) error { return v.m.saveFirst(w.rec, found) })
 	}
 	if err == nil {
-		v.setLive(w)
+		v.record.Store(w.rec)
+		v.schedule(w.where)
+		w.endTakeOver()
 	} else {
 		err = v.undoPublish(w, found, r, err)
 	}
 
 	// 5. Tell of it.
 	o := w.outcome(Published, began, err)
-	o.SetAside = v.m.takeSetAside(v.id)
+	o.SetAside = v.m.lost.take(v.id)
 	o.endSpan(span)
 	v.m.Observer.Observe(o)
 	if err != nil && errors.Is(context.Cause(ctx), errUnpublished) {
@@ -250,7 +253,7 @@ func (v *Volume) Unpublish(ctx context.Context, target string) error {
 	if err := v.beginUnpublish(ctx); err != nil {
 		return err
 	}
-	defer v.endUnpublish()
+	defer v.end()
 	began, rec := time.Now(), v.record.Load()
 
 	// 2. Without a payload, or at another path, there is only a mount to go.
@@ -261,7 +264,7 @@ func (v *Volume) Unpublish(ctx context.Context, target string) error {
 		if rec == nil {
 			v.m.memory.release(v.id)
 		}
-		v.m.takeSetAside(v.id)
+		v.m.lost.take(v.id)
 		return nil
 	}
 
@@ -271,7 +274,7 @@ func (v *Volume) Unpublish(ctx context.Context, target string) error {
 	o := outcomeOf(Unpublished, rec, began, err)
 	o.NextAt = time.Time{}
 	if err != nil {
-		v.schedule(Where{})
+		v.schedule(schedule.Where{})
 		v.m.Observer.Observe(o)
 		return err
 	}
@@ -287,17 +290,6 @@ func (v *Volume) Unpublish(ctx context.Context, target string) error {
 	v.m.revoker.add(last)
 	v.m.forget(v)
 	return nil
-}
-
-// setLive ends a publish that succeeded.
-func (v *Volume) setLive(w *run) {
-	v.record.Store(w.rec)
-	v.schedule(w.where)
-	if w.tookOver {
-		if err := v.m.Store.Delete(w.rec.leaving()); err != nil {
-			v.m.Logger.Error("forgetting a revocation that a new volume of the same id has taken over", "volume", v.id, "error", err)
-		}
-	}
 }
 
 // beginPublish notes what is published and has the class retained.
@@ -318,7 +310,9 @@ func (v *Volume) lock(ctx context.Context) error {
 	case <-ctx.Done():
 		return fault.New(fault.Of(ctx.Err()), "waiting for other work on volume %s: %w", v.id, ctx.Err())
 	}
-	if v.state() == gone {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.gone {
 		<-v.worker
 		return errGone
 	}
@@ -352,6 +346,8 @@ func (v *Volume) end() {
 	if v.cancel != nil {
 		v.cancel(nil)
 		v.cancel = nil
+	} else {
+		v.unpublishing-- // it has no context to cancel
 	}
 	v.mu.Unlock()
 	<-v.worker
@@ -375,21 +371,8 @@ func (v *Volume) beginUnpublish(ctx context.Context) error {
 	return err
 }
 
-func (v *Volume) endUnpublish() {
-	v.mu.Lock()
-	v.unpublishing--
-	v.mu.Unlock()
-	v.end()
-}
-
+// state needs the mutex.
 func (v *Volume) state() state {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	return v.stateLocked()
-}
-
-// stateLocked needs the mutex.
-func (v *Volume) stateLocked() state {
 	switch {
 	case v.gone:
 		return gone

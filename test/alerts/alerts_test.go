@@ -14,6 +14,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -191,7 +192,7 @@ func TestMetricsExist(t *testing.T) {
 	m.WatchStores(func() map[string]int { return map[string]int{"vault": 1} })
 	m.WatchVolumes(func() []volume.Status {
 		return []volume.Status{{State: volume.Fresh, Progress: volume.Progress{RefreshedAt: time.Now(), Ends: []time.Time{time.Now()}}}}
-	}, func() volume.Overview { return volume.Overview{Queues: []volume.Queue{{Store: "vault at x"}}} })
+	}, func() volume.Overview { return volume.Overview{Queues: []schedule.Queue{{Store: "vault at x"}}} })
 	m.CountAPIRequests(nil)
 	m.ObserveRequest("vault", "read", 200, time.Second)
 	w := httptest.NewRecorder()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/printable"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -131,8 +132,8 @@ func utc(t time.Time) time.Time {
 	return t.UTC().Truncate(time.Millisecond)
 }
 
-func queuesOf(list []volume.Queue) []statusz.Queue {
-	slices.SortFunc(list, func(a, b volume.Queue) int {
+func queuesOf(list []schedule.Queue) []statusz.Queue {
+	slices.SortFunc(list, func(a, b schedule.Queue) int {
 		return cmp.Or(cmp.Compare(b.Overdue, a.Overdue), cmp.Compare(a.Store, b.Store))
 	})
 	var out []statusz.Queue

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -315,7 +316,7 @@ func hostileSource() *Source {
 			},
 		}},
 		overview: volume.Overview{
-			Queues: []volume.Queue{{Store: long}}, SetAside: []string{"/state/file"},
+			Queues: []schedule.Queue{{Store: long}}, SetAside: []string{"/state/file"},
 			Revocations: []volume.Revocation{{Identity: volume.Identity{ID: hostile, Pod: pod, Class: class.Ref{Name: hostile}}, Provider: "vault"}},
 		},
 	}

@@ -1,10 +1,8 @@
-package volume_test
+package schedule_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -12,28 +10,22 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/schedule"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *volume.DirStore {
-	t.Helper()
-	s, err := volume.NewDirStore(dir, slog.New(slog.NewTextHandler(log, nil)))
-	must(t, err)
-	return s
-}
-
 // shopAt is the work of one tenant at a store.
-func shopAt(store string) volume.Where { return volume.Where{Store: store, Namespace: "shop"} }
+func shopAt(store string) schedule.Where { return schedule.Where{Store: store, Namespace: "shop"} }
 
 // work has time enough.
-func work(workers int, do func(ctx context.Context, id string)) volume.Work {
-	return volume.Work{Workers: workers, Limit: 30 * 24 * time.Hour, Do: do, Late: func(string) {}}
+func work(workers int, do func(ctx context.Context, id string)) schedule.Work {
+	return schedule.Work{Workers: workers, Limit: 30 * 24 * time.Hour, Do: do, Late: func(string) {}}
 }
 
 // A queue that is behind is not one that stands still.
 func TestSchedulerStalled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := volume.NewScheduler()
+		s := schedule.New()
 		ctx, cancel := context.WithCancel(t.Context())
 		done, gate := make(chan error), make(chan struct{})
 		go func() {
@@ -64,13 +56,13 @@ func TestSchedulerStalled(t *testing.T) {
 			t.Errorf("stands still for %s with nothing due", got)
 		}
 		cancel()
-		must(t, <-done)
+		testkit.Must(t, <-done)
 	})
 }
 
 func TestSchedulerOrderAndReplacement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := volume.NewScheduler()
+		s := schedule.New()
 		began := time.Now()
 		var mu sync.Mutex
 		var got []string
@@ -102,13 +94,13 @@ func TestSchedulerOrderAndReplacement(t *testing.T) {
 		}
 		mu.Unlock()
 		cancel()
-		must(t, <-done)
+		testkit.Must(t, <-done)
 	})
 }
 
 func TestSchedulerBoundsItsWorkers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := volume.NewScheduler()
+		s := schedule.New()
 		var mu sync.Mutex
 		running, most, ran := 0, 0, 0
 		ctx, cancel := context.WithCancel(t.Context())
@@ -137,14 +129,14 @@ func TestSchedulerBoundsItsWorkers(t *testing.T) {
 		}
 		mu.Unlock()
 		cancel()
-		must(t, <-done)
+		testkit.Must(t, <-done)
 	})
 }
 
 // A store that hangs must not hold up the volumes of another.
 func TestSchedulerKeepsStoresApart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := volume.NewScheduler()
+		s := schedule.New()
 		began := time.Now()
 		var mu sync.Mutex
 		hanging := 0
@@ -178,7 +170,7 @@ func TestSchedulerKeepsStoresApart(t *testing.T) {
 		}
 		mu.Unlock()
 		cancel()
-		must(t, <-done)
+		testkit.Must(t, <-done)
 		if hanging != 2 {
 			t.Errorf("%d begun after the stop", hanging-2)
 		}
@@ -187,7 +179,7 @@ func TestSchedulerKeepsStoresApart(t *testing.T) {
 
 // plan is a Scheduler at work, and what it began: "<id>@<time since then>".
 type plan struct {
-	*volume.Scheduler
+	*schedule.Scheduler
 	began time.Time
 	stop  func()
 
@@ -196,19 +188,19 @@ type plan struct {
 	late  []string
 }
 
-// newPlan runs do, which may be nil, for each due volume.
+// newPlan runs do, which may be nil, for each due schedule.
 func newPlan(t *testing.T, workers int, limit time.Duration, do func(ctx context.Context, id string)) *plan {
 	t.Helper()
-	p := &plan{Scheduler: volume.NewScheduler(), began: time.Now()}
+	p := &plan{Scheduler: schedule.New(), began: time.Now()}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
-	p.stop = func() { cancel(); must(t, <-done) }
+	p.stop = func() { cancel(); testkit.Must(t, <-done) }
 	note := func(list *[]string, id string) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		*list = append(*list, fmt.Sprintf("%s@%s", id, time.Since(p.began)))
 	}
-	w := volume.Work{Workers: workers, Limit: limit, Late: func(id string) { note(&p.late, id) }, Do: func(ctx context.Context, id string) {
+	w := schedule.Work{Workers: workers, Limit: limit, Late: func(id string) { note(&p.late, id) }, Do: func(ctx context.Context, id string) {
 		note(&p.begun, id)
 		if do != nil {
 			do(ctx, id)
@@ -238,7 +230,7 @@ func TestSchedulerNamespacesTakeTurns(t *testing.T) {
 				time.Sleep(6 * time.Second)
 			}
 		})
-		evil, good := volume.Where{Store: "vault", Namespace: "evil"}, volume.Where{Store: "vault", Namespace: "good"}
+		evil, good := schedule.Where{Store: "vault", Namespace: "evil"}, schedule.Where{Store: "vault", Namespace: "good"}
 		for i := range 24 {
 			p.Set(fmt.Sprint("evil", i), evil, p.began)
 		}
@@ -270,10 +262,10 @@ func TestSchedulerSharesWhatIsFree(t *testing.T) {
 		p := newPlan(t, 4, time.Minute, func(context.Context, string) { time.Sleep(time.Second) })
 		due := p.began.Add(time.Millisecond) // when all are set
 		for i := range 40 {
-			p.Set(fmt.Sprint("a", i), volume.Where{Store: "vault", Namespace: "a"}, due)
+			p.Set(fmt.Sprint("a", i), schedule.Where{Store: "vault", Namespace: "a"}, due)
 		}
 		for i := range 6 {
-			p.Set(fmt.Sprint("b", i), volume.Where{Store: "vault", Namespace: "b"}, due)
+			p.Set(fmt.Sprint("b", i), schedule.Where{Store: "vault", Namespace: "b"}, due)
 		}
 		time.Sleep(2500 * time.Millisecond)
 		if got := len(p.of(&p.begun, "b")); got != 6 {
@@ -300,7 +292,7 @@ func TestSchedulerGivesWorkersBack(t *testing.T) {
 				<-gate
 			}
 		})
-		evil, good := volume.Where{Store: "vault", Namespace: "evil"}, volume.Where{Store: "vault", Namespace: "good"}
+		evil, good := schedule.Where{Store: "vault", Namespace: "evil"}, schedule.Where{Store: "vault", Namespace: "good"}
 		for i := range 10 {
 			p.Set(fmt.Sprint("hangs", i), evil, p.began.Add(time.Duration(i)*time.Millisecond))
 		}
@@ -383,4 +375,25 @@ func TestSchedulerStops(t *testing.T) {
 		close(gate)
 		synctest.Wait()
 	})
+}
+
+func TestQueues(t *testing.T) {
+	now := time.Now()
+	s := schedule.New()
+	s.Set("a", schedule.Where{Store: "vault", Namespace: "shop"}, now.Add(-time.Second))
+	s.Set("b", schedule.Where{Store: "vault", Namespace: "bank"}, now.Add(time.Minute))
+	s.Set("c", schedule.Where{Store: "aws", Namespace: "shop"}, now.Add(time.Minute))
+	want := map[string]schedule.Queue{
+		"vault": {Store: "vault", Namespaces: 2, Waiting: 2, Overdue: 1, NextAt: now.Add(-time.Second)},
+		"aws":   {Store: "aws", Namespaces: 1, Waiting: 1, NextAt: now.Add(time.Minute)},
+	}
+	got := s.QueuesAt(now)
+	if len(got) != 2 {
+		t.Errorf("%+v", got)
+	}
+	for _, q := range got {
+		if q != want[q.Store] {
+			t.Errorf("%+v, want %+v", q, want[q.Store])
+		}
+	}
 }

@@ -1,4 +1,6 @@
-package volume
+// Package schedule does work on volumes when it is due, for one store after the
+// other and in turns between tenants.
+package schedule
 
 import (
 	"container/heap"
@@ -85,8 +87,8 @@ type job struct {
 	worker bool // whether it has one
 }
 
-// NewScheduler starts nothing; Run does the work.
-func NewScheduler() *Scheduler {
+// New starts nothing; Run does the work.
+func New() *Scheduler {
 	return &Scheduler{queues: map[string]*queue{}, tasks: map[string]*task{}, wake: make(chan struct{}, 1)}
 }
 

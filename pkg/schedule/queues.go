@@ -1,4 +1,4 @@
-package volume
+package schedule
 
 import "time"
 
@@ -38,21 +38,21 @@ func (s *Scheduler) QueuesAt(now time.Time) []Queue {
 	return all
 }
 
-// dueTime is when a volume is worked on.
-type dueTime struct {
-	next    time.Time // zero for never
-	running bool
+// Due is when a volume is worked on.
+type Due struct {
+	Next    time.Time // zero for never
+	Running bool
 }
 
-// due are the due times of all volumes.
-func (s *Scheduler) due() map[string]dueTime {
+// Due are the due times of all volumes.
+func (s *Scheduler) Due() map[string]Due {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := make(map[string]dueTime, len(s.tasks))
+	all := make(map[string]Due, len(s.tasks))
 	for id, t := range s.tasks {
-		d := dueTime{running: t.running}
+		d := Due{Running: t.running}
 		if t.due {
-			d.next = t.at
+			d.Next = t.at
 		}
 		all[id] = d
 	}

@@ -1,4 +1,4 @@
-package volume
+package schedule
 
 // Known counts what the Scheduler remembers: queues, tenants and volumes.
 func (s *Scheduler) Known() int {
