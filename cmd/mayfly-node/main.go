@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2"
 
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/node"
 )
 
@@ -53,7 +54,7 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 	o.config.Stdout = stdout
 	log := newLogger(o, stderr)
 	if err := serve(ctx, o, log); err != nil {
-		log.Error("mayfly-node stops", "error", err)
+		log.Error("mayfly-node stops", logkey.Error, err)
 		return 1
 	}
 	log.Info("mayfly-node stopped; volumes stay as they are")
@@ -80,7 +81,7 @@ func serve(ctx context.Context, o *options, log *slog.Logger) error {
 		if !errors.Is(err, node.ErrSuspended) || ctx.Err() != nil {
 			return err
 		}
-		log.Info("starting again from the records of the volumes", "reason", err)
+		log.Info("starting again from the records of the volumes", logkey.Reason, err)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/sink"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -153,7 +154,7 @@ func (l *Log) Run(ctx context.Context) error {
 	select {
 	case <-done:
 	case <-time.After(flushTime):
-		l.c.Logger.Error("the audit log takes no more lines; those that wait are lost", "path", l.c.Path, "lines", len(l.queue))
+		l.c.Logger.Error("the audit log takes no more lines; those that wait are lost", logkey.Path, l.c.Path, logkey.Lines, len(l.queue))
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package audit
 import (
 	"context"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // writer is the state of the one goroutine that writes.
@@ -86,9 +88,9 @@ func (w *writer) note(err error) {
 	}
 	switch {
 	case err != nil && !w.failing:
-		w.c.Logger.Error("writing the audit log fails; lines wait, and are lost once too many do", "path", w.c.Path, "error", err)
+		w.c.Logger.Error("writing the audit log fails; lines wait, and are lost once too many do", logkey.Path, w.c.Path, logkey.Error, err)
 	case err == nil && w.failing:
-		w.c.Logger.Info("writing the audit log works again", "path", w.c.Path)
+		w.c.Logger.Info("writing the audit log works again", logkey.Path, w.c.Path)
 	}
 	w.failing = err != nil
 }

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // Observe receives every answered call, for the metrics.
@@ -40,7 +41,7 @@ func recovered(ctx context.Context, req any, log *slog.Logger, info *grpc.UnaryS
 	defer func() {
 		if r := recover(); r != nil {
 			// The value of the panic may quote the request.
-			log.Error("panic in a call", "method", info.FullMethod, "type", typeName(r), "stack", string(debug.Stack()))
+			log.Error("panic in a call", logkey.Method, info.FullMethod, logkey.Type, typeName(r), logkey.Stack, string(debug.Stack()))
 			err = fault.New(fault.Internal, "%s: the driver has a defect and recovered from it", path.Base(info.FullMethod)).
 				WithHint("the stack is in the driver's log on this node; please report it")
 		}
@@ -63,7 +64,7 @@ var quiet = map[string]bool{"Probe": true, "GetPluginInfo": true, "NodeGetCapabi
 var failures = map[string]string{"NodePublishVolume": "mount failed, kubelet tries again", "NodeUnpublishVolume": "unmount failed, kubelet tries again"}
 
 func logCall(ctx context.Context, log *slog.Logger, c call) {
-	attrs := []slog.Attr{slog.String("method", c.method), slog.String("code", c.code.String()), slog.Duration("took", c.took)}
+	attrs := []slog.Attr{slog.String(logkey.Method, c.method), slog.String(logkey.Code, c.code.String()), slog.Duration(logkey.Took, c.took)}
 	attrs = append(attrs, subject(c.req)...)
 	level, what := slog.LevelDebug, "call"
 	switch {
@@ -73,7 +74,7 @@ func logCall(ctx context.Context, log *slog.Logger, c call) {
 		if what == "" {
 			what = "call failed"
 		}
-		attrs = append(attrs, slog.String("reason", string(fault.Of(c.err))), slog.Any("error", c.err))
+		attrs = append(attrs, slog.String(logkey.Reason, string(fault.Of(c.err))), slog.Any(logkey.Error, c.err))
 	case !quiet[c.method] && c.took > slowCall:
 		level = slog.LevelInfo
 	}
@@ -88,11 +89,11 @@ const slowCall = 2 * time.Millisecond
 func subject(req any) []slog.Attr {
 	var attrs []slog.Attr
 	if v, ok := req.(interface{ GetVolumeId() string }); ok {
-		attrs = append(attrs, slog.String("volume", v.GetVolumeId()))
+		attrs = append(attrs, slog.String(logkey.Volume, v.GetVolumeId()))
 	}
 	if v, ok := req.(interface{ GetVolumeContext() map[string]string }); ok {
 		a := v.GetVolumeContext()
-		attrs = append(attrs, slog.String("pod", a[keyPodNamespace]+"/"+a[keyPodName]), slog.String("class", a[keyClass]))
+		attrs = append(attrs, slog.String(logkey.Pod, a[keyPodNamespace]+"/"+a[keyPodName]), slog.String(logkey.Class, a[keyClass]))
 	}
 	return attrs
 }

@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
@@ -115,7 +116,7 @@ func (s *Server) stop() {
 	select {
 	case <-done:
 	case <-time.After(s.grace):
-		s.log.Warn("calls were still running at the end of the grace period", "socket", s.socket, "grace", s.grace)
+		s.log.Warn("calls were still running at the end of the grace period", logkey.Socket, s.socket, logkey.Grace, s.grace)
 		s.grpc.Stop()
 		<-done
 	}

@@ -8,6 +8,8 @@ import (
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // heapLimit makes the garbage collector run more often. The plugin needs a few MiB.
@@ -23,7 +25,7 @@ func Harden(log *slog.Logger) error {
 		return fmt.Errorf("switching core dumps off: %w", err)
 	}
 	if err := lock(); err != nil {
-		log.Info("memory is not locked, so the kernel may swap it where the node has swap; grant CAP_IPC_LOCK", "error", err)
+		log.Info("memory is not locked, so the kernel may swap it where the node has swap; grant CAP_IPC_LOCK", logkey.Error, err)
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"net"
 	"net/http"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // The times for a probe or a scrape.
@@ -26,7 +28,7 @@ func serveHTTP(ctx context.Context, addr string, h http.Handler, log *slog.Logge
 		if ctx.Err() != nil {
 			return
 		}
-		log.Error("health and metrics cannot be served (--health-addr, --metrics-addr); trying again", "address", addr, "error", err)
+		log.Error("health and metrics cannot be served (--health-addr, --metrics-addr); trying again", logkey.Address, addr, logkey.Error, err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(listenAgain):

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/kms/server"
 	"github.com/mayfly-csi/mayfly/pkg/kms/telemetry"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 const (
@@ -79,9 +80,9 @@ func (s *Server) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return s.server.Run(ctx, func() {
 			s.serving.Store(true)
-			s.log.Info("serving KMS v2", "socket", s.config.Serve.Socket, "addresses", len(s.config.Vault.Addresses), "key", s.config.Transit.Key)
+			s.log.Info("serving KMS v2", logkey.Socket, s.config.Serve.Socket, logkey.Addresses, len(s.config.Vault.Addresses), logkey.Key, s.config.Transit.Key)
 			if err := notifyReady(os.Getenv("NOTIFY_SOCKET")); err != nil {
-				s.log.Warn("systemd could not be told that the socket is there", "error", err)
+				s.log.Warn("systemd could not be told that the socket is there", logkey.Error, err)
 			}
 			close(listening)
 		})
@@ -103,13 +104,13 @@ func (s *Server) Run(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	if failure := s.connection.Close(end); failure != nil {
-		s.log.Info("the login at Vault could not be ended", "error", failure)
+		s.log.Info("the login at Vault could not be ended", logkey.Error, failure)
 	}
 	select {
 	case failure := <-written:
 		return errors.Join(err, failure)
 	case <-time.After(flushTime):
-		s.log.Error("the audit log takes no more lines; those that wait are lost", "path", s.config.Serve.AuditLog)
+		s.log.Error("the audit log takes no more lines; those that wait are lost", logkey.Path, s.config.Serve.AuditLog)
 		return err
 	}
 }

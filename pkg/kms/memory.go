@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // mapping is a part of the process's memory (proc_pid_maps(5)).
@@ -110,7 +112,7 @@ func keepSmall(ctx context.Context, started func() bool, log *slog.Logger) {
 			continue
 		}
 		if err := giveBack(); err != nil {
-			log.Debug("memory could not be given back", "error", err)
+			log.Debug("memory could not be given back", logkey.Error, err)
 		}
 		tick.Reset(giveBackEvery)
 	}

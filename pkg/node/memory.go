@@ -6,6 +6,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/cgroup"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // Auto derives a limit from another one.
@@ -61,19 +62,19 @@ func heapLimit(limit, outside int64) int64 {
 func (n *Node) buildBudget() error {
 	limit, file, err := cgroup.MemoryLimit(os.DirFS("/"))
 	if err != nil {
-		n.c.Logger.Warn("the container's memory limit cannot be read, and counts as none", "error", err)
+		n.c.Logger.Warn("the container's memory limit cannot be read, and counts as none", logkey.Error, err)
 	}
 	limits := n.c.limits(limit)
 	n.budget = budget.New(limits)
 	n.metrics.WatchBudget(n.budget.Usage)
-	log := n.c.Logger.With(slog.Int64("memoryLimit", limit), slog.String("of", file), slog.String("limits", limits.String()))
+	log := n.c.Logger.With(slog.Int64(logkey.MemoryLimit, limit), slog.String(logkey.Of, file), slog.String(logkey.Limits, limits.String()))
 	switch {
 	case limits.Node == 0 && n.c.MemoryBudget == Auto:
 		log.Info("no memory budget: the driver's container has no memory limit; --memory-budget gives one")
 	case limits.Node == 0:
 		log.Info("no memory budget")
 	case limit > 0 && limits.Node > budgetFor(limit):
-		log.Warn("the memory budget is more than the container's memory limit leaves: the kernel may end the driver; lower --memory-budget or raise the limit", "leaves", budgetFor(limit))
+		log.Warn("the memory budget is more than the container's memory limit leaves: the kernel may end the driver; lower --memory-budget or raise the limit", logkey.Leaves, budgetFor(limit))
 	default:
 		log.Info("memory budget")
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/csi"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/statusz/page"
@@ -180,7 +181,7 @@ func (n *Node) refreshOnDemand(ctx context.Context) error {
 	for {
 		select {
 		case <-n.c.RefreshNow:
-			n.c.Logger.Info("refreshing every volume on demand", "volumes", n.volumes.Count())
+			n.c.Logger.Info("refreshing every volume on demand", logkey.Volumes, n.volumes.Count())
 			n.volumes.RefreshAll()
 		case <-ctx.Done():
 			return nil
@@ -202,7 +203,7 @@ func (n *Node) serve(ctx context.Context) error {
 	g.Go(func() error {
 		return n.server.Run(ctx, func() {
 			n.serving.Store(true)
-			n.c.Logger.Info("serving", "driver", n.c.Driver, "node", n.c.NodeID, "endpoint", n.c.Endpoint, "version", n.c.Version)
+			n.c.Logger.Info("serving", logkey.Driver, n.c.Driver, logkey.Node, n.c.NodeID, logkey.Endpoint, n.c.Endpoint, logkey.Version, n.c.Version)
 			if n.register != nil {
 				g.Go(func() error { return n.register.Run(ctx, func() {}) })
 			}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/printable"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
@@ -37,7 +38,7 @@ func serveAgain(ctx context.Context, addr string, h http.Handler, log *slog.Logg
 			return nil
 		}
 		if !told {
-			log.Error("the node's status cannot be served (--status-address), and this is tried again", "error", err)
+			log.Error("the node's status cannot be served (--status-address), and this is tried again", logkey.Error, err)
 		}
 		select {
 		case <-after(listenAgain):

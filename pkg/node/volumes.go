@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -41,7 +42,7 @@ func (n *Node) buildVolumes() error {
 		return err
 	}
 	if ok, why := mounts.NoSwap(); !ok {
-		n.c.Logger.Warn("volumes can be swapped out: run the node without swap, or with Linux 6.3 or later", "reason", why)
+		n.c.Logger.Warn("volumes can be swapped out: run the node without swap, or with Linux 6.3 or later", logkey.Reason, why)
 	}
 	if n.state, err = openState(n.c.StateDir, n.c.StateSize, mounts, n.c.Grace+lockMargin, n.c.Logger); err != nil {
 		return err

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // For a list of one node's statuses the API server goes through those of all nodes. So a process
@@ -26,7 +28,7 @@ func (r *Reporter) removeOrphans(ctx context.Context) {
 	}
 	found, err := r.API.ListStatuses(ctx, nodeLabel(r.Node))
 	if err != nil {
-		r.Logger.Warn("listing this node's SecretProviderClassPodStatuses failed; those of gone volumes go with their pods", "error", err)
+		r.Logger.Warn("listing this node's SecretProviderClassPodStatuses failed; those of gone volumes go with their pods", logkey.Error, err)
 		return
 	}
 	known := r.knownNames()
@@ -36,7 +38,7 @@ func (r *Reporter) removeOrphans(ctx context.Context) {
 			continue
 		}
 		if err := r.deleteStatus(ctx, s); err != nil {
-			r.Logger.Warn("deleting the SecretProviderClassPodStatus of a gone volume failed", "namespace", s.Namespace, "name", s.Name, "error", err)
+			r.Logger.Warn("deleting the SecretProviderClassPodStatus of a gone volume failed", logkey.Namespace, s.Namespace, logkey.Name, s.Name, logkey.Error, err)
 		}
 	}
 }

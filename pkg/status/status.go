@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/util/workqueue"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -137,9 +138,9 @@ func (r *Reporter) finish(t task, err error) {
 		return
 	}
 	if tries := r.queue.NumRequeues(t); tries == 0 {
-		r.Logger.Warn("reporting to the API server failed, trying again", "what", t.String(), "error", err)
+		r.Logger.Warn("reporting to the API server failed, trying again", logkey.What, t.String(), logkey.Error, err)
 	} else if tries >= maxTries {
-		r.Logger.Error("reporting to the API server given up", "what", t.String(), "error", err)
+		r.Logger.Error("reporting to the API server given up", logkey.What, t.String(), logkey.Error, err)
 		r.queue.Forget(t)
 		return
 	}

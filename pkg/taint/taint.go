@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // Remover removes the taint.
@@ -62,7 +64,7 @@ func (r *Remover) Run(ctx context.Context) error {
 		err := r.remove(ctx)
 		if err != nil && !said {
 			said = true
-			r.log.Error("taking the start-up taint off the node failed, trying again", "node", r.node, "taint", r.key, "error", err)
+			r.log.Error("taking the start-up taint off the node failed, trying again", logkey.Node, r.node, logkey.Taint, r.key, logkey.Error, err)
 		}
 		return err == nil, nil
 	})
@@ -97,6 +99,6 @@ func (r *Remover) remove(ctx context.Context) error {
 	if err := r.client.Patch(types.MergePatchType).Resource("nodes").Name(r.node).Body(patch).Do(ctx).Error(); err != nil {
 		return fmt.Errorf("patching the node: %w", err)
 	}
-	r.log.Info("took the start-up taint off the node", "node", r.node, "taint", r.key)
+	r.log.Info("took the start-up taint off the node", logkey.Node, r.node, logkey.Taint, r.key)
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
@@ -84,7 +85,7 @@ func (c *Config) validate() error {
 func (c *Config) save(rec *Record) error {
 	err := c.Store.Put(rec)
 	if err != nil {
-		c.Logger.Error("saving a volume's record", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+		c.Logger.Error("saving a volume's record", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 	}
 	return err
 }
@@ -158,7 +159,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return m.scheduler.Run(ctx, schedule.Work{Workers: m.Workers, Limit: refreshTries * m.RefreshTimeout, Do: m.refresh, Late: func(id string) {
-			m.Logger.Warn("a refresh does not end, so its worker goes on with other volumes", "volume", id)
+			m.Logger.Warn("a refresh does not end, so its worker goes on with other volumes", logkey.Volume, id)
 		}})
 	})
 	g.Go(func() error { return m.revoker.run(ctx) })
@@ -186,7 +187,7 @@ func (m *Manager) ClassVersion(ref class.Ref, version string) {
 			n++
 		}
 	}
-	m.Logger.Debug("the version of a class is known", "class", ref.String(), "volumesOfAnotherVersion", n)
+	m.Logger.Debug("the version of a class is known", logkey.Class, ref.String(), logkey.VolumesOfAnotherVersion, n)
 }
 
 // RefreshAll makes every volume due now, on a person's demand.

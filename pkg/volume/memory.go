@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // What the kernel charges to the driver's cgroup for files in a tmpfs, in
@@ -93,7 +94,7 @@ func (m *memory) adopt(rec *Record) {
 	charge := m.chargeOf(rec.Identity)
 	var st unix.Statfs_t
 	if err := unix.Statfs(rec.Target, &st); err != nil {
-		m.log.Error("measuring a volume", "volume", rec.ID, "target", rec.Target, "error", err)
+		m.log.Error("measuring a volume", logkey.Volume, rec.ID, logkey.Target, rec.Target, logkey.Error, err)
 	}
 	used := mountCost + int64(st.Blocks-st.Bfree)*int64(st.Bsize) + int64(st.Files-st.Ffree)*inodeKept
 	if rec.Size == 0 { // of a record that does not say, or lost

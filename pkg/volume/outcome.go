@@ -6,6 +6,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
@@ -161,19 +162,19 @@ func (r *run) outcome(k Kind, began time.Time, err error) Outcome {
 
 // logRefresh logs the first failure of a refresh, and its end.
 func (o *Outcome) logRefresh(log *slog.Logger) {
-	log = log.With("volume", o.ID, "pod", o.Pod.String(), "class", o.Class.String())
+	log = log.With(logkey.Volume, o.ID, logkey.Pod, o.Pod.String(), logkey.Class, o.Class.String())
 	switch {
 	case o.Emptied && o.Changed:
-		log.Warn("refresh denied, the volume was emptied as its class asks", "error", o.Err, "retryAt", o.NextAt)
+		log.Warn("refresh denied, the volume was emptied as its class asks", logkey.Error, o.Err, logkey.RetryAt, o.NextAt)
 	case o.Err != nil && o.Failures == 1:
-		log.Warn("refresh failed, the volume keeps its last good content", "reason", string(o.Reason()), "error", o.Err, "retryAt", o.NextAt)
+		log.Warn("refresh failed, the volume keeps its last good content", logkey.Reason, string(o.Reason()), logkey.Error, o.Err, logkey.RetryAt, o.NextAt)
 	case o.Err != nil:
-		log.Debug("refresh failed again", "reason", string(o.Reason()), "error", o.Err, "failures", o.Failures, "retryAt", o.NextAt)
+		log.Debug("refresh failed again", logkey.Reason, string(o.Reason()), logkey.Error, o.Err, logkey.Failures, o.Failures, logkey.RetryAt, o.NextAt)
 	case o.Failures > 0:
-		log.Info("refresh recovered", "failures", o.Failures, "changed", o.Changed)
+		log.Info("refresh recovered", logkey.Failures, o.Failures, logkey.Changed, o.Changed)
 	case o.Changed:
-		log.Info("rotated", "next", o.NextAt)
+		log.Info("rotated", logkey.Next, o.NextAt)
 	default:
-		log.Debug("refreshed, nothing changed", "next", o.NextAt)
+		log.Debug("refreshed, nothing changed", logkey.Next, o.NextAt)
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
@@ -123,7 +124,7 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 // payload, so that no credential in it ends because of an edit. The run fails
 // all the same.
 func (r *run) do(ctx context.Context) (err error) {
-	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), "volume", r.rec.ID)
+	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), logkey.Volume, r.rec.ID)
 
 	// 1. Find the class, and run by it.
 	var now *class.Class
@@ -163,7 +164,7 @@ func (r *run) findClass(ctx context.Context) (*class.Class, error) {
 		return c, nil
 	}
 	if r.rec.LastClass != nil && fault.Of(err).Outage() {
-		r.m.Logger.Debug("the class cannot be read now, the last one serves", "class", r.rec.Class.String(), "error", err)
+		r.m.Logger.Debug("the class cannot be read now, the last one serves", logkey.Class, r.rec.Class.String(), logkey.Error, err)
 		return r.rec.LastClass, nil
 	}
 	return nil, err
@@ -182,7 +183,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
 	defer func() { err = ofClass(r.rec.Class, err) }()
-	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), "volume", r.rec.ID)
+	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), logkey.Volume, r.rec.ID)
 
 	// 1. Refuse what cannot come to a payload in the volume.
 	c, source, err := r.admit(c)
@@ -199,7 +200,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 		defer r.watchSlow(source)()
 		var mounting errgroup.Group
 		mounting.Go(func() (err error) {
-			defer fault.Recover(&err, r.m.Logger, "class "+c.String(), "volume", r.rec.ID)
+			defer fault.Recover(&err, r.m.Logger, "class "+c.String(), logkey.Volume, r.rec.ID)
 			return ready()
 		})
 		defer func() { _ = mounting.Wait() }() // ready tells of its error, and an undo comes after it
@@ -284,7 +285,7 @@ func (r *run) endTakeOver() {
 		return
 	}
 	if err := r.m.Store.Delete(r.rec.leaving()); err != nil {
-		r.m.Logger.Error("forgetting a revocation that a new volume of the same id has taken over", "volume", r.rec.ID, "error", err)
+		r.m.Logger.Error("forgetting a revocation that a new volume of the same id has taken over", logkey.Volume, r.rec.ID, logkey.Error, err)
 	}
 }
 
@@ -343,7 +344,7 @@ func (r *run) recall(c *class.Class, source provider.Provider, err error) (*prov
 		return nil, time.Time{}, fmt.Errorf("%w; onUnavailable is lastGood, but this node has nothing in memory for this service account that is at most %s old", err, r.m.LastGoodAge)
 	}
 	payload.RefreshAt = time.Now().Add(firstRetry)
-	r.m.Logger.Warn("class warning", "class", r.rec.Class.String(), "pod", r.rec.Pod.String(), "warning",
+	r.m.Logger.Warn("class warning", logkey.Class, r.rec.Class.String(), logkey.Pod, r.rec.Pod.String(), logkey.Warning,
 		fmt.Sprintf("the pod starts from what this node had in memory as of %s, as onUnavailable asks: %v", asOf.UTC().Format(time.RFC3339), err))
 	return payload, asOf, nil
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -49,7 +50,7 @@ func (c *Config) export(id, name string) (state secret.Bytes, ok bool) {
 		return secret.Bytes{}, false
 	}
 	defer func() { ok = err == nil }()
-	defer fault.Recover(&err, c.Logger, "exporting the state of volume "+id, "provider", name)
+	defer fault.Recover(&err, c.Logger, "exporting the state of volume "+id, logkey.Provider, name)
 	return p.Export(id), true
 }
 
@@ -68,14 +69,14 @@ func (c *Config) importState(rec *Record) {
 		err = p.Import(rec.ID, rec.ProviderState)
 	}()
 	if err != nil {
-		c.Logger.Warn("the provider does not take its state back; it starts again", "volume", rec.ID, "provider", rec.Provider, "error", err)
+		c.Logger.Warn("the provider does not take its state back; it starts again", logkey.Volume, rec.ID, logkey.Provider, rec.Provider, logkey.Error, err)
 	}
 }
 
 // release has the provider end a volume's credentials. One that is no longer on
 // this node has none.
 func (c *Config) release(ctx context.Context, rec *Record) (err error) {
-	defer fault.Recover(&err, c.Logger, "releasing volume "+rec.ID, "provider", rec.Provider)
+	defer fault.Recover(&err, c.Logger, "releasing volume "+rec.ID, logkey.Provider, rec.Provider)
 	source, err := c.Providers.Get(rec.Provider)
 	if err != nil {
 		return nil

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 )
 
@@ -47,11 +48,11 @@ func (m *Manager) Recover() error {
 		err := m.recover(rec)
 		if err != nil {
 			m.Logger.Warn("a volume of the last process is not taken up; kubelet publishes it again if its pod still runs",
-				"volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+				logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 		}
 		m.Observer.Observe(outcomeOf(Recovered, rec, began, err))
 	}
-	m.Logger.Info("volumes recovered", "records", len(loaded.Records), "live", m.Count(), "setAside", len(loaded.SetAside))
+	m.Logger.Info("volumes recovered", logkey.Records, len(loaded.Records), logkey.Live, m.Count(), logkey.SetAside, len(loaded.SetAside))
 	return nil
 }
 
@@ -72,7 +73,7 @@ func (m *Manager) recover(rec *Record) error {
 		m.revoker.add(last)
 		return err
 	case err != nil: // we cannot tell: a refresh finds out, and nothing is given up
-		m.Logger.Error("looking at a volume of the last process", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+		m.Logger.Error("looking at a volume of the last process", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 	}
 	m.targets.repair(rec.Identity)
 	m.memory.adopt(rec)
@@ -90,7 +91,7 @@ func (m *Manager) recover(rec *Record) error {
 func (m *Manager) recoverRevocation(rec *Record) {
 	if v := m.find(rec.ID); v != nil && v.record.Load().Provider == rec.Provider {
 		if err := m.Store.Delete(rec); err != nil {
-			m.Logger.Error("forgetting a revocation that a volume has taken over", "volume", rec.ID, "error", err)
+			m.Logger.Error("forgetting a revocation that a volume has taken over", logkey.Volume, rec.ID, logkey.Error, err)
 		}
 		return
 	}
@@ -102,6 +103,6 @@ func (m *Manager) recoverRevocation(rec *Record) {
 // volume has a restart find that.
 func (c *Config) saveLeaving(rec *Record) {
 	if err := c.Store.Leave(rec); err != nil {
-		c.Logger.Error("saving a volume's record", "volume", rec.ID, "pod", rec.Pod.String(), "error", err)
+		c.Logger.Error("saving a volume's record", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
@@ -77,7 +78,7 @@ func (v *reviewer) report(r *run) {
 	if _, ok := v.logged.get(r.class); !ok {
 		v.logged.set(r.class, struct{}{})
 		for _, w := range r.warnings {
-			v.Logger.Warn("class warning", "class", r.rec.Class.String(), "pod", r.rec.Pod.String(), "warning", w)
+			v.Logger.Warn("class warning", logkey.Class, r.rec.Class.String(), logkey.Pod, r.rec.Pod.String(), logkey.Warning, w)
 		}
 	}
 	version := versionOf(r.class)

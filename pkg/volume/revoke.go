@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
@@ -55,7 +56,7 @@ func (r *revoker) run(ctx context.Context) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if job := r.pending[key]; job != nil {
-			r.Logger.Warn("a revocation does not end, so its worker goes on with other volumes", "volume", job.rec.ID, "provider", job.rec.Provider)
+			r.Logger.Warn("a revocation does not end, so its worker goes on with other volumes", logkey.Volume, job.rec.ID, logkey.Provider, job.rec.Provider)
 		}
 	}})
 }
@@ -142,7 +143,7 @@ func (r *revoker) reportRetry(job *revocation, err error, next time.Time) {
 		log = r.Logger.Warn
 	}
 	log("ending a volume's credentials failed, and is tried again",
-		"volume", job.rec.ID, "pod", job.rec.Pod.String(), "tries", job.tries, "error", err, "retryAt", next)
+		logkey.Volume, job.rec.ID, logkey.Pod, job.rec.Pod.String(), logkey.Tries, job.tries, logkey.Error, err, logkey.RetryAt, next)
 	o := outcomeOf(ReleaseFailed, job.rec, job.since, err)
 	o.Asked, o.NextAt, o.Versions, o.Failures, o.Repeated = job.trail.IDs(), next, nil, job.tries, job.tries > 1
 	r.Observer.Observe(o)
@@ -151,14 +152,14 @@ func (r *revoker) reportRetry(job *revocation, err error, next time.Time) {
 // reportEnd forgets the record, and tells of the end. err is why it is given up.
 func (r *revoker) reportEnd(job *revocation, err error) {
 	if derr := r.Store.Delete(job.rec); derr != nil {
-		r.Logger.Error("forgetting a volume", "volume", job.rec.ID, "error", derr)
+		r.Logger.Error("forgetting a volume", logkey.Volume, job.rec.ID, logkey.Error, derr)
 	}
 	o := outcomeOf(Released, job.rec, job.since, err)
 	o.Asked, o.NextAt, o.Versions = job.trail.IDs(), time.Time{}, nil
 	r.Observer.Observe(o)
 	if err != nil {
 		r.Logger.Error("giving up on ending a volume's credentials; they expire by their TTL",
-			"volume", job.rec.ID, "pod", job.rec.Pod.String(), "tries", job.tries, "error", err)
+			logkey.Volume, job.rec.ID, logkey.Pod, job.rec.Pod.String(), logkey.Tries, job.tries, logkey.Error, err)
 	}
 }
 

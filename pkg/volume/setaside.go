@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 const (
@@ -33,9 +35,9 @@ type description struct {
 func (s *DirStore) setAside(name string, why error) BadRecord {
 	aside := name + corruptSuffix
 	bad := BadRecord{Key: keyOf(name), File: s.dir.path(aside), Err: why}
-	s.log.Error("setting a record aside; kubelet's next republish makes a new one", "file", s.dir.path(name), "aside", bad.File, "error", why)
+	s.log.Error("setting a record aside; kubelet's next republish makes a new one", logkey.File, s.dir.path(name), logkey.Aside, bad.File, logkey.Error, why)
 	if err := s.dir.rename(name, aside); err != nil {
-		s.log.Error("setting a record aside failed", "file", s.dir.path(name), "error", err)
+		s.log.Error("setting a record aside failed", logkey.File, s.dir.path(name), logkey.Error, err)
 		bad.File = s.dir.path(name)
 		return bad
 	}
@@ -55,9 +57,9 @@ func (s *DirStore) describe(name, why string) {
 		err = s.dir.replace(name, [][]byte{append(data, '\n')})
 	}
 	if err != nil {
-		s.log.Error("describing a record that was set aside", "file", s.dir.path(name), "error", err)
+		s.log.Error("describing a record that was set aside", logkey.File, s.dir.path(name), logkey.Error, err)
 		if err := s.dir.write(name, nil); err != nil {
-			s.log.Error("emptying a record that was set aside", "file", s.dir.path(name), "error", err)
+			s.log.Error("emptying a record that was set aside", logkey.File, s.dir.path(name), logkey.Error, err)
 		}
 	}
 }

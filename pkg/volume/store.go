@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
@@ -136,7 +137,7 @@ func (s *DirStore) Put(r *Record) error {
 		}
 		// Better without the class than not at all: it is needed only where the
 		// API server is away.
-		s.log.Warn("a volume's record goes without its class", "volume", r.ID, "class", r.Class.String(), "error", err)
+		s.log.Warn("a volume's record goes without its class", logkey.Volume, r.ID, logkey.Class, r.Class.String(), logkey.Error, err)
 		name, done, _ = s.classes.use(r.key(), nil)
 	}
 	err = s.put(r, name)
@@ -319,7 +320,7 @@ func (s *DirStore) load(name string) ([]*Record, error) {
 	}
 	r.mapMoments(clock.At(time.Now(), s.Boot).Restored(r.Stamp))
 	if r.LastClass, err = s.classes.loaded(r.key(), w.ClassFile, w.LastClass); err != nil {
-		s.log.Error("a volume goes on without the class that it had", "volume", r.ID, "class", r.Class.String(), "error", err)
+		s.log.Error("a volume goes on without the class that it had", logkey.Volume, r.ID, logkey.Class, r.Class.String(), logkey.Error, err)
 	}
 	s.mu.Lock()
 	s.charges[r.key()].Release() // of a conversion that a crash cut off
@@ -348,7 +349,7 @@ func (s *DirStore) convert(name string, r *Record, former []formerProvider) []*R
 	for i := range out { // the file that is read comes last: after a crash it is converted again
 		l := out[len(out)-1-i]
 		if err := s.Put(l); err != nil {
-			s.log.Error("converting the record of an earlier version", "volume", l.ID, "provider", l.Provider, "error", err)
+			s.log.Error("converting the record of an earlier version", logkey.Volume, l.ID, logkey.Provider, l.Provider, logkey.Error, err)
 			return out
 		}
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
@@ -158,7 +159,7 @@ func (t targets) mount(target string, o tmpfs.Options) error {
 // undo takes away what mount made.
 func (t targets) undo(i Identity) {
 	if err := t.Mounts.Cleanup(i.Target); err != nil {
-		t.Logger.Error("undoing a failed publish", "volume", i.ID, "target", i.Target, "error", err)
+		t.Logger.Error("undoing a failed publish", logkey.Volume, i.ID, logkey.Target, i.Target, logkey.Error, err)
 	}
 }
 
@@ -213,7 +214,7 @@ func (t targets) repair(i Identity) {
 		err = errors.Join(dir.Repair(), dir.Close())
 	}
 	if err != nil {
-		t.Logger.Error("repairing the links of a volume", "volume", i.ID, "target", i.Target, "error", err)
+		t.Logger.Error("repairing the links of a volume", logkey.Volume, i.ID, logkey.Target, i.Target, logkey.Error, err)
 	}
 }
 
@@ -224,7 +225,7 @@ func (t targets) sweep(i Identity) {
 		return
 	}
 	if err := t.Stages.Sweep(i.Target); err != nil {
-		t.Logger.Error("sweeping a volume", "volume", i.ID, "target", i.Target, "error", err)
+		t.Logger.Error("sweeping a volume", logkey.Volume, i.ID, logkey.Target, i.Target, logkey.Error, err)
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 const (
@@ -178,7 +179,7 @@ func (s *Source) Get(ctx context.Context, ref class.Ref) (*class.Class, error) {
 		return found.class, found.err
 	case last != nil && ctx.Err() == nil:
 		s.account(err) // it may not have been waited for to the end
-		s.Logger.Debug("a class is taken from memory", "class", ref.String(), "error", err)
+		s.Logger.Debug("a class is taken from memory", logkey.Class, ref.String(), logkey.Error, err)
 		return last.class, last.err
 	}
 	return nil, err
@@ -240,7 +241,7 @@ func (s *Source) account(err error) {
 	case fault.Unavailable, fault.Timeout:
 		s.failedAt = s.now()
 		if !failing {
-			s.Logger.Warn("the API server does not answer; classes in use stay as they are", "error", err)
+			s.Logger.Warn("the API server does not answer; classes in use stay as they are", logkey.Error, err)
 		}
 	case "":
 		if !failing {

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 const (
@@ -266,7 +267,7 @@ func (s *Source) lost(ctx context.Context, w *watched, err, before error) {
 	if err != nil && !fault.Of(err).Outage() && (before == nil || fault.Of(err) != fault.Of(before)) {
 		level = slog.LevelWarn
 	}
-	s.Logger.Log(ctx, level, "edits of a class are not noticed", "class", w.ref.String(), "error", err)
+	s.Logger.Log(ctx, level, "edits of a class are not noticed", logkey.Class, w.ref.String(), logkey.Error, err)
 }
 
 // parse makes a snapshot of an object, nil for none, and logs what it is
@@ -278,7 +279,7 @@ func (s *Source) parse(ref class.Ref, object *v1.SecretProviderClass) *snapshot 
 	c, warnings, err := s.parseSafely(ref, object)
 	if len(warnings) > 0 && s.news(ref, object.ResourceVersion) {
 		for _, w := range warnings {
-			s.Logger.Warn("a class has a flaw", "class", ref.String(), "warning", w)
+			s.Logger.Warn("a class has a flaw", logkey.Class, ref.String(), logkey.Warning, w)
 		}
 	}
 	return &snapshot{class: c, err: err, version: object.ResourceVersion}

@@ -20,6 +20,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // defaultNamespace is that of a manifest which names none, as for kubectl.
@@ -114,7 +115,7 @@ func unwrapPath(err error) error {
 func (s *Source) parse(name string, old, f *file, text []byte) *file {
 	objects, warnings, err := class.ParseManifest(text)
 	for _, w := range warnings {
-		s.Logger.Warn("a manifest has a flaw", "file", name, "warning", w)
+		s.Logger.Warn("a manifest has a flaw", logkey.File, name, logkey.Warning, w)
 	}
 	var known []found
 	if old != nil {
@@ -151,7 +152,7 @@ func (s *Source) broken(name string, old, f *file) *file {
 		}
 	}
 	if old == nil || old.err == nil || old.err.Error() != f.err.Error() {
-		s.Logger.Error("a manifest cannot be read; its classes stay as they were", "file", name, "error", f.err)
+		s.Logger.Error("a manifest cannot be read; its classes stay as they were", logkey.File, name, logkey.Error, f.err)
 	}
 	return f
 }
@@ -170,10 +171,10 @@ func (s *Source) class(name string, o *v1.SecretProviderClass, known []found) fo
 	}
 	c, warnings, err := class.Parse(o)
 	for _, w := range warnings {
-		s.Logger.Warn("a class has a flaw", "class", ref.String(), "file", name, "warning", w)
+		s.Logger.Warn("a class has a flaw", logkey.Class, ref.String(), logkey.File, name, logkey.Warning, w)
 	}
 	if err != nil {
-		s.Logger.Error("a class cannot be used", "file", name, "error", err)
+		s.Logger.Error("a class cannot be used", logkey.File, name, logkey.Error, err)
 	}
 	return found{ref, entry{class: c, err: err, version: o.ResourceVersion, files: []string{name}}}
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // index is what every class of the directory comes to.
@@ -42,7 +43,7 @@ func (s *Source) scan() {
 	names, err := manifests(s.Dir)
 	if err != nil {
 		if s.scanned == nil {
-			s.Logger.Error("cannot read the class directory; its classes stay as they were", "dir", s.Dir, "error", err)
+			s.Logger.Error("cannot read the class directory; its classes stay as they were", logkey.Dir, s.Dir, logkey.Error, err)
 		}
 		s.scanned = err
 		return

@@ -19,6 +19,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 const (
@@ -128,7 +129,7 @@ func (s *Source) Run(ctx context.Context) error {
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		// The node may be out of inotify instances. The rescan still works.
-		s.Logger.Warn("edits of the class directory will be noticed late", "dir", s.Dir, "rescan", s.Rescan, "error", err)
+		s.Logger.Warn("edits of the class directory will be noticed late", logkey.Dir, s.Dir, logkey.Rescan, s.Rescan, logkey.Error, err)
 		s.loop(ctx, func() {}, nil, nil)
 		return nil
 	}
@@ -150,7 +151,7 @@ func (s *Source) loop(ctx context.Context, watch func(), events <-chan fsnotify.
 		case <-events:
 			settled.Reset(s.Debounce)
 		case err := <-lost:
-			s.Logger.Warn("lost events of the class directory", "dir", s.Dir, "error", err)
+			s.Logger.Warn("lost events of the class directory", logkey.Dir, s.Dir, logkey.Error, err)
 			settled.Reset(s.Debounce)
 		case <-settled.C:
 			s.refresh()
@@ -167,7 +168,7 @@ func (s *Source) loop(ctx context.Context, watch func(), events <-chan fsnotify.
 // them the next rescan notices an edit.
 func (s *Source) watch(w *fsnotify.Watcher) {
 	if err := w.Add(s.Dir); err != nil {
-		s.Logger.Debug("cannot watch the class directory", "dir", s.Dir, "error", err)
+		s.Logger.Debug("cannot watch the class directory", logkey.Dir, s.Dir, logkey.Error, err)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/audit/sink"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // apiVersion is the version of a line. The driver's audit trail has the same one, with other
@@ -187,7 +188,7 @@ func (l *Log) put(ctx context.Context, x line) {
 		}
 		l.meter.AuditFailed()
 		if pause == firstPause {
-			l.log.Error("writing the audit log fails; lines wait, and are lost once too many do", "error", err)
+			l.log.Error("writing the audit log fails; lines wait, and are lost once too many do", logkey.Error, err)
 		}
 		if ctx.Err() != nil {
 			l.meter.AuditLost()

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/kms/config"
 	"github.com/mayfly-csi/mayfly/pkg/kms/store"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -181,7 +182,7 @@ func (s *Session) unwrap(ctx context.Context, wrapping secret.String) (secret.St
 	if out.Data.ID == "" {
 		return secret.String{}, fault.New(fault.Denied, "the wrapping token in --secret-id-file holds no secret id")
 	}
-	s.log.Info("unwrapped the secret id", "creation_path", path)
+	s.log.Info("unwrapped the secret id", logkey.CreationPath, path)
 	return secret.NewString(out.Data.ID), nil
 }
 

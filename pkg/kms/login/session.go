@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/kms/config"
 	"github.com/mayfly-csi/mayfly/pkg/kms/store"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
@@ -206,7 +207,7 @@ func (s *Session) renew(ctx context.Context, t *token) (bool, error) {
 	}
 	answer, err := s.store.Do(ctx, store.Request{Operation: "renew", Method: http.MethodPost, Path: "auth/token/renew-self", Body: []byte("{}"), Token: t.value})
 	if err != nil {
-		s.log.Debug("renewing the Vault token failed", "error", err)
+		s.log.Debug("renewing the Vault token failed", logkey.Error, err)
 		return false, fmt.Errorf("renewing the Vault token: %w", err)
 	}
 	defer answer.Wipe()
@@ -224,7 +225,7 @@ func (s *Session) renew(ctx context.Context, t *token) (bool, error) {
 	}
 	t.expires = time.Now().Add(ttl)
 	s.meter.TokenEnds(t.expires)
-	s.log.Debug("renewed the Vault token", "ttl", ttl)
+	s.log.Debug("renewed the Vault token", logkey.TTL, ttl)
 	return true, nil
 }
 
@@ -259,7 +260,7 @@ func (s *Session) login(ctx context.Context) (*token, error) {
 	}
 	s.current, s.refused = t, refusal{}
 	s.meter.TokenEnds(t.expires)
-	s.log.Info("logged in to Vault", "method", s.config.Method, "mount", s.config.Mount, "ttl", t.ttl.String(), "renewable", t.renewable)
+	s.log.Info("logged in to Vault", logkey.Method, s.config.Method, logkey.Mount, s.config.Mount, logkey.TTL, t.ttl.String(), logkey.Renewable, t.renewable)
 	return t, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/localkey"
 	"github.com/mayfly-csi/mayfly/pkg/kms/opened"
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 const (
@@ -98,7 +99,7 @@ func (p *Plugin) expire() {
 	if !p.state.wiped {
 		p.state.wiped = true
 		p.log.Error("the outage limit is over: the seeds in memory are wiped, and the API server's writes end within 3 minutes",
-			"outage_limit", p.timing.OutageLimit.String(), "key_id", p.current.id)
+			logkey.OutageLimit, p.timing.OutageLimit.String(), logkey.KeyID, p.current.id)
 	}
 }
 
@@ -175,7 +176,7 @@ func (p *Plugin) renew(ctx context.Context) {
 		text = err.Error()
 	}
 	if err != nil && text != p.unrenewed {
-		p.log.Warn("the login at Vault could not be renewed; it goes on to its end", "error", err)
+		p.log.Warn("the login at Vault could not be renewed; it goes on to its end", logkey.Error, err)
 	}
 	if asked {
 		p.unrenewed = text
@@ -249,8 +250,8 @@ func (p *Plugin) announce(ctx context.Context, v key.Version, id string, k trans
 	last := p.replace(next)
 	p.well(k)
 	p.checkPolicy(ctx)
-	p.log.Info("announcing a key id", "key_id", id, "key_id_hash", key.HashOf(id), "version", v.Number, "created", v.Created.UTC().Format(time.RFC3339),
-		"last_key_id", last.id, "local_key", p.useLocal, "correlation", next.correlation)
+	p.log.Info("announcing a key id", logkey.KeyID, id, logkey.KeyIdHash, key.HashOf(id), logkey.Version, v.Number, logkey.Created, v.Created.UTC().Format(time.RFC3339),
+		logkey.LastKeyID, last.id, logkey.LocalKey, p.useLocal, logkey.Correlation, next.correlation)
 	return nil
 }
 
@@ -272,14 +273,14 @@ func (p *Plugin) replace(next announced) (last announced) {
 func (p *Plugin) checkPolicy(ctx context.Context) {
 	may, err := p.transit.MayCreate(ctx)
 	if err != nil {
-		p.log.Debug("the policy could not be checked", "error", err)
+		p.log.Debug("the policy could not be checked", logkey.Error, err)
 		return
 	}
 	p.mu.Lock()
 	p.state.mayCreate = may
 	p.mu.Unlock()
 	if may {
-		p.log.Error("the login's policy grants create on the key's encrypt path, so that a key that was deleted would be made again without a word: grant update alone, and set disable_upsert=true on the mount's config/keys", "key", p.name.Key)
+		p.log.Error("the login's policy grants create on the key's encrypt path, so that a key that was deleted would be made again without a word: grant update alone, and set disable_upsert=true on the mount's config/keys", logkey.Key, p.name.Key)
 	}
 }
 
@@ -299,18 +300,18 @@ func (p *Plugin) note(err error) {
 	p.expire()
 	switch {
 	case err == nil && p.said != "":
-		p.log.Info("Vault and the key are well again", "key_id", current.id)
+		p.log.Info("Vault and the key are well again", logkey.KeyID, current.id)
 		p.said = ""
 	case err != nil && (err.Error() != p.said || time.Since(p.saidAt) >= sayAgain):
 		p.said, p.saidAt = err.Error(), time.Now()
 		switch {
 		case problem != nil:
-			p.log.Error("THE KEY IN VAULT IS NOT THE ONE THAT WAS ANNOUNCED; it is not followed, and nothing is encrypted with it", "error", err, "problem", problem.Kind, "key_id", current.id)
+			p.log.Error("THE KEY IN VAULT IS NOT THE ONE THAT WAS ANNOUNCED; it is not followed, and nothing is encrypted with it", logkey.Error, err, logkey.Problem, problem.Kind, logkey.KeyID, current.id)
 		case current.id == "":
-			p.log.Warn("no key id can be announced yet; trying again", "error", err)
+			p.log.Warn("no key id can be announced yet; trying again", logkey.Error, err)
 		default:
-			p.log.Warn("Vault cannot be used; the last proven key id stays", "error", err, "key_id", current.id,
-				"until", good.Add(p.timing.OutageLimit).UTC().Format(time.RFC3339))
+			p.log.Warn("Vault cannot be used; the last proven key id stays", logkey.Error, err, logkey.KeyID, current.id,
+				logkey.Until, good.Add(p.timing.OutageLimit).UTC().Format(time.RFC3339))
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/audit"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // peerCredentials asks the kernel which process has connected, and refuses users who are not
@@ -38,10 +39,10 @@ func (c peerCredentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.A
 		return nil, nil, err
 	}
 	if len(c.allowed) > 0 && !slices.Contains(c.allowed, who.UID) {
-		c.log.Warn("refused a connection of a user that --allowed-uids does not name", "pid", who.PID, "uid", who.UID, "gid", who.GID)
+		c.log.Warn("refused a connection of a user that --allowed-uids does not name", logkey.PID, who.PID, logkey.UID, who.UID, logkey.GID, who.GID)
 		return nil, nil, fmt.Errorf("user %d may not call", who.UID)
 	}
-	c.log.Info("a process has connected", "pid", who.PID, "uid", who.UID, "gid", who.GID)
+	c.log.Info("a process has connected", logkey.PID, who.PID, logkey.UID, who.UID, logkey.GID, who.GID)
 	return conn, process{credentials.CommonAuthInfo{SecurityLevel: credentials.PrivacyAndIntegrity}, who}, nil
 }
 

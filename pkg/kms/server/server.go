@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/kms/audit"
 	"github.com/mayfly-csi/mayfly/pkg/kms/plugin"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 const (
@@ -129,10 +130,10 @@ func (s *Server) watch(ctx context.Context, l *Listener, serve func(*Listener)) 
 		}
 		next, err := s.o.Socket.Listen()
 		if err != nil {
-			s.o.Logger.Error("the socket was taken away, and cannot be made again", "error", err)
+			s.o.Logger.Error("the socket was taken away, and cannot be made again", logkey.Error, err)
 			continue
 		}
-		s.o.Logger.Warn("the socket was taken away, and was made again", "socket", s.o.Socket.Path)
+		s.o.Logger.Warn("the socket was taken away, and was made again", logkey.Socket, s.o.Socket.Path)
 		l = next
 		serve(l)
 	}
@@ -217,7 +218,7 @@ func (s *Server) around(ctx context.Context, req any, info *grpc.UnaryServerInfo
 		return answer, nil
 	}
 	if kind != "" && s.failures.Allow() {
-		s.o.Logger.Warn("a call failed", "method", method, "code", code.String(), "reason", fault.Of(err), "uid", plugin.CorrelationFor(uid), "error", err)
+		s.o.Logger.Warn("a call failed", logkey.Method, method, logkey.Code, code.String(), logkey.Reason, fault.Of(err), logkey.UID, plugin.CorrelationFor(uid), logkey.Error, err)
 	}
 	return nil, status.Error(code, public(err))
 }

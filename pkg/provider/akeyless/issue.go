@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -104,7 +105,7 @@ func (s *akeylessSession) produce(ctx context.Context, tokens session.Tokens, r 
 	rd.Answer.LeaseID = textOf(params.Member(said, "id"))
 	rd.End = rd.At.Add(lifeOf(textOf(params.Member(said, "ttl_in_minutes"))))
 	if rd.Answer.LeaseID == "" {
-		s.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", "item", it.name)
+		s.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", logkey.Item, it.name)
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -48,8 +49,8 @@ func (s *akeylessSession) logIn(ctx context.Context) (*session.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.config.Logger.Debug("logged in", "pod", b.Pod.String(), "address", s.endpoint.Address.String(), "accessType", string(l.Type),
-		"accessID", l.AccessID, "jti", b.Tokens[l.Audience].Claims.ID)
+	s.config.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, s.endpoint.Address.String(), logkey.AccessType, string(l.Type),
+		logkey.AccessID, l.AccessID, logkey.JTI, b.Tokens[l.Audience].Claims.ID)
 	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked)}, asked, s.config.Jitter()), nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
@@ -98,7 +99,7 @@ func (s *akeylessSession) Revoke(ctx context.Context, r session.Revocation, logi
 	case reason.Outage(), reason == fault.Canceled, reason == fault.Internal:
 		return fmt.Errorf("ending credential %q of dynamic item %q: %w", r.LeaseID, r.Name, err)
 	}
-	s.config.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", "item", r.Name, "credential", r.LeaseID, "ends", r.Expires, "error", err)
+	s.config.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", logkey.Item, r.Name, logkey.Credential, r.LeaseID, logkey.Ends, r.Expires, logkey.Error, err)
 	return nil
 }
 

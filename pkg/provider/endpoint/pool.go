@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
@@ -200,7 +201,7 @@ func (e *Endpoint) reload(ctx context.Context, now time.Time, p *Pool) error {
 	case err != nil:
 		if text := err.Error(); text != e.failure {
 			e.failure = text
-			p.Logger.Warn("changed TLS files cannot be used, so the earlier ones stay", "address", e.Address.String(), "error", err)
+			p.Logger.Warn("changed TLS files cannot be used, so the earlier ones stay", logkey.Address, e.Address.String(), logkey.Error, err)
 		}
 		return nil
 	}

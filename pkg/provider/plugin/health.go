@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
@@ -87,9 +88,9 @@ func (r *Registry) watch(ctx context.Context) {
 		was, known := before[s.Name]
 		switch {
 		case s.Err != nil && (was || !known):
-			r.c.Logger.Warn("a provider plugin does not answer; its volumes keep their last good content", "provider", s.Name, "error", s.Err)
+			r.c.Logger.Warn("a provider plugin does not answer; its volumes keep their last good content", logkey.Provider, s.Name, logkey.Error, s.Err)
 		case s.Err == nil && !was:
-			r.c.Logger.Info("a provider plugin answers", "provider", s.Name, "socket", s.Socket, "runtime", s.Runtime, "version", s.Version)
+			r.c.Logger.Info("a provider plugin answers", logkey.Provider, s.Name, logkey.Socket, s.Socket, logkey.Runtime, s.Runtime, logkey.Version, s.Version)
 		}
 	}
 	r.mu.Lock()

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
@@ -70,8 +71,8 @@ func (f *run) fetch(ctx context.Context) (*provider.Payload, error) {
 	}
 	results := f.obtain(ctx)
 	partial, err := f.failures(results)
-	f.config.Logger.Debug("fetched", "volume", f.request.Volume, "pod", f.request.Pod.String(), "class", f.spec.Class.String(),
-		"address", f.spec.Login.Access().Address, "requests", len(f.spec.Requests), "correlation", f.caller.Correlation, "partial", partial, "error", err)
+	f.config.Logger.Debug("fetched", logkey.Volume, f.request.Volume, logkey.Pod, f.request.Pod.String(), logkey.Class, f.spec.Class.String(),
+		logkey.Address, f.spec.Login.Access().Address, logkey.Requests, len(f.spec.Requests), logkey.Correlation, f.caller.Correlation, logkey.Partial, partial, logkey.Error, err)
 	if err != nil {
 		f.keepSuperseded(ctx)
 		return nil, err

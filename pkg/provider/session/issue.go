@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
@@ -46,7 +47,7 @@ func (f *issuer) credential(ctx context.Context, r *Request) (*Credential, error
 		return c, err
 	}
 	c, ended, err := f.set.issues.DoDetached(ctx, r.ID, f.now, func() (c *Credential, err error) {
-		defer fault.Recover(&err, f.config.Logger, "issuing a credential of "+r.Name, "volume", f.volume.id)
+		defer fault.Recover(&err, f.config.Logger, "issuing a credential of "+r.Name, logkey.Volume, f.volume.id)
 		c, err = f.advance(ctx, r)
 		f.revokeOrphans()
 		return c, err
@@ -167,7 +168,7 @@ func (f *issuer) renewLease(ctx context.Context, c *Credential) (*Credential, er
 	case reason.Outage(), reason == fault.Canceled, reason == fault.Internal:
 		return nil, err
 	}
-	f.config.Logger.Debug("a lease was not renewed, so it is replaced", "lease", c.Answer.LeaseID, "error", err)
+	f.config.Logger.Debug("a lease was not renewed, so it is replaced", logkey.Lease, c.Answer.LeaseID, logkey.Error, err)
 	return nil, nil
 }
 
@@ -275,7 +276,7 @@ func (f *run) keepSuperseded(ctx context.Context) {
 	i := &issuer{earlier, old.credentials}
 	for _, c := range old.credentials.all() {
 		if err := i.extend(ctx, c); err != nil {
-			f.config.Logger.Debug("a lease of before the class's edit was not renewed", "volume", f.request.Volume, "error", err)
+			f.config.Logger.Debug("a lease of before the class's edit was not renewed", logkey.Volume, f.request.Volume, logkey.Error, err)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
@@ -40,7 +41,7 @@ func (f *run) currentToken(ctx context.Context, g *group, stale *Token) (*Token,
 		}
 		t, err := f.logInGroup(ctx, g)
 		if err != nil && old != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NoToken) {
-			f.config.Logger.Warn("the login could not be renewed, so the old one goes on", "pod", f.caller.Pod.String(), "error", err)
+			f.config.Logger.Warn("the login could not be renewed, so the old one goes on", logkey.Pod, f.caller.Pod.String(), logkey.Error, err)
 			return old, nil
 		}
 		return t, err

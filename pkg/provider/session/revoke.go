@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // Release implements provider.Releaser. It revokes what was issued for this
@@ -114,7 +115,7 @@ func (f *issuer) revokeOrphans() {
 	r := f.newRevoker(ctx, f.volume, state)
 	for _, one := range f.set.take() {
 		if err := r.revoke(ctx, one); err != nil {
-			f.config.Logger.Warn("a credential that was issued after its volume had gone could not be revoked", "name", one.Name, "lease", one.LeaseID, "ends", one.Expires, "error", err)
+			f.config.Logger.Warn("a credential that was issued after its volume had gone could not be revoked", logkey.Name, one.Name, logkey.Lease, one.LeaseID, logkey.Ends, one.Expires, logkey.Error, err)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -128,7 +129,7 @@ type revocationState struct {
 func WriteState(volume string, state interface{ version() int }, log *slog.Logger) secret.Bytes {
 	out, err := json.Marshal(state)
 	if err != nil { // its parts were decoded from JSON
-		log.Error("writing the state of a volume", "volume", volume, "error", err)
+		log.Error("writing the state of a volume", logkey.Volume, volume, logkey.Error, err)
 		return secret.Bytes{}
 	}
 	return secret.NewBytes(out)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -52,8 +53,8 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 		left, err := s.refuseCertificate(ctx, t)
 		return left, false, singleflight.Own(s.explainLogin(err))
 	}
-	s.config.Logger.Debug("logged in", "pod", pod.String(), "address", l.target.Address.String(), "mount", l.mount,
-		"role", l.role, "jti", account.Claims.ID, "correlation", s.caller.Correlation)
+	s.config.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, l.target.Address.String(), logkey.Mount, l.mount,
+		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, s.caller.Correlation)
 	return t, info.podBound(l.sharing, pod, account.Claims.ServiceAccountUID), nil
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -74,7 +75,7 @@ func (s *vaultSession) KnowsLease(ctx context.Context, t *session.Token, a *sess
 	switch reason := fault.Of(err); {
 	case err == nil:
 	case reason == fault.Rejected, reason == fault.NotFound, reason == fault.Denied && strings.Contains(err.Error(), wordsInvalidToken):
-		s.config.Logger.Debug("a lease is not known any more, so it is replaced", "lease", a.LeaseID, "error", err)
+		s.config.Logger.Debug("a lease is not known any more, so it is replaced", logkey.Lease, a.LeaseID, logkey.Error, err)
 		return false, nil
 	case reason == fault.Denied:
 	default:
@@ -124,7 +125,7 @@ func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(
 	case fault.Denied:
 		if s.firstUnrevoked(s.login) {
 			s.config.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
-				"address", s.login.target.Address.String(), "namespace", s.login.namespace, "mount", s.login.mount, "role", s.login.role)
+				logkey.Address, s.login.target.Address.String(), logkey.Namespace, s.login.namespace, logkey.Mount, s.login.mount, logkey.Role, s.login.role)
 		}
 		return nil
 	case fault.NotFound, fault.Rejected:

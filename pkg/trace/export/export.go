@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
 
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
@@ -69,7 +70,7 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 		resource.WithAttributes(attribute.String("service.name", "mayfly-node"), attribute.String("service.version", c.Version), attribute.String("k8s.node.name", c.Node)),
 		resource.WithTelemetrySDK(), resource.WithFromEnv())
 	if err != nil {
-		c.Logger.Warn(ignored, "setting", "OTEL_RESOURCE_ATTRIBUTES", "error", err)
+		c.Logger.Warn(ignored, logkey.Setting, "OTEL_RESOURCE_ATTRIBUTES", logkey.Error, err)
 	}
 	to, err := otlptracegrpc.New(ctx)
 	if err != nil {
@@ -96,7 +97,7 @@ func (e *Exporter) Run(ctx context.Context) error {
 	err := e.provider.Shutdown(last)
 	e.queue.stop() // a collector that hangs holds nothing up
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		e.queue.log.Debug("ending the sending of traces", "error", err)
+		e.queue.log.Debug("ending the sending of traces", logkey.Error, err)
 	}
 	return nil
 }
@@ -109,7 +110,7 @@ const ignored = "a setting of OpenTelemetry cannot be used and is ignored"
 // a credential: only what it was about is logged.
 func useLogger(log *slog.Logger) {
 	otel.SetLogger(logr.New(sink{log}))
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", "error", err) }))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", logkey.Error, err) }))
 }
 
 type sink struct{ log *slog.Logger }
@@ -125,7 +126,7 @@ func (sink) Info(int, string, ...any) {}
 
 // Error implements logr.LogSink.
 func (s sink) Error(_ error, about string, _ ...any) {
-	s.log.Warn(ignored, "setting", "OTEL_EXPORTER_OTLP_*", "failed", about)
+	s.log.Warn(ignored, logkey.Setting, "OTEL_EXPORTER_OTLP_*", logkey.Failed, about)
 }
 
 // WithValues implements logr.LogSink.

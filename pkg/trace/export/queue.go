@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // queue is the SDK's batch processor between two counters: what is not sent yet
@@ -58,7 +60,7 @@ func (s sender) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error
 	if err != nil {
 		s.count(Failed, len(spans))
 		if !s.failing.Swap(true) {
-			s.log.Warn("traces cannot be sent, and are dropped until they can", "error", err)
+			s.log.Warn("traces cannot be sent, and are dropped until they can", logkey.Error, err)
 		}
 		return nil
 	}

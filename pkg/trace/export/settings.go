@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
+
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
 // What is kept until it is sent is less here than OpenTelemetry's 2,048 spans in
@@ -26,7 +28,7 @@ type settings struct {
 
 func settingsOf(c Config) settings {
 	get := func(name string) string { return strings.ToLower(strings.TrimSpace(c.Getenv(name))) }
-	ignore := func(name, value string) { c.Logger.Warn(ignored, "setting", name, "value", value) }
+	ignore := func(name, value string) { c.Logger.Warn(ignored, logkey.Setting, name, logkey.Value, value) }
 	s := settings{off: get("OTEL_SDK_DISABLED") == "true", queue: defaultQueue, batch: defaultBatch}
 	switch exporter := get("OTEL_TRACES_EXPORTER"); exporter {
 	case "", "otlp":
