@@ -45,20 +45,19 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Judge how a cluster keeps its secrets",
-		Long: `Judge how a cluster keeps its secrets, with the evidence for each judgement.
+		Long: `Check how a cluster protects its secrets, with the evidence for each finding.
 
-doctor looks at all namespaces, or at the one of -n: whether Secrets are
-encrypted at rest and by what, who reads them, which of them classes could
-mount, which workloads take them as environment variables, credentials that
-stand in ConfigMaps and pods in plain text (their shape and place, never the
-value), the audiences of tokens, default service accounts, the audit trail, the
-allow-list of servers, the driver on each node, and CRDs, policies and flags that
-are not those of this version.
+doctor checks all namespaces, or that of -n: whether and how Secrets are encrypted
+at rest, who reads them, which of them a class could mount instead, which workloads use
+them as environment variables, credentials in plain text in ConfigMaps and pods
+(their form and place, never the value), the audiences of tokens, default service
+accounts, the audit trail, the allowed servers, the driver on each node, and CRDs,
+policies and flags of another version.
 
-It reads no Secret's content: of Secrets it asks the API server for the metadata
-alone. What the person may not see is a finding of its own.
+It never reads the content of a Secret, only its metadata. If you may not read an
+object, that is a finding too.
 
-A baseline names what is accepted:
+A baseline lists the accepted findings:
 
   accepted:
   - code: MF503
@@ -71,7 +70,7 @@ A baseline names what is accepted:
   # One namespace, in CI
   kubectl mayfly doctor -n shop --fail-on warning -o sarif > doctor.sarif
 
-  # Accept what is there now, and fail for what comes new
+  # Accept the present findings, and fail for new ones
   kubectl mayfly doctor --write-baseline mayfly-baseline.yaml
   kubectl mayfly doctor --baseline mayfly-baseline.yaml --fail-on warning`,
 		Args: cobra.NoArgs,

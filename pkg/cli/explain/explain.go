@@ -21,20 +21,20 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "explain TYPE/NAME",
 		Short: "Find out why a pod has not got its secrets",
-		Long: `Find out why a pod has not got its secrets.
+		Long: `Find out why a pod does not get its secrets.
 
-explain walks from the pod over its node, the driver on that node, the CSIDriver
-object, the class, the service account and the store to the files and the
-containers. It prints each link and stops at the first broken one, with what to
-do. Then it says what else is odd. Of a workload it takes the pod that is worst
-off, and says how many others are alike.
+explain checks the pod, its node, the driver on that node, the CSIDriver object, the
+class, the service account, the store, the files and the containers, in this order.
+It prints each step and stops at the first failure, with what to do. Then it prints
+further warnings. For a workload it explains the pod with the worst failure, and says
+how many other pods have the same.
 
-It believes objects before Events, and passes over Events that are no longer so.
-What you may not look at is a warning, never taken for well: the right to get
-and list pods, events, service accounts, secretproviderclasses and
-secretproviderclasspodstatuses in the namespace suffices to find most causes;
-nodes, csinodes, csidrivers and the pods of the driver tell the rest. Who may
-forward a port to the driver's pod has it say itself how the volume is.`,
+It trusts objects more than Events, and ignores outdated Events. If you may not read
+an object, that is a warning, never a success. To find most causes you need the right
+to get and list pods, events, service accounts, secretproviderclasses and
+secretproviderclasspodstatuses in the namespace. nodes, csinodes, csidrivers and the
+pods of the driver show the others. With the right to forward a port to the driver's
+pod, explain also asks the driver for the state of the volume.`,
 		Example: `  # A pod, and the worst pod of a Deployment
   kubectl mayfly explain pod/web-0
   kubectl mayfly explain deployment/web -n shop

@@ -24,12 +24,12 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 		Long: `Check classes and the pods that mount them, without a cluster.
 
 lint reads SecretProviderClass, Pod, Deployment, StatefulSet, DaemonSet,
-ReplicaSet, Job, CronJob, CSIDriver and Secret objects from YAML and JSON: any
-number of documents, lists too, as Helm and Kustomize render them. Other objects
-are passed over. Of a directory it reads *.yaml, *.yml and *.json, below it too.
-It says what the driver would refuse or warn of, and what is wrong between the
-objects that are given together. It knows nothing of the operator's flags: a
-class without an address is taken to use the operator's.`,
+ReplicaSet, Job, CronJob, CSIDriver and Secret objects from YAML and JSON, with
+any number of documents and lists, as Helm and Kustomize render them. It ignores
+other objects. In a directory it reads *.yaml, *.yml and *.json, also in
+subdirectories. It reports what the driver would refuse or warn about, and errors
+between the objects, such as a missing class. It does not know the operator's
+flags: it assumes that a class without an address uses the operator's.`,
 		Example: `  # Everything in a directory
   kubectl mayfly lint deploy/
 

@@ -51,20 +51,19 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 		Short: "Print the least policy and role that classes need of their store",
 		Long: `Print the least policy and role that classes need of their store.
 
-Of a cluster it takes the classes that are named, or all of a namespace, and the
-service accounts of the pods that mount them; of files (-f) the classes in them,
-and the service accounts of the pods and workloads beside them. It prints each
-role's policy as HCL, with -o commands as commands of the program vault, and with
--o terraform as resources. A policy has each path that an object asks for, with
-what its method takes, and nothing else: Vault's default policy, which tokens have
-unless their role says otherwise, lets a token renew and revoke itself and renew
-its leases. For Akeyless it prints the commands that give a role its rules. What is
-printed replaces the policy, so give all classes of a role together.
+In a cluster it uses the named classes, or all classes of a namespace, and the
+service accounts of the pods that mount them. With -f it uses the classes in files,
+and the service accounts of the pods and workloads in them. It prints each role's
+policy as HCL, with -o commands as commands of the program vault, and with
+-o terraform as resources. A policy has each path of an object, with the capability
+that its method needs, and nothing else. Vault's default policy, which tokens have
+unless their role excludes it, lets a token renew and revoke itself and renew its
+leases. For Akeyless it prints the commands that give a role its rules. The output
+replaces the whole policy, so name all classes of a role together.
 
-With --check it changes nothing: it reads the roles and policies that the store
-has, with $VAULT_TOKEN at $VAULT_ADDR (with $AKEYLESS_TOKEN for Akeyless), and
-says what is missing, and what is granted and not needed by the classes that were
-looked at.`,
+With --check it changes nothing. It reads the roles and policies of the store, with
+$VAULT_TOKEN at $VAULT_ADDR (with $AKEYLESS_TOKEN for Akeyless), and reports what is
+missing, and what is granted but not needed by these classes.`,
 		Example: `  # From files, without a cluster
   kubectl mayfly policy -f deploy/ -o commands
 

@@ -49,21 +49,21 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "refresh CLASS|pod/NAME",
 		Short: "Have the volumes of a class or a pod refreshed now",
-		Long: `Have the volumes of a class or a pod refreshed now, and say what came of it.
+		Long: `Refresh the volumes of a class or a pod now, and report the results.
 
-For a class it sets the annotation ` + Annotation + `, since the
-driver looks at all volumes of a class that is edited; that takes the right to
-patch the class. For a pod it asks the driver on the pod's node, by a port-forward
-to the driver's pod. It waits until every volume was looked at; that is known to
-the nodes alone, so for a class too it takes a port-forward to see it. A refresh
-that fails leaves the last good content.`,
+For a class it sets the annotation ` + Annotation + `, because the
+driver refreshes all volumes of an edited class. You need the right to patch the
+class. For a pod it calls the driver on the pod's node, by a port-forward to the
+driver's pod. It waits until every volume is refreshed. Only the drivers know that,
+so it needs a port-forward for a class too. If a refresh fails, the volume keeps its
+last good content.`,
 		Example: `  # Every pod of a class, after a secret was changed in the store
   kubectl mayfly refresh web-secrets -n shop
 
   # One pod
   kubectl mayfly refresh pod/web-0 -n shop
 
-  # Without waiting for what comes of it
+  # Without waiting for the results
   kubectl mayfly refresh web-secrets -n shop --wait=false`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },

@@ -44,29 +44,28 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 		Use:   "status",
 		Short: "Show every mounted volume: what it holds, and what failed last",
 		Long: `Show every mounted volume: pod, node, class, objects with their versions, age,
-the last and the next look at the store, the end of credentials, and what failed
-last.
+the last and the next refresh, the expiry of credentials, and the last failure.
 
-The SecretProviderClassPodStatuses tell which volumes there are and what they
-hold. Ages, looks and ends are known to the nodes alone: status asks the driver on
-each, by a port-forward to its pod, and needs the right to that (create
-pods/portforward in the driver's namespace). Without it these columns are
-<unknown>, and a finding says why. Findings go to the standard error.`,
+The SecretProviderClassPodStatuses list the volumes and their objects. Only the
+drivers know ages, refreshes and expiries. status asks the driver on each node, by a
+port-forward to its pod, and needs the right to that (create pods/portforward in the
+driver's namespace). Without it these columns are <unknown>, and a finding says why.
+Findings go to standard error.`,
 		Example: `  # The volumes of a namespace, of the cluster, and those that fail
   kubectl mayfly status -n shop
   kubectl mayfly status -A
   kubectl mayfly status -A --failing
 
-  # How each node does, in a line
+  # One line per node
   kubectl mayfly status -A --by node
 
-  # What the pods of one class hold, with every version
+  # The volumes of one class, with every version
   kubectl mayfly status -n shop --class web-secrets -o wide
 
-  # What changes from now on
+  # Print the volumes that change
   kubectl mayfly status -n shop --watch
 
-  # Without the nodes, for what the API server alone knows
+  # Only what the API server knows, without the drivers
   kubectl mayfly status -A --live=false -o json`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return c.run(cmd.Context()) },

@@ -41,12 +41,12 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "tree CLASS",
 		Short: "Show a class with its objects, their place in the store, and the pods that hold them",
-		Long: `Show a class with its objects, their place in the store, and the pods that hold
+		Long: `Show a class with its objects, their paths in the store, and the pods that mount
 them.
 
-The paths are those of the class. The pods, and the versions that each holds, are
-those of kubectl mayfly status. Findings go to the standard error.`,
-		Example: `  # Which pods hold the secrets of a class
+The paths come from the class. The pods and their versions are those of kubectl
+mayfly status. Findings go to standard error.`,
+		Example: `  # Which pods have the secrets of a class
   kubectl mayfly tree web-secrets -n shop
 
   # For a program

@@ -61,27 +61,27 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 		Short: "Find out whether a class would work for a service account",
 		Long: `Find out whether a class would work for a service account.
 
-try asks the API server for a token of the service account, as kubelet does for a
-pod: for the audience of the class, for ten minutes, and bound to no pod. For that
-you need the right to create serviceaccounts/token. With the token it logs in at
-the store by the driver's own code and flags, asks what the login may do with each
-object of the class, and says so object by object, in the store's words and with
-the commands that mend it. It reads no secret, unless --read is given, and prints
-none ever. In the end it revokes its login.
+try requests a token of the service account from the API server, as kubelet does for
+a pod: for the audience of the class, for ten minutes, and bound to no pod. You need
+the right to create serviceaccounts/token. With the token it logs in to the store
+with the driver's own code and flags, and checks what the login may do with each
+object of the class. It prints the result for each object, with the store's message
+and the commands that fix a failure. It reads no secret without --read, and never
+prints one. At the end it revokes its login.
 
-The store is asked from where you are, and not from the node: firewalls, network
-policies, DNS and files of the node are not tried. A Vault in the cluster can be
-reached through kubectl port-forward, with --vault-addr. What a provider plugin
-would do cannot be tried.`,
-		Example: `  # May the pods of shop/web have what the class db asks for?
+It calls the store from your machine, and not from the node. It does not test
+firewalls, network policies, DNS and files of the node. You can reach a Vault in the
+cluster through kubectl port-forward, with --vault-addr. It cannot test provider
+plugins.`,
+		Example: `  # May the pods of shop/web read the objects of the class db?
   kubectl mayfly try db -n shop --serviceaccount web
 
-  # Vault is in the cluster, and has a certificate of an authority of its own
+  # Vault is in the cluster, with a certificate of a private authority
   kubectl port-forward -n vault service/vault 8200 &
   kubectl mayfly try db -n shop --serviceaccount web --vault-addr https://127.0.0.1:8200 \
     --store-ca-cert vault-ca.pem
 
-  # Read each object too, to see that the keys are there; the values are not shown
+  # Read each object too, to check the keys; the values are not printed
   kubectl mayfly try db -n shop --serviceaccount web --read`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error { return c.run(cmd.Context(), args[0]) },

@@ -51,24 +51,24 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "who CLASS[/OBJECT]",
 		Short: "Tell who can read what a class gives, and who did",
-		Long: `Tell who can read what a class gives, and who did.
+		Long: `List who can read the secrets of a class, and who did.
 
-Who can: users, groups and service accounts that may make pods in the class's
-namespace or get into those that mount it, create tokens for its service
-accounts, edit the class, read the Secret that is made from it, impersonate one
-who may, or raise their own rights that far. It is what roles and bindings give;
-who is in a group, and what other authorizers or admission refuse, they do not
-say. Which service accounts the store lets in is the store's to say.
+Who can: users, groups and service accounts that may create pods in the class's
+namespace or exec into those that mount it, create tokens for its service accounts,
+edit the class, read the Secret that is created from it, impersonate such a subject,
+or extend their own rights that far. The command evaluates roles and bindings. It
+does not know the members of a group, other authorizers, admission rules, and which
+service accounts the store accepts.
 
-Who did: the pods by the driver's audit trail, from files, or from the logs of
-the driver's pods where it writes the trail there (the chart does).`,
-		Example: `  # Who can read the class db, and who did by the logs that the nodes still have
+Who did: the pods in the driver's audit trail, from files, or from the logs of the
+driver's pods if it writes the trail there (the chart's default).`,
+		Example: `  # Who can read the class db, and who did, by the logs on the nodes
   kubectl mayfly who db -n shop
 
-  # One object of it, in the last day, by files that were gathered elsewhere
+  # One object of it, in the last day, by collected log files
   kubectl mayfly who db/password -n shop --audit node-1.log --audit node-2.log --since 24h
 
-  # The trail alone, without a cluster
+  # Only the trail, without a cluster
   zcat audit-*.gz | kubectl mayfly who db -n shop --only did --audit -`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
