@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -157,32 +156,8 @@ func (t TLS) authorities(n Names) string {
 	return fmt.Sprintf("the system's authorities: set %s to the server's own%s", n.CACertFile, operators)
 }
 
-// Scrub makes a server's text safe for an error: one line of bounded length, without the secrets,
-// in plain text or base64, and without anything that looks like a JWT or one of the store's own
-// credentials.
+// Scrub makes a server's text safe for an error: one line of bounded length, without the secrets
+// and without what looks like a credential, of the store's own kind too.
 func Scrub(words string, secrets []secret.String, looksLike ...*regexp.Regexp) string {
-	for _, s := range secrets {
-		if !s.Empty() {
-			words = strings.ReplaceAll(words, s.Reveal(), secret.Redacted)
-			words = strings.ReplaceAll(words, base64.StdEncoding.EncodeToString([]byte(s.Reveal())), secret.Redacted)
-		}
-	}
-	words = regexp.MustCompile(`\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_.-]+`).ReplaceAllString(words, secret.Redacted)
-	for _, credential := range looksLike {
-		words = credential.ReplaceAllString(words, secret.Redacted)
-	}
-	words = strings.Map(func(r rune) rune {
-		if isControl(r) {
-			return ' '
-		}
-		return r
-	}, words)
-	return clip(strings.Join(strings.Fields(words), " "), maxWords)
-}
-
-func clip(s string, most int) string {
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
+	return secret.OneLine(secret.Redact(words, secrets, looksLike...), maxWords)
 }

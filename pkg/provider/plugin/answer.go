@@ -147,7 +147,7 @@ func (c *call) files(list []*v1alpha1.File) ([]provider.File, error) {
 // path is a provider's path, made safe for an error.
 func (c *call) path(p string) string {
 	const most = 256
-	return oneLine(c.scrub.text(p), most)
+	return secret.OneLine(c.scrub.text(p), most)
 }
 
 // reasonOfWord maps the error codes in an answer, which each provider chooses freely. Those with

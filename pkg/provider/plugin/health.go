@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // maxRuntime bounds a provider's description of itself, in bytes.
@@ -57,10 +58,10 @@ func (r *Registry) health(ctx context.Context, name string) Status {
 	answer, err := l.version(bounded)
 	if err != nil {
 		st := status.Convert(err)
-		s.Err = fmt.Errorf("asking provider %q at %s for its version: %s: %s", name, l.socket.path, st.Code(), oneLine(st.Message(), maxWords))
+		s.Err = fmt.Errorf("asking provider %q at %s for its version: %s: %s", name, l.socket.path, st.Code(), secret.OneLine(st.Message(), maxWords))
 		return s
 	}
-	s.Runtime, s.Version = oneLine(answer.GetRuntimeName(), maxRuntime), oneLine(answer.GetRuntimeVersion(), maxRuntime)
+	s.Runtime, s.Version = secret.OneLine(answer.GetRuntimeName(), maxRuntime), secret.OneLine(answer.GetRuntimeVersion(), maxRuntime)
 	return s
 }
 
