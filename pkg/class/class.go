@@ -41,6 +41,11 @@ type Class struct {
 	OnUnavailable OnUnavailable `json:",omitempty"`
 	// OnDenied is parameters.onDenied; Parse never leaves it empty.
 	OnDenied OnDenied `json:",omitempty"`
+	// Templates and Formats are the lists of files that are made of the objects,
+	// as parameters.templates and parameters.formats have them; package rendered
+	// reads them.
+	Templates string `json:",omitempty"`
+	Formats   string `json:",omitempty"`
 	// Strict is parameters.strict: warnings refuse the class.
 	Strict bool `json:",omitempty"`
 	// Warnings and Suspects are the mistakes that Parse found and that do not stop the class from

@@ -34,6 +34,8 @@ const (
 	OnUnavailableKey   = "onUnavailable"
 	OnDeniedKey        = "onDenied"
 	StrictKey          = "strict"
+	TemplatesKey       = "templates"
+	FormatsKey         = "formats"
 )
 
 // taker sets one field of a class from the value of one key.
@@ -64,6 +66,8 @@ func ownKeys() map[string]taker {
 			c.Strict = value == "true"
 			return nil
 		},
+		TemplatesKey: func(c *Class, _ *field.Path, value string) *field.Error { c.Templates = value; return nil },
+		FormatsKey:   func(c *Class, _ *field.Path, value string) *field.Error { c.Formats = value; return nil },
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/taint"
@@ -72,7 +73,7 @@ func (n *Node) buildVolumes() error {
 		return err
 	}
 	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Tracer: n.tracer, Logger: n.c.Logger,
+		Classes: n.classes, Providers: providers, Renderer: rendered.Renderer{Budget: n.budget}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Tracer: n.tracer, Logger: n.c.Logger,
 		Limits: volume.Limits{
 			Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 			MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval,

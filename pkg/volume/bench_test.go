@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -25,7 +26,7 @@ func quietRig(b *testing.B) *rig {
 		b.Fatal(err)
 	}
 	r.Manager, err = volume.New(volume.Config{
-		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Mounts: mounts, Store: store, Observer: volume.Observers{}, Logger: log,
+		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Renderer: rendered.Renderer{}, Mounts: mounts, Store: store, Observer: volume.Observers{}, Logger: log,
 		Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	})
 	if err != nil {

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
@@ -67,7 +68,7 @@ func (r *rig) restart() {
 	r.budget = budget.New(r.limits)
 	store.Charge(r.budget)
 	config := volume.Config{
-		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Logger: log,
+		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Renderer: rendered.Renderer{}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Logger: log,
 		Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64}, LastGoodAge: time.Hour, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	}
 	if r.ceilings != nil {

@@ -36,6 +36,7 @@ type Config struct {
 	Limits
 	Classes   Classes
 	Providers Providers
+	Renderer  Renderer
 	Mounts    Mounts
 	// Stages may be nil, and then no provider can write files itself.
 	Stages   Stages
@@ -66,8 +67,8 @@ type Config struct {
 
 func (c *Config) validate() error {
 	switch {
-	case c.Classes == nil, c.Providers == nil, c.Mounts == nil, c.Store == nil, c.Observer == nil, c.Logger == nil:
-		return errors.New("volume: Classes, Providers, Mounts, Store, Observer and Logger must be set")
+	case c.Classes == nil, c.Providers == nil, c.Renderer == nil, c.Mounts == nil, c.Store == nil, c.Observer == nil, c.Logger == nil:
+		return errors.New("volume: Classes, Providers, Renderer, Mounts, Store, Observer and Logger must be set")
 	case c.Interval < time.Second:
 		return fmt.Errorf("volume: the refresh interval is %s, it must be at least 1s", c.Interval)
 	case c.SizeLimit <= 0, c.InodeLimit <= 0:

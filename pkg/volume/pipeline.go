@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -219,7 +220,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	r.warnings = append(r.warnings, payload.Warnings...)
 	// 5. Write the files, if they are within the limits of the volume and fit into
 	// the memory of the node.
-	files, err := r.m.fit(c, payload)
+	files, err := r.files(c, payload)
 	if err != nil {
 		return err
 	}
@@ -233,6 +234,17 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	r.written, r.refreshAt = true, payload.RefreshAt
 	r.note(c, payload, asOf)
 	return payload.Partial
+}
+
+// files are those of the payload and those that the class has made of them, within
+// the limits of the volume.
+func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
+	owner := budget.Owner{Namespace: r.rec.Pod.Namespace, Volume: r.rec.ID}
+	payload, err := r.m.Renderer.Render(c, payload, r.m.sizeLimit(c), owner)
+	if err != nil {
+		return nil, err
+	}
+	return r.m.fit(c, payload)
 }
 
 // admit refuses what cannot come to a payload in the volume before the store is

@@ -4,12 +4,23 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
+
+// Renderer makes further files of what a provider gave, as a class asks for.
+type Renderer interface {
+	// Check judges a class without the objects.
+	Check(c *class.Class) (warnings []string, err error)
+	// Render returns the payload with those files, none of more than limit bytes. It does not change
+	// the payload that it is given. What it needs on the way is charged to the owner.
+	Render(c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error)
+}
 
 // Providers finds the provider of a class.
 type Providers interface {

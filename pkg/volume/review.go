@@ -44,6 +44,10 @@ func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]s
 	if r.lastClass || r.rec.published() && r.rec.LastClass != nil && sameVersion(r.rec.LastClass, c) {
 		return warnings, nil
 	}
+	made, err := v.Renderer.Check(c)
+	if warnings = slices.Concat(warnings, made); err != nil {
+		return warnings, err
+	}
 	if validator, ok := source.(provider.Validator); ok {
 		found := v.judge(c, validator)
 		warnings = slices.Concat(warnings, found.warnings)

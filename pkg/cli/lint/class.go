@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 )
 
 const (
@@ -217,6 +218,12 @@ func lastLine(n *yaml.Node, depth int) int {
 }
 
 func (l *linter) provider(c *linted, parsed *class.Class) {
+	warnings, err := rendered.Check(parsed)
+	l.refused(c, err)
+	l.doubtful(c, warnings)
+	if err != nil {
+		defer func() { c.class = nil }() // what the provider says is wanted all the same
+	}
 	v, own := l.judge.of(parsed)
 	if !own {
 		l.plugin(c, parsed)
@@ -224,7 +231,7 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 		return
 	}
 	foreign := l.foreign(c, parsed)
-	warnings, err := slices.DeleteFunc(v.Warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) }), v.err
+	warnings, err = slices.DeleteFunc(v.Warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) }), v.err
 	if len(fieldErrors(err)) > 0 || err != nil && (fault.Of(err) != fault.InvalidClass || parsed.Strict) {
 		l.refused(c, err)
 		l.doubtful(c, slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(err.Error(), w) }))
@@ -308,6 +315,7 @@ func fieldOf(message string) string {
 }
 
 var (
+	listField   = regexp.MustCompile(`^spec\.parameters\.(?:` + keyObjects + `|` + class.TemplatesKey + `|` + class.FormatsKey + `)\b`)
 	innerLine   = regexp.MustCompile(`\bline (\d+)\b`)
 	atInnerLine = regexp.MustCompile(` \(line \d+\)|line \d+: `)
 	objectStep  = regexp.MustCompile(`^\[(\d+)\](?:\.(.+))?`)
@@ -317,7 +325,7 @@ var (
 // reword removes line numbers that count from the start of the objects: the finding has the file's
 // line.
 func (c *linted) reword(where, message string) string {
-	if !strings.HasPrefix(where, objectsField) {
+	if listField.FindString(where) == "" {
 		return message
 	}
 	message = atInnerLine.ReplaceAllString(message, "")
@@ -345,7 +353,7 @@ func (c *linted) locate(where, message string) int {
 		}
 		n, at = class.Resolve(list[i].Value), c.Line(list[i].Where)
 	}
-	if strings.HasPrefix(where, objectsField) && n.Kind == yaml.ScalarNode {
+	if listField.MatchString(where) && n.Kind == yaml.ScalarNode {
 		return at + c.inner(n, where, message)
 	}
 	return at
@@ -361,7 +369,7 @@ func (c *linted) inner(n *yaml.Node, where, message string) int {
 		line, _ := strconv.Atoi(match[1])
 		return min(line, strings.Count(n.Value, "\n")+1)
 	}
-	index := objectStep.FindStringSubmatch(strings.TrimPrefix(where, objectsField))
+	index := objectStep.FindStringSubmatch(listField.ReplaceAllString(where, ""))
 	if index == nil {
 		return 0
 	}

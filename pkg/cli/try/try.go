@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 )
 
 const (
@@ -117,6 +118,9 @@ func (c *command) run(ctx context.Context, name string) error {
 	}
 	c.report.Objects++
 	parsed, _, err := class.Parse(object)
+	if err == nil {
+		_, err = rendered.Check(parsed)
+	}
 	if err != nil {
 		c.class = &class.Class{Ref: class.Ref{Namespace: object.Namespace, Name: object.Name}}
 		c.refused(err)

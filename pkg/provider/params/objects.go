@@ -169,6 +169,15 @@ func (f Field) Invalid(detail string) {
 	f.object.set.fail(f.object.Path(f.Name), shown, fmt.Sprintf("line %d: %s", f.line, detail))
 }
 
+// InvalidAt is Invalid for what is wrong in a line of the field's text. Of a
+// literal block that line can be told, and else only the field's.
+func (f Field) InvalidAt(line int, detail string) {
+	if f.node.Kind == yaml.ScalarNode && f.node.Style&yaml.LiteralStyle != 0 {
+		f.line += line
+	}
+	f.Invalid(detail)
+}
+
 // Text reads a scalar as it is written: templates of manifests leave out the quotes of numbers,
 // booleans and dates.
 func (f Field) Text() string {

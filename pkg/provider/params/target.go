@@ -137,6 +137,14 @@ func (s *Set) checkFiles(p Policy, k TargetKeys) error {
 	return nil
 }
 
+// Err gives all that is wrong with the parameters; nil where nothing is.
+func (s *Set) Err() error {
+	if len(s.Errs) == 0 {
+		return nil
+	}
+	return s.refusal()
+}
+
 // refusal returns the mistakes as one error.
 func (s *Set) refusal() error {
 	if s.more > 0 {

@@ -44,7 +44,8 @@ type SecretProviderClassSpec struct {
 
 	// parameters are the provider's settings, and those of the volume:
 	// refreshInterval, volumeSizeLimit, volumeInodeLimit, credentialScope,
-	// onUnavailable and onDenied. All values are strings.
+	// onUnavailable, onDenied, strict, templates and formats. All values are
+	// strings; objects, templates and formats are YAML lists in a string.
 	// +optional
 	Parameters map[string]string `json:"parameters,omitempty"`
 

@@ -1,0 +1,151 @@
+// Package rendered makes files of the objects that a provider gave: what the
+// class's templates and formats ask for. It is the same for every provider, and
+// what it makes depends on the class and the objects alone.
+package rendered
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/rendered/tmpl"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+// maxMade is how many entries the lists may have. The slow hashes of a keystore
+// take some milliseconds at each refresh.
+func maxMade(key string) int {
+	if key == class.FormatsKey {
+		return 10
+	}
+	return 100
+}
+
+// File is one file that is made.
+type File struct {
+	// Field is where the class asks for it, such as spec.parameters.templates[0].
+	Field string
+	Path  string
+	Mode  fs.FileMode // 0 means the default, as with objects
+
+	text string // of a template
+	made *made  // of a format
+}
+
+// Renderer makes the files that classes ask for.
+type Renderer struct {
+	// Budget is charged with what is needed on the way; it may be nil.
+	Budget *budget.Budget
+}
+
+// Check is the function Check.
+func (Renderer) Check(c *class.Class) (warnings []string, err error) { return Check(c) }
+
+// Check tells whether the class's templates and formats can be used. It needs no
+// objects. The error names every field that is wrong.
+func Check(c *class.Class) (warnings []string, err error) {
+	_, warnings, err = Files(c)
+	return warnings, err
+}
+
+// Files are those that the class asks for, in the order in which they are made:
+// formats can take what templates have made.
+func Files(c *class.Class) (files []File, warnings []string, err error) {
+	if c.Templates == "" && c.Formats == "" {
+		return nil, nil, nil
+	}
+	keys := []string{class.TemplatesKey, class.FormatsKey}
+	set := params.New(map[string]string{class.TemplatesKey: c.Templates, class.FormatsKey: c.Formats}, params.Known{Keys: keys, Long: keys})
+	byName := map[string]string{}
+	for _, key := range keys {
+		if !set.Has(key) {
+			continue
+		}
+		listed := set.Objects(key)
+		if most := maxMade(key); len(listed) > most {
+			set.Invalid(key, fmt.Sprintf("has %d files, more than %d", len(listed), most))
+			continue
+		}
+		for i := range listed {
+			f := newFile(key, &listed[i])
+			if first, taken := byName[f.Path]; taken && f.Path != "" {
+				listed[i].Forbid(fieldName, "says the same as "+first)
+			}
+			byName[f.Path] = f.Field + "." + fieldName
+			files = append(files, f)
+		}
+	}
+	if err := errors.Join(set.Err(), class.Suspected(set.Suspects)); err != nil {
+		return nil, set.Warnings, err
+	}
+	return files, set.Warnings, nil
+}
+
+// Render returns the payload with the files that the class asks for. The payload
+// that it is given stays as it is. limit bounds the bytes of a file. What is
+// needed on the way is charged to the owner.
+func (r Renderer) Render(c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
+	files, _, err := Files(c)
+	if err != nil || len(files) == 0 {
+		return p, err
+	}
+	have, size := map[string]string{}, int64(0)
+	for _, f := range p.Files {
+		size += int64(f.Contents.Len())
+	}
+	charge, err := r.Budget.Acquire(o, budget.Answers, size)
+	if err != nil {
+		return nil, fmt.Errorf("rendering %s: %w", files[0], err)
+	}
+	defer charge.Release()
+	for _, f := range p.Files {
+		have[f.Path] = string(f.Contents.Reveal())
+	}
+	l := tmpl.DefaultLimits() // of all templates together
+	l.Output = min(l.Output, limit)
+	out := *p
+	out.Files = slices.Clone(p.Files)
+	for _, f := range files {
+		if _, taken := have[f.Path]; taken {
+			return nil, fault.New(fault.InvalidClass, "%s.%s: an object has the file name %q too", f.Field, fieldName, params.Clip(f.Path))
+		}
+		l.Reserve = func(n int64) error { return charge.Resize(size + n) }
+		contents, err := f.render(have, &l)
+		if err != nil {
+			return nil, fmt.Errorf("rendering %s: %w", f, reasoned(err))
+		}
+		size += int64(len(contents))
+		if err := charge.Resize(size); err != nil {
+			return nil, fmt.Errorf("rendering %s: %w", f, err)
+		}
+		have[f.Path] = string(contents)
+		out.Files = append(out.Files, provider.File{Path: f.Path, Mode: f.Mode, Contents: secret.NewBytes(contents)})
+	}
+	return &out, nil
+}
+
+// String is how errors name the file.
+func (f File) String() string { return fmt.Sprintf("%s %q", f.Field, params.Clip(f.Path)) }
+
+func (f File) render(have map[string]string, l *tmpl.Limits) ([]byte, error) {
+	if f.made != nil {
+		return f.made.render(have)
+	}
+	return tmpl.Render(f.text, have, l)
+}
+
+// reasoned keeps the reason that an error has. Else the class is at fault: it
+// asks for what cannot be made of the objects.
+func reasoned(err error) error {
+	var has *fault.Error
+	if errors.As(err, &has) {
+		return err
+	}
+	return fault.New(fault.InvalidClass, "%w", err)
+}

@@ -1,0 +1,415 @@
+package tmpl
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math"
+	"net/url"
+	"strconv"
+	"strings"
+	"text/template"
+	"unicode/utf8"
+)
+
+// functionCount is what the counting actions call. A text may call it too, and
+// shortens its own life.
+const functionCount = "countSteps"
+
+// Functions are the names that a template may call, besides text/template's
+// own and, or, not, len, slice.
+func Functions() []string {
+	return keysOf(newMeter(Limits{}).functions(), functionCount)
+}
+
+// functions are all that read or make bytes; those of text/template that do are
+// replaced. Names and the order of arguments are those of the sprig library,
+// where it has the function.
+func (m *meter) functions() template.FuncMap {
+	f := template.FuncMap{
+		functionCount: func(steps int) (string, error) { return "", m.spend(max(1, steps), 0) },
+		"call":        func(...any) (string, error) { return "", wrong("call", "there is nothing to call") },
+
+		"secret": m.secret, "index": m.index, "get": m.get, "hasKey": m.hasKey, "keys": m.keys,
+		"first": m.first, "last": m.last,
+		"eq": m.eq, "ne": m.ne,
+		"lt": m.order("lt", func(c int) bool { return c < 0 }), "le": m.order("le", func(c int) bool { return c <= 0 }),
+		"gt": m.order("gt", func(c int) bool { return c > 0 }), "ge": m.order("ge", func(c int) bool { return c >= 0 }),
+
+		"default": m.fallback, "coalesce": m.coalesce, "empty": empty, "ternary": ternary, "fail": m.fail,
+		"toString": m.simple("toString", 1, same), "atoi": m.atoi, "int": m.atoi, "add": m.add, "sub": m.sub,
+
+		"replace": m.replace, "repeat": m.repeat, "join": m.join, "splitList": m.splitList, "indent": m.indent, "nindent": m.nindent,
+		"trunc": m.trunc, "print": m.print, "println": m.println, "printf": m.printf,
+
+		"contains":  m.test("contains", strings.Contains),
+		"hasPrefix": m.test("hasPrefix", strings.HasPrefix), "hasSuffix": m.test("hasSuffix", strings.HasSuffix),
+		"trimPrefix": m.cut("trimPrefix", strings.TrimPrefix), "trimSuffix": m.cut("trimSuffix", strings.TrimSuffix),
+		"trimAll": m.cut("trimAll", strings.Trim),
+
+		"fromJson": m.fromJSON, "toJson": m.encode("toJson", writeJSON), "toYaml": m.encode("toYaml", writeYAML), "toToml": m.encode("toToml", writeTOML),
+	}
+	for name, s := range simples() {
+		f[name] = m.simple(name, s.growth, s.do)
+	}
+	return f
+}
+
+// simple is a function of one text.
+type simple struct {
+	growth int64 // how many bytes one byte can become
+	do     func(string) (string, string)
+}
+
+// pure is a function that takes every text.
+func pure(f func(string) string) func(string) (string, string) {
+	return func(s string) (string, string) { return f(s), "" }
+}
+
+func same(s string) (string, string) { return s, "" }
+
+// simples are the functions of one text. The second result is what is wrong with
+// the text, without the text.
+func simples() map[string]simple {
+	return map[string]simple{
+		"trim": {1, pure(strings.TrimSpace)}, "upper": {3, pure(strings.ToUpper)}, "lower": {3, pure(strings.ToLower)},
+		"b64enc": {2, pure(func(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) })}, "b64dec": {1, decodeBase64},
+		"sha256sum": {1, pure(func(s string) string { sum := sha256.Sum256([]byte(s)); return hex.EncodeToString(sum[:]) })},
+		"html":      {6, pure(template.HTMLEscapeString)}, "js": {6, pure(template.JSEscapeString)}, "urlquery": {3, pure(url.QueryEscape)},
+		"urlUserinfo": {3, pure(userinfo)}, "urlPath": {3, pure(url.PathEscape)},
+		"dotenv": {2, dotenv}, "properties": {6, properties}, "pgpass": {2, pgpass}, "ini": {2, ini}, "shellQuote": {5, shellQuote},
+	}
+}
+
+func userinfo(s string) string {
+	return strings.TrimPrefix(url.UserPassword("", s).String(), ":")
+}
+
+func decodeBase64(s string) (string, string) {
+	out, err := base64.StdEncoding.DecodeString(strings.TrimSpace(s))
+	if err != nil {
+		return "", "the text is not base64 (standard alphabet, with padding)"
+	}
+	return string(out), ""
+}
+
+func (m *meter) simple(name string, growth int64, do func(string) (string, string)) func(any) (string, error) {
+	return func(v any) (string, error) {
+		s, err := text(name, v)
+		if err != nil {
+			return "", err
+		}
+		if err := m.work(len(s), growth*int64(len(s))); err != nil {
+			return "", err
+		}
+		out, bad := do(s)
+		if bad != "" {
+			return "", wrong(name, "%s", bad)
+		}
+		return out, m.made(len(out))
+	}
+}
+
+// test is a function of a part and a text.
+func (m *meter) test(name string, do func(s, part string) bool) func(part, s any) (bool, error) {
+	return func(part, s any) (bool, error) {
+		list, err := m.texts(name, part, s)
+		return err == nil && do(list[1], list[0]), err
+	}
+}
+
+// cut is a function that takes a part off a text.
+func (m *meter) cut(name string, do func(s, part string) string) func(part, s any) (string, error) {
+	return func(part, s any) (string, error) {
+		list, err := m.texts(name, part, s)
+		if err != nil {
+			return "", err
+		}
+		if err := m.work(len(list[0])*min(len(list[1]), 1<<10), 0); err != nil { // of trimAll
+			return "", err
+		}
+		return do(list[1], list[0]), nil
+	}
+}
+
+// texts takes the arguments of a function as texts.
+func (m *meter) texts(name string, args ...any) ([]string, error) {
+	list, size := make([]string, len(args)), 0
+	for i, arg := range args {
+		s, err := text(name, arg)
+		if err != nil {
+			return nil, err
+		}
+		list[i], size = s, size+len(s)
+	}
+	return list, m.work(size, 0)
+}
+
+// text is what a value is written as.
+func text(name string, v any) (string, error) {
+	switch v := v.(type) {
+	case string:
+		return v, nil
+	case json.Number:
+		return v.String(), nil
+	case bool:
+		return strconv.FormatBool(v), nil
+	case int:
+		return strconv.Itoa(v), nil
+	case int64:
+		return strconv.FormatInt(v, 10), nil
+	case byte:
+		return strconv.Itoa(int(v)), nil
+	case float64:
+		return strconv.FormatFloat(v, 'g', -1, 64), nil
+	}
+	return "", wrong(name, "it needs a text, a number or a boolean, not %s", kindOf(v))
+}
+
+func kindOf(v any) string {
+	switch v.(type) {
+	case nil:
+		return "nothing (null)"
+	case map[string]any:
+		return "a map: take one of its keys, or write toJson"
+	case []any:
+		return "a list: take one of its elements, or write join or toJson"
+	}
+	return "a value of another kind"
+}
+
+func (m *meter) replace(old, with, s any) (string, error) {
+	list, err := m.texts("replace", old, with, s)
+	if err != nil {
+		return "", err
+	}
+	n := strings.Count(list[2], list[0])
+	if err := m.work(2*len(list[2]), int64(len(list[2]))+int64(n)*int64(len(list[1]))); err != nil {
+		return "", err
+	}
+	out := strings.ReplaceAll(list[2], list[0], list[1])
+	return out, m.made(len(out))
+}
+
+func (m *meter) repeat(times, s any) (string, error) {
+	list, err := m.texts("repeat", s)
+	if err != nil {
+		return "", err
+	}
+	n, err := m.atoi(times)
+	switch {
+	case err != nil:
+		return "", err
+	case n <= 0 || list[0] == "":
+		return "", nil
+	case int64(n) > m.limits.Bytes:
+		n = int(m.limits.Bytes) + 1
+	}
+	if err := m.work(0, int64(n)*int64(len(list[0]))); err != nil {
+		return "", err
+	}
+	out := strings.Repeat(list[0], n)
+	return out, m.made(len(out))
+}
+
+func (m *meter) join(sep, list any) (string, error) {
+	items, ok := list.([]any)
+	if !ok {
+		return "", wrong("join", "the second argument must be a list")
+	}
+	all, err := m.texts("join", append([]any{sep}, items...)...)
+	if err != nil {
+		return "", err
+	}
+	size := int64(len(items)) * int64(len(all[0]))
+	for _, s := range all[1:] {
+		size += int64(len(s))
+	}
+	if err := m.work(len(items)*bytesPerStep, size); err != nil {
+		return "", err
+	}
+	out := strings.Join(all[1:], all[0])
+	return out, m.made(len(out))
+}
+
+// listItem is about what an element of a list, or a key of a map, takes besides
+// what it holds.
+const listItem = 64
+
+func (m *meter) splitList(sep, s any) ([]any, error) {
+	list, err := m.texts("splitList", sep, s)
+	if err != nil {
+		return nil, err
+	}
+	n := strings.Count(list[1], list[0]) + 1
+	if err := m.work(len(list[1])+n*bytesPerStep, int64(n)*listItem); err != nil {
+		return nil, err
+	}
+	parts := strings.Split(list[1], list[0])
+	out := make([]any, len(parts))
+	for i, p := range parts {
+		out[i] = p
+	}
+	return out, m.made(n * listItem)
+}
+
+func (m *meter) indent(spaces, s any) (string, error) {
+	n, err := m.atoi(spaces)
+	if err == nil && (n < 0 || n > 1000) {
+		err = wrong("indent", "the number of spaces must be from 0 to 1000")
+	}
+	if err != nil {
+		return "", err
+	}
+	list, err := m.texts("indent", s)
+	if err != nil {
+		return "", err
+	}
+	pad := strings.Repeat(" ", n)
+	out, err := m.replace("\n", "\n"+pad, list[0])
+	return pad + out, err
+}
+
+func (m *meter) nindent(spaces, s any) (string, error) {
+	out, err := m.indent(spaces, s)
+	return "\n" + out, err
+}
+
+// trunc keeps the first bytes of a text or, of a negative number, the last. It
+// does not cut a character.
+func (m *meter) trunc(length, s any) (string, error) {
+	list, err := m.texts("trunc", s)
+	if err != nil {
+		return "", err
+	}
+	n, err := m.atoi(length)
+	out := list[0]
+	switch {
+	case err != nil:
+		return "", err
+	case n >= 0 && n < len(out):
+		for n > 0 && !utf8.RuneStart(out[n]) {
+			n--
+		}
+		return out[:n], nil
+	case n < 0 && -n < len(out):
+		at := len(out) + n
+		for at < len(out) && !utf8.RuneStart(out[at]) {
+			at++
+		}
+		return out[at:], nil
+	}
+	return out, nil
+}
+
+func (m *meter) print(args ...any) (string, error)   { return m.printed("print", "", "", args) }
+func (m *meter) println(args ...any) (string, error) { return m.printed("println", " ", "\n", args) }
+
+func (m *meter) printed(name, sep, end string, args []any) (string, error) {
+	list, err := m.texts(name, args...)
+	if err != nil {
+		return "", err
+	}
+	size := int64(len(list) + 1)
+	for _, s := range list {
+		size += int64(len(s))
+	}
+	if err := m.work(0, size); err != nil {
+		return "", err
+	}
+	out := strings.Join(list, sep) + end
+	return out, m.made(len(out))
+}
+
+// Widths of more than three digits, and those that an argument gives, are for
+// no file that anybody writes.
+const (
+	maxWidth    = 999
+	printGrowth = 12 // %+q of a byte with flags
+)
+
+// printf is fmt's for texts and numbers.
+func (m *meter) printf(format any, args ...any) (string, error) {
+	f, err := text("printf", format)
+	if err != nil {
+		return "", err
+	}
+	largest, quotes := int64(0), strings.Contains(f, "%!")
+	for i, arg := range args {
+		s, err := text("printf", arg)
+		if err != nil {
+			return "", err
+		}
+		if n, ok := arg.(json.Number); ok {
+			args[i] = n.String()
+		}
+		largest, quotes = max(largest, int64(len(s))), quotes || strings.Contains(s, "%!")
+	}
+	verbs, digits := int64(0), 0
+	for i := range len(f) {
+		switch c := f[i]; {
+		case c == '*':
+			return "", wrong("printf", "a width or precision must be written as a number")
+		case c >= '0' && c <= '9':
+			if digits++; digits > len(strconv.Itoa(maxWidth)) && verbs > 0 {
+				return "", wrong("printf", "a width or precision may be %d at most", maxWidth)
+			}
+			continue
+		case c == '%':
+			verbs++
+		}
+		digits = 0
+	}
+	if err := m.work(len(f)+int64Int(verbs*largest), int64(len(f))+verbs*(2*maxWidth+printGrowth*largest)); err != nil {
+		return "", err
+	}
+	out := fmt.Sprintf(f, args...)
+	if !quotes && strings.Contains(out, "%!") {
+		return "", wrong("printf", "the format does not fit its arguments")
+	}
+	return out, m.made(len(out))
+}
+
+func int64Int(n int64) int { return int(min(n, math.MaxInt32)) }
+
+// fail ends the rendering with a text of the template, which may hold values: it
+// is not repeated.
+func (m *meter) fail(any) (string, error) {
+	return "", wrong("fail", "the template refuses what it was given")
+}
+
+func (m *meter) atoi(v any) (int, error) {
+	s, err := text("atoi", v)
+	if err != nil {
+		return 0, err
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(s))
+	if err != nil {
+		return 0, wrong("atoi", "the value is no whole number")
+	}
+	return n, nil
+}
+
+func (m *meter) add(numbers ...any) (int, error) {
+	sum := 0
+	for _, v := range numbers {
+		n, err := m.atoi(v)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, m.spend(callSteps+len(numbers), 0)
+}
+
+func (m *meter) sub(a, b any) (int, error) {
+	x, err := m.atoi(a)
+	if err != nil {
+		return 0, err
+	}
+	y, err := m.atoi(b)
+	return x - y, cmp.Or(err, m.spend(callSteps, 0))
+}

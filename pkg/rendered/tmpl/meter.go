@@ -1,0 +1,86 @@
+package tmpl
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// bytesPerStep is how many bytes a function reads or makes in the time of a
+// step.
+const bytesPerStep = 64
+
+// callSteps is what the call of a function takes besides.
+const callSteps = 8
+
+// reserveStep is how much more memory is asked for at a time.
+const reserveStep = 256 << 10
+
+// meter counts what one rendering takes.
+type meter struct {
+	limits   Limits
+	steps    int64
+	bytes    int64
+	reserved int64
+	values   map[string]any
+}
+
+func newMeter(l Limits) *meter { return &meter{limits: l} }
+
+// spent ends a rendering that took all it may. It holds no value.
+type spent struct {
+	what string
+	err  error
+}
+
+func (e *spent) Error() string { return e.what }
+func (e *spent) Unwrap() error { return e.err }
+
+func errLarge() error {
+	return &spent{what: fmt.Sprintf("the class's templates make more than the %d bytes that they may", DefaultLimits().Bytes)}
+}
+
+// problem is an error of a function. It holds no value.
+type problem struct{ function, what string }
+
+func (e *problem) Error() string { return e.function + ": " + e.what }
+
+// wrong is an error of a function, which text/template would quote otherwise.
+func wrong(function, format string, args ...any) error {
+	return &problem{function, fmt.Sprintf(format, args...)}
+}
+
+// spend counts steps, and bytes that are made.
+func (m *meter) spend(steps, made int) error {
+	m.steps += int64(steps)
+	m.bytes += int64(made)
+	switch {
+	case m.steps > m.limits.Steps:
+		return &spent{what: "the class's templates take longer than they may: one of them loops"}
+	case m.bytes > m.limits.Bytes:
+		return errLarge()
+	case m.bytes > m.reserved && m.limits.Reserve != nil:
+		m.reserved = (m.bytes/reserveStep + 1) * reserveStep
+		if err := m.limits.Reserve(m.reserved); err != nil {
+			return &spent{what: err.Error(), err: err}
+		}
+	}
+	return nil
+}
+
+// work counts a call that reads some bytes, and refuses one that might make
+// more than may still be made.
+func (m *meter) work(read int, most int64) error {
+	if err := m.spend(callSteps+read/bytesPerStep, 0); err != nil {
+		return err
+	}
+	if left := m.limits.Bytes - m.bytes; most > left {
+		return errLarge()
+	}
+	return nil
+}
+
+// made counts what a call has made.
+func (m *meter) made(bytes int) error { return m.spend(bytes/bytesPerStep, bytes) }
+
+func names(values map[string]string) []string { return slices.Sorted(maps.Keys(values)) }

@@ -1,0 +1,94 @@
+package tmpl
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// What is wrong with a text for a format.
+const (
+	notText   = "the value is not valid UTF-8, which the format needs: encode it, as with b64enc"
+	hasBreaks = "the value has a line break, which the format cannot hold"
+	hasNUL    = "the value has a NUL byte, which the format cannot hold"
+)
+
+// plainWord is what needs no quotes in a dotenv file or a shell.
+var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,=-]+$`)
+
+// dotenv quotes a value so that docker compose, and the dotenv libraries of
+// Node.js, Python, Ruby and Go, read it as it is: without quotes where none are
+// needed, else in single ones, which all take literally, and in double ones
+// where single ones cannot be.
+func dotenv(s string) (string, string) {
+	switch {
+	case strings.ContainsRune(s, 0):
+		return "", hasNUL
+	case plainWord.MatchString(s):
+		return s, ""
+	case !strings.ContainsAny(s, "'\n\r") && !strings.Contains(s, `\\`) && !strings.HasSuffix(s, `\`):
+		return "'" + s + "'", ""
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "\n", `\n`, "\r", `\r`).Replace(s) + `"`, ""
+}
+
+// shellQuote quotes for POSIX shells.
+func shellQuote(s string) (string, string) {
+	switch {
+	case strings.ContainsRune(s, 0):
+		return "", hasNUL
+	case plainWord.MatchString(s):
+		return s, ""
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'", ""
+}
+
+// properties quotes for java.util.Properties, which reads ISO 8859-1.
+func properties(s string) (string, string) {
+	if !utf8.ValidString(s) {
+		return "", notText
+	}
+	var out strings.Builder
+	short := map[rune]string{'\\': `\\`, '\n': `\n`, '\r': `\r`, '\t': `\t`, '\f': `\f`, '=': `\=`, ':': `\:`, '#': `\#`, '!': `\!`}
+	for i, r := range s {
+		escaped, known := short[r]
+		switch {
+		case known:
+			out.WriteString(escaped)
+		case r == ' ' && i == 0:
+			out.WriteString(`\ `)
+		case r >= ' ' && r <= '~':
+			out.WriteRune(r)
+		default:
+			for _, unit := range utf16.Encode([]rune{r}) {
+				fmt.Fprintf(&out, `\u%04X`, unit)
+			}
+		}
+	}
+	return out.String(), ""
+}
+
+// pgpass quotes a field of PostgreSQL's password file.
+func pgpass(s string) (string, string) {
+	switch {
+	case strings.ContainsAny(s, "\r\n"):
+		return "", hasBreaks
+	case strings.ContainsRune(s, 0):
+		return "", hasNUL
+	}
+	return strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(s), ""
+}
+
+// ini quotes a value of an INI file in double quotes, as Git, systemd and
+// Python's readers with interpolation off take it.
+func ini(s string) (string, string) {
+	switch {
+	case strings.ContainsAny(s, "\r\n"):
+		return "", hasBreaks
+	case strings.ContainsRune(s, 0):
+		return "", hasNUL
+	}
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`, ""
+}

@@ -1,0 +1,348 @@
+// Package tmpl renders Go text templates that a tenant wrote over values that
+// are secret. Whatever a template does, it takes no more time, memory and
+// output than its limits allow, and none of its errors quotes a value.
+//
+// text/template cannot be cancelled. So the parsed template is changed before
+// it runs: each body of a template and of a range begins with an action that
+// counts the steps of the body, and every function counts the bytes that it
+// reads and makes.
+package tmpl
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"regexp"
+	"strings"
+	"text/template"
+	"text/template/parse"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+)
+
+// MaxText is the most bytes of one template's text.
+const MaxText = 64 << 10
+
+// What a text of that size may hold: the parser makes some hundred bytes of an
+// action, and calls itself for each parenthesis.
+const (
+	maxActions = 2000
+	maxNested  = 100
+)
+
+// Limits are what one rendering may take.
+type Limits struct {
+	// Steps bound the time: one is about a tenth of a microsecond.
+	Steps int64
+	// Bytes are all that functions make on the way, whether it is still needed
+	// or not.
+	Bytes int64
+	// Output is the most bytes of the result.
+	Output int64
+	// Reserve is called with the bytes that are held so far, in growing steps,
+	// and refuses the rendering by its error. It may be nil.
+	Reserve func(bytes int64) error
+}
+
+// DefaultLimits end the worst template within about a tenth of a second and
+// 8 MiB.
+func DefaultLimits() Limits {
+	return Limits{Steps: 1 << 20, Bytes: 8 << 20, Output: 4 << 20}
+}
+
+// Error says what is wrong with a template, without a value.
+type Error struct {
+	Line, Column int // 0 where the parser does not say
+	What         string
+	// Err is the cause of a rendering that was refused for its size; else nil.
+	Err error
+}
+
+func (e *Error) Error() string {
+	switch {
+	case e.Line == 0:
+		return e.What
+	case e.Column == 0:
+		return fmt.Sprintf("line %d of the text: %s", e.Line, e.What)
+	}
+	return fmt.Sprintf("line %d, column %d of the text: %s", e.Line, e.Column, e.What)
+}
+
+// Unwrap gives errors.As the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Check tells what is wrong with a text as a template; nil for nothing.
+func Check(text string) *Error {
+	_, bad := compile(text, newMeter(DefaultLimits()))
+	return bad
+}
+
+// Render runs a template over values by their names, and takes what it needs off
+// the limits' steps and bytes. Its error is an *Error.
+func Render(text string, values map[string]string, l *Limits) ([]byte, error) {
+	m := newMeter(*l)
+	defer func() { l.Steps, l.Bytes = l.Steps-m.steps, l.Bytes-m.bytes }()
+	m.values = make(map[string]any, len(values))
+	for name, value := range values {
+		m.values[name] = value
+	}
+	t, bad := compile(text, m)
+	if bad != nil {
+		return nil, bad
+	}
+	out := &output{meter: m, left: l.Output}
+	if err := t.Execute(out, m.values); err != nil {
+		return nil, explain(err, values)
+	}
+	return out.text, nil
+}
+
+// output is the result as far as it is written.
+type output struct {
+	meter *meter
+	left  int64
+	text  []byte
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	if o.left -= int64(len(p)); o.left < 0 {
+		return 0, &spent{what: "the result is larger than the volume may be, or than a template may make"}
+	}
+	if err := o.meter.spend(1+len(p)/bytesPerStep, len(p)); err != nil {
+		return 0, err
+	}
+	o.text = append(o.text, p...)
+	return len(p), nil
+}
+
+var _ io.Writer = (*output)(nil)
+
+// rootName is that of the text itself; positions in errors begin with it.
+const rootName = "text"
+
+func compile(text string, m *meter) (*template.Template, *Error) {
+	if err := checkText(text); err != nil {
+		return nil, err
+	}
+	t, err := template.New(rootName).Option("missingkey=error").Funcs(m.functions()).Parse(text)
+	if err != nil {
+		return nil, explain(err, nil)
+	}
+	if t.Tree == nil || parse.IsEmptyTree(t.Root) {
+		return nil, &Error{What: "has nothing to write outside of its definitions"}
+	}
+	bodies := t.Templates()
+	if err := checkCalls(bodies); err != nil {
+		return nil, err
+	}
+	for _, body := range bodies {
+		if body.Tree != nil {
+			count(body.Root)
+		}
+	}
+	return t, nil
+}
+
+// checkText refuses what would take the parser long.
+func checkText(text string) *Error {
+	switch {
+	case strings.TrimSpace(text) == "":
+		return &Error{What: "is empty"}
+	case len(text) > MaxText:
+		return &Error{What: fmt.Sprintf("is %d bytes long, more than %d", len(text), MaxText)}
+	}
+	actions := strings.Split(text, "{{")
+	if len(actions)-1 > maxActions {
+		return &Error{What: fmt.Sprintf("has %d actions, more than %d", len(actions)-1, maxActions)}
+	}
+	line := 1
+	for i, action := range actions {
+		inner, _, _ := strings.Cut(action, "}}")
+		if i > 0 && strings.Count(inner, "(") > maxNested {
+			return &Error{Line: line, What: fmt.Sprintf("the action has more than %d parentheses", maxNested)}
+		}
+		line += strings.Count(action, "\n")
+	}
+	return nil
+}
+
+// checkCalls refuses templates that call themselves, by whatever way: nothing
+// else could make the stack deep.
+func checkCalls(bodies []*template.Template) *Error {
+	calls := map[string][]*parse.TemplateNode{}
+	for _, body := range bodies {
+		if body.Tree != nil {
+			walk(body.Root, func(n parse.Node) {
+				if call, ok := n.(*parse.TemplateNode); ok {
+					calls[body.Name()] = append(calls[body.Name()], call)
+				}
+			})
+		}
+	}
+	const known, open, done = 1, 2, 3
+	state := map[string]int{}
+	for _, body := range bodies {
+		state[body.Name()] = known
+	}
+	var visit func(name string) *Error
+	visit = func(name string) *Error {
+		state[name] = open
+		for _, call := range calls[name] {
+			switch state[call.Name] {
+			case 0:
+				return &Error{Line: call.Line, What: fmt.Sprintf("there is no template %q", params.Clip(call.Name))}
+			case open:
+				return &Error{Line: call.Line, What: fmt.Sprintf("the template %q calls itself", params.Clip(call.Name))}
+			case done:
+				continue
+			}
+			if err := visit(call.Name); err != nil {
+				return err
+			}
+		}
+		state[name] = done
+		return nil
+	}
+	for _, body := range bodies {
+		if state[body.Name()] == known {
+			if err := visit(body.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// walk calls do for each node of a body, those within its branches included.
+func walk(n parse.Node, do func(parse.Node)) {
+	branch := func(b *parse.BranchNode) {
+		for _, list := range []*parse.ListNode{b.List, b.ElseList} {
+			if list != nil {
+				walk(list, do)
+			}
+		}
+	}
+	do(n)
+	switch n := n.(type) {
+	case *parse.ListNode:
+		for _, inner := range n.Nodes {
+			walk(inner, do)
+		}
+	case *parse.IfNode:
+		branch(&n.BranchNode)
+	case *parse.WithNode:
+		branch(&n.BranchNode)
+	case *parse.RangeNode:
+		branch(&n.BranchNode)
+	}
+}
+
+// stepsPerNode is what a node takes besides the calls of functions in it.
+const stepsPerNode = 10
+
+// count puts the counting action at the head of a body and of each range in it.
+func count(body *parse.ListNode) {
+	prepend(body, stepsOf(body))
+}
+
+// stepsOf is what one run of a body takes, without the bodies of its ranges,
+// which count for themselves.
+func stepsOf(list *parse.ListNode) int {
+	if list == nil {
+		return 0
+	}
+	steps := stepsPerNode
+	for _, n := range list.Nodes {
+		steps += stepsPerNode
+		switch n := n.(type) {
+		case *parse.ActionNode:
+			steps += calls(n.Pipe)
+		case *parse.TemplateNode:
+			steps += calls(n.Pipe)
+		case *parse.IfNode:
+			steps += calls(n.Pipe) + stepsOf(n.List) + stepsOf(n.ElseList)
+		case *parse.WithNode:
+			steps += calls(n.Pipe) + stepsOf(n.List) + stepsOf(n.ElseList)
+		case *parse.RangeNode:
+			prepend(n.List, stepsOf(n.List))
+			steps += calls(n.Pipe) + stepsOf(n.ElseList)
+		}
+	}
+	return steps
+}
+
+// calls bounds how many calls a pipeline makes by the length of its text.
+func calls(p *parse.PipeNode) int {
+	if p == nil {
+		return 0
+	}
+	return len(p.String()) / 2
+}
+
+// prepend puts the action {{functionCount steps}} before a body. It has the
+// body's position, which an error that it gives is reported at.
+func prepend(list *parse.ListNode, steps int) {
+	pos := list.Position()
+	if len(list.Nodes) > 0 {
+		pos = list.Nodes[0].Position()
+	}
+	name := parse.NewIdentifier(functionCount).SetPos(pos)
+	number := &parse.NumberNode{NodeType: parse.NodeNumber, Pos: pos, IsInt: true, Int64: int64(steps), Text: fmt.Sprint(steps)}
+	action := &parse.ActionNode{NodeType: parse.NodeAction, Pos: pos, Pipe: &parse.PipeNode{
+		NodeType: parse.NodePipe, Pos: pos,
+		Cmds: []*parse.CommandNode{{NodeType: parse.NodeCommand, Pos: pos, Args: []parse.Node{name, number}}},
+	}}
+	list.Nodes = append([]parse.Node{action}, list.Nodes...)
+}
+
+var (
+	place   = regexp.MustCompile(`^template: ` + rootName + `:(\d+)(?::(\d+))?: (?s:(.*))$`)
+	running = regexp.MustCompile(`(?s)^executing ".*?" at <.*?>: (.*)$`)
+	missing = regexp.MustCompile(`^map has no entry for key "(.*)"$`)
+)
+
+// explain makes an *Error of what text/template says. What it says of a
+// template as such is passed on. Of a rendering only what is known to hold no
+// value is: some of its errors quote one.
+func explain(err error, values map[string]string) *Error {
+	e := &Error{}
+	said := err.Error()
+	if m := place.FindStringSubmatch(said); m != nil {
+		_, _ = fmt.Sscan(m[1], &e.Line)
+		_, _ = fmt.Sscan(m[2], &e.Column)
+		said = m[3]
+	}
+	var exec template.ExecError
+	var ours *problem
+	var over *spent
+	switch {
+	case errors.As(err, &over):
+		e.What, e.Err = over.what, over.err
+	case errors.As(err, &ours):
+		e.What = ours.Error()
+	case !errors.As(err, &exec):
+		e.What = said
+	default:
+		if m := running.FindStringSubmatch(said); m != nil {
+			said = m[1]
+		}
+		e.What = known(said, values)
+	}
+	return e
+}
+
+// known passes on what holds types and names alone.
+func known(said string, values map[string]string) string {
+	if m := missing.FindStringSubmatch(said); m != nil {
+		return fmt.Sprintf("there is no %q%s", params.Clip(m[1]), params.DidYouMean(m[1], names(values)))
+	}
+	for _, start := range []string{"can't evaluate field ", "wrong type for value; expected ", "wrong number of args for ", "template: no template ", "nil is not a command", "nil data"} {
+		if strings.HasPrefix(said, start) {
+			return params.Clip(said)
+		}
+	}
+	if strings.HasPrefix(said, "range can't iterate over ") {
+		return "range needs a list, a map or a whole number"
+	}
+	return "the action cannot be run with the values that it is given"
+}

@@ -1,0 +1,155 @@
+package wire
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/mayfly-csi/mayfly/test/pages"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
+
+// documentedClass puts a class of docs/classes.md in place as it is printed.
+func (r *rig) documentedClass(name string) {
+	r.t.Helper()
+	blocks, err := pages.Read("../..")
+	testkit.Must(r.t, err)
+	for _, b := range blocks {
+		if b.Page == "docs/classes.md" && strings.Contains(b.Text, "kind: SecretProviderClass") && strings.Contains(b.Text, "name: "+name+"\n") {
+			r.replace(filepath.Join(r.classDir, name+".yaml"), b.Text)
+			return
+		}
+	}
+	r.t.Fatalf("docs/classes.md shows no class %s", name)
+}
+
+// The classes of docs/classes.md make what the page says, follow the store, and
+// keep the last good files when a template fails.
+func TestDocumentedTemplates(t *testing.T) {
+	r := newRig(t, nil)
+	put := func(data map[string]any) { testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "app", data)) }
+	put(map[string]any{"user": "app", "password": marker + `:"@`})
+	r.documentedClass("app-config")
+	p := r.pod("config", "web", "app-config")
+	r.publish(p)
+	want := func(password, user string) {
+		t.Helper()
+		for file, text := range map[string]string{
+			"application.yaml": "database:\n  user: \"" + user + "\"\n  password: \"" + password + `:\"@"` + "\n",
+			"database-url":     "postgres://" + user + ":" + password + "%3A%22%40@db.shop.svc:5432/app",
+			".pgpass":          "db.shop.svc:5432:app:" + user + ":" + password + `\:"@` + "\n",
+			"app.env":          "\nPASSWORD='" + password + `:"@'` + "\nUSER=" + user + "\n",
+		} {
+			if got := r.file(p, file); got != text {
+				t.Errorf("%s holds %q, want %q", file, got, text)
+			}
+		}
+	}
+	want(marker, "app")
+	if st, err := os.Stat(filepath.Join(r.Target(p), "application.yaml")); err != nil || st.Mode().Perm() != 0o440 {
+		t.Errorf("%v, %v", st, err)
+	}
+	put(map[string]any{"user": "app2", "password": marker + `2:"@`})
+	r.refreshAll()
+	r.eventually("the rotation is rendered", func() bool { return strings.Contains(r.file(p, "database-url"), marker+"2") })
+	want(marker+"2", "app2")
+	put(map[string]any{"user": "a\nb", "password": "x"}) // which .pgpass cannot hold
+	r.refreshAll()
+	r.eventually("the failure is told", func() bool { return strings.Contains(r.log.String(), "pgpass: the value has a line break") })
+	want(marker+"2", "app2")
+	r.noSecretIn("the log", r.log.String())
+}
+
+// A keystore is made anew when its certificate is, and is untouched else, over a
+// restart too.
+func TestDocumentedKeystores(t *testing.T) {
+	r := newRig(t, nil)
+	put := func() { testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "tls", certificate(t))) }
+	put()
+	r.documentedClass("java-app")
+	p := r.pod("java", "web", "java-app")
+	r.publish(p)
+	_, leaf, chain, err := pkcs12.DecodeChain([]byte(r.file(p, "keystore.p12")), marker)
+	if err != nil || leaf.Subject.CommonName != "web" || len(chain) != 1 {
+		t.Errorf("keystore.p12: %v", err)
+	}
+	if got := r.file(p, "app.env"); got != "KEYSTORE_PASSWORD='"+marker+"'\n" {
+		t.Errorf("app.env holds %q", got)
+	}
+	payload := func() string {
+		link, err := os.Readlink(filepath.Join(r.Target(p), "..data"))
+		testkit.Must(t, err)
+		return link
+	}
+	first := payload()
+	r.stop()
+	r.start()
+	before := strings.Count(r.log.String(), "correlation=")
+	r.refreshAll()
+	r.eventually("the volume is refreshed", func() bool { return strings.Count(r.log.String(), "correlation=") > before })
+	r.publish(p)
+	if payload() != first {
+		t.Error("keystores of the same contents were written anew")
+	}
+	put()
+	r.refreshAll()
+	r.eventually("a new certificate is written", func() bool { return payload() != first })
+}
+
+func (r *rig) refreshAll() { r.refresh <- os.Interrupt }
+
+// A bad template refuses its volume before the store is asked, and a bomb harms
+// no other volume.
+func TestBadTemplates(t *testing.T) {
+	r := newRig(t, nil)
+	r.class("good")
+	good := r.pod("good", "web", "good")
+	r.publish(good)
+	r.class("bad", `templates: "- {fileName: a, text: '{{ nosuch }}'}"`)
+	err := r.refuse(r.pod("bad", "web", "bad"))
+	if want := `spec.parameters.templates[0].text: Invalid value: "{{ nosuch }}": line 1: the template "a": function "nosuch" not defined`; !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	r.class("bomb", `templates: "- {fileName: a, text: '{{ range 1000000000000 }}{{ end }}'}"`)
+	err = r.refuse(r.pod("bomb", "web", "bomb"))
+	if want := `rendering spec.parameters.templates[0] "a": line 1, column 25 of the text: the class's templates take longer`; status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), want) {
+		t.Errorf("%v, want %s", err, want)
+	}
+	r.wantFile(good, "one")
+}
+
+// certificate is a secret with a certificate of a new authority.
+func certificate(t *testing.T) map[string]any {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	testkit.Must(t, err)
+	issue := func(serial int64, name string, isCA bool, parent *x509.Certificate) ([]byte, *x509.Certificate) {
+		c := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(9e9, 0), IsCA: isCA, BasicConstraintsValid: true}
+		if parent == nil {
+			parent = c
+		}
+		der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), key)
+		testkit.Must(t, err)
+		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), c
+	}
+	ca, parent := issue(1, "root", true, nil)
+	leaf, _ := issue(2, "web", false, parent)
+	der, err := x509.MarshalECPrivateKey(key)
+	testkit.Must(t, err)
+	return map[string]any{
+		"certificate": string(leaf), "private_key": string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})),
+		"ca": string(ca), "store_password": marker,
+	}
+}
