@@ -60,7 +60,7 @@ func auditTool(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 			return 2
 		}
 	}
-	return tellChains(&v, o, stdout, stderr)
+	return printChains(&v, o, stdout, stderr)
 }
 
 func parseVerify(args []string, help io.Writer) (verifyOptions, error) {
@@ -101,7 +101,7 @@ func verifyFile(v *chain.Verifier, name string, stdin io.Reader) error {
 	return nil
 }
 
-func tellChains(v *chain.Verifier, o verifyOptions, stdout, stderr io.Writer) int {
+func printChains(v *chain.Verifier, o verifyOptions, stdout, stderr io.Writer) int {
 	code := 0
 	for _, b := range v.Breaks {
 		code = 1
@@ -135,13 +135,13 @@ func tellChains(v *chain.Verifier, o verifyOptions, stdout, stderr io.Writer) in
 			c.Node, c.ID, c.First, c.Last, stamp(c.From), stamp(c.Until), begin, c.Hash)
 	}
 	if o.reaches > 0 {
-		code = max(code, tellReach(chains, len(nodes), o.reaches, stdout, stderr))
+		code = max(code, printReach(chains, len(nodes), o.reaches, stdout, stderr))
 	}
 	return code
 }
 
-// tellReach compares the last line with what was noted elsewhere.
-func tellReach(chains []*chain.Chain, nodes int, reaches uint64, stdout, stderr io.Writer) int {
+// printReach compares the last line with what was noted elsewhere.
+func printReach(chains []*chain.Chain, nodes int, reaches uint64, stdout, stderr io.Writer) int {
 	if nodes > 1 {
 		fmt.Fprintf(stderr, "mayfly-node %s verify: --reaches is about one node, and the files are of %d\n", auditCommand, nodes)
 		return 2

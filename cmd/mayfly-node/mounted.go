@@ -56,10 +56,10 @@ func mounted(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "mayfly-node %s: listing secretproviderclasspodstatuses: %v\n", mountedCommand, err)
 		return 2
 	}
-	return tellMounted(count, *driver, stdout)
+	return printMounted(count, *driver, stdout)
 }
 
-func tellMounted(count map[string]int, driver string, w io.Writer) int {
+func printMounted(count map[string]int, driver string, w io.Writer) int {
 	total := 0
 	for _, n := range count {
 		total += n

@@ -95,7 +95,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return nil
 		}
 	})
-	g.Go(func() error { keepSmall(ctx, func() bool { return s.plugin.Condition().ID != "" }, s.log); return nil })
+	g.Go(func() error { trimMemory(ctx, func() bool { return s.plugin.Condition().ID != "" }, s.log); return nil })
 	for addr, mux := range s.handlers() {
 		g.Go(func() error { serveHTTP(ctx, addr, mux, s.log); return nil })
 	}

@@ -69,9 +69,9 @@ func lockData() error {
 // mlockOnFault is MLOCK_ONFAULT of mlock2(2).
 const mlockOnFault = 1
 
-// giveBack returns the pages of the heap and of the program file that only the start needed. The
+// releasePages returns the pages of the heap and of the program file that only the start needed. The
 // kernel reads the latter again if they are needed again.
-func giveBack() error {
+func releasePages() error {
 	debug.FreeOSMemory()
 	program, err := os.Readlink("/proc/self/exe")
 	if err != nil {
@@ -93,13 +93,13 @@ func giveBack() error {
 }
 
 const (
-	// lookForStart is how often keepSmall checks whether the start has finished.
-	lookForStart  = time.Second
-	giveBackEvery = time.Hour
+	// lookForStart is how often trimMemory checks whether the start has finished.
+	lookForStart      = time.Second
+	releasePagesEvery = time.Hour
 )
 
-// keepSmall returns memory once the start has finished, and once in a while.
-func keepSmall(ctx context.Context, started func() bool, log *slog.Logger) {
+// trimMemory returns memory once the start has finished, and once in a while.
+func trimMemory(ctx context.Context, started func() bool, log *slog.Logger) {
 	tick := time.NewTicker(lookForStart)
 	defer tick.Stop()
 	for {
@@ -111,9 +111,9 @@ func keepSmall(ctx context.Context, started func() bool, log *slog.Logger) {
 		if !started() {
 			continue
 		}
-		if err := giveBack(); err != nil {
+		if err := releasePages(); err != nil {
 			log.Debug("memory could not be given back", logkey.Error, err)
 		}
-		tick.Reset(giveBackEvery)
+		tick.Reset(releasePagesEvery)
 	}
 }

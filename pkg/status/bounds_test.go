@@ -152,7 +152,7 @@ func TestNamespacesTakeTurns(t *testing.T) {
 func TestVersionsAreWrittenOnceAMinute(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "0"))
-		settle()
+		waitIdle()
 		for i := range 600 {
 			r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, fmt.Sprint(i+1)))
 			time.Sleep(time.Second)
@@ -162,7 +162,7 @@ func TestVersionsAreWrittenOnceAMinute(t *testing.T) {
 			t.Errorf("%d writes in 10 minutes", writes)
 		}
 		time.Sleep(time.Minute)
-		settle()
+		waitIdle()
 		if v := a.statuses["web-0-shop-db"].Status.Objects[0].Version; v != "600" {
 			t.Errorf("the last version that is written is %s", v)
 		}
@@ -196,7 +196,7 @@ func flap(r *status.Reporter, pod string, seconds int) {
 func TestFlappingVolumeIsWrittenSeldom(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
-		settle()
+		waitIdle()
 		flap(r, "web-0", 3600)
 		if events := a.countEvents(); events > 3 {
 			t.Errorf("%d Events", events)
@@ -223,7 +223,7 @@ func TestEventsOfANamespaceAreBounded(t *testing.T) {
 		for i := range 500 {
 			r.Observe(outcome(volume.Published, fmt.Sprintf("web-%d", i), "db", fault.New(fault.Denied, "no")))
 		}
-		settle()
+		waitIdle()
 		if n := a.countEvents(); n < 30 || n > 60 {
 			t.Errorf("%d Events at once for 500 volumes of a namespace", n)
 		}
@@ -232,7 +232,7 @@ func TestEventsOfANamespaceAreBounded(t *testing.T) {
 		before := a.countEvents()
 		r.Observe(other)
 		time.Sleep(2 * time.Second) // the failed volumes have statuses too
-		settle()
+		waitIdle()
 		if a.countEvents() != before+1 {
 			t.Error("the Event of another namespace waits")
 		}
@@ -270,7 +270,7 @@ func TestTooManyObjectsBecomeADigest(t *testing.T) {
 			o.Versions = versions
 			r.Observe(o)
 			time.Sleep(time.Minute)
-			settle()
+			waitIdle()
 			s := a.statuses["web-0-shop-db"]
 			if len(s.Status.Objects) != 1 || s.Status.Objects[0].ID != status.DigestID || !strings.Contains(s.Annotations[status.ObjectsAnnotation], "1000 objects") {
 				t.Fatalf("the status is %+v", s)
@@ -282,7 +282,7 @@ func TestTooManyObjectsBecomeADigest(t *testing.T) {
 		}
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "1"))
 		time.Sleep(time.Minute)
-		settle()
+		waitIdle()
 		if s := a.statuses["web-0-shop-db"]; len(s.Annotations) != 0 || s.Status.Objects[0].ID != "o0" {
 			t.Errorf("with one object the status is %+v", s)
 		}

@@ -41,11 +41,11 @@ func wantConditions(t *testing.T, s *v1.SecretProviderClassPodStatus, ready, fre
 // each change.
 func TestConditionsThroughALife(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
-		now := func() *v1.SecretProviderClassPodStatus { settle(); return a.statuses["web-0-shop-db"] }
+		now := func() *v1.SecretProviderClassPodStatus { waitIdle(); return a.statuses["web-0-shop-db"] }
 		denied := fault.New(fault.Denied, "no").WithHint("let the role read it")
 		for range 3 { // kubelet tries again
 			r.Observe(outcome(volume.Published, "web-0", "db", denied))
-			settle()
+			waitIdle()
 			time.Sleep(time.Minute)
 		}
 		s := now()
@@ -87,7 +87,7 @@ func TestConditionsThroughALife(t *testing.T) {
 func TestKeptContentIsReady(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", &volume.KeptError{Err: fault.New(fault.Mount, "no")}, "1"))
-		settle()
+		waitIdle()
 		wantConditions(t, a.statuses["web-0-shop-db"], "True Mounted", "False Mount", true, true)
 	})
 }
@@ -99,7 +99,7 @@ func TestConditionsOverARestart(t *testing.T) {
 		published := outcome(volume.Published, "web-0", "db", nil, "1")
 		published.Warnings, published.WarnPod = []string{"spec.parameters.zzz: unknown, so ignored"}, true
 		r.Observe(published)
-		settle()
+		waitIdle()
 		s := a.statuses["web-0-shop-db"]
 		if c, _ := condition(s, status.ClassValid); c != "False ClassWarning" || !strings.Contains(s.Annotations[status.WarningsAnnotation], "zzz") {
 			t.Errorf("ClassValid is %s, annotations %v", c, s.Annotations)
@@ -117,14 +117,14 @@ func TestConditionsOverARestart(t *testing.T) {
 		refreshed := outcome(volume.Refreshed, "web-0", "db", nil, "1")
 		refreshed.Warnings = published.Warnings
 		other.Observe(refreshed)
-		settle()
+		waitIdle()
 		if a.writes != writes {
 			t.Errorf("%d writes for a restart", a.writes-writes)
 		}
 		refreshed.Versions[0].Version = "2"
 		refreshed.Warnings = nil
 		other.Observe(refreshed)
-		settle()
+		waitIdle()
 		s = a.statuses["web-0-shop-db"]
 		_, at := condition(s, status.Ready)
 		theirs, _ := condition(s, "Theirs")
@@ -141,13 +141,13 @@ func TestFailedVolumesAreForgotten(t *testing.T) {
 		for i := range 20 {
 			r.Observe(outcome(volume.Published, fmt.Sprintf("web-%d", i), "db", fault.New(fault.Denied, "no")))
 		}
-		settle()
+		waitIdle()
 		if n := r.Volumes(); n != 20 {
 			t.Fatalf("%d volumes are known, want 20", n)
 		}
 		time.Sleep(3 * time.Hour)
 		r.Observe(outcome(volume.Published, "last", "db", fault.New(fault.Denied, "no")))
-		settle()
+		waitIdle()
 		if n := r.Volumes(); n != 1 {
 			t.Errorf("%d volumes are known hours later, want 1", n)
 		}
@@ -159,11 +159,11 @@ func TestEventsOfAClass(t *testing.T) {
 		o := outcome(volume.Published, "web-0", "db", nil, "1")
 		o.Warnings, o.WarnPod = []string{"spec.parameters.zzz: unknown, so ignored", "spec.secretObjects: no"}, true
 		r.Observe(o)
-		settle()
+		waitIdle()
 		slow := outcome(volume.Waiting, "web-1", "db", nil)
 		slow.Store, slow.Took = "https://vault:8200", 5*time.Second
 		r.Observe(slow)
-		settle()
+		waitIdle()
 		said := map[string]string{}
 		for _, e := range a.events {
 			said[e.Reason] = e.Message
@@ -181,7 +181,7 @@ func TestWordsOfAFailure(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		fail := func(err *fault.Error) string {
 			r.Observe(outcome(volume.Published, "web-0", "db", fmt.Errorf("failed to mount secrets store objects for pod shop/web-0: SecretProviderClass shop/db: %w", err)))
-			settle()
+			waitIdle()
 			for _, e := range a.events {
 				return e.Message
 			}

@@ -163,7 +163,7 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 		}
 		return
 	}
-	m.keepQuiet(now)
+	m.startPause(now)
 	r.queue.Add(t)
 }
 
@@ -173,8 +173,8 @@ var changing = regexp.MustCompile(`[0-9a-fA-F]{8}[0-9a-fA-F-]*|[0-9]+`)
 
 func causeOf(text string) string { return changing.ReplaceAllString(text, "#") }
 
-// keepQuiet begins the pause in which repetitions wait.
-func (m *message) keepQuiet(now time.Time) {
+// startPause begins the pause in which repetitions wait.
+func (m *message) startPause(now time.Time) {
 	m.quiet = min(2*m.quiet, longQuiet)
 	m.quietUntil, m.waiting = now.Add(m.quiet), false
 }
@@ -287,7 +287,7 @@ func (r *Reporter) nextEvent(t task) (m *message, event, sent *corev1.Event) {
 	}
 	now := time.Now()
 	if m.waiting && !now.Before(m.quietUntil) {
-		m.keepQuiet(now)
+		m.startPause(now)
 	}
 	if m.sent != nil && m.sent.Count == m.event.Count {
 		return nil, nil, nil

@@ -53,16 +53,16 @@ func TestRestartTakesUpWhatIsThere(t *testing.T) {
 		for i := range 50 {
 			r.Observe(outcome(volume.Published, fmt.Sprintf("web-%d", i), "db", nil, "3"))
 		}
-		settle()
+		waitIdle()
 		before := a.requests
 		other, stop := restarted(t, a, recoveries(50)...)
 		defer stop()
-		settle()
+		waitIdle()
 		if n := a.requests - before; n > 10 {
 			t.Errorf("%d requests at once after a restart", n)
 		}
 		other.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "4"))
-		settle()
+		waitIdle()
 		if a.statuses["web-0-shop-db"].Status.Objects[0].Version != "4" || a.writes != 51 {
 			t.Error("the restarted driver did not go on")
 		}
@@ -82,7 +82,7 @@ func TestRestartEndsTheFailureOfBefore(t *testing.T) {
 		failed := outcome(volume.Refreshed, "web-0", "db", fault.New(fault.Unavailable, "sealed"), "3")
 		failed.Failures = 1
 		r.Observe(failed)
-		settle()
+		waitIdle()
 		_, stop := restarted(t, a, recoveries(1)...)
 		defer stop()
 		time.Sleep(2 * time.Minute)
@@ -96,14 +96,14 @@ func TestRestartEndsTheFailureOfBefore(t *testing.T) {
 func TestUnpublishRightAfterARestart(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "a", "x-shop-b", nil, "1"))
-		settle()
+		waitIdle()
 		r.Observe(outcome(volume.Published, "a-shop-x", "b", nil, "2")) // its plain name is taken
-		settle()
+		waitIdle()
 		recovered := outcome(volume.Recovered, "a-shop-x", "b", nil, "2")
 		other, stop := restarted(t, a, recovered)
 		defer stop()
 		other.Observe(outcome(volume.Unpublished, "a-shop-x", "b", nil))
-		settle()
+		waitIdle()
 		if len(a.statuses) != 1 || a.statuses["a-shop-x-shop-b"].Status.PodName != "a" {
 			t.Errorf("the API server has %d objects, want the other volume's alone", len(a.statuses))
 		}
@@ -119,7 +119,7 @@ func TestAnotherNodesObjectIsLeftAlone(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
-		settle()
+		waitIdle()
 		if len(a.statuses) != 2 || a.statuses["web-0-shop-db"].Labels[v1.NodeLabel] != "node-2" {
 			t.Errorf("the API server has %v", a.statuses)
 		}
@@ -131,7 +131,7 @@ func TestOrphansGoLater(t *testing.T) {
 		for _, pod := range []string{"web-0", "web-1", "gone"} {
 			r.Observe(outcome(volume.Published, pod, "db", nil, "3"))
 		}
-		settle()
+		waitIdle()
 		for name, labels := range map[string]map[string]string{
 			"other-driver": {v1.NodeLabel: "node-1", status.DriverLabel: "other.example.com"},
 			"no-driver":    {v1.NodeLabel: "node-1"},
@@ -185,7 +185,7 @@ func TestLongNodeNames(t *testing.T) {
 	for _, node := range []string{strings.Repeat("n", 63), long, long + ".test"} {
 		bubble(t, func(c *status.Config) { c.Node = node }, func(t *testing.T, a *apiServer, r *status.Reporter) {
 			r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
-			settle()
+			waitIdle()
 			s := a.statuses["web-0-shop-db"]
 			if s == nil {
 				t.Fatalf("no status on a node with a name of %d characters", len(node))
@@ -199,7 +199,7 @@ func TestLongNodeNames(t *testing.T) {
 			}
 			labels[label] = true
 			r.Observe(outcome(volume.Unpublished, "web-0", "db", nil))
-			settle()
+			waitIdle()
 			if len(a.statuses) != 0 {
 				t.Error("the status outlives the volume")
 			}

@@ -211,13 +211,13 @@ func outcome(kind volume.Kind, pod, className string, err error, versions ...str
 	return o
 }
 
-// settle lets everything happen that does not wait for time.
-func settle() { time.Sleep(100 * time.Millisecond); synctest.Wait() }
+// waitIdle lets everything happen that does not wait for time.
+func waitIdle() { time.Sleep(100 * time.Millisecond); synctest.Wait() }
 
 func TestOneWriteAtFirstAndNoneWithoutChange(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
-		settle()
+		waitIdle()
 		if a.writes != 1 {
 			t.Errorf("%d writes for a first publish, want 1", a.writes)
 		}
@@ -228,18 +228,18 @@ func TestOneWriteAtFirstAndNoneWithoutChange(t *testing.T) {
 		}
 		for range 10 {
 			r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
-			settle()
+			waitIdle()
 		}
 		if a.writes != 1 {
 			t.Errorf("%d writes after unchanged refreshes, want 1", a.writes)
 		}
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "4"))
-		settle()
+		waitIdle()
 		if a.writes != 2 || a.statuses["web-0-shop-db"].Status.Objects[0].Version != "4" {
 			t.Errorf("%d writes after a rotation, want 2", a.writes)
 		}
 		r.Observe(outcome(volume.Unpublished, "web-0", "db", nil))
-		settle()
+		waitIdle()
 		if len(a.statuses) != 0 {
 			t.Error("the status outlives the volume")
 		}
@@ -249,9 +249,9 @@ func TestOneWriteAtFirstAndNoneWithoutChange(t *testing.T) {
 func TestNamesDoNotCollide(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "a", "x-shop-b", nil, "1"))
-		settle()
+		waitIdle()
 		r.Observe(outcome(volume.Published, "a-shop-x", "b", nil, "2"))
-		settle()
+		waitIdle()
 		if len(a.statuses) != 2 {
 			t.Fatalf("%d objects for two volumes", len(a.statuses))
 		}
@@ -259,14 +259,14 @@ func TestNamesDoNotCollide(t *testing.T) {
 			t.Error("the second volume took the first one's object")
 		}
 		r.Observe(outcome(volume.Unpublished, "a-shop-x", "b", nil))
-		settle()
+		waitIdle()
 		if len(a.statuses) != 1 || a.statuses["a-shop-x-shop-b"] == nil {
 			t.Error("the wrong object was deleted")
 		}
 		long := strings.Repeat("p", 200)
 		r.Observe(outcome(volume.Published, long, strings.Repeat("c", 200), nil, "1"))
 		r.Observe(outcome(volume.Published, long, strings.Repeat("c", 201), nil, "1"))
-		settle()
+		waitIdle()
 		if len(a.statuses) != 3 {
 			t.Errorf("%d objects, want 3: names over 253 characters need a suffix each", len(a.statuses))
 		}
@@ -281,12 +281,12 @@ func TestNamesDoNotCollide(t *testing.T) {
 func TestFailureEpisode(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
-		settle()
+		waitIdle()
 		for i := range 20 {
 			o := outcome(volume.Refreshed, "web-0", "db", fault.New(fault.Unavailable, "Vault is sealed (request %d)", i), "3")
 			o.Failures = i + 1
 			r.Observe(o)
-			settle()
+			waitIdle()
 		}
 		s := a.statuses["web-0-shop-db"]
 		if s.Annotations[status.ReasonAnnotation] != "Unavailable" || !strings.Contains(s.Annotations[status.MessageAnnotation], "Vault is sealed") || !s.Status.Mounted {
@@ -298,7 +298,7 @@ func TestFailureEpisode(t *testing.T) {
 		recovered := outcome(volume.Refreshed, "web-0", "db", nil, "3")
 		recovered.Failures = 20
 		r.Observe(recovered)
-		settle()
+		waitIdle()
 		if s := a.statuses["web-0-shop-db"]; len(s.Annotations) != 0 {
 			t.Errorf("annotations after the recovery: %v", s.Annotations)
 		}
@@ -318,11 +318,11 @@ func TestRecordSetAside(t *testing.T) {
 			file := fmt.Sprintf("/state/%d.json.corrupt", i)
 			r.Observe(volume.Outcome{Kind: volume.SetAside, SetAside: file, Err: fault.New(fault.State, "a volume's record cannot be read and was set aside as %s", file)})
 		}
-		settle()
+		waitIdle()
 		o := outcome(volume.Published, "web-0", "db", nil, "3")
 		o.SetAside = "/state/1.json.corrupt"
 		r.Observe(o)
-		settle()
+		waitIdle()
 		a.mu.Lock() // the next write comes by the clock alone
 		if len(a.events) != 2 || a.requests != 3 {
 			t.Fatalf("%d events by %d requests, want one on the node, one on the pod and a status", len(a.events), a.requests)
@@ -346,7 +346,7 @@ func TestRecordSetAside(t *testing.T) {
 		a.mu.Unlock()
 		// The first write may have been before the others were told.
 		time.Sleep(2 * time.Minute)
-		settle()
+		waitIdle()
 		for _, e := range a.events {
 			if want := map[string]int32{"Node": 3, "Pod": 1}[e.InvolvedObject.Kind]; e.Count != want {
 				t.Errorf("%d times on the %s, want %d", e.Count, e.InvolvedObject.Kind, want)
@@ -357,7 +357,7 @@ func TestRecordSetAside(t *testing.T) {
 			t.Errorf("%d requests, want at most one more", before)
 		}
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
-		settle()
+		waitIdle()
 		if a.requests != before {
 			t.Errorf("%d requests where nothing was set aside", a.requests-before)
 		}
@@ -373,19 +373,19 @@ func TestLastGoodIsVisible(t *testing.T) {
 		o := outcome(volume.Published, "web-0", "db", nil, "3")
 		o.AsOf = asOf
 		r.Observe(o)
-		settle()
+		waitIdle()
 		if annotation() != want || len(a.events) != 1 {
 			t.Errorf("the annotation is %q, %d events", annotation(), len(a.events))
 		}
 		o = outcome(volume.Refreshed, "web-0", "db", fault.New(fault.Unavailable, "sealed"), "3")
 		o.AsOf, o.Failures = asOf, 1
 		r.Observe(o)
-		settle()
+		waitIdle()
 		if annotation() != want {
 			t.Errorf("the annotation is %q after a failed refresh", annotation())
 		}
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", nil, "3"))
-		settle()
+		waitIdle()
 		if annotation() != "" {
 			t.Errorf("the annotation is %q after a good refresh", annotation())
 		}
@@ -417,7 +417,7 @@ func TestRotatedEventsAreOptional(t *testing.T) {
 			o := outcome(volume.Refreshed, "web-0", "db", nil, "4")
 			o.Changed = true
 			r.Observe(o)
-			settle()
+			waitIdle()
 			if (len(a.events) == 1) != on {
 				t.Errorf("rotated events %t: %d events", on, len(a.events))
 			}
@@ -448,7 +448,7 @@ func TestAPIServerDownThenBack(t *testing.T) {
 func TestLongMessagesAreClipped(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", fault.New(fault.Rejected, "%s", strings.Repeat("ü", 2000))))
-		settle()
+		waitIdle()
 		for _, e := range a.events {
 			if len(e.Message) > 1024 || strings.ContainsRune(e.Message, '\ufffd') {
 				t.Errorf("a message of %d bytes: %q", len(e.Message), e.Message)

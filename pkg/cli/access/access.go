@@ -114,7 +114,7 @@ func Plan(asked []Asked, o Options, report *finding.Report) []Grant {
 	out := make([]Grant, 0, len(grants))
 	for _, g := range grants {
 		g.finish()
-		g.judge(report)
+		g.checkGrant(report)
 		out = append(out, *g)
 	}
 	return out
@@ -213,8 +213,8 @@ func namesOf(classes []class.Ref) []string {
 	return names
 }
 
-// judge reports grants that differ from what the class needs.
-func (g *Grant) judge(report *finding.Report) {
+// checkGrant reports grants that differ from what the class needs.
+func (g *Grant) checkGrant(report *finding.Report) {
 	for _, r := range g.Policy.Rules {
 		if !r.Exact() {
 			report.Add(finding.CodePolicyInexact, finding.Finding{

@@ -107,7 +107,7 @@ func (f *refusal) note(next http.RoundTripper) http.RoundTripper {
 		if err != nil || resp.StatusCode < http.StatusBadRequest {
 			return resp, err
 		}
-		text, err := io.ReadAll(io.LimitReader(resp.Body, longestFailure))
+		text, err := io.ReadAll(io.LimitReader(resp.Body, maxFailure))
 		_ = resp.Body.Close()
 		if err != nil {
 			return nil, err
@@ -158,11 +158,11 @@ type stream struct {
 	once    sync.Once
 }
 
-// longestFailure bounds kubelet's error text, in bytes.
-const longestFailure = 4 << 10
+// maxFailure bounds kubelet's error text, in bytes.
+const maxFailure = 4 << 10
 
 func (s *stream) watch() {
-	text, err := io.ReadAll(io.LimitReader(s.failed, longestFailure))
+	text, err := io.ReadAll(io.LimitReader(s.failed, maxFailure))
 	if err == nil && len(text) > 0 {
 		err = errors.New(strings.TrimSpace(string(text)))
 	}

@@ -29,13 +29,13 @@ const (
 	patience = 10 * time.Second
 	// atOnce is how many nodes are asked at the same time.
 	atOnce = 6
-	// mostKept bounds the connections that stay open for the next request: each has compressors of
+	// maxIdle bounds the connections that stay open for the next request: each has compressors of
 	// more than a megabyte.
-	mostKept = 6
-	// longestAnswer bounds one page of a node's answer, in bytes.
-	longestAnswer = 8 << 20
-	// mostPages bounds the pages of one node.
-	mostPages = 100
+	maxIdle = 6
+	// maxAnswer bounds one page of a node's answer, in bytes.
+	maxAnswer = 8 << 20
+	// maxPages bounds the pages of one node.
+	maxPages = 100
 	// busyTries and busyPause are for a driver that is busy with other requests.
 	busyTries = 5
 	busyPause = time.Second
@@ -171,7 +171,7 @@ func (n *Nodes) Status(ctx context.Context, node string, q Query) (statusz.Statu
 			values.Set(key, value)
 		}
 	}
-	for range mostPages {
+	for range maxPages {
 		var page statusz.Status
 		if err := n.exchange(ctx, node, http.MethodGet, statusz.StatusPath, values, &page); err != nil {
 			return all, err
@@ -190,7 +190,7 @@ func (n *Nodes) Status(ctx context.Context, node string, q Query) (statusz.Statu
 		}
 		values.Set("continue", page.Continue)
 	}
-	return all, fmt.Errorf("it has more than %d pages", mostPages)
+	return all, fmt.Errorf("it has more than %d pages", maxPages)
 }
 
 // Refresh refreshes a pod's volumes now.
@@ -263,7 +263,7 @@ func (n *Nodes) forward(ctx context.Context, node string) (f *forward, kept bool
 // spare closes a connection if there are many.
 func (n *Nodes) spare(node string, f *forward) {
 	n.mu.Lock()
-	many := len(n.forwards) > mostKept
+	many := len(n.forwards) > maxIdle
 	n.mu.Unlock()
 	if many {
 		n.drop(node, f)
@@ -317,9 +317,9 @@ func request(ctx context.Context, f *forward, method, path string, values url.Va
 		return 0, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err = io.ReadAll(io.LimitReader(resp.Body, longestAnswer+1))
-	if err == nil && len(body) > longestAnswer {
-		err = fmt.Errorf("it has more than %d bytes", longestAnswer)
+	body, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err == nil && len(body) > maxAnswer {
+		err = fmt.Errorf("it has more than %d bytes", maxAnswer)
 	}
 	return resp.StatusCode, body, err
 }

@@ -68,21 +68,21 @@ func (k *checked) run(ctx context.Context) {
 	if text(k.data, "role_type") != "" {
 		k.grant.Method = access.JWT
 	}
-	k.judgeRole()
+	k.checkRole()
 	k.readPolicies(ctx)
 	for _, r := range k.grant.Policy.Rules {
-		k.judgeRight(r)
+		k.checkRight(r)
 	}
-	k.judgeRules()
+	k.checkRules()
 }
 
-// judgeRole checks which accounts the role admits.
-func (k *checked) judgeRole() {
+// checkRole checks which accounts the role admits.
+func (k *checked) checkRole() {
 	before := len(k.report.Findings)
 	if k.grant.Method == access.JWT {
-		k.judgeJWT()
+		k.checkJWT()
 	} else {
-		k.judgeKubernetes()
+		k.checkKubernetes()
 	}
 	state := finding.Good
 	if len(k.report.Findings) > before {
@@ -99,7 +99,7 @@ func (k *checked) wideRole(format string, args ...any) {
 	k.add(finding.CodePolicyWideRole, finding.Finding{Message: k.rolePath() + " " + fmt.Sprintf(format, args...)})
 }
 
-func (k *checked) judgeKubernetes() {
+func (k *checked) checkKubernetes() {
 	names, namespaces := words(k.data, "bound_service_account_names"), words(k.data, "bound_service_account_namespaces")
 	selector := text(k.data, "bound_service_account_namespace_selector")
 	for _, a := range k.grant.Accounts {
@@ -124,10 +124,10 @@ func (k *checked) judgeKubernetes() {
 			}
 		}
 	}
-	k.judgeAudience(words(k.data, "audience"))
+	k.checkAudience(words(k.data, "audience"))
 }
 
-func (k *checked) judgeAudience(bound []string) {
+func (k *checked) checkAudience(bound []string) {
 	switch want := k.grant.Audience; {
 	case len(bound) == 0 && k.grant.Method == access.JWT:
 		k.notBound("has no bound_audiences, so it refuses tokens that have one")
@@ -138,7 +138,7 @@ func (k *checked) judgeAudience(bound []string) {
 	}
 }
 
-func (k *checked) judgeJWT() {
+func (k *checked) checkJWT() {
 	subject, claims := text(k.data, "bound_subject"), map[string]any{}
 	if m, ok := k.data["bound_claims"].(map[string]any); ok {
 		claims = m
@@ -166,7 +166,7 @@ func (k *checked) judgeJWT() {
 	if !bound {
 		k.wideRole("binds neither a subject nor a claim of the service account, so every token of the issuer for its audience is let in")
 	}
-	k.judgeAudience(words(k.data, "bound_audiences"))
+	k.checkAudience(words(k.data, "bound_audiences"))
 }
 
 // anyGlob reports whether a word matches one of a list, in which a star at the beginning or the end
@@ -235,8 +235,8 @@ func (k *checked) views(rules []access.Held) (views [][]access.Held, open []acce
 	return views, open
 }
 
-// judgeRight reports whether the rights for one path are granted.
-func (k *checked) judgeRight(r access.Rule) {
+// checkRight reports whether the rights for one path are granted.
+func (k *checked) checkRight(r access.Rule) {
 	views, left := k.views(k.full)
 	open := slices.ContainsFunc(left, func(h access.Held) bool { return access.MayMatch(h.Path, r.For) })
 	var missing []string
@@ -284,17 +284,17 @@ func without(p vault.Purpose) string {
 	return "the Vault token is replaced where it could be renewed, and lives on when the pod is gone"
 }
 
-// judgeRules reports rules that grant what no class needs.
-func (k *checked) judgeRules() {
+// checkRules reports rules that grant what no class needs.
+func (k *checked) checkRules() {
 	views, _ := k.views(k.rules)
 	for _, rules := range views {
 		for _, h := range rules {
-			k.judgeRule(rules, h)
+			k.checkRule(rules, h)
 		}
 	}
 }
 
-func (k *checked) judgeRule(rules []access.Held, h access.Held) {
+func (k *checked) checkRule(rules []access.Held, h access.Held) {
 	if slices.Contains(h.Capabilities, "deny") {
 		return
 	}

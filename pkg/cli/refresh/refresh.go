@@ -237,7 +237,7 @@ func (w *work) results(ctx context.Context) []result {
 		}
 	}
 	for i := range out {
-		w.judge(&out[i])
+		w.checkResult(&out[i])
 	}
 	return out
 }
@@ -275,8 +275,8 @@ func (w *work) look(ctx context.Context, out []result, unseenToo bool) (more boo
 	return more
 }
 
-// judge reports what is wrong with a result.
-func (w *work) judge(r *result) {
+// checkResult reports what is wrong with a result.
+func (w *work) checkResult(r *result) {
 	of := "class " + r.Volume.Class + ": "
 	switch r.Result {
 	case failed:

@@ -33,7 +33,7 @@ func (c *command) columns() []column {
 		{"NODE", func(v *volumes.Volume, _ time.Time) string { return v.Node }},
 		{"CLASS", func(v *volumes.Volume, _ time.Time) string { return v.Class }},
 		{"STATE", func(v *volumes.Volume, _ time.Time) string { return v.State }},
-		{"OBJECTS", func(v *volumes.Volume, _ time.Time) string { return objects(v.Objects, mostObjects) }},
+		{"OBJECTS", func(v *volumes.Volume, _ time.Time) string { return objects(v.Objects, maxObjects) }},
 		{"AGE", age},
 		{"REFRESHED", refreshed},
 		{"NEXT", next},
@@ -55,8 +55,8 @@ func (c *command) columns() []column {
 	return list
 }
 
-// mostObjects is how many the table shows; wide shows all.
-const mostObjects = 2
+// maxObjects is how many the table shows; wide shows all.
+const maxObjects = 2
 
 func objects(list []statusz.Object, most int) string {
 	var b strings.Builder

@@ -98,7 +98,7 @@ func (c *command) run(ctx context.Context, name string) error {
 	l := &volumes.Lister{Client: client, Now: c.streams.Time}
 	defer l.Close()
 	d.Volumes = l.List(ctx, volumes.Options{Namespace: client.Namespace, Class: name, Live: c.live}, r).Volumes
-	d.judge(found, about, r)
+	d.checkVolumes(found, about, r)
 	return c.print(d, r)
 }
 
@@ -140,8 +140,8 @@ func objectsOf(c *v1.SecretProviderClass) ([]provider.Listed, error) {
 	return nil, nil
 }
 
-// judge reports what the volumes show about the class; c may be nil.
-func (d *document) judge(c *v1.SecretProviderClass, about finding.Object, r *finding.Report) {
+// checkVolumes reports what the volumes show about the class; c may be nil.
+func (d *document) checkVolumes(c *v1.SecretProviderClass, about finding.Object, r *finding.Report) {
 	for i := range d.Volumes {
 		v := &d.Volumes[i]
 		if v.Store != "" && !slices.Contains(d.Stores, v.Store) {

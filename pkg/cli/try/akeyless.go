@@ -93,7 +93,7 @@ func (a *akeylessTrial) object(o *akeyless.Tried) {
 		say(finding.Bad, "")
 		a.add(finding.CodeTryNoRight, finding.Finding{
 			Message: fmt.Sprintf("%s: the roles of the login do not grant %s on item %q", name, strings.Join(o.Missing, ", "), o.Item),
-			Remedy:  a.mend(o.Item),
+			Remedy:  a.repairCommand(o.Item),
 		})
 	case o.Failed != nil:
 		say(finding.Bad, fault.Cause(o.Failed))
@@ -113,8 +113,8 @@ func (a *akeylessTrial) object(o *akeyless.Tried) {
 	}
 }
 
-// mend is the command that gives the login's role the rule.
-func (a *akeylessTrial) mend(item string) string {
+// repairCommand is the command that gives the login's role the rule.
+func (a *akeylessTrial) repairCommand(item string) string {
 	asked := access.AskedOfAkeyless{Class: a.class.Ref, Need: a.Need, Accounts: []access.Account{{Namespace: a.class.Namespace, Name: a.account}}}
 	rules := access.PlanAkeyless([]access.AskedOfAkeyless{asked}, false)[0]
 	for _, rule := range rules.Items {

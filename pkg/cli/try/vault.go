@@ -12,9 +12,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
-// longestRemedy bounds a remedy, since a finding has no more space. A remedy with a longer command
+// maxRemedy bounds a remedy, since a finding has no more space. A remedy with a longer command
 // names the command that prints it.
-const longestRemedy = 1400
+const maxRemedy = 1400
 
 func (c *command) vault(ctx context.Context, k vault.Config) {
 	k.Name, k.UserAgent, k.DisableRevocation = c.class.Provider, "kubectl-mayfly/"+c.streams.Version, false
@@ -74,7 +74,7 @@ func (v *vaultTrial) report() {
 	title := fmt.Sprintf("the login as role %q at auth/%s", v.Role, v.Mount)
 	if v.Refused != nil {
 		v.command.report.Check(title, finding.Bad, fault.Cause(v.Refused))
-		v.add(finding.CodeTryLogin, finding.Finding{Message: title + " is refused: " + fault.Cause(v.Refused), Remedy: v.mendLogin()})
+		v.add(finding.CodeTryLogin, finding.Finding{Message: title + " is refused: " + fault.Cause(v.Refused), Remedy: v.repairLogin()})
 		return
 	}
 	detail := ""
@@ -106,7 +106,7 @@ func (v *vaultTrial) object(o *vault.Tried) {
 		v.add(finding.CodeTryNoRight, finding.Finding{Message: fmt.Sprintf("%s: %s lacks data/: a KV engine of version 2 is mounted there", name, o.Request), Remedy: fmt.Sprintf("write secretPath: %s, and let the role read that", o.WithData)})
 	case len(o.Missing) > 0:
 		say(finding.Bad, "not allowed")
-		remedy := v.mendRights()
+		remedy := v.repairRights()
 		if o.Guessed {
 			remedy = fmt.Sprintf("if a KV engine of version 2 is mounted there, write secretPath: %s, and try again; else %s", o.WithData, remedy)
 		}
@@ -150,8 +150,8 @@ func (v *vaultTrial) grant() access.Grant {
 	return access.Plan([]access.Asked{asked}, access.Options{}, &finding.Report{})[0]
 }
 
-// mendRights are the commands that give the login the missing rights.
-func (v *vaultTrial) mendRights() string {
+// repairRights are the commands that give the login the missing rights.
+func (v *vaultTrial) repairRights() string {
 	g := v.grant()
 	line := g.PolicyLine()
 	switch policies := slices.DeleteFunc(slices.Clone(v.Policies), func(p string) bool { return p == "default" }); {
@@ -169,8 +169,8 @@ func (v *vaultTrial) mendRights() string {
 	return v.orPolicy(line)
 }
 
-// mendLogin is the remedy for a refused login, with the commands if the role does not exist.
-func (v *vaultTrial) mendLogin() string {
+// repairLogin is the remedy for a refused login, with the commands if the role does not exist.
+func (v *vaultTrial) repairLogin() string {
 	hint := fault.Hint(v.Refused)
 	g := v.grant()
 	words := strings.ToLower(v.Refused.Error())
@@ -185,7 +185,7 @@ func (v *vaultTrial) mendLogin() string {
 
 // orPolicy is the remedy, or the command that prints it if it is too long.
 func (v *vaultTrial) orPolicy(line string) string {
-	if len(line) <= longestRemedy {
+	if len(line) <= maxRemedy {
 		return line
 	}
 	return fmt.Sprintf("run what this prints: kubectl mayfly policy %s -n %s --serviceaccount %s -o commands", v.class.Name, v.class.Namespace, v.account)

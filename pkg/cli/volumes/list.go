@@ -90,7 +90,7 @@ func (l *Lister) List(ctx context.Context, o Options, r *finding.Report) Listed 
 	slices.SortFunc(all, func(a, b Volume) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Class, b.Class), cmp.Compare(a.target, b.target))
 	})
-	j := judge{report: r, now: l.Now(), options: o}
+	j := checkAll{report: r, now: l.Now(), options: o}
 	j.nodes(answers)
 	j.volumes(all, answers)
 	j.failures(all, answers)
@@ -151,8 +151,8 @@ func (l *Lister) ask(ctx context.Context, o Options, all []Volume, known bool, r
 // unknown are the columns that only a node knows.
 const unknown = "refreshes, next looks and ends of credentials"
 
-// judge reports what is wrong.
-type judge struct {
+// checkAll reports what is wrong.
+type checkAll struct {
 	report  *finding.Report
 	now     time.Time
 	options Options
@@ -160,7 +160,7 @@ type judge struct {
 
 // nodes reports what is wrong with nodes, and which nodes could not be asked. It makes one finding
 // for each reason, since there may be a thousand nodes.
-func (j judge) nodes(answers []nodes.Answer) {
+func (j checkAll) nodes(answers []nodes.Answer) {
 	silent := map[string][]string{}
 	why := map[string]error{}
 	for i := range answers {
@@ -206,7 +206,7 @@ func enumerate(list []string) string {
 }
 
 // node reports what is wrong with a node's stores and plugins.
-func (j judge) node(name string, s *statusz.Status) {
+func (j checkAll) node(name string, s *statusz.Status) {
 	about := finding.Object{Kind: "Node", Name: name}
 	for _, store := range s.Stores {
 		for _, c := range store.Circuits {
@@ -232,7 +232,7 @@ func (j judge) node(name string, s *statusz.Status) {
 }
 
 // volumes reports what is wrong with each volume.
-func (j judge) volumes(all []Volume, answers []nodes.Answer) {
+func (j checkAll) volumes(all []Volume, answers []nodes.Answer) {
 	answered := map[string]bool{}
 	for _, a := range answers {
 		answered[a.Node] = a.Err == nil
@@ -279,7 +279,7 @@ func since(t time.Time) string {
 }
 
 // failures reports failed first mounts that have no status yet.
-func (j judge) failures(all []Volume, answers []nodes.Answer) {
+func (j checkAll) failures(all []Volume, answers []nodes.Answer) {
 	type volume struct{ namespace, pod, class string }
 	known := map[volume]bool{}
 	for i := range all {

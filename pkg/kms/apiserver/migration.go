@@ -15,8 +15,8 @@ const (
 	lookEvery = time.Second
 	// takenUpWithin is the usual time until a controller begins.
 	takenUpWithin = time.Minute
-	// mostWoken bounds the patches of wake.
-	mostWoken = 50
+	// maxWoken bounds the patches of wake.
+	maxWoken = 50
 )
 
 // MigrationVersion is the version of StorageVersionMigration that the cluster serves; empty if this
@@ -170,7 +170,7 @@ func (w *watcher) look(ctx context.Context) (over bool, err error) {
 // from changes of the resource.
 func (w *watcher) wake(ctx context.Context) {
 	var list names
-	path := fmt.Sprintf("%s/%s?limit=%d", w.kind.base(), w.kind.Name, mostWoken)
+	path := fmt.Sprintf("%s/%s?limit=%d", w.kind.base(), w.kind.Name, maxWoken)
 	if err := w.main.do(ctx, call{method: http.MethodGet, path: path, accept: listNames, into: &list}); err != nil {
 		w.progress(err.Error())
 		return

@@ -82,8 +82,8 @@ const (
 	waiting    = 4096
 	maxText    = 4 << 10
 	// A failed write is retried after firstPause, then less often.
-	firstPause   = 250 * time.Millisecond
-	longestPause = 15 * time.Second
+	firstPause = 250 * time.Millisecond
+	maxPause   = 15 * time.Second
 )
 
 // Meter counts lines. It must not block.
@@ -180,7 +180,7 @@ func (l *Log) put(ctx context.Context, x line) {
 	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
 	_ = enc.Encode(x) // texts and numbers always encode
-	for pause := firstPause; ; pause = min(2*pause, longestPause) {
+	for pause := firstPause; ; pause = min(2*pause, maxPause) {
 		err := l.out.Write(text.Bytes())
 		if err == nil {
 			l.meter.AuditWritten()

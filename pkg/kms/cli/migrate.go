@@ -155,7 +155,7 @@ func (c *migrateCommand) scanAfter(ctx context.Context, r *report.Report, t targ
 	if err != nil {
 		return err
 	}
-	noteScan(r, result, t)
+	reportScan(r, result, t)
 	return nil
 }
 

@@ -104,10 +104,10 @@ func (c *retireCommand) run(ctx context.Context, s Streams, options *config.Opti
 		o.KeyIDs = append(o.KeyIDs, doctor.KeyID(settings.Transit, k, version))
 	}
 	o.Scan = t.scanOptions(c.prefix, c.names, o.KeyIDs...)
-	return c.judge(ctx, s, o)
+	return c.checkResult(ctx, s, o)
 }
 
-func (c *retireCommand) judge(ctx context.Context, s Streams, o retire.Options) error {
+func (c *retireCommand) checkResult(ctx context.Context, s Streams, o retire.Options) error {
 	r := report.New()
 	var err error
 	if o.Backups, err = snapshots(ctx, c.snapshots, r); err != nil {

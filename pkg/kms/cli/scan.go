@@ -132,19 +132,19 @@ func (c *scanCommand) scan(ctx context.Context, s Streams, r *report.Report, t t
 		if err != nil {
 			return err
 		}
-		noteScan(r, result, t)
+		reportScan(r, result, t)
 	}
 	return c.output.finish(r, s)
 }
 
-// noteScan adds the result of a scan to a report, with what to do about it.
-func noteScan(r *report.Report, result *scan.Result, t target) {
+// reportScan adds the result of a scan to a report, with what to do about it.
+func reportScan(r *report.Report, result *scan.Result, t target) {
 	r.Scans = append(r.Scans, result)
 	if result.Values() == 0 {
 		r.Add(report.Warning, result.Source, "is --etcd-prefix the API server's?", "there are no values of these resources")
 	}
 	for _, f := range result.Resources {
-		noteResource(r, f.Resource+" in "+result.Source, f, t)
+		reportResource(r, f.Resource+" in "+result.Source, f, t)
 	}
 }
 
@@ -169,7 +169,7 @@ func count(f scan.Found, provider string) stragglers {
 	return n
 }
 
-func noteResource(r *report.Report, title string, f scan.Found, t target) {
+func reportResource(r *report.Report, title string, f scan.Found, t target) {
 	n := count(f, t.provider)
 	note := func(n int, what, remedy string) {
 		if n > 0 {

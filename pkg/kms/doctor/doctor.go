@@ -209,7 +209,7 @@ func (d *doctor) plugin(ctx context.Context) {
 		d.failed(titlePlugin, err, "see the log of mayfly-kms serve")
 		return
 	}
-	d.judgeStatus(status)
+	d.checkStatus(status)
 	id, encrypt, decrypt, err := p.RoundTrip(ctx, "mayfly-kms-doctor-"+rand.Text())
 	const title = "round trip through the plugin"
 	switch {
@@ -222,7 +222,7 @@ func (d *doctor) plugin(ctx context.Context) {
 	}
 }
 
-func (d *doctor) judgeStatus(s probe.Status) {
+func (d *doctor) checkStatus(s probe.Status) {
 	switch {
 	case s.Version != "v2" && s.Version != "v2beta1":
 		d.Add(report.Failed, titlePlugin, "is another program's socket in --listen?", "it answers as version %q, and the API server wants v2", s.Version)

@@ -107,15 +107,15 @@ func (d *doctor) policy(ctx context.Context) {
 	}
 	good := true
 	for _, r := range rights {
-		good = d.judge(r, have[r.path]) && good
+		good = d.compareRights(r, have[r.path]) && good
 	}
 	if good {
 		d.Good(titlePolicy, "read on keys/, update on encrypt/ and decrypt/, and no more")
 	}
 }
 
-// judge compares the capabilities on a path with what they should be.
-func (d *doctor) judge(r right, have []string) bool {
+// compareRights compares the capabilities on a path with what they should be.
+func (d *doctor) compareRights(r right, have []string) bool {
 	title := titlePolicy + " on " + r.path
 	if slices.Contains(have, "root") {
 		d.Add(report.Failed, title, "log in with a role that has the policy of deploy/kms/policy.hcl alone", "the login is root, and may do everything")

@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	firstPause   = time.Second
-	longestPause = time.Minute
+	firstPause = time.Second
+	maxPause   = time.Minute
 	// renewedEnough is the part of a token's first lifetime that a renewal must give. A shorter one
 	// means that the max TTL is near.
 	renewedEnough = 0.9
@@ -116,9 +116,9 @@ func (s *Session) Do(ctx context.Context, r store.Request) (store.Answer, error)
 	return s.store.Do(ctx, again)
 }
 
-// leastAge is how old a token must be for a refusal to count as its expiry, if Vault does not say
+// minAge is how old a token must be for a refusal to count as its expiry, if Vault does not say
 // so. A policy that lacks a path refuses every token.
-const leastAge = time.Minute
+const minAge = time.Minute
 
 // forget drops a token that Vault does not know any more.
 func (s *Session) forget(t *token) {
@@ -154,7 +154,7 @@ func (s *Session) usable(denied *token) *token {
 	switch {
 	case t == nil, !t.alive(time.Now()), t.uses < 0:
 		return nil
-	case t == denied && time.Since(t.born) >= leastAge:
+	case t == denied && time.Since(t.born) >= minAge:
 		return nil
 	case t != denied && t.uses > 0:
 		if t.uses--; t.uses == 0 {
@@ -252,7 +252,7 @@ func (s *Session) login(ctx context.Context) (*token, error) {
 		if !fault.Of(err).Outage() {
 			pause := firstPause
 			if last.err != nil && last.credentials == sum {
-				pause = min(2*last.pause, longestPause)
+				pause = min(2*last.pause, maxPause)
 			}
 			s.refused = refusal{sum, err, time.Now().Add(pause), pause}
 		}

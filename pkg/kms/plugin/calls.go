@@ -222,7 +222,7 @@ type refusal struct {
 
 const (
 	refusalStays = 5 * time.Second
-	mostRefusals = 1024
+	maxRefusals  = 1024
 )
 
 func (r *refusals) of(k opened.Key) error {
@@ -240,7 +240,7 @@ func (r *refusals) note(k opened.Key, err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.known == nil || len(r.known) >= mostRefusals {
+	if r.known == nil || len(r.known) >= maxRefusals {
 		r.known = map[opened.Key]refusal{}
 	}
 	r.known[k] = refusal{err, time.Now().Add(refusalStays)}

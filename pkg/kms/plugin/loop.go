@@ -20,11 +20,11 @@ import (
 
 const (
 	// firstRetry is the pause after the first failed read of the key; it doubles, up to
-	// longestRetry.
-	firstRetry   = 500 * time.Millisecond
-	longestRetry = 10 * time.Second
-	// leastPause is the shortest time between two reads, whatever calls have shown.
-	leastPause = 5 * time.Second
+	// maxRetry.
+	firstRetry = 500 * time.Millisecond
+	maxRetry   = 10 * time.Second
+	// minPause is the shortest time between two reads, whatever calls have shown.
+	minPause = 5 * time.Second
 	// sayAgain is how often a lasting failure is logged.
 	sayAgain = 10 * time.Minute
 )
@@ -54,7 +54,7 @@ func (p *Plugin) pause(failures int) time.Duration {
 	if failures == 0 {
 		return p.timing.Poll
 	}
-	return backoff.Delay(firstRetry, min(longestRetry, p.timing.Poll), failures-1, mathrand.Float64())
+	return backoff.Delay(firstRetry, min(maxRetry, p.timing.Poll), failures-1, mathrand.Float64())
 }
 
 // wait also wipes at the outage limit. It reports whether to go on.
@@ -73,7 +73,7 @@ func (p *Plugin) wait(ctx context.Context, began time.Time, pause time.Duration)
 			p.expire()
 			return true
 		case <-p.kick:
-			timer.Reset(min(pause, max(0, leastPause-time.Since(began))))
+			timer.Reset(min(pause, max(0, minPause-time.Since(began))))
 		}
 	}
 }
@@ -302,8 +302,8 @@ func (p *Plugin) note(err error) {
 	case err == nil && p.said != "":
 		p.log.Info("Vault and the key are well again", logkey.KeyID, current.id)
 		p.said = ""
-	case err != nil && (err.Error() != p.said || time.Since(p.saidAt) >= sayAgain):
-		p.said, p.saidAt = err.Error(), time.Now()
+	case err != nil && (err.Error() != p.said || time.Since(p.loggedAt) >= sayAgain):
+		p.said, p.loggedAt = err.Error(), time.Now()
 		switch {
 		case problem != nil:
 			p.log.Error("THE KEY IN VAULT IS NOT THE ONE THAT WAS ANNOUNCED; it is not followed, and nothing is encrypted with it", logkey.Error, err, logkey.Problem, problem.Kind, logkey.KeyID, current.id)

@@ -38,9 +38,9 @@ type Session interface {
 	Renew(ctx context.Context, wait bool) (asked bool, err error)
 }
 
-// mostOpened bounds the decrypted values in memory, of some hundred bytes each. A cluster has under
+// maxOpened bounds the decrypted values in memory, of some hundred bytes each. A cluster has under
 // 50 seeds.
-const mostOpened = 1024
+const maxOpened = 1024
 
 // Plugin is one key of one cluster.
 type Plugin struct {
@@ -64,7 +64,7 @@ type Plugin struct {
 	unrenewed string
 	amiss     time.Time // when a read first found the key gone, or behind
 	said      string
-	saidAt    time.Time
+	loggedAt  time.Time
 
 	mu      sync.Mutex
 	current announced
@@ -99,7 +99,7 @@ func New(c config.Config, t Transit, s Session, log *slog.Logger) *Plugin {
 	name := key.Name{ClusterID: c.Transit.ClusterID, Key: c.Transit.Key, Epoch: c.Transit.Epoch}
 	return &Plugin{
 		name: name, timing: c.Timing, useLocal: c.Serve.LocalKey, transit: t, session: s, log: log,
-		cache: opened.New(mostOpened), kick: make(chan struct{}, 1), history: key.NewHistory(name),
+		cache: opened.New(maxOpened), kick: make(chan struct{}, 1), history: key.NewHistory(name),
 	}
 }
 

@@ -55,7 +55,7 @@ func Run(ctx context.Context, c Cluster, r *report.Report, o Options) error {
 		return err
 	}
 	for i, source := range append([]scan.Source{o.Live}, o.Backups...) {
-		if err := judge(ctx, r, o, source, i > 0); err != nil {
+		if err := checkSource(ctx, r, o, source, i > 0); err != nil {
 			return err
 		}
 	}
@@ -101,8 +101,8 @@ func writers(ctx context.Context, c Cluster, r *report.Report, o Options) error 
 	return nil
 }
 
-// judge scans a source for values that need an old version.
-func judge(ctx context.Context, r *report.Report, o Options, source scan.Source, backup bool) error {
+// checkSource scans a source for values that need an old version.
+func checkSource(ctx context.Context, r *report.Report, o Options, source scan.Source, backup bool) error {
 	result, err := scan.Run(ctx, source, o.Scan)
 	if err != nil && !backup {
 		return err

@@ -31,8 +31,8 @@ const (
 	bufferSize = 4 << 10
 	// grace is how long running calls may go on after the server is told to stop.
 	grace = 3 * time.Second
-	// mostStreams bounds the concurrent calls of one connection.
-	mostStreams = 256
+	// maxStreams bounds the concurrent calls of one connection.
+	maxStreams = 256
 )
 
 // Plugin decides the answers.
@@ -78,7 +78,7 @@ func New(p Plugin, o Options) *Server {
 		grpc.Creds(peerCredentials{allowed: o.AllowedUIDs, log: o.Logger}),
 		grpc.UnaryInterceptor(s.around),
 		grpc.ForceServerCodecV2(newCodec()),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(mostStreams), grpc.ConnectionTimeout(5*time.Second),
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxConcurrentStreams(maxStreams), grpc.ConnectionTimeout(5*time.Second),
 		grpc.ReadBufferSize(bufferSize), grpc.WriteBufferSize(bufferSize),
 	)
 	kmsv2.RegisterKeyManagementServiceServer(s.grpc, s)

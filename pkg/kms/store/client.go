@@ -21,8 +21,8 @@ const (
 	// maxAnswer bounds an answer in bytes. The answer for a key with thousands of versions is
 	// smaller.
 	maxAnswer = 256 << 10
-	// leastTry is the shortest time for one address, if there is as much.
-	leastTry = 250 * time.Millisecond
+	// minTry is the shortest time for one address, if there is as much.
+	minTry = 250 * time.Millisecond
 
 	headerRequest     = "X-Vault-Request"
 	headerToken       = "X-Vault-Token" //nolint:gosec // the header's name
@@ -141,7 +141,7 @@ func (c *Client) try(ctx context.Context, r Request, b *body, s server, left int
 	if deadline, ok := ctx.Deadline(); ok && left > 1 {
 		rest := time.Until(deadline)
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, min(max(rest/time.Duration(left), leastTry), rest), errNoAnswer)
+		ctx, cancel = context.WithTimeoutCause(ctx, min(max(rest/time.Duration(left), minTry), rest), errNoAnswer)
 		defer cancel()
 	}
 	began := time.Now()
@@ -173,7 +173,7 @@ func (c *Client) exchange(ctx context.Context, r Request, b *body, s server) (An
 	case err != nil:
 		return Answer{}, c.explain(ctx, e, r, err)
 	case response.StatusCode >= http.StatusMultipleChoices:
-		return Answer{}, judge(r, a, response, body)
+		return Answer{}, classify(r, a, response, body)
 	}
 	return Answer{Body: body, Address: a}, nil
 }

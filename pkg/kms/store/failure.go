@@ -35,8 +35,8 @@ func Says(err error, status int, words string) bool {
 	return errors.As(err, &r) && r.Status == status && strings.Contains(strings.ToLower(r.Words), strings.ToLower(words))
 }
 
-// judge returns an error for an unsuccessful answer.
-func judge(r Request, a endpoint.Address, response *http.Response, body []byte) error {
+// classify returns an error for an unsuccessful answer.
+func classify(r Request, a endpoint.Address, response *http.Response, body []byte) error {
 	words, own := ownWords(body)
 	words = endpoint.Scrub(words, append(r.Secrets, r.Token), credential)
 	status := response.StatusCode

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// mostAllocated bounds the total allocations for reading a class, however it is written.
-const mostAllocated = 64 << 20
+// maxAllocated bounds the total allocations for reading a class, however it is written.
+const maxAllocated = 64 << 20
 
 func allocated(do func()) uint64 {
 	var before, after runtime.MemStats
@@ -75,7 +75,7 @@ func TestBombs(t *testing.T) {
 	for name, text := range bombs() {
 		t.Run(name, func(t *testing.T) {
 			said := 0
-			if bytes := allocated(func() { said = readAll(text) }); bytes > mostAllocated || said > 32<<10 {
+			if bytes := allocated(func() { said = readAll(text) }); bytes > maxAllocated || said > 32<<10 {
 				t.Errorf("%d KiB of YAML take %d MiB of memory, and bring mistakes and warnings of %d bytes", len(text)>>10, bytes>>20, said)
 			}
 		})
@@ -88,7 +88,7 @@ func FuzzBombs(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if bytes := allocated(func() { readAll(text) }); bytes > 2*mostAllocated {
+		if bytes := allocated(func() { readAll(text) }); bytes > 2*maxAllocated {
 			t.Errorf("%d bytes of YAML take %d MiB of memory", len(text), bytes>>20)
 		}
 	})

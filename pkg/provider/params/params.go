@@ -279,17 +279,17 @@ func DidYouMean(word string, known []string) string {
 	return "; did you mean " + best + "?"
 }
 
-// longestWord bounds the words that are compared, in bytes.
-const longestWord = 64
+// maxWord bounds the words that are compared, in bytes.
+const maxWord = 64
 
 // closest returns the word of a list that differs least; empty if none is near.
 func closest(word string, list []string) string {
 	best, least := "", len(word)/3+2
-	if len(word) > longestWord {
+	if len(word) > maxWord {
 		return ""
 	}
 	for _, k := range list {
-		if len(k) > longestWord {
+		if len(k) > maxWord {
 			continue
 		}
 		if d := class.Edits(strings.ToLower(word), strings.ToLower(k)); d < least {

@@ -110,14 +110,14 @@ func (p *Part) Restore() error {
 	return nil
 }
 
-// mostKeys bounds the keys that classes with the same read select from one answer.
-const mostKeys = 1000
+// maxUnion bounds the keys that classes with the same read select from one answer.
+const maxUnion = 1000
 
 // Union returns the keys of a class together with those that other classes selected from the last
-// answer, up to mostKeys. So classes that select different keys share one read.
+// answer, up to maxUnion. So classes that select different keys share one read.
 func Union(keys []string, last *Part) []string {
 	others := last.Keys()
-	if len(others) == 0 || len(keys)+len(others) > mostKeys {
+	if len(others) == 0 || len(keys)+len(others) > maxUnion {
 		return keys
 	}
 	all := append(slices.Clone(keys), others...)
