@@ -1,5 +1,5 @@
-// Package audittest holds every line of an audit trail that a test writes to what
-// docs/audit.schema.json promises to its readers, and to its place in the chain.
+// Package audittest checks every line of an audit trail that a test writes against
+// docs/audit.schema.json, and the chain of its lines.
 package audittest
 
 import (
@@ -15,8 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 )
 
-// Check looks at the lines of an audit trail in logs, the oldest first, and gives
-// how many there are.
+// Check checks the lines of an audit trail in logs, the oldest first, and returns their number.
 func Check(t testing.TB, logs ...[]byte) int {
 	t.Helper()
 	CheckLines(t, logs...)
@@ -35,7 +34,7 @@ func Check(t testing.TB, logs ...[]byte) int {
 	return v.Lines
 }
 
-// CheckLines looks at each line alone.
+// CheckLines checks each line by itself.
 func CheckLines(t testing.TB, logs ...[]byte) {
 	t.Helper()
 	s, err := schema()
@@ -58,10 +57,10 @@ func CheckLines(t testing.TB, logs ...[]byte) {
 	}
 }
 
-// Whole gives the lines of a log without one that is being written.
+// Whole returns the lines of a log without one that is still being written.
 func Whole(log []byte) []byte { return log[:bytes.LastIndexByte(log, '\n')+1] }
 
-// Valid tells what is wrong with one line; nil for nothing.
+// Valid says what is wrong with a line; nil if it is valid.
 func Valid(line []byte) error {
 	s, err := schema()
 	if err != nil {
@@ -82,7 +81,7 @@ var schema = sync.OnceValues(func() (*jsonschema.Schema, error) {
 	return jsonschema.NewCompiler().Compile(Path())
 })
 
-// Path is where the schema lies.
+// Path is the path of the schema.
 func Path() string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(filepath.Dir(file), "../../docs/audit.schema.json")

@@ -1,5 +1,5 @@
-// Package collector is a collector of traces for tests: it takes OTLP over gRPC on
-// loopback, decodes it, and keeps the spans.
+// Package collector is a collector of traces for tests: it receives OTLP over gRPC on loopback,
+// decodes it, and stores the spans.
 package collector
 
 import (
@@ -24,10 +24,9 @@ type Span struct {
 	Trace, ID, Parent string
 	Name              string
 	Kind              tracepb.Span_SpanKind
-	// Attributes are in a printed form, and of the span; About are those of the
-	// process.
+	// Attributes are the span's, printed; About are those of the process.
 	Attributes, About map[string]string
-	// Failed tells of the status, Words is what it says.
+	// Failed is the status, Words its description.
 	Failed bool
 	Words  string
 	// Start and End are in nanoseconds since 1970.
@@ -64,7 +63,7 @@ func Start(address string) (*Collector, error) {
 	return c, nil
 }
 
-// Close ends the server and every connection.
+// Close stops the server and closes every connection.
 func (c *Collector) Close() { c.server.Stop() }
 
 // Hang leaves requests without an answer until the func is called.
@@ -120,14 +119,14 @@ func (c *Collector) Spans() []Span {
 	return append([]Span(nil), c.spans...)
 }
 
-// Text is all that came, to be searched for what must not be in it.
+// Text is everything that was received, for searching.
 func (c *Collector) Text() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.text.String()
 }
 
-// Header is what the last request had of one.
+// Header returns a header of the last request.
 func (c *Collector) Header(name string) []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

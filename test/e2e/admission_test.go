@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/status"
 )
 
-// boundToItsNode asks as the driver of one node and of another, with what the
-// API server takes from their tokens: each may write its own node's Events only.
+// boundToItsNode asks as the driver of one node and of another, with what the API server reads from
+// their tokens: each may write its own node's Events only.
 func boundToItsNode(c *tenant) {
 	for node, allowed := range map[string]bool{c.node.Name(): true, "another": false, "": false} {
 		event := &corev1.Event{

@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// What kubelet's publishes and republishes cost, by the driver's metrics.
+// The limits for kubelet's publishes and republishes, by the driver's metrics.
 const (
 	publishCalls = `mayfly_grpc_call_duration_seconds_count{code="OK",method="NodePublishVolume"`
 	publishTime  = `mayfly_grpc_call_duration_seconds_sum{code="OK",method="NodePublishVolume"`
@@ -42,7 +42,7 @@ func parseSamples(text string) samples {
 	return found
 }
 
-// sum sums the samples whose text begins so, and holds all the labels.
+// sum adds up the samples with this prefix and all of the labels.
 func (s samples) sum(prefix string, labels ...string) float64 {
 	total := 0.0
 	for name, value := range s {
@@ -95,7 +95,7 @@ func (w *world) statusWrites(ctx context.Context) (writes, error) {
 	return writes{creates: of("POST"), others: of("PUT") + of("PATCH") + of("APPLY")}, nil
 }
 
-// requests count what one user asked of the API server, as "verb resource".
+// requests counts one user's requests to the API server, as "verb resource".
 type requests map[string]int
 
 // writes are all but the reads.
@@ -130,8 +130,7 @@ type auditEntry struct {
 	ResponseStatus struct{ Code int }
 }
 
-// auditedSince counts those of the driver's requests that the API server has
-// answered since its audit log was that long.
+// auditedSince counts the driver's selected requests in the API server's audit log after offset.
 func (w *world) auditedSince(offset int64, counts func(auditEntry) bool) (requests, error) {
 	file, err := os.Open(w.node.AuditLog())
 	if err != nil {
@@ -175,7 +174,7 @@ func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
-	// All but what is still told of pods of earlier cases, which are gone.
+	// All except the last reports on the pods of earlier cases, which are gone.
 	driver, err := c.auditedSince(t.audit, func(e auditEntry) bool {
 		return e.ObjectRef.Namespace == c.ns || !strings.HasPrefix(e.ObjectRef.Namespace, tenantPrefix)
 	})

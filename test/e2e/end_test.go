@@ -19,8 +19,7 @@ import (
 
 const revokePath = "auth/token/revoke-self"
 
-// podDeleted wants nothing to be left of a pod and its volume, neither on the
-// node nor in Vault.
+// podDeleted checks that nothing is left of a pod and its volume, neither on the node nor in Vault.
 func podDeleted(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
@@ -64,8 +63,8 @@ func mountLine(_ context.Context, path string) string {
 	return ""
 }
 
-// jobCompletes has a pod that ends by itself and is not deleted: its volume
-// must go all the same, for nobody reads it any more.
+// jobCompletes has a pod that ends by itself and is not deleted: its volume must be removed all the
+// same, because nobody reads it any more.
 func jobCompletes(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
@@ -106,7 +105,7 @@ func jobCompletes(c *tenant) {
 	c.awaitLog(pod.Name, marker+"one")
 }
 
-// wantCount makes an error of a count that is not what is wanted.
+// wantCount makes an error of an unexpected count.
 func wantCount(got int, err error) func(want int) error {
 	return func(want int) error {
 		if err == nil && got != want {
@@ -116,8 +115,8 @@ func wantCount(got int, err error) func(want int) error {
 	}
 }
 
-// checkNotRead wants nobody to read a secret any more while another tenant's
-// volume, of the same interval, is refreshed thrice.
+// checkNotRead checks that a secret is not read any more while another tenant's volume, of the same
+// interval, is refreshed thrice.
 func (c *tenant) checkNotRead(path string) {
 	c.t.Helper()
 	clock := c.newTenant(c.t)

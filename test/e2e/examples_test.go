@@ -29,9 +29,8 @@ import (
 // there is no registry that has images of nginx and Java.
 const hostRoot = "/host"
 
-// examplesReload runs the applications of examples/ in pods, and wants each to
-// use what is new without a restart. Those whose programs are not installed on
-// this machine are left out, and the log says so.
+// examplesReload runs the applications of examples/ in pods, and checks that each uses new secrets
+// without a restart. It skips programs that are not installed on this machine, and logs that.
 func examplesReload(c *tenant) {
 	scratch, err := os.MkdirTemp("", "examples")
 	testkit.Must(c.t, err)
@@ -102,8 +101,7 @@ func (c *tenant) onHost(name, class string, command []string) *corev1.Pod {
 	return pod
 }
 
-// startNginx gives the socket at which nginx serves; empty where it is not
-// installed.
+// startNginx returns nginx' socket; empty if it is not installed.
 func (c *tenant) startNginx(examples, scratch string) string {
 	c.t.Helper()
 	if c.program("nginx") == "" {
@@ -127,7 +125,7 @@ func (c *tenant) startNginx(examples, scratch string) string {
 	return socket
 }
 
-// awaitWords waits until a pod's log holds some words.
+// awaitWords waits until a pod's log has some words.
 func (c *tenant) awaitWords(pod, words string) {
 	c.t.Helper()
 	c.until("pod "+pod+" to say "+words, func(ctx context.Context) error {

@@ -23,24 +23,22 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// row is one cause, as it is made on the node and as explain must name it.
+// row is one cause, with how to make it on the node and what explain must report.
 type row struct {
 	// name is the pod's, and that of its class unless the class is given.
 	name string
-	// parameters and objects make the class; without objects it is made
-	// elsewhere, or nowhere.
+	// parameters and objects make the class; without objects another function makes it, or none.
 	parameters map[string]string
 	objects    []object
 	pod        []func(*corev1.Pod)
-	// kind is what is explained, a pod where it is empty.
+	// kind is the kind to explain, pod if it is empty.
 	kind string
-	// code is that of the finding, level its weight, an error where it is empty.
+	// code is the finding's code, level its level, error if it is empty.
 	code  string
 	level finding.Level
 	// words are in the finding's message or remedy.
 	words []string
-	// developers is the code that a developer gets, where it is another one;
-	// "-" for what developers may not explain.
+	// developers is the code for a developer, if it differs; "-" if developers may not explain it.
 	developers string
 	// more are codes of further findings, link is in the chain.
 	more []string
@@ -64,7 +62,7 @@ func explained(c *tenant) {
 	}
 	c.madeOtherwise()
 	developer := c.developer()
-	// What a row is the first to wait for, the others have waited for too.
+	// The rows share the time: while one waits, the others make progress.
 	deadline := time.Now().Add(patience)
 	for _, r := range rows {
 		if r.code == "" {
@@ -88,7 +86,7 @@ func (c *tenant) awaitExplainedUntil(deadline time.Time, person string, r row) {
 	}
 }
 
-// awaitExplained waits until explain says of a row what it must.
+// awaitExplained waits until explain reports the row's finding.
 func (c *tenant) awaitExplained(person string, r row) {
 	c.t.Helper()
 	testkit.Must(c.t, c.tryExplain(c.t.Context(), person, r))
@@ -119,7 +117,7 @@ func (c *tenant) tryExplain(ctx context.Context, person string, r row) error {
 	})
 }
 
-// says wants a finding first of all that are errors, and others of some codes.
+// says checks that one finding comes first of all errors, and that there are others of some codes.
 func (r *report) says(code string, level finding.Level, words, more []string, restricted bool) error {
 	i := slices.IndexFunc(r.Findings, func(f finding.Finding) bool { return f.Code == code && f.Level == level })
 	switch {
@@ -171,7 +169,7 @@ func (c *tenant) explainFast() {
 	}
 }
 
-// rowsOfKubelet are of what comes before the driver.
+// rowsOfKubelet are failures before kubelet calls the driver.
 func (c *tenant) rowsOfKubelet() []row {
 	csi := func(change func(*corev1.CSIVolumeSource)) []func(*corev1.Pod) {
 		return []func(*corev1.Pod){func(p *corev1.Pod) { change(p.Spec.Volumes[0].CSI) }}
@@ -216,7 +214,7 @@ func (c *tenant) rowsOfClasses() []row {
 	}
 }
 
-// rowsOfLogins are of what Vault's auth methods refuse.
+// rowsOfLogins are logins that Vault's auth methods refuse.
 func (c *tenant) rowsOfLogins() []row {
 	db := []object{c.object("password", "db")}
 	role := func(name string, change map[string]any) map[string]string {
@@ -251,7 +249,7 @@ func (c *tenant) rowsOfLogins() []row {
 	}
 }
 
-// rowsOfReads are of what the store refuses to read.
+// rowsOfReads are reads that the store refuses.
 func (c *tenant) rowsOfReads() []row {
 	at := func(path, key string) []object {
 		return []object{{ObjectName: "password", SecretPath: path, SecretKey: key}}
@@ -335,7 +333,7 @@ func gated(p *corev1.Pod) {
 	p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "e2e.mayfly.dev/gate"}}
 }
 
-// madeOtherwise makes what is no row's own class and pod.
+// madeOtherwise makes objects that belong to no row's own class and pod.
 func (c *tenant) madeOtherwise() {
 	ctx := c.t.Context()
 	db := c.object("password", "db")
@@ -402,8 +400,8 @@ func (c *tenant) exhaust(mount string) {
 	}
 }
 
-// jwtMethod enables a jwt method with the keys of the node's API server, and a
-// role that takes no audience.
+// jwtMethod enables a jwt method with the keys of the node's API server, and a role that accepts no
+// audience.
 func (c *tenant) jwtMethod() string {
 	c.t.Helper()
 	keys, err := c.api.CoreV1().RESTClient().Get().AbsPath("/openid/v1/jwks").DoRaw(c.t.Context())

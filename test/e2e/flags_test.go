@@ -12,10 +12,9 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// mountFlags shows what of a volume's mount options a container has. The
-// runtime binds the node's mount into the container, and need not keep what
-// belongs to a mount; what belongs to the file system stays, and read-only is
-// kubelet's wish for the container itself (docs/security.md).
+// mountFlags reports which of a volume's mount options a container has. The runtime binds the
+// node's mount into the container, and may drop the options of a mount; those of the file system
+// stay, and kubelet itself requests read-only for the container (docs/security.md).
 func mountFlags(c *tenant) {
 	c.put("db", "one")
 	mode := 0o755

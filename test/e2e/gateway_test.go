@@ -22,12 +22,12 @@ const (
 	gatewayAccessID = "p-e2e"
 	gatewayConfig   = "e2e"
 	gatewayAudience = "akeyless"
-	// printVolume prints what does not change, and then as printChanges does.
+	// printVolume prints the static files, and then does the same as printChanges.
 	printVolume = `cd /secrets && cat json && echo && cat db/user && echo && cat db/password && echo || exit 1
 ` + printChanges
 )
 
-// gateway stands in for Akeyless, outside of the cluster as its gateways may be.
+// gateway is a double of Akeyless, outside of the cluster as its gateways may be.
 type gateway struct{ *akeylessd.Server }
 
 func startGateway(ctx context.Context) (*gateway, error) {
@@ -58,8 +58,7 @@ func (g *gateway) trust(ctx context.Context, w *world) error {
 // item is the name of an item of the tenant's own.
 func (c *tenant) item(name string) string { return "/" + c.ns + "/" + name }
 
-// admitToGateway lets the tenant's service account read its items, and nobody
-// else.
+// admitToGateway allows only the tenant's service account to read its items.
 func (c *tenant) admitToGateway() {
 	c.gateway.Allow(akeylessd.Rule{
 		AccessID: gatewayAccessID, Prefix: c.item(""),
@@ -84,8 +83,8 @@ func (c *tenant) gatewayClass(name string, change map[string]string, objects ...
 	}))
 }
 
-// akeylessReads has a pod with a static secret, a key of one that is JSON and
-// dynamic credentials, which are made once and end with the pod.
+// akeylessReads has a pod with a static secret, a key of a JSON secret and dynamic credentials,
+// which are issued once and revoked after the pod.
 func akeylessReads(c *tenant) {
 	c.admitToGateway()
 	c.gateway.PutStatic(c.item("api"), marker+"one")
@@ -121,7 +120,7 @@ func akeylessReads(c *tenant) {
 	})
 }
 
-// filesOf is what files of the pod's volume hold, a line each.
+// filesOf is the content of files of the pod's volume, a line each.
 func (c *tenant) filesOf(pod *corev1.Pod, names ...string) string {
 	c.t.Helper()
 	var text strings.Builder

@@ -15,8 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// driverReinstalled takes the driver away under a live pod. What needs the
-// driver waits for it.
+// driverReinstalled removes the driver under a live pod. Pods that need the driver wait for it.
 func driverReinstalled(c *tenant) {
 	s := c.newSurvivor()
 	leaving := c.run(newPod("leaving", printOnce, mounts("db")))
@@ -95,8 +94,8 @@ func (c *tenant) mustEvents(pod string) []corev1.Event {
 	return events
 }
 
-// tokensEitherWay has kubelet pass the service account tokens as it did before
-// Kubernetes 1.35, and then as it does since.
+// tokensEitherWay lets kubelet pass the service account tokens as before Kubernetes 1.35, and then
+// as since.
 func tokensEitherWay(c *tenant) {
 	s := c.newSurvivor()
 	for _, inSecrets := range []bool{false, true} {
@@ -111,7 +110,7 @@ func tokensEitherWay(c *tenant) {
 		name := fmt.Sprintf("tokens-%t", inSecrets)
 		mark, err := c.vault.Mark()
 		testkit.Must(c.t, err)
-		// Another service account: nobody has logged in as it.
+		// Another service account, without a login.
 		c.account(name)
 		testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"bound_service_account_names": "*"}))
 		c.run(newPod(name, printOnce, as(name), mounts("db")))

@@ -27,9 +27,9 @@ const (
 	kmsDir   = "/etc/mayfly-kms"
 )
 
-// kmsStaticPod runs deploy/kms/static-pod.yaml as it is but for the image and the
-// folders of the node: kubelet takes it, the plugin serves its socket, and serves
-// it again after a kill that leaves the socket behind.
+// kmsStaticPod runs deploy/kms/static-pod.yaml unchanged except for the image and the directories
+// of the node: kubelet accepts it, the plugin serves its socket, and serves it again after a kill
+// that leaves the socket file behind.
 func kmsStaticPod(c *tenant) {
 	root, err := toolcache.ModuleRoot()
 	testkit.Must(c.t, err)
@@ -136,8 +136,8 @@ func kmsPod(c *tenant, root, config, sockets string) []byte {
 	return data
 }
 
-// awaitPlugin waits until the plugin is healthy, has it seal and open a seed, and
-// gives its key id.
+// awaitPlugin waits until the plugin is healthy, lets it seal and open a seed, and returns its key
+// id.
 func (c *tenant) awaitPlugin(socket string) (id string) {
 	c.t.Helper()
 	c.until("the plugin to be healthy", func(ctx context.Context) error {

@@ -17,8 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// leaked finds a secret of the cases, or a service account token, in what must
-// hold neither.
+// leaked finds a secret of the cases, or a service account token, in data.
 func leaked(data []byte) string {
 	for _, word := range []string{marker, "eyJhbGciOi"} {
 		if i := bytes.Index(data, []byte(word)); i >= 0 {
@@ -28,8 +27,7 @@ func leaked(data []byte) string {
 	return ""
 }
 
-// checkLeaks looks at what the API server keeps of the tenant, as long as it
-// is there.
+// checkLeaks checks the tenant's objects in the API server, while they exist.
 func (c *tenant) checkLeaks(ctx context.Context) {
 	statuses, err := c.api.CoreV1().RESTClient().Get().AbsPath(c.path(v1.SecretProviderClassPodStatusResource)).DoRaw(ctx)
 	if err != nil {
@@ -50,8 +48,7 @@ func (c *tenant) checkLeaks(ctx context.Context) {
 	}
 }
 
-// checkLogs looks at the logs of the driver, at level debug and with its audit
-// trail, and of kubelet.
+// checkLogs checks the logs of the driver, at level debug and with its audit trail, and of kubelet.
 func (w *world) checkLogs(t *testing.T) {
 	t.Helper()
 	files, err := filepath.Glob(filepath.Join(filepath.Dir(w.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*"))

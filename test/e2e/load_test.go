@@ -22,8 +22,8 @@ const (
 	creators = 10
 )
 
-// fiftyPods measures what a volume adds to the start of pods, and counts what
-// it costs the API server and Vault. The times are told, the counts must hold.
+// fiftyPods measures how much a volume delays the start of pods, and counts its cost for the API
+// server and Vault. It reports the times and checks the counts.
 func fiftyPods(c *tenant) {
 	testkit.Must(c.t, c.awaitAlone(c.t.Context()))
 	c.put("db", "one")
@@ -40,8 +40,7 @@ func fiftyPods(c *tenant) {
 	c.checkVaultCost(mark)
 	c.deleteAll()
 
-	// The difference between the two sets without tells what the machine's
-	// other work is worth.
+	// The difference between the two sets without volumes is the noise of the machine.
 	again := c.startMany("again", script)
 	c.results.measured("pod to running, %d at once: without a volume %s and again %s, with a Mayfly volume %s, of which %s a pod in the driver",
 		manyPods, spread(without), spread(again), spread(with), inDriver.Round(100*time.Microsecond))
@@ -59,8 +58,7 @@ func (c *tenant) awaitAlone(ctx context.Context) error {
 	})
 }
 
-// startMany starts pods at once, and gives the time that each took from its
-// creation to its running.
+// startMany starts pods at once, and returns how long each took from its creation until it ran.
 func (c *tenant) startMany(prefix, script string, options ...func(*corev1.Pod)) []time.Duration {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(c.t.Context(), 2*patience)
@@ -94,8 +92,8 @@ func (c *tenant) startMany(prefix, script string, options ...func(*corev1.Pod)) 
 	return took
 }
 
-// awaitRunning notes when each pod is first seen to run, until all do. The API
-// server may end a watch at any time; another begins with what there is.
+// awaitRunning records when each pod first runs, until all do. The API server may end a watch at
+// any time; a new one begins with the present state.
 func (c *tenant) awaitRunning(ctx context.Context, selector string) (map[string]time.Time, error) {
 	seen := map[string]time.Time{}
 	for len(seen) < manyPods {
@@ -158,8 +156,8 @@ func (c *tenant) checkPublishCost(before tally) {
 	}
 }
 
-// checkRefreshCost waits until every volume was refreshed, on average thrice,
-// and republished by kubelet, and wants nobody to have written for that.
+// checkRefreshCost waits until every volume was refreshed thrice on average, and republished by
+// kubelet, and checks that nothing was written for that.
 func (c *tenant) checkRefreshCost() {
 	c.t.Helper()
 	before, start := c.tally(), c.driverMetrics()
@@ -191,8 +189,8 @@ func (c *tenant) checkRefreshCost() {
 	}
 }
 
-// cost is what the API server was asked for between two tallies: writes of
-// pod statuses by its metrics, and everything of the driver by its audit log.
+// cost is the requests to the API server between two tallies: writes of pod statuses by its
+// metrics, and everything of the driver by its audit log.
 type cost struct {
 	server writes
 	driver requests

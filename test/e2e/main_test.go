@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// tearDownTimeout bounds the end, whatever state the node is in by then.
+// tearDownTimeout bounds the tear-down, whatever state the node is in by then.
 const tearDownTimeout = 2 * time.Minute
 
-// shared is what all cases run on. TestMain sets it before any of them.
+// shared is the environment of all cases. TestMain sets it before any of them.
 var shared *world
 
 func TestMain(m *testing.M) {
-	// Whoever reads the output may be gone by the time of the tear-down.
+	// The reader of the output may be gone by the time of the tear-down.
 	signal.Ignore(syscall.SIGPIPE)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, m)
@@ -44,8 +44,7 @@ func run(ctx context.Context, m *testing.M) (code int) {
 		fmt.Fprintln(os.Stderr, "e2e: setting up:", err)
 		return 1
 	}
-	// An interrupt ends the cases by pulling the ground from under them; the
-	// tear-down then still runs.
+	// An interrupt ends the cases by stopping their environment; the tear-down then still runs.
 	stop := context.AfterFunc(ctx, func() { w.interrupt(errors.New("interrupted")) })
 	defer stop()
 	w.say("ready after %s", time.Since(began).Round(100*time.Millisecond))

@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// kubeletsMistakes are those of a new user of which kubelet or the container
-// tells, beside what the driver says.
+// kubeletsMistakes are a new user's mistakes that kubelet or the container reports, besides those
+// that the driver reports.
 func kubeletsMistakes(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))

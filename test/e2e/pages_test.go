@@ -44,10 +44,10 @@ const (
 // firstPages are read before the others: the driver and Vault come first.
 var firstPages = []string{installPage, "docs/vault.md", "README.md"}
 
-// pagesRun runs what README.md and docs/ print, on a Vault of its own and as
-// printed, but for the names that every reader replaces. Blocks that are marked
-// as not run are left out. A section that installs the driver begins without
-// it; any other begins with the driver as docs/install.md installs it.
+// pagesRun runs the commands of README.md and docs/, on a Vault of its own and unchanged, except
+// for the names that every reader replaces. It leaves out blocks that are marked as not run. A
+// section that installs the driver begins without it; any other begins with the driver installed as
+// in docs/install.md.
 func pagesRun(c *tenant) {
 	root, err := toolcache.ModuleRoot()
 	testkit.Must(c.t, err)
@@ -77,7 +77,7 @@ func pageOrder(page string) int {
 	return len(firstPages)
 }
 
-// reader is a person who follows the pages.
+// reader follows the pages.
 type reader struct {
 	*tenant
 	store     *vaulttest.Server
@@ -126,8 +126,8 @@ func newReader(c *tenant, root string, blocks []pages.Block) *reader {
 	return r
 }
 
-// prepare makes what a reader has before the first page: programs, a checkout,
-// files, a namespace, an image of an application, and items at Akeyless.
+// prepare makes what a reader has before the first page: programs, a checkout, files, a namespace,
+// an image of an application, and items at Akeyless.
 func (r *reader) prepare() {
 	r.t.Helper()
 	ctx, work, bin := r.t.Context(), filepath.Join(r.dir, "work"), filepath.Join(r.dir, "bin")
@@ -192,14 +192,14 @@ func (r *reader) newSession() *pages.Session {
 	return session
 }
 
-// writeHelm makes a helm that adds to an installation what this node needs and
-// no page can know: kubelet's directory, the host's network, free ports.
+// writeHelm makes a helm that adds the settings that only this node needs: kubelet's directory, the
+// host's network, free ports.
 func (r *reader) writeHelm(path string) {
 	r.t.Helper()
 	values := r.driver.defaults()
 	values["image"] = map[string]any{"pullPolicy": "Never"}
-	// The pages give the address. Their Vault is of a public authority, or of
-	// one that the operator mounts.
+	// The pages name the address. Their Vault has a public authority, or one that the operator
+	// mounts.
 	values["vault"] = map[string]any{"tls": map[string]any{"caConfigMap": map[string]any{"name": pagesAuthority}}}
 	values["classFiles"] = map[string]any{"configMaps": []any{pagesAuthority}}
 	data, err := json.Marshal(values)
@@ -263,7 +263,7 @@ func (r *reader) readPage(blocks []pages.Block) {
 	r.emptyShop(false)
 }
 
-// installs tells whether a block is for a cluster without the driver.
+// installs reports whether a block is for a cluster without the driver.
 func installs(b pages.Block) bool {
 	return b.Kind == pages.Shell && (strings.Contains(b.Text, "helm install mayfly ") || strings.Contains(b.Text, "-f deploy/mayfly.yaml"))
 }
@@ -283,7 +283,7 @@ func (r *reader) runBlock(b pages.Block) {
 }
 
 func (r *reader) try(session *pages.Session, text string) (string, error) {
-	// Cleanups come after the end of the test's own context.
+	// Cleanups run after the end of the test's own context.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.t.Context()), blockTimeout)
 	defer cancel()
 	return session.Run(ctx, r.names.Replace(text))
@@ -303,9 +303,9 @@ func (r *reader) apply(manifest string) {
 	r.do("kubectl apply -f - <<'END OF FILE'\n" + manifest + "END OF FILE\n")
 }
 
-// runYAML applies objects, mounts the classes among them, and waits until every
-// pod runs. Values of the chart are rendered by the test of package pages: some
-// need what this cluster does not have, such as Prometheus' operator.
+// runYAML applies objects, mounts the classes among them, and waits until every pod runs. The test
+// of package pages renders values of the chart, because some need what this cluster does not have,
+// such as Prometheus' operator.
 func (r *reader) runYAML(b pages.Block) {
 	r.t.Helper()
 	if !strings.Contains(b.Text, "apiVersion:") {
@@ -332,7 +332,7 @@ func (r *reader) runYAML(b pages.Block) {
 	r.awaitPods(b)
 }
 
-// awaitTokens gives the cluster the time that a person needs for the next block.
+// awaitTokens waits as long as a person needs until the next block.
 func (r *reader) awaitTokens() {
 	r.t.Helper()
 	r.until("the tokens of service accounts", func(ctx context.Context) error {
@@ -349,7 +349,7 @@ func (r *reader) awaitTokens() {
 	})
 }
 
-// sleeps has a pod do nothing with its secrets.
+// sleeps lets a pod do nothing with its secrets.
 func sleeps(pod *corev1.Pod) { pod.Spec.Containers[0].Command = []string{"sleep", "100000"} }
 
 func (r *reader) awaitPods(b pages.Block) {
@@ -375,8 +375,8 @@ func (r *reader) awaitPods(b pages.Block) {
 	}
 }
 
-// storeSecrets puts into Vault what the classes of the pages read, where no
-// command of a page has done so.
+// storeSecrets writes the secrets of the pages' classes to Vault, unless a command of a page has
+// done so.
 func (r *reader) storeSecrets() {
 	r.t.Helper()
 	ctx := r.t.Context()
@@ -411,7 +411,7 @@ func (r *reader) hasClasses() bool {
 	return err == nil
 }
 
-// removeDriver takes the driver away, whichever way a page has installed it.
+// removeDriver removes the driver, whichever way a page has installed it.
 func (r *reader) removeDriver() {
 	r.t.Helper()
 	r.emptyShop(false)

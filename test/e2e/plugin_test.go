@@ -25,7 +25,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
-// mostRequests is what docs promise of explain.
+// mostRequests is the limit for explain in the docs.
 const mostRequests = 20
 
 func buildPlugin(ctx context.Context) (string, error) {
@@ -55,7 +55,7 @@ func buildProgram(ctx context.Context, dir, name string) (string, error) {
 	return path, nil
 }
 
-// admin is the person who may do everything.
+// admin is the user with all rights.
 const admin = ""
 
 // developer is a person with the rights of one namespace: pods, their events,
@@ -81,7 +81,7 @@ func (c *tenant) developer() string {
 	return binding.Subjects[0].Name
 }
 
-// report is what kubectl mayfly prints as JSON.
+// report is the JSON of kubectl mayfly.
 type report struct {
 	Checks   []finding.Check
 	Findings []finding.Finding

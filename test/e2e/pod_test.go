@@ -17,8 +17,8 @@ const (
 	mountPath  = "/secrets"
 	// printOnce prints the file and waits for the end.
 	printOnce = `cat /secrets/password && echo && exec sleep 100000`
-	// printChanges goes into the volume once and never leaves it, and prints
-	// the file whenever it differs from what was printed last.
+	// printChanges enters the volume once and never leaves it, and prints the file whenever it
+	// differs from the last output.
 	printChanges = `cd /secrets || exit 1
 while :; do
 	now=$(cat password 2>&1)
@@ -29,8 +29,7 @@ done`
 
 // newPod makes a pod that runs a script with the volumes of classes.
 func newPod(name, script string, options ...func(*corev1.Pod)) *corev1.Pod {
-	// Not 0, which would have the API server forget the pod before kubelet has
-	// ended it.
+	// With 0 the API server would forget the pod before kubelet has ended it.
 	grace := int64(1)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},

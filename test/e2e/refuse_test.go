@@ -26,8 +26,8 @@ const (
 	mountFailed = "MountFailed"
 )
 
-// classMissing wants the words that people's alerts look for, and the pod to
-// start once the class is there.
+// classMissing checks for the words that existing alerts look for, and that the pod starts once the
+// class exists.
 func classMissing(c *tenant) {
 	c.put("db", "one")
 	c.start(newPod("early", printOnce, mounts("db")))
@@ -128,7 +128,7 @@ func invalidClasses(c *tenant) {
 	}
 }
 
-// oldVersion takes a manifest as people have them.
+// oldVersion applies an existing manifest.
 func oldVersion(c *tenant) {
 	c.put("db", "one")
 	objects := "- objectName: password\n  secretPath: " + kvMount + "/data/" + c.ns + "/db\n  secretKey: password\n"
@@ -137,7 +137,7 @@ func oldVersion(c *tenant) {
 	c.awaitLog("reader", marker+"one\n")
 }
 
-// leastRights asks the API server what it would allow the driver.
+// leastRights asks the API server what the driver may do.
 func leastRights(c *tenant) {
 	for _, right := range []struct {
 		verb, group, resource, subresource string
@@ -181,8 +181,8 @@ func invalidObjects(c *tenant) {
 	c.awaitEvent("broken", failedMount, "spec.parameters.objects", "objectName")
 }
 
-// warned has the author of a class told of what is ignored: a name that nobody
-// knows, Secrets that are not made, and attributes of the pod.
+// warned checks that the author of a class is warned of ignored settings: an unknown name, Secrets
+// that are not made, and attributes of the pod.
 func warned(c *tenant) {
 	c.put("db", "one")
 	c.until("the API server to warn of a class", c.warnsOfClasses)
@@ -208,7 +208,7 @@ func warned(c *tenant) {
 	c.awaitEvent("near", mountFailed, "InvalidClass: SecretProviderClass "+c.ns+"/near", "did you mean refreshInterval?")
 }
 
-// warnings collects those of the API server.
+// warnings collects the API server's warnings.
 type warnings struct {
 	mu   sync.Mutex
 	said []string

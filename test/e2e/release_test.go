@@ -31,7 +31,7 @@ const (
 	imageRepository  = "mayfly.test/mayfly-node"
 	driverProgram    = "mayfly-node"
 	metricsPort      = 8095
-	// refreshInterval is that of classes which name none.
+	// refreshInterval is the interval of classes without one.
 	refreshInterval = "2s"
 )
 
@@ -42,10 +42,10 @@ type release struct {
 	values           map[string]any // as last installed
 }
 
-// versions are the driver's of which there are images.
+// versions are the driver's versions that have images.
 var versions = []string{"e2e-1", "e2e-2"}
 
-// build builds what is installed: the images as they are released, and Helm.
+// build builds what is installed: the images as in a release, and Helm.
 func (r *release) build(ctx context.Context) (err error) {
 	root, err := toolcache.ModuleRoot()
 	if err != nil {
@@ -57,7 +57,7 @@ func (r *release) build(ctx context.Context) (err error) {
 	if r.dir, err = os.MkdirTemp("", "mayfly-e2e-build-"); err != nil {
 		return fmt.Errorf("making a scratch directory: %w", err)
 	}
-	// The chart as it is now, to match the images, whoever works on it meanwhile.
+	// A copy of the present chart, to match the images, in case it is edited meanwhile.
 	r.chart = filepath.Join(r.dir, "chart")
 	if err := os.CopyFS(r.chart, os.DirFS(filepath.Join(root, "charts", "mayfly"))); err != nil {
 		return fmt.Errorf("copying the chart: %w", err)
@@ -75,7 +75,7 @@ func (r *release) build(ctx context.Context) (err error) {
 
 func (r *release) discard() error { return os.RemoveAll(r.dir) }
 
-// load gives the node the images.
+// load loads the images into the node.
 func (r *release) load(ctx context.Context) error {
 	for _, version := range versions {
 		if err := r.node.LoadImage(ctx, filepath.Join(r.dir, "mayfly-node_"+version+".oci.tar")); err != nil {
@@ -85,8 +85,8 @@ func (r *release) load(ctx context.Context) error {
 	return nil
 }
 
-// defaults are the values for this node: its network is the host's, nothing
-// listens beyond its own address, and everything is logged.
+// defaults are the values for this node: its network is the host's, nothing listens beyond its own
+// address, and everything is logged.
 func (r *release) defaults() map[string]any {
 	return map[string]any{
 		"image":         map[string]any{"repository": imageRepository, "tag": versions[0], "pullPolicy": "Never"},
@@ -156,7 +156,7 @@ func (r *release) runHelm(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// merge gives base with change's values put over it, maps within maps too.
+// merge returns base overridden with change's values, also in nested maps.
 func merge(base, change map[string]any) map[string]any {
 	out := maps.Clone(base)
 	for key, value := range change {
@@ -226,7 +226,7 @@ func (r *release) explain(ctx context.Context) string {
 	return text.String()
 }
 
-// mend installs the driver anew where an earlier case has left it broken.
+// mend installs the driver again if an earlier case has left it broken.
 func (r *release) mend(ctx context.Context) error {
 	if ready, err := r.metrics(ctx); err == nil && len(ready) > 0 {
 		return nil
@@ -253,7 +253,7 @@ func (r *release) restarts(ctx context.Context) (int32, error) {
 // driverPids finds the drivers that serve the kubelet with that root.
 func driverPids(root string) ([]int, error) { return pidsOf(driverProgram, "="+root+"/") }
 
-// pidsOf finds the processes of a program with words in their command line.
+// pidsOf finds the processes of a program with these words in their command line.
 func pidsOf(program, words string) ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -265,7 +265,7 @@ func pidsOf(program, words string) ([]int, error) {
 		if err != nil {
 			continue
 		}
-		// One that has ended since has no command line.
+		// A process that has ended since has no command line.
 		line, _ := os.ReadFile(filepath.Join("/proc", entry.Name(), "cmdline"))
 		args := bytes.Split(line, []byte{0})
 		if filepath.Base(string(args[0])) == program && bytes.Contains(line, []byte(words)) {

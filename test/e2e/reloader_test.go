@@ -21,10 +21,9 @@ import (
 // printBoth prints the two files of restarted once.
 const printBoth = `cat /secrets/password; echo; cat /secrets/plain; echo; exec sleep 100000`
 
-// restarted has a controller by the rule of Stakater Reloader restart a
-// Deployment: once for each rotation, of a secret that the store numbers and of
-// one that it does not, and never for a driver that begins again, is upgraded,
-// or finds nothing new.
+// restarted lets a controller by the rule of Stakater Reloader restart a Deployment: once for each
+// rotation, of a secret with a version in the store and of one without, and never because the
+// driver restarts, is upgraded, or finds nothing new.
 func restarted(c *tenant) {
 	c.put("db", "one")
 	testkit.Must(c.t, c.vault.PutKV1(c.t.Context(), plainMount, c.ns+"/db", map[string]any{"password": marker + "plain"}))
@@ -71,7 +70,7 @@ func (c *tenant) wantRestarts(r *reloader.Controller, n int) {
 	}
 }
 
-// reloader runs until the case ends.
+// reloader runs a controller until the case ends.
 func (c *tenant) reloader() *reloader.Controller {
 	c.t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// results are what the summary says: how each case went, and what was measured.
+// results are the data of the summary: the result of each case, and the measurements.
 type results struct {
 	mu    sync.Mutex
 	cases []result

@@ -39,8 +39,8 @@ func editSeen(c *tenant) {
 	c.awaitLog("edited", marker+"one\n"+marker+"two\n")
 }
 
-// subPathStays holds what the documentation says: a container that mounts one
-// file by subPath keeps the file that it started with.
+// subPathStays checks what the documentation says: a container that mounts one file by subPath
+// keeps the file that it started with.
 func subPathStays(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
@@ -65,7 +65,7 @@ func isMounted(s podStatus) error {
 	return nil
 }
 
-// hasConditions looks at Ready and Fresh, and at what goes with them.
+// hasConditions checks Ready and Fresh, and the fields that depend on them.
 func hasConditions(s podStatus, ready, fresh string, failing bool) error {
 	now := map[string]string{}
 	for _, c := range s.Status.Conditions {

@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// said is what a command of kubectl mayfly prints.
+// said is the output of a command of kubectl mayfly.
 type said struct {
 	code      int
 	out, errs string
@@ -33,7 +33,7 @@ func (c *tenant) mayfly(args ...string) said {
 	return said{code, out.String(), errs.String()}
 }
 
-// noMarker looks for a secret in what a command prints.
+// noMarker looks for a secret in the output of a command.
 func (c *tenant) noMarker(what, text string) {
 	c.t.Helper()
 	if strings.Contains(text, marker) {
@@ -71,8 +71,8 @@ func (c *tenant) statusOf(pod string, more ...string) volumeSaid {
 	return d.Volumes[0]
 }
 
-// statusAndRefresh has an admin and a person of the tenant look at volumes, and
-// refresh them. Only the admin may forward a port to the driver's pod.
+// statusAndRefresh lists and refreshes volumes as an admin and as a user of the tenant. Only the
+// admin may forward a port to the driver's pod.
 func statusAndRefresh(c *tenant) {
 	c.put("db", "one")
 	c.class("db", map[string]string{"refreshInterval": "1h"}, c.object("password", "db"))

@@ -20,8 +20,8 @@ import (
 // account is the service account that may log in.
 const account = "web"
 
-// tenant is a namespace of one case, with a role in Vault for its service
-// account and secrets of its own.
+// tenant is a namespace of one case, with a role in Vault for its service account and secrets of
+// its own.
 type tenant struct {
 	*world
 	t  *testing.T
@@ -55,8 +55,8 @@ func (c *tenant) account(name string) {
 	testkit.Must(c.t, err)
 }
 
-// leave deletes the namespace, and does not wait: the pods go while the next
-// case runs, and the suite's end finds what is left of them.
+// leave deletes the namespace, and does not wait: the pods end during the next case, and the end of
+// the suite finds remaining ones.
 func (c *tenant) leave() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), attemptTimeout)
 	defer cancel()

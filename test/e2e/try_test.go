@@ -34,7 +34,7 @@ func tried(c *tenant) {
 	c.start(newPod("no", printOnce, mounts("mended")))
 	c.awaitEvent("no", failedMount, "invalid role name")
 	c.mend("mended", finding.CodeTryLogin)
-	// The role is there by now, and somebody takes its policy away.
+	// The role exists by now, and this removes its policy.
 	testkit.Must(c.t, c.vault.Role(c.t.Context(), authMount, role, map[string]any{"token_policies": "default"}))
 	c.mend("mended", finding.CodeTryNoRight)
 	if found := c.try("mended"); len(found) > 0 {
@@ -44,7 +44,7 @@ func tried(c *tenant) {
 	c.awaitLog("no", marker+"one\n")
 }
 
-// try is what the command finds of a class for the tenant's service account.
+// try returns the command's findings about a class for the tenant's service account.
 func (c *tenant) try(class string) []finding.Finding {
 	c.t.Helper()
 	var out, errs bytes.Buffer

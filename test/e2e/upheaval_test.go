@@ -18,8 +18,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// survivor is a pod that lives through what is done to the node, and prints
-// every content of its file that it sees.
+// survivor is a pod that lives through the changes of the node, and prints every content of its
+// file that it sees.
 type survivor struct {
 	*tenant
 	pod    *corev1.Pod
@@ -98,7 +98,7 @@ func driverKilled(c *tenant) {
 		}
 		return nil
 	})
-	// The rotation is written; that the driver began anew is nobody's business.
+	// The rotation is written; the restart of the driver is not.
 	if n := c.writesSince(tally); n != 1 {
 		c.t.Errorf("the driver wrote %d times, want once", n)
 	}
@@ -106,12 +106,11 @@ func driverKilled(c *tenant) {
 	s.checkNewPod("two")
 }
 
-// killDriver ends the driver without giving it the time to notice, and waits
-// until kubelet has started another.
+// killDriver kills the driver without notice, and waits until kubelet has started another.
 func (c *tenant) killDriver() { c.killProgram(driverProgram, "="+c.node.KubeletRoot()+"/") }
 
-// killProgram kills the one process of a program with words in its command line,
-// and waits for another.
+// killProgram kills the one process of a program with these words in its command line, and waits
+// for another.
 func (c *tenant) killProgram(program, words string) {
 	c.t.Helper()
 	before, err := pidsOf(program, words)
@@ -199,8 +198,8 @@ func vaultSealed(c *tenant) {
 	}
 }
 
-// apiServerDown rotates while nobody can be asked for classes, and no status
-// can be written.
+// apiServerDown rotates while the API server is down, so that the driver can read no classes and
+// write no status.
 func apiServerDown(c *tenant) {
 	s := c.newSurvivor()
 	testkit.Must(c.t, c.node.Stop(c.t.Context(), node.APIServer))
@@ -208,8 +207,8 @@ func apiServerDown(c *tenant) {
 	c.t.Cleanup(func() { testkit.Must(c.t, back(context.WithoutCancel(c.t.Context()))) })
 	c.put("db", "two")
 	c.awaitFile(s.pod, "two")
-	// A driver that starts now has nobody to ask for the class: it goes on with
-	// the one that the volume had.
+	// A driver that starts now cannot read the class: it goes on with the one in the volume's
+	// record.
 	c.killDriver()
 	c.put("db", "three")
 	c.awaitFile(s.pod, "three")

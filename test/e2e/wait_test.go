@@ -82,7 +82,7 @@ func (c *tenant) awaitGone(name string) {
 	})
 }
 
-// log is what the pod's container has printed in this life.
+// log is the present log of the pod's container.
 func (c *tenant) log(ctx context.Context, pod string) (string, error) {
 	data, err := c.api.CoreV1().Pods(c.ns).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
 	return string(data), err
@@ -100,7 +100,7 @@ func (c *tenant) awaitLog(pod, want string) {
 	})
 }
 
-// awaitEvent waits for an event on the pod that holds all the words.
+// awaitEvent waits for an event on the pod with all of the words.
 func (c *tenant) awaitEvent(pod, reason string, words ...string) corev1.Event {
 	c.t.Helper()
 	var found corev1.Event
@@ -142,8 +142,8 @@ func (c *tenant) volume(pod *corev1.Pod, name string) string {
 	return filepath.Join(c.node.KubeletRoot(), "pods", string(pod.UID), "volumes", "kubernetes.io~csi", name, "mount")
 }
 
-// awaitFile waits until a file of the pod's volume holds a value, by the
-// node's own view: for when the API server is away.
+// awaitFile waits until a file of the pod's volume has a value, in the node's own view: for when
+// the API server is down.
 func (c *tenant) awaitFile(pod *corev1.Pod, value string) {
 	c.t.Helper()
 	file := filepath.Join(c.volume(pod, volumeName), "password")
@@ -156,7 +156,7 @@ func (c *tenant) awaitFile(pod *corev1.Pod, value string) {
 	})
 }
 
-// checkFile is for what must hold now.
+// checkFile is for what must be true now.
 func (c *tenant) checkFile(pod *corev1.Pod, value string) {
 	c.t.Helper()
 	got, err := os.ReadFile(filepath.Join(c.volume(pod, volumeName), "password"))

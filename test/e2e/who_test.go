@@ -27,8 +27,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// inProcess runs kubectl mayfly in this process, as the administrator, or as the person of --as, and
-// gives its exit code and what it prints.
+// inProcess runs kubectl mayfly in this process, as the administrator, or as the user of --as, and
+// returns its exit code and its output.
 func (c *tenant) inProcess(args ...string) (int, []byte) {
 	c.t.Helper()
 	var out, errs bytes.Buffer
@@ -43,7 +43,7 @@ func (c *tenant) inProcess(args ...string) (int, []byte) {
 	return code, out.Bytes()
 }
 
-// whoAnswer is what the command who prints.
+// whoAnswer is the output of the command who.
 type whoAnswer struct {
 	Can struct{ Subjects []rbac.Row }
 	Did struct {
@@ -136,8 +136,8 @@ func (c *tenant) user(name string) rbacv1.Subject {
 	return rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: c.ns + "-" + name}
 }
 
-// asks gives a function by which a subject itself asks the API server whether it
-// may do something.
+// asks returns a function by which a subject itself asks the API server whether it may do
+// something.
 func (c *tenant) asks(s rbac.Subject) func(context.Context, rbac.Request) (bool, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
 	testkit.Must(c.t, err)
@@ -164,8 +164,8 @@ func (c *tenant) asks(s rbac.Subject) func(context.Context, rbac.Request) (bool,
 	}
 }
 
-// whoTold: who names the subjects of whom the API server says that they may, and
-// the pods of which the trail says that they read.
+// whoTold: who names the subjects that may according to the API server, and the pods that read
+// according to the trail.
 func whoTold(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
@@ -232,8 +232,7 @@ func (c *tenant) whoDid() error {
 	return nil
 }
 
-// sameRules makes roles at random and compares what the plugin takes them to
-// mean with what the API server does.
+// sameRules makes random roles and compares the plugin's reading of them with the API server's.
 func (c *tenant) sameRules(ctx context.Context) error {
 	random := rand.New(rand.NewPCG(1, uint64(len(c.ns))))
 	verbs, groups := []string{"get", "create", "patch", "impersonate", "*"}, []string{"", "apps", "batch", "*"}
@@ -291,7 +290,7 @@ func (c *tenant) sameRules(ctx context.Context) error {
 	return nil
 }
 
-// doctorReport is what the command doctor prints.
+// doctorReport is the output of the command doctor.
 type doctorReport struct {
 	Checks   []finding.Check
 	Findings []finding.Finding
@@ -318,8 +317,8 @@ func (r doctorReport) has(code string, object finding.Object) bool {
 	return slices.ContainsFunc(r.Findings, func(f finding.Finding) bool { return f.Code == code && f.Object == object })
 }
 
-// doctorTold: doctor judges this node as the administrator, and says what a
-// person with the rights of view in one namespace could not see.
+// doctorTold: doctor checks this node as the administrator, and reports what a user with the rights
+// of view in one namespace could not read.
 func doctorTold(c *tenant) {
 	ctx := c.t.Context()
 	c.put("db", "one")

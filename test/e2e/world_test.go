@@ -26,8 +26,7 @@ import (
 const (
 	// tenantLabel marks the namespaces that cases make.
 	tenantLabel = "e2e.mayfly.dev/tenant"
-	// patience bounds every wait. What is waited for takes a few seconds; the
-	// rest is for machines with other work to do.
+	// patience bounds every wait. The real times are a few seconds; the rest is for busy machines.
 	patience       = 90 * time.Second
 	attemptTimeout = 10 * time.Second
 	pollEvery      = 50 * time.Millisecond
@@ -131,8 +130,8 @@ func (w *world) startNode(ctx context.Context) error {
 	return nil
 }
 
-// clear removes what an earlier run left on a node that stayed up: its pods,
-// and the driver's memory of them and of a Vault that is gone.
+// clear removes what an earlier run left on a node that stayed up: its pods, and the driver's state
+// for them and for a Vault that is gone.
 func (w *world) clear(ctx context.Context) error {
 	if err := w.clearTenants(ctx); err != nil || !w.found {
 		return err
@@ -167,7 +166,7 @@ func (w *world) clearTenants(ctx context.Context) error {
 	})
 }
 
-// tearDown leaves nothing but, where it was there before, the node.
+// tearDown leaves nothing except the node, if that existed before.
 func (w *world) tearDown(ctx context.Context) error {
 	w.ctx = ctx // an interrupt has done its work
 	if w.keep && w.node != nil {
@@ -200,8 +199,8 @@ func (w *world) stopStores() error {
 	return errors.Join(failed...)
 }
 
-// checkNothingLeft looks for volumes and drivers that outlived their node, or
-// on a node that stays, their pods.
+// checkNothingLeft looks for volumes and drivers that outlived their node, or their pods if the
+// node stays.
 func (w *world) checkNothingLeft() error {
 	root := filepath.Join(w.options().Dir, "kubelet")
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
@@ -221,8 +220,8 @@ func (w *world) checkNothingLeft() error {
 	return errors.Join(append(left, err)...)
 }
 
-// poll tries until it succeeds, or patience ends; the last failure is told that
-// is not the end itself.
+// poll tries until it succeeds, or patience ends; it returns the last failure that is not the end
+// itself.
 func (w *world) poll(ctx context.Context, what string, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -65,7 +65,7 @@ func checkReload(t *testing.T, v volume, a *application) {
 	if got := get(t, url); got != "web-2, with a password of 6 letters\n" {
 		t.Errorf("after the change it answered %q", got)
 	}
-	// What cannot be used leaves what is there.
+	// Invalid content does not change the application's state.
 	v.write(t, map[string]string{"username": "web-3"})
 	a.await(t, "reading the secrets")
 	if got := get(t, url); got != "web-2, with a password of 6 letters\n" {
@@ -98,7 +98,7 @@ func get(t *testing.T, url string) string {
 func TestNginx(t *testing.T) {
 	nginx := installed(t, "nginx", "needs nginx: apt-get install nginx (2 MB)")
 	t.Setenv("PATH", os.Getenv("PATH")+":"+filepath.Dir(nginx))
-	// A socket, whose path must be short, in place of the port.
+	// A socket, whose path must be short, instead of the port.
 	scratch, err := os.MkdirTemp("", "nginx")
 	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(scratch) })
@@ -115,7 +115,7 @@ func TestNginx(t *testing.T) {
 	v.write(t, certificate(t, 2))
 	a.await(t, "loaded the certificate of ..2")
 	awaitSerial(t, socket, 2)
-	// A key that does not fit leaves what is there.
+	// A key that does not match does not change the state.
 	broken := certificate(t, 3)
 	broken["tls/key.pem"] = certificate(t, 4)["tls/key.pem"]
 	v.write(t, broken)
@@ -126,8 +126,7 @@ func TestNginx(t *testing.T) {
 	awaitSerial(t, socket, 5)
 }
 
-// awaitSerial waits until new connections are served with a certificate: nginx
-// takes it up in the background.
+// awaitSerial waits until new connections get a certificate: nginx reloads in the background.
 func awaitSerial(t *testing.T, socket string, want int64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
@@ -147,7 +146,7 @@ func awaitSerial(t *testing.T, socket string, want int64) {
 	}
 }
 
-// serve gives the serial number of the certificate that a server shows.
+// serve returns the serial number of a server's certificate.
 func serve(ctx context.Context, socket string) (int64, error) {
 	dialer := &tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // the serial number alone is of interest
 	dialer.NetDialer = &net.Dialer{}

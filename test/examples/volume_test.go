@@ -98,7 +98,7 @@ func start(t *testing.T, name string, args ...string) *application {
 	return a
 }
 
-// await gives what follows a text in a line that the application prints.
+// await returns the text that follows prefix in a line of the application's output.
 func (a *application) await(t *testing.T, text string) string {
 	t.Helper()
 	deadline := time.After(patience)

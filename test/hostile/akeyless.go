@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// akeylessAttacks do with provider akeyless what others do with vault: one rule
-// must hold for both.
+// akeylessAttacks do the same with provider akeyless as others with vault: the same rules must
+// apply to both.
 func akeylessAttacks() []attack {
 	return []attack{akeylessSlowAttack(), akeylessAnswersAttack(), akeylessEndsAttack()}
 }
@@ -84,7 +84,7 @@ func akeylessEndsAttack() attack {
 	}
 }
 
-// gateway answers logins, knows no descriptions, and never ends credentials.
+// gateway answers logins, has no descriptions, and never revokes credentials.
 func gateway(values http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {

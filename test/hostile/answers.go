@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// answering gives one answer to everything.
+// answering gives every request the same answer.
 func answering(code int, body string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) { answer(w, code, body) }
 }
@@ -24,7 +24,7 @@ func objects(n int, more string) string {
 	return b.String()
 }
 
-// answerAttacks are in what the tenant's own servers answer.
+// answerAttacks are in the answers of the tenant's own servers.
 func answerAttacks() []attack {
 	return []attack{bigAnswersAttack(), keptAnswersAttack(), packedAnswersAttack(), redirectsAttack(), endlessCertificatesAttack(), statusAttack()}
 }

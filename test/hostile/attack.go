@@ -7,22 +7,21 @@ import (
 	"time"
 )
 
-// attack is one thing that the hostile tenant does, with what the rights of a
-// namespace's editor allow: it makes classes and pods, and has servers.
+// attack is one action of the hostile tenant, with the rights of a namespace's editor: it makes
+// classes and pods, and has servers.
 type attack struct {
 	name string
 	does string // in one line
 	// servers is how many of its own it has, before prepare.
 	servers int
-	// after is when it begins. What takes memory begins after what only needs a
-	// few volumes, so that both come about.
+	// after is when it begins. Attacks that take memory begin after those that only need a few
+	// volumes, so that both can happen.
 	after time.Duration
-	// prepare says what the servers answer. It runs before the driver does.
+	// prepare sets the answers of the servers. It runs before the driver does.
 	prepare func(s *scene) error
 	// run does it, until ctx ends or there is nothing left to do.
 	run func(ctx context.Context, s *scene)
-	// judge says what came of it once all is over. Without it, the attack shows
-	// in the figures alone.
+	// judge evaluates the result after the end. Without it, the attack shows in the figures alone.
 	judge func(s *scene) verdict
 }
 
@@ -38,7 +37,7 @@ func attacks() []attack {
 	return all
 }
 
-// verdict is what came of an attack.
+// verdict is the result of an attack.
 type verdict struct {
 	through bool
 	untried bool // the driver answered nothing at all
@@ -52,14 +51,14 @@ func throughIf(broke bool, format string, args ...any) verdict {
 	return verdict{through: broke, text: fmt.Sprintf(format, args...)}
 }
 
-// perMinute is what a number is in a minute of the attack.
+// perMinute converts a number to one for a minute of the attack.
 func (s *scene) perMinute(n int64) int64 {
 	lasted := max(s.ended.Sub(s.began), time.Second)
 	return int64(float64(n) * float64(time.Minute) / float64(lasted))
 }
 
-// verdict judges an attack: that its own pods can be unpublished holds for
-// every one. Where the driver lets nobody's go, that is no attack's own doing.
+// verdict evaluates an attack: every attack's pods must be unpublished. If the driver unpublishes
+// no pods at all, that is not this attack's effect.
 func (s *scene) verdict(anybodyGoes bool) verdict {
 	v := held("")
 	if s.attack.judge != nil {

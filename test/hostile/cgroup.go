@@ -64,7 +64,7 @@ func removeStale(root string) {
 	}
 }
 
-// procs is the file that takes the number of a process to move here.
+// procs is the file that moves a process into the cgroup.
 func (g *cgroup) procs() string { return filepath.Join(g.dir, "cgroup.procs") }
 
 // peak is the most that was charged to the group so far, page cache included.
@@ -84,7 +84,7 @@ func (g *cgroup) peak() (int64, error) {
 	return n, nil
 }
 
-// kills is how often the kernel killed for want of memory.
+// kills is how often the kernel killed a process for lack of memory.
 func (g *cgroup) kills() (int64, error) {
 	file := "memory.oom_control"
 	if g.unified {
@@ -94,8 +94,8 @@ func (g *cgroup) kills() (int64, error) {
 	return values["oom_kill"], err
 }
 
-// stat gives what lies in tmpfs now, and kernel what the kernel itself uses for
-// the group's files and sockets, where it tells.
+// stat returns the bytes in tmpfs now, and the kernel's own use for the group's files and sockets,
+// if it reports that.
 func (g *cgroup) stat() (shared, kernel int64, err error) {
 	values, err := g.read("memory.stat")
 	if err != nil {

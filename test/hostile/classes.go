@@ -7,11 +7,10 @@ import (
 	"time"
 )
 
-// parseLimitTime is what reading a class of some 400 KiB may take of a call, on
-// a busy machine.
+// parseLimitTime bounds a call that reads a class of some 400 KiB, on a busy machine.
 const parseLimitTime = 10 * time.Second
 
-// classAttacks are in what a class says.
+// classAttacks are in the text of a class.
 func classAttacks() []attack {
 	return []attack{
 		{

@@ -14,9 +14,9 @@ import (
 )
 
 const (
-	// idlePerPort is how many connections the tenant's pods hold to each port.
+	// idlePerPort is how many connections the tenant's pods open to each port.
 	idlePerPort = 3000
-	// mostIdle is what a port may bear of them.
+	// mostIdle is how many of them a port may keep open.
 	mostIdle = 512
 )
 
@@ -82,8 +82,7 @@ func connect(ctx context.Context, addr, path string) (net.Conn, error) {
 	return c, nil
 }
 
-// alive gives the connections that the driver has not closed, and closes the
-// rest.
+// alive returns the connections that the driver has not closed, and closes the rest.
 func alive(open []net.Conn) []net.Conn {
 	var left []net.Conn
 	for _, c := range open {
@@ -96,7 +95,7 @@ func alive(open []net.Conn) []net.Conn {
 	return left
 }
 
-// isOpen reads what is there and looks whether the end is.
+// isOpen reads what is there and checks for the end.
 func isOpen(c net.Conn) bool {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {

@@ -82,7 +82,7 @@ func endlessFiles(ctx context.Context, s *scene) {
 	}
 }
 
-// othersKeys has a Secret of another tenant's pod lie where kubelet puts one.
+// othersKeys puts a Secret of another tenant's pod where kubelet puts one.
 func othersKeys(ctx context.Context, s *scene) {
 	dir, err := s.ownFiles()
 	if err != nil {
@@ -113,7 +113,7 @@ func othersKeys(ctx context.Context, s *scene) {
 		if err == nil || ctx.Err() != nil {
 			continue
 		}
-		// What is left once the names are out is what the error tells.
+		// Without the names, the error text must be the same.
 		text := strings.NewReplacer(file, "FILE", class, "CLASS", pod.Name, "POD").Replace(err.Error())
 		texts = append(texts, text)
 	}

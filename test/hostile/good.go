@@ -15,7 +15,7 @@ import (
 
 const (
 	goodVolumes = 8
-	// slack is what a value may take beyond the interval.
+	// slack is how much longer than the interval a value may take.
 	slack     = 2 * time.Second
 	lookEvery = 100 * time.Millisecond
 
@@ -27,8 +27,8 @@ const (
 	revokeLimit = 10 * time.Second
 )
 
-// good is the tenant that does nothing wrong: some volumes whose secrets change
-// in the store in every interval, and pods that come and go.
+// good is the well-behaved tenant: some volumes whose secrets change in the store in every
+// interval, and pods that come and go.
 type good struct {
 	*world
 	pods    []kubelet.Pod
@@ -39,7 +39,7 @@ type good struct {
 	lives   sync.WaitGroup
 }
 
-// goodFigures are what must not suffer.
+// goodFigures are the figures that must not suffer.
 type goodFigures struct {
 	Values, Missed int // refreshes expected, and those that came late or never
 	Worst          time.Duration

@@ -32,7 +32,7 @@ func TestParseFlatKeyed(t *testing.T) {
 	}
 }
 
-// TestLedger holds what counts as a missed refresh.
+// TestLedger checks which refreshes count as missed.
 func TestLedger(t *testing.T) {
 	began := time.Now()
 	at := func(seconds float64) time.Time { return began.Add(time.Duration(seconds * float64(time.Second))) }

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// ledger holds for one volume when values were written into the store, and when
-// the volume showed them. Values are counted from 1.
+// ledger records for one volume when values were written into the store, and when the volume showed
+// them. Values are counted from 1.
 type ledger struct {
 	limit time.Duration // time that a value may take
 
@@ -26,8 +26,7 @@ func (l *ledger) wrote(value int, at time.Time) {
 	l.written[value] = at
 }
 
-// saw notes a value and all before it: a volume need not show each of them, but
-// something as new.
+// saw records a value and all before it: a volume need not show each of them, but something as new.
 func (l *ledger) saw(value int, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

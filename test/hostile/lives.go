@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// lifeAttacks are in what the tenant's own servers say of how long tokens and
-// credentials live, and of their size.
+// lifeAttacks are in the answers of the tenant's own servers about the lifetimes and sizes of
+// tokens and credentials.
 func lifeAttacks() []attack {
 	return []attack{shortLivesAttack(), bigTokensAttack()}
 }
@@ -54,7 +54,7 @@ func bigTokensAttack() attack {
 	}
 }
 
-// judgeState judges attacks that fill the driver's state.
+// judgeState evaluates attacks that fill the driver's state.
 func judgeState(s *scene) verdict {
 	return throughIf(s.peakState > s.stateSize/2, "%s of the %s of the driver's state were in use at most", mib(s.peakState), mib(s.stateSize))
 }

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// logCounter counts what the driver logs, and how much of it the hostile tenant
-// makes it log: lines that name its namespace.
+// logCounter counts the driver's log lines, and how many of them name the hostile tenant's
+// namespace.
 type logCounter struct {
 	mu    sync.Mutex
 	to    io.Writer // nil for nowhere
@@ -17,7 +17,7 @@ type logCounter struct {
 	all   int64     // bytes
 }
 
-// maxLine bounds what is kept of a line without its end.
+// maxLine bounds an unfinished line in bytes.
 const maxLine = 4 << 20
 
 // Write implements io.Writer.

@@ -1,7 +1,7 @@
-// Command hostile has one tenant of a node attack the driver in every way that
-// the rights of a namespace's editor allow, all at once, while another tenant's
-// volumes must keep their interval. The driver is the real one, under the memory
-// limit that the chart sets; the Vault that both tenants share is real too.
+// Command hostile lets one tenant of a node attack the driver in every way that the rights of a
+// namespace's editor allow, all at once, while another tenant's volumes must keep their interval.
+// The driver is the real one, under the chart's memory limit; the Vault that both tenants share is
+// real too.
 package main
 
 import (
@@ -74,7 +74,7 @@ func (c *config) declare(f *flag.FlagSet) {
 
 const shortDuration = 20 * time.Second
 
-// finish applies --short and --each, and refuses what cannot work.
+// finish applies --short and --each, and refuses invalid settings.
 func (c *config) finish(given map[string]bool) error {
 	if (c.short || c.each) && !given["duration"] {
 		c.duration = shortDuration

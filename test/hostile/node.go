@@ -19,8 +19,7 @@ import (
 
 const (
 	sampleEvery = 200 * time.Millisecond
-	// restartDelay is kubelet's first; we do not let it grow, so that a driver
-	// has every chance.
+	// restartDelay is kubelet's first; it does not grow here, so that a driver has every chance.
 	restartDelay = time.Second
 
 	// kubelet's liveness probe has the chart's timeout and threshold, and runs
@@ -30,8 +29,8 @@ const (
 	probeThreshold = 5
 )
 
-// node runs the driver as kubelet does: under a limit of memory, started again
-// when it has ended, and judged by its liveness probe.
+// node runs the driver as kubelet does: with a memory limit, restarted when it has ended, and
+// checked by its liveness probe.
 type node struct {
 	*world
 	group *cgroup // nil without one
@@ -41,7 +40,7 @@ type node struct {
 	figures nodeFigures
 }
 
-// nodeFigures are what the run is about.
+// nodeFigures are the results for the node.
 type nodeFigures struct {
 	Restarts int   // the driver ended, or would not start
 	Kills    int64 // by the kernel, for want of memory
@@ -67,8 +66,8 @@ func (n *node) start(ctx context.Context) error {
 	return err
 }
 
-// launch starts the driver by way of a script that enters the cgroup first, so
-// that nothing is charged elsewhere.
+// launch starts the driver through a script that enters the cgroup first, so that all memory is
+// charged there.
 func (n *node) launch(ctx context.Context) (*driver.Process, error) {
 	program := n.binary
 	if n.group != nil {
@@ -81,8 +80,7 @@ func (n *node) launch(ctx context.Context) (*driver.Process, error) {
 	return driver.Start(ctx, driver.Options{Binary: program, Dir: n.dir, Args: n.flags(), Logs: n.log})
 }
 
-// watch samples what the driver uses and starts it again when it has ended,
-// until ctx ends.
+// watch samples the driver's resource use and restarts it when it has ended, until ctx ends.
 func (n *node) watch(ctx context.Context) {
 	ticker := time.NewTicker(sampleEvery)
 	defer ticker.Stop()
@@ -141,7 +139,7 @@ func firstLine(err error) string {
 	return strings.TrimSuffix(line, "; its log ends with:")
 }
 
-// sample notes the greatest of what is used now.
+// sample records the maximum of the present use.
 func (n *node) sample() {
 	p := n.running()
 	if p == nil {
@@ -162,7 +160,7 @@ func (n *node) sample() {
 	}
 }
 
-// probe asks for health as kubelet does, on a connection of its own each time.
+// probe checks the health as kubelet does, on a new connection each time.
 func (n *node) probe(ctx context.Context) {
 	client := &http.Client{Timeout: probeTimeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	ticker := time.NewTicker(probeEvery)
@@ -193,8 +191,8 @@ func (n *node) probe(ctx context.Context) {
 	}
 }
 
-// unhealthy kills the driver, which watch then starts again. The time that
-// kubelet gives it to end by itself would take most of the run.
+// unhealthy kills the driver, which watch then restarts. Kubelet's grace period would take most of
+// the run.
 func (n *node) unhealthy() {
 	n.mu.Lock()
 	n.figures.Unhealthy++
@@ -220,8 +218,8 @@ func (n *node) healthy(ctx context.Context, client *http.Client) error {
 	return nil
 }
 
-// end stops the driver and reads the cgroup a last time. A driver that does not
-// stop in time is killed, which is worth a word but no failure of its own.
+// end stops the driver and reads the cgroup a last time. A driver that does not stop in time is
+// killed, which is reported but no failure.
 func (n *node) end() (nodeFigures, error) {
 	n.sample()
 	var errs []error
@@ -242,7 +240,7 @@ func (n *node) end() (nodeFigures, error) {
 		}
 		errs = append(errs, n.group.remove())
 	}
-	// The state outlives the driver on purpose; a reboot takes it.
+	// The state outlives the driver on purpose; a reboot removes it.
 	if err := unix.Unmount(n.stateDir(), unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) {
 		errs = append(errs, fmt.Errorf("unmounting the driver's state: %w", err))
 	}

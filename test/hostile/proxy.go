@@ -16,14 +16,14 @@ import (
 )
 
 const (
-	// slowRevocation is below the time that the driver gives one.
+	// slowRevocation is less than the driver's timeout for a revocation.
 	slowRevocation = 4 * time.Second
 	// longestHang bounds a request that hangs.
 	longestHang = 90 * time.Second
 	maxLogin    = 64 << 10
 )
 
-// podOf is who logs in, as its service account token says.
+// podOf is the pod that logs in, from its service account token.
 type podOf struct {
 	Namespace      string
 	Pod            struct{ Name, UID string }
@@ -49,9 +49,9 @@ func parseJWT(token string) (pod podOf, ok bool) {
 	return claims.Kubernetes, true
 }
 
-// proxy stands before the Vault that all tenants share. To the hostile tenant's
-// own paths and tokens it behaves as a Vault does whose backends are broken: a
-// path hangs, or fails, once armed; revocations are slow. It notes when the pods' tokens are revoked.
+// proxy is before the Vault that all tenants share. For the hostile tenant's own paths and tokens
+// it behaves as a Vault with broken backends: a path hangs, or fails, once armed; revocations are
+// slow. It records when the pods' tokens are revoked.
 type proxy struct {
 	server *httptest.Server
 	next   *httputil.ReverseProxy
@@ -136,7 +136,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// withLogin reads who logs in, and leaves the body as it was.
+// withLogin reads which pod logs in, and restores the body.
 func withLogin(r *http.Request) *http.Request {
 	pod, body := readLogin(r)
 	r.Body = io.NopCloser(bytes.NewReader(body))
@@ -155,7 +155,7 @@ func readLogin(r *http.Request) (podOf, []byte) {
 	return pod, body
 }
 
-// noteLogin notes whose token Vault has just made.
+// noteLogin records whose token Vault has just made.
 func (p *proxy) noteLogin(answer *http.Response) error {
 	pod, ok := answer.Request.Context().Value(loginKey{}).(podOf)
 	if !ok {
@@ -179,8 +179,8 @@ func (p *proxy) noteLogin(answer *http.Response) error {
 	return nil
 }
 
-// hang waits as long as the client does, up to a limit. The end of a client
-// shows only once its body is read.
+// hang waits as long as the client does, up to a limit. A disconnect shows only once the body is
+// read.
 func hang(r *http.Request, longest time.Duration) {
 	body, _ := io.ReadAll(io.LimitReader(r.Body, maxLogin)) // a client that is gone shows below
 	r.Body = io.NopCloser(bytes.NewReader(body))

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// say tells of progress.
+// say prints progress.
 func say(format string, args ...any) { fmt.Fprintf(os.Stderr, "hostile: "+format+"\n", args...) }
 
 func mib(n int64) string { return fmt.Sprintf("%.1f MiB", float64(n)/(1<<20)) }
@@ -91,7 +91,7 @@ func clip(text string) string {
 	return text
 }
 
-// failed names what must not be.
+// failed names the violated limits.
 func (r result) failed() error {
 	g, n := r.good, r.node
 	var errs []error

@@ -10,20 +10,20 @@ import (
 	"time"
 )
 
-// calmIntervals are those before the attacks, in which nothing may be missed:
-// else it is the machine that is too slow, and the run says nothing.
+// calmIntervals are the intervals before the attacks, in which no refresh may be missed: otherwise
+// the machine is too slow, and the run means nothing.
 const calmIntervals = 3
 
 var errSlowMachine = errors.New("the good tenant missed refreshes before there was any attack: this machine is too slow or too busy for the run")
 
-// result is what came of one run.
+// result is the result of one run.
 type result struct {
 	rows  []row
 	node  nodeFigures
 	good  goodFigures
 	limit int64 // 0 without a cgroup
-	// left is how many pods the attacks had at their end, and stuck how many of
-	// them could not be unpublished.
+	// left is how many pods the attacks had at their end, and stuck how many of them could not be
+	// unpublished.
 	left, stuck int
 }
 
@@ -127,8 +127,7 @@ func (n *node) attacked(ctx context.Context, scenes []*scene) (r result, err err
 	return r, context.Cause(ctx)
 }
 
-// together has the attacks run while the good tenant lives on, and then takes
-// their pods away.
+// together runs the attacks beside the good tenant, and then unpublishes their pods.
 func (n *node) together(ctx context.Context, g *good, scenes []*scene, value int) error {
 	attacking, stopAttacks := context.WithCancel(ctx)
 	defer stopAttacks()

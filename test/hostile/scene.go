@@ -23,15 +23,13 @@ const (
 	// maxRetryDelay bounds the growing pause between kubelet's calls, which is
 	// two minutes on a node.
 	maxRetryDelay = 4 * time.Second
-	// leaveTimeout bounds one unpublish once the attacks are over, and leaveLimit
-	// all of them.
+	// leaveTimeout bounds one unpublish after the attacks, and leaveLimit all of them.
 	leaveTimeout = 15 * time.Second
 	leaveLimit   = time.Minute
 	leaveAtOnce  = 8
 )
 
-// scene is what one attack works with: the tenant's own servers, classes, pods
-// and files.
+// scene is the environment of one attack: the tenant's own servers, classes, pods and files.
 type scene struct {
 	*world
 	attack  attack
@@ -136,8 +134,8 @@ func (s *scene) podsOf(class string, n int, ownAccounts bool) []kubelet.Pod {
 	return pods
 }
 
-// mount publishes pods as kubelet does, each again and again until it succeeds
-// or ctx ends. It does not wait.
+// mount publishes pods as kubelet does, each again and again until it succeeds or ctx ends. It does
+// not wait.
 func (s *scene) mount(ctx context.Context, pods ...kubelet.Pod) {
 	s.mu.Lock()
 	s.pods = append(s.pods, pods...)
@@ -191,8 +189,8 @@ func driverAway(err error) bool {
 		(strings.HasPrefix(text, "connection error:") || strings.HasPrefix(text, "error reading from server:") || strings.Contains(text, "transport is closing"))
 }
 
-// comeAndGo has pods of a class that go as soon as they are there, so many at a
-// time, until ctx ends. It does not wait.
+// comeAndGo publishes and unpublishes pods of a class, atOnce at a time, until ctx ends. It does
+// not wait.
 func (s *scene) comeAndGo(ctx context.Context, class string, atOnce int) {
 	for line := range atOnce {
 		s.calls.Go(func() {
@@ -207,7 +205,7 @@ func (s *scene) comeAndGo(ctx context.Context, class string, atOnce int) {
 	}
 }
 
-// oneLife is false where ctx ends before the pod does.
+// oneLife returns false if ctx ends before the pod does.
 func (s *scene) oneLife(ctx context.Context, pod kubelet.Pod) bool {
 	if s.publish(ctx, pod) != nil {
 		pause(ctx, retryDelay)
@@ -223,8 +221,8 @@ func (s *scene) oneLife(ctx context.Context, pod kubelet.Pod) bool {
 	return true
 }
 
-// awaitMounted waits for the pods, but not for long: what is refused must not
-// hold the rest of the attack up.
+// awaitMounted waits for the pods for a limited time, so that refused ones do not block the rest of
+// the attack.
 func (s *scene) awaitMounted(ctx context.Context, longest time.Duration) {
 	end := time.Now().Add(longest)
 	for time.Now().Before(end) {
@@ -237,7 +235,7 @@ func (s *scene) awaitMounted(ctx context.Context, longest time.Duration) {
 	}
 }
 
-// sample notes what is in the attack's volumes now.
+// sample records the size of the attack's volumes.
 func (s *scene) sample(mounts []string) {
 	s.mu.Lock()
 	own := map[string]bool{}
@@ -276,8 +274,8 @@ func sampleAll(ctx context.Context, scenes []*scene) {
 	}
 }
 
-// leave unpublishes what the attack has. The driver must let it, whatever the
-// pods' volumes are.
+// leave unpublishes the attack's pods. The driver must allow it, whatever the state of their
+// volumes.
 func (s *scene) leave(ctx context.Context) {
 	places := make(chan struct{}, leaveAtOnce)
 	var calls sync.WaitGroup
@@ -316,7 +314,7 @@ func (s *scene) ownFiles() (string, error) {
 	return dir, os.MkdirAll(dir, 0o755)
 }
 
-// pause waits, and tells whether ctx goes on.
+// pause waits, and reports whether ctx goes on.
 func pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -13,9 +13,8 @@ import (
 	"time"
 )
 
-// server is one of the hostile tenant's own, to which its classes lead. It
-// speaks as much of Vault as a login and a read take. An attack changes what it
-// answers.
+// server is one of the hostile tenant's own, which its classes name. It implements Vault's login
+// and read. An attack changes its answers.
 type server struct {
 	*httptest.Server
 	// read answers everything but logins, renewals and revocations.
@@ -32,8 +31,7 @@ type server struct {
 
 const oneSecret = `{"request_id":"1","data":{"k":"v"}}`
 
-// newServer starts one with HTTP, or with HTTPS that asks for a client
-// certificate.
+// newServer starts one with HTTP, or with HTTPS that asks for a client certificate.
 func newServer(https bool) *server {
 	s := &server{
 		read:   func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, oneSecret) },
@@ -73,7 +71,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// loginAnswer is what the kubernetes method says.
+// loginAnswer is the answer of the kubernetes method.
 func loginAnswer(pod podOf, token string, lasts time.Duration) string {
 	data, err := json.Marshal(map[string]any{"request_id": "1", "auth": map[string]any{
 		"client_token": token, "lease_duration": int(lasts.Seconds()), "renewable": true, "token_type": "service",
@@ -112,7 +110,7 @@ func (w *countingWriter) end() { w.server.sending.Add(-w.bytes) }
 // Unwrap lets http.ResponseController flush.
 func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// writeBig writes an answer with a value k of its own and junk of a size.
+// writeBig writes an answer with a value k and the given amount of other data.
 func writeBig(w http.ResponseWriter, key string, value string, junk int) {
 	w.Header().Set("Content-Type", "application/json")
 	fmt.Fprintf(w, `{"request_id":"1","data":{"k":%q,%q:"`, value, key)

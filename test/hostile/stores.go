@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// slowAnswer is below the time that the driver gives a request.
+// slowAnswer is less than the driver's timeout for a request.
 const slowAnswer = 6 * time.Second
 
 // armAfter is how long an attack whose store turns bad once its volumes are
@@ -160,8 +160,8 @@ func slowRevocations(ctx context.Context, s *scene) {
 	s.comeAndGo(ctx, s.name("shared"), 4)
 }
 
-// brokenPaths is in what the proxy before the shared Vault does with the
-// tenant's paths once it is armed.
+// brokenPaths uses what the proxy before the shared Vault does with the tenant's paths once it is
+// armed.
 func brokenPaths(ctx context.Context, s *scene) {
 	const paths = 6
 	for _, kind := range []string{"hang", "broken"} {

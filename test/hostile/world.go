@@ -30,7 +30,7 @@ const (
 
 const nodeName = "node-a"
 
-// world is what one run works with.
+// world is the environment of one run.
 type world struct {
 	config
 	dir    string
@@ -123,14 +123,13 @@ func tokenTTL(tenant string) string {
 	return "1h"
 }
 
-// flags are the driver's. What a chart sets by its defaults is the driver's
-// default too, and is not repeated here.
+// flags are the driver's. The chart's defaults that are the driver's defaults too are not repeated
+// here.
 func (w *world) flags() []string {
 	flags := []string{
 		"--kubeconfig=" + w.kubeconfig(),
 		"--nodeid=" + nodeName,
-		// An operator who has tenants has such a list. It is what lets classes
-		// name servers at loopback.
+		// An operator with tenants has such a list. It lets classes name servers on loopback.
 		"--vault-allowed-addresses=" + strings.Join(w.allowed, ","),
 		"--akeyless-allowed-addresses=" + strings.Join(w.allowed, ","),
 		"--health-addr=" + w.healthAddr,

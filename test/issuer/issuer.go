@@ -1,7 +1,6 @@
-// Package issuer stands in for the Kubernetes API server as issuer and judge of
-// service account tokens: it mints tokens bound to pods, publishes its keys and
-// answers TokenReviews, over HTTP on loopback. Stores under test need no other
-// part of a cluster to let a pod log in.
+// Package issuer implements the Kubernetes API server's part for service account tokens: it makes
+// tokens bound to pods, publishes its keys and answers TokenReviews, over HTTP on loopback. Stores
+// under test need no other part of a cluster to let a pod log in.
 package issuer
 
 import (
@@ -73,7 +72,7 @@ func Start(ctx context.Context, opts Options) (*Issuer, error) {
 	return i, nil
 }
 
-// Close ends the server at once and waits for it.
+// Close stops the server at once and waits for it.
 func (i *Issuer) Close() error {
 	err := i.server.Close()
 	if served := <-i.stopped; !errors.Is(served, http.ErrServerClosed) {
@@ -164,6 +163,6 @@ func (i *Issuer) serveKeys(w http.ResponseWriter, _ *http.Request) {
 func writeJSON(w http.ResponseWriter, code int, contentType string, body any) {
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(code)
-	// A failed write means that the client has gone: nobody to tell.
+	// A failed write means that the client has disconnected.
 	_ = json.NewEncoder(w).Encode(body)
 }

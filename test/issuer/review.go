@@ -59,7 +59,7 @@ func (i *Issuer) serveReview(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusCreated, "application/json", review)
 }
 
-// refuseCaller says why this caller may not ask, or nil.
+// refuseCaller says why this caller may not ask; nil if it may.
 func (i *Issuer) refuseCaller(authorization string) *metav1.Status {
 	token, ok := strings.CutPrefix(authorization, "Bearer ")
 	if !ok {

@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/issuer"
 )
 
-// review posts a TokenReview and returns the code and what came back.
+// review posts a TokenReview and returns the status code and the answer.
 func review(t *testing.T, i *issuer.Issuer, bearer, body string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,

@@ -12,13 +12,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// csiTokenLifetime is what kubelet asks for where a CSIDriver object does not
-// name an expiration.
+// csiTokenLifetime is kubelet's default for a CSIDriver object without an expiration.
 const csiTokenLifetime = time.Hour
 
-// PodRef names a pod and what its tokens say of it. A UID left empty is derived
-// from the names, the same each time. Without Pod the token is the service
-// account's alone; without Node it names no node.
+// PodRef names a pod and the claims of its tokens. An empty UID is derived from the names, the same
+// each time. Without Pod the token is the service account's alone; without Node it names no node.
 type PodRef struct {
 	Namespace, Pod, PodUID            string
 	ServiceAccount, ServiceAccountUID string
@@ -66,9 +64,9 @@ func claimsOf(p PodRef, audience string) boundClaims {
 	return c
 }
 
-// Mint makes a token as the TokenRequest API would, and says when it expires.
-// An empty audience means the API server's own. A negative ttl makes a token
-// that expired that long ago, an hour after it was issued.
+// Mint makes a token as the TokenRequest API would, and returns its expiry. An empty audience means
+// the API server's own. A negative ttl makes a token that expired that long ago, an hour after it
+// was issued.
 func (i *Issuer) Mint(pod PodRef, audience string, ttl time.Duration) (token string, exp time.Time) {
 	if audience == "" {
 		audience = i.url
@@ -88,7 +86,7 @@ func (i *Issuer) Mint(pod PodRef, audience string, ttl time.Duration) (token str
 		ID:        randomUID(),
 	}).Claims(claimsOf(pod, audience)).Serialize()
 	if err != nil {
-		// The key is ours and the claims are plain data: a broken program.
+		// The issuer made the key and the claims are plain data, so this is a bug.
 		panic(fmt.Sprintf("issuer: signing a token: %v", err))
 	}
 	return token, exp
@@ -101,7 +99,7 @@ func (i *Issuer) CSITokens(pod PodRef, audiences ...string) string {
 	return i.CSITokensFor(csiTokenLifetime, pod, audiences...)
 }
 
-// CSITokensFor is CSITokens with a lifetime, to which Mint's rules apply.
+// CSITokensFor is CSITokens with a lifetime, which has the same rules as in Mint.
 func (i *Issuer) CSITokensFor(ttl time.Duration, pod PodRef, audiences ...string) string {
 	tokens := make(map[string]authv1.TokenRequestStatus, len(audiences))
 	for _, audience := range audiences {

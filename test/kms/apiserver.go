@@ -1,5 +1,5 @@
-// Package kms plays mayfly-kms against the API server's own envelope encryption,
-// in this process. It is a Go module of its own: the API server's code is large.
+// Package kms tests mayfly-kms with the API server's own envelope encryption, in this process. It
+// is a Go module of its own, because the API server's code is large.
 package kms
 
 import (
@@ -19,15 +19,15 @@ import (
 // Provider is the name of the KMS provider in the EncryptionConfiguration.
 const Provider = "mayfly"
 
-// APIServer is what kube-apiserver does with an EncryptionConfiguration.
+// APIServer is kube-apiserver's part for an EncryptionConfiguration.
 type APIServer struct {
 	transformer value.Transformer
 	checks      []healthz.HealthChecker
 	stop        context.CancelFunc
 }
 
-// StartAPIServer loads an EncryptionConfiguration for Secrets, as an API server
-// does when it starts. It ends with the test.
+// StartAPIServer loads an EncryptionConfiguration for Secrets, as an API server does when it
+// starts. It stops at the end of the test.
 func StartAPIServer(t testing.TB, socket string) *APIServer {
 	t.Helper()
 	return startNamed(t, socket, Provider)
@@ -60,16 +60,15 @@ resources:
 	return &APIServer{transformer, loaded.HealthChecks, stop}
 }
 
-// Stop ends it.
+// Stop stops it.
 func (a *APIServer) Stop() { a.stop() }
 
-// Write encrypts what goes into etcd at a key.
+// Write encrypts the value of a key in etcd.
 func (a *APIServer) Write(ctx context.Context, key string, plaintext []byte) ([]byte, error) {
 	return a.transformer.TransformToStorage(ctx, plaintext, value.DefaultContext(key))
 }
 
-// Read decrypts what is in etcd at a key. stale says that it should be written
-// again.
+// Read decrypts the value of a key in etcd. stale says that it should be written again.
 func (a *APIServer) Read(ctx context.Context, key string, stored []byte) (plaintext []byte, stale bool, err error) {
 	return a.transformer.TransformFromStorage(ctx, stored, value.DefaultContext(key))
 }

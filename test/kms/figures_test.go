@@ -19,8 +19,8 @@ import (
 // mostMemory is the resident memory that the real process may have.
 const mostMemory = 20 << 20
 
-// TestFigures measures the real process: what 10,000 Secrets cost, its memory, and
-// the time of a Status.
+// TestFigures measures the real process: the cost of 10,000 Secrets, its memory, and the time of a
+// Status.
 func TestFigures(t *testing.T) {
 	const count = 10_000
 	r := kmsrig.New(t, vault)
@@ -101,8 +101,7 @@ func latency(t *testing.T, p *kmsrig.Process, count int) []time.Duration {
 	return all
 }
 
-// TestProcess: the real process keeps itself to itself, ends cleanly, and starts
-// over a dead one's socket.
+// TestProcess: the real process hardens itself, ends cleanly, and replaces a dead one's socket.
 func TestProcess(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)

@@ -31,7 +31,7 @@ const probeInterval = 25 * time.Second
 // secretKey is where a Secret is in etcd.
 func secretKey(n int) string { return fmt.Sprintf("/registry/secrets/shop/secret-%d", n) }
 
-// marker must never be in what is stored.
+// marker must not be in any stored value.
 const marker = "a-marker-that-is-nowhere-in-etcd"
 
 func write(t testing.TB, a *APIServer, n int) []byte {
@@ -74,8 +74,8 @@ func start(t testing.TB, p *kmsrig.Plugin) *APIServer {
 	return a
 }
 
-// TestTenThousand counts what 10,000 Secrets cost: at most one Encrypt for each
-// start of an API server, and one Decrypt for each seed.
+// TestTenThousand counts the calls for 10,000 Secrets: at most one Encrypt for each start of an API
+// server, and one Decrypt for each seed.
 func TestTenThousand(t *testing.T) {
 	const count = 10_000
 	modes(t, func(t *testing.T, flag string) {
@@ -119,7 +119,7 @@ func TestTenThousand(t *testing.T) {
 	})
 }
 
-// TestRotation: old values are stale and open; what is written has the new key id.
+// TestRotation: old values are stale and can be decrypted; new ones have the new key id.
 func TestRotation(t *testing.T) {
 	modes(t, func(t *testing.T, flag string) {
 		r := kmsrig.New(t, vault)
@@ -181,8 +181,8 @@ func TestVaultAway(t *testing.T) {
 	})
 }
 
-// TestLongOutage moves the API server's clock by more than the 3 minutes after
-// which it gives a key up that nobody confirms.
+// TestLongOutage moves the API server's clock by more than the 3 minutes after which it stops using
+// an unconfirmed key.
 func TestLongOutage(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
@@ -212,8 +212,8 @@ func TestLongOutage(t *testing.T) {
 	t.Logf("writes went on after %s of probes", time.Since(began).Round(time.Second))
 }
 
-// TestPluginRestartWithVaultAway is what cannot be survived: what was in memory is
-// gone. A running API server reads on from its own memory.
+// TestPluginRestartWithVaultAway is the case that cannot be survived: what was in memory is gone. A
+// running API server reads on from its own memory.
 func TestPluginRestartWithVaultAway(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
@@ -235,7 +235,7 @@ func TestPluginRestartWithVaultAway(t *testing.T) {
 	read(t, restarted, 1, old)
 }
 
-// TestKeyReplaced: the API server is told, and keeps what it can read.
+// TestKeyReplaced: Status fails, and the API server can still read old values.
 func TestKeyReplaced(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
@@ -254,7 +254,7 @@ func TestKeyReplaced(t *testing.T) {
 	if read(t, a, 1, old) || p.Condition().ID != id {
 		t.Error("a key that was made again is followed")
 	}
-	// A plugin that starts now has the new key, and says whose value it cannot open.
+	// A plugin that starts now has the new key, and names the value that it cannot open.
 	fresh := start(t, r.Start())
 	if _, _, err := fresh.Read(t.Context(), secretKey(1), old); err == nil || !strings.Contains(err.Error(), "another key of the same name") {
 		t.Errorf("a value of the lost key: %v", err)

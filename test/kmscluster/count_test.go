@@ -28,7 +28,7 @@ const (
 	mostIdle = 4
 )
 
-// TestCount writes and reads 10,000 Secrets, and counts what that costs.
+// TestCount writes and reads 10,000 Secrets, and counts the calls.
 func TestCount(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

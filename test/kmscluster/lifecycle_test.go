@@ -26,9 +26,9 @@ type life struct {
 	old     string // a backup under the first version
 }
 
-// TestLifecycle takes a cluster from plain text to encryption, through a rotation
-// by Vault itself and one by hand, retires the old versions, and goes back. The
-// Vault tokens end every 40 s, and the secret id is replaced on the way.
+// TestLifecycle takes a cluster from plain text to encryption, through a rotation by Vault itself
+// and a manual one, retires the old versions, and goes back. The Vault tokens expire every 40 s,
+// and the secret id is replaced on the way.
 func TestLifecycle(t *testing.T) {
 	t.Parallel()
 	l := &life{rig: newRig(t), secrets: map[string]string{}}

@@ -16,8 +16,8 @@ import (
 // last Status, and the pause of a minute between two of them.
 const outage = 4*time.Minute + 3*time.Second
 
-// TestOutage takes Vault away for more than four minutes, and then restarts the
-// API server, kills the plugin, and restarts it, all without Vault.
+// TestOutage makes Vault unavailable for more than four minutes, and then restarts the API server,
+// kills the plugin, and restarts it, all without Vault.
 func TestOutage(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)

@@ -96,8 +96,7 @@ type plugin struct {
 	metrics    string
 }
 
-// newPlugin starts a plugin with a link of its own to Vault. settings are lines
-// of its file.
+// newPlugin starts a plugin with a connection of its own to Vault. settings are lines of its file.
 func (r *rig) newPlugin(settings ...string) *plugin {
 	r.t.Helper()
 	r.plugins++
@@ -140,8 +139,7 @@ func (p *plugin) status(ctx context.Context) (probe.Status, error) {
 	return client.Status(ctx)
 }
 
-// healthy waits until the plugin is well, under a version of the key, and gives
-// the key id.
+// healthy waits until the plugin is healthy with a version of the key, and returns the key id.
 func (p *plugin) healthy(version int) string {
 	p.rig.t.Helper()
 	var id string
@@ -171,7 +169,7 @@ resources:
 `, providerName, p.socket)
 }
 
-// answer is what a tool printed, and how it ended.
+// answer is the output and exit code of a tool.
 type answer struct {
 	*report.Report
 	code           int
@@ -199,7 +197,7 @@ func (r *rig) tool(command string, args ...string) answer {
 	return a
 }
 
-// ends wants an exit code.
+// ends checks the exit code.
 func (a answer) ends(t *testing.T, code int, words ...string) answer {
 	t.Helper()
 	if a.code != code {
@@ -222,7 +220,7 @@ func (r *rig) clusterFlags(p *plugin, servers ...*controlplane.APIServer) []stri
 	return append(r.EtcdFlags(), "--config="+p.config, "--kubeconfig="+servers[0].Kubeconfig, "--api-servers="+strings.Join(urls, ","))
 }
 
-// inEtcd tells whether a text is anywhere in etcd's values.
+// inEtcd finds a text in etcd's values.
 func (r *rig) inEtcd(text string) []string {
 	r.t.Helper()
 	var keys []string

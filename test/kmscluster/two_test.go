@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/controlplane"
 )
 
-// TestTwoServers has two API servers on different versions of the key, and then
-// the key deleted, made again, and restored.
+// TestTwoServers has two API servers on different versions of the key, and then the key deleted,
+// created again, and restored.
 func TestTwoServers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
@@ -108,7 +108,7 @@ func (r *rig) replaced(p *plugin, one, two *controlplane.APIServer, secrets map[
 	}
 }
 
-// version is that of the key under which a Secret lies in etcd.
+// version is the version of the key of a Secret in etcd.
 func (r *rig) version(name string) int {
 	r.t.Helper()
 	for _, value := range r.Raw("/registry/secrets/default/" + name) {

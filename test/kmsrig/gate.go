@@ -22,11 +22,9 @@ type gateState int
 
 const (
 	gateOpen gateState = iota
-	// gateShut ends connections at once, as the kernel of a machine does whose
-	// Vault is down.
+	// gateShut closes connections at once, as a machine does whose Vault is down.
 	gateShut
-	// gateDead takes connections and says nothing, as a network does that lost
-	// the machine.
+	// gateDead accepts connections and never answers, as after a network failure.
 	gateDead
 )
 
@@ -50,7 +48,7 @@ func NewGate(t testing.TB, url string) *Gate {
 // URL is where the gate listens, with the scheme of Vault's URL.
 func (g *Gate) URL(scheme string) string { return scheme + "://" + g.listener.Addr().String() }
 
-// Shut ends all connections, and takes no others.
+// Shut closes all connections, and accepts no others.
 func (g *Gate) Shut() { g.set(gateShut) }
 
 // Dead lets all connections hang, and new ones too.
@@ -109,7 +107,7 @@ func (g *Gate) serve(c net.Conn) {
 	<-done
 }
 
-// copy passes on what comes, unless the gate is dead.
+// copy forwards the data, unless the gate is dead.
 func (g *Gate) copy(to io.Writer, from io.Reader) {
 	buffer := make([]byte, 32<<10)
 	for {

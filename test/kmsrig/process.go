@@ -45,8 +45,8 @@ func Binary(t testing.TB) string {
 	return path
 }
 
-// StartProcess runs the binary with the settings in a file, and waits until it is
-// healthy. It is killed at the test's end.
+// StartProcess runs the binary with the settings in a file, and waits until it is healthy. The end
+// of the test kills it.
 func (r *Rig) StartProcess(more ...string) *Process {
 	r.t.Helper()
 	args := r.Args(more...)
@@ -94,7 +94,7 @@ func (p *Process) Ready() string {
 	return id
 }
 
-// Kill ends the process with kill -9, which leaves its socket.
+// Kill kills the process with kill -9, which leaves its socket.
 func (p *Process) Kill() {
 	if p.cmd == nil {
 		return
@@ -108,7 +108,7 @@ func (p *Process) Kill() {
 	}
 }
 
-// Terminate ends the process as its supervisor does, and gives its exit code.
+// Terminate ends the process as its supervisor does, and returns its exit code.
 func (p *Process) Terminate() int {
 	p.t.Helper()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)

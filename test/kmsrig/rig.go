@@ -28,20 +28,20 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// The names of what the rig makes.
+// The names of the rig's objects.
 const (
 	Mount     = "transit"
 	ClusterID = "cluster-a"
 	Role      = "kms"
 )
 
-// Rig is a Vault with a key. Each rig has a key, a policy, and a role of its own,
-// so that rigs can share a Vault.
+// Rig is a Vault with a key. Each rig has a key, a policy, and a role of its own, so that rigs can
+// share a Vault.
 type Rig struct {
 	Vault *vaulttest.Server
 	Gate  *Gate
-	// Key is the name of the Transit key, RoleID that of the AppRole, and
-	// SecretIDFile holds a secret id.
+	// Key is the name of the Transit key, RoleID that of the AppRole, and SecretIDFile the file
+	// with a secret id.
 	Key, RoleID, SecretIDFile string
 	Dir                       string
 	t                         testing.TB
@@ -58,7 +58,7 @@ func Prepare(ctx context.Context, v *vaulttest.Server) error {
 	return v.Client().Sys().PutPolicyWithContext(ctx, "nothing", `path "sys/nothing" { capabilities = ["read"] }`)
 }
 
-// New makes a key and what may use it. The Vault must have been prepared.
+// New makes a key and the role that may use it. The Vault must be prepared.
 func New(t testing.TB, v *vaulttest.Server) *Rig {
 	t.Helper()
 	dir := t.TempDir()
@@ -98,7 +98,7 @@ func (r *Rig) SetPolicy(rules string) {
 	}
 }
 
-// NewSecretID puts a new secret id into the file.
+// NewSecretID writes a new secret id to the file.
 func (r *Rig) NewSecretID() (accessor string) {
 	r.t.Helper()
 	data := r.Write("auth/approle/role/"+r.role()+"/secret-id", nil)
@@ -185,8 +185,8 @@ func (r *Rig) Mark() vaulttest.Mark {
 	return m
 }
 
-// Args are the settings of a plugin on this rig: AppRole, through the gate, on a
-// socket of its own, quick to notice what changes. Later ones of the same name win.
+// Args are the settings of a plugin on this rig: AppRole, through the gate, on a socket of its own,
+// with short intervals. Later ones of the same name win.
 func (r *Rig) Args(more ...string) []string {
 	dir, err := os.MkdirTemp("", "kms") // short: the kernel limits a socket's path
 	if err != nil {
@@ -268,7 +268,7 @@ func Start(t testing.TB, c config.Config) *Plugin {
 	return p
 }
 
-// Stop ends the plugin and waits for it.
+// Stop stops the plugin and waits for it.
 func (p *Plugin) Stop() {
 	if p.stop == nil {
 		return
@@ -295,7 +295,7 @@ func (p *Plugin) Status() (*kmsv2.StatusResponse, error) {
 	return p.Client.Status(p.t.Context(), &kmsv2.StatusRequest{})
 }
 
-// Ready waits until the plugin is healthy, and gives the key id.
+// Ready waits until the plugin is healthy, and returns the key id.
 func (p *Plugin) Ready() string {
 	p.t.Helper()
 	var id string
@@ -307,11 +307,10 @@ func (p *Plugin) Ready() string {
 	return id
 }
 
-// Condition is that of the plugin, for tests that look at more than the API
-// server can.
+// Condition is the plugin's, for tests that check more than the API server can see.
 func (p *Plugin) Condition() plugin.Condition { return p.Server.Condition() }
 
-// Log keeps what the plugin writes.
+// Log stores the plugin's output.
 type Log struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -331,8 +330,7 @@ func (l *Log) String() string {
 	return l.text.String()
 }
 
-// Main runs a package's tests with a Vault that is prepared for them, and gives
-// the exit code.
+// Main runs a package's tests with a prepared Vault, and returns the exit code.
 func Main(m *testing.M, vault **vaulttest.Server) int {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()

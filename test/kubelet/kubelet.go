@@ -1,6 +1,6 @@
-// Package kubelet plays kubelet for one driver: it makes the directories,
-// calls the CSI socket with what kubelet of Kubernetes 1.35 and later (or of
-// before) passes, and reads volumes as a pod would.
+// Package kubelet acts as kubelet for one driver: it makes the directories, calls the CSI socket
+// with the fields of kubelet of Kubernetes 1.35 and later (or of earlier releases), and reads
+// volumes as a pod would.
 package kubelet
 
 import (
@@ -22,7 +22,7 @@ import (
 
 // Kubelet is one node's agent.
 type Kubelet struct {
-	// Root is the kubelet root directory, below which the pods lie.
+	// Root is the kubelet root directory, with the pods below it.
 	Root     string
 	conn     *grpc.ClientConn
 	Node     csipb.NodeClient
@@ -30,8 +30,8 @@ type Kubelet struct {
 }
 
 const (
-	// redial is how soon a driver that has come back is found. Kubelet connects
-	// anew for each call; a connection that is kept backs off for ever longer.
+	// redial is how soon a restarted driver is found. Kubelet makes a new connection for each call;
+	// a lasting connection backs off longer and longer.
 	redial = 5 * time.Millisecond
 	// connectTimeout is gRPC's own, which the above would make as short.
 	connectTimeout = 20 * time.Second
@@ -50,7 +50,7 @@ func Dial(root, socket string) (*Kubelet, error) {
 	return &Kubelet{Root: root, conn: conn, Node: csipb.NewNodeClient(conn), Identity: csipb.NewIdentityClient(conn)}, nil
 }
 
-// Close ends the connection.
+// Close closes the connection.
 func (k *Kubelet) Close() error { return k.conn.Close() }
 
 // Pod is a pod with one inline volume.
@@ -84,7 +84,7 @@ func (p Pod) volume() string {
 	return p.Volume
 }
 
-// VolumeID is the id that kubelet gives the volume.
+// VolumeID is kubelet's id for the volume.
 func (p Pod) VolumeID() string {
 	return fmt.Sprintf("csi-%x", sha256.Sum256([]byte(p.volume()+p.UID)))
 }
@@ -140,7 +140,7 @@ func (k *Kubelet) Publish(ctx context.Context, p Pod) error {
 	return err
 }
 
-// Unpublish ends the volume, and removes the pod's directory.
+// Unpublish unpublishes the volume, and removes the pod's directory.
 func (k *Kubelet) Unpublish(ctx context.Context, p Pod) error {
 	_, err := k.Node.NodeUnpublishVolume(ctx, &csipb.NodeUnpublishVolumeRequest{VolumeId: p.VolumeID(), TargetPath: k.Target(p)})
 	if err != nil {
@@ -169,8 +169,8 @@ func (k *Kubelet) removePodDir(p Pod) error {
 	return nil
 }
 
-// Read gives the volume's files by path, as a pod sees them: through the
-// links, and without the layout's own names.
+// Read returns the volume's files by path, as a pod sees them: through the links, and without the
+// layout's own names.
 func (k *Kubelet) Read(p Pod) (map[string]string, error) {
 	root := k.Target(p)
 	files := map[string]string{}

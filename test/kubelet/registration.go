@@ -9,9 +9,8 @@ import (
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 )
 
-// Register does what kubelet does with a socket that appears in its
-// plugins_registry: asks who is there, and says whether it was taken. It
-// gives back what the plugin said.
+// Register does what kubelet does with a socket that appears in its plugins_registry: it calls
+// GetInfo, and reports whether it registered the plugin. It returns the plugin's info.
 func Register(ctx context.Context, socket string, refuse error) (*registerapi.PluginInfo, error) {
 	conn, err := grpc.NewClient("unix:"+socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

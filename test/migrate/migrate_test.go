@@ -75,7 +75,7 @@ func store(t *testing.T, path string) string {
 	return dir
 }
 
-// check runs the script, and gives what it printed and its exit code.
+// check runs the script, and returns its output and its exit code.
 func check(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	if _, err := exec.LookPath("jq"); err != nil {
@@ -122,7 +122,7 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-// TestRefusals: a check that could not be made never looks like one that found nothing.
+// TestRefusals: a check that could not be made never looks like one without findings.
 func TestRefusals(t *testing.T) {
 	whole := store(t, "testdata/clean/cluster.yaml")
 	broken := store(t, "testdata/clean/cluster.yaml")
@@ -153,7 +153,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// TestDefaults: the values that the script takes for the chart's are the chart's.
+// TestDefaults: the script's defaults for the chart's values are the chart's.
 func TestDefaults(t *testing.T) {
 	source, err := os.ReadFile(script)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// boot makes a node where there is nothing yet.
+// boot makes a node in an empty folder.
 func (n *Node) boot(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
@@ -64,12 +64,12 @@ func (n *Node) loadBaseImages(ctx context.Context) error {
 	return nil
 }
 
-// prepare makes the folder and what it needs of the machine.
+// prepare makes the folder and the requirements on the machine.
 func (n *Node) prepare() error {
 	if err := os.MkdirAll(n.dir, 0o711); err != nil {
 		return fmt.Errorf("making the node's folder: %w", err)
 	}
-	// The mark comes first: from here on a clean-up may delete what is inside.
+	// The mark comes first: from here on a clean-up may delete the contents.
 	if err := os.WriteFile(n.marker(), nil, 0o644); err != nil {
 		return fmt.Errorf("marking the node's folder: %w", err)
 	}

@@ -61,7 +61,7 @@ func makeCgroup(name string) error {
 	return fillCpuset(filepath.Join(cgroupMount, "cpuset"), name)
 }
 
-// delegate hands the controllers that kubelet needs down to the cgroup.
+// delegate enables the controllers that kubelet needs in the cgroup.
 func delegate(root, name string) error {
 	for _, dir := range []string{root, filepath.Join(root, name)} {
 		for _, controller := range kubeletControllers {
@@ -78,8 +78,8 @@ func delegate(root, name string) error {
 	return nil
 }
 
-// fillCpuset gives the cgroup all processors and memory: with cgroup v1 a new
-// one has none, and nothing can be put into it.
+// fillCpuset gives the cgroup all processors and memory: with cgroup v1 a new one has none, and no
+// process can enter it.
 func fillCpuset(root, name string) error {
 	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
 		all, err := os.ReadFile(filepath.Join(root, file))
@@ -101,7 +101,7 @@ func fillCpuset(root, name string) error {
 func cgroupDirs(roots []string, name string) []string {
 	var dirs []string
 	for _, root := range roots {
-		// What vanishes while we look needs no listing.
+		// An entry that vanishes meanwhile needs no listing.
 		_ = filepath.WalkDir(filepath.Join(root, name), func(path string, entry fs.DirEntry, err error) error {
 			if err == nil && entry.IsDir() {
 				dirs = append(dirs, path)
@@ -119,7 +119,7 @@ func cgroupPids(roots []string, name string) []int {
 	for _, dir := range cgroupDirs(roots, name) {
 		procs, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		for line := range strings.Lines(string(procs)) {
-			// Zero is a process of another pid namespace, which is not ours.
+			// Zero is a process of another pid namespace, which does not belong to the node.
 			if pid, err := strconv.Atoi(strings.TrimSpace(line)); err == nil && pid > 0 {
 				pids = append(pids, pid)
 			}
@@ -129,8 +129,7 @@ func cgroupPids(roots []string, name string) []int {
 	return slices.Compact(pids)
 }
 
-// removeCgroup removes what the node left of its cgroup. It fails while a
-// process that was killed is still on its way out.
+// removeCgroup removes the node's cgroup. It fails while a killed process is still exiting.
 func removeCgroup(roots []string, name string) error {
 	var failed error
 	for _, dir := range cgroupDirs(roots, name) {

@@ -7,8 +7,8 @@ import (
 	"os"
 )
 
-// Down ends the node in the folder of the options and removes all that is left
-// of it, however it ended. It is not an error if there is none.
+// Down stops the node in the folder of the options and removes all that is left of it, however it
+// ended. It is not an error if there is none.
 func Down(ctx context.Context, options Options) error {
 	n, err := newNode(options)
 	if err != nil {
@@ -17,8 +17,8 @@ func Down(ctx context.Context, options Options) error {
 	return n.Down(ctx)
 }
 
-// Down ends the node and removes its processes, containers, mounts, cgroups
-// and files, and puts back the kernel settings that kubelet changed.
+// Down stops the node and removes its processes, containers, mounts, cgroups and files, and
+// restores the kernel settings that kubelet changed.
 func (n *Node) Down(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return errors.New("ending a node needs root")
@@ -52,7 +52,7 @@ func (n *Node) cleanUp(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing the node's files: %w", err)
 	}
-	// The mark goes last: a clean-up that is cut short can be repeated.
+	// The mark goes last: an interrupted clean-up can be repeated.
 	for _, entry := range entries {
 		if path := n.path(entry.Name()); path != n.marker() {
 			if err := removeTree(path); err != nil {
@@ -63,7 +63,7 @@ func (n *Node) cleanUp(ctx context.Context) error {
 	return removeTree(n.dir)
 }
 
-// checkOwned keeps a mistaken folder from being emptied.
+// checkOwned protects a wrong folder from being emptied.
 func (l layout) checkOwned() error {
 	entries, err := os.ReadDir(l.dir)
 	if errors.Is(err, os.ErrNotExist) {
@@ -78,7 +78,7 @@ func (l layout) checkOwned() error {
 	return nil
 }
 
-// halt ends all that runs and takes back what was made outside the folder.
+// halt stops everything and undoes the changes outside the folder.
 func (n *Node) halt(ctx context.Context) error {
 	if err := n.killAll(ctx); err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// stepTimeout bounds what a cluster is waited for; nothing takes nearly as long.
+// stepTimeout bounds each wait for a cluster; nothing takes nearly as long.
 const stepTimeout = 90 * time.Second
 
 // cluster is a node as its users see it.
@@ -111,7 +111,7 @@ func command(script string) func(*corev1.Pod) {
 	return func(p *corev1.Pod) { p.Spec.Containers[0].Command = []string{"sh", "-c", script} }
 }
 
-// pids are those of all components and what they started.
+// pids are those of all components and their children.
 func pids(t *testing.T, n *Node) []int {
 	t.Helper()
 	all, err := processes(n.dir)

@@ -128,8 +128,8 @@ func (l layout) apiServerArguments() []string {
 	}
 }
 
-// start starts a component in a session of its own, so that it outlives the
-// starter and its terminal, with its output in its log.
+// start starts a component in a session of its own, so that it outlives the starter and its
+// terminal, with its output in its log.
 func (n *Node) start(ctx context.Context, c Component) error {
 	log, err := os.OpenFile(n.log(c), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {

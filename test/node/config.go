@@ -15,7 +15,7 @@ import (
 //go:embed config
 var configFiles embed.FS
 
-// settings are what the files in config/ are rendered with.
+// settings are the data for the templates in config/.
 type settings struct {
 	Dir, Address, Cgroup    string
 	KubeletPort             int
@@ -36,8 +36,8 @@ func (n *Node) settings() settings {
 	}
 }
 
-// snapshotter avoids overlayfs on top of overlayfs, which the kernel refuses:
-// that is what the folder is on when the node itself runs in a container.
+// snapshotter avoids overlayfs on top of overlayfs, which the kernel refuses: the folder is on
+// overlayfs when the node itself runs in a container.
 func snapshotter(dir string) string {
 	var stat unix.Statfs_t
 	if err := unix.Statfs(dir, &stat); err == nil && stat.Type == unix.OVERLAYFS_SUPER_MAGIC {

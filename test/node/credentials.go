@@ -13,8 +13,7 @@ import (
 // masters is the group that may do anything.
 const masters = "system:masters"
 
-// writeCredentials makes every key and certificate of the cluster, and the
-// kubeconfigs made of them.
+// writeCredentials makes every key and certificate of the cluster, and the kubeconfigs with them.
 func (l layout) writeCredentials() error {
 	if err := l.writeEtcdCredentials(); err != nil {
 		return err
@@ -54,8 +53,8 @@ func (l layout) writeCredentials() error {
 	return nil
 }
 
-// writeEtcdCredentials gives etcd an authority of its own: whoever can write
-// there is the cluster's master, so no client of the API server may.
+// writeEtcdCredentials gives etcd an authority of its own: write access to etcd is full control of
+// the cluster, so no client of the API server may have it.
 func (l layout) writeEtcdCredentials() error {
 	ca, caCert, err := pki.NewAuthority("mayfly-node-etcd")
 	if err != nil {

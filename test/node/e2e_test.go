@@ -18,8 +18,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// TestNode takes one node through its life. Each step starts from what the one
-// before it left.
+// TestNode takes one node through its life. Each step starts from the state that the one before it
+// left.
 func TestNode(t *testing.T) {
 	options := Options{Dir: shortDir(t), Out: t.Output()}
 	before := machineNow(t)

@@ -41,8 +41,8 @@ type ImageFile struct {
 	Mode int64
 }
 
-// WriteTar writes the image in the format that "ctr images import" and
-// "docker load" take. The same image gives the same bytes.
+// WriteTar writes the image in the format of "ctr images import" and "docker load". The same image
+// gives the same bytes.
 func (i Image) WriteTar(w io.Writer) error {
 	layer, err := i.layer()
 	if err != nil {
@@ -162,7 +162,7 @@ func (n *Node) LoadImage(ctx context.Context, tarPath string) error {
 	return nil
 }
 
-// AddImage is LoadImage for an image that is made here.
+// AddImage is LoadImage for an image from a Go value.
 func (n *Node) AddImage(ctx context.Context, image Image) error {
 	var archive bytes.Buffer
 	if err := image.WriteTar(&archive); err != nil {

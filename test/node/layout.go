@@ -24,7 +24,7 @@ func DefaultDir() string {
 	return filepath.Join(os.TempDir(), "mayfly-node")
 }
 
-// layout says where everything is, given the folder that holds it.
+// layout has the paths of everything in a node's folder.
 type layout struct {
 	dir string
 }
@@ -79,10 +79,9 @@ func (l layout) log(c Component) string { return l.path("log", string(c)+".log")
 
 func (l layout) hash() [sha256.Size]byte { return sha256.Sum256([]byte(l.dir)) }
 
-// address is a loopback address of the node's own, so that nodes in different
-// folders, and whatever else listens on 127.0.0.1, stay out of each other's
-// way. It is the node's name too: kubelet takes a loopback address for the
-// node's only from its name.
+// address is a loopback address of the node's own, so that nodes in different folders, and other
+// listeners on 127.0.0.1, do not conflict. It is the node's name too: only by its name kubelet
+// accepts a loopback address as the node's.
 func (l layout) address() string {
 	h := l.hash()
 	return fmt.Sprintf("127.%d.%d.1", 64+h[0]%64, h[1])

@@ -10,11 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// share mounts the folder over itself as a shared mount, which mount
-// propagation between containers and kubelet requires. The rest of the machine
-// stays as it is, whether / is shared or not: made private first, the new
-// mount is in no group with the one it was made from. Flags that /tmp may be
-// mounted with, such as noexec, do not apply inside.
+// share mounts the folder over itself as a shared mount, which mount propagation between containers
+// and kubelet requires. It does not affect the rest of the machine, whether / is shared or not:
+// since it is made private first, the new mount has no peers. Flags of the mount of /tmp, such as
+// noexec, do not apply inside.
 func share(dir string) error {
 	steps := []struct {
 		source string
@@ -48,7 +47,7 @@ func mountsBelow(dir string) ([]string, error) {
 	return points, nil
 }
 
-// unmountBelow removes the mounts below dir, except those that keep says.
+// unmountBelow removes the mounts below dir, except those for which keep returns true.
 func unmountBelow(dir string, keep func(point string) bool) error {
 	points, err := mountsBelow(dir)
 	if err != nil {
@@ -67,8 +66,8 @@ func unmountBelow(dir string, keep func(point string) bool) error {
 	return nil
 }
 
-// removeTree deletes dir, and refuses while anything is mounted in it: what is
-// mounted there may be somebody's data.
+// removeTree deletes dir, and refuses while anything is mounted in it, because the mount may have
+// other data.
 func removeTree(dir string) error {
 	points, err := mountsBelow(dir)
 	if err != nil {

@@ -18,9 +18,9 @@ type binding struct {
 	target, source string
 }
 
-// bindings cover the paths that kubelet and containerd use whatever they are
-// told: device plugins, links to logs, sockets of shims, CNI results. A
-// kubelet or containerd that the machine runs for itself keeps its own.
+// bindings cover the paths that kubelet and containerd use whatever their settings: device plugins,
+// links to logs, sockets of shims, CNI results. The machine's own kubelet or containerd keeps its
+// own.
 func (l layout) bindings() []binding {
 	return []binding{
 		{"/var/lib/kubelet", l.path("machine", "kubelet")},
@@ -91,7 +91,7 @@ func bind(bindings []binding) error {
 	return nil
 }
 
-// mountOf gives the mount point of the mount that a path is on.
+// mountOf returns the mount point of the mount that a path is on.
 func mountOf(mounts []*mountinfo.Info, path string) string {
 	longest := slices.MaxFunc(mounts, func(a, b *mountinfo.Info) int {
 		return covering(a.Mountpoint, path) - covering(b.Mountpoint, path)

@@ -10,9 +10,8 @@ import (
 	"syscall"
 )
 
-// neighbours are the folders of other nodes that run on this machine. What a
-// node changes of the machine is put back by the last one to go: the first one
-// notes it, and hands the note on.
+// neighbours are the folders of other nodes that run on this machine. The last node to go restores
+// the machine's settings: the first one records them, and passes the record on.
 func neighbours(dir string) ([]layout, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -49,8 +48,8 @@ func nodeOf(proc string) (layout, bool) {
 	return layout{}, false
 }
 
-// noteChanges notes what the node is about to change of the machine. Next to
-// another node that is nothing: the other one has noted it.
+// noteChanges records what the node is about to change of the machine. Next to another node that is
+// nothing, because the other one has recorded it.
 func (l layout) noteChanges() error {
 	others, err := neighbours(l.dir)
 	if err != nil {
@@ -68,8 +67,8 @@ func (l layout) noteChanges() error {
 	return makeDirectories(l.bindingTargets())
 }
 
-// undoChanges puts the machine back, or leaves that to another node. One that
-// has a note of its own started at the same time, and knows the same.
+// undoChanges restores the machine, or leaves that to another node. One with a record of its own
+// started at the same time, and has the same data.
 func (l layout) undoChanges(others []layout) error {
 	changes, err := readUndo(l.undo())
 	if err != nil || changes.empty() {

@@ -1,10 +1,8 @@
-// Package node runs a real Kubernetes node on this machine: etcd, the API
-// server, the controller manager, the scheduler, containerd and a kubelet,
-// with everything they leave in one folder and everything they listen on a
-// loopback address. It is for tests and for developers: Up makes a fresh
-// cluster in well under a minute, Down leaves nothing of it, and between the
-// two its components can be stopped, killed and started like those of a
-// cluster that has a bad day.
+// Package node runs a real Kubernetes node on this machine: etcd, the API server, the controller
+// manager, the scheduler, containerd and a kubelet, with all their files in one folder and all
+// their listeners on a loopback address. It is for tests and for developers: Up makes a new cluster
+// in well under a minute, Down removes all of it, and in between its components can be stopped,
+// killed and started like those of a failing cluster.
 package node
 
 import (
@@ -31,10 +29,9 @@ const (
 
 // Options say where the node is to be.
 type Options struct {
-	// Dir holds all state. Empty means DefaultDir. It must be empty, absent, or
-	// a node's already.
+	// Dir has all state. Empty means DefaultDir. It must be empty, absent, or a node's already.
 	Dir string
-	// Out is told what happens, line by line. It may be nil.
+	// Out receives the progress, line by line. It may be nil.
 	Out io.Writer
 }
 
@@ -46,9 +43,8 @@ type Node struct {
 	out      io.Writer
 }
 
-// Up gives a node that is ready. One that runs and is healthy stays as it is,
-// with what is on it; anything less is cleaned up and made anew. If it fails,
-// nothing runs, and the logs stay.
+// Up returns a node that is ready. It keeps a healthy running node and its contents; any other is
+// cleaned up and made again. If Up fails, nothing runs, and the logs stay.
 func Up(ctx context.Context, options Options) (*Node, error) {
 	n, err := newNode(options)
 	if err != nil {
@@ -75,7 +71,7 @@ func Up(ctx context.Context, options Options) (*Node, error) {
 	}
 	if err := n.boot(ctx); err != nil {
 		n.say("failed; stopping everything, the logs stay in %s", n.path("log"))
-		// What made it fail may be that ctx has ended.
+		// The cause may be that ctx has ended.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), haltTimeout)
 		defer cancel()
 		return nil, errors.Join(err, n.halt(ctx))
@@ -84,7 +80,7 @@ func Up(ctx context.Context, options Options) (*Node, error) {
 	return n, nil
 }
 
-// Attach gives the node that runs in the folder, in whatever state it is.
+// Attach returns the node that runs in the folder, in any state.
 func Attach(options Options) (*Node, error) {
 	n, err := newNode(options)
 	if err != nil {
@@ -146,13 +142,13 @@ func (n *Node) CAFile() string { return n.pki("ca.crt") }
 // Kubectl is the path of a kubectl of the cluster's version.
 func (n *Node) Kubectl() string { return n.programs["kubectl"] }
 
-// KubeletRoot is what is /var/lib/kubelet elsewhere. It is on a shared mount.
+// KubeletRoot replaces /var/lib/kubelet. It is on a shared mount.
 func (n *Node) KubeletRoot() string { return n.kubeletRoot() }
 
 // StaticPods is the folder whose pods kubelet runs without an API server.
 func (n *Node) StaticPods() string { return n.path("manifests") }
 
-// RunDir is what is /run elsewhere: Reboot empties it.
+// RunDir replaces /run: Reboot empties it.
 func (n *Node) RunDir() string { return n.run() }
 
 // AuditLog is the path of the API server's audit log.
@@ -161,8 +157,8 @@ func (n *Node) AuditLog() string { return n.path("log", "audit.log") }
 // Log is the path of a component's log.
 func (n *Node) Log(c Component) string { return n.log(c) }
 
-// lock excludes other processes that start or end the same node. An abstract
-// socket leaves no file, and goes with its process.
+// lock excludes other processes that start or stop the same node. An abstract socket leaves no
+// file, and ends with its process.
 func (l layout) lock(ctx context.Context) (unlock func(), err error) {
 	var listener net.Listener
 	err = poll(ctx, "waiting for another command on the same node", func(ctx context.Context) error {

@@ -104,7 +104,7 @@ func TestConfigIsWellFormed(t *testing.T) {
 	}
 }
 
-// The programs must call themselves what they are.
+// The programs must report their real version.
 func TestKubernetesVersionIsThatOfTheModule(t *testing.T) {
 	goMod, err := os.ReadFile("../cluster/go.mod")
 	if err != nil {

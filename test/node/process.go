@@ -15,10 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Every process of a node carries these variables, which its children inherit.
-// They, and not files with process ids, say what belongs to a node: they are
-// right after any crash, and an id that the kernel has given to somebody else
-// cannot mislead.
+// Every process of a node has these variables, which its children inherit. They say which processes
+// belong to a node, instead of files with process ids: they are right after any crash, and are not
+// confused by an id that the kernel reuses.
 const (
 	envDir       = "MAYFLY_NODE_PROCESS_OF"
 	envComponent = "MAYFLY_NODE_COMPONENT"
@@ -33,8 +32,8 @@ type process struct {
 	leader    bool // the component itself, not a child such as a containerd shim
 }
 
-// processes lists what runs with a node's mark. Containers do not have it:
-// they are found by their cgroup.
+// processes lists the processes with a node's mark. Containers do not have it: they are found by
+// their cgroup.
 func processes(dir string) ([]process, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -100,8 +99,8 @@ func (l layout) signal(ctx context.Context, c Component, sig unix.Signal) error 
 	})
 }
 
-// killAll kills everything that belongs to the node, containers included. It
-// looks again until it finds nothing, because what it kills may be forking.
+// killAll kills everything that belongs to the node, containers included. It repeats until it finds
+// nothing, because the processes may be forking.
 func (l layout) killAll(ctx context.Context) error {
 	return poll(ctx, "killing the node's processes", func(context.Context) error {
 		running, err := processes(l.dir)
@@ -130,8 +129,8 @@ func killPids(pids []int) error {
 	return nil
 }
 
-// reap takes the exit status of a child of this process. For anything else the
-// kernel refuses, and its own parent takes it.
+// reap reads the exit status of a child of this process. For any other process the kernel refuses,
+// and its own parent reads it.
 func reap(pid int) {
 	_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 }

@@ -49,7 +49,7 @@ func TestKillAllFindsByMark(t *testing.T) {
 		if err := other.Process.Kill(); err != nil {
 			t.Error(err)
 		}
-		// Its death is by our signal, which Wait reports.
+		// A signal of this test ends it, which Wait reports.
 		_ = other.Wait()
 	}()
 	if err := awaitMark(t.Context(), marked.Process.Pid); err != nil {

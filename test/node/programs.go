@@ -15,8 +15,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
-// systemPath is where programs are looked for after $PATH, which often lacks
-// the administrator's directories.
+// systemPath is searched for programs after $PATH, which often lacks the administrator's
+// directories.
 const systemPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // programs are the paths of programs by name.
@@ -35,8 +35,8 @@ func packages() map[string]string {
 	}
 }
 
-// findPrograms finds all programs, installs the packages of those that are
-// missing, and builds those of Kubernetes where they are not cached.
+// findPrograms finds all programs, installs the packages of those that are missing, and builds
+// those of Kubernetes that are not cached.
 func findPrograms(ctx context.Context, out io.Writer) (programs, error) {
 	found, missing := systemPrograms()
 	if len(missing) > 0 {
@@ -57,7 +57,7 @@ func findPrograms(ctx context.Context, out io.Writer) (programs, error) {
 	return found, nil
 }
 
-// systemPrograms gives the programs found and the packages of the others.
+// systemPrograms returns the programs found and the packages of the others.
 func systemPrograms() (found programs, missing []string) {
 	found = programs{}
 	for name, pkg := range packages() {
@@ -85,7 +85,7 @@ func lookPath(name string) string {
 	return ""
 }
 
-// isStatic tells whether a program runs in an image that holds nothing else.
+// isStatic reports whether a program runs in an image with nothing else.
 func isStatic(path string) bool {
 	file, err := elf.Open(path)
 	if err != nil {
@@ -128,8 +128,8 @@ func aptGet(ctx context.Context, args ...string) ([]byte, error) {
 	return cmd.CombinedOutput()
 }
 
-// denyServices keeps package scripts from starting services until it is undone.
-// A policy that exists already is the administrator's, and stays.
+// denyServices keeps package scripts from starting services until it is undone. It keeps a policy
+// that exists already, which is the administrator's.
 func denyServices(policy string) (undo func() error, err error) {
 	file, err := os.OpenFile(policy, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
 	if errors.Is(err, os.ErrExist) {

@@ -17,7 +17,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 )
 
-// checkTimeout bounds one look at a component.
+// checkTimeout bounds one check of a component.
 const checkTimeout = 5 * time.Second
 
 // clients ask the API server and kubelet, as the cluster's administrator.
@@ -85,7 +85,7 @@ func (n *Node) check(ctx context.Context, ask clients, c Component) error {
 	case ControllerManager:
 		return checkNamespace(ctx, ask.kubernetes, metav1.NamespaceDefault)
 	case Kubelet:
-		// What the API server says of the node may be older than this kubelet.
+		// The API server's state of the node may be older than this kubelet.
 		if err := checkKubelet(ctx, ask.kubelet, n.address()); err != nil {
 			return err
 		}
@@ -112,8 +112,8 @@ func checkKubelet(ctx context.Context, client *http.Client, address string) erro
 	return nil
 }
 
-// checkNamespace tells whether pods can be made in a namespace: admission
-// wants their service account, and kubelet mounts the cluster's CA for them.
+// checkNamespace reports whether pods can be made in a namespace: admission requires their service
+// account, and kubelet mounts the cluster's CA for them.
 func checkNamespace(ctx context.Context, client kubernetes.Interface, namespace string) error {
 	if _, err := client.CoreV1().ServiceAccounts(namespace).Get(ctx, "default", metav1.GetOptions{}); err != nil {
 		return fmt.Errorf("getting the default service account: %w", err)
@@ -144,7 +144,7 @@ func checkNode(ctx context.Context, client kubernetes.Interface, name string) er
 	return errors.New("the node has not said whether it is ready")
 }
 
-// healthy tells whether a whole node runs.
+// healthy reports whether a whole node runs.
 func (n *Node) healthy(ctx context.Context) bool {
 	if _, err := os.Stat(n.marker()); err != nil {
 		return false
@@ -164,14 +164,14 @@ func (n *Node) healthy(ctx context.Context) bool {
 	return true
 }
 
-// Status is what a component does.
+// Status is the state of a component.
 type Status struct {
 	Component Component
 	Pid       int   // 0 if it does not run
 	Err       error // why it is not ready, nil if it is
 }
 
-// Status looks at every component.
+// Status checks every component.
 func (n *Node) Status(ctx context.Context) ([]Status, error) {
 	ask, err := n.newClients()
 	if err != nil {

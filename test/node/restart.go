@@ -14,7 +14,7 @@ func (n *Node) Stop(ctx context.Context, c Component) error {
 	return n.signal(ctx, c, unix.SIGTERM)
 }
 
-// Kill ends a component without giving it the time to notice.
+// Kill kills a component without notice.
 func (n *Node) Kill(ctx context.Context, c Component) error {
 	return n.signal(ctx, c, unix.SIGKILL)
 }
@@ -45,11 +45,10 @@ func (n *Node) Restart(ctx context.Context, c Component) error {
 	return n.Start(ctx, c)
 }
 
-// Reboot does to the pods what a power failure of the machine would: kubelet,
-// containerd and every container die at once, all mounts below the folder are
-// gone, RunDir is empty, and then kubelet and containerd start on what is on
-// disk. The control plane runs on, as that of a cluster would. A driver that is
-// a process of the host is the caller's to kill.
+// Reboot has the same effect on the pods as a power failure of the machine: kubelet, containerd and
+// every container die at once, all mounts below the folder are gone, RunDir is empty, and then
+// kubelet and containerd start with what is on disk. The control plane runs on, as that of a
+// cluster would. The caller must kill a driver that is a process of the host.
 func (n *Node) Reboot(ctx context.Context) error {
 	n.say("rebooting: everything but the control plane dies")
 	if err := n.killWorkers(ctx); err != nil {
@@ -81,7 +80,7 @@ func (n *Node) Reboot(ctx context.Context) error {
 	return nil
 }
 
-// killWorkers kills kubelet, containerd, what they started, and all containers.
+// killWorkers kills kubelet, containerd, their children, and all containers.
 func (n *Node) killWorkers(ctx context.Context) error {
 	return poll(ctx, "killing kubelet, containerd and all containers", func(context.Context) error {
 		running, err := processes(n.dir)

@@ -24,15 +24,15 @@ var kubeletSysctls = []string{
 	"kernel/keys/root_maxbytes",
 }
 
-// undo is what a node changes of the machine outside its folder. It is noted
-// in the folder before the change is made.
+// undo is the node's changes of the machine outside its folder. It is recorded in the folder before
+// the change is made.
 type undo struct {
 	Sysctls     map[string]string // values before
 	Directories []string          // made, parents first
 }
 
-// plan finds out what a node will change: the kernel's settings below root,
-// and those of the directories that do not exist yet.
+// plan finds out what a node will change: the kernel's settings below root, and the directories
+// that do not exist yet.
 func plan(root string, directories []string) (undo, error) {
 	u := undo{Sysctls: map[string]string{}}
 	for _, name := range kubeletSysctls {
@@ -61,8 +61,7 @@ func plan(root string, directories []string) (undo, error) {
 	return u, nil
 }
 
-// write notes the plan whole or not at all: half a file would be in the way of
-// every clean-up.
+// write records the plan whole or not at all: half a file would break every clean-up.
 func (u undo) write(path string) error {
 	data, err := json.Marshal(u)
 	if err != nil {
@@ -79,7 +78,7 @@ func (u undo) write(path string) error {
 
 func (u undo) empty() bool { return len(u.Sysctls)+len(u.Directories) == 0 }
 
-// readUndo gives an empty plan where none was noted.
+// readUndo returns an empty plan if none was recorded.
 func readUndo(path string) (undo, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -95,7 +94,7 @@ func readUndo(path string) (undo, error) {
 	return u, nil
 }
 
-// apply puts everything back. A directory that somebody else uses stays.
+// apply restores everything. A directory in use stays.
 func (u undo) apply(root string) error {
 	for _, name := range kubeletSysctls {
 		value, ok := u.Sysctls[name]

@@ -58,7 +58,7 @@ func TestUndoWithoutNote(t *testing.T) {
 	}
 }
 
-// The last of several nodes puts back what the first one noted.
+// The last of several nodes restores what the first one recorded.
 func TestUndoIsHandedOn(t *testing.T) {
 	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
 	noted := undo{Directories: []string{filepath.Join(t.TempDir(), "made")}}

@@ -13,14 +13,14 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// programs are what the pages' commands may begin with. The first ones are
-// those that the end-to-end test runs for real.
+// programs are the programs of the pages' commands. The end-to-end test runs the first ones for
+// real.
 var programs = []string{
 	"kubectl", "helm", "vault", "jq",
 	"base64", "cat", "cut", "grep", "head", "sed", "sleep", "tail", "tr",
 }
 
-// stub stands for every program: it notes how it was called.
+// stub replaces every program: it records how it was called.
 const stub = `#!/bin/bash
 name=$0
 [ "${0%/*}" != "$STUBS" ] || name=${0##*/}
@@ -59,7 +59,7 @@ func newReader(t *testing.T, scripts []string) *reader {
 
 func (r *reader) calls() string { return filepath.Join(r.dir, "calls") }
 
-// read gives the calls that a block makes, each with its arguments.
+// read returns the calls of a block, each with its arguments.
 func (r *reader) read(ctx context.Context, text string) ([][]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// flagsOfOthers are the flags in the pages that are not mayfly-node's. Those of
-// the benchmark have a page of their own, which is not looked at.
+// flagsOfOthers are the flags in the pages that are not mayfly-node's. Those of the benchmark have
+// a page of their own, which is not checked.
 var flagsOfOthers = map[string]string{
 	"--set": "helm", "--values": "helm", "--take-ownership": "helm", "--kube-version": "helm", "--tail": "kubectl", "--help": "any program",
 	"--only": "test/hostile", "--list": "test/hostile", "--answers": "test/hostile",
@@ -63,14 +63,13 @@ func flagsOf(t *testing.T, name string, commands ...string) map[string]bool {
 	return known
 }
 
-// kmsPage tells whether a page is about mayfly-kms.
+// kmsPage reports whether a page is about mayfly-kms.
 func kmsPage(page string) bool {
 	return strings.HasPrefix(filepath.Base(page), "kms") || strings.HasPrefix(page, "deploy/kms/")
 }
 
-// TestFlagsExist: a flag that a page names is one of mayfly-node, or of
-// mayfly-kms in its pages, of kubectl mayfly, whose page is made of its help, or
-// of another program that is known here.
+// TestFlagsExist: a flag in a page is one of mayfly-node, or of mayfly-kms in its pages, of kubectl
+// mayfly, whose page is generated from its help, or of another known program.
 func TestFlagsExist(t *testing.T) {
 	ofNode, ofKMS := flagsOf(t, "mayfly-node"), flagsOf(t, "mayfly-kms", "serve", "doctor", "scan", "migrate", "retire")
 	pages, ofCLI := texts(t), map[string]bool{}
@@ -103,9 +102,8 @@ func TestFlagsExist(t *testing.T) {
 	}
 }
 
-// TestMetricsExist: a metric that a page names is in the table of
-// docs/operating.md or of docs/kms-reference.md, which the tests of
-// pkg/telemetry and pkg/kms/cli hold to the code.
+// TestMetricsExist: a metric in a page is in the table of docs/operating.md or of
+// docs/kms-reference.md, which the tests of pkg/telemetry and pkg/kms/cli compare with the code.
 func TestMetricsExist(t *testing.T) {
 	pages := texts(t)
 	known := map[string]bool{}

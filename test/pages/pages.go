@@ -14,7 +14,7 @@ import (
 	"strings"
 )
 
-// Kind says what is done with a block.
+// Kind says how a block is tested.
 type Kind int
 
 // The kinds of blocks. An indented block is a Shell.
@@ -36,7 +36,7 @@ type Block struct {
 	NotRun string
 }
 
-// String is the place, as an editor takes it.
+// String is the position in the form for editors.
 func (b Block) String() string { return fmt.Sprintf("%s:%d", b.Page, b.Line) }
 
 var (

@@ -28,7 +28,7 @@ import (
 
 const root = "../.."
 
-// judge says whether a block can run.
+// judge checks whether a block can run.
 type judge struct {
 	t         *testing.T
 	helm      string
@@ -50,8 +50,8 @@ func newJudge(t *testing.T) *judge {
 	return j
 }
 
-// TestEveryBlockRuns: a block of a page is a command, an object or values that
-// can run as printed, or says in a comment before it why it cannot.
+// TestEveryBlockRuns: a block of a page is a command, an object or values that can run unchanged,
+// or has a comment before it that says why it cannot.
 func TestEveryBlockRuns(t *testing.T) {
 	blocks, err := Read(root)
 	testkit.Must(t, err)
@@ -115,13 +115,13 @@ func (j *judge) checkShell(b Block, r *reader) error {
 	return nil
 }
 
-// checkHelm renders what the command would install.
+// checkHelm renders the command's chart.
 func (j *judge) checkHelm(call []string) error {
 	args := []string{"template", call[2], filepath.Join(root, call[3])}
 	for i := 4; i < len(call); i++ {
 		switch word := call[i]; {
 		case slices.Contains([]string{"--reset-then-reuse-values", "--take-ownership", "--install", "--create-namespace", "--wait"}, word):
-			// Nothing of what is rendered depends on it.
+			// The rendered objects do not depend on it.
 		case word == "--values" || word == "-f":
 			i++ // the reader's own
 		default:
@@ -140,7 +140,7 @@ func (j *judge) template(args ...string) error {
 	return nil
 }
 
-// checkYAML wants objects of Kubernetes or of ours, or values of the chart.
+// checkYAML requires objects of Kubernetes or of Mayfly, or values of the chart.
 func (j *judge) checkYAML(text string) error {
 	documents := utilyaml.NewDocumentDecoder(io.NopCloser(strings.NewReader(text)))
 	defer func() { _ = documents.Close() }()
@@ -242,7 +242,7 @@ func TestJudge(t *testing.T) {
 	}
 }
 
-// TestReadsAllPages: a page that is not read is one whose blocks nobody runs.
+// TestReadsAllPages: the blocks of a page that is not read would not be tested.
 func TestReadsAllPages(t *testing.T) {
 	blocks, err := Read(root)
 	testkit.Must(t, err)

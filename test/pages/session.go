@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Session is a reader's shell: bash, which takes the blocks of a page one after
-// the other and keeps variables and the working directory between them.
+// Session is a reader's shell: bash, which runs the blocks of a page one after the other and keeps
+// variables and the working directory between them.
 type Session struct {
 	env   []string
 	state string
@@ -27,8 +27,7 @@ func NewSession(scratch, work string, env []string) (*Session, error) {
 	return s, nil
 }
 
-// The first command that fails ends a block. Every variable that a block sets
-// is exported, and so kept.
+// The first failed command ends a block. Every variable that a block sets is exported, and so kept.
 const script = `set -aeo pipefail
 . "$1"
 eval "$2"

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// validity is that of all certificates: a test cluster lives for less.
+// validity is that of all certificates, longer than any test cluster lives.
 const validity = 365 * 24 * time.Hour
 
 // Authority signs certificates.
@@ -37,7 +37,7 @@ type Pair struct {
 	Cert, Key []byte
 }
 
-// NewAuthority makes an authority, and gives its certificate in PEM too.
+// NewAuthority makes an authority, and returns its certificate in PEM too.
 func NewAuthority(name string) (Authority, []byte, error) {
 	template := &x509.Certificate{
 		Subject:               pkix.Name{CommonName: name},

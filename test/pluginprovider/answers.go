@@ -17,7 +17,7 @@ import (
 // answering makes an answer of a good one.
 type answering func(s *Server, ctx context.Context, m *v1alpha1.MountRequest, a map[string]string, good *v1alpha1.MountResponse) (*v1alpha1.MountResponse, error)
 
-// Answers are the words that the parameter answer may have.
+// Answers are the possible values of the parameter answer.
 func Answers() []string { return slices.Sorted(maps.Keys(answers())) }
 
 func (s *Server) shape(ctx context.Context, m *v1alpha1.MountRequest, a map[string]string, good *v1alpha1.MountResponse) (*v1alpha1.MountResponse, error) {
@@ -107,8 +107,7 @@ func plainAnswer(_ *Server, _ context.Context, _ *v1alpha1.MountRequest, a map[s
 	return nil, fmt.Errorf("failed to fetch: %s", a["text"])
 }
 
-// hangAnswer takes as long as the caller lets it, or until shortly before that
-// where the parameter early says by how much.
+// hangAnswer waits until the caller's deadline, or until the parameter early before that.
 func hangAnswer(_ *Server, ctx context.Context, _ *v1alpha1.MountRequest, a map[string]string, _ *v1alpha1.MountResponse) (*v1alpha1.MountResponse, error) {
 	early, err := time.ParseDuration(a["early"])
 	if deadline, ok := ctx.Deadline(); ok && err == nil {

@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
-// DefaultAudience is that of classes which name none.
+// DefaultAudience is the audience of classes without one.
 const DefaultAudience = "pluginprovider"
 
 const tokensKey = "csi.storage.k8s.io/serviceAccount.tokens"
@@ -67,7 +67,7 @@ func (s *Server) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alpha1
 	return s.shape(ctx, m, attributes, answer)
 }
 
-// login takes the token for what it says, as a store that trusts its issuer.
+// login accepts a token without verifying it, as a store that trusts its issuer.
 func (s *Server) login(attributes, secrets map[string]string) error {
 	audience := attributes["audience"]
 	if audience == "" {

@@ -147,7 +147,7 @@ func TestProcessThatDiesInACall(t *testing.T) {
 	r.want("one")
 }
 
-// A process that is stopped takes connections, because the kernel does.
+// A stopped process accepts connections, because the kernel does.
 func TestStoppedProcess(t *testing.T) {
 	r := newRig(t)
 	cmd := r.start()
@@ -169,8 +169,8 @@ func TestStoppedProcess(t *testing.T) {
 	}
 }
 
-// waitStopped returns once every thread of a process stands still: the signal
-// reaches them one after the other.
+// waitStopped returns once every thread of a process has stopped: the signal reaches them one after
+// the other.
 func waitStopped(t *testing.T, pid int) {
 	t.Helper()
 	threads := fmt.Sprintf("/proc/%d/task/*/stat", pid)

@@ -54,7 +54,7 @@ func StartRaw(dir, name, kind string) (*Raw, error) {
 	return r, nil
 }
 
-// Stop ends the server and removes the socket.
+// Stop stops the server and removes the socket.
 func (r *Raw) Stop() {
 	_ = r.listener.Close()
 	r.listener.cut()
@@ -64,7 +64,7 @@ func (r *Raw) Stop() {
 // RawKinds are the ways to be broken.
 func RawKinds() []string { return slices.Sorted(maps.Keys(rawKinds(nil))) }
 
-// message is what precedes a message in a stream: a flag and the length.
+// message is the header of a message in a stream: a flag and the length.
 func message(flag byte, length uint32, body string) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{flag}, length), body...)
 }
@@ -110,7 +110,7 @@ type stream struct {
 	id   uint32
 }
 
-// headers writes one block of headers, in as many frames as it takes.
+// headers writes one block of headers, in as many frames as needed.
 func (s *stream) headers(end bool, pairs ...string) {
 	var block bytes.Buffer
 	encoder := hpack.NewEncoder(&block)
@@ -128,8 +128,8 @@ func (s *stream) headers(end bool, pairs ...string) {
 	}
 }
 
-// body answers each call with good headers and these bytes, and then goes
-// away, says that all is well, or goes silent.
+// body answers each call with good headers and these bytes, and then disconnects, reports success,
+// or sends nothing more.
 func body(calls *atomic.Int64, data []byte, leave bool) func(net.Conn) {
 	return answer(calls, func(s *stream) {
 		s.headers(false, ":status", "200", "content-type", "application/grpc")

@@ -36,16 +36,16 @@ import (
 
 // Options are how a provider is served.
 type Options struct {
-	// Store is what it reads from.
+	// Store has the objects.
 	Store Store
 	// Deny are the service accounts, as namespace/name, that the store refuses.
 	Deny []string
-	// Die ends the process for the answer "die"; nil cuts all connections, as
-	// the end of a process does.
+	// Die ends the process for the answer "die"; nil closes all connections, as the end of a
+	// process does.
 	Die func()
 	// NoVersion has the Version call unimplemented, as some providers have it.
 	NoVersion bool
-	// Forget keeps the server from remembering requests, which hold secrets.
+	// Forget keeps the server from recording requests, which have secrets.
 	Forget bool
 }
 
@@ -88,15 +88,14 @@ func Start(dir, name string, o Options) (*Server, error) {
 // Stopped is closed when the server has stopped.
 func (s *Server) Stopped() <-chan struct{} { return s.stopped }
 
-// Stop ends the server and removes the socket, as an orderly shutdown does.
+// Stop stops the server and removes the socket, as an orderly shutdown does.
 func (s *Server) Stop() {
 	s.Thaw()
 	s.grpc.Stop()
 	<-s.stopped
 }
 
-// Kill ends the server as kill -9 does: the socket stays, without anybody
-// behind it.
+// Kill stops the server as kill -9 does: the socket file stays, without a listener.
 func (s *Server) Kill() {
 	s.listener.Listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	s.Stop()
@@ -109,7 +108,7 @@ func (s *Server) Refuse(connections int) {
 	s.listener.refuse = connections
 }
 
-// Refused tells whether all connections that Refuse asked for were refused.
+// Refused reports whether all connections that Refuse asked for were refused.
 func (s *Server) Refused() bool {
 	s.listener.mu.Lock()
 	defer s.listener.mu.Unlock()
@@ -119,8 +118,8 @@ func (s *Server) Refused() bool {
 // Cut breaks all connections and goes on listening.
 func (s *Server) Cut() { s.listener.cut() }
 
-// Freeze has all further calls wait until Thaw, as a stopped process does. The
-// channel tells that one waits.
+// Freeze makes all further calls wait until Thaw, as in a stopped process. The channel signals that
+// one waits.
 func (s *Server) Freeze() (held <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -165,14 +164,14 @@ func (s *Server) Requests() []*v1alpha1.MountRequest {
 	return append([]*v1alpha1.MountRequest(nil), s.requests...)
 }
 
-// Header is what the Mount calls so far had in a header, such as :authority.
+// Header is the values of a header, such as :authority, in the Mount calls so far.
 func (s *Server) Header(name string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return append([]string(nil), s.headers.Get(name)...)
 }
 
-// Connections is how many were made so far.
+// Connections is the number of connections so far.
 func (s *Server) Connections() int { return s.listener.count() }
 
 // Pings is how many Version calls there were.

@@ -8,9 +8,9 @@ import (
 	"sync"
 )
 
-// Store holds objects by name.
+// Store has objects by name.
 type Store interface {
-	// Read gives an object's value and version; ok tells whether it exists.
+	// Read returns an object's value and version; ok reports whether it exists.
 	Read(name string) (value []byte, version string, ok bool)
 }
 
@@ -25,7 +25,7 @@ type object struct {
 	version int
 }
 
-// Set gives an object a value.
+// Set sets an object's value.
 func (m *Memory) Set(name, value string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -43,8 +43,8 @@ func (m *Memory) Read(name string) ([]byte, string, bool) {
 	return []byte(o.value), strconv.Itoa(o.version), ok
 }
 
-// Dir is a Store in a directory, an object to a file. The version is the
-// beginning of a hash, which will do for values that mean nothing.
+// Dir is a Store in a directory, with one file for each object. The version is the beginning of a
+// hash, which suffices for test values.
 type Dir string
 
 // Read implements Store.

@@ -18,10 +18,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 )
 
-// writesItself puts the files below the target path, through a temporary file
-// and a rename each, and returns none: what providers did before they could
-// return files, and the AWS provider does unless it is told otherwise. The
-// parameter plant has it leave something else there too: see plants.
+// writesItself writes the files below the target path, each through a temporary file and a rename,
+// and returns none: the first providers did that, and the AWS provider does by default. With the
+// parameter plant it leaves something else there too: see plants.
 func writesItself(_ *Server, _ context.Context, m *v1alpha1.MountRequest, a map[string]string, good *v1alpha1.MountResponse) (*v1alpha1.MountResponse, error) {
 	for _, f := range good.GetFiles() {
 		path := filepath.Join(m.GetTargetPath(), f.GetPath())
@@ -42,7 +41,7 @@ func writesItself(_ *Server, _ context.Context, m *v1alpha1.MountRequest, a map[
 	return &v1alpha1.MountResponse{ObjectVersion: good.GetObjectVersion()}, nil
 }
 
-// Plants are the words that the parameter plant may have.
+// Plants are the possible values of the parameter plant.
 func Plants() []string { return slices.Sorted(maps.Keys(plants())) }
 
 // plants are what a hostile provider may leave for the driver to find.
@@ -80,8 +79,8 @@ func plants() map[string]func(dir string) error {
 	}
 }
 
-// readsBack takes the contents of objects whose version is still the current
-// one from the files in the volume, as the AWS provider does.
+// readsBack reads the contents of objects with a current version from the files in the volume, as
+// the AWS provider does.
 func readsBack(_ *Server, _ context.Context, m *v1alpha1.MountRequest, _ map[string]string, good *v1alpha1.MountResponse) (*v1alpha1.MountResponse, error) {
 	current := map[string]string{}
 	for _, v := range m.GetCurrentObjectVersion() {

@@ -26,7 +26,7 @@ func installed(t testing.TB) string {
 	return ""
 }
 
-// scratch is short enough for a socket, and belongs to who runs the server.
+// scratch is short enough for a socket, and belongs to the user who runs the server.
 func scratch(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pg")

@@ -21,21 +21,21 @@ import (
 const (
 	startTimeout = 30 * time.Second
 	pollInterval = 20 * time.Millisecond
-	// adminPassword is that of the superuser that Vault logs in as.
+	// adminPassword is the superuser's password, with which Vault logs in.
 	adminPassword = "v"
-	// authFailed is how psql tells that it was refused, and not cut off.
+	// authFailed is psql's error for a refused login, as opposed to a lost connection.
 	authFailed = "password authentication failed"
 )
 
-// Server is a running server on loopback. It asks for passwords, and so minds
-// until when they are valid; only those who reach its directory need none.
+// Server is a running server on loopback. It requires passwords, and so checks their expiry, except
+// from users who can reach its directory.
 type Server struct {
 	bin, dir string
 	port     int
 }
 
-// New starts a server for the test, which ends with it. Where PostgreSQL is not
-// installed, or cannot run, the test is skipped.
+// New starts a server for the test, which stops it. It skips the test if PostgreSQL is not
+// installed, or cannot run.
 func New(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{bin: installed(t), dir: scratch(t), port: freePort(t)}
@@ -76,8 +76,7 @@ func (s *Server) awaitServing(t testing.TB) {
 	}
 }
 
-// Enable mounts a Vault's database engine at database, with the server as its
-// connection pg.
+// Enable mounts a Vault's database engine at database, with the server as its connection pg.
 func (s *Server) Enable(t testing.TB, v *vaulttest.Server) {
 	t.Helper()
 	err := v.EnableDatabase(t.Context(), "database", "pg", map[string]any{
@@ -102,7 +101,7 @@ func (s *Server) Role(t testing.TB, v *vaulttest.Server, name, ttl, maxTTL strin
 	}
 }
 
-// Query runs SQL as the superuser, and gives what psql prints.
+// Query runs SQL as the superuser, and returns psql's output.
 func (s *Server) Query(t testing.TB, sql string) string {
 	t.Helper()
 	out, err := s.admin(sql).CombinedOutput()
@@ -112,7 +111,7 @@ func (s *Server) Query(t testing.TB, sql string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// LogsIn tells whether the database takes a name and password together.
+// LogsIn reports whether the database accepts a name and password together.
 func (s *Server) LogsIn(t testing.TB, name, password string) bool {
 	t.Helper()
 	c := s.command("psql", "-h", "127.0.0.1", "-p", strconv.Itoa(s.port), "-U", name, "-w", "-d", "postgres", "-Atc", "SELECT 1")

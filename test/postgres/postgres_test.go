@@ -6,7 +6,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/postgres"
 )
 
-// What LogsIn says must depend on both halves of a pair, and on its time.
+// LogsIn must depend on both halves of a pair, and on its expiry.
 func TestLogsIn(t *testing.T) {
 	pg := postgres.New(t)
 	pg.Query(t, `CREATE ROLE "v-web" LOGIN PASSWORD 'right'; CREATE ROLE "v-late" LOGIN PASSWORD 'right' VALID UNTIL '2001-01-01'`)

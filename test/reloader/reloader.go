@@ -1,10 +1,9 @@
-// Package reloader restarts Deployments when a secret rotates, by the rule of
-// Stakater Reloader's integration with the Secrets Store CSI driver: of each
-// update of a SecretProviderClassPodStatus it takes the sorted "id=version" of
-// its objects and the class's name, and where their hash is another one than
-// before, sets it on the pod template of the Deployments that name the class. A
-// template that has the hash already stays. Reloader itself, which comes as an
-// image, stands behind it on a real cluster.
+// Package reloader restarts Deployments when a secret rotates, by the rule of Stakater Reloader's
+// integration with the Secrets Store CSI driver. On each update of a SecretProviderClassPodStatus
+// it hashes the sorted "id=version" of its objects and the class's name. If the hash has changed,
+// it sets it on the pod template of the Deployments that name the class. It does not touch a
+// template that has the hash already. On a real cluster Reloader itself, which is an image, does
+// this.
 package reloader
 
 import (
@@ -40,7 +39,7 @@ const (
 	Mark = "reloader.test/"
 )
 
-// Hash is of what a status says a pod holds.
+// Hash is the hash of a status' objects.
 func Hash(s v1.SecretProviderClassPodStatusStatus) string {
 	list := make([]string, 0, len(s.Objects)+1)
 	for _, o := range s.Objects {
@@ -62,7 +61,7 @@ type Controller struct {
 	failures []error
 }
 
-// Run works until ctx ends. Its error is of what failed meanwhile.
+// Run works until ctx ends. It returns the failures of that time.
 func (c *Controller) Run(ctx context.Context, watching chan<- struct{}) error {
 	factory := dynamicinformer.NewFilteredDynamicSharedInformerFactory(c.Dynamic, 0, c.Namespace, nil)
 	informer := factory.ForResource(v1.GroupVersion().WithResource(v1.SecretProviderClassPodStatusResource)).Informer()

@@ -24,7 +24,7 @@ var (
 	linkText = regexp.MustCompile(`!?\[([^\]]*)\]\([^)]*\)`)
 )
 
-// page is what links of a Markdown file need.
+// page has the data of a Markdown file for checking links.
 type page struct {
 	anchors map[string]bool
 	links   []link
@@ -126,7 +126,7 @@ func pages(t *testing.T) map[string]page {
 	return all
 }
 
-// broken says what is wrong with a link of a page, or nothing.
+// broken says what is wrong with a link of a page; empty if nothing is.
 func broken(all map[string]page, from, target string) string {
 	if scheme.MatchString(target) || strings.HasPrefix(target, "//") {
 		return ""
@@ -166,8 +166,7 @@ func TestLinks(t *testing.T) {
 	}
 }
 
-// TestEveryPageIsFound: a page of docs/ that no other page links to is one that
-// nobody reads.
+// TestEveryPageIsFound: another page must link to every page of docs/, or nobody reads it.
 func TestEveryPageIsFound(t *testing.T) {
 	all := pages(t)
 	linked := map[string]bool{}

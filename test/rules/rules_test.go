@@ -1,5 +1,5 @@
-// Package rules holds the rules of the code base as tests: who may import
-// whom, and what every package must have.
+// Package rules has the rules of the code base as tests: which package may import which, and what
+// every package must have.
 package rules
 
 import (
@@ -49,8 +49,7 @@ func packages(t *testing.T) []pkg {
 	}
 }
 
-// forbidden: packages below from must not come to depend on packages below
-// to, even indirectly.
+// forbidden: packages below from must not depend on packages below to, even indirectly.
 var forbidden = []struct{ from, to, why string }{
 	{"pkg/provider", module + "pkg/volume", "a provider knows stores, not volumes"},
 	{"pkg/provider", "k8s.io/client-go", "a provider acts as the pod and has no access to the API server"},
@@ -104,7 +103,7 @@ func TestOnlyNodeImportsProviders(t *testing.T) {
 	}
 }
 
-// Only pkg/trace knows OpenTelemetry: what is traced knows its few functions.
+// Only pkg/trace imports OpenTelemetry; other packages use its few functions.
 func TestOnlyTraceImportsOpenTelemetry(t *testing.T) {
 	for _, p := range packages(t) {
 		for _, imp := range p.Imports {

@@ -1,6 +1,5 @@
-// Package testkit holds what tests of many packages need: a check of an error,
-// a wait for something to become true, a log that a test reads while a program
-// writes it.
+// Package testkit has what tests of many packages need: a check of an error, a wait for a
+// condition, a log that a test reads while a program writes it.
 package testkit
 
 import (
@@ -12,9 +11,8 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for what must happen before it fails. It is
-// far above what a busy machine needs, and no test waits for it where all is
-// well.
+// Patience is how long a test waits before it fails. It is far above what a busy machine needs, and
+// a test waits that long only if it fails.
 const Patience = 2 * time.Minute
 
 // Must ends the test if err is not nil. Only the test's own goroutine may call
@@ -26,8 +24,7 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Eventually waits until ok answers true. It ends the test after Patience with
-// what it has waited for.
+// Eventually waits until ok returns true. It ends the test after Patience, with what as the reason.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	deadline := time.NewTimer(Patience)
@@ -55,8 +52,7 @@ func Receive[V any](t testing.TB, from <-chan V, what string) V {
 	}
 }
 
-// Log keeps what a program writes, and may be read meanwhile. Its zero value is
-// ready to use.
+// Log stores a program's output, and may be read meanwhile. Its zero value is ready to use.
 type Log struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -69,19 +65,19 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.b.Write(p)
 }
 
-// String is what was written so far.
+// String is the output so far.
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
 }
 
-// Count says how often a text was written.
+// Count counts the occurrences of a text.
 func (l *Log) Count(text string) int {
 	return strings.Count(l.String(), text)
 }
 
-// FreeAddress gives an address of loopback that nobody listens on now.
+// FreeAddress returns a loopback address without a listener.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

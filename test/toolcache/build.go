@@ -31,8 +31,8 @@ type build struct {
 	progress             io.Writer
 }
 
-// key changes with all that the program is made of: the toolchain, the target,
-// the flags, go.mod and go.sum (so every dependency) and the module's own code.
+// key depends on the program's whole input: the toolchain, the target, the flags, go.mod and go.sum
+// (so every dependency) and the module's own code.
 func (b build) key(ctx context.Context) (string, error) {
 	hash := sha256.New()
 	env := b.goCommand(ctx, "env", "GOVERSION", "GOOS", "GOARCH", "GOAMD64", "GOARM64")
@@ -163,8 +163,8 @@ func (b build) beat(seen *output, start time.Time, done <-chan struct{}) {
 	}
 }
 
-// output digests what "go build -v" prints: a line for each module downloaded
-// and each package compiled, and the errors.
+// output summarizes the output of "go build -v": a line for each module downloaded and each package
+// compiled, and the errors.
 type output struct {
 	mu                sync.Mutex
 	modules, packages int

@@ -1,7 +1,7 @@
 package toolcache
 
-// The version that test/cluster/go.mod requires. Programs built outside of
-// Kubernetes' own build call themselves v0.0.0 unless they are told.
+// The version in test/cluster/go.mod. Programs built outside of Kubernetes' own build report v0.0.0
+// unless the linker sets it.
 const (
 	KubernetesVersion = "v1.37.2"
 	kubernetesMajor   = "1"

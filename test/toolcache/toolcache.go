@@ -1,8 +1,8 @@
-// Package toolcache builds the heavy programs that tests run, such as a real
-// Vault, from the nested Go modules under test/, once, and keeps them outside
-// the source tree under ${MAYFLY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mayfly}.
-// What is kept depends on the module's sources and the toolchain, so a change
-// of either builds anew and an unchanged checkout never does.
+// Package toolcache builds the large programs of tests, such as a real Vault, from the nested Go
+// modules under test/, once, and stores them outside the source tree under
+// ${MAYFLY_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mayfly}. The cache key depends on the module's
+// sources and the toolchain, so a change of either builds again and an unchanged checkout never
+// does.
 package toolcache
 
 import (
@@ -17,13 +17,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockRetry is how often a builder that waits for another one looks again.
+// lockRetry is how often a builder that waits for another one checks again.
 const lockRetry = 100 * time.Millisecond
 
-// Build gives the path of the program pkg ("." or an import path) built within
-// the module at moduleDir and called name, building it where the cache lacks
-// it. Builders of the same program wait for each other, across processes.
-// progress is told what happens when it takes time; it may be nil.
+// Build returns the path of the program pkg ("." or an import path) of the module at moduleDir,
+// under the given name. It builds it if the cache does not have it. Builders of the same program
+// wait for each other, across processes. progress receives a line if that takes time; it may be
+// nil.
 func Build(ctx context.Context, progress io.Writer, moduleDir, pkg, name string, ldflags ...string) (string, error) {
 	return build{moduleDir: moduleDir, pkg: pkg, name: name, ldflags: ldflags, progress: progress}.cached(ctx)
 }
@@ -82,8 +82,8 @@ func isProgram(path string) bool {
 	return err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0
 }
 
-// lock takes the exclusive lock on a file, and calls busy once if that cannot
-// be had at once. The lock ends with the process, however that ends.
+// lock takes the exclusive lock on a file, and calls busy once if it must wait. The kernel releases
+// the lock when the process ends for any reason.
 func lock(ctx context.Context, path string, busy func()) (unlock func(), err error) {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o644)
 	if err != nil {

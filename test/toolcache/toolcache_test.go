@@ -74,7 +74,7 @@ func TestBuildOnce(t *testing.T) {
 		t.Errorf("program says %q", got)
 	}
 
-	// Whatever stands in the cache is what a hit returns, untouched.
+	// A hit returns the cached file, untouched.
 	write(t, first, "marker")
 	second, log := mustBuild(t, dir)
 	if second != first || log != "" {

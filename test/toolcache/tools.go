@@ -14,8 +14,8 @@ import (
 // rootModule is the module at the top of the repository.
 const rootModule = "github.com/mayfly-csi/mayfly"
 
-// HelmVersion is the version that hack/helm/go.mod requires. A Helm that was
-// built outside of its own build does not know it.
+// HelmVersion is the version in hack/helm/go.mod. A Helm that was built outside of its own build
+// does not know it.
 const HelmVersion = "v3.22.0"
 
 // Tool is a program that the repository knows how to build.

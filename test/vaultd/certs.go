@@ -19,13 +19,13 @@ import (
 // certLifetime outlasts any test run.
 const certLifetime = 7 * 24 * time.Hour
 
-// tlsFiles are the paths of what a client needs.
+// tlsFiles are the paths of a client's files.
 type tlsFiles struct {
 	ca, clientCert, clientKey string
 }
 
-// newTLS makes a certificate authority, a server certificate for this machine's
-// loopback names and a client certificate. The CA's key is not kept.
+// newTLS makes a certificate authority, a server certificate for this machine's loopback names and
+// a client certificate. It does not store the CA's key.
 func newTLS(dir string, now time.Time) (*tls.Config, tlsFiles, error) {
 	files := tlsFiles{
 		ca:         filepath.Join(dir, "ca.pem"),

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// config is what the flags say.
+// config is the values of the flags.
 type config struct {
 	listen            string
 	tlsDir            string
@@ -59,8 +59,8 @@ func (c config) complete() (config, error) {
 	return c, nil
 }
 
-// checkLoopback refuses an address that other machines could reach: the root
-// token goes to standard output and may be a fixed one.
+// checkLoopback refuses an address that other machines could reach: the root token goes to standard
+// output and may be a fixed one.
 func checkLoopback(listen string) error {
 	host, _, err := net.SplitHostPort(listen)
 	if err != nil {

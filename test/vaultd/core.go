@@ -14,7 +14,7 @@ import (
 	"github.com/hashicorp/vault/vault"
 )
 
-// credentials are what the creator of a Vault holds.
+// credentials are the credentials of a Vault's creator.
 type credentials struct {
 	rootToken string
 	unsealKey string // base64, as sys/unseal takes it
@@ -42,7 +42,7 @@ func newCore(logs io.Writer) (*vault.Core, error) {
 	return core, nil
 }
 
-// initialise takes a new core to the state in which it serves.
+// initialise initialises and unseals a new core.
 func initialise(ctx context.Context, core *vault.Core, cfg config) (credentials, error) {
 	ctx = namespace.RootContext(ctx)
 	result, err := core.Initialize(ctx, &vault.InitParams{
@@ -51,7 +51,7 @@ func initialise(ctx context.Context, core *vault.Core, cfg config) (credentials,
 	if err != nil {
 		return credentials{}, fmt.Errorf("initialising: %w", err)
 	}
-	// Unseal wipes the key that it is given.
+	// Unseal wipes its key.
 	creds := credentials{
 		rootToken: result.RootToken,
 		unsealKey: base64.StdEncoding.EncodeToString(result.SecretShares[0]),

@@ -1,7 +1,7 @@
-// Command vaultd is a real Vault for tests: the core, the HTTP API and the
-// engines that the project's tests, demo and benchmark use, kept in memory.
-// It initialises and unseals itself, prints one JSON line that says how to
-// reach it, and serves until it is told to end. It is for loopback only.
+// Command vaultd is a real Vault for tests: the core, the HTTP API and the engines that the
+// project's tests, demo and benchmark use, in memory. It initialises and unseals itself, prints one
+// JSON line with its address and credentials, and serves until it is told to stop. It is for
+// loopback only.
 package main
 
 import (
@@ -29,7 +29,7 @@ func main() {
 	defer stop()
 	if cfg.exitWithStdin {
 		go func() {
-			// Only the end of the stream matters: the parent has gone.
+			// Only the end of the stream matters: the parent has ended.
 			_, _ = io.Copy(io.Discard, os.Stdin)
 			stop()
 		}()

@@ -21,8 +21,8 @@ const (
 	// shutdownGrace is how long running requests may take after a signal.
 	shutdownGrace = 5 * time.Second
 
-	// Room for tests of oversized secrets; Vault's own limits are 32 MiB for a
-	// request and 1 MiB for a string.
+	// Large enough for tests of oversized secrets; Vault's own limits are 32 MiB for a request and
+	// 1 MiB for a string.
 	maxRequestBytes = 96 << 20
 	maxStringBytes  = 64 << 20
 )

@@ -11,9 +11,8 @@ import (
 	"time"
 )
 
-// AuditEntry is what one line of the audit log says. Vault writes two lines a
-// request, of type request and response, with one RequestID; a sealed server
-// writes none.
+// AuditEntry is one line of the audit log. Vault writes two lines for each request, of type request
+// and response, with one RequestID; a sealed server writes none.
 type AuditEntry struct {
 	Type  string
 	Time  time.Time
@@ -49,11 +48,11 @@ type auditLine struct {
 	} `json:"request"`
 }
 
-// Mark is a place in the audit log; the zero value is its beginning.
+// Mark is a position in the audit log; the zero value is its beginning.
 type Mark struct{ offset int64 }
 
-// Mark is the present end of the audit log. A line grows page by page while it
-// is written, and one that has no end yet comes after the mark.
+// Mark is the present end of the audit log. A line grows page by page while it is written, and an
+// unfinished one comes after the mark.
 func (s *Server) Mark() (Mark, error) {
 	file, err := os.Open(s.AuditFile)
 	if err != nil {

@@ -70,7 +70,7 @@ func newFixture(t *testing.T) fixture {
 	return f
 }
 
-// login gives a client that acts as the bearer of a service account token.
+// login returns a client that is logged in with a service account token.
 func (f fixture) login(t *testing.T, mount, role, token string) (*api.Client, error) {
 	t.Helper()
 	client := f.Client()
@@ -148,8 +148,7 @@ func wantResponse(t *testing.T, err error, code int, text string) {
 	}
 }
 
-// testDeleted holds that the kubernetes method asks the issuer, and with its
-// own rights.
+// testDeleted checks that the kubernetes method asks the issuer, and with its own rights.
 func testDeleted(t *testing.T, f fixture) {
 	gone := web
 	gone.Pod = "web-9"

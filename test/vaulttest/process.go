@@ -16,8 +16,8 @@ const (
 	tailBytes = 16 << 10 // of a program's output, kept to explain a failure
 )
 
-// process is a child whose standard input stays open as long as we live, so
-// that it can end with us however we end.
+// process is a child whose standard input stays open as long as this process lives, so that the
+// child always ends with it.
 type process struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
@@ -26,8 +26,7 @@ type process struct {
 	err   error // how it ended; valid once ended is closed
 }
 
-// startProcess runs a program. Where stdout is a Closer, it is closed when the
-// program has ended.
+// startProcess runs a program. If stdout is a Closer, it is closed when the program has ended.
 func startProcess(stdout io.Writer, logs io.Writer, path string, args ...string) (*process, error) {
 	p := &process{cmd: exec.Command(path, args...), logs: &tailBuffer{}, ended: make(chan struct{})}
 	p.cmd.Stdout = stdout
@@ -35,8 +34,8 @@ func startProcess(stdout io.Writer, logs io.Writer, path string, args ...string)
 	if logs != nil {
 		p.cmd.Stderr = io.MultiWriter(p.logs, logs)
 	}
-	// Out of our process group: an interrupt from the terminal is for us, and
-	// Vault must still serve while we tidy up.
+	// In a process group of its own: an interrupt from the terminal is for this process only, and
+	// Vault must still serve during the clean-up.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	p.cmd.WaitDelay = time.Second
 	stdin, err := p.cmd.StdinPipe()
@@ -57,7 +56,7 @@ func startProcess(stdout io.Writer, logs io.Writer, path string, args ...string)
 	return p, nil
 }
 
-// explain adds what the program said last to err.
+// explain adds the end of the program's output to err.
 func (p *process) explain(err error) error {
 	if said := p.logs.String(); said != "" {
 		return fmt.Errorf("%w; it said:\n%s", err, said)
@@ -65,7 +64,7 @@ func (p *process) explain(err error) error {
 	return err
 }
 
-// stop asks the process to end, insists where it does not, and waits.
+// stop asks the process to end, kills it if it does not, and waits.
 func (p *process) stop() error {
 	p.stdin.Close()
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -85,7 +84,7 @@ func (p *process) stop() error {
 	return p.explain(fmt.Errorf("stopping Vault: killed, for it did not end within %s", stopGrace))
 }
 
-// tailBuffer keeps the last tailBytes written to it.
+// tailBuffer stores the last tailBytes written to it.
 type tailBuffer struct {
 	mu   sync.Mutex
 	data []byte

@@ -1,6 +1,5 @@
-// Package vaulttest starts real Vault servers, each with an audit log of its
-// own, and sets them up: for tests through New, for programs such as the demo
-// and the benchmark through Start.
+// Package vaulttest starts real Vault servers, each with an audit log of its own, and configures
+// them: for tests through New, for programs such as the demo and the benchmark through Start.
 package vaulttest
 
 import (
@@ -29,17 +28,17 @@ type Options struct {
 	TLS bool
 	// RequireClientCert refuses clients without a certificate; needs TLS.
 	RequireClientCert bool
-	// AuditFile is where the audit log goes; into the server's scratch
-	// directory, and away with it, where empty.
+	// AuditFile is the path of the audit log; empty means in the server's scratch directory, which
+	// Stop removes.
 	AuditFile string
 	// RootToken fixes the root token.
 	RootToken string
-	// PreferInstalled takes the "vault" on PATH, in dev mode, where there is
-	// one. It has no TLS, so the option does nothing together with TLS.
+	// PreferInstalled uses the "vault" on PATH, in dev mode, if there is one. It has no TLS, so the
+	// option has no effect together with TLS.
 	PreferInstalled bool
-	// Progress is told when the program has to be built first.
+	// Progress receives a line if the program must be built first.
 	Progress io.Writer
-	// Logs receives what Vault logs.
+	// Logs receives Vault's log.
 	Logs io.Writer
 }
 
@@ -111,8 +110,8 @@ func newServer(opts Options) (*Server, error) {
 	return s, nil
 }
 
-// Stop ends the server, waits for its end and removes its files. The audit
-// file goes only where Options did not name it.
+// Stop stops the server, waits for its end and removes its files, except an audit file that Options
+// named.
 func (s *Server) Stop() error {
 	s.stop.Do(func() {
 		if s.proc != nil {
@@ -123,8 +122,8 @@ func (s *Server) Stop() error {
 	return s.stopErr
 }
 
-// Client is a new client with the root token. It does not retry, and takes
-// nothing from the environment.
+// Client returns a new client with the root token. It does not retry, and reads nothing from the
+// environment.
 func (s *Server) Client() *api.Client {
 	client, err := s.newClient()
 	if err != nil {

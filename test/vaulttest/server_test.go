@@ -24,7 +24,7 @@ func TestTLS(t *testing.T) {
 		want string
 	}{
 		"unknown authority": {api.TLSConfig{}, "certificate signed by unknown authority"},
-		// What the client says of it depends on which end hangs up first.
+		// The client's error depends on which end closes first.
 		"no client certificate": {api.TLSConfig{CACert: s.CAFile}, "/v1/sys/health"},
 		"wrong name": {api.TLSConfig{CACert: s.CAFile, ClientCert: s.ClientCertFile, ClientKey: s.ClientKeyFile,
 			TLSServerName: "vault.example"}, "not vault.example"},
@@ -69,8 +69,8 @@ func TestDatabasePlugin(t *testing.T) {
 	}
 }
 
-// TestLargeSecret holds that secrets beyond Vault's default limits can be
-// stored, for tests of what the driver makes of them.
+// TestLargeSecret checks that secrets beyond Vault's default limits can be stored, for tests of the
+// driver's behaviour.
 func TestLargeSecret(t *testing.T) {
 	s := vaulttest.New(t, vaulttest.Options{})
 	large := strings.Repeat("x", 10<<20)
@@ -113,8 +113,7 @@ func TestAuditLogBeingWritten(t *testing.T) {
 	}
 }
 
-// TestMarkInALine: a mark that is made while a line is written has the whole
-// line behind it.
+// TestMarkInALine: a mark that is made while a line is written comes before the whole line.
 func TestMarkInALine(t *testing.T) {
 	line := `{"type":"request","error":"` + strings.Repeat("x", 10_000) + `"}` + "\n"
 	for name, tc := range map[string]struct {

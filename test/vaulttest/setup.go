@@ -21,8 +21,8 @@ func (s *Server) Write(ctx context.Context, path string, data map[string]any) er
 	return nil
 }
 
-// EnableKubernetesAuth mounts the kubernetes method, which has the issuer judge
-// every service account token by a TokenReview.
+// EnableKubernetesAuth mounts the kubernetes method, for which the issuer verifies every service
+// account token by a TokenReview.
 func (s *Server) EnableKubernetesAuth(ctx context.Context, mount string, iss *issuer.Issuer) error {
 	if err := s.enableAuth(ctx, mount, "kubernetes"); err != nil {
 		return err
@@ -139,9 +139,9 @@ func (s *Server) EnableTransit(ctx context.Context, mount, key string) error {
 	return s.Write(ctx, mount+"/keys/"+key, nil)
 }
 
-// EnableDatabase mounts a database engine with one PostgreSQL connection;
-// config holds what the plugin takes: connection_url, allowed_roles and so on.
-// Write mount/roles/... and mount/static-roles/... for its roles.
+// EnableDatabase mounts a database engine with one PostgreSQL connection; config has the plugin's
+// parameters: connection_url, allowed_roles and so on. Write mount/roles/... and
+// mount/static-roles/... for its roles.
 func (s *Server) EnableDatabase(ctx context.Context, mount, name string, config map[string]any) error {
 	if err := s.mount(ctx, mount, "database", nil); err != nil {
 		return err

@@ -104,8 +104,8 @@ func (s *Server) startInstalled(ctx context.Context, path string, opts Options) 
 	return nil
 }
 
-// waitServing polls, for dev mode does not say when it is ready; the unseal
-// key, which it prints, comes at about the same time.
+// waitServing polls, because dev mode does not report when it is ready; it prints the unseal key at
+// about the same time.
 func (s *Server) waitServing(ctx context.Context, key *keyFinder) error {
 	ticker := time.NewTicker(pollInterval)
 	defer ticker.Stop()
@@ -132,7 +132,7 @@ func freePort(ctx context.Context) (string, error) {
 	return listener.Addr().String(), listener.Close()
 }
 
-// keyFinder takes the unseal key from what dev mode prints.
+// keyFinder finds the unseal key in dev mode's output.
 type keyFinder struct{ text tailBuffer }
 
 func (k *keyFinder) Write(p []byte) (int, error) { return k.text.Write(p) }

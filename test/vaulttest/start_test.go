@@ -24,8 +24,8 @@ func installScript(t *testing.T, script string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-// TestInstalled runs the path of an installed vault against a script that takes
-// the dev mode's command line, serves by vaultd and prints what dev mode does.
+// TestInstalled tests an installed vault with a script that accepts the dev mode's command line,
+// serves with vaultd and prints the same as dev mode.
 func TestInstalled(t *testing.T) {
 	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
 	if err != nil {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// New starts a Vault for a test, which ends with it. Tests that need nothing of
-// their own may share one that TestMain starts with Start.
+// New starts a Vault for a test, which stops it. Tests without special needs may share one that
+// TestMain starts with Start.
 func New(t testing.TB, opts Options) *Server {
 	t.Helper()
 	if opts.Progress == nil {

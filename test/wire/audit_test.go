@@ -21,7 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// auditLine is what docs/audit.md promises to its readers.
+// auditLine has the fields that docs/audit.md documents.
 type auditLine struct {
 	Event, Outcome, Reason, Error, Node, Provider, Volume string
 
@@ -116,7 +116,7 @@ func (a *auditRig) finish() {
 	}
 }
 
-// Who read what is told so that it can be found in the other audit logs.
+// An audit line has ids that are also in the other audit logs.
 func TestAuditTrailJoinsWithVault(t *testing.T) {
 	a := newAuditRig(t)
 	a.class("secrets")
@@ -143,7 +143,7 @@ func TestAuditTrailJoinsWithVault(t *testing.T) {
 	if len(a.inVault(l, "auth/kubernetes/login")) == 0 {
 		t.Error("Vault's audit log has no login of the line")
 	}
-	// The second pod shares the read of the first, and says so.
+	// The second pod shares the read of the first, and its line says so.
 	if s := a.line("second", "publish", 1); !slices.Equal(s.CorrelationIDs, l.CorrelationIDs) || s.Tokens[0].JTI != a.jti(second) {
 		t.Errorf("the second pod's line is %+v, the first one's %+v", s, l)
 	}
@@ -247,7 +247,7 @@ func TestAuditRecipes(t *testing.T) {
 	a.finish()
 }
 
-// What happens to a live volume has a line where it matters.
+// Every relevant event of a live volume has a line.
 func TestAuditTrailOfALiveVolume(t *testing.T) {
 	a := newAuditRig(t)
 	a.class("secrets", "onDenied: empty")
@@ -292,8 +292,8 @@ func TestAuditTrailOfALiveVolume(t *testing.T) {
 	a.finish()
 }
 
-// A record that cannot be read costs no pod its files: the driver says so, and
-// reads anew from the store once kubelet names the volume.
+// A record that cannot be read costs no pod its files: the driver reports it, and reads from the
+// store again once kubelet names the volume.
 func TestCorruptRecord(t *testing.T) {
 	a := newAuditRig(t)
 	a.class("secrets")

@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// between is a proxy before Vault that answers in its place while it is told to.
+// between is a proxy before Vault that can answer in its place.
 type between struct {
 	*httptest.Server
 	instead atomic.Pointer[http.HandlerFunc]

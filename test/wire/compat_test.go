@@ -74,8 +74,7 @@ func newFieldRig(t *testing.T) *fieldRig {
 	return f
 }
 
-// fieldPlugin is a provider plugin that answers what the case of the pod's name
-// says.
+// fieldPlugin is a provider plugin with the answer of the case of the pod's name.
 type fieldPlugin struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 	mu    sync.Mutex
@@ -137,7 +136,7 @@ func (p *fieldPlugin) Mount(_ context.Context, m *v1alpha1.MountRequest) (*v1alp
 	return r, nil
 }
 
-// proxy stands before Vault and answers some paths itself.
+// proxy is before Vault and answers some paths itself.
 type proxy struct {
 	mu      sync.Mutex
 	vault   *httputil.ReverseProxy
@@ -186,7 +185,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprint(w, a.Body)
 }
 
-// run is one case as it is played.
+// run is one running case.
 type run struct {
 	*fieldRig
 	t    *testing.T
@@ -261,7 +260,7 @@ func (r *run) writeManifest(text string) {
 	r.replace(filepath.Join(r.classDir, r.c.Name+".yaml"), strings.ReplaceAll(text, "$AKEYLESS", r.akeyless.URL()))
 }
 
-// look notes what there is, for the next comparison.
+// look records the present state, for the next comparison.
 func (r *run) look() {
 	r.seen = r.files()
 	mark, err := r.vault.Mark()
@@ -294,8 +293,7 @@ func (r *run) step(i int, s compat.Step) {
 	r.eventually(fmt.Sprintf("step %d holds (%s)", i, r.differs(s.Want)), func() bool { return r.differs(s.Want) == "" })
 }
 
-// refreshes counts all refreshes of the node, of which this case's volume is the
-// only one.
+// refreshes counts all refreshes of the node, of which this case's volume is the only one.
 func (r *run) refreshes() int {
 	_, text := r.get("/metrics")
 	n := 0.0
@@ -320,7 +318,7 @@ func (r *run) files() map[string]string {
 	return files
 }
 
-// differs tells in what the volume is not what is wanted; empty if it is.
+// differs says how the volume differs from what is wanted; empty if it does not.
 func (r *run) differs(w compat.Want) string {
 	files := r.files()
 	for name, want := range w.Files {

@@ -16,11 +16,10 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// mistake is what a person gets wrong, and what they must read: the words, of
-// which the last ones say what to do.
+// mistake is a user's mistake, and the text that the user must see; its last words say what to do.
 type mistake struct {
 	name string
-	// parameters go over those of a class that works; an empty one takes it away.
+	// parameters override those of a class that works; an empty one removes it.
 	parameters map[string]string
 	objects    string // of the class that works where it is empty
 	provider   string
@@ -28,14 +27,14 @@ type mistake struct {
 	request    func(*kubelet.Kubelet, kubelet.Pod) error // in place of a publish
 	noClass    bool
 	want       []string
-	// warns has the publish succeed, with a warning of the words in the log.
+	// warns says that the publish succeeds, with a warning of the words in the log.
 	warns bool
 }
 
 const goodObject = "- {objectName: password, secretPath: secret/data/db, secretKey: password}"
 
-// TestMistakes makes the mistakes that a new user made on a real node, and wants
-// the words that led on.
+// TestMistakes makes the mistakes that a new user made on a real node, and checks for helpful
+// texts.
 func TestMistakes(t *testing.T) {
 	r := newRig(t, func(c *node.Config) { c.Vault.AllowLocalAddresses = true })
 	testkit.Must(t, r.vault.PutKV1(t.Context(), "kv1", "web", map[string]any{"a": strings.Repeat("x", 600<<10)}))

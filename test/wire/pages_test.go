@@ -18,10 +18,10 @@ import (
 
 const tokensAttribute = "csi.storage.k8s.io/serviceAccount.tokens"
 
-// TestPluginClassesOfPages mounts every class of the pages that is a provider
-// plugin's, with a double of the plugin: the driver passes on what the page
-// says and no more, with the service account token whose audience it names. The
-// end-to-end test mounts the classes of built-in providers.
+// TestPluginClassesOfPages mounts every class of the pages that is a provider plugin's, with a
+// double of the plugin: the driver passes on what the page says and no more, with the service
+// account token whose audience it names. The end-to-end test mounts the classes of built-in
+// providers.
 func TestPluginClassesOfPages(t *testing.T) {
 	blocks, err := pages.Read("../..")
 	testkit.Must(t, err)

@@ -20,9 +20,9 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// pluginRig is a node with a provider in a mount namespace of its own, as its
-// pod has one. It sees what is mounted on the node if its propagation is slave,
-// which Kubernetes calls HostToContainer, and does not if it is private.
+// pluginRig is a node with a provider in a mount namespace of its own, as in a pod. It sees the
+// node's new mounts if its propagation is slave, which Kubernetes calls HostToContainer, and does
+// not if it is private.
 type pluginRig struct {
 	*rig
 	store    string
@@ -67,7 +67,7 @@ func newPluginRig(t *testing.T, propagation string) *pluginRig {
 	return p
 }
 
-// set gives both objects one value.
+// set sets the value of both objects.
 func (p *pluginRig) set(value string) {
 	for _, name := range []string{"password", "again"} {
 		p.replace(filepath.Join(p.store, name), marker+"-"+value)
@@ -119,13 +119,13 @@ func (p *pluginRig) inode(pod kubelet.Pod) uint64 {
 	return st.Ino
 }
 
-// RefreshNow has every volume looked at.
+// RefreshNow refreshes every volume.
 func (p *pluginRig) RefreshNow(t *testing.T) {
 	t.Helper()
 	p.refresh <- unix.SIGHUP
 }
 
-// wantNoMounts looks for what the provider's and our own namespace still have.
+// wantNoMounts checks the provider's and the test's own namespace for mounts.
 func (p *pluginRig) wantNoMounts(t *testing.T) {
 	t.Helper()
 	for _, process := range []string{"self", fmt.Sprint(p.provider.Process.Pid)} {
@@ -139,9 +139,9 @@ func (p *pluginRig) wantNoMounts(t *testing.T) {
 	}
 }
 
-// Readers of a volume see one payload or the next while a provider writes. A
-// payload is kept for its readers until the second write from then, so each
-// round waits until those of the last one are through.
+// Readers of a volume see one payload or the next while a provider writes. The driver keeps a
+// payload for its readers until the second write from then, so each round waits until those of the
+// last one have finished.
 func TestReadersWhileAProviderWrites(t *testing.T) {
 	p := newPluginRig(t, "slave")
 	p.class("secrets")
@@ -207,8 +207,8 @@ func wholePayload(target string) error {
 	return err
 }
 
-// Without propagation the provider has nowhere to write: the pod's events say
-// what is missing, and nothing reaches the node's disk.
+// Without propagation the provider cannot write: the pod's events say what is missing, and nothing
+// reaches the node's disk.
 func TestProviderThatDoesNotSeeTheVolumes(t *testing.T) {
 	p := newPluginRig(t, "private")
 	p.class("secrets")

@@ -29,7 +29,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// marker is in every secret and looked for in everything that is printed.
+// marker is in every secret, and the test looks for it in all output.
 const marker = "s3cr3t-marker"
 
 // rig is a node with a driver, and a Vault that knows the service account
@@ -85,7 +85,7 @@ func (r *rig) put(path, value string) {
 	testkit.Must(r.t, r.vault.PutKV2(r.t.Context(), "secret", path, map[string]any{"password": marker + "-" + value}))
 }
 
-// start runs the driver on what an earlier one left.
+// start runs the driver with the state of an earlier one.
 func (r *rig) start() {
 	r.t.Helper()
 	socket := filepath.Join(r.dir, "csi.sock")
@@ -149,7 +149,7 @@ func (r *rig) cleanUp() {
 
 func (r *rig) auditLog() string { return filepath.Join(r.dir, "audit.log") }
 
-// noSecretIn searches what people may read.
+// noSecretIn searches text that people may read.
 func (r *rig) noSecretIn(what, text string) {
 	r.t.Helper()
 	if strings.Contains(text, marker) || strings.Contains(text, "eyJ") || strings.Contains(text, "hvs.") {
@@ -185,7 +185,7 @@ spec:
 	r.replace(filepath.Join(r.classDir, name+".yaml"), text)
 }
 
-// replace puts a file in place whole.
+// replace replaces a file atomically.
 func (r *rig) replace(file, text string) {
 	r.t.Helper()
 	testkit.Must(r.t, os.WriteFile(file+".new", []byte(text), 0o600))
@@ -206,7 +206,7 @@ func (r *rig) publish(p kubelet.Pod) {
 	testkit.Must(r.t, r.Publish(r.t.Context(), p))
 }
 
-// refuse publishes what cannot work, and wants nothing to be left of it.
+// refuse publishes an invalid volume, and checks that nothing of it is left.
 func (r *rig) refuse(p kubelet.Pod) error {
 	r.t.Helper()
 	err := r.Publish(r.t.Context(), p)

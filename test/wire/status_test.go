@@ -16,7 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// hostileName would leave its place on a page or a terminal.
+// hostileName would break out of its place on a page or a terminal.
 const hostileName = `"><script>document.title='owned'</script><img src=x onerror=document.title='owned'>` + "\x1b[2J\u202e"
 
 // statusRig is a node with a volume that is fresh, one that fails, one of a
@@ -124,8 +124,7 @@ func (r *rig) reads(path string) (found []string) {
 	return found
 }
 
-// TestStatusPage looks at the page as a person does.
-// MAYFLY_SCREENSHOTS=DIR keeps the pictures.
+// TestStatusPage opens the page in a browser. MAYFLY_SCREENSHOTS=DIR stores the pictures.
 func TestStatusPage(t *testing.T) {
 	b := browser.Start(t)
 	_, address := statusRig(t)

@@ -21,10 +21,10 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// classMarker is in what the author of a class wrote, and is looked for in spans.
+// classMarker is in the class author's text, and the test looks for it in spans.
 const classMarker = "cl4ss-marker"
 
-// traced is what arrived of one pod's work of one kind: the trace's spans by name.
+// traced is the received spans of one kind of one pod's work: the trace's spans by name.
 type traced struct {
 	root collector.Span
 	of   map[string][]collector.Span
@@ -144,8 +144,7 @@ func (r *rig) wantSteps(t *testing.T, x traced) {
 	}
 }
 
-// wantInVault: Vault was told of the request's span, and has it with the
-// correlation id.
+// wantInVault: Vault received the request's span, and has it with the correlation id.
 func (r *rig) wantInVault(t *testing.T, x traced, read collector.Span) {
 	t.Helper()
 	entries, err := r.vault.AuditEntries(t.Context())
@@ -165,8 +164,7 @@ func (r *rig) wantInVault(t *testing.T, x traced, read collector.Span) {
 	t.Errorf("Vault has no read %q", read.Attributes[trace.KeyCorrelation])
 }
 
-// wantDocumented: docs/monitoring.md has the spans and attributes that there are,
-// and none beside.
+// wantDocumented: docs/monitoring.md has all spans and attributes, and no others.
 func wantDocumented(t *testing.T, seen []collector.Span) {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/monitoring.md")

@@ -44,7 +44,7 @@ func TestLifeOfAVolume(t *testing.T) {
 	if err != nil || len(stats.GetUsage()) != 2 || stats.GetUsage()[0].GetUsed() == 0 {
 		t.Errorf("stats %v, %v", stats, err)
 	}
-	// A directory that a pod has held open since before sees the rotation.
+	// A directory that a pod opened before sees the rotation.
 	dir, err := os.Open(r.Target(p))
 	testkit.Must(t, err)
 	defer func() { _ = dir.Close() }()
@@ -65,7 +65,7 @@ func TestLifeOfAVolume(t *testing.T) {
 	}
 }
 
-// wantAudit looks into Vault's audit log for who read what.
+// wantAudit looks for a read in Vault's audit log.
 func (r *rig) wantAudit(account, path string) {
 	r.t.Helper()
 	entries, err := r.vault.AuditEntries(r.t.Context())

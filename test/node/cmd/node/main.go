@@ -1,5 +1,4 @@
-// Command node brings a real Kubernetes node up on this machine, and takes it
-// down again.
+// Command node starts a real Kubernetes node on this machine, and removes it again.
 package main
 
 import (

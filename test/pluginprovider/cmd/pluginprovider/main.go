@@ -1,6 +1,5 @@
-// Command pluginprovider serves the test provider on a socket, as a provider's
-// pod does. It keeps its objects in a directory, an object to a file, so that
-// a test changes one by writing the file.
+// Command pluginprovider serves the test provider on a socket, as a provider's pod does. It stores
+// its objects in a directory, each in a file, so that a test changes one by writing the file.
 package main
 
 import (
