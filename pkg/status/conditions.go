@@ -68,7 +68,7 @@ func freshOf(o volume.Outcome) metav1.Condition {
 	case o.Err != nil:
 		return isFalse(Fresh, string(o.Reason()), o.Err.Error())
 	case !o.AsOf.IsZero():
-		return isFalse(Fresh, LastGoodUsed, "the store is away, and the volume holds what this node read at "+o.AsOf.UTC().Format(time.RFC3339))
+		return isFalse(Fresh, LastGoodUsed, "the store is unavailable, and the volume has what this node read at "+o.AsOf.UTC().Format(time.RFC3339))
 	}
 	return isTrue(Fresh, reasonRefreshed, "the last look at the store succeeded")
 }

@@ -79,7 +79,7 @@ func (r *Reporter) observeEvent(o volume.Outcome) {
 		r.report(o, corev1.EventTypeWarning, MountFailed, failedWords(o))
 	case o.Kind == volume.Published && !o.AsOf.IsZero():
 		r.report(o, corev1.EventTypeWarning, LastGoodUsed, fmt.Sprintf(
-			"class %s: the store is away; the pod starts from what this node read at %s, as the class's onUnavailable asks", o.Class, o.AsOf.UTC().Format(time.RFC3339)))
+			"class %s: the store is unavailable; the pod starts with what this node read at %s, as the class's onUnavailable asks", o.Class, o.AsOf.UTC().Format(time.RFC3339)))
 	case o.Kind == volume.Refreshed && o.Emptied:
 		r.report(o, corev1.EventTypeWarning, RefreshFailed, fmt.Sprintf("%s: %s", o.Reason(), o.Err))
 	case o.Kind == volume.Refreshed && o.Err != nil:
@@ -120,17 +120,17 @@ func waitingWords(o volume.Outcome) string {
 	if o.Store != "" {
 		store = o.Store
 	}
-	return fmt.Sprintf("SecretProviderClass %s: %s has not answered for %s; the driver goes on waiting, and kubelet tries again if nothing comes", o.Class, store, o.Took)
+	return fmt.Sprintf("SecretProviderClass %s: %s has not answered for %s; the driver is still waiting, and kubelet retries if there is no answer", o.Class, store, o.Took)
 }
 
 // setAsideWords are for the node at the start, when the record's owner is unknown, and for the pod
 // once kubelet has named its volume again.
 func setAsideWords(o volume.Outcome) string {
 	if o.Kind == volume.SetAside {
-		return o.Err.Error() + "; kubelet's next republish takes the volume up anew"
+		return o.Err.Error() + "; at kubelet's next republish the driver reads the volume again"
 	}
-	return fmt.Sprintf("class %s: what the driver knew of this volume could not be read and was set aside on the node as %s; "+
-		"the volume begins anew, and credentials that only that record held end by their own time to live", o.Class, o.SetAside)
+	return fmt.Sprintf("class %s: the driver's saved state of this volume could not be read and was set aside on the node as %s; "+
+		"the driver reads it again, and credentials that only that record had expire at their TTL", o.Class, o.SetAside)
 }
 
 // report writes an Event at once the first time, and then with growing pauses while it repeats.

@@ -205,7 +205,7 @@ func Pages(list func(o metav1.ListOptions) (next string, err error)) error {
 // NotSeen reports what could not be read, and why. An absent object was read, so the caller checks
 // for that first.
 func NotSeen(r *finding.Report, what finding.Object, err error) {
-	f := finding.Finding{Object: what, Message: "could not be looked at: " + Reason(err)}
+	f := finding.Finding{Object: what, Message: "could not be read: " + Reason(err)}
 	if !apierrors.IsForbidden(err) {
 		f.Remedy = "see whether kubectl reaches the cluster, and run the command again"
 	}

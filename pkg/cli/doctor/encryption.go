@@ -171,7 +171,7 @@ func weakness(provider string) string {
 	case strings.Contains(provider, ":kms:v1:"):
 		return "KMS v1 is deprecated, and off by default since Kubernetes 1.29"
 	case strings.Contains(provider, ":aescbc:"), strings.Contains(provider, ":aesgcm:"), strings.Contains(provider, ":secretbox:"):
-		return "its key stands in a file of the control plane's nodes"
+		return "its key is in a file of the control plane's nodes"
 	}
 	return "a provider that this version does not know"
 }

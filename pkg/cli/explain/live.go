@@ -53,7 +53,7 @@ func (w volumeLinks) liveLink(_ context.Context, v *volume) verdict {
 	p := w.driver.value
 	switch {
 	case p == nil:
-		return skipped("the driver's pod could not be looked at")
+		return skipped("the driver's pod could not be read")
 	case errors.Is(w.live.err, nodes.ErrOff):
 		return skipped("switched off by --status-address (chart: status.address)")
 	case !w.live.known():

@@ -89,7 +89,7 @@ func (w volumeLinks) noClass(ctx context.Context, v *volume) verdict {
 func (w volumeLinks) providerLink(_ context.Context, v *volume) verdict {
 	switch {
 	case v.spc == nil:
-		return skipped("the class could not be looked at")
+		return skipped("the class could not be read")
 	case !v.isPlugin():
 		return good("%s is built in", v.spc.Spec.Provider)
 	}
@@ -129,7 +129,7 @@ func (w volumeLinks) audienceLink(_ context.Context, v *volume) verdict {
 	case v.login.Audience == "":
 		return skipped("the class does not tell")
 	case w.csiDriver.value == nil:
-		return verdict{state: finding.Unknown, detail: fmt.Sprintf("%q, and the CSIDriver could not be looked at", v.login.Audience)}
+		return verdict{state: finding.Unknown, detail: fmt.Sprintf("%q, and the CSIDriver could not be read", v.login.Audience)}
 	}
 	return good("%q is requested by the CSIDriver", v.login.Audience)
 }

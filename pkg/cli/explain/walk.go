@@ -79,7 +79,7 @@ func good(format string, args ...any) verdict {
 // unknown is for objects that could not be read.
 func (w *walk) unknown(o finding.Object, err error) verdict {
 	cluster.NotSeen(w.report, o, err)
-	return verdict{state: finding.Unknown, detail: "could not be looked at"}
+	return verdict{state: finding.Unknown, detail: "could not be read"}
 }
 
 func skipped(format string, args ...any) verdict {

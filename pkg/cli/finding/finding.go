@@ -80,7 +80,7 @@ type State string
 const (
 	Good    State = "ok"
 	Bad     State = "failed"
-	Unknown State = "unknown" // the command could not look: a finding says why
+	Unknown State = "unknown" // the command could not read an object: a finding says why
 	Skipped State = "skipped" // a check before it failed, or it does not apply
 )
 

@@ -32,9 +32,9 @@ func doctorRules() []Rule {
 		{CodeStaleEncryption, Warning, "some Secrets are stored as new ones are not", "write all Secrets again, such as by a StorageVersionMigration"},
 		{CodeReadsAll, Warning, "a subject reads the Secrets of all namespaces", "bind a role in the namespaces that it needs, or for single Secrets with resourceNames"},
 		{CodeReadsNamespace, Info, "subjects read all Secrets of a namespace", "keep to those who need it, or to single Secrets with resourceNames"},
-		{CodeCouldMount, Info, "classes could mount what stands in Secrets", "move the content to the store, mount a class, and delete the Secret"},
+		{CodeCouldMount, Info, "classes could mount the content of Secrets", "move the content to the store, mount a class, and delete the Secret"},
 		{CodeSecretInEnv, Warning, "a workload takes Secrets as environment variables", "mount them as files: variables go to child processes and crash reports, and do not follow rotations"},
-		{CodePlainText, Error, "a credential stands in plain text", "move it to the store and mount a class; then make a new one, since this one was readable"},
+		{CodePlainText, Error, "a credential is in plain text", "move it to the store and mount a class; then make a new one, since this one was readable"},
 		{CodeNoAudience, Error, "the CSIDriver does not request a class's audience", "add the audience to tokenRequests of the chart"},
 		{CodeServerToken, Warning, "tokens for the API server go to the store", "use an audience of the store's own, and take the empty one out of tokenRequests"},
 		{CodeDefaultAccount, Warning, "a workload with classes runs as the default service account", "give the workload a service account of its own, and bind the store's role to it"},
@@ -46,6 +46,6 @@ func doctorRules() []Rule {
 		{CodeCRD, Warning, "a CRD is not the driver's", "apply the CRDs of the driver's version: deploy/crds.yaml, or the chart with crds.install"},
 		{CodeNoPolicy, Warning, "an admission policy of the chart is missing", "set rbac.admissionPolicy of the chart to true, on Kubernetes 1.30 or newer"},
 		{CodeUnknownFlag, Warning, "the driver has a flag that this version does not know", "use the plugin of the driver's version, or correct linux.extraArgs of the chart"},
-		{CodeBaseline, Warning, "an entry of the baseline no longer holds", "correct what was found, or accept it anew with another date"},
+		{CodeBaseline, Warning, "an entry of the baseline no longer applies", "correct what was found, or accept it again with another date"},
 	}
 }

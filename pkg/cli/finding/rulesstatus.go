@@ -29,7 +29,7 @@ func statusRules() []Rule {
 		{CodeEmptied, Error, "a denial has emptied a volume", "give the pod its right in the store again, or set onDenied: keep in the class"},
 		{CodeCredentialEnded, Error, "a credential in a volume has ended", "kubectl mayfly explain the pod; what the volume holds is no longer valid"},
 		{CodeFromMemory, Info, "a pod started while the store was away", "nothing, if the store comes back: the driver asks it again by itself"},
-		{CodeNodeSilent, Warning, "a node's live state is not known", "run the command as somebody who may forward a port to the driver's pods"},
+		{CodeNodeSilent, Warning, "a node's live state is not known", "run the command as a user who may forward a port to the driver's pods"},
 		{CodeStatusLeft, Warning, "no node has the volume of a status", "see whether the pod and the driver run on the node; a status that is left goes with its pod"},
 		{CodeStoreHeldUp, Warning, "a node leaves a store alone for a while", "see why the store does not answer the node; the driver tries again by itself"},
 		{CodePluginSilent, Warning, "a provider plugin does not answer", "look at the pod of the plugin on that node"},
@@ -39,7 +39,7 @@ func statusRules() []Rule {
 		{CodeClassOutdated, Warning, "a volume is of an earlier version of the class", "kubectl mayfly refresh the class, and see what it says"},
 		{CodeRefreshFailed, Error, "a refresh failed", "kubectl mayfly explain the pod"},
 		{CodeRefreshPending, Error, "a refresh has not ended in time", "wait longer with --timeout, or look at kubectl mayfly status"},
-		{CodeRefreshUnseen, Warning, "it is not known whether the refresh went well", "run the command as somebody who may forward a port to the driver's pods"},
+		{CodeRefreshUnseen, Warning, "it is not known whether the refresh went well", "run the command as a user who may forward a port to the driver's pods"},
 		{CodeNothingToDo, Warning, "there is nothing to refresh", "see which volumes there are: kubectl mayfly status"},
 	}
 }

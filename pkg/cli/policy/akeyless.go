@@ -51,7 +51,7 @@ func (c *command) compareAkeyless(ctx context.Context, all []access.Rules) {
 			title := "roles of access ID " + want.AccessID
 			c.report.Check(title, finding.Unknown, "")
 			c.report.Add(finding.CodeNotSeen, finding.Finding{
-				Object: access.ObjectOf(want.Classes[0]), Message: title + " could not be looked at: " + err.Error(),
+				Object: access.ObjectOf(want.Classes[0]), Message: title + " could not be read: " + err.Error(),
 				Remedy: "set AKEYLESS_TOKEN to a token that may list roles: akeyless auth",
 			})
 			continue

@@ -50,7 +50,7 @@ func (k *checked) add(code string, f finding.Finding) {
 // notSeen reports what the store did not answer.
 func (k *checked) notSeen(what string, err error) {
 	k.report.Check(what, finding.Unknown, "")
-	k.add(finding.CodeNotSeen, finding.Finding{Message: what + " could not be looked at: " + err.Error(), Remedy: "use a Vault token that may read it"})
+	k.add(finding.CodeNotSeen, finding.Finding{Message: what + " could not be read: " + err.Error(), Remedy: "use a Vault token that may read it"})
 }
 
 func (k *checked) run(ctx context.Context) {

@@ -70,7 +70,7 @@ last good content.`,
 	}
 	flags := cmd.Flags()
 	c.Bind(flags)
-	flags.BoolVar(&c.wait, "wait", true, "wait until the volumes were looked at")
+	flags.BoolVar(&c.wait, "wait", true, "wait until the volumes are refreshed")
 	flags.DurationVar(&c.timeout, "timeout", time.Minute, "how long to wait")
 	return cmd
 }
@@ -288,7 +288,7 @@ func (w *work) checkResult(r *result) {
 			Remedy: "kubectl mayfly explain pod/" + r.Volume.Pod + " -n " + r.Volume.Namespace})
 	case asked:
 		r.Result = pending
-		w.report.Add(finding.CodeRefreshPending, finding.Finding{Object: r.Volume.Object(), Message: fmt.Sprintf("%sthe volume was not looked at within %s", of, w.timeout)})
+		w.report.Add(finding.CodeRefreshPending, finding.Finding{Object: r.Volume.Object(), Message: fmt.Sprintf("%sthe volume was not refreshed within %s", of, w.timeout)})
 	case unseen:
 		w.report.Add(finding.CodeRefreshUnseen, finding.Finding{Object: r.Volume.Object(), Message: of + "node " + r.Volume.Node + " does not tell, and the status has the versions that it had, which it is given anew once a minute at the most"})
 	}

@@ -107,7 +107,7 @@ func (a *answer) listAccounts(b *strings.Builder) {
 func (a *answer) listRows(b *strings.Builder) {
 	fmt.Fprintf(b, "\nWHO CAN READ IT\n")
 	if len(a.rows) == 0 {
-		b.WriteString("nobody, by what was seen\n")
+		b.WriteString("no subject, as far as could be read\n")
 		return
 	}
 	t := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)

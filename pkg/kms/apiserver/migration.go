@@ -114,7 +114,7 @@ func (c *Cluster) Migrate(ctx context.Context, version string, k Kind, progress 
 	for {
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for StorageVersionMigration %s, which goes on: %w", w.name, context.Cause(ctx))
+			return fmt.Errorf("waiting for StorageVersionMigration %s, which continues in the cluster: %w", w.name, context.Cause(ctx))
 		case <-ticker.C:
 		}
 		if over, err := w.look(ctx); over || err != nil {

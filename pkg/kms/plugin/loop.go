@@ -176,7 +176,7 @@ func (p *Plugin) renew(ctx context.Context) {
 		text = err.Error()
 	}
 	if err != nil && text != p.unrenewed {
-		p.log.Warn("the login at Vault could not be renewed; it goes on to its end", logkey.Error, err)
+		p.log.Warn("the login at Vault could not be renewed; it is used until it expires", logkey.Error, err)
 	}
 	if asked {
 		p.unrenewed = text

@@ -130,10 +130,10 @@ func (s *Server) watch(ctx context.Context, l *Listener, serve func(*Listener)) 
 		}
 		next, err := s.o.Socket.Listen()
 		if err != nil {
-			s.o.Logger.Error("the socket was taken away, and cannot be made again", logkey.Error, err)
+			s.o.Logger.Error("the socket was removed, and cannot be created again", logkey.Error, err)
 			continue
 		}
-		s.o.Logger.Warn("the socket was taken away, and was made again", logkey.Socket, s.o.Socket.Path)
+		s.o.Logger.Warn("the socket was removed, and was created again", logkey.Socket, s.o.Socket.Path)
 		l = next
 		serve(l)
 	}

@@ -231,7 +231,7 @@ func (s *Set) Warn(path *field.Path, format string, args ...any) {
 	case len(s.Warnings) < maxMistakes:
 		s.Warnings = append(s.Warnings, path.String()+": "+fmt.Sprintf(format, args...))
 	case !s.warnedEnough():
-		s.Warnings = append(s.Warnings, s.path.String()+": there is more to warn of than is told here")
+		s.Warnings = append(s.Warnings, s.path.String()+": there are more warnings")
 	}
 }
 

@@ -147,7 +147,7 @@ func (h *handler) json(w *bytes.Buffer, r *http.Request) error {
 	if given := values.Get("limit"); given != "" {
 		n, err := strconv.Atoi(given)
 		if err != nil || n < 1 {
-			return fmt.Errorf("limit: must be a number from 1, and %d are given at the most", maxVolumes)
+			return fmt.Errorf("limit: must be a number from 1; an answer has at most %d volumes", maxVolumes)
 		}
 		q.limit = min(n, maxVolumes)
 	}
