@@ -43,6 +43,7 @@ lifetimes: vaultd ## Run the tests that live as long as real credentials do: min
 e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; builds Kubernetes once)
 	$(if $(AS_ROOT),$(error make e2e needs root: it runs containerd and kubelet))
 	go vet -tags e2e ./test/...
+	go test -tags e2e -count 1 -timeout 10m ./test/secretsync
 	go test -tags e2e -count 1 -timeout 40m ./test/node
 	go test -tags e2e -count 1 -timeout 30m -v ./test/e2e
 

@@ -224,11 +224,16 @@ def class_findings($v; $plugins; $readers):
   .metadata.namespace as $ns
   | ((.spec.secretObjects // [])[] | .secretName as $secret
      | ([$readers[] | select(.ns == $ns and .secret == $secret) | .by] | unique) as $by
-     | blocks("secretObjects makes the Secret \($secret), "
-           + (if $by == [] then "of which no reader was found here" else "which \($by | join(", ")) reads" end)
-           + "; this version of Mayfly makes no Secrets";
-         (if $by == [] then "if nothing else reads it, such as an operator, take it out of secretObjects; else " else "" end)
-           + "side by side: leave this class and the pods that mount it on the old driver's name")),
+     | "secretObjects makes the Secret \($secret), "
+       + (if $by == [] then "of which no reader was found here" else "which \($by | join(", ")) reads" end)
+     | . as $made
+     | if $v.syncSecret.enabled and
+          ((($v.syncSecret.namespaces // []) | any(. == "*" or . == $ns)) or (($v.syncSecret.secrets[$ns] // []) | any(. == $secret)))
+       then warns($made + "; Mayfly writes it, but takes over none that the old driver made";
+              "delete the Secret once the pods of this class have moved: Mayfly makes it again (docs/migrate.md, Secrets)")
+       else blocks($made + "; the driver may not write it by your values";
+              (if $by == [] then "if nothing else reads it, such as an operator, take it out of secretObjects; else " else "" end)
+                + "set syncSecret.enabled, and list \($secret) in syncSecret.secrets.\($ns)") end),
     (if .spec.provider == "vault" or .spec.provider == "openbao" then vault_findings($v)
      elif .spec.provider == "akeyless" then akeyless_findings($v)
      else plugin_findings($v; $plugins) end);

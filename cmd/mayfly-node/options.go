@@ -115,6 +115,7 @@ func (o *options) declareClasses(f *flagSet) {
 	f.boolean(&c.Vault.AllowLocalAddresses, "allow-local-addresses", false, "let classes name servers at loopback and link-local addresses, and at the cloud's\nmetadata service. Servers that other flags name by host may have such addresses in any\ncase.")
 	f.boolean(&c.RotatedEvents, "rotation-events", false, "write an Event on the pod for every rotation too, not only for failures.")
 	f.str(&c.StartupTaint, "remove-startup-taint", "", "`key` of a taint that the driver removes from this node once it is ready, such as\nnode.mayfly.dev/not-ready. The taint keeps pods off the node until then.")
+	f.boolean(&c.SyncSecrets, "sync-secrets", false, "write the Kubernetes Secrets that classes ask for under secretObjects. The driver then\nneeds the rights to create and patch them (docs/secrets.md).")
 }
 
 func (o *options) declareVolumes(f *flagSet) {

@@ -55,7 +55,18 @@ type Class struct {
 	// SecretObjects are those of spec.secretObjects that can become Kubernetes Secrets; Parse warns
 	// of the others.
 	SecretObjects []v1.SecretObject `json:",omitempty"`
+	// SecretOwner is parameters.secretOwner; empty means the class.
+	SecretOwner SecretOwner `json:",omitempty"`
 }
+
+// SecretOwner says with what the Kubernetes Secrets of secretObjects go.
+type SecretOwner string
+
+// The owners of the Kubernetes Secrets.
+const (
+	OwnerClass SecretOwner = "class" // they go with the class, and stay while no pod runs; the default
+	OwnerPods  SecretOwner = "pods"  // they go with the last pod that mounts the class
+)
 
 // CredentialScope says who shares a dynamic credential.
 type CredentialScope string

@@ -36,6 +36,7 @@ const (
 	StrictKey          = "strict"
 	TemplatesKey       = "templates"
 	FormatsKey         = "formats"
+	SecretOwnerKey     = "secretOwner"
 )
 
 // taker sets one field of a class from the value of one key.
@@ -58,6 +59,9 @@ func ownKeys() map[string]taker {
 		},
 		OnDeniedKey: func(c *Class, path *field.Path, value string) *field.Error {
 			return takeWord(&c.OnDenied, path, value, DeniedKeep, DeniedEmpty)
+		},
+		SecretOwnerKey: func(c *Class, path *field.Path, value string) *field.Error {
+			return takeWord(&c.SecretOwner, path, value, OwnerClass, OwnerPods)
 		},
 		StrictKey: func(c *Class, path *field.Path, value string) *field.Error {
 			if value != "true" && value != "false" {

@@ -57,6 +57,8 @@ type Config struct {
 	MaxSizeLimit  int64
 	MaxInodeLimit int64
 	MinInterval   time.Duration
+	// SyncSecrets writes the Kubernetes Secrets that classes ask for.
+	SyncSecrets bool
 	// StrictClasses refuses classes that have warnings.
 	StrictClasses bool
 

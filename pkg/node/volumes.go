@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
+	"github.com/mayfly-csi/mayfly/pkg/secretsync"
 	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/taint"
@@ -68,12 +69,12 @@ func (n *Node) buildVolumes() error {
 	if err != nil {
 		return err
 	}
-	observers, err := n.observers(cluster)
+	observers, follower, err := n.observers(cluster)
 	if err != nil {
 		return err
 	}
 	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Renderer: rendered.Renderer{Budget: n.budget}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Tracer: n.tracer, Logger: n.c.Logger,
+		Classes: n.classes, Providers: providers, Renderer: rendered.Renderer{Budget: n.budget}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: follower, Tracer: n.tracer, Logger: n.c.Logger,
 		Limits: volume.Limits{
 			Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 			MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval,
@@ -89,31 +90,55 @@ func (n *Node) buildVolumes() error {
 }
 
 // observers returns the receivers of every outcome: the metrics, the audit trail if there is one
-// and, with an API server, the statuses and Events.
-func (n *Node) observers(cluster *rest.Config) (volume.Observers, error) {
+// and, with an API server, the statuses and Events. It also returns what writes other objects after
+// a payload, which needs an API server too.
+func (n *Node) observers(cluster *rest.Config) (volume.Observers, volume.Follower, error) {
 	observers := volume.Observers{n.metrics, n.failures}
 	if n.audit != nil {
 		observers = append(observers, n.audit)
 	}
 	if cluster == nil {
-		return observers, nil
+		return observers, secretsync.Off{}, nil
 	}
 	api, err := status.NewAPI(cluster)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	reporter, err := status.New(status.Config{
 		API: api, Logger: n.c.Logger, Driver: n.c.Driver, Node: n.c.NodeID,
 		QPS: statusQPS, Burst: statusBurst, RotatedEvents: n.c.RotatedEvents,
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	n.runners = append(n.runners, reporter.Run)
 	if err := n.removeTaint(cluster); err != nil {
+		return nil, nil, err
+	}
+	observers = append(observers, reporter)
+	if !n.c.SyncSecrets {
+		return observers, secretsync.Off{}, nil
+	}
+	secrets, err := n.secrets(cluster, reporter)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(observers, secrets), secrets, nil
+}
+
+// secrets writes the Kubernetes Secrets of classes.
+func (n *Node) secrets(cluster *rest.Config, events secretsync.Events) (*secretsync.Syncer, error) {
+	api, err := secretsync.NewAPI(cluster)
+	if err != nil {
 		return nil, err
 	}
-	return append(observers, reporter), nil
+	for _, result := range secretsync.Results() {
+		n.metrics.KnowSecretResult(string(result))
+	}
+	return secretsync.New(secretsync.Config{
+		API: api, Events: events, Logger: n.c.Logger, Node: n.c.NodeID,
+		Count: func(r secretsync.Result) { n.metrics.CountSecret(string(r)) },
+	})
 }
 
 // removeTaint removes the start-up taint from the node once the driver is ready.

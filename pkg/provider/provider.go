@@ -151,6 +151,9 @@ type File struct {
 	Path     string
 	Mode     fs.FileMode // permission bits; 0 means the default, 0644
 	Contents secret.Bytes
+	// ReadAt is when the store was asked for the contents, before the request
+	// left; zero means by this Fetch.
+	ReadAt time.Time
 }
 
 // Version says which state of an object a volume holds. It is written to

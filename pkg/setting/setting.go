@@ -21,6 +21,7 @@ var values = map[string]string{
 	"--provider-volume":            "providerPlugins.enabled",
 	"--state-size-limit":           "memory.stateSize",
 	"--strict-classes":             "strictClasses",
+	"--sync-secrets":               "syncSecret.enabled",
 	"--vault-allow-cert-auth":      "vault.allowCertAuth",
 	"--vault-allowed-addresses":    "vault.allowedAddresses",
 	"--vault-allowed-auth-mounts":  "vault.allowedAuthMountPaths",

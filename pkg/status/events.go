@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -133,17 +134,49 @@ func setAsideWords(o volume.Outcome) string {
 		"the driver reads it again, and credentials that only that record had expire at their TTL", o.Class, o.SetAside)
 }
 
-// report writes an Event at once the first time, and then with growing pauses while it repeats.
+// Note is an Event that another part of the driver wants to write.
+type Note struct {
+	// Volume is the key of the rate limit. The Event is forgotten with that volume.
+	Volume    string
+	Namespace string
+	About     corev1.ObjectReference
+	// Type and Reason are the Event's.
+	Type, Reason string
+	// Topic distinguishes Events of one volume and reason: there is one Event for each, which is
+	// updated when it repeats.
+	Topic string
+	Text  string
+}
+
+// Tell writes an Event at once the first time, and then with growing pauses while it repeats.
+func (r *Reporter) Tell(n Note) { r.tell(n, false) }
+
+// PodReference is a pod as the object of an Event.
+func PodReference(p identity.Pod) corev1.ObjectReference {
+	return corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: uid(p.UID)}
+}
+
+// report writes an Event about an outcome.
 func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
+	about, namespace := r.about(o)
+	r.tell(Note{
+		Volume: o.ID, Namespace: namespace, About: about, Type: kind, Reason: reason,
+		Topic: string(o.Reason()), // the text may have a time or a request's id
+		Text:  text,
+	}, o.Kind == volume.SetAside)
+}
+
+// tell writes an Event. One that happens only once is written after the pause if it comes too
+// early; others are reported again by the next.
+func (r *Reporter) tell(n Note, once bool) {
 	now := time.Now()
-	// The text may have a time or a request's id; the reason does not.
-	key := o.ID + " " + reason + " " + string(o.Reason())
+	key := n.Volume + " " + n.Reason + " " + n.Topic
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.forgetOld(now)
-	m, cause := r.messages[key], causeOf(text)
+	m, cause := r.messages[key], causeOf(n.Text)
 	if m == nil {
-		m = &message{volume: o.ID, event: r.newEvent(o, kind, reason, now), quiet: firstQuiet / 2}
+		m = &message{volume: n.Volume, event: r.newEvent(n, now), quiet: firstQuiet / 2}
 		r.messages[key] = m
 	} else {
 		m.event.Count++
@@ -152,12 +185,10 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 		}
 	}
 	m.cause = cause
-	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(text), metav1.NewTime(now), now
+	m.event.Message, m.event.LastTimestamp, m.lastSeen = clip(n.Text), metav1.NewTime(now), now
 	t := task{writeEvent, m.event.Namespace, key}
 	if wait := m.quietUntil.Sub(now); wait > 0 {
-		// A failure that continues is reported again by the next. Records are set aside at the
-		// start only.
-		if o.Kind == volume.SetAside && !m.waiting {
+		if once && !m.waiting {
 			m.waiting = true
 			r.queue.AddAfter(t, wait)
 		}
@@ -218,17 +249,16 @@ func (r *Reporter) forgetOld(now time.Time) {
 	r.ofNamespace.forgetFull(now)
 }
 
-func (r *Reporter) newEvent(o volume.Outcome, kind, reason string, now time.Time) *corev1.Event {
+func (r *Reporter) newEvent(n Note, now time.Time) *corev1.Event {
 	r.serial++
-	about, namespace := r.about(o)
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: namespace,
-			Name:      suffixedName(about.Name, fmt.Sprintf("%s %s %d %d", o.ID, reason, now.UnixNano(), r.serial)),
+			Namespace: n.Namespace,
+			Name:      suffixedName(n.About.Name, fmt.Sprintf("%s %s %d %d", n.Volume, n.Reason, now.UnixNano(), r.serial)),
 		},
-		InvolvedObject:      about,
-		Type:                kind,
-		Reason:              reason,
+		InvolvedObject:      n.About,
+		Type:                n.Type,
+		Reason:              n.Reason,
 		Count:               1,
 		FirstTimestamp:      metav1.NewTime(now),
 		Source:              corev1.EventSource{Component: EventComponent, Host: r.Node},
@@ -243,9 +273,7 @@ func (r *Reporter) about(o volume.Outcome) (corev1.ObjectReference, string) {
 	if o.Pod.Name == "" {
 		return corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.Node, UID: uid(r.Node)}, metav1.NamespaceDefault
 	}
-	return corev1.ObjectReference{
-		APIVersion: "v1", Kind: "Pod", Namespace: o.Pod.Namespace, Name: o.Pod.Name, UID: uid(o.Pod.UID),
-	}, o.Pod.Namespace
+	return PodReference(o.Pod), o.Pod.Namespace
 }
 
 func (r *Reporter) sendEvent(ctx context.Context, t task) error {

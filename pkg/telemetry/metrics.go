@@ -33,6 +33,7 @@ type Metrics struct {
 	callSeconds                  *prometheus.HistogramVec
 	stepSeconds                  *prometheus.HistogramVec
 	requests, apiRequests, spans *prometheus.CounterVec
+	secrets                      *prometheus.CounterVec
 	requestSeconds               *prometheus.HistogramVec
 }
 
@@ -65,10 +66,11 @@ func New(version string, volumes, failing func() int) *Metrics {
 		auditing:        plain("mayfly_audit_write_errors_total", "Failed writes of a line of the audit trail; the driver tries again."),
 		auditedLine:     prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_audit_last_line", Help: "Number of the last line of the audit trail in its chain, for mayfly-node audit verify --reaches."}),
 		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Duration of a call from kubelet, in seconds.", "method", "code"),
-		stepSeconds:     histogram("mayfly_step_duration_seconds", "Duration of one step of a publish or refresh, in seconds: class (look-up), store (the provider's fetch, with login and reads), mount, write, record (the driver's state). In the OpenMetrics format store has an exemplar: the id under which the store's audit log has a request, and the trace, if there is one.", "kind", "step"),
+		stepSeconds:     histogram("mayfly_step_duration_seconds", "Duration of one step of a publish or refresh, in seconds: class (look-up), store (the provider's fetch, with login and reads), mount, write, follow (Kubernetes Secrets), record (the driver's state). In the OpenMetrics format store has an exemplar: the id under which the store's audit log has a request, and the trace, if there is one.", "kind", "step"),
 		requests:        counter("mayfly_store_requests_total", "Requests of the built-in providers: login, read, issue (a credential or certificate), check (a version, a lease, a mount), renew, revoke; by the answer's code, none for no answer.", "provider", "operation", "code"),
 		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Duration of a request to a store in seconds, until its answer is read.", "provider", "operation", "code"),
 		spans:           counter("mayfly_trace_spans_total", "Spans of traces: sent, failed (the collector did not take them), dropped (there was no room); absent where traces are off.", "result"),
+		secrets:         counter("mayfly_secret_syncs_total", "Kubernetes Secrets of classes that the driver asked the API server about: written, unchanged, outdated (it was made from a later read or class), foreign (it belongs to somebody else), forbidden, invalid or failed.", "result"),
 		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server.", "verb", "code"),
 	}
 	m.unpublishes.WithLabelValues(osType)
@@ -79,7 +81,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
-		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests, m.spans,
+		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests, m.spans, m.secrets,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed.", failing),
 		buildInfo(version),

@@ -32,6 +32,8 @@ func scrape(t *testing.T) string {
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Err: denied})
 	}
 	m.KnowProvider("vault", "login", "read")
+	m.KnowSecretResult("written")
+	m.CountSecret("written")
 	m.ObserveRequest("vault", "read", 200, time.Second)
 	m.ObserveRequest("vault", "read", 418, time.Second)
 	m.ObserveRequest("vault", "login", 0, time.Second)

@@ -67,6 +67,12 @@ func (m *Metrics) ObserveRequest(provider, operation string, status int, took ti
 	m.requestSeconds.WithLabelValues(provider, operation, code).Observe(took.Seconds())
 }
 
+// KnowSecretResult creates the series of a result of CountSecret.
+func (m *Metrics) KnowSecretResult(result string) { m.secrets.WithLabelValues(result) }
+
+// CountSecret counts the result for one Kubernetes Secret.
+func (m *Metrics) CountSecret(result string) { m.secrets.WithLabelValues(result).Inc() }
+
 // CountAPIRequests counts the requests that a transport sends to the API server. Their
 // series exist from now on.
 func (m *Metrics) CountAPIRequests(next http.RoundTripper) http.RoundTripper {

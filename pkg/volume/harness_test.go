@@ -35,6 +35,7 @@ type rig struct {
 	store    *fakeStore
 	other    *fakeStore // of the provider "other"
 	seen     *observer
+	follower *follower
 	stateDir string
 	podsDir  string
 	limits   budget.Limits // of the next restart
@@ -47,7 +48,7 @@ func newRig(t *testing.T) *rig {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts tmpfs")
 	}
-	r := &rig{t: t, stateDir: t.TempDir(), podsDir: t.TempDir(), classes: newClasses(), store: newFakeStore(), other: newFakeStore(), seen: &observer{}}
+	r := &rig{t: t, stateDir: t.TempDir(), podsDir: t.TempDir(), classes: newClasses(), store: newFakeStore(), other: newFakeStore(), seen: &observer{}, follower: &follower{}}
 	r.restart()
 	t.Cleanup(r.unmountAll)
 	return r
@@ -68,7 +69,7 @@ func (r *rig) restart() {
 	r.budget = budget.New(r.limits)
 	store.Charge(r.budget)
 	config := volume.Config{
-		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Renderer: rendered.Renderer{}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Logger: log,
+		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Renderer: rendered.Renderer{}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Follower: r.follower, Logger: log,
 		Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64}, LastGoodAge: time.Hour, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	}
 	if r.ceilings != nil {

@@ -31,7 +31,7 @@ type Classes interface {
 }
 
 // Config is what a Manager is made of. Every field is needed but Stages, Budget,
-// Tracer and the bounds of what a class may ask for.
+// Follower, Tracer and the bounds of what a class may ask for.
 type Config struct {
 	Limits
 	Classes   Classes
@@ -54,6 +54,8 @@ type Config struct {
 	// Workers bounds how many refreshes run at once for each store, beside the
 	// first of each Kubernetes namespace.
 	Workers int
+	// Follower is told of each payload that is in a volume; nil for none.
+	Follower Follower
 	// Tracer is told of publishes, refreshes and releases; nil for none.
 	Tracer *trace.Tracer
 	// SlowAfter is how long a first publish waits for the store before its pod

@@ -90,11 +90,14 @@ const (
 	StepStore  Step = "store"  // the provider fetched
 	StepMount  Step = "mount"  // the tmpfs was made or looked at, after the store's answer
 	StepWrite  Step = "write"  // the files were compared and written
+	StepFollow Step = "follow" // Kubernetes Secrets were written and workloads restarted, where that is switched on
 	StepRecord Step = "record" // the record was saved
 )
 
 // Steps are all of them, in their order.
-func Steps() []Step { return []Step{StepClass, StepStore, StepMount, StepWrite, StepRecord} }
+func Steps() []Step {
+	return []Step{StepClass, StepStore, StepMount, StepWrite, StepFollow, StepRecord}
+}
 
 // StepTime is what a step took.
 type StepTime struct {

@@ -207,6 +207,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 		defer func() { _ = mounting.Wait() }() // ready tells of its error, and an undo comes after it
 	}
 	// 4. Ask the store.
+	asked := time.Now()
 	var payload *provider.Payload
 	var asOf time.Time
 	err = r.step(ctx, StepStore, func(ctx context.Context) (err error) {
@@ -220,7 +221,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	r.warnings = append(r.warnings, payload.Warnings...)
 	// 5. Write the files, if they are within the limits of the volume and fit into
 	// the memory of the node.
-	files, err := r.files(c, payload)
+	files, all, err := r.files(c, payload)
 	if err != nil {
 		return err
 	}
@@ -232,19 +233,25 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	}
 	// 6. Record what the volume now holds.
 	r.written, r.refreshAt = true, payload.RefreshAt
+	former := r.rec.LastClass
 	r.note(c, payload, asOf)
+	// 7. Write what follows from the payload elsewhere, before kubelet is answered.
+	if r.m.Follower != nil && !r.lastClass {
+		_ = r.step(ctx, StepFollow, func(ctx context.Context) error { return r.follow(ctx, former, all, asked) })
+	}
 	return payload.Partial
 }
 
 // files are those of the payload and those that the class has made of them, within
-// the limits of the volume.
-func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
+// the limits of the volume: as they are written, and as a payload.
+func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File, *provider.Payload, error) {
 	owner := budget.Owner{Namespace: r.rec.Pod.Namespace, Volume: r.rec.ID}
 	payload, err := r.m.Renderer.Render(c, payload, r.m.sizeLimit(c), owner)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return r.m.fit(c, payload)
+	files, err := r.m.fit(c, payload)
+	return files, payload, err
 }
 
 // admit refuses what cannot come to a payload in the volume before the store is

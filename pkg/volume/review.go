@@ -40,7 +40,7 @@ type judgement struct {
 // error as well. The class of the last payload is not refused: its credentials
 // must not end for a mistake that was let pass.
 func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]string, error) {
-	warnings := slices.Concat(c.Suspects, c.Warnings, notMade(c), notRead(r.rec.Ignored))
+	warnings := slices.Concat(c.Suspects, c.Warnings, v.notFollowed(c), notRead(r.rec.Ignored))
 	if r.lastClass || r.rec.published() && r.rec.LastClass != nil && sameVersion(r.rec.LastClass, c) {
 		return warnings, nil
 	}
@@ -123,16 +123,12 @@ func (m *versions[V]) set(c *class.Class, what V) {
 	m.known[c.Ref] = version[V]{versionOf(c), what}
 }
 
-// notMade warns of the Kubernetes Secrets that a class asks for.
-func notMade(c *class.Class) []string {
-	if len(c.SecretObjects) == 0 {
+// notFollowed warns of what the class asks for outside of the volume and does not get.
+func (v *reviewer) notFollowed(c *class.Class) []string {
+	if v.Follower == nil {
 		return nil
 	}
-	names := make([]string, len(c.SecretObjects))
-	for i, o := range c.SecretObjects {
-		names[i] = o.SecretName
-	}
-	return []string{fmt.Sprintf("spec.secretObjects: this driver makes no Kubernetes Secrets, so %q is not made or updated: read the file, or leave the class on a driver that makes them", first(names, maxWarnings))}
+	return v.Follower.Warnings(c)
 }
 
 // notRead warns of the volume attributes that mean nothing.

@@ -76,7 +76,7 @@ func TestWarningsReachThePodOnce(t *testing.T) {
 	check := func(o volume.Outcome, warn bool) {
 		t.Helper()
 		said := strings.Join(o.Warnings, "\n")
-		for _, want := range []string{"zzz: unknown, so ignored", `spec.secretObjects: this driver makes no Kubernetes Secrets, so ["db"]`, `volumeAttributes ["objects"] are ignored`} {
+		for _, want := range []string{"zzz: unknown, so ignored", "spec.secretObjects: nobody follows", `volumeAttributes ["objects"] are ignored`} {
 			if !strings.Contains(said, want) {
 				t.Errorf("warnings %q, want %q among them", o.Warnings, want)
 			}

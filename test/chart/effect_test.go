@@ -55,6 +55,9 @@ var samples = map[string]string{
 	"vault.tls.serverName":                   `"other.test"`,
 	"vault.tls.clientCertSecret":             `"other"`,
 	"vault.tls.skipVerify":                   `true`,
+	"syncSecret.enabled":                     `false`,
+	"syncSecret.secrets":                     `{"other": ["other"]}`,
+	"syncSecret.namespaces":                  `["other"]`,
 	"providerPlugins.maxMessageSize":         `"8Mi"`,
 	"providerPlugins.timeout":                `"5s"`,
 	"providerPlugins.audiences":              `{"aws": ["other"]}`,
@@ -126,7 +129,7 @@ var samples = map[string]string{
 }
 
 // constant values have one choice, which the templates use nevertheless.
-var constant = map[string]bool{"enableSecretRotation": true, "syncSecret.enabled": true}
+var constant = map[string]bool{"enableSecretRotation": true}
 
 // TestEveryValueHasAnEffect: no value is there for show.
 func TestEveryValueHasAnEffect(t *testing.T) {

@@ -42,6 +42,8 @@ func TestBadValues(t *testing.T) {
 		{"crds.install=maybe", "'/crds/install': value must be one of 'auto', true, false"},
 		{"rbac.admissionPolicy=1", "'/rbac/admissionPolicy'"},
 		{"csiDriver.serviceAccountTokenInSecrets=1", "'/csiDriver/serviceAccountTokenInSecrets'"},
+		{"syncSecret.enabled=true", "syncSecret.enabled: name the Secrets that the driver may write"},
+		{"syncSecret.secrets.shop=db", "'/syncSecret/secrets/shop'"},
 		{"syncSecret=true", "'/syncSecret': got boolean, want object"},
 		{"startupTaint.key=not a key", "'/startupTaint/key'"},
 		{"log.level=3", "'/log/level'"},

@@ -242,7 +242,7 @@ func (c *tenant) warnsOfClasses(ctx context.Context) error {
 	}
 	heard.mu.Lock()
 	defer heard.mu.Unlock()
-	if said := strings.Join(heard.said, "\n"); !strings.Contains(said, "unknown to Mayfly: vaultMount. ") || !strings.Contains(said, "Mayfly makes no Kubernetes Secrets") {
+	if said := strings.Join(heard.said, "\n"); !strings.Contains(said, "unknown to Mayfly: vaultMount. ") || !strings.Contains(said, "Mayfly writes no Kubernetes Secrets") {
 		return fmt.Errorf("the API server said %q", said)
 	}
 	return nil

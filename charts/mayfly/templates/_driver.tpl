@@ -3,9 +3,6 @@ The command line of the driver. What the driver's own defaults say is still
 written out where the chart has a value for it: the manifest then tells all.
 */}}
 {{- define "mayfly.args" -}}
-{{- if .Values.syncSecret.enabled }}
-{{- fail "syncSecret.enabled: this version of Mayfly makes no Kubernetes Secrets; leave it false, and have pods mount the files" }}
-{{- end }}
 {{- include "mayfly.checkMemory" . }}
 {{- $vault := .Values.vault }}
 - {{ printf "--driver-name=%s" .Values.driverName | quote }}
@@ -33,6 +30,9 @@ written out where the chart has a value for it: the manifest then tells all.
 - --kube-api-qps={{ .Values.kubeAPI.qps }}
 - --kube-api-burst={{ int64 .Values.kubeAPI.burst }}
 - {{ printf "--class-file-dirs=%s" (join "," (concat (list "/etc/mayfly/class-files") .Values.classFiles.directories)) | quote }}
+{{- if .Values.syncSecret.enabled }}
+- --sync-secrets
+{{- end }}
 {{- if .Values.strictClasses }}
 - --strict-classes
 {{- end }}

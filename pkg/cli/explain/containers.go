@@ -73,17 +73,44 @@ func (w podLinks) secretWanted(f *finding.Finding, name string) {
 			if o.SecretName != name {
 				continue
 			}
-			mounted := slices.ContainsFunc(w.volumes, func(v *volume) bool { return v.class == c.Name })
-			f.Message += fmt.Sprintf("; class %q lists it under secretObjects, and Mayfly makes no Secrets", c.Name)
-			f.Remedy = "read the file in the volume, or have something else make the Secret"
-			if !mounted {
-				f.Message += "; no volume of the pod mounts the class"
-				f.Remedy = fmt.Sprintf("mount class %q in the pod and read its file, or have something else make the Secret", c.Name)
-			}
+			f.Message += fmt.Sprintf("; class %q lists it under secretObjects", c.Name)
+			w.listed(f, name, c.Name)
 			return
 		}
 	}
 	f.Message += "; no class of the namespace lists it under secretObjects"
+}
+
+// listed says why the driver has not made a Secret that a class lists.
+func (w podLinks) listed(f *finding.Finding, name, class string) {
+	var refused *corev1.Event
+	for i := range w.events.value {
+		e := &w.events.value[i]
+		if e.Reason == names.SecretNotWritten && e.Source.Component == names.EventComponent && strings.Contains(e.Message, fmt.Sprintf("Kubernetes Secret %q", name)) {
+			refused = newer(refused, e)
+		}
+	}
+	operator := operatorOf(w.driver.value)
+	off := operator != nil && !operator.SyncSecrets
+	mounted := slices.ContainsFunc(w.volumes, func(v *volume) bool { return v.class == class })
+	if off && refused == nil {
+		f.Message += ", and the driver of this node writes no Secrets"
+	}
+	if !mounted {
+		f.Message += "; no volume of the pod mounts the class"
+	}
+	switch {
+	case refused != nil:
+		f.Message += "; the driver says: " + refused.Message
+		f.Remedy = "do what the driver says: it tries again at the next refresh, and kubelet then starts the container"
+	case off:
+		f.Remedy = "read the file in the volume, or have the operator set the chart's syncSecret"
+	case !mounted:
+		f.Remedy = fmt.Sprintf("mount class %q in the pod, so that the driver writes the Secret before it starts", class)
+	default:
+		f.Message += "; the driver writes it before the pod's containers start"
+		f.Remedy = "look again in a minute: kubelet may see a new Secret late; else the driver's log on this node says what it did"
+	}
 }
 
 // odd reports what else is probably not intended.

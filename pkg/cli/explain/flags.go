@@ -32,6 +32,7 @@ func operatorOf(p *corev1.Pod) *lint.Operator {
 		return nil
 	}
 	return &lint.Operator{
+		SyncSecrets: s.SyncSecrets,
 		Vault: vault.Config{
 			DefaultAddress: s.Vault.DefaultAddress, DefaultNamespace: s.Vault.DefaultNamespace,
 			DefaultAuthMount: s.Vault.DefaultAuthMount, DefaultAudience: s.Vault.DefaultAudience,

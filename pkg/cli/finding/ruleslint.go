@@ -41,7 +41,7 @@ func lintRules() []Rule {
 		{CodeSubPath, Warning, "a subPath mount does not follow rotations", "mount the whole volume at a directory of its own"},
 		{CodeCollide, Error, "two mounts collide", "give each volume a directory of its own"},
 		{CodeAudience, Error, "the CSIDriver does not request the audience", "add the audience to spec.tokenRequests of the CSIDriver"},
-		{CodeEnv, Warning, "a variable comes from a Secret that the driver does not make", "read the file in the volume, or have something else make the Secret"},
+		{CodeEnv, Warning, "a variable comes from a Secret that the driver may not write", "read the file in the volume, or have the operator set the chart's syncSecret"},
 		{CodeMode, Warning, "the container's user may not read a file", "give the pod an fsGroup, or the file a wider filePermission"},
 		{CodeDriverObject, Error, "the CSIDriver object does not fit the driver", "take the CSIDriver object of Mayfly's chart"},
 		{CodeDriverName, Warning, "a volume's driver may be misspelt", "write the name of the CSIDriver object"},

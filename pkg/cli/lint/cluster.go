@@ -26,6 +26,8 @@ type Cluster struct {
 type Operator struct {
 	Vault    vault.Config
 	Akeyless akeyless.Config
+	// SyncSecrets tells that the driver writes the Secrets of classes.
+	SyncSecrets bool
 }
 
 // Login is how the driver logs in for a class, as far as the class and the operator's flags say.
@@ -50,7 +52,7 @@ type Judgement struct {
 // Judge checks objects of a cluster: classes, pods and the objects that make them, and the
 // CSIDriver object.
 func Judge(c Cluster) (*Judgement, error) {
-	l := &linter{driver: c.Driver, report: &finding.Report{}, cluster: true}
+	l := &linter{driver: c.Driver, report: &finding.Report{}, cluster: true, operator: c.Operator}
 	var err error
 	if l.judge, err = newJudge(c.Operator); err != nil {
 		return nil, err

@@ -61,6 +61,8 @@ type linter struct {
 	namespace, driver string
 	// cluster says that the objects are a cluster's.
 	cluster bool
+	// operator is what the driver's flags say; nil where they are not known.
+	operator *Operator
 
 	report  *finding.Report
 	judge   *judge

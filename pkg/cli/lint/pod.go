@@ -162,6 +162,23 @@ func (l *linter) mounts(o *manifest.Object, c container, volumes []mounted) {
 	}
 }
 
+// ofClass is what to say about a Secret that a class lists; nothing if the driver writes it before
+// the containers start.
+func (l *linter) ofClass(mounted bool) finding.Finding {
+	switch {
+	case l.operator != nil && !l.operator.SyncSecrets:
+		return finding.Finding{Message: "the driver of this cluster writes no Secrets"}
+	case !mounted:
+		return finding.Finding{Message: "no volume of this pod mounts the class, so nothing makes the Secret before it starts", Remedy: "mount the class in the pod"}
+	case l.operator == nil:
+		return finding.Finding{
+			Level: finding.Info, Message: "the driver writes it where the operator has switched that on",
+			Remedy: "check that the chart's syncSecret has the Secret or its namespace",
+		}
+	}
+	return finding.Finding{}
+}
+
 // variables checks the environment from Secrets.
 func (l *linter) variables(o *manifest.Object, c container, volumes []mounted) {
 	check := func(ref *yaml.Node, what string) {
@@ -173,9 +190,11 @@ func (l *linter) variables(o *manifest.Object, c container, volumes []mounted) {
 			if !slices.Contains(k.secrets, name) || k.Namespace != o.Namespace && k.Namespace != "" && o.Namespace != "" {
 				continue
 			}
-			l.at(o, o.Line(ref), finding.CodeEnv, finding.Finding{
-				Message: fmt.Sprintf("container %q takes %s from Secret %q, which class %q lists under secretObjects: Mayfly makes no Secrets", c.name, what, name, k.Name),
-			})
+			mounted := slices.ContainsFunc(volumes, func(v mounted) bool { return v.class == k.Name })
+			if f := l.ofClass(mounted); f.Message != "" {
+				f.Message = fmt.Sprintf("container %q takes %s from Secret %q, which class %q lists under secretObjects: %s", c.name, what, name, k.Name, f.Message)
+				l.at(o, o.Line(ref), finding.CodeEnv, f)
+			}
 			return
 		}
 		known := ", which is not among these files, and which no class that the pod mounts makes"

@@ -24,6 +24,8 @@ import (
 type Settings struct {
 	Vault    vault.Config
 	Akeyless akeyless.Config
+	// SyncSecrets says that the driver writes the Kubernetes Secrets of classes.
+	SyncSecrets bool
 	// Hidden are relevant environment variables whose values the manifest does not show.
 	Hidden []string
 }
@@ -82,6 +84,7 @@ func settings() []setting {
 		{"akeyless-audience", nil, false, text(func(s *Settings) *string { return &s.Akeyless.DefaultAudience })},
 		{"akeyless-tls-ca-cert", nil, false, text(func(s *Settings) *string { return &s.Akeyless.DefaultTLS.CACertFile })},
 		{"akeyless-allowed-addresses", nil, false, words(func(s *Settings) *[]string { return &s.Akeyless.AllowedAddresses })},
+		{"sync-secrets", nil, true, truth(func(s *Settings) *bool { return &s.SyncSecrets })},
 		{"akeyless-forbid-skip-verify", nil, true, truth(func(s *Settings) *bool { return &s.Akeyless.ForbidSkipVerify })},
 	}
 }

@@ -59,7 +59,7 @@ func (f *run) payload(results []Result) (*provider.Payload, error) {
 
 func (f *run) add(out *provider.Payload, o *Object, res Result, value []byte) {
 	version := f.store.Version(o, res.Answer, func() string { return f.hasher.Version(f.request.Class, o.Name, value) })
-	out.Files = append(out.Files, provider.File{Path: o.Name, Mode: o.Mode, Contents: secret.NewBytes(value)})
+	out.Files = append(out.Files, provider.File{Path: o.Name, Mode: o.Mode, Contents: secret.NewBytes(value), ReadAt: res.Asked})
 	out.Versions = append(out.Versions, provider.Version{ID: o.Name, Version: version})
 	if !res.ends.IsZero() {
 		out.Leases = append(out.Leases, provider.Lease{Object: o.Name, ID: res.Answer.LeaseID, Expires: res.ends})

@@ -12,6 +12,10 @@ const (
 	ClassWarning   = "ClassWarning"   // something in the class is ignored; once for each version of the class and pod
 	StoreSlow      = "StoreSlow"      // the store has not answered a first publish yet
 	RecordSetAside = "RecordSetAside" // the saved state of the volume cannot be read; also on the node
+	// SecretNotWritten says that a Kubernetes Secret of the class differs from secretObjects, and
+	// SecretWritten that it no longer does; both are on the class too.
+	SecretNotWritten = "SecretNotWritten"
+	SecretWritten    = "SecretWritten"
 )
 
 // EventComponent is the source of the Events.
@@ -51,3 +55,22 @@ const DriverLabel = "mayfly.dev/driver"
 // MaxLabel is the API server's limit for the value of a label. A longer name of a node is truncated
 // in its label.
 const MaxLabel = 63
+
+// ManagedLabel is on every Kubernetes Secret of a class, on those of the Secrets Store CSI driver too.
+const ManagedLabel = "secrets-store.csi.k8s.io/managed"
+
+// ClassLabel names the class of a Kubernetes Secret that this driver has made.
+const ClassLabel = "mayfly.dev/class"
+
+// The annotations of a Kubernetes Secret that this driver has made, besides NodeAnnotation: the node
+// that wrote it last.
+const (
+	// DigestAnnotation is a slow hash of the class's entry and the contents, the same on every node.
+	DigestAnnotation = "mayfly.dev/secret-digest"
+	// ClassVersionAnnotation is the resourceVersion of the class.
+	ClassVersionAnnotation = "mayfly.dev/class-version"
+	// ReadAtAnnotation is when the store was asked for the oldest of the contents.
+	ReadAtAnnotation = "mayfly.dev/read-at"
+	// ExpiresAnnotation is when the first certificate ends.
+	ExpiresAnnotation = "mayfly.dev/expires"
+)

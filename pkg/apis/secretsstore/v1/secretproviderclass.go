@@ -35,6 +35,7 @@ type SecretProviderClass struct {
 // +kubebuilder:validation:XValidation:rule="!(self.provider in ['vault', 'openbao']) || (has(self.parameters) && (self.provider == 'openbao' ? ['roleName', 'baoRoleName', 'openbaoRoleName', 'vaultRoleName'] : ['roleName']).exists(k, k in self.parameters && size(self.parameters[k]) > 0))",message="parameters.roleName is required: the role to log in as"
 // +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('onUnavailable' in self.parameters) || size(self.parameters['onUnavailable']) == 0 || self.parameters['onUnavailable'] in ['fail', 'lastGood']",message="parameters.onUnavailable must be fail or lastGood"
 // +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('onDenied' in self.parameters) || size(self.parameters['onDenied']) == 0 || self.parameters['onDenied'] in ['keep', 'empty']",message="parameters.onDenied must be keep or empty"
+// +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('secretOwner' in self.parameters) || size(self.parameters['secretOwner']) == 0 || self.parameters['secretOwner'] in ['class', 'pods']",message="parameters.secretOwner must be class or pods"
 // +kubebuilder:validation:XValidation:rule="!has(self.parameters) || !('credentialScope' in self.parameters) || size(self.parameters['credentialScope']) == 0 || self.parameters['credentialScope'] in ['pod', 'serviceAccount']",message="parameters.credentialScope must be pod or serviceAccount"
 type SecretProviderClassSpec struct {
 	// provider names the secret store's provider, such as vault.
@@ -44,13 +45,13 @@ type SecretProviderClassSpec struct {
 
 	// parameters are the provider's settings, and those of the volume:
 	// refreshInterval, volumeSizeLimit, volumeInodeLimit, credentialScope,
-	// onUnavailable, onDenied, strict, templates and formats. All values are
+	// onUnavailable, onDenied, strict, secretOwner, templates and formats. All values are
 	// strings; objects, templates and formats are YAML lists in a string.
 	// +optional
 	Parameters map[string]string `json:"parameters,omitempty"`
 
-	// secretObjects are the Kubernetes Secrets that the Secrets Store CSI driver
-	// makes of the volume's files. Mayfly makes none in this version.
+	// secretObjects are the Kubernetes Secrets that are made of the volume's
+	// files, where the operator has switched that on.
 	// +optional
 	SecretObjects []SecretObject `json:"secretObjects,omitempty"`
 }

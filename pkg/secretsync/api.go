@@ -1,0 +1,75 @@
+package secretsync
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/flowcontrol"
+)
+
+// API is what is needed of the API server. Errors are its own.
+type API interface {
+	// Look gives the metadata of a Secret as it is, nil if there is none. It
+	// writes nothing, and needs the right to patch alone.
+	Look(ctx context.Context, namespace, name string) (*metav1.PartialObjectMetadata, error)
+	// Apply applies an object without force, and gives the metadata of what came
+	// of it.
+	Apply(ctx context.Context, namespace, name, manager string, object []byte) (*metav1.PartialObjectMetadata, error)
+}
+
+// lookManager is the field manager of looks. It never owns a field.
+const lookManager = "mayfly-look"
+
+// metadataOnly has the API server leave the data out of its answers.
+const metadataOnly = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
+
+type client struct{ rest *rest.RESTClient }
+
+// NewAPI makes an API of the cluster's address and credentials. The Syncer
+// limits the rate, so the client does not.
+func NewAPI(cluster *rest.Config) (API, error) {
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
+	if err := metav1.AddMetaToScheme(scheme); err != nil {
+		return nil, fmt.Errorf("building the scheme: %w", err)
+	}
+	c := rest.CopyConfig(cluster)
+	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
+	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
+	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, metadataOnly
+	c.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter()
+	out, err := rest.RESTClientFor(c)
+	if err != nil {
+		return nil, fmt.Errorf("making a client for Secrets: %w", err)
+	}
+	return &client{out}, nil
+}
+
+func (c *client) patch(namespace, name, manager string, object []byte) *rest.Request {
+	return c.rest.Patch(types.ApplyYAMLPatchType).Namespace(namespace).Resource("secrets").Name(name).
+		Param("fieldManager", manager).Body(object)
+}
+
+func (c *client) Look(ctx context.Context, namespace, name string) (*metav1.PartialObjectMetadata, error) {
+	out, status := &metav1.PartialObjectMetadata{}, 0
+	request := c.patch(namespace, name, lookManager, newApplied(namespace, name).encode()).Param("dryRun", metav1.DryRunAll)
+	if err := request.Do(ctx).StatusCode(&status).Into(out); err != nil {
+		return nil, err
+	}
+	if status == http.StatusCreated {
+		return nil, nil // it would have been made
+	}
+	return out, nil
+}
+
+func (c *client) Apply(ctx context.Context, namespace, name, manager string, object []byte) (*metav1.PartialObjectMetadata, error) {
+	out := &metav1.PartialObjectMetadata{}
+	return out, c.patch(namespace, name, manager, object).Do(ctx).Into(out)
+}

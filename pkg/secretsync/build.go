@@ -1,0 +1,125 @@
+package secretsync
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// maxData is the API server's limit for all values of a Secret, in bytes.
+const maxData = 1 << 20
+
+// wanted is one Secret as a volume's payload makes it.
+type wanted struct {
+	class *class.Class
+	entry v1.SecretObject
+	data  map[string][]byte
+	// digest is the same on every node, and tells entry and contents from
+	// others: that of the entry, a dot, and that of the contents.
+	digest string
+	// readAt is when the store was asked for the oldest of the contents.
+	readAt time.Time
+	// expires is when the first certificate in it ends; zero where there is none.
+	expires time.Time
+}
+
+// build makes the Secret of an entry of secretObjects. Its errors name the
+// object or the key, and no content.
+func (s *Syncer) build(f volume.Followed, entry v1.SecretObject) (*wanted, error) {
+	w := &wanted{class: f.Class, entry: entry, data: map[string][]byte{}}
+	for _, d := range entry.Data {
+		file, err := find(f.Files, d.ObjectName)
+		if err != nil {
+			return nil, err
+		}
+		contents, err := partOf(entry.Type, d.Key, file.Contents.Reveal())
+		if err != nil {
+			return nil, fault.New(fault.InvalidClass, "key %q from object %q: %w", d.Key, d.ObjectName, err)
+		}
+		w.data[d.Key] = contents
+		if w.readAt.IsZero() || file.ReadAt.Before(w.readAt) {
+			w.readAt = file.ReadAt
+		}
+		w.noteEnd(f.Leases, d.ObjectName)
+	}
+	if err := check(entry.Type, w.data); err != nil {
+		return nil, err
+	}
+	w.digest = s.digest(w)
+	return w, nil
+}
+
+// noteEnd notes the end of a certificate. Other credentials have a lease, and a
+// newer one always takes the place of an older.
+func (w *wanted) noteEnd(leases []provider.Lease, object string) {
+	for _, l := range leases {
+		if l.Object == object && l.ID == "" && (w.expires.IsZero() || l.Expires.Before(w.expires)) {
+			w.expires = l.Expires
+		}
+	}
+}
+
+// find finds a file by its path in the volume.
+func find(files []provider.File, name string) (*provider.File, error) {
+	for i := range files {
+		if files[i].Path == name {
+			return &files[i], nil
+		}
+	}
+	const most = 10
+	var have []string
+	for _, f := range files {
+		have = append(have, f.Path)
+	}
+	slices.Sort(have)
+	more := ""
+	if len(have) > most {
+		have, more = have[:most], fmt.Sprintf(" and %d more", len(have)-most)
+	}
+	return nil, fault.New(fault.InvalidClass, "no file of the volume is called %q", name).
+		WithHint("objectName is the path of a file in the volume, which has %s%s", strings.Join(quoted(have), ", "), more)
+}
+
+func quoted(list []string) []string {
+	out := make([]string, len(list))
+	for i, text := range list {
+		out[i] = fmt.Sprintf("%q", text)
+	}
+	return out
+}
+
+// digest has the contents as a slow hash with the class's UID for a salt, since
+// everybody who may see the Secret's metadata could else try passwords against
+// it.
+func (s *Syncer) digest(w *wanted) string {
+	entry, err := json.Marshal(struct {
+		Entry v1.SecretObject
+		Owner class.SecretOwner
+	}{w.entry, w.class.SecretOwner})
+	if err != nil {
+		panic("secretsync: encoding an entry: " + err.Error()) // strings always encode
+	}
+	sum := sha256.Sum256(entry)
+	var parts [][]byte
+	for _, key := range slices.Sorted(maps.Keys(w.data)) {
+		parts = append(parts, []byte(key), w.data[key])
+	}
+	return hex.EncodeToString(sum[:8]) + "." + s.hasher.Version(w.class, "Secret "+w.entry.SecretName, parts...)
+}
+
+// sameEntry tells whether two digests are of the same entry of secretObjects.
+func sameEntry(a, b string) bool {
+	first, _, ok := strings.Cut(a, ".")
+	return ok && strings.HasPrefix(b, first+".")
+}

@@ -1,0 +1,146 @@
+package secretsync
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
+)
+
+// Result is what came of the wish for one Secret.
+type Result string
+
+// The results; metrics count them.
+const (
+	Written   Result = "written"
+	Unchanged Result = "unchanged" // a look found it as it is to be
+	Outdated  Result = "outdated"  // it was made from a later read or class, and is left
+	Foreign   Result = "foreign"   // somebody else has the Secret, or a field of it
+	Forbidden Result = "forbidden" // the driver lacks the right
+	Invalid   Result = "invalid"   // the files do not make such a Secret, or the API server refuses it
+	Failed    Result = "failed"    // the API server did not answer, or could not do it now
+)
+
+// Results are all of them.
+func Results() []Result {
+	return []Result{Written, Unchanged, Outdated, Foreign, Forbidden, Invalid, Failed}
+}
+
+// judge compares what a look has found with what is wanted: Written means that
+// it is to be written. insist tells that the wish is new: that of a volume
+// which was just published, or whose content has just changed.
+func judge(found *metav1.PartialObjectMetadata, w *wanted, insist bool, now time.Time) Result {
+	if found == nil {
+		return Written
+	}
+	own := ownEntry(found, managerOf(w.class.Ref))
+	if own == nil {
+		return Foreign
+	}
+	has := found.Annotations
+	if has[names.DigestAnnotation] == w.digest {
+		if ownsData(own, w.data) && hasOwners(found, w) {
+			return Unchanged
+		}
+		return Written
+	}
+	if !insist || newer(has, w) || fresh(has, w, now) {
+		return Outdated
+	}
+	return Written
+}
+
+// ownEntry is what a manager has applied, nil if it has not.
+func ownEntry(found *metav1.PartialObjectMetadata, manager string) *metav1.ManagedFieldsEntry {
+	i := slices.IndexFunc(found.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
+		return m.Manager == manager && m.Operation == metav1.ManagedFieldsOperationApply && m.Subresource == ""
+	})
+	if i < 0 {
+		return nil
+	}
+	return &found.ManagedFields[i]
+}
+
+// ownsData tells whether all keys are as their manager applied them: whoever
+// changes a value takes the field over.
+func ownsData(own *metav1.ManagedFieldsEntry, data map[string][]byte) bool {
+	if own.FieldsV1 == nil {
+		return false
+	}
+	var fields struct {
+		Data map[string]json.RawMessage `json:"f:data"`
+	}
+	if json.Unmarshal(own.FieldsV1.GetRawBytes(), &fields) != nil {
+		return false
+	}
+	for key := range data {
+		if _, ok := fields.Data["f:"+key]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func hasOwners(found *metav1.PartialObjectMetadata, w *wanted) bool {
+	for _, o := range w.owners() {
+		if !slices.ContainsFunc(found.OwnerReferences, func(h metav1.OwnerReference) bool { return h.UID == o.UID }) {
+			return false
+		}
+	}
+	return true
+}
+
+// newer tells whether the Secret was made by a later edition of the class or
+// from a later read of the store.
+func newer(has map[string]string, w *wanted) bool {
+	theirs, err := strconv.ParseUint(has[names.ClassVersionAnnotation], 10, 64)
+	ours, own := strconv.ParseUint(w.class.ResourceVersion, 10, 64)
+	if err == nil && own == nil && theirs > ours {
+		return true
+	}
+	at, err := time.Parse(time.RFC3339Nano, has[names.ReadAtAnnotation])
+	return err == nil && at.After(w.readAt)
+}
+
+// fresh tells whether the Secret has a certificate from the same entry with at
+// least half of the life that is left to the volume's own. Each pod has one
+// issued: without this, each would take the place of the last.
+func fresh(has map[string]string, w *wanted, now time.Time) bool {
+	if w.expires.IsZero() || !sameEntry(has[names.DigestAnnotation], w.digest) {
+		return false
+	}
+	ends, err := time.Parse(time.RFC3339, has[names.ExpiresAnnotation])
+	return err == nil && ends.Sub(now) > w.expires.Sub(now)/2
+}
+
+// whose says in words who has a Secret.
+func whose(found *metav1.PartialObjectMetadata) string {
+	var who []string
+	if class := found.Labels[names.ClassLabel]; class != "" {
+		who = append(who, fmt.Sprintf("SecretProviderClass %q", class))
+	} else if found.Labels[names.ManagedLabel] == "true" {
+		who = append(who, "the Secrets Store CSI driver")
+	}
+	for _, o := range found.OwnerReferences {
+		who = append(who, fmt.Sprintf("owner %s %q", o.Kind, o.Name))
+	}
+	for _, m := range found.ManagedFields {
+		who = append(who, fmt.Sprintf("field manager %q", m.Manager))
+	}
+	const most = 5
+	slices.Sort(who)
+	who = slices.Compact(who)
+	if len(who) > most {
+		who = append(who[:most:most], fmt.Sprintf("and %d more", len(who)-most))
+	}
+	if len(who) == 0 {
+		return "somebody who left no name"
+	}
+	return strings.Join(who, ", ")
+}

@@ -1,0 +1,275 @@
+package secretsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"golang.org/x/time/rate"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+const (
+	// patience bounds what the Secrets of one payload take of its publish or
+	// refresh. The files are in the volume by then.
+	patience = 10 * time.Second
+	// trustAtPublish is for how long a new pod relies on what was seen or
+	// written: pods of a class start together.
+	trustAtPublish = 5 * time.Second
+	// trustAtRefresh is the same for a refresh that changed nothing: so long a
+	// Secret that somebody deleted stays away, if no pod of the class starts.
+	trustAtRefresh = time.Hour
+	// trustFailure is after what time a Secret is tried again that somebody else
+	// has, or for which the right is missing.
+	trustFailure = time.Minute
+	// firstPause and longestPause are between tries while the API server fails.
+	firstPause, longestPause = 5 * time.Second, 2 * time.Minute
+	// tries bounds how often one Secret is looked at while others write it.
+	tries = 4
+)
+
+// The rate of requests of one node, and of the classes of one namespace.
+const (
+	nodeQPS, nodeBurst           = 50, 100
+	namespaceQPS, namespaceBurst = 10, 50
+)
+
+// Events tells people.
+type Events interface {
+	Tell(n status.Note)
+}
+
+// Config is what a Syncer is made of. Every field is needed.
+type Config struct {
+	API    API
+	Events Events
+	Logger *slog.Logger
+	// Node is the name of this node.
+	Node string
+	// Count counts results.
+	Count func(Result)
+}
+
+// Syncer implements volume.Follower and volume.Observer.
+type Syncer struct {
+	Config
+	hasher provider.Hasher
+	memory *memory
+
+	all *rate.Limiter
+	mu  sync.Mutex
+	// of are the limiters of namespaces.
+	of map[string]*rate.Limiter
+}
+
+// New starts nothing.
+func New(c Config) (*Syncer, error) {
+	if c.API == nil || c.Events == nil || c.Logger == nil || c.Node == "" || c.Count == nil {
+		return nil, errors.New("secretsync: API, Events, Logger, Node and Count must be set")
+	}
+	return &Syncer{Config: c, memory: newMemory(), all: rate.NewLimiter(nodeQPS, nodeBurst), of: map[string]*rate.Limiter{}}, nil
+}
+
+// Warnings implements volume.Follower.
+func (s *Syncer) Warnings(*class.Class) []string { return nil }
+
+// Observe implements volume.Observer: it forgets the volumes that are gone.
+func (s *Syncer) Observe(o volume.Outcome) {
+	if o.Kind == volume.Unpublished && o.Err == nil {
+		s.memory.retain(o.ID, nil)
+	}
+}
+
+// Follow implements volume.Follower: it writes the Secrets of the class that are
+// not as the payload makes them.
+func (s *Syncer) Follow(ctx context.Context, f volume.Followed) (again time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	keys := map[key]bool{}
+	for _, entry := range f.Class.SecretObjects {
+		k := key{f.Class.Ref, entry.SecretName}
+		keys[k] = true
+		if at := s.follow(ctx, f, k, entry); !at.IsZero() && (again.IsZero() || at.Before(again)) {
+			again = at
+		}
+	}
+	s.memory.retain(f.Volume, keys)
+	return again
+}
+
+// wish is one Secret for one volume.
+type wish struct {
+	volume.Followed
+	key key
+	*wanted
+	had seen
+	// insist tells that the volume came with something new.
+	insist bool
+}
+
+func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, entry v1.SecretObject) (again time.Time) {
+	st, had := s.memory.take(f.Volume, k)
+	select {
+	case st.turn <- struct{}{}:
+		defer func() { <-st.turn }()
+	case <-ctx.Done():
+		return time.Now().Add(firstPause)
+	}
+	want, err := s.build(f, entry)
+	if err != nil {
+		s.settle(f, k, st, Invalid, err)
+		return time.Time{}
+	}
+	w := wish{Followed: f, key: k, wanted: want, had: had, insist: f.First || had.digest != want.digest}
+	if until := s.rests(st, w); time.Now().Before(until) {
+		s.remember(st, w)
+		if st.digest == w.digest && st.failure != nil { // this pod is to know it too
+			s.tell(f, k, corev1.EventTypeWarning, SecretNotWritten, st.failure.Error())
+		}
+		if st.last == Failed {
+			return until
+		}
+		return time.Time{}
+	}
+	result, err := s.reconcile(ctx, st, w)
+	st.at, st.digest, st.readAt, st.classVersion = time.Now(), w.digest, w.readAt, w.class.ResourceVersion
+	s.settle(f, k, st, result, err)
+	s.remember(st, w)
+	if result == Failed {
+		return time.Now().Add(pause(st.failures))
+	}
+	return time.Time{}
+}
+
+// rests tells until when nothing is to be asked of the API server.
+func (s *Syncer) rests(st *state, w wish) time.Time {
+	trust := trustAtRefresh
+	if w.First {
+		trust = trustAtPublish
+	}
+	switch {
+	case st.at.IsZero():
+		return time.Time{}
+	case st.last == Failed:
+		return st.at.Add(pause(st.failures))
+	case st.has(w.digest):
+		if w.class.SecretOwner == class.OwnerPods && w.had.owned != st.uid {
+			return time.Time{}
+		}
+		return st.at.Add(trust)
+	case st.failure != nil && st.digest == w.digest:
+		return st.at.Add(min(trust, trustFailure))
+	case !w.insist: // another volume has brought something else since
+		return st.at.Add(trust)
+	case st.last == Outdated && st.digest == w.digest && !w.readAt.After(st.readAt) && w.class.ResourceVersion == st.classVersion:
+		return st.at.Add(trust)
+	}
+	return time.Time{}
+}
+
+// remember notes what became of a volume's wish, where that is done with.
+func (s *Syncer) remember(st *state, w wish) {
+	if st.has(w.digest) {
+		w.had.digest = w.digest
+		if w.class.SecretOwner == class.OwnerPods {
+			w.had.owned = st.uid
+		}
+		s.memory.note(w.Volume, w.key, w.had)
+	}
+}
+
+// reconcile looks, judges and writes until that comes to an end.
+func (s *Syncer) reconcile(ctx context.Context, st *state, w wish) (Result, error) {
+	for range tries {
+		found, err := s.look(ctx, w)
+		if err != nil {
+			return classify(w, err)
+		}
+		result := judge(found, w.wanted, w.insist, time.Now())
+		switch result {
+		case Foreign:
+			return Foreign, fault.New(fault.Conflict, "the Secret is there already and belongs to %s", whose(found)).
+				WithHint("delete it, or give the class's entry another secretName; Mayfly never takes over what it has not made")
+		case Written:
+			was := found
+			found, err = s.apply(ctx, w, managerOf(w.class.Ref), w.apply(s.Node, was))
+			if isRace(err) {
+				continue
+			}
+			if err != nil {
+				return classify(w, err)
+			}
+			s.Logger.Info("Kubernetes Secret written", logkey.Secret, w.class.Namespace+"/"+w.entry.SecretName, logkey.Class, w.class.String(), logkey.Pod, w.Pod.String(), logkey.Created, was == nil)
+		}
+		st.uid = found.UID
+		if err := s.own(ctx, w, found); isRace(err) {
+			continue
+		} else if err != nil {
+			return classify(w, err)
+		}
+		return result, nil
+	}
+	return Failed, fault.New(fault.Conflict, "others change the Secret all the time")
+}
+
+// own makes the pod an owner, where the class wants that.
+func (s *Syncer) own(ctx context.Context, w wish, found *metav1.PartialObjectMetadata) error {
+	if w.class.SecretOwner != class.OwnerPods || w.had.owned == found.UID {
+		return nil
+	}
+	_, err := s.apply(ctx, w, ownerManager(w.class.Ref, w.Pod), w.applyOwner(w.Pod, found.UID))
+	return err
+}
+
+func (s *Syncer) look(ctx context.Context, w wish) (*metav1.PartialObjectMetadata, error) {
+	if err := s.wait(ctx, w.class.Namespace); err != nil {
+		return nil, err
+	}
+	return s.API.Look(ctx, w.class.Namespace, w.entry.SecretName)
+}
+
+func (s *Syncer) apply(ctx context.Context, w wish, manager string, object *applied) (*metav1.PartialObjectMetadata, error) {
+	if err := s.wait(ctx, w.class.Namespace); err != nil {
+		return nil, err
+	}
+	return s.API.Apply(ctx, w.class.Namespace, w.entry.SecretName, manager, object.encode())
+}
+
+// wait waits for the namespace's turn first, so that one with much to write
+// does not take the others' share.
+func (s *Syncer) wait(ctx context.Context, namespace string) error {
+	s.mu.Lock()
+	l := s.of[namespace]
+	if l == nil {
+		for name, other := range s.of {
+			if other.Tokens() >= namespaceBurst {
+				delete(s.of, name) // as good as new
+			}
+		}
+		l = rate.NewLimiter(namespaceQPS, namespaceBurst)
+		s.of[namespace] = l
+	}
+	s.mu.Unlock()
+	for _, limit := range []*rate.Limiter{l, s.all} {
+		if err := limit.Wait(ctx); err != nil {
+			return fmt.Errorf("waiting for a turn to ask the API server: %w", err)
+		}
+	}
+	return nil
+}
+
+func pause(failures int) time.Duration {
+	return min(firstPause<<min(max(failures-1, 0), 10), longestPause)
+}

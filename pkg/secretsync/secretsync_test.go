@@ -1,0 +1,238 @@
+package secretsync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
+
+// server is an API server that can be away, or hang. What it does with objects is
+// for test/secretsync to show, where it is real.
+type server struct {
+	requests int
+	fail     error
+	hangs    bool
+}
+
+func (a *server) answer(ctx context.Context) (*metav1.PartialObjectMetadata, error) {
+	a.requests++
+	if a.hangs {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return nil, a.fail
+}
+
+func (a *server) Look(ctx context.Context, _, _ string) (*metav1.PartialObjectMetadata, error) {
+	return a.answer(ctx)
+}
+
+func (a *server) Apply(ctx context.Context, _, _, _ string, _ []byte) (*metav1.PartialObjectMetadata, error) {
+	_, err := a.answer(ctx)
+	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{UID: "secret"}}, err
+}
+
+type told []status.Note
+
+func (l *told) Tell(n status.Note) { *l = append(*l, n) }
+
+// rig is a Syncer with a server that tests steer.
+type rig struct {
+	*Syncer
+	server
+	told    told
+	results map[Result]int
+	log     testkit.Log
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{results: map[Result]int{}}
+	var err error
+	r.Syncer, err = New(Config{
+		API: &r.server, Events: &r.told, Logger: slog.New(slog.NewTextHandler(&r.log, nil)), Node: "n1", Count: func(x Result) { r.results[x]++ },
+	})
+	testkit.Must(t, err)
+	return r
+}
+
+func followed(pod, value string) volume.Followed {
+	return volume.Followed{
+		Volume: "volume of " + pod, Pod: identity.Pod{Namespace: "shop", Name: pod, UID: pod}, First: true,
+		Class: &class.Class{
+			Ref: class.Ref{Namespace: "shop", Name: "db"}, UID: "class", ResourceVersion: "7",
+			SecretObjects: []v1.SecretObject{{SecretName: "db", Type: "Opaque", Data: []v1.SecretObjectData{{ObjectName: "password", Key: "p"}}}},
+		},
+		Files: []provider.File{{Path: "password", Contents: secret.NewBytes([]byte(value)), ReadAt: time.Now()}},
+	}
+}
+
+// TestServerAway: the publish goes on, the next tries come after longer and longer
+// pauses, and the end of it is told.
+func TestServerAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.fail = errors.New("connection refused")
+		f := followed("a", "hunter2-secret")
+		for _, want := range []time.Duration{5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second, 80 * time.Second, 2 * time.Minute, 2 * time.Minute} {
+			again := r.Follow(t.Context(), f)
+			if got := time.Until(again); got != want {
+				t.Fatalf("again in %s, want %s", got, want)
+			}
+			f.First = false
+			requests := r.requests
+			if at := r.Follow(t.Context(), f); !at.Equal(again) || r.requests != requests {
+				t.Fatalf("asked during the pause, again at %s", at)
+			}
+			time.Sleep(want)
+		}
+		if r.log.Count("Kubernetes Secret not written") != 1 {
+			t.Errorf("the log tells of it more than once:\n%s", &r.log)
+		}
+		r.fail = nil
+		before := len(r.told)
+		if again := r.Follow(t.Context(), f); !again.IsZero() || r.results[Written] != 1 {
+			t.Errorf("again at %s, results %v", again, r.results)
+		}
+		if end := r.told[before:]; len(end) != 2 || end[0].Reason != SecretWritten || end[1].About.Kind != "SecretProviderClass" {
+			t.Errorf("told %+v", end)
+		}
+		if all := fmt.Sprint(r.told, &r.log); strings.Contains(all, "hunter2") {
+			t.Errorf("the value is in %s", all)
+		}
+	})
+}
+
+// TestServerHangs: many pods wait once, and not one after the other.
+func TestServerHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.hangs = true
+		began := time.Now()
+		done := make(chan time.Time)
+		const pods = 50
+		for i := range pods {
+			go func() { done <- r.Follow(t.Context(), followed(fmt.Sprint(i), "x")) }()
+		}
+		for range pods {
+			if again := <-done; again.IsZero() {
+				t.Error("nothing is tried again")
+			}
+		}
+		if took := time.Since(began); took > patience {
+			t.Errorf("took %s", took)
+		}
+	})
+}
+
+// TestCost: what asks the API server, and what does not.
+func TestCost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		asks := func(what string, f volume.Followed, want int) {
+			t.Helper()
+			before := r.requests
+			r.Follow(t.Context(), f)
+			if got := r.requests - before; got != want {
+				t.Errorf("%s: %d requests, want %d", what, got, want)
+			}
+		}
+		first, second := followed("a", "x"), followed("b", "x")
+		asks("the first pod", first, 2)
+		asks("a pod that starts with it", second, 0)
+		first.First, second.First = false, false
+		time.Sleep(2 * time.Minute)
+		asks("a refresh without a change", first, 0)
+		asks("a pod that starts later", followed("c", "x"), 2)
+		time.Sleep(time.Hour)
+		asks("a refresh after an hour", first, 2)
+		asks("that of another pod", second, 0)
+		none := followed("a", "x")
+		none.Class = &class.Class{Ref: first.Class.Ref}
+		asks("a class without Secrets", none, 0)
+		for _, v := range []string{"volume of b", "volume of c"} {
+			r.Observe(volume.Outcome{Kind: volume.Unpublished, Identity: volume.Identity{ID: v}})
+		}
+		if n := len(r.memory.states) + len(r.memory.volumes) + len(r.memory.uses); n != 0 {
+			t.Errorf("%d things are remembered of volumes that are gone", n)
+		}
+	})
+}
+
+func TestClassify(t *testing.T) {
+	f := followed("a", "x")
+	w := wish{Followed: f, wanted: &wanted{class: f.Class, entry: f.Class.SecretObjects[0]}}
+	resource := func(err error, text string) error {
+		var s *apierrors.StatusError
+		errors.As(err, &s)
+		s.ErrStatus.Message = text
+		return s
+	}
+	for name, tc := range map[string]struct {
+		err  error
+		want Result
+		text string
+	}{
+		"no right":    {resource(apierrors.NewForbidden(secretsResource(), "db", nil), `User "x" cannot patch resource "secrets"`), Forbidden, "syncSecret.secrets"},
+		"no create":   {resource(apierrors.NewForbidden(secretsResource(), "db", nil), `User "x" cannot create resource "secrets"`), Forbidden, "syncSecret.secrets"},
+		"not ours":    {resource(apierrors.NewForbidden(secretsResource(), "db", nil), "denied request: there is a Secret, "+NotOurs), Foreign, "secretName"},
+		"quota":       {resource(apierrors.NewForbidden(secretsResource(), "db", nil), "exceeded quota: secrets"), Invalid, "exceeded quota"},
+		"away":        {errors.New("connection refused"), Failed, "connection refused"},
+		"busy":        {apierrors.NewTooManyRequests("slow down", 1), Failed, "slow down"},
+		"long":        {errors.New(strings.Repeat("x", 10000)), Failed, "..."},
+		"no metadata": {apierrors.NewBadRequest("cannot decode"), Invalid, "cannot decode"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			result, err := classify(w, tc.err)
+			if result != tc.want || !strings.Contains(err.Error(), tc.text) || len(err.Error()) > 900 {
+				t.Errorf("%s: %v", result, err)
+			}
+		})
+	}
+}
+
+func TestOff(t *testing.T) {
+	c := followed("a", "x").Class
+	if w := (Off{}).Warnings(c); len(w) != 1 || !strings.Contains(w[0], `spec.secretObjects: this driver writes no Kubernetes Secrets, so ["db"]`) {
+		t.Errorf("warnings %q", w)
+	}
+	if w := (Off{}).Warnings(&class.Class{}); len(w) != 0 {
+		t.Errorf("warnings %q of a class without Secrets", w)
+	}
+}
+
+// TestManagers: names of managers and labels fit, and differ for classes that differ.
+func TestManagers(t *testing.T) {
+	long := class.Ref{Namespace: "shop", Name: strings.Repeat("a", 252) + "b"}
+	other := class.Ref{Namespace: "shop", Name: strings.Repeat("a", 252) + "c"}
+	pod := identity.Pod{UID: "0c6be1e2-6c3a-4f8e-8f0e-2f1b7f3f4c11"}
+	if m := managerOf(long); len(m) > maxManager || m == managerOf(other) {
+		t.Errorf("manager %q", m)
+	}
+	if m := ownerManager(long, pod); len(m) > maxManager || m == ownerManager(other, pod) || m == ownerManager(long, identity.Pod{UID: "x"}) {
+		t.Errorf("manager %q", m)
+	}
+	if l := classLabel(long); len(l) > 63 || l == classLabel(other) {
+		t.Errorf("label %q", l)
+	}
+}
+
+func secretsResource() schema.GroupResource { return schema.GroupResource{Resource: "secrets"} }

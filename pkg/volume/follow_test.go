@@ -1,0 +1,108 @@
+package volume_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+// follower notes what it is told.
+type follower struct {
+	mu sync.Mutex
+	// check is called with each payload; nil for nothing.
+	check func(f volume.Followed) time.Time
+	told  []volume.Followed
+}
+
+func (x *follower) Follow(_ context.Context, f volume.Followed) time.Time {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.told = append(x.told, f)
+	if x.check == nil {
+		return time.Time{}
+	}
+	return x.check(f)
+}
+
+func (x *follower) Warnings(c *class.Class) []string {
+	if len(c.SecretObjects) == 0 {
+		return nil
+	}
+	return []string{"spec.secretObjects: nobody follows"}
+}
+
+func (x *follower) last(t *testing.T, count int) volume.Followed {
+	t.Helper()
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.told) != count {
+		t.Fatalf("told %d times, want %d", len(x.told), count)
+	}
+	return x.told[count-1]
+}
+
+// TestFollower: it is told once the files are in the volume and before kubelet is
+// answered, of refreshes and edits, and never of a class that is gone.
+func TestFollower(t *testing.T) {
+	r := newRig(t)
+	req := r.request("a")
+	r.follower.check = func(volume.Followed) time.Time {
+		if got, err := os.ReadFile(filepath.Join(req.Target, "password")); err != nil || string(got) == "" {
+			t.Errorf("the file is not there: %v", err)
+		}
+		return time.Time{}
+	}
+	r.background()
+	began := time.Now()
+	r.publish(req)
+	f := r.follower.last(t, 1)
+	if !f.First || !f.Changed || f.Edited || f.Recalled || f.Pod != req.Pod || f.Class.Ref != req.Class || len(f.Files) == 0 || f.Files[0].ReadAt.Before(began) {
+		t.Errorf("told %+v", f)
+	}
+	r.refreshNow()
+	if f = r.follower.last(t, 2); f.First || f.Changed || f.Edited {
+		t.Errorf("told %+v", f)
+	}
+	r.classes.edit(func(c *class.Class) { c.Parameters = map[string]string{"roleName": "other"} })
+	r.refreshNow()
+	if f = r.follower.last(t, 3); !f.Edited || f.Class.Parameters["roleName"] != "other" {
+		t.Errorf("told %+v", f)
+	}
+	r.classes.spoil(fault.New(fault.ClassNotFound, "gone"))
+	r.refreshNow()
+	r.follower.last(t, 3)
+}
+
+// TestFollowerComesAgain: what it could not do is tried again before the next
+// refresh is due, and neither that nor a panic fails a publish.
+func TestFollowerComesAgain(t *testing.T) {
+	r := newRig(t)
+	again := time.Now().Add(10 * time.Second)
+	r.follower.check = func(volume.Followed) time.Time { return again }
+	r.publish(r.request("a"))
+	if o := r.seen.last(volume.Published); !o.NextAt.Equal(again) {
+		t.Errorf("due at %s, want %s", o.NextAt, again)
+	}
+	r.follower.check = func(volume.Followed) time.Time { panic("a defect") }
+	b := r.request("b")
+	r.publish(b)
+	r.wantFile(b, "password", "one")
+}
+
+func TestFollowers(t *testing.T) {
+	soon, late := time.Now().Add(time.Minute), time.Now().Add(time.Hour)
+	answers := func(at time.Time) *follower {
+		return &follower{check: func(volume.Followed) time.Time { return at }}
+	}
+	all := volume.Followers{answers(time.Time{}), answers(late), answers(soon)}
+	if at := all.Follow(t.Context(), volume.Followed{}); !at.Equal(soon) {
+		t.Errorf("again at %s", at)
+	}
+}

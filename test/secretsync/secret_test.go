@@ -1,0 +1,386 @@
+//go:build e2e
+
+package secretsync
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
+
+const values = `
+syncSecret:
+  enabled: true
+  namespaces: [shop]
+  secrets: {closed: [listed]}
+`
+
+// password is the file of most classes here.
+func password(text string) map[string]string { return map[string]string{"password": text} }
+
+// TestSecrets has one control plane for all cases, which have classes of their own.
+func TestSecrets(t *testing.T) {
+	r := newRig(t)
+	r.chart(values+"rbac: {admissionPolicy: false}\n", "syncsecret.yaml")
+	t.Run("without the policy", func(t *testing.T) {
+		testForeign(t, r.in(t), "foreign-without-policy")
+	})
+	r.chart(values, "syncsecret.yaml")
+	r.policy()
+	for name, test := range map[string]func(t *testing.T, r *rig){
+		"one write for all pods and nodes":    testOneWrite,
+		"an older read does not overwrite":    testOlder,
+		"a class edit":                        testEdit,
+		"certificates of many pods":           testCertificates,
+		"pods that read different values":     testDifferent,
+		"somebody else's Secret":              func(t *testing.T, r *rig) { testForeign(t, r, "foreign") },
+		"two classes want one name":           testTwoClasses,
+		"somebody changes a value":            testTampered,
+		"somebody deletes it":                 testDeleted,
+		"a type cannot change":                testType,
+		"labels, annotations, keys":           testMetadata,
+		"it goes with the class":              testClassOwner,
+		"it goes with the last pod":           testPodOwner,
+		"a driver that starts again":          testRestart,
+		"rights by name":                      testRights,
+		"what a stolen node cannot do":        testStolen,
+		"a class that is made again":          testRecreated,
+		"the API server sees no data go back": testNoData,
+	} {
+		t.Run(name, func(t *testing.T) {
+			test(t, r.in(t))
+		})
+	}
+}
+
+// testOneWrite: 50 pods on two nodes, a rotation, refreshes that change nothing.
+// The incumbent writes each Secret at every pass (2057).
+func testOneWrite(t *testing.T, r *rig) {
+	c := r.class("one", nil)
+	nodes := []*node{r.node("node-a"), r.node("node-b")}
+	nodes[0].follow(nodes[0].mount(c, "first", password("v1"))) // two nodes at once may both find no Secret
+	made := r.holds("one", "p", "v1")
+	var mounts [][]volume.Followed
+	for _, n := range nodes {
+		var list []volume.Followed
+		for i := range 25 {
+			list = append(list, n.mount(c, fmt.Sprintf("pod-%d", i), password("v1")))
+		}
+		mounts = append(mounts, list)
+	}
+	everywhere := func(change func(volume.Followed) volume.Followed) (requests int64) {
+		before := nodes[0].requests.Load() + nodes[1].requests.Load()
+		var all sync.WaitGroup
+		for i, n := range nodes {
+			for _, f := range mounts[i] {
+				all.Go(func() { n.Follow(t.Context(), change(f)) })
+			}
+		}
+		all.Wait()
+		return nodes[0].requests.Load() + nodes[1].requests.Load() - before
+	}
+	if n := everywhere(func(f volume.Followed) volume.Followed { return f }); n > 2 {
+		t.Errorf("%d requests for 50 pods that start, want a look of the other node", n)
+	}
+	if got := r.holds("one", "p", "v1"); got.ResourceVersion != made.ResourceVersion {
+		t.Error("the Secret was written again")
+	}
+	same := func(f volume.Followed) volume.Followed { return refreshed(f, c, password("v1")) }
+	if n := everywhere(same); n != 0 {
+		t.Errorf("%d requests at refreshes that changed nothing", n)
+	}
+	rotated := func(f volume.Followed) volume.Followed { return refreshed(f, c, password("v2")) }
+	// A look of each node, and one write; who loses the race looks once more.
+	if n := everywhere(rotated); n > 5 {
+		t.Errorf("%d requests for a rotation", n)
+	}
+	got := r.holds("one", "p", "v2")
+	if written := strings.Count(nodes[0].log.String()+nodes[1].log.String(), "Kubernetes Secret written"); written != 2 {
+		t.Errorf("%d writes in all, want one to make it and one for the rotation", written)
+	}
+	if n := everywhere(rotated); n != 0 || r.read("one").ResourceVersion != got.ResourceVersion {
+		t.Errorf("%d requests after the rotation", n)
+	}
+	if told := append(nodes[0].events.told, nodes[1].events.told...); len(told) > 0 {
+		t.Errorf("Events: %+v", told)
+	}
+}
+
+// testOlder: a node that still has an older answer of the store.
+func testOlder(t *testing.T, r *rig) {
+	c := r.class("older", nil)
+	a, b := r.node("node-a"), r.node("node-b")
+	old := b.mount(c, "b", password("v1"))
+	a.follow(a.mount(c, "a", password("v2")))
+	b.follow(old)
+	r.holds("older", "p", "v2")
+	b.follow(refreshed(old, c, password("v2")))
+	b.follow(refreshed(old, c, password("v3")))
+	r.holds("older", "p", "v3")
+}
+
+// testEdit: another key, another file; then a node that has not heard of it.
+func testEdit(t *testing.T, r *rig) {
+	before := r.class("edited", nil)
+	a, b := r.node("node-a"), r.node("node-b")
+	f := a.mount(before, "a", map[string]string{"password": "x", "user": "joe"})
+	a.follow(f)
+	after := r.edit("edited", func(s *v1.SecretProviderClass) {
+		s.Spec.SecretObjects[0].Data = []v1.SecretObjectData{{ObjectName: "user", Key: "u"}}
+	})
+	a.follow(refreshed(f, after, map[string]string{"password": "x", "user": "joe"}))
+	s := r.holds("edited", "u", "joe")
+	if len(s.Data) != 1 {
+		t.Errorf("a key of the entry before stays: %d keys", len(s.Data))
+	}
+	b.follow(b.mount(before, "b", map[string]string{"password": "x", "user": "joe"}))
+	if got := r.holds("edited", "u", "joe"); got.ResourceVersion != s.ResourceVersion {
+		t.Error("a node with the class before the edit wrote")
+	}
+	// An entry that is taken out leaves its Secret, which goes with the class.
+	none := r.edit("edited", func(s *v1.SecretProviderClass) { s.Spec.SecretObjects = nil })
+	a.follow(refreshed(f, none, map[string]string{"password": "y", "user": "jim"}))
+	r.holds("edited", "u", "joe")
+}
+
+// testCertificates: each pod has a certificate issued, and the Secret keeps one
+// until half of its life is over.
+func testCertificates(t *testing.T, r *rig) {
+	c := r.class("cert", nil)
+	a := r.node("node-a")
+	issued := func(pod, text string, life time.Duration) volume.Followed {
+		f := a.mount(c, pod, password(text))
+		f.Leases = []provider.Lease{{Object: "password", Expires: time.Now().Add(life)}}
+		return f
+	}
+	a.follow(issued("a", "first", time.Hour))
+	a.follow(issued("b", "second", time.Hour))
+	r.holds("cert", "p", "first")
+	a.follow(issued("c", "third", 3*time.Hour))
+	r.holds("cert", "p", "third")
+}
+
+// testDifferent: roles may give each pod another value. The last that changed
+// counts, and they do not overwrite each other at each refresh.
+func testDifferent(t *testing.T, r *rig) {
+	c := r.class("different", nil)
+	n := r.node("node-a")
+	a, b := n.mount(c, "a", password("of a")), n.mount(c, "b", password("of b"))
+	n.follow(a)
+	b = fill(b, password("of b"))
+	n.follow(b)
+	s := r.holds("different", "p", "of b")
+	n.follow(refreshed(a, c, password("of a")))
+	if got := r.read("different"); got.ResourceVersion != s.ResourceVersion {
+		t.Error("a refresh without a change wrote")
+	}
+	n.follow(refreshed(a, c, password("new of a")))
+	r.holds("different", "p", "new of a")
+}
+
+// testForeign: the incumbent overwrites it (499), and strips what others set.
+func testForeign(t *testing.T, r *rig, name string) {
+	theirs := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name}, Data: map[string][]byte{"mine": []byte("precious")}}
+	theirs, err := r.Client.CoreV1().Secrets(namespace).Create(t.Context(), theirs, metav1.CreateOptions{FieldManager: "helm"})
+	testkit.Must(t, err)
+	n := r.node("node-a")
+	f := n.mount(r.class(name, nil), "a", password("x"))
+	n.refused(f, name, "helm", "has not made", "secretName")
+	if got := r.read(name); got.ResourceVersion != theirs.ResourceVersion {
+		t.Errorf("it was touched: %+v", got)
+	}
+	if strings.Contains(n.log.String(), "precious") {
+		t.Error("the log has the other Secret's value")
+	}
+	requests := n.requests.Load()
+	n.refused(refreshed(f, f.Class, password("x")), "helm")
+	if n.requests.Load() != requests {
+		t.Error("the refresh right after it asked again")
+	}
+	testkit.Must(t, r.Client.CoreV1().Secrets(namespace).Delete(t.Context(), name, metav1.DeleteOptions{}))
+	n.follow(refreshed(f, f.Class, password("changed")))
+	r.holds(name, "p", "changed")
+}
+
+func testTwoClasses(t *testing.T, r *rig) {
+	first := r.class("twin-a", func(s *v1.SecretProviderClass) { s.Spec.SecretObjects[0].SecretName = "twin" })
+	second := r.class("twin-b", func(s *v1.SecretProviderClass) { s.Spec.SecretObjects[0].SecretName = "twin" })
+	n := r.node("node-a")
+	n.follow(n.mount(first, "a", password("first")))
+	n.refused(n.mount(second, "b", password("second")), `SecretProviderClass "twin-a"`)
+	r.holds("twin", "p", "first")
+}
+
+func testTampered(t *testing.T, r *rig) {
+	c := r.class("tampered", nil)
+	n := r.node("node-a")
+	n.follow(n.mount(c, "a", password("x")))
+	_, err := r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "tampered", types.MergePatchType,
+		[]byte(`{"data":{"p":"eQ=="}}`), metav1.PatchOptions{FieldManager: "kubectl-edit"})
+	testkit.Must(t, err)
+	other := r.node("node-b") // which has no memory of it
+	other.refused(other.mount(c, "b", password("x")), "kubectl-edit", ".data.p", "delete the Secret")
+	// What others add stays, and is no reason to write.
+	n.follow(n.mount(r.class("labelled", nil), "a", password("x")))
+	_, err = r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "labelled", types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"team":"blue"}}}`), metav1.PatchOptions{FieldManager: "kubectl-label"})
+	testkit.Must(t, err)
+}
+
+// testDeleted: the next pod has it made again.
+func testDeleted(t *testing.T, r *rig) {
+	c := r.class("deleted", nil)
+	n := r.node("node-a")
+	n.follow(n.mount(c, "a", password("x")))
+	testkit.Must(t, r.Client.CoreV1().Secrets(namespace).Delete(t.Context(), "deleted", metav1.DeleteOptions{}))
+	b := r.node("node-b")
+	b.follow(b.mount(c, "b", password("x")))
+	r.holds("deleted", "p", "x")
+}
+
+func testType(t *testing.T, r *rig) {
+	c := r.class("typed", nil)
+	n := r.node("node-a")
+	f := n.mount(c, "a", map[string]string{"password": `{"auths":{"r.example":{"auth":"eDp5"}}}`})
+	n.follow(f)
+	c = r.edit("typed", func(s *v1.SecretProviderClass) {
+		s.Spec.SecretObjects[0].Type, s.Spec.SecretObjects[0].Data[0].Key = "kubernetes.io/dockerconfigjson", ".dockerconfigjson"
+	})
+	n.refused(refreshed(f, c, map[string]string{"password": `{"auths":{"r.example":{"auth":"eDp5"}}}`}), "cannot change", "delete the Secret")
+	testkit.Must(t, r.Client.CoreV1().Secrets(namespace).Delete(t.Context(), "typed", metav1.DeleteOptions{}))
+	f = n.mount(c, "b", map[string]string{"password": `{"auths":{"r.example":{"auth":"eDp5Mg=="}}}`})
+	n.follow(f)
+	if s := r.read("typed"); s.Type != corev1.SecretTypeDockerConfigJson {
+		t.Errorf("type %s", s.Type)
+	}
+}
+
+func testMetadata(t *testing.T, r *rig) {
+	c := r.class("metadata", func(s *v1.SecretProviderClass) {
+		s.Spec.SecretObjects[0].Labels = map[string]string{"app": "db", "secrets-store.csi.k8s.io/managed": "no", "mayfly.dev/class": "another"}
+		s.Spec.SecretObjects[0].Annotations = map[string]string{"note": "x", "mayfly.dev/node-name": "another"}
+		s.Spec.SecretObjects[0].Data = append(s.Spec.SecretObjects[0].Data, v1.SecretObjectData{ObjectName: "dir/user", Key: "user.name"})
+	})
+	n := r.node("node-a")
+	n.follow(n.mount(c, "a", map[string]string{"password": "\x00\xff", "dir/user": "joe"}))
+	s := r.holds("metadata", "p", "\x00\xff")
+	if string(s.Data["user.name"]) != "joe" || s.Labels["app"] != "db" || s.Labels["secrets-store.csi.k8s.io/managed"] != "true" ||
+		s.Labels["mayfly.dev/class"] != "metadata" || s.Annotations["note"] != "x" || s.Annotations["mayfly.dev/node-name"] != "node-a" {
+		t.Errorf("Secret %+v", s)
+	}
+	n.refused(n.mount(c, "b", password("x")), `"dir/user"`, `"password"`)
+}
+
+// testClassOwner: it survives the last pod, and a scale to zero (2051, 265, 1770).
+func testClassOwner(t *testing.T, r *rig) {
+	c := r.class("owned", nil)
+	n := r.node("node-a")
+	f := n.mount(c, "a", password("x"))
+	n.follow(f)
+	n.Observe(volume.Outcome{Kind: volume.Unpublished, Identity: volume.Identity{ID: f.Volume}})
+	s := r.holds("owned", "p", "x")
+	if len(s.OwnerReferences) != 1 || s.OwnerReferences[0].Kind != "SecretProviderClass" || s.OwnerReferences[0].Controller != nil || s.OwnerReferences[0].BlockOwnerDeletion != nil {
+		t.Errorf("owners %+v", s.OwnerReferences)
+	}
+	testkit.Must(t, r.Client.CoreV1().RESTClient().Delete().RequestURI(classPath(namespace, "owned")).Do(t.Context()).Error())
+	r.gone("owned")
+}
+
+// testPodOwner: it goes with the last pod, and not with the first (899, 236, 298).
+func testPodOwner(t *testing.T, r *rig) {
+	c := r.class("of-pods", func(s *v1.SecretProviderClass) { s.Spec.Parameters["secretOwner"] = "pods" })
+	a, b := r.node("node-a"), r.node("node-b")
+	mount := func(n *node, pod string) volume.Followed {
+		f := n.mount(c, pod, password("x"))
+		f.Pod = r.pod(pod)
+		n.follow(f)
+		return f
+	}
+	first := mount(a, "first")
+	second := mount(b, "second")
+	third := mount(a, "third")
+	if s := r.holds("of-pods", "p", "x"); len(s.OwnerReferences) != 3 {
+		t.Fatalf("owners %+v", s.OwnerReferences)
+	}
+	written := r.read("of-pods").ResourceVersion
+	requests := a.requests.Load()
+	a.follow(refreshed(first, c, password("x")))
+	if a.requests.Load() != requests || r.read("of-pods").ResourceVersion != written {
+		t.Error("a refresh that changed nothing asked")
+	}
+	a.follow(refreshed(first, c, password("y"))) // the owners stay over a rotation
+	if s := r.holds("of-pods", "p", "y"); len(s.OwnerReferences) != 3 {
+		t.Fatalf("owners after a rotation %+v", s.OwnerReferences)
+	}
+	for _, f := range []volume.Followed{first, third} {
+		testkit.Must(t, r.Client.CoreV1().Pods(namespace).Delete(t.Context(), f.Pod.Name, *metav1.NewDeleteOptions(0)))
+	}
+	testkit.Eventually(t, "two owners gone", func() bool { s := r.read("of-pods"); return s != nil && len(s.OwnerReferences) == 1 })
+	testkit.Must(t, r.Client.CoreV1().Pods(namespace).Delete(t.Context(), second.Pod.Name, *metav1.NewDeleteOptions(0)))
+	r.gone("of-pods")
+	mount(a, "fourth")
+	r.holds("of-pods", "p", "x")
+}
+
+// testRestart: a new process looks once, and writes nothing.
+func testRestart(t *testing.T, r *rig) {
+	c := r.class("restart", nil)
+	n := r.node("node-a")
+	f := n.mount(c, "a", password("x"))
+	n.follow(f)
+	s := r.read("restart")
+	again := r.node("node-a")
+	again.follow(refreshed(f, c, password("x")))
+	if got := r.read("restart"); got.ResourceVersion != s.ResourceVersion || again.requests.Load() != 1 {
+		t.Errorf("%d requests", again.requests.Load())
+	}
+	// Killed between the files and the Secret: the next process makes it.
+	late := r.class("restart-late", nil)
+	again.follow(refreshed(again.mount(late, "a", nil), late, password("x")))
+	r.holds("restart-late", "p", "x")
+}
+
+// testRights: what is not listed is told with the right that is missing.
+func testRights(t *testing.T, r *rig) {
+	n := r.node("node-a")
+	closed := *r.class("rights", nil)
+	closed.Namespace = "closed"
+	n.refused(n.mount(&closed, "a", password("x")), "cannot patch", "create and patch", `"rights"`, `namespace "closed"`, "syncSecret.secrets")
+	listed := closed
+	listed.UID = "" // of a directory
+	listed.SecretObjects = []v1.SecretObject{{SecretName: "listed", Type: "Opaque", Data: []v1.SecretObjectData{{ObjectName: "password", Key: "p"}}}}
+	n.follow(n.mount(&listed, "b", password("x")))
+	s, err := r.Client.CoreV1().Secrets("closed").Get(t.Context(), "listed", metav1.GetOptions{})
+	if err != nil || string(s.Data["p"]) != "x" || len(s.OwnerReferences) != 0 {
+		t.Errorf("Secret %+v, %v", s, err)
+	}
+}
+
+// testRecreated: the class goes and comes back, as with a tool that replaces objects.
+func testRecreated(t *testing.T, r *rig) {
+	c := r.class("again", nil)
+	n := r.node("node-a")
+	f := n.mount(c, "a", password("x"))
+	n.follow(f)
+	// The Secret is not gone yet when the class is back.
+	orphan := metav1.DeletePropagationOrphan
+	options := []byte(fmt.Sprintf(`{"kind":"DeleteOptions","apiVersion":"v1","propagationPolicy":%q}`, orphan))
+	testkit.Must(t, r.Client.CoreV1().RESTClient().Delete().RequestURI(classPath(namespace, "again")).Body(options).Do(t.Context()).Error())
+	testkit.Eventually(t, "the class gone", func() bool { _, err := r.Get(t.Context(), classPath(namespace, "again")); return err != nil })
+	c = r.class("again", nil)
+	n.follow(refreshed(f, c, password("x")))
+	if s := r.holds("again", "p", "x"); len(s.OwnerReferences) != 1 || string(s.OwnerReferences[0].UID) != c.UID {
+		t.Errorf("owners %+v", s.OwnerReferences)
+	}
+}

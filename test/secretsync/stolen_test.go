@@ -1,0 +1,123 @@
+//go:build e2e
+
+package secretsync
+
+import (
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/kubernetes"
+
+	"github.com/mayfly-csi/mayfly/pkg/secretsync"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
+
+// testStolen does with the driver's account what its program does not.
+func testStolen(t *testing.T, r *rig) {
+	n := r.node("node-a")
+	n.follow(n.mount(r.class("stolen", nil), "a", password("x")))
+	theirs := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "precious"}, Data: map[string][]byte{"mine": []byte("precious")}}
+	_, err := r.Client.CoreV1().Secrets(namespace).Create(t.Context(), theirs, metav1.CreateOptions{})
+	testkit.Must(t, err)
+	on := func(node string) kubernetes.Interface {
+		config := r.config(node)
+		if node == "" {
+			config.Impersonate.Extra = nil
+		}
+		c, err := kubernetes.NewForConfig(config)
+		testkit.Must(t, err)
+		return c
+	}
+	thief := on("node-b").CoreV1().Secrets(namespace)
+	dry := []string{metav1.DryRunAll}
+	labels := `"labels":{"mayfly.dev/class":"stolen","secrets-store.csi.k8s.io/managed":"true"}`
+	ours := `,"annotations":{"mayfly.dev/node-name":"node-b"}`
+	patch := func(name, body string, dryRun []string) error {
+		_, err := thief.Patch(t.Context(), name, types.MergePatchType, []byte(body), metav1.PatchOptions{DryRun: dryRun})
+		return err
+	}
+	apply := func(name, meta, rest string) error {
+		_, err := thief.Patch(t.Context(), name, types.ApplyPatchType,
+			[]byte(`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"`+name+`"`+meta+`}`+rest+`}`), metav1.PatchOptions{FieldManager: "thief"})
+		return err
+	}
+	for name, tc := range map[string]struct {
+		do   func() error
+		want string
+	}{
+		"read":                  {func() error { _, err := thief.Get(t.Context(), "precious", metav1.GetOptions{}); return err }, "cannot get"},
+		"list":                  {func() error { _, err := thief.List(t.Context(), metav1.ListOptions{}); return err }, "cannot list"},
+		"delete":                {func() error { return thief.Delete(t.Context(), "stolen", metav1.DeleteOptions{}) }, "cannot delete"},
+		"read by a patch":       {func() error { return patch("precious", `{}`, nil) }, "has not made"},
+		"read by a dry run":     {func() error { return patch("precious", `{}`, dry) }, "has not made"},
+		"take over by a label":  {func() error { return patch("precious", `{"metadata":{`+labels+`}}`, nil) }, "has not made"},
+		"give to another class": {func() error { return patch("stolen", `{"metadata":{"labels":{"mayfly.dev/class":"other"}}}`, nil) }, "stays so"},
+		"write as another node": {func() error { return patch("stolen", `{"data":{"p":"eQ=="}}`, nil) }, "mayfly.dev/node-name"},
+		"make without labels":   {func() error { return apply("made", "", "") }, "with the labels"},
+		"make as another node":  {func() error { return apply("made", ","+labels, "") }, "mayfly.dev/node-name"},
+		"make a service account's": {func() error {
+			return apply("made", ","+labels+`,"annotations":{"mayfly.dev/node-name":"node-b","kubernetes.io/service-account.name":"default"}`, `,"type":"kubernetes.io/service-account-token"`)
+		}, "let somebody in"},
+		"make a bootstrap token": {func() error { return apply("made", ","+labels+ours, `,"type":"bootstrap.kubernetes.io/token"`) }, "let somebody in"},
+		"own by another kind": {func() error {
+			return apply("made", ","+labels+ours+`,"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"x","uid":"y"}]`, "")
+		}, "goes with"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if err := tc.do(); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("error %v, want %q", err, tc.want)
+			}
+		})
+	}
+	if _, err := on("").CoreV1().Secrets(namespace).Patch(t.Context(), "stolen", types.MergePatchType, []byte(`{}`), metav1.PatchOptions{}); err == nil || !strings.Contains(err.Error(), "names no node") {
+		t.Errorf("a token of no node: %v", err)
+	}
+	r.holds("stolen", "p", "x")
+	r.holds("precious", "mine", "precious")
+	if r.read("made") != nil {
+		t.Error("a Secret was made")
+	}
+}
+
+// testNoData: an answer of the API server has no data in it.
+func testNoData(t *testing.T, r *rig) {
+	var bodies strings.Builder
+	config := r.config("node-a")
+	config.Wrap(func(rt http.RoundTripper) http.RoundTripper { return recorder{rt, &bodies} })
+	api, err := secretsync.NewAPI(config)
+	testkit.Must(t, err)
+	n := r.node("node-a")
+	n.Syncer.API = api
+	nodata := r.class("nodata", nil)
+	n.follow(n.mount(nodata, "a", password("hunter2-secret")))
+	second := r.node("node-b")
+	second.Syncer.API = api
+	second.follow(second.mount(nodata, "b", password("hunter2-secret")))
+	const encoded = "aHVudGVyMi1zZWNyZXQ="
+	if got := bodies.String(); strings.Contains(got, encoded) || !strings.Contains(got, "PartialObjectMetadata") {
+		t.Errorf("answers: %s", got)
+	}
+}
+
+type recorder struct {
+	http.RoundTripper
+	to *strings.Builder
+}
+
+func (r recorder) RoundTrip(q *http.Request) (*http.Response, error) {
+	answer, err := r.RoundTripper.RoundTrip(q)
+	if err != nil {
+		return answer, err
+	}
+	body, err := io.ReadAll(answer.Body)
+	_ = answer.Body.Close()
+	r.to.Write(body)
+	answer.Body = io.NopCloser(strings.NewReader(string(body)))
+	return answer, err
+}
