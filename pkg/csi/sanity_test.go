@@ -22,6 +22,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/csi"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
@@ -69,7 +70,7 @@ func serveSanity(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	volumes, err := volume.New(volume.Config{
-		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Mounts: mounts, Store: store,
+		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Renderer: rendered.Renderer{}, Mounts: mounts, Store: store,
 		Observer: volume.Observers{}, Logger: log, Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16}, Workers: 1,
 		RefreshTimeout: time.Minute, ReleaseTimeout: time.Second,
 	})
