@@ -71,7 +71,7 @@ func parseVerify(args []string, help io.Writer) (verifyOptions, error) {
 	if len(args) > 0 && args[0] == "verify" {
 		args = args[1:]
 	} else if len(args) == 0 || args[0] != "--help" && args[0] != "-h" {
-		return o, errors.New("it has one subcommand: verify FILE...")
+		return o, errors.New("the subcommand is missing: verify FILE, or more files")
 	}
 	err := f.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {

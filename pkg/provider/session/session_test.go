@@ -9,8 +9,6 @@ import (
 
 var start = time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 
-func fixed() time.Time { return start }
-
 func TestTiming(t *testing.T) {
 	hour := start.Add(time.Hour)
 	for name, c := range map[string]struct{ got, want time.Time }{
