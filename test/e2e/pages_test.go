@@ -27,6 +27,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
+	"github.com/mayfly-csi/mayfly/test/pki"
 )
 
 const (
@@ -385,6 +386,14 @@ func (r *reader) storeSecrets() {
 	if found, err := r.store.Client().Logical().ReadWithContext(ctx, "secret/data/web/db"); err != nil || found == nil {
 		testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/db", map[string]any{"username": "web", "password": marker + "one"}))
 	}
+	testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/app", map[string]any{"user": "web", "password": marker + "one"}))
+	authority, ca, err := pki.NewAuthority("pages")
+	testkit.Must(r.t, err)
+	pair, err := authority.Issue(pki.Identity{Name: "web"})
+	testkit.Must(r.t, err)
+	testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/tls", map[string]any{
+		"certificate": string(pair.Cert), "private_key": string(pair.Key), "ca": string(ca), "store_password": marker + "store",
+	}))
 	if mounted["pki/"] == nil {
 		testkit.Must(r.t, r.store.Write(ctx, "sys/mounts/pki", map[string]any{"type": "pki"}))
 		testkit.Must(r.t, r.store.Write(ctx, "pki/root/generate/internal", map[string]any{"common_name": "root", "key_type": "ec", "key_bits": 256}))

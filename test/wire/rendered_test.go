@@ -40,7 +40,7 @@ func (r *rig) documentedClass(name string) {
 // keep the last good files when a template fails.
 func TestDocumentedTemplates(t *testing.T) {
 	r := newRig(t, nil)
-	put := func(data map[string]any) { testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "app", data)) }
+	put := func(data map[string]any) { testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "web/app", data)) }
 	put(map[string]any{"user": "app", "password": marker + `:"@`})
 	r.documentedClass("app-config")
 	p := r.pod("config", "web", "app-config")
@@ -77,7 +77,7 @@ func TestDocumentedTemplates(t *testing.T) {
 // restart too.
 func TestDocumentedKeystores(t *testing.T) {
 	r := newRig(t, nil)
-	put := func() { testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "tls", certificate(t))) }
+	put := func() { testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "web/tls", certificate(t))) }
 	put()
 	r.documentedClass("java-app")
 	p := r.pod("java", "web", "java-app")
