@@ -24,10 +24,10 @@ import (
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/node"
 	"github.com/mayfly-csi/mayfly/test/pages"
+	"github.com/mayfly-csi/mayfly/test/pki"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
-	"github.com/mayfly-csi/mayfly/test/pki"
 )
 
 const (
