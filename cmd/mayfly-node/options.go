@@ -116,6 +116,7 @@ func (o *options) declareClasses(f *flagSet) {
 	f.boolean(&c.RotatedEvents, "rotation-events", false, "write an Event on the pod for every rotation too, not only for failures.")
 	f.str(&c.StartupTaint, "remove-startup-taint", "", "`key` of a taint that the driver removes from this node once it is ready, such as\nnode.mayfly.dev/not-ready. The taint keeps pods off the node until then.")
 	f.boolean(&c.SyncSecrets, "sync-secrets", false, "write the Kubernetes Secrets that classes ask for under secretObjects. The driver then\nneeds the rights to create and patch them (docs/secrets.md).")
+	f.boolean(&c.RolloutRestart, "rollout-restart", false, "restart the workloads that classes name under rolloutRestart when a secret has rotated.\nThe driver then needs the rights to get and patch them (docs/classes.md).")
 }
 
 func (o *options) declareVolumes(f *flagSet) {

@@ -57,6 +57,9 @@ type Class struct {
 	SecretObjects []v1.SecretObject `json:",omitempty"`
 	// SecretOwner is parameters.secretOwner; empty means the class.
 	SecretOwner SecretOwner `json:",omitempty"`
+	// RolloutRestart is parameters.rolloutRestart: the workloads to restart when
+	// a secret has rotated.
+	RolloutRestart []Workload `json:",omitempty"`
 }
 
 // SecretOwner says with what the Kubernetes Secrets of secretObjects go.

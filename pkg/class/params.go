@@ -37,6 +37,7 @@ const (
 	TemplatesKey       = "templates"
 	FormatsKey         = "formats"
 	SecretOwnerKey     = "secretOwner"
+	RolloutRestartKey  = "rolloutRestart"
 )
 
 // taker sets one field of a class from the value of one key.
@@ -63,6 +64,7 @@ func ownKeys() map[string]taker {
 		SecretOwnerKey: func(c *Class, path *field.Path, value string) *field.Error {
 			return takeWord(&c.SecretOwner, path, value, OwnerClass, OwnerPods)
 		},
+		RolloutRestartKey: takeWorkloads,
 		StrictKey: func(c *Class, path *field.Path, value string) *field.Error {
 			if value != "true" && value != "false" {
 				return field.Invalid(path, clip(value), `must be "true" or "false"`)

@@ -86,4 +86,5 @@ const (
 	VolumesOfAnotherVersion = "volumesOfAnotherVersion"
 	Warning                 = "warning"
 	What                    = "what"
+	Workload                = "workload"
 )

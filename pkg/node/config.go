@@ -59,6 +59,8 @@ type Config struct {
 	MinInterval   time.Duration
 	// SyncSecrets writes the Kubernetes Secrets that classes ask for.
 	SyncSecrets bool
+	// RolloutRestart restarts the workloads that classes name.
+	RolloutRestart bool
 	// StrictClasses refuses classes that have warnings.
 	StrictClasses bool
 

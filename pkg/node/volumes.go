@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
+	"github.com/mayfly-csi/mayfly/pkg/rollout"
 	"github.com/mayfly-csi/mayfly/pkg/secretsync"
 	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -98,7 +99,7 @@ func (n *Node) observers(cluster *rest.Config) (volume.Observers, volume.Followe
 		observers = append(observers, n.audit)
 	}
 	if cluster == nil {
-		return observers, secretsync.Off{}, nil
+		return observers, volume.Followers{secretsync.Off{}, rollout.Off{}}, nil
 	}
 	api, err := status.NewAPI(cluster)
 	if err != nil {
@@ -115,15 +116,37 @@ func (n *Node) observers(cluster *rest.Config) (volume.Observers, volume.Followe
 	if err := n.removeTaint(cluster); err != nil {
 		return nil, nil, err
 	}
-	observers = append(observers, reporter)
-	if !n.c.SyncSecrets {
-		return observers, secretsync.Off{}, nil
+	return n.followers(cluster, append(observers, reporter), reporter)
+}
+
+// followers are the parts of the driver that write other objects than its own,
+// where that is switched on. They are told of outcomes too.
+func (n *Node) followers(cluster *rest.Config, observers volume.Observers, events *status.Reporter) (volume.Observers, volume.Follower, error) {
+	followers := volume.Followers{secretsync.Off{}, rollout.Off{}}
+	if n.c.SyncSecrets { // before the restarts, which have pods read them again
+		secrets, err := n.secrets(cluster, events)
+		if err != nil {
+			return nil, nil, err
+		}
+		followers[0], observers = secrets, append(observers, secrets)
 	}
-	secrets, err := n.secrets(cluster, reporter)
+	if n.c.RolloutRestart {
+		restarts, err := n.restarts(cluster, events)
+		if err != nil {
+			return nil, nil, err
+		}
+		followers[1], observers = restarts, append(observers, restarts)
+	}
+	return observers, followers, nil
+}
+
+// restarts restarts the workloads that classes name.
+func (n *Node) restarts(cluster *rest.Config, events rollout.Events) (*rollout.Restarter, error) {
+	api, err := rollout.NewAPI(cluster)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return append(observers, secrets), secrets, nil
+	return rollout.New(rollout.Config{API: api, Events: events, Logger: n.c.Logger, Count: n.metrics.CountRestart})
 }
 
 // secrets writes the Kubernetes Secrets of classes.

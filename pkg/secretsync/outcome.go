@@ -9,9 +9,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
-	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -105,15 +103,8 @@ func (s *Syncer) tell(f volume.Followed, k key, kind, reason, text string) {
 	})
 	s.Events.Tell(status.Note{
 		Volume: "class " + k.class.String(), Namespace: k.class.Namespace, Type: kind, Reason: reason, Topic: k.secret, Text: text,
-		About: ClassReference(f.Class),
+		About: status.ClassReference(f.Class),
 	})
-}
-
-// ClassReference is a class as the object of an Event.
-func ClassReference(c *class.Class) corev1.ObjectReference {
-	return corev1.ObjectReference{
-		APIVersion: v1.GroupVersion().String(), Kind: "SecretProviderClass", Namespace: c.Namespace, Name: c.Name, UID: types.UID(c.UID),
-	}
 }
 
 // Off stands for a Syncer where Secrets are not switched on: it warns of the

@@ -19,6 +19,7 @@ var values = map[string]string{
 	"--provider-audiences":         "providerPlugins.audiences",
 	"--provider-timeout":           "providerPlugins.timeout",
 	"--provider-volume":            "providerPlugins.enabled",
+	"--rollout-restart":            "rolloutRestart.enabled",
 	"--state-size-limit":           "memory.stateSize",
 	"--strict-classes":             "strictClasses",
 	"--sync-secrets":               "syncSecret.enabled",

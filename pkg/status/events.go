@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
@@ -154,6 +156,11 @@ func (r *Reporter) Tell(n Note) { r.tell(n, false) }
 // PodReference is a pod as the object of an Event.
 func PodReference(p identity.Pod) corev1.ObjectReference {
 	return corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name, UID: uid(p.UID)}
+}
+
+// ClassReference is a class as the object of an Event.
+func ClassReference(c *class.Class) corev1.ObjectReference {
+	return corev1.ObjectReference{APIVersion: v1.GroupVersion().String(), Kind: "SecretProviderClass", Namespace: c.Namespace, Name: c.Name, UID: uid(c.UID)}
 }
 
 // report writes an Event about an outcome.

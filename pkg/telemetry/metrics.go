@@ -34,6 +34,7 @@ type Metrics struct {
 	stepSeconds                  *prometheus.HistogramVec
 	requests, apiRequests, spans *prometheus.CounterVec
 	secrets                      *prometheus.CounterVec
+	restarts                     prometheus.Counter
 	requestSeconds               *prometheus.HistogramVec
 }
 
@@ -70,6 +71,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		requests:        counter("mayfly_store_requests_total", "Requests of the built-in providers: login, read, issue (a credential or certificate), check (a version, a lease, a mount), renew, revoke; by the answer's code, none for no answer.", "provider", "operation", "code"),
 		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Duration of a request to a store in seconds, until its answer is read.", "provider", "operation", "code"),
 		spans:           counter("mayfly_trace_spans_total", "Spans of traces: sent, failed (the collector did not take them), dropped (there was no room); absent where traces are off.", "result"),
+		restarts:        plain("mayfly_rollout_restarts_total", "Workloads that were restarted for a rotation."),
 		secrets:         counter("mayfly_secret_syncs_total", "Kubernetes Secrets of classes that the driver asked the API server about: written, unchanged, outdated (it was made from a later read or class), foreign (it belongs to somebody else), forbidden, invalid or failed.", "result"),
 		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server.", "verb", "code"),
 	}
@@ -81,7 +83,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
-		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests, m.spans, m.secrets,
+		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests, m.spans, m.secrets, m.restarts,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed.", failing),
 		buildInfo(version),

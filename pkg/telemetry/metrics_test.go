@@ -34,6 +34,7 @@ func scrape(t *testing.T) string {
 	m.KnowProvider("vault", "login", "read")
 	m.KnowSecretResult("written")
 	m.CountSecret("written")
+	m.CountRestart()
 	m.ObserveRequest("vault", "read", 200, time.Second)
 	m.ObserveRequest("vault", "read", 418, time.Second)
 	m.ObserveRequest("vault", "login", 0, time.Second)

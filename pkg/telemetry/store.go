@@ -73,6 +73,9 @@ func (m *Metrics) KnowSecretResult(result string) { m.secrets.WithLabelValues(re
 // CountSecret counts the result for one Kubernetes Secret.
 func (m *Metrics) CountSecret(result string) { m.secrets.WithLabelValues(result).Inc() }
 
+// CountRestart counts a workload that was restarted.
+func (m *Metrics) CountRestart() { m.restarts.Inc() }
+
 // CountAPIRequests counts the requests that a transport sends to the API server. Their
 // series exist from now on.
 func (m *Metrics) CountAPIRequests(next http.RoundTripper) http.RoundTripper {

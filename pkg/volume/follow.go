@@ -2,6 +2,7 @@ package volume
 
 import (
 	"context"
+	"reflect"
 	"slices"
 	"time"
 
@@ -35,11 +36,13 @@ type Followed struct {
 	Files    []provider.File
 	Versions []provider.Version
 	Leases   []provider.Lease
+	// Since is when the volume got its first payload; zero at the first.
+	Since time.Time
 	// First tells that the payload is of a publish, and Changed that the files
 	// were written.
 	First, Changed bool
-	// Edited tells that the payload before was made by another edition of the
-	// class. Recalled tells that this one is from memory, the store being away.
+	// Edited tells that the payload before was made by a class that said something
+	// else; an annotation alone says nothing. Recalled tells that this one is from memory, the store being away.
 	Edited, Recalled bool
 }
 
@@ -84,10 +87,18 @@ func (r *run) follow(ctx context.Context, former *class.Class, payload *provider
 	}
 	again := r.m.Follower.Follow(ctx, Followed{
 		Volume: rec.ID, Pod: rec.Pod, Class: rec.LastClass, Files: files, Versions: payload.Versions, Leases: payload.Leases,
-		First: !rec.published(), Changed: r.changed, Edited: former != nil && !sameVersion(former, rec.LastClass), Recalled: !rec.AsOf.IsZero(),
+		Since: rec.PublishedAt, First: !rec.published(), Changed: r.changed, Edited: former != nil && !sameSpec(former, rec.LastClass), Recalled: !rec.AsOf.IsZero(),
 	})
 	if !again.IsZero() && again.Before(rec.DueAt) {
 		rec.DueAt = again
 	}
 	return nil
+}
+
+// sameSpec tells whether two editions of a class say the same.
+func sameSpec(a, b *class.Class) bool {
+	x, y := *a, *b
+	x.ResourceVersion, y.ResourceVersion = "", ""
+	x.Warnings, x.Suspects, y.Warnings, y.Suspects = nil, nil, nil, nil
+	return reflect.DeepEqual(x, y)
 }

@@ -55,6 +55,8 @@ var samples = map[string]string{
 	"vault.tls.serverName":                   `"other.test"`,
 	"vault.tls.clientCertSecret":             `"other"`,
 	"vault.tls.skipVerify":                   `true`,
+	"rolloutRestart.enabled":                 `false`,
+	"rolloutRestart.workloads":               `{"other": ["Deployment/other"]}`,
 	"syncSecret.enabled":                     `false`,
 	"syncSecret.secrets":                     `{"other": ["other"]}`,
 	"syncSecret.namespaces":                  `["other"]`,

@@ -42,6 +42,8 @@ func TestBadValues(t *testing.T) {
 		{"crds.install=maybe", "'/crds/install': value must be one of 'auto', true, false"},
 		{"rbac.admissionPolicy=1", "'/rbac/admissionPolicy'"},
 		{"csiDriver.serviceAccountTokenInSecrets=1", "'/csiDriver/serviceAccountTokenInSecrets'"},
+		{"rolloutRestart.enabled=true", "rolloutRestart.enabled: name the workloads"},
+		{"rolloutRestart.workloads.shop[0]=Job/x", "'/rolloutRestart/workloads/shop/0'"},
 		{"syncSecret.enabled=true", "syncSecret.enabled: name the Secrets that the driver may write"},
 		{"syncSecret.secrets.shop=db", "'/syncSecret/secrets/shop'"},
 		{"syncSecret=true", "'/syncSecret': got boolean, want object"},

@@ -66,7 +66,7 @@ func newRig(t *testing.T) *rig {
 	testkit.Must(t, err)
 	r.APIServer = r.cluster.APIServer("kube-apiserver", "")
 	r.Ready()
-	r.cluster.ControllerManager(r.APIServer, "garbage-collector-controller,namespace-controller")
+	r.cluster.ControllerManager(r.APIServer, "garbage-collector-controller,namespace-controller,deployment-controller,replicaset-controller,statefulset-controller,daemonset-controller")
 	for _, name := range []string{namespace, "closed", "mayfly-system"} {
 		r.Namespace(name)
 	}

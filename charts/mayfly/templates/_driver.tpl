@@ -33,6 +33,9 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- if .Values.syncSecret.enabled }}
 - --sync-secrets
 {{- end }}
+{{- if .Values.rolloutRestart.enabled }}
+- --rollout-restart
+{{- end }}
 {{- if .Values.strictClasses }}
 - --strict-classes
 {{- end }}

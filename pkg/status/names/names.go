@@ -16,6 +16,10 @@ const (
 	// SecretWritten that it no longer does; both are on the class too.
 	SecretNotWritten = "SecretNotWritten"
 	SecretWritten    = "SecretWritten"
+	// RolloutRestarted is on a workload that was restarted for a rotation, and
+	// RolloutNotRestarted on pod and class where that could not be done.
+	RolloutRestarted    = "RolloutRestarted"
+	RolloutNotRestarted = "RolloutNotRestarted"
 )
 
 // EventComponent is the source of the Events.
@@ -74,3 +78,7 @@ const (
 	// ExpiresAnnotation is when the first certificate ends.
 	ExpiresAnnotation = "mayfly.dev/expires"
 )
+
+// RestartPrefix begins the annotation of a pod template by which a workload was
+// restarted; the name of the class follows.
+const RestartPrefix = "restart.mayfly.dev/"

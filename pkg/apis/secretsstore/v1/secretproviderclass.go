@@ -45,7 +45,7 @@ type SecretProviderClassSpec struct {
 
 	// parameters are the provider's settings, and those of the volume:
 	// refreshInterval, volumeSizeLimit, volumeInodeLimit, credentialScope,
-	// onUnavailable, onDenied, strict, secretOwner, templates and formats. All values are
+	// onUnavailable, onDenied, strict, secretOwner, rolloutRestart, templates and formats. All values are
 	// strings; objects, templates and formats are YAML lists in a string.
 	// +optional
 	Parameters map[string]string `json:"parameters,omitempty"`

@@ -1,0 +1,319 @@
+// Package rollout restarts workloads when a secret has rotated, where a class
+// names them and the operator has switched that on: for programs that read their
+// files, or variables from a Kubernetes Secret, once.
+//
+// It goes by state, not by events. What it puts on the pod template is a hash of
+// the objects' versions, which every node computes alike, so that any number of
+// nodes makes one rollout, and a write that was lost is made good by the next
+// refresh:
+//
+//  1. A refresh that wrote other contents wants the hash of what it wrote. A first
+//     publish, an edit of the class, and a payload from memory want nothing.
+//  2. Credentials that end are refused: each pod has its own.
+//  3. A workload that has the hash is done with. One that is paused, or whose last
+//     rollout is not over or was a moment ago, is looked at again by later
+//     refreshes.
+//  4. Else the annotation is set, at the resourceVersion that was looked at.
+package rollout
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+)
+
+const (
+	// gap is the least time between two restarts of one workload.
+	gap = 5 * time.Minute
+	// patience bounds what the workloads of one refresh take.
+	patience = 10 * time.Second
+	// tries bounds how often a workload is looked at while others write it.
+	tries = 4
+)
+
+// The reasons of the Events.
+const (
+	Restarted    = names.RolloutRestarted
+	NotRestarted = names.RolloutNotRestarted
+)
+
+// API is what is needed of the API server.
+type API interface {
+	Get(ctx context.Context, namespace string, w class.Workload) (*Object, error)
+	// Annotate sets an annotation of the pod template, if the object is still of
+	// that resourceVersion.
+	Annotate(ctx context.Context, o *Object, key, value string) error
+}
+
+// Events tells people.
+type Events interface {
+	Tell(n status.Note)
+}
+
+// Config is what a Restarter is made of. Every field is needed.
+type Config struct {
+	API    API
+	Events Events
+	Logger *slog.Logger
+	// Count counts restarts.
+	Count func()
+}
+
+// Restarter implements volume.Follower and volume.Observer.
+type Restarter struct {
+	Config
+	mu sync.Mutex
+	// open are the restarts that volumes want and that are not done with, by the
+	// volume's id.
+	open map[string]wish
+	// turns are held by who works on a workload.
+	turns map[string]*turn
+}
+
+type turn struct {
+	held  chan struct{}
+	users int
+}
+
+// wish is what a volume's last rotation wants.
+type wish struct {
+	hash string
+	// readAt is when the store was asked for the newest of the contents.
+	readAt time.Time
+}
+
+// New starts nothing.
+func New(c Config) (*Restarter, error) {
+	if c.API == nil || c.Events == nil || c.Logger == nil || c.Count == nil {
+		return nil, errors.New("rollout: API, Events, Logger and Count must be set")
+	}
+	return &Restarter{Config: c, open: map[string]wish{}, turns: map[string]*turn{}}, nil
+}
+
+// Warnings implements volume.Follower.
+func (r *Restarter) Warnings(*class.Class) []string { return nil }
+
+// Observe implements volume.Observer: it forgets the volumes that are gone.
+func (r *Restarter) Observe(o volume.Outcome) {
+	if o.Kind == volume.Unpublished && o.Err == nil {
+		r.close(o.ID)
+	}
+}
+
+// Follow implements volume.Follower.
+func (r *Restarter) Follow(ctx context.Context, f volume.Followed) (again time.Time) {
+	if len(f.Class.RolloutRestart) == 0 {
+		r.close(f.Volume)
+		return time.Time{}
+	}
+	if len(f.Leases) > 0 {
+		r.close(f.Volume)
+		r.tell(f, corev1.EventTypeWarning, NotRestarted, f.Leases[0].Object, fmt.Sprintf(
+			"spec.parameters.%s: no workload is restarted, since object %q is a credential that ends and is issued for each pod: its renewals would restart everything again and again. Take it into a class of its own",
+			class.RolloutRestartKey, f.Leases[0].Object))
+		return time.Time{}
+	}
+	w, wanted := r.wishOf(f)
+	if !wanted {
+		return time.Time{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	done := true
+	for _, workload := range f.Class.RolloutRestart {
+		at, over := r.restart(ctx, f, w, workload)
+		done = done && over
+		if !at.IsZero() && (again.IsZero() || at.Before(again)) {
+			again = at
+		}
+	}
+	if done {
+		r.close(f.Volume)
+	}
+	return again
+}
+
+// wishOf is what a volume wants: by this refresh, or by an earlier one that is not
+// done with.
+func (r *Restarter) wishOf(f volume.Followed) (wish, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case f.First, f.Edited, f.Recalled: // the pod has read this, or nothing has rotated
+		delete(r.open, f.Volume)
+	case f.Changed:
+		w := wish{hash: hashOf(f)}
+		for _, file := range f.Files {
+			if file.ReadAt.After(w.readAt) {
+				w.readAt = file.ReadAt
+			}
+		}
+		r.open[f.Volume] = w
+	}
+	w, ok := r.open[f.Volume]
+	return w, ok
+}
+
+func (r *Restarter) close(volume string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.open, volume)
+}
+
+// take waits for the turn at a workload; the func that it returns ends it.
+func (r *Restarter) take(ctx context.Context, key string) (func(), error) {
+	r.mu.Lock()
+	t := r.turns[key]
+	if t == nil {
+		t = &turn{held: make(chan struct{}, 1)}
+		r.turns[key] = t
+	}
+	t.users++
+	r.mu.Unlock()
+	leave := func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(r.turns, key)
+		}
+	}
+	select {
+	case t.held <- struct{}{}:
+		return func() { <-t.held; leave() }, nil
+	case <-ctx.Done():
+		leave()
+		return nil, ctx.Err()
+	}
+}
+
+// restart restarts a workload, unless it is done with. over tells that nothing is
+// left to do, and at is when to come again.
+func (r *Restarter) restart(ctx context.Context, f volume.Followed, w wish, workload class.Workload) (at time.Time, over bool) {
+	end, err := r.take(ctx, f.Class.Namespace+" "+workload.String())
+	if err != nil {
+		return time.Time{}, false
+	}
+	defer end()
+	for range tries {
+		o, err := r.API.Get(ctx, f.Class.Namespace, workload)
+		if err != nil {
+			return time.Time{}, r.failed(f, workload, err)
+		}
+		v := judge(o, f, w, time.Now())
+		if v.over || v.why != "" {
+			if v.why != "" {
+				r.Logger.Info("workload is not restarted yet", logkey.Workload, workload.String(), logkey.Class, f.Class.String(), logkey.Reason, v.why)
+			}
+			return v.at, v.over
+		}
+		err = r.API.Annotate(ctx, o, KeyOf(f.Class.Ref), Mark{w.hash, time.Now()}.String())
+		if apierrors.IsConflict(err) {
+			continue
+		}
+		if err != nil {
+			return time.Time{}, r.failed(f, workload, err)
+		}
+		r.Count()
+		r.Logger.Info("workload restarted for a rotation", logkey.Workload, workload.String(), logkey.Class, f.Class.String(), logkey.Pod, f.Pod.String())
+		r.Events.Tell(status.Note{
+			Volume: "class " + f.Class.String(), Namespace: f.Class.Namespace, About: o.Reference(), Type: corev1.EventTypeNormal, Reason: Restarted,
+			Topic: workload.String(), Text: fmt.Sprintf("restarted, since a secret of SecretProviderClass %s has rotated", f.Class.Ref),
+		})
+		return time.Time{}, true
+	}
+	return time.Time{}, false
+}
+
+// failed tells of a workload that cannot be restarted; over tells that trying again
+// is of no use before the next rotation.
+func (r *Restarter) failed(f volume.Followed, w class.Workload, err error) (over bool) {
+	r.Logger.Warn("restarting a workload failed", logkey.Workload, w.String(), logkey.Class, f.Class.String(), logkey.Error, err)
+	text := fmt.Sprintf("SecretProviderClass %s: restarting %s: %s", f.Class.Ref, w, clip(err.Error()))
+	if apierrors.IsForbidden(err) && (strings.Contains(text, "cannot get") || strings.Contains(text, "cannot patch")) {
+		text += fmt.Sprintf(" (the driver needs the rights to get and patch it: list it in the chart's rolloutRestart.workloads.%s)", f.Class.Namespace)
+	}
+	r.tell(f, corev1.EventTypeWarning, NotRestarted, w.String(), text)
+	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
+}
+
+func clip(text string) string {
+	const longest = 400
+	if len(text) <= longest {
+		return text
+	}
+	return text[:longest] + "..."
+}
+
+// tell writes an Event on the pod and one on the class.
+func (r *Restarter) tell(f volume.Followed, kind, reason, topic, text string) {
+	note := status.Note{Volume: f.Volume, Namespace: f.Pod.Namespace, About: status.PodReference(f.Pod), Type: kind, Reason: reason, Topic: topic, Text: text}
+	r.Events.Tell(note)
+	note.Volume, note.Namespace, note.About = "class "+f.Class.String(), f.Class.Namespace, status.ClassReference(f.Class)
+	r.Events.Tell(note)
+}
+
+// verdict is what is to become of a workload now: nothing more (over), nothing yet
+// (why, and at for when to look), or a restart.
+type verdict struct {
+	over bool
+	why  string
+	at   time.Time
+}
+
+func judge(o *Object, f volume.Followed, w wish, now time.Time) verdict {
+	mark, has := o.mark(KeyOf(f.Class.Ref))
+	switch {
+	case has && mark.Hash == w.hash && !f.Since.After(mark.At):
+		return verdict{over: true}
+	case has && mark.Hash != w.hash && mark.At.After(w.readAt): // for a later read than this
+		return verdict{over: true}
+	case o.onDelete():
+		return verdict{why: "its update strategy is OnDelete"}
+	case o.Spec.Paused:
+		return verdict{why: "it is paused"}
+	case !o.settled():
+		return verdict{why: "its last rollout is not over"}
+	}
+	if at := o.lastRestart().Add(gap); at.After(now) {
+		return verdict{why: fmt.Sprintf("it was restarted less than %s ago", gap), at: at}
+	}
+	return verdict{}
+}
+
+// hashOf is of the class and the versions of its objects.
+func hashOf(f volume.Followed) string {
+	versions := slices.Clone(f.Versions)
+	slices.SortFunc(versions, func(a, b provider.Version) int { return cmp.Compare(a.ID, b.ID) })
+	return provider.Digest(versions)
+}
+
+// Off stands for a Restarter where restarts are not switched on: it warns of the
+// classes that ask for any.
+type Off struct{}
+
+// Follow implements volume.Follower.
+func (Off) Follow(context.Context, volume.Followed) time.Time { return time.Time{} }
+
+// Warnings implements volume.Follower.
+func (Off) Warnings(c *class.Class) []string {
+	if len(c.RolloutRestart) == 0 {
+		return nil
+	}
+	return []string{fmt.Sprintf("spec.parameters.%s: this driver restarts no workloads, as the operator has not set the chart's rolloutRestart.enabled", class.RolloutRestartKey)}
+}
