@@ -49,10 +49,8 @@ func (n *node) everything(c *collector.Collector) (metrics string, err error) {
 		if err != nil {
 			return "", err
 		}
+		defer func() { err = errors.Join(err, l.Close()) }() // the other one must be another
 		addresses[i] = l.Addr().String()
-		if err := l.Close(); err != nil {
-			return "", err
-		}
 	}
 	n.args = append(n.args, "--metrics-addr="+addresses[0], "--status-address="+addresses[1],
 		"--audit-log="+n.auditLog(), "--audit-level=all", "--enable-otel-tracing")
