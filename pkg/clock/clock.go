@@ -1,6 +1,6 @@
 // Package clock preserves moments across a restart of the driver. The wall clock may be set
 // meanwhile, and Go's monotonic clock ends with the process and stops while the node is suspended.
-// Neither affects the kernel's boot time.
+// Neither affects the kernel's boot time. Earliest compares moments of which some may be unknown.
 package clock
 
 import "time"

@@ -31,6 +31,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -139,9 +140,7 @@ func (r *Restarter) Follow(ctx context.Context, f volume.Followed) (again time.T
 	for _, workload := range f.Class.RolloutRestart {
 		at, over := r.restart(ctx, f, w, workload)
 		done = done && over
-		if !at.IsZero() && (again.IsZero() || at.Before(again)) {
-			again = at
-		}
+		again = clock.Earliest(again, at)
 	}
 	if done {
 		r.close(f.Volume)

@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
@@ -48,9 +49,7 @@ func (s *Syncer) build(f volume.Followed, entry v1.SecretObject) (*wanted, error
 			return nil, fault.New(fault.InvalidClass, "key %q from object %q: %w", d.Key, d.ObjectName, err)
 		}
 		w.data[d.Key] = contents
-		if w.readAt.IsZero() || file.ReadAt.Before(w.readAt) {
-			w.readAt = file.ReadAt
-		}
+		w.readAt = clock.Earliest(w.readAt, file.ReadAt)
 		w.noteEnd(f.Leases, d.ObjectName)
 	}
 	if err := check(entry.Type, w.data); err != nil {
@@ -64,8 +63,8 @@ func (s *Syncer) build(f volume.Followed, entry v1.SecretObject) (*wanted, error
 // newer one always takes the place of an older.
 func (w *wanted) noteEnd(leases []provider.Lease, object string) {
 	for _, l := range leases {
-		if l.Object == object && l.ID == "" && (w.expires.IsZero() || l.Expires.Before(w.expires)) {
-			w.expires = l.Expires
+		if l.Object == object && l.ID == "" {
+			w.expires = clock.Earliest(w.expires, l.Expires)
 		}
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -101,9 +102,7 @@ func (s *Syncer) Follow(ctx context.Context, f volume.Followed) (again time.Time
 	for _, entry := range f.Class.SecretObjects {
 		k := key{f.Class.Ref, entry.SecretName}
 		keys[k] = true
-		if at := s.follow(ctx, f, k, entry); !at.IsZero() && (again.IsZero() || at.Before(again)) {
-			again = at
-		}
+		again = clock.Earliest(again, s.follow(ctx, f, k, entry))
 	}
 	s.memory.retain(f.Volume, keys)
 	return again

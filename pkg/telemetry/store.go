@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -146,9 +147,9 @@ func (a ages) Collect(to chan<- prometheus.Metric) {
 		if v.State == volume.Publishing || v.State == volume.Unpublishing {
 			continue
 		}
-		oldest = earlier(oldest, v.RefreshedAt)
+		oldest = clock.Earliest(oldest, v.RefreshedAt)
 		for _, end := range v.Ends {
-			ends = earlier(ends, end)
+			ends = clock.Earliest(ends, end)
 		}
 	}
 	if !oldest.IsZero() {
@@ -171,13 +172,6 @@ func (a ages) Collect(to chan<- prometheus.Metric) {
 		gauge(a.late, late[provider].Seconds(), provider)
 	}
 	gauge(a.ending, float64(len(o.Revocations)))
-}
-
-func earlier(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
 }
 
 func seconds(t time.Time) float64 { return float64(t.UnixMilli()) / 1000 }

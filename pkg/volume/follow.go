@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -52,9 +53,7 @@ type Followers []Follower
 // Follow implements Follower.
 func (fs Followers) Follow(ctx context.Context, f Followed) (again time.Time) {
 	for _, x := range fs {
-		if at := x.Follow(ctx, f); !at.IsZero() && (again.IsZero() || at.Before(again)) {
-			again = at
-		}
+		again = clock.Earliest(again, x.Follow(ctx, f))
 	}
 	return again
 }
@@ -89,9 +88,7 @@ func (r *run) follow(ctx context.Context, former *class.Class, payload *provider
 		Volume: rec.ID, Pod: rec.Pod, Class: rec.LastClass, Files: files, Versions: payload.Versions, Leases: payload.Leases,
 		Since: rec.PublishedAt, First: !rec.published(), Changed: r.changed, Edited: former != nil && !sameSpec(former, rec.LastClass), Recalled: !rec.AsOf.IsZero(),
 	})
-	if !again.IsZero() && again.Before(rec.DueAt) {
-		rec.DueAt = again
-	}
+	rec.DueAt = clock.Earliest(rec.DueAt, again)
 	return nil
 }
 

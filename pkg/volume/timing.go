@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
@@ -59,9 +60,7 @@ func credentialsDue(now, dueAt time.Time, ends []time.Time) time.Time {
 	var next time.Time
 	for _, end := range ends {
 		if left := end.Sub(now); left > 0 {
-			if at := now.Add(max(left/2, firstRetry)); next.IsZero() || at.Before(next) {
-				next = at
-			}
+			next = clock.Earliest(next, now.Add(max(left/2, firstRetry)))
 		}
 	}
 	return next

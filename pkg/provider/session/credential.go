@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
@@ -75,7 +76,7 @@ func (c *Credential) dueTime() time.Time {
 	if c.token == nil {
 		return c.due
 	}
-	return Earliest(c.due, c.token.dueTime(), c.known.Add(leaseUnseen))
+	return clock.Earliest(c.due, c.token.dueTime(), c.known.Add(leaseUnseen))
 }
 
 // renewed is the credential after its lease was extended.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -85,7 +86,7 @@ func (f *run) fetch(ctx context.Context) (*provider.Payload, error) {
 		return nil, joined(err, partial)
 	}
 	payload.Warnings = append(payload.Warnings, f.session.Warnings()...)
-	payload.RefreshAt = Earliest(payload.RefreshAt, f.horizon())
+	payload.RefreshAt = clock.Earliest(payload.RefreshAt, f.horizon())
 	payload.Partial = partial
 	f.answered()
 	return payload, nil

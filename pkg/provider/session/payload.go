@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
@@ -27,7 +28,7 @@ func (f *run) payload(results []Result) (*provider.Payload, error) {
 	for i, r := range f.spec.Requests {
 		res := results[i]
 		of[r] = res
-		out.RefreshAt = Earliest(out.RefreshAt, res.due)
+		out.RefreshAt = clock.Earliest(out.RefreshAt, res.due)
 		if res.Absent {
 			continue
 		}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -15,8 +16,8 @@ func TestTiming(t *testing.T) {
 		"two thirds":               {session.TwoThirds(start, hour, 0), start.Add(40 * time.Minute)},
 		"earlier by chance":        {session.TwoThirds(start, hour, 1), start.Add(40*time.Minute - 288*time.Second)},
 		"not at once":              {session.TwoThirds(start, start.Add(time.Second), 1), start.Add(time.Second*2/3 - 80*time.Millisecond)},
-		"earliest, without zeroes": {session.Earliest(time.Time{}, hour, start, time.Time{}), start},
-		"earliest of nothing":      {session.Earliest(time.Time{}), time.Time{}},
+		"earliest, without zeroes": {clock.Earliest(time.Time{}, hour, start, time.Time{}), start},
+		"earliest of nothing":      {clock.Earliest(time.Time{}), time.Time{}},
 		"after a change, spread":   {session.AfterChange(start.Add(-time.Hour), start, 1), start.Add(12 * time.Second)},
 		"after a change, soon":     {session.AfterChange(start.Add(-20*time.Second), start, 1), start.Add(3 * time.Second)},
 		"after a change, past":     {session.AfterChange(start.Add(time.Hour), start, 1), start.Add(2 * time.Second)},

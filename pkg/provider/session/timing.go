@@ -1,6 +1,10 @@
 package session
 
-import "time"
+import (
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/clock"
+)
 
 const (
 	// renewalSpread is the part of a lifetime over which renewals are spread.
@@ -97,17 +101,6 @@ func within(asked, due, now time.Time, share float64) bool {
 	return now.Before(asked.Add(time.Duration(share * float64(due.Sub(asked)))))
 }
 
-// Earliest is the first of the moments that is not zero.
-func Earliest(moments ...time.Time) time.Time {
-	var first time.Time
-	for _, m := range moments {
-		if !m.IsZero() && (first.IsZero() || m.Before(first)) {
-			first = m
-		}
-	}
-	return first
-}
-
 // leaseUnseen is how long a lease is taken to be there without a look at it:
 // an operator may have revoked it.
 const leaseUnseen = time.Hour
@@ -125,7 +118,7 @@ func (s *Spec) dueOf(r *Request, k Kind, at, end time.Time, chance float64) time
 // readingDue is when a polled or static reading is to be had again.
 func (s *Spec) readingDue(r *Request, rd *Reading) time.Time {
 	if rd.Kind == Static { // but a rotation by hand shows within the interval
-		return Earliest(rd.Due, s.dueOf(r, Polled, rd.Asked, time.Time{}, 0))
+		return clock.Earliest(rd.Due, s.dueOf(r, Polled, rd.Asked, time.Time{}, 0))
 	}
 	return s.dueOf(r, Polled, rd.Asked, time.Time{}, 0)
 }
