@@ -2,8 +2,6 @@ package rollout
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -100,16 +98,11 @@ func (o *Object) lastRestart() (last time.Time) {
 	return last
 }
 
+// maxKeyName is the API server's limit for the name of an annotation behind its prefix.
+const maxKeyName = 63
+
 // KeyOf is the annotation of the pod template for a class.
-func KeyOf(c class.Ref) string {
-	const most, suffix = 63, 11
-	name := c.Name
-	if len(name) > most {
-		sum := sha256.Sum256([]byte(name))
-		name = name[:most-suffix] + "-" + hex.EncodeToString(sum[:])[:suffix-1]
-	}
-	return names.RestartPrefix + name
-}
+func KeyOf(c class.Ref) string { return names.RestartPrefix + names.Shorten(c.Name, maxKeyName) }
 
 type client struct{ rest *rest.RESTClient }
 

@@ -1,8 +1,6 @@
 package secretsync
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"maps"
 	"time"
@@ -16,33 +14,20 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
-const (
-	maxManager = 128 // the API server's limit for the name of a field manager
-	hashBytes  = 5
-)
+const maxManager = 128 // the API server's limit for the name of a field manager
 
 // managerOf is the field manager of a class's Secrets.
-func managerOf(c class.Ref) string { return shortened("mayfly:"+c.Name, maxManager) }
+func managerOf(c class.Ref) string { return names.Shorten("mayfly:"+c.Name, maxManager) }
 
 // ownerManager is the field manager of one pod's owner reference. Each pod has
 // its own: an apply takes away what its manager applied before and does not
 // name again.
 func ownerManager(c class.Ref, pod identity.Pod) string {
-	return shortened("mayfly-owner:"+pod.UID+":"+c.Name, maxManager)
+	return names.Shorten("mayfly-owner:"+pod.UID+":"+c.Name, maxManager)
 }
 
 // classLabel is a class's name as the value of a label.
-func classLabel(c class.Ref) string { return shortened(c.Name, names.MaxLabel) }
-
-// shortened cuts a long text and puts a hash of the whole behind it.
-func shortened(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	sum := sha256.Sum256([]byte(text))
-	suffix := "-" + hex.EncodeToString(sum[:hashBytes])
-	return text[:most-len(suffix)] + suffix
-}
+func classLabel(c class.Ref) string { return names.Shorten(c.Name, names.MaxLabel) }
 
 // applied is a Secret as it is applied.
 type applied struct {

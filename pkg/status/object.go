@@ -1,8 +1,6 @@
 package status
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -133,13 +131,7 @@ func objectsOf(versions []provider.Version) []v1.SecretProviderClassObject {
 // nodeLabel returns the name of a node as the value of a label. A long name is truncated and gets a
 // hash; NodeAnnotation then has the whole name. The chart's ValidatingAdmissionPolicy knows the
 // length of the truncated name.
-func nodeLabel(node string) string {
-	if len(node) <= maxLabel {
-		return node
-	}
-	suffix := hashSuffix(node)
-	return node[:maxLabel-len(suffix)] + suffix
-}
+func nodeLabel(node string) string { return names.Shorten(node, maxLabel) }
 
 // nodeAnnotation is empty if the label has the whole name.
 func nodeAnnotation(node string) string {
@@ -161,13 +153,8 @@ func plainName(pod, namespace, class string) string {
 // suffixedName makes a name unambiguous: pod a with class x-b and pod a-x with
 // class b would otherwise share one.
 func suffixedName(name, identity string) string {
-	suffix := hashSuffix(identity)
+	suffix := names.HashSuffix(identity)
 	return strings.TrimRight(name[:min(len(name), maxName-len(suffix))], "-.") + suffix
-}
-
-func hashSuffix(of string) string {
-	sum := sha256.Sum256([]byte(of))
-	return "-" + hex.EncodeToString(sum[:5])
 }
 
 func withSuffix(s *v1.SecretProviderClassPodStatus, id string) *v1.SecretProviderClassPodStatus {

@@ -2,6 +2,11 @@
 // it builds on every platform, and package status builds only where the driver does.
 package names
 
+import (
+	"crypto/sha256"
+	"encoding/hex"
+)
+
 // The reasons of the Events on a pod.
 const (
 	MountFailed    = "MountFailed"    // a first publish failed; kubelet retries
@@ -82,3 +87,18 @@ const (
 // RestartPrefix begins the annotation of a pod template by which a workload was
 // restarted; the name of the class follows.
 const RestartPrefix = "restart.mayfly.dev/"
+
+// HashSuffix is what is put behind a truncated name, so that two long names stay apart.
+func HashSuffix(of string) string {
+	sum := sha256.Sum256([]byte(of))
+	return "-" + hex.EncodeToString(sum[:5])
+}
+
+// Shorten truncates a text over limit bytes, and puts the HashSuffix of the whole behind it.
+func Shorten(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	suffix := HashSuffix(text)
+	return text[:limit-len(suffix)] + suffix
+}
