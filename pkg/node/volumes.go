@@ -141,7 +141,7 @@ func (n *Node) followers(cluster *rest.Config, observers volume.Observers, event
 }
 
 // restarts restarts the workloads that classes name.
-func (n *Node) restarts(cluster *rest.Config, events rollout.Events) (*rollout.Restarter, error) {
+func (n *Node) restarts(cluster *rest.Config, events status.Teller) (*rollout.Restarter, error) {
 	api, err := rollout.NewAPI(cluster)
 	if err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func (n *Node) restarts(cluster *rest.Config, events rollout.Events) (*rollout.R
 }
 
 // secrets writes the Kubernetes Secrets of classes.
-func (n *Node) secrets(cluster *rest.Config, events secretsync.Events) (*secretsync.Syncer, error) {
+func (n *Node) secrets(cluster *rest.Config, events status.Teller) (*secretsync.Syncer, error) {
 	api, err := secretsync.NewAPI(cluster)
 	if err != nil {
 		return nil, err

@@ -46,6 +46,8 @@ const (
 	patience = 10 * time.Second
 	// tries bounds how often a workload is looked at while others write it.
 	tries = 4
+	// maxWords bounds the API server's words in an Event, in bytes.
+	maxWords = 400
 )
 
 // The reasons of the Events.
@@ -62,15 +64,10 @@ type API interface {
 	Annotate(ctx context.Context, o *Object, key, value string) error
 }
 
-// Events tells people.
-type Events interface {
-	Tell(n status.Note)
-}
-
 // Config is what a Restarter is made of. Every field is needed.
 type Config struct {
 	API    API
-	Events Events
+	Events status.Teller
 	Logger *slog.Logger
 	// Count counts restarts.
 	Count func()
@@ -125,7 +122,7 @@ func (r *Restarter) Follow(ctx context.Context, f volume.Followed) (again time.T
 	}
 	if len(f.Leases) > 0 {
 		r.close(f.Volume)
-		r.tell(f, corev1.EventTypeWarning, NotRestarted, f.Leases[0].Object, fmt.Sprintf(
+		status.TellPodAndClass(r.Events, f, corev1.EventTypeWarning, NotRestarted, f.Leases[0].Object, fmt.Sprintf(
 			"spec.parameters.%s: no workload is restarted, since object %q is a credential that ends and is issued for each pod: its renewals would restart everything again and again. Take it into a class of its own",
 			class.RolloutRestartKey, f.Leases[0].Object))
 		return time.Time{}
@@ -231,7 +228,7 @@ func (r *Restarter) restart(ctx context.Context, f volume.Followed, w wish, work
 		r.Count()
 		r.Logger.Info("workload restarted for a rotation", logkey.Workload, workload.String(), logkey.Class, f.Class.String(), logkey.Pod, f.Pod.String())
 		r.Events.Tell(status.Note{
-			Volume: "class " + f.Class.String(), Namespace: f.Class.Namespace, About: o.Reference(), Type: corev1.EventTypeNormal, Reason: Restarted,
+			Volume: status.ClassKey(f.Class), Namespace: f.Class.Namespace, About: o.Reference(), Type: corev1.EventTypeNormal, Reason: Restarted,
 			Topic: workload.String(), Text: fmt.Sprintf("restarted, since a secret of SecretProviderClass %s has rotated", f.Class.Ref),
 		})
 		return time.Time{}, true
@@ -243,28 +240,12 @@ func (r *Restarter) restart(ctx context.Context, f volume.Followed, w wish, work
 // is of no use before the next rotation.
 func (r *Restarter) failed(f volume.Followed, w class.Workload, err error) (over bool) {
 	r.Logger.Warn("restarting a workload failed", logkey.Workload, w.String(), logkey.Class, f.Class.String(), logkey.Error, err)
-	text := fmt.Sprintf("SecretProviderClass %s: restarting %s: %s", f.Class.Ref, w, clip(err.Error()))
+	text := fmt.Sprintf("SecretProviderClass %s: restarting %s: %s", f.Class.Ref, w, status.Clip(err.Error(), maxWords))
 	if apierrors.IsForbidden(err) && (strings.Contains(text, "cannot get") || strings.Contains(text, "cannot patch")) {
 		text += fmt.Sprintf(" (the driver needs the rights to get and patch it: list it in the chart's rolloutRestart.workloads.%s)", f.Class.Namespace)
 	}
-	r.tell(f, corev1.EventTypeWarning, NotRestarted, w.String(), text)
+	status.TellPodAndClass(r.Events, f, corev1.EventTypeWarning, NotRestarted, w.String(), text)
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
-}
-
-func clip(text string) string {
-	const longest = 400
-	if len(text) <= longest {
-		return text
-	}
-	return text[:longest] + "..."
-}
-
-// tell writes an Event on the pod and one on the class.
-func (r *Restarter) tell(f volume.Followed, kind, reason, topic, text string) {
-	note := status.Note{Volume: f.Volume, Namespace: f.Pod.Namespace, About: status.PodReference(f.Pod), Type: kind, Reason: reason, Topic: topic, Text: text}
-	r.Events.Tell(note)
-	note.Volume, note.Namespace, note.About = "class "+f.Class.String(), f.Class.Namespace, status.ClassReference(f.Class)
-	r.Events.Tell(note)
 }
 
 // verdict is what is to become of a workload now: nothing more (over), nothing yet

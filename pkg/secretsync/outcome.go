@@ -24,8 +24,8 @@ const (
 	SecretWritten    = names.SecretWritten
 )
 
-// longest bounds what of the API server's words is passed on.
-const longest = 400
+// maxWords bounds the API server's words in an error, in bytes.
+const maxWords = 400
 
 // NotOurs ends what the chart's ValidatingAdmissionPolicy says of a Secret that
 // this driver has not made.
@@ -41,7 +41,7 @@ func isFieldConflict(err error) bool {
 // classify puts the API server's refusal in words.
 func classify(w wish, err error) (Result, error) {
 	text := err.Error()
-	said := fmt.Errorf("%s", clip(text))
+	said := fmt.Errorf("%s", status.Clip(text, maxWords))
 	switch {
 	case isFieldConflict(err):
 		return Foreign, fault.New(fault.Conflict, "somebody else has set what the class sets: %w", said).
@@ -63,13 +63,6 @@ func classify(w wish, err error) (Result, error) {
 		return Invalid, fault.New(fault.InvalidClass, "the API server refuses it: %w", said)
 	}
 	return Failed, fault.New(fault.Unavailable, "asking the API server: %w", said)
-}
-
-func clip(text string) string {
-	if len(text) <= longest {
-		return text
-	}
-	return strings.ToValidUTF8(text[:longest], "") + "..."
 }
 
 // settle notes what came of a try and tells of it.
@@ -97,14 +90,7 @@ func (s *Syncer) settle(f volume.Followed, k key, st *state, result Result, err 
 // tell writes an Event on the pod and one on the class.
 func (s *Syncer) tell(f volume.Followed, k key, kind, reason, text string) {
 	text = fmt.Sprintf("SecretProviderClass %s: Kubernetes Secret %q: %s", k.class, k.secret, text)
-	s.Events.Tell(status.Note{
-		Volume: f.Volume, Namespace: f.Pod.Namespace, Type: kind, Reason: reason, Topic: k.secret, Text: text,
-		About: status.PodReference(f.Pod),
-	})
-	s.Events.Tell(status.Note{
-		Volume: "class " + k.class.String(), Namespace: k.class.Namespace, Type: kind, Reason: reason, Topic: k.secret, Text: text,
-		About: status.ClassReference(f.Class),
-	})
+	status.TellPodAndClass(s.Events, f, kind, reason, k.secret, text)
 }
 
 // Off stands for a Syncer where Secrets are not switched on: it warns of the

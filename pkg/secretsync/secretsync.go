@@ -13,6 +13,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -47,15 +48,10 @@ const (
 	namespaceQPS, namespaceBurst = 10, 50
 )
 
-// Events tells people.
-type Events interface {
-	Tell(n status.Note)
-}
-
 // Config is what a Syncer is made of. Every field is needed.
 type Config struct {
 	API    API
-	Events Events
+	Events status.Teller
 	Logger *slog.Logger
 	// Node is the name of this node.
 	Node string
@@ -270,5 +266,5 @@ func (s *Syncer) wait(ctx context.Context, namespace string) error {
 }
 
 func pause(failures int) time.Duration {
-	return min(firstPause<<min(max(failures-1, 0), 10), longestPause)
+	return backoff.Delay(firstPause, longestPause, failures-1, 0)
 }

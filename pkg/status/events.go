@@ -112,10 +112,10 @@ func failedWords(o volume.Outcome) string {
 	if len(text) > briefly {
 		text = fault.Cause(o.Err)
 		if hint := fault.Hint(o.Err); hint != "" && !strings.Contains(text, hint) {
-			text = clipTo(text, briefly/2) + " (" + hint + ")"
+			text = Clip(text, briefly/2) + " (" + hint + ")"
 		}
 	}
-	return fmt.Sprintf("%s: SecretProviderClass %s: %s", o.Reason(), o.Class, clipTo(text, briefly))
+	return fmt.Sprintf("%s: SecretProviderClass %s: %s", o.Reason(), o.Class, Clip(text, briefly))
 }
 
 func waitingWords(o volume.Outcome) string {
@@ -152,6 +152,22 @@ type Note struct {
 
 // Tell writes an Event at once the first time, and then with growing pauses while it repeats.
 func (r *Reporter) Tell(n Note) { r.tell(n, false) }
+
+// Teller writes Events. A Reporter is one.
+type Teller interface {
+	Tell(n Note)
+}
+
+// TellPodAndClass writes an Event about the class of a volume on the volume's pod and on the class.
+func TellPodAndClass(to Teller, f volume.Followed, kind, reason, topic, text string) {
+	n := Note{Volume: f.Volume, Namespace: f.Pod.Namespace, About: PodReference(f.Pod), Type: kind, Reason: reason, Topic: topic, Text: text}
+	to.Tell(n)
+	n.Volume, n.Namespace, n.About = ClassKey(f.Class), f.Class.Namespace, ClassReference(f.Class)
+	to.Tell(n)
+}
+
+// ClassKey is the Volume of a Note that is about a class and no single volume.
+func ClassKey(c *class.Class) string { return "class " + c.String() }
 
 // PodReference is a pod as the object of an Event.
 func PodReference(p identity.Pod) corev1.ObjectReference {
@@ -345,14 +361,15 @@ func namespaceGone(err error) bool {
 }
 
 // clip keeps a message within the API server's limit, and cuts it after a whole character.
-func clip(text string) string { return clipTo(text, maxMessage) }
+func clip(text string) string { return Clip(text, maxMessage) }
 
-func clipTo(text string, most int) string {
-	if len(text) <= most {
+// Clip cuts a text that is longer than limit bytes after a whole character.
+func Clip(text string, limit int) string {
+	if len(text) <= limit {
 		return text
 	}
 	const more = "..."
-	end := most - len(more)
+	end := limit - len(more)
 	for end > 0 && !utf8.RuneStart(text[end]) {
 		end--
 	}
