@@ -248,15 +248,30 @@ func (s *credentials) hasToken(t *Token) bool {
 func (s *credentials) take() []Revocation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	list := s.listed()
+	s.tokens, s.byID, s.replaced = nil, map[string]*Credential{}, nil
+	s.account()
+	return list
+}
+
+// revocations are what take would give up.
+func (s *credentials) revocations() []Revocation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.listed()
+}
+
+// listed is called with mu held.
+func (s *credentials) listed() []Revocation {
+	list := slices.Clone(s.replaced)
 	for _, c := range s.byID {
-		s.supersede(c)
+		if r, ok := c.revocation(); ok {
+			list = append(list, r)
+		}
 	}
-	list := s.replaced
 	for _, t := range s.tokens {
 		list = append(list, Revocation{Login: t.Login, Token: t})
 	}
-	s.tokens, s.byID, s.replaced = nil, map[string]*Credential{}, nil
-	s.account()
 	return list
 }
 

@@ -59,15 +59,7 @@ func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 	if ctx.Err() != nil {
 		return nil, fault.Ended(ctx)
 	}
-	s, err := e.Spec(r)
-	if err != nil {
-		return nil, err
-	}
-	f, err := e.open(ctx, r, s, bearerOf(r, s))
-	if err != nil {
-		return nil, err
-	}
-	v, ctx, leave, err := e.volumes.Enter(ctx, r.Volume, e.newVolume(r.Pod))
+	f, v, ctx, leave, err := e.enterVolume(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +68,20 @@ func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 		return nil, err
 	}
 	return f.fetch(ctx)
+}
+
+// enterVolume begins a run, and waits for the volume's turn, which leave ends. The
+// work is to be done with the context that it returns.
+func (e *Engine) enterVolume(ctx context.Context, r provider.Request) (f *run, v *volume, work context.Context, leave func(), err error) {
+	s, err := e.Spec(r)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	if f, err = e.open(ctx, r, s, bearerOf(r, s)); err != nil {
+		return nil, nil, nil, nil, err
+	}
+	v, work, leave, err = e.volumes.Enter(ctx, r.Volume, e.newVolume(r.Pod))
+	return f, v, work, leave, err
 }
 
 // Spec parses a class, or finds it parsed.
@@ -188,15 +194,7 @@ type Trial struct {
 // Try logs in as a pod would. In the end what was issued is revoked; left is why
 // it could not be.
 func (e *Engine) Try(ctx context.Context, r provider.Request, trial Trial) (left, err error) {
-	s, err := e.Spec(r)
-	if err != nil {
-		return nil, err
-	}
-	f, err := e.open(ctx, r, s, bearerOf(r, s))
-	if err != nil {
-		return nil, err
-	}
-	v, work, leave, err := e.volumes.Enter(ctx, r.Volume, e.newVolume(r.Pod))
+	f, v, work, leave, err := e.enterVolume(ctx, r)
 	if err != nil {
 		return nil, err
 	}

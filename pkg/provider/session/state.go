@@ -229,22 +229,6 @@ func (s *credentials) state() credentialsState {
 	return out
 }
 
-// revocations are what take would give up.
-func (s *credentials) revocations() []Revocation {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := slices.Clone(s.replaced)
-	for _, c := range s.byID {
-		if r, ok := c.revocation(); ok {
-			list = append(list, r)
-		}
-	}
-	for _, t := range s.tokens {
-		list = append(list, Revocation{Login: t.Login, Token: t})
-	}
-	return list
-}
-
 func stateOf(id string, rd *Reading) readingState {
 	s := readingState{Request: id, Kind: rd.Kind, Asked: rd.Asked, Read: rd.Read, At: rd.At, End: rd.End, Due: rd.Due, Absent: rd.Absent}
 	a := rd.Answer
