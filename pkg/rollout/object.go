@@ -53,9 +53,9 @@ func (o *Object) Reference() corev1.ObjectReference {
 
 func (o *Object) onDelete() bool { return o.Spec.UpdateStrategy.Type == "OnDelete" }
 
-// settled tells whether all pods are of the template as it is now. Whether they are
+// rolledOut tells whether all pods are of the template as it is now. Whether they are
 // ready is not asked: a pod that is not may be waiting for the restart.
-func (o *Object) settled() bool {
+func (o *Object) rolledOut() bool {
 	if o.Status.ObservedGeneration < o.Metadata.Generation {
 		return false
 	}

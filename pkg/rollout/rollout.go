@@ -267,7 +267,7 @@ func judge(o *Object, f volume.Followed, w wish, now time.Time) verdict {
 		return verdict{why: "its update strategy is OnDelete"}
 	case o.Spec.Paused:
 		return verdict{why: "it is paused"}
-	case !o.settled():
+	case !o.rolledOut():
 		return verdict{why: "its last rollout is not over"}
 	}
 	if at := o.lastRestart().Add(gap); at.After(now) {

@@ -220,7 +220,7 @@ func TestOrder(t *testing.T) {
 	})
 }
 
-// TestRace: somebody else changes the workload, or restarts it, in between.
+// TestRace: another client changes the workload, or restarts it, in between.
 func TestRace(t *testing.T) {
 	r := newRig(t)
 	r.race = func(*Object) {}

@@ -21,7 +21,7 @@ const (
 	Written   Result = "written"
 	Unchanged Result = "unchanged" // a look found it as it is to be
 	Outdated  Result = "outdated"  // it was made from a later read or class, and is left
-	Foreign   Result = "foreign"   // somebody else has the Secret, or a field of it
+	Foreign   Result = "foreign"   // another owner has the Secret, or a field of it
 	Forbidden Result = "forbidden" // the driver lacks the right
 	Invalid   Result = "invalid"   // the files do not make such a Secret, or the API server refuses it
 	Failed    Result = "failed"    // the API server did not answer, or could not do it now
@@ -67,7 +67,7 @@ func ownEntry(found *metav1.PartialObjectMetadata, manager string) *metav1.Manag
 	return &found.ManagedFields[i]
 }
 
-// ownsData tells whether all keys are as their manager applied them: whoever
+// ownsData tells whether all keys are as their manager applied them: a client that
 // changes a value takes the field over.
 func ownsData(own *metav1.ManagedFieldsEntry, data map[string][]byte) bool {
 	if own.FieldsV1 == nil {

@@ -31,7 +31,7 @@ const maxWords = 400
 // this driver has not made.
 const NotOurs = "which Mayfly has not made"
 
-// isRace tells whether somebody wrote or deleted the Secret after the look.
+// isRace tells whether another client wrote or deleted the Secret after the look.
 func isRace(err error) bool { return apierrors.IsConflict(err) && !isFieldConflict(err) }
 
 func isFieldConflict(err error) bool {
@@ -65,8 +65,8 @@ func classify(w wish, err error) (Result, error) {
 	return Failed, fault.New(fault.Unavailable, "asking the API server: %w", said)
 }
 
-// settle notes what came of a try and tells of it.
-func (s *Syncer) settle(f volume.Followed, k key, st *state, result Result, err error) {
+// record saves the result of a try, and tells of it in the log and in Events.
+func (s *Syncer) record(f volume.Followed, k key, st *state, result Result, err error) {
 	failed := st.failure != nil
 	s.Count(result)
 	st.last, st.failure = result, nil

@@ -31,9 +31,9 @@ const (
 	// written: pods of a class start together.
 	trustAtPublish = 5 * time.Second
 	// trustAtRefresh is the same for a refresh that changed nothing: so long a
-	// Secret that somebody deleted stays away, if no pod of the class starts.
+	// deleted Secret stays away, if no pod of the class starts.
 	trustAtRefresh = time.Hour
-	// trustFailure is after what time a Secret is tried again that somebody else
+	// trustFailure is after what time a Secret is tried again that another owner
 	// has, or for which the right is missing.
 	trustFailure = time.Minute
 	// firstPause and longestPause are between tries while the API server fails.
@@ -124,7 +124,7 @@ func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, entry v1.
 	}
 	want, err := s.build(f, entry)
 	if err != nil {
-		s.settle(f, k, st, Invalid, err)
+		s.record(f, k, st, Invalid, err)
 		return time.Time{}
 	}
 	w := wish{Followed: f, key: k, wanted: want, had: had, insist: f.First || had.digest != want.digest}
@@ -140,7 +140,7 @@ func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, entry v1.
 	}
 	result, err := s.reconcile(ctx, st, w)
 	st.at, st.digest, st.readAt, st.classVersion = time.Now(), w.digest, w.readAt, w.class.ResourceVersion
-	s.settle(f, k, st, result, err)
+	s.record(f, k, st, result, err)
 	s.remember(st, w)
 	if result == Failed {
 		return time.Now().Add(pause(st.failures))

@@ -72,7 +72,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Duration of a request to a store in seconds, until its answer is read.", "provider", "operation", "code"),
 		spans:           counter("mayfly_trace_spans_total", "Spans of traces: sent, failed (the collector did not take them), dropped (there was no room); absent where traces are off.", "result"),
 		restarts:        plain("mayfly_rollout_restarts_total", "Workloads that were restarted for a rotation."),
-		secrets:         counter("mayfly_secret_syncs_total", "Kubernetes Secrets of classes that the driver asked the API server about: written, unchanged, outdated (it was made from a later read or class), foreign (it belongs to somebody else), forbidden, invalid or failed.", "result"),
+		secrets:         counter("mayfly_secret_syncs_total", "Kubernetes Secrets of classes that the driver asked the API server about: written, unchanged, outdated (it was made from a later read or class), foreign (it has another owner), forbidden, invalid or failed.", "result"),
 		apiRequests:     counter("mayfly_api_requests_total", "Requests to the API server.", "verb", "code"),
 	}
 	m.unpublishes.WithLabelValues(osType)

@@ -97,14 +97,14 @@ func (t *Tracer) Incoming(ctx context.Context) context.Context {
 	return t.propagator.Extract(ctx, carrier(md))
 }
 
-// ToHTTP names the trace, if there is one, to whoever gets the header.
+// ToHTTP writes the trace, if there is one, to a request's header.
 func ToHTTP(ctx context.Context, header http.Header) {
 	if t := tracerOf(ctx); t != nil {
 		t.propagator.Inject(ctx, propagation.HeaderCarrier(header))
 	}
 }
 
-// ToGRPC names the trace, if there is one, to whoever is called with the context.
+// ToGRPC adds the trace, if there is one, to the metadata of calls with the context.
 func ToGRPC(ctx context.Context) context.Context {
 	t := tracerOf(ctx)
 	if t == nil {

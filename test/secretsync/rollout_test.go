@@ -79,7 +79,7 @@ func TestRollouts(t *testing.T) {
 	testkit.Must(t, err)
 	_, err = apps.DaemonSets(namespace).Create(t.Context(), &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Name: "agent"}, Spec: appsv1.DaemonSetSpec{Selector: selector, Template: template}}, metav1.CreateOptions{})
 	testkit.Must(t, err)
-	settled := func(revision string) {
+	rolledOut := func(revision string) {
 		t.Helper()
 		controlplane.Await(t, soon, "the rollout", func(ctx context.Context) error {
 			d, err := apps.Deployments(namespace).Get(ctx, "web", metav1.GetOptions{})
@@ -92,7 +92,7 @@ func TestRollouts(t *testing.T) {
 			return nil
 		})
 	}
-	settled("1")
+	rolledOut("1")
 
 	policyHolds(t, r)
 	c := r.class("restarted", func(s *v1.SecretProviderClass) {
@@ -106,7 +106,7 @@ func TestRollouts(t *testing.T) {
 		}
 	}
 	all.Wait()
-	for _, n := range nodes { // later refreshes: a set that was not settled yet is now
+	for _, n := range nodes { // later refreshes: a set whose rollout was not over is now
 		testkit.Eventually(t, "nothing left to do", func() bool {
 			f := rotation(c, "0", "2")
 			f.Changed = false

@@ -130,7 +130,7 @@ func testOlder(t *testing.T, r *rig) {
 	r.holds("older", "p", "v3")
 }
 
-// testEdit: another key, another file; then a node that has not heard of it.
+// testEdit: another key, another file; then a node that has not seen it.
 func testEdit(t *testing.T, r *rig) {
 	before := r.class("edited", nil)
 	a, b := r.node("node-a"), r.node("node-b")

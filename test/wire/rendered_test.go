@@ -73,7 +73,7 @@ func TestDocumentedTemplates(t *testing.T) {
 	r.noSecretIn("the log", r.log.String())
 }
 
-// A keystore is made anew when its certificate is, and is untouched else, over a
+// A keystore is made again when its certificate is, and is untouched else, over a
 // restart too.
 func TestDocumentedKeystores(t *testing.T) {
 	r := newRig(t, nil)
@@ -102,7 +102,7 @@ func TestDocumentedKeystores(t *testing.T) {
 	r.eventually("the volume is refreshed", func() bool { return strings.Count(r.log.String(), "correlation=") > before })
 	r.publish(p)
 	if payload() != first {
-		t.Error("keystores of the same contents were written anew")
+		t.Error("keystores of the same contents were written again")
 	}
 	put()
 	r.refreshAll()

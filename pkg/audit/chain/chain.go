@@ -7,8 +7,8 @@
 //	"chain":{"id":"6f1c…","seq":12,"prev":"9b74…"}
 //
 // prev is the SHA-256 of the line before, byte for byte and without its end. The
-// chain needs no key: it shows a change to who has the hash, or a copy, of a later
-// line, and not to who has only what somebody else could write anew as a whole.
+// chain needs no key: a reader who has the hash, or a copy, of a later line sees a
+// change. A reader who has the file alone does not see that the whole was rewritten.
 package chain
 
 import (

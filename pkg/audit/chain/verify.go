@@ -48,7 +48,7 @@ type Chain struct {
 	ID    string `json:"id"`
 	Node  string `json:"node"`
 	First uint64 `json:"first"`
-	// Last and Hash are of its last line: what somebody else may have noted.
+	// Last and Hash are of its last line: for comparison with what was noted elsewhere.
 	Last uint64 `json:"last"`
 	Hash string `json:"hash"`
 	// Lines are how many of them were read.

@@ -17,7 +17,7 @@ import (
 )
 
 // Login implements session.Session. Akeyless does not tell whether it went by the
-// pod or the service account, so the identity is settled before.
+// pod or the service account, so the identity is known before.
 //
 //  1. What the access type takes is got together: the pod's token, a cloud
 //     identity made of it, or the credential of the volume's Secret.

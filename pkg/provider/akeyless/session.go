@@ -103,8 +103,8 @@ func (s *akeylessSession) Revoke(ctx context.Context, r session.Revocation, logi
 	return nil
 }
 
-func (s *akeylessSession) revoke(ctx context.Context, r session.Revocation, login func(context.Context, bool) (*session.Token, error), anew bool) error {
-	t, err := login(ctx, anew)
+func (s *akeylessSession) revoke(ctx context.Context, r session.Revocation, login func(context.Context, bool) (*session.Token, error), again bool) error {
+	t, err := login(ctx, again)
 	if err != nil {
 		return err
 	}

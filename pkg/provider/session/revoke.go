@@ -68,7 +68,7 @@ func (r *revoker) revoke(ctx context.Context, one Revocation) error {
 	}
 	s, err := r.store.Open(ctx, c)
 	if err == nil {
-		err = s.Revoke(ctx, one, func(ctx context.Context, anew bool) (*Token, error) { return r.token(ctx, c, s, anew) })
+		err = s.Revoke(ctx, one, func(ctx context.Context, again bool) (*Token, error) { return r.token(ctx, c, s, again) })
 	}
 	if err != nil && one.Token != nil {
 		one.Token.giveBack()
@@ -76,14 +76,14 @@ func (r *revoker) revoke(ctx context.Context, one Revocation) error {
 	return err
 }
 
-func (r *revoker) token(ctx context.Context, c *Caller, s Session, anew bool) (*Token, error) {
+func (r *revoker) token(ctx context.Context, c *Caller, s Session, again bool) (*Token, error) {
 	l := c.Login
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if t := r.tokens[l]; t != nil {
 		return t, nil
 	}
-	if !anew && r.group != nil && r.group.key.Login == l {
+	if !again && r.group != nil && r.group.key.Login == l {
 		if t := r.group.current.get(r.config.Now(), nil); t != nil {
 			return t, nil
 		}

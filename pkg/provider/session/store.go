@@ -71,8 +71,8 @@ type Session interface {
 	// Issue asks for what is made for the asker alone.
 	Issue(ctx context.Context, tokens Tokens, r *Request) (*Reading, error)
 	// Revoke ends what is to end with a volume. login gives a token for it, a new
-	// one where anew is set. An error is for what may be tried again.
-	Revoke(ctx context.Context, r Revocation, login func(ctx context.Context, anew bool) (*Token, error)) error
+	// one where again is set. An error is for what may be tried again.
+	Revoke(ctx context.Context, r Revocation, login func(ctx context.Context, again bool) (*Token, error)) error
 	// Warnings are for people, once the requests were answered.
 	Warnings() []string
 }

@@ -28,7 +28,7 @@ const (
 	longestChangeSpread = 10 * time.Second
 )
 
-// TwoThirds is when to have anew what lives from start to end: at about two
+// TwoThirds is when to replace what lives from start to end: at about two
 // thirds of its life, and a little earlier by chance.
 func TwoThirds(start, end time.Time, chance float64) time.Time {
 	life := end.Sub(start)
@@ -60,8 +60,7 @@ func NextIssue(issued time.Time, life time.Duration) time.Time {
 	return issued.Add(min(life/2, issuePause))
 }
 
-// IsDue tells whether the moment to have something anew has come, of what ends
-// at end. It is generous by a small part of the wait, because a scheduler with
+// IsDue tells whether the moment has come to replace what ends at end. It is generous by a small part of the wait, because a scheduler with
 // jitter may come that much early, and would have to come again.
 func IsDue(due, end, now time.Time) bool {
 	slack := time.Duration(float64(max(0, end.Sub(due))) * earlySlack)
@@ -91,7 +90,7 @@ const longestUnread = time.Hour
 func VersionWillDo(read, now time.Time) bool { return now.Sub(read) < longestUnread }
 
 // GoodForOwn tells whether an answer, asked for at a moment and due to be had
-// anew at another, will do for the volume that has it.
+// again at another, will do for the volume that has it.
 func GoodForOwn(asked, due, now time.Time) bool { return within(asked, due, now, ownShare) }
 
 // GoodForOthers tells whether it will do for other volumes of the identity.
