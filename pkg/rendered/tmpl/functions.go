@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -22,7 +23,7 @@ const functionCount = "countSteps"
 // Functions are the names that a template may call, besides text/template's
 // own and, or, not, len, slice.
 func Functions() []string {
-	return keysOf(newMeter(Limits{}).functions(), functionCount)
+	return slices.DeleteFunc(names(newMeter(Limits{}).functions()), func(name string) bool { return name == functionCount })
 }
 
 // functions are all that read or make bytes; those of text/template that do are

@@ -2,8 +2,6 @@ package tmpl
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 )
 
 // bytesPerStep is how many bytes a function reads or makes in the time of a
@@ -82,5 +80,3 @@ func (m *meter) work(read int, most int64) error {
 
 // made counts what a call has made.
 func (m *meter) made(bytes int) error { return m.spend(bytes/bytesPerStep, bytes) }
-
-func names(values map[string]string) []string { return slices.Sorted(maps.Keys(values)) }

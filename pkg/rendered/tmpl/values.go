@@ -11,9 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
-func keysOf[V any](m map[string]V, without string) []string {
-	return slices.DeleteFunc(slices.Sorted(maps.Keys(m)), func(name string) bool { return name == without })
-}
+// names are the keys of a map, sorted.
+func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
 // secret is the contents of an object, by its file name.
 func (m *meter) secret(name string) (any, error) {
@@ -22,7 +21,7 @@ func (m *meter) secret(name string) (any, error) {
 	}
 	v, ok := m.values[name]
 	if !ok {
-		return nil, wrong("secret", "there is no %q%s", params.Clip(name), params.DidYouMean(name, keysOf(m.values, "")))
+		return nil, wrong("secret", "there is no %q%s", params.Clip(name), params.DidYouMean(name, names(m.values)))
 	}
 	return v, nil
 }
