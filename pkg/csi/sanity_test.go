@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
 )
 
 // TestSanity runs the CSI project's own suite over the driver with real tmpfs volumes. The driver
@@ -65,7 +66,7 @@ func serveSanity(t *testing.T, dir string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	store, err := volume.NewDirStore(filepath.Join(dir, "state"), log)
+	store, err := statedir.New(filepath.Join(dir, "state"), log)
 	if err != nil {
 		t.Fatal(err)
 	}

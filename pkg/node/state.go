@@ -18,7 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
-	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
 )
 
 // DefaultStateSize is the size of the state's tmpfs in bytes: a node runs a few hundred volumes at
@@ -61,7 +61,7 @@ func mountState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) erro
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("creating the state directory: %w", err)
 	}
-	inodes := size / volume.StateUnit
+	inodes := size / statedir.Unit
 	err := m.Mount(dir, tmpfs.Options{Size: size, Inodes: inodes, Mode: 0o700})
 	var taken *tmpfs.ConflictError
 	if errors.As(err, &taken) {
@@ -128,7 +128,7 @@ func (s *state) close() error {
 }
 
 // records opens the directory of the volumes' records.
-func (s *state) records(b *budget.Budget, log *slog.Logger) (*volume.DirStore, error) {
+func (s *state) records(b *budget.Budget, log *slog.Logger) (*statedir.Store, error) {
 	const name = "volumes"
 	if err := unix.Mkdirat(int(s.root.Fd()), name, 0o700); err != nil && err != unix.EEXIST {
 		return nil, fmt.Errorf("creating %q in the state directory %q: %w", name, s.root.Name(), err)
@@ -137,7 +137,7 @@ func (s *state) records(b *budget.Budget, log *slog.Logger) (*volume.DirStore, e
 	if err != nil {
 		return nil, err
 	}
-	store := volume.OpenDirStore(dir, log)
+	store := statedir.Open(dir, log)
 	store.Boot = clock.SinceBoot
 	store.Charge(b)
 	return store, nil

@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
 )
 
 // quietRig is a rig without the logs of a test.
@@ -21,7 +22,7 @@ func quietRig(b *testing.B) *rig {
 		b.Skip(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	store, err := volume.NewDirStore(r.stateDir, log)
+	store, err := statedir.New(r.stateDir, log)
 	if err != nil {
 		b.Fatal(err)
 	}

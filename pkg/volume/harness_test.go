@@ -25,6 +25,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
 )
 
 // rig is a Manager on real tmpfs mounts, with a store that tests steer.
@@ -62,7 +63,7 @@ func (r *rig) restart() {
 		r.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	store, err := volume.NewDirStore(r.stateDir, log)
+	store, err := statedir.New(r.stateDir, log)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -84,9 +85,9 @@ func (r *rig) restart() {
 	}
 }
 
-func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *volume.DirStore {
+func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *statedir.Store {
 	t.Helper()
-	s, err := volume.NewDirStore(dir, slog.New(slog.NewTextHandler(log, nil)))
+	s, err := statedir.New(dir, slog.New(slog.NewTextHandler(log, nil)))
 	must(t, err)
 	return s
 }
@@ -195,7 +196,7 @@ func (r *rig) onlyRecord() *volume.Record {
 			must(r.t, os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o600))
 		}
 	}
-	s, err := volume.NewDirStore(dir, slog.New(slog.DiscardHandler))
+	s, err := statedir.New(dir, slog.New(slog.DiscardHandler))
 	must(r.t, err)
 	loaded, err := s.Load()
 	if err != nil || len(loaded.Records) != 1 {

@@ -303,7 +303,7 @@ func (r *run) endTakeOver() {
 	if !r.tookOver {
 		return
 	}
-	if err := r.m.Store.Delete(r.rec.leaving()); err != nil {
+	if err := r.m.Store.Delete(r.rec.ForRevocation()); err != nil {
 		r.m.Logger.Error("forgetting a revocation that a new volume of the same id has taken over", logkey.Volume, r.rec.ID, logkey.Error, err)
 	}
 }

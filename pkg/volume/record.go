@@ -1,19 +1,14 @@
 package volume
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -73,9 +68,9 @@ type Progress struct {
 	FailedAt    time.Time    `json:"failedAt,omitzero"`
 }
 
-// mapMoments replaces the moments that something waits for. AsOf is for people.
+// MapMoments replaces the moments that something waits for. AsOf is for people.
 // Copies keep theirs.
-func (p *Progress) mapMoments(replace func(time.Time) time.Time) {
+func (p *Progress) MapMoments(replace func(time.Time) time.Time) {
 	for _, at := range []*time.Time{&p.PublishedAt, &p.RefreshedAt, &p.DueAt, &p.EndsDueAt, &p.FailedAt} {
 		*at = replace(*at)
 	}
@@ -106,119 +101,54 @@ func (r *Record) madeBy(version string) bool {
 	return r.LastClass != nil && r.LastClass.ResourceVersion == version
 }
 
-// leaving is the record of the volume once it is gone.
-func (r *Record) leaving() *Record {
+// ForRevocation returns the record of the volume once it is gone.
+func (r *Record) ForRevocation() *Record {
 	l := *r
 	l.Leaving = true
 	return &l
 }
 
-// key names the record in the state. A revocation that is still to come must not
-// be in the way of a new volume of the same id.
-func (r *Record) key() string {
+// Key identifies the record in the Store. A pending revocation has another key
+// than a live volume of the same id.
+func (r *Record) Key() string {
 	if r.Leaving {
 		return r.ID + "\x00" + r.Provider
 	}
 	return r.ID
 }
 
-// recordVersion is the version of the format below. A reader refuses what is
-// newer, and the file is set aside.
-const recordVersion = 1
-
-// header is the first line of a record's file. The record's JSON follows, and
-// then what the provider keeps, as it came; the checksum covers both.
-type header struct {
-	Version  int    `json:"version"`
-	Checksum string `json:"sha256"`
-	// Record is the size of the record's JSON in bytes.
-	Record int `json:"record"`
+// Store keeps the records over a restart.
+type Store interface {
+	// Put writes the record; on an error the earlier one still stands.
+	Put(r *Record) error
+	// Leave writes the record of a volume that is gone. On an error there is at
+	// least the one that the live volume had.
+	Leave(r *Record) error
+	Delete(r *Record) error
+	Load() (Loaded, error)
 }
 
-// wire is the Record as the file has it, with the secrets in plain: the file
-// lies in a tmpfs that only root can read.
-type wire struct {
-	*Record
-	Tokens    identity.Plain    `json:"tokens,omitempty"`
-	Secrets   map[string]string `json:"secrets,omitempty"`
-	ClassFile string            `json:"classFile,omitempty"`
-	// Earlier versions had the class within, and other providers that still had
-	// credentials of the volume.
-	LastClass json.RawMessage  `json:"lastClass,omitempty"`
-	Former    []formerProvider `json:"former,omitempty"`
+// Loaded is what an earlier process has left.
+type Loaded struct {
+	Records []*Record
+	// SetAside are the records that could not be read, now or at an earlier
+	// start, and in whose place none has been written since.
+	SetAside []BadRecord
 }
 
-type formerProvider struct {
-	Provider string `json:"provider"`
-	State    []byte `json:"state,omitempty"`
+// BadRecord is a record that could not be read.
+type BadRecord struct {
+	// Key is the RecordKey of the volume, all that is known of it.
+	Key string
+	// File is where a person finds it.
+	File string
+	// Err is why it was set aside; nil if that was at an earlier start.
+	Err error
 }
 
-// encodeRecord gives the file in parts, which follow one another. One of them
-// is in the buffer that it is given. The class is not in it but in the file that
-// it names.
-func encodeRecord(r *Record, classFile string, buffer *bytes.Buffer) ([][]byte, error) {
-	w := wire{Record: r, Tokens: r.Tokens.Reveal(), ClassFile: classFile}
-	if len(r.Secrets) > 0 {
-		w.Secrets = make(map[string]string, len(r.Secrets))
-		for k, v := range r.Secrets {
-			w.Secrets[k] = v.Reveal()
-		}
-	}
-	if err := json.NewEncoder(buffer).Encode(w); err != nil {
-		return nil, fault.New(fault.State, "encoding the record of volume %s: %w", r.ID, err)
-	}
-	body, state := buffer.Bytes(), r.ProviderState.Reveal()
-	sum := sha256.New()
-	sum.Write(body)
-	sum.Write(state)
-	line, err := json.Marshal(header{recordVersion, hex.EncodeToString(sum.Sum(nil)), len(body)})
-	if err != nil {
-		return nil, fault.New(fault.State, "encoding the record of volume %s: %w", r.ID, err)
-	}
-	return [][]byte{append(line, '\n'), body, state}, nil
-}
-
-// errCorrupt is why a record is set aside instead of used.
-var errCorrupt = errors.New("corrupt record")
-
-// decodeRecord gives the record without its class, which the second value names.
-// It never quotes what it read: there may be tokens in it.
-func decodeRecord(data []byte) (*Record, *wire, error) {
-	w, state, err := decodeWire(data)
-	if err != nil {
-		return nil, nil, err
-	}
-	r := w.Record
-	if r.Tokens, err = w.Tokens.Tokens(); err != nil || r.ID == "" || r.Target == "" {
-		return nil, nil, fmt.Errorf("%w: a field is missing or malformed", errCorrupt)
-	}
-	if len(w.Secrets) > 0 {
-		r.Secrets = make(map[string]secret.String, len(w.Secrets))
-		for k, v := range w.Secrets {
-			r.Secrets[k] = secret.NewString(v)
-		}
-	}
-	if len(state) > 0 {
-		r.ProviderState = secret.NewBytes(state)
-	}
-	return r, w, nil
-}
-
-func decodeWire(data []byte) (w *wire, state []byte, err error) {
-	line, body, _ := bytes.Cut(data, []byte("\n"))
-	var h header
-	if json.Unmarshal(line, &h) != nil {
-		return nil, nil, fmt.Errorf("%w: not a record file", errCorrupt)
-	}
-	if h.Version != recordVersion {
-		return nil, nil, fmt.Errorf("%w: its version is %d, this driver reads %d", errCorrupt, h.Version, recordVersion)
-	}
-	if sum := sha256.Sum256(body); hex.EncodeToString(sum[:]) != h.Checksum || h.Record < 0 || h.Record > len(body) {
-		return nil, nil, fmt.Errorf("%w: the checksum does not match", errCorrupt)
-	}
-	w = &wire{Record: &Record{}}
-	if json.Unmarshal(body[:h.Record], w) != nil {
-		return nil, nil, fmt.Errorf("%w: a field has the wrong type", errCorrupt)
-	}
-	return w, body[h.Record:], nil
+// RecordKey names a volume's record. It is a hash: a volume id may be long
+// and hold any character.
+func RecordKey(id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return hex.EncodeToString(sum[:])
 }

@@ -68,7 +68,7 @@ func (m *Manager) recover(rec *Record) error {
 	}
 	switch {
 	case errors.Is(err, errNotLive) || fault.Of(err) == fault.Conflict:
-		last := rec.leaving()
+		last := rec.ForRevocation()
 		m.saveLeaving(last)
 		m.revoker.add(last)
 		return err

@@ -2,14 +2,12 @@ package volume_test
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
 )
 
 func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
@@ -253,7 +252,7 @@ func TestClockSetBackBeforeARestart(t *testing.T) {
 	r.publish(r.request("a"))
 	rec := r.onlyRecord()
 	rec.RefreshedAt, rec.DueAt = rec.RefreshedAt.Add(10*time.Hour), rec.DueAt.Add(10*time.Hour)
-	s, err := volume.NewDirStore(r.stateDir, slog.New(slog.DiscardHandler))
+	s, err := statedir.New(r.stateDir, slog.New(slog.DiscardHandler))
 	must(t, err)
 	must(t, s.Put(rec))
 	r.restart()
@@ -290,23 +289,4 @@ func TestRecoverHundred(t *testing.T) {
 	if n := r.store.count(); r.Count() != 100 || n != 100 {
 		t.Errorf("count %d, fetches %d", r.Count(), n)
 	}
-}
-
-func FuzzLoad(f *testing.F) {
-	f.Add([]byte("{\"version\":1,\"sha256\":\"\",\"record\":2}\n{}"))
-	f.Add([]byte(`{`))
-	dir := f.TempDir()
-	f.Fuzz(func(t *testing.T, data []byte) {
-		var log bytes.Buffer
-		s := newDirStore(t, dir, &log)
-		must(t, os.WriteFile(filepath.Join(dir, strings.Repeat("a", 64)+".json"), data, 0o600))
-		loaded, err := s.Load()
-		must(t, err)
-		if len(loaded.Records) > 0 {
-			t.Errorf("a file of another name was taken: %s", data)
-		}
-		if json.Valid(data) && len(data) > 40 && strings.Contains(log.String(), string(data)) {
-			t.Error("the log quotes the record")
-		}
-	})
 }

@@ -64,7 +64,7 @@ func (r *revoker) run(ctx context.Context) error {
 // add begins with the revocation for a volume that is gone, and whose record says
 // so. One that is known already stays.
 func (r *revoker) add(rec *Record) {
-	key := rec.key()
+	key := rec.Key()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.pending[key] == nil {
@@ -78,7 +78,7 @@ func (r *revoker) add(rec *Record) {
 // whether there is still something to be revoked. The record stays until the new
 // volume has its own.
 func (r *revoker) takeOver(ctx context.Context, rec *Record) (bool, error) {
-	key := rec.leaving().key()
+	key := rec.ForRevocation().Key()
 	for {
 		r.mu.Lock()
 		job := r.pending[key]

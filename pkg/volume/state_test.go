@@ -6,13 +6,11 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -192,44 +190,6 @@ func TestSetAsideKeepsNoTokens(t *testing.T) {
 				t.Errorf("%s holds %s", aside, left)
 			}
 		}
-	}
-}
-
-func TestSetAsideIsBounded(t *testing.T) {
-	dir := t.TempDir()
-	for i := range 300 {
-		file := filepath.Join(dir, fmt.Sprintf("%064d.json.corrupt", i))
-		must(t, os.WriteFile(file, []byte("old"), 0o600))
-		at := time.Now().Add(-time.Duration(i) * time.Minute)
-		if i < 10 {
-			at = time.Now().Add(-8 * 24 * time.Hour)
-		}
-		must(t, os.Chtimes(file, at, at))
-	}
-	s, err := volume.NewDirStore(dir, slog.New(slog.DiscardHandler))
-	must(t, err)
-	loaded, err := s.Load()
-	must(t, err)
-	files, err := os.ReadDir(dir)
-	if err != nil || len(files) != 256 || len(loaded.SetAside) != 256 {
-		t.Errorf("%d files, %d of them told of, want 256: %v", len(files), len(loaded.SetAside), err)
-	}
-	if name := files[0].Name(); name != fmt.Sprintf("%064d.json.corrupt", 10) {
-		t.Errorf("the first that is left is %s", name)
-	}
-}
-
-// A file that no driver wrote is not taken into memory.
-func TestLongRecordsAreSetAside(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, strings.Repeat("b", 64)+".json")
-	must(t, os.WriteFile(file, nil, 0o600))
-	must(t, os.Truncate(file, 1<<40))
-	s, err := volume.NewDirStore(dir, slog.New(slog.DiscardHandler))
-	must(t, err)
-	loaded, err := s.Load()
-	if err != nil || len(loaded.SetAside) != 1 || !strings.Contains(loaded.SetAside[0].Err.Error(), "longer") {
-		t.Errorf("%+v, %v", loaded, err)
 	}
 }
 

@@ -169,7 +169,7 @@ func (v *Volume) undoPublish(w *run, found content, r Request, err error) error 
 		return &KeptError{err}
 	}
 	if rec.Provider != "" { // it was asked
-		last := rec.leaving()
+		last := rec.ForRevocation()
 		v.m.exportState(last)
 		if last.ProviderState.Len() > 0 {
 			v.m.saveLeaving(last)
@@ -283,7 +283,7 @@ func (v *Volume) Unpublish(ctx context.Context, target string) error {
 	// 4. Hand the credentials to the revoker, and forget the volume after that: a
 	// publish of the same id waits until then, and must find what is revoked. Work
 	// that was cut short may have got more of them.
-	last := rec.leaving()
+	last := rec.ForRevocation()
 	v.m.exportState(last)
 	v.m.saveLeaving(last)
 	v.m.Observer.Observe(o)

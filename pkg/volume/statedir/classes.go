@@ -1,4 +1,4 @@
-package volume
+package statedir
 
 import (
 	"crypto/sha256"
@@ -15,21 +15,20 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// classSuffix ends the names of files with classes. What is before it is the
-// hash of the file.
+// classSuffix is the suffix of a class's file. The name before it is the hash of the
+// file's content.
 const classSuffix = ".class"
 
-// classFiles keep each version of a class once, whatever number of records name
-// it. A file is written before the first record that names it, and removed after
-// the last; what a crash leaves between goes at the next start.
+// classFiles stores each version of a class once, for all records that name it. It
+// writes a file before the first record that names it, and removes it after the
+// last. Load removes files that no record names, which a crash may leave.
 type classFiles struct {
-	dir    storeDir
+	dir    directory
 	budget *budget.Budget
 
-	mu     sync.Mutex
-	files  map[string]*classFile   // by name
-	users  map[string]classUse     // by the record's key
-	within map[string]*class.Class // of records of earlier versions, by what would be the name
+	mu    sync.Mutex
+	files map[string]*classFile // by name
+	users map[string]classUse   // by the record's key
 }
 
 type classFile struct {
@@ -38,14 +37,14 @@ type classFile struct {
 	charge *budget.Charge
 }
 
-// classUse is what a volume's record on disk names.
+// classUse is the class that a record on disk names.
 type classUse struct {
 	name  string
 	class *class.Class
 }
 
-func newClassFiles(dir storeDir) *classFiles {
-	return &classFiles{dir: dir, files: map[string]*classFile{}, users: map[string]classUse{}, within: map[string]*class.Class{}}
+func newClassFiles(dir directory) *classFiles {
+	return &classFiles{dir: dir, files: map[string]*classFile{}, users: map[string]classUse{}}
 }
 
 func classFileName(data []byte) string {
@@ -53,9 +52,9 @@ func classFileName(data []byte) string {
 	return hex.EncodeToString(sum[:]) + classSuffix
 }
 
-// use has the file of the class for a record that is about to be written; empty
-// for no class. The caller must call the func that it returns, with whether
-// the record was written.
+// use writes the file of the class, before the record that names it. The caller must
+// call done and say whether it has written the record. The name is empty if there is
+// no class.
 func (f *classFiles) use(key string, c *class.Class) (name string, done func(written bool), err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -79,7 +78,7 @@ func (f *classFiles) use(key string, c *class.Class) (name string, done func(wri
 	}, nil
 }
 
-// rename is for a record that has got another key.
+// rename follows a record to its new key.
 func (f *classFiles) rename(from, to string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -88,7 +87,7 @@ func (f *classFiles) rename(from, to string) {
 	delete(f.users, from)
 }
 
-// forget is for a record that is gone.
+// forget follows the removal of a record.
 func (f *classFiles) forget(key string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -96,8 +95,8 @@ func (f *classFiles) forget(key string) {
 	delete(f.users, key)
 }
 
-// add counts one more user and writes the file for the first. It is called with
-// mu held.
+// add counts a user of the class's file, and writes the file for the first. The
+// caller holds mu.
 func (f *classFiles) add(c *class.Class) (name string, err error) {
 	data, err := json.Marshal(c)
 	if err != nil {
@@ -120,7 +119,8 @@ func (f *classFiles) add(c *class.Class) (name string, err error) {
 	return name, nil
 }
 
-// drop is called with mu held.
+// drop counts one user less, and removes the file after the last. The caller holds
+// mu.
 func (f *classFiles) drop(name string) {
 	file, ok := f.files[name]
 	if !ok {
@@ -135,27 +135,23 @@ func (f *classFiles) drop(name string) {
 	delete(f.files, name)
 }
 
-// loaded is the class of a record that was read: of the file that the record
-// names or, of a record as earlier versions wrote them, the one within, for
-// which the next write of the record makes a file. Records that have the same
-// class share it.
-func (f *classFiles) loaded(key, name string, within json.RawMessage) (*class.Class, error) {
+// load returns the class in a file, for a record that was read. Records that name
+// the same file share the class.
+func (f *classFiles) load(key, name string) (*class.Class, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if name == "" {
-		return f.inline(within)
-	}
 	file, ok := f.files[name]
 	if !ok {
 		data, err := f.read(name)
 		if err != nil {
 			return nil, err
 		}
-		file = &classFile{class: &class.Class{}}
-		if json.Unmarshal(data, file.class) != nil {
-			return nil, errCorrupt
+		c, err := decodeClass(data)
+		if err != nil {
+			return nil, err
 		}
-		file.charge = f.budget.Adopt(budget.Owner{Namespace: file.class.Namespace}, budget.Records, stateCost(len(data)))
+		file = &classFile{class: c}
+		file.charge = f.budget.Adopt(budget.Owner{Namespace: c.Namespace}, budget.Records, stateCost(len(data)))
 		f.files[name] = file
 	}
 	file.users++
@@ -163,20 +159,11 @@ func (f *classFiles) loaded(key, name string, within json.RawMessage) (*class.Cl
 	return file.class, nil
 }
 
-// inline is called with mu held.
-func (f *classFiles) inline(data json.RawMessage) (*class.Class, error) {
-	if len(data) == 0 {
-		return nil, nil
-	}
-	name := classFileName(data)
-	if c, ok := f.within[name]; ok {
-		return c, nil
-	}
+func decodeClass(data []byte) (*class.Class, error) {
 	c := &class.Class{}
 	if json.Unmarshal(data, c) != nil {
 		return nil, errCorrupt
 	}
-	f.within[name] = c
 	return c, nil
 }
 
@@ -195,7 +182,6 @@ func (f *classFiles) read(name string) ([]byte, error) {
 func (f *classFiles) sweep(names []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	clear(f.within)
 	for _, name := range names {
 		if f.files[name] == nil {
 			_ = f.dir.remove(name)

@@ -1,15 +1,14 @@
-package volume
+package statedir
 
 import (
 	"bytes"
 	"cmp"
 	"encoding/json"
-	"maps"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
 const (
@@ -32,9 +31,9 @@ type description struct {
 }
 
 // setAside puts a description in the place of a record that cannot be read.
-func (s *DirStore) setAside(name string, why error) BadRecord {
+func (s *Store) setAside(name string, why error) volume.BadRecord {
 	aside := name + corruptSuffix
-	bad := BadRecord{Key: keyOf(name), File: s.dir.path(aside), Err: why}
+	bad := volume.BadRecord{Key: keyOf(name), File: s.dir.path(aside), Err: why}
 	s.log.Error("setting a record aside; kubelet's next republish makes a new one", logkey.File, s.dir.path(name), logkey.Aside, bad.File, logkey.Error, why)
 	if err := s.dir.rename(name, aside); err != nil {
 		s.log.Error("setting a record aside failed", logkey.File, s.dir.path(name), logkey.Error, err)
@@ -47,7 +46,7 @@ func (s *DirStore) setAside(name string, why error) BadRecord {
 
 // describe replaces what was set aside by its description. What cannot be
 // described is emptied.
-func (s *DirStore) describe(name, why string) {
+func (s *Store) describe(name, why string) {
 	d := description{SetAside: time.Now().UTC(), Reason: why[:min(len(why), maxDescription/4)]}
 	if size, modified, err := s.dir.stat(name); err == nil {
 		d.Bytes, d.Modified = size, modified.UTC()
@@ -66,7 +65,7 @@ func (s *DirStore) describe(name, why string) {
 
 // pruneSetAside looks after what was set aside earlier: descriptions, of which the
 // newest are kept for a while, and records as earlier versions set them aside.
-func (s *DirStore) pruneSetAside(names []string) []string {
+func (s *Store) pruneSetAside(names []string) []string {
 	age := func(name string) time.Duration {
 		_, modified, err := s.dir.stat(name)
 		if err != nil {
@@ -90,7 +89,7 @@ func (s *DirStore) pruneSetAside(names []string) []string {
 	return left
 }
 
-func (s *DirStore) isDescription(name string) bool {
+func (s *Store) isDescription(name string) bool {
 	size, _, err := s.dir.stat(name)
 	if err != nil || size > maxDescription {
 		return false
@@ -103,40 +102,4 @@ func (s *DirStore) isDescription(name string) bool {
 	dec.DisallowUnknownFields()
 	var d description
 	return len(data) == 0 || dec.Decode(&d) == nil && !d.SetAside.IsZero() && !dec.More()
-}
-
-// lostRecords are the files of records that could not be read, by RecordKey, until
-// kubelet names their volumes.
-type lostRecords struct {
-	mu    sync.Mutex
-	files map[string]string
-}
-
-func (l *lostRecords) add(bad BadRecord) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.files == nil {
-		l.files = map[string]string{}
-	}
-	l.files[bad.Key] = bad.File
-}
-
-// take gives the file of the volume's record, once; empty for none.
-func (l *lostRecords) take(id string) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if len(l.files) == 0 {
-		return ""
-	}
-	key := RecordKey(id)
-	file := l.files[key]
-	delete(l.files, key)
-	return file
-}
-
-// list gives the files in no order.
-func (l *lostRecords) list() []string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return slices.Collect(maps.Values(l.files))
 }

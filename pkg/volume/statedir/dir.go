@@ -1,4 +1,4 @@
-package volume
+package statedir
 
 import (
 	"errors"
@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// storeDir is the open directory of the records. All work is relative to it: an
-// unmount of the state must not have the next record written to the disk below.
-type storeDir struct{ file *os.File }
+// directory is the open state directory. All files are opened relative to it: after
+// an unmount of the state, the next record must not go to the disk below.
+type directory struct{ file *os.File }
 
-func (d storeDir) fd() int { return int(d.file.Fd()) }
+func (d directory) fd() int { return int(d.file.Fd()) }
 
-// path is where a person finds the file.
-func (d storeDir) path(name string) string { return filepath.Join(d.file.Name(), name) }
+// path is the path of a file, for messages.
+func (d directory) path(name string) string { return filepath.Join(d.file.Name(), name) }
 
-func (d storeDir) fail(op, name string, err error) error {
+func (d directory) fail(op, name string, err error) error {
 	return &fs.PathError{Op: op, Path: d.path(name), Err: err}
 }
 
-// write leaves out fsync: the directory is a tmpfs, and is meant to be
-// gone after a reboot, as the volumes are. An os.File would first be offered
-// to the runtime's poller, which takes no regular files: five system calls
-// more than the work itself, in the way of every publish.
-func (d storeDir) write(name string, parts [][]byte) error {
+// write does not call fsync: the directory is a tmpfs, which ends with a reboot, as
+// the volumes do. It does not use os.File, which would cost five more system calls
+// for each publish: Go first tries to add the file to the runtime's poller, which
+// takes no regular files.
+func (d directory) write(name string, parts [][]byte) error {
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(d.fd(), name, flags, 0o600)
 	if err != nil {
@@ -47,7 +47,7 @@ func (d storeDir) write(name string, parts [][]byte) error {
 	return nil
 }
 
-// after is what is left of the parts once n bytes are written.
+// after returns the parts without their first n bytes.
 func after(parts [][]byte, n int) [][]byte {
 	for len(parts) > 0 && n >= len(parts[0]) {
 		n -= len(parts[0])
@@ -59,8 +59,8 @@ func after(parts [][]byte, n int) [][]byte {
 	return parts
 }
 
-// replace writes beside the file, and puts that in its place.
-func (d storeDir) replace(name string, parts [][]byte) error {
+// replace writes a new file and renames it.
+func (d directory) replace(name string, parts [][]byte) error {
 	partial := name + partialSuffix
 	err := d.write(partial, parts)
 	if err == nil {
@@ -72,8 +72,8 @@ func (d storeDir) replace(name string, parts [][]byte) error {
 	return err
 }
 
-// read reads a file, none of which is large.
-func (d storeDir) read(name string) ([]byte, error) {
+// read reads a file of at most two times maxRecord.
+func (d directory) read(name string) ([]byte, error) {
 	fd, err := unix.Openat(d.fd(), name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, d.fail("open", name, err)
@@ -87,8 +87,8 @@ func (d storeDir) read(name string) ([]byte, error) {
 	return data, err
 }
 
-// stat is the size of a file in bytes, and when it was written.
-func (d storeDir) stat(name string) (size int64, modified time.Time, err error) {
+// stat returns the size of a file in bytes, and when it was written.
+func (d directory) stat(name string) (size int64, modified time.Time, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(d.fd(), name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return 0, modified, d.fail("stat", name, err)
@@ -96,22 +96,22 @@ func (d storeDir) stat(name string) (size int64, modified time.Time, err error) 
 	return st.Size, time.Unix(st.Mtim.Unix()), nil
 }
 
-func (d storeDir) rename(from, to string) error {
+func (d directory) rename(from, to string) error {
 	if err := unix.Renameat(d.fd(), from, d.fd(), to); err != nil {
 		return &os.LinkError{Op: "rename", Old: d.path(from), New: d.path(to), Err: err}
 	}
 	return nil
 }
 
-func (d storeDir) remove(name string) error {
+func (d directory) remove(name string) error {
 	if err := unix.Unlinkat(d.fd(), name, 0); err != nil {
 		return d.fail("remove", name, err)
 	}
 	return nil
 }
 
-// names lists the directory from its start.
-func (d storeDir) names() ([]string, error) {
+// names lists the directory.
+func (d directory) names() ([]string, error) {
 	fd, err := unix.Openat(d.fd(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, d.fail("open", ".", err)

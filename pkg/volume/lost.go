@@ -1,0 +1,43 @@
+package volume
+
+import (
+	"maps"
+	"slices"
+	"sync"
+)
+
+// lostRecords are the files of records that could not be read, by RecordKey, until
+// kubelet names their volumes.
+type lostRecords struct {
+	mu    sync.Mutex
+	files map[string]string
+}
+
+func (l *lostRecords) add(bad BadRecord) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.files == nil {
+		l.files = map[string]string{}
+	}
+	l.files[bad.Key] = bad.File
+}
+
+// take gives the file of the volume's record, once; empty for none.
+func (l *lostRecords) take(id string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.files) == 0 {
+		return ""
+	}
+	key := RecordKey(id)
+	file := l.files[key]
+	delete(l.files, key)
+	return file
+}
+
+// list gives the files in no order.
+func (l *lostRecords) list() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Collect(maps.Values(l.files))
+}
