@@ -17,7 +17,7 @@ type writer func(out *strings.Builder, v any) (bad string)
 const maxEncodedDepth = 100
 
 // encode is a function that writes a value of any kind.
-func (m *meter) encode(name string, write writer) func(any) (string, error) {
+func (m texts) encode(name string, write writer) func(any) (string, error) {
 	return func(v any) (string, error) {
 		size, depth := sizeOf(v, 0)
 		if depth > maxEncodedDepth {

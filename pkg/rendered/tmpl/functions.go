@@ -1,12 +1,12 @@
 package tmpl
 
 import (
-	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"net/url"
 	"slices"
@@ -33,15 +33,19 @@ func (m *meter) functions() template.FuncMap {
 	f := template.FuncMap{
 		functionCount: func(steps int) (string, error) { return "", m.spend(max(1, steps), 0) },
 		"call":        func(...any) (string, error) { return "", wrong("call", "there is nothing to call") },
+	}
+	for _, more := range []template.FuncMap{lookup{m}.functions(), arithmetic{m}.functions(), texts{m}.functions()} {
+		maps.Copy(f, more)
+	}
+	return f
+}
 
-		"secret": m.secret, "index": m.index, "get": m.get, "hasKey": m.hasKey, "keys": m.keys,
-		"first": m.first, "last": m.last,
-		"eq": m.eq, "ne": m.ne,
-		"lt": m.order("lt", func(c int) bool { return c < 0 }), "le": m.order("le", func(c int) bool { return c <= 0 }),
-		"gt": m.order("gt", func(c int) bool { return c > 0 }), "ge": m.order("ge", func(c int) bool { return c >= 0 }),
+// texts are the functions that make texts.
+type texts struct{ *meter }
 
-		"default": m.fallback, "coalesce": m.coalesce, "empty": empty, "ternary": ternary, "fail": m.fail,
-		"toString": m.simple("toString", 1, same), "atoi": m.atoi, "int": m.atoi, "add": m.add, "sub": m.sub,
+func (m texts) functions() template.FuncMap {
+	f := template.FuncMap{
+		"fail": m.fail, "toString": m.simple("toString", 1, same),
 
 		"replace": m.replace, "repeat": m.repeat, "join": m.join, "splitList": m.splitList, "indent": m.indent, "nindent": m.nindent,
 		"trunc": m.trunc, "print": m.print, "println": m.println, "printf": m.printf,
@@ -51,7 +55,7 @@ func (m *meter) functions() template.FuncMap {
 		"trimPrefix": m.cut("trimPrefix", strings.TrimPrefix), "trimSuffix": m.cut("trimSuffix", strings.TrimSuffix),
 		"trimAll": m.cut("trimAll", strings.Trim),
 
-		"fromJson": m.fromJSON, "toJson": m.encode("toJson", writeJSON), "toYaml": m.encode("toYaml", writeYAML), "toToml": m.encode("toToml", writeTOML),
+		"toJson": m.encode("toJson", writeJSON), "toYaml": m.encode("toYaml", writeYAML), "toToml": m.encode("toToml", writeTOML),
 	}
 	for name, s := range simples() {
 		f[name] = m.simple(name, s.growth, s.do)
@@ -97,7 +101,7 @@ func decodeBase64(s string) (string, string) {
 	return string(out), ""
 }
 
-func (m *meter) simple(name string, growth int64, do func(string) (string, string)) func(any) (string, error) {
+func (m texts) simple(name string, growth int64, do func(string) (string, string)) func(any) (string, error) {
 	return func(v any) (string, error) {
 		s, err := text(name, v)
 		if err != nil {
@@ -115,17 +119,17 @@ func (m *meter) simple(name string, growth int64, do func(string) (string, strin
 }
 
 // test is a function of a part and a text.
-func (m *meter) test(name string, do func(s, part string) bool) func(part, s any) (bool, error) {
+func (m texts) test(name string, do func(s, part string) bool) func(part, s any) (bool, error) {
 	return func(part, s any) (bool, error) {
-		list, err := m.texts(name, part, s)
+		list, err := m.arguments(name, part, s)
 		return err == nil && do(list[1], list[0]), err
 	}
 }
 
 // cut is a function that takes a part off a text.
-func (m *meter) cut(name string, do func(s, part string) string) func(part, s any) (string, error) {
+func (m texts) cut(name string, do func(s, part string) string) func(part, s any) (string, error) {
 	return func(part, s any) (string, error) {
-		list, err := m.texts(name, part, s)
+		list, err := m.arguments(name, part, s)
 		if err != nil {
 			return "", err
 		}
@@ -136,8 +140,8 @@ func (m *meter) cut(name string, do func(s, part string) string) func(part, s an
 	}
 }
 
-// texts takes the arguments of a function as texts.
-func (m *meter) texts(name string, args ...any) ([]string, error) {
+// arguments takes the arguments of a function as texts.
+func (m texts) arguments(name string, args ...any) ([]string, error) {
 	list, size := make([]string, len(args)), 0
 	for i, arg := range args {
 		s, err := text(name, arg)
@@ -182,8 +186,8 @@ func kindOf(v any) string {
 	return "a value of another kind"
 }
 
-func (m *meter) replace(old, with, s any) (string, error) {
-	list, err := m.texts("replace", old, with, s)
+func (m texts) replace(old, with, s any) (string, error) {
+	list, err := m.arguments("replace", old, with, s)
 	if err != nil {
 		return "", err
 	}
@@ -195,12 +199,12 @@ func (m *meter) replace(old, with, s any) (string, error) {
 	return out, m.made(len(out))
 }
 
-func (m *meter) repeat(times, s any) (string, error) {
-	list, err := m.texts("repeat", s)
+func (m texts) repeat(times, s any) (string, error) {
+	list, err := m.arguments("repeat", s)
 	if err != nil {
 		return "", err
 	}
-	n, err := m.atoi(times)
+	n, err := atoi(times)
 	switch {
 	case err != nil:
 		return "", err
@@ -216,12 +220,12 @@ func (m *meter) repeat(times, s any) (string, error) {
 	return out, m.made(len(out))
 }
 
-func (m *meter) join(sep, list any) (string, error) {
+func (m texts) join(sep, list any) (string, error) {
 	items, ok := list.([]any)
 	if !ok {
 		return "", wrong("join", "the second argument must be a list")
 	}
-	all, err := m.texts("join", append([]any{sep}, items...)...)
+	all, err := m.arguments("join", append([]any{sep}, items...)...)
 	if err != nil {
 		return "", err
 	}
@@ -240,8 +244,8 @@ func (m *meter) join(sep, list any) (string, error) {
 // what it holds.
 const listItem = 64
 
-func (m *meter) splitList(sep, s any) ([]any, error) {
-	list, err := m.texts("splitList", sep, s)
+func (m texts) splitList(sep, s any) ([]any, error) {
+	list, err := m.arguments("splitList", sep, s)
 	if err != nil {
 		return nil, err
 	}
@@ -257,15 +261,15 @@ func (m *meter) splitList(sep, s any) ([]any, error) {
 	return out, m.made(n * listItem)
 }
 
-func (m *meter) indent(spaces, s any) (string, error) {
-	n, err := m.atoi(spaces)
+func (m texts) indent(spaces, s any) (string, error) {
+	n, err := atoi(spaces)
 	if err == nil && (n < 0 || n > 1000) {
 		err = wrong("indent", "the number of spaces must be from 0 to 1000")
 	}
 	if err != nil {
 		return "", err
 	}
-	list, err := m.texts("indent", s)
+	list, err := m.arguments("indent", s)
 	if err != nil {
 		return "", err
 	}
@@ -274,19 +278,19 @@ func (m *meter) indent(spaces, s any) (string, error) {
 	return pad + out, err
 }
 
-func (m *meter) nindent(spaces, s any) (string, error) {
+func (m texts) nindent(spaces, s any) (string, error) {
 	out, err := m.indent(spaces, s)
 	return "\n" + out, err
 }
 
 // trunc keeps the first bytes of a text or, of a negative number, the last. It
 // does not cut a character.
-func (m *meter) trunc(length, s any) (string, error) {
-	list, err := m.texts("trunc", s)
+func (m texts) trunc(length, s any) (string, error) {
+	list, err := m.arguments("trunc", s)
 	if err != nil {
 		return "", err
 	}
-	n, err := m.atoi(length)
+	n, err := atoi(length)
 	out := list[0]
 	switch {
 	case err != nil:
@@ -306,11 +310,11 @@ func (m *meter) trunc(length, s any) (string, error) {
 	return out, nil
 }
 
-func (m *meter) print(args ...any) (string, error)   { return m.printed("print", "", "", args) }
-func (m *meter) println(args ...any) (string, error) { return m.printed("println", " ", "\n", args) }
+func (m texts) print(args ...any) (string, error)   { return m.printed("print", "", "", args) }
+func (m texts) println(args ...any) (string, error) { return m.printed("println", " ", "\n", args) }
 
-func (m *meter) printed(name, sep, end string, args []any) (string, error) {
-	list, err := m.texts(name, args...)
+func (m texts) printed(name, sep, end string, args []any) (string, error) {
+	list, err := m.arguments(name, args...)
 	if err != nil {
 		return "", err
 	}
@@ -333,7 +337,7 @@ const (
 )
 
 // printf is fmt's for texts and numbers.
-func (m *meter) printf(format any, args ...any) (string, error) {
+func (m texts) printf(format any, args ...any) (string, error) {
 	f, err := text("printf", format)
 	if err != nil {
 		return "", err
@@ -378,39 +382,6 @@ func int64Int(n int64) int { return int(min(n, math.MaxInt32)) }
 
 // fail ends the rendering with a text of the template, which may hold values: it
 // is not repeated.
-func (m *meter) fail(any) (string, error) {
+func (m texts) fail(any) (string, error) {
 	return "", wrong("fail", "the template refuses what it was given")
-}
-
-func (m *meter) atoi(v any) (int, error) {
-	s, err := text("atoi", v)
-	if err != nil {
-		return 0, err
-	}
-	n, err := strconv.Atoi(strings.TrimSpace(s))
-	if err != nil {
-		return 0, wrong("atoi", "the value is no whole number")
-	}
-	return n, nil
-}
-
-func (m *meter) add(numbers ...any) (int, error) {
-	sum := 0
-	for _, v := range numbers {
-		n, err := m.atoi(v)
-		if err != nil {
-			return 0, err
-		}
-		sum += n
-	}
-	return sum, m.spend(callSteps+len(numbers), 0)
-}
-
-func (m *meter) sub(a, b any) (int, error) {
-	x, err := m.atoi(a)
-	if err != nil {
-		return 0, err
-	}
-	y, err := m.atoi(b)
-	return x - y, cmp.Or(err, m.spend(callSteps, 0))
 }

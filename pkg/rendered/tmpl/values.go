@@ -1,12 +1,9 @@
 package tmpl
 
 import (
-	"cmp"
-	"encoding/json"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
+	"text/template"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
@@ -14,8 +11,18 @@ import (
 // names are the keys of a map, sorted.
 func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
+// lookup are the functions that find and choose values.
+type lookup struct{ *meter }
+
+func (m lookup) functions() template.FuncMap {
+	return template.FuncMap{
+		"secret": m.secret, "index": m.index, "get": m.get, "hasKey": m.hasKey, "keys": m.keys, "first": m.first, "last": m.last,
+		"default": m.fallback, "coalesce": m.coalesce, "empty": empty, "ternary": ternary, "fromJson": m.fromJSON,
+	}
+}
+
 // secret is the contents of an object, by its file name.
-func (m *meter) secret(name string) (any, error) {
+func (m lookup) secret(name string) (any, error) {
 	if err := m.work(len(name), 0); err != nil {
 		return nil, err
 	}
@@ -27,7 +34,7 @@ func (m *meter) secret(name string) (any, error) {
 }
 
 // index follows keys of maps and places in lists.
-func (m *meter) index(v any, keys ...any) (any, error) {
+func (m lookup) index(v any, keys ...any) (any, error) {
 	for _, key := range keys {
 		switch level := v.(type) {
 		case map[string]any:
@@ -44,7 +51,7 @@ func (m *meter) index(v any, keys ...any) (any, error) {
 			}
 			v = inner
 		case []any:
-			i, err := m.atoi(key)
+			i, err := atoi(key)
 			if err != nil {
 				return nil, err
 			}
@@ -59,7 +66,7 @@ func (m *meter) index(v any, keys ...any) (any, error) {
 	return v, m.spend(callSteps, 0)
 }
 
-func (m *meter) get(in any, key string) (any, error) {
+func (m lookup) get(in any, key string) (any, error) {
 	level, ok := in.(map[string]any)
 	if !ok {
 		return nil, wrong("get", "the first argument must be a map")
@@ -70,7 +77,7 @@ func (m *meter) get(in any, key string) (any, error) {
 	return "", m.work(len(key), 0)
 }
 
-func (m *meter) hasKey(in any, key string) (bool, error) {
+func (m lookup) hasKey(in any, key string) (bool, error) {
 	level, ok := in.(map[string]any)
 	if !ok {
 		return false, wrong("hasKey", "the first argument must be a map")
@@ -80,7 +87,7 @@ func (m *meter) hasKey(in any, key string) (bool, error) {
 }
 
 // keys are sorted, so that a file is the same each time.
-func (m *meter) keys(in any) ([]any, error) {
+func (m lookup) keys(in any) ([]any, error) {
 	level, ok := in.(map[string]any)
 	if !ok {
 		return nil, wrong("keys", "the argument must be a map")
@@ -95,12 +102,12 @@ func (m *meter) keys(in any) ([]any, error) {
 	return list, m.made(listItem * len(list))
 }
 
-func (m *meter) first(list any) (any, error) { return m.end("first", list, func(int) int { return 0 }) }
-func (m *meter) last(list any) (any, error) {
+func (m lookup) first(list any) (any, error) { return m.end("first", list, func(int) int { return 0 }) }
+func (m lookup) last(list any) (any, error) {
 	return m.end("last", list, func(n int) int { return n - 1 })
 }
 
-func (m *meter) end(name string, list any, at func(length int) int) (any, error) {
+func (m lookup) end(name string, list any, at func(length int) int) (any, error) {
 	items, ok := list.([]any)
 	switch {
 	case !ok:
@@ -133,7 +140,7 @@ func empty(v any) bool {
 	return false
 }
 
-func (m *meter) fallback(instead any, value ...any) (any, error) {
+func (m lookup) fallback(instead any, value ...any) (any, error) {
 	if err := m.spend(callSteps, 0); err != nil {
 		return nil, err
 	}
@@ -143,7 +150,7 @@ func (m *meter) fallback(instead any, value ...any) (any, error) {
 	return value[len(value)-1], nil
 }
 
-func (m *meter) coalesce(values ...any) (any, error) {
+func (m lookup) coalesce(values ...any) (any, error) {
 	for _, v := range values {
 		if !empty(v) {
 			return v, m.spend(callSteps, 0)
@@ -159,95 +166,11 @@ func ternary(yes, no any, which bool) any {
 	return no
 }
 
-// number is a value as a number, if it is one and no text.
-func number(v any) (float64, bool) {
-	switch v := v.(type) {
-	case int:
-		return float64(v), true
-	case int64:
-		return float64(v), true
-	case byte:
-		return float64(v), true
-	case float64:
-		return v, true
-	case json.Number:
-		f, err := v.Float64()
-		return f, err == nil
-	}
-	return 0, false
-}
-
-// whole is a value as a whole number.
-func whole(v any) (int64, bool) {
-	switch v := v.(type) {
-	case int:
-		return int64(v), true
-	case int64:
-		return v, true
-	case byte:
-		return int64(v), true
-	}
-	return 0, false
-}
-
-// compare orders two values of one kind.
-func (m *meter) compare(name string, a, b any) (int, error) {
-	if x, ok := a.(string); ok {
-		if y, ok := b.(string); ok {
-			return strings.Compare(x, y), m.work(min(len(x), len(y)), 0)
-		}
-	}
-	if x, ok := whole(a); ok {
-		if y, ok := whole(b); ok {
-			return cmp.Compare(x, y), m.spend(callSteps, 0)
-		}
-	}
-	x, isX := number(a)
-	y, isY := number(b)
-	if !isX || !isY {
-		return 0, wrong(name, "two texts or two numbers can be compared; atoi makes a number of a text")
-	}
-	return cmp.Compare(x, y), m.spend(callSteps, 0)
-}
-
-func (m *meter) eq(a any, others ...any) (bool, error) {
-	if len(others) == 0 {
-		return false, wrong("eq", "there is nothing to compare with")
-	}
-	for _, b := range others {
-		x, isX := a.(bool)
-		y, isY := b.(bool)
-		if isX && isY {
-			if x == y {
-				return true, m.spend(callSteps, 0)
-			}
-			continue
-		}
-		c, err := m.compare("eq", a, b)
-		if err != nil || c == 0 {
-			return err == nil, err
-		}
-	}
-	return false, nil
-}
-
-func (m *meter) ne(a, b any) (bool, error) {
-	same, err := m.eq(a, b)
-	return !same, err
-}
-
-func (m *meter) order(name string, is func(c int) bool) func(a, b any) (bool, error) {
-	return func(a, b any) (bool, error) {
-		c, err := m.compare(name, a, b)
-		return err == nil && is(c), err
-	}
-}
-
 // jsonGrowth is how many bytes of memory one byte of JSON can take: a list of
 // digits has two for each element.
 const jsonGrowth = 40
 
-func (m *meter) fromJSON(v any) (any, error) {
+func (m lookup) fromJSON(v any) (any, error) {
 	s, ok := v.(string)
 	if !ok {
 		return nil, wrong("fromJson", "it needs a text")
@@ -262,28 +185,4 @@ func (m *meter) fromJSON(v any) (any, error) {
 	nodes := 0
 	out = numbers(out, &nodes)
 	return out, m.made(len(s) + nodes*listItem)
-}
-
-// numbers makes whole numbers and fractions of those that can be written as they
-// were.
-func numbers(v any, nodes *int) any {
-	*nodes++
-	switch v := v.(type) {
-	case map[string]any:
-		for key := range v {
-			v[key] = numbers(v[key], nodes)
-		}
-	case []any:
-		for i := range v {
-			v[i] = numbers(v[i], nodes)
-		}
-	case json.Number:
-		if n, err := strconv.ParseInt(v.String(), 10, 64); err == nil && strconv.FormatInt(n, 10) == v.String() {
-			return n
-		}
-		if f, err := v.Float64(); err == nil && strconv.FormatFloat(f, 'g', -1, 64) == v.String() {
-			return f
-		}
-	}
-	return v
 }
