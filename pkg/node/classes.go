@@ -10,8 +10,8 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/class/apisource"
-	"github.com/mayfly-csi/mayfly/pkg/class/dirsource"
+	"github.com/mayfly-csi/mayfly/pkg/class/kube"
+	"github.com/mayfly-csi/mayfly/pkg/class/manifests"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -28,9 +28,9 @@ type classSource interface {
 // newClasses reads classes from the cluster, or from the directory if there is no cluster.
 func newClasses(c Config, b *budget.Budget, cluster *rest.Config, onVersion func(ref class.Ref, version string)) (classSource, error) {
 	if cluster == nil {
-		return dirsource.New(dirsource.Config{Dir: c.ClassDir, Logger: c.Logger, OnVersion: onVersion})
+		return manifests.New(manifests.Config{Dir: c.ClassDir, Logger: c.Logger, OnVersion: onVersion})
 	}
-	return apisource.New(apisource.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Linger: classLinger, Logger: c.Logger, Budget: b, OnVersion: onVersion})
+	return kube.New(kube.Config{REST: cluster, QPS: c.KubeQPS, Burst: c.KubeBurst, Linger: classLinger, Logger: c.Logger, Budget: b, OnVersion: onVersion})
 }
 
 // clusterConfig returns how to reach the API server; nil if classes come from a directory and there

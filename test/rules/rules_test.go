@@ -94,7 +94,7 @@ func TestDirections(t *testing.T) {
 func TestOnlyNodeImportsProviders(t *testing.T) {
 	for _, p := range packages(t) {
 		for _, imp := range p.Imports {
-			for _, concrete := range []string{"pkg/provider/vault", "pkg/provider/akeyless", "pkg/provider/plugin", "pkg/class/apisource", "pkg/class/dirsource"} {
+			for _, concrete := range []string{"pkg/provider/vault", "pkg/provider/akeyless", "pkg/provider/plugin", "pkg/class/kube", "pkg/class/manifests"} {
 				if below(imp, module+concrete) && !below(p.ImportPath, concrete) && !below(p.ImportPath, "pkg/node") && !below(p.ImportPath, "pkg/cli") && !below(p.ImportPath, "test") {
 					t.Errorf("%s imports %s: only pkg/node puts providers and sources together", p.ImportPath, imp)
 				}

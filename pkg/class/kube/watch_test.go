@@ -1,4 +1,4 @@
-package apisource_test
+package kube_test
 
 import (
 	"context"
@@ -12,12 +12,12 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/class/apisource"
+	"github.com/mayfly-csi/mayfly/pkg/class/kube"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
 // watching sets up a source that watches db, whose role is r1.
-func watching(t *testing.T, c apisource.Config) *fixture {
+func watching(t *testing.T, c kube.Config) *fixture {
 	t.Helper()
 	f := setUp(t, c)
 	f.api.put(db, "r1")
@@ -28,7 +28,7 @@ func watching(t *testing.T, c apisource.Config) *fixture {
 }
 
 func TestRetainedComesFromMemory(t *testing.T) {
-	f := watching(t, apisource.Config{})
+	f := watching(t, kube.Config{})
 	for range 100 {
 		f.role("r1")
 	}
@@ -53,7 +53,7 @@ func TestRetainedComesFromMemory(t *testing.T) {
 // TestPublish does what a publish does: retain, then get. It costs one list
 // and one watch, whichever comes first.
 func TestPublish(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	f.api.put(db, "r1")
 	stop := f.run()
 	gate := make(chan struct{})
@@ -83,7 +83,7 @@ func TestPublish(t *testing.T) {
 }
 
 func TestRetainIsCounted(t *testing.T) {
-	f := watching(t, apisource.Config{})
+	f := watching(t, kube.Config{})
 	f.source.Retain(db)
 	f.source.Release(db)
 	f.api.put(db, "r2")
@@ -99,7 +99,7 @@ func TestRetainIsCounted(t *testing.T) {
 
 // TestLinger has pods follow one another: the next one asks nobody.
 func TestLinger(t *testing.T) {
-	f := watching(t, apisource.Config{Linger: time.Hour})
+	f := watching(t, kube.Config{Linger: time.Hour})
 	f.source.Release(db)
 	f.source.Release(db) // once too often
 	f.api.put(db, "r2")
@@ -110,7 +110,7 @@ func TestLinger(t *testing.T) {
 }
 
 func TestLingerEnds(t *testing.T) {
-	f := watching(t, apisource.Config{Linger: time.Nanosecond})
+	f := watching(t, kube.Config{Linger: time.Nanosecond})
 	f.source.Release(db)
 	f.closed()
 	f.role("r1")
@@ -120,7 +120,7 @@ func TestLingerEnds(t *testing.T) {
 // TestLingerIsForClassesThatExist keeps a pod's author from leaving watches
 // behind for names that never were.
 func TestLingerIsForClassesThatExist(t *testing.T) {
-	f := setUp(t, apisource.Config{Linger: time.Hour})
+	f := setUp(t, kube.Config{Linger: time.Hour})
 	f.source.Retain(db)
 	f.run()
 	f.opened()
@@ -129,7 +129,7 @@ func TestLingerIsForClassesThatExist(t *testing.T) {
 }
 
 func TestRunEnds(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	f.source.Retain(db)
 	stop := f.run()
 	f.opened()
@@ -146,7 +146,7 @@ func TestRunEnds(t *testing.T) {
 // TestEditBetweenGetAndWatch edits the class after Get has seen it and before
 // the watch begins.
 func TestEditBetweenGetAndWatch(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	f.api.put(db, "r1")
 	f.source.Retain(db)
 	f.role("r1")
@@ -157,7 +157,7 @@ func TestEditBetweenGetAndWatch(t *testing.T) {
 }
 
 func TestCutWatchGoesOnWhereItWas(t *testing.T) {
-	f := watching(t, apisource.Config{})
+	f := watching(t, kube.Config{})
 	f.api.put(db, "r2")
 	f.changed()
 	reached := f.api.bookmark(db)
@@ -192,7 +192,7 @@ func TestCutWatchGoesOnWhereItWas(t *testing.T) {
 
 // TestBookmarkIsResumedFrom has the class rest while versions pass by.
 func TestBookmarkIsResumedFrom(t *testing.T) {
-	f := watching(t, apisource.Config{})
+	f := watching(t, kube.Config{})
 	for range 5 {
 		f.api.put(class.Ref{Namespace: "shop", Name: "other"}, "r")
 	}
@@ -210,7 +210,7 @@ func TestBookmarkIsResumedFrom(t *testing.T) {
 }
 
 func TestEditWhileCutOff(t *testing.T) {
-	f := watching(t, apisource.Config{})
+	f := watching(t, kube.Config{})
 	f.api.cut()
 	f.closed()
 	f.api.put(db, "r2")
@@ -227,7 +227,7 @@ func TestTooOldVersion(t *testing.T) {
 	for name, refuse := range map[string]func(http.ResponseWriter){"when opened": expired, "when open": expiredEvent} {
 		for _, edited := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, edited %t", name, edited), func(t *testing.T) {
-				f := watching(t, apisource.Config{})
+				f := watching(t, kube.Config{})
 				var once atomic.Bool
 				f.api.fault(func(w http.ResponseWriter, r request, _ context.Context) bool {
 					if !r.watch || once.Swap(true) {
@@ -255,7 +255,7 @@ func TestTooOldVersion(t *testing.T) {
 
 // TestCompaction is the real thing: the version that was reached is gone.
 func TestCompaction(t *testing.T) {
-	f := watching(t, apisource.Config{})
+	f := watching(t, kube.Config{})
 	f.api.compact()
 	f.advance(time.Minute)
 	f.api.cut()
@@ -293,7 +293,7 @@ func TestNoHotLoop(t *testing.T) {
 		}, 0, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := setUp(t, apisource.Config{})
+			f := setUp(t, kube.Config{})
 			f.api.put(db, "r1")
 			f.api.fault(func(w http.ResponseWriter, r request, _ context.Context) bool {
 				if r.watch {
@@ -319,11 +319,11 @@ func TestNoHotLoop(t *testing.T) {
 
 func TestPause(t *testing.T) {
 	for failures, want := range map[int]time.Duration{1: 500 * time.Millisecond, 2: time.Second, 6: 16 * time.Second, 7: 30 * time.Second, 1000000: 30 * time.Second} {
-		if low, high := apisource.Pause(failures, 0, 1), apisource.Pause(failures, 0, 0); low != want/2 || high != want {
+		if low, high := kube.Pause(failures, 0, 1), kube.Pause(failures, 0, 0); low != want/2 || high != want {
 			t.Errorf("after %d failures from %s to %s, want %s to %s", failures, low, high, want/2, want)
 		}
 	}
-	if d := apisource.Pause(1, time.Minute, 0); d < time.Minute {
+	if d := kube.Pause(1, time.Minute, 0); d < time.Minute {
 		t.Errorf("%s is less than the server asked for", d)
 	}
 }
@@ -331,7 +331,7 @@ func TestPause(t *testing.T) {
 // TestServerDown takes the API server away under a class in use, edits the
 // class meanwhile, and brings it back.
 func TestServerDown(t *testing.T) {
-	f := watching(t, apisource.Config{Timeout: patience})
+	f := watching(t, kube.Config{Timeout: patience})
 	f.advance(time.Minute)
 	f.api.down()
 	f.pause()
@@ -361,7 +361,7 @@ func TestServerDown(t *testing.T) {
 
 // TestServerDownFromTheStart is a driver that restarts during an outage.
 func TestServerDownFromTheStart(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	f.api.put(db, "r1")
 	f.api.down()
 	f.source.Retain(db)
@@ -378,7 +378,7 @@ func TestServerDownFromTheStart(t *testing.T) {
 
 // TestServerHangs has the API server take requests and never answer.
 func TestServerHangs(t *testing.T) {
-	f := watching(t, apisource.Config{Timeout: 200 * time.Millisecond})
+	f := watching(t, kube.Config{Timeout: 200 * time.Millisecond})
 	f.api.fault(func(_ http.ResponseWriter, _ request, ctx context.Context) bool {
 		<-ctx.Done()
 		return true
@@ -400,7 +400,7 @@ func TestServerHangs(t *testing.T) {
 
 // TestForbiddenLater takes the right away under a class in use: it stays.
 func TestForbiddenLater(t *testing.T) {
-	f := watching(t, apisource.Config{})
+	f := watching(t, kube.Config{})
 	f.api.fault(func(w http.ResponseWriter, _ request, _ context.Context) bool {
 		status(w, http.StatusForbidden, metav1.StatusReasonForbidden, "no")
 		return true
@@ -419,8 +419,8 @@ func TestOnVersionHoldsNoLock(t *testing.T) {
 	api := newDouble(t)
 	api.put(db, "r1")
 	got := make(chan string)
-	var source *apisource.Source
-	source, err := apisource.New(apisource.Config{REST: api.config(), OnVersion: func(r class.Ref, version string) {
+	var source *kube.Source
+	source, err := kube.New(kube.Config{REST: api.config(), OnVersion: func(r class.Ref, version string) {
 		source.Retain(r)
 		c, err := source.Get(context.Background(), r)
 		source.Release(r)
@@ -452,7 +452,7 @@ func TestFirstSight(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			seen := make(chan string, 10)
-			f := setUp(t, apisource.Config{OnVersion: func(r class.Ref, version string) { seen <- r.String() + " " + version }})
+			f := setUp(t, kube.Config{OnVersion: func(r class.Ref, version string) { seen <- r.String() + " " + version }})
 			f.api.put(db, "r1")
 			f.source.Retain(db)
 			first(f)

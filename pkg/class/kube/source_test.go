@@ -1,4 +1,4 @@
-package apisource_test
+package kube_test
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/class/apisource"
+	"github.com/mayfly-csi/mayfly/pkg/class/kube"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -32,7 +32,7 @@ var db = class.Ref{Namespace: "shop", Name: "db"}
 type fixture struct {
 	*testing.T
 	api     *double
-	source  *apisource.Source
+	source  *kube.Source
 	logs    *testkit.Log
 	changes chan class.Ref // told of, but for the first sight of each
 	pausing chan struct{}  // told when a pause begins
@@ -42,7 +42,7 @@ type fixture struct {
 	now time.Time
 }
 
-func setUp(t *testing.T, c apisource.Config) *fixture {
+func setUp(t *testing.T, c kube.Config) *fixture {
 	t.Helper()
 	f := &fixture{T: t, api: newDouble(t), logs: &testkit.Log{}, changes: make(chan class.Ref, 1000), pausing: make(chan struct{}, 1<<16), pauses: make(chan time.Duration), now: time.Unix(1e9, 0)}
 	if c.REST == nil {
@@ -58,7 +58,7 @@ func setUp(t *testing.T, c apisource.Config) *fixture {
 		}
 	}
 	var err error
-	if f.source, err = apisource.New(c); err != nil {
+	if f.source, err = kube.New(c); err != nil {
 		t.Fatal(err)
 	}
 	f.source.SetTime(f.time, func(ctx context.Context, d time.Duration, wake <-chan struct{}) {
@@ -160,11 +160,11 @@ func (f *fixture) asked(lists, watches int) {
 }
 
 func TestNew(t *testing.T) {
-	if _, err := apisource.New(apisource.Config{}); err == nil {
+	if _, err := kube.New(kube.Config{}); err == nil {
 		t.Error("no API server was accepted")
 	}
 	for want, qps := range map[float32]float32{50: 0, 7: 7} {
-		s, err := apisource.New(apisource.Config{REST: &rest.Config{Host: "http://127.0.0.1:1", QPS: 5}, QPS: qps})
+		s, err := kube.New(kube.Config{REST: &rest.Config{Host: "http://127.0.0.1:1", QPS: 5}, QPS: qps})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestNew(t *testing.T) {
 }
 
 func TestGet(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	f.refused(fault.ClassNotFound, "failed to get secretproviderclass shop/db: ", `"db" not found`, "namespace of the pod, shop")
 	f.api.put(db, "r1") // nothing is retained: the next Get asks again
 	f.role("r1")
@@ -189,13 +189,13 @@ func TestGet(t *testing.T) {
 }
 
 func TestGetInvalid(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	f.api.edit(db, func(o *v1.SecretProviderClass) { o.Spec.Parameters = map[string]string{"refreshInterval": "5"} })
 	f.refused(fault.InvalidClass, "shop/db: spec.parameters.refreshInterval: Invalid value")
 }
 
 func TestGetOfAnImpossibleName(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	for _, ref := range []class.Ref{
 		{Namespace: "shop", Name: ""}, {Namespace: "", Name: "db"}, {Namespace: "shop", Name: "db,metadata.name!=x"},
 		{Namespace: "../shop", Name: "db"}, {Namespace: "shop", Name: strings.Repeat("x", 300)}, {Namespace: "shop", Name: "a/b"},
@@ -211,7 +211,7 @@ func TestGetOfAnImpossibleName(t *testing.T) {
 }
 
 func TestWarnsOncePerVersion(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	odd := func(o *v1.SecretProviderClass) { o.Spec.Parameters = map[string]string{"refreshinterval": "5"} }
 	for i := range 2 {
 		f.api.edit(db, odd)
@@ -271,7 +271,7 @@ func TestListFails(t *testing.T) {
 		}, fault.Timeout, "", 0},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := setUp(t, apisource.Config{Timeout: 500 * time.Millisecond})
+			f := setUp(t, kube.Config{Timeout: 500 * time.Millisecond})
 			f.api.fault(tc.answer)
 			err := f.refused(tc.reason, "failed to get secretproviderclass shop/db: ", tc.text)
 			if got := fault.RetryAfter(err); got != tc.after {
@@ -282,7 +282,7 @@ func TestListFails(t *testing.T) {
 }
 
 func TestGetCanceled(t *testing.T) {
-	f := setUp(t, apisource.Config{})
+	f := setUp(t, kube.Config{})
 	asked := make(chan struct{}, 1)
 	f.api.fault(func(_ http.ResponseWriter, _ request, ctx context.Context) bool {
 		asked <- struct{}{}
@@ -306,7 +306,7 @@ func TestGetCanceled(t *testing.T) {
 func TestManyAtOnce(t *testing.T) {
 	for name, want := range map[string]int{"present": 1, "absent": 2} {
 		t.Run(name, func(t *testing.T) {
-			f := setUp(t, apisource.Config{})
+			f := setUp(t, kube.Config{})
 			if name == "present" {
 				f.api.put(db, "r")
 			}
@@ -342,7 +342,7 @@ func TestManyAtOnce(t *testing.T) {
 // One namespace's look-ups, for which the API server takes its time, do not
 // keep another namespace from its own.
 func TestLookUpsTakeTurns(t *testing.T) {
-	f := setUp(t, apisource.Config{QPS: 10000, Burst: 10000})
+	f := setUp(t, kube.Config{QPS: 10000, Burst: 10000})
 	f.api.put(db, "r")
 	f.api.fault(func(_ http.ResponseWriter, r request, ctx context.Context) bool {
 		if r.ref.Namespace == "evil" {
@@ -373,7 +373,7 @@ func waiting(f *fixture, n int) {
 		_ = pprof.Lookup("goroutine").WriteTo(&b, 2)
 		found := 0
 		for g := range strings.SplitSeq(b.String(), "\n\n") {
-			if strings.Contains(g, "[select") && strings.Contains(g, "apisource.(*Source).look(") {
+			if strings.Contains(g, "[select") && strings.Contains(g, "kube.(*Source).look(") {
 				found++
 			}
 		}
@@ -385,7 +385,7 @@ func waiting(f *fixture, n int) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	f := setUp(t, apisource.Config{QPS: 10000, Burst: 10000})
+	f := setUp(t, kube.Config{QPS: 10000, Burst: 10000})
 	f.changes = make(chan class.Ref, 1<<20)
 	stop := f.run()
 	refs := make([]class.Ref, 4)

@@ -1,12 +1,11 @@
-// Package apisource takes classes from the Kubernetes API server. What it
-// asks for follows the classes that this node's volumes use, however many the
-// cluster has: one list of a single object to begin with, and one watch of it
-// for as long as a volume uses it.
+// Package kube reads classes from the Kubernetes API server. It asks only for the
+// classes that this node's volumes use: it lists each of them once, by its name, and
+// watches it for as long as a volume uses it.
 //
 // The driver's service account needs the verbs list and watch on
 // secretproviderclasses; a class is listed by its name rather than got, since
 // only a list says from where to watch.
-package apisource
+package kube
 
 import (
 	"context"
@@ -29,9 +28,9 @@ const (
 	defaultQPS     = 50
 	defaultBurst   = 100
 	defaultTimeout = 10 * time.Second
-	// trustCopy is for how long after a failed call a class in use is taken
-	// from memory without asking again: an API server that does not answer
-	// must not make every refresh wait for it.
+	// trustCopy is for how long after a failed call Get takes a retained class from
+	// memory: otherwise every refresh would wait for an API server that does not
+	// answer.
 	trustCopy = 5 * time.Second
 	// retryTimeout bounds the attempt after that, where there is a copy.
 	retryTimeout = 2 * time.Second
@@ -48,22 +47,21 @@ type Config struct {
 	// Timeout bounds one request, other than a watch once it is open. By
 	// default 10s.
 	Timeout time.Duration
-	// Linger is for how long a class stays in memory after its last Release:
-	// pods that follow one another on a node need not ask for it each time.
+	// Linger is for how long a class stays in memory after its last Release, so that
+	// a pod that follows another does not ask for it again.
 	Linger time.Duration
 	Logger *slog.Logger
-	// Budget is the memory that classes are kept in, as a cache; nil refuses
-	// nothing. A class that finds no room is asked for each time.
+	// Budget bounds the memory of the classes, as a cache; nil for no bound. A class
+	// for which it has no room is asked for each time.
 	Budget *budget.Budget
-	// OnVersion is told the version of each retained class when it is seen for
-	// the first time, and when it was created, edited or deleted since: empty if
-	// there is no such class or it cannot be used. Many goroutines call it,
-	// without a lock held, and what comes next for the same class waits for it.
-	// It may be nil.
+	// OnVersion is called with the version of a retained class when the class is
+	// first seen, and after it is created, edited or deleted: empty if there is no
+	// such class or it cannot be used. Many goroutines call it, without a lock, and
+	// one at a time for each class. It may be nil.
 	OnVersion func(ref class.Ref, version string)
 }
 
-// Source gives the classes of a cluster.
+// Source reads the classes of a cluster.
 type Source struct {
 	Config
 
@@ -73,9 +71,9 @@ type Source struct {
 	// wait ends after d, or early for ctx or wake.
 	wait func(ctx context.Context, d time.Duration, wake <-chan struct{})
 
-	mu      sync.Mutex
-	watched map[class.Ref]*watched
-	warned  map[class.Ref]string // resource version
+	mu       sync.Mutex
+	watchers map[class.Ref]*watcher
+	warned   map[class.Ref]string // resource version
 	// failedAt is when the API server last failed to answer; zero once it did.
 	failedAt time.Time
 	// running is Run's context while it runs, and group its goroutines.
@@ -83,30 +81,10 @@ type Source struct {
 	group   sync.WaitGroup
 }
 
-// watched is a class that is retained.
-type watched struct {
-	ref    class.Ref
-	count  int
-	cancel context.CancelFunc // nil until its watch is started
-	// kick cuts a pause short: the API server is known to answer again.
-	kick chan struct{}
-	// idle ends the watch of a class that nobody retains any longer.
-	idle *time.Timer
-
-	// syncing tells that a list is under way from which the watch will begin.
-	syncing bool
-	// last is what the class was when it was last seen, if it was, and charge
-	// its memory.
-	last   *snapshot
-	charge *budget.Charge
-	// live tells that edits are being noticed, so that last is current.
-	live bool
-}
-
 // snapshot is a class as of one moment.
 type snapshot struct {
-	// class is nil if there is none, or it is invalid; err says so then. It is
-	// nil without an error where there is no memory to keep it.
+	// class is nil if there is none or it is invalid, and err says so. Both are nil if
+	// the budget has no room for the class.
 	class *class.Class
 	err   error
 	// version is the object's, empty if there is none.
@@ -125,7 +103,7 @@ func (s *snapshot) usable() string {
 	return s.version
 }
 
-// New makes a Source, and calls nobody yet.
+// New makes a Source. It sends no request.
 func New(c Config) (*Source, error) {
 	if c.REST == nil {
 		return nil, errors.New("class source: no API server is given")
@@ -151,13 +129,13 @@ func New(c Config) (*Source, error) {
 	}
 	return &Source{
 		Config: c, client: client, now: time.Now, wait: wait,
-		watched: map[class.Ref]*watched{}, warned: map[class.Ref]string{},
+		watchers: map[class.Ref]*watcher{}, warned: map[class.Ref]string{},
 	}, nil
 }
 
-// Get finds a class. A retained one whose watch is open comes from memory; so
-// does a retained one that cannot be asked for. Every other is asked for, by
-// one request for all who want it at the time.
+// Get returns a class: from memory if it is retained and its watch is open, or if it is
+// retained and the API server does not answer; otherwise from the API server, with one
+// request for all callers that want it at the time.
 func (s *Source) Get(ctx context.Context, ref class.Ref) (*class.Class, error) {
 	if err := checkRef(ref); err != nil {
 		return nil, err
@@ -178,27 +156,27 @@ func (s *Source) Get(ctx context.Context, ref class.Ref) (*class.Class, error) {
 		s.seen(ref, found)
 		return found.class, found.err
 	case last != nil && ctx.Err() == nil:
-		s.account(err) // it may not have been waited for to the end
+		s.account(err) // the request may still be running
 		s.Logger.Debug("a class is taken from memory", logkey.Class, ref.String(), logkey.Error, err)
 		return last.class, last.err
 	}
 	return nil, err
 }
 
-// remembered is the class in memory, and whether it is as good as asking. A
-// class that is gone is not remembered: a pod waits for it, and it may have
-// been created just now.
+// remembered returns the class in memory, and whether it is current. It does not
+// return the absence of a class: a pod waits for the class, which may have just been
+// created.
 func (s *Source) remembered(ref class.Ref) (last *snapshot, current bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	w := s.watched[ref]
+	w := s.watchers[ref]
 	if w == nil || w.last == nil || !w.last.exists() || w.last.class == nil && w.last.err == nil {
 		return nil, false
 	}
 	return w.last, w.live || s.now().Sub(s.failedAt) < trustCopy
 }
 
-// look asks for a class, together with everybody else who wants it now.
+// look asks for a class, with one request for all callers that want it now.
 func (s *Source) look(ctx context.Context, ref class.Ref) (*snapshot, error) {
 	for again := true; ; again = false {
 		answer := s.flight.DoChan(ref.String(), func() (any, error) {
@@ -219,7 +197,7 @@ func (s *Source) look(ctx context.Context, ref class.Ref) (*snapshot, error) {
 	}
 }
 
-// list asks for a class, and keeps account of whether there are answers.
+// list sends the request for a class, and records whether the API server answers.
 func (s *Source) list(ctx context.Context, ref class.Ref) (*snapshot, error) {
 	object, listed, err := s.client.list(ctx, ref)
 	s.account(err)
@@ -231,8 +209,8 @@ func (s *Source) list(ctx context.Context, ref class.Ref) (*snapshot, error) {
 	return found, nil
 }
 
-// account notes whether the API server answers, and says so when that
-// changes. Once it does again, nobody needs to wait any longer.
+// account records whether the API server answers, and logs a change. When it answers
+// again, all watchers end their pauses.
 func (s *Source) account(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -249,33 +227,33 @@ func (s *Source) account(err error) {
 		}
 		s.failedAt = time.Time{}
 		s.Logger.Info("the API server answers again")
-		for _, w := range s.watched {
+		for _, w := range s.watchers {
 			select {
-			case w.kick <- struct{}{}:
+			case w.wake <- struct{}{}:
 			default:
 			}
 		}
 	}
 }
 
-// seen takes what a Get found for a retained class that was not seen before.
-// Edits from then on are told. Where the watch is about to begin from the same
-// answer, or from a later one, nobody else has to ask.
+// seen records what a Get found for a retained class that was not seen before.
+// OnVersion is called for edits after that. If the watcher is listing the class, its
+// watch will begin from this answer or a later one, so the class is current.
 func (s *Source) seen(ref class.Ref, found *snapshot) {
 	s.mu.Lock()
-	w := s.watched[ref]
+	w := s.watchers[ref]
 	first := w != nil && w.last == nil
 	if first {
 		w.last, w.live = found, w.syncing
 	}
 	s.mu.Unlock()
 	if first {
-		s.charge(w, found)
+		w.setCharge(found)
 		s.OnVersion(ref, found.usable())
 	}
 }
 
-// checkRef refuses names that no class can have, which a pod may well ask for.
+// checkRef refuses names that no class can have: a pod can ask for any name.
 func checkRef(ref class.Ref) error {
 	if err := validRef(ref); err != nil {
 		return fault.New(fault.ClassNotFound, failedText, ref, err)

@@ -1,4 +1,4 @@
-package dirsource
+package manifests
 
 import (
 	"errors"
@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// index is what every class of the directory comes to.
+// index has every class of the directory.
 type index map[class.Ref]entry
 
 // entry is a class, or why it cannot be used.
@@ -26,8 +26,8 @@ type entry struct {
 	files   []string
 }
 
-// refresh brings the index up to date with the directory. Callers that come
-// while a scan is on wait for one more and share it.
+// refresh scans the directory. Callers that arrive during a scan wait for the next one
+// and share it.
 func (s *Source) refresh() {
 	before := s.begun.Load()
 	s.mu.Lock()
@@ -40,7 +40,7 @@ func (s *Source) refresh() {
 }
 
 func (s *Source) scan() {
-	names, err := manifests(s.Dir)
+	names, err := list(s.Dir)
 	if err != nil {
 		if s.scanned == nil {
 			s.Logger.Error("cannot read the class directory; its classes stay as they were", logkey.Dir, s.Dir, logkey.Error, err)
@@ -59,9 +59,9 @@ func (s *Source) scan() {
 	s.replace(s.build())
 }
 
-// manifests lists the names of the files to read, sorted. Hidden ones are not
-// among them: they are other programs' own, such as a ConfigMap's ..data.
-func manifests(dir string) ([]string, error) {
+// list returns the names of the files to read, sorted. It skips hidden files, which
+// belong to other programs, such as a ConfigMap's ..data.
+func list(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, err
@@ -79,8 +79,8 @@ func manifests(dir string) ([]string, error) {
 	return names, nil
 }
 
-// build gathers the classes of all files. A class in two of them is wrong in
-// both: nobody could tell which is meant.
+// build collects the classes of all files. A class that is in two files is an error in
+// both, since either could be the right one.
 func (s *Source) build() index {
 	idx := index{}
 	for _, name := range slices.Sorted(maps.Keys(s.files)) {
@@ -101,8 +101,8 @@ func twice(ref class.Ref, files []string) found {
 	return found{ref, entry{err: err, version: err.Error(), files: files}}
 }
 
-// replace puts a new index in force, and notes the versions that Run has to
-// tell: those that changed or, the first time, all.
+// replace sets a new index, and the versions that Run passes to OnVersion: those that
+// changed, or all after the first scan.
 func (s *Source) replace(idx index) {
 	old, known := s.index, s.known
 	s.index, s.known = idx, true
@@ -127,7 +127,7 @@ func (e entry) usable() string {
 	return e.class.ResourceVersion
 }
 
-// missing says why a class is not in the index, as well as can be known.
+// missing explains why a class is not in the index.
 func (s *Source) missing(ref class.Ref) error {
 	const failed = "failed to get secretproviderclass %s: %w"
 	if s.scanned != nil {
@@ -165,5 +165,5 @@ func (s *Source) namespaces(name string) []string {
 	return list
 }
 
-// gone tells whether a file went away between two looks at it.
+// gone reports whether a file does not exist any more.
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,4 +1,4 @@
-package apisource
+package kube
 
 import (
 	"context"

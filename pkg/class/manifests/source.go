@@ -1,10 +1,10 @@
-// Package dirsource takes classes from a directory of manifests, for machines
-// without an API server: edge nodes, demonstrations, tests.
+// Package manifests reads classes from a directory of manifests, for machines without
+// an API server: edge nodes, demonstrations, tests.
 //
-// It reads the files *.yaml, *.yml and *.json of the directory itself, which
-// may be symlinks, as in a mounted ConfigMap. A file that cannot be read harms
-// no class of another file, and what it last said well stays in force.
-package dirsource
+// It reads the files *.yaml, *.yml and *.json of the directory itself, which may be
+// symlinks, as in a mounted ConfigMap. A file that it cannot read affects no class of
+// another file, and its own classes stay as they were last read.
+package manifests
 
 import (
 	"context"
@@ -32,38 +32,37 @@ type Config struct {
 	// Dir is the directory of manifests.
 	Dir    string
 	Logger *slog.Logger
-	// OnVersion is told the version of each retained class once the directory
-	// has been read for the first time, and when the class appeared, was edited
-	// or went away since: empty if the class is not there or cannot be used. Run
-	// calls it, one call at a time, and holds no lock. It may be nil.
+	// OnVersion is called with the version of each retained class when the directory
+	// has been read for the first time, and after the class is created, edited or
+	// deleted: empty if there is no such class or it cannot be used. Run calls it, one
+	// call at a time, without a lock. It may be nil.
 	OnVersion func(ref class.Ref, version string)
-	// Rescan is how often the directory is read without being asked, for
-	// edits that the kernel does not tell of: behind a symlink, on a network
-	// file system. Default 30s.
+	// Rescan is the time between two reads of the directory for edits of which the
+	// kernel sends no event: behind a symlink, on a network file system. Default 30s.
 	Rescan time.Duration
-	// Debounce is how long Run lets an edit settle. Default 100ms.
+	// Debounce is how long Run waits after the last event of an edit. Default 100ms.
 	Debounce time.Duration
 }
 
-// Source gives the classes of a directory.
+// Source reads the classes of a directory.
 type Source struct {
 	Config
 
-	// begun counts the scans that were begun.
+	// begun counts the scans, including one that runs.
 	begun atomic.Int64
-	// wake tells Run that there is something in versions.
+	// wake has a value when versions is not empty.
 	wake chan struct{}
 
 	mu       sync.Mutex
 	files    map[string]*file
 	index    index
-	known    bool  // whether index is of the directory
-	scanned  error // why the directory could not be read the last time
+	known    bool  // the directory has been read
+	scanned  error // of the last scan
 	retained map[class.Ref]int
-	versions map[class.Ref]string // that OnVersion is to be told
+	versions map[class.Ref]string // for the next calls of OnVersion
 }
 
-// New makes a Source, and reads nothing yet.
+// New makes a Source. It reads nothing yet.
 func New(c Config) (*Source, error) {
 	if c.Dir == "" {
 		return nil, errors.New("class directory: no path is given")
@@ -93,7 +92,7 @@ func New(c Config) (*Source, error) {
 	}, nil
 }
 
-// Get finds a class as the directory has it now.
+// Get returns a class as it is in the directory now.
 func (s *Source) Get(ctx context.Context, ref class.Ref) (*class.Class, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("getting class %s: %w", ref, err)
@@ -107,7 +106,7 @@ func (s *Source) Get(ctx context.Context, ref class.Ref) (*class.Class, error) {
 	return nil, s.missing(ref)
 }
 
-// Retain has OnVersion called for the class until it is released as often.
+// Retain has OnVersion called for the class until Release is called as often.
 func (s *Source) Retain(ref class.Ref) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,18 +141,18 @@ func (s *Source) loop(ctx context.Context, watch func(), events <-chan fsnotify.
 	rescan := time.NewTicker(s.Rescan)
 	defer rescan.Stop()
 	watch()
-	settled := time.NewTimer(0) // the first look, now that the watch is set
-	defer settled.Stop()
+	debounce := time.NewTimer(0) // the first scan, after the watch is set
+	defer debounce.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-events:
-			settled.Reset(s.Debounce)
+			debounce.Reset(s.Debounce)
 		case err := <-lost:
 			s.Logger.Warn("lost events of the class directory", logkey.Dir, s.Dir, logkey.Error, err)
-			settled.Reset(s.Debounce)
-		case <-settled.C:
+			debounce.Reset(s.Debounce)
+		case <-debounce.C:
 			s.refresh()
 		case <-rescan.C:
 			watch()
@@ -164,8 +163,8 @@ func (s *Source) loop(ctx context.Context, watch func(), events <-chan fsnotify.
 	}
 }
 
-// watch asks for events, again after the directory was replaced. Without
-// them the next rescan notices an edit.
+// watch subscribes to events, also after the directory was replaced. If that fails, the
+// next rescan notices an edit.
 func (s *Source) watch(w *fsnotify.Watcher) {
 	if err := w.Add(s.Dir); err != nil {
 		s.Logger.Debug("cannot watch the class directory", logkey.Dir, s.Dir, logkey.Error, err)

@@ -1,4 +1,4 @@
-package apisource
+package kube
 
 import (
 	"context"
@@ -27,19 +27,18 @@ const (
 	// failedText begins every error about a class. People's alerts and tests
 	// look for it in the pod's events.
 	failedText = "failed to get secretproviderclass %s: %w"
-	// minWatch is the shortest time after which a watch is opened anew, which
-	// finds connections that died without a word; up to as much is added.
+	// minWatch is the shortest duration of a watch; up to as much is added. Opening
+	// it again detects connections that were lost without an error.
 	minWatch = 5 * time.Minute
-	// lookUps bounds the lists that are under way at once, and as many watches
-	// that are being opened; lookUpsEach those of one namespace. The rate limit
-	// serves whoever came first, so a namespace whose classes are asked for
-	// again and again must not fill its queue.
+	// lookUps bounds the concurrent lists, and the watches that are being opened;
+	// lookUpsEach bounds those of one namespace, so that a namespace whose classes
+	// are asked for again and again does not fill the queue of the rate limit.
 	lookUps, lookUpsEach = 16, 8
-	// watchSlack is how long after that the server may take to end it.
+	// watchSlack is how long the server may take to end a watch after its duration.
 	watchSlack = 30 * time.Second
 )
 
-// client speaks to the API server.
+// client sends requests to the API server.
 type client struct {
 	rest    rest.Interface
 	timeout time.Duration
@@ -70,11 +69,11 @@ func newClient(c Config) (*client, error) {
 func (c *client) request(ref class.Ref) *rest.Request {
 	name := fields.OneTermEqualSelector("metadata.name", ref.Name).String()
 	return c.rest.Get().Namespace(ref.Namespace).Resource(v1.SecretProviderClassResource).
-		MaxRetries(0). // whoever asks knows better how long it can wait
+		MaxRetries(0). // the caller knows how long it can wait
 		Param("fieldSelector", name)
 }
 
-// list gives the class, nil if there is none, and the version to watch from.
+// list returns the class, nil if there is none, and the version to watch from.
 func (c *client) list(ctx context.Context, ref class.Ref) (*v1.SecretProviderClass, string, error) {
 	if err := c.listing.Acquire(ctx, ref.Namespace); err != nil {
 		return nil, "", err
@@ -92,14 +91,14 @@ func (c *client) list(ctx context.Context, ref class.Ref) (*v1.SecretProviderCla
 	return nil, list.ResourceVersion, nil
 }
 
-// watch opens a watch from a version. The caller calls stop when done with it.
+// watch opens a watch from a version. The caller must call stop.
 func (c *client) watch(ctx context.Context, ref class.Ref, version string) (events <-chan watch.Event, stop func(), err error) {
 	if err := c.opening.Acquire(ctx, ref.Namespace); err != nil {
 		return nil, nil, err
 	}
 	defer c.opening.Release(ref.Namespace)
-	// client-go lets watches past its rate limiter, and all those of a node
-	// end together when the API server restarts.
+	// client-go does not rate-limit watches, and all those of a node end together
+	// when the API server restarts.
 	if err := c.rest.GetRateLimiter().Wait(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -128,14 +127,13 @@ func (c *client) watch(ctx context.Context, ref class.Ref, version string) (even
 	return w.ResultChan(), func() { w.Stop(); cancel() }, nil
 }
 
-// errNoWatch stands for the network errors that client-go makes an empty
-// watch of.
+// errNoWatch replaces the network errors for which client-go returns an empty watch.
 var errNoWatch = errors.New("the connection was cut or timed out")
 
 // gone tells whether a version is too old to watch from.
 func gone(err error) bool { return apierrors.IsResourceExpired(err) || apierrors.IsGone(err) }
 
-// reason gives the class of a failed call, "" for one that went well.
+// reason returns the reason of a failed call, "" for success.
 func reason(err error) fault.Reason {
 	var status apierrors.APIStatus
 	switch {
@@ -159,7 +157,7 @@ func reason(err error) fault.Reason {
 	return fault.Unavailable
 }
 
-// failed turns a failed call into what the pod's author is told.
+// failed makes the error for the pod's author.
 func failed(ref class.Ref, err error) error {
 	f := fault.New(reason(err), failedText, ref, err)
 	switch {
@@ -176,7 +174,7 @@ func failed(ref class.Ref, err error) error {
 	return f
 }
 
-// absent is the answer that there is no such class.
+// absent is the error for a class that does not exist.
 func absent(ref class.Ref) error {
 	err := fmt.Errorf("%s.%s %q not found", v1.SecretProviderClassResource, v1.GroupName, ref.Name)
 	return fault.New(fault.ClassNotFound, failedText, ref, err).

@@ -1,4 +1,4 @@
-package dirsource
+package manifests
 
 import (
 	"bytes"
@@ -23,23 +23,22 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// defaultNamespace is that of a manifest which names none, as for kubectl.
+// defaultNamespace is the namespace of a manifest that names none, as for kubectl.
 const defaultNamespace = "default"
 
-// quiet is how long a file must have been left alone before its times prove
-// that it did not change: two edits within a tick of the kernel's clock look
-// the same.
+// quiet is the age at which equal times prove that a file did not change: two edits
+// within a tick of the kernel's clock have the same times.
 const quiet = time.Second
 
-// file is what was last read of one.
+// file is a file as it was last read.
 type file struct {
 	stamp stamp
 	sum   [sha256.Size]byte
 	found []found
-	// err is why the file as it is now cannot be read. The classes in found
-	// are then those it can be read for, and the last good ones.
+	// err is why a part of the file cannot be read. found has the other classes, and
+	// the last good ones.
 	err  error
-	text []byte // of a broken file, to see which classes it speaks of
+	text []byte // of a broken file, to find the names of its classes
 }
 
 type found struct {
@@ -47,7 +46,7 @@ type found struct {
 	entry
 }
 
-// stamp tells one state of a file from another without reading it.
+// stamp identifies a state of a file without reading the file.
 type stamp struct {
 	dev, ino     uint64
 	size         int64
@@ -62,7 +61,7 @@ func stampOf(info fs.FileInfo) (stamp, bool) {
 	return stamp{st.Dev, st.Ino, st.Size, st.Mtim, st.Ctim}, time.Since(time.Unix(st.Ctim.Unix())) > quiet
 }
 
-// read brings one file up to date; nil means that it is not there, or no file.
+// read reads a file if it changed. It returns nil if there is no regular file.
 func (s *Source) read(name string, old *file) *file {
 	path := filepath.Join(s.Dir, name)
 	info, err := os.Stat(path)
@@ -94,7 +93,7 @@ func (s *Source) read(name string, old *file) *file {
 }
 
 func contents(path string) ([]byte, error) {
-	// Should it have become a pipe since, it must not hold everybody up.
+	// If the file has become a pipe since, opening it must not block.
 	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, err
@@ -103,7 +102,7 @@ func contents(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, class.MaxManifest+1))
 }
 
-// unwrapPath drops the path from an error that has the file's name already.
+// unwrapPath removes the path from an error whose text has the file's name already.
 func unwrapPath(err error) error {
 	var p *fs.PathError
 	if errors.As(err, &p) {
@@ -142,7 +141,7 @@ func (f *file) add(name string, one found) {
 	f.found = append(f.found, one)
 }
 
-// broken keeps the last good classes of a file that cannot be read now.
+// broken keeps the last good classes of a file that cannot be read.
 func (s *Source) broken(name string, old, f *file) *file {
 	if old != nil {
 		for _, one := range old.found {
@@ -157,7 +156,7 @@ func (s *Source) broken(name string, old, f *file) *file {
 	return f
 }
 
-// class parses one object, which stands for itself: its version is its content.
+// class parses one object. Its version is the hash of its content.
 func (s *Source) class(name string, o *v1.SecretProviderClass, known []found) found {
 	if o.Namespace == "" {
 		o.Namespace = defaultNamespace
@@ -179,20 +178,20 @@ func (s *Source) class(name string, o *v1.SecretProviderClass, known []found) fo
 	return found{ref, entry{class: c, err: err, version: o.ResourceVersion, files: []string{name}}}
 }
 
-// version is made of what the API server would call an edit.
+// version is another one after each change that the API server would call an edit.
 func version(o *v1.SecretProviderClass) string {
 	text, _ := json.Marshal(o) // nothing but strings: it cannot fail
 	sum := sha256.Sum256(text)
 	return hex.EncodeToString(sum[:16])
 }
 
-// uid is made of the name, the one thing that stays over all edits.
+// uid is the hash of the name, which no edit changes.
 func uid(ref class.Ref) types.UID {
 	h := sha256.Sum256([]byte(ref.String()))
 	return types.UID(fmt.Sprintf("%x-%x-%x-%x-%x", h[0:4], h[4:6], h[6:8], h[8:10], h[10:16]))
 }
 
-// mentions tells whether a broken file seems to hold a class of that name.
+// mentions reports whether a broken file seems to have a class of that name.
 func (f *file) mentions(name string) bool {
 	if !bytes.Contains(f.text, []byte(name)) {
 		return false

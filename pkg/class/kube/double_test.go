@@ -1,4 +1,4 @@
-package apisource_test
+package kube_test
 
 import (
 	"context"

@@ -1,4 +1,4 @@
-package dirsource_test
+package manifests_test
 
 import (
 	"context"
@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/class/dirsource"
+	"github.com/mayfly-csi/mayfly/pkg/class/manifests"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -39,11 +39,11 @@ type fixture struct {
 	*testing.T
 	dir     string
 	logs    *testkit.Log
-	source  *dirsource.Source
+	source  *manifests.Source
 	changes chan change
 }
 
-func setUp(t *testing.T, c dirsource.Config) *fixture {
+func setUp(t *testing.T, c manifests.Config) *fixture {
 	t.Helper()
 	f := &fixture{T: t, logs: &testkit.Log{}, changes: make(chan change, 100)}
 	if c.Dir == "" {
@@ -59,7 +59,7 @@ func setUp(t *testing.T, c dirsource.Config) *fixture {
 		f.changes <- change{r, version}
 	}
 	var err error
-	if f.source, err = dirsource.New(c); err != nil {
+	if f.source, err = manifests.New(c); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -138,16 +138,16 @@ func TestNewRefuses(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"", file, file + ".absent"} {
-		if _, err := dirsource.New(dirsource.Config{Dir: dir}); err == nil {
-			t.Errorf("%q was accepted", dir)
+	for _, path := range []string{"", file, file + ".absent"} {
+		if _, err := manifests.New(manifests.Config{Dir: path}); err == nil {
+			t.Errorf("%q was accepted", path)
 		}
 	}
 }
 
 // TestGetSeesEveryEdit edits without pause: no event and no clock is waited for.
 func TestGetSeesEveryEdit(t *testing.T) {
-	f := setUp(t, dirsource.Config{})
+	f := setUp(t, manifests.Config{})
 	db := ref("default", "db")
 	f.refused(db, fault.ClassNotFound, "failed to get secretproviderclass default/db", f.dir)
 	versions := map[string]bool{}
@@ -175,7 +175,7 @@ func TestGetSeesEveryEdit(t *testing.T) {
 }
 
 func TestGetChoosesFiles(t *testing.T) {
-	f := setUp(t, dirsource.Config{})
+	f := setUp(t, manifests.Config{})
 	for _, name := range []string{"a.yaml", "b.yml", "c.JSON", "d.txt", ".e.yaml", "f.yaml~"} {
 		f.write(name, manifest("ns", "class-"+name[:1], name))
 	}
@@ -201,7 +201,7 @@ func TestGetChoosesFiles(t *testing.T) {
 
 // TestConfigMap swaps ..data as kubelet does for a mounted ConfigMap.
 func TestConfigMap(t *testing.T) {
-	f := setUp(t, dirsource.Config{Rescan: time.Hour})
+	f := setUp(t, manifests.Config{Rescan: time.Hour})
 	version := func(n string) {
 		dir := filepath.Join(f.dir, "..v"+n)
 		if err := os.Mkdir(dir, 0o700); err != nil {
@@ -235,7 +235,7 @@ func TestConfigMap(t *testing.T) {
 }
 
 func TestBrokenFile(t *testing.T) {
-	f := setUp(t, dirsource.Config{})
+	f := setUp(t, manifests.Config{})
 	f.write("good.yaml", manifest("ns", "good", "r"))
 	f.write("bad.yaml", manifest("ns", "one", "old")+"---\n"+manifest("ns", "two", "old"))
 	f.role(ref("ns", "one"))
@@ -259,14 +259,14 @@ func TestBrokenFile(t *testing.T) {
 }
 
 func TestBrokenFromTheStart(t *testing.T) {
-	f := setUp(t, dirsource.Config{})
+	f := setUp(t, manifests.Config{})
 	f.write("a.json", `{"kind": "SecretProviderClass", "metadata": {"name": "db"},`)
 	f.refused(ref("default", "db"), fault.InvalidClass, "reading a.json: document 1, near line 1")
 	f.refused(ref("default", "d"), fault.ClassNotFound, "a.json")
 }
 
 func TestUnreadable(t *testing.T) {
-	f := setUp(t, dirsource.Config{})
+	f := setUp(t, manifests.Config{})
 	f.write("a.yaml", manifest("ns", "db", "r"))
 	f.role(ref("ns", "db"))
 	path := filepath.Join(f.dir, "a.yaml")
@@ -290,7 +290,7 @@ func TestDirectoryGone(t *testing.T) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	f := setUp(t, dirsource.Config{Dir: dir, Rescan: 10 * time.Millisecond})
+	f := setUp(t, manifests.Config{Dir: dir, Rescan: 10 * time.Millisecond})
 	f.write("a.yaml", manifest("ns", "db", "r1"))
 	f.role(ref("ns", "db"))
 	f.source.Retain(ref("ns", "db"))
@@ -316,7 +316,7 @@ func TestDirectoryGone(t *testing.T) {
 }
 
 func TestTwice(t *testing.T) {
-	f := setUp(t, dirsource.Config{})
+	f := setUp(t, manifests.Config{})
 	f.write("a.yaml", manifest("", "db", "r"))
 	f.write("b.yaml", manifest("default", "db", "r"))
 	f.write("c.yaml", manifest("ns", "x", "r")+"---\n"+manifest("ns", "x", "r"))
@@ -329,7 +329,7 @@ func TestTwice(t *testing.T) {
 }
 
 func TestInvalidClassAndWarnings(t *testing.T) {
-	f := setUp(t, dirsource.Config{})
+	f := setUp(t, manifests.Config{})
 	f.write("a.yaml", manifest("ns", "bad", "r, refreshInterval: soon")+"---\n"+manifest("ns", "odd", "r, refreshinterval: 1m")+"extra: 1\n")
 	for range 3 {
 		f.refused(ref("ns", "bad"), fault.InvalidClass, "ns/bad: spec.parameters.refreshInterval")
@@ -350,7 +350,7 @@ func TestInvalidClassAndWarnings(t *testing.T) {
 
 // TestChanges sees an edit, a deletion and a creation through events alone.
 func TestChanges(t *testing.T) {
-	f := setUp(t, dirsource.Config{Rescan: time.Hour, Debounce: time.Millisecond})
+	f := setUp(t, manifests.Config{Rescan: time.Hour, Debounce: time.Millisecond})
 	db := ref("ns", "db")
 	f.write("a.yaml", manifest("ns", "db", "r1"))
 	f.write("b.yaml", manifest("ns", "other", "r1"))
@@ -388,7 +388,7 @@ func TestChanges(t *testing.T) {
 
 // TestRescan edits behind a symlink, of which the kernel tells nothing.
 func TestRescan(t *testing.T) {
-	f := setUp(t, dirsource.Config{Rescan: 5 * time.Millisecond})
+	f := setUp(t, manifests.Config{Rescan: 5 * time.Millisecond})
 	target := filepath.Join(t.TempDir(), "target")
 	write := func(role string) {
 		temp := target + ".tmp"
@@ -414,8 +414,8 @@ func TestRescan(t *testing.T) {
 func TestOnVersionHoldsNoLock(t *testing.T) {
 	dir := t.TempDir()
 	got := make(chan error, 10)
-	var source *dirsource.Source
-	source, err := dirsource.New(dirsource.Config{Dir: dir, Rescan: 5 * time.Millisecond, OnVersion: func(r class.Ref, version string) {
+	var source *manifests.Source
+	source, err := manifests.New(manifests.Config{Dir: dir, Rescan: 5 * time.Millisecond, OnVersion: func(r class.Ref, version string) {
 		c, err := source.Get(context.Background(), r)
 		if err == nil && c.ResourceVersion != version {
 			err = fmt.Errorf("told of version %q, it is %q", version, c.ResourceVersion)
@@ -449,7 +449,7 @@ func TestOnVersionHoldsNoLock(t *testing.T) {
 }
 
 func TestConcurrentUse(t *testing.T) {
-	f := setUp(t, dirsource.Config{Rescan: time.Millisecond, Debounce: time.Millisecond})
+	f := setUp(t, manifests.Config{Rescan: time.Millisecond, Debounce: time.Millisecond})
 	f.changes = make(chan change, 1e6)
 	f.write("a.yaml", manifest("ns", "db", "r"))
 	f.run()
@@ -469,7 +469,7 @@ func TestConcurrentUse(t *testing.T) {
 }
 
 func TestGetCanceled(t *testing.T) {
-	f := setUp(t, dirsource.Config{})
+	f := setUp(t, manifests.Config{})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	if _, err := f.source.Get(ctx, ref("ns", "db")); fault.Of(err) != fault.Canceled {
@@ -480,7 +480,7 @@ func TestGetCanceled(t *testing.T) {
 // TestFirstSight has the first look tell what there is, which is no change.
 func TestFirstSight(t *testing.T) {
 	seen := make(chan string, 100)
-	f := setUp(t, dirsource.Config{Rescan: time.Hour, OnVersion: func(r class.Ref, version string) { seen <- r.Name + " " + version }})
+	f := setUp(t, manifests.Config{Rescan: time.Hour, OnVersion: func(r class.Ref, version string) { seen <- r.Name + " " + version }})
 	f.write("a.yaml", manifest("ns", "db", "r1")+"---\n"+manifest("ns", "other", "r1")+"---\n"+manifest("ns", "bad", "r1, refreshInterval: soon"))
 	want := map[string]bool{"absent ": true, "bad ": true}
 	for _, name := range []string{"db", "absent", "bad"} {
