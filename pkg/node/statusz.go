@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/printable"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 	"github.com/mayfly-csi/mayfly/pkg/statusz/page"
 	"github.com/mayfly-csi/mayfly/pkg/stores"
@@ -49,7 +50,7 @@ func serveAgain(ctx context.Context, addr string, h http.Handler, log *slog.Logg
 
 func (n *Node) statusHandler() http.Handler {
 	return page.Handler(&page.Source{
-		Volumes: n.volumes, Failures: n.failures, Node: n.about, Stores: n.stores, Plugins: n.answeringPlugins, Loopback: isLoopback(n.c.StatusAddr),
+		Volumes: n.volumes, Failures: n.failures, Node: n.about, Stores: func() []statusz.Store { return storesOf(n.builtIn) }, Plugins: func() []statusz.Plugin { return pluginsOf(n.plugins) }, Loopback: isLoopback(n.c.StatusAddr),
 	})
 }
 
@@ -76,10 +77,10 @@ func (n *Node) about() statusz.Node {
 	return out
 }
 
-// stores returns the servers that the built-in providers know, those with open circuits first.
-func (n *Node) stores() []statusz.Store {
+// storesOf returns the servers that the built-in providers know, those with open circuits first.
+func storesOf(builtIn provider.Registry) []statusz.Store {
 	var out []statusz.Store
-	for name, p := range n.builtIn {
+	for name, p := range builtIn {
 		w, ok := p.(provider.Watcher)
 		if !ok {
 			continue
@@ -106,13 +107,13 @@ func storeOf(name string, s stores.Store) statusz.Store {
 	return out
 }
 
-// answeringPlugins returns the plugins in use, by name.
-func (n *Node) answeringPlugins() []statusz.Plugin {
-	if n.plugins == nil {
+// pluginsOf returns the plugins in use, by name.
+func pluginsOf(plugins *plugin.Registry) []statusz.Plugin {
+	if plugins == nil {
 		return nil
 	}
 	var out []statusz.Plugin
-	for name, answers := range n.plugins.Answering() {
+	for name, answers := range plugins.Answering() {
 		out = append(out, statusz.Plugin{Name: printable.Text(name, 256), Answering: answers})
 	}
 	slices.SortFunc(out, func(a, b statusz.Plugin) int { return cmp.Compare(a.Name, b.Name) })

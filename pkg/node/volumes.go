@@ -6,8 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"k8s.io/client-go/rest"
-
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -20,8 +18,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/rollout"
 	"github.com/mayfly-csi/mayfly/pkg/secretsync"
 	"github.com/mayfly-csi/mayfly/pkg/staging"
-	"github.com/mayfly-csi/mayfly/pkg/status"
-	"github.com/mayfly-csi/mayfly/pkg/taint"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -31,13 +27,6 @@ const releaseTimeout = 10 * time.Second
 
 // lockMargin is how long the previous process may take to end once its calls have ended.
 const lockMargin = 5 * time.Second
-
-// The rate of status and Event writes of one node: it covers a full node of 110 pods within half a
-// minute, and does not overload the API server when a whole cluster starts at once.
-const (
-	statusQPS   = 5
-	statusBurst = 20
-)
 
 func (n *Node) buildVolumes() error {
 	mounts, err := tmpfs.New()
@@ -58,24 +47,33 @@ func (n *Node) buildVolumes() error {
 	if err != nil {
 		return err
 	}
-	cluster, err := clusterConfig(n.c)
+	rest, err := clusterConfig(n.c)
 	if err != nil {
 		return err
 	}
-	if cluster != nil {
-		cluster.Wrap(n.metrics.CountAPIRequests)
+	if rest != nil {
+		rest.Wrap(n.metrics.CountAPIRequests)
 	}
 	n.runners = append(n.runners, func(ctx context.Context) error { return watchSuspend(ctx, clock.SinceBoot) })
-	n.classes, err = newClasses(n.c, n.budget, cluster, func(ref class.Ref, version string) { n.volumes.ClassVersion(ref, version) })
+	n.classes, err = newClasses(n.c, n.budget, rest, func(ref class.Ref, version string) { n.volumes.ClassVersion(ref, version) })
 	if err != nil {
 		return err
 	}
-	observers, follower, err := n.observers(cluster)
-	if err != nil {
-		return err
+	observers := volume.Observers{n.metrics, n.failures}
+	if n.audit != nil {
+		observers = append(observers, n.audit)
+	}
+	writers := volume.Followers{secretsync.Off{}, rollout.Off{}}
+	if rest != nil {
+		cluster, err := newCluster(&n.c, rest, n.metrics, func() error { return n.readiness().Err(context.Background()) })
+		if err != nil {
+			return err
+		}
+		observers, writers = append(observers, cluster.observers...), cluster.followers
+		n.runners = append(n.runners, cluster.runners...)
 	}
 	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Renderer: rendered.Renderer{Budget: n.budget}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: follower, Tracer: n.tracer, Logger: n.c.Logger,
+		Classes: n.classes, Providers: providers, Renderer: rendered.Renderer{Budget: n.budget}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: writers, Tracer: n.tracer, Logger: n.c.Logger,
 		Limits: volume.Limits{
 			Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 			MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval,
@@ -87,94 +85,6 @@ func (n *Node) buildVolumes() error {
 		return err
 	}
 	n.metrics.WatchVolumes(n.volumes.Statuses, n.volumes.Overview)
-	return nil
-}
-
-// observers returns the receivers of every outcome: the metrics, the audit trail if there is one
-// and, with an API server, the statuses and Events. It also returns what writes other objects after
-// a payload, which needs an API server too.
-func (n *Node) observers(cluster *rest.Config) (volume.Observers, volume.Follower, error) {
-	observers := volume.Observers{n.metrics, n.failures}
-	if n.audit != nil {
-		observers = append(observers, n.audit)
-	}
-	if cluster == nil {
-		return observers, volume.Followers{secretsync.Off{}, rollout.Off{}}, nil
-	}
-	api, err := status.NewAPI(cluster)
-	if err != nil {
-		return nil, nil, err
-	}
-	reporter, err := status.New(status.Config{
-		API: api, Logger: n.c.Logger, Driver: n.c.Driver, Node: n.c.NodeID,
-		QPS: statusQPS, Burst: statusBurst, RotatedEvents: n.c.RotatedEvents,
-	})
-	if err != nil {
-		return nil, nil, err
-	}
-	n.runners = append(n.runners, reporter.Run)
-	if err := n.removeTaint(cluster); err != nil {
-		return nil, nil, err
-	}
-	return n.followers(cluster, append(observers, reporter), reporter)
-}
-
-// followers are the parts of the driver that write other objects than its own,
-// where that is switched on. They are told of outcomes too.
-func (n *Node) followers(cluster *rest.Config, observers volume.Observers, events *status.Reporter) (volume.Observers, volume.Follower, error) {
-	followers := volume.Followers{secretsync.Off{}, rollout.Off{}}
-	if n.c.SyncSecrets { // before the restarts, which have pods read them again
-		secrets, err := n.secrets(cluster, events)
-		if err != nil {
-			return nil, nil, err
-		}
-		followers[0], observers = secrets, append(observers, secrets)
-	}
-	if n.c.RolloutRestart {
-		restarts, err := n.restarts(cluster, events)
-		if err != nil {
-			return nil, nil, err
-		}
-		followers[1], observers = restarts, append(observers, restarts)
-	}
-	return observers, followers, nil
-}
-
-// restarts restarts the workloads that classes name.
-func (n *Node) restarts(cluster *rest.Config, events status.Teller) (*rollout.Restarter, error) {
-	api, err := rollout.NewAPI(cluster)
-	if err != nil {
-		return nil, err
-	}
-	return rollout.New(rollout.Config{API: api, Events: events, Logger: n.c.Logger, Count: n.metrics.CountRestart})
-}
-
-// secrets writes the Kubernetes Secrets of classes.
-func (n *Node) secrets(cluster *rest.Config, events status.Teller) (*secretsync.Syncer, error) {
-	api, err := secretsync.NewAPI(cluster)
-	if err != nil {
-		return nil, err
-	}
-	for _, result := range secretsync.Results() {
-		n.metrics.KnowSecretResult(string(result))
-	}
-	return secretsync.New(secretsync.Config{
-		API: api, Events: events, Logger: n.c.Logger, Node: n.c.NodeID,
-		Count: func(r secretsync.Result) { n.metrics.CountSecret(string(r)) },
-	})
-}
-
-// removeTaint removes the start-up taint from the node once the driver is ready.
-func (n *Node) removeTaint(cluster *rest.Config) error {
-	if n.c.StartupTaint == "" {
-		return nil
-	}
-	ready := func() error { return n.readiness().Err(context.Background()) }
-	r, err := taint.New(cluster, n.c.NodeID, n.c.StartupTaint, ready, n.c.Logger)
-	if err != nil {
-		return err
-	}
-	n.runners = append(n.runners, r.Run)
 	return nil
 }
 
