@@ -10,13 +10,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
@@ -108,16 +106,9 @@ type client struct{ rest *rest.RESTClient }
 
 // NewAPI makes an API of the cluster's address and credentials.
 func NewAPI(cluster *rest.Config) (API, error) {
-	scheme := runtime.NewScheme()
-	metav1.AddToGroupVersion(scheme, appsv1.SchemeGroupVersion)
-	c := rest.CopyConfig(cluster)
-	c.APIPath, c.GroupVersion = "/apis", &appsv1.SchemeGroupVersion
-	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	c.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter()
-	out, err := rest.RESTClientFor(c)
+	out, err := kubeclient.New(cluster, appsv1.SchemeGroupVersion, nil)
 	if err != nil {
-		return nil, fmt.Errorf("making a client for workloads: %w", err)
+		return nil, err
 	}
 	return &client{out}, nil
 }

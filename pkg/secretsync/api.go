@@ -2,16 +2,14 @@ package secretsync
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/flowcontrol"
+
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
 )
 
 // API is what is needed of the API server. Errors are its own.
@@ -35,19 +33,11 @@ type client struct{ rest *rest.RESTClient }
 // NewAPI makes an API of the cluster's address and credentials. The Syncer
 // limits the rate, so the client does not.
 func NewAPI(cluster *rest.Config) (API, error) {
-	scheme := runtime.NewScheme()
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	if err := metav1.AddMetaToScheme(scheme); err != nil {
-		return nil, fmt.Errorf("building the scheme: %w", err)
-	}
 	c := rest.CopyConfig(cluster)
-	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
-	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, metadataOnly
-	c.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter()
-	out, err := rest.RESTClientFor(c)
+	c.AcceptContentTypes = metadataOnly
+	out, err := kubeclient.New(c, corev1.SchemeGroupVersion, metav1.AddMetaToScheme)
 	if err != nil {
-		return nil, fmt.Errorf("making a client for Secrets: %w", err)
+		return nil, err
 	}
 	return &client{out}, nil
 }

@@ -2,22 +2,17 @@ package status
 
 import (
 	"context"
-	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/util/flowcontrol"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
 )
 
-// client implements API with two small REST clients, because the typed clientset would link every
-// kind of Kubernetes into the program.
+// client implements API.
 type client struct {
 	core   *rest.RESTClient
 	stores *rest.RESTClient
@@ -28,35 +23,15 @@ type client struct {
 func NewAPI(c *rest.Config) (API, error) { return newClient(c) }
 
 func newClient(c *rest.Config) (*client, error) {
-	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Event{})
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	if err := v1.AddToScheme(scheme); err != nil {
-		return nil, fmt.Errorf("building the scheme: %w", err)
-	}
-	codecs := serializer.NewCodecFactory(scheme)
-	core, err := restClient(c, "/api", corev1.SchemeGroupVersion, codecs)
+	core, err := kubeclient.New(c, corev1.SchemeGroupVersion, kubeclient.Kinds(corev1.SchemeGroupVersion, &corev1.Event{}))
 	if err != nil {
 		return nil, err
 	}
-	stores, err := restClient(c, "/apis", v1.GroupVersion(), codecs)
+	stores, err := kubeclient.New(c, v1.GroupVersion(), v1.AddToScheme)
 	if err != nil {
 		return nil, err
 	}
 	return &client{core, stores}, nil
-}
-
-func restClient(c *rest.Config, path string, gv schema.GroupVersion, codecs serializer.CodecFactory) (*rest.RESTClient, error) {
-	c = rest.CopyConfig(c)
-	c.APIPath, c.GroupVersion = path, &gv
-	c.NegotiatedSerializer = codecs.WithoutConversion()
-	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	c.RateLimiter = flowcontrol.NewFakeAlwaysRateLimiter()
-	out, err := rest.RESTClientFor(c)
-	if err != nil {
-		return nil, fmt.Errorf("making a client for %s: %w", gv, err)
-	}
-	return out, nil
 }
 
 func (c *client) CreateEvent(ctx context.Context, e *corev1.Event) (*corev1.Event, error) {

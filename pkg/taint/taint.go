@@ -10,13 +10,11 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
@@ -32,16 +30,9 @@ type Remover struct {
 
 // New makes a Remover of the taint with that key and any effect.
 func New(cluster *rest.Config, node, key string, ready func() error, log *slog.Logger) (*Remover, error) {
-	scheme := runtime.NewScheme()
-	scheme.AddKnownTypes(corev1.SchemeGroupVersion, &corev1.Node{})
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	c := rest.CopyConfig(cluster)
-	c.APIPath, c.GroupVersion = "/api", &corev1.SchemeGroupVersion
-	c.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	c.ContentType, c.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	client, err := rest.RESTClientFor(c)
+	client, err := kubeclient.New(cluster, corev1.SchemeGroupVersion, kubeclient.Kinds(corev1.SchemeGroupVersion, &corev1.Node{}))
 	if err != nil {
-		return nil, fmt.Errorf("making a client for nodes: %w", err)
+		return nil, err
 	}
 	return &Remover{client, node, key, log, ready}, nil
 }

@@ -12,7 +12,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/rest"
@@ -21,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fair"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
 )
 
 const (
@@ -47,19 +47,11 @@ type client struct {
 }
 
 func newClient(c Config) (*client, error) {
-	scheme := runtime.NewScheme()
-	if err := v1.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
 	cfg := rest.CopyConfig(c.REST)
-	gv := v1.GroupVersion()
-	cfg.GroupVersion, cfg.APIPath = &gv, "/apis"
-	cfg.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	cfg.ContentType, cfg.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	cfg.QPS, cfg.Burst, cfg.RateLimiter = c.QPS, c.Burst, nil
+	cfg.QPS, cfg.Burst = c.QPS, c.Burst
 	cfg.Timeout = 0 // it would end the watches
 	cfg.WarningHandler, cfg.WarningHandlerWithContext = rest.NoWarnings{}, nil
-	rc, err := rest.RESTClientFor(cfg)
+	rc, err := kubeclient.New(cfg, v1.GroupVersion(), v1.AddToScheme)
 	if err != nil {
 		return nil, err
 	}

@@ -12,13 +12,12 @@ import (
 	"github.com/spf13/pflag"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/kubernetes"
 	_ "k8s.io/client-go/plugin/pkg/client/auth" // the ways of logging in that kubeconfig files name
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
@@ -100,7 +99,7 @@ func (f *Flags) Connect(s output.Streams) (*Client, error) {
 	if c.Interface, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	c.stores, err = storesClient(config)
+	c.stores, err = kubeclient.New(config, v1.GroupVersion(), v1.AddToScheme)
 	return c, err
 }
 
@@ -118,23 +117,6 @@ func (f *Flags) CurrentNamespace() (string, error) {
 		return "", fmt.Errorf("reading the kubeconfig: %w", err)
 	}
 	return namespace, nil
-}
-
-func storesClient(config *rest.Config) (rest.Interface, error) {
-	scheme := runtime.NewScheme()
-	if err := v1.AddToScheme(scheme); err != nil {
-		return nil, fmt.Errorf("building the scheme: %w", err)
-	}
-	config = rest.CopyConfig(config)
-	gv := v1.GroupVersion()
-	config.APIPath, config.GroupVersion = "/apis", &gv
-	config.NegotiatedSerializer = serializer.NewCodecFactory(scheme).WithoutConversion()
-	config.ContentType, config.AcceptContentTypes = runtime.ContentTypeJSON, runtime.ContentTypeJSON
-	client, err := rest.RESTClientFor(config)
-	if err != nil {
-		return nil, fmt.Errorf("making a client for %s: %w", gv, err)
-	}
-	return client, nil
 }
 
 // counter counts the requests of a command.
