@@ -13,7 +13,7 @@ type Stages struct {
 // Make makes one more stage in the volume at target. Calls for one target must not run at the same
 // time.
 func (s Stages) Make(target string, o tmpfs.Options) (provider.Stage, error) {
-	made, err := s.Mounts.Stage(target, o)
+	made, err := tmpfs.Stages(s).Make(target, o)
 	if err != nil {
 		return nil, err
 	}
@@ -21,7 +21,7 @@ func (s Stages) Make(target string, o tmpfs.Options) (provider.Stage, error) {
 }
 
 // Sweep removes the stages that a crash left in the volume at target.
-func (s Stages) Sweep(target string) error { return s.Mounts.Sweep(target) }
+func (s Stages) Sweep(target string) error { return tmpfs.Stages(s).Sweep(target) }
 
 type stage struct{ *tmpfs.Stage }
 

@@ -28,41 +28,44 @@ const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 // mounts the volume into the pod without the mounts inside. Close removes it; after a crash Sweep
 // or unpublishing the volume does.
 type Stage struct {
-	m      *Mounter
+	stages Stages
 	volume directory
 	name   string
 	root   *os.File
 }
 
-// Stage makes one in the tmpfs that is mounted at target. Calls for one target must not run at the
-// same time.
-func (m *Mounter) Stage(target string, o Options) (_ *Stage, err error) {
-	volume, err := m.openTmpfs(target)
+// Stages makes and removes stages.
+type Stages struct{ Mounts *Mounter }
+
+// Make makes a stage in the tmpfs that is mounted at target. Calls for one target must not run at
+// the same time.
+func (s Stages) Make(target string, o Options) (_ *Stage, err error) {
+	volume, err := s.Mounts.openTmpfs(target)
 	if err != nil {
 		return nil, err
 	}
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // never fails
-	s := &Stage{m: m, volume: volume, name: fmt.Sprintf("%s%x", stagePrefix, random)}
+	stage := &Stage{stages: s, volume: volume, name: fmt.Sprintf("%s%x", stagePrefix, random)}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.Close())
+			err = errors.Join(err, stage.Close())
 		}
 	}()
-	if err := unix.Mkdirat(volume.fd, s.name, 0o700); err != nil {
+	if err := unix.Mkdirat(volume.fd, stage.name, 0o700); err != nil {
 		return nil, fmt.Errorf("making a directory in %q: %w", volume.path, err)
 	}
-	if err := m.Mount(s.Path(), o); err != nil {
+	if err := s.Mounts.Mount(stage.Path(), o); err != nil {
 		return nil, err
 	}
-	if s.root, err = s.open(); err != nil {
+	if stage.root, err = stage.open(); err != nil {
 		return nil, err
 	}
-	info, err := m.inspect(location{fd: int(s.root.Fd())})
+	info, err := s.Mounts.inspect(location{fd: int(stage.root.Fd())})
 	if err != nil || !info.Ours {
-		return nil, fmt.Errorf("the mount at %q is not the one just made: %w", s.Path(), cmp.Or(err, ErrForeign))
+		return nil, fmt.Errorf("the mount at %q is not the one just made: %w", stage.Path(), cmp.Or(err, ErrForeign))
 	}
-	return s, nil
+	return stage, nil
 }
 
 func (s *Stage) open() (*os.File, error) {
@@ -87,13 +90,13 @@ func (s *Stage) Close() error {
 		_ = s.root.Close()
 	}
 	defer s.volume.close()
-	return s.m.removeStage(s.volume, s.name)
+	return s.stages.remove(s.volume, s.name)
 }
 
-// removeStage accepts that parts of the stage are missing.
-func (m *Mounter) removeStage(volume directory, name string) error {
+// remove accepts that parts of the stage are missing.
+func (s Stages) remove(volume directory, name string) error {
 	path := filepath.Join(volume.path, name)
-	if err := m.UnmountAny(path); err != nil {
+	if err := s.Mounts.UnmountAny(path); err != nil {
 		return err
 	}
 	err := unix.Unlinkat(volume.fd, name, unix.AT_REMOVEDIR)
@@ -105,8 +108,8 @@ func (m *Mounter) removeStage(volume directory, name string) error {
 
 // Sweep removes the stages that a crash left in the volume at target. No stage of that volume may
 // be in use.
-func (m *Mounter) Sweep(target string) error {
-	volume, err := m.openTmpfs(target)
+func (s Stages) Sweep(target string) error {
+	volume, err := s.Mounts.openTmpfs(target)
 	if err != nil {
 		return err
 	}
@@ -118,7 +121,7 @@ func (m *Mounter) Sweep(target string) error {
 	var problems []error
 	for _, name := range list {
 		if stageName.MatchString(name) {
-			problems = append(problems, m.removeStage(volume, name))
+			problems = append(problems, s.remove(volume, name))
 		}
 	}
 	return errors.Join(problems...)

@@ -37,7 +37,7 @@ var stageOptions = Options{Size: 64 << 10, Inodes: 8, Mode: 0o700}
 func TestStage(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := m.Stage(dir, stageOptions)
+		s, err := (Stages{m}).Make(dir, stageOptions)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -77,17 +77,17 @@ func TestStage(t *testing.T) {
 func TestStageNeedsAMountedTmpfs(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := newDir(t)
-		if _, err := m.Stage(dir, stageOptions); !errors.Is(err, ErrNotMounted) {
+		if _, err := (Stages{m}).Make(dir, stageOptions); !errors.Is(err, ErrNotMounted) {
 			t.Errorf("no mount: %v", err)
 		}
-		if err := m.Sweep(dir); !errors.Is(err, ErrNotMounted) {
+		if err := (Stages{m}).Sweep(dir); !errors.Is(err, ErrNotMounted) {
 			t.Errorf("sweeping no mount: %v", err)
 		}
-		if _, err := m.Stage("/proc", stageOptions); !errors.Is(err, ErrForeign) {
+		if _, err := (Stages{m}).Make("/proc", stageOptions); !errors.Is(err, ErrForeign) {
 			t.Errorf("no tmpfs: %v", err)
 		}
 		dir = mounted(t, m)
-		if _, err := m.Stage(dir, Options{}); err == nil || len(listed(t, dir)) > 0 {
+		if _, err := (Stages{m}).Make(dir, Options{}); err == nil || len(listed(t, dir)) > 0 {
 			t.Errorf("bad options: %v, left %q", err, listed(t, dir))
 		}
 	})
@@ -98,7 +98,7 @@ func TestStageNeedsAMountedTmpfs(t *testing.T) {
 func TestSweep(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := m.Stage(dir, stageOptions)
+		s, err := (Stages{m}).Make(dir, stageOptions)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -113,7 +113,7 @@ func TestSweep(t *testing.T) {
 			}
 		}
 		for range 2 {
-			if err := m.Sweep(dir); err != nil {
+			if err := (Stages{m}).Sweep(dir); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -127,7 +127,7 @@ func TestSweep(t *testing.T) {
 func TestUnmountTakesStagesAlong(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := m.Stage(dir, stageOptions)
+		s, err := (Stages{m}).Make(dir, stageOptions)
 		if err != nil {
 			t.Fatal(err)
 		}
