@@ -17,11 +17,11 @@ type NamedFile struct {
 }
 
 // CheckFiles refuses duplicate names, and names that would be both a file and a directory.
-func (s *Set) CheckFiles(files []NamedFile) {
+func (m *Mistakes) CheckFiles(files []NamedFile) {
 	owner := map[string]int{}
 	for _, f := range files {
 		if first, taken := owner[f.Name]; taken {
-			s.add(&field.Error{
+			m.add(&field.Error{
 				Type: field.ErrorTypeDuplicate, Field: f.Path.String(), BadValue: Clip(f.Name),
 				Detail: fmt.Sprintf("objects[%d] has this name too", first),
 			})
@@ -29,12 +29,12 @@ func (s *Set) CheckFiles(files []NamedFile) {
 		}
 		owner[f.Name] = f.Index
 	}
-	s.checkDirectories(files)
+	m.checkDirectories(files)
 }
 
 // checkDirectories goes through the names in an order in which a directory comes directly before
 // its contents.
-func (s *Set) checkDirectories(files []NamedFile) {
+func (m *Mistakes) checkDirectories(files []NamedFile) {
 	sorted := slices.SortedStableFunc(slices.Values(files), func(a, b NamedFile) int { return byPath(a.Name, b.Name) })
 	var above []NamedFile // each is a directory above the next
 	for _, f := range sorted {
@@ -43,7 +43,7 @@ func (s *Set) checkDirectories(files []NamedFile) {
 		}
 		if len(above) > 0 {
 			dir := above[len(above)-1]
-			s.fail(f.Path, f.Name, fmt.Sprintf("objects[%d] is the file %q, so it cannot be a directory", dir.Index, Clip(dir.Name)))
+			m.fail(f.Path, f.Name, fmt.Sprintf("objects[%d] is the file %q, so it cannot be a directory", dir.Index, Clip(dir.Name)))
 		}
 		above = append(above, f)
 	}

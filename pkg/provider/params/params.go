@@ -18,24 +18,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-const (
-	maxValue = 4096
-	// maxMistakes is how many mistakes are told, and how many warnings: a class can
-	// hold as many of each as it has letters.
-	maxMistakes = 20
-)
+// maxValue bounds a value in bytes.
+const maxValue = 4096
 
 // Set is the parameters of one class, and their mistakes.
 type Set struct {
-	Errs     field.ErrorList
-	Warnings []string
-	// Suspects are the Warnings about names that are near to known ones, so probably misspelt.
-	Suspects []string
+	Mistakes
 
-	more   int // number of mistakes that are not in Errs
 	given  int // bytes of the parameters
 	listed *left
-	path   *field.Path
 	known  Known
 	values map[string]string // by key
 	names  map[string]string // by key, as the class spells it
@@ -93,7 +84,7 @@ func (k Known) namesOf(key string) []string {
 // New sets the known keys and warns of the others. An empty value counts as not given: a chart
 // template with an unset value renders "".
 func New(raw map[string]string, known Known) *Set {
-	s := &Set{path: field.NewPath("spec", "parameters"), known: known, values: map[string]string{}, names: map[string]string{}}
+	s := &Set{known: known, values: map[string]string{}, names: map[string]string{}}
 	byName := known.names()
 	names := slices.Sorted(maps.Keys(byName))
 	for _, name := range slices.Sorted(maps.Keys(raw)) {
@@ -108,10 +99,10 @@ func New(raw map[string]string, known Known) *Set {
 		if known.Foreign != nil {
 			whose = known.Foreign(name)
 		}
-		if s.suspect(s.path.Child(Clip(name)), name, names, "") {
+		if s.suspect(root.Child(Clip(name)), name, names, "") {
 			continue
 		}
-		s.Warn(s.path.Child(Clip(name)), "unknown, so ignored%s", cmp.Or(whose, DidYouMean(name, names)))
+		s.Warn(root.Child(Clip(name)), "unknown, so ignored%s", cmp.Or(whose, DidYouMean(name, names)))
 	}
 	return s
 }
@@ -129,10 +120,10 @@ func (s *Set) take(key, name, value string) {
 				delete(s.names, key)
 				s.take(key, earlier, value)
 			}
-			s.Warn(s.path.Child(name), "ignored: it says the same as %s, which comes first", earlier)
+			s.Warn(root.Child(name), "ignored: it says the same as %s, which comes first", earlier)
 			return
 		}
-		s.add(field.Forbidden(s.path.Child(name), "says the same as "+earlier+", which is set too: keep one of them"))
+		s.add(field.Forbidden(root.Child(name), "says the same as "+earlier+", which is set too: keep one of them"))
 		return
 	}
 	s.names[key] = name
@@ -150,9 +141,9 @@ func (s *Set) take(key, name, value string) {
 // Field is the path of a parameter, in the class's spelling if the class has it.
 func (s *Set) Field(key string) *field.Path {
 	if name, ok := s.names[key]; ok {
-		return s.path.Child(name)
+		return root.Child(name)
 	}
-	return s.path.Child(s.known.namesOf(key)[0])
+	return root.Child(s.known.namesOf(key)[0])
 }
 
 // Has reports whether a parameter is given.
@@ -211,44 +202,6 @@ func (s *Set) Invalid(key, detail string) { s.fail(s.Field(key), s.values[key], 
 
 // InvalidSecret is Invalid for a parameter whose value must not be shown.
 func (s *Set) InvalidSecret(key, detail string) { s.fail(s.Field(key), secret.Redacted, detail) }
-
-func (s *Set) fail(path *field.Path, value, detail string) {
-	s.add(field.Invalid(path, Clip(value), detail))
-}
-
-func (s *Set) add(e *field.Error) {
-	if len(s.Errs) == maxMistakes {
-		s.more++
-		return
-	}
-	s.Errs = append(s.Errs, e)
-}
-
-// Warn reports a mistake that does not stop the class from working. When there are too many
-// warnings, one says so and the rest are dropped.
-func (s *Set) Warn(path *field.Path, format string, args ...any) {
-	switch {
-	case len(s.Warnings) < maxMistakes:
-		s.Warnings = append(s.Warnings, path.String()+": "+fmt.Sprintf(format, args...))
-	case !s.warnedEnough():
-		s.Warnings = append(s.Warnings, s.path.String()+": there are more warnings")
-	}
-}
-
-// suspect reports a name that is near to a known one; false if it is not.
-func (s *Set) suspect(path *field.Path, name string, known []string, at string) bool {
-	want := class.Near(name, known)
-	if want == "" {
-		return false
-	}
-	s.Warn(path, "unknown%s; did you mean %s?", at, want)
-	if len(s.Suspects) < maxMistakes {
-		s.Suspects = append(s.Suspects, fmt.Sprintf("%s: unknown%s; did you mean %s?", path, at, want))
-	}
-	return true
-}
-
-func (s *Set) warnedEnough() bool { return len(s.Warnings) > maxMistakes }
 
 // Size is the approximate size in memory of the parsed parameters in bytes.
 func (s *Set) Size() int64 {

@@ -137,22 +137,6 @@ func (s *Set) checkFiles(p Policy, k TargetKeys) error {
 	return nil
 }
 
-// Err gives all that is wrong with the parameters; nil where nothing is.
-func (s *Set) Err() error {
-	if len(s.Errs) == 0 {
-		return nil
-	}
-	return s.refusal()
-}
-
-// refusal returns the mistakes as one error.
-func (s *Set) refusal() error {
-	if s.more > 0 {
-		return fault.New(fault.InvalidClass, "%w, and %d more", s.Errs.ToAggregate(), s.more)
-	}
-	return fault.New(fault.InvalidClass, "%w", s.Errs.ToAggregate())
-}
-
 // CheckAddress refuses an address that the operator does not allow.
 func (s *Set) CheckAddress(p Policy, key string, a endpoint.Address) error {
 	if p.Allowed.Allows(a) {
