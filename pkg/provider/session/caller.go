@@ -49,7 +49,7 @@ func (c *Caller) Secrets(t *Token) []secret.String {
 // Token is the identity's token, and not the stale one: Tokens for what is not
 // issued.
 func (c *Caller) Token(ctx context.Context, stale *Token) (*Token, error) {
-	return c.run.token(ctx, c.run.volume.now().group, stale)
+	return c.run.logins.token(ctx, c.run.volume.now().group, stale)
 }
 
 // CurrentToken is the identity's token if there is one.
@@ -73,7 +73,7 @@ func (c *Caller) Optional(r *Request) bool { return c.run.spec.optional(r) }
 // had, even if they were refused since.
 func (c *Caller) Earlier(r *Request) []*Reading {
 	state := c.run.volume.now()
-	list := []*Reading{state.readings.Stored(r.ID), state.group.recent.Stored(r.ID)}
+	list := []*Reading{state.readings.stored(r.ID), state.group.recent.stored(r.ID)}
 	return slices.DeleteFunc(list, func(rd *Reading) bool { return rd == nil || rd.Absent })
 }
 
@@ -83,7 +83,7 @@ func (c *Caller) Earlier(r *Request) []*Reading {
 // up to how many bytes all of it is kept.
 func (c *Caller) Keys(r *Request, k Kind) (keys []string, whole int) {
 	whole = WholeAnswer
-	last := c.run.volume.now().group.recent.Stored(r.ID)
+	last := c.run.volume.now().group.recent.stored(r.ID)
 	if !k.Shareable() {
 		whole = WholeCredential
 		if held := c.run.credentials().get(r.ID); held != nil {
@@ -123,20 +123,4 @@ func Room(from *endpoint.Reply) func(int64) error {
 		}
 		return from.Charge.Resize(before + n)
 	}
-}
-
-// Shown tells whether a file of the volume has an object of the request.
-func (f *run) shown(r *Request) bool {
-	return slices.ContainsFunc(f.spec.Objects, func(o *Object) bool { return o.Request == r && f.holds(o) })
-}
-
-// inFiles tells whether the volume holds all objects of a request, but those
-// that may be missing.
-func (f *run) inFiles(r *Request) bool {
-	missing := func(o *Object) bool { return o.Request == r && !o.Optional && !f.holds(o) }
-	return len(f.request.Current) > 0 && !slices.ContainsFunc(f.spec.Objects, missing)
-}
-
-func (f *run) holds(o *Object) bool {
-	return slices.ContainsFunc(f.request.Current, func(v provider.Version) bool { return v.ID == o.Name })
 }

@@ -13,17 +13,23 @@
 // What the engine holds:
 //
 //	Engine       the volumes and identities of this node
-//	volume       one volume: its identity now, and the superseded one until the
-//	             new one is answered; what is to be revoked with it
+//	volume       one volume: whose turn it is; its identity now, and the
+//	             superseded one until the new one is answered; what is to be
+//	             revoked with it
 //	group        the volumes of one Identity: its token, and what they read
+//	cache        the last answers of a volume or group, and when the store last
+//	             refused each
 //	credentials  what was issued for one volume, or for one identity with
 //	             credentialScope serviceAccount, and the tokens that leases hang on
-//	run          one Fetch of one volume
+//	run          one Fetch of one volume, with
+//	  logins     its tokens,
+//	  reader     what is read for all volumes of its group, and
+//	  issuer     what is issued for it alone
 //
 // The way of one Fetch is told by Engine.Fetch and run.obtain; what is done for
 // a credential by issuer.advance; what ends with a volume by Engine.Release.
-// The rules of time are in timing.go, and the state that outlives the process
-// in state.go.
+// The rules of time are in timing.go. What outlives the process is written in
+// state.go and read in restore.go.
 //
 // Nothing here reads a clock or rolls dice by itself: both come with the
 // operator's settings.

@@ -4,10 +4,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
@@ -20,11 +22,9 @@ type Engine struct {
 	config  *endpoint.Settings
 	store   Store
 	specs   params.Cache[*Spec]
-	volumes Volumes[*volume, Revocation]
+	volumes volumes
 	groups  groups
-	// bound are the logins that the store took for a pod's own.
-	bound  Memory[Login, struct{}]
-	hasher provider.Hasher
+	hasher  provider.Hasher
 }
 
 var (
@@ -39,58 +39,82 @@ var (
 func New(c *endpoint.Settings, store Store) *Engine {
 	return &Engine{
 		config: c, store: store, specs: params.Cache[*Spec]{Budget: c.Budget},
-		groups: groups{budget: c.Budget, revokesTokens: store.Traits().RevokesTokens},
+		groups: groups{budget: c.Budget, store: store, revokesTokens: store.Traits().RevokesTokens},
 	}
 }
 
 // Fetch implements provider.Provider.
-//
-//  1. The class is parsed, or found parsed.
-//  2. The volume waits for its turn.
-//  3. It joins the group of its identity, whose token and answers it shares.
-//  4. Each distinct request is answered (run.obtain): from what the volume or
-//     the group has, by renewing a lease, or by the store.
-//  5. The files are made of the answers, and of the volume's last good ones
-//     where some requests fail (Payload.Partial).
-//
-// What step 4 achieved is kept when a part of it fails, so that the next call
-// issues no second credential.
 func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
 	if ctx.Err() != nil {
 		return nil, fault.Ended(ctx)
 	}
-	f, v, ctx, leave, err := e.enterVolume(ctx, r)
+	// 1. The class is parsed, or found parsed, and the volume waits for its turn.
+	f, ctx, leave, err := e.begin(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	if err := f.join(v); err != nil {
+	// 2. The volume joins the group of its identity, whose token and answers it shares.
+	if err := f.join(); err != nil {
 		return nil, err
 	}
-	return f.fetch(ctx)
+	// 3. Each distinct request is answered: from what the volume or the group has,
+	//    by renewing a lease, or by the store. What this achieves is kept when a
+	//    part of it fails, so that the next call issues no second credential.
+	f.volume.prune(f.began)
+	if !r.Upkeep {
+		f.volume.retain(f.spec, f.began)
+	}
+	results := f.obtain(ctx)
+	// 4. Where some requests failed, the volume's last good answers take their
+	//    place. Where there are none the Fetch fails.
+	partial, err := failures(f.spec, r, results)
+	e.config.Logger.Debug("fetched", logkey.Volume, r.Volume, logkey.Pod, r.Pod.String(), logkey.Class, f.spec.Class.String(),
+		logkey.Address, f.spec.Login.Access().Address, logkey.Requests, len(f.spec.Requests), logkey.Correlation, f.caller.Correlation, logkey.Partial, partial, logkey.Error, err)
+	if err != nil {
+		f.keepSuperseded(ctx)
+		return nil, err
+	}
+	for _, res := range results {
+		provider.Asked(ctx, res.Correlation) // another volume's, where it is shared
+	}
+	// 5. The files are made of the answers.
+	payload, err := e.payload(f.spec, r.Class, results)
+	switch {
+	case err != nil && partial != nil:
+		return nil, fault.Join([]error{err, partial})
+	case err != nil:
+		return nil, err
+	}
+	payload.Warnings = append(payload.Warnings, f.session.Warnings()...)
+	payload.RefreshAt = clock.Earliest(payload.RefreshAt, f.logins.horizon(f.spec))
+	payload.Partial = partial
+	// 6. The files are of the present identity and class now.
+	f.answered()
+	return payload, nil
 }
 
-// enterVolume begins a run, and waits for the volume's turn, which leave ends. The
-// work is to be done with the context that it returns.
-func (e *Engine) enterVolume(ctx context.Context, r provider.Request) (f *run, v *volume, work context.Context, leave func(), err error) {
+// begin begins a run, and waits for the volume's turn, which leave ends. The work
+// is to be done with the context that it returns.
+func (e *Engine) begin(ctx context.Context, r provider.Request) (f *run, work context.Context, leave func(), err error) {
 	s, err := e.Spec(r)
 	if err != nil {
-		return nil, nil, nil, nil, err
+		return nil, nil, nil, err
 	}
 	if f, err = e.open(ctx, r, s, bearerOf(r, s)); err != nil {
-		return nil, nil, nil, nil, err
+		return nil, nil, nil, err
 	}
-	v, work, leave, err = e.volumes.Enter(ctx, r.Volume, e.newVolume(r.Pod))
-	return f, v, work, leave, err
+	v, work, leave, err := e.volumes.enter(ctx, r.Volume, func() *volume { return newVolume(r.Volume, r.Pod.Namespace, &e.groups) })
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	f.start(v)
+	return f, work, leave, nil
 }
 
 // Spec parses a class, or finds it parsed.
 func (e *Engine) Spec(r provider.Request) (*Spec, error) {
 	return e.specs.Get(r.Volume, r.Class, func(c *class.Class) (*Spec, error) { return e.store.Parse(c) })
-}
-
-func (e *Engine) newVolume(pod identity.Pod) func(id string) *volume {
-	return func(id string) *volume { return newVolume(id, pod.Namespace, e.config.Budget) }
 }
 
 // bearerOf is the pod with the credential that comes from its Secret or, less
@@ -105,23 +129,17 @@ func bearerOf(r provider.Request, s *Spec) Bearer {
 	return b
 }
 
-// open begins a run. It asks nobody.
+// open prepares a run. It asks nobody.
 func (e *Engine) open(ctx context.Context, r provider.Request, s *Spec, b Bearer) (*run, error) {
-	f := &run{Engine: e, request: r, spec: s}
+	f := &run{engine: e, request: r, spec: s}
 	f.caller = &Caller{
 		Bearer: b, Volume: r.Volume, Login: s.Login, Fresh: r.Fresh, Live: len(r.Current) > 0,
 		Correlation: correlationOf(ctx), run: f,
 	}
-	f.start(nil)
 	var err error
 	f.session, err = e.store.Open(ctx, f.caller)
+	f.logins = &logins{config: e.config, groups: &e.groups, caller: f.caller, session: f.session}
 	return f, err
-}
-
-// start gives the run its volume, whose turn it is.
-func (f *run) start(v *volume) {
-	f.volume, f.began = v, f.now()
-	f.caller.Began = f.began
 }
 
 // correlationOf is the id that joins our log with the store's audit: that of the
@@ -135,43 +153,9 @@ func correlationOf(ctx context.Context) string {
 	return hex.EncodeToString(id)
 }
 
-// join puts the volume into the group of its identity. A volume that is in one
-// already needs no valid service account token, until it has to log in.
-func (f *run) join(v *volume) error {
-	f.start(v)
-	var claims identity.Claims
-	if f.spec.AsPod {
-		token, err := f.caller.Tokens.For(f.spec.Audience, f.began)
-		if err != nil {
-			old := f.volume.now()
-			if old.group == nil || old.group.key.Login != f.spec.Login || old.bearer.Pod != f.request.Pod {
-				return err
-			}
-			if _, passed := f.caller.Tokens[f.spec.Audience]; !passed {
-				f.caller.Bearer = old.bearer
-			}
-			return nil
-		}
-		claims = token.Claims
-	}
-	f.enter(f.volume, f.identify(f.spec, f.caller.Bearer, claims), f.caller.Bearer)
-	return nil
-}
-
-// identify makes the key of a bearer's identity. Where it is not yet known how
-// the store sees it, the service account is tried first: the answer to the login
-// corrects it.
-func (e *Engine) identify(s *Spec, b Bearer, claims identity.Claims) Identity {
-	key := e.store.Identify(s, b, claims)
-	if e.bound.Has(s.Login) {
-		key.Pod = b.Pod.UID
-	}
-	return key
-}
-
 // Destination implements provider.Router.
 func (e *Engine) Destination(id string) string {
-	v := e.volumes.Find(id)
+	v := e.volumes.find(id)
 	if v == nil {
 		return ""
 	}
@@ -194,22 +178,22 @@ type Trial struct {
 // Try logs in as a pod would. In the end what was issued is revoked; left is why
 // it could not be.
 func (e *Engine) Try(ctx context.Context, r provider.Request, trial Trial) (left, err error) {
-	f, v, work, leave, err := e.enterVolume(ctx, r)
+	f, work, leave, err := e.begin(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	err = f.try(work, v, trial)
+	err = f.try(work, trial)
 	leave()
 	return e.Release(context.WithoutCancel(ctx), r.Volume), err
 }
 
-func (f *run) try(ctx context.Context, v *volume, trial Trial) error {
-	if err := f.join(v); err != nil {
+func (f *run) try(ctx context.Context, trial Trial) error {
+	if err := f.join(); err != nil {
 		return err
 	}
-	t, err := f.token(ctx, v.now().group, nil)
-	if isPodBound(err) {
-		t, err = f.token(ctx, f.rejoin(), nil)
+	t, err := f.logins.token(ctx, f.volume.now().group, nil)
+	if errors.Is(err, errPodBound) {
+		t, err = f.logins.token(ctx, f.logins.rejoin(), nil)
 	}
 	if err := trial.LoggedIn(ctx, f.session, t, err); err != nil || t == nil || trial.Answered == nil {
 		return err

@@ -5,13 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
@@ -27,34 +24,42 @@ const maxTurns = 4
 
 // run is one Fetch of one volume.
 type run struct {
-	*Engine
+	engine  *Engine
 	request provider.Request
 	spec    *Spec
-	volume  *volume
 	caller  *Caller
 	session Session
+	logins  *logins
+	volume  *volume
 	began   time.Time
-
-	rejoining sync.Mutex
-	mu        sync.Mutex
-	// loginRefused is why the store refused the login; nil if it did not.
-	loginRefused error
 }
 
-// Result is the answer to one request, and when to look again. It has neither a
-// reading nor an error where the request was not made, because another failed.
-type Result struct {
-	*Reading
-	Err error
+func (f *run) now() time.Time  { return f.engine.config.Now() }
+func (f *run) chance() float64 { return f.engine.config.Jitter() }
 
-	due  time.Time
-	ends time.Time // of what was issued; zero for what has no end
-	// failed is why this is the last good answer and not the store's present one.
-	failed error
+// start gives the run its volume, whose turn it is.
+func (f *run) start(v *volume) {
+	f.volume, f.logins.volume, f.began = v, v, f.now()
+	f.caller.Began = f.began
 }
 
-func (f *run) now() time.Time  { return f.config.Now() }
-func (f *run) chance() float64 { return f.config.Jitter() }
+// join puts the volume into the group of its identity. A volume that is in one
+// already needs no valid service account token, until it has to log in.
+func (f *run) join() error {
+	key, err := f.engine.groups.identify(f.spec, f.caller.Bearer, f.began)
+	if err == nil {
+		f.volume.enter(key, f.caller.Bearer)
+		return nil
+	}
+	old := f.volume.now()
+	if old.group == nil || old.group.key.Login != f.spec.Login || old.bearer.Pod != f.request.Pod {
+		return err
+	}
+	if _, passed := f.caller.Tokens[f.spec.Audience]; !passed {
+		f.caller.Bearer = old.bearer
+	}
+	return nil
+}
 
 // credentials are those that what is issued for the volume goes to.
 func (f *run) credentials() *credentials {
@@ -64,47 +69,10 @@ func (f *run) credentials() *credentials {
 	return f.volume.now().credentials
 }
 
-// fetch is the run.
-func (f *run) fetch(ctx context.Context) (*provider.Payload, error) {
-	f.volume.prune(f.began)
-	if !f.request.Upkeep {
-		f.volume.retain(f.spec, f.began)
-	}
-	results := f.obtain(ctx)
-	partial, err := f.failures(results)
-	f.config.Logger.Debug("fetched", logkey.Volume, f.request.Volume, logkey.Pod, f.request.Pod.String(), logkey.Class, f.spec.Class.String(),
-		logkey.Address, f.spec.Login.Access().Address, logkey.Requests, len(f.spec.Requests), logkey.Correlation, f.caller.Correlation, logkey.Partial, partial, logkey.Error, err)
-	if err != nil {
-		f.keepSuperseded(ctx)
-		return nil, err
-	}
-	for _, res := range results {
-		provider.Asked(ctx, res.Correlation) // another volume's, where it is shared
-	}
-	payload, err := f.payload(results)
-	if err != nil {
-		return nil, joined(err, partial)
-	}
-	payload.Warnings = append(payload.Warnings, f.session.Warnings()...)
-	payload.RefreshAt = clock.Earliest(payload.RefreshAt, f.horizon())
-	payload.Partial = partial
-	f.answered()
-	return payload, nil
-}
-
-func joined(err, partial error) error {
-	if partial == nil {
-		return err
-	}
-	return fault.Join([]error{err, partial})
-}
-
 // answered notes that the files are of the present identity and class.
 func (f *run) answered() {
-	f.endSuperseded(f.volume)
-	f.volume.mu.Lock()
-	f.volume.spec = f.spec.withoutObjects()
-	f.volume.mu.Unlock()
+	f.volume.endSuperseded()
+	f.volume.answered(f.spec)
 	if !f.request.Upkeep {
 		f.volume.inFiles = f.spec.ids()
 		f.volume.retain(f.spec, f.began)
@@ -219,7 +187,7 @@ func (f *run) ask(ctx context.Context, results []Result, which []int, again bool
 	}
 	for _, batch := range f.session.Batches(reads) {
 		work = append(work, func() {
-			for i, res := range f.read(ctx, batch) {
+			for i, res := range f.reader().read(ctx, batch) {
 				results[at[batch[i]]] = res
 			}
 		})
@@ -228,7 +196,7 @@ func (f *run) ask(ctx context.Context, results []Result, which []int, again bool
 	InParallel(which, func(i int) {
 		r, res := f.spec.Requests[i], results[i]
 		if errors.Is(res.Err, errPodBound) {
-			f.rejoin()
+			f.logins.rejoin()
 			res.Err = fmt.Errorf("%w: %w", ErrAgain, res.Err)
 		}
 		switch {
@@ -243,34 +211,31 @@ func (f *run) ask(ctx context.Context, results []Result, which []int, again bool
 
 // issued answers a request with what is issued for the volume.
 func (f *run) issued(ctx context.Context, r *Request) Result {
-	return (&issuer{f, f.credentials()}).result(ctx, r)
+	return (&issuer{run: f, set: f.credentials()}).result(ctx, r)
 }
+
+func (f *run) reader() *reader { return &reader{run: f, group: f.volume.now().group} }
 
 // fromVolume is the volume's own answer while it is recent enough.
 func (f *run) fromVolume(r *Request) (Result, bool) {
 	if f.request.Fresh || f.credentials().get(r.ID) != nil {
 		return Result{}, false
 	}
-	rd := f.volume.now().readings.Last(r.ID)
+	rd := f.volume.now().readings.last(r.ID)
 	if !rd.answers(r) || rd.Absent && !f.spec.optional(r) || !recentEnough(rd.Kind, rd.Asked, f.spec.readingDue(r, rd), f.began, true) {
 		return Result{}, false
 	}
-	return f.result(r, rd), true
-}
-
-func (f *run) result(r *Request, rd *Reading) Result {
-	return Result{Reading: rd, due: f.spec.readingDue(r, rd), ends: rd.expires()}
+	return f.spec.result(r, rd), true
 }
 
 // finish judges what came of a request.
 func (f *run) finish(ctx context.Context, r *Request, res Result) Result {
 	res = f.certain(ctx, r, res)
-	if IsNotServed(res.Err) && f.spec.optional(r) && !f.shown(r) {
-		res = f.result(r, Absent(f.now(), nil))
+	if IsNotServed(res.Err) && f.spec.optional(r) && !f.spec.shown(r, f.request.Current) {
+		res = f.spec.result(r, Absent(f.now(), nil))
 	}
-	if Refused(res.Err) {
-		state := f.volume.now()
-		NoteRefusal(res.Err, r.ID, f.now(), state.readings, state.group.recent)
+	if isRefusal(res.Err) {
+		f.volume.now().refused(res.Err, r.ID, f.now())
 	}
 	return res
 }
@@ -282,7 +247,7 @@ func (f *run) finish(ctx context.Context, r *Request, res Result) Result {
 // itself.
 func (f *run) certain(ctx context.Context, r *Request, res Result) Result {
 	if res.Err == nil {
-		f.volume.doubts.Answered(r.ID)
+		f.volume.doubts.answered(r.ID)
 		return res
 	}
 	if !deniedRead(res.Err) || singleflight.IsOwn(res.Err) || len(f.request.Current) == 0 {
@@ -294,14 +259,14 @@ func (f *run) certain(ctx context.Context, r *Request, res Result) Result {
 		if f.session.Issues(r) || f.credentials().get(r.ID) != nil {
 			again[0] = f.issued(ctx, r)
 		} else {
-			again = f.read(ctx, []*Request{r})
+			again = f.reader().read(ctx, []*Request{r})
 		}
 		if again[0].Err == nil || deniedRead(again[0].Err) {
 			return again[0]
 		}
 	}
-	if wait := f.volume.doubts.Refused(r.ID, f.now()); wait > 0 {
-		res.Err = Unverified(res.Err, wait)
+	if wait := f.volume.doubts.refused(r.ID, f.now()); wait > 0 {
+		res.Err = unverified(res.Err, wait)
 	}
 	return res
 }
@@ -331,13 +296,13 @@ func (f *run) tokenIsKnown(ctx context.Context, r *Request) bool {
 // lastGood is the volume's last good answer in place of a failure. It must be
 // in the files already: what the store refuses gets into no other.
 func (f *run) lastGood(r *Request, res Result) Result {
-	if res.Err == nil || fault.Of(res.Err) == fault.Canceled || !f.inFiles(r) {
+	if res.Err == nil || fault.Of(res.Err) == fault.Canceled || !f.spec.inFiles(r, f.request.Current) {
 		return res
 	}
 	if c := f.credentials().get(r.ID); c != nil && c.answers(r) && c.valid(f.now()) {
 		return Result{Reading: c.Reading, ends: c.ends, failed: res.Err}
 	}
-	if rd := f.volume.now().readings.Stored(r.ID); rd.answers(r) && (!rd.Absent || f.spec.optional(r)) {
+	if rd := f.volume.now().readings.stored(r.ID); rd.answers(r) && (!rd.Absent || f.spec.optional(r)) {
 		return Result{Reading: rd, ends: rd.expires(), failed: res.Err}
 	}
 	return res
@@ -345,16 +310,16 @@ func (f *run) lastGood(r *Request, res Result) Result {
 
 // failures tells why there is no payload, or else what in it is the volume's
 // last good content.
-func (f *run) failures(results []Result) (partial, err error) {
-	if err := f.failure(results, func(r Result) error { return r.Err }); err != nil {
+func failures(s *Spec, r provider.Request, results []Result) (partial, err error) {
+	if err := s.failure(results, func(r Result) error { return r.Err }); err != nil {
 		return nil, err
 	}
-	partial = f.failure(results, func(r Result) error { return r.failed })
+	partial = s.failure(results, func(r Result) error { return r.failed })
 	switch {
 	case partial == nil:
 	case !slices.ContainsFunc(results, func(r Result) bool { return r.failed == nil }):
 		return nil, partial // there is nothing new
-	case fault.Of(partial) == fault.Denied && f.request.Class.OnDenied == class.DeniedEmpty:
+	case fault.Of(partial) == fault.Denied && r.Class.OnDenied == class.DeniedEmpty:
 		return nil, partial
 	}
 	return partial, nil
@@ -362,11 +327,11 @@ func (f *run) failures(results []Result) (partial, err error) {
 
 // failure is one error of all that failed; nil if nothing did. What was canceled
 // is told only where nothing else is.
-func (f *run) failure(results []Result, of func(Result) error) error {
+func (s *Spec) failure(results []Result, of func(Result) error) error {
 	var failed []error
 	var canceled error
 	loggedIn := true
-	for i, r := range f.spec.Requests {
+	for i, r := range s.Requests {
 		err := of(results[i])
 		switch {
 		case err == nil:
@@ -376,9 +341,9 @@ func (f *run) failure(results []Result, of func(Result) error) error {
 			}
 			loggedIn = false
 		case fault.Of(err) == fault.Canceled && canceled == nil:
-			canceled = fmt.Errorf("%s: %w", f.spec.names(r), err)
+			canceled = fmt.Errorf("%s: %w", s.names(r), err)
 		case fault.Of(err) != fault.Canceled:
-			failed = append(failed, fmt.Errorf("%s: %w", f.spec.names(r), err))
+			failed = append(failed, fmt.Errorf("%s: %w", s.names(r), err))
 		}
 	}
 	if len(failed) == 0 {

@@ -1,60 +1,116 @@
 package session
 
-import "sync"
+import (
+	"sync"
+	"time"
 
-// Groups holds what the volumes of one identity share, for each identity that
-// this node has volumes of. K is who asks, as far as the store can tell: what
-// two volumes with the same key ask is answered alike. The zero value is ready
-// for use.
-type Groups[K comparable, G any] struct {
-	mu    sync.Mutex
-	byKey map[K]*members[G]
+	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/singleflight"
+)
+
+// group is the volumes of one identity: what they ask is answered alike.
+type group struct {
+	key Identity
+	// current is the token for reads.
+	current current
+	logins  singleflight.Group[struct{}, *Token]
+	reads   singleflight.Group[string, map[string]Read]
+	recent  *cache
+	// lookups tell whether the server knows a token.
+	lookups singleflight.Group[*Token, bool]
+	// credentials are those of scope serviceAccount.
+	credentials *credentials
+	// facts are what the store's code has learned of the identity.
+	facts Memory[string, any]
+	// members are the ids of the volumes, guarded by groups.mu.
+	members map[string]struct{}
 }
 
-type members[G any] struct {
-	shared  *G
-	volumes map[string]struct{}
+// groups are the identities that this node has volumes of.
+type groups struct {
+	store  Store
+	budget *budget.Budget
+	// revokesTokens is of Traits.
+	revokesTokens bool
+	// podBound are the logins that the store took for a pod's own.
+	podBound Memory[Login, struct{}]
+
+	mu         sync.Mutex
+	byIdentity map[Identity]*group
 }
 
-// Join makes the volume a member. The first one's begin makes the group.
-func (s *Groups[K, G]) Join(key K, volume string, begin func(K) *G) *G {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	m, ok := s.byKey[key]
-	if !ok {
-		if s.byKey == nil {
-			s.byKey = map[K]*members[G]{}
+// identify makes the key of a bearer's identity. It is an error where the login
+// takes a service account token and there is no valid one.
+func (s *groups) identify(spec *Spec, b Bearer, now time.Time) (Identity, error) {
+	var claims identity.Claims
+	if spec.AsPod {
+		token, err := b.Tokens.For(spec.Audience, now)
+		if err != nil {
+			return Identity{}, err
 		}
-		m = &members[G]{begin(key), map[string]struct{}{}}
-		s.byKey[key] = m
+		claims = token.Claims
 	}
-	m.volumes[volume] = struct{}{}
-	return m.shared
+	return s.corrected(s.store.Identify(spec, b, claims), b), nil
 }
 
-// Find is the group of an identity; nil where this node has no volume of it.
-func (s *Groups[K, G]) Find(key K) *G {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if m, ok := s.byKey[key]; ok {
-		return m.shared
+// corrected is the identity by what logins have taught. Where it is not yet known
+// how the store sees it, the service account is tried first.
+func (s *groups) corrected(key Identity, b Bearer) Identity {
+	if s.podBound.Has(key.Login) {
+		key.Pod = b.Pod.UID
 	}
-	return nil
+	return key
 }
 
-// Leave ends the membership. It tells whether nobody is left in the group, so
-// that what is the group's is to be ended.
-func (s *Groups[K, G]) Leave(key K, g *G, volume string) (last bool) {
+// join makes a volume a member. The first one makes the group.
+func (s *groups) join(key Identity, volume string) *group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m, ok := s.byKey[key]
-	if !ok || m.shared != g {
-		return true // it ended before
+	g, ok := s.byIdentity[key]
+	if !ok {
+		if s.byIdentity == nil {
+			s.byIdentity = map[Identity]*group{}
+		}
+		owner := budget.Owner{Namespace: key.Namespace}
+		g = &group{key: key, credentials: newCredentials(s.budget, owner), recent: newCache(s.budget, owner), members: map[string]struct{}{}}
+		s.byIdentity[key] = g
 	}
-	delete(m.volumes, volume)
-	if len(m.volumes) > 0 {
-		return false
+	g.members[volume] = struct{}{}
+	return g
+}
+
+// find is the group of an identity; nil where this node has no volume of it.
+func (s *groups) find(key Identity) *group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.byIdentity[key]
+}
+
+// leave ends the membership. The last to leave gets what is to be revoked.
+func (s *groups) leave(g *group, volume string) []Revocation {
+	if g == nil || s.hasOthers(g, volume) {
+		return nil
 	}
-	delete(s.byKey, key)
-	return true
+	g.recent.close()
+	list := g.credentials.take()
+	if t := g.current.replace(nil); t != nil && s.revokesTokens {
+		list = append(list, Revocation{Login: t.Login, Token: t})
+	}
+	return list
+}
+
+// hasOthers takes a volume out of a group, and tells whether it goes on.
+func (s *groups) hasOthers(g *group, volume string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byIdentity[g.key] != g {
+		return false // it ended before
+	}
+	delete(g.members, volume)
+	if len(g.members) > 0 {
+		return true
+	}
+	delete(s.byIdentity, g.key)
+	return false
 }

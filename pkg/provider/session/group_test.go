@@ -1,4 +1,4 @@
-package session_test
+package session
 
 import (
 	"fmt"
@@ -6,103 +6,100 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 func TestGroups(t *testing.T) {
-	type group struct{ of string }
-	begin := func(key string) *group { return &group{key} }
-	var all session.Groups[string, group]
-	a := all.Join("alice", "v1", begin)
-	if all.Join("alice", "v2", begin) != a || all.Find("alice") != a {
+	alice, bob := Identity{Login: host("h"), ServiceAccount: "alice"}, Identity{Login: host("h"), ServiceAccount: "bob"}
+	all := groups{revokesTokens: true}
+	a := all.join(alice, "v1")
+	if all.join(alice, "v2") != a || all.find(alice) != a {
 		t.Error("two volumes of an identity do not share")
 	}
-	if b := all.Join("bob", "v3", begin); b == a || b.of != "bob" {
+	if b := all.join(bob, "v3"); b == a || b.key != bob {
 		t.Error("two identities share")
 	}
-	if all.Leave("alice", a, "v1") || all.Find("alice") != a {
+	token := NewToken(host("h"), Grant{Value: "t"}, epoch, 0)
+	a.current.replace(token)
+	if all.leave(a, "v1") != nil || all.find(alice) != a {
 		t.Error("the group ended with its first volume")
 	}
-	if !all.Leave("alice", a, "v2") || all.Find("alice") != nil {
-		t.Error("the group outlives its last volume")
+	if list := all.leave(a, "v2"); len(list) != 1 || list[0].Token != token || all.find(alice) != nil {
+		t.Errorf("the group outlives its last volume, which is to revoke %v", list)
 	}
-	again := all.Join("alice", "v4", begin)
+	again := all.join(alice, "v4")
 	if again == a {
 		t.Error("a group that ended comes back")
 	}
-	if !all.Leave("alice", a, "v4") || all.Find("alice") != again {
+	if all.leave(a, "v4") != nil || all.find(alice) != again {
 		t.Error("who leaves the old group takes a volume out of the new one")
 	}
 }
 
-type answer struct{ asked time.Time }
-
-func (a *answer) AskedAt() time.Time { return a.asked }
-func (a *answer) Size() int64        { return 100 }
+func askedAt(at time.Time) *Reading { return &Reading{Asked: at, Absent: true} }
 
 func TestAnswers(t *testing.T) {
-	old, young := &answer{start}, &answer{start.Add(time.Second)}
-	var r session.Cache[*answer]
-	if r.Last("a") != nil {
+	old, young := askedAt(epoch), askedAt(epoch.Add(time.Second))
+	var r cache
+	if r.last("a") != nil {
 		t.Error("nothing is something")
 	}
-	r.Put("a", young)
-	r.Put("a", old)
-	r.Put("b", old)
-	if r.Last("a") != young || r.Last("b") != old {
+	r.put("a", young)
+	r.put("a", old)
+	r.put("b", old)
+	if r.last("a") != young || r.last("b") != old {
 		t.Error("an older answer took a newer one's place")
 	}
-	newest := &answer{start.Add(time.Minute)}
-	r.Put("a", newest)
-	all := r.All()
-	r.Retain(map[string]bool{"a": true, "c": true})
-	if r.Last("a") != newest || r.Last("b") != nil || len(all) != 2 || all["b"] != old {
-		t.Errorf("have %v, had %v", r.All(), all)
+	newest := askedAt(epoch.Add(time.Minute))
+	r.put("a", newest)
+	all := r.all()
+	r.retain(map[string]bool{"a": true, "c": true})
+	if r.last("a") != newest || r.last("b") != nil || len(all) != 2 || all["b"] != old {
+		t.Errorf("have %v, had %v", r.all(), all)
 	}
 }
 
 // TestRefusals: what was refused is given to nobody until it was answered again,
 // and stays for the files that have it.
 func TestRefusals(t *testing.T) {
-	at := func(s int) time.Time { return start.Add(time.Duration(s) * time.Second) }
-	var r session.Cache[*answer]
-	a, b := &answer{at(1)}, &answer{at(1)}
-	r.Put("a", a)
-	r.Put("b", b)
-	r.Refuse("a", at(2))
-	r.Refuse("a", at(1)) // told late
-	if r.Last("a") != nil || r.Stored("a") != a || r.Last("b") != b || r.Allows("a", at(2)) || !r.Allows("a", at(3)) || !r.Allows("b", at(1)) {
-		t.Errorf("a was refused: %v, %v, %v", r.Last("a"), r.Stored("a"), r.Last("b"))
+	at := func(s int) time.Time { return epoch.Add(time.Duration(s) * time.Second) }
+	var r cache
+	a, b := askedAt(at(1)), askedAt(at(1))
+	r.put("a", a)
+	r.put("b", b)
+	r.refuse("a", at(2))
+	r.refuse("a", at(1)) // told late
+	if r.last("a") != nil || r.stored("a") != a || r.last("b") != b || r.allows("a", at(2)) || !r.allows("a", at(3)) || !r.allows("b", at(1)) {
+		t.Errorf("a was refused: %v, %v, %v", r.last("a"), r.stored("a"), r.last("b"))
 	}
-	again := &answer{at(3)}
-	r.Put("a", again)
-	if r.Last("a") != again {
+	again := askedAt(at(3))
+	r.put("a", again)
+	if r.last("a") != again {
 		t.Error("what is answered again is not given")
 	}
-	r.Refuse(session.Everything, at(4))
-	if r.Last("a") != nil || r.Last("b") != nil || r.Allows("c", at(4)) || !r.Allows("c", at(5)) {
+	r.refuse(everything, at(4))
+	if r.last("a") != nil || r.last("b") != nil || r.allows("c", at(4)) || !r.allows("c", at(5)) {
 		t.Error("everything was refused")
 	}
-	r.Retain(map[string]bool{"b": true})
-	if got := r.Refusals(); len(got) != 1 || !got[session.Everything].Equal(at(4)) || r.Stored("a") != nil || r.Stored("b") != b {
-		t.Errorf("kept are %v and %v", got, r.All())
+	r.retain(map[string]bool{"b": true})
+	if got := r.refusals(); len(got) != 1 || !got[everything].Equal(at(4)) || r.stored("a") != nil || r.stored("b") != b {
+		t.Errorf("kept are %v and %v", got, r.all())
 	}
-	r.DropRefused()
-	if r.Stored("b") != nil {
+	r.dropRefused()
+	if r.stored("b") != nil {
 		t.Error("what was dropped is held")
 	}
 	for i := range 10_000 {
-		r.Refuse(fmt.Sprint(i), at(5))
+		r.refuse(fmt.Sprint(i), at(5))
 	}
-	if n := len(r.Refusals()); n > 5000 || r.Allows("1", at(5)) || r.Allows("9999", at(5)) {
+	if n := len(r.refusals()); n > 5000 || r.allows("1", at(5)) || r.allows("9999", at(5)) {
 		t.Errorf("%d refusals are kept", n)
 	}
 	for reason, want := range map[fault.Reason]bool{fault.Denied: true, fault.Unverified: true, fault.NotFound: false, fault.Unavailable: false} {
-		if session.Refused(fault.New(reason, "no")) != want {
+		if isRefusal(fault.New(reason, "no")) != want {
 			t.Errorf("%s is a refusal: %v", reason, !want)
 		}
 	}
-	if session.Refused(nil) {
+	if isRefusal(nil) {
 		t.Error("no error is a refusal")
 	}
 }
@@ -110,11 +107,11 @@ func TestRefusals(t *testing.T) {
 // TestMemoryIsBounded remembers more than it may.
 func TestMemoryIsBounded(t *testing.T) {
 	const many = 10_000
-	var m session.Memory[int, string]
-	var r session.Cache[*answer]
+	var m Memory[int, string]
+	var r cache
 	for i := range many {
 		m.Set(i, "x")
-		r.Put(fmt.Sprint(i), &answer{start})
+		r.put(fmt.Sprint(i), askedAt(epoch))
 	}
 	known := 0
 	for i := range many {
@@ -122,8 +119,8 @@ func TestMemoryIsBounded(t *testing.T) {
 			known++
 		}
 	}
-	if known > many/2 || len(r.All()) > many/2 || !m.Has(many-1) || r.Last(fmt.Sprint(many-1)) == nil {
-		t.Errorf("%d and %d are remembered", known, len(r.All()))
+	if known > many/2 || len(r.all()) > many/2 || !m.Has(many-1) || r.last(fmt.Sprint(many-1)) == nil {
+		t.Errorf("%d and %d are remembered", known, len(r.all()))
 	}
 	m.Set(1, "one")
 	if v, ok := m.Get(1); v != "one" || !ok {

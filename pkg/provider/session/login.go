@@ -3,24 +3,43 @@ package session
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
 // errPodBound tells that the identity turned out to be the pod's own.
 var errPodBound = errors.New("the login is bound to the pod")
 
-func isPodBound(err error) bool { return errors.Is(err, errPodBound) }
+// leastHorizon keeps a volume whose means to log in run out from being looked at
+// without a pause.
+const leastHorizon = time.Minute
+
+// logins give one run its tokens: that of the volume's group, with which it reads,
+// and those that the leases of credentials hang on.
+type logins struct {
+	config  *endpoint.Settings
+	groups  *groups
+	caller  *Caller
+	session Session
+	volume  *volume
+
+	rejoining sync.Mutex
+	mu        sync.Mutex
+	// refused is why the store refused the login; nil if it did not.
+	refused error
+}
 
 // token is the group's token for a read: the one that is there, renewed if it
 // is due, or that of a new login. A stale one is not taken, and neither is one
 // whose uses are spent.
-func (f *run) token(ctx context.Context, g *group, stale *Token) (*Token, error) {
+func (l *logins) token(ctx context.Context, g *group, stale *Token) (*Token, error) {
 	for {
-		t, err := f.currentToken(ctx, g, stale)
+		t, err := l.currentToken(ctx, g, stale)
 		if err != nil || t.Take(0) {
 			return t, err
 		}
@@ -28,20 +47,20 @@ func (f *run) token(ctx context.Context, g *group, stale *Token) (*Token, error)
 	}
 }
 
-func (f *run) currentToken(ctx context.Context, g *group, stale *Token) (*Token, error) {
-	if t := g.current.get(f.now(), stale); t != nil {
-		if due, _ := t.isDue(f.now()); !due {
+func (l *logins) currentToken(ctx context.Context, g *group, stale *Token) (*Token, error) {
+	if t := g.current.get(l.config.Now(), stale); t != nil {
+		if due, _ := t.isDue(l.config.Now()); !due {
 			return t, nil
 		}
 	}
-	t, _, err := g.logins.Do(ctx, struct{}{}, f.now, time.Time{}, func() (*Token, error) {
-		old := g.current.get(f.now(), stale)
-		if old != nil && f.extended(ctx, old) {
+	t, _, err := g.logins.Do(ctx, struct{}{}, l.config.Now, time.Time{}, func() (*Token, error) {
+		old := g.current.get(l.config.Now(), stale)
+		if old != nil && l.extended(ctx, old) {
 			return old, nil
 		}
-		t, err := f.logInGroup(ctx, g)
+		t, err := l.shared(ctx, g, l.replaceToken)
 		if err != nil && old != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NoToken) {
-			f.config.Logger.Warn("the login could not be renewed, so the old one goes on", logkey.Pod, f.caller.Pod.String(), logkey.Error, err)
+			l.config.Logger.Warn("the login could not be renewed, so the old one goes on", logkey.Pod, l.caller.Pod.String(), logkey.Error, err)
 			return old, nil
 		}
 		return t, err
@@ -51,31 +70,31 @@ func (f *run) currentToken(ctx context.Context, g *group, stale *Token) (*Token,
 
 // extended renews a token that is due. It tells whether the token is good for
 // further use without a new login.
-func (f *run) extended(ctx context.Context, t *Token) bool {
-	due, final := t.isDue(f.now())
+func (l *logins) extended(ctx context.Context, t *Token) bool {
+	due, final := t.isDue(l.config.Now())
 	if !due {
 		return true
 	}
 	if final {
 		return false
 	}
-	if err := f.renewToken(ctx, t); err != nil {
-		return fault.Of(err).Outage() && t.alive(f.now()) // it still lives: the read tells more
+	if err := l.renew(ctx, t); err != nil {
+		return fault.Of(err).Outage() && t.alive(l.config.Now()) // it still lives: the read tells more
 	}
-	due, _ = t.isDue(f.now())
+	due, _ = t.isDue(l.config.Now())
 	return !due
 }
 
-func (f *run) renewToken(ctx context.Context, t *Token) error {
-	s, ok := f.session.(Renewer)
+func (l *logins) renew(ctx context.Context, t *Token) error {
+	s, ok := l.session.(Renewer)
 	if !ok {
 		return fault.New(fault.Rejected, "renewing a token: the store renews none")
 	}
 	began := time.Now()
 	ttl, err := s.RenewToken(ctx, t)
-	f.caller.noteAccess(ctx, provider.AccessRenew, "", began, err)
+	l.caller.noteAccess(ctx, provider.AccessRenew, "", began, err)
 	if err == nil {
-		t.extend(f.now(), ttl, f.chance())
+		t.extend(l.config.Now(), ttl, l.config.Jitter())
 	}
 	return err
 }
@@ -83,16 +102,16 @@ func (f *run) renewToken(ctx context.Context, t *Token) error {
 // keepAlive renews the token that leases hang on when it is due, and tells
 // whether it can be relied on until it is due again. That the store could not be
 // asked is an error; that it refuses means a new token.
-func (f *run) keepAlive(ctx context.Context, s *credentials, t *Token) (bool, error) {
-	due, final := t.isDue(f.now())
-	if !due || final || !t.alive(f.now()) {
-		return !due && t.alive(f.now()), nil
+func (l *logins) keepAlive(ctx context.Context, s *credentials, t *Token) (bool, error) {
+	due, final := t.isDue(l.config.Now())
+	if !due || final || !t.alive(l.config.Now()) {
+		return !due && t.alive(l.config.Now()), nil
 	}
-	alive, _, err := s.renewals.Do(ctx, t, f.now, time.Time{}, func() (bool, error) {
-		err := f.renewToken(ctx, t)
+	alive, _, err := s.renewals.Do(ctx, t, l.config.Now, time.Time{}, func() (bool, error) {
+		err := l.renew(ctx, t)
 		switch {
 		case err == nil:
-			due, _ := t.isDue(f.now())
+			due, _ := t.isDue(l.config.Now())
 			return !due, nil
 		case fault.Of(err).Outage(), fault.Of(err) == fault.Canceled:
 			return false, err
@@ -105,89 +124,115 @@ func (f *run) keepAlive(ctx context.Context, s *credentials, t *Token) (bool, er
 	return alive, err
 }
 
-// logInGroup logs in for the group. Where the answer shows that the identity
-// is the pod's own, the token goes to the pod's group instead.
-func (f *run) logInGroup(ctx context.Context, g *group) (*Token, error) {
-	if g.key.Pod == "" && f.bound.Has(g.key.Login) {
+// parent is the token for the next of some credentials: the newest, kept alive, or
+// that of a new login.
+func (l *logins) parent(ctx context.Context, s *credentials, stale *Token) (*Token, error) {
+	t, _, err := s.logins.Do(ctx, struct{}{}, l.config.Now, time.Time{}, func() (*Token, error) {
+		if t := s.parent(l.config.Now()); t != nil && t != stale {
+			alive, err := l.keepAlive(ctx, s, t)
+			if err != nil || alive {
+				return t, err
+			}
+		}
+		state := l.volume.now()
+		switch s {
+		case state.credentials:
+			t, _, err := l.logIn(ctx, state.group.key)
+			if err == nil {
+				s.addToken(t)
+			}
+			return t, err
+		case state.group.credentials:
+			return l.shared(ctx, state.group, func(g *group, t *Token) { g.credentials.addToken(t) })
+		}
+		return nil, errPodBound // it turned out to be for others
+	})
+	return t, err
+}
+
+// shared logs in for all who share a group, which put gives the token to. Where the
+// answer shows that the identity is the pod's own, nothing goes into what the
+// service account's pods share: the token goes to the pod's group.
+func (l *logins) shared(ctx context.Context, g *group, put func(*group, *Token)) (*Token, error) {
+	if g.key.Pod == "" && l.groups.podBound.Has(g.key.Login) {
 		return nil, errPodBound
 	}
-	t, bound, err := f.logIn(ctx)
+	t, podBound, err := l.logIn(ctx, g.key)
 	if err != nil {
 		return nil, err
 	}
-	if bound && g.key.Pod == "" {
-		f.bound.Set(g.key.Login, struct{}{})
-		f.replaceToken(f.rejoin(), t)
+	if podBound {
+		put(l.rejoin(), t)
 		return nil, errPodBound
 	}
-	f.replaceToken(g, t)
+	put(g, t)
 	return t, nil
 }
 
 // replaceToken makes t the group's token. An earlier one that still lives is
 // revoked with this volume, since others may be in the middle of using it.
-func (f *run) replaceToken(g *group, t *Token) {
-	if old := g.current.replace(t); old != nil && old.alive(f.now()) && f.groups.revokesTokens {
-		f.volume.Add([]Revocation{{Login: old.Login, Token: old}})
+func (l *logins) replaceToken(g *group, t *Token) {
+	if old := g.current.replace(t); old != nil && old.alive(l.config.Now()) && l.groups.revokesTokens {
+		l.volume.add([]Revocation{{Login: old.Login, Token: old}})
 	}
 }
 
-// logInFor logs in for credentials. Where the answer shows that the identity is
-// the pod's own, nothing goes into what the service account's pods share: the
-// token goes to the credentials of the pod's group.
-func (f *run) logInFor(ctx context.Context, s *credentials) (*Token, error) {
-	state := f.volume.now()
-	g, own := state.group, s == state.credentials
-	if !own && (s != g.credentials || g.key.Pod == "" && f.bound.Has(g.key.Login)) {
-		return nil, errPodBound
-	}
-	t, bound, err := f.logIn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	if bound && g.key.Pod == "" {
-		f.bound.Set(g.key.Login, struct{}{})
-		if !own {
-			f.rejoin().credentials.addToken(t)
-			return nil, errPodBound
-		}
-	}
-	s.addToken(t)
-	return t, nil
-}
-
-// logIn logs in as the pod. A login that was refused is not tried again in the
-// same run.
-func (f *run) logIn(ctx context.Context) (t *Token, podBound bool, err error) {
-	f.mu.Lock()
-	refused := f.loginRefused
-	f.mu.Unlock()
+// logIn logs in as the pod. podBound tells that the identity is the pod's own, and
+// was not taken for it. A login that was refused is not tried again in the same
+// run.
+func (l *logins) logIn(ctx context.Context, key Identity) (t *Token, podBound bool, err error) {
+	l.mu.Lock()
+	refused := l.refused
+	l.mu.Unlock()
 	if refused != nil {
 		return nil, false, refused
 	}
-	t, podBound, err = f.caller.logIn(ctx, f.session)
+	t, podBound, err = l.caller.logIn(ctx, l.session)
 	if err == nil {
+		podBound = podBound && key.Pod == ""
+		if podBound {
+			l.groups.podBound.Set(key.Login, struct{}{})
+		}
 		return t, podBound, nil
 	}
 	if t != nil {
-		f.volume.Add([]Revocation{{Login: t.Login, Token: t}})
+		l.volume.add([]Revocation{{Login: t.Login, Token: t}})
 	}
 	if reason := fault.Of(err); !reason.Outage() && reason != fault.Canceled {
-		f.mu.Lock()
-		f.loginRefused = err
-		f.mu.Unlock()
+		l.mu.Lock()
+		l.refused = err
+		l.mu.Unlock()
 	}
 	return nil, false, err
 }
 
 // rejoin follows what a login taught about the identity.
-func (f *run) rejoin() *group {
-	f.rejoining.Lock()
-	defer f.rejoining.Unlock()
-	key := f.volume.now().group.key
-	if f.bound.Has(key.Login) {
-		key.Pod = f.caller.Pod.UID
+func (l *logins) rejoin() *group {
+	l.rejoining.Lock()
+	defer l.rejoining.Unlock()
+	l.volume.enter(l.groups.corrected(l.volume.now().group.key, l.caller.Bearer), l.caller.Bearer)
+	return l.volume.now().group
+}
+
+// horizon is when to look again so that there is always a way to revoke what
+// the volume has: before both the store's token and the pod's service account
+// token have expired, kubelet has passed a new one of the latter. Zero where
+// nothing needs it.
+func (l *logins) horizon(s *Spec) time.Time {
+	now, state := l.config.Now(), l.volume.now()
+	if l.config.DisableRevocation || !s.AsPod || !(state.credentials.revocable(now) || state.group.credentials.revocable(now)) {
+		return time.Time{}
 	}
-	f.enter(f.volume, key, f.caller.Bearer)
-	return f.volume.now().group
+	until := l.caller.Tokens[l.caller.Audience].Expires
+	if until.IsZero() {
+		return time.Time{}
+	}
+	if t := state.group.current.get(now, nil); t != nil && t.Expires().After(until) {
+		until = t.Expires()
+	}
+	due := TwoThirds(now, until, l.config.Jitter())
+	if least := now.Add(leastHorizon); due.Before(least) {
+		return least
+	}
+	return due
 }

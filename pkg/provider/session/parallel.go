@@ -1,8 +1,6 @@
 package session
 
 import (
-	"errors"
-	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
@@ -43,19 +41,4 @@ func InParallel[T any](list []T, do func(T)) {
 	if p := panicked.Load(); p != nil {
 		panic(p)
 	}
-}
-
-// RevokeAll revokes each, in parallel. It returns those that could not be
-// revoked, and why.
-func RevokeAll[R any](list []R, revoke func(R) error) (left []R, err error) {
-	var mu sync.Mutex
-	var failed []error
-	InParallel(list, func(r R) {
-		if err := revoke(r); err != nil {
-			mu.Lock()
-			defer mu.Unlock()
-			left, failed = append(left, r), append(failed, err)
-		}
-	})
-	return left, errors.Join(failed...)
 }

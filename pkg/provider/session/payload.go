@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -12,20 +13,32 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-const (
-	// mostSaid bounds what the server says beside the answers of one volume.
-	mostSaid = 20
-	// leastHorizon keeps a volume whose means to log in run out from being looked
-	// at without a pause.
-	leastHorizon = time.Minute
-)
+// mostSaid bounds what the server says beside the answers of one volume.
+const mostSaid = 20
+
+// Result is the answer to one request, and when to look again. It has neither a
+// reading nor an error where the request was not made, because another failed.
+type Result struct {
+	*Reading
+	Err error
+
+	due  time.Time
+	ends time.Time // of what was issued; zero for what has no end
+	// failed is why this is the last good answer and not the store's present one.
+	failed error
+}
+
+// result is what a reading, which was not issued, is to a request.
+func (s *Spec) result(r *Request, rd *Reading) Result {
+	return Result{Reading: rd, due: s.readingDue(r, rd), ends: rd.expires()}
+}
 
 // payload makes the files: all of them, or an error.
-func (f *run) payload(results []Result) (*provider.Payload, error) {
-	out := &provider.Payload{Warnings: slices.Clone(f.spec.Warnings)}
+func (e *Engine) payload(s *Spec, c *class.Class, results []Result) (*provider.Payload, error) {
+	out := &provider.Payload{Warnings: slices.Clone(s.Warnings)}
 	of := make(map[*Request]Result, len(results))
 	said := 0
-	for i, r := range f.spec.Requests {
+	for i, r := range s.Requests {
 		res := results[i]
 		of[r] = res
 		out.RefreshAt = clock.Earliest(out.RefreshAt, res.due)
@@ -34,58 +47,35 @@ func (f *run) payload(results []Result) (*provider.Payload, error) {
 		}
 		for _, w := range res.Answer.Warnings {
 			if said++; said <= mostSaid {
-				out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s: the server says: %s", f.spec.names(r), params.Clip(r.Name), w))
+				out.Warnings = append(out.Warnings, fmt.Sprintf("%s: %s: the server says: %s", s.names(r), params.Clip(r.Name), w))
 			}
 		}
 	}
 	if said > mostSaid {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("the server says %d things more", said-mostSaid))
 	}
-	for _, o := range f.spec.Objects {
+	for _, o := range s.Objects {
 		res := of[o.Request]
 		if res.Absent {
 			continue
 		}
-		value, err := f.store.File(o, res.Answer)
+		value, err := e.store.File(o, res.Answer)
 		if err != nil && o.Optional && fault.Of(err) == fault.NotFound {
 			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", o, err)
 		}
-		f.add(out, o, res, value)
+		e.addFile(out, c, o, res, value)
 	}
 	return out, nil
 }
 
-func (f *run) add(out *provider.Payload, o *Object, res Result, value []byte) {
-	version := f.store.Version(o, res.Answer, func() string { return f.hasher.Version(f.request.Class, o.Name, value) })
+func (e *Engine) addFile(out *provider.Payload, c *class.Class, o *Object, res Result, value []byte) {
+	version := e.store.Version(o, res.Answer, func() string { return e.hasher.Version(c, o.Name, value) })
 	out.Files = append(out.Files, provider.File{Path: o.Name, Mode: o.Mode, Contents: secret.NewBytes(value), ReadAt: res.Asked})
 	out.Versions = append(out.Versions, provider.Version{ID: o.Name, Version: version})
 	if !res.ends.IsZero() {
 		out.Leases = append(out.Leases, provider.Lease{Object: o.Name, ID: res.Answer.LeaseID, Expires: res.ends})
 	}
-}
-
-// horizon is when to look again so that there is always a way to revoke what
-// the volume holds: before both the store's token and the pod's service account
-// token have expired, kubelet has passed a new one of the latter. Zero where
-// nothing needs it.
-func (f *run) horizon() time.Time {
-	now, state := f.now(), f.volume.now()
-	if f.config.DisableRevocation || !f.spec.AsPod || !(state.credentials.revocable(now) || state.group.credentials.revocable(now)) {
-		return time.Time{}
-	}
-	until := f.caller.Tokens[f.caller.Audience].Expires
-	if until.IsZero() {
-		return time.Time{}
-	}
-	if t := state.group.current.get(now, nil); t != nil && t.Expires().After(until) {
-		until = t.Expires()
-	}
-	due := TwoThirds(now, until, f.chance())
-	if least := now.Add(leastHorizon); due.Before(least) {
-		return least
-	}
-	return due
 }

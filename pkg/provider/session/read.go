@@ -13,77 +13,74 @@ import (
 // one. More of them are read again in one.
 const mostChecks = 4
 
+// reader reads for all volumes of an identity.
+type reader struct {
+	run   *run
+	group *group
+}
+
 // read answers requests whose answers are alike for the whole group, and that
 // the store answers together.
-func (f *run) read(ctx context.Context, batch []*Request) []Result {
-	g := f.volume.now().group
+func (d *reader) read(ctx context.Context, batch []*Request) []Result {
 	var since time.Time
-	if f.request.Fresh {
-		since = f.began
+	if d.run.request.Fresh {
+		since = d.run.began
 	}
 	flights := make([]string, len(batch))
 	for i, r := range batch {
 		flights[i] = r.Flight
 	}
-	got, led, err := g.reads.Do(ctx, strings.Join(flights, "\n\n"), f.now, since, func() (map[string]Read, error) {
-		return (&reader{f, g}).batch(ctx, batch)
-	})
+	got, led, err := d.group.reads.Do(ctx, strings.Join(flights, "\n\n"), d.run.now, since, func() (map[string]Read, error) { return d.batch(ctx, batch) })
 	out := make([]Result, len(batch))
 	for i, r := range batch {
 		one := got[r.ID]
 		if err != nil {
 			one = Read{Err: err}
 		}
-		out[i] = f.taken(ctx, r, one, led)
+		out[i] = d.taken(ctx, r, one, led)
 	}
 	return out
 }
 
 // taken makes the volume's own what a read gave, be it of this run or another's.
-func (f *run) taken(ctx context.Context, r *Request, got Read, led bool) Result {
+func (d *reader) taken(ctx context.Context, r *Request, got Read, led bool) Result {
 	rd, err := got.Reading, got.Err
 	switch {
-	case err != nil && fault.Of(err) == fault.NotFound && !IsNotServed(err) && !led && f.spec.optional(r):
-		rd = Absent(f.now(), nil) // the leader minded
+	case err != nil && fault.Of(err) == fault.NotFound && !IsNotServed(err) && !led && d.run.spec.optional(r):
+		rd = Absent(d.run.now(), nil) // the leader minded
 	case err != nil:
 		return Result{Err: err}
 	case rd == nil:
 		return Result{Err: fault.New(fault.Internal, "reading %s: it was not asked for", r.Name)}
-	case !led && (!rd.Kind.Shareable() || rd.Absent && !f.spec.optional(r)):
+	case !led && (!rd.Kind.Shareable() || rd.Absent && !d.run.spec.optional(r)):
 		return Result{Err: ErrAgain} // it was issued for another volume, or is missing for it
 	case !rd.Kind.Shareable(): // what we led was issued: it is ours
-		return f.issued(ctx, r)
+		return d.run.issued(ctx, r)
 	}
-	f.volume.now().readings.Put(r.ID, rd)
-	return f.result(r, rd)
-}
-
-// reader reads for all volumes of an identity.
-type reader struct {
-	*run
-	group *group
+	d.run.volume.now().readings.put(r.ID, rd)
+	return d.run.spec.result(r, rd)
 }
 
 // batch answers requests: from what the group had lately, by finding that
 // nothing has changed, or by reading.
-func (f *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, error) {
+func (d *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, error) {
 	out := make(map[string]Read, len(batch))
 	var rest []*Request
 	for _, r := range batch {
-		if rd := f.recent(r); rd != nil {
+		if rd := d.recent(r); rd != nil {
 			out[r.ID] = Read{Reading: rd}
 		} else {
 			rest = append(rest, r)
 		}
 	}
 	if len(rest) <= mostChecks {
-		rest = f.check(ctx, rest, out)
+		rest = d.check(ctx, rest, out)
 	}
 	if len(rest) == 0 {
 		return out, nil
 	}
-	tokens := func(stale *Token) (*Token, error) { return f.token(ctx, f.group, stale) }
-	read, err := f.session.Read(ctx, tokens, rest)
+	tokens := func(stale *Token) (*Token, error) { return d.run.logins.token(ctx, d.group, stale) }
+	read, err := d.run.session.Read(ctx, tokens, rest)
 	if err != nil {
 		return nil, err
 	}
@@ -92,23 +89,23 @@ func (f *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, 
 		switch {
 		case one.Err != nil:
 		case one.Kind.Shareable():
-			f.group.recent.Put(r.ID, one.Reading)
+			d.group.recent.put(r.ID, one.Reading)
 		default:
-			f.keep(r, one.Reading)
+			d.keep(r, one.Reading)
 		}
 	}
 	return out, nil
 }
 
 // recent is an answer that another volume of the group had lately.
-func (f *reader) recent(r *Request) *Reading {
-	rd := f.group.recent.Last(r.ID)
+func (d *reader) recent(r *Request) *Reading {
+	rd := d.group.recent.last(r.ID)
 	switch {
-	case !rd.answers(r), !rd.Kind.Shareable(), rd.Absent && !f.spec.optional(r):
+	case !rd.answers(r), !rd.Kind.Shareable(), rd.Absent && !d.run.spec.optional(r):
 		return nil
-	case f.request.Fresh && !rd.Asked.After(f.began):
+	case d.run.request.Fresh && !rd.Asked.After(d.run.began):
 		return nil
-	case !f.request.Fresh && !recentEnough(rd.Kind, rd.Asked, f.spec.readingDue(r, rd), f.now(), false):
+	case !d.run.request.Fresh && !recentEnough(rd.Kind, rd.Asked, d.run.spec.readingDue(r, rd), d.run.now(), false):
 		return nil
 	}
 	return rd
@@ -116,15 +113,15 @@ func (f *reader) recent(r *Request) *Reading {
 
 // check has the store say which of the requests it would answer as before. It
 // returns the others.
-func (f *reader) check(ctx context.Context, list []*Request, out map[string]Read) (rest []*Request) {
-	s, ok := f.session.(Checker)
-	if !ok || f.request.Fresh {
+func (d *reader) check(ctx context.Context, list []*Request, out map[string]Read) (rest []*Request) {
+	s, ok := d.run.session.(Checker)
+	if !ok || d.run.request.Fresh {
 		return list
 	}
 	var mu sync.Mutex
 	InParallel(list, func(r *Request) {
 		var rd *Reading
-		if before := f.before(r); before != nil && !before.Absent {
+		if before := d.before(r); before != nil && !before.Absent {
 			rd = s.Unchanged(ctx, r, before)
 		}
 		mu.Lock()
@@ -133,15 +130,15 @@ func (f *reader) check(ctx context.Context, list []*Request, out map[string]Read
 			rest = append(rest, r)
 			return
 		}
-		f.group.recent.Put(r.ID, rd)
+		d.group.recent.put(r.ID, rd)
 		out[r.ID] = Read{Reading: rd}
 	})
 	return rest
 }
 
 // before is the newest answer that the volume or its group has.
-func (f *reader) before(r *Request) *Reading {
-	own, shared := f.volume.now().readings.Last(r.ID), f.group.recent.Last(r.ID)
+func (d *reader) before(r *Request) *Reading {
+	own, shared := d.run.volume.now().readings.last(r.ID), d.group.recent.last(r.ID)
 	switch {
 	case !own.answers(r) && !shared.answers(r):
 		return nil
@@ -155,16 +152,16 @@ func (f *reader) before(r *Request) *Reading {
 // hangs on goes with it, so that it can be revoked with the volume. Where that
 // token has leases of another volume already, the credential would end with
 // those: it is left to its own end, and issued again under a token of ours.
-func (f *reader) keep(r *Request, rd *Reading) {
-	s := f.credentials()
-	if s != f.volume.now().credentials && s != f.group.credentials {
+func (d *reader) keep(r *Request, rd *Reading) {
+	s := d.run.credentials()
+	if s != d.run.volume.now().credentials && s != d.group.credentials {
 		return // the identity turned out to be the pod's: this is another's
 	}
-	if rd.Kind == Leased && f.groups.revokesTokens && !s.hasToken(rd.Token) {
-		if !f.group.current.claim(rd.Token) {
+	if rd.Kind == Leased && d.run.engine.groups.revokesTokens && !s.hasToken(rd.Token) {
+		if !d.group.current.claim(rd.Token) {
 			return
 		}
 		s.addToken(rd.Token)
 	}
-	s.put(f.spec.newCredential(r, rd, f.groups.revokesTokens, f.chance()))
+	s.put(d.run.spec.newCredential(r, rd, d.run.engine.groups.revokesTokens, d.run.chance()))
 }

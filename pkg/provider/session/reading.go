@@ -97,10 +97,7 @@ func Absent(now time.Time, t *Token) *Reading {
 	return &Reading{Asked: now, At: now, Absent: true, Token: t}
 }
 
-// AskedAt implements Cacheable.
-func (rd *Reading) AskedAt() time.Time { return rd.Asked }
-
-// Size implements Cacheable.
+// Size is about how many bytes of memory it takes.
 func (rd *Reading) Size() int64 {
 	const base = 256
 	if rd.Answer == nil {

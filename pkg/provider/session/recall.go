@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
@@ -16,24 +15,19 @@ func (e *Engine) Recall(r provider.Request, oldest time.Time) (*provider.Payload
 	if err != nil {
 		return nil, time.Time{}, false
 	}
-	f := &run{Engine: e, request: r, spec: s, began: e.config.Now()}
-	var claims identity.Claims
-	if s.AsPod {
-		token, err := r.Tokens.For(s.Audience, f.began)
-		if err != nil {
-			return nil, time.Time{}, false
-		}
-		claims = token.Claims
+	now := e.config.Now()
+	key, err := e.groups.identify(s, bearerOf(r, s), now)
+	if err != nil {
+		return nil, time.Time{}, false
 	}
-	key := e.identify(s, bearerOf(r, s), claims)
-	g := e.groups.Find(key)
+	g := e.groups.find(key)
 	if key.Pod != "" || g == nil {
 		return nil, time.Time{}, false
 	}
-	asOf := f.began
+	asOf := now
 	results := make([]Result, len(s.Requests))
 	for i, q := range s.Requests {
-		res, ok := f.remembered(g, q, oldest)
+		res, ok := g.remembered(s, q, oldest, now)
 		if !ok {
 			return nil, time.Time{}, false
 		}
@@ -42,22 +36,22 @@ func (e *Engine) Recall(r provider.Request, oldest time.Time) (*provider.Payload
 		}
 		results[i] = res
 	}
-	payload, err := f.payload(results)
+	payload, err := e.payload(s, r.Class, results)
 	return payload, asOf, err == nil
 }
 
 // remembered is the group's own answer to a request. A credential that was
 // issued for one pod is in no group.
-func (f *run) remembered(g *group, r *Request, oldest time.Time) (Result, bool) {
-	rd := g.recent.Last(r.ID)
-	if rd.answers(r) && rd.Kind.Shareable() && !rd.At.Before(oldest) && (!rd.Absent || f.spec.optional(r)) && (rd.expires().IsZero() || rd.expires().After(f.began)) {
-		return Result{Reading: rd, due: f.began, ends: rd.expires()}, true
+func (g *group) remembered(s *Spec, r *Request, oldest, now time.Time) (Result, bool) {
+	rd := g.recent.last(r.ID)
+	if rd.answers(r) && rd.Kind.Shareable() && !rd.At.Before(oldest) && (!rd.Absent || s.optional(r)) && (rd.expires().IsZero() || rd.expires().After(now)) {
+		return Result{Reading: rd, due: now, ends: rd.expires()}, true
 	}
-	if f.spec.Scope != class.ScopeServiceAccount {
+	if s.Scope != class.ScopeServiceAccount {
 		return Result{}, false
 	}
-	if c := g.credentials.get(r.ID); c != nil && c.answers(r) && g.recent.Allows(r.ID, c.Asked) && c.valid(f.began) && !c.At.Before(oldest) {
-		return Result{Reading: c.Reading, due: f.began, ends: c.ends}, true
+	if c := g.credentials.get(r.ID); c != nil && c.answers(r) && g.recent.allows(r.ID, c.Asked) && c.valid(now) && !c.At.Before(oldest) {
+		return Result{Reading: c.Reading, due: now, ends: c.ends}, true
 	}
 	return Result{}, false
 }

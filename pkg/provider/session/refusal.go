@@ -6,47 +6,29 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// Everything stands for all that an identity may ask, where its login was
-// refused.
-const Everything = ""
-
-// Refused tells whether the store refused. A refusal that is not sure counts,
+// isRefusal tells whether the store refused. A refusal that is not sure counts,
 // since nothing is lost by asking again.
-func Refused(err error) bool {
+func isRefusal(err error) bool {
 	return err != nil && (fault.Of(err) == fault.Denied || fault.Of(err) == fault.Unverified)
-}
-
-// NoteRefusal has nobody given any more what the store has just refused: not a
-// new volume of the same identity, which has the shared answers, nor after a
-// restart the one that was refused, whose own are kept for its files. That is
-// what was asked for, by its id, or everything where it was the login.
-func NoteRefusal[R Cacheable](err error, id string, now time.Time, own, shared *Cache[R]) {
-	if singleflight.IsOwn(err) {
-		id = Everything
-	}
-	own.Refuse(id, now)
-	shared.Refuse(id, now)
-	shared.DropRefused()
 }
 
 // SureAfter is how long after the first refusal another one makes it certain.
 // A server that is behind the others has caught up by then.
 const SureAfter = 5 * time.Second
 
-// Doubts are the refusals of one live volume that may not be the store's last
+// doubts are the refusals of one live volume that may not be the store's last
 // word, by what was asked. The zero value is ready for use.
-type Doubts struct {
+type doubts struct {
 	mu    sync.Mutex
 	since map[string]time.Time
 }
 
-// Refused notes a refusal. It gives the time after which to ask again, and zero
+// refused notes a refusal. It gives the time after which to ask again, and zero
 // where the refusal is certain: nothing was answered since the first one, which
 // was long enough ago.
-func (d *Doubts) Refused(id string, now time.Time) time.Duration {
+func (d *doubts) refused(id string, now time.Time) time.Duration {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	first, ok := d.since[id]
@@ -59,15 +41,15 @@ func (d *Doubts) Refused(id string, now time.Time) time.Duration {
 	return max(0, first.Add(SureAfter).Sub(now))
 }
 
-// Answered ends the doubts about what was asked.
-func (d *Doubts) Answered(id string) {
+// answered ends the doubts about what was asked.
+func (d *doubts) answered(id string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.since, id)
 }
 
-// Unverified is a refusal that takes no files yet, and when to ask again.
-func Unverified(err error, after time.Duration) error {
+// unverified is a refusal that takes no files yet, and when to ask again.
+func unverified(err error, after time.Duration) error {
 	out := fault.New(fault.Unverified, "%w; the server may not know of the login yet, so this counts as a denial when it is repeated in %s", err, after.Round(time.Second))
 	out.RetryAfter = max(after, time.Second)
 	return out

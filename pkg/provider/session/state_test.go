@@ -1,46 +1,52 @@
-package session_test
+package session
 
 import (
-	"bytes"
-	"log/slog"
+	"encoding/json"
 	"strings"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-type state struct {
-	session.State
-	Token string `json:"token"`
-	Bad   any    `json:"bad,omitempty"`
+// third is a store whose state has version 3, of which only that is asked.
+type third struct{ Store }
+
+func (third) Traits() Traits { return Traits{StateVersion: 3} }
+
+func (third) ReadLogin(raw json.RawMessage) (Login, error) {
+	var h host
+	return h, json.Unmarshal(raw, &h)
 }
 
+// TestState takes a volume's token over a restart, and refuses what Export did not
+// write, without quoting it.
 func TestState(t *testing.T) {
-	var log bytes.Buffer
-	logger := slog.New(slog.NewTextHandler(&log, nil))
-	out := session.WriteState("v", state{State: session.State{Version: 3}, Token: "marker"}, logger)
-	if want := `{"version":3,"token":"marker"}`; string(out.Reveal()) != want {
-		t.Errorf("wrote %s, want %s", out.Reveal(), want)
+	var settings endpoint.Settings
+	if err := settings.Complete(); err != nil {
+		t.Fatal(err)
 	}
-	var back state
-	if err := session.ReadState("v", out, 3, &back); err != nil || back.Token != "marker" {
-		t.Errorf("read %+v, %v", back, err)
+	e := New(&settings, third{})
+	text := `{"version":3,"pod":{},"own":{"tokens":[{"login":"h","value":"marker","born":"2026-01-01T00:00:00Z","ttl":0,"due":"0001-01-01T00:00:00Z","expires":"0001-01-01T00:00:00Z"}]},"group":{}}`
+	if err := e.Import("v", secret.NewBytes([]byte(text))); err != nil {
+		t.Fatal(err)
 	}
-	for name, text := range map[string]string{
-		"another version": `{"version":4,"token":"marker"}`, "no version": `{"token":"marker"}`, "null": "null",
-		"empty": "", "cut off": `{"version":3,"token":"marker`, "another shape": `["marker"]`, "wrong type": `{"version":"marker"}`,
+	var back volumeState
+	if err := json.Unmarshal(e.Export("v").Reveal(), &back); err != nil || back.Version != 3 || len(back.Own.Tokens) != 1 || back.Own.Tokens[0].Value != "marker" {
+		t.Errorf("exported %+v, %v", back, err)
+	}
+	for name, bad := range map[string]string{
+		"another version": strings.Replace(text, "3", "4", 1), "no version": strings.Replace(text, `"version":3,`, "", 1), "null": "null",
+		"empty": "", "cut off": text[:len(text)-1], "another shape": `["marker"]`, "wrong type": `{"version":"marker"}`,
+		"no token": strings.Replace(text, "marker", "", 1), "a token with a line end": strings.Replace(text, "marker", `marker\n`, 1),
 	} {
-		err := session.ReadState("v", secret.NewBytes([]byte(text)), 3, new(state))
-		if fault.Of(err) != fault.State || strings.Contains(err.Error(), "marker") || !strings.Contains(err.Error(), "volume v") {
+		err := e.Import("other", secret.NewBytes([]byte(bad)))
+		if fault.Of(err) != fault.State || strings.Contains(err.Error(), "marker") || !strings.Contains(err.Error(), "volume other") {
 			t.Errorf("%s: %s: %v", name, fault.Of(err), err)
 		}
-	}
-	if out := session.WriteState("v", state{Token: "marker", Bad: func() {}}, logger); out.Len() != 0 {
-		t.Errorf("wrote what is no JSON: %s", out.Reveal())
-	}
-	if text := log.String(); !strings.Contains(text, "level=ERROR") || strings.Contains(text, "marker") {
-		t.Errorf("logged %q", text)
+		if e.Export("other").Len() != 0 {
+			t.Errorf("%s: the volume is known", name)
+		}
 	}
 }

@@ -216,6 +216,18 @@ func (s *Spec) optional(r *Request) bool {
 	return !slices.ContainsFunc(s.Objects, func(o *Object) bool { return o.Request == r && !o.Optional })
 }
 
+// shown tells whether the files of a volume have an object of the request.
+func (s *Spec) shown(r *Request, files []provider.Version) bool {
+	return slices.ContainsFunc(s.Objects, func(o *Object) bool { return o.Request == r && o.isIn(files) })
+}
+
+// inFiles tells whether the files of a volume have all objects of a request, but
+// those that may be missing.
+func (s *Spec) inFiles(r *Request, files []provider.Version) bool {
+	missing := func(o *Object) bool { return o.Request == r && !o.Optional && !o.isIn(files) }
+	return len(files) > 0 && !slices.ContainsFunc(s.Objects, missing)
+}
+
 // Object is one file of a class: which value of which request it holds.
 type Object struct {
 	Index    int
@@ -230,6 +242,10 @@ type Object struct {
 // String is how errors name the object.
 func (o *Object) String() string {
 	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.Index, o.Name)
+}
+
+func (o *Object) isIn(files []provider.Version) bool {
+	return slices.ContainsFunc(files, func(v provider.Version) bool { return v.ID == o.Name })
 }
 
 // Request is one distinct question to the store. Objects that ask the same

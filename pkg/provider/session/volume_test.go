@@ -1,4 +1,4 @@
-package session_test
+package session
 
 import (
 	"context"
@@ -9,35 +9,33 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// volume has words to revoke.
-type volume struct{ revocations []string }
-
-func newVolume(id string) *volume { return &volume{[]string{"made for " + id}} }
-
-func (v *volume) Add(list []string) { v.revocations = append(v.revocations, list...) }
-
-func (v *volume) Take() []string {
-	all := v.revocations
-	v.revocations = nil
-	return all
+// begin makes a volume that has something to revoke.
+func begin() *volume {
+	v := newVolume("v", "shop", &groups{})
+	v.add([]Revocation{{Name: "made for v"}})
+	return v
 }
 
-type volumes = session.Volumes[*volume, string]
+func namesOf(list []Revocation) (names []string) {
+	for _, r := range list {
+		names = append(names, r.Name)
+	}
+	return names
+}
 
-// pay ends all that a volume owes but what cannot be ended.
-func pay(paid *[]string, unpayable ...string) func(*volume) ([]string, error) {
-	return func(v *volume) ([]string, error) {
-		var left []string
+// pay revokes all that a volume has but what cannot be revoked.
+func pay(paid *[]string, unpayable ...string) func(*volume) ([]Revocation, error) {
+	return func(v *volume) ([]Revocation, error) {
+		var left []Revocation
 		var err error
-		for _, d := range v.Take() {
-			if slices.Contains(unpayable, d) {
-				left, err = append(left, d), fault.New(fault.Unavailable, "%s cannot be ended", d)
+		for _, r := range v.take() {
+			if slices.Contains(unpayable, r.Name) {
+				left, err = append(left, r), fault.New(fault.Unavailable, "%s cannot be ended", r.Name)
 				continue
 			}
-			*paid = append(*paid, d)
+			*paid = append(*paid, r.Name)
 		}
 		return left, err
 	}
@@ -46,23 +44,23 @@ func pay(paid *[]string, unpayable ...string) func(*volume) ([]string, error) {
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all volumes
-		v, _, leave, err := all.Enter(t.Context(), "v", newVolume)
-		if err != nil || all.Find("v") != v {
+		v, _, leave, err := all.enter(t.Context(), "v", begin)
+		if err != nil || all.find("v") != v {
 			t.Fatal(v, err)
 		}
 		soon, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if _, _, _, err := all.Enter(soon, "v", newVolume); fault.Of(err) != fault.Timeout {
+		if _, _, _, err := all.enter(soon, "v", begin); fault.Of(err) != fault.Timeout {
 			t.Errorf("two at once, or no patience: %v", err)
 		}
-		_, _, leaveOther, err := all.Enter(t.Context(), "other", newVolume)
+		_, _, leaveOther, err := all.enter(t.Context(), "other", func() *volume { return newVolume("other", "shop", &groups{}) })
 		if err != nil {
 			t.Errorf("another volume waits: %v", err)
 		}
 		leaveOther()
 		next := make(chan *volume)
 		go func() {
-			v, _, leave, _ := all.Enter(t.Context(), "v", newVolume)
+			v, _, leave, _ := all.enter(t.Context(), "v", begin)
 			leave()
 			next <- v
 		}()
@@ -81,7 +79,7 @@ func TestReleaseEndsWork(t *testing.T) {
 		var paid []string
 		ended := make(chan error, 2)
 		fetch := func() {
-			_, work, leave, err := all.Enter(t.Context(), "v", newVolume)
+			_, work, leave, err := all.enter(t.Context(), "v", begin)
 			if err == nil {
 				<-work.Done()
 				err = fault.Ended(work)
@@ -93,7 +91,7 @@ func TestReleaseEndsWork(t *testing.T) {
 		synctest.Wait()
 		go fetch()
 		synctest.Wait()
-		if err := all.Release(t.Context(), "v", pay(&paid)); err != nil {
+		if err := all.release(t.Context(), "v", pay(&paid)); err != nil {
 			t.Errorf("last volume: %v", err)
 		}
 		for range 2 {
@@ -101,10 +99,10 @@ func TestReleaseEndsWork(t *testing.T) {
 				t.Errorf("a fetch ended with %v", err)
 			}
 		}
-		if !slices.Equal(paid, []string{"made for v"}) || all.Find("v") != nil {
+		if !slices.Equal(paid, []string{"made for v"}) || all.find("v") != nil {
 			t.Errorf("paid %q", paid)
 		}
-		if err := all.Release(t.Context(), "v", pay(&paid)); err != nil || len(paid) != 1 {
+		if err := all.release(t.Context(), "v", pay(&paid)); err != nil || len(paid) != 1 {
 			t.Errorf("again: %v, paid %q", err, paid)
 		}
 	})
@@ -113,14 +111,14 @@ func TestReleaseEndsWork(t *testing.T) {
 func TestReleaseDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all volumes
-		_, _, leave, _ := all.Enter(t.Context(), "v", newVolume)
+		_, _, leave, _ := all.enter(t.Context(), "v", begin)
 		defer leave()
 		soon, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		if err := all.Release(soon, "v", nil); fault.Of(err) != fault.Timeout {
+		if err := all.release(soon, "v", nil); fault.Of(err) != fault.Timeout {
 			t.Errorf("a fetch that does not end: %v", err)
 		}
-		if all.Find("v") == nil {
+		if all.find("v") == nil {
 			t.Error("its revocations are forgotten")
 		}
 	})
@@ -132,24 +130,24 @@ func TestRevocationsAreKept(t *testing.T) {
 	for _, back := range []bool{false, true} {
 		var all volumes
 		var paid []string
-		_, _, leave, _ := all.Enter(t.Context(), "v", newVolume)
+		_, _, leave, _ := all.enter(t.Context(), "v", begin)
 		leave()
 		for range 2 {
-			err := all.Release(t.Context(), "v", pay(&paid, "made for v"))
+			err := all.release(t.Context(), "v", pay(&paid, "made for v"))
 			if fault.Of(err) != fault.Unavailable || len(paid) != 0 {
 				t.Fatalf("%v, paid %q", err, paid)
 			}
 		}
 		want := []string{"made for v"}
 		if back {
-			_, work, leave, err := all.Enter(t.Context(), "v", newVolume)
+			_, work, leave, err := all.enter(t.Context(), "v", begin)
 			if err != nil || work.Err() != nil {
 				t.Fatalf("the new volume: %v, %v", err, work.Err())
 			}
 			leave()
 			want = append(want, "made for v")
 		}
-		if err := all.Release(t.Context(), "v", pay(&paid)); err != nil || !slices.Equal(paid, want) {
+		if err := all.release(t.Context(), "v", pay(&paid)); err != nil || !slices.Equal(paid, want) {
 			t.Errorf("%v, paid %q, want %q", err, paid, want)
 		}
 	}
@@ -159,34 +157,35 @@ func TestRevocationsAreKept(t *testing.T) {
 // revocations are being ended.
 func TestVolumeComesBackMeanwhile(t *testing.T) {
 	var all volumes
-	_, _, leave, _ := all.Enter(t.Context(), "v", newVolume)
+	_, _, leave, _ := all.enter(t.Context(), "v", begin)
 	leave()
 	var later *volume
-	err := all.Release(t.Context(), "v", func(v *volume) ([]string, error) {
-		left := v.Take()
+	err := all.release(t.Context(), "v", func(v *volume) ([]Revocation, error) {
+		left := v.take()
 		var leave func()
-		later, _, leave, _ = all.Enter(t.Context(), "v", newVolume)
+		later, _, leave, _ = all.enter(t.Context(), "v", begin)
 		leave()
 		return left, errors.New("away")
 	})
-	if err == nil || all.Find("v") != later || !slices.Equal(later.revocations, []string{"made for v", "made for v"}) {
-		t.Errorf("%v, revocations %q", err, later.revocations)
+	if err == nil || all.find("v") != later || !slices.Equal(namesOf(later.revocations), []string{"made for v", "made for v"}) {
+		t.Errorf("%v, revocations %q", err, namesOf(later.revocations))
 	}
 }
 
 func TestRevokeAll(t *testing.T) {
 	odd := errors.New("odd")
-	left, err := session.RevokeAll([]int{1, 2, 3, 4}, func(n int) error {
-		if n%2 == 1 {
+	left, err := revokeAll([]Revocation{{Name: "1"}, {Name: "2"}, {Name: "3"}, {Name: "4"}}, func(r Revocation) error {
+		if r.Name == "1" || r.Name == "3" {
 			return odd
 		}
 		return nil
 	})
-	slices.Sort(left)
-	if !slices.Equal(left, []int{1, 3}) || !errors.Is(err, odd) {
+	names := namesOf(left)
+	slices.Sort(names)
+	if !slices.Equal(names, []string{"1", "3"}) || !errors.Is(err, odd) {
 		t.Errorf("left %v, %v", left, err)
 	}
-	if left, err := session.RevokeAll(nil, func(int) error { return odd }); left != nil || err != nil {
+	if left, err := revokeAll(nil, func(Revocation) error { return odd }); left != nil || err != nil {
 		t.Errorf("nothing to revoke: %v, %v", left, err)
 	}
 }
