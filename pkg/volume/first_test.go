@@ -11,11 +11,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
 // watchedMounts tells of mounts, and can hold them up or spoil them.
 type watchedMounts struct {
-	volume.Mounts
+	target.Mounts
 	begun chan struct{} // closed when the first begins
 	goOn  chan struct{} // all wait for it
 	made  chan struct{} // closed when the first is made

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
 // crashAfterSwap leaves the volume as a kill -9 between the swap and the links
@@ -149,7 +150,7 @@ func TestLostMountKeepsTheCredentials(t *testing.T) {
 	}
 }
 
-type failingMounts struct{ volume.Mounts }
+type failingMounts struct{ target.Mounts }
 
 func (failingMounts) Mount(string, tmpfs.Options) error { return errors.New("no such luck") }
 
@@ -199,7 +200,7 @@ func TestKilledWhileALostMountIsMadeAgain(t *testing.T) {
 // quickUnmount unmounts a target right after each look at it, or after it was
 // mounted.
 type quickUnmount struct {
-	volume.Mounts
+	target.Mounts
 	armed atomic.Bool
 }
 

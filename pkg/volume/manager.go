@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
 // Classes finds SecretProviderClasses and keeps watch over those in use.
@@ -37,9 +38,9 @@ type Config struct {
 	Classes   Classes
 	Providers Providers
 	Renderer  Renderer
-	Mounts    Mounts
+	Mounts    target.Mounts
 	// Stages may be nil, and then no provider can write files itself.
-	Stages   Stages
+	Stages   target.Stages
 	Store    Store
 	Observer Observer
 	Logger   *slog.Logger
@@ -93,11 +94,16 @@ func (c *Config) save(rec *Record) error {
 	return err
 }
 
+// targets works on the target paths of volumes.
+func (c *Config) targets() target.Targets {
+	return target.Targets{Mounts: c.Mounts, Stages: c.Stages, Logger: c.Logger}
+}
+
 // saveFirst fails if the record of a new volume cannot be saved: a restart would
 // forget its credentials. If the new payload has replaced one of before, which the
 // driver did not know, the pod has nothing else, and the volume goes on without.
-func (c *Config) saveFirst(rec *Record, found content) error {
-	if found == complete {
+func (c *Config) saveFirst(rec *Record, found target.Content) error {
+	if found == target.Complete {
 		_ = c.save(rec)
 		return nil
 	}
@@ -110,7 +116,6 @@ type Manager struct {
 	Config
 	scheduler *schedule.Scheduler
 	revoker   *revoker
-	targets   targets
 	memory    *memory
 	reviewer  *reviewer
 	lost      lostRecords
@@ -126,7 +131,7 @@ func New(c Config) (*Manager, error) {
 	}
 	c.SlowAfter = cmp.Or(c.SlowAfter, 5*time.Second)
 	m := &Manager{Config: c, scheduler: schedule.New(), volumes: map[string]*Volume{}}
-	m.revoker, m.targets, m.reviewer = newRevoker(&m.Config), targets{&m.Config}, &reviewer{Config: &m.Config}
+	m.revoker, m.reviewer = newRevoker(&m.Config), &reviewer{Config: &m.Config}
 	m.memory = &memory{budget: c.Budget, log: c.Logger, charges: map[string]*budget.Charge{}}
 	return m, nil
 }
@@ -150,7 +155,7 @@ func (m *Manager) Unpublish(ctx context.Context, id, target string) error {
 }
 
 // Stats measures a published volume.
-func (m *Manager) Stats(id, path string) (tmpfs.Stats, error) { return m.targets.stats(id, path) }
+func (m *Manager) Stats(id, path string) (tmpfs.Stats, error) { return m.targets().Stats(id, path) }
 
 // refreshTries are the parts of a refresh that RefreshTimeout bounds each: to
 // get the class, to ask the store, and to ask it by the class before an edit.

@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
 // run is one run of the pipeline over one volume. It changes its own record,
@@ -75,21 +76,21 @@ func (r *result) step(ctx context.Context, s Step, do func(context.Context) erro
 
 // newPublish is the run of a publish at a target where something was found.
 // before is the record of a live volume whose mount is lost; nil for a new one.
-func newPublish(m *Manager, q Request, before *Record, found content) *run {
+func newPublish(m *Manager, q Request, before *Record, found target.Content) *run {
 	r := &run{m: m, rec: &Record{Request: q}}
 	if before != nil {
 		r.rec.Warned, r.rec.Provider, r.rec.ProviderState = before.Warned, before.Provider, before.ProviderState
 	}
-	if found != nothing {
-		m.targets.repair(r.rec.Identity)
+	if found != target.Nothing {
+		m.targets().Repair(r.rec.ID, r.rec.Target)
 		m.memory.adopt(r.rec)
 	}
-	r.mounted = found == empty && before == nil // a crash has left it
+	r.mounted = found == target.Empty && before == nil // a crash has left it
 	r.prepare = func(c *class.Class) error {
-		if found != nothing {
+		if found != target.Nothing {
 			return nil
 		}
-		err := m.targets.mount(r.rec.Target, m.mountOptions(&r.rec.Request, c))
+		err := m.targets().Mount(r.rec.Target, m.mountOptions(&r.rec.Request, c))
 		r.mounted = err == nil
 		return err
 	}
@@ -103,7 +104,7 @@ func newRefresh(m *Manager, before *Record, fresh bool) *run {
 	mountedBy := rec.LastClass // whose limits the mount has
 	r.prepare = func(c *class.Class) error {
 		resize := mountedBy != nil && c.ResourceVersion != mountedBy.ResourceVersion
-		err := m.targets.check(r.rec.Identity, m.mountOptions(&r.rec.Request, c), resize)
+		err := m.targets().Check(r.rec.Target, r.rec.Class, m.mountOptions(&r.rec.Request, c), resize)
 		if err == nil {
 			mountedBy = c
 		}
@@ -327,7 +328,7 @@ func (r *run) watchSlow(source provider.Provider) (end func()) {
 func (r *run) fetch(ctx context.Context, c *class.Class, source provider.Provider, ready func() error) (*provider.Payload, time.Time, error) {
 	trail := &provider.Trail{}
 	q := r.request(c)
-	q.Stager = r.m.targets.stager(r.rec.Identity, r.m.mountOptions(&r.rec.Request, c), ready)
+	q.Stager = r.m.targets().Stager(r.rec.ID, r.rec.Target, r.m.mountOptions(&r.rec.Request, c), ready)
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), q)
 	r.asked, r.accesses = trail.IDs(), trail.Accesses()
 	if err == nil && payload.Partial != nil && (!r.rec.published() || r.mustEmpty(c, payload.Partial)) {
@@ -383,7 +384,7 @@ func (r *run) empty(err error, ready func() error) error {
 	if perr := ready(); perr != nil {
 		return errors.Join(err, perr)
 	}
-	changed, werr := r.m.targets.write(&r.rec.Request, nil)
+	changed, werr := r.m.targets().Write(r.rec.ID, r.rec.Target, r.rec.GID, nil)
 	if werr != nil {
 		return errors.Join(err, werr)
 	}
@@ -399,7 +400,7 @@ func (r *run) write(files []atomicdir.File) error {
 	if err != nil {
 		return err
 	}
-	if r.changed, err = r.m.targets.write(&r.rec.Request, files); err != nil {
+	if r.changed, err = r.m.targets().Write(r.rec.ID, r.rec.Target, r.rec.GID, files); err != nil {
 		undo()
 		return err
 	}

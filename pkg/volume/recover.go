@@ -8,6 +8,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
+	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
 // errNotLive is why a recorded volume is not taken up at the start.
@@ -62,8 +63,8 @@ func (m *Manager) Recover() error {
 // fills it.
 func (m *Manager) recover(rec *Record) error {
 	m.importState(rec)
-	found, err := m.targets.look(rec.Target)
-	if err == nil && found == nothing {
+	found, err := m.targets().Look(rec.Target)
+	if err == nil && found == target.Nothing {
 		err = errNotLive
 	}
 	switch {
@@ -75,7 +76,7 @@ func (m *Manager) recover(rec *Record) error {
 	case err != nil: // we cannot tell: a refresh finds out, and nothing is given up
 		m.Logger.Error("looking at a volume of the last process", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 	}
-	m.targets.repair(rec.Identity)
+	m.targets().Repair(rec.ID, rec.Target)
 	m.memory.adopt(rec)
 	rec.DueAt = dueAfterRestart(time.Now(), &rec.Progress, chance())
 	v := m.volume(rec.ID)

@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
+	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
 // Volume is one volume that this process knows.
@@ -94,11 +95,11 @@ func (v *Volume) Publish(ctx context.Context, r Request) error {
 			return err
 		}
 	}
-	found, err := v.m.targets.look(r.Target)
+	found, err := v.m.targets().Look(r.Target)
 	if err != nil {
 		return err
 	}
-	if before != nil && found == complete {
+	if before != nil && found == target.Complete {
 		v.deliver(r.Credentials)
 		return nil
 	}
@@ -145,7 +146,7 @@ func (v *Volume) republish(r Request) (done bool, err error) {
 	if err := rec.conflict(r.Identity); err != nil {
 		return true, err
 	}
-	if found, err := v.m.targets.look(r.Target); err != nil || found != complete || !v.deliver(r.Credentials) {
+	if found, err := v.m.targets().Look(r.Target); err != nil || found != target.Complete || !v.deliver(r.Credentials) {
 		return false, nil
 	}
 	v.applyCredentials()
@@ -154,11 +155,11 @@ func (v *Volume) republish(r Request) (done bool, err error) {
 
 // undoPublish takes away what the publish has mounted, and hands what the store
 // gave for it to the revoker. A live volume keeps all that its pod uses.
-func (v *Volume) undoPublish(w *run, found content, r Request, err error) error {
+func (v *Volume) undoPublish(w *run, found target.Content, r Request, err error) error {
 	rec, before := w.rec, v.record.Load()
 	err = fmt.Errorf("failed to mount secrets store objects for pod %s: %w", rec.Pod, err)
 	if w.mounted {
-		v.m.targets.undo(rec.Identity)
+		v.m.targets().Undo(rec.ID, rec.Target)
 	}
 	if before != nil {
 		next := *before
@@ -176,7 +177,7 @@ func (v *Volume) undoPublish(w *run, found content, r Request, err error) error 
 		}
 		v.m.revoker.add(last)
 	}
-	if found == complete {
+	if found == target.Complete {
 		return &KeptError{err}
 	}
 	v.m.memory.release(v.id)
@@ -248,7 +249,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 
 // Unpublish takes the volume away. It works for a volume that was never
 // published, and twice.
-func (v *Volume) Unpublish(ctx context.Context, target string) error {
+func (v *Volume) Unpublish(ctx context.Context, path string) error {
 	// 1. Cut the work under way short, and wait for its end.
 	if err := v.beginUnpublish(ctx); err != nil {
 		return err
@@ -257,8 +258,8 @@ func (v *Volume) Unpublish(ctx context.Context, target string) error {
 	began, rec := time.Now(), v.record.Load()
 
 	// 2. Without a payload, or at another path, there is only a mount to go.
-	if rec == nil || rec.Target != target {
-		if err := v.m.targets.unmount(target); err != nil {
+	if rec == nil || rec.Target != path {
+		if err := v.m.targets().Unmount(path); err != nil {
 			return err
 		}
 		if rec == nil {
@@ -270,7 +271,7 @@ func (v *Volume) Unpublish(ctx context.Context, target string) error {
 
 	// 3. Unmount. If that fails the volume is live as before.
 	v.m.scheduler.Remove(v.id)
-	err := v.m.targets.unmount(target)
+	err := v.m.targets().Unmount(path)
 	o := outcomeOf(Unpublished, rec, began, err)
 	o.NextAt = time.Time{}
 	if err != nil {
