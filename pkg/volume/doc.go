@@ -1,5 +1,5 @@
-// Package volume publishes the volume of a pod, keeps its files fresh in place,
-// takes it away, and goes on after a restart.
+// Package volume publishes the volumes of pods, refreshes their files in place,
+// unpublishes them, and continues after a restart.
 //
 // A Volume is one volume, and the Manager has the table of all. There is one
 // pipeline from the class to the files: a publish runs it with the mount, a

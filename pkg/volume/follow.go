@@ -14,21 +14,21 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
-// Follower keeps up what follows from a payload outside of the volume, such as
-// Kubernetes Secrets. The payload is in the volume whatever comes of that, so
-// it returns no error and tells people itself.
+// Follower writes objects outside the volume that depend on its payload, such as
+// Kubernetes Secrets. The payload is in the volume also if that fails, so a Follower
+// returns no error and reports its failures itself.
 type Follower interface {
-	// Follow is called with each complete payload after it is in the volume:
-	// before the publish returns, and at each refresh, changed or not. It returns
-	// when it wants to be called again, zero to leave that to the next refresh.
-	// It is called by many volumes at once, and for one volume by one caller at a
-	// time.
+	// Follow is called with each complete payload after it is in the volume: before
+	// the publish returns, and at each refresh, changed or not. It returns when it
+	// wants to be called again, zero for the next refresh. Calls for different volumes
+	// are concurrent.
 	Follow(ctx context.Context, f Followed) (again time.Time)
-	// Warnings are what the author of a class is told of what is not done.
+	// Warnings returns warnings about parts of the class that the Follower does not
+	// handle.
 	Warnings(c *class.Class) []string
 }
 
-// Followed is a payload and how it came to be.
+// Followed is a payload, and how the volume got it.
 type Followed struct {
 	Volume string
 	Pod    identity.Pod
@@ -39,11 +39,12 @@ type Followed struct {
 	Leases   []provider.Lease
 	// Since is when the volume got its first payload; zero at the first.
 	Since time.Time
-	// First tells that the payload is of a publish, and Changed that the files
-	// were written.
+	// First says that the payload is of a publish, and Changed that the files were
+	// written.
 	First, Changed bool
-	// Edited tells that the payload before was made by a class that said something
-	// else; an annotation alone says nothing. Recalled tells that this one is from memory, the store being away.
+	// Edited says that the specification of the class has changed since the payload
+	// before. Recalled says that the payload is from memory, because the store was
+	// unavailable.
 	Edited, Recalled bool
 }
 
@@ -66,9 +67,9 @@ func (fs Followers) Warnings(c *class.Class) (all []string) {
 	return all
 }
 
-// follow calls the Follower with the payload that is in the volume by now. It brings the next
-// refresh forward if the Follower asks for that. former is the class of the payload before, and
-// asked is when the store was asked for this one.
+// follow calls the Follower with the payload that is in the volume now, and makes the
+// next refresh earlier if the Follower asks for that. former is the class of the payload
+// before, and asked is when the store was asked for this one.
 func (r *run) follow(ctx context.Context, former *class.Class, payload *provider.Payload, asked time.Time) (err error) {
 	rec := r.rec
 	defer fault.Recover(&err, r.m.Logger, "what follows from class "+rec.Class.String(), logkey.Volume, rec.ID)
@@ -79,7 +80,7 @@ func (r *run) follow(ctx context.Context, former *class.Class, payload *provider
 			oldest = at
 		}
 	}
-	for i := range files { // a file that is rendered is as old as what it may be made of
+	for i := range files { // a rendered file is as old as the oldest object
 		if files[i].ReadAt.IsZero() {
 			files[i].ReadAt = oldest
 		}
@@ -92,7 +93,7 @@ func (r *run) follow(ctx context.Context, former *class.Class, payload *provider
 	return nil
 }
 
-// sameSpec tells whether two editions of a class say the same.
+// sameSpec reports whether two versions of a class have the same specification.
 func sameSpec(a, b *class.Class) bool {
 	x, y := *a, *b
 	x.ResourceVersion, y.ResourceVersion = "", ""

@@ -7,15 +7,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 )
 
-// inbox is what came in for a volume since its worker last took it.
+// inbox has what arrived for a volume since its worker last emptied it.
 type inbox struct {
-	credentials *Credentials // which kubelet passed last; nil for nothing new
+	credentials *Credentials // that kubelet passed last; nil if they are on record
 	version     *string      // of the class, if another version made the payload
-	fresh       bool         // a person asked for a read that bypasses caches
+	fresh       bool         // the next refresh bypasses caches, as a user asked
 }
 
-// deliver leaves what kubelet passed for the worker, if it is new. It answers
-// false if the volume is not live.
+// deliver puts new credentials into the inbox. It returns false if the volume is not
+// live.
 func (v *Volume) deliver(c Credentials) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -32,8 +32,8 @@ func (v *Volume) deliver(c Credentials) bool {
 	return true
 }
 
-// requestRefresh has the next refresh bypass caches, and come at a time at the
-// latest. It answers whether the volume is live.
+// requestRefresh makes the volume due at a time, unless it is due earlier, and makes
+// that refresh bypass caches. It returns false if the volume is not live.
 func (v *Volume) requestRefresh(at time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -45,10 +45,10 @@ func (v *Volume) requestRefresh(at time.Time) bool {
 	return true
 }
 
-// deliverVersion leaves the class's version, empty for a class that cannot be
-// used, for the worker, and makes the volume due at a time. It answers false if
-// the volume is not live or has nothing to gain: that version made its payload,
-// and it does not fail. The end of a first publish looks at the version too.
+// deliverVersion puts the version of a class into the inbox, empty for a class that
+// cannot be used, and makes the volume due at a time. It returns false if the volume
+// is not live, or that version made its payload and it does not fail. The end of a
+// first publish reads the version too.
 func (v *Volume) deliverVersion(ref class.Ref, version string, at time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -64,8 +64,8 @@ func (v *Volume) deliverVersion(ref class.Ref, version string, at time.Time) boo
 	return true
 }
 
-// take empties the inbox, all of it or only of the credentials, which are on
-// record from then on. The caller works on the volume.
+// take empties the inbox, or removes only the credentials from it. It puts the
+// credentials into the record. The caller works on the volume.
 func (v *Volume) take(all bool) inbox {
 	v.mu.Lock()
 	in := v.inbox
@@ -85,9 +85,9 @@ func (v *Volume) take(all bool) inbox {
 	return in
 }
 
-// applyCredentials takes the credentials unless another goroutine works on the
-// volume, which calls this when it has ended. A failed refresh may have failed
-// for want of them, so it is due again.
+// applyCredentials takes the credentials, unless another goroutine works on the
+// volume: that one calls applyCredentials at its end. If the last refresh failed, the
+// volume is due at once, because the old credentials may be the reason.
 func (v *Volume) applyCredentials() {
 	for {
 		v.mu.Lock()
@@ -121,9 +121,9 @@ func (v *Volume) hasten(at time.Time) {
 	}
 }
 
-// schedule sets when the next refresh is due, and where it goes, if that is known:
-// at once if it was asked for since the inbox was taken, or the class has another
-// version than the one that made the payload.
+// schedule sets the time and, if w has one, the store of the next refresh. The
+// refresh is due at once if a user asked for it since the inbox was emptied, or if
+// another version of the class made the payload.
 func (v *Volume) schedule(w schedule.Where) {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -13,24 +13,24 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
 
-// Limits are the driver's for all volumes. A class may ask for others.
+// Limits are the driver's settings for all volumes. A class may ask for others.
 type Limits struct {
-	// Interval is the time between two refreshes of a volume whose class and
-	// provider say nothing else.
+	// Interval is the time between two refreshes, if neither class nor provider asks
+	// for another.
 	Interval time.Duration
-	// SizeLimit and InodeLimit bound a payload whose class says nothing:
-	// bytes of contents, and files plus directories.
+	// SizeLimit and InodeLimit bound a payload, if its class asks for nothing else:
+	// bytes of contents, and number of files and directories.
 	SizeLimit  int64
 	InodeLimit int64
-	// MaxSizeLimit and MaxInodeLimit bound what a class may ask for, and
-	// MinInterval is the shortest that it may; 0 for no bound.
+	// MaxSizeLimit, MaxInodeLimit and MinInterval bound what a class may ask for; 0
+	// for no bound.
 	MaxSizeLimit  int64
 	MaxInodeLimit int64
 	MinInterval   time.Duration
 }
 
-// maxClass bounds what a class says to its provider, in bytes. It is kept for as
-// long as a volume was made by it.
+// maxClass bounds the parameters of a class, in bytes. The driver keeps them as long
+// as a volume has a payload of the class.
 const maxClass = 1 << 20
 
 func checkClassSize(c *class.Class) error {
@@ -45,8 +45,8 @@ func checkClassSize(c *class.Class) error {
 		WithHint("take out what the provider does not use, or make several classes of it")
 }
 
-// checkCeilings refuses a class that asks for more than the operator allows. A
-// volume that is live goes on within the ceiling.
+// checkCeilings refuses a class that asks for more than the operator allows. It is
+// not called for a live volume, which gets the greatest limit that is allowed.
 func (l *Limits) checkCeilings(c *class.Class) error {
 	switch {
 	case l.MaxSizeLimit > 0 && c.SizeLimit > l.MaxSizeLimit:
@@ -59,9 +59,8 @@ func (l *Limits) checkCeilings(c *class.Class) error {
 	return nil
 }
 
-// withFloor gives a class that asks for a shorter interval than the operator
-// allows the shortest that is allowed: a refusal would stop the refreshes of
-// volumes that run.
+// withFloor raises the interval of a class to the shortest that the operator allows:
+// a refusal would stop the refreshes of live volumes.
 func (l *Limits) withFloor(c *class.Class) (_ *class.Class, warning string) {
 	if c.RefreshInterval == 0 || c.RefreshInterval >= l.MinInterval {
 		return c, ""
@@ -94,7 +93,8 @@ func (l *Limits) inodeLimit(c *class.Class) int64 {
 	return ceiled(limit, l.MaxInodeLimit)
 }
 
-// ceiled is the limit within the operator's ceiling, 0 for none.
+// ceiled returns the limit, or the operator's ceiling if that is lower; a ceiling of
+// 0 is none.
 func ceiled(limit, ceiling int64) int64 {
 	if ceiling > 0 {
 		return min(limit, ceiling)
@@ -102,8 +102,8 @@ func ceiled(limit, ceiling int64) int64 {
 	return limit
 }
 
-// fit turns the payload into files, and refuses one that is over the volume's
-// limits before anything is touched.
+// fit returns the files of the payload. It refuses a payload that exceeds the
+// volume's limits.
 func (l *Limits) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.File, error) {
 	files := make([]atomicdir.File, len(payload.Files))
 	var size int64
@@ -122,7 +122,7 @@ func (l *Limits) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.Fil
 	return files, nil
 }
 
-// upTo names the ceiling where the limit is at it.
+// upTo names the ceiling if the limit has reached it.
 func upTo(limit, ceiling int64, flag string) string {
 	if ceiling > 0 && limit == ceiling {
 		return "; the operator's ceiling is " + flag
@@ -135,13 +135,13 @@ func countInodes(files []atomicdir.File) int64 {
 	return int64(len(files) + len(directories(files)))
 }
 
-// directories are those that the files lie in, each once.
+// directories returns the directories of the files, each once.
 func directories(files []atomicdir.File) map[string]struct{} {
 	dirs := map[string]struct{}{}
 	for _, f := range files {
 		for d := path.Dir(f.Path); d != "." && d != "/"; d = path.Dir(d) {
 			if _, ok := dirs[d]; ok {
-				break // and what is above it
+				break // and those above it
 			}
 			dirs[d] = struct{}{}
 		}
@@ -149,10 +149,9 @@ func directories(files []atomicdir.File) map[string]struct{} {
 	return dirs
 }
 
-// mountOptions make room for two payloads at their limits, since the old one
-// stays until the new one is whole: two times the bytes, and for each inode
-// the page that its last bytes begin, itself, and a link. The kernel charges
-// a tmpfs for what it holds only.
+// mountOptions has room for two payloads at their limits, because the old one stays
+// until the new one is complete: two times the bytes, and for each inode its last
+// page, the inode itself, and a link. The kernel charges a tmpfs only for its content.
 func (l *Limits) mountOptions(r *Request, c *class.Class) tmpfs.Options {
 	inodes := 3*l.inodeLimit(c) + 16
 	return tmpfs.Options{

@@ -6,8 +6,8 @@ import (
 	"sync"
 )
 
-// lostRecords are the files of records that could not be read, by RecordKey, until
-// kubelet names their volumes.
+// lostRecords has the files of records that could not be read, by RecordKey, until
+// kubelet publishes their volumes again.
 type lostRecords struct {
 	mu    sync.Mutex
 	files map[string]string
@@ -22,7 +22,7 @@ func (l *lostRecords) add(bad BadRecord) {
 	l.files[bad.Key] = bad.File
 }
 
-// take gives the file of the volume's record, once; empty for none.
+// take returns and removes the file of a volume's record; empty for none.
 func (l *lostRecords) take(id string) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -35,7 +35,7 @@ func (l *lostRecords) take(id string) string {
 	return file
 }
 
-// list gives the files in no order.
+// list returns the files, in no order.
 func (l *lostRecords) list() []string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -22,49 +22,49 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
-// Classes finds SecretProviderClasses and keeps watch over those in use.
+// Classes reads SecretProviderClasses, and watches those in use.
 type Classes interface {
 	Get(ctx context.Context, ref class.Ref) (*class.Class, error)
-	// Retain and Release are counted. While a class is retained its edits
-	// are noticed, and it is available when the API server is not.
+	// Retain and Release are counted. While a class is retained, its edits are
+	// noticed, and Get returns it although the API server does not answer.
 	Retain(ref class.Ref)
 	Release(ref class.Ref)
 }
 
-// Config is what a Manager is made of. Every field is needed but Stages, Budget,
-// Follower, Tracer and the bounds of what a class may ask for.
+// Config has the parts and settings of a Manager. Stages, Budget, Follower, Tracer
+// and the bounds of classes may be zero.
 type Config struct {
 	Limits
 	Classes   Classes
 	Providers Providers
 	Renderer  Renderer
 	Mounts    target.Mounts
-	// Stages may be nil, and then no provider can write files itself.
+	// Stages may be nil; then no provider can write files itself.
 	Stages   target.Stages
 	Store    Store
 	Observer Observer
 	Logger   *slog.Logger
 
-	// Strict has what is else a warning refuse a class.
+	// Strict refuses a class that has warnings.
 	Strict bool
-	// Budget is charged with the contents of the volumes; nil for no limit.
+	// Budget is charged for the contents of the volumes; nil for no limit.
 	Budget *budget.Budget
-	// LastGoodAge is how old a secret may be at the most from which a new pod
-	// starts while the store is away, where its class allows that at all.
+	// LastGoodAge is the greatest age of secrets in memory with which a new pod
+	// starts while the store is unavailable, if its class allows that.
 	LastGoodAge time.Duration
-	// Workers bounds how many refreshes run at once for each store, beside the
-	// first of each Kubernetes namespace.
+	// Workers bounds the concurrent refreshes of each store, not counting the first
+	// of each Kubernetes namespace.
 	Workers int
-	// Follower is told of each payload that is in a volume; nil for none.
+	// Follower is called with each payload that is in a volume; nil for none.
 	Follower Follower
-	// Tracer is told of publishes, refreshes and releases; nil for none.
+	// Tracer traces publishes, refreshes and releases; nil for none.
 	Tracer *trace.Tracer
-	// SlowAfter is how long a first publish waits for the store before its pod
-	// is told; 0 means 5 s.
+	// SlowAfter is how long a first publish waits for the store until the observers
+	// get an outcome of the kind Waiting; 0 means 5 s.
 	SlowAfter time.Duration
 	// RefreshTimeout bounds one refresh. A publish is bounded by its caller.
 	RefreshTimeout time.Duration
-	// ReleaseTimeout bounds one attempt to end a gone volume's credentials.
+	// ReleaseTimeout bounds one attempt to revoke a gone volume's credentials.
 	ReleaseTimeout time.Duration
 }
 
@@ -84,8 +84,8 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// save writes a record. A live volume is good without: a failure is logged, and
-// the next refresh writes the record again.
+// save writes the record of a live volume. It logs a failure: the volume works
+// without, and the next refresh writes the record again.
 func (c *Config) save(rec *Record) error {
 	err := c.Store.Put(rec)
 	if err != nil {
@@ -99,9 +99,9 @@ func (c *Config) targets() target.Targets {
 	return target.Targets{Mounts: c.Mounts, Stages: c.Stages, Logger: c.Logger}
 }
 
-// saveFirst fails if the record of a new volume cannot be saved: a restart would
-// forget its credentials. If the new payload has replaced one of before, which the
-// driver did not know, the pod has nothing else, and the volume goes on without.
+// saveFirst writes the record of a new volume. It returns a failure, because the
+// next process would not know the credentials. If the volume had a payload that this
+// process did not know, saveFirst only logs a failure: the pod runs already.
 func (c *Config) saveFirst(rec *Record, found target.Content) error {
 	if found == target.Complete {
 		_ = c.save(rec)
@@ -110,8 +110,8 @@ func (c *Config) saveFirst(rec *Record, found target.Content) error {
 	return c.Store.Put(rec)
 }
 
-// Manager has the volumes of this node: it finds and recovers them, and refreshes
-// those that are due.
+// Manager has the volumes of this node. It recovers them after a restart, and
+// refreshes those that are due.
 type Manager struct {
 	Config
 	scheduler *schedule.Scheduler
@@ -124,7 +124,7 @@ type Manager struct {
 	volumes map[string]*Volume
 }
 
-// New validates the configuration and starts nothing.
+// New checks the configuration. It starts nothing.
 func New(c Config) (*Manager, error) {
 	if err := c.validate(); err != nil {
 		return nil, err
@@ -145,7 +145,7 @@ func (m *Manager) Publish(ctx context.Context, r Request) error {
 	}
 }
 
-// Unpublish takes a volume away: see Volume.Unpublish.
+// Unpublish unpublishes a volume: see Volume.Unpublish.
 func (m *Manager) Unpublish(ctx context.Context, id, target string) error {
 	for {
 		if err := m.volume(id).Unpublish(ctx, target); !errors.Is(err, errGone) {
@@ -157,12 +157,12 @@ func (m *Manager) Unpublish(ctx context.Context, id, target string) error {
 // Stats measures a published volume.
 func (m *Manager) Stats(id, path string) (tmpfs.Stats, error) { return m.targets().Stats(id, path) }
 
-// refreshTries are the parts of a refresh that RefreshTimeout bounds each: to
-// get the class, to ask the store, and to ask it by the class before an edit.
+// refreshTries is the number of parts of a refresh of which RefreshTimeout bounds
+// each: getting the class, asking the store by it, asking by the class before an edit.
 const refreshTries = 3
 
-// Run refreshes what is due and revokes the credentials of what is gone, until
-// ctx ends.
+// Run refreshes volumes that are due, and revokes the credentials of gone volumes,
+// until ctx ends.
 func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -184,10 +184,10 @@ func (m *Manager) refresh(ctx context.Context, id string) {
 	}
 }
 
-// ClassVersion is told a class's version, empty for one that is not there or
-// cannot be used, when the class is first seen and when it has changed. It makes
-// the volumes due whose payload another version made, spread over a second. What
-// is due sooner stays so: a lease may be about to end.
+// ClassVersion handles a class's version, when the class is first seen and after
+// each change; it is empty if there is no such class or it cannot be used. The
+// volumes with a payload of another version become due within a second, those that
+// are due sooner at their own time: a lease may be about to expire.
 func (m *Manager) ClassVersion(ref class.Ref, version string) {
 	now, n := time.Now(), 0
 	for _, v := range m.all() {
@@ -198,7 +198,7 @@ func (m *Manager) ClassVersion(ref class.Ref, version string) {
 	m.Logger.Debug("the version of a class is known", logkey.Class, ref.String(), logkey.VolumesOfAnotherVersion, n)
 }
 
-// RefreshAll makes every volume due now, on a person's demand.
+// RefreshAll makes every volume due now, as an operator asked.
 func (m *Manager) RefreshAll() {
 	now := time.Now()
 	for _, v := range m.all() {
@@ -206,8 +206,8 @@ func (m *Manager) RefreshAll() {
 	}
 }
 
-// RefreshPod makes the volumes of a pod due, on a person's demand: now, but for
-// one that was looked at a moment ago. It gives their ids.
+// RefreshPod makes the volumes of a pod due now, as a user asked, or a second after
+// their last refresh. It returns their ids.
 func (m *Manager) RefreshPod(namespace, name string) (ids []string) {
 	now := time.Now()
 	for _, v := range m.all() {
@@ -229,7 +229,7 @@ func (m *Manager) RefreshPod(namespace, name string) (ids []string) {
 	return ids
 }
 
-// volume finds the volume or starts to know it.
+// volume returns the volume with an id, and adds it to the table if it is not there.
 func (m *Manager) volume(id string) *Volume {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -247,14 +247,14 @@ func (m *Manager) find(id string) *Volume {
 	return m.volumes[id]
 }
 
-// all gives the volumes in no order. Some of them may go meanwhile.
+// all returns the volumes in no order.
 func (m *Manager) all() []*Volume {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return slices.Collect(maps.Values(m.volumes))
 }
 
-// forget takes a volume out of the table. The caller works on it.
+// forget removes a volume from the table. The caller works on the volume.
 func (m *Manager) forget(v *Volume) {
 	ref, retained := v.setGone()
 	m.scheduler.Remove(v.id)
@@ -268,8 +268,8 @@ func (m *Manager) forget(v *Volume) {
 	}
 }
 
-// leastSize is the smallest of the payloads that this version of the class has
-// made; 0 where there is none.
+// leastSize returns the size of the smallest payload of this version of the class,
+// 0 if there is none.
 func leastSize(volumes []*Volume, c *class.Class) (least int64) {
 	if c.ResourceVersion == "" {
 		return 0
@@ -299,7 +299,7 @@ func (m *Manager) Failing() (n int) {
 	return n
 }
 
-// Stalled is for how long refreshes have been due of which none was begun, while
-// none of the same store ended. It is near zero unless this process is
-// broken: a refresh that waits for a store ends at RefreshTimeout.
+// Stalled returns for how long refreshes of a store have been due and none of them
+// has begun or ended. It is near zero unless this process is broken, because a
+// refresh that waits for a store ends at RefreshTimeout.
 func (m *Manager) Stalled() time.Duration { return m.scheduler.Stalled(time.Now()) }

@@ -13,25 +13,25 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// What the kernel charges to the driver's cgroup for files in a tmpfs, in
-// bytes: whole pages, and objects of its own that no limit of the tmpfs counts.
+// What the kernel charges to the driver's cgroup for files in a tmpfs, in bytes: whole
+// pages, and kernel objects, which no limit of the tmpfs counts.
 const (
 	pageSize = 4096
-	// inodeCost is an inode and its entry in a directory.
+	// inodeCost is for an inode and its directory entry.
 	inodeCost = 1024
-	// inlineName is the longest name that is kept in the entry itself; a longer
-	// one is allocated beside it, with a head.
+	// inlineName is the longest name within the directory entry; a longer one is
+	// allocated separately, with a header.
 	inlineName   = 32
 	longNameHead = 32
-	// mountCost is a mount with its root, ..data and the payload's directory.
+	// mountCost is for a mount with its root, ..data and the payload's directory.
 	mountCost = 16 << 10
 )
 
-// inodeKept is what an inode of an earlier process is charged with: its name is
-// not looked at.
-const inodeKept = inodeCost + longNameHead + 64
+// adoptedInode is the charge for an inode of an earlier process, whose name is not
+// read.
+const adoptedInode = inodeCost + longNameHead + 64
 
-// costOf is what the kernel charges for one payload.
+// costOf returns what the kernel charges for one payload, in bytes.
 func costOf(files []atomicdir.File) int64 {
 	total := int64(mountCost)
 	for dir := range directories(files) {
@@ -50,8 +50,8 @@ func costOf(files []atomicdir.File) int64 {
 	return total
 }
 
-// entryCost is an inode with a name. A link's target, which holds the name once
-// more, is counted as if it were another.
+// entryCost is for an inode with a name. A link's target has the name once more and
+// counts as another inode.
 func entryCost(name string) int64 {
 	if len(name) <= inlineName {
 		return inodeCost
@@ -59,9 +59,9 @@ func entryCost(name string) int64 {
 	return inodeCost + longNameHead + int64(len(name))
 }
 
-// memory charges the budget for the contents of the volumes. A volume has a
-// charge from the time before it is mounted until it is unmounted: one payload
-// and as much again, since a new payload is written beside the old one.
+// memory charges the budget for the contents of the volumes. A volume has a charge
+// from before it is mounted until it is unmounted: for two payloads, because a new
+// one is written while the old one is still there.
 type memory struct {
 	budget *budget.Budget
 	log    *slog.Logger
@@ -88,25 +88,25 @@ func (m *memory) release(id string) {
 	delete(m.charges, id)
 }
 
-// adopt charges what a mounted volume has in it, whatever the limits: nothing
-// live is harmed, and nothing new is written until it fits.
+// adopt charges the content of a mounted volume, also if that exceeds the limits: a
+// live volume keeps its content, and nothing new is written until there is room.
 func (m *memory) adopt(rec *Record) {
 	charge := m.chargeOf(rec.Identity)
 	var st unix.Statfs_t
 	if err := unix.Statfs(rec.Target, &st); err != nil {
 		m.log.Error("measuring a volume", logkey.Volume, rec.ID, logkey.Target, rec.Target, logkey.Error, err)
 	}
-	used := mountCost + int64(st.Blocks-st.Bfree)*int64(st.Bsize) + int64(st.Files-st.Ffree)*inodeKept
-	if rec.Size == 0 { // of a record that does not say, or lost
+	used := mountCost + int64(st.Blocks-st.Bfree)*int64(st.Bsize) + int64(st.Files-st.Ffree)*adoptedInode
+	if rec.Size == 0 { // the record is lost, or of a version without Size
 		rec.Size = used
 	}
 	charge.Set(max(charge.Bytes(), used, 2*rec.Size))
 }
 
-// expect refuses a run whose payload cannot be written, before the store is asked.
-// A live volume has its room; one that an earlier process filled beyond today's
-// limits has not, and waits, unless credentials in it must be renewed. A new one
-// needs what others of its class need, least.
+// expect refuses a run whose payload would not fit, before the store is asked. For a
+// new volume it expects the size of the smallest payload of the class, least. A live
+// volume has its room, except one that exceeds limits which are lower since a
+// restart; such a volume waits, unless its credentials must be renewed.
 func (m *memory) expect(rec *Record, least func() int64) error {
 	size := rec.Size
 	if !rec.published() {
@@ -121,11 +121,10 @@ func (m *memory) expect(rec *Record, least func() int64) error {
 	return noRoom(size, charge.Resize(2*size))
 }
 
-// reserve charges the payload before it is written: once for itself, and once
-// more for the larger of the old one, which stays beside it until the next write,
-// and the next of the same size. So a volume that is live never lacks the room
-// for a change that does not make it larger. The func that it returns undoes
-// that.
+// reserve charges for the payload before it is written: once for itself, and once for
+// the larger of the old payload, which stays until the next write, and the next one of
+// the same size. So a live volume always has room for a change that does not make it
+// larger. The caller must call undo if the write fails.
 func (m *memory) reserve(rec *Record, size int64) (undo func(), err error) {
 	charge := m.chargeOf(rec.Identity)
 	before := charge.Bytes()
@@ -135,8 +134,8 @@ func (m *memory) reserve(rec *Record, size int64) (undo func(), err error) {
 	return func() { charge.Set(before) }, nil
 }
 
-// use charges what the volume has in it after a write. If that changed nothing,
-// the payload before is gone.
+// use charges for the content of the volume after a write. If the write changed
+// nothing, the volume has one payload only.
 func (m *memory) use(rec *Record, size int64, changed bool) {
 	if charge := m.chargeOf(rec.Identity); changed {
 		charge.Set(size + max(size, rec.Size))

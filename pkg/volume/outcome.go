@@ -21,63 +21,63 @@ const (
 	Unpublished Kind = "unpublish"
 	Released    Kind = "release"
 	Recovered   Kind = "recover"
-	// ReleaseFailed is of a try to end credentials that is made again at NextAt.
+	// ReleaseFailed is of a failed revocation of credentials, which is tried again at
+	// NextAt.
 	ReleaseFailed Kind = "release-failed"
-	// Waiting is of a first publish whose store has not answered for a while.
-	// Its own outcome follows.
+	// Waiting is of a first publish whose store has not answered yet. The outcome of
+	// the publish follows.
 	Waiting Kind = "waiting"
-	// SetAside is of a record that cannot be read. Only its file is known:
-	// the volume shows when kubelet names it.
+	// SetAside is of a record that cannot be read. Only its file is known, until
+	// kubelet publishes the volume again.
 	SetAside Kind = "set-aside"
 )
 
-// Outcome is what an Observer is told of one piece of work on one volume.
+// Outcome describes one piece of work on one volume, for Observers.
 type Outcome struct {
 	Kind Kind
 	Identity
 	// ClassVersion is the resourceVersion of the class that was used last.
 	ClassVersion string
 	Provider     string
-	// Tokens says by which service account tokens the store was asked: what
-	// is known of each.
+	// Tokens has the claims of the service account tokens, without the tokens.
 	Tokens   []identity.AudienceClaims
 	Versions []provider.Version
-	// Store is where the answer is waited for, as far as that is known.
+	// Store is the server that has not answered, in the kind Waiting; empty if it is
+	// unknown.
 	Store string
-	// Asked are the ids under which the store's own audit log has the
-	// requests, as far as the provider knows of any.
+	// Asked are the ids of the requests in the store's own audit log, if the provider
+	// knows them.
 	Asked []string
-	// Accesses are the logins and renewals among them.
+	// Accesses are the logins and renewals among the requests.
 	Accesses []provider.Access
-	// Changed tells whether the files were written.
+	// Changed says that the files were written.
 	Changed bool
-	// Emptied tells whether a denial has left the volume without files, as
-	// its class asks; else a failed refresh has left it as it was.
+	// Emptied says that the files were removed after a denial, as the class asks. Any
+	// other failed refresh leaves the files as they were.
 	Emptied bool
-	// Warnings are what the class works without. WarnPod tells that the pod's
-	// author was not told of this edition of the class yet.
+	// Warnings are about mistakes with which the class still works. WarnPod says that
+	// the pod has no Event about this version of the class yet.
 	Warnings []string
 	WarnPod  bool
-	// AsOf is set while a volume holds what it was published with from the
-	// node's memory, the store being away; it is the age of that.
+	// AsOf is the time of the content if it is from the node's memory, because the
+	// store was unavailable at the publish; otherwise zero.
 	AsOf time.Time
-	// SetAside is the file of the volume's earlier record, where that could
-	// not be read. The volume's first publish after that has it.
+	// SetAside is the file of the volume's earlier record if that could not be read,
+	// in the first publish after that.
 	SetAside string
-	// Err is nil on success. Whatever it says is safe to show.
+	// Err is nil on success. Its text has no secret.
 	Err error
-	// Failures counts the refreshes that failed in a row, this one included;
-	// on a success it counts those that the success ended.
+	// Failures is the number of refreshes that failed in a row, including this one;
+	// after a success, the number before it.
 	Failures int
-	// Repeated tells that the refresh before failed for the same reason.
+	// Repeated says that the refresh before failed for the same reason.
 	Repeated bool
 	Took     time.Duration
-	// Steps are what of that a publish or refresh took for each step, as far as it
-	// came.
+	// Steps are the times of the steps of a publish or refresh, as far as it went.
 	Steps []StepTime
 	// Trace is the id of the trace of this work, empty for none.
 	Trace string
-	// NextAt is when the volume is looked at again; zero for never.
+	// NextAt is the time of the next refresh or try; zero for none.
 	NextAt time.Time
 }
 
@@ -88,24 +88,24 @@ type Step string
 const (
 	StepClass  Step = "class"  // the class was looked up
 	StepStore  Step = "store"  // the provider fetched
-	StepMount  Step = "mount"  // the tmpfs was made or looked at, after the store's answer
+	StepMount  Step = "mount"  // the rest of the mount, or its check, after the store's answer
 	StepWrite  Step = "write"  // the files were compared and written
 	StepFollow Step = "follow" // Kubernetes Secrets were written and workloads restarted, where that is switched on
 	StepRecord Step = "record" // the record was saved
 )
 
-// Steps are all of them, in their order.
+// Steps returns all steps, in order.
 func Steps() []Step {
 	return []Step{StepClass, StepStore, StepMount, StepWrite, StepFollow, StepRecord}
 }
 
-// StepTime is what a step took.
+// StepTime is the time that a step took.
 type StepTime struct {
 	Step Step
 	Took time.Duration
 }
 
-// Reason is the class of the failure, empty on success.
+// Reason returns the reason of the failure, empty on success.
 func (o Outcome) Reason() fault.Reason {
 	if o.Err == nil {
 		return ""
@@ -113,7 +113,7 @@ func (o Outcome) Reason() fault.Reason {
 	return fault.Of(o.Err)
 }
 
-// workOf is what the span of work on a volume is about.
+// workOf returns the attributes of a span.
 func workOf(rec *Record) trace.Work {
 	return trace.Work{PodNamespace: rec.Pod.Namespace, PodName: rec.Pod.Name, PodUID: rec.Pod.UID, Volume: rec.ID, Class: rec.Class.Name}
 }
@@ -125,13 +125,12 @@ func (o *Outcome) endSpan(s trace.Span) {
 	s.End(o.Err)
 }
 
-// Observer is told of outcomes. It must not block: it is told in the way of
-// the work.
+// Observer gets every outcome. It must not block, because the work waits for it.
 type Observer interface {
 	Observe(o Outcome)
 }
 
-// Observers tells several in turn.
+// Observers calls several Observers in turn.
 type Observers []Observer
 
 // Observe implements Observer.
@@ -152,7 +151,7 @@ func outcomeOf(k Kind, rec *Record, began time.Time, err error) Outcome {
 	return o
 }
 
-// outcome is that of the run of a publish or refresh.
+// outcome returns the outcome of a publish or refresh.
 func (r *run) outcome(k Kind, began time.Time, err error) Outcome {
 	o := outcomeOf(k, r.rec, began, err)
 	o.Steps, o.Warnings, o.WarnPod = r.steps, r.warnings, r.warnPod
@@ -163,7 +162,7 @@ func (r *run) outcome(k Kind, began time.Time, err error) Outcome {
 	return o
 }
 
-// logRefresh logs the first failure of a refresh, and its end.
+// logRefresh logs the outcome of a refresh. Repeated failures have the level debug.
 func (o *Outcome) logRefresh(log *slog.Logger) {
 	log = log.With(logkey.Volume, o.ID, logkey.Pod, o.Pod.String(), logkey.Class, o.Class.String())
 	switch {

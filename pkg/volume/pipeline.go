@@ -21,50 +21,50 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
-// run is one run of the pipeline over one volume. It changes its own record,
-// which is a copy of the volume's.
+// run is one run of the pipeline for one volume. It changes its own copy of the
+// volume's record.
 type run struct {
 	m   *Manager
 	rec *Record
-	// fresh has the provider ask the store itself.
+	// fresh makes the provider bypass its caches.
 	fresh bool
-	// timeout bounds one attempt; zero leaves that to the caller.
+	// timeout bounds one attempt; zero if the caller bounds it.
 	timeout time.Duration
-	// prepare makes the volume ready to be written to: a publish mounts it, a
-	// refresh looks at the mount.
+	// prepare makes the volume ready for files: a publish mounts it, a refresh checks
+	// the mount.
 	prepare func(c *class.Class) error
-	// mounted tells that an undone publish must unmount.
+	// mounted says that a failed publish must unmount.
 	mounted bool
-	// tookOver tells that the provider still has what it gave an earlier volume
+	// tookOver says that the provider still has the credentials of an earlier volume
 	// of the same id.
 	tookOver bool
-	// lastClass tells that the attempt is by the class of the last payload, and
-	// onDenied is then what the class as it is now says; empty for none.
+	// lastClass says that the attempt uses the class of the last payload. onDenied is
+	// then that of the current class; empty for none.
 	lastClass bool
 	onDenied  class.OnDenied
 	result
 }
 
-// result is what came of a run, as far as it went.
+// result is the result of a run, as far as the run went.
 type result struct {
 	class *class.Class // nil if it was not found
 	asked []string     // the ids of the requests to the store
-	// accesses are the logins and renewals among them.
+	// accesses are its logins and renewals.
 	accesses []provider.Access
 	changed  bool
 	emptied  bool
-	// written tells whether the volume holds the payload of this run, and
-	// refreshAt when that is due by the provider's word.
+	// written says that the volume has the payload of this run; refreshAt is when the
+	// provider wants the next refresh.
 	written   bool
 	refreshAt time.Time
 	warnings  []string
-	warnPod   bool // the pod's author has not been told of them yet
+	warnPod   bool // the pod has no Event about them yet
 	steps     []StepTime
-	// where is where the store was asked by the class as it is now.
+	// where is the store that the current class names.
 	where schedule.Where
 }
 
-// step makes one step, whose time is noted and whose span is a part of the run's.
+// step runs one step, and records its time and its span.
 func (r *result) step(ctx context.Context, s Step, do func(context.Context) error) error {
 	ctx, span := trace.Step(ctx, string(s))
 	began := time.Now()
@@ -74,8 +74,8 @@ func (r *result) step(ctx context.Context, s Step, do func(context.Context) erro
 	return err
 }
 
-// newPublish is the run of a publish at a target where something was found.
-// before is the record of a live volume whose mount is lost; nil for a new one.
+// newPublish returns the run of a publish; found is what is at the target. before is
+// the record of a live volume whose mount is lost; nil for a new volume.
 func newPublish(m *Manager, q Request, before *Record, found target.Content) *run {
 	r := &run{m: m, rec: &Record{Request: q}}
 	if before != nil {
@@ -97,7 +97,7 @@ func newPublish(m *Manager, q Request, before *Record, found target.Content) *ru
 	return r
 }
 
-// newRefresh is the run of a refresh of a live volume.
+// newRefresh returns the run of a refresh of a live volume.
 func newRefresh(m *Manager, before *Record, fresh bool) *run {
 	rec := *before
 	r := &run{m: m, rec: &rec, fresh: fresh, timeout: m.RefreshTimeout}
@@ -113,7 +113,7 @@ func newRefresh(m *Manager, before *Record, fresh bool) *run {
 	return r
 }
 
-// bound gives one attempt its time.
+// bound limits the time of one attempt.
 func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	if r.timeout == 0 {
 		return context.WithCancel(ctx)
@@ -121,10 +121,10 @@ func (r *run) bound(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(ctx, r.timeout)
 }
 
-// do is the one way of a secret from the class to the files. If the class as it
-// is now cannot be used, a live volume is kept up by the class of its last
-// payload, so that no credential in it ends because of an edit. The run fails
-// all the same.
+// do runs the pipeline, the only way of a secret from the class to the files. If the
+// current class cannot be used, do runs it a second time by the class of the last
+// payload, so that an edit does not let credentials in a live volume expire. It
+// returns the error of the first run.
 func (r *run) do(ctx context.Context) (err error) {
 	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), logkey.Volume, r.rec.ID)
 
@@ -141,8 +141,8 @@ func (r *run) do(ctx context.Context) (err error) {
 		return err
 	}
 
-	// 2. Run by the last class. What a denial does to the files is still for the
-	// class as it is now to say, as long as there is one.
+	// 2. Run by the last class. The current class, if there is one, still decides what
+	// a denial does to the files.
 	first := r.result
 	r.result, r.lastClass = result{}, true
 	if now != nil {
@@ -152,12 +152,12 @@ func (r *run) do(ctx context.Context) (err error) {
 		err = fmt.Errorf("%w; keeping the volume up by the class that it had failed too: %w", err, failed)
 	}
 	r.asked, r.accesses = append(first.asked, r.asked...), append(first.accesses, r.accesses...)
-	r.steps, r.where = first.steps, first.where // the next run begins with that again
+	r.steps, r.where = first.steps, first.where // the next run begins there again
 	return err
 }
 
-// findClass finds the class. A live volume goes on with its last one while the
-// API server is away.
+// findClass returns the class, or the last one of a live volume while the API server
+// does not answer.
 func (r *run) findClass(ctx context.Context) (*class.Class, error) {
 	ctx, cancel := r.bound(ctx)
 	defer cancel()
@@ -172,8 +172,8 @@ func (r *run) findClass(ctx context.Context) (*class.Class, error) {
 	return nil, err
 }
 
-// mayUseLastClass tells whether a live volume had another class than the one as
-// it is now, which may be nil.
+// mayUseLastClass reports whether a live volume's last class differs from the current
+// one, which may be nil.
 func (r *run) mayUseLastClass(now *class.Class) bool {
 	last := r.rec.LastClass
 	return r.rec.published() && last != nil && (now == nil || !sameVersion(now, last))
@@ -187,25 +187,20 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	defer func() { err = ofClass(r.rec.Class, err) }()
 	defer fault.Recover(&err, r.m.Logger, "class "+r.rec.Class.String(), logkey.Volume, r.rec.ID)
 
-	// 1. Refuse what cannot come to a payload in the volume.
+	// 1. Refuse a class that cannot work.
 	c, source, err := r.admit(c)
 	if err != nil {
 		return err
 	}
-	// 2. Record who is asked. Nobody revokes what the provider gives from now on.
+	// 2. Record the provider. No revocation of an earlier volume runs from here on.
 	if err := r.useProvider(ctx, c.Provider); err != nil {
 		return err
 	}
-	// 3. Mount a new volume beside the fetch, which mostly waits for the store.
-	ready := sync.OnceValue(func() error { return r.prepare(c) })
+	// 3. Mount a new volume during the fetch, which mostly waits for the store.
+	ready, wait := r.startMount(c)
+	defer wait()
 	if !r.rec.published() {
 		defer r.watchSlow(source)()
-		var mounting errgroup.Group
-		mounting.Go(func() (err error) {
-			defer fault.Recover(&err, r.m.Logger, "class "+c.String(), logkey.Volume, r.rec.ID)
-			return ready()
-		})
-		defer func() { _ = mounting.Wait() }() // ready tells of its error, and an undo comes after it
 	}
 	// 4. Ask the store.
 	asked := time.Now()
@@ -220,8 +215,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 		return err
 	}
 	r.warnings = append(r.warnings, payload.Warnings...)
-	// 5. Write the files, if they are within the limits of the volume and fit into
-	// the memory of the node.
+	// 5. Render, check the limits of the volume and of the node's memory, and write.
 	files, all, err := r.files(c, payload)
 	if err != nil {
 		return err
@@ -232,19 +226,35 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	if err := r.step(ctx, StepWrite, func(context.Context) error { return r.write(files) }); err != nil {
 		return err
 	}
-	// 6. Record what the volume now holds.
+	// 6. Record what the volume has now.
 	r.written, r.refreshAt = true, payload.RefreshAt
 	former := r.rec.LastClass
-	r.note(c, payload, asOf)
-	// 7. Write what follows from the payload elsewhere, before kubelet is answered.
+	r.setWritten(c, payload, asOf)
+	// 7. Write Kubernetes Secrets and the like, before kubelet gets its answer.
 	if r.m.Follower != nil && !r.lastClass {
 		_ = r.step(ctx, StepFollow, func(ctx context.Context) error { return r.follow(ctx, former, all, asked) })
 	}
 	return payload.Partial
 }
 
-// files are those of the payload and those that the class has made of them, within
-// the limits of the volume: as they are written, and as a payload.
+// startMount mounts a new volume in the background. ready waits for the mount, or checks
+// the mount of a live volume; it returns the same error each time. The caller must call
+// wait before it undoes the publish.
+func (r *run) startMount(c *class.Class) (ready func() error, wait func()) {
+	ready = sync.OnceValue(func() error { return r.prepare(c) })
+	if r.rec.published() {
+		return ready, func() {}
+	}
+	var mounting errgroup.Group
+	mounting.Go(func() (err error) {
+		defer fault.Recover(&err, r.m.Logger, "class "+c.String(), logkey.Volume, r.rec.ID)
+		return ready()
+	})
+	return ready, func() { _ = mounting.Wait() } // ready returns the error
+}
+
+// files returns the provider's files and those that the class renders from them: as
+// files for the volume, within its limits, and as a payload.
 func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File, *provider.Payload, error) {
 	owner := budget.Owner{Namespace: r.rec.Pod.Namespace, Volume: r.rec.ID}
 	payload, err := r.m.Renderer.Render(c, payload, r.m.sizeLimit(c), owner)
@@ -255,8 +265,8 @@ func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File
 	return files, payload, err
 }
 
-// admit refuses what cannot come to a payload in the volume before the store is
-// asked. The class that it gives has an interval that the operator allows.
+// admit refuses a class that cannot work before the store is asked. It returns the
+// class with an interval that the operator allows.
 func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 	c, warning := r.m.withFloor(c)
 	r.class = c
@@ -284,22 +294,22 @@ func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 	return c, source, err
 }
 
-// useProvider records the provider of a new volume. If the credentials of an
-// earlier volume of the same id are still to be revoked there, that is called
-// off: they are the new volume's, as the provider knows volumes by their id.
+// useProvider records the provider of a new volume. It cancels a pending revocation
+// for an earlier volume of the same id: the provider knows volumes by their id, so
+// those credentials become the new volume's.
 func (r *run) useProvider(ctx context.Context, name string) (err error) {
 	if r.rec.Provider != "" {
 		return nil
 	}
 	r.rec.Provider = name
 	if r.tookOver, err = r.m.revoker.takeOver(ctx, r.rec); err != nil {
-		r.rec.Provider = "" // which was not asked
+		r.rec.Provider = "" // it was not asked
 	}
 	return err
 }
 
-// endTakeOver forgets the revocation that the new volume has taken over, once it
-// has a record of its own.
+// endTakeOver deletes the record of the revocation that the new volume has taken over,
+// after the volume has its own record.
 func (r *run) endTakeOver() {
 	if !r.tookOver {
 		return
@@ -309,9 +319,8 @@ func (r *run) endTakeOver() {
 	}
 }
 
-// watchSlow tells observers of a first publish that waits for the store for long:
-// until it ends, kubelet has nothing to say of the pod. The func that it returns
-// ends that.
+// watchSlow reports a first publish that waits long for the store: kubelet reports
+// nothing of the pod until the publish ends. The caller must call end.
 func (r *run) watchSlow(source provider.Provider) (end func()) {
 	o := Outcome{Kind: Waiting, Identity: r.rec.Identity, Took: r.m.SlowAfter}
 	t := time.AfterFunc(r.m.SlowAfter, func() {
@@ -323,8 +332,8 @@ func (r *run) watchSlow(source provider.Provider) (end func()) {
 	return func() { t.Stop() }
 }
 
-// fetch asks the store, and does what the class wants if that fails. It gives the
-// age of a payload from memory; zero for the store's own.
+// fetch asks the store, and follows the class's onUnavailable and onDenied if that
+// fails. The time is that of a payload from memory; zero for the store's own.
 func (r *run) fetch(ctx context.Context, c *class.Class, source provider.Provider, ready func() error) (*provider.Payload, time.Time, error) {
 	trail := &provider.Trail{}
 	q := r.request(c)
@@ -332,7 +341,7 @@ func (r *run) fetch(ctx context.Context, c *class.Class, source provider.Provide
 	payload, err := source.Fetch(provider.WithTrail(ctx, trail), q)
 	r.asked, r.accesses = trail.IDs(), trail.Accesses()
 	if err == nil && payload.Partial != nil && (!r.rec.published() || r.mustEmpty(c, payload.Partial)) {
-		err = payload.Partial // there is no former content, or a denial is to empty it
+		err = payload.Partial // there is no former content, or the class wants it removed
 	}
 	switch {
 	case err == nil:
@@ -352,8 +361,8 @@ func (r *run) request(c *class.Class) provider.Request {
 	}
 }
 
-// recall lets a new pod start from the node's memory while the store is away, if
-// its class says so. The volume is due again at once.
+// recall returns the payload of a new pod from the node's memory while the store is
+// unavailable, if the class allows that. The volume is due again soon.
 func (r *run) recall(c *class.Class, source provider.Provider, err error) (*provider.Payload, time.Time, error) {
 	known, ok := source.(provider.LastKnown)
 	if !ok || c.OnUnavailable != class.UnavailableLastGood || !fault.Of(err).Outage() {
@@ -369,8 +378,8 @@ func (r *run) recall(c *class.Class, source provider.Provider, err error) (*prov
 	return payload, asOf, nil
 }
 
-// mustEmpty tells whether the class has a live volume emptied for the error: for
-// a denial that is certain, never for an outage.
+// mustEmpty reports whether the class wants the files of a live volume removed after
+// the error: only after a denial by the store itself, never after an outage.
 func (r *run) mustEmpty(c *class.Class, err error) bool {
 	policy := c.OnDenied
 	if r.onDenied != "" {
@@ -379,7 +388,7 @@ func (r *run) mustEmpty(c *class.Class, err error) bool {
 	return policy == class.DeniedEmpty && fault.Of(err) == fault.Denied
 }
 
-// empty takes the files of a live volume away.
+// empty removes the files of a live volume.
 func (r *run) empty(err error, ready func() error) error {
 	if perr := ready(); perr != nil {
 		return errors.Join(err, perr)
@@ -388,12 +397,12 @@ func (r *run) empty(err error, ready func() error) error {
 	if werr != nil {
 		return errors.Join(err, werr)
 	}
-	r.m.memory.use(r.rec, costOf(nil), changed) // which always has the room
+	r.m.memory.use(r.rec, costOf(nil), changed)
 	r.changed, r.emptied, r.rec.Versions, r.rec.AsOf = changed, true, nil, time.Time{}
 	return fmt.Errorf("the volume is empty, as the class's onDenied asks: %w", err)
 }
 
-// write puts the files into the volume, all or nothing.
+// write writes the files into the volume, all or none.
 func (r *run) write(files []atomicdir.File) error {
 	size := costOf(files)
 	undo, err := r.m.memory.reserve(r.rec, size)
@@ -408,13 +417,13 @@ func (r *run) write(files []atomicdir.File) error {
 	return nil
 }
 
-// note brings the record up to date with what the volume now holds.
-func (r *run) note(c *class.Class, payload *provider.Payload, asOf time.Time) {
+// setWritten updates the record after the payload is in the volume.
+func (r *run) setWritten(c *class.Class, payload *provider.Payload, asOf time.Time) {
 	now, rec := time.Now(), r.rec
 	sameIDs := func(x, y provider.Version) bool { return x.ID == y.ID }
 	if !payload.SameFilesSameVersions || r.changed || !slices.EqualFunc(rec.Versions, payload.Versions, sameIDs) {
 		rec.Versions = payload.Versions
-	} // else it is a plugin that answers a new version each time, and no pod is to restart for that
+	} // otherwise a plugin answers a new version each time, and no pod must restart for that
 	rec.LastClass, rec.AsOf = c, asOf
 	rec.RefreshedAt, rec.Interval = now, r.m.interval(c)
 	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
@@ -425,7 +434,7 @@ func (r *run) note(c *class.Class, payload *provider.Payload, asOf time.Time) {
 	r.m.exportState(rec)
 }
 
-// ofClass names the class in front of every error that comes of it.
+// ofClass adds the class to an error.
 func ofClass(ref class.Ref, err error) error {
 	if err == nil {
 		return nil

@@ -13,9 +13,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Renderer makes further files of what a provider gave, as a class asks for.
+// Renderer makes more files from a provider's payload, as a class asks.
 type Renderer interface {
-	// Check judges a class without the objects.
+	// Check checks a class before the store is asked.
 	Check(c *class.Class) (warnings []string, err error)
 	// Render returns the payload with those files, none of more than limit bytes. It does not change
 	// the payload that it is given. What it needs on the way is charged to the owner.
@@ -27,7 +27,7 @@ type Providers interface {
 	Get(name string) (provider.Provider, error)
 }
 
-// whereOf is where the work of a volume's provider goes.
+// whereOf returns the store and namespace by which the work of a volume is scheduled.
 func (c *Config) whereOf(rec *Record) schedule.Where {
 	w := schedule.Where{Store: rec.Provider, Namespace: rec.Pod.Namespace}
 	source, err := c.Providers.Get(rec.Provider)
@@ -42,9 +42,8 @@ func (c *Config) whereOf(rec *Record) schedule.Where {
 	return w
 }
 
-// exportState puts what the provider needs after a restart on record. Whatever a
-// run came to, that may be more than before, or less. The record stays as it is
-// if the provider has no state, or a defect.
+// exportState puts the provider's state into the record. A failed run may have changed
+// it too. The record keeps the state that it has if the provider has none, or panics.
 func (c *Config) exportState(rec *Record) {
 	if state, ok := c.export(rec.ID, rec.Provider); ok {
 		rec.ProviderState = state
@@ -65,7 +64,7 @@ func (c *Config) export(id, name string) (state secret.Bytes, ok bool) {
 	return p.Export(id), true
 }
 
-// importState gives the provider what an earlier process has put on record.
+// importState gives the provider the state that an earlier process recorded.
 func (c *Config) importState(rec *Record) {
 	source, err := c.Providers.Get(rec.Provider)
 	if err != nil || rec.ProviderState.Len() == 0 {
@@ -84,8 +83,8 @@ func (c *Config) importState(rec *Record) {
 	}
 }
 
-// release has the provider end a volume's credentials. One that is no longer on
-// this node has none.
+// release has the provider revoke a volume's credentials. A provider that is not on
+// this node any more has none.
 func (c *Config) release(ctx context.Context, rec *Record) (err error) {
 	defer fault.Recover(&err, c.Logger, "releasing volume "+rec.ID, logkey.Provider, rec.Provider)
 	source, err := c.Providers.Get(rec.Provider)

@@ -13,63 +13,61 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Record is everything that is known of one volume, and all that a new process
-// needs to go on with it.
+// Record is everything that the driver knows of one volume, and all that a new process
+// needs to continue with it.
 type Record struct {
 	Request
 	Progress
-	// Warned is the version of the class whose warnings the pod's author was
-	// told of.
+	// Warned is the version of the class about whose warnings the pod has an Event.
 	Warned string `json:"warned,omitempty"`
-	// LastClass is the class that the payload was made by. It serves while
-	// the API server is away and this process has not seen the class, and
-	// keeps the volume up while the class as it is now cannot be used.
+	// LastClass is the class that made the payload. The driver uses it while the API
+	// server does not answer, and while the current class cannot be used.
 	LastClass *class.Class `json:"-"`
-	// Leaving is set once the volume is gone and only the revocation of its
-	// credentials is left to do.
+	// Leaving says that the volume is gone, and only the revocation of its credentials
+	// is left to do.
 	Leaving bool `json:"leaving,omitempty"`
-	// ProviderState is what the provider wants back after a restart.
+	// ProviderState is the provider's state, for the next process.
 	ProviderState secret.Bytes `json:"-"`
-	// Stamp is when the record was written; it is the Store's.
+	// Stamp is when the record was written. The Store sets it.
 	Stamp clock.Stamp `json:"stamp,omitzero"`
 }
 
-// Progress is how far a volume has come. There is no secret in it. Its slices are
-// shared, and nobody changes them.
+// Progress is the state of a volume's content. It has no secret. Its slices are shared
+// and must not be changed.
 type Progress struct {
-	// Provider is the one that the volume's credentials are of.
+	// Provider has the volume's credentials.
 	Provider string             `json:"provider,omitempty"`
 	Versions []provider.Version `json:"versions,omitempty"`
 	// PublishedAt and RefreshedAt are the times of the first payload and of
 	// the latest.
 	PublishedAt time.Time `json:"publishedAt,omitzero"`
 	RefreshedAt time.Time `json:"refreshedAt,omitzero"`
-	// AsOf is the age of what the volume holds, where that came from the
-	// node's memory while the store was away; zero after a refresh.
+	// AsOf is the time of the content if it is from the node's memory, because the
+	// store was unavailable; zero after a refresh.
 	AsOf time.Time `json:"asOf,omitzero"`
-	// Size is what the payload takes of the node's memory, in bytes.
+	// Size is the memory of the payload, in bytes.
 	Size int64 `json:"size,omitempty"`
 	// Interval is the class's, or the driver's where the class has none.
 	Interval time.Duration `json:"interval,omitempty"`
 	// DueAt is when the next refresh is due.
 	DueAt time.Time `json:"dueAt,omitzero"`
-	// Ends are when the credentials in the volume end, EndsOf the objects that
-	// they belong to, in the same order, and EndsDueAt when the provider wanted to
-	// look after them; empty and zero where there are none. EndsOf is shorter in
-	// a record of an earlier version.
+	// Ends are the times when the credentials in the volume expire, and EndsOf their
+	// objects, in the same order; EndsDueAt is when the provider wants to renew them.
+	// All are empty if there are none. EndsOf may be shorter in a record of an earlier
+	// version.
 	EndsDueAt time.Time   `json:"heldDueAt,omitzero"`
 	Ends      []time.Time `json:"heldEnds,omitempty"`
 	EndsOf    []string    `json:"heldObjects,omitempty"`
-	// Failures counts the failed refreshes since the last success, and the
-	// others are of the last one.
+	// Failures is the number of failed refreshes since the last success. The others
+	// describe the last of them.
 	Failures    int          `json:"failures,omitempty"`
 	LastFailure string       `json:"lastFailure,omitempty"`
 	LastReason  fault.Reason `json:"lastReason,omitempty"`
 	FailedAt    time.Time    `json:"failedAt,omitzero"`
 }
 
-// MapMoments replaces the moments that something waits for. AsOf is for people.
-// Copies keep theirs.
+// MapMoments replaces the times that something waits for, which AsOf is not. It does
+// not change copies.
 func (p *Progress) MapMoments(replace func(time.Time) time.Time) {
 	for _, at := range []*time.Time{&p.PublishedAt, &p.RefreshedAt, &p.DueAt, &p.EndsDueAt, &p.FailedAt} {
 		*at = replace(*at)
@@ -80,11 +78,11 @@ func (p *Progress) MapMoments(replace func(time.Time) time.Time) {
 	}
 }
 
-// published tells whether the volume has held a complete payload.
+// published reports whether the volume has a complete payload.
 func (p *Progress) published() bool { return !p.PublishedAt.IsZero() }
 
-// setFailed notes a failed refresh and when to try again: in time for the
-// credentials in the volume, which the run may have renewed all the same.
+// setFailed records a failed refresh, and when to try again: in time for the credentials
+// in the volume, which the failed run may have renewed.
 func (p *Progress) setFailed(w *result, err error) {
 	now := time.Now()
 	p.Failures++
@@ -96,7 +94,7 @@ func (p *Progress) setFailed(w *result, err error) {
 	p.DueAt = capDue(retryDue(now, p.Failures, p.Interval, err, chance()), now, endsDue)
 }
 
-// madeBy tells whether the payload was made by that version of the class.
+// madeBy reports whether that version of the class made the payload.
 func (r *Record) madeBy(version string) bool {
 	return r.LastClass != nil && r.LastClass.ResourceVersion == version
 }
@@ -117,12 +115,12 @@ func (r *Record) Key() string {
 	return r.ID
 }
 
-// Store keeps the records over a restart.
+// Store keeps the records for the next process.
 type Store interface {
-	// Put writes the record; on an error the earlier one still stands.
+	// Put writes the record. After an error, the earlier one is still there.
 	Put(r *Record) error
-	// Leave writes the record of a volume that is gone. On an error there is at
-	// least the one that the live volume had.
+	// Leave writes the record of a gone volume. After an error, there is at least the
+	// record of the live volume.
 	Leave(r *Record) error
 	Delete(r *Record) error
 	Load() (Loaded, error)
@@ -131,23 +129,23 @@ type Store interface {
 // Loaded is what an earlier process has left.
 type Loaded struct {
 	Records []*Record
-	// SetAside are the records that could not be read, now or at an earlier
-	// start, and in whose place none has been written since.
+	// SetAside are the records that could not be read, now or at an earlier start, and
+	// that no new record has replaced.
 	SetAside []BadRecord
 }
 
 // BadRecord is a record that could not be read.
 type BadRecord struct {
-	// Key is the RecordKey of the volume, all that is known of it.
+	// Key is the RecordKey of the volume. Nothing else is known of it.
 	Key string
-	// File is where a person finds it.
+	// File is the path of the description.
 	File string
 	// Err is why it was set aside; nil if that was at an earlier start.
 	Err error
 }
 
-// RecordKey names a volume's record. It is a hash: a volume id may be long
-// and hold any character.
+// RecordKey returns the name of a volume's record. It is a hash, because a volume id
+// may be long and contain any character.
 func RecordKey(id string) string {
 	sum := sha256.Sum256([]byte(id))
 	return hex.EncodeToString(sum[:])

@@ -11,12 +11,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume/target"
 )
 
-// errNotLive is why a recorded volume is not taken up at the start.
+// errNotLive is the reason why a volume is not recovered.
 var errNotLive = errors.New("its tmpfs is not mounted")
 
-// Recover takes up the volumes of an earlier process from the Store, and the
-// revocations after them. It makes no request to the store or the API server. It
-// is called once, before Run and before the first Publish.
+// Recover recovers the volumes of an earlier process from the Store, and then its
+// revocations. It sends no request to the stores or the API server. Call it once,
+// before Run and before the first Publish.
 func (m *Manager) Recover() error {
 	loaded, err := m.Store.Load()
 	if err != nil {
@@ -24,7 +24,7 @@ func (m *Manager) Recover() error {
 	}
 	for _, bad := range loaded.SetAside {
 		m.lost.add(bad)
-		if bad.Err != nil { // else an earlier process has told it
+		if bad.Err != nil { // otherwise an earlier process has reported it
 			m.Observer.Observe(Outcome{
 				Kind: SetAside, SetAside: bad.File,
 				Err: fault.New(fault.State, "a volume's record cannot be read and was set aside as %s: %w", bad.File, bad.Err),
@@ -57,10 +57,10 @@ func (m *Manager) Recover() error {
 	return nil
 }
 
-// recover takes up one volume. The credentials of one that is no longer mounted
-// are revoked: its pod went while no driver ran. An empty mount is of a publish
-// that mounted again what had been unmounted, and was cut off: the next refresh
-// fills it.
+// recover recovers one volume. If it is not mounted any more, its pod ended while no
+// driver ran, and its credentials are revoked. A mount without files is of a publish
+// that a crash interrupted while it repaired a lost mount; the next refresh writes the
+// files.
 func (m *Manager) recover(rec *Record) error {
 	m.importState(rec)
 	found, err := m.targets().Look(rec.Target)
@@ -73,7 +73,7 @@ func (m *Manager) recover(rec *Record) error {
 		m.saveLeaving(last)
 		m.revoker.add(last)
 		return err
-	case err != nil: // we cannot tell: a refresh finds out, and nothing is given up
+	case err != nil: // unknown: the volume stays, and a refresh finds out
 		m.Logger.Error("looking at a volume of the last process", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 	}
 	m.targets().Repair(rec.ID, rec.Target)
@@ -87,8 +87,8 @@ func (m *Manager) recover(rec *Record) error {
 	return nil
 }
 
-// recoverRevocation goes on with the revocation of an earlier process, unless a
-// live volume has taken it over.
+// recoverRevocation continues the revocation of an earlier process, unless a live
+// volume has taken it over.
 func (m *Manager) recoverRevocation(rec *Record) {
 	if v := m.find(rec.ID); v != nil && v.record.Load().Provider == rec.Provider {
 		if err := m.Store.Delete(rec); err != nil {
@@ -100,8 +100,8 @@ func (m *Manager) recoverRevocation(rec *Record) {
 	m.revoker.add(rec)
 }
 
-// saveLeaving records that a volume is gone. Without it, the record of the live
-// volume has a restart find that.
+// saveLeaving records that a volume is gone. If that fails, the next process finds the
+// record of the live volume, and no mount.
 func (c *Config) saveLeaving(rec *Record) {
 	if err := c.Store.Leave(rec); err != nil {
 		c.Logger.Error("saving a volume's record", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)

@@ -9,11 +9,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Identity says which volume it is, and whose.
+// Identity identifies a volume and its pod.
 type Identity struct {
 	// ID is the CSI volume id.
 	ID string `json:"id"`
-	// Target is the path that kubelet named, where the tmpfs is mounted.
+	// Target is the path where kubelet wants the volume mounted.
 	Target string       `json:"target"`
 	Pod    identity.Pod `json:"pod"`
 	Class  class.Ref    `json:"class"`
@@ -22,32 +22,32 @@ type Identity struct {
 // Credentials are what kubelet passes with each call.
 type Credentials struct {
 	Tokens identity.Tokens `json:"-"`
-	// TokensInSecrets tells that kubelet passed the tokens beside the secrets
-	// and not in the volume's context. Providers that run by themselves get them
-	// in the same place.
+	// TokensInSecrets says that kubelet passed the tokens with the secrets, and not in
+	// the volume's context. Plugins get them in the same place.
 	TokensInSecrets bool                     `json:"tokensInSecrets,omitempty"`
 	Secrets         map[string]secret.String `json:"-"`
 }
 
-// Equal tells whether kubelet passed the same.
+// Equal reports whether two calls passed the same credentials.
 func (c Credentials) Equal(o Credentials) bool {
 	return c.TokensInSecrets == o.TokensInSecrets && c.Tokens.Equal(o.Tokens) &&
 		maps.EqualFunc(c.Secrets, o.Secrets, func(a, b secret.String) bool { return a.Reveal() == b.Reveal() })
 }
 
-// Request is one NodePublishVolume call, checked and parsed.
+// Request is a NodePublishVolume call, checked and parsed.
 type Request struct {
 	Identity
 	Credentials
-	// GID is the pod's fsGroup, nil where it has none.
+	// GID is the pod's fsGroup; nil for none.
 	GID *int `json:"gid,omitempty"`
-	// SELinuxContext is the label that kubelet asked the mount to have.
+	// SELinuxContext is the label that kubelet wants the mount to have.
 	SELinuxContext string `json:"selinuxContext,omitempty"`
-	// Ignored are the volume attributes that mean nothing, sorted.
+	// Ignored are the unknown volume attributes, sorted.
 	Ignored []string `json:"ignored,omitempty"`
 }
 
-// conflict refuses a request that gives the id of a live volume another meaning.
+// conflict refuses a request with the id of a live volume and another target, pod or
+// class.
 func (i Identity) conflict(r Identity) error {
 	switch {
 	case i.Target != r.Target:
@@ -60,11 +60,11 @@ func (i Identity) conflict(r Identity) error {
 	return nil
 }
 
-// KeptError is a failure that left a volume with its last good content. The
-// caller must not let it look final: kubelet would take the mount away.
+// KeptError is a failure after which the volume keeps its last good content. The
+// caller must not return it as final: kubelet would unmount the volume.
 type KeptError struct{ Err error }
 
 func (e *KeptError) Error() string { return e.Err.Error() + "; the volume keeps its last good content" }
 
-// Unwrap gives the failure.
+// Unwrap returns the failure.
 func (e *KeptError) Unwrap() error { return e.Err }

@@ -13,32 +13,32 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
-// maxWarnings bounds what the author of a class is told at once.
+// maxWarnings bounds the warnings in one message.
 const maxWarnings = 20
 
 // maxVersions bounds the memory of a reviewer.
 const maxVersions = 1024
 
-// reviewer judges classes. It remembers the judgement of each version, and which
-// of them the log has the warnings of.
+// reviewer checks classes. It remembers the provider's result for each version, and
+// the versions whose warnings are in the log.
 type reviewer struct {
 	*Config
-	judged versions[judgement]
-	logged versions[struct{}]
+	validated versions[validation]
+	logged    versions[struct{}]
 }
 
-// judgement is what a provider says of a class.
-type judgement struct {
+// validation is the result of a provider's check of a class.
+type validation struct {
 	warnings []string
 	err      error
 }
 
-// review gives what the author of a class should know, before the store is asked.
-// A name that is near to a known one is an error: what it was meant to set is not
-// set, so a file may hold or allow more than its author believes. Any other
-// unknown name is a warning, as others ignore it too, and with strict that is an
-// error as well. The class of the last payload is not refused: its credentials
-// must not end for a mistake that was let pass.
+// review checks a class before the store is asked, and returns the warnings. An
+// unknown name that is near to a known one is an error: the setting that its author
+// meant has no effect, so a file may contain or allow more than the author thinks.
+// Any other unknown name is a warning, or an error with strict. review never refuses
+// the class of the last payload: the credentials of a live volume must not expire
+// because of a mistake that was accepted before.
 func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]string, error) {
 	warnings := slices.Concat(c.Suspects, c.Warnings, v.notFollowed(c), notRead(r.rec.Ignored))
 	if r.lastClass || r.rec.published() && r.rec.LastClass != nil && sameVersion(r.rec.LastClass, c) {
@@ -49,7 +49,7 @@ func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]s
 		return warnings, err
 	}
 	if validator, ok := source.(provider.Validator); ok {
-		found := v.judge(c, validator)
+		found := v.validate(c, validator)
 		warnings = slices.Concat(warnings, found.warnings)
 		if err := errors.Join(found.err, class.Suspected(c.Suspects)); err != nil {
 			return warnings, err
@@ -62,18 +62,18 @@ func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]s
 	return warnings, nil
 }
 
-func (v *reviewer) judge(c *class.Class, by provider.Validator) judgement {
-	found, ok := v.judged.get(c)
+func (v *reviewer) validate(c *class.Class, by provider.Validator) validation {
+	found, ok := v.validated.get(c)
 	if !ok {
 		found.warnings, found.err = by.Validate(c)
 		found.warnings = first(found.warnings, maxWarnings)
-		v.judged.set(c, found)
+		v.validated.set(c, found)
 	}
 	return found
 }
 
-// report logs the warnings of a run once for each version of a class, and has
-// the observer told once for each version and pod.
+// report logs the warnings of a run once for each version of a class, and sets warnPod
+// once for each version and pod.
 func (v *reviewer) report(r *run) {
 	r.warnings = first(distinct(r.warnings), maxWarnings)
 	if len(r.warnings) == 0 || r.class == nil {
@@ -89,14 +89,13 @@ func (v *reviewer) report(r *run) {
 	r.warnPod, r.rec.Warned = r.rec.Warned != version, version
 }
 
-// versionOf tells the versions of a class apart, also those of one that was
-// deleted and made again.
+// versionOf identifies the version of a class, also of one that was deleted and
+// created again.
 func versionOf(c *class.Class) string { return c.UID + " " + c.ResourceVersion }
 
 func sameVersion(a, b *class.Class) bool { return versionOf(a) == versionOf(b) }
 
-// versions keep something for the version of each class that was seen last. The
-// zero value is empty.
+// versions maps the last version of each class to a value. The zero value is empty.
 type versions[V any] struct {
 	mu    sync.Mutex
 	known map[class.Ref]version[V]
@@ -123,7 +122,8 @@ func (m *versions[V]) set(c *class.Class, what V) {
 	m.known[c.Ref] = version[V]{versionOf(c), what}
 }
 
-// notFollowed warns of what the class asks for outside of the volume and does not get.
+// notFollowed warns of objects outside the volume that the class asks for and the
+// driver does not write.
 func (v *reviewer) notFollowed(c *class.Class) []string {
 	if v.Follower == nil {
 		return nil
@@ -131,7 +131,7 @@ func (v *reviewer) notFollowed(c *class.Class) []string {
 	return v.Follower.Warnings(c)
 }
 
-// notRead warns of the volume attributes that mean nothing.
+// notRead warns of unknown volume attributes.
 func notRead(ignored []string) []string {
 	if len(ignored) == 0 {
 		return nil
@@ -141,7 +141,7 @@ func notRead(ignored []string) []string {
 
 func first(list []string, most int) []string { return list[:min(len(list), most)] }
 
-// distinct drops what is said twice.
+// distinct removes repeated texts.
 func distinct(list []string) []string {
 	var out []string
 	for _, text := range list {

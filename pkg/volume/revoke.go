@@ -16,19 +16,19 @@ import (
 
 const (
 	revokeWorkers = 2 // for each store, and one more for each namespace
-	// revokeTries bounds how often a revocation is tried. With the doubling pause
-	// it is about two hours; credentials that still live then expire by their TTL.
+	// revokeTries bounds the attempts of a revocation, which take about two hours with
+	// the doubling pause. Credentials that are not revoked then expire by their TTL.
 	revokeTries   = 20
 	longestRevoke = 10 * time.Minute
 )
 
-// revoker ends the credentials of volumes that are gone, in the background and
-// again after a failure. The state has a record of each revocation until then, so
-// that a restart goes on with it.
+// revoker revokes the credentials of gone volumes in the background, and tries again
+// after a failure. Each revocation has a record until it ends, so that the next
+// process continues with it.
 //
-// A revocation is of a volume id and a provider. A new volume of the same id that
-// asks the same provider takes it over: the provider has the credentials by that
-// id, and they become the new volume's. If it asks another provider, both go on.
+// A revocation has a volume id and a provider. A new volume with the same id that asks
+// the same provider takes the revocation over: the provider knows the credentials by
+// that id, so they become the new volume's. If it asks another provider, both continue.
 type revoker struct {
 	*Config
 	queue *schedule.Scheduler
@@ -37,13 +37,13 @@ type revoker struct {
 	pending map[string]*revocation // by the record's key
 }
 
-// revocation is what is to be ended of one volume at one provider.
+// revocation is the revocation of one volume's credentials at one provider.
 type revocation struct {
 	rec     *Record
 	tries   int
 	since   time.Time
 	trail   provider.Trail
-	running chan struct{} // closed at the end of the attempt under way; nil for none
+	running chan struct{} // closed at the end of the current attempt; nil for none
 }
 
 func newRevoker(c *Config) *revoker {
@@ -61,8 +61,8 @@ func (r *revoker) run(ctx context.Context) error {
 	}})
 }
 
-// add begins with the revocation for a volume that is gone, and whose record says
-// so. One that is known already stays.
+// add starts the revocation for a gone volume, unless there is one already. The Store
+// has its record.
 func (r *revoker) add(rec *Record) {
 	key := rec.Key()
 	r.mu.Lock()
@@ -73,10 +73,9 @@ func (r *revoker) add(rec *Record) {
 	}
 }
 
-// takeOver calls a revocation off, since the provider is about to be asked for a
-// new volume of the same id. It waits for an attempt that runs, and answers
-// whether there is still something to be revoked. The record stays until the new
-// volume has its own.
+// takeOver cancels a revocation before the provider is asked for a new volume of the
+// same id. It waits for the current attempt, and reports whether there is still
+// something to revoke. The record stays until the new volume has its own.
 func (r *revoker) takeOver(ctx context.Context, rec *Record) (bool, error) {
 	key := rec.ForRevocation().Key()
 	for {
@@ -98,7 +97,7 @@ func (r *revoker) takeOver(ctx context.Context, rec *Record) (bool, error) {
 	}
 }
 
-// attempt tries one revocation, and sets the time of the next try on failure.
+// attempt makes one attempt of a revocation, and schedules the next after a failure.
 func (r *revoker) attempt(ctx context.Context, key string) {
 	r.mu.Lock()
 	job := r.pending[key]
@@ -125,7 +124,7 @@ func (r *revoker) attempt(ctx context.Context, key string) {
 	close(running)
 	job.running = nil
 	switch {
-	case errors.Is(ctx.Err(), context.Canceled): // the driver stops, and the next one has the record
+	case errors.Is(ctx.Err(), context.Canceled): // the driver stops, and the next process has the record
 	case err != nil && job.tries < revokeTries:
 		next := time.Now().Add(backoff.Delay(firstRetry, longestRevoke, job.tries-1, chance()))
 		r.queue.Set(key, where, next)
@@ -136,7 +135,8 @@ func (r *revoker) attempt(ctx context.Context, key string) {
 	}
 }
 
-// reportRetry logs the first failure of a revocation, and tells observers of each.
+// reportRetry logs the first failure of a revocation, and reports each to the
+// observers.
 func (r *revoker) reportRetry(job *revocation, err error, next time.Time) {
 	log := r.Logger.Debug
 	if job.tries == 1 {
@@ -149,7 +149,8 @@ func (r *revoker) reportRetry(job *revocation, err error, next time.Time) {
 	r.Observer.Observe(o)
 }
 
-// reportEnd forgets the record, and tells of the end. err is why it is given up.
+// reportEnd deletes the record and reports the end; err is why the revoker gave up, nil
+// for success.
 func (r *revoker) reportEnd(job *revocation, err error) {
 	if derr := r.Store.Delete(job.rec); derr != nil {
 		r.Logger.Error("forgetting a volume", logkey.Volume, job.rec.ID, logkey.Error, derr)
@@ -163,18 +164,18 @@ func (r *revoker) reportEnd(job *revocation, err error) {
 	}
 }
 
-// Revocation is the end of a gone volume's credentials that is still to come.
+// Revocation is a pending revocation of a gone volume's credentials.
 type Revocation struct {
 	Identity
 	Provider string
-	// Tries counts the attempts so far, of Most; NextAt is that of the next.
+	// Tries is the number of attempts so far, of Most; NextAt is the time of the next.
 	Tries, Most int
 	Since       time.Time
 	NextAt      time.Time
 	Running     bool
 }
 
-// list gives the revocations in no order.
+// list returns the revocations, in no order.
 func (r *revoker) list() []Revocation {
 	due := r.queue.Due()
 	r.mu.Lock()

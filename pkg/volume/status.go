@@ -6,44 +6,44 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 )
 
-// State is how a volume is, in a word.
+// State is the state of a volume, for users.
 type State string
 
 // The states of a volume.
 const (
-	// Publishing is of a volume whose first payload is waited for.
+	// Publishing is of a volume that waits for its first payload.
 	Publishing State = "Publishing"
-	// Fresh is of a volume whose last look at the store succeeded.
+	// Fresh is of a volume whose last publish or refresh succeeded.
 	Fresh State = "Fresh"
-	// FromMemory is of a volume that was published while the store was away.
+	// FromMemory is of a volume with content from the node's memory, because the store
+	// was unavailable at the publish.
 	FromMemory State = "FromMemory"
-	// Failing is of a volume that keeps its last good content.
+	// Failing is of a volume whose last refresh failed; it keeps its last good content.
 	Failing State = "Failing"
-	// Emptied is of a volume whose class has a denial take its files.
+	// Emptied is of a volume whose files were removed after a denial, as its class asks.
 	Emptied State = "Emptied"
-	// Unpublishing is of a volume that kubelet takes away.
+	// Unpublishing is of a volume that is being unpublished.
 	Unpublishing State = "Unpublishing"
 )
 
-// Status is what is known of one volume at a moment. There is no secret in it.
+// Status describes one volume at one time. It has no secret.
 type Status struct {
 	Identity
 	Progress
 	State State
 	// ClassVersion is the resourceVersion of the class that made the payload.
 	ClassVersion string
-	// Store is where the next refresh goes.
+	// Store is the store of the next refresh.
 	Store string
-	// Since is when the publish under way began, in the state Publishing.
+	// Since is the start of the publish, in the state Publishing.
 	Since time.Time
-	// NextAt is when the volume is looked at again; zero for never. Running
-	// tells that it is being worked on.
+	// NextAt is the time of the next refresh; zero for none. Running says that work on
+	// the volume runs.
 	NextAt  time.Time
 	Running bool
 }
 
-// Statuses are the volumes of this process, in no order. The work on them goes
-// on meanwhile.
+// Statuses returns the volumes of this process, in no order.
 func (m *Manager) Statuses() []Status {
 	due := m.scheduler.Due()
 	volumes := m.all()
@@ -61,7 +61,7 @@ func (m *Manager) Statuses() []Status {
 	return all
 }
 
-// status answers false for a volume of which nothing is known.
+// status returns false if nothing is known of the volume.
 func (v *Volume) status() (Status, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -91,18 +91,18 @@ func (v *Volume) status() (Status, bool) {
 	return s, true
 }
 
-// Overview is what goes on beside the volumes. Its lists are in no order.
+// Overview has the queues, and what remains of gone volumes. Its lists are in no order.
 type Overview struct {
 	// Queues are the queues of refreshes, one for each store.
 	Queues []schedule.Queue
-	// Revocations are those of gone volumes' credentials that are still to come.
+	// Revocations are pending.
 	Revocations []Revocation
 	// SetAside are the files of records that could not be read, and whose volumes
-	// kubelet has not named since.
+	// kubelet has not published again.
 	SetAside []string
 }
 
-// Overview tells what goes on beside the volumes.
+// Overview returns the queues, revocations and unreadable records.
 func (m *Manager) Overview() Overview {
 	return Overview{Queues: m.scheduler.QueuesAt(time.Now()), Revocations: m.revoker.list(), SetAside: m.lost.list()}
 }

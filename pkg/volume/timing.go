@@ -13,24 +13,24 @@ const (
 	// firstRetry is the pause after the first failed refresh; it doubles with
 	// every further one, up to the volume's interval.
 	firstRetry = 2 * time.Second
-	// shortestWait keeps a store that says "look again now" from being asked
-	// without a pause.
+	// shortestWait is the least pause, also if the provider wants a refresh at once.
 	shortestWait = time.Second
-	// editSpread is over how long the volumes of an edited class are spread.
+	// editSpread is the time over which the refreshes after the edit of a class are
+	// spread.
 	editSpread = time.Second
-	// overdueSpread is over how long, at the most, the refreshes are spread
-	// that fell due while no driver ran, and overdueShare over which part of
-	// the time that they have.
+	// overdueSpread is the greatest time over which the refreshes are spread that
+	// became due while no driver ran; overdueShare is the greatest part of the time
+	// that is left for them.
 	overdueSpread = 10 * time.Second
 	overdueShare  = 0.1
-	// jitterShare is the part of a wait that is left to chance, so that
-	// volumes published together do not stay together.
+	// jitterShare is the random part of a wait, so that volumes that were published at
+	// the same time are refreshed at different times.
 	jitterShare = 0.05
 )
 
-// nextDue is the pure rule for the refresh after a success: the provider's
-// word where it gave one, else the interval. Chance (0 to 1) only ever
-// brings it forward, so that nothing is staler than was promised.
+// nextDue returns the time of the refresh after a success: refreshAt if the provider
+// gave one, else after the interval. chance (0 to 1) makes it earlier and never later,
+// so that no file is older than promised.
 func nextDue(now, refreshAt time.Time, interval time.Duration, chance float64) time.Time {
 	wait := interval
 	if !refreshAt.IsZero() {
@@ -39,10 +39,9 @@ func nextDue(now, refreshAt time.Time, interval time.Duration, chance float64) t
 	return now.Add(wait - time.Duration(float64(wait)*jitterShare*chance))
 }
 
-// retryDue is the pure rule for the refresh after a failure: when the store
-// itself says, or else an exponential pause, half of it left to chance and
-// never longer than the interval. After the store's own time the volumes come
-// spread over a quarter of it.
+// retryDue returns the time of the refresh after a failure: after the time that the
+// store named, spread over a quarter of it, or else after an exponential pause, half of
+// it random and never longer than the interval.
 func retryDue(now time.Time, failures int, interval time.Duration, err error, chance float64) time.Time {
 	if after := fault.RetryAfter(err); after > 0 {
 		return now.Add(after + time.Duration(float64(after)*chance/4))
@@ -50,9 +49,9 @@ func retryDue(now time.Time, failures int, interval time.Duration, err error, ch
 	return now.Add(backoff.Delay(firstRetry, max(interval, firstRetry), failures-1, chance))
 }
 
-// credentialsDue is when the credentials in a volume need the next look after a
-// failure: at their own due time and, once that has passed, after half of the
-// time that the next of them has left. It is zero where none can be saved.
+// credentialsDue returns when the credentials in a volume need the next refresh after a
+// failure: at their due time or, if that has passed, after half of the time until the
+// next of them expires. It returns zero if all of them have expired.
 func credentialsDue(now, dueAt time.Time, ends []time.Time) time.Time {
 	if dueAt.After(now) {
 		return dueAt
@@ -66,8 +65,8 @@ func credentialsDue(now, dueAt time.Time, ends []time.Time) time.Time {
 	return next
 }
 
-// capDue brings a retry forward to the time when the credentials in the volume
-// are due, zero for none.
+// capDue returns the earlier of a retry and the due time of the credentials, which is
+// zero for none.
 func capDue(due, now, endsDue time.Time) time.Time {
 	if endsDue.IsZero() {
 		return due
@@ -81,12 +80,11 @@ func capDue(due, now, endsDue time.Time) time.Time {
 	return due
 }
 
-// dueAfterRestart is the pure rule for the first refresh by a new process: at
-// the time on record. What fell due meanwhile comes spread over a part of its
-// interval, and of what its credentials have left to live: also a driver that
-// is restarted again and again must come to renew them. Where the record is from
-// the future the clock was set back, and no time in it means anything: the
-// volume is not left alone for longer than an interval.
+// dueAfterRestart returns the time of the first refresh by a new process: the time on
+// record. Refreshes that became due meanwhile are spread over a part of their interval
+// and of the time until their credentials expire, so that a driver that is restarted
+// again and again still renews them. If the record is from the future, the clock was
+// set back, and the refresh comes within an interval.
 func dueAfterRestart(now time.Time, rec *Progress, chance float64) time.Time {
 	if latest := now.Add(rec.Interval); rec.RefreshedAt.After(now) && rec.DueAt.After(latest) {
 		return latest
@@ -102,5 +100,5 @@ func dueAfterRestart(now time.Time, rec *Progress, chance float64) time.Time {
 	return now.Add(time.Duration(float64(spread) * chance))
 }
 
-// chance is a number from 0 to 1.
+// chance returns a random number from 0 to 1.
 func chance() float64 { return rand.Float64() }

@@ -16,39 +16,39 @@ import (
 
 // Volume is one volume that this process knows.
 //
-// Its states, and what leads from one to the next:
+// Its states and their transitions:
 //
 //	publishing  there is no payload yet
 //	            -> live     the first payload is in the files and on record
 //	            -> gone     the publish failed and undid its own changes
 //	live        record is set, and the files are complete
-//	            -> live     a republish, a refresh, a refresh that failed
-//	leaving     an Unpublish works, or waits for the work that it cuts short
+//	            -> live     a republish, a refresh, a failed refresh
+//	leaving     an Unpublish runs, or waits for the work that it canceled
 //	            -> gone     the target is unmounted
 //	            -> publishing or live, if the unmount failed: kubelet tries again
-//	gone        the Manager's table has it no longer: callers look the id up again
+//	gone        the volume is not in the Manager's table: callers look the id up again
 //
-// One goroutine at a time works on a volume, between begin and end. It alone
-// replaces the record and uses the two fields below it. Every goroutine may load
-// the record, which is never changed. The mutex guards the other fields and is
-// held for moments. A goroutine that holds the Manager's mutex may take it, and
-// one that holds it may take the Scheduler's, not the other way round.
+// One goroutine at a time works on a volume, between begin and end. Only that
+// goroutine replaces the record and uses the two fields below it. Every goroutine
+// may load the record, which is never changed. The mutex guards the other fields,
+// for short times. The order of locks is: the Manager's mutex, the volume's mutex,
+// the Scheduler's mutex.
 type Volume struct {
 	m      *Manager
 	id     string
-	worker chan struct{} // full between begin and end
+	worker chan struct{} // has a value between begin and end
 	record atomic.Pointer[Record]
 
 	retryFresh bool         // the next refresh bypasses caches, as the failed one did
-	lastReason fault.Reason // why the last refresh failed; empty if it did not
+	lastReason fault.Reason // of the last refresh, if it failed
 
 	mu           sync.Mutex
 	gone         bool
-	unpublishing int                     // calls of Unpublish that work or wait
-	cancel       context.CancelCauseFunc // ends the work under way; nil for none
+	unpublishing int                     // calls of Unpublish that run or wait
+	cancel       context.CancelCauseFunc // cancels the current work; nil for none
 	identity     Identity                // zero before the first publish; its class is retained
-	since        time.Time               // when the publish under way began; zero for none
-	where        schedule.Where          // the next refresh goes
+	since        time.Time               // the start of the current publish; zero for none
+	where        schedule.Where          // the store of the next refresh
 	inbox        inbox
 }
 
@@ -62,9 +62,9 @@ const (
 )
 
 var (
-	// errUnpublished is the cause that ends work on a volume that goes away.
+	// errUnpublished is the cause when Unpublish cancels the work on its volume.
 	errUnpublished = errors.New("the volume is being unpublished")
-	// errGone has the Manager look the id up again.
+	// errGone makes the Manager look the id up again.
 	errGone = errors.New("the volume is gone")
 )
 
@@ -72,18 +72,17 @@ func newVolume(m *Manager, id string) *Volume {
 	return &Volume{m: m, id: id, worker: make(chan struct{}, 1)}
 }
 
-// Publish returns nil only if the target is a mounted tmpfs that holds a
-// complete payload. On failure it undoes its own changes only: a live volume
-// whose mount is lost is still in its pod, with all that the store gave for it.
+// Publish returns nil only if the target is a mounted tmpfs with a complete
+// payload. On failure it undoes its own changes only: a live volume whose mount is
+// lost is still in its pod, and keeps its credentials.
 func (v *Volume) Publish(ctx context.Context, r Request) error {
-	// 1. A live volume takes the credentials and waits for nothing: the Scheduler
-	// refreshes it, and neither a failed refresh nor one that hangs is a reason to
-	// hold the pod up.
+	// 1. A live volume takes the credentials and returns at once. The Scheduler
+	// refreshes it, and a refresh that fails or hangs must not delay the pod.
 	if done, err := v.republish(r); done {
 		return err
 	}
 
-	// 2. Wait for other work on the volume, which may have become live meanwhile.
+	// 2. Wait for other work on the volume, which may be live after that.
 	ctx, err := v.begin(ctx)
 	if err != nil {
 		return err
@@ -104,7 +103,7 @@ func (v *Volume) Publish(ctx context.Context, r Request) error {
 		return nil
 	}
 
-	// 3. Run the pipeline, which mounts the volume while it asks the store.
+	// 3. Run the pipeline. It mounts the volume while it asks the store.
 	v.beginPublish(r.Identity, began)
 	w := newPublish(v.m, r, before, found)
 	work, span := v.m.Tracer.Begin(ctx, string(Published), workOf(w.rec))
@@ -124,7 +123,7 @@ func (v *Volume) Publish(ctx context.Context, r Request) error {
 		err = v.undoPublish(w, found, r, err)
 	}
 
-	// 5. Tell of it.
+	// 5. Report the outcome.
 	o := w.outcome(Published, began, err)
 	o.SetAside = v.m.lost.take(v.id)
 	o.endSpan(span)
@@ -135,9 +134,9 @@ func (v *Volume) Publish(ctx context.Context, r Request) error {
 	return err
 }
 
-// republish is kubelet's repeated call for a live volume. With nothing new it
-// asks neither the store nor the API server. It answers false where there may be
-// no complete payload at the target: the caller finds out why.
+// republish handles kubelet's repeated call for a live volume. It sends no request
+// to the store or the API server. It returns false if the target may have no
+// complete payload; then the caller finds out why.
 func (v *Volume) republish(r Request) (done bool, err error) {
 	rec := v.record.Load()
 	if rec == nil {
@@ -153,8 +152,8 @@ func (v *Volume) republish(r Request) (done bool, err error) {
 	return true, nil
 }
 
-// undoPublish takes away what the publish has mounted, and hands what the store
-// gave for it to the revoker. A live volume keeps all that its pod uses.
+// undoPublish unmounts what the publish has mounted, and has the revoker revoke its
+// credentials. A live volume keeps everything that its pod uses.
 func (v *Volume) undoPublish(w *run, found target.Content, r Request, err error) error {
 	rec, before := w.rec, v.record.Load()
 	err = fmt.Errorf("failed to mount secrets store objects for pod %s: %w", rec.Pod, err)
@@ -169,7 +168,7 @@ func (v *Volume) undoPublish(w *run, found target.Content, r Request, err error)
 		v.deliver(r.Credentials)
 		return &KeptError{err}
 	}
-	if rec.Provider != "" { // it was asked
+	if rec.Provider != "" { // the provider was asked
 		last := rec.ForRevocation()
 		v.m.exportState(last)
 		if last.ProviderState.Len() > 0 {
@@ -184,12 +183,12 @@ func (v *Volume) undoPublish(w *run, found target.Content, r Request, err error)
 	return err
 }
 
-// Refresh brings the files up to date. The volume keeps its content whatever
-// fails, and observers are told of the failure. An error means that no work was
-// done and no due time set.
+// Refresh updates the files. If that fails, the volume keeps its content, and the
+// observers get the failure. Refresh itself returns an error only if it did no work
+// and set no due time.
 func (v *Volume) Refresh(ctx context.Context) (err error) {
 	defer fault.Recover(&err, v.m.Logger, "refreshing volume "+v.id)
-	// 1. Wait for other work on the volume, and take what came in for it.
+	// 1. Wait for other work on the volume, and empty the inbox.
 	ctx, err = v.begin(ctx)
 	if err != nil {
 		return err
@@ -210,8 +209,9 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	err = w.do(work)
 	v.m.reviewer.report(w)
 
-	// 3. Neither the end of the volume nor that of the driver is a failure. The
-	// unpublish, or the next process, goes on with what this one got.
+	// 3. If an unpublish or the end of the driver canceled the refresh, that is no
+	// failure. The unpublish, or the next process, continues with the credentials
+	// that this refresh got.
 	unpublished := errors.Is(context.Cause(ctx), errUnpublished)
 	if unpublished || err != nil && errors.Is(ctx.Err(), context.Canceled) {
 		v.m.exportState(rec)
@@ -235,7 +235,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	_ = w.step(work, StepRecord, func(context.Context) error { return v.m.save(rec) })
 	v.schedule(w.where)
 
-	// 5. Tell of it.
+	// 5. Report the outcome.
 	o := w.outcome(Refreshed, began, err)
 	o.Repeated, v.lastReason = err != nil && o.Reason() == v.lastReason, o.Reason()
 	if err == nil {
@@ -247,17 +247,17 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	return nil
 }
 
-// Unpublish takes the volume away. It works for a volume that was never
-// published, and twice.
+// Unpublish unmounts the volume and has its credentials revoked. It succeeds for a
+// volume that was never published, and when it is called again.
 func (v *Volume) Unpublish(ctx context.Context, path string) error {
-	// 1. Cut the work under way short, and wait for its end.
+	// 1. Cancel the current work, and wait until it ends.
 	if err := v.beginUnpublish(ctx); err != nil {
 		return err
 	}
 	defer v.end()
 	began, rec := time.Now(), v.record.Load()
 
-	// 2. Without a payload, or at another path, there is only a mount to go.
+	// 2. If there is no payload, or the path is another one, only unmount it.
 	if rec == nil || rec.Target != path {
 		if err := v.m.targets().Unmount(path); err != nil {
 			return err
@@ -269,7 +269,7 @@ func (v *Volume) Unpublish(ctx context.Context, path string) error {
 		return nil
 	}
 
-	// 3. Unmount. If that fails the volume is live as before.
+	// 3. Unmount. If that fails, the volume stays live.
 	v.m.scheduler.Remove(v.id)
 	err := v.m.targets().Unmount(path)
 	o := outcomeOf(Unpublished, rec, began, err)
@@ -281,9 +281,9 @@ func (v *Volume) Unpublish(ctx context.Context, path string) error {
 	}
 	v.m.memory.release(v.id)
 
-	// 4. Hand the credentials to the revoker, and forget the volume after that: a
-	// publish of the same id waits until then, and must find what is revoked. Work
-	// that was cut short may have got more of them.
+	// 4. Have the credentials revoked, also those of canceled work. Then forget the
+	// volume: a publish of the same id waits until then, and takes the revocation
+	// over.
 	last := rec.ForRevocation()
 	v.m.exportState(last)
 	v.m.saveLeaving(last)
@@ -293,7 +293,7 @@ func (v *Volume) Unpublish(ctx context.Context, path string) error {
 	return nil
 }
 
-// beginPublish notes what is published and has the class retained.
+// beginPublish records what is published, and retains the class.
 func (v *Volume) beginPublish(i Identity, at time.Time) {
 	v.mu.Lock()
 	first := v.identity.ID == ""
@@ -320,8 +320,8 @@ func (v *Volume) lock(ctx context.Context) error {
 	return nil
 }
 
-// begin has the calling goroutine work on the volume until it calls end. The
-// context ends early when the volume is unpublished.
+// begin waits until the caller may work on the volume, which lasts until it calls
+// end. Unpublish cancels the returned context.
 func (v *Volume) begin(ctx context.Context) (context.Context, error) {
 	if err := v.lock(ctx); err != nil {
 		return ctx, err
@@ -336,8 +336,7 @@ func (v *Volume) begin(ctx context.Context) (context.Context, error) {
 	return work, nil
 }
 
-// end takes a volume without a payload out of the table: nothing is to be done
-// for it any longer.
+// end removes a volume without a payload from the table.
 func (v *Volume) end() {
 	if v.record.Load() == nil {
 		v.m.forget(v)
@@ -355,7 +354,7 @@ func (v *Volume) end() {
 	v.applyCredentials()
 }
 
-// beginUnpublish is begin for an Unpublish, which nothing cuts short.
+// beginUnpublish is begin for an Unpublish, which nothing cancels.
 func (v *Volume) beginUnpublish(ctx context.Context) error {
 	v.mu.Lock()
 	v.unpublishing++
@@ -372,7 +371,7 @@ func (v *Volume) beginUnpublish(ctx context.Context) error {
 	return err
 }
 
-// state needs the mutex.
+// state returns the volume's state. The caller holds the mutex.
 func (v *Volume) state() state {
 	switch {
 	case v.gone:
@@ -385,8 +384,8 @@ func (v *Volume) state() state {
 	return live
 }
 
-// setGone gives the class that was retained for the volume; false where there is
-// none, or not any longer.
+// setGone sets the state to gone. It returns the class that was retained for the
+// volume; false if there is none, or setGone was called before.
 func (v *Volume) setGone() (retained class.Ref, ok bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
