@@ -1,4 +1,4 @@
-// Package backoff says how long to wait before the next try, and waits.
+// Package backoff calculates the wait before a retry, and waits.
 package backoff
 
 import (
@@ -11,18 +11,18 @@ import (
 )
 
 const (
-	// LongestWait is how long a pause may be for a caller to sit it out. A
-	// caller that would have to wait longer is told to come back.
+	// LongestWait is the longest wait within a call. If the wait is longer, the call
+	// fails, and the caller tries again later.
 	LongestWait = 5 * time.Second
-	// longestRetryAfter bounds what a server can make us believe.
+	// longestRetryAfter bounds the wait that a server can ask for.
 	longestRetryAfter = 10 * time.Minute
 	// mostDoublings keeps the shift within a Duration.
 	mostDoublings = 16
 )
 
-// Delay is the wait before retry n, counted from 0. It begins with first,
-// doubles each time up to longest, and a chance from 0 to 1 takes up to half of
-// it away, so that callers that failed together do not come back together.
+// Delay returns the wait before retry n, counted from 0. It begins with first and
+// doubles each time, up to longest. chance, from 0 to 1, shortens it by up to a half, so
+// that callers that failed at the same time do not retry at the same time.
 func Delay(first, longest time.Duration, n int, chance float64) time.Duration {
 	d := min(min(first, longest)<<min(max(n, 0), mostDoublings), longest)
 	return d - time.Duration(chance*float64(d)/2)
@@ -39,14 +39,14 @@ func ParseRetryAfter(text string, now time.Time) time.Duration {
 	return min(max(wait, 0), longestRetryAfter)
 }
 
-// WorthWaiting tells whether the caller is still there after the wait, and
-// better served by it than by coming back later.
+// WorthWaiting reports whether the wait is at most LongestWait and ends before the
+// caller's deadline.
 func WorthWaiting(ctx context.Context, wait time.Duration) bool {
 	deadline, limited := ctx.Deadline()
 	return wait <= LongestWait && (!limited || time.Until(deadline) > wait)
 }
 
-// Sleep waits, but not for a caller that has gone.
+// Sleep waits until d has passed or ctx ends, and returns an error if ctx ended.
 func Sleep(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -2,19 +2,20 @@ package schedule
 
 import "time"
 
-// Queue is how the work for one store stands.
+// Queue describes the queue of one store.
 type Queue struct {
 	Store string
-	// Namespaces have volumes in it, and Waiting of those wait for their time or
-	// for a worker. Overdue are those whose time has come.
+	// Namespaces is the number of namespaces with volumes in the queue. Waiting
+	// volumes wait for their time or for a worker; Overdue of them are due.
 	Namespaces, Waiting, Overdue int
-	// Running have a worker; Late have outlived theirs and have not ended.
+	// Running volumes have a worker. Late is the number of volumes whose work has not
+	// ended in time, and has no worker any more.
 	Running, Late int
 	// NextAt is the first due time; zero for none.
 	NextAt time.Time
 }
 
-// QueuesAt are the queues as they are at a moment.
+// QueuesAt describes the queues; now decides which volumes are due.
 func (s *Scheduler) QueuesAt(now time.Time) []Queue {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -38,13 +39,13 @@ func (s *Scheduler) QueuesAt(now time.Time) []Queue {
 	return all
 }
 
-// Due is when a volume is worked on.
+// Due is when a volume is due, and whether work on it runs.
 type Due struct {
 	Next    time.Time // zero for never
 	Running bool
 }
 
-// Due are the due times of all volumes.
+// Due returns the due times of all volumes.
 func (s *Scheduler) Due() map[string]Due {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package schedule does work on volumes when it is due, for one store after the
-// other and in turns between tenants.
+// Package schedule does work on volumes when it is due. Each store has its own queue,
+// in which the tenants take turns.
 package schedule
 
 import (
@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Where says where the work on a volume goes, and for whom it is done.
+// Where names the store and the tenant of work on a volume.
 type Where struct {
 	// Store is a server and a namespace in it, or the name of a plugin.
 	Store string
@@ -19,34 +19,32 @@ type Where struct {
 
 // Work is what Run does with the volumes that are due.
 type Work struct {
-	// Workers bounds how many volumes of one store are worked on at once. The
-	// first of each Kubernetes namespace never waits for those of another, so
-	// there may be one more for each namespace that the store serves.
+	// Workers bounds the concurrent work for one store. The first volume of a
+	// Kubernetes namespace never waits for another namespace, so there may be one more
+	// for each namespace.
 	Workers int
-	// Limit bounds the work on one volume. After that its worker takes up
-	// another one, even if Do does not return.
+	// Limit bounds the work on one volume. After it the worker continues with another
+	// volume, even if Do does not return.
 	Limit time.Duration
-	// Do works on one volume. It is not called for a volume for which it has
-	// not returned yet.
+	// Do works on one volume. Calls for one volume never overlap.
 	Do func(ctx context.Context, id string)
-	// Late is told of a volume for which Do did not return in time.
+	// Late is called if Do does not return in time.
 	Late func(id string)
 }
 
 // stopWait is how long Run waits for work that should end with its context.
 const stopWait = 10 * time.Second
 
-// Scheduler holds one due time for each volume, and does the work when it is
-// due. Each store has a queue. Within a queue the Kubernetes namespaces take
-// turns: it is the turn of the one with the fewest volumes being worked on, and
-// among those of the one that had its last turn first. Within a namespace the
-// volume that was due first comes first.
+// Scheduler has one due time for each volume, and does the work when it is due. Each
+// store has a queue. Within a queue the Kubernetes namespaces take turns: the next one
+// is the namespace with the fewest running volumes, and among those the one whose last
+// turn was earliest. Within a namespace, the volume that became due first is next.
 type Scheduler struct {
 	mu     sync.Mutex
 	work   Work
 	queues map[string]*queue
 	tasks  map[string]*task
-	turns  int       // taken so far
+	turns  int       // so far
 	moved  time.Time // when work last began or ended
 	wake   chan struct{}
 }
@@ -64,43 +62,43 @@ type tenant struct {
 	queue     *queue
 	namespace string
 	due       dueTasks
-	busy      int // its workers
-	late      int // work that has outlived its worker
+	busy      int // workers
+	late      int // work that has not ended in time, without a worker
 	turn      int
 }
 
-// task is a volume that is due at some time, or is being worked on, or both.
+// task is a volume that is due at some time, or running, or both.
 type task struct {
 	id      string
 	due     bool
 	at      time.Time
 	where   Where
 	running bool
-	tenant  *tenant // in whose heap it is; nil while it is running
+	tenant  *tenant // whose heap has the task; nil while it is running
 	pos     int
 }
 
-// job is one piece of work on a task.
+// job is one run of the work on a task.
 type job struct {
 	*task
 	tenant *tenant
-	worker bool // whether it has one
+	worker bool // the job has a worker
 }
 
-// New starts nothing; Run does the work.
+// New makes a Scheduler. It starts nothing; Run does the work.
 func New() *Scheduler {
 	return &Scheduler{queues: map[string]*queue{}, tasks: map[string]*task{}, wake: make(chan struct{}, 1)}
 }
 
-// Set makes the volume due at a time, in place of any earlier due time. A
-// volume that is being worked on is taken up again after that.
+// Set makes the volume due at a time, instead of its earlier due time. A running
+// volume is due again after its work.
 func (s *Scheduler) Set(id string, w Where, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.set(id, w, at)
 }
 
-// Hasten makes the volume due at a time, unless it is due earlier anyway.
+// Hasten makes the volume due at a time, unless it is due earlier.
 func (s *Scheduler) Hasten(id string, w Where, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -109,7 +107,7 @@ func (s *Scheduler) Hasten(id string, w Where, at time.Time) {
 	}
 }
 
-// Remove forgets the volume's due time.
+// Remove removes the volume's due time.
 func (s *Scheduler) Remove(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -132,8 +130,8 @@ func (s *Scheduler) set(id string, w Where, at time.Time) {
 	s.nudge()
 }
 
-// requeue puts a task where it belongs: into the heap of its tenant if it is due
-// and not running. A task that is neither is forgotten.
+// requeue puts a task into the heap of its tenant if it is due and not running, and
+// removes it if it is neither.
 func (s *Scheduler) requeue(t *task) {
 	if old := t.tenant; old != nil {
 		heap.Remove(&old.due, t.pos)
@@ -164,7 +162,8 @@ func (s *Scheduler) tenant(w Where) *tenant {
 	return n
 }
 
-// tidy forgets a tenant and a queue without volumes: classes name any store.
+// tidy removes a tenant and a queue without volumes: a class can name any store, so
+// there would be more and more of them.
 func (s *Scheduler) tidy(n *tenant) {
 	if len(n.due)+n.busy+n.late == 0 {
 		delete(n.queue.tenants, n.namespace)
@@ -181,8 +180,8 @@ func (s *Scheduler) nudge() {
 	}
 }
 
-// Run does the work until ctx ends. It returns when all work has, or stopWait
-// after ctx ended.
+// Run does the work until ctx ends. It returns when all work has ended, at the latest
+// stopWait after ctx.
 func (s *Scheduler) Run(ctx context.Context, w Work) error {
 	s.mu.Lock()
 	s.work = w
@@ -212,7 +211,7 @@ func (s *Scheduler) Run(ctx context.Context, w Work) error {
 	return nil
 }
 
-// do works on one volume. Its worker is free again at the limit at the latest.
+// do works on one volume. After the limit it frees the worker.
 func (s *Scheduler) do(ctx context.Context, j *job) {
 	defer s.end(j)
 	limited, cancel := context.WithTimeout(ctx, s.work.Limit)
@@ -226,7 +225,7 @@ func (s *Scheduler) do(ctx context.Context, j *job) {
 	s.work.Do(limited, j.id)
 }
 
-// next takes the task whose turn it is, or says how long to wait for one.
+// next begins the task whose turn it is, or returns how long to wait for one.
 func (s *Scheduler) next(now time.Time) (*job, time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -250,13 +249,13 @@ func (s *Scheduler) next(now time.Time) (*job, time.Duration) {
 	return s.begin(next, now), 0
 }
 
-// mayBegin tells whether there is a worker for one more of the tenant.
+// mayBegin reports whether there is a worker for one more volume of the tenant.
 func (s *Scheduler) mayBegin(n *tenant) bool {
 	return !s.isHung(n) && (n.busy == 0 || n.queue.busy < s.work.Workers)
 }
 
-// isHung tells whether so much of a tenant's work has not ended in time that no
-// more is begun.
+// isHung reports whether so much of a tenant's work has not ended in time that no more
+// begins.
 func (s *Scheduler) isHung(n *tenant) bool { return n.busy+n.late >= 2*s.work.Workers }
 
 func (n *tenant) before(other *tenant) bool {
@@ -277,8 +276,8 @@ func (s *Scheduler) begin(n *tenant, now time.Time) *job {
 	return &job{task: t, tenant: n, worker: true}
 }
 
-// free takes the worker from work that has not ended in time. It answers false
-// if the work has ended.
+// free frees the worker of work that has not ended in time. It returns false if the
+// work has ended.
 func (s *Scheduler) free(j *job) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,7 +292,7 @@ func (s *Scheduler) free(j *job) bool {
 	return true
 }
 
-// end is called once the work has ended.
+// end ends a job.
 func (s *Scheduler) end(j *job) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -312,11 +311,10 @@ func (s *Scheduler) end(j *job) {
 	s.nudge()
 }
 
-// Stalled is for how long nothing has moved in a queue in which a volume is
-// due. A queue that is merely behind, because its store hangs, is not stalled:
-// all work is bounded in time. Nor is one in which only the volumes wait whose
-// namespace has too much work that does not end, as long as others go on: a
-// restart would be everyone's.
+// Stalled returns for how long no work has begun or ended in a queue with a volume
+// that is due. A queue whose store hangs is late but not stalled, because all work is
+// bounded in time. A queue in which only the volumes of hung namespaces wait counts as
+// stalled only if no other queue moves: a restart would affect everyone.
 func (s *Scheduler) Stalled(now time.Time) (longest time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,5 +1,5 @@
-// Package singleflight has work done once for all callers that want the same at
-// the same time, and tells them whose failure is whose.
+// Package singleflight does work once for all callers that want the same at the same
+// time. A failure that concerns only one caller, such as a denied login, is not shared.
 package singleflight
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// Group holds the calls that are under way. The zero value is ready for use.
+// Group has the current calls. The zero value is ready for use.
 type Group[K comparable, V any] struct {
 	mu    sync.Mutex
 	calls map[K]*call[V]
@@ -22,15 +22,15 @@ type call[V any] struct {
 	done  chan struct{}
 	value V
 	err   error
-	// canceled tells that the leader's own caller went.
+	// canceled says that the leader's context ended.
 	canceled bool
 }
 
-// errPanicked is what the others see where the leader panicked.
+// errPanicked is the error of the other callers if fn panics.
 var errPanicked = fault.New(fault.Internal, "the caller that asked for all gave up halfway")
 
-// Own marks a failure as that of the caller who met it, such as a login that
-// the store denied: the next caller has other credentials.
+// Own marks an error that concerns one caller only, such as a denied login: the next
+// caller has other credentials.
 func Own(err error) error {
 	if err == nil {
 		return nil
@@ -42,20 +42,20 @@ type own struct{ error }
 
 func (o own) Unwrap() error { return o.error }
 
-// IsOwn tells whether a failure was marked so.
+// IsOwn reports whether an error is marked with Own.
 func IsOwn(err error) bool {
 	var o own
 	return errors.As(err, &o)
 }
 
-// Do runs fn, or takes the result of the caller that runs it already for the
-// same key. led tells that fn ran for this caller. A caller that needs an answer
-// from after a certain moment names it as since: it joins no earlier call.
+// Do runs fn, or waits for the caller that runs it already for the same key, the
+// leader, and returns the leader's result. led says that fn ran for this caller. since
+// is the earliest time at which fn may have begun; zero for any.
 //
-// An answer is everybody's, a refusal too. Where the leader's caller went, the
-// next one leads. What is marked as the leader's Own, or has the reason NoToken,
-// Exhausted or Internal, concerns nobody else: the others run fn for
-// themselves, all at once. But an outage of the store is everybody's in any case.
+// All callers share the result, also an error. There are two exceptions. If the
+// leader's context ends, the next caller leads. If the error is marked with Own, or has
+// the reason NoToken, Exhausted or Internal, and is not an outage of the store, each
+// other caller runs fn itself.
 func (g *Group[K, V]) Do(ctx context.Context, key K, now func() time.Time, since time.Time, fn func() (V, error)) (v V, led bool, err error) {
 	for {
 		mine, other := g.join(key, now)
@@ -79,9 +79,9 @@ func (g *Group[K, V]) Do(ctx context.Context, key K, now func() time.Time, since
 	}
 }
 
-// DoDetached is Do for what goes on to its end once it was begun: a caller that
-// goes leaves it going, and the next joins it. fn must be bounded by itself, and
-// must not panic. ended is closed when fn has returned.
+// DoDetached is Do for an fn that continues when its callers' contexts end; the next
+// caller joins it. fn must limit its own time, and must not panic. ended is closed when
+// fn has returned.
 func (g *Group[K, V]) DoDetached(ctx context.Context, key K, now func() time.Time, fn func() (V, error)) (v V, ended <-chan struct{}, err error) {
 	for {
 		mine, current := g.join(key, now)
@@ -109,7 +109,7 @@ func concernsLeader(err error) bool {
 	return IsOwn(err) || reason == fault.NoToken || reason == fault.Exhausted || reason == fault.Internal
 }
 
-// join begins a call, or finds the one that is under way.
+// join begins a call, or returns the current one.
 func (g *Group[K, V]) join(key K, now func() time.Time) (mine, other *call[V]) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

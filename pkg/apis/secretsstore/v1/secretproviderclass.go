@@ -2,9 +2,9 @@ package v1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// SecretProviderClass says which objects of which secret store a pod's volume
-// holds. A pod names one in the volumeAttributes of an inline CSI volume; it
-// lives in the pod's namespace.
+// SecretProviderClass names the objects of a secret store that a pod's volume
+// contains. A pod names a class of its own namespace in the volumeAttributes of an
+// inline CSI volume.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -19,17 +19,17 @@ type SecretProviderClass struct {
 	// +required
 	Spec SecretProviderClassSpec `json:"spec"`
 
-	// status is not used. It takes anything, so that an object which was
-	// written by an older driver can be applied as it is.
+	// status is not used. It accepts any fields, so that objects of an older driver
+	// can be applied unchanged.
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields
 	Status SecretProviderClassStatus `json:"status,omitzero"`
 }
 
-// SecretProviderClassSpec is what a volume of the class holds.
+// SecretProviderClassSpec describes the content of a volume.
 //
-// The rules refuse what could never be mounted. What a class means to its
-// provider is the provider's to judge, at the mount.
+// The rules refuse classes that could never be mounted. The provider checks the rest at
+// the mount.
 //
 // +kubebuilder:validation:XValidation:rule="!(self.provider in ['vault', 'openbao']) || (has(self.parameters) && 'objects' in self.parameters && size(self.parameters['objects']) > 0)",message="parameters.objects is required: a YAML list of at least one object"
 // +kubebuilder:validation:XValidation:rule="!(self.provider in ['vault', 'openbao']) || (has(self.parameters) && (self.provider == 'openbao' ? ['roleName', 'baoRoleName', 'openbaoRoleName', 'vaultRoleName'] : ['roleName']).exists(k, k in self.parameters && size(self.parameters[k]) > 0))",message="parameters.roleName is required: the role to log in as"
@@ -50,13 +50,13 @@ type SecretProviderClassSpec struct {
 	// +optional
 	Parameters map[string]string `json:"parameters,omitempty"`
 
-	// secretObjects are the Kubernetes Secrets that are made of the volume's
-	// files, where the operator has switched that on.
+	// secretObjects are the Kubernetes Secrets that the driver writes from the volume's
+	// files, if the operator has switched that on.
 	// +optional
 	SecretObjects []SecretObject `json:"secretObjects,omitempty"`
 }
 
-// SecretObject is a Kubernetes Secret made of a volume's files.
+// SecretObject is a Kubernetes Secret with the contents of a volume's files.
 type SecretObject struct {
 	// secretName is the name of the Kubernetes Secret.
 	// +optional
@@ -74,12 +74,12 @@ type SecretObject struct {
 	// +optional
 	Annotations map[string]string `json:"annotations,omitempty"`
 
-	// data says which file goes under which key.
+	// data maps files to keys.
 	// +optional
 	Data []SecretObjectData `json:"data,omitempty"`
 }
 
-// SecretObjectData puts one file of the volume under one key.
+// SecretObjectData maps one file of the volume to a key.
 type SecretObjectData struct {
 	// objectName is the path of the file in the volume.
 	// +optional
@@ -90,8 +90,7 @@ type SecretObjectData struct {
 	Key string `json:"key,omitempty"`
 }
 
-// SecretProviderClassStatus is empty: what became of a class is told for each
-// pod, in the SecretProviderClassPodStatus.
+// SecretProviderClassStatus is empty: each pod has a SecretProviderClassPodStatus.
 type SecretProviderClassStatus struct{}
 
 // SecretProviderClassList is a list of SecretProviderClass.

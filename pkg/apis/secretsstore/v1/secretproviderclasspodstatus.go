@@ -2,12 +2,12 @@ package v1
 
 import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-// NodeLabel is the label of a SecretProviderClassPodStatus that names the
-// node whose driver writes it.
+// NodeLabel is the label of a SecretProviderClassPodStatus with the name of the node
+// whose driver writes it.
 const NodeLabel = "internal.secrets-store.csi.k8s.io/node-name"
 
-// SecretProviderClassPodStatus says what one pod's volume of one class holds.
-// The driver writes it, and owns it through the pod.
+// SecretProviderClassPodStatus describes the volume of one pod and class. The driver
+// writes it, and the pod owns it.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:storageversion
@@ -38,44 +38,43 @@ type SecretProviderClassPodStatusStatus struct {
 	// +optional
 	SecretProviderClassName string `json:"secretProviderClassName,omitempty"`
 
-	// mounted tells whether the volume is mounted with its complete payload. It
-	// is false while the first mount fails, and after a denial has emptied the
-	// volume.
+	// mounted is true if the volume is mounted with its complete payload. It is false
+	// while the first mount fails, and after a denial has emptied the volume.
 	// +optional
 	Mounted bool `json:"mounted,omitempty"`
 
-	// targetPath is where the node has the volume mounted.
+	// targetPath is the path on the node where the volume is mounted.
 	// +optional
 	TargetPath string `json:"targetPath,omitempty"`
 
-	// failing tells whether the last mount or refresh failed. A volume that
-	// fails to refresh keeps its last good content.
+	// failing is true if the last mount or refresh failed. A volume keeps its last good
+	// content after a failed refresh.
 	// +optional
 	Failing bool `json:"failing"`
 
-	// conditions say how the volume is.
+	// conditions are the volume's conditions.
 	//
-	// Ready: it is mounted with its complete payload. Fresh: the last mount or
-	// refresh read the store. ClassValid: nothing in the class, or in the pod's
-	// volume attributes, is ignored. A condition that is False has the reason and
-	// says what to do.
+	// Ready: the volume is mounted with its complete payload. Fresh: the last mount or
+	// refresh read the store. ClassValid: nothing in the class, or in the pod's volume
+	// attributes, is ignored. A condition that is False has the reason and says what to
+	// do.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 
-	// objects are the versions that the volume holds.
+	// objects are the versions of the objects in the volume.
 	// +optional
 	Objects []SecretProviderClassObject `json:"objects,omitempty"`
 }
 
 // SecretProviderClassObject is the version of one object in a volume.
 type SecretProviderClassObject struct {
-	// id names the object, as the provider does.
+	// id is the provider's name of the object.
 	// +optional
 	ID string `json:"id,omitempty"`
 
-	// version changes whenever the object's contents do.
+	// version changes whenever the object's content changes.
 	// +optional
 	Version string `json:"version,omitempty"`
 }

@@ -6,11 +6,11 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// Version is the API version that this package holds.
+// Version is the API version of this package.
 const Version = "v1alpha1"
 
-// SecretProviderClass says which objects of which secret store a pod's volume
-// holds.
+// SecretProviderClass names the objects of a secret store that a pod's volume
+// contains.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:deprecatedversion:warning="secrets-store.csi.x-k8s.io/v1alpha1 SecretProviderClass is deprecated; use v1"

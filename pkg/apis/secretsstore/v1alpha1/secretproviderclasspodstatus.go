@@ -6,7 +6,7 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 )
 
-// SecretProviderClassPodStatus says what one pod's volume of one class holds.
+// SecretProviderClassPodStatus describes the volume of one pod and class.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:deprecatedversion:warning="secrets-store.csi.x-k8s.io/v1alpha1 SecretProviderClassPodStatus is deprecated; use v1"
