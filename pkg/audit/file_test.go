@@ -8,31 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		case <-time.After(time.Millisecond):
-		}
-	}
-}
 
 // The disk fills up and is cleared: every line is whole again after that.
 func TestFullDisk(t *testing.T) {
@@ -40,12 +21,12 @@ func TestFullDisk(t *testing.T) {
 	if err := unix.Mount("audit", dir, "tmpfs", 0, "size=8k"); err != nil {
 		t.Skip("needs the right to mount a tmpfs: ", err)
 	}
-	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	t.Cleanup(func() { testkit.Must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
 	path := filepath.Join(dir, "audit.log")
 	m := &meter{}
 	var log bytes.Buffer
 	l, err := New(Config{Path: path, Level: Changes, Node: "node-1", Meter: m, Logger: slog.New(slog.NewTextHandler(&log, nil))})
-	must(t, err)
+	testkit.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- l.Run(ctx) }()
@@ -53,22 +34,22 @@ func TestFullDisk(t *testing.T) {
 	for failed := 0; failed == 0; _, _, failed = m.counts() {
 		l.Observe(web(volume.Published, nil))
 		count++
-		eventually(t, "the line is written or the disk is full", func() bool {
+		testkit.Eventually(t, "the line is written or the disk is full", func() bool {
 			written, _, failed := m.counts()
 			return written == count || failed > 0
 		})
 	}
-	must(t, os.Rename(path, path+".1"))
-	must(t, os.Truncate(path+".1", 4096)) // makes room: one page of two
+	testkit.Must(t, os.Rename(path, path+".1"))
+	testkit.Must(t, os.Truncate(path+".1", 4096)) // makes room: one page of two
 	l.Observe(web(volume.Unpublished, nil))
-	eventually(t, "there are lines again", func() bool {
+	testkit.Eventually(t, "there are lines again", func() bool {
 		text, _ := os.ReadFile(path)
 		return bytes.Contains(text, []byte(`"unpublish"`))
 	})
 	cancel()
-	must(t, <-done)
+	testkit.Must(t, <-done)
 	text, err := os.ReadFile(path)
-	must(t, err)
+	testkit.Must(t, err)
 	for one := range bytes.Lines(text) {
 		if !json.Valid(one) {
 			t.Errorf("not a whole line: %q", one)

@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/pkg/volume/target"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // watchedMounts tells of mounts, and can hold them up or spoil them.
@@ -69,7 +70,7 @@ func TestMountsWhileTheStoreIsAsked(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	req := r.request("a")
-	must(t, r.Publish(ctx, req))
+	testkit.Must(t, r.Publish(ctx, req))
 	r.wantFile(req, "password", "one")
 	if n := m.mounts(); n != 1 {
 		t.Errorf("%d mounts", n)
@@ -127,7 +128,7 @@ func TestMountThatFails(t *testing.T) {
 			r.background()
 			req := r.request("a")
 			wantReason(t, r.Publish(t.Context(), req), c.want)
-			eventually(t, "what the store gave is let go", func() bool { return r.store.releases() > 0 })
+			testkit.Eventually(t, "what the store gave is let go", func() bool { return r.store.releases() > 0 })
 		})
 	}
 }

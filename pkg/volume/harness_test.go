@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // rig is a Manager on real tmpfs mounts, with a store that tests steer.
@@ -88,7 +89,7 @@ func (r *rig) restart() {
 func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *statedir.Store {
 	t.Helper()
 	s, err := statedir.New(dir, slog.New(slog.NewTextHandler(log, nil)))
-	must(t, err)
+	testkit.Must(t, err)
 	return s
 }
 
@@ -165,7 +166,7 @@ func (r *rig) wantNothing(req volume.Request) {
 	if records := r.records(); len(records) > 0 {
 		r.t.Errorf("records are left: %v", records)
 	}
-	eventually(r.t, "no class is left in the state", func() bool { return len(r.classFiles()) == 0 })
+	testkit.Eventually(r.t, "no class is left in the state", func() bool { return len(r.classFiles()) == 0 })
 }
 
 // classFiles are those in the state.
@@ -193,11 +194,11 @@ func (r *rig) onlyRecord() *volume.Record {
 	dir := r.t.TempDir()
 	for _, file := range r.records() {
 		if data, err := os.ReadFile(file); err == nil {
-			must(r.t, os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o600))
+			testkit.Must(r.t, os.WriteFile(filepath.Join(dir, filepath.Base(file)), data, 0o600))
 		}
 	}
 	s, err := statedir.New(dir, slog.New(slog.DiscardHandler))
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	loaded, err := s.Load()
 	if err != nil || len(loaded.Records) != 1 {
 		r.t.Fatalf("%d records, want 1: %v", len(loaded.Records), err)
@@ -216,19 +217,6 @@ func wantReason(t *testing.T, err error, want fault.Reason, texts ...string) {
 	for _, text := range texts {
 		if !strings.Contains(err.Error(), text) {
 			t.Errorf("the error does not say %q: %v", text, err)
-		}
-	}
-}
-
-// eventually waits for a condition that other goroutines bring about.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(20 * time.Second)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain until %s", what)
-		case <-time.After(2 * time.Millisecond):
 		}
 	}
 }

@@ -17,13 +17,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/pkg/volume/target"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // crashAfterSwap leaves the volume as a kill -9 between the swap and the links
 // does: one link is missing, and one is left of a file that is gone.
 func (r *rig) crashAfterSwap(req volume.Request) {
 	r.t.Helper()
-	must(r.t, errors.Join(
+	testkit.Must(r.t, errors.Join(
 		os.Remove(filepath.Join(req.Target, "extra")),
 		os.Mkdir(filepath.Join(req.Target, "..links_tmp"), 0o700),
 		os.Symlink("..data/extra", filepath.Join(req.Target, "..links_tmp", "extra")),
@@ -70,7 +71,7 @@ func TestCrashBetweenSwapAndLinksAndALostRecord(t *testing.T) {
 	req := r.request("a")
 	r.publish(req)
 	r.crashAfterSwap(req)
-	must(t, os.Remove(r.records()[0]))
+	testkit.Must(t, os.Remove(r.records()[0]))
 	r.restart()
 	r.store.fail = fault.New(fault.Unavailable, "Vault is sealed")
 	var kept *volume.KeptError
@@ -89,9 +90,9 @@ func TestCrashBetweenSwapAndLinksAndALostRecord(t *testing.T) {
 func (r *rig) loseMount(req volume.Request) (pod *os.File) {
 	r.t.Helper()
 	pod, err := os.Open(req.Target)
-	must(r.t, err)
+	testkit.Must(r.t, err)
 	r.t.Cleanup(func() { _ = pod.Close() })
-	must(r.t, unix.Unmount(req.Target, unix.MNT_DETACH))
+	testkit.Must(r.t, unix.Unmount(req.Target, unix.MNT_DETACH))
 	return pod
 }
 
@@ -139,7 +140,7 @@ func TestLostMountKeepsTheCredentials(t *testing.T) {
 				}
 				r.Mounts = mounts
 				r.store.set(func(s *fakeStore) { s.panics = false })
-				must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+				testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 				synctest.Wait()
 				if r.store.releases() != 1 || r.other.releases() != 0 {
 					t.Errorf("%d and %d releases after the unpublish", r.store.releases(), r.other.releases())
@@ -180,7 +181,7 @@ func TestKilledWhileALostMountIsMadeAgain(t *testing.T) {
 		req := r.request("a")
 		r.publish(req)
 		r.loseMount(req)
-		must(t, r.Mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
+		testkit.Must(t, r.Mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
 		r.restart()
 		r.background()
 		r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "sealed") })
@@ -257,7 +258,7 @@ func TestUnmountBetweenLookAndWrite(t *testing.T) {
 func wantNoFiles(t *testing.T, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	must(t, err)
+	testkit.Must(t, err)
 	for _, e := range entries {
 		t.Errorf("%s is on the disk", e.Name())
 	}
@@ -294,7 +295,7 @@ func TestPublishInTheTailOfAnUnpublish(t *testing.T) {
 		go func() { published <- r.Publish(t.Context(), req) }()
 		synctest.Wait()
 		close(goOn)
-		must(t, errors.Join(<-unpublished, <-published))
+		testkit.Must(t, errors.Join(<-unpublished, <-published))
 		synctest.Wait()
 		r.wantFile(req, "password", "one")
 		if rec := r.onlyRecord(); rec.Leaving || rec.PublishedAt.IsZero() || r.Count() != 1 {

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // newSmallRig has a budget for the contents of about six volumes of 100 KiB, of
@@ -51,13 +52,13 @@ func TestContentsHaveABudget(t *testing.T) {
 	r.background()
 	r.fill(100<<10 - 1) // every volume changes, and each has the room for it
 	r.RefreshAll()
-	eventually(t, "all are refreshed", func() bool { return r.seen.count(volume.Refreshed, false) == n+2 })
+	testkit.Eventually(t, "all are refreshed", func() bool { return r.seen.count(volume.Refreshed, false) == n+2 })
 	if failed := r.seen.count(volume.Refreshed, true); failed > 0 || r.store.count() != fetches+n+2 {
 		t.Errorf("%d refreshes failed, %d fetches", failed, r.store.count()-fetches)
 	}
 	for i := range n {
 		req := r.request(fmt.Sprint("evil-", i))
-		must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+		testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 		r.wantNoTarget(req)
 	}
 	if n, err := r.manyPublishes("third", 3); err != nil {
@@ -112,7 +113,7 @@ func TestGrowthBeyondTheBudget(t *testing.T) {
 	if r.refreshNow(); r.contents() > 100<<10 {
 		t.Errorf("%d bytes are charged for 10 KiB after the payload before is gone", r.contents())
 	}
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	if r.contents() != 0 {
 		t.Errorf("%d bytes are charged for nothing", r.contents())
 	}
@@ -138,11 +139,11 @@ func TestRestartWhenFull(t *testing.T) {
 	r.background()
 	r.fill(90 << 10)
 	r.RefreshAll()
-	eventually(t, "all are refreshed", func() bool { return r.seen.count(volume.Refreshed, false) == n })
+	testkit.Eventually(t, "all are refreshed", func() bool { return r.seen.count(volume.Refreshed, false) == n })
 	for i := range n {
 		req := r.request(fmt.Sprint("evil-", i))
 		r.wantFile(req, "password", strings.Repeat("x", 90<<10))
-		must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+		testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	}
 	if _, err := r.manyPublishes("good", 1); err != nil {
 		t.Error(err)
@@ -157,12 +158,12 @@ func TestContentsAreMeasuredAtTheStart(t *testing.T) {
 	rec := r.onlyRecord()
 	rec.Size = 0
 	s := newDirStore(t, r.stateDir, new(bytes.Buffer))
-	must(t, s.Put(rec))
+	testkit.Must(t, s.Put(rec))
 	r.restart()
 	if used := r.contents(); used < 200<<10 || used > 400<<10 {
 		t.Errorf("%d bytes are charged for 100 KiB", used)
 	}
-	must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
+	testkit.Must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
 	r.restart()
 	if used := r.contents(); used != 0 {
 		t.Errorf("%d bytes are charged for a volume that is not mounted", used)
@@ -191,7 +192,7 @@ func TestSmallFilesAreCharged(t *testing.T) {
 		})
 		req := r.request("a")
 		r.publish(req)
-		defer func() { must(t, r.Unpublish(t.Context(), req.ID, req.Target)) }()
+		defer func() { testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target)) }()
 		return r.contents()
 	}
 	flat := few("%d")

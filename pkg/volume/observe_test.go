@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // last is the newest outcome of a kind.
@@ -30,7 +31,7 @@ func (r *rig) refreshNow() volume.Outcome {
 	done := func() int { return r.seen.count(volume.Refreshed, false) + r.seen.count(volume.Refreshed, true) }
 	before := done()
 	r.RefreshAll()
-	eventually(r.t, "the refresh is done", func() bool { return done() > before })
+	testkit.Eventually(r.t, "the refresh is done", func() bool { return done() > before })
 	return r.seen.last(volume.Refreshed)
 }
 
@@ -57,9 +58,9 @@ func TestOutcomesSayWhoAsked(t *testing.T) {
 	r.classes.edit(func(*class.Class) {})
 	check(r.refreshNow(), "1+", "fetch-3")
 	r.store.set(func(s *fakeStore) { s.failRel = 1 })
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	check(r.seen.last(volume.Unpublished), "1+")
-	eventually(t, "the release is done", func() bool {
+	testkit.Eventually(t, "the release is done", func() bool {
 		return r.store.releases() > 0 && r.seen.last(volume.Released).ID != "" && len(r.seen.last(volume.Released).Asked) == 2
 	})
 	check(r.seen.last(volume.Released), "1+", "release-1", "release-0")
@@ -117,7 +118,7 @@ func TestLastGoodOutlivesARestart(t *testing.T) {
 		t.Errorf("a failed refresh (%v) is as of %s", o.Err, o.AsOf)
 	}
 	r.store.set(func(s *fakeStore) { s.fail = nil })
-	eventually(t, "the store was read", func() bool { return r.seen.count(volume.Refreshed, false) > 0 })
+	testkit.Eventually(t, "the store was read", func() bool { return r.seen.count(volume.Refreshed, false) > 0 })
 	if o := r.seen.last(volume.Refreshed); !o.AsOf.IsZero() {
 		t.Errorf("a good refresh is as of %s", o.AsOf)
 	}
@@ -130,9 +131,9 @@ func TestReleaseIsToldAfterUnpublish(t *testing.T) {
 	for i := range 50 {
 		req := r.request(fmt.Sprint("p", i))
 		r.publish(req)
-		must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+		testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	}
-	eventually(t, "all is released", func() bool { return r.seen.count(volume.Released, false) == 50 })
+	testkit.Eventually(t, "all is released", func() bool { return r.seen.count(volume.Released, false) == 50 })
 	r.seen.mu.Lock()
 	defer r.seen.mu.Unlock()
 	gone := map[string]bool{}

@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // What was renewed or made anew must reach the volume, though another object
@@ -26,7 +27,7 @@ func TestPartialPayloadIsWrittenAndFails(t *testing.T) {
 		r.store.set(func(s *fakeStore) { s.files["password"] = want })
 		asked := time.Now()
 		r.RefreshAll()
-		eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > i })
+		testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > i })
 		r.wantFile(req, "password", want)
 		o := r.seen.last("refresh")
 		if o.Failures != i+1 || !o.Changed || o.Emptied {
@@ -44,7 +45,7 @@ func TestPartialPayloadIsWrittenAndFails(t *testing.T) {
 	r.background()
 	r.store.set(func(s *fakeStore) { s.partial = nil })
 	r.RefreshAll()
-	eventually(t, "the volume has recovered", func() bool { return r.seen.count("refresh", false) == 1 })
+	testkit.Eventually(t, "the volume has recovered", func() bool { return r.seen.count("refresh", false) == 1 })
 	if o := r.seen.last("refresh"); o.Failures != 6 || o.Changed {
 		t.Errorf("the observer was told %+v, want the end of 6 failures, with nothing new", o)
 	}
@@ -62,8 +63,8 @@ func TestPartialPayloadIsNoFirstPublish(t *testing.T) {
 	if errors.As(err, &kept) {
 		t.Error("a first publish has nothing to keep")
 	}
-	eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
-	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+	testkit.Eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
+	testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 	r.wantNothing(req)
 }
 
@@ -80,7 +81,7 @@ func TestPartialDenialEmptiesWhereTheClassAsks(t *testing.T) {
 			r.publish(req)
 			r.store.set(func(s *fakeStore) { s.partial = fault.New(tc.reason, "one object failed") })
 			r.RefreshAll()
-			eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
+			testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
 			_, err := os.Lstat(filepath.Join(req.Target, "password"))
 			if o := r.seen.last("refresh"); os.IsNotExist(err) != tc.emptied || o.Emptied != tc.emptied || o.Reason() != tc.reason {
 				t.Errorf("the file is gone: %t; the observer was told %+v", os.IsNotExist(err), o)

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestPublishMountsAndWrites(t *testing.T) {
@@ -95,7 +96,7 @@ func TestFailedFirstPublishLeavesNothing(t *testing.T) {
 			if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
 				t.Errorf("the target path is left: %v", err)
 			}
-			eventually(t, "only the other volume's record is left", func() bool { return len(r.records()) == 1 })
+			testkit.Eventually(t, "only the other volume's record is left", func() bool { return len(r.records()) == 1 })
 			if r.Count() != 1 || r.classes.held() != 1 {
 				t.Errorf("count %d, held %d: want those of the other volume", r.Count(), r.classes.held())
 			}
@@ -110,13 +111,13 @@ func TestTargetsThatAreNotOurs(t *testing.T) {
 		plant func(t *testing.T, target string)
 		want  fault.Reason
 	}{
-		{"parent missing", func(t *testing.T, target string) { must(t, os.Remove(filepath.Dir(target))) }, fault.Mount},
-		{"symlink", func(t *testing.T, target string) { must(t, os.Symlink(t.TempDir(), target)) }, fault.Mount},
-		{"file", func(t *testing.T, target string) { must(t, os.WriteFile(target, []byte("x"), 0o600)) }, fault.Mount},
+		{"parent missing", func(t *testing.T, target string) { testkit.Must(t, os.Remove(filepath.Dir(target))) }, fault.Mount},
+		{"symlink", func(t *testing.T, target string) { testkit.Must(t, os.Symlink(t.TempDir(), target)) }, fault.Mount},
+		{"file", func(t *testing.T, target string) { testkit.Must(t, os.WriteFile(target, []byte("x"), 0o600)) }, fault.Mount},
 		{"foreign tmpfs", func(t *testing.T, target string) { mountTmpfs(t, target) }, fault.Conflict},
 		{"bind mount", func(t *testing.T, target string) {
-			must(t, os.Mkdir(target, 0o750))
-			must(t, unix.Mount(t.TempDir(), target, "", unix.MS_BIND, ""))
+			testkit.Must(t, os.Mkdir(target, 0o750))
+			testkit.Must(t, unix.Mount(t.TempDir(), target, "", unix.MS_BIND, ""))
 		}, fault.Conflict},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -133,15 +134,8 @@ func TestTargetsThatAreNotOurs(t *testing.T) {
 
 func mountTmpfs(t *testing.T, target string) {
 	t.Helper()
-	must(t, os.MkdirAll(target, 0o750))
-	must(t, unix.Mount("tmpfs", target, "tmpfs", 0, "size=1m"))
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(target, 0o750))
+	testkit.Must(t, unix.Mount("tmpfs", target, "tmpfs", 0, "size=1m"))
 }
 
 // A volume of the driver that Mayfly took over from is taken over with it.
@@ -150,10 +144,10 @@ func TestAdoptsTheVolumeOfAnotherDriver(t *testing.T) {
 	req := r.request("a")
 	mountTmpfs(t, req.Target)
 	dir, err := atomicdir.Open(req.Target)
-	must(t, err)
+	testkit.Must(t, err)
 	_, err = dir.Write([]atomicdir.File{{Path: "password", Contents: []byte("old")}}, atomicdir.Options{})
-	must(t, err)
-	must(t, dir.Close())
+	testkit.Must(t, err)
+	testkit.Must(t, dir.Close())
 
 	r.store.fail = fault.New(fault.Denied, "no")
 	err = r.Publish(t.Context(), req)
@@ -165,7 +159,7 @@ func TestAdoptsTheVolumeOfAnotherDriver(t *testing.T) {
 	r.store.fail = nil
 	r.publish(req)
 	r.wantFile(req, "password", "one")
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
 		t.Errorf("the target path is left: %v", err)
 	}
@@ -209,7 +203,7 @@ func TestPublishTwiceAtOnce(t *testing.T) {
 	for i := range errs {
 		wg.Go(func() { errs[i] = r.Publish(t.Context(), req) })
 	}
-	eventually(t, "a fetch runs", func() bool { return r.store.count() == 1 })
+	testkit.Eventually(t, "a fetch runs", func() bool { return r.store.count() == 1 })
 	close(gate)
 	wg.Wait()
 	if err := errors.Join(errs...); err != nil {
@@ -227,11 +221,11 @@ func TestUnpublishDuringPublish(t *testing.T) {
 	r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
 	published := make(chan error, 1)
 	go func() { published <- r.Publish(t.Context(), req) }()
-	eventually(t, "a fetch runs", func() bool { return r.store.count() == 1 })
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Eventually(t, "a fetch runs", func() bool { return r.store.count() == 1 })
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	wantReason(t, <-published, fault.Canceled)
-	eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
-	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+	testkit.Eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
+	testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 	r.wantNothing(req)
 	if r.Count() != 0 || r.classes.held() != 0 {
 		t.Errorf("count %d, held %d", r.Count(), r.classes.held())
@@ -242,12 +236,12 @@ func TestUnpublishBeforeAfterAndTwice(t *testing.T) {
 	r := newRig(t)
 	r.background()
 	req := r.request("a")
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	r.publish(req)
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
-	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
+	testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 	r.wantNothing(req)
 	r.publish(req) // the same id again: kubelet may have been restarted
 	r.wantFile(req, "password", "one")
@@ -256,15 +250,15 @@ func TestUnpublishBeforeAfterAndTwice(t *testing.T) {
 func TestUnpublishLeavesForeignMountsAlone(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
-	must(t, os.Mkdir(req.Target, 0o750))
-	must(t, unix.Mount(t.TempDir(), req.Target, "", unix.MS_BIND, ""))
+	testkit.Must(t, os.Mkdir(req.Target, 0o750))
+	testkit.Must(t, unix.Mount(t.TempDir(), req.Target, "", unix.MS_BIND, ""))
 	wantReason(t, r.Unpublish(t.Context(), req.ID, req.Target), fault.Conflict, "mounted by something else")
 }
 
 // fullState has the state directory on a file system that fill fills up.
 func fullState(t *testing.T, r *rig) (fill, drain func()) {
 	t.Helper()
-	must(t, unix.Mount("tmpfs", r.stateDir, "tmpfs", 0, "size=64k"))
+	testkit.Must(t, unix.Mount("tmpfs", r.stateDir, "tmpfs", 0, "size=64k"))
 	t.Cleanup(func() { _ = unix.Unmount(r.stateDir, unix.MNT_DETACH) })
 	r.restart()
 	ballast := filepath.Join(r.stateDir, "ballast")
@@ -273,7 +267,7 @@ func fullState(t *testing.T, r *rig) (fill, drain func()) {
 			t.Fatalf("filling the state directory: %v", err)
 		}
 	}
-	return fill, func() { must(t, os.Remove(ballast)) }
+	return fill, func() { testkit.Must(t, os.Remove(ballast)) }
 }
 
 func TestStateDirectoryFull(t *testing.T) {
@@ -302,7 +296,7 @@ func TestAdoptionWithAFullStateDirectory(t *testing.T) {
 	fill, drain := fullState(t, r)
 	req := r.request("a")
 	r.publish(req)
-	must(t, os.Remove(r.records()[0]))
+	testkit.Must(t, os.Remove(r.records()[0]))
 	r.restart()
 	r.background()
 	fill()
@@ -311,7 +305,7 @@ func TestAdoptionWithAFullStateDirectory(t *testing.T) {
 	r.wantFile(req, "password", "two")
 	drain()
 	r.RefreshAll()
-	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	if n := r.store.releases(); n != 0 {
 		t.Errorf("%d releases of a live volume", n)
 	}
@@ -325,10 +319,10 @@ func TestAdoptionWithAFullStateDirectory(t *testing.T) {
 func TestFailedPublishTakesAnEmptyMountAway(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
-	must(t, os.Mkdir(req.Target, 0o750))
+	testkit.Must(t, os.Mkdir(req.Target, 0o750))
 	mounts, err := tmpfs.New()
-	must(t, err)
-	must(t, mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o755}))
+	testkit.Must(t, err)
+	testkit.Must(t, mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o755}))
 	r.store.fail = fault.New(fault.Denied, "permission denied")
 	wantReason(t, r.Publish(t.Context(), req), fault.Denied)
 	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
@@ -366,14 +360,14 @@ func TestLastGood(t *testing.T) {
 				wantReason(t, err, tc.want)
 				return
 			}
-			must(t, err)
+			testkit.Must(t, err)
 			r.wantFile(req, "password", "remembered")
 			if o := r.seen.outcomes[0]; o.AsOf.IsZero() || time.Until(o.NextAt) > 10*time.Second {
 				t.Errorf("the observer was told %+v", o)
 			}
 			r.store.set(func(s *fakeStore) { s.fail = nil })
 			r.background()
-			eventually(t, "the volume is fresh", func() bool { return r.seen.count("refresh", false) == 1 })
+			testkit.Eventually(t, "the volume is fresh", func() bool { return r.seen.count("refresh", false) == 1 })
 			r.wantFile(req, "password", "one")
 		})
 	}
@@ -384,7 +378,7 @@ func TestStats(t *testing.T) {
 	req := r.request("a")
 	r.publish(req)
 	s, err := r.Stats(req.ID, req.Target)
-	must(t, err)
+	testkit.Must(t, err)
 	if s.Bytes.Used == 0 || s.Bytes.Total < 2<<20 || s.Inodes.Used == 0 || s.Inodes.Total < 64 {
 		t.Errorf("stats %+v", s)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
@@ -44,7 +45,7 @@ func TestRecoverGoesOnWithoutTheStore(t *testing.T) {
 	r.background()
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 	r.RefreshAll()
-	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", "two")
 	last := r.store.requests[len(r.store.requests)-1]
 	if last.Tokens["vault"].JWT.Reveal() != "jwt-1" || last.Secrets["user"].Reveal() != "pass" || last.Pod != req.Pod || !last.TokensInSecrets || len(last.Current) != 1 {
@@ -57,11 +58,11 @@ func TestRecoverLetsGoOfWhatIsNotMounted(t *testing.T) {
 	gone, live := r.request("gone"), r.request("live")
 	r.publish(gone)
 	r.publish(live)
-	must(t, unix.Unmount(gone.Target, unix.MNT_DETACH))
+	testkit.Must(t, unix.Unmount(gone.Target, unix.MNT_DETACH))
 	r.restart()
 	r.background()
-	eventually(t, "the credentials of the gone volume are released", func() bool { return r.store.releases() == 1 })
-	eventually(t, "its record is gone", func() bool { return len(r.records()) == 1 })
+	testkit.Eventually(t, "the credentials of the gone volume are released", func() bool { return r.store.releases() == 1 })
+	testkit.Eventually(t, "its record is gone", func() bool { return len(r.records()) == 1 })
 	if r.Count() != 1 {
 		t.Errorf("count %d, want that of the live volume", r.Count())
 	}
@@ -73,18 +74,18 @@ func TestReleaseOutlivesARestart(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
 	r.publish(req)
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target)) // nothing runs that could release
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target)) // nothing runs that could release
 	r.restart()
 	r.store.set(func(s *fakeStore) { s.failRel = 1 })
 	r.background()
 	if n := r.seen.count("recover", false); n != 0 {
 		t.Errorf("%d volumes were said to be recovered, though the only one is gone", n)
 	}
-	eventually(t, "the credentials are released at the second try", func() bool { return r.store.releases() == 1 })
+	testkit.Eventually(t, "the credentials are released at the second try", func() bool { return r.store.releases() == 1 })
 	if o := r.seen.last(volume.ReleaseFailed); o.ID != req.ID || o.Err == nil || o.Failures != 1 || o.Repeated || o.NextAt.IsZero() {
 		t.Errorf("the first try is told as %+v", o)
 	}
-	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+	testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 }
 
 func TestCorruptRecordsAreSetAside(t *testing.T) {
@@ -104,8 +105,8 @@ func TestCorruptRecordsAreSetAside(t *testing.T) {
 			file := r.records()[0]
 			r.publish(good)
 			data, err := os.ReadFile(file)
-			must(t, err)
-			must(t, os.WriteFile(file, spoil(data), 0o600))
+			testkit.Must(t, err)
+			testkit.Must(t, os.WriteFile(file, spoil(data), 0o600))
 			r.restart()
 			if r.Count() != 1 {
 				t.Errorf("count %d, want that of the good record", r.Count())
@@ -151,7 +152,7 @@ func (r *rig) wantSetAside(file string, want ...string) {
 func (r *rig) spoilRecord() (file string) {
 	r.t.Helper()
 	file = r.records()[0]
-	must(r.t, os.WriteFile(file, []byte("spoilt"), 0o600))
+	testkit.Must(r.t, os.WriteFile(file, []byte("spoilt"), 0o600))
 	return file
 }
 
@@ -186,7 +187,7 @@ func TestSetAsideOfAGonePod(t *testing.T) {
 	r.publish(req)
 	file := r.spoilRecord()
 	r.restart()
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	r.publish(r.request("a")) // of the same id, which kubelet never does
 	r.wantSetAside(file+".corrupt", "")
 }
@@ -203,7 +204,7 @@ func TestRotationGoesOnWithoutTheAPIServer(t *testing.T) {
 	r.background()
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 	r.RefreshAll()
-	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", "two")
 	if last := r.store.requests[len(r.store.requests)-1]; last.Class.Parameters["roleName"] != "web" || last.Class.Name != "secrets" {
 		t.Errorf("the store was asked for class %+v", last.Class)
@@ -253,8 +254,8 @@ func TestClockSetBackBeforeARestart(t *testing.T) {
 	rec := r.onlyRecord()
 	rec.RefreshedAt, rec.DueAt = rec.RefreshedAt.Add(10*time.Hour), rec.DueAt.Add(10*time.Hour)
 	s, err := statedir.New(r.stateDir, slog.New(slog.DiscardHandler))
-	must(t, err)
-	must(t, s.Put(rec))
+	testkit.Must(t, err)
+	testkit.Must(t, s.Put(rec))
 	r.restart()
 	if o := r.seen.last(volume.Recovered); o.NextAt.IsZero() || time.Until(o.NextAt) > time.Minute {
 		t.Errorf("the next look is at %s, want it within the interval", o.NextAt)
@@ -273,7 +274,7 @@ func TestRecordsAreForRootAlone(t *testing.T) {
 			t.Errorf("mode %v, %v", info.Mode(), err)
 		}
 	}
-	must(t, os.WriteFile(filepath.Join(r.stateDir, "x.json.partial"), []byte("half"), 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(r.stateDir, "x.json.partial"), []byte("half"), 0o600))
 	r.restart()
 	if _, err := os.Stat(filepath.Join(r.stateDir, "x.json.partial")); !os.IsNotExist(err) {
 		t.Error("a half-written record is left")

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestRefreshWritesInPlace(t *testing.T) {
@@ -29,13 +30,13 @@ func TestRefreshWritesInPlace(t *testing.T) {
 	r.store.files["stable"] = "same"
 	r.publish(req)
 	before, err := os.Stat(req.Target)
-	must(t, err)
+	testkit.Must(t, err)
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 	r.RefreshAll()
-	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", "two")
 	after, err := os.Stat(req.Target)
-	must(t, err)
+	testkit.Must(t, err)
 	if !os.SameFile(before, after) {
 		t.Error("the volume was mounted anew: a running pod would not see the change")
 	}
@@ -47,13 +48,13 @@ func TestUnchangedRefreshTouchesNothing(t *testing.T) {
 	req := r.request("a")
 	r.publish(req)
 	stat := func() (st unix.Stat_t) {
-		must(t, unix.Stat(filepath.Join(req.Target, "password"), &st))
+		testkit.Must(t, unix.Stat(filepath.Join(req.Target, "password"), &st))
 		return st
 	}
 	before := stat()
 	for i := range 3 {
 		r.RefreshAll()
-		eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == i+1 })
+		testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == i+1 })
 	}
 	if after := stat(); after.Ino != before.Ino || after.Mtim != before.Mtim || after.Ctim != before.Ctim {
 		t.Errorf("the file was touched: inode %d to %d", before.Ino, after.Ino)
@@ -79,7 +80,7 @@ func TestFailedRefreshKeepsTheContent(t *testing.T) {
 			r.publish(req)
 			r.store.set(tc.spoil)
 			r.RefreshAll()
-			eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) >= 1 })
+			testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) >= 1 })
 			r.wantFile(req, "password", "one")
 			if r.Failing() != 1 {
 				t.Errorf("%d volumes are failing, want 1", r.Failing())
@@ -93,7 +94,7 @@ func TestFailedRefreshKeepsTheContent(t *testing.T) {
 			r.publish(req) // kubelet's republish is not a reason to stop the pod
 			r.store.set(func(s *fakeStore) { s.fail, s.panics, s.files = nil, false, map[string]string{"password": "two"} })
 			r.RefreshAll()
-			eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
+			testkit.Eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
 			r.wantFile(req, "password", "two")
 		})
 	}
@@ -107,18 +108,18 @@ func TestDeniedVolumeIsEmptiedWhereTheClassAsks(t *testing.T) {
 	r.publish(req)
 	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "down") })
 	r.RefreshAll()
-	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
+	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
 	r.wantFile(req, "password", "one") // an outage is not a denial
 	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") })
 	r.RefreshAll()
-	eventually(t, "the files are gone", func() bool {
+	testkit.Eventually(t, "the files are gone", func() bool {
 		_, err := os.Lstat(filepath.Join(req.Target, "password"))
 		return os.IsNotExist(err)
 	})
 	r.publish(req)
 	r.store.set(func(s *fakeStore) { s.fail = nil })
 	r.RefreshAll()
-	eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
+	testkit.Eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
 	r.wantFile(req, "password", "one")
 }
 
@@ -131,7 +132,7 @@ func TestUnverifiedDenialEmptiesNoVolume(t *testing.T) {
 	r.publish(req)
 	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unverified, "permission denied") })
 	r.RefreshAll()
-	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
+	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
 	r.wantFile(req, "password", "one")
 }
 
@@ -164,13 +165,13 @@ func TestRandomVersionsOfAPlugin(t *testing.T) {
 		t.Fatal("there is no version")
 	}
 	r.RefreshAll()
-	eventually(t, "a refresh", func() bool { return r.seen.count("refresh", false) == 1 })
+	testkit.Eventually(t, "a refresh", func() bool { return r.seen.count("refresh", false) == 1 })
 	if now := r.onlyRecord().Versions; !slices.Equal(now, first) {
 		t.Errorf("the files are the same, and the versions %v are now %v", first, now)
 	}
 	r.store.set(func(s *fakeStore) { s.files["password"] = "two" })
 	r.RefreshAll()
-	eventually(t, "a rotation", func() bool { return r.seen.count("refresh", false) == 2 })
+	testkit.Eventually(t, "a rotation", func() bool { return r.seen.count("refresh", false) == 2 })
 	if now := r.onlyRecord().Versions; slices.Equal(now, first) {
 		t.Error("the files have changed, and the versions have not")
 	}
@@ -185,7 +186,7 @@ func TestNewTokensWakeAFailingVolume(t *testing.T) {
 		s.fail = &fault.Error{Reason: fault.NoToken, Err: os.ErrDeadlineExceeded, RetryAfter: time.Hour}
 	})
 	r.RefreshAll()
-	eventually(t, "the refresh has failed", func() bool { return r.Failing() == 1 })
+	testkit.Eventually(t, "the refresh has failed", func() bool { return r.Failing() == 1 })
 	r.store.set(func(s *fakeStore) { s.fail, s.files["password"] = nil, "two" })
 	r.publish(req) // the same tokens: the failing volume waits its hour
 	if n := r.store.count(); n != 2 {
@@ -193,7 +194,7 @@ func TestNewTokensWakeAFailingVolume(t *testing.T) {
 	}
 	req.Tokens = identity.Tokens{"vault": {JWT: secret.NewString("new")}}
 	r.publish(req)
-	eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
+	testkit.Eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
 	r.wantFile(req, "password", "two")
 }
 
@@ -206,7 +207,7 @@ func TestClassEditRefreshes(t *testing.T) {
 	r.store.set(func(s *fakeStore) { s.files["password"] = strings.Repeat("x", 3<<20) })
 	r.ClassVersion(class.Ref{Namespace: "other", Name: "secrets"}, "2")
 	r.ClassVersion(req.Class, r.classes.version())
-	eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
+	testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == 1 })
 	r.wantFile(req, "password", strings.Repeat("x", 3<<20))
 	if r.store.fresh != 1 {
 		t.Errorf("%d fresh reads, want 1: an edited class needs the store's own answer", r.store.fresh)
@@ -231,14 +232,14 @@ func TestAskedDuringTheWork(t *testing.T) {
 			r.store.set(func(s *fakeStore) { s.gate = gate })
 			done := make(chan error, 1)
 			during(r, func() { go func() { done <- r.Publish(t.Context(), req) }() })
-			eventually(t, "the store is asked", func() bool { return r.store.count() == before+1 })
+			testkit.Eventually(t, "the store is asked", func() bool { return r.store.count() == before+1 })
 			r.ClassVersion(req.Class, "edited")
 			close(gate)
-			eventually(t, "the store is asked again", func() bool { return r.store.count() == before+2 })
+			testkit.Eventually(t, "the store is asked again", func() bool { return r.store.count() == before+2 })
 			if name == "first publish" {
-				must(t, <-done)
+				testkit.Must(t, <-done)
 			}
-			eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == before+1 })
+			testkit.Eventually(t, "the refresh is done", func() bool { return r.seen.count("refresh", false) == before+1 })
 		})
 	}
 }
@@ -265,7 +266,7 @@ func TestNewsOfTheVersionInUse(t *testing.T) {
 				synctest.Wait()
 				r.ClassVersion(req.Class, r.classes.version())
 				close(gate)
-				must(t, <-done)
+				testkit.Must(t, <-done)
 				if tc.fails {
 					r.store.set(func(s *fakeStore) { s.fail = errors.New("boom") })
 					r.RefreshAll()
@@ -288,9 +289,9 @@ func TestLostMountIsMountedAgainByARepublish(t *testing.T) {
 	r.background()
 	req := r.request("a")
 	r.publish(req)
-	must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
+	testkit.Must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
 	r.RefreshAll()
-	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
+	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
 	if entries, err := os.ReadDir(req.Target); err != nil || len(entries) > 0 {
 		t.Errorf("a refresh wrote to the node's disk: %v %v", entries, err)
 	}
@@ -305,9 +306,9 @@ func TestUnpublishDuringRefresh(t *testing.T) {
 	r.publish(req)
 	r.store.set(func(s *fakeStore) { s.gate = make(chan struct{}) })
 	r.RefreshAll()
-	eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+	testkit.Eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 	r.wantNothing(req)
 	if n := r.seen.count("refresh", true); n != 0 {
 		t.Errorf("%d failed refreshes, want none: the pod has gone", n)
@@ -331,7 +332,7 @@ func TestStopDuringRefresh(t *testing.T) {
 				s.gate, s.stubborn, s.files["password"], s.state = make(chan struct{}), tc.stubborn, "two!", "newer state"
 			})
 			r.RefreshAll()
-			eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
+			testkit.Eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
 			stop()
 			if n := r.seen.count("refresh", true); n != 0 {
 				t.Errorf("%d failed refreshes, want none", n)
@@ -354,8 +355,8 @@ func TestUnpublishDuringRefreshReleasesTheNewest(t *testing.T) {
 	r.publish(req)
 	r.store.set(func(s *fakeStore) { s.gate, s.state, s.failRel = make(chan struct{}), "newer state", 100 })
 	r.RefreshAll()
-	eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Eventually(t, "a refresh runs", func() bool { return r.store.count() == 2 })
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	stop()
 	if rec := r.onlyRecord(); !rec.Leaving || string(rec.ProviderState.Reveal()) != "newer state" {
 		t.Errorf("the next process gets the state %q, leaving %t", rec.ProviderState.Reveal(), rec.Leaving)
@@ -414,7 +415,7 @@ func TestRepublishOfALostMountWaits(t *testing.T) {
 		r.store.set(func(s *fakeStore) { s.gate = gate })
 		r.RefreshAll()
 		synctest.Wait() // the refresh waits at the gate
-		must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
+		testkit.Must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
 		published := make(chan error, 1)
 		go func() { published <- r.Publish(t.Context(), req) }()
 		synctest.Wait()
@@ -425,7 +426,7 @@ func TestRepublishOfALostMountWaits(t *testing.T) {
 		default:
 		}
 		close(gate)
-		must(t, <-published)
+		testkit.Must(t, <-published)
 		r.wantFile(req, "password", "one")
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const misspelt = "spec.parameters.objects[0].secretkey: unknown; did you mean secretKey?"
@@ -135,7 +136,7 @@ func TestSlowStoreIsTold(t *testing.T) {
 	r.store.set(func(s *fakeStore) { s.gate = gate; s.servers = map[string]string{"csi-a": "https://vault.test:8200"} })
 	done := make(chan error, 1)
 	go func() { done <- r.Publish(t.Context(), r.request("a")) }()
-	eventually(t, "the pod is told", func() bool { return r.seen.last(volume.Waiting).ID == "csi-a" })
+	testkit.Eventually(t, "the pod is told", func() bool { return r.seen.last(volume.Waiting).ID == "csi-a" })
 	if o := r.seen.last(volume.Waiting); o.Store != "https://vault.test:8200" || o.Pod.Name != "a" {
 		t.Errorf("told of %+v", o)
 	}

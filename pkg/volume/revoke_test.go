@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // wantReleases wants so many releases by the provider fake and by the other.
@@ -58,13 +59,13 @@ func TestProviderCannotChange(t *testing.T) {
 	if n := r.other.count(); n != 1 {
 		t.Errorf("%d fetches from the other provider for a new pod, want 1", n)
 	}
-	must(t, r.Unpublish(t.Context(), restarted.ID, restarted.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), restarted.ID, restarted.Target))
 	r.classes.edit(func(c *class.Class) { c.Provider = "fake" })
 	if o := r.refreshNow(); o.Err != nil {
 		t.Errorf("after the edit is undone: %v", o.Err)
 	}
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	eventually(t, "both are released", func() bool { return len(r.records()) == 0 })
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Eventually(t, "both are released", func() bool { return len(r.records()) == 0 })
 	r.wantReleases(1, 1)
 }
 
@@ -74,8 +75,8 @@ func (r *rig) leave(req volume.Request) {
 	stop := r.background()
 	r.store.set(func(s *fakeStore) { s.failRel = 1000 })
 	r.publish(req)
-	must(r.t, r.Unpublish(r.t.Context(), req.ID, req.Target))
-	eventually(r.t, "a release has failed", func() bool { return r.seen.count(volume.ReleaseFailed, true) > 0 })
+	testkit.Must(r.t, r.Unpublish(r.t.Context(), req.ID, req.Target))
+	testkit.Eventually(r.t, "a release has failed", func() bool { return r.seen.count(volume.ReleaseFailed, true) > 0 })
 	stop()
 	if rec := r.onlyRecord(); !rec.Leaving || rec.Provider != "fake" || string(rec.ProviderState.Reveal()) != "state of "+req.ID {
 		r.t.Fatalf("the record is of provider %s with state %q, leaving %t", rec.Provider, rec.ProviderState.Reveal(), rec.Leaving)
@@ -94,7 +95,7 @@ func TestPublishTakesARevocationOver(t *testing.T) {
 			r.leave(req)
 			file := r.records()[0]
 			revocation, err := os.ReadFile(file)
-			must(t, err)
+			testkit.Must(t, err)
 			if restart {
 				r.restart()
 				if r.store.imported[req.ID] != "state of "+req.ID {
@@ -104,7 +105,7 @@ func TestPublishTakesARevocationOver(t *testing.T) {
 			r.publish(req)
 			r.wantLive("fake")
 			if restart {
-				must(t, os.WriteFile(file, revocation, 0o600))
+				testkit.Must(t, os.WriteFile(file, revocation, 0o600))
 				r.restart()
 				r.wantLive("fake")
 			}
@@ -115,8 +116,8 @@ func TestPublishTakesARevocationOver(t *testing.T) {
 			if o := r.Overview(); len(o.Revocations) > 0 {
 				t.Errorf("%+v are still to come", o.Revocations)
 			}
-			must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-			eventually(t, "the credentials are released", func() bool { return len(r.records()) == 0 })
+			testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+			testkit.Eventually(t, "the credentials are released", func() bool { return len(r.records()) == 0 })
 			r.wantReleases(1, 0)
 		})
 	}
@@ -139,13 +140,13 @@ func TestPublishBesideARevocationOfAnotherProvider(t *testing.T) {
 				r.restart()
 			}
 			r.background()
-			eventually(t, "the earlier provider has released", func() bool { return r.store.releases() == 1 })
-			eventually(t, "the revocation is forgotten", func() bool { return len(r.records()) == 1 })
+			testkit.Eventually(t, "the earlier provider has released", func() bool { return r.store.releases() == 1 })
+			testkit.Eventually(t, "the revocation is forgotten", func() bool { return len(r.records()) == 1 })
 			r.wantLive("other")
 			r.wantFile(req, "password", "one")
 			r.wantReleases(1, 0)
-			must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-			eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+			testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+			testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 			r.wantReleases(1, 1)
 		})
 	}
@@ -172,7 +173,7 @@ func TestFailedPublishGoesOnWithARevocation(t *testing.T) {
 			}
 			r.restart()
 			r.background()
-			eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
+			testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
 			r.wantReleases(1, 0)
 		})
 	}
@@ -188,7 +189,7 @@ func TestPublishWaitsForARelease(t *testing.T) {
 		r.store.relGate = gate
 		req := r.request("a")
 		r.publish(req)
-		must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+		testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 		synctest.Wait() // the release waits at the gate
 		ctx, cancel := context.WithCancel(t.Context())
 		published := make(chan error, 2)
@@ -203,7 +204,7 @@ func TestPublishWaitsForARelease(t *testing.T) {
 			t.Errorf("%d fetches while the release runs, want that of the volume before", n)
 		}
 		close(gate)
-		must(t, <-published)
+		testkit.Must(t, <-published)
 		synctest.Wait()
 		r.wantReleases(1, 0)
 		r.wantLive("fake")
@@ -227,7 +228,7 @@ func TestRevocationsOfAnEarlierVersion(t *testing.T) {
 			}
 		}
 		r.background()
-		eventually(t, "the revocation is forgotten", func() bool { return len(r.records()) == 1 })
+		testkit.Eventually(t, "the revocation is forgotten", func() bool { return len(r.records()) == 1 })
 		r.wantReleases(0, 1)
 		r.wantLive("fake")
 	})
@@ -244,7 +245,7 @@ func TestRevocationsOfAnEarlierVersion(t *testing.T) {
 			t.Errorf("%s: %v; the records are %v", filepath.Base(old), err, r.records())
 		}
 		r.background()
-		eventually(t, "the records are gone", func() bool { return len(r.records()) == 0 })
+		testkit.Eventually(t, "the records are gone", func() bool { return len(r.records()) == 0 })
 		r.wantReleases(1, 1)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // writer is a provider that writes to a stage first. What it does there may go
@@ -82,11 +83,11 @@ func TestStageBeforeTheFirstPayload(t *testing.T) {
 func TestCrashBeforeTheFirstPayload(t *testing.T) {
 	r, w := newStageRig(t)
 	req := r.request("a")
-	must(t, os.Mkdir(req.Target, 0o750))
-	must(t, r.Mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
+	testkit.Must(t, os.Mkdir(req.Target, 0o750))
+	testkit.Must(t, r.Mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
 	stage, err := r.Stages.Make(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o700})
-	must(t, err)
-	must(t, os.WriteFile(filepath.Join(stage.Path(), "password"), []byte("half"), 0o600))
+	testkit.Must(t, err)
+	testkit.Must(t, os.WriteFile(filepath.Join(stage.Path(), "password"), []byte("half"), 0o600))
 	r.restart()
 	r.Providers = provider.Registry{"fake": w}
 	if r.Count() != 0 {
@@ -99,7 +100,7 @@ func TestCrashBeforeTheFirstPayload(t *testing.T) {
 	r.publish(req)
 	r.wantFile(req, "password", "one")
 	wantNoStage(t, req.Target)
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	wantGone(t, req)
 }
 
@@ -113,19 +114,19 @@ func TestCrashInARefresh(t *testing.T) {
 	r.publish(gone)
 	w.leave = true
 	r.RefreshAll()
-	eventually(t, "the refreshes are done", func() bool { return r.seen.count("refresh", false) == 2 })
+	testkit.Eventually(t, "the refreshes are done", func() bool { return r.seen.count("refresh", false) == 2 })
 	r.wantFile(req, "password", "one")
 	if left, _ := filepath.Glob(filepath.Join(req.Target, "..mayfly-*")); len(left) != 1 {
 		t.Fatalf("%d stages are left, the test wants one", len(left))
 	}
-	must(t, r.Unpublish(t.Context(), gone.ID, gone.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), gone.ID, gone.Target))
 	wantGone(t, gone)
 	w.leave = false
 	r.RefreshAll()
-	eventually(t, "the next refresh is done", func() bool { return r.seen.count("refresh", false) == 3 })
+	testkit.Eventually(t, "the next refresh is done", func() bool { return r.seen.count("refresh", false) == 3 })
 	wantNoStage(t, req.Target)
 	_, err := r.Stages.Make(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o700})
-	must(t, err)
+	testkit.Must(t, err)
 	r.restart()
 	wantNoStage(t, req.Target)
 	r.wantFile(req, "password", "one")

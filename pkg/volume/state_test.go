@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // A class is kept once, whatever number of volumes were made by it, until the
@@ -41,12 +42,12 @@ func TestClassIsKeptOnce(t *testing.T) {
 		t.Errorf("%d files for two versions of a class", n)
 	}
 	r.RefreshAll()
-	eventually(t, "the version before goes with the last record that names it", func() bool { return len(r.classFiles()) == 1 })
+	testkit.Eventually(t, "the version before goes with the last record that names it", func() bool { return len(r.classFiles()) == 1 })
 	for _, pod := range []string{"a", "b", "c", "d"} {
 		req := r.request(pod)
-		must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+		testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	}
-	eventually(t, "the class goes with its last volume", func() bool { return len(r.classFiles()) == 0 })
+	testkit.Eventually(t, "the class goes with its last volume", func() bool { return len(r.classFiles()) == 0 })
 }
 
 func TestClassFilesAfterACrash(t *testing.T) {
@@ -54,13 +55,13 @@ func TestClassFilesAfterACrash(t *testing.T) {
 	req := r.request("a")
 	r.publish(req)
 	orphan := filepath.Join(r.stateDir, strings.Repeat("0", 64)+".class")
-	must(t, os.WriteFile(orphan, []byte(`{"Name":"secrets"}`), 0o600))
+	testkit.Must(t, os.WriteFile(orphan, []byte(`{"Name":"secrets"}`), 0o600))
 	file := r.classFiles()[1]
 	r.restart()
 	if left := r.classFiles(); len(left) != 1 || left[0] != file {
 		t.Fatalf("left are %q, want %q alone", left, file)
 	}
-	must(t, os.WriteFile(file, []byte(`{"Name":"forged"}`), 0o600)) // the volume goes on without it
+	testkit.Must(t, os.WriteFile(file, []byte(`{"Name":"forged"}`), 0o600)) // the volume goes on without it
 	r.restart()
 	if r.Count() != 1 || len(r.classFiles()) != 0 {
 		t.Errorf("%d volumes, classes %q", r.Count(), r.classFiles())
@@ -80,14 +81,14 @@ func TestOldRecordsAreRead(t *testing.T) {
 		r.publish(r.request(pod))
 	}
 	c, err := json.Marshal(&r.classes.class)
-	must(t, err)
+	testkit.Must(t, err)
 	r.rewrite(func(fields map[string]json.RawMessage) {
 		delete(fields, "classFile")
 		delete(fields, "size")
 		fields["lastClass"] = c
 	})
 	for _, file := range r.classFiles() {
-		must(t, os.Remove(file))
+		testkit.Must(t, os.Remove(file))
 	}
 	r.restart()
 	if r.Count() != 2 {
@@ -96,7 +97,7 @@ func TestOldRecordsAreRead(t *testing.T) {
 	r.classes.spoil(fault.New(fault.Unavailable, "connection refused"))
 	r.background()
 	r.RefreshAll()
-	eventually(t, "they go on by the class in their records", func() bool { return r.seen.count(volume.Refreshed, false) == 2 })
+	testkit.Eventually(t, "they go on by the class in their records", func() bool { return r.seen.count(volume.Refreshed, false) == 2 })
 	if n := len(r.classFiles()); n != 1 {
 		t.Errorf("%d files for one class", n)
 	}
@@ -132,8 +133,8 @@ func TestStateHasAShareForEachNamespace(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)
 			m, err := tmpfs.New()
-			must(t, err)
-			must(t, m.Mount(r.stateDir, tmpfs.Options{Size: 1 << 20, Inodes: 128, Mode: 0o700}))
+			testkit.Must(t, err)
+			testkit.Must(t, m.Mount(r.stateDir, tmpfs.Options{Size: 1 << 20, Inodes: 128, Mode: 0o700}))
 			t.Cleanup(func() { _ = unix.Unmount(r.stateDir, unix.MNT_DETACH) })
 			r.limits = budget.Limits{Records: budget.Share{Node: 800 << 10, Namespace: 400 << 10}}
 			r.restart()
@@ -157,9 +158,9 @@ func TestStateHasAShareForEachNamespace(t *testing.T) {
 			r.background()
 			for i := range n - 1 {
 				req := r.request(fmt.Sprint("evil-", i))
-				must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+				testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 			}
-			eventually(t, "what the tenant had is free again", func() bool { return r.budget.Usage().ByKind[budget.Records] <= 31*8<<10 })
+			testkit.Eventually(t, "what the tenant had is free again", func() bool { return r.budget.Usage().ByKind[budget.Records] <= 31*8<<10 })
 		})
 	}
 }
@@ -174,18 +175,18 @@ func TestSetAsideKeepsNoTokens(t *testing.T) {
 	r.publish(req)
 	file := r.records()[0]
 	data, err := os.ReadFile(file)
-	must(t, err)
+	testkit.Must(t, err)
 	if !bytes.Contains(data, []byte("s3cr3t")) {
 		t.Fatal("the record does not hold the token: the test proves nothing")
 	}
 	old := filepath.Join(r.stateDir, strings.Repeat("a", 64)+".json.corrupt")
-	must(t, os.WriteFile(old, data, 0o600))
-	must(t, os.WriteFile(file, data[:len(data)-1], 0o600))
+	testkit.Must(t, os.WriteFile(old, data, 0o600))
+	testkit.Must(t, os.WriteFile(file, data[:len(data)-1], 0o600))
 	for range 2 {
 		r.restart()
 		for _, aside := range []string{old, file + ".corrupt"} {
 			left, err := os.ReadFile(aside)
-			must(t, err)
+			testkit.Must(t, err)
 			if bytes.Contains(left, []byte("s3cr3t")) || !bytes.Contains(left, []byte(`"bytes":`)) {
 				t.Errorf("%s holds %s", aside, left)
 			}
@@ -198,7 +199,7 @@ func (r *rig) rewrite(change func(fields map[string]json.RawMessage)) {
 	r.t.Helper()
 	for _, file := range r.records() {
 		record, err := os.ReadFile(file)
-		must(r.t, err)
+		testkit.Must(r.t, err)
 		line, body, _ := bytes.Cut(record, []byte("\n"))
 		var h struct {
 			Version  int    `json:"version"`
@@ -206,16 +207,16 @@ func (r *rig) rewrite(change func(fields map[string]json.RawMessage)) {
 			Record   int    `json:"record"`
 		}
 		var fields map[string]json.RawMessage
-		must(r.t, json.Unmarshal(line, &h))
-		must(r.t, json.Unmarshal(body[:h.Record], &fields))
+		testkit.Must(r.t, json.Unmarshal(line, &h))
+		testkit.Must(r.t, json.Unmarshal(body[:h.Record], &fields))
 		state := body[h.Record:]
 		change(fields)
 		old, err := json.Marshal(fields)
-		must(r.t, err)
+		testkit.Must(r.t, err)
 		sum := sha256.Sum256(append(slices.Clone(old), state...))
 		h.Record, h.Checksum = len(old), hex.EncodeToString(sum[:])
 		line, err = json.Marshal(h)
-		must(r.t, err)
-		must(r.t, os.WriteFile(file, slices.Concat(line, []byte("\n"), old, state), 0o600))
+		testkit.Must(r.t, err)
+		testkit.Must(r.t, os.WriteFile(file, slices.Concat(line, []byte("\n"), old, state), 0o600))
 	}
 }

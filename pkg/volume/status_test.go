@@ -7,6 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // only is the status of the one volume.
@@ -26,12 +27,12 @@ func TestStatusFollowsAVolume(t *testing.T) {
 	r.store.set(func(s *fakeStore) { s.gate, s.lease = gate, time.Hour })
 	published := make(chan error, 1)
 	go func() { published <- r.Publish(t.Context(), req) }()
-	eventually(t, "the store is asked", func() bool { return r.store.count() == 1 })
+	testkit.Eventually(t, "the store is asked", func() bool { return r.store.count() == 1 })
 	if s := r.only(); s.State != volume.Publishing || s.ID != req.ID || s.Pod != req.Pod || s.Class != req.Class || s.Since.IsZero() {
 		t.Errorf("while it is published: %+v", s)
 	}
 	close(gate)
-	must(t, <-published)
+	testkit.Must(t, <-published)
 	s := r.only()
 	if s.State != volume.Fresh || s.Provider != "fake" || s.ClassVersion != "1" || len(s.Versions) != 1 || s.PublishedAt.IsZero() || s.NextAt.IsZero() || s.Failures != 0 {
 		t.Errorf("published: %+v", s)
@@ -66,7 +67,7 @@ func TestStatusFollowsAVolume(t *testing.T) {
 		t.Errorf("after it recovered: %+v", s)
 	}
 	stop()
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 	if all := r.Statuses(); len(all) != 0 {
 		t.Errorf("after it went: %+v", all)
 	}
@@ -117,7 +118,7 @@ func TestRefreshPod(t *testing.T) {
 		}
 	}
 	r.background()
-	eventually(t, "the volume is refreshed", func() bool { return r.store.count() == before+1 })
+	testkit.Eventually(t, "the volume is refreshed", func() bool { return r.store.count() == before+1 })
 	r.store.set(func(s *fakeStore) {
 		if s.fresh != 1 || s.requests[len(s.requests)-1].Volume != a.ID {
 			t.Errorf("%d fresh reads", s.fresh)

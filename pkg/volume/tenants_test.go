@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // A tenant's pods that come and go, at a server that does not revoke, do not
@@ -22,13 +23,13 @@ func TestSlowReleasesHoldUpNoOtherTenant(t *testing.T) {
 				req.Pod.Namespace = "evil"
 				r.store.set(func(s *fakeStore) { s.keptBack[req.ID], s.servers[req.ID] = true, "the same" })
 				r.publish(req)
-				must(t, r.Unpublish(t.Context(), req.ID, req.Target))
+				testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
 			}
 			good := r.request("good")
 			r.store.set(func(s *fakeStore) { s.servers[good.ID] = server })
 			r.publish(good)
-			must(t, r.Unpublish(t.Context(), good.ID, good.Target))
-			eventually(t, "the release of the other tenant", func() bool { return r.store.releases() == 1 })
+			testkit.Must(t, r.Unpublish(t.Context(), good.ID, good.Target))
+			testkit.Eventually(t, "the release of the other tenant", func() bool { return r.store.releases() == 1 })
 		})
 	}
 }
@@ -41,16 +42,16 @@ func TestPanicsOfTheProvider(t *testing.T) {
 	r.publish(req)
 	r.publish(other)
 	r.store.set(func(s *fakeStore) { s.panics = true })
-	must(t, r.Unpublish(t.Context(), req.ID, req.Target)) // Export and Release
+	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target)) // Export and Release
 	r.RefreshAll()
-	eventually(t, "the refresh has failed", func() bool { return r.seen.count(volume.Refreshed, true) > 0 })
+	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count(volume.Refreshed, true) > 0 })
 	r.restart() // Import
 	if err := r.Publish(t.Context(), r.request("c")); err == nil || !strings.Contains(err.Error(), "the driver has a defect") {
 		t.Errorf("got %v", err)
 	}
 	r.store.set(func(s *fakeStore) { s.panics = false })
 	r.background()
-	eventually(t, "the release is done after all", func() bool { return r.store.releases() > 0 })
+	testkit.Eventually(t, "the release is done after all", func() bool { return r.store.releases() > 0 })
 	r.RefreshAll()
-	eventually(t, "the other volume is refreshed", func() bool { return r.seen.count(volume.Refreshed, false) > 0 })
+	testkit.Eventually(t, "the other volume is refreshed", func() bool { return r.seen.count(volume.Refreshed, false) > 0 })
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // A class that cannot be used any longer must not let the credentials end that
@@ -45,7 +46,7 @@ func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 				r.store.set(func(s *fakeStore) { s.files["password"] = value })
 				asked := time.Now()
 				r.RefreshAll()
-				eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > i })
+				testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > i })
 				r.wantFile(req, "password", value)
 				o := r.seen.last("refresh")
 				if o.Reason() != tc.want || o.Failures != i+1 || !o.Changed {
@@ -61,7 +62,7 @@ func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 			r.classes.spoil(nil)
 			r.classes.edit(func(c *class.Class) { c.Provider, c.SizeLimit, c.Parameters = "fake", 0, nil })
 			r.ClassVersion(req.Class, r.classes.version())
-			eventually(t, "the volume has recovered", func() bool { return r.seen.count("refresh", false) == 1 })
+			testkit.Eventually(t, "the volume has recovered", func() bool { return r.seen.count("refresh", false) == 1 })
 			if o := r.seen.last("refresh"); o.Failures != 6 || o.Changed {
 				t.Errorf("the observer was told %+v, want the end of 6 failures, with nothing new", o)
 			}
@@ -78,7 +79,7 @@ func TestUpkeepFailsToo(t *testing.T) {
 	r.classes.spoil(fault.New(fault.ClassNotFound, "the class is gone"))
 	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "Vault is sealed") })
 	r.RefreshAll()
-	eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
+	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
 	wantReason(t, r.seen.last("refresh").Err, fault.ClassNotFound, "the class is gone", "Vault is sealed")
 	r.wantFile(req, "password", "one")
 }
@@ -102,7 +103,7 @@ func TestEditOfOnDeniedCountsAtOnce(t *testing.T) {
 			r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") })
 			r.classes.edit(func(c *class.Class) { c.OnDenied = tc.now })
 			r.ClassVersion(req.Class, r.classes.version())
-			eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
+			testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) > 0 })
 			_, err := os.Lstat(filepath.Join(req.Target, "password"))
 			if o := r.seen.last("refresh"); os.IsNotExist(err) != tc.emptied || o.Emptied != tc.emptied || o.Reason() != fault.Denied {
 				t.Errorf("the file is gone: %t; the observer was told %+v", os.IsNotExist(err), o)
@@ -120,18 +121,18 @@ func TestSmallerLimitTakesEffectInTime(t *testing.T) {
 	r.store.files["password"] = string(make([]byte, 900<<10))
 	r.publish(req)
 	before, err := r.Stats(req.ID, req.Target)
-	must(t, err)
+	testkit.Must(t, err)
 	r.store.set(func(s *fakeStore) { s.files["password"] = "small" })
 	r.classes.edit(func(c *class.Class) { c.SizeLimit = 64 << 10 })
-	eventually(t, "the smaller limit is in force", func() bool {
+	testkit.Eventually(t, "the smaller limit is in force", func() bool {
 		n := r.seen.count("refresh", true) + r.seen.count("refresh", false)
 		r.RefreshAll()
-		eventually(t, "a refresh is done", func() bool { return r.seen.count("refresh", true)+r.seen.count("refresh", false) > n })
+		testkit.Eventually(t, "a refresh is done", func() bool { return r.seen.count("refresh", true)+r.seen.count("refresh", false) > n })
 		return r.Failing() == 0
 	})
 	r.wantFile(req, "password", "small")
 	after, err := r.Stats(req.ID, req.Target)
-	must(t, err)
+	testkit.Must(t, err)
 	if after.Bytes.Total >= before.Bytes.Total {
 		t.Errorf("the volume has room for %d bytes, before it was %d", after.Bytes.Total, before.Bytes.Total)
 	}
