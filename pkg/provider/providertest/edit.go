@@ -5,6 +5,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
@@ -15,8 +16,21 @@ type Credentials struct {
 	// Edits are what becomes of such a request by edits of its class that the
 	// store refuses: by name, functions that change the class's parameters.
 	Edits map[string]func(parameters map[string]string)
+	// Late asks for one credential, and for an object that is missing until Add is
+	// called.
+	Late func(t *testing.T, volume string) provider.Request
+	Add  func(t *testing.T)
 	// Made is how many credentials the store has made so far.
 	Made func(t *testing.T) int
+}
+
+// Refused is how a store that refuses one of several objects is tried.
+type Refused struct {
+	// One asks for an object that stays allowed, and Three for that, for one that
+	// will be refused, and for one that is missing until Refuse is called.
+	One, Three func(t *testing.T, volume string) provider.Request
+	// Refuse has the store refuse the second object, and have the third.
+	Refuse func(t *testing.T)
 }
 
 // edit makes a request by an edited class.
@@ -73,6 +87,58 @@ func (s *suite) refusedFirst(t *testing.T) {
 			}
 		})
 	}
+}
+
+// credentialsLast tries a first publish again and again while an object is
+// missing: the one credential is made once the rest is there.
+func (s *suite) credentialsLast(t *testing.T) {
+	if s.Credentials == nil {
+		t.Skip("the harness has no credentials")
+	}
+	r := s.Credentials.Late(t, s.volume())
+	made := s.Credentials.Made(t)
+	for again := range 4 {
+		if err := s.refuse(t, t.Context(), r); fault.Of(err) != fault.NotFound {
+			t.Fatalf("the reason is %s, want %s: %v", fault.Of(err), fault.NotFound, err)
+		}
+		if again%2 == 1 {
+			s.releaseOf(t, r.Volume)
+		}
+	}
+	if now := s.Credentials.Made(t); now != made {
+		t.Errorf("the store made %d credentials in vain", now-made)
+	}
+	s.Credentials.Add(t)
+	s.fetch(t, r)
+	if now := s.Credentials.Made(t); now != made+1 {
+		t.Errorf("the store made %d credentials, want one", now-made)
+	}
+}
+
+// refusedObject has the store refuse an object that the identity has read, but that
+// no file of the volume has: it gets into none, and what the files hold stays.
+func (s *suite) refusedObject(t *testing.T) {
+	if s.Refused == nil {
+		t.Skip("the harness has no object to refuse")
+	}
+	volume := s.volume()
+	one := s.Refused.One(t, volume)
+	first := s.fetch(t, one)
+	three := s.Refused.Three(t, volume)
+	three.Current, three.Fresh = first.Versions, true
+	if err := s.refuse(t, t.Context(), three); fault.Of(err) != fault.NotFound {
+		t.Fatalf("the reason is %s, want %s: %v", fault.Of(err), fault.NotFound, err)
+	}
+	s.Refused.Refuse(t)
+	for range 2 {
+		err := s.refuse(t, t.Context(), three)
+		if got := fault.Of(err); got != fault.Denied && got != fault.Unverified {
+			t.Errorf("the reason is %s, want a denial: %v", got, err)
+		}
+		three.Fresh = false // not by a read that the identity had before, either
+	}
+	one.Current = first.Versions
+	s.wantSame(t, first, s.fetch(t, one))
 }
 
 func (s *suite) wantSame(t *testing.T, want, got *provider.Payload) {

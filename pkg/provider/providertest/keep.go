@@ -86,8 +86,6 @@ func (s *suite) keepNewer(t *testing.T, k keeper, r provider.Request, now *provi
 	}
 }
 
-// rubbish has a provider import, for a volume that it does not know, what
-// nobody exported. It must say so, and serve the volume as if it were new.
 // anotherNode: tools restart workloads by the versions in the status, which
 // each node writes for its pods. Providers of the same settings share nothing.
 func (s *suite) anotherNode(t *testing.T) {
@@ -101,6 +99,8 @@ func (s *suite) anotherNode(t *testing.T) {
 	}
 }
 
+// rubbish has a provider import, for a volume that it does not know, what
+// nobody exported. It must say so, and serve the volume as if it were new.
 func (s *suite) rubbish(t *testing.T) {
 	r, before, state := s.kept(t)
 	for name, bad := range spoiled(state.Reveal()) {

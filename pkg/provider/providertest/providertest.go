@@ -42,6 +42,9 @@ type Harness struct {
 	Partial func(t *testing.T, volume string) provider.Request
 	// Credentials is for a store that makes some; nil for one that makes none.
 	Credentials *Credentials
+	// Refused is for a provider that reads each object by itself; nil for one that
+	// passes on what another process reads.
+	Refused *Refused
 	// Change changes, in the store, an object that Allowed asks for.
 	Change func(t *testing.T)
 	// Hang makes the store take requests and answer none, until the test ends.
@@ -73,6 +76,8 @@ func Run(t *testing.T, h Harness) {
 		{"canceled before it begins", s.canceled},
 		{"an edit that is refused, and back", s.refusedEdits},
 		{"a first fetch that is refused", s.refusedFirst},
+		{"credentials are made last", s.credentialsLast},
+		{"a refused object never enters the files", s.refusedObject},
 		{"release", s.release},
 		{"keep", s.keep},
 		{"keep what cannot be read", s.rubbish},
@@ -88,7 +93,6 @@ type suite struct {
 	volumes int
 }
 
-// volume is a new volume id.
 // denial is the reason of the provider's denials.
 func (s *suite) denial() fault.Reason {
 	if s.Hearsay {
@@ -97,6 +101,7 @@ func (s *suite) denial() fault.Reason {
 	return fault.Denied
 }
 
+// volume is a new volume id.
 func (s *suite) volume() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

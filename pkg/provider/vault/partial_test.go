@@ -117,32 +117,3 @@ func TestLeaseStandsIn(t *testing.T) {
 		t.Errorf("%v, %v", payload, err)
 	}
 }
-
-// TestCredentialsAreMadeLast has one object that is not there: no credential is
-// made for a pod that does not start.
-func TestCredentialsAreMadeLast(t *testing.T) {
-	t.Parallel()
-	w := ownWorld(t)
-	w.putShare(t, "v")
-	p := newProvider(t, nil)
-	objects := certificateBesideKV + "\n- {objectName: late, secretPath: kv1/late, secretKey: k}"
-	r := w.request(t, w.pod("app"), nil, objects)
-	counts := w.counted(t, func() {
-		for range 3 {
-			if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound {
-				t.Fatalf("got %v", err)
-			}
-			if err := p.Release(t.Context(), r.Volume); err != nil {
-				t.Fatal(err)
-			}
-		}
-	})
-	if counts["pki/issue/app"] != 0 {
-		t.Errorf("requests %v, want no certificate", counts)
-	}
-	w.kv1(t, "late", map[string]any{"k": "v"})
-	counts = w.counted(t, func() { mustFetch(t, p, r) })
-	if counts["pki/issue/app"] != 1 {
-		t.Errorf("requests %v, want one certificate", counts)
-	}
-}

@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -24,6 +25,7 @@ func TestConformance(t *testing.T) {
 	const value = "conformance-value-1"
 	w.kv1(t, "conf", map[string]any{"k": value})
 	w.kv2(t, "conf", map[string]any{"k": value + "-two"})
+	w.kv1(t, "refused", map[string]any{"k": value})
 	pg := newPostgres(t, w)
 	pg.Role(t, w.Server, "hour", "1h", "2h")
 	var tokens []string
@@ -62,6 +64,16 @@ func TestConformance(t *testing.T) {
 				"the auth mount":             func(p map[string]string) { p["vaultAuthMountPath"] = "typo" },
 				"an object more":             func(p map[string]string) { p["objects"] += "- {objectName: d, secretPath: kv1/missing}\n" },
 				"the credential for another": func(p map[string]string) { p["objects"] = "[{objectName: d, secretPath: kv1/missing}]" },
+			},
+			Late: through(ask("app", "- {objectName: db, secretPath: database/creds/hour}\n- {objectName: a, secretPath: kv1/conf, secretKey: k}\n- {objectName: late, secretPath: kv1/late, secretKey: k}\n")),
+			Add:  func(t *testing.T) { w.kv1(t, "late", map[string]any{"k": value}) },
+		},
+		Refused: &providertest.Refused{
+			One:   through(ask("app", both)),
+			Three: through(ask("app", both+"- {objectName: x, secretPath: kv1/refused, secretKey: k}\n- {objectName: y, secretPath: kv1/later, secretKey: k}\n")),
+			Refuse: func(t *testing.T) {
+				testkit.Must(t, w.Policy(t.Context(), "app", policy+"\npath \"kv1/refused\" { capabilities = [\"deny\"] }"))
+				w.kv1(t, "later", map[string]any{"k": value})
 			},
 		},
 		Change: func(t *testing.T) {

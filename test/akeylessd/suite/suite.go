@@ -46,8 +46,6 @@ func Run(t *testing.T, o Options) {
 		"garbage":                   garbage,
 		"foreign answers":           foreignAnswers,
 		"denial repeated":           denialRepeated,
-		"refused never in files":    refusedNeverInFiles,
-		"credentials last":          credentialsLast,
 		"redirect":                  redirect,
 		"nothing secret":            nothingSecret,
 		"restart":                   restart,
@@ -89,6 +87,7 @@ func conformance(t *testing.T, o Options) {
 		}
 	}
 	w.PutStatic("/app/a", "value")
+	w.PutStatic("/app/refused", "marker-password-refused")
 	w.PutDynamic("/app/db", time.Hour)
 	providertest.Run(t, providertest.Harness{
 		Provider: w.provider,
@@ -106,6 +105,19 @@ func conformance(t *testing.T, o Options) {
 				"the login":                  func(p map[string]string) { p["akeylessK8sAuthConfigName"] = "typo" },
 				"an object more":             func(p map[string]string) { p["objects"] += "\n- {secretPath: /app/missing, fileName: missing}" },
 				"the credential for another": func(p map[string]string) { p["objects"] = "[{secretPath: /app/missing, fileName: missing}]" },
+			},
+			Late: ask("web", staticAndDynamic+"\n- {secretPath: /app/late, fileName: late, secretType: static}"),
+			Add:  func(*testing.T) { w.PutStatic("/app/late", "value") },
+		},
+		Refused: &providertest.Refused{
+			One:   ask("web", twoObjects),
+			Three: ask("web", twoObjects+"\n- {secretPath: /app/refused, fileName: x, secretType: static}\n- {secretPath: /app/later, fileName: y, secretType: static}"),
+			Refuse: func(*testing.T) {
+				w.PutStatic("/app/later", "value")
+				w.Forbid()
+				for _, item := range []string{"user", "password", "later"} {
+					w.Allow(akeylessd.Rule{AccessID: k8sID, Prefix: "/app/" + item, Claims: map[string]string{"namespace": "shop", "service_account_name": "web"}})
+				}
 			},
 		},
 		Change: func(*testing.T) {
