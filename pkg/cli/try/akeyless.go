@@ -8,8 +8,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/access"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
 func (c *command) akeyless(ctx context.Context, k akeyless.Config) {
@@ -32,53 +34,43 @@ func (c *command) akeyless(ctx context.Context, k akeyless.Config) {
 		})
 		return
 	}
-	var ok bool
-	if k.Instead, ok = c.instead(c.gateway, need.Gateway, need.Files); !ok {
-		return
-	}
-	var tokens identity.Tokens
+	a := attempt{address: c.gateway, named: need.Gateway, files: need.Files, try: func(ctx context.Context, instead endpoint.Target, r provider.Request) (session.Trial, error) {
+		k.Instead = instead
+		p, err := akeyless.New(k)
+		if err != nil {
+			return session.Trial{}, err
+		}
+		defer p.Close()
+		trial, err := p.Try(ctx, r, c.read)
+		if err != nil {
+			return trial.Trial, err
+		}
+		(&akeylessTrial{command: c, trial: trial}).report()
+		return trial.Trial, nil
+	}}
 	if need.AsPod {
-		c.audience(ctx, need.Audience)
-		if tokens, ok = c.token(ctx, need.Audience); !ok {
-			return
-		}
+		a.audience = need.Audience
 	}
-	if p, err = akeyless.New(k); err != nil {
-		c.refused(err)
-		return
-	}
-	defer p.Close()
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
-	trial, err := p.Try(ctx, c.request(tokens), c.read)
-	if err != nil {
-		reached := need.Gateway
-		if trial != nil {
-			reached = trial.Reached
-		}
-		c.away(reached, err)
-		return
-	}
-	(&akeylessTrial{command: c, Trial: trial}).report()
+	c.attempt(ctx, a)
 }
 
 // akeylessTrial is the data for reporting a trial.
 type akeylessTrial struct {
 	*command
-	*akeyless.Trial
+	trial *akeyless.Trial
 }
 
 func (a *akeylessTrial) report() {
-	a.notTried(a.Reached, a.Gateway)
-	title := fmt.Sprintf("the login as access ID %q with access type %s", a.AccessID, a.AccessType)
-	if a.Refused != nil {
-		a.command.report.Check(title, finding.Bad, fault.Cause(a.Refused))
-		a.add(finding.CodeTryLogin, finding.Finding{Message: title + " is refused: " + fault.Cause(a.Refused), Remedy: fault.Hint(a.Refused)})
+	a.notTried(a.trial.Reached, a.trial.Gateway)
+	title := fmt.Sprintf("the login as access ID %q with access type %s", a.trial.AccessID, a.trial.AccessType)
+	if a.trial.Refused != nil {
+		a.command.report.Check(title, finding.Bad, fault.Cause(a.trial.Refused))
+		a.add(finding.CodeTryLogin, finding.Finding{Message: title + " is refused: " + fault.Cause(a.trial.Refused), Remedy: fault.Hint(a.trial.Refused)})
 		return
 	}
 	a.command.report.Check(title, finding.Good, "its token ends by itself: Akeyless has no way to end it")
-	for i := range a.Objects {
-		a.object(&a.Objects[i])
+	for i := range a.trial.Objects {
+		a.object(&a.trial.Objects[i])
 	}
 }
 
@@ -98,16 +90,16 @@ func (a *akeylessTrial) object(o *akeyless.Tried) {
 	case o.Failed != nil:
 		say(finding.Bad, fault.Cause(o.Failed))
 		a.add(finding.CodeTryNotRead, finding.Finding{Message: name + ": " + fault.Cause(o.Failed), Remedy: fault.Hint(o.Failed)})
-	case o.Absent && o.Optional:
+	case o.There == session.NotThere && o.Optional:
 		say(finding.Good, "it is not there, and it is optional")
-	case o.Absent:
+	case o.There == session.NotThere:
 		say(finding.Bad, "it is not there")
 		a.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: item %q is not there", name, o.Item)})
 	case o.Unasked != nil:
 		say(finding.Unknown, "")
 		a.unseen(name+": what the login may do could not be asked: "+fault.Cause(o.Unasked), "see with --read")
-	case o.There:
-		say(finding.Good, "allowed, and there: "+o.Type)
+	case o.There == session.IsThere:
+		say(finding.Good, "allowed, and there: "+o.Detail)
 	default:
 		say(finding.Good, "allowed; whether it is there only --read tells, since the login may not describe it")
 	}
@@ -115,7 +107,7 @@ func (a *akeylessTrial) object(o *akeyless.Tried) {
 
 // repairCommand is the command that gives the login's role the rule.
 func (a *akeylessTrial) repairCommand(item string) string {
-	asked := access.AskedOfAkeyless{Class: a.class.Ref, Need: a.Need, Accounts: []access.Account{{Namespace: a.class.Namespace, Name: a.account}}}
+	asked := access.AskedOfAkeyless{Class: a.class.Ref, Need: a.trial.Need, Accounts: []access.Account{{Namespace: a.class.Namespace, Name: a.account}}}
 	rules := access.PlanAkeyless([]access.AskedOfAkeyless{asked}, false)[0]
 	for _, rule := range rules.Items {
 		if rule.Path == item {

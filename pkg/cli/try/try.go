@@ -25,6 +25,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
 )
@@ -143,6 +144,47 @@ func (c *command) try(ctx context.Context, op operator.Settings) {
 			Message: fmt.Sprintf("provider %q is a plugin on the nodes, which cannot be asked from here: nothing was tried", c.class.Provider),
 		})
 	}
+}
+
+// attempt is what differs between the stores.
+type attempt struct {
+	// address is where this machine reaches the store, empty for the address that the
+	// node uses, which is named.
+	address, named string
+	// files are those on the node that the connection takes.
+	files []string
+	// audience is that of the service account token to log in with; empty for a login
+	// without one.
+	audience string
+	// try tries the class, and reports what came of it.
+	try func(ctx context.Context, instead endpoint.Target, r provider.Request) (session.Trial, error)
+}
+
+// attempt tries the class at its store.
+func (c *command) attempt(ctx context.Context, a attempt) {
+	instead, ok := c.instead(a.address, a.named, a.files)
+	if !ok {
+		return
+	}
+	var tokens identity.Tokens
+	if a.audience != "" {
+		c.audience(ctx, a.audience)
+		if tokens, ok = c.token(ctx, a.audience); !ok {
+			return
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
+	defer cancel()
+	trial, err := a.try(ctx, instead, c.request(tokens))
+	if err == nil {
+		return
+	}
+	reached := a.named
+	if trial.Reached != "" {
+		reached = trial.Reached
+	}
+	c.report.Check("an answer of "+reached, finding.Unknown, "")
+	c.stopped(fmt.Sprintf("the store could not be asked from here, which says nothing of the node: %s", fault.Cause(err)), withDefault(fault.Hint(err), "reach it another way: kubectl port-forward, and --vault-addr or --akeyless-gateway-url"))
 }
 
 // add adds a finding about the class.
@@ -288,12 +330,6 @@ func (c *command) notTried(reached, named string) {
 		detail += ", and at " + reached
 	}
 	c.report.Check("the way from the node to "+named, finding.Skipped, detail)
-}
-
-// away reports that the store did not answer.
-func (c *command) away(reached string, err error) {
-	c.report.Check("an answer of "+reached, finding.Unknown, "")
-	c.stopped(fmt.Sprintf("the store could not be asked from here, which says nothing of the node: %s", fault.Cause(err)), withDefault(fault.Hint(err), "reach it another way: kubectl port-forward, and --vault-addr or --akeyless-gateway-url"))
 }
 
 func withDefault(text, def string) string {

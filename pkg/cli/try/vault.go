@@ -9,6 +9,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/access"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
@@ -35,61 +38,49 @@ func (c *command) vault(ctx context.Context, k vault.Config) {
 		c.refused(err)
 		return
 	}
-	c.audience(ctx, need.Audience)
-	var ok bool
-	if k.Instead, ok = c.instead(c.vaultAddr, need.Address, need.Files); !ok {
-		return
-	}
-	tokens, ok := c.token(ctx, need.Audience)
-	if !ok {
-		return
-	}
-	if p, err = vault.New(k); err != nil {
-		c.refused(err)
-		return
-	}
-	defer p.Close()
-	ctx, cancel := context.WithTimeout(ctx, tryTimeout)
-	defer cancel()
-	trial, err := p.Try(ctx, c.request(tokens), c.read)
-	if err != nil {
-		reached := need.Address
-		if trial != nil {
-			reached = trial.Reached
+	c.attempt(ctx, attempt{address: c.vaultAddr, named: need.Address, files: need.Files, audience: need.Audience, try: func(ctx context.Context, instead endpoint.Target, r provider.Request) (session.Trial, error) {
+		k.Instead = instead
+		p, err := vault.New(k)
+		if err != nil {
+			return session.Trial{}, err
 		}
-		c.away(reached, err)
-		return
-	}
-	(&vaultTrial{command: c, Trial: trial}).report()
+		defer p.Close()
+		trial, err := p.Try(ctx, r, c.read)
+		if err != nil {
+			return trial.Trial, err
+		}
+		(&vaultTrial{command: c, trial: trial}).report()
+		return trial.Trial, nil
+	}})
 }
 
 // vaultTrial is the data for reporting a trial.
 type vaultTrial struct {
 	*command
-	*vault.Trial
+	trial *vault.Trial
 }
 
 func (v *vaultTrial) report() {
-	v.notTried(v.Reached, v.Address)
-	title := fmt.Sprintf("the login as role %q at auth/%s", v.Role, v.Mount)
-	if v.Refused != nil {
-		v.command.report.Check(title, finding.Bad, fault.Cause(v.Refused))
-		v.add(finding.CodeTryLogin, finding.Finding{Message: title + " is refused: " + fault.Cause(v.Refused), Remedy: v.repairLogin()})
+	v.notTried(v.trial.Reached, v.trial.Address)
+	title := fmt.Sprintf("the login as role %q at auth/%s", v.trial.Role, v.trial.Mount)
+	if v.trial.Refused != nil {
+		v.command.report.Check(title, finding.Bad, fault.Cause(v.trial.Refused))
+		v.add(finding.CodeTryLogin, finding.Finding{Message: title + " is refused: " + fault.Cause(v.trial.Refused), Remedy: v.repairLogin()})
 		return
 	}
 	detail := ""
-	if v.Policies != nil {
-		detail = "with the policies " + strings.Join(v.Policies, ", ")
+	if v.trial.Policies != nil {
+		detail = "with the policies " + strings.Join(v.trial.Policies, ", ")
 	}
 	v.command.report.Check(title, finding.Good, detail)
-	if v.Unasked != nil {
-		v.unseen("what the login may do could not be asked: "+fault.Cause(v.Unasked), "let it update sys/capabilities-self, as Vault's default policy does; or see with --read")
+	if v.trial.Unasked != nil {
+		v.unseen("what the login may do could not be asked: "+fault.Cause(v.trial.Unasked), "let it update sys/capabilities-self, as Vault's default policy does; or see with --read")
 	}
-	for i := range v.Objects {
-		v.object(&v.Objects[i])
+	for i := range v.trial.Objects {
+		v.object(&v.trial.Objects[i])
 	}
-	if v.Kept != nil {
-		v.add(finding.CodeTryNotRevoked, finding.Finding{Message: "the Vault token of the try could not be revoked: " + fault.Cause(v.Kept), Remedy: "it ends by itself; let it update auth/token/revoke-self, as Vault's default policy does, and as pods need it too"})
+	if v.trial.NotRevoked != nil {
+		v.add(finding.CodeTryNotRevoked, finding.Finding{Message: "the Vault token of the try could not be revoked: " + fault.Cause(v.trial.NotRevoked), Remedy: "it ends by itself; let it update auth/token/revoke-self, as Vault's default policy does, and as pods need it too"})
 	}
 }
 
@@ -110,18 +101,18 @@ func (v *vaultTrial) object(o *vault.Tried) {
 		if o.Guessed {
 			remedy = fmt.Sprintf("if a KV engine of version 2 is mounted there, write secretPath: %s, and try again; else %s", o.WithData, remedy)
 		}
-		v.add(finding.CodeTryNoRight, finding.Finding{Message: fmt.Sprintf("%s: the policies of role %q do not grant %s", name, v.Role, missing(o)), Remedy: remedy})
+		v.add(finding.CodeTryNoRight, finding.Finding{Message: fmt.Sprintf("%s: the policies of role %q do not grant %s", name, v.trial.Role, missing(o)), Remedy: remedy})
 	case o.Failed != nil:
 		say(finding.Bad, fault.Cause(o.Failed))
 		v.add(finding.CodeTryNotRead, finding.Finding{Message: name + ": " + fault.Cause(o.Failed), Remedy: fault.Hint(o.Failed)})
-	case o.There == vault.Absent && o.Optional:
+	case o.There == session.NotThere && o.Optional:
 		say(finding.Good, withDefault(o.Detail, "it is not there")+", and it is optional")
-	case o.There == vault.Absent:
+	case o.There == session.NotThere:
 		say(finding.Bad, withDefault(o.Detail, "it is not there"))
 		v.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: %s is not there: %s", name, o.Request, o.Detail), Remedy: put(o)})
-	case v.Unasked != nil:
+	case v.trial.Unasked != nil:
 		say(finding.Unknown, "")
-	case o.There == vault.There:
+	case o.There == session.IsThere:
 		say(finding.Good, "allowed, and there: "+o.Detail)
 	default:
 		say(finding.Good, "allowed; whether it is there only --read tells"+after(o.Detail))
@@ -146,7 +137,7 @@ func missing(o *vault.Tried) string {
 
 // grant is what the class needs for the service account.
 func (v *vaultTrial) grant() access.Grant {
-	asked := access.Asked{Class: v.class.Ref, Need: v.Need, Accounts: []access.Account{{Namespace: v.class.Namespace, Name: v.account}}}
+	asked := access.Asked{Class: v.class.Ref, Need: v.trial.Need, Accounts: []access.Account{{Namespace: v.class.Namespace, Name: v.account}}}
 	return access.Plan([]access.Asked{asked}, access.Options{}, &finding.Report{})[0]
 }
 
@@ -154,15 +145,15 @@ func (v *vaultTrial) grant() access.Grant {
 func (v *vaultTrial) repairRights() string {
 	g := v.grant()
 	line := g.PolicyLine()
-	switch policies := slices.DeleteFunc(slices.Clone(v.Policies), func(p string) bool { return p == "default" }); {
+	switch policies := slices.DeleteFunc(slices.Clone(v.trial.Policies), func(p string) bool { return p == "default" }); {
 	case slices.Contains(policies, g.Policy.Name):
 		var lacking []vault.Right
-		for i := range v.Objects {
-			lacking = append(lacking, v.Objects[i].Missing...)
+		for i := range v.trial.Objects {
+			lacking = append(lacking, v.trial.Objects[i].Missing...)
 		}
 		line = g.AppendLine(lacking)
-	case v.Policies == nil:
-		line += " ; and add " + g.Policy.Name + " to token_policies of auth/" + v.Mount + "/role/" + v.Role
+	case v.trial.Policies == nil:
+		line += " ; and add " + g.Policy.Name + " to token_policies of auth/" + v.trial.Mount + "/role/" + v.trial.Role
 	default:
 		line += " && " + g.PoliciesLine(policies...)
 	}
@@ -171,9 +162,9 @@ func (v *vaultTrial) repairRights() string {
 
 // repairLogin is the remedy for a refused login, with the commands if the role does not exist.
 func (v *vaultTrial) repairLogin() string {
-	hint := fault.Hint(v.Refused)
+	hint := fault.Hint(v.trial.Refused)
 	g := v.grant()
-	words := strings.ToLower(v.Refused.Error())
+	words := strings.ToLower(v.trial.Refused.Error())
 	if strings.Contains(words, "invalid role name") || strings.Contains(words, "could not be found") {
 		return v.orPolicy(g.PolicyLine() + " && " + g.RoleLine())
 	}

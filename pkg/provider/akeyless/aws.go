@@ -6,13 +6,11 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/xml"
 	"fmt"
 	"net/url"
 	"strings"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -27,27 +25,6 @@ type awsKeys struct {
 	ID     string `xml:"AssumeRoleWithWebIdentityResult>Credentials>AccessKeyId"`
 	Secret string `xml:"AssumeRoleWithWebIdentityResult>Credentials>SecretAccessKey"`
 	Token  string `xml:"AssumeRoleWithWebIdentityResult>Credentials>SessionToken"`
-}
-
-// aws takes on the role as the pod's service account, and signs the question
-// "who am I" with it, which Akeyless sends to AWS.
-func (c cloud) aws() (secret.String, error) {
-	r, err := c.form(c.config.Clouds.AWS, "/", url.Values{
-		"Action": {"AssumeRoleWithWebIdentity"}, "Version": {stsVersion}, "RoleArn": {c.login.AWSRole},
-		"RoleSessionName": {c.sessionName()}, "WebIdentityToken": {c.account.JWT.Reveal()}, "DurationSeconds": {"900"},
-	})
-	if err != nil {
-		return secret.String{}, c.explain("AWS role "+c.login.AWSRole, err)
-	}
-	var keys awsKeys
-	if xml.Unmarshal(r.Body, &keys) != nil || keys.ID == "" || keys.Secret == "" || keys.Token == "" {
-		return secret.String{}, fault.New(fault.BadAnswer, "the answer of AWS holds no credentials")
-	}
-	id, err := keys.identity(c.now())
-	if err != nil {
-		return secret.String{}, fault.New(fault.Internal, "writing the AWS cloud identity")
-	}
-	return id, nil
 }
 
 // identity is a signed GetCallerIdentity request, packed as Akeyless takes it.

@@ -41,15 +41,22 @@ type call struct {
 	owner budget.Owner
 }
 
+// client makes requests to gateways, and to the clouds' token services.
+type client struct {
+	config    *Config
+	requests  endpoint.Client
+	endpoints *endpoint.Pool
+}
+
 // do makes the call, again where that is safe and may help. Its error has a
 // reason; the reply comes along where there was one. One without an error has
 // to be released.
-func (p *Provider) do(ctx context.Context, k call) (*endpoint.Reply, error) {
+func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	body, err := json.Marshal(k.body)
 	if err != nil {
 		return nil, fault.New(fault.Internal, "writing the request to %s", k.path)
 	}
-	return p.send(ctx, k, judge, func(ctx context.Context) (*http.Request, error) {
+	return c.send(ctx, k, judge, func(ctx context.Context) (*http.Request, error) {
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, k.endpoint.Address.URL(k.path).String(), bytes.NewReader(body))
 		if err != nil {
 			return nil, err
@@ -65,11 +72,11 @@ func (p *Provider) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 
 // send makes a call by a request, and understands a bad answer by judge: both
 // differ between Akeyless and the clouds.
-func (p *Provider) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
-	return p.requests.Do(ctx, endpoint.Call{
+func (c *client) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
+	return c.requests.Do(ctx, endpoint.Call{
 		Endpoint: k.endpoint, Operation: k.operation, Caller: endpoint.Caller{Tenant: k.tenant, Place: k.about},
 		Issues: k.issues, Reads: k.reads, Owner: k.owner, Patience: k.patience,
-		Send:   func(ctx context.Context) (*http.Response, error) { return p.exchange(ctx, k, request) },
+		Send:   func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k, request) },
 		Judge:  func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat: func(r *endpoint.Reply) bool { return again(k, r) },
 		Said:   outcomeOf,
@@ -79,12 +86,12 @@ func (p *Provider) send(ctx context.Context, k call, judge func(call, *endpoint.
 
 // exchange makes the request once. Redirects are not followed, because the body
 // holds a credential.
-func (p *Provider) exchange(ctx context.Context, k call, request func(context.Context) (*http.Request, error)) (*http.Response, error) {
+func (c *client) exchange(ctx context.Context, k call, request func(context.Context) (*http.Request, error)) (*http.Response, error) {
 	r, err := request(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r.Header.Set("User-Agent", p.config.UserAgent)
+	r.Header.Set("User-Agent", c.config.UserAgent)
 	r.Header.Set("Accept", "application/json")
 	id := r.Header.Get(headerCorrelation)
 	provider.Asked(ctx, id)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"encoding/xml"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,22 +21,22 @@ import (
 // cloudID makes what Akeyless calls a cloud identity, out of the pod's own
 // service account token by the cloud's workload identity federation. The
 // node's identity, which any program on the node could ask for, is never used.
-func (s *akeylessSession) cloudID(ctx context.Context, account identity.Token) (secret.String, error) {
-	c := cloud{akeylessSession: s, ctx: ctx, account: account}
-	switch s.login.Type {
+func (c *conn) cloudID(ctx context.Context, account identity.Token) (secret.String, error) {
+	exchange := cloud{conn: c, ctx: ctx, account: account}
+	switch c.login.Type {
 	case typeAWS:
-		return c.aws()
+		return exchange.aws()
 	case typeAzure:
-		return c.azure()
+		return exchange.azure()
 	case typeGCP:
-		return c.google()
+		return exchange.google()
 	}
-	return secret.String{}, fault.New(fault.Internal, "access type %s has no cloud identity", s.login.Type)
+	return secret.String{}, fault.New(fault.Internal, "access type %s has no cloud identity", c.login.Type)
 }
 
 // cloud is one exchange of a service account token for a cloud's.
 type cloud struct {
-	*akeylessSession
+	conn    *conn
 	ctx     context.Context //nolint:containedctx // lives as long as the exchange
 	account identity.Token
 }
@@ -47,7 +48,7 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*endpo
 	if err != nil {
 		return nil, fault.New(fault.Internal, "the cloud's address %s", err)
 	}
-	e, err := c.endpoints.Get(c.ctx, endpoint.Target{Address: a}, c.now())
+	e, err := c.conn.client.endpoints.Get(c.ctx, endpoint.Target{Address: a}, c.conn.now())
 	if err != nil {
 		return nil, err
 	}
@@ -62,8 +63,8 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*endpo
 		}
 		return r, nil
 	}
-	secrets := append(c.caller.Secrets(nil), secret.NewString(authorization))
-	return c.send(c.ctx, call{endpoint: e, operation: endpoint.OpLogin, tenant: c.caller.Pod.Namespace, path: path, about: path, secrets: secrets}, judgeCloud, request)
+	secrets := append(c.conn.caller.Secrets(nil), secret.NewString(authorization))
+	return c.conn.client.send(c.ctx, call{endpoint: e, operation: endpoint.OpLogin, tenant: c.conn.caller.Pod.Namespace, path: path, about: path, secrets: secrets}, judgeCloud, request)
 }
 
 func (c cloud) form(base, path string, values url.Values) (*endpoint.Reply, error) {
@@ -114,14 +115,35 @@ func between(text, start, end string) string {
 	return inside
 }
 
+// aws takes on the role as the pod's service account, and signs the question
+// "who am I" with it, which Akeyless sends to AWS.
+func (c cloud) aws() (secret.String, error) {
+	r, err := c.form(c.conn.client.config.Clouds.AWS, "/", url.Values{
+		"Action": {"AssumeRoleWithWebIdentity"}, "Version": {stsVersion}, "RoleArn": {c.conn.login.AWSRole},
+		"RoleSessionName": {c.sessionName()}, "WebIdentityToken": {c.account.JWT.Reveal()}, "DurationSeconds": {"900"},
+	})
+	if err != nil {
+		return secret.String{}, c.explain("AWS role "+c.conn.login.AWSRole, err)
+	}
+	var keys awsKeys
+	if xml.Unmarshal(r.Body, &keys) != nil || keys.ID == "" || keys.Secret == "" || keys.Token == "" {
+		return secret.String{}, fault.New(fault.BadAnswer, "the answer of AWS holds no credentials")
+	}
+	id, err := keys.identity(c.conn.now())
+	if err != nil {
+		return secret.String{}, fault.New(fault.Internal, "writing the AWS cloud identity")
+	}
+	return id, nil
+}
+
 // azure exchanges the token for one of the application that trusts it.
 func (c cloud) azure() (secret.String, error) {
-	r, err := c.form(c.config.Clouds.Azure, "/"+url.PathEscape(c.login.AzureTenant)+"/oauth2/v2.0/token", url.Values{
-		"grant_type": {"client_credentials"}, "client_id": {c.login.AzureClient}, "scope": {"https://management.azure.com/.default"},
+	r, err := c.form(c.conn.client.config.Clouds.Azure, "/"+url.PathEscape(c.conn.login.AzureTenant)+"/oauth2/v2.0/token", url.Values{
+		"grant_type": {"client_credentials"}, "client_id": {c.conn.login.AzureClient}, "scope": {"https://management.azure.com/.default"},
 		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"}, "client_assertion": {c.account.JWT.Reveal()},
 	})
 	if err != nil {
-		return secret.String{}, c.explain("Entra ID application "+c.login.AzureClient, err)
+		return secret.String{}, c.explain("Entra ID application "+c.conn.login.AzureClient, err)
 	}
 	return c.wrapped(r, "access_token")
 }
@@ -129,27 +151,27 @@ func (c cloud) azure() (secret.String, error) {
 // google exchanges the token for a federated one, and that for an identity
 // token of the Google service account.
 func (c cloud) google() (secret.String, error) {
-	r, err := c.form(c.config.Clouds.Google, "/v1/token", url.Values{
-		"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "audience": {c.login.GCPProvider},
+	r, err := c.form(c.conn.client.config.Clouds.Google, "/v1/token", url.Values{
+		"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "audience": {c.conn.login.GCPProvider},
 		"scope":                {"https://www.googleapis.com/auth/cloud-platform"},
 		"requested_token_type": {"urn:ietf:params:oauth:token-type:access_token"},
 		"subject_token_type":   {"urn:ietf:params:oauth:token-type:jwt"}, "subject_token": {c.account.JWT.Reveal()},
 	})
 	if err != nil {
-		return secret.String{}, c.explain("workload identity provider "+c.login.GCPProvider, err)
+		return secret.String{}, c.explain("workload identity provider "+c.conn.login.GCPProvider, err)
 	}
 	federated, err := field(r, "access_token")
 	if err != nil {
 		return secret.String{}, err
 	}
-	body, err := json.Marshal(map[string]any{"audience": c.login.GCPAudience, "includeEmail": true})
+	body, err := json.Marshal(map[string]any{"audience": c.conn.login.GCPAudience, "includeEmail": true})
 	if err != nil {
 		return secret.String{}, fault.New(fault.Internal, "writing the request for an identity token")
 	}
-	path := "/v1/projects/-/serviceAccounts/" + url.PathEscape(c.login.GCPAccount) + ":generateIdToken"
-	r, err = c.post(c.config.Clouds.GoogleCreds, path, "application/json", string(body), federated)
+	path := "/v1/projects/-/serviceAccounts/" + url.PathEscape(c.conn.login.GCPAccount) + ":generateIdToken"
+	r, err = c.post(c.conn.client.config.Clouds.GoogleCreds, path, "application/json", string(body), federated)
 	if err != nil {
-		return secret.String{}, c.explain("Google service account "+c.login.GCPAccount, err)
+		return secret.String{}, c.explain("Google service account "+c.conn.login.GCPAccount, err)
 	}
 	return c.wrapped(r, "token")
 }
@@ -171,10 +193,10 @@ func field(r *endpoint.Reply, name string) (string, error) {
 }
 
 func (c cloud) explain(what string, err error) error {
-	out := fault.New(fault.Of(err), "getting a token of %s for service account %s/%s: %w", what, c.caller.Pod.Namespace, c.caller.Pod.ServiceAccount, err)
+	out := fault.New(fault.Of(err), "getting a token of %s for service account %s/%s: %w", what, c.conn.caller.Pod.Namespace, c.conn.caller.Pod.ServiceAccount, err)
 	out.RetryAfter = fault.RetryAfter(err)
 	if out.Reason == fault.Denied {
-		return out.WithHint("it must trust tokens of this cluster's issuer for subject system:serviceaccount:%s:%s and audience %q", c.caller.Pod.Namespace, c.caller.Pod.ServiceAccount, c.login.Audience)
+		return out.WithHint("it must trust tokens of this cluster's issuer for subject system:serviceaccount:%s:%s and audience %q", c.conn.caller.Pod.Namespace, c.conn.caller.Pod.ServiceAccount, c.conn.login.Audience)
 	}
 	return out
 }
@@ -186,6 +208,6 @@ func (c cloud) sessionName() string {
 			return '-'
 		}
 		return r
-	}, fmt.Sprintf("%s@%s", c.caller.Pod.ServiceAccount, c.caller.Pod.Namespace))
+	}, fmt.Sprintf("%s@%s", c.conn.caller.Pod.ServiceAccount, c.conn.caller.Pod.Namespace))
 	return name[:min(len(name), 64)]
 }

@@ -42,6 +42,18 @@ type description struct {
 	NextRotation string      `json:"next_rotation_date"`
 }
 
+// descriptions are what one run knows of its items.
+type descriptions struct {
+	conn *conn
+	// kinds and described are the Provider's.
+	kinds     *session.Memory[kindKey, kind]
+	described *singleflight.Group[describedKey, *description]
+
+	mu sync.Mutex
+	// noted are descriptions that were had before a read.
+	noted map[*item]description
+}
+
 // revision tells two states of an item apart.
 func (d description) revision() session.Revision {
 	if n, err := d.LastVersion.Int64(); err != nil || n <= 0 {
@@ -60,16 +72,16 @@ func (d description) next() time.Time {
 }
 
 // describe asks for an item's description.
-func (s *akeylessSession) describe(ctx context.Context, name string) (description, error) {
+func (c *conn) describe(ctx context.Context, name string) (description, error) {
 	var d description
-	tokens := func(stale *session.Token) (*session.Token, error) { return s.caller.Token(ctx, stale) }
-	r, err := s.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: "/describe-item", body: map[string]any{"name": name}})
+	tokens := func(stale *session.Token) (*session.Token, error) { return c.caller.Token(ctx, stale) }
+	r, err := c.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: "/describe-item", body: map[string]any{"name": name}})
 	if err == nil {
 		defer r.Release()
-		err = decode(r, s.endpoint.Address, &d)
+		err = decode(r, c.endpoint.Address, &d)
 	}
 	if err == nil && d.Type == "" {
-		err = fault.New(fault.BadAnswer, "the answer of %s describes no item", s.endpoint.Address).WithHint(hintForeign)
+		err = fault.New(fault.BadAnswer, "the answer of %s describes no item", c.endpoint.Address).WithHint(hintForeign)
 	}
 	return d, err
 }
@@ -82,12 +94,12 @@ func (s *akeylessSession) Prepare(ctx context.Context, list []*session.Request) 
 	failed := map[*session.Request]error{}
 	var unknown []*session.Request
 	for _, r := range list {
-		if it := itemOf(r); !s.isKnown(it) && !s.caller.Facts().Has(factOpaque+it.name) {
+		if it := itemOf(r); !s.items.isKnown(it) && !s.conn.caller.Facts().Has(factOpaque+it.name) {
 			unknown = append(unknown, r)
 		}
 	}
 	session.InParallel(unknown, func(r *session.Request) {
-		if err := s.detect(ctx, itemOf(r)); err != nil {
+		if err := s.items.detect(ctx, itemOf(r)); err != nil {
 			mu.Lock()
 			defer mu.Unlock()
 			failed[r] = err
@@ -96,49 +108,49 @@ func (s *akeylessSession) Prepare(ctx context.Context, list []*session.Request) 
 	return failed
 }
 
-func (s *akeylessSession) detect(ctx context.Context, it *item) error {
-	found, _, err := s.described.Do(ctx, describedKey{s.caller.Identity(), it.name}, s.now, time.Time{}, func() (*description, error) {
-		d, err := s.describe(ctx, it.name)
-		return &d, err
+func (d *descriptions) detect(ctx context.Context, it *item) error {
+	found, _, err := d.described.Do(ctx, describedKey{d.conn.caller.Identity(), it.name}, d.conn.now, time.Time{}, func() (*description, error) {
+		one, err := d.conn.describe(ctx, it.name)
+		return &one, err
 	})
 	switch reason := fault.Of(err); {
 	case err == nil:
-		return s.learn(it, *found)
+		return d.learn(it, *found)
 	case !singleflight.IsOwn(err) && (reason == fault.Denied || reason == fault.NotFound || reason == fault.Rejected):
-		s.caller.Facts().Set(factOpaque+it.name, struct{}{})
+		d.conn.caller.Facts().Set(factOpaque+it.name, struct{}{})
 		return nil
 	}
-	return s.explain(it, err)
+	return d.conn.explain(it, err)
 }
 
 // learn takes an item's kind from its description.
-func (s *akeylessSession) learn(it *item, d description) error {
-	k, ok := kindOf(d.Type)
+func (d *descriptions) learn(it *item, is description) error {
+	k, ok := kindOf(is.Type)
 	if !ok || k == detected {
-		return fault.New(fault.InvalidClass, "%s is a %s, which holds nothing that can be mounted", it, d.Type)
+		return fault.New(fault.InvalidClass, "%s is a %s, which holds nothing that can be mounted", it, is.Type)
 	}
-	s.kinds.Set(keyOf(s.login, it.name), k)
-	s.note(it, d)
+	d.kinds.Set(keyOf(d.conn.login, it.name), k)
+	d.note(it, is)
 	return nil
 }
 
 // retyped describes an item that could not be answered as the kind that the class
 // says, since secretType is a hint. Where it is of another kind it is to be asked
 // for again, as that. It is nil where the description says no more.
-func (s *akeylessSession) retyped(ctx context.Context, it *item, tried kind) error {
+func (d *descriptions) retyped(ctx context.Context, it *item, tried kind) error {
 	opaque := factOpaque + it.name
-	if it.kind == detected || tried != it.kind || s.caller.Facts().Has(opaque) {
+	if it.kind == detected || tried != it.kind || d.conn.caller.Facts().Has(opaque) {
 		return nil
 	}
-	d, err := s.describe(ctx, it.name)
+	is, err := d.conn.describe(ctx, it.name)
 	if err != nil {
-		s.caller.Facts().Set(opaque, struct{}{}) // the failure of the read says more
+		d.conn.caller.Facts().Set(opaque, struct{}{}) // the failure of the read says more
 		return nil
 	}
-	if err := s.learn(it, d); err != nil {
+	if err := d.learn(it, is); err != nil {
 		return err
 	}
-	if s.kindOf(it) == tried {
+	if d.kindOf(it) == tried {
 		return nil
 	}
 	return session.ErrAgain
@@ -146,8 +158,8 @@ func (s *akeylessSession) retyped(ctx context.Context, it *item, tried kind) err
 
 // misfit is the error of an item that is of another kind than the class says,
 // and asked for with what only that kind has.
-func (s *akeylessSession) misfit(it *item) error {
-	k := s.kindOf(it)
+func (d *descriptions) misfit(it *item) error {
+	k := d.kindOf(it)
 	if it.kind == detected || k == it.kind || len(it.args) == 0 && (it.version == 0 || !k.issues()) {
 		return nil
 	}
@@ -156,13 +168,13 @@ func (s *akeylessSession) misfit(it *item) error {
 
 // mistaken forgets a detected kind that may be the reason of a failure, as when an
 // item was replaced by one of another type.
-func (s *akeylessSession) mistaken(it *item, err error) {
+func (d *descriptions) mistaken(it *item, err error) {
 	if !isMistake(err) {
 		return
 	}
-	s.kinds.Forget(keyOf(s.login, it.name))
+	d.kinds.Forget(keyOf(d.conn.login, it.name))
 	if it.kind == detected {
-		s.caller.Facts().Forget(factOpaque + it.name)
+		d.conn.caller.Facts().Forget(factOpaque + it.name)
 	}
 }
 
@@ -178,9 +190,9 @@ func isMistake(err error) bool {
 // Warnings implements session.Session: of secretTypes that are not what the store
 // says.
 func (s *akeylessSession) Warnings() (warnings []string) {
-	for _, o := range s.caller.Objects() {
+	for _, o := range s.conn.caller.Objects() {
 		it := itemOf(o.Request)
-		if k := s.kindOf(it); it.kind != detected && k != it.kind {
+		if k := s.items.kindOf(it); it.kind != detected && k != it.kind {
 			warnings = append(warnings, fmt.Sprintf("%s: secretType is %s, and the item is of type %s, so it is read as that", o, it.kind, k))
 		}
 	}
@@ -188,8 +200,8 @@ func (s *akeylessSession) Warnings() (warnings []string) {
 }
 
 // kindOf is what the item's description said, or what the class says.
-func (s *akeylessSession) kindOf(it *item) kind {
-	if k, ok := s.kinds.Get(keyOf(s.login, it.name)); ok {
+func (d *descriptions) kindOf(it *item) kind {
+	if k, ok := d.kinds.Get(keyOf(d.conn.login, it.name)); ok {
 		return k
 	}
 	if it.kind == detected {
@@ -198,22 +210,22 @@ func (s *akeylessSession) kindOf(it *item) kind {
 	return it.kind
 }
 
-func (s *akeylessSession) isKnown(it *item) bool {
-	return it.kind != detected || s.kinds.Has(keyOf(s.login, it.name))
+func (d *descriptions) isKnown(it *item) bool {
+	return it.kind != detected || d.kinds.Has(keyOf(d.conn.login, it.name))
 }
 
 // note keeps a description for the read that follows it.
-func (s *akeylessSession) note(it *item, d description) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.noted[it] = d
+func (d *descriptions) note(it *item, is description) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.noted[it] = is
 }
 
-func (s *akeylessSession) notedOf(it *item) (description, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	d, ok := s.noted[it]
-	return d, ok
+func (d *descriptions) notedOf(it *item) (description, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	is, ok := d.noted[it]
+	return is, ok
 }
 
 // Unchanged implements session.Checker: it has the store describe an item that was
@@ -222,27 +234,27 @@ func (s *akeylessSession) notedOf(it *item) (description, bool) {
 // noted for the read that must follow.
 func (s *akeylessSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
 	it, opaque := itemOf(r), factOpaque+itemOf(r).name
-	if it.version != 0 || s.caller.Facts().Has(opaque) {
+	if it.version != 0 || s.conn.caller.Facts().Has(opaque) {
 		return nil
 	}
-	asked := s.caller.Began
-	d, noted := s.notedOf(it)
+	asked := s.conn.caller.Began
+	d, noted := s.items.notedOf(it)
 	if !noted {
-		asked = s.now()
+		asked = s.conn.now()
 		var err error
-		if d, err = s.describe(ctx, it.name); err != nil {
+		if d, err = s.conn.describe(ctx, it.name); err != nil {
 			if reason := fault.Of(err); !singleflight.IsOwn(err) && (reason == fault.Denied || reason == fault.NotFound) {
-				s.caller.Facts().Set(opaque, struct{}{})
+				s.conn.caller.Facts().Set(opaque, struct{}{})
 			}
 			return nil // the read tells more
 		}
-		s.note(it, d)
+		s.items.note(it, d)
 	}
 	was := before.Answer.Revision
-	if !was.Known() || was != d.revision() || !session.VersionWillDo(before.Read, s.caller.Began) {
+	if !was.Known() || was != d.revision() || !session.VersionWillDo(before.Read, s.conn.caller.Began) {
 		return nil
 	}
-	again := before.Again(asked, s.now(), before.Token, s.caller.Correlation)
+	again := before.Again(asked, s.conn.now(), before.Token, s.conn.caller.Correlation)
 	rotates(again, d)
 	return again
 }

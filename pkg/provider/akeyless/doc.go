@@ -4,15 +4,17 @@
 // class asks for.
 //
 // The engine of package session calls it: Provider is its Store, and
-// akeylessSession its Session for one run over one volume. What is Akeyless' own:
+// akeylessSession its Session for one run over one volume, which asks through a
+// conn. What is Akeyless' own:
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
 //	client, judge           requests, and what answers mean
-//	login, cloud            tokens, by the pod's identity or one that a cloud gives for it
+//	login, cloud, aws       tokens, by the pod's identity or one that a cloud gives for it
 //	describe                of which type an item is, and whether it has changed
 //	read                    static secrets in one request, the others one by one
-//	issue                   dynamic secrets and PKI certificates
+//	issue, csr              dynamic secrets and PKI certificates
 //	value                   the values picked out of the answers
+//	try                     what a class needs of Akeyless, and whether a pod has it
 //
 // The client is a page of net/http rather than the generated akeyless-go: the
 // eight calls that are needed take and give small JSON objects, the generated

@@ -33,34 +33,34 @@ func (s *akeylessSession) Detached() {}
 // Issue implements session.Session.
 func (s *akeylessSession) Issue(ctx context.Context, tokens session.Tokens, r *session.Request) (*session.Reading, error) {
 	it := itemOf(r)
-	if err := s.misfit(it); err != nil {
+	if err := s.items.misfit(it); err != nil {
 		return nil, err
 	}
-	tried := s.kindOf(it)
-	ask := s.produce
+	tried := s.items.kindOf(it)
+	ask := s.conn.produce
 	if tried == pki {
-		ask = s.certify
+		ask = s.conn.certify
 	}
-	rd := &session.Reading{At: s.now(), Correlation: s.caller.Correlation}
+	rd := &session.Reading{At: s.conn.now(), Correlation: s.conn.caller.Correlation}
 	rd.Asked, rd.Read = rd.At, rd.At
 	err := ask(ctx, tokens, r, rd)
 	if err == nil && !rd.End.After(rd.At) {
-		err = fault.New(fault.BadAnswer, "the credential from %s is over already", s.endpoint.Address)
+		err = fault.New(fault.BadAnswer, "the credential from %s is over already", s.conn.endpoint.Address)
 	}
 	if err == nil {
 		return rd, nil
 	}
 	if isMistake(err) {
-		s.mistaken(it, err)
-		if again := s.retyped(ctx, it, tried); again != nil {
+		s.items.mistaken(it, err)
+		if again := s.items.retyped(ctx, it, tried); again != nil {
 			return nil, again
 		}
 	}
-	return nil, s.explain(it, err)
+	return nil, s.conn.explain(it, err)
 }
 
 // produce has a dynamic secret's producer make a credential.
-func (s *akeylessSession) produce(ctx context.Context, tokens session.Tokens, r *session.Request, rd *session.Reading) error {
+func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Request, rd *session.Reading) error {
 	it := itemOf(r)
 	wait := producerTimeout
 	if seconds, err := strconv.Atoi(it.args[argTimeout]); err == nil {
@@ -81,7 +81,7 @@ func (s *akeylessSession) produce(ctx context.Context, tokens session.Tokens, r 
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+2*producerMargin)
 	defer cancel()
-	reply, err := s.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: "/get-dynamic-secret-value", body: body, about: it.name, issues: true, reads: true, patience: wait + producerMargin})
+	reply, err := c.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: "/get-dynamic-secret-value", body: body, about: it.name, issues: true, reads: true, patience: wait + producerMargin})
 	if err != nil {
 		return err
 	}
@@ -89,23 +89,23 @@ func (s *akeylessSession) produce(ctx context.Context, tokens session.Tokens, r 
 	// Producers that people write themselves answer with any JSON.
 	said := bytes.TrimSpace(reply.Body)
 	if !json.Valid(said) {
-		return notJSON(reply, s.endpoint.Address)
+		return notJSON(reply, c.endpoint.Address)
 	}
 	if empty(said) {
-		return fault.New(fault.BadAnswer, "the answer of %s is empty", s.endpoint.Address)
+		return fault.New(fault.BadAnswer, "the answer of %s is empty", c.endpoint.Address)
 	}
 	if isNotice(said) {
-		return fault.New(fault.BadAnswer, "the answer of %s holds no credential, only %s", s.endpoint.Address, params.Keys(said)).WithHint(hintForeign)
+		return fault.New(fault.BadAnswer, "the answer of %s holds no credential, only %s", c.endpoint.Address, params.Keys(said)).WithHint(hintForeign)
 	}
 	rd.Kind = session.Leased
-	keys, whole := s.caller.Keys(r, rd.Kind)
+	keys, whole := c.caller.Keys(r, rd.Kind)
 	if rd.Answer, err = keep(dynamic, said, keys, whole, session.Room(reply)); err != nil {
 		return err
 	}
 	rd.Answer.LeaseID = textOf(params.Member(said, "id"))
 	rd.End = rd.At.Add(lifeOf(textOf(params.Member(said, "ttl_in_minutes"))))
 	if rd.Answer.LeaseID == "" {
-		s.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", logkey.Item, it.name)
+		c.client.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", logkey.Item, it.name)
 	}
 	return nil
 }
@@ -149,7 +149,7 @@ func lifeOf(text string) time.Duration {
 
 // certify has a certificate issued for a key that is made here, or for the
 // class's own request.
-func (s *akeylessSession) certify(ctx context.Context, tokens session.Tokens, r *session.Request, rd *session.Reading) error {
+func (c *conn) certify(ctx context.Context, tokens session.Tokens, r *session.Request, rd *session.Reading) error {
 	it := itemOf(r)
 	request, key, err := certificateRequest(it.args)
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *akeylessSession) certify(ctx context.Context, tokens session.Tokens, r 
 			body[name] = it.args[name]
 		}
 	}
-	reply, err := s.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: "/get-pki-certificate", body: body, about: it.name, issues: true, reads: true})
+	reply, err := c.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: "/get-pki-certificate", body: body, about: it.name, issues: true, reads: true})
 	if err != nil {
 		return err
 	}
@@ -171,11 +171,11 @@ func (s *akeylessSession) certify(ctx context.Context, tokens session.Tokens, r 
 		Parent string `json:"parent_cert"`
 		ID     string `json:"cert_display_id"`
 	}
-	if err := decode(reply, s.endpoint.Address, &answer); err != nil {
+	if err := decode(reply, c.endpoint.Address, &answer); err != nil {
 		return err
 	}
 	if rd.End, err = notAfter(answer.Data); err != nil {
-		return fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.endpoint.Address, err)
+		return fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", c.endpoint.Address, err)
 	}
 	out := map[string]string{"certificate_pem": answer.Data}
 	for name, value := range map[string]string{"private_key_pem": key, "parent_cert": answer.Parent, "cert_display_id": answer.ID} {

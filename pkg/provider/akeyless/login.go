@@ -18,40 +18,39 @@ import (
 
 // Login implements session.Session. Akeyless does not tell whether it went by the
 // pod or the service account, so the identity is known before.
-//
-//  1. What the access type takes is got together: the pod's token, a cloud
-//     identity made of it, or the credential of the volume's Secret.
-//  2. The answer must hold a token.
 func (s *akeylessSession) Login(ctx context.Context) (*session.Token, bool, error) {
-	t, err := s.logIn(ctx)
+	t, err := s.conn.logIn(ctx)
 	if err != nil {
-		err = explainLogin(s.login, s.caller.Bearer, err)
+		err = explainLogin(s.conn.login, s.conn.caller.Bearer, err)
 	}
 	return t, false, singleflight.Own(err)
 }
 
-func (s *akeylessSession) logIn(ctx context.Context) (*session.Token, error) {
-	l, b := s.login, s.caller.Bearer
-	body, err := s.credentials(ctx)
+func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
+	// 1. What the access type takes is got together: the pod's token, a cloud identity
+	//    made of it, or the credential of the volume's Secret.
+	l, b := c.login, c.caller.Bearer
+	body, err := c.credentials(ctx)
 	if err != nil {
 		return nil, err
 	}
-	secrets := s.caller.Secrets(nil)
+	secrets := c.caller.Secrets(nil)
 	if id, ok := body["cloud-id"].(string); ok {
 		secrets = append(secrets, secret.NewString(id))
 	}
-	asked := s.now()
-	r, err := s.do(ctx, call{endpoint: s.endpoint, operation: endpoint.OpLogin, tenant: b.Pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
+	// 2. It is sent to the gateway, whose answer must hold a token.
+	asked := c.now()
+	r, err := c.client.do(ctx, call{endpoint: c.endpoint, operation: endpoint.OpLogin, tenant: b.Pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
 	if err != nil {
 		return nil, err
 	}
-	a, err := readAuth(r, s.endpoint.Address)
+	a, err := readAuth(r, c.endpoint.Address)
 	if err != nil {
 		return nil, err
 	}
-	s.config.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, s.endpoint.Address.String(), logkey.AccessType, string(l.Type),
+	c.client.config.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, c.endpoint.Address.String(), logkey.AccessType, string(l.Type),
 		logkey.AccessID, l.AccessID, logkey.JTI, b.Tokens[l.Audience].Claims.ID)
-	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked)}, asked, s.config.Jitter()), nil
+	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked)}, asked, c.client.config.Jitter()), nil
 }
 
 func readAuth(r *endpoint.Reply, at endpoint.Address) (authAnswer, error) {
@@ -71,8 +70,8 @@ func readAuth(r *endpoint.Reply, at endpoint.Address) (authAnswer, error) {
 }
 
 // credentials are the body of /auth.
-func (s *akeylessSession) credentials(ctx context.Context) (map[string]any, error) {
-	l, b := s.login, s.caller.Bearer
+func (c *conn) credentials(ctx context.Context) (map[string]any, error) {
+	l, b := c.login, c.caller.Bearer
 	body := map[string]any{"access-type": string(l.Type), "json": true}
 	if l.AccessID != "" {
 		body["access-id"] = l.AccessID
@@ -85,7 +84,7 @@ func (s *akeylessSession) credentials(ctx context.Context) (map[string]any, erro
 		body[map[accessType]string{typeAccessKey: "access-key", typeUID: "uid_token"}[l.Type]] = b.Given.Reveal()
 		return body, nil
 	}
-	account, err := b.Tokens.For(l.Audience, s.now())
+	account, err := b.Tokens.For(l.Audience, c.now())
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +96,7 @@ func (s *akeylessSession) credentials(ctx context.Context) (map[string]any, erro
 	case typeJWT:
 		body["jwt"] = account.JWT.Reveal()
 	default:
-		id, err := s.cloudID(ctx, account)
+		id, err := c.cloudID(ctx, account)
 		if err != nil {
 			return nil, err
 		}

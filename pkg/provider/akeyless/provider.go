@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -25,7 +24,7 @@ type Provider struct {
 	operator  endpoint.Target
 	allowed   endpoint.Allowlist
 	endpoints endpoint.Pool
-	requests  endpoint.Client
+	client    *client
 	// kinds are what items are by their descriptions.
 	kinds     session.Memory[kindKey, kind]
 	described singleflight.Group[describedKey, *description]
@@ -60,16 +59,14 @@ func New(c Config) (*Provider, error) {
 	}
 	p := &Provider{
 		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, allowed: allowed}
-	p.requests = endpoint.Client{Settings: &p.config.Settings, Names: settingNames()}
 	p.endpoints = endpoint.Pool{
 		Logger: c.Logger, Names: settingNames(), Operator: c.Instead.Over(p.operator), Files: files, Allowed: allowed,
 		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
 	}
+	p.client = &client{config: &p.config, requests: endpoint.Client{Settings: &p.config.Settings, Names: settingNames()}, endpoints: &p.endpoints}
 	p.Engine = session.New(&p.config.Settings, p)
 	return p, nil
 }
-
-func (p *Provider) now() time.Time { return p.config.Now() }
 
 // Traits implements session.Store: a credential is ended by its id, with a login.
 func (p *Provider) Traits() session.Traits { return session.Traits{StateVersion: 2} }

@@ -23,7 +23,7 @@ import (
 const maxBatch = 100
 
 // Issues implements session.Session.
-func (s *akeylessSession) Issues(r *session.Request) bool { return s.kindOf(itemOf(r)).issues() }
+func (s *akeylessSession) Issues(r *session.Request) bool { return s.items.kindOf(itemOf(r)).issues() }
 
 // Leases implements session.Session: no credential hangs on a token.
 func (s *akeylessSession) Leases(*session.Request) bool { return false }
@@ -35,7 +35,7 @@ func (s *akeylessSession) Batches(list []*session.Request) (out [][]*session.Req
 	var versions []int64
 	for _, r := range list {
 		it := itemOf(r)
-		if s.kindOf(it) != static {
+		if s.items.kindOf(it) != static {
 			out = append(out, []*session.Request{r})
 			continue
 		}
@@ -62,8 +62,8 @@ func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch
 	tried := map[*session.Request]kind{}
 	var rest []*session.Request
 	for _, r := range batch {
-		tried[r] = s.kindOf(itemOf(r))
-		if err := s.misfit(itemOf(r)); err != nil {
+		tried[r] = s.items.kindOf(itemOf(r))
+		if err := s.items.misfit(itemOf(r)); err != nil {
 			out[r] = session.Read{Err: err}
 			continue
 		}
@@ -80,7 +80,7 @@ func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch
 		got, err = s.texts(ctx, tokens, rest)
 	}
 	if err != nil {
-		return nil, s.explain(itemOf(rest[0]), err)
+		return nil, s.conn.explain(itemOf(rest[0]), err)
 	}
 	var mu sync.Mutex
 	session.InParallel(rest, func(r *session.Request) {
@@ -97,23 +97,23 @@ func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch
 func (s *akeylessSession) finish(ctx context.Context, r *session.Request, one session.Read, tried kind) session.Read {
 	it := itemOf(r)
 	if one.Err == nil && !one.Absent || one.Err != nil && !isMistake(one.Err) {
-		return session.Read{Reading: one.Reading, Err: s.explained(it, one.Err)}
+		return session.Read{Reading: one.Reading, Err: s.conn.explained(it, one.Err)}
 	}
-	s.mistaken(it, one.Err)
-	if err := s.retyped(ctx, it, tried); err != nil {
+	s.items.mistaken(it, one.Err)
+	if err := s.items.retyped(ctx, it, tried); err != nil {
 		return session.Read{Err: err}
 	}
-	if one.Err != nil && fault.Of(one.Err) == fault.NotFound && s.caller.Optional(r) {
-		return session.Read{Reading: session.Absent(s.now(), nil)}
+	if one.Err != nil && fault.Of(one.Err) == fault.NotFound && s.conn.caller.Optional(r) {
+		return session.Read{Reading: session.Absent(s.conn.now(), nil)}
 	}
-	return session.Read{Reading: one.Reading, Err: s.explained(it, one.Err)}
+	return session.Read{Reading: one.Reading, Err: s.conn.explained(it, one.Err)}
 }
 
-func (s *akeylessSession) explained(it *item, err error) error {
+func (c *conn) explained(it *item, err error) error {
 	if err == nil {
 		return nil
 	}
-	return s.explain(it, err)
+	return c.explain(it, err)
 }
 
 // texts reads static secrets.
@@ -161,17 +161,17 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 	}
 	body := map[string]any{"names": names}
 	s.refine(body, list...)
-	asked := s.now()
-	reply, err := s.ask(ctx, tokens, call{operation: endpoint.OpRead, path: "/get-secret-value", body: body, about: strings.Join(names, " "), reads: true})
+	asked := s.conn.now()
+	reply, err := s.conn.ask(ctx, tokens, call{operation: endpoint.OpRead, path: "/get-secret-value", body: body, about: strings.Join(names, " "), reads: true})
 	if err != nil {
 		return nil, err
 	}
 	defer reply.Release()
-	if err := checkObject(reply, s.endpoint.Address); err != nil {
+	if err := checkObject(reply, s.conn.endpoint.Address); err != nil {
 		return nil, err
 	}
 	if foreign(reply.Body, names) {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s is JSON, but not Akeyless': it names no item", s.endpoint.Address).WithHint(hintForeign)
+		return nil, fault.New(fault.BadAnswer, "the answer of %s is JSON, but not Akeyless': it names no item", s.conn.endpoint.Address).WithHint(hintForeign)
 	}
 	values := params.Select(reply.Body, wanted)
 	out := make(map[*session.Request]session.Read, len(list))
@@ -182,12 +182,12 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 			raw, ok = values[strings.TrimPrefix(name, "/")]
 		}
 		switch {
-		case !ok && s.caller.Optional(r) && len(values) > 0:
+		case !ok && s.conn.caller.Optional(r) && len(values) > 0:
 			out[r] = session.Read{Reading: session.Absent(asked, nil)}
 		case !ok:
-			out[r] = session.Read{Err: fault.New(fault.NotFound, "the answer of %s does not hold it", s.endpoint.Address)}
+			out[r] = session.Read{Err: fault.New(fault.NotFound, "the answer of %s does not hold it", s.conn.endpoint.Address)}
 		case string(raw) == "null":
-			out[r] = session.Read{Err: fault.New(fault.BadAnswer, "the answer of %s holds no value", s.endpoint.Address)}
+			out[r] = session.Read{Err: fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.endpoint.Address)}
 		default:
 			rd, err := s.reading(r, static, raw, asked, reply)
 			if err != nil {
@@ -216,10 +216,10 @@ func (s *akeylessSession) refine(body map[string]any, list ...*session.Request) 
 		body["version"] = version
 	}
 	described := func(r *session.Request) bool {
-		_, ok := s.notedOf(itemOf(r))
+		_, ok := s.items.notedOf(itemOf(r))
 		return ok
 	}
-	if s.caller.Fresh || slices.ContainsFunc(list, described) {
+	if s.conn.caller.Fresh || slices.ContainsFunc(list, described) {
 		body["ignore-cache"] = strconv.FormatBool(true)
 	}
 }
@@ -243,13 +243,13 @@ func (s *akeylessSession) readSingle(ctx context.Context, tokens session.Tokens,
 		}
 	}
 	s.refine(c.body, r)
-	asked := s.now()
-	reply, err := s.ask(ctx, tokens, c)
+	asked := s.conn.now()
+	reply, err := s.conn.ask(ctx, tokens, c)
 	if err != nil {
 		return nil, err
 	}
 	defer reply.Release()
-	if err := checkObject(reply, s.endpoint.Address); err != nil {
+	if err := checkObject(reply, s.conn.endpoint.Address); err != nil {
 		return nil, err
 	}
 	if k != rotated {
@@ -257,7 +257,7 @@ func (s *akeylessSession) readSingle(ctx context.Context, tokens session.Tokens,
 	}
 	raw := params.Member(reply.Body, "value")
 	if len(raw) == 0 || string(raw) == "null" {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", s.endpoint.Address)
+		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.endpoint.Address)
 	}
 	return s.reading(r, rotated, raw, asked, reply)
 }
@@ -271,7 +271,7 @@ func (s *akeylessSession) certificateReading(r *session.Request, reply *endpoint
 		end, err = notAfter(stored.PEM)
 	}
 	if err != nil {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.endpoint.Address, err)
+		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.conn.endpoint.Address, err)
 	}
 	rd, err := s.reading(r, certificate, reply.Body, asked, reply)
 	if err == nil {
@@ -282,13 +282,13 @@ func (s *akeylessSession) certificateReading(r *session.Request, reply *endpoint
 
 // reading joins an answer with what was noted before it was asked for.
 func (s *akeylessSession) reading(r *session.Request, k kind, raw []byte, asked time.Time, reply *endpoint.Reply) (*session.Reading, error) {
-	keys, whole := s.caller.Keys(r, session.Polled)
+	keys, whole := s.conn.caller.Keys(r, session.Polled)
 	a, err := keep(k, raw, keys, whole, session.Room(reply))
 	if err != nil {
 		return nil, err
 	}
-	rd := &session.Reading{Answer: a, Asked: asked, Read: asked, At: s.now(), Correlation: s.caller.Correlation}
-	if d, ok := s.notedOf(itemOf(r)); ok {
+	rd := &session.Reading{Answer: a, Asked: asked, Read: asked, At: s.conn.now(), Correlation: s.conn.caller.Correlation}
+	if d, ok := s.items.notedOf(itemOf(r)); ok {
 		a.Revision = d.revision()
 		rotates(rd, d)
 	}

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
@@ -16,14 +16,8 @@ import (
 
 // akeylessSession is Akeyless' side of one run over one volume.
 type akeylessSession struct {
-	*Provider
-	caller   *session.Caller
-	login    login
-	endpoint *endpoint.Endpoint
-
-	mu sync.Mutex
-	// noted are descriptions that were had before a read.
-	noted map[*item]description
+	conn  *conn
+	items *descriptions
 }
 
 var (
@@ -36,28 +30,40 @@ var (
 // Open implements session.Store.
 func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session, error) {
 	l := loginOf(c.Login)
-	e, err := p.endpoints.Get(ctx, l.Target, p.now())
+	e, err := p.endpoints.Get(ctx, l.Target, p.config.Now())
 	if err != nil {
 		return nil, err
 	}
-	return &akeylessSession{Provider: p, caller: c, login: l, endpoint: e, noted: map[*item]description{}}, nil
+	to := &conn{client: p.client, endpoint: e, login: l, caller: c}
+	return &akeylessSession{conn: to, items: &descriptions{conn: to, kinds: &p.kinds, described: &p.described, noted: map[*item]description{}}}, nil
 }
+
+// conn is the way of one run to its gateway: where it asks, by which login, and
+// for whom.
+type conn struct {
+	client   *client
+	endpoint *endpoint.Endpoint
+	login    login
+	caller   *session.Caller
+}
+
+func (c *conn) now() time.Time { return c.client.config.Now() }
 
 // ask makes a call with a token. One with status 401 may be the token's: then one
 // new login is tried.
-func (s *akeylessSession) ask(ctx context.Context, tokens session.Tokens, k call) (*endpoint.Reply, error) {
-	k.owner, k.endpoint, k.tenant = s.caller.Owner(), s.endpoint, s.caller.Pod.Namespace
+func (c *conn) ask(ctx context.Context, tokens session.Tokens, k call) (*endpoint.Reply, error) {
+	k.owner, k.endpoint, k.tenant = c.caller.Owner(), c.endpoint, c.caller.Pod.Namespace
 	k.about = strings.Join([]string{k.path, k.about}, " ")
 	ask := func(t *session.Token) (*endpoint.Reply, error) {
-		k.body["token"], k.secrets = t.Value.Reveal(), s.caller.Secrets(t)
-		return s.do(ctx, k)
+		k.body["token"], k.secrets = t.Value.Reveal(), c.caller.Secrets(t)
+		return c.client.do(ctx, k)
 	}
-	return session.AskTwice(s.now, tokens, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
+	return session.AskTwice(c.now, tokens, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
 }
 
 // explain adds what was attempted, and what a person can do about it. A login
 // that failed says all that itself.
-func (s *akeylessSession) explain(it *item, err error) error {
+func (c *conn) explain(it *item, err error) error {
 	if singleflight.IsOwn(err) {
 		return err
 	}
@@ -69,7 +75,7 @@ func (s *akeylessSession) explain(it *item, err error) error {
 	}
 	switch out.Reason {
 	case fault.Denied:
-		return out.WithHint("a role of access ID %q must allow read on the item, to this service account if it goes by claims", s.login.AccessID)
+		return out.WithHint("a role of access ID %q must allow read on the item, to this service account if it goes by claims", c.login.AccessID)
 	case fault.NotFound:
 		return out.WithHint("there is no such item, or the role does not let the pod know of it")
 	case fault.Rejected:
@@ -89,9 +95,9 @@ func typeHint(it *item) string {
 // over already. Where the store refuses, or the pod has nothing left to log in
 // with, it ends by its time to live: to try again would not help.
 func (s *akeylessSession) Revoke(ctx context.Context, r session.Revocation, login func(context.Context, bool) (*session.Token, error)) error {
-	err := s.revoke(ctx, r, login, false)
+	err := s.conn.revoke(ctx, r, login, false)
 	if errors.Is(err, errUnauthorized) {
-		err = s.revoke(ctx, r, login, true)
+		err = s.conn.revoke(ctx, r, login, true)
 	}
 	switch reason := fault.Of(err); {
 	case err == nil, reason == fault.NotFound:
@@ -99,20 +105,20 @@ func (s *akeylessSession) Revoke(ctx context.Context, r session.Revocation, logi
 	case reason.Outage(), reason == fault.Canceled, reason == fault.Internal:
 		return fmt.Errorf("ending credential %q of dynamic item %q: %w", r.LeaseID, r.Name, err)
 	}
-	s.config.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", logkey.Item, r.Name, logkey.Credential, r.LeaseID, logkey.Ends, r.Expires, logkey.Error, err)
+	s.conn.client.config.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", logkey.Item, r.Name, logkey.Credential, r.LeaseID, logkey.Ends, r.Expires, logkey.Error, err)
 	return nil
 }
 
-func (s *akeylessSession) revoke(ctx context.Context, r session.Revocation, login func(context.Context, bool) (*session.Token, error), again bool) error {
+func (c *conn) revoke(ctx context.Context, r session.Revocation, login func(context.Context, bool) (*session.Token, error), again bool) error {
 	t, err := login(ctx, again)
 	if err != nil {
 		return err
 	}
 	const path = "/dynamic-secret-tmp-creds-delete"
-	_, err = s.do(ctx, call{
-		endpoint: s.endpoint, operation: endpoint.OpRevoke, tenant: s.caller.Pod.Namespace, path: path,
+	_, err = c.client.do(ctx, call{
+		endpoint: c.endpoint, operation: endpoint.OpRevoke, tenant: c.caller.Pod.Namespace, path: path,
 		body:  map[string]any{"name": r.Name, "tmp-creds-id": r.LeaseID, "token": t.Value.Reveal()},
-		about: path + " " + r.Name, secrets: s.caller.Secrets(t),
+		about: path + " " + r.Name, secrets: c.caller.Secrets(t),
 	})
 	return err
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -12,83 +13,50 @@ import (
 
 // Trial is what came of trying a class without a volume.
 type Trial struct {
+	session.Trial
 	Need
-	// Reached is the gateway that was asked.
-	Reached string
-	// Refused is why there is no login; Objects are empty then.
-	Refused error
 	Objects []Tried
 }
 
-// Tried is one object of a trial.
+// Tried is one object of a trial. Its Detail is the item's type.
 type Tried struct {
-	Index    int
-	Name     string
-	Item     string
-	Optional bool
+	session.Tried
+	Item string
 	// Missing are the capabilities that the login lacks; Unasked is why it is not
 	// known, nil if it is.
 	Missing []string
 	Unasked error
-	// There tells that the item was described, and Type as what; Absent that there
-	// is none.
-	There, Absent bool
-	Type          string
-	// Read tells that the item was read or made, and Size how many bytes the file
-	// would have.
-	Read bool
-	Size int
-	// Failed is why it could not be.
-	Failed error
 }
 
 // Try logs in as a pod would, and asks what the login may do with each item, and
-// for its description. Only where read is set are the items read, and made; their
-// values go nowhere, and dynamic credentials are ended. Akeyless has no way to end
-// a login: its token ends by itself.
-//
-// The error is for a class that is refused before anything is asked, and for a
-// gateway that is not reached.
+// for its description. Only where read is set are the items read, and made, and
+// dynamic credentials are ended. Akeyless has no way to end a login: its token
+// ends by itself. For the error see session.Engine.Try.
 func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Trial, error) {
 	s, err := p.newSpec(r.Class)
 	if err != nil {
-		return nil, err
+		return &Trial{}, err
 	}
-	trial := &Trial{Reached: s.login.Target.Address.String()}
-	if trial.Need, err = p.Needs(r.Class); err != nil {
-		return nil, err
-	}
-	t := session.Trial{LoggedIn: func(ctx context.Context, v session.Session, _ *session.Token, err error) error {
-		switch {
-		case err != nil && fault.Of(err).Outage():
-			return err
-		case err != nil:
-			trial.Refused = err
-			return nil
+	trial := &Trial{Need: s.needs()}
+	trial.Trial, err = p.Engine.Try(ctx, r, read, func(ctx context.Context, v session.Session, _ *session.Token) (tried []*session.Tried) {
+		c := v.(*akeylessSession).conn //nolint:forcetypeassert // Open made it
+		trial.Objects = make([]Tried, len(s.objects))
+		for i, o := range s.objects {
+			trial.Objects[i] = c.tryObject(ctx, o, trial.Rights)
+			tried = append(tried, &trial.Objects[i].Tried)
 		}
-		as := v.(*akeylessSession) //nolint:forcetypeassert // Open made it
-		for _, o := range s.objects {
-			trial.Objects = append(trial.Objects, as.tryObject(ctx, o, trial.Rights))
-		}
-		return nil
-	}}
-	if read {
-		t.Answered = func(results map[string]session.Result) {
-			for i, o := range s.objects {
-				trial.Objects[i].outcome(p, o, results[o.Request.ID])
-			}
-		}
-	}
-	left, err := p.Engine.Try(ctx, r, t)
+		return tried
+	})
 	if err == nil {
-		err = left
+		err = trial.NotRevoked
 	}
 	return trial, err
 }
 
-func (s *akeylessSession) tryObject(ctx context.Context, o *object, rights []Right) Tried {
-	tried := Tried{Index: o.Index, Name: o.Name, Item: o.item.name, Optional: o.Optional}
-	held, err := s.permissions(ctx, o.item.name)
+// tryObject asks for what can be known of an object without reading it.
+func (c *conn) tryObject(ctx context.Context, o *object, rights []Right) Tried {
+	tried := Tried{Tried: session.Tried{Index: o.Index, Name: o.Name, Optional: o.Optional, There: session.Unseen}, Item: o.item.name}
+	held, err := c.permissions(ctx, o.item.name)
 	tried.Unasked = err
 	i := slices.IndexFunc(rights, func(r Right) bool { return r.Item == o.item.name })
 	for _, capability := range rights[i].Capabilities {
@@ -99,54 +67,124 @@ func (s *akeylessSession) tryObject(ctx context.Context, o *object, rights []Rig
 			tried.Missing = append(tried.Missing, capability)
 		}
 	}
-	d, err := s.describe(ctx, o.item.name)
+	d, err := c.describe(ctx, o.item.name)
 	switch {
 	case err == nil:
-		tried.There, tried.Type = true, d.Type
+		tried.There, tried.Detail = session.IsThere, d.Type
 	case fault.Of(err) == fault.NotFound:
-		tried.Absent = true
+		tried.There = session.NotThere
 	case fault.Of(err) == fault.Denied && tried.Unasked == nil && slices.Contains(held, "list"):
-		tried.Absent = true // Akeyless answers so for what is not there
+		tried.There = session.NotThere // Akeyless answers so for what is not there
 	}
 	return tried
 }
 
 // permissions are what the login may do with an item, whether or not there is
 // one.
-func (s *akeylessSession) permissions(ctx context.Context, name string) ([]string, error) {
+func (c *conn) permissions(ctx context.Context, name string) ([]string, error) {
 	var answer struct {
 		Permissions []string `json:"client_permissions"`
 	}
-	tokens := func(stale *session.Token) (*session.Token, error) { return s.caller.Token(ctx, stale) }
-	r, err := s.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: "/describe-permissions", body: map[string]any{"path": name, "type": "item"}})
+	tokens := func(stale *session.Token) (*session.Token, error) { return c.caller.Token(ctx, stale) }
+	r, err := c.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: "/describe-permissions", body: map[string]any{"path": name, "type": "item"}})
 	if err != nil {
 		return nil, err
 	}
 	defer r.Release()
-	if err := decode(r, s.endpoint.Address, &answer); err != nil {
+	if err := decode(r, c.endpoint.Address, &answer); err != nil {
 		return nil, err
 	}
 	return answer.Permissions, nil
 }
 
-// outcome takes what came of a read, and of its value the size alone.
-func (t *Tried) outcome(p *Provider, o *object, res session.Result) {
-	switch {
-	case res.Err != nil:
-		t.Failed = res.Err
-	case res.Reading == nil:
-		t.Failed = fault.New(fault.Canceled, "it was not made, since another item could not be read")
-	case res.Absent:
-		t.Absent = true
-	default:
-		value, err := p.File(&o.Object, res.Answer)
-		switch {
-		case err == nil:
-			t.Read, t.Size = true, len(value)
-		case o.Optional && fault.Of(err) == fault.NotFound:
-			t.Absent = true
-		default:
-			t.Failed = err
+// Need is what a class asks of Akeyless: where it logs in, and the items that
+// it reads.
+type Need struct {
+	Gateway    string
+	AccessID   string
+	AccessType string
+	// Audience is that of the service account token to log in with; empty where
+	// the login is not the pod's.
+	Audience string
+	// AsPod tells that the login is the pod's own, and Claims that roles can go by
+	// the service account.
+	AsPod, Claims bool
+	// Key is the key of the volume's Secret that the login is made with; empty
+	// where it needs none, or the class itself holds it.
+	Key    string
+	Rights []Right
+	// Files are those on the node that the connection takes.
+	Files []string
+}
+
+// Right is what an item takes.
+type Right struct {
+	Item         string
+	Capabilities []string
+	// Versions are those that let a refresh ask whether the item has changed.
+	Versions []string
+	// Objects are those of the class that ask for it, by index.
+	Objects []int
+}
+
+// Needs tells what a class asks of Akeyless, in the order of the class.
+func (p *Provider) Needs(c *class.Class) (Need, error) {
+	s, err := p.newSpec(c)
+	if err != nil {
+		return Need{}, err
+	}
+	return s.needs(), nil
+}
+
+func (s *spec) needs() Need {
+	l := s.login
+	n := Need{
+		Gateway: s.named.Address.String(), Files: s.named.TLS.Files(), AccessID: l.AccessID, AccessType: string(l.Type),
+		AsPod: l.Type.asPod(), Claims: l.Type.seesPod(),
+	}
+	if n.AsPod {
+		n.Audience = l.Audience
+	}
+	if s.Given.Empty() {
+		n.Key = l.Type.secretKey()
+	}
+	at := map[string]int{}
+	for _, o := range s.objects {
+		i, known := at[o.item.name]
+		if !known {
+			i = len(n.Rights)
+			at[o.item.name] = i
+			n.Rights = append(n.Rights, Right{Item: o.item.name})
+		}
+		n.Rights[i].add(o)
+	}
+	return n
+}
+
+func (r *Right) add(o *object) {
+	r.Objects = append(r.Objects, o.Index)
+	merge(&r.Capabilities, o.item.kind.capabilities()...)
+	if !o.item.kind.issues() {
+		merge(&r.Versions, "list")
+	}
+}
+
+func merge(to *[]string, words ...string) {
+	for _, w := range words {
+		if !slices.Contains(*to, w) {
+			*to = append(*to, w)
 		}
 	}
+}
+
+// capabilities are what Akeyless asks for. An item whose type the class does not
+// say has to be described.
+func (k kind) capabilities() []string {
+	switch k {
+	case rotated:
+		return []string{"read", "list", "update"}
+	case detected:
+		return []string{"read", "list"}
+	}
+	return []string{"read"}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
@@ -164,44 +163,4 @@ func (e *Engine) Destination(id string) string {
 		return ""
 	}
 	return g.key.Login.Destination()
-}
-
-// Trial is a class that is tried without a volume.
-type Trial struct {
-	// LoggedIn is called with what came of the login. Its error ends the trial.
-	LoggedIn func(ctx context.Context, s Session, t *Token, err error) error
-	// Answered is called with the answers of all requests, by their ids; nil where none are to
-	// be made.
-	Answered func(results map[string]Result)
-}
-
-// Try logs in as a pod would. In the end what was issued is revoked; left is why
-// it could not be.
-func (e *Engine) Try(ctx context.Context, r provider.Request, trial Trial) (left, err error) {
-	f, work, leave, err := e.begin(ctx, r)
-	if err != nil {
-		return nil, err
-	}
-	err = f.try(work, trial)
-	leave()
-	return e.Release(context.WithoutCancel(ctx), r.Volume), err
-}
-
-func (f *run) try(ctx context.Context, trial Trial) error {
-	if err := f.join(); err != nil {
-		return err
-	}
-	t, err := f.logins.token(ctx, f.volume.now().group, nil)
-	if errors.Is(err, errPodBound) {
-		t, err = f.logins.token(ctx, f.logins.rejoin(), nil)
-	}
-	if err := trial.LoggedIn(ctx, f.session, t, err); err != nil || t == nil || trial.Answered == nil {
-		return err
-	}
-	results := make(map[string]Result, len(f.spec.Requests))
-	for i, res := range f.obtain(ctx) {
-		results[f.spec.Requests[i].ID] = res
-	}
-	trial.Answered(results)
-	return nil
 }

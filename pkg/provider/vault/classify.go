@@ -8,9 +8,38 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
+
+// kinds are what the answers to requests proved to be.
+type kinds struct {
+	known session.Memory[requestKey, session.Kind]
+}
+
+// requestKey is a request, by which its kind is remembered.
+type requestKey struct {
+	target       endpoint.Target
+	namespace    string
+	method, path string
+}
+
+func (k *kinds) of(l login, r *request) (session.Kind, bool) {
+	return k.known.Get(requestKey{l.target, l.namespace, r.method, r.path})
+}
+
+func (k *kinds) learn(l login, r *request, kind session.Kind) {
+	k.known.Set(requestKey{l.target, l.namespace, r.method, r.path}, kind)
+}
+
+// looksLeased recognises <mount>/creds/<role>, which is how the engines of
+// databases, clouds and brokers name what they lease.
+func looksLeased(r *request) bool {
+	elements := strings.Split(r.path, "/")
+	n := len(elements)
+	return n >= 3 && elements[n-2] == "creds" && !strings.Contains(r.path, "/data/")
+}
 
 // classify finds the kind, and the end or the announced change where the kind
 // has one. What people keep in KV is polled, whatever it looks like.
@@ -140,9 +169,6 @@ func secondsIn(data []byte, name string) time.Duration {
 	d, _ := time.ParseDuration(text)
 	return min(max(0, d), maxLease)
 }
-
-// lastOf9999 is the last second that has a form in JSON, and in X.509.
-const lastOf9999 = 253402300799
 
 // expiration reads Unix seconds or RFC 3339, else the end of a certificate.
 func expiration(raw json.RawMessage, certificates ...string) time.Time {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -201,4 +202,32 @@ func (c *client) follow(k call, from *url.URL, resp *http.Response) (*url.URL, e
 // a proxy does not know what the proxy took off the front of the path.
 func (k call) isFor(from, to *url.URL) bool {
 	return (to.Path == from.Path || to.Path == "/v1/"+k.path) && to.Fragment == "" && to.Query().Encode() == k.query.Encode()
+}
+
+// onceKey is where a request's context says that it must not be repeated.
+type onceKey struct{}
+
+// endpointKey is where a request's context carries its endpoint.
+type endpointKey struct{}
+
+// dispatcher sends each request over the transport of its endpoint, so that
+// one API client serves all of them, and bounds what it reads.
+type dispatcher struct{ limit int64 }
+
+func (d dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
+	e, ok := r.Context().Value(endpointKey{}).(*endpoint.Endpoint)
+	if !ok {
+		return nil, fault.New(fault.Internal, "a request without an endpoint")
+	}
+	if once, _ := r.Context().Value(onceKey{}).(bool); once && r.ContentLength == 0 {
+		// net/http repeats a GET by itself when a kept connection ends before
+		// the answer, but not one with a body that it cannot read again.
+		r = r.Clone(r.Context())
+		r.Body, r.GetBody = io.NopCloser(strings.NewReader("")), nil
+	}
+	resp, err := e.Transport().RoundTrip(r)
+	if err == nil {
+		endpoint.Bound(resp, d.limit)
+	}
+	return resp, err
 }

@@ -3,15 +3,18 @@
 // kubelet passed, and reads what the class asks for.
 //
 // The engine of package session calls it: Provider is its Store, and
-// vaultSession its Session for one run over one volume. What is Vault's own:
+// vaultSession its Session for one run over one volume, which asks through a conn.
+// What is Vault's own:
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
 //	client, judge, words    requests, redirects to the active node, and what answers mean
 //	login                   what the pod sends, and what the answer proves of it
-//	read                    secrets, versions without reading, hints for what fails
+//	read                    a request, its answer, and hints for what fails
+//	kv                      KV version 2: its paths, and versions without reading
 //	classify                of which kind an answer is, and for how long it is good
 //	renew                   tokens and leases: renewed, looked up, revoked
 //	answer                  the values picked out of the answers
+//	try                     what a class needs of Vault, and whether a pod has it
 //
 // # What is shared
 //

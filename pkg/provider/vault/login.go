@@ -20,15 +20,10 @@ import (
 )
 
 // Login implements session.Session.
-//
-//  1. The pod's service account token for the audience is sent to the auth
-//     method.
-//  2. The answer must hold a token that the pod's own token has earned.
-//  3. What the answer says of the login tells whether other pods of the service
-//     account may share it.
 func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bool, err error) {
-	l, pod := s.login, s.caller.Pod
-	account, err := s.caller.Tokens.For(l.audience, s.now())
+	c, l, pod, config := s.conn, s.conn.login, s.conn.caller.Pod, s.conn.client.config
+	// 1. The pod's service account token for the audience is sent to the auth method.
+	account, err := c.caller.Tokens.For(l.audience, c.now())
 	if err != nil {
 		return nil, false, fmt.Errorf("logging in to %s: %w", l.target.Address, err)
 	}
@@ -36,34 +31,37 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	if err != nil {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
-	reply, err := s.client.do(ctx, call{
-		endpoint: s.endpoint, operation: endpoint.OpLogin, namespace: l.namespace, tenant: pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
-		body: body, issues: true, correlation: s.caller.Correlation, secrets: []secret.String{account.JWT}, owner: s.caller.Owner(),
+	reply, err := c.do(ctx, call{
+		endpoint: c.endpoint, operation: endpoint.OpLogin, namespace: l.namespace, tenant: pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
+		body: body, issues: true, correlation: c.caller.Correlation, secrets: []secret.String{account.JWT}, owner: c.caller.Owner(),
 	})
 	if err != nil {
-		return nil, false, singleflight.Own(s.explainLogin(err))
+		return nil, false, singleflight.Own(c.explainLogin(err))
 	}
 	defer reply.Release()
+	// 2. The answer must hold a token that the pod's own token has earned.
 	info, err := loginInfo(l, reply)
 	if err != nil {
-		return nil, false, singleflight.Own(s.explainLogin(err))
+		return nil, false, singleflight.Own(c.explainLogin(err))
 	}
-	t = session.NewToken(l, info.grant(), s.now(), s.config.Jitter())
-	if info.byCertificate(l) && !s.config.AllowCertAuth {
-		left, err := s.refuseCertificate(ctx, t)
-		return left, false, singleflight.Own(s.explainLogin(err))
+	t = session.NewToken(l, info.grant(), c.now(), config.Jitter())
+	if info.byCertificate(l) && !config.AllowCertAuth {
+		left, err := c.refuseCertificate(ctx, t)
+		return left, false, singleflight.Own(c.explainLogin(err))
 	}
-	s.config.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, l.target.Address.String(), logkey.Mount, l.mount,
-		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, s.caller.Correlation)
+	config.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, l.target.Address.String(), logkey.Mount, l.mount,
+		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, c.caller.Correlation)
+	// 3. What the answer says of the login tells whether other pods of the service
+	//    account may share it.
 	return t, info.podBound(l.sharing, pod, account.Claims.ServiceAccountUID), nil
 }
 
 // refuseCertificate ends a token that came of a client certificate. It returns
 // the token where it could not.
-func (s *vaultSession) refuseCertificate(ctx context.Context, t *session.Token) (left *session.Token, refused error) {
+func (c *conn) refuseCertificate(ctx context.Context, t *session.Token) (left *session.Token, refused error) {
 	refused = fault.New(fault.NotAllowed, "the login went by the client certificate and not by the pod's service account token, which this node's operator does not allow").
 		WithHint("name the auth mount of a kubernetes or jwt method, or have the operator set %s", setting.Name("--vault-allow-cert-auth"))
-	if s.config.DisableRevocation || s.revokeSelf(ctx, t) == nil {
+	if c.client.config.DisableRevocation || c.revokeSelf(ctx, t) == nil {
 		return nil, refused
 	}
 	return t, refused
@@ -87,10 +85,10 @@ func loginInfo(l login, reply *endpoint.Reply) (authInfo, error) {
 }
 
 // explainLogin adds what was attempted, as whom, and what to look at.
-func (s *vaultSession) explainLogin(err error) error {
-	l, pod := s.login, s.caller.Pod
+func (c *conn) explainLogin(err error) error {
+	l, pod := c.login, c.caller.Pod
 	out := fault.New(reasonOfLogin(err), "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q: %w",
-		l.mount, l.role, s.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience, err)
+		l.mount, l.role, c.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience, err)
 	out.RetryAfter = fault.RetryAfter(err)
 	var said *fault.Error
 	if errors.As(err, &said) && said.Hint != "" {

@@ -20,8 +20,7 @@ type Provider struct {
 	allowed   endpoint.Allowlist
 	client    *client
 	endpoints endpoint.Pool
-	// kinds are what the answers to requests proved to be.
-	kinds session.Memory[requestKey, session.Kind]
+	kinds     kinds
 	// unrevoked are the logins whose tokens may not revoke themselves.
 	unrevoked session.Memory[login, struct{}]
 }
@@ -90,28 +89,9 @@ func (p *Provider) Restored(l session.Login, id string, kind session.Kind, a *se
 		*a = *again
 	}
 	if parts := strings.SplitN(id, "\n", 4); l != nil && len(parts) == 4 {
-		p.kinds.Set(keyOf(loginOf(l), &request{method: parts[0], path: parts[1]}), kind)
+		p.kinds.learn(loginOf(l), &request{method: parts[0], path: parts[1]}, kind)
 	}
 	return nil
-}
-
-// requestKey is a request, by which its kind is remembered.
-type requestKey struct {
-	target       endpoint.Target
-	namespace    string
-	method, path string
-}
-
-func keyOf(l login, r *request) requestKey {
-	return requestKey{l.target, l.namespace, r.method, r.path}
-}
-
-// firstUnrevoked notes a login whose tokens may not revoke themselves, and tells
-// whether it was not known.
-func (p *Provider) firstUnrevoked(l login) bool {
-	known := p.unrevoked.Has(l)
-	p.unrevoked.Set(l, struct{}{})
-	return !known
 }
 
 // Stores implements provider.Watcher.

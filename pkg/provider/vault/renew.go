@@ -29,9 +29,9 @@ const (
 
 // RenewToken implements session.Renewer.
 func (s *vaultSession) RenewToken(ctx context.Context, t *session.Token) (time.Duration, error) {
-	k := s.keepCall(t, endpoint.OpRenew, http.MethodPost, "auth/token/renew-self", []byte("{}"))
+	k := s.conn.keepCall(t, endpoint.OpRenew, http.MethodPost, "auth/token/renew-self", []byte("{}"))
 	k.renews = true
-	reply, err := s.client.do(ctx, k)
+	reply, err := s.conn.do(ctx, k)
 	if refusedRenewal(k, reply) {
 		return 0, fault.New(fault.Rejected, "renewing the Vault token: %w", err)
 	}
@@ -55,7 +55,7 @@ func (s *vaultSession) RenewToken(ctx context.Context, t *session.Token) (time.D
 // KnowsToken implements session.Verifier. The default policy allows a token to
 // ask.
 func (s *vaultSession) KnowsToken(ctx context.Context, t *session.Token) bool {
-	reply, err := s.client.do(ctx, s.call(t, http.MethodGet, pathLookupSelf, nil, nil))
+	reply, err := s.conn.do(ctx, s.conn.call(t, http.MethodGet, pathLookupSelf, nil, nil))
 	if err != nil {
 		return false
 	}
@@ -71,11 +71,11 @@ func (s *vaultSession) KnowsLease(ctx context.Context, t *session.Token, a *sess
 	if err != nil {
 		return false, fault.New(fault.Internal, "looking up a lease: the request cannot be written")
 	}
-	_, err = s.client.do(ctx, s.keepCall(t, endpoint.OpCheck, http.MethodPut, "sys/leases/lookup", body))
+	_, err = s.conn.do(ctx, s.conn.keepCall(t, endpoint.OpCheck, http.MethodPut, "sys/leases/lookup", body))
 	switch reason := fault.Of(err); {
 	case err == nil:
 	case reason == fault.Rejected, reason == fault.NotFound, reason == fault.Denied && strings.Contains(err.Error(), wordsInvalidToken):
-		s.config.Logger.Debug("a lease is not known any more, so it is replaced", logkey.Lease, a.LeaseID, logkey.Error, err)
+		s.conn.client.config.Logger.Debug("a lease is not known any more, so it is replaced", logkey.Lease, a.LeaseID, logkey.Error, err)
 		return false, nil
 	case reason == fault.Denied:
 	default:
@@ -90,9 +90,9 @@ func (s *vaultSession) RenewLease(ctx context.Context, t *session.Token, a *sess
 	if err != nil {
 		return 0, fault.New(fault.Internal, "renewing a lease: the request cannot be written")
 	}
-	k := s.keepCall(t, endpoint.OpRenew, http.MethodPut, "sys/leases/renew", body)
+	k := s.conn.keepCall(t, endpoint.OpRenew, http.MethodPut, "sys/leases/renew", body)
 	k.renews, k.about = true, path.Dir(a.LeaseID)
-	reply, err := s.client.do(ctx, k)
+	reply, err := s.conn.do(ctx, k)
 	if refusedRenewal(k, reply) {
 		return 0, fault.New(fault.Rejected, "renewing lease %q: %w", a.LeaseID, err)
 	}
@@ -103,12 +103,12 @@ func (s *vaultSession) RenewLease(ctx context.Context, t *session.Token, a *sess
 		LeaseID       string      `json:"lease_id"`
 		LeaseDuration json.Number `json:"lease_duration"`
 	}
-	none := fault.New(fault.Rejected, "renewing lease %q: the answer of %s renews none", a.LeaseID, s.login.target.Address)
+	none := fault.New(fault.Rejected, "renewing lease %q: the answer of %s renews none", a.LeaseID, s.conn.login.target.Address)
 	if len(bytes.TrimSpace(reply.Body)) == 0 {
 		return 0, none // 204
 	}
 	if json.Unmarshal(reply.Body, &e) != nil {
-		return 0, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", a.LeaseID, s.login.target.Address)
+		return 0, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", a.LeaseID, s.conn.login.target.Address)
 	}
 	seconds, _ := e.LeaseDuration.Float64()
 	if e.LeaseID == "" || seconds <= 0 {
@@ -120,12 +120,13 @@ func (s *vaultSession) RenewLease(ctx context.Context, t *session.Token, a *sess
 // Revoke implements session.Session. A token that the store refuses is over
 // already; one that cannot be revoked, as a batch token, ends by itself.
 func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(context.Context, bool) (*session.Token, error)) error {
-	err := s.revokeSelf(ctx, r.Token)
+	err := s.conn.revokeSelf(ctx, r.Token)
 	switch fault.Of(err) {
 	case fault.Denied:
-		if s.firstUnrevoked(s.login) {
-			s.config.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
-				logkey.Address, s.login.target.Address.String(), logkey.Namespace, s.login.namespace, logkey.Mount, s.login.mount, logkey.Role, s.login.role)
+		if known := s.unrevoked.Has(s.conn.login); !known {
+			s.unrevoked.Set(s.conn.login, struct{}{})
+			s.conn.client.config.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
+				logkey.Address, s.conn.login.target.Address.String(), logkey.Namespace, s.conn.login.namespace, logkey.Mount, s.conn.login.mount, logkey.Role, s.conn.login.role)
 		}
 		return nil
 	case fault.NotFound, fault.Rejected:
@@ -135,10 +136,10 @@ func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(
 }
 
 // revokeSelf ends a token and all that hangs on it.
-func (s *vaultSession) revokeSelf(ctx context.Context, t *session.Token) error {
-	_, err := s.client.do(ctx, call{
-		endpoint: s.endpoint, operation: endpoint.OpRevoke, namespace: s.login.namespace, tenant: s.caller.Pod.Namespace, token: t.Value, method: http.MethodPost, path: "auth/token/revoke-self",
-		correlation: s.caller.Correlation, secrets: []secret.String{t.Value},
+func (c *conn) revokeSelf(ctx context.Context, t *session.Token) error {
+	_, err := c.do(ctx, call{
+		endpoint: c.endpoint, operation: endpoint.OpRevoke, namespace: c.login.namespace, tenant: c.caller.Pod.Namespace, token: t.Value, method: http.MethodPost, path: "auth/token/revoke-self",
+		correlation: c.caller.Correlation, secrets: []secret.String{t.Value},
 	})
 	if err != nil {
 		return fmt.Errorf("revoking a Vault token: %w", err)

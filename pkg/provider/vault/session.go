@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -17,10 +16,10 @@ import (
 
 // vaultSession is Vault's side of one run over one volume.
 type vaultSession struct {
-	*Provider
-	caller   *session.Caller
-	login    login
-	endpoint *endpoint.Endpoint
+	conn  *conn
+	kinds *kinds
+	// unrevoked are the logins whose tokens may not revoke themselves.
+	unrevoked *session.Memory[login, struct{}]
 
 	mu sync.Mutex
 	// refused are the tokens to which the metadata of a request was refused.
@@ -41,33 +40,17 @@ func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session
 	if err != nil {
 		return nil, err
 	}
-	return &vaultSession{Provider: p, caller: c, login: l, endpoint: e, refused: map[*session.Request]*session.Token{}}, nil
-}
-
-func (s *vaultSession) now() time.Time { return s.config.Now() }
-
-// call makes a request's call with a Vault token.
-func (s *vaultSession) call(t *session.Token, method, path string, query url.Values, body []byte) call {
-	return call{
-		endpoint: s.endpoint, operation: endpoint.OpCheck, namespace: s.login.namespace, tenant: s.caller.Pod.Namespace, token: t.Value,
-		method: method, path: path, query: query, body: body,
-		correlation: s.caller.Correlation, secrets: s.caller.Secrets(t), owner: s.caller.Owner(),
-	}
-}
-
-// keepCall is a call that keeps alive or ends what a volume has. It must work in
-// any case, so nobody is charged for its answer.
-func (s *vaultSession) keepCall(t *session.Token, o endpoint.Operation, method, path string, body []byte) call {
-	k := s.call(t, method, path, nil, body)
-	k.operation, k.owner = o, budget.Owner{}
-	return k
+	return &vaultSession{
+		conn: &conn{client: p.client, endpoint: e, login: l, caller: c}, kinds: &p.kinds, unrevoked: &p.unrevoked,
+		refused: map[*session.Request]*session.Token{},
+	}, nil
 }
 
 // Issues implements session.Session: the request is known to make a credential,
 // or it may, since it is not a GET.
 func (s *vaultSession) Issues(r *session.Request) bool {
 	q := queryOf(r)
-	if k, ok := s.kinds.Get(keyOf(s.login, q)); ok {
+	if k, ok := s.kinds.of(s.conn.login, q); ok {
 		return !k.Shareable() || q.method != http.MethodGet
 	}
 	return q.method != http.MethodGet || looksLeased(q)
@@ -76,18 +59,10 @@ func (s *vaultSession) Issues(r *session.Request) bool {
 // Leases implements session.Session.
 func (s *vaultSession) Leases(r *session.Request) bool {
 	q := queryOf(r)
-	if k, ok := s.kinds.Get(keyOf(s.login, q)); ok {
+	if k, ok := s.kinds.of(s.conn.login, q); ok {
 		return k == session.Leased
 	}
 	return looksLeased(q)
-}
-
-// looksLeased recognises <mount>/creds/<role>, which is how the engines of
-// databases, clouds and brokers name what they lease.
-func looksLeased(r *request) bool {
-	elements := strings.Split(r.path, "/")
-	n := len(elements)
-	return n >= 3 && elements[n-2] == "creds" && !strings.Contains(r.path, "/data/")
 }
 
 // Batches implements session.Session: Vault answers one request at a time.
@@ -98,9 +73,39 @@ func (s *vaultSession) Batches(list []*session.Request) [][]*session.Request {
 // Warnings implements session.Session.
 func (s *vaultSession) Warnings() []string { return nil }
 
-func (s *vaultSession) inNamespace() string {
-	if s.login.namespace == "" {
+// conn is the way of one run to its server: where it asks, by which login, and for
+// whom.
+type conn struct {
+	client   *client
+	endpoint *endpoint.Endpoint
+	login    login
+	caller   *session.Caller
+}
+
+func (c *conn) now() time.Time { return c.client.config.Now() }
+
+func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) { return c.client.do(ctx, k) }
+
+// call makes a request's call with a Vault token.
+func (c *conn) call(t *session.Token, method, path string, query url.Values, body []byte) call {
+	return call{
+		endpoint: c.endpoint, operation: endpoint.OpCheck, namespace: c.login.namespace, tenant: c.caller.Pod.Namespace, token: t.Value,
+		method: method, path: path, query: query, body: body,
+		correlation: c.caller.Correlation, secrets: c.caller.Secrets(t), owner: c.caller.Owner(),
+	}
+}
+
+// keepCall is a call that keeps alive or ends what a volume has. It must work in
+// any case, so nobody is charged for its answer.
+func (c *conn) keepCall(t *session.Token, o endpoint.Operation, method, path string, body []byte) call {
+	k := c.call(t, method, path, nil, body)
+	k.operation, k.owner = o, budget.Owner{}
+	return k
+}
+
+func (c *conn) inNamespace() string {
+	if c.login.namespace == "" {
 		return ""
 	}
-	return fmt.Sprintf(" in namespace %q", s.login.namespace)
+	return fmt.Sprintf(" in namespace %q", c.login.namespace)
 }

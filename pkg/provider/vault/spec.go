@@ -5,6 +5,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -78,4 +79,49 @@ func (p *Provider) Parse(c *class.Class) (*session.Spec, error) {
 func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	j, err := p.Judge(c)
 	return j.Warnings, err
+}
+
+// Judged is what can be told of a class without its store.
+type Judged struct {
+	// Audience is that of the service account token which logs in.
+	Audience string
+	// Address, Namespace, Mount and Role are where it logs in, and as what.
+	Address, Namespace, Mount, Role string
+	// Warnings are what the class works without.
+	Warnings []string
+	// WithData are the paths that were meant where a KV version 2 engine is
+	// asked, by the index of the object, of those that may lack data/.
+	WithData map[int]string
+}
+
+// Judge is Validate, and tells what a class asks for whose parameters are valid.
+func (p *Provider) Judge(c *class.Class) (Judged, error) {
+	s, err := p.newSpec(c)
+	j := Judged{Warnings: slices.Clone(s.Warnings), WithData: map[int]string{}}
+	if err != nil {
+		return j, err
+	}
+	j.Audience, j.Address, j.Namespace, j.Mount, j.Role = s.login.audience, s.login.target.Address.String(), s.login.namespace, s.login.mount, s.login.role
+	for _, o := range s.objects {
+		if !mayLackData(o.request) {
+			continue
+		}
+		if path := withData(o.request); path != "" {
+			j.WithData[o.Index] = path
+		}
+	}
+	return j, class.Suspected(s.suspects)
+}
+
+// Listed are the objects of a class, whose parameters are valid.
+func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
+	s, err := p.newSpec(c)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]provider.Listed, len(s.objects))
+	for i, o := range s.objects {
+		out[i] = provider.Listed{ID: o.Name, From: o.request.String(), Key: o.Key}
+	}
+	return out, nil
 }

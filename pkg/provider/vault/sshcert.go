@@ -8,6 +8,9 @@ import (
 	"time"
 )
 
+// lastOf9999 is the last second that has a form in JSON, and in X.509.
+const lastOf9999 = 253402300799
+
 // validBefore is the end of an OpenSSH certificate (PROTOCOL.certkeys); zero if
 // the text is none, or the certificate has no end.
 func validBefore(text string) time.Time {

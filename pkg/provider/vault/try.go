@@ -1,12 +1,18 @@
 package vault
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
+	"strings"
 
+	"github.com/hashicorp/vault/api"
+
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
@@ -14,118 +20,65 @@ import (
 
 // Trial is what came of trying a class without a volume.
 type Trial struct {
+	session.Trial
 	Need
-	// Reached is the server that was asked.
-	Reached string
-	// Refused is why there is no login; what follows is empty then.
-	Refused error
 	// Policies are those that the role gave the Vault token; nil where it may not be
 	// asked.
 	Policies []string
 	// Unasked is why nothing is known of the token's rights; nil if they are.
 	Unasked error
 	Objects []Tried
-	// Kept is why the Vault token lives on; nil if it was revoked.
-	Kept error
 }
 
 // Tried is one object of a trial.
 type Tried struct {
-	Index   int
-	Name    string
+	session.Tried
 	Request string // the method and path, without arguments
 	// Path is the request's, and Key the value that is taken of the answer; empty
 	// for all of it.
 	Path, Key string
-	Optional  bool
 	// Missing are the rights that the token lacks.
 	Missing []Right
 	// WithData is the path that was meant, where a KV version 2 engine is asked for
 	// another one. Guessed tells that the store did not say what is mounted there.
 	WithData string
 	Guessed  bool
-	// There is whether the store has the object.
-	There Presence
-	// Detail says more of it, such as the version.
-	Detail string
-	// Read tells that the object was read or made, and Size how many bytes the file
-	// would have.
-	Read bool
-	Size int
-	// Failed is why it could not be.
-	Failed error
 }
-
-// Presence is whether something is there.
-type Presence string
-
-// The answers; Unseen where only a read would tell.
-const (
-	Unseen Presence = "unseen"
-	There  Presence = "there"
-	Absent Presence = "absent"
-)
 
 // Try logs in as a pod would, and asks what the login may do with each object,
 // and for the versions of KV version 2 secrets. Only where read is set are the
-// objects read, and made; their values go nowhere. In the end the login is
-// revoked, and with it all that was leased.
-//
-// The error is for a class that is refused before anything is asked, and for a
-// server that is not reached.
+// objects read, and made. In the end the login is revoked, and with it all that
+// was leased. For the error see session.Engine.Try.
 func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Trial, error) {
 	s, err := p.newSpec(r.Class)
 	if err != nil {
-		return nil, err
+		return &Trial{}, err
 	}
-	trial := &Trial{Reached: s.login.target.Address.String()}
-	if trial.Need, err = p.Needs(r.Class); err != nil {
-		return nil, err
-	}
-	left, err := p.Engine.Try(ctx, r, p.trial(s, trial, read))
-	trial.Kept = left
-	if trial.Kept == nil && p.unrevoked.Has(s.login) { // it was noted by the release
-		trial.Kept = fault.New(fault.Denied, "its policies do not let the Vault token revoke itself")
+	trial := &Trial{Need: s.needs()}
+	trial.Trial, err = p.Engine.Try(ctx, r, read, func(ctx context.Context, v session.Session, t *session.Token) (tried []*session.Tried) {
+		c := v.(*vaultSession).conn //nolint:forcetypeassert // Open made it
+		trial.Policies = c.policiesOf(ctx, t)
+		var held map[string][]string
+		held, trial.Unasked = c.capabilities(ctx, t, trial.Rights)
+		trial.Objects = make([]Tried, len(s.objects))
+		for i, o := range s.objects {
+			trial.Objects[i] = c.tryObject(ctx, t, o, held)
+			tried = append(tried, &trial.Objects[i].Tried)
+		}
+		return tried
+	})
+	if trial.NotRevoked == nil && p.unrevoked.Has(s.login) { // it was noted by the release
+		trial.NotRevoked = fault.New(fault.Denied, "its policies do not let the Vault token revoke itself")
 	}
 	return trial, err
 }
 
-// trial is what is done with a login: the token's rights are asked for, and with
-// read the objects.
-func (p *Provider) trial(s *spec, trial *Trial, read bool) session.Trial {
-	t := session.Trial{LoggedIn: func(ctx context.Context, v session.Session, t *session.Token, err error) error {
-		switch {
-		case err != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NotAllowed):
-			return err
-		case err != nil:
-			trial.Refused = err
-			return nil
-		}
-		vs := v.(*vaultSession) //nolint:forcetypeassert // Open made it
-		trial.Policies = vs.policiesOf(ctx, t)
-		held, err := vs.capabilities(ctx, t, trial.Rights)
-		trial.Unasked = err
-		for _, o := range s.objects {
-			trial.Objects = append(trial.Objects, vs.tryObject(ctx, t, o, held))
-		}
-		return nil
-	}}
-	if read {
-		t.Answered = func(results map[string]session.Result) {
-			for i, o := range s.objects {
-				trial.Objects[i].outcome(p, o, results[o.Request.ID])
-			}
-		}
-	}
-	return t
-}
-
 // policiesOf are the policies of a token, which the default policy lets it ask.
-func (s *vaultSession) policiesOf(ctx context.Context, t *session.Token) []string {
+func (c *conn) policiesOf(ctx context.Context, t *session.Token) []string {
 	if t.Limited() {
 		return nil
 	}
-	reply, err := s.client.do(ctx, s.call(t, http.MethodGet, "auth/token/lookup-self", nil, nil))
+	reply, err := c.do(ctx, c.call(t, http.MethodGet, "auth/token/lookup-self", nil, nil))
 	if err != nil {
 		return nil
 	}
@@ -142,7 +95,7 @@ func (s *vaultSession) policiesOf(ctx context.Context, t *session.Token) []strin
 }
 
 // capabilities asks what a token may do, by path.
-func (s *vaultSession) capabilities(ctx context.Context, t *session.Token, rights []Right) (map[string][]string, error) {
+func (c *conn) capabilities(ctx context.Context, t *session.Token, rights []Right) (map[string][]string, error) {
 	paths := make([]string, 0, len(rights))
 	for _, r := range rights {
 		paths = append(paths, r.Path)
@@ -152,7 +105,7 @@ func (s *vaultSession) capabilities(ctx context.Context, t *session.Token, right
 		return nil, fault.New(fault.Internal, "asking for the token's capabilities: the request cannot be written")
 	}
 	t.Take(0)
-	reply, err := s.client.do(ctx, s.call(t, http.MethodPost, "sys/capabilities-self", nil, body))
+	reply, err := c.do(ctx, c.call(t, http.MethodPost, "sys/capabilities-self", nil, body))
 	if err != nil {
 		return nil, fmt.Errorf("asking for the token's capabilities: %w", err)
 	}
@@ -161,7 +114,7 @@ func (s *vaultSession) capabilities(ctx context.Context, t *session.Token, right
 		Data map[string]json.RawMessage `json:"data"`
 	}
 	if json.Unmarshal(reply.Body, &answer) != nil || answer.Data == nil {
-		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", s.endpoint.Address)
+		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", c.endpoint.Address)
 	}
 	held := make(map[string][]string, len(answer.Data))
 	for path, raw := range answer.Data {
@@ -177,8 +130,12 @@ func holds(held map[string][]string, path, capability string) bool {
 	return slices.Contains(held[path], capability) || slices.Contains(held[path], "root")
 }
 
-func (s *vaultSession) tryObject(ctx context.Context, t *session.Token, o *object, held map[string][]string) Tried {
-	tried := Tried{Index: o.Index, Name: o.Name, Request: o.request.String(), Path: o.request.path, Key: o.Key, Optional: o.Optional, There: Unseen}
+// tryObject asks for what can be known of an object without reading it.
+func (c *conn) tryObject(ctx context.Context, t *session.Token, o *object, held map[string][]string) Tried {
+	tried := Tried{
+		Tried:   session.Tried{Index: o.Index, Name: o.Name, Optional: o.Optional, There: session.Unseen},
+		Request: o.request.String(), Path: o.request.path, Key: o.Key,
+	}
 	if held == nil {
 		return tried
 	}
@@ -192,57 +149,182 @@ func (s *vaultSession) tryObject(ctx context.Context, t *session.Token, o *objec
 			tried.Missing = append(tried.Missing, Right{Path: path, Capability: capability, Purpose: Serve, Objects: []int{o.Index}})
 		}
 	}
-	known, maybe := s.kvPath(ctx, t, o.request)
+	known, maybe := c.kvPath(ctx, t, o.request)
 	if known == "" && len(tried.Missing) > 0 {
 		known, tried.Guessed = maybe, maybe != ""
 	}
 	tried.WithData = known
 	if len(tried.Missing) == 0 && tried.WithData == "" && !t.Limited() {
-		tried.There, tried.Detail = s.presence(ctx, t, o.request, held)
+		tried.There, tried.Detail = c.presence(ctx, t, o.request, held)
 	}
 	return tried
 }
 
 // presence tells whether there is a secret, as far as its value need not be read
 // for it.
-func (s *vaultSession) presence(ctx context.Context, t *session.Token, r *request, held map[string][]string) (there Presence, detail string) {
+func (c *conn) presence(ctx context.Context, t *session.Token, r *request, held map[string][]string) (there session.Presence, detail string) {
 	path, ok := metadataPath(r)
 	if !ok || !holds(held, path, "read") {
-		return Unseen, ""
+		return session.Unseen, ""
 	}
-	reply, err := s.client.do(ctx, s.call(t, http.MethodGet, path, nil, nil))
+	reply, err := c.do(ctx, c.call(t, http.MethodGet, path, nil, nil))
 	switch {
 	case fault.Of(err) == fault.NotFound && err != nil:
-		return Absent, fault.Cause(err)
+		return session.NotThere, fault.Cause(err)
 	case err != nil:
-		return Unseen, fault.Cause(err)
+		return session.Unseen, fault.Cause(err)
 	}
 	defer reply.Release()
-	v := currentVersion(reply.Body, s.now())
+	v := currentVersion(reply.Body, c.now())
 	if !v.Known() {
-		return Absent, "its current version is deleted"
+		return session.NotThere, "its current version is deleted"
 	}
-	return There, "version " + v.Number
+	return session.IsThere, "version " + v.Number
 }
 
-// outcome takes what came of a read, and of its value the size alone.
-func (t *Tried) outcome(p *Provider, o *object, res session.Result) {
-	switch {
-	case res.Err != nil:
-		t.Failed = res.Err
-	case res.Reading == nil:
-		t.Failed = fault.New(fault.Canceled, "it was not made, since another object could not be read")
-	case res.Absent:
-		t.There = Absent
-	default:
-		value, err := p.File(&o.Object, res.Answer)
-		switch {
-		case err == nil:
-			t.Read, t.There, t.Size = true, There, len(value)
-		case o.Optional && fault.Of(err) == fault.NotFound:
-			t.There = Absent
-		default:
-			t.Failed = err
+// Need is what a class asks of its store: where it logs in, and what it does
+// with the Vault token of that login.
+type Need struct {
+	Login
+	Rights []Right
+	// Files are those on the node that the connection takes: authorities, and a
+	// client certificate with its key.
+	Files []string
+}
+
+// Login is where a class logs in, and as what.
+type Login struct {
+	Address, Namespace, Mount, Role, Audience string
+}
+
+// Right is one capability on one path of the API, which is written without v1/.
+type Right struct {
+	Path       string
+	Capability string
+	Purpose    Purpose
+	// Objects are those of the class that ask for it, by index; none where it is
+	// for the class as a whole.
+	Objects []int
+}
+
+// Purpose is what a right is for.
+type Purpose string
+
+// The purposes. Without one of Serve a pod does not start. The others are for
+// what comes later; Vault's default policy has those for tokens and leases.
+const (
+	// Serve: an object is read or made.
+	Serve Purpose = "serve"
+	// Version: a refresh asks for the version of a KV version 2 secret, in
+	// place of the secret itself.
+	Version Purpose = "version"
+	// Token: the Vault token is renewed, and revoked with the pod.
+	Token Purpose = "token"
+	// Lease: a lease is renewed, and looked up.
+	Lease Purpose = "lease"
+	// Public: an object is read that Vault answers to anybody, if the path is of
+	// the engine that it looks like. No right is needed then.
+	Public Purpose = "public"
+)
+
+// Needs tells what a class asks of its store, sorted by path.
+func (p *Provider) Needs(c *class.Class) (Need, error) {
+	s, err := p.newSpec(c)
+	if err != nil {
+		return Need{}, err
+	}
+	return s.needs(), nil
+}
+
+func (s *spec) needs() Need {
+	l := s.login
+	n := Need{Login: Login{s.named.Address.String(), l.namespace, l.mount, l.role, l.audience}, Files: s.named.TLS.Files()}
+	for _, o := range s.objects {
+		path, capabilities := o.request.access()
+		purpose := Serve
+		if o.request.public() {
+			purpose = Public
+		}
+		for _, capability := range capabilities {
+			n.add(path, capability, purpose, o.Index)
+		}
+		if path, ok := metadataPath(o.request); ok {
+			n.add(path, "read", Version, o.Index)
+		}
+		if mayLease(o.request) {
+			n.add("sys/leases/renew", "update", Lease, o.Index)
+			n.add("sys/leases/lookup", "update", Lease, o.Index)
 		}
 	}
+	n.Rights = append(n.Rights,
+		Right{Path: "auth/token/lookup-self", Capability: "read", Purpose: Token},
+		Right{Path: "auth/token/renew-self", Capability: "update", Purpose: Token},
+		Right{Path: "auth/token/revoke-self", Capability: "update", Purpose: Token})
+	slices.SortStableFunc(n.Rights, func(a, b Right) int {
+		return cmp.Or(cmp.Compare(a.Path, b.Path), cmp.Compare(a.Capability, b.Capability))
+	})
+	return n
+}
+
+func (n *Need) add(path, capability string, purpose Purpose, object int) {
+	i := slices.IndexFunc(n.Rights, func(r Right) bool { return r.Path == path && r.Capability == capability })
+	if i < 0 {
+		n.Rights = append(n.Rights, Right{Path: path, Capability: capability, Purpose: purpose, Objects: []int{object}})
+		return
+	}
+	r := &n.Rights[i]
+	if purpose == Serve {
+		r.Purpose = Serve // it is the most that it is for
+	}
+	if !slices.Contains(r.Objects, object) {
+		r.Objects = append(r.Objects, object)
+	}
+}
+
+// access is what a policy must grant for a request: the path as Vault's rules
+// name it, and the capabilities.
+func (r *request) access() (path string, capabilities []string) {
+	path = r.path
+	list, _ := strconv.ParseBool(r.query.Get("list"))
+	switch {
+	case r.method != http.MethodGet:
+		capabilities = []string{"update"}
+	case list:
+		path += "/"
+		capabilities = []string{"list"}
+	default:
+		capabilities = []string{"read"}
+	}
+	if api.IsSudoPath("/" + strings.TrimSuffix(path, "/")) {
+		capabilities = append(capabilities, "sudo")
+	}
+	return path, capabilities
+}
+
+// public tells whether Vault answers the request without a right: what the PKI
+// and SSH engines, the identity store and the server itself publish. By its path
+// alone it may be another engine's.
+func (r *request) public() bool {
+	if r.method != http.MethodGet || len(r.query) > 0 {
+		return false
+	}
+	if jsonPath(r.path) != "" || bareKey(r.path) != "" && !strings.HasSuffix(r.path, "sys/metrics") {
+		return true
+	}
+	e := strings.Split(r.path, "/")
+	n := len(e)
+	switch {
+	case n >= 2 && e[n-1] == "public_key":
+	case n >= 3 && e[n-2] == "cert" && (slices.Contains([]string{"ca", "ca_chain", "crl", "delta-crl"}, e[n-1]) || strings.Count(e[n-1], ":") > 1):
+	case n >= 4 && e[n-3] == "issuer" && e[n-1] == "json":
+	default:
+		return false
+	}
+	return !slices.Contains(e, "data")
+}
+
+// mayLease tells whether the answer may have a lease. Only the answer itself
+// tells for sure.
+func mayLease(r *request) bool {
+	return r.method != http.MethodGet || looksLeased(r) || slices.Contains(strings.Split(r.path, "/"), "sts")
 }

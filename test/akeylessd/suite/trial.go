@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
 
@@ -30,7 +31,7 @@ func trial(t *testing.T, o Options) {
 	}
 	a, db, none, perhaps, c := got.Objects[0], got.Objects[1], got.Objects[2], got.Objects[3], got.Objects[4]
 	switch {
-	case !a.There || len(a.Missing) > 0 || a.Read, !db.There || len(db.Missing) > 0, !none.Absent, !perhaps.Absent || !perhaps.Optional:
+	case a.There != session.IsThere || len(a.Missing) > 0 || a.Read, db.There != session.IsThere || len(db.Missing) > 0, none.There != session.NotThere, perhaps.There != session.NotThere || !perhaps.Optional:
 		t.Errorf("%+v", got.Objects)
 	case !slices.Equal(c.Missing, []string{"read"}):
 		t.Errorf("what is not allowed: %+v", c)

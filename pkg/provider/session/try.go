@@ -1,0 +1,119 @@
+package session
+
+import (
+	"context"
+	"errors"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+)
+
+// Trial is what came of trying a class without a volume.
+type Trial struct {
+	// Reached is the server that was asked.
+	Reached string
+	// Refused is why there is no login. Nothing is known of the objects then.
+	Refused error
+	// NotRevoked is why what was issued lives on; nil if it was revoked.
+	NotRevoked error
+}
+
+// Tried is what came of one object of a trial.
+type Tried struct {
+	Index    int
+	Name     string
+	Optional bool
+	// There is whether the store has the object, and Detail says more of it, such as
+	// the version.
+	There  Presence
+	Detail string
+	// Read tells that the object was read or made, and Size how many bytes the file
+	// would have.
+	Read bool
+	Size int
+	// Failed is why it could not be.
+	Failed error
+}
+
+// Presence is whether something is there.
+type Presence string
+
+// The answers; Unseen where only a read would tell.
+const (
+	Unseen   Presence = "unseen"
+	IsThere  Presence = "there"
+	NotThere Presence = "absent"
+)
+
+// Try logs in as a pod would. look asks what the login may do with the objects of
+// the class, and gives what it found of each. Only where read is set are the
+// objects read, and made; their values go nowhere. In the end all that was issued
+// is revoked.
+//
+// The error is for a class that is refused before anything is asked, and for a
+// server that is not reached.
+func (e *Engine) Try(ctx context.Context, r provider.Request, read bool, look func(context.Context, Session, *Token) []*Tried) (Trial, error) {
+	s, err := e.Spec(r)
+	if err != nil {
+		return Trial{}, err
+	}
+	trial := Trial{Reached: s.Login.Access().Address}
+	f, work, leave, err := e.begin(ctx, r)
+	if err != nil {
+		return trial, err
+	}
+	trial.Refused, err = f.try(work, read, look)
+	leave()
+	trial.NotRevoked = e.Release(context.WithoutCancel(ctx), r.Volume)
+	return trial, err
+}
+
+func (f *run) try(ctx context.Context, read bool, look func(context.Context, Session, *Token) []*Tried) (refused, err error) {
+	if err := f.join(); err != nil {
+		return nil, err
+	}
+	t, err := f.logins.token(ctx, f.volume.now().group, nil)
+	if errors.Is(err, errPodBound) {
+		t, err = f.logins.token(ctx, f.logins.rejoin(), nil)
+	}
+	switch {
+	case err != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NotAllowed):
+		return nil, err
+	case err != nil:
+		return err, nil
+	}
+	tried := look(ctx, f.session, t)
+	if !read {
+		return nil, nil
+	}
+	results := make(map[*Request]Result, len(f.spec.Requests))
+	for i, res := range f.obtain(ctx) {
+		results[f.spec.Requests[i]] = res
+	}
+	for i, o := range f.spec.Objects {
+		tried[i].answered(o, results[o.Request], f.engine.store)
+	}
+	return nil, nil
+}
+
+// answered takes what came of a read, and of its value the size alone.
+func (t *Tried) answered(o *Object, res Result, store Store) {
+	switch {
+	case res.Err != nil:
+		t.Failed = res.Err
+	case res.Reading == nil:
+		t.Failed = fault.New(fault.Canceled, "it was not made, since another object could not be read")
+	case res.Absent:
+		t.There = NotThere
+	default:
+		value, err := store.File(o, res.Answer)
+		switch {
+		case err == nil:
+			t.Read, t.There, t.Size = true, IsThere, len(value)
+		case o.Optional && fault.Of(err) == fault.NotFound:
+			t.There = NotThere
+		default:
+			t.Failed = err
+		}
+	}
+}

@@ -1,0 +1,248 @@
+package vault
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+// Unchanged implements session.Checker: it looks at the metadata of a KV v2
+// secret that was read before, not too long ago.
+func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
+	path, ok := metadataPath(queryOf(r))
+	if !ok || !before.Answer.Revision.Known() || s.conn.caller.Facts().Has(factNoMetadata+r.ID) || !session.VersionWillDo(before.Read, s.conn.now()) {
+		return nil
+	}
+	t := s.conn.caller.CurrentToken()
+	if t == nil || t.Limited() {
+		return nil // the read takes care of a login that is due, and spends one use and not two
+	}
+	asked := s.conn.now()
+	reply, err := s.conn.do(ctx, s.conn.call(t, http.MethodGet, path, nil, nil))
+	if err != nil {
+		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
+			s.mu.Lock()
+			s.refused[r] = t
+			s.mu.Unlock()
+		}
+		return nil
+	}
+	defer reply.Release()
+	if currentVersion(reply.Body, s.conn.now()) != before.Answer.Revision {
+		return nil
+	}
+	return before.Again(asked, s.conn.now(), t, s.conn.caller.Correlation)
+}
+
+// readOf notes that the metadata is not for the identity where it was refused to
+// the token that the read was made with: the token is good, so it was the policy.
+func (s *vaultSession) readOf(r *session.Request, rd *session.Reading) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.refused[r]; t != nil && rd.Token == t {
+		s.conn.caller.Facts().Set(factNoMetadata+r.ID, struct{}{})
+	}
+}
+
+// The facts that are remembered of an identity: what is mounted at paths that
+// were refused, and for which requests a look at the metadata does not do,
+// mostly because the policy does not allow it.
+const (
+	factMount      = "mount "
+	factNoMetadata = "no metadata "
+)
+
+// metadataPath is where KV v2 tells the versions. It is not known where an
+// object wants more than the data, where the class asks for a version, or
+// where it is not clear which part of the path is the mount's.
+func metadataPath(r *request) (string, bool) {
+	if r.whole || len(r.query) > 0 || r.method != http.MethodGet || strings.Count("/"+r.path+"/", "/data/") != 1 {
+		return "", false
+	}
+	return strings.Replace(r.path, "/data/", "/metadata/", 1), strings.Contains(r.path, "/data/")
+}
+
+// currentVersion is that of a secret's metadata; zero if it is deleted. With
+// delete_version_after a version has a deletion time that is still to come.
+func currentVersion(body []byte, now time.Time) session.Revision {
+	var m struct {
+		Data struct {
+			Current  json.Number `json:"current_version"`
+			Versions map[string]struct {
+				Created   string `json:"created_time"`
+				Deleted   string `json:"deletion_time"`
+				Destroyed bool   `json:"destroyed"`
+			} `json:"versions"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(body, &m) != nil {
+		return session.Revision{}
+	}
+	v, ok := m.Data.Versions[m.Data.Current.String()]
+	if !ok || v.Destroyed {
+		return session.Revision{}
+	}
+	if v.Deleted != "" {
+		if at, err := time.Parse(time.RFC3339Nano, v.Deleted); err != nil || !at.After(now) {
+			return session.Revision{}
+		}
+	}
+	return session.Revision{Number: m.Data.Current.String(), Changed: v.Created}
+}
+
+// deletedVersion explains a KV v2 secret that is not there any more.
+func deletedVersion(r *endpoint.Reply, now time.Time) string {
+	var body struct {
+		Data struct {
+			Metadata struct {
+				Version   json.Number `json:"version"`
+				Deleted   string      `json:"deletion_time"`
+				Destroyed bool        `json:"destroyed"`
+			} `json:"metadata"`
+		} `json:"data"`
+	}
+	if r == nil || json.Unmarshal(r.Body, &body) != nil {
+		return ""
+	}
+	m := body.Data.Metadata
+	switch {
+	case m.Destroyed:
+		return fmt.Sprintf("version %s was destroyed", m.Version)
+	case m.Deleted != "":
+		if at, err := time.Parse(time.RFC3339Nano, m.Deleted); err == nil && !at.After(now) {
+			return fmt.Sprintf("version %s was deleted at %s; it can be undeleted", m.Version, at.UTC().Format(time.RFC3339))
+		}
+	}
+	return ""
+}
+
+// errOutdated is in the error of a read that gave an older version.
+var errOutdated = errors.New("the answer is older than what this node read before")
+
+// outdated is the error for an answer that is older than one that was had
+// before: an older version of a KV v2 secret, created earlier. A deleted
+// version does not bring back the one before it, and a secret that was made
+// again counts from 1, but later.
+func (c *conn) outdated(r *session.Request, rd *session.Reading) error {
+	q := queryOf(r)
+	if version := q.query.Get("version"); version != "" && version != "0" {
+		return nil // the class wants it
+	}
+	for _, before := range c.caller.Earlier(r) {
+		if !older(rd.Answer.Revision, before.Answer.Revision) {
+			continue
+		}
+		err := fault.New(fault.Unavailable, "reading %s%s from %s: version %s, after version %s: %w",
+			q, c.inNamespace(), c.login.target.Address, rd.Answer.Revision.Number, before.Answer.Revision.Number, errOutdated).
+			WithHint("a standby is behind the active server; where the store was restored from a backup, write the secret again")
+		err.RetryAfter = session.SureAfter
+		return err
+	}
+	return nil
+}
+
+// older tells whether v is an earlier state of the same secret.
+func older(v, o session.Revision) bool {
+	n, err := strconv.ParseInt(v.Number, 10, 64)
+	m, oerr := strconv.ParseInt(o.Number, 10, 64)
+	if err != nil || oerr != nil || n >= m {
+		return false
+	}
+	at, err := time.Parse(time.RFC3339Nano, v.Changed)
+	before, oerr := time.Parse(time.RFC3339Nano, o.Changed)
+	return err == nil && oerr == nil && !at.After(before)
+}
+
+// mayLackData tells whether a request may be for a secret of a KV version 2
+// engine, with a path that lacks data/.
+func mayLackData(r *request) bool {
+	elements := strings.Split(r.path, "/")
+	if r.method != http.MethodGet || len(r.query) > 0 || len(elements) < 2 || elements[1] == "data" || looksLeased(r) {
+		return false
+	}
+	return !slices.Contains([]string{"auth", "sys", "identity", "cubbyhole"}, elements[0])
+}
+
+// withData is the path that was meant if the engine's mount has one element;
+// empty where data stands somewhere in the path already.
+func withData(r *request) string {
+	elements := strings.Split(r.path, "/")
+	if slices.Contains(elements, "data") {
+		return ""
+	}
+	return elements[0] + "/data/" + strings.Join(elements[1:], "/")
+}
+
+// withData names the path of a secret of a KV version 2 engine.
+func (c *conn) withData(err *fault.Error, path string) error {
+	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, c.login.role)
+}
+
+// kvPath is the path that was meant where a secret of a KV version 2 engine is
+// asked for without data/, and what it may be where the store does not say what
+// is mounted there. The default policy lets every token ask that of a path that
+// it may read something of. It is asked once, after a refusal.
+func (c *conn) kvPath(ctx context.Context, t *session.Token, r *request) (known, maybe string) {
+	if !mayLackData(r) {
+		return "", ""
+	}
+	m, ok := c.mountOf(ctx, t, r)
+	switch rest, under := strings.CutPrefix(r.path, m.path); {
+	case !ok:
+		return "", withData(r)
+	case !m.versioned || !under || rest == "" || strings.HasPrefix(rest, "data/") || strings.HasPrefix(rest, "metadata/"):
+		return "", ""
+	default:
+		return m.path + "data/" + rest, ""
+	}
+}
+
+// mounted is what is mounted at a path.
+type mounted struct {
+	path      string // with a slash at its end
+	versioned bool   // tells that it is a KV engine of version 2
+}
+
+// mountOf asks what is mounted at the path of a request.
+func (c *conn) mountOf(ctx context.Context, t *session.Token, r *request) (m mounted, ok bool) {
+	facts, key := c.caller.Facts(), factMount+r.path
+	if known, ok := facts.Get(key); ok {
+		m, _ = known.(mounted)
+		return m, m.path != ""
+	}
+	if t == nil || t.Limited() {
+		return m, false
+	}
+	const preflight = "sys/internal/ui/mounts/"
+	reply, err := c.do(ctx, c.call(t, http.MethodGet, preflight+r.path, nil, nil))
+	if err != nil {
+		if fault.Of(err) == fault.Denied {
+			facts.Set(key, mounted{})
+		}
+		return m, false
+	}
+	defer reply.Release()
+	var body struct {
+		Data struct {
+			Path    string            `json:"path"`
+			Type    string            `json:"type"`
+			Options map[string]string `json:"options"`
+		} `json:"data"`
+	}
+	if json.Unmarshal(reply.Body, &body) != nil {
+		return m, false
+	}
+	m = mounted{body.Data.Path, body.Data.Type == "kv" && body.Data.Options["version"] == "2"}
+	facts.Set(key, m)
+	return m, m.path != ""
+}
