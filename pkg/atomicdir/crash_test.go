@@ -32,7 +32,7 @@ type scenario struct {
 
 const marker = "s3cret-marker"
 
-func scenarios() []scenario {
+func scenarios(t *testing.T) []scenario {
 	old := []File{
 		file("gone", marker+"1"), file("kept", marker+"1"), file("d/kept", marker+"1"), file("d/gone", marker+"1"),
 		file("turns", marker+"1"), file("returns/file", marker+"1"), file("gonedir/a", marker+"1"),
@@ -44,7 +44,11 @@ func scenarios() []scenario {
 	more := append(slices.Clone(old), file("new", marker+"1"), file("newdir/a", marker+"1"))
 	mode := slices.Clone(old)
 	mode[1].Mode = 0o600
-	return []scenario{
+	owned := slices.Clone(old)
+	owned[1].Mode, owned[1].Owner, owned[2].Owner = 0o400, owner(1000, 2000), owner(1001, -1)
+	others := slices.Clone(owned)
+	others[1].Owner, others[2].Owner = owner(1001, 2000), owner(-1, 2000)
+	list := []scenario{
 		{"first", nil, next, nil, 30, false, false},
 		{"update", old, next, nil, 30, false, false},
 		{"additions only", old, more, nil, 30, false, false},
@@ -59,6 +63,10 @@ func scenarios() []scenario {
 				os.Symlink("x", p+"/..data_tmp"), os.Mkdir(p+"/..links_tmp", 0o700), os.Symlink("..data/new", p+"/..links_tmp/new"))
 		}, 35, false, false},
 	}
+	if canChown(t) {
+		list = append(list, scenario{"owner only", owned, others, nil, 20, true, false}, scenario{"owner given up", owned, old, nil, 20, true, false})
+	}
+	return list
 }
 
 // prepare makes a volume in its state before the interrupted Write. One directory serves all steps
@@ -104,7 +112,7 @@ func (s scenario) interrupted(t *testing.T, path string, k int, fail func(step s
 
 // eachVolume runs the test on tmpfs and on a disk, where the syncs are steps.
 func eachVolume(t *testing.T, test func(t *testing.T, path string, s scenario)) {
-	for _, s := range scenarios() {
+	for _, s := range scenarios(t) {
 		t.Run("tmpfs/"+s.name, func(t *testing.T) { test(t, newVolume(t), s) })
 		t.Run("disk/"+s.name, func(t *testing.T) { test(t, t.TempDir(), s) })
 	}

@@ -14,10 +14,10 @@ const chunk = 32 << 10
 
 // entry is a file or directory of an existing payload.
 type entry struct {
-	path     string
-	mode     uint32 // type and permissions
-	uid, gid uint32
-	size     int64
+	path string
+	mode uint32 // type and permissions
+	ids  ids
+	size int64
 }
 
 func (e entry) isDir() bool { return e.mode&unix.S_IFMT == unix.S_IFDIR }
@@ -26,7 +26,7 @@ func statEntry(fd int, path string) (entry, error) {
 	_, name := split(path)
 	var st unix.Stat_t
 	err := unix.Fstatat(fd, name, &st, unix.AT_SYMLINK_NOFOLLOW)
-	return entry{path: path, mode: st.Mode, uid: st.Uid, gid: st.Gid, size: st.Size}, err
+	return entry{path: path, mode: st.Mode, ids: ids{st.Uid, st.Gid}, size: st.Size}, err
 }
 
 // differs reports whether the live payload differs from the planned one.
@@ -44,14 +44,14 @@ func (d *Dir) differs(live payload, p *plan) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("comparing payload %q in %q: %w", live.name, d.path, err)
 	}
-	if len(have) != len(p.nodes) || !p.matches(root, true, dirMode) {
+	if len(have) != len(p.nodes) || !p.root().matches(root) {
 		return true, nil
 	}
 	cmp := comparer{cursor: &c}
 	defer cmp.clear()
 	for i, n := range p.nodes { // both are in tree order
 		e := have[i]
-		if e.path != n.path || e.isDir() != n.dir || !p.matches(e, n.dir, n.mode) || !n.dir && !cmp.same(e, n.contents) {
+		if e.path != n.path || !n.matches(e) || !n.dir && !cmp.same(e, n.contents) {
 			return true, nil
 		}
 	}

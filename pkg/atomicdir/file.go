@@ -1,8 +1,11 @@
 package atomicdir
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
+	"math"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -23,12 +26,52 @@ const (
 	quotedPath = 256
 )
 
+// Owner is whom a file belongs to, by numeric ids. A field that is nil leaves it to the volume: its
+// files belong to the user of this process, and to the volume group.
+type Owner struct {
+	UID, GID *uint32
+}
+
+// MaxID is the largest user or group id: chown reads the next number as "do not change".
+const MaxID = math.MaxUint32 - 1
+
+// IsZero reports whether the owner is left to the volume.
+func (o Owner) IsZero() bool { return o.UID == nil && o.GID == nil }
+
+// Equal reports whether both name the same ids.
+func (o Owner) Equal(other Owner) bool {
+	return equalID(o.UID, other.UID) && equalID(o.GID, other.GID)
+}
+
+func equalID(a, b *uint32) bool {
+	if a == nil || b == nil {
+		return a == b
+	}
+	return *a == *b
+}
+
+// Or returns o, with the ids of other where it has none.
+func (o Owner) Or(other Owner) Owner {
+	return Owner{UID: cmp.Or(o.UID, other.UID), GID: cmp.Or(o.GID, other.GID)}
+}
+
+// String is the form of chown, such as "1000:" where only the user is known.
+func (o Owner) String() string { return idText(o.UID) + ":" + idText(o.GID) }
+
+func idText(id *uint32) string {
+	if id == nil {
+		return ""
+	}
+	return strconv.FormatUint(uint64(*id), 10)
+}
+
 // File is one file of a payload.
 type File struct {
 	// Path is relative to the volume and may be nested ("a/b/c"). See ValidatePath for the rules.
 	Path string
 	// Mode holds permission bits only. 0 means 0644.
-	Mode fs.FileMode
+	Mode  fs.FileMode
+	Owner Owner
 	// Contents is never printed, marshalled or put into an error.
 	Contents []byte `json:"-"`
 }
@@ -36,7 +79,11 @@ type File struct {
 // Format prints a file without its contents, whatever the verb, so that no logger can print a
 // payload.
 func (f File) Format(s fmt.State, _ rune) {
-	fmt.Fprintf(s, "%s %04o %d bytes", quote(f.Path), uint32(f.Mode), len(f.Contents))
+	owner := ""
+	if !f.Owner.IsZero() {
+		owner = " " + f.Owner.String()
+	}
+	fmt.Fprintf(s, "%s %04o%s %d bytes", quote(f.Path), uint32(f.Mode), owner, len(f.Contents))
 }
 
 // PathError says why a file cannot be part of a payload. Reason can follow the name of a field: "is
@@ -110,7 +157,7 @@ func elementReason(element string) string {
 }
 
 // ValidateFiles checks whether the files can make up one payload: each path by ValidatePath, each
-// mode within 0777, no path twice, and no path that is both a file and a directory. The error is a
+// mode within 0777, no id above MaxID, no path twice, and no path that is both a file and a directory. The error is a
 // *PathError.
 func ValidateFiles(files []File) error {
 	_, err := sortedIndexes(files)
@@ -125,6 +172,11 @@ func validateFile(f File) error {
 		// Print the number itself: fs.FileMode's own text would show a Unix 04755 as question
 		// marks.
 		return &PathError{f.Path, fmt.Sprintf("has the mode %#o, which is more than permission bits (0777)", uint32(f.Mode))}
+	}
+	for _, id := range []*uint32{f.Owner.UID, f.Owner.GID} {
+		if id != nil && *id > MaxID {
+			return &PathError{f.Path, fmt.Sprintf("has the owner %s, and %d is not an id", f.Owner, *id)}
+		}
 	}
 	return nil
 }

@@ -123,6 +123,7 @@ func TestValidateFiles(t *testing.T) {
 
 func TestFileNeverPrintsContents(t *testing.T) {
 	f := file("a", "s3cret-marker")
+	f.Owner = owner(1000, -1)
 	var out bytes.Buffer
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
 		fmt.Fprintf(&out, verb+verb+verb, f, &f, []File{f})
@@ -138,7 +139,7 @@ func TestFileNeverPrintsContents(t *testing.T) {
 			t.Errorf("contents are printed as %q in %s", form, out.String())
 		}
 	}
-	if !strings.Contains(out.String(), "13 bytes") {
+	if !strings.Contains(out.String(), `"a" 0000 1000: 13 bytes`) {
 		t.Errorf("nothing was printed: %s", out.String())
 	}
 }

@@ -43,11 +43,11 @@ func liveGeneration(dir string) (int, error) {
 	if err != nil || got == nil {
 		return -1, err
 	}
-	fields := strings.Fields(got["stable"]) // mode, number, filling
-	if len(fields) < 2 {
+	fields := strings.Fields(got["stable"]) // mode, user, group, number, filling
+	if len(fields) < 4 {
 		return 0, fmt.Errorf("payload is not whole: %q", got)
 	}
-	n, err := strconv.Atoi(fields[1])
+	n, err := strconv.Atoi(fields[3])
 	if err == nil && !maps.Equal(got, treeOf(generation(n)...)) {
 		err = fmt.Errorf("payload is a mix: %q", got)
 	}

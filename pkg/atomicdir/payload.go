@@ -27,11 +27,11 @@ func (d *Dir) makePayload(p *plan) (string, error) {
 	c := cursor{top: top}
 	defer c.close()
 	for _, n := range p.nodes {
-		if err := d.makeNode(&c, n, p.gid); err != nil {
+		if err := d.makeNode(&c, n); err != nil {
 			return name, fmt.Errorf("writing %s in %q: %w", quote(n.path), d.path, err)
 		}
 	}
-	if err := d.own(top, name, p.gid, dirMode); err != nil {
+	if err := d.own(top, name, p.root()); err != nil {
 		return name, fmt.Errorf("opening payload %q in %q to its readers: %w", name, d.path, err)
 	}
 	return name, nil
@@ -51,14 +51,14 @@ func (d *Dir) makePayloadDir(now time.Time) (string, error) {
 	return "", unix.EEXIST
 }
 
-func (d *Dir) makeNode(c *cursor, n node, gid uint32) error {
+func (d *Dir) makeNode(c *cursor, n node) error {
 	dir, name := split(n.path)
 	parent, err := c.at(dir)
 	if err != nil {
 		return err
 	}
 	if n.dir {
-		return d.makeDir(c, parent, name, n, gid)
+		return d.makeDir(c, parent, name, n)
 	}
 	fd, err := d.create(parent, name)
 	if err != nil {
@@ -68,11 +68,11 @@ func (d *Dir) makeNode(c *cursor, n node, gid uint32) error {
 	if err := d.write(fd, name, n.contents); err != nil {
 		return err
 	}
-	return d.own(fd, name, gid, n.mode)
+	return d.own(fd, name, n)
 }
 
 // makeDir leaves the cursor in the new directory, because the next node most likely belongs there.
-func (d *Dir) makeDir(c *cursor, parent int, name string, n node, gid uint32) error {
+func (d *Dir) makeDir(c *cursor, parent int, name string, n node) error {
 	if err := d.mkdir(parent, name); err != nil {
 		return err
 	}
@@ -81,5 +81,5 @@ func (d *Dir) makeDir(c *cursor, parent int, name string, n node, gid uint32) er
 		return err
 	}
 	c.set(n.path, fd)
-	return d.own(fd, name, gid, n.mode)
+	return d.own(fd, name, n)
 }

@@ -4,7 +4,6 @@ package atomicdir
 
 import (
 	"fmt"
-	"math"
 	"os"
 	"time"
 
@@ -18,14 +17,28 @@ const dirMode = 0o755
 type plan struct {
 	nodes []node
 	tops  []string // first elements of the paths, sorted
-	uid   uint32
-	gid   uint32
+	ids   ids      // of the payload directory, and of what says no other
 	now   time.Time
+}
+
+// ids are the owners that the kernel knows.
+type ids struct{ uid, gid uint32 }
+
+// of are the ids that a file gets.
+func (i ids) of(o Owner) ids {
+	if o.UID != nil {
+		i.uid = *o.UID
+	}
+	if o.GID != nil {
+		i.gid = *o.GID
+	}
+	return i
 }
 
 // node is a file or directory of the payload.
 type node struct {
 	path     string
+	ids      ids
 	mode     uint32
 	dir      bool
 	contents []byte
@@ -38,29 +51,36 @@ func newPlan(files []File, o Options) (*plan, error) {
 	}
 	p := &plan{
 		nodes: make([]node, 0, len(files)),
-		uid:   uint32(os.Geteuid()),
-		gid:   uint32(os.Getegid()),
+		ids:   ids{uint32(os.Geteuid()), uint32(os.Getegid())},
 		now:   o.now(),
 	}
 	groupRead := uint32(0)
 	if o.GID != nil {
-		// chown reads the largest value as "do not change".
-		if *o.GID < 0 || int64(*o.GID) >= math.MaxUint32 {
+		if *o.GID < 0 || int64(*o.GID) > MaxID {
 			return nil, fmt.Errorf("volume group %d is not a group id", *o.GID)
 		}
-		p.gid, groupRead = uint32(*o.GID), 0o040
+		p.ids.gid, groupRead = uint32(*o.GID), 0o040
 	}
 	prev := ""
 	for _, i := range order {
 		p.addDirs(prev, files[i].Path)
 		prev = files[i].Path
-		mode := files[i].Mode
-		if mode == 0 {
-			mode = defaultMode
-		}
-		p.add(node{path: prev, mode: uint32(mode) | groupRead, contents: files[i].Contents})
+		p.add(newFileNode(&files[i], p.ids, groupRead))
 	}
 	return p, nil
+}
+
+// newFileNode gives the volume group the right to read, unless the file names an owner: programs
+// refuse a key file of theirs that others can read.
+func newFileNode(f *File, volume ids, groupRead uint32) node {
+	mode := f.Mode
+	if mode == 0 {
+		mode = defaultMode
+	}
+	if !f.Owner.IsZero() {
+		groupRead = 0
+	}
+	return node{path: f.Path, ids: volume.of(f.Owner), mode: uint32(mode) | groupRead, contents: f.Contents}
 }
 
 // addDirs adds the directories above path that are not above prev, the file before it in the order.
@@ -73,7 +93,7 @@ func (p *plan) addDirs(prev, path string) {
 	}
 	for i := shared; i < len(path); i++ {
 		if path[i] == '/' {
-			p.add(node{path: path[:i], mode: dirMode, dir: true})
+			p.add(node{path: path[:i], ids: p.ids, mode: dirMode, dir: true})
 		}
 	}
 }
@@ -85,12 +105,14 @@ func (p *plan) add(n node) {
 	}
 }
 
-// matches reports whether an existing entry has the type, mode and owners that this payload gives
-// it.
-func (p *plan) matches(e entry, dir bool, mode uint32) bool {
+// root is the payload directory.
+func (p *plan) root() node { return node{ids: p.ids, mode: dirMode, dir: true} }
+
+// matches reports whether an existing entry has the type, mode and owners of the node.
+func (n node) matches(e entry) bool {
 	format := uint32(unix.S_IFREG)
-	if dir {
+	if n.dir {
 		format = unix.S_IFDIR
 	}
-	return e.mode == format|mode && e.uid == p.uid && e.gid == p.gid
+	return e.mode == format|n.mode && e.ids == n.ids
 }

@@ -78,20 +78,24 @@ func (d *Dir) write(fd int, name string, b []byte) error {
 	return nil
 }
 
-// own sets the group and mode of an open file. It sets the group first, so that another group never
-// gets the group bits. It sets the mode after the creation because the umask does not apply then.
-func (d *Dir) own(fd int, name string, gid, mode uint32) error {
+// own sets the owners and mode of an open file. It sets the owners first, so that others never get
+// the bits of the mode. It sets the mode after the creation because the umask does not apply then.
+func (d *Dir) own(fd int, name string, n node) error {
 	if err := d.before("chown", name); err != nil {
 		return err
 	}
-	if err := unix.Fchown(fd, -1, int(gid)); err != nil {
-		return fmt.Errorf("changing its group to %d: %w", gid, err)
+	err := unix.Fchown(fd, int(n.ids.uid), int(n.ids.gid))
+	if err == unix.EINVAL {
+		err = fmt.Errorf("the user namespace of this process has no such id: %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("changing its owner to %d:%d: %w", n.ids.uid, n.ids.gid, err)
 	}
 	if err := d.before("chmod", name); err != nil {
 		return err
 	}
-	if err := unix.Fchmod(fd, mode); err != nil {
-		return fmt.Errorf("changing its mode to %04o: %w", mode, err)
+	if err := unix.Fchmod(fd, n.mode); err != nil {
+		return fmt.Errorf("changing its mode to %04o: %w", n.mode, err)
 	}
 	return nil
 }

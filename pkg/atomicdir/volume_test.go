@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -81,9 +82,19 @@ func mustWrite(t testing.TB, d *Dir, o Options, files ...File) (changed bool) {
 	return changed
 }
 
+// owner is nil for an id that is negative.
+func owner(uid, gid int64) (o Owner) {
+	for to, id := range map[**uint32]int64{&o.UID: uid, &o.GID: gid} {
+		if id >= 0 {
+			*to = new(uint32(id))
+		}
+	}
+	return o
+}
+
 func file(path, contents string) File { return File{Path: path, Contents: []byte(contents)} }
 
-// tree is what a reader finds: for each file, its mode and contents.
+// tree is what a reader finds: for each file, its mode, owners and contents.
 type tree map[string]string
 
 func treeOf(files ...File) tree {
@@ -93,7 +104,8 @@ func treeOf(files ...File) tree {
 		if mode == 0 {
 			mode = 0o644
 		}
-		t[f.Path] = fmt.Sprintf("%v %s", mode, f.Contents)
+		ids := ids{uint32(os.Geteuid()), uint32(os.Getegid())}.of(f.Owner)
+		t[f.Path] = fmt.Sprintf("%v %v %s", mode, ids, f.Contents)
 	}
 	return t
 }
@@ -115,7 +127,8 @@ func readTree(root *os.Root) (tree, error) {
 			return err
 		}
 		b, err := io.ReadAll(f)
-		got[path] = fmt.Sprintf("%v %s", info.Mode(), b)
+		st := info.Sys().(*syscall.Stat_t)
+		got[path] = fmt.Sprintf("%v %v %s", info.Mode(), ids{st.Uid, st.Gid}, b)
 		return err
 	})
 	return got, err

@@ -13,8 +13,9 @@ import (
 
 // Options are the properties of a payload that its files share.
 type Options struct {
-	// GID is the volume group: every file and directory of the payload belongs to it, and it may
-	// read every file. nil means the group of this process, and unchanged modes.
+	// GID is the volume group: every directory of the payload and every file without an Owner.GID
+	// belongs to it, and it may read every file without an Owner. nil means the group of this
+	// process, and unchanged modes.
 	GID *int
 	// Now gives the time in the payload directory's name. nil means time.Now.
 	Now func() time.Time

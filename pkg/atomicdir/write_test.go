@@ -2,6 +2,7 @@ package atomicdir
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -168,6 +169,59 @@ func TestWriteGroup(t *testing.T) {
 		if _, err := d.Write(files, group(gid)); err == nil {
 			t.Errorf("group %d accepted", gid)
 		}
+	}
+}
+
+// A file's owner is applied like its mode. The volume group gets the file only without a group of
+// its own, and may read it only without an owner.
+func TestWriteOwner(t *testing.T) {
+	if !canChown(t) {
+		t.Skip("changing owners needs root")
+	}
+	path := newVolume(t)
+	d := open(t, path)
+	group := new(3000)
+	of := func(o Owner) []File {
+		return []File{{Path: "d/key", Mode: 0o400, Owner: o}, {Path: "free", Mode: 0o400}}
+	}
+	for _, step := range []struct {
+		owner   Owner
+		group   *int
+		changed bool
+		want    string // of d/key, with its mode
+		free    string
+	}{
+		{owner(1000, 1001), nil, true, "{1000 1001} 400", "{0 0} 400"},
+		{owner(1000, 1001), nil, false, "{1000 1001} 400", "{0 0} 400"},
+		{owner(1000, 1002), nil, true, "{1000 1002} 400", "{0 0} 400"},
+		{owner(1003, 1002), nil, true, "{1003 1002} 400", "{0 0} 400"},
+		{owner(1003, 1002), group, true, "{1003 1002} 400", "{0 3000} 440"},
+		{owner(1003, -1), group, true, "{1003 3000} 400", "{0 3000} 440"},
+		{owner(-1, 1002), group, true, "{0 1002} 400", "{0 3000} 440"},
+		{owner(-1, 3000), group, true, "{0 3000} 400", "{0 3000} 440"},
+		{owner(-1, 3000), group, false, "{0 3000} 400", "{0 3000} 440"},
+		{Owner{}, group, true, "{0 3000} 440", "{0 3000} 440"},
+		{owner(0, 0), nil, true, "{0 0} 400", "{0 0} 400"},
+		{Owner{}, nil, false, "{0 0} 400", "{0 0} 400"},
+		{owner(MaxID, MaxID), nil, true, "{4294967294 4294967294} 400", "{0 0} 400"},
+	} {
+		changed := mustWrite(t, d, Options{GID: step.group}, of(step.owner)...)
+		got := map[string]string{}
+		for _, name := range []string{"d/key", "free"} {
+			st := stat(t, live(t, path), name)
+			got[name] = fmt.Sprintf("%v %o", ids{st.Uid, st.Gid}, st.Mode&0o7777)
+		}
+		if changed != step.changed || got["d/key"] != step.want || got["free"] != step.free {
+			t.Errorf("owner %s, group %v: changed is %v, files are %q", step.owner, step.group, changed, got)
+		}
+		for _, name := range []string{"", "d"} { // whoever owns a file can get to it, and change nothing
+			if st := stat(t, live(t, path), name); st.Mode != unix.S_IFDIR|0o755 || st.Uid != 0 {
+				t.Errorf("directory %q: mode %o, user %d", name, st.Mode, st.Uid)
+			}
+		}
+	}
+	if _, err := d.Write(of(owner(1<<32-1, -1)), Options{}); err == nil || !strings.Contains(err.Error(), `"d/key"`) {
+		t.Errorf("the id that is none: %v", err)
 	}
 }
 

@@ -46,6 +46,8 @@ type Class struct {
 	// reads them.
 	Templates string `json:",omitempty"`
 	Formats   string `json:",omitempty"`
+	// Permissions is parameters.permissions, a list of modes and owners of files.
+	Permissions string `json:",omitempty"`
 	// Strict is parameters.strict: warnings refuse the class.
 	Strict bool `json:",omitempty"`
 	// Warnings and Suspects are the mistakes that Parse found and that do not stop the class from

@@ -36,6 +36,7 @@ const (
 	StrictKey          = "strict"
 	TemplatesKey       = "templates"
 	FormatsKey         = "formats"
+	PermissionsKey     = "permissions"
 	SecretOwnerKey     = "secretOwner"
 	RolloutRestartKey  = "rolloutRestart"
 )
@@ -72,8 +73,9 @@ func ownKeys() map[string]taker {
 			c.Strict = value == "true"
 			return nil
 		},
-		TemplatesKey: func(c *Class, _ *field.Path, value string) *field.Error { c.Templates = value; return nil },
-		FormatsKey:   func(c *Class, _ *field.Path, value string) *field.Error { c.Formats = value; return nil },
+		TemplatesKey:   func(c *Class, _ *field.Path, value string) *field.Error { c.Templates = value; return nil },
+		FormatsKey:     func(c *Class, _ *field.Path, value string) *field.Error { c.Formats = value; return nil },
+		PermissionsKey: func(c *Class, _ *field.Path, value string) *field.Error { c.Permissions = value; return nil },
 	}
 }
 
@@ -128,6 +130,9 @@ func takeWord[T ~string](to *T, path *field.Path, value string, words ...T) *fie
 	*to = T(value)
 	return nil
 }
+
+// ListKeys returns those of Mayfly's own keys that have YAML lists of files.
+func ListKeys() []string { return []string{TemplatesKey, FormatsKey, PermissionsKey} }
 
 // OwnKeys returns Mayfly's own keys of spec.parameters, sorted.
 func OwnKeys() []string { return slices.Sorted(maps.Keys(ownKeys())) }

@@ -106,7 +106,7 @@ func checkSize(params map[string]string) *field.Error {
 // Size estimates how many bytes of memory the class takes.
 func (c *Class) Size() int64 {
 	const each = 48 // for an entry of a map or list
-	size := 512 + len(c.Templates) + len(c.Formats)
+	size := 512 + len(c.Templates) + len(c.Formats) + len(c.Permissions)
 	for key, value := range c.Parameters {
 		size += len(key) + len(value) + each
 	}
@@ -153,7 +153,7 @@ func (c *Class) takeParameters(params map[string]string) field.ErrorList {
 		case strings.TrimSpace(value) == "":
 			// A chart template with an unset value renders "": the default.
 		default:
-			if key != TemplatesKey && key != FormatsKey { // where spaces at the start of a line mean something
+			if !slices.Contains(ListKeys(), key) { // where spaces at the start of a line mean something
 				value = strings.TrimSpace(value)
 			}
 			if err := take(c, field.NewPath("spec", "parameters", key), value); err != nil {

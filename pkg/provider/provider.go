@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -148,8 +149,10 @@ type Payload struct {
 // File is one file of the volume.
 type File struct {
 	// Path is relative to the volume and may hold directories.
-	Path     string
-	Mode     fs.FileMode // permission bits; 0 means the default, 0644
+	Path string
+	Mode fs.FileMode // permission bits; 0 means the default, 0644
+	// Owner is whom the class wants the file to belong to.
+	Owner    atomicdir.Owner
 	Contents secret.Bytes
 	// ReadAt is when the store was asked for the contents, before the request
 	// left; zero means by this Fetch.

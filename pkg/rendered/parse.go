@@ -15,7 +15,6 @@ import (
 // The fields of an entry.
 const (
 	fieldName        = "fileName"
-	fieldMode        = "mode"
 	fieldText        = "text"
 	fieldFormat      = "format"
 	fieldCertificate = "certificate"
@@ -33,27 +32,34 @@ const maxVariables = 1000
 
 // fields are those that an entry of a list may have.
 func fields(key string) []string {
-	if key == class.TemplatesKey {
-		return []string{fieldName, fieldMode, fieldText}
+	own := map[string][]string{
+		class.TemplatesKey:   {fieldName, fieldText},
+		class.FormatsKey:     {fieldName, fieldFormat, fieldCertificate, fieldKey, fieldChain, fieldPassword, fieldAlias, fieldVariables},
+		class.PermissionsKey: {fieldName},
 	}
-	return []string{fieldName, fieldMode, fieldFormat, fieldCertificate, fieldKey, fieldChain, fieldPassword, fieldAlias, fieldVariables}
+	return append(own[key], params.AccessFields()...)
 }
 
 // newFile reads an entry of a list.
 func newFile(key string, o *params.Object) File {
-	f := File{Field: o.Path("").String()}
+	f := File{Field: o.Path("").String(), Access: o.Access()}
 	known, given := fields(key), map[string]params.Field{}
-	required := []string{fieldName, fieldText}
-	if key == class.FormatsKey {
-		f.made, required[1] = &made{}, fieldFormat
+	required := []string{fieldName}
+	switch key {
+	case class.TemplatesKey:
+		required = append(required, fieldText)
+	case class.FormatsKey:
+		f.made, required = &made{}, append(required, fieldFormat)
+	case class.PermissionsKey:
+		if f.Access == (params.Access{}) {
+			o.Forbid("", "has none of mode, uid and gid")
+		}
 	}
 	for _, field := range o.Fields {
 		given[field.Name] = field
 		switch field.Name {
 		case fieldName:
 			f.Path = field.FileName()
-		case fieldMode:
-			f.Mode = field.Mode()
 		default:
 			if !slices.Contains(known, field.Name) {
 				field.Unknown(known)

@@ -1,12 +1,12 @@
 // Package rendered makes files of the objects that a provider gave: what the
-// class's templates and formats ask for. It is the same for every provider, and
+// class's templates and formats ask for. It also gives files the modes and
+// owners of the class's permissions. It is the same for every provider, and
 // what it makes depends on the class and the objects alone.
 package rendered
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"slices"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
@@ -32,7 +32,7 @@ type File struct {
 	// Field is where the class asks for it, such as spec.parameters.templates[0].
 	Field string
 	Path  string
-	Mode  fs.FileMode // 0 means the default, as with objects
+	params.Access
 
 	text string // of a template
 	made *made  // of a format
@@ -47,25 +47,40 @@ type Renderer struct {
 // Check is the function Check.
 func (Renderer) Check(c *class.Class) (warnings []string, err error) { return Check(c) }
 
-// Check tells whether the class's templates and formats can be used. It needs no
-// objects. The error names every field that is wrong.
+// Check tells whether the class's lists can be used. It needs no objects. The
+// error names every field that is wrong.
 func Check(c *class.Class) (warnings []string, err error) {
-	_, warnings, err = Files(c)
+	_, warnings, err = Parse(c)
 	return warnings, err
 }
 
-// Files are those that the class asks for, in the order in which they are made:
-// formats can take what templates have made.
-func Files(c *class.Class) (files []File, warnings []string, err error) {
-	if c.Templates == "" && c.Formats == "" {
-		return nil, nil, nil
+// Lists is what a class asks for.
+type Lists struct {
+	// Made are the files to make, in that order: formats can take what templates
+	// have made.
+	Made []File
+	// Permissions are modes and owners of files.
+	Permissions []File
+	permissions map[string]params.Access // by path
+}
+
+// Parse reads the class's lists.
+func Parse(c *class.Class) (l Lists, warnings []string, err error) {
+	if c.Templates == "" && c.Formats == "" && c.Permissions == "" {
+		return Lists{}, nil, nil
 	}
-	keys := []string{class.TemplatesKey, class.FormatsKey}
-	set := params.New(map[string]string{class.TemplatesKey: c.Templates, class.FormatsKey: c.Formats}, params.Known{Keys: keys, Long: keys})
-	byName := map[string]string{}
+	keys := class.ListKeys()
+	set := params.New(map[string]string{class.TemplatesKey: c.Templates, class.FormatsKey: c.Formats, class.PermissionsKey: c.Permissions},
+		params.Known{Keys: keys, Long: keys})
+	made := map[string]string{}
+	l.permissions = map[string]params.Access{}
 	for _, key := range keys {
 		if !set.Has(key) {
 			continue
+		}
+		files, byName := &l.Made, made
+		if key == class.PermissionsKey {
+			files, byName = &l.Permissions, map[string]string{}
 		}
 		listed := set.Objects(key)
 		if most := maxMade(key); len(listed) > most {
@@ -78,23 +93,34 @@ func Files(c *class.Class) (files []File, warnings []string, err error) {
 				listed[i].Forbid(fieldName, "says the same as "+first)
 			}
 			byName[f.Path] = f.Field + "." + fieldName
-			files = append(files, f)
+			*files = append(*files, f)
+			if key == class.PermissionsKey {
+				l.permissions[f.Path] = f.Access
+			}
 		}
 	}
 	if err := errors.Join(set.Err(), class.Suspected(set.Suspects)); err != nil {
-		return nil, set.Warnings, err
+		return Lists{}, set.Warnings, err
 	}
-	return files, set.Warnings, nil
+	return l, set.Warnings, nil
 }
 
-// Render returns the payload with the files that the class asks for. The payload
-// that it is given stays as it is. limit bounds the bytes of a file. What is
-// needed on the way is charged to the owner.
+// Render returns the payload with the files, modes and owners that the class
+// asks for. The payload that it is given stays as it is. limit bounds the bytes
+// of a file. What is needed on the way is charged to the owner.
 func (r Renderer) Render(c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
-	files, _, err := Files(c)
-	if err != nil || len(files) == 0 {
-		return p, err
+	l, _, err := Parse(c)
+	if err == nil && len(l.Made) > 0 {
+		p, err = r.make(l.Made, p, limit, o)
 	}
+	if err == nil && len(l.Permissions) > 0 {
+		p, err = l.permit(p)
+	}
+	return p, err
+}
+
+// make adds files to a copy of the payload.
+func (r Renderer) make(files []File, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
 	have, size := map[string]string{}, int64(0)
 	for _, f := range p.Files {
 		size += int64(f.Contents.Len())
@@ -125,7 +151,7 @@ func (r Renderer) Render(c *class.Class, p *provider.Payload, limit int64, o bud
 			return nil, fmt.Errorf("rendering %s: %w", f, err)
 		}
 		have[f.Path] = string(contents)
-		out.Files = append(out.Files, provider.File{Path: f.Path, Mode: f.Mode, Contents: secret.NewBytes(contents)})
+		out.Files = append(out.Files, provider.File{Path: f.Path, Mode: f.Mode, Owner: f.Owner, Contents: secret.NewBytes(contents)})
 	}
 	return &out, nil
 }

@@ -2,6 +2,7 @@ package rendered_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -67,11 +68,40 @@ func TestAddFails(t *testing.T) {
 		{class.Class{Templates: "- {fileName: a, text: '{{ range 1000000 }}{{ end }}'}\n- {fileName: b, text: '{{ range 1000000 }}{{ end }}'}"}, "one of them loops", fault.InvalidClass},
 		{class.Class{Formats: "- {fileName: a, format: env, variables: {A: usr}}"}, `spec.parameters.formats[0] "a": variables: A: the volume has no file "usr"; did you mean user?`, fault.InvalidClass},
 		{class.Class{Formats: "- {fileName: a, format: pkcs12, certificate: user, key: password}"}, `certificate: object "user" has no PEM block CERTIFICATE`, fault.InvalidClass},
+		{class.Class{Permissions: "- {fileName: Password, mode: 0400}"}, `spec.parameters.permissions[0].fileName: the volume has no file "Password"; did you mean "password"?`, fault.InvalidClass},
 	} {
 		_, err := add(&c.class, 1<<10)
 		if err == nil || !strings.Contains(err.Error(), c.want) || fault.Of(err) != c.reason || strings.Contains(err.Error(), marker) {
 			t.Errorf("%v (%s), want %s", err, fault.Of(err), c.want)
 		}
+	}
+}
+
+// permissions goes before what objects, templates and plugins say; "*" is for the files that it does
+// not name.
+func TestPermissions(t *testing.T) {
+	p := payload()
+	p.Files[0].Owner.UID = new(uint32(1))
+	c := &class.Class{
+		Templates:   "- {fileName: url, text: x, mode: 0600, uid: 5, gid: 6}\n- {fileName: plain, text: x}",
+		Permissions: "- {fileName: '*', gid: 7}\n- {fileName: url, mode: 0640, user: 8}\n- {fileName: password, uid: 0}\n- {fileName: optional, uid: 9}",
+	}
+	got, err := (rendered.Renderer{}).Render(c, p, 1<<20, budget.Owner{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, f := range got.Files {
+		list = append(list, fmt.Sprintf("%s %o %s", f.Path, f.Mode, f.Owner))
+	}
+	if want := "user 0 1:7, password 400 0:, url 640 8:6, plain 0 :7"; strings.Join(list, ", ") != want {
+		t.Errorf("%q, want %s", list, want)
+	}
+	if len(got.Warnings) != 1 || !strings.Contains(got.Warnings[0], `permissions[3].fileName: the volume has no file "optional"`) {
+		t.Errorf("warnings %q", got.Warnings)
+	}
+	if p.Files[1].Owner.UID != nil || len(p.Warnings) > 0 {
+		t.Error("the payload itself was changed")
 	}
 }
 
@@ -107,6 +137,10 @@ func TestCheck(t *testing.T) {
 		{class.Class{Formats: "- {fileName: a, format: env}"}, "spec.parameters.formats[0].variables", "Required"},
 		{class.Class{Formats: "- {fileName: a, format: env, variables: {1A: x}}"}, "spec.parameters.formats[0].variables", `"1A"`},
 		{class.Class{Formats: "- {fileName: a, format: env, chain: c, variables: {A: x}}"}, "spec.parameters.formats[0].chain", "does not go"},
+		{class.Class{Templates: "- {fileName: a, text: x, uid: root}"}, "spec.parameters.templates[0].uid", "whole number from 0 to 4294967294"},
+		{class.Class{Permissions: "- {fileName: a}"}, "spec.parameters.permissions[0]", "none of mode, uid and gid"},
+		{class.Class{Permissions: "- {uid: 1}"}, "spec.parameters.permissions[0].fileName", "Required"},
+		{class.Class{Permissions: "- {fileName: a, uid: 1}\n- {fileName: a, gid: 1}"}, "spec.parameters.permissions[1].fileName", "same as spec.parameters.permissions[0].fileName"},
 	} {
 		_, err := rendered.Check(&c.class)
 		if err == nil || !strings.HasPrefix(err.Error(), c.field+": ") || !strings.Contains(err.Error(), c.want) || fault.Of(err) != fault.InvalidClass {

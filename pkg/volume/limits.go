@@ -108,7 +108,7 @@ func (l *Limits) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.Fil
 	files := make([]atomicdir.File, len(payload.Files))
 	var size int64
 	for i, f := range payload.Files {
-		files[i] = atomicdir.File{Path: f.Path, Mode: f.Mode, Contents: f.Contents.Reveal()}
+		files[i] = atomicdir.File{Path: f.Path, Mode: f.Mode, Owner: f.Owner, Contents: f.Contents.Reveal()}
 		size += int64(f.Contents.Len())
 	}
 	if limit := l.sizeLimit(c); size > limit {

@@ -2,25 +2,26 @@ package finding
 
 // The codes of lint.
 const (
-	CodeUnreadable   = "MF001"
-	CodeRefused      = "MF002"
-	CodeDoubtful     = "MF003"
-	CodePlugin       = "MF004"
-	CodeForeign      = "MF005"
-	CodeWithoutData  = "MF006"
-	CodeTwice        = "MF007"
-	CodeNotReadOnly  = "MF008"
-	CodeNoClass      = "MF009"
-	CodeAttribute    = "MF010"
-	CodeElsewhere    = "MF011"
-	CodeNotInSet     = "MF012"
-	CodeSubPath      = "MF013"
-	CodeCollide      = "MF014"
-	CodeAudience     = "MF015"
-	CodeEnv          = "MF016"
-	CodeMode         = "MF017"
-	CodeDriverObject = "MF018"
-	CodeDriverName   = "MF019"
+	CodeUnreadable    = "MF001"
+	CodeRefused       = "MF002"
+	CodeDoubtful      = "MF003"
+	CodePlugin        = "MF004"
+	CodeForeign       = "MF005"
+	CodeWithoutData   = "MF006"
+	CodeTwice         = "MF007"
+	CodeNotReadOnly   = "MF008"
+	CodeNoClass       = "MF009"
+	CodeAttribute     = "MF010"
+	CodeElsewhere     = "MF011"
+	CodeNotInSet      = "MF012"
+	CodeSubPath       = "MF013"
+	CodeCollide       = "MF014"
+	CodeAudience      = "MF015"
+	CodeEnv           = "MF016"
+	CodeMode          = "MF017"
+	CodeDriverObject  = "MF018"
+	CodeDriverName    = "MF019"
+	CodeUserNamespace = "MF020"
 )
 
 // lintRules are those of lint.
@@ -42,8 +43,9 @@ func lintRules() []Rule {
 		{CodeCollide, Error, "two mounts collide", "give each volume a directory of its own"},
 		{CodeAudience, Error, "the CSIDriver does not request the audience", "add the audience to spec.tokenRequests of the CSIDriver"},
 		{CodeEnv, Warning, "a variable comes from a Secret that the driver may not write", "read the file in the volume, or have the operator set the chart's syncSecret"},
-		{CodeMode, Warning, "the container's user may not read a file", "give the pod an fsGroup, or the file a wider filePermission"},
+		{CodeMode, Warning, "the container's user may not read a file", "give the file the container's uid, the pod an fsGroup, or the file a wider mode"},
 		{CodeDriverObject, Error, "the CSIDriver object does not fit the driver", "take the CSIDriver object of Mayfly's chart"},
 		{CodeDriverName, Warning, "a volume's driver may be misspelt", "write the name of the CSIDriver object"},
+		{CodeUserNamespace, Error, "the pod's user namespace has no such id", "give the file an id up to 65535, or the pod the node's users (hostUsers: true)"},
 	}
 }

@@ -3,7 +3,6 @@ package lint
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"regexp"
 	"slices"
 	"strconv"
@@ -18,15 +17,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/manifest"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
-	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
 )
 
 const (
 	keyObjects     = "objects"
-	fieldMode      = "filePermission"
-	defaultMode    = fs.FileMode(0o644)
 	objectsField   = "spec.parameters." + keyObjects
 	parameterField = "spec.parameters."
 )
@@ -39,8 +35,8 @@ type linted struct {
 	*manifest.Object
 	class *class.Class // nil if it is refused
 	login Login
-	// modes are those of the files, each once.
-	modes []fs.FileMode
+	// files are those that differ in mode or owner.
+	files []file
 	// secrets are the names in spec.secretObjects.
 	secrets []string
 	// last is the file's last line of the object, 0 if not known yet.
@@ -227,7 +223,7 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	v, own := l.judge.of(parsed)
 	if !own {
 		l.plugin(c, parsed)
-		c.class = parsed
+		c.class, c.files = parsed, filesOf(parsed, false)
 		return
 	}
 	foreign := l.foreign(c, parsed)
@@ -239,7 +235,7 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	}
 	l.doubtful(c, warnings)
 	c.class = parsed
-	c.modes = modesOf(parsed)
+	c.files = filesOf(parsed, true)
 	c.login = Login{true, v.Audience, v.Address, v.Namespace, v.Mount, v.Role, v.accessID}
 	if c.login.Address == operatorsAddress {
 		c.login.Address = ""
@@ -315,7 +311,7 @@ func fieldOf(message string) string {
 }
 
 var (
-	listField   = regexp.MustCompile(`^spec\.parameters\.(?:` + keyObjects + `|` + class.TemplatesKey + `|` + class.FormatsKey + `)\b`)
+	listField   = regexp.MustCompile(`^spec\.parameters\.(?:` + keyObjects + `|` + strings.Join(class.ListKeys(), "|") + `)\b`)
 	innerLine   = regexp.MustCompile(`\bline (\d+)\b`)
 	atInnerLine = regexp.MustCompile(` \(line \d+\)|line \d+: `)
 	objectStep  = regexp.MustCompile(`^\[(\d+)\](?:\.(.+))?`)
@@ -402,24 +398,4 @@ func (c *linted) listIn(n *yaml.Node) *yaml.Node {
 	}
 	c.lists[n] = list
 	return list
-}
-
-// modesOf are the modes of a class's files, each once.
-func modesOf(c *class.Class) []fs.FileMode {
-	set := params.New(c.Parameters, params.Known{Keys: []string{keyObjects}, Long: []string{keyObjects}})
-	var modes []fs.FileMode
-	for _, o := range set.Objects(keyObjects) {
-		mode := defaultMode
-		for _, f := range o.Fields {
-			if f.Name == fieldMode {
-				if given := f.Mode(); given != 0 {
-					mode = given
-				}
-			}
-		}
-		if !slices.Contains(modes, mode) {
-			modes = append(modes, mode)
-		}
-	}
-	return modes
 }

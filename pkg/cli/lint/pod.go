@@ -48,6 +48,7 @@ func (l *linter) pod(o *manifest.Object) {
 			continue
 		}
 		volumes = append(volumes, l.volume(o, o.Text(v, "name"), csi))
+		l.namespaced(o, spec, &volumes[len(volumes)-1], csi)
 	}
 	var containers []container
 	for _, kind := range []string{"initContainers", "containers", "ephemeralContainers"} {
@@ -58,7 +59,7 @@ func (l *linter) pod(o *manifest.Object) {
 	for _, c := range containers {
 		l.mounts(o, c, volumes)
 		l.variables(o, c, volumes)
-		l.user(o, spec, c, volumes)
+		l.readable(o, spec, c, volumes)
 	}
 }
 
@@ -225,39 +226,6 @@ func (l *linter) hasSecret(o *manifest.Object, name string) bool {
 	return slices.ContainsFunc(l.secrets, func(s *manifest.Object) bool {
 		return s.Name == name && (s.Namespace == o.Namespace || s.Namespace == "" || o.Namespace == "")
 	})
-}
-
-// user checks whether the container's user may read the files. With an fsGroup it may read all of
-// them.
-func (l *linter) user(o *manifest.Object, spec *yaml.Node, c container, volumes []mounted) {
-	if o.Text(spec, "securityContext", "fsGroup") != "" {
-		return
-	}
-	setting := func(key string) string {
-		if own := o.Text(c.node, "securityContext", key); own != "" {
-			return own
-		}
-		return o.Text(spec, "securityContext", key)
-	}
-	nonRoot, _ := strconv.ParseBool(setting("runAsNonRoot"))
-	user, group := setting("runAsUser"), setting("runAsGroup")
-	if user == "0" || user == "" && !nonRoot {
-		return
-	}
-	for _, n := range o.Items(c.node, "volumeMounts") {
-		i := slices.IndexFunc(volumes, func(m mounted) bool { return m.name == o.Text(n, "name") })
-		if i < 0 || volumes[i].found == nil {
-			continue
-		}
-		for _, mode := range volumes[i].found.modes {
-			if mode&0o004 != 0 || mode&0o040 != 0 && group == "0" {
-				continue
-			}
-			l.at(o, o.Line(n), finding.CodeMode, finding.Finding{
-				Message: fmt.Sprintf("container %q does not run as root, the pod has no fsGroup, and class %q has a file of mode %04o, which root alone may read", c.name, volumes[i].class, mode),
-			})
-		}
-	}
 }
 
 // csiDriver checks the CSIDriver object of the driver.

@@ -15,15 +15,14 @@ import (
 
 // The fields of an object.
 const (
-	fieldFile       = "fileName"
-	fieldPath       = "secretPath"
-	fieldType       = "secretType"
-	fieldArgs       = "secretArgs"
-	fieldKey        = "secretKey"
-	fieldVersion    = "secretVersion"
-	fieldPermission = "filePermission"
-	fieldEncoding   = "encoding"
-	fieldOptional   = "optional"
+	fieldFile     = "fileName"
+	fieldPath     = "secretPath"
+	fieldType     = "secretType"
+	fieldArgs     = "secretArgs"
+	fieldKey      = "secretKey"
+	fieldVersion  = "secretVersion"
+	fieldEncoding = "encoding"
+	fieldOptional = "optional"
 	// fieldObjectName is what early versions of the Akeyless CSI provider
 	// called fileName.
 	fieldObjectName = "objectName"
@@ -35,10 +34,9 @@ const (
 )
 
 func objectFields() []string {
-	return []string{
-		fieldFile, fieldObjectName, fieldPath, fieldType, fieldArgs, fieldKey, fieldVersion, fieldPermission,
-		fieldEncoding, fieldOptional,
-	}
+	return append([]string{
+		fieldFile, fieldObjectName, fieldPath, fieldType, fieldArgs, fieldKey, fieldVersion, fieldEncoding, fieldOptional,
+	}, params.AccessFields()...)
 }
 
 // kind is what an item is, and with that how it is read.
@@ -141,7 +139,7 @@ func newObjects(p *params.Set) ([]*object, []*item) {
 }
 
 func newObject(raw *params.Object) *object {
-	o := &object{Object: session.Object{Index: raw.Index, Encoding: params.Plain}, item: &item{}}
+	o := &object{Object: session.Object{Index: raw.Index, Access: raw.Access(), Encoding: params.Plain}, item: &item{}}
 	given := map[string]bool{}
 	var args *params.Field
 	for _, f := range raw.Fields {
@@ -188,14 +186,14 @@ func (o *object) set(f params.Field) {
 		o.Key = f.Text()
 	case fieldVersion:
 		o.item.version = f.Number(1, maxVersion)
-	case fieldPermission:
-		o.Mode = f.Mode()
 	case fieldEncoding:
 		o.Encoding = f.Encoding()
 	case fieldOptional:
 		o.Optional = f.Bool()
 	default:
-		f.Unknown(objectFields())
+		if !slices.Contains(params.AccessFields(), f.Name) { // which newObject reads
+			f.Unknown(objectFields())
+		}
 	}
 }
 

@@ -73,6 +73,7 @@ func TestMistakesAreNamed(t *testing.T) {
 		"do not go together":                                                          objects(`[{secretPath: /a, fileName: a, secretType: pki, secretArgs: {keyType: ec256, csrDataBase64: x}}]`),
 		"timeout: must be a number of seconds":                                        objects(`[{secretPath: /a, fileName: a, secretType: dynamic, secretArgs: {timeout: 1h}}]`),
 		"must be a list of texts":                                                     objects(`[{secretPath: /a, fileName: a, secretType: pki, secretArgs: {altNames: [1]}}]`),
+		`spec.parameters.objects[0].gid: Invalid value: "4294967295"`:                 objects(`[{secretPath: /a, fileName: a, uid: 1, gid: 4294967295}]`),
 		`spec.parameters.objects[0].filePermission: Invalid value: "rw"`:              objects(`[{secretPath: /a, fileName: a, filePermission: rw}]`),
 		`spec.parameters.akeylessAccessKey: Invalid value: "[redacted]"`:              base(keyAccessKey, "marker\n"),
 	} {

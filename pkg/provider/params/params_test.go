@@ -259,6 +259,32 @@ func TestEncodings(t *testing.T) {
 	}
 }
 
+func TestAccess(t *testing.T) {
+	for text, want := range map[string]string{
+		"a: b":                                 "0 :",
+		"filePermission: 0400, uid: 1000":      "400 1000:",
+		"mode: 0440, user: 0, gid: 4294967294": "440 0:4294967294",
+		"gid: 5":                               "0 :5",
+		"uid: -1":                              `objects[0].uid: Invalid value: "-1": line 1: must be a whole number from 0 to 4294967294`,
+		"gid: 4294967295":                      `objects[0].gid: Invalid value: "4294967295"`,
+		"uid: nobody":                          `objects[0].uid: Invalid value: "nobody"`,
+		"uid: [1]":                             `objects[0].uid: Invalid value: ""`,
+		"uid: 1e3":                             `objects[0].uid: Invalid value: "1e3"`,
+		"uid: 1, user: 1":                      `objects[0].user: Forbidden: says the same as uid`,
+		"mode: 0400, filePermission: 0400":     `objects[0].mode: Forbidden: says the same as filePermission`,
+	} {
+		s, objects := list("- {" + text + "}")
+		a := objects[0].Access()
+		got := fmt.Sprintf("%o %s", a.Mode, a.Owner)
+		if len(s.Errs) > 0 {
+			got = errs(s)
+		}
+		if !strings.Contains(got, want) {
+			t.Errorf("%s gives %s, want %s", text, got, want)
+		}
+	}
+}
+
 func FuzzObjects(f *testing.F) {
 	for _, s := range []string{"- {a: b}", "- &x {<<: *x}", "- {m: {a: [1, {b: c}]}}", "- a: !!binary aGk=\n", "[{a: 1e999}]", "- {f: a/b, p: 0o7}", "- {<<: [{a: b}]}"} {
 		f.Add(s)
@@ -270,6 +296,9 @@ func FuzzObjects(f *testing.F) {
 				field.Text()
 				field.FileName()
 				field.Mode()
+				if id := field.ID(); *id > 1<<32-2 {
+					t.Errorf("the id %d", *id)
+				}
 				field.Bool()
 				field.Number(0, 10)
 				field.Encoding()

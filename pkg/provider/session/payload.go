@@ -73,7 +73,7 @@ func (e *Engine) payload(s *Spec, c *class.Class, results []Result) (*provider.P
 
 func (e *Engine) addFile(out *provider.Payload, c *class.Class, o *Object, res Result, value []byte) {
 	version := e.store.Version(o, res.Answer, func() string { return e.hasher.Version(c, o.Name, value) })
-	out.Files = append(out.Files, provider.File{Path: o.Name, Mode: o.Mode, Contents: secret.NewBytes(value), ReadAt: res.Asked})
+	out.Files = append(out.Files, provider.File{Path: o.Name, Mode: o.Access.Mode, Owner: o.Access.Owner, Contents: secret.NewBytes(value), ReadAt: res.Asked})
 	out.Versions = append(out.Versions, provider.Version{ID: o.Name, Version: version})
 	if !res.ends.IsZero() {
 		out.Leases = append(out.Leases, provider.Lease{Object: o.Name, ID: res.Answer.LeaseID, Expires: res.ends})

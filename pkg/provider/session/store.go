@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io/fs"
 	"slices"
 	"time"
 
@@ -233,7 +232,7 @@ type Object struct {
 	Index    int
 	Name     string
 	Key      string // empty for the whole answer
-	Mode     fs.FileMode
+	Access   params.Access
 	Encoding params.Encoding
 	Optional bool
 	Request  *Request

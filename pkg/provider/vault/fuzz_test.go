@@ -38,7 +38,7 @@ func FuzzObjects(f *testing.F) {
 			if err := atomicdir.ValidatePath(o.Name); err != nil {
 				t.Error(err)
 			}
-			if o.request == nil || strings.Contains("/"+o.request.path+"/", "/../") || strings.HasPrefix(o.request.path, "/") || o.Mode > 0o777 {
+			if o.request == nil || strings.Contains("/"+o.request.path+"/", "/../") || strings.HasPrefix(o.request.path, "/") || o.Access.Mode > 0o777 {
 				t.Errorf("a bad object got through: %+v %+v", o, o.request)
 			}
 		}

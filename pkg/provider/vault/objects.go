@@ -16,22 +16,21 @@ import (
 )
 
 const (
-	fieldName       = "objectName"
-	fieldPath       = "secretPath"
-	fieldKey        = "secretKey"
-	fieldMethod     = "method"
-	fieldArgs       = "secretArgs"
-	fieldPermission = "filePermission"
-	fieldEncoding   = "encoding"
-	fieldOptional   = "optional"
-	fieldInterval   = class.RefreshIntervalKey
+	fieldName     = "objectName"
+	fieldPath     = "secretPath"
+	fieldKey      = "secretKey"
+	fieldMethod   = "method"
+	fieldArgs     = "secretArgs"
+	fieldEncoding = "encoding"
+	fieldOptional = "optional"
+	fieldInterval = class.RefreshIntervalKey
 
 	methodList  = "LIST"
 	maxArgsSize = 256 << 10
 )
 
 func objectFields() []string {
-	return []string{fieldName, fieldPath, fieldKey, fieldMethod, fieldArgs, fieldPermission, fieldEncoding, fieldOptional, fieldInterval}
+	return append([]string{fieldName, fieldPath, fieldKey, fieldMethod, fieldArgs, fieldEncoding, fieldOptional, fieldInterval}, params.AccessFields()...)
 }
 
 // object is one file of a class, and the request that it takes its value from.
@@ -109,7 +108,7 @@ func newObjects(p *params.Set) ([]*object, []*request) {
 }
 
 func newObject(raw *params.Object) *object {
-	o := &object{Object: session.Object{Index: raw.Index, Encoding: params.Plain}, request: &request{method: http.MethodGet}}
+	o := &object{Object: session.Object{Index: raw.Index, Access: raw.Access(), Encoding: params.Plain}, request: &request{method: http.MethodGet}}
 	given := map[string]bool{}
 	for _, f := range raw.Fields {
 		given[f.Name] = true
@@ -181,8 +180,6 @@ func (o *object) set(f params.Field) {
 		o.request.setMethod(f)
 	case fieldArgs:
 		o.request.body = arguments(f)
-	case fieldPermission:
-		o.Mode = f.Mode()
 	case fieldEncoding:
 		o.Encoding = f.Encoding()
 	case fieldOptional:
@@ -190,7 +187,9 @@ func (o *object) set(f params.Field) {
 	case fieldInterval:
 		o.request.Interval = f.Interval()
 	default:
-		f.Unknown(objectFields())
+		if !slices.Contains(params.AccessFields(), f.Name) { // which newObject reads
+			f.Unknown(objectFields())
+		}
 	}
 }
 
