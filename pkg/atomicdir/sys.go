@@ -4,6 +4,7 @@ package atomicdir
 
 import (
 	"fmt"
+	"os"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -78,18 +79,12 @@ func (d *Dir) write(fd int, name string, b []byte) error {
 	return nil
 }
 
-// own sets the owners and mode of an open file. It sets the owners first, so that others never get
-// the bits of the mode. It sets the mode after the creation because the umask does not apply then.
+// own sets the owners and mode of an open file. It sets the group first, so that another group never
+// gets the group bits, and the user last: to change the mode of another user's file would need
+// CAP_FOWNER. It sets the mode after the creation because the umask does not apply then.
 func (d *Dir) own(fd int, name string, n node) error {
-	if err := d.before("chown", name); err != nil {
-		return err
-	}
-	err := unix.Fchown(fd, int(n.ids.uid), int(n.ids.gid))
-	if err == unix.EINVAL {
-		err = fmt.Errorf("the user namespace of this process has no such id: %w", err)
-	}
-	if err != nil {
-		return fmt.Errorf("changing its owner to %d:%d: %w", n.ids.uid, n.ids.gid, err)
+	if err := d.chown(fd, name, -1, int(n.ids.gid)); err != nil {
+		return fmt.Errorf("changing its group to %d: %w", n.ids.gid, err)
 	}
 	if err := d.before("chmod", name); err != nil {
 		return err
@@ -97,7 +92,25 @@ func (d *Dir) own(fd int, name string, n node) error {
 	if err := unix.Fchmod(fd, n.mode); err != nil {
 		return fmt.Errorf("changing its mode to %04o: %w", n.mode, err)
 	}
+	if n.ids.uid == uint32(os.Geteuid()) {
+		return nil // as it was made
+	}
+	if err := d.chown(fd, name, int(n.ids.uid), -1); err != nil {
+		return fmt.Errorf("changing its user to %d: %w", n.ids.uid, err)
+	}
 	return nil
+}
+
+// chown changes the ids that are not -1.
+func (d *Dir) chown(fd int, name string, uid, gid int) error {
+	if err := d.before("chown", name); err != nil {
+		return err
+	}
+	err := unix.Fchown(fd, uid, gid)
+	if err == unix.EINVAL {
+		return fmt.Errorf("the user namespace of this process has no such id: %w", err)
+	}
+	return err
 }
 
 // removeTree removes the entry, of any kind, and all below it, without following a symlink. It

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -222,6 +223,35 @@ func TestWriteOwner(t *testing.T) {
 	}
 	if _, err := d.Write(of(owner(1<<32-1, -1)), Options{}); err == nil || !strings.Contains(err.Error(), `"d/key"`) {
 		t.Errorf("the id that is none: %v", err)
+	}
+}
+
+// The driver's container has CHOWN and DAC_OVERRIDE (the chart's linux.securityContext), and nothing
+// more that would help here.
+func TestWriteOwnerWithTheChartsCapabilities(t *testing.T) {
+	if !canChown(t) {
+		t.Skip("changing owners needs root")
+	}
+	path := newVolume(t)
+	d := open(t, path)
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread is not what it was
+		head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		has := [2]unix.CapUserData{{Effective: 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE}}
+		has[0].Permitted = has[0].Effective
+		err := unix.Capset(&head, &has[0])
+		for uid := int64(1000); uid < 1002 && err == nil; uid++ {
+			_, err = d.Write([]File{{Path: "a", Mode: 0o400, Owner: owner(uid, 2000)}}, Options{})
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	st := stat(t, live(t, path), "a")
+	if st.Uid != 1001 || st.Gid != 2000 || st.Mode&0o7777 != 0o400 {
+		t.Errorf("the file is %o %d:%d", st.Mode, st.Uid, st.Gid)
 	}
 }
 

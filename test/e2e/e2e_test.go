@@ -21,6 +21,7 @@ func together() []scenario {
 	return []scenario{
 		{"a pod mounts a class and reads its file", podReads},
 		{"a pod that is not root reads a 0440 file through its fsGroup", fsGroupReads},
+		{"a pod that is not root reads a 0400 file that belongs to it", ownerReads},
 		{"file names hold directories", nestedNames},
 		{"one pod mounts two classes", twoClasses},
 		{"a container has the read-only part of the mount options", mountFlags},

@@ -26,6 +26,22 @@ func fsGroupReads(c *tenant) {
 	c.awaitLog("stranger", "cat: can't open '/secrets/password': Permission denied\nrefused\n")
 }
 
+// ownerReads wants the file to be the user's, and closed to the fsGroup too.
+func ownerReads(c *tenant) {
+	c.put("db", "one")
+	key := c.object("key", "db")
+	key.FilePermission, key.UID = new(0o400), new(1000)
+	c.class("db", nil, key)
+	script := `stat -L -c '%a %u %g' /secrets/key; cat /secrets/key; echo; chmod 0666 /secrets/..data/key 2>/dev/null || echo read-only`
+	c.start(newPod("owner", script, once, user(1000, 2000), mounts("db")))
+	c.awaitPod("owner", hasSucceeded)
+	c.awaitLog("owner", "400 1000 2000\n"+marker+"one\nread-only\n")
+
+	c.start(newPod("member", `cat /secrets/key 2>&1 || echo refused`, once, user(1001, 2000), mounts("db")))
+	c.awaitPod("member", hasSucceeded)
+	c.awaitLog("member", "cat: can't open '/secrets/key': Permission denied\nrefused\n")
+}
+
 func nestedNames(c *tenant) {
 	c.put("db", "one")
 	c.put("api", "two")

@@ -106,6 +106,7 @@ type object struct {
 	SecretPath     string `json:"secretPath"`
 	SecretKey      string `json:"secretKey"`
 	FilePermission *int   `json:"filePermission,omitempty"`
+	UID            *int   `json:"uid,omitempty"`
 }
 
 func (c *tenant) object(name, path string) object {
