@@ -91,7 +91,7 @@ func (s scenario) interrupted(t *testing.T, path string, k int, fail func(step s
 	t.Helper()
 	d := open(t, path)
 	calls := 0
-	d.hook = func(op, name string) error {
+	d.sys.hook = func(op, name string) error {
 		if calls++; calls-1 != k {
 			return nil
 		}
@@ -279,7 +279,7 @@ func TestErrorAtEveryStep(t *testing.T) {
 func TestNameTakenDuringFirstWrite(t *testing.T) {
 	path := newVolume(t)
 	d := open(t, path)
-	d.hook = func(op, name string) error {
+	d.sys.hook = func(op, name string) error {
 		if op == "symlink" && name == "b" {
 			testkit.Must(t, os.WriteFile(filepath.Join(path, "b"), []byte("foreign"), 0o600))
 		}
@@ -318,7 +318,7 @@ func TestUnfinishedPayloadIsClosed(t *testing.T) {
 	d := open(t, path)
 	defer unix.Umask(unix.Umask(0))
 	checked := 0
-	d.hook = func(op, name string) error {
+	d.sys.hook = func(op, name string) error {
 		if op != "write" {
 			return nil
 		}

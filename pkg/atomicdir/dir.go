@@ -56,12 +56,9 @@ var ErrForeign = errors.New("taken by an entry that is not part of the volume")
 type Dir struct {
 	path string
 
-	mu sync.Mutex
-	fd int // -1 once closed
-
-	// hook is called before each system call that changes the directory. Tests make it fail or
-	// panic.
-	hook func(op, name string) error
+	mu  sync.Mutex
+	fd  int // -1 once closed
+	sys calls
 }
 
 // Open opens the directory at path. The last element of path must not be a

@@ -212,7 +212,7 @@ func TestRepair(t *testing.T) {
 		t.Errorf("a link's name is taken: %v", err)
 	}
 	testkit.Must(t, os.Remove(path+"/b"))
-	d.hook = func(op, name string) error {
+	d.sys.hook = func(op, name string) error {
 		if op == "symlink" {
 			return unix.ENOSPC
 		}

@@ -27,7 +27,7 @@ func TestWriteSparesLateForeigners(t *testing.T) {
 			path := newVolume(t)
 			d := open(t, path)
 			mustWrite(t, d, Options{}, file("gone", "1"))
-			d.hook = func(op, name string) error {
+			d.sys.hook = func(op, name string) error {
 				if op+" "+name == tt.step {
 					return tt.plant(path)
 				}
@@ -43,7 +43,7 @@ func TestWriteSparesLateForeigners(t *testing.T) {
 			if tt.name == "gone" {
 				stat(t, path, "gone", "x")
 			}
-			d.hook = nil
+			d.sys.hook = nil
 			testkit.Must(t, os.RemoveAll(path+"/"+tt.name))
 			mustWrite(t, d, Options{}, file("new", "2"))
 			checkExact(t, path, treeOf(file("new", "2")))

@@ -24,14 +24,14 @@ func (d *Dir) makePayload(p *plan) (string, error) {
 		return name, fmt.Errorf("opening payload %q in %q: %w", name, d.path, err)
 	}
 	defer closeFD(top)
-	c := cursor{top: top}
-	defer c.close()
+	w := payloadWriter{sys: &d.sys, cursor: cursor{top: top}}
+	defer w.cursor.close()
 	for _, n := range p.nodes {
-		if err := d.makeNode(&c, n); err != nil {
+		if err := w.add(n); err != nil {
 			return name, fmt.Errorf("writing %s in %q: %w", quote(n.path), d.path, err)
 		}
 	}
-	if err := d.own(top, name, p.root()); err != nil {
+	if err := d.sys.own(top, name, p.root()); err != nil {
 		return name, fmt.Errorf("opening payload %q in %q to its readers: %w", name, d.path, err)
 	}
 	return name, nil
@@ -40,7 +40,7 @@ func (d *Dir) makePayload(p *plan) (string, error) {
 func (d *Dir) makePayloadDir(now time.Time) (string, error) {
 	for attempt := range maxNames {
 		name := payloadName(now, attempt)
-		err := d.mkdir(d.fd, name)
+		err := d.sys.mkdir(d.fd, name)
 		if err == nil {
 			return name, nil
 		}
@@ -51,35 +51,41 @@ func (d *Dir) makePayloadDir(now time.Time) (string, error) {
 	return "", unix.EEXIST
 }
 
-func (d *Dir) makeNode(c *cursor, n node) error {
+// payloadWriter writes the files and directories of a new payload.
+type payloadWriter struct {
+	sys    *calls
+	cursor cursor
+}
+
+func (w *payloadWriter) add(n node) error {
 	dir, name := split(n.path)
-	parent, err := c.at(dir)
+	parent, err := w.cursor.at(dir)
 	if err != nil {
 		return err
 	}
 	if n.dir {
-		return d.makeDir(c, parent, name, n)
+		return w.addDir(parent, name, n)
 	}
-	fd, err := d.create(parent, name)
+	fd, err := w.sys.create(parent, name)
 	if err != nil {
 		return err
 	}
 	defer closeFD(fd)
-	if err := d.write(fd, name, n.contents); err != nil {
+	if err := w.sys.write(fd, name, n.contents); err != nil {
 		return err
 	}
-	return d.own(fd, name, n)
+	return w.sys.own(fd, name, n)
 }
 
-// makeDir leaves the cursor in the new directory, because the next node most likely belongs there.
-func (d *Dir) makeDir(c *cursor, parent int, name string, n node) error {
-	if err := d.mkdir(parent, name); err != nil {
+// addDir leaves the cursor in the new directory, because the next node most likely belongs there.
+func (w *payloadWriter) addDir(parent int, name string, n node) error {
+	if err := w.sys.mkdir(parent, name); err != nil {
 		return err
 	}
 	fd, err := openDir(parent, name)
 	if err != nil {
 		return err
 	}
-	c.set(n.path, fd)
-	return d.own(fd, name, n)
+	w.cursor.set(n.path, fd)
+	return w.sys.own(fd, name, n)
 }

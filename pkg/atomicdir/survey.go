@@ -21,6 +21,7 @@ const (
 
 // survey is the state of the directory before a Write.
 type survey struct {
+	dir       *Dir
 	live      payload
 	leftovers []string // of an interrupted Write
 	absent    []string // wanted links that do not exist
@@ -50,18 +51,19 @@ func (d *Dir) surveyFor(tops []string) (*survey, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &survey{live: live}
-	if err := d.surveyEntries(s, tops); err != nil {
+	s := &survey{dir: d, live: live}
+	if err := s.entries(tops); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (d *Dir) surveyEntries(s *survey, tops []string) error {
-	names, err := readNames(d.fd)
+// entries compares the entries of the directory with the wanted links.
+func (s *survey) entries(tops []string) error {
+	names, err := readNames(s.dir.fd)
 	if err != nil {
-		return fmt.Errorf("listing volume directory %q: %w", d.path, err)
+		return fmt.Errorf("listing volume directory %q: %w", s.dir.path, err)
 	}
 	// Both lists are sorted, so each name skips the wanted ones before it.
 	next := 0
@@ -74,7 +76,7 @@ func (d *Dir) surveyEntries(s *survey, tops []string) error {
 		if wanted {
 			next++
 		}
-		if err := d.surveyEntry(s, name, wanted); err != nil {
+		if err := s.entry(name, wanted); err != nil {
 			return err
 		}
 	}
@@ -82,19 +84,19 @@ func (d *Dir) surveyEntries(s *survey, tops []string) error {
 	return nil
 }
 
-func (d *Dir) surveyEntry(s *survey, name string, wanted bool) error {
+func (s *survey) entry(name string, wanted bool) error {
 	if strings.HasPrefix(name, "..") {
 		if name == dataTmp || name == linksTmp || (isPayloadName(name) && name != s.live.name) {
 			s.leftovers = append(s.leftovers, name)
 		}
 		return nil
 	}
-	kind, err := d.linkAt(name)
+	kind, err := s.dir.linkAt(name)
 	switch {
 	case err != nil:
 		return err
 	case wanted && kind == notLink:
-		return fmt.Errorf("placing %q in %q: %w", name, d.path, ErrForeign)
+		return fmt.Errorf("placing %q in %q: %w", name, s.dir.path, ErrForeign)
 	case wanted && kind != linkRight:
 		s.wrong = append(s.wrong, name)
 	case !wanted && (kind == linkRight || kind == linkOurs):

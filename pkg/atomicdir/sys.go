@@ -19,55 +19,59 @@ const (
 	resolveBeneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 )
 
-// Only the methods of this file change the directory. Each takes a descriptor and a single name,
-// never a path, and calls the hook first.
+// calls are the system calls that change a volume; nothing else does. Each takes a descriptor and
+// a single name, never a path.
+type calls struct {
+	// hook is called before each of them. Tests make it fail or panic.
+	hook func(op, name string) error
+}
 
-func (d *Dir) before(op, name string) error {
-	if d.hook == nil {
+func (s *calls) before(op, name string) error {
+	if s.hook == nil {
 		return nil
 	}
-	return d.hook(op, name)
+	return s.hook(op, name)
 }
 
 // mkdir makes a directory that only its owner can enter.
-func (d *Dir) mkdir(parent int, name string) error {
-	if err := d.before("mkdir", name); err != nil {
+func (s *calls) mkdir(parent int, name string) error {
+	if err := s.before("mkdir", name); err != nil {
 		return err
 	}
 	return unix.Mkdirat(parent, name, 0o700)
 }
 
-func (d *Dir) symlink(target string, parent int, name string) error {
-	if err := d.before("symlink", name); err != nil {
+func (s *calls) symlink(target string, parent int, name string) error {
+	if err := s.before("symlink", name); err != nil {
 		return err
 	}
 	return unix.Symlinkat(target, parent, name)
 }
 
-func (d *Dir) rename(fromDir int, from string, toDir int, to string, flags uint) error {
-	if err := d.before("rename", to); err != nil {
+func (s *calls) rename(fromDir int, from string, toDir int, to string, flags uint) error {
+	if err := s.before("rename", to); err != nil {
 		return err
 	}
 	return unix.Renameat2(fromDir, from, toDir, to, flags)
 }
 
-func (d *Dir) unlink(parent int, name string, flags int) error {
-	if err := d.before("unlink", name); err != nil {
+func (s *calls) unlink(parent int, name string, flags int) error {
+	if err := s.before("unlink", name); err != nil {
 		return err
 	}
 	return unix.Unlinkat(parent, name, flags)
 }
 
-func (d *Dir) create(parent int, name string) (int, error) {
-	if err := d.before("create", name); err != nil {
+func (s *calls) create(parent int, name string) (int, error) {
+	if err := s.before("create", name); err != nil {
 		return -1, err
 	}
 	return retry(func() (int, error) { return unix.Openat(parent, name, createFlags, 0o600) })
 }
 
-func (d *Dir) write(fd int, name string, b []byte) error {
+func (s *calls) write(fd int, name string, b []byte) error {
 	for len(b) > 0 {
-		if err := d.before("write", name); err != nil {
+		if err := s.before("write", name); err != nil {
 			return err
 		}
 		n, err := retry(func() (int, error) { return unix.Write(fd, b) })
@@ -82,11 +86,11 @@ func (d *Dir) write(fd int, name string, b []byte) error {
 // own sets the owners and mode of an open file. It sets the group first, so that another group never
 // gets the group bits, and the user last: to change the mode of another user's file would need
 // CAP_FOWNER. It sets the mode after the creation because the umask does not apply then.
-func (d *Dir) own(fd int, name string, n node) error {
-	if err := d.chown(fd, name, -1, int(n.ids.gid)); err != nil {
+func (s *calls) own(fd int, name string, n node) error {
+	if err := s.chown(fd, name, -1, int(n.ids.gid)); err != nil {
 		return fmt.Errorf("changing its group to %d: %w", n.ids.gid, err)
 	}
-	if err := d.before("chmod", name); err != nil {
+	if err := s.before("chmod", name); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(fd, n.mode); err != nil {
@@ -95,15 +99,15 @@ func (d *Dir) own(fd int, name string, n node) error {
 	if n.ids.uid == uint32(os.Geteuid()) {
 		return nil // as it was made
 	}
-	if err := d.chown(fd, name, int(n.ids.uid), -1); err != nil {
+	if err := s.chown(fd, name, int(n.ids.uid), -1); err != nil {
 		return fmt.Errorf("changing its user to %d: %w", n.ids.uid, err)
 	}
 	return nil
 }
 
 // chown changes the ids that are not -1.
-func (d *Dir) chown(fd int, name string, uid, gid int) error {
-	if err := d.before("chown", name); err != nil {
+func (s *calls) chown(fd int, name string, uid, gid int) error {
+	if err := s.before("chown", name); err != nil {
 		return err
 	}
 	err := unix.Fchown(fd, uid, gid)
@@ -113,35 +117,26 @@ func (d *Dir) chown(fd int, name string, uid, gid int) error {
 	return err
 }
 
-// removeTree removes the entry, of any kind, and all below it, without following a symlink. It
-// succeeds if the entry does not exist.
-func (d *Dir) removeTree(name string) error {
-	err := d.removeEntry(name)
-	if err != nil && err != unix.ENOENT {
-		return fmt.Errorf("removing %q from %q: %w", name, d.path, err)
-	}
-	return nil
-}
-
-func (d *Dir) removeEntry(name string) error {
-	err := d.unlink(d.fd, name, 0)
+// remove removes an entry, of any kind, and all below it, without following a symlink.
+func (s *calls) remove(parent int, name string) error {
+	err := s.unlink(parent, name, 0)
 	if err != unix.EISDIR {
 		return err
 	}
-	top, err := openDir(d.fd, name)
+	top, err := openDir(parent, name)
 	if err != nil {
 		return err
 	}
 	c := cursor{top: top}
 	defer closeFD(top)
 	defer c.close()
-	if err := d.empty(&c, ""); err != nil {
+	if err := s.empty(&c, ""); err != nil {
 		return err
 	}
-	return d.unlink(d.fd, name, unix.AT_REMOVEDIR)
+	return s.unlink(parent, name, unix.AT_REMOVEDIR)
 }
 
-func (d *Dir) empty(c *cursor, dir string) error {
+func (s *calls) empty(c *cursor, dir string) error {
 	fd, err := c.at(dir)
 	if err != nil {
 		return err
@@ -151,15 +146,15 @@ func (d *Dir) empty(c *cursor, dir string) error {
 		return err
 	}
 	for _, name := range names {
-		err := d.unlink(fd, name, 0)
+		err := s.unlink(fd, name, 0)
 		if err == unix.EISDIR {
-			if err = d.empty(c, join(dir, name)); err != nil {
+			if err = s.empty(c, join(dir, name)); err != nil {
 				return err
 			}
 			if fd, err = c.at(dir); err != nil {
 				return err
 			}
-			err = d.unlink(fd, name, unix.AT_REMOVEDIR)
+			err = s.unlink(fd, name, unix.AT_REMOVEDIR)
 		}
 		if err != nil {
 			return err

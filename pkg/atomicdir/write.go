@@ -139,7 +139,7 @@ func (d *Dir) Repair() error {
 	if err := d.removeTrees([]string{dataTmp, linksTmp}); err != nil {
 		return err
 	}
-	if err := d.stageLinks(s); err != nil {
+	if err := s.stageLinks(); err != nil {
 		return errors.Join(d.explainSpace(err, &plan{}, len(s.absent)+len(s.wrong)), d.removeTree(linksTmp))
 	}
 	return d.finish(s)
@@ -147,12 +147,12 @@ func (d *Dir) Repair() error {
 
 // finish does steps 9 and 10.
 func (d *Dir) finish(s *survey) error {
-	if err := d.placeLinks(s); err != nil {
+	if err := s.placeLinks(); err != nil {
 		return err
 	}
 	for _, name := range s.stray {
 		// Not removeTree: a directory that took the name meanwhile is foreign.
-		if err := d.unlink(d.fd, name, 0); err != nil && err != unix.ENOENT {
+		if err := d.sys.unlink(d.fd, name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("removing link %q from %q: %w", name, d.path, err)
 		}
 	}
@@ -199,7 +199,7 @@ func (d *Dir) build(p *plan, s *survey, changed bool) (made []string, err error)
 	}
 	if !changed || !s.first() {
 		// 6. Make the links.
-		if err := d.stageLinks(s); err != nil || !changed {
+		if err := s.stageLinks(); err != nil || !changed {
 			return made, err
 		}
 		// 7. and 8. Swap.
@@ -209,18 +209,27 @@ func (d *Dir) build(p *plan, s *survey, changed bool) (made []string, err error)
 	if err := d.swap(name); err != nil {
 		return made, err
 	}
-	n, err := d.makeLinks(d.fd, s.absent)
+	n, err := s.makeLinks(d.fd, s.absent)
 	made = slices.Concat(made, []string{dataName}, s.absent[:n])
 	s.absent = s.absent[n:]
 	return made, err
 }
 
 func (d *Dir) swap(name string) error {
-	if err := d.symlink(name, d.fd, dataTmp); err != nil {
+	if err := d.sys.symlink(name, d.fd, dataTmp); err != nil {
 		return fmt.Errorf("creating %q in %q: %w", dataTmp, d.path, err)
 	}
-	if err := d.rename(d.fd, dataTmp, d.fd, dataName, 0); err != nil {
+	if err := d.sys.rename(d.fd, dataTmp, d.fd, dataName, 0); err != nil {
 		return fmt.Errorf("swapping %q in %q: %w", dataName, d.path, err)
+	}
+	return nil
+}
+
+// removeTree removes an entry and all below it. It succeeds if the entry does not exist.
+func (d *Dir) removeTree(name string) error {
+	err := d.sys.remove(d.fd, name)
+	if err != nil && err != unix.ENOENT {
+		return fmt.Errorf("removing %q from %q: %w", name, d.path, err)
 	}
 	return nil
 }
