@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 
@@ -68,35 +69,47 @@ type message struct {
 	waiting bool
 }
 
-func (r *Reporter) observeEvent(o volume.Outcome) {
+// events writes the Events.
+type events struct {
+	*Config
+	queue queue
+
+	mu       sync.Mutex
+	messages map[string]*message
+	// ofVolume and ofNamespace bound the writes.
+	ofVolume, ofNamespace *buckets
+	serial                uint64
+}
+
+func (e *events) observe(o volume.Outcome) {
 	if o.SetAside != "" {
-		r.report(o, corev1.EventTypeWarning, RecordSetAside, setAsideWords(o))
+		e.report(o, corev1.EventTypeWarning, RecordSetAside, setAsideWords(o))
 	}
 	if o.WarnPod {
-		r.report(o, corev1.EventTypeWarning, ClassWarning, fmt.Sprintf("SecretProviderClass %s: %s", o.Class, strings.Join(o.Warnings, "; ")))
+		e.report(o, corev1.EventTypeWarning, ClassWarning, fmt.Sprintf("SecretProviderClass %s: %s", o.Class, strings.Join(o.Warnings, "; ")))
 	}
 	switch {
 	case o.Kind == volume.Waiting:
-		r.report(o, corev1.EventTypeWarning, StoreSlow, waitingWords(o))
+		e.report(o, corev1.EventTypeWarning, StoreSlow, waitingWords(o))
 	case o.Kind == volume.Published && o.Err != nil:
-		r.report(o, corev1.EventTypeWarning, MountFailed, failedWords(o))
+		e.report(o, corev1.EventTypeWarning, MountFailed, failedWords(o))
 	case o.Kind == volume.Published && !o.AsOf.IsZero():
-		r.report(o, corev1.EventTypeWarning, LastGoodUsed, fmt.Sprintf(
+		e.report(o, corev1.EventTypeWarning, LastGoodUsed, fmt.Sprintf(
 			"class %s: the store is unavailable; the pod starts with what this node read at %s, as the class's onUnavailable asks", o.Class, o.AsOf.UTC().Format(time.RFC3339)))
 	case o.Kind == volume.Refreshed && o.Emptied:
-		r.report(o, corev1.EventTypeWarning, RefreshFailed, fmt.Sprintf("%s: %s", o.Reason(), o.Err))
+		e.report(o, corev1.EventTypeWarning, RefreshFailed, fmt.Sprintf("%s: %s", o.Reason(), o.Err))
 	case o.Kind == volume.Refreshed && o.Err != nil:
-		r.report(o, corev1.EventTypeWarning, RefreshFailed,
+		e.report(o, corev1.EventTypeWarning, RefreshFailed,
 			fmt.Sprintf("%s: the volume keeps its last good content: %s", o.Reason(), o.Err))
 	case o.Kind == volume.Refreshed && o.Failures > 0:
-		r.endEpisode(o)
-		r.report(o, corev1.EventTypeNormal, Recovered, fmt.Sprintf("class %s: the volume is fresh again after %d failed refreshes", o.Class, o.Failures))
-	case o.Kind == volume.Refreshed && o.Changed && r.RotatedEvents:
-		r.report(o, corev1.EventTypeNormal, Rotated, fmt.Sprintf("class %s: new content was written", o.Class))
+		e.endEpisode(o)
+		e.report(o, corev1.EventTypeNormal, Recovered, fmt.Sprintf("class %s: the volume is fresh again after %d failed refreshes", o.Class, o.Failures))
+	case o.Kind == volume.Refreshed && o.Changed && e.RotatedEvents:
+		e.report(o, corev1.EventTypeNormal, Rotated, fmt.Sprintf("class %s: new content was written", o.Class))
 	case o.Kind == volume.Published:
-		r.endEpisode(o)
+		e.endEpisode(o)
 	case o.Kind == volume.Unpublished:
-		r.forgetVolume(o)
+		e.forgetVolume(o)
 	}
 }
 
@@ -150,9 +163,6 @@ type Note struct {
 	Text  string
 }
 
-// Tell writes an Event at once the first time, and then with growing pauses while it repeats.
-func (r *Reporter) Tell(n Note) { r.tell(n, false) }
-
 // Teller writes Events. A Reporter is one.
 type Teller interface {
 	Tell(n Note)
@@ -180,9 +190,9 @@ func ClassReference(c *class.Class) corev1.ObjectReference {
 }
 
 // report writes an Event about an outcome.
-func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
-	about, namespace := r.about(o)
-	r.tell(Note{
+func (e *events) report(o volume.Outcome, kind, reason, text string) {
+	about, namespace := e.about(o)
+	e.tell(Note{
 		Volume: o.ID, Namespace: namespace, About: about, Type: kind, Reason: reason,
 		Topic: string(o.Reason()), // the text may have a time or a request's id
 		Text:  text,
@@ -191,16 +201,16 @@ func (r *Reporter) report(o volume.Outcome, kind, reason, text string) {
 
 // tell writes an Event. One that happens only once is written after the pause if it comes too
 // early; others are reported again by the next.
-func (r *Reporter) tell(n Note, once bool) {
+func (e *events) tell(n Note, once bool) {
 	now := time.Now()
 	key := n.Volume + " " + n.Reason + " " + n.Topic
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.forgetOld(now)
-	m, cause := r.messages[key], causeOf(n.Text)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.forgetOld(now)
+	m, cause := e.messages[key], causeOf(n.Text)
 	if m == nil {
-		m = &message{volume: n.Volume, event: r.newEvent(n, now), quiet: firstQuiet / 2}
-		r.messages[key] = m
+		m = &message{volume: n.Volume, event: e.newEvent(n, now), quiet: firstQuiet / 2}
+		e.messages[key] = m
 	} else {
 		m.event.Count++
 		if m.cause != cause { // the Event's text is no longer true
@@ -213,12 +223,12 @@ func (r *Reporter) tell(n Note, once bool) {
 	if wait := m.quietUntil.Sub(now); wait > 0 {
 		if once && !m.waiting {
 			m.waiting = true
-			r.queue.AddAfter(t, wait)
+			e.queue.AddAfter(t, wait)
 		}
 		return
 	}
 	m.startPause(now)
-	r.queue.Add(t)
+	e.queue.Add(t)
 }
 
 // changing matches what may differ between two failures of one cause: ports, times, and the ids of
@@ -235,10 +245,10 @@ func (m *message) startPause(now time.Time) {
 
 // endEpisode makes the volume's next failure write an Event at once. If it has the same reason,
 // that Event continues the count.
-func (r *Reporter) endEpisode(o volume.Outcome) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, m := range r.messages {
+func (e *events) endEpisode(o volume.Outcome) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, m := range e.messages {
 		if m.volume == o.ID {
 			m.quiet, m.quietUntil = firstQuiet/2, time.Time{}
 		}
@@ -246,61 +256,56 @@ func (r *Reporter) endEpisode(o volume.Outcome) {
 }
 
 // forgetVolume drops what was written for a volume that is gone.
-func (r *Reporter) forgetVolume(o volume.Outcome) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for key, m := range r.messages {
+func (e *events) forgetVolume(o volume.Outcome) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for key, m := range e.messages {
 		if m.volume == o.ID && m.sent != nil {
-			delete(r.messages, key)
+			delete(e.messages, key)
 		}
 	}
 }
 
 // forgetOld bounds the memory; the caller holds the mutex.
-func (r *Reporter) forgetOld(now time.Time) {
-	for key, m := range r.messages {
+func (e *events) forgetOld(now time.Time) {
+	for key, m := range e.messages {
 		if now.Sub(m.lastSeen) > forgetAfter {
-			delete(r.messages, key)
+			delete(e.messages, key)
 		}
 	}
-	for id, st := range r.volumes {
-		if !st.live && !st.gone && now.Sub(st.seen) > forgetAfter {
-			delete(r.volumes, id) // the pod owns the object, so Kubernetes deletes both
-		}
-	}
-	r.ofVolume.forgetFull(now)
-	r.ofNamespace.forgetFull(now)
+	e.ofVolume.forgetFull(now)
+	e.ofNamespace.forgetFull(now)
 }
 
-func (r *Reporter) newEvent(n Note, now time.Time) *corev1.Event {
-	r.serial++
+func (e *events) newEvent(n Note, now time.Time) *corev1.Event {
+	e.serial++
 	return &corev1.Event{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: n.Namespace,
-			Name:      suffixedName(n.About.Name, fmt.Sprintf("%s %s %d %d", n.Volume, n.Reason, now.UnixNano(), r.serial)),
+			Name:      suffixedName(n.About.Name, fmt.Sprintf("%s %s %d %d", n.Volume, n.Reason, now.UnixNano(), e.serial)),
 		},
 		InvolvedObject:      n.About,
 		Type:                n.Type,
 		Reason:              n.Reason,
 		Count:               1,
 		FirstTimestamp:      metav1.NewTime(now),
-		Source:              corev1.EventSource{Component: EventComponent, Host: r.Node},
-		ReportingController: r.Driver,
-		ReportingInstance:   r.Node,
+		Source:              corev1.EventSource{Component: EventComponent, Host: e.Node},
+		ReportingController: e.Driver,
+		ReportingInstance:   e.Node,
 	}
 }
 
 // about returns the object of an Event, and the Event's namespace. A node's Events name it as those
 // of kubelet do.
-func (r *Reporter) about(o volume.Outcome) (corev1.ObjectReference, string) {
+func (e *events) about(o volume.Outcome) (corev1.ObjectReference, string) {
 	if o.Pod.Name == "" {
-		return corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: r.Node, UID: uid(r.Node)}, metav1.NamespaceDefault
+		return corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: e.Node, UID: uid(e.Node)}, metav1.NamespaceDefault
 	}
 	return PodReference(o.Pod), o.Pod.Namespace
 }
 
-func (r *Reporter) sendEvent(ctx context.Context, t task) error {
-	m, event, sent := r.nextEvent(t)
+func (e *events) send(ctx context.Context, t task) error {
+	m, event, sent := e.next(t)
 	if event == nil {
 		return nil
 	}
@@ -308,11 +313,11 @@ func (r *Reporter) sendEvent(ctx context.Context, t task) error {
 	var err error
 	if sent != nil {
 		event.ResourceVersion = sent.ResourceVersion
-		got, err = r.API.UpdateEvent(ctx, event)
+		got, err = e.API.UpdateEvent(ctx, event)
 	}
 	if sent == nil || apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		event.ResourceVersion = ""
-		got, err = r.API.CreateEvent(ctx, event)
+		got, err = e.API.CreateEvent(ctx, event)
 	}
 	if namespaceGone(err) {
 		return nil // the pod is gone too
@@ -320,19 +325,19 @@ func (r *Reporter) sendEvent(ctx context.Context, t task) error {
 	if err != nil {
 		return err
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	m.sent = got
 	return nil
 }
 
-// nextEvent returns what to write of a message now, and what was written last. It returns nothing
+// next returns what to write of a message now, and what was written last. It returns nothing
 // if an earlier write included the repetitions, and if the volume or its namespace has too many
 // Events: then the worker does the task later.
-func (r *Reporter) nextEvent(t task) (m *message, event, sent *corev1.Event) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	m = r.messages[t.key]
+func (e *events) next(t task) (m *message, event, sent *corev1.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	m = e.messages[t.key]
 	if m == nil {
 		return nil, nil, nil
 	}
@@ -345,8 +350,8 @@ func (r *Reporter) nextEvent(t task) (m *message, event, sent *corev1.Event) {
 	}
 	// A retried write is allowed already.
 	if m.allowed != m.event.Count {
-		if d := take(now, r.ofVolume.get(m.volume), r.ofNamespace.get(t.namespace)); d > 0 {
-			r.queue.AddAfter(t, d)
+		if d := take(now, e.ofVolume.get(m.volume), e.ofNamespace.get(t.namespace)); d > 0 {
+			e.queue.AddAfter(t, d)
 			return nil, nil, nil
 		}
 		m.allowed = m.event.Count

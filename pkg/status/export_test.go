@@ -2,7 +2,7 @@ package status
 
 // Volumes counts the volumes that the reporter knows of.
 func (r *Reporter) Volumes() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.volumes)
+	r.statuses.mu.Lock()
+	defer r.statuses.mu.Unlock()
+	return len(r.statuses.volumes)
 }

@@ -53,12 +53,12 @@ const (
 
 // desired returns the object for a volume's state. before is the earlier one, which has the time of
 // the first failure.
-func (r *Reporter) desired(o volume.Outcome, objects []v1.SecretProviderClassObject, before *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
+func (c *Config) desired(o volume.Outcome, objects []v1.SecretProviderClassObject, before *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
 	s := &v1.SecretProviderClassPodStatus{
 		ObjectMeta: metav1.ObjectMeta{
 			Namespace: o.Pod.Namespace,
 			Name:      plainName(o.Pod.Name, o.Pod.Namespace, o.Class.Name),
-			Labels:    map[string]string{v1.NodeLabel: nodeLabel(r.Node)},
+			Labels:    map[string]string{v1.NodeLabel: nodeLabel(c.Node)},
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: "v1", Kind: "Pod", Name: o.Pod.Name, UID: uid(o.Pod.UID),
 			}},
@@ -74,10 +74,10 @@ func (r *Reporter) desired(o volume.Outcome, objects []v1.SecretProviderClassObj
 	s.Status.Conditions = conditionsOf(o, former)
 	s.Status.Mounted = conditionOf(s.Status.Conditions, Ready).Status == metav1.ConditionTrue
 	s.Status.Failing = o.Err != nil
-	if r.Driver != "" {
-		s.Labels[DriverLabel] = r.Driver
+	if c.Driver != "" {
+		s.Labels[DriverLabel] = c.Driver
 	}
-	if name := nodeAnnotation(r.Node); name != "" {
+	if name := nodeAnnotation(c.Node); name != "" {
 		metav1.SetMetaDataAnnotation(&s.ObjectMeta, NodeAnnotation, name)
 	}
 	if len(objects) == 1 && objects[0].ID == DigestID {

@@ -20,25 +20,25 @@ const (
 // removeOrphans deletes the statuses that this driver wrote on this node for volumes that are gone.
 // They are left over when a process ends between an unpublish and the delete while the pod lives
 // on. Kubernetes deletes those of gone pods.
-func (r *Reporter) removeOrphans(ctx context.Context) {
+func (s *statuses) removeOrphans(ctx context.Context) {
 	select {
 	case <-time.After(orphansAfter + rand.N(orphansSpread)):
 	case <-ctx.Done():
 		return
 	}
-	found, err := r.API.ListStatuses(ctx, nodeLabel(r.Node))
+	found, err := s.API.ListStatuses(ctx, nodeLabel(s.Node))
 	if err != nil {
-		r.Logger.Warn("listing this node's SecretProviderClassPodStatuses failed; those of gone volumes go with their pods", logkey.Error, err)
+		s.Logger.Warn("listing this node's SecretProviderClassPodStatuses failed; those of gone volumes go with their pods", logkey.Error, err)
 		return
 	}
-	known := r.knownNames()
+	known := s.knownNames()
 	for i := range found {
-		s := &found[i]
-		if s.Labels[DriverLabel] != r.Driver || s.Annotations[NodeAnnotation] != nodeAnnotation(r.Node) || known[nameOf(s)] {
+		have := &found[i]
+		if have.Labels[DriverLabel] != s.Driver || have.Annotations[NodeAnnotation] != nodeAnnotation(s.Node) || known[nameOf(have)] {
 			continue
 		}
-		if err := r.deleteStatus(ctx, s); err != nil {
-			r.Logger.Warn("deleting the SecretProviderClassPodStatus of a gone volume failed", logkey.Namespace, s.Namespace, logkey.Name, s.Name, logkey.Error, err)
+		if err := s.delete(ctx, have); err != nil {
+			s.Logger.Warn("deleting the SecretProviderClassPodStatus of a gone volume failed", logkey.Namespace, have.Namespace, logkey.Name, have.Name, logkey.Error, err)
 		}
 	}
 }
@@ -49,11 +49,11 @@ func nameOf(s *v1.SecretProviderClassPodStatus) objectName { return objectName{s
 
 // knownNames are the names of the volumes' objects, or both possible names of an object if it is
 // unknown which one it has.
-func (r *Reporter) knownNames() map[objectName]bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
+func (s *statuses) knownNames() map[objectName]bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	known := map[objectName]bool{}
-	for id, st := range r.volumes {
+	for id, st := range s.volumes {
 		if st.have != nil {
 			known[nameOf(st.have)] = true
 			continue

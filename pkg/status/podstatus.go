@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -51,11 +52,21 @@ func newVolumeState() *volumeState {
 	return &volumeState{updates: rate.NewLimiter(rate.Every(updateEvery), updateBurst)}
 }
 
-func (r *Reporter) observeStatus(o volume.Outcome) {
+// statuses writes the SecretProviderClassPodStatuses.
+type statuses struct {
+	*Config
+	queue queue
+
+	mu      sync.Mutex
+	volumes map[string]*volumeState
+}
+
+func (s *statuses) observe(o volume.Outcome) {
 	objects := objectsOf(o.Versions)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	st := r.volumes[o.ID]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forgetOld(time.Now())
+	st := s.volumes[o.ID]
 	t := task{writeStatus, o.Pod.Namespace, o.ID}
 	switch o.Kind {
 	case volume.Published, volume.Recovered:
@@ -64,9 +75,9 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 		}
 		if st == nil {
 			st = newVolumeState()
-			r.volumes[o.ID] = st
+			s.volumes[o.ID] = st
 		}
-		want := r.desired(o, objects, st.want)
+		want := s.desired(o, objects, st.want)
 		st.seen, st.live = time.Now(), st.live || want.Status.Mounted
 		if st.want != nil && !st.gone && equal(want, st.want) { // kubelet retried, and the failure is the same
 			return
@@ -74,14 +85,14 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 		st.want, st.gone = want, false
 		if o.Kind == volume.Recovered { // an earlier process has written it
 			st.look = true
-			r.queue.AddAfter(t, rand.N(recoverSpread))
+			s.queue.AddAfter(t, rand.N(recoverSpread))
 			return
 		}
 	case volume.Refreshed:
 		if st == nil || st.gone {
 			return
 		}
-		want := r.desired(o, objects, st.want)
+		want := s.desired(o, objects, st.want)
 		if equal(want, st.want) {
 			return
 		}
@@ -94,7 +105,7 @@ func (r *Reporter) observeStatus(o volume.Outcome) {
 	default:
 		return
 	}
-	r.queue.Add(t)
+	s.queue.Add(t)
 }
 
 // wait returns how long the wanted status must not be written yet. Zero allows one write of it,
@@ -114,51 +125,51 @@ func (st *volumeState) wait(now time.Time) time.Duration {
 	return 0
 }
 
-// syncStatus makes the API server's object what is wanted. It needs one request if the object is as
+// sync makes the API server's object what is wanted. It needs one request if the object is as
 // expected, and does it later if the volume's status was written a moment ago.
-func (r *Reporter) syncStatus(ctx context.Context, t task) error {
-	r.mu.Lock()
-	st := r.volumes[t.key]
+func (s *statuses) sync(ctx context.Context, t task) error {
+	s.mu.Lock()
+	st := s.volumes[t.key]
 	if st == nil {
-		r.mu.Unlock()
+		s.mu.Unlock()
 		return nil
 	}
 	if !st.gone {
 		if d := st.wait(time.Now()); d > 0 {
-			r.mu.Unlock()
-			r.queue.AddAfter(t, d)
+			s.mu.Unlock()
+			s.queue.AddAfter(t, d)
 			return nil
 		}
 	}
 	was := *st
-	r.mu.Unlock()
+	s.mu.Unlock()
 	if was.suffixed {
 		was.want = withSuffix(was.want, t.key)
 	}
 	var got *v1.SecretProviderClassPodStatus
 	var err error
 	if was.gone {
-		err = r.removeStatus(ctx, was)
+		err = s.remove(ctx, was)
 	} else {
-		got, err = r.writeStatus(ctx, was)
+		got, err = s.write(ctx, was)
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if errors.Is(err, errTaken) && !was.suffixed {
 		st.suffixed = true
-		r.queue.Add(t)
+		s.queue.Add(t)
 		return nil
 	}
 	// The next attempt after an error reads first: the request may have succeeded.
 	st.have, st.look = got, err != nil
 	switch {
 	case !was.gone && was.have == nil && namespaceGone(err): // and the pod with it
-		delete(r.volumes, t.key)
+		delete(s.volumes, t.key)
 		return nil
 	case was.gone && err == nil && st.gone:
-		delete(r.volumes, t.key)
+		delete(s.volumes, t.key)
 	case was.gone && err == nil: // and published again meanwhile
-		r.queue.Add(t)
+		s.queue.Add(t)
 	}
 	return err
 }
@@ -167,8 +178,8 @@ func (r *Reporter) syncStatus(ctx context.Context, t task) error {
 var errTaken = errors.New("the name belongs to another volume")
 
 // find returns the volume's object, nil if there is none.
-func (r *Reporter) find(ctx context.Context, want *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
-	have, err := r.API.GetStatus(ctx, want.Namespace, want.Name)
+func (s *statuses) find(ctx context.Context, want *v1.SecretProviderClassPodStatus) (*v1.SecretProviderClassPodStatus, error) {
+	have, err := s.API.GetStatus(ctx, want.Namespace, want.Name)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil
@@ -180,20 +191,20 @@ func (r *Reporter) find(ctx context.Context, want *v1.SecretProviderClassPodStat
 	return have, nil
 }
 
-func (r *Reporter) writeStatus(ctx context.Context, st volumeState) (*v1.SecretProviderClassPodStatus, error) {
+func (s *statuses) write(ctx context.Context, st volumeState) (*v1.SecretProviderClassPodStatus, error) {
 	have := st.have
 	if have == nil && st.look {
 		var err error
-		if have, err = r.find(ctx, st.want); err != nil {
+		if have, err = s.find(ctx, st.want); err != nil {
 			return nil, err
 		}
 	}
 	if have == nil {
-		made, err := r.API.CreateStatus(ctx, st.want)
+		made, err := s.API.CreateStatus(ctx, st.want)
 		if st.look || !apierrors.IsAlreadyExists(err) {
 			return made, err
 		}
-		if have, err = r.find(ctx, st.want); err != nil {
+		if have, err = s.find(ctx, st.want); err != nil {
 			return nil, err
 		}
 		if have == nil {
@@ -204,31 +215,40 @@ func (r *Reporter) writeStatus(ctx context.Context, st volumeState) (*v1.SecretP
 	if equal(want, have) {
 		return have, nil
 	}
-	return r.API.UpdateStatus(ctx, merged(want, have))
+	return s.API.UpdateStatus(ctx, merged(want, have))
 }
 
 // errMoved says that an object was deleted between two requests.
 var errMoved = errors.New("the object is changing")
 
-func (r *Reporter) removeStatus(ctx context.Context, st volumeState) error {
+func (s *statuses) remove(ctx context.Context, st volumeState) error {
 	have := st.have
 	if have == nil && st.look {
 		var err error
-		if have, err = r.find(ctx, st.want); err != nil {
+		if have, err = s.find(ctx, st.want); err != nil {
 			return err
 		}
 	}
 	if have == nil || have.OwnerReferences == nil || have.OwnerReferences[0].UID != st.want.OwnerReferences[0].UID {
 		return nil // it belongs to another pod of that name
 	}
-	return r.deleteStatus(ctx, have)
+	return s.delete(ctx, have)
 }
 
-// deleteStatus succeeds if the object is gone or was created again.
-func (r *Reporter) deleteStatus(ctx context.Context, s *v1.SecretProviderClassPodStatus) error {
-	err := r.API.DeleteStatus(ctx, s)
+// delete succeeds if the object is gone or was created again.
+func (s *statuses) delete(ctx context.Context, have *v1.SecretProviderClassPodStatus) error {
+	err := s.API.DeleteStatus(ctx, have)
 	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) {
 		return nil
 	}
 	return err
+}
+
+// forgetOld bounds the memory; the caller holds the mutex.
+func (s *statuses) forgetOld(now time.Time) {
+	for id, st := range s.volumes {
+		if !st.live && !st.gone && now.Sub(st.seen) > forgetAfter {
+			delete(s.volumes, id) // the pod owns the object, so Kubernetes deletes both
+		}
+	}
 }

@@ -51,15 +51,12 @@ type Config struct {
 // Reporter implements volume.Observer.
 type Reporter struct {
 	Config
-	queue workqueue.TypedRateLimitingInterface[task]
-
-	mu       sync.Mutex
-	volumes  map[string]*volumeState
-	messages map[string]*message
-	// ofVolume and ofNamespace bound the writes of Events.
-	ofVolume, ofNamespace *buckets
-	serial                uint64
+	queue    queue
+	statuses *statuses
+	events   *events
 }
+
+type queue = workqueue.TypedRateLimitingInterface[task]
 
 // task names what a worker has to write.
 type task struct {
@@ -84,12 +81,13 @@ func New(c Config) (*Reporter, error) {
 		return nil, fmt.Errorf("status: QPS (%v) and Burst (%d) must be above zero", c.QPS, c.Burst)
 	}
 	c.API = &limited{c.API, rate.NewLimiter(rate.Limit(c.QPS), c.Burst), rate.NewLimiter(bytesPerSecond, bytesBurst)}
-	return &Reporter{
-		Config:  c,
-		queue:   newQueue(),
-		volumes: map[string]*volumeState{}, messages: map[string]*message{},
+	r := &Reporter{Config: c, queue: newQueue()}
+	r.statuses = &statuses{Config: &r.Config, queue: r.queue, volumes: map[string]*volumeState{}}
+	r.events = &events{
+		Config: &r.Config, queue: r.queue, messages: map[string]*message{},
 		ofVolume: newBuckets(volumeEventsEvery, volumeEventsBurst), ofNamespace: newBuckets(namespaceEventsEvery, namespaceEventsBurst),
-	}, nil
+	}
+	return r, nil
 }
 
 // workers is how many requests may wait for the API server at once.
@@ -100,7 +98,7 @@ func (r *Reporter) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, r.queue.ShutDown)
 	defer stop()
 	var wg sync.WaitGroup
-	wg.Go(func() { r.removeOrphans(ctx) })
+	wg.Go(func() { r.statuses.removeOrphans(ctx) })
 	for range workers {
 		wg.Go(func() {
 			for r.next(ctx) {
@@ -120,9 +118,9 @@ func (r *Reporter) next(ctx context.Context) bool {
 	var err error
 	switch t.kind {
 	case writeStatus:
-		err = r.syncStatus(ctx, t)
+		err = r.statuses.sync(ctx, t)
 	case writeEvent:
-		err = r.sendEvent(ctx, t)
+		err = r.events.send(ctx, t)
 	}
 	r.finish(t, err)
 	return true
@@ -156,6 +154,9 @@ func (t task) String() string {
 
 // Observe implements volume.Observer.
 func (r *Reporter) Observe(o volume.Outcome) {
-	r.observeStatus(o)
-	r.observeEvent(o)
+	r.statuses.observe(o)
+	r.events.observe(o)
 }
+
+// Tell writes an Event at once the first time, and then with growing pauses while it repeats.
+func (r *Reporter) Tell(n Note) { r.events.tell(n, false) }
