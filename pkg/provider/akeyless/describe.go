@@ -74,14 +74,9 @@ func (d description) next() time.Time {
 // describe asks for an item's description.
 func (c *conn) describe(ctx context.Context, name string) (description, error) {
 	var d description
-	tokens := func(stale *session.Token) (*session.Token, error) { return c.caller.Token(ctx, stale) }
-	r, err := c.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: "/describe-item", body: map[string]any{"name": name}})
-	if err == nil {
-		defer r.Release()
-		err = decode(r, c.endpoint.Address, &d)
-	}
+	err := c.look(ctx, "/describe-item", map[string]any{"name": name}, &d)
 	if err == nil && d.Type == "" {
-		err = fault.New(fault.BadAnswer, "the answer of %s describes no item", c.endpoint.Address).WithHint(hintForeign)
+		err = c.foreign("describes no item")
 	}
 	return d, err
 }

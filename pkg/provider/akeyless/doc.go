@@ -8,7 +8,8 @@
 // conn. What is Akeyless' own:
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
-//	client, judge           requests, and what answers mean
+//	item, arguments         one item of a class, and what it is asked for with
+//	client                  requests, and what answers mean
 //	login, cloud, aws       tokens, by the pod's identity or one that a cloud gives for it
 //	describe                of which type an item is, and whether it has changed
 //	read                    static secrets in one request, the others one by one

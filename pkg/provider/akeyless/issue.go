@@ -10,7 +10,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
-	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
@@ -23,7 +22,6 @@ const (
 	// usualTTL is taken for a dynamic secret whose answer does not say; it is
 	// what Akeyless gives its producers.
 	usualTTL = time.Hour
-	longest  = 10 * 365 * 24 * time.Hour
 )
 
 // Detached implements session.Detacher: once asked, a producer acts whether or
@@ -81,7 +79,7 @@ func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Re
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), wait+2*producerMargin)
 	defer cancel()
-	reply, err := c.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: "/get-dynamic-secret-value", body: body, about: it.name, issues: true, reads: true, patience: wait + producerMargin})
+	reply, err := c.issue(ctx, tokens, "/get-dynamic-secret-value", it.name, body, wait+producerMargin)
 	if err != nil {
 		return err
 	}
@@ -89,13 +87,13 @@ func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Re
 	// Producers that people write themselves answer with any JSON.
 	said := bytes.TrimSpace(reply.Body)
 	if !json.Valid(said) {
-		return notJSON(reply, c.endpoint.Address)
+		return c.notJSON(reply)
 	}
 	if empty(said) {
 		return fault.New(fault.BadAnswer, "the answer of %s is empty", c.endpoint.Address)
 	}
 	if isNotice(said) {
-		return fault.New(fault.BadAnswer, "the answer of %s holds no credential, only %s", c.endpoint.Address, params.Keys(said)).WithHint(hintForeign)
+		return c.foreign("holds no credential, only " + params.Keys(said))
 	}
 	rd.Kind = session.Leased
 	keys, whole := c.caller.Keys(r, rd.Kind)
@@ -105,7 +103,7 @@ func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Re
 	rd.Answer.LeaseID = textOf(params.Member(said, "id"))
 	rd.End = rd.At.Add(lifeOf(textOf(params.Member(said, "ttl_in_minutes"))))
 	if rd.Answer.LeaseID == "" {
-		c.client.config.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", logkey.Item, it.name)
+		c.settings.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", logkey.Item, it.name)
 	}
 	return nil
 }
@@ -161,7 +159,7 @@ func (c *conn) certify(ctx context.Context, tokens session.Tokens, r *session.Re
 			body[name] = it.args[name]
 		}
 	}
-	reply, err := c.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: "/get-pki-certificate", body: body, about: it.name, issues: true, reads: true})
+	reply, err := c.issue(ctx, tokens, "/get-pki-certificate", it.name, body, 0)
 	if err != nil {
 		return err
 	}
@@ -171,7 +169,7 @@ func (c *conn) certify(ctx context.Context, tokens session.Tokens, r *session.Re
 		Parent string `json:"parent_cert"`
 		ID     string `json:"cert_display_id"`
 	}
-	if err := decode(reply, c.endpoint.Address, &answer); err != nil {
+	if err := c.decode(reply, &answer); err != nil {
 		return err
 	}
 	if rd.End, err = notAfter(answer.Data); err != nil {

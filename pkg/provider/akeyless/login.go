@@ -44,18 +44,18 @@ func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := readAuth(r, c.endpoint.Address)
+	a, err := c.readAuth(r)
 	if err != nil {
 		return nil, err
 	}
-	c.client.config.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, c.endpoint.Address.String(), logkey.AccessType, string(l.Type),
+	c.settings.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, c.endpoint.Address.String(), logkey.AccessType, string(l.Type),
 		logkey.AccessID, l.AccessID, logkey.JTI, b.Tokens[l.Audience].Claims.ID)
-	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked)}, asked, c.client.config.Jitter()), nil
+	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked)}, asked, c.settings.Jitter()), nil
 }
 
-func readAuth(r *endpoint.Reply, at endpoint.Address) (authAnswer, error) {
+func (c *conn) readAuth(r *endpoint.Reply) (authAnswer, error) {
 	var a authAnswer
-	if err := decode(r, at, &a); err != nil {
+	if err := c.decode(r, &a); err != nil {
 		return a, err
 	}
 	switch {
@@ -64,7 +64,7 @@ func readAuth(r *endpoint.Reply, at endpoint.Address) (authAnswer, error) {
 	case a.Token == "" && a.Link != "":
 		return a, fault.New(fault.Denied, "the auth method wants a person with a browser")
 	case a.Token == "", endpoint.HasControl(a.Token):
-		return a, fault.New(fault.BadAnswer, "the answer of %s holds no usable Akeyless token", at)
+		return a, fault.New(fault.BadAnswer, "the answer of %s holds no usable Akeyless token", c.endpoint.Address)
 	}
 	return a, nil
 }

@@ -1,7 +1,6 @@
 package akeyless
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
@@ -39,70 +38,10 @@ func objectFields() []string {
 	}, params.AccessFields()...)
 }
 
-// kind is what an item is, and with that how it is read.
-type kind string
-
-const (
-	detected    kind = "" // describe-item tells
-	static      kind = "static"
-	rotated     kind = "rotated"
-	certificate kind = "certificate"
-	dynamic     kind = "dynamic"
-	pki         kind = "pki"
-)
-
-// issues tells whether every read makes a new credential.
-func (k kind) issues() bool { return k == dynamic || k == pki }
-
-// kindOf reads secretType and describe-item's item_type.
-func kindOf(text string) (kind, bool) {
-	switch strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(text)) {
-	case "":
-		return detected, true
-	case "static", "static_secret":
-		return static, true
-	case "rotated", "rotated_secret":
-		return rotated, true
-	case "certificate":
-		return certificate, true
-	case "dynamic", "dynamic_secret":
-		return dynamic, true
-	case "pki", "pki_certificate", "pki_cert_issuer":
-		return pki, true
-	}
-	return "", false
-}
-
 // object is one file of a class, and the item that it takes its value from.
 type object struct {
 	session.Object
 	item *item
-}
-
-// item is one distinct thing to ask the store for.
-type item struct {
-	session.Request
-	name    string
-	kind    kind // as the class says; detected where it does not
-	version int64
-	args    arguments
-}
-
-// itemOf is the item of what the engine asks for.
-func itemOf(r *session.Request) *item { return r.Query.(*item) } //nolint:forcetypeassert // newObjects sets it
-
-// String is how errors and logs name the item; arguments are left out.
-func (i *item) String() string {
-	s := strconv.Quote(i.name)
-	if i.version != 0 {
-		s += " version " + strconv.FormatInt(i.version, 10)
-	}
-	if i.kind != detected {
-		s = string(i.kind) + " item " + s
-	} else {
-		s = "item " + s
-	}
-	return s
 }
 
 // newObjects reads the list, and makes objects that ask for the same share
@@ -212,140 +151,4 @@ func itemName(f params.Field) string {
 		return name
 	}
 	return ""
-}
-
-// arguments are secretArgs, by their names in Akeyless' API. What they may be
-// depends on the kind of the item.
-type arguments map[string]string
-
-// The arguments of a PKI certificate. keyType is Mayfly's own: the private key
-// is made on the node and never leaves it.
-const (
-	argCommonName = "common-name"
-	argAltNames   = "alt-names"
-	argURISANs    = "uri-sans"
-	argTTL        = "ttl"
-	argKeyUsage   = "extended-key-usage"
-	argCSR        = "csr-data-base64"
-	argKeyType    = "key-type"
-)
-
-// The arguments of the other kinds that are fields of the request. All others
-// of a dynamic secret are handed to its producer.
-const (
-	argHost    = "host"
-	argTarget  = "target"
-	argTimeout = "timeout"
-)
-
-func argumentNames(k kind) []string {
-	switch k {
-	case pki:
-		return []string{argCommonName, argAltNames, argURISANs, argTTL, argKeyUsage, argCSR, argKeyType}
-	case dynamic:
-		return []string{argHost, argTarget, argTimeout}
-	case rotated:
-		return []string{argHost}
-	}
-	return nil
-}
-
-// newArguments reads secretArgs. Names may be written as in the API or in
-// camel case, lists as lists or with commas.
-func newArguments(f params.Field, k kind) arguments {
-	if k == detected {
-		f.Invalid("needs a secretType, because what the arguments mean depends on it")
-		return nil
-	}
-	known := argumentNames(k)
-	out := arguments{}
-	raw := f.Map()
-	for _, name := range slices.Sorted(maps.Keys(raw)) {
-		i := slices.IndexFunc(known, func(n string) bool { return plainName(n) == plainName(name) })
-		text, err := argumentText(raw[name])
-		switch {
-		case err != nil:
-			f.Invalid(fmt.Sprintf("%s: %s", params.Clip(name), err))
-		case i >= 0:
-			out[known[i]] = text
-		case k == dynamic && name != "" && !strings.Contains(name, "="):
-			out[name] = text
-		default:
-			f.Invalid(fmt.Sprintf("a %s item takes no argument %q%s", k, params.Clip(name), params.DidYouMean(name, known)))
-		}
-	}
-	if text := out[argTimeout]; k == dynamic && text != "" {
-		if n, err := strconv.Atoi(text); err != nil || n < 1 || n > 300 {
-			f.Invalid("timeout: must be a number of seconds from 1 to 300")
-		}
-	}
-	return out.checked(f, k)
-}
-
-func (a arguments) checked(f params.Field, k kind) arguments {
-	if k != pki {
-		return a
-	}
-	if a[argKeyType] != "" {
-		if _, ok := keyMakers()[a[argKeyType]]; !ok {
-			f.Invalid(fmt.Sprintf("keyType: must be one of %s", strings.Join(slices.Sorted(maps.Keys(keyMakers())), ", ")))
-		}
-		if a[argCSR] != "" {
-			f.Invalid("keyType and csrDataBase64 do not go together: a request of your own has a key of its own")
-		}
-	}
-	return a
-}
-
-// argumentText is how a value is written in a request.
-func argumentText(v any) (string, error) {
-	switch v := v.(type) {
-	case nil:
-		return "", nil
-	case string:
-		return v, nil
-	case bool:
-		return strconv.FormatBool(v), nil
-	case json.Number:
-		return v.String(), nil
-	case []any:
-		var parts []string
-		for _, item := range v {
-			text, isText := item.(string)
-			if !isText {
-				return "", fmt.Errorf("must be a list of texts")
-			}
-			parts = append(parts, text)
-		}
-		return strings.Join(parts, ","), nil
-	}
-	text, err := params.JSON(v)
-	return string(text), err
-}
-
-func plainName(name string) string {
-	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name))
-}
-
-// id is equal for equal arguments.
-func (a arguments) id() string {
-	if len(a) == 0 {
-		return ""
-	}
-	text, err := json.Marshal(a) // sorted by name
-	if err != nil {
-		return ""
-	}
-	return string(text)
-}
-
-// producers are the arguments that a dynamic secret's producer gets.
-func (a arguments) producers() []string {
-	var list []string
-	for _, name := range slices.Sorted(maps.Keys(a)) {
-		if !slices.Contains(argumentNames(dynamic), name) {
-			list = append(list, name+"="+a[name])
-		}
-	}
-	return list
 }

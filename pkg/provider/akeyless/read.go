@@ -97,7 +97,7 @@ func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch
 func (s *akeylessSession) finish(ctx context.Context, r *session.Request, one session.Read, tried kind) session.Read {
 	it := itemOf(r)
 	if one.Err == nil && !one.Absent || one.Err != nil && !isMistake(one.Err) {
-		return session.Read{Reading: one.Reading, Err: s.conn.explained(it, one.Err)}
+		return session.Read{Reading: one.Reading, Err: s.conn.explain(it, one.Err)}
 	}
 	s.items.mistaken(it, one.Err)
 	if err := s.items.retyped(ctx, it, tried); err != nil {
@@ -106,14 +106,7 @@ func (s *akeylessSession) finish(ctx context.Context, r *session.Request, one se
 	if one.Err != nil && fault.Of(one.Err) == fault.NotFound && s.conn.caller.Optional(r) {
 		return session.Read{Reading: session.Absent(s.conn.now(), nil)}
 	}
-	return session.Read{Reading: one.Reading, Err: s.conn.explained(it, one.Err)}
-}
-
-func (c *conn) explained(it *item, err error) error {
-	if err == nil {
-		return nil
-	}
-	return c.explain(it, err)
+	return session.Read{Reading: one.Reading, Err: s.conn.explain(it, one.Err)}
 }
 
 // texts reads static secrets.
@@ -162,16 +155,16 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 	body := map[string]any{"names": names}
 	s.refine(body, list...)
 	asked := s.conn.now()
-	reply, err := s.conn.ask(ctx, tokens, call{operation: endpoint.OpRead, path: "/get-secret-value", body: body, about: strings.Join(names, " "), reads: true})
+	reply, err := s.conn.read(ctx, tokens, "/get-secret-value", strings.Join(names, " "), body)
 	if err != nil {
 		return nil, err
 	}
 	defer reply.Release()
-	if err := checkObject(reply, s.conn.endpoint.Address); err != nil {
+	if err := s.conn.checkObject(reply); err != nil {
 		return nil, err
 	}
 	if foreign(reply.Body, names) {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s is JSON, but not Akeyless': it names no item", s.conn.endpoint.Address).WithHint(hintForeign)
+		return nil, s.conn.foreign("is JSON, but not Akeyless': it names no item")
 	}
 	values := params.Select(reply.Body, wanted)
 	out := make(map[*session.Request]session.Read, len(list))
@@ -235,21 +228,21 @@ func (s *akeylessSession) single(ctx context.Context, tokens session.Tokens, r *
 
 func (s *akeylessSession) readSingle(ctx context.Context, tokens session.Tokens, r *session.Request, k kind) (*session.Reading, error) {
 	it := itemOf(r)
-	c := call{operation: endpoint.OpRead, path: "/get-certificate-value", body: map[string]any{"name": it.name}, about: it.name, reads: true}
+	path, body := "/get-certificate-value", map[string]any{"name": it.name}
 	if k == rotated {
-		c.path, c.body = "/get-rotated-secret-value", map[string]any{"names": it.name, "json": true}
+		path, body = "/get-rotated-secret-value", map[string]any{"names": it.name, "json": true}
 		if host := it.args[argHost]; host != "" {
-			c.body["host"] = host
+			body["host"] = host
 		}
 	}
-	s.refine(c.body, r)
+	s.refine(body, r)
 	asked := s.conn.now()
-	reply, err := s.conn.ask(ctx, tokens, c)
+	reply, err := s.conn.read(ctx, tokens, path, it.name, body)
 	if err != nil {
 		return nil, err
 	}
 	defer reply.Release()
-	if err := checkObject(reply, s.conn.endpoint.Address); err != nil {
+	if err := s.conn.checkObject(reply); err != nil {
 		return nil, err
 	}
 	if k != rotated {

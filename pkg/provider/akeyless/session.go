@@ -2,6 +2,7 @@ package akeyless
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
@@ -34,20 +36,24 @@ func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session
 	if err != nil {
 		return nil, err
 	}
-	to := &conn{client: p.client, endpoint: e, login: l, caller: c}
+	to := &conn{settings: p.client.requests.Settings, client: p.client, endpoint: e, login: l, caller: c}
 	return &akeylessSession{conn: to, items: &descriptions{conn: to, kinds: &p.kinds, described: &p.described, noted: map[*item]description{}}}, nil
 }
+
+// longest bounds what Akeyless says of a lifetime.
+const longest = 10 * 365 * 24 * time.Hour
 
 // conn is the way of one run to its gateway: where it asks, by which login, and
 // for whom.
 type conn struct {
+	settings *endpoint.Settings
 	client   *client
 	endpoint *endpoint.Endpoint
 	login    login
 	caller   *session.Caller
 }
 
-func (c *conn) now() time.Time { return c.client.config.Now() }
+func (c *conn) now() time.Time { return c.settings.Now() }
 
 // ask makes a call with a token. One with status 401 may be the token's: then one
 // new login is tried.
@@ -61,10 +67,58 @@ func (c *conn) ask(ctx context.Context, tokens session.Tokens, k call) (*endpoin
 	return session.AskTwice(c.now, tokens, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
 }
 
+// read asks for values, which may be as large as the operator allows.
+func (c *conn) read(ctx context.Context, tokens session.Tokens, path, about string, body map[string]any) (*endpoint.Reply, error) {
+	return c.ask(ctx, tokens, call{operation: endpoint.OpRead, path: path, about: about, body: body, reads: true})
+}
+
+// issue asks for what is made by the request, for which the answer may take longer
+// than usual; patience is 0 for no longer.
+func (c *conn) issue(ctx context.Context, tokens session.Tokens, path, about string, body map[string]any, patience time.Duration) (*endpoint.Reply, error) {
+	return c.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: path, about: about, body: body, issues: true, reads: true, patience: patience})
+}
+
+// look asks what something is, and not for a value.
+func (c *conn) look(ctx context.Context, path string, body map[string]any, into any) error {
+	tokens := func(stale *session.Token) (*session.Token, error) { return c.caller.Token(ctx, stale) }
+	r, err := c.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: path, body: body})
+	if err != nil {
+		return err
+	}
+	defer r.Release()
+	return c.decode(r, into)
+}
+
+// decode reads a good answer.
+func (c *conn) decode(r *endpoint.Reply, into any) error {
+	if params.Decode(r.Body, into) != nil {
+		return c.notJSON(r)
+	}
+	return nil
+}
+
+// checkObject refuses what is no JSON object, of which values can be taken.
+func (c *conn) checkObject(r *endpoint.Reply) error {
+	if json.Valid(r.Body) && (params.IsObject(r.Body) || strings.TrimSpace(string(r.Body[:min(len(r.Body), 64)])) == "null") {
+		return nil
+	}
+	return c.notJSON(r)
+}
+
+func (c *conn) notJSON(r *endpoint.Reply) error {
+	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", c.endpoint.Address, contentType(r), len(r.Body)).
+		WithHint("is this the address of an Akeyless gateway?")
+}
+
+// foreign is the error for an answer that is JSON, but not Akeyless'.
+func (c *conn) foreign(what string) error {
+	return fault.New(fault.BadAnswer, "the answer of %s %s", c.endpoint.Address, what).WithHint(hintForeign)
+}
+
 // explain adds what was attempted, and what a person can do about it. A login
 // that failed says all that itself.
 func (c *conn) explain(it *item, err error) error {
-	if singleflight.IsOwn(err) {
+	if err == nil || singleflight.IsOwn(err) {
 		return err
 	}
 	out := fault.New(fault.Of(err), "reading %s: %w", it, err)
@@ -105,7 +159,7 @@ func (s *akeylessSession) Revoke(ctx context.Context, r session.Revocation, logi
 	case reason.Outage(), reason == fault.Canceled, reason == fault.Internal:
 		return fmt.Errorf("ending credential %q of dynamic item %q: %w", r.LeaseID, r.Name, err)
 	}
-	s.conn.client.config.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", logkey.Item, r.Name, logkey.Credential, r.LeaseID, logkey.Ends, r.Expires, logkey.Error, err)
+	s.conn.settings.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", logkey.Item, r.Name, logkey.Credential, r.LeaseID, logkey.Ends, r.Expires, logkey.Error, err)
 	return nil
 }
 

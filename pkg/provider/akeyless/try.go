@@ -7,7 +7,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -85,16 +84,8 @@ func (c *conn) permissions(ctx context.Context, name string) ([]string, error) {
 	var answer struct {
 		Permissions []string `json:"client_permissions"`
 	}
-	tokens := func(stale *session.Token) (*session.Token, error) { return c.caller.Token(ctx, stale) }
-	r, err := c.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: "/describe-permissions", body: map[string]any{"path": name, "type": "item"}})
-	if err != nil {
-		return nil, err
-	}
-	defer r.Release()
-	if err := decode(r, c.endpoint.Address, &answer); err != nil {
-		return nil, err
-	}
-	return answer.Permissions, nil
+	err := c.look(ctx, "/describe-permissions", map[string]any{"path": name, "type": "item"}, &answer)
+	return answer.Permissions, err
 }
 
 // Need is what a class asks of Akeyless: where it logs in, and the items that
@@ -175,16 +166,4 @@ func merge(to *[]string, words ...string) {
 			*to = append(*to, w)
 		}
 	}
-}
-
-// capabilities are what Akeyless asks for. An item whose type the class does not
-// say has to be described.
-func (k kind) capabilities() []string {
-	switch k {
-	case rotated:
-		return []string{"read", "list", "update"}
-	case detected:
-		return []string{"read", "list"}
-	}
-	return []string{"read"}
 }

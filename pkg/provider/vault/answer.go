@@ -5,17 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
-	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
-
-const maxLease = 100 * 365 * 24 * time.Hour
 
 // What a server may have us pass on to people.
 const (
@@ -51,12 +49,6 @@ func decodeAnswer(body []byte, contentType string) (*session.Answer, error) {
 	return a, nil
 }
 
-// readMember reads a value that may be missing.
-func readMember(body []byte, key string, into any) bool {
-	raw := params.Member(body, key)
-	return raw == nil || json.Unmarshal(raw, into) == nil
-}
-
 func warningsIn(list []byte) []string {
 	var out []string
 	for i := range maxWarnings {
@@ -75,15 +67,6 @@ func also(warnings []string) string {
 		return ""
 	}
 	return ": " + strings.Join(warnings, "; ")
-}
-
-func isNull(raw []byte) bool { return len(raw) == 0 || string(raw) == "null" }
-
-func seconds2duration(seconds float64) time.Duration {
-	if math.IsNaN(seconds) || seconds <= 0 {
-		return 0
-	}
-	return time.Duration(min(seconds, maxLease.Seconds()) * float64(time.Second))
 }
 
 // versionIn finds the metadata that KV v2 puts beside the data.
@@ -209,4 +192,46 @@ func (p *Provider) Version(_ *session.Object, a *session.Answer, hash func() str
 		return base64.RawURLEncoding.EncodeToString(sum[:18])
 	}
 	return hash()
+}
+
+// authInfo is what a login or a renewal says of the token.
+type authInfo struct {
+	Token     string            `json:"client_token"`
+	TTL       json.Number       `json:"lease_duration"`
+	Renewable bool              `json:"renewable"`
+	Type      string            `json:"token_type"`
+	Metadata  map[string]string `json:"metadata"`
+	MFA       json.RawMessage   `json:"mfa_requirement"`
+	// Uses is the role's token_num_uses; 0 means any number.
+	Uses int `json:"num_uses"`
+}
+
+func (a authInfo) ttl() time.Duration {
+	seconds, err := a.TTL.Float64()
+	if err != nil {
+		return 0
+	}
+	return seconds2duration(seconds)
+}
+
+func (a authInfo) grant() session.Grant {
+	return session.Grant{Value: a.Token, TTL: a.ttl(), Renewable: a.Renewable && a.Type != "batch", Uses: a.Uses}
+}
+
+// loginIn is what the answer to a login says of the token.
+func loginIn(reply *endpoint.Reply, at endpoint.Address) (authInfo, error) {
+	var body struct {
+		Auth *authInfo `json:"auth"`
+	}
+	switch {
+	case json.Unmarshal(reply.Body, &body) != nil:
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s, %d bytes)", at, describeType(reply.ContentType), len(reply.Body))
+	case body.Auth == nil:
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no Vault token", at)
+	case !isNull(body.Auth.MFA):
+		return authInfo{}, fault.New(fault.Denied, "the role asks for a second factor").WithHint("a pod has none: except the role from login MFA")
+	case body.Auth.Token == "" || endpoint.HasControl(body.Auth.Token):
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no usable Vault token", at)
+	}
+	return *body.Auth, nil
 }

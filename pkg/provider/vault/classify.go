@@ -29,16 +29,8 @@ func (k *kinds) of(l login, r *request) (session.Kind, bool) {
 	return k.known.Get(requestKey{l.target, l.namespace, r.method, r.path})
 }
 
-func (k *kinds) learn(l login, r *request, kind session.Kind) {
-	k.known.Set(requestKey{l.target, l.namespace, r.method, r.path}, kind)
-}
-
-// looksLeased recognises <mount>/creds/<role>, which is how the engines of
-// databases, clouds and brokers name what they lease.
-func looksLeased(r *request) bool {
-	elements := strings.Split(r.path, "/")
-	n := len(elements)
-	return n >= 3 && elements[n-2] == "creds" && !strings.Contains(r.path, "/data/")
+func (k *kinds) learn(l login, method, path string, kind session.Kind) {
+	k.known.Set(requestKey{l.target, l.namespace, method, path}, kind)
 }
 
 // classify finds the kind, and the end or the announced change where the kind
@@ -152,22 +144,6 @@ func lifetime(a *session.Answer, data []byte, at time.Time) time.Time {
 		return at.Add(auth.ttl())
 	}
 	return time.Time{}
-}
-
-// secondsIn reads a number of seconds, or a duration as text.
-func secondsIn(data []byte, name string) time.Duration {
-	raw := params.Member(data, name)
-	var seconds json.Number
-	if json.Unmarshal(raw, &seconds) == nil {
-		f, _ := seconds.Float64()
-		return seconds2duration(f)
-	}
-	var text string
-	if json.Unmarshal(raw, &text) != nil {
-		return 0
-	}
-	d, _ := time.ParseDuration(text)
-	return min(max(0, d), maxLease)
 }
 
 // expiration reads Unix seconds or RFC 3339, else the end of a certificate.

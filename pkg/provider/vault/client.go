@@ -36,7 +36,7 @@ type client struct {
 
 // newClient builds the API client once. Its constructor looks at the VAULT_*
 // variables of the process, so all that it may have found there is taken out.
-func newClient(c *Config, allowed endpoint.Allowlist) (*client, error) {
+func newClient(c *Config, allowed endpoint.Allowlist, names endpoint.Names) (*client, error) {
 	settings := &api.Config{
 		Address: "http://unused.invalid",
 		HttpClient: &http.Client{
@@ -53,7 +53,7 @@ func newClient(c *Config, allowed endpoint.Allowlist) (*client, error) {
 	a.ClearToken()
 	a.SetHeaders(http.Header{})
 	a.SetWrappingLookupFunc(func(string, string) string { return "" })
-	return &client{config: c, allowed: allowed, requests: endpoint.Client{Settings: &c.Settings, Names: settingNames(c.Name)}, api: a}, nil
+	return &client{config: c, allowed: allowed, requests: endpoint.Client{Settings: &c.Settings, Names: names}, api: a}, nil
 }
 
 // call is one request.

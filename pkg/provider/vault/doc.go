@@ -7,6 +7,7 @@
 // What is Vault's own:
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
+//	request                 one request of a class, and what a policy must grant for it
 //	client, judge, words    requests, redirects to the active node, and what answers mean
 //	login                   what the pod sends, and what the answer proves of it
 //	read                    a request, its answer, and hints for what fails

@@ -3,14 +3,11 @@ package vault
 import (
 	"encoding/json"
 	"net/http"
-	"regexp"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
-	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // judge makes an error of everything but a useful answer. The answer itself
@@ -20,7 +17,11 @@ func judge(k call, r *endpoint.Reply) error {
 		return nil
 	}
 	v := verdictOf(r)
-	f := fault.New(reasonOfStatus(r.Status, v), "%s answered %d: %s", k.endpoint.Address, r.Status, scrub(v.words, k.secrets))
+	reason := reasonOfStatus(r.Status, v)
+	if refusedRenewal(k, r) {
+		reason = fault.Rejected
+	}
+	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.Status, scrub(v.words, k.secrets))
 	f.RetryAfter = r.RetryAfter
 	if hint := hintOfStatus(r.Status, v.words); hint != "" {
 		return f.WithHint("%s", hint)
@@ -87,13 +88,6 @@ func hintOfStatus(status int, words string) string {
 	return ""
 }
 
-func describeType(contentType string) string {
-	if contentType == "" {
-		return "no content type"
-	}
-	return params.Clip(scrub(contentType, nil))
-}
-
 // outcomeOf tells the circuit breaker what an answer says of the server.
 func outcomeOf(k call, r *endpoint.Reply, failure error) endpoint.Outcome {
 	switch {
@@ -114,16 +108,7 @@ func outcomeOf(k call, r *endpoint.Reply, failure error) endpoint.Outcome {
 // refusedRenewal tells that Vault does not renew something. It says so with
 // status 500, for instance "past the max TTL, cannot renew".
 func refusedRenewal(k call, r *endpoint.Reply) bool {
-	return k.renews && r != nil && r.Status == http.StatusInternalServerError && json.Valid(r.Body)
-}
-
-// credential matches what looks like a Vault token.
-var credential = regexp.MustCompile(`\b(hv[sbr]|[sbr])\.[A-Za-z0-9_-]{20,}`)
-
-// scrub takes out credentials that a server repeats, and what would break a
-// line.
-func scrub(words string, secrets []secret.String) string {
-	return endpoint.Scrub(words, secrets, credential)
+	return k.renews && r.Status == http.StatusInternalServerError && json.Valid(r.Body)
 }
 
 // mayPass tells whether a status is one that a moment may mend.

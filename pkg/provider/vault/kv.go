@@ -5,8 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -19,7 +17,7 @@ import (
 // Unchanged implements session.Checker: it looks at the metadata of a KV v2
 // secret that was read before, not too long ago.
 func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
-	path, ok := metadataPath(queryOf(r))
+	path, ok := queryOf(r).metadataPath()
 	if !ok || !before.Answer.Revision.Known() || s.conn.caller.Facts().Has(factNoMetadata+r.ID) || !session.VersionWillDo(before.Read, s.conn.now()) {
 		return nil
 	}
@@ -28,7 +26,7 @@ func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before
 		return nil // the read takes care of a login that is due, and spends one use and not two
 	}
 	asked := s.conn.now()
-	reply, err := s.conn.do(ctx, s.conn.call(t, http.MethodGet, path, nil, nil))
+	reply, err := s.conn.look(ctx, t, path)
 	if err != nil {
 		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
 			s.mu.Lock()
@@ -61,16 +59,6 @@ const (
 	factMount      = "mount "
 	factNoMetadata = "no metadata "
 )
-
-// metadataPath is where KV v2 tells the versions. It is not known where an
-// object wants more than the data, where the class asks for a version, or
-// where it is not clear which part of the path is the mount's.
-func metadataPath(r *request) (string, bool) {
-	if r.whole || len(r.query) > 0 || r.method != http.MethodGet || strings.Count("/"+r.path+"/", "/data/") != 1 {
-		return "", false
-	}
-	return strings.Replace(r.path, "/data/", "/metadata/", 1), strings.Contains(r.path, "/data/")
-}
 
 // currentVersion is that of a secret's metadata; zero if it is deleted. With
 // delete_version_after a version has a deletion time that is still to come.
@@ -163,26 +151,6 @@ func older(v, o session.Revision) bool {
 	return err == nil && oerr == nil && !at.After(before)
 }
 
-// mayLackData tells whether a request may be for a secret of a KV version 2
-// engine, with a path that lacks data/.
-func mayLackData(r *request) bool {
-	elements := strings.Split(r.path, "/")
-	if r.method != http.MethodGet || len(r.query) > 0 || len(elements) < 2 || elements[1] == "data" || looksLeased(r) {
-		return false
-	}
-	return !slices.Contains([]string{"auth", "sys", "identity", "cubbyhole"}, elements[0])
-}
-
-// withData is the path that was meant if the engine's mount has one element;
-// empty where data stands somewhere in the path already.
-func withData(r *request) string {
-	elements := strings.Split(r.path, "/")
-	if slices.Contains(elements, "data") {
-		return ""
-	}
-	return elements[0] + "/data/" + strings.Join(elements[1:], "/")
-}
-
 // withData names the path of a secret of a KV version 2 engine.
 func (c *conn) withData(err *fault.Error, path string) error {
 	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, c.login.role)
@@ -193,13 +161,13 @@ func (c *conn) withData(err *fault.Error, path string) error {
 // is mounted there. The default policy lets every token ask that of a path that
 // it may read something of. It is asked once, after a refusal.
 func (c *conn) kvPath(ctx context.Context, t *session.Token, r *request) (known, maybe string) {
-	if !mayLackData(r) {
+	if !r.mayLackData() {
 		return "", ""
 	}
 	m, ok := c.mountOf(ctx, t, r)
 	switch rest, under := strings.CutPrefix(r.path, m.path); {
 	case !ok:
-		return "", withData(r)
+		return "", r.withData()
 	case !m.versioned || !under || rest == "" || strings.HasPrefix(rest, "data/") || strings.HasPrefix(rest, "metadata/"):
 		return "", ""
 	default:
@@ -224,7 +192,7 @@ func (c *conn) mountOf(ctx context.Context, t *session.Token, r *request) (m mou
 		return m, false
 	}
 	const preflight = "sys/internal/ui/mounts/"
-	reply, err := c.do(ctx, c.call(t, http.MethodGet, preflight+r.path, nil, nil))
+	reply, err := c.look(ctx, t, preflight+r.path)
 	if err != nil {
 		if fault.Of(err) == fault.Denied {
 			facts.Set(key, mounted{})

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
@@ -21,7 +20,7 @@ import (
 
 // Login implements session.Session.
 func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bool, err error) {
-	c, l, pod, config := s.conn, s.conn.login, s.conn.caller.Pod, s.conn.client.config
+	c, l, pod := s.conn, s.conn.login, s.conn.caller.Pod
 	// 1. The pod's service account token for the audience is sent to the auth method.
 	account, err := c.caller.Tokens.For(l.audience, c.now())
 	if err != nil {
@@ -31,7 +30,7 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	if err != nil {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
-	reply, err := c.do(ctx, call{
+	reply, err := c.client.do(ctx, call{
 		endpoint: c.endpoint, operation: endpoint.OpLogin, namespace: l.namespace, tenant: pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
 		body: body, issues: true, correlation: c.caller.Correlation, secrets: []secret.String{account.JWT}, owner: c.caller.Owner(),
 	})
@@ -40,20 +39,20 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	}
 	defer reply.Release()
 	// 2. The answer must hold a token that the pod's own token has earned.
-	info, err := loginInfo(l, reply)
+	info, err := loginIn(reply, l.target.Address)
 	if err != nil {
 		return nil, false, singleflight.Own(c.explainLogin(err))
 	}
-	t = session.NewToken(l, info.grant(), c.now(), config.Jitter())
-	if info.byCertificate(l) && !config.AllowCertAuth {
+	t = session.NewToken(l, info.grant(), c.now(), c.settings.Jitter())
+	if byCertificate(info, l) && !c.client.config.AllowCertAuth {
 		left, err := c.refuseCertificate(ctx, t)
 		return left, false, singleflight.Own(c.explainLogin(err))
 	}
-	config.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, l.target.Address.String(), logkey.Mount, l.mount,
+	c.settings.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, l.target.Address.String(), logkey.Mount, l.mount,
 		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, c.caller.Correlation)
 	// 3. What the answer says of the login tells whether other pods of the service
 	//    account may share it.
-	return t, info.podBound(l.sharing, pod, account.Claims.ServiceAccountUID), nil
+	return t, isPodBound(info, l.sharing, pod, account.Claims.ServiceAccountUID), nil
 }
 
 // refuseCertificate ends a token that came of a client certificate. It returns
@@ -61,27 +60,10 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 func (c *conn) refuseCertificate(ctx context.Context, t *session.Token) (left *session.Token, refused error) {
 	refused = fault.New(fault.NotAllowed, "the login went by the client certificate and not by the pod's service account token, which this node's operator does not allow").
 		WithHint("name the auth mount of a kubernetes or jwt method, or have the operator set %s", setting.Name("--vault-allow-cert-auth"))
-	if c.client.config.DisableRevocation || c.revokeSelf(ctx, t) == nil {
+	if c.settings.DisableRevocation || c.revokeSelf(ctx, t) == nil {
 		return nil, refused
 	}
 	return t, refused
-}
-
-func loginInfo(l login, reply *endpoint.Reply) (authInfo, error) {
-	var body struct {
-		Auth *authInfo `json:"auth"`
-	}
-	switch {
-	case json.Unmarshal(reply.Body, &body) != nil:
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s, %d bytes)", l.target.Address, describeType(reply.ContentType), len(reply.Body))
-	case body.Auth == nil:
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no Vault token", l.target.Address)
-	case !isNull(body.Auth.MFA):
-		return authInfo{}, fault.New(fault.Denied, "the role asks for a second factor").WithHint("a pod has none: except the role from login MFA")
-	case body.Auth.Token == "" || endpoint.HasControl(body.Auth.Token):
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no usable Vault token", l.target.Address)
-	}
-	return *body.Auth, nil
 }
 
 // explainLogin adds what was attempted, as whom, and what to look at.
@@ -144,38 +126,14 @@ func audienceHint(role string, l login) string {
 	return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one that is in the CSIDriver's tokenRequests", role, audience)
 }
 
-// authInfo is what a login or a renewal says of the token.
-type authInfo struct {
-	Token     string            `json:"client_token"`
-	TTL       json.Number       `json:"lease_duration"`
-	Renewable bool              `json:"renewable"`
-	Type      string            `json:"token_type"`
-	Metadata  map[string]string `json:"metadata"`
-	MFA       json.RawMessage   `json:"mfa_requirement"`
-	// Uses is the role's token_num_uses; 0 means any number.
-	Uses int `json:"num_uses"`
-}
-
-func (a authInfo) ttl() time.Duration {
-	seconds, err := a.TTL.Float64()
-	if err != nil {
-		return 0
-	}
-	return seconds2duration(seconds)
-}
-
-func (a authInfo) grant() session.Grant {
-	return session.Grant{Value: a.Token, TTL: a.ttl(), Renewable: a.Renewable && a.Type != "batch", Uses: a.Uses}
-}
-
-// podBound tells whether the store took the login for more than that of the
+// isPodBound tells whether the store took the login for more than that of the
 // service account, so that another of its pods could be answered otherwise.
 //
 // The kubernetes method shows that it did not, by the way it describes a
 // login. Of other methods nothing is known, unless the class says that they go
 // by the service account. Where a pod's name or UID shows in the login's
 // metadata nothing is shared, whatever the class says.
-func (a authInfo) podBound(s sharing, pod identity.Pod, uid string) bool {
+func isPodBound(a authInfo, s sharing, pod identity.Pod, uid string) bool {
 	for key, value := range a.Metadata {
 		switch key {
 		case "role", metaName, metaNamespace, metaSecret:
@@ -191,12 +149,12 @@ func (a authInfo) podBound(s sharing, pod identity.Pod, uid string) bool {
 	case shareServiceAccount:
 		return uid == ""
 	}
-	return uid == "" || !a.ofKubernetesMethod(pod, uid)
+	return uid == "" || !ofKubernetesMethod(a, pod, uid)
 }
 
 // byCertificate tells whether the cert method gave the token: it names the
 // certificate's role in the metadata. Without a client certificate it gives none.
-func (a authInfo) byCertificate(l login) bool {
+func byCertificate(a authInfo, l login) bool {
 	return l.target.TLS.ClientCertFile != "" && a.Metadata["cert_name"] != ""
 }
 
@@ -212,7 +170,7 @@ const (
 // method does it: with all four keys, always, and without a secret for a token
 // that kubelet passed. A jwt role can map claims to any of these keys, but a
 // token of kubelet's has no empty claim for the last.
-func (a authInfo) ofKubernetesMethod(pod identity.Pod, uid string) bool {
+func ofKubernetesMethod(a authInfo, pod identity.Pod, uid string) bool {
 	secret, named := a.Metadata[metaSecret]
 	return named && secret == "" && a.Metadata[metaUID] == uid &&
 		a.Metadata[metaName] == pod.ServiceAccount && a.Metadata[metaNamespace] == pod.Namespace

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -37,32 +36,6 @@ func objectFields() []string {
 type object struct {
 	session.Object
 	request *request
-}
-
-// request is one API request.
-type request struct {
-	session.Request
-	method string
-	path   string
-	query  url.Values
-	body   []byte
-	// whole tells that some object wants the entire answer.
-	whole bool
-}
-
-// queryOf is the API request of what the engine asks for.
-func queryOf(r *session.Request) *request { return r.Query.(*request) } //nolint:forcetypeassert // newObjects sets it
-
-// String is how errors and logs name the request; arguments are left out.
-func (r *request) String() string {
-	s := r.path
-	if len(r.query) > 0 {
-		s += "?" + r.query.Encode()
-	}
-	if r.method == http.MethodGet {
-		return strconv.Quote(s)
-	}
-	return r.method + " " + strconv.Quote(s)
 }
 
 // newObjects reads the list, and makes objects that ask the store the same

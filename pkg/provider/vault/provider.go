@@ -59,7 +59,7 @@ func New(c Config) (*Provider, error) {
 		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
 	}
 	p.Engine = session.New(&p.config.Settings, p)
-	p.client, err = newClient(&p.config, allowed)
+	p.client, err = newClient(&p.config, allowed, p.endpoints.Names)
 	return p, err
 }
 
@@ -89,7 +89,7 @@ func (p *Provider) Restored(l session.Login, id string, kind session.Kind, a *se
 		*a = *again
 	}
 	if parts := strings.SplitN(id, "\n", 4); l != nil && len(parts) == 4 {
-		p.kinds.learn(loginOf(l), &request{method: parts[0], path: parts[1]}, kind)
+		p.kinds.learn(loginOf(l), parts[0], parts[1], kind)
 	}
 	return nil
 }

@@ -49,7 +49,7 @@ func (s *vaultSession) ask(ctx context.Context, tokens session.Tokens, r *sessio
 
 // askWith makes the request until it has an answer that will do.
 func (s *vaultSession) askWith(ctx context.Context, t *session.Token, r *session.Request) (*session.Reading, error) {
-	config := s.conn.client.config
+	settings := s.conn.settings
 	for n := 0; ; n++ {
 		// 1. What is missing is no error where the class does not mind.
 		rd, err := s.askOnce(ctx, t, r)
@@ -59,12 +59,13 @@ func (s *vaultSession) askWith(ctx context.Context, t *session.Token, r *session
 		if err != nil {
 			return nil, err
 		}
-		s.kinds.learn(s.conn.login, queryOf(r), rd.Kind)
+		q := queryOf(r)
+		s.kinds.learn(s.conn.login, q.method, q.path, rd.Kind)
 		// 2. Some answers are better in a moment: a password that is being rotated, or
 		//    a version that another server of the store has passed.
 		rotating, outdated := rd.Kind == session.Static && !rd.End.After(rd.At), s.conn.outdated(r, rd)
 		if (rotating || outdated != nil) && n < staticTries && t.Take(0) &&
-			backoff.Sleep(ctx, backoff.Delay(2*config.RetryBase, longestStaticPause, n, config.Jitter())) == nil {
+			backoff.Sleep(ctx, backoff.Delay(2*settings.RetryBase, longestStaticPause, n, settings.Jitter())) == nil {
 			continue
 		}
 		if outdated != nil {
@@ -92,13 +93,8 @@ func awaitRotation(earlier []*session.Reading, rd *session.Reading) {
 func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session.Request) (*session.Reading, error) {
 	// 1. Ask. What may make a credential is not asked for again by itself.
 	c, q := s.conn, queryOf(r)
-	k := c.call(t, q.method, q.path, q.query, q.body)
-	k.operation, k.reads, k.issues = endpoint.OpRead, true, s.Issues(r)
-	if k.issues {
-		k.operation = endpoint.OpIssue
-	}
 	asked := c.now()
-	reply, err := c.do(ctx, k)
+	reply, err := c.ask(ctx, t, q, s.Issues(r))
 	if err != nil {
 		return nil, c.explainRead(ctx, t, q, reply, err)
 	}
@@ -126,7 +122,7 @@ func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session
 	}
 	rd := &session.Reading{Answer: a, Kind: is, Asked: asked, Read: asked, At: at, End: end, Token: t, Correlation: c.caller.Correlation}
 	if is == session.Static {
-		rd.Due = session.AfterChange(at, end, c.client.config.Jitter())
+		rd.Due = session.AfterChange(at, end, c.settings.Jitter())
 	}
 	return rd, nil
 }
@@ -138,9 +134,6 @@ func atJSONPath(r *request, err error) error {
 	}
 	return err
 }
-
-// wordsUnmounted are in Vault's answer for a path at which nothing is mounted.
-const wordsUnmounted = "no handler for route"
 
 // explainRead adds what was attempted, and what a person can do about it.
 func (c *conn) explainRead(ctx context.Context, t *session.Token, r *request, reply *endpoint.Reply, err error) error {

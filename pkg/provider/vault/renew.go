@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"path"
 	"strings"
 	"time"
@@ -14,27 +13,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
-	"github.com/mayfly-csi/mayfly/pkg/secret"
-)
-
-const (
-	// wordsInvalidToken are in Vault's refusal of a token that it does not know.
-	wordsInvalidToken = "invalid token"
-	// wordsLastUse are in Vault's answer to one that makes a lease with the last
-	// use of a token.
-	wordsLastUse = "token had one use left"
-
-	pathLookupSelf = "auth/token/lookup-self"
 )
 
 // RenewToken implements session.Renewer.
 func (s *vaultSession) RenewToken(ctx context.Context, t *session.Token) (time.Duration, error) {
-	k := s.conn.keepCall(t, endpoint.OpRenew, http.MethodPost, "auth/token/renew-self", []byte("{}"))
-	k.renews = true
-	reply, err := s.conn.do(ctx, k)
-	if refusedRenewal(k, reply) {
-		return 0, fault.New(fault.Rejected, "renewing the Vault token: %w", err)
-	}
+	reply, err := s.conn.keep(ctx, t, endpoint.OpRenew, "auth/token/renew-self", "", nil)
 	if err != nil {
 		return 0, fmt.Errorf("renewing the Vault token: %w", err)
 	}
@@ -44,18 +27,17 @@ func (s *vaultSession) RenewToken(ctx context.Context, t *session.Token) (time.D
 	empty := len(bytes.TrimSpace(reply.Body)) == 0 // as with status 204
 	err = json.Unmarshal(reply.Body, &body)
 	if empty || err == nil && body.Auth == nil {
-		return 0, fault.New(fault.Rejected, "renewing the Vault token: the answer of %s renews none", loginOf(t.Login).target.Address)
+		return 0, fault.New(fault.Rejected, "renewing the Vault token: the answer of %s renews none", s.conn.login.target.Address)
 	}
 	if err != nil {
-		return 0, fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", loginOf(t.Login).target.Address)
+		return 0, fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", s.conn.login.target.Address)
 	}
 	return body.Auth.ttl(), nil
 }
 
-// KnowsToken implements session.Verifier. The default policy allows a token to
-// ask.
+// KnowsToken implements session.Verifier.
 func (s *vaultSession) KnowsToken(ctx context.Context, t *session.Token) bool {
-	reply, err := s.conn.do(ctx, s.conn.call(t, http.MethodGet, pathLookupSelf, nil, nil))
+	reply, err := s.conn.look(ctx, t, pathLookupSelf)
 	if err != nil {
 		return false
 	}
@@ -67,15 +49,11 @@ func (s *vaultSession) KnowsToken(ctx context.Context, t *session.Token) bool {
 // that it hangs on was revoked. A policy that does not allow the question leaves
 // the lease as it is.
 func (s *vaultSession) KnowsLease(ctx context.Context, t *session.Token, a *session.Answer) (bool, error) {
-	body, err := json.Marshal(map[string]string{"lease_id": a.LeaseID})
-	if err != nil {
-		return false, fault.New(fault.Internal, "looking up a lease: the request cannot be written")
-	}
-	_, err = s.conn.do(ctx, s.conn.keepCall(t, endpoint.OpCheck, http.MethodPut, "sys/leases/lookup", body))
+	_, err := s.conn.keep(ctx, t, endpoint.OpCheck, "sys/leases/lookup", "", map[string]any{"lease_id": a.LeaseID})
 	switch reason := fault.Of(err); {
 	case err == nil:
 	case reason == fault.Rejected, reason == fault.NotFound, reason == fault.Denied && strings.Contains(err.Error(), wordsInvalidToken):
-		s.conn.client.config.Logger.Debug("a lease is not known any more, so it is replaced", logkey.Lease, a.LeaseID, logkey.Error, err)
+		s.conn.settings.Logger.Debug("a lease is not known any more, so it is replaced", logkey.Lease, a.LeaseID, logkey.Error, err)
 		return false, nil
 	case reason == fault.Denied:
 	default:
@@ -86,16 +64,7 @@ func (s *vaultSession) KnowsLease(ctx context.Context, t *session.Token, a *sess
 
 // RenewLease implements session.Renewer.
 func (s *vaultSession) RenewLease(ctx context.Context, t *session.Token, a *session.Answer) (time.Duration, error) {
-	body, err := json.Marshal(map[string]any{"lease_id": a.LeaseID, "increment": int64(a.Duration.Seconds())})
-	if err != nil {
-		return 0, fault.New(fault.Internal, "renewing a lease: the request cannot be written")
-	}
-	k := s.conn.keepCall(t, endpoint.OpRenew, http.MethodPut, "sys/leases/renew", body)
-	k.renews, k.about = true, path.Dir(a.LeaseID)
-	reply, err := s.conn.do(ctx, k)
-	if refusedRenewal(k, reply) {
-		return 0, fault.New(fault.Rejected, "renewing lease %q: %w", a.LeaseID, err)
-	}
+	reply, err := s.conn.keep(ctx, t, endpoint.OpRenew, "sys/leases/renew", path.Dir(a.LeaseID), map[string]any{"lease_id": a.LeaseID, "increment": int64(a.Duration.Seconds())})
 	if err != nil {
 		return 0, fmt.Errorf("renewing lease %q: %w", a.LeaseID, err)
 	}
@@ -125,7 +94,7 @@ func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(
 	case fault.Denied:
 		if known := s.unrevoked.Has(s.conn.login); !known {
 			s.unrevoked.Set(s.conn.login, struct{}{})
-			s.conn.client.config.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
+			s.conn.settings.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
 				logkey.Address, s.conn.login.target.Address.String(), logkey.Namespace, s.conn.login.namespace, logkey.Mount, s.conn.login.mount, logkey.Role, s.conn.login.role)
 		}
 		return nil
@@ -133,16 +102,4 @@ func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(
 		return nil
 	}
 	return err
-}
-
-// revokeSelf ends a token and all that hangs on it.
-func (c *conn) revokeSelf(ctx context.Context, t *session.Token) error {
-	_, err := c.do(ctx, call{
-		endpoint: c.endpoint, operation: endpoint.OpRevoke, namespace: c.login.namespace, tenant: c.caller.Pod.Namespace, token: t.Value, method: http.MethodPost, path: "auth/token/revoke-self",
-		correlation: c.caller.Correlation, secrets: []secret.String{t.Value},
-	})
-	if err != nil {
-		return fmt.Errorf("revoking a Vault token: %w", err)
-	}
-	return nil
 }

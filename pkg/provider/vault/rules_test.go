@@ -89,7 +89,7 @@ func TestPodBound(t *testing.T) {
 		{"jwt method with the pod's UID, told", map[string]string{"p": "pod-uid"}, shareServiceAccount, "sa-uid", true},
 		{"jwt method with the pod's name, told", map[string]string{"p": "web"}, shareServiceAccount, "sa-uid", true},
 	} {
-		if got := (authInfo{Metadata: tc.metadata}).podBound(tc.sharing, pod, tc.uid); got != tc.want {
+		if got := isPodBound(authInfo{Metadata: tc.metadata}, tc.sharing, pod, tc.uid); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
 		}
 	}

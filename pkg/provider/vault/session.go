@@ -2,6 +2,7 @@ package vault
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
@@ -41,7 +43,7 @@ func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session
 		return nil, err
 	}
 	return &vaultSession{
-		conn: &conn{client: p.client, endpoint: e, login: l, caller: c}, kinds: &p.kinds, unrevoked: &p.unrevoked,
+		conn: &conn{settings: p.client.requests.Settings, client: p.client, endpoint: e, login: l, caller: c}, kinds: &p.kinds, unrevoked: &p.unrevoked,
 		refused: map[*session.Request]*session.Token{},
 	}, nil
 }
@@ -53,7 +55,7 @@ func (s *vaultSession) Issues(r *session.Request) bool {
 	if k, ok := s.kinds.of(s.conn.login, q); ok {
 		return !k.Shareable() || q.method != http.MethodGet
 	}
-	return q.method != http.MethodGet || looksLeased(q)
+	return q.method != http.MethodGet || q.looksLeased()
 }
 
 // Leases implements session.Session.
@@ -62,7 +64,7 @@ func (s *vaultSession) Leases(r *session.Request) bool {
 	if k, ok := s.kinds.of(s.conn.login, q); ok {
 		return k == session.Leased
 	}
-	return looksLeased(q)
+	return q.looksLeased()
 }
 
 // Batches implements session.Session: Vault answers one request at a time.
@@ -73,18 +75,20 @@ func (s *vaultSession) Batches(list []*session.Request) [][]*session.Request {
 // Warnings implements session.Session.
 func (s *vaultSession) Warnings() []string { return nil }
 
+// pathLookupSelf tells of the token that asks. The default policy allows it.
+const pathLookupSelf = "auth/token/lookup-self"
+
 // conn is the way of one run to its server: where it asks, by which login, and for
 // whom.
 type conn struct {
+	settings *endpoint.Settings
 	client   *client
 	endpoint *endpoint.Endpoint
 	login    login
 	caller   *session.Caller
 }
 
-func (c *conn) now() time.Time { return c.client.config.Now() }
-
-func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) { return c.client.do(ctx, k) }
+func (c *conn) now() time.Time { return c.settings.Now() }
 
 // call makes a request's call with a Vault token.
 func (c *conn) call(t *session.Token, method, path string, query url.Values, body []byte) call {
@@ -95,12 +99,42 @@ func (c *conn) call(t *session.Token, method, path string, query url.Values, bod
 	}
 }
 
-// keepCall is a call that keeps alive or ends what a volume has. It must work in
-// any case, so nobody is charged for its answer.
-func (c *conn) keepCall(t *session.Token, o endpoint.Operation, method, path string, body []byte) call {
-	k := c.call(t, method, path, nil, body)
-	k.operation, k.owner = o, budget.Owner{}
-	return k
+// ask makes a request of an object. issues tells that it may make a credential.
+func (c *conn) ask(ctx context.Context, t *session.Token, r *request, issues bool) (*endpoint.Reply, error) {
+	k := c.call(t, r.method, r.path, r.query, r.body)
+	k.operation, k.reads, k.issues = endpoint.OpRead, true, issues
+	if issues {
+		k.operation = endpoint.OpIssue
+	}
+	return c.client.do(ctx, k)
+}
+
+// look asks what something is, and not for a secret.
+func (c *conn) look(ctx context.Context, t *session.Token, path string) (*endpoint.Reply, error) {
+	return c.client.do(ctx, c.call(t, http.MethodGet, path, nil, nil))
+}
+
+// keep makes a call that keeps alive or ends what a volume has. It must work in any
+// case, so nobody is charged for its answer. about tells calls of one path apart.
+func (c *conn) keep(ctx context.Context, t *session.Token, o endpoint.Operation, path, about string, arguments map[string]any) (*endpoint.Reply, error) {
+	body := []byte("{}")
+	if arguments != nil {
+		var err error
+		if body, err = json.Marshal(arguments); err != nil {
+			return nil, fault.New(fault.Internal, "the request cannot be written")
+		}
+	}
+	k := c.call(t, http.MethodPost, path, nil, body)
+	k.operation, k.owner, k.renews, k.about = o, budget.Owner{}, o == endpoint.OpRenew, about
+	return c.client.do(ctx, k)
+}
+
+// revokeSelf ends a token and all that hangs on it.
+func (c *conn) revokeSelf(ctx context.Context, t *session.Token) error {
+	if _, err := c.keep(ctx, t, endpoint.OpRevoke, "auth/token/revoke-self", "", nil); err != nil {
+		return fmt.Errorf("revoking a Vault token: %w", err)
+	}
+	return nil
 }
 
 func (c *conn) inNamespace() string {

@@ -103,10 +103,10 @@ func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	}
 	j.Audience, j.Address, j.Namespace, j.Mount, j.Role = s.login.audience, s.login.target.Address.String(), s.login.namespace, s.login.mount, s.login.role
 	for _, o := range s.objects {
-		if !mayLackData(o.request) {
+		if !o.request.mayLackData() {
 			continue
 		}
-		if path := withData(o.request); path != "" {
+		if path := o.request.withData(); path != "" {
 			j.WithData[o.Index] = path
 		}
 	}

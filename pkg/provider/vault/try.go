@@ -5,16 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
-	"strconv"
-	"strings"
-
-	"github.com/hashicorp/vault/api"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
@@ -78,7 +74,7 @@ func (c *conn) policiesOf(ctx context.Context, t *session.Token) []string {
 	if t.Limited() {
 		return nil
 	}
-	reply, err := c.do(ctx, c.call(t, http.MethodGet, "auth/token/lookup-self", nil, nil))
+	reply, err := c.look(ctx, t, pathLookupSelf)
 	if err != nil {
 		return nil
 	}
@@ -100,12 +96,8 @@ func (c *conn) capabilities(ctx context.Context, t *session.Token, rights []Righ
 	for _, r := range rights {
 		paths = append(paths, r.Path)
 	}
-	body, err := json.Marshal(map[string][]string{"paths": slices.Compact(paths)})
-	if err != nil {
-		return nil, fault.New(fault.Internal, "asking for the token's capabilities: the request cannot be written")
-	}
 	t.Take(0)
-	reply, err := c.do(ctx, c.call(t, http.MethodPost, "sys/capabilities-self", nil, body))
+	reply, err := c.keep(ctx, t, endpoint.OpCheck, "sys/capabilities-self", "", map[string]any{"paths": slices.Compact(paths)})
 	if err != nil {
 		return nil, fmt.Errorf("asking for the token's capabilities: %w", err)
 	}
@@ -163,11 +155,11 @@ func (c *conn) tryObject(ctx context.Context, t *session.Token, o *object, held 
 // presence tells whether there is a secret, as far as its value need not be read
 // for it.
 func (c *conn) presence(ctx context.Context, t *session.Token, r *request, held map[string][]string) (there session.Presence, detail string) {
-	path, ok := metadataPath(r)
+	path, ok := r.metadataPath()
 	if !ok || !holds(held, path, "read") {
 		return session.Unseen, ""
 	}
-	reply, err := c.do(ctx, c.call(t, http.MethodGet, path, nil, nil))
+	reply, err := c.look(ctx, t, path)
 	switch {
 	case fault.Of(err) == fault.NotFound && err != nil:
 		return session.NotThere, fault.Cause(err)
@@ -248,10 +240,10 @@ func (s *spec) needs() Need {
 		for _, capability := range capabilities {
 			n.add(path, capability, purpose, o.Index)
 		}
-		if path, ok := metadataPath(o.request); ok {
+		if path, ok := o.request.metadataPath(); ok {
 			n.add(path, "read", Version, o.Index)
 		}
-		if mayLease(o.request) {
+		if o.request.mayLease() {
 			n.add("sys/leases/renew", "update", Lease, o.Index)
 			n.add("sys/leases/lookup", "update", Lease, o.Index)
 		}
@@ -279,52 +271,4 @@ func (n *Need) add(path, capability string, purpose Purpose, object int) {
 	if !slices.Contains(r.Objects, object) {
 		r.Objects = append(r.Objects, object)
 	}
-}
-
-// access is what a policy must grant for a request: the path as Vault's rules
-// name it, and the capabilities.
-func (r *request) access() (path string, capabilities []string) {
-	path = r.path
-	list, _ := strconv.ParseBool(r.query.Get("list"))
-	switch {
-	case r.method != http.MethodGet:
-		capabilities = []string{"update"}
-	case list:
-		path += "/"
-		capabilities = []string{"list"}
-	default:
-		capabilities = []string{"read"}
-	}
-	if api.IsSudoPath("/" + strings.TrimSuffix(path, "/")) {
-		capabilities = append(capabilities, "sudo")
-	}
-	return path, capabilities
-}
-
-// public tells whether Vault answers the request without a right: what the PKI
-// and SSH engines, the identity store and the server itself publish. By its path
-// alone it may be another engine's.
-func (r *request) public() bool {
-	if r.method != http.MethodGet || len(r.query) > 0 {
-		return false
-	}
-	if jsonPath(r.path) != "" || bareKey(r.path) != "" && !strings.HasSuffix(r.path, "sys/metrics") {
-		return true
-	}
-	e := strings.Split(r.path, "/")
-	n := len(e)
-	switch {
-	case n >= 2 && e[n-1] == "public_key":
-	case n >= 3 && e[n-2] == "cert" && (slices.Contains([]string{"ca", "ca_chain", "crl", "delta-crl"}, e[n-1]) || strings.Count(e[n-1], ":") > 1):
-	case n >= 4 && e[n-3] == "issuer" && e[n-1] == "json":
-	default:
-		return false
-	}
-	return !slices.Contains(e, "data")
-}
-
-// mayLease tells whether the answer may have a lease. Only the answer itself
-// tells for sure.
-func mayLease(r *request) bool {
-	return r.method != http.MethodGet || looksLeased(r) || slices.Contains(strings.Split(r.path, "/"), "sts")
 }

@@ -5,11 +5,24 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/secret"
+)
+
+const (
+	// wordsInvalidToken are in Vault's refusal of a token that it does not know.
+	wordsInvalidToken = "invalid token"
+	// wordsLastUse are in Vault's answer to one that makes a lease with the last
+	// use of a token.
+	wordsLastUse = "token had one use left"
+	// wordsUnmounted are in Vault's answer for a path at which nothing is mounted.
+	wordsUnmounted = "no handler for route"
 )
 
 // envelopeKeys are the fields that Vault puts around the data of an answer.
@@ -195,4 +208,20 @@ func ownText(path string, body []byte) []byte {
 		return nil
 	}
 	return text
+}
+
+// credential matches what looks like a Vault token.
+var credential = regexp.MustCompile(`\b(hv[sbr]|[sbr])\.[A-Za-z0-9_-]{20,}`)
+
+// scrub takes out credentials that a server repeats, and what would break a
+// line.
+func scrub(words string, secrets []secret.String) string {
+	return endpoint.Scrub(words, secrets, credential)
+}
+
+func describeType(contentType string) string {
+	if contentType == "" {
+		return "no content type"
+	}
+	return params.Clip(scrub(contentType, nil))
 }

@@ -1,0 +1,80 @@
+package akeyless
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+)
+
+// item is one distinct thing to ask the store for.
+type item struct {
+	session.Request
+	name    string
+	kind    kind // as the class says; detected where it does not
+	version int64
+	args    arguments
+}
+
+// itemOf is the item of what the engine asks for.
+func itemOf(r *session.Request) *item { return r.Query.(*item) } //nolint:forcetypeassert // newObjects sets it
+
+// String is how errors and logs name the item; arguments are left out.
+func (i *item) String() string {
+	s := strconv.Quote(i.name)
+	if i.version != 0 {
+		s += " version " + strconv.FormatInt(i.version, 10)
+	}
+	if i.kind != detected {
+		s = string(i.kind) + " item " + s
+	} else {
+		s = "item " + s
+	}
+	return s
+}
+
+// kind is what an item is, and with that how it is read.
+type kind string
+
+const (
+	detected    kind = "" // describe-item tells
+	static      kind = "static"
+	rotated     kind = "rotated"
+	certificate kind = "certificate"
+	dynamic     kind = "dynamic"
+	pki         kind = "pki"
+)
+
+// issues tells whether every read makes a new credential.
+func (k kind) issues() bool { return k == dynamic || k == pki }
+
+// kindOf reads secretType and describe-item's item_type.
+func kindOf(text string) (kind, bool) {
+	switch strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(text)) {
+	case "":
+		return detected, true
+	case "static", "static_secret":
+		return static, true
+	case "rotated", "rotated_secret":
+		return rotated, true
+	case "certificate":
+		return certificate, true
+	case "dynamic", "dynamic_secret":
+		return dynamic, true
+	case "pki", "pki_certificate", "pki_cert_issuer":
+		return pki, true
+	}
+	return "", false
+}
+
+// capabilities are what Akeyless asks for. An item whose type the class does not
+// say has to be described.
+func (k kind) capabilities() []string {
+	switch k {
+	case rotated:
+		return []string{"read", "list", "update"}
+	case detected:
+		return []string{"read", "list"}
+	}
+	return []string{"read"}
+}
