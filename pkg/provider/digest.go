@@ -8,9 +8,8 @@ import (
 	"strings"
 )
 
-// Digest stands for a list of versions where that is too long. It changes when
-// one of them does, whatever their order. The length before each string tells
-// any two lists apart.
+// Digest returns a hash of a list of versions, which does not depend on their order. The
+// length before each string makes the input unambiguous.
 func Digest(versions []Version) string {
 	sorted := slices.Clone(versions)
 	slices.SortFunc(sorted, func(a, b Version) int {

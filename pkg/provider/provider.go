@@ -1,6 +1,6 @@
-// Package provider is the contract between the volume pipeline and the secret
-// stores. A provider logs in as the pod, reads what the class asks for, and
-// says when to look again.
+// Package provider is the contract between the volume pipeline and the secret stores. A
+// provider logs in as the pod, reads the objects of the class, and says when to read
+// them again.
 package provider
 
 import (
@@ -19,159 +19,152 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// Provider fetches a volume's complete payload: all of it or an error, never
-// a part. What the store does not give now may be the volume's last good
-// content, which Payload.Partial says. Its errors carry a fault.Reason and the
-// store's own words, and no secret. The reason Denied is for a denial that is
-// certain, since a class may have a live volume emptied for it: what may be an
-// outage is Unverified. It is called by many volumes at once, and
-// for one volume by one caller at a time.
+// Provider fetches the complete payload of a volume, or returns an error; it never
+// returns a part. If some objects fail at a refresh, the payload may have their last
+// good content, and Payload.Partial is the error.
+//
+// Errors have a fault.Reason and the store's own words, and no secret. The reason Denied
+// means that the store itself has denied the request: a class may want its files removed
+// after that. If it may be an outage, the reason is Unverified.
+//
+// Calls for different volumes are concurrent, calls for one volume are not.
 type Provider interface {
 	Fetch(ctx context.Context, r Request) (*Payload, error)
 }
 
-// Releaser is a Provider that holds something for a volume: leases, a login.
+// Releaser is a Provider that has credentials for a volume: leases, a login.
 type Releaser interface {
-	// Release ends what the provider holds for the volume alone. It is
-	// called once the volume is gone, and knows volumes by Request.Volume.
+	// Release revokes the credentials of one volume, which is the Request.Volume of
+	// its Fetch. It is called after the volume is gone.
 	Release(ctx context.Context, volume string) error
 }
 
-// Persister is a Provider whose state for a volume outlives the process.
+// Persister is a Provider with a state of each volume for the next process.
 type Persister interface {
-	// Export returns what Import needs to go on with the volume without a
-	// request to the store; nil when there is nothing to keep.
+	// Export returns the state with which Import can continue without a request to
+	// the store; empty for none.
 	Export(volume string) secret.Bytes
-	// Import takes back what an earlier process exported. A volume that is
-	// known by now is left as it is. State that cannot be read is an error,
-	// and the volume's next Fetch starts again.
+	// Import accepts the state that an earlier process exported. It does not change a
+	// volume that this process knows. It returns an error if it cannot read the state;
+	// then the volume's next Fetch starts from nothing.
 	Import(volume string, state secret.Bytes) error
 }
 
-// LastKnown is a Provider that still has in memory what it read for others.
+// LastKnown is a Provider that keeps in memory what it has read.
 type LastKnown interface {
-	// Recall gives the payload that Fetch would have given at AsOf, from
-	// memory alone, and only where the store has answered this very
-	// identity: the same store, role and service account (UID included),
-	// never another's and never a pod-bound identity's. It answers false
-	// where anything is missing or older than oldest. Credentials made for
-	// one pod are never recalled for another.
+	// Recall returns from memory the payload that Fetch would have returned at asOf.
+	// It uses only answers of the store to the same identity: the same store, role and
+	// service account (with its UID), never to a pod-bound identity. It returns false
+	// if anything is missing or older than oldest, and never returns credentials of
+	// another pod.
 	Recall(r Request, oldest time.Time) (p *Payload, asOf time.Time, ok bool)
 }
 
 // Router is a Provider that asks more than one store.
 type Router interface {
-	// Destination names the server and the namespace in it that the provider
-	// asked last, or was about to ask, for a volume; empty where it knows
-	// nothing of the volume. It asks nobody. Work that goes to one store waits
-	// for none that goes to another.
+	// Destination returns the server, and the namespace in it, of the last request for
+	// a volume, sent or not; empty for an unknown volume. It sends no request. Work for
+	// one store does not wait for work for another.
 	Destination(volume string) string
 }
 
-// Validator is a Provider that can judge a class without the store.
+// Validator is a Provider that can check a class without the store.
 type Validator interface {
-	// Validate returns warnings, and an error that names every bad field.
+	// Validate returns warnings, and an error that names every wrong field.
 	Validate(c *class.Class) (warnings []string, err error)
 }
 
-// Request is one volume's wish.
+// Request asks for the payload of one volume.
 type Request struct {
-	// Volume is the CSI volume id: the key of what is kept for the volume.
+	// Volume is the CSI volume id.
 	Volume string
 	Pod    identity.Pod
 	Tokens identity.Tokens
-	// TokensInSecrets tells that kubelet passed the tokens beside the secrets.
-	// In-process providers have no use for it; the plugin protocol passes it
-	// on.
+	// TokensInSecrets says that kubelet passed the tokens with the secrets. Only the
+	// plugin protocol uses it.
 	TokensInSecrets bool
 	Class           *class.Class
 	// Secrets are those of the pod's nodePublishSecretRef.
 	Secrets map[string]secret.String
-	// TargetPath is where the volume is mounted. In-process providers have
-	// no use for it; the plugin protocol passes it on.
+	// TargetPath is where the volume is mounted. Only the plugin protocol uses it.
 	TargetPath string
-	// Stager gives a provider that can only write files a place for it; nil
-	// where there is none.
+	// Stager makes directories for a provider that can only write files; nil if there
+	// are none.
 	Stager Stager
-	// Current are the versions that the volume holds now; empty at first.
+	// Current are the versions in the volume; empty at the first publish.
 	Current []Version
-	// Fresh asks for a read from the store where a recent answer would
-	// otherwise do: after an edit of the class, or on a person's demand.
+	// Fresh bypasses caches: after an edit of the class, or if a user asked for it.
 	Fresh bool
-	// Upkeep tells that Class is not the class as it is now, but the one that
-	// the files are of: the pass by the present one has failed. What that one
-	// had made is not to be made again at its next try.
+	// Upkeep says that Class is not the current class but the one that made the files,
+	// because the run by the current class has failed. The provider keeps the
+	// credentials that it issued in that run for the next one.
 	Upkeep bool
 }
 
-// Stager makes places to write to. A provider uses one at a time, and only
-// while its Fetch runs.
+// Stager makes stages. A provider uses one at a time, and only during its Fetch.
 type Stager interface {
 	Stage() (Stage, error)
 }
 
-// Stage is an empty place in memory that other processes on the node see, and
-// that nobody reads for a volume.
+// Stage is an empty directory in memory for another process on the node. It is no part
+// of the volume.
 type Stage interface {
-	// Path is where they find it.
+	// Path is the directory's path.
 	Path() string
-	// Files are what lies there: regular files alone, most of them and their
-	// directories, and so many bytes in all. Anything else is an error.
+	// Files returns the files in the directory. It returns an error if there are more
+	// than most files and directories, more than bytes bytes in all, or anything but
+	// regular files.
 	Files(most int, bytes int64) ([]File, error)
-	// Close takes the place away. It must be called.
+	// Close removes the directory. It must be called.
 	Close() error
 }
 
-// Payload is everything that a volume shall hold.
+// Payload is the complete content of a volume.
 type Payload struct {
 	Files    []File
 	Versions []Version
-	// RefreshAt is the store's word on when to look again; zero leaves it
-	// to the class's interval.
+	// RefreshAt is when the store wants the next read; zero for the class's interval.
 	RefreshAt time.Time
-	// Leases are the credentials in the payload that end by themselves.
+	// Leases are the credentials in the payload that expire.
 	Leases []Lease
-	// SameFilesSameVersions tells that versions which differ from the volume's
-	// mean nothing where the files are the same: the provider cannot rely on
-	// its source for them.
+	// SameFilesSameVersions says that other versions mean no change if the files are
+	// equal, because the provider cannot rely on the versions of its source.
 	SameFilesSameVersions bool
-	// Warnings are for people: unknown keys and the like.
+	// Warnings are for users: unknown keys and the like.
 	Warnings []string
-	// Partial tells why some of the payload is what the volume held before,
-	// in place of what the store has now: one object failed while others were
-	// renewed or made anew, and those must reach the volume. The payload is
-	// complete all the same, and is written; RefreshAt is when what it holds
-	// is due. The refresh counts as failed. A volume that holds nothing yet
-	// gets an error instead: there is nothing to put in place.
+	// Partial is the error of objects that failed while others were renewed or issued
+	// again. The payload has the last good content of the failed objects, and the
+	// pipeline writes it, so that the new credentials are in the volume. The refresh
+	// counts as failed, and RefreshAt is when the credentials are due. For a volume
+	// without content, Fetch returns the error instead.
 	Partial error
 }
 
 // File is one file of the volume.
 type File struct {
-	// Path is relative to the volume and may hold directories.
+	// Path is relative to the volume and may contain directories.
 	Path string
 	Mode fs.FileMode // permission bits; 0 means the default, 0644
-	// Owner is whom the class wants the file to belong to.
+	// Owner is the owner of the file that the class asks for.
 	Owner    atomicdir.Owner
 	Contents secret.Bytes
-	// ReadAt is when the store was asked for the contents, before the request
-	// left; zero means by this Fetch.
+	// ReadAt is the time before the request to the store for the contents; zero if this
+	// Fetch sent the request.
 	ReadAt time.Time
 }
 
-// Version says which state of an object a volume holds. It is written to
-// places that anybody may read, so it is the store's own version or a keyed
-// hash, never something from which the secret could be guessed.
+// Version is the version of an object in a volume. It is public, so it is the store's own
+// version or a keyed hash, and nobody can guess the secret from it.
 type Version struct {
 	ID      string
 	Version string
 }
 
-// Lease is a credential with an end.
+// Lease is a credential that expires.
 type Lease struct {
-	// Object is the id of the Version that it belongs to.
+	// Object is the ID of its Version.
 	Object string
-	// ID is the store's name for the lease; empty for a certificate.
+	// ID is the store's id of the lease; empty for a certificate.
 	ID      string
 	Expires time.Time
 }
@@ -179,7 +172,7 @@ type Lease struct {
 // Registry finds providers by the class's spec.provider.
 type Registry map[string]Provider
 
-// Get finds a provider.
+// Get returns a provider, or an error with the reason UnknownProvider.
 func (r Registry) Get(name string) (Provider, error) {
 	if p, ok := r[name]; ok {
 		return p, nil

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// Trail gathers the ids under which the store's own audit log has the requests
-// of one piece of work, such as Vault's X-Correlation-ID. They are opaque,
-// and no secret.
+// Trail collects the ids of the requests of one publish, refresh or release, as the
+// store's own audit log has them, such as Vault's X-Correlation-ID. They are no secret.
 type Trail struct {
 	mu       sync.Mutex
 	id       string
@@ -28,32 +27,31 @@ const (
 // Access is a login to a store, or a renewal there. It holds no token.
 type Access struct {
 	Operation string
-	// Address is that of the server, Namespace the one in it.
+	// Address is the server's address, and Namespace a namespace in it.
 	Address, Namespace string
-	// Mount and Role are what the login was by: Vault's auth mount and role,
-	// Akeyless' access type and access ID.
+	// Mount and Role are Vault's auth mount and role, or Akeyless' access type and
+	// access ID.
 	Mount, Role string
-	// Lease is the id of the lease that is renewed; empty for a token.
+	// Lease is the id of the renewed lease; empty for a token.
 	Lease string
-	// Asked is the id under which the store's own audit log has it.
+	// Asked is the id of the request in the store's own audit log.
 	Asked string
-	// Err is nil on success. Whatever it says is safe to show.
+	// Err is nil on success. Its text has no secret.
 	Err  error
-	At   time.Time // when it was over
+	At   time.Time // of the end
 	Took time.Duration
 }
 
 type trailKey struct{}
 
-// WithTrail has the providers note in t what they ask the store.
+// WithTrail returns a context with which providers record their requests in t.
 func WithTrail(ctx context.Context, t *Trail) context.Context {
 	return context.WithValue(ctx, trailKey{}, t)
 }
 
-// Asked notes the id of a request in the trail of the work that it is made
-// for, where there is one. A provider calls it for each request that the store
-// knows by an id, before it leaves; and for an answer that the work shares with
-// another, with the id of the request that brought the answer.
+// Asked adds the id of a request to the trail, if there is one. A provider calls it before
+// each request that has an id in the store's audit log, and for an answer to another
+// volume's request, with the id of that request.
 func Asked(ctx context.Context, id string) {
 	t := trailOf(ctx)
 	if t == nil || id == "" {
@@ -66,8 +64,8 @@ func Asked(ctx context.Context, id string) {
 	}
 }
 
-// Correlation is an id for the requests of the work, by which a store that takes
-// one can note them; empty where there is no trail.
+// Correlation returns an id for the requests of the work, which a store can record; empty
+// if there is no trail.
 func Correlation(ctx context.Context) string {
 	t := trailOf(ctx)
 	if t == nil {
@@ -83,8 +81,7 @@ func Correlation(ctx context.Context) string {
 	return t.id
 }
 
-// NoteAccess notes a login or renewal in the trail of the work that it is made
-// for, where there is one.
+// NoteAccess adds a login or renewal to the trail, if there is one.
 func NoteAccess(ctx context.Context, a Access) {
 	t := trailOf(ctx)
 	if t == nil {
@@ -97,7 +94,7 @@ func NoteAccess(ctx context.Context, a Access) {
 	}
 }
 
-// maxAccesses bounds what a store that refuses renewals makes of one piece of work.
+// maxAccesses bounds the accesses in a trail: a store may refuse each renewal.
 const maxAccesses = 256
 
 func trailOf(ctx context.Context) *Trail {
@@ -105,14 +102,14 @@ func trailOf(ctx context.Context) *Trail {
 	return t
 }
 
-// Accesses are those noted so far, in order.
+// Accesses returns the accesses so far, in order.
 func (t *Trail) Accesses() []Access {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return slices.Clone(t.accesses)
 }
 
-// IDs are those noted so far, in order and each once.
+// IDs returns the ids so far, in order and each once.
 func (t *Trail) IDs() []string {
 	t.mu.Lock()
 	defer t.mu.Unlock()

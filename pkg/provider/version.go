@@ -13,29 +13,28 @@ import (
 )
 
 const (
-	// versionRounds makes one guess at what a version was made of cost some
-	// milliseconds, for everybody who may read statuses.
+	// versionRounds makes one guess at the content behind a version cost some
+	// milliseconds.
 	versionRounds = 1 << 15
 	versionBytes  = 18
-	// maxVersions bounds what is remembered, some 130 bytes each: twice, since
-	// what was used lately is kept when there are so many new ones.
+	// maxVersions bounds each of the two maps, with some 130 bytes for each version.
 	maxVersions = 1 << 13
 )
 
-// Hasher makes versions of objects which the store does not number. A version
-// is the same on every node of a cluster, so that tools which restart workloads
-// by it see one change and not one a node; and it is a slow hash, salted by the
-// class's UID, since everybody who may read a status could else try passwords
-// against it. The zero value is ready for use.
+// Hasher makes the versions of objects to which the store gives none. A version is the
+// same on every node of a cluster, so that tools that restart workloads see one change
+// and not one for each node. It is a slow hash, salted with the class's UID, because
+// anyone who may read a status could otherwise try passwords against it. The zero value
+// is ready for use.
 type Hasher struct {
 	mu  sync.Mutex
-	key []byte // of the maps, so that no fast hash of a secret is kept
-	// recent are the versions since the last change of the two maps, and earlier
-	// those before it.
+	key []byte // of the ids in the maps, so that memory has no fast hash of a secret
+	// recent has the versions used since the maps were last rotated, and earlier those
+	// before.
 	recent, earlier map[[sha256.Size]byte]string
 }
 
-// Version is that of an object of a class with such contents.
+// Version returns the version of an object of a class with these contents.
 func (h *Hasher) Version(c *class.Class, object string, contents ...[]byte) string {
 	id := h.id(c, object, contents)
 	version, ok := h.find(id)
@@ -55,7 +54,8 @@ func (h *Hasher) find(id [sha256.Size]byte) (version string, ok bool) {
 	return version, ok
 }
 
-// keep forgets what was not asked for since the maps last changed places.
+// keep adds a version. When recent is full, it becomes earlier, and the versions that
+// were not used since the last rotation are dropped.
 func (h *Hasher) keep(id [sha256.Size]byte, version string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
