@@ -82,10 +82,10 @@ func (c *Caller) Earlier(r *Request) []*Reading {
 // different parts of a secret do not each ask for it again and again. whole is
 // up to how many bytes all of it is kept.
 func (c *Caller) Keys(r *Request, k Kind) (keys []string, whole int) {
-	whole = WholeAnswer
+	whole = wholeAnswer
 	last := c.run.volume.now().group.recent.stored(r.ID)
 	if !k.Shareable() {
-		whole = WholeCredential
+		whole = wholeCredential
 		if held := c.run.credentials().get(r.ID); held != nil {
 			last = held.Reading
 		}

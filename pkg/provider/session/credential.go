@@ -83,7 +83,7 @@ func (c *Credential) dueTime() time.Time {
 func (c *Credential) renewed(now time.Time, granted time.Duration, chance float64) *Credential {
 	next := *c
 	next.ends, next.known = now.Add(granted), now
-	next.due = TwoThirds(now, next.ends, chance)
+	next.due = twoThirds(now, next.ends, chance)
 	if fellShort(c.Answer.Duration, granted) {
 		next.replace, next.due = true, now
 	}

@@ -54,10 +54,16 @@ func (s *groups) identify(spec *Spec, b Bearer, now time.Time) (Identity, error)
 	return s.corrected(s.store.Identify(spec, b, claims), b), nil
 }
 
+// isPodBound tells whether the store took a login for a pod's own.
+func (s *groups) isPodBound(l Login) bool { return s.podBound.Has(l) }
+
+// setPodBound notes that it did.
+func (s *groups) setPodBound(l Login) { s.podBound.Set(l, struct{}{}) }
+
 // corrected is the identity by what logins have taught. Where it is not yet known
 // how the store sees it, the service account is tried first.
 func (s *groups) corrected(key Identity, b Bearer) Identity {
-	if s.podBound.Has(key.Login) {
+	if s.isPodBound(key.Login) {
 		key.Pod = b.Pod.UID
 	}
 	return key

@@ -103,7 +103,7 @@ func (i *issuer) advance(ctx context.Context, r *Request) (*Credential, error) {
 			return i.issue(ctx, r)
 		}
 		return c, nil
-	case !IsDue(c.due, c.ends, i.run.now()):
+	case !isDue(c.due, c.ends, i.run.now()):
 		return c, nil
 	case c.token != nil && c.Answer.Renewable && !c.replace:
 		next, err := i.renewLease(ctx, c)
@@ -140,7 +140,7 @@ func (i *issuer) wantsLookup(c *Credential) bool {
 // replace issues a credential in the place of c, but not at once after c was
 // issued. Where c ends with its token before that it is replaced in time, once.
 func (i *issuer) replace(ctx context.Context, r *Request, c *Credential, ending bool) (*Credential, error) {
-	due := NextIssue(c.At, c.life())
+	due := nextIssue(c.At, c.life())
 	early := i.run.now().Before(due)
 	if early && (!ending || c.early) {
 		return c.until(due), nil
@@ -234,7 +234,7 @@ func (i *issuer) extend(ctx context.Context, c *Credential) error {
 		return nil
 	}
 	alive, err := i.run.logins.keepAlive(ctx, i.set, c.token)
-	if err != nil || !alive || !c.Answer.Renewable || c.replace || !IsDue(c.due, c.ends, i.run.now()) {
+	if err != nil || !alive || !c.Answer.Renewable || c.replace || !isDue(c.due, c.ends, i.run.now()) {
 		return err
 	}
 	next, err := i.renewLease(ctx, c)

@@ -154,7 +154,7 @@ func (l *logins) parent(ctx context.Context, s *credentials, stale *Token) (*Tok
 // answer shows that the identity is the pod's own, nothing goes into what the
 // service account's pods share: the token goes to the pod's group.
 func (l *logins) shared(ctx context.Context, g *group, put func(*group, *Token)) (*Token, error) {
-	if g.key.Pod == "" && l.groups.podBound.Has(g.key.Login) {
+	if g.key.Pod == "" && l.groups.isPodBound(g.key.Login) {
 		return nil, errPodBound
 	}
 	t, podBound, err := l.logIn(ctx, g.key)
@@ -191,7 +191,7 @@ func (l *logins) logIn(ctx context.Context, key Identity) (t *Token, podBound bo
 	if err == nil {
 		podBound = podBound && key.Pod == ""
 		if podBound {
-			l.groups.podBound.Set(key.Login, struct{}{})
+			l.groups.setPodBound(key.Login)
 		}
 		return t, podBound, nil
 	}
@@ -230,7 +230,7 @@ func (l *logins) horizon(s *Spec) time.Time {
 	if t := state.group.current.get(now, nil); t != nil && t.Expires().After(until) {
 		until = t.Expires()
 	}
-	due := TwoThirds(now, until, l.config.Jitter())
+	due := twoThirds(now, until, l.config.Jitter())
 	if least := now.Add(leastHorizon); due.Before(least) {
 		return least
 	}

@@ -3,6 +3,7 @@ package session
 import (
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -25,8 +26,8 @@ func (k Kind) Shareable() bool { return k == Polled || k == Static }
 // take other keys of it need not ask again: of a credential, which only a new
 // one could replace, up to 64 KiB. Of a larger one it is what the objects take.
 const (
-	WholeAnswer     = 2 << 10
-	WholeCredential = 64 << 10
+	wholeAnswer     = 2 << 10
+	wholeCredential = 64 << 10
 )
 
 // Answer is what the store said, or a part of it. It is never changed, so
@@ -124,4 +125,55 @@ func (rd *Reading) expires() time.Time {
 		return time.Time{}
 	}
 	return rd.End
+}
+
+// dueOf is when an answer to a request is to be had again. Chance is spent on
+// what has a lifetime.
+func (s *Spec) dueOf(r *Request, k Kind, at, end time.Time, chance float64) time.Time {
+	interval, again := s.Interval, false
+	if r.Interval > 0 { // it stands on the object itself, so it is meant for what each look makes as well
+		interval, again = r.Interval, true
+	}
+	return DueAt(k, at, end, interval, again, chance)
+}
+
+// readingDue is when a polled or static reading is to be had again.
+func (s *Spec) readingDue(r *Request, rd *Reading) time.Time {
+	if rd.Kind == Static { // but a rotation by hand shows within the interval
+		return clock.Earliest(rd.Due, s.dueOf(r, Polled, rd.Asked, time.Time{}, 0))
+	}
+	return s.dueOf(r, Polled, rd.Asked, time.Time{}, 0)
+}
+
+// DueAt is when an answer is to be had again. again tells that the interval is
+// meant for what each look makes, too.
+func DueAt(k Kind, at, end time.Time, interval time.Duration, again bool, chance float64) time.Time {
+	switch k {
+	case Leased, Certificate:
+		if !end.After(at) { // expired already, or of a lease that says nothing
+			return at.Add(interval)
+		}
+		return twoThirds(at, end, chance)
+	case Static:
+		return AfterChange(at, end, chance)
+	case Once:
+		if !again {
+			return time.Time{}
+		}
+	}
+	return at.Add(interval)
+}
+
+// recentEnough tells whether an answer that was asked for at a moment, and is due
+// to be had again at another, will do: for its own volume, with room for the
+// scheduler's jitter, or for another of the same identity.
+func recentEnough(k Kind, asked, due, now time.Time, own bool) bool {
+	share := 0.5
+	switch {
+	case own && k == Static:
+		return now.Before(due)
+	case own:
+		share = 0.9
+	}
+	return now.Before(asked.Add(time.Duration(share * float64(due.Sub(asked)))))
 }

@@ -87,7 +87,7 @@ func (r *restorer) restoreGroup(gs *groups, v *volume) error {
 	i := r.state.Identity
 	key := Identity{r.login, i.Namespace, i.ServiceAccount, i.ServiceAccountUID, i.Pod, i.Credential}
 	if shared := r.store.Identify(&Spec{Login: r.login, Audience: v.current.bearer.Audience}, v.current.bearer, identity.Claims{ServiceAccountUID: i.ServiceAccountUID}); key.Pod != "" && shared.Pod == "" {
-		gs.podBound.Set(r.login, struct{}{}) // a login showed that it is the pod's
+		gs.setPodBound(r.login) // a login showed that it is the pod's
 	}
 	g := gs.join(key, v.id)
 	v.current.group = g

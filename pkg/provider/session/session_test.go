@@ -10,9 +10,9 @@ import (
 func TestTiming(t *testing.T) {
 	hour := epoch.Add(time.Hour)
 	for name, c := range map[string]struct{ got, want time.Time }{
-		"two thirds":               {TwoThirds(epoch, hour, 0), epoch.Add(40 * time.Minute)},
-		"earlier by chance":        {TwoThirds(epoch, hour, 1), epoch.Add(40*time.Minute - 288*time.Second)},
-		"not at once":              {TwoThirds(epoch, epoch.Add(time.Second), 1), epoch.Add(time.Second*2/3 - 80*time.Millisecond)},
+		"two thirds":               {twoThirds(epoch, hour, 0), epoch.Add(40 * time.Minute)},
+		"earlier by chance":        {twoThirds(epoch, hour, 1), epoch.Add(40*time.Minute - 288*time.Second)},
+		"not at once":              {twoThirds(epoch, epoch.Add(time.Second), 1), epoch.Add(time.Second*2/3 - 80*time.Millisecond)},
 		"earliest, without zeroes": {clock.Earliest(time.Time{}, hour, epoch, time.Time{}), epoch},
 		"earliest of nothing":      {clock.Earliest(time.Time{}), time.Time{}},
 		"after a change, spread":   {AfterChange(epoch.Add(-time.Hour), epoch, 1), epoch.Add(12 * time.Second)},
@@ -25,14 +25,7 @@ func TestTiming(t *testing.T) {
 		}
 	}
 	due := epoch.Add(40 * time.Minute)
-	if IsDue(due, hour, due.Add(-3*time.Minute)) || !IsDue(due, hour, due.Add(-2*time.Minute)) {
+	if isDue(due, hour, due.Add(-3*time.Minute)) || !isDue(due, hour, due.Add(-2*time.Minute)) {
 		t.Error("what is due in 12 % of the last third is due, and nothing before")
-	}
-	interval := epoch.Add(10 * time.Minute)
-	if !GoodForOwn(epoch, interval, epoch.Add(8*time.Minute)) || GoodForOwn(epoch, interval, epoch.Add(9*time.Minute)) {
-		t.Error("for its own volume an answer is good for nine tenths")
-	}
-	if !GoodForOthers(epoch, interval, epoch.Add(4*time.Minute)) || GoodForOthers(epoch, interval, epoch.Add(5*time.Minute)) {
-		t.Error("for others it is good for half")
 	}
 }

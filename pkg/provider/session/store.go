@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -112,6 +113,22 @@ type Preparer interface {
 type Detacher interface {
 	// Detached must be bounded by itself.
 	Detached()
+}
+
+// NotServed marks the failure of a request for something that the store serves
+// nothing of now. That is a mistake of an operator, or a server that is behind
+// the others, and not the end of a secret: an optional object may be missing for
+// it only where no file of the volume has it.
+func NotServed(err error) error { return notServed{err} }
+
+type notServed struct{ error }
+
+func (n notServed) Unwrap() error { return n.error }
+
+// IsNotServed tells whether a failure was marked so.
+func IsNotServed(err error) bool {
+	var n notServed
+	return errors.As(err, &n)
 }
 
 // Read is what came of one request of a batch.

@@ -21,11 +21,11 @@ func TestTwoThirdsOfAnyLife(t *testing.T) {
 	} {
 		life := end.Sub(epoch)
 		for _, chance := range []float64{0, 0.5, 1} {
-			due := TwoThirds(epoch, end, chance)
+			due := twoThirds(epoch, end, chance)
 			if share := due.Sub(epoch).Seconds() / life.Seconds(); share < 0.58 || share > 0.67 {
 				t.Errorf("%s, chance %v: due at %.2f of the life", name, chance, share)
 			}
-			if IsDue(due, end, epoch.Add(life/3)) || !IsDue(due, end, due) {
+			if isDue(due, end, epoch.Add(life/3)) || !isDue(due, end, due) {
 				t.Errorf("%s, chance %v: not due when it should be, or too early", name, chance)
 			}
 		}
@@ -43,10 +43,10 @@ func TestNextIssue(t *testing.T) {
 		3 * time.Second: 1500 * time.Millisecond, 5 * time.Second: 2500 * time.Millisecond,
 		15 * time.Second: 5 * time.Second, time.Hour: 5 * time.Second, 1<<63 - 1: 5 * time.Second,
 	} {
-		if got := NextIssue(epoch, life).Sub(epoch); got != want {
+		if got := nextIssue(epoch, life).Sub(epoch); got != want {
 			t.Errorf("a life of %s: next issue after %s, want %s", life, got, want)
 		}
-		if due := TwoThirds(epoch, epoch.Add(life), 1); life >= 3*time.Second && NextIssue(epoch, life).After(due) {
+		if due := twoThirds(epoch, epoch.Add(life), 1); life >= 3*time.Second && nextIssue(epoch, life).After(due) {
 			t.Errorf("a life of %s is not replaced in time", life)
 		}
 	}

@@ -15,9 +15,9 @@ const (
 	expiryMargin = 500 * time.Millisecond
 )
 
-// Alive tells whether what ends at a moment, or never if that is zero, is
+// isAlive tells whether what ends at a moment, or never if that is zero, is
 // still good for a request.
-func Alive(ends, now time.Time) bool {
+func isAlive(ends, now time.Time) bool {
 	return ends.IsZero() || now.Before(ends.Add(-expiryMargin))
 }
 
@@ -110,13 +110,13 @@ func (t *Token) extend(now time.Time, ttl time.Duration, chance float64) {
 		t.ttl = ttl
 	}
 	t.expires = now.Add(ttl)
-	t.due = TwoThirds(now, t.expires, chance)
+	t.due = twoThirds(now, t.expires, chance)
 	if t.final && t.renewable {
 		t.due = now
 	}
 }
 
-func (t *Token) alive(now time.Time) bool { return Alive(t.Expires(), now) }
+func (t *Token) alive(now time.Time) bool { return isAlive(t.Expires(), now) }
 
 // granted is the lifetime that the store gave last; 0 means for ever.
 func (t *Token) granted() time.Duration {
@@ -142,7 +142,7 @@ func (t *Token) Expires() time.Time {
 func (t *Token) isDue(now time.Time) (due, final bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return !t.due.IsZero() && IsDue(t.due, t.expires, now), t.final
+	return !t.due.IsZero() && isDue(t.due, t.expires, now), t.final
 }
 
 // giveUp has the token live out its time, and no longer.
