@@ -9,15 +9,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 )
 
-// everything stands for all that an identity may ask, where its login was
-// refused.
+// everything is the id for all requests of an identity whose login was refused.
 const everything = ""
 
-// cache has the last answers that a volume or an identity had, by what was
-// asked, and when the store last refused each. What was answered before that is
-// given to nobody any more. It stays in the files of the volumes that have it,
-// which is for the class to say. The zero value is ready for use, and charges
-// nobody for its memory.
+// cache has the last answers that a volume or an identity got, by the id of the request,
+// and the time of the last refusal of each. An answer from before a refusal is not given
+// to other volumes; the class decides whether it stays in the files that have it. The
+// zero value is ready for use, without a budget.
 type cache struct {
 	budget *budget.Budget
 	owner  budget.Owner
@@ -35,15 +33,14 @@ type cached struct {
 	gone    bool
 }
 
-// newCache makes the cache of an owner. Those of a volume stay until they
-// are replaced. Those that volumes share, so that the store is asked once, are
-// a cache: they go when the memory is needed. An answer that finds no room is
-// not kept, and asked for again.
+// newCache makes the cache of an owner. The answers of a volume stay until they are
+// replaced. Shared answers are dropped when the memory is needed. An answer for which
+// there is no room is not cached.
 func newCache(b *budget.Budget, o budget.Owner) *cache {
 	return &cache{budget: b, owner: o}
 }
 
-// last is the last answer, unless the store refused it since; nil if
+// last returns the last answer, unless the store has refused the request since; nil if
 // there is none.
 func (c *cache) last(id string) *Reading {
 	c.mu.Lock()
@@ -57,8 +54,8 @@ func (c *cache) last(id string) *Reading {
 	return k.reading
 }
 
-// stored is the last answer, even if the store refused it since: for the files
-// that have it, and nothing else.
+// stored returns the last answer, even if the store has refused the request since. Only
+// the files that have the answer may use it.
 func (c *cache) stored(id string) *Reading {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -68,8 +65,8 @@ func (c *cache) stored(id string) *Reading {
 	return nil
 }
 
-// put keeps an answer, unless there is one that was asked for later. It tells
-// whether there was room for it.
+// put adds an answer, unless there is one to a later request. It returns false if there
+// was no room for it.
 func (c *cache) put(id string, rd *Reading) bool {
 	k := &cached{reading: rd}
 	charge, err := c.charge(id, k)
@@ -88,8 +85,8 @@ func (c *cache) charge(id string, k *cached) (*budget.Charge, error) {
 	return c.budget.Keep(c.owner, k.reading.Size(), func() { c.forget(id, k) })
 }
 
-// insert takes an answer in, and returns those that are not kept any more. An
-// older one of the same is no substitute for an answer that found no room.
+// insert adds an answer, and returns those that it replaces. If there is no room for the
+// answer, insert removes the older one too.
 func (c *cache) insert(id string, k *cached, refused error) (over []*cached) {
 	have, ok := c.byID[id]
 	switch {
@@ -112,7 +109,7 @@ func (c *cache) insert(id string, k *cached, refused error) (over []*cached) {
 	return over
 }
 
-// forget drops an answer whose memory is needed otherwise.
+// forget drops an answer whose memory the budget needs.
 func (c *cache) forget(id string, k *cached) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -122,7 +119,7 @@ func (c *cache) forget(id string, k *cached) {
 	}
 }
 
-// release gives memory back, without the lock.
+// release releases memory. The caller does not hold a lock.
 func release(over []*cached) {
 	for _, k := range over {
 		if k != nil {
@@ -131,7 +128,7 @@ func release(over []*cached) {
 	}
 }
 
-// refuse notes that the store refused what was asked, or everything.
+// refuse records that the store refused a request, or everything.
 func (c *cache) refuse(id string, at time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -147,25 +144,25 @@ func (c *cache) refuse(id string, at time.Time) {
 	}
 }
 
-// allows tells whether an answer that was asked for at a moment is newer than
-// any refusal of it.
+// allows reports whether an answer, requested at a time, is newer than every refusal of
+// the request.
 func (c *cache) allows(id string, asked time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.isAllowed(id, asked)
 }
 
-// isAllowed is called with mu held.
+// isAllowed is allows for a caller that holds mu.
 func (c *cache) isAllowed(id string, asked time.Time) bool {
 	return asked.After(c.refused[id]) && asked.After(c.refused[everything])
 }
 
-// dropRefused forgets the answers that nobody is given any more.
+// dropRefused drops the answers from before a refusal.
 func (c *cache) dropRefused() {
 	c.drop(func(id string, rd *Reading) bool { return !c.isAllowed(id, rd.Asked) })
 }
 
-// retain forgets all but the wanted.
+// retain drops all answers and refusals but the wanted.
 func (c *cache) retain(wanted map[string]bool) {
 	c.drop(func(id string, _ *Reading) bool { return !wanted[id] })
 	c.mu.Lock()
@@ -173,7 +170,7 @@ func (c *cache) retain(wanted map[string]bool) {
 	maps.DeleteFunc(c.refused, func(id string, _ time.Time) bool { return id != everything && !wanted[id] })
 }
 
-// close forgets all answers, and those that still come.
+// close drops all answers, and those that arrive later.
 func (c *cache) close() {
 	c.mu.Lock()
 	c.closed = true
@@ -195,7 +192,7 @@ func (c *cache) drop(which func(id string, rd *Reading) bool) {
 	release(over)
 }
 
-// all are the answers that are kept, refused or not.
+// all returns all answers, refused or not.
 func (c *cache) all() map[string]*Reading {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -206,7 +203,7 @@ func (c *cache) all() map[string]*Reading {
 	return all
 }
 
-// refusals are the moments of the last refusals.
+// refusals returns the times of the last refusals.
 func (c *cache) refusals() map[string]time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()

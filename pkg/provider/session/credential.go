@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// Revocation is what has to be ended with a volume: a token with all that hangs
-// on it, or a credential by its lease id.
+// Revocation is what must be revoked with a volume: a token with all its leases, or one
+// lease.
 type Revocation struct {
 	Login Login
 	Token *Token // nil for a credential
@@ -22,7 +22,7 @@ type Revocation struct {
 	Expires time.Time
 }
 
-// alive tells whether there is something left to revoke.
+// alive reports whether it has not expired.
 func (r Revocation) alive(now time.Time) bool {
 	if r.Token != nil {
 		return r.Token.alive(now)
@@ -30,25 +30,25 @@ func (r Revocation) alive(now time.Time) bool {
 	return now.Before(r.Expires)
 }
 
-// Credential is what was issued for one volume or identity. It is replaced,
-// never changed.
+// Credential is a credential that was issued for one volume or identity. It is never
+// changed, only replaced.
 type Credential struct {
 	*Reading
 	id    string // of the request
-	name  string // of the request, for people
+	name  string // of the request, for messages
 	login Login
 	due   time.Time
 	ends  time.Time
-	token *Token // that the lease hangs on; nil without
-	// replace tells that the lease cannot be extended any more.
+	token *Token // whose end also ends the lease; nil for none
+	// replace says that the lease cannot be extended any more.
 	replace bool
-	// early tells that it was issued sooner after the one before than is usual.
+	// early says that it was issued unusually soon after the one before.
 	early bool
-	// known is when the store last knew the lease.
+	// known is when the store last confirmed the lease.
 	known time.Time
 }
 
-// newCredential notes a credential that was just issued.
+// newCredential returns a credential that was just issued.
 func (s *Spec) newCredential(r *Request, rd *Reading, hangsOnToken bool, chance float64) *Credential {
 	c := &Credential{Reading: rd, id: r.ID, name: r.Name, login: s.Login, ends: rd.End, due: s.dueOf(r, rd.Kind, rd.At, rd.End, chance)}
 	if rd.Kind == Leased && hangsOnToken {
@@ -57,8 +57,8 @@ func (s *Spec) newCredential(r *Request, rd *Reading, hangsOnToken bool, chance 
 	return c
 }
 
-// revocation is what ends the credential by itself; false where its token does,
-// or nothing.
+// revocation returns the revocation of the credential's own lease; false if it ends with
+// its token, or cannot be revoked.
 func (c *Credential) revocation() (Revocation, bool) {
 	r := Revocation{Login: c.login, Name: c.name, Expires: c.ends}
 	if c.Answer != nil {
@@ -67,11 +67,10 @@ func (c *Credential) revocation() (Revocation, bool) {
 	return r, c.Kind == Leased && c.token == nil && r.LeaseID != ""
 }
 
-// valid tells whether the credential works still.
+// valid reports whether the credential has not expired.
 func (c *Credential) valid(now time.Time) bool { return c.ends.IsZero() || c.ends.After(now) }
 
-// dueTime is when something has to be done for it: for the lease, or for the
-// token that the lease dies with.
+// dueTime returns when the lease, or its token, must be renewed or checked.
 func (c *Credential) dueTime() time.Time {
 	if c.token == nil {
 		return c.due
@@ -79,7 +78,7 @@ func (c *Credential) dueTime() time.Time {
 	return clock.Earliest(c.due, c.token.dueTime(), c.known.Add(leaseUnseen))
 }
 
-// renewed is the credential after its lease was extended.
+// renewed returns the credential after its lease was extended.
 func (c *Credential) renewed(now time.Time, granted time.Duration, chance float64) *Credential {
 	next := *c
 	next.ends, next.known = now.Add(granted), now
@@ -90,15 +89,14 @@ func (c *Credential) renewed(now time.Time, granted time.Duration, chance float6
 	return &next
 }
 
-// seen is the credential after the store was found to know its lease.
+// seen returns the credential after the store confirmed its lease.
 func (c *Credential) seen(now time.Time) *Credential {
 	next := *c
 	next.known = now
 	return &next
 }
 
-// life is how long it was to live when it was issued: as long as its lease, and
-// its token's grant.
+// life returns the lifetime at the issue: the shorter of its lease's and its token's.
 func (c *Credential) life() time.Duration {
 	life := c.ends.Sub(c.At)
 	if c.token != nil {
@@ -109,7 +107,7 @@ func (c *Credential) life() time.Duration {
 	return life
 }
 
-// until is the credential while it is kept to a moment, whatever is due before.
+// until returns the credential with another due time, which its token does not change.
 func (c *Credential) until(due time.Time) *Credential {
 	next := *c
 	next.due, next.token = due, nil
@@ -122,8 +120,7 @@ func (c *Credential) issuedEarly() *Credential {
 	return &next
 }
 
-// olderThan tells whether o is a newer credential, or the same one after a
-// renewal.
+// olderThan reports whether o is a newer credential, or the same one after a renewal.
 func (c *Credential) olderThan(o *Credential) bool {
 	if !c.At.Equal(o.At) {
 		return c.At.Before(o.At)
@@ -131,10 +128,9 @@ func (c *Credential) olderThan(o *Credential) bool {
 	return c.ends.Before(o.ends)
 }
 
-// credentials are those that were issued for one volume or, with
-// credentialScope serviceAccount, for one identity. Leases hang on tokens that
-// were logged in for them alone, so revoking those ends these credentials and
-// nothing else.
+// credentials has the credentials that were issued for one volume or, with
+// credentialScope serviceAccount, for one identity. Their leases belong to tokens of
+// separate logins, so revoking such a token ends these credentials and nothing else.
 type credentials struct {
 	issues   singleflight.Group[string, *Credential]
 	logins   singleflight.Group[struct{}, *Token]
@@ -145,10 +141,10 @@ type credentials struct {
 
 	mu     sync.Mutex
 	charge *budget.Charge // for the answers
-	tokens []*Token       // the newest is last; older ones live out their leases
+	tokens []*Token       // the newest is last; older ones stay until their leases expire
 	byID   map[string]*Credential
-	// replaced are those that newer ones took the place of. Programs may still
-	// use them, so they live until they end or the volume does.
+	// replaced are credentials that newer ones have replaced. Programs may still use
+	// them, so they stay valid until they expire or the volume is gone.
 	replaced []Revocation
 }
 
@@ -156,9 +152,9 @@ func newCredentials(b *budget.Budget, o budget.Owner) *credentials {
 	return &credentials{budget: b, owner: o, byID: map[string]*Credential{}}
 }
 
-// account charges what is there now, with mu held. What finds no room is kept
-// all the same, since only a new credential could replace it: there are no more
-// of them than files.
+// account charges for the current answers. The caller holds mu. An answer stays even if
+// there is no room, because only a new credential could replace it; there are at most as
+// many as files.
 func (s *credentials) account() {
 	size := int64(0)
 	for _, c := range s.byID {
@@ -176,8 +172,8 @@ func (s *credentials) get(id string) *Credential {
 	return s.byID[id]
 }
 
-// put takes a credential in. The one before, if it is another one that has to be
-// revoked by itself, is revoked with the volume.
+// put adds a credential. If it replaces one with a lease of its own, that lease is
+// revoked with the volume.
 func (s *credentials) put(c *Credential) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,16 +184,15 @@ func (s *credentials) put(c *Credential) {
 	s.account()
 }
 
-// supersede is called with mu held.
+// supersede moves a credential to the replaced ones. The caller holds mu.
 func (s *credentials) supersede(c *Credential) {
 	if r, ok := c.revocation(); ok {
 		s.replaced = append(s.replaced, r)
 	}
 }
 
-// retain drops credentials of requests that are no longer made, and what has
-// expired of the replaced ones. Leases are not renewed any more, so they end by
-// themselves or with the token.
+// retain drops credentials of requests that are not wanted any more, and replaced ones
+// that have expired. The leases of dropped credentials are not renewed, so they expire.
 func (s *credentials) retain(wanted map[string]bool, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -211,14 +206,14 @@ func (s *credentials) retain(wanted map[string]bool, now time.Time) {
 	s.replaced = slices.DeleteFunc(s.replaced, func(r Revocation) bool { return !r.alive(now) })
 }
 
-// all are the credentials, in no order.
+// all returns the credentials, in no order.
 func (s *credentials) all() []*Credential {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Collect(maps.Values(s.byID))
 }
 
-// parent is the newest token; nil if none lives.
+// parent returns the newest token that is valid; nil if there is none.
 func (s *credentials) parent(now time.Time) *Token {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -229,7 +224,7 @@ func (s *credentials) parent(now time.Time) *Token {
 	return s.tokens[len(s.tokens)-1]
 }
 
-// addToken makes t the parent of what is issued next.
+// addToken makes t the parent of the next credentials.
 func (s *credentials) addToken(t *Token) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -244,7 +239,7 @@ func (s *credentials) hasToken(t *Token) bool {
 	return slices.Contains(s.tokens, t)
 }
 
-// take gives up all that is to be revoked.
+// take removes and returns everything that must be revoked.
 func (s *credentials) take() []Revocation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,14 +249,14 @@ func (s *credentials) take() []Revocation {
 	return list
 }
 
-// revocations are what take would give up.
+// revocations returns what take would return.
 func (s *credentials) revocations() []Revocation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.listed()
 }
 
-// listed is called with mu held.
+// listed is revocations for a caller that holds mu.
 func (s *credentials) listed() []Revocation {
 	list := slices.Clone(s.replaced)
 	for _, c := range s.byID {
@@ -275,8 +270,7 @@ func (s *credentials) listed() []Revocation {
 	return list
 }
 
-// revocable tells whether there is a credential that is to be revoked by its
-// lease id one day.
+// revocable reports whether there is a credential with a lease of its own.
 func (s *credentials) revocable(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

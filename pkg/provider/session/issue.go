@@ -10,18 +10,18 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// usesToEnd is kept of a token with a number of uses, so that what was issued
-// with it can be revoked, and is not revoked before.
+// usesToEnd is how many uses of a token with limited uses stay reserved for the revocation
+// of what was issued with it.
 const usesToEnd = 1
 
-// issuer keeps credentials alive, and issues them.
+// issuer issues credentials and renews them.
 type issuer struct {
 	run *run
 	set *credentials
 }
 
-// result answers a request with a credential, which is renewed or replaced if
-// it is due.
+// result returns the credential for a request, after renewing or replacing it if it is
+// due.
 func (i *issuer) result(ctx context.Context, r *Request) Result {
 	c, err := i.credential(ctx, r)
 	switch {
@@ -29,7 +29,7 @@ func (i *issuer) result(ctx context.Context, r *Request) Result {
 		return i.run.spec.result(r, Absent(i.run.now(), nil))
 	case err != nil:
 		return Result{Err: err}
-	case c.Absent, c.Kind.Shareable(): // it had no lifetime after all
+	case c.Absent, c.Kind.Shareable(): // the answer has no lifetime
 		i.run.volume.now().readings.put(r.ID, c.Reading)
 		return i.run.spec.result(r, c.Reading)
 	case !c.Answer.Has(r.Keys):
@@ -38,9 +38,8 @@ func (i *issuer) result(ctx context.Context, r *Request) Result {
 	return Result{Reading: c.Reading, due: c.dueTime(), ends: c.ends}
 }
 
-// credential does what is due once for all volumes that want it. What the store
-// goes on with, whether or not the caller waits, is waited for by the volume's
-// release.
+// credential calls advance once for all volumes that want the credential. With a Detacher,
+// advance continues if the caller's context ends, and the volume's release waits for it.
 func (i *issuer) credential(ctx context.Context, r *Request) (*Credential, error) {
 	if _, detached := i.run.session.(Detacher); !detached {
 		c, _, err := i.set.issues.Do(ctx, r.ID, i.run.now, time.Time{}, func() (*Credential, error) { return i.advance(ctx, r) })
@@ -58,19 +57,19 @@ func (i *issuer) credential(ctx context.Context, r *Request) (*Credential, error
 	return c, err
 }
 
-// advance does what is due:
+// advance does what is due for a credential:
 //
-//  1. Nothing issued yet, not for a pod that is new, or not the keys that the
-//     class takes of it by now: issue a credential.
-//  2. A lease whose token cannot be kept alive any longer: issue another under
-//     a new token. The old goes on to work until it ends.
-//  3. A lease that the store does not know any more: issue another.
-//  4. Not due: keep it.
-//  5. A lease that can be extended: renew it.
-//  6. One that was extended for less than asked, or not at all, and
-//     certificates: issue another while the old still works.
+//  1. There is none, or it lacks keys that the class needs, or the store has refused it
+//     for a new pod: issue one.
+//  2. The token of the lease cannot be renewed any more: issue another one under a new
+//     token. The old one stays valid until it expires.
+//  3. The store does not know the lease any more: issue another one.
+//  4. It is not due: keep it.
+//  5. The lease can be extended: renew it.
+//  6. The lease was extended for less than requested, or not at all, or it is a
+//     certificate: issue another one while the old one is valid.
 //
-// Between two that are issued there is a pause in any case; see replace.
+// There is always a pause between two issues; see replace.
 func (i *issuer) advance(ctx context.Context, r *Request) (*Credential, error) {
 	c := i.set.get(r.ID)
 	if c == nil || !c.Answer.Has(r.Keys) || i.refused(r, c) {
@@ -90,7 +89,7 @@ func (i *issuer) advance(ctx context.Context, r *Request) (*Credential, error) {
 		if err != nil {
 			return nil, err
 		}
-		if !known { // at most once for each demand or hour, so without a pause
+		if !known { // no pause: it happens at most once for each user's request or hour
 			return i.issue(ctx, r)
 		}
 		c = c.seen(i.run.now())
@@ -110,7 +109,7 @@ func (i *issuer) advance(ctx context.Context, r *Request) (*Credential, error) {
 		if err != nil {
 			return nil, err
 		}
-		if next != nil { // noted too where another is to be issued, in case it cannot be had now
+		if next != nil { // also if another one is due: its issue may fail
 			i.set.put(next)
 		}
 		if next != nil && !next.replace {
@@ -120,8 +119,8 @@ func (i *issuer) advance(ctx context.Context, r *Request) (*Credential, error) {
 	return i.replace(ctx, r, c, false)
 }
 
-// refused tells that a credential that the service account shares was refused
-// since it was issued, and so is not for a pod that does not have it yet.
+// refused reports whether the store has refused a shared credential since it was issued,
+// and this pod does not have it yet.
 func (i *issuer) refused(r *Request, c *Credential) bool {
 	state := i.run.volume.now()
 	if i.set == state.credentials || len(i.run.request.Current) > 0 {
@@ -130,15 +129,15 @@ func (i *issuer) refused(r *Request, c *Credential) bool {
 	return !state.group.recent.allows(r.ID, c.Asked)
 }
 
-// wantsLookup tells whether to ask if the store still knows the lease: for an
-// edit, a refresh by hand, and once an hour.
+// wantsLookup reports whether to look the lease up: after an edit, if a user asked for a
+// refresh, and once an hour.
 func (i *issuer) wantsLookup(c *Credential) bool {
 	return c.token != nil && !c.token.Limited() &&
 		(i.run.request.Fresh && c.known.Before(i.run.began) || !i.run.now().Before(c.known.Add(leaseUnseen)))
 }
 
-// replace issues a credential in the place of c, but not at once after c was
-// issued. Where c ends with its token before that it is replaced in time, once.
+// replace issues a credential instead of c, but not soon after the issue of c. If c ends
+// with its token before that, it is replaced in time, but only once.
 func (i *issuer) replace(ctx context.Context, r *Request, c *Credential, ending bool) (*Credential, error) {
 	due := nextIssue(c.At, c.life())
 	early := i.run.now().Before(due)
@@ -154,10 +153,10 @@ func (i *issuer) replace(ctx context.Context, r *Request, c *Credential, ending 
 	return next, nil
 }
 
-// renewLease extends a lease. It returns nil where it was not renewed.
+// renewLease extends a lease. It returns nil if the store did not renew it.
 func (i *issuer) renewLease(ctx context.Context, c *Credential) (*Credential, error) {
 	if !c.token.Take(usesToEnd) {
-		return nil, nil // a renewal would be the token's end, and the lease's
+		return nil, nil // the renewal would use the token up, which ends the lease
 	}
 	began := time.Now()
 	granted, err := i.run.session.(Renewer).RenewLease(ctx, c.token, c.Answer)
@@ -172,15 +171,15 @@ func (i *issuer) renewLease(ctx context.Context, c *Credential) (*Credential, er
 	return nil, nil
 }
 
-// issue has the store make a credential: under a token of the set's own if it
-// will have a lease that hangs on it, and else with the group's.
+// issue issues a credential: with a token of its own login if the credential will have a
+// lease, else with the group's token.
 func (i *issuer) issue(ctx context.Context, r *Request) (*Credential, error) {
 	if i.run.session.Leases(r) {
 		return i.issueOwn(ctx, r)
 	}
 	state := i.run.volume.now()
 	g := state.group
-	if i.set != state.credentials && i.set != g.credentials { // it turned out to be for others
+	if i.set != state.credentials && i.set != g.credentials { // the login has changed the identity
 		return nil, errPodBound
 	}
 	rd, err := i.run.session.Issue(ctx, func(stale *Token) (*Token, error) { return i.run.logins.token(ctx, g, stale) }, r)
@@ -189,8 +188,8 @@ func (i *issuer) issue(ctx context.Context, r *Request) (*Credential, error) {
 	}
 	if rd.Kind == Leased && i.run.engine.groups.revokesTokens {
 		if !g.current.claim(rd.Token) {
-			// Another volume's lease hangs on this token already. Ours ends by its
-			// own TTL; the next one is under our own token.
+			// The token has a lease of another volume already. This lease expires by
+			// its TTL; the next one gets a token of its own login.
 			return i.issueOwn(ctx, r)
 		}
 		i.set.addToken(rd.Token)
@@ -198,7 +197,7 @@ func (i *issuer) issue(ctx context.Context, r *Request) (*Credential, error) {
 	return i.put(r, rd), nil
 }
 
-// issueOwn issues a credential under a token of the set's own.
+// issueOwn issues a credential with a token of its own login.
 func (i *issuer) issueOwn(ctx context.Context, r *Request) (*Credential, error) {
 	rd, err := i.run.session.Issue(ctx, func(stale *Token) (*Token, error) {
 		t, err := i.run.logins.parent(ctx, i.set, stale)
@@ -217,7 +216,7 @@ func (i *issuer) issueOwn(ctx context.Context, r *Request) (*Credential, error) 
 	return i.put(r, rd), nil
 }
 
-// HintUses is what to do about tokens that are given for too few requests.
+// HintUses is the hint about tokens with too few uses.
 const HintUses = "set token_num_uses of the role to 0, which is any number, or to 2 at the least"
 
 func (i *issuer) put(r *Request, rd *Reading) *Credential {
@@ -228,7 +227,7 @@ func (i *issuer) put(r *Request, rd *Reading) *Credential {
 	return c
 }
 
-// extend renews a lease if it is due and can be renewed, and issues nothing.
+// extend renews a lease if it is due and renewable. It issues nothing.
 func (i *issuer) extend(ctx context.Context, c *Credential) error {
 	if c.token == nil {
 		return nil
@@ -244,8 +243,7 @@ func (i *issuer) extend(ctx context.Context, c *Credential) error {
 	return err
 }
 
-// keepSuperseded keeps alive what the files hold while the new identity gets no
-// answer.
+// keepSuperseded renews the leases in the files while the new identity gets no answer.
 func (f *run) keepSuperseded(ctx context.Context) {
 	f.volume.mu.Lock()
 	old := f.volume.superseded

@@ -2,18 +2,18 @@ package session
 
 import "sync"
 
-// maxRemembered bounds what edits of classes can leave behind.
+// maxRemembered bounds the entries that edits of classes can leave.
 const maxRemembered = 4096
 
-// Memory remembers what the store's answers taught. Where it would grow too
-// large it forgets everything: that is rare, and what is still used comes back
-// at once. The zero value is ready for use.
+// Memory remembers facts from the store's answers. If there are too many, it drops all of
+// them: that is rare, and those in use are learnt again at once. The zero value is ready
+// for use.
 type Memory[K comparable, V any] struct {
 	mu    sync.Mutex
 	known map[K]V
 }
 
-// Get is what is known of a key.
+// Get returns the value of a key.
 func (m *Memory[K, V]) Get(key K) (V, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -21,13 +21,13 @@ func (m *Memory[K, V]) Get(key K) (V, bool) {
 	return v, ok
 }
 
-// Has tells whether anything is known of a key.
+// Has reports whether a key has a value.
 func (m *Memory[K, V]) Has(key K) bool {
 	_, ok := m.Get(key)
 	return ok
 }
 
-// Set remembers.
+// Set sets the value of a key.
 func (m *Memory[K, V]) Set(key K, v V) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -8,12 +8,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// parallel bounds the requests that are made for one volume at a time.
+// parallel bounds the concurrent requests for one volume.
 const parallel = 16
 
-// InParallel does something with each, several at a time, and returns when all
-// is done. The last it does itself: that saves a goroutine, whose stack would
-// have to grow first. A panic is the caller's, once all is done.
+// InParallel calls do for each element, several at a time, and returns after the last
+// call. It calls the last one in the caller's goroutine, which saves the growth of a new
+// stack. A panic in do becomes a panic of the caller, after all calls.
 func InParallel[T any](list []T, do func(T)) {
 	if len(list) == 0 {
 		return

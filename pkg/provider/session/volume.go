@@ -14,15 +14,14 @@ import (
 
 var errReleased = fault.New(fault.Canceled, "the volume is going away")
 
-// volumes are those of this node by id. The zero value is ready for use.
+// volumes has the volumes of this node. The zero value is ready for use.
 type volumes struct {
 	mu   sync.Mutex
 	byID map[string]*volume
 }
 
-// enter finds the volume, or begins it, and waits for its turn, which is over with
-// leave. The work on it is to be done with the context that comes along, since
-// that also ends with the volume.
+// enter finds the volume, or makes it with begin, and waits for its turn, which ends with
+// leave. The caller must use the returned context, which ends with the volume too.
 func (s *volumes) enter(ctx context.Context, id string, begin func() *volume) (v *volume, work context.Context, leave func(), err error) {
 	v = s.get(id, begin)
 	if err := v.takeTurn(ctx); err != nil {
@@ -37,8 +36,8 @@ func (s *volumes) enter(ctx context.Context, id string, begin func() *volume) (v
 	return v, work, func() { stop(); cancel(nil); v.endTurn() }, nil
 }
 
-// get hands what is still to be revoked of a released volume to the new one of
-// its id.
+// get finds or makes a volume. A new volume gets the pending revocations of a released
+// one with the same id.
 func (s *volumes) get(id string, begin func() *volume) *volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +53,7 @@ func (s *volumes) get(id string, begin func() *volume) *volume {
 	return v
 }
 
-// put is called with mu held.
+// put adds a volume. The caller holds mu.
 func (s *volumes) put(v *volume) {
 	if s.byID == nil {
 		s.byID = map[string]*volume{}
@@ -62,24 +61,23 @@ func (s *volumes) put(v *volume) {
 	s.byID[v.id] = v
 }
 
-// restore takes in a volume of a state.
+// restore adds a volume from a saved state.
 func (s *volumes) restore(v *volume) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.put(v)
 }
 
-// find is the volume of an id; nil if it is not known.
+// find returns the volume with an id; nil for none.
 func (s *volumes) find(id string) *volume {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byID[id]
 }
 
-// release ends a volume, and a Fetch of it that still runs. Then revoke ends
-// what was issued for it, and returns what it could not. That is kept, and the
-// error tells the caller to call again. A volume that is not known has
-// nothing to release.
+// release ends a volume, and cancels its Fetch. Then it calls revoke, which returns what
+// it could not revoke; release keeps that and returns an error, so that the caller tries
+// again. release succeeds for an unknown volume.
 func (s *volumes) release(ctx context.Context, id string, revoke func(*volume) ([]Revocation, error)) error {
 	v := s.find(id)
 	if v == nil {
@@ -99,7 +97,7 @@ func (s *volumes) release(ctx context.Context, id string, revoke func(*volume) (
 		delete(s.byID, id)
 	case err == nil:
 	case ok:
-		now.add(left) // also where it is the new one of the id
+		now.add(left) // which may be a new volume with the id
 	default:
 		v.add(left)
 		s.put(v)
@@ -110,21 +108,20 @@ func (s *volumes) release(ctx context.Context, id string, revoke func(*volume) (
 	return nil
 }
 
-// identityState is what a volume has as one identity.
+// identityState has a volume's credentials and answers under one identity.
 type identityState struct {
-	group       *group // nil until it has joined one
+	group       *group // nil before the volume joins one
 	bearer      Bearer
 	credentials *credentials
 	readings    *cache
-	// spec is the class that was last answered in full, without its objects;
-	// nil after a restart.
+	// spec is the class of the last complete payload, without its objects; nil after a
+	// restart.
 	spec *Spec
 }
 
-// refused has nobody given any more what the store has just refused: not a new
-// volume of the same identity, which has the shared answers, nor after a restart
-// the one that was refused, whose own are kept for its files. That is what was
-// asked for, by its id, or everything where it was the login.
+// refused records that the store has refused the request with an id, or everything if it
+// was the login. Earlier answers are then given to no other volume of the identity, and
+// after a restart not to this one, which keeps them for its files only.
 func (s identityState) refused(err error, id string, now time.Time) {
 	if singleflight.IsOwn(err) {
 		id = everything
@@ -140,24 +137,24 @@ type volume struct {
 	owner  budget.Owner
 	groups *groups
 	turn   chan struct{} // one Fetch or Release at a time
-	// gone ends with the volume, and with it a Fetch that still runs.
+	// gone ends with the volume, and cancels its Fetch.
 	gone context.Context //nolint:containedctx // the volume's own life
 	end  context.CancelFunc
-	// doubts are the refusals that may not be the store's last word.
+	// doubts has the refusals that are not certain yet.
 	doubts doubts
-	// inFiles are the requests that the files were last made of.
+	// inFiles has the requests whose answers are in the files.
 	inFiles map[string]bool
 
 	mu      sync.Mutex
 	current identityState
-	// superseded is of the identity before an edit of the class, until the new
-	// one is answered; nil for none. So an edit that the store refuses, and that
-	// is taken back, costs nothing.
+	// superseded is the state of the identity before an edit of the class, until the
+	// first answer to the new one; nil for none. If the store refuses the edit, and
+	// the edit is reverted, the volume still has its credentials.
 	superseded *identityState
-	// revocations are left from earlier identities and logins.
+	// revocations are of earlier identities and logins.
 	revocations []Revocation
-	// issuing are closed when what is being issued for the volume is there, or
-	// is not to be had.
+	// issuing has a channel for each issue that continues without a caller. The
+	// channel is closed at its end.
 	issuing []<-chan struct{}
 }
 
@@ -179,33 +176,33 @@ func (v *volume) takeTurn(ctx context.Context) error {
 
 func (v *volume) endTurn() { <-v.turn }
 
-// nothing is what a volume has as a new identity.
+// nothing returns the state of a new identity.
 func (v *volume) nothing() identityState {
 	return identityState{credentials: newCredentials(v.groups.budget, v.owner), readings: newCache(v.groups.budget, v.owner)}
 }
 
-// now is what the volume has as its present identity.
+// now returns the state of the current identity.
 func (v *volume) now() identityState {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return v.current
 }
 
-// owns tells whether credentials are the volume's.
+// owns reports whether the credentials are the volume's.
 func (v *volume) owns(s *credentials) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return s == v.current.credentials || v.superseded != nil && s == v.superseded.credentials
 }
 
-// answered notes that the files were made by a class.
+// answered records the class that made the files.
 func (v *volume) answered(s *Spec) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.current.spec = s.withoutObjects()
 }
 
-// retain drops the answers to what neither the class nor the files are of.
+// retain drops answers and credentials that neither the class nor the files need.
 func (v *volume) retain(s *Spec, now time.Time) {
 	wanted := s.ids()
 	for id := range v.inFiles {
@@ -216,21 +213,21 @@ func (v *volume) retain(s *Spec, now time.Time) {
 	state.readings.retain(wanted)
 }
 
-// prune forgets the revocations of what has expired.
+// prune drops revocations of what has expired.
 func (v *volume) prune(now time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.revocations = slices.DeleteFunc(v.revocations, func(r Revocation) bool { return !r.alive(now) })
 }
 
-// add adds to what has to be revoked with the volume.
+// add adds revocations.
 func (v *volume) add(list []Revocation) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.revocations = append(v.revocations, list...)
 }
 
-// take gives up all that has to be revoked with the volume alone.
+// take removes and returns everything that must be revoked with this volume.
 func (v *volume) take() []Revocation {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -242,7 +239,7 @@ func (v *volume) take() []Revocation {
 	return list
 }
 
-// enter makes the volume a member of an identity's group.
+// enter makes the volume a member of the identity's group.
 func (v *volume) enter(key Identity, b Bearer) {
 	old := v.now()
 	var left []Revocation
@@ -254,8 +251,8 @@ func (v *volume) enter(key Identity, b Bearer) {
 		v.forget()
 	case old.group.key == key:
 	case old.group.key.sameBut(key):
-		// Another view of the same identity, as after the first login with a
-		// pod-bound role, does not touch what the volume has by itself.
+		// Only the key of the identity has changed, as after the first login with
+		// a pod-bound role: the volume keeps its credentials.
 		left = v.groups.leave(old.group, v.id)
 	default:
 		v.changeIdentity(key)
@@ -270,8 +267,8 @@ func (v *volume) enter(key Identity, b Bearer) {
 	v.current.group, v.current.bearer = g, b
 }
 
-// forget gives up the volume's identity. What was leased under it stays valid
-// until it ends or the volume is released, because the files still hold it.
+// forget drops the volume's identity. Its leases stay valid until they expire or the
+// volume is released, because the files still have them.
 func (v *volume) forget() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -279,9 +276,9 @@ func (v *volume) forget() {
 	v.current = v.nothing()
 }
 
-// changeIdentity has the volume go on under another identity of its pod: the
-// superseded one, or a new one. What it had under an identity that was never
-// answered is given up.
+// changeIdentity changes the identity of the volume to another one of its pod: the
+// superseded one, or a new one. It drops the state of an identity that never got an
+// answer.
 func (v *volume) changeIdentity(key Identity) {
 	v.mu.Lock()
 	now := v.current
@@ -300,8 +297,8 @@ func (v *volume) changeIdentity(key Identity) {
 	v.giveUp(over)
 }
 
-// giveUp has what the volume had under one identity revoked with the volume, as
-// programs may still use it.
+// giveUp drops the state of an identity. Its credentials are revoked with the volume,
+// because programs may still use them.
 func (v *volume) giveUp(s *identityState) {
 	if s == nil {
 		return
@@ -313,8 +310,7 @@ func (v *volume) giveUp(s *identityState) {
 	}
 }
 
-// takeSuperseded gives up what the volume has of an earlier identity; nil for
-// nothing.
+// takeSuperseded removes and returns the superseded state; nil for none.
 func (v *volume) takeSuperseded() *identityState {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -323,11 +319,10 @@ func (v *volume) takeSuperseded() *identityState {
 	return s
 }
 
-// endSuperseded ends the earlier identity: the files are of the new one now.
+// endSuperseded drops the superseded identity, after the files are of the new one.
 func (v *volume) endSuperseded() { v.giveUp(v.takeSuperseded()) }
 
-// await notes that something is being issued for the volume, and that nobody
-// waits for it.
+// await records an issue that continues without a caller.
 func (v *volume) await(ended <-chan struct{}) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -343,7 +338,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// issued waits until nothing is being issued for the volume any longer.
+// issued waits for the end of all issues.
 func (v *volume) issued(ctx context.Context) error {
 	v.mu.Lock()
 	issuing := slices.Clone(v.issuing)
