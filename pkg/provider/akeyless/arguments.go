@@ -11,12 +11,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
-// arguments are secretArgs, by their names in Akeyless' API. What they may be
-// depends on the kind of the item.
+// arguments are secretArgs, by their names in Akeyless' API. The kind of the item decides
+// which are valid.
 type arguments map[string]string
 
-// The arguments of a PKI certificate. keyType is Mayfly's own: the private key
-// is made on the node and never leaves it.
+// The arguments of a PKI certificate. keyType is Mayfly's own: the node creates the
+// private key, which never leaves it.
 const (
 	argCommonName = "common-name"
 	argAltNames   = "alt-names"
@@ -27,8 +27,8 @@ const (
 	argKeyType    = "key-type"
 )
 
-// The arguments of the other kinds that are fields of the request. All others
-// of a dynamic secret are handed to its producer.
+// The arguments of the other kinds that are fields of the request. All other arguments of
+// a dynamic secret are for its producer.
 const (
 	argHost    = "host"
 	argTarget  = "target"
@@ -47,8 +47,8 @@ func argumentNames(k kind) []string {
 	return nil
 }
 
-// newArguments reads secretArgs. Names may be written as in the API or in
-// camel case, lists as lists or with commas.
+// newArguments reads secretArgs. Names are those of the API or in camel case, lists are
+// YAML lists or have commas.
 func newArguments(f params.Field, k kind) arguments {
 	if k == detected {
 		f.Invalid("needs a secretType, because what the arguments mean depends on it")
@@ -94,7 +94,7 @@ func (a arguments) checked(f params.Field, k kind) arguments {
 	return a
 }
 
-// argumentText is how a value is written in a request.
+// argumentText returns a value as it is written in a request.
 func argumentText(v any) (string, error) {
 	switch v := v.(type) {
 	case nil:
@@ -124,7 +124,7 @@ func plainName(name string) string {
 	return strings.NewReplacer("-", "", "_", "").Replace(strings.ToLower(name))
 }
 
-// id is equal for equal arguments.
+// id is the same for equal arguments.
 func (a arguments) id() string {
 	if len(a) == 0 {
 		return ""
@@ -136,7 +136,7 @@ func (a arguments) id() string {
 	return string(text)
 }
 
-// producers are the arguments that a dynamic secret's producer gets.
+// producers returns the arguments for a dynamic secret's producer.
 func (a arguments) producers() []string {
 	var list []string
 	for _, name := range slices.Sorted(maps.Keys(a)) {

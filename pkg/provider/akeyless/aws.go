@@ -20,14 +20,14 @@ const (
 	stsForm    = "application/x-www-form-urlencoded; charset=utf-8"
 )
 
-// awsKeys are temporary credentials of a role.
+// awsKeys are the temporary credentials of a role.
 type awsKeys struct {
 	ID     string `xml:"AssumeRoleWithWebIdentityResult>Credentials>AccessKeyId"`
 	Secret string `xml:"AssumeRoleWithWebIdentityResult>Credentials>SecretAccessKey"`
 	Token  string `xml:"AssumeRoleWithWebIdentityResult>Credentials>SessionToken"`
 }
 
-// identity is a signed GetCallerIdentity request, packed as Akeyless takes it.
+// identity returns a signed GetCallerIdentity request in the form that Akeyless expects.
 func (k awsKeys) identity(now time.Time) (secret.String, error) {
 	body := url.Values{"Action": {"GetCallerIdentity"}, "Version": {stsVersion}}.Encode()
 	headers, err := json.Marshal(k.sign(body, now.UTC()))
@@ -42,7 +42,7 @@ func (k awsKeys) identity(now time.Time) (secret.String, error) {
 	return secret.NewString(pack(request)), err
 }
 
-// sign makes the headers of a request to STS with a Signature Version 4:
+// sign returns the headers of a request to STS with a Signature Version 4:
 // https://docs.aws.amazon.com/IAM/latest/UserGuide/create-signed-request.html.
 func (k awsKeys) sign(body string, now time.Time) map[string][]string {
 	stamp, day := now.Format("20060102T150405Z"), now.Format("20060102")

@@ -18,9 +18,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// cloudID makes what Akeyless calls a cloud identity, out of the pod's own
-// service account token by the cloud's workload identity federation. The
-// node's identity, which any program on the node could ask for, is never used.
+// cloudID exchanges the pod's own service account token for what Akeyless calls a cloud
+// identity, by the cloud's workload identity federation. It never uses the node's
+// identity, which every program on the node can get.
 func (c *conn) cloudID(ctx context.Context, account identity.Token) (secret.String, error) {
 	exchange := cloud{conn: c, ctx: ctx, account: account}
 	switch c.login.Type {
@@ -34,15 +34,15 @@ func (c *conn) cloudID(ctx context.Context, account identity.Token) (secret.Stri
 	return secret.String{}, fault.New(fault.Internal, "access type %s has no cloud identity", c.login.Type)
 }
 
-// cloud is one exchange of a service account token for a cloud's.
+// cloud is one exchange of a service account token.
 type cloud struct {
 	conn    *conn
 	ctx     context.Context //nolint:containedctx // lives as long as the exchange
 	account identity.Token
 }
 
-// post sends to a cloud's token service. bearer is for the Authorization
-// header, empty for none.
+// post sends a request to a cloud's token service. bearer is for the Authorization header,
+// empty for none.
 func (c cloud) post(base, path, contentType, body, authorization string) (*endpoint.Reply, error) {
 	a, err := endpoint.ParseAddress(base)
 	if err != nil {
@@ -71,7 +71,7 @@ func (c cloud) form(base, path string, values url.Values) (*endpoint.Reply, erro
 	return c.post(base, path, "application/x-www-form-urlencoded", values.Encode(), "")
 }
 
-// judgeCloud quotes what OAuth calls error_description, and nothing else.
+// judgeCloud quotes OAuth's error_description, and nothing else of an answer.
 func judgeCloud(k call, r *endpoint.Reply) error {
 	if r.Status >= 200 && r.Status < 300 {
 		return nil
@@ -98,7 +98,7 @@ func judgeCloud(k call, r *endpoint.Reply) error {
 		reason = fault.RateLimited
 	case r.Status >= 500:
 		reason = fault.Unavailable
-	case !own: // a proxy's
+	case !own: // of a proxy
 		reason = fault.BadAnswer
 	}
 	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.Status, scrub(words, k.secrets))
@@ -115,8 +115,8 @@ func between(text, start, end string) string {
 	return inside
 }
 
-// aws takes on the role as the pod's service account, and signs the question
-// "who am I" with it, which Akeyless sends to AWS.
+// aws assumes the role as the pod's service account, and signs a GetCallerIdentity request
+// with it, which Akeyless sends to AWS.
 func (c cloud) aws() (secret.String, error) {
 	r, err := c.form(c.conn.client.config.Clouds.AWS, "/", url.Values{
 		"Action": {"AssumeRoleWithWebIdentity"}, "Version": {stsVersion}, "RoleArn": {c.conn.login.AWSRole},
@@ -148,8 +148,8 @@ func (c cloud) azure() (secret.String, error) {
 	return c.wrapped(r, "access_token")
 }
 
-// google exchanges the token for a federated one, and that for an identity
-// token of the Google service account.
+// google exchanges the token for a federated one, and that for an identity token of the
+// Google service account.
 func (c cloud) google() (secret.String, error) {
 	r, err := c.form(c.conn.client.config.Clouds.Google, "/v1/token", url.Values{
 		"grant_type": {"urn:ietf:params:oauth:grant-type:token-exchange"}, "audience": {c.conn.login.GCPProvider},
@@ -176,7 +176,7 @@ func (c cloud) google() (secret.String, error) {
 	return c.wrapped(r, "token")
 }
 
-// wrapped is a token as Akeyless takes it.
+// wrapped returns a token in the form that Akeyless expects.
 func (c cloud) wrapped(r *endpoint.Reply, name string) (secret.String, error) {
 	token, err := field(r, name)
 	return secret.NewString(base64.StdEncoding.EncodeToString([]byte(token))), err
@@ -201,7 +201,7 @@ func (c cloud) explain(what string, err error) error {
 	return out
 }
 
-// sessionName is what the cloud's audit log calls the pod's service account.
+// sessionName is the name of the pod's service account in the cloud's audit log.
 func (c cloud) sessionName() string {
 	name := strings.Map(func(r rune) rune {
 		if r == '.' {

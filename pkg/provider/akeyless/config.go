@@ -10,55 +10,55 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Name is what classes give as spec.provider.
+// Name is the provider's name, which classes set as spec.provider.
 const Name = "akeyless"
 
-// PublicAddress is Akeyless' own service, which is used where neither the
-// class nor the operator names a gateway.
+// PublicAddress is Akeyless' own service, which is used if neither the class nor the
+// operator names a gateway.
 const PublicAddress = "https://api.akeyless.io"
 
-// Config is what the operator decides; the zero value works. What a class says
-// comes before the Default fields.
+// Config has the operator's settings; the zero value works. The parameters of a class take
+// precedence over the Default fields.
 type Config struct {
-	// DefaultGateway is the base of the API for classes without
-	// akeylessGatewayURL; empty means PublicAddress.
+	// DefaultGateway is the base URL of the API for classes without akeylessGatewayURL;
+	// empty means PublicAddress.
 	DefaultGateway string
-	// DefaultAccessID and DefaultK8sAuthConfigName are for classes without.
+	// DefaultAccessID and DefaultK8sAuthConfigName are for classes without these
+	// parameters.
 	DefaultAccessID          string
 	DefaultK8sAuthConfigName string
 	// DefaultAudience is the audience of the service account token for the
 	// access types k8s and jwt; empty means akeyless.
 	DefaultAudience string
-	// DefaultTLS is how gateways are verified, for classes that do not say. Its
-	// client certificate is presented to DefaultGateway alone.
+	// DefaultTLS is how gateways are verified if a class does not say. Its client
+	// certificate is presented to DefaultGateway only.
 	DefaultTLS endpoint.TLS
 
-	// AllowedAddresses are the gateways that classes may name besides
-	// DefaultGateway; empty allows any. A pattern is scheme://host[:port],
-	// compared exactly, with two wildcards: a host that begins with "*."
-	// stands for exactly one label more, and the port "*" for any port.
+	// AllowedAddresses are the gateways that classes may name besides DefaultGateway;
+	// empty allows any. A pattern is scheme://host[:port], compared exactly, with two
+	// wildcards: a host that begins with "*." matches exactly one more label, and the port
+	// "*" matches any port.
 	AllowedAddresses []string
 	// ForbidSkipVerify refuses classes that switch verification off.
 	ForbidSkipVerify bool
 
-	// ShareByServiceAccount lets the pods of one service account share logins
-	// and reads where the class does not say. Akeyless' roles can go by a
-	// pod's name and UID too, and nothing in a login's answer tells whether
-	// they do: set this only where no role does.
+	// ShareByServiceAccount lets the pods of one service account share logins and reads,
+	// if the class does not say. Akeyless' roles may depend on a pod's name and UID, and a
+	// login's answer does not show whether they do: set this only if no role does.
 	ShareByServiceAccount bool
 
-	// Clouds are where cloud identities come from; the zero value means the
-	// clouds' public addresses.
+	// Clouds are the token services of clouds; the zero value means their public
+	// addresses.
 	Clouds Clouds
 
-	// IdentityKey keys the hashes by which access keys and the like are told
-	// apart in a volume's state. With a random key, which empty means, their
-	// volumes log in again after a restart.
+	// IdentityKey is the key of the hashes by which a volume's state distinguishes access
+	// keys and the like. With a random key, which empty means, volumes with such
+	// credentials log in again after a restart.
 	IdentityKey secret.Bytes
 
-	// Instead is the gateway that is asked in place of those that classes and the
-	// defaults name, once those were judged: for who reaches it another way than
-	// a node does. What is zero in it stays as it is.
+	// Instead is the gateway that is used in place of the addresses of classes and
+	// defaults, after those were checked, for a program that reaches it in another way
+	// than a node does. Zero fields of it change nothing.
 	Instead endpoint.Target
 
 	endpoint.Settings
@@ -74,7 +74,7 @@ type Clouds struct {
 	GoogleCreds string // of the IAM Service Account Credentials API
 }
 
-// complete fills in the defaults and refuses what cannot work.
+// complete sets the defaults, and returns an error for settings that cannot work.
 func (c *Config) complete() error {
 	if err := c.Settings.Complete(); err != nil {
 		return fmt.Errorf("akeyless: %w", err)
@@ -102,7 +102,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-// gateway is the one of classes without, and whether the operator chose it.
+// gateway returns the gateway for classes without one, and whether the operator chose it.
 func (c *Config) gateway() (a endpoint.Address, chosen bool, err error) {
 	if c.DefaultGateway == "" {
 		a, err = endpoint.ParseAddress(PublicAddress)

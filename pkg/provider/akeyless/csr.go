@@ -33,9 +33,9 @@ func keyMakers() map[string]func() (crypto.Signer, error) {
 	}
 }
 
-// certificateRequest makes a key and a signing request for it, with all names
-// in it: Akeyless takes names from nowhere else when there is a request. The
-// class's own request comes without a key.
+// certificateRequest creates a key and a signing request with all names: if there is a
+// request, Akeyless ignores other names. If the class has its own request, there is no
+// key.
 func certificateRequest(args arguments) (request, key string, err error) {
 	if own := args[argCSR]; own != "" {
 		return own, "", nil

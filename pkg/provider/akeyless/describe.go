@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// kindKey is an item. What describe-item said of its kind is public to no one
-// by being remembered: the store still judges every read.
+// kindKey identifies an item. The kind that describe-item returned is remembered for all
+// identities, because Akeyless still checks the rights of each read.
 type kindKey struct {
 	target endpoint.Target
 	access string
@@ -23,17 +23,17 @@ type kindKey struct {
 
 func keyOf(l login, name string) kindKey { return kindKey{l.Target, l.AccessID, name} }
 
-// describedKey is who describes an item.
+// describedKey identifies an item and the identity that describes it.
 type describedKey struct {
 	session.Identity
 	name string
 }
 
-// factOpaque begins what is remembered of items that an identity may read but not
+// factOpaque is the prefix of the facts about items that an identity may read but not
 // describe.
 const factOpaque = "opaque "
 
-// description is what describe-item says.
+// description is the answer of describe-item.
 type description struct {
 	Type         string      `json:"item_type"`
 	LastVersion  json.Number `json:"last_version"`
@@ -42,7 +42,7 @@ type description struct {
 	NextRotation string      `json:"next_rotation_date"`
 }
 
-// descriptions are what one run knows of its items.
+// descriptions has the known descriptions of one run.
 type descriptions struct {
 	conn *conn
 	// kinds and described are the Provider's.
@@ -50,11 +50,11 @@ type descriptions struct {
 	described *singleflight.Group[describedKey, *description]
 
 	mu sync.Mutex
-	// noted are descriptions that were had before a read.
+	// noted has the descriptions that were requested before a read.
 	noted map[*item]description
 }
 
-// revision tells two states of an item apart.
+// revision identifies the version of an item.
 func (d description) revision() session.Revision {
 	if n, err := d.LastVersion.Int64(); err != nil || n <= 0 {
 		return session.Revision{}
@@ -62,7 +62,7 @@ func (d description) revision() session.Revision {
 	return session.Revision{Number: d.LastVersion.String(), Changed: d.Modified, Rotated: d.LastRotation}
 }
 
-// next is the announced rotation, zero if there is none.
+// next returns the announced rotation, zero for none.
 func (d description) next() time.Time {
 	at, err := time.Parse(time.RFC3339, d.NextRotation)
 	if err != nil {
@@ -71,7 +71,7 @@ func (d description) next() time.Time {
 	return at
 }
 
-// describe asks for an item's description.
+// describe requests an item's description.
 func (c *conn) describe(ctx context.Context, name string) (description, error) {
 	var d description
 	err := c.look(ctx, "/describe-item", map[string]any{"name": name}, &d)
@@ -81,9 +81,9 @@ func (c *conn) describe(ctx context.Context, name string) (description, error) {
 	return d, err
 }
 
-// Prepare implements session.Preparer: it finds out the kinds of items where the
-// class does not say. Where the identity may not describe an item, it is taken for
-// a static secret: the read tells more.
+// Prepare implements session.Preparer: it finds out the kinds of items for which the class
+// has none. If the identity may not describe an item, Prepare assumes a static secret, and
+// the read finds out.
 func (s *akeylessSession) Prepare(ctx context.Context, list []*session.Request) map[*session.Request]error {
 	var mu sync.Mutex
 	failed := map[*session.Request]error{}
@@ -118,7 +118,7 @@ func (d *descriptions) detect(ctx context.Context, it *item) error {
 	return d.conn.explain(it, err)
 }
 
-// learn takes an item's kind from its description.
+// learn remembers an item's kind from its description.
 func (d *descriptions) learn(it *item, is description) error {
 	k, ok := kindOf(is.Type)
 	if !ok || k == detected {
@@ -129,9 +129,9 @@ func (d *descriptions) learn(it *item, is description) error {
 	return nil
 }
 
-// retyped describes an item that could not be answered as the kind that the class
-// says, since secretType is a hint. Where it is of another kind it is to be asked
-// for again, as that. It is nil where the description says no more.
+// retyped describes an item that could not be read as the kind that the class has, because
+// secretType is a hint. If the item is of another kind, it must be read again as that. It
+// returns nil if the description does not help.
 func (d *descriptions) retyped(ctx context.Context, it *item, tried kind) error {
 	opaque := factOpaque + it.name
 	if it.kind == detected || tried != it.kind || d.conn.caller.Facts().Has(opaque) {
@@ -139,7 +139,7 @@ func (d *descriptions) retyped(ctx context.Context, it *item, tried kind) error 
 	}
 	is, err := d.conn.describe(ctx, it.name)
 	if err != nil {
-		d.conn.caller.Facts().Set(opaque, struct{}{}) // the failure of the read says more
+		d.conn.caller.Facts().Set(opaque, struct{}{}) // the error of the read is better
 		return nil
 	}
 	if err := d.learn(it, is); err != nil {
@@ -151,8 +151,8 @@ func (d *descriptions) retyped(ctx context.Context, it *item, tried kind) error 
 	return session.ErrAgain
 }
 
-// misfit is the error of an item that is of another kind than the class says,
-// and asked for with what only that kind has.
+// misfit returns the error for an item of another kind, if the class uses fields that only
+// the expected kind has.
 func (d *descriptions) misfit(it *item) error {
 	k := d.kindOf(it)
 	if it.kind == detected || k == it.kind || len(it.args) == 0 && (it.version == 0 || !k.issues()) {
@@ -161,7 +161,7 @@ func (d *descriptions) misfit(it *item) error {
 	return fault.New(fault.InvalidClass, "%s is of type %s: set its secretType to that, and its secretArgs and secretVersion to what fits", it, k)
 }
 
-// mistaken forgets a detected kind that may be the reason of a failure, as when an
+// mistaken forgets a detected kind that may be the reason of a failure, for example if the
 // item was replaced by one of another type.
 func (d *descriptions) mistaken(it *item, err error) {
 	if !isMistake(err) {
@@ -173,7 +173,7 @@ func (d *descriptions) mistaken(it *item, err error) {
 	}
 }
 
-// isMistake tells whether a failure may come of a wrong kind.
+// isMistake reports whether a wrong kind may be the reason of a failure.
 func isMistake(err error) bool {
 	switch fault.Of(err) {
 	case fault.NotFound, fault.Rejected, fault.BadAnswer:
@@ -182,8 +182,8 @@ func isMistake(err error) bool {
 	return false
 }
 
-// Warnings implements session.Session: of secretTypes that are not what the store
-// says.
+// Warnings implements session.Session: it warns of secretTypes that differ from the
+// store's.
 func (s *akeylessSession) Warnings() (warnings []string) {
 	for _, o := range s.conn.caller.Objects() {
 		it := itemOf(o.Request)
@@ -194,7 +194,7 @@ func (s *akeylessSession) Warnings() (warnings []string) {
 	return warnings
 }
 
-// kindOf is what the item's description said, or what the class says.
+// kindOf returns the kind of the item's description, or else that of the class.
 func (d *descriptions) kindOf(it *item) kind {
 	if k, ok := d.kinds.Get(keyOf(d.conn.login, it.name)); ok {
 		return k
@@ -209,7 +209,7 @@ func (d *descriptions) isKnown(it *item) bool {
 	return it.kind != detected || d.kinds.Has(keyOf(d.conn.login, it.name))
 }
 
-// note keeps a description for the read that follows it.
+// note keeps a description for the next read.
 func (d *descriptions) note(it *item, is description) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -223,10 +223,9 @@ func (d *descriptions) notedOf(it *item) (description, bool) {
 	return is, ok
 }
 
-// Unchanged implements session.Checker: it has the store describe an item that was
-// read before, and gives the earlier answer with a new date if nothing happened to
-// the item, and it was itself read not too long ago. Otherwise the description is
-// noted for the read that must follow.
+// Unchanged implements session.Checker: it describes an item that was read not too long
+// ago, and returns the earlier answer with new times if the item has not changed.
+// Otherwise it keeps the description for the read that follows.
 func (s *akeylessSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
 	it, opaque := itemOf(r), factOpaque+itemOf(r).name
 	if it.version != 0 || s.conn.caller.Facts().Has(opaque) {
@@ -241,7 +240,7 @@ func (s *akeylessSession) Unchanged(ctx context.Context, r *session.Request, bef
 			if reason := fault.Of(err); !singleflight.IsOwn(err) && (reason == fault.Denied || reason == fault.NotFound) {
 				s.conn.caller.Facts().Set(opaque, struct{}{})
 			}
-			return nil // the read tells more
+			return nil // the read finds out
 		}
 		s.items.note(it, d)
 	}
@@ -254,7 +253,7 @@ func (s *akeylessSession) Unchanged(ctx context.Context, r *session.Request, bef
 	return again
 }
 
-// rotates notes when a value changes next, which a stored certificate does not.
+// rotates records the next rotation, which a stored certificate does not have.
 func rotates(rd *session.Reading, d description) {
 	switch next := d.next(); {
 	case kind(rd.Answer.Type) == certificate:

@@ -1,11 +1,9 @@
-// Package akeyless is the provider for Akeyless. It runs inside the driver,
-// logs in as the pod with the service account token that kubelet passed (or
-// with the credential of the pod's nodePublishSecretRef), and reads what the
-// class asks for.
+// Package akeyless is the provider for Akeyless. It runs in the driver's process, logs in as
+// the pod with the service account token that kubelet passed (or with the credential of the
+// pod's nodePublishSecretRef), and reads the objects of the class.
 //
-// The engine of package session calls it: Provider is its Store, and
-// akeylessSession its Session for one run over one volume, which asks through a
-// conn. What is Akeyless' own:
+// The engine of package session calls it: Provider is its Store, and akeylessSession its
+// Session for one run, which sends requests through a conn. Its files:
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
 //	item, arguments         one item of a class, and what it is asked for with
@@ -17,13 +15,12 @@
 //	value                   the values picked out of the answers
 //	try                     what a class needs of Akeyless, and whether a pod has it
 //
-// The client is a page of net/http rather than the generated akeyless-go: the
-// eight calls that are needed take and give small JSON objects, the generated
-// types refuse answers that differ from their description (JSON secrets among
-// them), and its errors keep the store's words out of reach. It would add
-// 0.9 MB to the binary and nothing else.
+// The client uses net/http and not the generated akeyless-go. It needs eight calls with
+// small JSON objects. The generated types refuse answers that differ from their description
+// (such as JSON secrets), and their errors do not give access to the store's text. It would
+// add 0.9 MB to the binary.
 //
-// Nothing of the process's environment is used but HTTPS_PROXY, HTTP_PROXY and
-// NO_PROXY. There is no ambient identity: a node's cloud role or an access key
-// in the driver's environment is never a pod's.
+// Of the process's environment only HTTPS_PROXY, HTTP_PROXY and NO_PROXY are used. There is
+// no ambient identity: a pod never gets a node's cloud role or an access key from the
+// driver's environment.
 package akeyless

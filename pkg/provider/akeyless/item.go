@@ -7,19 +7,19 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// item is one distinct thing to ask the store for.
+// item is one distinct request to the store.
 type item struct {
 	session.Request
 	name    string
-	kind    kind // as the class says; detected where it does not
+	kind    kind // as in the class; otherwise detected
 	version int64
 	args    arguments
 }
 
-// itemOf is the item of what the engine asks for.
+// itemOf returns Akeyless' item behind a request of the engine.
 func itemOf(r *session.Request) *item { return r.Query.(*item) } //nolint:forcetypeassert // newObjects sets it
 
-// String is how errors and logs name the item; arguments are left out.
+// String names the item in errors and logs, without arguments.
 func (i *item) String() string {
 	s := strconv.Quote(i.name)
 	if i.version != 0 {
@@ -33,11 +33,11 @@ func (i *item) String() string {
 	return s
 }
 
-// kind is what an item is, and with that how it is read.
+// kind is the kind of an item, which decides how it is read.
 type kind string
 
 const (
-	detected    kind = "" // describe-item tells
+	detected    kind = "" // found out with describe-item
 	static      kind = "static"
 	rotated     kind = "rotated"
 	certificate kind = "certificate"
@@ -45,10 +45,10 @@ const (
 	pki         kind = "pki"
 )
 
-// issues tells whether every read makes a new credential.
+// issues reports whether every read creates a new credential.
 func (k kind) issues() bool { return k == dynamic || k == pki }
 
-// kindOf reads secretType and describe-item's item_type.
+// kindOf reads secretType, or describe-item's item_type.
 func kindOf(text string) (kind, bool) {
 	switch strings.NewReplacer("-", "_", " ", "_").Replace(strings.ToLower(text)) {
 	case "":
@@ -67,8 +67,8 @@ func kindOf(text string) (kind, bool) {
 	return "", false
 }
 
-// capabilities are what Akeyless asks for. An item whose type the class does not
-// say has to be described.
+// capabilities returns the rights that a read needs. An item whose type the class does not
+// have must be described.
 func (k kind) capabilities() []string {
 	switch k {
 	case rotated:

@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
-// Provider is the engine of package session on Akeyless.
+// Provider is Akeyless' part of the engine of package session.
 type Provider struct {
 	*session.Engine
 	config    Config
@@ -25,7 +25,7 @@ type Provider struct {
 	allowed   endpoint.Allowlist
 	endpoints endpoint.Pool
 	client    *client
-	// kinds are what items are by their descriptions.
+	// kinds has the kinds of items from their descriptions.
 	kinds     session.Memory[kindKey, kind]
 	described singleflight.Group[describedKey, *description]
 }
@@ -36,7 +36,7 @@ var (
 	_ session.Store      = (*Provider)(nil)
 )
 
-// New checks the configuration. It starts nothing and asks nobody.
+// New checks the configuration. It starts nothing and sends no request.
 func New(c Config) (*Provider, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func New(c Config) (*Provider, error) {
 	return p, nil
 }
 
-// Traits implements session.Store: a credential is ended by its id, with a login.
+// Traits implements session.Store: a credential is revoked by its id, with any login.
 func (p *Provider) Traits() session.Traits { return session.Traits{StateVersion: 2} }
 
 // Identify implements session.Store.
@@ -90,7 +90,7 @@ func (p *Provider) Identify(s *session.Spec, b session.Bearer, claims identity.C
 	return i
 }
 
-// keyed is a hash that nobody can make without the key.
+// keyed returns a hash that cannot be computed without the key.
 func (p *Provider) keyed(parts ...string) string {
 	mac := hmac.New(sha256.New, p.config.IdentityKey.Reveal())
 	for _, part := range parts {
@@ -122,5 +122,5 @@ func (p *Provider) Restored(l session.Login, id string, is session.Kind, a *sess
 // Stores implements provider.Watcher.
 func (p *Provider) Stores() []stores.Store { return p.endpoints.Stores() }
 
-// Close ends the idle connections. The Provider can still be used.
+// Close closes idle connections. The Provider can still be used.
 func (p *Provider) Close() { p.endpoints.CloseIdle() }

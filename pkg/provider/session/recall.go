@@ -7,9 +7,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
-// Recall implements provider.LastKnown. The identity's group exists only while
-// the store has answered it for a volume that still lives on this node. An
-// identity that is the pod's own has no group but its own.
+// Recall implements provider.LastKnown. The group of an identity exists only while a
+// volume on this node has answers of the store to that identity. A pod-bound identity has
+// a group of its own.
 func (e *Engine) Recall(r provider.Request, oldest time.Time) (*provider.Payload, time.Time, bool) {
 	s, err := e.Spec(r)
 	if err != nil {
@@ -40,8 +40,8 @@ func (e *Engine) Recall(r provider.Request, oldest time.Time) (*provider.Payload
 	return payload, asOf, err == nil
 }
 
-// remembered is the group's own answer to a request. A credential that was
-// issued for one pod is in no group.
+// remembered returns the group's answer to a request. A credential that was issued for one
+// pod is in no group.
 func (g *group) remembered(s *Spec, r *Request, oldest, now time.Time) (Result, bool) {
 	rd := g.recent.last(r.ID)
 	if rd.answers(r) && rd.Kind.Shareable() && !rd.At.Before(oldest) && (!rd.Absent || s.optional(r)) && (rd.expires().IsZero() || rd.expires().After(now)) {

@@ -6,23 +6,22 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// isRefusal tells whether the store refused. A refusal that is not sure counts,
-// since nothing is lost by asking again.
+// isRefusal reports whether the store refused, certainly or not: another attempt does no
+// harm.
 func isRefusal(err error) bool {
 	return err != nil && (fault.Of(err) == fault.Denied || fault.Of(err) == fault.Unverified)
 }
 
-// SureAfter is how long after the first refusal another one makes it certain.
-// A server that is behind the others has caught up by then.
+// SureAfter is the time after the first refusal at which another one is certain. A server
+// that is behind the others has caught up by then.
 const SureAfter = 5 * time.Second
 
-// doubts are the refusals of one live volume that may not be the store's last
-// word: when they began, by what was asked. The zero value is ready for use.
+// doubts has the refusals of one live volume that are not certain yet: the time of the
+// first one, by the id of the request. The zero value is ready for use.
 type doubts struct{ since Memory[string, time.Time] }
 
-// refused notes a refusal. It gives the time after which to ask again, and zero
-// where the refusal is certain: nothing was answered since the first one, which
-// was long enough ago.
+// refused records a refusal. It returns how long to wait before the next attempt, and zero
+// if the refusal is certain: the first one was SureAfter ago, without an answer since.
 func (d *doubts) refused(id string, now time.Time) time.Duration {
 	first, ok := d.since.Get(id)
 	if !ok || first.After(now) {
@@ -32,10 +31,11 @@ func (d *doubts) refused(id string, now time.Time) time.Duration {
 	return max(0, first.Add(SureAfter).Sub(now))
 }
 
-// answered ends the doubts about what was asked.
+// answered forgets the refusals of a request.
 func (d *doubts) answered(id string) { d.since.Forget(id) }
 
-// unverified is a refusal that takes no files yet, and when to ask again.
+// unverified returns the error for a refusal that is not certain, after which no files are
+// removed. It says when to try again.
 func unverified(err error, after time.Duration) error {
 	out := fault.New(fault.Unverified, "%w; the server may not know of the login yet, so this counts as a denial when it is repeated in %s", err, after.Round(time.Second))
 	out.RetryAfter = max(after, time.Second)

@@ -8,14 +8,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// Release implements provider.Releaser. It revokes what was issued for this
-// volume alone, and for an identity whose last volume this was, and so ends
-// what hangs on it. A Fetch that is still running ends.
+// Release implements provider.Releaser. It cancels a Fetch of the volume, and revokes what
+// was issued for this volume alone, and for an identity whose last volume this was.
 //
-// It takes no longer than Settings.ReleaseTimeout, also while the store still
-// works on a credential. What could not be revoked is kept, and the error tells
-// the caller to call again; Export and Import carry it over a restart. A volume
-// that is not known has nothing to release.
+// It takes at most Settings.ReleaseTimeout, also while the store still issues a
+// credential. It keeps what it could not revoke and returns an error, so that the caller
+// tries again; Export and Import keep that over a restart. It succeeds for an unknown
+// volume.
 func (e *Engine) Release(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, e.config.ReleaseTimeout)
 	defer cancel()
@@ -39,8 +38,8 @@ func (e *Engine) Release(ctx context.Context, id string) error {
 	})
 }
 
-// revokeAll revokes each, in parallel. It returns those that could not be
-// revoked, and why.
+// revokeAll revokes each in parallel. It returns those that it could not revoke, and the
+// errors.
 func revokeAll(list []Revocation, revoke func(Revocation) error) (left []Revocation, err error) {
 	var mu sync.Mutex
 	var failed []error
@@ -54,8 +53,8 @@ func revokeAll(list []Revocation, revoke func(Revocation) error) (left []Revocat
 	return left, errors.Join(failed...)
 }
 
-// revoker revokes with the tokens of a volume's login, or with new ones where
-// the class changed its login meanwhile.
+// revoker revokes with the tokens of a volume's login, or with new ones if the class has
+// changed its login since.
 type revoker struct {
 	engine      *Engine
 	volume      *volume
@@ -71,7 +70,7 @@ func (e *Engine) newRevoker(ctx context.Context, v *volume, s identityState) *re
 	return &revoker{engine: e, volume: v, group: s.group, bearer: s.bearer, correlation: correlationOf(ctx), tokens: map[Login]*Token{}}
 }
 
-// revoke ends a token and all that hangs on it, or a credential.
+// revoke revokes a token with all its leases, or a credential.
 func (r *revoker) revoke(ctx context.Context, one Revocation) error {
 	if !one.alive(r.engine.config.Now()) || one.Token != nil && !one.Token.Take(0) {
 		return nil // it has expired
@@ -110,8 +109,8 @@ func (r *revoker) token(ctx context.Context, c *Caller, s Session, again bool) (
 	return t, nil
 }
 
-// revokeOrphans revokes what was issued for a volume that ended meanwhile, or
-// hands it to the new one of its id.
+// revokeOrphans revokes what was issued for a volume that is gone, or gives it to the new
+// volume with its id.
 func (i *issuer) revokeOrphans() {
 	state := i.run.volume.now()
 	v := i.run.engine.volumes.find(i.run.volume.id)

@@ -13,12 +13,12 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// kinds are what the answers to requests proved to be.
+// kinds remembers the kinds of answers.
 type kinds struct {
 	known session.Memory[requestKey, session.Kind]
 }
 
-// requestKey is a request, by which its kind is remembered.
+// requestKey identifies a request whose kind is remembered.
 type requestKey struct {
 	target       endpoint.Target
 	namespace    string
@@ -33,8 +33,8 @@ func (k *kinds) learn(l login, method, path string, kind session.Kind) {
 	k.known.Set(requestKey{l.target, l.namespace, method, path}, kind)
 }
 
-// classify finds the kind, and the end or the announced change where the kind
-// has one. What people keep in KV is polled, whatever it looks like.
+// classify returns the kind of an answer, and its end or announced change if the kind has
+// one. Secrets of a KV engine are polled, whatever they contain.
 func classify(r *request, a *session.Answer, at time.Time) (session.Kind, time.Time) {
 	if a.LeaseID != "" {
 		return session.Leased, at.Add(a.Duration)
@@ -58,17 +58,16 @@ func classify(r *request, a *session.Answer, at time.Time) (session.Kind, time.T
 	return session.Once, time.Time{}
 }
 
-// rotation tells whether an answer is that of a static role, whose password
-// changes at a time that the store names.
+// rotation reports whether an answer is that of a static role, whose password changes at a
+// time that Vault names.
 func rotation(r *request, data []byte) bool {
 	return !isNull(params.Member(data, "ttl")) &&
 		(!isNull(params.Member(data, "last_vault_rotation")) || strings.Contains(r.path, "/static-cred"))
 }
 
-// overdue tells whether a static role announced a change that it has not made:
-// at that moment ttl can be the next period's already, while the password is
-// the old one until the store's queue comes to it. It returns the announced
-// moment.
+// overdue reports whether a static role has not made an announced change, and returns the
+// announced time. At that time ttl may already be that of the next period, while the
+// password is the old one until Vault works on it.
 func overdue(before, now *session.Reading, rotated time.Time) (time.Time, bool) {
 	if before == nil || before.Kind != session.Static || now.Kind != session.Static || rotated.IsZero() || before.End.After(now.At) || before.End.IsZero() {
 		return time.Time{}, false
@@ -78,14 +77,14 @@ func overdue(before, now *session.Reading, rotated time.Time) (time.Time, bool) 
 }
 
 const (
-	// rotationSlack is for the store's rounding and for clocks that differ.
+	// rotationSlack allows for the rounding of times and for differences of clocks.
 	rotationSlack = 2 * time.Second
-	// longestOverdue is how long a change that does not come is waited for.
+	// longestOverdue is how long to wait for a change that does not come.
 	longestOverdue = 10 * time.Minute
 )
 
-// lastRotation is when a static role's password was last changed; zero if the
-// answer does not say.
+// lastRotation returns the last change of a static role's password; zero if the answer
+// does not have it.
 func lastRotation(a *session.Answer) (at time.Time) {
 	if a == nil || a.Body == nil {
 		return at
@@ -94,11 +93,11 @@ func lastRotation(a *session.Answer) (at time.Time) {
 	return at
 }
 
-// isMade tells whether a GET has made what it answers. Answers that have a
-// lifetime and no credential describe something, such as a role. Of servers that
-// do not name the engine (OpenBao, Vault before 1.17) it may be KV version 1,
-// where people keep anything under any name. That always has a lease_duration,
-// which other answers without a lease have not.
+// isMade reports whether a GET has created what it returns. An answer with a lifetime and
+// without a credential describes something, such as a role. A server that does not name
+// the engine (OpenBao, Vault before 1.17) may have answered from KV version 1, whose
+// secrets may have any keys. Such an answer always has a lease_duration, and other answers
+// without a lease do not.
 func isMade(r *request, a *session.Answer, data []byte) bool {
 	if !isNull(params.Member(data, "certificate")) {
 		return !isNull(params.Member(data, "serial_number")) && !isNull(params.Member(data, "expiration"))
@@ -114,7 +113,7 @@ func isMade(r *request, a *session.Answer, data []byte) bool {
 	return false
 }
 
-// lifetime is the end of what a read has made; zero if it has none.
+// lifetime returns when the result of a read expires; zero for never.
 func lifetime(a *session.Answer, data []byte, at time.Time) time.Time {
 	var cert, other, signed string
 	readMember(data, "certificate", &cert)
@@ -146,7 +145,7 @@ func lifetime(a *session.Answer, data []byte, at time.Time) time.Time {
 	return time.Time{}
 }
 
-// expiration reads Unix seconds or RFC 3339, else the end of a certificate.
+// expiration reads Unix seconds or RFC 3339, or else the end of a certificate.
 func expiration(raw json.RawMessage, certificates ...string) time.Time {
 	var seconds float64
 	if json.Unmarshal(raw, &seconds) == nil && seconds > 0 {

@@ -8,7 +8,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
-// The provider names, which classes give as spec.provider.
+// The provider names, which classes set as spec.provider.
 const (
 	NameVault   = "vault"
 	NameOpenBao = "openbao"
@@ -16,11 +16,11 @@ const (
 
 const defaultAuthMount = "kubernetes"
 
-// Config is what the operator decides. Only Name is required. What a class
-// says comes before the Default fields.
+// Config has the operator's settings. Only Name is required. The parameters of a class
+// take precedence over the Default fields.
 type Config struct {
-	// Name is NameVault or NameOpenBao. It decides the default audience and
-	// which prefixes parameters may have.
+	// Name is NameVault or NameOpenBao. It decides the default audience and the prefixes
+	// of parameters.
 	Name string
 
 	// DefaultAddress is the server of classes without vaultAddress.
@@ -29,40 +29,39 @@ type Config struct {
 	DefaultNamespace string
 	// DefaultAuthMount is the path of the auth method; empty means kubernetes.
 	DefaultAuthMount string
-	// DefaultAudience is the audience of the service account token that is
-	// used to log in; empty means the provider's name.
+	// DefaultAudience is the audience of the service account token for the login; empty
+	// means the provider's name.
 	DefaultAudience string
-	// DefaultTLS is how the server is verified, for classes that do not say. Its
-	// client certificate is presented to DefaultAddress alone, and only for
-	// DefaultAuthMount and AllowedAuthMounts.
+	// DefaultTLS is how the server is verified if a class does not say. Its client
+	// certificate is presented to DefaultAddress only, and only for DefaultAuthMount and
+	// AllowedAuthMounts.
 	DefaultTLS endpoint.TLS
 
-	// AllowedAddresses are the servers that classes may name besides
-	// DefaultAddress; empty allows any over http and https. A pattern is
-	// scheme://host[:port], compared exactly, with two wildcards: a host that
-	// begins with "*." stands for exactly one label more, and the port "*"
-	// for any port. Without a port it is the scheme's own. A unix:// address
-	// must be DefaultAddress or be listed literally, even if the list is
-	// empty: a class must not reach a node's other sockets.
+	// AllowedAddresses are the servers that classes may name besides DefaultAddress; empty
+	// allows any over http and https. A pattern is scheme://host[:port], compared exactly,
+	// with two wildcards: a host that begins with "*." matches exactly one more label, and
+	// the port "*" matches any port. The default port is that of the scheme. A unix://
+	// address must be DefaultAddress or be in the list, even if the list is empty: a class
+	// must not reach other sockets of the node.
 	AllowedAddresses []string
 	// AllowedAuthMounts are the auth methods that classes may name besides
 	// DefaultAuthMount; empty allows any.
 	AllowedAuthMounts []string
-	// AllowCertAuth lets classes log in by a client certificate, which is the
-	// identity of all who may name its files and not the pod's.
+	// AllowCertAuth allows the login with a client certificate, which is not the pod's
+	// identity but that of everyone who may name its files.
 	AllowCertAuth bool
 	// ForbidSkipVerify refuses classes that switch verification off.
 	ForbidSkipVerify bool
 
-	// Instead is the server that is asked in place of those that classes and the
-	// defaults name, once those were judged: for who reaches it another way than
-	// a node does. What is zero in it stays as it is.
+	// Instead is the server that is used in place of the addresses of classes and
+	// defaults, after those were checked, for a program that reaches Vault in another way
+	// than a node does. Zero fields of it change nothing.
 	Instead endpoint.Target
 
 	endpoint.Settings
 }
 
-// complete fills in the defaults and refuses what cannot work.
+// complete sets the defaults, and returns an error for settings that cannot work.
 func (c *Config) complete() error {
 	if c.Name != NameVault && c.Name != NameOpenBao {
 		return fmt.Errorf("vault: the provider's name is %q, must be %q or %q", c.Name, NameVault, NameOpenBao)
@@ -75,7 +74,7 @@ func (c *Config) complete() error {
 	return c.check()
 }
 
-// address is the one of classes without; zero if there is none.
+// address returns the address for classes without one; zero if there is none.
 func (c *Config) address() (endpoint.Address, error) {
 	if c.DefaultAddress == "" {
 		return endpoint.Address{}, nil
@@ -99,7 +98,7 @@ func (c *Config) check() error {
 	return nil
 }
 
-// mounts gives the paths of the auth methods, the default one first.
+// mounts returns the paths of the auth methods, the default one first.
 func (c *Config) mounts() ([]string, error) {
 	var mounts []string
 	for _, text := range append([]string{c.DefaultAuthMount}, c.AllowedAuthMounts...) {

@@ -1,53 +1,49 @@
-// Package vault is the provider for HashiCorp Vault and for OpenBao. It runs
-// inside the driver, logs in as the pod with the service account token that
-// kubelet passed, and reads what the class asks for.
+// Package vault is the provider for HashiCorp Vault and OpenBao. It runs in the driver's
+// process, logs in as the pod with the service account token that kubelet passed, and reads
+// the objects of the class.
 //
-// The engine of package session calls it: Provider is its Store, and
-// vaultSession its Session for one run over one volume, which asks through a conn.
-// What is Vault's own:
+// The engine of package session calls it: Provider is its Store, and vaultSession its
+// Session for one run, which sends requests through a conn. Its files:
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
-//	request                 one request of a class, and what a policy must grant for it
-//	client, judge, words    requests, redirects to the active node, and what answers mean
-//	login                   what the pod sends, and what the answer proves of it
-//	read                    a request, its answer, and hints for what fails
-//	kv                      KV version 2: its paths, and versions without reading
-//	classify                of which kind an answer is, and for how long it is good
-//	renew                   tokens and leases: renewed, looked up, revoked
-//	answer                  the values picked out of the answers
-//	try                     what a class needs of Vault, and whether a pod has it
+//	request                 one request of a class, and the rights that it needs
+//	client, judge, words    requests, redirects to the active node, the meaning of answers
+//	login                   the login request, and what the answer proves
+//	read                    a read, its answer, and hints for failures
+//	kv                      KV version 2: its paths, and checks of versions
+//	classify                the kind of an answer, and its lifetime
+//	renew                   tokens and leases: renew, look up, revoke
+//	answer                  the values of the answers
+//	try                     the rights that a class needs, and whether a pod has them
 //
-// # What is shared
+// # Sharing
 //
-// Volumes of one identity share a login and reads: same server and TLS
-// settings, Vault namespace, auth mount, role, audience, pod namespace,
-// service account and its UID. The kubernetes auth method proves in the
-// answer to a login that it went by the service account, by naming its UID.
-// Of other methods this is not known, so each pod logs in by itself unless the
-// class says sessionSharing: serviceAccount. Where the pod's name or UID shows
-// in the login's metadata nothing is shared, whatever the class says, and
-// sessionSharing: pod never shares.
+// Volumes of one identity share a login and reads. The identity is: server and TLS settings,
+// Vault namespace, auth mount, role, audience, pod namespace, service account and its UID.
+// The kubernetes auth method proves with the service account's UID in its answer that the
+// login is for the service account. Other methods prove nothing, so each pod logs in by
+// itself, unless the class says sessionSharing: serviceAccount. If the pod's name or UID is
+// in the login's metadata, nothing is shared, whatever the class says. sessionSharing: pod
+// never shares.
 //
 // # Lifetimes
 //
-// Leases and the Vault tokens that they hang on are renewed at two thirds of
-// their life. When that gives less than nine tenths of what was asked for, or
-// is refused, new credentials are made while the old still work, and replace
-// them in one payload. The old lease is not revoked then, because a program
-// may not have read the new file yet: it is not renewed either, so it ends by
-// itself, or with the volume. Certificates are made anew at two thirds, static
-// roles are read again when the store said that they change and at the class's
-// interval, and the rest is polled at the interval. What a POST or PUT makes
-// without a lifetime is made once. Request.Fresh reads what is polled, makes
-// again what has no lifetime, and no other credential that is not due.
+// Leases and their Vault tokens are renewed after two thirds of their lifetime. If Vault
+// grants less than nine tenths of what was requested, or refuses, the provider requests new
+// credentials while the old ones are valid, and replaces them in one payload. It does not
+// revoke the old lease then, because a program may not have read the new file yet, and does
+// not renew it either, so it ends at its TTL or with the volume. Certificates are issued
+// again after two thirds. Static roles are read again when they change and at the class's
+// interval, and all else at the interval. A POST or PUT without a lifetime in its answer is
+// sent once. Request.Fresh reads polled objects, sends requests without a lifetime again, and
+// replaces no other credential that is not due.
 //
-// Leased credentials hang on a login of the volume's own, or of the identity's
-// with credentialScope serviceAccount, so that Release ends them, and nothing
-// else, by revoking that token.
+// Leased credentials belong to a login of the volume's own, or of the identity's with
+// credentialScope serviceAccount. Release revokes that token, which ends these credentials
+// and nothing else.
 //
 // # Environment
 //
-// Nothing of the process's environment is used but the proxy settings
-// HTTPS_PROXY, HTTP_PROXY and NO_PROXY. In particular there is no ambient Vault
-// token: every request is made with one that the pod's own login gave.
+// Of the process's environment only the proxy settings HTTPS_PROXY, HTTP_PROXY and NO_PROXY
+// are used. There is no ambient Vault token: every request has one from the pod's own login.
 package vault

@@ -8,10 +8,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
-// maxLease bounds what Vault says of a lifetime.
+// maxLease bounds the lifetimes in Vault's answers.
 const maxLease = 100 * 365 * 24 * time.Hour
 
-// readMember reads a value that may be missing.
+// readMember reads a member that may be missing.
 func readMember(body []byte, key string, into any) bool {
 	raw := params.Member(body, key)
 	return raw == nil || json.Unmarshal(raw, into) == nil
@@ -26,7 +26,7 @@ func seconds2duration(seconds float64) time.Duration {
 	return time.Duration(min(seconds, maxLease.Seconds()) * float64(time.Second))
 }
 
-// secondsIn reads a number of seconds, or a duration as text.
+// secondsIn reads a number of seconds, or a duration as a string.
 func secondsIn(data []byte, name string) time.Duration {
 	raw := params.Member(data, name)
 	var seconds json.Number

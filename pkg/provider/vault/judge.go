@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// judge makes an error of everything but a useful answer. The answer itself
-// is not quoted where it is not Vault's, since it could hold anything.
+// judge returns an error for everything but a good answer. It quotes an answer only if it
+// is Vault's own: any other text may contain anything.
 func judge(k call, r *endpoint.Reply) error {
 	if r.Status >= 200 && r.Status < 300 {
 		return nil
@@ -29,15 +29,15 @@ func judge(k call, r *endpoint.Reply) error {
 	return f.WithHint("%s", v.hint)
 }
 
-// The statuses of Vault's replicas, which are nobody else's.
+// The statuses of Vault's replicas. No other server uses them.
 const (
 	statusDRSecondary        = 472
 	statusPerformanceStandby = 473
 )
 
-// reasonOfStatus takes a status for a denial, a missing secret or a wrong
-// request only with Vault's own words: they say it of this request, while a
-// proxy may answer so to all while Vault is away.
+// reasonOfStatus returns a denial, a missing secret or a wrong request only if the text is
+// Vault's own. A proxy may return the same status for every request while Vault is
+// unavailable.
 func reasonOfStatus(status int, v verdict) fault.Reason {
 	switch {
 	case status == http.StatusTooManyRequests:
@@ -54,9 +54,9 @@ func reasonOfStatus(status int, v verdict) fault.Reason {
 	return fault.Rejected
 }
 
-// saysNotNow recognises what Vault says with status 400 while it cannot serve:
-// as a replica for disaster recovery, and for a moment after an engine was
-// mounted as, or upgraded to, KV version 2.
+// saysNotNow recognises Vault's answers with status 400 while it cannot serve: as a
+// replica for disaster recovery, and shortly after an engine was mounted as, or upgraded
+// to, KV version 2.
 func saysNotNow(words string) bool {
 	words = strings.ToLower(words)
 	for _, phrase := range []string{"dr secondary", "upgrading from non-versioned", "waiting for the primary to upgrade"} {
@@ -88,7 +88,7 @@ func hintOfStatus(status int, words string) string {
 	return ""
 }
 
-// outcomeOf tells the circuit breaker what an answer says of the server.
+// outcomeOf returns what an answer means for the circuit breaker.
 func outcomeOf(k call, r *endpoint.Reply, failure error) endpoint.Outcome {
 	switch {
 	case refusedRenewal(k, r):
@@ -102,16 +102,16 @@ func outcomeOf(k call, r *endpoint.Reply, failure error) endpoint.Outcome {
 	case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && json.Valid(r.Body), r.Status == statusPerformanceStandby, r.Status == statusDRSecondary:
 		return endpoint.Outage
 	}
-	return endpoint.Unanswered // a proxy's word, which may be about the path alone
+	return endpoint.Unanswered // of a proxy, and perhaps for this path only
 }
 
-// refusedRenewal tells that Vault does not renew something. It says so with
-// status 500, for instance "past the max TTL, cannot renew".
+// refusedRenewal reports whether Vault refuses a renewal, which it does with status 500,
+// such as "past the max TTL, cannot renew".
 func refusedRenewal(k call, r *endpoint.Reply) bool {
 	return k.renews && r.Status == http.StatusInternalServerError && json.Valid(r.Body)
 }
 
-// mayPass tells whether a status is one that a moment may mend.
+// mayPass reports whether the same request may soon succeed.
 func mayPass(status int) bool {
 	switch {
 	case status == http.StatusPreconditionFailed, status == http.StatusTooManyRequests:
@@ -122,8 +122,8 @@ func mayPass(status int) bool {
 	return status >= 500
 }
 
-// untouched tells whether a status says that the request was turned away
-// before it had an effect: no active node, a quota, a replica that lags.
+// untouched reports whether the request was refused before it had an effect: no active
+// node, a quota, a replica that is behind.
 func untouched(status int) bool {
 	switch status {
 	case http.StatusPreconditionFailed, http.StatusTooManyRequests, http.StatusServiceUnavailable:

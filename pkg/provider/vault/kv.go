@@ -14,8 +14,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// Unchanged implements session.Checker: it looks at the metadata of a KV v2
-// secret that was read before, not too long ago.
+// Unchanged implements session.Checker: it reads the metadata of a KV v2 secret whose
+// value was read not too long ago.
 func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
 	path, ok := queryOf(r).metadataPath()
 	if !ok || !before.Answer.Revision.Known() || s.conn.caller.Facts().Has(factNoMetadata+r.ID) || !session.VersionWillDo(before.Read, s.conn.now()) {
@@ -23,7 +23,7 @@ func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before
 	}
 	t := s.conn.caller.CurrentToken()
 	if t == nil || t.Limited() {
-		return nil // the read takes care of a login that is due, and spends one use and not two
+		return nil // the read logs in if that is due, and needs one use instead of two
 	}
 	asked := s.conn.now()
 	reply, err := s.conn.look(ctx, t, path)
@@ -42,8 +42,8 @@ func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before
 	return before.Again(asked, s.conn.now(), t, s.conn.caller.Correlation)
 }
 
-// readOf notes that the metadata is not for the identity where it was refused to
-// the token that the read was made with: the token is good, so it was the policy.
+// readOf records that the identity may not read the metadata, if the token with which it
+// was refused has read the value: the token is valid, so the policy forbids it.
 func (s *vaultSession) readOf(r *session.Request, rd *session.Reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,16 +52,16 @@ func (s *vaultSession) readOf(r *session.Request, rd *session.Reading) {
 	}
 }
 
-// The facts that are remembered of an identity: what is mounted at paths that
-// were refused, and for which requests a look at the metadata does not do,
-// mostly because the policy does not allow it.
+// The facts that are remembered of an identity: the mounts of paths that were refused, and
+// the requests for which the metadata cannot be used, mostly because the policy forbids
+// it.
 const (
 	factMount      = "mount "
 	factNoMetadata = "no metadata "
 )
 
-// currentVersion is that of a secret's metadata; zero if it is deleted. With
-// delete_version_after a version has a deletion time that is still to come.
+// currentVersion returns the version in a secret's metadata; zero if it is deleted. With
+// delete_version_after, a version has a deletion time in the future.
 func currentVersion(body []byte, now time.Time) session.Revision {
 	var m struct {
 		Data struct {
@@ -88,7 +88,7 @@ func currentVersion(body []byte, now time.Time) session.Revision {
 	return session.Revision{Number: m.Data.Current.String(), Changed: v.Created}
 }
 
-// deletedVersion explains a KV v2 secret that is not there any more.
+// deletedVersion explains the absence of a deleted KV v2 secret.
 func deletedVersion(r *endpoint.Reply, now time.Time) string {
 	var body struct {
 		Data struct {
@@ -114,17 +114,17 @@ func deletedVersion(r *endpoint.Reply, now time.Time) string {
 	return ""
 }
 
-// errOutdated is in the error of a read that gave an older version.
+// errOutdated is in the error for an answer with an older version.
 var errOutdated = errors.New("the answer is older than what this node read before")
 
-// outdated is the error for an answer that is older than one that was had
-// before: an older version of a KV v2 secret, created earlier. A deleted
-// version does not bring back the one before it, and a secret that was made
-// again counts from 1, but later.
+// outdated returns an error if an answer is older than an earlier one: an older version of
+// a KV v2 secret that was also created earlier. The deletion of a version does not make
+// the one before it current, and a secret that was created again begins at 1, with a later
+// time.
 func (c *conn) outdated(r *session.Request, rd *session.Reading) error {
 	q := queryOf(r)
 	if version := q.query.Get("version"); version != "" && version != "0" {
-		return nil // the class wants it
+		return nil // the class asks for this version
 	}
 	for _, before := range c.caller.Earlier(r) {
 		if !older(rd.Answer.Revision, before.Answer.Revision) {
@@ -139,7 +139,7 @@ func (c *conn) outdated(r *session.Request, rd *session.Reading) error {
 	return nil
 }
 
-// older tells whether v is an earlier state of the same secret.
+// older reports whether v is an earlier state of the same secret.
 func older(v, o session.Revision) bool {
 	n, err := strconv.ParseInt(v.Number, 10, 64)
 	m, oerr := strconv.ParseInt(o.Number, 10, 64)
@@ -151,15 +151,15 @@ func older(v, o session.Revision) bool {
 	return err == nil && oerr == nil && !at.After(before)
 }
 
-// withData names the path of a secret of a KV version 2 engine.
+// withData returns the path of a secret of a KV version 2 engine.
 func (c *conn) withData(err *fault.Error, path string) error {
 	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, c.login.role)
 }
 
-// kvPath is the path that was meant where a secret of a KV version 2 engine is
-// asked for without data/, and what it may be where the store does not say what
-// is mounted there. The default policy lets every token ask that of a path that
-// it may read something of. It is asked once, after a refusal.
+// kvPath returns the path that was meant if a secret of a KV version 2 engine was
+// requested without data/; the second result is a guess if Vault does not say what is
+// mounted there. The default policy allows every token that request for a path of which it
+// may read something. It is sent once, after a refusal.
 func (c *conn) kvPath(ctx context.Context, t *session.Token, r *request) (known, maybe string) {
 	if !r.mayLackData() {
 		return "", ""
@@ -175,13 +175,13 @@ func (c *conn) kvPath(ctx context.Context, t *session.Token, r *request) (known,
 	}
 }
 
-// mounted is what is mounted at a path.
+// mounted describes the mount of a path.
 type mounted struct {
 	path      string // with a slash at its end
-	versioned bool   // tells that it is a KV engine of version 2
+	versioned bool   // a KV engine of version 2
 }
 
-// mountOf asks what is mounted at the path of a request.
+// mountOf asks Vault for the mount of a request's path.
 func (c *conn) mountOf(ctx context.Context, t *session.Token, r *request) (m mounted, ok bool) {
 	facts, key := c.caller.Facts(), factMount+r.path
 	if known, ok := facts.Get(key); ok {

@@ -21,7 +21,7 @@ import (
 // Login implements session.Session.
 func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bool, err error) {
 	c, l, pod := s.conn, s.conn.login, s.conn.caller.Pod
-	// 1. The pod's service account token for the audience is sent to the auth method.
+	// 1. Send the pod's service account token for the audience to the auth method.
 	account, err := c.caller.Tokens.For(l.audience, c.now())
 	if err != nil {
 		return nil, false, fmt.Errorf("logging in to %s: %w", l.target.Address, err)
@@ -38,7 +38,7 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 		return nil, false, singleflight.Own(c.explainLogin(err))
 	}
 	defer reply.Release()
-	// 2. The answer must hold a token that the pod's own token has earned.
+	// 2. Check that the answer has a token, and that the pod's own token was the reason.
 	info, err := loginIn(reply, l.target.Address)
 	if err != nil {
 		return nil, false, singleflight.Own(c.explainLogin(err))
@@ -50,13 +50,12 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	}
 	c.settings.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, l.target.Address.String(), logkey.Mount, l.mount,
 		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, c.caller.Correlation)
-	// 3. What the answer says of the login tells whether other pods of the service
-	//    account may share it.
+	// 3. Find out whether other pods of the service account may share the login.
 	return t, isPodBound(info, l.sharing, pod, account.Claims.ServiceAccountUID), nil
 }
 
-// refuseCertificate ends a token that came of a client certificate. It returns
-// the token where it could not.
+// refuseCertificate revokes a token that Vault gave for a client certificate. It returns
+// the token if that failed.
 func (c *conn) refuseCertificate(ctx context.Context, t *session.Token) (left *session.Token, refused error) {
 	refused = fault.New(fault.NotAllowed, "the login went by the client certificate and not by the pod's service account token, which this node's operator does not allow").
 		WithHint("name the auth mount of a kubernetes or jwt method, or have the operator set %s", setting.Name("--vault-allow-cert-auth"))
@@ -66,7 +65,7 @@ func (c *conn) refuseCertificate(ctx context.Context, t *session.Token) (left *s
 	return t, refused
 }
 
-// explainLogin adds what was attempted, as whom, and what to look at.
+// explainLogin adds to an error what was attempted, the identity, and a hint.
 func (c *conn) explainLogin(err error) error {
 	l, pod := c.login, c.caller.Pod
 	out := fault.New(reasonOfLogin(err), "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q: %w",
@@ -79,16 +78,16 @@ func (c *conn) explainLogin(err error) error {
 	return out.WithHint("%s", hintOfLogin(out.Reason, err.Error(), l, pod))
 }
 
-// reasonOfLogin tells a denial from a bare 403, which Vault answers for a login
-// that it refuses, and also while it cannot ask Kubernetes about the token.
-// Only with Vault's own words on why is it a denial for sure.
+// reasonOfLogin distinguishes a denial from a 403 without a reason, which Vault also
+// returns while it cannot ask Kubernetes about the token. Only with Vault's own reason it
+// is certainly a denial.
 func reasonOfLogin(err error) fault.Reason {
 	reason := fault.Of(err)
 	words := strings.ToLower(err.Error())
 	if reason != fault.Denied || strings.Contains(words, "second factor") || strings.Contains(words, "invalid audience") {
 		return reason
 	}
-	// With "err=" it says that it could not look at the namespace's labels.
+	// With "err=" Vault could not read the namespace's labels.
 	if strings.Contains(words, "not authorized") && !strings.Contains(words, "err=") {
 		return reason
 	}
@@ -116,8 +115,8 @@ func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) s
 	return ""
 }
 
-// audienceHint tells what must agree: the role, the class, and what the
-// CSIDriver object has kubelet ask for.
+// audienceHint names the three places that must have the same audience: the role, the
+// class, and the CSIDriver object.
 func audienceHint(role string, l login) string {
 	audience := l.audience
 	if audience == identity.APIServer {
@@ -126,18 +125,18 @@ func audienceHint(role string, l login) string {
 	return fmt.Sprintf("the audience of %s must be %s, or spec.parameters.audience another one that is in the CSIDriver's tokenRequests", role, audience)
 }
 
-// isPodBound tells whether the store took the login for more than that of the
-// service account, so that another of its pods could be answered otherwise.
+// isPodBound reports whether the login may depend on the pod, so that another pod of the
+// service account might get other rights.
 //
-// The kubernetes method shows that it did not, by the way it describes a
-// login. Of other methods nothing is known, unless the class says that they go
-// by the service account. Where a pod's name or UID shows in the login's
-// metadata nothing is shared, whatever the class says.
+// The format of the answer of the kubernetes method shows that it does not. Nothing is
+// known of other methods, unless the class says that they depend on the service account
+// only. If the pod's name or UID is in the login's metadata, the login is not shared,
+// whatever the class says.
 func isPodBound(a authInfo, s sharing, pod identity.Pod, uid string) bool {
 	for key, value := range a.Metadata {
 		switch key {
 		case "role", metaName, metaNamespace, metaSecret:
-			continue // may well be the same word as the pod's name
+			continue // may be equal to the pod's name by chance
 		}
 		if value != "" && (value == pod.UID || value == pod.Name) {
 			return true
@@ -152,13 +151,13 @@ func isPodBound(a authInfo, s sharing, pod identity.Pod, uid string) bool {
 	return uid == "" || !ofKubernetesMethod(a, pod, uid)
 }
 
-// byCertificate tells whether the cert method gave the token: it names the
-// certificate's role in the metadata. Without a client certificate it gives none.
+// byCertificate reports whether the cert method gave the token: it puts the certificate's
+// role into the metadata. Without a client certificate it gives no token.
 func byCertificate(a authInfo, l login) bool {
 	return l.target.TLS.ClientCertFile != "" && a.Metadata["cert_name"] != ""
 }
 
-// The metadata of a login through the kubernetes method.
+// The metadata of a login with the kubernetes method.
 const (
 	metaUID       = "service_account_uid"
 	metaName      = "service_account_name"
@@ -166,10 +165,9 @@ const (
 	metaSecret    = "service_account_secret_name"
 )
 
-// ofKubernetesMethod tells whether the login is described as the kubernetes
-// method does it: with all four keys, always, and without a secret for a token
-// that kubelet passed. A jwt role can map claims to any of these keys, but a
-// token of kubelet's has no empty claim for the last.
+// ofKubernetesMethod reports whether the login's metadata has the kubernetes method's
+// form: all four keys, and no secret for a token from kubelet. A jwt role can map claims
+// to each of these keys, but a token from kubelet has no empty claim for the last one.
 func ofKubernetesMethod(a authInfo, pod identity.Pod, uid string) bool {
 	secret, named := a.Metadata[metaSecret]
 	return named && secret == "" && a.Metadata[metaUID] == uid &&

@@ -12,13 +12,13 @@ import (
 
 const maxPathBytes = 4096
 
-// parsePath splits a secretPath into the API path, without "v1/", and the
-// query. The path is taken literally: a space or a percent sign in it is that
-// character of the secret's name. Doubled and trailing slashes are dropped.
+// parsePath splits a secretPath into the API path, without "v1/", and the query. It takes
+// the path literally: a space or percent sign is that character of the secret's name. It
+// drops doubled and trailing slashes.
 //
-// Whatever could come out as another path after one more decoding on the way
-// to the store is refused: "." and ".." elements, and those, a slash or a
-// backslash behind percent signs.
+// It refuses everything that might become another path if a server decodes it once more:
+// "." and ".." elements, and percent-encoded ones, also percent-encoded slashes and
+// backslashes.
 func parsePath(text string) (string, url.Values, error) {
 	text, rawQuery, _ := strings.Cut(text, "?")
 	switch {
@@ -46,7 +46,7 @@ func parsePath(text string) (string, url.Values, error) {
 	return strings.Join(elements, "/"), query, nil
 }
 
-// checkElement also looks behind percent signs, as often as they are nested.
+// checkElement also checks percent-encoded characters, however often they are encoded.
 func checkElement(element string) error {
 	for range 4 {
 		if element == "." || element == ".." {

@@ -11,7 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
-// Provider is the engine of package session on Vault.
+// Provider is Vault's part of the engine of package session.
 type Provider struct {
 	*session.Engine
 	config    Config
@@ -21,7 +21,7 @@ type Provider struct {
 	client    *client
 	endpoints endpoint.Pool
 	kinds     kinds
-	// unrevoked are the logins whose tokens may not revoke themselves.
+	// unrevoked has the logins whose tokens may not revoke themselves.
 	unrevoked session.Memory[login, struct{}]
 }
 
@@ -31,7 +31,7 @@ var (
 	_ session.Store      = (*Provider)(nil)
 )
 
-// New checks the configuration. It starts nothing and asks nobody.
+// New checks the configuration. It starts nothing and sends no request.
 func New(c Config) (*Provider, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
@@ -63,8 +63,7 @@ func New(c Config) (*Provider, error) {
 	return p, err
 }
 
-// Traits implements session.Store: a Vault token is revoked with all that hangs
-// on it.
+// Traits implements session.Store: revoking a Vault token also revokes its leases.
 func (p *Provider) Traits() session.Traits {
 	return session.Traits{RevokesTokens: true, StateVersion: 1}
 }
@@ -78,8 +77,7 @@ func (p *Provider) Identify(s *session.Spec, b session.Bearer, claims identity.C
 	return i
 }
 
-// Restored implements session.Store: what is around the data of a whole answer
-// is read again.
+// Restored implements session.Store: it reads the metadata of a whole answer again.
 func (p *Provider) Restored(l session.Login, id string, kind session.Kind, a *session.Answer) error {
 	if a.Part == nil {
 		again, err := decodeAnswer(a.Body, "state")
@@ -97,5 +95,5 @@ func (p *Provider) Restored(l session.Login, id string, kind session.Kind, a *se
 // Stores implements provider.Watcher.
 func (p *Provider) Stores() []stores.Store { return p.endpoints.Stores() }
 
-// Close ends the idle connections. The Provider can still be used.
+// Close closes idle connections. The Provider can still be used.
 func (p *Provider) Close() { p.endpoints.CloseIdle() }

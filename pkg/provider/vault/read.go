@@ -13,21 +13,21 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// staticTries is how often a static role is asked again while its password is
-// being rotated.
+// staticTries is how often a static role is read again while its password is being
+// rotated.
 const (
 	staticTries        = 4
 	longestStaticPause = 4 * time.Second
 )
 
-// refusedToken tells whether the store refused what another token may get.
+// refusedToken reports whether Vault refused the token, so that a new one may succeed.
 func refusedToken(err error) bool {
 	return fault.Of(err) == fault.Denied || strings.Contains(err.Error(), wordsLastUse)
 }
 
 // Read implements session.Session.
 func (s *vaultSession) Read(ctx context.Context, tokens session.Tokens, batch []*session.Request) (map[*session.Request]session.Read, error) {
-	r := batch[0] // Batches makes no larger ones
+	r := batch[0] // Batches makes batches of one
 	rd, err := s.ask(ctx, tokens, r)
 	if err != nil {
 		return nil, err
@@ -41,17 +41,17 @@ func (s *vaultSession) Issue(ctx context.Context, tokens session.Tokens, r *sess
 	return s.ask(ctx, tokens, r)
 }
 
-// ask makes a request with a token. One that is refused may be stale: then it asks
-// once more, with another.
+// ask sends a request with a token. If Vault refuses the token, which may be stale, it
+// sends the request once more with another one.
 func (s *vaultSession) ask(ctx context.Context, tokens session.Tokens, r *session.Request) (*session.Reading, error) {
 	return session.AskTwice(s.conn.now, tokens, func(t *session.Token) (*session.Reading, error) { return s.askWith(ctx, t, r) }, refusedToken)
 }
 
-// askWith makes the request until it has an answer that will do.
+// askWith sends the request until it has a usable answer.
 func (s *vaultSession) askWith(ctx context.Context, t *session.Token, r *session.Request) (*session.Reading, error) {
 	settings := s.conn.settings
 	for n := 0; ; n++ {
-		// 1. What is missing is no error where the class does not mind.
+		// 1. A missing optional object is no error.
 		rd, err := s.askOnce(ctx, t, r)
 		if err != nil && fault.Of(err) == fault.NotFound && s.conn.caller.Optional(r) && !session.IsNotServed(err) {
 			return session.Absent(s.conn.now(), t), nil
@@ -61,8 +61,8 @@ func (s *vaultSession) askWith(ctx context.Context, t *session.Token, r *session
 		}
 		q := queryOf(r)
 		s.kinds.learn(s.conn.login, q.method, q.path, rd.Kind)
-		// 2. Some answers are better in a moment: a password that is being rotated, or
-		//    a version that another server of the store has passed.
+		// 2. Repeat the request after a moment if a password is being rotated, or if the
+		// answer has an older version than another server has returned.
 		rotating, outdated := rd.Kind == session.Static && !rd.End.After(rd.At), s.conn.outdated(r, rd)
 		if (rotating || outdated != nil) && n < staticTries && t.Take(0) &&
 			backoff.Sleep(ctx, backoff.Delay(2*settings.RetryBase, longestStaticPause, n, settings.Jitter())) == nil {
@@ -71,8 +71,8 @@ func (s *vaultSession) askWith(ctx context.Context, t *session.Token, r *session
 		if outdated != nil {
 			return nil, outdated
 		}
-		// 3. A static role that has not made the change that it announced is looked at
-		//    again soon, and less and less often.
+		// 3. If a static role has not made an announced change, read it again soon, and
+		// then less and less often.
 		if !rotating {
 			awaitRotation(s.conn.caller.Earlier(r), rd)
 		}
@@ -89,9 +89,9 @@ func awaitRotation(earlier []*session.Reading, rd *session.Reading) {
 	}
 }
 
-// askOnce makes the request, and understands the answer.
+// askOnce sends the request once, and reads the answer.
 func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session.Request) (*session.Reading, error) {
-	// 1. Ask. What may make a credential is not asked for again by itself.
+	// 1. Send it. A request that may create a credential is not repeated here.
 	c, q := s.conn, queryOf(r)
 	asked := c.now()
 	reply, err := c.ask(ctx, t, q, s.Issues(r))
@@ -100,7 +100,7 @@ func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session
 	}
 	defer reply.Release()
 	at := c.now()
-	// 2. The answer must be Vault's.
+	// 2. Check that the answer is Vault's own.
 	text := ownText(q.path, reply.Body)
 	if text != nil {
 		reply.Body = text
@@ -113,9 +113,9 @@ func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session
 		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", q, c.login.target.Address, len(reply.Body)).
 			WithHint("%s", hintOfForeign(reply.Status))
 	}
-	// 3. It tells of which kind it is, and for how long it is good.
+	// 3. Find its kind and lifetime.
 	is, end := classify(q, a, at)
-	// 4. Of a large answer what the objects take is kept.
+	// 4. Keep only the needed keys of a large answer.
 	keys, whole := c.caller.Keys(r, is)
 	if a, err = keep(a, keys, whole, session.Room(reply)); err != nil {
 		return nil, fmt.Errorf("reading %s from %s: %w", q, c.login.target.Address, err)
@@ -127,7 +127,7 @@ func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session
 	return rd, nil
 }
 
-// atJSONPath tells where there is an answer that can be read.
+// atJSONPath names the path with a JSON answer, in an error.
 func atJSONPath(r *request, err error) error {
 	if at := jsonPath(r.path); at != "" {
 		return fault.New(fault.Of(err), "%w", err).WithHint("this path answers plain bytes: %s answers JSON, with the keys that it has", at)
@@ -135,7 +135,7 @@ func atJSONPath(r *request, err error) error {
 	return err
 }
 
-// explainRead adds what was attempted, and what a person can do about it.
+// explainRead adds to an error what was attempted, and a hint.
 func (c *conn) explainRead(ctx context.Context, t *session.Token, r *request, reply *endpoint.Reply, err error) error {
 	out := fault.New(fault.Of(err), "reading %s%s: %w", r, c.inNamespace(), err)
 	out.RetryAfter = fault.RetryAfter(err)

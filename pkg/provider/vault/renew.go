@@ -45,9 +45,8 @@ func (s *vaultSession) KnowsToken(ctx context.Context, t *session.Token) bool {
 	return isOwnAnswer(pathLookupSelf, reply.Body)
 }
 
-// KnowsLease implements session.Renewer. It is not known where the Vault token
-// that it hangs on was revoked. A policy that does not allow the question leaves
-// the lease as it is.
+// KnowsLease implements session.Renewer. Vault does not know the lease if its token was
+// revoked. If the policy forbids the request, the lease counts as known.
 func (s *vaultSession) KnowsLease(ctx context.Context, t *session.Token, a *session.Answer) (bool, error) {
 	_, err := s.conn.keep(ctx, t, endpoint.OpCheck, "sys/leases/lookup", "", map[string]any{"lease_id": a.LeaseID})
 	switch reason := fault.Of(err); {
@@ -86,8 +85,8 @@ func (s *vaultSession) RenewLease(ctx context.Context, t *session.Token, a *sess
 	return seconds2duration(seconds), nil
 }
 
-// Revoke implements session.Session. A token that the store refuses is over
-// already; one that cannot be revoked, as a batch token, ends by itself.
+// Revoke implements session.Session. A token that Vault refuses is invalid already. One
+// that cannot be revoked, such as a batch token, ends at its TTL.
 func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(context.Context, bool) (*session.Token, error)) error {
 	err := s.conn.revokeSelf(ctx, r.Token)
 	switch fault.Of(err) {

@@ -19,14 +19,14 @@ type request struct {
 	path   string
 	query  url.Values
 	body   []byte
-	// whole tells that some object wants the entire answer.
+	// whole says that an object needs the entire answer.
 	whole bool
 }
 
-// queryOf is the API request of what the engine asks for.
+// queryOf returns Vault's request behind one of the engine.
 func queryOf(r *session.Request) *request { return r.Query.(*request) } //nolint:forcetypeassert // newObjects sets it
 
-// String is how errors and logs name the request; arguments are left out.
+// String names the request in errors and logs, without arguments.
 func (r *request) String() string {
 	s := r.path
 	if len(r.query) > 0 {
@@ -38,16 +38,16 @@ func (r *request) String() string {
 	return r.method + " " + strconv.Quote(s)
 }
 
-// looksLeased recognises <mount>/creds/<role>, which is how the engines of
-// databases, clouds and brokers name what they lease.
+// looksLeased recognises <mount>/creds/<role>, the path of leased credentials in the
+// engines of databases, clouds and brokers.
 func (r *request) looksLeased() bool {
 	elements := strings.Split(r.path, "/")
 	n := len(elements)
 	return n >= 3 && elements[n-2] == "creds" && !strings.Contains(r.path, "/data/")
 }
 
-// mayLackData tells whether a request may be for a secret of a KV version 2
-// engine, with a path that lacks data/.
+// mayLackData reports whether a request may be for a secret of a KV version 2 engine with
+// a path without data/.
 func (r *request) mayLackData() bool {
 	elements := strings.Split(r.path, "/")
 	if r.method != http.MethodGet || len(r.query) > 0 || len(elements) < 2 || elements[1] == "data" || r.looksLeased() {
@@ -56,8 +56,8 @@ func (r *request) mayLackData() bool {
 	return !slices.Contains([]string{"auth", "sys", "identity", "cubbyhole"}, elements[0])
 }
 
-// withData is the path that was meant if the engine's mount has one element;
-// empty where data stands somewhere in the path already.
+// withData returns the path that was meant if the engine's mount has one element; empty if
+// the path has data already.
 func (r *request) withData() string {
 	elements := strings.Split(r.path, "/")
 	if slices.Contains(elements, "data") {
@@ -66,9 +66,9 @@ func (r *request) withData() string {
 	return elements[0] + "/data/" + strings.Join(elements[1:], "/")
 }
 
-// metadataPath is where KV v2 tells the versions. It is not known where an
-// object wants more than the data, where the class asks for a version, or
-// where it is not clear which part of the path is the mount's.
+// metadataPath returns the path of a secret's versions in KV v2. It is empty if an object
+// needs more than the data, if the class asks for a version, or if it is unclear which
+// part of the path is the mount.
 func (r *request) metadataPath() (string, bool) {
 	if r.whole || len(r.query) > 0 || r.method != http.MethodGet || strings.Count("/"+r.path+"/", "/data/") != 1 {
 		return "", false
@@ -76,8 +76,8 @@ func (r *request) metadataPath() (string, bool) {
 	return strings.Replace(r.path, "/data/", "/metadata/", 1), strings.Contains(r.path, "/data/")
 }
 
-// access is what a policy must grant for a request: the path as Vault's rules
-// name it, and the capabilities.
+// access returns what a policy must allow for the request: the path as in Vault's
+// policies, and the capabilities.
 func (r *request) access() (path string, capabilities []string) {
 	path = r.path
 	list, _ := strconv.ParseBool(r.query.Get("list"))
@@ -96,9 +96,9 @@ func (r *request) access() (path string, capabilities []string) {
 	return path, capabilities
 }
 
-// public tells whether Vault answers the request without a right: what the PKI
-// and SSH engines, the identity store and the server itself publish. By its path
-// alone it may be another engine's.
+// public reports whether Vault answers the request without a policy, for what the PKI and
+// SSH engines, the identity store and the server itself publish. The path alone does not
+// prove which engine it is.
 func (r *request) public() bool {
 	if r.method != http.MethodGet || len(r.query) > 0 {
 		return false
@@ -118,8 +118,7 @@ func (r *request) public() bool {
 	return !slices.Contains(e, "data")
 }
 
-// mayLease tells whether the answer may have a lease. Only the answer itself
-// tells for sure.
+// mayLease reports whether the answer may have a lease. Only the answer itself is certain.
 func (r *request) mayLease() bool {
 	return r.method != http.MethodGet || r.looksLeased() || slices.Contains(strings.Split(r.path, "/"), "sts")
 }

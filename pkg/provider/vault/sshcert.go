@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// lastOf9999 is the last second that has a form in JSON, and in X.509.
+// lastOf9999 is the last second that JSON and X.509 can represent.
 const lastOf9999 = 253402300799
 
-// validBefore is the end of an OpenSSH certificate (PROTOCOL.certkeys); zero if
-// the text is none, or the certificate has no end.
+// validBefore returns the end of an OpenSSH certificate (PROTOCOL.certkeys); zero if the
+// text is not one, or if it has no end.
 func validBefore(text string) time.Time {
 	fields := strings.Fields(text)
 	if len(fields) < 2 {
@@ -23,8 +23,8 @@ func validBefore(text string) time.Time {
 		return time.Time{}
 	}
 	kind, rest, ok := wireString(rest)
-	// The type and a nonce, the key, a serial number, the certificate's type, a
-	// name, the principals, and then from when to when it is valid.
+	// The type, a nonce, the key, a serial number, the certificate's type, a name, the
+	// principals, and then the begin and the end of its validity.
 	for range 1 + keyFields(string(kind)) {
 		if ok {
 			_, rest, ok = wireString(rest)
@@ -44,14 +44,14 @@ func validBefore(text string) time.Time {
 		return time.Time{}
 	}
 	end := binary.BigEndian.Uint64(rest[8:])
-	if end == 0 || end == math.MaxUint64 { // for ever
+	if end == 0 || end == math.MaxUint64 { // it does not expire
 		return time.Time{}
 	}
 	return time.Unix(int64(min(end, lastOf9999)), 0)
 }
 
-// keyFields is how many fields the public key has in a certificate of a type;
-// 0 for other types.
+// keyFields returns the number of the public key's fields in a certificate of a type; 0
+// for other types.
 func keyFields(kind string) int {
 	name, version, _ := strings.Cut(kind, "-cert-v01@")
 	switch {
@@ -69,7 +69,7 @@ func keyFields(kind string) int {
 	return 0
 }
 
-// wireString takes a string with its length before it from the beginning.
+// wireString removes a string, and its length before it, from the beginning.
 func wireString(b []byte) (s, rest []byte, ok bool) {
 	if len(b) < 4 {
 		return nil, nil, false

@@ -16,12 +16,12 @@ import (
 )
 
 const (
-	// wordsInvalidToken are in Vault's refusal of a token that it does not know.
+	// wordsInvalidToken is the text of Vault's refusal of an unknown token.
 	wordsInvalidToken = "invalid token"
-	// wordsLastUse are in Vault's answer to one that makes a lease with the last
-	// use of a token.
+	// wordsLastUse is the text of Vault's refusal to create a lease with the last use of a
+	// token.
 	wordsLastUse = "token had one use left"
-	// wordsUnmounted are in Vault's answer for a path at which nothing is mounted.
+	// wordsUnmounted is the text of Vault's answer for a path without a mount.
 	wordsUnmounted = "no handler for route"
 )
 
@@ -30,14 +30,13 @@ func envelopeKeys() []string {
 	return []string{"request_id", "lease_id", "renewable", "lease_duration", "data", "wrap_info", "warnings", "auth", "mount_type"}
 }
 
-// ownWords are what Vault itself says with a status other than 2xx. ok is
-// false for the body of anything else, such as a proxy, which says nothing of
-// a secret, a role or a token.
+// ownWords returns Vault's own text of an answer with a status other than 2xx. ok is false
+// if the body is not Vault's, such as that of a proxy, which proves nothing about a
+// secret, a role or a token.
 //
-// Vault answers {"errors": [...]}, with no error in the list where a path
-// holds nothing. KV version 2 answers 404 with the whole envelope: for a
-// version that was deleted, with its metadata in data, and for a wrong path,
-// with a warning.
+// Vault answers {"errors": [...]}, with an empty list if a path has nothing. KV version 2
+// answers 404 with the whole envelope: for a deleted version with its metadata in data,
+// and for a wrong path with a warning.
 func ownWords(body []byte) (words []string, ok bool) {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(body, &all) != nil {
@@ -64,11 +63,11 @@ func ownWords(body []byte) (words []string, ok bool) {
 	return words, true
 }
 
-// verdict is what an answer with a status other than 2xx says.
+// verdict is the meaning of an answer with a status other than 2xx.
 type verdict struct {
 	words string
 	hint  string
-	// own tells that Vault itself said it.
+	// own says that the text is Vault's own.
 	own bool
 }
 
@@ -93,7 +92,7 @@ func verdictOf(r *endpoint.Reply) verdict {
 	}
 }
 
-// wordsTLS are for the one foreign answer that tells what is wrong.
+// wordsTLS explains the one answer of another server whose cause is certain.
 const wordsTLS = "it speaks TLS"
 
 // saysTLS recognises Go's answer to plain HTTP on a TLS port.
@@ -108,9 +107,9 @@ func hintOfForeign(status int) string {
 	return "is this the address of a Vault server, or of a proxy before it?"
 }
 
-// bareAnswers are the paths where Vault answers without its envelope, each with
-// a key that the answer has. Everything else without an envelope is not
-// Vault's, such as the maintenance page of a proxy.
+// bareAnswers maps the paths where Vault answers without its envelope to a key that the
+// answer has. Any other answer without an envelope is not Vault's, such as the maintenance
+// page of a proxy.
 func bareAnswers() map[string]string {
 	return map[string]string{
 		"sys/health":                       "initialized",
@@ -126,12 +125,12 @@ func bareAnswers() map[string]string {
 	}
 }
 
-// pathOIDC is where the identity engine publishes what verifies its tokens. A
-// provider has its own: identity/oidc/provider/<name>/.well-known.
+// pathOIDC is where the identity engine publishes the keys of its tokens. A provider has
+// its own path: identity/oidc/provider/<name>/.well-known.
 const pathOIDC = "identity/oidc/.well-known"
 
-// bareKey is the key that an answer without envelope must have at a path; empty
-// where there is no such answer. A namespace may come before the path.
+// bareKey returns the key that an answer without an envelope must have at a path; empty if
+// there is no such answer. The path may begin with a namespace.
 func bareKey(path string) string {
 	if before, after, ok := strings.Cut("/"+path, "/identity/oidc/provider/"); ok {
 		if _, end, ok := strings.Cut(after, "/"); ok {
@@ -146,8 +145,8 @@ func bareKey(path string) string {
 	return ""
 }
 
-// isOwnAnswer tells whether the body of a good answer is one that Vault gives at
-// a path: the envelope, or one of the bare answers.
+// isOwnAnswer reports whether a good answer is one that Vault gives at a path: with the
+// envelope, or one of the bare answers.
 func isOwnAnswer(path string, body []byte) bool {
 	var all map[string]json.RawMessage
 	if json.Unmarshal(body, &all) != nil {
@@ -161,7 +160,7 @@ func isOwnAnswer(path string, body []byte) bool {
 		return false
 	}
 	if len(all["request_id"]) > 0 {
-		return true // a newer Vault may have fields that are not known here
+		return true // a newer Vault may have more fields
 	}
 	for key := range all {
 		if !slices.Contains(envelopeKeys(), key) {
@@ -171,8 +170,8 @@ func isOwnAnswer(path string, body []byte) bool {
 	return true
 }
 
-// jsonPath is the path at which the PKI engine answers as JSON what it answers
-// as text, or as plain bytes, at another; empty for any other path.
+// jsonPath returns the path at which the PKI engine returns as JSON what it returns as
+// text or bytes at another; empty for any other path.
 func jsonPath(path string) string {
 	e := strings.Split(path, "/")
 	under := func(name string, i int) bool { return i > 0 && e[i] == name } // after a mount
@@ -197,8 +196,8 @@ func jsonPath(path string) string {
 	return ""
 }
 
-// ownText is a PEM text that the PKI engine answers in place of JSON, as a JSON
-// text, so that one form serves for all answers; nil for any other answer.
+// ownText returns a PEM text of the PKI engine as a JSON string, so that all answers have
+// one form; nil for any other answer.
 func ownText(path string, body []byte) []byte {
 	if jsonPath(path) == "" || !bytes.HasPrefix(body, []byte("-----BEGIN ")) || !utf8.Valid(body) {
 		return nil
@@ -210,11 +209,10 @@ func ownText(path string, body []byte) []byte {
 	return text
 }
 
-// credential matches what looks like a Vault token.
+// credential matches texts that look like a Vault token.
 var credential = regexp.MustCompile(`\b(hv[sbr]|[sbr])\.[A-Za-z0-9_-]{20,}`)
 
-// scrub takes out credentials that a server repeats, and what would break a
-// line.
+// scrub removes credentials that a server repeats, and characters that would break a line.
 func scrub(words string, secrets []secret.String) string {
 	return endpoint.Scrub(words, secrets, credential)
 }
