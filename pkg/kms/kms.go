@@ -82,7 +82,7 @@ func (s *Server) Run(ctx context.Context) error {
 			s.serving.Store(true)
 			s.log.Info("serving KMS v2", logkey.Socket, s.config.Serve.Socket, logkey.Addresses, len(s.config.Vault.Addresses), logkey.Key, s.config.Transit.Key)
 			if err := notifyReady(os.Getenv("NOTIFY_SOCKET")); err != nil {
-				s.log.Warn("systemd could not be told that the socket is there", logkey.Error, err)
+				s.log.Warn("notifying systemd of the socket failed", logkey.Error, err)
 			}
 			close(listening)
 		})
@@ -104,7 +104,7 @@ func (s *Server) Run(ctx context.Context) error {
 	end, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTime)
 	defer cancel()
 	if failure := s.connection.Close(end); failure != nil {
-		s.log.Info("the login at Vault could not be ended", logkey.Error, failure)
+		s.log.Info("revoking the login at Vault failed", logkey.Error, failure)
 	}
 	select {
 	case failure := <-written:

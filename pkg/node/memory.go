@@ -62,7 +62,7 @@ func heapLimit(limit, outside int64) int64 {
 func (n *Node) buildBudget() error {
 	limit, file, err := cgroup.MemoryLimit(os.DirFS("/"))
 	if err != nil {
-		n.c.Logger.Warn("the container's memory limit cannot be read, and counts as none", logkey.Error, err)
+		n.c.Logger.Warn("reading the container's memory limit failed, assuming none", logkey.Error, err)
 	}
 	limits := n.c.limits(limit)
 	n.budget = budget.New(limits)
@@ -74,7 +74,7 @@ func (n *Node) buildBudget() error {
 	case limits.Node == 0:
 		log.Info("no memory budget")
 	case limit > 0 && limits.Node > budgetFor(limit):
-		log.Warn("the memory budget is more than the container's memory limit leaves: the kernel may end the driver; lower --memory-budget or raise the limit", logkey.Leaves, budgetFor(limit))
+		log.Warn("the memory budget is more than the container's memory limit leaves: the kernel may kill the driver; lower --memory-budget or raise the limit", logkey.Leaves, budgetFor(limit))
 	default:
 		log.Info("memory budget")
 	}

@@ -70,7 +70,7 @@ func mountState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) erro
 		}
 		if err = nil; taken.Info.Ours {
 			if err := m.Resize(dir, size, inodes); err != nil {
-				log.Warn("the state keeps the size that it has", logkey.Dir, dir, logkey.Error, err)
+				log.Warn("the size of the state's tmpfs could not be changed", logkey.Dir, dir, logkey.Error, err)
 			}
 		}
 	}
@@ -112,7 +112,7 @@ func (s *state) lock(wait time.Duration, log *slog.Logger) error {
 		case time.Now().After(deadline):
 			return fmt.Errorf("the state directory %q is in use by another mayfly-node process, which did not end within %s: two drivers cannot share a node's state; stop the other one, or give this one another --driver-name, --endpoint and --state-dir", dir, wait)
 		case !told:
-			log.Info("waiting for another mayfly-node process to let go of the state directory", logkey.StateDir, dir, logkey.AtMost, wait)
+			log.Info("waiting for another mayfly-node process to release the state directory", logkey.StateDir, dir, logkey.AtMost, wait)
 		}
 		time.Sleep(lockEvery)
 	}

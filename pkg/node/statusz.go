@@ -39,7 +39,7 @@ func serveAgain(ctx context.Context, addr string, h http.Handler, log *slog.Logg
 			return nil
 		}
 		if !told {
-			log.Error("the node's status cannot be served (--status-address), and this is tried again", logkey.Error, err)
+			log.Error("serving the node's status (--status-address) failed, trying again", logkey.Error, err)
 		}
 		select {
 		case <-after(listenAgain):

@@ -28,7 +28,7 @@ func (s *statuses) removeOrphans(ctx context.Context) {
 	}
 	found, err := s.API.ListStatuses(ctx, nodeLabel(s.Node))
 	if err != nil {
-		s.Logger.Warn("listing this node's SecretProviderClassPodStatuses failed; those of gone volumes go with their pods", logkey.Error, err)
+		s.Logger.Warn("listing this node's SecretProviderClassPodStatuses failed; those of removed volumes are deleted with their pods", logkey.Error, err)
 		return
 	}
 	known := s.knownNames()
@@ -38,7 +38,7 @@ func (s *statuses) removeOrphans(ctx context.Context) {
 			continue
 		}
 		if err := s.delete(ctx, have); err != nil {
-			s.Logger.Warn("deleting the SecretProviderClassPodStatus of a gone volume failed", logkey.Namespace, have.Namespace, logkey.Name, have.Name, logkey.Error, err)
+			s.Logger.Warn("deleting the SecretProviderClassPodStatus of a removed volume failed", logkey.Namespace, have.Namespace, logkey.Name, have.Name, logkey.Error, err)
 		}
 	}
 }

@@ -138,7 +138,7 @@ func (r *Reporter) finish(t task, err error) {
 	if tries := r.queue.NumRequeues(t); tries == 0 {
 		r.Logger.Warn("reporting to the API server failed, trying again", logkey.What, t.String(), logkey.Error, err)
 	} else if tries >= maxTries {
-		r.Logger.Error("reporting to the API server given up", logkey.What, t.String(), logkey.Error, err)
+		r.Logger.Error("giving up on reporting to the API server", logkey.What, t.String(), logkey.Error, err)
 		r.queue.Forget(t)
 		return
 	}

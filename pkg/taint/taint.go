@@ -55,7 +55,7 @@ func (r *Remover) Run(ctx context.Context) error {
 		err := r.remove(ctx)
 		if err != nil && !said {
 			said = true
-			r.log.Error("taking the start-up taint off the node failed, trying again", logkey.Node, r.node, logkey.Taint, r.key, logkey.Error, err)
+			r.log.Error("removing the start-up taint from the node failed, trying again", logkey.Node, r.node, logkey.Taint, r.key, logkey.Error, err)
 		}
 		return err == nil, nil
 	})
@@ -90,6 +90,6 @@ func (r *Remover) remove(ctx context.Context) error {
 	if err := r.client.Patch(types.MergePatchType).Resource("nodes").Name(r.node).Body(patch).Do(ctx).Error(); err != nil {
 		return fmt.Errorf("patching the node: %w", err)
 	}
-	r.log.Info("took the start-up taint off the node", logkey.Node, r.node, logkey.Taint, r.key)
+	r.log.Info("removed the start-up taint from the node", logkey.Node, r.node, logkey.Taint, r.key)
 	return nil
 }

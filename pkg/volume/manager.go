@@ -167,7 +167,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return m.scheduler.Run(ctx, schedule.Work{Workers: m.Workers, Limit: refreshTries * m.RefreshTimeout, Do: m.refresh, Late: func(id string) {
-			m.Logger.Warn("a refresh does not end, so its worker goes on with other volumes", logkey.Volume, id)
+			m.Logger.Warn("a refresh hangs; its worker continues with other volumes", logkey.Volume, id)
 		}})
 	})
 	g.Go(func() error { return m.revoker.run(ctx) })

@@ -316,7 +316,7 @@ func (r *run) endTakeOver() {
 		return
 	}
 	if err := r.m.Store.Delete(r.rec.ForRevocation()); err != nil {
-		r.m.Logger.Error("forgetting a revocation that a new volume of the same id has taken over", logkey.Volume, r.rec.ID, logkey.Error, err)
+		r.m.Logger.Error("deleting the revocation record of a volume that was published again", logkey.Volume, r.rec.ID, logkey.Error, err)
 	}
 }
 

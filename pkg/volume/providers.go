@@ -79,7 +79,7 @@ func (c *Config) importState(rec *Record) {
 		err = p.Import(rec.ID, rec.ProviderState)
 	}()
 	if err != nil {
-		c.Logger.Warn("the provider does not take its state back; it starts again", logkey.Volume, rec.ID, logkey.Provider, rec.Provider, logkey.Error, err)
+		c.Logger.Warn("the provider cannot restore its state; it starts without it", logkey.Volume, rec.ID, logkey.Provider, rec.Provider, logkey.Error, err)
 	}
 }
 

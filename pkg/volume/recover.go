@@ -48,7 +48,7 @@ func (m *Manager) Recover() error {
 		began := time.Now()
 		err := m.recover(rec)
 		if err != nil {
-			m.Logger.Warn("a volume of the last process is not taken up; kubelet publishes it again if its pod still runs",
+			m.Logger.Warn("a volume of the previous process is not recovered; kubelet publishes it again if its pod still runs",
 				logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 		}
 		m.Observer.Observe(outcomeOf(Recovered, rec, began, err))
@@ -74,7 +74,7 @@ func (m *Manager) recover(rec *Record) error {
 		m.revoker.add(last)
 		return err
 	case err != nil: // unknown: the volume stays, and a refresh finds out
-		m.Logger.Error("looking at a volume of the last process", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
+		m.Logger.Error("inspecting a volume of the previous process", logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 	}
 	m.targets().Repair(rec.ID, rec.Target)
 	m.memory.adopt(rec)
@@ -92,7 +92,7 @@ func (m *Manager) recover(rec *Record) error {
 func (m *Manager) recoverRevocation(rec *Record) {
 	if v := m.find(rec.ID); v != nil && v.record.Load().Provider == rec.Provider {
 		if err := m.Store.Delete(rec); err != nil {
-			m.Logger.Error("forgetting a revocation that a volume has taken over", logkey.Volume, rec.ID, logkey.Error, err)
+			m.Logger.Error("deleting the revocation record of a recovered volume", logkey.Volume, rec.ID, logkey.Error, err)
 		}
 		return
 	}

@@ -56,7 +56,7 @@ func (r *revoker) run(ctx context.Context) error {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		if job := r.pending[key]; job != nil {
-			r.Logger.Warn("a revocation does not end, so its worker goes on with other volumes", logkey.Volume, job.rec.ID, logkey.Provider, job.rec.Provider)
+			r.Logger.Warn("a revocation hangs; its worker continues with other volumes", logkey.Volume, job.rec.ID, logkey.Provider, job.rec.Provider)
 		}
 	}})
 }
@@ -142,7 +142,7 @@ func (r *revoker) reportRetry(job *revocation, err error, next time.Time) {
 	if job.tries == 1 {
 		log = r.Logger.Warn
 	}
-	log("ending a volume's credentials failed, and is tried again",
+	log("revoking a volume's credentials failed, trying again",
 		logkey.Volume, job.rec.ID, logkey.Pod, job.rec.Pod.String(), logkey.Tries, job.tries, logkey.Error, err, logkey.RetryAt, next)
 	o := outcomeOf(ReleaseFailed, job.rec, job.since, err)
 	o.Asked, o.NextAt, o.Versions, o.Failures, o.Repeated = job.trail.IDs(), next, nil, job.tries, job.tries > 1
@@ -153,13 +153,13 @@ func (r *revoker) reportRetry(job *revocation, err error, next time.Time) {
 // for success.
 func (r *revoker) reportEnd(job *revocation, err error) {
 	if derr := r.Store.Delete(job.rec); derr != nil {
-		r.Logger.Error("forgetting a volume", logkey.Volume, job.rec.ID, logkey.Error, derr)
+		r.Logger.Error("deleting the record of a volume", logkey.Volume, job.rec.ID, logkey.Error, derr)
 	}
 	o := outcomeOf(Released, job.rec, job.since, err)
 	o.Asked, o.NextAt, o.Versions = job.trail.IDs(), time.Time{}, nil
 	r.Observer.Observe(o)
 	if err != nil {
-		r.Logger.Error("giving up on ending a volume's credentials; they expire by their TTL",
+		r.Logger.Error("giving up on revoking a volume's credentials; they expire by their TTL",
 			logkey.Volume, job.rec.ID, logkey.Pod, job.rec.Pod.String(), logkey.Tries, job.tries, logkey.Error, err)
 	}
 }

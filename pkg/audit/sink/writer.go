@@ -46,7 +46,7 @@ func (w *Writer) begin() error {
 	if w.memory != nil {
 		h, ok, err := w.memory.Load()
 		if err != nil {
-			w.log.Warn("the audit trail begins a new chain of lines, because the end of the last one cannot be read", logkey.Error, err)
+			w.log.Warn("the audit trail begins a new chain of lines, because the end of the previous one cannot be read", logkey.Error, err)
 		}
 		if h = h.After(last); ok && h.Seq > 0 {
 			w.head = h
@@ -81,7 +81,7 @@ func (w *Writer) save(h chain.Head) {
 	}
 	if err := w.memory.Save(h); err != nil && !w.warned {
 		w.warned = true
-		w.log.Warn("the end of the audit trail's chain of lines cannot be kept, so a restart begins a new chain", logkey.Error, err)
+		w.log.Warn("saving the end of the audit trail's chain of lines failed, so a restart begins a new chain", logkey.Error, err)
 	}
 }
 

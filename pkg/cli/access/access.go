@@ -159,8 +159,8 @@ func (g *Grant) take(a Asked, o Options, report *finding.Report) {
 	if other := audience(a.Need.Audience, o); other != g.Audience {
 		report.Add(finding.CodePolicyAudience, finding.Finding{
 			Object:  ObjectOf(a.Class),
-			Message: fmt.Sprintf("logs in as role %q with a token for audience %q, and %s with one for %q: a role takes one audience", g.Role, other, g.Classes[0], g.Audience),
-			Remedy:  "give both classes the same spec.parameters.audience, or a role each",
+			Message: fmt.Sprintf("logs in as role %q with a token for audience %q, and %s with one for %q: a role accepts one audience", g.Role, other, g.Classes[0], g.Audience),
+			Remedy:  "give both classes the same spec.parameters.audience, or separate roles",
 		})
 	}
 }
@@ -219,7 +219,7 @@ func (g *Grant) checkGrant(report *finding.Report) {
 		if !r.Exact() {
 			report.Add(finding.CodePolicyInexact, finding.Finding{
 				Object:  ObjectOf(r.Classes[0]),
-				Message: fmt.Sprintf("a policy cannot name the path %q and no other, so the rule is for %q", r.For, r.Path),
+				Message: fmt.Sprintf("a policy cannot match the path %q only, so the rule is for %q", r.For, r.Path),
 				Remedy:  "store the secret at a path without an element +, without {{ and }}, and without * at its end",
 			})
 		}
@@ -228,7 +228,7 @@ func (g *Grant) checkGrant(report *finding.Report) {
 	case len(g.Accounts) == 0:
 		report.Add(finding.CodePolicyNoAccount, finding.Finding{
 			Object:  ObjectOf(g.Classes[0]),
-			Message: fmt.Sprintf("no pod that mounts it is known, so the service accounts of role %q are not known, and the role is left out", g.Role),
+			Message: fmt.Sprintf("no pod that mounts it was found, so the service accounts of role %q are unknown, and the role is omitted", g.Role),
 		})
 	case g.Method == Kubernetes && len(g.product()) > len(g.Accounts):
 		var more []string
@@ -239,16 +239,16 @@ func (g *Grant) checkGrant(report *finding.Report) {
 		}
 		report.Add(finding.CodePolicyMoreAccounts, finding.Finding{
 			Object:  ObjectOf(g.Classes[0]),
-			Message: fmt.Sprintf("role %q lists names and namespaces apart, so it also lets in %s", g.Role, strings.Join(more, ", ")),
-			Remedy:  "give the classes of each namespace a role of their own, or use the jwt method, whose roles name whole accounts",
+			Message: fmt.Sprintf("role %q has separate lists of names and namespaces, so it also accepts %s", g.Role, strings.Join(more, ", ")),
+			Remedy:  "give the classes of each namespace a role of their own, or use the jwt method, whose roles name both together",
 		})
 	}
 	if g.Audience == "" {
 		report.Add(finding.CodePolicyAudience, finding.Finding{
 			Object:  ObjectOf(g.Classes[0]),
 			Level:   finding.Warning,
-			Message: fmt.Sprintf("audience apiserver is the API server's own, which is not known here, so role %q is without one", g.Role),
-			Remedy:  "give the API server's audience with --api-audience, by default its issuer: kubectl get --raw /.well-known/openid-configuration",
+			Message: fmt.Sprintf("audience apiserver is the API server's own, which this command does not know, so role %q has none", g.Role),
+			Remedy:  "pass the API server's audience with --api-audience, by default its issuer: kubectl get --raw /.well-known/openid-configuration",
 		})
 	}
 }

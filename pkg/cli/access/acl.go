@@ -28,7 +28,7 @@ func ParsePolicy(name, text string) ([]Held, error) {
 	}
 	list, ok := root.Node.(*ast.ObjectList)
 	if !ok {
-		return nil, fmt.Errorf("reading policy %q: it is no list of paths", name)
+		return nil, fmt.Errorf("reading policy %q: it is not a list of paths", name)
 	}
 	var rules []Held
 	for _, item := range list.Filter("path").Items {
@@ -37,7 +37,7 @@ func ParsePolicy(name, text string) ([]Held, error) {
 		}
 		path, ok := item.Keys[0].Token.Value().(string)
 		if !ok {
-			return nil, fmt.Errorf("reading policy %q: the name of a path is no text", name)
+			return nil, fmt.Errorf("reading policy %q: the name of a path is not a string", name)
 		}
 		var body map[string]any
 		if err := hcl.DecodeObject(&body, item.Val); err != nil {

@@ -36,7 +36,7 @@ func (r Rule) comments() []string {
 	var lines []string
 	switch r.Purpose {
 	case vault.Version:
-		lines = append(lines, "a refresh asks for the version alone")
+		lines = append(lines, "a refresh reads only the version")
 	case vault.Token:
 		lines = append(lines, "the Vault token is looked up, renewed, and revoked with the pod")
 	case vault.Lease:
@@ -49,10 +49,10 @@ func (r Rule) comments() []string {
 		lines = append(lines, "for "+strings.Join(names, ", "))
 	}
 	if r.Purpose == vault.Public {
-		lines = append(lines, "Vault answers it to anybody; if the path is not of the engine that it looks like, add")
+		lines = append(lines, "Vault answers it for every token; if another engine is mounted at the path, add")
 	}
 	if !r.Exact() {
-		lines = append(lines, "a policy cannot name "+finding.Printable(fmt.Sprintf("%q", r.For))+" and no other path")
+		lines = append(lines, "a policy cannot match "+finding.Printable(fmt.Sprintf("%q", r.For))+" only")
 	}
 	return lines
 }

@@ -56,9 +56,9 @@ func (a *API) forwarded(w http.ResponseWriter, r *http.Request) bool {
 	case denied != nil:
 		fail(w, denied)
 	case d == nil || !httpstream.IsUpgradeRequest(r):
-		http.Error(w, "there is nobody", http.StatusBadGateway)
+		http.Error(w, "there is no such pod", http.StatusBadGateway)
 	case r.Method != http.MethodPost:
-		http.Error(w, "this server speaks SPDY alone", http.StatusBadRequest)
+		http.Error(w, "this server speaks only SPDY", http.StatusBadRequest)
 	default:
 		a.forward(w, r, d)
 	}

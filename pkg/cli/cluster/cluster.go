@@ -189,7 +189,7 @@ func Pages(list func(o metav1.ListOptions) (next string, err error)) error {
 func NotSeen(r *finding.Report, what finding.Object, err error) {
 	f := finding.Finding{Object: what, Message: "could not be read: " + Reason(err)}
 	if !apierrors.IsForbidden(err) {
-		f.Remedy = "see whether kubectl reaches the cluster, and run the command again"
+		f.Remedy = "check whether kubectl reaches the cluster, and run the command again"
 	}
 	r.Add(finding.CodeNotSeen, f)
 }

@@ -81,7 +81,7 @@ func (b *baseline) read(name string, mayBeAbsent bool) error {
 
 func (b *baseline) check(a *acceptance) error {
 	if !slices.ContainsFunc(finding.Rules(), func(r finding.Rule) bool { return r.Code == a.Code }) {
-		return fmt.Errorf(".code: %q is no code of a finding", a.Code)
+		return fmt.Errorf(".code: %q is not a code of a finding", a.Code)
 	}
 	if strings.TrimSpace(a.Reason) == "" {
 		return fmt.Errorf(".reason: must say why %s is accepted", a.Code)
@@ -124,7 +124,7 @@ func (b *baseline) apply(l *look) {
 	}
 	for _, a := range b.entries {
 		if !a.used && l.namespace == "" {
-			l.add(finding.CodeBaseline, finding.Finding{Level: finding.Info, Message: fmt.Sprintf("%s of %s is accepted and was not found", a.Code, cmp.Or(a.Object, "the cluster")), Remedy: "take the entry out"})
+			l.add(finding.CodeBaseline, finding.Finding{Level: finding.Info, Message: fmt.Sprintf("%s of %s is accepted and was not found", a.Code, cmp.Or(a.Object, "the cluster")), Remedy: "remove the entry"})
 		}
 	}
 	l.report.Check("baseline", finding.Good, output.Plural(count, "finding")+" accepted")

@@ -44,7 +44,7 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{streams: s, out: o}
 	cmd := &cobra.Command{
 		Use:   "doctor",
-		Short: "Judge how a cluster keeps its secrets",
+		Short: "Check how a cluster protects its secrets",
 		Long: `Check how a cluster protects its secrets, with the evidence for each finding.
 
 doctor checks all namespaces, or that of -n: whether and how Secrets are encrypted
@@ -70,7 +70,7 @@ A baseline lists the accepted findings:
   # One namespace, in CI
   kubectl mayfly doctor -n shop --fail-on warning -o sarif > doctor.sarif
 
-  # Accept the present findings, and fail for new ones
+  # Accept the current findings, and fail for new ones
   kubectl mayfly doctor --write-baseline mayfly-baseline.yaml
   kubectl mayfly doctor --baseline mayfly-baseline.yaml --fail-on warning`,
 		Args: cobra.NoArgs,
@@ -83,8 +83,8 @@ A baseline lists the accepted findings:
 	}
 	flags := cmd.Flags()
 	c.Bind(flags)
-	flags.StringVar(&c.baseline, "baseline", "", "a YAML `file` of what is accepted: code, object, reason, expires")
-	flags.StringVar(&c.write, "write-baseline", "", "a `file` to write, with all that was found; what it accepts already stays as it is")
+	flags.StringVar(&c.baseline, "baseline", "", "a YAML `file` of accepted findings: code, object, reason, expires")
+	flags.StringVar(&c.write, "write-baseline", "", "a `file` to write all findings to; entries that it already has do not change")
 	return cmd
 }
 

@@ -107,7 +107,7 @@ func compareCRDs(own, theirs *crd) []string {
 		}
 		other := &theirs.Spec.Versions[at]
 		if mine.Served != other.Served || mine.Storage != other.Storage {
-			diff = append(diff, "version "+mine.Name+" is served or stored otherwise")
+			diff = append(diff, "version "+mine.Name+" is served or stored differently")
 		}
 		compare(mine.Name, mine.Schema.OpenAPIV3Schema, other.Schema.OpenAPIV3Schema, &diff)
 		compare(mine.Name+".subresources", mine.Subresources, other.Subresources, &diff)
@@ -137,7 +137,7 @@ func compare(at string, a, b any, diff *[]string) {
 	}
 	for _, key := range sortedKeys(y) {
 		if _, ok := x[key]; !ok && key != "description" {
-			*diff = append(*diff, at+"."+key+" is another's")
+			*diff = append(*diff, at+"."+key+" belongs to another driver")
 		}
 	}
 }

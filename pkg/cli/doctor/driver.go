@@ -88,7 +88,7 @@ func (d *driver) audiences(ctx context.Context) {
 	}
 	d.report.Objects += len(classes)
 	if d.object == nil {
-		d.skip(title, "the CSIDriver was not seen")
+		d.skip(title, "the CSIDriver could not be read")
 		return
 	}
 	logins, loginErr := d.logins()
@@ -114,7 +114,7 @@ func (d *driver) audiences(ctx context.Context) {
 		case asked == "" && slices.Contains(requested, ""):
 			server++
 			found++
-			d.add(finding.CodeServerToken, finding.Finding{Object: about, Message: "logs in with a token for the API server itself: the store, and whoever reads it there, can act as the pod's service account"})
+			d.add(finding.CodeServerToken, finding.Finding{Object: about, Message: "logs in with a token for the API server itself: the store, and anyone who can read it there, can act as the pod's service account"})
 		case !slices.Contains(requested, asked):
 			found++
 			d.add(finding.CodeNoAudience, finding.Finding{Object: about, Message: fmt.Sprintf("logs in with a token for audience %q, and the CSIDriver requests %q", asked, requested)})
@@ -123,7 +123,7 @@ func (d *driver) audiences(ctx context.Context) {
 	if slices.Contains(requested, "") && server == 0 && err == nil {
 		found++
 		d.add(finding.CodeServerToken, finding.Finding{Object: finding.Object{Kind: "CSIDriver", Name: d.client.DriverName},
-			Message: "requests tokens for the API server itself, which no class that was seen uses"})
+			Message: "requests tokens for the API server itself, which no class uses"})
 	}
 	d.judged(title, found, fmt.Sprintf("the CSIDriver requests %q for %s", requested, classCount(len(classes))))
 }
@@ -189,7 +189,7 @@ func (d *driver) skipWithoutSet(title string) bool {
 	if d.container != nil {
 		return false
 	}
-	d.skip(title, "the driver's DaemonSet was not seen")
+	d.skip(title, "the driver's DaemonSet could not be read")
 	return true
 }
 
@@ -211,7 +211,7 @@ func (d *driver) audit() {
 	}
 	where := d.flags["audit-log"]
 	if where == "" {
-		d.add(finding.CodeNoAudit, finding.Finding{Object: d.about(), Message: "the driver runs without --audit-log, so nothing tells which pod was given which secret"})
+		d.add(finding.CodeNoAudit, finding.Finding{Object: d.about(), Message: "the driver runs without --audit-log, so there is no record of which pod got which secret"})
 		d.judged(title, 1, "off")
 		return
 	}
@@ -241,7 +241,7 @@ func (d *driver) allowList() {
 	} {
 		if value := d.flags[loose.flag]; value != "" && value != "false" {
 			found++
-			d.add(finding.CodeNoAllowList, finding.Finding{Object: d.about(), Message: fmt.Sprintf("--%s: %s", loose.flag, loose.means), Remedy: "take the flag out unless you need it: " + setting.Name("--"+loose.flag)})
+			d.add(finding.CodeNoAllowList, finding.Finding{Object: d.about(), Message: fmt.Sprintf("--%s: %s", loose.flag, loose.means), Remedy: "remove the flag unless you need it: " + setting.Name("--"+loose.flag)})
 		}
 	}
 	slices.Sort(set)
@@ -264,9 +264,9 @@ func (d *driver) unknownFlags() {
 			continue
 		}
 		found++
-		f := finding.Finding{Object: d.about(), Message: fmt.Sprintf("--%s is no flag of the driver of this version", name)}
+		f := finding.Finding{Object: d.about(), Message: fmt.Sprintf("--%s is not a flag of the driver of this version", name)}
 		if like := class.Near(name, known); like != "" {
-			f.Remedy = fmt.Sprintf("did you mean --%s? Else use the plugin of the driver's version", like)
+			f.Remedy = fmt.Sprintf("did you mean --%s? Otherwise use the kubectl plugin of the driver's version", like)
 		}
 		d.add(finding.CodeUnknownFlag, f)
 	}

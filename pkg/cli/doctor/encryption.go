@@ -118,19 +118,19 @@ func encryption(ctx context.Context, l *look) {
 		l.judged(titleEncryption, found, "the kube-apiserver's flags name no encryption configuration")
 		return
 	case metricErr == nil && !s.any && !seen:
-		add(finding.CodeNotEncrypted, finding.Finding{Level: finding.Warning, Message: evidence + " has no series, as without an encryption configuration, and its flags are not to be seen"})
+		add(finding.CodeNotEncrypted, finding.Finding{Level: finding.Warning, Message: evidence + " has no series, as without an encryption configuration, and its flags could not be read"})
 		l.judged(titleEncryption, found, evidence+" has no series")
 		return
 	}
-	detail := "not to be seen"
+	detail := "could not be read"
 	if s.any || flag != "" {
 		detail = "there is an encryption configuration"
 		if len(s.read) > 0 {
 			detail += ", and Secrets were read with " + strings.Join(s.read, ", ")
 		}
 		l.unseen++
-		l.add(finding.CodeNotSeen, finding.Finding{Object: about, Message: "there is an encryption configuration, and by what Secrets are written could not be seen: none was written since the API server's start, or its metrics are not to be seen",
-			Remedy: "write a Secret, and look again as a person who may get /metrics"})
+		l.add(finding.CodeNotSeen, finding.Finding{Object: about, Message: "there is an encryption configuration, but the provider is unknown: no Secret was written since the API server's start, or its metrics could not be read",
+			Remedy: "write a Secret, and run the command again as a user who may get /metrics"})
 	}
 	if metricErr != nil {
 		l.notSeen(finding.Object{Kind: "APIServer", Name: "/metrics"}, metricErr)
@@ -158,7 +158,7 @@ func written(l *look, s storage, evidence string, add func(string, finding.Findi
 	}
 	for _, provider := range s.read {
 		if !slices.Contains(s.written, provider) {
-			add(finding.CodeStaleEncryption, finding.Finding{Message: fmt.Sprintf("%s says that Secrets were read with %s, with which none was written", evidence, provider)})
+			add(finding.CodeStaleEncryption, finding.Finding{Message: fmt.Sprintf("%s says that Secrets were read with %s, and none was written with it", evidence, provider)})
 		}
 	}
 }
@@ -173,7 +173,7 @@ func weakness(provider string) string {
 	case strings.Contains(provider, ":aescbc:"), strings.Contains(provider, ":aesgcm:"), strings.Contains(provider, ":secretbox:"):
 		return "its key is in a file of the control plane's nodes"
 	}
-	return "a provider that this version does not know"
+	return "this version does not know the provider"
 }
 
 func askMetrics(ctx context.Context, l *look) (storage, error) {

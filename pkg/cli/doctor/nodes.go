@@ -69,8 +69,8 @@ func (d *driver) nodes(ctx context.Context) {
 		d.add(finding.CodeNodeWithout, finding.Finding{Object: d.about(), Message: fmt.Sprintf("%s without a pod of the driver: %s; pods with classes do not start there", output.Plural(without.count, "node"), &without)})
 	}
 	if tainted.count > 0 {
-		d.add(finding.CodeNodeWithout, finding.Finding{Level: finding.Info, Object: d.about(), Message: fmt.Sprintf("%s where the DaemonSet makes no pod, by its nodeSelector or the node's taints: %s; pods with classes do not start there", output.Plural(tainted.count, "node"), &tainted),
-			Remedy: "nothing, if no pod with a class is scheduled there; else linux.tolerations and linux.nodeSelector of the chart"})
+		d.add(finding.CodeNodeWithout, finding.Finding{Level: finding.Info, Object: d.about(), Message: fmt.Sprintf("%s that the DaemonSet's nodeSelector or the node's taints exclude: %s; pods with classes do not start there", output.Plural(tainted.count, "node"), &tainted),
+			Remedy: "none if no pod with a class is scheduled there; otherwise set linux.tolerations and linux.nodeSelector of the chart"})
 	}
 	d.judged(title, found, fmt.Sprintf("ready on %d of %s", good, output.Plural(total, "node")))
 }
@@ -83,8 +83,8 @@ func (d *driver) node(name string, pod *corev1.Pod, registered map[string]bool) 
 		return 1
 	}
 	if registered != nil && !registered[name] {
-		d.add(finding.CodeNodeWithout, finding.Finding{Object: about, Message: fmt.Sprintf("is ready on node %s, and its CSINode does not have the driver: kubelet does not know it", name),
-			Remedy: "see whether linux.kubeletRootDir of the chart is kubelet's own"})
+		d.add(finding.CodeNodeWithout, finding.Finding{Object: about, Message: fmt.Sprintf("is ready on node %s, but its CSINode does not list the driver: kubelet does not know it", name),
+			Remedy: "check whether linux.kubeletRootDir of the chart is kubelet's own"})
 		return 1
 	}
 	return 0
@@ -105,7 +105,7 @@ func state(p *corev1.Pod) string {
 		case s.State.Terminated != nil:
 			return fmt.Sprintf("%s, exit code %d", s.State.Terminated.Reason, s.State.Terminated.ExitCode)
 		case !s.Ready:
-			return fmt.Sprintf("its container runs and does not say that it is ready, after %s", output.Plural(int(s.RestartCount), "restart"))
+			return fmt.Sprintf("its container runs, but has not become ready after %s", output.Plural(int(s.RestartCount), "restart"))
 		}
 	}
 	return "it is " + string(p.Status.Phase)
@@ -182,7 +182,7 @@ func (d *driver) versions() {
 	s := d.set.Status
 	if s.UpdatedNumberScheduled < s.DesiredNumberScheduled && s.ObservedGeneration >= d.set.Generation {
 		found++
-		d.add(finding.CodeVersions, finding.Finding{Object: d.about(), Message: fmt.Sprintf("%d of %s are of its present template", s.UpdatedNumberScheduled, output.Plural(int(s.DesiredNumberScheduled), "pod"))})
+		d.add(finding.CodeVersions, finding.Finding{Object: d.about(), Message: fmt.Sprintf("%d of %s have its current template", s.UpdatedNumberScheduled, output.Plural(int(s.DesiredNumberScheduled), "pod"))})
 	}
 	d.judged(title, found, listed(sortedKeys(byImage), 3))
 }

@@ -235,7 +235,7 @@ func (ws *workloads) defaultAccounts() {
 		if w.account == "default" {
 			found++
 			ws.add(finding.CodeDefaultAccount, finding.Finding{Object: w.Object,
-				Message: fmt.Sprintf("mounts %s as the service account default, which is that of every pod of the namespace that names none", listed(w.classes, maxNames))})
+				Message: fmt.Sprintf("mounts %s as the service account default, which every pod of the namespace without a service account name uses", listed(w.classes, maxNames))})
 		}
 	}
 	ws.unseen += ws.missed

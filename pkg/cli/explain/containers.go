@@ -60,7 +60,7 @@ func (w podLinks) creating(container string) verdict {
 		if passed := w.passed(); e.Reason != failedMount || m == nil || ours || passed != nil && !timeOf(e).After(passed.Time) {
 			continue
 		}
-		return bad(finding.CodeOtherVolume, finding.Finding{Message: fmt.Sprintf("volume %q, which is none of the driver's, cannot be mounted: %s", m[1], m[2])}, "%s waits for another volume", container)
+		return bad(finding.CodeOtherVolume, finding.Finding{Message: fmt.Sprintf("volume %q, which is not a volume of this driver, cannot be mounted: %s", m[1], m[2])}, "%s waits for another volume", container)
 	}
 	return verdict{state: finding.Unknown, detail: container + " is being created"}
 }
@@ -102,14 +102,14 @@ func (w podLinks) listed(f *finding.Finding, name, class string) {
 	switch {
 	case refused != nil:
 		f.Message += "; the driver says: " + refused.Message
-		f.Remedy = "do what the driver says: it tries again at the next refresh, and kubelet then starts the container"
+		f.Remedy = "do what the driver's message says: it tries again at the next refresh, and kubelet then starts the container"
 	case off:
-		f.Remedy = "read the file in the volume, or have the operator set the chart's syncSecret"
+		f.Remedy = "read the file in the volume, or ask the operator to set the chart's syncSecret"
 	case !mounted:
 		f.Remedy = fmt.Sprintf("mount class %q in the pod, so that the driver writes the Secret before it starts", class)
 	default:
 		f.Message += "; the driver writes it before the pod's containers start"
-		f.Remedy = "look again in a minute: kubelet may see a new Secret late; else the driver's log on this node says what it did"
+		f.Remedy = "run the command again in a minute, because kubelet may see a new Secret late; if nothing changed, read the driver's log on this node"
 	}
 }
 
@@ -153,7 +153,7 @@ func (w podLinks) oddStatus(v *volume, told string) {
 	}
 	pod := about("Pod", w.pod.Namespace, w.pod.Name)
 	if c := condition(v.status, names.Ready); c != nil && c.Status == metav1.ConditionFalse && w.passed() != nil {
-		w.report.Add(finding.CodeFilesGone, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q has no files any more: %s", v.name, c.Message)})
+		w.report.Add(finding.CodeFilesGone, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q no longer has files: %s", v.name, c.Message)})
 	}
 	if c := condition(v.status, names.Fresh); c != nil && c.Reason == names.LastGoodUsed {
 		w.report.Add(finding.CodeLastGood, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q: %s", v.name, c.Message)})

@@ -20,7 +20,7 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	var verbose bool
 	cmd := &cobra.Command{
 		Use:   "explain TYPE/NAME",
-		Short: "Find out why a pod has not got its secrets",
+		Short: "Find out why a pod does not get its secrets",
 		Long: `Find out why a pod does not get its secrets.
 
 explain checks the pod, its node, the driver on that node, the CSIDriver object, the
@@ -69,7 +69,7 @@ pod, explain also asks the driver for the state of the volume.`,
 		},
 	}
 	at.Bind(cmd.Flags())
-	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "say on standard error how many requests were made")
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "print the number of requests on standard error")
 	return cmd
 }
 

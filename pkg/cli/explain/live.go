@@ -82,15 +82,15 @@ func (w volumeLinks) liveWords(v *statusz.Volume) string {
 		text += ", read " + duration.HumanDuration(now.Sub(v.RefreshedAt)) + " ago"
 	}
 	if !v.NextAt.IsZero() {
-		text += ", next look in " + duration.HumanDuration(max(v.NextAt.Sub(now), 0))
+		text += ", next refresh in " + duration.HumanDuration(max(v.NextAt.Sub(now), 0))
 	}
 	if !v.ExpiresAt.IsZero() {
-		text += ", its credential ends in " + duration.HumanDuration(max(v.ExpiresAt.Sub(now), 0)) + " unless it is renewed"
+		text += ", its credential expires in " + duration.HumanDuration(max(v.ExpiresAt.Sub(now), 0)) + " unless it is renewed"
 	}
 	for _, s := range w.live.value.Stores {
 		for _, c := range s.Circuits {
 			if s.Provider+" "+s.Address == v.Store || s.Address == v.Store {
-				return fmt.Sprintf("%s; after %d failures in a row the driver asks %s again in %s", text, c.Failures, s.Address, duration.HumanDuration(max(c.ProbeAt.Sub(now), 0)))
+				return fmt.Sprintf("%s; after %d failures in a row the driver tries %s again in %s", text, c.Failures, s.Address, duration.HumanDuration(max(c.ProbeAt.Sub(now), 0)))
 			}
 		}
 	}

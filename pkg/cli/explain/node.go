@@ -30,11 +30,11 @@ func (w *walk) noPods() bool {
 	why := set.failure
 	switch {
 	case why == "" && set.want == 0:
-		why = "it wants none"
+		why = "its replica count is 0"
 	case why == "":
-		why = "and nothing says why"
+		why = "the reason is unknown"
 	}
-	f := finding.Finding{Object: set.Object, Message: fmt.Sprintf("%d of %d pods are there: %s", len(set.all), set.want, why)}
+	f := finding.Finding{Object: set.Object, Message: fmt.Sprintf("%d of %d pods exist: %s", len(set.all), set.want, why)}
 	lower := strings.ToLower(why)
 	switch {
 	case strings.Contains(lower, "inline volume provided by csidriver"):
@@ -42,15 +42,15 @@ func (w *walk) noPods() bool {
 	case strings.Contains(lower, "serviceaccount") && strings.Contains(lower, "not found"):
 		f.Remedy = "create the service account, or correct serviceAccountName"
 	case strings.Contains(lower, "exceeded quota"):
-		f.Remedy = "raise the quota, or ask for less"
+		f.Remedy = "raise the quota, or request less"
 	case strings.Contains(lower, "violates podsecurity"):
-		f.Remedy = "correct what the words name; Mayfly's csi volumes are allowed at every level"
+		f.Remedy = "correct what the message names; Mayfly's csi volumes are allowed at every level"
 	case set.want == 0 && set.failure == "":
-		f.Level, f.Remedy = finding.Info, "nothing is to be explained before it makes pods"
+		f.Level, f.Remedy = finding.Info, "there is nothing to explain before it creates pods"
 	}
 	w.report.Objects = 1 + len(set.all)
 	if set.worst == nil {
-		w.report.Check("pods", finding.Bad, "there are none")
+		w.report.Check("pods", finding.Bad, "it has none")
 		w.report.Add(finding.CodeNoPods, f)
 		return true
 	}
@@ -68,7 +68,7 @@ func (w nodeLinks) podLink() verdict {
 	}
 	switch {
 	case p.Annotations[corev1.MirrorPodAnnotationKey] != "" && len(w.volumes) > 0:
-		return bad(finding.CodeStatic, finding.Finding{Message: "is a static pod of its node, and kubelet requests no service account tokens for it"}, "%s", detail)
+		return bad(finding.CodeStatic, finding.Finding{Message: "is a static pod of its node, so kubelet requests no service account tokens for it"}, "%s", detail)
 	case p.Status.Phase == corev1.PodSucceeded, p.Status.Phase == corev1.PodFailed:
 		w.report.Add(finding.CodeEnded, finding.Finding{Object: about("Pod", p.Namespace, p.Name), Message: "has ended: " + cmp.Or(p.Status.Message, state)})
 		w.over = "the pod has ended"
@@ -109,21 +109,21 @@ func (w nodeLinks) schedulingLink() verdict {
 	if w.pod.Spec.NodeName != "" {
 		return good("on node %s", w.pod.Spec.NodeName)
 	}
-	why := "the scheduler has said nothing yet"
+	why := "the scheduler has not reported a reason yet"
 	if c := podCondition(w.pod, corev1.PodScheduled); c != nil && c.Status == corev1.ConditionFalse {
 		why = c.Message
 	}
 	f := finding.Finding{Message: "is not scheduled: " + why}
 	switch lower := strings.ToLower(why); {
 	case strings.Contains(lower, "volumes not supported"), strings.Contains(lower, "unsupported volume"):
-		f.Remedy = "such nodes, as those of AWS Fargate and virtual ones, run no DaemonSet, so no CSI driver: have the pod run on a real node"
+		f.Remedy = "such nodes, as those of AWS Fargate and virtual ones, run no DaemonSet, so no CSI driver: let the pod run on a real node"
 	case strings.Contains(lower, "untolerated taint"):
 		tainted := w.tainted()
 		if len(tainted) > 0 {
 			f.Message += fmt.Sprintf(" (%s of %s)", startupTaint, quoted(tainted))
 		}
 		if !w.nodes.known() || len(tainted) > 0 {
-			f.Remedy = "the start-up taint " + startupTaint + " goes when the driver on the node is ready: kubectl get pods -n " + w.driverNamespace() + " -l " + cluster.DriverLabels +
+			f.Remedy = "the start-up taint " + startupTaint + " is removed when the driver on the node is ready: kubectl get pods -n " + w.driverNamespace() + " -l " + cluster.DriverLabels +
 				" -o wide; the chart's startupTaint.remove must be true. For any other taint give the pod a toleration"
 		}
 	}
@@ -162,7 +162,7 @@ func (w nodeLinks) nodeLink() verdict {
 	}
 	n := w.node.value
 	if n == nil {
-		return bad(finding.CodeNodeUnfit, finding.Finding{Object: o, Message: "is no longer in the cluster", Remedy: "delete the pod, so that its controller makes another"}, "%s is gone", name)
+		return bad(finding.CodeNodeUnfit, finding.Finding{Object: o, Message: "is no longer in the cluster", Remedy: "delete the pod, so that its controller creates another"}, "%s does not exist", name)
 	}
 	switch {
 	case n.Labels[corev1.LabelOSStable] == "windows":
@@ -174,7 +174,7 @@ func (w nodeLinks) nodeLink() verdict {
 		if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
 			return bad(finding.CodeNodeUnfit, finding.Finding{
 				Object: o, Message: fmt.Sprintf("has not been ready for %s: %s", duration.HumanDuration(w.now.Sub(c.LastTransitionTime.Time)), c.Message),
-				Remedy: "look at kubelet on that node; nothing is mounted or refreshed there until it is back",
+				Remedy: "check kubelet on that node; until it is ready again, nothing is mounted or refreshed there",
 			}, "%s is not ready", name)
 		}
 	}
@@ -204,8 +204,8 @@ func (w nodeLinks) driverLink() verdict {
 		Remedy: fmt.Sprintf("kubectl describe pod -n %s %s; kubectl logs -n %s %s", shell(p.Namespace), shell(p.Name), shell(p.Namespace), shell(p.Name))}
 	for _, s := range p.Status.ContainerStatuses {
 		if t := s.LastTerminationState.Terminated; t != nil && t.Reason == "OOMKilled" {
-			f.Message += "; it was last ended as OOMKilled"
-			f.Remedy = "raise linux.driver.resources.limits.memory of the chart: it must hold the files of the node's volumes"
+			f.Message += "; its last termination was OOMKilled"
+			f.Remedy = "raise linux.driver.resources.limits.memory of the chart: it includes the files of the node's volumes"
 		}
 	}
 	return bad(finding.CodeDriverNotReady, f, "%s/%s is not ready", p.Namespace, p.Name)
@@ -225,7 +225,7 @@ func (w *walk) readySince() time.Time {
 func (w nodeLinks) noDriver() verdict {
 	f := finding.Finding{
 		Object:  about("Node", "", w.pod.Spec.NodeName),
-		Message: fmt.Sprintf("has no pod of the driver: there is none with the label %s in namespace %s on it", cluster.DriverLabels, w.namespace),
+		Message: fmt.Sprintf("has no pod of the driver: no pod on it in namespace %[2]s has the label %[1]s", cluster.DriverLabels, w.namespace),
 	}
 	switch sets := w.daemonSets.value; {
 	case !w.daemonSets.known():
@@ -233,10 +233,10 @@ func (w nodeLinks) noDriver() verdict {
 		f.Remedy = "install Mayfly's chart, or name its namespace with --driver-namespace"
 	case w.node.value != nil:
 		if why := excluded(&sets[0], w.node.value); why != "" {
-			f.Message += ", for " + why
+			f.Message += ", because " + why
 		}
 	}
-	return bad(finding.CodeDriverAbsent, f, "no pod of it on %s", w.pod.Spec.NodeName)
+	return bad(finding.CodeDriverAbsent, f, "%s has no pod of it", w.pod.Spec.NodeName)
 }
 
 // excluded says what keeps the pods of a DaemonSet off a node; empty if it is neither the node
@@ -245,7 +245,7 @@ func excluded(set *appsv1.DaemonSet, n *corev1.Node) string {
 	spec := &set.Spec.Template.Spec
 	name := "DaemonSet " + set.Namespace + "/" + set.Name
 	if !labels.SelectorFromSet(spec.NodeSelector).Matches(labels.Set(n.Labels)) {
-		return fmt.Sprintf("the nodeSelector of %s, %s, is not of the node", name, labels.Set(spec.NodeSelector))
+		return fmt.Sprintf("the nodeSelector of %s, %s, does not match the node", name, labels.Set(spec.NodeSelector))
 	}
 	for i := range n.Spec.Taints {
 		t := &n.Spec.Taints[i]
@@ -272,12 +272,12 @@ func (w nodeLinks) registrationLink() verdict {
 			}
 		}
 	}
-	f := finding.Finding{Object: o, Message: fmt.Sprintf("has no driver %s, though its pod is ready", w.DriverName)}
+	f := finding.Finding{Object: o, Message: fmt.Sprintf("does not list the driver %s, although its pod is ready", w.DriverName)}
 	if !w.driver.known() {
-		f.Message = fmt.Sprintf("has no driver %s", w.DriverName)
-		f.Remedy = "see whether the driver's pod on that node is there and ready; if it is: " + finding.RuleOf(finding.CodeNotRegistered).Remedy
+		f.Message = fmt.Sprintf("does not list the driver %s", w.DriverName)
+		f.Remedy = "check whether the node has a ready pod of the driver; if it has: " + finding.RuleOf(finding.CodeNotRegistered).Remedy
 	}
-	return bad(finding.CodeNotRegistered, f, "%s has no %s", name, w.DriverName)
+	return bad(finding.CodeNotRegistered, f, "%s does not list %s", name, w.DriverName)
 }
 
 func (w nodeLinks) csiDriverLink() verdict {
@@ -286,7 +286,7 @@ func (w nodeLinks) csiDriverLink() verdict {
 		return w.unknown(o, w.csiDriver.err)
 	}
 	if w.csiDriver.value == nil {
-		return bad(finding.CodeNoCSIDriver, finding.Finding{Object: o, Message: "is not in the cluster, so kubelet mounts no inline volume of it"}, "there is no %s", w.DriverName)
+		return bad(finding.CodeNoCSIDriver, finding.Finding{Object: o, Message: "does not exist, so kubelet mounts no inline volume of it"}, "there is no %s", w.DriverName)
 	}
 	if found := w.findings(o.Kind, o.Name, finding.CodeDriverObject); len(found) > 0 {
 		f := finding.Finding{Object: o, Message: joined(found)}

@@ -39,7 +39,7 @@ func parseTarget(args []string) (target, error) {
 	text := strings.Join(args, "/")
 	kind, name, ok := strings.Cut(text, "/")
 	if !ok || kind == "" || name == "" || strings.Contains(name, "/") {
-		return target{}, fmt.Errorf("%q is no TYPE/NAME: write pod/NAME or deployment/NAME, for instance", text)
+		return target{}, fmt.Errorf("%q is not TYPE/NAME: write for example pod/NAME or deployment/NAME", text)
 	}
 	word, _, _ := strings.Cut(strings.ToLower(kind), ".") // deployments.apps
 	for k, words := range kinds() {
@@ -94,7 +94,7 @@ func (l *look) find(ctx context.Context, t target) (*pods, error) {
 
 // absent explains that the target cannot be read, with the names that are near to its name.
 func (l *look) absent(ctx context.Context, o finding.Object, err error) error {
-	out := fmt.Errorf("looking at %s: %s", o, cluster.Reason(err))
+	out := fmt.Errorf("reading %s: %s", o, cluster.Reason(err))
 	if !apierrors.IsNotFound(err) || o.Kind != "Pod" {
 		return out
 	}
@@ -174,7 +174,7 @@ func (l *look) newestJob(ctx context.Context, o *batchv1.CronJob, set *pods) (*m
 		}
 	}
 	if newest == nil {
-		set.failure = "it has made no Job yet"
+		set.failure = "it has created no Job yet"
 		return nil, nil
 	}
 	return set.job(newest), nil

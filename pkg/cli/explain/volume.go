@@ -25,7 +25,7 @@ func (w volumeLinks) volumeLink(_ context.Context, v *volume) verdict {
 		}
 	}
 	if !w.isUsed(v) {
-		f := finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("volume %q is in the pod, but no container mounts it, and kubelet leaves such a volume out", v.name)}
+		f := finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("volume %q is in the pod, but no container mounts it, and kubelet skips such a volume", v.name)}
 		return bad(finding.CodeUnused, f, "no container mounts %q", v.name)
 	}
 	return good("%q of class %s", v.name, v.class)
@@ -81,7 +81,7 @@ func (w volumeLinks) noClass(ctx context.Context, v *volume) verdict {
 		return bad(finding.CodeNoSuchClass, f, "%s", detail)
 	}
 	slices.Sort(elsewhere)
-	f.Message += fmt.Sprintf(", but in %s, and a pod finds classes of its own namespace alone", strings.Join(elsewhere, ", "))
+	f.Message += fmt.Sprintf(", but in %s, and a pod can use only classes of its own namespace", strings.Join(elsewhere, ", "))
 	f.Remedy = fmt.Sprintf("put the class into namespace %s too", w.pod.Namespace)
 	return bad(finding.CodeElsewhere, f, "%s", detail)
 }
@@ -96,8 +96,8 @@ func (w volumeLinks) providerLink(_ context.Context, v *volume) verdict {
 	name := v.spc.Spec.Provider
 	f := finding.Finding{
 		Object:  about("SecretProviderClass", w.pod.Namespace, v.class),
-		Message: fmt.Sprintf("is of provider %q, which is none of %s, and provider plugins are switched off on the node", name, quoted(builtIn())),
-		Remedy:  "correct spec.provider of the class, or have the operator set " + setting.Name("--provider-volume"),
+		Message: fmt.Sprintf("has provider %q, which is not one of %s, and provider plugins are disabled on the node", name, quoted(builtIn())),
+		Remedy:  "correct spec.provider of the class, or ask the operator to set " + setting.Name("--provider-volume"),
 	}
 	if like := class.Near(name, builtIn()); like != "" {
 		f.Remedy = fmt.Sprintf("did you mean %q?", like)
@@ -105,7 +105,7 @@ func (w volumeLinks) providerLink(_ context.Context, v *volume) verdict {
 	if w.flags != nil && w.flags["provider-volume"] == "" {
 		return bad(finding.CodeNoProvider, f, "%s is not on the node", name)
 	}
-	return verdict{state: finding.Unknown, detail: name + " is a plugin, which answers on the node alone"}
+	return verdict{state: finding.Unknown, detail: name + " is a plugin, which answers only on the node"}
 }
 
 func (w volumeLinks) accountLink(context.Context, *volume) verdict {
@@ -127,7 +127,7 @@ func (w volumeLinks) audienceLink(_ context.Context, v *volume) verdict {
 	case len(found) > 0:
 		return bad(finding.CodeAudience, found[0], "the CSIDriver does not request %q", v.login.Audience)
 	case v.login.Audience == "":
-		return skipped("the class does not tell")
+		return skipped("the class does not name one")
 	case w.csiDriver.value == nil:
 		return verdict{state: finding.Unknown, detail: fmt.Sprintf("%q, and the CSIDriver could not be read", v.login.Audience)}
 	}
@@ -141,19 +141,19 @@ func (w volumeLinks) storeLink(_ context.Context, v *volume) verdict {
 	case v.trouble != nil && v.trouble.row.link == linkStore:
 		return verdict{state: finding.Unknown} // asTold decides
 	case v.past:
-		f := finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("volume %q could not be mounted, and the cause seems mended since: %s", v.name, v.trouble.words)}
+		f := finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("volume %q could not be mounted, but the cause seems to be corrected since: %s", v.name, v.trouble.words)}
 		if v.trouble.row.link == linkRegistration {
 			f.Remedy = "wait: kubelet tries again within 2m2s. The chart's startupTaint keeps pods from new nodes until the driver is ready"
 		}
-		return bad(finding.CodeMended, f, "not asked again yet")
+		return bad(finding.CodeMended, f, "not tried again yet")
 	case v.trouble != nil:
 		return good("%s", strings.TrimSuffix(where, ", "))
 	case v.isReady():
-		return good("%sthe last look succeeded", where)
+		return good("%sthe last refresh succeeded", where)
 	case w.passed() != nil && v.status == nil:
 		return verdict{state: finding.Unknown, detail: strings.TrimSuffix(where, ", ")}
 	case v.status != nil:
-		return good("%sthe last look succeeded", where)
+		return good("%sthe last refresh succeeded", where)
 	}
 	for i := range w.events.value {
 		if e := &w.events.value[i]; e.Reason == names.StoreSlow && w.isAbout(e, v) {
@@ -163,7 +163,7 @@ func (w volumeLinks) storeLink(_ context.Context, v *volume) verdict {
 			}, "has not answered")
 		}
 	}
-	f := finding.Finding{Message: fmt.Sprintf("volume %q is not mounted, and nothing says why: kubelet may not have tried yet, or its Events are older than an hour", v.name)}
+	f := finding.Finding{Message: fmt.Sprintf("volume %q is not mounted, and no status or Event says why: kubelet may not have tried yet, or its Events have expired", v.name)}
 	if !w.events.known() && w.events.asked {
 		w.unknown(about("Event", w.pod.Namespace, w.pod.Name), w.events.err)
 	}
@@ -199,9 +199,9 @@ func (w volumeLinks) filesLink(_ context.Context, v *volume) verdict {
 		}
 		w.report.Add(finding.CodeNoStatus, finding.Finding{
 			Object:  about("Pod", w.pod.Namespace, w.pod.Name),
-			Message: fmt.Sprintf("volume %q is mounted, and no SecretProviderClassPodStatus tells what it holds", v.name),
+			Message: fmt.Sprintf("volume %q is mounted, but has no SecretProviderClassPodStatus", v.name),
 		})
-		return verdict{state: finding.Unknown, detail: "no status tells of them"}
+		return verdict{state: finding.Unknown, detail: "they have no status"}
 	}
 	n := len(v.status.Status.Objects)
 	if n == 1 {

@@ -228,7 +228,7 @@ func (w *walk) link(v *volume, title string, look func() verdict) {
 		shown = fmt.Sprintf("volume %q: %s", v.name, title)
 	}
 	if w.broken || w.over != "" {
-		w.report.Check(shown, finding.Skipped, cmp.Or(w.over, "a link before it is broken"))
+		w.report.Check(shown, finding.Skipped, cmp.Or(w.over, "an earlier check failed"))
 		return
 	}
 	out := look()

@@ -5,6 +5,6 @@ const CodeNotSeen = "MF090"
 
 func clusterRules() []Rule {
 	return []Rule{
-		{CodeNotSeen, Warning, "the command could not read an object", "ask for the right that is named, or run it as a user who has it"},
+		{CodeNotSeen, Warning, "the command could not read an object", "get the right in the message, or run the command as a user who has it"},
 	}
 }

@@ -18,16 +18,16 @@ const (
 // policyRules have the codes MF300 to MF399.
 func policyRules() []Rule {
 	return []Rule{
-		{CodePolicyNoAccount, Warning, "the service accounts of a role are not known", "name them with --serviceaccount, or give the files of the pods too"},
+		{CodePolicyNoAccount, Warning, "the service accounts of a role are not known", "name them with --serviceaccount, or pass the files of the pods too"},
 		{CodePolicyInexact, Warning, "a policy cannot name a path exactly", "store the secret at another path"},
-		{CodePolicyMoreAccounts, Warning, "a role lets in more service accounts than mount the classes", "give the classes of each namespace a role of their own"},
-		{CodePolicyAudience, Error, "a role cannot have the audience", "give the classes of a role one audience"},
+		{CodePolicyMoreAccounts, Warning, "a role accepts more service accounts than mount the classes", "give the classes of each namespace a role of their own"},
+		{CodePolicyAudience, Error, "a role cannot have the audience", "give the classes of a role the same audience"},
 		{CodePolicyOther, Info, "there is no policy for the class's provider", "see the provider's own documentation"},
-		{CodePolicyRefused, Error, "the driver refuses the class, so it needs nothing", "run kubectl mayfly lint, and correct the field that is named"},
+		{CodePolicyRefused, Error, "the driver refuses the class, so it needs nothing", "run kubectl mayfly lint, and correct the field in its message"},
 		{CodePolicyNoRole, Error, "the store has no such role", "create the role: kubectl mayfly policy -o commands prints how"},
-		{CodePolicyNotBound, Error, "the role does not let a pod in", "write the role again: kubectl mayfly policy -o commands prints how"},
+		{CodePolicyNotBound, Error, "the role does not accept a pod", "write the role again: kubectl mayfly policy -o commands prints how"},
 		{CodePolicyMissing, Error, "a right is missing", "write the policy again: kubectl mayfly policy -o commands prints how"},
-		{CodePolicyWide, Warning, "a policy grants more than the classes need", "take it out of the policy, unless something else logs in with the role"},
-		{CodePolicyWideRole, Warning, "a role lets in more than the classes need", "name the service accounts, their namespaces and the audience in the role"},
+		{CodePolicyWide, Warning, "a policy grants more than the classes need", "remove it from the policy, unless something else logs in with the role"},
+		{CodePolicyWideRole, Warning, "a role accepts more than the classes need", "name the service accounts, their namespaces and the audience in the role"},
 	}
 }

@@ -14,10 +14,10 @@ const (
 func whoRules() []Rule {
 	return []Rule{
 		{CodeEveryone, Error, "everyone may reach the class", "bind the role to those who need it"},
-		{CodeClassGone, Error, "the class is not there", "correct the name, or the namespace with -n"},
-		{CodeTrailLines, Warning, "lines of the audit trail cannot be used", "look at the lines, and at who may write to that place"},
-		{CodeTrailGaps, Warning, "the audit trail has gaps", "look into the store's own audit log for that time"},
-		{CodeNoTrail, Warning, "there is no audit trail to read", "set audit.path of the chart to \"-\", or give the nodes' files with --audit"},
-		{CodeTrailChain, Warning, "lines of the audit trail were changed, moved or taken out", "run mayfly-node audit verify on the files, and look at who may write to that place"},
+		{CodeClassGone, Error, "the class does not exist here", "correct the name, or the namespace with -n"},
+		{CodeTrailLines, Warning, "lines of the audit trail cannot be used", "check the lines, and who may write to that file"},
+		{CodeTrailGaps, Warning, "the audit trail has gaps", "read the store's own audit log for that time"},
+		{CodeNoTrail, Warning, "there is no audit trail to read", "set audit.path of the chart to \"-\", or pass the nodes' files with --audit"},
+		{CodeTrailChain, Warning, "lines of the audit trail were changed, moved or removed", "run mayfly-node audit verify on the files, and check who may write to them"},
 	}
 }

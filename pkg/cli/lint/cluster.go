@@ -86,5 +86,5 @@ func (l *linter) among() string {
 	if l.cluster {
 		return "in the cluster"
 	}
-	return "among these files"
+	return "in these files"
 }

@@ -165,7 +165,7 @@ func (u user) String() string {
 
 func (f file) whose() string {
 	if f.Owner.IsZero() {
-		return ", which root alone may read"
+		return ", which only root may read"
 	}
 	return " of " + f.ids() + ", which it may not read"
 }
@@ -191,7 +191,7 @@ func (l *linter) namespaced(o *manifest.Object, spec *yaml.Node, m *mounted, csi
 		for _, id := range []*uint32{f.Owner.UID, f.Owner.GID} {
 			if id != nil && *id >= mappedIDs {
 				l.at(o, o.Line(csi), finding.CodeUserNamespace, finding.Finding{
-					Message: fmt.Sprintf("the pod has hostUsers: false, and file %q of class %q has %s: its user namespace has the ids 0 to %d alone", params.Clip(f.name), m.class, f.ids(), mappedIDs-1),
+					Message: fmt.Sprintf("the pod has hostUsers: false, and file %q of class %q has %s: its user namespace has only the ids 0 to %d", params.Clip(f.name), m.class, f.ids(), mappedIDs-1),
 				})
 				break
 			}

@@ -51,7 +51,7 @@ flags: it assumes that a class without an address uses the operator's.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&l.namespace, "namespace", "n", "", "the namespace of objects that name none")
+	flags.StringVarP(&l.namespace, "namespace", "n", "", "the namespace of objects without one")
 	flags.StringVar(&l.driver, "driver-name", defaultDriver, "the name of the CSIDriver object of Mayfly")
 	return cmd
 }

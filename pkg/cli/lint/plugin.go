@@ -52,7 +52,7 @@ func (l *linter) plugin(c *linted, parsed *class.Class) {
 			return
 		}
 	}
-	f := finding.Finding{Message: fmt.Sprintf("spec.provider: %q is no provider of Mayfly's own, so its parameters are not looked at", parsed.Provider)}
+	f := finding.Finding{Message: fmt.Sprintf("spec.provider: %q is not built into Mayfly, so its parameters are not checked", parsed.Provider)}
 	if like := class.Near(parsed.Provider, names); like != "" {
 		f.Level, f.Remedy = finding.Warning, fmt.Sprintf("did you mean %q?", like)
 	}
@@ -61,7 +61,7 @@ func (l *linter) plugin(c *linted, parsed *class.Class) {
 
 func (l *linter) parameters(c *linted, parsed *class.Class, p known) {
 	l.at(c.Object, c.locate("spec.provider", ""), finding.CodePlugin, finding.Finding{
-		Message: fmt.Sprintf("spec.provider: %q is a plugin, so its parameters are looked at for their names alone", parsed.Provider),
+		Message: fmt.Sprintf("spec.provider: %q is a plugin, so only the names of its parameters are checked", parsed.Provider),
 	})
 	say := func(where, message, remedy string) {
 		l.at(c.Object, c.locate(where, ""), finding.CodePlugin, finding.Finding{Level: finding.Warning, Message: where + message, Remedy: remedy})
@@ -87,7 +87,7 @@ func (l *linter) parameters(c *linted, parsed *class.Class, p known) {
 	}
 	var list yaml.Node
 	if err := yaml.Unmarshal([]byte(parsed.Parameters[p.list]), &list); err != nil && class.CheckYAML([]byte(parsed.Parameters[p.list]), maxList) == nil {
-		say(parameterField+p.list, ": is no YAML: "+err.Error(), "correct the YAML")
+		say(parameterField+p.list, ": is not YAML: "+err.Error(), "correct the YAML")
 	}
 }
 

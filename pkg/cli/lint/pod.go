@@ -82,7 +82,7 @@ func (l *linter) volume(o *manifest.Object, name string, csi *yaml.Node) mounted
 		}
 		others = append(others, e.Key)
 		l.at(o, o.Line(e.Where), finding.CodeAttribute, finding.Finding{
-			Message: fmt.Sprintf("volume %q has the attribute %q, which the driver ignores: it takes everything but the class's name from the class", name, e.Key),
+			Message: fmt.Sprintf("volume %q has the attribute %q, which the driver ignores: it reads everything but the class's name from the class", name, e.Key),
 		})
 	}
 	if m.class == "" {
@@ -113,7 +113,7 @@ func (l *linter) lookUp(o *manifest.Object, line int, m mounted) *linted {
 	}
 	if len(elsewhere) > 0 {
 		l.at(o, line, finding.CodeElsewhere, finding.Finding{
-			Message: fmt.Sprintf("volume %q names the class %q, which is in namespace %s, and a pod finds classes of its own namespace alone", m.name, m.class, strings.Join(elsewhere, ", ")),
+			Message: fmt.Sprintf("volume %q names the class %q, which is in namespace %s, and a pod can use only classes of its own namespace", m.name, m.class, strings.Join(elsewhere, ", ")),
 			Remedy:  fmt.Sprintf("put the class into namespace %s too", o.Namespace),
 		})
 		return nil
@@ -142,7 +142,7 @@ func (l *linter) mounts(o *manifest.Object, c container, volumes []mounted) {
 			for _, key := range []string{"subPath", "subPathExpr"} {
 				if v := o.Get(n, key); v != nil && o.Text(n, key) != "" {
 					l.at(o, o.Line(v), finding.CodeSubPath, finding.Finding{
-						Message: fmt.Sprintf("container %q mounts volume %q with %s, and such a mount keeps the first content for good", c.name, m.volume, key),
+						Message: fmt.Sprintf("container %q mounts volume %q with %s, and such a mount never shows a rotation", c.name, m.volume, key),
 					})
 				}
 			}
@@ -156,7 +156,7 @@ func (l *linter) mounts(o *manifest.Object, c container, volumes []mounted) {
 				l.at(o, m.line, finding.CodeCollide, finding.Finding{Message: fmt.Sprintf("container %q mounts volumes %q and %q both at %s", c.name, b.volume, m.volume, m.path)})
 			case ours(b.volume) && strings.HasPrefix(m.path, b.path+"/"), ours(m.volume) && strings.HasPrefix(b.path, m.path+"/"):
 				l.at(o, m.line, finding.CodeCollide, finding.Finding{Level: finding.Warning,
-					Message: fmt.Sprintf("container %q mounts volumes %q at %s and %q at %s: no directory can be made inside of the driver's volume, which is read-only", c.name, b.volume, b.path, m.volume, m.path)})
+					Message: fmt.Sprintf("container %q mounts volumes %q at %s and %q at %s: no directory can be created in the driver's volume, which is read-only", c.name, b.volume, b.path, m.volume, m.path)})
 			}
 		}
 		before = append(before, m)
@@ -170,10 +170,10 @@ func (l *linter) ofClass(mounted bool) finding.Finding {
 	case l.operator != nil && !l.operator.SyncSecrets:
 		return finding.Finding{Message: "the driver of this cluster writes no Secrets"}
 	case !mounted:
-		return finding.Finding{Message: "no volume of this pod mounts the class, so nothing makes the Secret before it starts", Remedy: "mount the class in the pod"}
+		return finding.Finding{Message: "no volume of this pod mounts the class, so nothing creates the Secret before it starts", Remedy: "mount the class in the pod"}
 	case l.operator == nil:
 		return finding.Finding{
-			Level: finding.Info, Message: "the driver writes it where the operator has switched that on",
+			Level: finding.Info, Message: "the driver writes it if the operator enabled that",
 			Remedy: "check that the chart's syncSecret has the Secret or its namespace",
 		}
 	}
@@ -198,9 +198,9 @@ func (l *linter) variables(o *manifest.Object, c container, volumes []mounted) {
 			}
 			return
 		}
-		known := ", which is not among these files, and which no class that the pod mounts makes"
+		known := ", which is not in these files, and not in a class that the pod mounts"
 		if l.cluster {
-			known = ", which no class that the pod mounts makes"
+			known = ", which is not in a class that the pod mounts"
 		}
 		if optional, _ := strconv.ParseBool(o.Text(ref, "optional")); len(volumes) > 0 && !optional {
 			l.at(o, o.Line(ref), finding.CodeEnv, finding.Finding{
@@ -244,7 +244,7 @@ func (l *linter) csiDriver(o *manifest.Object) {
 		bad([]string{"spec", "volumeLifecycleModes"}, "has no Ephemeral, so kubelet mounts no inline volume")
 	}
 	if attach := o.Text(o.Node, "spec", "attachRequired"); attach != "false" {
-		bad([]string{"spec", "attachRequired"}, "is not false, so pods wait for an attachment that nobody makes")
+		bad([]string{"spec", "attachRequired"}, "is not false, so pods wait for an attachment that is never made")
 	}
 }
 
@@ -275,7 +275,7 @@ func (l *linter) audiences() {
 			Remedy:  fmt.Sprintf("add {audience: %q} to spec.tokenRequests of the CSIDriver (the chart's tokenRequests)", c.login.Audience),
 		}
 		if like := class.Near(c.login.Audience, requested); like != "" {
-			f.Remedy = fmt.Sprintf("did you mean audience %q? Else %s", like, f.Remedy)
+			f.Remedy = fmt.Sprintf("did you mean audience %q? Otherwise %s", like, f.Remedy)
 		}
 		l.at(c.Object, c.locate("spec.parameters.audience", ""), finding.CodeAudience, f)
 	}

@@ -173,7 +173,7 @@ func (s *Source) document(name string, d class.Document) {
 		line, message := Place(err)
 		f := finding.Finding{File: name, Line: max(line, d.Before+1), Message: message}
 		if strings.Contains(string(d.Text), "{{") {
-			f.Level, f.Remedy = finding.Warning, "this looks like a template: give lint what helm template renders"
+			f.Level, f.Remedy = finding.Warning, "this looks like a template: lint the output of helm template"
 		}
 		s.Report.Add(finding.CodeUnreadable, f)
 	}

@@ -44,7 +44,7 @@ const (
 // Why a node does not answer.
 var (
 	ErrNoDriver = errors.New("no pod of the driver runs there")
-	ErrOff      = errors.New("the driver's status is switched off (--status-address=off, the chart's status.address)")
+	ErrOff      = errors.New("the driver's status is off (--status-address=off, the chart's status.address)")
 )
 
 // Nodes are the drivers of a cluster.
@@ -177,7 +177,7 @@ func (n *Nodes) Status(ctx context.Context, node string, q Query) (statusz.Statu
 			return all, err
 		}
 		if page.APIVersion != statusz.APIVersion || page.Kind != statusz.Kind {
-			return all, fmt.Errorf("it answers apiVersion %q and kind %q, and this reads %s %s: take a kubectl-mayfly of the driver's version",
+			return all, fmt.Errorf("it answers apiVersion %q and kind %q, and this command reads %s %s: use a kubectl-mayfly of the driver's version",
 				printable.Text(page.APIVersion, 100), printable.Text(page.Kind, 100), statusz.APIVersion, statusz.Kind)
 		}
 		volumes := append(all.Volumes, page.Volumes...)
@@ -221,7 +221,7 @@ func (n *Nodes) exchange(ctx context.Context, node, method, path string, values 
 			select {
 			case <-time.After(busyPause):
 			case <-ctx.Done():
-				return errors.New("asking the driver: it answers others")
+				return errors.New("asking the driver: it answers for another driver name")
 			}
 		case code != http.StatusOK:
 			return fmt.Errorf("the driver answers %d: %s", code, printable.Text(strings.TrimSpace(string(body)), 300))
@@ -295,7 +295,7 @@ func statusPort(pod *corev1.Pod) (int, error) {
 			return port, nil
 		}
 	}
-	return 0, fmt.Errorf("the driver's --status-address is %q, and its port cannot be read", printable.Text(addr, 100))
+	return 0, fmt.Errorf("the driver's --status-address is %q, which has no port", printable.Text(addr, 100))
 }
 
 func request(ctx context.Context, f *forward, method, path string, values url.Values) (code int, body []byte, err error) {

@@ -164,7 +164,7 @@ func Look(ctx context.Context, c *cluster.Client, report *finding.Report) Settin
 	case err != nil:
 		cluster.NotSeen(report, about, err)
 	case !found:
-		cluster.NotSeen(report, about, errors.New("there is none of the driver, so its flags are not known: name its namespace with --driver-namespace"))
+		cluster.NotSeen(report, about, errors.New("the namespace has none of the driver, so its flags are unknown: pass its namespace with --driver-namespace"))
 	case len(s.Hidden) > 0:
 		cluster.NotSeen(report, about, fmt.Errorf("the manifest does not show the values of the variables %s", strings.Join(s.Hidden, ", ")))
 	}

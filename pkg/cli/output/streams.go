@@ -47,7 +47,7 @@ type Flags struct {
 func (f *Flags) Bind(flags *pflag.FlagSet) {
 	flags.StringVarP(&f.Format, "output", "o", Text, "what to print: "+strings.Join(reports(), ", ")+", or what the command adds")
 	flags.StringVar(&f.Color, "color", "auto", "colour in text: auto (on a terminal, unless NO_COLOR is set or TERM is dumb), always, never")
-	flags.StringVar(&f.FailOn, "fail-on", string(finding.Error), "the lowest level that makes the exit code 1: error, warning, info")
+	flags.StringVar(&f.FailOn, "fail-on", string(finding.Error), "the lowest level for exit code 1: error, warning, info")
 }
 
 // Check refuses invalid flags before any work is done. A command may have formats of its own

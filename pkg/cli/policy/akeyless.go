@@ -84,7 +84,7 @@ func (c *command) compareAccount(want access.Rules, a access.Account, roles []ak
 	about := access.ObjectOf(want.Classes[0])
 	if len(roles) == 0 {
 		c.report.Check("roles of "+a.String(), finding.Bad, "there is none")
-		c.report.Add(finding.CodePolicyNoRole, finding.Finding{Object: about, Message: fmt.Sprintf("no role is tied to access ID %s for service account %s", want.AccessID, a)})
+		c.report.Add(finding.CodePolicyNoRole, finding.Finding{Object: about, Message: fmt.Sprintf("no role is associated with access ID %s for service account %s", want.AccessID, a)})
 		return
 	}
 	for _, item := range want.Items {
@@ -133,13 +133,13 @@ func (c *command) wideAkeyless(want access.Rules, about finding.Object, roles []
 			switch {
 			case len(more) == 0 && (!access.IsWildcard(rule.Path) || len(paths) == 0):
 			case len(paths) == 0:
-				c.report.Add(finding.CodePolicyWide, finding.Finding{Object: about, Message: what + ", which none of the classes needs"})
+				c.report.Add(finding.CodePolicyWide, finding.Finding{Object: about, Message: what + ", which no class needs"})
 			case len(more) > 0:
 				c.report.Add(finding.CodePolicyWide, finding.Finding{Object: about, Message: what + ", and the classes do not need " + strings.Join(more, ", ") + " there"})
 			default:
 				c.report.Add(finding.CodePolicyWide, finding.Finding{
 					Object: about, Level: finding.Info, Message: what + ", and the classes need it on " + strings.Join(paths, ", ") + " alone",
-					Remedy: "write the items themselves, unless more classes of this role are to come",
+					Remedy: "list the items themselves, unless you plan more classes of this role",
 				})
 			}
 		}
@@ -212,7 +212,7 @@ func post(ctx context.Context, gateway, path string, body map[string]any, into a
 		return fmt.Errorf("%s answered %d: %s", gateway, resp.StatusCode, said.Error)
 	}
 	if err := json.Unmarshal(data, into); err != nil {
-		return fmt.Errorf("the answer of %s is not Akeyless' JSON", gateway)
+		return fmt.Errorf("the response of %s is not Akeyless' JSON", gateway)
 	}
 	return nil
 }

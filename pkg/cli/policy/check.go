@@ -104,10 +104,10 @@ func (k *checked) checkKubernetes() {
 	selector := text(k.data, "bound_service_account_namespace_selector")
 	for _, a := range k.grant.Accounts {
 		if !anyGlob(names, a.Name) {
-			k.notBound("does not let in service account %s: bound_service_account_names is %q", a, names)
+			k.notBound("does not accept service account %s: bound_service_account_names is %q", a, names)
 		}
 		if !anyGlob(namespaces, a.Namespace) && selector == "" {
-			k.notBound("does not let in service account %s: bound_service_account_namespaces is %q", a, namespaces)
+			k.notBound("does not accept service account %s: bound_service_account_namespaces is %q", a, namespaces)
 		}
 	}
 	has := func(a access.Account, name bool) string {
@@ -132,9 +132,9 @@ func (k *checked) checkAudience(bound []string) {
 	case len(bound) == 0 && k.grant.Method == access.JWT:
 		k.notBound("has no bound_audiences, so it refuses tokens that have one")
 	case len(bound) == 0:
-		k.wideRole("has no audience, so a token for any other service that verifies with Vault's own is taken too")
+		k.wideRole("has no audience, so it also accepts tokens for other services")
 	case want != "" && !slices.Contains(bound, want):
-		k.notBound("wants audience %q, and the classes log in with %q", bound, want)
+		k.notBound("requires audience %q, and the classes log in with %q", bound, want)
 	}
 }
 
@@ -149,13 +149,13 @@ func (k *checked) checkJWT() {
 			"sub": "system:serviceaccount:" + a.Namespace + ":" + a.Name, "/kubernetes.io/namespace": a.Namespace, "/kubernetes.io/serviceaccount/name": a.Name,
 		}
 		if subject != "" && subject != known["sub"] {
-			k.notBound("does not let in service account %s: bound_subject is %q", a, subject)
+			k.notBound("does not accept service account %s: bound_subject is %q", a, subject)
 		}
 		for claim := range claims {
 			want := words(claims, claim)
 			have, judged := known[claim]
 			if judged && !slices.Contains(want, have) && !(glob && anyGlob(want, have)) {
-				k.notBound("does not let in service account %s: bound_claims of %q is %q", a, claim, want)
+				k.notBound("does not accept service account %s: bound_claims of %q is %q", a, claim, want)
 			}
 		}
 	}
@@ -164,7 +164,7 @@ func (k *checked) checkJWT() {
 		bound = bound || len(words(claims, claim)) > 0
 	}
 	if !bound {
-		k.wideRole("binds neither a subject nor a claim of the service account, so every token of the issuer for its audience is let in")
+		k.wideRole("binds neither a subject nor a claim of the service account, so it accepts every token of the issuer for its audience")
 	}
 	k.checkAudience(words(k.data, "bound_audiences"))
 }
@@ -197,13 +197,13 @@ func (k *checked) readPolicies(ctx context.Context) {
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
 		if name == "root" {
-			k.add(finding.CodePolicyWide, finding.Finding{Level: finding.Error, Message: k.rolePath() + " gives the policy root, which may do everything"})
+			k.add(finding.CodePolicyWide, finding.Finding{Level: finding.Error, Message: k.rolePath() + " has the policy root, which may do everything"})
 			k.unseen = true
 			continue
 		}
 		data, err := k.store.read(ctx, "sys/policies/acl/"+name)
 		if err == nil && data == nil {
-			k.add(finding.CodePolicyMissing, finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("%s gives the policy %q, which does not exist", k.rolePath(), name)})
+			k.add(finding.CodePolicyMissing, finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("%s has the policy %q, which does not exist", k.rolePath(), name)})
 			continue
 		}
 		var rules []access.Held
@@ -257,12 +257,12 @@ func (k *checked) checkRight(r access.Rule) {
 		k.report.Check(title, finding.Skipped, "not granted, and not needed: a refresh reads the secret")
 		return
 	case r.Purpose == vault.Public:
-		k.report.Check(title, finding.Skipped, "not granted, and not needed of the engine that the path looks like")
+		k.report.Check(title, finding.Skipped, "not granted, and not needed for the engine that the path looks like")
 		return
 	case k.unseen || open:
-		k.report.Check(title, finding.Unknown, "it may be in a policy that could not be judged")
+		k.report.Check(title, finding.Unknown, "it may be in a policy that could not be checked")
 		if open {
-			k.add(finding.CodeNotSeen, finding.Finding{Message: "a policy has a template that is not filled in here, so whether it grants " + title + " is not known", Remedy: "run kubectl mayfly try"})
+			k.add(finding.CodeNotSeen, finding.Finding{Message: "a policy has a template whose value is unknown here, so whether it grants " + title + " is not known", Remedy: "run kubectl mayfly try"})
 		}
 		return
 	}
@@ -271,7 +271,7 @@ func (k *checked) checkRight(r access.Rule) {
 	if r.Purpose != vault.Serve {
 		f.Level = finding.Warning
 		f.Message += ", so " + without(r.Purpose)
-		f.Remedy = "leave the default policy to the role, or add the path to a policy of it"
+		f.Remedy = "keep the role's default policy, or add the path to a policy of the role"
 	}
 	k.add(finding.CodePolicyMissing, f)
 }
@@ -279,9 +279,9 @@ func (k *checked) checkRight(r access.Rule) {
 // without is the effect of a missing right that a pod can start without.
 func without(p vault.Purpose) string {
 	if p == vault.Lease {
-		return "leases are replaced where they could be renewed"
+		return "leases are replaced instead of renewed"
 	}
-	return "the Vault token is replaced where it could be renewed, and lives on when the pod is gone"
+	return "the Vault token is replaced instead of renewed, and remains valid after the pod is deleted"
 }
 
 // checkRules reports rules that grant what no class needs.
@@ -317,13 +317,13 @@ func (k *checked) checkRule(rules []access.Held, h access.Held) {
 	}
 	switch {
 	case len(paths) == 0:
-		k.add(finding.CodePolicyWide, finding.Finding{Message: what(h.Capabilities) + ", which none of the classes needs"})
+		k.add(finding.CodePolicyWide, finding.Finding{Message: what(h.Capabilities) + ", which no class needs"})
 	case len(more) > 0:
 		k.add(finding.CodePolicyWide, finding.Finding{Message: what(more) + ", and the classes need " + strings.Join(needed, ", ") + " alone there"})
 	case access.IsWildcard(h.Path) && !slices.Contains(paths, h.Path):
 		k.add(finding.CodePolicyWide, finding.Finding{
 			Level: finding.Info, Message: what(h.Capabilities) + ", and the classes need it on " + strings.Join(paths, ", ") + " alone",
-			Remedy: "write the paths themselves, unless more classes of this role are to come",
+			Remedy: "list the paths themselves, unless you plan more classes of this role",
 		})
 	}
 }

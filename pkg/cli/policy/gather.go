@@ -215,7 +215,7 @@ func (c *command) needs(in *input, j *judges) (vaults []access.Asked, gateways [
 			c.noAccount(ref, in, need)
 		default:
 			c.report.Add(finding.CodePolicyOther, finding.Finding{
-				Object: access.ObjectOf(ref), Message: fmt.Sprintf("its provider %q is a plugin, which logs in and reads by rules of its own", parsed.Provider),
+				Object: access.ObjectOf(ref), Message: fmt.Sprintf("its provider %q is a plugin, whose rights Mayfly does not know", parsed.Provider),
 			})
 		}
 	}
@@ -227,11 +227,11 @@ func (c *command) noAccount(ref class.Ref, in *input, need akeyless.Need) {
 	case !need.Claims:
 		c.report.Add(finding.CodePolicyOther, finding.Finding{
 			Object:  access.ObjectOf(ref),
-			Message: fmt.Sprintf("access type %s is not the pod's service account, so a role cannot be tied to one", need.AccessType),
+			Message: fmt.Sprintf("access type %s does not log in as the pod's service account, so a role cannot be bound to one", need.AccessType),
 			Remedy:  "use the access type k8s or jwt",
 		})
 	case len(in.accounts[ref]) == 0:
-		c.report.Add(finding.CodePolicyNoAccount, finding.Finding{Object: access.ObjectOf(ref), Message: "no pod that mounts it is known, so the role is tied to no service account"})
+		c.report.Add(finding.CodePolicyNoAccount, finding.Finding{Object: access.ObjectOf(ref), Message: "no pod that mounts it was found, so the role is not bound to a service account"})
 	}
 }
 

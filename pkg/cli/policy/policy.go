@@ -48,8 +48,8 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{streams: s, flags: o, report: &finding.Report{}}
 	cmd := &cobra.Command{
 		Use:   "policy CLASS...|--all|-f FILE|DIR|-",
-		Short: "Print the least policy and role that classes need of their store",
-		Long: `Print the least policy and role that classes need of their store.
+		Short: "Print the least policy and role that classes need in their store",
+		Long: `Print the least policy and role that classes need in their store.
 
 In a cluster it uses the named classes, or all classes of a namespace, and the
 service accounts of the pods that mount them. With -f it uses the classes in files,
@@ -76,21 +76,21 @@ missing, and what is granted but not needed by these classes.`,
 	}
 	flags := cmd.Flags()
 	c.cluster.Bind(flags)
-	flags.StringArrayVarP(&c.files, "filename", "f", nil, "take classes and pods from a file, a directory or - (may be repeated)")
-	flags.BoolVar(&c.all, "all", false, "take every class of the namespace")
-	flags.BoolVarP(&c.everyNS, "all-namespaces", "A", false, "with --all, take the classes of every namespace")
-	flags.BoolVar(&c.check, "check", false, "compare with what the store has")
+	flags.StringArrayVarP(&c.files, "filename", "f", nil, "read classes and pods from a file, a directory or - (may be repeated)")
+	flags.BoolVar(&c.all, "all", false, "use every class of the namespace")
+	flags.BoolVarP(&c.everyNS, "all-namespaces", "A", false, "with --all, use the classes of every namespace")
+	flags.BoolVar(&c.check, "check", false, "compare with the store's roles and policies")
 	flags.StringArrayVar(&c.accounts, "serviceaccount", nil, "a service account that mounts the classes, as NAME or NAMESPACE/NAME, in place of those of the pods (may be repeated)")
-	flags.StringVar(&c.options.Method, "auth-method", "", "the kind of the auth method: kubernetes or jwt (default jwt where its path has jwt in it, else kubernetes)")
+	flags.StringVar(&c.options.Method, "auth-method", "", "the kind of the auth method: kubernetes or jwt (default jwt if its path contains jwt, else kubernetes)")
 	flags.BoolVar(&c.options.NoDefaultPolicy, "no-default-policy", false, "plan for tokens without Vault's default policy")
-	flags.BoolVar(&c.options.Versions, "versions", false, "also let the driver see the versions of KV version 2 secrets, so that a refresh moves no secret that is the same")
+	flags.BoolVar(&c.options.Versions, "versions", false, "also let the driver read the versions of KV version 2 secrets, so that a refresh does not read an unchanged secret")
 	flags.StringVar(&c.options.APIAudience, "api-audience", "", "the API server's own audience, for classes with audience: apiserver")
-	flags.StringVar(&c.address, "vault-addr", "", "the server of classes that name none (default the driver's, where its DaemonSet may be read)")
-	flags.StringVar(&c.namespace, "vault-namespace", "", "the Vault namespace of classes that name none (default the driver's)")
-	flags.StringVar(&c.mount, "vault-mount", "", "the auth method of classes that name none (default the driver's, else kubernetes)")
-	flags.StringVar(&c.audience, "vault-audience", "", "the audience of classes that name none (default the driver's, else the provider's name)")
-	flags.StringVar(&c.gateway, "akeyless-gateway-url", "", "the gateway of classes that name none (default the driver's)")
-	flags.StringVar(&c.caCert, "store-ca-cert", "", "with --check, a PEM file of the authority of the server's certificate (default $VAULT_CACERT)")
+	flags.StringVar(&c.address, "vault-addr", "", "the server of classes without one (default the driver's, if you may read its DaemonSet)")
+	flags.StringVar(&c.namespace, "vault-namespace", "", "the Vault namespace of classes without one (default the driver's)")
+	flags.StringVar(&c.mount, "vault-mount", "", "the auth method of classes without one (default the driver's, else kubernetes)")
+	flags.StringVar(&c.audience, "vault-audience", "", "the audience of classes without one (default the driver's, else the provider's name)")
+	flags.StringVar(&c.gateway, "akeyless-gateway-url", "", "the gateway of classes without one (default the driver's)")
+	flags.StringVar(&c.caCert, "store-ca-cert", "", "with --check, a PEM file of the CA of the server's certificate (default $VAULT_CACERT)")
 	return cmd
 }
 
@@ -129,9 +129,9 @@ func (c *command) checkFlags(args []string) error {
 	}
 	switch {
 	case len(c.files) == 0 && len(args) == 0 && !c.all:
-		return errors.New("name classes, or give --all or --filename")
+		return errors.New("name classes, or pass --all or --filename")
 	case len(c.files) > 0 && c.all, len(args) > 0 && c.all:
-		return errors.New("--all goes with neither names nor --filename")
+		return errors.New("--all: cannot be combined with names or --filename")
 	case c.everyNS && !c.all:
 		return errors.New("--all-namespaces needs --all")
 	case !slices.Contains([]string{"", access.Kubernetes, access.JWT}, c.options.Method):

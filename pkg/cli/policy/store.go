@@ -33,7 +33,7 @@ func (c *command) newStore(g access.Grant) (*store, error) {
 		config.Address = g.Address
 	}
 	if config.Address == "" {
-		return nil, errors.New("no server is known: set VAULT_ADDR")
+		return nil, errors.New("there is no server address: set VAULT_ADDR")
 	}
 	if c.caCert != "" {
 		if err := config.ConfigureTLS(&api.TLSConfig{CACert: c.caCert}); err != nil {

@@ -48,7 +48,7 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{output: o, streams: s}
 	cmd := &cobra.Command{
 		Use:   "refresh CLASS|pod/NAME",
-		Short: "Have the volumes of a class or a pod refreshed now",
+		Short: "Refresh the volumes of a class or a pod now",
 		Long: `Refresh the volumes of a class or a pod now, and report the results.
 
 For a class it sets the annotation ` + Annotation + `, because the
@@ -198,11 +198,11 @@ func (w *work) pod(ctx context.Context, name string) error {
 		node = pod.Spec.NodeName
 	}
 	if w.lister.Nodes() == nil {
-		return errors.New("the driver's pods cannot be found, and only the one on the pod's node can refresh one pod: kubectl mayfly refresh CLASS has all pods of a class refreshed, by an edit of the class")
+		return errors.New("the driver's pods cannot be found, and only the one on the pod's node can refresh one pod: kubectl mayfly refresh CLASS refreshes all pods of a class, by an edit of the class")
 	}
 	answer, err := w.lister.Nodes().Refresh(ctx, node, w.client.Namespace, name)
 	if err != nil {
-		return fmt.Errorf("asking the driver on node %s: %s; kubectl mayfly refresh CLASS has all pods of a class refreshed, by an edit of the class", node, cluster.Reason(err))
+		return fmt.Errorf("asking the driver on node %s: %s; kubectl mayfly refresh CLASS refreshes all pods of a class, by an edit of the class", node, cluster.Reason(err))
 	}
 	asked := answer.Now.Truncate(time.Millisecond)
 	w.done = func(_, now *volumes.Volume) (looked, failed bool) {
@@ -290,6 +290,6 @@ func (w *work) checkResult(r *result) {
 		r.Result = pending
 		w.report.Add(finding.CodeRefreshPending, finding.Finding{Object: r.Volume.Object(), Message: fmt.Sprintf("%sthe volume was not refreshed within %s", of, w.timeout)})
 	case unseen:
-		w.report.Add(finding.CodeRefreshUnseen, finding.Finding{Object: r.Volume.Object(), Message: of + "node " + r.Volume.Node + " does not tell, and the status has the versions that it had, which it is given anew once a minute at the most"})
+		w.report.Add(finding.CodeRefreshUnseen, finding.Finding{Object: r.Volume.Object(), Message: of + "node " + r.Volume.Node + " does not answer, and the versions in the status have not changed; the driver updates them at most once a minute"})
 	}
 }

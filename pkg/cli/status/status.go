@@ -42,7 +42,7 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{output: o, streams: s}
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show every mounted volume: what it holds, and what failed last",
+		Short: "Show every mounted volume: its objects and their versions, and the last failure",
 		Long: `Show every mounted volume: pod, node, class, objects with their versions, age,
 the last and the next refresh, the expiry of credentials, and the last failure.
 
@@ -73,14 +73,14 @@ Findings go to standard error.`,
 	flags := cmd.Flags()
 	c.Bind(flags)
 	flags.BoolVarP(&c.all, "all-namespaces", "A", false, "the volumes of all namespaces")
-	flags.StringVar(&c.options.Node, "node", "", "the volumes of this node alone")
-	flags.StringVar(&c.options.Class, "class", "", "the volumes of this class alone")
-	flags.StringVar(&c.options.Pod, "pod", "", "the volumes of this pod alone")
-	flags.BoolVar(&c.failing, "failing", false, "the volumes alone whose last mount or refresh failed")
-	flags.StringVar(&c.by, "by", "", "a line for each namespace, node or class in place of one for each volume")
+	flags.StringVar(&c.options.Node, "node", "", "only the volumes of this node")
+	flags.StringVar(&c.options.Class, "class", "", "only the volumes of this class")
+	flags.StringVar(&c.options.Pod, "pod", "", "only the volumes of this pod")
+	flags.BoolVar(&c.failing, "failing", false, "only the volumes whose last mount or refresh failed")
+	flags.StringVar(&c.by, "by", "", "print a line for each namespace, node or class instead of one for each volume")
 	flags.BoolVar(&c.options.Live, "live", true, "ask the nodes")
-	flags.BoolVarP(&c.watch, "watch", "w", false, "go on, and print volumes that change")
-	flags.DurationVar(&c.interval, "interval", 5*time.Second, "the time between two looks of --watch")
+	flags.BoolVarP(&c.watch, "watch", "w", false, "keep running, and print volumes that change")
+	flags.DurationVar(&c.interval, "interval", 5*time.Second, "the time between two readings of --watch")
 	return cmd
 }
 
@@ -92,7 +92,7 @@ func (c *command) check() error {
 		return fmt.Errorf("--by: must be namespace, node or class, not %q", c.by)
 	}
 	if c.watch && (c.by != "" || c.output.Format == output.SARIF) {
-		return errors.New("--watch: goes with the formats text, wide and json alone, and not with --by")
+		return errors.New("--watch: needs the format text, wide or json, and cannot be combined with --by")
 	}
 	if c.interval < time.Second {
 		return fmt.Errorf("--interval: must be at least 1s, not %s", c.interval)

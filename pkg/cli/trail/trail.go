@@ -174,19 +174,19 @@ func parseLine(text []byte) (*line, error) {
 	}
 	l := &line{}
 	if err := json.Unmarshal(text, l); err != nil {
-		return nil, fmt.Errorf("it is no JSON of that form: %w", err)
+		return nil, fmt.Errorf("it is not JSON of that form: %w", err)
 	}
 	if l.APIVersion != chain.Version {
 		return l, nil
 	}
 	var err error
 	if l.at, err = time.Parse(time.RFC3339, l.Time); err != nil {
-		return nil, fmt.Errorf("its time %q is none", clip(l.Time))
+		return nil, fmt.Errorf("its time %q is invalid", clip(l.Time))
 	}
 	l.since = l.at
 	if s := l.Summary; s != nil {
 		if l.since, err = time.Parse(time.RFC3339, s.Since); err != nil || s.Refreshes < 1 || s.Failed < 0 || s.Failed > s.Refreshes {
-			return nil, errors.New("its summary makes no sense")
+			return nil, errors.New("its summary is invalid")
 		}
 	}
 	return l, l.check()
@@ -194,7 +194,7 @@ func parseLine(text []byte) (*line, error) {
 
 func (l *line) check() error {
 	if l.Lost < 0 || l.ObjectsOmitted < 0 {
-		return errors.New("it counts below zero")
+		return errors.New("it has a negative number")
 	}
 	if l.Outcome != "" && l.Outcome != "success" && l.Outcome != "failure" {
 		return fmt.Errorf("its outcome is %q", clip(l.Outcome))
@@ -209,7 +209,7 @@ func (l *line) check() error {
 		"namespace": l.Class.Namespace, "class": l.Class.Name, "pod": l.Pod.Name, "service account": l.ServiceAccount.Name, "node": l.Node,
 	} {
 		if !name.MatchString(word) && (what != "service account" || word != "") {
-			return fmt.Errorf("%q is no name of a %s", clip(word), what)
+			return fmt.Errorf("%q is not a name of a %s", clip(word), what)
 		}
 	}
 	return nil

@@ -40,7 +40,7 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{output: o, streams: s}
 	cmd := &cobra.Command{
 		Use:   "tree CLASS",
-		Short: "Show a class with its objects, their place in the store, and the pods that hold them",
+		Short: "Show a class with its objects, their paths in the store, and the pods that mount them",
 		Long: `Show a class with its objects, their paths in the store, and the pods that mount
 them.
 
@@ -149,13 +149,13 @@ func (d *document) checkVolumes(c *v1.SecretProviderClass, about finding.Object,
 		}
 		if d.Exists && v.Live && !v.Refreshing && v.ClassVersion != "" && v.ClassVersion != c.ResourceVersion {
 			r.Add(finding.CodeClassOutdated, finding.Finding{Object: v.Object(), Message: fmt.Sprintf(
-				"holds what version %s of class %s asked for, and the class is at version %s", v.ClassVersion, v.Class, c.ResourceVersion),
-				Remedy: "kubectl mayfly refresh " + v.Class + " -n " + v.Namespace + ", and see what it says"})
+				"has the content of version %s of class %s, and the class is at version %s", v.ClassVersion, v.Class, c.ResourceVersion),
+				Remedy: "kubectl mayfly refresh " + v.Class + " -n " + v.Namespace + ", and read its result"})
 		}
 	}
 	slices.Sort(d.Stores)
 	if len(d.Volumes) == 0 && d.Exists {
-		r.Add(finding.CodeClassUnused, finding.Finding{Object: about, Message: "no pod has a volume of it"})
+		r.Add(finding.CodeClassUnused, finding.Finding{Object: about, Message: "no pod mounts it"})
 	}
 	r.Objects = 1 + len(d.Volumes)
 }
@@ -240,7 +240,7 @@ func podBranch(v *volumes.Volume, now time.Time) branch {
 			line += " version " + o.Version
 		}
 		if !o.ExpiresAt.IsZero() {
-			line += ", ends in " + duration.HumanDuration(max(0, o.ExpiresAt.Sub(now)))
+			line += ", expires in " + duration.HumanDuration(max(0, o.ExpiresAt.Sub(now)))
 		}
 		out.children = append(out.children, branch{text: line})
 	}

@@ -30,7 +30,7 @@ func (c *command) akeyless(ctx context.Context, k akeyless.Config) {
 	if need.Key != "" {
 		c.report.Check("the login with access type "+need.AccessType, finding.Unknown, "")
 		c.add(finding.CodeTryOther, finding.Finding{
-			Message: fmt.Sprintf("access type %s logs in with %s of the Secret that a volume's nodePublishSecretRef names, which is not read here: nothing was tried", need.AccessType, need.Key),
+			Message: fmt.Sprintf("access type %s logs in with %s of the Secret that a volume's nodePublishSecretRef names, which this command does not read: it made no request", need.AccessType, need.Key),
 		})
 		return
 	}
@@ -68,7 +68,7 @@ func (a *akeylessTrial) report() {
 		a.add(finding.CodeTryLogin, finding.Finding{Message: title + " is refused: " + fault.Cause(a.trial.Refused), Remedy: fault.Hint(a.trial.Refused)})
 		return
 	}
-	a.command.report.Check(title, finding.Good, "its token ends by itself: Akeyless has no way to end it")
+	a.command.report.Check(title, finding.Good, "its token expires by itself: Akeyless cannot revoke it")
 	for i := range a.trial.Objects {
 		a.object(&a.trial.Objects[i])
 	}
@@ -91,17 +91,17 @@ func (a *akeylessTrial) object(o *akeyless.Tried) {
 		say(finding.Bad, fault.Cause(o.Failed))
 		a.add(finding.CodeTryNotRead, finding.Finding{Message: name + ": " + fault.Cause(o.Failed), Remedy: fault.Hint(o.Failed)})
 	case o.There == session.NotThere && o.Optional:
-		say(finding.Good, "it is not there, and it is optional")
+		say(finding.Good, "it does not exist, and it is optional")
 	case o.There == session.NotThere:
-		say(finding.Bad, "it is not there")
-		a.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: item %q is not there", name, o.Item)})
+		say(finding.Bad, "it does not exist")
+		a.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: item %q does not exist", name, o.Item)})
 	case o.Unasked != nil:
 		say(finding.Unknown, "")
-		a.unseen(name+": what the login may do could not be asked: "+fault.Cause(o.Unasked), "see with --read")
+		a.unseen(name+": the rights of the login could not be read: "+fault.Cause(o.Unasked), "try again with --read")
 	case o.There == session.IsThere:
-		say(finding.Good, "allowed, and there: "+o.Detail)
+		say(finding.Good, "allowed, and exists: "+o.Detail)
 	default:
-		say(finding.Good, "allowed; whether it is there only --read tells, since the login may not describe it")
+		say(finding.Good, "allowed; use --read to see whether it exists, because the login may not describe it")
 	}
 }
 

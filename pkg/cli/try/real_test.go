@@ -194,7 +194,7 @@ func TestMend(t *testing.T) {
 			if r = w.try(t, manifest); r.codes() != "MF204" {
 				t.Fatalf("bound to another account: %+v", r)
 			}
-			_, line, _ := strings.Cut(r.remedy("MF204"), "that is: ")
+			_, line, _ := strings.Cut(r.remedy("MF204"), "account only: ")
 			w.sh(t, line)
 			w.sh(t, fmt.Sprintf("vault policy write other - <<'EOF'\npath \"secret/metadata/*\" { capabilities = [\"read\"] }\nEOF\nvault write auth/%[1]s/role/web-%[1]s role_type=jwt user_claim=sub token_policies=other", mount))
 			if r = w.try(t, manifest); r.codes() != "MF205" || len(r.Findings) != 2 {
@@ -269,8 +269,8 @@ path "kv1/*" { capabilities = ["read"] }`),
 		codes    string
 		detail   string
 	}{
-		"there":              {class("vault", "roleName: web", db), nil, "", "allowed, and there: version 1"},
-		"not to be seen":     {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: a}"), nil, "", "allowed; whether it is there only --read tells"},
+		"there":              {class("vault", "roleName: web", db), nil, "", "allowed, and exists: version 1"},
+		"existence unknown":  {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: a}"), nil, "", "allowed; use --read to see whether it exists"},
 		"key missing":        {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: b}"), []string{"--read"}, "MF207", ""},
 		"without data":       {class("vault", "roleName: web", "{objectName: a, secretPath: secret/web/db, secretKey: a}"), nil, "MF205", ""},
 		"optional":           {class("vault", "roleName: web", "{objectName: a, secretPath: secret/data/none, secretKey: a, optional: true}"), nil, "", "answered 404: Not Found, and it is optional"},
@@ -278,12 +278,12 @@ path "kv1/*" { capabilities = ["read"] }`),
 		"public":             {class("vault", "roleName: web", "{objectName: a, secretPath: pki/ca_chain}"), nil, "", "Vault answers it to anybody"},
 		"no default policy":  {class("vault", "roleName: bare", db), nil, "MF090 MF208", ""},
 		"and read":           {class("vault", "roleName: bare", db), []string{"--read"}, "MF090 MF208", fmt.Sprintf("read, %d bytes", len(marker))},
-		"few uses":           {class("vault", "roleName: few", db), nil, "", "allowed; whether"},
+		"few uses":           {class("vault", "roleName: few", db), nil, "", "allowed; use --read"},
 		"no such namespace":  {class("vault", "roleName: web\nvaultAuthMountPath: none", db), nil, "MF204", ""},
 		"refused":            {class("vault", "roleName: web\nvaultAddress: ftp://x", db), nil, "MF201", ""},
 		"audience":           {class("vault", "roleName: web\naudience: other", db), nil, "MF203", ""},
 		"not reached":        {class("vault", "roleName: web\nvaultAddress: http://192.0.2.1:1", db), []string{"--vault-addr", "http://127.0.0.1:1"}, "MF090", ""},
-		"reached elsewhere":  {class("vault", "roleName: web\nvaultAddress: http://vault.invalid", db), []string{"--vault-addr", w.Address}, "", "not tried: this was asked from here, and not from a node, and at " + w.Address},
+		"reached elsewhere":  {class("vault", "roleName: web\nvaultAddress: http://vault.invalid", db), []string{"--vault-addr", w.Address}, "", "this command connects from this machine to " + w.Address},
 		"authority not here": {class("vault", "roleName: web\nvaultAddress: https://vault.invalid\nvaultCACertPath: /etc/mayfly/class-files/none.pem", db), nil, "MF090", ""},
 		"plugin":             {class("aws", "region: x", "{objectName: a}"), nil, "MF200", ""},
 	} {

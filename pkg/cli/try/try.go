@@ -91,12 +91,12 @@ plugins.`,
 	flags := cmd.Flags()
 	c.cluster.Bind(flags)
 	flags.StringVar(&c.account, "serviceaccount", "", "the service account to try as, of the class's namespace (required)")
-	flags.BoolVar(&c.read, "read", false, "read and make each object, as a pod's volume would; what is leased is revoked at once")
-	flags.StringVar(&c.vaultAddr, "vault-addr", "", "ask the Vault at this address in place of the class's or the driver's")
-	flags.StringVar(&c.gateway, "akeyless-gateway-url", "", "ask this Akeyless gateway in place of the class's or the driver's")
-	flags.StringVar(&c.caCert, "store-ca-cert", "", "a PEM file with the authority of the server's certificate, in place of the files on the node")
+	flags.BoolVar(&c.read, "read", false, "read and issue each object, as for a pod; leases are revoked at once")
+	flags.StringVar(&c.vaultAddr, "vault-addr", "", "use the Vault at this address instead of the class's or the driver's")
+	flags.StringVar(&c.gateway, "akeyless-gateway-url", "", "use this Akeyless gateway instead of the class's or the driver's")
+	flags.StringVar(&c.caCert, "store-ca-cert", "", "a PEM file with the CA of the server's certificate, instead of the files on the node")
 	flags.StringVar(&c.serverName, "store-server-name", "", "the name in the server's certificate (default for an address of this machine: that of the node's address)")
-	flags.StringVar(&c.clientCert, "store-client-cert", "", "a PEM file of a client certificate, for a server that wants one")
+	flags.StringVar(&c.clientCert, "store-client-cert", "", "a PEM file of a client certificate, for a server that requires one")
 	flags.StringVar(&c.clientKey, "store-client-key", "", "a PEM file of its key")
 	_ = cmd.MarkFlagRequired("serviceaccount") // the flag is there
 	return cmd
@@ -107,7 +107,7 @@ func (c *command) run(ctx context.Context, name string) error {
 		return err
 	}
 	if (c.clientCert == "") != (c.clientKey == "") {
-		return fmt.Errorf("--store-client-cert and --store-client-key go together")
+		return fmt.Errorf("--store-client-cert and --store-client-key must be used together")
 	}
 	var err error
 	if c.client, err = c.cluster.Connect(c.streams); err != nil {
@@ -141,7 +141,7 @@ func (c *command) try(ctx context.Context, op operator.Settings) {
 	default:
 		c.report.Check("provider "+c.class.Provider, finding.Unknown, "it is a plugin")
 		c.add(finding.CodeTryOther, finding.Finding{
-			Message: fmt.Sprintf("provider %q is a plugin on the nodes, which cannot be asked from here: nothing was tried", c.class.Provider),
+			Message: fmt.Sprintf("provider %q is a plugin on the nodes, which this command cannot call: it made no request", c.class.Provider),
 		})
 	}
 }
@@ -183,8 +183,8 @@ func (c *command) attempt(ctx context.Context, a attempt) {
 	if trial.Reached != "" {
 		reached = trial.Reached
 	}
-	c.report.Check("an answer of "+reached, finding.Unknown, "")
-	c.stopped(fmt.Sprintf("the store could not be asked from here, which says nothing of the node: %s", fault.Cause(err)), withDefault(fault.Hint(err), "reach it another way: kubectl port-forward, and --vault-addr or --akeyless-gateway-url"))
+	c.report.Check("the response of "+reached, finding.Unknown, "")
+	c.stopped(fmt.Sprintf("this machine cannot reach the store, and the node may still reach it: %s", fault.Cause(err)), withDefault(fault.Hint(err), "use another connection: kubectl port-forward, and --vault-addr or --akeyless-gateway-url"))
 }
 
 // add adds a finding about the class.
@@ -213,7 +213,7 @@ func (c *command) accountName() string { return c.class.Namespace + "/" + c.acco
 // audience checks whether pods get a token for an audience at all.
 func (c *command) audience(ctx context.Context, audience string) {
 	driver, err := c.client.CSIDriver(ctx)
-	title := fmt.Sprintf("the CSIDriver %s has kubelet ask for audience %q", c.client.DriverName, audience)
+	title := fmt.Sprintf("the CSIDriver %s requests audience %q", c.client.DriverName, audience)
 	if err != nil {
 		c.report.Check(title, finding.Unknown, "")
 		cluster.NotSeen(c.report, finding.Object{Kind: "CSIDriver", Name: c.client.DriverName}, err)
@@ -221,7 +221,7 @@ func (c *command) audience(ctx context.Context, audience string) {
 	}
 	if driver == nil {
 		c.report.Check(title, finding.Bad, "there is no such CSIDriver")
-		c.add(finding.CodeTryAudience, finding.Finding{Message: fmt.Sprintf("there is no CSIDriver %q, so kubelet mounts nothing", c.client.DriverName), Remedy: "install the driver, or give its name with --driver-name"})
+		c.add(finding.CodeTryAudience, finding.Finding{Message: fmt.Sprintf("there is no CSIDriver %q, so kubelet mounts nothing", c.client.DriverName), Remedy: "install the driver, or pass its name with --driver-name"})
 		return
 	}
 	var have []string
@@ -234,7 +234,7 @@ func (c *command) audience(ctx context.Context, audience string) {
 	}
 	c.report.Check(title, finding.Bad, "")
 	c.add(finding.CodeTryAudience, finding.Finding{
-		Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver has kubelet ask for %q", audience, have),
+		Message: fmt.Sprintf("the class logs in with a token for audience %q, and the CSIDriver requests %q", audience, have),
 		Remedy:  fmt.Sprintf("add {audience: %q} to spec.tokenRequests of the CSIDriver (the chart's tokenRequests)", audience),
 	})
 }
@@ -258,17 +258,17 @@ func (c *command) token(ctx context.Context, audience string) (identity.Tokens, 
 		return nil, false
 	case err != nil:
 		c.report.Check(title, finding.Unknown, "")
-		remedy := "see whether kubectl reaches the cluster, and run the command again"
+		remedy := "check whether kubectl reaches the cluster, and run the command again"
 		if apierrors.IsForbidden(err) {
 			remedy = fmt.Sprintf("you need the right to create serviceaccounts/token: kubectl create role try -n %s --verb=create --resource=serviceaccounts/token --resource-name=%s", c.class.Namespace, c.account)
 		}
-		c.stopped("the API server gives no token: "+cluster.Reason(err), remedy)
+		c.stopped("the API server issues no token: "+cluster.Reason(err), remedy)
 		return nil, false
 	}
 	tokens, err := identity.Plain{key: {Token: got.Status.Token, Expires: got.Status.ExpirationTimestamp.UTC().Format(time.RFC3339)}}.Tokens()
 	if err != nil {
 		c.report.Check(title, finding.Unknown, "")
-		c.stopped("the API server gives no usable token: "+err.Error(), "run the command again")
+		c.stopped("the API server issues no usable token: "+err.Error(), "run the command again")
 		return nil, false
 	}
 	c.report.Check(title, finding.Good, "for ten minutes, bound to no pod")
@@ -289,7 +289,7 @@ func (c *command) instead(address, named string, files []string) (t endpoint.Tar
 	if address != "" {
 		a, err := endpoint.ParseAddress(address)
 		if err != nil {
-			c.stopped(fmt.Sprintf("the address %q cannot be asked: %v", address, err), "give an address such as https://127.0.0.1:8200")
+			c.stopped(fmt.Sprintf("the address %q cannot be used: %v", address, err), "pass an address such as https://127.0.0.1:8200")
 			return t, false
 		}
 		t.Address = a
@@ -306,7 +306,7 @@ func (c *command) instead(address, named string, files []string) (t endpoint.Tar
 	for _, f := range files {
 		if _, err := os.Stat(f); err != nil {
 			c.report.Check("the server's certificate", finding.Unknown, "")
-			c.stopped(fmt.Sprintf("the connection takes the file %q of the driver's container, which is not here", f), "give a copy of it: --store-ca-cert for an authority, --store-client-cert and --store-client-key for a client certificate")
+			c.stopped(fmt.Sprintf("the connection needs the file %q of the driver's container, which this machine does not have", f), "pass a copy of it: --store-ca-cert for a CA, --store-client-cert and --store-client-key for a client certificate")
 			return t, false
 		}
 	}
@@ -325,11 +325,11 @@ func isHere(address string) bool {
 
 // notTried reports what a trial from here leaves out.
 func (c *command) notTried(reached, named string) {
-	detail := "not tried: this was asked from here, and not from a node"
+	detail := "this command connects from this machine"
 	if reached != named {
-		detail += ", and at " + reached
+		detail += " to " + reached
 	}
-	c.report.Check("the way from the node to "+named, finding.Skipped, detail)
+	c.report.Check("the network between the node and "+named, finding.Skipped, detail)
 }
 
 func withDefault(text, def string) string {

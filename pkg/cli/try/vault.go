@@ -26,7 +26,7 @@ func (c *command) vault(ctx context.Context, k vault.Config) {
 	}
 	if k.DefaultTLS.ClientCertFile != "" && c.clientCert == "" {
 		k.DefaultTLS = k.DefaultTLS.WithoutClient()
-		c.report.Check("the driver's client certificate", finding.Skipped, "it is on the nodes: give one with --store-client-cert and --store-client-key if the server wants it")
+		c.report.Check("the driver's client certificate", finding.Skipped, "it is on the nodes: pass one with --store-client-cert and --store-client-key if the server requires it")
 	}
 	p, err := vault.New(k)
 	if err != nil {
@@ -74,13 +74,13 @@ func (v *vaultTrial) report() {
 	}
 	v.command.report.Check(title, finding.Good, detail)
 	if v.trial.Unasked != nil {
-		v.unseen("what the login may do could not be asked: "+fault.Cause(v.trial.Unasked), "let it update sys/capabilities-self, as Vault's default policy does; or see with --read")
+		v.unseen("the rights of the login could not be read: "+fault.Cause(v.trial.Unasked), "let it update sys/capabilities-self, as Vault's default policy does; or try again with --read")
 	}
 	for i := range v.trial.Objects {
 		v.object(&v.trial.Objects[i])
 	}
 	if v.trial.NotRevoked != nil {
-		v.add(finding.CodeTryNotRevoked, finding.Finding{Message: "the Vault token of the try could not be revoked: " + fault.Cause(v.trial.NotRevoked), Remedy: "it ends by itself; let it update auth/token/revoke-self, as Vault's default policy does, and as pods need it too"})
+		v.add(finding.CodeTryNotRevoked, finding.Finding{Message: "the Vault token of the try could not be revoked: " + fault.Cause(v.trial.NotRevoked), Remedy: "it expires by its TTL; let it update auth/token/revoke-self, as Vault's default policy does, because pods need that too"})
 	}
 }
 
@@ -106,16 +106,16 @@ func (v *vaultTrial) object(o *vault.Tried) {
 		say(finding.Bad, fault.Cause(o.Failed))
 		v.add(finding.CodeTryNotRead, finding.Finding{Message: name + ": " + fault.Cause(o.Failed), Remedy: fault.Hint(o.Failed)})
 	case o.There == session.NotThere && o.Optional:
-		say(finding.Good, withDefault(o.Detail, "it is not there")+", and it is optional")
+		say(finding.Good, withDefault(o.Detail, "it does not exist")+", and it is optional")
 	case o.There == session.NotThere:
-		say(finding.Bad, withDefault(o.Detail, "it is not there"))
-		v.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: %s is not there: %s", name, o.Request, o.Detail), Remedy: put(o)})
+		say(finding.Bad, withDefault(o.Detail, "it does not exist"))
+		v.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: %s does not exist: %s", name, o.Request, o.Detail), Remedy: put(o)})
 	case v.trial.Unasked != nil:
 		say(finding.Unknown, "")
 	case o.There == session.IsThere:
-		say(finding.Good, "allowed, and there: "+o.Detail)
+		say(finding.Good, "allowed, and exists: "+o.Detail)
 	default:
-		say(finding.Good, "allowed; whether it is there only --read tells"+after(o.Detail))
+		say(finding.Good, "allowed; use --read to see whether it exists"+after(o.Detail))
 	}
 }
 
@@ -169,7 +169,10 @@ func (v *vaultTrial) repairLogin() string {
 		return v.orPolicy(g.PolicyLine() + " && " + g.RoleLine())
 	}
 	if strings.Contains(words, "not authorized") || strings.Contains(words, "audience") || strings.Contains(words, "subject") {
-		return v.orPolicy(hint + "; for this service account alone that is: " + g.BindLine())
+		if hint != "" {
+			hint += "; "
+		}
+		return v.orPolicy(hint + "for this service account only: " + g.BindLine())
 	}
 	return hint
 }
@@ -179,7 +182,7 @@ func (v *vaultTrial) orPolicy(line string) string {
 	if len(line) <= maxRemedy {
 		return line
 	}
-	return fmt.Sprintf("run what this prints: kubectl mayfly policy %s -n %s --serviceaccount %s -o commands", v.class.Name, v.class.Namespace, v.account)
+	return fmt.Sprintf("run the output of: kubectl mayfly policy %s -n %s --serviceaccount %s -o commands", v.class.Name, v.class.Namespace, v.account)
 }
 
 // put is the command that stores the missing object, without its values.

@@ -149,7 +149,7 @@ func (l *Lister) ask(ctx context.Context, o Options, all []Volume, known bool, r
 }
 
 // unknown are the columns that only a node knows.
-const unknown = "refreshes, next looks and ends of credentials"
+const unknown = "refreshes, next refreshes and expiries of credentials"
 
 // checkAll reports what is wrong.
 type checkAll struct {
@@ -180,18 +180,18 @@ func (j checkAll) nodes(answers []nodes.Answer) {
 	for reason, list := range silent {
 		f := finding.Finding{Object: finding.Object{Kind: "Node", Name: list[0]}}
 		if len(list) == 1 {
-			f.Message = fmt.Sprintf("does not tell how its volumes are, so %s are not known: %s", unknown, reason)
+			f.Message = fmt.Sprintf("does not answer about its volumes, so %s are unknown: %s", unknown, reason)
 		} else {
 			f.Object = finding.Object{Kind: "Nodes", Name: enumerate(list)}
-			f.Message = fmt.Sprintf("do not tell how their volumes are, so %s are not known: %s", unknown, reason)
+			f.Message = fmt.Sprintf("do not answer about their volumes, so %s are unknown: %s", unknown, reason)
 		}
 		switch err := why[reason]; {
 		case errors.Is(err, nodes.ErrNoDriver):
-			f.Remedy = "see why no pod of the driver runs there: kubectl mayfly explain a pod of the node"
+			f.Remedy = "check why no pod of the driver runs there: run kubectl mayfly explain for a pod of the node"
 		case errors.Is(err, nodes.ErrOff):
-			f.Remedy = "set the chart's status.address to have it told"
+			f.Remedy = "set the chart's status.address"
 		case !apierrors.IsForbidden(err):
-			f.Remedy = "see whether the driver's pod runs, and whether kubectl port-forward reaches it"
+			f.Remedy = "check whether the driver's pod runs, and whether kubectl port-forward reaches it"
 		}
 		j.report.Add(finding.CodeNodeSilent, f)
 	}
@@ -218,7 +218,7 @@ func (j checkAll) node(name string, s *statusz.Status) {
 				what += " for pods of " + c.Namespace
 			}
 			j.report.Add(finding.CodeStoreHeldUp, finding.Finding{Object: about, Message: fmt.Sprintf(
-				"asks %s about once a second only, since %s, after %d failures: %s", what, c.Since.UTC().Format(time.RFC3339), c.Failures, c.Message)})
+				"sends %s only about one request a second since %s, after %d failures: %s", what, c.Since.UTC().Format(time.RFC3339), c.Failures, c.Message)})
 		}
 	}
 	for _, p := range s.Plugins {
@@ -227,7 +227,7 @@ func (j checkAll) node(name string, s *statusz.Status) {
 		}
 	}
 	for _, file := range s.SetAside {
-		j.report.Add(finding.CodeRecordLost, finding.Finding{Object: about, Message: "a volume's record could not be read, and what is known of it is in " + file})
+		j.report.Add(finding.CodeRecordLost, finding.Finding{Object: about, Message: "a volume's record could not be read; see " + file})
 	}
 }
 
@@ -249,19 +249,19 @@ func (j checkAll) volumes(all []Volume, answers []nodes.Answer) {
 		}
 		switch v.State {
 		case statusz.Failing:
-			add(finding.CodeRefreshFails, "the last look at the store failed"+since(v.FailingSince)+": "+why)
+			add(finding.CodeRefreshFails, "the last refresh failed"+since(v.FailingSince)+": "+why)
 		case statusz.Emptied:
 			add(finding.CodeEmptied, "the store refused the pod, and the volume is empty: "+why)
 		case NotMounted:
 			add(finding.CodeNotMounted, "the first mount fails"+since(v.FailingSince)+": "+why)
 		case statusz.FromMemory:
-			add(finding.CodeFromMemory, "the content is what the node had in memory")
+			add(finding.CodeFromMemory, "the content is from the node's memory")
 		}
 		if !v.ExpiresAt.IsZero() && v.ExpiresAt.Before(j.now) {
-			add(finding.CodeCredentialEnded, "a credential in the volume ended at "+v.ExpiresAt.UTC().Format(time.RFC3339))
+			add(finding.CodeCredentialEnded, "a credential in the volume expired at "+v.ExpiresAt.UTC().Format(time.RFC3339))
 		}
 		if !v.Live && v.State != NotMounted && answered[v.Node] {
-			add(finding.CodeStatusLeft, fmt.Sprintf("the status %s says that the volume is mounted on node %s, and the driver there has none", v.Status, v.Node))
+			add(finding.CodeStatusLeft, fmt.Sprintf("the status %s says that the volume is mounted on node %s, but the driver there does not have it", v.Status, v.Node))
 		}
 	}
 }

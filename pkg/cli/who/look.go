@@ -265,7 +265,7 @@ func (c *command) withoutTrail(p *corev1.Pod, path string) {
 	f := finding.Finding{Object: finding.Object{Kind: "Pod", Namespace: p.Namespace, Name: p.Name}, Message: "the driver writes no audit trail"}
 	if path != "" {
 		f.Message = fmt.Sprintf("the driver writes its audit trail to %s of node %s", path, p.Spec.NodeName)
-		f.Remedy = "give the nodes' files with --audit"
+		f.Remedy = "pass the nodes' files with --audit"
 	}
 	c.report.Add(finding.CodeNoTrail, f)
 }

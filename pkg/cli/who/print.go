@@ -83,7 +83,7 @@ func (a *answer) head(b *strings.Builder) {
 	if a.class == nil {
 		return
 	}
-	fmt.Fprintf(b, "The store (%s) decides which service accounts it lets in", finding.Printable(a.class.Provider))
+	fmt.Fprintf(b, "The store (%s) decides which service accounts it accepts", finding.Printable(a.class.Provider))
 	for i, key := range slices.Sorted(maps.Keys(a.class.Parameters)) {
 		fmt.Fprintf(b, "%s %s %s", []string{":", ","}[min(i, 1)], key, finding.Printable(fmt.Sprintf("%q", a.class.Parameters[key])))
 	}
@@ -93,7 +93,7 @@ func (a *answer) head(b *strings.Builder) {
 func (a *answer) listAccounts(b *strings.Builder) {
 	fmt.Fprintf(b, "\nSERVICE ACCOUNTS THAT MAY MOUNT IT: any pod of the namespace may name the class\n")
 	if len(a.accounts) == 0 {
-		b.WriteString("none, by what was seen\n")
+		b.WriteString("none found\n")
 		return
 	}
 	t := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
@@ -107,7 +107,7 @@ func (a *answer) listAccounts(b *strings.Builder) {
 func (a *answer) listRows(b *strings.Builder) {
 	fmt.Fprintf(b, "\nWHO CAN READ IT\n")
 	if len(a.rows) == 0 {
-		b.WriteString("no subject, as far as could be read\n")
+		b.WriteString("no subject found\n")
 		return
 	}
 	t := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)
@@ -193,7 +193,7 @@ func (a *answer) listReaders(b *strings.Builder) {
 	fmt.Fprintf(b, "\nWHO DID, by %s of the audit trail from %s\n", output.Plural(a.trail.Sums().Lines, "line"), output.Plural(len(a.sources), "place"))
 	readers := a.trail.Readers()
 	if len(readers) == 0 {
-		b.WriteString("no pod, by what was seen\n")
+		b.WriteString("no pod found\n")
 		return
 	}
 	t := tabwriter.NewWriter(b, 0, 0, 3, ' ', 0)

@@ -50,7 +50,7 @@ func New(s output.Streams, o *output.Flags) *cobra.Command {
 	c := &command{streams: s, out: o, report: &finding.Report{}}
 	cmd := &cobra.Command{
 		Use:   "who CLASS[/OBJECT]",
-		Short: "Tell who can read what a class gives, and who did",
+		Short: "List who can read the secrets of a class, and who did",
 		Long: `List who can read the secrets of a class, and who did.
 
 Who can: users, groups and service accounts that may create pods in the class's
@@ -62,10 +62,10 @@ service accounts the store accepts.
 
 Who did: the pods in the driver's audit trail, from files, or from the logs of the
 driver's pods if it writes the trail there (the chart's default).`,
-		Example: `  # Who can read the class db, and who did, by the logs on the nodes
+		Example: `  # Who can read the class db, and who did, from the logs on the nodes
   kubectl mayfly who db -n shop
 
-  # One object of it, in the last day, by collected log files
+  # One object of it, in the last day, from collected log files
   kubectl mayfly who db/password -n shop --audit node-1.log --audit node-2.log --since 24h
 
   # Only the trail, without a cluster
@@ -81,10 +81,10 @@ driver's pods if it writes the trail there (the chart's default).`,
 	flags := cmd.Flags()
 	c.Bind(flags)
 	flags.StringArrayVar(&c.files, "audit", nil, "a `file` of the audit trail, - for the standard input; may be repeated (default the logs of the driver's pods)")
-	flags.StringVar(&c.since, "since", "", "leave out what is older: a `time` such as 2026-03-01T09:00:00Z, or how long ago, such as 36h or 7d")
-	flags.StringVar(&c.only, "only", "", "one `half` alone: can or did")
-	flags.BoolVar(&c.all, "all", false, "list the parts of Kubernetes itself too: its components, nodes and controllers")
-	flags.StringArrayVar(&c.kinds, "workload-kind", nil, "a further `kind` whose objects make pods, such as rollouts.argoproj.io; may be repeated")
+	flags.StringVar(&c.since, "since", "", "skip older entries: a `time` such as 2026-03-01T09:00:00Z, or how long ago, such as 36h or 7d")
+	flags.StringVar(&c.only, "only", "", "only one `half`: can or did")
+	flags.BoolVar(&c.all, "all", false, "list Kubernetes' own components, nodes and controllers too")
+	flags.StringArrayVar(&c.kinds, "workload-kind", nil, "another `kind` whose objects create pods, such as rollouts.argoproj.io; may be repeated")
 	return cmd
 }
 
@@ -174,20 +174,20 @@ func (c *command) gaps(a *answer) {
 		c.report.Add(finding.CodeTrailLines, finding.Finding{Message: fmt.Sprintf("%s of the audit trail cannot be used; of the first: %s", output.Plural(sums.Bad, "line"), sums.Why)})
 	}
 	if sums.Broken > 0 {
-		c.report.Add(finding.CodeTrailChain, finding.Finding{Message: fmt.Sprintf("%s of the audit trail where the chain of its lines does not hold; at the first: %s", output.Plural(sums.Broken, "place"), sums.Break)})
+		c.report.Add(finding.CodeTrailChain, finding.Finding{Message: fmt.Sprintf("%s of the audit trail where the chain of its lines is broken; at the first: %s", output.Plural(sums.Broken, "place"), sums.Break)})
 	}
 	if sums.Lost > 0 {
 		c.report.Add(finding.CodeTrailGaps, finding.Finding{Message: fmt.Sprintf("the drivers say that %s were lost, of any class", output.Plural(sums.Lost, "line"))})
 	}
 	if sums.Omitted > 0 {
-		c.report.Add(finding.CodeTrailGaps, finding.Finding{Object: about, Message: fmt.Sprintf("the trail has more than %d pods of this class, and %s of further ones are left out", trail.MaxReaders, output.Plural(sums.Omitted, "line")), Remedy: "shorten the time with --since"})
+		c.report.Add(finding.CodeTrailGaps, finding.Finding{Object: about, Message: fmt.Sprintf("the trail has more than %d pods of this class, and %s of further ones are omitted", trail.MaxReaders, output.Plural(sums.Omitted, "line")), Remedy: "shorten the time with --since"})
 	}
 	uncertain := 0
 	for _, r := range a.trail.Readers() {
 		uncertain += r.Uncertain
 	}
 	if uncertain > 0 {
-		c.report.Add(finding.CodeTrailGaps, finding.Finding{Object: about, Message: fmt.Sprintf("the lines of %s do not list every object, so that %q was among what was read or not", output.Plural(uncertain, "read"), c.object)})
+		c.report.Add(finding.CodeTrailGaps, finding.Finding{Object: about, Message: fmt.Sprintf("the lines of %s do not list every object, so %q may or may not have been read", output.Plural(uncertain, "read"), c.object)})
 	}
 }
 

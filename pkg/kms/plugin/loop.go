@@ -98,7 +98,7 @@ func (p *Plugin) expire() {
 	p.wipe()
 	if !p.state.wiped {
 		p.state.wiped = true
-		p.log.Error("the outage limit is over: the seeds in memory are wiped, and the API server's writes end within 3 minutes",
+		p.log.Error("the outage limit is over: the seeds in memory are wiped, and the API server's writes fail within 3 minutes",
 			logkey.OutageLimit, p.timing.OutageLimit.String(), logkey.KeyID, p.current.id)
 	}
 }
@@ -280,7 +280,7 @@ func (p *Plugin) checkPolicy(ctx context.Context) {
 	p.state.mayCreate = may
 	p.mu.Unlock()
 	if may {
-		p.log.Error("the login's policy grants create on the key's encrypt path, so that a key that was deleted would be made again without a word: grant update alone, and set disable_upsert=true on the mount's config/keys", logkey.Key, p.name.Key)
+		p.log.Error("the login's policy grants create on the key's encrypt path, so Vault would silently create a deleted key again: grant only update, and set disable_upsert=true on the mount's config/keys", logkey.Key, p.name.Key)
 	}
 }
 
@@ -300,7 +300,7 @@ func (p *Plugin) note(err error) {
 	p.expire()
 	switch {
 	case err == nil && p.said != "":
-		p.log.Info("Vault and the key are well again", logkey.KeyID, current.id)
+		p.log.Info("Vault and the key work again", logkey.KeyID, current.id)
 		p.said = ""
 	case err != nil && (err.Error() != p.said || time.Since(p.loggedAt) >= sayAgain):
 		p.said, p.loggedAt = err.Error(), time.Now()
@@ -310,7 +310,7 @@ func (p *Plugin) note(err error) {
 		case current.id == "":
 			p.log.Warn("no key id can be announced yet; trying again", logkey.Error, err)
 		default:
-			p.log.Warn("Vault cannot be used; the last proven key id stays", logkey.Error, err, logkey.KeyID, current.id,
+			p.log.Warn("Vault cannot be used; the last verified key id stays valid", logkey.Error, err, logkey.KeyID, current.id,
 				logkey.Until, good.Add(p.timing.OutageLimit).UTC().Format(time.RFC3339))
 		}
 	}

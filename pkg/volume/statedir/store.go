@@ -104,7 +104,7 @@ func (s *Store) Put(r *volume.Record) error {
 		}
 		// The volume needs the class in its record only while the API server is
 		// away.
-		s.log.Warn("a volume's record goes without its class", logkey.Volume, r.ID, logkey.Class, r.Class.String(), logkey.Error, err)
+		s.log.Warn("saving a volume's record without its class", logkey.Volume, r.ID, logkey.Class, r.Class.String(), logkey.Error, err)
 		name, done, _ = s.classes.use(r.Key(), nil)
 	}
 	err = s.put(r, name)
@@ -292,7 +292,7 @@ func (s *Store) load(name string) ([]*volume.Record, error) {
 		r.LastClass, err = decodeClass(w.LastClass)
 	}
 	if err != nil {
-		s.log.Error("a volume goes on without the class that it had", logkey.Volume, r.ID, logkey.Class, r.Class.String(), logkey.Error, err)
+		s.log.Error("reading the class in a volume's record; the volume continues with the current one", logkey.Volume, r.ID, logkey.Class, r.Class.String(), logkey.Error, err)
 	}
 	s.mu.Lock()
 	s.charges[r.Key()].Release() // a crash interrupted a conversion

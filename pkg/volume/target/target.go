@@ -232,7 +232,7 @@ func (t Targets) sweep(id, target string) {
 		return
 	}
 	if err := t.Stages.Sweep(target); err != nil {
-		t.Logger.Error("sweeping a volume", logkey.Volume, id, logkey.Target, target, logkey.Error, err)
+		t.Logger.Error("removing earlier payloads of a volume", logkey.Volume, id, logkey.Target, target, logkey.Error, err)
 	}
 }
 
