@@ -90,6 +90,6 @@ func TestPolicyWithCreate(t *testing.T) {
 	p := r.Start()
 	p.Ready()
 	p.Eventually("the log says what to grant", func() bool {
-		return strings.Contains(p.Log.String(), "grant update alone") && p.Condition().MayCreate
+		return strings.Contains(p.Log.String(), "grant only update") && p.Condition().MayCreate
 	})
 }

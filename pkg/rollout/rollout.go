@@ -211,7 +211,7 @@ func (r *Restarter) restart(ctx context.Context, f volume.Followed, w wish, work
 		if err != nil {
 			return time.Time{}, r.failed(f, workload, err)
 		}
-		v := judge(o, f, w, time.Now())
+		v := decide(o, f, w, time.Now())
 		if v.over || v.why != "" {
 			if v.why != "" {
 				r.Logger.Info("workload is not restarted yet", logkey.Workload, workload.String(), logkey.Class, f.Class.String(), logkey.Reason, v.why)
@@ -248,32 +248,32 @@ func (r *Restarter) failed(f volume.Followed, w class.Workload, err error) (over
 	return apierrors.IsForbidden(err) || apierrors.IsNotFound(err) || apierrors.IsInvalid(err)
 }
 
-// verdict is what is to become of a workload now: nothing more (over), nothing yet
+// decision is what is to become of a workload now: nothing more (over), nothing yet
 // (why, and at for when to look), or a restart.
-type verdict struct {
+type decision struct {
 	over bool
 	why  string
 	at   time.Time
 }
 
-func judge(o *Object, f volume.Followed, w wish, now time.Time) verdict {
+func decide(o *Object, f volume.Followed, w wish, now time.Time) decision {
 	mark, has := o.mark(KeyOf(f.Class.Ref))
 	switch {
 	case has && mark.Hash == w.hash && !f.Since.After(mark.At):
-		return verdict{over: true}
+		return decision{over: true}
 	case has && mark.Hash != w.hash && mark.At.After(w.readAt): // for a later read than this
-		return verdict{over: true}
+		return decision{over: true}
 	case o.onDelete():
-		return verdict{why: "its update strategy is OnDelete"}
+		return decision{why: "its update strategy is OnDelete"}
 	case o.Spec.Paused:
-		return verdict{why: "it is paused"}
+		return decision{why: "it is paused"}
 	case !o.rolledOut():
-		return verdict{why: "its last rollout is not over"}
+		return decision{why: "its last rollout is not over"}
 	}
 	if at := o.lastRestart().Add(gap); at.After(now) {
-		return verdict{why: fmt.Sprintf("it was restarted less than %s ago", gap), at: at}
+		return decision{why: fmt.Sprintf("it was restarted less than %s ago", gap), at: at}
 	}
-	return verdict{}
+	return decision{}
 }
 
 // hashOf is of the class and the versions of its objects.

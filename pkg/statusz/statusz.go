@@ -185,7 +185,7 @@ type Leaving struct {
 	Class     string    `json:"class"`
 	Providers []string  `json:"providers,omitempty"`
 	Tries     int       `json:"tries"`
-	MostTries int       `json:"mostTries"`
+	MaxTries  int       `json:"mostTries"`
 	Since     time.Time `json:"since"`
 	NextAt    time.Time `json:"nextAt,omitzero"`
 }

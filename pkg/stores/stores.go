@@ -9,13 +9,13 @@ type Store struct {
 	Address string
 	// Used is when a volume last needed it.
 	Used time.Time
-	// Open are the open circuits, at most MostCircuits of them, and Circuits is their number.
+	// Open are the open circuits, at most MaxCircuits of them, and Circuits is their number.
 	Open     []Circuit
 	Circuits int
 }
 
-// MostCircuits bounds how many circuits of one store are listed.
-const MostCircuits = 50
+// MaxCircuits bounds how many circuits of one store are listed.
+const MaxCircuits = 50
 
 // Scope says which requests a circuit blocks.
 type Scope string

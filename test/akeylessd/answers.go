@@ -148,7 +148,7 @@ func (s *Server) getDynamicSecretValue(who *session, request map[string]json.Raw
 	if refusal != nil {
 		return *refusal
 	}
-	s.minted++
+	s.credentials++
 	id := "tmp." + random(8)
 	s.alive[id] = lease{it.name, s.options.Now().Add(it.ttl)}
 	return good(map[string]any{

@@ -96,7 +96,7 @@ func (s *Server) auth(ctx context.Context, request map[string]json.RawMessage) a
 	if !ok || m.Type != kind {
 		return failure(http.StatusUnauthorized, "%v", errRefused)
 	}
-	claims, err := s.judge(ctx, m, request)
+	claims, err := s.authenticate(ctx, m, request)
 	if err != nil {
 		return failure(http.StatusUnauthorized, "%v", err)
 	}
@@ -112,7 +112,7 @@ func (s *Server) byToken(uid string) (string, Method, bool) {
 	return "", Method{}, false
 }
 
-func (s *Server) judge(ctx context.Context, m Method, request map[string]json.RawMessage) (map[string]string, error) {
+func (s *Server) authenticate(ctx context.Context, m Method, request map[string]json.RawMessage) (map[string]string, error) {
 	switch m.Type {
 	case "access_key":
 		if text(request, "access-key") != m.Key {

@@ -80,12 +80,12 @@ func (s *Server) Delete(name string) {
 }
 
 // Credentials counts the dynamic credentials that were issued, and those that are still valid.
-func (s *Server) Credentials() (minted, alive int) {
+func (s *Server) Credentials() (issued, alive int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.options.Now()
 	maps.DeleteFunc(s.alive, func(_ string, l lease) bool { return !now.Before(l.expires) })
-	return s.minted, len(s.alive)
+	return s.credentials, len(s.alive)
 }
 
 // Certificates counts the PKI certificates that were issued.

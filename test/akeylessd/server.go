@@ -62,7 +62,7 @@ type Server struct {
 	tokens       map[string]*session
 	items        map[string]*item
 	alive        map[string]lease
-	minted       int
+	credentials  int // issued dynamic credentials
 	issued       int
 	counts       map[string]int
 	disturbances []*Disturbance

@@ -65,9 +65,9 @@ func TestTheDoubleJudges(t *testing.T) {
 	s.AuthMethod("p-key", akeylessd.Method{Type: "access_key", Key: "k"})
 	s.AuthMethod("p-k8s", akeylessd.Method{Type: "k8s", Audience: "akeyless", ConfigName: "c"})
 	web := issuer.PodRef{Namespace: "shop", Pod: "web-0", ServiceAccount: "web"}
-	good, _ := iss.Mint(web, "akeyless", time.Hour)
-	foreign, _ := iss.Mint(web, "vault", time.Hour)
-	expired, _ := iss.Mint(web, "akeyless", -time.Hour)
+	good, _ := iss.Issue(web, "akeyless", time.Hour)
+	foreign, _ := iss.Issue(web, "vault", time.Hour)
+	expired, _ := iss.Issue(web, "akeyless", -time.Hour)
 	jwt := func(token string) map[string]any {
 		return map[string]any{"access-id": "p-jwt", "access-type": "jwt", "jwt": token}
 	}
@@ -127,7 +127,7 @@ func TestKubernetesAuth(t *testing.T) {
 		{"p-stranger", other, "akeyless", 401},
 		{"p-bad-ca", other, "akeyless", 401},
 	} {
-		token, _ := tc.from.Mint(web, tc.audience, time.Hour)
+		token, _ := tc.from.Issue(web, tc.audience, time.Hour)
 		got, answer := post(t, s, "/auth", map[string]any{
 			"access-id": tc.id, "access-type": "k8s", "k8s-auth-config-name": "c", "gateway-url": "x",
 			"k8s-service-account-token": base64.StdEncoding.EncodeToString([]byte(token)),
@@ -167,8 +167,8 @@ func TestAccessAndTime(t *testing.T) {
 			t.Errorf("dynamic: %d", got)
 		}
 	}
-	if minted, alive := s.Credentials(); minted != 3 || alive != 3 {
-		t.Errorf("%d made, %d alive", minted, alive)
+	if issued, alive := s.Credentials(); issued != 3 || alive != 3 {
+		t.Errorf("%d made, %d alive", issued, alive)
 	}
 	if got := ask("/dynamic-secret-tmp-creds-delete", map[string]any{"name": "/app/db", "tmp-creds-id": "none"}); got != 404 {
 		t.Errorf("deleting what is not there: %d", got)
@@ -178,8 +178,8 @@ func TestAccessAndTime(t *testing.T) {
 		t.Errorf("with a token that is over: %d", got)
 	}
 	clock = clock.Add(time.Hour)
-	if minted, alive := s.Credentials(); minted != 3 || alive != 0 {
-		t.Errorf("an hour later %d made, %d alive", minted, alive)
+	if issued, alive := s.Credentials(); issued != 3 || alive != 0 {
+		t.Errorf("an hour later %d made, %d alive", issued, alive)
 	}
 }
 

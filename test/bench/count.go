@@ -98,9 +98,9 @@ const (
 	apiQuietTimeout = 10 * time.Minute
 )
 
-// settleAPI waits until the API server has the status of that many volumes and no others, and the
+// waitForStatuses waits until the API server has the status of that many volumes and no others, and the
 // driver has nothing more to write.
-func (w *world) settleAPI(ctx context.Context, volumes int) error {
+func (w *world) waitForStatuses(ctx context.Context, volumes int) error {
 	err := waitQuiet(ctx, apiQuiet, apiQuietTimeout, func() (string, error) {
 		if n := w.api.Written.Count("secretproviderclasspodstatuses"); n != volumes {
 			return time.Now().String(), nil // not at rest

@@ -69,7 +69,7 @@ func (s rounds) round(ctx context.Context, r *firstPublishes, number int) error 
 // counted does the work of new pods, and counts the requests to the store.
 func (s rounds) counted(ctx context.Context, label string, work func(context.Context, []kubelet.Pod) (time.Duration, error)) (float64, requests, error) {
 	pods := s.pods(label, s.class, s.config.pods)
-	if err := s.settle(ctx); err != nil {
+	if err := s.waitUntilIdle(ctx); err != nil {
 		return 0, requests{}, err
 	}
 	count, err := s.store.begin()
@@ -107,7 +107,7 @@ func (s rounds) fetches(ctx context.Context, p *publishes, label string) error {
 
 func (s rounds) publishes(ctx context.Context, p *publishes, label string, accounts int) error {
 	pods := s.pods(label, s.class, accounts)
-	if err := s.settle(ctx); err != nil {
+	if err := s.waitUntilIdle(ctx); err != nil {
 		return err
 	}
 	span, err := s.begin()

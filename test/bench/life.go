@@ -57,7 +57,7 @@ func measureLife(ctx context.Context, w *world, r *results) (err error) {
 
 // live publishes, republishes and unpublishes the pods, and records the CPU time of each part.
 func (n *node) live(ctx context.Context, pods []kubelet.Pod, l *life) error {
-	if err := n.settle(ctx); err != nil {
+	if err := n.waitUntilIdle(ctx); err != nil {
 		return err
 	}
 	span, err := n.begin()
@@ -70,10 +70,10 @@ func (n *node) live(ctx context.Context, pods []kubelet.Pod, l *life) error {
 		do  func() error
 	}{
 		{&l.Publish, func() error { _, err := n.publish(ctx, pods); return err }},
-		{&l.Status, func() error { return n.settleAPI(ctx, len(pods)) }},
+		{&l.Status, func() error { return n.waitForStatuses(ctx, len(pods)) }},
 		{&l.Republish, func() error { _, err := n.republishAll(ctx, pods, 1); return err }},
 		{&l.Unpublish, func() error {
-			return errors.Join(n.unpublish(ctx, pods), n.settle(ctx), n.settleAPI(ctx, 0))
+			return errors.Join(n.unpublish(ctx, pods), n.waitUntilIdle(ctx), n.waitForStatuses(ctx, 0))
 		}},
 	} {
 		if err := part.do(); err != nil {

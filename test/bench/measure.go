@@ -91,7 +91,7 @@ func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
 	}
 	// The reports on these volumes must not be counted with those on the next.
 	say("waiting until the driver has told the API server of the volumes that are gone")
-	if err := n.settleAPI(ctx, 0); err != nil {
+	if err := n.waitForStatuses(ctx, 0); err != nil {
 		return err
 	}
 	return measureSteady(ctx, n, r)
@@ -105,7 +105,7 @@ func measureSteady(ctx context.Context, n *node, r *results) error {
 		return err
 	}
 	say("waiting until the driver has written what it tells of %d volumes", len(pods))
-	if err := n.settleAPI(ctx, len(pods)); err != nil {
+	if err := n.waitForStatuses(ctx, len(pods)); err != nil {
 		return err
 	}
 	r.Told = n.apiSince(before)
@@ -161,7 +161,7 @@ func (p *process) use(n *node, pods podList) error {
 }
 
 func measureRepublish(ctx context.Context, n *node, pods podList, r *republished) error {
-	if err := n.settle(ctx); err != nil {
+	if err := n.waitUntilIdle(ctx); err != nil {
 		return err
 	}
 	span, err := n.begin()
@@ -182,7 +182,7 @@ func measureRestart(ctx context.Context, n *node, pods podList, r *restarted) er
 	if err := n.kill(); err != nil {
 		return err
 	}
-	if err := n.settle(ctx); err != nil {
+	if err := n.waitUntilIdle(ctx); err != nil {
 		return err
 	}
 	span, err := n.begin()
@@ -197,7 +197,7 @@ func measureRestart(ctx context.Context, n *node, pods podList, r *restarted) er
 	if _, err := n.republishAll(ctx, pods, 1); err != nil {
 		return err
 	}
-	if err := n.settleAPI(ctx, len(pods)); err != nil {
+	if err := n.waitForStatuses(ctx, len(pods)); err != nil {
 		return err
 	}
 	r.Vault, r.API, err = span.requests(ctx)

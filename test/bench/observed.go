@@ -120,7 +120,7 @@ func (n *node) show(ctx context.Context, set int, metrics string, to *shown, tol
 			to.RSS = append(to.RSS, float64(u.RSS))
 			return err
 		},
-		func() error { return errors.Join(n.unpublish(ctx, pods), n.settle(ctx)) },
+		func() error { return errors.Join(n.unpublish(ctx, pods), n.waitUntilIdle(ctx)) },
 	} {
 		if err := do(); err != nil {
 			return err

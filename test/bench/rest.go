@@ -25,7 +25,7 @@ func measureRest(ctx context.Context, w *world, r *results) (err error) {
 	defer func() { err = errors.Join(err, n.stop()) }()
 	r.RestOne.Accounts, r.RestAll.Accounts = 1, w.config.pods
 	for _, s := range []*rested{&r.RestOne, &r.RestAll} {
-		if err := n.settleAPI(ctx, 0); err != nil {
+		if err := n.waitForStatuses(ctx, 0); err != nil {
 			return err
 		}
 		if err := n.lieStill(ctx, s); err != nil {
@@ -43,7 +43,7 @@ func (n *node) lieStill(ctx context.Context, s *rested) error {
 	if _, err := n.publish(ctx, pods); err != nil {
 		return err
 	}
-	if err := n.settleAPI(ctx, len(pods)); err != nil {
+	if err := n.waitForStatuses(ctx, len(pods)); err != nil {
 		return err
 	}
 	if err := n.refreshedOnce(ctx, s.Pairs); err != nil {

@@ -16,9 +16,9 @@ type store interface {
 	rest(ctx context.Context) error
 }
 
-// settle waits until the store is idle: the late work of one round, such as revoking its logins,
+// waitUntilIdle waits until the store is idle: the late work of one round, such as revoking its logins,
 // must not slow the next.
-func (n *node) settle(ctx context.Context) error {
+func (n *node) waitUntilIdle(ctx context.Context) error {
 	err := n.store.rest(ctx)
 	runtime.GC() // ours, so that it does not run while a round is measured
 	return err

@@ -96,7 +96,7 @@ func akeylessReads(c *tenant) {
 		map[string]any{"fileName": "db/user", "secretPath": c.item("db"), "secretType": "dynamic", "secretKey": "user"},
 		map[string]any{"fileName": "db/password", "secretPath": c.item("db"), "secretType": "dynamic", "secretKey": "password"},
 	)
-	mintedBefore, aliveBefore := c.gateway.Credentials()
+	issuedBefore, aliveBefore := c.gateway.Credentials()
 	pod := c.run(newPod("reader", printVolume, mounts("akeyless")))
 	dynamic := c.filesOf(pod, "db/user", "db/password")
 	want := marker + "json\n" + dynamic + marker + "one\n"
@@ -109,14 +109,14 @@ func akeylessReads(c *tenant) {
 	if now := c.filesOf(pod, "db/user", "db/password"); now != dynamic {
 		c.t.Error("the dynamic credentials are others after a rotation of another secret")
 	}
-	if minted, alive := c.gateway.Credentials(); minted != mintedBefore+1 || alive != aliveBefore+1 {
-		c.t.Errorf("%d dynamic credentials were made and %d live, want one", minted-mintedBefore, alive-aliveBefore)
+	if issued, alive := c.gateway.Credentials(); issued != issuedBefore+1 || alive != aliveBefore+1 {
+		c.t.Errorf("%d dynamic credentials were made and %d live, want one", issued-issuedBefore, alive-aliveBefore)
 	}
 	c.delete("reader")
 	c.awaitNothing(pod)
 	c.until("the dynamic credentials to end", func(context.Context) error {
-		minted, alive := c.gateway.Credentials()
-		return errors.Join(wantCount(minted, nil)(mintedBefore+1), wantCount(alive, nil)(aliveBefore))
+		issued, alive := c.gateway.Credentials()
+		return errors.Join(wantCount(issued, nil)(issuedBefore+1), wantCount(alive, nil)(aliveBefore))
 	})
 }
 

@@ -78,7 +78,7 @@ func claims(t *testing.T, i *issuer.Issuer, token string) map[string]any {
 
 func TestTokenShape(t *testing.T) {
 	i := start(t)
-	token, exp := i.Mint(web, "vault", 20*time.Minute)
+	token, exp := i.Issue(web, "vault", 20*time.Minute)
 	if want := now.Add(20 * time.Minute); !exp.Equal(want) {
 		t.Errorf("expires %v, want %v", exp, want)
 	}
@@ -110,8 +110,8 @@ func TestTokenShape(t *testing.T) {
 
 func TestTokenWithoutPod(t *testing.T) {
 	i := start(t)
-	token, _ := i.Mint(issuer.PodRef{Namespace: "shop", ServiceAccount: "web"}, "", time.Hour)
-	again, _ := i.Mint(issuer.PodRef{Namespace: "shop", ServiceAccount: "web"}, "", time.Hour)
+	token, _ := i.Issue(issuer.PodRef{Namespace: "shop", ServiceAccount: "web"}, "", time.Hour)
+	again, _ := i.Issue(issuer.PodRef{Namespace: "shop", ServiceAccount: "web"}, "", time.Hour)
 	got := claims(t, i, token)
 	if aud := got["aud"]; !reflect.DeepEqual(aud, []any{i.URL()}) {
 		t.Errorf("audience %v, want the API server's", aud)

@@ -28,7 +28,7 @@ var reviewer = PodRef{Namespace: "kube-system", ServiceAccount: "token-reviewer"
 // TokenReview only to a caller with a token for the API server's own audience
 // whose service account may create TokenReviews. This one may.
 func (i *Issuer) ReviewerToken() string {
-	token, _ := i.Mint(reviewer, "", reviewerTokenLifetime)
+	token, _ := i.Issue(reviewer, "", reviewerTokenLifetime)
 	return token
 }
 

@@ -59,7 +59,7 @@ func status(t *testing.T, i *issuer.Issuer, token string, audiences ...string) a
 
 func TestReviewOfGoodToken(t *testing.T) {
 	i := start(t)
-	token, _ := i.Mint(web, "vault", time.Hour)
+	token, _ := i.Issue(web, "vault", time.Hour)
 	jti, _ := claims(t, i, token)["jti"].(string)
 	got := status(t, i, token, "vault", "other")
 	nodeUID := got.User.Extra["authentication.kubernetes.io/node-uid"]
@@ -89,21 +89,21 @@ func TestReviewOfGoodToken(t *testing.T) {
 
 func TestReviewOfBadTokens(t *testing.T) {
 	i, stranger := start(t), start(t)
-	mint := func(by *issuer.Issuer, ttl time.Duration) string {
-		token, _ := by.Mint(web, "vault", ttl)
+	issue := func(by *issuer.Issuer, ttl time.Duration) string {
+		token, _ := by.Issue(web, "vault", ttl)
 		return token
 	}
-	good := mint(i, time.Hour)
+	good := issue(i, time.Hour)
 	header, rest, _ := strings.Cut(good, ".")
 	payload, signature, _ := strings.Cut(rest, ".")
-	foreign := strings.Split(mint(stranger, time.Hour), ".")
+	foreign := strings.Split(issue(stranger, time.Hour), ".")
 	for name, tc := range map[string]struct {
 		token     string
 		audiences []string
 		want      string
 	}{
-		"expired":          {mint(i, -2*time.Minute), []string{"vault"}, "service account token has expired"},
-		"within leeway":    {mint(i, -30*time.Second), []string{"vault"}, ""},
+		"expired":          {issue(i, -2*time.Minute), []string{"vault"}, "service account token has expired"},
+		"within leeway":    {issue(i, -30*time.Second), []string{"vault"}, ""},
 		"other audience":   {good, []string{"openbao"}, `token audiences ["vault"] is invalid for the target audiences ["openbao"]`},
 		"default audience": {good, nil, "is invalid for the target audiences"},
 		"other issuer":     {strings.Join(foreign, "."), []string{"vault"}, "error in cryptographic primitive"},
@@ -130,7 +130,7 @@ func TestDeletion(t *testing.T) {
 	recreated := sibling
 	recreated.ServiceAccountUID = "33333333-0000-4000-8000-000000000003"
 	authenticated := func(p issuer.PodRef) bool {
-		token, _ := i.Mint(p, "vault", time.Hour)
+		token, _ := i.Issue(p, "vault", time.Hour)
 		return status(t, i, token, "vault").Authenticated
 	}
 	if !authenticated(web) || !authenticated(sibling) {
@@ -157,8 +157,8 @@ func TestDeletion(t *testing.T) {
 
 func TestReviewCallers(t *testing.T) {
 	i := start(t)
-	forStore, _ := i.Mint(web, "vault", time.Hour)
-	forAPI, _ := i.Mint(web, "", time.Hour)
+	forStore, _ := i.Issue(web, "vault", time.Hour)
+	forAPI, _ := i.Issue(web, "", time.Hour)
 	spec := `{"spec":{"token":"` + forStore + `","audiences":["vault"]}}`
 	for name, tc := range map[string]struct {
 		bearer, body string

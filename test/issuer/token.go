@@ -64,10 +64,10 @@ func claimsOf(p PodRef, audience string) boundClaims {
 	return c
 }
 
-// Mint makes a token as the TokenRequest API would, and returns its expiry. An empty audience means
+// Issue makes a token as the TokenRequest API would, and returns its expiry. An empty audience means
 // the API server's own. A negative ttl makes a token that expired that long ago, an hour after it
 // was issued.
-func (i *Issuer) Mint(pod PodRef, audience string, ttl time.Duration) (token string, exp time.Time) {
+func (i *Issuer) Issue(pod PodRef, audience string, ttl time.Duration) (token string, exp time.Time) {
 	if audience == "" {
 		audience = i.url
 	}
@@ -99,11 +99,11 @@ func (i *Issuer) CSITokens(pod PodRef, audiences ...string) string {
 	return i.CSITokensFor(csiTokenLifetime, pod, audiences...)
 }
 
-// CSITokensFor is CSITokens with a lifetime, which has the same rules as in Mint.
+// CSITokensFor is CSITokens with a lifetime, which has the same rules as in Issue.
 func (i *Issuer) CSITokensFor(ttl time.Duration, pod PodRef, audiences ...string) string {
 	tokens := make(map[string]authv1.TokenRequestStatus, len(audiences))
 	for _, audience := range audiences {
-		token, exp := i.Mint(pod, audience, ttl)
+		token, exp := i.Issue(pod, audience, ttl)
 		tokens[audience] = authv1.TokenRequestStatus{Token: token, ExpirationTimestamp: metav1.NewTime(exp)}
 	}
 	data, err := json.Marshal(tokens)

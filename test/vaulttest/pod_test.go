@@ -86,7 +86,7 @@ func (f fixture) login(t *testing.T, mount, role, token string) (*api.Client, er
 
 func (f fixture) mustLogin(t *testing.T, mount string) *api.Client {
 	t.Helper()
-	token, _ := f.issuer.Mint(web, "vault", time.Hour)
+	token, _ := f.issuer.Issue(web, "vault", time.Hour)
 	client, err := f.login(t, mount, "web", token)
 	if err != nil {
 		t.Fatal(err)
@@ -111,8 +111,8 @@ func TestPod(t *testing.T) {
 }
 
 func testRefusals(t *testing.T, f fixture) {
-	mint := func(pod issuer.PodRef, audience string, ttl time.Duration) string {
-		token, _ := f.issuer.Mint(pod, audience, ttl)
+	issue := func(pod issuer.PodRef, audience string, ttl time.Duration) string {
+		token, _ := f.issuer.Issue(pod, audience, ttl)
 		return token
 	}
 	elsewhere, other := web, web
@@ -123,15 +123,15 @@ func testRefusals(t *testing.T, f fixture) {
 		code               int
 		want               string
 	}{
-		"kubernetes, namespace":       {"kubernetes", "web", mint(elsewhere, "vault", time.Hour), 403, "namespace not authorized"},
-		"kubernetes, service account": {"kubernetes", "web", mint(other, "vault", time.Hour), 403, "service account name not authorized"},
-		"kubernetes, audience":        {"kubernetes", "web", mint(web, "openbao", time.Hour), 403, "invalid audience (aud) claim"},
-		"kubernetes, expired":         {"kubernetes", "web", mint(web, "vault", -time.Hour), 403, "token is expired"},
-		"kubernetes, role":            {"kubernetes", "nobody", mint(web, "vault", time.Hour), 400, `invalid role name "nobody"`},
-		"jwt, namespace":              {"jwt", "web", mint(elsewhere, "vault", time.Hour), 400, "invalid subject (sub) claim"},
-		"jwt, audience":               {"jwt", "web", mint(web, "openbao", time.Hour), 400, "invalid audience (aud) claim"},
-		"jwt, expired":                {"jwt", "web", mint(web, "vault", -time.Hour), 400, "token is expired"},
-		"jwt, role":                   {"jwt", "nobody", mint(web, "vault", time.Hour), 400, `role "nobody" could not be found`},
+		"kubernetes, namespace":       {"kubernetes", "web", issue(elsewhere, "vault", time.Hour), 403, "namespace not authorized"},
+		"kubernetes, service account": {"kubernetes", "web", issue(other, "vault", time.Hour), 403, "service account name not authorized"},
+		"kubernetes, audience":        {"kubernetes", "web", issue(web, "openbao", time.Hour), 403, "invalid audience (aud) claim"},
+		"kubernetes, expired":         {"kubernetes", "web", issue(web, "vault", -time.Hour), 403, "token is expired"},
+		"kubernetes, role":            {"kubernetes", "nobody", issue(web, "vault", time.Hour), 400, `invalid role name "nobody"`},
+		"jwt, namespace":              {"jwt", "web", issue(elsewhere, "vault", time.Hour), 400, "invalid subject (sub) claim"},
+		"jwt, audience":               {"jwt", "web", issue(web, "openbao", time.Hour), 400, "invalid audience (aud) claim"},
+		"jwt, expired":                {"jwt", "web", issue(web, "vault", -time.Hour), 400, "token is expired"},
+		"jwt, role":                   {"jwt", "nobody", issue(web, "vault", time.Hour), 400, `role "nobody" could not be found`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := f.login(t, tc.mount, tc.role, tc.token)
@@ -152,7 +152,7 @@ func wantResponse(t *testing.T, err error, code int, text string) {
 func testDeleted(t *testing.T, f fixture) {
 	gone := web
 	gone.Pod = "web-9"
-	token, _ := f.issuer.Mint(gone, "vault", time.Hour)
+	token, _ := f.issuer.Issue(gone, "vault", time.Hour)
 	before := f.issuer.Reviews()
 	if _, err := f.login(t, "kubernetes", "web", token); err != nil {
 		t.Fatal(err)

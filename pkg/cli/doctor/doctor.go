@@ -143,9 +143,9 @@ func (l *look) notSeen(what finding.Object, err error) {
 // add adds a finding of the current check.
 func (l *look) add(code string, f finding.Finding) { l.report.Add(code, f) }
 
-// judged records the result of a check: bad with findings, unknown without findings if something
+// recordCheck records the result of a check: bad with findings, unknown without findings if something
 // could not be read.
-func (l *look) judged(title string, found int, detail string) {
+func (l *look) recordCheck(title string, found int, detail string) {
 	state := finding.Good
 	switch {
 	case found > 0:

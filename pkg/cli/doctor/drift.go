@@ -90,7 +90,7 @@ func crds(ctx context.Context, l *look) {
 			}
 		}
 	}
-	l.judged("CRDs", found, output.Plural(len(own), "CRD"))
+	l.recordCheck("CRDs", found, output.Plural(len(own), "CRD"))
 }
 
 // compareCRDs names the places where two CRDs accept or store different fields.
@@ -172,5 +172,5 @@ func (d *driver) policies(ctx context.Context) {
 		_, err = api.ValidatingAdmissionPolicyBindings().Get(ctx, name, metav1.GetOptions{})
 		note("ValidatingAdmissionPolicyBinding", err)
 	}
-	d.judged(title, found, strings.Join(names, ", "))
+	d.recordCheck(title, found, strings.Join(names, ", "))
 }

@@ -74,7 +74,7 @@ func findDriver(ctx context.Context, l *look) *driver {
 	if d.container != nil {
 		detail += ", " + d.container.Image
 	}
-	l.judged("the driver's installation", found, detail)
+	l.recordCheck("the driver's installation", found, detail)
 	return d
 }
 
@@ -125,7 +125,7 @@ func (d *driver) audiences(ctx context.Context) {
 		d.add(finding.CodeServerToken, finding.Finding{Object: finding.Object{Kind: "CSIDriver", Name: d.client.DriverName},
 			Message: "requests tokens for the API server itself, which no class uses"})
 	}
-	d.judged(title, found, fmt.Sprintf("the CSIDriver requests %q for %s", requested, classCount(len(classes))))
+	d.recordCheck(title, found, fmt.Sprintf("the CSIDriver requests %q for %s", requested, classCount(len(classes))))
 }
 
 func classCount(n int) string {
@@ -164,20 +164,20 @@ func (l *logins) audience(spc *v1.SecretProviderClass) string {
 		return ""
 	}
 	if p, ok := l.vaults[parsed.Provider]; ok {
-		judged, err := p.Judge(parsed)
+		login, err := p.Judge(parsed)
 		if err != nil {
 			return ""
 		}
-		return judged.Audience
+		return login.Audience
 	}
 	if parsed.Provider != akeyless.Name {
 		return ""
 	}
-	judged, err := l.akeyless.Judge(parsed)
+	login, err := l.akeyless.Judge(parsed)
 	if err != nil {
 		return ""
 	}
-	return judged.Audience
+	return login.Audience
 }
 
 func (d *driver) about() finding.Object {
@@ -212,10 +212,10 @@ func (d *driver) audit() {
 	where := d.flags["audit-log"]
 	if where == "" {
 		d.add(finding.CodeNoAudit, finding.Finding{Object: d.about(), Message: "the driver runs without --audit-log, so there is no record of which pod got which secret"})
-		d.judged(title, 1, "off")
+		d.recordCheck(title, 1, "off")
 		return
 	}
-	d.judged(title, 0, "--audit-log="+where)
+	d.recordCheck(title, 0, "--audit-log="+where)
 }
 
 // allowList checks whether classes choose where the pods' tokens are sent.
@@ -245,7 +245,7 @@ func (d *driver) allowList() {
 		}
 	}
 	slices.Sort(set)
-	d.judged(title, found, cmp.Or(strings.Join(set, " "), "none"))
+	d.recordCheck(title, found, cmp.Or(strings.Join(set, " "), "none"))
 }
 
 //go:embed flags.txt
@@ -270,7 +270,7 @@ func (d *driver) unknownFlags() {
 		}
 		d.add(finding.CodeUnknownFlag, f)
 	}
-	d.judged(title, found, fmt.Sprintf("%d flags", len(d.flags)))
+	d.recordCheck(title, found, fmt.Sprintf("%d flags", len(d.flags)))
 }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }

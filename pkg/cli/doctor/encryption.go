@@ -111,15 +111,15 @@ func encryption(ctx context.Context, l *look) {
 	switch {
 	case metricErr == nil && len(s.written) > 0:
 		written(l, s, evidence, add)
-		l.judged(titleEncryption, found, fmt.Sprintf("%s says that Secrets were written with %s", evidence, strings.Join(s.written, ", ")))
+		l.recordCheck(titleEncryption, found, fmt.Sprintf("%s says that Secrets were written with %s", evidence, strings.Join(s.written, ", ")))
 		return
 	case seen && flag == "":
 		add(finding.CodeNotEncrypted, finding.Finding{Message: "a kube-apiserver in kube-system runs without --encryption-provider-config"})
-		l.judged(titleEncryption, found, "the kube-apiserver's flags name no encryption configuration")
+		l.recordCheck(titleEncryption, found, "the kube-apiserver's flags name no encryption configuration")
 		return
 	case metricErr == nil && !s.any && !seen:
 		add(finding.CodeNotEncrypted, finding.Finding{Level: finding.Warning, Message: evidence + " has no series, as without an encryption configuration, and its flags could not be read"})
-		l.judged(titleEncryption, found, evidence+" has no series")
+		l.recordCheck(titleEncryption, found, evidence+" has no series")
 		return
 	}
 	detail := "could not be read"
@@ -139,7 +139,7 @@ func encryption(ctx context.Context, l *look) {
 		l.notSeen(finding.Object{Kind: "Pod", Namespace: metav1.NamespaceSystem, Name: "*"}, podErr)
 	}
 	l.unseen++
-	l.judged(titleEncryption, 0, detail)
+	l.recordCheck(titleEncryption, 0, detail)
 }
 
 // written checks the providers that wrote Secrets.

@@ -72,7 +72,7 @@ func (d *driver) nodes(ctx context.Context) {
 		d.add(finding.CodeNodeWithout, finding.Finding{Level: finding.Info, Object: d.about(), Message: fmt.Sprintf("%s that the DaemonSet's nodeSelector or the node's taints exclude: %s; pods with classes do not start there", output.Plural(tainted.count, "node"), &tainted),
 			Remedy: "none if no pod with a class is scheduled there; otherwise set linux.tolerations and linux.nodeSelector of the chart"})
 	}
-	d.judged(title, found, fmt.Sprintf("ready on %d of %s", good, output.Plural(total, "node")))
+	d.recordCheck(title, found, fmt.Sprintf("ready on %d of %s", good, output.Plural(total, "node")))
 }
 
 // node checks the driver's pod on a node.
@@ -184,5 +184,5 @@ func (d *driver) versions() {
 		found++
 		d.add(finding.CodeVersions, finding.Finding{Object: d.about(), Message: fmt.Sprintf("%d of %s have its current template", s.UpdatedNumberScheduled, output.Plural(int(s.DesiredNumberScheduled), "pod"))})
 	}
-	d.judged(title, found, listed(sortedKeys(byImage), 3))
+	d.recordCheck(title, found, listed(sortedKeys(byImage), 3))
 }

@@ -86,7 +86,7 @@ func readers(ctx context.Context, l *look) {
 	if system > 0 {
 		detail += fmt.Sprintf(", besides %s of Kubernetes itself", output.Plural(system, "part"))
 	}
-	l.judged("readers of Secrets", found, detail)
+	l.recordCheck("readers of Secrets", found, detail)
 }
 
 func namespaceReaders(l *look, p *rbac.Policy, namespace string) {
@@ -159,5 +159,5 @@ func couldMount(ctx context.Context, l *look) {
 		l.add(finding.CodeCouldMount, finding.Finding{Object: finding.Object{Kind: "Namespace", Name: namespace},
 			Message: fmt.Sprintf("%s could be mounted by classes instead: %s", output.Plural(byNamespace[namespace].count, "Secret"), byNamespace[namespace])})
 	}
-	l.judged("Secrets that classes could replace", 0, output.Plural(total, "Secret"))
+	l.recordCheck("Secrets that classes could replace", 0, output.Plural(total, "Secret"))
 }

@@ -221,7 +221,7 @@ func (ws *workloads) environment() {
 		}
 	}
 	ws.unseen += ws.missed
-	ws.judged("Secrets in environment variables", found, output.Plural(found, "workload"))
+	ws.recordCheck("Secrets in environment variables", found, output.Plural(found, "workload"))
 }
 
 // defaultAccounts reports the workloads that mount classes with the default service account.
@@ -239,7 +239,7 @@ func (ws *workloads) defaultAccounts() {
 		}
 	}
 	ws.unseen += ws.missed
-	ws.judged("service accounts of pods with classes", found, fmt.Sprintf("%s with classes, %d as default", output.Plural(mounting, "workload"), found))
+	ws.recordCheck("service accounts of pods with classes", found, fmt.Sprintf("%s with classes, %d as default", output.Plural(mounting, "workload"), found))
 }
 
 // plainText looks for credentials in ConfigMaps, and reports those in workloads.
@@ -269,7 +269,7 @@ func (ws *workloads) plainText(ctx context.Context) {
 		ws.notSeen(all("ConfigMap", ws.namespace), err)
 	}
 	ws.unseen += ws.missed
-	ws.judged("credentials in plain text", found, output.Plural(found, "place"))
+	ws.recordCheck("credentials in plain text", found, output.Plural(found, "place"))
 }
 
 func whereIn(key, text string, p credential.Place) string {

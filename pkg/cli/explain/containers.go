@@ -19,7 +19,7 @@ var missingSecret = regexp.MustCompile(`secret "([^"]+)" not found|in Secret ([^
 type podLinks struct{ *walk }
 
 // containersLink checks the containers, which start after the volumes are mounted.
-func (w podLinks) containersLink() verdict {
+func (w podLinks) containersLink() result {
 	p := w.pod
 	for _, s := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		wait, ended := s.State.Waiting, s.State.Terminated
@@ -52,7 +52,7 @@ func (w podLinks) containersLink() verdict {
 }
 
 // creating is for containers that wait although the driver's volumes are mounted.
-func (w podLinks) creating(container string) verdict {
+func (w podLinks) creating(container string) result {
 	for i := range w.events.value {
 		e := &w.events.value[i]
 		m := ofVolume.FindStringSubmatch(e.Message)
@@ -62,7 +62,7 @@ func (w podLinks) creating(container string) verdict {
 		}
 		return bad(finding.CodeOtherVolume, finding.Finding{Message: fmt.Sprintf("volume %q, which is not a volume of this driver, cannot be mounted: %s", m[1], m[2])}, "%s waits for another volume", container)
 	}
-	return verdict{state: finding.Unknown, detail: container + " is being created"}
+	return result{state: finding.Unknown, detail: container + " is being created"}
 }
 
 // secretWanted names the class that would make a missing Secret.
@@ -120,7 +120,7 @@ func (w podLinks) odd() {
 		classes[v.class] = true
 	}
 	told := ""
-	for _, f := range w.judged.Findings {
+	for _, f := range w.linted.Findings {
 		ours := f.Object.Kind == "Pod" || f.Object.Kind == "SecretProviderClass" && classes[f.Object.Name]
 		if !ours || f.Level == finding.Error || f.Code == finding.CodePlugin || f.Code == finding.CodeNotInSet {
 			continue

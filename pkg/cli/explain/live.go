@@ -49,7 +49,7 @@ func (l *look) liveOf(class string) (v *statusz.Volume, f *statusz.Failure) {
 }
 
 // liveLink checks the driver's own state and the volume's.
-func (w volumeLinks) liveLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) liveLink(_ context.Context, v *volume) result {
 	p := w.driver.value
 	switch {
 	case p == nil:

@@ -59,7 +59,7 @@ func (w *walk) noPods() bool {
 	return false
 }
 
-func (w nodeLinks) podLink() verdict {
+func (w nodeLinks) podLink() result {
 	p := w.pod
 	_, state := w.stateOf(p)
 	detail := fmt.Sprintf("%s/%s is %s, created %s", p.Namespace, p.Name, state, w.ago(p.CreationTimestamp.Time))
@@ -105,7 +105,7 @@ func (w nodeLinks) otherDrivers() []string {
 	return names
 }
 
-func (w nodeLinks) schedulingLink() verdict {
+func (w nodeLinks) schedulingLink() result {
 	if w.pod.Spec.NodeName != "" {
 		return good("on node %s", w.pod.Spec.NodeName)
 	}
@@ -151,7 +151,7 @@ func (w *walk) driverNamespace() string {
 	return "NAMESPACE"
 }
 
-func (w nodeLinks) nodeLink() verdict {
+func (w nodeLinks) nodeLink() result {
 	name := w.pod.Spec.NodeName
 	o := about("Node", "", name)
 	if p := w.pod.Spec.OS; p != nil && p.Name == corev1.Windows {
@@ -182,7 +182,7 @@ func (w nodeLinks) nodeLink() verdict {
 }
 
 // driverLink checks the driver's pod on the node.
-func (w nodeLinks) driverLink() verdict {
+func (w nodeLinks) driverLink() result {
 	o := about("Pod", w.namespace, "")
 	if !w.driver.known() {
 		o.Name = "*"
@@ -222,7 +222,7 @@ func (w *walk) readySince() time.Time {
 }
 
 // noDriver says why there is no pod of the driver on the node.
-func (w nodeLinks) noDriver() verdict {
+func (w nodeLinks) noDriver() result {
 	f := finding.Finding{
 		Object:  about("Node", "", w.pod.Spec.NodeName),
 		Message: fmt.Sprintf("has no pod of the driver: no pod on it in namespace %[2]s has the label %[1]s", cluster.DriverLabels, w.namespace),
@@ -259,7 +259,7 @@ func excluded(set *appsv1.DaemonSet, n *corev1.Node) string {
 	return ""
 }
 
-func (w nodeLinks) registrationLink() verdict {
+func (w nodeLinks) registrationLink() result {
 	name := w.pod.Spec.NodeName
 	o := about("CSINode", "", name)
 	if !w.csiNode.known() {
@@ -280,7 +280,7 @@ func (w nodeLinks) registrationLink() verdict {
 	return bad(finding.CodeNotRegistered, f, "%s does not list %s", name, w.DriverName)
 }
 
-func (w nodeLinks) csiDriverLink() verdict {
+func (w nodeLinks) csiDriverLink() result {
 	o := about("CSIDriver", "", w.DriverName)
 	if !w.csiDriver.known() {
 		return w.unknown(o, w.csiDriver.err)

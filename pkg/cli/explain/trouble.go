@@ -217,7 +217,7 @@ func timeOf(e *corev1.Event) time.Time {
 }
 
 // broke is the broken link of a volume's failure.
-func (w *walk) broke(v *volume) verdict {
+func (w *walk) broke(v *volume) result {
 	t := v.trouble
 	what := "cannot be mounted"
 	level := finding.Error

@@ -18,7 +18,7 @@ import (
 // volumeLinks are the links of each volume.
 type volumeLinks struct{ *walk }
 
-func (w volumeLinks) volumeLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) volumeLink(_ context.Context, v *volume) result {
 	for _, f := range w.findings("Pod", w.pod.Name, finding.CodeNotReadOnly, finding.CodeNoClass) {
 		if strings.Contains(f.Message, fmt.Sprintf("volume %q", v.name)) {
 			return bad(f.Code, f, "%s", finding.RuleOf(f.Code).Title)
@@ -42,7 +42,7 @@ func (w volumeLinks) isUsed(v *volume) bool {
 	return slices.ContainsFunc(w.pod.Spec.EphemeralContainers, func(c corev1.EphemeralContainer) bool { return slices.ContainsFunc(c.VolumeMounts, mounts) })
 }
 
-func (w volumeLinks) classLink(ctx context.Context, v *volume) verdict {
+func (w volumeLinks) classLink(ctx context.Context, v *volume) result {
 	o := about("SecretProviderClass", w.pod.Namespace, v.class)
 	if !w.classes.known() {
 		return w.unknown(o, w.classes.err)
@@ -59,7 +59,7 @@ func (w volumeLinks) classLink(ctx context.Context, v *volume) verdict {
 
 // noClass looks for the intended class: one with a near name, or one with the same name in another
 // namespace.
-func (w volumeLinks) noClass(ctx context.Context, v *volume) verdict {
+func (w volumeLinks) noClass(ctx context.Context, v *volume) result {
 	var near, elsewhere []string
 	for i := range w.classes.value {
 		near = append(near, w.classes.value[i].Name)
@@ -86,7 +86,7 @@ func (w volumeLinks) noClass(ctx context.Context, v *volume) verdict {
 	return bad(finding.CodeElsewhere, f, "%s", detail)
 }
 
-func (w volumeLinks) providerLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) providerLink(_ context.Context, v *volume) result {
 	switch {
 	case v.spc == nil:
 		return skipped("the class could not be read")
@@ -105,10 +105,10 @@ func (w volumeLinks) providerLink(_ context.Context, v *volume) verdict {
 	if w.flags != nil && w.flags["provider-volume"] == "" {
 		return bad(finding.CodeNoProvider, f, "%s is not on the node", name)
 	}
-	return verdict{state: finding.Unknown, detail: name + " is a plugin, which answers only on the node"}
+	return result{state: finding.Unknown, detail: name + " is a plugin, which answers only on the node"}
 }
 
-func (w volumeLinks) accountLink(context.Context, *volume) verdict {
+func (w volumeLinks) accountLink(context.Context, *volume) result {
 	o := about("ServiceAccount", w.pod.Namespace, accountOf(w.pod))
 	switch {
 	case !w.account.known():
@@ -122,24 +122,24 @@ func (w volumeLinks) accountLink(context.Context, *volume) verdict {
 	return good("%s/%s", o.Namespace, o.Name)
 }
 
-func (w volumeLinks) audienceLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) audienceLink(_ context.Context, v *volume) result {
 	switch found := w.findings("SecretProviderClass", v.class, finding.CodeAudience); {
 	case len(found) > 0:
 		return bad(finding.CodeAudience, found[0], "the CSIDriver does not request %q", v.login.Audience)
 	case v.login.Audience == "":
 		return skipped("the class does not name one")
 	case w.csiDriver.value == nil:
-		return verdict{state: finding.Unknown, detail: fmt.Sprintf("%q, and the CSIDriver could not be read", v.login.Audience)}
+		return result{state: finding.Unknown, detail: fmt.Sprintf("%q, and the CSIDriver could not be read", v.login.Audience)}
 	}
 	return good("%q is requested by the CSIDriver", v.login.Audience)
 }
 
 // storeLink says how the driver reaches the store, and whether it answered.
-func (w volumeLinks) storeLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) storeLink(_ context.Context, v *volume) result {
 	where := w.way(v)
 	switch {
 	case v.trouble != nil && v.trouble.row.link == linkStore:
-		return verdict{state: finding.Unknown} // asTold decides
+		return result{state: finding.Unknown} // asTold decides
 	case v.past:
 		f := finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("volume %q could not be mounted, but the cause seems to be corrected since: %s", v.name, v.trouble.words)}
 		if v.trouble.row.link == linkRegistration {
@@ -151,7 +151,7 @@ func (w volumeLinks) storeLink(_ context.Context, v *volume) verdict {
 	case v.isReady():
 		return good("%sthe last refresh succeeded", where)
 	case w.passed() != nil && v.status == nil:
-		return verdict{state: finding.Unknown, detail: strings.TrimSuffix(where, ", ")}
+		return result{state: finding.Unknown, detail: strings.TrimSuffix(where, ", ")}
 	case v.status != nil:
 		return good("%sthe last refresh succeeded", where)
 	}
@@ -192,7 +192,7 @@ func (w volumeLinks) way(v *volume) string {
 	return text
 }
 
-func (w volumeLinks) filesLink(_ context.Context, v *volume) verdict {
+func (w volumeLinks) filesLink(_ context.Context, v *volume) result {
 	if v.status == nil {
 		if !w.statuses.known() {
 			return w.unknown(about("SecretProviderClassPodStatus", w.pod.Namespace, "*"), w.statuses.err)
@@ -201,7 +201,7 @@ func (w volumeLinks) filesLink(_ context.Context, v *volume) verdict {
 			Object:  about("Pod", w.pod.Namespace, w.pod.Name),
 			Message: fmt.Sprintf("volume %q is mounted, but has no SecretProviderClassPodStatus", v.name),
 		})
-		return verdict{state: finding.Unknown, detail: "they have no status"}
+		return result{state: finding.Unknown, detail: "they have no status"}
 	}
 	n := len(v.status.Status.Objects)
 	if n == 1 {

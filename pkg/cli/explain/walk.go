@@ -44,7 +44,7 @@ type walk struct {
 	report  *finding.Report
 	set     *pods
 	volumes []*volume
-	judged  *lint.Judgement
+	linted  *lint.Result
 	flags   map[string]string // of the driver
 	broken  bool
 	// over is why the walk ends although nothing is broken.
@@ -64,31 +64,31 @@ type volume struct {
 	past bool
 }
 
-// verdict is the state of a link: good if finding has no code.
-type verdict struct {
+// result is the state of a link: good if finding has no code.
+type result struct {
 	state  finding.State
 	detail string
 	code   string
 	finding.Finding
 }
 
-func good(format string, args ...any) verdict {
-	return verdict{state: finding.Good, detail: fmt.Sprintf(format, args...)}
+func good(format string, args ...any) result {
+	return result{state: finding.Good, detail: fmt.Sprintf(format, args...)}
 }
 
 // unknown is for objects that could not be read.
-func (w *walk) unknown(o finding.Object, err error) verdict {
+func (w *walk) unknown(o finding.Object, err error) result {
 	cluster.NotSeen(w.report, o, err)
-	return verdict{state: finding.Unknown, detail: "could not be read"}
+	return result{state: finding.Unknown, detail: "could not be read"}
 }
 
-func skipped(format string, args ...any) verdict {
-	return verdict{state: finding.Skipped, detail: fmt.Sprintf(format, args...)}
+func skipped(format string, args ...any) result {
+	return result{state: finding.Skipped, detail: fmt.Sprintf(format, args...)}
 }
 
 // bad is a broken link.
-func bad(code string, f finding.Finding, format string, args ...any) verdict {
-	return verdict{state: finding.Bad, detail: fmt.Sprintf(format, args...), code: code, Finding: f}
+func bad(code string, f finding.Finding, format string, args ...any) result {
+	return result{state: finding.Bad, detail: fmt.Sprintf(format, args...), code: code, Finding: f}
 }
 
 // prepare joins the objects that belong together.
@@ -101,13 +101,13 @@ func (w *walk) prepare() error {
 		w.volumes = append(w.volumes, &volume{name: v.Name, class: v.CSI.VolumeAttributes["secretProviderClass"], source: v.CSI})
 	}
 	w.flags = flagsOf(w.driver.value)
-	if err := w.judge(); err != nil {
+	if err := w.lint(); err != nil {
 		return err
 	}
 	for _, v := range w.volumes {
 		v.status = w.statusOf(v.class)
 		if v.spc != nil {
-			v.login = w.judged.Logins[class.Ref{Namespace: v.spc.Namespace, Name: v.spc.Name}]
+			v.login = w.linted.Logins[class.Ref{Namespace: v.spc.Namespace, Name: v.spc.Name}]
 		}
 		v.trouble = troubles{w}.troubleOf(v)
 	}
@@ -134,8 +134,8 @@ func (w *walk) count() int {
 	return n
 }
 
-// judge runs lint on the pod, its classes, those that list Secrets, and the CSIDriver object.
-func (w *walk) judge() error {
+// lint runs lint on the pod, its classes, those that list Secrets, and the CSIDriver object.
+func (w *walk) lint() error {
 	pod := w.pod.DeepCopy()
 	pod.TypeMeta = metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"}
 	pod.ManagedFields, pod.Status = nil, corev1.PodStatus{}
@@ -162,9 +162,9 @@ func (w *walk) judge() error {
 		objects = append(objects, d)
 	}
 	var err error
-	if w.judged, err = lint.Judge(lint.Cluster{Driver: w.DriverName, Objects: objects, Operator: operatorOf(w.driver.value)}); err != nil {
+	if w.linted, err = lint.Check(lint.Cluster{Driver: w.DriverName, Objects: objects, Operator: operatorOf(w.driver.value)}); err != nil {
 		// The driver runs, so its flags are valid.
-		w.judged, err = lint.Judge(lint.Cluster{Driver: w.DriverName, Objects: objects})
+		w.linted, err = lint.Check(lint.Cluster{Driver: w.DriverName, Objects: objects})
 	}
 	return err
 }
@@ -172,7 +172,7 @@ func (w *walk) judge() error {
 // findings are lint's findings of the given codes about an object.
 func (w *walk) findings(kind, name string, codes ...string) []finding.Finding {
 	var found []finding.Finding
-	for _, f := range w.judged.Findings {
+	for _, f := range w.linted.Findings {
 		if f.Object.Kind == kind && f.Object.Name == name && slices.Contains(codes, f.Code) {
 			found = append(found, f)
 		}
@@ -185,7 +185,7 @@ func (w *walk) links(ctx context.Context) {
 	shared, own := nodeLinks{w}, volumeLinks{w}
 	for _, link := range []struct {
 		title string
-		look  func() verdict
+		look  func() result
 	}{
 		{linkPod, shared.podLink},
 		{linkScheduling, shared.schedulingLink},
@@ -201,7 +201,7 @@ func (w *walk) links(ctx context.Context) {
 		w.broken = brokenForAll
 		for _, link := range []struct {
 			title string
-			look  func(context.Context, *volume) verdict
+			look  func(context.Context, *volume) result
 		}{
 			{linkVolume, own.volumeLink},
 			{linkClass, own.classLink},
@@ -212,7 +212,7 @@ func (w *walk) links(ctx context.Context) {
 			{linkStore, own.storeLink},
 			{linkFiles, own.filesLink},
 		} {
-			w.link(v, link.title, func() verdict { return link.look(ctx, v) })
+			w.link(v, link.title, func() result { return link.look(ctx, v) })
 		}
 		v.broken = w.broken
 	}
@@ -222,7 +222,7 @@ func (w *walk) links(ctx context.Context) {
 
 // link checks one link of the chain, unless an earlier one is broken. If the objects do not decide,
 // the texts of the driver or kubelet may.
-func (w *walk) link(v *volume, title string, look func() verdict) {
+func (w *walk) link(v *volume, title string, look func() result) {
 	shown := title
 	if v != nil && len(w.volumes) > 1 {
 		shown = fmt.Sprintf("volume %q: %s", v.name, title)
@@ -252,7 +252,7 @@ func (w *walk) link(v *volume, title string, look func() verdict) {
 
 // asTold reports a broken link if a volume's last failure says so. If the objects show that it has
 // been repaired since, the failure is past.
-func (w *walk) asTold(v *volume, title string, out verdict) verdict {
+func (w *walk) asTold(v *volume, title string, out result) result {
 	of := w.volumes
 	if v != nil {
 		of = []*volume{v}

@@ -114,18 +114,18 @@ func (p *parsed) find(o *manifest.Object) *v1.SecretProviderClass {
 	return found
 }
 
-// judge checks a class with the providers that need no store for that.
-type judge struct {
+// checker checks a class with the providers that need no store for that.
+type checker struct {
 	vaults   map[string]*vault.Provider
 	akeyless *akeyless.Provider
 }
 
-// newJudge assumes the operator's address for a class without one, if it is unknown.
-func newJudge(o *Operator) (*judge, error) {
+// newChecker assumes the operator's address for a class without one, if it is unknown.
+func newChecker(o *Operator) (*checker, error) {
 	if o == nil {
 		o = &Operator{Vault: vault.Config{DefaultAddress: operatorsAddress}}
 	}
-	j := &judge{vaults: map[string]*vault.Provider{}}
+	j := &checker{vaults: map[string]*vault.Provider{}}
 	var err error
 	for _, name := range []string{vault.NameVault, vault.NameOpenBao} {
 		config := o.Vault
@@ -138,15 +138,15 @@ func newJudge(o *Operator) (*judge, error) {
 	return j, err
 }
 
-// verdict is a provider's result for a class, and the error that refuses it.
-type verdict struct {
+// result is a provider's result for a class, and the error that refuses it.
+type result struct {
 	vault.Judged
 	accessID string // of Akeyless
 	err      error
 }
 
 // of checks a class; false for a plugin's class.
-func (j *judge) of(c *class.Class) (v verdict, own bool) {
+func (j *checker) of(c *class.Class) (v result, own bool) {
 	if p, ok := j.vaults[c.Provider]; ok {
 		v.Judged, v.err = p.Judge(c)
 		return v, true
@@ -220,7 +220,7 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	if err != nil {
 		defer func() { c.class = nil }() // what the provider says is wanted all the same
 	}
-	v, own := l.judge.of(parsed)
+	v, own := l.checker.of(parsed)
 	if !own {
 		l.plugin(c, parsed)
 		c.class, c.files = parsed, filesOf(parsed, false)

@@ -42,19 +42,19 @@ type Login struct {
 	Namespace, Mount, Role, AccessID string
 }
 
-// Judgement is the findings about a cluster's objects.
-type Judgement struct {
+// Result is the findings about a cluster's objects.
+type Result struct {
 	Findings []finding.Finding
 	// Logins are those of the classes that the driver accepts.
 	Logins map[class.Ref]Login
 }
 
-// Judge checks objects of a cluster: classes, pods and the objects that make them, and the
+// Check checks objects of a cluster: classes, pods and the objects that make them, and the
 // CSIDriver object.
-func Judge(c Cluster) (*Judgement, error) {
+func Check(c Cluster) (*Result, error) {
 	l := &linter{driver: c.Driver, report: &finding.Report{}, cluster: true, operator: c.Operator}
 	var err error
-	if l.judge, err = newJudge(c.Operator); err != nil {
+	if l.checker, err = newChecker(c.Operator); err != nil {
 		return nil, err
 	}
 	src := &manifest.Source{Report: l.report, Take: l.take, Text: l.parsed.add}
@@ -69,7 +69,7 @@ func Judge(c Cluster) (*Judgement, error) {
 		}
 	}
 	l.all()
-	out := &Judgement{Findings: l.report.Findings, Logins: map[class.Ref]Login{}}
+	out := &Result{Findings: l.report.Findings, Logins: map[class.Ref]Login{}}
 	for i := range out.Findings {
 		out.Findings[i].File, out.Findings[i].Line = "", 0
 	}

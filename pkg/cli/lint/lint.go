@@ -65,7 +65,7 @@ type linter struct {
 	operator *Operator
 
 	report  *finding.Report
-	judge   *judge
+	checker *checker
 	classes []*linted
 	pods    []*manifest.Object
 	drivers []*manifest.Object
@@ -75,7 +75,7 @@ type linter struct {
 
 func (l *linter) run(names []string, s output.Streams) error {
 	var err error
-	if l.judge, err = newJudge(nil); err != nil {
+	if l.checker, err = newChecker(nil); err != nil {
 		return err
 	}
 	src := &manifest.Source{Report: l.report, Stdin: s.In, Take: l.take, Text: l.parsed.add}

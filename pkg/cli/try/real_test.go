@@ -133,7 +133,7 @@ func (w *world) try(t *testing.T, manifest string, args ...string) report {
 	if strings.Contains(manifest, "provider: akeyless") {
 		audience = "akeyless"
 	}
-	token, end := w.issuer.Mint(pod, audience, 10*time.Minute)
+	token, end := w.issuer.Issue(pod, audience, 10*time.Minute)
 	api := clitest.New(t, fmt.Sprintf(cluster, w.Address, w.akeyless.URL(), token, end.UTC().Format(time.RFC3339))+manifest)
 	config, err := api.Kubeconfig(t.TempDir())
 	if err != nil {

@@ -209,7 +209,7 @@ func TestJWT(t *testing.T) {
 		"role_type": "jwt", "user_claim": "sub", "bound_audiences": []string{"vault"}, "token_policies": []string{"p-" + r.Key}, "token_ttl": "1m",
 	}))
 	jwt := func(audience string) string {
-		s, _ := iss.Mint(issuer.PodRef{Namespace: "kube-system", ServiceAccount: "kms"}, audience, time.Hour)
+		s, _ := iss.Issue(issuer.PodRef{Namespace: "kube-system", ServiceAccount: "kms"}, audience, time.Hour)
 		return s
 	}
 	path := r.WriteFile("jwt", jwt("other"))

@@ -69,8 +69,8 @@ func TestCircuitsAreBounded(t *testing.T) {
 			b.Record(now, endpoint.BrokenPlace, endpoint.Caller{Tenant: "shop", Place: fmt.Sprint(i)}, 0, fault.New(fault.Unavailable, "down"))
 		}
 	}
-	open, all := b.Circuits(stores.MostCircuits)
-	if len(open) != stores.MostCircuits || all != 101 { // and the paths together
+	open, all := b.Circuits(stores.MaxCircuits)
+	if len(open) != stores.MaxCircuits || all != 101 { // and the paths together
 		t.Errorf("%d of %d", len(open), all)
 	}
 }

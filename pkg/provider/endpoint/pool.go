@@ -244,7 +244,7 @@ func (p *Pool) Stores() []stores.Store {
 	all := make([]stores.Store, 0, len(p.known))
 	for _, e := range p.known {
 		s := stores.Store{Address: e.Address.String(), Used: e.used}
-		s.Open, s.Circuits = e.Breaker.Circuits(stores.MostCircuits)
+		s.Open, s.Circuits = e.Breaker.Circuits(stores.MaxCircuits)
 		all = append(all, s)
 	}
 	return all

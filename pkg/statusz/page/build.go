@@ -153,7 +153,7 @@ func leavingsOf(list []volume.Revocation) []statusz.Leaving {
 	for _, l := range bounded(list) {
 		out = append(out, statusz.Leaving{
 			ID: text(l.ID), Namespace: text(l.Pod.Namespace), Pod: text(l.Pod.Name), Class: text(l.Class.Name), Providers: []string{text(l.Provider)},
-			Tries: l.Tries, MostTries: l.Most, Since: utc(l.Since), NextAt: utc(l.NextAt),
+			Tries: l.Tries, MaxTries: l.Most, Since: utc(l.Since), NextAt: utc(l.NextAt),
 		})
 	}
 	return out

@@ -70,9 +70,9 @@ func rateLimit(t *testing.T, o Options) {
 	}
 }
 
-// mintNotRepeated: the driver does not repeat a request that may have issued a credential, and
+// issueNotRepeated: the driver does not repeat a request that may have issued a credential, and
 // repeats one that was turned away.
-func mintNotRepeated(t *testing.T, o Options) {
+func issueNotRepeated(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutDynamic("/app/db", time.Hour)
 	r := w.request(w.pod("web"), k8s(dynamicObjects))

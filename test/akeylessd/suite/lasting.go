@@ -98,8 +98,8 @@ func slowMint(o Options) (slow Options, made chan struct{}, answer chan struct{}
 	return o, made, answer
 }
 
-// releaseDuringMint: the pod goes while its credential is being issued.
-func releaseDuringMint(t *testing.T, o Options) {
+// releaseDuringIssue: the pod goes while its credential is being issued.
+func releaseDuringIssue(t *testing.T, o Options) {
 	slow, made, answer := slowMint(o)
 	w := newWorld(t, slow, nil)
 	w.PutDynamic("/app/db", time.Hour)
@@ -155,8 +155,8 @@ func releaseBeforeMade(t *testing.T, o Options) {
 	}
 }
 
-// callerGoneAtMint: the caller goes while the credential is being issued; the next one gets it.
-func callerGoneAtMint(t *testing.T, o Options) {
+// callerGoneAtIssue: the caller goes while the credential is being issued; the next one gets it.
+func callerGoneAtIssue(t *testing.T, o Options) {
 	slow, made, answer := slowMint(o)
 	w := newWorld(t, slow, nil)
 	w.PutDynamic("/app/db", time.Hour)

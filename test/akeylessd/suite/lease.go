@@ -18,10 +18,10 @@ const dynamicObjects = `
 - {secretPath: /app/db, fileName: user, secretKey: user, secretType: dynamic}
 - {secretPath: /app/db, fileName: password, secretKey: password, secretType: dynamic}`
 
-func (w *world) wantCredentials(minted, alive int) {
+func (w *world) wantCredentials(issued, alive int) {
 	w.t.Helper()
-	if m, a := w.Credentials(); m != minted || a != alive {
-		w.t.Errorf("%d credentials made and %d alive, want %d and %d", m, a, minted, alive)
+	if m, a := w.Credentials(); m != issued || a != alive {
+		w.t.Errorf("%d credentials made and %d alive, want %d and %d", m, a, issued, alive)
 	}
 }
 
