@@ -57,6 +57,9 @@ type Class struct {
 	// SecretObjects are those of spec.secretObjects that can become Kubernetes Secrets; Parse warns
 	// of the others.
 	SecretObjects []v1.SecretObject `json:",omitempty"`
+	// SecretTemplates is parameters.secretTemplates, a list of what is rendered for
+	// the Secrets of SecretObjects; package rendered reads it.
+	SecretTemplates string `json:",omitempty"`
 	// SecretOwner is parameters.secretOwner; empty means the class.
 	SecretOwner SecretOwner `json:",omitempty"`
 	// RolloutRestart is parameters.rolloutRestart: the workloads to restart when

@@ -38,6 +38,7 @@ const (
 	FormatsKey         = "formats"
 	PermissionsKey     = "permissions"
 	SecretOwnerKey     = "secretOwner"
+	SecretTemplatesKey = "secretTemplates"
 	RolloutRestartKey  = "rolloutRestart"
 )
 
@@ -76,6 +77,10 @@ func ownKeys() map[string]taker {
 		TemplatesKey:   func(c *Class, _ *field.Path, value string) *field.Error { c.Templates = value; return nil },
 		FormatsKey:     func(c *Class, _ *field.Path, value string) *field.Error { c.Formats = value; return nil },
 		PermissionsKey: func(c *Class, _ *field.Path, value string) *field.Error { c.Permissions = value; return nil },
+		SecretTemplatesKey: func(c *Class, _ *field.Path, value string) *field.Error {
+			c.SecretTemplates = value
+			return nil
+		},
 	}
 }
 
@@ -131,8 +136,10 @@ func takeWord[T ~string](to *T, path *field.Path, value string, words ...T) *fie
 	return nil
 }
 
-// ListKeys returns those of Mayfly's own keys that have YAML lists of files.
-func ListKeys() []string { return []string{TemplatesKey, FormatsKey, PermissionsKey} }
+// ListKeys returns those of Mayfly's own keys that have YAML lists.
+func ListKeys() []string {
+	return []string{TemplatesKey, FormatsKey, PermissionsKey, SecretTemplatesKey}
+}
 
 // OwnKeys returns Mayfly's own keys of spec.parameters, sorted.
 func OwnKeys() []string { return slices.Sorted(maps.Keys(ownKeys())) }

@@ -106,7 +106,7 @@ func checkSize(params map[string]string) *field.Error {
 // Size estimates how many bytes of memory the class takes.
 func (c *Class) Size() int64 {
 	const each = 48 // for an entry of a map or list
-	size := 512 + len(c.Templates) + len(c.Formats) + len(c.Permissions)
+	size := 512 + len(c.Templates) + len(c.Formats) + len(c.Permissions) + len(c.SecretTemplates)
 	for key, value := range c.Parameters {
 		size += len(key) + len(value) + each
 	}

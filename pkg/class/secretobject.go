@@ -30,7 +30,7 @@ func (c *Class) takeSecretObjects(objects []v1.SecretObject) []string {
 	for i := range objects {
 		o := &objects[i]
 		path := field.NewPath("spec", "secretObjects").Index(i)
-		bad := checkSecretObject(path, o)
+		bad := checkSecretObject(path, o, c.SecretTemplates != "")
 		if first, dup := seen[o.SecretName]; dup && o.SecretName != "" {
 			bad = append(bad, field.Invalid(path.Child("secretName"), clip(o.SecretName), fmt.Sprintf("is that of spec.secretObjects[%d] too", first)))
 		} else {
@@ -61,7 +61,9 @@ func sizeOf(o *v1.SecretObject) int {
 	return size
 }
 
-func checkSecretObject(path *field.Path, o *v1.SecretObject) field.ErrorList {
+// checkSecretObject checks an entry. templates says that the class has some, which may make the
+// entry's keys.
+func checkSecretObject(path *field.Path, o *v1.SecretObject, templates bool) field.ErrorList {
 	var bad field.ErrorList
 	if o.SecretName == "" {
 		bad = append(bad, field.Required(path.Child("secretName"), ""))
@@ -78,12 +80,12 @@ func checkSecretObject(path *field.Path, o *v1.SecretObject) field.ErrorList {
 	}
 	bad = append(bad, metavalidation.ValidateLabels(o.Labels, path.Child("labels"))...)
 	bad = append(bad, validation.ValidateAnnotations(o.Annotations, path.Child("annotations"))...)
-	return append(bad, checkSecretData(path.Child("data"), o.Data)...)
+	return append(bad, checkSecretData(path.Child("data"), o.Data, templates)...)
 }
 
-func checkSecretData(path *field.Path, data []v1.SecretObjectData) field.ErrorList {
+func checkSecretData(path *field.Path, data []v1.SecretObjectData, templates bool) field.ErrorList {
 	var bad field.ErrorList
-	if len(data) == 0 {
+	if len(data) == 0 && !templates {
 		bad = append(bad, field.Required(path, "name at least one file and its key"))
 	}
 	seen := map[string]bool{}

@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/client-go/rest"
 
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/rollout"
 	"github.com/mayfly-csi/mayfly/pkg/secretsync"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -30,7 +31,7 @@ type cluster struct {
 // newCluster builds the reports of outcomes, and the parts that are switched on: the removal of the
 // start-up taint when ready returns nil, the Kubernetes Secrets of classes, and the restarts of
 // workloads.
-func newCluster(c *Config, api *rest.Config, m *telemetry.Metrics, ready func() error) (*cluster, error) {
+func newCluster(c *Config, api *rest.Config, renderer rendered.Renderer, m *telemetry.Metrics, ready func() error) (*cluster, error) {
 	reports, err := newReporter(c, api)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func newCluster(c *Config, api *rest.Config, m *telemetry.Metrics, ready func() 
 		out.runners = append(out.runners, r.Run)
 	}
 	if c.SyncSecrets { // before the restarts, after which pods read the Secrets again
-		secrets, err := newSecrets(c, api, m, reports)
+		secrets, err := newSecrets(c, api, renderer, m, reports)
 		if err != nil {
 			return nil, err
 		}
@@ -75,7 +76,7 @@ func newReporter(c *Config, cluster *rest.Config) (*status.Reporter, error) {
 }
 
 // newSecrets writes the Kubernetes Secrets of classes.
-func newSecrets(c *Config, cluster *rest.Config, m *telemetry.Metrics, events status.Teller) (*secretsync.Syncer, error) {
+func newSecrets(c *Config, cluster *rest.Config, renderer rendered.Renderer, m *telemetry.Metrics, events status.Teller) (*secretsync.Syncer, error) {
 	api, err := secretsync.NewAPI(cluster)
 	if err != nil {
 		return nil, err
@@ -84,7 +85,7 @@ func newSecrets(c *Config, cluster *rest.Config, m *telemetry.Metrics, events st
 		m.KnowSecretResult(string(result))
 	}
 	return secretsync.New(secretsync.Config{
-		API: api, Events: events, Logger: c.Logger, Node: c.NodeID,
+		API: api, Events: events, Logger: c.Logger, Node: c.NodeID, Renderer: renderer,
 		Count: func(r secretsync.Result) { m.CountSecret(string(r)) },
 	})
 }

@@ -62,20 +62,26 @@ type Lists struct {
 	// Permissions are modes and owners of files.
 	Permissions []File
 	permissions map[string]params.Access // by path
+	// Secrets are the templates of Kubernetes Secrets by the Secrets' names.
+	Secrets map[string]*Secret
 }
 
 // Parse reads the class's lists.
 func Parse(c *class.Class) (l Lists, warnings []string, err error) {
-	if c.Templates == "" && c.Formats == "" && c.Permissions == "" {
+	if c.Templates == "" && c.Formats == "" && c.Permissions == "" && c.SecretTemplates == "" {
 		return Lists{}, nil, nil
 	}
 	keys := class.ListKeys()
-	set := params.New(map[string]string{class.TemplatesKey: c.Templates, class.FormatsKey: c.Formats, class.PermissionsKey: c.Permissions},
+	set := params.New(map[string]string{class.TemplatesKey: c.Templates, class.FormatsKey: c.Formats, class.PermissionsKey: c.Permissions, class.SecretTemplatesKey: c.SecretTemplates},
 		params.Known{Keys: keys, Long: keys})
 	made := map[string]string{}
 	l.permissions = map[string]params.Access{}
 	for _, key := range keys {
 		if !set.Has(key) {
+			continue
+		}
+		if key == class.SecretTemplatesKey {
+			l.Secrets = secrets(set, c)
 			continue
 		}
 		files, byName := &l.Made, made
@@ -121,18 +127,11 @@ func (r Renderer) Render(c *class.Class, p *provider.Payload, limit int64, o bud
 
 // make adds files to a copy of the payload.
 func (r Renderer) make(files []File, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
-	have, size := map[string]string{}, int64(0)
-	for _, f := range p.Files {
-		size += int64(f.Contents.Len())
-	}
-	charge, err := r.Budget.Acquire(o, budget.Answers, size)
+	have, size, charge, err := r.values(p.Files, o)
 	if err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", files[0], err)
 	}
 	defer charge.Release()
-	for _, f := range p.Files {
-		have[f.Path] = string(f.Contents.Reveal())
-	}
 	l := tmpl.DefaultLimits() // of all templates together
 	l.Output = min(l.Output, limit)
 	out := *p
@@ -154,6 +153,21 @@ func (r Renderer) make(files []File, p *provider.Payload, limit int64, o budget.
 		out.Files = append(out.Files, provider.File{Path: f.Path, Mode: f.Mode, Owner: f.Owner, Contents: secret.NewBytes(contents)})
 	}
 	return &out, nil
+}
+
+// values are the contents of files by path, and their bytes, which are charged to the owner.
+func (r Renderer) values(files []provider.File, o budget.Owner) (have map[string]string, size int64, charge *budget.Charge, err error) {
+	for _, f := range files {
+		size += int64(f.Contents.Len())
+	}
+	if charge, err = r.Budget.Acquire(o, budget.Answers, size); err != nil {
+		return nil, 0, nil, err
+	}
+	have = map[string]string{}
+	for _, f := range files {
+		have[f.Path] = string(f.Contents.Reveal())
+	}
+	return have, size, charge, nil
 }
 
 // String is how errors name the file.

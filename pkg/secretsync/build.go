@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -26,6 +27,8 @@ type wanted struct {
 	class *class.Class
 	entry v1.SecretObject
 	data  map[string][]byte
+	// labels and annotations are those that the class sets.
+	labels, annotations map[string]string
 	// digest is the same on every node, and tells entry and contents from
 	// others: that of the entry, a dot, and that of the contents.
 	digest string
@@ -37,8 +40,8 @@ type wanted struct {
 
 // build makes the Secret of an entry of secretObjects. Its errors name the
 // object or the key, and no content.
-func (s *Syncer) build(f volume.Followed, entry v1.SecretObject) (*wanted, error) {
-	w := &wanted{class: f.Class, entry: entry, data: map[string][]byte{}}
+func (s *Syncer) build(f volume.Followed, entry v1.SecretObject, templates *rendered.SecretRenderer) (*wanted, error) {
+	w := &wanted{class: f.Class, entry: entry, data: map[string][]byte{}, labels: entry.Labels, annotations: entry.Annotations}
 	for _, d := range entry.Data {
 		file, err := find(f.Files, d.ObjectName)
 		if err != nil {
@@ -52,11 +55,42 @@ func (s *Syncer) build(f volume.Followed, entry v1.SecretObject) (*wanted, error
 		w.readAt = clock.Earliest(w.readAt, file.ReadAt)
 		w.noteEnd(f.Leases, d.ObjectName)
 	}
+	var parts rendered.SecretParts
+	t := templates.Of(entry.SecretName)
+	if t != nil {
+		rendering, err := templates.Render(t)
+		if err != nil {
+			return nil, err
+		}
+		parts = *rendering
+		if err := w.add(parts, f.Files); err != nil {
+			return nil, err
+		}
+	}
+	if len(w.data) == 0 {
+		return nil, fault.New(fault.InvalidClass, "neither spec.secretObjects nor spec.parameters.secretTemplates names a key for it")
+	}
 	if err := check(entry.Type, w.data); err != nil {
 		return nil, err
 	}
-	w.digest = s.digest(w)
+	w.digest = s.digest(w, t, parts)
 	return w, nil
+}
+
+// add adds what templates have made. It may be of any file, and so is as old as the oldest.
+func (w *wanted) add(parts rendered.SecretParts, files []provider.File) error {
+	for key, contents := range parts.Data {
+		part, err := partOf(w.entry.Type, key, contents)
+		if err != nil {
+			return fault.New(fault.InvalidClass, "key %q from its template: %w", key, err)
+		}
+		w.data[key] = part
+	}
+	w.labels, w.annotations = with(w.labels, parts.Labels), with(w.annotations, parts.Annotations)
+	for _, f := range files {
+		w.readAt = clock.Earliest(w.readAt, f.ReadAt)
+	}
+	return nil
 }
 
 // noteEnd notes the end of a certificate. Other credentials have a lease, and a
@@ -101,11 +135,17 @@ func quoted(list []string) []string {
 // digest has the contents as a slow hash with the class's UID for a salt, since
 // everybody who may see the Secret's metadata could else try passwords against
 // it.
-func (s *Syncer) digest(w *wanted) string {
+func (s *Syncer) digest(w *wanted, templates *rendered.Secret, made rendered.SecretParts) string {
+	texts := rendered.Secret{}
+	if templates != nil {
+		texts = *templates
+		texts.Field = "" // its place in the list makes no difference
+	}
 	entry, err := json.Marshal(struct {
-		Entry v1.SecretObject
-		Owner class.SecretOwner
-	}{w.entry, w.class.SecretOwner})
+		Entry     v1.SecretObject
+		Owner     class.SecretOwner
+		Templates rendered.Secret `json:",omitzero"`
+	}{w.entry, w.class.SecretOwner, texts})
 	if err != nil {
 		panic("secretsync: encoding an entry: " + err.Error()) // strings always encode
 	}
@@ -113,6 +153,12 @@ func (s *Syncer) digest(w *wanted) string {
 	var parts [][]byte
 	for _, key := range slices.Sorted(maps.Keys(w.data)) {
 		parts = append(parts, []byte(key), w.data[key])
+	}
+	for _, key := range slices.Sorted(maps.Keys(made.Labels)) { // no key of data has a space
+		parts = append(parts, []byte("label "+key), []byte(made.Labels[key]))
+	}
+	for _, key := range slices.Sorted(maps.Keys(made.Annotations)) {
+		parts = append(parts, []byte("annotation "+key), []byte(made.Annotations[key]))
 	}
 	return hex.EncodeToString(sum[:8]) + "." + s.hasher.Version(w.class, "Secret "+w.entry.SecretName, parts...)
 }

@@ -65,7 +65,7 @@ func (a *applied) encode() []byte {
 func (w *wanted) apply(node string, found *metav1.PartialObjectMetadata) *applied {
 	a := newApplied(w.class.Namespace, w.entry.SecretName)
 	a.Type, a.Data = w.entry.Type, w.data
-	a.Metadata.Labels = with(w.entry.Labels, map[string]string{names.ManagedLabel: "true", names.ClassLabel: classLabel(w.class.Ref)})
+	a.Metadata.Labels = with(w.labels, map[string]string{names.ManagedLabel: "true", names.ClassLabel: classLabel(w.class.Ref)})
 	own := map[string]string{
 		names.NodeAnnotation: node, names.DigestAnnotation: w.digest, names.ClassVersionAnnotation: w.class.ResourceVersion,
 		names.ReadAtAnnotation: w.readAt.UTC().Format(time.RFC3339Nano),
@@ -73,7 +73,7 @@ func (w *wanted) apply(node string, found *metav1.PartialObjectMetadata) *applie
 	if !w.expires.IsZero() {
 		own[names.ExpiresAnnotation] = w.expires.UTC().Format(time.RFC3339)
 	}
-	a.Metadata.Annotations = with(w.entry.Annotations, own)
+	a.Metadata.Annotations = with(w.annotations, own)
 	a.Metadata.OwnerReferences = w.owners()
 	if found != nil {
 		a.Metadata.UID, a.Metadata.ResourceVersion = found.UID, found.ResourceVersion

@@ -12,13 +12,14 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/backoff"
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -48,13 +49,15 @@ const (
 	namespaceQPS, namespaceBurst = 10, 50
 )
 
-// Config is what a Syncer is made of. Every field is needed.
+// Config is what a Syncer is made of. Every field but Renderer is needed.
 type Config struct {
 	API    API
 	Events status.Teller
 	Logger *slog.Logger
 	// Node is the name of this node.
 	Node string
+	// Renderer renders the templates of Secrets.
+	Renderer rendered.Renderer
 	// Count counts results.
 	Count func(Result)
 }
@@ -94,11 +97,24 @@ func (s *Syncer) Observe(o volume.Outcome) {
 func (s *Syncer) Follow(ctx context.Context, f volume.Followed) (again time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
+	if len(f.Class.SecretObjects) == 0 {
+		s.memory.retain(f.Volume, nil)
+		return time.Time{}
+	}
 	keys := map[key]bool{}
+	templates, err := s.Renderer.Secrets(f.Class, f.Files, f.Versions, budget.Owner{Namespace: f.Pod.Namespace, Volume: f.Volume})
+	if err == nil {
+		defer templates.Close()
+	}
 	for _, entry := range f.Class.SecretObjects {
 		k := key{f.Class.Ref, entry.SecretName}
 		keys[k] = true
-		again = clock.Earliest(again, s.follow(ctx, f, k, entry))
+		again = clock.Earliest(again, s.follow(ctx, f, k, func() (*wanted, error) {
+			if err != nil {
+				return nil, err
+			}
+			return s.build(f, entry, templates)
+		}))
 	}
 	s.memory.retain(f.Volume, keys)
 	return again
@@ -114,7 +130,7 @@ type wish struct {
 	insist bool
 }
 
-func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, entry v1.SecretObject) (again time.Time) {
+func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, build func() (*wanted, error)) (again time.Time) {
 	st, had := s.memory.take(f.Volume, k)
 	select {
 	case st.turn <- struct{}{}:
@@ -122,7 +138,7 @@ func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, entry v1.
 	case <-ctx.Done():
 		return time.Now().Add(firstPause)
 	}
-	want, err := s.build(f, entry)
+	want, err := build()
 	if err != nil {
 		s.record(f, k, st, Invalid, err)
 		return time.Time{}

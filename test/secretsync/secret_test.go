@@ -50,6 +50,7 @@ func TestSecrets(t *testing.T) {
 		"somebody deletes it":                 testDeleted,
 		"a type cannot change":                testType,
 		"labels, annotations, keys":           testMetadata,
+		"templates":                           testTemplates,
 		"it goes with the class":              testClassOwner,
 		"it goes with the last pod":           testPodOwner,
 		"a driver that starts again":          testRestart,
@@ -280,6 +281,49 @@ func testMetadata(t *testing.T, r *rig) {
 		t.Errorf("Secret %+v", s)
 	}
 	n.refused(n.mount(c, "b", password("x")), `"dir/user"`, `"password"`)
+}
+
+// testTemplates: keys, labels and annotations are rendered, alike on all nodes; what the API server
+// would refuse is told by the field.
+func testTemplates(t *testing.T, r *rig) {
+	change := func(label, secrets string) func(s *v1.SecretProviderClass) {
+		return func(s *v1.SecretProviderClass) {
+			s.Spec.Parameters["secretTemplates"] = fmt.Sprintf(`
+- secretName: templates
+  data: {.dockerconfigjson: '{"auths":{"r.example":{"password":{{ toJson .password }}}}}'}
+  labels: {part-of: %q}
+  annotations: {version: '{{ (fromJson .versions).password }}'%s}
+`, label, secrets)
+			s.Spec.SecretObjects[0].Type, s.Spec.SecretObjects[0].Data = "kubernetes.io/dockerconfigjson", nil
+		}
+	}
+	c := r.class("templates", change("{{ .class }}.{{ .namespace }}", ""))
+	version := func(f volume.Followed, v string) volume.Followed {
+		f.Versions = []provider.Version{{ID: "password", Version: v}}
+		return f
+	}
+	a, b := r.node("node-a"), r.node("node-b")
+	f := version(a.mount(c, "a", password(`x"y`)), "1")
+	a.follow(f)
+	want := `{"auths":{"r.example":{"password":"x\"y"}}}`
+	s := r.holds("templates", ".dockerconfigjson", want)
+	if s.Labels["part-of"] != "templates.shop" || s.Annotations["version"] != "1" || s.Type != corev1.SecretTypeDockerConfigJson {
+		t.Errorf("Secret %+v", s.ObjectMeta)
+	}
+	b.follow(version(b.mount(c, "b", password(`x"y`)), "1"))
+	if got := r.holds("templates", ".dockerconfigjson", want); got.ResourceVersion != s.ResourceVersion {
+		t.Error("the second node wrote the same again")
+	}
+	a.follow(version(refreshed(f, c, password(`x"y`)), "2")) // written again in the store, with the same value
+	if s = r.holds("templates", ".dockerconfigjson", want); s.Annotations["version"] != "2" {
+		t.Errorf("annotations %+v", s.Annotations)
+	}
+	a.refused(version(refreshed(f, r.edit("templates", change("{{ .class }} of {{ .namespace }}", "")), password("z")), "3"),
+		"secretTemplates[0].labels[part-of]", "a valid label")
+	a.refused(version(refreshed(f, r.edit("templates", change("x", ", more: '{{ .password }}'")), password("z")), "3"), "secretTemplates[0].annotations[more]", "no place for secrets")
+	if got := r.holds("templates", ".dockerconfigjson", want); got.ResourceVersion != s.ResourceVersion {
+		t.Error("what is refused was written")
+	}
 }
 
 // testClassOwner: it survives the last pod, and a scale to zero (2051, 265, 1770).

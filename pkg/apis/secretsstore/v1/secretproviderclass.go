@@ -45,9 +45,9 @@ type SecretProviderClassSpec struct {
 
 	// parameters are the provider's settings, and those of the volume:
 	// refreshInterval, volumeSizeLimit, volumeInodeLimit, credentialScope,
-	// onUnavailable, onDenied, strict, secretOwner, rolloutRestart, templates,
-	// formats and permissions. All values are strings; objects, templates,
-	// formats and permissions are YAML lists in a string.
+	// onUnavailable, onDenied, strict, secretOwner, secretTemplates, rolloutRestart,
+	// templates, formats and permissions. All values are strings; objects, templates,
+	// formats, permissions and secretTemplates are YAML lists in a string.
 	// +optional
 	Parameters map[string]string `json:"parameters,omitempty"`
 
