@@ -173,11 +173,11 @@ func parse(name string, text []byte) (Case, error) {
 // Table is docs/compatibility.md.
 func Table(cases []Case) string {
 	var b strings.Builder
-	b.WriteString(`# Manifests of the field, and what becomes of them here
+	b.WriteString(`# Compatibility with manifests of other projects
 
-<!-- Made of test/compat/cases by "go test ./test/compat -update". Do not edit. -->
+<!-- Generated from test/compat/cases by "go test ./test/compat -update". Do not edit. -->
 
-Each row is a manifest or an answer of a store that people reported, tried here at every change against a real Vault, a double of Akeyless' API or a provider plugin. A number is that of the public thread. What is not here has not been tried: a file in test/compat/cases with your manifest becomes a row.
+Each row is a manifest or a response of a store that users reported. CI tests it with every change, against a real Vault, a test double of Akeyless' API or a provider plugin. A number is that of the public issue. To add a row, add a file with your manifest to test/compat/cases.
 `)
 	write := func(head string, differs bool) {
 		fmt.Fprintf(&b, "\n## %s\n\n| What | Reported in | Here |\n|---|---|---|\n", head)

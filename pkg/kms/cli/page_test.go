@@ -25,11 +25,11 @@ const pageFile = "../../../docs/kms-reference.md"
 // pageHead and pageTail are not generated from the code.
 const pageHead = `# mayfly-kms reference
 
-Settings, answers, metrics and audit lines of ` + "`mayfly-kms serve`" + `. This page is made by ` + "`go test ./pkg/kms/cli -update`" + `.
+Settings, answers, metrics and audit lines of ` + "`mayfly-kms serve`" + `. ` + "`go test ./pkg/kms/cli -update`" + ` generates this page.
 
 ## Settings
 
-Each is a flag, an environment variable, or a line of the YAML file that ` + "`--config`" + ` names. A flag comes before the environment, and the environment before the file. Lists are separated by commas, or are lists in the file. An unknown name in the file is refused, with its line. ` + "`mayfly-kms serve`" + ` ends with exit code 2 where the settings cannot be used, 1 where the socket cannot be made or served, and 0 after SIGTERM.
+Each setting is a flag, an environment variable, or a line of the YAML file of ` + "`--config`" + `. A flag overrides the environment, and the environment overrides the file. Separate the elements of a list by commas, or write a YAML list in the file. An unknown name in the file is an error with its line. ` + "`mayfly-kms serve`" + ` exits with code 2 if the settings are invalid, 1 if the socket cannot be created or served, and 0 after SIGTERM.
 
 | Flag | Environment | File | Default | |
 |---|---|---|---|---|
@@ -38,26 +38,26 @@ Each is a flag, an environment variable, or a line of the YAML file that ` + "`-
 const pageMiddle = `
 ## What Status answers
 
-Status is answered from memory. Vault is asked for the key's versions each ` + "`--poll-interval`" + `, and for a round trip each ` + "`--proof-interval`" + `: with the renewals of the login at most 4 requests a minute.
+The plugin answers Status from memory. It reads the key's versions from Vault every ` + "`--poll-interval`" + `, and makes a round trip every ` + "`--proof-interval`" + `: with the renewals of the login at most 4 requests a minute.
 
 | | key id | health | Encrypt | Decrypt |
 |---|---|---|---|---|
-| before the first round trip | an error | an error | an error | Vault is asked |
-| all is well | of the latest version | ` + "`ok`" + ` | with that version | from memory, or by Vault |
-| Vault is away, for up to two ` + "`--poll-interval`" + `s and a call | stays | ` + "`ok`" + ` | from memory; without the local key an error | what is in memory |
-| Vault is away for longer, or refuses the login or the key | stays | says since when | the same | the same |
-| ` + "`--outage-limit`" + ` is over | an error | an error | an error | Vault is asked |
-| the key was rotated | the old one, until a round trip with the new version has passed | ` + "`ok`" + ` | with the announced version | any version |
-| the key was deleted, was made again, or lost versions | stays | says so | refused, so an API server that starts reads nothing | what is in memory, or what Vault opens |
+| before the first round trip | an error | an error | an error | by Vault |
+| everything works | of the latest version | ` + "`ok`" + ` | with that version | from memory, or by Vault |
+| Vault is away, for up to two ` + "`--poll-interval`" + `s and a call | unchanged | ` + "`ok`" + ` | from memory; without the local key an error | seeds in memory |
+| Vault is away for longer, or refuses the login or the key | unchanged | the error and its start | the same | the same |
+| ` + "`--outage-limit`" + ` is over | an error | an error | an error | by Vault |
+| the key was rotated | the old one until a round trip with the new version succeeds | ` + "`ok`" + ` | with the announced version | any version |
+| the key was deleted, created again, or lost versions | unchanged | the error | refused, so an API server that starts can read nothing | seeds in memory, or by Vault if it can |
 | the key was restored from its backup, with all versions | a new one | ` + "`ok`" + ` | with the latest version | any version |
 
-A key id is ` + "`mayfly-1-v3-` and 32 digits" + `: of version 3 of the Transit key. The digits are a hash of the cluster's id, the key's name and type, the version, the times at which that was made and the key was restored, and ` + "`--key-epoch`" + `. Every node derives the same one, without state.
+A key id is ` + "`mayfly-1-v3-` and 32 digits" + `, here for version 3 of the Transit key. The digits are a hash of the cluster's id, the key's name and type, the version, the times when the version was created and the key was restored, and ` + "`--key-epoch`" + `. Every node computes the same id, without state.
 
-What does not survive: a restart of mayfly-kms itself while Vault is away. A running API server then reads on from its own memory, its writes end 3 minutes after the last good Status, and one that starts can read no Secret until Vault is back. No key is ever written to a disk.
+A restart of mayfly-kms itself while Vault is away loses the keys in memory. A running API server can then still read from its own memory, and its writes fail 3 minutes after the last good Status; an API server that starts can read no Secret until Vault is back. No key is ever written to a disk.
 
 ## Metrics
 
-On ` + "`--metrics-addr`" + `, with those of the Go runtime and the process. ` + "`key_id_hash`" + ` is what the API server's metrics have of a key id.
+On ` + "`--metrics-addr`" + `, with the metrics of the Go runtime and the process. ` + "`key_id_hash`" + ` is the hash of a key id in the API server's metrics.
 
 | Metric | Labels | |
 |---|---|---|
@@ -66,7 +66,7 @@ On ` + "`--metrics-addr`" + `, with those of the Go runtime and the process. ` +
 const pageTail = `
 ## Audit lines
 
-One JSON line for each Encrypt and Decrypt, in ` + "`--audit-log`" + `. A line never holds a seed, a ciphertext or a token. A handful a day is usual: an API server asks once for each seed when it starts, and once a day after that. A burst is worth an alarm: who reaches the socket can open every seed that is in etcd.
+One JSON line for each Encrypt and Decrypt, in ` + "`--audit-log`" + `. A line never contains a seed, a ciphertext or a token. A few lines a day are normal: an API server sends one call for each seed when it starts, and one a day after that. Alert on a burst: a process that can connect to the socket can decrypt every seed in etcd.
 
 | Field | |
 |---|---|
@@ -74,14 +74,14 @@ One JSON line for each Encrypt and Decrypt, in ` + "`--audit-log`" + `. A line n
 | ` + "`time`, `node`" + ` | when, and on which node |
 | ` + "`event`" + ` | ` + "`encrypt` or `decrypt`" + ` |
 | ` + "`outcome`, `reason`, `error`" + ` | ` + "`success` or `failure`" + `, and why |
-| ` + "`uid`" + ` | the API server's id of the call, which it logs at ` + "`-v=6`" + ` beside the name of the object |
-| ` + "`keyID`" + ` | the key id that was used or asked for |
-| ` + "`peer`" + ` | ` + "`pid`, `uid` and `gid`" + ` of the process that called, from the kernel; the pid is 0 for one of another pid namespace |
+| ` + "`uid`" + ` | the API server's id of the call, which it logs at ` + "`-v=6`" + ` next to the name of the object |
+| ` + "`keyID`" + ` | the key id that was used or requested |
+| ` + "`peer`" + ` | ` + "`pid`, `uid` and `gid`" + ` of the calling process, from the kernel; the pid is 0 for a process in another pid namespace |
 | ` + "`answeredBy`" + ` | ` + "`vault`, `memory`, or `local-key`" + ` for the key in memory |
-| ` + "`correlationIDs`" + ` | the ` + "`X-Correlation-ID`" + ` of the request to Vault that the answer is made of, in Vault's audit log under ` + "`request.headers`" + `: the uid of the call that made it, or an id that begins with ` + "`mayfly-kms-`" + ` for the round trip with the local key |
-| ` + "`durationMS`" + ` | how long it took |
-| ` + "`lost`" + ` | how many lines before this one found no room |
-| ` + "`chain`" + ` | the line's place in [the chain](audit.md#the-chain), which ` + "`mayfly-node audit verify`" + ` looks at; a start begins a new one after the file's last line |
+| ` + "`correlationIDs`" + ` | the ` + "`X-Correlation-ID`" + ` of the request to Vault for the answer, in Vault's audit log under ` + "`request.headers`" + `: the uid of the call that made it, or an id that begins with ` + "`mayfly-kms-`" + ` for the round trip with the local key |
+| ` + "`durationMS`" + ` | duration in milliseconds |
+| ` + "`lost`" + ` | how many lines before this one were lost |
+| ` + "`chain`" + ` | the line's place in [the chain](audit.md#the-chain), which ` + "`mayfly-node audit verify`" + ` verifies; a start begins a new chain after the file's last line |
 `
 
 // page is docs/kms-reference.md.

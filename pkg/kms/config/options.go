@@ -65,10 +65,10 @@ func (o *Options) declareStore(f *pflag.FlagSet) {
 	r := &o.raw
 	f.StringSliceVar(&r.addresses, "vault-addr", nil, "`addresses` of the Vault or OpenBao servers, separated by commas: https://host:8200, http:// on loopback\nonly, or unix:///socket. They are tried in turn, all within --call-timeout")
 	f.StringVar(&r.namespace, "vault-namespace", "", "`namespace` of Vault Enterprise or OpenBao in which the login and the key are")
-	f.StringVar(&r.caCert, "vault-ca-cert", "", "PEM `file` of the authorities of the servers' certificates; the system's by default. Read again when it changes")
-	f.StringVar(&r.caPath, "vault-ca-path", "", "`directory` of such files, where there is no --vault-ca-cert")
-	f.StringVar(&r.serverName, "vault-tls-server-name", "", "`name` that the servers' certificates must have, where it is not that of the address")
-	f.StringVar(&r.clientCert, "vault-client-cert", "", "PEM `file` of the client certificate, for --auth-method=cert or servers that want one. Read again when it changes")
+	f.StringVar(&r.caCert, "vault-ca-cert", "", "PEM `file` with the CAs of the servers' certificates; the system's CAs by default. It is read again when it changes")
+	f.StringVar(&r.caPath, "vault-ca-path", "", "`directory` of such files, used without --vault-ca-cert")
+	f.StringVar(&r.serverName, "vault-tls-server-name", "", "`name` that the servers' certificates must have, if it differs from the address")
+	f.StringVar(&r.clientCert, "vault-client-cert", "", "PEM `file` of the client certificate, for --auth-method=cert or servers that require one. It is read again when it changes")
 	f.StringVar(&r.clientKey, "vault-client-key", "", "PEM `file` of its key; may be the same file")
 }
 
@@ -76,34 +76,34 @@ func (o *Options) declareLogin(f *pflag.FlagSet) {
 	r := &o.raw
 	f.StringVar(&r.method, "auth-method", "", "how to log in: approle, cert, jwt or token-file")
 	f.StringVar(&r.mount, "auth-mount", "", "`path` of the auth method, without auth/. The method's name by default")
-	f.StringVar(&r.role, "auth-role", "", "`name` of the role, for jwt; for cert, the certificate role, where not any may do")
+	f.StringVar(&r.role, "auth-role", "", "`name` of the role, for jwt; for cert, the certificate role (by default any that matches)")
 	f.StringVar(&r.roleID, "role-id", "", "role `id`, for approle")
-	f.StringVar(&r.secretIDFile, "secret-id-file", "", "`file` of the secret id, for approle. It is read at each login, so a new one can be put in its place")
-	f.BoolVar(&r.wrapped, "secret-id-wrapped", false, "the file holds a response-wrapping token, which is unwrapped once. Another one is taken when the\nfile changes; one is needed after each restart of the plugin")
+	f.StringVar(&r.secretIDFile, "secret-id-file", "", "`file` of the secret id, for approle. It is read at each login, so you can replace the file")
+	f.BoolVar(&r.wrapped, "secret-id-wrapped", false, "the file holds a response-wrapping token, which is unwrapped once. The plugin reads the next token when the\nfile changes; after each restart it needs a new one")
 	f.StringVar(&r.jwtFile, "jwt-file", "", "`file` of the JWT, such as a SPIFFE JWT-SVID, for jwt. It is read at each login")
-	f.StringVar(&r.tokenFile, "token-file", "", "`file` of a Vault token that Vault Agent or another program keeps, for token-file. It is read again when it changes")
-	f.BoolVar(&r.inline, "auth-inline", false, "send the login along with each request in place of keeping a token, for approle and jwt. OpenBao 2.4 and later\nknow that; each request spends one use of a secret id that has a number of them")
+	f.StringVar(&r.tokenFile, "token-file", "", "`file` of a Vault token that Vault Agent or another program renews, for token-file. It is read again when it changes")
+	f.BoolVar(&r.inline, "auth-inline", false, "send the login with each request instead of using a token, for approle and jwt. This needs OpenBao 2.4 or later;\neach request counts as one use of a secret id with a limited number of uses")
 }
 
 func (o *Options) declareKey(f *pflag.FlagSet) {
 	r := &o.raw
 	f.StringVar(&r.transitMount, "transit-mount", "transit", "`path` of the Transit engine")
 	f.StringVar(&r.transitKey, "transit-key", "", "`name` of the key: aes256-gcm96, aes128-gcm96, chacha20-poly1305 or, on OpenBao, xchacha20-poly1305")
-	f.StringVar(&r.clusterID, "cluster-id", "", "`id` of this cluster, the same on all its nodes, such as the UID of the namespace kube-system. It is bound to all that\nis encrypted: with another one nothing can be decrypted, so it can never change")
-	f.StringVar(&r.epoch, "key-epoch", "", "any `text`; another one makes another key id of the same key version, as if the key had been rotated")
-	f.BoolVar(&r.localKey, "local-key", true, "seal the API server's seeds under a key that is in this process's memory alone and that Transit has wrapped. With it the\nAPI server can restart while Vault is away, as long as this process lives. Off, each seed is encrypted by Vault itself")
-	f.DurationVar(&r.timing.OutageLimit, "outage-limit", defaultOutageLimit, "`time` for which the plugin goes on without Vault: it keeps the key id and what it has opened in memory. After that the\nAPI server's writes end, and what is in memory is wiped. It bounds for how long a revoked access still works")
-	f.DurationVar(&r.timing.CallTimeout, "call-timeout", defaultCallTimeout, "`time` for one call of the API server, all addresses together. Less than the timeout in the EncryptionConfiguration, 3s by default")
-	f.DurationVar(&r.timing.Poll, "poll-interval", defaultPoll, "`time` between two looks at the key's versions, so the most by which a rotation is noticed late")
-	f.DurationVar(&r.timing.Proof, "proof-interval", defaultProof, "`time` between two round trips, which show that encrypt and decrypt are still granted")
+	f.StringVar(&r.clusterID, "cluster-id", "", "`id` of this cluster, the same on all its nodes, such as the UID of the namespace kube-system. It is part of every\nencrypted value: with another id nothing can be decrypted, so it can never change")
+	f.StringVar(&r.epoch, "key-epoch", "", "any `text`; a change makes a new key id for the same key version, as if the key had been rotated")
+	f.BoolVar(&r.localKey, "local-key", true, "encrypt the API server's seeds with a key that is only in this process's memory and that Transit has wrapped. Then the\nAPI server can restart while Vault is away, as long as this process runs. If false, Vault encrypts each seed itself")
+	f.DurationVar(&r.timing.OutageLimit, "outage-limit", defaultOutageLimit, "`time` for which the plugin works without Vault: it keeps the key id, and decrypted seeds in memory. After that the\nAPI server's writes fail, and the seeds in memory are wiped. It limits how long the plugin works after its access was revoked")
+	f.DurationVar(&r.timing.CallTimeout, "call-timeout", defaultCallTimeout, "`time` for one call of the API server, with all addresses. It must be less than the timeout in the EncryptionConfiguration, 3s by default")
+	f.DurationVar(&r.timing.Poll, "poll-interval", defaultPoll, "`time` between two reads of the key's versions, and so the maximum delay until a rotation is noticed")
+	f.DurationVar(&r.timing.Proof, "proof-interval", defaultProof, "`time` between two round trips, which verify that encrypt and decrypt are still granted")
 }
 
 func (o *Options) declareServe(f *pflag.FlagSet) {
 	r := &o.raw
-	f.StringVar(&r.listen, "listen", "unix:///run/mayfly-kms/kms.sock", "`socket` for the API server, as in the EncryptionConfiguration's endpoint. Its directory is made, for root alone")
-	f.StringVar(&r.socketGroup, "socket-group", "", "`group`, by name or number, that may connect beside root, for an API server that does not run as root")
-	f.StringSliceVar(&r.allowedUIDs, "allowed-uids", nil, "`numbers` of the users whose processes may call, separated by commas; by default all who can connect")
-	f.StringVar(&r.healthAddr, "health-addr", "127.0.0.1:8796", "`address` of /healthz and /readyz; empty for none. No liveness probe should ask /readyz: it fails while Vault is away")
+	f.StringVar(&r.listen, "listen", "unix:///run/mayfly-kms/kms.sock", "`socket` for the API server, as in the EncryptionConfiguration's endpoint. Its directory is created, accessible only to root")
+	f.StringVar(&r.socketGroup, "socket-group", "", "`group`, by name or number, that may connect besides root, for an API server that does not run as root")
+	f.StringSliceVar(&r.allowedUIDs, "allowed-uids", nil, "`numbers` of the users whose processes may call, separated by commas; by default all that can connect")
+	f.StringVar(&r.healthAddr, "health-addr", "127.0.0.1:8796", "`address` of /healthz and /readyz; empty for none. Do not use /readyz as a liveness probe: it fails while Vault is away")
 	f.StringVar(&r.metricsAddr, "metrics-addr", "127.0.0.1:8796", "`address` of /metrics, in Prometheus' format; empty for none")
 	f.StringVar(&r.auditLog, "audit-log", "-", "`file` for a JSON line for each Encrypt and Decrypt; - for standard output, empty for none")
 	f.StringVar(&r.logFormat, "log-format", "json", "json or text, on standard error")

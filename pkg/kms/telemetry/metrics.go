@@ -38,10 +38,10 @@ func New(version string) *Metrics {
 		requests:    counter("mayfly_kms_vault_requests_total", "Requests to one Vault server, by operation and result (ok, or the reason of the failure).", "operation", "result"),
 		reqSeconds:  histogram("mayfly_kms_vault_request_duration_seconds", "Time of a request to one Vault server in seconds.", []float64{.001, .005, .01, .05, .1, .5, 1, 2, 3}, "operation"),
 		logins:      counter("mayfly_kms_logins_total", "Logins at Vault, by result (ok, or the reason of the failure).", "result"),
-		tokenEnds:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_kms_token_expiry_timestamp_seconds", Help: "When the Vault token ends; 0 for never, or not known."}),
+		tokenEnds:   prometheus.NewGauge(prometheus.GaugeOpts{Name: "mayfly_kms_token_expiry_timestamp_seconds", Help: "When the Vault token expires; 0 for never, or unknown."}),
 		audited:     plain("mayfly_kms_audit_lines_total", "Lines of the audit log that were written."),
 		unaudited:   plain("mayfly_kms_audit_lost_lines_total", "Lines of the audit log that were lost."),
-		auditing:    plain("mayfly_kms_audit_write_errors_total", "Failed tries to write a line of the audit log; it is tried again."),
+		auditing:    plain("mayfly_kms_audit_write_errors_total", "Failed writes of a line of the audit log, which are repeated."),
 	}
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "mayfly_build_info", Help: "The plugin's version; the value is 1."}, []string{"version"})
 	build.WithLabelValues(version).Set(1)
@@ -118,15 +118,15 @@ func (m *Metrics) Watch(condition func() plugin.Condition, outageLimit time.Dura
 	m.registry.MustRegister(watcher{
 		condition: condition, limit: outageLimit,
 		healthy:       gauge("mayfly_kms_healthy", "Whether Status answers ok: 1 or 0."),
-		good:          gauge("mayfly_kms_last_good_timestamp_seconds", "When Vault and the key were well last; 0 for never."),
-		limitSeconds:  gauge("mayfly_kms_outage_limit_seconds", "For how long after that the plugin goes on."),
+		good:          gauge("mayfly_kms_last_good_timestamp_seconds", "When Vault and the key last worked; 0 for never."),
+		limitSeconds:  gauge("mayfly_kms_outage_limit_seconds", "How long after that the plugin works without Vault, in seconds."),
 		key:           gauge("mayfly_kms_key_info", "The announced key id, with its hash as in the API server's metrics; the value is the version of the Transit key.", "key_id", "key_id_hash"),
-		latest:        gauge("mayfly_kms_key_latest_version", "The latest version of the Transit key that Vault has shown."),
+		latest:        gauge("mayfly_kms_key_latest_version", "The latest version of the Transit key in Vault."),
 		minDecryption: gauge("mayfly_kms_key_min_decryption_version", "The key's min_decryption_version."),
 		problem:       gauge("mayfly_kms_key_problem", "Whether the key is not the one that was announced (replaced, gone, went_back): 1 or 0.", "problem"),
-		local:         gauge("mayfly_kms_local_key", "Whether seeds are sealed under a key in memory: 1 or 0."),
+		local:         gauge("mayfly_kms_local_key", "Whether seeds are encrypted with a key in memory: 1 or 0."),
 		mayCreate:     gauge("mayfly_kms_policy_grants_create", "Whether the login's policy grants create on encrypt, which it must not: 1 or 0."),
-		opened:        gauge("mayfly_kms_cached_values", "What was decrypted by Vault and is kept in memory."),
+		opened:        gauge("mayfly_kms_cached_values", "Number of decrypted seeds in memory."),
 	})
 }
 
