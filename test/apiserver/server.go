@@ -1,5 +1,5 @@
 // Package apiserver is an API server for one driver: it has SecretProviderClasses, which can be
-// edited, and stores the driver's pod statuses and Events. It counts requests and bytes.
+// edited, and stores the driver's pod statuses, Events and Secrets. It counts requests and bytes.
 package apiserver
 
 import (
@@ -124,6 +124,7 @@ func (a *Server) routes() http.Handler {
 	mux.HandleFunc("GET "+group+classes, a.listOrWatch)
 	mux.HandleFunc("GET "+group+"/namespaces/{namespace}"+classes, a.listOrWatch)
 	handle("get", "class", "GET "+group+"/namespaces/{namespace}"+classes+"/{name}", a.get)
+	mux.HandleFunc("PATCH /api/v1/namespaces/{namespace}/secrets/{name}", a.applySecret)
 	handle("list", "status", "GET "+group+"/secretproviderclasspodstatuses", a.Written.list)
 	for collection, noun := range map[string]string{statuses: "status", events: "event"} {
 		handle("create", noun, "POST "+collection, a.Written.create)

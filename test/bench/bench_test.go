@@ -79,6 +79,9 @@ func TestBench(t *testing.T) {
 		"reads, one account, Akeyless":  {r.Akeyless.One.Requests.Reads, 2},
 		"logins to Akeyless, cached":    {r.AkeylessCached.Many.Requests.Logins, 4},
 		"all Akeyless requests":         {r.Akeyless.Many.Requests.total() + r.Akeyless.One.Requests.total(), 15},
+		"sets with a Secret":            {len(r.Synced.With), 2},
+		"sets without one":              {len(r.Synced.Without), 2},
+		"writes of the Secret":          {r.Synced.API["secret apply"], 1},
 		"spans of two lives":            {r.Observed.Spans, 2 * 4 * 12}, // 10 of a publish, 2 of a release
 		"audit lines of two lives":      {r.Observed.Lines, 2 * 4 * 4},  // publish, login, unpublish, release
 		"starts":                        {len(r.API.Ready), starts},

@@ -50,6 +50,18 @@ const (
 `
 )
 
+// madeTemplates is the template of the classes that have one.
+const madeTemplates = `- fileName: dsn
+  text: 'db://{{ urlUserinfo (secret "db/username") }}:{{ urlUserinfo (secret "db/password") }}@db'
+`
+
+// madeSecret is the Kubernetes Secret of such a class.
+func madeSecret(class string) v1.SecretObject {
+	return v1.SecretObject{SecretName: class, Type: "Opaque", Data: []v1.SecretObjectData{
+		{ObjectName: "dsn", Key: "DSN"}, {ObjectName: "db/username", Key: "USERNAME"}, {ObjectName: "db/password", Key: "PASSWORD"},
+	}}
+}
+
 // vaultParameters are for a Vault at an address. An empty interval leaves it
 // to the driver.
 func vaultParameters(class, address, interval string) map[string]string {
@@ -86,7 +98,7 @@ func startAPI(ours map[string][]byte, unrelated int) *apiserver.Server {
 }
 
 // manifest is a class as the API server stores it.
-func manifest(namespace, name, provider string, parameters map[string]string) []byte {
+func manifest(namespace, name, provider string, parameters map[string]string, secrets ...v1.SecretObject) []byte {
 	class := v1.SecretProviderClass{
 		TypeMeta: metav1.TypeMeta{APIVersion: v1.GroupVersion().String(), Kind: "SecretProviderClass"},
 		ObjectMeta: metav1.ObjectMeta{
@@ -96,7 +108,7 @@ func manifest(namespace, name, provider string, parameters map[string]string) []
 				"meta.helm.sh/release-name": name, "meta.helm.sh/release-namespace": namespace,
 			},
 		},
-		Spec: v1.SecretProviderClassSpec{Provider: provider, Parameters: parameters},
+		Spec: v1.SecretProviderClassSpec{Provider: provider, Parameters: parameters, SecretObjects: secrets},
 	}
 	data, err := json.Marshal(class)
 	if err != nil {

@@ -36,6 +36,7 @@ func measure(ctx context.Context, w *world) (*results, error) {
 		{"with classes from the API server", measureAPINode},
 		{"with classes from a directory", measureDirNode},
 		{"the whole life of pods", measureLife},
+		{"a template and a Kubernetes Secret", measureSynced},
 		{"all that shows what the driver does", measureObserved},
 		{"steady state", measureRest},
 		{"a Vault that goes away", measureOutage},

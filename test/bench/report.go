@@ -21,8 +21,9 @@ const (
 	targetFresh   = 5000 // milliseconds after its return
 	targetPlugin  = 1.0  // milliseconds over the plugin's own time
 
-	targetObserved       = 5.0 // percent of CPU time
-	targetObservedMemory = 3e6 // bytes
+	targetSynced         = 10.0 // percent of CPU time
+	targetObserved       = 5.0  // percent of CPU time
+	targetObservedMemory = 3e6  // bytes
 )
 
 // row is one line of the table. Without a target it is for information.

@@ -19,6 +19,7 @@ const broughtForward = 0.05
 func measureRest(ctx context.Context, w *world, r *results) (err error) {
 	w.api.Written.Collect()
 	n := w.apiNode("rest")
+	n.args = append(n.args, "--sync-secrets")
 	if err := n.start(ctx); err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ type results struct {
 	ChangeAll changed        `json:"changeAsManyServiceAccounts"`
 	Restart   restarted      `json:"restart"`
 	Life      life           `json:"wholeLife"`
+	Synced    synced         `json:"synced"`
 	Observed  observed       `json:"observed"`
 	// API has the classes from an API server, Dir from a directory.
 	API process `json:"processWithAPIServer"`

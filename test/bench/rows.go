@@ -19,7 +19,7 @@ func (r *results) rows() []row {
 		r.republishRow(),
 		r.changeRow(r.ChangeOne), r.changeRow(r.ChangeAll),
 	}
-	return slices.Concat(rows, r.processRows(), []row{r.lifeRow(), r.observedRow(), r.restRow(r.RestOne), r.restRow(r.RestAll)}, r.outageRows(), r.pluginRows(), r.akeylessRows(), []row{r.binaryRow()})
+	return slices.Concat(rows, r.processRows(), []row{r.lifeRow(), r.syncedRow(), r.observedRow(), r.restRow(r.RestOne), r.restRow(r.RestAll)}, r.outageRows(), r.pluginRows(), r.akeylessRows(), []row{r.binaryRow()})
 }
 
 // row compares with the floor; without a target it is for information.

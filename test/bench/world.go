@@ -29,7 +29,9 @@ const (
 	// config.interval.
 	steady   = "steady"
 	changing = "changing"
-	// resting has config.steadyInterval.
+	// made is steady with a template and a Kubernetes Secret.
+	made = "made"
+	// resting has config.steadyInterval, and what made has.
 	resting = "resting"
 	// cutOff reaches Vault through the gate, and has outageInterval.
 	cutOff = "cutoff"
@@ -72,7 +74,11 @@ func secrets(class string) []string { return []string{class + "/db", class + "/a
 
 // wanted is a volume's expected content.
 func wanted(class, value string) map[string]string {
-	return map[string]string{"db/username": class + "-user", "db/password": "password-" + value, "api-key": "key-" + value}
+	files := map[string]string{"db/username": class + "-user", "db/password": "password-" + value, "api-key": "key-" + value}
+	if class == made || class == resting {
+		files["dsn"] = "db://" + files["db/username"] + ":" + files["db/password"] + "@db"
+	}
+	return files
 }
 
 func newWorld(ctx context.Context, c config, dir string) (w *world, err error) {
@@ -139,7 +145,7 @@ func (w *world) fillVault(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, class := range []string{steady, changing, resting, cutOff} {
+	for _, class := range []string{steady, made, changing, resting, cutOff} {
 		if err := w.put(ctx, class, "1"); err != nil {
 			return err
 		}
@@ -161,10 +167,16 @@ func (w *world) put(ctx context.Context, class, value string) error {
 // manifests are the classes, as JSON.
 func (w *world) manifests() map[string][]byte {
 	vault := func(class, address, interval string) []byte {
-		return manifest(namespace, class, "vault", vaultParameters(class, address, interval))
+		parameters := vaultParameters(class, address, interval)
+		if class == made || class == resting {
+			parameters["templates"] = madeTemplates
+			return manifest(namespace, class, "vault", parameters, madeSecret(class))
+		}
+		return manifest(namespace, class, "vault", parameters)
 	}
 	return map[string][]byte{
 		steady:   vault(steady, w.vault.Address, ""),
+		made:     vault(made, w.vault.Address, ""),
 		changing: vault(changing, w.vault.Address, w.interval.String()),
 		resting:  vault(resting, w.vault.Address, w.steadyInterval.String()),
 		cutOff:   vault(cutOff, w.gate.url(), w.outageInterval().String()),

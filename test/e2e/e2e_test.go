@@ -62,6 +62,7 @@ func apart() []scenario {
 		{"kubectl mayfly explain names what is wrong with the driver", driverExplained},
 		{"pods outlive a sealed Vault, and others wait for it", vaultSealed},
 		{"a rotation restarts a Deployment once, and nothing else does", restarted},
+		{"pods use the Kubernetes Secrets of their own class", secretsUsed},
 		{"files rotate while the API server is down", apiServerDown},
 		{"volumes outlive a roll of the DaemonSet", driverRolled},
 		{"volumes outlive a driver that is killed", driverKilled},

@@ -1,0 +1,91 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// synced compares publishes of a class that has a template and a Kubernetes Secret with those of the
+// same class without, on one driver, in turn. Other work on the machine only ever adds CPU time, so
+// the least of each is compared.
+type synced struct {
+	Without []float64 `json:"withoutCPUMS"`
+	With    []float64 `json:"withCPUMS"`
+	// API is the requests about the Secret, of all sets with one.
+	API map[string]int `json:"requestsToAPIServer"`
+}
+
+// measureSynced lets sets of pods be published. The first of each warms the driver up and is not
+// counted.
+func measureSynced(ctx context.Context, w *world, r *results) (err error) {
+	w.api.Written.Collect()
+	n := w.apiNode("synced")
+	n.args = append(n.args, "--sync-secrets")
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.stop()) }()
+	before := w.api.Requests()
+	s := &r.Synced
+	for i := range 2*w.rounds + 1 {
+		order := []string{steady, made}
+		if i%2 == 1 { // what the one leaves to collect, the other pays for
+			slices.Reverse(order)
+		}
+		for _, class := range order {
+			cpu, err := n.publishedCPU(ctx, fmt.Sprintf("synced-%s-%d", class, i), class)
+			if err != nil {
+				return err
+			}
+			switch {
+			case i == 0:
+			case class == made:
+				s.With = append(s.With, cpu)
+			default:
+				s.Without = append(s.Without, cpu)
+			}
+		}
+	}
+	s.API = map[string]int{}
+	for what, count := range w.apiSince(before) {
+		if what == "secret look" || what == "secret apply" {
+			s.API[what] = count
+		}
+	}
+	say("%d publishes with a template and a Secret: %.1f ms of CPU time, without %.1f ms", w.config.pods, least(s.With), least(s.Without))
+	return nil
+}
+
+// publishedCPU is the driver's CPU time for the publishes of a set of pods alone.
+func (n *node) publishedCPU(ctx context.Context, label, class string) (float64, error) {
+	pods := n.pods(label, class, n.config.pods)
+	if err := errors.Join(n.waitUntilIdle(ctx), n.waitForStatuses(ctx, 0)); err != nil {
+		return 0, err
+	}
+	before, err := n.driver.Usage()
+	if err != nil {
+		return 0, err
+	}
+	if _, err := n.publish(ctx, pods); err != nil {
+		return 0, err
+	}
+	after, err := n.driver.Usage()
+	if err != nil {
+		return 0, err
+	}
+	return ms(after.CPU - before.CPU), errors.Join(n.check(pods, "1"), n.unpublish(ctx, pods))
+}
+
+func (r *results) syncedRow() row {
+	s := r.Synced
+	more := 100 * (least(s.With)/least(s.Without) - 1)
+	return row{
+		What: fmt.Sprintf("%d first publishes of a class with a template and a Kubernetes Secret, against the class without, %d sets of each", r.Size.Pods, len(s.With)),
+		Measured: fmt.Sprintf("CPU time %.0f against %.0f ms = %+.1f %% (medians %.0f and %.0f ms); %s in all sets",
+			least(s.With), least(s.Without), more, median(s.With), median(s.Without), verbs(s.API)),
+		Target: fmt.Sprintf("<= %.0f %%", targetSynced),
+		Met:    more <= targetSynced,
+	}
+}
