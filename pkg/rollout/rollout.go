@@ -32,6 +32,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
+	"github.com/mayfly-csi/mayfly/pkg/fair"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -80,13 +81,8 @@ type Restarter struct {
 	// open are the restarts that volumes want and that are not done with, by the
 	// volume's id.
 	open map[string]wish
-	// turns are held by who works on a workload.
-	turns map[string]*turn
-}
-
-type turn struct {
-	held  chan struct{}
-	users int
+	// turns has one slot for each workload.
+	turns *fair.Semaphore
 }
 
 // wish is what a volume's last rotation wants.
@@ -101,7 +97,7 @@ func New(c Config) (*Restarter, error) {
 	if c.API == nil || c.Events == nil || c.Logger == nil || c.Count == nil {
 		return nil, errors.New("rollout: API, Events, Logger and Count must be set")
 	}
-	return &Restarter{Config: c, open: map[string]wish{}, turns: map[string]*turn{}}, nil
+	return &Restarter{Config: c, open: map[string]wish{}, turns: fair.New(0, 1)}, nil
 }
 
 // Warnings implements volume.Follower.
@@ -172,40 +168,14 @@ func (r *Restarter) close(volume string) {
 	delete(r.open, volume)
 }
 
-// take waits for the turn at a workload; the func that it returns ends it.
-func (r *Restarter) take(ctx context.Context, key string) (func(), error) {
-	r.mu.Lock()
-	t := r.turns[key]
-	if t == nil {
-		t = &turn{held: make(chan struct{}, 1)}
-		r.turns[key] = t
-	}
-	t.users++
-	r.mu.Unlock()
-	leave := func() {
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if t.users--; t.users == 0 {
-			delete(r.turns, key)
-		}
-	}
-	select {
-	case t.held <- struct{}{}:
-		return func() { <-t.held; leave() }, nil
-	case <-ctx.Done():
-		leave()
-		return nil, ctx.Err()
-	}
-}
-
 // restart restarts a workload, unless it is done with. over tells that nothing is
 // left to do, and at is when to come again.
 func (r *Restarter) restart(ctx context.Context, f volume.Followed, w wish, workload class.Workload) (at time.Time, over bool) {
-	end, err := r.take(ctx, f.Class.Namespace+" "+workload.String())
-	if err != nil {
+	turn := f.Class.Namespace + " " + workload.String()
+	if r.turns.Acquire(ctx, turn) != nil {
 		return time.Time{}, false
 	}
-	defer end()
+	defer r.turns.Release(turn)
 	for range tries {
 		o, err := r.API.Get(ctx, f.Class.Namespace, workload)
 		if err != nil {
