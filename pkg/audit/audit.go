@@ -1,9 +1,9 @@
-// Package audit writes who was given which secrets, one JSON line for each
-// access, for people who must be able to tell later.
+// Package audit writes the audit trail: which pod got which secrets, in one JSON
+// line for each access.
 //
-// It is told of outcomes and returns at once: lines wait in a bounded queue
-// for the one goroutine that writes. A line that finds the queue full is lost,
-// which is counted and said in the next line.
+// It receives outcomes and returns at once: lines wait in a bounded queue for the
+// goroutine that writes them. A line that does not fit is lost, and the next line
+// has the number of lost lines.
 package audit
 
 import (
@@ -35,12 +35,12 @@ const (
 
 // Meter counts. It must not block.
 type Meter interface {
-	// AuditWritten counts a line, AuditLost one that nobody will read.
+	// AuditWritten counts a line, AuditLost one that was lost.
 	AuditWritten()
 	AuditLost()
 	// AuditFailed counts a failed try to write; the line is tried again.
 	AuditFailed()
-	// AuditChain is told the number that the last line has in its chain.
+	// AuditChain receives the number of the last line in its chain.
 	AuditChain(seq uint64)
 }
 
@@ -142,8 +142,8 @@ func (l *Log) wanted(o volume.Outcome) bool {
 	return o.Failures > 0 // the end of an episode
 }
 
-// Run writes until ctx ends, and then what is waiting. It gives that up where
-// the file, or whoever reads the stream, takes no more.
+// Run writes until ctx is done, and then the lines in the queue. It stops before
+// that if the file or the reader of the stream does not accept more.
 func (l *Log) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {

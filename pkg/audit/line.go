@@ -19,7 +19,7 @@ const apiVersion = chain.Version
 // timeFormat is RFC 3339 with the same width for every line.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// lost is the event of a line that only tells of others.
+// lost is the event of a line that only counts lost lines.
 const lost = "lost"
 
 // line is the format; docs/audit.md explains every field. There is no field
@@ -109,7 +109,7 @@ type token struct {
 	JTI      string `json:"jti"`
 }
 
-// newLine makes one that tells of lost lines; fill makes more of it.
+// newLine returns a line about lost lines; fill adds an outcome to it.
 func newLine(node string, at time.Time) *line {
 	return &line{APIVersion: apiVersion, Time: at.UTC().Format(timeFormat), Event: lost, Node: node, at: at}
 }
@@ -129,7 +129,7 @@ func (l *line) fill(o volume.Outcome) {
 		l.Event, l.RetryAt = string(volume.Released), o.NextAt.UTC().Format(timeFormat)
 	}
 	l.result(o.Err)
-	if o.ID != "" { // else it is a record that nobody knows whose it was
+	if o.ID != "" { // else it is a record of an unknown volume
 		l.Pod = &pod{o.Pod.Namespace, o.Pod.Name, o.Pod.UID}
 		l.Class = &classRef{o.Class.Namespace, o.Class.Name, o.ClassVersion}
 		l.DurationMS = float64(o.Took.Microseconds()) / 1000

@@ -63,8 +63,8 @@ func (l *Log) afford(x *line, namespace string) bool {
 	return b.AllowN(x.at, len(x.encode()))
 }
 
-// sumUp adds a refresh: the summary tells of the last one, how many there were,
-// by which editions of the class, and under which ids the store has them.
+// sumUp adds a refresh: the summary has the last one, the number of refreshes, the
+// versions of the class, and the ids of the requests in the store's audit log.
 func (l *Log) sumUp(sum, x *line, o volume.Outcome) {
 	x.shorten(o.Versions)
 	ids, omitted, begun := sum.CorrelationIDs, sum.IDsOmitted, sum.at

@@ -11,7 +11,7 @@ import (
 type writer struct {
 	*Log
 	failing bool
-	dropped int // lines given up, since the last that was written
+	dropped int // lines lost since the last line was written
 }
 
 func (l *Log) write(ctx context.Context) {
@@ -81,7 +81,7 @@ func (w *writer) put(ctx context.Context, x *line) {
 	}
 }
 
-// note tells of a failure once, and of its end.
+// note logs a failure once, and its end.
 func (w *writer) note(err error) {
 	if err != nil {
 		w.c.Meter.AuditFailed()

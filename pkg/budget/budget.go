@@ -3,7 +3,7 @@
 //
 // There is one Budget for a node. Each charge counts for the node, for the namespace of the pod
 // that it is made for, and for the volume. If one of the three is full, the charge is refused with
-// an error of that volume. Nobody waits, and the budget evicts nothing but caches, the oldest
+// an error of that volume. No caller waits, and the budget evicts only caches, the oldest
 // first.
 package budget
 
@@ -128,10 +128,10 @@ func (b *Budget) Follow(step int64, tell func(bytes int64), kinds ...Kind) {
 	b.followers = append(b.followers, f)
 }
 
-// Keep charges the contents of a cache. To make space the budget releases the charge and calls
+// AcquireCache charges the contents of a cache. To make space the budget releases the charge and calls
 // drop, which must drop the cached contents. The caller must not hold a lock that drop takes while
 // it calls a method of Budget or Charge.
-func (b *Budget) Keep(o Owner, n int64, drop func()) (*Charge, error) {
+func (b *Budget) AcquireCache(o Owner, n int64, drop func()) (*Charge, error) {
 	if b == nil {
 		return nil, nil
 	}

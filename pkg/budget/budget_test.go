@@ -81,7 +81,7 @@ func TestCachesGiveWay(t *testing.T) {
 	var dropped []string
 	keep := func(o budget.Owner, name string, n int64) *budget.Charge {
 		t.Helper()
-		c, err := b.Keep(o, n, func() { dropped = append(dropped, name) })
+		c, err := b.AcquireCache(o, n, func() { dropped = append(dropped, name) })
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -104,7 +104,7 @@ func TestCachesGiveWay(t *testing.T) {
 	if u := b.Usage(); u.ByKind[budget.Cache] != 0 || u.Total != 90 {
 		t.Errorf("%+v, dropped %q", u, dropped)
 	}
-	if _, err := b.Keep(b1, 61, func() {}); fault.Of(err) != fault.TooLarge {
+	if _, err := b.AcquireCache(b1, 61, func() {}); fault.Of(err) != fault.TooLarge {
 		t.Errorf("a cache that can never fit: %v", err)
 	}
 }
@@ -187,7 +187,7 @@ func TestNothingIsLostAtOnce(t *testing.T) {
 		o := []budget.Owner{a1, a2, b1}[i%3]
 		g.Go(func() {
 			for range 200 {
-				kept, _ := b.Keep(o, 90, func() {})
+				kept, _ := b.AcquireCache(o, 90, func() {})
 				c, err := b.Acquire(o, budget.Answers, 50)
 				if err == nil {
 					_ = c.Resize(120)

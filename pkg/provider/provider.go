@@ -154,7 +154,7 @@ type File struct {
 }
 
 // Version is the version of an object in a volume. It is public, so it is the store's own
-// version or a keyed hash, and nobody can guess the secret from it.
+// version or a keyed hash, from which the secret cannot be guessed.
 type Version struct {
 	ID      string
 	Version string

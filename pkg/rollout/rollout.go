@@ -206,8 +206,8 @@ func (r *Restarter) restart(ctx context.Context, f volume.Followed, w wish, work
 	return time.Time{}, false
 }
 
-// failed tells of a workload that cannot be restarted; over tells that trying again
-// is of no use before the next rotation.
+// failed reports a workload that cannot be restarted. over means that another try
+// before the next rotation would fail too.
 func (r *Restarter) failed(f volume.Followed, w class.Workload, err error) (over bool) {
 	r.Logger.Warn("restarting a workload failed", logkey.Workload, w.String(), logkey.Class, f.Class.String(), logkey.Error, err)
 	text := fmt.Sprintf("SecretProviderClass %s: restarting %s: %s", f.Class.Ref, w, status.Clip(err.Error(), maxWords))
@@ -253,8 +253,8 @@ func hashOf(f volume.Followed) string {
 	return provider.Digest(versions)
 }
 
-// Off stands for a Restarter where restarts are not switched on: it warns of the
-// classes that ask for any.
+// Off replaces a Restarter if restarts are not enabled: it warns about classes that
+// request them.
 type Off struct{}
 
 // Follow implements volume.Follower.

@@ -32,8 +32,8 @@ func cleanTarget(target string) (string, error) {
 	return "", fmt.Errorf("%w: %q: %s", ErrTarget, target, problem)
 }
 
-// directory is an open target. Calls use the descriptor and not the path, so nobody can make the
-// path lead elsewhere in between.
+// directory is an open target. Calls use the descriptor and not the path, so another process
+// cannot replace the directory in between.
 type directory struct {
 	fd   int
 	path string

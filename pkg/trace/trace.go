@@ -139,11 +139,11 @@ func (c carrier) Keys() []string {
 	return keys
 }
 
-// Span is of one piece of work, one of its steps or one request. The zero value
-// takes everything and keeps nothing.
+// Span is the span of one piece of work, one of its steps or one request. The zero
+// value records nothing.
 type Span struct{ s trace.Span }
 
-// ID is that of the trace in hexadecimal digits, empty where nobody will see it.
+// ID is the trace id in hexadecimal digits, empty for a trace that is not sampled.
 func (s Span) ID() string {
 	if s.s == nil || !s.s.SpanContext().IsSampled() {
 		return ""

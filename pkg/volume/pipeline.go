@@ -220,7 +220,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	if err != nil {
 		return err
 	}
-	r.warnings = append(r.warnings, all.Warnings...) // each is told once
+	r.warnings = append(r.warnings, all.Warnings...) // each is reported once
 	if err := r.step(ctx, StepMount, func(context.Context) error { return ready() }); err != nil {
 		return err
 	}

@@ -144,7 +144,7 @@ func TestFlags(t *testing.T) {
 
 // TestCheckFindsWrongFiles checks that wrong work fails.
 func TestCheckFindsWrongFiles(t *testing.T) {
-	n, pods := playedNode(t)
+	n, pods := simulatedNode(t)
 	if err := n.check(pods, "1"); err != nil {
 		t.Fatal(err)
 	}

@@ -103,7 +103,7 @@ const (
 func (w *world) waitForStatuses(ctx context.Context, volumes int) error {
 	err := waitQuiet(ctx, apiQuiet, apiQuietTimeout, func() (string, error) {
 		if n := w.api.Written.Count("secretproviderclasspodstatuses"); n != volumes {
-			return time.Now().String(), nil // not at rest
+			return time.Now().String(), nil // not idle
 		}
 		return fmt.Sprint(w.api.Requests()), nil
 	})

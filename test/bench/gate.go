@@ -59,7 +59,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{"errors":["Vault is sealed"]}`+"\n")
 }
 
-// turn reports whether a request is turned away, and records it.
+// turn reports whether a request is refused, and records it.
 func (g *gate) turn() bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -77,7 +77,7 @@ func (g *gate) lock() time.Time {
 	return time.Now()
 }
 
-// unlock opens it, and returns the time and when requests were turned away, in order.
+// unlock opens it, and returns the time and the times of the refused requests, in order.
 func (g *gate) unlock() (time.Time, []time.Time) {
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -165,7 +165,7 @@ func TestWritesAndCalls(t *testing.T) {
 // TestMountRequest compares the bare call with the request of the driver's provider package for the
 // same pod.
 func TestMountRequest(t *testing.T) {
-	n, _ := playedNode(t)
+	n, _ := simulatedNode(t)
 	p := n.pods("plugin", plugged, 1)[0]
 	var store pluginprovider.Memory
 	files := wanted(plugged, "1")
@@ -217,7 +217,7 @@ func TestMountRequest(t *testing.T) {
 
 // TestAkeylessFloor does the bare work on the double, which counts and refuses.
 func TestAkeylessFloor(t *testing.T) {
-	n, _ := playedNode(t)
+	n, _ := simulatedNode(t)
 	n.config.pods, n.config.atOnce = 3, 2
 	if err := n.startAkeyless(t.Context()); err != nil {
 		t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 const lives = 3
 
 // life is the driver's CPU time for the whole life of all pods, in milliseconds, one value for each
-// measurement. Each part ends when its effects have ended as well: statuses are written or deleted,
+// measurement. Each part ends when its background work is done: statuses are written or deleted,
 // Vault tokens are revoked.
 type life struct {
 	Publish   []float64 `json:"publishMS"`

@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// node is one driver and the kubelet that is played for it.
+// node is one driver and its simulated kubelet.
 type node struct {
 	*world
 	name    string

@@ -27,8 +27,8 @@ const observedLives = 5
 type observed struct {
 	Off shown `json:"off"`
 	On  shown `json:"on"`
-	// Spans and Lines are what the driver with everything on has told of all sets,
-	// the first included.
+	// Spans and Lines are the spans and audit lines of the driver with everything on,
+	// for all sets with the first.
 	Spans int `json:"spans"`
 	Lines int `json:"auditLines"`
 }
@@ -60,8 +60,8 @@ func (n *node) everything(c *collector.Collector) (metrics string, err error) {
 
 func (n *node) auditLog() string { return filepath.Join(n.dir, n.name+"-audit.log") }
 
-// measureObserved lets sets of pods live on two drivers in turn. The first set
-// warms both up and is not counted.
+// measureObserved runs sets of pods on two drivers alternately. The first set opens
+// the connections of both and is not counted.
 func measureObserved(ctx context.Context, w *world, r *results) (err error) {
 	c, err := collector.Start("")
 	if err != nil {
@@ -103,8 +103,8 @@ func measureObserved(ctx context.Context, w *world, r *results) (err error) {
 	return nil
 }
 
-// show is the life of a set of pods, in which the metrics are read once where they
-// have an address. It ends when all is told.
+// show runs the life of a set of pods, and reads the metrics once if they have an
+// address. It returns when told returns true.
 func (n *node) show(ctx context.Context, set int, metrics string, to *shown, told func() bool) error {
 	pods := n.pods(fmt.Sprintf("%s-%d", n.name, set), steady, n.world.config.pods)
 	before, err := n.driver.Usage()

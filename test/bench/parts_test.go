@@ -19,8 +19,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// playedNode has one volume in the driver's layout.
-func playedNode(t *testing.T) (*node, podList) {
+// simulatedNode has one volume in the driver's layout.
+func simulatedNode(t *testing.T) (*node, podList) {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{})
 	if err != nil {
@@ -53,7 +53,7 @@ func playedNode(t *testing.T) (*node, podList) {
 }
 
 func TestPods(t *testing.T) {
-	n, _ := playedNode(t)
+	n, _ := simulatedNode(t)
 	n.config.pods = 4
 	accounts, uids := map[string]bool{}, map[string]bool{}
 	for _, p := range append(n.pods("a", steady, 2), n.pods("b", steady, 2)...) {

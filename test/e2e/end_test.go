@@ -63,8 +63,8 @@ func mountLine(_ context.Context, path string) string {
 	return ""
 }
 
-// jobCompletes has a pod that ends by itself and is not deleted: its volume must be removed all the
-// same, because nobody reads it any more.
+// jobCompletes runs a pod that completes and is not deleted: its volume must be removed, because no
+// container reads it any more.
 func jobCompletes(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))

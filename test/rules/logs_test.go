@@ -28,8 +28,8 @@ const logPage = "docs/logs.md"
 // the command line tool's, the tests', and what logs nothing itself.
 var otherPrograms = []string{"pkg/cli", "pkg/provider/providertest"}
 
-// anyMessage are the functions that log what they are told, with the lines that
-// come of it.
+// anyMessage are the files whose functions log a message that they receive, with the
+// lines that they write.
 var anyMessage = map[string]string{
 	"pkg/fault/panic.go":           "a panic of any work: in the page as panic",
 	"pkg/csi/interceptor.go":       "calls of kubelet: in the page by their own words",
@@ -307,5 +307,5 @@ func TestLogPage(t *testing.T) {
 	}
 }
 
-// spoken are the messages of the functions that log what they are told.
+// spoken are the messages of the functions that log a message that they receive.
 var spoken = []string{"a setting of OpenTelemetry cannot be used and is ignored", "panic", "call", "call failed", "mount failed, kubelet tries again", "unmount failed, kubelet tries again"}

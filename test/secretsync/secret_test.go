@@ -283,8 +283,8 @@ func testMetadata(t *testing.T, r *rig) {
 	n.refused(n.mount(c, "b", password("x")), `"dir/user"`, `"password"`)
 }
 
-// testTemplates: keys, labels and annotations are rendered, alike on all nodes; what the API server
-// would refuse is told by the field.
+// testTemplates: keys, labels and annotations are rendered in the same way on all nodes; an error
+// names the field that the API server would refuse.
 func testTemplates(t *testing.T, r *rig) {
 	change := func(label, secrets string) func(s *v1.SecretProviderClass) {
 		return func(s *v1.SecretProviderClass) {
@@ -395,7 +395,7 @@ func testRestart(t *testing.T, r *rig) {
 	r.holds("restart-late", "p", "x")
 }
 
-// testRights: what is not listed is told with the right that is missing.
+// testRights: the error for a Secret that is not listed names the missing right.
 func testRights(t *testing.T, r *rig) {
 	n := r.node("node-a")
 	closed := *r.class("rights", nil)

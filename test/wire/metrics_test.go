@@ -17,8 +17,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// values are all that each label may have: nobody who writes a class or a pod
-// can make series.
+// values are all allowed values of each label: classes and pods cannot create other
+// series.
 func values() map[string][]string {
 	all := map[string][]string{
 		"provider": {"vault", "openbao", "akeyless", ""}, "os_type": {"linux"}, "rotated": {"true", "false"}, "version": {"test"},

@@ -176,7 +176,7 @@ func (w *watcher) setCharge(now *snapshot) {
 	var charge *budget.Charge
 	if now.class != nil {
 		var err error
-		charge, err = w.Budget.Keep(budget.Owner{Namespace: w.ref.Namespace}, now.class.Size(), func() { w.forget(now) })
+		charge, err = w.Budget.AcquireCache(budget.Owner{Namespace: w.ref.Namespace}, now.class.Size(), func() { w.forget(now) })
 		if err != nil {
 			w.forget(now)
 		}

@@ -79,13 +79,13 @@ func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 // differ between Akeyless and the clouds.
 func (c *client) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Operation: k.operation, Caller: endpoint.Caller{Tenant: k.tenant, Place: k.about},
+		Endpoint: k.endpoint, Operation: k.operation, Caller: endpoint.Caller{Tenant: k.tenant, Path: k.about},
 		Issues: k.issues, Reads: k.reads, Owner: k.owner, Patience: k.patience,
-		Send:   func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k, request) },
-		Judge:  func(r *endpoint.Reply) error { return judge(k, r) },
-		Repeat: func(r *endpoint.Reply) bool { return again(k, r) },
-		Said:   outcomeOf,
-		Scrub:  func(words string) string { return scrub(words, k.secrets) },
+		Send:    func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k, request) },
+		Check:   func(r *endpoint.Reply) error { return judge(k, r) },
+		Repeat:  func(r *endpoint.Reply) bool { return again(k, r) },
+		Outcome: outcomeOf,
+		Scrub:   func(words string) string { return scrub(words, k.secrets) },
 	})
 }
 
@@ -137,7 +137,7 @@ func again(k call, r *endpoint.Reply) bool {
 func outcomeOf(r *endpoint.Reply, failure error) endpoint.Outcome {
 	switch {
 	case r.Status >= 500 && saysWhy(r) && !turnedAway(r.Status):
-		return endpoint.BrokenPlace
+		return endpoint.BrokenPath
 	case failure == nil, !fault.Of(failure).Outage():
 		return endpoint.Answered
 	case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && saysWhy(r):

@@ -11,99 +11,98 @@ import (
 const (
 	// failuresToOpen is how many failures in a row open a circuit.
 	failuresToOpen = 3
-	// placesToOpen is how many places of one tenant must fail in a row to
-	// hold up all places that failed together: one broken database behind one
-	// secret is left alone by itself.
-	placesToOpen = 3
-	// tenantsToOpen is how many tenants must have met failures, and no tenant
-	// an answer in between, to hold up others: one tenant's paths can all be
-	// broken while the server is well.
+	// pathsToOpen is how many paths of one tenant must fail in a row to open the
+	// circuit of all paths that failed: one broken database behind one secret
+	// opens only the circuit of its own path.
+	pathsToOpen = 3
+	// tenantsToOpen is how many tenants must have failed, without a response to
+	// any tenant in between, to open the circuit of all of them: one tenant's
+	// paths can all be broken while the server works.
 	tenantsToOpen = 2
 	// An open circuit lets one request through in a while, which grows with
 	// the age of the outage: by one part in probeShare of it.
 	firstProbe, longestProbe = time.Second, 30 * time.Second
 	probeShare               = 30
-	// returnSpread is over how long those that were turned away come back, at
-	// the least; in a long outage it is as long as the pause between probes.
+	// returnSpread is the minimum time over which the retries of refused requests
+	// are spread; in a long outage it is as long as the pause between probes.
 	returnSpread = 2 * time.Second
 	// longestOpen bounds what one Retry-After does to the volumes of a node.
 	longestOpen = time.Minute
-	// maxKnown bounds what is remembered of tenants and places, and maxMet what
-	// one circuit remembers. Where there is more, it is forgotten, and learned
-	// anew.
+	// maxKnown bounds the number of tenants and paths in memory, and maxMet those
+	// of one circuit. At the limit the breaker forgets all of them.
 	maxKnown, maxMet = 4096, 1024
 )
 
-// Outcome is what one request says of the health of its server.
+// Outcome is what one request shows about the health of its server.
 type Outcome int
 
 // The outcomes of a request.
 const (
-	// NothingSaid is a failure on our side.
-	NothingSaid Outcome = iota
+	// LocalFailure is a failure on our side.
+	LocalFailure Outcome = iota
 	// Answered is any answer, a denial too.
 	Answered
-	// BrokenPlace is an answer that something behind the server is broken.
-	BrokenPlace
-	// Unanswered is no answer to this request. A single path can do that, so
-	// it says nothing of others.
+	// BrokenPath is a response that something behind the server does not work.
+	BrokenPath
+	// Unanswered means that this request got no response. A single path can cause
+	// that, so it does not count for other paths.
 	Unanswered
-	// Outage is the server's own word that it does not serve now.
+	// Outage is a response that the server does not serve now.
 	Outage
-	// Unreachable is a connection that did not come about.
+	// Unreachable means that the connection failed.
 	Unreachable
 )
 
 // ErrNotAsked is in the error of a request that was not made.
 var ErrNotAsked = errors.New("not asked again yet, because this failed moments ago")
 
-// Caller says for whom a server is asked, and for what.
+// Caller says for whom a request is, and what it reads.
 type Caller struct {
-	// Namespace is the store's: one can be sealed while others are well.
+	// Namespace is the store's: one can be sealed while others work.
 	Namespace string
 	// Tenant is the Kubernetes namespace of the pod.
 	Tenant string
-	// Place is what the request asks for: a path, an item.
-	Place string
+	// Path is what the request asks for: a path of Vault, an item of Akeyless.
+	Path string
 }
 
-// Breaker keeps a node's volumes from hammering a server that is down or just
-// recovering, or one broken place of a server that is well. What one tenant
-// meets holds up that tenant alone:
+// Breaker limits the requests of a node's volumes to a server that is down or has
+// just recovered, or to one broken path of a working server. Failures of one tenant
+// affect only that tenant:
 //
-//   - A place that fails is left alone for its tenant.
-//   - When several places of a tenant fail in a row, they are left alone
-//     together. Other places are asked all the same.
-//   - When the server turns a tenant away, all of the tenant's requests to that
-//     namespace of the store wait.
-//   - When several tenants met such failures, and none got an answer in
-//     between, they wait together; where the server turned them away, so do all
-//     other tenants.
-//   - When no connection comes about, everything waits.
+//   - A path that fails opens the circuit of that path for its tenant.
+//   - When several paths of a tenant fail in a row, they share a circuit. Other
+//     paths are not affected.
+//   - When the server answers a tenant that it does not serve, all of the tenant's
+//     requests to that namespace of the store wait.
+//   - When several tenants had such failures, without a response to any of them in
+//     between, they share a circuit; if the server answered that it does not serve,
+//     the circuit includes all other tenants.
+//   - When no connection succeeds, all requests wait.
 //
-// An answer ends all of that for what it was asked for, for its tenant and for
-// what tenants share. The zero value lets everything pass.
+// A response closes the circuits of its path, of its tenant and of all tenants. The
+// zero value has no open circuit.
 type Breaker struct {
 	mu         sync.Mutex
 	connection circuit
 	namespaces map[string]*namespace
-	known      int // tenants and places
+	known      int // tenants and paths
 }
 
-// namespace is what is known of one namespace of the store.
+// namespace has the circuits of one namespace of the store.
 type namespace struct {
 	away, broken circuit // of tenants
 	tenants      map[string]*tenant
 }
 
-// tenant is what one tenant met there.
+// tenant has the circuits of one tenant there.
 type tenant struct {
 	away   circuit
-	broken circuit // of places
-	places map[string]*circuit
+	broken circuit // of paths
+	paths  map[string]*circuit
 }
 
-// Admit lets a request pass, or says when to come back. chance is from 0 to 1.
+// Admit admits a request, or returns an error with the time of a retry. chance is from 0 to 1.
 func (b *Breaker) Admit(now time.Time, chance float64, c Caller) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -121,8 +120,8 @@ func (b *Breaker) Admit(now time.Time, chance float64, c Caller) error {
 	return nil
 }
 
-// open are the open circuits in the way of a request, and the failure that it
-// is told: its tenant's own, or what the server said of itself.
+// open returns the open circuits of a request, and the failure for its error: that
+// of its tenant, or the server's own.
 func (b *Breaker) open(c Caller) (open []*circuit, why error) {
 	add := func(o *circuit, last error) {
 		if !o.open {
@@ -135,10 +134,10 @@ func (b *Breaker) open(c Caller) (open []*circuit, why error) {
 	}
 	if n := b.namespaces[c.Namespace]; n != nil {
 		if t := n.tenants[c.Tenant]; t != nil {
-			if p := t.places[c.Place]; p != nil {
+			if p := t.paths[c.Path]; p != nil {
 				add(p, p.last)
 			}
-			if t.broken.met[c.Place] {
+			if t.broken.met[c.Path] {
 				add(&t.broken, t.broken.last)
 				add(&n.broken, t.broken.last)
 			}
@@ -150,13 +149,13 @@ func (b *Breaker) open(c Caller) (open []*circuit, why error) {
 	return open, why
 }
 
-// Record takes note of how a request went.
+// Record records the outcome of a request.
 func (b *Breaker) Record(now time.Time, o Outcome, c Caller, retryAfter time.Duration, failure error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := failed{now, retryAfter, failure}
 	switch o {
-	case NothingSaid:
+	case LocalFailure:
 		return
 	case Unreachable:
 		b.connection.fail(f, "", 1)
@@ -166,13 +165,13 @@ func (b *Breaker) Record(now time.Time, o Outcome, c Caller, retryAfter time.Dur
 	switch o {
 	case Answered:
 		b.answered(c)
-	case BrokenPlace, Unanswered:
+	case BrokenPath, Unanswered:
 		n, t := b.of(c)
-		if o == BrokenPlace { // it answers, if badly
+		if o == BrokenPath { // it answers, if badly
 			n.away, t.away = circuit{}, circuit{}
 		}
-		b.place(t, c.Place).fail(f, "", 1)
-		t.broken.fail(f, c.Place, placesToOpen)
+		b.path(t, c.Path).fail(f, "", 1)
+		t.broken.fail(f, c.Path, pathsToOpen)
 		n.broken.fail(f, c.Tenant, tenantsToOpen)
 	case Outage:
 		n, t := b.of(c)
@@ -181,7 +180,7 @@ func (b *Breaker) Record(now time.Time, o Outcome, c Caller, retryAfter time.Dur
 	}
 }
 
-// answered forgets what an answer disproves, and what nothing is known of.
+// answered closes the circuits of a request that got a response, and deletes empty entries.
 func (b *Breaker) answered(c Caller) {
 	n := b.namespaces[c.Namespace]
 	if n == nil {
@@ -190,11 +189,11 @@ func (b *Breaker) answered(c Caller) {
 	n.away, n.broken = circuit{}, circuit{}
 	if t := n.tenants[c.Tenant]; t != nil {
 		t.away, t.broken = circuit{}, circuit{}
-		if t.places[c.Place] != nil {
-			delete(t.places, c.Place)
+		if t.paths[c.Path] != nil {
+			delete(t.paths, c.Path)
 			b.known--
 		}
-		if len(t.places) == 0 {
+		if len(t.paths) == 0 {
 			delete(n.tenants, c.Tenant)
 			b.known--
 		}
@@ -215,25 +214,25 @@ func (b *Breaker) of(c Caller) (*namespace, *tenant) {
 	}
 	t := n.tenants[c.Tenant]
 	if t == nil {
-		t = &tenant{places: map[string]*circuit{}}
+		t = &tenant{paths: map[string]*circuit{}}
 		n.tenants[c.Tenant] = t
 		b.known++
 	}
 	return n, t
 }
 
-func (b *Breaker) place(t *tenant, name string) *circuit {
-	p := t.places[name]
+func (b *Breaker) path(t *tenant, name string) *circuit {
+	p := t.paths[name]
 	if p == nil {
 		p = &circuit{}
-		t.places[name] = p
+		t.paths[name] = p
 		b.known++
 	}
 	return p
 }
 
-// Advise tells a caller whose own request failed when to come back, where that
-// request opened a circuit or was a probe. The store's own word comes first.
+// Advise sets the time of a retry in the error of a request that opened a circuit or
+// was a probe. It does not replace a time from the store.
 func (b *Breaker) Advise(failure error, now time.Time, chance float64, c Caller) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -246,7 +245,7 @@ func (b *Breaker) Advise(failure error, now time.Time, chance float64, c Caller)
 	}
 }
 
-// wait is when to come back: after the next probe, spread.
+// longestWait is the wait until a retry: until after the next probe, with jitter.
 func longestWait(open []*circuit, now time.Time, chance float64) (longest time.Duration) {
 	for _, o := range open {
 		spread := max(returnSpread, o.pause(now))
@@ -255,11 +254,11 @@ func longestWait(open []*circuit, now time.Time, chance float64) (longest time.D
 	return longest
 }
 
-// circuit counts failures in a row. While it is open one request in a while
-// passes, and the first that is answered closes it.
+// circuit counts failures in a row. While it is open, it admits one request from
+// time to time, and the first response closes it.
 type circuit struct {
 	failures int
-	met      map[string]bool // what failed: places, or tenants
+	met      map[string]bool // what failed: paths, or tenants
 	last     error
 	open     bool
 	since    time.Time
@@ -301,7 +300,7 @@ func (c *circuit) pause(now time.Time) time.Duration {
 	return min(max(now.Sub(c.since)/probeShare, firstProbe), longestProbe)
 }
 
-// tried notes that a request passes, and spreads the next.
+// tried records an admitted request, and adds jitter to the next.
 func (c *circuit) tried(now time.Time, chance float64) {
 	pause := c.pause(now)
 	c.step = pause*4/5 + time.Duration(chance*float64(pause)*2/5)

@@ -14,7 +14,7 @@ import (
 )
 
 // of is the first tenant, at a place of the root namespace.
-func of(place string) endpoint.Caller { return endpoint.Caller{Tenant: "shop", Place: place} }
+func of(place string) endpoint.Caller { return endpoint.Caller{Tenant: "shop", Path: place} }
 
 func TestBreaker(t *testing.T) {
 	down := fault.New(fault.Unavailable, "down")
@@ -40,13 +40,13 @@ func TestBreaker(t *testing.T) {
 			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true},
 		},
 		"what says nothing changes nothing": {
-			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.NothingSaid, admit: true},
+			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.LocalFailure, admit: true},
 			{record: endpoint.Outage, admit: false, waiting: time.Second},
 		},
 		"one probe in a second": {
 			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: false, waiting: time.Second},
-			{after: time.Second, record: endpoint.NothingSaid, admit: true},
-			{record: endpoint.NothingSaid, admit: false, waiting: 800 * time.Millisecond},
+			{after: time.Second, record: endpoint.LocalFailure, admit: true},
+			{record: endpoint.LocalFailure, admit: false, waiting: 800 * time.Millisecond},
 		},
 		"Retry-After is honoured": {
 			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true},
@@ -57,14 +57,14 @@ func TestBreaker(t *testing.T) {
 			{record: endpoint.Outage, retry: time.Hour, admit: false, waiting: time.Minute},
 		},
 		"one broken place is no outage": {
-			{record: endpoint.BrokenPlace, place: "a", admit: true}, {record: endpoint.BrokenPlace, place: "a", admit: true},
-			{record: endpoint.BrokenPlace, place: "a", admit: true}, {record: endpoint.BrokenPlace, place: "a", admit: true},
-			{record: endpoint.BrokenPlace, place: "a", admit: true}, {record: endpoint.BrokenPlace, place: "a", admit: true},
+			{record: endpoint.BrokenPath, place: "a", admit: true}, {record: endpoint.BrokenPath, place: "a", admit: true},
+			{record: endpoint.BrokenPath, place: "a", admit: true}, {record: endpoint.BrokenPath, place: "a", admit: true},
+			{record: endpoint.BrokenPath, place: "a", admit: true}, {record: endpoint.BrokenPath, place: "a", admit: true},
 		},
 		"nor are six, where others are not broken": {
-			{record: endpoint.BrokenPlace, place: "a", admit: true}, {record: endpoint.BrokenPlace, place: "b", admit: true},
-			{record: endpoint.BrokenPlace, place: "c", admit: true}, {record: endpoint.BrokenPlace, place: "d", admit: true},
-			{record: endpoint.BrokenPlace, place: "e", admit: true}, {record: endpoint.BrokenPlace, place: "f", admit: true},
+			{record: endpoint.BrokenPath, place: "a", admit: true}, {record: endpoint.BrokenPath, place: "b", admit: true},
+			{record: endpoint.BrokenPath, place: "c", admit: true}, {record: endpoint.BrokenPath, place: "d", admit: true},
+			{record: endpoint.BrokenPath, place: "e", admit: true}, {record: endpoint.BrokenPath, place: "f", admit: true},
 		},
 		"nor is what gives no answer": {
 			{record: endpoint.Unanswered, place: "a", admit: true}, {record: endpoint.Unanswered, place: "a", admit: true},
@@ -78,7 +78,7 @@ func TestBreaker(t *testing.T) {
 		},
 		"a broken place after an outage is an answer": {
 			{record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: true}, {record: endpoint.Outage, admit: false, waiting: time.Second},
-			{record: endpoint.BrokenPlace, place: "a", admit: true},
+			{record: endpoint.BrokenPath, place: "a", admit: true},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -147,7 +147,7 @@ func TestBrokenPlaces(t *testing.T) {
 	down := fault.New(fault.Unavailable, "boom")
 	var b endpoint.Breaker
 	for range 50 {
-		b.Record(start, endpoint.BrokenPlace, of("database/creds/a"), 0, down)
+		b.Record(start, endpoint.BrokenPath, of("database/creds/a"), 0, down)
 	}
 	if err := b.Admit(start, 0, of("kv1/a")); err != nil {
 		t.Errorf("one broken place is not an outage: %v", err)
@@ -159,10 +159,10 @@ func TestBrokenPlaces(t *testing.T) {
 		t.Error("no probe of the broken place")
 	}
 	for _, p := range []string{"b", "c"} {
-		b.Record(start, endpoint.BrokenPlace, of(p), 0, down)
+		b.Record(start, endpoint.BrokenPath, of(p), 0, down)
 	}
 	if b.Admit(start, 0, of("b")) == nil {
-		t.Error("three places broken in a row are left alone together")
+		t.Error("three paths broken in a row are left alone together")
 	}
 	if b.Admit(start, 0, of("z")) != nil {
 		t.Error("another place is held up")
@@ -185,7 +185,7 @@ func TestBrokenPlaces(t *testing.T) {
 // TestTenantsAndBreaker lets tenants meet failures, and checks which requests are blocked.
 func TestTenantsAndBreaker(t *testing.T) {
 	caller := func(tenant, namespace, place string) endpoint.Caller {
-		return endpoint.Caller{Tenant: tenant, Namespace: namespace, Place: place}
+		return endpoint.Caller{Tenant: tenant, Namespace: namespace, Path: place}
 	}
 	type met struct {
 		endpoint.Outcome
@@ -218,12 +218,12 @@ func TestTenantsAndBreaker(t *testing.T) {
 			free: []endpoint.Caller{caller("evil", "", "kv/a"), caller("good", "", "bad/7"), caller("good", "", "kv/a")},
 		},
 		"one tenant's many broken paths": {
-			met:  many(100, endpoint.BrokenPlace, "evil"),
+			met:  many(100, endpoint.BrokenPath, "evil"),
 			held: []endpoint.Caller{caller("evil", "", "bad/7")},
 			free: []endpoint.Caller{caller("evil", "", "kv/a"), caller("good", "", "bad/7"), caller("good", "", "kv/a")},
 		},
 		"two tenants' broken paths": {
-			met:  append(many(50, endpoint.BrokenPlace, "evil"), many(50, endpoint.Unanswered, "worse")...),
+			met:  append(many(50, endpoint.BrokenPath, "evil"), many(50, endpoint.Unanswered, "worse")...),
 			held: []endpoint.Caller{caller("evil", "", "bad/7"), caller("worse", "", "bad/7")},
 			free: []endpoint.Caller{caller("good", "", "bad/7"), caller("good", "", "kv/a"), caller("evil", "", "kv/a")},
 		},
@@ -276,10 +276,10 @@ func TestTenantsAndBreaker(t *testing.T) {
 func TestBreakerTellsATenantItsOwnFailure(t *testing.T) {
 	var b endpoint.Breaker
 	for i, tenant := range []string{"a", "b", "a", "b"} {
-		b.Record(start, endpoint.BrokenPlace, endpoint.Caller{Tenant: tenant, Place: fmt.Sprint(i / 2)}, 0, fault.New(fault.Unavailable, "the words for %s", tenant))
+		b.Record(start, endpoint.BrokenPath, endpoint.Caller{Tenant: tenant, Path: fmt.Sprint(i / 2)}, 0, fault.New(fault.Unavailable, "the words for %s", tenant))
 	}
 	for _, tenant := range []string{"a", "b"} {
-		err := b.Admit(start, 0, endpoint.Caller{Tenant: tenant, Place: "0"})
+		err := b.Admit(start, 0, endpoint.Caller{Tenant: tenant, Path: "0"})
 		if err == nil || !strings.HasPrefix(err.Error(), "the words for "+tenant+" (") {
 			t.Errorf("tenant %s is told: %v", tenant, err)
 		}
@@ -324,16 +324,16 @@ func TestBreakerForgets(t *testing.T) {
 	down := fault.New(fault.Unavailable, "down")
 	var b endpoint.Breaker
 	for i := range 20_000 {
-		b.Record(start, endpoint.BrokenPlace, endpoint.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Place: fmt.Sprint(i)}, 0, down)
+		b.Record(start, endpoint.BrokenPath, endpoint.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Path: fmt.Sprint(i)}, 0, down)
 	}
 	if n := b.Known(); n > 5000 {
-		t.Errorf("%d tenants and places are known", n)
+		t.Errorf("%d tenants and paths are known", n)
 	}
 	for i := range 20_000 {
-		b.Record(start, endpoint.Answered, endpoint.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Place: fmt.Sprint(i)}, 0, nil)
+		b.Record(start, endpoint.Answered, endpoint.Caller{Tenant: "evil", Namespace: fmt.Sprint(i % 700), Path: fmt.Sprint(i)}, 0, nil)
 	}
 	if n := b.Known(); n != 0 {
-		t.Errorf("%d tenants and places are known after answers", n)
+		t.Errorf("%d tenants and paths are known after answers", n)
 	}
 }
 
@@ -364,7 +364,7 @@ func TestAdvice(t *testing.T) {
 		t.Errorf("closed, but to come back after %s", got)
 	}
 	for range 3 {
-		b.Record(start, endpoint.BrokenPlace, of("p"), 0, fault.New(fault.Unavailable, "boom"))
+		b.Record(start, endpoint.BrokenPath, of("p"), 0, fault.New(fault.Unavailable, "boom"))
 	}
 	if got := advised(&b, fault.New(fault.Unavailable, "boom"), "p"); got != 2*time.Second {
 		t.Errorf("at a broken place: after %s", got)

@@ -31,7 +31,7 @@ func (b *Breaker) Circuits(most int) (open []stores.Circuit, all int) {
 		for id, t := range n.tenants {
 			add(&t.away, stores.Tenant, name, id, "")
 			add(&t.broken, stores.FailedPaths, name, id, "")
-			for place, p := range t.places {
+			for place, p := range t.paths {
 				add(p, stores.OnePath, name, id, place)
 			}
 		}

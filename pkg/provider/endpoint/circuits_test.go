@@ -16,7 +16,7 @@ func TestCircuits(t *testing.T) {
 	down := fault.New(fault.Unavailable, "down")
 	record := func(b *endpoint.Breaker, o endpoint.Outcome, tenant, place string) {
 		for range 3 {
-			b.Record(now, o, endpoint.Caller{Namespace: "team", Tenant: tenant, Place: place + "\nof its engine"}, 0, down)
+			b.Record(now, o, endpoint.Caller{Namespace: "team", Tenant: tenant, Path: place + "\nof its engine"}, 0, down)
 		}
 	}
 	for name, c := range map[string]struct {
@@ -24,7 +24,7 @@ func TestCircuits(t *testing.T) {
 		want []string
 	}{
 		"none":   {func(b *endpoint.Breaker) { record(b, endpoint.Answered, "shop", "a") }, nil},
-		"path":   {func(b *endpoint.Breaker) { record(b, endpoint.BrokenPlace, "shop", "a") }, []string{"Path team shop a"}},
+		"path":   {func(b *endpoint.Breaker) { record(b, endpoint.BrokenPath, "shop", "a") }, []string{"Path team shop a"}},
 		"tenant": {func(b *endpoint.Breaker) { record(b, endpoint.Outage, "shop", "a") }, []string{"Tenant team shop "}},
 		"all tenants": {
 			func(b *endpoint.Breaker) {
@@ -36,7 +36,7 @@ func TestCircuits(t *testing.T) {
 		"paths together": {
 			func(b *endpoint.Breaker) {
 				for _, path := range []string{"a", "b", "c"} {
-					b.Record(now, endpoint.BrokenPlace, endpoint.Caller{Namespace: "team", Tenant: "shop", Place: path}, 0, down)
+					b.Record(now, endpoint.BrokenPath, endpoint.Caller{Namespace: "team", Tenant: "shop", Path: path}, 0, down)
 				}
 			},
 			[]string{"FailedPaths team shop "},
@@ -66,7 +66,7 @@ func TestCircuitsAreBounded(t *testing.T) {
 	now := time.Now()
 	for i := range 100 {
 		for range 3 {
-			b.Record(now, endpoint.BrokenPlace, endpoint.Caller{Tenant: "shop", Place: fmt.Sprint(i)}, 0, fault.New(fault.Unavailable, "down"))
+			b.Record(now, endpoint.BrokenPath, endpoint.Caller{Tenant: "shop", Path: fmt.Sprint(i)}, 0, fault.New(fault.Unavailable, "down"))
 		}
 	}
 	open, all := b.Circuits(stores.MaxCircuits)

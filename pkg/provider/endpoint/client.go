@@ -33,7 +33,7 @@ type Client struct {
 	Names    Names
 }
 
-// Call is one request to a store. Send, Judge and Scrub must be set.
+// Call is one request to a store. Send, Check and Scrub must be set.
 type Call struct {
 	Endpoint  *Endpoint
 	Operation Operation
@@ -54,14 +54,14 @@ type Call struct {
 
 	// Send makes one exchange. It follows redirects itself or not at all.
 	Send func(context.Context) (*http.Response, error)
-	// Judge returns an error for everything but a useful answer.
-	Judge func(*Reply) error
+	// Check returns an error for everything but a useful answer.
+	Check func(*Reply) error
 	// Repeat reports whether the same request may succeed a moment later; nil for never. A call
 	// that Issues is repeated only after an answer that says that it had no effect.
 	Repeat func(*Reply) bool
-	// Said is what an answer says about the server; nil means only that it answered. failure is the
-	// error of Judge.
-	Said func(r *Reply, failure error) Outcome
+	// Outcome says what a response means for the server; nil means only that it answered. failure is the
+	// error of Check.
+	Outcome func(r *Reply, failure error) Outcome
 	// Scrub removes secrets from a text.
 	Scrub func(words string) string
 }
@@ -118,7 +118,7 @@ func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
 func (c *Client) traced(ctx context.Context, k Call, n int) (r *Reply, err, failure error) { //nolint:revive // two errors: what happened, and what it means
 	ctx, span := trace.Request(ctx, string(k.Operation))
 	r, err = c.attempt(ctx, k)
-	failure = c.judge(ctx, k, r, err)
+	failure = c.check(ctx, k, r, err)
 	x := trace.Exchange{Host: k.Endpoint.Address.host, Port: k.Endpoint.Address.port, Correlation: k.Correlation, Again: n}
 	if err == nil {
 		x.Status = r.Status
@@ -200,13 +200,13 @@ func (c *Client) charge(k Call) (*budget.Charge, error) {
 	return c.Settings.Budget.Acquire(k.Owner, budget.Answers, Ahead)
 }
 
-// judge returns an error for everything but a useful answer.
-func (c *Client) judge(ctx context.Context, k Call, r *Reply, err error) error {
+// check returns an error for everything but a useful answer.
+func (c *Client) check(ctx context.Context, k Call, r *Reply, err error) error {
 	var already *fault.Error
 	at := k.Endpoint.Address
 	switch {
 	case err == nil:
-		return k.Judge(r)
+		return k.Check(r)
 	case errors.As(err, &already):
 		return fault.New(already.Reason, "%s: %w", at, already)
 	case errors.Is(err, errNoAnswer):
@@ -229,13 +229,13 @@ func hopeless(err error) bool {
 func said(ctx context.Context, k Call, r *Reply, err, failure error) Outcome {
 	switch {
 	case err != nil && (ctx.Err() != nil || hopeless(err) && !BadTLS(err)):
-		return NothingSaid
+		return LocalFailure
 	case err != nil && notConnected(err):
 		return Unreachable
 	case err != nil:
 		return Unanswered
-	case k.Said == nil:
+	case k.Outcome == nil:
 		return Answered
 	}
-	return k.Said(r, failure)
+	return k.Outcome(r, failure)
 }

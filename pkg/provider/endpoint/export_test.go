@@ -8,7 +8,7 @@ func (b *Breaker) Known() int {
 	for _, s := range b.namespaces {
 		n += len(s.tenants)
 		for _, t := range s.tenants {
-			n += len(t.places)
+			n += len(t.paths)
 		}
 	}
 	return n

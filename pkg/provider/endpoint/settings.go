@@ -60,17 +60,17 @@ type Settings struct {
 
 	// ReleaseTimeout bounds the end of one volume's credentials; 0 means 5 s.
 	ReleaseTimeout time.Duration
-	// DisableRevocation leaves the credentials of gone volumes to their time
-	// to live.
+	// DisableRevocation does not revoke the credentials of unpublished volumes,
+	// which then expire by their TTL.
 	DisableRevocation bool
 
-	// OnRequest is told of each request to a store: what it was for, the status
-	// of the answer, 0 for none, and the time until it was read. It is called in
-	// the way of the work; nil is told nothing.
+	// OnRequest is called after each request to a store with its operation, the
+	// status of the response (0 for none) and the time until it was read. It runs on
+	// the goroutine of the request, so it must not block. It may be nil.
 	OnRequest func(o Operation, status int, took time.Duration)
 
 	UserAgent string
-	// Logger takes debug lines and what no caller is told; nil discards them.
+	// Logger gets debug lines and errors that no caller gets; nil discards them.
 	Logger *slog.Logger
 	// Now is the clock; nil is time.Now.
 	Now func() time.Time

@@ -78,7 +78,7 @@ func (c *Cache[M]) find(volume string, id object) *cached[M] {
 }
 
 func (c *Cache[M]) keep(id object, e *cached[M]) {
-	charge, err := c.Budget.Keep(budget.Owner{Namespace: id.ref.Namespace}, e.made.Size(), func() { c.drop(id, e) })
+	charge, err := c.Budget.AcquireCache(budget.Owner{Namespace: id.ref.Namespace}, e.made.Size(), func() { c.drop(id, e) })
 	if err != nil {
 		return // parsed again when needed
 	}

@@ -82,7 +82,7 @@ func (c *cache) charge(id string, k *cached) (*budget.Charge, error) {
 	if c.owner.Volume != "" {
 		return c.budget.Acquire(c.owner, budget.Answers, k.reading.Size())
 	}
-	return c.budget.Keep(c.owner, k.reading.Size(), func() { c.forget(id, k) })
+	return c.budget.AcquireCache(c.owner, k.reading.Size(), func() { c.forget(id, k) })
 }
 
 // insert adds an answer, and returns those that it replaces. If there is no room for the

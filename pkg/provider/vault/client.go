@@ -88,7 +88,7 @@ type call struct {
 
 // caller is whom the circuit breaker holds up for what it learns of the call.
 func (k call) caller() endpoint.Caller {
-	return endpoint.Caller{Namespace: k.namespace, Tenant: k.tenant, Place: k.path + "\n" + k.about}
+	return endpoint.Caller{Namespace: k.namespace, Tenant: k.tenant, Path: k.path + "\n" + k.about}
 }
 
 // do makes the call, again where that is safe and may help. Its error has a
@@ -98,12 +98,12 @@ func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
 		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Correlation: k.correlation, Issues: k.issues, Reads: k.reads, Owner: k.owner,
 		Send:  func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k) },
-		Judge: func(r *endpoint.Reply) error { return judge(k, r) },
+		Check: func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat: func(r *endpoint.Reply) bool {
 			return mayPass(r.Status) && !refusedRenewal(k, r) && (!k.issues || untouched(r.Status))
 		},
-		Said:  func(r *endpoint.Reply, failure error) endpoint.Outcome { return outcomeOf(k, r, failure) },
-		Scrub: func(words string) string { return scrub(words, k.secrets) },
+		Outcome: func(r *endpoint.Reply, failure error) endpoint.Outcome { return outcomeOf(k, r, failure) },
+		Scrub:   func(words string) string { return scrub(words, k.secrets) },
 	})
 }
 

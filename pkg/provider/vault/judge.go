@@ -92,11 +92,11 @@ func hintOfStatus(status int, words string) string {
 func outcomeOf(k call, r *endpoint.Reply, failure error) endpoint.Outcome {
 	switch {
 	case refusedRenewal(k, r):
-		return endpoint.NothingSaid
+		return endpoint.LocalFailure
 	case r.Status == http.StatusInternalServerError && json.Valid(r.Body):
-		return endpoint.BrokenPlace
+		return endpoint.BrokenPath
 	case r.Status == http.StatusPreconditionFailed:
-		return endpoint.NothingSaid
+		return endpoint.LocalFailure
 	case failure == nil, !fault.Of(failure).Outage():
 		return endpoint.Answered
 	case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && json.Valid(r.Body), r.Status == statusPerformanceStandby, r.Status == statusDRSecondary:

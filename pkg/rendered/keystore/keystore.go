@@ -310,9 +310,9 @@ func (c *contents) jks(salt *salts, in Input) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// salts are bytes that nobody can foresee who has not the private key: HMACs of
-// a counter, with a key that is made of all that goes in. The password is part
-// of it beside a private key only. Without one, a salt of the password would let
+// salts are bytes that cannot be predicted without the private key: HMACs of a
+// counter, with a key derived from all inputs. The password is one of the inputs
+// only if there is a private key. Without one, a salt of the password would let
 // passwords be tried faster than the store's own slow hash does.
 type salts struct {
 	key     []byte

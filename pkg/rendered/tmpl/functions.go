@@ -329,8 +329,8 @@ func (m texts) printed(name, sep, end string, args []any) (string, error) {
 	return out, m.made(len(out))
 }
 
-// Widths of more than three digits, and those that an argument gives, are for
-// no file that anybody writes.
+// Widths of more than three digits, and widths from arguments, are not needed for
+// real files.
 const (
 	maxWidth    = 999
 	printGrowth = 12 // %+q of a byte with flags

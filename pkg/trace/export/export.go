@@ -28,14 +28,14 @@ type Config struct {
 	// Version is the driver's, Node the name of its node.
 	Version, Node string
 	Logger        *slog.Logger
-	// Getenv reads the variables that the SDK leaves alone; the SDK reads those of
-	// the process.
+	// Getenv reads the variables that the SDK does not use; the SDK reads its own
+	// from the process.
 	Getenv func(string) string
-	// Count is told of spans, by what became of them.
+	// Count receives the number of spans for each result.
 	Count func(r Result, spans int)
 }
 
-// Result is what became of a span.
+// Result is the result of exporting a span.
 type Result string
 
 // The results.

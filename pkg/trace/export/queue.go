@@ -10,9 +10,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// queue is the SDK's batch processor between two counters: what is not sent yet
-// is bounded, that which a slow collector is being sent included, and what becomes
-// of each span is counted. It never holds up who ends a span.
+// queue is the SDK's batch processor with a bound and counters: the number of
+// unsent spans is bounded, including the batch on its way to a slow collector, and
+// the result of each span is counted. Ending a span never blocks.
 type queue struct {
 	sdk.SpanProcessor
 	to    sdk.SpanExporter
@@ -49,8 +49,8 @@ func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
 // sender is the end of the queue, as the batch processor sees it.
 type sender struct{ *queue }
 
-// ExportSpans implements sdk.SpanExporter. A collector that is away is told of
-// once, and once when it is back.
+// ExportSpans implements sdk.SpanExporter. It logs once that the collector does not
+// answer, and once that it answers again.
 func (s sender) ExportSpans(ctx context.Context, spans []sdk.ReadOnlySpan) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -71,7 +71,7 @@ func rateLimit(t *testing.T, o Options) {
 }
 
 // issueNotRepeated: the driver does not repeat a request that may have issued a credential, and
-// repeats one that was turned away.
+// repeats one that was refused before the server processed it.
 func issueNotRepeated(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutDynamic("/app/db", time.Hour)

@@ -42,7 +42,7 @@ func dynamicCredentials(t *testing.T, o Options) {
 	if len(first.Leases) != 2 || first.Leases[0].ID == "" {
 		t.Errorf("leases %+v", first.Leases)
 	}
-	for range 3 { // polls do not mint, nor does somebody who wants it fresh
+	for range 3 { // neither polls nor a fresh read issue a credential
 		w.clock.advance(10 * time.Minute)
 		r = w.request(pod, k8s(dynamicObjects))
 		r.Fresh = true
