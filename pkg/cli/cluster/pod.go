@@ -1,6 +1,8 @@
 package cluster
 
 import (
+	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -9,6 +11,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
 const (
@@ -79,8 +82,9 @@ func DriverFlags(c *corev1.Container) map[string]string {
 	return flags
 }
 
-// ObjectsOf are the names of a class's objects, if its parameters list them in the form of the
-// built-in providers.
+// ObjectsOf are the names of a class's files, if its parameters list them in the form of the
+// built-in providers. Those of all keys of a secret are not known: only those that it names are
+// there.
 func ObjectsOf(spc *v1.SecretProviderClass) []string {
 	text := []byte(spc.Spec.Parameters["objects"])
 	var objects []map[string]any
@@ -89,11 +93,37 @@ func ObjectsOf(spc *v1.SecretProviderClass) []string {
 	}
 	var names []string
 	for _, o := range objects {
+		name := ""
 		for _, key := range []string{"objectName", "fileName"} {
-			if name, ok := o[key].(string); ok {
-				names = append(names, name)
+			if given, ok := o[key].(string); ok {
+				name = given
 				break
 			}
+		}
+		if keys, ok := o["secretKeys"]; ok {
+			names = append(names, filesOf(name, keys)...)
+		} else if name != "" {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// filesOf are the names that secretKeys gives to files.
+func filesOf(dir string, keys any) (names []string) {
+	add := func(file any) {
+		if name, ok := file.(string); ok && name != params.EveryKey {
+			names = append(names, path.Join(dir, name))
+		}
+	}
+	switch keys := keys.(type) {
+	case []any:
+		for _, key := range keys {
+			add(key)
+		}
+	case map[string]any:
+		for _, key := range slices.Sorted(maps.Keys(keys)) {
+			add(keys[key])
 		}
 	}
 	return names

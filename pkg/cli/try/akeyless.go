@@ -72,6 +72,7 @@ func (a *akeylessTrial) report() {
 	for i := range a.trial.Objects {
 		a.object(&a.trial.Objects[i])
 	}
+	a.unfit(a.trial.Unfit)
 }
 
 func (a *akeylessTrial) object(o *akeyless.Tried) {
@@ -80,7 +81,7 @@ func (a *akeylessTrial) object(o *akeyless.Tried) {
 	name := fmt.Sprintf("spec.parameters.objects[%d] %q", o.Index, o.Name)
 	switch {
 	case o.Read:
-		say(finding.Good, fmt.Sprintf("read, %d bytes", o.Size))
+		say(finding.Good, read(&o.Tried))
 	case len(o.Missing) > 0:
 		say(finding.Bad, "")
 		a.add(finding.CodeTryNoRight, finding.Finding{

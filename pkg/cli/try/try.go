@@ -323,6 +323,22 @@ func isHere(address string) bool {
 	return host == "localhost" || host == "::1" || strings.HasPrefix(host, "127.")
 }
 
+// read is what came of the read of an object.
+func read(t *session.Tried) string {
+	if t.Files == 1 {
+		return fmt.Sprintf("read, %d bytes", t.Size)
+	}
+	return fmt.Sprintf("read, %d files, %d bytes", t.Files, t.Size)
+}
+
+// unfit reports why the objects together make no volume; nil if they do.
+func (c *command) unfit(err error) {
+	if err != nil {
+		c.report.Check("the files together", finding.Bad, fault.Cause(err))
+		c.add(finding.CodeTryNotRead, finding.Finding{Message: fault.Cause(err), Remedy: fault.Hint(err)})
+	}
+}
+
 // notTried reports what a trial from here leaves out.
 func (c *command) notTried(reached, named string) {
 	detail := "this command connects from this machine"

@@ -79,6 +79,7 @@ func (v *vaultTrial) report() {
 	for i := range v.trial.Objects {
 		v.object(&v.trial.Objects[i])
 	}
+	v.unfit(v.trial.Unfit)
 	if v.trial.NotRevoked != nil {
 		v.add(finding.CodeTryNotRevoked, finding.Finding{Message: "the Vault token of the try could not be revoked: " + fault.Cause(v.trial.NotRevoked), Remedy: "it expires by its TTL; let it update auth/token/revoke-self, as Vault's default policy does, because pods need that too"})
 	}
@@ -91,7 +92,7 @@ func (v *vaultTrial) object(o *vault.Tried) {
 	name := fmt.Sprintf("spec.parameters.objects[%d] %q", o.Index, o.Name)
 	switch {
 	case o.Read:
-		say(finding.Good, fmt.Sprintf("read, %d bytes", o.Size))
+		say(finding.Good, read(&o.Tried))
 	case o.WithData != "" && !o.Guessed && (o.Failed != nil || !v.read):
 		say(finding.Bad, "the path lacks data/")
 		v.add(finding.CodeTryNoRight, finding.Finding{Message: fmt.Sprintf("%s: %s lacks data/: a KV engine of version 2 is mounted there", name, o.Request), Remedy: fmt.Sprintf("write secretPath: %s, and let the role read that", o.WithData)})

@@ -18,7 +18,6 @@ const (
 	fieldPath     = "secretPath"
 	fieldType     = "secretType"
 	fieldArgs     = "secretArgs"
-	fieldKey      = "secretKey"
 	fieldVersion  = "secretVersion"
 	fieldEncoding = "encoding"
 	fieldOptional = "optional"
@@ -34,11 +33,11 @@ const (
 
 func objectFields() []string {
 	return append([]string{
-		fieldFile, fieldObjectName, fieldPath, fieldType, fieldArgs, fieldKey, fieldVersion, fieldEncoding, fieldOptional,
-	}, params.AccessFields()...)
+		fieldFile, fieldObjectName, fieldPath, fieldType, fieldArgs, fieldVersion, fieldEncoding, fieldOptional,
+	}, params.ObjectFields()...)
 }
 
-// object is one file of a class, and the item that it takes its value from.
+// object is what a class takes of an item, and the item.
 type object struct {
 	session.Object
 	item *item
@@ -46,32 +45,24 @@ type object struct {
 
 // newObjects reads the list, and makes objects that ask for the same share
 // one item.
-func newObjects(p *params.Set) ([]*object, []*item) {
-	var objects []*object
-	var items []*item
+func newObjects(p *params.Set) (objects []*object, items []*item) {
 	var files []params.NamedFile
-	known, keys := map[string]*item{}, map[*item]map[string]struct{}{}
+	known := map[string]*item{}
 	for _, raw := range p.Objects(keyObjects) {
 		o := newObject(&raw)
-		if o.Name != "" {
-			files = append(files, params.NamedFile{Name: o.Name, Index: o.Index, Path: raw.Path(fieldFile)})
-		}
+		takes := raw.Takes(o.Name)
+		files = append(files, raw.Named(fieldFile, takes)...)
 		if same, ok := known[o.item.ID]; ok {
 			o.item = same
 		} else {
-			known[o.item.ID], keys[o.item] = o.item, map[string]struct{}{}
+			known[o.item.ID] = o.item
+			o.item.Query, o.item.Request.Name = o.item, o.item.name
 			items = append(items, o.item)
 		}
-		keys[o.item][o.Key] = struct{}{}
-		objects = append(objects, o)
-	}
-	for _, it := range items {
-		it.Query, it.Name = it, it.name
-		it.Keys = slices.Sorted(maps.Keys(keys[it]))
-		it.Flight = it.ID + "\n\n" + strings.Join(it.Keys, "\n")
-	}
-	for _, o := range objects {
 		o.Request = &o.item.Request
+		for _, t := range takes {
+			objects = append(objects, &object{o.Taking(t), o.item})
+		}
 	}
 	p.CheckFiles(files)
 	return objects, items
@@ -92,7 +83,7 @@ func newObject(raw *params.Object) *object {
 	switch {
 	case given[fieldObjectName] && given[fieldFile]:
 		raw.Forbid(fieldObjectName, "says the same as fileName, which is set too: keep one of them")
-	case !given[fieldFile] && !given[fieldObjectName]:
+	case !given[fieldFile] && !given[fieldObjectName] && !raw.HasKeys():
 		raw.Required(fieldFile, objectFields())
 	}
 	if !given[fieldPath] {
@@ -121,8 +112,6 @@ func (o *object) set(f params.Field) {
 			f.Warn("%q is not static, rotated, dynamic, certificate or pki, so Akeyless is asked for the item's type", params.Clip(text))
 		}
 		o.item.kind = k
-	case fieldKey:
-		o.Key = f.Text()
 	case fieldVersion:
 		o.item.version = f.Number(1, maxVersion)
 	case fieldEncoding:
@@ -130,7 +119,7 @@ func (o *object) set(f params.Field) {
 	case fieldOptional:
 		o.Optional = f.Bool()
 	default:
-		if !slices.Contains(params.AccessFields(), f.Name) { // which newObject reads
+		if !slices.Contains(params.ObjectFields(), f.Name) { // which newObject reads
 			f.Unknown(objectFields())
 		}
 	}

@@ -35,6 +35,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	for _, o := range s.objects {
 		s.Objects = append(s.Objects, &o.Object)
 	}
+	session.SetKeys(s.Objects)
 	for _, it := range items {
 		s.Requests = append(s.Requests, &it.Request)
 	}
@@ -106,7 +107,7 @@ func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
 	}
 	out := make([]provider.Listed, len(s.objects))
 	for i, o := range s.objects {
-		out[i] = provider.Listed{ID: o.Name, From: o.item.String(), Key: o.Key}
+		out[i] = provider.Listed{ID: o.Files(), From: o.item.String(), Key: o.Keys()}
 	}
 	return out, nil
 }

@@ -54,7 +54,7 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 
 // tryObject asks for what can be known of an object without reading it.
 func (c *conn) tryObject(ctx context.Context, o *object, rights []Right) Tried {
-	tried := Tried{Tried: session.Tried{Index: o.Index, Name: o.Name, Optional: o.Optional, There: session.Unseen}, Item: o.item.name}
+	tried := Tried{Tried: session.Tried{Index: o.Index, Name: o.Files(), Optional: o.Optional, There: session.Unseen}, Item: o.item.name}
 	held, err := c.permissions(ctx, o.item.name)
 	tried.Unasked = err
 	i := slices.IndexFunc(rights, func(r Right) bool { return r.Item == o.item.name })

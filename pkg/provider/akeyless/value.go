@@ -69,6 +69,9 @@ func pick(k kind, raw []byte, key string) []byte {
 	return nil
 }
 
+// innerLevels are the keys of rotated secrets whose values may have keys.
+var innerLevels = []string{"payload", "target_value"}
+
 // levels are the JSON objects to look for keys in, the value itself first.
 func levels(k kind, raw []byte) [][]byte {
 	first := asObject(raw)
@@ -79,12 +82,39 @@ func levels(k kind, raw []byte) [][]byte {
 	if k != rotated {
 		return list
 	}
-	for _, inner := range []string{"payload", "target_value"} {
+	for _, inner := range innerLevels {
 		if deeper := asObject(params.Member(first, inner)); deeper != nil {
 			list = append(list, deeper)
 		}
 	}
 	return list
+}
+
+// Values implements session.Store. What has keys of its own a level down is not
+// one value.
+func (p *Provider) Values(a *session.Answer) (map[string][]byte, error) {
+	raw := a.Body
+	if raw == nil {
+		raw = a.Part.Taken[""]
+	}
+	all := map[string][]byte{}
+	for i, level := range levels(kind(a.Type), raw) {
+		values, err := params.Values(level)
+		if err != nil {
+			return nil, err
+		}
+		for _, inner := range innerLevels {
+			if i == 0 && kind(a.Type) == rotated && asObject(values[inner]) != nil {
+				delete(values, inner)
+			}
+		}
+		for key, value := range values {
+			if all[key] == nil {
+				all[key] = value
+			}
+		}
+	}
+	return all, nil
 }
 
 func asObject(raw []byte) []byte {

@@ -14,39 +14,79 @@ type NamedFile struct {
 	Name  string
 	Index int
 	Path  *field.Path
+	// Every tells that Name is the directory of files whose names the store tells.
+	Every bool
 }
 
-// CheckFiles refuses duplicate names, and names that would be both a file and a directory.
-func (m *Mistakes) CheckFiles(files []NamedFile) {
-	owner := map[string]int{}
-	for _, f := range files {
-		if first, taken := owner[f.Name]; taken {
-			m.add(&field.Error{
-				Type: field.ErrorTypeDuplicate, Field: f.Path.String(), BadValue: Clip(f.Name),
-				Detail: fmt.Sprintf("objects[%d] has this name too", first),
-			})
-			continue
-		}
-		owner[f.Name] = f.Index
+// Named are the files that an object asks for. name is the field with its name.
+func (o *Object) Named(name string, takes []Take) (files []NamedFile) {
+	at := o.Path(name)
+	if o.HasKeys() {
+		at = o.Path(fieldKeys)
 	}
-	m.checkDirectories(files)
+	for _, t := range takes {
+		if t.File != "" {
+			files = append(files, NamedFile{t.File, o.Index, at, t.Every})
+		}
+	}
+	return files
 }
 
-// checkDirectories goes through the names in an order in which a directory comes directly before
-// its contents.
-func (m *Mistakes) checkDirectories(files []NamedFile) {
-	sorted := slices.SortedStableFunc(slices.Values(files), func(a, b NamedFile) int { return byPath(a.Name, b.Name) })
+// CheckFiles refuses more files than objects, duplicate names, and names that would be both a file
+// and a directory.
+func (m *Mistakes) CheckFiles(files []NamedFile) {
+	if len(files) > maxObjects {
+		m.add(field.TooMany(files[maxObjects].Path, len(files), maxObjects))
+		return
+	}
+	Collisions(files, func(f, with NamedFile, inside bool) {
+		if inside {
+			m.fail(f.Path, f.Name, fmt.Sprintf("objects[%d] is the file %q, so it cannot be a directory", with.Index, Clip(with.Name)))
+			return
+		}
+		m.add(&field.Error{
+			Type: field.ErrorTypeDuplicate, Field: f.Path.String(), BadValue: Clip(f.Name),
+			Detail: fmt.Sprintf("objects[%d] has this name too", with.Index),
+		})
+	})
+}
+
+// Collisions reports the files that cannot be in one volume: those with the name of an earlier one,
+// and those inside of what is a file.
+func Collisions(files []NamedFile, report func(f, with NamedFile, inside bool)) {
+	owner := map[string]NamedFile{}
+	for _, f := range files {
+		first, taken := owner[f.Name]
+		switch {
+		case f.Every:
+		case taken:
+			report(f, first, false)
+		default:
+			owner[f.Name] = f
+		}
+	}
+	// In this order a directory comes directly before its contents.
+	sorted := slices.SortedStableFunc(slices.Values(files), func(a, b NamedFile) int { return byPath(a.first(), b.first()) })
 	var above []NamedFile // each is a directory above the next
 	for _, f := range sorted {
-		for len(above) > 0 && !strings.HasPrefix(f.Name, above[len(above)-1].Name+"/") {
+		for len(above) > 0 && !strings.HasPrefix(f.first(), above[len(above)-1].Name+"/") {
 			above = above[:len(above)-1]
 		}
 		if len(above) > 0 {
-			dir := above[len(above)-1]
-			m.fail(f.Path, f.Name, fmt.Sprintf("objects[%d] is the file %q, so it cannot be a directory", dir.Index, Clip(dir.Name)))
+			report(f, above[len(above)-1], true)
 		}
-		above = append(above, f)
+		if !f.Every {
+			above = append(above, f)
+		}
 	}
+}
+
+// first comes before the names of the files that it is about.
+func (f NamedFile) first() string {
+	if f.Every {
+		return f.Name + "/"
+	}
+	return f.Name
 }
 
 // byPath compares byte by byte, with the slash before every other byte.

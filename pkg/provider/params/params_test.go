@@ -187,8 +187,8 @@ func TestFileNames(t *testing.T) {
 	}
 	s := params.New(nil, known())
 	at := s.Field("objects").Index(1).Child("fileName")
-	s.CheckFiles([]params.NamedFile{{"a", 0, at}, {"a", 1, at}, {"b/c", 2, at}, {"b", 3, at}})
-	for _, want := range []string{"objects[1].fileName: Duplicate value", "objects[0] has this name too", `objects[3] is the file "b"`} {
+	s.CheckFiles([]params.NamedFile{{"a", 0, at, false}, {"a", 1, at, false}, {"b/c", 2, at, false}, {"b", 3, at, false}, {"d", 4, at, true}, {"d", 5, at, true}, {"d", 6, at, false}})
+	for _, want := range []string{"objects[1].fileName: Duplicate value", "objects[0] has this name too", `objects[3] is the file "b"`, `Invalid value: "d": objects[6] is the file "d", so it cannot be a directory`} {
 		if !strings.Contains(errs(s), want) {
 			t.Errorf("%s lacks %s", errs(s), want)
 		}
@@ -216,8 +216,9 @@ func TestValues(t *testing.T) {
 	if err := params.Decode([]byte(`{"big":12345678901234567890}`), &data); err != nil || data["big"] != json.Number("12345678901234567890") {
 		t.Fatal(data, err)
 	}
-	raw := []byte(`{"a.b":1,"a":{"b":2,"l":[{"n":"x"}]}}`)
-	for key, want := range map[string]string{"a.b": "1", "a.l.0.n": `"x"`, "nope": "", "a.nope": "", "a.l.1": "", "a.l.-1": "", "a.l.x": "", "a.b.x": "", "": ""} {
+	raw := []byte(`{"a.b":1,"a":{"b":2,"l":[{"n":"x"}],"c.d":{"e\\f":3},"":4}}`)
+	for key, want := range map[string]string{
+		`a\.b`: "1", `a.c\.d.e\f`: "3", `a.c\.d.e\\f`: "3", "a.c.d": "", "a.": "4", `a\\.b`: "", "a.b": "1", "a.l.0.n": `"x"`, "nope": "", "a.nope": "", "a.l.1": "", "a.l.-1": "", "a.l.x": "", "a.b.x": "", "": ""} {
 		if got := params.Pick(raw, key); string(got) != want {
 			t.Errorf("%q is %s, want %s", key, got, want)
 		}

@@ -100,7 +100,7 @@ func Element(raw []byte, index int) []byte {
 }
 
 // Pick finds a key in a JSON object: the key itself, or else a path through nested objects and
-// lists, such as db.users.0.name. It is nil if there is none.
+// lists, such as db.users.0.name or tls.ca\.crt. It is nil if there is none.
 func Pick(raw []byte, key string) []byte {
 	if v := Member(raw, key); v != nil {
 		return v
@@ -108,7 +108,7 @@ func Pick(raw []byte, key string) []byte {
 	if !strings.Contains(key, ".") {
 		return nil
 	}
-	for step := range strings.SplitSeq(key, ".") {
+	for _, step := range splitKey(key) {
 		if isList(raw) {
 			i, err := strconv.Atoi(step)
 			if err != nil {

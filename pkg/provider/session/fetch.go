@@ -296,13 +296,14 @@ func (f *run) tokenIsKnown(ctx context.Context, r *Request) bool {
 // lastGood is the volume's last good answer in place of a failure. It must be
 // in the files already: what the store refuses gets into no other.
 func (f *run) lastGood(r *Request, res Result) Result {
-	if res.Err == nil || fault.Of(res.Err) == fault.Canceled || !f.spec.inFiles(r, f.request.Current) {
+	if res.Err == nil || fault.Of(res.Err) == fault.Canceled {
 		return res
 	}
-	if c := f.credentials().get(r.ID); c != nil && c.answers(r) && c.valid(f.now()) {
+	inFiles := func(rd *Reading) bool { return f.engine.inFiles(f.spec, r, rd.Answer, f.request.Current) }
+	if c := f.credentials().get(r.ID); c != nil && c.answers(r) && c.valid(f.now()) && inFiles(c.Reading) {
 		return Result{Reading: c.Reading, ends: c.ends, failed: res.Err}
 	}
-	if rd := f.volume.now().readings.stored(r.ID); rd.answers(r) && (!rd.Absent || f.spec.optional(r)) {
+	if rd := f.volume.now().readings.stored(r.ID); rd.answers(r) && (!rd.Absent || f.spec.optional(r)) && inFiles(rd) {
 		return Result{Reading: rd, ends: rd.expires(), failed: res.Err}
 	}
 	return res

@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
 // issuing is a store that issues a credential of a life at each request.
@@ -31,6 +32,7 @@ func (s *issuing) Identify(*Spec, Bearer, identity.Claims) Identity {
 }
 func (s *issuing) Open(context.Context, *Caller) (Session, error)          { return s, nil }
 func (s *issuing) File(_ *Object, a *Answer) ([]byte, error)               { return a.Body, nil }
+func (s *issuing) Values(a *Answer) (map[string][]byte, error)             { return params.Values(a.Body) }
 func (s *issuing) Version(_ *Object, _ *Answer, hash func() string) string { return hash() }
 func (s *issuing) ReadLogin(json.RawMessage) (Login, error)                { return host("h"), nil }
 func (s *issuing) Restored(Login, string, Kind, *Answer) error             { return nil }

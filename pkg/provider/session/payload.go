@@ -3,11 +3,11 @@ package session
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
-	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
@@ -54,28 +54,24 @@ func (e *Engine) payload(s *Spec, c *class.Class, results []Result) (*provider.P
 	if said > mostSaid {
 		out.Warnings = append(out.Warnings, fmt.Sprintf("the server says %d things more", said-mostSaid))
 	}
-	for _, o := range s.Objects {
-		res := of[o.Request]
-		if res.Absent {
-			continue
+	all, err := e.contents(s, func(r *Request) *Answer { return of[r].Answer })
+	if err != nil {
+		return nil, err
+	}
+	for _, m := range all {
+		hash := sync.OnceValue(func() string { return e.hasher.Version(c, m.of.Name, m.hashed()...) })
+		for _, one := range m.files {
+			e.addFile(out, one, of[one.Request], hash)
 		}
-		value, err := e.store.File(o, res.Answer)
-		if err != nil && o.Optional && fault.Of(err) == fault.NotFound {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o, err)
-		}
-		e.addFile(out, c, o, res, value)
 	}
 	return out, nil
 }
 
-func (e *Engine) addFile(out *provider.Payload, c *class.Class, o *Object, res Result, value []byte) {
-	version := e.store.Version(o, res.Answer, func() string { return e.hasher.Version(c, o.Name, value) })
-	out.Files = append(out.Files, provider.File{Path: o.Name, Mode: o.Access.Mode, Owner: o.Access.Owner, Contents: secret.NewBytes(value), ReadAt: res.Asked})
-	out.Versions = append(out.Versions, provider.Version{ID: o.Name, Version: version})
+func (e *Engine) addFile(out *provider.Payload, one content, res Result, hash func() string) {
+	version := e.store.Version(&one.Object, res.Answer, hash)
+	out.Files = append(out.Files, provider.File{Path: one.Name, Mode: one.Access.Mode, Owner: one.Access.Owner, Contents: secret.NewBytes(one.value), ReadAt: res.Asked})
+	out.Versions = append(out.Versions, provider.Version{ID: one.Name, Version: version})
 	if !res.ends.IsZero() {
-		out.Leases = append(out.Leases, provider.Lease{Object: o.Name, ID: res.Answer.LeaseID, Expires: res.ends})
+		out.Leases = append(out.Leases, provider.Lease{Object: one.Name, ID: res.Answer.LeaseID, Expires: res.ends})
 	}
 }

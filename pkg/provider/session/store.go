@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"path"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
@@ -27,6 +29,10 @@ type Store interface {
 	// File is what the object's file holds of an answer. An object whose key is
 	// missing is NotFound.
 	File(o *Object, a *Answer) ([]byte, error)
+	// Values are the keys of an answer in which all of it was kept, as JSON writes
+	// their values: those that File finds, but not what is inside of another. There
+	// are none where the answer has no keys.
+	Values(a *Answer) (map[string][]byte, error)
 	// Version is that of an object's value, which anybody may read: the store's
 	// own, or the hash of the value.
 	Version(o *Object, a *Answer, hash func() string) string
@@ -232,36 +238,76 @@ func (s *Spec) optional(r *Request) bool {
 	return !slices.ContainsFunc(s.Objects, func(o *Object) bool { return o.Request == r && !o.Optional })
 }
 
-// shown tells whether the files of a volume have an object of the request.
+// shown tells whether the files of a volume have something of the request. Which
+// files all keys of a secret were is not known without it: every file in their
+// directory may be one.
 func (s *Spec) shown(r *Request, files []provider.Version) bool {
-	return slices.ContainsFunc(s.Objects, func(o *Object) bool { return o.Request == r && o.isIn(files) })
+	return slices.ContainsFunc(s.Objects, func(o *Object) bool {
+		return o.Request == r && slices.ContainsFunc(files, func(v provider.Version) bool {
+			if o.Every {
+				return o.Name == "" || strings.HasPrefix(v.ID, o.Name+"/")
+			}
+			return v.ID == o.Name
+		})
+	})
 }
 
-// inFiles tells whether the files of a volume have all objects of a request, but
-// those that may be missing.
-func (s *Spec) inFiles(r *Request, files []provider.Version) bool {
-	missing := func(o *Object) bool { return o.Request == r && !o.Optional && !o.isIn(files) }
-	return len(files) > 0 && !slices.ContainsFunc(s.Objects, missing)
-}
-
-// Object is one file of a class: which value of which request it holds.
+// Object is what a class takes of the answer to a request: the value of one key
+// for one file, or with Every of each key for a file of its name.
 type Object struct {
-	Index    int
-	Name     string
-	Key      string // empty for the whole answer
+	Index int
+	// Name is the file's; with Every that of their directory, "" for the volume.
+	Name   string
+	Key    string // empty for the whole answer
+	Every  bool
+	Except []string // keys that Every leaves to other objects
+
 	Access   params.Access
 	Encoding params.Encoding
 	Optional bool
 	Request  *Request
 }
 
-// String is how errors name the object.
-func (o *Object) String() string {
-	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.Index, o.Name)
+// Taking is the object with one of the things that the class takes for it.
+func (o *Object) Taking(t params.Take) Object {
+	one := *o
+	one.Name, one.Key, one.Every, one.Except = t.File, t.Key, t.Every, t.Except
+	return one
 }
 
-func (o *Object) isIn(files []provider.Version) bool {
-	return slices.ContainsFunc(files, func(v provider.Version) bool { return v.ID == o.Name })
+// Files are how people call the object's files.
+func (o *Object) Files() string {
+	if o.Every {
+		return path.Join(o.Name, params.EveryKey)
+	}
+	return o.Name
+}
+
+// Keys are how people call what the object takes of the answer; empty for all of
+// it in one file.
+func (o *Object) Keys() string {
+	if o.Every {
+		return params.EveryKey
+	}
+	return o.Key
+}
+
+// String is how errors name the object.
+func (o *Object) String() string {
+	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.Index, o.Files())
+}
+
+// SetKeys gives the requests of objects what these take of the answers.
+func SetKeys(objects []*Object) {
+	for _, o := range objects {
+		o.Request.Keys = append(o.Request.Keys, o.Key)
+	}
+	for _, o := range objects {
+		r := o.Request
+		slices.Sort(r.Keys)
+		r.Keys = slices.Compact(r.Keys)
+		r.Flight = r.ID + "\n\n" + strings.Join(r.Keys, "\n")
+	}
 }
 
 // Request is one distinct question to the store. Objects that ask the same

@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -14,6 +15,9 @@ type Trial struct {
 	Reached string
 	// Refused is why there is no login. Nothing is known of the objects then.
 	Refused error
+	// Unfit is why what was read makes no volume though each object could be read:
+	// names of files that collide.
+	Unfit error
 	// NotRevoked is why what was issued lives on; nil if it was revoked.
 	NotRevoked error
 }
@@ -27,10 +31,11 @@ type Tried struct {
 	// the version.
 	There  Presence
 	Detail string
-	// Read tells that the object was read or made, and Size how many bytes the file
-	// would have.
-	Read bool
-	Size int
+	// Read tells that the object was read or made, Files how many files it would be,
+	// and Size how many bytes they would have.
+	Read  bool
+	Files int
+	Size  int
 	// Failed is why it could not be.
 	Failed error
 }
@@ -62,15 +67,15 @@ func (e *Engine) Try(ctx context.Context, r provider.Request, read bool, look fu
 	if err != nil {
 		return trial, err
 	}
-	trial.Refused, err = f.try(work, read, look)
+	err = f.try(work, &trial, read, look)
 	leave()
 	trial.NotRevoked = e.Release(context.WithoutCancel(ctx), r.Volume)
 	return trial, err
 }
 
-func (f *run) try(ctx context.Context, read bool, look func(context.Context, Session, *Token) []*Tried) (refused, err error) {
+func (f *run) try(ctx context.Context, trial *Trial, read bool, look func(context.Context, Session, *Token) []*Tried) error {
 	if err := f.join(); err != nil {
-		return nil, err
+		return err
 	}
 	t, err := f.logins.token(ctx, f.volume.now().group, nil)
 	if errors.Is(err, errPodBound) {
@@ -78,26 +83,30 @@ func (f *run) try(ctx context.Context, read bool, look func(context.Context, Ses
 	}
 	switch {
 	case err != nil && (fault.Of(err).Outage() || fault.Of(err) == fault.NotAllowed):
-		return nil, err
+		return err
 	case err != nil:
-		return err, nil
+		trial.Refused = err
+		return nil
 	}
 	tried := look(ctx, f.session, t)
 	if !read {
-		return nil, nil
+		return nil
 	}
 	results := make(map[*Request]Result, len(f.spec.Requests))
 	for i, res := range f.obtain(ctx) {
 		results[f.spec.Requests[i]] = res
 	}
 	for i, o := range f.spec.Objects {
-		tried[i].answered(o, results[o.Request], f.engine.store)
+		tried[i].answered(o, results[o.Request], f.engine)
 	}
-	return nil, nil
+	if !slices.ContainsFunc(tried, func(t *Tried) bool { return t.Failed != nil }) {
+		_, trial.Unfit = f.engine.contents(f.spec, func(r *Request) *Answer { return results[r].Answer })
+	}
+	return nil
 }
 
 // answered takes what came of a read, and of its value the size alone.
-func (t *Tried) answered(o *Object, res Result, store Store) {
+func (t *Tried) answered(o *Object, res Result, e *Engine) {
 	switch {
 	case res.Err != nil:
 		t.Failed = res.Err
@@ -106,10 +115,13 @@ func (t *Tried) answered(o *Object, res Result, store Store) {
 	case res.Absent:
 		t.There = NotThere
 	default:
-		value, err := store.File(o, res.Answer)
+		made, err := e.make(o, res.Answer)
 		switch {
 		case err == nil:
-			t.Read, t.There, t.Size = true, IsThere, len(value)
+			t.Read, t.There, t.Files = true, IsThere, len(made.files)
+			for _, one := range made.files {
+				t.Size += len(one.value)
+			}
 		case o.Optional && fault.Of(err) == fault.NotFound:
 			t.There = NotThere
 		default:

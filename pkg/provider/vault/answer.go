@@ -180,6 +180,15 @@ func (p *Provider) File(o *session.Object, a *session.Answer) (out []byte, err e
 	return out, nil
 }
 
+// Values implements session.Store: of the data alone, without what Vault says of
+// it.
+func (p *Provider) Values(a *session.Answer) (map[string][]byte, error) {
+	if a.Body == nil {
+		return params.Values(dataIn(a.Part.Taken[""]))
+	}
+	return params.Values(dataIn(a.Body))
+}
+
 // Version implements session.Store: the store's number where there is one. A
 // lease's id, which nobody can guess, stands for what was leased. Anything else
 // has a slow hash, which is the same on every node.

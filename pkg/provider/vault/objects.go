@@ -3,7 +3,6 @@ package vault
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -17,7 +16,6 @@ import (
 const (
 	fieldName     = "objectName"
 	fieldPath     = "secretPath"
-	fieldKey      = "secretKey"
 	fieldMethod   = "method"
 	fieldArgs     = "secretArgs"
 	fieldEncoding = "encoding"
@@ -29,10 +27,10 @@ const (
 )
 
 func objectFields() []string {
-	return append([]string{fieldName, fieldPath, fieldKey, fieldMethod, fieldArgs, fieldEncoding, fieldOptional, fieldInterval}, params.AccessFields()...)
+	return append([]string{fieldName, fieldPath, fieldMethod, fieldArgs, fieldEncoding, fieldOptional, fieldInterval}, params.ObjectFields()...)
 }
 
-// object is one file of a class, and the request that it takes its value from.
+// object is what a class takes of an answer, and the request for it.
 type object struct {
 	session.Object
 	request *request
@@ -40,22 +38,19 @@ type object struct {
 
 // newObjects reads the list, and makes objects that ask the store the same
 // thing share one request.
-func newObjects(p *params.Set) ([]*object, []*request) {
-	var objects []*object
-	var requests []*request
+func newObjects(p *params.Set) (objects []*object, requests []*request) {
 	var files []params.NamedFile
 	listed := p.Objects(keyObjects)
+	list := make([]*object, len(listed))
 	for i := range listed {
-		o := newObject(&listed[i])
-		objects = append(objects, o)
-		if o.Name != "" {
-			files = append(files, params.NamedFile{Name: o.Name, Index: o.Index, Path: listed[i].Path(fieldName)})
-		}
+		list[i] = newObject(&listed[i])
 	}
-	shareArguments(listed, objects)
-	known, keys := map[string]*request{}, map[*request]map[string]struct{}{}
-	for _, o := range objects {
-		o.request.finish(o.Key == "")
+	shareArguments(listed, list)
+	known := map[string]*request{}
+	for i, o := range list {
+		takes := listed[i].Takes(o.Name)
+		files = append(files, listed[i].Named(fieldName, takes)...)
+		o.request.finish(takes)
 		if same, ok := known[o.request.ID]; ok {
 			same.whole = same.whole || o.request.whole
 			if own := o.request.Interval; own > 0 && (same.Interval == 0 || own < same.Interval) {
@@ -63,18 +58,14 @@ func newObjects(p *params.Set) ([]*object, []*request) {
 			}
 			o.request = same
 		} else {
-			known[o.request.ID], keys[o.request] = o.request, map[string]struct{}{}
+			known[o.request.ID] = o.request
+			o.request.Query, o.request.Name = o.request, o.request.String()
 			requests = append(requests, o.request)
 		}
-		keys[o.request][o.Key] = struct{}{}
-	}
-	for _, r := range requests {
-		r.Query, r.Name = r, r.String()
-		r.Keys = slices.Sorted(maps.Keys(keys[r]))
-		r.Flight = r.ID + "\n\n" + strings.Join(r.Keys, "\n")
-	}
-	for _, o := range objects {
 		o.Request = &o.request.Request
+		for _, t := range takes {
+			objects = append(objects, &object{o.Taking(t), o.request})
+		}
 	}
 	p.CheckFiles(files)
 	return objects, requests
@@ -87,12 +78,13 @@ func newObject(raw *params.Object) *object {
 		given[f.Name] = true
 		o.set(f)
 	}
-	for _, name := range []string{fieldName, fieldPath} {
-		if !given[name] {
-			raw.Required(name, objectFields())
-		}
+	if !given[fieldName] && !raw.HasKeys() {
+		raw.Required(fieldName, objectFields())
 	}
-	if o.Encoding != params.Plain && o.Key == "" {
+	if !given[fieldPath] {
+		raw.Required(fieldPath, objectFields())
+	}
+	if o.Encoding != params.Plain && !raw.HasKey() {
 		raw.Warn(fieldEncoding, "ignored: it needs a secretKey, and without one the file holds the whole answer as JSON")
 		o.Encoding = params.Plain
 	}
@@ -128,8 +120,8 @@ func shareArguments(listed []params.Object, objects []*object) {
 	}
 }
 
-// finish gives the request its identity.
-func (r *request) finish(whole bool) {
+// finish gives the request of an object its identity.
+func (r *request) finish(takes []params.Take) {
 	if r.method == methodList {
 		r.method = http.MethodGet
 		if r.query == nil {
@@ -137,7 +129,7 @@ func (r *request) finish(whole bool) {
 		}
 		r.query.Set("list", "true")
 	}
-	r.whole = whole
+	r.whole = slices.ContainsFunc(takes, func(t params.Take) bool { return t.Key == "" && !t.Every })
 	r.ID = strings.Join([]string{r.method, r.path, r.query.Encode(), string(r.body)}, "\n")
 }
 
@@ -147,8 +139,6 @@ func (o *object) set(f params.Field) {
 		o.Name = f.FileName()
 	case fieldPath:
 		o.request.setPath(f)
-	case fieldKey:
-		o.Key = f.Text()
 	case fieldMethod:
 		o.request.setMethod(f)
 	case fieldArgs:
@@ -160,7 +150,7 @@ func (o *object) set(f params.Field) {
 	case fieldInterval:
 		o.request.Interval = f.Interval()
 	default:
-		if !slices.Contains(params.AccessFields(), f.Name) { // which newObject reads
+		if !slices.Contains(params.ObjectFields(), f.Name) { // which newObject reads
 			f.Unknown(objectFields())
 		}
 	}

@@ -29,13 +29,15 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	s := &spec{login: p.newLogin(set), Spec: session.Spec{Class: cl.Ref, AsPod: true, Interval: p.config.DefaultInterval, Scope: cl.CredentialScope}}
 	var requests []*request
 	s.objects, requests = newObjects(set)
-	for _, o := range s.objects {
-		if every := o.request.Interval; every > 0 && every < p.config.MinInterval {
+	for i, o := range s.objects {
+		first := i == 0 || s.objects[i-1].Index != o.Index
+		if every := o.request.Interval; first && every > 0 && every < p.config.MinInterval {
 			set.Warn(set.Field(keyObjects).Index(o.Index).Child(fieldInterval),
 				"is less than the operator allows: %s is used: %s", p.config.MinInterval, setting.Name("--min-refresh-interval"))
 		}
 		s.Objects = append(s.Objects, &o.Object)
 	}
+	session.SetKeys(s.Objects)
 	for _, r := range requests {
 		if r.Interval > 0 {
 			r.Interval = max(r.Interval, p.config.MinInterval)
@@ -121,7 +123,7 @@ func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
 	}
 	out := make([]provider.Listed, len(s.objects))
 	for i, o := range s.objects {
-		out[i] = provider.Listed{ID: o.Name, From: o.request.String(), Key: o.Key}
+		out[i] = provider.Listed{ID: o.Files(), From: o.request.String(), Key: o.Keys()}
 	}
 	return out, nil
 }

@@ -125,7 +125,7 @@ func holds(held map[string][]string, path, capability string) bool {
 // tryObject asks for what can be known of an object without reading it.
 func (c *conn) tryObject(ctx context.Context, t *session.Token, o *object, held map[string][]string) Tried {
 	tried := Tried{
-		Tried:   session.Tried{Index: o.Index, Name: o.Name, Optional: o.Optional, There: session.Unseen},
+		Tried:   session.Tried{Index: o.Index, Name: o.Files(), Optional: o.Optional, There: session.Unseen},
 		Request: o.request.String(), Path: o.request.path, Key: o.Key,
 	}
 	if held == nil {

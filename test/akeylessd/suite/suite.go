@@ -18,6 +18,7 @@ func Run(t *testing.T, o Options) {
 		"login types":               loginTypes,
 		"values":                    values,
 		"versions":                  versions,
+		"whole secrets":             wholeSecrets,
 		"types detected":            typesDetected,
 		"type is a hint":            typeIsHint,
 		"optional":                  optional,

@@ -1,0 +1,159 @@
+package session
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+)
+
+// mostFiles bounds the files that the keys of answers become in one volume. What
+// a volume may hold of them is up to its limits.
+const mostFiles = 10_000
+
+// made is what one object of a class makes of an answer.
+type made struct {
+	of    *Object
+	files []content
+}
+
+// content is one file: what takes it alone of the answer, and its value.
+type content struct {
+	Object
+	value []byte
+}
+
+// hashed is what the version of the files is a hash of. All keys of a secret have
+// one version, as where the store numbers it.
+func (m made) hashed() (list [][]byte) {
+	for _, one := range m.files {
+		if m.of.Every {
+			list = append(list, []byte(one.Key))
+		}
+		list = append(list, one.value)
+	}
+	return list
+}
+
+// contents are the files of a class, made of the answers to its requests. What is
+// optional may be missing.
+func (e *Engine) contents(s *Spec, answer func(*Request) *Answer) ([]made, error) {
+	all := make([]made, 0, len(s.Objects))
+	n := 0
+	for _, o := range s.Objects {
+		a := answer(o.Request)
+		if a == nil {
+			continue
+		}
+		m, err := e.make(o, a)
+		if err != nil && o.Optional && fault.Of(err) == fault.NotFound {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o, err)
+		}
+		if n += len(m.files); o.Every && n > mostFiles {
+			return nil, fault.New(fault.TooLarge, "%s: with its keys the volume has more than %d files", o, mostFiles).
+				WithHint("make several classes of it")
+		}
+		all = append(all, m)
+	}
+	return all, collision(s, all)
+}
+
+// make makes the files of one object.
+func (e *Engine) make(o *Object, a *Answer) (made, error) {
+	m := made{of: o}
+	if !o.Every {
+		value, err := e.store.File(o, a)
+		m.files = []content{{*o, value}}
+		return m, err
+	}
+	values, err := e.store.Values(a)
+	switch {
+	case err != nil:
+		return m, fmt.Errorf("%s: %w", o.Request.Name, err)
+	case len(values) == 0:
+		return m, fault.New(fault.NotFound, "%s has no keys", o.Request.Name).WithHint("leave secretKeys out to have the whole answer in one file")
+	}
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		if slices.Contains(o.Except, key) {
+			continue
+		}
+		one, err := o.fileOf(key, values[key])
+		if err != nil {
+			return m, err
+		}
+		m.files = append(m.files, one)
+	}
+	return m, nil
+}
+
+// fileOf is the file of one of all keys.
+func (o *Object) fileOf(key string, raw []byte) (content, error) {
+	name, err := params.JoinName(o.Name, key)
+	if err != nil {
+		return content{}, fault.New(fault.InvalidClass, "the key %q of %s cannot be the name of a file: %w", params.Clip(key), o.Request.Name, err).
+			WithHint(`give its file another name with secretKeys: {"*": "*", KEY: FILE}, or list the wanted keys alone`)
+	}
+	value, err := o.Encoding.FileOf(raw)
+	if err != nil {
+		return content{}, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: the value of %q in %s is not %s: %w", o.Index, params.Clip(key), o.Request.Name, o.Encoding, err)
+	}
+	return content{o.Taking(params.Take{File: name, Key: key}), value}, nil
+}
+
+// collision is the error for files that cannot be in one volume. Where no object
+// takes every key, the class alone shows that.
+func collision(s *Spec, all []made) (err error) {
+	if !slices.ContainsFunc(s.Objects, func(o *Object) bool { return o.Every }) {
+		return nil
+	}
+	var named []params.NamedFile
+	var from []string
+	for _, m := range all {
+		for _, one := range m.files {
+			named = append(named, params.NamedFile{Name: one.Name, Index: len(named)})
+			who := m.of.String()
+			if m.of.Every {
+				who = fmt.Sprintf("the key %q of %s", params.Clip(one.Key), who)
+			}
+			from = append(from, who)
+		}
+	}
+	params.Collisions(named, func(f, with params.NamedFile, inside bool) {
+		if err != nil {
+			return
+		}
+		what := fmt.Sprintf("both are the file %q", params.Clip(f.Name))
+		if inside {
+			what = fmt.Sprintf("%q cannot be in %q, which is a file", params.Clip(f.Name), params.Clip(with.Name))
+		}
+		err = fault.New(fault.InvalidClass, "%s and %s: %s", from[with.Index], from[f.Index], what).
+			WithHint("give one of the objects a directory of its own, or the key another file name in its secretKeys")
+	})
+	return err
+}
+
+// inFiles tells whether the files of a volume have all that an answer gives the
+// objects of its request, but what may be missing.
+func (e *Engine) inFiles(s *Spec, r *Request, a *Answer, files []provider.Version) bool {
+	have := make(map[string]bool, len(files))
+	for _, v := range files {
+		have[v.ID] = true
+	}
+	missing := func(o *Object) bool {
+		if o.Request != r || o.Optional {
+			return false
+		}
+		if !o.Every || a == nil {
+			return !have[o.Name]
+		}
+		m, err := e.make(o, a)
+		return err != nil || slices.ContainsFunc(m.files, func(c content) bool { return !have[c.Name] })
+	}
+	return len(files) > 0 && !slices.ContainsFunc(s.Objects, missing)
+}
