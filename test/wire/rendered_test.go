@@ -7,9 +7,11 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"io/fs"
 	"math/big"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -70,6 +72,59 @@ func TestDocumentedTemplates(t *testing.T) {
 	r.refreshAll()
 	r.eventually("the failure is told", func() bool { return strings.Contains(r.log.String(), "pgpass: the value has a line break") })
 	want(marker+"2", "app2")
+	r.noSecretIn("the log", r.log.String())
+}
+
+// The keys of a whole secret come and go in the volume, over a restart too, and a
+// key that cannot be a file leaves the volume as it is.
+func TestDocumentedWholeSecrets(t *testing.T) {
+	r := newRig(t, nil)
+	put := func(path string, data map[string]any) {
+		testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "web/"+path, data))
+	}
+	put("db", map[string]any{"username": "u", "password": marker})
+	put("tls", certificate(t))
+	put("app", map[string]any{"user": "app", "password": marker})
+	r.documentedClass("whole")
+	p := r.pod("whole", "web", "whole")
+	r.publish(p)
+	names := func() (list []string) {
+		root, err := filepath.EvalSymlinks(filepath.Join(r.Target(p), "..data"))
+		testkit.Must(t, err)
+		testkit.Must(t, filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				list = append(list, strings.TrimPrefix(path, root+"/"))
+			}
+			return err
+		}))
+		return list
+	}
+	want := func(files string) {
+		t.Helper()
+		if got := strings.Join(names(), " "); got != files {
+			t.Errorf("the volume has %s, want %s", got, files)
+		}
+	}
+	want("app/app-password app/user db/password db/username db.env tls.crt tls.key")
+	if got := r.file(p, "db.env"); got != "PASSWORD="+marker+"\nUSERNAME=u\n" {
+		t.Errorf("db.env holds %q", got)
+	}
+	put("db", map[string]any{"password": marker, "port": 5432})
+	r.refreshAll()
+	r.eventually("the new key is there", func() bool { return slices.Contains(names(), "db/port") })
+	const changed = "app/app-password app/user db/password db/port db.env tls.crt tls.key"
+	want(changed)
+	if _, err := os.Lstat(filepath.Join(r.Target(p), "db", "username")); !os.IsNotExist(err) {
+		t.Errorf("the file of a removed key: %v", err)
+	}
+	r.stop()
+	r.start()
+	put("db", map[string]any{"password": marker, "port": 5432, "..up": "x"})
+	r.refreshAll()
+	r.eventually("the failure is told", func() bool {
+		return strings.Contains(r.log.String(), `spec.parameters.objects[0] \"db/*\": the key \"..up\" of \"secret/data/web/db\" cannot be the name of a file`)
+	})
+	want(changed)
 	r.noSecretIn("the log", r.log.String())
 }
 

@@ -251,6 +251,7 @@ func TestObjects(t *testing.T) {
 	ctx := t.Context()
 	for _, err := range []error{
 		w.PutKV2(ctx, "secret", "web/db", map[string]any{"password": marker}), w.PutKV1(ctx, "kv1", "web", map[string]any{"a": marker}),
+		w.PutKV1(ctx, "kv1", "two", map[string]any{"a": "1", "b": "2"}),
 		w.Policy(ctx, "web", `path "secret/*" { capabilities = ["read"] }
 path "kv1/*" { capabilities = ["read"] }`),
 		w.Policy(ctx, "bare", `path "secret/data/*" { capabilities = ["read"] }`),
@@ -272,6 +273,8 @@ path "kv1/*" { capabilities = ["read"] }`),
 		"there":              {class("vault", "roleName: web", db), nil, "", "allowed, and exists: version 1"},
 		"existence unknown":  {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: a}"), nil, "", "allowed; use --read to see whether it exists"},
 		"key missing":        {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: b}"), []string{"--read"}, "MF207", ""},
+		"all keys":           {class("vault", "roleName: web", "{objectName: d, secretPath: kv1/two, secretKeys: '*'}"), []string{"--read"}, "", "read, 2 files, 2 bytes"},
+		"keys collide":       {class("vault", "roleName: web", "{secretPath: kv1/two, secretKeys: '*'}", "{objectName: a, secretPath: kv1/web, secretKey: a}"), []string{"--read"}, "MF207", `both are the file "a"`},
 		"without data":       {class("vault", "roleName: web", "{objectName: a, secretPath: secret/web/db, secretKey: a}"), nil, "MF205", ""},
 		"optional":           {class("vault", "roleName: web", "{objectName: a, secretPath: secret/data/none, secretKey: a, optional: true}"), nil, "", "answered 404: Not Found, and it is optional"},
 		"optional, read":     {class("vault", "roleName: web", "{objectName: a, secretPath: secret/data/none, secretKey: a, optional: true}"), []string{"--read"}, "", ""},

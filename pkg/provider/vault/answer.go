@@ -27,7 +27,7 @@ func decodeAnswer(body []byte, contentType string) (*session.Answer, error) {
 	var duration json.Number
 	a := &session.Answer{Body: body}
 	switch {
-	case len(body) == 0:
+	case len(body) == 0, string(body) == `""`:
 		return nil, fault.New(fault.BadAnswer, "the answer is empty").WithHint("the path may be one that is written to only")
 	case params.IsText(body) && json.Valid(body):
 		return a, nil // as ownText made it
@@ -111,7 +111,7 @@ func dataIn(body []byte) []byte {
 // bytes beside the answer.
 func keep(a *session.Answer, keys []string, whole int, room func(int64) error) (*session.Answer, error) {
 	next := *a
-	if len(a.Body) <= whole {
+	if len(a.Body) <= whole || params.IsText(a.Body) { // a text has no parts
 		if cap(a.Body) > len(a.Body)+len(a.Body)/4 {
 			next.Body = bytes.Clone(a.Body)
 		}

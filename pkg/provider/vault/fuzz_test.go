@@ -1,6 +1,8 @@
 package vault
 
 import (
+	"encoding/json"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +17,7 @@ import (
 func FuzzObjects(f *testing.F) {
 	for _, seed := range []string{
 		"- objectName: a\n  secretPath: kv1/a\n", "[]", "- &x {a: *x}", "- {<<: {objectName: a}, secretPath: /v1/b?c=d}",
+		"- {secretPath: x, secretKeys: \"*\"}\n- {objectName: d, secretPath: x, secretKeys: {\"*\": \"*\", a.b: c}}\n- {secretPath: y, secretKeys: [e, f]}",
 		"- {objectName: a/b, secretPath: x, method: post, secretArgs: {a: [1, 2.5, ~, {b: c}]}, filePermission: 0640, encoding: hex, secretKey: k, optional: true}",
 		"!!binary aGVsbG8=", "- ? [a]\n  : b", "--- a\n--- b", "\x00", strings.Repeat("[", 300),
 	} {
@@ -35,7 +38,7 @@ func FuzzObjects(f *testing.F) {
 			t.Error("no objects and no error")
 		}
 		for _, o := range objects {
-			if err := atomicdir.ValidatePath(o.Name); err != nil {
+			if err := atomicdir.ValidatePath(o.Name); err != nil && (!o.Every || o.Name != "") {
 				t.Error(err)
 			}
 			if o.request == nil || strings.Contains("/"+o.request.path+"/", "/../") || strings.HasPrefix(o.request.path, "/") || o.Access.Mode > 0o777 {
@@ -78,7 +81,7 @@ func FuzzAnswer(f *testing.F) {
 		`{"lease_id":"a","lease_duration":3600,"renewable":true,"data":{"username":"u","password":"p"}}`,
 		`{"data":{"certificate":"-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----","expiration":1700000000,"serial_number":"1"}}`,
 		`{"data":{"ttl":1e99,"last_vault_rotation":"x"}}`, `{"data":{"ttl":-5,"last_vault_rotation":"x"}}`,
-		`{"keys":[]}`, `null`, `[]`, `{}`, `{"data":{}}`, `{"data":{"data":null}}`, `{"lease_id":"x","lease_duration":-1e300,"data":1}`,
+		`"-----BEGIN CERTIFICATE-----\n"`, `{"keys":[]}`, `null`, `[]`, `{}`, `{"data":{}}`, `{"data":{"data":null}}`, `{"lease_id":"x","lease_duration":-1e300,"data":1}`,
 	} {
 		f.Add([]byte(seed), "k.0.a")
 	}
@@ -99,6 +102,9 @@ func FuzzAnswer(f *testing.F) {
 			if err != nil {
 				t.Fatalf("decoded but not kept: %v", err)
 			}
+			if _, err := json.Marshal(part); err != nil {
+				t.Errorf("the part has no state: %v", err)
+			}
 			for _, k := range []string{"", key} {
 				r.Query = r
 				o := &session.Object{Key: k, Encoding: params.Plain, Request: &r.Request}
@@ -110,6 +116,26 @@ func FuzzAnswer(f *testing.F) {
 					t.Errorf("%q is %q, %v in all of it, and %q, %v in the part that is kept", k, value, err, again, err2)
 				}
 			}
+			if all, kept := valuesIn(t, a), valuesIn(t, part); !maps.Equal(all, kept) {
+				t.Errorf("the values %q are %q in the part that is kept", all, kept)
+			}
 		}
 	})
+}
+
+// valuesIn are the files of all keys of an answer.
+func valuesIn(t *testing.T, a *session.Answer) map[string]string {
+	values, err := (*Provider)(nil).Values(a)
+	if err != nil {
+		t.Skip("there are too many")
+	}
+	out := map[string]string{}
+	for key, raw := range values {
+		value, err := params.Plain.FileOf(raw)
+		if err != nil {
+			t.Errorf("the value of %q: %v", key, err)
+		}
+		out[key] = string(value)
+	}
+	return out
 }
