@@ -2,7 +2,6 @@ package akeyless
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
