@@ -72,8 +72,8 @@ func newFile(key string, o *params.Object) File {
 		}
 	}
 	if text, ok := given[fieldText]; ok && f.made == nil {
-		f.text = text.Text()
-		if bad := tmpl.Check(f.text); bad != nil {
+		var bad *tmpl.Error
+		if f.template, bad = tmpl.Compile(text.Text()); bad != nil {
 			text.InvalidAt(bad.Line, fmt.Sprintf("the template %q: %s", params.Clip(f.Path), bad.What))
 		}
 	}

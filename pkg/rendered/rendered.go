@@ -34,8 +34,8 @@ type File struct {
 	Path  string
 	params.Access
 
-	text string // of a template
-	made *made  // of a format
+	template *tmpl.Template
+	made     *made // of a format
 }
 
 // Renderer makes the files that classes ask for.
@@ -177,7 +177,7 @@ func (f File) render(have map[string]string, l *tmpl.Limits) ([]byte, error) {
 	if f.made != nil {
 		return f.made.render(have)
 	}
-	return tmpl.Render(f.text, have, l)
+	return f.template.Render(have, l)
 }
 
 // reasoned keeps the reason that an error has. Else the class is at fault: it

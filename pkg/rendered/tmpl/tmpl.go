@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"regexp"
 	"strings"
 	"text/template"
@@ -71,27 +72,52 @@ func (e *Error) Error() string {
 // Unwrap gives errors.As the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// Template is a text that was found to be a template. Functions of text/template are fixed when it
+// is parsed, and they count; so one goroutine renders it at a time.
+type Template struct {
+	meter  *meter
+	parsed *template.Template
+}
+
+// Compile reads a text as a template, or tells what is wrong with it.
+func Compile(text string) (*Template, *Error) {
+	t := &Template{meter: newMeter(DefaultLimits())}
+	var bad *Error
+	if t.parsed, bad = compile(text, t.meter); bad != nil {
+		return nil, bad
+	}
+	return t, nil
+}
+
 // Check tells what is wrong with a text as a template; nil for nothing.
 func Check(text string) *Error {
-	_, bad := compile(text, newMeter(DefaultLimits()))
+	_, bad := Compile(text)
 	return bad
 }
 
-// Render runs a template over values by their names, and takes what it needs off
-// the limits' steps and bytes. Its error is an *Error.
+// Render compiles and renders a text.
 func Render(text string, values map[string]string, l *Limits) ([]byte, error) {
-	m := newMeter(*l)
-	defer func() { l.Steps, l.Bytes = l.Steps-m.steps, l.Bytes-m.bytes }()
-	m.values = make(map[string]any, len(values))
-	for name, value := range values {
-		m.values[name] = value
-	}
-	t, bad := compile(text, m)
+	t, bad := Compile(text)
 	if bad != nil {
 		return nil, bad
 	}
+	return t.Render(values, l)
+}
+
+// Render renders the template over values by their names, and takes what it needs off the limits'
+// steps and bytes. Its error is an *Error.
+func (t *Template) Render(values map[string]string, l *Limits) ([]byte, error) {
+	m := t.meter
+	*m = meter{limits: *l, values: make(map[string]any, len(values))}
+	defer func() {
+		l.Steps, l.Bytes = l.Steps-m.steps, l.Bytes-m.bytes
+		*m = meter{} // keeps no values
+	}()
+	for name, value := range values {
+		m.values[name] = value
+	}
 	out := &output{meter: m, left: l.Output}
-	if err := t.Execute(out, m.values); err != nil {
+	if err := t.parsed.Execute(out, m.values); err != nil {
 		return nil, explain(err, values)
 	}
 	return out.text, nil
@@ -124,7 +150,11 @@ func compile(text string, m *meter) (*template.Template, *Error) {
 	if err := checkText(text); err != nil {
 		return nil, err
 	}
-	t, err := template.New(rootName).Option("missingkey=error").Funcs(m.functions()).Parse(text)
+	functions := m.functions()
+	maps.DeleteFunc(functions, func(name string, _ any) bool { // the parser copies all, which takes longer than to parse
+		return name != functionCount && !strings.Contains(text, name)
+	})
+	t, err := template.New(rootName).Option("missingkey=error").Funcs(functions).Parse(text)
 	if err != nil {
 		return nil, explain(err, nil)
 	}
