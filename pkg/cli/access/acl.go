@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/hcl/hcl/ast"
 )
 
-// Held is a rule of a policy in a Vault.
-type Held struct {
+// PolicyRule is a rule of a policy in a Vault.
+type PolicyRule struct {
 	Policy       string
 	Path         string
 	Capabilities []string
@@ -21,7 +21,7 @@ type Held struct {
 }
 
 // ParsePolicy reads a policy as Vault does.
-func ParsePolicy(name, text string) ([]Held, error) {
+func ParsePolicy(name, text string) ([]PolicyRule, error) {
 	root, err := hcl.Parse(text)
 	if err != nil {
 		return nil, fmt.Errorf("reading policy %q: %w", name, err)
@@ -30,7 +30,7 @@ func ParsePolicy(name, text string) ([]Held, error) {
 	if !ok {
 		return nil, fmt.Errorf("reading policy %q: it is not a list of paths", name)
 	}
-	var rules []Held
+	var rules []PolicyRule
 	for _, item := range list.Filter("path").Items {
 		if len(item.Keys) == 0 {
 			return nil, fmt.Errorf("reading policy %q: a path has no name", name)
@@ -43,13 +43,13 @@ func ParsePolicy(name, text string) ([]Held, error) {
 		if err := hcl.DecodeObject(&body, item.Val); err != nil {
 			return nil, fmt.Errorf("reading policy %q, path %q: %w", name, path, err)
 		}
-		rules = append(rules, heldOf(name, strings.TrimPrefix(path, "/"), body))
+		rules = append(rules, policyRuleOf(name, strings.TrimPrefix(path, "/"), body))
 	}
 	return rules, nil
 }
 
-func heldOf(policy, path string, body map[string]any) Held {
-	h := Held{Policy: policy, Path: path}
+func policyRuleOf(policy, path string, body map[string]any) PolicyRule {
+	h := PolicyRule{Policy: policy, Path: path}
 	for key, value := range body {
 		switch key {
 		case "capabilities":
@@ -84,7 +84,7 @@ var template = regexp.MustCompile(`\{\{\s*identity\.entity\.aliases\.[^.}]+\.met
 
 // For fills in the templates of rules for a service account. It returns separately what it cannot
 // fill in.
-func For(rules []Held, a Account) (filled, open []Held) {
+func For(rules []PolicyRule, a Account) (filled, open []PolicyRule) {
 	for _, h := range rules {
 		h.Path = template.ReplaceAllStringFunc(h.Path, func(text string) string {
 			if strings.Contains(text, "service_account_namespace") {
@@ -119,7 +119,7 @@ func MayMatch(pattern, path string) bool {
 // Granted are the rules that decide about a path, and what they grant together: those of the
 // pattern with the highest priority in Vault's order, of all policies. The path of a list ends with
 // a slash.
-func Granted(rules []Held, path string, lists bool) (capabilities []string, by []Held) {
+func Granted(rules []PolicyRule, path string, lists bool) (capabilities []string, by []PolicyRule) {
 	tries := []string{path}
 	if short := strings.TrimSuffix(path, "/"); lists && short != path {
 		tries = []string{path, short}
@@ -139,7 +139,7 @@ func Granted(rules []Held, path string, lists bool) (capabilities []string, by [
 }
 
 // together merges the rules of one pattern.
-func together(rules []Held, pattern string) (capabilities []string, by []Held) {
+func together(rules []PolicyRule, pattern string) (capabilities []string, by []PolicyRule) {
 	for _, h := range rules {
 		if h.Path == pattern {
 			by = append(by, h)
@@ -157,7 +157,7 @@ func together(rules []Held, pattern string) (capabilities []string, by []Held) {
 // https://developer.hashicorp.com/vault/docs/concepts/policies has the order: the one whose first
 // wildcard comes later, the one that does not end with a star, the one with fewer pluses, the
 // longer one, the one that is later in the alphabet.
-func firstWildcard(rules []Held, path string) string {
+func firstWildcard(rules []PolicyRule, path string) string {
 	best := ""
 	for _, h := range rules {
 		if IsWildcard(h.Path) && Matches(h.Path, path) && (best == "" || precedes(h.Path, best)) {

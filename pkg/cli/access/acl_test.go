@@ -39,16 +39,16 @@ path "secret/data/web" { capabilities = ["update"] }
 path "secret/metadata/no" { capabilities = ["read"] }
 path "secret/data/web/deep/" { capabilities = ["list"] }`,
 	}
-	var rules []access.Held
+	var rules []access.PolicyRule
 	for _, name := range []string{"a", "b"} {
 		if err := v.Policy(t.Context(), name, policies[name]); err != nil {
 			t.Fatal(err)
 		}
-		held, err := access.ParsePolicy(name, policies[name])
+		granted, err := access.ParsePolicy(name, policies[name])
 		if err != nil {
 			t.Fatal(err)
 		}
-		rules = append(rules, held...)
+		rules = append(rules, granted...)
 	}
 	root := v.Client()
 	made, err := root.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{"a", "b"}, "no_default_policy": true})

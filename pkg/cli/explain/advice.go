@@ -60,7 +60,7 @@ func kubeletAdvice() []advice {
 		{words: []string{"failed to get service accoount token attributes"}, link: linkAccount, code: finding.CodeNoAccount, kubelet: true, mendable: true,
 			remedy: "kubectl create serviceaccount {account} -n {namespace}, or correct serviceAccountName in the pod"},
 		{words: []string{"fetching nodepublishsecretref"}, link: linkVolume, code: finding.CodeNoPublishSecret, kubelet: true},
-		{words: []string{"unable to attach or mount volumes", "timed out waiting for the condition"}, link: linkStore, code: finding.CodeNoWord, kubelet: true},
+		{words: []string{"unable to attach or mount volumes", "timed out waiting for the condition"}, link: linkStore, code: finding.CodeNoReason, kubelet: true},
 	}
 }
 
@@ -167,7 +167,7 @@ func nodeAdvice() []advice {
 	return []advice{
 		{reasons: []fault.Reason{fault.Mount, fault.State, fault.Conflict}, link: linkFiles, code: finding.CodeNodeFails,
 			remedy: readLog},
-		{reasons: []fault.Reason{fault.Canceled}, link: linkStore, code: finding.CodeNoWord},
+		{reasons: []fault.Reason{fault.Canceled}, link: linkStore, code: finding.CodeNoReason},
 		{link: linkStore, code: finding.CodeOther, remedy: readLog},
 	}
 }

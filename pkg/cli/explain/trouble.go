@@ -78,7 +78,7 @@ func (w troubles) troubleOf(v *volume) *trouble {
 		return told
 	case told == nil:
 		return event
-	case event.row.kubelet && event.row.code != finding.CodeNoWord && event.last.After(later(told.since, told.last)):
+	case event.row.kubelet && event.row.code != finding.CodeNoReason && event.last.After(later(told.since, told.last)):
 		return event
 	}
 	told.last = later(told.last, event.last)

@@ -145,7 +145,7 @@ func (w volumeLinks) storeLink(_ context.Context, v *volume) result {
 		if v.trouble.row.link == linkRegistration {
 			f.Remedy = "wait: kubelet tries again within 2m2s. The chart's startupTaint keeps pods from new nodes until the driver is ready"
 		}
-		return bad(finding.CodeMended, f, "not tried again yet")
+		return bad(finding.CodePastFailure, f, "not tried again yet")
 	case v.trouble != nil:
 		return good("%s", strings.TrimSuffix(where, ", "))
 	case v.isReady():
@@ -170,7 +170,7 @@ func (w volumeLinks) storeLink(_ context.Context, v *volume) result {
 	if !w.statuses.known() {
 		w.unknown(about("SecretProviderClassPodStatus", w.pod.Namespace, "*"), w.statuses.err)
 	}
-	return bad(finding.CodeNoWord, f, "no answer is known")
+	return bad(finding.CodeNoReason, f, "no answer is known")
 }
 
 // way describes which store the driver asks, as which account, and where that is set.

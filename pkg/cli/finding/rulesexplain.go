@@ -17,9 +17,9 @@ const (
 	CodeNoSuchClass     = "MF112"
 	CodeNoProvider      = "MF113"
 	CodeNoToken         = "MF114"
-	CodeMended          = "MF115"
+	CodePastFailure     = "MF115"
 	CodeEnded           = "MF116"
-	CodeNoWord          = "MF117"
+	CodeNoReason        = "MF117"
 	CodeNoStatus        = "MF118"
 	CodeVolumeRefused   = "MF119"
 	CodeNoRole          = "MF120"
@@ -69,9 +69,9 @@ func explainRules() []Rule {
 		{CodeNoSuchClass, Error, "there is no such class", "create the class in the namespace of the pod, or correct the name in the pod's csi volume"},
 		{CodeNoProvider, Error, "the node has no such provider", "correct spec.provider of the class, or set the chart's providerPlugins.enabled and run the provider's plugin on that node"},
 		{CodeNoToken, Error, "kubelet passed no valid token", "see spec.tokenRequests and spec.requiresRepublish of the CSIDriver object"},
-		{CodeMended, Warning, "the last failure is a past one", "wait: kubelet tries again within 2m2s, and at once for a new pod"},
+		{CodePastFailure, Warning, "the last failure is a past one", "wait: kubelet tries again within 2m2s, and at once for a new pod"},
 		{CodeEnded, Info, "the pod has ended", "its volumes no longer exist; read its log"},
-		{CodeNoWord, Warning, "nothing says why the volume is not mounted", "wait for kubelet's next try; then read the driver's log on the node"},
+		{CodeNoReason, Warning, "nothing says why the volume is not mounted", "wait for kubelet's next try; then read the driver's log on the node"},
 		{CodeNoStatus, Info, "the volume has no status", "check in the log of the driver on the node whether it is Mayfly, and whether it may write SecretProviderClassPodStatus objects"},
 		{CodeVolumeRefused, Error, "the driver refuses the volume", "correct the field in the message in the pod's csi volume"},
 		{CodeNoRole, Error, "the store has no such role", "create the role, or correct spec.parameters.roleName"},

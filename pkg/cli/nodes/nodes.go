@@ -206,7 +206,7 @@ func (n *Nodes) Refresh(ctx context.Context, node, namespace, pod string) (statu
 // has ended.
 func (n *Nodes) exchange(ctx context.Context, node, method, path string, values url.Values, into any) error {
 	for try := 1; ; try++ {
-		f, kept, err := n.forward(ctx, node)
+		f, reused, err := n.forward(ctx, node)
 		if err != nil {
 			return err
 		}
@@ -214,7 +214,7 @@ func (n *Nodes) exchange(ctx context.Context, node, method, path string, values 
 		switch {
 		case err != nil:
 			n.drop(node, f)
-			if !kept || try > 1 || ctx.Err() != nil {
+			if !reused || try > 1 || ctx.Err() != nil {
 				return fmt.Errorf("asking the driver: %w", err)
 			}
 		case code == http.StatusServiceUnavailable && try < busyTries:
@@ -236,7 +236,7 @@ func (n *Nodes) exchange(ctx context.Context, node, method, path string, values 
 }
 
 // forward returns a connection to a node's driver, and whether it is a reused one.
-func (n *Nodes) forward(ctx context.Context, node string) (f *forward, kept bool, err error) {
+func (n *Nodes) forward(ctx context.Context, node string) (f *forward, reused bool, err error) {
 	n.mu.Lock()
 	f = n.forwards[node]
 	n.mu.Unlock()

@@ -88,12 +88,12 @@ func (c *command) compareAccount(want access.Rules, a access.Account, roles []ak
 		return
 	}
 	for _, item := range want.Items {
-		held := heldBy(roles, item.Path)
+		granted := grantedBy(roles, item.Path)
 		title := fmt.Sprintf("%s: %s on %s", a, strings.Join(item.Capabilities, ", "), item.Path)
 		missing := slices.DeleteFunc(slices.Clone(item.Capabilities), func(w string) bool {
-			return slices.Contains(held, w) || w == "list" && !slices.Contains(item.Capabilities, "update") && slices.Contains(held, "read")
+			return slices.Contains(granted, w) || w == "list" && !slices.Contains(item.Capabilities, "update") && slices.Contains(granted, "read")
 		})
-		if len(missing) == 0 && !slices.Contains(held, "deny") {
+		if len(missing) == 0 && !slices.Contains(granted, "deny") {
 			c.report.Check(title, finding.Good, "")
 			continue
 		}
@@ -106,17 +106,17 @@ func (c *command) compareAccount(want access.Rules, a access.Account, roles []ak
 	c.wideAkeyless(want, about, roles)
 }
 
-// heldBy is what the roles together grant on an item.
-func heldBy(roles []akeylessRole, item string) []string {
-	var held []string
+// grantedBy is what the roles together grant on an item.
+func grantedBy(roles []akeylessRole, item string) []string {
+	var granted []string
 	for _, r := range roles {
 		for _, rule := range r.Rules.Paths {
 			if rule.Type == itemRule && access.Matches(strings.TrimPrefix(rule.Path, "/"), strings.TrimPrefix(item, "/")) {
-				held = append(held, rule.Capabilities...)
+				granted = append(granted, rule.Capabilities...)
 			}
 		}
 	}
-	return held
+	return granted
 }
 
 func (c *command) wideAkeyless(want access.Rules, about finding.Object, roles []akeylessRole) {

@@ -18,7 +18,7 @@ type checked struct {
 	grant access.Grant
 	data  map[string]any // of the role
 	// rules are those of the role's policies, without the default policy's; full includes those.
-	rules, full []access.Held
+	rules, full []access.PolicyRule
 	// unseen says that a policy could not be read, so a missing right may be in it.
 	unseen bool
 }
@@ -206,7 +206,7 @@ func (k *checked) readPolicies(ctx context.Context) {
 			k.add(finding.CodePolicyMissing, finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("%s has the policy %q, which does not exist", k.rolePath(), name)})
 			continue
 		}
-		var rules []access.Held
+		var rules []access.PolicyRule
 		if err == nil {
 			rules, err = access.ParsePolicy(name, text(data, "policy"))
 		}
@@ -223,7 +223,7 @@ func (k *checked) readPolicies(ctx context.Context) {
 }
 
 // views are the rules for each service account.
-func (k *checked) views(rules []access.Held) (views [][]access.Held, open []access.Held) {
+func (k *checked) views(rules []access.PolicyRule) (views [][]access.PolicyRule, open []access.PolicyRule) {
 	accounts := k.grant.Accounts
 	if len(accounts) == 0 {
 		accounts = []access.Account{{}}
@@ -238,7 +238,7 @@ func (k *checked) views(rules []access.Held) (views [][]access.Held, open []acce
 // checkRight reports whether the rights for one path are granted.
 func (k *checked) checkRight(r access.Rule) {
 	views, left := k.views(k.full)
-	open := slices.ContainsFunc(left, func(h access.Held) bool { return access.MayMatch(h.Path, r.For) })
+	open := slices.ContainsFunc(left, func(h access.PolicyRule) bool { return access.MayMatch(h.Path, r.For) })
 	var missing []string
 	for _, rules := range views {
 		have, _ := access.Granted(rules, r.For, slices.Contains(r.Capabilities, "list"))
@@ -294,14 +294,14 @@ func (k *checked) checkRules() {
 	}
 }
 
-func (k *checked) checkRule(rules []access.Held, h access.Held) {
+func (k *checked) checkRule(rules []access.PolicyRule, h access.PolicyRule) {
 	if slices.Contains(h.Capabilities, "deny") {
 		return
 	}
 	var needed, paths []string
 	for _, r := range k.grant.Policy.Rules {
 		_, by := access.Granted(rules, r.For, slices.Contains(r.Capabilities, "list"))
-		if slices.ContainsFunc(by, func(b access.Held) bool { return b.Path == h.Path }) {
+		if slices.ContainsFunc(by, func(b access.PolicyRule) bool { return b.Path == h.Path }) {
 			needed = append(needed, r.Capabilities...)
 			paths = append(paths, r.For)
 		}

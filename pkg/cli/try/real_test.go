@@ -172,9 +172,9 @@ func class(provider string, parameters string, objects ...string) string {
 		"\n  parameters:\n    " + strings.ReplaceAll(parameters, "\n", "\n    ") + "\n    objects: |\n      - " + strings.Join(objects, "\n      - ") + "\n"
 }
 
-// TestMend follows the advice, step by step, until the class works: the role,
+// TestRepair follows the advice, step by step, until the class works: the role,
 // then the policy, then the secret.
-func TestMend(t *testing.T) {
+func TestRepair(t *testing.T) {
 	w := newWorld(t)
 	for _, mount := range []string{"kubernetes", "jwt"} {
 		t.Run(mount, func(t *testing.T) {
@@ -210,7 +210,7 @@ func TestMend(t *testing.T) {
 				t.Fatal(err)
 			}
 			if r = w.try(t, manifest); r.codes() != "" {
-				t.Fatalf("mended: %+v", r)
+				t.Fatalf("after the repair: %+v", r)
 			}
 			w.asked(t, mark, mount)
 			if r = w.try(t, manifest, "--read"); r.codes() != "" || !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return c.Detail == fmt.Sprintf("read, %d bytes", len(marker)) }) {

@@ -217,7 +217,7 @@ func (j checkAll) node(name string, s *statusz.Status) {
 			case c.Namespace != "":
 				what += " for pods of " + c.Namespace
 			}
-			j.report.Add(finding.CodeStoreHeldUp, finding.Finding{Object: about, Message: fmt.Sprintf(
+			j.report.Add(finding.CodeCircuitOpen, finding.Finding{Object: about, Message: fmt.Sprintf(
 				"sends %s only about one request a second since %s, after %d failures: %s", what, c.Since.UTC().Format(time.RFC3339), c.Failures, c.Message)})
 		}
 	}
@@ -258,7 +258,7 @@ func (j checkAll) volumes(all []Volume, answers []nodes.Answer) {
 			add(finding.CodeFromMemory, "the content is from the node's memory")
 		}
 		if !v.ExpiresAt.IsZero() && v.ExpiresAt.Before(j.now) {
-			add(finding.CodeCredentialEnded, "a credential in the volume expired at "+v.ExpiresAt.UTC().Format(time.RFC3339))
+			add(finding.CodeCredentialExpired, "a credential in the volume expired at "+v.ExpiresAt.UTC().Format(time.RFC3339))
 		}
 		if !v.Live && v.State != NotMounted && answered[v.Node] {
 			add(finding.CodeStatusLeft, fmt.Sprintf("the status %s says that the volume is mounted on node %s, but the driver there does not have it", v.Status, v.Node))

@@ -139,7 +139,7 @@ func patch(ctx context.Context, c Cluster, r *report.Report, k apiserver.Kind, o
 		return err
 	}
 	for _, refused := range done.Errors {
-		r.Add(report.Failed, title, "write the object by kubectl, or mend what refuses it, such as a webhook; then run migrate again", "%v", refused)
+		r.Add(report.Failed, title, "write the object by kubectl, or correct what refuses it, such as a webhook; then run migrate again", "%v", refused)
 	}
 	if more := done.Refused - len(done.Errors); more > 0 {
 		r.Add(report.Failed, title, "", "%d more objects could not be written", more)
