@@ -51,6 +51,8 @@ func storeRow() row {
 	return row{"Stores", []panel{
 		{title: "Requests by purpose", description: "Requests of the built-in providers to their stores, retries included.", unit: "reqps", width: 8, stacked: true,
 			queries: []target{{"{{provider}} {{operation}}", `sum by (provider, operation) (rate(mayfly_store_requests_total{provider}[$__rate_interval])) > 0`}}},
+		{title: "Logins and reads that volumes share", description: "The part of all logins and reads that volumes needed for which the driver did not ask the store again.", unit: "percentunit", width: 8,
+			queries: []target{{"{{provider}} {{operation}}", `sum by (provider, operation) (rate(mayfly_volume_requests_total{provider, shared="yes"}[$__rate_interval])) / sum by (provider, operation) (rate(mayfly_volume_requests_total{provider}[$__rate_interval]) > 0)`}}},
 		{title: "Answers that are no success", description: "By the HTTP code; none is for no answer at all.", unit: "reqps", width: 8, stacked: true,
 			queries: []target{{"{{provider}} {{operation}} {{code}}", `sum by (provider, operation, code) (rate(mayfly_store_requests_total{provider, code!="2xx"}[$__rate_interval])) > 0`}}},
 		{title: "Time of requests, p95", description: "From the request to the end of the answer.", unit: "s", width: 8,

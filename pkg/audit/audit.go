@@ -118,7 +118,7 @@ func (l *Log) Observe(o volume.Outcome) {
 
 // enqueue has a line written; the caller holds the mutex.
 func (l *Log) enqueue(x *line) {
-	x.Lost = l.lost
+	x.lose(l.lost)
 	select {
 	case l.queue <- x:
 		l.lost = 0

@@ -57,7 +57,13 @@ type line struct {
 	Chain *chain.Link `json:"chain,omitempty"`
 
 	at time.Time
+	// text is the encoded line, if that was needed before; nil where a field has
+	// changed since.
+	text []byte
 }
+
+// usualLine is more than most lines take, in bytes.
+const usualLine = 1 << 10
 
 type pod struct {
 	Namespace string `json:"namespace"`
@@ -114,9 +120,26 @@ func newLine(node string, at time.Time) *line {
 	return &line{APIVersion: apiVersion, Time: at.UTC().Format(timeFormat), Event: lost, Node: node, at: at}
 }
 
+// lose adds lines that were lost before this one.
+func (l *line) lose(lines int) {
+	if lines > 0 {
+		l.Lost += lines
+		l.text = nil
+	}
+}
+
+// encoded is encode, once for a line that does not change.
+func (l *line) encoded() []byte {
+	if l.text == nil {
+		l.text = l.encode()
+	}
+	return l.text
+}
+
 // encode gives the line with its end.
 func (l *line) encode() []byte {
 	var b bytes.Buffer
+	b.Grow(usualLine)
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false) // people read paths and hints in it
 	_ = enc.Encode(l)        // strings and numbers always encode
@@ -210,6 +233,7 @@ func (l *line) shorten(versions []provider.Version) {
 	if len(versions) > 0 {
 		l.Objects, l.ObjectsOmitted, l.ObjectsDigest = nil, len(versions), provider.Digest(versions)
 	}
+	l.text = nil
 }
 
 func (l *line) addIDs(ids []string) {

@@ -60,7 +60,7 @@ func (l *Log) afford(x *line, namespace string) bool {
 		b = rate.NewLimiter(namespacePerSecond, namespaceBurst)
 		l.budgets[namespace] = b
 	}
-	return b.AllowN(x.at, len(x.encode()))
+	return b.AllowN(x.at, len(x.encoded()))
 }
 
 // sumUp adds a refresh: the summary has the last one, the number of refreshes, the

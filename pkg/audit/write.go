@@ -58,9 +58,9 @@ func (w *writer) drain(ctx context.Context) {
 // put writes a line, however long that takes: others wait in the queue. Once
 // ctx has ended it is tried once.
 func (w *writer) put(ctx context.Context, x *line) {
-	x.Lost += w.dropped
+	x.lose(w.dropped)
 	w.dropped = 0
-	text := x.encode()
+	text := x.encoded()
 	for pause := firstPause; ; pause = min(2*pause, longestPause) {
 		err := w.out.Write(text)
 		w.note(err)

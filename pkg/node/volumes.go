@@ -99,6 +99,7 @@ func (n *Node) providers() (volume.Providers, error) {
 	n.builtIn = registry
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
 		c.Logger, c.Budget, c.Boot, c.MinInterval, c.OnRequest = n.c.Logger, n.budget, clock.SinceBoot, n.c.MinInterval, n.onRequest(c.Name)
+		c.OnShared = n.onShared(c.Name)
 		p, err := vault.New(c)
 		if err != nil {
 			return nil, err
@@ -107,6 +108,7 @@ func (n *Node) providers() (volume.Providers, error) {
 	}
 	a := &n.c.Akeyless
 	a.Logger, a.IdentityKey, a.Budget, a.Boot, a.OnRequest = n.c.Logger, key, n.budget, clock.SinceBoot, n.onRequest(akeyless.Name)
+	a.OnShared = n.onShared(akeyless.Name)
 	if registry[akeyless.Name], err = akeyless.New(n.c.Akeyless); err != nil {
 		return nil, err
 	}
@@ -140,6 +142,14 @@ func (n *Node) onRequest(name string) func(endpoint.Operation, int, time.Duratio
 	return func(o endpoint.Operation, status int, took time.Duration) {
 		n.metrics.ObserveRequest(name, string(o), status, took)
 	}
+}
+
+// onShared counts what the volumes of a built-in provider share, and creates its series.
+func (n *Node) onShared(name string) func(endpoint.Operation, bool) {
+	for _, o := range []endpoint.Operation{endpoint.OpLogin, endpoint.OpRead} {
+		n.metrics.KnowShared(name, string(o))
+	}
+	return func(o endpoint.Operation, shared bool) { n.metrics.CountShared(name, string(o), shared) }
 }
 
 // openCircuits counts the open circuits of each provider.

@@ -110,6 +110,9 @@ func (r *Restarter) Observe(o volume.Outcome) {
 	}
 }
 
+// Idle implements volume.Follower.
+func (*Restarter) Idle() bool { return false }
+
 // Follow implements volume.Follower.
 func (r *Restarter) Follow(ctx context.Context, f volume.Followed) (again time.Time) {
 	if len(f.Class.RolloutRestart) == 0 {
@@ -259,6 +262,9 @@ type Off struct{}
 
 // Follow implements volume.Follower.
 func (Off) Follow(context.Context, volume.Followed) time.Time { return time.Time{} }
+
+// Idle implements volume.Follower.
+func (Off) Idle() bool { return true }
 
 // Warnings implements volume.Follower.
 func (Off) Warnings(c *class.Class) []string {

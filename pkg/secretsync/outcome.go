@@ -97,6 +97,9 @@ func (s *Syncer) tell(f volume.Followed, k key, kind, reason, text string) {
 // classes that ask for any.
 type Off struct{}
 
+// Idle implements volume.Follower.
+func (Off) Idle() bool { return true }
+
 // Warnings gives what the author of a class is told.
 func (Off) Warnings(c *class.Class) []string {
 	if len(c.SecretObjects) == 0 {

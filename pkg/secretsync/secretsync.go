@@ -92,6 +92,9 @@ func (s *Syncer) Observe(o volume.Outcome) {
 	}
 }
 
+// Idle implements volume.Follower.
+func (*Syncer) Idle() bool { return false }
+
 // Follow implements volume.Follower: it writes the Secrets of the class that are
 // not as the payload makes them.
 func (s *Syncer) Follow(ctx context.Context, f volume.Followed) (again time.Time) {

@@ -33,6 +33,7 @@ type Metrics struct {
 	callSeconds                  *prometheus.HistogramVec
 	stepSeconds                  *prometheus.HistogramVec
 	requests, apiRequests, spans *prometheus.CounterVec
+	obtained                     *prometheus.CounterVec
 	secrets                      *prometheus.CounterVec
 	restarts                     prometheus.Counter
 	requestSeconds               *prometheus.HistogramVec
@@ -69,6 +70,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		callSeconds:     histogram("mayfly_grpc_call_duration_seconds", "Duration of a call from kubelet, in seconds.", "method", "code"),
 		stepSeconds:     histogram("mayfly_step_duration_seconds", "Duration of one step of a publish or refresh, in seconds: class (look-up), store (the provider's fetch, with login and reads), mount, write, follow (Kubernetes Secrets), record (the driver's state). In the OpenMetrics format store has an exemplar: the id under which the store's audit log has a request, and the trace, if there is one.", "kind", "step"),
 		requests:        counter("mayfly_store_requests_total", "Requests of the built-in providers: login, read, issue (a credential or certificate), check (a version, a lease, a mount), renew, revoke; by the answer's code, none for no answer.", "provider", "operation", "code"),
+		obtained:        counter("mayfly_volume_requests_total", "Logins and reads that volumes needed: shared no is a request of the volume's own to the store (a read: for the secret or its version), yes is one of another volume of the same identity that served this one too.", "provider", "operation", "shared"),
 		requestSeconds:  histogram("mayfly_store_request_duration_seconds", "Duration of a request to a store in seconds, until its answer is read.", "provider", "operation", "code"),
 		spans:           counter("mayfly_trace_spans_total", "Spans of traces: sent, failed (the collector did not take them), dropped (there was no room); absent where traces are off.", "result"),
 		restarts:        plain("mayfly_rollout_restarts_total", "Workloads that were restarted for a rotation."),
@@ -83,7 +85,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 	}
 	m.registry.MustRegister(m.publishes, m.publishErrors, m.unpublishes, m.unpublishErrors, m.refreshes, m.refreshErrors,
 		m.refreshSeconds, m.rotations, m.lastGood, m.releases, m.setAside, m.callSeconds,
-		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.requestSeconds, m.apiRequests, m.spans, m.secrets, m.restarts,
+		m.audited, m.unaudited, m.auditing, m.auditedLine, m.stepSeconds, m.requests, m.obtained, m.requestSeconds, m.apiRequests, m.spans, m.secrets, m.restarts,
 		gauge("mayfly_volumes", "Volumes on this node.", volumes),
 		gauge("mayfly_volumes_failing", "Volumes whose last refresh failed.", failing),
 		buildInfo(version),

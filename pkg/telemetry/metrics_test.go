@@ -35,6 +35,8 @@ func scrape(t *testing.T) string {
 	m.KnowSecretResult("written")
 	m.CountSecret("written")
 	m.CountRestart()
+	m.CountShared("vault", "read", true)
+	m.CountShared("vault", "read", false)
 	m.ObserveRequest("vault", "read", 200, time.Second)
 	m.ObserveRequest("vault", "read", 418, time.Second)
 	m.ObserveRequest("vault", "login", 0, time.Second)
@@ -116,12 +118,14 @@ func TestLint(t *testing.T) {
 func TestSeriesExistAtZero(t *testing.T) {
 	m := telemetry.New("v1", func() int { return 0 }, func() int { return 0 })
 	m.KnowProvider("vault", "login")
+	m.KnowShared("vault", "login")
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	for _, want := range []string{
 		`mayfly_store_requests_total{code="429",operation="login",provider="vault"} 0`,
 		`mayfly_store_requests_total{code="none",operation="login",provider="vault"} 0`,
 		`mayfly_releases_total{provider="vault",result="given_up"} 0`,
+		`mayfly_volume_requests_total{operation="login",provider="vault",shared="yes"} 0`,
 		`node_publish_total{os_type="linux",provider="vault"} 0`,
 		`node_publish_error_total{error_type="Unavailable",os_type="linux",provider="vault"} 0`,
 		`rotation_reconcile_error_total{error_type="Denied",os_type="linux",provider="vault",rotated="false"} 0`,
@@ -157,6 +161,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_store_requests_total{code="4xx",operation="read",provider="vault"} 1`,
 		`mayfly_store_requests_total{code="none",operation="login",provider="vault"} 1`,
 		`mayfly_store_request_duration_seconds_count{code="2xx",operation="read",provider="vault"} 1`,
+		`mayfly_volume_requests_total{operation="read",provider="vault",shared="yes"} 1`, `mayfly_volume_requests_total{operation="read",provider="vault",shared="no"} 1`,
 		`mayfly_api_requests_total{code="404",verb="get"} 1`, `mayfly_api_requests_total{code="404",verb="watch"} 1`, `mayfly_api_requests_total{code="none",verb="watch"} 1`,
 		`mayfly_step_duration_seconds_sum{kind="refresh",step="store"} 1`,
 		`mayfly_oldest_success_timestamp_seconds 1000`, `mayfly_next_expiry_timestamp_seconds 7000`, `mayfly_releases_pending 4`,

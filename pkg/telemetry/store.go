@@ -16,6 +16,12 @@ import (
 // noAnswer is the code of a request without an answer.
 const noAnswer = "none"
 
+// The values of the label shared.
+const (
+	sharedYes = "yes"
+	sharedNo  = "no"
+)
+
 // codeValues are all values of the label code: a server may answer with any number.
 func codeValues() []string {
 	return []string{"2xx", "3xx", "403", "404", "429", "4xx", "503", "5xx", noAnswer}
@@ -59,6 +65,22 @@ func (m *Metrics) KnowProvider(name string, operations ...string) {
 			m.requests.WithLabelValues(name, operation, code)
 		}
 	}
+}
+
+// KnowShared creates the series of CountShared for an operation at 0.
+func (m *Metrics) KnowShared(provider, operation string) {
+	for _, shared := range []string{sharedYes, sharedNo} {
+		m.obtained.WithLabelValues(provider, operation, shared)
+	}
+}
+
+// CountShared counts a login or read that a volume needed, and whether another volume's served it.
+func (m *Metrics) CountShared(provider, operation string, shared bool) {
+	value := sharedNo
+	if shared {
+		value = sharedYes
+	}
+	m.obtained.WithLabelValues(provider, operation, value).Inc()
 }
 
 // ObserveRequest counts one request to a store; status is 0 for no answer.

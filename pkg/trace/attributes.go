@@ -48,13 +48,15 @@ func (s Span) Result(r Result) {
 	if !s.On() {
 		return
 	}
-	s.s.SetAttributes(attribute.Bool(KeyChanged, r.Changed))
+	all := make([]attribute.KeyValue, 0, 3)
+	all = append(all, attribute.Bool(KeyChanged, r.Changed))
 	if r.Provider != "" {
-		s.s.SetAttributes(attribute.String(KeyProvider, r.Provider))
+		all = append(all, attribute.String(KeyProvider, r.Provider))
 	}
 	if len(r.Asked) > 0 {
-		s.s.SetAttributes(attribute.StringSlice(KeyAsked, r.Asked))
+		all = append(all, attribute.StringSlice(KeyAsked, r.Asked))
 	}
+	s.s.SetAttributes(all...)
 }
 
 // Exchange is one request to a store.
@@ -74,17 +76,19 @@ func (s Span) Exchange(x Exchange) {
 	if !s.On() {
 		return
 	}
-	s.s.SetAttributes(attribute.String(KeyServer, x.Host))
+	all := make([]attribute.KeyValue, 0, 5)
+	all = append(all, attribute.String(KeyServer, x.Host))
 	if port, err := strconv.Atoi(x.Port); err == nil {
-		s.s.SetAttributes(attribute.Int(KeyPort, port))
+		all = append(all, attribute.Int(KeyPort, port))
 	}
 	if x.Status != 0 {
-		s.s.SetAttributes(attribute.Int(KeyStatus, x.Status))
+		all = append(all, attribute.Int(KeyStatus, x.Status))
 	}
 	if x.Correlation != "" {
-		s.s.SetAttributes(attribute.String(KeyCorrelation, x.Correlation))
+		all = append(all, attribute.String(KeyCorrelation, x.Correlation))
 	}
 	if x.Again > 0 {
-		s.s.SetAttributes(attribute.Int(KeyResend, x.Again))
+		all = append(all, attribute.Int(KeyResend, x.Again))
 	}
+	s.s.SetAttributes(all...)
 }

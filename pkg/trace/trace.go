@@ -70,21 +70,27 @@ func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Contex
 // Step starts the span of a part of the work whose context it is given. The span
 // must be ended.
 func Step(ctx context.Context, name string) (context.Context, Span) {
-	return child(ctx, name, trace.SpanKindInternal)
+	return child(ctx, name, step)
 }
 
 // Request starts the span of one request to a store, or to a plugin. The span must
 // be ended.
 func Request(ctx context.Context, name string) (context.Context, Span) {
-	return child(ctx, name, trace.SpanKindClient)
+	return child(ctx, name, request)
 }
 
-func child(ctx context.Context, name string, kind trace.SpanKind) (context.Context, Span) {
+// The options of spans, made once.
+var (
+	step    = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindInternal)}
+	request = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)}
+)
+
+func child(ctx context.Context, name string, kind []trace.SpanStartOption) (context.Context, Span) {
 	t := tracerOf(ctx)
 	if t == nil || !trace.SpanFromContext(ctx).IsRecording() {
 		return ctx, Span{}
 	}
-	ctx, s := t.spans.Start(ctx, name, trace.WithSpanKind(kind))
+	ctx, s := t.spans.Start(ctx, name, kind...)
 	return ctx, Span{s}
 }
 

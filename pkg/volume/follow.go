@@ -26,6 +26,8 @@ type Follower interface {
 	// Warnings returns warnings about parts of the class that the Follower does not
 	// handle.
 	Warnings(c *class.Class) []string
+	// Idle tells that Follow never does anything, so that it need not be called.
+	Idle() bool
 }
 
 // Followed is a payload, and how the volume got it.
@@ -57,6 +59,11 @@ func (fs Followers) Follow(ctx context.Context, f Followed) (again time.Time) {
 		again = clock.Earliest(again, x.Follow(ctx, f))
 	}
 	return again
+}
+
+// Idle implements Follower.
+func (fs Followers) Idle() bool {
+	return !slices.ContainsFunc(fs, func(f Follower) bool { return !f.Idle() })
 }
 
 // Warnings implements Follower.

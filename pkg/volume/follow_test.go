@@ -31,6 +31,8 @@ func (x *follower) Follow(_ context.Context, f volume.Followed) time.Time {
 	return x.check(f)
 }
 
+func (x *follower) Idle() bool { return false }
+
 func (x *follower) Warnings(c *class.Class) []string {
 	if len(c.SecretObjects) == 0 {
 		return nil

@@ -232,7 +232,7 @@ func (r *run) attempt(ctx context.Context, c *class.Class) (err error) {
 	former := r.rec.LastClass
 	r.setWritten(c, payload, asOf)
 	// 7. Write Kubernetes Secrets and the like, before kubelet gets its answer.
-	if r.m.Follower != nil && !r.lastClass {
+	if r.m.Follower != nil && !r.m.Follower.Idle() && !r.lastClass {
 		_ = r.step(ctx, StepFollow, func(ctx context.Context) error { return r.follow(ctx, former, all, asked) })
 	}
 	return payload.Partial

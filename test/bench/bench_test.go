@@ -82,8 +82,9 @@ func TestBench(t *testing.T) {
 		"sets with a Secret":            {len(r.Synced.With), 2},
 		"sets without one":              {len(r.Synced.Without), 2},
 		"writes of the Secret":          {r.Synced.API["secret apply"], 1},
-		"spans of two lives":            {r.Observed.Spans, 2 * 4 * 12}, // 10 of a publish, 2 of a release
-		"audit lines of two lives":      {r.Observed.Lines, 2 * 4 * 4},  // publish, login, unpublish, release
+		"pairs of lives":                {len(r.Observed.On.CPU), observedPairs},
+		"spans of all lives":            {r.Observed.Spans, (1 + observedPairs) * 4 * 11}, // 9 of a publish, 2 of a release
+		"audit lines of all lives":      {r.Observed.Lines, (1 + observedPairs) * 4 * 4},  // publish, login, unpublish, release
 		"starts":                        {len(r.API.Ready), starts},
 		"starts with a directory":       {len(r.Dir.Ready), starts},
 	} {

@@ -44,6 +44,7 @@ type config struct {
 	akeylessCached  time.Duration
 
 	driver                string // a mayfly-node that exists already
+	observed              bool   // measure only that
 	short, json, markdown bool
 }
 
@@ -60,6 +61,7 @@ func (c *config) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.akeylessLatency, "akeyless-latency", 20*time.Millisecond, "`time` after which the double of an Akeyless gateway gives an answer for which it asks Akeyless' service, to the floor as to the driver")
 	f.DurationVar(&c.akeylessCached, "akeyless-cached-latency", 2*time.Millisecond, "the same `time` where it answers from its own cache")
 	f.StringVar(&c.driver, "mayfly-node", "", "measure this `binary` in place of one built from the source tree")
+	f.BoolVar(&c.observed, "observed", false, "measure only what metrics, audit trail, traces and status cost")
 	f.BoolVar(&c.short, "short", false, "do little of everything, to see that it works; the numbers mean less")
 	f.BoolVar(&c.json, "json", false, "print JSON in place of the table")
 	f.BoolVar(&c.markdown, "markdown", false, "print the table as Markdown")

@@ -28,26 +28,37 @@ func measure(ctx context.Context, w *world) (*results, error) {
 	if r.Binary, err = sizeOf(w); err != nil {
 		return nil, err
 	}
-	for _, part := range []struct {
-		what string
-		do   func(context.Context, *world, *results) error
-	}{
-		{"starting the driver", measureStarts},
-		{"with classes from the API server", measureAPINode},
-		{"with classes from a directory", measureDirNode},
-		{"the whole life of pods", measureLife},
-		{"a template and a Kubernetes Secret", measureSynced},
-		{"all that shows what the driver does", measureObserved},
-		{"steady state", measureRest},
-		{"a Vault that goes away", measureOutage},
-		{"a provider plugin", measurePlugin},
-		{"Akeyless", measureAkeyless},
-	} {
+	for _, part := range parts(w.config) {
 		if err := part.do(ctx, w, r); err != nil {
 			return nil, fmt.Errorf("%s: %w", part.what, err)
 		}
 	}
 	return r, nil
+}
+
+// part is one that fills in results.
+type part struct {
+	what string
+	do   func(context.Context, *world, *results) error
+}
+
+func parts(c config) []part {
+	shown := part{"all that shows what the driver does", measureObserved}
+	if c.observed {
+		return []part{shown}
+	}
+	return []part{
+		{"starting the driver", measureStarts},
+		{"with classes from the API server", measureAPINode},
+		{"with classes from a directory", measureDirNode},
+		{"the whole life of pods", measureLife},
+		{"a template and a Kubernetes Secret", measureSynced},
+		shown,
+		{"steady state", measureRest},
+		{"a Vault that goes away", measureOutage},
+		{"a provider plugin", measurePlugin},
+		{"Akeyless", measureAkeyless},
+	}
 }
 
 // measureStarts starts drivers that have no volume.

@@ -6,6 +6,9 @@ import (
 )
 
 func (r *results) rows() []row {
+	if r.config.observed {
+		return []row{r.observedRow(), r.binaryRow()}
+	}
 	n := r.Size.Pods
 	first := r.First
 	rows := []row{

@@ -89,3 +89,11 @@ func (r *results) syncedRow() row {
 		Met:    more <= targetSynced,
 	}
 }
+
+// least is 0 of nothing.
+func least(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	return slices.Min(values)
+}

@@ -21,7 +21,7 @@ import (
 // series.
 func values() map[string][]string {
 	all := map[string][]string{
-		"provider": {"vault", "openbao", "akeyless", ""}, "os_type": {"linux"}, "rotated": {"true", "false"}, "version": {"test"},
+		"provider": {"vault", "openbao", "akeyless", ""}, "os_type": {"linux"}, "shared": {"yes", "no"}, "rotated": {"true", "false"}, "version": {"test"},
 		"result": {"ok", "given_up"}, "kind": {string(volume.Published), string(volume.Refreshed), string(budget.Contents), string(budget.Answers), string(budget.Cache), string(budget.Records)},
 		"method": {"NodePublishVolume", "NodeUnpublishVolume", "GetPluginInfo", "GetInfo", "NotifyRegistrationStatus", "Probe"},
 		"code":   {"2xx", "3xx", "403", "404", "429", "4xx", "503", "5xx", "none"},
@@ -48,6 +48,9 @@ func TestMetricsOfADriver(t *testing.T) {
 	r.class("secrets")
 	p := r.pod("web-0", "web", "secrets")
 	r.publish(p)
+	second := r.pod("web-1", "web", "secrets")
+	r.publish(second) // shares the login and the read
+	testkit.Must(t, r.Unpublish(t.Context(), second))
 	r.put("db", "two")
 	r.refresh <- unix.SIGHUP
 	r.eventually("the rotation is there", func() bool { return r.file(p, "password") == marker+"-two" })
@@ -64,7 +67,10 @@ func TestMetricsOfADriver(t *testing.T) {
 		return strings.Contains(text, "mayfly_releases_pending 0\n") && !strings.Contains(text, `mayfly_releases_total{provider="vault",result="ok"} 0`)
 	})
 	for _, want := range []string{
-		`node_publish_total{os_type="linux",provider="vault"} 1`,
+		`node_publish_total{os_type="linux",provider="vault"} 2`,
+		`mayfly_volume_requests_total{operation="login",provider="vault",shared="no"} 1`,
+		`mayfly_volume_requests_total{operation="login",provider="vault",shared="yes"} 1`,
+		`mayfly_volume_requests_total{operation="read",provider="vault",shared="yes"} 1`,
 		`node_publish_error_total{error_type="Denied",os_type="linux",provider="vault"} 1`,
 		`node_publish_error_total{error_type="UnknownProvider",os_type="linux",provider=""} 1`,
 		`node_publish_error_total{error_type="ClassNotFound",os_type="linux",provider=""} 1`,
@@ -72,7 +78,7 @@ func TestMetricsOfADriver(t *testing.T) {
 		`rotation_reconcile_total{os_type="linux",provider="vault",rotated="true"} 1`,
 		`mayfly_rotations_total{provider="vault"} 1`,
 		`mayfly_store_requests_total{code="403",operation="login",provider="vault"} 1`,
-		`node_unpublish_total{os_type="linux"} 1`,
+		`node_unpublish_total{os_type="linux"} 2`,
 	} {
 		if !strings.Contains(text, want+"\n") {
 			t.Errorf("no line %q", want)

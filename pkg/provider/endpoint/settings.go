@@ -69,6 +69,11 @@ type Settings struct {
 	// the goroutine of the request, so it must not block. It may be nil.
 	OnRequest func(o Operation, status int, took time.Duration)
 
+	// OnShared is told of each login and each read that a volume needed, and
+	// whether another volume's served it, so that the store was not asked. It is
+	// called in the way of the work; nil is told nothing.
+	OnShared func(o Operation, shared bool)
+
 	UserAgent string
 	// Logger gets debug lines and errors that no caller gets; nil discards them.
 	Logger *slog.Logger
@@ -95,6 +100,9 @@ func (s *Settings) Complete() error {
 	s.Logger = cmp.Or(s.Logger, slog.New(slog.DiscardHandler))
 	if s.OnRequest == nil {
 		s.OnRequest = func(Operation, int, time.Duration) {}
+	}
+	if s.OnShared == nil {
+		s.OnShared = func(Operation, bool) {}
 	}
 	if s.Now == nil {
 		s.Now = time.Now

@@ -90,6 +90,7 @@ func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 	payload.Partial = partial
 	// 6. The files are of the present identity and class now.
 	f.answered()
+	f.logins.count()
 	return payload, nil
 }
 

@@ -32,6 +32,20 @@ type logins struct {
 	mu        sync.Mutex
 	// refused is why the store refused the login; nil if it did not.
 	refused error
+	// loggedIn tells that the run has logged in, joined that it waited for the login
+	// of another volume.
+	loggedIn, joined bool
+}
+
+// count counts a login of another volume that served this one: for a new volume
+// any, for a live one only a new login. Its own are counted where they are made.
+func (l *logins) count() {
+	l.mu.Lock()
+	shared := !l.loggedIn && (l.joined || !l.caller.Live)
+	l.mu.Unlock()
+	if shared {
+		l.config.OnShared(endpoint.OpLogin, true)
+	}
 }
 
 // token is the group's token for a read: the one that is there, renewed if it
@@ -53,7 +67,7 @@ func (l *logins) currentToken(ctx context.Context, g *group, stale *Token) (*Tok
 			return t, nil
 		}
 	}
-	t, _, err := g.logins.Do(ctx, struct{}{}, l.config.Now, time.Time{}, func() (*Token, error) {
+	t, led, err := g.logins.Do(ctx, struct{}{}, l.config.Now, time.Time{}, func() (*Token, error) {
 		old := g.current.get(l.config.Now(), stale)
 		if old != nil && l.extended(ctx, old) {
 			return old, nil
@@ -65,6 +79,11 @@ func (l *logins) currentToken(ctx context.Context, g *group, stale *Token) (*Tok
 		}
 		return t, err
 	})
+	if err == nil && !led {
+		l.mu.Lock()
+		l.joined = true
+		l.mu.Unlock()
+	}
 	return t, err
 }
 
@@ -189,6 +208,10 @@ func (l *logins) logIn(ctx context.Context, key Identity) (t *Token, podBound bo
 	}
 	t, podBound, err = l.caller.logIn(ctx, l.session)
 	if err == nil {
+		l.mu.Lock()
+		l.loggedIn = true
+		l.mu.Unlock()
+		l.config.OnShared(endpoint.OpLogin, false)
 		podBound = podBound && key.Pod == ""
 		if podBound {
 			l.groups.setPodBound(key.Login)

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
 // mostChecks is how many requests of a batch are checked for changes one by
@@ -38,9 +39,15 @@ func (d *reader) read(ctx context.Context, batch []*Request) []Result {
 			one = Read{Err: err}
 		}
 		out[i] = d.taken(ctx, r, one, led)
+		if !led && out[i].Err == nil {
+			d.count(true)
+		}
 	}
 	return out
 }
+
+// count counts a read that the volume needed, and whether another's served it.
+func (d *reader) count(shared bool) { d.run.engine.config.OnShared(endpoint.OpRead, shared) }
 
 // taken makes the volume's own what a read gave, be it of this run or another's.
 func (d *reader) taken(ctx context.Context, r *Request, got Read, led bool) Result {
@@ -69,6 +76,7 @@ func (d *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, 
 	for _, r := range batch {
 		if rd := d.recent(r); rd != nil {
 			out[r.ID] = Read{Reading: rd}
+			d.count(true)
 		} else {
 			rest = append(rest, r)
 		}
@@ -89,6 +97,7 @@ func (d *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, 
 		switch {
 		case one.Err != nil:
 		case one.Kind.Shareable():
+			d.count(false)
 			d.group.recent.put(r.ID, one.Reading)
 		default:
 			d.keep(r, one.Reading)
@@ -130,6 +139,7 @@ func (d *reader) check(ctx context.Context, list []*Request, out map[string]Read
 			rest = append(rest, r)
 			return
 		}
+		d.count(false)
 		d.group.recent.put(r.ID, rd)
 		out[r.ID] = Read{Reading: rd}
 	})

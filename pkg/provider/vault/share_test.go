@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -41,6 +42,30 @@ func (w *world) putShare(t *testing.T, value string) {
 	w.kv2(t, "share", map[string]any{"k": value})
 }
 
+// shares counts what volumes needed.
+type shares struct {
+	mu  sync.Mutex
+	all map[endpoint.Operation]map[bool]int
+}
+
+func (s *shares) count(o endpoint.Operation, shared bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == nil {
+		s.all = map[endpoint.Operation]map[bool]int{endpoint.OpLogin: {}, endpoint.OpRead: {}}
+	}
+	s.all[o][shared]++
+}
+
+func (s *shares) want(t *testing.T, o endpoint.Operation, own, shared int) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if got := s.all[o]; got[false] != own || got[true] != shared {
+		t.Errorf("%s: %d of the volumes' own and %d shared, want %d and %d", o, got[false], got[true], own, shared)
+	}
+}
+
 // TestSharedLogin counts in Vault's audit log what many pods cost.
 func TestSharedLogin(t *testing.T) {
 	w := shared
@@ -58,7 +83,8 @@ func TestSharedLogin(t *testing.T) {
 		{"jwt role, told to", map[string]string{"vaultAuthMountPath": "jwt", "roleName": "plain", "sessionSharing": "serviceAccount"}, 8, 1, 1},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			p := newProvider(t, nil)
+			var told shares
+			p := newProvider(t, func(c *vault.Config) { c.OnShared = told.count })
 			var requests []provider.Request
 			for range tc.pods {
 				requests = append(requests, w.request(t, w.pod("app"), tc.params, two))
@@ -72,6 +98,8 @@ func TestSharedLogin(t *testing.T) {
 					t.Errorf("%d reads of %s, want %d", counts[path], path, tc.perPath)
 				}
 			}
+			told.want(t, endpoint.OpLogin, tc.logins, tc.pods-tc.logins)
+			told.want(t, endpoint.OpRead, 2*tc.perPath, 2*(tc.pods-tc.perPath))
 			counts = w.counted(t, func() {
 				for _, r := range requests {
 					if err := p.Release(t.Context(), r.Volume); err != nil {
