@@ -59,6 +59,14 @@ func (s Span) Result(r Result) {
 	s.s.SetAttributes(all...)
 }
 
+// Correlation says by what the other side knows the request; an empty id says
+// nothing.
+func (s Span) Correlation(id string) {
+	if s.On() && id != "" {
+		s.s.SetAttributes(attribute.String(KeyCorrelation, id))
+	}
+}
+
 // Exchange is one request to a store.
 type Exchange struct {
 	// Host and Port are of the server; Port is empty for a socket.

@@ -2,6 +2,7 @@ package volume
 
 import (
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -162,9 +163,15 @@ func (r *run) outcome(k Kind, began time.Time, err error) Outcome {
 	return o
 }
 
+// loggedIDs bounds the ids in a log line. The audit trail has the others.
+const loggedIDs = 4
+
 // logRefresh logs the outcome of a refresh. Repeated failures have the level debug.
 func (o *Outcome) logRefresh(log *slog.Logger) {
 	log = log.With(logkey.Volume, o.ID, logkey.Pod, o.Pod.String(), logkey.Class, o.Class.String())
+	if len(o.Asked) > 0 {
+		log = log.With(logkey.Correlation, strings.Join(o.Asked[:min(len(o.Asked), loggedIDs)], ","))
+	}
 	switch {
 	case o.Emptied && o.Changed:
 		log.Warn("refresh denied, the volume was emptied as its class asks", logkey.Error, o.Err, logkey.RetryAt, o.NextAt)

@@ -3,6 +3,7 @@ package plugin_test
 import (
 	"encoding/json"
 	"io/fs"
+	"log/slog"
 	"maps"
 	"slices"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestFetch(t *testing.T) {
@@ -38,7 +40,8 @@ func TestFetch(t *testing.T) {
 
 // A call has the id of the work that it is made for, and the work knows it.
 func TestCorrelationOnTheWire(t *testing.T) {
-	w := newWorld(t, plugin.Config{})
+	log := &testkit.Log{}
+	w := newWorld(t, plugin.Config{Logger: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
 	w.good(w.request())
 	if ids := w.server.Header("x-correlation-id"); len(ids) != 0 {
 		t.Errorf("a call without a trail has the ids %q", ids)
@@ -50,6 +53,9 @@ func TestCorrelationOnTheWire(t *testing.T) {
 	ids := w.server.Header("x-correlation-id")
 	if !slices.Equal(ids, trail.IDs()) || len(ids) != 1 || len(ids[0]) != 32 {
 		t.Errorf("the provider saw the ids %q, the trail has %q", ids, trail.IDs())
+	}
+	if log.Count("correlation="+ids[0]) != 1 {
+		t.Errorf("the driver's log does not have the id %q once:\n%s", ids[0], log)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
@@ -107,9 +108,14 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	if !l.liveness.check(ctx, &p.registry.c, l.ask) {
 		return nil, c.hung(ctx)
 	}
-	called, span := trace.Request(correlate(ctx), "plugin")
+	id := provider.Correlation(ctx)
+	called, span := trace.Request(correlate(ctx, id), "plugin")
+	span.Correlation(id)
+	began := time.Now()
 	answer, err := l.receive(trace.ToGRPC(called), m, p.registry.reading, c.charge)
 	span.End(err)
+	p.registry.c.Logger.Debug("called the provider plugin", logkey.Provider, p.name, logkey.Volume, c.request.Volume, logkey.Pod, c.request.Pod.String(),
+		logkey.Class, c.request.Class.String(), logkey.Correlation, id, logkey.Took, time.Since(began), logkey.Code, status.Code(err).String())
 	if full := (*fault.Error)(nil); errors.As(err, &full) {
 		err = c.fault(full.Reason, "taking in its answer: %w", err)
 	}
@@ -133,8 +139,7 @@ const headerCorrelation = "x-correlation-id"
 
 // correlate sends the id as metadata of the call, since some providers refuse
 // attributes that they do not know.
-func correlate(ctx context.Context) context.Context {
-	id := provider.Correlation(ctx)
+func correlate(ctx context.Context, id string) context.Context {
 	if id == "" {
 		return ctx
 	}
