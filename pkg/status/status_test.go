@@ -61,6 +61,18 @@ func (a *apiServer) countEvents() int {
 	return len(a.events)
 }
 
+// countEventsOf counts those of one namespace.
+func (a *apiServer) countEventsOf(namespace string) (n int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.events {
+		if e.Namespace == namespace {
+			n++
+		}
+	}
+	return n
+}
+
 func (a *apiServer) countWrites() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -161,14 +161,18 @@ func TestBudget(t *testing.T) {
 
 // TLS errors name the settings.
 func TestTLS(t *testing.T) {
-	s := httptest.NewTLSServer(http.NotFoundHandler())
-	t.Cleanup(s.Close)
+	// A busy machine takes its time for a handshake, and what this is about comes
+	// at once.
+	const patience = time.Minute
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
 	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)
-	c, _ := client(t, time.Second, s.URL)
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	c, _ := client(t, patience, s.URL)
 	if _, err := c.Do(t.Context(), request()); err == nil || !strings.Contains(err.Error(), "--vault-ca-cert") {
 		t.Errorf("an unknown authority: %v", err)
 	}
-	c, _ = client(t, time.Second, strings.Replace(s.URL, "https", "http", 1))
+	c, _ = client(t, patience, strings.Replace(s.URL, "https", "http", 1))
 	if _, err := c.Do(t.Context(), request()); err == nil || !strings.Contains(err.Error(), "TLS") && !strings.Contains(err.Error(), "not Vault's") {
 		t.Errorf("plain HTTP to a TLS server: %v", err)
 	}
@@ -176,7 +180,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	missing, err := store.New(config.Vault{Addresses: []endpoint.Address{a}, TLS: endpoint.TLS{CACertFile: "/nowhere/ca.pem"}}, time.Second, &meter{}, slog.New(slog.DiscardHandler))
+	missing, err := store.New(config.Vault{Addresses: []endpoint.Address{a}, TLS: endpoint.TLS{CACertFile: "/nowhere/ca.pem"}}, patience, &meter{}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

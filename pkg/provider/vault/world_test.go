@@ -145,9 +145,21 @@ func (w *world) kv2(t testing.TB, path string, data map[string]any) {
 }
 
 // clock is a clock that tests move.
-type clock struct{ offset atomic.Int64 }
+type clock struct {
+	offset atomic.Int64
+	// stopped is when the clock stands still but for advance; zero for one that goes
+	// on with the time.
+	stopped time.Time
+}
 
-func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
+func (c *clock) now() time.Time {
+	now := c.stopped
+	if now.IsZero() {
+		now = time.Now()
+	}
+	return now.Add(time.Duration(c.offset.Load()))
+}
+
 func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 
 func newProvider(t testing.TB, adjust func(*vault.Config)) *vault.Provider {
