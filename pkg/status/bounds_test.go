@@ -243,6 +243,32 @@ func TestEventsOfANamespaceAreBounded(t *testing.T) {
 	})
 }
 
+// TestEventsOfAGoneNamespaceEnd: the API server refuses the first, and is asked for no other one of
+// the volume until a namespace of that name may have come again.
+func TestEventsOfAGoneNamespaceEnd(t *testing.T) {
+	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
+		fail := func(reason fault.Reason) {
+			r.Observe(outcome(volume.Refreshed, "web-0", "db", fault.New(reason, "no")))
+			waitIdle()
+		}
+		a.missing = "shop"
+		for _, reason := range []fault.Reason{fault.Denied, fault.Timeout, fault.NotFound, fault.Denied} {
+			fail(reason)
+		}
+		time.Sleep(5 * time.Minute)
+		fail(fault.Unavailable)
+		if a.tries != 1 || a.countEvents() != 0 {
+			t.Errorf("%d tries to write into a namespace that is gone, want 1; %d Events", a.tries, a.countEvents())
+		}
+		a.missing = ""
+		time.Sleep(6 * time.Minute)
+		fail(fault.Unavailable)
+		if n := a.countEventsOf("shop"); n != 1 {
+			t.Errorf("%d Events in the namespace that came again, want 1", n)
+		}
+	})
+}
+
 func TestTooManyObjectsBecomeADigest(t *testing.T) {
 	many := func(version string, reversed bool) []provider.Version {
 		var out []provider.Version

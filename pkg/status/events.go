@@ -41,6 +41,9 @@ const (
 	longQuiet  = time.Hour
 	// forgetAfter is how long after its last failure a message is dropped.
 	forgetAfter = 2 * time.Hour
+	// goneFor is how long nothing is written for a volume or a class whose namespace
+	// was gone. Its pod goes too; another namespace of the name may come.
+	goneFor = 10 * time.Minute
 	// maxMessage is the API server's limit for an Event's message.
 	maxMessage = 1024
 )
@@ -67,6 +70,8 @@ type message struct {
 	allowed int32
 	// waiting says that repetitions will be written after the pause.
 	waiting bool
+	// goneUntil is how long the namespace counts as gone; zero for one that is there.
+	goneUntil time.Time
 }
 
 // events writes the Events.
@@ -207,6 +212,9 @@ func (e *events) tell(n Note, once bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.forgetOld(now)
+	if e.isGone(n.Volume, now) {
+		return
+	}
 	m, cause := e.messages[key], causeOf(n.Text)
 	if m == nil {
 		m = &message{volume: n.Volume, event: e.newEvent(n, now), quiet: firstQuiet / 2}
@@ -229,6 +237,17 @@ func (e *events) tell(n Note, once bool) {
 	}
 	m.startPause(now)
 	e.queue.Add(t)
+}
+
+// isGone tells whether the namespace of a volume was found gone a short time ago. The caller
+// holds the mutex.
+func (e *events) isGone(volume string, now time.Time) bool {
+	for _, m := range e.messages {
+		if m.volume == volume && now.Before(m.goneUntil) {
+			return true
+		}
+	}
+	return false
 }
 
 // changing matches what may differ between two failures of one cause: ports, times, and the ids of
@@ -260,7 +279,7 @@ func (e *events) forgetVolume(o volume.Outcome) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for key, m := range e.messages {
-		if m.volume == o.ID && m.sent != nil {
+		if m.volume == o.ID && (m.sent != nil || !m.goneUntil.IsZero()) {
 			delete(e.messages, key)
 		}
 	}
@@ -319,14 +338,16 @@ func (e *events) send(ctx context.Context, t task) error {
 		event.ResourceVersion = ""
 		got, err = e.API.CreateEvent(ctx, event)
 	}
-	if namespaceGone(err) {
-		return nil // the pod is gone too
-	}
-	if err != nil {
+	gone := namespaceGone(err)
+	if err != nil && !gone {
 		return err
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if gone { // the pod is gone too
+		m.goneUntil, m.waiting = time.Now().Add(goneFor), false
+		return nil
+	}
 	m.sent = got
 	return nil
 }
@@ -338,10 +359,10 @@ func (e *events) next(t task) (m *message, event, sent *corev1.Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	m = e.messages[t.key]
-	if m == nil {
+	now := time.Now()
+	if m == nil || e.isGone(m.volume, now) {
 		return nil, nil, nil
 	}
-	now := time.Now()
 	if m.waiting && !now.Before(m.quietUntil) {
 		m.startPause(now)
 	}

@@ -36,6 +36,9 @@ type apiServer struct {
 	lists    int
 	version  int
 	down     bool
+	// missing is a namespace that is gone; tries are those to write an Event into it.
+	missing string
+	tries   int
 }
 
 func newServer() *apiServer {
@@ -85,6 +88,10 @@ func (a *apiServer) CreateEvent(_ context.Context, e *corev1.Event) (*corev1.Eve
 		return nil, err
 	}
 	defer end()
+	if a.missing != "" && e.Namespace == a.missing {
+		a.tries++
+		return nil, apierrors.NewNotFound(schema.GroupResource{Resource: "namespaces"}, e.Namespace)
+	}
 	a.writes++
 	out := e.DeepCopy()
 	out.ResourceVersion = fmt.Sprint(a.version)

@@ -65,6 +65,9 @@ func (w *world) checkLogs(t *testing.T) {
 		}
 		lines += audittest.Check(t, data)
 	}
+	if found := leaked([]byte(w.collector.Text())); found != "" {
+		t.Errorf("the traces hold a secret: %s", found)
+	}
 	if lines == 0 {
 		t.Error("there is no audit trail in the driver's logs")
 	}

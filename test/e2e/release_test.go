@@ -96,6 +96,7 @@ func (r *release) defaults() map[string]any {
 		"vault":         map[string]any{"address": r.vault.Address, "allowedAddresses": r.strangers.addresses()},
 		"akeyless":      map[string]any{"allowedAddresses": []any{r.gateway.URL()}},
 		"log":           map[string]any{"level": "debug"},
+		"tracing":       map[string]any{"enabled": true, "endpoint": r.collector.Endpoint},
 		"linux": map[string]any{
 			"kubeletRootDir": r.node.KubeletRoot(),
 			"hostNetwork":    true,

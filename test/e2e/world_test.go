@@ -20,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/mayfly-csi/mayfly/test/collector"
 	"github.com/mayfly-csi/mayfly/test/node"
 )
 
@@ -42,6 +43,8 @@ type world struct {
 	api     kubernetes.Interface
 	vault   *store
 	gateway *gateway
+	// collector gets the driver's traces.
+	collector *collector.Collector
 	// strangers are not Vault, though classes may say so.
 	strangers *strangers
 	// plugin is the program kubectl-mayfly.
@@ -85,10 +88,11 @@ func (w *world) setUp(ctx context.Context) error {
 		return err
 	})
 	w.strangers = startStrangers()
-	if err := both.Wait(); err != nil {
+	var err error
+	w.collector, err = collector.Start("")
+	if err := errors.Join(err, both.Wait()); err != nil {
 		return err
 	}
-	var err error
 	if w.gateway, err = startGateway(ctx); err != nil {
 		return err
 	}
@@ -189,6 +193,9 @@ func (w *world) stopStores() error {
 	}
 	if w.gateway != nil {
 		failed = append(failed, w.gateway.Close())
+	}
+	if w.collector != nil {
+		w.collector.Close()
 	}
 	if w.strangers != nil {
 		w.strangers.stop()

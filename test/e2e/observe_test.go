@@ -1,0 +1,222 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/trace"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/audittest"
+	"github.com/mayfly-csi/mayfly/test/collector"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+)
+
+// trailAnswers asks docs/audit.md's questions of the driver's log, and joins it with the audit logs
+// of Vault and of the API server.
+func trailAnswers(c *tenant) {
+	c.account("intruder")
+	c.put("db", "one")
+	c.class("web-secrets", nil, c.object("db-password", "db"))
+	c.run(newPod("web-0", "exec sleep 100000", mounts("web-secrets")))
+	c.start(newPod("intruder", printOnce, as("intruder"), mounts("web-secrets")))
+	c.awaitEvent("intruder", mountFailed)
+	pod := c.ns + "/web-0"
+	// What the answer to each question has, in the page's order.
+	want := [][]string{
+		{pod + "\t1"},
+		{"publish\tweb-secrets\tdb-password\t1"},
+		{"web-0\tweb-secrets\tvault\tdb-password"},
+		{"Denied\t", "intruder"},
+		{"update\t" + loginPath + "\t", "read\t" + kvMount + "/data/" + c.ns + "/db\t"},
+		{"system:node:" + c.node.Name() + "\t" + c.ns + "/" + account + "\t"},
+	}
+	recipes := audittest.Recipes(c.t, "audit.md", "recipes")
+	if len(recipes) != len(want) {
+		c.t.Fatalf("the page has %d questions, this test %d", len(recipes), len(want))
+	}
+	trail := filepath.Join(c.t.TempDir(), "mayfly.log")
+	files := map[string]string{"mayfly.log": trail, "vault-audit.log": c.vault.AuditFile, "audit.log": c.node.AuditLog()}
+	for i, words := range want {
+		recipe := strings.ReplaceAll(recipes[i], `"shop"`, `"`+c.ns+`"`)
+		c.until("an answer to "+recipe, func(ctx context.Context) error {
+			if err := c.driver.writeTrail(ctx, trail); err != nil {
+				return err
+			}
+			if answer := strings.Join(audittest.RunRecipe(c.t, recipe, files), "\n"); !containsAll(answer, words) {
+				return fmt.Errorf("it is %q, want %q in it", answer, words)
+			}
+			return nil
+		})
+	}
+}
+
+// writeTrail takes the audit trail out of the log of the driver's pods, as docs/audit.md does.
+func (r *release) writeTrail(ctx context.Context, file string) error {
+	pods, err := r.pods(ctx)
+	if err != nil {
+		return err
+	}
+	var lines bytes.Buffer
+	for _, pod := range pods {
+		log, err := r.api.CoreV1().Pods(releaseNamespace).GetLogs(pod.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+		if err != nil {
+			return fmt.Errorf("reading the log of pod %s: %w", pod.Name, err)
+		}
+		for line := range bytes.Lines(log) {
+			if bytes.HasPrefix(line, []byte(`{"apiVersion":"`+chain.Version)) && bytes.HasSuffix(line, []byte("\n")) {
+				lines.Write(line)
+			}
+		}
+	}
+	return os.WriteFile(file, lines.Bytes(), 0o600)
+}
+
+// traced follows a pod's volume in the spans that the collector gets.
+func traced(c *tenant) {
+	c.put("db", "one")
+	c.class("db", nil, c.object("password", "db"))
+	pod := c.run(newPod("reader", printOnce, mounts("db")))
+	published := c.awaitWork(pod, volume.Published)
+	steps := published[string(volume.StepStore)]
+	for _, name := range []string{string(volume.StepClass), string(volume.StepMount), string(volume.StepWrite), string(volume.StepRecord)} {
+		if len(published[name]) != 1 {
+			c.t.Errorf("the publish has %d spans %s, want 1", len(published[name]), name)
+		}
+	}
+	if len(steps) != 1 {
+		c.t.Fatalf("the publish has %d spans %s, want 1", len(steps), volume.StepStore)
+	}
+	login, read := published[string(endpoint.OpLogin)], published[string(endpoint.OpRead)]
+	if len(login) != 1 || len(read) != 1 || login[0].Parent != steps[0].ID || read[0].Parent != steps[0].ID {
+		c.t.Fatalf("the requests to Vault are %+v and %+v", login, read)
+	}
+	if about := read[0].About; about["k8s.node.name"] != c.node.Name() || about["service.version"] != versions[0] {
+		c.t.Errorf("the spans are of %v", about)
+	}
+	entries, err := c.vault.AuditEntries(c.t.Context())
+	testkit.Must(c.t, err)
+	id, path := read[0].Attributes[trace.KeyCorrelation], kvMount+"/data/"+c.ns+"/db"
+	found := false
+	for _, e := range entries {
+		found = found || e.Path == path && slices.Contains(e.Headers["x-correlation-id"], id)
+	}
+	if id == "" || !found {
+		c.t.Errorf("Vault's audit log has no read %q of %s", id, path)
+	}
+	c.delete("reader")
+	if released := c.awaitWork(pod, volume.Released); len(released[string(endpoint.OpRevoke)]) != 1 {
+		c.t.Errorf("the release has the spans %v", released)
+	}
+}
+
+// awaitWork waits for the spans of a pod's work, and gives those of its trace by name.
+func (c *tenant) awaitWork(pod *corev1.Pod, kind volume.Kind) (spans map[string][]collector.Span) {
+	c.t.Helper()
+	c.until(fmt.Sprintf("the spans of the %s of pod %s", kind, pod.Name), func(context.Context) error {
+		all := c.collector.Spans()
+		root := slices.IndexFunc(all, func(s collector.Span) bool {
+			return s.Name == string(kind) && s.Attributes[trace.KeyPodUID] == string(pod.UID) && !s.Failed
+		})
+		if root < 0 {
+			return fmt.Errorf("there are %d spans of others", len(all))
+		}
+		spans = map[string][]collector.Span{}
+		for _, s := range all {
+			if s.Trace == all[root].Trace {
+				spans[s.Name] = append(spans[s.Name], s)
+			}
+		}
+		return nil
+	})
+	return spans
+}
+
+// elsewhere are the metrics of the dashboard and the alerts that neither this driver nor this
+// kubelet has.
+var elsewhere = map[string]string{
+	"up":                        "Prometheus makes it",
+	"mayfly_provider_plugin_up": "the node has no provider plugin; test/wire and pkg/telemetry have some",
+}
+
+// metricsExist compares the dashboard and the alerts with what the driver and kubelet expose.
+func metricsExist(c *tenant) {
+	mount := c.ns + "-pki"
+	testkit.Must(c.t, c.vault.EnablePKI(c.t.Context(), mount, "web"))
+	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns, fmt.Sprintf("path %q { capabilities = [\"update\"] }\n", mount+"/issue/web")))
+	objects := fmt.Sprintf("- {objectName: password, secretPath: %s/issue/web, method: POST, secretArgs: {common_name: web, ttl: 1h}, secretKey: certificate}", mount)
+	testkit.Must(c.t, c.createClass(c.t.Context(), newClass("cert", map[string]string{"roleName": c.ns, "objects": objects})))
+	c.run(newPod("reader", "exec sleep 100000", mounts("cert"))) // a credential that ends
+
+	wanted := c.chartMetrics()
+	c.until("every metric of the dashboard and the alerts", func(ctx context.Context) error {
+		exposed, err := c.driver.metrics(ctx)
+		if err != nil {
+			return err
+		}
+		kubelet, err := c.api.CoreV1().RESTClient().Get().AbsPath("/api/v1/nodes", c.node.Name(), "proxy/metrics").DoRaw(ctx)
+		if err != nil {
+			return fmt.Errorf("reading kubelet's metrics: %w", err)
+		}
+		names := map[string]bool{}
+		for _, all := range []samples{exposed, parseSamples(string(kubelet))} {
+			for series := range all {
+				name, _, _ := strings.Cut(series, "{")
+				names[name] = true
+			}
+		}
+		for _, name := range wanted {
+			if names[name] == (elsewhere[name] != "") {
+				return fmt.Errorf("metric %s: exposed %t, %q", name, names[name], elsewhere[name])
+			}
+		}
+		return nil
+	})
+}
+
+// metricName is a metric in a query of ours. hack/dashboard and test/alerts parse the queries, and
+// hold them to the driver's documented metrics.
+var metricName = regexp.MustCompile(`\b(mayfly|node|rotation|csi|process)_[a-z_]+|\bup\b`)
+
+// chartMetrics are the metrics that the dashboard and the alerts ask for.
+func (c *tenant) chartMetrics() []string {
+	c.t.Helper()
+	root, err := toolcache.ModuleRoot()
+	testkit.Must(c.t, err)
+	board, err := os.ReadFile(filepath.Join(root, "deploy", "dashboard.json"))
+	testkit.Must(c.t, err)
+	rules, err := os.ReadFile(filepath.Join(root, "deploy", "alerts.yaml"))
+	testkit.Must(c.t, err)
+	var queries []string
+	for _, m := range regexp.MustCompile(`"expr": ("(?:[^"\\]|\\.)*")`).FindAllSubmatch(board, -1) {
+		var expr string
+		testkit.Must(c.t, json.Unmarshal(m[1], &expr))
+		queries = append(queries, expr)
+	}
+	for _, m := range regexp.MustCompile(`(?m)expr: >-\n +(.*)$`).FindAllSubmatch(rules, -1) {
+		queries = append(queries, string(m[1]))
+	}
+	if len(queries) < 50 {
+		c.t.Fatalf("%d queries in the dashboard and the alerts", len(queries))
+	}
+	var names []string
+	for _, q := range queries {
+		q = regexp.MustCompile(`"[^"]*"`).ReplaceAllString(q, `""`) // the values of labels
+		names = append(names, metricName.FindAllString(q, -1)...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
