@@ -16,7 +16,7 @@ import (
 // more CPU time: each is a call to the collector.
 const (
 	defaultQueue = 1024
-	defaultBatch = 256
+	defaultBatch = 128
 )
 
 // settings are of the variables that the SDK does not read, or does not tell.
