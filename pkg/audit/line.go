@@ -37,6 +37,7 @@ type line struct {
 	Class          *classRef `json:"class,omitempty"`
 	Provider       string    `json:"provider,omitempty"`
 	Store          *store    `json:"store,omitempty"`
+	AnsweredBy     string    `json:"answeredBy,omitempty"`
 	Volume         string    `json:"volume,omitempty"`
 	Objects        []object  `json:"objects,omitempty"`
 	ObjectsOmitted int       `json:"objectsOmitted,omitempty"`
@@ -159,7 +160,7 @@ func (l *line) fill(o volume.Outcome) {
 		l.identify(o)
 	}
 	l.Provider, l.Volume, l.Changed, l.Emptied = o.Provider, o.ID, o.Changed, o.Emptied
-	l.Failures, l.RecordSetAside = o.Failures, o.SetAside
+	l.Failures, l.RecordSetAside, l.AnsweredBy = o.Failures, o.SetAside, o.AnsweredBy
 	l.addIDs(o.Asked)
 	l.list(o.Versions)
 	if !o.AsOf.IsZero() {

@@ -241,6 +241,11 @@ func TestEveryKind(t *testing.T) {
 			o.AsOf = now.Add(-90 * time.Second)
 			return o
 		}(), func(l line) bool { return l.LastGood.AgeSeconds == 90 && l.Outcome == "success" }},
+		{"the second address", func() volume.Outcome {
+			o := web(volume.Refreshed, nil)
+			o.AnsweredBy = "https://second:8200"
+			return o
+		}(), func(l line) bool { return l.AnsweredBy == "https://second:8200" }},
 		{"the end of an episode", func() volume.Outcome {
 			o := web(volume.Refreshed, nil)
 			o.Failures = 7

@@ -8,6 +8,7 @@ const (
 	AccessType              = "accessType"
 	Address                 = "address"
 	Addresses               = "addresses"
+	AnsweredBy              = "answeredBy"
 	Aside                   = "aside"
 	AtMost                  = "atMost"
 	Changed                 = "changed"

@@ -68,6 +68,13 @@ type Router interface {
 	Destination(volume string) string
 }
 
+// Fallback is a Provider whose stores may have a second address.
+type Fallback interface {
+	// AnsweredBy is the second address if that answered last for a volume, since
+	// the first was away; else empty. It asks nobody.
+	AnsweredBy(volume string) string
+}
+
 // Validator is a Provider that can check a class without the store.
 type Validator interface {
 	// Validate returns warnings, and an error that names every wrong field.

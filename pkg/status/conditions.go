@@ -24,6 +24,7 @@ const (
 const (
 	reasonMounted   = "Mounted"
 	reasonRefreshed = "Refreshed"
+	reasonSecond    = "SecondAddress"
 	reasonNone      = "NoWarnings"
 )
 
@@ -69,6 +70,9 @@ func freshOf(o volume.Outcome) metav1.Condition {
 		return isFalse(Fresh, string(o.Reason()), o.Err.Error())
 	case !o.AsOf.IsZero():
 		return isFalse(Fresh, LastGoodUsed, "the store is unavailable, and the volume has what this node read at "+o.AsOf.UTC().Format(time.RFC3339))
+	}
+	if o.AnsweredBy != "" {
+		return isTrue(Fresh, reasonSecond, "the last look at the store succeeded, at its second address "+o.AnsweredBy+": the first is away")
 	}
 	return isTrue(Fresh, reasonRefreshed, "the last look at the store succeeded")
 }

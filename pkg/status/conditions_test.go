@@ -54,6 +54,14 @@ func TestConditionsThroughALife(t *testing.T) {
 		if a.writes != 3 || time.Since(since.Time) < 2*time.Minute {
 			t.Errorf("%d writes, failing since %s; want the status once, and the Event twice", a.writes, since)
 		}
+		second := outcome(volume.Published, "web-0", "db", nil, "1")
+		second.AnsweredBy = "https://second:8200"
+		r.Observe(second)
+		s = now()
+		wantConditions(t, s, "True Mounted", "True SecondAddress", true, false)
+		if text := s.Status.Conditions[1].Message; !strings.Contains(text, "https://second:8200") {
+			t.Errorf("Fresh says %q", text)
+		}
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "1"))
 		s = now()
 		wantConditions(t, s, "True Mounted", "True Refreshed", true, false)

@@ -94,6 +94,9 @@ type Volume struct {
 	Provider     string `json:"provider,omitempty"`
 	// Store is the provider and the server that the next refresh reads from.
 	Store string `json:"store,omitempty"`
+	// AnsweredBy is the second address of the store if that answered last, because the first was
+	// away.
+	AnsweredBy string `json:"answeredBy,omitempty"`
 	// Objects are the objects of the payload, and MoreObjects how many the list leaves out.
 	Objects     []Object `json:"objects,omitempty"`
 	MoreObjects int      `json:"moreObjects,omitempty"`

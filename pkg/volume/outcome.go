@@ -49,6 +49,9 @@ type Outcome struct {
 	// Asked are the ids of the requests in the store's own audit log, if the provider
 	// knows them.
 	Asked []string
+	// AnsweredBy is the second address of the store if that answered last, because
+	// the first was away; else empty.
+	AnsweredBy string
 	// Accesses are the logins and renewals among the requests.
 	Accesses []provider.Access
 	// Changed says that the files were written.
@@ -157,6 +160,7 @@ func (r *run) outcome(k Kind, began time.Time, err error) Outcome {
 	o := outcomeOf(k, r.rec, began, err)
 	o.Steps, o.Warnings, o.WarnPod = r.steps, r.warnings, r.warnPod
 	o.Changed, o.Emptied, o.Asked, o.Accesses = r.changed, r.emptied, r.asked, r.accesses
+	o.AnsweredBy = r.m.answeredBy(r.rec.ID, r.rec.Provider)
 	if r.class != nil {
 		o.ClassVersion = r.class.ResourceVersion
 	}

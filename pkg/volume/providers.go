@@ -42,6 +42,18 @@ func (c *Config) whereOf(rec *Record) schedule.Where {
 	return w
 }
 
+// answeredBy returns the second address of a volume's store if that answered last, else "".
+func (c *Config) answeredBy(id, name string) string {
+	source, err := c.Providers.Get(name)
+	if err != nil {
+		return ""
+	}
+	if f, ok := source.(provider.Fallback); ok {
+		return f.AnsweredBy(id)
+	}
+	return ""
+}
+
 // exportState puts the provider's state into the record. A failed run may have changed
 // it too. The record keeps the state that it has if the provider has none, or panics.
 func (c *Config) exportState(rec *Record) {

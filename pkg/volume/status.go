@@ -35,6 +35,8 @@ type Status struct {
 	ClassVersion string
 	// Store is the store of the next refresh.
 	Store string
+	// AnsweredBy is the second address of the store if that answered last, else empty.
+	AnsweredBy string
 	// Since is the start of the publish, in the state Publishing.
 	Since time.Time
 	// NextAt is the time of the next refresh; zero for none. Running says that work on
@@ -53,6 +55,7 @@ func (m *Manager) Statuses() []Status {
 		if !ok {
 			continue
 		}
+		s.AnsweredBy = m.answeredBy(s.ID, s.Provider)
 		if at, ok := due[v.id]; ok {
 			s.NextAt, s.Running = at.Next, at.Running
 		}

@@ -48,11 +48,19 @@ func (c *command) columns() []column {
 		list[at].cell = func(v *volumes.Volume, _ time.Time) string { return objects(v.Objects, len(v.Objects)) }
 		list = append(list,
 			column{"FAILING", func(v *volumes.Volume, now time.Time) string { return ago(v.FailingSince, now, none) }},
-			column{"STORE", func(v *volumes.Volume, _ time.Time) string { return live(v, v.Store) }},
+			column{"STORE", func(v *volumes.Volume, _ time.Time) string { return live(v, storeOf(v)) }},
 			column{"CLASSVERSION", func(v *volumes.Volume, _ time.Time) string { return live(v, v.ClassVersion) }},
 			column{"MESSAGE", message})
 	}
 	return list
+}
+
+// storeOf is the store, and the address that answered in place of its first.
+func storeOf(v *volumes.Volume) string {
+	if v.AnsweredBy == "" {
+		return v.Store
+	}
+	return v.Store + ", answered by " + v.AnsweredBy
 }
 
 // maxObjects is how many the table shows; wide shows all.

@@ -33,6 +33,7 @@ type Volume struct {
 	ClassVersion string           `json:"classVersion,omitempty"`
 	Provider     string           `json:"provider,omitempty"`
 	Store        string           `json:"store,omitempty"`
+	AnsweredBy   string           `json:"answeredBy,omitempty"`
 	Objects      []statusz.Object `json:"objects,omitempty"`
 	// PublishedAt is the time of the first payload, RefreshedAt of the last successful refresh,
 	// NextAt of the next one.
@@ -118,7 +119,7 @@ func (v *Volume) takeLive(node string, l *statusz.Volume) {
 	p := finding.Printable
 	v.Live, v.Node, v.State, v.target = true, node, p(l.State), l.Target
 	v.Namespace, v.Pod, v.Class, v.ClassVersion = p(l.Namespace), p(l.Pod), p(l.Class), p(l.ClassVersion)
-	v.Provider, v.Store = p(l.Provider), p(l.Store)
+	v.Provider, v.Store, v.AnsweredBy = p(l.Provider), p(l.Store), p(l.AnsweredBy)
 	v.PublishedAt, v.RefreshedAt, v.NextAt, v.Refreshing, v.ExpiresAt, v.Failures = l.PublishedAt, l.RefreshedAt, l.NextAt, l.Refreshing, l.ExpiresAt, l.Failures
 	v.Objects = nil
 	for _, o := range l.Objects {

@@ -23,7 +23,10 @@ import (
 
 // call is one request: a POST of a JSON object, in which the credential is.
 type call struct {
+	// endpoint is where the call is made, and hasOther tells that the store has
+	// another one.
 	endpoint  *endpoint.Endpoint
+	hasOther  bool
 	operation endpoint.Operation
 	path      string
 	body      map[string]any
@@ -80,7 +83,7 @@ func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 func (c *client) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
 		Endpoint: k.endpoint, Operation: k.operation, Caller: endpoint.Caller{Tenant: k.tenant, Path: k.about},
-		Issues: k.issues, Reads: k.reads, Owner: k.owner, Patience: k.patience,
+		Issues: k.issues, Reads: k.reads, Owner: k.owner, Patience: k.patience, HasOther: k.hasOther,
 		Send:    func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k, request) },
 		Check:   func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat:  func(r *endpoint.Reply) bool { return again(k, r) },

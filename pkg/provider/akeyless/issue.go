@@ -43,7 +43,7 @@ func (s *akeylessSession) Issue(ctx context.Context, tokens session.Tokens, r *s
 	rd.Asked, rd.Read = rd.At, rd.At
 	err := ask(ctx, tokens, r, rd)
 	if err == nil && !rd.End.After(rd.At) {
-		err = fault.New(fault.BadAnswer, "the credential from %s is over already", s.conn.endpoint.Address)
+		err = fault.New(fault.BadAnswer, "the credential from %s is over already", s.conn.address())
 	}
 	if err == nil {
 		return rd, nil
@@ -90,7 +90,7 @@ func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Re
 		return c.notJSON(reply)
 	}
 	if empty(said) {
-		return fault.New(fault.BadAnswer, "the answer of %s is empty", c.endpoint.Address)
+		return fault.New(fault.BadAnswer, "the answer of %s is empty", c.address())
 	}
 	if isNotice(said) {
 		return c.foreign("holds no credential, only " + params.Keys(said))
@@ -173,7 +173,7 @@ func (c *conn) certify(ctx context.Context, tokens session.Tokens, r *session.Re
 		return err
 	}
 	if rd.End, err = notAfter(answer.Data); err != nil {
-		return fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", c.endpoint.Address, err)
+		return fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", c.address(), err)
 	}
 	out := map[string]string{"certificate_pem": answer.Data}
 	for name, value := range map[string]string{"private_key_pem": key, "parent_cert": answer.Parent, "cert_display_id": answer.ID} {

@@ -40,7 +40,7 @@ func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
 	}
 	// 2. It is sent to the gateway, whose answer must hold a token.
 	asked := c.now()
-	r, err := c.client.do(ctx, call{endpoint: c.endpoint, operation: endpoint.OpLogin, tenant: b.Pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
+	r, err := c.do(ctx, call{operation: endpoint.OpLogin, tenant: b.Pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
 	if err != nil {
 		return nil, err
 	}
@@ -48,9 +48,9 @@ func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.settings.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, c.endpoint.Address.String(), logkey.AccessType, string(l.Type),
+	c.settings.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, r.Server(c.address()).String(), logkey.AccessType, string(l.Type),
 		logkey.AccessID, l.AccessID, logkey.JTI, b.Tokens[l.Audience].Claims.ID)
-	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked)}, asked, c.settings.Jitter()), nil
+	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked), At: r.From}, asked, c.settings.Jitter()), nil
 }
 
 func (c *conn) readAuth(r *endpoint.Reply) (authAnswer, error) {
@@ -64,7 +64,7 @@ func (c *conn) readAuth(r *endpoint.Reply) (authAnswer, error) {
 	case a.Token == "" && a.Link != "":
 		return a, fault.New(fault.Denied, "the auth method wants a person with a browser")
 	case a.Token == "", endpoint.HasControl(a.Token):
-		return a, fault.New(fault.BadAnswer, "the answer of %s holds no usable Akeyless token", c.endpoint.Address)
+		return a, fault.New(fault.BadAnswer, "the answer of %s holds no usable Akeyless token", r.Server(c.address()))
 	}
 	return a, nil
 }

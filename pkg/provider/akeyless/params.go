@@ -24,6 +24,7 @@ const (
 	keyK8sConfig     = "akeylessK8sAuthConfigName"
 	keyObjects       = "objects"
 
+	keyFallback    = "akeylessFallbackGatewayURL"
 	keyK8sGateway  = "akeylessK8sGatewayURL"
 	keyAudience    = "audience"
 	keySharing     = "sessionSharing"
@@ -44,7 +45,7 @@ const (
 func parameterKeys() []string {
 	return []string{
 		keyGateway, keyAccessType, keyAccessID, keyAccessKey, keyAzureObjectID, keyGCPAudience, keyUIDToken,
-		keyK8sConfig, keyObjects, keyK8sGateway, keyAudience, keySharing, keyCAFile, keyCADir, keyCA,
+		keyK8sConfig, keyObjects, keyFallback, keyK8sGateway, keyAudience, keySharing, keyCAFile, keyCADir, keyCA,
 		keyServerName, keySkipVerify, keyClientCert, keyClientKey, keyAWSRole, keyAzureTenant, keyAzureClient,
 		keyGCPProvider, keyGCPAccount,
 	}
@@ -52,7 +53,7 @@ func parameterKeys() []string {
 
 func targetKeys() params.TargetKeys {
 	return params.TargetKeys{
-		Address: keyGateway, CACertFile: keyCAFile, CACertDir: keyCADir, CACert: keyCA, ServerName: keyServerName,
+		Address: keyGateway, Fallback: keyFallback, CACertFile: keyCAFile, CACertDir: keyCADir, CACert: keyCA, ServerName: keyServerName,
 		ClientCertFile: keyClientCert, ClientKeyFile: keyClientKey, SkipVerify: keySkipVerify,
 	}
 }
@@ -115,6 +116,7 @@ const (
 // comparable, and its JSON is part of the state that is kept.
 type login struct {
 	Target   endpoint.Target
+	Fallback endpoint.Target `json:",omitzero"` // zero for none
 	Type     accessType
 	AccessID string
 	Audience string
@@ -133,8 +135,10 @@ type login struct {
 
 // newLogin reads everything but the objects.
 func newLogin(p *params.Set, c *Config, operator endpoint.Target) login {
+	target := p.Target(targetKeys(), operator)
 	l := login{
-		Target:   p.Target(targetKeys(), operator),
+		Target:   target,
+		Fallback: p.Fallback(targetKeys(), operator, target),
 		AccessID: p.Get(keyAccessID, c.DefaultAccessID),
 		Sharing:  p.Word(keySharing, "", sharePod, shareServiceAccount),
 	}

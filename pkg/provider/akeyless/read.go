@@ -178,9 +178,9 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 		case !ok && s.conn.caller.Optional(r) && len(values) > 0:
 			out[r] = session.Read{Reading: session.Absent(asked, nil)}
 		case !ok:
-			out[r] = session.Read{Err: fault.New(fault.NotFound, "the answer of %s does not hold it", s.conn.endpoint.Address)}
+			out[r] = session.Read{Err: fault.New(fault.NotFound, "the answer of %s does not hold it", s.conn.address())}
 		case string(raw) == "null":
-			out[r] = session.Read{Err: fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.endpoint.Address)}
+			out[r] = session.Read{Err: fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.address())}
 		default:
 			rd, err := s.reading(r, static, raw, asked, reply)
 			if err != nil {
@@ -250,7 +250,7 @@ func (s *akeylessSession) readSingle(ctx context.Context, tokens session.Tokens,
 	}
 	raw := params.Member(reply.Body, "value")
 	if len(raw) == 0 || string(raw) == "null" {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.endpoint.Address)
+		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.address())
 	}
 	return s.reading(r, rotated, raw, asked, reply)
 }
@@ -264,7 +264,7 @@ func (s *akeylessSession) certificateReading(r *session.Request, reply *endpoint
 		end, err = notAfter(stored.PEM)
 	}
 	if err != nil {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.conn.endpoint.Address, err)
+		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.conn.address(), err)
 	}
 	rd, err := s.reading(r, certificate, reply.Body, asked, reply)
 	if err == nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -32,11 +33,11 @@ var (
 // Open implements session.Store.
 func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session, error) {
 	l := loginOf(c.Login)
-	e, err := p.endpoints.Get(ctx, l.Target, p.config.Now())
+	pair, err := p.endpoints.GetPair(ctx, l.Target, l.Fallback, p.config.Now())
 	if err != nil {
 		return nil, err
 	}
-	to := &conn{settings: p.client.requests.Settings, client: p.client, endpoint: e, login: l, caller: c}
+	to := &conn{settings: p.client.requests.Settings, client: p.client, pair: pair, login: l, caller: c}
 	return &akeylessSession{conn: to, items: &descriptions{conn: to, kinds: &p.kinds, described: &p.described, noted: map[*item]description{}}}, nil
 }
 
@@ -48,21 +49,40 @@ const longest = 10 * 365 * 24 * time.Hour
 type conn struct {
 	settings *endpoint.Settings
 	client   *client
-	endpoint *endpoint.Endpoint
+	pair     endpoint.Pair
 	login    login
 	caller   *session.Caller
 }
 
 func (c *conn) now() time.Time { return c.settings.Now() }
 
+// address is the first one, for errors.
+func (c *conn) address() endpoint.Address { return c.pair.First.Address }
+
+// do makes a call at the first gateway, or at the second while that is away.
+func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
+	return c.caller.Ask(c.pair, func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error) {
+		k.endpoint, k.hasOther = e, hasOther
+		if k.body["gateway-url"] == c.address().String() { // it is to review the pod's token itself
+			k.body = maps.Clone(k.body)
+			k.body["gateway-url"] = e.Address.String()
+		}
+		return c.client.do(ctx, k)
+	})
+}
+
 // ask makes a call with a token. One with status 401 may be the token's: then one
 // new login is tried.
 func (c *conn) ask(ctx context.Context, tokens session.Tokens, k call) (*endpoint.Reply, error) {
-	k.owner, k.endpoint, k.tenant = c.caller.Owner(), c.endpoint, c.caller.Pod.Namespace
+	k.owner, k.tenant = c.caller.Owner(), c.caller.Pod.Namespace
 	k.about = strings.Join([]string{k.path, k.about}, " ")
 	ask := func(t *session.Token) (*endpoint.Reply, error) {
 		k.body["token"], k.secrets = t.Value.Reveal(), c.caller.Secrets(t)
-		return c.client.do(ctx, k)
+		reply, err := c.do(ctx, k)
+		if reply != nil && errors.Is(err, errUnauthorized) {
+			t.RefusedBy(reply.From)
+		}
+		return reply, err
 	}
 	return session.AskTwice(c.now, tokens, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
 }
@@ -106,13 +126,13 @@ func (c *conn) checkObject(r *endpoint.Reply) error {
 }
 
 func (c *conn) notJSON(r *endpoint.Reply) error {
-	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", c.endpoint.Address, contentType(r), len(r.Body)).
+	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", r.Server(c.address()), contentType(r), len(r.Body)).
 		WithHint("is this the address of an Akeyless gateway?")
 }
 
 // foreign is the error for an answer that is JSON, but not Akeyless'.
 func (c *conn) foreign(what string) error {
-	return fault.New(fault.BadAnswer, "the answer of %s %s", c.endpoint.Address, what).WithHint(hintForeign)
+	return fault.New(fault.BadAnswer, "the answer of %s %s", c.address(), what).WithHint(hintForeign)
 }
 
 // explain adds what was attempted, and what a person can do about it. A login
@@ -169,8 +189,8 @@ func (c *conn) revoke(ctx context.Context, r session.Revocation, login func(cont
 		return err
 	}
 	const path = "/dynamic-secret-tmp-creds-delete"
-	_, err = c.client.do(ctx, call{
-		endpoint: c.endpoint, operation: endpoint.OpRevoke, tenant: c.caller.Pod.Namespace, path: path,
+	_, err = c.do(ctx, call{
+		operation: endpoint.OpRevoke, tenant: c.caller.Pod.Namespace, path: path,
 		body:  map[string]any{"name": r.Name, "tmp-creds-id": r.LeaseID, "token": t.Value.Reveal()},
 		about: path + " " + r.Name, secrets: c.caller.Secrets(t),
 	})

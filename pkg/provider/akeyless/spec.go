@@ -47,6 +47,9 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 		return s, err
 	}
 	s.named, s.login.Target = s.login.Target, p.config.Instead.Over(s.login.Target)
+	if s.login.Target.Address != s.named.Address {
+		s.login.Fallback = endpoint.Target{} // what is asked instead has no other
+	}
 	s.Login, s.AsPod, s.Audience = s.login, s.login.Type.asPod(), s.login.Audience
 	return s, nil
 }
@@ -56,7 +59,7 @@ func (p *Provider) check(s *spec, set *params.Set) error {
 		AllowedFlag: "--akeyless-allowed-addresses",
 		Allowed:     p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
 	}
-	if err := set.Check(policy, targetKeys(), s.login.Target); err != nil || s.login.K8sGateway == "" {
+	if err := set.Check(policy, targetKeys(), s.login.Target, s.login.Fallback); err != nil || s.login.K8sGateway == "" {
 		return err
 	}
 	a, err := endpoint.ParseAddress(s.login.K8sGateway)

@@ -51,6 +51,9 @@ type Call struct {
 	Owner budget.Owner
 	// Patience is how long the answer may take; 0 means Settings.RequestTimeout.
 	Patience time.Duration
+	// HasOther says that the store has another endpoint, so Do does not repeat the call at one that
+	// is away; see Pair.
+	HasOther bool
 
 	// Send makes one exchange. It follows redirects itself or not at all.
 	Send func(context.Context) (*http.Response, error)
@@ -68,6 +71,8 @@ type Call struct {
 
 // Reply is an answer, good or bad.
 type Reply struct {
+	// From is the address that answered, if the store has two; see Pair.
+	From        Address
 	Status      int
 	ContentType string
 	Location    string
@@ -75,6 +80,14 @@ type Reply struct {
 	Body        []byte
 	// Charge is for the body. The caller calls Release when it no longer needs the body.
 	Charge *budget.Charge
+}
+
+// Server is From, or the only address of the store.
+func (r *Reply) Server(only Address) Address {
+	if r.From.IsZero() {
+		return only
+	}
+	return r.From
 }
 
 // Release ends the charge for the body. It is safe on nil.
@@ -100,13 +113,19 @@ func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
 			return nil, fmt.Errorf("%s: %w", k.Endpoint.Address, err)
 		}
 		r, err, failure := c.traced(ctx, k, n)
-		breaker.Record(s.Now(), said(ctx, k, r, err, failure), k.Caller, r.retryAfter(), failure)
+		outcome := said(ctx, k, r, err, failure)
+		noted := noteAway(outcome, r, failure)
+		breaker.Record(s.Now(), outcome, k.Caller, r.retryAfter(), noted)
 		if failure == nil {
 			return r, nil
 		}
 		r.Release()
+		moved := k.HasOther && isAway(noted) && (outcome == Outage || k.again(r, err) || !k.Issues || k.Operation == OpLogin)
+		if moved {
+			failure = noted
+		}
 		wait := max(backoff.Delay(s.RetryBase, longestPause, n, s.Jitter()), r.retryAfter())
-		if n >= s.MaxRetries || !k.again(r, err) || !backoff.WorthWaiting(ctx, wait) || backoff.Sleep(ctx, wait) != nil {
+		if moved || n >= s.MaxRetries || !k.again(r, err) || !backoff.WorthWaiting(ctx, wait) || backoff.Sleep(ctx, wait) != nil {
 			breaker.Advise(failure, s.Now(), s.Jitter(), k.Caller)
 			return r, failure
 		}

@@ -12,6 +12,7 @@ import (
 // exist for the provider.
 type TargetKeys struct {
 	Address                       string
+	Fallback                      string // the second address of the same store
 	CACertFile, CACertDir, CACert string
 	ServerName                    string
 	ClientCertFile, ClientKeyFile string
@@ -51,6 +52,27 @@ func (s *Set) Target(k TargetKeys, def endpoint.Target) endpoint.Target {
 		s.Warn(s.Field(k.Address), "is a plain http address, so the class's TLS parameters have no effect")
 	}
 	return t
+}
+
+// Fallback reads the second address of the store at first. The class's settings for the
+// verification hold for both; only the operator's own server gets the operator's client certificate.
+// It is zero if the class names none.
+func (s *Set) Fallback(k TargetKeys, def, first endpoint.Target) endpoint.Target {
+	if !s.Has(k.Fallback) {
+		return endpoint.Target{}
+	}
+	a := s.Address(k.Fallback, k.Socket)
+	switch {
+	case a.IsZero():
+	case a.SameServer(first.Address):
+		s.Invalid(k.Fallback, "is the server of "+s.Field(k.Address).String()+" too: name the other address of the store, or leave it out")
+	case a.Plain() && !first.Address.Plain():
+		s.Invalid(k.Fallback, "must be https as the first address is")
+	}
+	if !a.SameServer(def.Address) {
+		def.TLS = def.TLS.WithoutClient()
+	}
+	return endpoint.Target{Address: a, TLS: s.tls(k, def.TLS)}
 }
 
 // Address reads an address.
@@ -102,14 +124,19 @@ type Policy struct {
 	Operator endpoint.TLS
 }
 
-// Check returns all mistakes of the parameters or, if there are none, what the operator's rules
+// Check checks the store's first address and, unless it is zero, the second. It returns all mistakes of the parameters or, if there are none, what the operator's rules
 // refuse.
-func (s *Set) Check(p Policy, k TargetKeys, t endpoint.Target) error {
+func (s *Set) Check(p Policy, k TargetKeys, t, fallback endpoint.Target) error {
 	if len(s.Errs) > 0 {
 		return s.refusal()
 	}
 	if err := s.CheckAddress(p, k.Address, t.Address); err != nil {
 		return err
+	}
+	if !fallback.Address.IsZero() {
+		if err := s.CheckAddress(p, k.Fallback, fallback.Address); err != nil {
+			return err
+		}
 	}
 	if t.TLS.SkipVerify && p.ForbidSkipVerify {
 		return fault.New(fault.NotAllowed, "%s: this node's operator does not allow skipping the verification of certificates", s.Field(k.SkipVerify)).

@@ -2,6 +2,7 @@ package params_test
 
 import (
 	"errors"
+	"maps"
 	"strings"
 	"testing"
 
@@ -10,16 +11,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var targetKeys = params.TargetKeys{
-	Address: "url", CACertFile: "caFile", CACertDir: "caDir", CACert: "ca", ServerName: "name",
+	Address: "url", Fallback: "second", CACertFile: "caFile", CACertDir: "caDir", CACert: "ca", ServerName: "name",
 	ClientCertFile: "cert", ClientKeyFile: "key", SkipVerify: "skip",
 }
 
 func targetSet(raw map[string]string) *params.Set {
 	return params.New(raw, params.Known{
-		Keys: []string{"url", "caFile", "caDir", "ca", "name", "cert", "key", "skip"}, Long: []string{"ca"},
+		Keys: []string{"url", "caFile", "caDir", "ca", "name", "cert", "key", "skip", "second"}, Long: []string{"ca"},
 		Names: map[string][]string{"caFile": {"storeCAFile"}},
 	})
 }
@@ -90,7 +92,7 @@ func TestTargetRefused(t *testing.T) {
 	} {
 		s := targetSet(raw)
 		target := s.Target(targetKeys, endpoint.Target{})
-		err := s.Check(params.Policy{}, targetKeys, target)
+		err := s.Check(params.Policy{}, targetKeys, target, endpoint.Target{})
 		if fault.Of(err) != fault.InvalidClass || !strings.Contains(errs(s), want) || strings.Contains(errs(s), "marker") {
 			t.Errorf("%v, want %s", err, want)
 		}
@@ -100,6 +102,51 @@ func TestTargetRefused(t *testing.T) {
 	s := targetSet(map[string]string{"url": "unix:///s"})
 	if got := s.Target(socket, endpoint.Target{}).Address; got != address(t, "unix:///s") || len(s.Errs) > 0 {
 		t.Errorf("socket %s, %s", got, errs(s))
+	}
+}
+
+// The second address is verified as the first is, and the operator judges it too. The operator's
+// client certificate goes to the operator's own server alone, whichever address that is.
+func TestFallback(t *testing.T) {
+	def := endpoint.Target{Address: address(t, "https://own"), TLS: endpoint.TLS{CACertDir: "/authorities", ClientCertFile: "/c", ClientKeyFile: "/k"}}
+	foreign := def.TLS.WithoutClient()
+	named := foreign
+	named.ServerName = "n"
+	for second, c := range map[string]struct {
+		raw  map[string]string
+		want endpoint.TLS
+	}{
+		"https://b":     {nil, foreign},
+		"https://own":   {map[string]string{"url": "https://a"}, def.TLS},
+		"https://own:1": {nil, foreign},
+		"https://c":     {map[string]string{"url": "https://a", "name": "n"}, named},
+	} {
+		raw := map[string]string{"second": second}
+		maps.Copy(raw, c.raw)
+		s := targetSet(raw)
+		if got := s.Fallback(targetKeys, def, s.Target(targetKeys, def)); got != (endpoint.Target{Address: address(t, second), TLS: c.want}) || len(s.Errs) > 0 {
+			t.Errorf("%s: %+v, %s", second, got, errs(s))
+		}
+	}
+	s := targetSet(nil)
+	if got := s.Fallback(targetKeys, def, s.Target(targetKeys, def)); got != (endpoint.Target{}) {
+		t.Errorf("none: %+v", got)
+	}
+	for second, want := range map[string]string{
+		"https://own/x":       "is the server of spec.parameters.url too",
+		"http://b":            "must be https as the first address is",
+		"b":                   "the scheme must be http or https",
+		"https://u:marker@b":  "[redacted]",
+		"https://not-allowed": "spec.parameters.second: this node's operator does not allow the address https://not-allowed:443",
+	} {
+		s := targetSet(map[string]string{"second": second})
+		first := s.Target(targetKeys, def)
+		allowed, err := endpoint.ParseAllowlist([]string{"https://b"}, def.Address)
+		testkit.Must(t, err)
+		err = s.Check(params.Policy{Allowed: allowed}, targetKeys, first, s.Fallback(targetKeys, def, first))
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "spec.parameters.second") || strings.Contains(err.Error(), "marker") {
+			t.Errorf("%s: %v, want %s", second, err, want)
+		}
 	}
 }
 
@@ -120,7 +167,7 @@ func TestPolicy(t *testing.T) {
 	} {
 		raw["url"] = "https://good"
 		s := targetSet(raw)
-		if err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Target{})); err != nil {
+		if err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Target{}), endpoint.Target{}); err != nil {
 			t.Errorf("%q: %v", raw, err)
 		}
 	}
@@ -137,7 +184,7 @@ func TestPolicy(t *testing.T) {
 		"name the authority with spec.parameters.storeCAFile instead":                                 {"url": "https://good", "skip": "true"},
 	} {
 		s := targetSet(raw)
-		err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Target{}))
+		err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Target{}), endpoint.Target{})
 		switch {
 		case want == "" && err != nil:
 			t.Error(err)

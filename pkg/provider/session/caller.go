@@ -1,12 +1,14 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
@@ -55,6 +57,47 @@ func (c *Caller) Token(ctx context.Context, stale *Token) (*Token, error) {
 // CurrentToken is the identity's token if there is one.
 func (c *Caller) CurrentToken() *Token {
 	return c.run.volume.now().group.current.get(c.run.now(), nil)
+}
+
+// Ask makes a call at the store's first address, or at the second while that is
+// away, and notes which of them answered.
+func (c *Caller) Ask(p endpoint.Pair, at func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error)) (*endpoint.Reply, error) {
+	reply, from, err := p.Do(at)
+	if p.Second == nil {
+		return reply, err
+	}
+	second := ""
+	if reply != nil {
+		if reply.From = from; from == p.Second.Address {
+			second = from.String()
+		}
+	}
+	if g := c.group(); g != nil && g.noteAnswer(second) {
+		c.logAnswer(p, second, err)
+	}
+	return reply, err
+}
+
+// logAnswer logs that another address answers than before.
+func (c *Caller) logAnswer(p endpoint.Pair, second string, err error) {
+	log := c.run.engine.config.Logger.With(logkey.Address, p.First.Address.String(), logkey.Pod, c.Pod.String())
+	switch {
+	case second != "":
+		log.Warn("the first address of a store is away, and its second answers", logkey.AnsweredBy, second)
+	case err == nil:
+		log.Info("the first address of a store answers again")
+	}
+}
+
+// group is that of the caller's login; nil where the work is for another one.
+func (c *Caller) group() *group {
+	if c.run == nil || c.run.volume == nil {
+		return nil
+	}
+	if g := c.run.volume.now().group; g != nil && g.key.Login == c.Login {
+		return g
+	}
+	return nil
 }
 
 // Facts are what the store's code has learned of the identity.
@@ -110,6 +153,9 @@ func (c *Caller) logIn(ctx context.Context, s Session) (t *Token, podBound bool,
 // audit trail.
 func (c *Caller) noteAccess(ctx context.Context, operation, lease string, began time.Time, err error) {
 	a, now := c.Login.Access(), time.Now()
+	if g := c.group(); g != nil {
+		a.Address = cmp.Or(g.second(), a.Address)
+	}
 	a.Operation, a.Lease, a.Asked, a.Err, a.At, a.Took = operation, lease, c.Correlation, err, now, now.Sub(began)
 	provider.NoteAccess(ctx, a)
 }

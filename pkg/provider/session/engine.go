@@ -32,6 +32,7 @@ var (
 	_ provider.Persister = (*Engine)(nil)
 	_ provider.LastKnown = (*Engine)(nil)
 	_ provider.Router    = (*Engine)(nil)
+	_ provider.Fallback  = (*Engine)(nil)
 )
 
 // New makes an engine on a store, whose settings are complete.
@@ -151,6 +152,14 @@ func correlationOf(ctx context.Context) string {
 	id := make([]byte, 16)
 	_, _ = rand.Read(id)
 	return hex.EncodeToString(id)
+}
+
+// AnsweredBy implements provider.Fallback.
+func (e *Engine) AnsweredBy(id string) string {
+	if v := e.volumes.find(id); v != nil {
+		return v.now().group.second()
+	}
+	return ""
 }
 
 // Destination implements provider.Router.

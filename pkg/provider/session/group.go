@@ -2,6 +2,7 @@ package session
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
@@ -21,10 +22,33 @@ type group struct {
 	lookups singleflight.Group[*Token, bool]
 	// credentials are those of scope serviceAccount.
 	credentials *credentials
+	// answeredBy is the store's second address while that answers, else empty.
+	answeredBy atomic.Pointer[string]
 	// facts are what the store's code has learned of the identity.
 	facts Memory[string, any]
 	// members are the ids of the volumes, guarded by groups.mu.
 	members map[string]struct{}
+}
+
+// second is the store's second address if that answered last, else empty.
+func (g *group) second() string {
+	if g == nil {
+		return "" // the volume has joined none
+	}
+	if second := g.answeredBy.Load(); second != nil {
+		return *second
+	}
+	return ""
+}
+
+// noteAnswer notes the second address if that answered, else "". It tells whether
+// the last answer was of the other.
+func (g *group) noteAnswer(second string) bool {
+	before := g.answeredBy.Swap(&second)
+	if before == nil {
+		return second != ""
+	}
+	return *before != second
 }
 
 // groups are the identities that this node has volumes of.

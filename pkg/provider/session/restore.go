@@ -133,7 +133,7 @@ func (r *restorer) token(s tokenState) (*Token, error) {
 		return nil, fault.New(fault.State, "a token is empty or unusable")
 	}
 	return &Token{
-		Login: l, Value: secret.NewString(s.Value), born: s.Born, renewable: s.Renewable,
+		Login: l, Value: secret.NewString(s.Value), At: s.At, born: s.Born, renewable: s.Renewable,
 		ttl: s.TTL, due: s.Due, expires: s.Expires, final: s.Final, uses: s.Uses, counted: s.Counted, given: -1,
 	}, nil
 }

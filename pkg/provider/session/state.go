@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/clock"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -57,6 +58,8 @@ type tokenState struct {
 	// Uses are those that are left, of a token that Counted says has a number.
 	Uses    int  `json:"uses,omitempty"`
 	Counted bool `json:"counted,omitempty"`
+	// At is the address that gave it, of a store with two.
+	At endpoint.Address `json:"at,omitzero"`
 }
 
 type readingState struct {
@@ -175,7 +178,7 @@ func rawOf(l Login) json.RawMessage {
 func (t *Token) state() tokenState {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return tokenState{rawOf(t.Login), t.Value.Reveal(), t.born, t.renewable, t.ttl, t.due, t.expires, t.final, t.uses, t.counted}
+	return tokenState{rawOf(t.Login), t.Value.Reveal(), t.born, t.renewable, t.ttl, t.due, t.expires, t.final, t.uses, t.counted, t.At}
 }
 
 func (r Revocation) state() revocationState {

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -28,12 +29,16 @@ type Grant struct {
 	Renewable bool
 	// Uses is how many requests the token is good for; 0 means any number.
 	Uses int
+	// At is the address that gave it, of a store with two; else zero.
+	At endpoint.Address
 }
 
 // Token is what a login gave.
 type Token struct {
-	Login     Login
-	Value     secret.String
+	Login Login
+	Value secret.String
+	// At is Grant.At.
+	At        endpoint.Address
 	born      time.Time
 	renewable bool
 
@@ -49,12 +54,14 @@ type Token struct {
 	// counted tells that it was, and given how many it had at first.
 	counted bool
 	given   int
+	// foreign tells that an address refused it which did not give it.
+	foreign bool
 }
 
 // NewToken notes a token that a login gave at now.
 func NewToken(l Login, g Grant, now time.Time, chance float64) *Token {
 	// A renewal would spend a use, and a new login gives all of them.
-	t := &Token{Login: l, Value: secret.NewString(g.Value), born: now, renewable: g.Renewable && g.Uses <= 0}
+	t := &Token{Login: l, Value: secret.NewString(g.Value), At: g.At, born: now, renewable: g.Renewable && g.Uses <= 0}
 	t.final = !t.renewable
 	t.uses, t.given, t.counted = g.Uses, g.Uses, g.Uses > 0
 	t.extend(now, g.TTL, chance)
@@ -129,7 +136,21 @@ func (t *Token) granted() time.Duration {
 // A refusal of one with a number of uses is put down to it at any age: what was
 // asked may have cost more than was counted.
 func (t *Token) young(now time.Time) bool {
-	return !t.counted && now.Sub(t.born) < youngToken
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return !t.counted && !t.foreign && now.Sub(t.born) < youngToken
+}
+
+// RefusedBy notes the address that refused the token. One that did not give it
+// may not know it: the servers at a store's two addresses can be replicas, each
+// with tokens of its own.
+func (t *Token) RefusedBy(a endpoint.Address) {
+	if t.At.IsZero() || t.At == a {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.foreign = true
 }
 
 // Expires is when the token stops to work; zero means never.

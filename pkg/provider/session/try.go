@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -68,6 +69,7 @@ func (e *Engine) Try(ctx context.Context, r provider.Request, read bool, look fu
 		return trial, err
 	}
 	err = f.try(work, &trial, read, look)
+	trial.Reached = cmp.Or(f.volume.now().group.second(), trial.Reached)
 	leave()
 	trial.NotRevoked = e.Release(context.WithoutCancel(ctx), r.Volume)
 	return trial, err

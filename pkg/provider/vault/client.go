@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
@@ -58,12 +59,16 @@ func newClient(c *Config, allowed endpoint.Allowlist, names endpoint.Names) (*cl
 
 // call is one request.
 type call struct {
+	// endpoint is where conn makes the call, and hasOther tells that it has
+	// another one.
 	endpoint  *endpoint.Endpoint
+	hasOther  bool
 	operation endpoint.Operation
 	namespace string
 	// tenant is the Kubernetes namespace of the pod.
 	tenant string
 	token  secret.String
+	with   *session.Token // that token is of; may be nil
 	method string
 	path   string // below /v1/
 	// about tells calls of one path apart that depend on different engines.
@@ -96,7 +101,7 @@ func (k call) caller() endpoint.Caller {
 // to be released.
 func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Correlation: k.correlation, Issues: k.issues, Reads: k.reads, Owner: k.owner,
+		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Correlation: k.correlation, Issues: k.issues, Reads: k.reads, Owner: k.owner, HasOther: k.hasOther,
 		Send:  func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k) },
 		Check: func(r *endpoint.Reply) error { return judge(k, r) },
 		Repeat: func(r *endpoint.Reply) bool {

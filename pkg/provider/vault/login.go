@@ -30,8 +30,8 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	if err != nil {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
-	reply, err := c.client.do(ctx, call{
-		endpoint: c.endpoint, operation: endpoint.OpLogin, namespace: l.namespace, tenant: pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
+	reply, err := c.do(ctx, call{
+		operation: endpoint.OpLogin, namespace: l.namespace, tenant: pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
 		body: body, issues: true, correlation: c.caller.Correlation, secrets: []secret.String{account.JWT}, owner: c.caller.Owner(),
 	})
 	if err != nil {
@@ -39,16 +39,18 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	}
 	defer reply.Release()
 	// 2. Check that the answer has a token, and that the pod's own token was the reason.
-	info, err := loginIn(reply, l.target.Address)
+	info, err := loginIn(reply, reply.Server(l.target.Address))
 	if err != nil {
 		return nil, false, singleflight.Own(c.explainLogin(err))
 	}
-	t = session.NewToken(l, info.grant(), c.now(), c.settings.Jitter())
+	grant := info.grant()
+	grant.At = reply.From
+	t = session.NewToken(l, grant, c.now(), c.settings.Jitter())
 	if byCertificate(info, l) && !c.client.config.AllowCertAuth {
 		left, err := c.refuseCertificate(ctx, t)
 		return left, false, singleflight.Own(c.explainLogin(err))
 	}
-	c.settings.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, l.target.Address.String(), logkey.Mount, l.mount,
+	c.settings.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, reply.Server(l.target.Address).String(), logkey.Mount, l.mount,
 		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, c.caller.Correlation)
 	// 3. Find out whether other pods of the service account may share the login.
 	return t, isPodBound(info, l.sharing, pod, account.Claims.ServiceAccountUID), nil
@@ -154,7 +156,7 @@ func isPodBound(a authInfo, s sharing, pod identity.Pod, uid string) bool {
 // byCertificate reports whether the cert method gave the token: it puts the certificate's
 // role into the metadata. Without a client certificate it gives no token.
 func byCertificate(a authInfo, l login) bool {
-	return l.target.TLS.ClientCertFile != "" && a.Metadata["cert_name"] != ""
+	return (l.target.TLS.ClientCertFile != "" || l.fallback.TLS.ClientCertFile != "") && a.Metadata["cert_name"] != ""
 }
 
 // The metadata of a login with the kubernetes method.

@@ -25,6 +25,7 @@ const (
 // The parameters that carry the flavour's prefix.
 const (
 	keyAddress    = "Address"
+	keyFallback   = "FallbackAddress"
 	keyNamespace  = "Namespace"
 	keyAuthMount  = "AuthMountPath"
 	keyKubeMount  = "KubernetesMountPath" // another name of the same
@@ -40,14 +41,14 @@ func plainKeys() []string { return []string{keyRoleName, keyAudience, keyObjects
 
 func prefixedKeys() []string {
 	return []string{
-		keyAddress, keyNamespace, keyAuthMount, keyKubeMount, keySkipVerify,
+		keyAddress, keyFallback, keyNamespace, keyAuthMount, keyKubeMount, keySkipVerify,
 		keyCACert, keyCADir, keyServerName, keyClientCert, keyClientKey,
 	}
 }
 
 func targetKeys() params.TargetKeys {
 	return params.TargetKeys{
-		Address: keyAddress, Socket: true, CACertFile: keyCACert, CACertDir: keyCADir, ServerName: keyServerName,
+		Address: keyAddress, Fallback: keyFallback, Socket: true, CACertFile: keyCACert, CACertDir: keyCADir, ServerName: keyServerName,
 		ClientCertFile: keyClientCert, ClientKeyFile: keyClientKey, SkipVerify: keySkipVerify,
 	}
 }
@@ -121,6 +122,7 @@ const (
 // login is what one identity logs in with. It is comparable.
 type login struct {
 	target    endpoint.Target
+	fallback  endpoint.Target // zero for none
 	namespace string
 	mount     string
 	role      string
@@ -140,8 +142,10 @@ func (p *Provider) newLogin(set *params.Set) login {
 	if !slices.Contains(p.mounts, mount) {
 		operator.TLS = operator.TLS.WithoutClient()
 	}
+	target := set.Target(targetKeys(), operator)
 	l := login{
-		target:    set.Target(targetKeys(), operator),
+		target:    target,
+		fallback:  set.Fallback(targetKeys(), operator, target),
 		namespace: strings.Trim(set.Get(keyNamespace, c.DefaultNamespace), "/"),
 		mount:     mount,
 		role:      set.Get(keyRoleName, ""),
@@ -171,11 +175,14 @@ type loginState struct {
 	Role      string       `json:"role"`
 	Audience  string       `json:"audience"`
 	Sharing   sharing      `json:"sharing,omitempty"`
+	// Fallback is the second address, and FallbackTLS how it is verified.
+	Fallback    endpoint.Address `json:"fallback,omitzero"`
+	FallbackTLS endpoint.TLS     `json:"fallbackTLS,omitzero"`
 }
 
 // MarshalJSON implements json.Marshaler.
 func (l login) MarshalJSON() ([]byte, error) {
-	return json.Marshal(loginState{l.target.Address.String(), l.target.TLS, l.namespace, l.mount, l.role, l.audience, l.sharing})
+	return json.Marshal(loginState{l.target.Address.String(), l.target.TLS, l.namespace, l.mount, l.role, l.audience, l.sharing, l.fallback.Address, l.fallback.TLS})
 }
 
 // ReadLogin implements session.Store.
@@ -188,7 +195,7 @@ func (p *Provider) ReadLogin(raw json.RawMessage) (session.Login, error) {
 	if err != nil {
 		return nil, fmt.Errorf("its address: %w", err)
 	}
-	return login{endpoint.Target{Address: a, TLS: s.TLS}, s.Namespace, s.Mount, s.Role, s.Audience, s.Sharing}, nil
+	return login{endpoint.Target{Address: a, TLS: s.TLS}, endpoint.Target{Address: s.Fallback, TLS: s.FallbackTLS}, s.Namespace, s.Mount, s.Role, s.Audience, s.Sharing}, nil
 }
 
 // loginOf is a login that this provider made.

@@ -38,12 +38,12 @@ var (
 // Open implements session.Store.
 func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session, error) {
 	l := loginOf(c.Login)
-	e, err := p.endpoints.Get(ctx, l.target, p.config.Now())
+	pair, err := p.endpoints.GetPair(ctx, l.target, l.fallback, p.config.Now())
 	if err != nil {
 		return nil, err
 	}
 	return &vaultSession{
-		conn: &conn{settings: p.client.requests.Settings, client: p.client, endpoint: e, login: l, caller: c}, kinds: &p.kinds, unrevoked: &p.unrevoked,
+		conn: &conn{settings: p.client.requests.Settings, client: p.client, pair: pair, login: l, caller: c}, kinds: &p.kinds, unrevoked: &p.unrevoked,
 		refused: map[*session.Request]*session.Token{},
 	}, nil
 }
@@ -83,17 +83,35 @@ const pathLookupSelf = "auth/token/lookup-self"
 type conn struct {
 	settings *endpoint.Settings
 	client   *client
-	endpoint *endpoint.Endpoint
+	pair     endpoint.Pair
 	login    login
 	caller   *session.Caller
 }
 
 func (c *conn) now() time.Time { return c.settings.Now() }
 
+// do makes a call at the store's first address, or at the second while that is
+// away.
+func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
+	reply, err := c.caller.Ask(c.pair, c.at(ctx, k))
+	if reply != nil && k.with != nil && fault.Of(err) == fault.Denied {
+		k.with.RefusedBy(reply.From)
+	}
+	return reply, err
+}
+
+// at makes a call at the endpoint that it is given.
+func (c *conn) at(ctx context.Context, k call) func(*endpoint.Endpoint, bool) (*endpoint.Reply, error) {
+	return func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error) {
+		k.endpoint, k.hasOther = e, hasOther
+		return c.client.do(ctx, k)
+	}
+}
+
 // call makes a request's call with a Vault token.
 func (c *conn) call(t *session.Token, method, path string, query url.Values, body []byte) call {
 	return call{
-		endpoint: c.endpoint, operation: endpoint.OpCheck, namespace: c.login.namespace, tenant: c.caller.Pod.Namespace, token: t.Value,
+		operation: endpoint.OpCheck, namespace: c.login.namespace, tenant: c.caller.Pod.Namespace, token: t.Value, with: t,
 		method: method, path: path, query: query, body: body,
 		correlation: c.caller.Correlation, secrets: c.caller.Secrets(t), owner: c.caller.Owner(),
 	}
@@ -106,12 +124,12 @@ func (c *conn) ask(ctx context.Context, t *session.Token, r *request, issues boo
 	if issues {
 		k.operation = endpoint.OpIssue
 	}
-	return c.client.do(ctx, k)
+	return c.do(ctx, k)
 }
 
 // look asks what something is, and not for a secret.
 func (c *conn) look(ctx context.Context, t *session.Token, path string) (*endpoint.Reply, error) {
-	return c.client.do(ctx, c.call(t, http.MethodGet, path, nil, nil))
+	return c.do(ctx, c.call(t, http.MethodGet, path, nil, nil))
 }
 
 // keep makes a call that keeps alive or ends what a volume has. It must work in any
@@ -126,12 +144,14 @@ func (c *conn) keep(ctx context.Context, t *session.Token, o endpoint.Operation,
 	}
 	k := c.call(t, http.MethodPost, path, nil, body)
 	k.operation, k.owner, k.renews, k.about = o, budget.Owner{}, o == endpoint.OpRenew, about
-	return c.client.do(ctx, k)
+	return c.do(ctx, k)
 }
 
-// revokeSelf ends a token and all that hangs on it.
+// revokeSelf ends a token and all that hangs on it, at the address that gave it.
 func (c *conn) revokeSelf(ctx context.Context, t *session.Token) error {
-	if _, err := c.keep(ctx, t, endpoint.OpRevoke, "auth/token/revoke-self", "", nil); err != nil {
+	k := c.call(t, http.MethodPost, "auth/token/revoke-self", nil, []byte("{}"))
+	k.operation, k.owner = endpoint.OpRevoke, budget.Owner{}
+	if _, err := c.pair.End(t.At, c.at(ctx, k)); err != nil {
 		return fmt.Errorf("revoking a Vault token: %w", err)
 	}
 	return nil

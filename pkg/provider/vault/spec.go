@@ -52,6 +52,9 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 		return s, err
 	}
 	s.named, s.login.target = s.login.target, p.config.Instead.Over(s.login.target)
+	if s.login.target.Address != s.named.Address {
+		s.login.fallback = endpoint.Target{} // what is asked instead has no other
+	}
 	s.Login, s.Audience = s.login, s.login.audience
 	return s, nil
 }
@@ -61,7 +64,7 @@ func (p *Provider) check(s *spec, set *params.Set) error {
 		AllowedFlag: "--vault-allowed-addresses",
 		Allowed:     p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
 	}
-	if err := set.Check(policy, targetKeys(), s.login.target); err != nil {
+	if err := set.Check(policy, targetKeys(), s.login.target, s.login.fallback); err != nil {
 		return err
 	}
 	if len(p.config.AllowedAuthMounts) > 0 && !slices.Contains(p.mounts, s.login.mount) {

@@ -106,7 +106,7 @@ func (c *conn) capabilities(ctx context.Context, t *session.Token, rights []Righ
 		Data map[string]json.RawMessage `json:"data"`
 	}
 	if json.Unmarshal(reply.Body, &answer) != nil || answer.Data == nil {
-		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", c.endpoint.Address)
+		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", c.login.target.Address)
 	}
 	held := make(map[string][]string, len(answer.Data))
 	for path, raw := range answer.Data {

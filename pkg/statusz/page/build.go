@@ -89,7 +89,7 @@ func volumeOf(v *volume.Status) statusz.Volume {
 	out := statusz.Volume{
 		ID: text(v.ID), State: string(v.State), Target: printable.Text(v.Target, maxPath), Namespace: text(v.Pod.Namespace), Pod: text(v.Pod.Name), PodUID: text(v.Pod.UID),
 		ServiceAccount: text(v.Pod.ServiceAccount), Class: text(v.Class.Name), ClassVersion: text(v.ClassVersion),
-		Provider: text(v.Provider), Store: text(v.Store),
+		Provider: text(v.Provider), Store: text(v.Store), AnsweredBy: text(v.AnsweredBy),
 		PublishedAt: utc(cmp.Or(v.PublishedAt, v.Since)), RefreshedAt: utc(v.RefreshedAt), AsOf: utc(v.AsOf),
 		NextAt: utc(v.NextAt), Refreshing: v.Running && v.State != volume.Publishing, Failures: v.Failures,
 	}

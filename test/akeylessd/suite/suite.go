@@ -43,6 +43,7 @@ func Run(t *testing.T, o Options) {
 		"missing token":             missingToken,
 		"outage":                    outage,
 		"rate limit":                rateLimit,
+		"second gateway":            secondGateway,
 		"issue not repeated":        issueNotRepeated,
 		"garbage":                   garbage,
 		"foreign answers":           foreignAnswers,

@@ -1,0 +1,99 @@
+package endpoint
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/fault"
+)
+
+// GetPair returns the endpoints of a store; no second one if its target is zero.
+func (p *Pool) GetPair(ctx context.Context, first, second Target, now time.Time) (pair Pair, err error) {
+	if pair.First, err = p.Get(ctx, first, now); err != nil || second.Address.IsZero() {
+		return pair, err
+	}
+	pair.Second, err = p.Get(ctx, second, now)
+	return pair, err
+}
+
+// Pair is one store's endpoints: the second is asked while the first is away.
+type Pair struct {
+	First  *Endpoint
+	Second *Endpoint // nil for none
+}
+
+// Do makes a call at the first endpoint and, if that is away, at the second. Only the lack of an
+// answer, and the server's own word that it does not serve now, count as away: a denial or a missing
+// secret is an answer, and so is a rate limit. A call that may have had an effect is not made twice.
+//
+// The first endpoint's circuit breaker decides how often it is tried meanwhile, and the first answer
+// ends that. at must set HasOther as it is told.
+func (p Pair) Do(at func(e *Endpoint, hasOther bool) (*Reply, error)) (r *Reply, from Address, err error) {
+	r, err = at(p.First, p.Second != nil)
+	if p.Second == nil || !isAway(err) {
+		return r, p.First.Address, err
+	}
+	r, second := at(p.Second, true)
+	if isAway(second) {
+		return nil, p.First.Address, bothAway(err, second)
+	}
+	return r, p.Second.Address, second
+}
+
+// End makes a call that ends something at the endpoint where that began. While it is away the other
+// is asked too, whose success counts: both may lead to one server. A refusal of the other does not,
+// because it may never have known of it.
+func (p Pair) End(began Address, at func(e *Endpoint, hasOther bool) (*Reply, error)) (*Reply, error) {
+	if p.Second != nil && p.Second.Address == began {
+		p.First, p.Second = p.Second, p.First
+	}
+	r, err := at(p.First, p.Second != nil)
+	if p.Second == nil || !isAway(err) {
+		return r, err
+	}
+	if r, other := at(p.Second, true); other == nil {
+		return r, nil
+	}
+	return nil, err
+}
+
+// bothAway names both endpoints, which the failures do.
+func bothAway(first, second error) error {
+	err := fault.New(fault.Of(first), "%w; and the second address: %w", first, second)
+	err.RetryAfter = fault.RetryAfter(first)
+	if other := fault.RetryAfter(second); other > 0 && other < orLong(err.RetryAfter) {
+		err.RetryAfter = other
+	}
+	return err
+}
+
+func orLong(d time.Duration) time.Duration {
+	if d <= 0 {
+		return 1<<63 - 1
+	}
+	return d
+}
+
+// awayError marks the failure of an endpoint that is away.
+type awayError struct{ error }
+
+// Unwrap returns the failure.
+func (e awayError) Unwrap() error { return e.error }
+
+func isAway(err error) bool {
+	var away awayError
+	return errors.As(err, &away)
+}
+
+// noteAway marks a failure by what it says about the server.
+func noteAway(o Outcome, r *Reply, failure error) error {
+	switch {
+	case failure == nil, r != nil && r.Status == http.StatusTooManyRequests:
+		return failure
+	case o == Unreachable, o == Unanswered, o == Outage:
+		return awayError{failure}
+	}
+	return failure
+}

@@ -1,0 +1,263 @@
+package wire
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
+)
+
+// front is an address of a Vault that can be away.
+type front struct {
+	*httptest.Server
+	sealed   atomic.Bool
+	requests atomic.Int64
+	mu       sync.Mutex
+	paths    []string
+}
+
+func newFront(t *testing.T, to string) *front {
+	t.Helper()
+	target, err := url.Parse(to)
+	testkit.Must(t, err)
+	f := &front{}
+	proxy := httputil.NewSingleHostReverseProxy(target)
+	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.requests.Add(1)
+		f.mu.Lock()
+		f.paths = append(f.paths, r.Method+" "+r.URL.Path)
+		f.mu.Unlock()
+		if f.sealed.Load() {
+			w.Header().Set("Content-Type", "application/json")
+			w.WriteHeader(http.StatusServiceUnavailable)
+			_, _ = w.Write([]byte(`{"errors":["Vault is sealed"]}`))
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(f.Close)
+	return f
+}
+
+func (f *front) asked(path string) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.paths {
+		if p == path {
+			n++
+		}
+	}
+	return n
+}
+
+const login = "POST /v1/auth/kubernetes/login"
+
+// localFronts lets classes name addresses of this machine.
+func localFronts(c *node.Config) { c.Vault.AllowLocalAddresses = true }
+
+// fallbackRig gives the address that answers by the node's status too: for one volume, and "" for the
+// first.
+func fallbackRig(t *testing.T) (r *rig, answeredBy func(p kubelet.Pod) string) {
+	t.Helper()
+	address := freeAddress(t)
+	r = newRig(t, func(c *node.Config) {
+		localFronts(c)
+		c.StatusAddr = address
+	})
+	return r, func(p kubelet.Pod) string {
+		for _, v := range r.status(address, "").Volumes {
+			if v.Pod == p.Name {
+				return v.AnsweredBy
+			}
+		}
+		return "no such volume"
+	}
+}
+
+// fallback writes a class with two addresses.
+func (r *rig) fallback(name, first, second string) {
+	r.class(name, "vaultAddress: "+first, "vaultFallbackAddress: "+second, "refreshInterval: 1s")
+}
+
+func (r *rig) eventuallyHolds(p kubelet.Pod, want string) {
+	r.t.Helper()
+	r.eventually("the file holds "+want, func() bool { return r.file(p, "password") == marker+"-"+want })
+}
+
+// Two addresses of one cluster: the second answers with the same Vault token while the first is
+// away, and the first again when it is back.
+func TestSecondAddressOfOneCluster(t *testing.T) {
+	r, answeredBy := fallbackRig(t)
+	first, second := newFront(t, r.vault.Address), newFront(t, r.vault.Address)
+	r.fallback("secrets", first.URL, second.URL)
+	p := r.pod("web-0", "web", "secrets")
+	r.publish(p)
+	r.wantFile(p, "one")
+	if n := second.requests.Load(); n != 0 {
+		t.Errorf("the second address was asked %d times while the first answered", n)
+	}
+	first.sealed.Store(true)
+	r.put("db", "two")
+	r.eventuallyHolds(p, "two")
+	if n := second.asked(login); n != 0 {
+		t.Errorf("%d logins at the second address of the same cluster", n)
+	}
+	r.eventually("the status names the address", func() bool { return answeredBy(p) == second.URL })
+	q := r.pod("web-1", "web", "secrets") // the same service account has a token
+	r.publish(q)
+	r.wantFile(q, "two")
+	first.sealed.Store(false)
+	r.put("db", "three")
+	r.eventuallyHolds(p, "three")
+	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
+	before := second.requests.Load()
+	r.put("db", "four")
+	r.eventuallyHolds(p, "four")
+	if after := second.requests.Load(); after != before {
+		t.Errorf("the second address was asked %d times after the first was back", after-before)
+	}
+	testkit.Must(t, r.Unpublish(t.Context(), p))
+	testkit.Must(t, r.Unpublish(t.Context(), q))
+	r.eventually("the Vault token is revoked", func() bool { return first.asked("POST /v1/auth/token/revoke-self") > 0 })
+	r.auditSays(`"event":"refresh"`, `"answeredBy":"`+second.URL+`"`)
+}
+
+func (r *rig) readAudit() []byte {
+	r.t.Helper()
+	text, err := os.ReadFile(r.auditLog())
+	testkit.Must(r.t, err)
+	return text
+}
+
+// auditSays looks for one line with all of the texts.
+func (r *rig) auditSays(texts ...string) {
+	r.t.Helper()
+	r.eventually(fmt.Sprintf("the audit trail has %q", texts), func() bool {
+		for line := range strings.Lines(string(r.readAudit())) {
+			all := true
+			for _, text := range texts {
+				all = all && strings.Contains(line, text)
+			}
+			if all {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// Two replicas: a Vault token of one means nothing to the other, so the pod logs in there, and each
+// token is revoked where it began.
+func TestSecondAddressOfAReplica(t *testing.T) {
+	r, answeredBy := fallbackRig(t)
+	other := vaulttest.New(t, vaulttest.Options{})
+	main := r.vault
+	r.vault = other
+	r.setUpVault()
+	r.vault = main
+	both := func(value string) {
+		for _, v := range []*vaulttest.Server{main, other} {
+			testkit.Must(t, v.PutKV2(t.Context(), "secret", "db", map[string]any{"password": marker + "-" + value}))
+		}
+	}
+	both("one")
+	first, second := newFront(t, main.Address), newFront(t, other.Address)
+	r.fallback("secrets", first.URL, second.URL)
+	p := r.pod("web-0", "web", "secrets")
+	r.publish(p)
+	first.sealed.Store(true)
+	both("two")
+	r.eventuallyHolds(p, "two")
+	if n := second.asked(login); n != 1 {
+		t.Errorf("%d logins at the replica, want 1", n)
+	}
+	r.auditSays(`"event":"login"`, `"address":"`+second.URL+`"`)
+	first.sealed.Store(false)
+	both("three")
+	r.eventuallyHolds(p, "three")
+	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
+	testkit.Must(t, r.Unpublish(t.Context(), p))
+	const revoke = "POST /v1/auth/token/revoke-self"
+	r.eventually("the tokens of both are revoked where they began", func() bool { return first.asked(revoke) >= 1 && second.asked(revoke) >= 1 })
+	for name, v := range map[string]*vaulttest.Server{"the first": main, "the replica": other} {
+		r.eventually(name+" has no token of the pod left", func() bool { return r.tokensLeft(v) == 0 })
+	}
+}
+
+// A denial, a missing secret and a rate limit are answers: the second address is not asked.
+func TestAnswersOfTheFirstAddressCount(t *testing.T) {
+	r := newRig(t, localFronts)
+	first, second := newFront(t, r.vault.Address), newFront(t, r.vault.Address)
+	r.fallback("secrets", first.URL, second.URL)
+	r.manifest("missing", "- {objectName: a, secretPath: secret/data/nothing, secretKey: x}", "vaultAddress: "+first.URL, "vaultFallbackAddress: "+second.URL)
+	for what, p := range map[string]kubelet.Pod{
+		"service account name not authorized": r.pod("p", "intruder", "secrets"), "secret/data/nothing": r.pod("q", "web", "missing"),
+	} {
+		if err := r.refuse(p); !strings.Contains(err.Error(), what) {
+			t.Errorf("%v, want %s", err, what)
+		}
+	}
+	if n := second.requests.Load(); n != 0 {
+		t.Errorf("the second address was asked %d times", n)
+	}
+}
+
+// With both away the error names both, and what the operator does not allow is refused.
+func TestBothAddressesAway(t *testing.T) {
+	var allowed []string
+	r := newRig(t, func(c *node.Config) {
+		localFronts(c)
+		c.Vault.AllowedAddresses = allowed
+	})
+	first, second := newFront(t, r.vault.Address), newFront(t, r.vault.Address)
+	r.fallback("secrets", first.URL, second.URL)
+	live := r.pod("live", "web", "secrets")
+	r.publish(live)
+	first.Close()
+	second.sealed.Store(true)
+	r.manifest("other", "- {objectName: password, secretPath: secret/data/other, secretKey: password}", "vaultAddress: "+first.URL, "vaultFallbackAddress: "+second.URL)
+	err := r.refuse(r.pod("p", "web", "other"))
+	for _, want := range []string{first.URL, second.URL, "connection refused", "Vault is sealed"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v lacks %s", err, want)
+		}
+	}
+	r.wantFile(live, "one")
+	r.stop()
+	allowed = []string{first.URL}
+	r.start()
+	second.sealed.Store(false)
+	err = r.refuse(r.pod("q", "web", "other"))
+	if !strings.Contains(err.Error(), "spec.parameters.vaultFallbackAddress: this node's operator does not allow the address "+second.URL) {
+		t.Errorf("an address that is not allowed: %v", err)
+	}
+	r.class("same", "vaultAddress: "+first.URL, "vaultFallbackAddress: "+first.URL+"/x")
+	if err := r.refuse(r.pod("s", "web", "same")); !strings.Contains(err.Error(), "spec.parameters.vaultFallbackAddress") {
+		t.Errorf("the same server twice: %v", err)
+	}
+}
+
+// tokensLeft counts the tokens that logins of pods gave and that still live.
+func (r *rig) tokensLeft(v *vaulttest.Server) (n int) {
+	r.t.Helper()
+	list, err := v.Client().Logical().ListWithContext(r.t.Context(), "auth/token/accessors")
+	testkit.Must(r.t, err)
+	for _, accessor := range list.Data["keys"].([]any) {
+		about, err := v.Client().Logical().WriteWithContext(r.t.Context(), "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
+		if err == nil && strings.HasPrefix(fmt.Sprint(about.Data["path"]), "auth/kubernetes/") {
+			n++
+		}
+	}
+	return n
+}
