@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/hashicorp/vault/api"
+
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -187,11 +189,14 @@ func TestSecondAddressOfAReplica(t *testing.T) {
 	both("three")
 	r.eventuallyHolds(p, "three")
 	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
+	both("four") // read with a token of the first: the login there is over
+	r.eventuallyHolds(p, "four")
 	testkit.Must(t, r.Unpublish(t.Context(), p))
 	const revoke = "POST /v1/auth/token/revoke-self"
 	r.eventually("the tokens of both are revoked where they began", func() bool { return first.asked(revoke) >= 1 && second.asked(revoke) >= 1 })
 	for name, v := range map[string]*vaulttest.Server{"the first": main, "the replica": other} {
-		r.eventually(name+" has no token of the pod left", func() bool { return r.tokensLeft(v) == 0 })
+		client := v.Client()
+		r.eventually(name+" has no token of the pod left", func() bool { return tokensLeft(t, client) == 0 })
 	}
 }
 
@@ -249,12 +254,12 @@ func TestBothAddressesAway(t *testing.T) {
 }
 
 // tokensLeft counts the tokens that logins of pods gave and that still live.
-func (r *rig) tokensLeft(v *vaulttest.Server) (n int) {
-	r.t.Helper()
-	list, err := v.Client().Logical().ListWithContext(r.t.Context(), "auth/token/accessors")
-	testkit.Must(r.t, err)
+func tokensLeft(t *testing.T, client *api.Client) (n int) {
+	t.Helper()
+	list, err := client.Logical().ListWithContext(t.Context(), "auth/token/accessors")
+	testkit.Must(t, err)
 	for _, accessor := range list.Data["keys"].([]any) {
-		about, err := v.Client().Logical().WriteWithContext(r.t.Context(), "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
+		about, err := client.Logical().WriteWithContext(t.Context(), "auth/token/lookup-accessor", map[string]any{"accessor": accessor})
 		if err == nil && strings.HasPrefix(fmt.Sprint(about.Data["path"]), "auth/kubernetes/") {
 			n++
 		}
