@@ -44,8 +44,16 @@ type Renderer struct {
 	Budget *budget.Budget
 }
 
-// Check is the function Check.
-func (Renderer) Check(c *class.Class) (warnings []string, err error) { return Check(c) }
+// Prepare implements volume.Renderer.
+func (r Renderer) Prepare(c *class.Class) (render func(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error), warnings []string, err error) {
+	l, warnings, err := Parse(c)
+	if err != nil {
+		return nil, warnings, err
+	}
+	return func(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
+		return r.render(l, p, limit, o)
+	}, warnings, nil
+}
 
 // Check tells whether the class's lists can be used. It needs no objects. The
 // error names every field that is wrong.
@@ -111,12 +119,10 @@ func Parse(c *class.Class) (l Lists, warnings []string, err error) {
 	return l, set.Warnings, nil
 }
 
-// Render returns the payload with the files, modes and owners that the class
-// asks for. The payload that it is given stays as it is. limit bounds the bytes
-// of a file. What is needed on the way is charged to the owner.
-func (r Renderer) Render(c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
-	l, _, err := Parse(c)
-	if err == nil && len(l.Made) > 0 {
+// render returns a copy of the payload with the files, modes and owners that the
+// class asks for.
+func (r Renderer) render(l Lists, p *provider.Payload, limit int64, o budget.Owner) (_ *provider.Payload, err error) {
+	if len(l.Made) > 0 {
 		p, err = r.make(l.Made, p, limit, o)
 	}
 	if err == nil && len(l.Permissions) > 0 {

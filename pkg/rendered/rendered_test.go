@@ -25,7 +25,7 @@ func payload() *provider.Payload {
 
 func add(c *class.Class, most int64) (map[string]string, error) {
 	before := payload()
-	got, err := (rendered.Renderer{}).Render(c, before, most, budget.Owner{})
+	got, err := render(rendered.Renderer{}, c, before, most, budget.Owner{})
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +86,7 @@ func TestPermissions(t *testing.T) {
 		Templates:   "- {fileName: url, text: x, mode: 0600, uid: 5, gid: 6}\n- {fileName: plain, text: x}",
 		Permissions: "- {fileName: '*', gid: 7}\n- {fileName: url, mode: 0640, user: 8}\n- {fileName: password, uid: 0}\n- {fileName: optional, uid: 9}",
 	}
-	got, err := (rendered.Renderer{}).Render(c, p, 1<<20, budget.Owner{})
+	got, err := render(rendered.Renderer{}, c, p, 1<<20, budget.Owner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +109,7 @@ func TestPermissions(t *testing.T) {
 func TestBudget(t *testing.T) {
 	b, o := budget.New(budget.Limits{Volume: 1 << 20}), budget.Owner{Namespace: "shop", Volume: "v"}
 	c := &class.Class{Templates: "- {fileName: a, text: '{{ $x := repeat 2000000 `x` }}'}"}
-	if _, err := (rendered.Renderer{Budget: b}).Render(c, payload(), 1<<20, o); fault.Of(err) != fault.TooLarge || !strings.Contains(err.Error(), `templates[0] "a"`) {
+	if _, err := render(rendered.Renderer{Budget: b}, c, payload(), 1<<20, o); fault.Of(err) != fault.TooLarge || !strings.Contains(err.Error(), `templates[0] "a"`) {
 		t.Errorf("%v", err)
 	}
 	if got := b.Usage().Total; got != 0 {
@@ -162,8 +162,17 @@ func FuzzCheck(f *testing.F) {
 		if _, err := rendered.Check(c); err != nil {
 			return
 		}
-		if _, err := (rendered.Renderer{}).Render(c, payload(), 1<<16, budget.Owner{}); err != nil && !strings.Contains(templates+formats, marker) && strings.Contains(err.Error(), marker) {
+		if _, err := render(rendered.Renderer{}, c, payload(), 1<<16, budget.Owner{}); err != nil && !strings.Contains(templates+formats, marker) && strings.Contains(err.Error(), marker) {
 			t.Errorf("the error quotes a value: %v", err)
 		}
 	})
+}
+
+// render prepares a class and renders a payload.
+func render(r rendered.Renderer, c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
+	do, _, err := r.Prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	return do(p, limit, o)
 }

@@ -15,12 +15,14 @@ import (
 
 // Renderer makes more files from a provider's payload, as a class asks.
 type Renderer interface {
-	// Check checks a class before the store is asked.
-	Check(c *class.Class) (warnings []string, err error)
-	// Render returns the payload with those files, none of more than limit bytes. It does not change
-	// the payload that it is given. What it needs on the way is charged to the owner.
-	Render(c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error)
+	// Prepare checks a class, without a payload. render returns a copy of a payload
+	// with those files, none of more than limit bytes; it charges the owner for the
+	// memory that it needs meanwhile. One goroutine may call it at a time.
+	Prepare(c *class.Class) (render Render, warnings []string, err error)
 }
+
+// Render makes files for one payload.
+type Render = func(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error)
 
 // Providers finds the provider of a class.
 type Providers interface {
