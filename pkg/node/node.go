@@ -87,7 +87,7 @@ func (n *Node) buildAudit() (err error) {
 		return nil
 	}
 	n.audit, err = audit.New(audit.Config{
-		Path: n.c.AuditLog, Stdout: n.c.Stdout, Level: n.c.AuditLevel, Node: n.c.NodeID, Memory: auditEnd{n}, Meter: n.metrics, Logger: n.c.Logger,
+		Path: n.c.AuditLog, Stdout: n.c.Stdout, Level: n.c.AuditLevel, Node: n.c.NodeID, Memory: auditEnd{n}, Meter: n.metrics.Audit(), Logger: n.c.Logger,
 	})
 	if err != nil {
 		return fmt.Errorf("--audit-log: %w", err)

@@ -194,17 +194,23 @@ func (m *Metrics) CountSpans(result string, spans int) {
 	m.spans.WithLabelValues(result).Add(float64(spans))
 }
 
-// AuditWritten, AuditLost, AuditFailed and AuditChain implement audit.Meter.
-func (m *Metrics) AuditWritten() { m.audited.Inc() }
+// Audit returns the metrics of the audit trail.
+func (m *Metrics) Audit() Audit { return Audit{m} }
+
+// Audit implements audit.Meter.
+type Audit struct{ m *Metrics }
+
+// AuditWritten counts a written line.
+func (a Audit) AuditWritten() { a.m.audited.Inc() }
 
 // AuditLost counts a line that could not be written.
-func (m *Metrics) AuditLost() { m.unaudited.Inc() }
+func (a Audit) AuditLost() { a.m.unaudited.Inc() }
 
 // AuditFailed counts a failed attempt to write a line.
-func (m *Metrics) AuditFailed() { m.auditing.Inc() }
+func (a Audit) AuditFailed() { a.m.auditing.Inc() }
 
 // AuditChain records the number of the last line.
-func (m *Metrics) AuditChain(seq uint64) { m.auditedLine.Set(float64(seq)) }
+func (a Audit) AuditChain(seq uint64) { a.m.auditedLine.Set(float64(seq)) }
 
 // Observe implements volume.Observer.
 func (m *Metrics) Observe(o volume.Outcome) {

@@ -42,7 +42,7 @@ func scrape(t *testing.T) string {
 	m.ObserveRequest("vault", "login", 0, time.Second)
 	m.KnowSpans("sent", "failed")
 	m.CountSpans("sent", 5)
-	m.AuditChain(7)
+	m.Audit().AuditChain(7)
 	countAPI(t, m)
 	fresh := time.Unix(1000, 0)
 	m.WatchVolumes(func() []volume.Status {
@@ -58,10 +58,10 @@ func scrape(t *testing.T) string {
 		}}
 	})
 	m.WatchStores(func() map[string]int { return map[string]int{"vault": 2, "akeyless": 0} })
-	m.AuditWritten()
-	m.AuditWritten()
-	m.AuditLost()
-	m.AuditFailed()
+	m.Audit().AuditWritten()
+	m.Audit().AuditWritten()
+	m.Audit().AuditLost()
+	m.Audit().AuditFailed()
 	m.ObserveCall("/csi.v1.Node/NodePublishVolume", codes.OK, time.Millisecond)
 	w := httptest.NewRecorder()
 	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))

@@ -76,7 +76,7 @@ func (c *conn) describe(ctx context.Context, name string) (description, error) {
 	var d description
 	err := c.look(ctx, "/describe-item", map[string]any{"name": name}, &d)
 	if err == nil && d.Type == "" {
-		err = c.foreign("describes no item")
+		err = notAkeyless(c.address(), "describes no item")
 	}
 	return d, err
 }

@@ -87,13 +87,13 @@ func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Re
 	// Producers that people write themselves answer with any JSON.
 	said := bytes.TrimSpace(reply.Body)
 	if !json.Valid(said) {
-		return c.notJSON(reply)
+		return notJSON(c.address(), reply)
 	}
 	if empty(said) {
 		return fault.New(fault.BadAnswer, "the answer of %s is empty", c.address())
 	}
 	if isNotice(said) {
-		return c.foreign("holds no credential, only " + params.Keys(said))
+		return notAkeyless(c.address(), "holds no credential, only "+params.Keys(said))
 	}
 	rd.Kind = session.Leased
 	keys, whole := c.caller.Keys(r, rd.Kind)

@@ -164,7 +164,7 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 		return nil, err
 	}
 	if foreign(reply.Body, names) {
-		return nil, s.conn.foreign("is JSON, but not Akeyless': it names no item")
+		return nil, notAkeyless(s.conn.address(), "is JSON, but not Akeyless': it names no item")
 	}
 	values := params.Select(reply.Body, wanted)
 	out := make(map[*session.Request]session.Read, len(list))

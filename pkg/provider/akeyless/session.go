@@ -112,7 +112,7 @@ func (c *conn) look(ctx context.Context, path string, body map[string]any, into 
 // decode reads a good answer.
 func (c *conn) decode(r *endpoint.Reply, into any) error {
 	if params.Decode(r.Body, into) != nil {
-		return c.notJSON(r)
+		return notJSON(c.address(), r)
 	}
 	return nil
 }
@@ -122,17 +122,17 @@ func (c *conn) checkObject(r *endpoint.Reply) error {
 	if json.Valid(r.Body) && (params.IsObject(r.Body) || strings.TrimSpace(string(r.Body[:min(len(r.Body), 64)])) == "null") {
 		return nil
 	}
-	return c.notJSON(r)
+	return notJSON(c.address(), r)
 }
 
-func (c *conn) notJSON(r *endpoint.Reply) error {
-	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", r.Server(c.address()), contentType(r), len(r.Body)).
+func notJSON(a endpoint.Address, r *endpoint.Reply) error {
+	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", r.Server(a), contentType(r), len(r.Body)).
 		WithHint("is this the address of an Akeyless gateway?")
 }
 
-// foreign is the error for an answer that is JSON, but not Akeyless'.
-func (c *conn) foreign(what string) error {
-	return fault.New(fault.BadAnswer, "the answer of %s %s", c.address(), what).WithHint(hintForeign)
+// notAkeyless returns the error for an answer that is JSON, but not Akeyless'.
+func notAkeyless(a endpoint.Address, what string) error {
+	return fault.New(fault.BadAnswer, "the answer of %s %s", a, what).WithHint(hintForeign)
 }
 
 // explain adds what was attempted, and what a person can do about it. A login
