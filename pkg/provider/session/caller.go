@@ -15,28 +15,28 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Caller is the volume that a store is asked for.
+// Caller is the volume for which the store is asked.
 type Caller struct {
 	Bearer
 	Volume string
 	Login  Login
-	// Fresh asks for the store's own answer, and not one from a cache of its.
+	// Fresh bypasses the store code's own caches.
 	Fresh bool
-	// Live tells that the volume has files.
+	// Live says that the volume has files.
 	Live bool
-	// Correlation joins our log with the store's audit.
+	// Correlation is the id of the requests in the store's audit log.
 	Correlation string
 	Began       time.Time
 
 	run *run // nil for a revocation
 }
 
-// Owner is who is charged for what is read for the volume.
+// Owner is charged for the memory of the volume's answers.
 func (c *Caller) Owner() budget.Owner {
 	return budget.Owner{Namespace: c.Pod.Namespace, Volume: c.Volume}
 }
 
-// Secrets are what a hostile server could say back to us.
+// Secrets are the credentials that a hostile server could repeat.
 func (c *Caller) Secrets(t *Token) []secret.String {
 	list := []secret.String{c.Given}
 	if t != nil {
@@ -48,19 +48,19 @@ func (c *Caller) Secrets(t *Token) []secret.String {
 	return list
 }
 
-// Token is the identity's token, and not the stale one: Tokens for what is not
-// issued.
+// Token returns the identity's token, and another one than stale. It is the Tokens for
+// reads.
 func (c *Caller) Token(ctx context.Context, stale *Token) (*Token, error) {
 	return c.run.logins.token(ctx, c.run.volume.now().group, stale)
 }
 
-// CurrentToken is the identity's token if there is one.
+// CurrentToken returns the identity's token if there is one.
 func (c *Caller) CurrentToken() *Token {
 	return c.run.volume.now().group.current.get(c.run.now(), nil)
 }
 
-// Ask makes a call at the store's first address, or at the second while that is
-// away, and notes which of them answered.
+// Ask calls the store at its first address, or at the second while the first is
+// unavailable, and records which one answered.
 func (c *Caller) Ask(p endpoint.Pair, at func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error)) (*endpoint.Reply, error) {
 	reply, from, err := p.Do(at)
 	if p.Second == nil {
@@ -89,7 +89,7 @@ func (c *Caller) logAnswer(p endpoint.Pair, second string, err error) {
 	}
 }
 
-// group is that of the caller's login; nil where the work is for another one.
+// group returns the group of the caller's login; nil if the login is another one.
 func (c *Caller) group() *group {
 	if c.run == nil || c.run.volume == nil {
 		return nil
@@ -100,30 +100,30 @@ func (c *Caller) group() *group {
 	return nil
 }
 
-// Facts are what the store's code has learned of the identity.
+// Facts has the facts that the store's code has learned about the identity.
 func (c *Caller) Facts() *Memory[string, any] { return &c.run.volume.now().group.facts }
 
-// Identity is who asks, as far as is known.
+// Identity returns the caller's identity, as far as it is known.
 func (c *Caller) Identity() Identity { return c.run.volume.now().group.key }
 
-// Objects are the files of the class.
+// Objects returns the objects of the class.
 func (c *Caller) Objects() []*Object { return c.run.spec.Objects }
 
-// Optional tells whether all that the request is made for may be missing.
+// Optional reports whether all objects of the request are optional.
 func (c *Caller) Optional(r *Request) bool { return c.run.spec.optional(r) }
 
-// Earlier are the last answers to a request that the volume and its identity
-// had, even if they were refused since.
+// Earlier returns the last answers to a request for the volume and its identity, even if
+// the store has refused the request since.
 func (c *Caller) Earlier(r *Request) []*Reading {
 	state := c.run.volume.now()
 	list := []*Reading{state.readings.stored(r.ID), state.group.recent.stored(r.ID)}
 	return slices.DeleteFunc(list, func(rd *Reading) bool { return rd == nil || rd.Absent })
 }
 
-// Keys are what is to be kept of an answer: what the objects take, and what
-// others of the identity took of the last one, so that classes which take
-// different parts of a secret do not each ask for it again and again. whole is
-// up to how many bytes all of it is kept.
+// Keys returns the keys of an answer to keep: those of the objects, and those that other
+// volumes of the identity used of the last answer, so that classes with different keys of
+// a secret do not read it again and again. An answer of up to whole bytes is kept
+// entirely.
 func (c *Caller) Keys(r *Request, k Kind) (keys []string, whole int) {
 	whole = wholeAnswer
 	last := c.run.volume.now().group.recent.stored(r.ID)
@@ -139,17 +139,17 @@ func (c *Caller) Keys(r *Request, k Kind) (keys []string, whole int) {
 	return params.Union(r.Keys, last.Answer.Part), whole
 }
 
-// logIn logs in, and notes it for the audit trail.
+// logIn logs in, and records the login for the audit trail.
 func (c *Caller) logIn(ctx context.Context, s Session) (t *Token, podBound bool, err error) {
 	began := time.Now()
 	t, podBound, err = s.Login(ctx)
-	if err == nil || fault.Of(err) != fault.NoToken { // without one nothing was asked
+	if err == nil || fault.Of(err) != fault.NoToken { // without a token no request was sent
 		c.noteAccess(ctx, provider.AccessLogin, "", began, err)
 	}
 	return t, podBound, err
 }
 
-// noteAccess notes a login, or the renewal of a lease or else the token, for the
+// noteAccess records a login, or the renewal of a lease or else of the token, for the
 // audit trail.
 func (c *Caller) noteAccess(ctx context.Context, operation, lease string, began time.Time, err error) {
 	a, now := c.Login.Access(), time.Now()
@@ -160,7 +160,7 @@ func (c *Caller) noteAccess(ctx context.Context, operation, lease string, began 
 	provider.NoteAccess(ctx, a)
 }
 
-// Room tells whether there is memory for so many bytes beside an answer.
+// Room reports whether there is memory for so many more bytes during an answer.
 func Room(from *endpoint.Reply) func(int64) error {
 	before := from.Charge.Bytes()
 	return func(n int64) error {

@@ -10,24 +10,24 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
-// mostFiles bounds the files that the keys of answers become in one volume. What
-// a volume may hold of them is up to its limits.
+// mostFiles bounds the files that the keys of answers make in one volume, in addition to
+// the volume's limits.
 const mostFiles = 10_000
 
-// made is what one object of a class makes of an answer.
+// made has the files of one object.
 type made struct {
 	of    *Object
 	files []content
 }
 
-// content is one file: what takes it alone of the answer, and its value.
+// content is one file: its object, and its value.
 type content struct {
 	Object
 	value []byte
 }
 
-// hashed is what the version of the files is a hash of. All keys of a secret have
-// one version, as where the store numbers it.
+// hashed is the input of the version's hash. All keys of a secret have one version, as if
+// the store numbered the secret.
 func (m made) hashed() (list [][]byte) {
 	for _, one := range m.files {
 		if m.of.Every {
@@ -38,8 +38,8 @@ func (m made) hashed() (list [][]byte) {
 	return list
 }
 
-// contents are the files of a class, made of the answers to its requests. What is
-// optional may be missing.
+// contents returns the files of a class from the answers to its requests. Optional objects
+// may be missing.
 func (e *Engine) contents(s *Spec, answer func(*Request) *Answer) ([]made, error) {
 	all := make([]made, 0, len(s.Objects))
 	n := 0
@@ -92,7 +92,7 @@ func (e *Engine) make(o *Object, a *Answer) (made, error) {
 	return m, nil
 }
 
-// fileOf is the file of one of all keys.
+// fileOf returns the file of one key, for an object that takes all keys.
 func (o *Object) fileOf(key string, raw []byte) (content, error) {
 	name, err := params.JoinName(o.Name, key)
 	if err != nil {
@@ -106,8 +106,8 @@ func (o *Object) fileOf(key string, raw []byte) (content, error) {
 	return content{o.Taking(params.Take{File: name, Key: key}), value}, nil
 }
 
-// collision is the error for files that cannot be in one volume. Where no object
-// takes every key, the class alone shows that.
+// collision returns the error for files that cannot be in one volume. If no object takes
+// all keys, the class is wrong.
 func collision(s *Spec, all []made) (err error) {
 	if !slices.ContainsFunc(s.Objects, func(o *Object) bool { return o.Every }) {
 		return nil
@@ -138,8 +138,8 @@ func collision(s *Spec, all []made) (err error) {
 	return err
 }
 
-// inFiles tells whether the files of a volume have all that an answer gives the
-// objects of its request, but what may be missing.
+// inFiles reports whether the files of a volume have everything that an answer gives to
+// the objects of its request, except what is optional.
 func (e *Engine) inFiles(s *Spec, r *Request, a *Answer, files []provider.Version) bool {
 	have := make(map[string]bool, len(files))
 	for _, v := range files {

@@ -14,9 +14,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
-// Engine is a provider on a store: it implements provider.Provider, Releaser,
-// Persister, LastKnown and Router. It has no goroutines of its own but for what
-// a Detacher issues: all work is done by its callers.
+// Engine is a provider for a store: it implements provider.Provider, Releaser, Persister,
+// LastKnown and Router. Its callers' goroutines do all work, except the issues of a
+// Detacher.
 type Engine struct {
 	config  *endpoint.Settings
 	store   Store
@@ -35,7 +35,7 @@ var (
 	_ provider.Fallback  = (*Engine)(nil)
 )
 
-// New makes an engine on a store, whose settings are complete.
+// New makes an engine for a store, whose settings are complete.
 func New(c *endpoint.Settings, store Store) *Engine {
 	return &Engine{
 		config: c, store: store, specs: params.Cache[*Spec]{Budget: c.Budget},
@@ -48,26 +48,26 @@ func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 	if ctx.Err() != nil {
 		return nil, fault.Ended(ctx)
 	}
-	// 1. The class is parsed, or found parsed, and the volume waits for its turn.
+	// 1. Parse the class, or find it parsed, and wait for the volume's turn.
 	f, ctx, leave, err := e.begin(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	defer leave()
-	// 2. The volume joins the group of its identity, whose token and answers it shares.
+	// 2. Join the group of the volume's identity, whose token and answers it shares.
 	if err := f.join(); err != nil {
 		return nil, err
 	}
-	// 3. Each distinct request is answered: from what the volume or the group has,
-	//    by renewing a lease, or by the store. What this achieves is kept when a
-	//    part of it fails, so that the next call issues no second credential.
+	// 3. Answer each distinct request: from what the volume or the group has, by renewing
+	// a lease, or with a request to the store. Credentials stay even if another request
+	// fails, so that the next call issues no second one.
 	f.volume.prune(f.began)
 	if !r.Upkeep {
 		f.volume.retain(f.spec, f.began)
 	}
 	results := f.obtain(ctx)
-	// 4. Where some requests failed, the volume's last good answers take their
-	//    place. Where there are none the Fetch fails.
+	// 4. If requests failed, use the volume's last good answers instead. If there are
+	// none, fail.
 	partial, err := failures(f.spec, r, results)
 	e.config.Logger.Debug("fetched", logkey.Volume, r.Volume, logkey.Pod, r.Pod.String(), logkey.Class, f.spec.Class.String(),
 		logkey.Address, f.spec.Login.Access().Address, logkey.Requests, len(f.spec.Requests), logkey.Correlation, f.caller.Correlation, logkey.Partial, partial, logkey.Error, err)
@@ -76,9 +76,9 @@ func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 		return nil, err
 	}
 	for _, res := range results {
-		provider.Asked(ctx, res.Correlation) // another volume's, where it is shared
+		provider.Asked(ctx, res.Correlation) // of another volume, if the answer is shared
 	}
-	// 5. The files are made of the answers.
+	// 5. Make the files from the answers.
 	payload, err := e.payload(f.spec, r.Class, results)
 	switch {
 	case err != nil && partial != nil:
@@ -89,14 +89,14 @@ func (e *Engine) Fetch(ctx context.Context, r provider.Request) (*provider.Paylo
 	payload.Warnings = append(payload.Warnings, f.session.Warnings()...)
 	payload.RefreshAt = clock.Earliest(payload.RefreshAt, f.logins.horizon(f.spec))
 	payload.Partial = partial
-	// 6. The files are of the present identity and class now.
+	// 6. Record that the files are of the current identity and class.
 	f.answered()
 	f.logins.count()
 	return payload, nil
 }
 
-// begin begins a run, and waits for the volume's turn, which leave ends. The work
-// is to be done with the context that it returns.
+// begin begins a run, and waits for the volume's turn, which ends with leave. The caller
+// must use the returned context.
 func (e *Engine) begin(ctx context.Context, r provider.Request) (f *run, work context.Context, leave func(), err error) {
 	s, err := e.Spec(r)
 	if err != nil {
@@ -118,8 +118,8 @@ func (e *Engine) Spec(r provider.Request) (*Spec, error) {
 	return e.specs.Get(r.Volume, r.Class, func(c *class.Class) (*Spec, error) { return e.store.Parse(c) })
 }
 
-// bearerOf is the pod with the credential that comes from its Secret or, less
-// privately, from the class.
+// bearerOf returns the pod with the credential from its Secret or, less privately, from
+// the class.
 func bearerOf(r provider.Request, s *Spec) Bearer {
 	b := Bearer{Pod: r.Pod, Tokens: r.Tokens, Audience: s.Audience}
 	if s.SecretKey != "" {
@@ -130,7 +130,7 @@ func bearerOf(r provider.Request, s *Spec) Bearer {
 	return b
 }
 
-// open prepares a run. It asks nobody.
+// open prepares a run. It sends no request.
 func (e *Engine) open(ctx context.Context, r provider.Request, s *Spec, b Bearer) (*run, error) {
 	f := &run{engine: e, request: r, spec: s}
 	f.caller = &Caller{
@@ -143,8 +143,8 @@ func (e *Engine) open(ctx context.Context, r provider.Request, s *Spec, b Bearer
 	return f, err
 }
 
-// correlationOf is the id that joins our log with the store's audit: that of the
-// work, or a random one.
+// correlationOf returns the id of the requests in the store's audit log: that of the work,
+// or a random one.
 func correlationOf(ctx context.Context) string {
 	if id := provider.Correlation(ctx); id != "" {
 		return id

@@ -14,12 +14,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// ErrAgain is in the error of a request of which the store's code has learned
-// something new, so that it is to be made again, in another way.
+// ErrAgain is in the error of a request that must be sent again in another form, because
+// the store's code has learned something about it.
 var ErrAgain = errors.New("the request is to be made in another way")
 
-// maxTurns bounds how often a request changes its way as answers teach what it
-// is.
+// maxTurns bounds how often the form of a request changes in one run.
 const maxTurns = 4
 
 // run is one Fetch of one volume.
@@ -37,14 +36,14 @@ type run struct {
 func (f *run) now() time.Time  { return f.engine.config.Now() }
 func (f *run) chance() float64 { return f.engine.config.Jitter() }
 
-// start gives the run its volume, whose turn it is.
+// start sets the run's volume, whose turn it is.
 func (f *run) start(v *volume) {
 	f.volume, f.logins.volume, f.began = v, v, f.now()
 	f.caller.Began = f.began
 }
 
-// join puts the volume into the group of its identity. A volume that is in one
-// already needs no valid service account token, until it has to log in.
+// join puts the volume into the group of its identity. A volume that is in one already
+// needs no valid service account token until it must log in.
 func (f *run) join() error {
 	key, err := f.engine.groups.identify(f.spec, f.caller.Bearer, f.began)
 	if err == nil {
@@ -61,7 +60,7 @@ func (f *run) join() error {
 	return nil
 }
 
-// credentials are those that what is issued for the volume goes to.
+// credentials returns the set for the credentials of the volume.
 func (f *run) credentials() *credentials {
 	if f.spec.Scope == class.ScopeServiceAccount {
 		return f.volume.now().group.credentials
@@ -69,7 +68,7 @@ func (f *run) credentials() *credentials {
 	return f.volume.now().credentials
 }
 
-// answered notes that the files are of the present identity and class.
+// answered records that the files are of the current identity and class.
 func (f *run) answered() {
 	f.volume.endSuperseded()
 	f.volume.answered(f.spec)
@@ -79,17 +78,17 @@ func (f *run) answered() {
 	}
 }
 
-// obtain answers all requests, in their order. One that fails does not end the
-// others: they may be issuing credentials, which would be lost.
+// obtain answers all requests, in their order. If one fails, the others continue: they may
+// be issuing credentials, which would be lost.
 //
-//  1. What has to be found out of a request first is asked.
-//  2. What can be read is read, and what is issued already is kept alive. Where
-//     that teaches that a request is of another kind, it is made again so.
-//  3. The volume's first credentials are issued last, and only where the rest
-//     will do, so that a publish that keeps failing leaves none behind.
+//  1. Find out what must be known of a request before it is sent.
+//  2. Read, and renew credentials. If that shows that a request is of another kind,
+//     send it again in that form.
+//  3. Issue the volume's first credentials last, and only if all else succeeded, so that
+//     a publish that fails again and again leaves none behind.
 //
-// Where the volume has a last good answer to a request that fails, that takes
-// its place, so that the others' answers get into the files.
+// If the volume has a last good answer to a request that failed, that is used, so that the
+// other answers get into the files.
 func (f *run) obtain(ctx context.Context) []Result {
 	results := make([]Result, len(f.spec.Requests))
 	pending := f.prepare(ctx, results)
@@ -112,8 +111,8 @@ func (f *run) obtain(ctx context.Context) []Result {
 	return results
 }
 
-// prepare finds out what has to be known of requests that the volume's answers
-// will not do for. It returns which requests are left to make.
+// prepare finds out what must be known of the requests that the volume's own answers do
+// not satisfy. It returns the requests that are left.
 func (f *run) prepare(ctx context.Context, results []Result) (pending []int) {
 	var list []*Request
 	for i, r := range f.spec.Requests {
@@ -137,7 +136,7 @@ func (f *run) prepare(ctx context.Context, results []Result) (pending []int) {
 	})
 }
 
-// split tells which requests to make now, and which issue first credentials.
+// split separates the requests to send now from those that issue first credentials.
 func (f *run) split(pending []int) (now, later []int) {
 	for _, i := range pending {
 		if r := f.spec.Requests[i]; f.session.Issues(r) && f.credentials().get(r.ID) == nil {
@@ -149,15 +148,15 @@ func (f *run) split(pending []int) (now, later []int) {
 	return now, later
 }
 
-// obtainSome makes some requests, and finds what takes the place of failures.
+// obtainSome sends some requests, and replaces failures with last good answers.
 func (f *run) obtainSome(ctx context.Context, results []Result, which []int, again bool) {
 	f.ask(ctx, results, which, again)
 	if slices.ContainsFunc(which, func(i int) bool { return results[i].Err == nil }) {
 		// One of them was the probe that closed the circuit.
 		f.ask(ctx, results, slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !errors.Is(results[i].Err, endpoint.ErrNotAsked) }), again)
 	}
-	// What did not fit the memory beside the others may fit by itself. A
-	// credential is not asked for again: the store may have issued it.
+	// A request that did not fit the memory next to the others may fit alone. Credentials
+	// are not requested again: the store may have issued them.
 	for _, i := range which {
 		if fault.Of(results[i].Err) == fault.Exhausted && !f.session.Issues(f.spec.Requests[i]) {
 			f.ask(ctx, results, []int{i}, again)
@@ -170,8 +169,8 @@ func (f *run) obtainSome(ctx context.Context, results []Result, which []int, aga
 	}
 }
 
-// ask makes requests, several at a time: those that the store answers together
-// in one. again tells that there is another turn.
+// ask sends requests, several at a time, and those of one batch together. again says that
+// there is another turn.
 func (f *run) ask(ctx context.Context, results []Result, which []int, again bool) {
 	at := make(map[*Request]int, len(which))
 	var reads []*Request
@@ -209,14 +208,14 @@ func (f *run) ask(ctx context.Context, results []Result, which []int, again bool
 	})
 }
 
-// issued answers a request with what is issued for the volume.
+// issued answers a request with a credential of the volume.
 func (f *run) issued(ctx context.Context, r *Request) Result {
 	return (&issuer{run: f, set: f.credentials()}).result(ctx, r)
 }
 
 func (f *run) reader() *reader { return &reader{run: f, group: f.volume.now().group} }
 
-// fromVolume is the volume's own answer while it is recent enough.
+// fromVolume returns the volume's own answer while it is recent enough.
 func (f *run) fromVolume(r *Request) (Result, bool) {
 	if f.request.Fresh || f.credentials().get(r.ID) != nil {
 		return Result{}, false
@@ -228,7 +227,7 @@ func (f *run) fromVolume(r *Request) (Result, bool) {
 	return f.spec.result(r, rd), true
 }
 
-// finish judges what came of a request.
+// finish completes the result of a request.
 func (f *run) finish(ctx context.Context, r *Request, res Result) Result {
 	res = f.certain(ctx, r, res)
 	if IsNotServed(res.Err) && f.spec.optional(r) && !f.spec.shown(r, f.request.Current) {
@@ -240,11 +239,9 @@ func (f *run) finish(ctx context.Context, r *Request, res Result) Result {
 	return res
 }
 
-// certain is the result of a request of a live volume. A refused read counts
-// as a denial once the server knows the token and refuses the read all the same,
-// or where the refusal is repeated some seconds later. Until then it is
-// Unverified. A login that is refused with the store's reason is certain by
-// itself.
+// certain returns the result of a request of a live volume. A refused read counts as a
+// denial if the server knows the token, or if the refusal is repeated some seconds later.
+// Until then it is Unverified. A refused login with the store's reason is certain at once.
 func (f *run) certain(ctx context.Context, r *Request, res Result) Result {
 	if res.Err == nil {
 		f.volume.doubts.answered(r.ID)
@@ -254,7 +251,7 @@ func (f *run) certain(ctx context.Context, r *Request, res Result) Result {
 		return res
 	}
 	if f.tokenIsKnown(ctx, r) {
-		// The server may have learned of it after it refused.
+		// The server may have learned of the login after it refused.
 		again := []Result{{}}
 		if f.session.Issues(r) || f.credentials().get(r.ID) != nil {
 			again[0] = f.issued(ctx, r)
@@ -271,11 +268,10 @@ func (f *run) certain(ctx context.Context, r *Request, res Result) Result {
 	return res
 }
 
-// deniedRead tells whether the store refused a read, which a new login may mend.
+// deniedRead reports whether the store refused a read, which a new login may allow.
 func deniedRead(err error) bool { return err != nil && fault.Of(err) == fault.Denied }
 
-// tokenIsKnown tells whether the server knows the token that the request was
-// made with.
+// tokenIsKnown reports whether the server knows the token of the request.
 func (f *run) tokenIsKnown(ctx context.Context, r *Request) bool {
 	s, ok := f.session.(Verifier)
 	if !ok {
@@ -293,8 +289,8 @@ func (f *run) tokenIsKnown(ctx context.Context, r *Request) bool {
 	return known && err == nil
 }
 
-// lastGood is the volume's last good answer in place of a failure. It must be
-// in the files already: what the store refuses gets into no other.
+// lastGood returns the volume's last good answer instead of a failure. The answer must be
+// in the files already: a refused object never enters the files.
 func (f *run) lastGood(r *Request, res Result) Result {
 	if res.Err == nil || fault.Of(res.Err) == fault.Canceled {
 		return res
@@ -309,8 +305,8 @@ func (f *run) lastGood(r *Request, res Result) Result {
 	return res
 }
 
-// failures tells why there is no payload, or else what in it is the volume's
-// last good content.
+// failures returns why there is no payload, or why a part of it is the volume's last good
+// content.
 func failures(s *Spec, r provider.Request, results []Result) (partial, err error) {
 	if err := s.failure(results, func(r Result) error { return r.Err }); err != nil {
 		return nil, err
@@ -319,15 +315,15 @@ func failures(s *Spec, r provider.Request, results []Result) (partial, err error
 	switch {
 	case partial == nil:
 	case !slices.ContainsFunc(results, func(r Result) bool { return r.failed == nil }):
-		return nil, partial // there is nothing new
+		return nil, partial // nothing is new
 	case fault.Of(partial) == fault.Denied && r.Class.OnDenied == class.DeniedEmpty:
 		return nil, partial
 	}
 	return partial, nil
 }
 
-// failure is one error of all that failed; nil if nothing did. What was canceled
-// is told only where nothing else is.
+// failure joins all errors; nil if there is none. It leaves out canceled requests if there
+// is another error.
 func (s *Spec) failure(results []Result, of func(Result) error) error {
 	var failed []error
 	var canceled error
@@ -337,7 +333,7 @@ func (s *Spec) failure(results []Result, of func(Result) error) error {
 		switch {
 		case err == nil:
 		case singleflight.IsOwn(err):
-			if loggedIn { // it is the volume's, and the same for every object
+			if loggedIn { // the login failed for the whole volume
 				failed = slices.Insert(failed, 0, err)
 			}
 			loggedIn = false

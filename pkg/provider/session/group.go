@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// group is the volumes of one identity: what they ask is answered alike.
+// group is the volumes of one identity, which get the same answers.
 type group struct {
 	key Identity
 	// current is the token for reads.
@@ -18,22 +18,22 @@ type group struct {
 	logins  singleflight.Group[struct{}, *Token]
 	reads   singleflight.Group[string, map[string]Read]
 	recent  *cache
-	// lookups tell whether the server knows a token.
+	// lookups has the checks whether the server knows a token.
 	lookups singleflight.Group[*Token, bool]
 	// credentials are those of scope serviceAccount.
 	credentials *credentials
-	// answeredBy is the store's second address while that answers, else empty.
+	// answeredBy is the store's second address if that answered last, else empty.
 	answeredBy atomic.Pointer[string]
-	// facts are what the store's code has learned of the identity.
+	// facts has the facts that the store's code has learned about the identity.
 	facts Memory[string, any]
-	// members are the ids of the volumes, guarded by groups.mu.
+	// members has the ids of the volumes, guarded by groups.mu.
 	members map[string]struct{}
 }
 
-// second is the store's second address if that answered last, else empty.
+// second returns the store's second address if that answered last, else empty.
 func (g *group) second() string {
 	if g == nil {
-		return "" // the volume has joined none
+		return "" // the volume has no group yet
 	}
 	if second := g.answeredBy.Load(); second != nil {
 		return *second
@@ -41,8 +41,8 @@ func (g *group) second() string {
 	return ""
 }
 
-// noteAnswer notes the second address if that answered, else "". It tells whether
-// the last answer was of the other.
+// noteAnswer records the second address if that answered, else "". It reports whether
+// another address answered before.
 func (g *group) noteAnswer(second string) bool {
 	before := g.answeredBy.Swap(&second)
 	if before == nil {
@@ -51,21 +51,21 @@ func (g *group) noteAnswer(second string) bool {
 	return *before != second
 }
 
-// groups are the identities that this node has volumes of.
+// groups has the identities of the volumes on this node.
 type groups struct {
 	store  Store
 	budget *budget.Budget
-	// revokesTokens is of Traits.
+	// revokesTokens is that of Traits.
 	revokesTokens bool
-	// podBound are the logins that the store took for a pod's own.
+	// podBound has the logins that depend on the pod.
 	podBound Memory[Login, struct{}]
 
 	mu         sync.Mutex
 	byIdentity map[Identity]*group
 }
 
-// identify makes the key of a bearer's identity. It is an error where the login
-// takes a service account token and there is no valid one.
+// identify returns the identity of a bearer. It returns an error if the login needs a
+// service account token and there is no valid one.
 func (s *groups) identify(spec *Spec, b Bearer, now time.Time) (Identity, error) {
 	var claims identity.Claims
 	if spec.AsPod {
@@ -78,14 +78,14 @@ func (s *groups) identify(spec *Spec, b Bearer, now time.Time) (Identity, error)
 	return s.corrected(s.store.Identify(spec, b, claims), b), nil
 }
 
-// isPodBound tells whether the store took a login for a pod's own.
+// isPodBound reports whether a login depends on the pod.
 func (s *groups) isPodBound(l Login) bool { return s.podBound.Has(l) }
 
-// setPodBound notes that it did.
+// setPodBound records that a login depends on the pod.
 func (s *groups) setPodBound(l Login) { s.podBound.Set(l, struct{}{}) }
 
-// corrected is the identity by what logins have taught. Where it is not yet known
-// how the store sees it, the service account is tried first.
+// corrected returns the identity after what logins have shown. If it is unknown whether
+// the login depends on the pod, it is assumed not to.
 func (s *groups) corrected(key Identity, b Bearer) Identity {
 	if s.isPodBound(key.Login) {
 		key.Pod = b.Pod.UID
@@ -110,14 +110,14 @@ func (s *groups) join(key Identity, volume string) *group {
 	return g
 }
 
-// find is the group of an identity; nil where this node has no volume of it.
+// find returns the group of an identity; nil if no volume on this node has it.
 func (s *groups) find(key Identity) *group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.byIdentity[key]
 }
 
-// leave ends the membership. The last to leave gets what is to be revoked.
+// leave ends the membership. The last member gets what must be revoked.
 func (s *groups) leave(g *group, volume string) []Revocation {
 	if g == nil || s.hasOthers(g, volume) {
 		return nil
@@ -130,12 +130,12 @@ func (s *groups) leave(g *group, volume string) []Revocation {
 	return list
 }
 
-// hasOthers takes a volume out of a group, and tells whether it goes on.
+// hasOthers removes a volume from a group, and reports whether others are left.
 func (s *groups) hasOthers(g *group, volume string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byIdentity[g.key] != g {
-		return false // it ended before
+		return false // the group ended before
 	}
 	delete(g.members, volume)
 	if len(g.members) > 0 {

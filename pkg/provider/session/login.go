@@ -12,15 +12,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
-// errPodBound tells that the identity turned out to be the pod's own.
+// errPodBound says that the identity depends on the pod.
 var errPodBound = errors.New("the login is bound to the pod")
 
-// leastHorizon keeps a volume whose means to log in run out from being looked at
-// without a pause.
+// leastHorizon is the least pause of a volume whose means to log in expire.
 const leastHorizon = time.Minute
 
-// logins give one run its tokens: that of the volume's group, with which it reads,
-// and those that the leases of credentials hang on.
+// logins has the tokens of one run: that of the volume's group for reads, and those of
+// leased credentials.
 type logins struct {
 	config  *endpoint.Settings
 	groups  *groups
@@ -32,13 +31,13 @@ type logins struct {
 	mu        sync.Mutex
 	// refused is why the store refused the login; nil if it did not.
 	refused error
-	// loggedIn tells that the run has logged in, joined that it waited for the login
-	// of another volume.
+	// loggedIn says that the run has logged in, and joined that it waited for the login of
+	// another volume.
 	loggedIn, joined bool
 }
 
-// count counts a login of another volume that served this one: for a new volume
-// any, for a live one only a new login. Its own are counted where they are made.
+// count counts a login of another volume that this one used: for a new volume any, for a
+// live one only a new login. Its own logins are counted where they are sent.
 func (l *logins) count() {
 	l.mu.Lock()
 	shared := !l.loggedIn && (l.joined || !l.caller.Live)
@@ -48,16 +47,15 @@ func (l *logins) count() {
 	}
 }
 
-// token is the group's token for a read: the one that is there, renewed if it
-// is due, or that of a new login. A stale one is not taken, and neither is one
-// whose uses are spent.
+// token returns the group's token for a read: the current one, renewed if it is due, or
+// that of a new login. It does not return a stale token, or one without uses.
 func (l *logins) token(ctx context.Context, g *group, stale *Token) (*Token, error) {
 	for {
 		t, err := l.currentToken(ctx, g, stale)
 		if err != nil || t.Take(0) {
 			return t, err
 		}
-		stale = t // others were faster
+		stale = t // another caller was faster
 	}
 }
 
@@ -87,8 +85,8 @@ func (l *logins) currentToken(ctx context.Context, g *group, stale *Token) (*Tok
 	return t, err
 }
 
-// extended renews a token that is due. It tells whether the token is good for
-// further use without a new login.
+// extended renews a token that is due. It reports whether the token can be used without a
+// new login.
 func (l *logins) extended(ctx context.Context, t *Token) bool {
 	due, final := t.isDue(l.config.Now())
 	if !due {
@@ -98,7 +96,7 @@ func (l *logins) extended(ctx context.Context, t *Token) bool {
 		return false
 	}
 	if err := l.renew(ctx, t); err != nil {
-		return fault.Of(err).Outage() && t.alive(l.config.Now()) // it still lives: the read tells more
+		return fault.Of(err).Outage() && t.alive(l.config.Now()) // it is still valid: the read finds out
 	}
 	due, _ = t.isDue(l.config.Now())
 	return !due
@@ -118,9 +116,9 @@ func (l *logins) renew(ctx context.Context, t *Token) error {
 	return err
 }
 
-// keepAlive renews the token that leases hang on when it is due, and tells
-// whether it can be relied on until it is due again. That the store could not be
-// asked is an error; that it refuses means a new token.
+// keepAlive renews the token of leases if it is due, and reports whether it stays valid
+// until it is due again. It returns an error if the store could not be asked, and false if
+// the store refuses.
 func (l *logins) keepAlive(ctx context.Context, s *credentials, t *Token) (bool, error) {
 	due, final := t.isDue(l.config.Now())
 	if !due || final || !t.alive(l.config.Now()) {
@@ -135,15 +133,15 @@ func (l *logins) keepAlive(ctx context.Context, s *credentials, t *Token) (bool,
 		case fault.Of(err).Outage(), fault.Of(err) == fault.Canceled:
 			return false, err
 		}
-		// It may be gone, and its leases with it; or it may only not renew
-		// itself, and is still to be revoked in the end.
+		// The token may be revoked, and its leases with it. Or it may not renew itself,
+		// and must still be revoked at the end.
 		t.giveUp()
 		return false, nil
 	})
 	return alive, err
 }
 
-// parent is the token for the next of some credentials: the newest, kept alive, or
+// parent returns the token for the next credentials of a set: the newest one, renewed, or
 // that of a new login.
 func (l *logins) parent(ctx context.Context, s *credentials, stale *Token) (*Token, error) {
 	t, _, err := s.logins.Do(ctx, struct{}{}, l.config.Now, time.Time{}, func() (*Token, error) {
@@ -164,14 +162,14 @@ func (l *logins) parent(ctx context.Context, s *credentials, stale *Token) (*Tok
 		case state.group.credentials:
 			return l.shared(ctx, state.group, func(g *group, t *Token) { g.credentials.addToken(t) })
 		}
-		return nil, errPodBound // it turned out to be for others
+		return nil, errPodBound // the login has changed the identity
 	})
 	return t, err
 }
 
-// shared logs in for all who share a group, which put gives the token to. Where the
-// answer shows that the identity is the pod's own, nothing goes into what the
-// service account's pods share: the token goes to the pod's group.
+// shared logs in for all volumes of a group; put gives the token to the group. If the
+// answer shows that the identity depends on the pod, the token goes to the pod's own
+// group, and nothing to the service account's.
 func (l *logins) shared(ctx context.Context, g *group, put func(*group, *Token)) (*Token, error) {
 	if g.key.Pod == "" && l.groups.isPodBound(g.key.Login) {
 		return nil, errPodBound
@@ -188,17 +186,16 @@ func (l *logins) shared(ctx context.Context, g *group, put func(*group, *Token))
 	return t, nil
 }
 
-// replaceToken makes t the group's token. An earlier one that still lives is
-// revoked with this volume, since others may be in the middle of using it.
+// replaceToken makes t the group's token. An earlier one that is still valid is revoked
+// with this volume, because other volumes may be using it.
 func (l *logins) replaceToken(g *group, t *Token) {
 	if old := g.current.replace(t); old != nil && old.alive(l.config.Now()) && l.groups.revokesTokens {
 		l.volume.add([]Revocation{{Login: old.Login, Token: old}})
 	}
 }
 
-// logIn logs in as the pod. podBound tells that the identity is the pod's own, and
-// was not taken for it. A login that was refused is not tried again in the same
-// run.
+// logIn logs in as the pod. podBound says that the identity depends on the pod and was not
+// known to. A refused login is not repeated in the same run.
 func (l *logins) logIn(ctx context.Context, key Identity) (t *Token, podBound bool, err error) {
 	l.mu.Lock()
 	refused := l.refused
@@ -229,7 +226,7 @@ func (l *logins) logIn(ctx context.Context, key Identity) (t *Token, podBound bo
 	return nil, false, err
 }
 
-// rejoin follows what a login taught about the identity.
+// rejoin changes the volume's group after a login has shown more about the identity.
 func (l *logins) rejoin() *group {
 	l.rejoining.Lock()
 	defer l.rejoining.Unlock()
@@ -237,10 +234,9 @@ func (l *logins) rejoin() *group {
 	return l.volume.now().group
 }
 
-// horizon is when to look again so that there is always a way to revoke what
-// the volume has: before both the store's token and the pod's service account
-// token have expired, kubelet has passed a new one of the latter. Zero where
-// nothing needs it.
+// horizon returns when to refresh so that there is always a way to revoke the volume's
+// credentials: before both the store's token and the pod's service account token expire,
+// because kubelet has passed a new one by then. Zero if nothing needs that.
 func (l *logins) horizon(s *Spec) time.Time {
 	now, state := l.config.Now(), l.volume.now()
 	if l.config.DisableRevocation || !s.AsPod || !(state.credentials.revocable(now) || state.group.credentials.revocable(now)) {

@@ -13,27 +13,27 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// mostSaid bounds what the server says beside the answers of one volume.
+// mostSaid bounds the server's warnings with the answers of one volume.
 const mostSaid = 20
 
-// Result is the answer to one request, and when to look again. It has neither a
-// reading nor an error where the request was not made, because another failed.
+// Result is the answer to one request, and when to send it again. It has neither a reading
+// nor an error if the request was not sent because another one failed.
 type Result struct {
 	*Reading
 	Err error
 
 	due  time.Time
-	ends time.Time // of what was issued; zero for what has no end
-	// failed is why this is the last good answer and not the store's present one.
+	ends time.Time // of a credential; zero for never
+	// failed is why this is the last good answer and not a current one.
 	failed error
 }
 
-// result is what a reading, which was not issued, is to a request.
+// result returns the Result of a shareable reading.
 func (s *Spec) result(r *Request, rd *Reading) Result {
 	return Result{Reading: rd, due: s.readingDue(r, rd), ends: rd.expires()}
 }
 
-// payload makes the files: all of them, or an error.
+// payload makes all files, or returns an error.
 func (e *Engine) payload(s *Spec, c *class.Class, results []Result) (*provider.Payload, error) {
 	out := &provider.Payload{Warnings: slices.Clone(s.Warnings)}
 	of := make(map[*Request]Result, len(results))

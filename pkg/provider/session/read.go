@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 )
 
-// mostChecks is how many requests of a batch are checked for changes one by
-// one. More of them are read again in one.
+// mostChecks is how many requests of a batch are checked for changes one by one. A larger
+// batch is read again.
 const mostChecks = 4
 
 // reader reads for all volumes of an identity.
@@ -20,8 +20,7 @@ type reader struct {
 	group *group
 }
 
-// read answers requests whose answers are alike for the whole group, and that
-// the store answers together.
+// read answers shareable requests of one batch.
 func (d *reader) read(ctx context.Context, batch []*Request) []Result {
 	var since time.Time
 	if d.run.request.Fresh {
@@ -46,30 +45,30 @@ func (d *reader) read(ctx context.Context, batch []*Request) []Result {
 	return out
 }
 
-// count counts a read that the volume needed, and whether another's served it.
+// count counts a read that the volume needed, and whether another volume's read served it.
 func (d *reader) count(shared bool) { d.run.engine.config.OnShared(endpoint.OpRead, shared) }
 
-// taken makes the volume's own what a read gave, be it of this run or another's.
+// taken stores the answer of a read, of this run or another one, as the volume's own.
 func (d *reader) taken(ctx context.Context, r *Request, got Read, led bool) Result {
 	rd, err := got.Reading, got.Err
 	switch {
 	case err != nil && fault.Of(err) == fault.NotFound && !IsNotServed(err) && !led && d.run.spec.optional(r):
-		rd = Absent(d.run.now(), nil) // the leader minded
+		rd = Absent(d.run.now(), nil) // it is not optional for the leader
 	case err != nil:
 		return Result{Err: err}
 	case rd == nil:
 		return Result{Err: fault.New(fault.Internal, "reading %s: it was not asked for", r.Name)}
 	case !led && (!rd.Kind.Shareable() || rd.Absent && !d.run.spec.optional(r)):
-		return Result{Err: ErrAgain} // it was issued for another volume, or is missing for it
-	case !rd.Kind.Shareable(): // what we led was issued: it is ours
+		return Result{Err: ErrAgain} // it was issued for another volume, or lacks keys
+	case !rd.Kind.Shareable(): // this volume's read has created it
 		return d.run.issued(ctx, r)
 	}
 	d.run.volume.now().readings.put(r.ID, rd)
 	return d.run.spec.result(r, rd)
 }
 
-// batch answers requests: from what the group had lately, by finding that
-// nothing has changed, or by reading.
+// batch answers requests from recent answers of the group, by checking that nothing has
+// changed, or by reading.
 func (d *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, error) {
 	out := make(map[string]Read, len(batch))
 	var rest []*Request
@@ -106,7 +105,7 @@ func (d *reader) batch(ctx context.Context, batch []*Request) (map[string]Read, 
 	return out, nil
 }
 
-// recent is an answer that another volume of the group had lately.
+// recent returns a recent answer to another volume of the group.
 func (d *reader) recent(r *Request) *Reading {
 	rd := d.group.recent.last(r.ID)
 	switch {
@@ -120,8 +119,8 @@ func (d *reader) recent(r *Request) *Reading {
 	return rd
 }
 
-// check has the store say which of the requests it would answer as before. It
-// returns the others.
+// check asks the store which of the earlier answers have not changed. It returns the other
+// requests.
 func (d *reader) check(ctx context.Context, list []*Request, out map[string]Read) (rest []*Request) {
 	s, ok := d.run.session.(Checker)
 	if !ok || d.run.request.Fresh {
@@ -146,7 +145,7 @@ func (d *reader) check(ctx context.Context, list []*Request, out map[string]Read
 	return rest
 }
 
-// before is the newest answer that the volume or its group has.
+// before returns the newest answer that the volume or its group has.
 func (d *reader) before(r *Request) *Reading {
 	own, shared := d.run.volume.now().readings.last(r.ID), d.group.recent.last(r.ID)
 	switch {
@@ -158,14 +157,14 @@ func (d *reader) before(r *Request) *Reading {
 	return own
 }
 
-// keep makes what was issued unexpectedly the volume's own. The token that it
-// hangs on goes with it, so that it can be revoked with the volume. Where that
-// token has leases of another volume already, the credential would end with
-// those: it is left to its own end, and issued again under a token of ours.
+// keep makes an unexpected credential the volume's own, together with its token, so that
+// it is revoked with the volume. If the token has leases of another volume, the credential
+// would end with those: then it is left to its TTL, and issued again with a token of its
+// own login.
 func (d *reader) keep(r *Request, rd *Reading) {
 	s := d.run.credentials()
 	if s != d.run.volume.now().credentials && s != d.group.credentials {
-		return // the identity turned out to be the pod's: this is another's
+		return // the login has changed the identity
 	}
 	if rd.Kind == Leased && d.run.engine.groups.revokesTokens && !s.hasToken(rd.Token) {
 		if !d.group.current.claim(rd.Token) {

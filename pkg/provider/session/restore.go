@@ -11,9 +11,9 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Import implements provider.Persister. It asks nobody. A volume that is known
-// already has a newer state, so it is left alone. What cannot be read is an
-// error, and the volume starts again.
+// Import implements provider.Persister. It sends no request. It does not change a volume
+// that is known already, whose state is newer. It returns an error if it cannot read the
+// state; then the volume starts from nothing.
 func (e *Engine) Import(id string, state secret.Bytes) error {
 	if e.volumes.find(id) != nil {
 		return nil
@@ -87,7 +87,7 @@ func (r *restorer) restoreGroup(gs *groups, v *volume) error {
 	i := r.state.Identity
 	key := Identity{r.login, i.Namespace, i.ServiceAccount, i.ServiceAccountUID, i.Pod, i.Credential}
 	if shared := r.store.Identify(&Spec{Login: r.login, Audience: v.current.bearer.Audience}, v.current.bearer, identity.Claims{ServiceAccountUID: i.ServiceAccountUID}); key.Pod != "" && shared.Pod == "" {
-		gs.setPodBound(r.login) // a login showed that it is the pod's
+		gs.setPodBound(r.login) // a login has shown that it depends on the pod
 	}
 	g := gs.join(key, v.id)
 	v.current.group = g
@@ -112,7 +112,7 @@ func (r *restorer) restoreGroup(gs *groups, v *volume) error {
 	return nil
 }
 
-// readLogin reads a login; that of the identity where the state has none.
+// readLogin reads a login, or returns that of the identity if the state has none.
 func (r *restorer) readLogin(raw json.RawMessage) (Login, error) {
 	if len(raw) == 0 && r.login != nil {
 		return r.login, nil
@@ -187,8 +187,8 @@ func (r *restorer) reading(s readingState) (*Reading, error) {
 	return rd, nil
 }
 
-// into adds what credentials do not have in a newer state: volumes of one
-// identity each export what the identity has.
+// into adds the parts that the credentials of a newer state lack: each volume of an
+// identity exports the identity's.
 func (r *restorer) into(s *credentials, state credentialsState) error {
 	revocations, err := r.revocations(state.Tokens, state.Replaced)
 	if err != nil {
@@ -213,7 +213,7 @@ func (r *restorer) into(s *credentials, state credentialsState) error {
 		case one.Token >= 0 && one.Token < len(tokens):
 			c.token = tokens[one.Token]
 		case rd.Kind == Leased && r.store.Traits().RevokesTokens:
-			continue // its token is gone, and it with that
+			continue // its token has expired, and so has it
 		}
 		if have := s.get(c.id); have == nil || have.olderThan(c) {
 			s.put(c)
@@ -223,8 +223,7 @@ func (r *restorer) into(s *credentials, state credentialsState) error {
 	return nil
 }
 
-// restoreToken finds the token that another volume's state had already, or adds
-// it.
+// restoreToken returns the token that another volume's state had already, or adds it.
 func (s *credentials) restoreToken(t *Token) *Token {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -259,8 +258,8 @@ func (s *credentials) restoreReplaced(list []Revocation) {
 	}
 }
 
-// hastenCertificates has certificates end by the wall clock where that was set
-// forward: their end is a fixed time, and not so long after their issue.
+// hastenCertificates lets certificates end by the wall clock if that was set forward:
+// their end is a fixed time, and no duration since the issue.
 func (s *volumeState) hastenCertificates(forward time.Duration) {
 	for _, list := range [][]credentialState{s.Own.Held, s.Group.Held} {
 		for i, h := range list {

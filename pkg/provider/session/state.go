@@ -14,25 +14,25 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// volumeState is what Export writes. It is as secret as the tokens in it.
+// volumeState is the form of Export. It has tokens and secrets in plain text.
 type volumeState struct {
-	// Version changes when an older process could not read what we write.
+	// Version changes when an older process could not read the state.
 	Version int `json:"version"`
 	// Stamp is when the state was written.
 	Stamp clock.Stamp `json:"stamp,omitzero"`
 
 	Pod      identity.Pod     `json:"pod"`
 	Identity *identityKey     `json:"identity,omitempty"`
-	Tokens   identity.Plain   `json:"tokens,omitempty"` // of the pod, where a revocation needs a login
+	Tokens   identity.Plain   `json:"tokens,omitempty"` // of the pod, if a revocation needs a login
 	Given    string           `json:"given,omitempty"`
 	Session  *tokenState      `json:"session,omitempty"`
 	Readings []readingState   `json:"readings,omitempty"`
 	Own      credentialsState `json:"own"`
 	Group    credentialsState `json:"group"`
-	// Retired and Revocations are to be revoked with the volume.
+	// Retired and Revocations must be revoked with the volume.
 	Retired     []tokenState      `json:"retired,omitempty"`
 	Revocations []revocationState `json:"revocations,omitempty"`
-	// Refused is when the store last refused each request.
+	// Refused has the time of the last refusal of each request.
 	Refused map[string]time.Time `json:"refused,omitempty"`
 }
 
@@ -55,10 +55,11 @@ type tokenState struct {
 	Due       time.Time       `json:"due"`
 	Expires   time.Time       `json:"expires"`
 	Final     bool            `json:"final,omitempty"`
-	// Uses are those that are left, of a token that Counted says has a number.
+	// Uses is the number of uses that are left of a token with limited uses, which Counted
+	// says.
 	Uses    int  `json:"uses,omitempty"`
 	Counted bool `json:"counted,omitempty"`
-	// At is the address that gave it, of a store with two.
+	// At is the address that gave the token, if the store has two.
 	At endpoint.Address `json:"at,omitzero"`
 }
 
@@ -66,7 +67,7 @@ type readingState struct {
 	Request string          `json:"request"`
 	Body    json.RawMessage `json:"body,omitempty"`
 	About   *aboutState     `json:"about,omitempty"` // of a whole answer
-	Part    *partState      `json:"part,omitempty"`  // where not all is kept
+	Part    *partState      `json:"part,omitempty"`  // if only a part is kept
 	Kind    Kind            `json:"kind"`
 	Asked   time.Time       `json:"asked"`
 	Read    time.Time       `json:"read"`
@@ -76,7 +77,7 @@ type readingState struct {
 	Absent  bool            `json:"absent,omitempty"`
 }
 
-// aboutState is what is known of an answer beside its values.
+// aboutState has the facts about an answer, without its values.
 type aboutState struct {
 	Type      string        `json:"type,omitempty"`
 	LeaseID   string        `json:"leaseID,omitempty"`
@@ -88,7 +89,7 @@ type aboutState struct {
 	Rotated   string        `json:"rotated,omitempty"`
 }
 
-// partState is an answer of which the class takes a part.
+// partState is the part of an answer that the class uses.
 type partState struct {
 	params.Part
 	aboutState
@@ -106,11 +107,11 @@ type credentialState struct {
 	Login   json.RawMessage `json:"login,omitempty"`
 	Due     time.Time       `json:"due"`
 	Ends    time.Time       `json:"ends"`
-	Token   int             `json:"token"` // the place in the tokens; -1 for none
+	Token   int             `json:"token"` // the index in the tokens; -1 for none
 	Replace bool            `json:"replace,omitempty"`
 }
 
-// revocationState is a credential that is to be revoked by its lease id.
+// revocationState is a credential that must be revoked by its lease id.
 type revocationState struct {
 	Login   json.RawMessage `json:"login"`
 	Name    string          `json:"name"`
@@ -118,8 +119,8 @@ type revocationState struct {
 	Expires time.Time       `json:"expires"`
 }
 
-// Export implements provider.Persister: the volume's identity, answers,
-// credentials and tokens, as versioned JSON. It is as secret as they are.
+// Export implements provider.Persister: the volume's identity, answers, credentials and
+// tokens, as versioned JSON in plain text.
 func (e *Engine) Export(id string) secret.Bytes {
 	v := e.volumes.find(id)
 	if v == nil {
@@ -128,7 +129,7 @@ func (e *Engine) Export(id string) secret.Bytes {
 	traits, stamp := e.store.Traits(), e.config.Stamp()
 	v.mu.Lock()
 	now, tried, revocations := v.current, []Revocation(nil), slices.Clone(v.revocations)
-	if v.superseded != nil { // the new identity was not answered yet: it starts from nothing
+	if v.superseded != nil { // the new identity has no answer yet: it starts from nothing
 		now, tried = *v.superseded, v.current.credentials.revocations()
 	}
 	v.mu.Unlock()
@@ -159,14 +160,14 @@ func (e *Engine) Export(id string) secret.Bytes {
 		}
 	}
 	out, err := json.Marshal(clock.Map(s, stamp.Written))
-	if err != nil { // its parts were decoded from JSON
+	if err != nil { // its parts are valid JSON
 		e.config.Logger.Error("writing the state of a volume", logkey.Volume, id, logkey.Error, err)
 		return secret.Bytes{}
 	}
 	return secret.NewBytes(out)
 }
 
-// rawOf is a login as JSON; its parts are texts, so that it has a form.
+// rawOf returns a login as JSON, which cannot fail: its parts are strings.
 func rawOf(l Login) json.RawMessage {
 	raw, err := json.Marshal(l)
 	if err != nil {
@@ -220,7 +221,7 @@ func stateOf(id string, rd *Reading) readingState {
 	return s
 }
 
-// size is about how many bytes the answer takes in the state.
+// size is the approximate size of the answer in the state, in bytes.
 func (s readingState) size() int {
 	if s.Part != nil {
 		return s.Part.Size()
@@ -228,12 +229,12 @@ func (s readingState) size() int {
 	return len(s.Body)
 }
 
-// mostState bounds the answers in one volume's state. They save a read after a
-// restart and no more, and the states of all volumes share a small memory.
+// mostState bounds the answers in one volume's state, in bytes. They only save a read
+// after a restart, and the states of all volumes share a small memory.
 const mostState = 64 << 10
 
-// readingsOf are the small answers. A large one is read again when the volume is
-// next due.
+// readingsOf returns the small answers. A large one is read again when the volume is next
+// due.
 func readingsOf(readings map[string]*Reading) []readingState {
 	var out []readingState
 	for id, rd := range readings {

@@ -9,31 +9,31 @@ import (
 )
 
 const (
-	// youngToken is how old a token must be for a refusal to be put down to
-	// it, and a new login to be tried.
+	// youngToken is the least age of a token at which a refusal may be the token's fault,
+	// so that a new login may help.
 	youngToken = 5 * time.Second
-	// expiryMargin is taken off a lifetime for the way to the store.
+	// expiryMargin is subtracted from a lifetime, for the time of a request.
 	expiryMargin = 500 * time.Millisecond
 )
 
-// isAlive tells whether what ends at a moment, or never if that is zero, is
-// still good for a request.
+// isAlive reports whether something that expires at a time, never if that is zero, is
+// still valid for a request.
 func isAlive(ends, now time.Time) bool {
 	return ends.IsZero() || now.Before(ends.Add(-expiryMargin))
 }
 
-// Grant is what a store says of a token that it gave.
+// Grant is what a store returns with a token.
 type Grant struct {
 	Value     string
-	TTL       time.Duration // 0 means for ever
+	TTL       time.Duration // 0 means that it does not expire
 	Renewable bool
-	// Uses is how many requests the token is good for; 0 means any number.
+	// Uses is the number of requests with the token; 0 means any number.
 	Uses int
-	// At is the address that gave it, of a store with two; else zero.
+	// At is the address that gave the token, if the store has two; else zero.
 	At endpoint.Address
 }
 
-// Token is what a login gave.
+// Token is the token of a login.
 type Token struct {
 	Login Login
 	Value secret.String
@@ -46,21 +46,21 @@ type Token struct {
 	ttl     time.Duration // granted last; 0 means for ever
 	due     time.Time     // when to renew it; zero means never
 	expires time.Time     // zero means never
-	// final tokens are replaced when they are due: renewing does not help.
+	// final tokens are replaced when they are due, because they cannot be renewed.
 	final bool
-	// uses are how many requests are left to a token that was given for a
-	// number of them; see Take.
+	// uses is the number of requests that are left, of a token with limited uses; see
+	// Take.
 	uses int
-	// counted tells that it was, and given how many it had at first.
+	// counted says that uses are limited; given is the number at first.
 	counted bool
 	given   int
-	// foreign tells that an address refused it which did not give it.
+	// foreign says that an address that did not give the token has refused it.
 	foreign bool
 }
 
-// NewToken notes a token that a login gave at now.
+// NewToken returns the token of a login at now.
 func NewToken(l Login, g Grant, now time.Time, chance float64) *Token {
-	// A renewal would spend a use, and a new login gives all of them.
+	// A renewal needs a use, and a new login gives all of them again.
 	t := &Token{Login: l, Value: secret.NewString(g.Value), At: g.At, born: now, renewable: g.Renewable && g.Uses <= 0}
 	t.final = !t.renewable
 	t.uses, t.given, t.counted = g.Uses, g.Uses, g.Uses > 0
@@ -68,13 +68,12 @@ func NewToken(l Login, g Grant, now time.Time, chance float64) *Token {
 	return t
 }
 
-// Limited tells whether the token was given for a number of requests, as a
-// Vault role with token_num_uses does. Every request with it counts, those for
-// itself too.
+// Limited reports whether the number of uses is limited, as by a Vault role with
+// token_num_uses. Every request with the token counts, also those about itself.
 func (t *Token) Limited() bool { return t.counted }
 
-// Take spends one use of the token, if there is one and spare are left then.
-// Vault ends a token with its last use, and all that hangs on it.
+// Take takes one use of the token, if spare uses are left after it. Vault revokes a token
+// after its last use, with everything that was issued with it.
 func (t *Token) Take(spare int) bool {
 	if !t.counted {
 		return true
@@ -88,22 +87,22 @@ func (t *Token) Take(spare int) bool {
 	return true
 }
 
-// giveBack undoes Take for a request that was not answered.
+// giveBack undoes Take after a request without an answer.
 func (t *Token) giveBack() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.uses++
 }
 
-// unused tells that no use of a counted token was spent yet.
+// unused reports whether a token with limited uses has all of them.
 func (t *Token) unused() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.counted && t.uses == t.given
 }
 
-// extend notes a granted lifetime. One that falls short of the last tells
-// that the token cannot be extended any more.
+// extend records a granted lifetime. If it is shorter than requested, the token cannot be
+// extended any more.
 func (t *Token) extend(now time.Time, ttl time.Duration, chance float64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,25 +124,25 @@ func (t *Token) extend(now time.Time, ttl time.Duration, chance float64) {
 
 func (t *Token) alive(now time.Time) bool { return isAlive(t.Expires(), now) }
 
-// granted is the lifetime that the store gave last; 0 means for ever.
+// granted returns the lifetime that the store granted last; 0 means that the token does
+// not expire.
 func (t *Token) granted() time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.ttl
 }
 
-// young tells whether the token is too new for a refusal to be put down to it.
-// A refusal of one with a number of uses is put down to it at any age: what was
-// asked may have cost more than was counted.
+// young reports whether the token is too new for a refusal to be its fault. For a token
+// with limited uses a refusal may be its fault at any age: a request may have cost more
+// uses than were counted.
 func (t *Token) young(now time.Time) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return !t.counted && !t.foreign && now.Sub(t.born) < youngToken
 }
 
-// RefusedBy notes the address that refused the token. One that did not give it
-// may not know it: the servers at a store's two addresses can be replicas, each
-// with tokens of its own.
+// RefusedBy records the address that refused the token. Another address than the one that
+// gave it may not know it: the servers can be replicas, each with tokens of its own.
 func (t *Token) RefusedBy(a endpoint.Address) {
 	if t.At.IsZero() || t.At == a {
 		return
@@ -153,7 +152,7 @@ func (t *Token) RefusedBy(a endpoint.Address) {
 	t.foreign = true
 }
 
-// Expires is when the token stops to work; zero means never.
+// Expires returns when the token expires; zero means never.
 func (t *Token) Expires() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -166,22 +165,22 @@ func (t *Token) isDue(now time.Time) (due, final bool) {
 	return !t.due.IsZero() && isDue(t.due, t.expires, now), t.final
 }
 
-// giveUp has the token live out its time, and no longer.
+// giveUp lets the token expire without a renewal.
 func (t *Token) giveUp() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.final = true
 }
 
-// dueTime is when to renew or replace the token; zero means never.
+// dueTime returns when to renew or replace the token; zero means never.
 func (t *Token) dueTime() time.Time {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.due
 }
 
-// catchUp takes the state of the same token that was written after its last
-// renewal: volumes that share a token do not all write at that time.
+// catchUp adopts the state of the same token if that was written after a later renewal:
+// volumes that share a token write their states at different times.
 func (t *Token) catchUp(o *Token) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -190,13 +189,13 @@ func (t *Token) catchUp(o *Token) {
 	}
 }
 
-// current is the token that an identity asks with. The zero value has none.
+// current is the current token of an identity. The zero value has none.
 type current struct {
 	mu    sync.Mutex
 	token *Token
 }
 
-// get is the token; nil where it has expired or is stale.
+// get returns the token; nil if it has expired or is stale.
 func (c *current) get(now time.Time, stale *Token) *Token {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -214,7 +213,7 @@ func (c *current) replace(t *Token) (old *Token) {
 	return old
 }
 
-// claim takes the token away if it is t.
+// claim removes the token if it is t.
 func (c *current) claim(t *Token) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -225,8 +224,8 @@ func (c *current) claim(t *Token) bool {
 	return true
 }
 
-// restore takes the token that lives longest of those that the volumes of an
-// identity exported.
+// restore sets the token that expires last of those that the volumes of an identity
+// exported.
 func (c *current) restore(t *Token) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -237,9 +236,9 @@ func (c *current) restore(t *Token) {
 
 func outlives(a, b time.Time) bool { return !b.IsZero() && (a.IsZero() || a.After(b)) }
 
-// AskTwice asks with a token. A refusal may be the token's, which can have
-// been revoked, or be older than a change of what it may do: then it asks once
-// more, with another token than the stale one.
+// AskTwice sends a request with a token. If it is refused, the token may be the reason: it
+// may be revoked, or older than a change of its policies. Then AskTwice sends the request
+// once more with another token.
 func AskTwice[R any](now func() time.Time, tokens Tokens, ask func(*Token) (R, error), refused func(error) bool) (r R, err error) {
 	var stale *Token
 	for {

@@ -10,54 +10,52 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 )
 
-// Trial is what came of trying a class without a volume.
+// Trial is the result of trying a class without a volume.
 type Trial struct {
-	// Reached is the server that was asked.
+	// Reached is the server that answered.
 	Reached string
-	// Refused is why there is no login. Nothing is known of the objects then.
+	// Refused is why the login failed. Then nothing is known of the objects.
 	Refused error
-	// Unfit is why what was read makes no volume though each object could be read:
-	// names of files that collide.
+	// Unfit is why the objects make no volume although each was read: names of files that
+	// collide.
 	Unfit error
-	// NotRevoked is why what was issued lives on; nil if it was revoked.
+	// NotRevoked is why the credentials were not revoked; nil if they were.
 	NotRevoked error
 }
 
-// Tried is what came of one object of a trial.
+// Tried is the result of one object.
 type Tried struct {
 	Index    int
 	Name     string
 	Optional bool
-	// There is whether the store has the object, and Detail says more of it, such as
-	// the version.
+	// There says whether the store has the object; Detail has more, such as the version.
 	There  Presence
 	Detail string
-	// Read tells that the object was read or made, Files how many files it would be,
-	// and Size how many bytes they would have.
+	// Read says that the object was read or issued; Files is the number of files, and Size
+	// their bytes.
 	Read  bool
 	Files int
 	Size  int
-	// Failed is why it could not be.
+	// Failed is why it could not be read.
 	Failed error
 }
 
-// Presence is whether something is there.
+// Presence says whether something exists.
 type Presence string
 
-// The answers; Unseen where only a read would tell.
+// The values; Unseen if only a read would show it.
 const (
 	Unseen   Presence = "unseen"
 	IsThere  Presence = "there"
 	NotThere Presence = "absent"
 )
 
-// Try logs in as a pod would. look asks what the login may do with the objects of
-// the class, and gives what it found of each. Only where read is set are the
-// objects read, and made; their values go nowhere. In the end all that was issued
-// is revoked.
+// Try logs in as a pod would. look checks the rights of the login for the objects of the
+// class, and returns a result for each. Only with read the objects are read or issued;
+// their values are discarded. At the end everything that was issued is revoked.
 //
-// The error is for a class that is refused before anything is asked, and for a
-// server that is not reached.
+// The error is for a class that is refused before any request, and for a server that is
+// not reached.
 func (e *Engine) Try(ctx context.Context, r provider.Request, read bool, look func(context.Context, Session, *Token) []*Tried) (Trial, error) {
 	s, err := e.Spec(r)
 	if err != nil {
@@ -107,7 +105,7 @@ func (f *run) try(ctx context.Context, trial *Trial, read bool, look func(contex
 	return nil
 }
 
-// answered takes what came of a read, and of its value the size alone.
+// answered records a read, and only the size of its value.
 func (t *Tried) answered(o *Object, res Result, e *Engine) {
 	switch {
 	case res.Err != nil:
