@@ -21,44 +21,43 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
-// call is one request: a POST of a JSON object, in which the credential is.
+// call is one request: a POST of a JSON object, which has the credential.
 type call struct {
-	// endpoint is where the call is made, and hasOther tells that the store has
-	// another one.
+	// endpoint is where the call is sent; hasOther says that the store has another
+	// address.
 	endpoint  *endpoint.Endpoint
 	hasOther  bool
 	operation endpoint.Operation
 	path      string
 	body      map[string]any
-	// about is what the request is for, so that the circuit breaker can tell
-	// one broken producer from a broken gateway.
+	// about is the subject of the request, so that the circuit breaker can distinguish one
+	// broken producer from a broken gateway.
 	about string
 	// tenant is the Kubernetes namespace of the pod.
 	tenant string
-	// issues tells that repeating the request may leave something behind in
-	// the store, so it is only repeated when it had no effect for sure.
+	// issues says that the request may create something at the store, so it is repeated
+	// only if it certainly had no effect.
 	issues bool
 	// patience is how long the answer may take; 0 means Config.RequestTimeout.
 	patience time.Duration
-	// secrets must not appear in an error, even if the store says them.
+	// secrets must not appear in an error, even if the store repeats them.
 	secrets []secret.String
-	// reads tells that the answer may be as large as the operator allows.
+	// reads says that the answer may be as large as the operator allows.
 	reads bool
-	// owner is who is charged for the answer; nobody is for a login or the end
-	// of a credential, which must work in any case.
+	// owner is charged for the answer; zero for a login or the revocation of a credential,
+	// which must work in any case.
 	owner budget.Owner
 }
 
-// client makes requests to gateways, and to the clouds' token services.
+// client sends requests to gateways, and to the clouds' token services.
 type client struct {
 	config    *Config
 	requests  endpoint.Client
 	endpoints *endpoint.Pool
 }
 
-// do makes the call, again where that is safe and may help. Its error has a
-// reason; the reply comes along where there was one. One without an error has
-// to be released.
+// do sends the request, and again if that is safe and may help. Its error has a reason;
+// the reply is returned too if there was one. A reply without an error must be released.
 func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	body, err := json.Marshal(k.body)
 	if err != nil {
@@ -78,8 +77,8 @@ func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	})
 }
 
-// send makes a call by a request, and understands a bad answer by judge: both
-// differ between Akeyless and the clouds.
+// send sends a call with request, and reads a bad answer with judge: both differ between
+// Akeyless and the clouds.
 func (c *client) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
 		Endpoint: k.endpoint, Operation: k.operation, Caller: endpoint.Caller{Tenant: k.tenant, Path: k.about},
@@ -92,8 +91,8 @@ func (c *client) send(ctx context.Context, k call, judge func(call, *endpoint.Re
 	})
 }
 
-// exchange makes the request once. Redirects are not followed, because the body
-// holds a credential.
+// exchange sends the request once. It does not follow redirects, because the body has a
+// credential.
 func (c *client) exchange(ctx context.Context, k call, request func(context.Context) (*http.Request, error)) (*http.Response, error) {
 	r, err := request(ctx)
 	if err != nil {
@@ -111,14 +110,15 @@ func (c *client) exchange(ctx context.Context, k call, request func(context.Cont
 }
 
 const (
-	// headerCorrelation has our id of the request, for the logs on its way.
+	// headerCorrelation has our id of the request, for logs on the way.
 	headerCorrelation = "X-Correlation-ID"
-	// headerRequest has the server's own id, where it answers one.
+	// headerRequest has the server's own id, if it returns one.
 	headerRequest = "X-Request-Id"
 	longestID     = 128
 )
 
-// ownID is the server's id of a request; empty for none that can be used.
+// ownID returns the server's id of a request; empty if there is none, or it cannot be
+// used.
 func ownID(resp *http.Response) string {
 	id := resp.Header.Get(headerRequest)
 	if len(id) > longestID || strings.ContainsFunc(id, func(c rune) bool { return c <= ' ' || c > '~' }) {
@@ -127,16 +127,16 @@ func ownID(resp *http.Response) string {
 	return id
 }
 
-// again tells whether repeating the call after an answer is safe and may help.
+// again reports whether repeating the call is safe and may help.
 func again(k call, r *endpoint.Reply) bool {
 	switch r.Status {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
-		return true // turned away before it had an effect
+		return true // refused before it had an effect
 	}
 	return !k.issues && r.Status >= 500 && !saysWhy(r)
 }
 
-// outcomeOf tells the circuit breaker what an answer says of the server.
+// outcomeOf returns what an answer means for the circuit breaker.
 func outcomeOf(r *endpoint.Reply, failure error) endpoint.Outcome {
 	switch {
 	case r.Status >= 500 && saysWhy(r) && !turnedAway(r.Status):
@@ -146,7 +146,7 @@ func outcomeOf(r *endpoint.Reply, failure error) endpoint.Outcome {
 	case r.Status == http.StatusTooManyRequests, r.Status == http.StatusServiceUnavailable && saysWhy(r):
 		return endpoint.Outage
 	}
-	return endpoint.Unanswered // a proxy's word, which may be about the item alone
+	return endpoint.Unanswered // of a proxy, and perhaps for this item only
 }
 
 func turnedAway(status int) bool {
@@ -157,12 +157,12 @@ func turnedAway(status int) bool {
 	return false
 }
 
-// errUnauthorized marks an answer with status 401: the Akeyless token may be
-// over, so that a new login can help.
+// errUnauthorized marks an answer with status 401: the Akeyless token may have expired, so
+// a new login may help.
 var errUnauthorized = errors.New("unauthorized")
 
-// judge makes an error of everything but a useful answer. The answer is not
-// quoted where it is not Akeyless' own error, since it could hold anything.
+// judge returns an error for everything but a good answer. It quotes only an error in
+// Akeyless' own form: any other text may contain anything.
 func judge(k call, r *endpoint.Reply) error {
 	if r.Status >= 200 && r.Status < 300 {
 		return nil
@@ -178,16 +178,16 @@ func judge(k call, r *endpoint.Reply) error {
 	return f.WithHint("%s", hint)
 }
 
-// unauthorized is an error that matches errUnauthorized, and reads as before.
+// unauthorized is an error that matches errUnauthorized and has the same text.
 type unauthorized struct{ error }
 
 func (u unauthorized) Unwrap() error      { return u.error }
 func (unauthorized) Is(target error) bool { return target == errUnauthorized }
 
-// reasonOf goes by the status, but for what Akeyless says with one that fits
-// as badly as 500 for an item that there is not. A denial, a missing item and a
-// wrong request count only with Akeyless' own words: a proxy may answer so to
-// all while the gateway is away.
+// reasonOf uses the status, except where Akeyless' text contradicts it, such as status 500
+// for an item that does not exist. A denial, a missing item and a wrong request need
+// Akeyless' own text: a proxy may return the same status for every request while the
+// gateway is unavailable.
 func reasonOf(r *endpoint.Reply, words string) fault.Reason {
 	words = strings.ToLower(words)
 	switch {
@@ -218,8 +218,8 @@ func saysMissing(words string) bool {
 	return false
 }
 
-// saysWhy tells whether the answer is an error in Akeyless' form: a JSON object
-// of one field, error. Proxies say more, or use other names.
+// saysWhy reports whether the answer is an error in Akeyless' form: a JSON object with the
+// field error only. Proxies return more fields, or other names.
 func saysWhy(r *endpoint.Reply) bool { return akeylessError(r) != "" }
 
 func akeylessError(r *endpoint.Reply) string {
@@ -256,7 +256,7 @@ func wordsOf(r *endpoint.Reply) (words, hint string) {
 	}
 	words = fmt.Sprintf("%s, with a body that is not Akeyless' (%s, %d bytes)", text, contentType(r), len(r.Body))
 	if r.Status >= 500 {
-		return words, "" // a proxy's, while the gateway is away
+		return words, "" // of a proxy, while the gateway is unavailable
 	}
 	return words, hintForeign + "; akeylessGatewayURL must be the base of the v2 API, such as https://api.akeyless.io, or port 8081 or path /v2 of port 8080 of a gateway"
 }
@@ -280,7 +280,7 @@ func hintOf(status int, words string) string {
 	return ""
 }
 
-// credential matches what looks like an Akeyless token.
+// credential matches texts that look like an Akeyless token.
 var credential = regexp.MustCompile(`\b[tu]-[A-Za-z0-9_-]{16,}`)
 
 func scrub(words string, secrets []secret.String) string {

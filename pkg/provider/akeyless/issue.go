@@ -15,17 +15,17 @@ import (
 )
 
 const (
-	// producerTimeout is how long a dynamic secret's producer may take, which
-	// is Akeyless' own default, and producerMargin what its answer may take.
+	// producerTimeout is how long a dynamic secret's producer may take, Akeyless' own
+	// default; producerMargin is for its answer.
 	producerTimeout = 15 * time.Second
 	producerMargin  = 5 * time.Second
-	// usualTTL is taken for a dynamic secret whose answer does not say; it is
-	// what Akeyless gives its producers.
+	// usualTTL is the TTL of a dynamic secret whose answer has none; it is the default of
+	// Akeyless' producers.
 	usualTTL = time.Hour
 )
 
-// Detached implements session.Detacher: once asked, a producer acts whether or
-// not a caller still waits.
+// Detached implements session.Detacher: a producer continues although its caller's context
+// has ended.
 func (s *akeylessSession) Detached() {}
 
 // Issue implements session.Session.
@@ -57,7 +57,7 @@ func (s *akeylessSession) Issue(ctx context.Context, tokens session.Tokens, r *s
 	return nil, s.conn.explain(it, err)
 }
 
-// produce has a dynamic secret's producer make a credential.
+// produce has a dynamic secret's producer create a credential.
 func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Request, rd *session.Reading) error {
 	it := itemOf(r)
 	wait := producerTimeout
@@ -73,7 +73,7 @@ func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Re
 			body[name] = it.args[name]
 		}
 	}
-	// The answer is waited for: what the producer made must be known, to be ended.
+	// Wait for the answer: a credential must be known to be revoked.
 	if ctx.Err() != nil {
 		return fault.Ended(ctx)
 	}
@@ -84,7 +84,7 @@ func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Re
 		return err
 	}
 	defer reply.Release()
-	// Producers that people write themselves answer with any JSON.
+	// Custom producers return any JSON.
 	said := bytes.TrimSpace(reply.Body)
 	if !json.Valid(said) {
 		return notJSON(c.address(), reply)
@@ -112,8 +112,8 @@ func empty(raw []byte) bool {
 	return string(raw) == "null" || string(raw) == `""` || params.IsObject(raw) && len(bytes.TrimSpace(raw[1:])) == 1
 }
 
-// isNotice tells whether an answer is no credential, but what proxies and
-// servers say of themselves: a status, a message and the like, and no more.
+// isNotice reports whether an answer is no credential, but a notice of a proxy or server:
+// a status, a message and the like, and nothing else.
 func isNotice(raw []byte) bool {
 	return params.IsObject(raw) && !params.HasKey(raw, func(key string) bool {
 		switch strings.ToLower(key) {
@@ -124,7 +124,7 @@ func isNotice(raw []byte) bool {
 	})
 }
 
-// textOf is a text, or a number as it is written.
+// textOf returns a string, or a number as it is written.
 func textOf(raw []byte) (text string) {
 	var number json.Number
 	switch {
@@ -136,7 +136,7 @@ func textOf(raw []byte) (text string) {
 	return text
 }
 
-// lifeOf reads ttl_in_minutes, which is written as text or as a number.
+// lifeOf reads ttl_in_minutes, which is a string or a number.
 func lifeOf(text string) time.Duration {
 	minutes, err := strconv.ParseFloat(text, 64)
 	if err != nil || !(minutes > 0) {
@@ -145,8 +145,8 @@ func lifeOf(text string) time.Duration {
 	return time.Duration(min(minutes, longest.Minutes()) * float64(time.Minute))
 }
 
-// certify has a certificate issued for a key that is made here, or for the
-// class's own request.
+// certify has a certificate issued for a key that is created here, or for the class's own
+// request.
 func (c *conn) certify(ctx context.Context, tokens session.Tokens, r *session.Request, rd *session.Reading) error {
 	it := itemOf(r)
 	request, key, err := certificateRequest(it.args)

@@ -16,8 +16,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// Login implements session.Session. Akeyless does not tell whether it went by the
-// pod or the service account, so the identity is known before.
+// Login implements session.Session. Akeyless does not say whether the login depends on the
+// pod or only on the service account, so the class decides.
 func (s *akeylessSession) Login(ctx context.Context) (*session.Token, bool, error) {
 	t, err := s.conn.logIn(ctx)
 	if err != nil {
@@ -27,8 +27,8 @@ func (s *akeylessSession) Login(ctx context.Context) (*session.Token, bool, erro
 }
 
 func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
-	// 1. What the access type takes is got together: the pod's token, a cloud identity
-	//    made of it, or the credential of the volume's Secret.
+	// 1. Get what the access type needs: the pod's token, a cloud identity for it, or the
+	// credential in the volume's Secret.
 	l, b := c.login, c.caller.Bearer
 	body, err := c.credentials(ctx)
 	if err != nil {
@@ -38,7 +38,7 @@ func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
 	if id, ok := body["cloud-id"].(string); ok {
 		secrets = append(secrets, secret.NewString(id))
 	}
-	// 2. It is sent to the gateway, whose answer must hold a token.
+	// 2. Send it to the gateway, and check that the answer has a token.
 	asked := c.now()
 	r, err := c.do(ctx, call{operation: endpoint.OpLogin, tenant: b.Pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *conn) readAuth(r *endpoint.Reply) (authAnswer, error) {
 	return a, nil
 }
 
-// credentials are the body of /auth.
+// credentials returns the body of /auth.
 func (c *conn) credentials(ctx context.Context) (map[string]any, error) {
 	l, b := c.login, c.caller.Bearer
 	body := map[string]any{"access-type": string(l.Type), "json": true}
@@ -105,9 +105,9 @@ func (c *conn) credentials(ctx context.Context) (map[string]any, error) {
 	return body, nil
 }
 
-// explainLogin adds what was attempted, as whom, and what to look at.
-// What the gateway does not find there, such as its auth config, is never an
-// item that may be missing.
+// explainLogin adds to an error what was attempted, the identity, and a hint. Something
+// that the gateway does not find here, such as its auth config, never counts as a missing
+// optional item.
 func explainLogin(l login, b session.Bearer, err error) error {
 	reason := fault.Of(err)
 	missing := reason == fault.NotFound
@@ -145,10 +145,10 @@ func hintOfLogin(l login, b session.Bearer) string {
 	return fmt.Sprintf("does the auth method of %s let in this cloud identity?", l.AccessID)
 }
 
-// usualLife is taken where a login does not say how long its token lives.
+// usualLife is the lifetime of a token whose login does not say it.
 const usualLife = 14 * time.Minute
 
-// authAnswer is what /auth says.
+// authAnswer is the answer of /auth.
 type authAnswer struct {
 	Token string `json:"token"`
 	Creds struct {
@@ -159,7 +159,7 @@ type authAnswer struct {
 	Link       string `json:"complete_auth_link"`
 }
 
-// expires finds the end of the token: in creds, or as newer gateways say it.
+// expires finds the end of the token: in creds, or in the field of newer gateways.
 func (a authAnswer) expires(now time.Time) time.Time {
 	end := time.Time{}
 	if at, err := time.Parse(time.RFC3339, a.Expiration); err == nil {
@@ -168,7 +168,7 @@ func (a authAnswer) expires(now time.Time) time.Time {
 	if n, err := a.Creds.Expiry.Int64(); err == nil && n > 0 {
 		const year5000 = 95617584000
 		if n > year5000 {
-			n /= 1000 // it is in milliseconds
+			n /= 1000 // milliseconds
 		}
 		end = time.Unix(n, 0)
 	}
@@ -176,7 +176,7 @@ func (a authAnswer) expires(now time.Time) time.Time {
 		return now.Add(usualLife)
 	}
 	if latest := now.Add(longest); end.After(latest) {
-		return latest // far beyond that a time has no JSON form
+		return latest // a later time may have no JSON form
 	}
 	return end
 }

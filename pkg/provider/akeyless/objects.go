@@ -20,8 +20,8 @@ const (
 	fieldVersion  = "secretVersion"
 	fieldEncoding = "encoding"
 	fieldOptional = "optional"
-	// fieldObjectName is what early versions of the Akeyless CSI provider
-	// called fileName.
+	// fieldObjectName is the name of fileName in early versions of the Akeyless CSI
+	// provider.
 	fieldObjectName = "objectName"
 )
 
@@ -36,14 +36,13 @@ func objectFields() []string {
 	}, params.ObjectFields()...)
 }
 
-// object is what a class takes of an item, and the item.
+// object is what a class uses of an item, and the item.
 type object struct {
 	session.Object
 	item *item
 }
 
-// newObjects reads the list, and makes objects that ask for the same share
-// one item.
+// newObjects reads the list. Objects with the same item and arguments share it.
 func newObjects(p *params.Set) (objects []*object, items []*item) {
 	var files []params.NamedFile
 	known := map[string]*item{}
@@ -124,8 +123,8 @@ func (o *object) set(f params.Field) {
 	}
 }
 
-// itemName is an item's full name, which begins with a slash whether or not
-// the class writes it.
+// itemName returns an item's full name, which begins with a slash, also if that of the
+// class does not.
 func itemName(f params.Field) string {
 	text, is := f.IsText()
 	name := "/" + strings.Trim(text, "/")

@@ -11,8 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// The parameters of a class. Those up to keyObjects are the existing Akeyless
-// CSI provider's.
+// The parameters of a class. Those up to keyObjects are the Akeyless CSI provider's.
 const (
 	keyGateway       = "akeylessGatewayURL"
 	keyAccessType    = "akeylessAccessType"
@@ -62,8 +61,8 @@ func known() params.Known {
 	return params.Known{Keys: parameterKeys(), Long: []string{keyObjects, keyCA}, Secret: []string{keyAccessKey, keyUIDToken}}
 }
 
-// Parameters are the names that a class may use, sorted, besides those of
-// package class.
+// Parameters returns the names that a class may use, sorted, without those of package
+// class.
 func Parameters() []string { return known().All() }
 
 func settingNames() endpoint.Names { return params.TargetNames(targetKeys(), known()) }
@@ -88,14 +87,14 @@ func accessTypes() []string {
 	}
 }
 
-// asPod tells whether the login is made with the pod's service account token.
+// asPod reports whether the login uses the pod's service account token.
 func (t accessType) asPod() bool { return t != typeAccessKey && t != typeUID }
 
-// seesPod tells whether Akeyless itself gets the pod's token, in which it can
-// tell one pod from another. A cloud passes on the service account at most.
+// seesPod reports whether Akeyless gets the pod's token, which names the pod. A cloud
+// passes on at most the service account.
 func (t accessType) seesPod() bool { return t == typeK8s || t == typeJWT }
 
-// secretKey is the parameter that holds the credential, of types that have one.
+// secretKey is the parameter with the credential, for types that have one.
 func (t accessType) secretKey() string {
 	switch t {
 	case typeAccessKey:
@@ -112,8 +111,8 @@ const (
 	shareServiceAccount = "serviceAccount"
 )
 
-// login is what one identity logs in with, but for its secret. It is
-// comparable, and its JSON is part of the state that is kept.
+// login is how one identity logs in, without its secret. It is comparable, and its JSON is
+// part of the state.
 type login struct {
 	Target   endpoint.Target
 	Fallback endpoint.Target `json:",omitzero"` // zero for none
@@ -155,8 +154,8 @@ func newLogin(p *params.Set, c *Config, operator endpoint.Target) login {
 	return l
 }
 
-// typeOf takes the type from what else is given where the class does not say.
-// Without a trace it is access_key, as in Akeyless' API.
+// typeOf derives the type from the other parameters if the class has none. If these show
+// nothing, it is access_key, as in Akeyless' API.
 func typeOf(p *params.Set, c *Config) accessType {
 	def := typeAccessKey
 	switch {
@@ -171,7 +170,7 @@ func typeOf(p *params.Set, c *Config) accessType {
 	return accessType(p.Word(keyAccessType, string(def), accessTypes()...))
 }
 
-// details reads what belongs to the access type.
+// details reads the parameters of the access type.
 func (l *login) details(p *params.Set, c *Config) {
 	l.Audience = p.Get(keyAudience, l.audience(p, c))
 	switch l.Type {
@@ -196,7 +195,7 @@ func (l *login) details(p *params.Set, c *Config) {
 	}
 }
 
-// audience is the one that those who get the token expect.
+// audience returns the audience that the receiver of the token expects.
 func (l *login) audience(p *params.Set, c *Config) string {
 	switch l.Type {
 	case typeK8s, typeJWT:
@@ -227,7 +226,7 @@ func (l login) Access() provider.Access {
 	return provider.Access{Address: l.Target.Address.String(), Mount: string(l.Type), Role: l.AccessID}
 }
 
-// loginOf is a login that this provider made.
+// loginOf returns a login of this provider.
 func loginOf(l session.Login) login { return l.(login) } //nolint:forcetypeassert // no other is made
 
 // ReadLogin implements session.Store.

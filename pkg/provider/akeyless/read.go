@@ -25,7 +25,7 @@ const maxBatch = 100
 // Issues implements session.Session.
 func (s *akeylessSession) Issues(r *session.Request) bool { return s.items.kindOf(itemOf(r)).issues() }
 
-// Leases implements session.Session: no credential hangs on a token.
+// Leases implements session.Session: no credential ends with a token.
 func (s *akeylessSession) Leases(*session.Request) bool { return false }
 
 // Batches implements session.Session: static secrets of one version are read in
@@ -52,11 +52,11 @@ func (s *akeylessSession) Batches(list []*session.Request) (out [][]*session.Req
 
 // Read implements session.Session.
 //
-//  1. An item that is asked for with what its kind has not is refused.
-//  2. Static secrets are read in one request. Where that fails for what may be one
-//     item alone, each is asked for by itself.
-//  3. An item that fails as the kind that the class says is described: if it is of
-//     another kind it is asked for again.
+//  1. Refuse an item with fields that its kind does not have.
+//  2. Read static secrets in one request. If that fails for what may be one item only,
+//     read each by itself.
+//  3. If an item cannot be read as the kind of the class, describe it, and read it again
+//     if it is of another kind.
 func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch []*session.Request) (map[*session.Request]session.Read, error) {
 	out := make(map[*session.Request]session.Read, len(batch))
 	tried := map[*session.Request]kind{}
@@ -92,8 +92,7 @@ func (s *akeylessSession) Read(ctx context.Context, tokens session.Tokens, batch
 	return out, nil
 }
 
-// finish explains what failed, and finds out whether it was asked for as the
-// wrong kind.
+// finish explains a failure, and finds out whether the item was read as the wrong kind.
 func (s *akeylessSession) finish(ctx context.Context, r *session.Request, one session.Read, tried kind) session.Read {
 	it := itemOf(r)
 	if one.Err == nil && !one.Absent || one.Err != nil && !isMistake(one.Err) {
@@ -133,8 +132,7 @@ func (s *akeylessSession) texts(ctx context.Context, tokens session.Tokens, list
 	return got, nil
 }
 
-// itemsOwn tells whether a failure says something of the items rather than of
-// the gateway or the caller.
+// itemsOwn reports whether a failure concerns the items and not the gateway or the caller.
 func itemsOwn(err error) bool {
 	switch fault.Of(err) {
 	case fault.Denied, fault.NotFound, fault.Rejected:
@@ -143,8 +141,8 @@ func itemsOwn(err error) bool {
 	return false
 }
 
-// readTexts reads static secrets in one request. What is missing in the answer is
-// an error of its item alone.
+// readTexts reads static secrets in one request. An item that the answer lacks has an
+// error of its own.
 func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, list []*session.Request) (map[*session.Request]session.Read, error) {
 	names := make([]string, len(list))
 	wanted := make(map[string]bool, 2*len(list))
@@ -192,7 +190,7 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 	return out, nil
 }
 
-// foreign tells whether an answer has a key that is no item's name, such as the
+// foreign reports whether an answer has a key that is no item's name, such as the
 // maintenance page of a proxy.
 func foreign(answer []byte, names []string) bool {
 	return params.HasKey(answer, func(key string) bool {
@@ -200,10 +198,9 @@ func foreign(answer []byte, names []string) bool {
 	})
 }
 
-// refine adds the version, and passes by the gateway's cache where a fresh
-// answer is wanted, or where the item was described before: the description is
-// not cached, and an older value taken for the one described would stay for
-// good.
+// refine adds the version. It bypasses the gateway's cache if a fresh answer is wanted, or
+// if the item was described before: descriptions are not cached, so an older cached value
+// would be taken for the described version and stay.
 func (s *akeylessSession) refine(body map[string]any, list ...*session.Request) {
 	if version := itemOf(list[0]).version; version != 0 {
 		body["version"] = version
@@ -273,7 +270,7 @@ func (s *akeylessSession) certificateReading(r *session.Request, reply *endpoint
 	return rd, err
 }
 
-// reading joins an answer with what was noted before it was asked for.
+// reading joins an answer with the description that was noted before the request.
 func (s *akeylessSession) reading(r *session.Request, k kind, raw []byte, asked time.Time, reply *endpoint.Reply) (*session.Reading, error) {
 	keys, whole := s.conn.caller.Keys(r, session.Polled)
 	a, err := keep(k, raw, keys, whole, session.Room(reply))
@@ -288,7 +285,7 @@ func (s *akeylessSession) reading(r *session.Request, k kind, raw []byte, asked 
 	return rd, nil
 }
 
-// notAfter is the end of the first certificate in a PEM text.
+// notAfter returns the end of the first certificate in a PEM text.
 func notAfter(text string) (time.Time, error) {
 	block, _ := pem.Decode([]byte(text))
 	if block == nil || block.Type != "CERTIFICATE" {

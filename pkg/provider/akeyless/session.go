@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
-// akeylessSession is Akeyless' side of one run over one volume.
+// akeylessSession is Akeyless' part of one run over one volume.
 type akeylessSession struct {
 	conn  *conn
 	items *descriptions
@@ -41,11 +41,10 @@ func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session
 	return &akeylessSession{conn: to, items: &descriptions{conn: to, kinds: &p.kinds, described: &p.described, noted: map[*item]description{}}}, nil
 }
 
-// longest bounds what Akeyless says of a lifetime.
+// longest bounds the lifetimes in Akeyless' answers.
 const longest = 10 * 365 * 24 * time.Hour
 
-// conn is the way of one run to its gateway: where it asks, by which login, and
-// for whom.
+// conn sends the requests of one run: it has the gateway, the login, and the volume.
 type conn struct {
 	settings *endpoint.Settings
 	client   *client
@@ -56,14 +55,14 @@ type conn struct {
 
 func (c *conn) now() time.Time { return c.settings.Now() }
 
-// address is the first one, for errors.
+// address returns the first address, for errors.
 func (c *conn) address() endpoint.Address { return c.pair.First.Address }
 
-// do makes a call at the first gateway, or at the second while that is away.
+// do sends a call to the first gateway, or to the second while the first is unavailable.
 func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	return c.caller.Ask(c.pair, func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error) {
 		k.endpoint, k.hasOther = e, hasOther
-		if k.body["gateway-url"] == c.address().String() { // it is to review the pod's token itself
+		if k.body["gateway-url"] == c.address().String() { // the gateway itself reviews the pod's token
 			k.body = maps.Clone(k.body)
 			k.body["gateway-url"] = e.Address.String()
 		}
@@ -71,8 +70,8 @@ func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	})
 }
 
-// ask makes a call with a token. One with status 401 may be the token's: then one
-// new login is tried.
+// ask sends a call with a token. After status 401, for which the token may be the reason,
+// it tries one new login.
 func (c *conn) ask(ctx context.Context, tokens session.Tokens, k call) (*endpoint.Reply, error) {
 	k.owner, k.tenant = c.caller.Owner(), c.caller.Pod.Namespace
 	k.about = strings.Join([]string{k.path, k.about}, " ")
@@ -87,18 +86,17 @@ func (c *conn) ask(ctx context.Context, tokens session.Tokens, k call) (*endpoin
 	return session.AskTwice(c.now, tokens, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
 }
 
-// read asks for values, which may be as large as the operator allows.
+// read requests values, which may be as large as the operator allows.
 func (c *conn) read(ctx context.Context, tokens session.Tokens, path, about string, body map[string]any) (*endpoint.Reply, error) {
 	return c.ask(ctx, tokens, call{operation: endpoint.OpRead, path: path, about: about, body: body, reads: true})
 }
 
-// issue asks for what is made by the request, for which the answer may take longer
-// than usual; patience is 0 for no longer.
+// issue sends a request that creates something. The answer may take longer by patience.
 func (c *conn) issue(ctx context.Context, tokens session.Tokens, path, about string, body map[string]any, patience time.Duration) (*endpoint.Reply, error) {
 	return c.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: path, about: about, body: body, issues: true, reads: true, patience: patience})
 }
 
-// look asks what something is, and not for a value.
+// look sends a request whose answer is no value.
 func (c *conn) look(ctx context.Context, path string, body map[string]any, into any) error {
 	tokens := func(stale *session.Token) (*session.Token, error) { return c.caller.Token(ctx, stale) }
 	r, err := c.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: path, body: body})
@@ -117,7 +115,7 @@ func (c *conn) decode(r *endpoint.Reply, into any) error {
 	return nil
 }
 
-// checkObject refuses what is no JSON object, of which values can be taken.
+// checkObject refuses an answer that is no JSON object.
 func (c *conn) checkObject(r *endpoint.Reply) error {
 	if json.Valid(r.Body) && (params.IsObject(r.Body) || strings.TrimSpace(string(r.Body[:min(len(r.Body), 64)])) == "null") {
 		return nil
@@ -135,8 +133,8 @@ func notAkeyless(a endpoint.Address, what string) error {
 	return fault.New(fault.BadAnswer, "the answer of %s %s", a, what).WithHint(hintForeign)
 }
 
-// explain adds what was attempted, and what a person can do about it. A login
-// that failed says all that itself.
+// explain adds to an error what was attempted, and a hint, except to the error of a login,
+// which has both.
 func (c *conn) explain(it *item, err error) error {
 	if err == nil || singleflight.IsOwn(err) {
 		return err
@@ -165,9 +163,9 @@ func typeHint(it *item) string {
 	return fmt.Sprintf("is the item really of type %s?", it.kind)
 }
 
-// Revoke implements session.Session. A credential that the store does not know is
-// over already. Where the store refuses, or the pod has nothing left to log in
-// with, it ends by its time to live: to try again would not help.
+// Revoke implements session.Session. A credential that the store does not know has ended
+// already. If the store refuses, or the pod cannot log in any more, the credential expires
+// by its TTL: another attempt would not help.
 func (s *akeylessSession) Revoke(ctx context.Context, r session.Revocation, login func(context.Context, bool) (*session.Token, error)) error {
 	err := s.conn.revoke(ctx, r, login, false)
 	if errors.Is(err, errUnauthorized) {

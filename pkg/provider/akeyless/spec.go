@@ -12,18 +12,18 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// spec is a class as this provider understands it. It is never changed.
+// spec is a class as this provider reads it. It is never changed.
 type spec struct {
 	session.Spec
-	// named is the gateway by the class and the defaults, which Config.Instead may
-	// put another in the place of.
+	// named is the gateway of the class and the defaults, which Config.Instead may
+	// replace.
 	named    endpoint.Target
 	login    login
 	objects  []*object
-	suspects []string // those of the warnings that are probably mistakes
+	suspects []string // the warnings that are probably mistakes
 }
 
-// newSpec parses a class. Its error names every bad field.
+// newSpec parses a class. Its error names every wrong field.
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known())
 	s := &spec{login: newLogin(set, &p.config, p.operator), Spec: session.Spec{Class: cl.Ref, Interval: p.config.DefaultInterval, Scope: cl.CredentialScope}}
@@ -66,7 +66,7 @@ func (p *Provider) check(s *spec, set *params.Set) error {
 	if err != nil {
 		return fault.New(fault.Internal, "%s does not read back: %w", set.Field(keyK8sGateway), err)
 	}
-	return set.CheckAddress(policy, keyK8sGateway, a) // Akeyless passes the pod's token on to there
+	return set.CheckAddress(policy, keyK8sGateway, a) // Akeyless sends the pod's token there
 }
 
 // Parse implements session.Store.
@@ -84,16 +84,15 @@ func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	return slices.Clone(s.Warnings), err
 }
 
-// Judged is what can be told of a class without its store.
+// Judged is what a class says about itself.
 type Judged struct {
-	// Audience is that of the service account token which logs in; empty where
-	// it needs none.
+	// Audience is that of the service account token for the login; empty if it needs none.
 	Audience string
 	// Address is the gateway, AccessID the auth method.
 	Address, AccessID string
 }
 
-// Judge tells what a class asks for, whose parameters are valid.
+// Judge returns what a valid class says.
 func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	s, err := p.newSpec(c)
 	if err != nil {
@@ -102,7 +101,7 @@ func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	return Judged{s.login.Audience, s.login.Target.Address.String(), s.login.AccessID}, nil
 }
 
-// Listed are the objects of a class, whose parameters are valid.
+// Listed returns the objects of a valid class.
 func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
 	s, err := p.newSpec(c)
 	if err != nil {

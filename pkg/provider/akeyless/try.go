@@ -10,27 +10,26 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// Trial is what came of trying a class without a volume.
+// Trial is the result of trying a class without a volume.
 type Trial struct {
 	session.Trial
 	Need
 	Objects []Tried
 }
 
-// Tried is one object of a trial. Its Detail is the item's type.
+// Tried is the result of one object. Its Detail is the item's type.
 type Tried struct {
 	session.Tried
 	Item string
-	// Missing are the capabilities that the login lacks; Unasked is why it is not
-	// known, nil if it is.
+	// Missing are the capabilities that the login lacks; Unasked is why they are unknown,
+	// nil if they are known.
 	Missing []string
 	Unasked error
 }
 
-// Try logs in as a pod would, and asks what the login may do with each item, and
-// for its description. Only where read is set are the items read, and made, and
-// dynamic credentials are ended. Akeyless has no way to end a login: its token
-// ends by itself. For the error see session.Engine.Try.
+// Try logs in as a pod would, and asks for the capabilities and the description of each
+// item. Only with read it reads or issues the items, and revokes dynamic credentials.
+// Akeyless cannot revoke a login: its token expires. For the error see session.Engine.Try.
 func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Trial, error) {
 	s, err := p.newSpec(r.Class)
 	if err != nil {
@@ -52,7 +51,7 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 	return trial, err
 }
 
-// tryObject asks for what can be known of an object without reading it.
+// tryObject finds out what it can about an object without reading it.
 func (c *conn) tryObject(ctx context.Context, o *object, rights []Right) Tried {
 	tried := Tried{Tried: session.Tried{Index: o.Index, Name: o.Files(), Optional: o.Optional, There: session.Unseen}, Item: o.item.name}
 	held, err := c.permissions(ctx, o.item.name)
@@ -60,7 +59,7 @@ func (c *conn) tryObject(ctx context.Context, o *object, rights []Right) Tried {
 	i := slices.IndexFunc(rights, func(r Right) bool { return r.Item == o.item.name })
 	for _, capability := range rights[i].Capabilities {
 		if capability == "list" && o.item.kind == detected {
-			continue // without it the item is taken for a static one, which works if it is
+			continue // without it the item counts as a static secret
 		}
 		if err == nil && !slices.Contains(held, capability) {
 			tried.Missing = append(tried.Missing, capability)
@@ -73,13 +72,13 @@ func (c *conn) tryObject(ctx context.Context, o *object, rights []Right) Tried {
 	case fault.Of(err) == fault.NotFound:
 		tried.There = session.NotThere
 	case fault.Of(err) == fault.Denied && tried.Unasked == nil && slices.Contains(held, "list"):
-		tried.There = session.NotThere // Akeyless answers so for what is not there
+		tried.There = session.NotThere // Akeyless' answer for an item that does not exist
 	}
 	return tried
 }
 
-// permissions are what the login may do with an item, whether or not there is
-// one.
+// permissions returns the login's capabilities for an item, also for one that does not
+// exist.
 func (c *conn) permissions(ctx context.Context, name string) ([]string, error) {
 	var answer struct {
 		Permissions []string `json:"client_permissions"`
@@ -88,37 +87,37 @@ func (c *conn) permissions(ctx context.Context, name string) ([]string, error) {
 	return answer.Permissions, err
 }
 
-// Need is what a class asks of Akeyless: where it logs in, and the items that
-// it reads.
+// Need is what a class needs of Akeyless: its login, and its items.
 type Need struct {
 	Gateway    string
 	AccessID   string
 	AccessType string
-	// Audience is that of the service account token to log in with; empty where
-	// the login is not the pod's.
+	// Audience is that of the service account token for the login; empty if the login is
+	// not the pod's.
 	Audience string
-	// AsPod tells that the login is the pod's own, and Claims that roles can go by
-	// the service account.
+	// AsPod says that the login is the pod's own, and Claims that roles can depend on the
+	// service account.
 	AsPod, Claims bool
-	// Key is the key of the volume's Secret that the login is made with; empty
-	// where it needs none, or the class itself holds it.
+	// Key is the key of the login's credential in the volume's Secret; empty if it needs
+	// none, or the class has it.
 	Key    string
 	Rights []Right
-	// Files are those on the node that the connection takes.
+	// Files are those on the node that the connection needs.
 	Files []string
 }
 
-// Right is what an item takes.
+// Right is what an item needs.
 type Right struct {
 	Item         string
 	Capabilities []string
-	// Versions are those that let a refresh ask whether the item has changed.
+	// Versions are the capabilities with which a refresh can check whether the item has
+	// changed.
 	Versions []string
-	// Objects are those of the class that ask for it, by index.
+	// Objects are the indexes of the objects that need it.
 	Objects []int
 }
 
-// Needs tells what a class asks of Akeyless, in the order of the class.
+// Needs returns what a class needs of Akeyless, in the order of the class.
 func (p *Provider) Needs(c *class.Class) (Need, error) {
 	s, err := p.newSpec(c)
 	if err != nil {

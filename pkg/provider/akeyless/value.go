@@ -11,9 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// keep is a value for objects that take some keys of it, with its memory apart
-// from the answer's: all of it where that is no more than whole bytes. room tells
-// whether there is memory for so many bytes.
+// keep returns a value for objects with some keys, in memory of its own: all of it if it
+// has at most whole bytes. room reports whether there is memory for so many bytes.
 func keep(k kind, raw []byte, keys []string, whole int, room func(int64) error) (*session.Answer, error) {
 	if len(raw) <= whole {
 		return &session.Answer{Type: string(k), Body: bytes.Clone(raw)}, nil
@@ -57,9 +56,8 @@ func (p *Provider) File(o *session.Object, a *session.Answer) (out []byte, err e
 	return out, nil
 }
 
-// pick finds a key in a value; nil where there is none. What is written as
-// text may be JSON all the same, and rotated secrets keep theirs a level down
-// on some types.
+// pick finds a key in a value; nil if there is none. A string may be JSON, and some types
+// of rotated secrets have their keys one level down.
 func pick(k kind, raw []byte, key string) []byte {
 	for _, level := range levels(k, raw) {
 		if v := params.Pick(level, key); v != nil {
@@ -72,7 +70,7 @@ func pick(k kind, raw []byte, key string) []byte {
 // innerLevels are the keys of rotated secrets whose values may have keys.
 var innerLevels = []string{"payload", "target_value"}
 
-// levels are the JSON objects to look for keys in, the value itself first.
+// levels returns the JSON objects in which to look for keys, the value itself first.
 func levels(k kind, raw []byte) [][]byte {
 	first := asObject(raw)
 	if first == nil {
@@ -90,8 +88,8 @@ func levels(k kind, raw []byte) [][]byte {
 	return list
 }
 
-// Values implements session.Store. What has keys of its own a level down is not
-// one value.
+// Values implements session.Store. A key whose value has keys of its own one level down is
+// not one of them.
 func (p *Provider) Values(a *session.Answer) (map[string][]byte, error) {
 	raw := a.Body
 	if raw == nil {
@@ -142,8 +140,8 @@ func keysOf(k kind, raw []byte) string {
 	return "; it has " + strings.Join(all, ", and inside ")
 }
 
-// Version implements session.Store: a hash, with the number that the class asks
-// for before it.
+// Version implements session.Store: a hash, after the version number that the class asks
+// for.
 func (p *Provider) Version(o *session.Object, _ *session.Answer, hash func() string) string {
 	if number := itemOf(o.Request).version; number != 0 {
 		return fmt.Sprintf("%d-%s", number, hash())

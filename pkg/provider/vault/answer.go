@@ -15,13 +15,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// What a server may have us pass on to people.
+// Limits of the server's texts for users.
 const (
 	maxWarnings     = 5
 	maxWarningBytes = 400
 )
 
-// decodeAnswer reads what is around the data of a successful answer.
+// decodeAnswer reads the envelope of a successful answer.
 func decodeAnswer(body []byte, contentType string) (*session.Answer, error) {
 	body = bytes.TrimSpace(body)
 	var duration json.Number
@@ -30,7 +30,7 @@ func decodeAnswer(body []byte, contentType string) (*session.Answer, error) {
 	case len(body) == 0, string(body) == `""`:
 		return nil, fault.New(fault.BadAnswer, "the answer is empty").WithHint("the path may be one that is written to only")
 	case params.IsText(body) && json.Valid(body):
-		return a, nil // as ownText made it
+		return a, nil // ownText has made it
 	case !json.Valid(body), !params.IsObject(body) && !isNull(body),
 		!readMember(body, "lease_id", &a.LeaseID), !readMember(body, "lease_duration", &duration),
 		!readMember(body, "renewable", &a.Renewable), !readMember(body, "mount_type", &a.Type):
@@ -69,7 +69,7 @@ func also(warnings []string) string {
 	return ": " + strings.Join(warnings, "; ")
 }
 
-// versionIn finds the metadata that KV v2 puts beside the data.
+// versionIn finds the metadata that KV v2 puts next to the data.
 func versionIn(data []byte) session.Revision {
 	var m struct {
 		Version json.Number `json:"version"`
@@ -84,7 +84,7 @@ func versionIn(data []byte) session.Revision {
 	return session.Revision{Number: m.Version.String(), Changed: m.Created}
 }
 
-// isBare tells whether an answer has no envelope, as those of some paths.
+// isBare reports whether an answer has no envelope.
 func isBare(body []byte) bool {
 	for _, key := range []string{"request_id", "lease_id", "data", "auth", "wrap_info", "errors"} {
 		if params.Member(body, key) != nil {
@@ -94,7 +94,7 @@ func isBare(body []byte) bool {
 	return params.IsObject(body) && !bytes.Equal(bytes.TrimSpace(body[1:]), []byte("}"))
 }
 
-// dataIn is where keys are looked up in an answer.
+// dataIn returns the part of an answer in which keys are looked up.
 func dataIn(body []byte) []byte {
 	if isBare(body) {
 		return body
@@ -106,12 +106,11 @@ func dataIn(body []byte) []byte {
 	return data
 }
 
-// keep is an answer for objects that take some keys of it, without the rest
-// where the answer is large. room tells whether there is memory for so many
-// bytes beside the answer.
+// keep returns an answer for objects with some keys, without the other keys if it is
+// large. room reports whether there is memory for so many bytes besides the answer.
 func keep(a *session.Answer, keys []string, whole int, room func(int64) error) (*session.Answer, error) {
 	next := *a
-	if len(a.Body) <= whole || params.IsText(a.Body) { // a text has no parts
+	if len(a.Body) <= whole || params.IsText(a.Body) { // a text has no keys
 		if cap(a.Body) > len(a.Body)+len(a.Body)/4 {
 			next.Body = bytes.Clone(a.Body)
 		}
@@ -133,7 +132,7 @@ func keep(a *session.Answer, keys []string, whole int, room func(int64) error) (
 	return &next, err
 }
 
-// wholeOf is what the file of an object without a key holds.
+// wholeOf returns the content of the file of an object without a key.
 func wholeOf(body []byte) ([]byte, error) {
 	if params.IsText(body) {
 		var text string
@@ -147,7 +146,7 @@ func wholeOf(body []byte) ([]byte, error) {
 	if isBare(body) {
 		all = map[string]any{"data": all}
 	}
-	delete(all, "request_id") // new with every request, so every poll would be a change
+	delete(all, "request_id") // it differs in each answer, so every poll would be a change
 	return params.JSON(all)
 }
 
@@ -180,8 +179,7 @@ func (p *Provider) File(o *session.Object, a *session.Answer) (out []byte, err e
 	return out, nil
 }
 
-// Values implements session.Store: of the data alone, without what Vault says of
-// it.
+// Values implements session.Store: the keys of the data, without Vault's envelope.
 func (p *Provider) Values(a *session.Answer) (map[string][]byte, error) {
 	if a.Body == nil {
 		return params.Values(dataIn(a.Part.Taken[""]))
@@ -189,9 +187,9 @@ func (p *Provider) Values(a *session.Answer) (map[string][]byte, error) {
 	return params.Values(dataIn(a.Body))
 }
 
-// Version implements session.Store: the store's number where there is one. A
-// lease's id, which nobody can guess, stands for what was leased. Anything else
-// has a slow hash, which is the same on every node.
+// Version implements session.Store: the store's number if there is one. For a leased
+// credential it is the lease's id, which cannot be guessed. Anything else has a slow hash,
+// which is the same on every node.
 func (p *Provider) Version(_ *session.Object, a *session.Answer, hash func() string) string {
 	switch {
 	case a.Revision.Known():
@@ -203,7 +201,7 @@ func (p *Provider) Version(_ *session.Object, a *session.Answer, hash func() str
 	return hash()
 }
 
-// authInfo is what a login or a renewal says of the token.
+// authInfo is the token in the answer to a login or renewal.
 type authInfo struct {
 	Token     string            `json:"client_token"`
 	TTL       json.Number       `json:"lease_duration"`
@@ -227,7 +225,7 @@ func (a authInfo) grant() session.Grant {
 	return session.Grant{Value: a.Token, TTL: a.ttl(), Renewable: a.Renewable && a.Type != "batch", Uses: a.Uses}
 }
 
-// loginIn is what the answer to a login says of the token.
+// loginIn reads the token in the answer to a login.
 func loginIn(reply *endpoint.Reply, at endpoint.Address) (authInfo, error) {
 	var body struct {
 		Auth *authInfo `json:"auth"`

@@ -26,8 +26,8 @@ const (
 	maxRedirects      = 2
 )
 
-// client makes requests: through one API client for all endpoints, with our
-// own rule for redirects.
+// client sends requests: through one API client for all endpoints, with its own rule for
+// redirects.
 type client struct {
 	config   *Config
 	allowed  endpoint.Allowlist
@@ -35,8 +35,8 @@ type client struct {
 	api      *api.Client
 }
 
-// newClient builds the API client once. Its constructor looks at the VAULT_*
-// variables of the process, so all that it may have found there is taken out.
+// newClient builds the API client once. Its constructor reads the VAULT_* variables of the
+// process, so newClient removes their effects.
 func newClient(c *Config, allowed endpoint.Allowlist, names endpoint.Names) (*client, error) {
 	settings := &api.Config{
 		Address: "http://unused.invalid",
@@ -59,8 +59,7 @@ func newClient(c *Config, allowed endpoint.Allowlist, names endpoint.Names) (*cl
 
 // call is one request.
 type call struct {
-	// endpoint is where conn makes the call, and hasOther tells that it has
-	// another one.
+	// endpoint is where conn sends the call; hasOther says that there is another address.
 	endpoint  *endpoint.Endpoint
 	hasOther  bool
 	operation endpoint.Operation
@@ -68,37 +67,36 @@ type call struct {
 	// tenant is the Kubernetes namespace of the pod.
 	tenant string
 	token  secret.String
-	with   *session.Token // that token is of; may be nil
+	with   *session.Token // of token; may be nil
 	method string
 	path   string // below /v1/
-	// about tells calls of one path apart that depend on different engines.
+	// about distinguishes calls of one path that depend on different engines.
 	about string
 	query url.Values
 	body  []byte
-	// issues tells that repeating the request may leave something behind in
-	// the store, so it is only repeated when it had no effect for sure.
+	// issues says that the request may create something at the store, so it is repeated
+	// only if it certainly had no effect.
 	issues bool
-	// renews tells that status 500 may be a refusal.
+	// renews says that status 500 may be a refusal.
 	renews bool
-	// correlation goes into the store's audit log.
+	// correlation is the id for the store's audit log.
 	correlation string
-	// secrets must not appear in an error, even if the store says them.
+	// secrets must not appear in an error, even if the store repeats them.
 	secrets []secret.String
-	// reads tells that the answer may be as large as the operator allows.
+	// reads says that the answer may be as large as the operator allows.
 	reads bool
-	// owner is who is charged for the answer; nobody is for what keeps alive or
-	// ends what a volume has, which must work in any case.
+	// owner is charged for the answer; zero for calls that renew or revoke a volume's
+	// credentials, which must work in any case.
 	owner budget.Owner
 }
 
-// caller is whom the circuit breaker holds up for what it learns of the call.
+// caller is whom the circuit breaker blocks after what it learns from the call.
 func (k call) caller() endpoint.Caller {
 	return endpoint.Caller{Namespace: k.namespace, Tenant: k.tenant, Path: k.path + "\n" + k.about}
 }
 
-// do makes the call, again where that is safe and may help. Its error has a
-// reason; the reply comes along where there was one. One without an error has
-// to be released.
+// do sends the request, and again if that is safe and may help. Its error has a reason;
+// the reply is returned too if there was one. A reply without an error must be released.
 func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	return c.requests.Do(ctx, endpoint.Call{
 		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Correlation: k.correlation, Issues: k.issues, Reads: k.reads, Owner: k.owner, HasOther: k.hasOther,
@@ -112,7 +110,7 @@ func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	})
 }
 
-// exchange makes the request once, and follows a redirect to the active node.
+// exchange sends the request once, and follows a redirect to the active node.
 func (c *client) exchange(ctx context.Context, k call) (*http.Response, error) {
 	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.issues)
 	u := k.endpoint.Address.URL("/v1/" + k.path)
@@ -128,8 +126,8 @@ func (c *client) exchange(ctx context.Context, k call) (*http.Response, error) {
 	}
 }
 
-// send makes one HTTP exchange. The API client joins and cleans paths, so the
-// URL is put into the request after it did.
+// send makes one HTTP exchange. The API client joins and cleans paths, so send sets the
+// request's URL after that.
 func (c *client) send(ctx context.Context, k call, u *url.URL) (*http.Response, error) {
 	provider.Asked(ctx, k.correlation)
 	shape := func(r *api.Request) {
@@ -153,7 +151,7 @@ func (c *client) send(ctx context.Context, k call, u *url.URL) (*http.Response, 
 	}
 	resp, err := c.api.WithRequestCallbacks(shape).Logical().ReadRawWithContext(ctx, "")
 	var refused *api.ResponseError
-	if errors.As(err, &refused) { // its body is still there to read
+	if errors.As(err, &refused) { // its body can still be read
 		err = nil
 	}
 	if err != nil {
@@ -173,10 +171,9 @@ func isRedirect(status int) bool {
 	return false
 }
 
-// follow checks where the server sends us. The Vault token or the pod's goes
-// there, so it must be a server that a class could have named, and no less
-// protected. A standby sends us to the active node for the same request; what is
-// sent elsewhere on a server is no Vault, and its answer none either.
+// follow checks a redirect. The pod's token is sent there, so the target must be a server
+// that a class could name, with the same protection. A standby redirects to the active
+// node for the same request; any other redirect is not Vault's, and neither is its answer.
 func (c *client) follow(k call, from *url.URL, resp *http.Response) (*url.URL, error) {
 	to, err := resp.Location()
 	if err != nil {
@@ -203,20 +200,20 @@ func (c *client) follow(k call, from *url.URL, resp *http.Response) (*url.URL, e
 	return a.URL(to.Path), nil
 }
 
-// isFor tells whether a redirect's target is the same request. A server behind
-// a proxy does not know what the proxy took off the front of the path.
+// isFor reports whether a redirect is for the same request. A server behind a proxy does
+// not know what the proxy has removed from the beginning of the path.
 func (k call) isFor(from, to *url.URL) bool {
 	return (to.Path == from.Path || to.Path == "/v1/"+k.path) && to.Fragment == "" && to.Query().Encode() == k.query.Encode()
 }
 
-// onceKey is where a request's context says that it must not be repeated.
+// onceKey is the context key of requests that must not be repeated.
 type onceKey struct{}
 
-// endpointKey is where a request's context carries its endpoint.
+// endpointKey is the context key of a request's endpoint.
 type endpointKey struct{}
 
-// dispatcher sends each request over the transport of its endpoint, so that
-// one API client serves all of them, and bounds what it reads.
+// dispatcher sends each request over the transport of its endpoint, so that one API client
+// serves all of them, and bounds the answer.
 type dispatcher struct{ limit int64 }
 
 func (d dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -225,8 +222,8 @@ func (d dispatcher) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, fault.New(fault.Internal, "a request without an endpoint")
 	}
 	if once, _ := r.Context().Value(onceKey{}).(bool); once && r.ContentLength == 0 {
-		// net/http repeats a GET by itself when a kept connection ends before
-		// the answer, but not one with a body that it cannot read again.
+		// net/http repeats a GET by itself when a kept connection ends before the answer,
+		// but not a request with a body that it cannot read again.
 		r = r.Clone(r.Context())
 		r.Body, r.GetBody = io.NopCloser(strings.NewReader("")), nil
 	}

@@ -30,14 +30,13 @@ func objectFields() []string {
 	return append([]string{fieldName, fieldPath, fieldMethod, fieldArgs, fieldEncoding, fieldOptional, fieldInterval}, params.ObjectFields()...)
 }
 
-// object is what a class takes of an answer, and the request for it.
+// object is what a class uses of an answer, and its request.
 type object struct {
 	session.Object
 	request *request
 }
 
-// newObjects reads the list, and makes objects that ask the store the same
-// thing share one request.
+// newObjects reads the list. Objects with the same request share it.
 func newObjects(p *params.Set) (objects []*object, requests []*request) {
 	var files []params.NamedFile
 	listed := p.Objects(keyObjects)
@@ -95,10 +94,9 @@ func newObject(raw *params.Object) *object {
 	return o
 }
 
-// shareArguments gives an object without arguments those of the objects that
-// ask the same path: a certificate and its key must come from one answer, and
-// manifests write the arguments once. Where there are several it cannot be told
-// which are meant.
+// shareArguments gives an object without arguments those of the other objects with the
+// same path: a certificate and its key must come from one answer, and manifests have the
+// arguments only once. If there are several, it is unclear which are meant.
 func shareArguments(listed []params.Object, objects []*object) {
 	of := func(r *request) string { return strings.Join([]string{r.method, r.path, r.query.Encode()}, "\n") }
 	given := map[string][]*object{} // one object for each set of arguments
@@ -120,7 +118,7 @@ func shareArguments(listed []params.Object, objects []*object) {
 	}
 }
 
-// finish gives the request of an object its identity.
+// finish sets the id of an object's request.
 func (r *request) finish(takes []params.Take) {
 	if r.method == methodList {
 		r.method = http.MethodGet
@@ -179,7 +177,7 @@ func (r *request) setMethod(f params.Field) {
 	}
 }
 
-// arguments are the body of a request.
+// arguments returns the body of a request.
 func arguments(f params.Field) []byte {
 	values := f.Map()
 	if values == nil {

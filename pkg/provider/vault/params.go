@@ -14,7 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// The parameters that all flavours call the same.
+// The parameters with the same name for Vault and OpenBao.
 const (
 	keyRoleName = "roleName"
 	keyAudience = "audience"
@@ -22,13 +22,13 @@ const (
 	keySharing  = "sessionSharing"
 )
 
-// The parameters that carry the flavour's prefix.
+// The parameters with a prefix: vault, or one of OpenBao's.
 const (
 	keyAddress    = "Address"
 	keyFallback   = "FallbackAddress"
 	keyNamespace  = "Namespace"
 	keyAuthMount  = "AuthMountPath"
-	keyKubeMount  = "KubernetesMountPath" // another name of the same
+	keyKubeMount  = "KubernetesMountPath" // another name of it
 	keySkipVerify = "SkipTLSVerify"
 	keyCACert     = "CACertPath"
 	keyCADir      = "CADirectory"
@@ -53,8 +53,8 @@ func targetKeys() params.TargetKeys {
 	}
 }
 
-// prefixesOf are those that a flavour takes, the one to name what is missing
-// by first.
+// prefixesOf returns the prefixes of a flavour. Errors about missing parameters use the
+// first.
 func prefixesOf(name string) []string {
 	if name == NameOpenBao {
 		return []string{"bao", "openbao", "vault"}
@@ -62,7 +62,7 @@ func prefixesOf(name string) []string {
 	return []string{"vault"}
 }
 
-// known are the parameters of a flavour.
+// known returns the parameters of a flavour.
 func known(name string) params.Known {
 	k := params.Known{Keys: plainKeys(), Names: map[string][]string{}, Long: []string{keyObjects}, Prefixes: prefixesOf(name)}
 	if name == NameOpenBao {
@@ -84,12 +84,12 @@ func known(name string) params.Known {
 	return k
 }
 
-// Parameters are the names that a class of a flavour may use, sorted, besides
-// those of package class.
+// Parameters returns the names that a class of a flavour may use, sorted, without those of
+// package class.
 func Parameters(flavour string) []string { return known(flavour).All() }
 
-// openBaos tells of a parameter with OpenBao's prefix in a class of provider
-// vault, where it has no effect.
+// openBaos explains a parameter with OpenBao's prefix in a class of provider vault, where
+// it has no effect.
 func openBaos(name string) string {
 	for _, prefix := range prefixesOf(NameOpenBao)[:2] {
 		if key, ok := strings.CutPrefix(name, prefix); ok && (key == "RoleName" || slices.Contains(prefixedKeys(), key)) {
@@ -103,23 +103,23 @@ func openBaos(name string) string {
 	return ""
 }
 
-// settingNames are what a flavour calls the settings of its TLS.
+// settingNames returns the names of a flavour's TLS settings.
 func settingNames(name string) endpoint.Names {
 	n := params.TargetNames(targetKeys(), known(name))
 	n.OperatorCA = setting.Name("--vault-tls-ca-cert")
 	return n
 }
 
-// sharing says which pods may use one login together.
+// sharing says which pods may share a login.
 type sharing string
 
 const (
-	shareAuto           sharing = ""               // what the login's answer proves
+	shareAuto           sharing = ""               // as the answer of the login proves
 	sharePod            sharing = "pod"            // none
 	shareServiceAccount sharing = "serviceAccount" // those of one service account
 )
 
-// login is what one identity logs in with. It is comparable.
+// login is how one identity logs in. It is comparable.
 type login struct {
 	target    endpoint.Target
 	fallback  endpoint.Target // zero for none
@@ -130,9 +130,9 @@ type login struct {
 	sharing   sharing
 }
 
-// newLogin reads everything but the objects. The operator's client certificate
-// is presented for the operator's own auth mounts alone: at another one, such as
-// that of a cert method, it could be the login.
+// newLogin reads everything but the objects. The operator's client certificate is only for
+// the operator's own auth mounts: at another one, such as that of a cert method, it could
+// be the login.
 func (p *Provider) newLogin(set *params.Set) login {
 	c, operator := &p.config, p.operator
 	mount, err := parseMount(set.Get(keyAuthMount, c.DefaultAuthMount))
@@ -198,5 +198,5 @@ func (p *Provider) ReadLogin(raw json.RawMessage) (session.Login, error) {
 	return login{endpoint.Target{Address: a, TLS: s.TLS}, endpoint.Target{Address: s.Fallback, TLS: s.FallbackTLS}, s.Namespace, s.Mount, s.Role, s.Audience, s.Sharing}, nil
 }
 
-// loginOf is a login that this provider made.
+// loginOf returns a login of this provider.
 func loginOf(l session.Login) login { return l.(login) } //nolint:forcetypeassert // no other is made

@@ -16,15 +16,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// vaultSession is Vault's side of one run over one volume.
+// vaultSession is Vault's part of one run over one volume.
 type vaultSession struct {
 	conn  *conn
 	kinds *kinds
-	// unrevoked are the logins whose tokens may not revoke themselves.
+	// unrevoked has the logins whose tokens may not revoke themselves.
 	unrevoked *session.Memory[login, struct{}]
 
 	mu sync.Mutex
-	// refused are the tokens to which the metadata of a request was refused.
+	// refused has the tokens with which the metadata of a request was refused.
 	refused map[*session.Request]*session.Token
 }
 
@@ -48,8 +48,8 @@ func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session
 	}, nil
 }
 
-// Issues implements session.Session: the request is known to make a credential,
-// or it may, since it is not a GET.
+// Issues implements session.Session: the request is known to create a credential, or it
+// may, because it is not a GET.
 func (s *vaultSession) Issues(r *session.Request) bool {
 	q := queryOf(r)
 	if k, ok := s.kinds.of(s.conn.login, q); ok {
@@ -75,11 +75,10 @@ func (s *vaultSession) Batches(list []*session.Request) [][]*session.Request {
 // Warnings implements session.Session.
 func (s *vaultSession) Warnings() []string { return nil }
 
-// pathLookupSelf tells of the token that asks. The default policy allows it.
+// pathLookupSelf describes the token of the request. The default policy allows it.
 const pathLookupSelf = "auth/token/lookup-self"
 
-// conn is the way of one run to its server: where it asks, by which login, and for
-// whom.
+// conn sends the requests of one run: it has the server, the login, and the volume.
 type conn struct {
 	settings *endpoint.Settings
 	client   *client
@@ -90,8 +89,8 @@ type conn struct {
 
 func (c *conn) now() time.Time { return c.settings.Now() }
 
-// do makes a call at the store's first address, or at the second while that is
-// away.
+// do sends a call to the store's first address, or to the second while the first is
+// unavailable.
 func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	reply, err := c.caller.Ask(c.pair, c.at(ctx, k))
 	if reply != nil && k.with != nil && fault.Of(err) == fault.Denied {
@@ -100,7 +99,7 @@ func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 	return reply, err
 }
 
-// at makes a call at the endpoint that it is given.
+// at sends a call to an endpoint.
 func (c *conn) at(ctx context.Context, k call) func(*endpoint.Endpoint, bool) (*endpoint.Reply, error) {
 	return func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error) {
 		k.endpoint, k.hasOther = e, hasOther
@@ -108,7 +107,7 @@ func (c *conn) at(ctx context.Context, k call) func(*endpoint.Endpoint, bool) (*
 	}
 }
 
-// call makes a request's call with a Vault token.
+// call returns the call of a request, with a Vault token.
 func (c *conn) call(t *session.Token, method, path string, query url.Values, body []byte) call {
 	return call{
 		operation: endpoint.OpCheck, namespace: c.login.namespace, tenant: c.caller.Pod.Namespace, token: t.Value, with: t,
@@ -117,7 +116,7 @@ func (c *conn) call(t *session.Token, method, path string, query url.Values, bod
 	}
 }
 
-// ask makes a request of an object. issues tells that it may make a credential.
+// ask sends the request of an object. issues says that it may create a credential.
 func (c *conn) ask(ctx context.Context, t *session.Token, r *request, issues bool) (*endpoint.Reply, error) {
 	k := c.call(t, r.method, r.path, r.query, r.body)
 	k.operation, k.reads, k.issues = endpoint.OpRead, true, issues
@@ -127,13 +126,13 @@ func (c *conn) ask(ctx context.Context, t *session.Token, r *request, issues boo
 	return c.do(ctx, k)
 }
 
-// look asks what something is, and not for a secret.
+// look sends a request whose answer is no secret.
 func (c *conn) look(ctx context.Context, t *session.Token, path string) (*endpoint.Reply, error) {
 	return c.do(ctx, c.call(t, http.MethodGet, path, nil, nil))
 }
 
-// keep makes a call that keeps alive or ends what a volume has. It must work in any
-// case, so nobody is charged for its answer. about tells calls of one path apart.
+// keep sends a call that renews or revokes a volume's credentials. It must work in any
+// case, so its answer is not charged. about distinguishes calls of one path.
 func (c *conn) keep(ctx context.Context, t *session.Token, o endpoint.Operation, path, about string, arguments map[string]any) (*endpoint.Reply, error) {
 	body := []byte("{}")
 	if arguments != nil {
@@ -147,7 +146,7 @@ func (c *conn) keep(ctx context.Context, t *session.Token, o endpoint.Operation,
 	return c.do(ctx, k)
 }
 
-// revokeSelf ends a token and all that hangs on it, at the address that gave it.
+// revokeSelf revokes a token with all its leases, at the address that gave it.
 func (c *conn) revokeSelf(ctx context.Context, t *session.Token) error {
 	k := c.call(t, http.MethodPost, "auth/token/revoke-self", nil, []byte("{}"))
 	k.operation, k.owner = endpoint.OpRevoke, budget.Owner{}

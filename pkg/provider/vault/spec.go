@@ -12,18 +12,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
-// spec is a class as this provider understands it. It is never changed.
+// spec is a class as this provider reads it. It is never changed.
 type spec struct {
 	session.Spec
-	// named is the server by the class and the defaults, which Config.Instead may
-	// put another in the place of.
+	// named is the server of the class and the defaults, which Config.Instead may replace.
 	named    endpoint.Target
 	login    login
 	objects  []*object
-	suspects []string // those of the warnings that are probably mistakes
+	suspects []string // the warnings that are probably mistakes
 }
 
-// newSpec parses a class. Its error names every bad field.
+// newSpec parses a class. Its error names every wrong field.
 func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	set := params.New(cl.Parameters, known(p.config.Name))
 	s := &spec{login: p.newLogin(set), Spec: session.Spec{Class: cl.Ref, AsPod: true, Interval: p.config.DefaultInterval, Scope: cl.CredentialScope}}
@@ -86,20 +85,20 @@ func (p *Provider) Validate(c *class.Class) ([]string, error) {
 	return j.Warnings, err
 }
 
-// Judged is what can be told of a class without its store.
+// Judged is what a class says about itself.
 type Judged struct {
-	// Audience is that of the service account token which logs in.
+	// Audience is that of the service account token for the login.
 	Audience string
-	// Address, Namespace, Mount and Role are where it logs in, and as what.
+	// Address, Namespace, Mount and Role are those of the login.
 	Address, Namespace, Mount, Role string
-	// Warnings are what the class works without.
+	// Warnings are about mistakes with which the class still works.
 	Warnings []string
-	// WithData are the paths that were meant where a KV version 2 engine is
-	// asked, by the index of the object, of those that may lack data/.
+	// WithData has the paths that were meant if the engine is KV version 2, by the index
+	// of objects whose path may lack data/.
 	WithData map[int]string
 }
 
-// Judge is Validate, and tells what a class asks for whose parameters are valid.
+// Judge is Validate that also returns what a valid class says.
 func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	s, err := p.newSpec(c)
 	j := Judged{Warnings: slices.Clone(s.Warnings), WithData: map[int]string{}}
@@ -118,7 +117,7 @@ func (p *Provider) Judge(c *class.Class) (Judged, error) {
 	return j, class.Suspected(s.suspects)
 }
 
-// Listed are the objects of a class, whose parameters are valid.
+// Listed returns the objects of a valid class.
 func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
 	s, err := p.newSpec(c)
 	if err != nil {

@@ -14,14 +14,13 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// Trial is what came of trying a class without a volume.
+// Trial is the result of trying a class without a volume.
 type Trial struct {
 	session.Trial
 	Need
-	// Policies are those that the role gave the Vault token; nil where it may not be
-	// asked.
+	// Policies are those of the Vault token; nil if the token may not read them.
 	Policies []string
-	// Unasked is why nothing is known of the token's rights; nil if they are.
+	// Unasked is why the token's rights are unknown; nil if they are known.
 	Unasked error
 	Objects []Tried
 }
@@ -30,21 +29,19 @@ type Trial struct {
 type Tried struct {
 	session.Tried
 	Request string // the method and path, without arguments
-	// Path is the request's, and Key the value that is taken of the answer; empty
-	// for all of it.
+	// Path is the request's, and Key the key of the answer; empty for all of it.
 	Path, Key string
 	// Missing are the rights that the token lacks.
 	Missing []Right
-	// WithData is the path that was meant, where a KV version 2 engine is asked for
-	// another one. Guessed tells that the store did not say what is mounted there.
+	// WithData is the path that was meant if the path lacks data/ of a KV version 2
+	// engine. Guessed says that the store did not say what is mounted there.
 	WithData string
 	Guessed  bool
 }
 
-// Try logs in as a pod would, and asks what the login may do with each object,
-// and for the versions of KV version 2 secrets. Only where read is set are the
-// objects read, and made. In the end the login is revoked, and with it all that
-// was leased. For the error see session.Engine.Try.
+// Try logs in as a pod would, and asks for the rights to each object and for the versions
+// of KV version 2 secrets. Only with read it reads or issues the objects. At the end it
+// revokes the login, and with it all leases. For the error see session.Engine.Try.
 func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Trial, error) {
 	s, err := p.newSpec(r.Class)
 	if err != nil {
@@ -63,13 +60,13 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 		}
 		return tried
 	})
-	if trial.NotRevoked == nil && p.unrevoked.Has(s.login) { // it was noted by the release
+	if trial.NotRevoked == nil && p.unrevoked.Has(s.login) { // the release has recorded it
 		trial.NotRevoked = fault.New(fault.Denied, "its policies do not let the Vault token revoke itself")
 	}
 	return trial, err
 }
 
-// policiesOf are the policies of a token, which the default policy lets it ask.
+// policiesOf returns the policies of a token, which the default policy allows.
 func (c *conn) policiesOf(ctx context.Context, t *session.Token) []string {
 	if t.Limited() {
 		return nil
@@ -90,7 +87,7 @@ func (c *conn) policiesOf(ctx context.Context, t *session.Token) []string {
 	return body.Data.Policies
 }
 
-// capabilities asks what a token may do, by path.
+// capabilities asks for a token's capabilities, by path.
 func (c *conn) capabilities(ctx context.Context, t *session.Token, rights []Right) (map[string][]string, error) {
 	paths := make([]string, 0, len(rights))
 	for _, r := range rights {
@@ -122,7 +119,7 @@ func holds(held map[string][]string, path, capability string) bool {
 	return slices.Contains(held[path], capability) || slices.Contains(held[path], "root")
 }
 
-// tryObject asks for what can be known of an object without reading it.
+// tryObject finds out what it can about an object without reading it.
 func (c *conn) tryObject(ctx context.Context, t *session.Token, o *object, held map[string][]string) Tried {
 	tried := Tried{
 		Tried:   session.Tried{Index: o.Index, Name: o.Files(), Optional: o.Optional, There: session.Unseen},
@@ -152,8 +149,8 @@ func (c *conn) tryObject(ctx context.Context, t *session.Token, o *object, held 
 	return tried
 }
 
-// presence tells whether there is a secret, as far as its value need not be read
-// for it.
+// presence reports whether a secret exists, as far as that can be known without reading
+// it.
 func (c *conn) presence(ctx context.Context, t *session.Token, r *request, held map[string][]string) (there session.Presence, detail string) {
 	path, ok := r.metadataPath()
 	if !ok || !holds(held, path, "read") {
@@ -174,52 +171,51 @@ func (c *conn) presence(ctx context.Context, t *session.Token, r *request, held 
 	return session.IsThere, "version " + v.Number
 }
 
-// Need is what a class asks of its store: where it logs in, and what it does
-// with the Vault token of that login.
+// Need is what a class needs of its store: its login, and the rights of that login's
+// token.
 type Need struct {
 	Login
 	Rights []Right
-	// Files are those on the node that the connection takes: authorities, and a
-	// client certificate with its key.
+	// Files are those on the node that the connection needs: authorities, and a client
+	// certificate with its key.
 	Files []string
 }
 
-// Login is where a class logs in, and as what.
+// Login is a class's login.
 type Login struct {
 	Address, Namespace, Mount, Role, Audience string
 }
 
-// Right is one capability on one path of the API, which is written without v1/.
+// Right is one capability for one path of the API, without v1/.
 type Right struct {
 	Path       string
 	Capability string
 	Purpose    Purpose
-	// Objects are those of the class that ask for it, by index; none where it is
-	// for the class as a whole.
+	// Objects are the indexes of the objects that need it; none if the class as a whole
+	// needs it.
 	Objects []int
 }
 
-// Purpose is what a right is for.
+// Purpose is why a right is needed.
 type Purpose string
 
-// The purposes. Without one of Serve a pod does not start. The others are for
-// what comes later; Vault's default policy has those for tokens and leases.
+// The purposes. Without one of Serve a pod does not start. The others are needed later;
+// Vault's default policy has those for tokens and leases.
 const (
-	// Serve: an object is read or made.
+	// Serve: an object is read or issued.
 	Serve Purpose = "serve"
-	// Version: a refresh asks for the version of a KV version 2 secret, in
-	// place of the secret itself.
+	// Version: a refresh reads the version of a KV version 2 secret instead of the secret.
 	Version Purpose = "version"
 	// Token: the Vault token is renewed, and revoked with the pod.
 	Token Purpose = "token"
 	// Lease: a lease is renewed, and looked up.
 	Lease Purpose = "lease"
-	// Public: an object is read that Vault answers to anybody, if the path is of
-	// the engine that it looks like. No right is needed then.
+	// Public: an object that Vault returns without a policy, if the path is of the engine
+	// that it looks like.
 	Public Purpose = "public"
 )
 
-// Needs tells what a class asks of its store, sorted by path.
+// Needs returns what a class needs of its store, sorted by path.
 func (p *Provider) Needs(c *class.Class) (Need, error) {
 	s, err := p.newSpec(c)
 	if err != nil {
@@ -266,7 +262,7 @@ func (n *Need) add(path, capability string, purpose Purpose, object int) {
 	}
 	r := &n.Rights[i]
 	if purpose == Serve {
-		r.Purpose = Serve // it is the most that it is for
+		r.Purpose = Serve // the most important purpose
 	}
 	if !slices.Contains(r.Objects, object) {
 		r.Objects = append(r.Objects, object)
