@@ -12,20 +12,19 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
 )
 
-// API is what is needed of the API server. Errors are its own.
+// API is the part of the API server that the Syncer needs. Errors are the API server's.
 type API interface {
-	// Look gives the metadata of a Secret as it is, nil if there is none. It
-	// writes nothing, and needs the right to patch alone.
+	// Look returns the metadata of a Secret, nil if there is none. It writes nothing, and
+	// needs only the right to patch.
 	Look(ctx context.Context, namespace, name string) (*metav1.PartialObjectMetadata, error)
-	// Apply applies an object without force, and gives the metadata of what came
-	// of it.
+	// Apply applies an object without force, and returns the resulting metadata.
 	Apply(ctx context.Context, namespace, name, manager string, object []byte) (*metav1.PartialObjectMetadata, error)
 }
 
-// lookManager is the field manager of looks. It never owns a field.
+// lookManager is the field manager of Look. It never owns a field.
 const lookManager = "mayfly-look"
 
-// metadataOnly has the API server leave the data out of its answers.
+// metadataOnly makes the API server answer without the data.
 const metadataOnly = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io"
 
 type client struct{ rest *rest.RESTClient }
@@ -54,7 +53,7 @@ func (c *client) Look(ctx context.Context, namespace, name string) (*metav1.Part
 		return nil, err
 	}
 	if status == http.StatusCreated {
-		return nil, nil // it would have been made
+		return nil, nil // it would have been created
 	}
 	return out, nil
 }

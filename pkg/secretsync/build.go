@@ -22,24 +22,24 @@ import (
 // maxData is the API server's limit for all values of a Secret, in bytes.
 const maxData = 1 << 20
 
-// wanted is one Secret as a volume's payload makes it.
+// wanted is one Secret, made from a volume's payload.
 type wanted struct {
 	class *class.Class
 	entry v1.SecretObject
 	data  map[string][]byte
-	// labels and annotations are those that the class sets.
+	// labels and annotations are those of the class.
 	labels, annotations map[string]string
-	// digest is the same on every node, and tells entry and contents from
-	// others: that of the entry, a dot, and that of the contents.
+	// digest is the same on every node. It identifies entry and contents: the digest of
+	// the entry, a dot, and that of the contents.
 	digest string
 	// readAt is when the store was asked for the oldest of the contents.
 	readAt time.Time
-	// expires is when the first certificate in it ends; zero where there is none.
+	// expires is when the first certificate in it expires; zero for none.
 	expires time.Time
 }
 
-// build makes the Secret of an entry of secretObjects. Its errors name the
-// object or the key, and no content.
+// build makes the Secret of an entry of secretObjects. Its errors name the object or the
+// key, and no content.
 func (s *Syncer) build(f volume.Followed, entry v1.SecretObject, templates *rendered.SecretRenderer) (*wanted, error) {
 	w := &wanted{class: f.Class, entry: entry, data: map[string][]byte{}, labels: entry.Labels, annotations: entry.Annotations}
 	for _, d := range entry.Data {
@@ -77,7 +77,8 @@ func (s *Syncer) build(f volume.Followed, entry v1.SecretObject, templates *rend
 	return w, nil
 }
 
-// add adds what templates have made. It may be of any file, and so is as old as the oldest.
+// add adds rendered templates. A template may use any file, so its result is as old as the
+// oldest.
 func (w *wanted) add(parts rendered.SecretParts, files []provider.File) error {
 	for key, contents := range parts.Data {
 		part, err := partOf(w.entry.Type, key, contents)
@@ -93,8 +94,8 @@ func (w *wanted) add(parts rendered.SecretParts, files []provider.File) error {
 	return nil
 }
 
-// noteEnd notes the end of a certificate. Other credentials have a lease, and a
-// newer one always takes the place of an older.
+// noteEnd records the end of a certificate. Other credentials have a lease, and a newer
+// one always replaces an older.
 func (w *wanted) noteEnd(leases []provider.Lease, object string) {
 	for _, l := range leases {
 		if l.Object == object && l.ID == "" {
@@ -132,9 +133,8 @@ func quoted(list []string) []string {
 	return out
 }
 
-// digest has the contents as a slow hash with the class's UID for a salt, since
-// everybody who may see the Secret's metadata could else try passwords against
-// it.
+// digest hashes the contents slowly, with the class's UID as salt: anyone who may read the
+// Secret's metadata could otherwise try passwords.
 func (s *Syncer) digest(w *wanted, templates *rendered.Secret, made rendered.SecretParts) string {
 	texts := rendered.Secret{}
 	if templates != nil {
@@ -163,7 +163,7 @@ func (s *Syncer) digest(w *wanted, templates *rendered.Secret, made rendered.Sec
 	return hex.EncodeToString(sum[:8]) + "." + s.hasher.Version(w.class, "Secret "+w.entry.SecretName, parts...)
 }
 
-// sameEntry tells whether two digests are of the same entry of secretObjects.
+// sameEntry reports whether two digests are of the same entry of secretObjects.
 func sameEntry(a, b string) bool {
 	first, _, ok := strings.Cut(a, ".")
 	return ok && strings.HasPrefix(b, first+".")

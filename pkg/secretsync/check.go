@@ -8,8 +8,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// partOf is what of a file goes under a key. A Secret of TLS may take
-// certificate and key from one file.
+// partOf returns the part of a file for a key: one file may have both certificate and key
+// of a TLS Secret.
 func partOf(secretType, key string, contents []byte) ([]byte, error) {
 	if corev1.SecretType(secretType) != corev1.SecretTypeTLS {
 		return contents, nil
@@ -23,8 +23,7 @@ func partOf(secretType, key string, contents []byte) ([]byte, error) {
 	return contents, nil
 }
 
-// check refuses what the API server, or those who read such a Secret, would
-// refuse.
+// check refuses what the API server, or the readers of such a Secret, would refuse.
 func check(secretType string, data map[string][]byte) error {
 	size := 0
 	for _, value := range data {
@@ -56,8 +55,8 @@ func missing(secretType, key string) error {
 	return fault.New(fault.InvalidClass, "type %s needs the key %s with something in it", secretType, key)
 }
 
-// checkDocker wants a JSON object, with an object of that name in it unless it
-// is empty.
+// checkDocker requires a JSON object, with an object of that name in it unless that is
+// empty.
 func checkDocker(data map[string][]byte, key, within string) error {
 	if len(data[key]) == 0 {
 		return missing("for a registry", key)

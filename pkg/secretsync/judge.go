@@ -13,28 +13,28 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
-// Result is what came of the wish for one Secret.
+// Result is the result for one Secret.
 type Result string
 
 // The results; metrics count them.
 const (
 	Written   Result = "written"
-	Unchanged Result = "unchanged" // a look found it as it is to be
-	Outdated  Result = "outdated"  // it was made from a later read or class, and is left
+	Unchanged Result = "unchanged" // it had the wanted content already
+	Outdated  Result = "outdated"  // it is of a later read or class, and stays
 	Foreign   Result = "foreign"   // another owner has the Secret, or a field of it
 	Forbidden Result = "forbidden" // the driver lacks the right
-	Invalid   Result = "invalid"   // the files do not make such a Secret, or the API server refuses it
-	Failed    Result = "failed"    // the API server did not answer, or could not do it now
+	Invalid   Result = "invalid"   // the files do not fit its type, or the API server refuses it
+	Failed    Result = "failed"    // the API server did not answer, or failed
 )
 
-// Results are all of them.
+// Results returns all results.
 func Results() []Result {
 	return []Result{Written, Unchanged, Outdated, Foreign, Forbidden, Invalid, Failed}
 }
 
-// judge compares what a look has found with what is wanted: Written means that
-// it is to be written. insist tells that the wish is new: that of a volume
-// which was just published, or whose content has just changed.
+// judge compares the existing Secret with the wanted one: Written means that it must be
+// written. insist says that the volume was just published, or its content has just
+// changed.
 func judge(found *metav1.PartialObjectMetadata, w *wanted, insist bool, now time.Time) Result {
 	if found == nil {
 		return Written
@@ -56,7 +56,7 @@ func judge(found *metav1.PartialObjectMetadata, w *wanted, insist bool, now time
 	return Written
 }
 
-// ownEntry is what a manager has applied, nil if it has not.
+// ownEntry returns the fields that a manager has applied, nil for none.
 func ownEntry(found *metav1.PartialObjectMetadata, manager string) *metav1.ManagedFieldsEntry {
 	i := slices.IndexFunc(found.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
 		return m.Manager == manager && m.Operation == metav1.ManagedFieldsOperationApply && m.Subresource == ""
@@ -67,8 +67,8 @@ func ownEntry(found *metav1.PartialObjectMetadata, manager string) *metav1.Manag
 	return &found.ManagedFields[i]
 }
 
-// ownsData tells whether all keys are as their manager applied them: a client that
-// changes a value takes the field over.
+// ownsData reports whether the manager still owns all keys: a client that changes a value
+// becomes the owner of its field.
 func ownsData(own *metav1.ManagedFieldsEntry, data map[string][]byte) bool {
 	if own.FieldsV1 == nil {
 		return false
@@ -96,8 +96,8 @@ func hasOwners(found *metav1.PartialObjectMetadata, w *wanted) bool {
 	return true
 }
 
-// newer tells whether the Secret was made by a later edition of the class or
-// from a later read of the store.
+// newer reports whether the Secret is of a later version of the class or a later read of
+// the store.
 func newer(has map[string]string, w *wanted) bool {
 	theirs, err := strconv.ParseUint(has[names.ClassVersionAnnotation], 10, 64)
 	ours, own := strconv.ParseUint(w.class.ResourceVersion, 10, 64)
@@ -108,9 +108,9 @@ func newer(has map[string]string, w *wanted) bool {
 	return err == nil && at.After(w.readAt)
 }
 
-// fresh tells whether the Secret has a certificate from the same entry with at
-// least half of the life that is left to the volume's own. Each pod has one
-// issued: without this, each would take the place of the last.
+// fresh reports whether the Secret has a certificate of the same entry with at least half
+// of the lifetime that the volume's own has left. Each pod gets its own certificate:
+// without this rule, each would replace the one before.
 func fresh(has map[string]string, w *wanted, now time.Time) bool {
 	if w.expires.IsZero() || !sameEntry(has[names.DigestAnnotation], w.digest) {
 		return false
@@ -119,7 +119,7 @@ func fresh(has map[string]string, w *wanted, now time.Time) bool {
 	return err == nil && ends.Sub(now) > w.expires.Sub(now)/2
 }
 
-// whose says in words who has a Secret.
+// whose names the owner of a Secret.
 func whose(found *metav1.PartialObjectMetadata) string {
 	var who []string
 	if class := found.Labels[names.ClassLabel]; class != "" {

@@ -9,47 +9,45 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 )
 
-// key names a Secret of a class.
+// key identifies a Secret of a class.
 type key struct {
 	class  class.Ref
 	secret string
 }
 
-// state is what this process knows of one Secret. Who works on it has its turn,
-// and the rest is theirs.
+// state is what this process knows of one Secret. The goroutine that has the turn may use
+// the other fields.
 type state struct {
 	turn chan struct{}
 
-	// last is what came of the latest try, of which digest that was, and why it
-	// failed.
+	// last is the result of the last try; its digest and its error follow.
 	last    Result
 	digest  string
 	failure error
-	// at is when the API server was last asked.
+	// at is the time of the last request to the API server.
 	at time.Time
 	// uid is the Secret's.
 	uid types.UID
-	// readAt and classVersion are of the wish that was tried last.
+	// readAt and classVersion are those of the last try.
 	readAt       time.Time
 	classVersion string
-	// failures counts the tries that failed in a row.
+	// failures is the number of failed tries in a row.
 	failures int
 }
 
-// has tells whether the Secret has a content, as far as this process knows.
+// has reports whether the Secret has a content, as far as this process knows.
 func (st *state) has(digest string) bool {
 	return st.digest == digest && (st.last == Written || st.last == Unchanged)
 }
 
-// seen is what a volume came with, once something came of it.
+// seen is what a volume wanted at its last successful try.
 type seen struct {
 	digest string
-	// owned is the Secret that the volume's pod was made an owner of.
+	// owned is the Secret of which the volume's pod became an owner.
 	owned types.UID
 }
 
-// memory has the states. One is forgotten with the last volume that came with
-// the Secret.
+// memory has the states. A state ends with the last volume of its Secret.
 type memory struct {
 	mu      sync.Mutex
 	states  map[key]*state
@@ -61,7 +59,7 @@ func newMemory() *memory {
 	return &memory{states: map[key]*state{}, volumes: map[string]map[key]seen{}, uses: map[key]int{}}
 }
 
-// take finds or makes the state of a Secret for a volume.
+// take returns the state of a Secret for a volume, and makes it if there is none.
 func (m *memory) take(volume string, k key) (*state, seen) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -81,7 +79,7 @@ func (m *memory) take(volume string, k key) (*state, seen) {
 	return st, had
 }
 
-// note keeps what a volume came with, unless it is gone.
+// note records what a volume wanted, unless the volume is gone.
 func (m *memory) note(volume string, k key, s seen) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -90,7 +88,7 @@ func (m *memory) note(volume string, k key, s seen) {
 	}
 }
 
-// retain drops what a volume came with but these.
+// retain drops what a volume wanted, except these.
 func (m *memory) retain(volume string, keys map[key]bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -16,20 +16,20 @@ import (
 
 const maxManager = 128 // the API server's limit for the name of a field manager
 
-// managerOf is the field manager of a class's Secrets.
+// managerOf returns the field manager of a class's Secrets.
 func managerOf(c class.Ref) string { return names.Shorten("mayfly:"+c.Name, maxManager) }
 
-// ownerManager is the field manager of one pod's owner reference. Each pod has
-// its own: an apply takes away what its manager applied before and does not
-// name again.
+// ownerManager returns the field manager of one pod's owner reference. Each pod has its
+// own, because an apply removes what its manager has applied before and does not name
+// again.
 func ownerManager(c class.Ref, pod identity.Pod) string {
 	return names.Shorten("mayfly-owner:"+pod.UID+":"+c.Name, maxManager)
 }
 
-// classLabel is a class's name as the value of a label.
+// classLabel returns a class's name as a label value.
 func classLabel(c class.Ref) string { return names.Shorten(c.Name, names.MaxLabel) }
 
-// applied is a Secret as it is applied.
+// applied is a Secret in the form in which it is applied.
 type applied struct {
 	APIVersion string            `json:"apiVersion"`
 	Kind       string            `json:"kind"`
@@ -60,8 +60,7 @@ func (a *applied) encode() []byte {
 	return text
 }
 
-// apply is the Secret as it is to be, written by a node in place of what a look
-// has found; nil for nothing.
+// apply returns the wanted Secret, as this node replaces the existing one; nil for none.
 func (w *wanted) apply(node string, found *metav1.PartialObjectMetadata) *applied {
 	a := newApplied(w.class.Namespace, w.entry.SecretName)
 	a.Type, a.Data = w.entry.Type, w.data
@@ -81,8 +80,7 @@ func (w *wanted) apply(node string, found *metav1.PartialObjectMetadata) *applie
 	return a
 }
 
-// owners are those of the content: the class, where it is one of the API
-// server's.
+// owners returns the owner of the content: the class, if it is from the API server.
 func (w *wanted) owners() []metav1.OwnerReference {
 	if w.class.SecretOwner == class.OwnerPods || w.class.UID == "" {
 		return nil
@@ -92,7 +90,7 @@ func (w *wanted) owners() []metav1.OwnerReference {
 	}}
 }
 
-// applyOwner makes a pod an owner of a Secret that is there.
+// applyOwner makes a pod an owner of an existing Secret.
 func (w *wanted) applyOwner(pod identity.Pod, uid types.UID) *applied {
 	a := newApplied(w.class.Namespace, w.entry.SecretName)
 	a.Metadata.UID = uid

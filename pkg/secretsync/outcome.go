@@ -24,21 +24,21 @@ const (
 	SecretWritten    = names.SecretWritten
 )
 
-// maxWords bounds the API server's words in an error, in bytes.
+// maxWords bounds the API server's text in an error, in bytes.
 const maxWords = 400
 
-// NotOurs ends what the chart's ValidatingAdmissionPolicy says of a Secret that
-// this driver has not made.
+// NotOurs is the end of the refusal by the chart's ValidatingAdmissionPolicy for a Secret
+// that this driver has not made.
 const NotOurs = "which Mayfly has not made"
 
-// isRace tells whether another client wrote or deleted the Secret after the look.
+// isRace reports whether another client wrote or deleted the Secret after the look.
 func isRace(err error) bool { return apierrors.IsConflict(err) && !isFieldConflict(err) }
 
 func isFieldConflict(err error) bool {
 	return apierrors.IsConflict(err) && apierrors.HasStatusCause(err, metav1.CauseTypeFieldManagerConflict)
 }
 
-// classify puts the API server's refusal in words.
+// classify explains the API server's refusal.
 func classify(w wish, err error) (Result, error) {
 	text := err.Error()
 	said := fmt.Errorf("%s", status.Clip(text, maxWords))
@@ -65,7 +65,7 @@ func classify(w wish, err error) (Result, error) {
 	return Failed, fault.New(fault.Unavailable, "asking the API server: %w", said)
 }
 
-// record saves the result of a try, and tells of it in the log and in Events.
+// record saves the result of a try, and reports it in the log and in Events.
 func (s *Syncer) record(f volume.Followed, k key, st *state, result Result, err error) {
 	failed := st.failure != nil
 	s.Count(result)
@@ -93,14 +93,14 @@ func (s *Syncer) tell(f volume.Followed, k key, kind, reason, text string) {
 	status.TellPodAndClass(s.Events, f, kind, reason, k.secret, text)
 }
 
-// Off stands for a Syncer where Secrets are not switched on: it warns of the
-// classes that ask for any.
+// Off is used instead of a Syncer if Secrets are not switched on: it warns of classes with
+// secretObjects.
 type Off struct{}
 
 // Idle implements volume.Follower.
 func (Off) Idle() bool { return true }
 
-// Warnings gives what the author of a class is told.
+// Warnings implements volume.Follower.
 func (Off) Warnings(c *class.Class) []string {
 	if len(c.SecretObjects) == 0 {
 		return nil

@@ -25,21 +25,21 @@ import (
 )
 
 const (
-	// patience bounds what the Secrets of one payload take of its publish or
-	// refresh. The files are in the volume by then.
+	// patience bounds the time of a payload's Secrets within a publish or refresh. The
+	// files are in the volume already.
 	patience = 10 * time.Second
-	// trustAtPublish is for how long a new pod relies on what was seen or
-	// written: pods of a class start together.
+	// trustAtPublish is for how long a new pod relies on an earlier look or write: pods of
+	// a class start together.
 	trustAtPublish = 5 * time.Second
-	// trustAtRefresh is the same for a refresh that changed nothing: so long a
-	// deleted Secret stays away, if no pod of the class starts.
+	// trustAtRefresh is the same for a refresh that changed nothing. A deleted Secret is
+	// missing for that long, if no pod of the class starts.
 	trustAtRefresh = time.Hour
-	// trustFailure is after what time a Secret is tried again that another owner
-	// has, or for which the right is missing.
+	// trustFailure is the time between tries for a Secret of another owner, or without the
+	// right.
 	trustFailure = time.Minute
-	// firstPause and longestPause are between tries while the API server fails.
+	// firstPause and longestPause are the pauses between tries while the API server fails.
 	firstPause, longestPause = 5 * time.Second, 2 * time.Minute
-	// tries bounds how often one Secret is looked at while others write it.
+	// tries bounds the looks at one Secret while others write it.
 	tries = 4
 )
 
@@ -49,7 +49,7 @@ const (
 	namespaceQPS, namespaceBurst = 10, 50
 )
 
-// Config is what a Syncer is made of. Every field but Renderer is needed.
+// Config has the parts of a Syncer. Every field but Renderer is needed.
 type Config struct {
 	API    API
 	Events status.Teller
@@ -70,11 +70,11 @@ type Syncer struct {
 
 	all *rate.Limiter
 	mu  sync.Mutex
-	// of are the limiters of namespaces.
+	// of has the limiters of namespaces.
 	of map[string]*rate.Limiter
 }
 
-// New starts nothing.
+// New checks the configuration. It starts nothing.
 func New(c Config) (*Syncer, error) {
 	if c.API == nil || c.Events == nil || c.Logger == nil || c.Node == "" || c.Count == nil {
 		return nil, errors.New("secretsync: API, Events, Logger, Node and Count must be set")
@@ -85,7 +85,7 @@ func New(c Config) (*Syncer, error) {
 // Warnings implements volume.Follower.
 func (s *Syncer) Warnings(*class.Class) []string { return nil }
 
-// Observe implements volume.Observer: it forgets the volumes that are gone.
+// Observe implements volume.Observer: it forgets gone volumes.
 func (s *Syncer) Observe(o volume.Outcome) {
 	if o.Kind == volume.Unpublished && o.Err == nil {
 		s.memory.retain(o.ID, nil)
@@ -95,8 +95,8 @@ func (s *Syncer) Observe(o volume.Outcome) {
 // Idle implements volume.Follower.
 func (*Syncer) Idle() bool { return false }
 
-// Follow implements volume.Follower: it writes the Secrets of the class that are
-// not as the payload makes them.
+// Follow implements volume.Follower: it writes those Secrets of the class that differ from
+// the payload.
 func (s *Syncer) Follow(ctx context.Context, f volume.Followed) (again time.Time) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -129,7 +129,7 @@ type wish struct {
 	key key
 	*wanted
 	had seen
-	// insist tells that the volume came with something new.
+	// insist says that the volume has something new.
 	insist bool
 }
 
@@ -149,7 +149,7 @@ func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, build fun
 	w := wish{Followed: f, key: k, wanted: want, had: had, insist: f.First || had.digest != want.digest}
 	if until := s.rests(st, w); time.Now().Before(until) {
 		s.remember(st, w)
-		if st.digest == w.digest && st.failure != nil { // this pod is to know it too
+		if st.digest == w.digest && st.failure != nil { // report it to this pod too
 			s.tell(f, k, corev1.EventTypeWarning, SecretNotWritten, st.failure.Error())
 		}
 		if st.last == Failed {
@@ -167,7 +167,7 @@ func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, build fun
 	return time.Time{}
 }
 
-// rests tells until when nothing is to be asked of the API server.
+// rests returns until when no request must be sent.
 func (s *Syncer) rests(st *state, w wish) time.Time {
 	trust := trustAtRefresh
 	if w.First {
@@ -185,7 +185,7 @@ func (s *Syncer) rests(st *state, w wish) time.Time {
 		return st.at.Add(trust)
 	case st.failure != nil && st.digest == w.digest:
 		return st.at.Add(min(trust, trustFailure))
-	case !w.insist: // another volume has brought something else since
+	case !w.insist: // another volume has changed it since
 		return st.at.Add(trust)
 	case st.last == Outdated && st.digest == w.digest && !w.readAt.After(st.readAt) && w.class.ResourceVersion == st.classVersion:
 		return st.at.Add(trust)
@@ -193,7 +193,7 @@ func (s *Syncer) rests(st *state, w wish) time.Time {
 	return time.Time{}
 }
 
-// remember notes what became of a volume's wish, where that is done with.
+// remember records that a volume's Secret is done.
 func (s *Syncer) remember(st *state, w wish) {
 	if st.has(w.digest) {
 		w.had.digest = w.digest
@@ -204,7 +204,7 @@ func (s *Syncer) remember(st *state, w wish) {
 	}
 }
 
-// reconcile looks, judges and writes until that comes to an end.
+// reconcile looks, judges and writes until the result is final.
 func (s *Syncer) reconcile(ctx context.Context, st *state, w wish) (Result, error) {
 	for range tries {
 		found, err := s.look(ctx, w)
@@ -238,7 +238,7 @@ func (s *Syncer) reconcile(ctx context.Context, st *state, w wish) (Result, erro
 	return Failed, fault.New(fault.Conflict, "others change the Secret all the time")
 }
 
-// own makes the pod an owner, where the class wants that.
+// own makes the pod an owner, if the class wants that.
 func (s *Syncer) own(ctx context.Context, w wish, found *metav1.PartialObjectMetadata) error {
 	if w.class.SecretOwner != class.OwnerPods || w.had.owned == found.UID {
 		return nil
@@ -261,15 +261,15 @@ func (s *Syncer) apply(ctx context.Context, w wish, manager string, object *appl
 	return s.API.Apply(ctx, w.class.Namespace, w.entry.SecretName, manager, object.encode())
 }
 
-// wait waits for the namespace's turn first, so that one with much to write
-// does not take the others' share.
+// wait waits for the namespace's limiter first, so that a namespace with many writes does
+// not use the others' share.
 func (s *Syncer) wait(ctx context.Context, namespace string) error {
 	s.mu.Lock()
 	l := s.of[namespace]
 	if l == nil {
 		for name, other := range s.of {
 			if other.Tokens() >= namespaceBurst {
-				delete(s.of, name) // as good as new
+				delete(s.of, name) // it is full again
 			}
 		}
 		l = rate.NewLimiter(namespaceQPS, namespaceBurst)

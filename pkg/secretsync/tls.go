@@ -18,8 +18,7 @@ import (
 
 const certificateBlock = "CERTIFICATE"
 
-// certificatesOf are the certificates in a file of PEM blocks or PKCS #12, as
-// PEM.
+// certificatesOf returns the certificates in a file of PEM blocks or PKCS #12, as PEM.
 func certificatesOf(contents []byte) ([]byte, error) {
 	blocks, err := blocksOf(contents)
 	if err != nil {
@@ -28,7 +27,7 @@ func certificatesOf(contents []byte) ([]byte, error) {
 	return encode(blocks, "certificate", func(b *pem.Block) bool { return b.Type == certificateBlock })
 }
 
-// privateKeyOf is the private key in a file of PEM blocks or PKCS #12, as PEM.
+// privateKeyOf returns the private key in a file of PEM blocks or PKCS #12, as PEM.
 func privateKeyOf(contents []byte) ([]byte, error) {
 	blocks, err := blocksOf(contents)
 	if err != nil {
@@ -88,8 +87,8 @@ func blocksOf(contents []byte) ([]*pem.Block, error) {
 	return blocks, nil
 }
 
-// checkPair wants a certificate and its private key, and puts the certificate
-// of that key in front of its chain, where servers look for it.
+// checkPair requires a certificate and its private key, and puts that certificate before
+// its chain, where servers expect it.
 func checkPair(data map[string][]byte) error {
 	cert, key := data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey]
 	switch {
@@ -109,7 +108,7 @@ func checkPair(data map[string][]byte) error {
 	return nil
 }
 
-// leafFirst gives the certificates with that of the key first, if there is one.
+// leafFirst returns the certificates with that of the key first, if there is one.
 func leafFirst(certs, key []byte) []byte {
 	var blocks []*pem.Block
 	at := -1
