@@ -387,6 +387,7 @@ func (r *reader) storeSecrets() {
 		testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/db", map[string]any{"username": "web", "password": marker + "one"}))
 	}
 	testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/app", map[string]any{"user": "web", "password": marker + "one"}))
+	testkit.Must(r.t, r.store.PutKV2(ctx, "secret", "web/ssh", map[string]any{"private_key": marker + "ssh"}))
 	authority, ca, err := pki.NewAuthority("pages")
 	testkit.Must(r.t, err)
 	pair, err := authority.Issue(pki.Identity{Name: "web"})
