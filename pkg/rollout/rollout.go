@@ -17,12 +17,10 @@
 package rollout
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -153,7 +151,7 @@ func (r *Restarter) wishOf(f volume.Followed) (wish, bool) {
 	case f.First, f.Edited, f.Recalled: // the pod has read this, or nothing has rotated
 		delete(r.open, f.Volume)
 	case f.Changed:
-		w := wish{hash: hashOf(f)}
+		w := wish{hash: provider.Digest(f.Versions)}
 		for _, file := range f.Files {
 			if file.ReadAt.After(w.readAt) {
 				w.readAt = file.ReadAt
@@ -247,13 +245,6 @@ func decide(o *Object, f volume.Followed, w wish, now time.Time) decision {
 		return decision{why: fmt.Sprintf("it was restarted less than %s ago", gap), at: at}
 	}
 	return decision{}
-}
-
-// hashOf is of the class and the versions of its objects.
-func hashOf(f volume.Followed) string {
-	versions := slices.Clone(f.Versions)
-	slices.SortFunc(versions, func(a, b provider.Version) int { return cmp.Compare(a.ID, b.ID) })
-	return provider.Digest(versions)
 }
 
 // Off replaces a Restarter if restarts are not enabled: it warns about classes that

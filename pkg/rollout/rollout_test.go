@@ -229,7 +229,7 @@ func TestRace(t *testing.T) {
 	r = newRig(t)
 	f := rotation("a", "2")
 	r.race = func(o *Object) {
-		o.Spec.Template.Metadata.Annotations = map[string]string{KeyOf(f.Class.Ref): Mark{hashOf(f), time.Now()}.String()}
+		o.Spec.Template.Metadata.Annotations = map[string]string{KeyOf(f.Class.Ref): Mark{provider.Digest(f.Versions), time.Now()}.String()}
 	}
 	r.Follow(t.Context(), f)
 	r.wantWrites(t, 0)
