@@ -29,14 +29,18 @@ type Providers interface {
 	Get(name string) (provider.Provider, error)
 }
 
+// optional returns a provider as one of the optional interfaces of package provider. It
+// returns false if the provider is not on this node, or does not implement the interface.
+func optional[T any](c *Config, name string) (T, bool) {
+	source, err := c.Providers.Get(name)
+	t, ok := source.(T)
+	return t, ok && err == nil
+}
+
 // whereOf returns the store and namespace by which the work of a volume is scheduled.
 func (c *Config) whereOf(rec *Record) schedule.Where {
 	w := schedule.Where{Store: rec.Provider, Namespace: rec.Pod.Namespace}
-	source, err := c.Providers.Get(rec.Provider)
-	if err != nil {
-		return w
-	}
-	if r, ok := source.(provider.Router); ok {
+	if r, ok := optional[provider.Router](c, rec.Provider); ok {
 		if to := r.Destination(rec.ID); to != "" {
 			w.Store += " at " + to
 		}
@@ -46,11 +50,7 @@ func (c *Config) whereOf(rec *Record) schedule.Where {
 
 // answeredBy returns the second address of a volume's store if that answered last, else "".
 func (c *Config) answeredBy(id, name string) string {
-	source, err := c.Providers.Get(name)
-	if err != nil {
-		return ""
-	}
-	if f, ok := source.(provider.Fallback); ok {
+	if f, ok := optional[provider.Fallback](c, name); ok {
 		return f.AnsweredBy(id)
 	}
 	return ""
@@ -65,14 +65,11 @@ func (c *Config) exportState(rec *Record) {
 }
 
 func (c *Config) export(id, name string) (state secret.Bytes, ok bool) {
-	source, err := c.Providers.Get(name)
-	if err != nil {
-		return secret.Bytes{}, false
-	}
-	p, ok := source.(provider.Persister)
+	p, ok := optional[provider.Persister](c, name)
 	if !ok {
 		return secret.Bytes{}, false
 	}
+	var err error
 	defer func() { ok = err == nil }()
 	defer fault.Recover(&err, c.Logger, "exporting the state of volume "+id, logkey.Provider, name)
 	return p.Export(id), true
@@ -80,14 +77,11 @@ func (c *Config) export(id, name string) (state secret.Bytes, ok bool) {
 
 // importState gives the provider the state that an earlier process recorded.
 func (c *Config) importState(rec *Record) {
-	source, err := c.Providers.Get(rec.Provider)
-	if err != nil || rec.ProviderState.Len() == 0 {
+	p, ok := optional[provider.Persister](c, rec.Provider)
+	if !ok || rec.ProviderState.Len() == 0 {
 		return
 	}
-	p, ok := source.(provider.Persister)
-	if !ok {
-		return
-	}
+	var err error
 	func() {
 		defer fault.Recover(&err, c.Logger, "importing the state of volume "+rec.ID)
 		err = p.Import(rec.ID, rec.ProviderState)
@@ -101,11 +95,7 @@ func (c *Config) importState(rec *Record) {
 // this node any more has none.
 func (c *Config) release(ctx context.Context, rec *Record) (err error) {
 	defer fault.Recover(&err, c.Logger, "releasing volume "+rec.ID, logkey.Provider, rec.Provider)
-	source, err := c.Providers.Get(rec.Provider)
-	if err != nil {
-		return nil
-	}
-	r, ok := source.(provider.Releaser)
+	r, ok := optional[provider.Releaser](c, rec.Provider)
 	if !ok {
 		return nil
 	}
