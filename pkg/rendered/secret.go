@@ -39,6 +39,8 @@ type Secret struct {
 	// Data, Labels and Annotations are the templates' texts by the keys that they are rendered
 	// for.
 	Data, Labels, Annotations map[string]string
+
+	templates map[string]*tmpl.Template // by text
 }
 
 // SecretParts are what the templates of one Secret have rendered.
@@ -49,7 +51,7 @@ type SecretParts struct {
 
 // newSecret reads an entry of secretTemplates.
 func newSecret(o *params.Object, c *class.Class) *Secret {
-	s := &Secret{Field: o.Path("").String()}
+	s := &Secret{Field: o.Path("").String(), templates: map[string]*tmpl.Template{}}
 	known, named := []string{fieldSecretName, fieldData, fieldLabels, fieldAnnotations}, false
 	var of *v1.SecretObject
 	for _, field := range o.Fields {
@@ -67,13 +69,13 @@ func newSecret(o *params.Object, c *class.Class) *Secret {
 		switch field.Name {
 		case fieldSecretName:
 		case fieldData:
-			s.Data = texts(field, utilvalidation.IsConfigMapKey, func(key string) bool {
+			s.Data = s.texts(field, utilvalidation.IsConfigMapKey, func(key string) bool {
 				return of != nil && slices.ContainsFunc(of.Data, func(d v1.SecretObjectData) bool { return d.Key == key })
 			})
 		case fieldLabels:
-			s.Labels = texts(field, utilvalidation.IsQualifiedName, func(key string) bool { return of != nil && has(of.Labels, key) })
+			s.Labels = s.texts(field, utilvalidation.IsQualifiedName, func(key string) bool { return of != nil && has(of.Labels, key) })
 		case fieldAnnotations:
-			s.Annotations = texts(field, func(key string) []string { return utilvalidation.IsQualifiedName(strings.ToLower(key)) },
+			s.Annotations = s.texts(field, func(key string) []string { return utilvalidation.IsQualifiedName(strings.ToLower(key)) },
 				func(key string) bool { return of != nil && has(of.Annotations, key) })
 		default:
 			field.Unknown(known)
@@ -95,9 +97,9 @@ func has(m map[string]string, key string) bool {
 	return ok
 }
 
-// texts reads a map of keys to templates. wrong says what is wrong with a key, and taken whether
-// secretObjects has a value for it.
-func texts(field params.Field, wrong func(key string) []string, taken func(key string) bool) map[string]string {
+// texts reads a map of keys to templates, and compiles these. wrong says what is wrong with a key,
+// and taken whether secretObjects has a value for it.
+func (s *Secret) texts(field params.Field, wrong func(key string) []string, taken func(key string) bool) map[string]string {
 	values, out := field.Map(), map[string]string{}
 	if len(values) > maxSecretTexts {
 		field.Invalid(fmt.Sprintf("has %d templates, more than %d", len(values), maxSecretTexts))
@@ -110,7 +112,8 @@ func texts(field params.Field, wrong func(key string) []string, taken func(key s
 			field.Invalid(at + " cannot be used: " + strings.Join(bad, "; "))
 			continue
 		}
-		switch bad := tmpl.Check(text); {
+		template, bad := tmpl.Compile(text)
+		switch {
 		case !isText:
 			field.Invalid(at + " must have a text: put it in quotes")
 		case taken(key):
@@ -118,7 +121,7 @@ func texts(field params.Field, wrong func(key string) []string, taken func(key s
 		case bad != nil:
 			field.Invalid(fmt.Sprintf("the template of %s: %s", at, bad))
 		default:
-			out[key] = text
+			out[key], s.templates[text] = text, template
 		}
 	}
 	return out
@@ -196,7 +199,7 @@ func (s *SecretRenderer) Of(secretName string) *Secret { return s.secrets[secret
 func (s *SecretRenderer) Render(t *Secret) (*SecretParts, error) {
 	parts := &SecretParts{Data: map[string][]byte{}}
 	for _, key := range slices.Sorted(maps.Keys(t.Data)) {
-		value, err := s.render(t.Data[key], s.files)
+		value, err := s.render(t.templates[t.Data[key]], s.files)
 		if err != nil {
 			return nil, fmt.Errorf("rendering %s.%s[%s]: %w", t.Field, fieldData, key, reasoned(err))
 		}
@@ -230,7 +233,7 @@ func (s *SecretRenderer) metadata(t *Secret, name string, texts map[string]strin
 	out := map[string]string{}
 	values := map[string]string{"class": s.class.Name, "namespace": s.class.Namespace, "secretName": t.Name, "versions": s.versions}
 	for _, key := range slices.Sorted(maps.Keys(texts)) {
-		value, err := s.render(texts[key], values)
+		value, err := s.render(t.templates[texts[key]], values)
 		at := fmt.Sprintf("%s.%s[%s]", t.Field, name, key)
 		if err != nil {
 			return nil, fault.New(fault.InvalidClass, "rendering %s: %w", at, err).
@@ -244,9 +247,9 @@ func (s *SecretRenderer) metadata(t *Secret, name string, texts map[string]strin
 	return out, nil
 }
 
-func (s *SecretRenderer) render(text string, values map[string]string) ([]byte, error) {
+func (s *SecretRenderer) render(t *tmpl.Template, values map[string]string) ([]byte, error) {
 	s.limits.Reserve = func(n int64) error { return s.charge.Resize(s.size + n) }
-	out, err := tmpl.Render(text, values, &s.limits)
+	out, err := t.Render(values, &s.limits)
 	if err != nil {
 		return nil, err
 	}

@@ -89,21 +89,6 @@ func Compile(text string) (*Template, *Error) {
 	return t, nil
 }
 
-// Check tells what is wrong with a text as a template; nil for nothing.
-func Check(text string) *Error {
-	_, bad := Compile(text)
-	return bad
-}
-
-// Render compiles and renders a text.
-func Render(text string, values map[string]string, l *Limits) ([]byte, error) {
-	t, bad := Compile(text)
-	if bad != nil {
-		return nil, bad
-	}
-	return t.Render(values, l)
-}
-
 // Render renders the template over values by their names, and takes what it needs off the limits'
 // steps and bytes. Its error is an *Error.
 func (t *Template) Render(values map[string]string, l *Limits) ([]byte, error) {

@@ -49,12 +49,12 @@ func TestRender(t *testing.T) {
 		{`{{ toToml .password }} {{ toToml (fromJson "{\"a\":[1,true]}") }}`, `"p'a\"s$s\\:w#rd" { "a" = [1, true] }`},
 	} {
 		if strings.Contains(c.text, "until") {
-			if err := tmpl.Check(c.text); err == nil || !strings.Contains(err.Error(), `line 1 of the text: function "until" not defined`) {
+			if _, err := tmpl.Compile(c.text); err == nil || !strings.Contains(err.Error(), `line 1 of the text: function "until" not defined`) {
 				t.Errorf("%s: %v", c.text, err)
 			}
 			continue
 		}
-		got, err := tmpl.Render(c.text, values(), defaults())
+		got, err := render(c.text, values(), defaults())
 		if err != nil || string(got) != c.want {
 			t.Errorf("%s\n got %q, %v\nwant %q", c.text, got, err, c.want)
 		}
@@ -67,7 +67,7 @@ func TestRoundTrips(t *testing.T) {
 	for _, v := range []string{"", " x ", "a\nb\r\n", `\'"$` + "`!", "ü\u2028\u007f\ufeff😀", "# no: comment", "yes", "{}", "\x01\t"} {
 		in := map[string]string{"v": v}
 		render := func(text string) string {
-			out, err := tmpl.Render(text, in, defaults())
+			out, err := render(text, in, defaults())
 			if err != nil {
 				t.Fatalf("%s of %q: %v", text, v, err)
 			}
@@ -86,7 +86,7 @@ func TestRoundTrips(t *testing.T) {
 		}
 	}
 	text := `{"b":{"y":[1,[2,{"z":null}],[]],"no":"x"},"a":{},"c d":0.50}`
-	out, err := tmpl.Render(`{{ fromJson .v | toYaml }}`, map[string]string{"v": text}, defaults())
+	out, err := render(`{{ fromJson .v | toYaml }}`, map[string]string{"v": text}, defaults())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,7 +124,7 @@ func TestErrorsNameThePlaceAndNoValue(t *testing.T) {
 		{" ", "is empty"},
 		{`{{ define "a" }}x{{ end }}`, "nothing to write"},
 	} {
-		_, err := tmpl.Render(c.text, values(), defaults())
+		_, err := render(c.text, values(), defaults())
 		var e *tmpl.Error
 		if !errors.As(err, &e) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), marker) {
 			t.Errorf("%s: %v, want %s", c.text, err, c.want)
@@ -177,7 +177,7 @@ func TestBombsEnd(t *testing.T) {
 		l, reserved := tmpl.DefaultLimits(), int64(0)
 		most := l.Bytes + l.Output + 1<<20
 		l.Reserve = func(n int64) error { reserved = n; return nil }
-		out, err := tmpl.Render(text, in, &l)
+		out, err := render(text, in, &l)
 		if err == nil {
 			t.Errorf("%.80s made %d bytes", text, len(out))
 		}
@@ -193,7 +193,7 @@ func TestParserIsBounded(t *testing.T) {
 		strings.Repeat("{{.}}", 2001):                                              "actions",
 		"\n{{ " + strings.Repeat("(", 101) + "1" + strings.Repeat(")", 101) + "}}": "line 2 of the text: the action has more than 100 parentheses",
 	} {
-		if err := tmpl.Check(text); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := tmpl.Compile(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.40q: %v", text, err)
 		}
 	}
@@ -203,7 +203,7 @@ func TestReserveRefuses(t *testing.T) {
 	full := errors.New("the node is full")
 	l := tmpl.DefaultLimits()
 	l.Reserve = func(int64) error { return full }
-	if _, err := tmpl.Render(`{{ repeat 100 "x" }}`, nil, &l); !errors.Is(err, full) {
+	if _, err := render(`{{ repeat 100 "x" }}`, nil, &l); !errors.Is(err, full) {
 		t.Errorf("%v", err)
 	}
 }
@@ -216,7 +216,7 @@ func FuzzRender(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text, v string) {
 		l := tmpl.Limits{Steps: 1 << 14, Bytes: 1 << 16, Output: 1 << 14}
 		secret := marker + v + marker
-		out, err := tmpl.Render(text, map[string]string{"v": secret}, &l)
+		out, err := render(text, map[string]string{"v": secret}, &l)
 		if int64(len(out)) > 1<<14 {
 			t.Errorf("%d bytes", len(out))
 		}
@@ -224,4 +224,13 @@ func FuzzRender(f *testing.F) {
 			t.Errorf("the error quotes a value: %v", err)
 		}
 	})
+}
+
+// render compiles and renders a text.
+func render(text string, values map[string]string, l *tmpl.Limits) ([]byte, error) {
+	t, bad := tmpl.Compile(text)
+	if bad != nil {
+		return nil, bad
+	}
+	return t.Render(values, l)
 }
