@@ -107,9 +107,5 @@ func (p *Provider) Listed(c *class.Class) ([]provider.Listed, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := make([]provider.Listed, len(s.objects))
-	for i, o := range s.objects {
-		out[i] = provider.Listed{ID: o.Files(), From: o.item.String(), Key: o.Keys()}
-	}
-	return out, nil
+	return s.Listed(), nil
 }

@@ -207,6 +207,15 @@ func (s *Spec) withoutObjects() *Spec {
 	return &Spec{Class: s.Class, Login: s.Login, AsPod: s.AsPod, Audience: s.Audience, Interval: s.Interval, Scope: s.Scope}
 }
 
+// Listed returns the objects of the class. Request.Query names what each reads.
+func (s *Spec) Listed() []provider.Listed {
+	out := make([]provider.Listed, len(s.Objects))
+	for i, o := range s.Objects {
+		out[i] = provider.Listed{ID: o.Files(), From: o.Request.Query.String(), Key: o.Keys()}
+	}
+	return out
+}
+
 // ids returns the ids of the class's requests.
 func (s *Spec) ids() map[string]bool {
 	ids := make(map[string]bool, len(s.Requests))
@@ -314,6 +323,6 @@ type Request struct {
 	Flight string
 	// Interval is the shortest of the objects' own; zero for none.
 	Interval time.Duration
-	// Query is the store's own form of the request.
-	Query any
+	// Query is the store's own form of the request. Its String names it in messages.
+	Query fmt.Stringer
 }
