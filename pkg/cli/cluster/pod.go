@@ -1,16 +1,12 @@
 package cluster
 
 import (
-	"maps"
-	"path"
 	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	"sigs.k8s.io/yaml"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
-	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -20,8 +16,6 @@ const (
 	// DriverContainerName is the chart's name of the driver's container.
 	DriverContainerName = "mayfly-node"
 	envPrefix           = "MAYFLY_"
-	// maxNodes bounds a class's list of objects.
-	maxNodes = 100_000
 )
 
 // ClassesOf are the classes that a pod's volumes of a driver name.
@@ -86,44 +80,14 @@ func DriverFlags(c *corev1.Container) map[string]string {
 // built-in providers. Those of all keys of a secret are not known: only those that it names are
 // there.
 func ObjectsOf(spc *v1.SecretProviderClass) []string {
-	text := []byte(spc.Spec.Parameters["objects"])
-	var objects []map[string]any
-	if class.CheckYAML(text, maxNodes) != nil || yaml.Unmarshal(text, &objects) != nil {
-		return nil
-	}
+	const keyObjects = "objects"
+	set := params.New(spc.Spec.Parameters, params.Known{Keys: []string{keyObjects}, Long: []string{keyObjects}})
 	var names []string
-	for _, o := range objects {
-		name := ""
-		for _, key := range []string{"objectName", "fileName"} {
-			if given, ok := o[key].(string); ok {
-				name = given
-				break
+	for _, o := range set.Objects(keyObjects) {
+		for _, t := range o.Takes(o.FileName()) {
+			if !t.Every && t.File != "" {
+				names = append(names, t.File)
 			}
-		}
-		if keys, ok := o["secretKeys"]; ok {
-			names = append(names, filesOf(name, keys)...)
-		} else if name != "" {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// filesOf are the names that secretKeys gives to files.
-func filesOf(dir string, keys any) (names []string) {
-	add := func(file any) {
-		if name, ok := file.(string); ok && name != params.EveryKey {
-			names = append(names, path.Join(dir, name))
-		}
-	}
-	switch keys := keys.(type) {
-	case []any:
-		for _, key := range keys {
-			add(key)
-		}
-	case map[string]any:
-		for _, key := range slices.Sorted(maps.Keys(keys)) {
-			add(keys[key])
 		}
 	}
 	return names

@@ -48,7 +48,7 @@ func filesOf(c *class.Class, own bool) (files []file) {
 	if own {
 		set := params.New(c.Parameters, params.Known{Keys: []string{keyObjects}, Long: []string{keyObjects}})
 		for _, o := range set.Objects(keyObjects) {
-			add(nameOf(&o), o.Access())
+			add(o.FileName(), o.Access())
 		}
 	}
 	for _, f := range lists.Made {
@@ -60,16 +60,6 @@ func filesOf(c *class.Class, own bool) (files []file) {
 		}
 	}
 	return files
-}
-
-// nameOf is the file name of an object of Vault or Akeyless.
-func nameOf(o *params.Object) (name string) {
-	for _, f := range o.Fields {
-		if f.Name == "objectName" || f.Name == "fileName" {
-			name = f.Text()
-		}
-	}
-	return name
 }
 
 // user is who a container runs as, as far as the manifest says.

@@ -37,6 +37,17 @@ type Take struct {
 	Except []string
 }
 
+// FileName returns the objectName or fileName of an object of Vault or Akeyless, as it is written;
+// empty for none.
+func (o *Object) FileName() string {
+	for _, name := range []string{"objectName", "fileName"} {
+		if f := o.field(name); f != nil {
+			return f.Text()
+		}
+	}
+	return ""
+}
+
 // HasKeys reports whether the object has secretKeys. Then its name is that of a directory, and it
 // needs none.
 func (o *Object) HasKeys() bool { return o.field(fieldKeys) != nil }
