@@ -215,7 +215,7 @@ func TestWriteOwner(t *testing.T) {
 		if changed != step.changed || got["d/key"] != step.want || got["free"] != step.free {
 			t.Errorf("owner %s, group %v: changed is %v, files are %q", step.owner, step.group, changed, got)
 		}
-		for _, name := range []string{"", "d"} { // whoever owns a file can get to it, and change nothing
+		for _, name := range []string{"", "d"} { // the owner of a file can reach it, and change nothing
 			if st := stat(t, live(t, path), name); st.Mode != unix.S_IFDIR|0o755 || st.Uid != 0 {
 				t.Errorf("directory %q: mode %o, user %d", name, st.Mode, st.Uid)
 			}

@@ -63,17 +63,10 @@ func (p Pair) End(began Address, at func(e *Endpoint, hasOther bool) (*Reply, er
 func bothAway(first, second error) error {
 	err := fault.New(fault.Of(first), "%w; and the second address: %w", first, second)
 	err.RetryAfter = fault.RetryAfter(first)
-	if other := fault.RetryAfter(second); other > 0 && other < orLong(err.RetryAfter) {
+	if other := fault.RetryAfter(second); other > 0 && (err.RetryAfter <= 0 || other < err.RetryAfter) {
 		err.RetryAfter = other
 	}
 	return err
-}
-
-func orLong(d time.Duration) time.Duration {
-	if d <= 0 {
-		return 1<<63 - 1
-	}
-	return d
 }
 
 // awayError marks the failure of an endpoint that is away.

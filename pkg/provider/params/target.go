@@ -124,8 +124,8 @@ type Policy struct {
 	Operator endpoint.TLS
 }
 
-// Check checks the store's first address and, unless it is zero, the second. It returns all mistakes of the parameters or, if there are none, what the operator's rules
-// refuse.
+// Check returns all mistakes of the parameters or, if there are none, what the operator's rules
+// refuse of the store's first address t and of the second, which is zero for none.
 func (s *Set) Check(p Policy, k TargetKeys, t, fallback endpoint.Target) error {
 	if len(s.Errs) > 0 {
 		return s.refusal()

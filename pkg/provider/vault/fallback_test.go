@@ -42,7 +42,7 @@ func bothAddresses(first, second *address) map[string]string {
 
 const leased = "- {objectName: cert, secretPath: pki/issue/leasing-long, secretKey: certificate, method: PUT, secretArgs: {common_name: a.example}}"
 
-// At the second address of one cluster a Vault token is renewed, and revoked: nothing is issued anew,
+// At the second address of one cluster a Vault token is renewed, and revoked: nothing is issued again,
 // over a restart too.
 func TestSecondAddressKeepsLeases(t *testing.T) {
 	t.Parallel()
