@@ -73,6 +73,14 @@ func New(r Reason, format string, args ...any) *Error {
 	return &Error{Reason: r, Err: fmt.Errorf(format, args...)}
 }
 
+// Wrap makes an error with a reason from err: the format says what was attempted. It keeps the time
+// at which the store asked to retry.
+func Wrap(r Reason, err error, format string, args ...any) *Error {
+	e := New(r, format+": %w", append(args, err)...)
+	e.RetryAfter = RetryAfter(err)
+	return e
+}
+
 // WithHint adds what to do about it.
 func (e *Error) WithHint(format string, args ...any) *Error {
 	e.Hint = fmt.Sprintf(format, args...)

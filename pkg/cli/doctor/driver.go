@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
@@ -135,49 +136,41 @@ func classCount(n int) string {
 	return fmt.Sprintf("%d classes", n)
 }
 
-// logins returns the audiences of classes, from the driver's flags and the class.
-type logins struct {
-	vaults   map[string]*vault.Provider
-	akeyless *akeyless.Provider
-}
+// logins has the providers that know the audience of a class.
+type logins map[string]*session.Engine
 
-func (d *driver) logins() (*logins, error) {
-	l := &logins{vaults: map[string]*vault.Provider{}}
-	var err error
+func (d *driver) logins() (logins, error) {
+	l := logins{}
 	for _, name := range []string{vault.NameVault, vault.NameOpenBao} {
-		if l.vaults[name], err = vault.New(vault.Config{Name: name, DefaultAddress: cmp.Or(d.flags["vault-addr"], "https://vault.invalid"), DefaultAudience: d.flags["vault-audience"]}); err != nil {
+		p, err := vault.New(vault.Config{Name: name, DefaultAddress: cmp.Or(d.flags["vault-addr"], "https://vault.invalid"), DefaultAudience: d.flags["vault-audience"]})
+		if err != nil {
 			return nil, err
 		}
+		l[name] = p.Engine
 	}
-	l.akeyless, err = akeyless.New(akeyless.Config{
+	p, err := akeyless.New(akeyless.Config{
 		DefaultAudience: cmp.Or(d.flags["akeyless-audience"], akeyless.Name), DefaultAccessID: d.flags["akeyless-access-id"],
 		DefaultK8sAuthConfigName: d.flags["akeyless-k8s-auth-config"],
 	})
-	return l, err
+	if err != nil {
+		return nil, err
+	}
+	l[akeyless.Name] = p.Engine
+	return l, nil
 }
 
 // audience is the audience of the token that a class logs in with; empty if unknown, for example
 // for a plugin's class.
-func (l *logins) audience(spc *v1.SecretProviderClass) string {
+func (l logins) audience(spc *v1.SecretProviderClass) string {
 	parsed, _, err := class.Parse(spc)
+	if err != nil || l[parsed.Provider] == nil {
+		return ""
+	}
+	_, audience, err := l[parsed.Provider].Judge(parsed)
 	if err != nil {
 		return ""
 	}
-	if p, ok := l.vaults[parsed.Provider]; ok {
-		login, err := p.Judge(parsed)
-		if err != nil {
-			return ""
-		}
-		return login.Audience
-	}
-	if parsed.Provider != akeyless.Name {
-		return ""
-	}
-	login, err := l.akeyless.Judge(parsed)
-	if err != nil {
-		return ""
-	}
-	return login.Audience
+	return audience
 }
 
 func (d *driver) about() finding.Object {

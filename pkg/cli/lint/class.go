@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/manifest"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
 )
@@ -116,8 +117,8 @@ func (p *parsed) find(o *manifest.Object) *v1.SecretProviderClass {
 
 // checker checks a class with the providers that need no store for that.
 type checker struct {
-	vaults   map[string]*vault.Provider
-	akeyless *akeyless.Provider
+	providers map[string]*session.Engine
+	vaults    map[string]*vault.Provider
 }
 
 // newChecker assumes the operator's address for a class without one, if it is unknown.
@@ -125,38 +126,47 @@ func newChecker(o *Operator) (*checker, error) {
 	if o == nil {
 		o = &Operator{Vault: vault.Config{DefaultAddress: operatorsAddress}}
 	}
-	j := &checker{vaults: map[string]*vault.Provider{}}
-	var err error
+	j := &checker{map[string]*session.Engine{}, map[string]*vault.Provider{}}
 	for _, name := range []string{vault.NameVault, vault.NameOpenBao} {
 		config := o.Vault
 		config.Name = name
-		if j.vaults[name], err = vault.New(config); err != nil {
+		p, err := vault.New(config)
+		if err != nil {
 			return nil, err
 		}
+		j.providers[name], j.vaults[name] = p.Engine, p
 	}
-	j.akeyless, err = akeyless.New(o.Akeyless)
-	return j, err
+	p, err := akeyless.New(o.Akeyless)
+	if err != nil {
+		return nil, err
+	}
+	j.providers[akeyless.Name] = p.Engine
+	return j, nil
 }
 
 // result is a provider's result for a class, and the error that refuses it.
 type result struct {
-	vault.Judged
-	accessID string // of Akeyless
+	login    Login
+	warnings []string
+	withData map[int]string // see vault.Provider.WithData
 	err      error
 }
 
 // of checks a class; false for a plugin's class.
 func (j *checker) of(c *class.Class) (v result, own bool) {
-	if p, ok := j.vaults[c.Provider]; ok {
-		v.Judged, v.err = p.Judge(c)
-		return v, true
-	}
-	if c.Provider != akeyless.Name {
+	p, own := j.providers[c.Provider]
+	if !own {
 		return v, false
 	}
-	v.Warnings, v.err = j.akeyless.Validate(c)
-	if judged, err := j.akeyless.Judge(c); err == nil {
-		v.Audience, v.Address, v.accessID = judged.Audience, judged.Address, judged.AccessID
+	v.warnings, v.err = p.Validate(c)
+	login, audience, err := p.Judge(c)
+	switch isVault := j.vaults[c.Provider]; {
+	case err != nil:
+	case isVault != nil:
+		v.login = Login{true, audience, login.Address, login.Namespace, login.Mount, login.Role, ""}
+		v.withData = isVault.WithData(c)
+	default:
+		v.login = Login{Built: true, Audience: audience, Address: login.Address, AccessID: login.Role}
 	}
 	return v, true
 }
@@ -227,7 +237,7 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 		return
 	}
 	foreign := l.foreign(c, parsed)
-	warnings, err = slices.DeleteFunc(v.Warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) }), v.err
+	warnings, err = slices.DeleteFunc(v.warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) }), v.err
 	if len(fieldErrors(err)) > 0 || err != nil && (fault.Of(err) != fault.InvalidClass || parsed.Strict) {
 		l.refused(c, err)
 		l.doubtful(c, slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(err.Error(), w) }))
@@ -236,11 +246,11 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	l.doubtful(c, warnings)
 	c.class = parsed
 	c.files = filesOf(parsed, true)
-	c.login = Login{true, v.Audience, v.Address, v.Namespace, v.Mount, v.Role, v.accessID}
+	c.login = v.login
 	if c.login.Address == operatorsAddress {
 		c.login.Address = ""
 	}
-	for i, path := range v.WithData {
+	for i, path := range v.withData {
 		where := fmt.Sprintf("%s[%d].secretPath", objectsField, i)
 		l.at(c.Object, c.locate(where, ""), finding.CodeWithoutData, finding.Finding{
 			Message: where + " has no data/ after the mount, as paths of a KV version 2 engine have",

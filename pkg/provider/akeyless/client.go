@@ -7,12 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"regexp"
 	"strings"
-	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -23,30 +22,11 @@ import (
 
 // call is one request: a POST of a JSON object, which has the credential.
 type call struct {
-	// endpoint is where the call is sent; hasOther says that the store has another
-	// address.
-	endpoint  *endpoint.Endpoint
-	hasOther  bool
-	operation endpoint.Operation
-	path      string
-	body      map[string]any
-	// about is the subject of the request, so that the circuit breaker can distinguish one
-	// broken producer from a broken gateway.
-	about string
-	// tenant is the Kubernetes namespace of the pod.
-	tenant string
-	// issues says that the request may create something at the store, so it is repeated
-	// only if it certainly had no effect.
-	issues bool
-	// patience is how long the answer may take; 0 means Config.RequestTimeout.
-	patience time.Duration
+	endpoint.Call
+	path string
+	body map[string]any
 	// secrets must not appear in an error, even if the store repeats them.
 	secrets []secret.String
-	// reads says that the answer may be as large as the operator allows.
-	reads bool
-	// owner is charged for the answer; zero for a login or the revocation of a credential,
-	// which must work in any case.
-	owner budget.Owner
 }
 
 // client sends requests to gateways, and to the clouds' token services.
@@ -56,15 +36,19 @@ type client struct {
 	endpoints *endpoint.Pool
 }
 
-// do sends the request, and again if that is safe and may help. Its error has a reason;
-// the reply is returned too if there was one. A reply without an error must be released.
-func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
-	body, err := json.Marshal(k.body)
-	if err != nil {
-		return nil, fault.New(fault.Internal, "writing the request to %s", k.path)
-	}
-	return c.send(ctx, k, judge, func(ctx context.Context) (*http.Request, error) {
-		r, err := http.NewRequestWithContext(ctx, http.MethodPost, k.endpoint.Address.URL(k.path).String(), bytes.NewReader(body))
+// complete returns the call with what is the same for every request.
+func (c *client) complete(k call) endpoint.Call {
+	k.Send = func(ctx context.Context, e *endpoint.Endpoint) (*http.Response, error) {
+		body := k.body
+		if body["gateway-url"] == k.Pair.First.Address.String() { // the gateway itself reviews the pod's token
+			body = maps.Clone(body)
+			body["gateway-url"] = e.Address.String()
+		}
+		text, err := json.Marshal(body)
+		if err != nil {
+			return nil, fault.New(fault.Internal, "writing the request to %s", k.path)
+		}
+		r, err := http.NewRequestWithContext(ctx, http.MethodPost, e.Address.URL(k.path).String(), bytes.NewReader(text))
 		if err != nil {
 			return nil, err
 		}
@@ -73,36 +57,28 @@ func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 		if id := provider.Correlation(ctx); id != "" {
 			r.Header.Set(headerCorrelation, id)
 		}
-		return r, nil
-	})
-}
-
-// send sends a call with request, and reads a bad answer with judge: both differ between
-// Akeyless and the clouds.
-func (c *client) send(ctx context.Context, k call, judge func(call, *endpoint.Reply) error, request func(context.Context) (*http.Request, error)) (*endpoint.Reply, error) {
-	return c.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Operation: k.operation, Caller: endpoint.Caller{Tenant: k.tenant, Path: k.about},
-		Issues: k.issues, Reads: k.reads, Owner: k.owner, Patience: k.patience, HasOther: k.hasOther,
-		Send:    func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k, request) },
-		Check:   func(r *endpoint.Reply) error { return judge(k, r) },
-		Repeat:  func(r *endpoint.Reply) bool { return again(k, r) },
-		Outcome: outcomeOf,
-		Scrub:   func(words string) string { return scrub(words, k.secrets) },
-	})
-}
-
-// exchange sends the request once. It does not follow redirects, because the body has a
-// credential.
-func (c *client) exchange(ctx context.Context, k call, request func(context.Context) (*http.Request, error)) (*http.Response, error) {
-	r, err := request(ctx)
-	if err != nil {
-		return nil, err
+		return c.exchange(ctx, e, r)
 	}
+	k.Refusal = func(e *endpoint.Endpoint, r *endpoint.Reply) error { return refusal(e, k, r) }
+	return finished(k)
+}
+
+// finished adds what is the same for Akeyless and the clouds.
+func finished(k call) endpoint.Call {
+	k.Repeat = func(r *endpoint.Reply) bool { return again(k, r) }
+	k.Outcome = outcomeOf
+	k.Scrub = func(words string) string { return scrub(words, k.secrets) }
+	return k.Call
+}
+
+// exchange sends a request once. It does not follow redirects, because the body has a
+// credential.
+func (c *client) exchange(ctx context.Context, e *endpoint.Endpoint, r *http.Request) (*http.Response, error) {
 	r.Header.Set("User-Agent", c.config.UserAgent)
 	r.Header.Set("Accept", "application/json")
 	id := r.Header.Get(headerCorrelation)
 	provider.Asked(ctx, id)
-	resp, err := k.endpoint.Transport().RoundTrip(r)
+	resp, err := e.Transport().RoundTrip(r)
 	if err == nil && id != "" {
 		provider.Asked(ctx, ownID(resp))
 	}
@@ -133,7 +109,7 @@ func again(k call, r *endpoint.Reply) bool {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		return true // refused before it had an effect
 	}
-	return !k.issues && r.Status >= 500 && !saysWhy(r)
+	return !k.Issues && r.Status >= 500 && !saysWhy(r)
 }
 
 // outcomeOf returns what an answer means for the circuit breaker.
@@ -161,20 +137,16 @@ func turnedAway(status int) bool {
 // a new login may help.
 var errUnauthorized = errors.New("unauthorized")
 
-// judge returns an error for everything but a good answer. It quotes only an error in
-// Akeyless' own form: any other text may contain anything.
-func judge(k call, r *endpoint.Reply) error {
-	if r.Status >= 200 && r.Status < 300 {
-		return nil
-	}
+// refusal returns the error for an answer with a status other than 2xx. It quotes only an
+// error in Akeyless' own form: any other text may contain anything.
+func refusal(e *endpoint.Endpoint, k call, r *endpoint.Reply) error {
 	words, hint := wordsOf(r)
 	words = scrub(words, k.secrets)
 	reason := reasonOf(r, words)
-	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.Status, words)
+	f := r.Refused(e, reason, words)
 	if reason == fault.Denied && r.Status == http.StatusUnauthorized {
 		f.Err = unauthorized{f.Err}
 	}
-	f.RetryAfter = r.RetryAfter
 	return f.WithHint("%s", hint)
 }
 

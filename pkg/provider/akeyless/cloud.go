@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -48,11 +49,13 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*endpo
 	if err != nil {
 		return nil, fault.New(fault.Internal, "the cloud's address %s", err)
 	}
-	e, err := c.conn.client.endpoints.Get(c.ctx, endpoint.Target{Address: a}, c.conn.now())
+	e, err := c.conn.client.endpoints.Get(c.ctx, endpoint.Target{Address: a}, c.conn.Now())
 	if err != nil {
 		return nil, err
 	}
-	request := func(ctx context.Context) (*http.Request, error) {
+	k := call{Call: c.conn.Call(endpoint.OpLogin), secrets: append(c.conn.Caller.Secrets(nil), secret.NewString(authorization))}
+	k.Pair, k.Owner, k.Caller.Path = endpoint.Pair{First: e}, budget.Owner{}, path
+	k.Send = func(ctx context.Context, e *endpoint.Endpoint) (*http.Response, error) {
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, a.URL(path).String(), strings.NewReader(body))
 		if err != nil {
 			return nil, err
@@ -61,21 +64,18 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*endpo
 		if authorization != "" {
 			r.Header.Set("Authorization", "Bearer "+authorization)
 		}
-		return r, nil
+		return c.conn.client.exchange(ctx, e, r)
 	}
-	secrets := append(c.conn.caller.Secrets(nil), secret.NewString(authorization))
-	return c.conn.client.send(c.ctx, call{endpoint: e, operation: endpoint.OpLogin, tenant: c.conn.caller.Pod.Namespace, path: path, about: path, secrets: secrets}, judgeCloud, request)
+	k.Refusal = func(e *endpoint.Endpoint, r *endpoint.Reply) error { return cloudRefusal(e, k, r) }
+	return c.conn.client.requests.Do(c.ctx, finished(k))
 }
 
 func (c cloud) form(base, path string, values url.Values) (*endpoint.Reply, error) {
 	return c.post(base, path, "application/x-www-form-urlencoded", values.Encode(), "")
 }
 
-// judgeCloud quotes OAuth's error_description, and nothing else of an answer.
-func judgeCloud(k call, r *endpoint.Reply) error {
-	if r.Status >= 200 && r.Status < 300 {
-		return nil
-	}
+// cloudRefusal quotes OAuth's error_description, and nothing else of an answer.
+func cloudRefusal(e *endpoint.Endpoint, k call, r *endpoint.Reply) error {
 	var said struct {
 		Error       any    `json:"error"`
 		Description string `json:"error_description"`
@@ -101,9 +101,7 @@ func judgeCloud(k call, r *endpoint.Reply) error {
 	case !own: // of a proxy
 		reason = fault.BadAnswer
 	}
-	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.Status, scrub(words, k.secrets))
-	f.RetryAfter = r.RetryAfter
-	return f
+	return r.Refused(e, reason, scrub(words, k.secrets))
 }
 
 func between(text, start, end string) string {
@@ -129,7 +127,7 @@ func (c cloud) aws() (secret.String, error) {
 	if xml.Unmarshal(r.Body, &keys) != nil || keys.ID == "" || keys.Secret == "" || keys.Token == "" {
 		return secret.String{}, fault.New(fault.BadAnswer, "the answer of AWS holds no credentials")
 	}
-	id, err := keys.identity(c.conn.now())
+	id, err := keys.identity(c.conn.Now())
 	if err != nil {
 		return secret.String{}, fault.New(fault.Internal, "writing the AWS cloud identity")
 	}
@@ -193,10 +191,9 @@ func field(r *endpoint.Reply, name string) (string, error) {
 }
 
 func (c cloud) explain(what string, err error) error {
-	out := fault.New(fault.Of(err), "getting a token of %s for service account %s/%s: %w", what, c.conn.caller.Pod.Namespace, c.conn.caller.Pod.ServiceAccount, err)
-	out.RetryAfter = fault.RetryAfter(err)
+	out := fault.Wrap(fault.Of(err), err, "getting a token of %s for service account %s/%s", what, c.conn.Caller.Pod.Namespace, c.conn.Caller.Pod.ServiceAccount)
 	if out.Reason == fault.Denied {
-		return out.WithHint("it must trust tokens of this cluster's issuer for subject system:serviceaccount:%s:%s and audience %q", c.conn.caller.Pod.Namespace, c.conn.caller.Pod.ServiceAccount, c.conn.login.Audience)
+		return out.WithHint("it must trust tokens of this cluster's issuer for subject system:serviceaccount:%s:%s and audience %q", c.conn.Caller.Pod.Namespace, c.conn.Caller.Pod.ServiceAccount, c.conn.login.Audience)
 	}
 	return out
 }
@@ -208,6 +205,6 @@ func (c cloud) sessionName() string {
 			return '-'
 		}
 		return r
-	}, fmt.Sprintf("%s@%s", c.conn.caller.Pod.ServiceAccount, c.conn.caller.Pod.Namespace))
+	}, fmt.Sprintf("%s@%s", c.conn.Caller.Pod.ServiceAccount, c.conn.Caller.Pod.Namespace))
 	return name[:min(len(name), 64)]
 }

@@ -76,7 +76,7 @@ func (c *conn) describe(ctx context.Context, name string) (description, error) {
 	var d description
 	err := c.look(ctx, "/describe-item", map[string]any{"name": name}, &d)
 	if err == nil && d.Type == "" {
-		err = notAkeyless(c.address(), "describes no item")
+		err = notAkeyless(c.Address(), "describes no item")
 	}
 	return d, err
 }
@@ -89,7 +89,7 @@ func (s *akeylessSession) Prepare(ctx context.Context, list []*session.Request) 
 	failed := map[*session.Request]error{}
 	var unknown []*session.Request
 	for _, r := range list {
-		if it := itemOf(r); !s.items.isKnown(it) && !s.conn.caller.Facts().Has(factOpaque+it.name) {
+		if it := itemOf(r); !s.items.isKnown(it) && !s.conn.Caller.Facts().Has(factOpaque+it.name) {
 			unknown = append(unknown, r)
 		}
 	}
@@ -104,7 +104,7 @@ func (s *akeylessSession) Prepare(ctx context.Context, list []*session.Request) 
 }
 
 func (d *descriptions) detect(ctx context.Context, it *item) error {
-	found, _, err := d.described.Do(ctx, describedKey{d.conn.caller.Identity(), it.name}, d.conn.now, time.Time{}, func() (*description, error) {
+	found, _, err := d.described.Do(ctx, describedKey{d.conn.Caller.Identity(), it.name}, d.conn.Now, time.Time{}, func() (*description, error) {
 		one, err := d.conn.describe(ctx, it.name)
 		return &one, err
 	})
@@ -112,7 +112,7 @@ func (d *descriptions) detect(ctx context.Context, it *item) error {
 	case err == nil:
 		return d.learn(it, *found)
 	case !singleflight.IsOwn(err) && (reason == fault.Denied || reason == fault.NotFound || reason == fault.Rejected):
-		d.conn.caller.Facts().Set(factOpaque+it.name, struct{}{})
+		d.conn.Caller.Facts().Set(factOpaque+it.name, struct{}{})
 		return nil
 	}
 	return d.conn.explain(it, err)
@@ -134,12 +134,12 @@ func (d *descriptions) learn(it *item, is description) error {
 // returns nil if the description does not help.
 func (d *descriptions) retyped(ctx context.Context, it *item, tried kind) error {
 	opaque := factOpaque + it.name
-	if it.kind == detected || tried != it.kind || d.conn.caller.Facts().Has(opaque) {
+	if it.kind == detected || tried != it.kind || d.conn.Caller.Facts().Has(opaque) {
 		return nil
 	}
 	is, err := d.conn.describe(ctx, it.name)
 	if err != nil {
-		d.conn.caller.Facts().Set(opaque, struct{}{}) // the error of the read is better
+		d.conn.Caller.Facts().Set(opaque, struct{}{}) // the error of the read is better
 		return nil
 	}
 	if err := d.learn(it, is); err != nil {
@@ -169,7 +169,7 @@ func (d *descriptions) mistaken(it *item, err error) {
 	}
 	d.kinds.Forget(keyOf(d.conn.login, it.name))
 	if it.kind == detected {
-		d.conn.caller.Facts().Forget(factOpaque + it.name)
+		d.conn.Caller.Facts().Forget(factOpaque + it.name)
 	}
 }
 
@@ -185,7 +185,7 @@ func isMistake(err error) bool {
 // Warnings implements session.Session: it warns of secretTypes that differ from the
 // store's.
 func (s *akeylessSession) Warnings() (warnings []string) {
-	for _, o := range s.conn.caller.Objects() {
+	for _, o := range s.conn.Caller.Objects() {
 		it := itemOf(o.Request)
 		if k := s.items.kindOf(it); it.kind != detected && k != it.kind {
 			warnings = append(warnings, fmt.Sprintf("%s: secretType is %s, and the item is of type %s, so it is read as that", o, it.kind, k))
@@ -228,27 +228,27 @@ func (d *descriptions) notedOf(it *item) (description, bool) {
 // Otherwise it keeps the description for the read that follows.
 func (s *akeylessSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
 	it, opaque := itemOf(r), factOpaque+itemOf(r).name
-	if it.version != 0 || s.conn.caller.Facts().Has(opaque) {
+	if it.version != 0 || s.conn.Caller.Facts().Has(opaque) {
 		return nil
 	}
-	asked := s.conn.caller.Began
+	asked := s.conn.Caller.Began
 	d, noted := s.items.notedOf(it)
 	if !noted {
-		asked = s.conn.now()
+		asked = s.conn.Now()
 		var err error
 		if d, err = s.conn.describe(ctx, it.name); err != nil {
 			if reason := fault.Of(err); !singleflight.IsOwn(err) && (reason == fault.Denied || reason == fault.NotFound) {
-				s.conn.caller.Facts().Set(opaque, struct{}{})
+				s.conn.Caller.Facts().Set(opaque, struct{}{})
 			}
 			return nil // the read finds out
 		}
 		s.items.note(it, d)
 	}
 	was := before.Answer.Revision
-	if !was.Known() || was != d.revision() || !session.VersionWillDo(before.Read, s.conn.caller.Began) {
+	if !was.Known() || was != d.revision() || !session.VersionWillDo(before.Read, s.conn.Caller.Began) {
 		return nil
 	}
-	again := before.Again(asked, s.conn.now(), before.Token, s.conn.caller.Correlation)
+	again := before.Again(asked, s.conn.Now(), before.Token, s.conn.Caller.Correlation)
 	rotates(again, d)
 	return again
 }

@@ -39,11 +39,11 @@ func (s *akeylessSession) Issue(ctx context.Context, tokens session.Tokens, r *s
 	if tried == pki {
 		ask = s.conn.certify
 	}
-	rd := &session.Reading{At: s.conn.now(), Correlation: s.conn.caller.Correlation}
+	rd := &session.Reading{At: s.conn.Now(), Correlation: s.conn.Caller.Correlation}
 	rd.Asked, rd.Read = rd.At, rd.At
 	err := ask(ctx, tokens, r, rd)
 	if err == nil && !rd.End.After(rd.At) {
-		err = fault.New(fault.BadAnswer, "the credential from %s is over already", s.conn.address())
+		err = fault.New(fault.BadAnswer, "the credential from %s is over already", s.conn.Address())
 	}
 	if err == nil {
 		return rd, nil
@@ -87,23 +87,23 @@ func (c *conn) produce(ctx context.Context, tokens session.Tokens, r *session.Re
 	// Custom producers return any JSON.
 	said := bytes.TrimSpace(reply.Body)
 	if !json.Valid(said) {
-		return notJSON(c.address(), reply)
+		return notJSON(c.Address(), reply)
 	}
 	if empty(said) {
-		return fault.New(fault.BadAnswer, "the answer of %s is empty", c.address())
+		return fault.New(fault.BadAnswer, "the answer of %s is empty", c.Address())
 	}
 	if isNotice(said) {
-		return notAkeyless(c.address(), "holds no credential, only "+params.Keys(said))
+		return notAkeyless(c.Address(), "holds no credential, only "+params.Keys(said))
 	}
 	rd.Kind = session.Leased
-	keys, whole := c.caller.Keys(r, rd.Kind)
+	keys, whole := c.Caller.Keys(r, rd.Kind)
 	if rd.Answer, err = keep(dynamic, said, keys, whole, session.Room(reply)); err != nil {
 		return err
 	}
 	rd.Answer.LeaseID = textOf(params.Member(said, "id"))
 	rd.End = rd.At.Add(lifeOf(textOf(params.Member(said, "ttl_in_minutes"))))
 	if rd.Answer.LeaseID == "" {
-		c.settings.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", logkey.Item, it.name)
+		c.Logger.Warn("a dynamic secret's answer has no id, so its credential cannot be ended before its time", logkey.Item, it.name)
 	}
 	return nil
 }
@@ -169,11 +169,11 @@ func (c *conn) certify(ctx context.Context, tokens session.Tokens, r *session.Re
 		Parent string `json:"parent_cert"`
 		ID     string `json:"cert_display_id"`
 	}
-	if err := c.decode(reply, &answer); err != nil {
+	if err := decode(c.Address(), reply, &answer); err != nil {
 		return err
 	}
 	if rd.End, err = notAfter(answer.Data); err != nil {
-		return fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", c.address(), err)
+		return fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", c.Address(), err)
 	}
 	out := map[string]string{"certificate_pem": answer.Data}
 	for name, value := range map[string]string{"private_key_pem": key, "parent_cert": answer.Parent, "cert_display_id": answer.ID} {

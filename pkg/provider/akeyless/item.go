@@ -9,7 +9,6 @@ import (
 
 // item is one distinct request to the store.
 type item struct {
-	session.Request
 	name    string
 	kind    kind // as in the class; otherwise detected
 	version int64
@@ -17,7 +16,12 @@ type item struct {
 }
 
 // itemOf returns Akeyless' item behind a request of the engine.
-func itemOf(r *session.Request) *item { return r.Query.(*item) } //nolint:forcetypeassert // newObjects sets it
+func itemOf(r *session.Request) *item { return r.Query.(*item) } //nolint:forcetypeassert // newObject sets it
+
+// id is the same for equal items with equal arguments.
+func (i *item) id() string {
+	return strings.Join([]string{string(i.kind), i.name, strconv.FormatInt(i.version, 10), i.args.id()}, "\n")
+}
 
 // String names the item in errors and logs, without arguments.
 func (i *item) String() string {

@@ -55,7 +55,7 @@ func TestCloudWords(t *testing.T) {
 		`<Error><Message>Not authorized</Message></Error>`:                     fault.Denied,
 		"": fault.BadAnswer, "<html>blocked": fault.BadAnswer, `{"message":"Forbidden"}`: fault.BadAnswer,
 	} {
-		if err := judgeCloud(call{endpoint: &endpoint.Endpoint{}}, &endpoint.Reply{Status: 403, Body: []byte(body)}); fault.Of(err) != want {
+		if err := cloudRefusal(&endpoint.Endpoint{}, call{}, &endpoint.Reply{Status: 403, Body: []byte(body)}); fault.Of(err) != want {
 			t.Errorf("%s: %s, want %s", body, fault.Of(err), want)
 		}
 	}

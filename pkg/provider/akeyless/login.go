@@ -4,10 +4,10 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -21,7 +21,7 @@ import (
 func (s *akeylessSession) Login(ctx context.Context) (*session.Token, bool, error) {
 	t, err := s.conn.logIn(ctx)
 	if err != nil {
-		err = explainLogin(s.conn.login, s.conn.caller.Bearer, err)
+		err = explainLogin(s.conn.login, s.conn.Caller.Bearer, err)
 	}
 	return t, false, singleflight.Own(err)
 }
@@ -29,18 +29,20 @@ func (s *akeylessSession) Login(ctx context.Context) (*session.Token, bool, erro
 func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
 	// 1. Get what the access type needs: the pod's token, a cloud identity for it, or the
 	// credential in the volume's Secret.
-	l, b := c.login, c.caller.Bearer
+	l, b := c.login, c.Caller.Bearer
 	body, err := c.credentials(ctx)
 	if err != nil {
 		return nil, err
 	}
-	secrets := c.caller.Secrets(nil)
+	secrets := c.Caller.Secrets(nil)
 	if id, ok := body["cloud-id"].(string); ok {
 		secrets = append(secrets, secret.NewString(id))
 	}
 	// 2. Send it to the gateway, and check that the answer has a token.
-	asked := c.now()
-	r, err := c.do(ctx, call{operation: endpoint.OpLogin, tenant: b.Pod.Namespace, path: "/auth", body: body, about: "/auth", secrets: secrets})
+	asked := c.Now()
+	k := c.call(endpoint.OpLogin, "/auth", "", body)
+	k.Owner, k.secrets = budget.Owner{}, secrets // a login must work in any case
+	r, err := c.Do(ctx, c.client.complete(k))
 	if err != nil {
 		return nil, err
 	}
@@ -48,14 +50,14 @@ func (c *conn) logIn(ctx context.Context) (*session.Token, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.settings.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, r.Server(c.address()).String(), logkey.AccessType, string(l.Type),
+	c.Logger.Debug("logged in", logkey.Pod, b.Pod.String(), logkey.Address, r.Server(c.Address()).String(), logkey.AccessType, string(l.Type),
 		logkey.AccessID, l.AccessID, logkey.JTI, b.Tokens[l.Audience].Claims.ID)
-	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked), At: r.From}, asked, c.settings.Jitter()), nil
+	return session.NewToken(l, session.Grant{Value: a.Token, TTL: a.expires(asked).Sub(asked), At: r.From}, asked, c.Jitter()), nil
 }
 
 func (c *conn) readAuth(r *endpoint.Reply) (authAnswer, error) {
 	var a authAnswer
-	if err := c.decode(r, &a); err != nil {
+	if err := decode(c.Address(), r, &a); err != nil {
 		return a, err
 	}
 	switch {
@@ -64,14 +66,14 @@ func (c *conn) readAuth(r *endpoint.Reply) (authAnswer, error) {
 	case a.Token == "" && a.Link != "":
 		return a, fault.New(fault.Denied, "the auth method wants a person with a browser")
 	case a.Token == "", endpoint.HasControl(a.Token):
-		return a, fault.New(fault.BadAnswer, "the answer of %s holds no usable Akeyless token", r.Server(c.address()))
+		return a, fault.New(fault.BadAnswer, "the answer of %s holds no usable Akeyless token", r.Server(c.Address()))
 	}
 	return a, nil
 }
 
 // credentials returns the body of /auth.
 func (c *conn) credentials(ctx context.Context) (map[string]any, error) {
-	l, b := c.login, c.caller.Bearer
+	l, b := c.login, c.Caller.Bearer
 	body := map[string]any{"access-type": string(l.Type), "json": true}
 	if l.AccessID != "" {
 		body["access-id"] = l.AccessID
@@ -84,7 +86,7 @@ func (c *conn) credentials(ctx context.Context) (map[string]any, error) {
 		body[map[accessType]string{typeAccessKey: "access-key", typeUID: "uid_token"}[l.Type]] = b.Given.Reveal()
 		return body, nil
 	}
-	account, err := b.Tokens.For(l.Audience, c.now())
+	account, err := b.Tokens.For(l.Audience, c.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -114,10 +116,8 @@ func explainLogin(l login, b session.Bearer, err error) error {
 	if missing {
 		reason = fault.Rejected
 	}
-	out := fault.New(reason, "logging in to %s as access ID %q with access type %s%s: %w", l.Target.Address, l.AccessID, l.Type, as(l, b), err)
-	out.RetryAfter = fault.RetryAfter(err)
-	var said *fault.Error
-	if (errors.As(err, &said) && said.Hint != "") || out.Reason != fault.Denied && !missing {
+	out := fault.Wrap(reason, err, "logging in to %s as access ID %q with access type %s%s", l.Target.Address, l.AccessID, l.Type, as(l, b))
+	if fault.Hint(err) != "" || out.Reason != fault.Denied && !missing {
 		return out
 	}
 	return out.WithHint("%s", hintOfLogin(l, b))

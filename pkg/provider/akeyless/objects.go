@@ -3,7 +3,6 @@ package akeyless
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -13,13 +12,11 @@ import (
 
 // The fields of an object.
 const (
-	fieldFile     = "fileName"
-	fieldPath     = "secretPath"
-	fieldType     = "secretType"
-	fieldArgs     = "secretArgs"
-	fieldVersion  = "secretVersion"
-	fieldEncoding = "encoding"
-	fieldOptional = "optional"
+	fieldFile    = "fileName"
+	fieldPath    = "secretPath"
+	fieldType    = "secretType"
+	fieldArgs    = "secretArgs"
+	fieldVersion = "secretVersion"
 	// fieldObjectName is the name of fileName in early versions of the Akeyless CSI
 	// provider.
 	fieldObjectName = "objectName"
@@ -32,92 +29,66 @@ const (
 
 func objectFields() []string {
 	return append([]string{
-		fieldFile, fieldObjectName, fieldPath, fieldType, fieldArgs, fieldVersion, fieldEncoding, fieldOptional,
+		fieldFile, fieldObjectName, fieldPath, fieldType, fieldArgs, fieldVersion,
 	}, params.ObjectFields()...)
 }
 
-// object is what a class uses of an item, and the item.
-type object struct {
-	session.Object
-	item *item
-}
-
-// newObjects reads the list. Objects with the same item and arguments share it.
-func newObjects(p *params.Set) (objects []*object, items []*item) {
-	var files []params.NamedFile
-	known := map[string]*item{}
-	for _, raw := range p.Objects(keyObjects) {
-		o := newObject(&raw)
-		takes := raw.Takes(o.Name)
-		files = append(files, raw.Named(fieldFile, takes)...)
-		if same, ok := known[o.item.ID]; ok {
-			o.item = same
-		} else {
-			known[o.item.ID] = o.item
-			o.item.Query, o.item.Request.Name = o.item, o.item.name
-			items = append(items, o.item)
-		}
-		o.Request = &o.item.Request
-		for _, t := range takes {
-			objects = append(objects, &object{o.Taking(t), o.item})
-		}
+// newObjects reads the list, and the item of each object.
+func newObjects(p *params.Set) (listed []params.Object, objects []*session.Object) {
+	listed = p.Objects(keyObjects)
+	objects = make([]*session.Object, len(listed))
+	for i := range listed {
+		objects[i] = newObject(&listed[i])
 	}
-	p.CheckFiles(files)
-	return objects, items
+	return listed, objects
 }
 
-func newObject(raw *params.Object) *object {
-	o := &object{Object: session.Object{Index: raw.Index, Access: raw.Access(), Encoding: params.Plain}, item: &item{}}
-	given := map[string]bool{}
+func newObject(raw *params.Object) *session.Object {
+	o, it := session.ReadObject(raw), &item{}
 	var args *params.Field
 	for _, f := range raw.Fields {
-		given[f.Name] = true
 		if f.Name == fieldArgs {
 			args = &f
 			continue
 		}
-		o.set(f)
+		set(o, it, f)
 	}
 	switch {
-	case given[fieldObjectName] && given[fieldFile]:
+	case raw.Has(fieldObjectName) && raw.Has(fieldFile):
 		raw.Forbid(fieldObjectName, "says the same as fileName, which is set too: keep one of them")
-	case !given[fieldFile] && !given[fieldObjectName] && !raw.HasKeys():
+	case !raw.Has(fieldFile) && !raw.Has(fieldObjectName) && !raw.HasKeys():
 		raw.Required(fieldFile, objectFields())
 	}
-	if !given[fieldPath] {
+	if !raw.Has(fieldPath) {
 		raw.Required(fieldPath, objectFields())
 	}
-	if o.item.version != 0 && o.item.kind.issues() {
-		raw.Forbid(fieldVersion, "a "+string(o.item.kind)+" item is made anew for each volume and has no versions")
+	if it.version != 0 && it.kind.issues() {
+		raw.Forbid(fieldVersion, "a "+string(it.kind)+" item is created again for each volume and has no versions")
 	}
 	if args != nil {
-		o.item.args = newArguments(*args, o.item.kind)
+		it.args = newArguments(*args, it.kind)
 	}
-	o.item.ID = strings.Join([]string{string(o.item.kind), o.item.name, strconv.FormatInt(o.item.version, 10), o.item.args.id()}, "\n")
+	o.Request = &session.Request{ID: it.id(), Name: it.name, Query: it}
 	return o
 }
 
-func (o *object) set(f params.Field) {
+func set(o *session.Object, it *item, f params.Field) {
 	switch f.Name {
 	case fieldFile, fieldObjectName:
 		o.Name = f.FileName()
 	case fieldPath:
-		o.item.name = itemName(f)
+		it.name = itemName(f)
 	case fieldType:
 		text := f.Text()
 		k, ok := kindOf(text)
 		if _, is := f.IsText(); is && !ok {
 			f.Warn("%q is not static, rotated, dynamic, certificate or pki, so Akeyless is asked for the item's type", params.Clip(text))
 		}
-		o.item.kind = k
+		it.kind = k
 	case fieldVersion:
-		o.item.version = f.Number(1, maxVersion)
-	case fieldEncoding:
-		o.Encoding = f.Encoding()
-	case fieldOptional:
-		o.Optional = f.Bool()
+		it.version = f.Number(1, maxVersion)
 	default:
-		if !slices.Contains(params.ObjectFields(), f.Name) { // which newObject reads
+		if !slices.Contains(params.ObjectFields(), f.Name) { // whose methods read it
 			f.Unknown(objectFields())
 		}
 	}

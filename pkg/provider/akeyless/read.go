@@ -102,8 +102,8 @@ func (s *akeylessSession) finish(ctx context.Context, r *session.Request, one se
 	if err := s.items.retyped(ctx, it, tried); err != nil {
 		return session.Read{Err: err}
 	}
-	if one.Err != nil && fault.Of(one.Err) == fault.NotFound && s.conn.caller.Optional(r) {
-		return session.Read{Reading: session.Absent(s.conn.now(), nil)}
+	if one.Err != nil && fault.Of(one.Err) == fault.NotFound && s.conn.Caller.Optional(r) {
+		return session.Read{Reading: session.Absent(s.conn.Now(), nil)}
 	}
 	return session.Read{Reading: one.Reading, Err: s.conn.explain(it, one.Err)}
 }
@@ -152,7 +152,7 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 	}
 	body := map[string]any{"names": names}
 	s.refine(body, list...)
-	asked := s.conn.now()
+	asked := s.conn.Now()
 	reply, err := s.conn.read(ctx, tokens, "/get-secret-value", strings.Join(names, " "), body)
 	if err != nil {
 		return nil, err
@@ -162,7 +162,7 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 		return nil, err
 	}
 	if foreign(reply.Body, names) {
-		return nil, notAkeyless(s.conn.address(), "is JSON, but not Akeyless': it names no item")
+		return nil, notAkeyless(s.conn.Address(), "is JSON, but not Akeyless': it names no item")
 	}
 	values := params.Select(reply.Body, wanted)
 	out := make(map[*session.Request]session.Read, len(list))
@@ -173,12 +173,12 @@ func (s *akeylessSession) readTexts(ctx context.Context, tokens session.Tokens, 
 			raw, ok = values[strings.TrimPrefix(name, "/")]
 		}
 		switch {
-		case !ok && s.conn.caller.Optional(r) && len(values) > 0:
+		case !ok && s.conn.Caller.Optional(r) && len(values) > 0:
 			out[r] = session.Read{Reading: session.Absent(asked, nil)}
 		case !ok:
-			out[r] = session.Read{Err: fault.New(fault.NotFound, "the answer of %s does not hold it", s.conn.address())}
+			out[r] = session.Read{Err: fault.New(fault.NotFound, "the answer of %s does not hold it", s.conn.Address())}
 		case string(raw) == "null":
-			out[r] = session.Read{Err: fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.address())}
+			out[r] = session.Read{Err: fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.Address())}
 		default:
 			rd, err := s.reading(r, static, raw, asked, reply)
 			if err != nil {
@@ -209,7 +209,7 @@ func (s *akeylessSession) refine(body map[string]any, list ...*session.Request) 
 		_, ok := s.items.notedOf(itemOf(r))
 		return ok
 	}
-	if s.conn.caller.Fresh || slices.ContainsFunc(list, described) {
+	if s.conn.Caller.Fresh || slices.ContainsFunc(list, described) {
 		body["ignore-cache"] = strconv.FormatBool(true)
 	}
 }
@@ -233,7 +233,7 @@ func (s *akeylessSession) readSingle(ctx context.Context, tokens session.Tokens,
 		}
 	}
 	s.refine(body, r)
-	asked := s.conn.now()
+	asked := s.conn.Now()
 	reply, err := s.conn.read(ctx, tokens, path, it.name, body)
 	if err != nil {
 		return nil, err
@@ -247,7 +247,7 @@ func (s *akeylessSession) readSingle(ctx context.Context, tokens session.Tokens,
 	}
 	raw := params.Member(reply.Body, "value")
 	if len(raw) == 0 || string(raw) == "null" {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.address())
+		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no value", s.conn.Address())
 	}
 	return s.reading(r, rotated, raw, asked, reply)
 }
@@ -261,7 +261,7 @@ func (s *akeylessSession) certificateReading(r *session.Request, reply *endpoint
 		end, err = notAfter(stored.PEM)
 	}
 	if err != nil {
-		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.conn.address(), err)
+		return nil, fault.New(fault.BadAnswer, "the answer of %s holds no certificate: %w", s.conn.Address(), err)
 	}
 	rd, err := s.reading(r, certificate, reply.Body, asked, reply)
 	if err == nil {
@@ -272,12 +272,12 @@ func (s *akeylessSession) certificateReading(r *session.Request, reply *endpoint
 
 // reading joins an answer with the description that was noted before the request.
 func (s *akeylessSession) reading(r *session.Request, k kind, raw []byte, asked time.Time, reply *endpoint.Reply) (*session.Reading, error) {
-	keys, whole := s.conn.caller.Keys(r, session.Polled)
+	keys, whole := s.conn.Caller.Keys(r, session.Polled)
 	a, err := keep(k, raw, keys, whole, session.Room(reply))
 	if err != nil {
 		return nil, err
 	}
-	rd := &session.Reading{Answer: a, Asked: asked, Read: asked, At: s.conn.now(), Correlation: s.conn.caller.Correlation}
+	rd := &session.Reading{Answer: a, Asked: asked, Read: asked, At: s.conn.Now(), Correlation: s.conn.Caller.Correlation}
 	if d, ok := s.items.notedOf(itemOf(r)); ok {
 		a.Revision = d.revision()
 		rotates(rd, d)

@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -33,84 +33,75 @@ var (
 // Open implements session.Store.
 func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session, error) {
 	l := loginOf(c.Login)
-	pair, err := p.endpoints.GetPair(ctx, l.Target, l.Fallback, p.config.Now())
+	one, err := session.NewConn(ctx, c, &p.client.requests, &p.endpoints, l.Target, l.Fallback)
 	if err != nil {
 		return nil, err
 	}
-	to := &conn{settings: p.client.requests.Settings, client: p.client, pair: pair, login: l, caller: c}
+	to := &conn{one, p.client, l}
 	return &akeylessSession{conn: to, items: &descriptions{conn: to, kinds: &p.kinds, described: &p.described, noted: map[*item]description{}}}, nil
 }
 
 // longest bounds the lifetimes in Akeyless' answers.
 const longest = 10 * 365 * 24 * time.Hour
 
-// conn sends the requests of one run: it has the gateway, the login, and the volume.
+// conn sends the requests of one run.
 type conn struct {
-	settings *endpoint.Settings
-	client   *client
-	pair     endpoint.Pair
-	login    login
-	caller   *session.Caller
+	session.Conn
+	client *client
+	login  login
 }
 
-func (c *conn) now() time.Time { return c.settings.Now() }
-
-// address returns the first address, for errors.
-func (c *conn) address() endpoint.Address { return c.pair.First.Address }
-
-// do sends a call to the first gateway, or to the second while the first is unavailable.
-func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
-	return c.caller.Ask(c.pair, func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error) {
-		k.endpoint, k.hasOther = e, hasOther
-		if k.body["gateway-url"] == c.address().String() { // the gateway itself reviews the pod's token
-			k.body = maps.Clone(k.body)
-			k.body["gateway-url"] = e.Address.String()
-		}
-		return c.client.do(ctx, k)
-	})
+// call returns the call of a request. about is its subject, so that the circuit breaker can
+// distinguish one broken producer from a broken gateway.
+func (c *conn) call(o endpoint.Operation, path, about string, body map[string]any) call {
+	k := call{Call: c.Call(o), path: path, body: body}
+	k.Caller.Path = path + " " + about
+	return k
 }
 
 // ask sends a call with a token. After status 401, for which the token may be the reason,
 // it tries one new login.
 func (c *conn) ask(ctx context.Context, tokens session.Tokens, k call) (*endpoint.Reply, error) {
-	k.owner, k.tenant = c.caller.Owner(), c.caller.Pod.Namespace
-	k.about = strings.Join([]string{k.path, k.about}, " ")
 	ask := func(t *session.Token) (*endpoint.Reply, error) {
-		k.body["token"], k.secrets = t.Value.Reveal(), c.caller.Secrets(t)
-		reply, err := c.do(ctx, k)
+		k.body["token"], k.secrets = t.Value.Reveal(), c.Caller.Secrets(t)
+		reply, err := c.Do(ctx, c.client.complete(k))
 		if reply != nil && errors.Is(err, errUnauthorized) {
 			t.RefusedBy(reply.From)
 		}
 		return reply, err
 	}
-	return session.AskTwice(c.now, tokens, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
+	return session.AskTwice(c.Now, tokens, ask, func(err error) bool { return errors.Is(err, errUnauthorized) })
 }
 
 // read requests values, which may be as large as the operator allows.
 func (c *conn) read(ctx context.Context, tokens session.Tokens, path, about string, body map[string]any) (*endpoint.Reply, error) {
-	return c.ask(ctx, tokens, call{operation: endpoint.OpRead, path: path, about: about, body: body, reads: true})
+	k := c.call(endpoint.OpRead, path, about, body)
+	k.Reads = true
+	return c.ask(ctx, tokens, k)
 }
 
 // issue sends a request that creates something. The answer may take longer by patience.
 func (c *conn) issue(ctx context.Context, tokens session.Tokens, path, about string, body map[string]any, patience time.Duration) (*endpoint.Reply, error) {
-	return c.ask(ctx, tokens, call{operation: endpoint.OpIssue, path: path, about: about, body: body, issues: true, reads: true, patience: patience})
+	k := c.call(endpoint.OpIssue, path, about, body)
+	k.Issues, k.Reads, k.Patience = true, true, patience
+	return c.ask(ctx, tokens, k)
 }
 
 // look sends a request whose answer is no value.
 func (c *conn) look(ctx context.Context, path string, body map[string]any, into any) error {
-	tokens := func(stale *session.Token) (*session.Token, error) { return c.caller.Token(ctx, stale) }
-	r, err := c.ask(ctx, tokens, call{operation: endpoint.OpCheck, path: path, body: body})
+	tokens := func(stale *session.Token) (*session.Token, error) { return c.Caller.Token(ctx, stale) }
+	r, err := c.ask(ctx, tokens, c.call(endpoint.OpCheck, path, "", body))
 	if err != nil {
 		return err
 	}
 	defer r.Release()
-	return c.decode(r, into)
+	return decode(c.Address(), r, into)
 }
 
 // decode reads a good answer.
-func (c *conn) decode(r *endpoint.Reply, into any) error {
+func decode(a endpoint.Address, r *endpoint.Reply, into any) error {
 	if params.Decode(r.Body, into) != nil {
-		return notJSON(c.address(), r)
+		return notJSON(a, r)
 	}
 	return nil
 }
@@ -120,7 +111,7 @@ func (c *conn) checkObject(r *endpoint.Reply) error {
 	if json.Valid(r.Body) && (params.IsObject(r.Body) || strings.TrimSpace(string(r.Body[:min(len(r.Body), 64)])) == "null") {
 		return nil
 	}
-	return notJSON(c.address(), r)
+	return notJSON(c.Address(), r)
 }
 
 func notJSON(a endpoint.Address, r *endpoint.Reply) error {
@@ -139,10 +130,8 @@ func (c *conn) explain(it *item, err error) error {
 	if err == nil || singleflight.IsOwn(err) {
 		return err
 	}
-	out := fault.New(fault.Of(err), "reading %s: %w", it, err)
-	out.RetryAfter = fault.RetryAfter(err)
-	var said *fault.Error
-	if errors.As(err, &said) && said.Hint != "" {
+	out := fault.Wrap(fault.Of(err), err, "reading %s", it)
+	if fault.Hint(err) != "" {
 		return out
 	}
 	switch out.Reason {
@@ -177,7 +166,7 @@ func (s *akeylessSession) Revoke(ctx context.Context, r session.Revocation, logi
 	case reason.Outage(), reason == fault.Canceled, reason == fault.Internal:
 		return fmt.Errorf("ending credential %q of dynamic item %q: %w", r.LeaseID, r.Name, err)
 	}
-	s.conn.settings.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", logkey.Item, r.Name, logkey.Credential, r.LeaseID, logkey.Ends, r.Expires, logkey.Error, err)
+	s.conn.Logger.Warn("a dynamic credential could not be ended, so it lives out its time", logkey.Item, r.Name, logkey.Credential, r.LeaseID, logkey.Ends, r.Expires, logkey.Error, err)
 	return nil
 }
 
@@ -187,10 +176,8 @@ func (c *conn) revoke(ctx context.Context, r session.Revocation, login func(cont
 		return err
 	}
 	const path = "/dynamic-secret-tmp-creds-delete"
-	_, err = c.do(ctx, call{
-		operation: endpoint.OpRevoke, tenant: c.caller.Pod.Namespace, path: path,
-		body:  map[string]any{"name": r.Name, "tmp-creds-id": r.LeaseID, "token": t.Value.Reveal()},
-		about: path + " " + r.Name, secrets: c.caller.Secrets(t),
-	})
+	k := c.call(endpoint.OpRevoke, path, r.Name, map[string]any{"name": r.Name, "tmp-creds-id": r.LeaseID, "token": t.Value.Reveal()})
+	k.Owner, k.secrets = budget.Owner{}, c.Caller.Secrets(t)
+	_, err = c.Do(ctx, c.client.complete(k))
 	return err
 }

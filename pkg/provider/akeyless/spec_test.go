@@ -183,8 +183,8 @@ func TestObjectsShareItems(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(s.Requests) != 3 || s.objects[0].item != s.objects[1].item || s.objects[0].item == s.objects[2].item {
-		t.Errorf("%d items for %v", len(s.Requests), s.objects)
+	if len(s.Requests) != 3 || s.Objects[0].Request != s.Objects[1].Request || s.Objects[0].Request == s.Objects[2].Request {
+		t.Errorf("%d items for %v", len(s.Requests), s.Objects)
 	}
 }
 
@@ -215,8 +215,8 @@ func FuzzClass(f *testing.F) {
 			}
 			return
 		}
-		for _, o := range s.objects {
-			if o.Name == "" || o.item.name == "" || o.item.name[0] != '/' || fmt.Sprint(o) == "" {
+		for _, o := range s.Objects {
+			if name := itemOf(o.Request).name; o.Name == "" || name == "" || name[0] != '/' || fmt.Sprint(o) == "" {
 				t.Errorf("object %+v of %q", o, list)
 			}
 		}

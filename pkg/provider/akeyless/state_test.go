@@ -82,7 +82,7 @@ func FuzzAuthAnswer(f *testing.F) {
 	now := time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 	f.Fuzz(func(t *testing.T, text string) {
 		var a authAnswer
-		if (&conn{pair: endpoint.Pair{First: &endpoint.Endpoint{}}}).decode(&endpoint.Reply{Status: 200, Body: []byte(text)}, &a) != nil {
+		if decode(endpoint.Address{}, &endpoint.Reply{Status: 200, Body: []byte(text)}, &a) != nil {
 			return
 		}
 		if end := a.expires(now); !end.After(now) || end.Year() > 9999 {
@@ -100,7 +100,7 @@ func TestTokenLife(t *testing.T) {
 		`{}`:                                                                      usualLife, `{"creds":{"expiry":0}}`: usualLife, `{"creds":{"expiry":5}}`: usualLife, `{"expiration":"soon"}`: usualLife,
 	} {
 		var a authAnswer
-		if err := (&conn{pair: endpoint.Pair{First: &endpoint.Endpoint{}}}).decode(&endpoint.Reply{Body: []byte(text)}, &a); err != nil {
+		if err := decode(endpoint.Address{}, &endpoint.Reply{Body: []byte(text)}, &a); err != nil {
 			t.Fatal(err)
 		}
 		if got := a.expires(now).Sub(now); got != want {

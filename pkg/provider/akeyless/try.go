@@ -38,8 +38,8 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 	trial := &Trial{Need: s.needs()}
 	trial.Trial, err = p.Engine.Try(ctx, r, read, func(ctx context.Context, v session.Session, _ *session.Token) (tried []*session.Tried) {
 		c := v.(*akeylessSession).conn //nolint:forcetypeassert // Open made it
-		trial.Objects = make([]Tried, len(s.objects))
-		for i, o := range s.objects {
+		trial.Objects = make([]Tried, len(s.Objects))
+		for i, o := range s.Objects {
 			trial.Objects[i] = c.tryObject(ctx, o, trial.Rights)
 			tried = append(tried, &trial.Objects[i].Tried)
 		}
@@ -52,20 +52,21 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 }
 
 // tryObject finds out what it can about an object without reading it.
-func (c *conn) tryObject(ctx context.Context, o *object, rights []Right) Tried {
-	tried := Tried{Tried: session.Tried{Index: o.Index, Name: o.Files(), Optional: o.Optional, There: session.Unseen}, Item: o.item.name}
-	held, err := c.permissions(ctx, o.item.name)
+func (c *conn) tryObject(ctx context.Context, o *session.Object, rights []Right) Tried {
+	it := itemOf(o.Request)
+	tried := Tried{Tried: o.Tried(), Item: it.name}
+	held, err := c.permissions(ctx, it.name)
 	tried.Unasked = err
-	i := slices.IndexFunc(rights, func(r Right) bool { return r.Item == o.item.name })
+	i := slices.IndexFunc(rights, func(r Right) bool { return r.Item == it.name })
 	for _, capability := range rights[i].Capabilities {
-		if capability == "list" && o.item.kind == detected {
+		if capability == "list" && it.kind == detected {
 			continue // without it the item counts as a static secret
 		}
 		if err == nil && !slices.Contains(held, capability) {
 			tried.Missing = append(tried.Missing, capability)
 		}
 	}
-	d, err := c.describe(ctx, o.item.name)
+	d, err := c.describe(ctx, it.name)
 	switch {
 	case err == nil:
 		tried.There, tried.Detail = session.IsThere, d.Type
@@ -139,22 +140,24 @@ func (s *spec) needs() Need {
 		n.Key = l.Type.secretKey()
 	}
 	at := map[string]int{}
-	for _, o := range s.objects {
-		i, known := at[o.item.name]
+	for _, o := range s.Objects {
+		name := itemOf(o.Request).name
+		i, known := at[name]
 		if !known {
 			i = len(n.Rights)
-			at[o.item.name] = i
-			n.Rights = append(n.Rights, Right{Item: o.item.name})
+			at[name] = i
+			n.Rights = append(n.Rights, Right{Item: name})
 		}
 		n.Rights[i].add(o)
 	}
 	return n
 }
 
-func (r *Right) add(o *object) {
+func (r *Right) add(o *session.Object) {
+	k := itemOf(o.Request).kind
 	r.Objects = append(r.Objects, o.Index)
-	merge(&r.Capabilities, o.item.kind.capabilities()...)
-	if !o.item.kind.issues() {
+	merge(&r.Capabilities, k.capabilities()...)
+	if !k.issues() {
 		merge(&r.Versions, "list")
 	}
 }

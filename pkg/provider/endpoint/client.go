@@ -33,9 +33,9 @@ type Client struct {
 	Names    Names
 }
 
-// Call is one request to a store. Send, Check and Scrub must be set.
+// Call is one request to a store. Pair, Send, Refusal and Scrub must be set.
 type Call struct {
-	Endpoint  *Endpoint
+	Pair      Pair
 	Operation Operation
 	// Caller is the tenant for which the circuit breaker counts failures of the call.
 	Caller Caller
@@ -51,27 +51,26 @@ type Call struct {
 	Owner budget.Owner
 	// Patience is how long the answer may take; 0 means Settings.RequestTimeout.
 	Patience time.Duration
-	// HasOther says that the store has another endpoint, so Do does not repeat the call at one that
-	// is away; see Pair.
-	HasOther bool
 
-	// Send makes one exchange. It follows redirects itself or not at all.
-	Send func(context.Context) (*http.Response, error)
-	// Check returns an error for everything but a useful answer.
-	Check func(*Reply) error
+	// Send makes one exchange with an endpoint. It follows redirects itself or not at all.
+	Send func(context.Context, *Endpoint) (*http.Response, error)
+	// Refusal returns the error for an answer with a status other than 2xx.
+	Refusal func(*Endpoint, *Reply) error
 	// Repeat reports whether the same request may succeed a moment later; nil for never. A call
 	// that Issues is repeated only after an answer that says that it had no effect.
 	Repeat func(*Reply) bool
 	// Outcome says what a response means for the server; nil means only that it answered. failure is the
-	// error of Check.
+	// error of Refusal.
 	Outcome func(r *Reply, failure error) Outcome
 	// Scrub removes secrets from a text.
 	Scrub func(words string) string
+
+	endpoint *Endpoint // of the pair
 }
 
 // Reply is an answer, good or bad.
 type Reply struct {
-	// From is the address that answered, if the store has two; see Pair.
+	// From is the address that answered, if the store has two.
 	From        Address
 	Status      int
 	ContentType string
@@ -104,13 +103,21 @@ func (r *Reply) retryAfter() time.Duration {
 	return r.RetryAfter
 }
 
-// Do makes the call, and repeats it if that is safe and may help. Its error has a reason; the reply
-// is set if there was one. The caller must release a reply without an error.
-func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
-	s, breaker := c.Settings, &k.Endpoint.Breaker
+// Refused returns an error for an answer. words are the server's, without secrets.
+func (r *Reply) Refused(by *Endpoint, reason fault.Reason, words string) *fault.Error {
+	f := fault.New(reason, "%s answered %d: %s", by.Address, r.Status, words)
+	f.RetryAfter = r.RetryAfter
+	return f
+}
+
+// at makes the call at one endpoint of its pair, and repeats it if that is safe and may help. If
+// there is another endpoint, it does not repeat the call at one that is away.
+func (c *Client) at(ctx context.Context, e *Endpoint, k Call) (*Reply, error) {
+	k.endpoint = e
+	s, breaker := c.Settings, &e.Breaker
 	for n := 0; ; n++ {
 		if err := breaker.Admit(s.Now(), s.Jitter(), k.Caller); err != nil {
-			return nil, fmt.Errorf("%s: %w", k.Endpoint.Address, err)
+			return nil, fmt.Errorf("%s: %w", e.Address, err)
 		}
 		r, err, failure := c.traced(ctx, k, n)
 		outcome := said(ctx, k, r, err, failure)
@@ -120,7 +127,7 @@ func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
 			return r, nil
 		}
 		r.Release()
-		moved := k.HasOther && isAway(noted) && (outcome == Outage || k.again(r, err) || !k.Issues || k.Operation == OpLogin)
+		moved := k.Pair.Second != nil && isAway(noted) && (outcome == Outage || k.again(r, err) || !k.Issues || k.Operation == OpLogin)
 		if moved {
 			failure = noted
 		}
@@ -138,7 +145,7 @@ func (c *Client) traced(ctx context.Context, k Call, n int) (r *Reply, err, fail
 	ctx, span := trace.Request(ctx, string(k.Operation))
 	r, err = c.attempt(ctx, k)
 	failure = c.check(ctx, k, r, err)
-	x := trace.Exchange{Host: k.Endpoint.Address.host, Port: k.Endpoint.Address.port, Correlation: k.Correlation, Again: n}
+	x := trace.Exchange{Host: k.endpoint.Address.host, Port: k.endpoint.Address.port, Correlation: k.Correlation, Again: n}
 	if err == nil {
 		x.Status = r.Status
 	}
@@ -183,7 +190,7 @@ func (c *Client) attempt(ctx context.Context, k Call) (*Reply, error) {
 }
 
 func (c *Client) exchange(ctx context.Context, k Call, charge *budget.Charge) (*Reply, error) {
-	resp, err := k.Send(ctx)
+	resp, err := k.Send(ctx, k.endpoint)
 	if err != nil {
 		return nil, err
 	}
@@ -222,10 +229,12 @@ func (c *Client) charge(k Call) (*budget.Charge, error) {
 // check returns an error for everything but a useful answer.
 func (c *Client) check(ctx context.Context, k Call, r *Reply, err error) error {
 	var already *fault.Error
-	at := k.Endpoint.Address
+	at := k.endpoint.Address
 	switch {
+	case err == nil && r.Status/100 == 2:
+		return nil
 	case err == nil:
-		return k.Check(r)
+		return k.Refusal(k.endpoint, r)
 	case errors.As(err, &already):
 		return fault.New(already.Reason, "%s: %w", at, already)
 	case errors.Is(err, errNoAnswer):
@@ -235,7 +244,7 @@ func (c *Client) check(ctx context.Context, k Call, r *Reply, err error) error {
 	case errors.Is(err, ErrTooLarge):
 		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.limit(k))
 	}
-	return k.Endpoint.Explain(err, c.Names, k.Scrub)
+	return k.endpoint.Explain(err, c.Names, k.Scrub)
 }
 
 // hopeless reports whether another attempt would fail alike.

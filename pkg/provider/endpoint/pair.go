@@ -27,36 +27,49 @@ type Pair struct {
 // Do makes a call at the first endpoint and, if that is away, at the second. Only the lack of an
 // answer, and the server's own word that it does not serve now, count as away: a denial or a missing
 // secret is an answer, and so is a rate limit. A call that may have had an effect is not made twice.
-//
 // The first endpoint's circuit breaker decides how often it is tried meanwhile, and the first answer
-// ends that. at must set HasOther as it is told.
-func (p Pair) Do(at func(e *Endpoint, hasOther bool) (*Reply, error)) (r *Reply, from Address, err error) {
-	r, err = at(p.First, p.Second != nil)
-	if p.Second == nil || !isAway(err) {
-		return r, p.First.Address, err
+// ends that.
+//
+// The error has a reason; the reply is set if there was one. The caller must release a reply without
+// an error.
+func (c *Client) Do(ctx context.Context, k Call) (*Reply, error) {
+	r, err := c.at(ctx, k.Pair.First, k)
+	if k.Pair.Second == nil {
+		return r, err
 	}
-	r, second := at(p.Second, true)
+	if !isAway(err) {
+		return r.from(k.Pair.First), err
+	}
+	r, second := c.at(ctx, k.Pair.Second, k)
 	if isAway(second) {
-		return nil, p.First.Address, bothAway(err, second)
+		return nil, bothAway(err, second)
 	}
-	return r, p.Second.Address, second
+	return r.from(k.Pair.Second), second
 }
 
 // End makes a call that ends something at the endpoint where that began. While it is away the other
 // is asked too, whose success counts: both may lead to one server. A refusal of the other does not,
 // because it may never have known of it.
-func (p Pair) End(began Address, at func(e *Endpoint, hasOther bool) (*Reply, error)) (*Reply, error) {
-	if p.Second != nil && p.Second.Address == began {
-		p.First, p.Second = p.Second, p.First
+func (c *Client) End(ctx context.Context, began Address, k Call) (*Reply, error) {
+	if k.Pair.Second != nil && k.Pair.Second.Address == began {
+		k.Pair.First, k.Pair.Second = k.Pair.Second, k.Pair.First
 	}
-	r, err := at(p.First, p.Second != nil)
-	if p.Second == nil || !isAway(err) {
+	r, err := c.at(ctx, k.Pair.First, k)
+	if k.Pair.Second == nil || !isAway(err) {
 		return r, err
 	}
-	if r, other := at(p.Second, true); other == nil {
+	if r, other := c.at(ctx, k.Pair.Second, k); other == nil {
 		return r, nil
 	}
 	return nil, err
+}
+
+// from records which endpoint answered.
+func (r *Reply) from(e *Endpoint) *Reply {
+	if r != nil {
+		r.From = e.Address
+	}
+	return r
 }
 
 // bothAway names both endpoints, which the failures do.

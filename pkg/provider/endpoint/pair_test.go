@@ -74,42 +74,38 @@ func target(t *testing.T, url string) endpoint.Target {
 	return endpoint.Target{Address: a}
 }
 
-func (r *pairRig) call(ctx context.Context, op endpoint.Operation, issues bool) func(*endpoint.Endpoint, bool) (*endpoint.Reply, error) {
-	return func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error) {
-		return r.client.Do(ctx, endpoint.Call{
-			Endpoint: e, HasOther: hasOther, Operation: op, Issues: issues, Caller: endpoint.Caller{Tenant: "shop", Path: "db"},
-			Send: func(ctx context.Context) (*http.Response, error) {
-				q, err := http.NewRequestWithContext(ctx, http.MethodPost, e.Address.URL("/").String(), strings.NewReader("x"))
-				if err != nil {
-					return nil, err
-				}
-				return e.Transport().RoundTrip(q)
-			},
-			Check: func(reply *endpoint.Reply) error {
-				switch {
-				case reply.Status < 300:
-					return nil
-				case reply.Status == 429:
-					return fault.New(fault.RateLimited, "%s answered %d", e.Address, reply.Status)
-				case reply.Status >= 500:
-					return fault.New(fault.Unavailable, "%s answered %d", e.Address, reply.Status)
-				}
-				return fault.New(fault.Denied, "%s answered %d", e.Address, reply.Status)
-			},
-			Repeat: func(reply *endpoint.Reply) bool { return reply.Status == 503 && !issues },
-			Outcome: func(reply *endpoint.Reply, _ error) endpoint.Outcome {
-				switch reply.Status {
-				case 503, 429:
-					return endpoint.Outage
-				case 500:
-					return endpoint.BrokenPath
-				case 502:
-					return endpoint.Unanswered
-				}
-				return endpoint.Answered
-			},
-			Scrub: func(words string) string { return words },
-		})
+func (r *pairRig) call(op endpoint.Operation, issues bool) endpoint.Call {
+	return endpoint.Call{
+		Pair: r.pair, Operation: op, Issues: issues, Caller: endpoint.Caller{Tenant: "shop", Path: "db"},
+		Send: func(ctx context.Context, e *endpoint.Endpoint) (*http.Response, error) {
+			q, err := http.NewRequestWithContext(ctx, http.MethodPost, e.Address.URL("/").String(), strings.NewReader("x"))
+			if err != nil {
+				return nil, err
+			}
+			return e.Transport().RoundTrip(q)
+		},
+		Refusal: func(e *endpoint.Endpoint, reply *endpoint.Reply) error {
+			switch {
+			case reply.Status == 429:
+				return reply.Refused(e, fault.RateLimited, "slow down")
+			case reply.Status >= 500:
+				return reply.Refused(e, fault.Unavailable, "away")
+			}
+			return reply.Refused(e, fault.Denied, "no")
+		},
+		Repeat: func(reply *endpoint.Reply) bool { return reply.Status == 503 && !issues },
+		Outcome: func(reply *endpoint.Reply, _ error) endpoint.Outcome {
+			switch reply.Status {
+			case 503, 429:
+				return endpoint.Outage
+			case 500:
+				return endpoint.BrokenPath
+			case 502:
+				return endpoint.Unanswered
+			}
+			return endpoint.Answered
+		},
+		Scrub: func(words string) string { return words },
 	}
 }
 
@@ -147,15 +143,15 @@ func TestPair(t *testing.T) {
 					s.Close()
 				}
 			}
-			_, from, err := r.pair.Do(r.call(t.Context(), tc.op, tc.issues))
+			reply, err := r.client.Do(t.Context(), r.call(tc.op, tc.issues))
 			if asked := strings.Join([]string{itoa(r.first.asked.Load()), itoa(r.second.asked.Load())}, " "); asked != tc.asked {
 				t.Errorf("asked %s times, want %s", asked, tc.asked)
 			}
 			switch {
 			case tc.fails == "" && err != nil, tc.fails != "" && fault.Of(err) != tc.fails:
 				t.Errorf("%v, want %q", err, tc.fails)
-			case tc.fails == "" && tc.asked != "1 0" && from != r.pair.Second.Address:
-				t.Errorf("answered by %s", from)
+			case tc.fails == "" && tc.asked != "1 0" && reply.From != r.pair.Second.Address:
+				t.Errorf("answered by %s", reply.From)
 			case strings.HasPrefix(name, "both") && !(strings.Contains(err.Error(), r.pair.First.Address.String()) && strings.Contains(err.Error(), r.pair.Second.Address.String())):
 				t.Errorf("%v does not name both addresses", err)
 			}
@@ -171,9 +167,9 @@ func TestPairReturnsToTheFirst(t *testing.T) {
 	r := newPairRig(t, 503, 200)
 	do := func() endpoint.Address {
 		t.Helper()
-		_, from, err := r.pair.Do(r.call(t.Context(), endpoint.OpRead, false))
+		reply, err := r.client.Do(t.Context(), r.call(endpoint.OpRead, false))
 		testkit.Must(t, err)
-		return from
+		return reply.From
 	}
 	for range 20 {
 		do()
@@ -214,7 +210,7 @@ func TestPairEnd(t *testing.T) {
 		if tc.began {
 			began = r.pair.Second.Address
 		}
-		_, err := r.pair.End(began, r.call(t.Context(), endpoint.OpRevoke, false))
+		_, err := r.client.End(t.Context(), began, r.call(endpoint.OpRevoke, false))
 		if asked := itoa(r.first.asked.Load()) + " " + itoa(r.second.asked.Load()); asked != tc.asked || (tc.fails == "") != (err == nil) || err != nil && fault.Of(err) != tc.fails {
 			t.Errorf("%s: asked %s times, %v; want %s, %q", name, asked, err, tc.asked, tc.fails)
 		}
@@ -226,7 +222,7 @@ func TestPairOfACanceledCall(t *testing.T) {
 	r := newPairRig(t, 0, 200)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if _, _, err := r.pair.Do(r.call(ctx, endpoint.OpRead, false)); !errors.Is(err, context.Canceled) || r.second.asked.Load() > 0 {
+	if _, err := r.client.Do(ctx, r.call(endpoint.OpRead, false)); !errors.Is(err, context.Canceled) || r.second.asked.Load() > 0 {
 		t.Errorf("%v, and the second was asked %d times", err, r.second.asked.Load())
 	}
 }

@@ -12,18 +12,22 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// The fields that say what is taken of the store's answer.
+// The fields of an object in the list of every store, besides those of Access: what is taken of the
+// store's answer.
 const (
-	fieldKey  = "secretKey"
-	fieldKeys = "secretKeys"
+	fieldKey      = "secretKey"
+	fieldKeys     = "secretKeys"
+	fieldEncoding = "encoding"
+	fieldOptional = "optional"
 )
 
 // EveryKey is what secretKeys has for all keys of a secret.
 const EveryKey = "*"
 
-// ObjectFields are the fields that Object.Takes and Object.Access read, in the objects of every
-// store.
-func ObjectFields() []string { return append(AccessFields(), fieldKey, fieldKeys) }
+// ObjectFields are the fields that the methods of Object read, in the objects of every store.
+func ObjectFields() []string {
+	return append(AccessFields(), fieldKey, fieldKeys, fieldEncoding, fieldOptional)
+}
 
 // Take is what an object takes of the store's answer: the value of a key for one file, or each key
 // for a file of its own.
@@ -50,7 +54,10 @@ func (o *Object) FileName() string {
 
 // HasKeys reports whether the object has secretKeys. Then its name is that of a directory, and it
 // needs none.
-func (o *Object) HasKeys() bool { return o.field(fieldKeys) != nil }
+func (o *Object) HasKeys() bool { return o.Has(fieldKeys) }
+
+// Has reports whether the object has a field.
+func (o *Object) Has(name string) bool { return o.field(name) != nil }
 
 // HasKey reports whether the object takes keys, and not the whole answer.
 func (o *Object) HasKey() bool {
@@ -65,6 +72,20 @@ func (o *Object) field(name string) *Field {
 		}
 	}
 	return nil
+}
+
+// Encoding reads how the value is encoded in the store.
+func (o *Object) Encoding() Encoding {
+	if f := o.field(fieldEncoding); f != nil {
+		return f.Encoding()
+	}
+	return Plain
+}
+
+// Optional reads whether the store may lack the object.
+func (o *Object) Optional() bool {
+	f := o.field(fieldOptional)
+	return f != nil && f.Bool()
 }
 
 // Takes reads secretKey and secretKeys of an object that has a name, which may be empty.

@@ -8,9 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -57,36 +55,6 @@ func (c *Caller) Token(ctx context.Context, stale *Token) (*Token, error) {
 // CurrentToken returns the identity's token if there is one.
 func (c *Caller) CurrentToken() *Token {
 	return c.run.volume.now().group.current.get(c.run.now(), nil)
-}
-
-// Ask calls the store at its first address, or at the second while the first is
-// unavailable, and records which one answered.
-func (c *Caller) Ask(p endpoint.Pair, at func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error)) (*endpoint.Reply, error) {
-	reply, from, err := p.Do(at)
-	if p.Second == nil {
-		return reply, err
-	}
-	second := ""
-	if reply != nil {
-		if reply.From = from; from == p.Second.Address {
-			second = from.String()
-		}
-	}
-	if g := c.group(); g != nil && g.noteAnswer(second) {
-		c.logAnswer(p, second, err)
-	}
-	return reply, err
-}
-
-// logAnswer logs that another address answers than before.
-func (c *Caller) logAnswer(p endpoint.Pair, second string, err error) {
-	log := c.run.engine.config.Logger.With(logkey.Address, p.First.Address.String(), logkey.Pod, c.Pod.String())
-	switch {
-	case second != "":
-		log.Warn("the first address of a store is away, and its second answers", logkey.AnsweredBy, second)
-	case err == nil:
-		log.Info("the first address of a store answers again")
-	}
 }
 
 // group returns the group of the caller's login; nil if the login is another one.
@@ -158,15 +126,4 @@ func (c *Caller) noteAccess(ctx context.Context, operation, lease string, began 
 	}
 	a.Operation, a.Lease, a.Asked, a.Err, a.At, a.Took = operation, lease, c.Correlation, err, now, now.Sub(began)
 	provider.NoteAccess(ctx, a)
-}
-
-// Room reports whether there is memory for so many more bytes during an answer.
-func Room(from *endpoint.Reply) func(int64) error {
-	before := from.Charge.Bytes()
-	return func(n int64) error {
-		if before+n <= from.Charge.Bytes() {
-			return nil
-		}
-		return from.Charge.Resize(before + n)
-	}
 }

@@ -22,7 +22,7 @@ type made struct {
 
 // content is one file: its object, and its value.
 type content struct {
-	Object
+	*Object
 	value []byte
 }
 
@@ -69,7 +69,7 @@ func (e *Engine) make(o *Object, a *Answer) (made, error) {
 	m := made{of: o}
 	if !o.Every {
 		value, err := e.store.File(o, a)
-		m.files = []content{{*o, value}}
+		m.files = []content{{o, value}}
 		return m, err
 	}
 	values, err := e.store.Values(a)
@@ -103,7 +103,7 @@ func (o *Object) fileOf(key string, raw []byte) (content, error) {
 	if err != nil {
 		return content{}, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: the value of %q in %s is not %s: %w", o.Index, params.Clip(key), o.Request.Name, o.Encoding, err)
 	}
-	return content{o.Taking(params.Take{File: name, Key: key}), value}, nil
+	return content{o.taking(params.Take{File: name, Key: key}), value}, nil
 }
 
 // collision returns the error for files that cannot be in one volume. If no object takes

@@ -17,7 +17,7 @@ func whole(dirs ...string) *Spec {
 	for i, dir := range dirs {
 		s.Objects = append(s.Objects, &Object{Index: i, Name: dir, Every: true, Encoding: params.Plain, Request: s.Requests[0]})
 	}
-	SetKeys(s.Objects)
+	setKeys(s.Objects)
 	return s
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"slices"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
@@ -33,6 +34,7 @@ var (
 	_ provider.LastKnown = (*Engine)(nil)
 	_ provider.Router    = (*Engine)(nil)
 	_ provider.Fallback  = (*Engine)(nil)
+	_ provider.Validator = (*Engine)(nil)
 )
 
 // New makes an engine for a store, whose settings are complete.
@@ -116,6 +118,34 @@ func (e *Engine) begin(ctx context.Context, r provider.Request) (f *run, work co
 // Spec parses a class, or finds it parsed.
 func (e *Engine) Spec(r provider.Request) (*Spec, error) {
 	return e.specs.Get(r.Volume, r.Class, func(c *class.Class) (*Spec, error) { return e.store.Parse(c) })
+}
+
+// Validate implements provider.Validator.
+func (e *Engine) Validate(c *class.Class) ([]string, error) {
+	s, err := e.store.Parse(c)
+	if err == nil {
+		err = class.Suspected(s.Suspects)
+	}
+	return slices.Clone(s.Warnings), err
+}
+
+// Listed returns the objects of a valid class.
+func (e *Engine) Listed(c *class.Class) ([]provider.Listed, error) {
+	s, err := e.store.Parse(c)
+	if err != nil {
+		return nil, err
+	}
+	return s.listed(), nil
+}
+
+// Judge returns the login of a valid class, and the audience of the service account token
+// for it; empty if it needs none.
+func (e *Engine) Judge(c *class.Class) (login provider.Access, audience string, err error) {
+	s, err := e.store.Parse(c)
+	if err != nil {
+		return login, "", err
+	}
+	return s.Login.Access(), s.Audience, nil
 }
 
 // bearerOf returns the pod with the credential from its Secret or, less privately, from

@@ -68,7 +68,7 @@ func (e *Engine) payload(s *Spec, c *class.Class, results []Result) (*provider.P
 }
 
 func (e *Engine) addFile(out *provider.Payload, one content, res Result, hash func() string) {
-	version := e.store.Version(&one.Object, res.Answer, hash)
+	version := e.store.Version(one.Object, res.Answer, hash)
 	out.Files = append(out.Files, provider.File{Path: one.Name, Mode: one.Access.Mode, Owner: one.Access.Owner, Contents: secret.NewBytes(one.value), ReadAt: res.Asked})
 	out.Versions = append(out.Versions, provider.Version{ID: one.Name, Version: version})
 	if !res.ends.IsZero() {

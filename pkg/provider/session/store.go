@@ -4,22 +4,18 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"path"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
 // Store is what the engine needs of a kind of secret store.
 type Store interface {
-	// Parse reads a class. Its error names every wrong field.
+	// Parse reads a class. Its error names every wrong field; the Spec then has the
+	// warnings.
 	Parse(c *class.Class) (*Spec, error)
 	// Identify returns the identity of a caller, as the store will see it. claims are
 	// those of the service account token for the login.
@@ -176,153 +172,4 @@ type Bearer struct {
 	Audience string
 	// Given is a credential that is not the pod's own, such as an access key.
 	Given secret.String
-}
-
-// Spec is a class as a store reads it. It is never changed.
-type Spec struct {
-	Class class.Ref
-	Login Login
-	// AsPod says that the login uses a service account token, with Audience.
-	AsPod    bool
-	Audience string
-	// SecretKey is the key of the login's credential in the volume's Secret; empty for
-	// none. Given is the class's own credential.
-	SecretKey string
-	Given     secret.String
-
-	Objects  []*Object
-	Requests []*Request
-	Warnings []string
-	Interval time.Duration
-	Scope    class.CredentialScope
-	// Bytes is the approximate size in memory.
-	Bytes int64
-}
-
-// Size implements params.Made.
-func (s *Spec) Size() int64 { return s.Bytes }
-
-// withoutObjects returns the part that volumes keep after the class has changed.
-func (s *Spec) withoutObjects() *Spec {
-	return &Spec{Class: s.Class, Login: s.Login, AsPod: s.AsPod, Audience: s.Audience, Interval: s.Interval, Scope: s.Scope}
-}
-
-// Listed returns the objects of the class. Request.Query names what each reads.
-func (s *Spec) Listed() []provider.Listed {
-	out := make([]provider.Listed, len(s.Objects))
-	for i, o := range s.Objects {
-		out[i] = provider.Listed{ID: o.Files(), From: o.Request.Query.String(), Key: o.Keys()}
-	}
-	return out
-}
-
-// ids returns the ids of the class's requests.
-func (s *Spec) ids() map[string]bool {
-	ids := make(map[string]bool, len(s.Requests))
-	for _, r := range s.Requests {
-		ids[r.ID] = true
-	}
-	return ids
-}
-
-// names returns the objects of a request.
-func (s *Spec) names(r *Request) string {
-	for _, o := range s.Objects {
-		if o.Request == r {
-			return o.String()
-		}
-	}
-	return "spec.parameters.objects"
-}
-
-// optional reports whether all objects of a request are optional.
-func (s *Spec) optional(r *Request) bool {
-	return !slices.ContainsFunc(s.Objects, func(o *Object) bool { return o.Request == r && !o.Optional })
-}
-
-// shown reports whether the files of a volume have something of the request. The names of
-// the files of all keys are unknown without an answer, so every file in their directory
-// may be one.
-func (s *Spec) shown(r *Request, files []provider.Version) bool {
-	return slices.ContainsFunc(s.Objects, func(o *Object) bool {
-		return o.Request == r && slices.ContainsFunc(files, func(v provider.Version) bool {
-			if o.Every {
-				return o.Name == "" || strings.HasPrefix(v.ID, o.Name+"/")
-			}
-			return v.ID == o.Name
-		})
-	})
-}
-
-// Object is what a class uses of the answer to a request: the value of one key for one
-// file, or with Every the value of each key for a file with its name.
-type Object struct {
-	Index int
-	// Name is the file's; with Every that of the directory, "" for the volume.
-	Name   string
-	Key    string // empty for the whole answer
-	Every  bool
-	Except []string // keys that Every leaves to other objects
-
-	Access   params.Access
-	Encoding params.Encoding
-	Optional bool
-	Request  *Request
-}
-
-// Taking returns the object with one of its keys and files.
-func (o *Object) Taking(t params.Take) Object {
-	one := *o
-	one.Name, one.Key, one.Every, one.Except = t.File, t.Key, t.Every, t.Except
-	return one
-}
-
-// Files names the object's files in messages.
-func (o *Object) Files() string {
-	if o.Every {
-		return path.Join(o.Name, params.EveryKey)
-	}
-	return o.Name
-}
-
-// Keys names the object's keys in messages; empty for the whole answer in one file.
-func (o *Object) Keys() string {
-	if o.Every {
-		return params.EveryKey
-	}
-	return o.Key
-}
-
-// String names the object in errors.
-func (o *Object) String() string {
-	return fmt.Sprintf("spec.parameters.objects[%d] %q", o.Index, o.Files())
-}
-
-// SetKeys sets the keys of requests from their objects.
-func SetKeys(objects []*Object) {
-	for _, o := range objects {
-		o.Request.Keys = append(o.Request.Keys, o.Key)
-	}
-	for _, o := range objects {
-		r := o.Request
-		slices.Sort(r.Keys)
-		r.Keys = slices.Compact(r.Keys)
-		r.Flight = r.ID + "\n\n" + strings.Join(r.Keys, "\n")
-	}
-}
-
-// Request is one distinct request to the store. Objects with the same request share it, so
-// their values always come from one answer.
-type Request struct {
-	ID string
-	// Name names the request in messages.
-	Name string
-	// Keys are the keys that the objects use, sorted; "" is the whole answer.
-	Keys []string
-	// Flight is equal for requests that can share one answer.
-	Flight string
-	// Interval is the shortest of the objects' own; zero for none.
-	Interval time.Duration
-	// Query is the store's own form of the request. Its String names it in messages.
-	Query fmt.Stringer
 }

@@ -40,6 +40,11 @@ type Tried struct {
 	Failed error
 }
 
+// Tried returns the result for an object of which nothing is known.
+func (o *Object) Tried() Tried {
+	return Tried{Index: o.Index, Name: o.Files(), Optional: o.Optional, There: Unseen}
+}
+
 // Presence says whether something exists.
 type Presence string
 

@@ -11,7 +11,6 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
-	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -57,63 +56,36 @@ func newClient(c *Config, allowed endpoint.Allowlist, names endpoint.Names) (*cl
 	return &client{config: c, allowed: allowed, requests: endpoint.Client{Settings: &c.Settings, Names: names}, api: a}, nil
 }
 
-// call is one request.
+// call is one request. The namespace is that of its Caller.
 type call struct {
-	// endpoint is where conn sends the call; hasOther says that there is another address.
-	endpoint  *endpoint.Endpoint
-	hasOther  bool
-	operation endpoint.Operation
-	namespace string
-	// tenant is the Kubernetes namespace of the pod.
-	tenant string
-	token  secret.String
-	with   *session.Token // of token; may be nil
+	endpoint.Call
+	token  *session.Token // nil for a login
 	method string
 	path   string // below /v1/
-	// about distinguishes calls of one path that depend on different engines.
-	about string
-	query url.Values
-	body  []byte
-	// issues says that the request may create something at the store, so it is repeated
-	// only if it certainly had no effect.
-	issues bool
+	query  url.Values
+	body   []byte
 	// renews says that status 500 may be a refusal.
 	renews bool
-	// correlation is the id for the store's audit log.
-	correlation string
 	// secrets must not appear in an error, even if the store repeats them.
 	secrets []secret.String
-	// reads says that the answer may be as large as the operator allows.
-	reads bool
-	// owner is charged for the answer; zero for calls that renew or revoke a volume's
-	// credentials, which must work in any case.
-	owner budget.Owner
 }
 
-// caller is whom the circuit breaker blocks after what it learns from the call.
-func (k call) caller() endpoint.Caller {
-	return endpoint.Caller{Namespace: k.namespace, Tenant: k.tenant, Path: k.path + "\n" + k.about}
-}
-
-// do sends the request, and again if that is safe and may help. Its error has a reason;
-// the reply is returned too if there was one. A reply without an error must be released.
-func (c *client) do(ctx context.Context, k call) (*endpoint.Reply, error) {
-	return c.requests.Do(ctx, endpoint.Call{
-		Endpoint: k.endpoint, Operation: k.operation, Caller: k.caller(), Correlation: k.correlation, Issues: k.issues, Reads: k.reads, Owner: k.owner, HasOther: k.hasOther,
-		Send:  func(ctx context.Context) (*http.Response, error) { return c.exchange(ctx, k) },
-		Check: func(r *endpoint.Reply) error { return judge(k, r) },
-		Repeat: func(r *endpoint.Reply) bool {
-			return mayPass(r.Status) && !refusedRenewal(k, r) && (!k.issues || untouched(r.Status))
-		},
-		Outcome: func(r *endpoint.Reply, failure error) endpoint.Outcome { return outcomeOf(k, r, failure) },
-		Scrub:   func(words string) string { return scrub(words, k.secrets) },
-	})
+// complete returns the call with what is the same for every request.
+func (c *client) complete(k call) endpoint.Call {
+	k.Send = func(ctx context.Context, e *endpoint.Endpoint) (*http.Response, error) { return c.exchange(ctx, e, k) }
+	k.Refusal = func(e *endpoint.Endpoint, r *endpoint.Reply) error { return refusal(e, k, r) }
+	k.Repeat = func(r *endpoint.Reply) bool {
+		return mayPass(r.Status) && !refusedRenewal(k, r) && (!k.Issues || untouched(r.Status))
+	}
+	k.Outcome = func(r *endpoint.Reply, failure error) endpoint.Outcome { return outcomeOf(k, r, failure) }
+	k.Scrub = func(words string) string { return scrub(words, k.secrets) }
+	return k.Call
 }
 
 // exchange sends the request once, and follows a redirect to the active node.
-func (c *client) exchange(ctx context.Context, k call) (*http.Response, error) {
-	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, k.endpoint), onceKey{}, k.issues)
-	u := k.endpoint.Address.URL("/v1/" + k.path)
+func (c *client) exchange(ctx context.Context, e *endpoint.Endpoint, k call) (*http.Response, error) {
+	ctx = context.WithValue(context.WithValue(ctx, endpointKey{}, e), onceKey{}, k.Issues)
+	u := e.Address.URL("/v1/" + k.path)
 	for n := 0; ; n++ {
 		resp, err := c.send(ctx, k, u)
 		if err != nil || !isRedirect(resp.StatusCode) || n >= maxRedirects {
@@ -129,19 +101,21 @@ func (c *client) exchange(ctx context.Context, k call) (*http.Response, error) {
 // send makes one HTTP exchange. The API client joins and cleans paths, so send sets the
 // request's URL after that.
 func (c *client) send(ctx context.Context, k call, u *url.URL) (*http.Response, error) {
-	provider.Asked(ctx, k.correlation)
+	provider.Asked(ctx, k.Correlation)
 	shape := func(r *api.Request) {
 		r.Method, r.URL, r.Host, r.Params = k.method, u, u.Host, k.query
-		r.ClientToken = k.token.Reveal()
+		if k.token != nil {
+			r.ClientToken = k.token.Value.Reveal()
+		}
 		r.Headers = http.Header{
 			api.RequestHeaderName: {"true"},
 			"User-Agent":          {c.config.UserAgent},
 		}
-		if k.namespace != "" {
-			r.Headers.Set(api.NamespaceHeaderName, k.namespace)
+		if k.Caller.Namespace != "" {
+			r.Headers.Set(api.NamespaceHeaderName, k.Caller.Namespace)
 		}
-		if k.correlation != "" {
-			r.Headers.Set(headerCorrelation, k.correlation)
+		if k.Correlation != "" {
+			r.Headers.Set(headerCorrelation, k.Correlation)
 		}
 		trace.ToHTTP(ctx, r.Headers)
 		if k.body != nil {

@@ -23,9 +23,14 @@ func FuzzObjects(f *testing.F) {
 	} {
 		f.Add(seed)
 	}
+	p, err := New(Config{Name: NameVault})
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, text string) {
 		set := params.New(map[string]string{keyObjects: text}, known(NameVault))
-		objects, requests := newObjects(set)
+		listed, objects := p.newObjects(set)
+		s := session.NewSpec(&class.Class{}, set, &p.config.Settings, fieldName, listed, objects)
 		if len(set.Errs) > 0 {
 			for _, e := range set.Errs {
 				if !strings.HasPrefix(e.Field, "spec.parameters.objects") {
@@ -34,15 +39,15 @@ func FuzzObjects(f *testing.F) {
 			}
 			return
 		}
-		if text != "" && (len(objects) == 0 || len(requests) == 0) {
+		if text != "" && (len(s.Objects) == 0 || len(s.Requests) == 0) {
 			t.Error("no objects and no error")
 		}
-		for _, o := range objects {
+		for _, o := range s.Objects {
 			if err := atomicdir.ValidatePath(o.Name); err != nil && (!o.Every || o.Name != "") {
 				t.Error(err)
 			}
-			if o.request == nil || strings.Contains("/"+o.request.path+"/", "/../") || strings.HasPrefix(o.request.path, "/") || o.Access.Mode > 0o777 {
-				t.Errorf("a bad object got through: %+v %+v", o, o.request)
+			if q := queryOf(o.Request); strings.Contains("/"+q.path+"/", "/../") || strings.HasPrefix(q.path, "/") || o.Access.Mode > 0o777 {
+				t.Errorf("a bad object got through: %+v %+v", o, q)
 			}
 		}
 	})
@@ -106,8 +111,7 @@ func FuzzAnswer(f *testing.F) {
 				t.Errorf("the part has no state: %v", err)
 			}
 			for _, k := range []string{"", key} {
-				r.Query = r
-				o := &session.Object{Key: k, Encoding: params.Plain, Request: &r.Request}
+				o := &session.Object{Key: k, Encoding: params.Plain, Request: &session.Request{Query: r}}
 				value, err := (*Provider)(nil).File(o, a)
 				if err == nil && k == "" && len(value) == 0 {
 					t.Error("a whole answer is empty")

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strings"
@@ -10,23 +11,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
 
-// judge returns an error for everything but a good answer. It quotes an answer only if it
-// is Vault's own: any other text may contain anything.
-func judge(k call, r *endpoint.Reply) error {
-	if r.Status >= 200 && r.Status < 300 {
-		return nil
-	}
+// refusal returns the error for an answer with a status other than 2xx. It quotes an answer
+// only if it is Vault's own: any other text may contain anything.
+func refusal(e *endpoint.Endpoint, k call, r *endpoint.Reply) error {
 	v := verdictOf(r)
 	reason := reasonOfStatus(r.Status, v)
 	if refusedRenewal(k, r) {
 		reason = fault.Rejected
 	}
-	f := fault.New(reason, "%s answered %d: %s", k.endpoint.Address, r.Status, scrub(v.words, k.secrets))
-	f.RetryAfter = r.RetryAfter
-	if hint := hintOfStatus(r.Status, v.words); hint != "" {
-		return f.WithHint("%s", hint)
-	}
-	return f.WithHint("%s", v.hint)
+	return r.Refused(e, reason, scrub(v.words, k.secrets)).WithHint("%s", cmp.Or(hintOfStatus(r.Status, v.words), v.hint))
 }
 
 // The statuses of Vault's replicas. No other server uses them.

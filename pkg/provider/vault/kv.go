@@ -17,15 +17,15 @@ import (
 // Unchanged implements session.Checker: it reads the metadata of a KV v2 secret whose
 // value was read not too long ago.
 func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before *session.Reading) *session.Reading {
-	path, ok := queryOf(r).metadataPath()
-	if !ok || !before.Answer.Revision.Known() || s.conn.caller.Facts().Has(factNoMetadata+r.ID) || !session.VersionWillDo(before.Read, s.conn.now()) {
+	path, ok := metadataPath(r)
+	if !ok || !before.Answer.Revision.Known() || s.conn.Caller.Facts().Has(factNoMetadata+r.ID) || !session.VersionWillDo(before.Read, s.conn.Now()) {
 		return nil
 	}
-	t := s.conn.caller.CurrentToken()
+	t := s.conn.Caller.CurrentToken()
 	if t == nil || t.Limited() {
 		return nil // the read logs in if that is due, and needs one use instead of two
 	}
-	asked := s.conn.now()
+	asked := s.conn.Now()
 	reply, err := s.conn.look(ctx, t, path)
 	if err != nil {
 		if reason := fault.Of(err); reason == fault.Denied || reason == fault.NotFound {
@@ -36,10 +36,10 @@ func (s *vaultSession) Unchanged(ctx context.Context, r *session.Request, before
 		return nil
 	}
 	defer reply.Release()
-	if currentVersion(reply.Body, s.conn.now()) != before.Answer.Revision {
+	if currentVersion(reply.Body, s.conn.Now()) != before.Answer.Revision {
 		return nil
 	}
-	return before.Again(asked, s.conn.now(), t, s.conn.caller.Correlation)
+	return before.Again(asked, s.conn.Now(), t, s.conn.Caller.Correlation)
 }
 
 // readOf records that the identity may not read the metadata, if the token with which it
@@ -48,7 +48,7 @@ func (s *vaultSession) readOf(r *session.Request, rd *session.Reading) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.refused[r]; t != nil && rd.Token == t {
-		s.conn.caller.Facts().Set(factNoMetadata+r.ID, struct{}{})
+		s.conn.Caller.Facts().Set(factNoMetadata+r.ID, struct{}{})
 	}
 }
 
@@ -126,7 +126,7 @@ func (c *conn) outdated(r *session.Request, rd *session.Reading) error {
 	if version := q.query.Get("version"); version != "" && version != "0" {
 		return nil // the class asks for this version
 	}
-	for _, before := range c.caller.Earlier(r) {
+	for _, before := range c.Caller.Earlier(r) {
 		if !older(rd.Answer.Revision, before.Answer.Revision) {
 			continue
 		}
@@ -183,7 +183,7 @@ type mounted struct {
 
 // mountOf asks Vault for the mount of a request's path.
 func (c *conn) mountOf(ctx context.Context, t *session.Token, r *request) (m mounted, ok bool) {
-	facts, key := c.caller.Facts(), factMount+r.path
+	facts, key := c.Caller.Facts(), factMount+r.path
 	if known, ok := facts.Get(key); ok {
 		m, _ = known.(mounted)
 		return m, m.path != ""

@@ -3,7 +3,6 @@ package vault
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"strings"
@@ -13,16 +12,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
-	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/setting"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
 // Login implements session.Session.
 func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bool, err error) {
-	c, l, pod := s.conn, s.conn.login, s.conn.caller.Pod
+	c, l, pod := s.conn, s.conn.login, s.conn.Caller.Pod
 	// 1. Send the pod's service account token for the audience to the auth method.
-	account, err := c.caller.Tokens.For(l.audience, c.now())
+	account, err := c.Caller.Tokens.For(l.audience, c.Now())
 	if err != nil {
 		return nil, false, fmt.Errorf("logging in to %s: %w", l.target.Address, err)
 	}
@@ -30,10 +28,9 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	if err != nil {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
-	reply, err := c.do(ctx, call{
-		operation: endpoint.OpLogin, namespace: l.namespace, tenant: pod.Namespace, method: http.MethodPost, path: "auth/" + l.mount + "/login",
-		body: body, issues: true, correlation: c.caller.Correlation, secrets: []secret.String{account.JWT}, owner: c.caller.Owner(),
-	})
+	k := c.call(endpoint.OpLogin, nil, http.MethodPost, "auth/"+l.mount+"/login", body)
+	k.Issues = true
+	reply, err := c.do(ctx, k)
 	if err != nil {
 		return nil, false, singleflight.Own(c.explainLogin(err))
 	}
@@ -45,13 +42,13 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	}
 	grant := info.grant()
 	grant.At = reply.From
-	t = session.NewToken(l, grant, c.now(), c.settings.Jitter())
+	t = session.NewToken(l, grant, c.Now(), c.Jitter())
 	if byCertificate(info, l) && !c.client.config.AllowCertAuth {
 		left, err := c.refuseCertificate(ctx, t)
 		return left, false, singleflight.Own(c.explainLogin(err))
 	}
-	c.settings.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, reply.Server(l.target.Address).String(), logkey.Mount, l.mount,
-		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, c.caller.Correlation)
+	c.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, reply.Server(l.target.Address).String(), logkey.Mount, l.mount,
+		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, c.Caller.Correlation)
 	// 3. Find out whether other pods of the service account may share the login.
 	return t, isPodBound(info, l.sharing, pod, account.Claims.ServiceAccountUID), nil
 }
@@ -61,7 +58,7 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 func (c *conn) refuseCertificate(ctx context.Context, t *session.Token) (left *session.Token, refused error) {
 	refused = fault.New(fault.NotAllowed, "the login went by the client certificate and not by the pod's service account token, which this node's operator does not allow").
 		WithHint("name the auth mount of a kubernetes or jwt method, or have the operator set %s", setting.Name("--vault-allow-cert-auth"))
-	if c.settings.DisableRevocation || c.revokeSelf(ctx, t) == nil {
+	if c.DisableRevocation || c.revokeSelf(ctx, t) == nil {
 		return nil, refused
 	}
 	return t, refused
@@ -69,12 +66,10 @@ func (c *conn) refuseCertificate(ctx context.Context, t *session.Token) (left *s
 
 // explainLogin adds to an error what was attempted, the identity, and a hint.
 func (c *conn) explainLogin(err error) error {
-	l, pod := c.login, c.caller.Pod
-	out := fault.New(reasonOfLogin(err), "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q: %w",
-		l.mount, l.role, c.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience, err)
-	out.RetryAfter = fault.RetryAfter(err)
-	var said *fault.Error
-	if errors.As(err, &said) && said.Hint != "" {
+	l, pod := c.login, c.Caller.Pod
+	out := fault.Wrap(reasonOfLogin(err), err, "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q",
+		l.mount, l.role, c.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience)
+	if fault.Hint(err) != "" {
 		return out
 	}
 	return out.WithHint("%s", hintOfLogin(out.Reason, err.Error(), l, pod))

@@ -7,10 +7,12 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/pkg/setting"
 )
 
 const (
@@ -18,8 +20,6 @@ const (
 	fieldPath     = "secretPath"
 	fieldMethod   = "method"
 	fieldArgs     = "secretArgs"
-	fieldEncoding = "encoding"
-	fieldOptional = "optional"
 	fieldInterval = class.RefreshIntervalKey
 
 	methodList  = "LIST"
@@ -27,69 +27,49 @@ const (
 )
 
 func objectFields() []string {
-	return append([]string{fieldName, fieldPath, fieldMethod, fieldArgs, fieldEncoding, fieldOptional, fieldInterval}, params.ObjectFields()...)
+	return append([]string{fieldName, fieldPath, fieldMethod, fieldArgs, fieldInterval}, params.ObjectFields()...)
 }
 
-// object is what a class uses of an answer, and its request.
-type object struct {
-	session.Object
-	request *request
-}
-
-// newObjects reads the list. Objects with the same request share it.
-func newObjects(p *params.Set) (objects []*object, requests []*request) {
-	var files []params.NamedFile
-	listed := p.Objects(keyObjects)
-	list := make([]*object, len(listed))
+// newObjects reads the list, and the request of each object.
+func (p *Provider) newObjects(set *params.Set) (listed []params.Object, objects []*session.Object) {
+	listed = set.Objects(keyObjects)
+	objects = make([]*session.Object, len(listed))
 	for i := range listed {
-		list[i] = newObject(&listed[i])
+		objects[i] = newObject(&listed[i], p.config.MinInterval)
 	}
-	shareArguments(listed, list)
-	known := map[string]*request{}
-	for i, o := range list {
-		takes := listed[i].Takes(o.Name)
-		files = append(files, listed[i].Named(fieldName, takes)...)
-		o.request.finish(takes)
-		if same, ok := known[o.request.ID]; ok {
-			same.whole = same.whole || o.request.whole
-			if own := o.request.Interval; own > 0 && (same.Interval == 0 || own < same.Interval) {
-				same.Interval = own
-			}
-			o.request = same
-		} else {
-			known[o.request.ID] = o.request
-			o.request.Query, o.request.Name = o.request, o.request.String()
-			requests = append(requests, o.request)
-		}
-		o.Request = &o.request.Request
-		for _, t := range takes {
-			objects = append(objects, &object{o.Taking(t), o.request})
-		}
+	shareArguments(listed, objects)
+	for _, o := range objects {
+		q := queryOf(o.Request)
+		q.finish()
+		o.Request.ID, o.Request.Name = q.id(), q.String()
 	}
-	p.CheckFiles(files)
-	return objects, requests
+	return listed, objects
 }
 
-func newObject(raw *params.Object) *object {
-	o := &object{Object: session.Object{Index: raw.Index, Access: raw.Access(), Encoding: params.Plain}, request: &request{method: http.MethodGet}}
-	given := map[string]bool{}
+// newObject reads an object; least is the shortest interval that the operator allows.
+func newObject(raw *params.Object, least time.Duration) *session.Object {
+	o, q := session.ReadObject(raw), &request{method: http.MethodGet}
+	o.Request = &session.Request{Query: q}
 	for _, f := range raw.Fields {
-		given[f.Name] = true
-		o.set(f)
+		set(o, q, f)
 	}
-	if !given[fieldName] && !raw.HasKeys() {
+	if !raw.Has(fieldName) && !raw.HasKeys() {
 		raw.Required(fieldName, objectFields())
 	}
-	if !given[fieldPath] {
+	if !raw.Has(fieldPath) {
 		raw.Required(fieldPath, objectFields())
 	}
+	if own := o.Request.Interval; own > 0 && own < least {
+		raw.Warn(fieldInterval, "is less than the operator allows: %s is used: %s", least, setting.Name("--min-refresh-interval"))
+		o.Request.Interval = least
+	}
 	if o.Encoding != params.Plain && !raw.HasKey() {
-		raw.Warn(fieldEncoding, "ignored: it needs a secretKey, and without one the file holds the whole answer as JSON")
+		raw.Warn("encoding", "ignored: it needs a secretKey, and without one the file holds the whole answer as JSON")
 		o.Encoding = params.Plain
 	}
-	if r := o.request; r.body != nil && (r.method == http.MethodGet || r.method == methodList) {
+	if q.body != nil && (q.method == http.MethodGet || q.method == methodList) {
 		raw.Warn(fieldArgs, "is not sent with method GET, which takes arguments in secretPath after a question mark; did you mean method: POST?")
-		r.body = nil
+		q.body = nil
 	}
 	return o
 }
@@ -97,29 +77,31 @@ func newObject(raw *params.Object) *object {
 // shareArguments gives an object without arguments those of the other objects with the
 // same path: a certificate and its key must come from one answer, and manifests have the
 // arguments only once. If there are several, it is unclear which are meant.
-func shareArguments(listed []params.Object, objects []*object) {
+func shareArguments(listed []params.Object, objects []*session.Object) {
 	of := func(r *request) string { return strings.Join([]string{r.method, r.path, r.query.Encode()}, "\n") }
-	given := map[string][]*object{} // one object for each set of arguments
+	given := map[string][]*session.Object{} // one object for each set of arguments
 	for _, o := range objects {
-		same := func(other *object) bool { return bytes.Equal(other.request.body, o.request.body) }
-		if at := of(o.request); o.request.body != nil && !slices.ContainsFunc(given[at], same) {
+		q := queryOf(o.Request)
+		same := func(other *session.Object) bool { return bytes.Equal(queryOf(other.Request).body, q.body) }
+		if at := of(q); q.body != nil && !slices.ContainsFunc(given[at], same) {
 			given[at] = append(given[at], o)
 		}
 	}
 	for i, o := range objects {
-		switch with := given[of(o.request)]; {
-		case o.request.body != nil || len(with) == 0:
+		q := queryOf(o.Request)
+		switch with := given[of(q)]; {
+		case q.body != nil || len(with) == 0:
 		case len(with) == 1:
-			o.request.body = with[0].request.body
+			q.body = queryOf(with[0].Request).body
 		default:
 			listed[i].Forbid(fieldArgs, fmt.Sprintf("must be given: objects[%d] %q and objects[%d] %q ask %s with different arguments, and it cannot be told whose answer this one is to take",
-				with[0].Index, with[0].Name, with[1].Index, with[1].Name, o.request))
+				with[0].Index, with[0].Name, with[1].Index, with[1].Name, q))
 		}
 	}
 }
 
-// finish sets the id of an object's request.
-func (r *request) finish(takes []params.Take) {
+// finish completes a request with the method LIST, which is a GET.
+func (r *request) finish() {
 	if r.method == methodList {
 		r.method = http.MethodGet
 		if r.query == nil {
@@ -127,28 +109,27 @@ func (r *request) finish(takes []params.Take) {
 		}
 		r.query.Set("list", "true")
 	}
-	r.whole = slices.ContainsFunc(takes, func(t params.Take) bool { return t.Key == "" && !t.Every })
-	r.ID = strings.Join([]string{r.method, r.path, r.query.Encode(), string(r.body)}, "\n")
 }
 
-func (o *object) set(f params.Field) {
+// id is the same for equal requests.
+func (r *request) id() string {
+	return strings.Join([]string{r.method, r.path, r.query.Encode(), string(r.body)}, "\n")
+}
+
+func set(o *session.Object, q *request, f params.Field) {
 	switch f.Name {
 	case fieldName:
 		o.Name = f.FileName()
 	case fieldPath:
-		o.request.setPath(f)
+		q.setPath(f)
 	case fieldMethod:
-		o.request.setMethod(f)
+		q.setMethod(f)
 	case fieldArgs:
-		o.request.body = arguments(f)
-	case fieldEncoding:
-		o.Encoding = f.Encoding()
-	case fieldOptional:
-		o.Optional = f.Bool()
+		q.body = arguments(f)
 	case fieldInterval:
-		o.request.Interval = f.Interval()
+		o.Request.Interval = f.Interval()
 	default:
-		if !slices.Contains(params.ObjectFields(), f.Name) { // which newObject reads
+		if !slices.Contains(params.ObjectFields(), f.Name) { // whose methods read it
 			f.Unknown(objectFields())
 		}
 	}

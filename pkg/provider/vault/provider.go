@@ -26,9 +26,8 @@ type Provider struct {
 }
 
 var (
-	_ provider.Validator = (*Provider)(nil)
-	_ provider.Watcher   = (*Provider)(nil)
-	_ session.Store      = (*Provider)(nil)
+	_ provider.Watcher = (*Provider)(nil)
+	_ session.Store    = (*Provider)(nil)
 )
 
 // New checks the configuration. It starts nothing and sends no request.

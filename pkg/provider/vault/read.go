@@ -44,17 +44,17 @@ func (s *vaultSession) Issue(ctx context.Context, tokens session.Tokens, r *sess
 // ask sends a request with a token. If Vault refuses the token, which may be stale, it
 // sends the request once more with another one.
 func (s *vaultSession) ask(ctx context.Context, tokens session.Tokens, r *session.Request) (*session.Reading, error) {
-	return session.AskTwice(s.conn.now, tokens, func(t *session.Token) (*session.Reading, error) { return s.askWith(ctx, t, r) }, refusedToken)
+	return session.AskTwice(s.conn.Now, tokens, func(t *session.Token) (*session.Reading, error) { return s.askWith(ctx, t, r) }, refusedToken)
 }
 
 // askWith sends the request until it has a usable answer.
 func (s *vaultSession) askWith(ctx context.Context, t *session.Token, r *session.Request) (*session.Reading, error) {
-	settings := s.conn.settings
+	settings := s.conn.Settings
 	for n := 0; ; n++ {
 		// 1. A missing optional object is no error.
 		rd, err := s.askOnce(ctx, t, r)
-		if err != nil && fault.Of(err) == fault.NotFound && s.conn.caller.Optional(r) && !session.IsNotServed(err) {
-			return session.Absent(s.conn.now(), t), nil
+		if err != nil && fault.Of(err) == fault.NotFound && s.conn.Caller.Optional(r) && !session.IsNotServed(err) {
+			return session.Absent(s.conn.Now(), t), nil
 		}
 		if err != nil {
 			return nil, err
@@ -74,7 +74,7 @@ func (s *vaultSession) askWith(ctx context.Context, t *session.Token, r *session
 		// 3. If a static role has not made an announced change, read it again soon, and
 		// then less and less often.
 		if !rotating {
-			awaitRotation(s.conn.caller.Earlier(r), rd)
+			awaitRotation(s.conn.Caller.Earlier(r), rd)
 		}
 		return rd, nil
 	}
@@ -93,13 +93,13 @@ func awaitRotation(earlier []*session.Reading, rd *session.Reading) {
 func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session.Request) (*session.Reading, error) {
 	// 1. Send it. A request that may create a credential is not repeated here.
 	c, q := s.conn, queryOf(r)
-	asked := c.now()
+	asked := c.Now()
 	reply, err := c.ask(ctx, t, q, s.Issues(r))
 	if err != nil {
 		return nil, c.explainRead(ctx, t, q, reply, err)
 	}
 	defer reply.Release()
-	at := c.now()
+	at := c.Now()
 	// 2. Check that the answer is Vault's own.
 	text := ownText(q.path, reply.Body)
 	if text != nil {
@@ -116,13 +116,13 @@ func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session
 	// 3. Find its kind and lifetime.
 	is, end := classify(q, a, at)
 	// 4. Keep only the needed keys of a large answer.
-	keys, whole := c.caller.Keys(r, is)
+	keys, whole := c.Caller.Keys(r, is)
 	if a, err = keep(a, keys, whole, session.Room(reply)); err != nil {
 		return nil, fmt.Errorf("reading %s from %s: %w", q, c.login.target.Address, err)
 	}
-	rd := &session.Reading{Answer: a, Kind: is, Asked: asked, Read: asked, At: at, End: end, Token: t, Correlation: c.caller.Correlation}
+	rd := &session.Reading{Answer: a, Kind: is, Asked: asked, Read: asked, At: at, End: end, Token: t, Correlation: c.Caller.Correlation}
 	if is == session.Static {
-		rd.Due = session.AfterChange(at, end, c.settings.Jitter())
+		rd.Due = session.AfterChange(at, end, c.Jitter())
 	}
 	return rd, nil
 }
@@ -137,8 +137,7 @@ func atJSONPath(r *request, err error) error {
 
 // explainRead adds to an error what was attempted, and a hint.
 func (c *conn) explainRead(ctx context.Context, t *session.Token, r *request, reply *endpoint.Reply, err error) error {
-	out := fault.New(fault.Of(err), "reading %s%s: %w", r, c.inNamespace(), err)
-	out.RetryAfter = fault.RetryAfter(err)
+	out := fault.Wrap(fault.Of(err), err, "reading %s%s", r, c.inNamespace())
 	switch out.Reason {
 	case fault.Denied:
 		capability := "read"
@@ -154,7 +153,7 @@ func (c *conn) explainRead(ctx context.Context, t *session.Token, r *request, re
 		}
 		return out.WithHint("the policies of role %q must grant %s on %q", c.login.role, capability, r.path)
 	case fault.NotFound:
-		if gone := deletedVersion(reply, c.now()); gone != "" {
+		if gone := deletedVersion(reply, c.Now()); gone != "" {
 			return out.WithHint("%s", gone)
 		}
 		if strings.Contains(err.Error(), wordsUnmounted) {

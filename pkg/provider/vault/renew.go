@@ -52,7 +52,7 @@ func (s *vaultSession) KnowsLease(ctx context.Context, t *session.Token, a *sess
 	switch reason := fault.Of(err); {
 	case err == nil:
 	case reason == fault.Rejected, reason == fault.NotFound, reason == fault.Denied && strings.Contains(err.Error(), wordsInvalidToken):
-		s.conn.settings.Logger.Debug("a lease is not known any more, so it is replaced", logkey.Lease, a.LeaseID, logkey.Error, err)
+		s.conn.Logger.Debug("a lease is not known any more, so it is replaced", logkey.Lease, a.LeaseID, logkey.Error, err)
 		return false, nil
 	case reason == fault.Denied:
 	default:
@@ -93,7 +93,7 @@ func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(
 	case fault.Denied:
 		if known := s.unrevoked.Has(s.conn.login); !known {
 			s.unrevoked.Set(s.conn.login, struct{}{})
-			s.conn.settings.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
+			s.conn.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
 				logkey.Address, s.conn.login.target.Address.String(), logkey.Namespace, s.conn.login.namespace, logkey.Mount, s.conn.login.mount, logkey.Role, s.conn.login.role)
 		}
 		return nil

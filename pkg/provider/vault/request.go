@@ -14,17 +14,14 @@ import (
 
 // request is one API request.
 type request struct {
-	session.Request
 	method string
 	path   string
 	query  url.Values
 	body   []byte
-	// whole says that an object needs the entire answer.
-	whole bool
 }
 
 // queryOf returns Vault's request behind one of the engine.
-func queryOf(r *session.Request) *request { return r.Query.(*request) } //nolint:forcetypeassert // newObjects sets it
+func queryOf(r *session.Request) *request { return r.Query.(*request) } //nolint:forcetypeassert // newObject sets it
 
 // String names the request in errors and logs, without arguments.
 func (r *request) String() string {
@@ -69,8 +66,9 @@ func (r *request) withData() string {
 // metadataPath returns the path of a secret's versions in KV v2. It is empty if an object
 // needs more than the data, if the class asks for a version, or if it is unclear which
 // part of the path is the mount.
-func (r *request) metadataPath() (string, bool) {
-	if r.whole || len(r.query) > 0 || r.method != http.MethodGet || strings.Count("/"+r.path+"/", "/data/") != 1 {
+func metadataPath(of *session.Request) (string, bool) {
+	r := queryOf(of)
+	if of.Whole || len(r.query) > 0 || r.method != http.MethodGet || strings.Count("/"+r.path+"/", "/data/") != 1 {
 		return "", false
 	}
 	return strings.Replace(r.path, "/data/", "/metadata/", 1), strings.Contains(r.path, "/data/")

@@ -5,10 +5,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -38,14 +36,11 @@ var (
 // Open implements session.Store.
 func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session, error) {
 	l := loginOf(c.Login)
-	pair, err := p.endpoints.GetPair(ctx, l.target, l.fallback, p.config.Now())
+	to, err := session.NewConn(ctx, c, &p.client.requests, &p.endpoints, l.target, l.fallback)
 	if err != nil {
 		return nil, err
 	}
-	return &vaultSession{
-		conn: &conn{settings: p.client.requests.Settings, client: p.client, pair: pair, login: l, caller: c}, kinds: &p.kinds, unrevoked: &p.unrevoked,
-		refused: map[*session.Request]*session.Token{},
-	}, nil
+	return &vaultSession{conn: &conn{to, p.client, l}, kinds: &p.kinds, unrevoked: &p.unrevoked, refused: map[*session.Request]*session.Token{}}, nil
 }
 
 // Issues implements session.Session: the request is known to create a credential, or it
@@ -78,61 +73,48 @@ func (s *vaultSession) Warnings() []string { return nil }
 // pathLookupSelf describes the token of the request. The default policy allows it.
 const pathLookupSelf = "auth/token/lookup-self"
 
-// conn sends the requests of one run: it has the server, the login, and the volume.
+// conn sends the requests of one run.
 type conn struct {
-	settings *endpoint.Settings
-	client   *client
-	pair     endpoint.Pair
-	login    login
-	caller   *session.Caller
+	session.Conn
+	client *client
+	login  login
 }
-
-func (c *conn) now() time.Time { return c.settings.Now() }
 
 // do sends a call to the store's first address, or to the second while the first is
 // unavailable.
 func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
-	reply, err := c.caller.Ask(c.pair, c.at(ctx, k))
-	if reply != nil && k.with != nil && fault.Of(err) == fault.Denied {
-		k.with.RefusedBy(reply.From)
+	reply, err := c.Do(ctx, c.client.complete(k))
+	if reply != nil && k.token != nil && fault.Of(err) == fault.Denied {
+		k.token.RefusedBy(reply.From)
 	}
 	return reply, err
 }
 
-// at sends a call to an endpoint.
-func (c *conn) at(ctx context.Context, k call) func(*endpoint.Endpoint, bool) (*endpoint.Reply, error) {
-	return func(e *endpoint.Endpoint, hasOther bool) (*endpoint.Reply, error) {
-		k.endpoint, k.hasOther = e, hasOther
-		return c.client.do(ctx, k)
-	}
-}
-
-// call returns the call of a request, with a Vault token.
-func (c *conn) call(t *session.Token, method, path string, query url.Values, body []byte) call {
-	return call{
-		operation: endpoint.OpCheck, namespace: c.login.namespace, tenant: c.caller.Pod.Namespace, token: t.Value, with: t,
-		method: method, path: path, query: query, body: body,
-		correlation: c.caller.Correlation, secrets: c.caller.Secrets(t), owner: c.caller.Owner(),
-	}
+// call returns the call of a request, with a Vault token; nil for none.
+func (c *conn) call(o endpoint.Operation, t *session.Token, method, path string, body []byte) call {
+	k := call{Call: c.Call(o), token: t, method: method, path: path, body: body, secrets: c.Caller.Secrets(t)}
+	k.Caller.Namespace, k.Caller.Path, k.Correlation = c.login.namespace, path+"\n", c.Caller.Correlation
+	return k
 }
 
 // ask sends the request of an object. issues says that it may create a credential.
 func (c *conn) ask(ctx context.Context, t *session.Token, r *request, issues bool) (*endpoint.Reply, error) {
-	k := c.call(t, r.method, r.path, r.query, r.body)
-	k.operation, k.reads, k.issues = endpoint.OpRead, true, issues
+	k := c.call(endpoint.OpRead, t, r.method, r.path, r.body)
+	k.query, k.Reads, k.Issues = r.query, true, issues
 	if issues {
-		k.operation = endpoint.OpIssue
+		k.Operation = endpoint.OpIssue
 	}
 	return c.do(ctx, k)
 }
 
 // look sends a request whose answer is no secret.
 func (c *conn) look(ctx context.Context, t *session.Token, path string) (*endpoint.Reply, error) {
-	return c.do(ctx, c.call(t, http.MethodGet, path, nil, nil))
+	return c.do(ctx, c.call(endpoint.OpCheck, t, http.MethodGet, path, nil))
 }
 
 // keep sends a call that renews or revokes a volume's credentials. It must work in any
-// case, so its answer is not charged. about distinguishes calls of one path.
+// case, so its answer is not charged. about distinguishes calls of one path that depend on
+// different engines.
 func (c *conn) keep(ctx context.Context, t *session.Token, o endpoint.Operation, path, about string, arguments map[string]any) (*endpoint.Reply, error) {
 	body := []byte("{}")
 	if arguments != nil {
@@ -141,16 +123,17 @@ func (c *conn) keep(ctx context.Context, t *session.Token, o endpoint.Operation,
 			return nil, fault.New(fault.Internal, "the request cannot be written")
 		}
 	}
-	k := c.call(t, http.MethodPost, path, nil, body)
-	k.operation, k.owner, k.renews, k.about = o, budget.Owner{}, o == endpoint.OpRenew, about
+	k := c.call(o, t, http.MethodPost, path, body)
+	k.Owner, k.renews = budget.Owner{}, o == endpoint.OpRenew
+	k.Caller.Path += about
 	return c.do(ctx, k)
 }
 
 // revokeSelf revokes a token with all its leases, at the address that gave it.
 func (c *conn) revokeSelf(ctx context.Context, t *session.Token) error {
-	k := c.call(t, http.MethodPost, "auth/token/revoke-self", nil, []byte("{}"))
-	k.operation, k.owner = endpoint.OpRevoke, budget.Owner{}
-	if _, err := c.pair.End(t.At, c.at(ctx, k)); err != nil {
+	k := c.call(endpoint.OpRevoke, t, http.MethodPost, "auth/token/revoke-self", []byte("{}"))
+	k.Owner = budget.Owner{}
+	if err := c.End(ctx, t.At, c.client.complete(k)); err != nil {
 		return fmt.Errorf("revoking a Vault token: %w", err)
 	}
 	return nil

@@ -53,8 +53,8 @@ func (p *Provider) Try(ctx context.Context, r provider.Request, read bool) (*Tri
 		trial.Policies = c.policiesOf(ctx, t)
 		var held map[string][]string
 		held, trial.Unasked = c.capabilities(ctx, t, trial.Rights)
-		trial.Objects = make([]Tried, len(s.objects))
-		for i, o := range s.objects {
+		trial.Objects = make([]Tried, len(s.Objects))
+		for i, o := range s.Objects {
 			trial.Objects[i] = c.tryObject(ctx, t, o, held)
 			tried = append(tried, &trial.Objects[i].Tried)
 		}
@@ -120,39 +120,37 @@ func holds(held map[string][]string, path, capability string) bool {
 }
 
 // tryObject finds out what it can about an object without reading it.
-func (c *conn) tryObject(ctx context.Context, t *session.Token, o *object, held map[string][]string) Tried {
-	tried := Tried{
-		Tried:   session.Tried{Index: o.Index, Name: o.Files(), Optional: o.Optional, There: session.Unseen},
-		Request: o.request.String(), Path: o.request.path, Key: o.Key,
-	}
+func (c *conn) tryObject(ctx context.Context, t *session.Token, o *session.Object, held map[string][]string) Tried {
+	q := queryOf(o.Request)
+	tried := Tried{Tried: o.Tried(), Request: q.String(), Path: q.path, Key: o.Key}
 	if held == nil {
 		return tried
 	}
-	if o.request.public() {
+	if q.public() {
 		tried.Detail = "Vault answers it to anybody, if it is of the engine that the path looks like"
 		return tried
 	}
-	path, needs := o.request.access()
+	path, needs := q.access()
 	for _, capability := range needs {
 		if !holds(held, path, capability) {
 			tried.Missing = append(tried.Missing, Right{Path: path, Capability: capability, Purpose: Serve, Objects: []int{o.Index}})
 		}
 	}
-	known, maybe := c.kvPath(ctx, t, o.request)
+	known, maybe := c.kvPath(ctx, t, q)
 	if known == "" && len(tried.Missing) > 0 {
 		known, tried.Guessed = maybe, maybe != ""
 	}
 	tried.WithData = known
 	if len(tried.Missing) == 0 && tried.WithData == "" && !t.Limited() {
-		tried.There, tried.Detail = c.presence(ctx, t, o.request, held)
+		tried.There, tried.Detail = c.presence(ctx, t, o.Request, held)
 	}
 	return tried
 }
 
 // presence reports whether a secret exists, as far as that can be known without reading
 // it.
-func (c *conn) presence(ctx context.Context, t *session.Token, r *request, held map[string][]string) (there session.Presence, detail string) {
-	path, ok := r.metadataPath()
+func (c *conn) presence(ctx context.Context, t *session.Token, r *session.Request, held map[string][]string) (there session.Presence, detail string) {
+	path, ok := metadataPath(r)
 	if !ok || !holds(held, path, "read") {
 		return session.Unseen, ""
 	}
@@ -164,7 +162,7 @@ func (c *conn) presence(ctx context.Context, t *session.Token, r *request, held 
 		return session.Unseen, fault.Cause(err)
 	}
 	defer reply.Release()
-	v := currentVersion(reply.Body, c.now())
+	v := currentVersion(reply.Body, c.Now())
 	if !v.Known() {
 		return session.NotThere, "its current version is deleted"
 	}
@@ -227,19 +225,20 @@ func (p *Provider) Needs(c *class.Class) (Need, error) {
 func (s *spec) needs() Need {
 	l := s.login
 	n := Need{Login: Login{s.named.Address.String(), l.namespace, l.mount, l.role, l.audience}, Files: s.named.TLS.Files()}
-	for _, o := range s.objects {
-		path, capabilities := o.request.access()
+	for _, o := range s.Objects {
+		q := queryOf(o.Request)
+		path, capabilities := q.access()
 		purpose := Serve
-		if o.request.public() {
+		if q.public() {
 			purpose = Public
 		}
 		for _, capability := range capabilities {
 			n.add(path, capability, purpose, o.Index)
 		}
-		if path, ok := o.request.metadataPath(); ok {
+		if path, ok := metadataPath(o.Request); ok {
 			n.add(path, "read", Version, o.Index)
 		}
-		if o.request.mayLease() {
+		if q.mayLease() {
 			n.add("sys/leases/renew", "update", Lease, o.Index)
 			n.add("sys/leases/lookup", "update", Lease, o.Index)
 		}
