@@ -166,11 +166,11 @@ func (l logins) audience(spc *v1.SecretProviderClass) string {
 	if err != nil || l[parsed.Provider] == nil {
 		return ""
 	}
-	_, audience, err := l[parsed.Provider].Judge(parsed)
+	login, err := l[parsed.Provider].Judge(parsed)
 	if err != nil {
 		return ""
 	}
-	return audience
+	return login.Audience
 }
 
 func (d *driver) about() finding.Object {

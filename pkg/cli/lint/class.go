@@ -159,14 +159,14 @@ func (j *checker) of(c *class.Class) (v result, own bool) {
 		return v, false
 	}
 	v.warnings, v.err = p.Validate(c)
-	login, audience, err := p.Judge(c)
+	login, err := p.Judge(c)
 	switch isVault := j.vaults[c.Provider]; {
 	case err != nil:
 	case isVault != nil:
-		v.login = Login{true, audience, login.Address, login.Namespace, login.Mount, login.Role, ""}
+		v.login = Login{true, login.Audience, login.Address, login.Namespace, login.Mount, login.Role, ""}
 		v.withData = isVault.WithData(c)
 	default:
-		v.login = Login{Built: true, Audience: audience, Address: login.Address, AccessID: login.Role}
+		v.login = Login{Built: true, Audience: login.Audience, Address: login.Address, AccessID: login.Role}
 	}
 	return v, true
 }

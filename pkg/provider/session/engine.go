@@ -138,14 +138,20 @@ func (e *Engine) Listed(c *class.Class) ([]provider.Listed, error) {
 	return s.listed(), nil
 }
 
-// Judge returns the login of a valid class, and the audience of the service account token
-// for it; empty if it needs none.
-func (e *Engine) Judge(c *class.Class) (login provider.Access, audience string, err error) {
+// Judged is what a valid class says of its login.
+type Judged struct {
+	provider.Access
+	// Audience is that of the service account token; empty if the login needs none.
+	Audience string
+}
+
+// Judge returns what a valid class says.
+func (e *Engine) Judge(c *class.Class) (Judged, error) {
 	s, err := e.store.Parse(c)
 	if err != nil {
-		return login, "", err
+		return Judged{}, err
 	}
-	return s.Login.Access(), s.Audience, nil
+	return Judged{s.Login.Access(), s.Audience}, nil
 }
 
 // bearerOf returns the pod with the credential from its Secret or, less privately, from
