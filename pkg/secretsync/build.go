@@ -29,19 +29,33 @@ type wanted struct {
 	data  map[string][]byte
 	// labels and annotations are those of the class.
 	labels, annotations map[string]string
-	// digest is the same on every node. It identifies entry and contents: the digest of
-	// the entry, a dot, and that of the contents.
+	// certificates are the keys of data with a certificate, or its private key, that was
+	// issued for the pod.
+	certificates map[string]bool
+	content
+}
+
+// content identifies what a Secret is made of. Its annotations say it.
+type content struct {
+	// digest is the same on every node: the digest of the entry, a dot, and that of the
+	// contents. If certificates are among these, their digest follows after another dot.
 	digest string
-	// readAt is when the store was asked for the oldest of the contents.
+	// classVersion is the resourceVersion of the class.
+	classVersion string
+	// readAt is when the store was asked for the oldest of the contents. What was issued
+	// for the pod counts only if there is nothing else: it is as old as the pod, and says
+	// nothing about the age of the rest.
 	readAt time.Time
-	// expires is when the first certificate in it expires; zero for none.
+	// expires is when the first certificate expires; zero for none.
 	expires time.Time
 }
 
 // build makes the Secret of an entry of secretObjects. Its errors name the object or the
 // key, and no content.
 func (s *Syncer) build(f volume.Followed, entry v1.SecretObject, templates *rendered.SecretRenderer) (*wanted, error) {
-	w := &wanted{class: f.Class, entry: entry, data: map[string][]byte{}, labels: entry.Labels, annotations: entry.Annotations}
+	w := &wanted{class: f.Class, entry: entry, data: map[string][]byte{}, certificates: map[string]bool{}, labels: entry.Labels, annotations: entry.Annotations}
+	w.classVersion = f.Class.ResourceVersion
+	used := make([]provider.File, 0, len(entry.Data))
 	for _, d := range entry.Data {
 		file, err := find(f.Files, d.ObjectName)
 		if err != nil {
@@ -52,8 +66,8 @@ func (s *Syncer) build(f volume.Followed, entry v1.SecretObject, templates *rend
 			return nil, fault.New(fault.InvalidClass, "key %q from object %q: %w", d.Key, d.ObjectName, err)
 		}
 		w.data[d.Key] = contents
-		w.readAt = clock.Earliest(w.readAt, file.ReadAt)
-		w.noteEnd(f.Leases, d.ObjectName)
+		used = append(used, *file)
+		w.noteCertificate(f.Leases, d)
 	}
 	var parts rendered.SecretParts
 	t := templates.Of(entry.SecretName)
@@ -63,9 +77,10 @@ func (s *Syncer) build(f volume.Followed, entry v1.SecretObject, templates *rend
 			return nil, err
 		}
 		parts = *rendering
-		if err := w.add(parts, f.Files); err != nil {
+		if err := w.add(parts); err != nil {
 			return nil, err
 		}
+		used = append(used, f.Files...) // a template may use any file
 	}
 	if len(w.data) == 0 {
 		return nil, fault.New(fault.InvalidClass, "neither spec.secretObjects nor spec.parameters.secretTemplates names a key for it")
@@ -73,13 +88,13 @@ func (s *Syncer) build(f volume.Followed, entry v1.SecretObject, templates *rend
 	if err := check(entry.Type, w.data); err != nil {
 		return nil, err
 	}
+	w.readAt = volume.OldestRead(used, f.Leases)
 	w.digest = s.digest(w, t, parts)
 	return w, nil
 }
 
-// add adds rendered templates. A template may use any file, so its result is as old as the
-// oldest.
-func (w *wanted) add(parts rendered.SecretParts, files []provider.File) error {
+// add adds rendered templates.
+func (w *wanted) add(parts rendered.SecretParts) error {
 	for key, contents := range parts.Data {
 		part, err := partOf(w.entry.Type, key, contents)
 		if err != nil {
@@ -88,17 +103,15 @@ func (w *wanted) add(parts rendered.SecretParts, files []provider.File) error {
 		w.data[key] = part
 	}
 	w.labels, w.annotations = with(w.labels, parts.Labels), with(w.annotations, parts.Annotations)
-	for _, f := range files {
-		w.readAt = clock.Earliest(w.readAt, f.ReadAt)
-	}
 	return nil
 }
 
-// noteEnd records the end of a certificate. Other credentials have a lease, and a newer
-// one always replaces an older.
-func (w *wanted) noteEnd(leases []provider.Lease, object string) {
+// noteCertificate records that a key has a certificate, and its end. Other credentials
+// have a lease, and a newer one always replaces an older.
+func (w *wanted) noteCertificate(leases []provider.Lease, d v1.SecretObjectData) {
 	for _, l := range leases {
-		if l.Object == object && l.ID == "" {
+		if l.Object == d.ObjectName && l.ID == "" {
+			w.certificates[d.Key] = true
 			w.expires = clock.Earliest(w.expires, l.Expires)
 		}
 	}
@@ -150,9 +163,13 @@ func (s *Syncer) digest(w *wanted, templates *rendered.Secret, made rendered.Sec
 		panic("secretsync: encoding an entry: " + err.Error()) // strings always encode
 	}
 	sum := sha256.Sum256(entry)
-	var parts [][]byte
+	var parts, certificates [][]byte
 	for _, key := range slices.Sorted(maps.Keys(w.data)) {
-		parts = append(parts, []byte(key), w.data[key])
+		if w.certificates[key] {
+			certificates = append(certificates, []byte(key), w.data[key])
+		} else {
+			parts = append(parts, []byte(key), w.data[key])
+		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(made.Labels)) { // no key of data has a space
 		parts = append(parts, []byte("label "+key), []byte(made.Labels[key]))
@@ -160,11 +177,15 @@ func (s *Syncer) digest(w *wanted, templates *rendered.Secret, made rendered.Sec
 	for _, key := range slices.Sorted(maps.Keys(made.Annotations)) {
 		parts = append(parts, []byte("annotation "+key), []byte(made.Annotations[key]))
 	}
-	return hex.EncodeToString(sum[:8]) + "." + s.hasher.Version(w.class, "Secret "+w.entry.SecretName, parts...)
+	digest := hex.EncodeToString(sum[:8]) + "." + s.hasher.Version(w.class, "Secret "+w.entry.SecretName, parts...)
+	if len(certificates) > 0 {
+		digest += "." + s.hasher.Version(w.class, "certificates of Secret "+w.entry.SecretName, certificates...)
+	}
+	return digest
 }
 
-// sameEntry reports whether two digests are of the same entry of secretObjects.
-func sameEntry(a, b string) bool {
-	first, _, ok := strings.Cut(a, ".")
-	return ok && strings.HasPrefix(b, first+".")
+// withoutCertificates returns the part of a digest with certificates that does not depend
+// on them.
+func withoutCertificates(digest string) string {
+	return digest[:max(0, strings.LastIndexByte(digest, '.'))]
 }

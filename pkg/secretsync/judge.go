@@ -34,7 +34,7 @@ func Results() []Result {
 
 // judge compares the existing Secret with the wanted one: Written means that it must be
 // written. insist says that the volume was just published, or its content has just
-// changed.
+// changed; a certificate is replaced without that.
 func judge(found *metav1.PartialObjectMetadata, w *wanted, insist bool, now time.Time) Result {
 	if found == nil {
 		return Written
@@ -43,14 +43,19 @@ func judge(found *metav1.PartialObjectMetadata, w *wanted, insist bool, now time
 	if own == nil {
 		return Foreign
 	}
-	has := found.Annotations
-	if has[names.DigestAnnotation] == w.digest {
+	has := contentOf(found)
+	if has.digest == w.digest {
 		if ownsData(own, w.data) && hasOwners(found, w) {
 			return Unchanged
 		}
 		return Written
 	}
-	if !insist || newer(has, w) || fresh(has, w, now) {
+	write := insist
+	if has.hasAllBut(w.content) {
+		at := has.replaceAt(w.content)
+		write = !at.IsZero() && !now.Before(at)
+	}
+	if !write || has.newer(w.content) {
 		return Outdated
 	}
 	return Written
@@ -96,27 +101,43 @@ func hasOwners(found *metav1.PartialObjectMetadata, w *wanted) bool {
 	return true
 }
 
-// newer reports whether the Secret is of a later version of the class or a later read of
-// the store.
-func newer(has map[string]string, w *wanted) bool {
-	theirs, err := strconv.ParseUint(has[names.ClassVersionAnnotation], 10, 64)
-	ours, own := strconv.ParseUint(w.class.ResourceVersion, 10, 64)
-	if err == nil && own == nil && theirs > ours {
-		return true
-	}
-	at, err := time.Parse(time.RFC3339Nano, has[names.ReadAtAnnotation])
-	return err == nil && at.After(w.readAt)
+// contentOf reads the annotations of a Secret. What is missing or damaged there is zero.
+func contentOf(found *metav1.PartialObjectMetadata) content {
+	has := found.Annotations
+	c := content{digest: has[names.DigestAnnotation], classVersion: has[names.ClassVersionAnnotation]}
+	c.readAt, _ = time.Parse(time.RFC3339Nano, has[names.ReadAtAnnotation])
+	c.expires, _ = time.Parse(time.RFC3339, has[names.ExpiresAnnotation])
+	return c
 }
 
-// fresh reports whether the Secret has a certificate of the same entry with at least half
-// of the lifetime that the volume's own has left. Each pod gets its own certificate:
-// without this rule, each would replace the one before.
-func fresh(has map[string]string, w *wanted, now time.Time) bool {
-	if w.expires.IsZero() || !sameEntry(has[names.DigestAnnotation], w.digest) {
-		return false
+// newer reports whether the Secret is of a later version of the class or a later read of
+// the store.
+func (has content) newer(w content) bool {
+	return laterVersion(has.classVersion, w.classVersion) || has.readAt.After(w.readAt)
+}
+
+// laterVersion compares two versions of a class of the API server.
+func laterVersion(a, b string) bool {
+	x, err := strconv.ParseUint(a, 10, 64)
+	y, err2 := strconv.ParseUint(b, 10, 64)
+	return err == nil && err2 == nil && x > y
+}
+
+// hasAllBut reports whether the Secret has all that the volume has, but another
+// certificate: each pod gets its own, and they must not replace each other. It has not if
+// the class was edited since: the certificates may differ for that.
+func (has content) hasAllBut(w content) bool {
+	return !w.expires.IsZero() && !has.expires.IsZero() && withoutCertificates(has.digest) == withoutCertificates(w.digest) &&
+		!laterVersion(w.classVersion, has.classVersion)
+}
+
+// replaceAt returns when the volume's certificate replaces that of the Secret: when it will last
+// twice as long. Zero is never.
+func (has content) replaceAt(w content) time.Time {
+	if !w.expires.After(has.expires) {
+		return time.Time{}
 	}
-	ends, err := time.Parse(time.RFC3339, has[names.ExpiresAnnotation])
-	return err == nil && ends.Sub(now) > w.expires.Sub(now)/2
+	return has.expires.Add(has.expires.Sub(w.expires))
 }
 
 // whose names the owner of a Secret.

@@ -20,24 +20,36 @@ type key struct {
 type state struct {
 	turn chan struct{}
 
-	// last is the result of the last try; its digest and its error follow.
+	// last is the result of the last try, and failure its error.
 	last    Result
-	digest  string
 	failure error
-	// at is the time of the last request to the API server.
-	at time.Time
-	// uid is the Secret's.
-	uid types.UID
-	// readAt and classVersion are those of the last try.
-	readAt       time.Time
-	classVersion string
+	// refused is the digest of the content that could not be written.
+	refused string
 	// failures is the number of failed tries in a row.
 	failures int
+	// at is the time of the last request to the API server.
+	at time.Time
+	// uid and content are the Secret's after the last try without a failure.
+	uid     types.UID
+	content content
 }
 
 // has reports whether the Secret has a content, as far as this process knows.
-func (st *state) has(digest string) bool {
-	return st.digest == digest && (st.last == Written || st.last == Unchanged)
+func (st *state) has(digest string) bool { return st.failure == nil && st.content.digest == digest }
+
+// hasAllBut reports whether the Secret differs only in its certificate, as far as this
+// process knows.
+func (st *state) hasAllBut(w content) bool {
+	return st.failure == nil && st.content.digest != w.digest && st.content.hasAllBut(w)
+}
+
+// replaceAt returns when the certificate of a content replaces that of the Secret; zero for
+// never.
+func (st *state) replaceAt(w content) time.Time {
+	if !st.hasAllBut(w) || st.content.newer(w) {
+		return time.Time{}
+	}
+	return st.content.replaceAt(w)
 }
 
 // seen is what a volume wanted at its last successful try.

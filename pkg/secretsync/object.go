@@ -66,7 +66,7 @@ func (w *wanted) apply(node string, found *metav1.PartialObjectMetadata) *applie
 	a.Type, a.Data = w.entry.Type, w.data
 	a.Metadata.Labels = with(w.labels, map[string]string{names.ManagedLabel: "true", names.ClassLabel: classLabel(w.class.Ref)})
 	own := map[string]string{
-		names.NodeAnnotation: node, names.DigestAnnotation: w.digest, names.ClassVersionAnnotation: w.class.ResourceVersion,
+		names.NodeAnnotation: node, names.DigestAnnotation: w.digest, names.ClassVersionAnnotation: w.classVersion,
 		names.ReadAtAnnotation: w.readAt.UTC().Format(time.RFC3339Nano),
 	}
 	if !w.expires.IsZero() {

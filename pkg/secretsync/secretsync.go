@@ -144,27 +144,28 @@ func (s *Syncer) follow(ctx context.Context, f volume.Followed, k key, build fun
 	want, err := build()
 	if err != nil {
 		s.record(f, k, st, Invalid, err)
+		st.refused = "" // another volume may have better files
 		return time.Time{}
 	}
 	w := wish{Followed: f, key: k, wanted: want, had: had, insist: f.First || had.digest != want.digest}
 	if until := s.rests(st, w); time.Now().Before(until) {
 		s.remember(st, w)
-		if st.digest == w.digest && st.failure != nil { // report it to this pod too
+		if st.failure != nil && st.refused == w.digest { // report it to this pod too
 			s.tell(f, k, corev1.EventTypeWarning, SecretNotWritten, st.failure.Error())
 		}
 		if st.last == Failed {
 			return until
 		}
-		return time.Time{}
+		return st.replaceAt(w.content)
 	}
 	result, err := s.reconcile(ctx, st, w)
-	st.at, st.digest, st.readAt, st.classVersion = time.Now(), w.digest, w.readAt, w.class.ResourceVersion
+	st.at, st.refused = time.Now(), w.digest
 	s.record(f, k, st, result, err)
 	s.remember(st, w)
 	if result == Failed {
 		return time.Now().Add(pause(st.failures))
 	}
-	return time.Time{}
+	return st.replaceAt(w.content)
 }
 
 // rests returns until when no request must be sent.
@@ -178,30 +179,30 @@ func (s *Syncer) rests(st *state, w wish) time.Time {
 		return time.Time{}
 	case st.last == Failed:
 		return st.at.Add(pause(st.failures))
-	case st.has(w.digest):
-		if w.class.SecretOwner == class.OwnerPods && w.had.owned != st.uid {
-			return time.Time{}
-		}
-		return st.at.Add(trust)
-	case st.failure != nil && st.digest == w.digest:
+	case st.failure != nil && st.refused == w.digest:
 		return st.at.Add(min(trust, trustFailure))
-	case !w.insist: // another volume has changed it since
-		return st.at.Add(trust)
-	case st.last == Outdated && st.digest == w.digest && !w.readAt.After(st.readAt) && w.class.ResourceVersion == st.classVersion:
-		return st.at.Add(trust)
+	case st.failure == nil && w.class.SecretOwner == class.OwnerPods && w.had.owned != st.uid:
+		return time.Time{}
+	case st.hasAllBut(w.content):
+		return clock.Earliest(st.at.Add(trust), st.replaceAt(w.content))
+	case !w.insist, st.has(w.digest), st.failure == nil && st.content.newer(w.content):
+		return st.at.Add(trust) // without insist: another volume has changed it since
 	}
 	return time.Time{}
 }
 
 // remember records that a volume's Secret is done.
 func (s *Syncer) remember(st *state, w wish) {
-	if st.has(w.digest) {
-		w.had.digest = w.digest
-		if w.class.SecretOwner == class.OwnerPods {
-			w.had.owned = st.uid
-		}
-		s.memory.note(w.Volume, w.key, w.had)
+	if st.failure != nil {
+		return
 	}
+	if st.has(w.digest) || st.hasAllBut(w.content) {
+		w.had.digest = w.digest
+	}
+	if w.class.SecretOwner == class.OwnerPods {
+		w.had.owned = st.uid
+	}
+	s.memory.note(w.Volume, w.key, w.had)
 }
 
 // reconcile looks, judges and writes until the result is final.
@@ -227,7 +228,7 @@ func (s *Syncer) reconcile(ctx context.Context, st *state, w wish) (Result, erro
 			}
 			s.Logger.Info("Kubernetes Secret written", logkey.Secret, w.class.Namespace+"/"+w.entry.SecretName, logkey.Class, w.class.String(), logkey.Pod, w.Pod.String(), logkey.Created, was == nil)
 		}
-		st.uid = found.UID
+		st.uid, st.content = found.UID, contentOf(found)
 		if err := s.own(ctx, w, found); isRace(err) {
 			continue
 		} else if err != nil {

@@ -2,6 +2,7 @@ package secretsync
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,12 +25,15 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// server is an API server that can be away, or hang. What it does with objects is
-// for test/secretsync to show, where it is real.
+// server is an API server that can be away, or hang, and has one Secret. What it does
+// with objects is for test/secretsync to show, where it is real.
 type server struct {
 	requests int
 	fail     error
 	hangs    bool
+	secret   *metav1.PartialObjectMetadata
+	data     map[string][]byte
+	writes   int
 }
 
 func (a *server) answer(ctx context.Context) (*metav1.PartialObjectMetadata, error) {
@@ -38,16 +42,32 @@ func (a *server) answer(ctx context.Context) (*metav1.PartialObjectMetadata, err
 		<-ctx.Done()
 		return nil, ctx.Err()
 	}
-	return nil, a.fail
+	return a.secret, a.fail
 }
 
 func (a *server) Look(ctx context.Context, _, _ string) (*metav1.PartialObjectMetadata, error) {
 	return a.answer(ctx)
 }
 
-func (a *server) Apply(ctx context.Context, _, _, _ string, _ []byte) (*metav1.PartialObjectMetadata, error) {
-	_, err := a.answer(ctx)
-	return &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{UID: "secret"}}, err
+func (a *server) Apply(ctx context.Context, _, _, manager string, object []byte) (*metav1.PartialObjectMetadata, error) {
+	if _, err := a.answer(ctx); err != nil {
+		return nil, err
+	}
+	var o applied
+	if err := json.Unmarshal(object, &o); err != nil {
+		return nil, err
+	}
+	fields := map[string]map[string]any{"f:data": {}}
+	for key := range o.Data {
+		fields["f:data"]["f:"+key] = map[string]any{}
+	}
+	owned, err := json.Marshal(fields)
+	a.secret = &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
+		UID: "secret", Annotations: o.Metadata.Annotations, OwnerReferences: o.Metadata.OwnerReferences,
+		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: manager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: owned}}},
+	}}
+	a.data, a.writes = o.Data, a.writes+1
+	return a.secret, err
 }
 
 type told []status.Note
@@ -161,9 +181,9 @@ func TestCost(t *testing.T) {
 		first.First, second.First = false, false
 		time.Sleep(2 * time.Minute)
 		asks("a refresh without a change", first, 0)
-		asks("a pod that starts later", followed("c", "x"), 2)
+		asks("a pod that starts later", followed("c", "x"), 1)
 		time.Sleep(time.Hour)
-		asks("a refresh after an hour", first, 2)
+		asks("a refresh after an hour", first, 1)
 		asks("that of another pod", second, 0)
 		none := followed("a", "x")
 		none.Class = &class.Class{Ref: first.Class.Ref}
@@ -174,6 +194,102 @@ func TestCost(t *testing.T) {
 		if n := len(r.memory.states) + len(r.memory.volumes) + len(r.memory.uses); n != 0 {
 			t.Errorf("%d things are remembered of volumes that are gone", n)
 		}
+	})
+}
+
+// TestCertificates: a Secret has the certificate of one pod and a password. The pods' own
+// certificates do not replace each other, at no request, and whatever else changes is
+// written by the first that sees it, also if its certificate is the older.
+func TestCertificates(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		const life = 10 * time.Hour
+		entry := []v1.SecretObject{{SecretName: "db", Type: "Opaque", Data: []v1.SecretObjectData{
+			{ObjectName: "password", Key: "p"}, {ObjectName: "cert", Key: "c"}, {ObjectName: "key", Key: "k"},
+		}}}
+		// issue gives a volume a certificate; read is a refresh of the rest.
+		issue := func(f volume.Followed) volume.Followed {
+			now := time.Now()
+			f.Leases = []provider.Lease{{Object: "cert", Expires: now.Add(life)}, {Object: "key", Expires: now.Add(life)}}
+			f.Files = []provider.File{f.Files[0]}
+			for _, name := range []string{"cert", "key"} {
+				f.Files = append(f.Files, provider.File{Path: name, Contents: secret.NewBytes([]byte(name + " of " + f.Pod.Name + " at " + now.String())), ReadAt: now})
+			}
+			return f
+		}
+		read := func(f volume.Followed, password string) volume.Followed {
+			f.First = false
+			f.Files = append([]provider.File{{Path: "password", Contents: secret.NewBytes([]byte(password)), ReadAt: time.Now()}}, f.Files[1:]...)
+			return f
+		}
+		start := func(pod string) volume.Followed {
+			f := followed(pod, "v1")
+			f.Class.SecretObjects = entry
+			return issue(f)
+		}
+		follow := func(what string, f volume.Followed, of, password string, requests int) (again time.Time) {
+			t.Helper()
+			before := r.requests
+			again = r.Follow(t.Context(), f)
+			if got := string(r.data["c"]); !strings.HasPrefix(got, "cert of "+of+" ") || string(r.data["p"]) != password || r.requests-before != requests {
+				t.Errorf("%s: the Secret has %q and %q, after %d requests", what, got, r.data["p"], r.requests-before)
+			}
+			return again
+		}
+
+		began := time.Now()
+		a := start("a")
+		follow("the first pod", a, "a", "v1", 2)
+		time.Sleep(time.Hour)
+		b := start("b")
+		turn := follow("another pod", b, "a", "v1", 1)
+		if want := began.Add(life - time.Hour); !turn.Equal(want) {
+			t.Errorf("the other pod's turn is at %s, want %s", turn, want)
+		}
+		time.Sleep(time.Minute)
+		c := start("c")
+		follow("a third pod", c, "a", "v1", 1)
+		for range 3 {
+			time.Sleep(time.Minute)
+			for _, f := range []volume.Followed{a, b, c} {
+				follow("refresh of pod "+f.Pod.Name, read(f, "v1"), "a", "v1", 0)
+			}
+		}
+
+		time.Sleep(time.Minute)
+		follow("the password changes", read(b, "v2"), "b", "v2", 2)
+		time.Sleep(time.Minute)
+		follow("the pod before sees it too", read(a, "v2"), "b", "v2", 0)
+		follow("a pod that has not seen it", read(c, "v1"), "b", "v2", 0)
+		follow("then it has", read(c, "v2"), "b", "v2", 0)
+		time.Sleep(time.Minute)
+		// The certificate of a was issued before the Secret's.
+		turn = follow("a change by the oldest pod", read(a, "v3"), "a", "v3", 2)
+		follow("again", read(a, "v3"), "a", "v3", 0)
+		if !turn.IsZero() {
+			t.Errorf("the pod whose certificate it is has a turn at %s", turn)
+		}
+
+		// Pod a is gone. Its certificate is replaced long before it ends, by one write.
+		r.Observe(volume.Outcome{Kind: volume.Unpublished, Identity: volume.Identity{ID: a.Volume}})
+		turn = follow("a change that is known", read(b, "v3"), "a", "v3", 0)
+		time.Sleep(time.Until(turn))
+		writes := r.writes
+		follow("the turn of b", read(b, "v3"), "b", "v3", 2)
+		if time.Now().After(began.Add(life-time.Hour)) || r.writes != writes+1 {
+			t.Errorf("written at %s, %d times", time.Now(), r.writes-writes)
+		}
+		follow("the others keep it", read(c, "v3"), "b", "v3", 0)
+
+		edit := func(f volume.Followed) volume.Followed {
+			edited := *f.Class
+			edited.ResourceVersion = "8"
+			f.Class = &edited
+			return f
+		}
+		follow("an edit of the class that issues no certificate", edit(read(c, "v3")), "b", "v3", 0)
+		follow("one that does", edit(issue(read(c, "v3"))), "c", "v3", 2)
+		follow("another pod sees the edit", edit(issue(read(b, "v3"))), "c", "v3", 0)
 	})
 }
 

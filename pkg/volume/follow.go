@@ -81,12 +81,7 @@ func (r *run) follow(ctx context.Context, former *class.Class, payload *provider
 	rec := r.rec
 	defer fault.Recover(&err, r.m.Logger, "what follows from class "+rec.Class.String(), logkey.Volume, rec.ID)
 	files := slices.Clone(payload.Files)
-	oldest := asked
-	for i := range files {
-		if at := files[i].ReadAt; !at.IsZero() && at.Before(oldest) {
-			oldest = at
-		}
-	}
+	oldest := clock.Earliest(asked, OldestRead(files, payload.Leases))
 	for i := range files { // a rendered file is as old as the oldest object
 		if files[i].ReadAt.IsZero() {
 			files[i].ReadAt = oldest
@@ -98,6 +93,28 @@ func (r *run) follow(ctx context.Context, former *class.Class, payload *provider
 	})
 	rec.DueAt = clock.Earliest(rec.DueAt, again)
 	return nil
+}
+
+// OldestRead returns when the store was asked for the oldest of the files. Those that were
+// issued for the pod, which have a lease, count only if there are no others: each pod has
+// its own, whose age does not say which of two payloads is newer.
+func OldestRead(files []provider.File, leases []provider.Lease) (oldest time.Time) {
+	issued := map[string]bool{}
+	for _, l := range leases {
+		issued[l.Object] = true
+	}
+	var others time.Time
+	for _, f := range files {
+		if issued[f.Path] {
+			oldest = clock.Earliest(oldest, f.ReadAt)
+		} else {
+			others = clock.Earliest(others, f.ReadAt)
+		}
+	}
+	if !others.IsZero() {
+		return others
+	}
+	return oldest
 }
 
 // sameSpec reports whether two versions of a class have the same specification.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -106,5 +107,28 @@ func TestFollowers(t *testing.T) {
 	all := volume.Followers{answers(time.Time{}), answers(late), answers(soon)}
 	if at := all.Follow(t.Context(), volume.Followed{}); !at.Equal(soon) {
 		t.Errorf("again at %s", at)
+	}
+}
+
+// TestOldestRead: what was issued for a pod does not make the rest old.
+func TestOldestRead(t *testing.T) {
+	now := time.Now()
+	file := func(path string, minutes int) provider.File {
+		return provider.File{Path: path, ReadAt: now.Add(time.Duration(minutes) * time.Minute)}
+	}
+	leases := []provider.Lease{{Object: "cert"}, {Object: "key"}}
+	for name, tc := range map[string]struct {
+		files []provider.File
+		want  time.Time
+	}{
+		"no file":        {nil, time.Time{}},
+		"plain files":    {[]provider.File{file("b", 7), file("a", 5)}, now.Add(5 * time.Minute)},
+		"issued and not": {[]provider.File{file("cert", 1), file("a", 5), file("b", 7)}, now.Add(5 * time.Minute)},
+		"issued alone":   {[]provider.File{file("key", 3), file("cert", 1)}, now.Add(time.Minute)},
+		"made of them":   {[]provider.File{file("cert", 1), {Path: "made"}}, now.Add(time.Minute)},
+	} {
+		if got := volume.OldestRead(tc.files, leases); !got.Equal(tc.want) {
+			t.Errorf("%s: %s, want %s", name, got, tc.want)
+		}
 	}
 }

@@ -166,10 +166,55 @@ func testCertificates(t *testing.T, r *rig) {
 		return f
 	}
 	a.follow(issued("a", "first", time.Hour))
-	a.follow(issued("b", "second", time.Hour))
+	if again := a.Follow(t.Context(), issued("b", "second", time.Hour)); !time.Now().Before(again) {
+		t.Errorf("its turn is at %s", again)
+	}
 	r.holds("cert", "p", "first")
 	a.follow(issued("c", "third", 3*time.Hour))
 	r.holds("cert", "p", "third")
+	testCertificateAndMore(t, r)
+}
+
+// testCertificateAndMore: another key of the Secret changes, and the pod that sees it first
+// has an older certificate than the Secret.
+func testCertificateAndMore(t *testing.T, r *rig) {
+	c := r.class("cert-and-more", func(s *v1.SecretProviderClass) {
+		s.Spec.SecretObjects[0].Data = append(s.Spec.SecretObjects[0].Data, v1.SecretObjectData{ObjectName: "cert", Key: "c"})
+	})
+	a, b := r.node("node-a"), r.node("node-b")
+	leases := []provider.Lease{{Object: "cert", Expires: time.Now().Add(time.Hour)}}
+	mount := func(n *node, pod, cert string) volume.Followed {
+		f := n.mount(c, pod, map[string]string{"cert": cert})
+		f.Leases = leases
+		return f
+	}
+	read := func(f volume.Followed, text string) volume.Followed { // the certificate stays as it is
+		cert := f.Files[0]
+		f = fill(f, password(text))
+		f.Files = append([]provider.File{cert}, f.Files...)
+		return f
+	}
+	later := func(f volume.Followed) volume.Followed { f.First = false; return f }
+	of := func(cert, text string) string {
+		t.Helper()
+		r.holds("cert-and-more", "p", text)
+		return r.holds("cert-and-more", "c", cert).ResourceVersion
+	}
+	onA, onB := mount(a, "a", "of a"), mount(b, "b", "of b")
+	a.follow(read(onA, "v1"))
+	b.Follow(t.Context(), read(onB, "v1"))
+	of("of a", "v1")
+	b.Follow(t.Context(), later(read(onB, "v2")))
+	of("of b", "v2")
+	a.Follow(t.Context(), later(read(onA, "v3"))) // which has not seen v2
+	written := of("of a", "v3")
+	for range 2 {
+		a.Follow(t.Context(), later(read(onA, "v3")))
+		b.Follow(t.Context(), later(read(onB, "v3")))
+	}
+	if of("of a", "v3") != written {
+		t.Error("the pods' certificates replace each other")
+	}
 }
 
 // testDifferent: roles may give each pod another value. The last that changed
