@@ -125,9 +125,18 @@ func find(files []provider.File, name string) (*provider.File, error) {
 		}
 	}
 	const most = 10
-	var have []string
+	what, have := "a file in the volume, which has", []string{}
 	for _, f := range files {
-		have = append(have, f.Path)
+		if strings.HasPrefix(f.Path, name+"/") {
+			have = append(have, f.Path)
+		}
+	}
+	if len(have) > 0 { // of a whole secret
+		what = "a file and not a directory, such as"
+	} else {
+		for _, f := range files {
+			have = append(have, f.Path)
+		}
 	}
 	slices.Sort(have)
 	more := ""
@@ -135,7 +144,7 @@ func find(files []provider.File, name string) (*provider.File, error) {
 		have, more = have[:most], fmt.Sprintf(" and %d more", len(have)-most)
 	}
 	return nil, fault.New(fault.InvalidClass, "no file of the volume is called %q", name).
-		WithHint("objectName is the path of a file in the volume, which has %s%s", strings.Join(quoted(have), ", "), more)
+		WithHint("objectName is the path of %s %s%s", what, strings.Join(quoted(have), ", "), more)
 }
 
 func quoted(list []string) []string {

@@ -51,6 +51,7 @@ func TestSecrets(t *testing.T) {
 		"a type cannot change":                testType,
 		"labels, annotations, keys":           testMetadata,
 		"templates":                           testTemplates,
+		"keys of whole secrets":               testWhole,
 		"it goes with the class":              testClassOwner,
 		"it goes with the last pod":           testPodOwner,
 		"a driver that starts again":          testRestart,
@@ -369,6 +370,37 @@ func testTemplates(t *testing.T, r *rig) {
 	if got := r.holds("templates", ".dockerconfigjson", want); got.ResourceVersion != s.ResourceVersion {
 		t.Error("what is refused was written")
 	}
+}
+
+// testWhole: files of a whole secret are named by their paths. A key that is added in the
+// store reaches a Secret whose entry names it, and one that is removed leaves it as it is.
+func testWhole(t *testing.T, r *rig) {
+	entry := func(names ...string) func(*v1.SecretProviderClass) {
+		return func(s *v1.SecretProviderClass) {
+			s.Spec.SecretObjects[0].Data = nil
+			for _, name := range names {
+				s.Spec.SecretObjects[0].Data = append(s.Spec.SecretObjects[0].Data, v1.SecretObjectData{ObjectName: name, Key: strings.TrimPrefix(name, "db/")})
+			}
+		}
+	}
+	c := r.class("whole", entry("db/user", "db/password"))
+	n := r.node("node-a")
+	f := n.mount(c, "a", map[string]string{"db/user": "u", "db/password": "p", "db/port": "1"})
+	n.follow(f)
+	r.holds("whole", "user", "u")
+	if s := r.holds("whole", "password", "p"); len(s.Data) != 2 {
+		t.Errorf("%d keys, want those that the class names", len(s.Data))
+	}
+	n.refused(refreshed(f, c, map[string]string{"db/user": "u2"}), `no file of the volume is called "db/password"`, `which has "db/user"`)
+	r.holds("whole", "user", "u") // one payload or the next, and no mix
+	c = r.edit("whole", entry("db/user", "db/added"))
+	n.Follow(t.Context(), refreshed(f, c, map[string]string{"db/user": "u2", "db/added": "new"}))
+	r.holds("whole", "added", "new")
+	if s := r.holds("whole", "user", "u2"); len(s.Data) != 2 {
+		t.Errorf("%d keys", len(s.Data))
+	}
+	c = r.edit("whole", entry("db"))
+	n.refused(refreshed(f, c, map[string]string{"db/user": "u2", "other": "x"}), `no file of the volume is called "db"`, `a file and not a directory, such as "db/user"`)
 }
 
 // testClassOwner: it survives the last pod, and a scale to zero (2051, 265, 1770).

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc/status"
 	"software.sslmate.com/src/go-pkcs12"
 
+	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/pages"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -78,7 +79,8 @@ func TestDocumentedTemplates(t *testing.T) {
 // The keys of a whole secret come and go in the volume, over a restart too, and a
 // key that cannot be a file leaves the volume as it is.
 func TestDocumentedWholeSecrets(t *testing.T) {
-	r := newRig(t, nil)
+	address := freeAddress(t)
+	r := newRig(t, func(c *node.Config) { c.StatusAddr = address })
 	put := func(path string, data map[string]any) {
 		testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "web/"+path, data))
 	}
@@ -105,7 +107,21 @@ func TestDocumentedWholeSecrets(t *testing.T) {
 			t.Errorf("the volume has %s, want %s", got, files)
 		}
 	}
+	// objects wants the ids in the status, which are the paths of the files, and the
+	// versions, which are those of their secrets. A rendered file has none.
+	objects := func(want string) {
+		t.Helper()
+		var got []string
+		for _, o := range r.status(address, "?pod=whole").Volumes[0].Objects {
+			got = append(got, o.ID+"="+o.Version)
+		}
+		slices.Sort(got)
+		if text := strings.Join(got, " "); text != want {
+			t.Errorf("the status has %s, want %s", text, want)
+		}
+	}
 	want("app/app-password app/user db/password db/username db.env tls.crt tls.key")
+	objects("app/app-password=1 app/user=1 db/password=1 db/username=1 tls.crt=1 tls.key=1")
 	if got := r.file(p, "db.env"); got != "PASSWORD="+marker+"\nUSERNAME=u\n" {
 		t.Errorf("db.env holds %q", got)
 	}
@@ -114,6 +130,7 @@ func TestDocumentedWholeSecrets(t *testing.T) {
 	r.eventually("the new key is there", func() bool { return slices.Contains(names(), "db/port") })
 	const changed = "app/app-password app/user db/password db/port db.env tls.crt tls.key"
 	want(changed)
+	objects("app/app-password=1 app/user=1 db/password=2 db/port=2 tls.crt=1 tls.key=1")
 	if _, err := os.Lstat(filepath.Join(r.Target(p), "db", "username")); !os.IsNotExist(err) {
 		t.Errorf("the file of a removed key: %v", err)
 	}
