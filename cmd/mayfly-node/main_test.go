@@ -13,6 +13,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
 	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func noEnv(string) string { return "" }
@@ -61,9 +62,7 @@ func TestParse(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			o, err := parse(tc.args, env(tc.env), &bytes.Buffer{})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if !tc.check(o) {
 				t.Errorf("got %+v", o.config)
 			}
@@ -156,9 +155,7 @@ const (
 func TestDocumentedFlags(t *testing.T) {
 	const file = "../../docs/operating.md"
 	data, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	before, rest, ok := strings.Cut(string(data), tableBegin)
 	_, after, ok2 := strings.Cut(rest, tableEnd)
 	if !ok || !ok2 {
@@ -171,9 +168,7 @@ func TestDocumentedFlags(t *testing.T) {
 	if !*update {
 		t.Fatalf("the flags in %s are not those of the program: run go test ./cmd/mayfly-node -update", file)
 	}
-	if err := os.WriteFile(file, []byte(want), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(want), 0o644))
 }
 
 // The command line plugin knows the existing flags, to report unknown ones.
@@ -191,9 +186,7 @@ func TestFlagNames(t *testing.T) {
 	if !*update {
 		t.Fatalf("the names in %s are not those of the program's flags: run go test ./cmd/mayfly-node -update", file)
 	}
-	if err := os.WriteFile(file, []byte(names.String()), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(names.String()), 0o644))
 }
 
 func flagTable() string {

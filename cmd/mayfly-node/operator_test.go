@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/operator"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestOperator: kubectl mayfly reads the flags that are about stores as the
@@ -50,9 +51,7 @@ func sameSettings(t *testing.T, what string, args []string, env map[string]strin
 	t.Helper()
 	// The flags have the same defaults as the providers, except for the names.
 	base, err := parse(nil, func(string) string { return "" }, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	o, err := parse(args, func(name string) string { return env[name] }, io.Discard)
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -62,9 +64,7 @@ func canChown(t testing.TB) bool {
 func open(t testing.TB, path string) *Dir {
 	t.Helper()
 	d, err := Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			t.Errorf("closing %s: %v", path, err)
@@ -191,9 +191,7 @@ func sweep(t testing.TB, d *Dir) {
 func list(t testing.TB, elements ...string) []string {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(elements...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	names := make([]string, len(entries))
 	for i, e := range entries {
 		names[i] = e.Name()
@@ -204,9 +202,7 @@ func list(t testing.TB, elements ...string) []string {
 func readlink(t testing.TB, elements ...string) string {
 	t.Helper()
 	target, err := os.Readlink(filepath.Join(elements...))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return target
 }
 
@@ -219,9 +215,7 @@ func live(t testing.TB, path string) string {
 func stat(t testing.TB, elements ...string) unix.Stat_t {
 	t.Helper()
 	var st unix.Stat_t
-	if err := unix.Lstat(filepath.Join(elements...), &st); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, unix.Lstat(filepath.Join(elements...), &st))
 	return st
 }
 
@@ -237,9 +231,7 @@ func stamps(t testing.TB, path string) map[string]string {
 		got[p] = fmt.Sprint(st.Ino, st.Mtim, st.Ctim)
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return got
 }
 

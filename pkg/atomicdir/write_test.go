@@ -246,9 +246,7 @@ func TestWriteOwnerWithTheChartsCapabilities(t *testing.T) {
 		}
 		done <- err
 	}()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, <-done)
 	st := stat(t, live(t, path), "a")
 	if st.Uid != 1001 || st.Gid != 2000 || st.Mode&0o7777 != 0o400 {
 		t.Errorf("the file is %o %d:%d", st.Mode, st.Uid, st.Gid)

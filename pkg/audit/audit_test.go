@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/audittest"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // meter counts as the metrics do.
@@ -103,9 +104,7 @@ func newTrail(t *testing.T, level Level) *trail {
 	x := &trail{out: &reader{}, meter: &meter{}, log: &bytes.Buffer{}}
 	var err error
 	x.Log, err = New(Config{Path: "-", Stdout: x.out, Level: level, Node: "node-1", Meter: x.meter, Logger: slog.New(slog.NewTextHandler(x.log, nil))})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return x
 }
 
@@ -361,9 +360,7 @@ func TestNoSecretReachesTheLine(t *testing.T) {
 	const marker = "s3cr3t-marker"
 	token := "eyJhbGciOiJub25lIn0.eyJqdGkiOiJqdGktMSJ9." + marker // {"jti":"jti-1"}
 	tokens, err := identity.ParseTokens(`{"vault":{"token":"` + token + `"}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	value := secret.NewString(marker)
 	x := newTrail(t, All)
 	synctest.Test(t, func(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var (
@@ -38,9 +39,7 @@ func TestLevels(t *testing.T) {
 			}
 			_, err := b.Acquire(tc.owner, budget.Answers, tc.bytes)
 			if tc.reason == "" {
-				if err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, err)
 				return
 			}
 			if fault.Of(err) != tc.reason || !strings.Contains(err.Error(), tc.says) {
@@ -56,9 +55,7 @@ func TestLevels(t *testing.T) {
 func TestResizeAndRelease(t *testing.T) {
 	b := budget.New(budget.Limits{Node: 100})
 	c, err := b.Acquire(a1, budget.Contents, 10)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if err := c.Resize(101); fault.Of(err) != fault.TooLarge || c.Bytes() != 10 {
 		t.Errorf("%v, charged %d", err, c.Bytes())
 	}
@@ -82,9 +79,7 @@ func TestCachesGiveWay(t *testing.T) {
 	keep := func(o budget.Owner, name string, n int64) *budget.Charge {
 		t.Helper()
 		c, err := b.AcquireCache(o, n, func() { dropped = append(dropped, name) })
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return c
 	}
 	keep(a1, "a-old", 20)

@@ -11,21 +11,18 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestDocumentedClasses: the classes on the pages can be applied unchanged, and each store that a
 // plugin serves has one.
 func TestDocumentedClasses(t *testing.T) {
 	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var providers []string
 	for _, page := range append(pages, "../../README.md") {
 		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for _, block := range yamlBlocks(string(text)) {
 			if strings.Contains(block, "kind: SecretProviderClass\n") {
 				for _, spc := range documented(t, page, block) {

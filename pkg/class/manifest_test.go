@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const full = `# a class
@@ -50,13 +51,9 @@ spec:
 // TestParseManifestAgrees compares with the reader that kubectl uses.
 func TestParseManifestAgrees(t *testing.T) {
 	var want v1.SecretProviderClass
-	if err := yaml.UnmarshalStrict([]byte(full), &want); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.UnmarshalStrict([]byte(full), &want))
 	asJSON, err := yaml.YAMLToJSON([]byte(full))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for name, text := range map[string]string{
 		"YAML":          full,
 		"JSON":          string(asJSON),

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/clitest"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const benchNodes, benchVolumes = 30, 100 // of each node
@@ -99,9 +100,7 @@ func BenchmarkStatus3000(b *testing.B) {
 	}
 	api := benchAPI(b)
 	config, err := api.Kubeconfig(b.TempDir())
-	if err != nil {
-		b.Fatal(err)
-	}
+	testkit.Must(b, err)
 	for _, format := range []string{"wide", "json"} {
 		b.Run(format, func(b *testing.B) {
 			peak := 0
@@ -110,13 +109,9 @@ func BenchmarkStatus3000(b *testing.B) {
 				cmd.Env = append(os.Environ(), "KUBECONFIG="+config)
 				var out bytes.Buffer
 				cmd.Stdout = &out
-				if err := cmd.Start(); err != nil {
-					b.Fatal(err)
-				}
+				testkit.Must(b, cmd.Start())
 				peak = max(peak, peakOf(cmd.Process.Pid))
-				if err := cmd.Wait(); err != nil {
-					b.Fatal(err)
-				}
+				testkit.Must(b, cmd.Wait())
 				if n := strings.Count(out.String(), "web-"); n < benchNodes*benchVolumes || strings.Contains(out.String(), "<unknown>") {
 					b.Fatalf("%d volumes:\n%.500s", n, &out)
 				}

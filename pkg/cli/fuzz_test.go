@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // FuzzLint: for any input, lint ends, every printer works, and no text of the input ends a line or
@@ -25,9 +26,7 @@ func FuzzLint(f *testing.F) {
 	}
 	for _, name := range names {
 		data, err := os.ReadFile(name)
-		if err != nil {
-			f.Fatal(err)
-		}
+		testkit.Must(f, err)
 		for _, file := range txtar.Parse(data).Files {
 			if strings.Contains(file.Name, ".y") {
 				f.Add(string(file.Data))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/cli"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // checkSARIF checks the properties that SARIF 2.1.0 and code scanning require, and returns the
@@ -49,9 +50,7 @@ func checkSARIF(t *testing.T, data []byte) int {
 			}
 		}
 	}
-	if err := json.Unmarshal(data, &log); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(data, &log))
 	if log.Version != "2.1.0" || !strings.HasSuffix(log.Schema, "sarif-2.1.0.json") || len(log.Runs) != 1 || log.Runs[0].Results == nil {
 		t.Fatalf("no SARIF: %.200s", data)
 	}
@@ -84,9 +83,7 @@ func checkSARIF(t *testing.T, data []byte) int {
 
 func TestSARIF(t *testing.T) {
 	archive, err := txtar.ParseFile("testdata/format_sarif.txtar")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	want := archive.Files[len(archive.Files)-1].Data
 	if n := checkSARIF(t, want); n != 3 {
 		t.Errorf("%d results", n)
@@ -100,9 +97,7 @@ func TestSARIF(t *testing.T) {
 // has a code.
 func TestFindingsPage(t *testing.T) {
 	data, err := os.ReadFile("../../docs/findings.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	sections := map[string]string{}
 	for _, section := range strings.Split(string(data), "\n## ")[1:] {
 		title, text, _ := strings.Cut(section, "\n")
@@ -133,9 +128,7 @@ func TestCommandsPage(t *testing.T) {
 	const page = "../../docs/cli.md"
 	want := cli.Page()
 	if *update {
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(page, []byte(want), 0o644))
 	}
 	if got, err := os.ReadFile(page); err != nil || string(got) != want {
 		t.Errorf("docs/cli.md differs from the commands' help: run go test ./pkg/cli -update (%v)", err)

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/clitest"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var update = flag.Bool("update", false, "write the golden files")
@@ -107,9 +108,7 @@ func TestEveryCodeHasAScript(t *testing.T) {
 			t.Fatalf("%s: %v, %v", rule.Code, names, err)
 		}
 		text, err := os.ReadFile(names[0])
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if _, want, _ := strings.Cut(string(text), "-- want --\n"); !strings.Contains(want, " "+rule.Code+" ") {
 			t.Errorf("%s does not show %s", names[0], rule.Code)
 		}

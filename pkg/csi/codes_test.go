@@ -14,14 +14,13 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // Every reason that exists must be in the table.
 func TestEveryReasonHasACode(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../fault/fault.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	found := 0
 	ast.Inspect(file, func(n ast.Node) bool {
 		spec, ok := n.(*ast.ValueSpec)
@@ -32,9 +31,7 @@ func TestEveryReasonHasACode(t *testing.T) {
 			return true
 		}
 		text, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		found++
 		if _, ok := reasonCodes[fault.Reason(text)]; !ok {
 			t.Errorf("reason %s has no code", text)
@@ -61,9 +58,7 @@ func TestWhatTimeMendsIsNotFinal(t *testing.T) {
 // docs/operating.md has the same table.
 func TestDocumentedCodes(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/operating.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for reason, code := range reasonCodes {
 		if row := fmt.Sprintf("\n| `%s` | %s | ", reason, code); !strings.Contains(string(doc), row) {
 			t.Errorf("docs/operating.md has no row %q", row)

@@ -83,9 +83,7 @@ type rig struct {
 func serve(t *testing.T, ready func() error) *rig {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "csi") // a socket's path must be short
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	r := &rig{volumes: &volumes{published: map[string]volume.Request{}}, log: &testkit.Log{}, socket: filepath.Join(dir, "csi.sock")}
 	server := r.server(t, ready)
@@ -113,9 +111,7 @@ func (r *rig) server(t *testing.T, ready func() error) *csi.Server {
 		&csi.Identity{Driver: "secrets-store.csi.k8s.io", Version: "v1", Ready: ready},
 		&csi.Node{NodeID: "node-1", Volumes: r.volumes},
 		csi.Options{Logger: log, Grace: 10 * time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return s
 }
 
@@ -135,9 +131,7 @@ func TestPublishRequestReachesTheVolumes(t *testing.T) {
 			p := pod
 			p.TokensInContext = inContext
 			p.Attributes = map[string]string{"roleName": "admin", "vaultAddress": "http://evil"}
-			if err := r.Publish(t.Context(), p); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, r.Publish(t.Context(), p))
 			got := r.volumes.published[p.VolumeID()]
 			if got.Pod.Name != "web-0" || got.Pod.Namespace != "shop" || got.Pod.UID != "u-1" || got.Pod.ServiceAccount != "web" ||
 				got.Class.String() != "shop/secrets" || got.GID == nil || *got.GID != 2000 || got.SELinuxContext != p.SELinuxContext ||
@@ -273,9 +267,7 @@ func TestIdentityTellsTheTruth(t *testing.T) {
 	r := serve(t, func() error { return sick })
 	probe := func() bool {
 		resp, err := r.Identity.Probe(t.Context(), &csipb.ProbeRequest{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return resp.GetReady().GetValue()
 	}
 	if !probe() {
@@ -327,9 +319,7 @@ func TestSocket(t *testing.T) {
 		t.Errorf("a second driver on the socket: %v", err)
 	}
 	file := filepath.Join(filepath.Dir(r.socket), "file")
-	if err := os.WriteFile(file, []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte("precious"), 0o600))
 	other := &rig{volumes: r.volumes, log: r.log, socket: file}
 	if err := other.server(t, healthy).Run(t.Context(), func() {}); err == nil || !strings.Contains(err.Error(), "in the way") {
 		t.Errorf("a file in the way: %v", err)
@@ -338,9 +328,7 @@ func TestSocket(t *testing.T) {
 
 func TestStaleSocketIsReplaced(t *testing.T) {
 	r := serve(t, healthy)
-	if err := r.stop(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, r.stop())
 	staleSocket(t, r.socket)
 	ctx, cancel := context.WithCancel(t.Context())
 	if err := r.server(t, healthy).Run(ctx, cancel); err != nil {

@@ -27,6 +27,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestSanity runs the CSI project's own suite over the driver with real tmpfs volumes. The driver
@@ -37,9 +38,7 @@ func TestSanity(t *testing.T) {
 		t.Skip("needs root: it mounts tmpfs")
 	}
 	dir, err := os.MkdirTemp("", "sanity")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	config := sanity.NewTestConfig()
 	config.Address = "unix:" + serveSanity(t, dir)
@@ -63,27 +62,19 @@ func serveSanity(t *testing.T, dir string) string {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
 	mounts, err := tmpfs.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	store, err := statedir.New(filepath.Join(dir, "state"), log)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	volumes, err := volume.New(volume.Config{
 		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Renderer: rendered.Renderer{}, Mounts: mounts, Store: store,
 		Observer: volume.Observers{}, Logger: log, Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16}, Workers: 1,
 		RefreshTimeout: time.Minute, ReleaseTimeout: time.Second,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	socket := filepath.Join(dir, "csi.sock")
 	server, err := csi.NewServer(socket, &csi.Identity{Driver: "secrets-store.csi.k8s.io", Version: "1", Ready: healthy},
 		&csi.Node{NodeID: "n", Volumes: volumes}, csi.Options{Logger: log, Grace: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	up, done := make(chan struct{}), make(chan error, 1)
 	go func() { done <- server.Run(ctx, func() { close(up) }) }()
@@ -113,9 +104,7 @@ func serveInlineVolumes(t *testing.T, dir string) string {
 	t.Helper()
 	socket := filepath.Join(dir, "inline.sock")
 	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	server := grpc.NewServer()
 	csipb.RegisterControllerServer(server, inlineVolumes{})
 	csipb.RegisterIdentityServer(server, &csi.Identity{Driver: "secrets-store.csi.k8s.io", Version: "1", Ready: healthy})

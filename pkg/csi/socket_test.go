@@ -12,19 +12,16 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/csi"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // staleSocket creates the socket file of a killed process.
 func staleSocket(t *testing.T, path string) {
 	t.Helper()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	l.SetUnlinkOnClose(false)
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, l.Close())
 }
 
 func TestParseEndpoint(t *testing.T) {
@@ -48,9 +45,7 @@ func TestRegistration(t *testing.T) {
 	r := serve(t, healthy)
 	dir := filepath.Dir(r.socket)
 	reg, server, err := csi.NewRegistration(dir, "secrets-store.csi.k8s.io", "/host/csi.sock", csi.Options{Logger: slog.New(slog.NewTextHandler(r.log, nil)), Grace: time.Second})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	up := make(chan struct{})
 	go func() { _ = server.Run(t.Context(), func() { close(up) }) }()
 	<-up

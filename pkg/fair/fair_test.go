@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fair"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestAcquire calls Acquire once a second, and releases each slot after hold.
@@ -60,9 +61,7 @@ func TestAcquire(t *testing.T) {
 func TestAcquireCanceled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := fair.New(1, 1)
-		if err := s.Acquire(t.Context(), "a"); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, s.Acquire(t.Context(), "a"))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if err := s.Acquire(ctx, "a"); !errors.Is(err, context.DeadlineExceeded) {
@@ -70,9 +69,7 @@ func TestAcquireCanceled(t *testing.T) {
 		}
 		s.Release("a")
 		for range 3 {
-			if err := s.Acquire(t.Context(), "a"); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, s.Acquire(t.Context(), "a"))
 			s.Release("a")
 		}
 	})

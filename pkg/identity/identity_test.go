@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func jwt(payload string) string {
@@ -55,9 +56,7 @@ func TestParseTokens(t *testing.T) {
 func TestFor(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	tokens, err := identity.ParseTokens(`{"vault":{"token":"a","expirationTimestamp":"2026-01-02T03:04:05Z"},"forever":{"token":"b"}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if _, err := tokens.For("vault", now.Add(-time.Second)); err != nil {
 		t.Errorf("a second before its end: %v", err)
 	}
@@ -80,9 +79,7 @@ func TestFor(t *testing.T) {
 
 func TestEncodeIsParsedBack(t *testing.T) {
 	in, err := identity.ParseTokens(`{"vault":{"token":"a","expirationTimestamp":"2026-01-02T03:04:05Z"},"b":{"token":"c"}}`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	out, err := identity.ParseTokens(in.Encode().Reveal())
 	if err != nil || !in.Equal(out) || !out.Equal(in) {
 		t.Errorf("%v became %v, %v", in, out, err)

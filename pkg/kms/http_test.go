@@ -9,14 +9,13 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func freeAddr(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
 }
@@ -24,18 +23,14 @@ func freeAddr(t *testing.T) string {
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	r, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return 0, ""
 	}
 	defer func() { _ = r.Body.Close() }()
 	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return r.StatusCode, string(body)
 }
 
@@ -76,9 +71,7 @@ func TestHealthAndMetrics(t *testing.T) {
 func TestTakenHealthAddress(t *testing.T) {
 	t.Parallel()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = l.Close() }()
 	p := kmsrig.New(t, vault).Start("--health-addr=" + l.Addr().String())
 	p.Ready()
@@ -90,9 +83,7 @@ func TestNotify(t *testing.T) {
 	r := kmsrig.New(t, vault)
 	path := t.TempDir() + "/notify"
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: path})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = l.Close() }()
 	t.Setenv("NOTIFY_SOCKET", path)
 	r.Gate.Shut() // Vault is not waited for

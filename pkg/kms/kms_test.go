@@ -21,6 +21,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -44,9 +45,7 @@ func encrypt(t testing.TB, p *kmsrig.Plugin, uid string) value {
 	t.Helper()
 	s := seed()
 	sealed, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: bytes.Clone(s), Uid: uid})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return value{s, sealed}
 }
 
@@ -281,19 +280,13 @@ func TestAuditTrail(t *testing.T) {
 		p := r.Start(flag)
 		p.Ready()
 		mark := r.Mark()
-		if err := decrypt(t, p, v, "uid-dec-1"); err != nil {
-			t.Fatal(err)
-		}
-		if err := decrypt(t, p, v, "uid-dec-2"); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, decrypt(t, p, v, "uid-dec-1"))
+		testkit.Must(t, decrypt(t, p, v, "uid-dec-2"))
 		v.sealed.KeyId = strings.Replace(v.sealed.GetKeyId(), "-v1-", "-v2-", 1)
 		wantCode(t, decrypt(t, p, v, "uid-dec-3"), codes.InvalidArgument, "different versions")
 		p.Stop()
 		text, err := os.ReadFile(p.Config.Serve.AuditLog)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		type line struct {
 			Event, Outcome, UID, KeyID, AnsweredBy string
 			Peer                                   struct{ PID, UID int }
@@ -303,9 +296,7 @@ func TestAuditTrail(t *testing.T) {
 		var got []line
 		for one := range bytes.Lines(text) {
 			var l line
-			if err := json.Unmarshal(one, &l); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal(one, &l))
 			if l.Peer.PID != os.Getpid() || l.Peer.UID != os.Getuid() {
 				t.Errorf("peer %+v", l.Peer)
 			}
@@ -330,9 +321,7 @@ func TestAuditTrail(t *testing.T) {
 func wantCorrelation(t *testing.T, r *kmsrig.Rig, since vaulttest.Mark, operation, prefix string) {
 	t.Helper()
 	entries, err := vault.AuditEntriesSince(t.Context(), since)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	found := slices.ContainsFunc(entries, func(e vaulttest.AuditEntry) bool {
 		ids := e.Headers["x-correlation-id"]
 		return e.Path == "transit/"+operation+"/"+r.Key && len(ids) == 1 && strings.HasPrefix(ids[0], prefix)
@@ -397,14 +386,10 @@ func TestNothingSecretIsSaid(t *testing.T) {
 	r.SetPolicy(`path "sys/nothing" { capabilities = ["read"] }`)
 	p.Eventually("the denial shows", func() bool { return strings.Contains(p.Log.String(), "permission denied") })
 	secretID, err := os.ReadFile(r.SecretIDFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p.Stop()
 	trail, err := os.ReadFile(p.Config.Serve.AuditLog)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	said := p.Log.String() + string(trail)
 	for name, secret := range map[string]string{"seed": string(v.seed), "seed in base64": base64.StdEncoding.EncodeToString(v.seed), "seed in hex": hex.EncodeToString(v.seed), "secret id": strings.TrimSpace(string(secretID)), "token": "hvs.", "ciphertext": string(v.sealed.GetCiphertext())} {
 		if strings.Contains(said, secret) {

@@ -9,6 +9,7 @@ import (
 	kmsv2 "k8s.io/kms/apis/v2"
 
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -18,9 +19,7 @@ func TestOutage(t *testing.T) {
 			v := vault
 			if away == "sealed" { // all of a Vault is, so it has to be one of its own
 				v = vaulttest.New(t, vaulttest.Options{})
-				if err := kmsrig.Prepare(t.Context(), v); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, kmsrig.Prepare(t.Context(), v))
 			}
 			r := kmsrig.New(t, v)
 			p := r.Start("--call-timeout=300ms")
@@ -32,9 +31,7 @@ func TestOutage(t *testing.T) {
 			case "dead":
 				r.Gate.Dead()
 			case "sealed":
-				if err := v.Seal(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, v.Seal(t.Context()))
 			}
 			p.Eventually("the outage shows in Status", func() bool {
 				s, err := p.Status()
@@ -48,9 +45,7 @@ func TestOutage(t *testing.T) {
 			mustDecrypt(t, p, encrypt(t, p, "2")) // a new seed, as after a restart of the API server
 			switch away {
 			case "sealed":
-				if err := v.Unseal(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, v.Unseal(t.Context()))
 			default:
 				r.Gate.Open()
 			}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestIsLoopback(t *testing.T) {
@@ -24,9 +26,7 @@ func TestIsLoopback(t *testing.T) {
 // A port in use stops nothing else, and is used once it is free.
 func TestStatusWaitsForItsPort(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	addr := taken.Addr().String()
 	ctx, stop := context.WithCancel(t.Context())
 	tries := make(chan time.Duration)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const marker = "s3cr3t-marker"
@@ -42,9 +43,7 @@ func TestNothingPrintsASecret(t *testing.T) {
 func TestNothingMarshalsASecret(t *testing.T) {
 	h := newHolder()
 	out, err := json.Marshal(map[string]any{"h": h, "t": h.Text, "b": h.Raw})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if leaks(string(out)) || !strings.Contains(string(out), secret.Redacted) {
 		t.Errorf("json: %s", out)
 	}

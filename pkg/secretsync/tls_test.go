@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"software.sslmate.com/src/go-pkcs12"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // pair is a certificate with its authority's, and the key.
@@ -28,9 +30,7 @@ func newPair(t *testing.T) pair {
 	t.Helper()
 	issue := func(name string, ca bool, parent *x509.Certificate, signer *ecdsa.PrivateKey) (*x509.Certificate, *ecdsa.PrivateKey) {
 		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		template := &x509.Certificate{
 			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: ca, BasicConstraintsValid: true,
@@ -39,13 +39,9 @@ func newPair(t *testing.T) pair {
 			parent, signer = template, key
 		}
 		der, err := x509.CreateCertificate(rand.Reader, template, parent, &key.PublicKey, signer)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		cert, err := x509.ParseCertificate(der)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return cert, key
 	}
 	ca, caKey := issue("ca", true, nil, nil)
@@ -63,9 +59,7 @@ func certPEM(certs ...*x509.Certificate) (out []byte) {
 func (p pair) keyPEM(t *testing.T) []byte {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(p.key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
@@ -73,13 +67,9 @@ func (p pair) keyPEM(t *testing.T) []byte {
 func TestTLS(t *testing.T) {
 	p, other := newPair(t), newPair(t)
 	pfx, err := pkcs12.Modern.Encode(p.key, p.leaf, []*x509.Certificate{p.chain}, "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	locked, err := pkcs12.Modern.Encode(p.key, p.leaf, nil, "password")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	bundle := append(p.keyPEM(t), certPEM(p.leaf, p.chain)...)
 	sealed := pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")})
 	for name, tc := range map[string]struct {
@@ -114,9 +104,7 @@ func TestTLS(t *testing.T) {
 				}
 				return
 			}
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			got, err := tls.X509KeyPair(data["tls.crt"], data["tls.key"])
 			if err != nil || !bytes.Equal(got.Certificate[0], p.leaf.Raw) || len(got.Certificate) != 2 || !bytes.Equal(got.Certificate[1], p.chain.Raw) {
 				t.Fatalf("%d certificates, %v", len(got.Certificate), err)

@@ -10,6 +10,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // A list is for one node, comes from the API server's cache, and follows the API server's pages.
@@ -28,9 +29,7 @@ func TestListsInPages(t *testing.T) {
 	}))
 	defer server.Close()
 	api, err := status.NewAPI(&rest.Config{Host: server.URL})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	found, err := api.ListStatuses(t.Context(), "node-1")
 	if err != nil || len(found) != 4 {
 		t.Fatalf("%d statuses, %v", len(found), err)

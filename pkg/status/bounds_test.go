@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // weighed counts the bytes written to etcd, by namespace.
@@ -66,9 +67,7 @@ func newHostile(t *testing.T, volumes, objects, idBytes int) (h *hostile, stop f
 	h = &hostile{weighed: &weighed{apiServer: newServer(), bytes: map[string]int{}}, volumes: volumes, objects: objects, idBytes: idBytes}
 	var err error
 	h.r, err = status.New(status.Config{API: h, Logger: slog.New(slog.DiscardHandler), Driver: driver, Node: "node-1", QPS: 5, Burst: 20})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- h.r.Run(ctx) }()

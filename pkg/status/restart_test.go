@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const driver = "secrets-store.csi.k8s.io"
@@ -23,9 +24,7 @@ const driver = "secrets-store.csi.k8s.io"
 func restarted(t *testing.T, api status.API, recovered ...volume.Outcome) (r *status.Reporter, stop func()) {
 	t.Helper()
 	r, err := status.New(status.Config{API: api, Logger: slog.New(slog.DiscardHandler), Driver: driver, Node: "node-1", QPS: 1000, Burst: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, o := range recovered {
 		r.Observe(o)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // apiServer stores objects as the API server does: names are unique, writes need the current
@@ -200,9 +201,7 @@ func bubble(t *testing.T, change func(*status.Config), test func(t *testing.T, a
 			change(&c)
 		}
 		r, err := status.New(c)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error)
 		go func() { done <- r.Run(ctx) }()

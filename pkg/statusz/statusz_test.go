@@ -8,14 +8,13 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestDocumented: docs/status.md names every field and state.
 func TestDocumented(t *testing.T) {
 	text, err := os.ReadFile("../../docs/status.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	fields := map[string]bool{statusz.APIVersion: true, statusz.Kind: true, statusz.RefreshedKind: true}
 	for _, state := range []string{statusz.Publishing, statusz.Fresh, statusz.FromMemory, statusz.Failing, statusz.Emptied, statusz.Unpublishing} {
 		fields[state] = true

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/pkg/taint"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // nodes serves one node as the API server does.
@@ -70,9 +71,7 @@ func serve(t *testing.T, keys ...string) (*nodes, *rest.Config) {
 func run(t *testing.T, c *rest.Config, ready func() error) {
 	t.Helper()
 	r, err := taint.New(c, "node-1", "node.mayfly.dev/not-ready", ready, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	if err := r.Run(ctx); err != nil || ctx.Err() != nil {

@@ -12,6 +12,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var update = flag.Bool("update", false, "write the table of metrics into docs/operating.md")
@@ -27,9 +29,7 @@ func families(t *testing.T) map[string]*dto.MetricFamily {
 	t.Helper()
 	parser := expfmt.NewTextParser(model.LegacyValidation)
 	all, err := parser.TextToMetricFamilies(strings.NewReader(scrape(t)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	maps.DeleteFunc(all, func(name string, _ *dto.MetricFamily) bool {
 		return strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_")
 	})
@@ -40,9 +40,7 @@ func families(t *testing.T) map[string]*dto.MetricFamily {
 // their labels and their own words.
 func TestDocumentedMetrics(t *testing.T) {
 	data, err := os.ReadFile(page)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	before, rest, ok := strings.Cut(string(data), tableBegin)
 	_, after, ok2 := strings.Cut(rest, tableEnd)
 	if !ok || !ok2 {
@@ -65,9 +63,7 @@ func TestDocumentedMetrics(t *testing.T) {
 	if !*update {
 		t.Fatalf("the metrics in %s are not those of the driver: run go test ./pkg/telemetry -update", page)
 	}
-	if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(page, []byte(want), 0o644))
 }
 
 // TestMetricsMove: what is recorded can be seen in every metric.

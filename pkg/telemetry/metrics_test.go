@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // scrape has every metric recorded once, and reads them as Prometheus would.
@@ -82,13 +83,9 @@ func countAPI(t *testing.T, m *telemetry.Metrics) {
 	transport := m.CountAPIRequests(http.DefaultTransport)
 	for _, query := range []string{"", "?watch=true"} {
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+query, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		resp, err := transport.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		_ = resp.Body.Close()
 		if query == "" {
 			continue
@@ -104,9 +101,7 @@ func countAPI(t *testing.T, m *telemetry.Metrics) {
 // TestLint checks the metrics by Prometheus' rules, except for the incumbent's names.
 func TestLint(t *testing.T) {
 	problems, err := promlint.New(strings.NewReader(scrape(t))).Lint()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, p := range problems {
 		if p.Metric != "rotation_reconcile_duration_sec" && p.Metric != "node_publish_total" {
 			t.Errorf("%s: %s", p.Metric, p.Text)

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func BenchmarkInspect(b *testing.B) {
@@ -52,13 +54,9 @@ func benchMountinfo(b *testing.B, target string, prepare func(*mountList)) {
 	for b.Loop() {
 		prepare(&list)
 		n, err := at.listedNode()
-		if err != nil {
-			b.Fatal(err)
-		}
+		testkit.Must(b, err)
 		table, err := list.current()
-		if err != nil {
-			b.Fatal(err)
-		}
+		testkit.Must(b, err)
 		var info Info
 		if err := info.fill(table, n.mount); err != nil || !info.Ours {
 			b.Fatal(err)
@@ -71,11 +69,7 @@ func BenchmarkMountUnmount(b *testing.B) {
 	target := newTarget(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if err := m.Mount(target, small()); err != nil {
-			b.Fatal(err)
-		}
-		if err := m.Unmount(target); err != nil {
-			b.Fatal(err)
-		}
+		testkit.Must(b, m.Mount(target, small()))
+		testkit.Must(b, m.Unmount(target))
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // deadTarget is a FUSE mount whose server is gone.
@@ -42,9 +44,7 @@ func TestDeadMount(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
-		if err := m.CleanupAny(target); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, m.CleanupAny(target))
 		if mustInspect(t, m, target).Exists {
 			t.Error("still there")
 		}

@@ -13,15 +13,15 @@ import (
 
 	"golang.org/x/sys/unix"
 	mount "k8s.io/mount-utils"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestInspectWithoutMount(t *testing.T) {
 	m := &Mounter{}
 	dir := newDir(t)
 	write(t, dir+"/file", 1)
-	if err := os.Symlink(dir, dir+"/link"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Symlink(dir, dir+"/link"))
 	tests := map[string]Info{
 		"/missing":       {},
 		"/missing/below": {},
@@ -60,9 +60,7 @@ func TestInspectOddNames(t *testing.T) {
 					t.Errorf("%s: %+v, %v", way, info, err)
 				}
 			}
-			if err := m.Cleanup(target); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, m.Cleanup(target))
 			if mustInspect(t, m, target).Exists {
 				t.Error("still there")
 			}
@@ -75,17 +73,13 @@ func TestInspectBelowLink(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := newDir(t)
 		mkdir(t, dir+"/disk/pods/volume")
-		if err := os.Symlink(dir+"/disk", dir+"/kubelet"); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Symlink(dir+"/disk", dir+"/kubelet"))
 		target := dir + "/kubelet/pods/volume"
 		mustMount(t, m, target, small())
 		if info := mustInspect(t, m, target); !info.Ours || depth(t, target) != 1 {
 			t.Errorf("found %+v", info)
 		}
-		if err := m.Unmount(target); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, m.Unmount(target))
 		if mustInspect(t, m, dir+"/disk/pods/volume").Mounted {
 			t.Error("still mounted")
 		}
@@ -120,9 +114,7 @@ func tables(t *testing.T) map[string]mountTable {
 		all["statmount"] = statmountTable{}
 	}
 	list, err := new(mountList).current()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	all["mountinfo"] = list
 	return all
 }
@@ -146,9 +138,7 @@ func TestInspectAgrees(t *testing.T) {
 	target := newTarget(t)
 	mustMount(t, m, target, small())
 	list, err := mount.ParseMountInfo(mountinfoPath)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	compared := 0
 	for _, want := range list {
 		path := unescape(want.MountPoint)
@@ -189,14 +179,10 @@ func TestInspectUnreadable(t *testing.T) {
 		t.Skip("needs a second user to become")
 	}
 	target := newTarget(t)
-	if err := os.Chmod(filepath.Dir(target), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Chmod(filepath.Dir(target), 0o700))
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	if err := unix.Setfsuid(65534); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, unix.Setfsuid(65534))
 	_, err := (&Mounter{}).Inspect(target)
 	if e := unix.Setfsuid(0); e != nil {
 		t.Fatal(e)

@@ -14,6 +14,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	mount "k8s.io/mount-utils"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // inNamespace marks a test process that runs in a user and mount namespace of
@@ -93,9 +95,7 @@ func newMounter(t testing.TB) *Mounter {
 	if err != nil && os.Geteuid() != 0 {
 		t.Skipf("neither root nor able to make a user namespace: %v", err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return m
 }
 
@@ -104,9 +104,7 @@ func newMounter(t testing.TB) *Mounter {
 func newDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", area())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if dir, err = filepath.EvalSymlinks(dir); err != nil {
 		t.Fatal(err)
 	}
@@ -123,9 +121,7 @@ func newDir(t testing.TB) string {
 func detachBelow(t testing.TB, dir string) {
 	for range 100 {
 		data, err := os.ReadFile("/proc/self/mountinfo")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		last := ""
 		for line := range bytes.Lines(data) {
 			if point := strings.Fields(string(line))[4]; strings.HasPrefix(point, dir) {
@@ -152,16 +148,12 @@ func newTarget(t testing.TB) string {
 
 func mkdir(t testing.TB, dir string) {
 	t.Helper()
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(dir, 0o755))
 }
 
 func write(t testing.TB, file string, size int) {
 	t.Helper()
-	if err := os.WriteFile(file, bytes.Repeat([]byte{'x'}, size), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, bytes.Repeat([]byte{'x'}, size), 0o600))
 }
 
 // small are valid options for tests that are about something else.
@@ -169,17 +161,13 @@ func small() Options { return Options{Size: 1 << 20, Inodes: 64} }
 
 func mustMount(t testing.TB, m *Mounter, target string, o Options) {
 	t.Helper()
-	if err := m.Mount(target, o); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, m.Mount(target, o))
 }
 
 func mustInspect(t testing.TB, m *Mounter, target string) Info {
 	t.Helper()
 	info, err := m.Inspect(target)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return info
 }
 
@@ -195,9 +183,7 @@ func mountBy(t testing.TB, source, target, kind string, flags uintptr, data stri
 func seen(t testing.TB, target string) *mount.MountInfo {
 	t.Helper()
 	list, err := mount.ParseMountInfo("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var found *mount.MountInfo
 	for i := range list {
 		if unescape(list[i].MountPoint) == target {
@@ -210,9 +196,7 @@ func seen(t testing.TB, target string) *mount.MountInfo {
 func modeOf(t testing.TB, path string) (fs.FileMode, *syscall.Stat_t) {
 	t.Helper()
 	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return info.Mode().Perm(), info.Sys().(*syscall.Stat_t)
 }
 
@@ -223,13 +207,9 @@ func depth(t testing.TB, target string) int {
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	list, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	n := 0
 	for line := range strings.Lines(string(list)) {
 		// Kubernetes' parser ends a name at an odd space.

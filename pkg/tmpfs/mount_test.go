@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/util/version"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestMountOptions(t *testing.T) {
@@ -63,9 +65,7 @@ func TestMountOptions(t *testing.T) {
 
 func TestNoSwapFollowsKernel(t *testing.T) {
 	var name unix.Utsname
-	if err := unix.Uname(&name); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, unix.Uname(&name))
 	release := unix.ByteSliceToString(name.Release[:])
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		enabled, reason := m.NoSwap()
@@ -103,9 +103,7 @@ func TestMountRefusesTargets(t *testing.T) {
 	victim := filepath.Join(dir, "victim")
 	mkdir(t, victim)
 	write(t, filepath.Join(dir, "file"), 1)
-	if err := os.Symlink(victim, filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Symlink(victim, filepath.Join(dir, "link")))
 	tests := []struct {
 		name, target string
 		want         error
@@ -239,9 +237,7 @@ func TestMountPropagates(t *testing.T) {
 		if info := mustInspect(t, m, peer+"/volume"); !info.Ours {
 			t.Errorf("the peer has %+v", info)
 		}
-		if err := m.Unmount(host + "/volume"); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, m.Unmount(host+"/volume"))
 		if info := mustInspect(t, m, peer+"/volume"); info.Mounted {
 			t.Errorf("the peer still has %+v", info)
 		}
@@ -252,9 +248,7 @@ func TestFailedMountNamesCause(t *testing.T) {
 	newMounter(t) // skips where nothing can be mounted
 	target := newTarget(t)
 	c, err := openContext()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer c.close()
 	err = fail("creating a tmpfs for", target, c.set(parameter{"size", "much"}))
 	for _, want := range []string{target, "option size", `"much"`, "invalid argument", "Bad value for 'size'"} {

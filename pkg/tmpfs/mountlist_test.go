@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // The cached list equals a fresh read, after every kind of change and with another reader polling
@@ -20,13 +22,9 @@ func TestMountListIsCurrent(t *testing.T) {
 			t.Fatal(err)
 		}
 		got, err := list.current()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		want, err := os.ReadFile(mountinfoPath)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if got, want := ownLines(got), ownLines(want); got != want {
 			t.Errorf("after %s: got\n%s\nwant\n%s", after, got, want)
 		}
@@ -37,9 +35,7 @@ func TestMountListIsCurrent(t *testing.T) {
 		check("a mount")
 		mountBy(t, "", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, "")
 		check("a remount")
-		if err := m.Unmount(target); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, m.Unmount(target))
 		check("an unmount")
 	}
 }
@@ -58,15 +54,11 @@ func ownLines(list []byte) string {
 func TestMountListIsKept(t *testing.T) {
 	var list mountList
 	first, err := list.current()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	// Mounts of other processes may come in between, but not every time.
 	for range 100 {
 		again, err := list.current()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if &again[0] == &first[0] {
 			list.forget()
 			fresh, err := list.current()

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestOpen(t *testing.T) {
@@ -24,21 +26,15 @@ func TestOpen(t *testing.T) {
 		if _, err := m.Open(part); !errors.Is(err, ErrForeign) {
 			t.Errorf("a part of a tmpfs: %v", err)
 		}
-		if err := unix.Unmount(part, 0); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, unix.Unmount(part, 0))
 		f, err := m.Open(target)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer func() { _ = f.Close() }()
 		if f.Name() != target {
 			t.Errorf("the file is named %q", f.Name())
 		}
 		// A write after the unmount does not reach the directory below.
-		if err := unix.Unmount(target, unix.MNT_DETACH); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, unix.Unmount(target, unix.MNT_DETACH))
 		if err := unix.Mkdirat(int(f.Fd()), "late", 0o700); err != nil {
 			t.Error(err)
 		}

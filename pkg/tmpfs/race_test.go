@@ -5,6 +5,8 @@ import (
 	"os"
 	"sync"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestMountAtOnce(t *testing.T) {
@@ -39,19 +41,11 @@ func TestMountFollowsNoSwap(t *testing.T) {
 		moved, victim := target+"-moved", target+"-victim"
 		mkdir(t, victim)
 		d, err := openDirectory(target)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer d.close()
-		if err := os.Rename(target, moved); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink(victim, target); err != nil {
-			t.Fatal(err)
-		}
-		if err := m.mountAt(d, small()); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Rename(target, moved))
+		testkit.Must(t, os.Symlink(victim, target))
+		testkit.Must(t, m.mountAt(d, small()))
 		if mustInspect(t, m, victim).Mounted {
 			t.Error("the link's target was mounted on")
 		}
@@ -66,9 +60,7 @@ func TestMountSeesLaterMount(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		target := newTarget(t)
 		d, err := openDirectory(target)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer d.close()
 		mountBy(t, "other", target, "tmpfs", 0, "size=4k")
 		if err := m.mountAt(d, small()); !errors.Is(err, ErrMounted) {
@@ -88,13 +80,9 @@ func TestMountRefusesMovedMountPoint(t *testing.T) {
 		mkdir(t, target)
 		mustMount(t, m, target, small())
 		d, err := openDirectory(target)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer d.close()
-		if err := os.Rename(dir+"/old", dir+"/new"); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Rename(dir+"/old", dir+"/new"))
 		if err := m.mountAt(d, small()); !errors.Is(err, ErrMounted) {
 			t.Errorf("got %v, want ErrMounted", err)
 		}

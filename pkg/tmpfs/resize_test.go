@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestStats(t *testing.T) {
@@ -61,9 +63,7 @@ func TestResize(t *testing.T) {
 		mustMount(t, m, target, Options{Size: 64 << 10, Inodes: 10, Mode: 0o750})
 		write(t, target+"/kept", 50_000)
 		before := mustInspect(t, m, target)
-		if err := m.Resize(target, 1<<20, 20); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, m.Resize(target, 1<<20, 20))
 		after := mustInspect(t, m, target)
 		for _, option := range []string{"size=1024k", "nr_inodes=20", "nosuid", "nodev", "noexec", "mode=750"} {
 			if !after.Has(option) {
@@ -104,9 +104,7 @@ func TestResizeBelowUse(t *testing.T) {
 		write(t, target+"/one", 50_000)
 		write(t, target+"/two", 1)
 		before, err := m.Stats(target)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for _, limit := range [][2]int64{{16 << 10, 10}, {64 << 10, 2}} {
 			err := m.Resize(target, limit[0], limit[1])
 			if !errors.Is(err, ErrTooSmall) || !errors.Is(err, unix.EINVAL) {
@@ -124,9 +122,7 @@ func TestResizeKeepsReadOnly(t *testing.T) {
 		target := newTarget(t)
 		mustMount(t, m, target, small())
 		mountBy(t, "", target, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
-		if err := m.Resize(target, 2<<20, 64); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, m.Resize(target, 2<<20, 64))
 		if info := mustInspect(t, m, target); !info.ReadOnly || !info.Has("size=2048k") {
 			t.Errorf("found %+v", info)
 		}

@@ -9,14 +9,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func listed(t *testing.T, dir string) (names []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
@@ -26,9 +26,7 @@ func listed(t *testing.T, dir string) (names []string) {
 func mounted(t *testing.T, m *Mounter) string {
 	t.Helper()
 	dir := newDir(t)
-	if err := m.Mount(dir, Options{Size: 1 << 20, Inodes: 64}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, m.Mount(dir, Options{Size: 1 << 20, Inodes: 64}))
 	return dir
 }
 
@@ -38,9 +36,7 @@ func TestStage(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
 		s, err := (Stages{m}).Make(dir, stageOptions)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		info, err := m.Inspect(s.Path())
 		if err != nil || !info.Ours || !info.Has("nosuid") || !info.Has("nodev") || !info.Has("noexec") || !info.Has("mode=700") {
 			t.Errorf("the stage is %+v, %v", info, err)
@@ -48,23 +44,17 @@ func TestStage(t *testing.T) {
 		if !strings.HasPrefix(s.Path(), dir+"/..mayfly-") || len(listed(t, dir)) != 1 {
 			t.Errorf("path %q, the volume holds %q", s.Path(), listed(t, dir))
 		}
-		if err := os.WriteFile(s.Path()+"/a", []byte("x"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(s.Path()+"/a", []byte("x"), 0o600))
 		if err := os.WriteFile(s.Path()+"/big", make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
 			t.Errorf("a file over the limit: %v", err)
 		}
 		late, err := os.OpenFile(s.Path()+"/late", os.O_CREATE|os.O_WRONLY, 0o600) // keeps the mount busy
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer func() { _ = late.Close() }()
 		if names, err := s.Root().Readdirnames(-1); err != nil || len(names) != 3 {
 			t.Errorf("the root shows %q, %v", names, err)
 		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, s.Close())
 		if names := listed(t, dir); len(names) > 0 {
 			t.Errorf("%q are left", names)
 		}
@@ -99,23 +89,15 @@ func TestSweep(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
 		s, err := (Stages{m}).Make(dir, stageOptions)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(s.Path()+"/a", nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
+		testkit.Must(t, os.WriteFile(s.Path()+"/a", nil, 0o600))
 		_ = s.root.Close()
 		s.volume.close()
 		for _, name := range []string{stagePrefix + strings.Repeat("0", 32), stagePrefix + "other", "..data"} {
-			if err := os.Mkdir(filepath.Join(dir, name), 0o700); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
 		}
 		for range 2 {
-			if err := (Stages{m}).Sweep(dir); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, (Stages{m}).Sweep(dir))
 		}
 		if got := strings.Join(listed(t, dir), " "); got != "..data "+stagePrefix+"other" {
 			t.Errorf("%s are left", got)
@@ -128,14 +110,10 @@ func TestUnmountTakesStagesAlong(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
 		s, err := (Stages{m}).Make(dir, stageOptions)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		_ = s.root.Close()
 		s.volume.close()
-		if err := m.Cleanup(dir); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, m.Cleanup(dir))
 		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the target is left: %v", err)
 		}

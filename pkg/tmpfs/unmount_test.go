@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestUnmountIsIdempotent(t *testing.T) {
@@ -15,17 +17,13 @@ func TestUnmountIsIdempotent(t *testing.T) {
 		target := newTarget(t)
 		mustMount(t, m, target, small())
 		for range 2 {
-			if err := m.Unmount(target); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, m.Unmount(target))
 			if info := mustInspect(t, m, target); info.Mounted || !info.Exists {
 				t.Fatalf("found %+v", info)
 			}
 		}
 		for range 2 {
-			if err := m.Cleanup(target); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, m.Cleanup(target))
 			if mustInspect(t, m, target).Exists {
 				t.Fatal("still there")
 			}
@@ -42,16 +40,12 @@ func TestUnmountBusy(t *testing.T) {
 	mustMount(t, m, target, small())
 	write(t, target+"/file", 5)
 	file, err := os.Open(target + "/file")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = file.Close() }()
 	if err := unix.Unmount(target, 0); !errors.Is(err, unix.EBUSY) {
 		t.Fatalf("an open file does not make it busy: %v", err)
 	}
-	if err := m.Cleanup(target); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, m.Cleanup(target))
 	if mustInspect(t, m, target).Exists {
 		t.Error("still there")
 	}
@@ -108,9 +102,7 @@ func TestUnmountFollowsNoLink(t *testing.T) {
 	volume := newTarget(t)
 	mustMount(t, m, volume, small())
 	link := volume + "-link"
-	if err := os.Symlink(volume, link); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Symlink(volume, link))
 	for _, target := range []string{link, link + "/"} {
 		if err := m.UnmountAny(target); err != nil {
 			t.Error(err)
@@ -166,9 +158,7 @@ func TestUnmountAtOnce(t *testing.T) {
 				group.Go(func() { errs[i] = m.Cleanup(target) })
 			}
 			group.Wait()
-			if err := errors.Join(errs...); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, errors.Join(errs...))
 			if mustInspect(t, m, target).Exists {
 				t.Fatal("still there")
 			}

@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // quietRig is a rig without the logs of a test.
@@ -23,16 +24,12 @@ func quietRig(b *testing.B) *rig {
 	}
 	log := slog.New(slog.DiscardHandler)
 	store, err := statedir.New(r.stateDir, log)
-	if err != nil {
-		b.Fatal(err)
-	}
+	testkit.Must(b, err)
 	r.Manager, err = volume.New(volume.Config{
 		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Renderer: rendered.Renderer{}, Mounts: mounts, Store: store, Observer: volume.Observers{}, Logger: log,
 		Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	})
-	if err != nil {
-		b.Fatal(err)
-	}
+	testkit.Must(b, err)
 	b.Cleanup(r.unmountAll)
 	return r
 }
@@ -44,12 +41,8 @@ func BenchmarkPublish(b *testing.B) {
 	r.store.files["user"] = "name"
 	for i := 0; b.Loop(); i++ {
 		req := benchRequest(b, r, fmt.Sprintf("p%d", i))
-		if err := r.Publish(b.Context(), req); err != nil {
-			b.Fatal(err)
-		}
-		if err := r.Unpublish(b.Context(), req.ID, req.Target); err != nil {
-			b.Fatal(err)
-		}
+		testkit.Must(b, r.Publish(b.Context(), req))
+		testkit.Must(b, r.Unpublish(b.Context(), req.ID, req.Target))
 	}
 }
 
@@ -57,12 +50,8 @@ func BenchmarkPublish(b *testing.B) {
 func BenchmarkRepublish(b *testing.B) {
 	r := quietRig(b)
 	req := benchRequest(b, r, "p")
-	if err := r.Publish(b.Context(), req); err != nil {
-		b.Fatal(err)
-	}
+	testkit.Must(b, r.Publish(b.Context(), req))
 	for b.Loop() {
-		if err := r.Publish(b.Context(), req); err != nil {
-			b.Fatal(err)
-		}
+		testkit.Must(b, r.Publish(b.Context(), req))
 	}
 }

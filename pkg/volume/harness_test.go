@@ -60,14 +60,10 @@ func newRig(t *testing.T) *rig {
 func (r *rig) restart() {
 	r.t.Helper()
 	mounts, err := tmpfs.New()
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 	log := slog.New(slog.NewTextHandler(testWriter{r.t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	store, err := statedir.New(r.stateDir, log)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 	r.budget = budget.New(r.limits)
 	store.Charge(r.budget)
 	config := volume.Config{
@@ -78,12 +74,8 @@ func (r *rig) restart() {
 		r.ceilings(&config)
 	}
 	r.Manager, err = volume.New(config)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := r.Recover(); err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
+	testkit.Must(r.t, r.Recover())
 }
 
 func newDirStore(t *testing.T, dir string, log *bytes.Buffer) *statedir.Store {
@@ -128,9 +120,7 @@ func (r *rig) request(pod string) volume.Request {
 func benchRequest(t testing.TB, r *rig, pod string) volume.Request {
 	t.Helper()
 	dir := filepath.Join(r.podsDir, pod)
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(dir, 0o750))
 	return volume.Request{Identity: volume.Identity{
 		ID: "csi-" + pod, Target: filepath.Join(dir, "mount"),
 		Pod:   identity.Pod{Namespace: "shop", Name: pod, UID: "uid-" + pod, ServiceAccount: "web"},
@@ -172,18 +162,14 @@ func (r *rig) wantNothing(req volume.Request) {
 // classFiles are those in the state.
 func (r *rig) classFiles() []string {
 	found, err := filepath.Glob(filepath.Join(r.stateDir, "*.class"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 	return found
 }
 
 // records are those of volumes, and not the classes that they name.
 func (r *rig) records() []string {
 	found, err := filepath.Glob(filepath.Join(r.stateDir, "*.json*"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 	return found
 }
 

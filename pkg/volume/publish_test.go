@@ -34,20 +34,14 @@ func TestPublishMountsAndWrites(t *testing.T) {
 	r.wantFile(req, "password", "one")
 	r.wantFile(req, "nested/key", "two")
 	var st unix.Stat_t
-	if err := unix.Stat(filepath.Join(req.Target, "nested/key"), &st); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, unix.Stat(filepath.Join(req.Target, "nested/key"), &st))
 	if st.Mode&0o777 != 0o440 || int(st.Gid) != gid {
 		t.Errorf("mode %o, group %d: want 0440 and %d, so that the pod's fsGroup can read", st.Mode&0o777, st.Gid, gid)
 	}
 	mounts, err := tmpfs.New()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	info, err := mounts.Inspect(req.Target)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, option := range []string{"nosuid", "nodev", "noexec"} {
 		if !info.Ours || !info.Has(option) {
 			t.Errorf("mount %+v: want ours, with %s", info, option)
@@ -206,9 +200,7 @@ func TestPublishTwiceAtOnce(t *testing.T) {
 	testkit.Eventually(t, "a fetch runs", func() bool { return r.store.count() == 1 })
 	close(gate)
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(errs...))
 	if n := r.store.count(); n != 1 {
 		t.Errorf("%d fetches for one volume, want 1", n)
 	}

@@ -141,9 +141,7 @@ func TestSlowStoreIsTold(t *testing.T) {
 		t.Errorf("told of %+v", o)
 	}
 	close(gate)
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, <-done)
 	if kinds := r.seen.kinds(); !slices.Equal(kinds, []volume.Kind{volume.Waiting, volume.Published}) {
 		t.Errorf("outcomes %v", kinds)
 	}

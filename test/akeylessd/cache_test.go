@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestAskedOfTheService: every login makes the gateway ask Akeyless' service, and so does every
@@ -12,9 +14,7 @@ import (
 func TestAskedOfTheService(t *testing.T) {
 	now := time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 	s, err := Start(t.Context(), Options{Now: func() time.Time { return now }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -28,9 +28,7 @@ func TestAskedOfTheService(t *testing.T) {
 	ask := func(path string, body map[string]any) answer {
 		t.Helper()
 		data, err := json.Marshal(body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		r := httptest.NewRequestWithContext(t.Context(), "POST", path, nil)
 		return s.answer(r, data)
 	}

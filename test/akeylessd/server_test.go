@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var now = time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -18,13 +19,9 @@ var now = time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 func start(t *testing.T, clock func() time.Time) (*akeylessd.Server, *issuer.Issuer) {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{Now: clock})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	s, err := akeylessd.Start(t.Context(), akeylessd.Options{Now: clock, Issuer: iss})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		for range 2 { // closing twice is fine
 			if err := s.Close(); err != nil {
@@ -42,13 +39,9 @@ func start(t *testing.T, clock func() time.Time) (*akeylessd.Server, *issuer.Iss
 func post(t *testing.T, s *akeylessd.Server, path string, body map[string]any) (int, map[string]any) {
 	t.Helper()
 	text, err := json.Marshal(body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	resp, err := http.Post(s.URL()+path, "application/json", bytes.NewReader(text)) //nolint:noctx // a test's own server
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = resp.Body.Close() }()
 	var out map[string]any
 	if err := json.NewDecoder(resp.Body).Decode(&out); err != nil && resp.StatusCode != http.StatusCreated {
@@ -100,9 +93,7 @@ func TestTheDoubleJudges(t *testing.T) {
 func TestKubernetesAuth(t *testing.T) {
 	s, own := start(t, func() time.Time { return now })
 	other, err := issuer.Start(t.Context(), issuer.Options{Now: func() time.Time { return now }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = other.Close() })
 	web := issuer.PodRef{Namespace: "shop", Pod: "web-0", ServiceAccount: "web"}
 	for id, cluster := range map[string]*akeylessd.Cluster{

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/telemetry"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const rulesFile = "../../charts/mayfly/files/alerts.yaml"
@@ -30,9 +31,7 @@ type rule struct {
 func rules(t *testing.T) []rule {
 	t.Helper()
 	data, err := os.ReadFile(rulesFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var file struct {
 		Groups []struct {
 			Name  string
@@ -120,9 +119,7 @@ func promtool(t *testing.T) string {
 func TestAlerts(t *testing.T) {
 	tool := promtool(t)
 	absolute, err := filepath.Abs(rulesFile)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var b strings.Builder
 	fmt.Fprintf(&b, "rule_files: [%q]\nevaluation_interval: 1m\ntests:\n", absolute)
 	all := rules(t)
@@ -161,9 +158,7 @@ func TestAlerts(t *testing.T) {
 		}
 	}
 	file := filepath.Join(t.TempDir(), "alerts.yaml")
-	if err := os.WriteFile(file, []byte(b.String()), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(b.String()), 0o600))
 	for _, args := range [][]string{{"check", "rules", absolute}, {"test", "rules", file}} {
 		if out, err := exec.CommandContext(t.Context(), tool, args...).CombinedOutput(); err != nil {
 			t.Errorf("promtool %v: %v\n%s", args, err, out)
@@ -215,9 +210,7 @@ func TestMetricsExist(t *testing.T) {
 // do, and the page has no others.
 func TestRunbooks(t *testing.T) {
 	page, err := os.ReadFile("../../docs/runbooks.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	sections := map[string]string{}
 	for _, s := range strings.Split(string(page), "\n## ")[1:] {
 		name, text, _ := strings.Cut(s, "\n")

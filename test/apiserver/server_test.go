@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func class(name, provider string) *v1.SecretProviderClass {
@@ -28,9 +29,7 @@ func TestWatch(t *testing.T) {
 	t.Cleanup(a.Close)
 	put := func(name, provider string) {
 		t.Helper()
-		if err := a.Put(class(name, provider)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, a.Put(class(name, provider)))
 	}
 	put("web", "one")
 	var list struct {
@@ -46,13 +45,9 @@ func TestWatch(t *testing.T) {
 	put("other", "one")
 	url := a.server.URL + classesPath + "?watch=true&fieldSelector=metadata.name%3Dweb&resourceVersion=" + list.Metadata.ResourceVersion
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	answer, err := a.server.Client().Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer answer.Body.Close()
 	lines := bufio.NewScanner(answer.Body)
 	for _, want := range []string{"two", "three"} {
@@ -63,9 +58,7 @@ func TestWatch(t *testing.T) {
 			Type   string
 			Object v1.SecretProviderClass
 		}
-		if err := json.Unmarshal(lines.Bytes(), &event); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal(lines.Bytes(), &event))
 		if event.Type != "MODIFIED" || event.Object.Name != "web" || event.Object.Spec.Provider != want {
 			t.Errorf("got %s, want the edit to provider %q", lines.Bytes(), want)
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // run builds the benchmark and runs a very small one.
@@ -146,15 +148,11 @@ func TestFlags(t *testing.T) {
 // TestCheckFindsWrongFiles checks that wrong work fails.
 func TestCheckFindsWrongFiles(t *testing.T) {
 	n, pods := simulatedNode(t)
-	if err := n.check(pods, "1"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, n.check(pods, "1"))
 	if err := n.check(pods, "2"); err == nil || !strings.Contains(err.Error(), "pod check-0 holds") {
 		t.Errorf("old contents pass: %v", err)
 	}
-	if err := os.Remove(filepath.Join(n.kubelet.Target(pods[0]), "..data", "api-key")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(filepath.Join(n.kubelet.Target(pods[0]), "..data", "api-key")))
 	if n.check(pods, "1") == nil {
 		t.Error("a missing file passes")
 	}

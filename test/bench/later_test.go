@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -33,19 +34,13 @@ func TestGate(t *testing.T) {
 	ask := func() (int, string) {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), http.MethodPut, g.url()+"/v1/a%20b?list=true", strings.NewReader("body"))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		r.Header.Set("X-Vault-Token", "t")
 		resp, err := http.DefaultClient.Do(r)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		defer func() { _ = resp.Body.Close() }()
 		body, err := io.ReadAll(resp.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return resp.StatusCode, string(body)
 	}
 	if code, body := ask(); code != http.StatusAccepted || body != "body" {
@@ -174,34 +169,22 @@ func TestMountRequest(t *testing.T) {
 	store.Set("key", files["api-key"])
 	dir := t.TempDir()
 	server, err := pluginprovider.Start(dir, pluginName, pluginprovider.Options{Store: &store})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(server.Stop)
 	source, end, err := providerPackage(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer end()
 	r, err := fetchRequest(p, "/target", pluginName, pluginParameters())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	payload, err := source.Fetch(t.Context(), r)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	bare, err := mountRequest(p, "/target")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if sent := server.Requests()[0]; !proto.Equal(sent, bare) {
 		t.Errorf("the provider package sends\n%v\nand the bare call is\n%v", sent, bare)
 	}
 	answer, err := server.Mount(t.Context(), bare)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if err := sameFiles(answer, payload); err != nil {
 		t.Error(err)
 	}
@@ -219,9 +202,7 @@ func TestMountRequest(t *testing.T) {
 func TestAkeylessFloor(t *testing.T) {
 	n, _ := simulatedNode(t)
 	n.config.pods, n.config.atOnce = 3, 2
-	if err := n.startAkeyless(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, n.startAkeyless(t.Context()))
 	t.Cleanup(func() {
 		if err := n.akeyless.Close(); err != nil {
 			t.Error(err)
@@ -230,9 +211,7 @@ func TestAkeylessFloor(t *testing.T) {
 	f := newFloor(2, akeylessFloor(n.akeyless.URL()))
 	defer f.close()
 	count, err := akeylessStore{n.akeyless}.begin()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if _, err := f.run(t.Context(), n.pods("a", keyless, 3)); err != nil {
 		t.Fatal(err)
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/apiserver"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -23,31 +24,21 @@ import (
 func simulatedNode(t *testing.T) (*node, podList) {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = iss.Close() })
 	k, err := kubelet.Dial(t.TempDir(), "/nowhere")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = k.Close() })
 	w := &world{config: config{pods: 1, atOnce: 1}, issuer: iss}
 	n := &node{world: w, kubelet: k}
 	pods := w.pods("check", steady, 1)
 	for path, contents := range wanted(steady, "1") {
 		file := filepath.Join(k.Target(pods[0]), "..one", path)
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(file, []byte(contents), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.MkdirAll(filepath.Dir(file), 0o755))
+		testkit.Must(t, os.WriteFile(file, []byte(contents), 0o600))
 	}
 	for link, to := range map[string]string{"..data": "..one", "db": "..data/db", "api-key": "..data/api-key"} {
-		if err := os.Symlink(to, filepath.Join(k.Target(pods[0]), link)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Symlink(to, filepath.Join(k.Target(pods[0]), link)))
 	}
 	return n, pods
 }
@@ -179,9 +170,7 @@ func ask(t *testing.T, a *apiserver.Server, method, path, body string, code int,
 		t.Fatalf("%s %s: %d %s, want %d", method, path, w.Code, w.Body, code)
 	}
 	if answer != nil {
-		if err := json.Unmarshal(w.Body.Bytes(), answer); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal(w.Body.Bytes(), answer))
 	}
 }
 

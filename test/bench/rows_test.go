@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestRestVerdicts: every single thing that is too much is seen.
@@ -97,9 +99,7 @@ func TestBinaryRow(t *testing.T) {
 func TestMarkdownHasEveryRow(t *testing.T) {
 	r := &results{config: config{markdown: true}}
 	var b bytes.Buffer
-	if err := r.print(&b); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, r.print(&b))
 	lines := strings.Split(b.String(), "\n")
 	for _, x := range r.rows() {
 		found := false

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var (
@@ -28,9 +30,7 @@ func TestDocsNameValuesThatExist(t *testing.T) {
 		}
 	}
 	pages, err := filepath.Glob("../../docs/*.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	checked := 0
 	check := func(page, name string) {
 		checked++
@@ -43,9 +43,7 @@ func TestDocsNameValuesThatExist(t *testing.T) {
 			continue // made of the values themselves
 		}
 		text, err := os.ReadFile(page)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		foreign := false // a command that installs another chart
 		for line := range strings.Lines(string(text)) {
 			if strings.Contains(line, "helm install ") || strings.Contains(line, "helm upgrade ") {

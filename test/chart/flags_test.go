@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // driver builds mayfly-node.
@@ -64,9 +66,7 @@ func setExtraArgs(t *testing.T, schema *yaml.Node) {
 func flagNames(t *testing.T) []string {
 	t.Helper()
 	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var names []string
 	for _, match := range regexp.MustCompile(`(?m)^  --([a-z0-9-]+)`).FindAllSubmatch(help, -1) {
 		names = append(names, string(match[1]))

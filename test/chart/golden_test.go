@@ -3,6 +3,8 @@ package chart
 import (
 	"path/filepath"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // valueSets are the value files in testdata, each with the Kubernetes version
@@ -30,9 +32,7 @@ func TestGolden(t *testing.T) {
 
 func TestEveryValueFileIsTested(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.values.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if len(files) != len(valueSets) {
 		t.Errorf("%d value files in testdata, %d tested", len(files), len(valueSets))
 	}

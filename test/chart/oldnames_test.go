@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestOldNames: a value under its earlier name has the same effect as under its own, and the schema
@@ -33,13 +35,9 @@ func TestOldNames(t *testing.T) {
 func oldNames(t *testing.T) map[string]string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(chartDir, "files/old-names.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var names map[string]string
-	if err := json.Unmarshal(data, &names); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(data, &names))
 	return names
 }
 
@@ -57,13 +55,9 @@ func deprecated(t *testing.T) map[string]bool {
 		}
 	}
 	data, err := os.ReadFile(filepath.Join(chartDir, "values.schema.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	root := &schemaNode{}
-	if err := json.Unmarshal(data, root); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(data, root))
 	walk("", root)
 	return found
 }

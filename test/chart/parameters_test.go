@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const parametersFile = "../../charts/mayfly/files/parameters.json"
@@ -27,14 +28,10 @@ func TestParametersAreThoseOfTheDriver(t *testing.T) {
 		slices.Sort(known[provider])
 	}
 	want, err := json.MarshalIndent(known, "", "  ")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	want = append(want, '\n')
 	if *update {
-		if err := os.WriteFile(parametersFile, want, 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(parametersFile, want, 0o644))
 	}
 	if got, err := os.ReadFile(parametersFile); err != nil || string(got) != string(want) {
 		t.Errorf("%s is not what the driver knows: go test ./test/chart -update (%v)", parametersFile, err)

@@ -7,20 +7,17 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/setting"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestSettingsAreNamed: the names of flags and values in errors are those of the driver and the
 // chart.
 func TestSettingsAreNamed(t *testing.T) {
 	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	text := func(path string) string {
 		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return string(data)
 	}
 	template, page := text("../../charts/mayfly/templates/_driver.tpl"), text("../../docs/values.md")

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // value is one entry of values.yaml.
@@ -27,9 +29,7 @@ type section struct {
 func parse(t *testing.T, name string) *yaml.Node {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(chartDir, name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
 		t.Fatalf("parsing %s: %v", name, err)
@@ -115,9 +115,7 @@ func TestSchemaDescribesValues(t *testing.T) {
 	})
 	setExtraArgs(t, schema)
 	var text bytes.Buffer
-	if err := writeJSON(&text, schema, ""); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, writeJSON(&text, schema, ""))
 	golden(t, filepath.Join(chartDir, "values.schema.json"), text.String()+"\n")
 }
 

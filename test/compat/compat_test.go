@@ -5,6 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var update = flag.Bool("update", false, "write docs/compatibility.md")
@@ -18,9 +20,7 @@ func TestPage(t *testing.T) {
 	}
 	want := Table(cases)
 	if *update {
-		if err := os.WriteFile(page, []byte(want), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(page, []byte(want), 0o644))
 	}
 	if got, err := os.ReadFile(page); err != nil || string(got) != want {
 		t.Errorf("docs/compatibility.md is not what the cases say (%v): go test ./test/compat -update", err)

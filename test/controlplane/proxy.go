@@ -5,6 +5,8 @@ import (
 	"net"
 	"sync"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // Link is a connection to a server that can be cut: then connections end, and new ones are refused.
@@ -38,9 +40,7 @@ func (l *Link) Up() {
 		return
 	}
 	listener, err := net.Listen("tcp", l.Address)
-	if err != nil {
-		l.t.Fatal(err)
-	}
+	testkit.Must(l.t, err)
 	l.listener, l.Address = listener, listener.Addr().String()
 	l.running.Go(func() { l.serve(listener) })
 }

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/test/bench/driver"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
@@ -83,9 +84,7 @@ func lend(from, to string) error {
 func command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "demo-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		checkNothingLeft(t, dir)
 		if err := os.RemoveAll(dir); err != nil {
@@ -112,9 +111,7 @@ func checkNothingLeft(t *testing.T, dir string) {
 	}
 	for _, pattern := range []string{"/proc/[0-9]*/cmdline", "/proc/[0-9]*/environ"} {
 		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for _, file := range files {
 			// Another user's process, or one that has gone, cannot be read.
 			if data, _ := os.ReadFile(file); bytes.Contains(data, []byte(dir)) {
@@ -152,9 +149,7 @@ func TestDemoAsOrdinaryUser(t *testing.T) {
 	}
 	cmd := command(t)
 	dir := strings.TrimPrefix(cmd.Env[2], "TMPDIR=")
-	if err := os.Chown(dir, nobody, nobody); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Chown(dir, nobody, nobody))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	probe := exec.Command("go", "env", "GOVERSION")
 	probe.Env, probe.SysProcAttr = cmd.Env, cmd.SysProcAttr

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestParseMountInfo(t *testing.T) {
@@ -14,9 +15,7 @@ func TestParseMountInfo(t *testing.T) {
 31 30 0:41 / /a/mount rw,nosuid,nodev,noexec,relatime - tmpfs mayfly rw,size=8k,nr_inodes=9
 `
 	got, err := parseMountInfo(table, "/a/mount")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if err := got.check("/a/mount"); err != nil {
 		t.Error(err)
 	}
@@ -29,9 +28,7 @@ func TestParseMountInfo(t *testing.T) {
 
 func TestCheckMount(t *testing.T) {
 	good := mountFacts{"/m", "tmpfs", tmpfs.Source, "rw,nosuid,nodev,noexec,size=8k,nr_inodes=9"}
-	if err := good.check("/m"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, good.check("/m"))
 	for name, change := range map[string]func(m *mountFacts){
 		"type":    func(m *mountFacts) { m.fsType = "ext4" },
 		"source":  func(m *mountFacts) { m.source = "tmpfs" },
@@ -48,9 +45,7 @@ func TestCheckMount(t *testing.T) {
 
 func TestColour(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "out"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer file.Close()
 	if s := newScreen(file, func(string) string { return "" }); s.colour || s.paint(bold, "x") != "x" {
 		t.Error("a file gets colours")

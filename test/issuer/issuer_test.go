@@ -11,6 +11,7 @@ import (
 	"github.com/go-jose/go-jose/v4/jwt"
 
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var (
@@ -25,9 +26,7 @@ var (
 func start(t *testing.T) *issuer.Issuer {
 	t.Helper()
 	i, err := issuer.Start(t.Context(), issuer.Options{Now: func() time.Time { return now }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		if err := i.Close(); err != nil {
 			t.Error(err)
@@ -39,16 +38,12 @@ func start(t *testing.T) *issuer.Issuer {
 func get(t *testing.T, url string, into any) {
 	t.Helper()
 	resp, err := http.Get(url)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("GET %s: %s", url, resp.Status)
 	}
-	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.NewDecoder(resp.Body).Decode(into))
 }
 
 // claims verifies a token as a relying party does: through discovery alone.
@@ -66,13 +61,9 @@ func claims(t *testing.T, i *issuer.Issuer, token string) map[string]any {
 	var keys jose.JSONWebKeySet
 	get(t, discovery.JWKSURI, &keys)
 	parsed, err := jwt.ParseSigned(token, discovery.Algorithms)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	all := map[string]any{}
-	if err := parsed.Claims(keys, &all); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, parsed.Claims(keys, &all))
 	return all
 }
 
@@ -133,9 +124,7 @@ func TestCSITokens(t *testing.T) {
 		Token               string `json:"token"`
 		ExpirationTimestamp string `json:"expirationTimestamp"`
 	}
-	if err := json.Unmarshal([]byte(i.CSITokens(web, "vault", "")), &got); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal([]byte(i.CSITokens(web, "vault", "")), &got))
 	if len(got) != 2 {
 		t.Fatalf("%d tokens, want 2", len(got))
 	}
@@ -151,9 +140,7 @@ func TestCSITokens(t *testing.T) {
 
 func TestClose(t *testing.T) {
 	i, err := issuer.Start(t.Context(), issuer.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for range 2 {
 		if err := i.Close(); err != nil {
 			t.Error(err)

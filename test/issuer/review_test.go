@@ -12,6 +12,7 @@ import (
 	authv1 "k8s.io/api/authentication/v1"
 
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // review posts a TokenReview and returns the status code and the answer.
@@ -19,38 +20,28 @@ func review(t *testing.T, i *issuer.Issuer, bearer, body string) (int, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost,
 		i.URL()+"/apis/authentication.k8s.io/v1/tokenreviews", strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if bearer != "" {
 		req.Header.Set("Authorization", "Bearer "+bearer)
 	}
 	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return resp.StatusCode, string(data)
 }
 
 func status(t *testing.T, i *issuer.Issuer, token string, audiences ...string) authv1.TokenReviewStatus {
 	t.Helper()
 	body, err := json.Marshal(authv1.TokenReview{Spec: authv1.TokenReviewSpec{Token: token, Audiences: audiences}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	code, answer := review(t, i, i.ReviewerToken(), string(body))
 	if code != http.StatusCreated {
 		t.Fatalf("TokenReview answered %d: %s", code, answer)
 	}
 	var got authv1.TokenReview
-	if err := json.Unmarshal([]byte(answer), &got); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal([]byte(answer), &got))
 	if got.Kind != "TokenReview" || got.APIVersion != "authentication.k8s.io/v1" {
 		t.Errorf("answer is a %s %s", got.APIVersion, got.Kind)
 	}

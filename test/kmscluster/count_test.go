@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/mayfly-csi/mayfly/test/controlplane"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -94,9 +95,7 @@ func each(t *testing.T, do func(ctx context.Context, name string) error) {
 	for i := range manySecrets {
 		g.Go(func() error { return do(ctx, fmt.Sprintf("secret-%d", i)) })
 	}
-	if err := g.Wait(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, g.Wait())
 }
 
 func readMany(t *testing.T, a *controlplane.APIServer) {

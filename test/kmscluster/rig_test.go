@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/probe"
 	"github.com/mayfly-csi/mayfly/pkg/kms/report"
 	"github.com/mayfly-csi/mayfly/test/controlplane"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -75,12 +76,8 @@ func (r *rig) root(path string, data map[string]any) map[string]any {
 func (r *rig) secretID(file string) string {
 	r.t.Helper()
 	id, _ := r.root("auth/approle/role/mayfly-kms/secret-id", map[string]any{})["secret_id"].(string)
-	if err := os.WriteFile(file+".new", []byte(id+"\n"), 0o600); err != nil {
-		r.t.Fatal(err)
-	}
-	if err := os.Rename(file+".new", file); err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, os.WriteFile(file+".new", []byte(id+"\n"), 0o600))
+	testkit.Must(r.t, os.Rename(file+".new", file))
 	return id
 }
 
@@ -122,9 +119,7 @@ func (r *rig) newPlugin(settings ...string) *plugin {
 
 func (r *rig) must(err error) {
 	r.t.Helper()
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 }
 
 // status asks the plugin as the API server does.
@@ -185,10 +180,9 @@ func (r *rig) tool(command string, args ...string) answer {
 	err := cmd.Run()
 	a := answer{Report: report.New(), stdout: stdout.String(), stderr: stderr.String()}
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		a.code = exit.ExitCode()
-	} else if err != nil {
-		r.t.Fatal(err)
+		a.code, err = exit.ExitCode(), nil
 	}
+	testkit.Must(r.t, err)
 	if a.code != 2 {
 		if err := json.Unmarshal(stdout.Bytes(), a.Report); err != nil {
 			r.t.Fatalf("%v: %v\n%s%s", args, err, &stdout, &stderr)

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // Gate is a TCP proxy before Vault that can be shut.
@@ -32,9 +34,7 @@ const (
 func NewGate(t testing.TB, url string) *Gate {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_, target, _ := strings.Cut(url, "://")
 	g := &Gate{listener: l, target: target, conns: map[net.Conn]bool{}}
 	go g.accept()

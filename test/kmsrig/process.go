@@ -35,13 +35,9 @@ type Process struct {
 func Binary(t testing.TB) string {
 	t.Helper()
 	root, err := toolcache.ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	path, err := toolcache.Build(t.Context(), os.Stderr, root, "./cmd/mayfly-kms", "mayfly-kms", "-s", "-w")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return path
 }
 
@@ -66,9 +62,7 @@ func (r *Rig) StartProcess(more ...string) *Process {
 	p.cmd = exec.Command(Binary(r.t), "serve", "--config="+r.WriteFile("config.yaml", file.String()))
 	p.cmd.Stderr, p.cmd.Stdout = p.Stderr, p.Stderr
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, p.cmd.Start())
 	r.t.Cleanup(p.Kill)
 	var err error
 	if p.conn, err = grpc.NewClient("unix:"+p.Socket, grpc.WithTransportCredentials(insecure.NewCredentials())); err != nil {
@@ -128,9 +122,7 @@ func (p *Process) Terminate() int {
 func (p *Process) Field(name string) string {
 	p.t.Helper()
 	data, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	testkit.Must(p.t, err)
 	for line := range bytes.Lines(data) {
 		if value, ok := strings.CutPrefix(string(line), name+":"); ok {
 			return strings.TrimSpace(value)
@@ -144,9 +136,7 @@ func (p *Process) Field(name string) string {
 func (p *Process) Bytes(name string) int64 {
 	p.t.Helper()
 	kb, err := strconv.ParseInt(strings.TrimSuffix(p.Field(name), " kB"), 10, 64)
-	if err != nil {
-		p.t.Fatal(err)
-	}
+	testkit.Must(p.t, err)
 	return kb << 10
 }
 

@@ -93,9 +93,7 @@ func (r *Rig) Role() string { return r.role() }
 // SetPolicy replaces the policy of the role.
 func (r *Rig) SetPolicy(rules string) {
 	r.t.Helper()
-	if err := r.Vault.Client().Sys().PutPolicyWithContext(r.t.Context(), r.policy(), rules); err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, r.Vault.Client().Sys().PutPolicyWithContext(r.t.Context(), r.policy(), rules))
 }
 
 // NewSecretID writes a new secret id to the file.
@@ -112,9 +110,7 @@ func (r *Rig) NewSecretID() (accessor string) {
 func (r *Rig) WriteFile(name, text string) string {
 	r.t.Helper()
 	path := filepath.Join(r.Dir, name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
@@ -122,9 +118,7 @@ func (r *Rig) WriteFile(name, text string) string {
 func (r *Rig) Write(path string, data map[string]any) map[string]any {
 	r.t.Helper()
 	s, err := r.Vault.Client().Logical().WriteWithContext(context.Background(), path, data)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 	if s == nil {
 		return nil
 	}
@@ -163,9 +157,7 @@ func (r *Rig) DeleteKey() {
 func (r *Rig) Requests(since vaulttest.Mark) map[string]int {
 	r.t.Helper()
 	entries, err := r.Vault.AuditEntriesSince(context.Background(), since)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 	counts := map[string]int{}
 	for _, e := range entries {
 		if e.Type == "request" && (strings.HasSuffix(e.Path, "/"+r.Key) || strings.HasPrefix(e.Path, "auth/")) && !strings.Contains(e.Path, "role") {
@@ -179,9 +171,7 @@ func (r *Rig) Requests(since vaulttest.Mark) map[string]int {
 func (r *Rig) Mark() vaulttest.Mark {
 	r.t.Helper()
 	m, err := r.Vault.Mark()
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 	return m
 }
 
@@ -189,9 +179,7 @@ func (r *Rig) Mark() vaulttest.Mark {
 // with short intervals. Later ones of the same name win.
 func (r *Rig) Args(more ...string) []string {
 	dir, err := os.MkdirTemp("", "kms") // short: the kernel limits a socket's path
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, err)
 	r.t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	scheme, _, _ := strings.Cut(r.Vault.Address, "://")
 	args := []string{
@@ -211,13 +199,9 @@ func Config(t testing.TB, args ...string) config.Config {
 	t.Helper()
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	options := config.Register(flags)
-	if err := flags.Parse(args); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, flags.Parse(args))
 	c, err := options.Load(func(string) string { return "" })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c
 }
 
@@ -256,9 +240,7 @@ func Start(t testing.TB, c config.Config) *Plugin {
 	p.stop = stop
 	go func() { p.done <- p.Run(ctx) }()
 	p.conn, err = grpc.NewClient("unix:"+c.Serve.Socket, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p.Client = kmsv2.NewKeyManagementServiceClient(p.conn)
 	t.Cleanup(p.Stop)
 	p.Eventually("the socket is there", func() bool {

@@ -15,6 +15,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const script = "../../hack/migrate-check.sh"
@@ -40,18 +42,16 @@ var lists = map[string]string{
 func store(t *testing.T, path string) string {
 	t.Helper()
 	file, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer file.Close()
 	items := map[string][]any{}
 	for decoder := yaml.NewDecoder(file); ; {
 		var object map[string]any
-		if err := decoder.Decode(&object); errors.Is(err, io.EOF) {
+		err := decoder.Decode(&object)
+		if errors.Is(err, io.EOF) {
 			break
-		} else if err != nil {
-			t.Fatal(err)
 		}
+		testkit.Must(t, err)
 		kind, _ := object["kind"].(string)
 		if lists[kind] == "" {
 			t.Fatalf("%s: kind %q is in no list of the script", path, kind)
@@ -65,12 +65,8 @@ func store(t *testing.T, path string) string {
 			all = []any{}
 		}
 		data, err := json.Marshal(map[string]any{"apiVersion": "v1", "kind": "List", "items": all})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, name+".json"), data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, name+".json"), data, 0o600))
 	}
 	return dir
 }
@@ -107,14 +103,10 @@ func TestGolden(t *testing.T) {
 			}
 			golden := filepath.Join(dir, "want.txt")
 			if *update {
-				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, os.WriteFile(golden, []byte(got), 0o644))
 			}
 			want, err := os.ReadFile(golden)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if got != string(want) {
 				t.Errorf("%s differs; \"go test ./test/migrate -update\" writes it. Got:\n%s", golden, got)
 			}
@@ -126,13 +118,9 @@ func TestGolden(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	whole := store(t, "testdata/clean/cluster.yaml")
 	broken := store(t, "testdata/clean/cluster.yaml")
-	if err := os.WriteFile(filepath.Join(broken, "pods.json"), []byte(`{"kind": "Status"}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(broken, "pods.json"), []byte(`{"kind": "Status"}`), 0o600))
 	partial := store(t, "testdata/clean/cluster.yaml")
-	if err := os.Remove(filepath.Join(partial, "pods.json")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(filepath.Join(partial, "pods.json")))
 	for name, c := range map[string]struct {
 		args []string
 		want string
@@ -156,9 +144,7 @@ func TestRefusals(t *testing.T) {
 // TestDefaults: the script's defaults for the chart's values are the chart's.
 func TestDefaults(t *testing.T) {
 	source, err := os.ReadFile(script)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_, rest, _ := strings.Cut(string(source), "def defaults: ")
 	object, _, found := strings.Cut(rest, "\n};")
 	if !found {
@@ -169,15 +155,11 @@ func TestDefaults(t *testing.T) {
 		t.Fatalf("evaluating the defaults: %v", err)
 	}
 	var here, chart map[string]any
-	if err := json.Unmarshal(data, &here); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(data, &here))
 	if data, err = os.ReadFile("../../charts/mayfly/values.yaml"); err != nil {
 		t.Fatal(err)
 	}
-	if err := yaml.Unmarshal(data, &chart); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.Unmarshal(data, &chart))
 	compare(t, "", here, chart)
 }
 
@@ -191,13 +173,9 @@ func compare(t *testing.T, path string, here, chart map[string]any) {
 			continue
 		}
 		a, err := json.Marshal(value)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		b, err := json.Marshal(chart[name])
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if !bytes.Equal(a, b) {
 			t.Errorf("%s%s is %s in the script, and %s in the chart", path, name, a, b)
 		}
@@ -217,9 +195,7 @@ func TestAllowList(t *testing.T) {
 		`{"vault": {"allowedAddresses": ["https://other.example:8200"]}}`:                 true,
 	} {
 		file := filepath.Join(t.TempDir(), "values.json")
-		if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(file, []byte(values), 0o600))
 		got, failure, _ := check(t, "--from", whole, "--values", file)
 		if failure != "" || strings.Contains(got, refusal) != refused {
 			t.Errorf("%s: refused is not %v; standard error %q, output:\n%s", values, refused, failure, got)

@@ -13,6 +13,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // stepTimeout bounds each wait for a cluster; nothing takes nearly as long.
@@ -27,9 +29,7 @@ type cluster struct {
 func newCluster(t *testing.T, n *Node) cluster {
 	t.Helper()
 	ask, err := n.newClients()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return cluster{node: n, api: ask.kubernetes}
 }
 
@@ -43,9 +43,7 @@ func (c cluster) create(t *testing.T, namespace string, p *corev1.Pod) {
 func (c cluster) get(t *testing.T, namespace, name string) *corev1.Pod {
 	t.Helper()
 	p, err := c.api.CoreV1().Pods(namespace).Get(t.Context(), name, metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return p
 }
 
@@ -67,17 +65,13 @@ func (c cluster) until(t *testing.T, what string, try func(context.Context) erro
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
 	defer cancel()
-	if err := poll(ctx, "waiting for "+what, try); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, poll(ctx, "waiting for "+what, try))
 }
 
 func (c cluster) log(t *testing.T, namespace, name string) string {
 	t.Helper()
 	data, err := c.api.CoreV1().Pods(namespace).GetLogs(name, &corev1.PodLogOptions{}).DoRaw(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(data)
 }
 
@@ -115,9 +109,7 @@ func command(script string) func(*corev1.Pod) {
 func pids(t *testing.T, n *Node) []int {
 	t.Helper()
 	all, err := processes(n.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var ids []int
 	for _, p := range all {
 		ids = append(ids, p.pid)
@@ -135,9 +127,7 @@ type machine struct {
 func machineNow(t *testing.T) machine {
 	t.Helper()
 	now, err := plan(sysctlRoot, layout{}.bindingTargets())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return machine{sysctls: now.Sysctls, directories: now.Directories}
 }
 

@@ -16,6 +16,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestNode takes one node through its life. Each step starts from the state that the one before it
@@ -29,9 +31,7 @@ func TestNode(t *testing.T) {
 		}
 	})
 	n, err := Up(t.Context(), options)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	c := newCluster(t, n)
 	steps := []struct {
 		name string
@@ -52,9 +52,7 @@ func TestNode(t *testing.T) {
 			t.FailNow()
 		}
 	}
-	if err := n.Down(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, n.Down(t.Context()))
 	checkGone(t, n.layout, before)
 }
 
@@ -75,15 +73,11 @@ func TestUpCutShort(t *testing.T) {
 				t.Errorf("up says %v, want that it was cancelled", err)
 			}
 			l, err := newLayout(options.Dir)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if running, err := processes(l.dir); err != nil || len(running) > 0 {
 				t.Errorf("still running: %v, %v", running, err)
 			}
-			if err := Down(t.Context(), options); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, Down(t.Context(), options))
 			checkGone(t, l, before)
 		})
 	}
@@ -109,21 +103,13 @@ func podCompletes(t *testing.T, c cluster) {
 
 func podReachesAPIServer(t *testing.T, c cluster) {
 	program, err := os.ReadFile(c.node.Kubectl())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	image := Image{Ref: "mayfly.test/kubectl:1", Files: []ImageFile{{Path: "kubectl", Mode: 0o755, Data: program}}}
 	archive := filepath.Join(t.TempDir(), "kubectl.tar")
 	file, err := os.Create(archive)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(image.WriteTar(file), file.Close()); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.node.LoadImage(t.Context(), archive); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, errors.Join(image.WriteTar(file), file.Close()))
+	testkit.Must(t, c.node.LoadImage(t.Context(), archive))
 	c.create(t, "default", pod("whoami", hostNetwork, func(p *corev1.Pod) {
 		p.Spec.Containers[0].Image = image.Ref
 		p.Spec.Containers[0].Command = []string{"/kubectl", "auth", "whoami", "--output=jsonpath={.status.userInfo.username}"}
@@ -155,9 +141,7 @@ func namespaceGoes(t *testing.T, c cluster) {
 	})
 	c.create(t, "short", pod("sleeper", hostNetwork, command("sleep 1000")))
 	c.wait(t, "short", "sleeper", running)
-	if err := namespaces.Delete(t.Context(), "short", metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, namespaces.Delete(t.Context(), "short", metav1.DeleteOptions{}))
 	c.until(t, "the namespace to go", func(ctx context.Context) error {
 		_, err := namespaces.Get(ctx, "short", metav1.GetOptions{})
 		if apierrors.IsNotFound(err) {
@@ -171,15 +155,9 @@ func podsOutliveRestarts(t *testing.T, c cluster) {
 	c.create(t, "default", pod("lasting", hostNetwork, command("sleep 100000")))
 	c.wait(t, "default", "lasting", running)
 	before := c.get(t, "default", "lasting").Status.ContainerStatuses[0]
-	if err := c.node.Restart(t.Context(), Kubelet); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.node.Kill(t.Context(), Containerd); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.node.Start(t.Context(), Containerd); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.node.Restart(t.Context(), Kubelet))
+	testkit.Must(t, c.node.Kill(t.Context(), Containerd))
+	testkit.Must(t, c.node.Start(t.Context(), Containerd))
 	// A new pod runs only when kubelet and containerd work together again.
 	c.create(t, "default", pod("later", hostNetwork, command("true")))
 	c.wait(t, "default", "later", completed)
@@ -190,15 +168,11 @@ func podsOutliveRestarts(t *testing.T, c cluster) {
 }
 
 func apiServerStops(t *testing.T, c cluster) {
-	if err := c.node.Stop(t.Context(), APIServer); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.node.Stop(t.Context(), APIServer))
 	if _, err := c.api.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); err == nil {
 		t.Error("the API server answers while it is stopped")
 	}
-	if err := c.node.Start(t.Context(), APIServer); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.node.Start(t.Context(), APIServer))
 	c.create(t, "default", pod("after", hostNetwork, command("true")))
 	c.wait(t, "default", "after", completed)
 }
@@ -225,9 +199,7 @@ func rebootLosesMounts(t *testing.T, c cluster) {
 	})
 	write(t, filepath.Join(c.node.RunDir(), "volatile"), "")
 
-	if err := c.node.Reboot(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.node.Reboot(t.Context()))
 	if points, err := mountsBelow(mounted); err != nil || len(points) > 0 {
 		t.Errorf("mounted after the reboot: %v, %v", points, err)
 	}
@@ -243,18 +215,14 @@ func crash(t *testing.T, c cluster) {
 	c.create(t, "default", pod("lost", hostNetwork, command("sleep 100000")))
 	c.wait(t, "default", "lost", running)
 	for _, pid := range pids(t, c.node) {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, unix.Kill(pid, unix.SIGKILL))
 	}
 	if left := cgroupPids(cgroupRoots(), c.node.cgroup()); len(left) == 0 {
 		t.Error("no container outlived the crash, so there is nothing to clean up")
 	}
 	start := time.Now()
 	n, err := Up(t.Context(), Options{Dir: c.node.dir, Out: t.Output()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Logf("a new node after %s", time.Since(start).Round(time.Millisecond))
 	fresh := newCluster(t, n)
 	if _, err := fresh.api.CoreV1().Pods("default").Get(t.Context(), "lost", metav1.GetOptions{}); !apierrors.IsNotFound(err) {

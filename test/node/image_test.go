@@ -8,6 +8,8 @@ import (
 	"io"
 	"slices"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestImageIsReproducible(t *testing.T) {
@@ -20,9 +22,7 @@ func TestImageIsReproducible(t *testing.T) {
 		},
 	}
 	var first, second bytes.Buffer
-	if err := errors.Join(image.WriteTar(&first), image.WriteTar(&second)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(image.WriteTar(&first), image.WriteTar(&second)))
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
 		t.Error("the same image gives different bytes")
 	}
@@ -33,9 +33,7 @@ func TestImageIsReproducible(t *testing.T) {
 			User string
 		}
 	}
-	if err := json.Unmarshal(outer["config.json"], &config); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(outer["config.json"], &config))
 	if !slices.Equal(config.Config.Cmd, image.Cmd) || config.Config.User != "5" {
 		t.Errorf("configuration: %s", outer["config.json"])
 	}
@@ -54,9 +52,7 @@ func untar(t *testing.T, r io.Reader) map[string][]byte {
 		if errors.Is(err, io.EOF) {
 			return files
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if files[header.Name], err = io.ReadAll(archive); err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ import (
 	"github.com/moby/sys/mountinfo"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
@@ -42,13 +43,9 @@ func TestLayoutRefusesFolders(t *testing.T) {
 
 func TestLayoutResolvesLinks(t *testing.T) {
 	dir := shortDir(t)
-	if err := os.Symlink(".", filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Symlink(".", filepath.Join(dir, "link")))
 	got, err := realPath(filepath.Join(dir, "link", "absent", "deeper"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if want := filepath.Join(dir, "absent", "deeper"); got != want {
 		t.Errorf("realPath gives %s, want %s", got, want)
 	}
@@ -60,9 +57,7 @@ func TestAddressIsTheServicesFirst(t *testing.T) {
 		l := layout{dir: dir}
 		address := net.ParseIP(l.address())
 		_, services, err := net.ParseCIDR(l.serviceRange())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if !address.IsLoopback() || !services.Contains(address) || address.To4()[3] != services.IP.To4()[3]+1 {
 			t.Errorf("%s: address %s in %s", dir, address, services)
 		}
@@ -85,18 +80,14 @@ func TestConfigIsWellFormed(t *testing.T) {
 	n := Node{layout: layout{dir: "/tmp/mayfly-node"}, programs: programs{"runc": "/sbin/runc", "busybox": "/bin/busybox"}}
 	for _, name := range []string{"kubelet.yaml", "audit.yaml", "cni.conflist"} {
 		data, err := render(name, n.settings())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		var parsed map[string]any
 		if err := yaml.Unmarshal(data, &parsed); err != nil || len(parsed) == 0 {
 			t.Errorf("%s: %v\n%s", name, err, data)
 		}
 	}
 	data, err := render("kubelet.yaml", n.settings())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, want := range []string{"address: " + n.address() + "\n", "cgroupRoot: /" + n.cgroup() + "\n"} {
 		if !bytes.Contains(data, []byte(want)) {
 			t.Errorf("kubelet.yaml lacks %q", want)
@@ -107,9 +98,7 @@ func TestConfigIsWellFormed(t *testing.T) {
 // The programs must report their real version.
 func TestKubernetesVersionIsThatOfTheModule(t *testing.T) {
 	goMod, err := os.ReadFile("../cluster/go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if want := "require k8s.io/kubernetes " + toolcache.KubernetesVersion + " "; !bytes.Contains(goMod, []byte(want)) {
 		t.Errorf("test/cluster/go.mod lacks %q", want)
 	}
@@ -125,12 +114,8 @@ func TestCgroupsAreFoundBelow(t *testing.T) {
 		"node/pods/a/aa": "3\n",
 	} {
 		dir := filepath.Join(root, path)
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(procs), 0o644); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.MkdirAll(dir, 0o755))
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(procs), 0o644))
 	}
 	if got := cgroupPids([]string{root}, "node"); !slices.Equal(got, []int{3, 7, 12}) {
 		t.Errorf("processes: %v", got)
@@ -143,9 +128,7 @@ func TestCgroupsAreFoundBelow(t *testing.T) {
 
 func TestCgroupGetsControllersAndProcessors(t *testing.T) {
 	root := t.TempDir()
-	if err := os.Mkdir(filepath.Join(root, "node"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(filepath.Join(root, "node"), 0o755))
 	if err := fillCpuset(root, "node"); err != nil {
 		t.Errorf("without a cpuset controller: %v", err)
 	}
@@ -154,9 +137,7 @@ func TestCgroupGetsControllersAndProcessors(t *testing.T) {
 	}
 	write(t, filepath.Join(root, "cpuset.cpus"), "0-1\n")
 	write(t, filepath.Join(root, "cpuset.mems"), "0\n")
-	if err := errors.Join(fillCpuset(root, "node"), delegate(root, "node")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(fillCpuset(root, "node"), delegate(root, "node")))
 	for file, want := range map[string]string{
 		"node/cpuset.cpus":            "0-1",
 		"node/cpuset.mems":            "0",
@@ -225,9 +206,7 @@ func TestPollKeepsTheErrorBeforeTheEnd(t *testing.T) {
 func shortDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mn-")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		// Not through a mount that a failing test has left.
 		if err := removeTree(dir); err != nil {
@@ -235,15 +214,11 @@ func shortDir(t *testing.T) string {
 		}
 	})
 	dir, err = filepath.EvalSymlinks(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return dir
 }
 
 func write(t *testing.T, path, content string) {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte(content), 0o600))
 }

@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"syscall"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestParseEnviron(t *testing.T) {
@@ -41,9 +43,7 @@ func TestKillAllFindsByMark(t *testing.T) {
 	marked.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	other := exec.Command("sleep", "1000")
 	for _, cmd := range []*exec.Cmd{marked, other} {
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, cmd.Start())
 	}
 	defer func() {
 		if err := other.Process.Kill(); err != nil {
@@ -52,15 +52,11 @@ func TestKillAllFindsByMark(t *testing.T) {
 		// A signal of this test ends it, which Wait reports.
 		_ = other.Wait()
 	}()
-	if err := awaitMark(t.Context(), marked.Process.Pid); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, awaitMark(t.Context(), marked.Process.Pid))
 	if pid, err := l.pidOf(Etcd); err != nil || pid != marked.Process.Pid {
 		t.Errorf("pidOf gives %d, %v; want %d", pid, err, marked.Process.Pid)
 	}
-	if err := l.killAll(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, l.killAll(t.Context()))
 	if left, err := processes(l.dir); err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
@@ -71,9 +67,7 @@ func TestKillAllFindsByMark(t *testing.T) {
 
 func TestAwaitMarkTellsOfAnExit(t *testing.T) {
 	cmd := exec.Command("false")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Start())
 	err := poll(t.Context(), "waiting for the exit", func(ctx context.Context) error {
 		if err := awaitMark(ctx, cmd.Process.Pid); err == nil {
 			return errors.New("still running")

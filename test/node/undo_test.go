@@ -9,34 +9,26 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestUndoPutsBack(t *testing.T) {
 	machine, settings := shortDir(t), t.TempDir()
 	setting := filepath.Join(settings, "vm", "panic_on_oom")
-	if err := os.Mkdir(filepath.Dir(setting), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(filepath.Dir(setting), 0o755))
 	write(t, setting, "7\n")
 	made, used := filepath.Join(machine, "a", "b"), filepath.Join(machine, "c")
 	changes, err := plan(settings, []string{made, used, machine})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	note := filepath.Join(t.TempDir(), "undo.json")
-	if err := errors.Join(changes.write(note), makeDirectories([]string{made, used, machine})); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(changes.write(note), makeDirectories([]string{made, used, machine})))
 	write(t, setting, "1\n")
 	write(t, filepath.Join(used, "file"), "of somebody else")
 
 	read, err := readUndo(note)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := read.apply(settings); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, read.apply(settings))
 	if now, err := os.ReadFile(setting); err != nil || strings.TrimSpace(string(now)) != "7" {
 		t.Errorf("the setting is %q, %v", now, err)
 	}
@@ -50,9 +42,7 @@ func TestUndoPutsBack(t *testing.T) {
 
 func TestUndoWithoutNote(t *testing.T) {
 	changes, err := readUndo(filepath.Join(t.TempDir(), "absent"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if err := changes.apply(t.TempDir()); err != nil {
 		t.Error(err)
 	}
@@ -62,21 +52,13 @@ func TestUndoWithoutNote(t *testing.T) {
 func TestUndoIsHandedOn(t *testing.T) {
 	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
 	noted := undo{Directories: []string{filepath.Join(t.TempDir(), "made")}}
-	if err := makeDirectories(noted.Directories); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(noted.write(first.undo()), undo{}.write(second.undo())); err != nil {
-		t.Fatal(err)
-	}
-	if err := first.undoChanges([]layout{second}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, makeDirectories(noted.Directories))
+	testkit.Must(t, errors.Join(noted.write(first.undo()), undo{}.write(second.undo())))
+	testkit.Must(t, first.undoChanges([]layout{second}))
 	if _, err := os.Stat(noted.Directories[0]); err != nil {
 		t.Errorf("put back while another node runs: %v", err)
 	}
-	if err := errors.Join(first.undoChanges(nil), second.undoChanges(nil)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(first.undoChanges(nil), second.undoChanges(nil)))
 	if _, err := os.Stat(noted.Directories[0]); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("not put back by the last one: %v", err)
 	}
@@ -85,12 +67,8 @@ func TestUndoIsHandedOn(t *testing.T) {
 func TestUndoKeepsWhatANeighbourNoted(t *testing.T) {
 	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
 	theirs := undo{Sysctls: map[string]string{"kernel/panic": "5"}}
-	if err := errors.Join(undo{Directories: []string{"/x"}}.write(first.undo()), theirs.write(second.undo())); err != nil {
-		t.Fatal(err)
-	}
-	if err := first.undoChanges([]layout{second}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errors.Join(undo{Directories: []string{"/x"}}.write(first.undo()), theirs.write(second.undo())))
+	testkit.Must(t, first.undoChanges([]layout{second}))
 	if got, err := readUndo(second.undo()); err != nil || got.Sysctls["kernel/panic"] != "5" || len(got.Directories) > 0 {
 		t.Errorf("the neighbour's note is %v, %v", got, err)
 	}
@@ -107,9 +85,7 @@ func TestNeighboursAreMarked(t *testing.T) {
 	write(t, ours.marker(), "")
 	write(t, theirs.marker(), "")
 	others, err := neighbours(ours.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if !slices.Contains(others, theirs) || slices.Contains(others, ours) || slices.Contains(others, unmarked) {
 		t.Errorf("the neighbours of %v are %v", ours, others)
 	}
@@ -120,15 +96,11 @@ func runMarked(t *testing.T, l layout) {
 	t.Helper()
 	cmd := exec.Command("sleep", "1000")
 	cmd.Env = []string{envDir + "=" + l.dir, envComponent + "=" + string(Etcd)}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
 		if err := l.killAll(context.WithoutCancel(t.Context())); err != nil {
 			t.Error(err)
 		}
 	})
-	if err := awaitMark(t.Context(), cmd.Process.Pid); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, awaitMark(t.Context(), cmd.Process.Pid))
 }

@@ -94,9 +94,7 @@ func (r *reader) read(ctx context.Context, text string) ([][]string, error) {
 func TestReader(t *testing.T) {
 	r := newReader(t, []string{"hack/x.sh"})
 	got, err := r.read(t.Context(), "kubectl get 'a b' | jq .\nhelm x \\\n  -y - <<EOF\nz\nEOF\nhack/x.sh\n")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	found := map[string]bool{}
 	for _, call := range got {
 		found[fmt.Sprintf("%q", call)] = true

@@ -1,13 +1,15 @@
 package pages
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
 
 func TestSession(t *testing.T) {
 	work := t.TempDir()
 	s, err := NewSession(t.TempDir(), work, []string{"PATH=/usr/bin:/bin"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, tt := range []struct {
 		text, want string
 		fails      bool

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // rig is the provider as a process of its own, which can be stopped and killed
@@ -32,9 +33,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mayfly")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	r := &rig{t: t, bin: filepath.Join(dir, "pluginprovider"), dir: dir, store: t.TempDir()}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", r.bin, "./cmd/pluginprovider").CombinedOutput(); err != nil {
@@ -49,9 +48,7 @@ func newRig(t *testing.T) *rig {
 
 func (r *rig) set(object, value string) {
 	r.t.Helper()
-	if err := os.WriteFile(filepath.Join(r.store, object), []byte(value), 0o600); err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, os.WriteFile(filepath.Join(r.store, object), []byte(value), 0o600))
 }
 
 // start runs the provider and waits until it serves.
@@ -60,9 +57,7 @@ func (r *rig) start(args ...string) *exec.Cmd {
 	cmd := exec.Command(r.bin, append([]string{"--dir", r.dir, "--name", "aws", "--store", r.store, "--deny", "shop/stranger"}, args...)...)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
-	if err := cmd.Start(); err != nil {
-		r.t.Fatal(err)
-	}
+	testkit.Must(r.t, cmd.Start())
 	r.t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -128,9 +123,7 @@ func TestProcess(t *testing.T) {
 	r.wantFault(fault.Unverified, "stranger")
 	r.wantFault(fault.NotFound, "web", "objects", "- {objectName: ../../etc/passwd}")
 
-	if err := first.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, first.Process.Kill())
 	_ = first.Wait()
 	r.wantFault(fault.Unavailable, "web")
 	r.start()
@@ -151,15 +144,11 @@ func TestProcessThatDiesInACall(t *testing.T) {
 func TestStoppedProcess(t *testing.T) {
 	r := newRig(t)
 	cmd := r.start()
-	if err := cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Process.Signal(syscall.SIGSTOP))
 	waitStopped(t, cmd.Process.Pid)
 	r.wantFault(fault.Timeout, "web")
 	r.wantFault(fault.Unavailable, "web")
-	if err := cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Process.Signal(syscall.SIGCONT))
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if got, err := r.fetch("web"); err == nil && got == "one" {
 			return
@@ -195,9 +184,7 @@ func waitStopped(t *testing.T, pid int) {
 func TestOrderlyStopTakesTheSocketAway(t *testing.T) {
 	r := newRig(t)
 	cmd := r.start()
-	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, cmd.Process.Signal(syscall.SIGTERM))
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("the provider ended with %v", err)
 	}

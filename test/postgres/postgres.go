@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -48,9 +49,7 @@ func New(t testing.TB) *Server {
 	var log bytes.Buffer
 	server.Stdout, server.Stderr = &log, &log
 	server.SysProcAttr.Pdeathsig = syscall.SIGKILL
-	if err := server.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, server.Start())
 	t.Cleanup(func() {
 		_ = server.Process.Signal(syscall.SIGINT)
 		_ = server.Wait()
@@ -83,9 +82,7 @@ func (s *Server) Enable(t testing.TB, v *vaulttest.Server) {
 		"connection_url": fmt.Sprintf("postgresql://{{username}}:{{password}}@127.0.0.1:%d/postgres?sslmode=disable", s.port),
 		"username":       "vault", "password": adminPassword, "allowed_roles": "*",
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 }
 
 // Role makes a dynamic role of the engine. The database itself refuses its
@@ -96,9 +93,7 @@ func (s *Server) Role(t testing.TB, v *vaulttest.Server, name, ttl, maxTTL strin
 		"db_name": "pg", "default_ttl": ttl, "max_ttl": maxTTL,
 		"creation_statements": `CREATE ROLE "{{name}}" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'`,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 }
 
 // Query runs SQL as the superuser, and returns psql's output.
@@ -127,9 +122,7 @@ func (s *Server) LogsIn(t testing.TB, name, password string) bool {
 func (s *Server) Users(t testing.TB) int {
 	t.Helper()
 	n, err := strconv.Atoi(s.Query(t, "SELECT count(*) FROM pg_roles WHERE rolname LIKE 'v-%'"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return n
 }
 
@@ -147,9 +140,7 @@ func (s *Server) command(name string, args ...string) *exec.Cmd {
 func freePort(t testing.TB) int {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer func() { _ = l.Close() }()
 	return l.Addr().(*net.TCPAddr).Port
 }

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const root = "../.."
@@ -53,9 +55,7 @@ func TestRehearsal(t *testing.T) {
 		"mayfly-node_"+version+".oci.tar", "mayfly-node_"+version+"_linux_amd64.spdx.json",
 		"mayfly-node_"+version+"_linux_arm64.spdx.json", "notes.md")
 	entries, err := os.ReadDir(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var got []string
 	for _, entry := range entries {
 		got = append(got, entry.Name())
@@ -72,9 +72,7 @@ func checkSums(t *testing.T, dir string, names []string) {
 	var sums strings.Builder
 	for _, name := range names {
 		data, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if len(data) == 0 {
 			t.Errorf("%s is empty", name)
 		}
@@ -82,9 +80,7 @@ func checkSums(t *testing.T, dir string, names []string) {
 		sums.WriteString(hex.EncodeToString(sum[:]) + "  " + name + "\n")
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "SHA256SUMS"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if string(data) != sums.String() {
 		t.Errorf("SHA256SUMS is\n%swant\n%s", data, &sums)
 	}
@@ -95,9 +91,7 @@ func TestChangelogSection(t *testing.T) {
 		t.Errorf("a version without a section: error %v, output %q", err, out)
 	}
 	data, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	sections := strings.Split(string(data), "\n## ")[1:]
 	if len(sections) == 0 {
 		t.Fatal("CHANGELOG.md has no sections")

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // notUpdated are the Go modules that Dependabot leaves alone, with the reason.
@@ -19,18 +21,14 @@ var notUpdated = map[string]string{
 
 func TestDependabotKnowsEveryModule(t *testing.T) {
 	data, err := os.ReadFile(filepath.Join(root, ".github/dependabot.yml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var config struct {
 		Updates []struct {
 			Ecosystem   string   `yaml:"package-ecosystem"`
 			Directories []string `yaml:"directories"`
 		} `yaml:"updates"`
 	}
-	if err := yaml.Unmarshal(data, &config); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.Unmarshal(data, &config))
 	var listed []string
 	for _, u := range config.Updates {
 		if u.Ecosystem == "gomod" {
@@ -54,9 +52,7 @@ func TestDependabotKnowsEveryModule(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, name := range found {
 		if reason := notUpdated[name]; slices.Contains(listed, name) == (reason != "") {
 			t.Errorf("module %s: in dependabot.yml %v, reason to leave it out %q", name, slices.Contains(listed, name), reason)
@@ -75,15 +71,11 @@ func TestGitHubFilesAreYAML(t *testing.T) {
 	count := 0
 	for _, pattern := range []string{"*.yml", "*/*.yml"} {
 		paths, err := filepath.Glob(filepath.Join(root, ".github", pattern))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for _, path := range paths {
 			count++
 			data, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			var value map[string]any
 			if err := yaml.Unmarshal(data, &value); err != nil || len(value) == 0 {
 				t.Errorf("%s: %v", path, err)

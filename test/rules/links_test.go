@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const root = "../.."
@@ -120,9 +122,7 @@ func pages(t *testing.T) map[string]page {
 		all[name] = parse(string(data))
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return all
 }
 

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"unicode"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var updateKeys = flag.Bool("keys", false, "write constants of pkg/logkey for literal keys of log lines")
@@ -155,9 +157,7 @@ func logLines(t *testing.T) map[string][]logLine {
 			})
 			return nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	return all
 }
@@ -215,9 +215,7 @@ func TestLogKeysAreConstants(t *testing.T) {
 func logKeys(t *testing.T) map[string]string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "pkg/logkey/logkey.go"), nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	all := map[string]string{}
 	ast.Inspect(file, func(n ast.Node) bool {
 		if v, is := n.(*ast.ValueSpec); is && len(v.Values) == 1 {
@@ -234,13 +232,9 @@ func useConstants(t *testing.T, name string, keys []*ast.BasicLit) {
 	path := filepath.Join(root, name)
 	set := token.NewFileSet()
 	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	file, err := parser.ParseFile(set, path, text, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	slices.SortFunc(keys, func(a, b *ast.BasicLit) int { return int(b.Pos() - a.Pos()) })
 	keys = slices.CompactFunc(keys, func(a, b *ast.BasicLit) bool { return a.Pos() == b.Pos() })
 	for _, key := range keys {
@@ -260,18 +254,14 @@ func useConstants(t *testing.T, name string, keys []*ast.BasicLit) {
 	if text, err = format.Source(text); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path, text, 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, text, 0o644))
 	t.Logf("%s: %d keys", name, len(keys))
 }
 
 // TestLogPage: the page has every line of level info and above, and no other.
 func TestLogPage(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, logPage))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	listed := map[string]string{}
 	for _, m := range regexp.MustCompile("(?m)^\\| `([^`]+)` \\| ([a-z, ]*) \\| .+ \\|$").FindAllStringSubmatch(string(text), -1) {
 		listed[m[1]] = m[2]

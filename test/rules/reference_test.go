@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var (
@@ -27,9 +29,7 @@ var (
 // every annotation, label and taint that the code has, and no others.
 func TestReferenceIsComplete(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join(root, "docs/reference.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var events, names []string
 	section := ""
 	for line := range strings.Lines(string(text)) {
@@ -92,13 +92,9 @@ func code(t *testing.T) codeNames {
 		})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	chart, err := os.ReadFile(filepath.Join(root, "charts/mayfly/values.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if !strings.Contains(string(chart), "node.mayfly.dev/not-ready") {
 		t.Error("the chart's startupTaint.key is another one")
 	}

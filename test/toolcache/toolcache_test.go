@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const hello = `package main
@@ -34,30 +36,22 @@ func newModule(t *testing.T, source string) string {
 
 func write(t *testing.T, path, data string) {
 	t.Helper()
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	testkit.Must(t, os.WriteFile(path, []byte(data), 0o644))
 }
 
 func mustBuild(t *testing.T, dir string, ldflags ...string) (path, progress string) {
 	t.Helper()
 	var log bytes.Buffer
 	path, err := Build(t.Context(), &log, dir, ".", "hello", ldflags...)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return path, log.String()
 }
 
 func runProgram(t *testing.T, path string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), path).Output()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return strings.TrimSpace(string(out))
 }
 
@@ -149,13 +143,9 @@ func (s *signal) Write(p []byte) (int, error) {
 func TestBuildWaitsForLock(t *testing.T) {
 	dir := newModule(t, hello)
 	path, _ := mustBuild(t, dir)
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(path))
 	unlock, err := lock(t.Context(), filepath.Join(filepath.Dir(path), "lock"), func() {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer unlock()
 
 	waiting := &signal{want: "another process is building hello", seen: make(chan struct{})}
@@ -235,9 +225,7 @@ func TestOutputCounts(t *testing.T) {
 
 func TestModuleRoot(t *testing.T) {
 	root, err := ModuleRoot()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, tool := range Known() {
 		t.Chdir(filepath.Join(root, tool.ModuleDir))
 		if got, err := ModuleRoot(); err != nil || got != root {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/vault/api"
 
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -27,9 +28,7 @@ type fixture struct {
 func newFixture(t *testing.T) fixture {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { iss.Close() })
 	f := fixture{vaulttest.New(t, vaulttest.Options{}), iss}
 	ctx := t.Context()
@@ -63,9 +62,7 @@ func newFixture(t *testing.T) fixture {
 		f.PutKV2(ctx, "kv2", "web", map[string]any{"password": "first"}),
 		f.PutKV2(ctx, "kv2", "web", map[string]any{"password": "second"}),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	return f
 }
@@ -88,9 +85,7 @@ func (f fixture) mustLogin(t *testing.T, mount string) *api.Client {
 	t.Helper()
 	token, _ := f.issuer.Issue(web, "vault", time.Hour)
 	client, err := f.login(t, mount, "web", token)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return client
 }
 
@@ -168,16 +163,12 @@ func testDeleted(t *testing.T, f fixture) {
 func testKV(t *testing.T, client *api.Client) {
 	ctx := t.Context()
 	one, err := client.KVv1("kv1").Get(ctx, "web")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if got := one.Data["password"]; got != "one" {
 		t.Errorf("kv1: %v", got)
 	}
 	two, err := client.KVv2("kv2").Get(ctx, "web")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if got, version := two.Data["password"], two.VersionMetadata.Version; got != "second" || version != 2 {
 		t.Errorf("kv2: %v, version %d", got, version)
 	}
@@ -188,18 +179,14 @@ func testKV(t *testing.T, client *api.Client) {
 func testPKI(t *testing.T, client *api.Client) {
 	secret, err := client.Logical().WriteWithContext(t.Context(), "pki/issue/web",
 		map[string]any{"common_name": "web.shop", "ttl": "1h"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	text, _ := secret.Data["certificate"].(string)
 	block, _ := pem.Decode([]byte(text))
 	if block == nil {
 		t.Fatalf("no certificate in %v", secret.Data)
 	}
 	cert, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if cert.Subject.CommonName != "web.shop" {
 		t.Errorf("certificate is for %q", cert.Subject.CommonName)
 	}
@@ -208,9 +195,7 @@ func testPKI(t *testing.T, client *api.Client) {
 func testTransit(t *testing.T, client *api.Client) {
 	secret, err := client.Logical().WriteWithContext(t.Context(), "transit/encrypt/web",
 		map[string]any{"plaintext": "c2VjcmV0"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if text, _ := secret.Data["ciphertext"].(string); !strings.HasPrefix(text, "vault:v1:") {
 		t.Errorf("ciphertext %q", text)
 	}
@@ -218,16 +203,12 @@ func testTransit(t *testing.T, client *api.Client) {
 
 func testAudit(t *testing.T, f fixture) {
 	mark, err := f.Mark()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, mount := range []string{"kubernetes", "jwt"} {
 		testKV(t, f.mustLogin(t, mount))
 	}
 	counts, err := f.CountRequests(t.Context(), mark)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for path, want := range map[string]int{
 		"auth/kubernetes/login": 1, "auth/jwt/login": 1,
 		"kv1/web": 2, "kv2/data/web": 2, "kv2/data/other": 2,
@@ -240,9 +221,7 @@ func testAudit(t *testing.T, f fixture) {
 		t.Errorf("%d requests, %d under kv2; want 8 and 4: %v", all, kv2, counts)
 	}
 	entries, err := f.AuditEntriesSince(t.Context(), mark)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	whole, err := f.AuditEntries(t.Context())
 	if err != nil || len(whole) <= len(entries) {
 		t.Errorf("the whole log has %d entries, its end %d: %v", len(whole), len(entries), err)
@@ -279,13 +258,9 @@ func find(entries []vaulttest.AuditEntry, path, who string) *vaulttest.AuditEntr
 
 func testSeal(t *testing.T, f fixture) {
 	client := f.mustLogin(t, "kubernetes")
-	if err := f.Seal(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, f.Seal(t.Context()))
 	_, err := client.KVv1("kv1").Get(t.Context(), "web")
 	wantResponse(t, err, http.StatusServiceUnavailable, "Vault is sealed")
-	if err := f.Unseal(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, f.Unseal(t.Context()))
 	testKV(t, client)
 }

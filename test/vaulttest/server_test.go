@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/vault/api"
 
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -34,13 +35,9 @@ func TestTLS(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := api.DefaultConfig()
 			config.Address, config.MaxRetries = s.Address, 0
-			if err := config.ConfigureTLS(&tc.tls); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, config.ConfigureTLS(&tc.tls))
 			client, err := api.NewClient(config)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			_, err = client.Sys().HealthWithContext(t.Context())
 			if (err == nil) != (tc.want == "") || (err != nil && !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("got %v, want %q", err, tc.want)
@@ -57,13 +54,9 @@ func TestDatabasePlugin(t *testing.T) {
 		"password":          "irrelevant",
 		"verify_connection": false,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	secret, err := s.Client().Logical().ReadWithContext(t.Context(), "database/config/pg")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if got := secret.Data["plugin_name"]; got != "postgresql-database-plugin" {
 		t.Errorf("plugin %v", got)
 	}
@@ -74,16 +67,10 @@ func TestDatabasePlugin(t *testing.T) {
 func TestLargeSecret(t *testing.T) {
 	s := vaulttest.New(t, vaulttest.Options{})
 	large := strings.Repeat("x", 10<<20)
-	if err := s.EnableKV(t.Context(), "kv", 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.PutKV1(t.Context(), "kv", "large", map[string]any{"value": large}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, s.EnableKV(t.Context(), "kv", 1))
+	testkit.Must(t, s.PutKV1(t.Context(), "kv", "large", map[string]any{"value": large}))
 	secret, err := s.Client().KVv1("kv").Get(t.Context(), "large")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if got, _ := secret.Data["value"].(string); got != large {
 		t.Errorf("read %d bytes, want %d", len(got), len(large))
 	}
@@ -102,9 +89,7 @@ func TestAuditLogBeingWritten(t *testing.T) {
 		"garbage":      {"garbage\n", 0, true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if err := os.WriteFile(path, []byte(tc.log), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, os.WriteFile(path, []byte(tc.log), 0o600))
 			entries, err := s.AuditEntries(t.Context())
 			if len(entries) != tc.entries || (err != nil) != tc.fails {
 				t.Errorf("%d entries, %v", len(entries), err)
@@ -129,16 +114,10 @@ func TestMarkInALine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "audit.log")
 			s := vaulttest.Server{AuditFile: path}
-			if err := os.WriteFile(path, []byte(tc.before), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, os.WriteFile(path, []byte(tc.before), 0o600))
 			mark, err := s.Mark()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, []byte(tc.before+tc.after), 0o600); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
+			testkit.Must(t, os.WriteFile(path, []byte(tc.before+tc.after), 0o600))
 			if entries, err := s.AuditEntriesSince(t.Context(), mark); err != nil || len(entries) != tc.entries {
 				t.Errorf("%d entries, want %d: %v", len(entries), tc.entries, err)
 			}
@@ -149,9 +128,7 @@ func TestMarkInALine(t *testing.T) {
 func TestStopLeavesNothing(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir())
 	s, err := vaulttest.Start(t.Context(), vaulttest.Options{TLS: true, Progress: os.Stderr})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	client := s.Client()
 	for range 2 {
 		if err := s.Stop(); err != nil {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
@@ -18,9 +19,7 @@ import (
 func installScript(t *testing.T, script string) {
 	t.Helper()
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "vault"), []byte("#!/bin/sh\n"+script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(dir, "vault"), []byte("#!/bin/sh\n"+script), 0o755))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
@@ -28,9 +27,7 @@ func installScript(t *testing.T, script string) {
 // serves with vaultd and prints the same as dev mode.
 func TestInstalled(t *testing.T) {
 	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	installScript(t, fmt.Sprintf(`
 [ "$1 $2 $3" = "server -dev -dev-no-store-token" ] || { echo "unexpected: $*" >&2; exit 1; }
 %q --exit-with-stdin --listen "${5#-dev-listen-address=}" --root-token "${4#-dev-root-token-id=}" |
@@ -40,12 +37,8 @@ func TestInstalled(t *testing.T) {
 	if !s.Installed || s.RootToken != "dev-root" {
 		t.Errorf("installed %v, root token %s", s.Installed, s.RootToken)
 	}
-	if err := s.Seal(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Unseal(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, s.Seal(t.Context()))
+	testkit.Must(t, s.Unseal(t.Context()))
 	if err := s.EnableKV(t.Context(), "secret", 2); err != nil {
 		t.Error(err)
 	}
@@ -62,9 +55,7 @@ func TestStartExplainsFailure(t *testing.T) {
 	}
 
 	missing := filepath.Join(t.TempDir(), "missing", "audit.log")
-	if err := os.WriteFile(filepath.Dir(missing), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Dir(missing), nil, 0o600))
 	_, err = vaulttest.Start(t.Context(), vaulttest.Options{AuditFile: missing})
 	if err == nil || !strings.Contains(err.Error(), "enabling the audit device") {
 		t.Errorf("got %v", err)
@@ -77,22 +68,14 @@ func TestStartExplainsFailure(t *testing.T) {
 
 func TestVaultdEndsWithItsParent(t *testing.T) {
 	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	cmd := exec.CommandContext(t.Context(), vaultd, "--exit-with-stdin")
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, cmd.Start())
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil || !strings.HasPrefix(line, `{"address":"http://127.0.0.1:`) {
 		t.Errorf("first line %q, %v", line, err)
@@ -105,9 +88,7 @@ func TestVaultdEndsWithItsParent(t *testing.T) {
 
 func TestVaultdRefusesFlags(t *testing.T) {
 	vaultd, err := toolcache.Get(t.Context(), os.Stderr, "vaultd")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for want, args := range map[string][]string{
 		"not a loopback address": {"--listen", "0.0.0.0:0"},
 		"missing port":           {"--listen", "127.0.0.1"},

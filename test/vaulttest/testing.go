@@ -3,6 +3,8 @@ package vaulttest
 import (
 	"os"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // New starts a Vault for a test, which stops it. Tests without special needs may share one that
@@ -13,9 +15,7 @@ func New(t testing.TB, opts Options) *Server {
 		opts.Progress = os.Stderr
 	}
 	s, err := Start(t.Context(), opts)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("Vault said:\n%s", s.proc.logs)

@@ -14,18 +14,14 @@ import (
 func open(t *testing.T, path string) *file {
 	t.Helper()
 	f := &file{path: path}
-	if err := f.open(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, f.open())
 	t.Cleanup(f.Close)
 	return f
 }
 
 func write(t *testing.T, f *file, text string) {
 	t.Helper()
-	if err := f.Write([]byte(text + "\n")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, f.Write([]byte(text+"\n")))
 }
 
 func want(t *testing.T, path, text string) {

@@ -18,6 +18,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // event is one line of a watch.
@@ -68,9 +69,7 @@ func newDouble(t *testing.T) *double {
 
 func (d *double) up() {
 	l, err := net.Listen("tcp", d.address)
-	if err != nil {
-		d.t.Fatal(err)
-	}
+	testkit.Must(d.t, err)
 	d.address = l.Addr().String()
 	d.stop = make(chan struct{})
 	d.server = &httptest.Server{Listener: l, EnableHTTP2: true, Config: &http.Server{Handler: d}}

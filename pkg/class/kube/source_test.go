@@ -165,9 +165,7 @@ func TestNew(t *testing.T) {
 	}
 	for want, qps := range map[float32]float32{50: 0, 7: 7} {
 		s, err := kube.New(kube.Config{REST: &rest.Config{Host: "http://127.0.0.1:1", QPS: 5}, QPS: qps})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if s.Rate() != want {
 			t.Errorf("%v requests a second, want %v", s.Rate(), want)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/class/kube"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // watching sets up a source that watches db, whose role is r1.
@@ -71,9 +72,7 @@ func TestPublish(t *testing.T) {
 	}()
 	waiting(f, 2) // the watch, and Get
 	close(gate)
-	if err := receive(f, got, "Get"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, receive(f, got, "Get"))
 	f.opened()
 	f.asked(1, 1)
 	f.source.Release(db)
@@ -426,9 +425,7 @@ func TestOnVersionHoldsNoLock(t *testing.T) {
 		source.Release(r)
 		got <- fmt.Sprint(c.Parameters["roleName"], err, version == c.ResourceVersion)
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f := &fixture{T: t, api: api, source: source}
 	source.Retain(db)
 	f.run()

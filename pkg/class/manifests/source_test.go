@@ -67,9 +67,7 @@ func setUp(t *testing.T, c manifests.Config) *fixture {
 
 func (f *fixture) write(name, text string) {
 	f.Helper()
-	if err := os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0o600); err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, os.WriteFile(filepath.Join(f.dir, name), []byte(text), 0o600))
 }
 
 // role gets a class and gives what tells its edits apart.
@@ -135,9 +133,7 @@ func (f *fixture) changed(want class.Ref) {
 
 func TestNewRefuses(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, nil, 0o600))
 	for _, path := range []string{"", file, file + ".absent"} {
 		if _, err := manifests.New(manifests.Config{Dir: path}); err == nil {
 			t.Errorf("%q was accepted", path)
@@ -168,9 +164,7 @@ func TestGetSeesEveryEdit(t *testing.T) {
 	if len(versions) != 50 || uid == "" {
 		t.Errorf("50 edits gave %d versions", len(versions))
 	}
-	if err := os.Remove(filepath.Join(f.dir, "a.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(filepath.Join(f.dir, "a.yaml")))
 	f.refused(db, fault.ClassNotFound)
 }
 
@@ -179,15 +173,9 @@ func TestGetChoosesFiles(t *testing.T) {
 	for _, name := range []string{"a.yaml", "b.yml", "c.JSON", "d.txt", ".e.yaml", "f.yaml~"} {
 		f.write(name, manifest("ns", "class-"+name[:1], name))
 	}
-	if err := os.Mkdir(filepath.Join(f.dir, "g.yaml"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := syscall.Mkfifo(filepath.Join(f.dir, "h.yaml"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink("absent", filepath.Join(f.dir, "i.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(filepath.Join(f.dir, "g.yaml"), 0o700))
+	testkit.Must(t, syscall.Mkfifo(filepath.Join(f.dir, "h.yaml"), 0o600))
+	testkit.Must(t, os.Symlink("absent", filepath.Join(f.dir, "i.yaml")))
 	for _, letter := range []string{"a", "b", "c"} {
 		f.role(ref("ns", "class-"+letter))
 	}
@@ -204,23 +192,13 @@ func TestConfigMap(t *testing.T) {
 	f := setUp(t, manifests.Config{Rescan: time.Hour})
 	version := func(n string) {
 		dir := filepath.Join(f.dir, "..v"+n)
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(manifest("ns", "db", "role"+n)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Symlink("..v"+n, filepath.Join(f.dir, "..data_tmp")); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(filepath.Join(f.dir, "..data_tmp"), filepath.Join(f.dir, "..data")); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Mkdir(dir, 0o700))
+		testkit.Must(t, os.WriteFile(filepath.Join(dir, "a.yaml"), []byte(manifest("ns", "db", "role"+n)), 0o600))
+		testkit.Must(t, os.Symlink("..v"+n, filepath.Join(f.dir, "..data_tmp")))
+		testkit.Must(t, os.Rename(filepath.Join(f.dir, "..data_tmp"), filepath.Join(f.dir, "..data")))
 	}
 	version("1")
-	if err := os.Symlink("..data/a.yaml", filepath.Join(f.dir, "a.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Symlink("..data/a.yaml", filepath.Join(f.dir, "a.yaml")))
 	db := ref("ns", "db")
 	if got := f.role(db); got != "role1" {
 		t.Fatalf("got %s", got)
@@ -270,9 +248,7 @@ func TestUnreadable(t *testing.T) {
 	f.write("a.yaml", manifest("ns", "db", "r"))
 	f.role(ref("ns", "db"))
 	path := filepath.Join(f.dir, "a.yaml")
-	if err := os.Remove(path); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(path))
 	if err := os.Symlink("a.yaml", path); err != nil { // a loop: root, too, cannot read it
 		t.Fatal(err)
 	}
@@ -287,25 +263,19 @@ func TestUnreadable(t *testing.T) {
 
 func TestDirectoryGone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "classes")
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(dir, 0o700))
 	f := setUp(t, manifests.Config{Dir: dir, Rescan: 10 * time.Millisecond})
 	f.write("a.yaml", manifest("ns", "db", "r1"))
 	f.role(ref("ns", "db"))
 	f.source.Retain(ref("ns", "db"))
-	if err := os.RemoveAll(dir); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.RemoveAll(dir))
 	if got := f.role(ref("ns", "db")); got != "r1" {
 		t.Errorf("the last good class is gone: %s", got)
 	}
 	f.refused(ref("ns", "other"), fault.Unavailable, "failed to get secretproviderclass ns/other", "no such file")
 
 	f.run()
-	if err := os.Mkdir(dir, 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(dir, 0o700))
 	f.write("a.yaml", manifest("ns", "db", "r2"))
 	for f.changed(ref("ns", "db")); ; f.changed(ref("ns", "db")) {
 		// The rescan may have seen the directory without the file.
@@ -322,9 +292,7 @@ func TestTwice(t *testing.T) {
 	f.write("c.yaml", manifest("ns", "x", "r")+"---\n"+manifest("ns", "x", "r"))
 	f.refused(ref("default", "db"), fault.InvalidClass, "default/db: is in more than one place: a.yaml, b.yaml")
 	f.refused(ref("ns", "x"), fault.InvalidClass, "c.yaml, c.yaml")
-	if err := os.Remove(filepath.Join(f.dir, "a.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(filepath.Join(f.dir, "a.yaml")))
 	f.role(ref("default", "db"))
 }
 
@@ -362,18 +330,12 @@ func TestChanges(t *testing.T) {
 	f.write("b.yaml", manifest("ns", "other", "r2")) // not retained: not told
 	replace := func(text string) {
 		temp := filepath.Join(f.dir, ".tmp")
-		if err := os.WriteFile(temp, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(temp, filepath.Join(f.dir, "a.yaml")); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(temp, []byte(text), 0o600))
+		testkit.Must(t, os.Rename(temp, filepath.Join(f.dir, "a.yaml")))
 	}
 	replace(manifest("ns", "db", "r2"))
 	f.changed(db)
-	if err := os.Remove(filepath.Join(f.dir, "a.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(filepath.Join(f.dir, "a.yaml")))
 	f.changed(db)
 	f.refused(db, fault.ClassNotFound)
 	replace(manifest("ns", "db", "r3"))
@@ -392,17 +354,11 @@ func TestRescan(t *testing.T) {
 	target := filepath.Join(t.TempDir(), "target")
 	write := func(role string) {
 		temp := target + ".tmp"
-		if err := os.WriteFile(temp, []byte(manifest("ns", "db", role)), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.Rename(temp, target); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(temp, []byte(manifest("ns", "db", role)), 0o600))
+		testkit.Must(t, os.Rename(temp, target))
 	}
 	write("r1")
-	if err := os.Symlink(target, filepath.Join(f.dir, "a.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Symlink(target, filepath.Join(f.dir, "a.yaml")))
 	f.role(ref("ns", "db"))
 	f.source.Retain(ref("ns", "db"))
 	f.run()
@@ -424,20 +380,14 @@ func TestOnVersionHoldsNoLock(t *testing.T) {
 		source.Release(r)
 		got <- err
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f := &fixture{T: t, dir: dir, source: source, logs: &testkit.Log{}}
 	f.refused(ref("ns", "db"), fault.ClassNotFound) // so that what follows is an edit
 	source.Retain(ref("ns", "db"))
 	f.run()
 	temp := filepath.Join(dir, ".tmp")
-	if err := os.WriteFile(temp, []byte(manifest("ns", "db", "r")), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Rename(temp, filepath.Join(dir, "a.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(temp, []byte(manifest("ns", "db", "r")), 0o600))
+	testkit.Must(t, os.Rename(temp, filepath.Join(dir, "a.yaml")))
 	select {
 	case err := <-got:
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/access"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -41,29 +42,21 @@ path "secret/data/web/deep/" { capabilities = ["list"] }`,
 	}
 	var rules []access.PolicyRule
 	for _, name := range []string{"a", "b"} {
-		if err := v.Policy(t.Context(), name, policies[name]); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, v.Policy(t.Context(), name, policies[name]))
 		granted, err := access.ParsePolicy(name, policies[name])
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		rules = append(rules, granted...)
 	}
 	root := v.Client()
 	made, err := root.Logical().WriteWithContext(t.Context(), "auth/token/create", map[string]any{"policies": []string{"a", "b"}, "no_default_policy": true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, path := range []string{
 		"secret/data/web", "secret/data/web2", "secret/data/web/x", "secret/data/one/x", "secret/data/two/x", "secret/data/one/y", "secret/other/one/x",
 		"secret/metadata/", "secret/metadata", "secret/metadata/no", "secret/metadata/x", "secret/metadata/no/", "old/x", "leading/x", "bounds/x",
 		"q/deep/y", "q/deep/deeper", "q/z/deeper", "secret/deep/deeper", "plain+/x", "plainer/x", "end/x", "end/x/y", "none", "secret/data/web/deep/", "secret/data/web/deep",
 	} {
 		answer, err := root.Logical().WriteWithContext(t.Context(), "sys/capabilities", map[string]any{"token": made.Auth.ClientToken, "paths": []string{path}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		var want []string
 		for _, c := range answer.Data["capabilities"].([]any) {
 			want = append(want, c.(string))
@@ -83,9 +76,7 @@ func TestTemplates(t *testing.T) {
 	rules, err := access.ParsePolicy("t", `
 path "secret/data/{{identity.entity.aliases.auth_kubernetes_1.metadata.service_account_namespace}}/{{identity.entity.aliases.auth_kubernetes_1.metadata.service_account_name}}" { capabilities = ["read"] }
 path "secret/data/{{identity.entity.name}}" { capabilities = ["read"] }`)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	filled, open := access.For(rules, access.Account{Namespace: "shop", Name: "web"})
 	if len(filled) != 1 || filled[0].Path != "secret/data/shop/web" || len(open) != 1 {
 		t.Errorf("%+v, %+v", filled, open)

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const objects = `
@@ -46,19 +47,13 @@ func connect(t *testing.T, args ...string) (*cluster.Client, *clitest.API) {
 	t.Helper()
 	api := clitest.New(t, objects)
 	config, err := api.Kubeconfig(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var f cluster.Flags
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
 	f.Bind(set)
-	if err := set.Parse(append(args, "--kubeconfig", config)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, set.Parse(append(args, "--kubeconfig", config)))
 	c, err := f.Connect(output.Streams{Version: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c, api
 }
 

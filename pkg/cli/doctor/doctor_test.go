@@ -19,6 +19,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/clitest"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestReadStorage(t *testing.T) {
@@ -55,9 +56,7 @@ func TestOwnCRDs(t *testing.T) {
 	}
 	for _, name := range names {
 		want, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if got, err := crdFiles.ReadFile("crds/" + filepath.Base(name)); err != nil || !bytes.Equal(got, want) {
 			t.Errorf("crds/%s is not the chart's: run hack/generate.sh (%v)", filepath.Base(name), err)
 		}
@@ -117,9 +116,7 @@ func TestAsksForPages(t *testing.T) {
 	config.Contexts["x"] = &clientcmdapi.Context{Cluster: "x"}
 	config.CurrentContext = "x"
 	path := filepath.Join(t.TempDir(), "kubeconfig")
-	if err := clientcmd.WriteToFile(*config, path); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, clientcmd.WriteToFile(*config, path))
 	var out bytes.Buffer
 	cmd := New(output.Streams{Out: &out, Err: &out, Getenv: os.Getenv}, &output.Flags{Format: output.Text, Color: "never", FailOn: "error"})
 	cmd.SetArgs([]string{"--kubeconfig", path})

@@ -9,15 +9,14 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestEveryReasonHasAdvice: a new reason of package fault needs an entry. The last entry is for
 // Internal.
 func TestEveryReasonHasAdvice(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), "../../fault/fault.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	n := 0
 	ast.Inspect(file, func(node ast.Node) bool {
 		spec, ok := node.(*ast.ValueSpec)
@@ -28,9 +27,7 @@ func TestEveryReasonHasAdvice(t *testing.T) {
 			return true
 		}
 		name, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		n++
 		reason := fault.Reason(name)
 		row := adviceFor(false, reason, "", false)

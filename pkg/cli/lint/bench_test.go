@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/lint"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // benchFiles is how many files are linted at once; the limit is 200 ms.
@@ -24,9 +25,7 @@ func BenchmarkLint(b *testing.B) {
 		b.Run(fmt.Sprintf("faulty=%v", faulty), func(b *testing.B) {
 			dir := b.TempDir()
 			for i := range benchFiles {
-				if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("app-%d.yaml", i)), []byte(benchFile(i, faulty)), 0o600); err != nil {
-					b.Fatal(err)
-				}
+				testkit.Must(b, os.WriteFile(filepath.Join(dir, fmt.Sprintf("app-%d.yaml", i)), []byte(benchFile(i, faulty)), 0o600))
 			}
 			for b.Loop() {
 				o := &output.Flags{}

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
 	"github.com/mayfly-csi/mayfly/pkg/cli/nodes"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func podOf(name, node, phase string, args ...string) string {
@@ -42,23 +43,15 @@ func find(t *testing.T, text string) (*nodes.Nodes, *clitest.API) {
 	t.Helper()
 	api := clitest.New(t, driverObject+text)
 	path, err := api.Kubeconfig(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f := &cluster.Flags{}
 	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	f.Bind(set)
-	if err := set.Parse([]string{"--kubeconfig=" + path}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, set.Parse([]string{"--kubeconfig=" + path}))
 	c, err := f.Connect(output.Streams{Version: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	n, err := nodes.Find(t.Context(), c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(n.Close)
 	return n, api
 }

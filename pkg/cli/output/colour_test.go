@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"os"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestPaints(t *testing.T) {
@@ -13,9 +15,7 @@ func TestPaints(t *testing.T) {
 	}
 	defer terminal.Close()
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer null.Close()
 	for _, tc := range []struct {
 		name, flag string

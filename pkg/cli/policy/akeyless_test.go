@@ -8,14 +8,13 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestCheckAkeyless compares with the roles of a double of Akeyless.
 func TestCheckAkeyless(t *testing.T) {
 	a, err := akeylessd.Start(t.Context(), akeylessd.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	a.AuthMethod("p-person", akeylessd.Method{Type: "access_key", Key: "key"})
 	t.Setenv("AKEYLESS_TOKEN", person(t, a))
@@ -38,9 +37,7 @@ spec:
 		var out struct {
 			Findings []struct{ Code, Level string }
 		}
-		if err := json.Unmarshal([]byte(run(t, text, "--check", "--serviceaccount", "web", "-o", "json")), &out); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal([]byte(run(t, text, "--check", "--serviceaccount", "web", "-o", "json")), &out))
 		var list []string
 		for _, f := range out.Findings {
 			list = append(list, f.Code+" "+f.Level)
@@ -72,9 +69,7 @@ spec:
 func person(t *testing.T, a *akeylessd.Server) string {
 	t.Helper()
 	resp, err := http.Post(a.URL()+"/auth", "application/json", strings.NewReader(`{"access-type":"access_key","access-id":"p-person","access-key":"key"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer resp.Body.Close()
 	var body struct{ Token string }
 	if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || body.Token == "" {

@@ -29,6 +29,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/compat"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/postgres"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
@@ -43,18 +44,14 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = iss.Close() })
 	w := &world{Server: vaulttest.New(t, vaulttest.Options{}), issuer: iss}
 	for _, err := range []error{
 		w.EnableKubernetesAuth(t.Context(), "kubernetes", iss), w.EnableJWTAuth(t.Context(), "jwt", iss),
 		w.EnableKV(t.Context(), "secret", 2), w.EnableKV(t.Context(), "kv1", 1),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	return w
 }
@@ -64,9 +61,7 @@ func (w *world) plan(t *testing.T, manifest, name string, args ...string) access
 	t.Helper()
 	var out struct{ Vault []access.Grant }
 	args = append([]string{"-o", "json", "--vault-addr", w.Address, "--serviceaccount", "shop/web"}, args...)
-	if err := json.Unmarshal([]byte(run(t, manifest, args...)), &out); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal([]byte(run(t, manifest, args...)), &out))
 	if len(out.Vault) != 1 {
 		t.Fatalf("%s: %d grants", name, len(out.Vault))
 	}
@@ -77,9 +72,7 @@ func (w *world) plan(t *testing.T, manifest, name string, args ...string) access
 func run(t *testing.T, manifest string, args ...string) string {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "class.yaml")
-	if err := os.WriteFile(file, []byte(manifest), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(manifest), 0o600))
 	var out, errs bytes.Buffer
 	flags := &output.Flags{}
 	root := &cobra.Command{SilenceUsage: true, SilenceErrors: true}
@@ -101,24 +94,18 @@ func (w *world) fetch(t *testing.T, manifest string) error {
 		t.Fatal(len(classes), err)
 	}
 	parsed, _, err := class.Parse(classes[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p, err := vault.New(vault.Config{
 		Name: parsed.Provider, DefaultAddress: w.Address,
 		Settings: endpoint.Settings{MaxRetries: 3, RetryBase: 20 * time.Millisecond},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer p.Close()
 	w.volume++
 	uid := fmt.Sprintf("uid-%d", w.volume)
 	pod := issuer.PodRef{Namespace: "shop", Pod: "web", PodUID: uid, ServiceAccount: "web"}
 	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, "vault", "openbao"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_, err = p.Fetch(t.Context(), provider.Request{
 		Volume: uid, Pod: identity.Pod{Namespace: "shop", Name: "web", UID: uid, ServiceAccount: "web"}, Tokens: tokens, Class: parsed,
 	})
@@ -159,9 +146,7 @@ func less(p access.Policy, rule int, capability string) access.Policy {
 func (w *world) just(t *testing.T, name, manifest string) {
 	t.Helper()
 	g := w.plan(t, manifest, name, "--no-default-policy", "--versions")
-	if err := w.grant(t.Context(), g, g.Policy); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.grant(t.Context(), g, g.Policy))
 	if err := w.fetch(t, manifest); err != nil {
 		t.Fatalf("with the whole policy: %v\n%s", err, g.Policy.HCL())
 	}
@@ -169,9 +154,7 @@ func (w *world) just(t *testing.T, name, manifest string) {
 	for i, r := range g.Policy.Rules {
 		for _, capability := range r.Capabilities {
 			p := less(g.Policy, i, capability)
-			if err := w.grant(t.Context(), g, p); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, w.grant(t.Context(), g, p))
 			err := w.fetch(t, manifest)
 			switch {
 			case r.Purpose == vault.Serve && (err == nil || fault.Of(err) != fault.Denied):
@@ -186,17 +169,13 @@ func (w *world) just(t *testing.T, name, manifest string) {
 	if serve == 0 {
 		t.Error("the policy has no rule that serves")
 	}
-	if err := w.grant(t.Context(), g, g.Policy); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.grant(t.Context(), g, g.Policy))
 }
 
 // TestJustEnough checks it for the ecosystem's classes that a Vault serves.
 func TestJustEnough(t *testing.T) {
 	cases, err := compat.Load("../../../test/compat/cases")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	w, played := newWorld(t), 0
 	for _, c := range cases {
 		classes, _, _ := class.ParseManifest([]byte(c.Class))
@@ -206,14 +185,10 @@ func TestJustEnough(t *testing.T) {
 		played++
 		t.Run(c.Name, func(t *testing.T) {
 			for path, kind := range c.Vault.Mounts {
-				if err := w.Write(t.Context(), "sys/mounts/"+path, map[string]any{"type": kind}); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, w.Write(t.Context(), "sys/mounts/"+path, map[string]any{"type": kind}))
 			}
 			for _, one := range c.Vault.Writes {
-				if err := w.Write(t.Context(), one.Path, one.Data); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, w.Write(t.Context(), one.Path, one.Data))
 			}
 			w.just(t, c.Name, c.Class)
 		})
@@ -227,13 +202,9 @@ func TestJustEnough(t *testing.T) {
 // and the class is served then.
 func TestCommands(t *testing.T) {
 	program, err := toolcache.Get(t.Context(), os.Stderr, "vault")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	w := newWorld(t)
-	if err := w.PutKV2(t.Context(), "secret", `it's ${x}`, map[string]any{"a": "A"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.PutKV2(t.Context(), "secret", `it's ${x}`, map[string]any{"a": "A"}))
 	sh := func(script string) {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), "sh", "-euc", script)
@@ -272,9 +243,7 @@ func TestCheck(t *testing.T) {
 	codes := func() []string {
 		t.Helper()
 		var out struct{ Findings []struct{ Code string } }
-		if err := json.Unmarshal([]byte(run(t, text, "--check", "--serviceaccount", "web", "-o", "json")), &out); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, json.Unmarshal([]byte(run(t, text, "--check", "--serviceaccount", "web", "-o", "json")), &out))
 		var list []string
 		for _, f := range out.Findings {
 			list = append(list, f.Code)
@@ -296,9 +265,7 @@ func TestCheck(t *testing.T) {
 			return w.Role(t.Context(), "kubernetes", "web", map[string]any{"bound_service_account_names": "*", "bound_service_account_namespaces": "bank"})
 		}, []string{"MF311", "MF313", "MF314", "MF314"}},
 	} {
-		if err := tc.change(); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, tc.change())
 		if got := codes(); !slices.Equal(got, tc.want) {
 			t.Errorf("%q, want %q", got, tc.want)
 		}
@@ -325,9 +292,7 @@ func TestJustEnoughByEngine(t *testing.T) {
 		w.Write(ctx, "sys/mounts/ssh", map[string]any{"type": "ssh"}), w.Write(ctx, "ssh/config/ca", map[string]any{"generate_signing_key": true}),
 		w.Write(ctx, "ssh/roles/web", map[string]any{"key_type": "ca", "allow_user_certificates": true, "allowed_users": "*", "default_user": "web", "ttl": "1h"}),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	for name, objects := range map[string][]string{
 		"kv1":     {"{objectName: a, secretPath: kv1/web, secretKey: a}"},
@@ -349,9 +314,7 @@ func TestJustEnoughByEngine(t *testing.T) {
 		pg.Query(t, "CREATE ROLE batch LOGIN PASSWORD 'old'")
 		pg.Enable(t, w.Server)
 		pg.Role(t, w.Server, "web", "1h", "2h")
-		if err := w.Write(t.Context(), "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_period": "24h"}); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, w.Write(t.Context(), "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_period": "24h"}))
 		w.just(t, "database", manifest("database", "kubernetes", "{objectName: a, secretPath: database/creds/web, secretKey: password}", "{objectName: b, secretPath: database/static-creds/batch, secretKey: password}"))
 	})
 }

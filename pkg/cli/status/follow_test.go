@@ -32,9 +32,7 @@ status: {phase: Running}
 func TestFollow(t *testing.T) {
 	api := clitest.New(t, oneNode)
 	path, err := api.Kubeconfig(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	drive := func(list ...statusz.Volume) { api.Drive("mayfly/mayfly-a", statusz.Status{Volumes: list}) }
 	v := statusz.Volume{ID: "csi-1", Target: "/a", Namespace: "shop", Pod: "web-0", Class: "db", State: statusz.Fresh, Objects: []statusz.Object{{ID: "password", Version: "1"}}}
 	drive(v)
@@ -42,13 +40,9 @@ func TestFollow(t *testing.T) {
 	c := &command{output: &output.Flags{Format: output.Text, FailOn: "error", Color: "never"}, streams: output.Streams{Out: out, Err: errs, Version: "test"}, interval: 10 * time.Millisecond}
 	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
 	c.Bind(set)
-	if err := set.Parse([]string{"--kubeconfig=" + path, "--driver-namespace=mayfly"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, set.Parse([]string{"--kubeconfig=" + path, "--driver-namespace=mayfly"}))
 	client, err := c.Connect(c.streams)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	c.options.Live = true
 	l := &volumes.Lister{Client: client, Now: c.streams.Time}
 	defer l.Close()

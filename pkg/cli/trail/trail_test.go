@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func newTrail(object string) *Trail {
@@ -39,17 +40,13 @@ func written(t *testing.T, outcomes ...volume.Outcome) string {
 	t.Helper()
 	var b bytes.Buffer
 	log, err := audit.New(audit.Config{Path: "-", Stdout: &b, Level: audit.All, Node: "n1", Meter: noMeter{}, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, o := range outcomes {
 		log.Observe(o)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel() // Run writes what waits, and ends
-	if err := log.Run(ctx); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, log.Run(ctx))
 	return b.String()
 }
 
@@ -79,9 +76,7 @@ func TestDriversLines(t *testing.T) {
 		outcome(volume.Unpublished, "web-0"),
 	)
 	tr := newTrail("")
-	if err := tr.Read(strings.NewReader("time=x level=INFO msg=ready\n"+text), "n1"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, tr.Read(strings.NewReader("time=x level=INFO msg=ready\n"+text), "n1"))
 	if tr.sums.Lines != 6 || tr.sums.Bad != 0 || tr.sums.Lost != 0 {
 		t.Fatalf("%d lines, %d bad (%s), %d lost", tr.sums.Lines, tr.sums.Bad, tr.sums.Why, tr.sums.Lost)
 	}
@@ -104,9 +99,7 @@ func TestDriversLines(t *testing.T) {
 		t.Errorf("%d broken (%s); without a line %d: %v", tr.sums.Broken, tr.sums.Break, gap.sums.Broken, err)
 	}
 	one := newTrail("password")
-	if err := one.Read(strings.NewReader(text), ""); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, one.Read(strings.NewReader(text), ""))
 	if readers := one.Readers(); len(readers) != 1 || readers[0].Pod != "web-0" || len(readers[0].Versions) != 1 {
 		t.Errorf("of one object: %+v", readers)
 	}
@@ -144,9 +137,7 @@ func TestLines(t *testing.T) {
 		{"too long", strings.Replace(good, `"7"`, `"`+strings.Repeat("7", chain.MaxLine)+`"`, 1), "n1", 0, 0, 1, 1},
 	} {
 		tr := newTrail("")
-		if err := tr.Read(strings.NewReader(tc.text+"\n"), tc.node); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, tr.Read(strings.NewReader(tc.text+"\n"), tc.node))
 		reads, failed := 0, 0
 		for _, r := range tr.readers {
 			reads, failed = reads+r.Reads, failed+r.Failures
@@ -194,9 +185,7 @@ func TestBounded(t *testing.T) {
 	runtime.GC()
 	runtime.ReadMemStats(&before)
 	tr := newTrail("")
-	if err := tr.Read(&manyLines{left: pods}, ""); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, tr.Read(&manyLines{left: pods}, ""))
 	runtime.GC()
 	runtime.ReadMemStats(&after)
 	if len(tr.readers) != most || tr.sums.Omitted != pods-most {
@@ -221,9 +210,7 @@ func FuzzTrail(f *testing.F) {
 	f.Add([]byte(`{"apiVersion":"audit.mayfly.dev/v1","time":"2026-03-01T09:30:00Z","event":"lost","node":"n1","lost":3}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		tr := newTrail("")
-		if err := tr.Read(bytes.NewReader(data), ""); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, tr.Read(bytes.NewReader(data), ""))
 		for _, r := range tr.Readers() {
 			if !name.MatchString(r.Pod) || r.Namespace != "shop" || r.Reads < 0 || r.Failures < 0 || !name.MatchString(r.Node) {
 				t.Errorf("%+v", r)

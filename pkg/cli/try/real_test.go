@@ -21,6 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/try"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
@@ -68,28 +69,20 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = iss.Close() })
 	a, err := akeylessd.Start(t.Context(), akeylessd.Options{Issuer: iss})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	w := &world{Server: vaulttest.New(t, vaulttest.Options{}), akeyless: a, issuer: iss}
 	for _, err := range []error{
 		w.EnableKubernetesAuth(t.Context(), "kubernetes", iss), w.EnableJWTAuth(t.Context(), "jwt", iss),
 		w.EnableKV(t.Context(), "secret", 2), w.EnableKV(t.Context(), "kv1", 1), w.EnablePKI(t.Context(), "pki", "web"),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	program, err := toolcache.Get(t.Context(), os.Stderr, "vault")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	w.sh = func(t *testing.T, script string) {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), "sh", "-euc", script)
@@ -136,9 +129,7 @@ func (w *world) try(t *testing.T, manifest string, args ...string) report {
 	token, end := w.issuer.Issue(pod, audience, 10*time.Minute)
 	api := clitest.New(t, fmt.Sprintf(cluster, w.Address, w.akeyless.URL(), token, end.UTC().Format(time.RFC3339))+manifest)
 	config, err := api.Kubeconfig(t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	args = append([]string{"try", "db", "-n", "shop", "--serviceaccount", "web", "--kubeconfig", config}, args...)
 	run := func(format string) string {
 		var out, errs bytes.Buffer
@@ -158,9 +149,7 @@ func (w *world) try(t *testing.T, manifest string, args ...string) report {
 		return out.String()
 	}
 	var r report
-	if err := json.Unmarshal([]byte(run("json")), &r); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal([]byte(run("json")), &r))
 	if t.Failed() || testing.Verbose() {
 		t.Log(run("text"))
 	}
@@ -206,9 +195,7 @@ func TestRepair(t *testing.T) {
 			}
 			w.sh(t, strings.Replace(strings.TrimPrefix(r.remedy("MF206"), "store it: "), "=...", "="+marker, 1))
 			mark, err := w.Mark()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if r = w.try(t, manifest); r.codes() != "" {
 				t.Fatalf("after the repair: %+v", r)
 			}
@@ -233,9 +220,7 @@ func TestRepair(t *testing.T) {
 func (w *world) asked(t *testing.T, since vaulttest.Mark, mount string) {
 	t.Helper()
 	counts, err := w.CountRequests(t.Context(), since)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if counts.Under("secret/data/") > 0 || counts.Under("pki/") > 0 {
 		t.Errorf("it read secrets: %v", counts)
 	}
@@ -259,9 +244,7 @@ path "kv1/*" { capabilities = ["read"] }`),
 		w.Role(ctx, "kubernetes", "bare", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "bare", "token_no_default_policy": true}),
 		w.Role(ctx, "kubernetes", "few", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_num_uses": 3}),
 	} {
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 	}
 	db := "{objectName: a, secretPath: secret/data/web/db, secretKey: password}"
 	for name, tc := range map[string]struct {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const leases = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases"
@@ -66,9 +67,7 @@ func TestWriters(t *testing.T) {
 			f.set("GET", leases, `{"items":[]}`)
 			tc.change(f)
 			w, err := f.cluster(f.URL).Writers(t.Context(), "mayfly")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			got := strings.Join(w.Behind(hashNew), "; ")
 			if tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
 				t.Errorf("%q, want %q", got, tc.want)
@@ -95,9 +94,7 @@ func TestServers(t *testing.T) {
 	f.set("GET", path, `{"items":[{"ports":[{"name":"https","port":6443}],"endpoints":[{"addresses":["10.0.0.2"]},{"addresses":["10.0.0.1","fd00::1"]}]}]}`)
 	urls := func(c *Cluster) string {
 		servers, err := c.Servers(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		var all []string
 		for _, s := range servers {
 			all = append(all, s.URL)
@@ -135,9 +132,7 @@ func TestKinds(t *testing.T) {
 		"gadgets.example.com": "",
 	} {
 		kinds, err := f.cluster().Kinds(t.Context(), strings.Fields(patterns), all)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		var got []string
 		for _, k := range kinds {
 			got = append(got, k.object("n", "x"))

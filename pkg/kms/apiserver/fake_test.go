@@ -12,6 +12,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // fake is an API server with a few objects and the requests of this package.
@@ -90,13 +92,9 @@ func (f *fake) cluster(servers ...string) *Cluster {
 	f.t.Helper()
 	file := filepath.Join(f.t.TempDir(), "kubeconfig")
 	text := fmt.Sprintf("{current-context: a, contexts: [{name: a, context: {cluster: c, user: u}}], clusters: [{name: c, cluster: {server: %q}}], users: [{name: u, user: {token: t}}]}", f.URL)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		f.t.Fatal(err)
-	}
+	testkit.Must(f.t, os.WriteFile(file, []byte(text), 0o600))
 	c, err := Connect(f.t.Context(), Config{Kubeconfig: file, Servers: servers})
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	testkit.Must(f.t, err)
 	return c
 }
 

@@ -9,13 +9,12 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/test/pki"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func writeFile(t *testing.T, path, text string) string {
 	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte(text), 0o700))
 	return path
 }
 
@@ -25,13 +24,9 @@ func config(cluster, user string) string {
 
 func TestLoadAccess(t *testing.T) {
 	ca, caCert, err := pki.NewAuthority("ca")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	pair, err := ca.Issue(pki.Identity{Name: "admin"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	dir := t.TempDir()
 	writeFile(t, filepath.Join(dir, "ca.crt"), string(caCert))
 	writeFile(t, filepath.Join(dir, "token"), "from-a-file\n")

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/kms/audit"
 	"github.com/mayfly-csi/mayfly/test/audittest"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 type meter struct {
@@ -60,9 +61,7 @@ func start(t *testing.T, path string, o *out) (*audit.Log, *meter, func()) {
 	t.Helper()
 	m := &meter{}
 	l, err := audit.New(path, o, "node-1", m, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- l.Run(ctx) }()
@@ -95,9 +94,7 @@ func TestLines(t *testing.T) {
 	l.Observe(audit.Event{Kind: audit.Decrypt, UID: "u2\nforged", KeyID: strings.Repeat("x", 9000), Err: fault.New(fault.Denied, "no"), Correlation: "c"})
 	stop()
 	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	all := lines(t, text)
 	if len(all) != 2 || m.written != 2 || m.lost != 0 {
 		t.Fatalf("%s", text)

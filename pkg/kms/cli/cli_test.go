@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func run(t *testing.T, env map[string]string, args ...string) (code int, out, errs string) {
@@ -72,9 +74,7 @@ func TestExitCodes(t *testing.T) {
 	if code, _, errs := run(t, nil, good...); code != 0 {
 		t.Errorf("%d: %s", code, errs)
 	}
-	if err := os.MkdirAll(filepath.Join(dir, "s", "kms.sock"), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(filepath.Join(dir, "s", "kms.sock"), 0o700))
 	for _, tc := range []struct {
 		name  string
 		code  int

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/config"
 	"github.com/mayfly-csi/mayfly/pkg/kms/encryptionconfig"
 	"github.com/mayfly-csi/mayfly/pkg/kms/probe"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const deploy = "../../../deploy/kms"
@@ -23,9 +24,7 @@ const deploy = "../../../deploy/kms"
 func deployed(t *testing.T, name string) string {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(deploy, name))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(text)
 }
 
@@ -33,20 +32,14 @@ func deployed(t *testing.T, name string) string {
 func TestDeployed(t *testing.T) {
 	flags := pflag.NewFlagSet("serve", pflag.ContinueOnError)
 	options := config.Register(flags)
-	if err := flags.Parse([]string{"--config=" + filepath.Join(deploy, "config.yaml")}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, flags.Parse([]string{"--config=" + filepath.Join(deploy, "config.yaml")}))
 	c, err := options.Load(func(string) string { return "" })
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if c.Serve.Socket != defaultSocket {
 		t.Errorf("config.yaml listens at %s", c.Serve.Socket)
 	}
 	file, err := encryptionconfig.Parse([]byte(deployed(t, "encryption-config.yaml")))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if name, err := file.Name(probe.Scheme + c.Serve.Socket); name != defaultProvider || err != nil {
 		t.Errorf("encryption-config.yaml: %q, %v", name, err)
 	}
@@ -58,9 +51,7 @@ func TestDeployed(t *testing.T) {
 // TestStaticPod: the static pod has nothing that kubelet refuses, and no probe depends on Vault.
 func TestStaticPod(t *testing.T) {
 	var pod corev1.Pod
-	if err := yaml.UnmarshalStrict([]byte(deployed(t, "static-pod.yaml")), &pod); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.UnmarshalStrict([]byte(deployed(t, "static-pod.yaml")), &pod))
 	container := pod.Spec.Containers[0]
 	mounted := map[string]string{}
 	for _, v := range pod.Spec.Volumes {
@@ -118,9 +109,7 @@ func TestUnit(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "mayfly-kms.service")
 	text := strings.Replace(unit, "/usr/local/bin/mayfly-kms", "/bin/true", 1)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	out, err := exec.CommandContext(t.Context(), analyze, "verify", "--man=no", file).CombinedOutput()
 	if err != nil || len(bytes.TrimSpace(out)) > 0 {
 		t.Errorf("%v: %s", err, out)

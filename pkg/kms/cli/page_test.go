@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/config"
 	"github.com/mayfly-csi/mayfly/pkg/kms/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/kms/telemetry"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var update = flag.Bool("update", false, "write docs/kms-reference.md")
@@ -142,9 +143,7 @@ func TestPage(t *testing.T) {
 		t.Fatalf("the test sees %d metrics", n)
 	}
 	if *update {
-		if err := os.WriteFile(pageFile, []byte(page()), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(pageFile, []byte(page()), 0o600))
 	}
 	got, err := os.ReadFile(pageFile)
 	if err != nil || string(got) != page() {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/report"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const marker = "the-text-of-a-secret"
@@ -22,9 +23,7 @@ func snapshot(t *testing.T, values ...string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "etcd.db")
 	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer db.Close()
 	err = db.Update(func(tx *bbolt.Tx) error {
 		bucket, err := tx.CreateBucket([]byte("key"))
@@ -38,9 +37,7 @@ func snapshot(t *testing.T, values ...string) string {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return path
 }
 
@@ -113,9 +110,7 @@ func runTool(t *testing.T, args ...string) (code int, out, errs string) {
 func TestToolsRefuse(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "encryption.yaml")
 	text := "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources: [{resources: [secrets], providers: [{identity: {}}]}]\n"
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	for args, want := range map[string]string{
 		"scan":                                             "--etcd-endpoints",
 		"scan --snapshot=/absent":                          "opening the snapshot: open /absent",

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/config"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // good is the least that is complete.
@@ -33,17 +34,13 @@ func load(t testing.TB, args []string, env map[string]string) (config.Config, er
 func file(t testing.TB, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.yaml")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte(text), 0o600))
 	return path
 }
 
 func TestDefaults(t *testing.T) {
 	c, err := load(t, good(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if c.Serve.Socket != "/run/mayfly-kms/kms.sock" || !c.Serve.LocalKey || c.Serve.HealthAddr != "127.0.0.1:8796" || c.Login.Mount != "approle" || c.Transit.Mount != "transit" {
 		t.Errorf("%+v", c)
 	}
@@ -66,9 +63,7 @@ allowedUids: [0, 1000]
 `)
 	c, err := load(t, []string{"--auth-method=approle", "--role-id=r", "--secret-id-file=/s", "--transit-key=from-flag"},
 		map[string]string{"MAYFLY_KMS_CONFIG": path, "MAYFLY_KMS_CLUSTER_ID": "from-env", "MAYFLY_KMS_TRANSIT_KEY": "from-env"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if c.Transit.Key != "from-flag" || c.Transit.ClusterID != "from-env" || c.Transit.Epoch != "from-file" {
 		t.Errorf("%+v", c.Transit)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/doctor"
 	"github.com/mayfly-csi/mayfly/pkg/kms/report"
 	"github.com/mayfly-csi/mayfly/test/kmsrig"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -106,9 +107,7 @@ func TestMistakes(t *testing.T) {
 func text(t *testing.T, r *report.Report) string {
 	t.Helper()
 	var b bytes.Buffer
-	if err := r.Text(&b); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, r.Text(&b))
 	return b.String()
 }
 
@@ -134,9 +133,7 @@ func diagnose(t *testing.T, m mistake) *report.Report {
 	}
 	args := r.Args(append([]string{"--listen=unix://" + socket}, m.args...)...)
 	found, err := doctor.Run(t.Context(), doctor.Options{Config: kmsrig.Config(t, args...), EncryptionConfig: path, Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	said := text(t, found)
 	for _, secret := range []string{"the-static-key", r.RoleID[9:], vault.RootToken} {
 		if strings.Contains(said, secret) {

@@ -8,6 +8,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/encryptionconfig"
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
 	"github.com/mayfly-csi/mayfly/pkg/kms/stored"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const head = "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\n"
@@ -29,9 +30,7 @@ const whole = head + `resources:
 
 func TestParse(t *testing.T) {
 	c, err := encryptionconfig.Parse([]byte(whole))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	secrets, _ := c.For(scan.Resource{Name: "secrets"})
 	if p := secrets.Providers[0]; len(secrets.Providers) != 3 || p.Kind != stored.KMSv2 || p.Name != "mayfly" || p.Timeout != 5*time.Second || p.CacheSize {
 		t.Errorf("secrets: %+v", secrets)

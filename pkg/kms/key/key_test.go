@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var (
@@ -120,9 +121,7 @@ func TestHistory(t *testing.T) {
 	} {
 		h := key.NewHistory(name)
 		v, id, err := h.Next(tc.before)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		h.Announce(v, id, tc.before)
 		next, nextID, err := h.Next(tc.after)
 		var problem *key.Problem
@@ -140,9 +139,7 @@ func TestFormerIDsStayAway(t *testing.T) {
 	h := key.NewHistory(name)
 	for _, k := range []transit.Key{aes(t1), func() transit.Key { k := aes(t1); k.Restored = t2; return k }()} {
 		v, id, err := h.Next(k)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		h.Announce(v, id, k)
 	}
 	_, _, err := h.Next(aes(t1))

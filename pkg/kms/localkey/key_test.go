@@ -6,14 +6,13 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/localkey"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestSealAndOpen(t *testing.T) {
 	key, seed, data := localkey.New(), []byte("a seed of thirty-two bytes......"), []byte("id")
 	a, err := localkey.Seal(key, seed, data)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	b, _ := localkey.Seal(key, seed, data)
 	if bytes.Equal(a, b) || bytes.Contains(a, seed[:8]) || len(a) > 100 {
 		t.Errorf("sealed as %x and %x", a, b)

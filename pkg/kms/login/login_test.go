@@ -61,9 +61,7 @@ func connect(t *testing.T, args ...string) (*kms.Connection, *meter) {
 	t.Helper()
 	m := &meter{}
 	c, err := kms.Connect(kmsrig.Config(t, args...), m, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c, m
 }
 

@@ -26,6 +26,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/kms/store"
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // engine answers as Vault does, at once: a Transit key, and logins by AppRole.
@@ -123,9 +124,7 @@ func (meter) TokenEnds(time.Time) {}
 func newPlugin(t testing.TB, e *engine, change func(*config.Config)) *plugin.Plugin {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "secret-id")
-	if err := os.WriteFile(path, []byte("x"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(path, []byte("x"), 0o600))
 	c := config.Config{
 		Serve:   config.Serve{LocalKey: true},
 		Login:   config.Login{Method: config.AppRole, Mount: "approle", RoleID: "r", SecretIDFile: path},
@@ -190,13 +189,9 @@ func TestWhileVaultIsAway(t *testing.T) {
 		p := newPlugin(t, e, nil)
 		run(t, p)
 		id, _, err := p.Status()
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		sealed, _, err := p.Encrypt(t.Context(), []byte("a seed of thirty-two bytes......"), "uid")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		e.set(func() { e.away = fault.New(fault.Unavailable, "away") })
 		time.Sleep(time.Minute)
 		e.reset()

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/retire"
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // value is one of mayfly-kms under a version of the key.
@@ -99,9 +100,7 @@ func TestRun(t *testing.T) {
 			}
 			tc.change(&o, &c)
 			r := report.New()
-			if err := retire.Run(t.Context(), c, r, o); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, retire.Run(t.Context(), c, r, o))
 			if r.Clean(false) != tc.may || !strings.Contains(r.Verdict, tc.verdict) {
 				t.Errorf("%q, %+v", r.Verdict, r.Checks)
 			}

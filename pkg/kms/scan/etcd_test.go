@@ -18,6 +18,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // kv answers ranges as etcd does. It can compact a revision away between two
@@ -62,18 +63,14 @@ func (k *kv) serve(t *testing.T) *scan.Etcd {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "etcd.sock")
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	server := grpc.NewServer(grpc.MaxSendMsgSize(1 << 30))
 	etcdserverpb.RegisterKVServer(server, k)
 	var done sync.WaitGroup
 	done.Go(func() { _ = server.Serve(listener) })
 	t.Cleanup(func() { server.Stop(); done.Wait() })
 	e, err := scan.Open(t.Context(), scan.EtcdConfig{Endpoints: []string{"unix://" + socket}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = e.Close() })
 	return e
 }
@@ -102,9 +99,7 @@ func TestEtcd(t *testing.T) {
 			e := tc.server.serve(t)
 			seen := map[string]int{}
 			err := e.Each(t.Context(), []string{"/registry/secrets/"}, func(key string, _ []byte) { seen[key]++ })
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			for key, times := range seen {
 				if times != 1 || !strings.HasPrefix(key, "/registry/secrets/") {
 					t.Errorf("%s was visited %d times", key, times)

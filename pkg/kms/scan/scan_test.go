@@ -12,6 +12,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
 	"github.com/mayfly-csi/mayfly/pkg/kms/stored"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const marker = "the-plaintext"
@@ -65,9 +66,7 @@ func TestRun(t *testing.T) {
 		"/registry/pods/a/b":          plain(),
 	}
 	got, err := scan.Run(t.Context(), source, options("id-2"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	under := func(name, id string, n int, wanted bool) scan.Under {
 		return scan.Under{Provider: stored.KMSv2, Name: name, KeyID: id, Version: 1, Values: n, Wanted: wanted}
 	}
@@ -95,9 +94,7 @@ func TestRunWithoutKeyID(t *testing.T) {
 		"/registry/secrets/a/3": sealed("other", "id-2"),
 	}
 	got, err := scan.Run(t.Context(), source, options())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if f := got.Resources[0]; !slices.Equal(f.Stragglers, []string{"a/3"}) {
 		t.Errorf("%+v", f)
 	}
@@ -110,9 +107,7 @@ func TestRunIsBounded(t *testing.T) {
 		source[fmt.Sprintf("/registry/secrets/a/%d", i)] = sealed("mayfly", fmt.Sprintf("id-%d", i))
 	}
 	got, err := scan.Run(t.Context(), source, options("id"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	f, sum := got.Resources[0], 0
 	for _, u := range f.Under {
 		sum += u.Values

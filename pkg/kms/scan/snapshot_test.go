@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // revision is one change, as etcd stores it.
@@ -31,9 +32,7 @@ func database(t *testing.T, checksum bool, changes ...revision) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "etcd.db")
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	err = db.Update(func(tx *bbolt.Tx) error {
 		bucket, err := tx.CreateBucket([]byte("key"))
 		if err != nil {
@@ -58,18 +57,12 @@ func database(t *testing.T, checksum bool, changes ...revision) string {
 		}
 		return nil
 	})
-	if err := errorsJoin(err, db.Close()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, errorsJoin(err, db.Close()))
 	if checksum {
 		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		sum := sha256.Sum256(data)
-		if err := os.WriteFile(path, append(data, sum[:]...), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(path, append(data, sum[:]...), 0o600))
 	}
 	return path
 }
@@ -132,24 +125,16 @@ func TestSnapshotRefuses(t *testing.T) {
 	}
 	good := database(t, true, changes...)
 	data, err := os.ReadFile(good)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	damaged := func(change func([]byte) []byte) string {
 		path := filepath.Join(t.TempDir(), "damaged.db")
-		if err := os.WriteFile(path, change(slices.Clone(data)), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(path, change(slices.Clone(data)), 0o600))
 		return path
 	}
 	other := filepath.Join(t.TempDir(), "other.db")
 	db, err := bbolt.Open(other, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, db.Close())
 	for name, tc := range map[string]struct{ path, want string }{
 		"absent":       {"/absent", "opening the snapshot"},
 		"a directory":  {t.TempDir(), "no file of etcd's"},
@@ -183,9 +168,7 @@ func TestSnapshotWithoutChecksum(t *testing.T) {
 		t.Errorf("%v, %v", got, err)
 	}
 	db, err := bbolt.Open(path, 0o600, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer db.Close()
 	if _, _, err := read(t.Context(), path, "/registry/"); err == nil || !strings.Contains(err.Error(), "another process has it") {
 		t.Errorf("while it is open elsewhere: %v", err)
@@ -195,9 +178,7 @@ func TestSnapshotWithoutChecksum(t *testing.T) {
 func FuzzSnapshot(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "seed.db")
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{NoSync: true, PageSize: 1024})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	err = db.Update(func(tx *bbolt.Tx) error {
 		bucket, err := tx.CreateBucket([]byte("key"))
 		if err != nil {
@@ -205,19 +186,13 @@ func FuzzSnapshot(f *testing.F) {
 		}
 		return bucket.Put([]byte("\x00\x00\x00\x00\x00\x00\x00\x02_\x00\x00\x00\x00\x00\x00\x00\x00"), []byte("\x0a\x02/r\x2a\x01v"))
 	})
-	if err := errorsJoin(err, db.Close()); err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, errorsJoin(err, db.Close()))
 	seed, err := os.ReadFile(path)
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	f.Add(seed)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		path := filepath.Join(t.TempDir(), "fuzz.db")
-		if err := os.WriteFile(path, data, 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(path, data, 0o600))
 		_, _, _ = read(t.Context(), path, "/")
 	})
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/store"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 type meter struct{ tries atomic.Int32 }
@@ -28,16 +29,12 @@ func client(t *testing.T, budget time.Duration, urls ...string) (*store.Client, 
 	var c config.Vault
 	for _, u := range urls {
 		a, err := endpoint.ParseAddress(u)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		c.Addresses = append(c.Addresses, a)
 	}
 	m := &meter{}
 	s, err := store.New(c, budget, m, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return s, m
 }
 
@@ -177,13 +174,9 @@ func TestTLS(t *testing.T) {
 		t.Errorf("plain HTTP to a TLS server: %v", err)
 	}
 	a, err := endpoint.ParseAddress("https://127.0.0.1:1")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	missing, err := store.New(config.Vault{Addresses: []endpoint.Address{a}, TLS: endpoint.TLS{CACertFile: "/nowhere/ca.pem"}}, patience, &meter{}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if _, err := missing.Do(t.Context(), request()); err == nil || !strings.Contains(err.Error(), "--vault-ca-cert") || !strings.Contains(err.Error(), "the plugin's container") {
 		t.Errorf("a missing file: %v", err)
 	}

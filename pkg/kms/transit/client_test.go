@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/kms/config"
 	"github.com/mayfly-csi/mayfly/pkg/kms/store"
 	"github.com/mayfly-csi/mayfly/pkg/kms/transit"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // says is a Vault with one fixed answer.
@@ -79,9 +80,7 @@ func TestUsable(t *testing.T) {
 		`"type":"aes256-gcm96","latest_version":1,"keys":{"1":5},"min_encryption_version":4000000`: "min_encryption_version",
 	} {
 		k, err := client(&says{body: `{"data":{` + body + `}}`}).Key(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if err := k.Usable(); (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
 			t.Errorf("%s: %v", body, err)
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const markJWT = "eyJtYXJrZXI.marker-jwt.x"
@@ -130,9 +131,7 @@ func TestCloudIdentities(t *testing.T) {
 				}
 			}
 			id, err := base64.StdEncoding.DecodeString(c.cloudID)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			check(t, string(id))
 			if c.logins != 1 { // a cloud knows of the service account only
 				t.Errorf("%d logins of two pods", c.logins)
@@ -151,9 +150,7 @@ func wantText(t *testing.T, got, want string) {
 func checkAWS(t *testing.T, id string) {
 	t.Helper()
 	var parts map[string]string
-	if err := json.Unmarshal([]byte(id), &parts); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal([]byte(id), &parts))
 	unpack := func(name string) string {
 		text, err := base64.StdEncoding.DecodeString(parts["sts_request_"+name])
 		if err != nil {
@@ -165,9 +162,7 @@ func checkAWS(t *testing.T, id string) {
 	wantText(t, unpack("url"), "https://sts.amazonaws.com/")
 	wantText(t, unpack("body"), "Action=GetCallerIdentity&Version=2011-06-15")
 	var headers map[string][]string
-	if err := json.Unmarshal([]byte(unpack("headers")), &headers); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal([]byte(unpack("headers")), &headers))
 	authorization := headers["Authorization"][0]
 	if !strings.HasPrefix(authorization, "AWS4-HMAC-SHA256 Credential=AKID/") || strings.Contains(id+fmt.Sprint(headers), "SK") {
 		t.Errorf("headers %v", headers)

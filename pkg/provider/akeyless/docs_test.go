@@ -8,15 +8,14 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // docs/akeyless.md lists the parameters, fields and arguments that exist, and
 // no others.
 func TestDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../../docs/akeyless.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	section := func(title string) string {
 		_, rest, found := strings.Cut(string(doc), "\n## "+title+"\n")
 		if !found {
@@ -64,9 +63,7 @@ func compare(t *testing.T, title string, got, want []string) {
 // The class in docs/akeyless.md works.
 func TestDocumentedClass(t *testing.T) {
 	doc, err := os.ReadFile("../../../docs/akeyless.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	_, rest, _ := strings.Cut(string(doc), "```yaml\n")
 	manifest, _, found := strings.Cut(rest, "```")
 	if !found {
@@ -85,8 +82,6 @@ func parsed(t *testing.T, manifest string) *class.Class {
 		t.Fatalf("%d classes, %v", len(objects), err)
 	}
 	c, _, err := class.Parse(objects[0])
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c
 }

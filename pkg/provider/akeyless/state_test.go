@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const goodState = `{"version":2,"identity":{"login":{"Target":{"Address":"https://gw:443","TLS":{}},"Type":"k8s"},"namespace":"shop","serviceAccount":"web","serviceAccountUID":"u","audience":"akeyless"},
@@ -20,9 +21,7 @@ func TestImport(t *testing.T) {
 	at := time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)
 	still := Config{Settings: endpoint.Settings{Now: func() time.Time { return at }}}
 	p := newProvider(t, still)
-	if err := p.Import("v", secret.NewBytes([]byte(goodState))); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Import("v", secret.NewBytes([]byte(goodState))))
 	first := p.Export("v")
 	for _, part := range []string{`"t-marker"`, `\"marker\"`, `"leaseID":"1"`, `"name":"/y"`, `"shop"`} {
 		if !strings.Contains(string(first.Reveal()), part) {
@@ -30,9 +29,7 @@ func TestImport(t *testing.T) {
 		}
 	}
 	again := newProvider(t, still)
-	if err := again.Import("v", first); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, again.Import("v", first))
 	if second := again.Export("v"); string(second.Reveal()) != string(first.Reveal()) {
 		t.Errorf("state changes on its way:\n%s\n%s", first.Reveal(), second.Reveal())
 	}
@@ -100,9 +97,7 @@ func TestTokenLife(t *testing.T) {
 		`{}`:                                                                      usualLife, `{"creds":{"expiry":0}}`: usualLife, `{"creds":{"expiry":5}}`: usualLife, `{"expiration":"soon"}`: usualLife,
 	} {
 		var a authAnswer
-		if err := decode(endpoint.Address{}, &endpoint.Reply{Body: []byte(text)}, &a); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, decode(endpoint.Address{}, &endpoint.Reply{Body: []byte(text)}, &a))
 		if got := a.expires(now).Sub(now); got != want {
 			t.Errorf("%s: %v, want %v", text, got, want)
 		}

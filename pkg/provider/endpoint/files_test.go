@@ -16,35 +16,28 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // poolOf is one that lets classes name files beneath the directories.
 func poolOf(t testing.TB, dirs ...string) *endpoint.Pool {
 	t.Helper()
 	files, err := endpoint.NewFiles(dirs)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names, Files: files, AllowLocal: true}
 }
 
 func link(t testing.TB, to, name string) {
 	t.Helper()
-	if err := os.Symlink(to, name); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Symlink(to, name))
 }
 
 // mounted makes a directory as Kubernetes mounts a ConfigMap or Secret.
 func mounted(t testing.TB, dir, name, text string) {
 	t.Helper()
 	payload := filepath.Join(dir, "..2026_11_28_01_00_00.1")
-	if err := os.MkdirAll(payload, 0o750); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(payload, name), []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(payload, 0o750))
+	testkit.Must(t, os.WriteFile(filepath.Join(payload, name), []byte(text), 0o600))
 	link(t, filepath.Base(payload), filepath.Join(dir, "..data"))
 	link(t, "..data/"+name, filepath.Join(dir, name))
 }
@@ -66,9 +59,7 @@ func TestClassFiles(t *testing.T) {
 	link(t, outside, filepath.Join(listed, "dir"))
 	link(t, "/proc/self/fd/0", filepath.Join(listed, "magic"))
 	link(t, "loop", filepath.Join(listed, "loop"))
-	if err := unix.Mkfifo(filepath.Join(listed, "fifo"), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, unix.Mkfifo(filepath.Join(listed, "fifo"), 0o600))
 	const refused = "leads to no file beneath the directories"
 	for _, c := range []struct{ path, want string }{
 		{"plain", ""}, {"configmap/ca.crt", ""}, {"configmap/..data/ca.crt", ""}, {"../listed/plain", ""},
@@ -136,9 +127,7 @@ func TestOperatorsFiles(t *testing.T) {
 func TestCheckDirs(t *testing.T) {
 	top := t.TempDir()
 	kubelet := filepath.Join(top, "kubelet")
-	if err := os.MkdirAll(filepath.Join(kubelet, "pods"), 0o750); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(filepath.Join(kubelet, "pods"), 0o750))
 	link(t, filepath.Join(kubelet, "pods"), filepath.Join(top, "link"))
 	private := map[string]string{"kubelet's directory": kubelet, "the client key": filepath.Join(top, "client", "tls.key"), "nothing": ""}
 	for dir, good := range map[string]bool{
@@ -200,14 +189,10 @@ func TestFilesHangLater(t *testing.T) {
 	target := endpoint.Target{Address: address, TLS: endpoint.TLS{CACertFile: filepath.Join(top, "files", "ca")}}
 	pool, now := newPool(t, target), time.Now()
 	e, err := pool.Get(t.Context(), target, now)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	was := e.Transport()
 	dir, _ := providertest.HangingFileSystem(t)
-	if err := os.Remove(filepath.Join(top, "files")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(filepath.Join(top, "files")))
 	link(t, dir, filepath.Join(top, "files"))
 	for _, later := range []time.Duration{time.Minute, time.Minute + 10*time.Second} { // the second does not look
 		if e, err = pool.Get(t.Context(), target, now.Add(later)); err != nil || e.Transport() != was {

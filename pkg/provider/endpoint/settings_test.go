@@ -5,15 +5,14 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var start = time.Date(2031, 5, 1, 12, 0, 0, 0, time.UTC)
 
 func TestSettings(t *testing.T) {
 	var s endpoint.Settings
-	if err := s.Complete(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, s.Complete())
 	if s.RequestTimeout != 10*time.Second || s.RetryBase != 250*time.Millisecond || s.DefaultInterval != 2*time.Minute ||
 		s.ReleaseTimeout != 5*time.Second || s.MaxResponseBytes != 16<<20 || s.UserAgent != "mayfly" {
 		t.Errorf("the defaults are %+v", s)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestTakes(t *testing.T) {
@@ -81,9 +82,7 @@ func TestKeysOfSecret(t *testing.T) {
 		many[fmt.Sprint(i)] = i
 	}
 	raw, err := json.Marshal(many)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if _, err := params.Values(raw); err == nil || !strings.Contains(err.Error(), "more than 1000 keys") {
 		t.Errorf("1001 keys: %v", err)
 	}
@@ -101,9 +100,7 @@ func FuzzKeyPath(f *testing.F) {
 	valid := func(s string) string { return string([]rune(s)) } // as JSON has it
 	f.Fuzz(func(t *testing.T, a, b, c string) {
 		raw, err := json.Marshal(map[string]any{a: map[string]any{b: map[string]any{c: "value"}}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		path := strings.Join([]string{escape.Replace(valid(a)), escape.Replace(valid(b)), escape.Replace(valid(c))}, ".")
 		// A key that is called as the path is found first, and ends it here.
 		if got := params.Pick(raw, path); string(got) != `"value"` && path != valid(a) {

@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const marker = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtYXJrZXIifQ.bWFya2VyLXNpZ25hdHVyZQ"
@@ -23,9 +24,7 @@ const marker = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJtYXJrZXIifQ.bWFya2VyLXNpZ25hdHVy
 func callFor(t testing.TB) *call {
 	t.Helper()
 	c := Config{}
-	if err := c.complete(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, c.complete())
 	r := provider.Request{
 		Class:      &class.Class{Ref: class.Ref{Namespace: "shop", Name: "web"}},
 		Tokens:     identity.Tokens{"a": {JWT: secret.NewString(marker)}},
@@ -55,9 +54,7 @@ func FuzzJudge(f *testing.F) {
 		{ObjectVersion: versions("a", "1"), Error: &v1alpha1.Error{Code: marker}},
 	} {
 		data, err := proto.Marshal(m)
-		if err != nil {
-			f.Fatal(err)
-		}
+		testkit.Must(f, err)
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
@@ -127,9 +124,7 @@ func TestLenientAnswers(t *testing.T) {
 	payload := func(m *v1alpha1.MountResponse) *provider.Payload {
 		t.Helper()
 		p, err := callFor(t).payload(m)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return p
 	}
 	one := payload(&v1alpha1.MountResponse{Files: []*v1alpha1.File{file("a", "1"), file("b", "2")}, ObjectVersion: versions("", "", "b", "")})

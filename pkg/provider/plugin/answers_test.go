@@ -143,13 +143,9 @@ func TestProviderThatReadsBack(t *testing.T) {
 	if n := len(requests); n != 3 || len(requests[1].GetCurrentObjectVersion()) != 2 || len(requests[2].GetCurrentObjectVersion()) != 0 {
 		t.Fatalf("%d requests, want the second to name the versions and the third none", n)
 	}
-	if err := os.MkdirAll(filepath.Join(r.TargetPath, "nested"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(filepath.Join(r.TargetPath, "nested"), 0o755))
 	for _, name := range []string{"db-password", "nested/api-key"} {
-		if err := os.WriteFile(filepath.Join(r.TargetPath, name), []byte("as it was"), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(filepath.Join(r.TargetPath, name), []byte("as it was"), 0o600))
 	}
 	if got := string(w.good(r).Files[0].Contents.Reveal()); got != "as it was" || len(w.server.Requests()) != 4 {
 		t.Errorf("the payload has %q after %d requests", got, len(w.server.Requests()))

@@ -19,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // bare passes messages as bytes.
@@ -37,14 +38,10 @@ func (bare) Unmarshal(data mem.BufferSlice, v any) error {
 func serveBytes(t *testing.T, body []byte) provider.Provider {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mayfly") // short, for the socket's path
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	l, err := net.Listen("unix", filepath.Join(dir, "bytes.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	server := grpc.NewServer(grpc.ForceServerCodecV2(bare{}), grpc.UnknownServiceHandler(func(_ any, s grpc.ServerStream) error {
 		var in []byte
 		if err := s.RecvMsg(&in); err != nil {
@@ -59,13 +56,9 @@ func serveBytes(t *testing.T, body []byte) provider.Provider {
 	}()
 	t.Cleanup(func() { server.Stop(); <-done })
 	r, err := New(Config{Dirs: []string{dir}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p, err := r.Get("bytes")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return p
 }
 
@@ -101,9 +94,7 @@ func TestCountParts(t *testing.T) {
 		most.ObjectVersion = append(most.ObjectVersion, &v1alpha1.ObjectVersion{})
 	}
 	good, err := proto.Marshal(most)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var wide []byte
 	for field := range protowire.Number(maxFields + 1) {
 		wide = protowire.AppendVarint(protowire.AppendTag(wide, field+1, protowire.VarintType), 1)

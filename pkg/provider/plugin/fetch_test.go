@@ -124,9 +124,7 @@ func TestNothingToSend(t *testing.T) {
 		t.Errorf("secrets %q, want null", m.GetSecrets())
 	}
 	var attributes map[string]string
-	if err := json.Unmarshal([]byte(m.GetAttributes()), &attributes); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal([]byte(m.GetAttributes()), &attributes))
 	if text, ok := attributes[identity.TokensKey]; ok {
 		t.Errorf("there are no tokens, and the attributes have %q", text)
 	}

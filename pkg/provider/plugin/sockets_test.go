@@ -22,12 +22,8 @@ import (
 
 func TestUnknown(t *testing.T) {
 	w := newWorld(t, plugin.Config{BuiltIn: []string{"akeyless", "vault"}})
-	if err := os.WriteFile(filepath.Join(w.dir, "file.sock"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(w.dir, "readme.txt"), nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(filepath.Join(w.dir, "file.sock"), nil, 0o600))
+	testkit.Must(t, os.WriteFile(filepath.Join(w.dir, "readme.txt"), nil, 0o600))
 	for name, words := range map[string][]string{
 		"azure":                 {`no provider "azure"`, "azure.sock in " + w.dir, "found in these directories: aws;", "built in: akeyless, vault"},
 		"file":                  {"is not a socket", "file.sock"},
@@ -74,9 +70,7 @@ func TestComesAndGoes(t *testing.T) {
 	w.dir = second
 	late := w.serve("aws")
 	w.good(w.request())
-	if err := os.Mkdir(filepath.Join(first, "later"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Mkdir(filepath.Join(first, "later"), 0o755))
 	w.dir = filepath.Join(first, "later")
 	before := w.serve("aws")
 	w.good(w.request())
@@ -170,9 +164,7 @@ func TestBrokenServers(t *testing.T) {
 	for _, kind := range pluginprovider.RawKinds() {
 		t.Run(kind, func(t *testing.T) {
 			s, err := pluginprovider.StartRaw(good.dir, "broken", kind)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			defer s.Stop()
 			p, err := good.get("broken").Fetch(t.Context(), good.request())
 			if err == nil || p != nil {
@@ -306,9 +298,7 @@ func TestSignOfLifeWithoutVersion(t *testing.T) {
 	w := newWorld(t, plugin.Config{Timeout: 2 * time.Second})
 	w.server.Kill()
 	s, err := pluginprovider.Start(w.dir, "aws", pluginprovider.Options{Store: w.store, NoVersion: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer s.Stop()
 	w.bad(w.request("answer", "hang"), fault.Timeout)
 	w.good(w.request())
@@ -321,9 +311,7 @@ func TestHealth(t *testing.T) {
 	w := newWorld(t, plugin.Config{})
 	w.serve("gcp").Kill()
 	raw, err := pluginprovider.StartRaw(w.dir, "odd", "garbage")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer raw.Stop()
 	all := w.Health(t.Context())
 	if len(all) != 3 || all[0].Name != "aws" || all[1].Name != "gcp" || all[2].Name != "odd" {
@@ -416,9 +404,7 @@ func TestStalledAnswersHoldUpNobodyElse(t *testing.T) {
 	const calls = 20 // of the 32 that each may be given, far more than it may answer at once
 	for _, name := range []string{"broken", "worse", "worst"} {
 		s, err := pluginprovider.StartRaw(w.dir, name, "stalled")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		t.Cleanup(s.Stop)
 		for range calls {
 			wg.Go(func() {

@@ -40,12 +40,8 @@ func stagedWorld(t *testing.T) (*world, *stager) {
 	}
 	w := newWorld(t, plugin.Config{})
 	s := &stager{Stages: staging.Stages{Mounts: m}, target: w.request().TargetPath}
-	if err := os.MkdirAll(s.target, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Mount(s.target, tmpfs.Options{Size: 1 << 20, Inodes: 64}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(s.target, 0o755))
+	testkit.Must(t, m.Mount(s.target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
 	t.Cleanup(func() {
 		if err := m.Cleanup(s.target); err != nil {
 			t.Error(err)

@@ -9,43 +9,34 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // connectionTo acquires a connection to the provider aws and uses it for one call.
 func connectionTo(t *testing.T, r *Registry) *connection {
 	t.Helper()
 	l, err := r.acquire("aws")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	defer r.release(l)
-	if err := l.ask(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, l.ask(t.Context()))
 	return l
 }
 
 func sweepWorld(t *testing.T, c Config) (*Registry, string, *pluginprovider.Server) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mayfly")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	c.Dirs = []string{dir}
 	r, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return r, dir, start(t, dir)
 }
 
 func start(t *testing.T, dir string) *pluginprovider.Server {
 	t.Helper()
 	s, err := pluginprovider.Start(dir, "aws", pluginprovider.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(s.Stop)
 	return s
 }
@@ -99,9 +90,7 @@ func TestSweepStale(t *testing.T) {
 	if !closed(old) {
 		t.Error("the old connection is open after its last call")
 	}
-	if err := os.Remove(filepath.Join(dir, "aws.sock")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.Remove(filepath.Join(dir, "aws.sock")))
 	r.sweep()
 	if !closed(next) || len(r.connections) != 0 {
 		t.Error("a connection is open though its socket is gone")

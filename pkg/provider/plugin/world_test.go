@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // world is a node's directory of sockets, a provider called aws that serves
@@ -31,9 +32,7 @@ type world struct {
 func socketDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "mayfly")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
@@ -57,9 +56,7 @@ func newWorld(t testing.TB, c plugin.Config) *world {
 func (w *world) serve(name string) *pluginprovider.Server {
 	w.t.Helper()
 	s, err := pluginprovider.Start(w.dir, name, pluginprovider.Options{Store: w.store, Deny: []string{"shop/stranger"}})
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	testkit.Must(w.t, err)
 	w.t.Cleanup(s.Stop)
 	return s
 }
@@ -67,9 +64,7 @@ func (w *world) serve(name string) *pluginprovider.Server {
 func (w *world) get(name string) provider.Provider {
 	w.t.Helper()
 	p, err := w.Get(name)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	testkit.Must(w.t, err)
 	return p
 }
 
@@ -134,13 +129,9 @@ func tokensOf(t testing.TB, account string, audiences ...string) identity.Tokens
 		all[a] = map[string]string{"token": jwt(account, a), "expirationTimestamp": "2099-01-01T00:00:00Z"}
 	}
 	text, err := json.Marshal(all)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	tokens, err := identity.ParseTokens(string(text))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return tokens
 }
 

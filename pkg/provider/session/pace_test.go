@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // issuing is a store that issues a credential of a life at each request.
@@ -69,9 +70,7 @@ func TestPaceOfCredentials(t *testing.T) {
 	} {
 		store := &issuing{life: life, now: epoch}
 		settings := endpoint.Settings{Now: func() time.Time { return store.now }, Jitter: func() float64 { return 0 }}
-		if err := settings.Complete(); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, settings.Complete())
 		e := New(&settings, store)
 		r := provider.Request{Volume: "v", Class: &class.Class{}}
 		for _, step := range []struct {
@@ -80,9 +79,7 @@ func TestPaceOfCredentials(t *testing.T) {
 		}{{0, 1}, {want / 3, 1}, {want * 93 / 100, 1}, {want, 2}, {want + want*93/100, 2}, {2 * want, 3}} {
 			store.now = after(step.at)
 			p, err := e.Fetch(t.Context(), r)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			r.Current = p.Versions
 			if store.issued != step.issued {
 				t.Errorf("a credential of %s: %d issued after %s, want %d", life, store.issued, step.at, step.issued)

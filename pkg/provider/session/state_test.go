@@ -8,6 +8,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // third is a store whose state has version 3, of which only that is asked.
@@ -24,14 +25,10 @@ func (third) ReadLogin(raw json.RawMessage) (Login, error) {
 // write, without quoting it.
 func TestState(t *testing.T) {
 	var settings endpoint.Settings
-	if err := settings.Complete(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, settings.Complete())
 	e := New(&settings, third{})
 	text := `{"version":3,"pod":{},"own":{"tokens":[{"login":"h","value":"marker","born":"2026-01-01T00:00:00Z","ttl":0,"due":"0001-01-01T00:00:00Z","expires":"0001-01-01T00:00:00Z"}]},"group":{}}`
-	if err := e.Import("v", secret.NewBytes([]byte(text))); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, e.Import("v", secret.NewBytes([]byte(text))))
 	var back volumeState
 	if err := json.Unmarshal(e.Export("v").Reveal(), &back); err != nil || back.Version != 3 || len(back.Own.Tokens) != 1 || back.Own.Tokens[0].Value != "marker" {
 		t.Errorf("exported %+v, %v", back, err)

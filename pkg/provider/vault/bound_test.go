@@ -18,9 +18,7 @@ func (w *world) onePodRole(t *testing.T, pod string, mappings map[string]any) ma
 		"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "policies": "app", "token_ttl": "1h",
 		"bound_claims": map[string]any{"/kubernetes.io/pod/name": pod}, "claim_mappings": mappings,
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return map[string]string{"vaultAuthMountPath": "jwt", "roleName": "onepod"}
 }
 
@@ -52,9 +50,7 @@ func TestDeniedPodGetsNoSharedCredential(t *testing.T) {
 	if counts["auth/jwt/login"] != 2 || counts["database/creds/app"] != 1 {
 		t.Errorf("requests %v, want a login of each pod and one credential", counts)
 	}
-	if err := p.Release(t.Context(), first.Volume); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Release(t.Context(), first.Volume))
 	testkit.Eventually(t, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
 }
 

@@ -243,9 +243,7 @@ func TestLaggingStandby(t *testing.T) {
 	r.Current = mustFetch(t, p, r).Versions
 	r.Fresh = true
 	s.set(4*time.Second, false)
-	if err := w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil))
 	c.advance(time.Minute)
 	_, err := p.Fetch(t.Context(), r)
 	if fault.Of(err) != fault.Unverified || !strings.Contains(err.Error(), "invalid token") {
@@ -253,9 +251,7 @@ func TestLaggingStandby(t *testing.T) {
 	}
 	c.advance(fault.RetryAfter(err))
 	wantFile(t, mustFetch(t, p, r), "a", "v")
-	if err := denyKV1(t, w); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, denyKV1(t, w))
 	c.advance(time.Minute)
 	_, err = p.Fetch(t.Context(), r)
 	if fault.Of(err) == fault.Unverified { // the new login that it tried is too young
@@ -326,22 +322,16 @@ func TestOlderVersionReplacesNoNewer(t *testing.T) {
 func olderBody(t *testing.T, body []byte) []byte {
 	t.Helper()
 	var all map[string]any
-	if err := json.Unmarshal(body, &all); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal(body, &all))
 	data := all["data"].(map[string]any)
 	data["data"] = map[string]any{"k": "one"}
 	meta := data["metadata"].(map[string]any)
 	meta["version"] = 1
 	at, err := time.Parse(time.RFC3339Nano, meta["created_time"].(string))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	meta["created_time"] = at.Add(-time.Second).Format(time.RFC3339Nano)
 	out, err := json.Marshal(all)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return out
 }
 
@@ -349,22 +339,14 @@ func olderBody(t *testing.T, body []byte) []byte {
 func TestUnmountedEngine(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)
-	if err := w.EnableKV(t.Context(), "gone", 1); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.Policy(t.Context(), "app", policy+"\npath \"gone/*\" { capabilities = [\"read\"] }"); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.PutKV1(t.Context(), "gone", "a", map[string]any{"k": "v"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.EnableKV(t.Context(), "gone", 1))
+	testkit.Must(t, w.Policy(t.Context(), "app", policy+"\npath \"gone/*\" { capabilities = [\"read\"] }"))
+	testkit.Must(t, w.PutKV1(t.Context(), "gone", "a", map[string]any{"k": "v"}))
 	p := newProvider(t, nil)
 	const objects = "- {objectName: a, secretPath: gone/a, secretKey: k, optional: true}"
 	r := w.request(t, w.pod("app"), nil, objects)
 	r.Current = mustFetch(t, p, r).Versions
-	if err := w.Client().Sys().UnmountWithContext(t.Context(), "gone"); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Client().Sys().UnmountWithContext(t.Context(), "gone"))
 	r.Fresh = true
 	if payload, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "no engine is mounted there") {
 		t.Errorf("a live volume: %v, %v", payload, err)
@@ -383,9 +365,7 @@ func TestUnmountedEngine(t *testing.T) {
 func TestNumUses(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)
-	if err := w.Write(t.Context(), "pki/roles/leasing", map[string]any{"allow_any_name": true, "ttl": "1h", "generate_lease": true, "key_type": "ec", "key_bits": 256}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "pki/roles/leasing", map[string]any{"allow_any_name": true, "ttl": "1h", "generate_lease": true, "key_type": "ec", "key_bits": 256}))
 	var reads strings.Builder
 	for i := range 8 {
 		w.kv1(t, fmt.Sprint("n", i), map[string]any{"k": fmt.Sprint("v", i)})
@@ -393,9 +373,7 @@ func TestNumUses(t *testing.T) {
 	}
 	const lease = "- {objectName: crt, secretPath: pki/issue/leasing, secretKey: certificate, method: PUT, secretArgs: {common_name: a.example}}\n"
 	for uses, logins := range map[int]int{1: 8, 2: 4, 3: 3, 100: 1} {
-		if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_num_uses": uses}); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_num_uses": uses}))
 		p := newProvider(t, nil)
 		r := w.request(t, w.pod("app"), nil, reads.String())
 		counts := w.counted(t, func() {
@@ -484,13 +462,9 @@ func TestIssuesArePaced(t *testing.T) {
 func certificateUntil(t *testing.T, end time.Time) string {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: end}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 }

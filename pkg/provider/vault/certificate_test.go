@@ -25,30 +25,23 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // pair writes a client certificate and its key to a directory.
 func pair(t *testing.T, dir, name string) (cert, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	keyDER, err := x509.MarshalECPrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, os.MkdirAll(dir, 0o750))
 	cert, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
 	writePEM(t, cert, "CERTIFICATE", der)
 	writePEM(t, key, "EC PRIVATE KEY", keyDER)
@@ -57,9 +50,7 @@ func pair(t *testing.T, dir, name string) (cert, key string) {
 
 func writePEM(t *testing.T, file, kind string, der []byte) {
 	t.Helper()
-	if err := os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o400); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o400))
 }
 
 // certServer has the cert method at auth/cert, and others for logins by token.
@@ -108,9 +99,7 @@ func TestAnotherPodsKey(t *testing.T) {
 	cert, key := pair(t, filepath.Join(pods, "8d0c1f6e", "volumes", "kubernetes.io~csi", "tls", "mount"), "payments.victim")
 	listed := t.TempDir()
 	for name, to := range map[string]string{"cert": cert, "key": key} {
-		if err := os.Symlink(to, filepath.Join(listed, name)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.Symlink(to, filepath.Join(listed, name)))
 	}
 	p := newProvider(t, func(c *vault.Config) {
 		c.AllowedAddresses, c.ForbidSkipVerify, c.ClassFileDirs = []string{s.URL}, true, []string{listed}

@@ -5,14 +5,14 @@ import (
 	"regexp"
 	"slices"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // docs/vault.md lists the parameters and fields that exist, and no others.
 func TestDocumentedParameters(t *testing.T) {
 	doc, err := os.ReadFile("../../../docs/vault.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	want := objectFields()
 	want = append(want, plainKeys()...)
 	for _, key := range prefixedKeys() {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // hang takes a request and never answers.
@@ -195,9 +196,7 @@ func TestRetrySucceeds(t *testing.T) {
 
 func TestConnectionRefused(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	address := "http://" + l.Addr().String()
 	_ = l.Close()
 	p := newProvider(t, nil)

@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func FuzzObjects(f *testing.F) {
@@ -24,9 +25,7 @@ func FuzzObjects(f *testing.F) {
 		f.Add(seed)
 	}
 	p, err := New(Config{Name: NameVault})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	f.Fuzz(func(t *testing.T, text string) {
 		set := params.New(map[string]string{keyObjects: text}, known(NameVault))
 		listed, objects := p.newObjects(set)
@@ -59,9 +58,7 @@ func FuzzParameters(f *testing.F) {
 	f.Add("vaultAuthMountPath", "a/b", "vaultKubernetesMountPath", "../c")
 	f.Add("vaultSkipTLSVerify", "T", "sessionSharing", "pod")
 	p, err := New(Config{Name: NameOpenBao, DefaultAddress: "https://default.example"})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	f.Fuzz(func(t *testing.T, key, value, key2, value2 string) {
 		raw := map[string]string{"roleName": "r", "objects": "- {objectName: a, secretPath: b}", key: value}
 		raw[key2] = value2

@@ -58,9 +58,7 @@ func TestRestart(t *testing.T) {
 	second := newProvider(t, adjust)
 	counts := w.counted(t, func() {
 		for _, r := range requests {
-			if err := second.Import(r.Volume, states[r.Volume]); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, second.Import(r.Volume, states[r.Volume]))
 		}
 		for _, r := range requests {
 			r.Tokens = nil // nobody needs to log in
@@ -114,13 +112,9 @@ func TestReleaseAfterRestart(t *testing.T) {
 	r := w.request(t, w.pod("app"), nil, dbObjects)
 	mustFetch(t, first, r)
 	second := newProvider(t, nil)
-	if err := second.Import(r.Volume, first.Export(r.Volume)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, second.Import(r.Volume, first.Export(r.Volume)))
 	counts := w.counted(t, func() {
-		if err := second.Release(t.Context(), r.Volume); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, second.Release(t.Context(), r.Volume))
 	})
 	if counts["auth/token/revoke-self"] != 2 || counts.Under("") != 2 {
 		t.Errorf("requests %v, want two Vault tokens revoked: for the lease, and for reads", counts)
@@ -139,9 +133,7 @@ func TestUnreleasedIsKept(t *testing.T) {
 	}
 	b.setRead(answering(204, ""))
 	next := newProvider(t, nil)
-	if err := next.Import("v", p.Export("v")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, next.Import("v", p.Export("v")))
 	before := b.count("revoke-self")
 	if err := next.Release(t.Context(), "v"); err != nil || b.count("revoke-self") != before+1 {
 		t.Errorf("%v, requests %q", err, b.seen)
@@ -152,15 +144,11 @@ func TestUnreleasedIsKept(t *testing.T) {
 // answers and its lease need no request, and its three tokens are revoked.
 func TestStateOfAnEarlierVersion(t *testing.T) {
 	kept, err := os.ReadFile("testdata/state-v1.json")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	b := newBroken(t, answering(204, ""))
 	now := time.Date(2031, 5, 1, 12, 1, 0, 0, time.UTC)
 	p := newProvider(t, func(c *vault.Config) { c.Now = func() time.Time { return now } })
-	if err := p.Import("v", secret.NewBytes(bytes.ReplaceAll(kept, []byte("ADDRESS"), []byte(b.URL)))); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Import("v", secret.NewBytes(bytes.ReplaceAll(kept, []byte("ADDRESS"), []byte(b.URL)))))
 	r := brokenRequest("v", b.URL, map[string]string{"objects": "- {objectName: a, secretPath: kv1/a, secretKey: k}\n- {objectName: u, secretPath: database/creds/a, secretKey: username}\n"})
 	r.Tokens = nil
 	payload := mustFetch(t, p, r)
@@ -217,9 +205,7 @@ func FuzzImport(f *testing.F) {
 	f.Add([]byte(`{"version":1,"identity":{"login":{"address":"http://x"}},"session":{"login":{"address":"unix:///x"},"value":"t"}}`))
 	f.Fuzz(func(t *testing.T, state []byte) {
 		next, err := vault.New(vault.Config{Name: vault.NameVault, Settings: endpoint.Settings{AllowLocalAddresses: true}})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if next.Import("v", secret.NewBytes(state)) == nil {
 			if again := next.Export("v"); next.Import("w", again) != nil {
 				t.Errorf("what was taken in cannot be written and read again: %s", fmt.Sprint(again.Len()))
@@ -260,9 +246,7 @@ func TestStaleStateOfASharedCredential(t *testing.T) {
 		next := newProvider(t, adjust)
 		counts := w.counted(t, func() {
 			for _, r := range order {
-				if err := next.Import(r.Volume, states[r.Volume]); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, next.Import(r.Volume, states[r.Volume]))
 			}
 			for _, r := range order {
 				if after := files(mustFetch(t, next, r)); !maps.Equal(after, before) {
@@ -291,9 +275,7 @@ func TestStateIsSmall(t *testing.T) {
 	}
 	next := newProvider(t, nil)
 	counts := w.counted(t, func() {
-		if err := next.Import(r.Volume, state); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, next.Import(r.Volume, state))
 	})
 	if counts.Under("") != 0 {
 		t.Errorf("requests %v at the restart itself", counts)

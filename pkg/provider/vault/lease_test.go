@@ -37,17 +37,13 @@ func TestSharedCredentials(t *testing.T) {
 		t.Errorf("requests %v, want one credential", counts)
 	}
 	for _, r := range requests[1:] {
-		if err := p.Release(t.Context(), r.Volume); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, p.Release(t.Context(), r.Volume))
 	}
 	f := files(mustFetch(t, p, requests[0]))
 	if !pg.LogsIn(t, f["user"], f["password"]) {
 		t.Error("a credential that is still shared was ended")
 	}
-	if err := p.Release(t.Context(), requests[0].Volume); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Release(t.Context(), requests[0].Volume))
 	testkit.Eventually(t, "the role is gone", func() bool { return pg.Users(t) == 0 })
 }
 
@@ -58,9 +54,7 @@ func TestUnexpectedLease(t *testing.T) {
 	const pods = 6
 	w := ownWorld(t)
 	p := newProvider(t, nil)
-	if err := w.Write(t.Context(), "pki/roles/leasing", map[string]any{"allow_any_name": true, "ttl": "1h", "generate_lease": true, "key_type": "ec", "key_bits": 256}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "pki/roles/leasing", map[string]any{"allow_any_name": true, "ttl": "1h", "generate_lease": true, "key_type": "ec", "key_bits": 256}))
 	objects := "- {objectName: cert, secretPath: pki/issue/leasing, secretKey: certificate, method: PUT, secretArgs: {common_name: a.example}}"
 	var requests []provider.Request
 	for range pods {
@@ -92,9 +86,7 @@ func TestUnexpectedLease(t *testing.T) {
 func (w *world) leases(t *testing.T, path string) []any {
 	t.Helper()
 	s, err := w.Client().Logical().ListWithContext(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if s == nil {
 		return nil
 	}
@@ -176,9 +168,7 @@ func TestUnexpectedLeasesOfTwo(t *testing.T) {
 	parents := []string{parent[users[0]], parent[users[1]]}
 	mu.Unlock()
 	for i, r := range []provider.Request{one, two} {
-		if err := p.Release(t.Context(), r.Volume); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, p.Release(t.Context(), r.Volume))
 		mu.Lock()
 		if !revoked[parents[i]] || (i == 0 && revoked[parents[1]]) {
 			t.Errorf("when volume %d of 2 is gone, %v are revoked, and their users hang on %v", i+1, revoked, parents)

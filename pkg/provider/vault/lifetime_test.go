@@ -45,9 +45,7 @@ func TestLifetimeOfLeases(t *testing.T) {
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
 	pg.Role(t, w.Server, "app", "3s", "7s")
-	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_ttl": "4s", "token_max_ttl": "11s"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_ttl": "4s", "token_max_ttl": "11s"}))
 	p := newProvider(t, nil)
 	r := w.request(t, w.pod("app"), nil, dbObjects)
 	seen := map[string]string{}
@@ -77,9 +75,7 @@ func TestLifetimeOfLeases(t *testing.T) {
 	if n := counts["kv1/share"]; n != 1 {
 		t.Errorf("%d reads of a KV secret within its interval, want 1", n)
 	}
-	if err := p.Release(t.Context(), r.Volume); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Release(t.Context(), r.Volume))
 	testkit.Eventually(t, "all roles are gone from the database", func() bool { return pg.Users(t) == 0 })
 }
 
@@ -109,9 +105,7 @@ func TestLifetimeOwnCredentials(t *testing.T) {
 	if len(users) != 12 || counts["database/creds/app"] != 0 {
 		t.Errorf("%d users for 12 pods; then %v", len(users), counts)
 	}
-	if err := p.Release(t.Context(), requests[0].Volume); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Release(t.Context(), requests[0].Volume))
 	testkit.Eventually(t, "one role is gone", func() bool { return pg.Users(t) == 11 })
 	f := files(mustFetch(t, p, requests[1]))
 	if !pg.LogsIn(t, f["user"], f["password"]) {
@@ -144,9 +138,7 @@ func TestLifetimeCertificates(t *testing.T) {
 			}
 			block, _ := pem.Decode([]byte(f["tls.crt"]))
 			cert, err := x509.ParseCertificate(block.Bytes)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if left := time.Until(cert.NotAfter); left < 0 {
 				t.Errorf("the certificate is over since %s", -left)
 			}
@@ -168,9 +160,7 @@ func TestLifetimeStaticRole(t *testing.T) {
 	w := ownWorld(t)
 	newPostgres(t, w)
 	err := w.Write(t.Context(), "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_period": "5s"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	p := newProvider(t, nil)
 	r := w.request(t, w.pod("app"), nil, `
 - {objectName: user, secretPath: database/static-creds/batch, secretKey: username}
@@ -201,9 +191,7 @@ func TestLifetimeBatchTokens(t *testing.T) {
 	pg := newPostgres(t, w)
 	w.putShare(t, "v")
 	pg.Role(t, w.Server, "app", "1h", "24h")
-	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_type": "batch", "token_ttl": "5s"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_type": "batch", "token_ttl": "5s"}))
 	p := newProvider(t, nil)
 	r := w.request(t, w.pod("app"), nil, dbObjects)
 	users := map[string]bool{}
@@ -235,15 +223,11 @@ func TestLifetimeLostLease(t *testing.T) {
 	pod := w.pod("app")
 	r := w.request(t, pod, nil, dbObjects)
 	tokens, err := identity.ParseTokens(w.issuer.CSITokensFor(10*time.Hour, pod, "vault"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	r.Tokens = tokens
 	before := mustFetch(t, p, r)
 	for _, prefix := range []string{"database/creds", "auth/kubernetes/login"} {
-		if err := w.Write(t.Context(), "sys/leases/revoke-prefix/"+prefix, nil); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, w.Write(t.Context(), "sys/leases/revoke-prefix/"+prefix, nil))
 		c.advance(45 * time.Minute)
 		after := mustFetch(t, p, r)
 		if f := files(after); f["user"] == files(before)["user"] || !pg.LogsIn(t, f["user"], f["password"]) {

@@ -20,9 +20,7 @@ import (
 func sshPublicKey(t *testing.T) string {
 	t.Helper()
 	public, _, err := ed25519.GenerateKey(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var wire []byte
 	for _, part := range [][]byte{[]byte("ssh-ed25519"), public} {
 		wire = binary.BigEndian.AppendUint32(wire, uint32(len(part)))
@@ -35,9 +33,7 @@ func sshPublicKey(t *testing.T) string {
 // certificates live for half an hour.
 func (w *world) enableSSH(t *testing.T) {
 	t.Helper()
-	if err := w.Client().Sys().MountWithContext(t.Context(), "ssh", &api.MountInput{Type: "ssh"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Client().Sys().MountWithContext(t.Context(), "ssh", &api.MountInput{Type: "ssh"}))
 	w.write(t, "ssh/config/ca", map[string]any{"generate_signing_key": true})
 	w.write(t, "ssh/roles/app", map[string]any{
 		"key_type": "ca", "allow_user_certificates": true, "allowed_users": "*", "default_user": "app", "ttl": "30m",
@@ -47,9 +43,7 @@ func (w *world) enableSSH(t *testing.T) {
 
 func (w *world) write(t *testing.T, path string, data map[string]any) {
 	t.Helper()
-	if err := w.Write(t.Context(), path, data); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), path, data))
 }
 
 // longRequest is the wish of a pod's volume whose service account token lives
@@ -59,9 +53,7 @@ func (w *world) longRequest(t *testing.T, objects string) provider.Request {
 	pod := w.pod("app")
 	r := w.request(t, pod, nil, objects)
 	tokens, err := identity.ParseTokens(w.issuer.CSITokensFor(24*time.Hour, pod, "vault"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	r.Tokens = tokens
 	return r
 }
@@ -73,9 +65,7 @@ func TestMadeAtEachRead(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)
 	w.enableSSH(t)
-	if err := w.Client().Sys().EnableAuthWithOptionsWithContext(t.Context(), "approle", &api.EnableAuthOptions{Type: "approle"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Client().Sys().EnableAuthWithOptionsWithContext(t.Context(), "approle", &api.EnableAuthOptions{Type: "approle"}))
 	w.write(t, "auth/approle/role/ending", map[string]any{"secret_id_ttl": "30m"})
 	w.write(t, "auth/approle/role/endless", map[string]any{"secret_id_ttl": "0"})
 	const class = time.Minute

@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func large(body string) http.HandlerFunc {
@@ -53,9 +54,7 @@ func TestAnswersAreBounded(t *testing.T) {
 			if kept := room.Usage().Total; kept > 64<<10 {
 				t.Errorf("%d bytes are kept for 16 values of one byte", kept)
 			}
-			if err := p.Release(t.Context(), "v"); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, p.Release(t.Context(), "v"))
 			if left := room.Usage().Total; left != 0 {
 				t.Errorf("%d bytes are charged for no volume", left)
 			}
@@ -75,9 +74,7 @@ func TestClassesTakeOtherKeys(t *testing.T) {
 	wantFile(t, mustFetch(t, p, brokenRequest("v2", b.URL, objects("b.c.0.d"))), "f", "<2>")
 	wantFile(t, mustFetch(t, p, brokenRequest("v3", b.URL, objects("b"))), "f", `{"c":[{"d":"<2>"}]}`)
 	next := newProvider(t, nil)
-	if err := next.Import("v3", p.Export("v3")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, next.Import("v3", p.Export("v3")))
 	wantFile(t, mustFetch(t, next, brokenRequest("v3", b.URL, objects("b"))), "f", `{"c":[{"d":"<2>"}]}`)
 	_, err := p.Fetch(t.Context(), brokenRequest("v4", b.URL, objects("none")))
 	if fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), `it has "a", "b", "junk"`) {
@@ -123,9 +120,7 @@ func TestRefusalsLeaveNoCharge(t *testing.T) {
 		t.Fatalf("want a denial after a look at the token, got %v", err)
 	}
 	for _, id := range []string{"v", "live"} {
-		if err := p.Release(t.Context(), id); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, p.Release(t.Context(), id))
 	}
 	if left := room.Usage().Total; left != 0 {
 		t.Errorf("%d bytes are charged for no volume", left)

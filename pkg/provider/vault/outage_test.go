@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // node plays a scheduler with many volumes on a clock that the test moves.
@@ -195,9 +196,7 @@ func TestDestination(t *testing.T) {
 	if got := next.Destination("v"); got != "" {
 		t.Errorf("got %q for a volume that is not known", got)
 	}
-	if err := next.Import("v", p.Export("v")); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, next.Import("v", p.Export("v")))
 	if got := next.Destination("v"); got != want {
 		t.Errorf("after a restart: got %q, want %q", got, want)
 	}
@@ -225,16 +224,12 @@ func TestSealedForReal(t *testing.T) {
 	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
 	r := w.request(t, w.pod("app"), nil, two)
 	mustFetch(t, p, r)
-	if err := w.Seal(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Seal(t.Context()))
 	c.advance(2 * time.Minute)
 	if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
 		t.Errorf("a sealed Vault: %s: %v", fault.Of(err), err)
 	}
-	if err := w.Unseal(t.Context()); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Unseal(t.Context()))
 	c.advance(5 * time.Second)
 	wantFile(t, mustFetch(t, p, r), "a", "v")
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const certificateBesideKV = `
@@ -42,9 +43,7 @@ func TestOneFailureHoldsNothingUp(t *testing.T) {
 			r.Class.OnDenied = tc.onDenied
 			before := mustFetch(t, p, r)
 			r.Current = before.Versions
-			if err := tc.fail(t, w); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, tc.fail(t, w))
 			c.advance(45 * time.Minute)
 			after, err := p.Fetch(t.Context(), r)
 			if tc.whole {
@@ -69,9 +68,7 @@ func TestOneFailureHoldsNothingUp(t *testing.T) {
 				t.Error("what the store refused was recalled")
 			}
 			next := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
-			if err := next.Import(r.Volume, p.Export(r.Volume)); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, next.Import(r.Volume, p.Export(r.Volume)))
 			restarted := mustFetch(t, next, r)
 			if fault.Of(restarted.Partial) != tc.want || files(restarted)["crt"] != files(after)["crt"] {
 				t.Errorf("after a restart: %v, %v", files(restarted), restarted.Partial)

@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestSteadyState lets intervals pass: one request for each distinct
@@ -96,9 +97,7 @@ func TestMetadataCheckIsNotForEver(t *testing.T) {
 			for n := range want.polls {
 				if n == 14 { // a restart does not count anew
 					p = newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
-					if err := p.Import(r.Volume, state); err != nil {
-						t.Fatal(err)
-					}
+					testkit.Must(t, p.Import(r.Volume, state))
 				}
 				c.advance(2 * time.Minute)
 				mustFetch(t, p, r)
@@ -154,9 +153,7 @@ func TestMetadataCheck(t *testing.T) {
 		c.advance(2 * time.Minute)
 		wantFile(t, mustFetch(t, p, r), "f", "another two")
 
-		if err := w.Write(t.Context(), "kv2/delete/"+tc.path, map[string]any{"versions": []int{2}}); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, w.Write(t.Context(), "kv2/delete/"+tc.path, map[string]any{"versions": []int{2}}))
 		c.advance(2 * time.Minute)
 		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "was deleted") {
 			t.Errorf("a deleted secret: %v", err)
@@ -201,9 +198,7 @@ func TestMetadataCheckOutlivesARevokedToken(t *testing.T) {
 	w.kv2(t, "watched/a", map[string]any{"k": "one"})
 	r := w.request(t, w.pod("app"), nil, "- {objectName: f, secretPath: kv2/data/watched/a, secretKey: k}")
 	mustFetch(t, p, r)
-	if err := w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil))
 	c.advance(2 * time.Minute)
 	mustFetch(t, p, r)
 	counts := w.counted(t, func() {

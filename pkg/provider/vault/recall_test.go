@@ -8,6 +8,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const withCertificate = "- {objectName: a, secretPath: kv1/share, secretKey: k}\n" +
@@ -107,9 +108,7 @@ func TestRecallEndsWithTheLastVolume(t *testing.T) {
 	p := newProvider(t, nil)
 	live := w.request(t, w.pod("app"), nil, two)
 	mustFetch(t, p, live)
-	if err := p.Release(t.Context(), live.Volume); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Release(t.Context(), live.Volume))
 	if _, _, ok := p.Recall(w.request(t, w.pod("app"), nil, two), time.Now().Add(-time.Hour)); ok {
 		t.Error("the memory of an identity without volumes served a pod")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // longTokens gives the request a service account token for a day.
@@ -53,9 +54,7 @@ func TestRefusedIsForgotten(t *testing.T) {
 			if _, _, ok := p.Recall(asked, c.now().Add(-time.Hour)); !ok {
 				t.Fatal("nothing to forget")
 			}
-			if err := refuse(t, w); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, refuse(t, w))
 			c.advance(time.Minute / 2)
 			live.Fresh = true
 			refused := func(p *vault.Provider, r provider.Request) {
@@ -70,9 +69,7 @@ func TestRefusedIsForgotten(t *testing.T) {
 			refused(p, asked)
 			next := newProvider(t, adjust)
 			for _, r := range []provider.Request{other, live} {
-				if err := next.Import(r.Volume, p.Export(r.Volume)); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, next.Import(r.Volume, p.Export(r.Volume)))
 			}
 			for _, q := range []*vault.Provider{p, next} {
 				if payload, _, ok := q.Recall(asked, c.now().Add(-time.Hour)); ok {
@@ -99,16 +96,10 @@ func TestReasonOfALogin(t *testing.T) {
 	}
 	r := w.request(t, w.pod("app"), nil, two)
 	fails(w.request(t, w.pod("stranger"), nil, two), fault.Denied, "service account name not authorized")
-	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"audience": "other"}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"audience": "other"}))
 	fails(r, fault.Denied, "invalid audience")
-	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"audience": "vault"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := w.issuer.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"audience": "vault"}))
+	testkit.Must(t, w.issuer.Close())
 	fails(r, fault.Unverified, "can it verify service account tokens of this cluster?")
 }
 
@@ -147,9 +138,7 @@ func TestRefusedCredentialIsNotShared(t *testing.T) {
 	}
 	live, asked := share(), share()
 	mustFetch(t, p, live)
-	if err := w.Policy(t.Context(), "app", `path "kv1/*" { capabilities = ["read"] }`); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Policy(t.Context(), "app", `path "kv1/*" { capabilities = ["read"] }`))
 	c.advance(45 * time.Minute)
 	live.Current = []provider.Version{{ID: "crt", Version: "x"}}
 	if _, err := p.Fetch(t.Context(), live); fault.Of(err) != fault.Denied {

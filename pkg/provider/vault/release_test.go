@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestReleaseIsBounded(t *testing.T) {
@@ -94,9 +95,7 @@ func TestTokensWithoutTheDefaultPolicy(t *testing.T) {
 	w := ownWorld(t)
 	pg := newPostgres(t, w)
 	pg.Role(t, w.Server, "app", "1h", "24h")
-	if err := w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_no_default_policy": true}); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "auth/kubernetes/role/app", map[string]any{"token_no_default_policy": true}))
 	c := &clock{}
 	var log bytes.Buffer
 	p := newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.Logger = c.now, slog.New(slog.NewTextHandler(&log, nil)) })
@@ -130,9 +129,7 @@ func TestConnectionOutlivesTheLastVolume(t *testing.T) {
 	p := newProvider(t, nil)
 	for _, volume := range []string{"first", "second"} {
 		mustFetch(t, p, brokenRequest(volume, b.URL, nil))
-		if err := p.Release(t.Context(), volume); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, p.Release(t.Context(), volume))
 	}
 	if len(from) < 2 || from[0] != from[len(from)-1] {
 		t.Errorf("asked from %q, not over one connection", from)

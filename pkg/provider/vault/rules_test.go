@@ -6,6 +6,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var epoch = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
@@ -50,9 +51,7 @@ func TestClassify(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			a, err := decodeAnswer([]byte(tc.body), "")
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			got, end := classify(tc.r, a, epoch)
 			if got != tc.want || (tc.life > 0 && !end.Equal(after(tc.life))) {
 				t.Errorf("kind %d until %s, want %d until %s", got, end, tc.want, after(tc.life))

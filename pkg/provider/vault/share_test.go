@@ -202,9 +202,7 @@ func TestRevokedToken(t *testing.T) {
 		requests = append(requests, w.request(t, w.pod("app"), nil, two))
 	}
 	fetchAll(t, p, 10, requests)
-	if err := w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.Write(t.Context(), "sys/leases/revoke-prefix/auth/kubernetes/login", nil))
 	c.advance(3 * time.Minute)
 	counts := w.counted(t, func() { fetchAll(t, p, 10, requests) })
 	if n := under(counts, "/login"); n != 1 {
@@ -335,9 +333,7 @@ func TestClassEditAndBack(t *testing.T) {
 			}
 			if restart {
 				next := newProvider(t, adjust)
-				if err := next.Import(r.Volume, p.Export(r.Volume)); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, next.Import(r.Volume, p.Export(r.Volume)))
 				p = next
 				refused()
 			}
@@ -352,9 +348,7 @@ func TestClassEditAndBack(t *testing.T) {
 			}
 			edited.Class.Parameters["roleName"] = "nobody"
 			refused()
-			if err := p.Release(t.Context(), r.Volume); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, p.Release(t.Context(), r.Volume))
 			testkit.Eventually(t, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
 		})
 	}

@@ -94,9 +94,7 @@ func TestWholeSecret(t *testing.T) {
 				}
 				wantFiles(t, again, want)
 				next := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
-				if err := next.Import(r.Volume, p.Export(r.Volume)); err != nil {
-					t.Fatal(err)
-				}
+				testkit.Must(t, next.Import(r.Volume, p.Export(r.Volume)))
 				counts := w.counted(t, func() { wantFiles(t, mustFetch(t, next, r), want) })
 				if counts[tc.path] > 0 {
 					t.Errorf("after a restart: %v", counts)
@@ -121,15 +119,11 @@ func TestWholeSecretMissing(t *testing.T) {
 			t.Errorf("%s: %v", path, err)
 		}
 		payload, err := fetch("- {secretPath: " + path + `, secretKeys: "*", optional: true}` + "\n- {objectName: a, secretPath: kv1/some-keys, secretKey: a}")
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		wantFiles(t, payload, map[string]string{"a": "v"})
 	}
 	payload, err := fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b], optional: true}")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	wantFiles(t, payload, map[string]string{"a": "v"})
 	if _, err := fetch("- {secretPath: kv1/some-keys, secretKeys: [a, b]}"); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), `objects[0] "b"`) {
 		t.Errorf("a key that is missing: %v", err)
@@ -173,9 +167,7 @@ func TestWholeSecretUnfit(t *testing.T) {
 			}
 		}
 		trial, err := p.Try(t.Context(), w.request(t, w.pod("app"), nil, objects), true)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		failed := trial.Unfit
 		for _, o := range trial.Objects {
 			if o.Failed != nil {
@@ -254,8 +246,6 @@ func TestWholeCredential(t *testing.T) {
 	if again := mustFetch(t, p, r); !maps.Equal(files(again), f) || !slices.Equal(again.Versions, payload.Versions) {
 		t.Error("another fetch gives another credential")
 	}
-	if err := p.Release(t.Context(), r.Volume); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, p.Release(t.Context(), r.Volume))
 	testkit.Eventually(t, "the role is gone", func() bool { return pg.Users(t) == 0 })
 }

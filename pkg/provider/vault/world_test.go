@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
@@ -115,9 +116,7 @@ func (w *world) pod(account string) issuer.PodRef {
 func (w *world) request(t testing.TB, pod issuer.PodRef, params map[string]string, objects string) provider.Request {
 	t.Helper()
 	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, "vault"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	all := map[string]string{"roleName": "app", "vaultAddress": w.Address, "objects": objects}
 	for k, v := range params {
 		all[k] = v
@@ -132,16 +131,12 @@ func (w *world) request(t testing.TB, pod issuer.PodRef, params map[string]strin
 
 func (w *world) kv1(t testing.TB, path string, data map[string]any) {
 	t.Helper()
-	if err := w.PutKV1(t.Context(), "kv1", path, data); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.PutKV1(t.Context(), "kv1", path, data))
 }
 
 func (w *world) kv2(t testing.TB, path string, data map[string]any) {
 	t.Helper()
-	if err := w.PutKV2(t.Context(), "kv2", path, data); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.PutKV2(t.Context(), "kv2", path, data))
 }
 
 // clock is a clock that tests move.
@@ -176,9 +171,7 @@ func newProvider(t testing.TB, adjust func(*vault.Config)) *vault.Provider {
 		adjust(&c)
 	}
 	p, err := vault.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -211,14 +204,10 @@ func wantFile(t *testing.T, p *provider.Payload, name, want string) {
 func (w *world) counted(t testing.TB, fn func()) vaulttest.Counts {
 	t.Helper()
 	mark, err := w.Mark()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	fn()
 	counts, err := w.CountRequests(t.Context(), mark)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return counts
 }
 

@@ -22,6 +22,7 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/mayfly-csi/mayfly/pkg/rendered/keystore"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const password = "opensesame"
@@ -67,9 +68,7 @@ func encode(kind string, der []byte) []byte {
 
 func check(t testing.TB, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 }
 
 func trust(in keystore.Input) keystore.Input {

@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mayfly-csi/mayfly/pkg/rendered/tmpl"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const marker = "s3cr3t-marker"
@@ -87,9 +88,7 @@ func TestRoundTrips(t *testing.T) {
 	}
 	text := `{"b":{"y":[1,[2,{"z":null}],[]],"no":"x"},"a":{},"c d":0.50}`
 	out, err := render(`{{ fromJson .v | toYaml }}`, map[string]string{"v": text}, defaults())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var got any
 	if err := yaml.Unmarshal(out, &got); err != nil {
 		t.Fatalf("%v\n%s", err, out)

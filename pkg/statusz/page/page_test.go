@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 	"github.com/mayfly-csi/mayfly/pkg/statusz"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // fixed are volumes that do not change.
@@ -102,9 +103,7 @@ func ask(t testing.TB, h http.Handler, method, path string, header ...string) *h
 func body(t testing.TB, r *http.Response) string {
 	t.Helper()
 	all, err := io.ReadAll(r.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(all)
 }
 
@@ -157,9 +156,7 @@ func TestPagesAreBounded(t *testing.T) {
 		for next, pages := "", 0; ; pages++ {
 			text := body(t, ask(t, h, "GET", "/status?continue="+next))
 			var s statusz.Status
-			if err := json.Unmarshal([]byte(text), &s); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, json.Unmarshal([]byte(text), &s))
 			if len(text) > 2*maxBytes || s.Volumes[0].MoreObjects != 8192-maxObjects {
 				t.Errorf("page %d has %d bytes, and leaves out %d objects", pages, len(text), s.Volumes[0].MoreObjects)
 			}
@@ -336,9 +333,7 @@ func TestHostileTextStaysText(t *testing.T) {
 			t.Error("the page has control characters")
 		}
 		page, err := html.Parse(strings.NewReader(text))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for n := range page.Descendants() {
 			if n.Type != html.ElementNode {
 				continue
@@ -432,9 +427,7 @@ func BenchmarkStatus3000(b *testing.B) {
 			for next := true; next; next = q.after != "" {
 				var w bytes.Buffer
 				page := h.answer(q)
-				if err := encode(&w, page); err != nil {
-					b.Fatal(err)
-				}
+				testkit.Must(b, encode(&w, page))
 				n, q.after = n+len(page.Volumes), page.Continue
 			}
 			if n != 3000 {
@@ -447,9 +440,7 @@ func BenchmarkStatus3000(b *testing.B) {
 		r := httptest.NewRequestWithContext(b.Context(), "GET", "/statusz", nil)
 		for b.Loop() {
 			var w bytes.Buffer
-			if err := h.html(&w, r); err != nil {
-				b.Fatal(err)
-			}
+			testkit.Must(b, h.html(&w, r))
 		}
 	})
 }

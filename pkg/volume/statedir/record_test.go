@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // A field that is added and not written would be lost by every restart.
@@ -45,9 +46,7 @@ func TestRecordKeepsEveryField(t *testing.T) {
 		}
 	}
 	parts, err := encodeRecord(want, "file", new(bytes.Buffer))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	got, w, err := decodeRecord(bytes.Join(parts, nil))
 	if err != nil || w.ClassFile != "file" || w.LastClass != nil {
 		t.Fatal(err)
@@ -93,15 +92,11 @@ func TestRecordOutlivesAStepOfTheClock(t *testing.T) {
 	for passed, want := range map[time.Duration]time.Duration{0: 24 * time.Hour, 10 * time.Hour: 14 * time.Hour, 30 * time.Hour: -6 * time.Hour} {
 		t.Run(passed.String(), func(t *testing.T) {
 			s, err := New(t.TempDir(), slog.New(slog.DiscardHandler))
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			since, now := 100*time.Hour, time.Now()
 			s.Boot = func() (time.Duration, string) { return since, "boot" }
 			at := now.Add(24 * time.Hour)
-			if err := s.Put(&volume.Record{Request: volume.Request{Identity: volume.Identity{ID: "a", Target: "/a"}}, Progress: volume.Progress{DueAt: at, Ends: []time.Time{at}}}); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, s.Put(&volume.Record{Request: volume.Request{Identity: volume.Identity{ID: "a", Target: "/a"}}, Progress: volume.Progress{DueAt: at, Ends: []time.Time{at}}}))
 			since += passed
 			loaded, err := s.Load()
 			if err != nil || len(loaded.Records) != 1 {

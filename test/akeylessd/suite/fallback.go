@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // gateway is an address of the double that can be away.
@@ -26,9 +27,7 @@ type gateway struct {
 func newGateway(t *testing.T, to string) *gateway {
 	t.Helper()
 	target, err := url.Parse(to)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	g := &gateway{}
 	proxy := httputil.NewSingleHostReverseProxy(target)
 	g.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // gatewayCache: an answer from the gateway's cache never counts as the version that was just
@@ -266,9 +267,7 @@ func refusedIsForgotten(t *testing.T, o Options) {
 	}
 	restarted := *w
 	restarted.provider = w.newProvider()
-	if err := restarted.provider.Import(r.Volume, w.provider.Export(r.Volume)); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, restarted.provider.Import(r.Volume, w.provider.Export(r.Volume)))
 	r.Fresh = false
 	restarted.refuse(r, "denied")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const dynamicObjects = `
@@ -88,9 +89,7 @@ func dynamicAfterRestart(t *testing.T, o Options) {
 	p := w.fetch(r)
 	state := w.provider.Export(r.Volume)
 	w.provider = w.newProvider()
-	if err := w.provider.Import(r.Volume, state); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.provider.Import(r.Volume, state))
 	w.wantCounts(w.counted(func() {
 		if again := w.fetch(r); files(again)["user"] != files(p)["user"] || again.Versions[0] != p.Versions[0] {
 			t.Error("the credential changed with the restart")
@@ -99,9 +98,7 @@ func dynamicAfterRestart(t *testing.T, o Options) {
 	// The Akeyless token has expired, and kubelet's has not: the credential can still be revoked.
 	state = w.provider.Export(r.Volume)
 	w.provider = w.newProvider()
-	if err := w.provider.Import(r.Volume, state); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.provider.Import(r.Volume, state))
 	w.Revoke()
 	w.release(r)
 	w.wantCredentials(1, 0)
@@ -121,9 +118,7 @@ func releaseRetried(t *testing.T, o Options) {
 	state := w.provider.Export(r.Volume)
 	w.Heal()
 	w.provider = w.newProvider() // also over a restart
-	if err := w.provider.Import(r.Volume, state); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.provider.Import(r.Volume, state))
 	w.release(r)
 	w.wantCredentials(1, 0)
 }
@@ -160,9 +155,7 @@ func certificates(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	put := func(name string) {
 		cert, key, err := w.Certificate(name, 24*time.Hour)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		w.PutCertificate("/app/tls", cert, key)
 	}
 	put("one")
@@ -196,9 +189,7 @@ func certificateOf(t *testing.T, p *provider.Payload, cert, key string) *x509.Ce
 	}
 	block, _ := pem.Decode([]byte(all[cert]))
 	c, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return c
 }
 

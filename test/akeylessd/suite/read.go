@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func loginTypes(t *testing.T, o Options) {
@@ -40,9 +41,7 @@ func loginTypes(t *testing.T, o Options) {
 			r := w.request(w.pod("web"), c.params)
 			r.Secrets = c.secrets
 			p, err := w.provider.Fetch(t.Context(), r)
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			wantFile(t, p, "a", "value")
 		})
 	}

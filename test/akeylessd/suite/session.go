@@ -15,6 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const oneObject = `[{secretPath: /app/a, fileName: a, secretType: static}]`
@@ -22,9 +23,7 @@ const oneObject = `[{secretPath: /app/a, fileName: a, secretType: static}]`
 func postJSON(t *testing.T, url string, body map[string]any) map[string]any {
 	t.Helper()
 	out, err := tryPost(http.DefaultClient, url, body)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return out
 }
 
@@ -203,9 +202,7 @@ func restart(t *testing.T, o Options) {
 	p := w.fetch(r)
 	state := w.provider.Export(r.Volume)
 	w.provider = w.newProvider()
-	if err := w.provider.Import(r.Volume, state); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.provider.Import(r.Volume, state))
 	var again *provider.Payload
 	w.wantCounts(w.counted(func() { again = w.fetch(r) }), nil)
 	wantFile(t, again, "a", "value")

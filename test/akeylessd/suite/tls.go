@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // gatewayOverTLS: the class's TLS parameters decide whether the gateway is trusted. Nothing reaches
@@ -16,9 +17,7 @@ func gatewayOverTLS(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")
 	double, err := url.Parse(w.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	front := httptest.NewTLSServer(httputil.NewSingleHostReverseProxy(double))
 	t.Cleanup(front.Close)
 	authority := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: front.Certificate().Raw}))

@@ -9,6 +9,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // ids are those that the requests had.
@@ -59,9 +60,7 @@ func trail(t *testing.T, o Options) {
 		return tr, err
 	}
 	first, err := fetch("web")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	sent := seen.take()
 	if len(sent) != 1 || sent[0] == "" || !slices.Equal(first.IDs(), []string{sent[0], "req-of/get-secret-value"}) {
 		t.Errorf("the server saw %q, the trail has %q", sent, first.IDs())
@@ -73,9 +72,7 @@ func trail(t *testing.T, o Options) {
 	}
 	// Another pod's volume has the answer of the first one's request.
 	second, err := fetch("web")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if n := len(seen.take()); n != 0 || !slices.Equal(second.IDs(), sent) || len(second.Accesses()) != 0 {
 		t.Errorf("%d requests for the second pod, whose trail has %q and %+v", n, second.IDs(), second.Accesses())
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func (w *world) wantFiles(p *provider.Payload, want map[string]string) {
@@ -44,9 +45,7 @@ func wholeSecrets(t *testing.T, o Options) {
 	w.wantFiles(p, want)
 	state := w.provider.Export(r.Volume)
 	w.provider = w.newProvider()
-	if err := w.provider.Import(r.Volume, state); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, w.provider.Import(r.Volume, state))
 	w.wantFiles(w.fetch(r), want)
 
 	creds := w.request(w.pod("web"), k8s(`[{secretPath: /app/db, fileName: db, secretKeys: "*", secretType: dynamic}]`))

@@ -23,6 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // The access IDs of the double.
@@ -137,9 +138,7 @@ func (w *world) in(t testing.TB) *world {
 func (w *world) newProvider() *akeyless.Provider {
 	w.t.Helper()
 	p, err := akeyless.New(w.config)
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	testkit.Must(w.t, err)
 	w.t.Cleanup(p.Close)
 	return p
 }
@@ -166,9 +165,7 @@ func with(params map[string]string, more ...string) map[string]string {
 func (w *world) request(pod issuer.PodRef, params map[string]string) provider.Request {
 	w.t.Helper()
 	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, audience))
-	if err != nil {
-		w.t.Fatal(err)
-	}
+	testkit.Must(w.t, err)
 	return provider.Request{
 		Volume: "csi-" + pod.Pod,
 		Pod:    identity.Pod{Namespace: pod.Namespace, Name: pod.Pod, UID: pod.PodUID, ServiceAccount: pod.ServiceAccount},

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestCPUTime compares the clock with the kernel's other figures.
@@ -16,17 +18,13 @@ func TestCPUTime(t *testing.T) {
 	clock := func() time.Duration {
 		t.Helper()
 		got, err := cpuTime(os.Getpid())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return got
 	}
 	used := func() time.Duration {
 		t.Helper()
 		var u unix.Rusage
-		if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, unix.Getrusage(unix.RUSAGE_SELF, &u))
 		return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 	}
 	const work = 20 * time.Millisecond
@@ -37,9 +35,7 @@ func TestCPUTime(t *testing.T) {
 		t.Errorf("%v by the clock, %v in all", got, most)
 	}
 	gone := exec.Command("true")
-	if err := gone.Run(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, gone.Run())
 	if got, err := cpuTime(gone.Process.Pid); err == nil {
 		t.Errorf("a process that is gone has used %v", got)
 	}
@@ -58,9 +54,7 @@ func TestKilobytes(t *testing.T) {
 // TestEarlyEnd starts a program that is no driver.
 func TestEarlyEnd(t *testing.T) {
 	program := filepath.Join(t.TempDir(), "program")
-	if err := os.WriteFile(program, []byte("#!/bin/sh\necho no such flag >&2\nexit 2\n"), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(program, []byte("#!/bin/sh\necho no such flag >&2\nexit 2\n"), 0o755))
 	_, err := Start(t.Context(), Options{Binary: program, Dir: t.TempDir()})
 	if err == nil || !strings.Contains(err.Error(), "ended early: exit status 2") || !strings.Contains(err.Error(), "no such flag") {
 		t.Errorf("got %v", err)

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestHelp(t *testing.T) {
@@ -57,12 +59,8 @@ func TestReport(t *testing.T) {
 
 func TestRemove(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "a")
-	if err := os.MkdirAll(filepath.Join(dir, "b"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := remove(dir); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.MkdirAll(filepath.Join(dir, "b"), 0o755))
+	testkit.Must(t, remove(dir))
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("still there: %v", err)
 	}

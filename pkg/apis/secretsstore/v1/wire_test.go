@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // TestWire checks that other drivers and their tools can read the objects.
@@ -39,9 +40,7 @@ func TestWire(t *testing.T) {
 		},
 	} {
 		got, err := json.Marshal(object)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if string(got) != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
@@ -50,9 +49,7 @@ func TestWire(t *testing.T) {
 
 func TestAddToScheme(t *testing.T) {
 	s := runtime.NewScheme()
-	if err := v1.AddToScheme(s); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, v1.AddToScheme(s))
 	for _, kind := range []string{"SecretProviderClass", "SecretProviderClassList", "SecretProviderClassPodStatus", "SecretProviderClassPodStatusList"} {
 		if _, err := s.New(v1.GroupVersion().WithKind(kind)); err != nil {
 			t.Error(err)
