@@ -2,14 +2,13 @@ package secretsync
 
 import (
 	"encoding/json"
-	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/mayfly-csi/mayfly/pkg/secretsync/ownership"
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
@@ -39,7 +38,7 @@ func judge(found *metav1.PartialObjectMetadata, w *wanted, insist bool, now time
 	if found == nil {
 		return Written
 	}
-	own := ownEntry(found, managerOf(w.class.Ref))
+	own := ownership.EntryOf(found, w.class.Name)
 	if own == nil {
 		return Foreign
 	}
@@ -59,17 +58,6 @@ func judge(found *metav1.PartialObjectMetadata, w *wanted, insist bool, now time
 		return Outdated
 	}
 	return Written
-}
-
-// ownEntry returns the fields that a manager has applied, nil for none.
-func ownEntry(found *metav1.PartialObjectMetadata, manager string) *metav1.ManagedFieldsEntry {
-	i := slices.IndexFunc(found.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
-		return m.Manager == manager && m.Operation == metav1.ManagedFieldsOperationApply && m.Subresource == ""
-	})
-	if i < 0 {
-		return nil
-	}
-	return &found.ManagedFields[i]
 }
 
 // ownsData reports whether the manager still owns all keys: a client that changes a value
@@ -138,30 +126,4 @@ func (has content) replaceAt(w content) time.Time {
 		return time.Time{}
 	}
 	return has.expires.Add(has.expires.Sub(w.expires))
-}
-
-// whose names the owner of a Secret.
-func whose(found *metav1.PartialObjectMetadata) string {
-	var who []string
-	if class := found.Labels[names.ClassLabel]; class != "" {
-		who = append(who, fmt.Sprintf("SecretProviderClass %q", class))
-	} else if found.Labels[names.ManagedLabel] == "true" {
-		who = append(who, "the Secrets Store CSI driver")
-	}
-	for _, o := range found.OwnerReferences {
-		who = append(who, fmt.Sprintf("owner %s %q", o.Kind, o.Name))
-	}
-	for _, m := range found.ManagedFields {
-		who = append(who, fmt.Sprintf("field manager %q", m.Manager))
-	}
-	const most = 5
-	slices.Sort(who)
-	who = slices.Compact(who)
-	if len(who) > most {
-		who = append(who[:most:most], fmt.Sprintf("and %d more", len(who)-most))
-	}
-	if len(who) == 0 {
-		return "somebody who left no name"
-	}
-	return strings.Join(who, ", ")
 }

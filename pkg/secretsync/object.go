@@ -11,19 +11,15 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
+	"github.com/mayfly-csi/mayfly/pkg/secretsync/ownership"
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
-
-const maxManager = 128 // the API server's limit for the name of a field manager
-
-// managerOf returns the field manager of a class's Secrets.
-func managerOf(c class.Ref) string { return names.Shorten("mayfly:"+c.Name, maxManager) }
 
 // ownerManager returns the field manager of one pod's owner reference. Each pod has its
 // own, because an apply removes what its manager has applied before and does not name
 // again.
 func ownerManager(c class.Ref, pod identity.Pod) string {
-	return names.Shorten("mayfly-owner:"+pod.UID+":"+c.Name, maxManager)
+	return names.Shorten("mayfly-owner:"+pod.UID+":"+c.Name, ownership.MaxManager)
 }
 
 // classLabel returns a class's name as a label value.

@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
+	"github.com/mayfly-csi/mayfly/pkg/secretsync/ownership"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -215,11 +216,11 @@ func (s *Syncer) reconcile(ctx context.Context, st *state, w wish) (Result, erro
 		result := judge(found, w.wanted, w.insist, time.Now())
 		switch result {
 		case Foreign:
-			return Foreign, fault.New(fault.Conflict, "the Secret is there already and belongs to %s", whose(found)).
+			return Foreign, fault.New(fault.Conflict, "the Secret is there already and belongs to %s", ownership.Owners(found)).
 				WithHint("delete it, or give the class's entry another secretName; Mayfly never takes over what it has not made")
 		case Written:
 			was := found
-			found, err = s.apply(ctx, w, managerOf(w.class.Ref), w.apply(s.Node, was))
+			found, err = s.apply(ctx, w, ownership.Manager(w.class.Name), w.apply(s.Node, was))
 			if isRace(err) {
 				continue
 			}

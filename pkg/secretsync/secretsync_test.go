@@ -20,6 +20,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/pkg/secretsync/ownership"
 	"github.com/mayfly-csi/mayfly/pkg/status"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -340,10 +341,10 @@ func TestManagers(t *testing.T) {
 	long := class.Ref{Namespace: "shop", Name: strings.Repeat("a", 252) + "b"}
 	other := class.Ref{Namespace: "shop", Name: strings.Repeat("a", 252) + "c"}
 	pod := identity.Pod{UID: "0c6be1e2-6c3a-4f8e-8f0e-2f1b7f3f4c11"}
-	if m := managerOf(long); len(m) > maxManager || m == managerOf(other) {
+	if m := ownership.Manager(long.Name); len(m) > ownership.MaxManager || m == ownership.Manager(other.Name) {
 		t.Errorf("manager %q", m)
 	}
-	if m := ownerManager(long, pod); len(m) > maxManager || m == ownerManager(other, pod) || m == ownerManager(long, identity.Pod{UID: "x"}) {
+	if m := ownerManager(long, pod); len(m) > ownership.MaxManager || m == ownerManager(other, pod) || m == ownerManager(long, identity.Pod{UID: "x"}) {
 		t.Errorf("manager %q", m)
 	}
 	if l := classLabel(long); len(l) > 63 || l == classLabel(other) {

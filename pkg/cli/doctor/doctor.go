@@ -18,6 +18,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/output"
+	"github.com/mayfly-csi/mayfly/pkg/cli/rbac"
 )
 
 // command is one run.
@@ -37,6 +38,9 @@ type look struct {
 	namespace string
 	// unseen is what the current check could not read.
 	unseen int
+	// roles are what the check of readers could read, and allRoles says whether that is everything.
+	roles    *rbac.Policy
+	allRoles bool
 }
 
 // New makes the command.
@@ -51,8 +55,8 @@ doctor checks all namespaces, or that of -n: whether and how Secrets are encrypt
 at rest, who reads them, which of them a class could mount instead, which workloads use
 them as environment variables, credentials in plain text in ConfigMaps and pods
 (their form and place, never the value), the audiences of tokens, default service
-accounts, the audit trail, the allowed servers, the driver on each node, and CRDs,
-policies and flags of another version.
+accounts, the Kubernetes Secrets that classes list, the audit trail, the allowed servers,
+the driver on each node, and CRDs, policies and flags of another version.
 
 It never reads the content of a Secret, only its metadata. If you may not read an
 object, that is a finding too.
@@ -123,7 +127,8 @@ func (l *look) checks(ctx context.Context) {
 	w := readWorkloads(ctx, l)
 	w.plainText(ctx)
 	w.environment()
-	d.audiences(ctx)
+	d.audiences()
+	d.secretObjects(ctx)
 	w.defaultAccounts()
 	d.audit()
 	d.allowList()

@@ -151,10 +151,15 @@ func (d *driver) policies(ctx context.Context) {
 	found := 0
 	api := d.client.AdmissionregistrationV1()
 	var names []string
-	for _, policy := range []struct{ suffix, without string }{
+	type policy struct{ suffix, without string }
+	wanted := []policy{
 		{"-class-warnings", "kubectl apply does not warn of what the driver ignores in a class"},
 		{"-driver-on-its-node", "the driver of one node may write the statuses and Events of all"},
-	} {
+	}
+	if d.isOn(syncFlag) {
+		wanted = append(wanted, policy{"-secrets", "the driver's right to patch Secrets reads and changes those of others too"})
+	}
+	for _, policy := range wanted {
 		name := d.set.Name + policy.suffix
 		names = append(names, name)
 		note := func(kind string, err error) {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -37,11 +38,14 @@ type driver struct {
 	pods  []corev1.Pod
 	// hidden says that something could not be read.
 	hidden bool
+	// classes are read once, for several checks.
+	classes func() ([]v1.SecretProviderClass, error)
 }
 
 // findDriver reads the CSIDriver, the DaemonSet and its pods.
 func findDriver(ctx context.Context, l *look) *driver {
 	d := &driver{look: l, flags: map[string]string{}}
+	d.classes = sync.OnceValues(func() ([]v1.SecretProviderClass, error) { return l.client.Classes(ctx, l.namespace) })
 	miss := func(what finding.Object, err error) {
 		d.hidden = true
 		l.notSeen(what, err)
@@ -81,9 +85,9 @@ func findDriver(ctx context.Context, l *look) *driver {
 
 // audiences compares the audiences that the CSIDriver requests with those that the classes log in
 // with.
-func (d *driver) audiences(ctx context.Context) {
+func (d *driver) audiences() {
 	const title = "token audiences"
-	classes, err := d.client.Classes(ctx, d.namespace)
+	classes, err := d.classes()
 	if err != nil {
 		d.notSeen(all("SecretProviderClass", d.namespace), err)
 	}

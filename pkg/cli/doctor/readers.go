@@ -58,6 +58,7 @@ func readers(ctx context.Context, l *look) {
 	}
 	l.report.Objects += len(objects.ClusterRoles) + len(objects.Roles) + len(objects.ClusterRoleBindings) + len(objects.RoleBindings)
 	p := rbac.New(objects)
+	l.roles, l.allRoles = p, len(unseen) == 0
 	found, system := 0, 0
 	everywhere := secretReaders(p, "")
 	for _, s := range slices.SortedFunc(maps.Keys(everywhere), bySubject) {

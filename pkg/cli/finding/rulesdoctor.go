@@ -22,6 +22,9 @@ const (
 	CodeNoPolicy        = "MF517"
 	CodeUnknownFlag     = "MF518"
 	CodeBaseline        = "MF519"
+	CodeSecretsOff      = "MF520"
+	CodeSecretRefused   = "MF521"
+	CodeSecretForeign   = "MF522"
 )
 
 // doctorRules have the codes MF500 to MF599.
@@ -47,5 +50,8 @@ func doctorRules() []Rule {
 		{CodeNoPolicy, Warning, "an admission policy of the chart is missing", "set rbac.admissionPolicy of the chart to true, on Kubernetes 1.30 or newer"},
 		{CodeUnknownFlag, Warning, "the driver has a flag that this version does not know", "use the kubectl plugin of the driver's version, or correct linux.extraArgs of the chart"},
 		{CodeBaseline, Warning, "an entry of the baseline no longer applies", "correct the finding, or accept it again with a later date"},
+		{CodeSecretsOff, Warning, "a class lists Kubernetes Secrets, and the driver writes none", "set syncSecret of the chart, or read the files and remove spec.secretObjects"},
+		{CodeSecretRefused, Error, "the API server refuses a Secret of a class", "list the Secret in syncSecret.secrets of the chart, or its namespace in syncSecret.namespaces"},
+		{CodeSecretForeign, Error, "a Secret of a class belongs to another owner", "delete the Secret, or give the class's entry another secretName: the driver writes over nothing that the class has not made"},
 	}
 }
