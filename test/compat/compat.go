@@ -1,7 +1,8 @@
 // Package compat has manifests of the ecosystem as data: one file for each case, with the public
 // thread that it comes from, the store's content, the class, and what a pod must see. The tests of
 // package wire run them against a real Vault, a double of Akeyless or a provider plugin.
-// docs/compatibility.md is generated from them.
+// docs/compatibility.md is generated from them, and from the cases of Kubernetes Secrets, which the
+// tests of package secretsync run against a real API server.
 //
 // $CASE in a file stands for the case's name, so that cases share one store and do not meet.
 package compat
@@ -132,14 +133,55 @@ type Step struct {
 	Want  Want   `yaml:"want"`
 }
 
+// SecretCase is one case of Kubernetes Secrets: a manifest and what comes of it, or the name of the
+// test that shows a behaviour for which a manifest is not enough.
+type SecretCase struct {
+	Name    string `yaml:"-"`
+	Title   string `yaml:"title"`
+	Source  string `yaml:"source"`
+	Result  string `yaml:"result"`
+	Differs bool   `yaml:"differs"`
+
+	// Class is the manifest, and Files are those of the volume, by name. $CERTIFICATE and $KEY in
+	// them, and in Want, are a certificate and its private key.
+	Class string            `yaml:"class"`
+	Files map[string]string `yaml:"files"`
+	// Want are the Secrets, by name.
+	Want map[string]Secret `yaml:"want"`
+	// Refused are words that the Event has; empty if the Secrets are written.
+	Refused []string `yaml:"refused"`
+
+	// Test is the test of the behaviour.
+	Test Test `yaml:"test"`
+}
+
+// Secret is what a Secret has.
+type Secret struct {
+	Type        string            `yaml:"type"`
+	Data        map[string]string `yaml:"data"`
+	Labels      map[string]string `yaml:"labels"`
+	Annotations map[string]string `yaml:"annotations"`
+}
+
+// Test names a case of a test, and the directory of its package.
+type Test struct {
+	Package string `yaml:"package"`
+	Name    string `yaml:"name"`
+}
+
+// LoadSecrets reads all cases of Kubernetes Secrets of a directory.
+func LoadSecrets(dir string) ([]SecretCase, error) { return load(dir, parseSecret) }
+
 // Load reads all cases of a directory.
-func Load(dir string) ([]Case, error) {
+func Load(dir string) ([]Case, error) { return load(dir, parse) }
+
+func load[C any](dir string, parse func(name string, text []byte) (C, error)) ([]C, error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.yaml"))
 	if err != nil {
 		return nil, err
 	}
 	slices.Sort(files)
-	cases := make([]Case, 0, len(files))
+	cases := make([]C, 0, len(files))
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
@@ -156,22 +198,47 @@ func Load(dir string) ([]Case, error) {
 
 func parse(name string, text []byte) (Case, error) {
 	c := Case{Name: name}
-	d := yaml.NewDecoder(bytes.NewReader(bytes.ReplaceAll(text, []byte("$CASE"), []byte(name))))
-	d.KnownFields(true)
-	if err := d.Decode(&c); err != nil {
+	if err := decode(name, text, &c); err != nil {
+		return c, err
+	}
+	if c.Class == "" {
+		return c, fmt.Errorf("class is needed")
+	}
+	return c, checkRow(c.Title, c.Source, c.Result)
+}
+
+func parseSecret(name string, text []byte) (SecretCase, error) {
+	c := SecretCase{Name: name}
+	if err := decode(name, text, &c); err != nil {
 		return c, err
 	}
 	switch {
-	case c.Title == "", c.Source == "", c.Result == "", c.Class == "":
-		return c, fmt.Errorf("title, source, result and class are needed")
-	case strings.ContainsAny(c.Title+c.Source+c.Result, "\n|"):
-		return c, fmt.Errorf("title, source and result are one line each, for a table")
+	case c.Class != "" && (len(c.Want) > 0) == (len(c.Refused) > 0):
+		return c, fmt.Errorf("a class needs either want or refused")
+	case c.Class == "" && c.Test.Name == "" && !c.Differs:
+		return c, fmt.Errorf("class or test is needed")
 	}
-	return c, nil
+	return c, checkRow(c.Title, c.Source, c.Result)
+}
+
+func decode(name string, text []byte, into any) error {
+	d := yaml.NewDecoder(bytes.NewReader(bytes.ReplaceAll(text, []byte("$CASE"), []byte(name))))
+	d.KnownFields(true)
+	return d.Decode(into)
+}
+
+func checkRow(title, source, result string) error {
+	switch {
+	case title == "", source == "", result == "":
+		return fmt.Errorf("title, source and result are needed")
+	case strings.ContainsAny(title+source+result, "\n|"):
+		return fmt.Errorf("title, source and result are one line each, for a table")
+	}
+	return nil
 }
 
 // Table is docs/compatibility.md.
-func Table(cases []Case) string {
+func Table(cases []Case, secrets []SecretCase) string {
 	var b strings.Builder
 	b.WriteString(`# Compatibility with manifests of other projects
 
@@ -179,15 +246,34 @@ func Table(cases []Case) string {
 
 Each row is a manifest or a response of a store that users reported. CI tests it with every change, against a real Vault, a test double of Akeyless' API or a provider plugin. A number is that of the public issue. To add a row, add a file with your manifest to test/compat/cases.
 `)
-	write := func(head string, differs bool) {
-		fmt.Fprintf(&b, "\n## %s\n\n| What | Reported in | Here |\n|---|---|---|\n", head)
+	rows := func(head string) { fmt.Fprintf(&b, "\n%s\n\n| What | Reported in | Here |\n|---|---|---|\n", head) }
+	row := func(title, source, result string) { fmt.Fprintf(&b, "| %s | %s | %s |\n", title, source, result) }
+	for _, part := range []struct {
+		head    string
+		differs bool
+	}{{"## Works", false}, {"## Differs on purpose", true}} {
+		rows(part.head)
 		for _, c := range cases {
-			if c.Differs == differs {
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", c.Title, c.Source, c.Result)
+			if c.Differs == part.differs {
+				row(c.Title, c.Source, c.Result)
 			}
 		}
 	}
-	write("Works", false)
-	write("Differs on purpose", true)
+	b.WriteString(`
+## Kubernetes Secrets
+
+[Kubernetes Secrets](secrets.md) of classes with ` + "`secretObjects`" + `: manifests of the Secrets Store CSI driver, and what its users reported. CI tests these rows on a real API server with the garbage collector, and those about env and imagePullSecrets with a real kubelet. To add a row, add a file to test/compat/secrets.
+`)
+	for _, part := range []struct {
+		head    string
+		differs bool
+	}{{"### Secrets that work", false}, {"### Secrets that differ on purpose", true}} {
+		rows(part.head)
+		for _, c := range secrets {
+			if c.Differs == part.differs {
+				row(c.Title, c.Source, c.Result)
+			}
+		}
+	}
 	return b.String()
 }

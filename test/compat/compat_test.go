@@ -3,6 +3,9 @@ package compat
 import (
 	"flag"
 	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -18,12 +21,39 @@ func TestPage(t *testing.T) {
 	if err != nil || len(cases) == 0 {
 		t.Fatalf("%d cases, %v", len(cases), err)
 	}
-	want := Table(cases)
+	secrets, err := LoadSecrets("secrets")
+	if err != nil || len(secrets) == 0 {
+		t.Fatalf("%d cases of Secrets, %v", len(secrets), err)
+	}
+	want := Table(cases, secrets)
 	if *update {
 		testkit.Must(t, os.WriteFile(page, []byte(want), 0o644))
 	}
 	if got, err := os.ReadFile(page); err != nil || string(got) != want {
 		t.Errorf("docs/compatibility.md is not what the cases say (%v): go test ./test/compat -update", err)
+	}
+}
+
+// TestNamedTests: the tests that cases name are there.
+func TestNamedTests(t *testing.T) {
+	cases, err := LoadSecrets("secrets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cases {
+		if c.Test.Name == "" {
+			continue
+		}
+		files, err := filepath.Glob("../../" + c.Test.Package + "/*_test.go")
+		if err != nil || len(files) == 0 {
+			t.Fatalf("%s: no tests in %q (%v)", c.Name, c.Test.Package, err)
+		}
+		if !slices.ContainsFunc(files, func(file string) bool {
+			text, err := os.ReadFile(file)
+			return err == nil && strings.Contains(string(text), strconv.Quote(c.Test.Name))
+		}) {
+			t.Errorf("%s: %s has no case %q", c.Name, c.Test.Package, c.Test.Name)
+		}
 	}
 }
 
@@ -37,8 +67,23 @@ func TestParse(t *testing.T) {
 		"unknown field": good + "wants: {}\n",
 		"no source":     strings.Replace(good, "source: b 1\n", "", 1),
 		"two lines":     strings.Replace(good, "title: a", "title: \"a\\nb\"", 1),
+		"no class":      "title: a\nsource: b 1\nresult: c\n",
 	} {
 		if _, err := parse("x", []byte(text)); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	const test = "title: a\nsource: b 1\nresult: c\ntest: {package: p, name: n}\n"
+	if c, err := parseSecret("x", []byte(test)); err != nil || c.Test.Name != "n" {
+		t.Errorf("%+v, %v", c, err)
+	}
+	for name, text := range map[string]string{
+		"neither class nor test": "title: a\nsource: b 1\nresult: c\n",
+		"no result of a class":   good,
+		"two results":            good + "want: {s: {}}\nrefused: [x]\n",
+		"no source":              strings.Replace(test, "source: b 1\n", "", 1),
+	} {
+		if _, err := parseSecret("x", []byte(text)); err == nil {
 			t.Errorf("%s: taken", name)
 		}
 	}

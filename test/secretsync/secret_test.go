@@ -52,6 +52,7 @@ func TestSecrets(t *testing.T) {
 		"labels, annotations, keys":           testMetadata,
 		"templates":                           testTemplates,
 		"keys of whole secrets":               testWhole,
+		"manifests of the field":              testField,
 		"it goes with the class":              testClassOwner,
 		"it goes with the last pod":           testPodOwner,
 		"a driver that starts again":          testRestart,
