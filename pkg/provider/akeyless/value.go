@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 )
@@ -17,48 +16,22 @@ func keep(k kind, raw []byte, keys []string, whole int, room func(int64) error) 
 	if len(raw) <= whole {
 		return &session.Answer{Type: string(k), Body: bytes.Clone(raw)}, nil
 	}
-	part, err := params.TakePart(keys, func(key string) []byte {
-		if key == "" {
-			return raw
-		}
-		return pick(k, raw, key)
-	}, func() string { return keysOf(k, raw) }, room)
+	part, err := params.TakePart(keys, func(key string) []byte { return pick(k, raw, key) }, func() string { return keysOf(k, raw) }, room)
 	return &session.Answer{Type: string(k), Part: part}, err
 }
 
 // File implements session.Store.
-func (p *Provider) File(o *session.Object, a *session.Answer) (out []byte, err error) {
-	it, k, names := itemOf(o.Request), kind(a.Type), ""
-	switch {
-	case a.Part != nil:
-		if out, err = a.Part.File(o.Key, o.Encoding); out == nil {
-			names = a.Part.Names
-		}
-	case o.Key == "":
-		out, err = o.Encoding.FileOf(a.Body)
-	default:
-		if raw := pick(k, a.Body, o.Key); raw != nil {
-			out, err = o.Encoding.FileOf(raw)
-		} else {
-			names = keysOf(k, a.Body)
-		}
-	}
-	switch {
-	case err != nil:
-		what := "the value"
-		if o.Key != "" {
-			what = fmt.Sprintf("the value of %q", o.Key)
-		}
-		return nil, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: %s of %s is not %s: %w", o.Index, what, it, o.Encoding, err)
-	case names != "":
-		return nil, fault.New(fault.NotFound, "%s has no key %q%s", it, o.Key, names)
-	}
-	return out, nil
+func (p *Provider) File(o *session.Object, a *session.Answer) ([]byte, error) {
+	k := kind(a.Type)
+	return o.Content(a, func(key string) []byte { return pick(k, a.Body, key) }, func() string { return keysOf(k, a.Body) })
 }
 
-// pick finds a key in a value; nil if there is none. A string may be JSON, and some types
-// of rotated secrets have their keys one level down.
+// pick finds a key in a value, the whole for ""; nil if there is none. A string may be
+// JSON, and some types of rotated secrets have their keys one level down.
 func pick(k kind, raw []byte, key string) []byte {
+	if key == "" {
+		return raw
+	}
 	for _, level := range levels(k, raw) {
 		if v := params.Pick(level, key); v != nil {
 			return v

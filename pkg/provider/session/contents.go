@@ -101,9 +101,40 @@ func (o *Object) fileOf(key string, raw []byte) (content, error) {
 	}
 	value, err := o.Encoding.FileOf(raw)
 	if err != nil {
-		return content{}, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: the value of %q in %s is not %s: %w", o.Index, params.Clip(key), o.Request.Name, o.Encoding, err)
+		return content{}, o.undecodable(key, err)
 	}
 	return content{o.taking(params.Take{File: name, Key: key}), value}, nil
+}
+
+// Content returns the content of an object's file from an answer. pick returns the JSON value
+// of a key of a whole answer, nil for none, and names lists the keys, as TakePart has got it.
+func (o *Object) Content(a *Answer, pick func(key string) []byte, names func() string) (out []byte, err error) {
+	missing := ""
+	if a.Part != nil {
+		if out, err = a.Part.File(o.Key, o.Encoding); out == nil {
+			missing = a.Part.Names
+		}
+	} else if raw := pick(o.Key); raw != nil {
+		out, err = o.Encoding.FileOf(raw)
+	} else {
+		missing = names()
+	}
+	switch {
+	case err != nil:
+		return nil, o.undecodable(o.Key, err)
+	case missing != "":
+		return nil, fault.New(fault.NotFound, "%s has no key %q%s", o.Request.Query, o.Key, missing)
+	}
+	return out, nil
+}
+
+// undecodable returns the error for a value that is not in the object's encoding.
+func (o *Object) undecodable(key string, err error) error {
+	what := "the value"
+	if key != "" {
+		what = fmt.Sprintf("the value of %q", params.Clip(key))
+	}
+	return fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: %s in %s is not %s: %w", o.Index, what, o.Request.Query, o.Encoding, err)
 }
 
 // collision returns the error for files that cannot be in one volume. If no object takes

@@ -120,8 +120,7 @@ func keep(a *session.Answer, keys []string, whole int, room func(int64) error) (
 	data := dataIn(a.Body)
 	single := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
 	var err error
-	next.Part, err = params.TakePart(single, func(key string) []byte { return params.Pick(data, key) },
-		func() string { return params.Keys(data) }, room)
+	next.Part, err = params.TakePart(single, func(key string) []byte { return params.Pick(data, key) }, func() string { return namesOf(data) }, room)
 	if err != nil || len(single) == len(keys) {
 		return &next, err
 	}
@@ -150,33 +149,19 @@ func wholeOf(body []byte) ([]byte, error) {
 	return params.JSON(all)
 }
 
+// namesOf lists the keys of the data, for an error about a missing one.
+func namesOf(data []byte) string { return "; it has " + params.Keys(data) }
+
 // File implements session.Store.
-func (p *Provider) File(o *session.Object, a *session.Answer) (out []byte, err error) {
-	r, names := queryOf(o.Request), ""
-	switch {
+func (p *Provider) File(o *session.Object, a *session.Answer) ([]byte, error) {
+	switch r := queryOf(o.Request); {
 	case o.Key != "" && params.IsText(a.Body):
 		return nil, fault.New(fault.NotFound, "%s answers text, which has no keys", r).WithHint("leave secretKey out, or read %s, which answers JSON", jsonPath(r.path))
-	case a.Body == nil:
-		if out, err = a.Part.File(o.Key, o.Encoding); out == nil {
-			names = a.Part.Names
-		}
-	case o.Key == "":
+	case o.Key == "" && a.Part == nil:
 		return wholeOf(a.Body)
-	default:
-		data := dataIn(a.Body)
-		if raw := params.Pick(data, o.Key); raw != nil {
-			out, err = o.Encoding.FileOf(raw)
-		} else {
-			names = params.Keys(data)
-		}
 	}
-	switch {
-	case err != nil:
-		return nil, fault.New(fault.InvalidClass, "spec.parameters.objects[%d].encoding: the value of %q in %s is not %s: %w", o.Index, o.Key, r, o.Encoding, err)
-	case names != "":
-		return nil, fault.New(fault.NotFound, "%s has no key %q; it has %s", r, o.Key, names)
-	}
-	return out, nil
+	data := dataIn(a.Body)
+	return o.Content(a, func(key string) []byte { return params.Pick(data, key) }, func() string { return namesOf(data) })
 }
 
 // Values implements session.Store: the keys of the data, without Vault's envelope.
