@@ -82,3 +82,14 @@ func (s Stamp) Restored(then Stamp) func(time.Time) time.Time {
 // wrong before and is right now, Restored returns the expiry of a certificate too late by this
 // time.
 func (s Stamp) SetForward(then Stamp) time.Duration { return max(0, s.step(then)) }
+
+// Earliest is the first of the moments that is not zero.
+func Earliest(moments ...time.Time) time.Time {
+	var first time.Time
+	for _, m := range moments {
+		if !m.IsZero() && (first.IsZero() || m.Before(first)) {
+			first = m
+		}
+	}
+	return first
+}

@@ -13,13 +13,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// The conditions of a SecretProviderClassPodStatus.
-const (
-	Ready      = names.Ready
-	Fresh      = names.Fresh
-	ClassValid = names.ClassValid
-)
-
 // The reasons of conditions that are True, and of those that are False without a failure.
 const (
 	reasonMounted   = "Mounted"
@@ -29,7 +22,7 @@ const (
 )
 
 // ownConditions are all that the driver writes; others may write more.
-var ownConditions = []string{Ready, Fresh, ClassValid}
+var ownConditions = []string{names.Ready, names.Fresh, names.ClassValid}
 
 // conditionsOf returns the conditions of a volume after an outcome; before are its earlier ones.
 func conditionsOf(o volume.Outcome, before []metav1.Condition) []metav1.Condition {
@@ -46,7 +39,7 @@ func conditionsOf(o volume.Outcome, before []metav1.Condition) []metav1.Conditio
 			continue
 		}
 		c.LastTransitionTime = old.LastTransitionTime
-		if old.Reason == c.Reason && c.Type != ClassValid {
+		if old.Reason == c.Reason && c.Type != names.ClassValid {
 			c.Message = old.Message // one write per series of failures: the text may have a request's id or a time
 		}
 	}
@@ -57,31 +50,31 @@ func readyOf(o volume.Outcome) metav1.Condition {
 	var kept *volume.KeptError
 	switch {
 	case o.Emptied:
-		return isFalse(Ready, string(o.Reason()), names.EmptiedMessage)
+		return isFalse(names.Ready, string(o.Reason()), names.EmptiedMessage)
 	case o.Err != nil && o.Kind == volume.Published && !errors.As(o.Err, &kept):
-		return isFalse(Ready, string(o.Reason()), "the first mount failed, and kubelet tries again: Fresh says why")
+		return isFalse(names.Ready, string(o.Reason()), "the first mount failed, and kubelet tries again: names.Fresh says why")
 	}
-	return isTrue(Ready, reasonMounted, "the volume is mounted with its complete payload")
+	return isTrue(names.Ready, reasonMounted, "the volume is mounted with its complete payload")
 }
 
 func freshOf(o volume.Outcome) metav1.Condition {
 	switch {
 	case o.Err != nil:
-		return isFalse(Fresh, string(o.Reason()), o.Err.Error())
+		return isFalse(names.Fresh, string(o.Reason()), o.Err.Error())
 	case !o.AsOf.IsZero():
-		return isFalse(Fresh, LastGoodUsed, "the store is unavailable, and the volume has what this node read at "+o.AsOf.UTC().Format(time.RFC3339))
+		return isFalse(names.Fresh, names.LastGoodUsed, "the store is unavailable, and the volume has what this node read at "+o.AsOf.UTC().Format(time.RFC3339))
 	}
 	if o.AnsweredBy != "" {
-		return isTrue(Fresh, reasonSecond, "the last look at the store succeeded, at its second address "+o.AnsweredBy+": the first is away")
+		return isTrue(names.Fresh, reasonSecond, "the last look at the store succeeded, at its second address "+o.AnsweredBy+": the first is away")
 	}
-	return isTrue(Fresh, reasonRefreshed, "the last look at the store succeeded")
+	return isTrue(names.Fresh, reasonRefreshed, "the last look at the store succeeded")
 }
 
 func classValidOf(o volume.Outcome) metav1.Condition {
 	if len(o.Warnings) > 0 {
-		return isFalse(ClassValid, ClassWarning, strings.Join(o.Warnings, "; "))
+		return isFalse(names.ClassValid, names.ClassWarning, strings.Join(o.Warnings, "; "))
 	}
-	return isTrue(ClassValid, reasonNone, "nothing in the class is ignored")
+	return isTrue(names.ClassValid, reasonNone, "nothing in the class is ignored")
 }
 
 func isTrue(kind, reason, message string) metav1.Condition {
@@ -131,15 +124,15 @@ func mergedConditions(own, have []metav1.Condition) []metav1.Condition {
 // withWarningsOf keeps the written class warnings of a recovered volume, because the driver has not
 // read its class yet.
 func withWarningsOf(want, have *v1.SecretProviderClassPodStatus) *v1.SecretProviderClassPodStatus {
-	if conditionOf(want.Status.Conditions, ClassValid) != nil {
+	if conditionOf(want.Status.Conditions, names.ClassValid) != nil {
 		return want
 	}
 	out := want.DeepCopy()
-	if c := conditionOf(have.Status.Conditions, ClassValid); c != nil {
+	if c := conditionOf(have.Status.Conditions, names.ClassValid); c != nil {
 		out.Status.Conditions = append(out.Status.Conditions, *c)
 	}
-	if text := have.Annotations[WarningsAnnotation]; text != "" {
-		metav1.SetMetaDataAnnotation(&out.ObjectMeta, WarningsAnnotation, text)
+	if text := have.Annotations[names.WarningsAnnotation]; text != "" {
+		metav1.SetMetaDataAnnotation(&out.ObjectMeta, names.WarningsAnnotation, text)
 	}
 	return out
 }

@@ -12,6 +12,7 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -30,8 +31,8 @@ func wantConditions(t *testing.T, s *v1.SecretProviderClassPodStatus, ready, fre
 	if s == nil {
 		t.Fatal("there is no status")
 	}
-	r, _ := condition(s, status.Ready)
-	f, _ := condition(s, status.Fresh)
+	r, _ := condition(s, names.Ready)
+	f, _ := condition(s, names.Fresh)
 	if r != ready || f != fresh || s.Status.Mounted != mounted || s.Status.Failing != failing {
 		t.Errorf("Ready %s, Fresh %s, mounted %v, failing %v; want %s, %s, %v, %v", r, f, s.Status.Mounted, s.Status.Failing, ready, fresh, mounted, failing)
 	}
@@ -50,7 +51,7 @@ func TestConditionsThroughALife(t *testing.T) {
 		}
 		s := now()
 		wantConditions(t, s, "False Denied", "False Denied", false, true)
-		_, since := condition(s, status.Fresh)
+		_, since := condition(s, names.Fresh)
 		if a.writes != 3 || time.Since(since.Time) < 2*time.Minute {
 			t.Errorf("%d writes, failing since %s; want the status once, and the Event twice", a.writes, since)
 		}
@@ -65,15 +66,15 @@ func TestConditionsThroughALife(t *testing.T) {
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "1"))
 		s = now()
 		wantConditions(t, s, "True Mounted", "True Refreshed", true, false)
-		if c, at := condition(s, status.Fresh); c != "True Refreshed" || !at.After(since.Time) {
+		if c, at := condition(s, names.Fresh); c != "True Refreshed" || !at.After(since.Time) {
 			t.Errorf("fresh since %s, it failed since %s", at, since)
 		}
-		_, ready := condition(s, status.Ready)
+		_, ready := condition(s, names.Ready)
 		time.Sleep(5 * time.Minute)
 		r.Observe(outcome(volume.Refreshed, "web-0", "db", fault.New(fault.Unavailable, "Vault is sealed"), "1"))
 		s = now()
 		wantConditions(t, s, "True Mounted", "False Unavailable", true, true)
-		if _, at := condition(s, status.Ready); !at.Equal(&ready) {
+		if _, at := condition(s, names.Ready); !at.Equal(&ready) {
 			t.Errorf("ready since %s, before since %s", at, ready)
 		}
 		time.Sleep(5 * time.Minute)
@@ -109,13 +110,13 @@ func TestConditionsOverARestart(t *testing.T) {
 		r.Observe(published)
 		waitIdle()
 		s := a.statuses["web-0-shop-db"]
-		if c, _ := condition(s, status.ClassValid); c != "False ClassWarning" || !strings.Contains(s.Annotations[status.WarningsAnnotation], "zzz") {
+		if c, _ := condition(s, names.ClassValid); c != "False ClassWarning" || !strings.Contains(s.Annotations[names.WarningsAnnotation], "zzz") {
 			t.Errorf("ClassValid is %s, annotations %v", c, s.Annotations)
 		}
 		a.mu.Lock()
 		s.Status.Conditions = append(s.Status.Conditions, metav1.Condition{Type: "Theirs", Status: metav1.ConditionTrue, Reason: "X"})
 		a.mu.Unlock()
-		_, since := condition(s, status.Ready)
+		_, since := condition(s, names.Ready)
 		writes := a.writes
 		time.Sleep(time.Hour)
 		other, stop := restarted(t, a, outcome(volume.Recovered, "web-0", "db", nil, "1"))
@@ -134,10 +135,10 @@ func TestConditionsOverARestart(t *testing.T) {
 		other.Observe(refreshed)
 		waitIdle()
 		s = a.statuses["web-0-shop-db"]
-		_, at := condition(s, status.Ready)
+		_, at := condition(s, names.Ready)
 		theirs, _ := condition(s, "Theirs")
-		valid, _ := condition(s, status.ClassValid)
-		if !at.Equal(&since) || theirs != "True X" || valid != "True NoWarnings" || s.Annotations[status.WarningsAnnotation] != "" {
+		valid, _ := condition(s, names.ClassValid)
+		if !at.Equal(&since) || theirs != "True X" || valid != "True NoWarnings" || s.Annotations[names.WarningsAnnotation] != "" {
 			t.Errorf("ready since %s (was %s), theirs %s, ClassValid %s, annotations %v", at, since, theirs, valid, s.Annotations)
 		}
 	})
@@ -176,8 +177,8 @@ func TestEventsOfAClass(t *testing.T) {
 		for _, e := range a.events {
 			said[e.Reason] = e.Message
 		}
-		if said[status.ClassWarning] != "SecretProviderClass shop/db: spec.parameters.zzz: unknown, so ignored; spec.secretObjects: no" ||
-			!strings.Contains(said[status.StoreSlow], "https://vault:8200 has not answered for 5s") {
+		if said[names.ClassWarning] != "SecretProviderClass shop/db: spec.parameters.zzz: unknown, so ignored; spec.secretObjects: no" ||
+			!strings.Contains(said[names.StoreSlow], "https://vault:8200 has not answered for 5s") {
 			t.Errorf("Events %q", said)
 		}
 	})

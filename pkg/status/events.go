@@ -22,19 +22,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// The reasons of the Events.
-const (
-	MountFailed    = names.MountFailed
-	RefreshFailed  = names.RefreshFailed
-	Rotated        = names.Rotated
-	Recovered      = names.Recovered
-	LastGoodUsed   = names.LastGoodUsed
-	ClassWarning   = names.ClassWarning
-	StoreSlow      = names.StoreSlow
-	RecordSetAside = names.RecordSetAside
-	EventComponent = names.EventComponent
-)
-
 const (
 	// firstQuiet is how long the first repetition of an Event waits; it doubles with each.
 	firstQuiet = time.Minute
@@ -88,29 +75,29 @@ type events struct {
 
 func (e *events) observe(o volume.Outcome) {
 	if o.SetAside != "" {
-		e.report(o, corev1.EventTypeWarning, RecordSetAside, setAsideWords(o))
+		e.report(o, corev1.EventTypeWarning, names.RecordSetAside, setAsideWords(o))
 	}
 	if o.WarnPod {
-		e.report(o, corev1.EventTypeWarning, ClassWarning, fmt.Sprintf("SecretProviderClass %s: %s", o.Class, strings.Join(o.Warnings, "; ")))
+		e.report(o, corev1.EventTypeWarning, names.ClassWarning, fmt.Sprintf("SecretProviderClass %s: %s", o.Class, strings.Join(o.Warnings, "; ")))
 	}
 	switch {
 	case o.Kind == volume.Waiting:
-		e.report(o, corev1.EventTypeWarning, StoreSlow, waitingWords(o))
+		e.report(o, corev1.EventTypeWarning, names.StoreSlow, waitingWords(o))
 	case o.Kind == volume.Published && o.Err != nil:
-		e.report(o, corev1.EventTypeWarning, MountFailed, failedWords(o))
+		e.report(o, corev1.EventTypeWarning, names.MountFailed, failedWords(o))
 	case o.Kind == volume.Published && !o.AsOf.IsZero():
-		e.report(o, corev1.EventTypeWarning, LastGoodUsed, fmt.Sprintf(
+		e.report(o, corev1.EventTypeWarning, names.LastGoodUsed, fmt.Sprintf(
 			"class %s: the store is unavailable; the pod starts with what this node read at %s, as the class's onUnavailable asks", o.Class, o.AsOf.UTC().Format(time.RFC3339)))
 	case o.Kind == volume.Refreshed && o.Emptied:
-		e.report(o, corev1.EventTypeWarning, RefreshFailed, fmt.Sprintf("%s: %s", o.Reason(), o.Err))
+		e.report(o, corev1.EventTypeWarning, names.RefreshFailed, fmt.Sprintf("%s: %s", o.Reason(), o.Err))
 	case o.Kind == volume.Refreshed && o.Err != nil:
-		e.report(o, corev1.EventTypeWarning, RefreshFailed,
+		e.report(o, corev1.EventTypeWarning, names.RefreshFailed,
 			fmt.Sprintf("%s: the volume keeps its last good content: %s", o.Reason(), o.Err))
 	case o.Kind == volume.Refreshed && o.Failures > 0:
 		e.endEpisode(o)
-		e.report(o, corev1.EventTypeNormal, Recovered, fmt.Sprintf("class %s: the volume is fresh again after %d failed refreshes", o.Class, o.Failures))
+		e.report(o, corev1.EventTypeNormal, names.Recovered, fmt.Sprintf("class %s: the volume is fresh again after %d failed refreshes", o.Class, o.Failures))
 	case o.Kind == volume.Refreshed && o.Changed && e.RotatedEvents:
-		e.report(o, corev1.EventTypeNormal, Rotated, fmt.Sprintf("class %s: new content was written", o.Class))
+		e.report(o, corev1.EventTypeNormal, names.Rotated, fmt.Sprintf("class %s: new content was written", o.Class))
 	case o.Kind == volume.Published:
 		e.endEpisode(o)
 	case o.Kind == volume.Unpublished:
@@ -308,7 +295,7 @@ func (e *events) newEvent(n Note, now time.Time) *corev1.Event {
 		Reason:              n.Reason,
 		Count:               1,
 		FirstTimestamp:      metav1.NewTime(now),
-		Source:              corev1.EventSource{Component: EventComponent, Host: e.Node},
+		Source:              corev1.EventSource{Component: names.EventComponent, Host: e.Node},
 		ReportingController: e.Driver,
 		ReportingInstance:   e.Node,
 	}

@@ -16,25 +16,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// The annotations of a SecretProviderClassPodStatus.
-const (
-	ReasonAnnotation   = names.ReasonAnnotation
-	MessageAnnotation  = names.MessageAnnotation
-	SinceAnnotation    = names.SinceAnnotation
-	AsOfAnnotation     = names.AsOfAnnotation
-	ObjectsAnnotation  = names.ObjectsAnnotation
-	WarningsAnnotation = names.WarningsAnnotation
-	NodeAnnotation     = names.NodeAnnotation
-)
-
 // ownAnnotations are all that the driver writes; others may write more.
-var ownAnnotations = [...]string{ReasonAnnotation, MessageAnnotation, SinceAnnotation, AsOfAnnotation, ObjectsAnnotation, WarningsAnnotation, NodeAnnotation}
-
-// DriverLabel names the driver that wrote an object.
-const DriverLabel = names.DriverLabel
+var ownAnnotations = [...]string{names.ReasonAnnotation, names.MessageAnnotation, names.SinceAnnotation, names.AsOfAnnotation, names.ObjectsAnnotation, names.WarningsAnnotation, names.NodeAnnotation}
 
 // ownLabels are all that the driver writes.
-var ownLabels = [...]string{v1.NodeLabel, DriverLabel}
+var ownLabels = [...]string{v1.NodeLabel, names.DriverLabel}
 
 // DigestID is the id of the one entry that replaces the objects if they are too large. Its version
 // changes when one of theirs does.
@@ -43,8 +29,6 @@ const DigestID = "mayfly.dev/digest"
 const (
 	// maxName is the API server's limit for the name of an object.
 	maxName = 253
-	// maxLabel is its limit for the value of a label.
-	maxLabel = names.MaxLabel
 	// maxObjectsBytes bounds the objects in one status, as JSON: about a hundred of the usual size.
 	// The author of a class chooses how many there are and how long their names are, and every
 	// change is written to etcd.
@@ -72,23 +56,23 @@ func (c *Config) desired(o volume.Outcome, objects []v1.SecretProviderClassObjec
 		former = before.Status.Conditions
 	}
 	s.Status.Conditions = conditionsOf(o, former)
-	s.Status.Mounted = conditionOf(s.Status.Conditions, Ready).Status == metav1.ConditionTrue
+	s.Status.Mounted = conditionOf(s.Status.Conditions, names.Ready).Status == metav1.ConditionTrue
 	s.Status.Failing = o.Err != nil
 	if c.Driver != "" {
-		s.Labels[DriverLabel] = c.Driver
+		s.Labels[names.DriverLabel] = c.Driver
 	}
 	if name := nodeAnnotation(c.Node); name != "" {
-		metav1.SetMetaDataAnnotation(&s.ObjectMeta, NodeAnnotation, name)
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.NodeAnnotation, name)
 	}
 	if len(objects) == 1 && objects[0].ID == DigestID {
-		metav1.SetMetaDataAnnotation(&s.ObjectMeta, ObjectsAnnotation, fmt.Sprintf(
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.ObjectsAnnotation, fmt.Sprintf(
 			"the names and versions of %d objects are larger than %d bytes; the entry %s changes when one of them does", len(o.Versions), maxObjectsBytes, DigestID))
 	}
 	if !o.AsOf.IsZero() {
-		metav1.SetMetaDataAnnotation(&s.ObjectMeta, AsOfAnnotation, o.AsOf.UTC().Format(time.RFC3339))
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.AsOfAnnotation, o.AsOf.UTC().Format(time.RFC3339))
 	}
 	if len(o.Warnings) > 0 {
-		metav1.SetMetaDataAnnotation(&s.ObjectMeta, WarningsAnnotation, clip(strings.Join(o.Warnings, "; ")))
+		metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.WarningsAnnotation, clip(strings.Join(o.Warnings, "; ")))
 	}
 	if o.Err != nil {
 		describeFailure(s, o, before)
@@ -98,15 +82,15 @@ func (c *Config) desired(o volume.Outcome, objects []v1.SecretProviderClassObjec
 
 func describeFailure(s *v1.SecretProviderClassPodStatus, o volume.Outcome, before *v1.SecretProviderClassPodStatus) {
 	since := time.Now().UTC().Format(time.RFC3339)
-	if before != nil && before.Annotations[SinceAnnotation] != "" {
-		since = before.Annotations[SinceAnnotation]
+	if before != nil && before.Annotations[names.SinceAnnotation] != "" {
+		since = before.Annotations[names.SinceAnnotation]
 	}
-	metav1.SetMetaDataAnnotation(&s.ObjectMeta, ReasonAnnotation, string(o.Reason()))
-	metav1.SetMetaDataAnnotation(&s.ObjectMeta, SinceAnnotation, since)
-	metav1.SetMetaDataAnnotation(&s.ObjectMeta, MessageAnnotation, clip(o.Err.Error()))
-	if before != nil && before.Annotations[ReasonAnnotation] == string(o.Reason()) {
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.ReasonAnnotation, string(o.Reason()))
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.SinceAnnotation, since)
+	metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.MessageAnnotation, clip(o.Err.Error()))
+	if before != nil && before.Annotations[names.ReasonAnnotation] == string(o.Reason()) {
 		// One write per series of failures: the text may have a request's id or a time.
-		s.Annotations[MessageAnnotation] = before.Annotations[MessageAnnotation]
+		s.Annotations[names.MessageAnnotation] = before.Annotations[names.MessageAnnotation]
 	}
 }
 
@@ -131,11 +115,11 @@ func objectsOf(versions []provider.Version) []v1.SecretProviderClassObject {
 // nodeLabel returns the name of a node as the value of a label. A long name is truncated and gets a
 // hash; NodeAnnotation then has the whole name. The chart's ValidatingAdmissionPolicy knows the
 // length of the truncated name.
-func nodeLabel(node string) string { return names.Shorten(node, maxLabel) }
+func nodeLabel(node string) string { return names.Shorten(node, names.MaxLabel) }
 
 // nodeAnnotation is empty if the label has the whole name.
 func nodeAnnotation(node string) string {
-	if len(node) <= maxLabel {
+	if len(node) <= names.MaxLabel {
 		return ""
 	}
 	return node
@@ -168,7 +152,7 @@ func withSuffix(s *v1.SecretProviderClassPodStatus, id string) *v1.SecretProvide
 // chart's ValidatingAdmissionPolicy refuses to let this one change them.
 func sameVolume(want, have *v1.SecretProviderClassPodStatus) bool {
 	return have.Status.PodName == want.Status.PodName && have.Status.SecretProviderClassName == want.Status.SecretProviderClassName &&
-		have.Labels[v1.NodeLabel] == want.Labels[v1.NodeLabel] && have.Annotations[NodeAnnotation] == want.Annotations[NodeAnnotation]
+		have.Labels[v1.NodeLabel] == want.Labels[v1.NodeLabel] && have.Annotations[names.NodeAnnotation] == want.Annotations[names.NodeAnnotation]
 }
 
 // merged returns have with the driver's part of want; it keeps what others have written.
@@ -209,7 +193,7 @@ func sameConditions(a, b *v1.SecretProviderClassPodStatus) bool {
 		}
 	}
 	for _, key := range ownAnnotations {
-		if key != ObjectsAnnotation && a.Annotations[key] != b.Annotations[key] {
+		if key != names.ObjectsAnnotation && a.Annotations[key] != b.Annotations[key] {
 			return false
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -132,9 +133,9 @@ func TestOrphansGoLater(t *testing.T) {
 		}
 		waitIdle()
 		for name, labels := range map[string]map[string]string{
-			"other-driver": {v1.NodeLabel: "node-1", status.DriverLabel: "other.example.com"},
+			"other-driver": {v1.NodeLabel: "node-1", names.DriverLabel: "other.example.com"},
 			"no-driver":    {v1.NodeLabel: "node-1"},
-			"other-node":   {v1.NodeLabel: "node-2", status.DriverLabel: driver},
+			"other-node":   {v1.NodeLabel: "node-2", names.DriverLabel: driver},
 		} {
 			s := &v1.SecretProviderClassPodStatus{}
 			s.Namespace, s.Name, s.Labels = "shop", name, labels
@@ -193,7 +194,7 @@ func TestLongNodeNames(t *testing.T) {
 			if len(node) > 63 {
 				want = node
 			}
-			if len(label) > 63 || labels[label] || s.Annotations[status.NodeAnnotation] != want || !strings.HasPrefix(label, node[:52]) {
+			if len(label) > 63 || labels[label] || s.Annotations[names.NodeAnnotation] != want || !strings.HasPrefix(label, node[:52]) {
 				t.Errorf("node %s: label %q, annotations %v", node, label, s.Annotations)
 			}
 			labels[label] = true

@@ -22,6 +22,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -307,7 +308,7 @@ func TestFailureEpisode(t *testing.T) {
 			waitIdle()
 		}
 		s := a.statuses["web-0-shop-db"]
-		if s.Annotations[status.ReasonAnnotation] != "Unavailable" || !strings.Contains(s.Annotations[status.MessageAnnotation], "Vault is sealed") || !s.Status.Mounted {
+		if s.Annotations[names.ReasonAnnotation] != "Unavailable" || !strings.Contains(s.Annotations[names.MessageAnnotation], "Vault is sealed") || !s.Status.Mounted {
 			t.Errorf("the failing volume's status is %+v", s)
 		}
 		if len(a.events) != 1 || a.writes != 3 {
@@ -324,7 +325,7 @@ func TestFailureEpisode(t *testing.T) {
 		for _, e := range a.events {
 			reasons[e.Reason]++
 		}
-		if reasons[status.RefreshFailed] != 1 || reasons[status.Recovered] != 1 {
+		if reasons[names.RefreshFailed] != 1 || reasons[names.Recovered] != 1 {
 			t.Errorf("events %v", reasons)
 		}
 	})
@@ -347,7 +348,7 @@ func TestRecordSetAside(t *testing.T) {
 		}
 		for _, e := range a.events {
 			about := e.InvolvedObject
-			if e.Reason != status.RecordSetAside || e.Type != corev1.EventTypeWarning || !strings.Contains(e.Message, ".json.corrupt") {
+			if e.Reason != names.RecordSetAside || e.Type != corev1.EventTypeWarning || !strings.Contains(e.Message, ".json.corrupt") {
 				t.Errorf("event %+v", e)
 			}
 			switch about.Kind {
@@ -387,7 +388,7 @@ func TestLastGoodIsVisible(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		asOf := time.Now().Add(-time.Minute)
 		want := asOf.UTC().Format(time.RFC3339)
-		annotation := func() string { return a.statuses["web-0-shop-db"].Annotations[status.AsOfAnnotation] }
+		annotation := func() string { return a.statuses["web-0-shop-db"].Annotations[names.AsOfAnnotation] }
 		o := outcome(volume.Published, "web-0", "db", nil, "3")
 		o.AsOf = asOf
 		r.Observe(o)
@@ -421,7 +422,7 @@ func TestRepeatedEventsAreCountedAndGrowSeldom(t *testing.T) {
 			t.Fatalf("%d events, %d writes: want one event, ever more seldom written", len(a.events), a.writes)
 		}
 		for _, e := range a.events {
-			if e.Reason != status.MountFailed || e.Type != corev1.EventTypeWarning || e.InvolvedObject.UID != "uid-web-0" || e.Count < 10 || !strings.Contains(e.Message, "bind it") {
+			if e.Reason != names.MountFailed || e.Type != corev1.EventTypeWarning || e.InvolvedObject.UID != "uid-web-0" || e.Count < 10 || !strings.Contains(e.Message, "bind it") {
 				t.Errorf("event %+v", e)
 			}
 		}

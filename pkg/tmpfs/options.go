@@ -1,10 +1,10 @@
 package tmpfs
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"math"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -47,9 +47,9 @@ func (e *OptionError) Error() string {
 	return fmt.Sprintf("tmpfs option %s: %s", e.Field, e.Problem)
 }
 
-// Validate reports every invalid field, each as an *OptionError.
+// Validate returns an *OptionError for the first invalid field.
 func (o Options) Validate() error {
-	return join(
+	return cmp.Or(
 		checkLimit("Size", o.Size),
 		checkLimit("Inodes", o.Inodes),
 		checkMode(o.Mode),
@@ -57,27 +57,6 @@ func (o Options) Validate() error {
 		checkContext(o.context()),
 	)
 }
-
-// optionErrors prints errors on one line, for logs and Events.
-type optionErrors []error
-
-func join(errs ...error) error {
-	errs = slices.DeleteFunc(errs, func(err error) bool { return err == nil })
-	if len(errs) == 0 {
-		return nil
-	}
-	return optionErrors(errs)
-}
-
-func (e optionErrors) Error() string {
-	lines := make([]string, len(e))
-	for i, err := range e {
-		lines[i] = err.Error()
-	}
-	return strings.Join(lines, "; ")
-}
-
-func (e optionErrors) Unwrap() []error { return e }
 
 func checkLimit(field string, n int64) error {
 	if n > 0 {

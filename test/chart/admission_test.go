@@ -9,7 +9,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
-	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
 func TestAdmissionPolicyIsThereWhereItCanBe(t *testing.T) {
@@ -102,7 +102,7 @@ func TestAdmissionPolicyNamesWhatTheDriverWrites(t *testing.T) {
 	if subject.Kind != rbacv1.ServiceAccountKind || !strings.Contains(policy.Spec.MatchConditions[0].Expression, user) {
 		t.Errorf("the policy is not for %s", user)
 	}
-	for _, word := range []string{v1.NodeLabel, status.NodeAnnotation, v1.SecretProviderClassPodStatusResource, all.drivers[0].Name, status.EventComponent} {
+	for _, word := range []string{v1.NodeLabel, names.NodeAnnotation, v1.SecretProviderClassPodStatusResource, all.drivers[0].Name, names.EventComponent} {
 		if !strings.Contains(text.String(), "'"+word+"'") {
 			t.Errorf("the policy does not name %q:\n%s", word, text.String())
 		}

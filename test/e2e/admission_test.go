@@ -7,7 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
 // boundToItsNode asks as the driver of one node and of another, with what the API server reads from
@@ -18,7 +18,7 @@ func boundToItsNode(c *tenant) {
 			ObjectMeta:     metav1.ObjectMeta{Name: "bound-" + node + "-x", Namespace: c.ns},
 			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Pod", Namespace: c.ns, Name: "none"},
 			Type:           corev1.EventTypeWarning, Reason: "Test", Message: "test",
-			Source:              corev1.EventSource{Component: status.EventComponent, Host: c.node.Name()},
+			Source:              corev1.EventSource{Component: names.EventComponent, Host: c.node.Name()},
 			ReportingController: driverName, ReportingInstance: c.node.Name(),
 		}
 		request := c.api.CoreV1().RESTClient().Post().Namespace(c.ns).Resource("events").Body(event).

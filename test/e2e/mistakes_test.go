@@ -8,7 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -49,6 +49,6 @@ func kubeletsMistakes(c *tenant) {
 		}
 		return fmt.Errorf("its containers are %v", pod.Status.ContainerStatuses)
 	})
-	c.awaitEvent("variable", status.ClassWarning, `["made"] is not made`)
+	c.awaitEvent("variable", names.ClassWarning, `["made"] is not made`)
 	c.awaitWords("reader", "Permission denied")
 }

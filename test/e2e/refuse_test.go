@@ -16,7 +16,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
-	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -191,10 +191,10 @@ func warned(c *tenant) {
 	pod := newPod("warned", printOnce, mounts("db"))
 	pod.Spec.Volumes[0].CSI.VolumeAttributes["roleName"] = "admin"
 	made := c.run(pod)
-	c.awaitEvent("warned", status.ClassWarning, "spec.parameters.vaultMount: unknown, so ignored", `["db"] is not made`, `["roleName"] are ignored`)
+	c.awaitEvent("warned", names.ClassWarning, "spec.parameters.vaultMount: unknown, so ignored", `["db"] is not made`, `["roleName"] are ignored`)
 	c.awaitStatus(made, func(s podStatus) error {
 		for _, condition := range s.Status.Conditions {
-			if condition.Type == status.ClassValid && condition.Status == metav1.ConditionFalse && condition.Reason == status.ClassWarning {
+			if condition.Type == names.ClassValid && condition.Status == metav1.ConditionFalse && condition.Reason == names.ClassWarning {
 				return nil
 			}
 		}

@@ -9,7 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -73,7 +73,7 @@ func hasConditions(s podStatus, ready, fresh string, failing bool) error {
 			return fmt.Errorf("condition %s has no reason or time", c.Type)
 		}
 	}
-	if now[status.Ready] != ready || now[status.Fresh] != fresh || s.Status.Failing != failing || s.Status.Mounted != (ready == "True") {
+	if now[names.Ready] != ready || now[names.Fresh] != fresh || s.Status.Failing != failing || s.Status.Mounted != (ready == "True") {
 		return fmt.Errorf("it is %+v", s.Status)
 	}
 	return nil
@@ -104,9 +104,9 @@ func statusAndEvents(c *tenant) {
 
 	// The role loses its rights: the volume stays, and everybody can see why.
 	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns, `path "sys/none" { capabilities = ["read"] }`))
-	c.awaitEvent("told", status.RefreshFailed, "keeps its last good content", "permission denied")
+	c.awaitEvent("told", names.RefreshFailed, "keeps its last good content", "permission denied")
 	failing := c.awaitStatus(pod, func(s podStatus) error {
-		if s.Annotations[status.ReasonAnnotation] == "" || s.Annotations[status.SinceAnnotation] == "" {
+		if s.Annotations[names.ReasonAnnotation] == "" || s.Annotations[names.SinceAnnotation] == "" {
 			return fmt.Errorf("its annotations are %v", s.Annotations)
 		}
 		return hasConditions(s, "True", "False", true)
@@ -117,7 +117,7 @@ func statusAndEvents(c *tenant) {
 	c.checkFile(pod, "two")
 
 	testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, nil))
-	c.awaitEvent("told", status.Recovered, "fresh again")
+	c.awaitEvent("told", names.Recovered, "fresh again")
 	c.awaitStatus(pod, func(s podStatus) error {
 		if len(s.Annotations) > 0 {
 			return fmt.Errorf("its annotations are %v", s.Annotations)

@@ -12,7 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
-	"github.com/mayfly-csi/mayfly/pkg/status"
+	"github.com/mayfly-csi/mayfly/pkg/status/names"
 	"github.com/mayfly-csi/mayfly/test/node"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
@@ -179,7 +179,7 @@ func vaultSealed(c *tenant) {
 	s := c.newSurvivor()
 	testkit.Must(c.t, c.vault.Seal(c.t.Context()))
 	c.t.Cleanup(func() { testkit.Must(c.t, c.vault.Unseal(context.WithoutCancel(c.t.Context()))) })
-	c.awaitEvent("survivor", status.RefreshFailed, "keeps its last good content", "sealed")
+	c.awaitEvent("survivor", names.RefreshFailed, "keeps its last good content", "sealed")
 	c.start(newPod("waiting", printOnce, mounts("db")))
 	c.awaitEvent("waiting", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/waiting", "sealed")
 	for _, person := range []string{admin, c.developer()} {
@@ -191,7 +191,7 @@ func vaultSealed(c *tenant) {
 	testkit.Must(c.t, c.vault.Unseal(c.t.Context()))
 	s.rotate("two")
 	c.awaitPod("waiting", isRunning)
-	c.awaitEvent("survivor", status.Recovered, "fresh again")
+	c.awaitEvent("survivor", names.Recovered, "fresh again")
 	pod := c.awaitPod("survivor", isRunning)
 	if pod.Status.ContainerStatuses[0].RestartCount != 0 {
 		c.t.Error("the container was restarted")
@@ -217,7 +217,7 @@ func apiServerDown(c *tenant) {
 	s.awaitSeen("three")
 	s.checkUnharmed()
 	c.awaitStatus(s.pod, func(p podStatus) error {
-		if len(p.Status.Objects) != 1 || p.Annotations[status.ReasonAnnotation] != "" {
+		if len(p.Status.Objects) != 1 || p.Annotations[names.ReasonAnnotation] != "" {
 			return fmt.Errorf("it is %+v, %v", p.Status, p.Annotations)
 		}
 		return nil
