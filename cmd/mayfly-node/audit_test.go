@@ -17,7 +17,7 @@ func trailOf(node string, n int) []string {
 	var lines []string
 	for range n {
 		var text []byte
-		text, h = h.Add(fmt.Appendf(nil, `{"apiVersion":%q,"time":"2026-03-01T09:30:00.125Z","event":"publish","node":%q}`+"\n", chain.Version, node))
+		text, h = h.Add(nil, fmt.Appendf(nil, `{"apiVersion":%q,"time":"2026-03-01T09:30:00.125Z","event":"publish","node":%q}`+"\n", chain.Version, node))
 		lines = append(lines, string(text))
 	}
 	return lines

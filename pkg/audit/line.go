@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
@@ -63,8 +64,8 @@ type line struct {
 	text []byte
 }
 
-// usualLine is more than most lines take, in bytes.
-const usualLine = 1 << 10
+// buffers are for encoding lines; a line that waits takes its own length only.
+var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 type pod struct {
 	Namespace string `json:"namespace"`
@@ -139,12 +140,13 @@ func (l *line) encoded() []byte {
 
 // encode gives the line with its end.
 func (l *line) encode() []byte {
-	var b bytes.Buffer
-	b.Grow(usualLine)
-	enc := json.NewEncoder(&b)
+	b := buffers.Get().(*bytes.Buffer) //nolint:forcetypeassert // nothing else is put there
+	defer buffers.Put(b)
+	b.Reset()
+	enc := json.NewEncoder(b)
 	enc.SetEscapeHTML(false) // people read paths and hints in it
 	_ = enc.Encode(l)        // strings and numbers always encode
-	return b.Bytes()
+	return bytes.Clone(b.Bytes())
 }
 
 func (l *line) fill(o volume.Outcome) {

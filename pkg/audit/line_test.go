@@ -64,7 +64,7 @@ func TestDocumentedExamples(t *testing.T) {
 	head := chain.Head{ID: "6f1c0a9d2b7e4c35"}
 	for _, l := range examples() {
 		var linked []byte
-		linked, head = head.Add(l.encode())
+		linked, head = head.Add(nil, l.encode())
 		want = append(want, string(linked))
 	}
 	audittest.Check(t, []byte(strings.Join(want, "")))
@@ -164,7 +164,7 @@ func TestSchemaKnowsEveryField(t *testing.T) {
 }
 
 func TestSchemaRefuses(t *testing.T) {
-	good, _ := chain.Head{ID: "6f1c0a9d2b7e4c35"}.Add(examples()[1].encode())
+	good, _ := chain.Head{ID: "6f1c0a9d2b7e4c35"}.Add(nil, examples()[1].encode())
 	if err := audittest.Valid(good); err != nil {
 		t.Fatal(err)
 	}

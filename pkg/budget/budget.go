@@ -231,8 +231,8 @@ func (b *Budget) resize(c *Charge, n int64) (dropped []func(), err error) {
 		b.add(c, more)
 		return nil, nil
 	}
-	over := b.over(c, n)
-	if over == nil {
+	over, full := b.over(c, n)
+	if !full {
 		b.add(c, more)
 		return nil, nil
 	}
@@ -244,47 +244,51 @@ func (b *Budget) resize(c *Charge, n int64) (dropped []func(), err error) {
 
 // level is one of the levels that can be full.
 type level struct {
-	name    string
-	setting string
-	limit   int64
-	used    int64
-	counts  func(Owner) bool // owners whose caches it counts; nil for none
+	name        string
+	ofNamespace bool   // the owner's
+	flag        string // that sets the limit
+	also        string // what else limits it
+	limit, used int64
+	// counts reports whether a cache of another owner counts; nil for no cache.
+	counts func(owner, other Owner) bool
 }
 
-// over returns the lowest level that has no space for the charge to become n bytes; nil if there is
-// space.
-func (b *Budget) over(c *Charge, n int64) *level {
-	levels := []level{
-		{"volume", setting.Name("--volume-memory-limit"), b.limits.Volume, b.volumes[c.owner], func(o Owner) bool { return o == c.owner }},
-		{"namespace " + c.owner.Namespace, setting.Name("--namespace-memory-limit"), b.limits.Namespace, b.namespaces[c.owner.Namespace], func(o Owner) bool { return o.Namespace == c.owner.Namespace }},
-		{"node", setting.Name("--memory-budget") + " and the memory limit of the driver's container", b.limits.Node, b.node, func(Owner) bool { return true }},
+// over returns the lowest level that has no space for the charge to become n bytes, if there is one.
+func (b *Budget) over(c *Charge, n int64) (level, bool) {
+	limits := b.limits
+	if c.kind != Records {
+		limits.Records = Share{}
 	}
 	if c.owner.Volume == "" {
-		levels = levels[1:]
+		limits.Volume = 0
 	}
-	if c.kind == Records {
-		levels = append([]level{
-			{"state of namespace " + c.owner.Namespace, setting.Name("--namespace-state-limit"), b.limits.Records.Namespace, b.records[c.owner.Namespace], nil},
-			{"state of the node", setting.Name("--state-size-limit"), b.limits.Records.Node, b.kinds[Records], nil},
-		}, levels...)
+	levels := [...]level{
+		{name: "state of namespace", ofNamespace: true, flag: "--namespace-state-limit", limit: limits.Records.Namespace, used: b.records[c.owner.Namespace]},
+		{name: "state of the node", flag: "--state-size-limit", limit: limits.Records.Node, used: b.kinds[Records]},
+		{name: "volume", flag: "--volume-memory-limit", limit: limits.Volume, used: b.volumes[c.owner], counts: ofVolume},
+		{name: "namespace", ofNamespace: true, flag: "--namespace-memory-limit", limit: limits.Namespace, used: b.namespaces[c.owner.Namespace], counts: ofNamespace},
+		{name: "node", flag: "--memory-budget", also: " and the memory limit of the driver's container", limit: limits.Node, used: b.node, counts: ofNode},
 	}
-	for i := range levels {
-		l := &levels[i]
+	for _, l := range levels {
 		if l.limit > 0 && l.used-c.bytes+n > l.limit {
-			return l
+			return l, true
 		}
 	}
-	return nil
+	return level{}, false
 }
 
+func ofVolume(owner, other Owner) bool    { return owner == other }
+func ofNamespace(owner, other Owner) bool { return owner.Namespace == other.Namespace }
+func ofNode(Owner, Owner) bool            { return true }
+
 // evict releases the oldest cache of the level, except c itself.
-func (b *Budget) evict(c *Charge, l *level) []func() {
+func (b *Budget) evict(c *Charge, l level) []func() {
 	if l.counts == nil { // no cache is in it
 		return nil
 	}
 	for at := b.caches.Front(); at != nil; at = at.Next() {
 		old, _ := at.Value.(*Charge)
-		if old != c && l.counts(old.owner) {
+		if old != c && l.counts(c.owner, old.owner) {
 			old.release()
 			return []func(){old.drop}
 		}
@@ -292,13 +296,16 @@ func (b *Budget) evict(c *Charge, l *level) []func() {
 	return nil
 }
 
-func (l *level) refuse(c *Charge, n int64) error {
-	reason := fault.Exhausted
+func (l level) refuse(c *Charge, n int64) error {
+	reason, name := fault.Exhausted, l.name
 	if n > l.limit {
 		reason = fault.TooLarge
 	}
-	return fault.New(reason, "%d more bytes for %s do not fit the memory of the %s: %d of %d bytes are in use", n-c.bytes, c.kind, l.name, l.used, l.limit).
-		WithHint("ask for less, or have the operator raise %s", l.setting)
+	if l.ofNamespace {
+		name += " " + c.owner.Namespace
+	}
+	return fault.New(reason, "%d more bytes for %s do not fit the memory of the %s: %d of %d bytes are in use", n-c.bytes, c.kind, name, l.used, l.limit).
+		WithHint("ask for less, or have the operator raise %s%s", setting.Name(l.flag), l.also)
 }
 
 // add counts n more bytes. Its caller holds mu.

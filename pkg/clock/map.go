@@ -2,6 +2,7 @@ package clock
 
 import (
 	"reflect"
+	"sync"
 	"time"
 )
 
@@ -15,12 +16,16 @@ func Map[T any](v T, replace func(time.Time) time.Time) T {
 }
 
 func mapValue(v reflect.Value, replace func(time.Time) time.Time) reflect.Value {
-	if !v.IsValid() || !holdsTime(v.Type()) {
+	if !v.IsValid() {
 		return v
 	}
 	if v.Type() == timeType {
 		t, _ := v.Interface().(time.Time)
 		return reflect.ValueOf(replace(t))
+	}
+	holds := momentsOf(v.Type())
+	if !holds.any {
+		return v
 	}
 	out := reflect.New(v.Type()).Elem()
 	switch v.Kind() {
@@ -45,29 +50,38 @@ func mapValue(v reflect.Value, replace func(time.Time) time.Time) reflect.Value 
 		}
 	case reflect.Struct:
 		out.Set(v)
-		for i := range v.NumField() {
-			if v.Type().Field(i).IsExported() {
-				out.Field(i).Set(mapValue(v.Field(i), replace))
-			}
+		for _, i := range holds.fields {
+			out.Field(i).Set(mapValue(v.Field(i), replace))
 		}
 	}
 	return out
 }
 
-// holdsTime ends because it is called for types that do not contain themselves.
-func holdsTime(t reflect.Type) bool {
-	if t == timeType {
-		return true
+// moments says whether a type holds moments, and of a struct in which fields.
+type moments struct {
+	any    bool
+	fields []int
+}
+
+// known has the moments of each type that was asked for, since reflection on types is slow.
+var known sync.Map // reflect.Type to moments
+
+// momentsOf ends because it is called for types that do not contain themselves.
+func momentsOf(t reflect.Type) moments {
+	if m, ok := known.Load(t); ok {
+		return m.(moments) //nolint:forcetypeassert // nothing else is stored
 	}
+	m := moments{any: t == timeType}
 	switch t.Kind() {
 	case reflect.Pointer, reflect.Slice, reflect.Map:
-		return holdsTime(t.Elem())
+		m.any = momentsOf(t.Elem()).any
 	case reflect.Struct:
 		for i := range t.NumField() {
-			if f := t.Field(i); f.IsExported() && holdsTime(f.Type) {
-				return true
+			if f := t.Field(i); f.IsExported() && momentsOf(f.Type).any {
+				m.any, m.fields = true, append(m.fields, i)
 			}
 		}
 	}
-	return false
+	known.Store(t, m)
+	return m
 }

@@ -11,7 +11,9 @@ package trace
 
 import (
 	"context"
+	"maps"
 	"net/http"
+	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
@@ -99,8 +101,7 @@ func (t *Tracer) Incoming(ctx context.Context) context.Context {
 	if t == nil {
 		return ctx
 	}
-	md, _ := metadata.FromIncomingContext(ctx)
-	return t.propagator.Extract(ctx, carrier(md))
+	return t.propagator.Extract(ctx, incoming{ctx})
 }
 
 // ToHTTP writes the trace, if there is one, to a request's header.
@@ -122,6 +123,26 @@ func ToGRPC(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, md)
 }
 
+// incoming is the metadata of a call for a propagator, which copies only what it reads.
+type incoming struct{ ctx context.Context } //nolint:containedctx // it is the call's
+
+// Get implements propagation.TextMapCarrier.
+func (c incoming) Get(key string) string {
+	if values := metadata.ValueFromIncomingContext(c.ctx, key); len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
+// Set implements propagation.TextMapCarrier: nobody writes to a call that came in.
+func (incoming) Set(string, string) {}
+
+// Keys implements propagation.TextMapCarrier.
+func (c incoming) Keys() []string {
+	md, _ := metadata.FromIncomingContext(c.ctx)
+	return slices.Collect(maps.Keys(md))
+}
+
 // carrier is metadata of gRPC for a propagator.
 type carrier metadata.MD
 
@@ -137,13 +158,7 @@ func (c carrier) Get(key string) string {
 func (c carrier) Set(key, value string) { metadata.MD(c).Set(key, value) }
 
 // Keys implements propagation.TextMapCarrier.
-func (c carrier) Keys() []string {
-	keys := make([]string, 0, len(c))
-	for key := range c {
-		keys = append(keys, key)
-	}
-	return keys
-}
+func (c carrier) Keys() []string { return slices.Collect(maps.Keys(c)) }
 
 // Span is the span of one piece of work, one of its steps or one request. The zero
 // value records nothing.

@@ -62,11 +62,11 @@ func (h Head) After(last []byte) Head {
 	return h
 }
 
-// Add gives a line, a JSON object with its end, with its link, and the head that
-// it makes.
-func (h Head) Add(line []byte) ([]byte, Head) {
+// Add appends a line, a JSON object with its end, with its link to text, and gives the
+// head that it makes.
+func (h Head) Add(text, line []byte) ([]byte, Head) {
 	body := bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("}"))
-	text := make([]byte, 0, len(line)+160)
+	begin := len(text)
 	text = append(text, body...)
 	text = append(text, `,"chain":{"id":"`...)
 	text = append(text, h.ID...)
@@ -78,7 +78,7 @@ func (h Head) Add(line []byte) ([]byte, Head) {
 		text = append(text, '"')
 	}
 	text = append(text, "}}"...)
-	next := Head{ID: h.ID, Seq: h.Seq + 1, Hash: hash(text), Before: h.Hash}
+	next := Head{ID: h.ID, Seq: h.Seq + 1, Hash: hash(text[begin:]), Before: h.Hash}
 	return append(text, '\n'), next
 }
 
@@ -90,8 +90,11 @@ func hash(line []byte) string {
 // Encode gives the head as text of one length, so that a later one can be written
 // over it in one piece.
 func (h Head) Encode() []byte {
-	text, _ := json.Marshal(h) // texts and numbers always encode
-	return append(bytes.Join([][]byte{text, bytes.Repeat([]byte{' '}, max(0, headSize-1-len(text)))}, nil), '\n')
+	text := fmt.Appendf(make([]byte, 0, headSize), `{"id":%q,"seq":%d,"hash":%q,"before":%q}`, h.ID, h.Seq, h.Hash, h.Before)
+	for len(text) < headSize-1 {
+		text = append(text, ' ')
+	}
+	return append(text, '\n')
 }
 
 // headSize holds two hashes, an id and the largest number.

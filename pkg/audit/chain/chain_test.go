@@ -14,7 +14,7 @@ func written(node string, n int, last []byte) [][]byte {
 	var lines [][]byte
 	for i := range n {
 		var text []byte
-		text, h = h.Add(fmt.Appendf(nil, `{"apiVersion":%q,"time":"2026-03-01T09:30:%02d.000Z","event":"publish","node":%q,"volume":"csi-%d"}`+"\n", Version, i, node, i))
+		text, h = h.Add(nil, fmt.Appendf(nil, `{"apiVersion":%q,"time":"2026-03-01T09:30:%02d.000Z","event":"publish","node":%q,"volume":"csi-%d"}`+"\n", Version, i, node, i))
 		lines = append(lines, bytes.TrimSuffix(text, []byte("\n")))
 	}
 	return lines
@@ -137,8 +137,8 @@ func TestVerifyIsBounded(t *testing.T) {
 }
 
 func TestHead(t *testing.T) {
-	_, h := Begin(nil).Add([]byte("{\"a\":1}\n"))
-	_, next := h.Add([]byte("{\"a\":1}\n"))
+	_, h := Begin(nil).Add(nil, []byte("{\"a\":1}\n"))
+	_, next := h.Add(nil, []byte("{\"a\":1}\n"))
 	for _, h := range []Head{Begin(nil), Begin([]byte("x")), h, next, {ID: h.ID, Seq: 1<<64 - 1, Hash: h.Hash, Before: h.Hash}} {
 		text := h.Encode()
 		if got, err := DecodeHead(text); err != nil || got != h || len(text) != headSize {
@@ -172,6 +172,6 @@ func BenchmarkAdd(b *testing.B) {
 	h := Begin(nil)
 	b.ReportAllocs()
 	for b.Loop() {
-		_, h = h.Add(line)
+		_, h = h.Add(nil, line)
 	}
 }

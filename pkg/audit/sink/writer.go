@@ -23,6 +23,7 @@ type Writer struct {
 	begun  bool
 	head   chain.Head
 	warned bool
+	text   []byte // of the last line, with its link
 }
 
 // OpenChain opens the file, or takes stdout for the path "-". At the first line the
@@ -65,7 +66,8 @@ func (w *Writer) Write(line []byte) error {
 			return err
 		}
 	}
-	text, next := w.head.Add(line)
+	text, next := w.head.Add(w.text[:0], line)
+	w.text = text
 	w.save(next) // before the write: what a kill then leaves out shows as a gap
 	if err := w.out.Write(text); err != nil {
 		w.save(w.head)

@@ -143,7 +143,7 @@ func TestKilledBeforeTheWrite(t *testing.T) {
 		if written == 0 {
 			testkit.Must(t, w.begin())
 		}
-		_, next := w.head.Add([]byte(plain))
+		_, next := w.head.Add(nil, []byte(plain))
 		testkit.Must(t, m.Save(next))
 		process(t, path, nil, m, 2)
 		wantChains(t, holds(t, path), written+2, 1)

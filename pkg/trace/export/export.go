@@ -15,6 +15,8 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc/experimental"
+	"google.golang.org/grpc/mem"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
@@ -72,7 +74,9 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	if err != nil {
 		c.Logger.Warn(ignored, logkey.Setting, "OTEL_RESOURCE_ATTRIBUTES", logkey.Error, err)
 	}
-	to, err := otlptracegrpc.New(ctx)
+	// Of gRPC's pool, a batch of spans would take a buffer of 1 MB, and lose it at the next
+	// garbage collection.
+	to, err := otlptracegrpc.New(ctx, otlptracegrpc.WithDialOption(experimental.WithBufferPool(mem.NopBufferPool{})))
 	if err != nil {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
