@@ -44,7 +44,7 @@ type config struct {
 	akeylessCached  time.Duration
 
 	driver                string // a mayfly-node that exists already
-	observed              bool   // measure only that
+	only                  string // of alone, the part to measure; empty for all
 	short, json, markdown bool
 }
 
@@ -61,7 +61,7 @@ func (c *config) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.akeylessLatency, "akeyless-latency", 20*time.Millisecond, "`time` after which the double of an Akeyless gateway gives an answer for which it asks Akeyless' service, to the floor as to the driver")
 	f.DurationVar(&c.akeylessCached, "akeyless-cached-latency", 2*time.Millisecond, "the same `time` where it answers from its own cache")
 	f.StringVar(&c.driver, "mayfly-node", "", "measure this `binary` in place of one built from the source tree")
-	f.BoolVar(&c.observed, "observed", false, "measure only what metrics, audit trail, traces and status cost")
+	f.StringVar(&c.only, "only", "", "measure one `part` only: life (the whole life of pods), secrets (a template and a Kubernetes Secret) or observed (metrics, audit trail, traces and status)")
 	f.BoolVar(&c.short, "short", false, "do little of everything, to see that it works; the numbers mean less")
 	f.BoolVar(&c.json, "json", false, "print JSON in place of the table")
 	f.BoolVar(&c.markdown, "markdown", false, "print the table as Markdown")
@@ -84,6 +84,8 @@ func (c *config) finish() error {
 		return errors.New("--outage must be at least 2s")
 	case c.akeylessLatency < 0, c.akeylessCached < 0:
 		return errors.New("--akeyless-latency and --akeyless-cached-latency must not be negative")
+	case c.only != "" && alone(c.only) == nil:
+		return fmt.Errorf("--only=%s is no part: it can be life, secrets or observed", c.only)
 	case c.json && c.markdown:
 		return errors.New("--json and --markdown exclude each other")
 	}

@@ -43,22 +43,40 @@ type part struct {
 }
 
 func parts(c config) []part {
-	shown := part{"all that shows what the driver does", measureObserved}
-	if c.observed {
-		return []part{shown}
+	if c.only != "" {
+		return []part{alone(c.only).part}
 	}
 	return []part{
 		{"starting the driver", measureStarts},
 		{"with classes from the API server", measureAPINode},
 		{"with classes from a directory", measureDirNode},
-		{"the whole life of pods", measureLife},
-		{"a template and a Kubernetes Secret", measureSynced},
-		shown,
+		alone("life").part,
+		alone("secrets").part,
+		alone("observed").part,
 		{"steady state", measureRest},
 		{"a Vault that goes away", measureOutage},
 		{"a provider plugin", measurePlugin},
 		{"Akeyless", measureAkeyless},
 	}
+}
+
+// separate is a part that --only can name, with its row.
+type separate struct {
+	part
+	row func(*results) row
+}
+
+// alone finds one by its name; nil for none.
+func alone(name string) *separate {
+	switch name {
+	case "life":
+		return &separate{part{"the whole life of pods", measureLife}, (*results).lifeRow}
+	case "secrets":
+		return &separate{part{"a template and a Kubernetes Secret", measureSynced}, (*results).syncedRow}
+	case "observed":
+		return &separate{part{"all that shows what the driver does", measureObserved}, (*results).observedRow}
+	}
+	return nil
 }
 
 // measureStarts starts drivers that have no volume.

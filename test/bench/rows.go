@@ -6,8 +6,8 @@ import (
 )
 
 func (r *results) rows() []row {
-	if r.config.observed {
-		return []row{r.observedRow(), r.binaryRow()}
+	if only := alone(r.config.only); only != nil {
+		return []row{only.row(r), r.binaryRow()}
 	}
 	n := r.Size.Pods
 	first := r.First
