@@ -61,7 +61,7 @@ func (c *config) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.akeylessLatency, "akeyless-latency", 20*time.Millisecond, "`time` after which the double of an Akeyless gateway gives an answer for which it asks Akeyless' service, to the floor as to the driver")
 	f.DurationVar(&c.akeylessCached, "akeyless-cached-latency", 2*time.Millisecond, "the same `time` where it answers from its own cache")
 	f.StringVar(&c.driver, "mayfly-node", "", "measure this `binary` in place of one built from the source tree")
-	f.StringVar(&c.only, "only", "", "measure one `part` only: life (the whole life of pods), secrets (a template and a Kubernetes Secret) or observed (metrics, audit trail, traces and status)")
+	f.StringVar(&c.only, "only", "", "measure one `part` only: life (the whole life of pods), secrets (a template and a Kubernetes Secret), observed (metrics, audit trail, traces and status) or outage (a Vault that answers 503)")
 	f.BoolVar(&c.short, "short", false, "do little of everything, to see that it works; the numbers mean less")
 	f.BoolVar(&c.json, "json", false, "print JSON in place of the table")
 	f.BoolVar(&c.markdown, "markdown", false, "print the table as Markdown")
@@ -85,7 +85,7 @@ func (c *config) finish() error {
 	case c.akeylessLatency < 0, c.akeylessCached < 0:
 		return errors.New("--akeyless-latency and --akeyless-cached-latency must not be negative")
 	case c.only != "" && alone(c.only) == nil:
-		return fmt.Errorf("--only=%s is no part: it can be life, secrets or observed", c.only)
+		return fmt.Errorf("--only=%s is no part: it can be life, secrets, observed or outage", c.only)
 	case c.json && c.markdown:
 		return errors.New("--json and --markdown exclude each other")
 	}

@@ -54,29 +54,35 @@ func parts(c config) []part {
 		alone("secrets").part,
 		alone("observed").part,
 		{"steady state", measureRest},
-		{"a Vault that goes away", measureOutage},
+		alone("outage").part,
 		{"a provider plugin", measurePlugin},
 		{"Akeyless", measureAkeyless},
 	}
 }
 
-// separate is a part that --only can name, with its row.
+// separate is a part that --only can name, with its rows.
 type separate struct {
 	part
-	row func(*results) row
+	rows func(*results) []row
 }
 
 // alone finds one by its name; nil for none.
 func alone(name string) *separate {
 	switch name {
 	case "life":
-		return &separate{part{"the whole life of pods", measureLife}, (*results).lifeRow}
+		return &separate{part{"the whole life of pods", measureLife}, one((*results).lifeRow)}
 	case "secrets":
-		return &separate{part{"a template and a Kubernetes Secret", measureSynced}, (*results).syncedRow}
+		return &separate{part{"a template and a Kubernetes Secret", measureSynced}, one((*results).syncedRow)}
 	case "observed":
-		return &separate{part{"all that shows what the driver does", measureObserved}, (*results).observedRow}
+		return &separate{part{"all that shows what the driver does", measureObserved}, one((*results).observedRow)}
+	case "outage":
+		return &separate{part{"a Vault that goes away", measureOutage}, (*results).outageRows}
 	}
 	return nil
+}
+
+func one(f func(*results) row) func(*results) []row {
+	return func(r *results) []row { return []row{f(r)} }
 }
 
 // measureStarts starts drivers that have no volume.

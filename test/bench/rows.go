@@ -7,7 +7,7 @@ import (
 
 func (r *results) rows() []row {
 	if only := alone(r.config.only); only != nil {
-		return []row{only.row(r), r.binaryRow()}
+		return append(only.rows(r), r.binaryRow())
 	}
 	n := r.Size.Pods
 	first := r.First
