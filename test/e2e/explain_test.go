@@ -139,7 +139,7 @@ func (r *report) says(code string, level finding.Level, words, more []string, re
 			return fmt.Errorf("there is no %s: %s", one, r.text)
 		}
 	}
-	unseen := slices.ContainsFunc(r.Findings, func(f finding.Finding) bool { return f.Code == finding.CodeNotSeen })
+	unseen := slices.ContainsFunc(r.Findings, func(f finding.Finding) bool { return f.Code == finding.CodeNotReadable })
 	if unseen && !restricted {
 		return fmt.Errorf("an administrator could not look: %s", r.text)
 	}
@@ -203,7 +203,7 @@ func (c *tenant) rowsOfClasses() []row {
 	return []row{
 		{name: "no-class", code: finding.CodeNoSuchClass, words: []string{`names the class "no-class"`}},
 		{name: "orders-database", code: finding.CodeNoSuchClass, words: []string{`did you mean "order-database"?`}},
-		{name: "elsewhere", code: finding.CodeElsewhere, words: []string{"elsewhere"}, developers: finding.CodeNoSuchClass},
+		{name: "elsewhere", code: finding.CodeOtherNamespace, words: []string{"elsewhere"}, developers: finding.CodeNoSuchClass},
 		{name: "climbs", objects: []object{climbs}, code: finding.CodeRefused, words: []string{"spec.parameters.objects[0].objectName"}},
 		{name: "strict", objects: []object{db}, parameters: map[string]string{"vaultMount": "k8s", "strict": "true"}, code: finding.CodeRefused, words: []string{"vaultMount"}},
 		{name: "ceiling", objects: []object{db}, parameters: map[string]string{"volumeSizeLimit": "1Gi"}, code: finding.CodeNotAllowed, words: []string{"--max-volume-size-limit"}},
@@ -259,8 +259,8 @@ func (c *tenant) rowsOfReads() []row {
 		{name: "no-policy", objects: at(kvMount+"/data/others/db", "password"), code: finding.CodePolicyDenies,
 			words: []string{`path "` + kvMount + `/data/others/db" { capabilities = ["read"] }`, "vault read auth/kubernetes/role/" + c.ns}},
 		{name: "without-data", objects: at(kvMount+"/"+c.ns+"/db", "password"), code: finding.CodeDataMissing, words: []string{`secretPath: "` + kvMount + "/data/" + c.ns + `/db"`}},
-		{name: "nothing", objects: at(kvMount+"/data/"+c.ns+"/nothing", "password"), code: finding.CodeNothingThere, words: []string{"vault read " + kvMount + "/data/" + c.ns + "/nothing"}},
-		{name: "other-key", objects: at(kvMount+"/data/"+c.ns+"/db", "pasword"), code: finding.CodeNothingThere, words: []string{`it has "password"`}},
+		{name: "nothing", objects: at(kvMount+"/data/"+c.ns+"/nothing", "password"), code: finding.CodeObjectNotFound, words: []string{"vault read " + kvMount + "/data/" + c.ns + "/nothing"}},
+		{name: "other-key", objects: at(kvMount+"/data/"+c.ns+"/db", "pasword"), code: finding.CodeObjectNotFound, words: []string{`it has "password"`}},
 		{name: "too-large", objects: at(kvMount+"/data/"+c.ns+"/large", "password"), parameters: map[string]string{"volumeSizeLimit": "16Ki"}, code: finding.CodeTooLarge, words: []string{"volumeSizeLimit"}},
 		{name: "gateway", pod: []func(*corev1.Pod){as("intruder")}, code: finding.CodePolicyDenies, words: []string{"akeyless set-role-rule --role-name ROLE --path " + c.item("api")}},
 	}
@@ -307,16 +307,16 @@ func (c *tenant) rowsOfContainers() []row {
 			p.Spec.Containers[0].VolumeMounts = append(p.Spec.Containers[0].VolumeMounts, corev1.VolumeMount{Name: configMap.Name, MountPath: "/config"})
 		}}, code: finding.CodeOtherVolume,
 			words: []string{`configmap "none" not found`}},
-		{name: "unused", objects: db, pod: container(func(k *corev1.Container) { k.VolumeMounts = nil }), level: finding.Warning, code: finding.CodeUnused, words: []string{"no container mounts it"}},
-		{name: "image", objects: db, pod: container(func(k *corev1.Container) { k.Image = "mayfly.test/none:1" }), code: finding.CodeContainer, words: []string{"ErrImageNeverPull"}},
-		{name: "crash", objects: db, pod: container(func(k *corev1.Container) { k.Command = []string{"false"} }), code: finding.CodeContainer, words: []string{`container "main"`}},
-		{name: "done", objects: db, pod: append(container(func(k *corev1.Container) { k.Command = []string{"true"} }), once), level: finding.Info, code: finding.CodeEnded},
+		{name: "unused", objects: db, pod: container(func(k *corev1.Container) { k.VolumeMounts = nil }), level: finding.Warning, code: finding.CodeVolumeUnused, words: []string{"no container mounts it"}},
+		{name: "image", objects: db, pod: container(func(k *corev1.Container) { k.Image = "mayfly.test/none:1" }), code: finding.CodeContainerFails, words: []string{"ErrImageNeverPull"}},
+		{name: "crash", objects: db, pod: container(func(k *corev1.Container) { k.Command = []string{"false"} }), code: finding.CodeContainerFails, words: []string{`container "main"`}},
+		{name: "done", objects: db, pod: append(container(func(k *corev1.Container) { k.Command = []string{"true"} }), once), level: finding.Info, code: finding.CodePodEnded},
 		{name: "sub-path", objects: db, pod: container(func(k *corev1.Container) { k.VolumeMounts[0].SubPath = "password" }), level: finding.Warning, code: finding.CodeSubPath, words: []string{"main"}},
-		{name: "non-root", objects: []object{private}, pod: []func(*corev1.Pod){user(1000, 1000), withoutGroup}, code: finding.CodeContainer, more: []string{finding.CodeMode}},
+		{name: "non-root", objects: []object{private}, pod: []func(*corev1.Pod){user(1000, 1000), withoutGroup}, code: finding.CodeContainerFails, more: []string{finding.CodeFileMode}},
 		{name: "ignored", objects: db, parameters: map[string]string{"vaultMount": "k8s"}, pod: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.Volumes[0].CSI.VolumeAttributes["roleName"] = "admin" }},
-			level: finding.Warning, code: finding.CodeDoubtful, words: []string{"vaultMount"}, more: []string{finding.CodeAttribute}},
+			level: finding.Warning, code: finding.CodeClassWarning, words: []string{"vaultMount"}, more: []string{finding.CodeIgnoredAttribute}},
 		{name: "fading", objects: db, parameters: fading("fading"), level: finding.Warning, code: finding.CodePolicyDenies, words: []string{"keeps its content"}},
-		{name: "emptied", objects: db, parameters: merge2(fading("emptied"), "onDenied", "empty"), code: finding.CodePolicyDenies, words: []string{"has been emptied"}, more: []string{finding.CodeFilesGone}},
+		{name: "emptied", objects: db, parameters: merge2(fading("emptied"), "onDenied", "empty"), code: finding.CodePolicyDenies, words: []string{"has been emptied"}, more: []string{finding.CodeVolumeEmptied}},
 		{name: "both", objects: db, pod: []func(*corev1.Pod){mountsAt("more", "/more", "no-such")}, code: finding.CodeNoSuchClass, words: []string{`volume "more"`}},
 	}
 }

@@ -183,8 +183,8 @@ func vaultSealed(c *tenant) {
 	c.start(newPod("waiting", printOnce, mounts("db")))
 	c.awaitEvent("waiting", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/waiting", "sealed")
 	for _, person := range []string{admin, c.developer()} {
-		c.awaitExplained(person, row{name: "waiting", code: finding.CodeStoreAway, words: []string{"Vault is sealed", "vault status -address="}})
-		c.awaitExplained(person, row{name: "survivor", code: finding.CodeStoreAway, level: finding.Warning, words: []string{"keeps its content", "Vault is sealed"}})
+		c.awaitExplained(person, row{name: "waiting", code: finding.CodeStoreUnavailable, words: []string{"Vault is sealed", "vault status -address="}})
+		c.awaitExplained(person, row{name: "survivor", code: finding.CodeStoreUnavailable, level: finding.Warning, words: []string{"keeps its content", "Vault is sealed"}})
 	}
 	s.checkFile(s.pod, "one")
 

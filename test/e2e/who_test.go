@@ -184,7 +184,7 @@ func whoTold(c *tenant) {
 func (c *tenant) whoCan(ctx context.Context) error {
 	answer := c.who("db", "--only", "can")
 	for _, f := range answer.Findings {
-		if f.Code == finding.CodeNotSeen {
+		if f.Code == finding.CodeNotReadable {
 			return fmt.Errorf("as the administrator: %s", f.Message)
 		}
 	}
@@ -354,7 +354,7 @@ func doctorTold(c *tenant) {
 		}
 	}
 	for _, f := range admin.Findings {
-		if f.Code == finding.CodeNotSeen {
+		if f.Code == finding.CodeNotReadable {
 			c.t.Errorf("the administrator could not see: %s: %s", f.Object, f.Message)
 		}
 	}
@@ -378,12 +378,12 @@ func (c *tenant) doctorAsViewer() {
 				return fmt.Errorf("%s is %q for the viewer", title, state)
 			}
 		}
-		if !r.has(finding.CodeNotSeen, finding.Object{Kind: "Secret", Namespace: c.ns, Name: "*"}) {
+		if !r.has(finding.CodeNotReadable, finding.Object{Kind: "Secret", Namespace: c.ns, Name: "*"}) {
 			return fmt.Errorf("what was not seen is not told: %+v", r.Findings)
 		}
 		who := doctorReport{Findings: c.who("db", "--as", viewer.Name).Findings}
 		for _, kind := range []string{"ClusterRole", "ClusterRoleBinding"} {
-			if !who.has(finding.CodeNotSeen, finding.Object{Kind: kind, Name: "*"}) {
+			if !who.has(finding.CodeNotReadable, finding.Object{Kind: kind, Name: "*"}) {
 				return fmt.Errorf("who does not tell that it saw no %s: %+v", kind, who.Findings)
 			}
 		}

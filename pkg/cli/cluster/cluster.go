@@ -191,7 +191,7 @@ func NotSeen(r *finding.Report, what finding.Object, err error) {
 	if !apierrors.IsForbidden(err) {
 		f.Remedy = "check whether kubectl reaches the cluster, and run the command again"
 	}
-	r.Add(finding.CodeNotSeen, f)
+	r.Add(finding.CodeNotReadable, f)
 }
 
 // Reason is the error of the API server or the connection, without client-go's own text around it.

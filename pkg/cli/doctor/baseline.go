@@ -120,11 +120,11 @@ func (b *baseline) apply(l *look) {
 		return false
 	})
 	for _, a := range expired {
-		l.add(finding.CodeBaseline, finding.Finding{Message: fmt.Sprintf("%s of %s was accepted until %s: %s", a.Code, cmp.Or(a.Object, "the cluster"), a.Expires, a.Reason)})
+		l.add(finding.CodeBaselineOutdated, finding.Finding{Message: fmt.Sprintf("%s of %s was accepted until %s: %s", a.Code, cmp.Or(a.Object, "the cluster"), a.Expires, a.Reason)})
 	}
 	for _, a := range b.entries {
 		if !a.used && l.namespace == "" {
-			l.add(finding.CodeBaseline, finding.Finding{Level: finding.Info, Message: fmt.Sprintf("%s of %s is accepted and was not found", a.Code, cmp.Or(a.Object, "the cluster")), Remedy: "remove the entry"})
+			l.add(finding.CodeBaselineOutdated, finding.Finding{Level: finding.Info, Message: fmt.Sprintf("%s of %s is accepted and was not found", a.Code, cmp.Or(a.Object, "the cluster")), Remedy: "remove the entry"})
 		}
 	}
 	l.report.Check("baseline", finding.Good, output.Plural(count, "finding")+" accepted")
@@ -137,7 +137,7 @@ func (b *baseline) write(name string, r *finding.Report) error {
 	b.entries = slices.DeleteFunc(b.entries, func(a acceptance) bool { return a.old })
 	for i := range r.Findings {
 		f := &r.Findings[i]
-		if f.Code == finding.CodeNotSeen || slices.ContainsFunc(b.entries, func(a acceptance) bool { return a.fits(f) }) {
+		if f.Code == finding.CodeNotReadable || slices.ContainsFunc(b.entries, func(a acceptance) bool { return a.fits(f) }) {
 			continue
 		}
 		a := acceptance{Code: f.Code, Object: f.Object.String(), Reason: "found on " + b.now.UTC().Format(day)}

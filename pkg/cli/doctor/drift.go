@@ -80,13 +80,13 @@ func crds(ctx context.Context, l *look) {
 		switch {
 		case apierrors.IsNotFound(err):
 			found++
-			l.add(finding.CodeCRD, finding.Finding{Level: finding.Error, Object: about, Message: "the cluster has no such CRD"})
+			l.add(finding.CodeCRDDiffers, finding.Finding{Level: finding.Error, Object: about, Message: "the cluster has no such CRD"})
 		case err != nil:
 			l.notSeen(about, err)
 		default:
 			if diff := compareCRDs(&own[i], &theirs); len(diff) > 0 {
 				found++
-				l.add(finding.CodeCRD, finding.Finding{Object: about, Message: fmt.Sprintf("differs from that of this version in %s: %s", output.Plural(len(diff), "place"), listed(diff, maxNames))})
+				l.add(finding.CodeCRDDiffers, finding.Finding{Object: about, Message: fmt.Sprintf("differs from that of this version in %s: %s", output.Plural(len(diff), "place"), listed(diff, maxNames))})
 			}
 		}
 	}

@@ -129,7 +129,7 @@ func encryption(ctx context.Context, l *look) {
 			detail += ", and Secrets were read with " + strings.Join(s.read, ", ")
 		}
 		l.unseen++
-		l.add(finding.CodeNotSeen, finding.Finding{Object: about, Message: "there is an encryption configuration, but the provider is unknown: no Secret was written since the API server's start, or its metrics could not be read",
+		l.add(finding.CodeNotReadable, finding.Finding{Object: about, Message: "there is an encryption configuration, but the provider is unknown: no Secret was written since the API server's start, or its metrics could not be read",
 			Remedy: "write a Secret, and run the command again as a user who may get /metrics"})
 	}
 	if metricErr != nil {

@@ -66,10 +66,10 @@ func (d *driver) nodes(ctx context.Context) {
 		}
 	}
 	if without.count > 0 {
-		d.add(finding.CodeNodeWithout, finding.Finding{Object: d.about(), Message: fmt.Sprintf("%s without a pod of the driver: %s; pods with classes do not start there", output.Plural(without.count, "node"), &without)})
+		d.add(finding.CodeNodeWithoutDriver, finding.Finding{Object: d.about(), Message: fmt.Sprintf("%s without a pod of the driver: %s; pods with classes do not start there", output.Plural(without.count, "node"), &without)})
 	}
 	if tainted.count > 0 {
-		d.add(finding.CodeNodeWithout, finding.Finding{Level: finding.Info, Object: d.about(), Message: fmt.Sprintf("%s that the DaemonSet's nodeSelector or the node's taints exclude: %s; pods with classes do not start there", output.Plural(tainted.count, "node"), &tainted),
+		d.add(finding.CodeNodeWithoutDriver, finding.Finding{Level: finding.Info, Object: d.about(), Message: fmt.Sprintf("%s that the DaemonSet's nodeSelector or the node's taints exclude: %s; pods with classes do not start there", output.Plural(tainted.count, "node"), &tainted),
 			Remedy: "none if no pod with a class is scheduled there; otherwise set linux.tolerations and linux.nodeSelector of the chart"})
 	}
 	d.recordCheck(title, found, fmt.Sprintf("ready on %d of %s", good, output.Plural(total, "node")))
@@ -79,11 +79,11 @@ func (d *driver) nodes(ctx context.Context) {
 func (d *driver) node(name string, pod *corev1.Pod, registered map[string]bool) (found int) {
 	about := finding.Object{Kind: "Pod", Namespace: pod.Namespace, Name: pod.Name}
 	if !ready(pod) {
-		d.add(finding.CodeNodeWithout, finding.Finding{Object: about, Message: fmt.Sprintf("is not ready on node %s: %s", name, state(pod))})
+		d.add(finding.CodeNodeWithoutDriver, finding.Finding{Object: about, Message: fmt.Sprintf("is not ready on node %s: %s", name, state(pod))})
 		return 1
 	}
 	if registered != nil && !registered[name] {
-		d.add(finding.CodeNodeWithout, finding.Finding{Object: about, Message: fmt.Sprintf("is ready on node %s, but its CSINode does not list the driver: kubelet does not know it", name),
+		d.add(finding.CodeNodeWithoutDriver, finding.Finding{Object: about, Message: fmt.Sprintf("is ready on node %s, but its CSINode does not list the driver: kubelet does not know it", name),
 			Remedy: "check whether linux.kubeletRootDir of the chart is kubelet's own"})
 		return 1
 	}
@@ -177,12 +177,12 @@ func (d *driver) versions() {
 			parts = append(parts, fmt.Sprintf("%s on %s", image, byImage[image]))
 		}
 		found++
-		d.add(finding.CodeVersions, finding.Finding{Object: d.about(), Message: "its pods run " + strings.Join(parts, "; ")})
+		d.add(finding.CodeMixedVersions, finding.Finding{Object: d.about(), Message: "its pods run " + strings.Join(parts, "; ")})
 	}
 	s := d.set.Status
 	if s.UpdatedNumberScheduled < s.DesiredNumberScheduled && s.ObservedGeneration >= d.set.Generation {
 		found++
-		d.add(finding.CodeVersions, finding.Finding{Object: d.about(), Message: fmt.Sprintf("%d of %s have its current template", s.UpdatedNumberScheduled, output.Plural(int(s.DesiredNumberScheduled), "pod"))})
+		d.add(finding.CodeMixedVersions, finding.Finding{Object: d.about(), Message: fmt.Sprintf("%d of %s have its current template", s.UpdatedNumberScheduled, output.Plural(int(s.DesiredNumberScheduled), "pod"))})
 	}
 	d.recordCheck(title, found, listed(sortedKeys(byImage), 3))
 }

@@ -68,7 +68,7 @@ func (d *driver) wantedSecrets() (secrets []wanted, found int) {
 			name := parsed.Namespace + "/" + o.SecretName
 			if other := first[name]; other != "" {
 				found++
-				d.add(finding.CodeSecretForeign, finding.Finding{Object: about, Message: fmt.Sprintf("lists Secret %q, as class %q does: it belongs to the one that writes it first", o.SecretName, other),
+				d.add(finding.CodeSecretOfOther, finding.Finding{Object: about, Message: fmt.Sprintf("lists Secret %q, as class %q does: it belongs to the one that writes it first", o.SecretName, other),
 					Remedy: "give one of them another secretName"})
 				continue
 			}
@@ -136,7 +136,7 @@ func (d *driver) foreign(ctx context.Context, secrets []wanted) (found int) {
 			return
 		}
 		found++
-		d.add(finding.CodeSecretForeign, finding.Finding{Object: w.class, Message: fmt.Sprintf("lists Secret %q, which is there already and belongs to %s", w.SecretName, ownership.Owners(m))})
+		d.add(finding.CodeSecretOfOther, finding.Finding{Object: w.class, Message: fmt.Sprintf("lists Secret %q, which is there already and belongs to %s", w.SecretName, ownership.Owners(m))})
 	})
 	if err != nil {
 		d.notSeen(all("Secret", d.namespace), err)

@@ -129,7 +129,7 @@ func readAdvice() []advice {
 		{reasons: []fault.Reason{fault.Denied, fault.Unverified}, link: linkStore, code: finding.CodePolicyDenies,
 			remedy:   "grant it in a policy of role {role}: {rule}. {vault} read{in} " + roleOf + " names the policies; the path of a KV version 2 secret has data/ after the mount",
 			akeyless: "allow it in a role that is associated with access ID {accessid}: akeyless set-role-rule --role-name ROLE --path {path} --capability read"},
-		{reasons: []fault.Reason{fault.NotFound}, link: linkStore, code: finding.CodeNothingThere,
+		{reasons: []fault.Reason{fault.NotFound}, link: linkStore, code: finding.CodeObjectNotFound,
 			remedy:   "check what the store has: {vault} read{in} {path}; then correct secretPath or secretKey in class {class}, or write the secret",
 			akeyless: "check the item: akeyless describe-item --name {path}; then correct the object in class {class}, or create the item"},
 		{words: []string{"received message larger than max"}, link: linkStore, code: finding.CodeTooLarge},
@@ -145,12 +145,12 @@ func reachAdvice() []advice {
 	return []advice{
 		{words: []string{"x509:", "tls: ", "speaks tls", "to an https server", "does not speak tls"}, link: linkStore, code: finding.CodeTLS,
 			remedy: "the address is {address} ({origin}): check its scheme, configure the certificate's CA (vaultCACertPath of the class, or --vault-tls-ca-cert, chart: vault.tls.caConfigMap), and check the host in the certificate"},
-		{words: []string{"is sealed", "not initiali", "disaster recovery", "performance standby"}, link: linkStore, code: finding.CodeStoreAway,
+		{words: []string{"is sealed", "not initiali", "disaster recovery", "performance standby"}, link: linkStore, code: finding.CodeStoreUnavailable,
 			remedy:   "run {vault} status -address={address}; running pods keep their files, and kubelet tries again automatically",
 			akeyless: "check the gateway at {address} ({origin}); running pods keep their files, and kubelet tries again automatically"},
 		{words: []string{"no such host", "connection refused", "i/o timeout", "no route to host", "network is unreachable", "connecting to"}, link: linkStore, code: finding.CodeUnreachable, remedy: unreachable},
 		{reasons: []fault.Reason{fault.Timeout}, link: linkStore, code: finding.CodeUnreachable, remedy: unreachable},
-		{reasons: []fault.Reason{fault.Unavailable}, link: linkStore, code: finding.CodeStoreAway,
+		{reasons: []fault.Reason{fault.Unavailable}, link: linkStore, code: finding.CodeStoreUnavailable,
 			remedy: "check the store at {address} ({origin}); kubelet tries again automatically"},
 		{reasons: []fault.Reason{fault.BadAnswer}, link: linkStore, code: finding.CodeNotTheStore,
 			remedy: "check whether {address} ({origin}) is the store's own address, and which proxy, ingress or mesh is in front of it"},
@@ -165,9 +165,9 @@ const readLog = "read the driver's log on node {node}: kubectl logs -n {driverna
 // nodeAdvice is for the node's own failures, with a last entry that matches all.
 func nodeAdvice() []advice {
 	return []advice{
-		{reasons: []fault.Reason{fault.Mount, fault.State, fault.Conflict}, link: linkFiles, code: finding.CodeNodeFails,
+		{reasons: []fault.Reason{fault.Mount, fault.State, fault.Conflict}, link: linkFiles, code: finding.CodeMountFails,
 			remedy: readLog},
 		{reasons: []fault.Reason{fault.Canceled}, link: linkStore, code: finding.CodeNoReason},
-		{link: linkStore, code: finding.CodeOther, remedy: readLog},
+		{link: linkStore, code: finding.CodeUnknownFailure, remedy: readLog},
 	}
 }

@@ -25,7 +25,7 @@ func (w podLinks) containersLink() result {
 		wait, ended := s.State.Waiting, s.State.Terminated
 		switch {
 		case wait == nil && ended != nil && ended.ExitCode != 0:
-			return bad(finding.CodeContainer, finding.Finding{Message: fmt.Sprintf("container %q ended with exit code %d: %s", s.Name, ended.ExitCode, ended.Reason)}, "%s has ended", s.Name)
+			return bad(finding.CodeContainerFails, finding.Finding{Message: fmt.Sprintf("container %q ended with exit code %d: %s", s.Name, ended.ExitCode, ended.Reason)}, "%s has ended", s.Name)
 		case wait == nil:
 			continue
 		case wait.Reason == "PodInitializing":
@@ -43,7 +43,7 @@ func (w podLinks) containersLink() result {
 		case strings.Contains(lower, "relabel"), strings.Contains(lower, "selinux"), strings.Contains(lower, "lsetxattr"):
 			return bad(finding.CodeSELinux, f, "%s: %s", s.Name, wait.Reason)
 		}
-		return bad(finding.CodeContainer, f, "%s: %s", s.Name, wait.Reason)
+		return bad(finding.CodeContainerFails, f, "%s: %s", s.Name, wait.Reason)
 	}
 	if !isReady(p) && p.Status.Phase == corev1.PodRunning {
 		return good("running, not ready yet")
@@ -122,7 +122,7 @@ func (w podLinks) odd() {
 	told := ""
 	for _, f := range w.linted.Findings {
 		ours := f.Object.Kind == "Pod" || f.Object.Kind == "SecretProviderClass" && classes[f.Object.Name]
-		if !ours || f.Level == finding.Error || f.Code == finding.CodePlugin || f.Code == finding.CodeNotInSet {
+		if !ours || f.Level == finding.Error || f.Code == finding.CodePlugin || f.Code == finding.CodeClassNotGiven {
 			continue
 		}
 		if f.Code == finding.CodeWithoutData && w.fresh(f.Object.Name) {
@@ -131,7 +131,7 @@ func (w podLinks) odd() {
 		told += f.Message + "\n"
 		w.report.Add(f.Code, f)
 	}
-	for _, f := range w.findings("Pod", w.pod.Name, finding.CodeCollide) {
+	for _, f := range w.findings("Pod", w.pod.Name, finding.CodeMountsCollide) {
 		w.report.Add(f.Code, f)
 	}
 	for _, v := range w.volumes {
@@ -153,7 +153,7 @@ func (w podLinks) oddStatus(v *volume, told string) {
 	}
 	pod := about("Pod", w.pod.Namespace, w.pod.Name)
 	if c := condition(v.status, names.Ready); c != nil && c.Status == metav1.ConditionFalse && w.passed() != nil {
-		w.report.Add(finding.CodeFilesGone, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q no longer has files: %s", v.name, c.Message)})
+		w.report.Add(finding.CodeVolumeEmptied, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q no longer has files: %s", v.name, c.Message)})
 	}
 	if c := condition(v.status, names.Fresh); c != nil && c.Reason == names.LastGoodUsed {
 		w.report.Add(finding.CodeLastGood, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q: %s", v.name, c.Message)})
@@ -169,7 +169,7 @@ func (w podLinks) oddStatus(v *volume, told string) {
 		}
 	}
 	if len(more) > 0 {
-		w.report.Add(finding.CodeIgnored, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q of class %s: %s", v.name, v.class, strings.Join(more, "; "))})
+		w.report.Add(finding.CodeIgnoredField, finding.Finding{Object: pod, Message: fmt.Sprintf("volume %q of class %s: %s", v.name, v.class, strings.Join(more, "; "))})
 	}
 }
 

@@ -68,9 +68,9 @@ func (w nodeLinks) podLink() result {
 	}
 	switch {
 	case p.Annotations[corev1.MirrorPodAnnotationKey] != "" && len(w.volumes) > 0:
-		return bad(finding.CodeStatic, finding.Finding{Message: "is a static pod of its node, so kubelet requests no service account tokens for it"}, "%s", detail)
+		return bad(finding.CodeStaticPod, finding.Finding{Message: "is a static pod of its node, so kubelet requests no service account tokens for it"}, "%s", detail)
 	case p.Status.Phase == corev1.PodSucceeded, p.Status.Phase == corev1.PodFailed:
-		w.report.Add(finding.CodeEnded, finding.Finding{Object: about("Pod", p.Namespace, p.Name), Message: "has ended: " + cmp.Or(p.Status.Message, state)})
+		w.report.Add(finding.CodePodEnded, finding.Finding{Object: about("Pod", p.Namespace, p.Name), Message: "has ended: " + cmp.Or(p.Status.Message, state)})
 		w.over = "the pod has ended"
 	case len(w.volumes) == 0:
 		f := finding.Finding{Message: fmt.Sprintf("has no volume of the CSI driver %s", w.DriverName)}
@@ -155,24 +155,24 @@ func (w nodeLinks) nodeLink() result {
 	name := w.pod.Spec.NodeName
 	o := about("Node", "", name)
 	if p := w.pod.Spec.OS; p != nil && p.Name == corev1.Windows {
-		return bad(finding.CodeNodeUnfit, finding.Finding{Message: "is a pod for Windows, which the driver does not serve"}, "runs Windows")
+		return bad(finding.CodeNodeUnsuitable, finding.Finding{Message: "is a pod for Windows, which the driver does not serve"}, "runs Windows")
 	}
 	if !w.node.known() {
 		return w.unknown(o, w.node.err)
 	}
 	n := w.node.value
 	if n == nil {
-		return bad(finding.CodeNodeUnfit, finding.Finding{Object: o, Message: "is no longer in the cluster", Remedy: "delete the pod, so that its controller creates another"}, "%s does not exist", name)
+		return bad(finding.CodeNodeUnsuitable, finding.Finding{Object: o, Message: "is no longer in the cluster", Remedy: "delete the pod, so that its controller creates another"}, "%s does not exist", name)
 	}
 	switch {
 	case n.Labels[corev1.LabelOSStable] == "windows":
-		return bad(finding.CodeNodeUnfit, finding.Finding{Object: o, Message: "runs Windows, which the driver does not serve"}, "%s runs Windows", name)
+		return bad(finding.CodeNodeUnsuitable, finding.Finding{Object: o, Message: "runs Windows, which the driver does not serve"}, "%s runs Windows", name)
 	case n.Labels["eks.amazonaws.com/compute-type"] == "fargate", n.Labels["type"] == "virtual-kubelet":
-		return bad(finding.CodeNodeUnfit, finding.Finding{Object: o, Message: "is a virtual node, as those of AWS Fargate are, and runs no DaemonSet, so no CSI driver"}, "%s is virtual", name)
+		return bad(finding.CodeNodeUnsuitable, finding.Finding{Object: o, Message: "is a virtual node, as those of AWS Fargate are, and runs no DaemonSet, so no CSI driver"}, "%s is virtual", name)
 	}
 	for _, c := range n.Status.Conditions {
 		if c.Type == corev1.NodeReady && c.Status != corev1.ConditionTrue {
-			return bad(finding.CodeNodeUnfit, finding.Finding{
+			return bad(finding.CodeNodeUnsuitable, finding.Finding{
 				Object: o, Message: fmt.Sprintf("has not been ready for %s: %s", duration.HumanDuration(w.now.Sub(c.LastTransitionTime.Time)), c.Message),
 				Remedy: "check kubelet on that node; until it is ready again, nothing is mounted or refreshed there",
 			}, "%s is not ready", name)

@@ -26,7 +26,7 @@ func (w volumeLinks) volumeLink(_ context.Context, v *volume) result {
 	}
 	if !w.isUsed(v) {
 		f := finding.Finding{Level: finding.Warning, Message: fmt.Sprintf("volume %q is in the pod, but no container mounts it, and kubelet skips such a volume", v.name)}
-		return bad(finding.CodeUnused, f, "no container mounts %q", v.name)
+		return bad(finding.CodeVolumeUnused, f, "no container mounts %q", v.name)
 	}
 	return good("%q of class %s", v.name, v.class)
 }
@@ -83,7 +83,7 @@ func (w volumeLinks) noClass(ctx context.Context, v *volume) result {
 	slices.Sort(elsewhere)
 	f.Message += fmt.Sprintf(", but in %s, and a pod can use only classes of its own namespace", strings.Join(elsewhere, ", "))
 	f.Remedy = fmt.Sprintf("put the class into namespace %s too", w.pod.Namespace)
-	return bad(finding.CodeElsewhere, f, "%s", detail)
+	return bad(finding.CodeOtherNamespace, f, "%s", detail)
 }
 
 func (w volumeLinks) providerLink(_ context.Context, v *volume) result {

@@ -2,29 +2,29 @@ package finding
 
 // The codes of doctor.
 const (
-	CodeNotEncrypted    = "MF500"
-	CodeWeakEncryption  = "MF501"
-	CodeStaleEncryption = "MF502"
-	CodeReadsAll        = "MF503"
-	CodeReadsNamespace  = "MF504"
-	CodeCouldMount      = "MF505"
-	CodeSecretInEnv     = "MF506"
-	CodePlainText       = "MF507"
-	CodeNoAudience      = "MF508"
-	CodeServerToken     = "MF509"
-	CodeDefaultAccount  = "MF510"
-	CodeNoAudit         = "MF511"
-	CodeNoAllowList     = "MF512"
-	CodeNoDriver        = "MF513"
-	CodeNodeWithout     = "MF514"
-	CodeVersions        = "MF515"
-	CodeCRD             = "MF516"
-	CodeNoPolicy        = "MF517"
-	CodeUnknownFlag     = "MF518"
-	CodeBaseline        = "MF519"
-	CodeSecretsOff      = "MF520"
-	CodeSecretRefused   = "MF521"
-	CodeSecretForeign   = "MF522"
+	CodeNotEncrypted      = "MF500"
+	CodeWeakEncryption    = "MF501"
+	CodeStaleEncryption   = "MF502"
+	CodeReadsAll          = "MF503"
+	CodeReadsNamespace    = "MF504"
+	CodeCouldMount        = "MF505"
+	CodeSecretInEnv       = "MF506"
+	CodePlainText         = "MF507"
+	CodeNoAudience        = "MF508"
+	CodeServerToken       = "MF509"
+	CodeDefaultAccount    = "MF510"
+	CodeNoAudit           = "MF511"
+	CodeNoAllowList       = "MF512"
+	CodeNoDriver          = "MF513"
+	CodeNodeWithoutDriver = "MF514"
+	CodeMixedVersions     = "MF515"
+	CodeCRDDiffers        = "MF516"
+	CodeNoPolicy          = "MF517"
+	CodeUnknownFlag       = "MF518"
+	CodeBaselineOutdated  = "MF519"
+	CodeSecretsOff        = "MF520"
+	CodeSecretRefused     = "MF521"
+	CodeSecretOfOther     = "MF522"
 )
 
 // doctorRules have the codes MF500 to MF599.
@@ -44,14 +44,14 @@ func doctorRules() []Rule {
 		{CodeNoAudit, Warning, "the audit trail is off", "set audit.path of the chart, to \"-\" for the standard output"},
 		{CodeNoAllowList, Warning, "classes choose where tokens are sent", "name the servers in the flag or in the chart's value"},
 		{CodeNoDriver, Error, "the driver is not installed", "install the chart, or name the driver with --driver-name and --driver-namespace"},
-		{CodeNodeWithout, Error, "a node has no ready driver", "run kubectl describe for the driver's pod, and read its log"},
-		{CodeVersions, Warning, "drivers of several versions run", "finish the rollout: kubectl rollout status of the DaemonSet"},
-		{CodeCRD, Warning, "a CRD differs from the driver's", "apply the CRDs of the driver's version: deploy/crds.yaml, or the chart with crds.install"},
+		{CodeNodeWithoutDriver, Error, "a node has no ready driver", "run kubectl describe for the driver's pod, and read its log"},
+		{CodeMixedVersions, Warning, "drivers of several versions run", "finish the rollout: kubectl rollout status of the DaemonSet"},
+		{CodeCRDDiffers, Warning, "a CRD differs from the driver's", "apply the CRDs of the driver's version: deploy/crds.yaml, or the chart with crds.install"},
 		{CodeNoPolicy, Warning, "an admission policy of the chart is missing", "set rbac.admissionPolicy of the chart to true, on Kubernetes 1.30 or newer"},
 		{CodeUnknownFlag, Warning, "the driver has a flag that this version does not know", "use the kubectl plugin of the driver's version, or correct linux.extraArgs of the chart"},
-		{CodeBaseline, Warning, "an entry of the baseline no longer applies", "correct the finding, or accept it again with a later date"},
+		{CodeBaselineOutdated, Warning, "an entry of the baseline no longer applies", "correct the finding, or accept it again with a later date"},
 		{CodeSecretsOff, Warning, "a class lists Kubernetes Secrets, and the driver writes none", "set syncSecret of the chart, or read the files and remove spec.secretObjects"},
 		{CodeSecretRefused, Error, "the API server refuses a Secret of a class", "list the Secret in syncSecret.secrets of the chart, or its namespace in syncSecret.namespaces"},
-		{CodeSecretForeign, Error, "a Secret of a class belongs to another owner", "delete the Secret, or give the class's entry another secretName: the driver writes over nothing that the class has not made"},
+		{CodeSecretOfOther, Error, "a Secret of a class belongs to another owner", "delete the Secret, or give the class's entry another secretName: the driver writes over nothing that the class has not made"},
 	}
 }

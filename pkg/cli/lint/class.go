@@ -64,7 +64,7 @@ type said struct {
 
 func (s *said) code() string {
 	if s.warning {
-		return finding.CodeDoubtful
+		return finding.CodeClassWarning
 	}
 	return finding.CodeRefused
 }
@@ -303,7 +303,7 @@ func (l *linter) refused(c *linted, err error) {
 
 func (l *linter) doubtful(c *linted, warnings []string) {
 	for _, w := range warnings {
-		l.say(c, finding.CodeDoubtful, fieldOf(w), w)
+		l.say(c, finding.CodeClassWarning, fieldOf(w), w)
 	}
 }
 

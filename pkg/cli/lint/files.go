@@ -135,7 +135,7 @@ func (l *linter) readable(o *manifest.Object, spec *yaml.Node, c container, volu
 		}
 		for _, f := range volumes[i].found.files {
 			if !u.mayRead(f) {
-				l.at(o, o.Line(n), finding.CodeMode, finding.Finding{Message: fmt.Sprintf("container %q %s, and class %q has a file of mode %04o%s", c.name, u, volumes[i].class, f.Mode, f.whose())})
+				l.at(o, o.Line(n), finding.CodeFileMode, finding.Finding{Message: fmt.Sprintf("container %q %s, and class %q has a file of mode %04o%s", c.name, u, volumes[i].class, f.Mode, f.whose())})
 			}
 		}
 	}

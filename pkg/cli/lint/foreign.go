@@ -41,7 +41,7 @@ func (l *linter) foreign(c *linted, parsed *class.Class) []string {
 		}
 		where := parameterField + key
 		fields = append(fields, where)
-		l.at(c.Object, c.locate(where, ""), finding.CodeForeign, finding.Finding{
+		l.at(c.Object, c.locate(where, ""), finding.CodeOtherProvider, finding.Finding{
 			Message: fmt.Sprintf("%s is a parameter of provider %s, and the class is of provider %s, which ignores it", where, owner, parsed.Provider),
 		})
 	}

@@ -132,7 +132,7 @@ func (l *linter) repeated() {
 	for _, c := range l.classes {
 		ref := class.Ref{Namespace: c.Namespace, Name: c.Name}
 		if other := first[ref]; other != nil && c.Name != "" {
-			l.at(c.Object, c.Line(c.Node), finding.CodeTwice, finding.Finding{Message: fmt.Sprintf("is also at %s:%d, and one of them overwrites the other", other.File, other.Line(other.Node))})
+			l.at(c.Object, c.Line(c.Node), finding.CodeDuplicate, finding.Finding{Message: fmt.Sprintf("is also at %s:%d, and one of them overwrites the other", other.File, other.Line(other.Node))})
 			continue
 		}
 		first[ref] = c

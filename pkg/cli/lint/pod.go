@@ -81,7 +81,7 @@ func (l *linter) volume(o *manifest.Object, name string, csi *yaml.Node) mounted
 			continue
 		}
 		others = append(others, e.Key)
-		l.at(o, o.Line(e.Where), finding.CodeAttribute, finding.Finding{
+		l.at(o, o.Line(e.Where), finding.CodeIgnoredAttribute, finding.Finding{
 			Message: fmt.Sprintf("volume %q has the attribute %q, which the driver ignores: it reads everything but the class's name from the class", name, e.Key),
 		})
 	}
@@ -112,7 +112,7 @@ func (l *linter) lookUp(o *manifest.Object, line int, m mounted) *linted {
 		}
 	}
 	if len(elsewhere) > 0 {
-		l.at(o, line, finding.CodeElsewhere, finding.Finding{
+		l.at(o, line, finding.CodeOtherNamespace, finding.Finding{
 			Message: fmt.Sprintf("volume %q names the class %q, which is in namespace %s, and a pod can use only classes of its own namespace", m.name, m.class, strings.Join(elsewhere, ", ")),
 			Remedy:  fmt.Sprintf("put the class into namespace %s too", o.Namespace),
 		})
@@ -122,7 +122,7 @@ func (l *linter) lookUp(o *manifest.Object, line int, m mounted) *linted {
 	if like := class.Near(m.class, names); like != "" {
 		f.Level, f.Remedy = finding.Warning, fmt.Sprintf("did you mean %q?", like)
 	}
-	l.at(o, line, finding.CodeNotInSet, f)
+	l.at(o, line, finding.CodeClassNotGiven, f)
 	return nil
 }
 
@@ -153,9 +153,9 @@ func (l *linter) mounts(o *manifest.Object, c container, volumes []mounted) {
 			}
 			switch {
 			case m.path == b.path:
-				l.at(o, m.line, finding.CodeCollide, finding.Finding{Message: fmt.Sprintf("container %q mounts volumes %q and %q both at %s", c.name, b.volume, m.volume, m.path)})
+				l.at(o, m.line, finding.CodeMountsCollide, finding.Finding{Message: fmt.Sprintf("container %q mounts volumes %q and %q both at %s", c.name, b.volume, m.volume, m.path)})
 			case ours(b.volume) && strings.HasPrefix(m.path, b.path+"/"), ours(m.volume) && strings.HasPrefix(b.path, m.path+"/"):
-				l.at(o, m.line, finding.CodeCollide, finding.Finding{Level: finding.Warning,
+				l.at(o, m.line, finding.CodeMountsCollide, finding.Finding{Level: finding.Warning,
 					Message: fmt.Sprintf("container %q mounts volumes %q at %s and %q at %s: no directory can be created in the driver's volume, which is read-only", c.name, b.volume, b.path, m.volume, m.path)})
 			}
 		}
@@ -194,7 +194,7 @@ func (l *linter) variables(o *manifest.Object, c container, volumes []mounted) {
 			mounted := slices.ContainsFunc(volumes, func(v mounted) bool { return v.class == k.Name })
 			if f := l.ofClass(mounted); f.Message != "" {
 				f.Message = fmt.Sprintf("container %q takes %s from Secret %q, which class %q lists under secretObjects: %s", c.name, what, name, k.Name, f.Message)
-				l.at(o, o.Line(ref), finding.CodeEnv, f)
+				l.at(o, o.Line(ref), finding.CodeSecretVariable, f)
 			}
 			return
 		}
@@ -203,7 +203,7 @@ func (l *linter) variables(o *manifest.Object, c container, volumes []mounted) {
 			known = ", which is not in a class that the pod mounts"
 		}
 		if optional, _ := strconv.ParseBool(o.Text(ref, "optional")); len(volumes) > 0 && !optional {
-			l.at(o, o.Line(ref), finding.CodeEnv, finding.Finding{
+			l.at(o, o.Line(ref), finding.CodeSecretVariable, finding.Finding{
 				Level:   finding.Info,
 				Message: fmt.Sprintf("container %q takes %s from Secret %q%s", c.name, what, name, known),
 				Remedy:  "check that the cluster has the Secret",

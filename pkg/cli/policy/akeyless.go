@@ -50,7 +50,7 @@ func (c *command) compareAkeyless(ctx context.Context, all []access.Rules) {
 		if err != nil {
 			title := "roles of access ID " + want.AccessID
 			c.report.Check(title, finding.Unknown, "")
-			c.report.Add(finding.CodeNotSeen, finding.Finding{
+			c.report.Add(finding.CodeNotReadable, finding.Finding{
 				Object: access.ObjectOf(want.Classes[0]), Message: title + " could not be read: " + err.Error(),
 				Remedy: "set AKEYLESS_TOKEN to a token that may list roles: akeyless auth",
 			})
@@ -133,11 +133,11 @@ func (c *command) wideAkeyless(want access.Rules, about finding.Object, roles []
 			switch {
 			case len(more) == 0 && (!access.IsWildcard(rule.Path) || len(paths) == 0):
 			case len(paths) == 0:
-				c.report.Add(finding.CodePolicyWide, finding.Finding{Object: about, Message: what + ", which no class needs"})
+				c.report.Add(finding.CodePolicyTooWide, finding.Finding{Object: about, Message: what + ", which no class needs"})
 			case len(more) > 0:
-				c.report.Add(finding.CodePolicyWide, finding.Finding{Object: about, Message: what + ", and the classes do not need " + strings.Join(more, ", ") + " there"})
+				c.report.Add(finding.CodePolicyTooWide, finding.Finding{Object: about, Message: what + ", and the classes do not need " + strings.Join(more, ", ") + " there"})
 			default:
-				c.report.Add(finding.CodePolicyWide, finding.Finding{
+				c.report.Add(finding.CodePolicyTooWide, finding.Finding{
 					Object: about, Level: finding.Info, Message: what + ", and the classes need it on " + strings.Join(paths, ", ") + " alone",
 					Remedy: "list the items themselves, unless you plan more classes of this role",
 				})

@@ -50,7 +50,7 @@ func (k *checked) add(code string, f finding.Finding) {
 // notSeen reports what the store did not answer.
 func (k *checked) notSeen(what string, err error) {
 	k.report.Check(what, finding.Unknown, "")
-	k.add(finding.CodeNotSeen, finding.Finding{Message: what + " could not be read: " + err.Error(), Remedy: "use a Vault token that may read it"})
+	k.add(finding.CodeNotReadable, finding.Finding{Message: what + " could not be read: " + err.Error(), Remedy: "use a Vault token that may read it"})
 }
 
 func (k *checked) run(ctx context.Context) {
@@ -96,7 +96,7 @@ func (k *checked) notBound(format string, args ...any) {
 }
 
 func (k *checked) wideRole(format string, args ...any) {
-	k.add(finding.CodePolicyWideRole, finding.Finding{Message: k.rolePath() + " " + fmt.Sprintf(format, args...)})
+	k.add(finding.CodeRoleTooWide, finding.Finding{Message: k.rolePath() + " " + fmt.Sprintf(format, args...)})
 }
 
 func (k *checked) checkKubernetes() {
@@ -197,7 +197,7 @@ func (k *checked) readPolicies(ctx context.Context) {
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
 		if name == "root" {
-			k.add(finding.CodePolicyWide, finding.Finding{Level: finding.Error, Message: k.rolePath() + " has the policy root, which may do everything"})
+			k.add(finding.CodePolicyTooWide, finding.Finding{Level: finding.Error, Message: k.rolePath() + " has the policy root, which may do everything"})
 			k.unseen = true
 			continue
 		}
@@ -262,7 +262,7 @@ func (k *checked) checkRight(r access.Rule) {
 	case k.unseen || open:
 		k.report.Check(title, finding.Unknown, "it may be in a policy that could not be checked")
 		if open {
-			k.add(finding.CodeNotSeen, finding.Finding{Message: "a policy has a template whose value is unknown here, so whether it grants " + title + " is not known", Remedy: "run kubectl mayfly try"})
+			k.add(finding.CodeNotReadable, finding.Finding{Message: "a policy has a template whose value is unknown here, so whether it grants " + title + " is not known", Remedy: "run kubectl mayfly try"})
 		}
 		return
 	}
@@ -317,11 +317,11 @@ func (k *checked) checkRule(rules []access.PolicyRule, h access.PolicyRule) {
 	}
 	switch {
 	case len(paths) == 0:
-		k.add(finding.CodePolicyWide, finding.Finding{Message: what(h.Capabilities) + ", which no class needs"})
+		k.add(finding.CodePolicyTooWide, finding.Finding{Message: what(h.Capabilities) + ", which no class needs"})
 	case len(more) > 0:
-		k.add(finding.CodePolicyWide, finding.Finding{Message: what(more) + ", and the classes need " + strings.Join(needed, ", ") + " alone there"})
+		k.add(finding.CodePolicyTooWide, finding.Finding{Message: what(more) + ", and the classes need " + strings.Join(needed, ", ") + " alone there"})
 	case access.IsWildcard(h.Path) && !slices.Contains(paths, h.Path):
-		k.add(finding.CodePolicyWide, finding.Finding{
+		k.add(finding.CodePolicyTooWide, finding.Finding{
 			Level: finding.Info, Message: what(h.Capabilities) + ", and the classes need it on " + strings.Join(paths, ", ") + " alone",
 			Remedy: "list the paths themselves, unless you plan more classes of this role",
 		})

@@ -214,7 +214,7 @@ func (c *command) needs(in *input, j *judges) (vaults []access.Asked, gateways [
 			gateways = append(gateways, access.AskedOfAkeyless{Class: ref, Need: need, Accounts: in.accounts[ref]})
 			c.noAccount(ref, in, need)
 		default:
-			c.report.Add(finding.CodePolicyOther, finding.Finding{
+			c.report.Add(finding.CodePolicyUnsupported, finding.Finding{
 				Object: access.ObjectOf(ref), Message: fmt.Sprintf("its provider %q is a plugin, whose rights Mayfly does not know", parsed.Provider),
 			})
 		}
@@ -225,7 +225,7 @@ func (c *command) needs(in *input, j *judges) (vaults []access.Asked, gateways [
 func (c *command) noAccount(ref class.Ref, in *input, need akeyless.Need) {
 	switch {
 	case !need.Claims:
-		c.report.Add(finding.CodePolicyOther, finding.Finding{
+		c.report.Add(finding.CodePolicyUnsupported, finding.Finding{
 			Object:  access.ObjectOf(ref),
 			Message: fmt.Sprintf("access type %s does not log in as the pod's service account, so a role cannot be bound to one", need.AccessType),
 			Remedy:  "use the access type k8s or jwt",

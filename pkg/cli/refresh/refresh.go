@@ -140,7 +140,7 @@ func (w *work) list(ctx context.Context, first bool) []volumes.Volume {
 	r := &finding.Report{}
 	listed := w.lister.List(ctx, w.chosen, r)
 	for _, f := range r.Findings {
-		if first && (f.Code == finding.CodeNotSeen || f.Code == finding.CodeNodeSilent) {
+		if first && (f.Code == finding.CodeNotReadable || f.Code == finding.CodeNodeStateUnknown) {
 			w.report.Add(f.Code, f)
 		}
 	}
@@ -290,6 +290,6 @@ func (w *work) checkResult(r *result) {
 		r.Result = pending
 		w.report.Add(finding.CodeRefreshPending, finding.Finding{Object: r.Volume.Object(), Message: fmt.Sprintf("%sthe volume was not refreshed within %s", of, w.timeout)})
 	case unseen:
-		w.report.Add(finding.CodeRefreshUnseen, finding.Finding{Object: r.Volume.Object(), Message: of + "node " + r.Volume.Node + " does not answer, and the versions in the status have not changed; the driver updates them at most once a minute"})
+		w.report.Add(finding.CodeRefreshResultUnknown, finding.Finding{Object: r.Volume.Object(), Message: of + "node " + r.Volume.Node + " does not answer, and the versions in the status have not changed; the driver updates them at most once a minute"})
 	}
 }

@@ -29,7 +29,7 @@ func (c *command) akeyless(ctx context.Context, k akeyless.Config) {
 	}
 	if need.Key != "" {
 		c.report.Check("the login with access type "+need.AccessType, finding.Unknown, "")
-		c.add(finding.CodeTryOther, finding.Finding{
+		c.add(finding.CodeTryUnsupported, finding.Finding{
 			Message: fmt.Sprintf("access type %s logs in with %s of the Secret that a volume's nodePublishSecretRef names, which this command does not read: it made no request", need.AccessType, need.Key),
 		})
 		return
@@ -95,7 +95,7 @@ func (a *akeylessTrial) object(o *akeyless.Tried) {
 		say(finding.Good, "it does not exist, and it is optional")
 	case o.There == session.NotThere:
 		say(finding.Bad, "it does not exist")
-		a.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: item %q does not exist", name, o.Item)})
+		a.add(finding.CodeTryNotFound, finding.Finding{Message: fmt.Sprintf("%s: item %q does not exist", name, o.Item)})
 	case o.Unasked != nil:
 		say(finding.Unknown, "")
 		a.unseen(name+": the rights of the login could not be read: "+fault.Cause(o.Unasked), "try again with --read")

@@ -140,7 +140,7 @@ func (c *command) try(ctx context.Context, op operator.Settings) {
 		c.akeyless(ctx, op.Akeyless)
 	default:
 		c.report.Check("provider "+c.class.Provider, finding.Unknown, "it is a plugin")
-		c.add(finding.CodeTryOther, finding.Finding{
+		c.add(finding.CodeTryUnsupported, finding.Finding{
 			Message: fmt.Sprintf("provider %q is a plugin on the nodes, which this command cannot call: it made no request", c.class.Provider),
 		})
 	}
@@ -200,12 +200,12 @@ func (c *command) refused(err error) {
 
 // unseen reports what could not be found out.
 func (c *command) unseen(message, remedy string) {
-	c.add(finding.CodeNotSeen, finding.Finding{Message: message, Remedy: remedy})
+	c.add(finding.CodeNotReadable, finding.Finding{Message: message, Remedy: remedy})
 }
 
 // stopped is unseen if nothing could be tried: then the command does not pass.
 func (c *command) stopped(message, remedy string) {
-	c.add(finding.CodeNotSeen, finding.Finding{Level: finding.Error, Message: message, Remedy: remedy})
+	c.add(finding.CodeNotReadable, finding.Finding{Level: finding.Error, Message: message, Remedy: remedy})
 }
 
 func (c *command) accountName() string { return c.class.Namespace + "/" + c.account }

@@ -110,7 +110,7 @@ func (v *vaultTrial) object(o *vault.Tried) {
 		say(finding.Good, withDefault(o.Detail, "it does not exist")+", and it is optional")
 	case o.There == session.NotThere:
 		say(finding.Bad, withDefault(o.Detail, "it does not exist"))
-		v.add(finding.CodeTryNotThere, finding.Finding{Message: fmt.Sprintf("%s: %s does not exist: %s", name, o.Request, o.Detail), Remedy: put(o)})
+		v.add(finding.CodeTryNotFound, finding.Finding{Message: fmt.Sprintf("%s: %s does not exist: %s", name, o.Request, o.Detail), Remedy: put(o)})
 	case v.trial.Unasked != nil:
 		say(finding.Unknown, "")
 	case o.There == session.IsThere:

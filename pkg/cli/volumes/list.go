@@ -127,7 +127,7 @@ func (l *Lister) ask(ctx context.Context, o Options, all []Volume, known bool, r
 	if l.nodes == nil {
 		found, err := nodes.Find(ctx, l.Client)
 		if err != nil {
-			r.Add(finding.CodeNodeSilent, finding.Finding{Message: "the driver's pods cannot be found, so " + unknown + " are not known: " + cluster.Reason(err)})
+			r.Add(finding.CodeNodeStateUnknown, finding.Finding{Message: "the driver's pods cannot be found, so " + unknown + " are not known: " + cluster.Reason(err)})
 			return
 		}
 		l.nodes = found
@@ -193,7 +193,7 @@ func (j checkAll) nodes(answers []nodes.Answer) {
 		case !apierrors.IsForbidden(err):
 			f.Remedy = "check whether the driver's pod runs, and whether kubectl port-forward reaches it"
 		}
-		j.report.Add(finding.CodeNodeSilent, f)
+		j.report.Add(finding.CodeNodeStateUnknown, f)
 	}
 }
 
@@ -223,11 +223,11 @@ func (j checkAll) node(name string, s *statusz.Status) {
 	}
 	for _, p := range s.Plugins {
 		if !p.Answering {
-			j.report.Add(finding.CodePluginSilent, finding.Finding{Object: about, Message: fmt.Sprintf("the provider plugin %q does not answer", p.Name)})
+			j.report.Add(finding.CodePluginNotAnswering, finding.Finding{Object: about, Message: fmt.Sprintf("the provider plugin %q does not answer", p.Name)})
 		}
 	}
 	for _, file := range s.SetAside {
-		j.report.Add(finding.CodeRecordLost, finding.Finding{Object: about, Message: "a volume's record could not be read; see " + file})
+		j.report.Add(finding.CodeRecordUnreadable, finding.Finding{Object: about, Message: "a volume's record could not be read; see " + file})
 	}
 }
 
@@ -261,7 +261,7 @@ func (j checkAll) volumes(all []Volume, answers []nodes.Answer) {
 			add(finding.CodeCredentialExpired, "a credential in the volume expired at "+v.ExpiresAt.UTC().Format(time.RFC3339))
 		}
 		if !v.Live && v.State != NotMounted && answered[v.Node] {
-			add(finding.CodeStatusLeft, fmt.Sprintf("the status %s says that the volume is mounted on node %s, but the driver there does not have it", v.Status, v.Node))
+			add(finding.CodeStatusWithoutVolume, fmt.Sprintf("the status %s says that the volume is mounted on node %s, but the driver there does not have it", v.Status, v.Node))
 		}
 	}
 }

@@ -76,7 +76,7 @@ func (c *command) look(ctx context.Context, a *answer) error {
 				f.Remedy = fmt.Sprintf("did you mean %q?", like)
 			}
 		}
-		c.report.Add(finding.CodeClassGone, f)
+		c.report.Add(finding.CodeClassNotHere, f)
 	case apierrors.IsForbidden(err):
 		cluster.NotSeen(c.report, a.object, err)
 	default:
@@ -87,7 +87,7 @@ func (c *command) look(ctx context.Context, a *answer) error {
 		if like := class.Near(c.object, a.class.Objects); like != "" {
 			f.Remedy = fmt.Sprintf("did you mean %q?", like)
 		}
-		c.report.Add(finding.CodeClassGone, f)
+		c.report.Add(finding.CodeClassNotHere, f)
 	}
 	return nil
 }
@@ -125,7 +125,7 @@ func (c *command) can(ctx context.Context, a *answer) {
 	a.rows = policy.Reach(t)
 	for _, row := range a.rows {
 		if row.Subject.Everyone() {
-			c.report.Add(finding.CodeEveryone, finding.Finding{Object: a.object, Message: fmt.Sprintf("%s may: %s, by %s", row.Subject, wayNames(row), row.Ways[0].Grants[0].Binding)})
+			c.report.Add(finding.CodeEveryoneReads, finding.Finding{Object: a.object, Message: fmt.Sprintf("%s may: %s, by %s", row.Subject, wayNames(row), row.Ways[0].Grants[0].Binding)})
 		}
 	}
 }
@@ -257,7 +257,7 @@ func (c *command) readNodes(ctx context.Context, a *answer, since time.Time) {
 	}
 	_ = group.Wait()
 	if len(pods) == 0 && c.driverSeen {
-		c.report.Add(finding.CodeNoTrail, finding.Finding{Message: fmt.Sprintf("namespace %s has no pods of the driver", c.driverNamespace), Remedy: "name the driver's namespace with --driver-namespace"})
+		c.report.Add(finding.CodeNoAuditTrail, finding.Finding{Message: fmt.Sprintf("namespace %s has no pods of the driver", c.driverNamespace), Remedy: "name the driver's namespace with --driver-namespace"})
 	}
 }
 
@@ -267,7 +267,7 @@ func (c *command) withoutTrail(p *corev1.Pod, path string) {
 		f.Message = fmt.Sprintf("the driver writes its audit trail to %s of node %s", path, p.Spec.NodeName)
 		f.Remedy = "pass the nodes' files with --audit"
 	}
-	c.report.Add(finding.CodeNoTrail, f)
+	c.report.Add(finding.CodeNoAuditTrail, f)
 }
 
 // readLogs reads the log of a driver's pod, and of its previous container.

@@ -171,23 +171,23 @@ func (c *command) did(ctx context.Context, a *answer, since time.Time) error {
 func (c *command) gaps(a *answer) {
 	about, sums := a.object, a.trail.Sums()
 	if sums.Bad > 0 {
-		c.report.Add(finding.CodeTrailLines, finding.Finding{Message: fmt.Sprintf("%s of the audit trail cannot be used; of the first: %s", output.Plural(sums.Bad, "line"), sums.Why)})
+		c.report.Add(finding.CodeAuditLinesUnusable, finding.Finding{Message: fmt.Sprintf("%s of the audit trail cannot be used; of the first: %s", output.Plural(sums.Bad, "line"), sums.Why)})
 	}
 	if sums.Broken > 0 {
-		c.report.Add(finding.CodeTrailChain, finding.Finding{Message: fmt.Sprintf("%s of the audit trail where the chain of its lines is broken; at the first: %s", output.Plural(sums.Broken, "place"), sums.Break)})
+		c.report.Add(finding.CodeAuditChainBroken, finding.Finding{Message: fmt.Sprintf("%s of the audit trail where the chain of its lines is broken; at the first: %s", output.Plural(sums.Broken, "place"), sums.Break)})
 	}
 	if sums.Lost > 0 {
-		c.report.Add(finding.CodeTrailGaps, finding.Finding{Message: fmt.Sprintf("the drivers say that %s were lost, of any class", output.Plural(sums.Lost, "line"))})
+		c.report.Add(finding.CodeAuditGaps, finding.Finding{Message: fmt.Sprintf("the drivers say that %s were lost, of any class", output.Plural(sums.Lost, "line"))})
 	}
 	if sums.Omitted > 0 {
-		c.report.Add(finding.CodeTrailGaps, finding.Finding{Object: about, Message: fmt.Sprintf("the trail has more than %d pods of this class, and %s of further ones are omitted", trail.MaxReaders, output.Plural(sums.Omitted, "line")), Remedy: "shorten the time with --since"})
+		c.report.Add(finding.CodeAuditGaps, finding.Finding{Object: about, Message: fmt.Sprintf("the trail has more than %d pods of this class, and %s of further ones are omitted", trail.MaxReaders, output.Plural(sums.Omitted, "line")), Remedy: "shorten the time with --since"})
 	}
 	uncertain := 0
 	for _, r := range a.trail.Readers() {
 		uncertain += r.Uncertain
 	}
 	if uncertain > 0 {
-		c.report.Add(finding.CodeTrailGaps, finding.Finding{Object: about, Message: fmt.Sprintf("the lines of %s do not list every object, so %q may or may not have been read", output.Plural(uncertain, "read"), c.object)})
+		c.report.Add(finding.CodeAuditGaps, finding.Finding{Object: about, Message: fmt.Sprintf("the lines of %s do not list every object, so %q may or may not have been read", output.Plural(uncertain, "read"), c.object)})
 	}
 }
 
