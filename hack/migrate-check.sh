@@ -88,8 +88,8 @@ def defaults: {
   tokenRequests: [{audience: "vault"}],
   allowLocalAddresses: false,
   classFiles: {directories: []},
-  vault: {address: "", authMountPath: "kubernetes", audience: "", allowedAddresses: [], allowedAuthMountPaths: [], forbidSkipVerify: false},
-  akeyless: {gatewayURL: "", k8sAuthConfig: "", audience: "akeyless", allowedAddresses: [], forbidSkipVerify: false},
+  vault: {address: "", fallbackAddress: "", authMountPath: "kubernetes", audience: "", allowedAddresses: [], allowedAuthMountPaths: [], forbidSkipVerify: false},
+  akeyless: {gatewayURL: "", fallbackGatewayURL: "", k8sAuthConfig: "", audience: "akeyless", allowedAddresses: [], forbidSkipVerify: false},
   providerPlugins: {enabled: false},
   health: {port: 9808},
   metrics: {address: ":8095"},
@@ -129,21 +129,21 @@ def covers($a): # a pattern of the operator, for the server of a class
 def names($a): (.port == "*" or .port == $a.port) and .host == $a.host;
 def local: test("^(localhost|.*\\.localhost|127\\.[0-9.]+|0\\.[0-9.]+|169\\.254\\.[0-9.]+|22[4-9]\\.[0-9.]+|23[0-9]\\.[0-9.]+|255\\.255\\.255\\.255|168\\.63\\.129\\.16|100\\.100\\.100\\.200|192\\.0\\.0\\.192|\\[::1?\\]|\\[fe[89ab].*\\]|\\[ff.*\\])$");
 
-# May a class name this server? "own" is the one of the operator.
+# May a class name this server? "own" are the first and the second one of the operator.
 def server_findings($parameter; $own; $allowed; $value; $list; $v):
   . as $text | server as $a
-  | (if $allowed | index("*") then [] elif ($allowed == []) and ($own | set) then [$own] else $allowed end) as $allowed
-  | (if $own | set then $own | server else null end) as $mine
+  | (if $allowed | index("*") then [] elif ($allowed == []) and ($own[0] | set) then [$own[0]] else $allowed end) as $allowed
+  | [$own[] | given | server | select(. != null)] as $mine
   | [$allowed[] | server | select(. != null)] as $patterns
-  | if $text == $own then empty
+  | if $own | index([$text]) then empty
     elif $a == null then
       blocks("\($parameter) is \($text | tojson): a class names a server by http:// or https://";
         "leave \($parameter) out of the class, and set \($value) to it")
     elif ($a.host | local) and ($v.allowLocalAddresses | not)
-        and ([$patterns[], $mine] | map(select(. != null) | select(names($a))) | length == 0) then
+        and ([$patterns[], $mine[]] | any(names($a)) | not) then
       blocks("\($parameter) is \($text | tojson), an address of the node itself or of its links";
         "name the server itself, or list this address in \($list)")
-    elif ($allowed | length) > 0 and ([$patterns[], ($mine | select(. != null))] | any(covers($a)) | not) then
+    elif ($allowed | length) > 0 and ([$patterns[], $mine[]] | any(covers($a)) | not) then
       blocks("\($parameter) is \($text | tojson), which \($list) does not list"; "add it to \($list)")
     else empty end;
 
@@ -165,12 +165,11 @@ def vault_findings($v):
   | def named($suffix): first(($prefixes[] + $suffix) | select($p[.] | given)) // null;
     (if $p.audience | set then (if $p.audience == "apiserver" then "" else $p.audience end)
      else ($v.vault.audience | given) // $provider end | audience_findings(.; $v)),
-    (named("Address") as $name
-     | if $name != null then
-         $p[$name] | server_findings($name; $v.vault.address; $v.vault.allowedAddresses; "vault.address"; "vault.allowedAddresses"; $v)
-       elif $v.vault.address | set | not then
-         blocks("names no server, and vault.address is not set"; "set vault.address to what the old provider's -vault-addr is")
-       else empty end),
+    ([$v.vault.address, $v.vault.fallbackAddress] as $own
+     | named("Address", "FallbackAddress") | select(. != null) as $name
+     | $p[$name] | server_findings($name; $own; $v.vault.allowedAddresses; "vault.address"; "vault.allowedAddresses"; $v)),
+    (select(named("Address") == null and ($v.vault.address | set | not))
+     | blocks("names no server, and vault.address is not set"; "set vault.address to what the old provider's -vault-addr is")),
     ((named("AuthMountPath") // named("KubernetesMountPath")) as $name
      | select($name != null and ($v.vault.allowedAuthMountPaths | length) > 0)
      | select([$v.vault.allowedAuthMountPaths[], $v.vault.authMountPath] | map(clean) | index($p[$name] | clean) == null)
@@ -196,8 +195,9 @@ def akeyless_findings($v):
     (({k8s: $v.akeyless.audience, jwt: $v.akeyless.audience, aws_iam: "sts.amazonaws.com", azure_ad: "api://AzureADTokenExchange"}[$type]) as $default
      | (if $p.audience == "apiserver" then "" else ($p.audience | given) // $default end)
      | select(. != null and ($type | IN("access_key", "universal_identity") | not)) | audience_findings(.; $v)),
-    ("akeylessGatewayURL", "akeylessK8sGatewayURL" | . as $name | $p[$name] | given
-     | server_findings($name; $v.akeyless.gatewayURL; $v.akeyless.allowedAddresses; "akeyless.gatewayURL"; "akeyless.allowedAddresses"; $v)),
+    ([$v.akeyless.gatewayURL, $v.akeyless.fallbackGatewayURL] as $own
+     | "akeylessGatewayURL", "akeylessFallbackGatewayURL", "akeylessK8sGatewayURL" | . as $name | $p[$name] | given
+     | server_findings($name; $own; $v.akeyless.allowedAddresses; "akeyless.gatewayURL"; "akeyless.allowedAddresses"; $v)),
     (select($v.akeyless.forbidSkipVerify) | "akeylessSkipTLSVerify", "akeylessCACert" | select(. as $name | $p[$name] | given | . != "false")
      | blocks("\(.) is set, which akeyless.forbidSkipVerify refuses"; "leave it out of the class")),
     ("akeylessCACertPath", "akeylessCADirectory", "akeylessTLSClientCertPath", "akeylessTLSClientKeyPath"
@@ -321,7 +321,7 @@ def shown: if .name != null then "  \(["moves ", "warns ", "blocks"][.level]) \(
 | [
     ($missing | select(length > 0) | "tokenRequests: [" + ([$v.tokenRequests[].audience // ""] + . | unique | map("{audience: \(tojson)}") | join(", ")) + "]"),
     ([$classes[] | select(.provider | IN("vault", "openbao", "akeyless") | not)] | select(length > 0 and ($v.providerPlugins.enabled | not)) | "providerPlugins: {enabled: true}"),
-    ("vault", "akeyless" | . as $store | if . == "vault" then "^(vault|bao|openbao)Address$" else "^akeyless(K8s)?GatewayURL$" end | . as $key
+    ("vault", "akeyless" | . as $store | if . == "vault" then "^(vault|bao|openbao)(Fallback)?Address$" else "^akeyless(K8s|Fallback)?GatewayURL$" end | . as $key
      | [$classes[] | select(if $store == "vault" then .provider | IN("vault", "openbao") else .provider == "akeyless" end)
         | .parameters | to_entries[] | select(.key | test($key)) | .value | server | select(. != null and (.host | local | not))
         | "\(.scheme)://\(.host):\(.port)"] | unique | select(length > 0 and ($v[$store].allowedAddresses | length == 0))

@@ -36,6 +36,7 @@ func TestBadValues(t *testing.T) {
 		{"linux.extraArgs[0]=--nope", "'/linux/extraArgs/0'"},
 		{"health.address=node-1", "'/health/address'"},
 		{"health.address=127.0.0.1", "health.address: only with linux.hostNetwork"},
+		{"vault.fallbackAddress=https://second.test", "vault.fallbackAddress: is the second address of the store at vault.address"},
 		{"volume.sizeLimit=16MB", "'/volume/sizeLimit'"},
 		{"refresh.workers=0", "'/refresh/workers'"},
 		{"kubeAPI.qps=0", "'/kubeAPI/qps'"},

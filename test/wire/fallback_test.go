@@ -70,11 +70,11 @@ func localFronts(c *node.Config) { c.Vault.AllowLocalAddresses = true }
 
 // fallbackRig gives the address that answers by the node's status too: for one volume, and "" for the
 // first.
-func fallbackRig(t *testing.T) (r *rig, answeredBy func(p kubelet.Pod) string) {
+func fallbackRig(t *testing.T, change func(*node.Config)) (r *rig, answeredBy func(p kubelet.Pod) string) {
 	t.Helper()
 	address := freeAddress(t)
 	r = newRig(t, func(c *node.Config) {
-		localFronts(c)
+		change(c)
 		c.StatusAddr = address
 	})
 	return r, func(p kubelet.Pod) string {
@@ -100,7 +100,7 @@ func (r *rig) eventuallyHolds(p kubelet.Pod, want string) {
 // Two addresses of one cluster: the second answers with the same Vault token while the first is
 // away, and the first again when it is back.
 func TestSecondAddressOfOneCluster(t *testing.T) {
-	r, answeredBy := fallbackRig(t)
+	r, answeredBy := fallbackRig(t, localFronts)
 	first, second := newFront(t, r.vault.Address), newFront(t, r.vault.Address)
 	r.fallback("secrets", first.URL, second.URL)
 	p := r.pod("web-0", "web", "secrets")
@@ -159,21 +159,68 @@ func (r *rig) auditSays(texts ...string) {
 	})
 }
 
-// Two replicas: a Vault token of one means nothing to the other, so the pod logs in there, and each
-// token is revoked where it began.
-func TestSecondAddressOfAReplica(t *testing.T) {
-	r, answeredBy := fallbackRig(t)
-	other := vaulttest.New(t, vaulttest.Options{})
+// replicate sets another Vault up as that of the rig, and returns what writes a secret to both.
+func (r *rig) replicate(other *vaulttest.Server) (both func(value string)) {
 	main := r.vault
 	r.vault = other
 	r.setUpVault()
 	r.vault = main
-	both := func(value string) {
+	return func(value string) {
 		for _, v := range []*vaulttest.Server{main, other} {
-			testkit.Must(t, v.PutKV2(t.Context(), "secret", "db", map[string]any{"password": marker + "-" + value}))
+			testkit.Must(r.t, v.PutKV2(r.t.Context(), "secret", "db", map[string]any{"password": marker + "-" + value}))
 		}
 	}
-	both("one")
+}
+
+// The operator's second address is for the classes that use the operator's first and name no second.
+// It needs no place in the operator's list of addresses, and may be on the node, as the first may.
+func TestOperatorsSecondAddress(t *testing.T) {
+	other := vaulttest.New(t, vaulttest.Options{})
+	second := newFront(t, other.Address)
+	var first, third *front
+	r, answeredBy := fallbackRig(t, func(c *node.Config) {
+		first, third = newFront(t, c.Vault.DefaultAddress), newFront(t, c.Vault.DefaultAddress)
+		c.Vault.DefaultAddress, c.Vault.DefaultFallback, c.Vault.AllowedAddresses = first.URL, second.URL, []string{third.URL}
+	})
+	both := r.replicate(other)
+	r.class("own", "vaultAddress: "+third.URL)
+	third.sealed.Store(true)
+	if err := r.refuse(r.pod("own-0", "web", "own")); !strings.Contains(err.Error(), "Vault is sealed") || strings.Contains(err.Error(), second.URL) {
+		t.Errorf("a class with an address of its own: %v", err)
+	}
+	third.sealed.Store(false)
+	first.sealed.Store(true)
+	r.class("named", "vaultFallbackAddress: "+third.URL)
+	named := r.pod("named-0", "web", "named")
+	r.publish(named)
+	r.wantFile(named, "one")
+	if got := answeredBy(named); got != third.URL {
+		t.Errorf("the class names %s as its second address, and %s answers", third.URL, got)
+	}
+	testkit.Must(t, r.Unpublish(t.Context(), named))
+	if n := second.requests.Load(); n != 0 {
+		t.Errorf("the operator's second address was asked %d times for classes that do not use it", n)
+	}
+	r.class("default", "refreshInterval: 1s")
+	p := r.pod("default-0", "web", "default")
+	r.publish(p)
+	r.wantFile(p, "one")
+	if got := answeredBy(p); got != second.URL {
+		t.Errorf("the operator's second address is %s, and %s answers", second.URL, got)
+	}
+	r.auditSays(`"event":"publish"`, `"answeredBy":"`+second.URL+`"`, `"name":"default-0"`)
+	first.sealed.Store(false)
+	both("two")
+	r.eventuallyHolds(p, "two")
+	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
+}
+
+// Two replicas: a Vault token of one means nothing to the other, so the pod logs in there, and each
+// token is revoked where it began.
+func TestSecondAddressOfAReplica(t *testing.T) {
+	r, answeredBy := fallbackRig(t, localFronts)
+	main, other := r.vault, vaulttest.New(t, vaulttest.Options{})
+	both := r.replicate(other)
 	first, second := newFront(t, main.Address), newFront(t, other.Address)
 	r.fallback("secrets", first.URL, second.URL)
 	p := r.pod("web-0", "web", "secrets")

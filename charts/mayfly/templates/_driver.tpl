@@ -45,6 +45,12 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- with $vault.address }}
 - {{ printf "--vault-addr=%s" . | quote }}
 {{- end }}
+{{- with $vault.fallbackAddress }}
+{{- if not $vault.address }}
+{{- fail "vault.fallbackAddress: is the second address of the store at vault.address, which is empty: set both, or have classes name their own" }}
+{{- end }}
+- {{ printf "--vault-fallback-addr=%s" . | quote }}
+{{- end }}
 {{- with $vault.namespace }}
 - {{ printf "--vault-namespace=%s" . | quote }}
 {{- end }}
@@ -85,6 +91,9 @@ written out where the chart has a value for it: the manifest then tells all.
 {{- $akeyless := .Values.akeyless }}
 {{- with $akeyless.gatewayURL }}
 - {{ printf "--akeyless-gateway-url=%s" . | quote }}
+{{- end }}
+{{- with $akeyless.fallbackGatewayURL }}
+- {{ printf "--akeyless-fallback-gateway-url=%s" . | quote }}
 {{- end }}
 {{- with $akeyless.accessID }}
 - {{ printf "--akeyless-access-id=%s" . | quote }}

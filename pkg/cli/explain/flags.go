@@ -34,11 +34,11 @@ func operatorOf(p *corev1.Pod) *lint.Operator {
 	return &lint.Operator{
 		SyncSecrets: s.SyncSecrets,
 		Vault: vault.Config{
-			DefaultAddress: s.Vault.DefaultAddress, DefaultNamespace: s.Vault.DefaultNamespace,
+			DefaultAddress: s.Vault.DefaultAddress, DefaultFallback: s.Vault.DefaultFallback, DefaultNamespace: s.Vault.DefaultNamespace,
 			DefaultAuthMount: s.Vault.DefaultAuthMount, DefaultAudience: s.Vault.DefaultAudience,
 		},
 		Akeyless: akeyless.Config{
-			DefaultGateway: s.Akeyless.DefaultGateway, DefaultAccessID: s.Akeyless.DefaultAccessID,
+			DefaultGateway: s.Akeyless.DefaultGateway, DefaultFallback: s.Akeyless.DefaultFallback, DefaultAccessID: s.Akeyless.DefaultAccessID,
 			DefaultK8sAuthConfigName: s.Akeyless.DefaultK8sAuthConfigName, DefaultAudience: s.Akeyless.DefaultAudience,
 		},
 	}

@@ -183,6 +183,9 @@ func (w volumeLinks) way(v *volume) string {
 	if v.login.Address == "" {
 		text = "the operator's address, "
 	}
+	if v.login.Fallback != "" {
+		text += fmt.Sprintf("or %s while that is away, ", v.login.Fallback)
+	}
 	if v.login.Namespace != "" {
 		text += "namespace " + v.login.Namespace + ", "
 	}

@@ -163,10 +163,10 @@ func (j *checker) of(c *class.Class) (v result, own bool) {
 	switch isVault := j.vaults[c.Provider]; {
 	case err != nil:
 	case isVault != nil:
-		v.login = Login{true, login.Audience, login.Address, login.Namespace, login.Mount, login.Role, ""}
+		v.login = Login{true, login.Audience, login.Address, login.Fallback, login.Namespace, login.Mount, login.Role, ""}
 		v.withData = isVault.WithData(c)
 	default:
-		v.login = Login{Built: true, Audience: login.Audience, Address: login.Address, AccessID: login.Role}
+		v.login = Login{Built: true, Audience: login.Audience, Address: login.Address, Fallback: login.Fallback, AccessID: login.Role}
 	}
 	return v, true
 }

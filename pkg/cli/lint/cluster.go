@@ -38,6 +38,8 @@ type Login struct {
 	Audience string
 	// Address is empty if it is the operator's and unknown.
 	Address string
+	// Fallback is the second address of the store; empty for none.
+	Fallback string
 	// Namespace, Mount and Role are Vault's, AccessID is Akeyless'.
 	Namespace, Mount, Role, AccessID string
 }

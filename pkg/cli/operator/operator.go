@@ -63,6 +63,7 @@ func settings() []setting {
 	both := func(name string) []string { return []string{"BAO_" + name, "VAULT_" + name} }
 	return []setting{
 		{"vault-addr", both("ADDR"), false, text(func(s *Settings) *string { return &s.Vault.DefaultAddress })},
+		{"vault-fallback-addr", nil, false, text(func(s *Settings) *string { return &s.Vault.DefaultFallback })},
 		{"vault-namespace", both("NAMESPACE"), false, text(func(s *Settings) *string { return &s.Vault.DefaultNamespace })},
 		{"vault-mount", nil, false, text(func(s *Settings) *string { return &s.Vault.DefaultAuthMount })},
 		{"vault-audience", nil, false, text(func(s *Settings) *string { return &s.Vault.DefaultAudience })},
@@ -79,6 +80,7 @@ func settings() []setting {
 		{"allow-local-addresses", nil, true, truth(func(s *Settings) *bool { return &s.Vault.AllowLocalAddresses })},
 		{"class-file-dirs", nil, false, words(func(s *Settings) *[]string { return &s.Vault.ClassFileDirs })},
 		{"akeyless-gateway-url", nil, false, text(func(s *Settings) *string { return &s.Akeyless.DefaultGateway })},
+		{"akeyless-fallback-gateway-url", nil, false, text(func(s *Settings) *string { return &s.Akeyless.DefaultFallback })},
 		{"akeyless-access-id", nil, false, text(func(s *Settings) *string { return &s.Akeyless.DefaultAccessID })},
 		{"akeyless-k8s-auth-config", nil, false, text(func(s *Settings) *string { return &s.Akeyless.DefaultK8sAuthConfigName })},
 		{"akeyless-audience", nil, false, text(func(s *Settings) *string { return &s.Akeyless.DefaultAudience })},

@@ -154,12 +154,14 @@ func (c *command) judges(in *input) (*judges, error) {
 	for _, name := range []string{vault.NameVault, vault.NameOpenBao} {
 		k := in.operator.Vault
 		k.Name = name
-		set(&k.DefaultAddress, c.address)
+		if c.address != "" {
+			k.DefaultAddress, k.DefaultFallback = c.address, ""
+		}
 		set(&k.DefaultNamespace, c.namespace)
 		set(&k.DefaultAuthMount, c.mount)
 		set(&k.DefaultAudience, c.audience)
 		if k.DefaultAddress == "" {
-			k.DefaultAddress = unknownAddress
+			k.DefaultAddress, k.DefaultFallback = unknownAddress, ""
 		}
 		// Files are on the nodes, and this makes no request.
 		k.DefaultTLS = k.DefaultTLS.WithoutClient()
@@ -169,7 +171,9 @@ func (c *command) judges(in *input) (*judges, error) {
 		}
 	}
 	k := in.operator.Akeyless
-	set(&k.DefaultGateway, c.gateway)
+	if c.gateway != "" {
+		k.DefaultGateway, k.DefaultFallback = c.gateway, ""
+	}
 	k.DefaultTLS = k.DefaultTLS.WithoutClient()
 	var err error
 	j.akeyless, err = akeyless.New(k)

@@ -22,7 +22,7 @@ const maxRemedy = 1400
 func (c *command) vault(ctx context.Context, k vault.Config) {
 	k.Name, k.UserAgent, k.DisableRevocation = c.class.Provider, "kubectl-mayfly/"+c.streams.Version, false
 	if k.DefaultAddress == "" {
-		k.DefaultAddress = c.vaultAddr
+		k.DefaultAddress, k.DefaultFallback = c.vaultAddr, ""
 	}
 	if k.DefaultTLS.ClientCertFile != "" && c.clientCert == "" {
 		k.DefaultTLS = k.DefaultTLS.WithoutClient()

@@ -103,7 +103,7 @@ func New(c config.Vault, budget time.Duration, meter Meter, log *slog.Logger) (*
 	client := &Client{namespace: c.Namespace, budget: budget, meter: meter}
 	for _, a := range c.Addresses {
 		target := endpoint.Target{Address: a, TLS: c.TLS}
-		client.servers = append(client.servers, server{target, &endpoint.Pool{Logger: log, Names: names(), Files: files, Operator: target, AllowLocal: true}})
+		client.servers = append(client.servers, server{target, &endpoint.Pool{Logger: log, Names: names(), Files: files, Operator: endpoint.Operator{Target: target}, AllowLocal: true}})
 	}
 	return client, nil
 }

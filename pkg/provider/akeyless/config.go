@@ -23,6 +23,9 @@ type Config struct {
 	// DefaultGateway is the base URL of the API for classes without akeylessGatewayURL;
 	// empty means PublicAddress.
 	DefaultGateway string
+	// DefaultFallback is the base URL of a second gateway, for classes that use
+	// DefaultGateway and have no akeylessFallbackGatewayURL; empty for none.
+	DefaultFallback string
 	// DefaultAccessID and DefaultK8sAuthConfigName are for classes without these
 	// parameters.
 	DefaultAccessID          string
@@ -31,11 +34,11 @@ type Config struct {
 	// access types k8s and jwt; empty means akeyless.
 	DefaultAudience string
 	// DefaultTLS is how gateways are verified if a class does not say. Its client
-	// certificate is presented to DefaultGateway only.
+	// certificate is presented to DefaultGateway and DefaultFallback only.
 	DefaultTLS endpoint.TLS
 
-	// AllowedAddresses are the gateways that classes may name besides DefaultGateway;
-	// empty allows any. A pattern is scheme://host[:port], compared exactly, with two
+	// AllowedAddresses are the gateways that classes may name besides DefaultGateway and
+	// DefaultFallback; empty allows any. A pattern is scheme://host[:port], compared exactly, with two
 	// wildcards: a host that begins with "*." matches exactly one more label, and the port
 	// "*" matches any port.
 	AllowedAddresses []string
@@ -102,15 +105,24 @@ func (c *Config) check() error {
 	return nil
 }
 
-// gateway returns the gateway for classes without one, and whether the operator chose it.
-func (c *Config) gateway() (a endpoint.Address, chosen bool, err error) {
-	if c.DefaultGateway == "" {
-		a, err = endpoint.ParseAddress(PublicAddress)
-		return a, false, err
+// operator returns the gateway for classes without one, and the gateways that the operator
+// chose.
+func (c *Config) operator() (o endpoint.Operator, chosen []endpoint.Address, err error) {
+	o.TLS = c.DefaultTLS
+	if o.Address, err = endpoint.ParseAddress(cmp.Or(c.DefaultGateway, PublicAddress)); err != nil {
+		return o, nil, fmt.Errorf("akeyless: default gateway: %w", err)
 	}
-	a, err = endpoint.ParseAddress(c.DefaultGateway)
-	if err != nil {
-		return a, true, fmt.Errorf("akeyless: default gateway: %w", err)
+	if c.DefaultGateway != "" {
+		chosen = append(chosen, o.Address)
 	}
-	return a, true, nil
+	if c.DefaultFallback == "" {
+		return o, chosen, nil
+	}
+	if o.Fallback, err = endpoint.ParseAddress(c.DefaultFallback); err != nil {
+		return o, nil, fmt.Errorf("akeyless: default fallback gateway: %w", err)
+	}
+	if err := endpoint.CheckSecond(o.Address, o.Fallback); err != nil {
+		return o, nil, fmt.Errorf("akeyless: default fallback gateway: it %w", err)
+	}
+	return o, append(chosen, o.Fallback), nil
 }

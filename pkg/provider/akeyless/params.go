@@ -133,7 +133,7 @@ type login struct {
 }
 
 // newLogin reads everything but the objects.
-func newLogin(p *params.Set, c *Config, operator endpoint.Target) login {
+func newLogin(p *params.Set, c *Config, operator endpoint.Operator) login {
 	target := p.Target(targetKeys(), operator)
 	l := login{
 		Target:   target,

@@ -21,7 +21,7 @@ import (
 type Provider struct {
 	*session.Engine
 	config    Config
-	operator  endpoint.Target
+	operator  endpoint.Operator
 	allowed   endpoint.Allowlist
 	endpoints endpoint.Pool
 	client    *client
@@ -40,15 +40,11 @@ func New(c Config) (*Provider, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	fallback, chosen, err := c.gateway()
+	operator, chosen, err := c.operator()
 	if err != nil {
 		return nil, err
 	}
-	always := endpoint.Address{}
-	if chosen {
-		always = fallback
-	}
-	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, always)
+	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, chosen...)
 	if err != nil {
 		return nil, fmt.Errorf("akeyless: %w", err)
 	}
@@ -57,9 +53,10 @@ func New(c Config) (*Provider, error) {
 		return nil, fmt.Errorf("akeyless: %w", err)
 	}
 	p := &Provider{
-		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, allowed: allowed}
+		config: c, operator: operator, allowed: allowed}
+	operator.Target = c.Instead.Over(operator.Target)
 	p.endpoints = endpoint.Pool{
-		Logger: c.Logger, Names: settingNames(), Operator: c.Instead.Over(p.operator), Files: files, Allowed: allowed,
+		Logger: c.Logger, Names: settingNames(), Operator: operator, Files: files, Allowed: allowed,
 		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
 	}
 	p.client = &client{config: &p.config, requests: endpoint.Client{Settings: &p.config.Settings, Names: settingNames()}, endpoints: &p.endpoints}

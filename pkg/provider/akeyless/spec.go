@@ -30,11 +30,9 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
-	s.named, s.login.Target = s.login.Target, p.config.Instead.Over(s.login.Target)
-	if s.login.Target.Address != s.named.Address {
-		s.login.Fallback = endpoint.Target{} // what is asked instead has no other
-	}
-	s.Login, s.AsPod, s.Audience = s.login, s.login.Type.asPod(), s.login.Audience
+	s.named = s.login.Target
+	s.login.Target, s.login.Fallback = p.config.Instead.OverBoth(s.login.Target, s.login.Fallback)
+	s.Login, s.AsPod, s.Audience, s.Fallback = s.login, s.login.Type.asPod(), s.login.Audience, s.login.Fallback.Address
 	return s, nil
 }
 

@@ -152,6 +152,10 @@ func TestDefaults(t *testing.T) {
 	if got.Target.TLS != (endpoint.TLS{CACert: "pem", ServerName: "x"}) || got.Audience != "other" {
 		t.Errorf("%+v", got)
 	}
+	p = newProvider(t, Config{DefaultAccessID: "p-op", DefaultK8sAuthConfigName: "op", DefaultGateway: "https://gw", DefaultFallback: "https://gw-dr"})
+	if got, own := l(map[string]string{}), l(map[string]string{keyGateway: "https://other"}); got.Fallback.Address.String() != "https://gw-dr:443" || !own.Fallback.Address.IsZero() {
+		t.Errorf("second gateways %s, and %s of a class with a gateway of its own", got.Fallback.Address, own.Fallback.Address)
+	}
 	for want, params := range map[accessType]map[string]string{
 		typeUID:       {keyUIDToken: "u-1"},
 		typeAccessKey: {keyAccessKey: "k"},
@@ -190,11 +194,14 @@ func TestObjectsShareItems(t *testing.T) {
 
 func TestConfig(t *testing.T) {
 	for want, c := range map[string]Config{
-		"timeouts":            {Settings: endpoint.Settings{RequestTimeout: -1}},
-		"go together":         {DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
-		"both forbidden":      {ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
-		"default gateway":     {DefaultGateway: "gw"},
-		`allowed address "x"`: {AllowedAddresses: []string{"x"}},
+		"timeouts":        {Settings: endpoint.Settings{RequestTimeout: -1}},
+		"go together":     {DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
+		"both forbidden":  {ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
+		"default gateway": {DefaultGateway: "gw"},
+		"default fallback gateway: must be a URL":                 {DefaultFallback: "gw"},
+		"default fallback gateway: it is the server of the first": {DefaultFallback: PublicAddress + "/v2"},
+		"default fallback gateway: it must be https as the first": {DefaultGateway: "https://a", DefaultFallback: "http://b"},
+		`allowed address "x"`:                                     {AllowedAddresses: []string{"x"}},
 	} {
 		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)

@@ -157,16 +157,16 @@ func (a Address) SameServer(b Address) bool {
 // Allowlist lists the servers to which classes may send their pods' credentials.
 type Allowlist struct {
 	patterns []Address
-	// fallback is the operator's own server, which is always allowed.
-	fallback Address
+	// own are the operator's own servers, which are always allowed.
+	own []Address
 }
 
 // ParseAllowlist parses patterns of scheme://host[:port], which are compared exactly except for two
 // wildcards: a host that begins with "*." matches exactly one more label, and the port "*" matches
 // any. Without patterns every server is allowed but no socket, since a class must not reach a
-// node's other sockets. The fallback is always allowed, unless it is zero.
-func ParseAllowlist(patterns []string, fallback Address) (Allowlist, error) {
-	l := Allowlist{fallback: fallback}
+// node's other sockets. The operator's own servers are always allowed; zero is none.
+func ParseAllowlist(patterns []string, own ...Address) (Allowlist, error) {
+	l := Allowlist{own: slices.DeleteFunc(slices.Clone(own), Address.IsZero)}
 	for _, text := range patterns {
 		p, err := parsePattern(text)
 		if err != nil {
@@ -200,7 +200,7 @@ func parsePattern(text string) (Address, error) {
 
 // Allows reports whether a class may name a.
 func (l Allowlist) Allows(a Address) bool {
-	if !l.fallback.IsZero() && l.fallback.SameServer(a) {
+	if slices.ContainsFunc(l.own, a.SameServer) {
 		return true
 	}
 	if len(l.patterns) == 0 {
@@ -218,9 +218,9 @@ func (l Allowlist) names(hostPort string) bool {
 	}
 	host = oneHost(host)
 	is := func(a Address) bool {
-		return !a.IsZero() && a.scheme != schemeUnix && a.host == host && (a.port == port || a.port == "*")
+		return a.scheme != schemeUnix && a.host == host && (a.port == port || a.port == "*")
 	}
-	return is(l.fallback) || slices.ContainsFunc(l.patterns, is)
+	return slices.ContainsFunc(l.own, is) || slices.ContainsFunc(l.patterns, is)
 }
 
 func (a Address) covers(b Address) bool {

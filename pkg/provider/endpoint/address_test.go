@@ -79,7 +79,7 @@ func TestParseSocket(t *testing.T) {
 func TestAllowlist(t *testing.T) {
 	for _, c := range []struct {
 		patterns []string
-		fallback string
+		own      string
 		address  string
 		want     bool
 	}{
@@ -101,21 +101,23 @@ func TestAllowlist(t *testing.T) {
 		{[]string{"https://*.example"}, "", "https://a.example.evil", false},
 		{[]string{"https://gw.example"}, "https://own:8081/v2", "https://own:8081", true},
 		{[]string{"https://gw.example"}, "https://own:8081", "https://own:8082", false},
+		{[]string{"https://gw.example"}, "https://own https://second:1/v2", "https://second:1", true},
+		{[]string{"https://gw.example"}, "https://own https://second:1", "https://second:2", false},
 	} {
-		fallback := endpoint.Address{}
-		if c.fallback != "" {
-			fallback = mustParse(t, c.fallback)
+		var own []endpoint.Address
+		for text := range strings.FieldsSeq(c.own) {
+			own = append(own, mustParse(t, text))
 		}
-		l, err := endpoint.ParseAllowlist(c.patterns, fallback)
+		l, err := endpoint.ParseAllowlist(c.patterns, own...)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if got := l.Allows(mustParse(t, c.address)); got != c.want {
-			t.Errorf("%q with %q allows %s: %v", c.patterns, c.fallback, c.address, got)
+			t.Errorf("%q with %q allows %s: %v", c.patterns, c.own, c.address, got)
 		}
 	}
 	for _, bad := range []string{"gw.example", "https://gw/path", "https://g*w", "https://*.*.x", "https://*", "https://*.", "https://*.a\u3002b"} {
-		if _, err := endpoint.ParseAllowlist([]string{bad}, endpoint.Address{}); err == nil {
+		if _, err := endpoint.ParseAllowlist([]string{bad}); err == nil {
 			t.Errorf("%q is a pattern", bad)
 		}
 	}

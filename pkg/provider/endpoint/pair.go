@@ -9,6 +9,27 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
+// CheckSecond refuses a second address that cannot be one of the store at first.
+func CheckSecond(first, second Address) error {
+	switch {
+	case second.IsZero():
+	case second.SameServer(first):
+		return errors.New("is the server of the first address too: name the other address of the store, or leave it out")
+	case second.Plain() && !first.Plain():
+		return errors.New("must be https as the first address is")
+	}
+	return nil
+}
+
+// OverBoth is Over for the targets of a store. What replaces the first has no second.
+func (t Target) OverBoth(first, second Target) (Target, Target) {
+	over := t.Over(first)
+	if second.Address.IsZero() || over.Address != first.Address {
+		return over, Target{}
+	}
+	return over, Target{TLS: t.TLS}.Over(second)
+}
+
 // GetPair returns the endpoints of a store; no second one if its target is zero.
 func (p *Pool) GetPair(ctx context.Context, first, second Target, now time.Time) (pair Pair, err error) {
 	if pair.First, err = p.Get(ctx, first, now); err != nil || second.Address.IsZero() {

@@ -51,6 +51,18 @@ func (t Target) Over(other Target) Target {
 	return other
 }
 
+// Operator is the operator's own server, which classes use that name none.
+type Operator struct {
+	Target
+	// Fallback is the second address of the same store; zero for none.
+	Fallback Address
+}
+
+// Owns reports whether an address has the operator's own server.
+func (o *Operator) Owns(a Address) bool {
+	return a.SameServer(o.Address) || (!o.Fallback.IsZero() && a.SameServer(o.Fallback))
+}
+
 // Endpoint is a target's warm connections and its circuit breaker.
 type Endpoint struct {
 	Target
@@ -72,7 +84,7 @@ type Pool struct {
 	Logger *slog.Logger
 	Names  Names
 	// Operator is the operator's own server and settings.
-	Operator Target
+	Operator Operator
 	Files    *Files
 	// Allowed has the servers that the operator named. Those may be anywhere; with AllowLocal all
 	// others may be on the node itself too.

@@ -32,7 +32,7 @@ func TestLocal(t *testing.T) {
 
 func newTestPool(t *testing.T, list ...string) *Pool {
 	t.Helper()
-	allowed, err := ParseAllowlist(list, Address{})
+	allowed, err := ParseAllowlist(list)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -89,7 +89,7 @@ func (p *Pool) read(ctx context.Context, t Target) (m material, err error) {
 	if err != nil || t.TLS.ClientCertFile == "" {
 		return m, err
 	}
-	operators := t.TLS.ClientCertFile == own.ClientCertFile && t.TLS.ClientKeyFile == own.ClientKeyFile && t.Address.SameServer(p.Operator.Address)
+	operators := t.TLS.ClientCertFile == own.ClientCertFile && t.TLS.ClientKeyFile == own.ClientKeyFile && p.Operator.Owns(t.Address)
 	cert, err := p.open(ctx, n.ClientCertFile, t.TLS.ClientCertFile, operators, false)
 	if err != nil {
 		return m, err

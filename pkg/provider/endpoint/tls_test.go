@@ -34,7 +34,7 @@ func newPool(t testing.TB, operator endpoint.Target) *endpoint.Pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names, Operator: operator, Files: files, AllowLocal: true}
+	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names, Operator: endpoint.Operator{Target: operator}, Files: files, AllowLocal: true}
 }
 
 func getFrom(t testing.TB, target endpoint.Target) (*endpoint.Endpoint, error) {

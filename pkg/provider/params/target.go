@@ -36,7 +36,7 @@ func TargetNames(k TargetKeys, known Known) endpoint.Names {
 
 // Target reads which server to use and how to verify it. The operator's settings fill in what the
 // class leaves out. Only the operator's own server gets the operator's client certificate.
-func (s *Set) Target(k TargetKeys, def endpoint.Target) endpoint.Target {
+func (s *Set) Target(k TargetKeys, def endpoint.Operator) endpoint.Target {
 	address := def.Address
 	switch {
 	case s.Has(k.Address):
@@ -44,7 +44,7 @@ func (s *Set) Target(k TargetKeys, def endpoint.Target) endpoint.Target {
 	case address.IsZero():
 		s.Required(k.Address, "neither the class nor the driver names a server")
 	}
-	if !address.SameServer(def.Address) {
+	if !def.Owns(address) {
 		def.TLS = def.TLS.WithoutClient()
 	}
 	t := endpoint.Target{Address: address, TLS: s.tls(k, def.TLS)}
@@ -54,22 +54,25 @@ func (s *Set) Target(k TargetKeys, def endpoint.Target) endpoint.Target {
 	return t
 }
 
-// Fallback reads the second address of the store at first. The class's settings for the
-// verification hold for both; only the operator's own server gets the operator's client certificate.
-// It is zero if the class names none.
-func (s *Set) Fallback(k TargetKeys, def, first endpoint.Target) endpoint.Target {
-	if !s.Has(k.Fallback) {
+// Fallback reads the second address of the store at first. Without one in the class it is the
+// operator's, if the first is the operator's too: another store has another second address. The
+// class's settings for the verification hold for both; only the operator's own server gets the
+// operator's client certificate. It is zero for none.
+func (s *Set) Fallback(k TargetKeys, def endpoint.Operator, first endpoint.Target) endpoint.Target {
+	var a endpoint.Address
+	switch {
+	case s.Has(k.Fallback):
+		a = s.Address(k.Fallback, k.Socket)
+		if err := endpoint.CheckSecond(first.Address, a); err != nil {
+			s.Invalid(k.Fallback, err.Error())
+		}
+	case first.Address == def.Address:
+		a = def.Fallback
+	}
+	if a.IsZero() {
 		return endpoint.Target{}
 	}
-	a := s.Address(k.Fallback, k.Socket)
-	switch {
-	case a.IsZero():
-	case a.SameServer(first.Address):
-		s.Invalid(k.Fallback, "is the server of "+s.Field(k.Address).String()+" too: name the other address of the store, or leave it out")
-	case a.Plain() && !first.Address.Plain():
-		s.Invalid(k.Fallback, "must be https as the first address is")
-	}
-	if !a.SameServer(def.Address) {
+	if !def.Owns(a) {
 		def.TLS = def.TLS.WithoutClient()
 	}
 	return endpoint.Target{Address: a, TLS: s.tls(k, def.TLS)}

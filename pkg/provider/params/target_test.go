@@ -2,7 +2,6 @@ package params_test
 
 import (
 	"errors"
-	"maps"
 	"strings"
 	"testing"
 
@@ -66,12 +65,12 @@ func TestTarget(t *testing.T) {
 		"the others":  {map[string]string{"name": "m", "skip": "false"}, with(func(o *endpoint.Target) { o.TLS.ServerName, o.TLS.SkipVerify = "m", false })},
 	} {
 		s := targetSet(c.raw)
-		if got := s.Target(targetKeys, def); got != c.want || len(s.Errs)+len(s.Warnings) > 0 {
+		if got := s.Target(targetKeys, endpoint.Operator{Target: def}); got != c.want || len(s.Errs)+len(s.Warnings) > 0 {
 			t.Errorf("%s: %+v, want %+v; %s %q", name, got, c.want, errs(s), s.Warnings)
 		}
 	}
 	s := targetSet(map[string]string{"url": "http://plain", "name": "m"})
-	s.Target(targetKeys, def)
+	s.Target(targetKeys, endpoint.Operator{Target: def})
 	if len(s.Warnings) != 1 || s.Warnings[0] != "spec.parameters.url: is a plain http address, so the class's TLS parameters have no effect" {
 		t.Errorf("warnings %q", s.Warnings)
 	}
@@ -91,7 +90,7 @@ func TestTargetRefused(t *testing.T) {
 		`spec.parameters.name: Invalid value: "a\u2028b": must be at most 4096 bytes`: {"url": "https://a", "name": "a\u2028b"},
 	} {
 		s := targetSet(raw)
-		target := s.Target(targetKeys, endpoint.Target{})
+		target := s.Target(targetKeys, endpoint.Operator{})
 		err := s.Check(params.Policy{}, targetKeys, target, endpoint.Target{})
 		if fault.Of(err) != fault.InvalidClass || !strings.Contains(errs(s), want) || strings.Contains(errs(s), "marker") {
 			t.Errorf("%v, want %s", err, want)
@@ -100,50 +99,63 @@ func TestTargetRefused(t *testing.T) {
 	socket := targetKeys
 	socket.Socket = true
 	s := targetSet(map[string]string{"url": "unix:///s"})
-	if got := s.Target(socket, endpoint.Target{}).Address; got != address(t, "unix:///s") || len(s.Errs) > 0 {
+	if got := s.Target(socket, endpoint.Operator{}).Address; got != address(t, "unix:///s") || len(s.Errs) > 0 {
 		t.Errorf("socket %s, %s", got, errs(s))
 	}
 }
 
 // The second address is verified as the first is, and the operator judges it too. The operator's
-// client certificate goes to the operator's own server alone, whichever address that is.
+// client certificate goes to the operator's own servers alone, whichever address that is. The
+// operator's second address is for the operator's first alone, and a class's own goes before it.
 func TestFallback(t *testing.T) {
-	def := endpoint.Target{Address: address(t, "https://own"), TLS: endpoint.TLS{CACertDir: "/authorities", ClientCertFile: "/c", ClientKeyFile: "/k"}}
-	foreign := def.TLS.WithoutClient()
-	named := foreign
-	named.ServerName = "n"
-	for second, c := range map[string]struct {
+	tls := endpoint.TLS{CACertDir: "/authorities", ClientCertFile: "/c", ClientKeyFile: "/k"}
+	one := endpoint.Operator{Target: endpoint.Target{Address: address(t, "https://own"), TLS: tls}}
+	two := one
+	two.Fallback = address(t, "https://own-dr:1/x")
+	none, own, foreign := endpoint.Target{}, endpoint.Target{Address: two.Fallback, TLS: tls}, func(second string, serverName string) endpoint.Target {
+		f := endpoint.Target{Address: address(t, second), TLS: tls.WithoutClient()}
+		f.TLS.ServerName = serverName
+		return f
+	}
+	for name, c := range map[string]struct {
+		def  endpoint.Operator
 		raw  map[string]string
-		want endpoint.TLS
+		want endpoint.Target
 	}{
-		"https://b":     {nil, foreign},
-		"https://own":   {map[string]string{"url": "https://a"}, def.TLS},
-		"https://own:1": {nil, foreign},
-		"https://c":     {map[string]string{"url": "https://a", "name": "n"}, named},
+		"none":                             {one, nil, none},
+		"the class's":                      {one, map[string]string{"second": "https://b"}, foreign("https://b", "")},
+		"the operator's server":            {one, map[string]string{"url": "https://a", "second": "https://own"}, one.Target},
+		"another port of it":               {one, map[string]string{"second": "https://own:1"}, foreign("https://own:1", "")},
+		"with the class's settings":        {one, map[string]string{"url": "https://a", "second": "https://c", "name": "n"}, foreign("https://c", "n")},
+		"the operator's":                   {two, nil, own},
+		"the operator's, first spelled":    {two, map[string]string{"url": "https://OWN:443/"}, own},
+		"the class's before it":            {two, map[string]string{"second": "https://b"}, foreign("https://b", "")},
+		"the class names the operator's":   {two, map[string]string{"url": "https://a", "second": "https://own-dr:1/x"}, own},
+		"another store has not its second": {two, map[string]string{"url": "https://a"}, none},
+		"nor another path":                 {two, map[string]string{"url": "https://own/b"}, none},
+		"nor the second as the first":      {two, map[string]string{"url": "https://own-dr:1/x"}, none},
 	} {
-		raw := map[string]string{"second": second}
-		maps.Copy(raw, c.raw)
-		s := targetSet(raw)
-		if got := s.Fallback(targetKeys, def, s.Target(targetKeys, def)); got != (endpoint.Target{Address: address(t, second), TLS: c.want}) || len(s.Errs) > 0 {
-			t.Errorf("%s: %+v, %s", second, got, errs(s))
+		s := targetSet(c.raw)
+		first := s.Target(targetKeys, c.def)
+		if got := s.Fallback(targetKeys, c.def, first); got != c.want || len(s.Errs) > 0 {
+			t.Errorf("%s: %+v, want %+v; %s", name, got, c.want, errs(s))
+		}
+		if c.def.Owns(first.Address) != (first.TLS.ClientCertFile != "") {
+			t.Errorf("%s: %s gets the client certificate %q", name, first.Address, first.TLS.ClientCertFile)
 		}
 	}
-	s := targetSet(nil)
-	if got := s.Fallback(targetKeys, def, s.Target(targetKeys, def)); got != (endpoint.Target{}) {
-		t.Errorf("none: %+v", got)
-	}
 	for second, want := range map[string]string{
-		"https://own/x":       "is the server of spec.parameters.url too",
+		"https://own/x":       "is the server of the first address too",
 		"http://b":            "must be https as the first address is",
 		"b":                   "the scheme must be http or https",
 		"https://u:marker@b":  "[redacted]",
 		"https://not-allowed": "spec.parameters.second: this node's operator does not allow the address https://not-allowed:443",
 	} {
 		s := targetSet(map[string]string{"second": second})
-		first := s.Target(targetKeys, def)
-		allowed, err := endpoint.ParseAllowlist([]string{"https://b"}, def.Address)
+		first := s.Target(targetKeys, two)
+		allowed, err := endpoint.ParseAllowlist([]string{"https://b"}, two.Address, two.Fallback)
 		testkit.Must(t, err)
-		err = s.Check(params.Policy{Allowed: allowed}, targetKeys, first, s.Fallback(targetKeys, def, first))
+		err = s.Check(params.Policy{Allowed: allowed}, targetKeys, first, s.Fallback(targetKeys, two, first))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "spec.parameters.second") || strings.Contains(err.Error(), "marker") {
 			t.Errorf("%s: %v, want %s", second, err, want)
 		}
@@ -151,7 +163,7 @@ func TestFallback(t *testing.T) {
 }
 
 func TestPolicy(t *testing.T) {
-	allowed, err := endpoint.ParseAllowlist([]string{"https://good"}, endpoint.Address{})
+	allowed, err := endpoint.ParseAllowlist([]string{"https://good"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,7 +179,7 @@ func TestPolicy(t *testing.T) {
 	} {
 		raw["url"] = "https://good"
 		s := targetSet(raw)
-		if err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Target{}), endpoint.Target{}); err != nil {
+		if err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Operator{}), endpoint.Target{}); err != nil {
 			t.Errorf("%q: %v", raw, err)
 		}
 	}
@@ -184,7 +196,7 @@ func TestPolicy(t *testing.T) {
 		"name the authority with spec.parameters.storeCAFile instead":                                 {"url": "https://good", "skip": "true"},
 	} {
 		s := targetSet(raw)
-		err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Target{}), endpoint.Target{})
+		err := s.Check(policy, targetKeys, s.Target(targetKeys, endpoint.Operator{}), endpoint.Target{})
 		switch {
 		case want == "" && err != nil:
 			t.Error(err)

@@ -143,6 +143,8 @@ type Judged struct {
 	provider.Access
 	// Audience is that of the service account token; empty if the login needs none.
 	Audience string
+	// Fallback is the second address of the store; empty for none.
+	Fallback string
 }
 
 // Judge returns what a valid class says.
@@ -151,7 +153,7 @@ func (e *Engine) Judge(c *class.Class) (Judged, error) {
 	if err != nil {
 		return Judged{}, err
 	}
-	return Judged{s.Login.Access(), s.Audience}, nil
+	return Judged{s.Login.Access(), s.Audience, s.Fallback.String()}, nil
 }
 
 // bearerOf returns the pod with the credential from its Secret or, less privately, from

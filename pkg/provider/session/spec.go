@@ -21,6 +21,8 @@ type Spec struct {
 	// AsPod says that the login uses a service account token, with Audience.
 	AsPod    bool
 	Audience string
+	// Fallback is the second address of the store; zero for none.
+	Fallback endpoint.Address
 	// SecretKey is the key of the login's credential in the volume's Secret; empty for
 	// none. Given is the class's own credential.
 	SecretKey string

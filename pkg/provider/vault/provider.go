@@ -15,7 +15,7 @@ import (
 type Provider struct {
 	*session.Engine
 	config    Config
-	operator  endpoint.Target
+	operator  endpoint.Operator
 	mounts    []string // the operator's own, the default one first
 	allowed   endpoint.Allowlist
 	client    *client
@@ -35,7 +35,7 @@ func New(c Config) (*Provider, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	fallback, err := c.address()
+	operator, err := c.operator()
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +43,7 @@ func New(c Config) (*Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, fallback)
+	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, operator.Address, operator.Fallback)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
@@ -52,9 +52,10 @@ func New(c Config) (*Provider, error) {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
 	p := &Provider{
-		config: c, operator: endpoint.Target{Address: fallback, TLS: c.DefaultTLS}, mounts: mounts, allowed: allowed}
+		config: c, operator: operator, mounts: mounts, allowed: allowed}
+	operator.Target = c.Instead.Over(operator.Target)
 	p.endpoints = endpoint.Pool{
-		Logger: c.Logger, Names: settingNames(c.Name), Operator: c.Instead.Over(p.operator), Files: files, Allowed: allowed,
+		Logger: c.Logger, Names: settingNames(c.Name), Operator: operator, Files: files, Allowed: allowed,
 		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
 	}
 	p.Engine = session.New(&p.config.Settings, p)

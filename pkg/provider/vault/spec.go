@@ -28,11 +28,9 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
-	s.named, s.login.target = s.login.target, p.config.Instead.Over(s.login.target)
-	if s.login.target.Address != s.named.Address {
-		s.login.fallback = endpoint.Target{} // what is asked instead has no other
-	}
-	s.Login, s.AsPod, s.Audience = s.login, true, s.login.audience
+	s.named = s.login.target
+	s.login.target, s.login.fallback = p.config.Instead.OverBoth(s.login.target, s.login.fallback)
+	s.Login, s.AsPod, s.Audience, s.Fallback = s.login, true, s.login.audience, s.login.fallback.Address
 	return s, nil
 }
 

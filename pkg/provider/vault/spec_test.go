@@ -258,6 +258,10 @@ func TestNewRefuses(t *testing.T) {
 	for name, c := range map[string]vault.Config{
 		"no name":         {},
 		"bad default":     {Name: "vault", DefaultAddress: "vault"},
+		"bad fallback":    {Name: "vault", DefaultAddress: "https://a", DefaultFallback: "vault"},
+		"same server":     {Name: "vault", DefaultAddress: "https://a", DefaultFallback: "https://a/x"},
+		"plain fallback":  {Name: "vault", DefaultAddress: "https://a", DefaultFallback: "http://b"},
+		"fallback alone":  {Name: "vault", DefaultFallback: "https://b"},
 		"bad mount":       {Name: "vault", DefaultAuthMount: "../x"},
 		"bad pattern":     {Name: "vault", AllowedAddresses: []string{"https://*.*.x"}},
 		"path pattern":    {Name: "vault", AllowedAddresses: []string{"https://x/y"}},
