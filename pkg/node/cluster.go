@@ -12,7 +12,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/class/kube"
 	"github.com/mayfly-csi/mayfly/pkg/class/manifests"
-	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/rollout"
 	"github.com/mayfly-csi/mayfly/pkg/secretsync"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -38,7 +37,7 @@ type cluster struct {
 // newCluster builds the reports of outcomes, and the parts that are switched on: the removal of the
 // start-up taint when ready returns nil, the Kubernetes Secrets of classes, and the restarts of
 // workloads.
-func newCluster(c *Config, api *rest.Config, renderer rendered.Renderer, m *telemetry.Metrics, ready func() error) (*cluster, error) {
+func newCluster(c *Config, api *rest.Config, m *telemetry.Metrics, ready func() error) (*cluster, error) {
 	reports, err := newReporter(c, api)
 	if err != nil {
 		return nil, err
@@ -55,7 +54,7 @@ func newCluster(c *Config, api *rest.Config, renderer rendered.Renderer, m *tele
 		out.runners = append(out.runners, r.Run)
 	}
 	if c.SyncSecrets { // before the restarts, after which pods read the Secrets again
-		secrets, err := newSecrets(c, api, renderer, m, reports)
+		secrets, err := newSecrets(c, api, m, reports)
 		if err != nil {
 			return nil, err
 		}
@@ -83,7 +82,7 @@ func newReporter(c *Config, cluster *rest.Config) (*status.Reporter, error) {
 }
 
 // newSecrets writes the Kubernetes Secrets of classes.
-func newSecrets(c *Config, cluster *rest.Config, renderer rendered.Renderer, m *telemetry.Metrics, events status.Teller) (*secretsync.Syncer, error) {
+func newSecrets(c *Config, cluster *rest.Config, m *telemetry.Metrics, events status.Teller) (*secretsync.Syncer, error) {
 	api, err := secretsync.NewAPI(cluster)
 	if err != nil {
 		return nil, err
@@ -92,7 +91,7 @@ func newSecrets(c *Config, cluster *rest.Config, renderer rendered.Renderer, m *
 		m.KnowSecretResult(string(result))
 	}
 	return secretsync.New(secretsync.Config{
-		API: api, Events: events, Logger: c.Logger, Node: c.NodeID, Renderer: renderer,
+		API: api, Events: events, Logger: c.Logger, Node: c.NodeID,
 		Count: func(r secretsync.Result) { m.CountSecret(string(r)) },
 	})
 }

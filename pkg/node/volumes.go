@@ -63,10 +63,9 @@ func (n *Node) buildVolumes() error {
 	if n.audit != nil {
 		observers = append(observers, n.audit)
 	}
-	renderer := rendered.Renderer{Budget: n.budget}
 	writers := volume.Followers{secretsync.Off{}, rollout.Off{}}
 	if rest != nil {
-		cluster, err := newCluster(&n.c, rest, renderer, n.metrics, func() error { return n.readiness().Err(context.Background()) })
+		cluster, err := newCluster(&n.c, rest, n.metrics, func() error { return n.readiness().Err(context.Background()) })
 		if err != nil {
 			return err
 		}
@@ -74,7 +73,7 @@ func (n *Node) buildVolumes() error {
 		n.runners = append(n.runners, cluster.runners...)
 	}
 	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Renderer: renderer, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: writers, Tracer: n.tracer, Logger: n.c.Logger,
+		Classes: n.classes, Providers: providers, Renderer: rendered.Renderer{Budget: n.budget}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: writers, Tracer: n.tracer, Logger: n.c.Logger,
 		Limits: volume.Limits{
 			Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 			MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval,

@@ -44,15 +44,25 @@ type Renderer struct {
 	Budget *budget.Budget
 }
 
+// Rendering is volume.Rendering, which is a *Prepared here.
+type Rendering = interface {
+	Render(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error)
+}
+
+// Prepared is what one version of a class asks for, compiled.
+type Prepared struct {
+	Renderer
+	class *class.Class
+	lists Lists
+}
+
 // Prepare implements volume.Renderer.
-func (r Renderer) Prepare(c *class.Class) (render func(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error), warnings []string, err error) {
+func (r Renderer) Prepare(c *class.Class) (Rendering, []string, error) {
 	l, warnings, err := Parse(c)
 	if err != nil {
 		return nil, warnings, err
 	}
-	return func(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
-		return r.render(l, p, limit, o)
-	}, warnings, nil
+	return &Prepared{r, c, l}, warnings, nil
 }
 
 // Check tells whether the class's lists can be used. It needs no objects. The
@@ -119,14 +129,14 @@ func Parse(c *class.Class) (l Lists, warnings []string, err error) {
 	return l, set.Warnings, nil
 }
 
-// render returns a copy of the payload with the files, modes and owners that the
-// class asks for.
-func (r Renderer) render(l Lists, p *provider.Payload, limit int64, o budget.Owner) (_ *provider.Payload, err error) {
-	if len(l.Made) > 0 {
-		p, err = r.make(l.Made, p, limit, o)
+// Render implements volume.Rendering: it returns a copy of the payload with the files,
+// modes and owners that the class asks for.
+func (d *Prepared) Render(p *provider.Payload, limit int64, o budget.Owner) (_ *provider.Payload, err error) {
+	if len(d.lists.Made) > 0 {
+		p, err = d.make(d.lists.Made, p, limit, o)
 	}
-	if err == nil && len(l.Permissions) > 0 {
-		p, err = l.permit(p)
+	if err == nil && len(d.lists.Permissions) > 0 {
+		p, err = d.lists.permit(p)
 	}
 	return p, err
 }

@@ -170,9 +170,9 @@ func FuzzCheck(f *testing.F) {
 
 // render prepares a class and renders a payload.
 func render(r rendered.Renderer, c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
-	do, _, err := r.Prepare(c)
+	prepared, _, err := r.Prepare(c)
 	if err != nil {
 		return nil, err
 	}
-	return do(p, limit, o)
+	return prepared.Render(p, limit, o)
 }

@@ -146,7 +146,8 @@ func secrets(set *params.Set, c *class.Class) map[string]*Secret {
 	return out
 }
 
-// SecretRenderer renders the templates of all Secrets of a class for one payload.
+// SecretRenderer renders the templates of all Secrets of a class for one payload. The zero value has
+// none.
 type SecretRenderer struct {
 	class    *class.Class
 	secrets  map[string]*Secret
@@ -157,23 +158,18 @@ type SecretRenderer struct {
 	limits   tmpl.Limits // of all templates together
 }
 
-// Secrets prepares the rendering of a class's secretTemplates. What it needs is charged to the
-// owner until Close.
+// Secrets prepares the rendering of the class's secretTemplates for one payload. What it needs is
+// charged to the owner until Close.
 //
 // Templates of data have the volume's files by their paths. Those of labels and annotations do
 // not: who may list Secrets' metadata need not be allowed to read Secrets, and the API server does
 // not encrypt metadata in every place where it keeps it. They have what is no secret, and is the
 // same for all pods and nodes.
-func (r Renderer) Secrets(c *class.Class, files []provider.File, versions []provider.Version, o budget.Owner) (*SecretRenderer, error) {
-	s := &SecretRenderer{class: c, limits: tmpl.DefaultLimits()}
-	if c.SecretTemplates == "" {
+func (d *Prepared) Secrets(files []provider.File, versions []provider.Version, o budget.Owner) (*SecretRenderer, error) {
+	s := &SecretRenderer{class: d.class, secrets: d.lists.Secrets, limits: tmpl.DefaultLimits()}
+	if len(s.secrets) == 0 {
 		return s, nil
 	}
-	l, _, err := Parse(c)
-	if err != nil {
-		return nil, err
-	}
-	s.secrets = l.Secrets
 	byID := map[string]string{}
 	for _, v := range versions {
 		byID[v.ID] = v.Version
@@ -183,7 +179,7 @@ func (r Renderer) Secrets(c *class.Class, files []provider.File, versions []prov
 		return nil, fmt.Errorf("encoding versions: %w", err)
 	}
 	s.versions = string(text)
-	if s.files, s.size, s.charge, err = r.values(files, o); err != nil {
+	if s.files, s.size, s.charge, err = d.values(files, o); err != nil {
 		return nil, fmt.Errorf("rendering spec.parameters.%s: %w", class.SecretTemplatesKey, err)
 	}
 	return s, nil

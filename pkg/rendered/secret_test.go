@@ -25,8 +25,11 @@ func withSecret(templates string) *class.Class {
 
 // ofSecret renders the templates of the Secret env.
 func ofSecret(r rendered.Renderer, c *class.Class) (*rendered.SecretParts, error) {
-	p := payload()
-	s, err := r.Secrets(c, p.Files, []provider.Version{{ID: "password", Version: "3"}}, budget.Owner{Namespace: "shop", Volume: "v"})
+	prepared, _, err := r.Prepare(c)
+	if err != nil {
+		return nil, err
+	}
+	s, err := prepared.(*rendered.Prepared).Secrets(payload().Files, []provider.Version{{ID: "password", Version: "3"}}, budget.Owner{Namespace: "shop", Volume: "v"})
 	if err != nil {
 		return nil, err
 	}

@@ -50,15 +50,13 @@ const (
 	namespaceQPS, namespaceBurst = 10, 50
 )
 
-// Config has the parts of a Syncer. Every field but Renderer is needed.
+// Config has the parts of a Syncer. Every field is needed.
 type Config struct {
 	API    API
 	Events status.Teller
 	Logger *slog.Logger
 	// Node is the name of this node.
 	Node string
-	// Renderer renders the templates of Secrets.
-	Renderer rendered.Renderer
 	// Count counts results.
 	Count func(Result)
 }
@@ -106,7 +104,7 @@ func (s *Syncer) Follow(ctx context.Context, f volume.Followed) (again time.Time
 		return time.Time{}
 	}
 	keys := map[key]bool{}
-	templates, err := s.Renderer.Secrets(f.Class, f.Files, f.Versions, budget.Owner{Namespace: f.Pod.Namespace, Volume: f.Volume})
+	templates, err := templatesOf(f)
 	if err == nil {
 		defer templates.Close()
 	}
@@ -122,6 +120,19 @@ func (s *Syncer) Follow(ctx context.Context, f volume.Followed) (again time.Time
 	}
 	s.memory.retain(f.Volume, keys)
 	return again
+}
+
+// templatesOf prepares the rendering of the class's secretTemplates. They were compiled with
+// the templates of the volume's files.
+func templatesOf(f volume.Followed) (*rendered.SecretRenderer, error) {
+	if f.Class.SecretTemplates == "" {
+		return &rendered.SecretRenderer{}, nil
+	}
+	prepared, ok := f.Rendering.(*rendered.Prepared)
+	if !ok {
+		return nil, fault.New(fault.Internal, "the templates of class %s are not compiled", f.Class)
+	}
+	return prepared.Secrets(f.Files, f.Versions, budget.Owner{Namespace: f.Pod.Namespace, Volume: f.Volume})
 }
 
 // wish is one Secret for one volume.

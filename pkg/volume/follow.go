@@ -39,6 +39,8 @@ type Followed struct {
 	Files    []provider.File
 	Versions []provider.Version
 	Leases   []provider.Lease
+	// Rendering made the files of the class. A Follower may know more that it makes.
+	Rendering Rendering
 	// Since is when the volume got its first payload; zero at the first.
 	Since time.Time
 	// First says that the payload is of a publish, and Changed that the files were
@@ -89,7 +91,7 @@ func (r *run) follow(ctx context.Context, former *class.Class, payload *provider
 	}
 	again := r.m.Follower.Follow(ctx, Followed{
 		Volume: rec.ID, Pod: rec.Pod, Class: rec.LastClass, Files: files, Versions: payload.Versions, Leases: payload.Leases,
-		Since: rec.PublishedAt, First: !rec.published(), Changed: r.changed, Edited: former != nil && !sameSpec(former, rec.LastClass), Recalled: !rec.AsOf.IsZero(),
+		Rendering: r.rendering, Since: rec.PublishedAt, First: !rec.published(), Changed: r.changed, Edited: former != nil && !sameSpec(former, rec.LastClass), Recalled: !rec.AsOf.IsZero(),
 	})
 	rec.DueAt = clock.Earliest(rec.DueAt, again)
 	return nil

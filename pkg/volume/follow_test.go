@@ -5,12 +5,14 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -81,6 +83,38 @@ func TestFollower(t *testing.T) {
 	r.classes.spoil(fault.New(fault.ClassNotFound, "gone"))
 	r.refreshNow()
 	r.follower.last(t, 3)
+}
+
+// compiled counts how often classes are compiled.
+type compiled struct {
+	rendered.Renderer
+	count atomic.Int64
+	last  atomic.Value
+}
+
+func (x *compiled) Prepare(c *class.Class) (volume.Rendering, []string, error) {
+	x.count.Add(1)
+	r, warnings, err := x.Renderer.Prepare(c)
+	x.last.Store(r)
+	return r, warnings, err
+}
+
+// A class is compiled once for what is checked, for the files, and for what follows from them.
+func TestClassIsCompiledOnce(t *testing.T) {
+	r := newRig(t)
+	var x compiled
+	r.ceilings = func(c *volume.Config) { c.Renderer = &x }
+	r.restart()
+	r.classes.edit(func(c *class.Class) { c.Templates = "- {fileName: made, text: '{{ .password }}'}" })
+	req := r.request("a")
+	r.background()
+	for runs, run := range []func(){func() { r.publish(req) }, func() { r.refreshNow() }} {
+		run()
+		if f := r.follower.last(t, runs+1); x.count.Load() != int64(runs+1) || f.Rendering != x.last.Load() {
+			t.Errorf("after %d runs the class was compiled %d times", runs+1, x.count.Load())
+		}
+	}
+	r.wantFile(req, "made", "one")
 }
 
 // TestFollowerComesAgain: what it could not do is tried again before the next

@@ -42,8 +42,8 @@ type run struct {
 	// then that of the current class; empty for none.
 	lastClass bool
 	onDenied  class.OnDenied
-	// render makes the files of the attempt's class; nil before it is needed.
-	render Render
+	// rendering makes the files of the attempt's class; nil before it is needed.
+	rendering Rendering
 	result
 }
 
@@ -260,13 +260,13 @@ func (r *run) startMount(c *class.Class) (ready func() error, wait func()) {
 // files for the volume, within its limits, and as a payload.
 func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File, *provider.Payload, error) {
 	owner := budget.Owner{Namespace: r.rec.Pod.Namespace, Volume: r.rec.ID}
-	if r.render == nil {
+	if r.rendering == nil {
 		var err error
-		if r.render, _, err = r.m.Renderer.Prepare(c); err != nil {
+		if r.rendering, _, err = r.m.Renderer.Prepare(c); err != nil {
 			return nil, nil, err
 		}
 	}
-	payload, err := r.render(payload, r.m.sizeLimit(c), owner)
+	payload, err := r.rendering.Render(payload, r.m.sizeLimit(c), owner)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -278,7 +278,7 @@ func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File
 // class with an interval that the operator allows.
 func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 	c, warning := r.m.withFloor(c)
-	r.class, r.render = c, nil
+	r.class, r.rendering = c, nil
 	source, err := r.m.Providers.Get(c.Provider)
 	if err != nil {
 		return nil, nil, err

@@ -15,14 +15,17 @@ import (
 
 // Renderer makes more files from a provider's payload, as a class asks.
 type Renderer interface {
-	// Prepare checks a class, without a payload. render returns a copy of a payload
-	// with those files, none of more than limit bytes; it charges the owner for the
-	// memory that it needs meanwhile. One goroutine may call it at a time.
-	Prepare(c *class.Class) (render Render, warnings []string, err error)
+	// Prepare checks a class, without a payload.
+	Prepare(c *class.Class) (r Rendering, warnings []string, err error)
 }
 
-// Render makes files for one payload.
-type Render = func(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error)
+// Rendering makes the files of one version of a class.
+type Rendering = interface {
+	// Render returns a copy of a payload with those files, none of more than limit
+	// bytes. It charges the owner for the memory that it needs meanwhile. One goroutine
+	// may call it at a time.
+	Render(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error)
+}
 
 // Providers finds the provider of a class.
 type Providers interface {

@@ -44,11 +44,11 @@ func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]s
 	if r.lastClass || r.rec.published() && r.rec.LastClass != nil && sameVersion(r.rec.LastClass, c) {
 		return warnings, nil
 	}
-	render, made, err := v.Renderer.Prepare(c)
+	rendering, made, err := v.Renderer.Prepare(c)
 	if warnings = slices.Concat(warnings, made); err != nil {
 		return warnings, err
 	}
-	r.render = render
+	r.rendering = rendering
 	if validator, ok := source.(provider.Validator); ok {
 		found := v.validate(c, validator)
 		warnings = slices.Concat(warnings, found.warnings)

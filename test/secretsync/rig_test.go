@@ -30,6 +30,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 	"github.com/mayfly-csi/mayfly/pkg/secretsync"
 	"github.com/mayfly-csi/mayfly/pkg/status"
@@ -280,7 +281,10 @@ func (n *node) mount(c *class.Class, pod string, files map[string]string) volume
 }
 
 func fill(f volume.Followed, files map[string]string) volume.Followed {
-	f.Files = nil
+	f.Files, f.Rendering = nil, nil
+	if prepared, _, err := (rendered.Renderer{}).Prepare(f.Class); err == nil {
+		f.Rendering = prepared
+	}
 	for name, text := range files {
 		f.Files = append(f.Files, provider.File{Path: name, Contents: secret.NewBytes([]byte(text)), ReadAt: time.Now()})
 	}
