@@ -24,7 +24,7 @@ var ownLabels = [...]string{v1.NodeLabel, names.DriverLabel}
 
 // DigestID is the id of the one entry that replaces the objects if they are too large. Its version
 // changes when one of theirs does.
-const DigestID = "mayfly.dev/digest"
+const DigestID = names.DigestID
 
 const (
 	// maxName is the API server's limit for the name of an object.

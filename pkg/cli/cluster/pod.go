@@ -5,9 +5,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-
-	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
-	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
 const (
@@ -74,21 +71,4 @@ func DriverFlags(c *corev1.Container) map[string]string {
 		flags[name] = value
 	}
 	return flags
-}
-
-// ObjectsOf are the names of a class's files, if its parameters list them in the form of the
-// built-in providers. Those of all keys of a secret are not known: only those that it names are
-// there.
-func ObjectsOf(spc *v1.SecretProviderClass) []string {
-	const keyObjects = "objects"
-	set := params.New(spc.Spec.Parameters, params.Known{Keys: []string{keyObjects}, Long: []string{keyObjects}})
-	var names []string
-	for _, o := range set.Objects(keyObjects) {
-		for _, t := range o.Takes(o.FileName()) {
-			if !t.Every && t.File != "" {
-				names = append(names, t.File)
-			}
-		}
-	}
-	return names
 }

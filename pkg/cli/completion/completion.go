@@ -151,8 +151,9 @@ func classesAndObjects(ctx context.Context, c *cluster.Client, typed string) ([]
 	if err != nil {
 		return nil, err
 	}
+	files, _ := c.Files(ctx, spc) // without statuses, those that the class names
 	var names []string
-	for _, id := range cluster.ObjectsOf(spc) {
+	for _, id := range files.Names {
 		names = append(names, name+"/"+id)
 	}
 	return names, nil

@@ -31,6 +31,10 @@ type classInfo struct {
 	Provider   string            `json:"provider"`
 	Parameters map[string]string `json:"parameters,omitempty"`
 	Objects    []string          `json:"objects,omitempty"`
+	// Whole are the whole secrets among the objects; Unseen says that the statuses of
+	// pods, which have their files, could not be read, or do not list them all.
+	Whole   []cluster.Whole `json:"wholeSecrets,omitempty"`
+	Unseen  bool            `json:"wholeSecretsUnseen,omitempty"`
 	Secrets    []string          `json:"secrets,omitempty"`
 }
 
@@ -49,7 +53,6 @@ func infoOf(spc *v1.SecretProviderClass) *classInfo {
 			i.Parameters[key] = value
 		}
 	}
-	i.Objects = cluster.ObjectsOf(spc)
 	for _, s := range spc.Spec.SecretObjects {
 		if s.SecretName != "" {
 			i.Secrets = append(i.Secrets, s.SecretName)
@@ -65,6 +68,7 @@ func (c *command) look(ctx context.Context, a *answer) error {
 	case err == nil:
 		c.report.Objects++
 		a.class = infoOf(spc)
+		c.objects(ctx, a, spc)
 	case apierrors.IsNotFound(err):
 		f := finding.Finding{Object: a.object, Message: "the cluster has no such class in this namespace"}
 		if all, err := c.client.Classes(ctx, c.namespace); err == nil {
@@ -82,14 +86,48 @@ func (c *command) look(ctx context.Context, a *answer) error {
 	default:
 		return fmt.Errorf("reading class %s/%s: %s", c.namespace, c.class, cluster.Reason(err))
 	}
-	if a.class != nil && c.object != "" && len(a.class.Objects) > 0 && !slices.Contains(a.class.Objects, c.object) {
-		f := finding.Finding{Object: a.object, Message: fmt.Sprintf("the class has no object %q now", c.object), Remedy: "it has " + strings.Join(a.class.Objects, ", ")}
-		if like := class.Near(c.object, a.class.Objects); like != "" {
-			f.Remedy = fmt.Sprintf("did you mean %q?", like)
-		}
-		c.report.Add(finding.CodeClassNotHere, f)
-	}
 	return nil
+}
+
+// objects finds the objects of the class, and whether the one that is asked for is among them.
+func (c *command) objects(ctx context.Context, a *answer, spc *v1.SecretProviderClass) {
+	files, err := c.client.Files(ctx, spc)
+	if err != nil {
+		cluster.NotSeen(c.report, finding.Object{Kind: "SecretProviderClassPodStatus", Namespace: c.namespace, Name: "*"}, err)
+	}
+	a.class.Objects, a.class.Whole, a.class.Unseen = files.Names, files.Whole, err != nil || files.LeftOut
+	whole := files.WholeOf(c.object)
+	if c.object == "" || slices.Contains(files.Names, c.object) || len(files.Names) == 0 && whole == nil || whole != nil && a.class.Unseen {
+		return
+	}
+	f := finding.Finding{Object: a.object, Message: fmt.Sprintf("the class has no object %q now", c.object)}
+	if whole != nil {
+		f.Level, f.Message = finding.Warning, fmt.Sprintf("no pod has the object %q now: the files %s are the keys of the secret %q, which come and go", c.object, inside(*whole), whole.From)
+	}
+	switch like := class.Near(c.object, files.Names); {
+	case like != "":
+		f.Remedy = fmt.Sprintf("did you mean %q?", like)
+	case len(files.Names) > 0:
+		f.Remedy = "it has " + some(files.Names)
+	}
+	c.report.Add(finding.CodeClassNotHere, f)
+}
+
+// inside is where the files of a whole secret are.
+func inside(w cluster.Whole) string {
+	if w.Directory == "" {
+		return "in the volume itself"
+	}
+	return "in " + w.Directory + "/"
+}
+
+// some are the first names of a list.
+func some(list []string) string {
+	const most = 20
+	if len(list) <= most {
+		return strings.Join(list, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(list[:most], ", "), len(list)-most)
 }
 
 // can finds who can.

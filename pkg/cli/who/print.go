@@ -88,6 +88,21 @@ func (a *answer) head(b *strings.Builder) {
 		fmt.Fprintf(b, "%s %s %s", []string{":", ","}[min(i, 1)], key, finding.Printable(fmt.Sprintf("%q", a.class.Parameters[key])))
 	}
 	b.WriteString(".\n")
+	for _, w := range a.class.Whole {
+		fmt.Fprintf(b, "Its files %s are the keys of the secret %s: ", finding.Printable(inside(w)), finding.Printable(strconv.Quote(w.From)))
+		switch {
+		case len(w.Files) > 0:
+			b.WriteString("pods have " + finding.Printable(some(w.Files)))
+			if a.class.Unseen {
+				b.WriteString(", and there may be more")
+			}
+		case a.class.Unseen:
+			b.WriteString("which ones is not known here")
+		default:
+			b.WriteString("no pod has one now")
+		}
+		b.WriteString(".\n")
+	}
 }
 
 func (a *answer) listAccounts(b *strings.Builder) {

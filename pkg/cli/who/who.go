@@ -58,7 +58,8 @@ namespace or exec into those that mount it, create tokens for its service accoun
 edit the class, read the Secret that is created from it, impersonate such a subject,
 or extend their own rights that far. The command evaluates roles and bindings. It
 does not know the members of a group, other authorizers, admission rules, and which
-service accounts the store accepts.
+service accounts the store accepts. The files of a whole secret (secretKeys: "*") are
+those that pods have, by their statuses: only the store knows its keys.
 
 Who did: the pods in the driver's audit trail, from files, or from the logs of the
 driver's pods if it writes the trail there (the chart's default).`,

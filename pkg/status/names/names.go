@@ -57,6 +57,9 @@ const (
 	NodeAnnotation     = "mayfly.dev/node-name"
 )
 
+// DigestID is the id of the one entry that replaces the objects of a status if they are too large.
+const DigestID = "mayfly.dev/digest"
+
 // DriverLabel names the driver that wrote an object: another one on the same
 // node, such as the Secrets Store CSI driver, sets the same NodeLabel.
 const DriverLabel = "mayfly.dev/driver"
