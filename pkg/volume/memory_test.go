@@ -170,16 +170,6 @@ func TestContentsAreMeasuredAtTheStart(t *testing.T) {
 	}
 }
 
-// A failed publish gives its room back, and so does one that is cut short.
-func TestFailedPublishHasNoCharge(t *testing.T) {
-	r := newSmallRig(t)
-	r.store.fail = fault.New(fault.Denied, "no")
-	wantReason(t, r.Publish(t.Context(), r.request("a")), fault.Denied)
-	if r.contents() != 0 {
-		t.Errorf("%d bytes are charged", r.contents())
-	}
-}
-
 // Files of one byte, links and long names take memory too.
 func TestSmallFilesAreCharged(t *testing.T) {
 	r := newRig(t)

@@ -1,7 +1,6 @@
 package volume_test
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,7 +8,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -49,23 +47,6 @@ func TestPartialPayloadIsWrittenAndFails(t *testing.T) {
 	if o := r.seen.last("refresh"); o.Failures != 6 || o.Changed {
 		t.Errorf("the observer was told %+v, want the end of 6 failures, with nothing new", o)
 	}
-}
-
-// A new volume has no last good content that could be in place of anything.
-func TestPartialPayloadIsNoFirstPublish(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	r.store.partial = fault.New(fault.NotFound, "secret/data/gone: no such secret")
-	req := r.request("a")
-	err := r.Publish(t.Context(), req)
-	wantReason(t, err, fault.NotFound, "secret/data/gone")
-	var kept *volume.KeptError
-	if errors.As(err, &kept) {
-		t.Error("a first publish has nothing to keep")
-	}
-	testkit.Eventually(t, "the credentials are released", func() bool { return r.store.releases() == 1 })
-	testkit.Eventually(t, "the record is gone", func() bool { return len(r.records()) == 0 })
-	r.wantNothing(req)
 }
 
 func TestPartialDenialEmptiesWhereTheClassAsks(t *testing.T) {

@@ -73,12 +73,14 @@ func TestFailedFirstPublishLeavesNothing(t *testing.T) {
 		}, fault.TooLarge, "volumeInodeLimit"},
 		{"hostile name", func(r *rig) { r.store.files["../../etc/passwd"] = "x" }, fault.InvalidClass, "../../etc/passwd"},
 		{"panic", func(r *rig) { r.store.panics = true }, fault.Internal, "the driver has a defect"},
+		{"partial", func(r *rig) { r.store.partial = fault.New(fault.NotFound, "secret/data/gone: no such secret") }, fault.NotFound, "secret/data/gone"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			r := newRig(t)
 			r.background()
 			other := r.request("other")
 			r.publish(other)
+			charged := r.contents()
 			tc.spoil(r)
 			req := r.request("a")
 			err := r.Publish(t.Context(), req)
@@ -87,12 +89,10 @@ func TestFailedFirstPublishLeavesNothing(t *testing.T) {
 			if errors.As(err, &kept) {
 				t.Error("a first publish has nothing to keep")
 			}
-			if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
-				t.Errorf("the target path is left: %v", err)
-			}
+			r.wantNoTarget(req)
 			testkit.Eventually(t, "only the other volume's record is left", func() bool { return len(r.records()) == 1 })
-			if r.Count() != 1 || r.classes.held() != 1 {
-				t.Errorf("count %d, held %d: want those of the other volume", r.Count(), r.classes.held())
+			if r.Count() != 1 || r.classes.held() != 1 || len(r.Statuses()) != 1 || r.contents() != charged {
+				t.Errorf("count %d, held %d, statuses %v, %d bytes are charged: want those of the other volume", r.Count(), r.classes.held(), r.Statuses(), r.contents())
 			}
 			r.wantFile(other, "password", "one")
 		})
@@ -154,21 +154,7 @@ func TestAdoptsTheVolumeOfAnotherDriver(t *testing.T) {
 	r.publish(req)
 	r.wantFile(req, "password", "one")
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
-		t.Errorf("the target path is left: %v", err)
-	}
-}
-
-func TestRepublishWithNothingDueAsksNobody(t *testing.T) {
-	r := newRig(t)
-	req := r.request("a")
-	r.publish(req)
-	for range 5 {
-		r.publish(req)
-	}
-	if n := r.store.count(); n != 1 {
-		t.Errorf("%d fetches, want that of the first publish only", n)
-	}
+	r.wantNoTarget(req)
 }
 
 func TestSameIDForSomethingElse(t *testing.T) {
@@ -273,9 +259,7 @@ func TestStateDirectoryFull(t *testing.T) {
 	if strings.Contains(err.Error(), "s3cr3t") {
 		t.Error("the error shows the token")
 	}
-	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
-		t.Errorf("the target path is left: %v", err)
-	}
+	r.wantNoTarget(req)
 	drain()
 	r.publish(req)
 	r.wantFile(req, "password", "one")
@@ -304,25 +288,6 @@ func TestAdoptionWithAFullStateDirectory(t *testing.T) {
 	if rec := r.onlyRecord(); rec.Target != req.Target {
 		t.Errorf("the record is of %q", rec.Target)
 	}
-}
-
-// A crash between the mount and the payload leaves an empty tmpfs; nobody
-// calls for it again once kubelet takes a failure for final.
-func TestFailedPublishTakesAnEmptyMountAway(t *testing.T) {
-	r := newRig(t)
-	req := r.request("a")
-	testkit.Must(t, os.Mkdir(req.Target, 0o750))
-	mounts, err := tmpfs.New()
-	testkit.Must(t, err)
-	testkit.Must(t, mounts.Mount(req.Target, tmpfs.Options{Size: 1 << 20, Inodes: 64, Mode: 0o755}))
-	r.store.fail = fault.New(fault.Denied, "permission denied")
-	wantReason(t, r.Publish(t.Context(), req), fault.Denied)
-	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
-		t.Errorf("the target path is left: %v", err)
-	}
-	r.store.fail = nil
-	r.publish(req)
-	r.wantFile(req, "password", "one")
 }
 
 func TestLastGood(t *testing.T) {

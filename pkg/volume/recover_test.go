@@ -3,7 +3,6 @@ package volume_test
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -278,16 +277,5 @@ func TestRecordsAreForRootAlone(t *testing.T) {
 	r.restart()
 	if _, err := os.Stat(filepath.Join(r.stateDir, "x.json.partial")); !os.IsNotExist(err) {
 		t.Error("a half-written record is left")
-	}
-}
-
-func TestRecoverHundred(t *testing.T) {
-	r := newRig(t)
-	for i := range 100 {
-		r.publish(r.request(fmt.Sprintf("p%d", i)))
-	}
-	r.restart()
-	if n := r.store.count(); r.Count() != 100 || n != 100 {
-		t.Errorf("count %d, fetches %d", r.Count(), n)
 	}
 }

@@ -106,10 +106,13 @@ func TestDeniedVolumeIsEmptiedWhereTheClassAsks(t *testing.T) {
 	r.classes.class.OnDenied = class.DeniedEmpty
 	req := r.request("a")
 	r.publish(req)
-	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "down") })
-	r.RefreshAll()
-	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
-	r.wantFile(req, "password", "one") // an outage is not a denial
+	for _, reason := range []fault.Reason{fault.Unavailable, fault.Unverified} { // they may be an outage
+		r.store.set(func(s *fakeStore) { s.fail = fault.New(reason, "no") })
+		if o := r.refreshNow(); o.Reason() != reason {
+			t.Errorf("the refresh ended with %v, want %s", o.Err, reason)
+		}
+		r.wantFile(req, "password", "one")
+	}
 	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "permission denied") })
 	r.RefreshAll()
 	testkit.Eventually(t, "the files are gone", func() bool {
@@ -120,19 +123,6 @@ func TestDeniedVolumeIsEmptiedWhereTheClassAsks(t *testing.T) {
 	r.store.set(func(s *fakeStore) { s.fail = nil })
 	r.RefreshAll()
 	testkit.Eventually(t, "the volume has recovered", func() bool { return r.Failing() == 0 })
-	r.wantFile(req, "password", "one")
-}
-
-// A denial that is not certain may be an outage: the files stay.
-func TestUnverifiedDenialEmptiesNoVolume(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	r.classes.class.OnDenied = class.DeniedEmpty
-	req := r.request("a")
-	r.publish(req)
-	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unverified, "permission denied") })
-	r.RefreshAll()
-	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
 	r.wantFile(req, "password", "one")
 }
 
@@ -282,21 +272,6 @@ func TestNewsOfTheVersionInUse(t *testing.T) {
 			})
 		})
 	}
-}
-
-func TestLostMountIsMountedAgainByARepublish(t *testing.T) {
-	r := newRig(t)
-	r.background()
-	req := r.request("a")
-	r.publish(req)
-	testkit.Must(t, unix.Unmount(req.Target, unix.MNT_DETACH))
-	r.RefreshAll()
-	testkit.Eventually(t, "the refresh has failed", func() bool { return r.seen.count("refresh", true) == 1 })
-	if entries, err := os.ReadDir(req.Target); err != nil || len(entries) > 0 {
-		t.Errorf("a refresh wrote to the node's disk: %v %v", entries, err)
-	}
-	r.publish(req)
-	r.wantFile(req, "password", "one")
 }
 
 func TestUnpublishDuringRefresh(t *testing.T) {

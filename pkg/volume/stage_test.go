@@ -9,7 +9,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
-	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -49,14 +48,6 @@ func wantNoStage(t *testing.T, target string) {
 	}
 }
 
-// wantGone does not ask for records, which stay until the release.
-func wantGone(t *testing.T, req volume.Request) {
-	t.Helper()
-	if _, err := os.Lstat(req.Target); !os.IsNotExist(err) {
-		t.Errorf("the target path is left: %v", err)
-	}
-}
-
 // A provider has its stage before the first payload as well as after it, and
 // a failure of any kind undoes what was mounted for it.
 func TestStageBeforeTheFirstPayload(t *testing.T) {
@@ -64,13 +55,13 @@ func TestStageBeforeTheFirstPayload(t *testing.T) {
 	req := r.request("a")
 	w.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "down") })
 	wantReason(t, r.Publish(t.Context(), req), fault.Unavailable)
-	wantGone(t, req)
+	r.wantNoTarget(req)
 	w.set(func(s *fakeStore) { s.fail, s.panics = nil, true })
 	wantReason(t, r.Publish(t.Context(), req), fault.Internal)
-	wantGone(t, req)
+	r.wantNoTarget(req)
 	w.leave = true
 	wantReason(t, r.Publish(t.Context(), req), fault.Internal)
-	wantGone(t, req)
+	r.wantNoTarget(req)
 	w.leave = false
 	w.set(func(s *fakeStore) { s.panics = false })
 	r.publish(req)
@@ -95,13 +86,13 @@ func TestCrashBeforeTheFirstPayload(t *testing.T) {
 	}
 	w.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "no") })
 	wantReason(t, r.Publish(t.Context(), req), fault.Denied)
-	wantNoStage(t, req.Target)
+	r.wantNoTarget(req)
 	w.set(func(s *fakeStore) { s.fail = nil })
 	r.publish(req)
 	r.wantFile(req, "password", "one")
 	wantNoStage(t, req.Target)
 	testkit.Must(t, r.Unpublish(t.Context(), req.ID, req.Target))
-	wantGone(t, req)
+	r.wantNoTarget(req)
 }
 
 // A crash in a refresh leaves a stage in a live volume: what comes next takes
@@ -120,7 +111,7 @@ func TestCrashInARefresh(t *testing.T) {
 		t.Fatalf("%d stages are left, the test wants one", len(left))
 	}
 	testkit.Must(t, r.Unpublish(t.Context(), gone.ID, gone.Target))
-	wantGone(t, gone)
+	r.wantNoTarget(gone)
 	w.leave = false
 	r.RefreshAll()
 	testkit.Eventually(t, "the next refresh is done", func() bool { return r.seen.count("refresh", false) == 3 })

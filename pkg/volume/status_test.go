@@ -86,16 +86,6 @@ func TestStatusFromMemory(t *testing.T) {
 	}
 }
 
-// A first publish that failed leaves nothing behind.
-func TestStatusAfterAFailedPublish(t *testing.T) {
-	r := newRig(t)
-	r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Denied, "no") })
-	wantReason(t, r.Publish(t.Context(), r.request("a")), fault.Denied)
-	if all := r.Statuses(); len(all) != 0 {
-		t.Errorf("%+v", all)
-	}
-}
-
 // A person's demand hits the pod's volumes alone, and a loop of demands does not
 // have the store asked without a pause.
 func TestRefreshPod(t *testing.T) {

@@ -247,24 +247,6 @@ func TestSecondAddressOfAReplica(t *testing.T) {
 	}
 }
 
-// A denial, a missing secret and a rate limit are answers: the second address is not asked.
-func TestAnswersOfTheFirstAddressCount(t *testing.T) {
-	r := newRig(t, localFronts)
-	first, second := newFront(t, r.vault.Address), newFront(t, r.vault.Address)
-	r.fallback("secrets", first.URL, second.URL)
-	r.manifest("missing", "- {objectName: a, secretPath: secret/data/nothing, secretKey: x}", "vaultAddress: "+first.URL, "vaultFallbackAddress: "+second.URL)
-	for what, p := range map[string]kubelet.Pod{
-		"service account name not authorized": r.pod("p", "intruder", "secrets"), "secret/data/nothing": r.pod("q", "web", "missing"),
-	} {
-		if err := r.refuse(p); !strings.Contains(err.Error(), what) {
-			t.Errorf("%v, want %s", err, what)
-		}
-	}
-	if n := second.requests.Load(); n != 0 {
-		t.Errorf("the second address was asked %d times", n)
-	}
-}
-
 // With both away the error names both, and what the operator does not allow is refused.
 func TestBothAddressesAway(t *testing.T) {
 	var allowed []string

@@ -11,12 +11,12 @@ import (
 )
 
 // onePodRole makes a jwt role that Vault gives to one pod only. Its metadata
-// holds nothing of the pod, but what mappings say.
-func (w *world) onePodRole(t *testing.T, pod string, mappings map[string]any) map[string]string {
+// holds nothing of the pod.
+func (w *world) onePodRole(t *testing.T, pod string) map[string]string {
 	t.Helper()
 	err := w.Role(t.Context(), "jwt", "onepod", map[string]any{
 		"role_type": "jwt", "user_claim": "sub", "bound_audiences": "vault", "policies": "app", "token_ttl": "1h",
-		"bound_claims": map[string]any{"/kubernetes.io/pod/name": pod}, "claim_mappings": mappings,
+		"bound_claims": map[string]any{"/kubernetes.io/pod/name": pod},
 	})
 	testkit.Must(t, err)
 	return map[string]string{"vaultAuthMountPath": "jwt", "roleName": "onepod"}
@@ -41,7 +41,7 @@ func TestDeniedPodGetsNoSharedCredential(t *testing.T) {
 	pg := newPostgres(t, w)
 	pg.Role(t, w.Server, "app", "1h", "24h")
 	pod := w.pod("app")
-	params := w.onePodRole(t, pod.Pod, nil)
+	params := w.onePodRole(t, pod.Pod)
 	const user = "- {objectName: user, secretPath: database/creds/app, secretKey: username}\n"
 	p := newProvider(t, nil)
 	first, second := w.request(t, pod, params, user), w.request(t, w.pod("app"), params, user)
@@ -52,29 +52,4 @@ func TestDeniedPodGetsNoSharedCredential(t *testing.T) {
 	}
 	testkit.Must(t, p.Release(t.Context(), first.Volume))
 	testkit.Eventually(t, "the user is gone with its pod", func() bool { return pg.Users(t) == 0 })
-}
-
-// TestMetadataOfAJWTRoleProvesNothing has jwt roles that map claims of the
-// service account to the keys that the kubernetes method uses.
-func TestMetadataOfAJWTRoleProvesNothing(t *testing.T) {
-	t.Parallel()
-	w := ownWorld(t)
-	w.putShare(t, "v")
-	for name, mappings := range map[string]map[string]any{
-		"the UID": {"/kubernetes.io/serviceaccount/uid": "service_account_uid"},
-		"all but the secret": {
-			"/kubernetes.io/serviceaccount/uid": "service_account_uid", "/kubernetes.io/serviceaccount/name": "service_account_name",
-			"/kubernetes.io/namespace": "service_account_namespace",
-		},
-		"a claim as the secret": {
-			"/kubernetes.io/serviceaccount/uid": "service_account_uid", "/kubernetes.io/serviceaccount/name": "service_account_name",
-			"/kubernetes.io/namespace": "service_account_namespace", "/sub": "service_account_secret_name",
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			pod := w.pod("app")
-			params := w.onePodRole(t, pod.Pod, mappings)
-			refusedBeside(t, newProvider(t, nil), w.request(t, pod, params, two), w.request(t, w.pod("app"), params, two))
-		})
-	}
 }

@@ -24,55 +24,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-const optionalAndNot = `
-- {objectName: a, secretPath: kv1/a, secretKey: k, optional: true}
-- {objectName: whole, secretPath: kv1/b, optional: true}
-- {objectName: c, secretPath: kv1/c, secretKey: k}`
-
-// TestForeignAnswersTakeNothing has what lies before Vault answer in its place
-// for a live volume: every such answer is an outage.
-func TestForeignAnswersTakeNothing(t *testing.T) {
-	for name, answer := range map[string]http.HandlerFunc{
-		"404 of nginx":        withHeader("Content-Type", "text/plain", answering(404, "default backend - 404")),
-		"404 of HTML":         withHeader("Content-Type", "text/html", answering(404, "<html>404")),
-		"404 without a body":  answering(404, ""),
-		"404 of Kong":         answering(404, `{"message":"no Route matched with those values","request_id":"5b1c"}`),
-		"403 of Istio":        answering(403, "RBAC: access denied"),
-		"403 of a firewall":   withHeader("Content-Type", "text/html", answering(403, "<html>Request blocked")),
-		"403 of an API":       answering(403, `{"errors":[{"title":"Forbidden"}]}`),
-		"401 of a balancer":   withHeader("Content-Type", "text/html", answering(401, "<html>login")),
-		"400 of a proxy":      answering(400, "Bad Request"),
-		"410 of a proxy":      answering(410, ""),
-		"200 of maintenance":  withHeader("Content-Type", "application/json", answering(200, `{"status":"maintenance"}`)),
-		"200 of other data":   answering(200, `{"data":"maintenance","status":"x"}`),
-		"200 of a login page": withHeader("Content-Type", "text/html", answering(200, "<html>login")),
-		"200 without a body":  answering(200, ""),
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
-			c := &clock{}
-			p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
-			r := brokenRequest("v", b.URL, map[string]string{"objects": optionalAndNot})
-			first := mustFetch(t, p, r)
-			r.Current = first.Versions
-			b.setRead(answer)
-			c.advance(3 * time.Minute)
-			for range 3 {
-				payload, err := p.Fetch(t.Context(), r)
-				if err == nil || !fault.Of(err).Outage() {
-					t.Fatalf("%v, %s: %v", payload, fault.Of(err), err)
-				}
-				c.advance(time.Minute)
-			}
-			b.setRead(answering(200, `{"data":{"k":"new"}}`))
-			if payload := mustFetch(t, p, r); len(payload.Files) != len(first.Files) || files(payload)["a"] != "new" {
-				t.Errorf("when Vault is back the files are %v", files(payload))
-			}
-		})
-	}
-}
-
 // TestForeignLogin has the same at the login.
 func TestForeignLogin(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 404} {

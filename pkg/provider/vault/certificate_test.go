@@ -1,7 +1,6 @@
 package vault_test
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,13 +16,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
-	"github.com/mayfly-csi/mayfly/pkg/provider/providertest"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -189,42 +186,5 @@ func TestEndlessFile(t *testing.T) {
 	_, err := p.Fetch(t.Context(), brokenRequest("v", "https://127.0.0.1:1", map[string]string{"vaultCACertPath": "/proc/kmsg"}))
 	if fault.Of(err) != fault.InvalidClass || !strings.Contains(err.Error(), `reading "/proc/kmsg" for spec.parameters.vaultCACertPath: `) {
 		t.Errorf("got %s: %v", fault.Of(err), err)
-	}
-}
-
-// TestHangingFiles: volumes whose class names a file that hangs give their
-// workers back at their contexts' ends. They hold up no other volume, and their
-// pods can go.
-func TestHangingFiles(t *testing.T) {
-	dir, _ := providertest.HangingFileSystem(t)
-	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/revoke-self") {
-			w.WriteHeader(http.StatusNoContent)
-			return
-		}
-		answering(200, `{"data":{"k":"v"}}`)(w, r)
-	})
-	p := newProvider(t, func(c *vault.Config) { c.ClassFileDirs = []string{dir} })
-	const volumes = 8
-	var all sync.WaitGroup
-	for i := range volumes {
-		id := fmt.Sprint("evil-", i)
-		mustFetch(t, p, brokenRequest(id, b.URL, nil))
-		edited := brokenRequest(id, "https://127.0.0.1:1", map[string]string{"vaultCACertPath": filepath.Join(dir, "ca")})
-		all.Go(func() {
-			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-			defer cancel()
-			if _, err := p.Fetch(ctx, edited); fault.Of(err) != fault.Timeout || !strings.Contains(err.Error(), "the file system gives no answer") && !strings.Contains(err.Error(), "waiting for the files") {
-				t.Errorf("%s: got %s: %v", id, fault.Of(err), err)
-			}
-		})
-	}
-	wantFile(t, mustFetch(t, p, brokenRequest("good", b.URL, nil)), "a", "v")
-	all.Wait()
-	wantFile(t, mustFetch(t, p, brokenRequest("good", b.URL, nil)), "a", "v")
-	for i := range volumes {
-		if err := p.Release(t.Context(), fmt.Sprint("evil-", i)); err != nil {
-			t.Error(err)
-		}
 	}
 }

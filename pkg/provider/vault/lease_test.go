@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
-	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -92,26 +91,6 @@ func (w *world) leases(t *testing.T, path string) []any {
 	}
 	keys, _ := s.Data["keys"].([]any)
 	return keys
-}
-
-// TestPartialFailureMakesNoSecondCredential has one object fail for a while.
-func TestPartialFailureMakesNoSecondCredential(t *testing.T) {
-	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	pg.Role(t, w.Server, "app", "1h", "24h")
-	p := newProvider(t, nil)
-	r := w.request(t, w.pod("app"), nil, "- {objectName: user, secretPath: database/creds/app, secretKey: username}\n- {objectName: k, secretPath: kv1/late, secretKey: k}")
-	for range 3 {
-		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound {
-			t.Fatalf("got %v", err)
-		}
-	}
-	w.kv1(t, "late", map[string]any{"k": "v"})
-	mustFetch(t, p, r)
-	if n := pg.Users(t); n != 1 {
-		t.Errorf("%d credentials were made, want 1", n)
-	}
 }
 
 // TestUnexpectedLeasesOfTwo has two volumes of one account read two paths that

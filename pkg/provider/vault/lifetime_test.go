@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -209,32 +208,6 @@ func TestLifetimeBatchTokens(t *testing.T) {
 		t.Errorf("a batch token cannot be revoked, and that is no failure: %v", err)
 	}
 	testkit.Eventually(t, "the roles ended with their tokens", func() bool { return pg.Users(t) == 0 })
-}
-
-// TestLifetimeLostLease revokes a lease, and then a token, behind the provider's back.
-func TestLifetimeLostLease(t *testing.T) {
-	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	w.putShare(t, "v")
-	pg.Role(t, w.Server, "app", "1h", "24h")
-	c := &clock{}
-	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
-	pod := w.pod("app")
-	r := w.request(t, pod, nil, dbObjects)
-	tokens, err := identity.ParseTokens(w.issuer.CSITokensFor(10*time.Hour, pod, "vault"))
-	testkit.Must(t, err)
-	r.Tokens = tokens
-	before := mustFetch(t, p, r)
-	for _, prefix := range []string{"database/creds", "auth/kubernetes/login"} {
-		testkit.Must(t, w.Write(t.Context(), "sys/leases/revoke-prefix/"+prefix, nil))
-		c.advance(45 * time.Minute)
-		after := mustFetch(t, p, r)
-		if f := files(after); f["user"] == files(before)["user"] || !pg.LogsIn(t, f["user"], f["password"]) {
-			t.Errorf("after %s was revoked the files hold %s", prefix, f["user"])
-		}
-		before = after
-	}
 }
 
 // TestLifetimeStaticRoleBySchedule follows a rotation by schedule, whose moment Vault

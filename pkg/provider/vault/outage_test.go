@@ -101,25 +101,6 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestOneBrokenPathIsNoOutage has one engine fail: the others are not held up.
-func TestOneBrokenPathIsNoOutage(t *testing.T) {
-	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/v1/database/creds/a" {
-			answering(500, `{"errors":["failed to connect to the database"]}`)(w, r)
-			return
-		}
-		answering(200, `{"data":{"k":"v"}}`)(w, r)
-	})
-	p := newProvider(t, nil)
-	for i := range 20 {
-		r := brokenRequest(fmt.Sprintf("db-%d", i), b.URL, map[string]string{"objects": "[{objectName: a, secretPath: database/creds/a, secretKey: k}]"})
-		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
-			t.Fatal(err)
-		}
-	}
-	mustFetch(t, p, brokenRequest("kv", b.URL, nil))
-}
-
 // TestOneTenantsFailuresHoldUpNoOther has paths of one tenant hang or break, or
 // its lease not be renewed: its own other pods and another tenant's are served.
 func TestOneTenantsFailuresHoldUpNoOther(t *testing.T) {
@@ -200,61 +181,4 @@ func TestDestination(t *testing.T) {
 	if got := next.Destination("v"); got != want {
 		t.Errorf("after a restart: got %q, want %q", got, want)
 	}
-}
-
-// TestDenialsAreNoOutage has many pods denied: others are served.
-func TestDenialsAreNoOutage(t *testing.T) {
-	w := shared
-	w.putShare(t, "v")
-	p := newProvider(t, nil)
-	for range 10 {
-		if _, err := p.Fetch(t.Context(), w.request(t, w.pod("stranger"), nil, two)); fault.Of(err) != fault.Denied {
-			t.Fatal(err)
-		}
-	}
-	mustFetch(t, p, w.request(t, w.pod("app"), nil, two))
-}
-
-// TestSealedForReal seals a real Vault under live volumes.
-func TestSealedForReal(t *testing.T) {
-	t.Parallel()
-	w := ownWorld(t)
-	w.putShare(t, "v")
-	c := &clock{}
-	p := newProvider(t, func(cfg *vault.Config) { cfg.Now = c.now })
-	r := w.request(t, w.pod("app"), nil, two)
-	mustFetch(t, p, r)
-	testkit.Must(t, w.Seal(t.Context()))
-	c.advance(2 * time.Minute)
-	if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
-		t.Errorf("a sealed Vault: %s: %v", fault.Of(err), err)
-	}
-	testkit.Must(t, w.Unseal(t.Context()))
-	c.advance(5 * time.Second)
-	wantFile(t, mustFetch(t, p, r), "a", "v")
-}
-
-// TestBrokenPathOfAnotherNamespace has one tenant's engine fail, and the same
-// path of another tenant work.
-func TestBrokenPathOfAnotherNamespace(t *testing.T) {
-	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("X-Vault-Namespace") == "one" {
-			answering(500, `{"errors":["no database of tenant one"]}`)(w, r)
-			return
-		}
-		answering(200, `{"data":{"k":"v"}}`)(w, r)
-	})
-	p := newProvider(t, nil)
-	of := func(volume, namespace string) provider.Request {
-		return brokenRequest(volume, b.URL, map[string]string{"vaultNamespace": namespace})
-	}
-	for i := range 4 {
-		if _, err := p.Fetch(t.Context(), of(fmt.Sprint("v", i), "one")); fault.Of(err) != fault.Unavailable {
-			t.Fatal(err)
-		}
-	}
-	if b.count("kv1/a") >= 4*3 {
-		t.Fatalf("%d reads: the broken path is still asked", b.count("kv1/a"))
-	}
-	wantFile(t, mustFetch(t, p, of("w", "two")), "a", "v")
 }

@@ -2,7 +2,6 @@ package vault_test
 
 import (
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -158,33 +157,6 @@ func TestMetadataCheck(t *testing.T) {
 		if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "was deleted") {
 			t.Errorf("a deleted secret: %v", err)
 		}
-	}
-}
-
-// TestManyAskForNothing reads a missing path once for all, and each is told.
-func TestManyAskForNothing(t *testing.T) {
-	w := shared
-	w.putShare(t, "v")
-	p := newProvider(t, nil)
-	mustFetch(t, p, w.request(t, w.pod("app"), nil, two))
-	var wg sync.WaitGroup
-	counts := w.counted(t, func() {
-		for i := range 20 {
-			missing := w.request(t, w.pod("app"), nil, "- {objectName: a, secretPath: kv1/nowhere, secretKey: k}")
-			wg.Go(func() {
-				if i%2 == 0 {
-					missing.Class.Parameters["objects"] = "- {objectName: a, secretPath: kv1/nowhere, secretKey: k, optional: true}"
-				}
-				_, err := p.Fetch(t.Context(), missing)
-				if (err == nil) != (i%2 == 0) || (err != nil && fault.Of(err) != fault.NotFound) {
-					t.Errorf("optional %v: %v", i%2 == 0, err)
-				}
-			})
-		}
-		wg.Wait()
-	})
-	if counts["kv1/nowhere"] > 20 {
-		t.Errorf("%d reads", counts["kv1/nowhere"])
 	}
 }
 

@@ -8,7 +8,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
-	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const withCertificate = "- {objectName: a, secretPath: kv1/share, secretKey: k}\n" +
@@ -97,19 +96,5 @@ func TestRecall(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// TestRecallEndsWithTheLastVolume: memory of an identity does not outlive its
-// volumes.
-func TestRecallEndsWithTheLastVolume(t *testing.T) {
-	w := shared
-	w.putShare(t, "v")
-	p := newProvider(t, nil)
-	live := w.request(t, w.pod("app"), nil, two)
-	mustFetch(t, p, live)
-	testkit.Must(t, p.Release(t.Context(), live.Volume))
-	if _, _, ok := p.Recall(w.request(t, w.pod("app"), nil, two), time.Now().Add(-time.Hour)); ok {
-		t.Error("the memory of an identity without volumes served a pod")
 	}
 }

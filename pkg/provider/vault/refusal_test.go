@@ -103,26 +103,6 @@ func TestReasonOfALogin(t *testing.T) {
 	fails(r, fault.Unverified, "can it verify service account tokens of this cluster?")
 }
 
-// TestRefusedIsGivenAgain ends a refusal: what is read from then on is shared.
-func TestRefusedIsGivenAgain(t *testing.T) {
-	b := newBroken(t, answering(200, `{"data":{"k":"one"}}`))
-	p := newProvider(t, nil)
-	r, other := brokenRequest("v", b.URL, nil), brokenRequest("w", b.URL, nil)
-	mustFetch(t, p, r)
-	r.Fresh = true
-	b.setRead(answering(403, `{"errors":["permission denied"]}`))
-	if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Denied {
-		t.Fatal(err)
-	}
-	b.setRead(answering(200, `{"data":{"k":"two"}}`))
-	mustFetch(t, p, r)
-	reads := b.count("kv1/a")
-	wantFile(t, mustFetch(t, p, other), "a", "two")
-	if b.count("kv1/a") != reads {
-		t.Error("an answer from after the refusal was not shared")
-	}
-}
-
 // TestRefusedCredentialIsNotShared has a credential that the account's pods
 // share, which the store would not make again.
 func TestRefusedCredentialIsNotShared(t *testing.T) {

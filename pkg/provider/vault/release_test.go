@@ -2,7 +2,6 @@ package vault_test
 
 import (
 	"bytes"
-	"context"
 	"log/slog"
 	"net/http"
 	"strings"
@@ -42,49 +41,6 @@ func TestRevocationSwitchedOff(t *testing.T) {
 	mustFetch(t, p, brokenRequest("v", b.URL, nil))
 	if err := p.Release(t.Context(), "v"); err != nil || b.count("revoke") != 0 {
 		t.Errorf("%v, requests %q", err, b.seen)
-	}
-}
-
-// TestReleaseEndsARunningFetch does not wait for the store.
-func TestReleaseEndsARunningFetch(t *testing.T) {
-	started := make(chan struct{}, 10)
-	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
-		started <- struct{}{}
-		hang(w, r)
-	})
-	p := newProvider(t, func(c *vault.Config) { c.RequestTimeout, c.DisableRevocation = time.Minute, true })
-	failed := make(chan error, 1)
-	go func() {
-		_, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, nil))
-		failed <- err
-	}()
-	<-started
-	if err := p.Release(t.Context(), "v"); err != nil {
-		t.Error(err)
-	}
-	if err := <-failed; fault.Of(err) != fault.Canceled || !strings.Contains(err.Error(), "the volume is going away") {
-		t.Errorf("the fetch ended with %v", err)
-	}
-}
-
-// TestVolumeComesBack publishes under an id whose last volume could not be
-// released: the new one works, and both are revoked in the end.
-func TestVolumeComesBack(t *testing.T) {
-	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
-	p := newProvider(t, nil)
-	r := brokenRequest("v", b.URL, nil)
-	mustFetch(t, p, r)
-	b.setRead(hang)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if err := p.Release(ctx, "v"); err == nil {
-		t.Fatal("released against a store that hangs")
-	}
-	b.setRead(answering(200, `{"data":{"k":"v"}}`))
-	wantFile(t, mustFetch(t, p, r), "a", "v")
-	before := b.count("revoke-self")
-	if err := p.Release(t.Context(), "v"); err != nil || b.count("revoke-self") != before+2 {
-		t.Errorf("%v, %d revocations, want 2", err, b.count("revoke-self")-before)
 	}
 }
 

@@ -155,24 +155,6 @@ func TestRecreatedServiceAccount(t *testing.T) {
 	}
 }
 
-// TestUnknownUIDIsNotShared has tokens that say nothing of their bearer.
-func TestUnknownUIDIsNotShared(t *testing.T) {
-	w := shared
-	w.putShare(t, "v")
-	p := newProvider(t, nil)
-	var requests []provider.Request
-	for range 3 {
-		r := w.request(t, w.pod("app"), nil, two)
-		tok := r.Tokens["vault"]
-		tok.Claims = identity.Claims{}
-		r.Tokens = identity.Tokens{"vault": tok}
-		requests = append(requests, r)
-	}
-	if got := under(w.counted(t, func() { fetchAll(t, p, 3, requests) }), "/login"); got != 3 {
-		t.Errorf("%d logins, want 3", got)
-	}
-}
-
 // TestForgedClaims has a token whose claims, as we read them, name another
 // service account than the store finds in it.
 func TestForgedClaims(t *testing.T) {

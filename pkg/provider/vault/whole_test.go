@@ -3,7 +3,6 @@ package vault_test
 import (
 	"fmt"
 	"maps"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -181,40 +180,6 @@ func TestWholeSecretUnfit(t *testing.T) {
 	trial, err := p.Try(t.Context(), w.request(t, w.pod("app"), nil, `[{secretPath: kv1/other, secretKeys: "*"}]`), true)
 	if err != nil || trial.Unfit != nil || len(trial.Objects) != 1 || trial.Objects[0].Name != "*" || trial.Objects[0].Files != 2 || trial.Objects[0].Size != 2 {
 		t.Errorf("%+v, %v", trial, err)
-	}
-}
-
-// TestWholeSecretStandsIn: while the store refuses a secret that a volume has, its
-// last keys stay beside what is new. They get into no file that was not there.
-func TestWholeSecretStandsIn(t *testing.T) {
-	body, refused := `{"data":{"a":"1","b":"2"}}`, false
-	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
-		switch {
-		case strings.HasSuffix(r.URL.Path, "kv1/other"):
-			answering(200, `{"data":{"k":"other"}}`)(w, r)
-		case refused:
-			answering(500, `{"errors":["no storage"]}`)(w, r)
-		default:
-			answering(200, body)(w, r)
-		}
-	})
-	b.login = goodLogin(1000000)
-	c := &clock{}
-	p := newProvider(t, func(cfg *vault.Config) { cfg.Now, cfg.MaxRetries = c.now, 0 })
-	r := brokenRequest("v", b.URL, map[string]string{"objects": `[{objectName: d, secretPath: kv1/a, secretKeys: "*"}, {objectName: o, secretPath: kv1/other, secretKey: k}]`})
-	r.Tokens["vault"] = longToken(r)
-	r.Current = mustFetch(t, p, r).Versions
-	refused = true
-	c.advance(10 * time.Minute)
-	after := mustFetch(t, p, r)
-	wantFiles(t, after, map[string]string{"d/a": "1", "d/b": "2", "o": "other"})
-	if fault.Of(after.Partial) != fault.Unavailable {
-		t.Errorf("partial: %v", after.Partial)
-	}
-	r.Current = slices.DeleteFunc(slices.Clone(r.Current), func(v provider.Version) bool { return v.ID == "d/b" })
-	c.advance(10 * time.Minute)
-	if payload, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
-		t.Errorf("a key that is in no file stands in: %v, %v", payload, err)
 	}
 }
 

@@ -15,44 +15,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 )
 
-// outage: the gateway is down. The requests of many volumes are bounded, and
-// the first answer after it brings all back.
-func outage(t *testing.T, o Options) {
-	w := newWorld(t, o, func(c *akeyless.Config) { c.MaxRetries = -1 })
-	w.PutStatic("/app/a", "value")
-	var requests []provider.Request
-	for range 10 {
-		r := w.request(w.pod("web"), k8s(oneObject))
-		w.fetch(r)
-		r.Fresh = true
-		requests = append(requests, r)
-	}
-	w.Disturb(akeylessd.Disturbance{Status: http.StatusBadGateway, Body: "<html>bad gateway</html>"})
-	got := w.counted(func() {
-		for _, r := range requests {
-			err := w.refuse(r, "502")
-			if fault.Of(err) != fault.Unavailable {
-				t.Errorf("reason %s: %v", fault.Of(err), err)
-			}
-			if strings.Contains(err.Error(), "<html>") {
-				t.Errorf("a foreign body is quoted: %v", err)
-			}
-		}
-	})
-	if got["/get-secret-value"] != 3 {
-		t.Errorf("%v requests in an outage, want 3", got)
-	}
-	err := w.refuse(requests[9], "moments ago", "502")
-	if after := fault.RetryAfter(err); after <= 0 || after > 5*time.Second {
-		t.Errorf("RetryAfter %v", after)
-	}
-	w.Heal()
-	w.clock.advance(2 * time.Second)
-	for _, r := range requests {
-		w.fetch(r)
-	}
-}
-
 func rateLimit(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
 	w.PutStatic("/app/a", "value")

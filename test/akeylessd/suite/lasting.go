@@ -9,12 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
-	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // gatewayCache: an answer from the gateway's cache never counts as the version that was just
@@ -200,107 +198,3 @@ func anyJSON(t *testing.T, o Options) {
 const staticAndDynamic = `
 - {secretPath: /app/a, fileName: a, secretType: static}
 - {secretPath: /app/db, fileName: user, secretKey: user, secretType: dynamic}`
-
-// oneFailureOfSeveral: an item that fails does not keep a new credential from the file in which the
-// old one expires.
-func oneFailureOfSeveral(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	w.PutStatic("/app/a", "value")
-	w.PutDynamic("/app/db", time.Hour)
-	pod := w.pod("web")
-	first := w.fetch(w.request(pod, k8s(staticAndDynamic)))
-	w.Delete("/app/a")
-	w.clock.advance(45 * time.Minute)
-	live := func(held *provider.Payload) provider.Request {
-		r := w.request(pod, k8s(staticAndDynamic))
-		r.Current = held.Versions
-		return r
-	}
-	p := w.fetch(live(first))
-	if fault.Of(p.Partial) != fault.NotFound || p.Partial == nil {
-		t.Errorf("Partial is %v", p.Partial)
-	}
-	wantFile(t, p, "a", "value")
-	if files(p)["user"] == files(first)["user"] {
-		t.Error("the credential was not replaced in time")
-	}
-	if now := w.clock.now(); !p.RefreshAt.After(now) || p.RefreshAt.After(now.Add(time.Hour)) {
-		t.Errorf("the next look is in %v", p.RefreshAt.Sub(now))
-	}
-	// The other way round, the credential that could not be replaced stays.
-	w.PutStatic("/app/a", "other")
-	w.Disturb(akeylessd.Disturbance{Path: "/get-dynamic-secret-value", Status: http.StatusInternalServerError, Body: `{"error":"the database is away"}`})
-	w.clock.advance(45 * time.Minute)
-	again := w.fetch(live(p))
-	wantFile(t, again, "a", "other")
-	wantFile(t, again, "user", files(p)["user"])
-	if left := 15 * time.Minute; again.Partial == nil || again.RefreshAt.After(w.clock.now().Add(left)) {
-		t.Errorf("Partial is %v and the next look in %v, but the credential ends in %v", again.Partial, again.RefreshAt.Sub(w.clock.now()), left)
-	}
-	w.Heal()
-	// A pod without a payload gets nothing partial.
-	w.Delete("/app/a")
-	w.refuse(w.request(w.pod("web"), k8s(staticAndDynamic)), "/app/a was not found")
-}
-
-// refusedIsForgotten: an item that the store has refused is not served from memory, to a new pod or
-// after a restart.
-func refusedIsForgotten(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	w.PutStatic("/app/a", "value")
-	w.PutStatic("/app/b", "value")
-	shared := func(r provider.Request) provider.Request {
-		with(r.Class.Parameters, "sessionSharing", "serviceAccount")
-		return r
-	}
-	r := shared(w.request(w.pod("web"), k8s(oneObject)))
-	w.fetch(r)
-	w.Forbid()
-	r.Fresh = true
-	if err := w.refuse(r, "denied"); fault.Of(err) != fault.Denied {
-		t.Fatalf("reason %s: %v", fault.Of(err), err)
-	}
-	next := shared(w.request(w.pod("web"), k8s(oneObject)))
-	w.refuse(next, "denied")
-	if p, _, ok := w.provider.Recall(next, w.clock.now().Add(-time.Hour)); ok {
-		t.Errorf("recalled %v", files(p))
-	}
-	restarted := *w
-	restarted.provider = w.newProvider()
-	testkit.Must(t, restarted.provider.Import(r.Volume, w.provider.Export(r.Volume)))
-	r.Fresh = false
-	restarted.refuse(r, "denied")
-}
-
-// refusedLogin: an identity that may no longer log in gets nothing from memory, whatever request
-// showed that.
-func refusedLogin(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	w.PutStatic("/app/a", "value")
-	w.PutStatic("/app/b", "value")
-	w.PutDynamic("/app/db", time.Hour)
-	shared := func(objects string) provider.Request {
-		r := w.request(w.pod("web"), with(k8s(objects), "sessionSharing", "serviceAccount"))
-		r.Class.CredentialScope = class.ScopeServiceAccount
-		return r
-	}
-	live := shared(dynamicObjects)
-	p := w.fetch(live)
-	live.Current = p.Versions
-	w.fetch(shared(oneObject))
-	w.AuthMethod(k8sID, akeylessd.Method{Type: "k8s", ConfigName: config, Audience: "another"})
-	w.Revoke()
-	w.clock.advance(10 * time.Second) // so that the refusal is put down to the token
-	w.refuse(shared("[{secretPath: /app/b, fileName: b, secretType: static}]"), "logging in")
-	for _, objects := range []string{oneObject, dynamicObjects} {
-		next := shared(objects)
-		if p, _, ok := w.provider.Recall(next, w.clock.now().Add(-time.Hour)); ok {
-			t.Errorf("recalled %v", files(p))
-		}
-		w.refuse(next, "logging in")
-	}
-	// A running pod's credentials are renewed as long as it lives.
-	if again := w.fetch(live); files(again)["user"] != files(p)["user"] {
-		t.Error("a pod was given another credential than it has")
-	}
-}

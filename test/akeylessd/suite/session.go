@@ -12,7 +12,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -81,66 +80,23 @@ func sharing(t *testing.T, o Options) {
 			w.wantCounts(all(w, func() map[string]string { return with(k8s(oneObject), c.more...) }), c.want)
 		})
 	}
-	t.Run("another service account of the same class", func(t *testing.T) {
-		w := newWorld(t, o, func(c *akeyless.Config) { c.ShareByServiceAccount = true })
-		w.PutStatic("/app/a", "value")
-		w.fetch(w.request(w.pod("web"), k8s(oneObject)))
-		if err := w.refuse(w.request(w.pod("intruder"), k8s(oneObject)), "/app/a is denied"); fault.Of(err) != fault.Denied {
-			t.Errorf("reason %s", fault.Of(err))
-		}
-	})
-	t.Run("a role that goes by the pod", func(t *testing.T) {
-		w := newWorld(t, o, nil)
-		w.Forbid()
-		first := w.pod("web")
-		w.Allow(akeylessd.Rule{AccessID: k8sID, Prefix: "/app/", Claims: map[string]string{"pod_name": first.Pod}})
-		w.PutStatic("/app/a", "value")
-		w.fetch(w.request(first, k8s(oneObject)))
-		w.refuse(w.request(w.pod("web"), k8s(oneObject)), "/app/a is denied")
-	})
 }
 
+// sessionRenewal has the driver log in again at two thirds of the life that the gateway gave.
 func sessionRenewal(t *testing.T, o Options) {
-	for name, c := range map[string]struct {
-		method akeylessd.Method
-		still  time.Duration // a login does for so long
-		over   time.Duration // and is renewed before its end here
-	}{
-		"expiry told": {akeylessd.Method{Type: "k8s", ConfigName: config, Audience: audience, Life: 30 * time.Minute}, 15 * time.Minute, 21 * time.Minute},
-		"silent":      {akeylessd.Method{Type: "k8s", ConfigName: config, Audience: audience, Silent: true}, 8 * time.Minute, 10 * time.Minute},
-	} {
-		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, o, nil)
-			w.AuthMethod(k8sID, c.method)
-			w.PutStatic("/app/a", "value")
-			pod := w.pod("web")
-			poll := func(after time.Duration) int {
-				w.clock.advance(after)
-				return w.counted(func() { w.fetch(w.request(pod, k8s(oneObject))) })["/auth"]
-			}
-			if n := poll(0); n != 1 {
-				t.Errorf("%d logins at first", n)
-			}
-			if n := poll(c.still); n != 0 {
-				t.Errorf("%d logins while the token is young", n)
-			}
-			if n := poll(c.over - c.still); n != 1 {
-				t.Errorf("%d logins when the token is due", n)
-			}
-		})
-	}
-}
-
-// revokedToken: a 401 for an old token leads to one new login.
-func revokedToken(t *testing.T, o Options) {
 	w := newWorld(t, o, nil)
+	w.AuthMethod(k8sID, akeylessd.Method{Type: "k8s", ConfigName: config, Audience: audience, Life: 30 * time.Minute})
 	w.PutStatic("/app/a", "value")
-	r := w.request(w.pod("web"), k8s(oneObject))
-	w.fetch(r)
-	w.clock.advance(3 * time.Minute)
-	w.Revoke()
-	r.Fresh = true
-	w.wantCounts(w.counted(func() { w.fetch(r) }), map[string]int{"/get-secret-value": 2, "/auth": 1})
+	pod := w.pod("web")
+	for _, poll := range []struct {
+		after  time.Duration
+		logins int
+	}{{0, 1}, {15 * time.Minute, 0}, {6 * time.Minute, 1}} {
+		w.clock.advance(poll.after)
+		if n := w.counted(func() { w.fetch(w.request(pod, k8s(oneObject))) })["/auth"]; n != poll.logins {
+			t.Errorf("%s later: %d logins, want %d", poll.after, n, poll.logins)
+		}
+	}
 }
 
 // noLoginAgain: a 401 that a new token does not resolve is final, and so is one for a token that is
@@ -192,25 +148,4 @@ func missingToken(t *testing.T, o Options) {
 	// A volume that is logged in needs no service account token for a while.
 	r.Tokens, r.Fresh = nil, true
 	wantFile(t, w.fetch(r), "a", "value")
-}
-
-// restart: a new process goes on without a request.
-func restart(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	w.PutStatic("/app/a", "value")
-	r := w.request(w.pod("web"), k8s(oneObject))
-	p := w.fetch(r)
-	state := w.provider.Export(r.Volume)
-	w.provider = w.newProvider()
-	testkit.Must(t, w.provider.Import(r.Volume, state))
-	var again *provider.Payload
-	w.wantCounts(w.counted(func() { again = w.fetch(r) }), nil)
-	wantFile(t, again, "a", "value")
-	if again.Versions[0] != p.Versions[0] {
-		t.Errorf("versions %v, then %v", p.Versions, again.Versions)
-	}
-	w.clock.advance(3 * time.Minute)
-	if n := w.counted(func() { w.fetch(r) })["/auth"]; n != 0 {
-		t.Errorf("%d logins after the restart", n)
-	}
 }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func (w *world) wantFiles(p *provider.Payload, want map[string]string) {
@@ -24,7 +23,6 @@ func wholeSecrets(t *testing.T, o Options) {
 	w.PutStatic("/app/json-text", `{"tls.key":"k","tls.crt":"c"}`)
 	w.PutStatic("/app/text", "plain")
 	w.PutRotated("/app/rotated", map[string]any{"username": "root", "payload": `{"token":"deep","username":"inner"}`}, time.Time{})
-	w.PutDynamic("/app/db", time.Hour)
 	r := w.request(w.pod("web"), k8s(`
 - {secretPath: /app/json, secretKeys: "*", secretType: static}
 - {secretPath: /app/json-text, fileName: tls, secretKeys: {"*": "*", "tls\\.key": key, tls.crt: crt}, secretType: static}
@@ -43,19 +41,6 @@ func wholeSecrets(t *testing.T, o Options) {
 	delete(want, "hosts")
 	p = w.fetch(r)
 	w.wantFiles(p, want)
-	state := w.provider.Export(r.Volume)
-	w.provider = w.newProvider()
-	testkit.Must(t, w.provider.Import(r.Volume, state))
-	w.wantFiles(w.fetch(r), want)
-
-	creds := w.request(w.pod("web"), k8s(`[{secretPath: /app/db, fileName: db, secretKeys: "*", secretType: dynamic}]`))
-	p = w.fetch(creds)
-	if f := files(p); f["db/user"] == "" || f["db/password"] == "" || len(p.Leases) != len(f) {
-		t.Errorf("%d files, leases %v", len(f), p.Leases)
-	}
-	w.wantCredentials(1, 1)
-	w.release(creds)
-	w.wantCredentials(1, 0)
 
 	const text = `[{secretPath: /app/text, fileName: x, secretKeys: "*", secretType: static}]`
 	if err := w.refuse(w.request(w.pod("web"), k8s(text)), `objects[0] "x/*"`, "/app/text has no keys"); fault.Of(err) != fault.NotFound {
