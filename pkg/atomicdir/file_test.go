@@ -112,11 +112,7 @@ func TestValidateFiles(t *testing.T) {
 			if _, ok := errors.AsType[*PathError](err); !ok {
 				t.Fatalf("error = %v, want a *PathError", err)
 			}
-			for _, part := range tt.want {
-				if !strings.Contains(err.Error(), part) {
-					t.Errorf("error %q lacks %q", err, part)
-				}
-			}
+			testkit.Says(t, err, tt.want...)
 		})
 	}
 }

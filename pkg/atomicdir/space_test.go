@@ -32,11 +32,7 @@ func TestNoSpace(t *testing.T) {
 	if space.NeedBytes != 34*4096 || space.FreeBytes != 12*4096 || space.Path != path {
 		t.Errorf("error = %+v, want 139264 bytes needed and 49152 free", space)
 	}
-	for _, part := range []string{"139264 bytes needed", "49152 free", path} {
-		if !strings.Contains(err.Error(), part) {
-			t.Errorf("error %q lacks %q", err, part)
-		}
-	}
+	testkit.Says(t, err, "139264 bytes needed", "49152 free", path)
 	if strings.Contains(err.Error(), marker) {
 		t.Error("the error holds contents")
 	}

@@ -19,13 +19,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-func TestMain(m *testing.M) {
-	if dir := os.Getenv(killChildEnv); dir != "" {
-		killChild(dir)
-	}
-	os.Exit(m.Run())
-}
-
 // newTmpfs mounts a tmpfs with these options, and skips the test where that is
 // not allowed.
 func newTmpfs(t testing.TB, options string) string {

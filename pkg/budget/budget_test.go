@@ -59,9 +59,7 @@ func TestResizeAndRelease(t *testing.T) {
 	if err := c.Resize(101); fault.Of(err) != fault.TooLarge || c.Bytes() != 10 {
 		t.Errorf("%v, charged %d", err, c.Bytes())
 	}
-	if err := c.Resize(100); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, c.Resize(100))
 	if err := c.Resize(3); err != nil || b.Usage().Total != 3 {
 		t.Error(err, b.Usage())
 	}

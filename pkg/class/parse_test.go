@@ -12,6 +12,7 @@ import (
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func object(params map[string]string) *v1.SecretProviderClass {
@@ -147,9 +148,7 @@ func TestParseNamesEveryMistake(t *testing.T) {
 	o.Spec.Provider = ""
 	_, _, err := class.Parse(o)
 	for _, want := range []string{"spec.provider", "spec.parameters.refreshInterval", "spec.parameters.volumeSizeLimit", "spec.parameters.onDenied"} {
-		if err == nil || !strings.Contains(err.Error(), want+": ") {
-			t.Errorf("%s is not in %v", want, err)
-		}
+		testkit.Says(t, err, want+": ")
 	}
 	var mistake *field.Error
 	if !errors.As(err, &mistake) || mistake.Field != "spec.provider" {

@@ -69,9 +69,7 @@ func TestStatusWaitsForItsPort(t *testing.T) {
 		}
 	}
 	stop()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, <-done)
 	close(tries)
 }
 
@@ -84,7 +82,5 @@ func (s signal) Write(p []byte) (int, error) {
 }
 
 func TestStatusCanBeOff(t *testing.T) {
-	if err := (&Node{}).serveStatus(t.Context()); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, (&Node{}).serveStatus(t.Context()))
 }

@@ -208,9 +208,7 @@ func bubble(t *testing.T, change func(*status.Config), test func(t *testing.T, a
 		go func() { done <- r.Run(ctx) }()
 		test(t, a, r)
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, <-done)
 	})
 }
 

@@ -35,9 +35,7 @@ func TestOpen(t *testing.T) {
 		}
 		// A write after the unmount does not reach the directory below.
 		testkit.Must(t, unix.Unmount(target, unix.MNT_DETACH))
-		if err := unix.Mkdirat(int(f.Fd()), "late", 0o700); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, unix.Mkdirat(int(f.Fd()), "late", 0o700))
 		if entries, err := os.ReadDir(target); err != nil || len(entries) > 0 {
 			t.Errorf("the disk holds %v, %v", entries, err)
 		}

@@ -6,6 +6,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestValidate(t *testing.T) {
@@ -54,11 +56,7 @@ func TestValidate(t *testing.T) {
 
 func TestValidateNames(t *testing.T) {
 	err := (&Mounter{}).Mount("/nowhere", Options{Mode: 0o777})
-	for _, want := range []string{"/nowhere", "Size"} {
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("no %q in: %v", want, err)
-		}
-	}
+	testkit.Says(t, err, "/nowhere", "Size")
 	if strings.Contains(err.Error(), "\n") {
 		t.Errorf("more than one line: %v", err)
 	}

@@ -117,8 +117,6 @@ func TestUnmountTakesStagesAlong(t *testing.T) {
 		if _, err := os.Lstat(dir); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the target is left: %v", err)
 		}
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, os.Mkdir(dir, 0o700))
 	})
 }

@@ -28,9 +28,7 @@ func TestUnmountIsIdempotent(t *testing.T) {
 				t.Fatal("still there")
 			}
 		}
-		if err := m.Unmount(target); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, m.Unmount(target))
 	})
 }
 
@@ -84,9 +82,7 @@ func TestUnmountStack(t *testing.T) {
 				if info := mustInspect(t, m, target); depth(t, target) != test.left {
 					t.Errorf("left with %+v", info)
 				}
-				if err := m.CleanupAny(target); err != nil {
-					t.Error(err)
-				}
+				testkit.Must(t, m.CleanupAny(target))
 				if mustInspect(t, m, target).Exists {
 					t.Error("CleanupAny left it")
 				}
@@ -104,9 +100,7 @@ func TestUnmountFollowsNoLink(t *testing.T) {
 	link := volume + "-link"
 	testkit.Must(t, os.Symlink(volume, link))
 	for _, target := range []string{link, link + "/"} {
-		if err := m.UnmountAny(target); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, m.UnmountAny(target))
 		if err := detach(link); !errors.Is(err, unix.EINVAL) {
 			t.Errorf("the kernel was asked to follow: %v", err)
 		}

@@ -200,11 +200,7 @@ func wantReason(t *testing.T, err error, want fault.Reason, texts ...string) {
 	if got := fault.Of(err); got != want {
 		t.Errorf("the reason is %s, want %s: %v", got, want, err)
 	}
-	for _, text := range texts {
-		if !strings.Contains(err.Error(), text) {
-			t.Errorf("the error does not say %q: %v", text, err)
-		}
-	}
+	testkit.Says(t, err, texts...)
 }
 
 // fakeStore is a secret store in memory, with people's mishaps on demand.

@@ -24,9 +24,7 @@ func TestProbableMistakesAreErrors(t *testing.T) {
 	for range 3 {
 		err := r.Publish(t.Context(), r.request("a"))
 		wantReason(t, err, fault.InvalidClass)
-		if !strings.Contains(err.Error(), "SecretProviderClass shop/secrets: "+misspelt) {
-			t.Errorf("the error is %v", err)
-		}
+		testkit.Says(t, err, "SecretProviderClass shop/secrets: "+misspelt)
 	}
 	if r.store.count() != 0 || r.store.judged != 1 {
 		t.Errorf("the store was asked %d times and the class judged %d times, want never and once", r.store.count(), r.store.judged)
@@ -77,11 +75,7 @@ func TestWarningsReachThePodOnce(t *testing.T) {
 	check := func(o volume.Outcome, warn bool) {
 		t.Helper()
 		said := strings.Join(o.Warnings, "\n")
-		for _, want := range []string{"zzz: unknown, so ignored", "spec.secretObjects: nobody follows", `volumeAttributes ["objects"] are ignored`} {
-			if !strings.Contains(said, want) {
-				t.Errorf("warnings %q, want %q among them", o.Warnings, want)
-			}
-		}
+		testkit.Has(t, said, "zzz: unknown, so ignored", "spec.secretObjects: nobody follows", `volumeAttributes ["objects"] are ignored`)
 		if o.WarnPod != warn || o.Err != nil {
 			t.Errorf("the pod is warned: %v, want %v (%v)", o.WarnPod, warn, o.Err)
 		}

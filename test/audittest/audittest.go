@@ -13,6 +13,7 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // Check checks the lines of an audit trail in logs, the oldest first, and returns their number.
@@ -21,9 +22,7 @@ func Check(t testing.TB, logs ...[]byte) int {
 	CheckLines(t, logs...)
 	var v chain.Verifier
 	for i, log := range logs {
-		if err := v.Read(fmt.Sprintf("log %d", i), bytes.NewReader(Whole(log))); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, v.Read(fmt.Sprintf("log %d", i), bytes.NewReader(Whole(log))))
 	}
 	for _, b := range v.Breaks {
 		t.Errorf("the chain of the audit trail does not hold: %s: %s", b.Place, b.Why)

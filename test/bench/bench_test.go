@@ -140,9 +140,7 @@ func TestFlags(t *testing.T) {
 			t.Errorf("%s: %+v passes", name, bad)
 		}
 	}
-	if err := good.finish(); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, good.finish())
 }
 
 // TestCheckFindsWrongFiles checks that wrong work fails.

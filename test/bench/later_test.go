@@ -185,9 +185,7 @@ func TestMountRequest(t *testing.T) {
 	}
 	answer, err := server.Mount(t.Context(), bare)
 	testkit.Must(t, err)
-	if err := sameFiles(answer, payload); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, sameFiles(answer, payload))
 	answer.Files[0].Contents = []byte("other")
 	if sameFiles(answer, payload) == nil {
 		t.Error("another answer passes")
@@ -225,9 +223,7 @@ func TestAkeylessFloor(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
-	if err := pause(t.Context(), time.Now().Add(-time.Second)); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, pause(t.Context(), time.Now().Add(-time.Second)))
 	gone := errors.New("gone")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(gone)

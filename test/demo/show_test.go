@@ -16,9 +16,7 @@ func TestParseMountInfo(t *testing.T) {
 `
 	got, err := parseMountInfo(table, "/a/mount")
 	testkit.Must(t, err)
-	if err := got.check("/a/mount"); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, got.check("/a/mount"))
 	for _, text := range []string{"", "garbage\n", table[:len(table)/3]} {
 		if got, err := parseMountInfo(text, "/b"); err == nil {
 			t.Errorf("%q gives %+v", text, got)

@@ -46,11 +46,7 @@ func (s said) want(c *tenant, code int, texts ...string) {
 	if s.code != code {
 		c.t.Errorf("exit code %d, want %d:\n%s%s", s.code, code, s.out, s.errs)
 	}
-	for _, text := range texts {
-		if !strings.Contains(s.out+s.errs, text) {
-			c.t.Errorf("it does not say %q:\n%s%s", text, s.out, s.errs)
-		}
-	}
+	testkit.Has(c.t, s.out+s.errs, texts...)
 }
 
 // volumeSaid is a volume in the JSON of status.

@@ -142,9 +142,7 @@ func TestClose(t *testing.T) {
 	i, err := issuer.Start(t.Context(), issuer.Options{})
 	testkit.Must(t, err)
 	for range 2 {
-		if err := i.Close(); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, i.Close())
 	}
 	if resp, err := http.Get(i.JWKSURL()); err == nil {
 		resp.Body.Close()

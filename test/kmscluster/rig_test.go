@@ -197,11 +197,7 @@ func (a answer) ends(t *testing.T, code int, words ...string) answer {
 	if a.code != code {
 		t.Fatalf("exit code %d, want %d\n%s%s", a.code, code, a.stdout, a.stderr)
 	}
-	for _, word := range words {
-		if !strings.Contains(a.stdout+a.stderr, word) {
-			t.Errorf("%q is not in\n%s%s", word, a.stdout, a.stderr)
-		}
-	}
+	testkit.Has(t, a.stdout+a.stderr, words...)
 	return a
 }
 

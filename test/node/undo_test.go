@@ -43,9 +43,7 @@ func TestUndoPutsBack(t *testing.T) {
 func TestUndoWithoutNote(t *testing.T) {
 	changes, err := readUndo(filepath.Join(t.TempDir(), "absent"))
 	testkit.Must(t, err)
-	if err := changes.apply(t.TempDir()); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, changes.apply(t.TempDir()))
 }
 
 // The last of several nodes restores what the first one recorded.

@@ -31,10 +31,6 @@ func TestSupportNamesWhatIsTested(t *testing.T) {
 		"README.md":       {kubernetes, vault[1]},
 	} {
 		text := read(page)
-		for _, version := range versions {
-			if !strings.Contains(text, version) {
-				t.Errorf("%s does not name version %s, which the tests use", page, version)
-			}
-		}
+		testkit.Has(t, text, versions...)
 	}
 }

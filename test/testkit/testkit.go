@@ -85,3 +85,23 @@ func FreeAddress(t testing.TB) string {
 	Must(t, l.Close())
 	return l.Addr().String()
 }
+
+// Says checks that there is an error, and that it has all of the words.
+func Says(t testing.TB, err error, words ...string) {
+	t.Helper()
+	if err == nil {
+		t.Errorf("there is no error, want one with %q", words)
+		return
+	}
+	Has(t, err.Error(), words...)
+}
+
+// Has checks that a text has all of the words.
+func Has(t testing.TB, text string, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !strings.Contains(text, word) {
+			t.Errorf("%q is missing in:\n%s", word, text)
+		}
+	}
+}

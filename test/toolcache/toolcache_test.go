@@ -173,9 +173,7 @@ func TestBuildWaitsForLock(t *testing.T) {
 		t.Error("built while another process held the lock")
 	}
 	unlock()
-	if err := <-finished; err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, <-finished)
 	if !isProgram(path) {
 		t.Error("not built after the lock was released")
 	}
@@ -187,11 +185,7 @@ func TestBuildFailure(t *testing.T) {
 	if err == nil {
 		t.Fatalf("built %s from broken code", path)
 	}
-	for _, want := range []string{"building hello in " + dir, "undefined: undefinedName"} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("error lacks %q: %v", want, err)
-		}
-	}
+	testkit.Says(t, err, "building hello in "+dir, "undefined: undefinedName")
 	left, _ := filepath.Glob(filepath.Join(os.Getenv("MAYFLY_CACHE"), "tools", "*", "build-*"))
 	if len(left) > 0 {
 		t.Errorf("left behind: %q", left)

@@ -17,9 +17,7 @@ func TestTLS(t *testing.T) {
 	if !strings.HasPrefix(s.Address, "https://127.0.0.1:") || s.RootToken != "fixed" {
 		t.Errorf("server at %s with root token %s", s.Address, s.RootToken)
 	}
-	if err := s.EnableKV(t.Context(), "kv", 2); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, s.EnableKV(t.Context(), "kv", 2))
 	for name, tc := range map[string]struct {
 		tls  api.TLSConfig
 		want string
@@ -131,9 +129,7 @@ func TestStopLeavesNothing(t *testing.T) {
 	testkit.Must(t, err)
 	client := s.Client()
 	for range 2 {
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, s.Stop())
 	}
 	if left, err := os.ReadDir(os.TempDir()); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)

@@ -39,9 +39,7 @@ func TestInstalled(t *testing.T) {
 	}
 	testkit.Must(t, s.Seal(t.Context()))
 	testkit.Must(t, s.Unseal(t.Context()))
-	if err := s.EnableKV(t.Context(), "secret", 2); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, s.EnableKV(t.Context(), "secret", 2))
 	if counts, err := s.CountRequests(t.Context(), vaulttest.Mark{}); err != nil || counts["sys/mounts/secret"] != 1 {
 		t.Errorf("audited %v, %v", counts, err)
 	}
@@ -57,9 +55,7 @@ func TestStartExplainsFailure(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "missing", "audit.log")
 	testkit.Must(t, os.WriteFile(filepath.Dir(missing), nil, 0o600))
 	_, err = vaulttest.Start(t.Context(), vaulttest.Options{AuditFile: missing})
-	if err == nil || !strings.Contains(err.Error(), "enabling the audit device") {
-		t.Errorf("got %v", err)
-	}
+	testkit.Says(t, err, "enabling the audit device")
 
 	if _, err = vaulttest.Start(t.Context(), vaulttest.Options{RequireClientCert: true}); err == nil {
 		t.Error("no error for a client certificate without TLS")

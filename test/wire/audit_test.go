@@ -238,11 +238,7 @@ func TestAuditRecipes(t *testing.T) {
 		if len(got) != w.lines {
 			t.Errorf("%s\ngives %d lines, want %d:\n%s", recipes[i], len(got), w.lines, all)
 		}
-		for _, words := range w.words {
-			if !strings.Contains(all, words) {
-				t.Errorf("%s\ndoes not give %q:\n%s", recipes[i], words, all)
-			}
-		}
+		testkit.Has(t, all, w.words...)
 	}
 	a.finish()
 }

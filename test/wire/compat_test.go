@@ -390,9 +390,5 @@ func (r *run) requestsDiffer(want map[string]string) string {
 
 func (r *run) wantWords(what, text string, words []string) {
 	r.t.Helper()
-	for _, w := range words {
-		if !strings.Contains(text, w) {
-			r.t.Errorf("%s does not say %q: %s", what, w, text)
-		}
-	}
+	testkit.Has(r.t, text, words...)
 }

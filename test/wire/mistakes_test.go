@@ -154,11 +154,7 @@ func (r *rig) makeMistake(t *testing.T, m mistake) {
 	} else if err == nil {
 		t.Fatal("the publish succeeded")
 	}
-	for _, words := range m.want {
-		if !strings.Contains(said, words) {
-			t.Errorf("not said: %s\nsaid: %s", words, said)
-		}
-	}
+	testkit.Has(t, said, m.want...)
 	if !m.warns && m.request == nil && !m.noClass && pod.Class != "" && !strings.Contains(said, "SecretProviderClass shop/"+name+": ") && !strings.Contains(said, "shop/"+name) {
 		t.Errorf("the class is not named: %s", said)
 	}

@@ -144,11 +144,7 @@ func (f *fixture) refused(reason fault.Reason, texts ...string) error {
 	if fault.Of(err) != reason {
 		f.Errorf("reason %s, want %s: %v", fault.Of(err), reason, err)
 	}
-	for _, text := range texts {
-		if !strings.Contains(err.Error(), text) {
-			f.Errorf("%q is not in %v", text, err)
-		}
-	}
+	testkit.Says(f, err, texts...)
 	return err
 }
 

@@ -89,11 +89,7 @@ func (f *fixture) refused(r class.Ref, reason fault.Reason, texts ...string) {
 	if fault.Of(err) != reason {
 		f.Errorf("reason %s, want %s: %v", fault.Of(err), reason, err)
 	}
-	for _, text := range texts {
-		if !strings.Contains(err.Error(), text) {
-			f.Errorf("%q is not in %v", text, err)
-		}
-	}
+	testkit.Says(f, err, texts...)
 }
 
 func (f *fixture) run() {

@@ -59,9 +59,7 @@ func TestFollow(t *testing.T) {
 	drive()
 	await(t, out, "Gone")
 	stop()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, <-done)
 	if n := strings.Count(out.String(), "POD "); n != 1 {
 		t.Errorf("the head is printed %d times:\n%s", n, out)
 	}

@@ -98,11 +98,7 @@ func TestPolicy(t *testing.T) {
 // TestUnit: systemd accepts the unit, and it starts before the API server's unit.
 func TestUnit(t *testing.T) {
 	unit := deployed(t, "mayfly-kms.service")
-	for _, want := range []string{"Before=kubelet.service k3s.service", "RuntimeDirectoryPreserve=yes", "Type=notify", "LimitMEMLOCK=infinity"} {
-		if !strings.Contains(unit, want) {
-			t.Errorf("%s is missing", want)
-		}
-	}
+	testkit.Has(t, unit, "Before=kubelet.service k3s.service", "RuntimeDirectoryPreserve=yes", "Type=notify", "LimitMEMLOCK=infinity")
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("there is no systemd-analyze")

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/scan"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestKeysOf(t *testing.T) {
@@ -83,9 +84,7 @@ func TestSelection(t *testing.T) {
 			t.Errorf("%q was taken", bad)
 		}
 	}
-	if err := (scan.Selection{"secrets", "*.", "*.*", "*.apps", "a.b.c"}).Check(); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, (scan.Selection{"secrets", "*.", "*.*", "*.apps", "a.b.c"}).Check())
 	if err := (scan.Selection{}).Check(); err == nil {
 		t.Error("nothing was taken")
 	}

@@ -49,9 +49,7 @@ func (c *clouds) serve(w http.ResponseWriter, r *http.Request) {
 		var body struct {
 			CloudID string `json:"cloud-id"`
 		}
-		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
-			c.t.Error(err)
-		}
+		testkit.Must(c.t, json.NewDecoder(r.Body).Decode(&body))
 		c.cloudID = body.CloudID
 		c.logins++
 		fmt.Fprint(w, `{"token":"t-0123456789abcdef0123"}`)
@@ -78,9 +76,7 @@ func (c *clouds) serve(w http.ResponseWriter, r *http.Request) {
 }
 
 func (c *clouds) want(r *http.Request, form map[string]string) {
-	if err := r.ParseForm(); err != nil {
-		c.t.Error(err)
-	}
+	testkit.Must(c.t, r.ParseForm())
 	for name, want := range form {
 		if got := r.PostForm.Get(name); got != want {
 			c.t.Errorf("%s is %q, want %q", name, got, want)
@@ -203,11 +199,7 @@ func TestCloudRefuses(t *testing.T) {
 			t.Errorf("%s: reason %s: %v", kind, fault.Of(err), err)
 			continue
 		}
-		for _, want := range []string{"no trust for [redacted]", "system:serviceaccount:shop:web", "access type " + kind} {
-			if !strings.Contains(err.Error(), want) {
-				t.Errorf("%s: the error does not say %q: %v", kind, want, err)
-			}
-		}
+		testkit.Says(t, err, "no trust for [redacted]", "system:serviceaccount:shop:web", "access type "+kind)
 		if c.logins != 0 || strings.Contains(err.Error(), "marker") {
 			t.Errorf("%s: %d logins, %v", kind, c.logins, err)
 		}

@@ -104,11 +104,7 @@ func wantFault(t testing.TB, err error, reason fault.Reason, words ...string) {
 	if got := fault.Of(err); got != reason {
 		t.Errorf("the reason is %s, want %s: %v", got, reason, err)
 	}
-	for _, word := range words {
-		if !strings.Contains(fmt.Sprint(err), word) {
-			t.Errorf("the error does not say %q: %v", word, err)
-		}
-	}
+	testkit.Has(t, fmt.Sprint(err), words...)
 }
 
 // jwt makes a service account token with a signature that is not checked.

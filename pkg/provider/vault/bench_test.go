@@ -11,6 +11,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const benchPods, benchAtOnce = 100, 50
@@ -66,9 +67,7 @@ func BenchmarkFirstFetch(b *testing.B) {
 					}
 				})
 				for _, r := range requests {
-					if err := p.Release(b.Context(), r.Volume); err != nil {
-						b.Error(err)
-					}
+					testkit.Must(b, p.Release(b.Context(), r.Volume))
 				}
 			}
 		})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // hang takes a request and never answers.
@@ -110,12 +111,8 @@ func TestFaults(t *testing.T) {
 				if got := fault.RetryAfter(err); want == fault.RateLimited && got != 77*time.Second {
 					t.Errorf("RetryAfter is %s, want 77s: %v", got, err)
 				}
-				if !strings.Contains(err.Error(), tc.says) {
-					t.Errorf("the error does not say %q: %v", tc.says, err)
-				}
-				if !strings.Contains(err.Error(), b.Listener.Addr().String()) {
-					t.Errorf("the error does not name the server: %v", err)
-				}
+				testkit.Says(t, err, tc.says)
+				testkit.Says(t, err, b.Listener.Addr().String())
 				for _, mark := range []string{markJWT, markToken, markValue} {
 					if text := fmt.Sprintf("%v %+v %#v %s", err, err, err, &log); strings.Contains(text, mark) {
 						t.Errorf("%q shows: %s", mark, text)

@@ -88,9 +88,7 @@ func TestRestart(t *testing.T) {
 		t.Errorf("%d users, want %d as before", pg.Users(t), users)
 	}
 	for _, r := range requests {
-		if err := second.Release(t.Context(), r.Volume); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, second.Release(t.Context(), r.Volume))
 	}
 	testkit.Eventually(t, "all roles are gone", func() bool { return pg.Users(t) == 0 })
 }

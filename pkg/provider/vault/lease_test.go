@@ -72,9 +72,7 @@ func TestUnexpectedLease(t *testing.T) {
 		t.Errorf("%d certificates for %d pods", len(certs), pods)
 	}
 	for _, r := range requests {
-		if err := p.Release(t.Context(), r.Volume); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, p.Release(t.Context(), r.Volume))
 	}
 	testkit.Eventually(t, "no lease is left when all volumes are gone", func() bool {
 		return len(w.leases(t, "sys/leases/lookup/pki/issue/leasing")) == 0

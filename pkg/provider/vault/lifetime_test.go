@@ -111,9 +111,7 @@ func TestLifetimeOwnCredentials(t *testing.T) {
 		t.Error("the end of one pod ended another's credential")
 	}
 	for _, r := range requests[1:] {
-		if err := p.Release(t.Context(), r.Volume); err != nil {
-			t.Error(err)
-		}
+		testkit.Must(t, p.Release(t.Context(), r.Volume))
 	}
 	testkit.Eventually(t, "all roles are gone", func() bool { return pg.Users(t) == 0 })
 }

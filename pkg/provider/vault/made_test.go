@@ -170,9 +170,7 @@ func TestRevokedElsewhere(t *testing.T) {
 				if next["user"] == first["user"] || !pg.LogsIn(t, next["user"], next["password"]) {
 					t.Errorf("the files hold %s after the revocation of %s", next["user"], first["user"])
 				}
-				if err := p.Release(t.Context(), r.Volume); err != nil {
-					t.Error(err)
-				}
+				testkit.Must(t, p.Release(t.Context(), r.Volume))
 				testkit.Eventually(t, "the role is gone", func() bool { return pg.Users(t) == 0 })
 			})
 		}

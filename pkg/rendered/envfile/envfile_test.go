@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/rendered/envfile"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestLine(t *testing.T) {
@@ -18,9 +19,7 @@ func TestLine(t *testing.T) {
 	} {
 		line, err := envfile.Line("NAME", []byte(value))
 		if want != "" {
-			if err == nil || !strings.Contains(err.Error(), want) {
-				t.Errorf("%.20q: %v, want %s", value, err, want)
-			}
+			testkit.Says(t, err, want)
 			continue
 		}
 		if err != nil {

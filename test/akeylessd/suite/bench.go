@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const (
@@ -83,9 +84,7 @@ func (w *world) publish(requests []provider.Request, floor *http.Client) {
 			return err
 		})
 	}
-	if err := work.Wait(); err != nil {
-		w.t.Error(err)
-	}
+	testkit.Must(w.t, work.Wait())
 }
 
 // bare is the work that cannot be done without: log in, and read.

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -207,11 +206,7 @@ func (w *world) partial(r provider.Request, words ...string) error {
 
 func wantWords(t testing.TB, err error, words ...string) {
 	t.Helper()
-	for _, word := range words {
-		if !strings.Contains(err.Error(), word) {
-			t.Errorf("the error does not say %q: %v", word, err)
-		}
-	}
+	testkit.Says(t, err, words...)
 }
 
 func files(p *provider.Payload) map[string]string {
