@@ -30,7 +30,7 @@ func restarted(c *tenant) {
 	c.class("db", map[string]string{"refreshInterval": "2s"}, c.object("password", "db"),
 		object{ObjectName: "plain", SecretPath: plainMount + "/" + c.ns + "/db", SecretKey: "password"})
 	r := c.reloader()
-	c.deploy("web", 2, newPod("web", printBoth, mounts("db")))
+	c.deploy("web", 2, newPod("web", printBoth, mounts("db")), "db")
 	c.awaitRollout("web", marker+"one\n"+marker+"plain\n")
 
 	c.put("db", "two")
@@ -63,11 +63,17 @@ func (c *tenant) wantRestarts(r *reloader.Controller, n int) {
 	if got := r.Restarts(); !slices.Equal(got, want) {
 		c.t.Errorf("restarts %v, want %v", got, want)
 	}
-	d, err := c.api.AppsV1().Deployments(c.ns).Get(c.t.Context(), "web", metav1.GetOptions{})
-	testkit.Must(c.t, err)
-	if revision := d.Annotations["deployment.kubernetes.io/revision"]; revision != fmt.Sprint(n+1) {
+	if revision := c.revision("web"); revision != fmt.Sprint(n+1) {
 		c.t.Errorf("the Deployment is at revision %s, want %d", revision, n+1)
 	}
+}
+
+// revision is 1 more than the number of rollouts after the first.
+func (c *tenant) revision(deployment string) string {
+	c.t.Helper()
+	d, err := c.api.AppsV1().Deployments(c.ns).Get(c.t.Context(), deployment, metav1.GetOptions{})
+	testkit.Must(c.t, err)
+	return d.Annotations["deployment.kubernetes.io/revision"]
 }
 
 // reloader runs a controller until the case ends.
@@ -95,13 +101,17 @@ func (c *tenant) reloader() *reloader.Controller {
 	return r
 }
 
-// deploy makes a Deployment of the pod that restarts with class db.
-func (c *tenant) deploy(name string, replicas int32, pod *corev1.Pod) {
+// deploy makes a Deployment of the pod. The controller restarts it with the class, which may be
+// empty for none.
+func (c *tenant) deploy(name string, replicas int32, pod *corev1.Pod, class string) {
 	c.t.Helper()
-	labels := map[string]string{"app": name}
+	labels, annotations := map[string]string{"app": name}, map[string]string{}
+	if class != "" {
+		annotations[reloader.Annotation] = class
+	}
 	pod.Labels = labels
 	_, err := c.api.AppsV1().Deployments(c.ns).Create(c.t.Context(), &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: map[string]string{reloader.Annotation: "db"}},
+		ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations},
 		Spec: appsv1.DeploymentSpec{
 			Replicas: &replicas, Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: corev1.PodTemplateSpec{ObjectMeta: metav1.ObjectMeta{Labels: labels}, Spec: pod.Spec},

@@ -7,12 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -23,10 +26,12 @@ const (
 )
 
 // secretsUsed has pods that take variables and registry credentials from Secrets which the class of
-// the same pod makes; and Secrets over a rotation, a driver that is killed, and the class's end.
+// the same pod makes; and Secrets over a rotation, a driver that is killed, and the class's end. At
+// the rotation one Deployment is restarted by a controller of Reloader's rule, and one by the driver.
 func secretsUsed(c *tenant) {
 	testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{
-		"syncSecret": map[string]any{"enabled": true, "namespaces": []any{c.ns}},
+		"syncSecret":     map[string]any{"enabled": true, "secrets": map[string]any{c.ns: []any{"env", "registry", "theirs"}}},
+		"rolloutRestart": map[string]any{"enabled": true, "workloads": map[string]any{c.ns: []any{"Deployment/own"}}},
 	}))
 	c.t.Cleanup(func() { // the namespace of its rights goes after this
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), tearDownTimeout)
@@ -51,11 +56,16 @@ func secretsUsed(c *tenant) {
 		c.t.Errorf("the container was restarted %d times", n)
 	}
 
+	c.secretsJudged()
+
 	r := c.reloader()
-	c.deploy("web", 2, newPod("web", printVariables, mounts("db"), variables))
+	c.deploy("web", 2, newPod("web", printVariables, mounts("db"), variables), "db")
+	c.deploy("own", 2, newPod("own", printVariables, mounts("db"), variables), "")
 	c.awaitRollout("web", printed("one"))
+	c.awaitRollout("own", printed("one"))
 	c.put("db", "two")
 	c.awaitRollout("web", printed("two"))
+	c.awaitRollout("own", printed("two"))
 	c.wantRestarts(r, 1)
 
 	written := c.secret("env").ResourceVersion
@@ -71,6 +81,9 @@ func secretsUsed(c *tenant) {
 	if s := c.secret("env"); s.ResourceVersion != written || s.Annotations["version"] != "2" {
 		c.t.Errorf("a driver that starts again wrote the Secret: %+v", s.ObjectMeta)
 	}
+	if revision := c.revision("own"); revision != "2" {
+		c.t.Errorf("the Deployment that the driver restarts is at revision %s, want one restart", revision)
+	}
 
 	path := c.path("secretproviderclasses") + "/db"
 	testkit.Must(c.t, c.api.CoreV1().RESTClient().Delete().AbsPath(path).Do(c.t.Context()).Error())
@@ -85,6 +98,36 @@ func secretsUsed(c *tenant) {
 	}
 }
 
+// secretsJudged: doctor tells of a Secret that somebody else has and of one that the chart does not
+// list, and of none that the driver writes.
+func (c *tenant) secretsJudged() {
+	c.t.Helper()
+	ctx := c.t.Context()
+	_, err := c.api.CoreV1().Secrets(c.ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{FieldManager: "helm"})
+	testkit.Must(c.t, err)
+	c.classWithSecrets("wanting", nil, opaque("theirs"), opaque("unlisted"))
+	var told []string
+	for _, f := range c.doctor().Findings {
+		if f.Object.Kind == "SecretProviderClass" && f.Object.Namespace == c.ns {
+			told = append(told, fmt.Sprintf("%s %s: %s", f.Code, f.Object.Name, f.Message))
+		}
+	}
+	slices.Sort(told)
+	want := []string{
+		finding.CodeSecretRefused + ` wanting: lists Secret "unlisted", which ServiceAccount `, finding.CodeSecretForeign + ` wanting: lists Secret "theirs", which is there already and belongs to field manager "helm"`,
+	}
+	if !slices.EqualFunc(told, want, strings.HasPrefix) {
+		c.t.Errorf("doctor says %q", told)
+	}
+	path := c.path("secretproviderclasses") + "/wanting"
+	testkit.Must(c.t, c.api.CoreV1().RESTClient().Delete().AbsPath(path).Do(ctx).Error())
+}
+
+// opaque is an entry of secretObjects.
+func opaque(name string) map[string]any {
+	return map[string]any{"secretName": name, "type": "Opaque", "data": []any{map[string]any{"objectName": "password", "key": "PASSWORD"}}}
+}
+
 // printed is what printVariables prints of a password.
 func printed(value string) string {
 	return marker + value + "\ndb://" + strings.ToLower(marker+value) + "\n"
@@ -94,8 +137,6 @@ func printed(value string) string {
 // alone.
 func (c *tenant) secretClass(registry string) {
 	c.t.Helper()
-	list, err := json.Marshal([]object{c.object("password", "db")})
-	testkit.Must(c.t, err)
 	templates := fmt.Sprintf(`
 - secretName: env
   data: {DSN: 'db://{{ lower .password }}'}
@@ -103,11 +144,19 @@ func (c *tenant) secretClass(registry string) {
 - secretName: registry
   data: {.dockerconfigjson: '{"auths":{%q:{"username":%q,"password":{{ toJson .password }}}}}'}
 `, registry, registryUser)
-	class := newClass("db", map[string]string{"roleName": c.ns, "objects": string(list), "refreshInterval": "2s", "secretTemplates": templates})
-	class["spec"].(map[string]any)["secretObjects"] = []any{
-		map[string]any{"secretName": "env", "type": "Opaque", "data": []any{map[string]any{"objectName": "password", "key": "PASSWORD"}}},
-		map[string]any{"secretName": "registry", "type": string(corev1.SecretTypeDockerConfigJson)},
-	}
+	c.classWithSecrets("db", map[string]string{"refreshInterval": "2s", "rolloutRestart": "Deployment/own", "secretTemplates": templates},
+		opaque("env"), map[string]any{"secretName": "registry", "type": string(corev1.SecretTypeDockerConfigJson)})
+}
+
+// classWithSecrets makes a class of the object password with entries of secretObjects.
+func (c *tenant) classWithSecrets(name string, parameters map[string]string, entries ...any) {
+	c.t.Helper()
+	list, err := json.Marshal([]object{c.object("password", "db")})
+	testkit.Must(c.t, err)
+	all := map[string]string{"roleName": c.ns, "objects": string(list)}
+	maps.Copy(all, parameters)
+	class := newClass(name, all)
+	class["spec"].(map[string]any)["secretObjects"] = entries
 	testkit.Must(c.t, c.createClass(c.t.Context(), class))
 }
 

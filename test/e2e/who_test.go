@@ -323,6 +323,7 @@ func doctorTold(c *tenant) {
 	ctx := c.t.Context()
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
+	c.classWithSecrets("wanting", nil, opaque("env")) // the driver writes none
 	c.start(newPod("as-default", printOnce, mounts("db"), as("default"))) // Vault's role refuses it
 	c.run(newPod("with-env", "exec sleep 100000", func(p *corev1.Pod) {
 		p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "X", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
@@ -346,6 +347,7 @@ func doctorTold(c *tenant) {
 		finding.CodeSecretInEnv:    {Kind: "Pod", Namespace: c.ns, Name: "with-env"},
 		finding.CodeCouldMount:     {Kind: "Namespace", Name: c.ns},
 		finding.CodeReadsAll:       {Kind: "User", Name: c.user("reads-all").Name},
+		finding.CodeSecretsOff:     {Kind: "SecretProviderClass", Namespace: c.ns, Name: "wanting"},
 		// The node's API server has no encryption configuration.
 		finding.CodeNotEncrypted: {Kind: "APIServer"},
 	} {

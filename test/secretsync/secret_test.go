@@ -280,10 +280,20 @@ func testTampered(t *testing.T, r *rig) {
 	other := r.node("node-b") // which has no memory of it
 	other.refused(other.mount(c, "b", password("x")), "kubectl-edit", ".data.p", "delete the Secret")
 	// What others add stays, and is no reason to write.
-	n.follow(n.mount(r.class("labelled", nil), "a", password("x")))
-	_, err = r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "labelled", types.MergePatchType,
-		[]byte(`{"metadata":{"labels":{"team":"blue"}}}`), metav1.PatchOptions{FieldManager: "kubectl-label"})
+	labelled := r.class("labelled", nil)
+	f := n.mount(labelled, "a", password("x"))
+	n.follow(f)
+	theirs, err := r.Client.CoreV1().Secrets(namespace).Patch(t.Context(), "labelled", types.MergePatchType,
+		[]byte(`{"metadata":{"labels":{"team":"blue"}},"data":{"more":"eQ=="}}`), metav1.PatchOptions{FieldManager: "kubectl-label"})
 	testkit.Must(t, err)
+	other.follow(other.mount(labelled, "b", password("x")))
+	if s := r.read("labelled"); s.ResourceVersion != theirs.ResourceVersion {
+		t.Error("what others add is a reason to write")
+	}
+	n.follow(refreshed(f, labelled, password("y")))
+	if s := r.holds("labelled", "p", "y"); s.Labels["team"] != "blue" || string(s.Data["more"]) != "y" {
+		t.Errorf("what others added is gone: %v, %d keys", s.Labels, len(s.Data))
+	}
 }
 
 // testDeleted: the next pod has it made again.
@@ -419,7 +429,7 @@ func testClassOwner(t *testing.T, r *rig) {
 	r.gone("owned")
 }
 
-// testPodOwner: it goes with the last pod, and not with the first (899, 236, 298).
+// testPodOwner: it goes with the last pod, and not with the first (899, 1770).
 func testPodOwner(t *testing.T, r *rig) {
 	c := r.class("of-pods", func(s *v1.SecretProviderClass) { s.Spec.Parameters["secretOwner"] = "pods" })
 	a, b := r.node("node-a"), r.node("node-b")
