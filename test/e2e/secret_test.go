@@ -114,7 +114,7 @@ func (c *tenant) secretsJudged() {
 	}
 	slices.Sort(told)
 	want := []string{
-		finding.CodeSecretRefused + ` wanting: lists Secret "unlisted", which ServiceAccount `, finding.CodeSecretForeign + ` wanting: lists Secret "theirs", which is there already and belongs to field manager "helm"`,
+		finding.CodeSecretRefused + ` wanting: lists Secret "unlisted", which ServiceAccount `, finding.CodeSecretOfOther + ` wanting: lists Secret "theirs", which is there already and belongs to field manager "helm"`,
 	}
 	if !slices.EqualFunc(told, want, strings.HasPrefix) {
 		c.t.Errorf("doctor says %q", told)
