@@ -66,7 +66,7 @@ func serveSanity(t *testing.T, dir string) string {
 	store, err := statedir.New(filepath.Join(dir, "state"), log)
 	testkit.Must(t, err)
 	volumes, err := volume.New(volume.Config{
-		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Renderer: rendered.Renderer{}, Mounts: mounts, Store: store,
+		Classes: oneClass{}, Providers: provider.Registry{"fixed": fixed{}}, Renderer: rendered.New(nil), Mounts: mounts, Store: store,
 		Observer: volume.Observers{}, Logger: log, Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 16}, Workers: 1,
 		RefreshTimeout: time.Minute, ReleaseTimeout: time.Second,
 	})

@@ -73,7 +73,7 @@ func (n *Node) buildVolumes() error {
 		n.runners = append(n.runners, cluster.runners...)
 	}
 	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Renderer: rendered.Renderer{Budget: n.budget}, Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: writers, Tracer: n.tracer, Logger: n.c.Logger,
+		Classes: n.classes, Providers: providers, Renderer: rendered.New(n.budget), Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: writers, Tracer: n.tracer, Logger: n.c.Logger,
 		Limits: volume.Limits{
 			Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 			MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval,

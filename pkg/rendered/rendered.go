@@ -38,10 +38,17 @@ type File struct {
 	made     *made // of a format
 }
 
-// Renderer makes the files that classes ask for.
+// Renderer makes the files that classes ask for. It keeps what it has compiled of the classes of its
+// volumes.
 type Renderer struct {
-	// Budget is charged with what is needed on the way; it may be nil.
-	Budget *budget.Budget
+	budget   *budget.Budget
+	compiled params.Cache[*Prepared]
+}
+
+// New returns a Renderer that charges the budget, which may be nil, with what it keeps and with what
+// it needs meanwhile.
+func New(b *budget.Budget) *Renderer {
+	return &Renderer{budget: b, compiled: params.Cache[*Prepared]{Budget: b}}
 }
 
 // Rendering is volume.Rendering, which is a *Prepared here.
@@ -49,20 +56,48 @@ type Rendering = interface {
 	Render(p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error)
 }
 
-// Prepared is what one version of a class asks for, compiled.
+// Prepared is what one version of a class asks for, compiled. It implements params.Made.
 type Prepared struct {
-	Renderer
-	class *class.Class
-	lists Lists
+	*Renderer
+	class    *class.Class
+	lists    Lists
+	warnings []string
 }
 
 // Prepare implements volume.Renderer.
-func (r Renderer) Prepare(c *class.Class) (Rendering, []string, error) {
-	l, warnings, err := Parse(c)
-	if err != nil {
-		return nil, warnings, err
+func (r *Renderer) Prepare(volume string, c *class.Class) (Rendering, []string, error) {
+	d := &Prepared{Renderer: r, class: c}
+	if !asks(c) {
+		return d, nil, nil
 	}
-	return &Prepared{r, c, l}, warnings, nil
+	made, err := r.compiled.Get(volume, c, func(c *class.Class) (_ *Prepared, err error) {
+		d.lists, d.warnings, err = Parse(c)
+		return d, err
+	})
+	if err != nil {
+		return nil, d.warnings, err
+	}
+	return made, made.warnings, nil
+}
+
+// Leave implements volume.Renderer.
+func (r *Renderer) Leave(volume string) { r.compiled.Leave(volume) }
+
+// What a compiled class takes in memory, in bytes: each byte of its lists can become some of a
+// template's tree.
+const (
+	perClass = 1 << 10
+	perByte  = 32
+)
+
+// Size implements params.Made.
+func (d *Prepared) Size() int64 {
+	c := d.class
+	return perClass + perByte*int64(len(c.Templates)+len(c.Formats)+len(c.Permissions)+len(c.SecretTemplates))
+}
+
+func asks(c *class.Class) bool {
+	return c.Templates != "" || c.Formats != "" || c.Permissions != "" || c.SecretTemplates != ""
 }
 
 // Check tells whether the class's lists can be used. It needs no objects. The
@@ -86,7 +121,7 @@ type Lists struct {
 
 // Parse reads the class's lists.
 func Parse(c *class.Class) (l Lists, warnings []string, err error) {
-	if c.Templates == "" && c.Formats == "" && c.Permissions == "" && c.SecretTemplates == "" {
+	if !asks(c) {
 		return Lists{}, nil, nil
 	}
 	keys := class.ListKeys()
@@ -142,7 +177,7 @@ func (d *Prepared) Render(p *provider.Payload, limit int64, o budget.Owner) (_ *
 }
 
 // make adds files to a copy of the payload.
-func (r Renderer) make(files []File, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
+func (r *Renderer) make(files []File, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
 	have, size, charge, err := r.values(p.Files, o)
 	if err != nil {
 		return nil, fmt.Errorf("rendering %s: %w", files[0], err)
@@ -172,11 +207,11 @@ func (r Renderer) make(files []File, p *provider.Payload, limit int64, o budget.
 }
 
 // values are the contents of files by path, and their bytes, which are charged to the owner.
-func (r Renderer) values(files []provider.File, o budget.Owner) (have map[string]string, size int64, charge *budget.Charge, err error) {
+func (r *Renderer) values(files []provider.File, o budget.Owner) (have map[string]string, size int64, charge *budget.Charge, err error) {
 	for _, f := range files {
 		size += int64(f.Contents.Len())
 	}
-	if charge, err = r.Budget.Acquire(o, budget.Answers, size); err != nil {
+	if charge, err = r.budget.Acquire(o, budget.Answers, size); err != nil {
 		return nil, 0, nil, err
 	}
 	have = map[string]string{}

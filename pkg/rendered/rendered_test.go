@@ -3,7 +3,9 @@ package rendered_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
@@ -25,7 +27,7 @@ func payload() *provider.Payload {
 
 func add(c *class.Class, most int64) (map[string]string, error) {
 	before := payload()
-	got, err := render(rendered.Renderer{}, c, before, most, budget.Owner{})
+	got, err := render(rendered.New(nil), c, before, most, budget.Owner{})
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +88,7 @@ func TestPermissions(t *testing.T) {
 		Templates:   "- {fileName: url, text: x, mode: 0600, uid: 5, gid: 6}\n- {fileName: plain, text: x}",
 		Permissions: "- {fileName: '*', gid: 7}\n- {fileName: url, mode: 0640, user: 8}\n- {fileName: password, uid: 0}\n- {fileName: optional, uid: 9}",
 	}
-	got, err := render(rendered.Renderer{}, c, p, 1<<20, budget.Owner{})
+	got, err := render(rendered.New(nil), c, p, 1<<20, budget.Owner{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +111,7 @@ func TestPermissions(t *testing.T) {
 func TestBudget(t *testing.T) {
 	b, o := budget.New(budget.Limits{Volume: 1 << 20}), budget.Owner{Namespace: "shop", Volume: "v"}
 	c := &class.Class{Templates: "- {fileName: a, text: '{{ $x := repeat 2000000 `x` }}'}"}
-	if _, err := render(rendered.Renderer{Budget: b}, c, payload(), 1<<20, o); fault.Of(err) != fault.TooLarge || !strings.Contains(err.Error(), `templates[0] "a"`) {
+	if _, err := render(rendered.New(b), c, payload(), 1<<20, o); fault.Of(err) != fault.TooLarge || !strings.Contains(err.Error(), `templates[0] "a"`) {
 		t.Errorf("%v", err)
 	}
 	if got := b.Usage().Total; got != 0 {
@@ -162,17 +164,59 @@ func FuzzCheck(f *testing.F) {
 		if _, err := rendered.Check(c); err != nil {
 			return
 		}
-		if _, err := render(rendered.Renderer{}, c, payload(), 1<<16, budget.Owner{}); err != nil && !strings.Contains(templates+formats, marker) && strings.Contains(err.Error(), marker) {
+		if _, err := render(rendered.New(nil), c, payload(), 1<<16, budget.Owner{}); err != nil && !strings.Contains(templates+formats, marker) && strings.Contains(err.Error(), marker) {
 			t.Errorf("the error quotes a value: %v", err)
 		}
 	})
 }
 
 // render prepares a class and renders a payload.
-func render(r rendered.Renderer, c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
-	prepared, _, err := r.Prepare(c)
+func render(r *rendered.Renderer, c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
+	prepared, _, err := r.Prepare("v", c)
 	if err != nil {
 		return nil, err
 	}
 	return prepared.Render(p, limit, o)
+}
+
+// A version of a class is compiled once for all of its volumes, and kept as long as one uses it.
+func TestCompiledIsKept(t *testing.T) {
+	b := budget.New(budget.Limits{})
+	r := rendered.New(b)
+	prepare := func(volume, version, text string) (rendered.Rendering, []string) {
+		t.Helper()
+		c := &class.Class{Ref: class.Ref{Namespace: "shop", Name: "c"}, UID: "u", ResourceVersion: version, Templates: "- {fileName: a, text: '" + text + "', colour: red}"}
+		got, warnings, err := r.Prepare(volume, c)
+		if err != nil || len(warnings) != 1 {
+			t.Fatalf("warnings %q, error %v", warnings, err)
+		}
+		return got, warnings
+	}
+	first, said := prepare("v1", "1", "one")
+	if again, same := prepare("v2", "1", "one"); again != first || !slices.Equal(same, said) {
+		t.Error("the second volume has its own")
+	}
+	edited, _ := prepare("v1", "2", "{{ .password }}")
+	if edited == first {
+		t.Error("an edit changed nothing")
+	}
+	var renders sync.WaitGroup
+	for i := range 8 {
+		renders.Go(func() {
+			p := &provider.Payload{Files: []provider.File{{Path: "password", Contents: secret.NewBytes(fmt.Append(nil, i))}}}
+			got, err := edited.Render(p, 1<<20, budget.Owner{})
+			if err != nil || len(got.Files) != 2 || string(got.Files[1].Contents.Reveal()) != fmt.Sprint(i) {
+				t.Errorf("rendering %d: %v", i, err)
+			}
+		})
+	}
+	renders.Wait()
+	if b.Usage().ByKind[budget.Cache] == 0 {
+		t.Error("what is kept is not charged")
+	}
+	r.Leave("v1")
+	r.Leave("v2")
+	if left := b.Usage().Total; left != 0 {
+		t.Errorf("%d bytes are left", left)
+	}
 }

@@ -24,8 +24,8 @@ func withSecret(templates string) *class.Class {
 }
 
 // ofSecret renders the templates of the Secret env.
-func ofSecret(r rendered.Renderer, c *class.Class) (*rendered.SecretParts, error) {
-	prepared, _, err := r.Prepare(c)
+func ofSecret(r *rendered.Renderer, c *class.Class) (*rendered.SecretParts, error) {
+	prepared, _, err := r.Prepare("v", c)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +42,7 @@ func ofSecret(r rendered.Renderer, c *class.Class) (*rendered.SecretParts, error
 }
 
 func TestSecret(t *testing.T) {
-	got, err := ofSecret(rendered.Renderer{}, withSecret(`
+	got, err := ofSecret(rendered.New(nil), withSecret(`
 - secretName: env
   data: {DSN: 'db://{{ .user }}:{{ len .password }}'}
   labels: {app.kubernetes.io/part-of: '{{ .class }}-{{ .namespace }}', none: '{{ "" }}'}
@@ -55,7 +55,7 @@ func TestSecret(t *testing.T) {
 	if text := fmt.Sprintf("%s %s %s", got.Data, got.Labels, got.Annotations); text != want {
 		t.Errorf("%s, want %s", text, want)
 	}
-	if got, err := ofSecret(rendered.Renderer{}, withSecret("")); err != nil || got != nil {
+	if got, err := ofSecret(rendered.New(nil), withSecret("")); err != nil || got != nil {
 		t.Errorf("without any: %v, %v", got, err)
 	}
 }
@@ -75,7 +75,7 @@ func TestSecretRefused(t *testing.T) {
 		{"annotations: {a: '{{ b64dec `/w==` }}'}", "secretTemplates[0].annotations[a]: what is rendered cannot be used: must be UTF-8"},
 		{"annotations: {a: '{{ repeat 262144 `a` }}'}", "secretTemplates[0].annotations: "},
 	} {
-		_, err := ofSecret(rendered.Renderer{}, withSecret("- {secretName: env, "+c.entry+"}"))
+		_, err := ofSecret(rendered.New(nil), withSecret("- {secretName: env, "+c.entry+"}"))
 		if err == nil || !strings.Contains(err.Error(), c.want) || fault.Of(err) != fault.InvalidClass || strings.Contains(err.Error(), marker) {
 			t.Errorf("%s: %v (%s), want %s", c.entry, err, fault.Of(err), c.want)
 		}
@@ -85,7 +85,7 @@ func TestSecretRefused(t *testing.T) {
 func TestSecretBudget(t *testing.T) {
 	b := budget.New(budget.Limits{Volume: 1 << 20})
 	c := withSecret("- {secretName: env, data: {A: '{{ $x := repeat 2000000 `x` }}'}}")
-	if _, err := ofSecret(rendered.Renderer{Budget: b}, c); fault.Of(err) != fault.TooLarge {
+	if _, err := ofSecret(rendered.New(b), c); fault.Of(err) != fault.TooLarge {
 		t.Errorf("%v", err)
 	}
 	if got := b.Usage().Total; got != 0 {
@@ -135,7 +135,7 @@ func FuzzSecret(f *testing.F) {
 		if _, err := rendered.Check(c); err != nil {
 			return
 		}
-		got, err := ofSecret(rendered.Renderer{}, c)
+		got, err := ofSecret(rendered.New(nil), c)
 		if strings.Contains(list, marker) {
 			return
 		}

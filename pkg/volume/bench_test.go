@@ -26,7 +26,7 @@ func quietRig(b *testing.B) *rig {
 	store, err := statedir.New(r.stateDir, log)
 	testkit.Must(b, err)
 	r.Manager, err = volume.New(volume.Config{
-		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Renderer: rendered.Renderer{}, Mounts: mounts, Store: store, Observer: volume.Observers{}, Logger: log,
+		Classes: r.classes, Providers: provider.Registry{"fake": r.store}, Renderer: rendered.New(nil), Mounts: mounts, Store: store, Observer: volume.Observers{}, Logger: log,
 		Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	})
 	testkit.Must(b, err)

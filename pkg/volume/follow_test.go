@@ -87,14 +87,14 @@ func TestFollower(t *testing.T) {
 
 // compiled counts how often classes are compiled.
 type compiled struct {
-	rendered.Renderer
+	*rendered.Renderer
 	count atomic.Int64
 	last  atomic.Value
 }
 
-func (x *compiled) Prepare(c *class.Class) (volume.Rendering, []string, error) {
+func (x *compiled) Prepare(id string, c *class.Class) (volume.Rendering, []string, error) {
 	x.count.Add(1)
-	r, warnings, err := x.Renderer.Prepare(c)
+	r, warnings, err := x.Renderer.Prepare(id, c)
 	x.last.Store(r)
 	return r, warnings, err
 }
@@ -102,7 +102,7 @@ func (x *compiled) Prepare(c *class.Class) (volume.Rendering, []string, error) {
 // A class is compiled once for what is checked, for the files, and for what follows from them.
 func TestClassIsCompiledOnce(t *testing.T) {
 	r := newRig(t)
-	var x compiled
+	x := compiled{Renderer: rendered.New(nil)}
 	r.ceilings = func(c *volume.Config) { c.Renderer = &x }
 	r.restart()
 	r.classes.edit(func(c *class.Class) { c.Templates = "- {fileName: made, text: '{{ .password }}'}" })

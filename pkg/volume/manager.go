@@ -258,6 +258,7 @@ func (m *Manager) all() []*Volume {
 func (m *Manager) forget(v *Volume) {
 	ref, retained := v.setGone()
 	m.scheduler.Remove(v.id)
+	m.Renderer.Leave(v.id)
 	if retained {
 		m.Classes.Release(ref)
 	}

@@ -262,7 +262,7 @@ func (r *run) files(c *class.Class, payload *provider.Payload) ([]atomicdir.File
 	owner := budget.Owner{Namespace: r.rec.Pod.Namespace, Volume: r.rec.ID}
 	if r.rendering == nil {
 		var err error
-		if r.rendering, _, err = r.m.Renderer.Prepare(c); err != nil {
+		if r.rendering, _, err = r.m.Renderer.Prepare(r.rec.ID, c); err != nil {
 			return nil, nil, err
 		}
 	}

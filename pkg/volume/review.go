@@ -44,7 +44,7 @@ func (v *reviewer) review(r *run, c *class.Class, source provider.Provider) ([]s
 	if r.lastClass || r.rec.published() && r.rec.LastClass != nil && sameVersion(r.rec.LastClass, c) {
 		return warnings, nil
 	}
-	rendering, made, err := v.Renderer.Prepare(c)
+	rendering, made, err := v.Renderer.Prepare(r.rec.ID, c)
 	if warnings = slices.Concat(warnings, made); err != nil {
 		return warnings, err
 	}

@@ -282,7 +282,7 @@ func (n *node) mount(c *class.Class, pod string, files map[string]string) volume
 
 func fill(f volume.Followed, files map[string]string) volume.Followed {
 	f.Files, f.Rendering = nil, nil
-	if prepared, _, err := (rendered.Renderer{}).Prepare(f.Class); err == nil {
+	if prepared, _, err := rendered.New(nil).Prepare(f.Volume, f.Class); err == nil {
 		f.Rendering = prepared
 	}
 	for name, text := range files {

@@ -15,6 +15,7 @@ import (
 	"maps"
 	"regexp"
 	"strings"
+	"sync"
 	"text/template"
 	"text/template/parse"
 
@@ -73,8 +74,9 @@ func (e *Error) Error() string {
 func (e *Error) Unwrap() error { return e.Err }
 
 // Template is a text that was found to be a template. Functions of text/template are fixed when it
-// is parsed, and they count; so one goroutine renders it at a time.
+// is parsed, and they count; so a rendering waits for the one before.
 type Template struct {
+	mu     sync.Mutex
 	meter  *meter
 	parsed *template.Template
 }
@@ -92,6 +94,8 @@ func Compile(text string) (*Template, *Error) {
 // Render renders the template over values by their names, and takes what it needs off the limits'
 // steps and bytes. Its error is an *Error.
 func (t *Template) Render(values map[string]string, l *Limits) ([]byte, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	m := t.meter
 	*m = meter{limits: *l, values: make(map[string]any, len(values))}
 	defer func() {
