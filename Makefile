@@ -91,7 +91,7 @@ shape: ## Print figures about the structure of the driver's code
 	@go run ./hack/shape
 
 .PHONY: generate
-generate: ## Make the generated files anew: deep copies, CRDs, protobuf, chart references, deploy/
+generate: ## Regenerate deep copies, CRDs, protobuf, chart references, deploy/
 	@hack/generate.sh
 	@hack/generate-proto.sh
 	cd hack/dashboard && go run . >dashboard.json && mv dashboard.json ../../charts/mayfly/files/

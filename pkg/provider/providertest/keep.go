@@ -53,7 +53,7 @@ func (s *suite) restarted(t *testing.T, volume string) keeper {
 }
 
 // keep takes a volume over a restart. The store changes meanwhile, so that a
-// payload which was read anew is told from the one that was kept.
+// payload that was read again is told from the one that was kept.
 func (s *suite) keep(t *testing.T) {
 	r, before, state := s.kept(t)
 	next := s.restarted(t, r.Volume)
