@@ -94,16 +94,31 @@ func isBare(body []byte) bool {
 	return params.IsObject(body) && !bytes.Equal(bytes.TrimSpace(body[1:]), []byte("}"))
 }
 
-// dataIn returns the part of an answer in which keys are looked up.
+// dataIn returns the secret of an answer: the whole body if it has no envelope, or the
+// envelope's data, without the second envelope that KV v2 adds, which has metadata beside
+// the data.
 func dataIn(body []byte) []byte {
 	if isBare(body) {
 		return body
 	}
 	data := params.Member(body, "data")
-	if inner := params.Member(data, "data"); params.IsObject(inner) {
+	if inner := params.Member(data, "data"); params.IsObject(inner) && params.IsObject(params.Member(data, "metadata")) {
 		return inner
 	}
 	return data
+}
+
+// valueIn returns the value of a key of an answer's secret, nil if it has none. If the
+// secret is not KV v2's and has an object under the key data, the keys of that object come
+// first: Vault's own provider knows only those, for any engine, and its classes must read
+// the same here.
+func valueIn(body []byte, key string) []byte {
+	if inner := params.Member(params.Member(body, "data"), "data"); params.IsObject(inner) {
+		if raw := params.Pick(inner, key); raw != nil {
+			return raw
+		}
+	}
+	return params.Pick(dataIn(body), key)
 }
 
 // keep returns an answer for objects with some keys, without the other keys if it is
@@ -117,10 +132,9 @@ func keep(a *session.Answer, keys []string, whole int, room func(int64) error) (
 		return &next, nil
 	}
 	next.Body = nil
-	data := dataIn(a.Body)
 	single := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
 	var err error
-	next.Part, err = params.TakePart(single, func(key string) []byte { return params.Pick(data, key) }, func() string { return namesOf(data) }, room)
+	next.Part, err = params.TakePart(single, func(key string) []byte { return valueIn(a.Body, key) }, func() string { return namesOf(a.Body) }, room)
 	if err != nil || len(single) == len(keys) {
 		return &next, err
 	}
@@ -149,8 +163,8 @@ func wholeOf(body []byte) ([]byte, error) {
 	return params.JSON(all)
 }
 
-// namesOf lists the keys of the data, for an error about a missing one.
-func namesOf(data []byte) string { return "; it has " + params.Keys(data) }
+// namesOf lists the keys of an answer's secret, for an error about a missing one.
+func namesOf(body []byte) string { return "; it has " + params.Keys(dataIn(body)) }
 
 // File implements session.Store.
 func (p *Provider) File(o *session.Object, a *session.Answer) ([]byte, error) {
@@ -160,8 +174,7 @@ func (p *Provider) File(o *session.Object, a *session.Answer) ([]byte, error) {
 	case o.Key == "" && a.Part == nil:
 		return wholeOf(a.Body)
 	}
-	data := dataIn(a.Body)
-	return o.Content(a, func(key string) []byte { return params.Pick(data, key) }, func() string { return namesOf(data) })
+	return o.Content(a, func(key string) []byte { return valueIn(a.Body, key) }, func() string { return namesOf(a.Body) })
 }
 
 // Values implements session.Store: the keys of the data, without Vault's envelope.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,49 @@ func TestValueRules(t *testing.T) {
 		wantFile(t, payload, "a", string(raw))
 		wantFile(t, payload, "b", string(raw))
 		wantFile(t, payload, "c", hex.EncodeToString(raw))
+	}
+}
+
+// TestDataKey: a key called data is not taken for the envelope of KV v2. Where Vault's own
+// provider takes it for that, in any other engine, the keys that it finds are found here too.
+func TestDataKey(t *testing.T) {
+	w := shared
+	for _, filler := range []string{"small", strings.Repeat("x", 3<<10)} { // a large answer is kept in part
+		secret := map[string]any{"data": map[string]any{"inner": "i", "both": "of data", "k": filler}, "outer": "o", "both": "of the secret"}
+		w.kv1(t, "datakey", secret)
+		w.kv2(t, "datakey", secret)
+		w.kv1(t, "likekv2", map[string]any{"data": map[string]any{"inner": "i"}, "metadata": "no object", "outer": filler})
+		for _, tc := range []struct {
+			path  string
+			whole string
+			keys  map[string]string
+			none  string
+		}{
+			{"kv1/datakey", "both data outer", map[string]string{"outer": "o", "inner": "i", "both": "of data", "data.inner": "i"}, `"both", "data", "outer"`},
+			{"kv2/data/datakey", "both data outer", map[string]string{"outer": "o", "both": "of the secret", "data.inner": "i"}, `"both", "data", "outer"`},
+			{"kv1/likekv2", "data metadata outer", map[string]string{"inner": "i", "metadata": "no object", "data": `{"inner":"i"}`}, `"data", "metadata", "outer"`},
+		} {
+			objects := "- {objectName: whole, secretPath: " + tc.path + ", secretKeys: {'*': '*'}}\n"
+			for key := range tc.keys {
+				objects += "- {objectName: " + key + ", secretPath: " + tc.path + ", secretKey: " + key + "}\n"
+			}
+			got, whole := files(mustFetch(t, newProvider(t, nil), w.request(t, w.pod("app"), nil, objects))), []string{}
+			for name, text := range got {
+				if key, ok := strings.CutPrefix(name, "whole/"); ok {
+					whole = append(whole, key)
+				} else if text != tc.keys[name] {
+					t.Errorf("%s: key %s is %q, want %q", tc.path, name, text, tc.keys[name])
+				}
+			}
+			slices.Sort(whole)
+			if strings.Join(whole, " ") != tc.whole {
+				t.Errorf("%s: the whole secret has %q, want %s", tc.path, whole, tc.whole)
+			}
+			_, err := newProvider(t, nil).Fetch(t.Context(), w.request(t, w.pod("app"), nil, "- {objectName: f, secretPath: "+tc.path+", secretKey: none}"))
+			if fault.Of(err) != fault.NotFound || !strings.Contains(err.Error(), "it has "+tc.none) {
+				t.Errorf("%s: a key that is not there: %v", tc.path, err)
+			}
+		}
 	}
 }
 
