@@ -51,7 +51,7 @@ func together() []scenario {
 		{"the volume of a completed job goes, and its Vault token", jobCompletes},
 		{"the audit trail answers, together with those of Vault and the API server", trailAnswers},
 		{"a collector receives the spans of a pod's volume", traced},
-		{"the driver has every metric of the dashboard and the alerts", metricsExist},
+		{"Prometheus answers every query of the dashboard and the alerts", prometheusAnswers},
 		{"who names those of whom the API server says that they may, and those who did", whoTold},
 		{"doctor judges the cluster, and tells what a person could not see", doctorTold},
 	}

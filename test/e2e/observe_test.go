@@ -5,11 +5,9 @@ package e2e
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -22,7 +20,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/audittest"
 	"github.com/mayfly-csi/mayfly/test/collector"
 	"github.com/mayfly-csi/mayfly/test/testkit"
-	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
 // trailAnswers asks docs/audit.md's questions of the driver's log, and joins it with the audit logs
@@ -143,75 +140,4 @@ func (c *tenant) awaitWork(pod *corev1.Pod, kind volume.Kind) (spans map[string]
 		return nil
 	})
 	return spans
-}
-
-// elsewhere are the metrics of the dashboard and the alerts that this driver does not have.
-var elsewhere = map[string]string{
-	"up":                            "Prometheus makes it",
-	"csi_operations_seconds_count":  "kubelet has it",
-	"csi_operations_seconds_bucket": "kubelet has it",
-	"mayfly_provider_plugin_up":     "the node has no provider plugin; pkg/telemetry has some",
-}
-
-// metricsExist compares the dashboard and the alerts with what the driver exposes.
-func metricsExist(c *tenant) {
-	mount := c.ns + "-pki"
-	testkit.Must(c.t, c.vault.EnablePKI(c.t.Context(), mount, "web"))
-	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns, fmt.Sprintf("path %q { capabilities = [\"update\"] }\n", mount+"/issue/web")))
-	objects := fmt.Sprintf("- {objectName: password, secretPath: %s/issue/web, method: POST, secretArgs: {common_name: web, ttl: 1h}, secretKey: certificate}", mount)
-	testkit.Must(c.t, c.createClass(c.t.Context(), newClass("cert", map[string]string{"roleName": c.ns, "objects": objects})))
-	c.run(newPod("reader", "exec sleep 100000", mounts("cert"))) // a credential that ends
-
-	wanted := c.chartMetrics()
-	c.until("every metric of the dashboard and the alerts", func(ctx context.Context) error {
-		exposed, err := c.driver.metrics(ctx)
-		if err != nil {
-			return err
-		}
-		names := map[string]bool{}
-		for series := range exposed {
-			name, _, _ := strings.Cut(series, "{")
-			names[name] = true
-		}
-		for _, name := range wanted {
-			if names[name] == (elsewhere[name] != "") {
-				return fmt.Errorf("metric %s: exposed %t, %q", name, names[name], elsewhere[name])
-			}
-		}
-		return nil
-	})
-}
-
-// metricName is a metric in a query of ours. hack/dashboard and test/alerts parse the queries, and
-// hold them to the driver's documented metrics.
-var metricName = regexp.MustCompile(`\b(mayfly|node|rotation|csi|process)_[a-z_]+|\bup\b`)
-
-// chartMetrics are the metrics that the dashboard and the alerts ask for.
-func (c *tenant) chartMetrics() []string {
-	c.t.Helper()
-	root, err := toolcache.ModuleRoot()
-	testkit.Must(c.t, err)
-	board, err := os.ReadFile(filepath.Join(root, "deploy", "dashboard.json"))
-	testkit.Must(c.t, err)
-	rules, err := os.ReadFile(filepath.Join(root, "deploy", "alerts.yaml"))
-	testkit.Must(c.t, err)
-	var queries []string
-	for _, m := range regexp.MustCompile(`"expr": ("(?:[^"\\]|\\.)*")`).FindAllSubmatch(board, -1) {
-		var expr string
-		testkit.Must(c.t, json.Unmarshal(m[1], &expr))
-		queries = append(queries, expr)
-	}
-	for _, m := range regexp.MustCompile(`(?m)expr: >-\n +(.*)$`).FindAllSubmatch(rules, -1) {
-		queries = append(queries, string(m[1]))
-	}
-	if len(queries) < 50 {
-		c.t.Fatalf("%d queries in the dashboard and the alerts", len(queries))
-	}
-	var names []string
-	for _, q := range queries {
-		q = regexp.MustCompile(`"[^"]*"`).ReplaceAllString(q, `""`) // the values of labels
-		names = append(names, metricName.FindAllString(q, -1)...)
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
 }

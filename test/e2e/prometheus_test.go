@@ -1,0 +1,294 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/toolcache"
+)
+
+// scrapeInterval is that of the tests' Prometheus, in seconds.
+const scrapeInterval = 2
+
+// prometheus is Debian's, running until the case ends. It scrapes the driver and kubelet, and
+// evaluates the alerts of deploy/.
+type prometheus struct {
+	*tenant
+	url string
+}
+
+func startPrometheus(c *tenant) *prometheus {
+	c.t.Helper()
+	program, err := exec.LookPath("prometheus")
+	if err != nil {
+		c.t.Skip("Prometheus is not installed: on Debian, apt-get install prometheus")
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
+	testkit.Must(c.t, err)
+	dir := c.t.TempDir()
+	for name, data := range map[string][]byte{"cert": config.CertData, "key": config.KeyData} {
+		testkit.Must(c.t, os.WriteFile(filepath.Join(dir, name), data, 0o600))
+	}
+	file, address := filepath.Join(dir, "prometheus.yml"), testkit.FreeAddress(c.t)
+	testkit.Must(c.t, os.WriteFile(file, fmt.Appendf(nil, `global: {scrape_interval: %[1]ds, scrape_timeout: %[1]ds, evaluation_interval: %[1]ds}
+rule_files: [%[2]q]
+scrape_configs:
+- job_name: %[3]q
+  static_configs: [{targets: [%[4]q], labels: {instance: %[5]q}}]
+- job_name: kubelet
+  scheme: https
+  tls_config: {ca_file: %[6]q, cert_file: cert, key_file: key}
+  static_configs: [{targets: ["%[5]s:%[7]d"], labels: {instance: %[5]q}}]
+`, scrapeInterval, deployed(c, "alerts.yaml"), prometheusJob, c.driver.metricsAddress(), c.node.Name(), c.node.CAFile(), kubeletPort), 0o600))
+	cmd := exec.CommandContext(c.t.Context(), program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
+	log := &testkit.Log{}
+	cmd.Stderr = log
+	testkit.Must(c.t, cmd.Start())
+	c.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if c.t.Failed() {
+			c.t.Logf("Prometheus' log:\n%s", log)
+		}
+	})
+	p := &prometheus{tenant: c, url: "http://" + address}
+	c.until("Prometheus to be ready", func(ctx context.Context) error {
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/-/ready", nil)
+		if err != nil {
+			return err
+		}
+		response, err := http.DefaultClient.Do(request)
+		if err != nil {
+			return err
+		}
+		defer response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			err = fmt.Errorf("it answers %s", response.Status)
+		}
+		return err
+	})
+	c.until("Prometheus to scrape the driver and kubelet", func(ctx context.Context) error {
+		var targets struct {
+			ActiveTargets []struct{ ScrapeURL, Health, LastError string }
+		}
+		if err := p.get(ctx, "targets", nil, &targets); err != nil {
+			return err
+		}
+		if len(targets.ActiveTargets) != 2 {
+			return fmt.Errorf("it has the targets %+v", targets.ActiveTargets)
+		}
+		for _, t := range targets.ActiveTargets {
+			if t.Health != "up" {
+				return fmt.Errorf("%s is %s: %s", t.ScrapeURL, t.Health, t.LastError)
+			}
+		}
+		return nil
+	})
+	return p
+}
+
+const kubeletPort = 10250
+
+// prometheusJob is the name that Prometheus' operator makes for the chart's PodMonitor.
+const prometheusJob = releaseNamespace + "/" + releaseName
+
+// deployed is the path of a file of deploy/.
+func deployed(c *tenant, name string) string {
+	c.t.Helper()
+	root, err := toolcache.ModuleRoot()
+	testkit.Must(c.t, err)
+	return filepath.Join(root, "deploy", name)
+}
+
+// get asks Prometheus' API, and decodes the data of the answer.
+func (p *prometheus) get(ctx context.Context, path string, query url.Values, data any) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+"/api/v1/"+path+"?"+query.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	answer := struct {
+		Status, Error string
+		Data          any
+	}{Data: data}
+	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+		return fmt.Errorf("decoding Prometheus' answer to %s: %w", path, err)
+	}
+	if answer.Status != "success" {
+		return fmt.Errorf("prometheus' answer to %s %v: %s", path, query, answer.Error)
+	}
+	return nil
+}
+
+// boardPanel is a panel of the dashboard, as far as the tests use it.
+type boardPanel struct {
+	Title, Type string
+	FieldConfig struct {
+		Defaults struct {
+			Unit       string
+			Thresholds struct {
+				Steps []struct {
+					Value *float64
+					Color string
+				}
+			}
+			Custom struct{ Stacking struct{ Mode string } }
+		}
+	}
+	Targets []struct{ Expr, LegendFormat string }
+}
+
+// boardPanels are the panels of deploy/dashboard.json that have queries.
+func boardPanels(c *tenant) []boardPanel {
+	c.t.Helper()
+	text, err := os.ReadFile(deployed(c, "dashboard.json"))
+	testkit.Must(c.t, err)
+	var board struct{ Panels []boardPanel }
+	testkit.Must(c.t, json.Unmarshal(text, &board))
+	board.Panels = slices.DeleteFunc(board.Panels, func(p boardPanel) bool { return p.Type == "row" })
+	if len(board.Panels) < 25 {
+		c.t.Fatalf("the dashboard has %d panels", len(board.Panels))
+	}
+	return board.Panels
+}
+
+// asked is a query as Grafana asks it, with the dashboard's variables at their defaults: every node
+// and provider.
+func asked(expr string) string {
+	return strings.NewReplacer("$__rate_interval", strconv.Itoa(8*scrapeInterval)+"s", "$job", prometheusJob, "$instance", ".*", "$provider", ".*").Replace(expr)
+}
+
+// alertRule is a rule as Prometheus has loaded it.
+type alertRule struct{ Name, Query, Health, LastError string }
+
+func (p *prometheus) alerts(ctx context.Context) (rules []alertRule, err error) {
+	var data struct{ Groups []struct{ Rules []alertRule } }
+	err = p.get(ctx, "rules", nil, &data)
+	for _, g := range data.Groups {
+		rules = append(rules, g.Rules...)
+	}
+	return rules, err
+}
+
+// noPlugin are the metrics of the dashboard and the alerts that nothing on this node exposes: it
+// has no provider plugin. pkg/telemetry's tests have some.
+var noPlugin = []string{"mayfly_provider_plugin_up"}
+
+// metricName is a metric in a query. hack/dashboard parses the dashboard's queries, and compares
+// them with the driver's documented metrics and labels.
+var metricName = regexp.MustCompile(`\b(?:mayfly|node|rotation|csi|process)_[a-z_]+|\bup\b`)
+
+// prometheusAnswers has a real Prometheus scrape the driver and kubelet, and answer each query of
+// the dashboard and the alerts, of metrics that are there.
+func prometheusAnswers(c *tenant) {
+	mount := c.ns + "-pki"
+	testkit.Must(c.t, c.vault.EnablePKI(c.t.Context(), mount, "web"))
+	c.issueFrom(mount, "1h", nil)
+	c.run(newPod("reader", "exec sleep 100000", mounts("certificate"))) // a credential that ends
+
+	p := startPrometheus(c)
+	var queries []string
+	for _, panel := range boardPanels(c) {
+		for _, target := range panel.Targets {
+			queries = append(queries, asked(target.Expr))
+			testkit.Must(c.t, p.get(c.t.Context(), "query", url.Values{"query": {asked(target.Expr)}}, nil))
+		}
+	}
+	c.until("Prometheus to evaluate the alerts", func(ctx context.Context) error {
+		rules, err := p.alerts(ctx)
+		if err == nil && len(rules) == 0 {
+			err = fmt.Errorf("it has none")
+		}
+		for _, r := range rules {
+			if r.Health != "ok" {
+				err = fmt.Errorf("%s is %s: %s", r.Name, r.Health, r.LastError)
+			}
+		}
+		return err
+	})
+	rules, err := p.alerts(c.t.Context())
+	testkit.Must(c.t, err)
+	for _, r := range rules {
+		queries = append(queries, r.Query)
+	}
+	var wanted []string
+	for _, q := range queries {
+		q = regexp.MustCompile(`"[^"]*"`).ReplaceAllString(q, `""`) // the values of labels
+		wanted = append(wanted, metricName.FindAllString(q, -1)...)
+	}
+	slices.Sort(wanted)
+	c.until("every metric of the dashboard and the alerts", func(ctx context.Context) error {
+		var names []string
+		err := p.get(ctx, "label/__name__/values", nil, &names)
+		for _, name := range slices.Compact(wanted) {
+			if has := slices.Contains(names, name); err == nil && has == slices.Contains(noPlugin, name) {
+				err = fmt.Errorf("there is metric %s: %t", name, has)
+			}
+		}
+		return err
+	})
+}
+
+// issueFrom makes the class certificate: a certificate of a PKI mount, with that lifetime.
+func (c *tenant) issueFrom(mount, ttl string, change map[string]string) {
+	c.t.Helper()
+	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns+"-pki", fmt.Sprintf("path %q { capabilities = [\"update\"] }\n", mount+"/issue/web")))
+	testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"token_policies": c.ns + "," + c.ns + "-pki"}))
+	objects := fmt.Sprintf("- {objectName: password, secretPath: %s/issue/web, method: POST, secretArgs: {common_name: web, ttl: %s}, secretKey: certificate}", mount, ttl)
+	parameters := map[string]string{"roleName": c.ns, "objects": objects}
+	for key, value := range change {
+		parameters[key] = value
+	}
+	testkit.Must(c.t, c.createClass(c.t.Context(), newClass("certificate", parameters)))
+}
+
+// points are a query's results over a time, by the legend's text.
+func (p *prometheus) points(expr, legend string, from, to time.Time) (lines []pictureLine) {
+	p.t.Helper()
+	var data struct {
+		Result []struct {
+			Metric map[string]string
+			Values [][2]any
+		}
+	}
+	testkit.Must(p.t, p.get(p.t.Context(), "query_range", url.Values{
+		"query": {asked(expr)}, "step": {strconv.Itoa(scrapeInterval)}, "start": {strconv.FormatInt(from.Unix(), 10)}, "end": {strconv.FormatInt(to.Unix(), 10)},
+	}, &data))
+	for _, r := range data.Result {
+		l := pictureLine{Name: legend}
+		for label, value := range r.Metric {
+			l.Name = strings.ReplaceAll(l.Name, "{{"+label+"}}", value)
+		}
+		for _, v := range r.Values {
+			value, err := strconv.ParseFloat(v[1].(string), 64)
+			testkit.Must(p.t, err)
+			if value == value { // a quantile of nothing is no number
+				l.Points = append(l.Points, [2]float64{v[0].(float64) - float64(from.Unix()), value})
+			}
+		}
+		if len(l.Points) > 0 {
+			lines = append(lines, l)
+		}
+	}
+	return lines
+}
