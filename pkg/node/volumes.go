@@ -127,7 +127,7 @@ func (n *Node) providers() (volume.Providers, error) {
 		return nil, err
 	}
 	n.runners = append(n.runners, n.plugins.Run)
-	n.metrics.WatchPlugins(n.plugins.Answering)
+	n.metrics.WatchPlugins(n.plugins.Names, n.plugins.Answering)
 	return providerChain{registry, n.plugins}, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/grpc/codes"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
@@ -37,6 +38,9 @@ type Metrics struct {
 	secrets                      *prometheus.CounterVec
 	restarts                     prometheus.Counter
 	requestSeconds               *prometheus.HistogramVec
+
+	// plugins returns the names of the provider plugins that are there.
+	plugins func() []string
 }
 
 // The results of revoking a gone volume's credentials.
@@ -52,6 +56,7 @@ const osType = "linux"
 func New(version string, volumes, failing func() int) *Metrics {
 	m := &Metrics{
 		registry:        prometheus.NewRegistry(),
+		plugins:         func() []string { return nil },
 		publishes:       counter("node_publish_total", "First publishes that succeeded.", "provider", "os_type"),
 		publishErrors:   counter("node_publish_error_total", "First publishes that failed.", "provider", "os_type", "error_type"),
 		unpublishes:     counter("node_unpublish_total", "Unpublishes that succeeded.", "os_type"),
@@ -79,6 +84,9 @@ func New(version string, volumes, failing func() int) *Metrics {
 	}
 	m.unpublishes.WithLabelValues(osType)
 	m.unpublishErrors.WithLabelValues(osType)
+	for _, reason := range fault.Reasons() {
+		m.publishErrors.WithLabelValues("", osType, string(reason)) // until a class names a provider
+	}
 	for _, step := range volume.Steps() {
 		m.stepSeconds.WithLabelValues(string(volume.Published), string(step))
 		m.stepSeconds.WithLabelValues(string(volume.Refreshed), string(step))
@@ -117,8 +125,10 @@ func buildInfo(version string) prometheus.Collector {
 	return g
 }
 
-// WatchPlugins exports, for each provider plugin in use, whether it answers.
-func (m *Metrics) WatchPlugins(answering func() map[string]bool) {
+// WatchPlugins exports, for each provider plugin in use, whether it answers. The series of the
+// plugins that there returns exist from the next scrape on.
+func (m *Metrics) WatchPlugins(there func() []string, answering func() map[string]bool) {
+	m.plugins = there
 	m.registry.MustRegister(plugins{
 		desc:      prometheus.NewDesc("mayfly_provider_plugin_up", "Whether a provider plugin in use answered the last health check (every 30 s): 1 or 0.", []string{"provider"}, nil),
 		answering: answering,
@@ -174,7 +184,13 @@ func (p plugins) Collect(to chan<- prometheus.Metric) {
 
 // Handler serves the metrics.
 func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	scrape := promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for _, name := range m.plugins() {
+			m.KnowProvider(name)
+		}
+		scrape.ServeHTTP(w, r)
+	})
 }
 
 // ObserveCall counts one gRPC call.

@@ -22,7 +22,7 @@ import (
 func scrape(t *testing.T) string {
 	t.Helper()
 	m := telemetry.New("v1", func() int { return 3 }, func() int { return 2 })
-	m.WatchPlugins(func() map[string]bool { return map[string]bool{"aws": true, "gcp": false} })
+	m.WatchPlugins(func() []string { return []string{"aws", "gcp"} }, func() map[string]bool { return map[string]bool{"aws": true, "gcp": false} })
 	b := budget.New(budget.Limits{Node: 100})
 	b.Adopt(budget.Owner{Namespace: "a"}, budget.Contents, 7)
 	m.WatchBudget(b.Usage)

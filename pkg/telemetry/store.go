@@ -44,7 +44,7 @@ func codeOf(status int) string {
 	return "5xx"
 }
 
-// KnowProvider creates the series of a built-in provider at 0. To Prometheus, a series that first
+// KnowProvider creates the series of a provider at 0; operations are a built-in provider's. To Prometheus, a series that first
 // appears at 1 has not increased.
 func (m *Metrics) KnowProvider(name string, operations ...string) {
 	m.publishes.WithLabelValues(name, osType)

@@ -182,7 +182,7 @@ func writeCheck(b *strings.Builder, alert, at string) {
 func TestMetricsExist(t *testing.T) {
 	m := telemetry.New("v1", func() int { return 1 }, func() int { return 1 })
 	m.KnowProvider("vault", "read")
-	m.WatchPlugins(func() map[string]bool { return map[string]bool{"aws": true} })
+	m.WatchPlugins(func() []string { return []string{"aws"} }, func() map[string]bool { return map[string]bool{"aws": true} })
 	m.WatchBudget(budget.New(budget.Limits{Node: 1}).Usage)
 	m.WatchStores(func() map[string]int { return map[string]int{"vault": 1} })
 	m.WatchVolumes(func() []volume.Status {

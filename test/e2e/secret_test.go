@@ -68,6 +68,9 @@ func secretsUsed(c *tenant) {
 	c.awaitRollout("own", printed("two"))
 	c.wantRestarts(r, 1)
 
+	if n := c.driverMetrics().sum("mayfly_secret_syncs_total", `result="written"`); n < 4 { // two Secrets, each at first and after the rotation
+		c.t.Errorf("the driver counts %v written Secrets", n)
+	}
 	written := c.secret("env").ResourceVersion
 	c.killDriver()
 	testkit.Must(c.t, c.driver.awaitReady(c.t.Context()))

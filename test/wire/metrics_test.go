@@ -1,12 +1,13 @@
 package wire
 
 import (
+	"io"
+	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/prometheus/common/expfmt"
-	"github.com/prometheus/common/model"
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/testkit"
+	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
 // values are all allowed values of each label: classes and pods cannot create other
@@ -84,14 +86,8 @@ func TestMetricsOfADriver(t *testing.T) {
 			t.Errorf("no line %q", want)
 		}
 	}
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(strings.NewReader(text))
-	testkit.Must(t, err)
 	allowed := values()
-	for name, f := range families {
-		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
-			continue
-		}
+	for name, f := range families(t, text) {
 		for _, m := range f.GetMetric() {
 			for _, l := range m.GetLabel() {
 				if !slices.Contains(allowed[l.GetName()], l.GetValue()) {
@@ -101,4 +97,30 @@ func TestMetricsOfADriver(t *testing.T) {
 		}
 	}
 	r.noSecretIn("the metrics", text)
+	r.wantExemplar()
+}
+
+// wantExemplar: in the OpenMetrics format a step has the id of a request, which Vault's audit log
+// has too.
+func (r *rig) wantExemplar() {
+	r.t.Helper()
+	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.health+"/metrics", nil)
+	testkit.Must(r.t, err)
+	request.Header.Set("Accept", "application/openmetrics-text; version=1.0.0")
+	response, err := http.DefaultClient.Do(request)
+	testkit.Must(r.t, err)
+	defer func() { _ = response.Body.Close() }()
+	text, err := io.ReadAll(response.Body)
+	testkit.Must(r.t, err)
+	entries, err := r.vault.AuditEntries(r.t.Context())
+	testkit.Must(r.t, err)
+	found := regexp.MustCompile(`(?m)^mayfly_step_duration_seconds_bucket\{.*step="store".*\} [0-9.]+ # \{correlation_id="([^"]+)"\}`).FindAllSubmatch(text, -1)
+	if len(found) == 0 {
+		r.t.Error("no exemplar has a correlation id")
+	}
+	for _, m := range found {
+		if !slices.ContainsFunc(entries, func(e vaulttest.AuditEntry) bool { return slices.Contains(e.Headers["x-correlation-id"], string(m[1])) }) {
+			r.t.Errorf("Vault's audit log has no request %s, which an exemplar has", m[1])
+		}
+	}
 }

@@ -1,0 +1,180 @@
+package wire
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+	"golang.org/x/sys/unix"
+
+	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/collector"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
+	"github.com/mayfly-csi/mayfly/test/testkit"
+)
+
+// movedElsewhere are the metrics that this test does not move, and the test that does.
+var movedElsewhere = map[string]string{
+	"mayfly_api_requests_total":     "test/e2e: Prometheus answers every query",
+	"mayfly_secret_syncs_total":     "test/e2e: pods use the Kubernetes Secrets of their own class",
+	"mayfly_rollout_restarts_total": "pkg/rollout: TestOneRollout; it needs Deployments",
+	"mayfly_provider_plugin_up":     "pkg/provider/plugin: the first health check is after 30 s",
+	"mayfly_audit_lost_lines_total": "pkg/audit: a line is lost after 4,096 that cannot be written",
+}
+
+// scrapes are what the scrapes of a test have shown.
+type scrapes struct {
+	*rig
+	moved map[string]bool
+	// known are the series of counters that were there at 0.
+	known map[string]bool
+}
+
+// families are the driver's metrics, without those of Go and of the process.
+func families(t *testing.T, text string) map[string]*dto.MetricFamily {
+	t.Helper()
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	all, err := parser.TextToMetricFamilies(strings.NewReader(text))
+	testkit.Must(t, err)
+	for name := range all {
+		if strings.HasPrefix(name, "go_") || strings.HasPrefix(name, "process_") {
+			delete(all, name)
+		}
+	}
+	return all
+}
+
+// scrape is one of Prometheus'. A counter's series that is not there at 0 has not increased, to
+// Prometheus, when it appears.
+func (s *scrapes) scrape() {
+	s.t.Helper()
+	_, text := s.get("/metrics")
+	for name, f := range families(s.t, text) {
+		for _, m := range f.GetMetric() {
+			moved := m.GetCounter().GetValue() != 0 || m.GetGauge().GetValue() != 0 || m.GetHistogram().GetSampleCount() != 0
+			s.moved[name] = s.moved[name] || moved
+			if f.GetType() != dto.MetricType_COUNTER {
+				continue
+			}
+			series := fmt.Sprint(name, m.GetLabel())
+			if moved && !s.known[series] {
+				s.t.Errorf("the series %s appears with the value %v", series, m.GetCounter().GetValue())
+			}
+			s.known[series] = true
+		}
+	}
+}
+
+func (s *scrapes) await(metric string) {
+	s.t.Helper()
+	s.eventually(metric+" moves", func() bool {
+		s.scrape()
+		return s.moved[metric]
+	})
+}
+
+// TestEveryMetricMoves: a driver records each metric of docs/operating.md, and its counters begin
+// at 0.
+func TestEveryMetricMoves(t *testing.T) {
+	c, err := collector.Start("")
+	testkit.Must(t, err)
+	t.Cleanup(c.Close)
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", c.Endpoint)
+	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+	p := newPluginRig(t, "slave")
+	p.stop()
+	demand, before, trail := make(chan os.Signal), p.change, p.auditLog()
+	p.change = func(n *node.Config) {
+		before(n)
+		n.Traces, n.MemoryBudget, n.LastGoodAge, n.RefreshNow, n.RefreshWorkers, n.AuditLog = true, 64<<20, time.Hour, demand, 1, trail
+	}
+	p.start()
+	s := &scrapes{rig: p.rig, moved: map[string]bool{}, known: map[string]bool{}}
+	s.scrape()
+
+	testkit.Must(t, s.vault.EnablePKI(t.Context(), "pki", "web"))
+	testkit.Must(t, s.vault.Policy(t.Context(), "web", `path "secret/data/*" { capabilities = ["read"] }
+path "pki/issue/web" { capabilities = ["update"] }`))
+	s.class("secrets", "onUnavailable: lastGood", "refreshInterval: 1s")
+	s.manifest("certificate", "- {objectName: cert, secretPath: pki/issue/web, method: POST, secretArgs: {common_name: web, ttl: 1h}, secretKey: certificate}")
+	p.class("written")
+	web, tls, written := s.pod("web", "web", "secrets"), s.pod("tls", "web", "certificate"), s.pod("written", "web", "written")
+	for _, pod := range []kubelet.Pod{web, tls, written} {
+		s.publish(pod)
+	}
+	_ = s.refuse(s.pod("intruder", "other", "secrets"))
+	_ = s.refuse(s.pod("stranger", "stranger", "written"))
+	_ = s.refuse(s.pod("classless", "web", "a-class-that-nobody-has"))
+	s.put("db", "two")
+	demand <- unix.SIGHUP
+	s.await("mayfly_rotations_total")
+
+	testkit.Must(t, s.vault.Seal(t.Context()))
+	demand <- unix.SIGHUP
+	s.await("mayfly_volumes_failing")
+	for _, metric := range []string{"mayfly_store_circuits_open", "mayfly_queue_length", "mayfly_queue_lateness_seconds"} {
+		s.await(metric)
+	}
+	pods := []kubelet.Pod{web, tls}
+	s.eventually("the last read is so old that it serves for want of a better", func() bool {
+		late := s.pod(fmt.Sprintf("late-%d", len(pods)), "web", "secrets")
+		s.publish(late)
+		pods = append(pods, late)
+		s.scrape()
+		return s.moved["mayfly_last_good_total"]
+	})
+	for _, pod := range pods { // the last one leaves a Vault token, which waits for Vault
+		testkit.Must(t, s.Unpublish(t.Context(), pod))
+	}
+	s.await("mayfly_releases_pending")
+	testkit.Must(t, s.vault.Unseal(t.Context()))
+	s.await("mayfly_trace_spans_total")
+
+	// A file in the way of an unmounted target's removal.
+	testkit.Must(t, unix.Unmount(s.Target(written), unix.MNT_DETACH))
+	file := filepath.Join(s.Target(written), "file")
+	testkit.Must(t, os.WriteFile(file, nil, 0o600))
+	if err := s.Unpublish(t.Context(), written); err == nil {
+		t.Error("an unpublish left a file without an error")
+	}
+	s.scrape()
+	testkit.Must(t, os.Remove(file))
+	testkit.Must(t, s.Unpublish(t.Context(), written))
+
+	// A record that cannot be read, and a full disk.
+	s.eventually("kubelet's next try succeeds", func() bool { return s.Publish(t.Context(), web) == nil })
+	s.scrape()
+	s.stop()
+	records, err := filepath.Glob(filepath.Join(s.dir, "state/volumes/*.json"))
+	testkit.Must(t, err)
+	for _, record := range records {
+		testkit.Must(t, os.WriteFile(record, []byte("not a record"), 0o600))
+	}
+	full := t.TempDir()
+	testkit.Must(t, unix.Mount("tmpfs", full, "tmpfs", 0, "size=4k"))
+	t.Cleanup(func() { _ = unix.Unmount(full, unix.MNT_DETACH) })
+	testkit.Must(t, os.WriteFile(filepath.Join(full, "other"), make([]byte, 4<<10), 0o600))
+	trail = filepath.Join(full, "audit.log")
+	s.start()
+	s.await("mayfly_records_set_aside_total")
+	s.await("mayfly_audit_write_errors_total")
+
+	page, err := os.ReadFile("../../docs/operating.md")
+	testkit.Must(t, err)
+	documented := regexp.MustCompile("(?m)^\\| `((?:mayfly|node|rotation)_[a-z_]+)` \\|").FindAllStringSubmatch(string(page), -1)
+	if len(documented) < 30 {
+		t.Errorf("docs/operating.md has %d metrics", len(documented))
+	}
+	for _, m := range documented {
+		if s.moved[m[1]] == (movedElsewhere[m[1]] != "") {
+			t.Errorf("metric %s: moved %t, %q", m[1], s.moved[m[1]], movedElsewhere[m[1]])
+		}
+	}
+}
