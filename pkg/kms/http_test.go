@@ -12,14 +12,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 func get(t *testing.T, url string) (int, string) {
 	t.Helper()
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
@@ -39,7 +31,7 @@ func get(t *testing.T, url string) (int, string) {
 func TestHealthAndMetrics(t *testing.T) {
 	t.Parallel()
 	r := kmsrig.New(t, vault)
-	addr := freeAddr(t)
+	addr := testkit.FreeAddress(t)
 	p := r.Start("--health-addr="+addr, "--metrics-addr="+addr, "--call-timeout=300ms")
 	id := p.Ready()
 	mustDecrypt(t, p, encrypt(t, p, "1"))

@@ -3,7 +3,6 @@ package kms_test
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc/codes"
 	kmsv2 "k8s.io/kms/apis/v2"
@@ -80,30 +79,4 @@ func TestStartDuringOutage(t *testing.T) {
 	wantCode(t, err, codes.Unavailable, "no version of the key has passed a round trip yet")
 	r.Gate.Open()
 	mustDecrypt(t, p, encrypt(t, p, "1"+p.Ready()[:0]))
-}
-
-// After the outage limit nothing works, and everything does again once Vault is back.
-func TestOutageLimit(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	c := kmsrig.Config(t, r.Args("--call-timeout=300ms")...)
-	c.Timing.OutageLimit = 2 * time.Second // less than the least that can be set
-	p := kmsrig.Start(t, c)
-	id := p.Ready()
-	v := encrypt(t, p, "1")
-	r.Gate.Shut()
-	p.Eventually("the limit is over", func() bool { return p.Condition().Expired && !p.Condition().Local })
-	_, err := p.Status()
-	wantCode(t, err, codes.Unavailable, "outage limit")
-	_, err = p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
-	wantCode(t, err, codes.Unavailable, "outage limit")
-	if err := decrypt(t, p, v, "3"); err == nil {
-		t.Error("a seed is opened after the limit, without Vault")
-	}
-	r.Gate.Open()
-	if p.Ready() != id {
-		t.Error("the key id changed")
-	}
-	mustDecrypt(t, p, v)
-	mustDecrypt(t, p, encrypt(t, p, "4"))
 }

@@ -53,21 +53,19 @@ func TestStatusWaitsForItsPort(t *testing.T) {
 		for range tries { // it may have tried before the port was free
 		}
 	}()
-	for deadline := time.After(time.Minute); ; {
-		if resp, err := http.Get("http://" + addr); err == nil {
-			text, _ := io.ReadAll(resp.Body)
-			_ = resp.Body.Close()
-			if string(text) != "ok" {
-				t.Errorf("%q", text)
-			}
-			break
+	testkit.Eventually(t, "the port is served", func() bool {
+		resp, err := http.Get("http://" + addr)
+		if err != nil {
+			return false
 		}
-		select {
-		case <-deadline:
-			t.Fatal("the port is not served")
-		case <-time.After(5 * time.Millisecond):
+		text, _ := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if string(text) != "ok" {
+			t.Errorf("%q", text)
 		}
-	}
+		return true
+	})
+
 	stop()
 	testkit.Must(t, <-done)
 	close(tries)

@@ -4,14 +4,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
-
-// page is the number of items in one answer of list-items.
-const page = 50
 
 func (s *Server) getSecretValue(who *session, request map[string]json.RawMessage) answer {
 	var names []string
@@ -119,28 +115,6 @@ func describe(it *item) map[string]any {
 		out["next_rotation_date"] = it.next.UTC().Format(time.RFC3339)
 	}
 	return out
-}
-
-func (s *Server) listItems(who *session, request map[string]json.RawMessage) answer {
-	names := s.names(who, text(request, "path"))
-	if after := text(request, "pagination-token"); after != "" {
-		i, found := slices.BinarySearch(names, after)
-		if found {
-			i++
-		}
-		names = names[i:]
-	}
-	out := map[string]any{"folders": []string{}}
-	if len(names) > page {
-		names = names[:page]
-		out["next_page"] = names[page-1]
-	}
-	items := make([]any, len(names))
-	for i, name := range names {
-		items[i] = describe(s.items[name])
-	}
-	out["items"] = items
-	return good(out)
 }
 
 func (s *Server) getDynamicSecretValue(who *session, request map[string]json.RawMessage) answer {

@@ -2,7 +2,6 @@ package akeylessd
 
 import (
 	"maps"
-	"slices"
 	"strings"
 	"time"
 )
@@ -123,16 +122,4 @@ func (it *item) version(n int) (any, *answer) {
 		return nil, &refusal
 	}
 	return it.values[n-1], nil
-}
-
-// names lists the items below a folder that the caller may describe.
-func (s *Server) names(who *session, folder string) []string {
-	var list []string
-	for name := range s.items {
-		if r := s.rule(who, name); r != nil && !r.NoDescribe && strings.HasPrefix(name, folder) {
-			list = append(list, name)
-		}
-	}
-	slices.Sort(list)
-	return list
 }

@@ -150,7 +150,6 @@ func handlers() map[string]handler {
 		"/get-secret-value":                (*Server).getSecretValue,
 		"/describe-item":                   (*Server).describeItem,
 		"/describe-permissions":            (*Server).describePermissions,
-		"/list-items":                      (*Server).listItems,
 		"/list-roles":                      (*Server).listRoles,
 		"/get-rotated-secret-value":        (*Server).getRotatedSecretValue,
 		"/get-certificate-value":           (*Server).getCertificateValue,

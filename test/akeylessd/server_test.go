@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"testing"
 	"time"
@@ -171,27 +170,5 @@ func TestAccessAndTime(t *testing.T) {
 	clock = clock.Add(time.Hour)
 	if issued, alive := s.Credentials(); issued != 3 || alive != 0 {
 		t.Errorf("an hour later %d made, %d alive", issued, alive)
-	}
-}
-
-func TestPages(t *testing.T) {
-	s, _ := start(t, func() time.Time { return now })
-	s.AuthMethod("p-key", akeylessd.Method{Type: "access_key", Key: "k"})
-	s.Allow(akeylessd.Rule{AccessID: "p-key"})
-	for i := range 120 {
-		s.PutStatic(fmt.Sprintf("/app/%03d", i), "x")
-	}
-	_, login := post(t, s, "/auth", map[string]any{"access-id": "p-key", "access-type": "access_key", "access-key": "k"})
-	seen, pages, next := map[any]bool{}, 0, any("")
-	for next != nil {
-		_, answer := post(t, s, "/list-items", map[string]any{"token": login["token"], "path": "/app", "pagination-token": next})
-		for _, it := range answer["items"].([]any) {
-			seen[it.(map[string]any)["item_name"]] = true
-		}
-		next = answer["next_page"]
-		pages++
-	}
-	if len(seen) != 120 || pages != 3 {
-		t.Errorf("%d items on %d pages", len(seen), pages)
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
 	"k8s.io/apiserver/pkg/storage/value"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // Provider is the name of the KMS provider in the EncryptionConfiguration.
@@ -30,11 +32,6 @@ type APIServer struct {
 // starts. It stops at the end of the test.
 func StartAPIServer(t testing.TB, socket string) *APIServer {
 	t.Helper()
-	return startNamed(t, socket, Provider)
-}
-
-func startNamed(t testing.TB, socket, provider string) *APIServer {
-	t.Helper()
 	path := filepath.Join(t.TempDir(), "encryption.yaml")
 	config := fmt.Sprintf(`apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration
@@ -43,16 +40,12 @@ resources:
   providers:
   - kms: {apiVersion: v2, name: %s, endpoint: "unix://%s", timeout: 3s}
   - identity: {}
-`, provider, socket)
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+`, Provider, socket)
+	testkit.Must(t, os.WriteFile(path, []byte(config), 0o600))
 	ctx, stop := context.WithCancel(context.Background())
 	t.Cleanup(stop)
 	loaded, err := encryptionconfig.LoadEncryptionConfig(ctx, path, false, "test-apiserver")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	transformer, ok := loaded.Transformers[schema.GroupResource{Resource: "secrets"}]
 	if !ok {
 		t.Fatal("the configuration has no transformer for Secrets")

@@ -71,9 +71,7 @@ func burst(t *testing.T, p *kmsrig.Process, seeds, callers int) {
 	t.Helper()
 	for range seeds {
 		sealed, err := p.Client.Encrypt(t.Context(), &kmsapi.EncryptRequest{Plaintext: make([]byte, 32), Uid: "burst"})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		var wg sync.WaitGroup
 		for range callers {
 			wg.Go(func() {

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
 	"k8s.io/klog/v2"
 
 	"github.com/mayfly-csi/mayfly/pkg/kms/key"
@@ -37,9 +36,7 @@ const marker = "a-marker-that-is-nowhere-in-etcd"
 func write(t testing.TB, a *APIServer, n int) []byte {
 	t.Helper()
 	stored, err := a.Write(t.Context(), secretKey(n), fmt.Appendf(nil, "%s-%d", marker, n))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if !bytes.HasPrefix(stored, []byte("k8s:enc:kms:v2:"+Provider+":")) || bytes.Contains(stored, []byte(marker)) {
 		t.Fatalf("stored as %q", stored)
 	}
@@ -49,9 +46,7 @@ func write(t testing.TB, a *APIServer, n int) []byte {
 func read(t testing.TB, a *APIServer, n int, stored []byte) (stale bool) {
 	t.Helper()
 	plaintext, stale, err := a.Read(t.Context(), secretKey(n), stored)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if string(plaintext) != fmt.Sprintf("%s-%d", marker, n) {
 		t.Fatalf("read %q", plaintext)
 	}
@@ -179,85 +174,4 @@ func TestVaultAway(t *testing.T) {
 		read(t, restarted, 1, old)
 		write(t, restarted, 5)
 	})
-}
-
-// TestLongOutage moves the API server's clock by more than the 3 minutes after which it stops using
-// an unconfirmed key.
-func TestLongOutage(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	p := r.Start("--call-timeout=500ms")
-	p.Ready()
-	const provider = "other-clock"
-	a := startNamed(t, p.Config.Serve.Socket, provider)
-	testkit.Eventually(t, "the API server's health check passes", func() bool { return a.Healthy() == nil })
-	old, err := a.Write(t.Context(), secretKey(1), fmt.Appendf(nil, "%s-1", marker))
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.Gate.Shut()
-	p.Eventually("the outage shows in Status", func() bool { s, _ := p.Status(); return s.GetHealthz() != "ok" })
-	began := time.Now()
-	restore := kmsv2.SetNowFuncForTests(provider, func() time.Time { return time.Now().Add(4 * time.Minute) })
-	defer restore()
-	if _, err := a.Write(t.Context(), secretKey(2), []byte("x")); err == nil {
-		t.Fatal("the clock did not move")
-	}
-	testkit.Eventually(t, "the API server hears of the key id, and writes", func() bool {
-		_ = a.Healthy()
-		_, err := a.Write(t.Context(), secretKey(2), []byte("x"))
-		return err == nil
-	})
-	read(t, a, 1, old)
-	t.Logf("writes went on after %s of probes", time.Since(began).Round(time.Second))
-}
-
-// TestPluginRestartWithVaultAway is the case that cannot be survived: what was in memory is gone. A
-// running API server reads on from its own memory.
-func TestPluginRestartWithVaultAway(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	p := r.Start()
-	a := start(t, p)
-	old := write(t, a, 1)
-	r.Gate.Shut()
-	p.Stop()
-	again := kmsrig.Start(t, p.Config)
-	read(t, a, 1, old)
-	restarted := StartAPIServer(t, again.Config.Serve.Socket)
-	testkit.Eventually(t, "a restarted API server fails", func() bool { return restarted.Healthy() != nil })
-	if _, _, err := restarted.Read(t.Context(), secretKey(1), old); err == nil {
-		t.Error("a seed is opened without Vault and without memory")
-	}
-	r.Gate.Open()
-	again.Ready()
-	testkit.Eventually(t, "the restarted API server is well", func() bool { return restarted.Healthy() == nil })
-	read(t, restarted, 1, old)
-}
-
-// TestKeyReplaced: Status fails, and the API server can still read old values.
-func TestKeyReplaced(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	p := r.Start()
-	a := start(t, p)
-	old := write(t, a, 1)
-	id := p.Ready()
-	r.DeleteKey()
-	time.Sleep(1100 * time.Millisecond) // Transit keeps creation times in seconds
-	r.Write("transit/keys/"+r.Key, nil)
-	p.Eventually("the plugin sees it", func() bool { return p.Condition().Problem != nil })
-	testkit.Eventually(t, "the API server's health check says so", func() bool {
-		err := a.Healthy()
-		return err != nil && strings.Contains(err.Error(), "deleted and made again")
-	})
-	if read(t, a, 1, old) || p.Condition().ID != id {
-		t.Error("a key that was made again is followed")
-	}
-	// A plugin that starts now has the new key, and names the value that it cannot open.
-	fresh := start(t, r.Start())
-	if _, _, err := fresh.Read(t.Context(), secretKey(1), old); err == nil || !strings.Contains(err.Error(), "another key of the same name") {
-		t.Errorf("a value of the lost key: %v", err)
-	}
-	read(t, fresh, 2, write(t, fresh, 2))
 }

@@ -3,11 +3,9 @@ package pluginprovider_test
 import (
 	"bytes"
 	"encoding/base64"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,14 +63,12 @@ func (r *rig) start(args ...string) *exec.Cmd {
 			r.t.Logf("the provider said: %s", &stderr)
 		}
 	})
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
-		if all := r.registry.Health(r.t.Context()); len(all) == 1 && all[0].Err == nil {
-			return cmd
-		}
-		if time.Now().After(deadline) {
-			r.t.Fatal("the provider does not serve")
-		}
-	}
+	testkit.Eventually(r.t, "the provider serves", func() bool {
+		all := r.registry.Health(r.t.Context())
+		return len(all) == 1 && all[0].Err == nil
+	})
+	return cmd
+
 }
 
 func (r *rig) fetch(account string, pairs ...string) (string, error) {
@@ -128,57 +124,6 @@ func TestProcess(t *testing.T) {
 	r.wantFault(fault.Unavailable, "web")
 	r.start()
 	r.want("two")
-}
-
-func TestProcessThatDiesInACall(t *testing.T) {
-	r := newRig(t)
-	cmd := r.start()
-	r.wantFault(fault.Unavailable, "web", "answer", "die")
-	_ = cmd.Wait()
-	r.wantFault(fault.Unavailable, "web")
-	r.start()
-	r.want("one")
-}
-
-// A stopped process accepts connections, because the kernel does.
-func TestStoppedProcess(t *testing.T) {
-	r := newRig(t)
-	cmd := r.start()
-	testkit.Must(t, cmd.Process.Signal(syscall.SIGSTOP))
-	waitStopped(t, cmd.Process.Pid)
-	r.wantFault(fault.Timeout, "web")
-	r.wantFault(fault.Unavailable, "web")
-	testkit.Must(t, cmd.Process.Signal(syscall.SIGCONT))
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if got, err := r.fetch("web"); err == nil && got == "one" {
-			return
-		} else if time.Now().After(deadline) {
-			t.Fatalf("the provider goes on and is not called: %v", err)
-		}
-	}
-}
-
-// waitStopped returns once every thread of a process has stopped: the signal reaches them one after
-// the other.
-func waitStopped(t *testing.T, pid int) {
-	t.Helper()
-	threads := fmt.Sprintf("/proc/%d/task/*/stat", pid)
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		files, err := filepath.Glob(threads)
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s: %v", threads, err)
-		}
-		running := slices.ContainsFunc(files, func(file string) bool {
-			text, err := os.ReadFile(file)
-			// The state follows the program's name, which is in brackets.
-			_, state, _ := strings.Cut(string(text), ") ")
-			return err == nil && !strings.HasPrefix(state, "T")
-		})
-		if !running {
-			return
-		}
-	}
-	t.Fatal("the process goes on in spite of SIGSTOP")
 }
 
 func TestOrderlyStopTakesTheSocketAway(t *testing.T) {

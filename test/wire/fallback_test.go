@@ -72,7 +72,7 @@ func localFronts(c *node.Config) { c.Vault.AllowLocalAddresses = true }
 // first.
 func fallbackRig(t *testing.T, change func(*node.Config)) (r *rig, answeredBy func(p kubelet.Pod) string) {
 	t.Helper()
-	address := freeAddress(t)
+	address := testkit.FreeAddress(t)
 	r = newRig(t, func(c *node.Config) {
 		change(c)
 		c.StatusAddr = address

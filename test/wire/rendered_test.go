@@ -79,7 +79,7 @@ func TestDocumentedTemplates(t *testing.T) {
 // The keys of a whole secret come and go in the volume, over a restart too, and a
 // key that cannot be a file leaves the volume as it is.
 func TestDocumentedWholeSecrets(t *testing.T) {
-	address := freeAddress(t)
+	address := testkit.FreeAddress(t)
 	r := newRig(t, func(c *node.Config) { c.StatusAddr = address })
 	put := func(path string, data map[string]any) {
 		testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "web/"+path, data))

@@ -252,11 +252,3 @@ func (r *rig) eventually(what string, ok func() bool) {
 	r.t.Helper()
 	testkit.Eventually(r.t, what, ok)
 }
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	testkit.Must(t, err)
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}

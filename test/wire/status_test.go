@@ -23,7 +23,7 @@ const hostileName = `"><script>document.title='owned'</script><img src=x onerror
 // hostile name, and a pod that could not be started.
 func statusRig(t *testing.T) (r *rig, address string) {
 	t.Helper()
-	address = freeAddress(t)
+	address = testkit.FreeAddress(t)
 	r = newRig(t, func(c *node.Config) { c.StatusAddr = address })
 	testkit.Must(t, r.vault.EnablePKI(t.Context(), "pki", "web"))
 	testkit.Must(t, r.vault.Policy(t.Context(), "web", `path "secret/data/*" { capabilities = ["read"] }

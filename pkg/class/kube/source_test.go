@@ -22,9 +22,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// patience is how long a test waits for what must happen before it fails.
-const patience = 30 * time.Second
-
 var db = class.Ref{Namespace: "shop", Name: "db"}
 
 // fixture is a source before a double, with a clock that the test sets. A
@@ -98,21 +95,13 @@ func (f *fixture) run() (stop func()) {
 	return stop
 }
 
-func receive[V any](f *fixture, from <-chan V, what string) V {
+func (f *fixture) opened() request { f.Helper(); return testkit.Receive(f, f.api.opened, "a watch") }
+func (f *fixture) closed() request {
 	f.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(patience):
-		f.Fatalf("waited in vain for %s", what)
-		panic("unreachable")
-	}
+	return testkit.Receive(f, f.api.closed, "the end of a watch")
 }
-
-func (f *fixture) opened() request      { f.Helper(); return receive(f, f.api.opened, "a watch") }
-func (f *fixture) closed() request      { f.Helper(); return receive(f, f.api.closed, "the end of a watch") }
-func (f *fixture) changed()             { f.Helper(); receive(f, f.changes, "a change") }
-func (f *fixture) pause() time.Duration { f.Helper(); return receive(f, f.pauses, "a pause") }
+func (f *fixture) changed()             { f.Helper(); testkit.Receive(f, f.changes, "a change") }
+func (f *fixture) pause() time.Duration { f.Helper(); return testkit.Receive(f, f.pauses, "a pause") }
 
 // unchanged checks that no change was told; a later event must have been.
 func (f *fixture) unchanged() {
@@ -289,9 +278,9 @@ func TestGetCanceled(t *testing.T) {
 		_, err := f.source.Get(ctx, db)
 		done <- err
 	}()
-	receive(f, asked, "the request")
+	testkit.Receive(f, asked, "the request")
 	cancel()
-	if err := receive(f, done, "Get"); fault.Of(err) != fault.Canceled {
+	if err := testkit.Receive(f, done, "Get"); fault.Of(err) != fault.Canceled {
 		t.Errorf("got %v", err)
 	}
 }
@@ -362,7 +351,7 @@ func TestLookUpsTakeTurns(t *testing.T) {
 
 // waiting returns once so many goroutines wait for a list.
 func waiting(f *fixture, n int) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	testkit.Eventually(f, fmt.Sprintf("%d wait for a list", n), func() bool {
 		var b bytes.Buffer
 		_ = pprof.Lookup("goroutine").WriteTo(&b, 2)
 		found := 0
@@ -371,11 +360,8 @@ func waiting(f *fixture, n int) {
 				found++
 			}
 		}
-		if found == n {
-			return
-		}
-	}
-	f.Fatalf("never were %d waiting", n)
+		return found == n
+	})
 }
 
 func TestConcurrentUse(t *testing.T) {

@@ -72,7 +72,7 @@ func TestPublish(t *testing.T) {
 	}()
 	waiting(f, 2) // the watch, and Get
 	close(gate)
-	testkit.Must(t, receive(f, got, "Get"))
+	testkit.Must(t, testkit.Receive(f, got, "Get"))
 	f.opened()
 	f.asked(1, 1)
 	f.source.Release(db)
@@ -213,7 +213,7 @@ func TestEditWhileCutOff(t *testing.T) {
 	f.api.cut()
 	f.closed()
 	f.api.put(db, "r2")
-	receive(f, f.pausing, "a pause")
+	testkit.Receive(f, f.pausing, "a pause")
 	f.role("r2") // not live: asked for
 	f.pause()
 	f.opened()
@@ -330,7 +330,7 @@ func TestPause(t *testing.T) {
 // TestServerDown takes the API server away under a class in use, edits the
 // class meanwhile, and brings it back.
 func TestServerDown(t *testing.T) {
-	f := watching(t, kube.Config{Timeout: patience})
+	f := watching(t, kube.Config{Timeout: testkit.Patience})
 	f.advance(time.Minute)
 	f.api.down()
 	f.pause()
@@ -431,7 +431,7 @@ func TestOnVersionHoldsNoLock(t *testing.T) {
 	f.run()
 	for _, role := range []string{"r1", "r2"} {
 		api.put(db, role)
-		if s := receive(f, got, "a version"); s != role+"<nil> true" {
+		if s := testkit.Receive(f, got, "a version"); s != role+"<nil> true" {
 			t.Errorf("got %s", s)
 		}
 		if role == "r1" {
@@ -453,7 +453,7 @@ func TestFirstSight(t *testing.T) {
 			f.api.put(db, "r1")
 			f.source.Retain(db)
 			first(f)
-			got := receive(f, seen, "the first sight")
+			got := testkit.Receive(f, seen, "the first sight")
 			c, err := f.source.Get(t.Context(), db)
 			if err != nil || got != db.String()+" "+c.ResourceVersion {
 				t.Errorf("told of %q, the class is %+v (%v)", got, c, err)

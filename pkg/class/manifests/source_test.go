@@ -107,22 +107,16 @@ func (f *fixture) run() {
 // changed waits until the version of the class as it is now was told.
 func (f *fixture) changed(want class.Ref) {
 	f.Helper()
-	patience := time.After(20 * time.Second)
 	for {
-		select {
-		case got := <-f.changes:
-			now := change{ref: want}
-			if c, err := f.source.Get(f.Context(), want); err == nil {
-				now.version = c.ResourceVersion
-			}
-			if got.ref != want {
-				f.Errorf("told of %s, want %s", got.ref, want)
-			}
-			if got == now {
-				return
-			}
-		case <-patience:
-			f.Fatalf("not told of %s", want)
+		got, now := testkit.Receive(f, f.changes, "a change of "+want.String()), change{ref: want}
+		if c, err := f.source.Get(f.Context(), want); err == nil {
+			now.version = c.ResourceVersion
+		}
+		if got.ref != want {
+			f.Errorf("told of %s, want %s", got.ref, want)
+		}
+		if got == now {
+			return
 		}
 	}
 }
@@ -384,14 +378,8 @@ func TestOnVersionHoldsNoLock(t *testing.T) {
 	temp := filepath.Join(dir, ".tmp")
 	testkit.Must(t, os.WriteFile(temp, []byte(manifest("ns", "db", "r")), 0o600))
 	testkit.Must(t, os.Rename(temp, filepath.Join(dir, "a.yaml")))
-	select {
-	case err := <-got:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("not told, or locked")
-	}
+	testkit.Must(t, testkit.Receive(t, got, "a version, without a lock"))
+
 }
 
 func TestConcurrentUse(t *testing.T) {
@@ -434,30 +422,23 @@ func TestFirstSight(t *testing.T) {
 	}
 	f.run()
 	for range 3 {
-		select {
-		case got := <-seen:
-			name, version, _ := strings.Cut(got, " ")
-			if c, err := f.source.Get(t.Context(), ref("ns", name)); err == nil && c.ResourceVersion == version {
-				want[got] = true
-			}
-			if !want[got] {
-				t.Errorf("told of %q", got)
-			}
-			delete(want, got)
-		case <-time.After(20 * time.Second):
-			t.Fatalf("not told of all: %v are missing", want)
+		got := testkit.Receive(t, seen, "all versions")
+		name, version, _ := strings.Cut(got, " ")
+		if c, err := f.source.Get(t.Context(), ref("ns", name)); err == nil && c.ResourceVersion == version {
+			want[got] = true
 		}
+		if !want[got] {
+			t.Errorf("told of %q", got)
+		}
+		delete(want, got)
 	}
 	f.write("a.yaml", manifest("ns", "db", "r2")+"---\n"+manifest("ns", "bad", "r1, refreshInterval: soon"))
-	select {
-	case got := <-seen:
-		c, err := f.source.Get(t.Context(), ref("ns", "db"))
-		if err != nil || got != "db "+c.ResourceVersion || c.Parameters["roleName"] != "r2" {
-			t.Errorf("told of %q, the class is %+v (%v)", got, c, err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Fatal("not told of the edit")
+	got := testkit.Receive(t, seen, "the edit")
+	c, err := f.source.Get(t.Context(), ref("ns", "db"))
+	if err != nil || got != "db "+c.ResourceVersion || c.Parameters["roleName"] != "r2" {
+		t.Errorf("told of %q, the class is %+v (%v)", got, c, err)
 	}
+
 	if len(seen) > 0 {
 		t.Errorf("told again of %s", <-seen)
 	}

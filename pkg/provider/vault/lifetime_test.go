@@ -78,44 +78,6 @@ func TestLifetimeOfLeases(t *testing.T) {
 	testkit.Eventually(t, "all roles are gone from the database", func() bool { return pg.Users(t) == 0 })
 }
 
-// TestLifetimeOwnCredentials gives each pod its own, and ends only its own.
-func TestLifetimeOwnCredentials(t *testing.T) {
-	t.Parallel()
-	w := ownWorld(t)
-	pg := newPostgres(t, w)
-	w.putShare(t, "v")
-	pg.Role(t, w.Server, "app", "1h", "24h")
-	p := newProvider(t, nil)
-	var requests []provider.Request
-	for range 12 {
-		requests = append(requests, w.request(t, w.pod("app"), nil, dbObjects))
-	}
-	counts := w.counted(t, func() { fetchAll(t, p, 12, requests) })
-	if counts["database/creds/app"] != 12 || under(counts, "/login") != 13 || counts["kv1/share"] != 1 {
-		t.Errorf("requests %v, want 12 credentials under 12 logins, and one login and read for what is shared", counts)
-	}
-	users := map[string]bool{}
-	counts = w.counted(t, func() {
-		for _, r := range requests {
-			r.Fresh = true // makes no credential anew
-			users[files(mustFetch(t, p, r))["user"]] = true
-		}
-	})
-	if len(users) != 12 || counts["database/creds/app"] != 0 {
-		t.Errorf("%d users for 12 pods; then %v", len(users), counts)
-	}
-	testkit.Must(t, p.Release(t.Context(), requests[0].Volume))
-	testkit.Eventually(t, "one role is gone", func() bool { return pg.Users(t) == 11 })
-	f := files(mustFetch(t, p, requests[1]))
-	if !pg.LogsIn(t, f["user"], f["password"]) {
-		t.Error("the end of one pod ended another's credential")
-	}
-	for _, r := range requests[1:] {
-		testkit.Must(t, p.Release(t.Context(), r.Volume))
-	}
-	testkit.Eventually(t, "all roles are gone", func() bool { return pg.Users(t) == 0 })
-}
-
 // TestLifetimeCertificates lives through several short lives of a certificate. The
 // files never hold one that is over, nor a key of another.
 func TestLifetimeCertificates(t *testing.T) {

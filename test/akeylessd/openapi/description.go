@@ -20,7 +20,7 @@ const client = "github.com/akeylesslabs/akeyless-go/v4"
 // Paths are the calls that the double answers.
 func Paths() []string {
 	return []string{
-		"/auth", "/get-secret-value", "/describe-item", "/list-items", "/get-rotated-secret-value",
+		"/auth", "/get-secret-value", "/describe-item", "/get-rotated-secret-value",
 		"/get-certificate-value", "/get-dynamic-secret-value", "/dynamic-secret-tmp-creds-delete", "/get-pki-certificate",
 		"/describe-permissions", "/list-roles",
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
 	"github.com/mayfly-csi/mayfly/test/akeylessd/suite"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // watcher validates every exchange that passes.
@@ -31,13 +32,9 @@ type watcher struct {
 func newWatcher(t *testing.T) *watcher {
 	t.Helper()
 	file, err := locate(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	router, err := load(t.Context(), file, "http://akeyless.test")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return &watcher{router: router, seen: map[string]int{}}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // gatewayCache: an answer from the gateway's cache never counts as the version that was just
@@ -142,14 +143,8 @@ func releaseBeforeMade(t *testing.T, o Options) {
 			}
 			close(answer)
 			next(w, r)
-			for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-				if _, alive := w.Credentials(); alive == 0 {
-					break
-				}
-				if time.Now().After(deadline) {
-					t.Fatal("what the producer made lives on")
-				}
-			}
+			testkit.Eventually(t, "what the producer made is revoked", func() bool { _, alive := w.Credentials(); return alive == 0 })
+
 		})
 	}
 }

@@ -284,17 +284,3 @@ func rotationAnnounced(t *testing.T, o Options) {
 	w.clock.advance(35 * time.Second)
 	wantFile(t, w.fetch(r), "r", "two")
 }
-
-func listing(t *testing.T, o Options) {
-	w := newWorld(t, o, nil)
-	for _, name := range []string{"/app/b", "/app/a", "/other/c"} {
-		w.PutStatic(name, "x")
-	}
-	// The provider does not use list-items; the double's answer is checked for authors of tests.
-	token := postJSON(t, w.URL()+"/auth", map[string]any{"access-type": "access_key", "access-id": keyID, "access-key": accessKey})["token"]
-	got := postJSON(t, w.URL()+"/list-items", map[string]any{"token": token, "path": "/"})
-	items, _ := got["items"].([]any)
-	if len(items) != 2 {
-		t.Errorf("%d items, want the 2 that the role allows: %v", len(items), got)
-	}
-}

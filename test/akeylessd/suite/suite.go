@@ -56,7 +56,6 @@ func Run(t *testing.T, o Options) {
 		"caller gone at an issue":   callerGoneAtIssue,
 		"any JSON from a producer":  anyJSON,
 		"gateway over TLS":          gatewayOverTLS,
-		"listing":                   listing,
 		"trial":                     trial,
 	} {
 		t.Run(name, func(t *testing.T) { try(t, o) })
