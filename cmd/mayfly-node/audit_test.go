@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // trailOf returns the lines of a node's chain.
@@ -28,9 +29,7 @@ func TestAuditVerify(t *testing.T) {
 	a := trailOf("n1", 4)
 	file := func(name string, lines ...string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(strings.Join(lines, "")), 0o600); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, os.WriteFile(path, []byte(strings.Join(lines, "")), 0o600))
 		return path
 	}
 	first, second := file("1", a[:2]...), file("2", a[2:]...)

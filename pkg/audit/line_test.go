@@ -102,9 +102,7 @@ func TestDocumentedFields(t *testing.T) {
 func page(t *testing.T) string {
 	t.Helper()
 	text, err := os.ReadFile("../../docs/audit.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return string(text)
 }
 
@@ -165,9 +163,7 @@ func TestSchemaKnowsEveryField(t *testing.T) {
 
 func TestSchemaRefuses(t *testing.T) {
 	good, _ := chain.Head{ID: "6f1c0a9d2b7e4c35"}.Add(nil, examples()[1].encode())
-	if err := audittest.Valid(good); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, audittest.Valid(good))
 	for old, by := range map[string]string{
 		`"node":"node-1",`:                             ``,
 		`"time":"2026-03-01T09:32:00.000Z"`:            `"time":"2026-03-01T09:32:00Z"`,

@@ -14,6 +14,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const marker = "s3cr3t-marker"
@@ -47,9 +48,7 @@ func TestAdd(t *testing.T) {
 		Formats:   "- {fileName: env, format: env, variables: {URL: url, B: dir/both, A: user}}",
 	}
 	files, err := add(c, 1<<20)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if files["dir/both"] != "db://app@13!" || files["env"] != "A='app'\nB='db://app@13!'\nURL='db://app@13'\n" || files["password"] != marker {
 		t.Errorf("%q", files)
 	}
@@ -89,9 +88,7 @@ func TestPermissions(t *testing.T) {
 		Permissions: "- {fileName: '*', gid: 7}\n- {fileName: url, mode: 0640, user: 8}\n- {fileName: password, uid: 0}\n- {fileName: optional, uid: 9}",
 	}
 	got, err := render(rendered.New(nil), c, p, 1<<20, budget.Owner{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var list []string
 	for _, f := range got.Files {
 		list = append(list, fmt.Sprintf("%s %o %s", f.Path, f.Mode, f.Owner))

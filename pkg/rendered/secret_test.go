@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func withSecret(templates string) *class.Class {
@@ -48,9 +49,7 @@ func TestSecret(t *testing.T) {
   labels: {app.kubernetes.io/part-of: '{{ .class }}-{{ .namespace }}', none: '{{ "" }}'}
   annotations: {example.com/Version: '{{ (fromJson .versions).password }} of {{ .secretName }}'}
 `))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	want := "map[DSN:db://app:13] map[app.kubernetes.io/part-of:db-shop none:] map[example.com/Version:3 of env]"
 	if text := fmt.Sprintf("%s %s %s", got.Data, got.Labels, got.Annotations); text != want {
 		t.Errorf("%s, want %s", text, want)

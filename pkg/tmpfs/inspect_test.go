@@ -198,3 +198,75 @@ func TestHas(t *testing.T) {
 		t.Error(slices.Clone(i.Options))
 	}
 }
+
+func TestOpen(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		target := newTarget(t)
+		if _, err := m.Open(target); !errors.Is(err, ErrNotMounted) {
+			t.Errorf("no mount: %v", err)
+		}
+		if _, err := m.Open("/proc"); !errors.Is(err, ErrForeign) {
+			t.Errorf("no tmpfs: %v", err)
+		}
+		mustMount(t, m, target, small())
+		mkdir(t, target+"/below")
+		part := newTarget(t)
+		mountBy(t, target+"/below", part, "", unix.MS_BIND, "")
+		if _, err := m.Open(part); !errors.Is(err, ErrForeign) {
+			t.Errorf("a part of a tmpfs: %v", err)
+		}
+		testkit.Must(t, unix.Unmount(part, 0))
+		f, err := m.Open(target)
+		testkit.Must(t, err)
+		defer func() { _ = f.Close() }()
+		if f.Name() != target {
+			t.Errorf("the file is named %q", f.Name())
+		}
+		// A write after the unmount does not reach the directory below.
+		testkit.Must(t, unix.Unmount(target, unix.MNT_DETACH))
+		testkit.Must(t, unix.Mkdirat(int(f.Fd()), "late", 0o700))
+		if entries, err := os.ReadDir(target); err != nil || len(entries) > 0 {
+			t.Errorf("the disk holds %v, %v", entries, err)
+		}
+	})
+}
+
+// deadTarget is a FUSE mount whose server is gone.
+func deadTarget(t *testing.T) string {
+	t.Helper()
+	target := newTarget(t)
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("no FUSE here: %v", err)
+	}
+	err = unix.Mount("dead", target, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd))
+	_ = unix.Close(fd)
+	if err != nil {
+		t.Skipf("no FUSE here: %v", err)
+	}
+	return target
+}
+
+func TestDeadMount(t *testing.T) {
+	eachWay(t, func(t *testing.T, m *Mounter) {
+		target := deadTarget(t)
+		_, err := m.Inspect(target)
+		if !errors.Is(err, unix.ENOTCONN) || !strings.Contains(err.Error(), "dead mount") {
+			t.Errorf("Inspect: %v", err)
+		}
+		for name, act := range map[string]func(string) error{
+			"Mount":   func(s string) error { return m.Mount(s, small()) },
+			"Unmount": m.Unmount,
+			"Cleanup": m.Cleanup,
+			"Stats":   func(s string) error { _, err := m.Stats(s); return err },
+		} {
+			if err := act(target); !errors.Is(err, unix.ENOTCONN) {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		testkit.Must(t, m.CleanupAny(target))
+		if mustInspect(t, m, target).Exists {
+			t.Error("still there")
+		}
+	})
+}

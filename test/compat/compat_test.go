@@ -37,9 +37,7 @@ func TestPage(t *testing.T) {
 // TestNamedTests: the tests that cases name are there.
 func TestNamedTests(t *testing.T) {
 	cases, err := LoadSecrets("secrets")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	for _, c := range cases {
 		if c.Test.Name == "" {
 			continue

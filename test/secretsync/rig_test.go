@@ -321,11 +321,7 @@ func (n *node) refused(f volume.Followed, words ...string) {
 		if note.Type != corev1.EventTypeWarning || note.Reason != secretsync.SecretNotWritten {
 			n.r.t.Errorf("Event %+v", note)
 		}
-		for _, word := range words {
-			if !strings.Contains(note.Text, word) {
-				n.r.t.Errorf("%q is not in %q", word, note.Text)
-			}
-		}
+		testkit.Has(n.r.t, note.Text, words...)
 	}
 }
 

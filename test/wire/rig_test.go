@@ -7,7 +7,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -89,7 +88,7 @@ func (r *rig) put(path, value string) {
 func (r *rig) start() {
 	r.t.Helper()
 	socket := filepath.Join(r.dir, "csi.sock")
-	r.health = freeAddress(r.t)
+	r.health = testkit.FreeAddress(r.t)
 	c := node.Config{
 		Version: "test", Logger: slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + socket, RegistryDir: r.dir, ClassDir: r.classDir,

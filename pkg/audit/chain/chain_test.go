@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // written gives the lines of a chain that begins after last.
@@ -75,9 +77,7 @@ func TestVerify(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var v Verifier
-			if err := v.Read("log", strings.NewReader(tc.text)); err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, v.Read("log", strings.NewReader(tc.text)))
 			ok := len(v.Breaks) == len(tc.want)
 			for i := range min(len(v.Breaks), len(tc.want)) {
 				line, words, _ := strings.Cut(tc.want[i], " ")
@@ -97,9 +97,7 @@ func TestEveryEditShows(t *testing.T) {
 		var v Verifier
 		changed := slices.Clone(lines[1])
 		changed[i] ^= 1
-		if err := v.Read("log", strings.NewReader(joined(lines[0], changed, lines[2]))); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, v.Read("log", strings.NewReader(joined(lines[0], changed, lines[2]))))
 		if len(v.Breaks) == 0 {
 			t.Errorf("a change of byte %d does not show: %s", i, changed)
 		}
@@ -110,9 +108,7 @@ func TestChains(t *testing.T) {
 	a := written("n1", 6, nil)
 	var v Verifier
 	for _, part := range [][][]byte{a[2:4], a[4:]} { // two files
-		if err := v.Read("log", strings.NewReader(joined(part...))); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, v.Read("log", strings.NewReader(joined(part...))))
 	}
 	c := v.Chains()[0]
 	if len(v.Chains()) != 1 || len(v.Breaks) != 0 || !c.Open || c.First != 3 || c.Last != 6 || c.Lines != 4 || c.Hash != hash(a[5]) || c.Until.Second() != 5 {
@@ -158,9 +154,7 @@ func FuzzVerify(f *testing.F) {
 	f.Add("2026-03-01T09:30:00.1Z stdout P {\n" + joined(a[1], a[0], a[1][:30]))
 	f.Fuzz(func(t *testing.T, text string) {
 		var v Verifier
-		if err := v.Read("log", strings.NewReader(text)); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, v.Read("log", strings.NewReader(text)))
 		if lines := strings.Count(text, "\n") + 1; v.Lines > lines || len(v.Breaks)+v.More > 2*lines+1 {
 			t.Errorf("%d lines, %d breaks of %d lines", v.Lines, len(v.Breaks)+v.More, lines)
 		}

@@ -9,15 +9,14 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func newProvider(t testing.TB, c Config) *Provider {
 	t.Helper()
 	c.IdentityKey = secret.NewBytes([]byte("0123456789abcdef0123456789abcdef"))
 	p, err := New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(p.Close)
 	return p
 }
@@ -138,9 +137,7 @@ func TestDefaults(t *testing.T) {
 		t.Helper()
 		params[keyObjects] = `[{secretPath: a, fileName: a}]`
 		s, err := p.newSpec(classOf(params))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return s.login
 	}
 	got := l(map[string]string{})
@@ -176,17 +173,13 @@ func TestObjectsShareItems(t *testing.T) {
 - {secretPath: /a/b/, objectName: 2, secretType: PKI_CERT_ISSUER, secretArgs: {ttl: "60", commonName: x}}
 - {secretPath: /a/b, fileName: 3, secretType: pki, secretArgs: {commonName: y, ttl: 60}}
 - {secretPath: /a/b, fileName: 4}`)))
-	if err == nil || !strings.Contains(err.Error(), "objects[0].fileName") {
-		t.Fatalf("a list is a file name: %v", err)
-	}
+	testkit.Says(t, err, "objects[0].fileName")
 	s, err := p.newSpec(classOf(objects(`
 - {secretPath: a/b, fileName: "1", secretType: pki, secretArgs: {common-name: x, ttl: 60}}
 - {secretPath: /a/b/, objectName: "2", secretType: PKI_CERT_ISSUER, secretArgs: {ttl: "60", commonName: x}}
 - {secretPath: /a/b, fileName: "3", secretType: pki, secretArgs: {commonName: y, ttl: 60}}
 - {secretPath: /a/b, fileName: "4"}`)))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if len(s.Requests) != 3 || s.Objects[0].Request != s.Objects[1].Request || s.Objects[0].Request == s.Objects[2].Request {
 		t.Errorf("%d items for %v", len(s.Requests), s.Objects)
 	}

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestParseAddress(t *testing.T) {
@@ -113,9 +114,7 @@ func TestAllowlist(t *testing.T) {
 			own = append(own, mustParse(t, text))
 		}
 		l, err := endpoint.ParseAllowlist(c.patterns, own...)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if got := l.Allows(mustParse(t, c.address)); got != c.want {
 			t.Errorf("%q with %q allows %s: %v", c.patterns, c.own, c.address, got)
 		}
@@ -130,9 +129,7 @@ func TestAllowlist(t *testing.T) {
 func mustParse(t *testing.T, text string) endpoint.Address {
 	t.Helper()
 	a, err := endpoint.ParseAddressOrSocket(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return a
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 func TestLocal(t *testing.T) {
@@ -33,13 +34,9 @@ func TestLocal(t *testing.T) {
 func newTestPool(t *testing.T, list ...string) *Pool {
 	t.Helper()
 	allowed, err := ParseAllowlist(list)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	files, err := NewFiles(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return &Pool{Logger: slog.New(slog.DiscardHandler), Files: files, Allowed: allowed}
 }
 
@@ -69,13 +66,9 @@ func TestNameOfLocalAddress(t *testing.T) {
 		"only by wildcard": {[]string{"http://*.example:*"}, at("127.0.0.1"), false},
 	} {
 		address, err := ParseAddress(c.address)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		e, err := newTestPool(t, c.list...).Get(t.Context(), Target{Address: address}, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		err = ask(t, e, address.String())
 		if (err == nil) != c.good || !c.good && fault.Of(err) != fault.NotAllowed {
 			t.Errorf("%s: %v", name, err)
@@ -86,9 +79,7 @@ func TestNameOfLocalAddress(t *testing.T) {
 func ask(t *testing.T, e *Endpoint, u string) error {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, u+"/v1/x", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	resp, err := e.Transport().RoundTrip(r)
 	if err != nil {
 		return err
@@ -103,9 +94,7 @@ func TestProxy(t *testing.T) {
 	proxy := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = append(asked, r.URL.Host) }))
 	defer proxy.Close()
 	at, err := url.Parse(proxy.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	direct := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { t.Error("the server was asked without the proxy") }))
 	defer direct.Close()
 	r := newReach(newTestPool(t))
@@ -138,9 +127,7 @@ func FuzzDialled(f *testing.F) {
 		f.Add(s)
 	}
 	list, err := ParseAllowlist([]string{"https://*.vault.example.com:8200", "http://gw.example:*", "https://gw.example"}, Address{scheme: "http", host: "127.0.0.1", port: "81"})
-	if err != nil {
-		f.Fatal(err)
-	}
+	testkit.Must(f, err)
 	errStop := errors.New("stop")
 	f.Fuzz(func(t *testing.T, text string) {
 		a, err := ParseAddress(text)
@@ -164,9 +151,7 @@ func FuzzDialled(f *testing.F) {
 			t.Fatalf("%q is allowed, and net/http says: %v", text, err)
 		}
 		host, port, err := net.SplitHostPort(dialled)
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		label, wild := strings.CutSuffix(host, ".vault.example.com")
 		switch {
 		case r.URL.Scheme == "https" && wild && label != "" && !strings.Contains(label, ".") && port == "8200":

@@ -1,11 +1,15 @@
 package endpoint_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"log/slog"
+	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -19,6 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 var names = endpoint.Names{
@@ -31,9 +36,7 @@ func asIs(words string) string { return words }
 func newPool(t testing.TB, operator endpoint.Target) *endpoint.Pool {
 	t.Helper()
 	files, err := endpoint.NewFiles(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Names: names, Operator: endpoint.Operator{Target: operator}, Files: files, AllowLocal: true}
 }
 
@@ -68,9 +71,7 @@ func secure(t *testing.T) (endpoint.Address, string) {
 func write(t *testing.T, dir, name, text string) string {
 	t.Helper()
 	file := filepath.Join(dir, name)
-	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
 	return file
 }
 
@@ -94,9 +95,7 @@ func TestVerification(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := getFrom(t, endpoint.Target{Address: address, TLS: c.tls})
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			err = get(e)
 			if c.want == "" {
 				if err != nil {
@@ -154,9 +153,7 @@ func TestFilesChange(t *testing.T) {
 		}
 		return get(e)
 	}
-	if err := try(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, try())
 	write(t, dir, "ca.pem", "half written")
 	if err := try(); err != nil {
 		t.Errorf("with a file that cannot be used: %v", err)
@@ -183,16 +180,10 @@ func TestClientCertificate(t *testing.T) {
 	defer s.Close()
 	with := endpoint.TLS{SkipVerify: true, ClientCertFile: write(t, dir, "cert", cert), ClientKeyFile: write(t, dir, "key", key)}
 	e, err := getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: with})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := get(e); err != nil {
-		t.Error(err)
-	}
+	testkit.Must(t, err)
+	testkit.Must(t, get(e))
 	e, err = getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: endpoint.TLS{SkipVerify: true}})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	err = get(e)
 	if err == nil {
 		t.Fatal("the server did without a client certificate")
@@ -206,21 +197,15 @@ func TestExplain(t *testing.T) {
 	pool := newPool(t, endpoint.Target{})
 	find := func(url string) *endpoint.Endpoint {
 		e, err := pool.Get(t.Context(), endpoint.Target{Address: mustParse(t, url)}, time.Now())
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		return e
 	}
 	plain := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }))
 	defer plain.Close()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	closed := "http://" + l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, l.Close())
 	for url, want := range map[string]string{
 		closed:    "connecting to " + closed,
 		plain.URL: "closed the connection before its answer was complete",
@@ -250,9 +235,7 @@ func TestLateRefusal(t *testing.T) {
 	pair := endpoint.TLS{SkipVerify: true, ClientCertFile: write(t, dir, "cert", cert), ClientKeyFile: write(t, dir, "key", key)}
 	for hint, settings := range map[string]endpoint.TLS{"it may want a client certificate: set cert and key": {SkipVerify: true}, "": pair} {
 		e, err := getFrom(t, endpoint.Target{Address: mustParse(t, s.URL), TLS: settings})
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		err = get(e)
 		if err == nil {
 			t.Fatal("it answered")
@@ -269,9 +252,7 @@ func TestSocket(t *testing.T) {
 	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
 	file := filepath.Join(t.TempDir(), "s")
 	l, err := net.Listen("unix", file) //nolint:noctx // at once
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var asked []string
 	s := &httptest.Server{Listener: l, Config: &http.Server{ //nolint:gosec // a test's own
 		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { asked = append(asked, r.Host+r.URL.Path) }),
@@ -279,9 +260,7 @@ func TestSocket(t *testing.T) {
 	s.Start()
 	defer s.Close()
 	e, err := getFrom(t, endpoint.Target{Address: mustParse(t, "unix://"+file)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	if err := get(e); err != nil || len(asked) != 1 || asked[0] != "localhost/x" {
 		t.Errorf("asked %q, %v", asked, err)
 	}
@@ -301,4 +280,20 @@ func TestScrub(t *testing.T) {
 			t.Errorf("%q becomes %q, want %q", text, got, want)
 		}
 	}
+}
+
+// newPair is a self-signed certificate and its key, as PEM.
+func newPair(t *testing.T) (cert, key string) {
+	t.Helper()
+	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	testkit.Must(t, err)
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
+	testkit.Must(t, err)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
+	testkit.Must(t, err)
+	encode := func(kind string, der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
+	}
+	return encode("CERTIFICATE", der), encode("PRIVATE KEY", keyDER)
 }

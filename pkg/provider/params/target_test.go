@@ -28,9 +28,7 @@ func targetSet(raw map[string]string) *params.Set {
 func address(t *testing.T, text string) endpoint.Address {
 	t.Helper()
 	a, err := endpoint.ParseAddressOrSocket(text)
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	return a
 }
 
@@ -164,13 +162,9 @@ func TestFallback(t *testing.T) {
 
 func TestPolicy(t *testing.T) {
 	allowed, err := endpoint.ParseAllowlist([]string{"https://good"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	files, err := endpoint.NewFiles([]string{"/listed"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	policy := params.Policy{Allowed: allowed, ForbidSkipVerify: true, Files: files, Operator: endpoint.TLS{
 		CACertFile: "/own/ca", CACertDir: "/own/cas", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key",
 	}}

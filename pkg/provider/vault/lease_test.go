@@ -5,10 +5,13 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -151,5 +154,93 @@ func TestUnexpectedLeasesOfTwo(t *testing.T) {
 			t.Errorf("when volume %d of 2 is gone, %v are revoked, and their users hang on %v", i+1, revoked, parents)
 		}
 		mu.Unlock()
+	}
+}
+
+// TestRenewalThatAnswersNothing has stores and proxies that answer a renewal with success and renew
+// nothing. The driver replaces the lease, or logs in again and replaces what the Vault token owns,
+// while the old one still works.
+func TestRenewalThatAnswersNothing(t *testing.T) {
+	for name, tc := range map[string]struct {
+		path, answer  string // of the renewal
+		token, lease  int    // how long each lives, in seconds
+		logins, trail int    // logins more, and accesses in the trail
+	}{
+		"lease, 204":             {"sys/leases/renew", "", 36000, 3600, 0, 1},
+		"lease, empty id":        {"sys/leases/renew", `{"lease_id":"","lease_duration":0,"data":null}`, 36000, 3600, 0, 1},
+		"lease, null data":       {"sys/leases/renew", `{"data":null,"auth":null}`, 36000, 3600, 0, 1},
+		"lease, of nothing":      {"sys/leases/renew", `{"lease_id":"x/1","lease_duration":0}`, 36000, 3600, 0, 1},
+		"Vault token, 204":       {"renew-self", "", 3600, 36000, 1, 2},
+		"Vault token, null auth": {"renew-self", `{"data":null,"auth":null}`, 3600, 36000, 1, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var made atomic.Int32
+			b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+				switch {
+				case !strings.HasSuffix(r.URL.Path, tc.path):
+					fmt.Fprintf(w, `{"lease_id":"x/%d","lease_duration":%d,"renewable":true,"data":{"k":"v%d"}}`, made.Add(1), tc.lease, made.Load())
+				case tc.answer == "":
+					w.WriteHeader(http.StatusNoContent)
+				default:
+					fmt.Fprint(w, tc.answer)
+				}
+			})
+			b.login = goodLogin(tc.token)
+			var now clock
+			p := newProvider(t, func(c *vault.Config) { c.Now = now.now })
+			r := brokenRequest("v", b.URL, map[string]string{"objects": "[{objectName: a, secretPath: database/creds/a, secretKey: k}]"})
+			wantFile(t, mustFetch(t, p, r), "a", "v1")
+			logins := b.count("/login")
+			now.advance(45 * time.Minute)
+			trail := &provider.Trail{}
+			payload, err := p.Fetch(provider.WithTrail(t.Context(), trail), r)
+			testkit.Must(t, err)
+			wantFile(t, payload, "a", "v2")
+			if b.count(tc.path) != 1 || b.count("/login") != logins+tc.logins {
+				t.Errorf("%d renewals and %d logins more, want 1 and %d", b.count(tc.path), b.count("/login")-logins, tc.logins)
+			}
+			if a := trail.Accesses(); len(a) != tc.trail || a[0].Operation != provider.AccessRenew || tc.logins == 0 && a[0].Lease != "x/1" || a[0].Err == nil || a[0].Asked == "" {
+				t.Errorf("the trail has %+v", a)
+			}
+		})
+	}
+}
+
+// TestRevokedLease has leases that an operator revoked before their time.
+func TestRevokedLease(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		status int
+		body   string
+		after  time.Duration
+		fresh  bool
+		want   string
+	}{
+		{"a refresh by hand", 400, `{"errors":["invalid lease"]}`, 10 * time.Second, true, "v2"},
+		{"an hour", 400, `{"errors":["invalid lease"]}`, 61 * time.Minute, false, "v2"},
+		{"before an hour", 400, `{"errors":["invalid lease"]}`, 50 * time.Minute, false, "v1"},
+		{"its token was revoked", 403, `{"errors":["permission denied","invalid token"]}`, 10 * time.Second, true, "v2"},
+		{"no policy allows the question", 403, `{"errors":["permission denied"]}`, 10 * time.Second, true, "v1"},
+		{"the lease is known", 200, `{"data":{"id":"x/1","ttl":30000}}`, 10 * time.Second, true, "v1"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var made atomic.Int32
+			b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, "sys/leases/lookup") {
+					answering(tc.status, tc.body)(w, r)
+					return
+				}
+				n := made.Add(1)
+				fmt.Fprintf(w, `{"lease_id":"x/%d","lease_duration":36000,"renewable":true,"data":{"k":"v%d"}}`, n, n)
+			})
+			b.login = goodLogin(36000)
+			var now clock
+			p := newProvider(t, func(c *vault.Config) { c.Now = now.now })
+			r := brokenRequest("v", b.URL, map[string]string{"objects": "[{objectName: a, secretPath: database/creds/a, secretKey: k}]"})
+			wantFile(t, mustFetch(t, p, r), "a", "v1")
+			now.advance(tc.after)
+			r.Fresh = tc.fresh
+			wantFile(t, mustFetch(t, p, r), "a", tc.want)
+		})
 	}
 }

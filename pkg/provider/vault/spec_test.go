@@ -11,6 +11,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const oneObject = `[{objectName: a, secretPath: kv1/a}]`
@@ -93,11 +94,7 @@ func checkError(t *testing.T, err error, reason fault.Reason, says []string) {
 	if err == nil || fault.Of(err) != reason {
 		t.Fatalf("got %v, want %s", err, reason)
 	}
-	for _, s := range says {
-		if !strings.Contains(err.Error(), s) {
-			t.Errorf("the error does not say %q: %v", s, err)
-		}
-	}
+	testkit.Says(t, err, says...)
 	if strings.Contains(err.Error(), markValue) {
 		t.Errorf("the error shows a password: %v", err)
 	}
@@ -294,9 +291,7 @@ func TestVaultNamespace(t *testing.T) {
 	b.login, b.read = note(goodLogin(600)), note(answering(403, `{"errors":["permission denied"]}`))
 	p := newProvider(t, func(c *vault.Config) { c.DefaultNamespace = "default" })
 	_, err := p.Fetch(t.Context(), brokenRequest("v", b.URL, map[string]string{"vaultNamespace": "/team/a/"}))
-	if err == nil || !strings.Contains(err.Error(), `in namespace "team/a"`) {
-		t.Errorf("the error does not name the namespace: %v", err)
-	}
+	testkit.Says(t, err, `in namespace "team/a"`)
 	_, _ = p.Fetch(t.Context(), brokenRequest("w", b.URL, nil))
 	// The login, the read, and the look at what is mounted there.
 	if want := []string{"team/a", "team/a", "team/a", "default", "default", "default"}; !slices.Equal(spaces, want) {
@@ -316,10 +311,6 @@ func TestRefusedAudience(t *testing.T) {
 		r := brokenRequest("v", b.URL, map[string]string{"audience": audience})
 		r.Tokens[""] = r.Tokens["vault"]
 		_, err := newProvider(t, nil).Fetch(t.Context(), r)
-		for _, part := range []string{fmt.Sprintf("audience %q", audience), want, "tokenRequests"} {
-			if err == nil || !strings.Contains(err.Error(), part) {
-				t.Errorf("audience %s: %v\nlacks %s", audience, err, part)
-			}
-		}
+		testkit.Says(t, err, fmt.Sprintf("audience %q", audience), want, "tokenRequests")
 	}
 }

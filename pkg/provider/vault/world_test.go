@@ -16,6 +16,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/postgres"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
@@ -221,3 +222,13 @@ func under(c vaulttest.Counts, part string) (n int) {
 }
 
 func encode(b []byte) string { return base64.RawURLEncoding.EncodeToString(b) }
+
+// newPostgres starts a server for the test, with w's database engine on it and
+// a user for static roles.
+func newPostgres(t *testing.T, w *world) *postgres.Server {
+	t.Helper()
+	pg := postgres.New(t)
+	pg.Query(t, "CREATE ROLE batch LOGIN PASSWORD 'old'")
+	pg.Enable(t, w.Server)
+	return pg
+}
