@@ -65,6 +65,9 @@ func TestSecrets(t *testing.T) {
 			test(t, r.in(t))
 		})
 	}
+	t.Run("rights for all namespaces", func(t *testing.T) { // after that by name
+		testAllNamespaces(t, r.in(t))
+	})
 }
 
 // testOneWrite: 50 pods on two nodes, a rotation, refreshes that change nothing.
@@ -497,6 +500,25 @@ func testRights(t *testing.T, r *rig) {
 	if err != nil || string(s.Data["p"]) != "x" || len(s.OwnerReferences) != 0 {
 		t.Errorf("Secret %+v, %v", s, err)
 	}
+}
+
+// testAllNamespaces: ["*"] is every namespace, and the policy holds there too.
+func testAllNamespaces(t *testing.T, r *rig) {
+	c := *r.class("everywhere", nil)
+	c.Namespace, c.UID = "closed", "" // of a directory
+	theirs := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}
+	_, err := r.Client.CoreV1().Secrets("closed").Create(t.Context(), theirs, metav1.CreateOptions{FieldManager: "helm"})
+	testkit.Must(t, err)
+	r.chart("syncSecret: {enabled: true, namespaces: ['*']}", "syncsecret.yaml")
+	testkit.Eventually(t, "the right", func() bool {
+		n := r.node("node-a") // which remembers no refusal
+		n.Follow(t.Context(), n.mount(&c, "a", password("x")))
+		s, err := r.Client.CoreV1().Secrets("closed").Get(t.Context(), "everywhere", metav1.GetOptions{})
+		return err == nil && string(s.Data["p"]) == "x"
+	})
+	c.SecretObjects = []v1.SecretObject{{SecretName: "theirs", Type: "Opaque", Data: []v1.SecretObjectData{{ObjectName: "password", Key: "p"}}}}
+	n := r.node("node-a")
+	n.refused(n.mount(&c, "b", password("x")), "helm", "has not made")
 }
 
 // testRecreated: the class goes and comes back, as with a tool that replaces objects.
