@@ -199,6 +199,7 @@ func (l *linter) class(c *linted) {
 		}
 	}
 	l.provider(c, parsed)
+	l.secretFiles(c, spc.Spec.SecretObjects)
 }
 
 // holds reports whether a line of the file belongs to the object.
