@@ -323,7 +323,7 @@ func doctorTold(c *tenant) {
 	ctx := c.t.Context()
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	c.classWithSecrets("wanting", nil, opaque("env")) // the driver writes none
+	c.classWithSecrets("wanting", nil, opaque("env"))                     // the driver writes none
 	c.start(newPod("as-default", printOnce, mounts("db"), as("default"))) // Vault's role refuses it
 	c.run(newPod("with-env", "exec sleep 100000", func(p *corev1.Pod) {
 		p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "X", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{

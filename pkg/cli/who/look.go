@@ -35,7 +35,7 @@ type classInfo struct {
 	// pods, which have their files, could not be read, or do not list them all.
 	Whole   []cluster.Whole `json:"wholeSecrets,omitempty"`
 	Unseen  bool            `json:"wholeSecretsUnseen,omitempty"`
-	Secrets    []string          `json:"secrets,omitempty"`
+	Secrets []string        `json:"secrets,omitempty"`
 }
 
 // identifying are the parameters by which a store identifies a pod. None is secret.
