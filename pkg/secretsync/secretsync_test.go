@@ -65,7 +65,7 @@ func (a *server) Apply(ctx context.Context, _, _, manager string, object []byte)
 	owned, err := json.Marshal(fields)
 	a.secret = &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{
 		UID: "secret", Annotations: o.Metadata.Annotations, OwnerReferences: o.Metadata.OwnerReferences,
-		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: manager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: owned}}},
+		ManagedFields: []metav1.ManagedFieldsEntry{{Manager: manager, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(string(owned))}},
 	}}
 	a.data, a.writes = o.Data, a.writes+1
 	return a.secret, err
