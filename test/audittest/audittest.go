@@ -20,10 +20,7 @@ import (
 func Check(t testing.TB, logs ...[]byte) int {
 	t.Helper()
 	CheckLines(t, logs...)
-	var v chain.Verifier
-	for i, log := range logs {
-		testkit.Must(t, v.Read(fmt.Sprintf("log %d", i), bytes.NewReader(Whole(log))))
-	}
+	v := verified(t, logs...)
 	for _, b := range v.Breaks {
 		t.Errorf("the chain of the audit trail does not hold: %s: %s", b.Place, b.Why)
 	}
@@ -31,6 +28,21 @@ func Check(t testing.TB, logs ...[]byte) int {
 		t.Errorf("%d lines of the audit trail have no place in the chain", v.Without)
 	}
 	return v.Lines
+}
+
+// Chains are those of an audit trail's lines: one if each restart of the driver has gone on with it.
+func Chains(t testing.TB, log []byte) []*chain.Chain {
+	t.Helper()
+	return verified(t, log).Chains()
+}
+
+func verified(t testing.TB, logs ...[]byte) *chain.Verifier {
+	t.Helper()
+	v := &chain.Verifier{}
+	for i, log := range logs {
+		testkit.Must(t, v.Read(fmt.Sprintf("log %d", i), bytes.NewReader(Whole(log))))
+	}
+	return v
 }
 
 // CheckLines checks each line by itself.

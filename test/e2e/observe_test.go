@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -80,6 +81,27 @@ func (r *release) writeTrail(ctx context.Context, file string) error {
 		}
 	}
 	return os.WriteFile(file, lines.Bytes(), 0o600)
+}
+
+// trailEnd is the last chain of the audit trail that the driver's present container has written.
+func (c *tenant) trailEnd() *chain.Chain {
+	c.t.Helper()
+	file := filepath.Join(c.t.TempDir(), "trail")
+	var chains []*chain.Chain
+	c.until("a line of the audit trail", func(ctx context.Context) error {
+		if err := c.driver.writeTrail(ctx, file); err != nil {
+			return err
+		}
+		lines, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		if chains = audittest.Chains(c.t, lines); len(chains) == 0 {
+			err = errors.New("there is none")
+		}
+		return err
+	})
+	return chains[len(chains)-1]
 }
 
 // traced follows a pod's volume in the spans that the collector gets.

@@ -247,6 +247,14 @@ func prometheusAnswers(c *tenant) {
 		}
 		return err
 	})
+	c.until("the driver's requests to the API server to be counted", func(ctx context.Context) error {
+		var data struct{ Result []struct{} }
+		err := p.get(ctx, "query", url.Values{"query": {`sum(mayfly_api_requests_total{code="2xx"}) > 0`}}, &data)
+		if err == nil && len(data.Result) == 0 {
+			err = fmt.Errorf("there are none")
+		}
+		return err
+	})
 }
 
 // issueFrom makes the class certificate: a certificate of a PKI mount, with that lifetime.

@@ -79,7 +79,7 @@ func driverKilled(c *tenant) {
 	s := c.newSurvivor()
 	before, err := c.driver.restarts(c.t.Context())
 	testkit.Must(c.t, err)
-	tally := c.tally()
+	tally, trail := c.tally(), c.trailEnd()
 	c.killDriver()
 	s.checkFile(s.pod, "one")
 	c.until("kubelet to start the driver again", func(ctx context.Context) error {
@@ -92,6 +92,9 @@ func driverKilled(c *tenant) {
 	testkit.Must(c.t, c.driver.awaitReady(c.t.Context()))
 	old := c.awaitStatus(s.pod, isMounted)
 	s.rotate("two")
+	if now := c.trailEnd(); now.ID != trail.ID || now.First <= trail.Last {
+		c.t.Errorf("the audit trail was at %+v, and goes on at %+v", trail, now)
+	}
 	c.awaitStatus(s.pod, func(p podStatus) error {
 		if p.Status.Objects[0] == old.Status.Objects[0] {
 			return errors.New("the version is the old one")

@@ -77,7 +77,7 @@ func TestAuditTrailSize(t *testing.T) {
 		t.Fatal("docs/audit.md does not say how much the trail writes")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
-	rows := regexp.MustCompile("(?m)^\\| (.+) \\| ([0-9,]+) \\|$").FindAllStringSubmatch(section, -1)
+	rows := regexp.MustCompile(`(?m)^\| (.+) \| ([0-9,]+) \|$`).FindAllStringSubmatch(section, -1)
 	if len(rows) != len(bytesOf) {
 		t.Errorf("docs/audit.md has %d kinds of lines, %d were written: %v", len(rows), len(bytesOf), bytesOf)
 	}

@@ -137,6 +137,9 @@ func (r *rig) cleanUp() {
 	}
 	if lines, err := os.ReadFile(r.auditLog()); err == nil {
 		audittest.Check(r.t, lines)
+		if chains := audittest.Chains(r.t, lines); len(chains) > 1 {
+			r.t.Errorf("the audit trail has %d chains: a restart began another", len(chains))
+		}
 		r.noSecretIn("the audit trail", string(lines))
 	}
 	_ = os.RemoveAll(r.dir)
