@@ -1,6 +1,7 @@
 package secretsync
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -144,7 +145,7 @@ func find(files []provider.File, name string) (*provider.File, error) {
 		have, more = have[:most], fmt.Sprintf(" and %d more", len(have)-most)
 	}
 	return nil, fault.New(fault.InvalidClass, "no file of the volume is called %q", name).
-		WithHint("objectName is the path of %s %s%s", what, strings.Join(quoted(have), ", "), more)
+		WithHint("objectName is the path of %s %s%s", what, cmp.Or(strings.Join(quoted(have), ", "), "none"), more)
 }
 
 func quoted(list []string) []string {

@@ -288,9 +288,65 @@ func TestCertificates(t *testing.T) {
 			f.Class = &edited
 			return f
 		}
-		follow("an edit of the class that issues no certificate", edit(read(c, "v3")), "b", "v3", 0)
-		follow("one that does", edit(issue(read(c, "v3"))), "c", "v3", 2)
-		follow("another pod sees the edit", edit(issue(read(b, "v3"))), "c", "v3", 0)
+		c = issue(read(c, "v3"))
+		follow("a certificate for the rest of the day", c, "c", "v3", 2)
+		time.Sleep(time.Minute)
+		follow("an edit of the class that issues no certificate", edit(read(b, "v3")), "c", "v3", 0)
+		follow("one that does", edit(issue(read(b, "v3"))), "b", "v3", 2)
+		follow("another pod sees the edit", edit(issue(read(c, "v3"))), "b", "v3", 0)
+	})
+}
+
+// TestReplaceAt: a certificate replaces one that will last half as long, and never one that
+// lasts longer.
+func TestReplaceAt(t *testing.T) {
+	now := time.Now()
+	ends := func(hours int) content { return content{expires: now.Add(time.Duration(hours) * time.Hour)} }
+	for _, tc := range []struct {
+		has, own int
+		want     time.Time
+	}{
+		{10, 12, now.Add(8 * time.Hour)},
+		{10, 20, now},
+		{10, 10, time.Time{}},
+		{10, 9, time.Time{}},
+	} {
+		if at := ends(tc.has).replaceAt(ends(tc.own)); !at.Equal(tc.want) {
+			t.Errorf("one that ends in %d hours replaces one of %d hours at %s, want %s", tc.own, tc.has, at, tc.want)
+		}
+	}
+}
+
+// TestOneVolumeBehind: a volume with an older read, or without a file, neither asks the API
+// server at each refresh nor is a failure of the others.
+func TestOneVolumeBehind(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		old := followed("b", "v1")
+		time.Sleep(time.Second)
+		good := followed("a", "v2")
+		r.Follow(t.Context(), good)
+		requests := r.requests
+		r.Follow(t.Context(), old)
+		old.First, good.First = false, false
+		for range 3 {
+			time.Sleep(time.Minute)
+			r.Follow(t.Context(), old)
+			r.Follow(t.Context(), good)
+		}
+		if r.requests != requests || string(r.data["p"]) != "v2" {
+			t.Errorf("%d requests more, the Secret has %q", r.requests-requests, r.data["p"])
+		}
+		old.Files = nil
+		r.Follow(t.Context(), old)
+		if len(r.told) != 2 || r.told[0].About.Name != "b" || !strings.Contains(r.told[0].Text, `"password"`) {
+			t.Fatalf("told %+v", r.told)
+		}
+		time.Sleep(time.Minute)
+		r.Follow(t.Context(), good)
+		if len(r.told) != 2 || r.requests != requests {
+			t.Errorf("told %+v, %d requests more", r.told, r.requests-requests)
+		}
 	})
 }
 
