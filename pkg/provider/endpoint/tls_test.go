@@ -79,6 +79,7 @@ func TestVerification(t *testing.T) {
 	address, ca := secure(t)
 	dir := t.TempDir()
 	file := write(t, dir, "ca.pem", ca)
+	other, _ := newPair(t)
 	write(t, dir, ".hidden", "no certificate")
 	write(t, dir, "README", "no certificate")
 	for name, c := range map[string]struct {
@@ -92,6 +93,7 @@ func TestVerification(t *testing.T) {
 		"server name": {endpoint.TLS{CACert: ca, ServerName: "example.com"}, ""},
 		"system":      {endpoint.TLS{}, "set caFile"},
 		"other name":  {endpoint.TLS{CACert: ca, ServerName: "other.test"}, "set serverName"},
+		"other file":  {endpoint.TLS{CACertFile: write(t, t.TempDir(), "other.pem", other)}, "the authorities in"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			e, err := getFrom(t, endpoint.Target{Address: address, TLS: c.tls})

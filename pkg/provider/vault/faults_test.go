@@ -55,6 +55,7 @@ func TestFaults(t *testing.T) {
 		{"half JSON", answering(200, `{"data":{"k":"`+markValue), fault.BadAnswer, "not Vault's JSON"},
 		{"JSON of another shape", answering(200, `["`+markValue+`"]`), fault.BadAnswer, "not Vault's JSON"},
 		{"wrong types", answering(200, `{"data":{"k":"v"},"auth":7,"lease_duration":"`+markValue+`"}`), fault.BadAnswer, "not Vault's JSON"},
+		{"JSON of a proxy", answering(200, `{"status":"maintenance"}`), fault.BadAnswer, ""},
 		{"204", answering(204, ""), fault.BadAnswer, ""},
 		{"empty", answering(200, ""), fault.BadAnswer, ""},
 		{"null", answering(200, "null"), fault.BadAnswer, ""},

@@ -139,6 +139,29 @@ func TestStateOfAnEarlierVersion(t *testing.T) {
 	}
 }
 
+// TestImportOfRubbish: a state that is no longer what Export gave names what is wrong, without
+// quoting it, and the volume is fetched anew.
+func TestImportOfRubbish(t *testing.T) {
+	b := newBroken(t, answering(200, `{"lease_id":"x","lease_duration":600,"renewable":true,"data":{"k":"v"}}`))
+	p := newProvider(t, nil)
+	r := brokenRequest("v", b.URL, nil)
+	mustFetch(t, p, r)
+	good := string(p.Export("v").Reveal())
+	for name, c := range map[string]struct{ old, new, says string }{
+		"login of another shape": {`"login":{"address":"` + b.URL + `"`, `"login":{"address":5`, "a login"},
+		"address of nothing":     {b.URL, markValue, "address"},
+		"token without a login":  {`"tokens":[{"login":{"address":"` + b.URL + `"`, `"tokens":[{"login":{"address":"` + markValue + `"`, "address"},
+		"answer of another form": {`"body":{"lease_id":"x"`, `"body":{"lease_id":5`, ""},
+	} {
+		next := newProvider(t, nil)
+		err := next.Import("v", secret.NewBytes([]byte(strings.ReplaceAll(good, c.old, c.new))))
+		if fault.Of(err) != fault.State || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), markValue) || strings.Contains(err.Error(), markToken) {
+			t.Errorf("%s: %s: %v", name, fault.Of(err), err)
+		}
+		wantFile(t, mustFetch(t, next, r), "a", "v")
+	}
+}
+
 func FuzzImport(f *testing.F) {
 	b := newBroken(f, answering(200, `{"lease_id":"x","lease_duration":600,"renewable":true,"data":{"k":"v"}}`))
 	p := newProvider(f, nil)

@@ -244,3 +244,30 @@ func TestRevokedLease(t *testing.T) {
 		})
 	}
 }
+
+// TestDueTokenIsUsedWhileVaultCannotRenewIt: the driver reads on with a Vault token that is still
+// valid while Vault can neither renew it nor issue another.
+func TestDueTokenIsUsedWhileVaultCannotRenewIt(t *testing.T) {
+	b := newBroken(t, answering(200, `{"data":{"k":"v1"}}`))
+	b.login = goodLogin(3600)
+	var now clock
+	p := newProvider(t, func(c *vault.Config) { c.Now, c.MaxRetries = now.now, -1 })
+	r := brokenRequest("v", b.URL, nil)
+	mustFetch(t, p, r)
+	broken := answering(500, `{"errors":["internal error"]}`)
+	b.setRead(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "renew-self") {
+			broken(w, r)
+			return
+		}
+		answering(200, `{"data":{"k":"v2"}}`)(w, r)
+	})
+	b.mu.Lock()
+	b.login = broken
+	b.mu.Unlock()
+	now.advance(45 * time.Minute)
+	wantFile(t, mustFetch(t, p, r), "a", "v2")
+	if b.count("renew-self") != 1 {
+		t.Errorf("%d renewals, want 1", b.count("renew-self"))
+	}
+}

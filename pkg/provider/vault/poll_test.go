@@ -2,6 +2,7 @@ package vault_test
 
 import (
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -182,4 +183,27 @@ func TestMetadataCheckOutlivesARevokedToken(t *testing.T) {
 	if counts["kv2/metadata/watched/a"] != 3 || counts["kv2/data/watched/a"] != 0 {
 		t.Errorf("requests %v, want a look at the version only", counts)
 	}
+}
+
+// TestManyAskForNothing has volumes of one identity ask at once for a path that is not there. Those
+// for which it is optional are served, and the others are told.
+func TestManyAskForNothing(t *testing.T) {
+	w := shared
+	w.putShare(t, "v")
+	p := newProvider(t, nil)
+	mustFetch(t, p, w.request(t, w.pod("app"), nil, two))
+	var wg sync.WaitGroup
+	for i := range 20 {
+		missing := w.request(t, w.pod("app"), nil, "- {objectName: a, secretPath: kv1/nowhere, secretKey: k}")
+		wg.Go(func() {
+			if i%2 == 0 {
+				missing.Class.Parameters["objects"] = "- {objectName: a, secretPath: kv1/nowhere, secretKey: k, optional: true}"
+			}
+			_, err := p.Fetch(t.Context(), missing)
+			if (err == nil) != (i%2 == 0) || (err != nil && fault.Of(err) != fault.NotFound) {
+				t.Errorf("optional %v: %v", i%2 == 0, err)
+			}
+		})
+	}
+	wg.Wait()
 }

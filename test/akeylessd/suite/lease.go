@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
@@ -60,6 +61,25 @@ func dynamicCredentials(t *testing.T, o Options) {
 	w.release(r)
 	w.wantCredentials(2, 0)
 	w.release(r)
+}
+
+func dynamicPerAccount(t *testing.T, o Options) {
+	w := newWorld(t, o, nil)
+	w.PutDynamic("/app/db", time.Hour)
+	shared := func() provider.Request {
+		r := w.request(w.pod("web"), with(k8s(dynamicObjects), "sessionSharing", "serviceAccount"))
+		r.Class.CredentialScope = class.ScopeServiceAccount
+		return r
+	}
+	a, b := shared(), shared()
+	if pa, pb := w.fetch(a), w.fetch(b); files(pa)["user"] != files(pb)["user"] {
+		t.Error("pods of one service account have different credentials")
+	}
+	w.wantCredentials(1, 1)
+	w.release(a)
+	w.wantCredentials(1, 1)
+	w.release(b)
+	w.wantCredentials(1, 0)
 }
 
 // dynamicAfterRestart: the Akeyless token has expired, and kubelet's has not, so another process can

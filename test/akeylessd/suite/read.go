@@ -255,6 +255,11 @@ func pollByDescription(t *testing.T, o Options) {
 	if reads != 2 {
 		t.Errorf("%d reads in two hours, want 2", reads)
 	}
+	// The role may allow the value alone from now on.
+	w.Forbid()
+	w.Allow(akeylessd.Rule{AccessID: k8sID, Prefix: "/app/", NoDescribe: true})
+	poll(map[string]int{"/auth": 1, "/describe-item": 2, "/get-secret-value": 1}) // it may have been the token
+	poll(map[string]int{"/get-secret-value": 1})
 }
 
 func pollWithoutDescriptions(t *testing.T, o Options) {

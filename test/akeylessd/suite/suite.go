@@ -29,6 +29,7 @@ func Run(t *testing.T, o Options) {
 		"certificates":              certificates,
 		"pki":                       pkiCertificates,
 		"dynamic":                   dynamicCredentials,
+		"dynamic per account":       dynamicPerAccount,
 		"dynamic after restart":     dynamicAfterRestart,
 		"release retried":           releaseRetried,
 		"release forbidden":         releaseForbidden,
