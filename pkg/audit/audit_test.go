@@ -217,7 +217,7 @@ func TestFailedReleaseHasALine(t *testing.T) {
 	}
 }
 
-// A reader that hangs holds up nobody, and what is lost is said.
+// A reader that hangs delays no volume, and the next line has the number of lost lines.
 func TestNeverBlocksAndIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		x := newTrail(t, Changes)

@@ -92,7 +92,7 @@ func TestConditionsThroughALife(t *testing.T) {
 	})
 }
 
-// A republish that could not mend a lost mount is no first failure.
+// A republish that cannot mount a lost volume again is no first failure.
 func TestKeptContentIsReady(t *testing.T) {
 	bubble(t, nil, func(t *testing.T, a *apiServer, r *status.Reporter) {
 		r.Observe(outcome(volume.Published, "web-0", "db", &volume.KeptError{Err: fault.New(fault.Mount, "no")}, "1"))

@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// watchedMounts tells of mounts, and can hold them up or spoil them.
+// watchedMounts counts mounts, and can delay them or have them fail.
 type watchedMounts struct {
 	target.Mounts
 	begun chan struct{} // closed when the first begins
@@ -94,8 +94,7 @@ func TestNoMountIsLeft(t *testing.T) {
 	}
 }
 
-// TestRefusedAtOnce: the store may refuse before the mount has begun, which
-// then must not come after all.
+// TestRefusedAtOnce: if the store refuses before the mount has begun, the driver does not mount.
 func TestRefusedAtOnce(t *testing.T) {
 	r := newRig(t)
 	r.store.fail = fault.New(fault.Denied, "no")
@@ -109,8 +108,8 @@ func TestRefusedAtOnce(t *testing.T) {
 	}
 }
 
-// TestMountThatFails: what is wrong with the mount is told once the store has
-// answered, and what the store gave is let go.
+// TestMountThatFails: the driver reports the mount's error once the store has answered, and releases
+// what the store issued.
 func TestMountThatFails(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func() error

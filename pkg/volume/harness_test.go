@@ -361,7 +361,7 @@ func (s *fakeStore) holdsBack(id string) bool {
 	return s.keptBack[id]
 }
 
-// orClosed is a channel that nobody has to wait for where there is none.
+// orClosed returns the gate, or a closed channel if there is none.
 func orClosed(gate chan struct{}) chan struct{} {
 	if gate == nil {
 		gate = make(chan struct{})

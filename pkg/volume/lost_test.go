@@ -39,9 +39,8 @@ func (r *rig) wantNoLink(req volume.Request, name string) {
 	}
 }
 
-// A volume that was being refreshed at the crash is live: its credentials are
-// not ended, a republish during an outage answers OK, and its links are
-// repaired.
+// A crash in a refresh leaves a live volume: the driver revokes nothing, answers OK to a republish
+// during an outage, and repairs the links.
 func TestCrashBetweenSwapAndLinks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -63,8 +62,7 @@ func TestCrashBetweenSwapAndLinks(t *testing.T) {
 	})
 }
 
-// The same volume without its record is taken up again, and a failure to do so
-// unmounts nothing.
+// The driver adopts the same volume without its record. If that fails it unmounts nothing.
 func TestCrashBetweenSwapAndLinksAndALostRecord(t *testing.T) {
 	r := newRig(t)
 	r.store.files["extra"] = "x"
@@ -96,9 +94,8 @@ func (r *rig) loseMount(req volume.Request) (pod *os.File) {
 	return pod
 }
 
-// A published volume whose mount is lost still is in its pod. Whatever a
-// republish fails for, its credentials and its record stay until kubelet
-// unpublishes it.
+// A published volume whose mount is lost is still in its pod. Its credentials and its record stay until
+// kubelet unpublishes it, whatever a republish fails for.
 func TestLostMountKeepsTheCredentials(t *testing.T) {
 	outage := func(r *rig) { r.store.set(func(s *fakeStore) { s.fail = fault.New(fault.Unavailable, "sealed") }) }
 	for name, c := range map[string]struct {
@@ -173,8 +170,8 @@ func TestLostMountIsMadeAgain(t *testing.T) {
 	}
 }
 
-// A kill while the lost mount is made again leaves an empty one. The volume is
-// no less in its pod for that.
+// A kill while the driver mounts a lost volume again leaves an empty mount. The volume is still in its
+// pod.
 func TestKilledWhileALostMountIsMadeAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -223,8 +220,8 @@ func (m *quickUnmount) unmount(target string) {
 	}
 }
 
-// Nothing is ever written below a mount that went between the look and the
-// write: it would be on the node's disk.
+// The driver writes nothing if the mount goes between the check and the write: the files would be on
+// the node's disk.
 func TestUnmountBetweenLookAndWrite(t *testing.T) {
 	for name, denied := range map[string]error{"refresh": nil, "onDenied": fault.New(fault.Denied, "no")} {
 		t.Run(name, func(t *testing.T) {
@@ -264,8 +261,7 @@ func wantNoFiles(t *testing.T, dir string) {
 	}
 }
 
-// slowObserver holds the end of an unpublish up, and with it all that comes
-// after.
+// slowObserver delays the end of an unpublish.
 type slowObserver struct {
 	volume.Observer
 	goOn chan struct{}
@@ -278,9 +274,8 @@ func (o slowObserver) Observe(x volume.Outcome) {
 	o.Observer.Observe(x)
 }
 
-// A publish that comes while an unpublish of the same id is in its last steps
-// waits for it: the end of the old volume takes neither the record nor the
-// credentials of the new one.
+// A publish waits for an unpublish of the same id that is in its last steps. The end of the old volume
+// takes neither the record nor the credentials of the new one.
 func TestPublishInTheTailOfAnUnpublish(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -66,7 +66,7 @@ func TestContentsHaveABudget(t *testing.T) {
 	}
 }
 
-// A payload of a class that is known not to fit is not even fetched.
+// The driver does not fetch for a class that is known not to fit.
 func TestNoFetchWithoutRoom(t *testing.T) {
 	r := newSmallRig(t)
 	if _, err := r.manyPublishes("evil", 50); err == nil {
@@ -119,8 +119,8 @@ func TestGrowthBeyondTheBudget(t *testing.T) {
 	}
 }
 
-// A driver that comes up beyond its limits harms nothing live, takes unpublishes
-// and nothing new, and goes on once there is room.
+// A driver that starts beyond its limits keeps live volumes, accepts unpublishes, refuses new volumes,
+// and accepts them once there is room.
 func TestRestartWhenFull(t *testing.T) {
 	r := newSmallRig(t)
 	n, _ := r.manyPublishes("evil", 50)
@@ -150,7 +150,7 @@ func TestRestartWhenFull(t *testing.T) {
 	}
 }
 
-// What an earlier version has left says nothing of its size: it is measured.
+// The driver measures volumes whose record, of an earlier version, has no size.
 func TestContentsAreMeasuredAtTheStart(t *testing.T) {
 	r := newSmallRig(t)
 	req := r.request("a")
@@ -197,8 +197,8 @@ func TestSmallFilesAreCharged(t *testing.T) {
 	}
 }
 
-// What a class asks for is within the operator's ceilings: a new volume is
-// refused with the field and the flag, a live one goes on within them.
+// A class that asks for more than the operator's ceilings: the driver refuses a new volume, with the
+// field and the flag, and continues a live one within the ceilings.
 func TestCeilings(t *testing.T) {
 	r := newRig(t)
 	r.ceilings = func(c *volume.Config) { c.MaxSizeLimit, c.MaxInodeLimit, c.MinInterval = 1000, 20, 5*time.Second }

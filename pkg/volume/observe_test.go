@@ -35,8 +35,8 @@ func (r *rig) refreshNow() volume.Outcome {
 	return r.seen.last(volume.Refreshed)
 }
 
-// An outcome says by which class and tokens, and under which ids the store
-// knows of it, also where it failed.
+// An outcome has the version of the class, the claims of the tokens and the ids of the requests, also
+// after a failure.
 func TestOutcomesSayWhoAsked(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
@@ -66,7 +66,7 @@ func TestOutcomesSayWhoAsked(t *testing.T) {
 	check(r.seen.last(volume.Released), "1+", "release-1", "release-0")
 }
 
-// A failure that goes on is told apart from a new one.
+// An outcome says whether a failure repeats the one before.
 func TestRepeatedFailures(t *testing.T) {
 	r := newRig(t)
 	r.publish(r.request("a"))
@@ -101,8 +101,8 @@ func TestRepeatedFailures(t *testing.T) {
 	}
 }
 
-// The age of what came from memory is known until the store was read, also
-// over a restart.
+// Until the driver has read the store, the outcomes have the time of the last good content, also after
+// a restart.
 func TestLastGoodOutlivesARestart(t *testing.T) {
 	r := newRig(t)
 	r.classes.class.OnUnavailable = class.UnavailableLastGood
@@ -124,7 +124,7 @@ func TestLastGoodOutlivesARestart(t *testing.T) {
 	}
 }
 
-// Whoever reads the outcomes in order finds the end after the pod's going.
+// The observer gets the release of a volume after its unpublish.
 func TestReleaseIsToldAfterUnpublish(t *testing.T) {
 	r := newRig(t)
 	r.background()

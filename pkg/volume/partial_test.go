@@ -11,8 +11,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// What was renewed or made anew must reach the volume, though another object
-// failed; and the failure is told.
+// The driver writes what it renewed or replaced although another object failed, and reports the
+// failure.
 func TestPartialPayloadIsWrittenAndFails(t *testing.T) {
 	r := newRig(t)
 	r.background()

@@ -132,7 +132,7 @@ func mountTmpfs(t *testing.T, target string) {
 	testkit.Must(t, unix.Mount("tmpfs", target, "tmpfs", 0, "size=1m"))
 }
 
-// A volume of the driver that Mayfly took over from is taken over with it.
+// The driver adopts a volume that another driver mounted.
 func TestAdoptsTheVolumeOfAnotherDriver(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
@@ -265,8 +265,8 @@ func TestStateDirectoryFull(t *testing.T) {
 	r.wantFile(req, "password", "one")
 }
 
-// A live volume whose record was lost is taken up though no record can be
-// saved: what it now holds must not be ended.
+// The driver adopts a live volume whose record was lost although it can save no record, and does not
+// revoke what the volume now holds.
 func TestAdoptionWithAFullStateDirectory(t *testing.T) {
 	r := newRig(t)
 	fill, drain := fullState(t, r)

@@ -127,8 +127,8 @@ func TestCorruptRecordsAreSetAside(t *testing.T) {
 	}
 }
 
-// wantSetAside checks whom the observers were told to have lost a record: the
-// ids of the volumes in order, "" for a record whose volume is not known.
+// wantSetAside checks which volumes the observer was told to have lost a record: their ids in order,
+// "" for a record whose volume is not known.
 func (r *rig) wantSetAside(file string, want ...string) {
 	r.t.Helper()
 	r.seen.mu.Lock()
@@ -155,8 +155,8 @@ func (r *rig) spoilRecord() (file string) {
 	return file
 }
 
-// A record that was set aside is told of on its pod also where the driver, or
-// the first publish, failed in between; and once.
+// The pod of a record that was set aside gets one event, also if the driver or the first publish
+// failed in between.
 func TestSetAsideIsNotForgotten(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
@@ -191,8 +191,7 @@ func TestSetAsideOfAGonePod(t *testing.T) {
 	r.wantSetAside(file+".corrupt", "")
 }
 
-// A driver that comes up while the API server is away goes on with the class
-// that the volume had.
+// A driver that starts while the API server is unavailable uses the class that the volume had.
 func TestRotationGoesOnWithoutTheAPIServer(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")
@@ -211,8 +210,8 @@ func TestRotationGoesOnWithoutTheAPIServer(t *testing.T) {
 	wantReason(t, r.Publish(t.Context(), r.request("new")), fault.Unavailable, "connection refused")
 }
 
-// An edit that was made while no driver ran is noticed once the class is seen;
-// nothing else is asked of the store.
+// The driver notices an edit from the time when it was down once it sees the class, and makes no other
+// request to the store.
 func TestEditWhileNoDriverRan(t *testing.T) {
 	for _, tc := range []struct {
 		name    string

@@ -204,7 +204,7 @@ func TestClassEditRefreshes(t *testing.T) {
 	}
 }
 
-// Whoever asks while the volume is being worked on is not answered by that.
+// A request for a refresh that comes during the work on a volume gets a refresh of its own.
 func TestAskedDuringTheWork(t *testing.T) {
 	for name, during := range map[string]func(r *rig, work func()){
 		"first publish": func(_ *rig, work func()) { work() },
@@ -234,8 +234,8 @@ func TestAskedDuringTheWork(t *testing.T) {
 	}
 }
 
-// News of the version that made the payload, as of a class that the publish
-// itself saw first, asks nothing of the store, unless the volume is failing.
+// If the class source reports the version that made the payload, the volume makes no request to the
+// store, unless it is failing.
 func TestNewsOfTheVersionInUse(t *testing.T) {
 	for name, tc := range map[string]struct {
 		fails bool
@@ -290,8 +290,8 @@ func TestUnpublishDuringRefresh(t *testing.T) {
 	}
 }
 
-// What a refresh got before the driver stopped is what the next one goes on
-// with, whether the refresh came to an end or not.
+// The next process continues with what a refresh got before the driver stopped, whether the refresh
+// ended or not.
 func TestStopDuringRefresh(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -321,8 +321,8 @@ func TestStopDuringRefresh(t *testing.T) {
 	}
 }
 
-// What a refresh got before an unpublish cut it short must be released, though
-// it be by the next process.
+// An unpublish that cancels a refresh releases what the refresh got, at the latest in the next
+// process.
 func TestUnpublishDuringRefreshReleasesTheNewest(t *testing.T) {
 	r := newRig(t)
 	stop := r.background()
@@ -338,8 +338,8 @@ func TestUnpublishDuringRefreshReleasesTheNewest(t *testing.T) {
 	}
 }
 
-// Kubelet is not held up by a store that hangs, and what it passed meanwhile
-// is used.
+// Kubelet does not wait for a store that hangs, and the driver uses the tokens that kubelet passed
+// meanwhile.
 func TestRepublishDoesNotWaitForARefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -379,7 +379,7 @@ func TestRepublishDoesNotWaitForARefresh(t *testing.T) {
 	})
 }
 
-// A republish that cannot vouch for the payload waits, and makes it.
+// A republish of a volume without a mount waits for the payload.
 func TestRepublishOfALostMountWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
@@ -406,7 +406,7 @@ func TestRepublishOfALostMountWaits(t *testing.T) {
 	})
 }
 
-// A provider that hangs holds up its own volumes only.
+// A provider that hangs delays only its own volumes.
 func TestHangingProviderHoldsUpNobodyElse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

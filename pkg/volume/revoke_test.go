@@ -30,9 +30,8 @@ func (r *rig) wantLive(provider string) {
 	}
 }
 
-// An edit of the provider under a running pod is refused, visibly and over a
-// restart. The pod is kept up by the class that it had, and no other provider is
-// asked for it.
+// The driver refuses an edit of the provider under a running pod, also after a restart, and reports it.
+// It refreshes the pod with the class that the pod had, and asks no other provider.
 func TestProviderCannotChange(t *testing.T) {
 	r := newRig(t)
 	stop := r.background()
@@ -84,9 +83,9 @@ func (r *rig) leave(req volume.Request) {
 	r.store.set(func(s *fakeStore) { s.failRel = 0 })
 }
 
-// A new volume of the same id and provider takes the credentials over that are
-// still to be revoked: nothing of it is ended, also if the driver is killed before
-// it has forgotten the revocation. They are revoked with the new volume.
+// A new volume of the same id and provider uses the credentials that the driver still had to revoke.
+// The driver revokes them with the new volume, also if it is killed before it deletes the revocation's
+// record.
 func TestPublishTakesARevocationOver(t *testing.T) {
 	for _, restart := range []bool{false, true} {
 		t.Run(map[bool]string{false: "at once", true: "over restarts"}[restart], func(t *testing.T) {
@@ -152,8 +151,8 @@ func TestPublishBesideARevocationOfAnotherProvider(t *testing.T) {
 	}
 }
 
-// A publish that fails ends nothing early and leaves nothing alive, whether it
-// came to take a revocation over or not.
+// A publish that fails neither revokes early nor leaves a credential alive, whether it has cancelled
+// a revocation or not.
 func TestFailedPublishGoesOnWithARevocation(t *testing.T) {
 	for name, tc := range map[string]struct {
 		spoil func(*rig)

@@ -12,8 +12,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// writer is a provider that writes to a stage first. What it does there may go
-// wrong before the store is asked.
+// writer is a provider that writes to a stage before it asks the store.
 type writer struct {
 	*fakeStore
 	leave bool // the stage, as a crash does
@@ -95,8 +94,8 @@ func TestCrashBeforeTheFirstPayload(t *testing.T) {
 	r.wantNoTarget(req)
 }
 
-// A crash in a refresh leaves a stage in a live volume: what comes next takes
-// it away, be it the recovery, the next refresh or the unpublish.
+// A crash in a refresh leaves a stage in a live volume. The recovery, the next refresh or the unpublish
+// removes it.
 func TestCrashInARefresh(t *testing.T) {
 	r, w := newStageRig(t)
 	r.background()

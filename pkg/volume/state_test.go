@@ -24,8 +24,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// A class is kept once, whatever number of volumes were made by it, until the
-// last of them is gone, over restarts too.
+// The state has a class once, whatever number of volumes use it, until the last of them is gone, also
+// over restarts.
 func TestClassIsKeptOnce(t *testing.T) {
 	r := newRig(t)
 	r.background()
@@ -118,8 +118,8 @@ func (r *rig) manyPublishes(namespace string, most int) (n int, err error) {
 	return n, nil
 }
 
-// One namespace cannot take the room of another's records: not by many volumes,
-// not by large classes, and not by what a provider keeps.
+// One namespace cannot use the room of another's records, neither by many volumes, nor by large classes,
+// nor by the state of a provider.
 func TestStateHasAShareForEachNamespace(t *testing.T) {
 	for name, spoil := range map[string]func(r *rig, pass int){
 		"volumes":  func(*rig, int) {},
@@ -165,8 +165,7 @@ func TestStateHasAShareForEachNamespace(t *testing.T) {
 	}
 }
 
-// What was set aside does not keep the tokens that were in it, nor do records
-// that an earlier version set aside.
+// A record that was set aside no longer has its tokens, also if an earlier version set it aside.
 func TestSetAsideKeepsNoTokens(t *testing.T) {
 	r := newRig(t)
 	req := r.request("a")

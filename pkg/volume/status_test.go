@@ -86,8 +86,7 @@ func TestStatusFromMemory(t *testing.T) {
 	}
 }
 
-// A person's demand hits the pod's volumes alone, and a loop of demands does not
-// have the store asked without a pause.
+// A manual refresh concerns only the pod's volumes, and many of them in a row make one request.
 func TestRefreshPod(t *testing.T) {
 	r := newRig(t)
 	a, b := r.request("a"), r.request("b")

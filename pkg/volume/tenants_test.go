@@ -9,9 +9,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// A tenant's pods that come and go, at a server that does not revoke, do not
-// keep another tenant's credentials alive: not at another server, and not at
-// the same one.
+// Pods of one tenant that come and go at a server that does not revoke do not delay the revocations of
+// another tenant, neither at another server nor at the same one.
 func TestSlowReleasesHoldUpNoOtherTenant(t *testing.T) {
 	for _, server := range []string{"the same", "another"} {
 		t.Run(server, func(t *testing.T) {
@@ -34,7 +33,7 @@ func TestSlowReleasesHoldUpNoOtherTenant(t *testing.T) {
 	}
 }
 
-// A provider's defect harms no other volume and leaves no lock behind.
+// A panic of a provider affects no other volume and leaves no lock behind.
 func TestPanicsOfTheProvider(t *testing.T) {
 	r := newRig(t)
 	r.background()

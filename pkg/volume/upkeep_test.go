@@ -13,8 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// A class that cannot be used any longer must not let the credentials end that
-// a running pod has by it.
+// If a class can no longer be used, the credentials that a running pod has by it live on.
 func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 	edit := func(change func(*class.Class)) func(*rig) {
 		return func(r *rig) { r.classes.edit(change) }
@@ -70,7 +69,7 @@ func TestUnusableClassKeepsTheVolumeUp(t *testing.T) {
 	}
 }
 
-// The store is away as well: both reasons are told, and the class comes first.
+// If the store is unavailable too, the error has both reasons, that of the class first.
 func TestUpkeepFailsToo(t *testing.T) {
 	r := newRig(t)
 	r.background()
@@ -84,7 +83,7 @@ func TestUpkeepFailsToo(t *testing.T) {
 	r.wantFile(req, "password", "one")
 }
 
-// What a denial does to the files is for the class as it is now to say.
+// The current class decides what a denial does to the files.
 func TestEditOfOnDeniedCountsAtOnce(t *testing.T) {
 	for _, tc := range []struct {
 		name     string
@@ -112,8 +111,7 @@ func TestEditOfOnDeniedCountsAtOnce(t *testing.T) {
 	}
 }
 
-// A class that makes the volume smaller than what still lies in it takes
-// effect once that has gone.
+// A limit below the current content takes effect once that content is gone.
 func TestSmallerLimitTakesEffectInTime(t *testing.T) {
 	r := newRig(t)
 	r.background()
@@ -138,7 +136,8 @@ func TestSmallerLimitTakesEffectInTime(t *testing.T) {
 	}
 }
 
-// A store that fails must not make a short lease wait for a long interval.
+// While the store fails, the driver retries before a short lease ends and does not wait for the
+// interval.
 func TestRetriesComeInTimeForLeases(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

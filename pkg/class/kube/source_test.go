@@ -322,8 +322,7 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// One namespace's look-ups, for which the API server takes its time, do not
-// keep another namespace from its own.
+// Slow look-ups of one namespace do not delay those of another.
 func TestLookUpsTakeTurns(t *testing.T) {
 	f := setUp(t, kube.Config{QPS: 10000, Burst: 10000})
 	f.api.put(db, "r")

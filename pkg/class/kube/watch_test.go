@@ -96,7 +96,7 @@ func TestRetainIsCounted(t *testing.T) {
 	f.opened()
 }
 
-// TestLinger has pods follow one another: the next one asks nobody.
+// TestLinger has pods follow one another: the next one makes no request.
 func TestLinger(t *testing.T) {
 	f := watching(t, kube.Config{Linger: time.Hour})
 	f.source.Release(db)
@@ -189,7 +189,7 @@ func TestCutWatchGoesOnWhereItWas(t *testing.T) {
 	f.asked(1, 3)
 }
 
-// TestBookmarkIsResumedFrom has the class rest while versions pass by.
+// TestBookmarkIsResumedFrom has other objects change while the class does not.
 func TestBookmarkIsResumedFrom(t *testing.T) {
 	f := watching(t, kube.Config{})
 	for range 5 {
@@ -252,7 +252,7 @@ func TestTooOldVersion(t *testing.T) {
 	}
 }
 
-// TestCompaction is the real thing: the version that was reached is gone.
+// TestCompaction has a watch end after its version was compacted.
 func TestCompaction(t *testing.T) {
 	f := watching(t, kube.Config{})
 	f.api.compact()
@@ -327,8 +327,8 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// TestServerDown takes the API server away under a class in use, edits the
-// class meanwhile, and brings it back.
+// TestServerDown stops the API server while a class is in use, edits the class, and starts the server
+// again.
 func TestServerDown(t *testing.T) {
 	f := watching(t, kube.Config{Timeout: testkit.Patience})
 	f.advance(time.Minute)
@@ -397,7 +397,7 @@ func TestServerHangs(t *testing.T) {
 	}
 }
 
-// TestForbiddenLater takes the right away under a class in use: it stays.
+// TestForbiddenLater removes the right to read a class in use: the class stays.
 func TestForbiddenLater(t *testing.T) {
 	f := watching(t, kube.Config{})
 	f.api.fault(func(w http.ResponseWriter, _ request, _ context.Context) bool {
@@ -440,8 +440,8 @@ func TestOnVersionHoldsNoLock(t *testing.T) {
 	}
 }
 
-// TestFirstSight tells once of each retained class, whoever sees it first, and
-// before any change of it.
+// TestFirstSight: the source reports each retained class once, whether Get or the watch sees it first,
+// and before any change of it.
 func TestFirstSight(t *testing.T) {
 	for name, first := range map[string]func(f *fixture){
 		"by the watch": func(f *fixture) { f.run(); f.opened() },

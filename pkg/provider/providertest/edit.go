@@ -13,8 +13,7 @@ import (
 type Credentials struct {
 	// Allowed asks for one credential.
 	Allowed func(t *testing.T, volume string) provider.Request
-	// Edits are what becomes of such a request by edits of its class that the
-	// store refuses: by name, functions that change the class's parameters.
+	// Edits change the class's parameters to some that the store refuses.
 	Edits map[string]func(parameters map[string]string)
 	// Late asks for one credential, and for an object that is missing until Add is
 	// called.
@@ -42,9 +41,9 @@ func edit(r provider.Request, change func(map[string]string)) provider.Request {
 	return r
 }
 
-// refusedEdits tries what the driver does while the store refuses an edited
-// class: it asks by the class as it is now, and then keeps the volume up by the
-// former one. When the edit is taken back, the volume still has its credential.
+// refusedEdits does what the driver does while the store refuses an edited class: it fetches with the
+// current class, and then with the former one. When the edit is undone, the volume still has its
+// credential.
 func (s *suite) refusedEdits(t *testing.T) {
 	if s.Credentials == nil {
 		t.Skip("the harness has no credentials")
@@ -69,8 +68,7 @@ func (s *suite) refusedEdits(t *testing.T) {
 	}
 }
 
-// refusedFirst tries a first publish that the store refuses, again and again: no
-// credential is made that no pod would ever have.
+// refusedFirst repeats a first publish that the store refuses: the store issues no credential.
 func (s *suite) refusedFirst(t *testing.T) {
 	if s.Credentials == nil {
 		t.Skip("the harness has no credentials")
@@ -89,8 +87,8 @@ func (s *suite) refusedFirst(t *testing.T) {
 	}
 }
 
-// credentialsLast tries a first publish again and again while an object is
-// missing: the one credential is made once the rest is there.
+// credentialsLast repeats a first publish while an object is missing: the store issues the one
+// credential once the other objects exist.
 func (s *suite) credentialsLast(t *testing.T) {
 	if s.Credentials == nil {
 		t.Skip("the harness has no credentials")
@@ -115,8 +113,8 @@ func (s *suite) credentialsLast(t *testing.T) {
 	}
 }
 
-// refusedObject has the store refuse an object that the identity has read, but that
-// no file of the volume has: it gets into none, and what the files hold stays.
+// refusedObject has the store refuse an object that the identity has read, but that no file of the
+// volume has: no file gets it, and the files stay as they are.
 func (s *suite) refusedObject(t *testing.T) {
 	if s.Refused == nil {
 		t.Skip("the harness has no object to refuse")

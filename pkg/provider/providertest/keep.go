@@ -17,8 +17,7 @@ type keeper interface {
 	provider.Persister
 }
 
-// kept fetches what the store has now for a new volume, and takes what the
-// provider keeps of it.
+// kept fetches for a new volume, and exports its state.
 func (s *suite) kept(t *testing.T) (provider.Request, *provider.Payload, secret.Bytes) {
 	t.Helper()
 	k, ok := s.Provider.(keeper)
@@ -52,8 +51,8 @@ func (s *suite) restarted(t *testing.T, volume string) keeper {
 	return k
 }
 
-// keep takes a volume over a restart. The store changes meanwhile, so that a
-// payload that was read again is told from the one that was kept.
+// keep imports a volume's state after a restart. The store changes meanwhile, which shows whether the
+// provider read it again.
 func (s *suite) keep(t *testing.T) {
 	r, before, state := s.kept(t)
 	next := s.restarted(t, r.Volume)
@@ -74,7 +73,7 @@ func (s *suite) keep(t *testing.T) {
 	s.keepNewer(t, next, r, fresh, state)
 }
 
-// keepNewer gives back the state of before to a volume that has gone on.
+// keepNewer imports an old state of a volume that is known.
 func (s *suite) keepNewer(t *testing.T, k keeper, r provider.Request, now *provider.Payload, old secret.Bytes) {
 	t.Helper()
 	if err := k.Import(r.Volume, old); err != nil {
@@ -99,8 +98,8 @@ func (s *suite) anotherNode(t *testing.T) {
 	}
 }
 
-// rubbish has a provider import, for a volume that it does not know, what
-// nobody exported. It must say so, and serve the volume as if it were new.
+// rubbish has a provider import states that it did not export. It must return an error, and serve the
+// volume as a new one.
 func (s *suite) rubbish(t *testing.T) {
 	r, before, state := s.kept(t)
 	for name, bad := range spoiled(state.Reveal()) {

@@ -1,5 +1,4 @@
-// Package providertest is what every provider must pass: the promises of
-// package provider, tried from the outside.
+// Package providertest tests the promises of package provider. Every provider must pass it.
 package providertest
 
 import (
@@ -34,8 +33,7 @@ type Harness struct {
 	Allowed func(t *testing.T, volume string) provider.Request
 	// Denied asks for the same as a pod that the store refuses.
 	Denied func(t *testing.T, volume string) provider.Request
-	// Hearsay tells that another process passes on what the store says, so that
-	// its denial is Unverified.
+	// Hearsay is set if another process asks the store, so that its denial is Unverified.
 	Hearsay bool
 	// Partial asks for an object that the pod may read and for one that does
 	// not exist.
@@ -127,7 +125,7 @@ func fetchFrom(t *testing.T, from provider.Provider, r provider.Request) *provid
 	return p
 }
 
-// refuse wants an error, of a known reason, that gives nothing away.
+// refuse wants an error with a reason and without secrets.
 func (s *suite) refuse(t *testing.T, ctx context.Context, r provider.Request) error {
 	t.Helper()
 	p, err := s.Provider.Fetch(ctx, r)
@@ -141,7 +139,7 @@ func (s *suite) refuse(t *testing.T, ctx context.Context, r provider.Request) er
 	return err
 }
 
-// wellTold wants an error to have a reason, and to give nothing away.
+// wellTold checks that an error has a reason and no secrets.
 func (s *suite) wellTold(t *testing.T, err error) {
 	t.Helper()
 	if fault.Of(err) == fault.Internal {
@@ -193,8 +191,8 @@ func (s *suite) partial(t *testing.T) {
 	}
 }
 
-// partialLater asks a volume that holds something for an object that it never
-// had: there is no former content to put in its place.
+// partialLater edits a live volume's class to have an object that does not exist: there is no former
+// content for it.
 func (s *suite) partialLater(t *testing.T) {
 	volume := s.volume()
 	r := s.Allowed(t, volume)
@@ -243,8 +241,7 @@ func (s *suite) denied(t *testing.T) {
 	}
 }
 
-// deniedAfter has another pod fetch the same first, so that a provider which
-// shares too much has something to give.
+// deniedAfter has another pod fetch the same first, which a provider must not share.
 func (s *suite) deniedAfter(t *testing.T) {
 	s.fetch(t, s.Allowed(t, s.volume()))
 	r := s.Denied(t, s.volume())

@@ -59,8 +59,8 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestRefusals: what was refused is given to nobody until it was answered again,
-// and stays for the files that have it.
+// TestRefusals: the cache gives a refused answer to no volume until the store has answered again, and
+// keeps it for the files that have it.
 func TestRefusals(t *testing.T) {
 	at := func(s int) time.Time { return epoch.Add(time.Duration(s) * time.Second) }
 	var r cache
@@ -132,8 +132,8 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// TestAnswersAreCharged: what volumes share gives way to what one needs, and
-// nothing stays charged that is not kept.
+// TestAnswersAreCharged: what volumes share gives way to what one needs, and only what is kept is
+// charged.
 func TestAnswersAreCharged(t *testing.T) {
 	b := budget.New(budget.Limits{Node: 640})
 	shared := newCache(b, budget.Owner{Namespace: "shop"})

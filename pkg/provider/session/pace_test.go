@@ -62,8 +62,8 @@ func (s *issuing) Revoke(context.Context, Revocation, func(context.Context, bool
 	return nil
 }
 
-// TestPaceOfCredentials asks again and again for a credential that lives for a
-// while: another is issued in time, and not without a pause.
+// TestPaceOfCredentials fetches a credential again and again: the next one is issued in time, and not
+// without a pause.
 func TestPaceOfCredentials(t *testing.T) {
 	for life, want := range map[time.Duration]time.Duration{
 		time.Second: 5 * time.Second, 15 * time.Second: 10 * time.Second, time.Hour: 40 * time.Minute,

@@ -25,7 +25,7 @@ func namesOf(list []Revocation) (names []string) {
 	return names
 }
 
-// pay revokes all that a volume has but what cannot be revoked.
+// pay revokes what a volume has, except for what cannot be revoked.
 func pay(paid *[]string, unpayable ...string) func(*volume) ([]Revocation, error) {
 	return func(v *volume) ([]Revocation, error) {
 		var left []Revocation
@@ -71,8 +71,7 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// TestReleaseEndsWork releases a volume that two fetches want: the one that
-// works, and the one that waits.
+// TestReleaseEndsWork releases a volume while one fetch works and another waits.
 func TestReleaseEndsWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var all volumes
@@ -153,8 +152,7 @@ func TestRevocationsAreKept(t *testing.T) {
 	}
 }
 
-// TestVolumeComesBackMeanwhile has a new volume of the id while the old one's
-// revocations are being ended.
+// TestVolumeComesBackMeanwhile has a new volume of the same id while the driver revokes for the old one.
 func TestVolumeComesBackMeanwhile(t *testing.T) {
 	var all volumes
 	_, _, leave, _ := all.enter(t.Context(), "v", begin)

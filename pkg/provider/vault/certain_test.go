@@ -36,8 +36,8 @@ func TestForeignLogin(t *testing.T) {
 	}
 }
 
-// TestDenialIsCertain denies a live volume. The refusal counts at once where
-// the server knows the Vault token, and else when it is repeated later.
+// TestDenialIsCertain denies a live volume. The refusal counts at once if the server knows the Vault
+// token, and otherwise when it is repeated later.
 func TestDenialIsCertain(t *testing.T) {
 	refuse := answering(403, `{"errors":["1 error occurred:\n\t* permission denied\n\n"]}`)
 	known := func(w http.ResponseWriter, r *http.Request) {
@@ -181,8 +181,8 @@ func (s *standby) set(lag time.Duration, frozen bool) {
 	s.lag, s.frozen = lag, frozen
 }
 
-// TestLaggingStandby is a live volume's life behind a standby that is late with
-// tokens: it is never told that it is denied, until it is.
+// TestLaggingStandby: behind a standby that learns of tokens late, a live volume is denied only once
+// its policy denies it.
 func TestLaggingStandby(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)
@@ -286,7 +286,7 @@ func olderBody(t *testing.T, body []byte) []byte {
 	return out
 }
 
-// TestUnmountedEngine takes an engine away from a live volume and a new one.
+// TestUnmountedEngine unmounts an engine that a live volume and a new one use.
 func TestUnmountedEngine(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)

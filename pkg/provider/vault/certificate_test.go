@@ -175,9 +175,8 @@ func TestOperatorsCertificate(t *testing.T) {
 	}
 }
 
-// TestEndlessFile: a fetch ends with its context whatever the file does that
-// its class names. /proc/kmsg is a regular file of size 0, and a read of it waits
-// for the kernel's next message.
+// TestEndlessFile: a fetch does not wait for a file that its class names. /proc/kmsg is a regular file
+// of size 0, and a read of it waits for the kernel's next message.
 func TestEndlessFile(t *testing.T) {
 	if info, err := os.Stat("/proc/kmsg"); err != nil || !info.Mode().IsRegular() {
 		t.Skip("no /proc/kmsg here: ", err)

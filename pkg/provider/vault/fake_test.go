@@ -29,8 +29,8 @@ const (
 	markValue = "marker-value-c0de"
 )
 
-// broken is a server that behaves as no real Vault can be made to. Its login
-// works unless a test says otherwise.
+// broken is a server with answers that no real Vault gives on demand. Its login works unless a test
+// changes it.
 type broken struct {
 	*httptest.Server
 	login, read http.HandlerFunc
@@ -121,8 +121,7 @@ func brokenRequest(volume, address string, params map[string]string) provider.Re
 	}
 }
 
-// checkHeaders notes the Vault token of each request, and refuses headers that
-// nobody asked for.
+// checkHeaders notes the Vault token of each request, and refuses unexpected headers.
 func checkHeaders(t *testing.T, tokens *[]string, next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		*tokens = append(*tokens, r.Header.Get("X-Vault-Token"))
@@ -165,7 +164,7 @@ func (g *gate) set(over http.HandlerFunc) {
 	g.over, g.times = over, nil
 }
 
-// hang leaves all requests without an answer, and tells when one is there.
+// hang answers no request. The channel gets a value when one has come.
 func (g *gate) hang() (held <-chan struct{}) {
 	came := make(chan struct{}, 1)
 	g.set(func(w http.ResponseWriter, r *http.Request) {

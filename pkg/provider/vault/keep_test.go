@@ -19,8 +19,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// TestRestart carries volumes of every kind over a restart: no request to the
-// store, the same files, and everything goes on from there.
+// TestRestart imports volumes of every kind after a restart: they make no request and have the same
+// files. Later their leases are renewed, and not issued again.
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)
@@ -99,7 +99,7 @@ func sameLeases(a, b []provider.Lease) bool {
 	})
 }
 
-// TestUnreleasedIsKept carries tokens that could not be revoked over a restart.
+// TestUnreleasedIsKept: another process revokes tokens that could not be revoked before.
 func TestUnreleasedIsKept(t *testing.T) {
 	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
 	p := newProvider(t, nil)
@@ -117,8 +117,8 @@ func TestUnreleasedIsKept(t *testing.T) {
 	}
 }
 
-// TestStateOfAnEarlierVersion goes on with what an earlier version kept: its
-// answers and its lease need no request, and its three tokens are revoked.
+// TestStateOfAnEarlierVersion imports the state of an earlier version: its answers and its lease need
+// no request, and Release revokes its three tokens.
 func TestStateOfAnEarlierVersion(t *testing.T) {
 	kept, err := os.ReadFile("testdata/state-v1.json")
 	testkit.Must(t, err)
@@ -181,9 +181,8 @@ func FuzzImport(f *testing.F) {
 	})
 }
 
-// TestStaleStateOfASharedCredential restores two volumes that share a
-// credential, one of which has not written its state since the renewal. In
-// either order the restart makes nothing anew.
+// TestStaleStateOfASharedCredential imports two volumes that share a credential, one of which has not
+// written its state since the renewal. In either order the store issues nothing.
 func TestStaleStateOfASharedCredential(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)

@@ -46,8 +46,8 @@ func (w *world) write(t *testing.T, path string, data map[string]any) {
 	testkit.Must(t, w.Write(t.Context(), path, data))
 }
 
-// longRequest is the wish of a pod's volume whose service account token lives
-// for a day, for tests that move the clock.
+// longRequest is the request of a pod's volume whose service account token lives for a day, for tests
+// that move the clock.
 func (w *world) longRequest(t *testing.T, objects string) provider.Request {
 	t.Helper()
 	pod := w.pod("app")

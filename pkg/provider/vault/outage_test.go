@@ -101,8 +101,8 @@ func TestOutage(t *testing.T) {
 	}
 }
 
-// TestOneTenantsFailuresHoldUpNoOther has paths of one tenant hang or break, or
-// its lease not be renewed: its own other pods and another tenant's are served.
+// TestOneTenantsFailuresHoldUpNoOther has paths of one tenant hang or fail: its other pods and another
+// tenant's are served.
 func TestOneTenantsFailuresHoldUpNoOther(t *testing.T) {
 	broken := answering(500, `{"errors":["1 error occurred: dial tcp: connection refused"]}`)
 	six := ""
@@ -162,8 +162,7 @@ func TestSealedNamespace(t *testing.T) {
 	wantFile(t, mustFetch(t, p, brokenRequest("w", b.URL, map[string]string{"vaultNamespace": "two"})), "a", "v")
 }
 
-// TestDestination names the server and the namespace that a volume's work goes
-// to, also after a restart.
+// TestDestination checks that a volume's destination is its server and namespace, also after a restart.
 func TestDestination(t *testing.T) {
 	b := newBroken(t, answering(200, `{"data":{"k":"v"}}`))
 	p := newProvider(t, nil)

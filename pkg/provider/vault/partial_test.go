@@ -16,8 +16,8 @@ const certificateBesideKV = `
 - {objectName: a, secretPath: kv1/share, secretKey: k}
 - {objectName: crt, secretPath: pki/issue/app, method: POST, secretArgs: {common_name: a.example, ttl: 1h}, secretKey: certificate}`
 
-// TestOneFailureHoldsNothingUp takes one object away from a live volume: the
-// other's certificate is replaced in time all the same.
+// TestOneFailureHoldsNothingUp: the driver replaces a certificate in time although another object of
+// the volume fails.
 func TestOneFailureHoldsNothingUp(t *testing.T) {
 	t.Parallel()
 	for name, tc := range map[string]struct {
@@ -81,8 +81,8 @@ func denyKV1(t *testing.T, w *world) error {
 	return w.Policy(t.Context(), "app", strings.ReplaceAll(policy, `path "kv1/*"              { capabilities = ["read"] }`, ""))
 }
 
-// TestLeaseStandsIn has a database that is away while a KV secret changes, and
-// while its lease would be replaced.
+// TestLeaseStandsIn: while a database is unavailable, the volume keeps its credential until the lease
+// ends, and gets the new KV secret.
 func TestLeaseStandsIn(t *testing.T) {
 	secretValue, broken := "one", false
 	b := newBroken(t, func(w http.ResponseWriter, r *http.Request) {

@@ -59,7 +59,7 @@ func TestSteadyState(t *testing.T) {
 	}
 }
 
-// TestFreshIsReadOnce has all volumes of an edited class ask anew at once.
+// TestFreshIsReadOnce has all volumes of an edited class read at once.
 func TestFreshIsReadOnce(t *testing.T) {
 	w := shared
 	w.putShare(t, "old")
@@ -82,8 +82,8 @@ func TestFreshIsReadOnce(t *testing.T) {
 	}
 }
 
-// TestMetadataCheckIsNotForEver reads the data once an hour all the same: the
-// policy may have come to allow no more than the metadata.
+// TestMetadataCheckIsNotForEver reads the data once an hour: the policy may now allow only the
+// metadata.
 func TestMetadataCheckIsNotForEver(t *testing.T) {
 	w := shared
 	c := &clock{}
@@ -110,7 +110,7 @@ func TestMetadataCheckIsNotForEver(t *testing.T) {
 	}
 }
 
-// TestMetadataCheck looks at the version only, where the policy allows that.
+// TestMetadataCheck reads only the version if the policy allows that.
 func TestMetadataCheck(t *testing.T) {
 	w := shared
 	for _, tc := range []struct {
@@ -161,8 +161,8 @@ func TestMetadataCheck(t *testing.T) {
 	}
 }
 
-// TestMetadataCheckOutlivesARevokedToken takes the Vault token away: that its
-// metadata is refused says nothing about the policy.
+// TestMetadataCheckOutlivesARevokedToken revokes the Vault token: a refusal of the metadata for that
+// reason does not end the checks.
 func TestMetadataCheckOutlivesARevokedToken(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)

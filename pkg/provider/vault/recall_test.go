@@ -18,7 +18,7 @@ func mayMiss(optional bool) string {
 	return fmt.Sprintf("- {objectName: a, secretPath: kv1/share, secretKey: k}\n- {objectName: b, secretPath: kv1/none, secretKey: k, optional: %t}\n", optional)
 }
 
-// TestRecall asks the memory for pods whose store is away.
+// TestRecall starts pods from what others have read while the store is unavailable.
 func TestRecall(t *testing.T) {
 	w := shared
 	w.putShare(t, "v")

@@ -26,8 +26,8 @@ func longToken(r provider.Request) identity.Token {
 	return tok
 }
 
-// TestRefusedIsForgotten has the store refuse what it gave before: neither
-// another pod, nor the node's memory, nor a restart brings it back.
+// TestRefusedIsForgotten has the store refuse what it gave before: no pod gets it from the cache, by
+// Recall or after a restart.
 func TestRefusedIsForgotten(t *testing.T) {
 	t.Parallel()
 	for name, refuse := range map[string]func(t *testing.T, w *world) error{
@@ -103,8 +103,8 @@ func TestReasonOfALogin(t *testing.T) {
 	fails(r, fault.Unverified, "can it verify service account tokens of this cluster?")
 }
 
-// TestRefusedCredentialIsNotShared has a credential that the account's pods
-// share, which the store would not make again.
+// TestRefusedCredentialIsNotShared: a credential that the store would refuse to issue again is not
+// shared with further pods.
 func TestRefusedCredentialIsNotShared(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)

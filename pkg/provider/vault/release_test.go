@@ -44,8 +44,8 @@ func TestRevocationSwitchedOff(t *testing.T) {
 	}
 }
 
-// TestTokensWithoutTheDefaultPolicy can neither renew nor revoke themselves:
-// the log says so once for the role, and the revocation is tried all the same.
+// TestTokensWithoutTheDefaultPolicy has tokens that may neither renew nor revoke themselves: the log
+// says so once for the role, and the driver tries the revocation.
 func TestTokensWithoutTheDefaultPolicy(t *testing.T) {
 	t.Parallel()
 	w := ownWorld(t)

@@ -156,8 +156,7 @@ func TestRecreatedServiceAccount(t *testing.T) {
 	}
 }
 
-// TestForgedClaims has a token whose claims, as we read them, name another
-// service account than the store finds in it.
+// TestForgedClaims has a token whose claims name another service account than the store finds in it.
 func TestForgedClaims(t *testing.T) {
 	w := shared
 	w.putShare(t, "v")
@@ -174,7 +173,7 @@ func TestForgedClaims(t *testing.T) {
 	}
 }
 
-// TestRevokedToken takes the Vault token away behind the provider's back.
+// TestRevokedToken revokes the Vault token that ten volumes share: one login replaces it.
 func TestRevokedToken(t *testing.T) {
 	w := shared
 	w.putShare(t, "v")
@@ -221,7 +220,7 @@ func TestNewestServiceAccountToken(t *testing.T) {
 	}
 }
 
-// TestLeaderGivesUp cancels the one that logs in for all: the others go on.
+// TestLeaderGivesUp cancels the fetch that logs in for several: the others log in themselves.
 func TestLeaderGivesUp(t *testing.T) {
 	const waiters = 10
 	first := make(chan struct{})
@@ -260,8 +259,7 @@ func TestLeaderGivesUp(t *testing.T) {
 	}
 }
 
-// TestClassEdit moves a live volume to another role: what it held under the
-// old one is ended with the volume.
+// TestClassEdit changes a live volume's role: Release revokes the tokens of both roles.
 func TestClassEdit(t *testing.T) {
 	w := shared
 	w.putShare(t, "v")
@@ -284,8 +282,8 @@ func TestClassEdit(t *testing.T) {
 	}
 }
 
-// TestClassEditAndBack edits a live volume's class to a role that the store
-// refuses, and back: the credential in the files lives on all the time.
+// TestClassEditAndBack edits a live volume's class to a role that the store refuses, and back: the
+// driver renews the credential in the files all the time.
 func TestClassEditAndBack(t *testing.T) {
 	t.Parallel()
 	for _, restart := range []bool{false, true} {
@@ -349,8 +347,8 @@ func (w *world) onePodRole(t *testing.T, pod string) map[string]string {
 	return map[string]string{"vaultAuthMountPath": "jwt", "roleName": "onepod"}
 }
 
-// refusedBeside fetches for the first pod, and then for the second, which the
-// store refuses: it must not live on the first one's login.
+// refusedBeside fetches for the first pod, and then for the second, which the store refuses: it must
+// not use the first one's login.
 func refusedBeside(t *testing.T, p *vault.Provider, first, second provider.Request) {
 	t.Helper()
 	mustFetch(t, p, first)

@@ -38,8 +38,8 @@ func versionOf(p *provider.Payload, id string) string {
 	return ""
 }
 
-// TestWholeSecret has the keys of a secret come and go. A large answer is kept in
-// part, and the keys of that are the same.
+// TestWholeSecret adds and removes keys of a secret. The provider keeps only a part of a large answer,
+// with the same keys.
 func TestWholeSecret(t *testing.T) {
 	t.Parallel()
 	w := shared
@@ -132,8 +132,8 @@ func TestWholeSecretMissing(t *testing.T) {
 	}
 }
 
-// TestWholeSecretUnfit has names in the store that no file can have, or another
-// has already.
+// TestWholeSecretUnfit has keys in the store that cannot be the name of a file, or that another object
+// has.
 func TestWholeSecretUnfit(t *testing.T) {
 	t.Parallel()
 	w := shared

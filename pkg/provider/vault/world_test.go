@@ -113,7 +113,7 @@ func (w *world) pod(account string) issuer.PodRef {
 	return issuer.PodRef{Namespace: "shop", Pod: fmt.Sprintf("pod-%d", n), PodUID: fmt.Sprintf("uid-of-pod-%d", n), ServiceAccount: account}
 }
 
-// request is the wish of a pod's volume.
+// request is the request of a pod's volume.
 func (w *world) request(t testing.TB, pod issuer.PodRef, params map[string]string, objects string) provider.Request {
 	t.Helper()
 	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, "vault"))
@@ -143,8 +143,7 @@ func (w *world) kv2(t testing.TB, path string, data map[string]any) {
 // clock is a clock that tests move.
 type clock struct {
 	offset atomic.Int64
-	// stopped is when the clock stands still but for advance; zero for one that goes
-	// on with the time.
+	// stopped is the time of a clock that only advance moves; zero for one that follows the real time.
 	stopped time.Time
 }
 

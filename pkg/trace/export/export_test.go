@@ -194,7 +194,7 @@ func TestCollectorAway(t *testing.T) {
 	}
 }
 
-// TestCollectorHangs: what is kept is bounded, nobody waits, and the end of the
+// TestCollectorHangs: what is kept is bounded, no caller waits, and the end of the
 // driver is not held up.
 func TestCollectorHangs(t *testing.T) {
 	c := newCollector(t, "")
