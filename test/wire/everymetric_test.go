@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/test/collector"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -32,6 +34,7 @@ var movedElsewhere = map[string]string{
 // scrapes are what the scrapes of a test have shown.
 type scrapes struct {
 	*rig
+	// moved are the metrics, and the series of counters and histograms, that were not 0.
 	moved map[string]bool
 	// known are the series of counters that were there at 0.
 	known map[string]bool
@@ -59,11 +62,11 @@ func (s *scrapes) scrape() {
 	for name, f := range families(s.t, text) {
 		for _, m := range f.GetMetric() {
 			moved := m.GetCounter().GetValue() != 0 || m.GetGauge().GetValue() != 0 || m.GetHistogram().GetSampleCount() != 0
-			s.moved[name] = s.moved[name] || moved
+			series := seriesOf(name, m)
+			s.moved[name], s.moved[series] = s.moved[name] || moved, s.moved[series] || moved
 			if f.GetType() != dto.MetricType_COUNTER {
 				continue
 			}
-			series := fmt.Sprint(name, m.GetLabel())
 			if moved && !s.known[series] {
 				s.t.Errorf("the series %s appears with the value %v", series, m.GetCounter().GetValue())
 			}
@@ -72,12 +75,40 @@ func (s *scrapes) scrape() {
 	}
 }
 
+// seriesOf is a series in Prometheus' notation, without quotes.
+func seriesOf(name string, m *dto.Metric) string {
+	var labels []string
+	for _, l := range m.GetLabel() {
+		labels = append(labels, l.GetName()+"="+l.GetValue())
+	}
+	slices.Sort(labels)
+	return name + "{" + strings.Join(labels, ",") + "}"
+}
+
 func (s *scrapes) await(metric string) {
 	s.t.Helper()
 	s.eventually(metric+" moves", func() bool {
 		s.scrape()
 		return s.moved[metric]
 	})
+}
+
+func request(code, operation string) string {
+	return "mayfly_store_requests_total{" + code + ",operation=" + operation + ",provider=vault}"
+}
+
+// renew has a Vault token of a few seconds, which is renewed, and revoked with its pod.
+func (s *scrapes) renew() {
+	s.t.Helper()
+	testkit.Must(s.t, s.vault.Role(s.t.Context(), "kubernetes", "short", map[string]any{
+		"bound_service_account_names": "short", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_ttl": "3s", "token_max_ttl": "1h",
+	}))
+	s.writeClass("short", "vault", "- {objectName: password, secretPath: secret/data/db, secretKey: password}", []string{"roleName: short", "refreshInterval: 1s"})
+	pod := s.pod("short", "short", "short")
+	s.publish(pod)
+	s.await(request("code=2xx", "renew"))
+	testkit.Must(s.t, s.Unpublish(s.t.Context(), pod))
+	s.await(request("code=2xx", "revoke"))
 }
 
 // TestEveryMetricMoves: a driver records each metric of docs/operating.md, and its counters begin
@@ -112,6 +143,8 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	_ = s.refuse(s.pod("intruder", "other", "secrets"))
 	_ = s.refuse(s.pod("stranger", "stranger", "written"))
 	_ = s.refuse(s.pod("classless", "web", "a-class-that-nobody-has"))
+	s.renew()
+	s.await(request("code=403", "check")) // the policy does not have the metadata
 	s.put("db", "two")
 	demand <- unix.SIGHUP
 	s.await("mayfly_rotations_total")
@@ -166,6 +199,20 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	s.await("mayfly_records_set_aside_total")
 	s.await("mayfly_audit_write_errors_total")
 
+	for _, step := range volume.Steps() {
+		for _, kind := range []volume.Kind{volume.Published, volume.Refreshed} {
+			if series := fmt.Sprintf("mayfly_step_duration_seconds{kind=%s,step=%s}", kind, step); s.moved[series] == (step == volume.StepFollow) {
+				t.Errorf("%s: moved %t", series, s.moved[series])
+			}
+		}
+	}
+	for _, series := range []string{
+		request("code=2xx", "login"), request("code=403", "login"), request("code=2xx", "read"), request("code=503", "read"), request("code=2xx", "issue"),
+	} {
+		if took := strings.Replace(series, "requests_total", "request_duration_seconds", 1); !s.moved[series] || !s.moved[took] {
+			t.Errorf("%s moved %t, %s moved %t", series, s.moved[series], took, s.moved[took])
+		}
+	}
 	page, err := os.ReadFile("../../docs/operating.md")
 	testkit.Must(t, err)
 	documented := regexp.MustCompile("(?m)^\\| `((?:mayfly|node|rotation)_[a-z_]+)` \\|").FindAllStringSubmatch(string(page), -1)
