@@ -70,6 +70,18 @@ func wantCode(t testing.TB, err error, code codes.Code, words string) {
 	}
 }
 
+// wantProblem waits until Status has the words about the key, with the former key id. The plugin then
+// refuses to encrypt.
+func wantProblem(t *testing.T, p *kmsrig.Plugin, id, healthz, refusal string) {
+	t.Helper()
+	p.Eventually("Status says "+healthz, func() bool {
+		s, err := p.Status()
+		return err == nil && strings.Contains(s.GetHealthz(), healthz) && s.GetKeyId() == id
+	})
+	_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
+	wantCode(t, err, codes.FailedPrecondition, refusal)
+}
+
 // modes runs a test with the local key and without it.
 func modes(t *testing.T, test func(t *testing.T, flag string)) {
 	for _, flag := range []string{"--local-key=true", "--local-key=false"} {
@@ -179,12 +191,7 @@ func TestKeyReplaced(t *testing.T) {
 		r.DeleteKey()
 		time.Sleep(1100 * time.Millisecond) // Transit keeps creation times in seconds
 		r.Write("transit/keys/"+r.Key, nil)
-		p.Eventually("the replaced key shows in Status", func() bool {
-			s, err := p.Status()
-			return err == nil && strings.Contains(s.GetHealthz(), "deleted and made again") && s.GetKeyId() == id
-		})
-		_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
-		wantCode(t, err, codes.FailedPrecondition, "made again")
+		wantProblem(t, p, id, "deleted and made again", "made again")
 		mustDecrypt(t, p, v) // from memory, so that the operator has time
 		p.Eventually("the log says so loudly", func() bool {
 			return strings.Contains(p.Log.String(), `"level":"ERROR","msg":"THE KEY IN VAULT IS NOT THE ONE`) && strings.Contains(p.Log.String(), "Restore the old key from a backup")
@@ -207,12 +214,7 @@ func TestKeyRestored(t *testing.T) {
 		v := encrypt(t, p, "1")
 		backup := r.Read("transit/backup/" + r.Key)["backup"]
 		r.DeleteKey()
-		p.Eventually("the deleted key shows in Status", func() bool {
-			s, err := p.Status()
-			return err == nil && strings.Contains(s.GetHealthz(), "was deleted") && s.GetKeyId() == id
-		})
-		_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
-		wantCode(t, err, codes.FailedPrecondition, "was deleted")
+		wantProblem(t, p, id, "was deleted", "was deleted")
 		r.Write("transit/restore/"+r.Key, map[string]any{"backup": backup})
 		if p.Ready() == id {
 			t.Error("a restored key has the same key id, so nothing would show the restore")
@@ -231,12 +233,7 @@ func TestVersionWentBack(t *testing.T) {
 		p := r.Start(flag)
 		id := p.Ready()
 		r.Write("transit/restore/"+r.Key, map[string]any{"backup": backup, "force": true}) // as of an old snapshot
-		p.Eventually("the lost version shows in Status", func() bool {
-			s, err := p.Status()
-			return err == nil && strings.Contains(s.GetHealthz(), "put back to an earlier state") && s.GetKeyId() == id
-		})
-		_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
-		wantCode(t, err, codes.FailedPrecondition, "earlier state")
+		wantProblem(t, p, id, "put back to an earlier state", "earlier state")
 		if c := p.Condition(); c.Problem == nil || c.Problem.Kind != key.WentBack {
 			t.Errorf("condition %+v", c)
 		}

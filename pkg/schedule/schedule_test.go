@@ -17,166 +17,6 @@ import (
 // shopAt is the work of one tenant at a store.
 func shopAt(store string) schedule.Where { return schedule.Where{Store: store, Namespace: "shop"} }
 
-// work has time enough.
-func work(workers int, do func(ctx context.Context, id string)) schedule.Work {
-	return schedule.Work{Workers: workers, Limit: 30 * 24 * time.Hour, Do: do, Late: func(string) {}}
-}
-
-// A queue that is behind is not one that stands still.
-func TestSchedulerStalled(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := schedule.New()
-		ctx, cancel := context.WithCancel(t.Context())
-		done, gate := make(chan error), make(chan struct{})
-		go func() {
-			done <- s.Run(ctx, work(1, func(context.Context, string) { <-gate }))
-		}()
-		for i := range 5 {
-			s.Set(fmt.Sprint(i), shopAt("vault"), time.Now())
-		}
-		s.Set("later", shopAt("akeyless"), time.Now().Add(24*time.Hour))
-		for range 3 { // each takes its time, and the rest are ever later
-			time.Sleep(9 * time.Minute)
-			if got := s.Stalled(time.Now()); got != 9*time.Minute {
-				t.Errorf("stands still for %s, want 9m", got)
-			}
-			gate <- struct{}{}
-			synctest.Wait()
-			if got := s.Stalled(time.Now()); got != 0 {
-				t.Errorf("stands still for %s after one has ended", got)
-			}
-		}
-		time.Sleep(time.Hour)
-		if got := s.Stalled(time.Now()); got != time.Hour {
-			t.Errorf("stands still for %s, want 1h", got)
-		}
-		close(gate)
-		synctest.Wait()
-		if got := s.Stalled(time.Now()); got > 0 {
-			t.Errorf("stands still for %s with nothing due", got)
-		}
-		cancel()
-		testkit.Must(t, <-done)
-	})
-}
-
-func TestSchedulerOrderAndReplacement(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := schedule.New()
-		began := time.Now()
-		var mu sync.Mutex
-		var got []string
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		go func() {
-			done <- s.Run(ctx, work(1, func(_ context.Context, id string) {
-				mu.Lock()
-				defer mu.Unlock()
-				got = append(got, fmt.Sprintf("%s@%s", id, time.Since(began)))
-			}))
-		}()
-		s.Set("c", shopAt("vault"), began.Add(3*time.Second))
-		s.Set("a", shopAt("vault"), began.Add(time.Hour))
-		s.Set("b", shopAt("vault"), began.Add(2*time.Second))
-		s.Set("gone", shopAt("vault"), began.Add(time.Second))
-		s.Set("a", shopAt("vault"), began.Add(time.Second))      // brought forward
-		s.Hasten("b", shopAt("vault"), began.Add(8*time.Second)) // which is no sooner
-		s.Hasten("d", shopAt("vault"), began.Add(time.Hour))
-		s.Hasten("d", shopAt("vault"), began.Add(4*time.Second))
-		s.Remove("gone")
-		s.Remove("unknown")
-		time.Sleep(10 * time.Second) // in the bubble's time
-		synctest.Wait()
-		mu.Lock()
-		want := []string{"a@1s", "b@2s", "c@3s", "d@4s"}
-		if !slices.Equal(got, want) {
-			t.Errorf("got %v, want %v", got, want)
-		}
-		mu.Unlock()
-		cancel()
-		testkit.Must(t, <-done)
-	})
-}
-
-func TestSchedulerBoundsItsWorkers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := schedule.New()
-		var mu sync.Mutex
-		running, most, ran := 0, 0, 0
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		for i := range 50 {
-			s.Set(fmt.Sprint(i), shopAt("vault"), time.Now())
-		}
-		go func() {
-			done <- s.Run(ctx, work(4, func(context.Context, string) {
-				mu.Lock()
-				running++
-				most = max(most, running)
-				mu.Unlock()
-				time.Sleep(time.Second) // a slow store, in the bubble's time
-				mu.Lock()
-				running--
-				ran++
-				mu.Unlock()
-			}))
-		}()
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		mu.Lock()
-		if most != 4 || ran != 50 {
-			t.Errorf("%d at once and %d in all, want 4 and 50", most, ran)
-		}
-		mu.Unlock()
-		cancel()
-		testkit.Must(t, <-done)
-	})
-}
-
-// A store that hangs must not hold up the volumes of another.
-func TestSchedulerKeepsStoresApart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		s := schedule.New()
-		began := time.Now()
-		var mu sync.Mutex
-		hanging := 0
-		var got []string
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error)
-		for i := range 20 {
-			s.Set(fmt.Sprint("hangs", i), shopAt("plugin"), began)
-		}
-		s.Set("moved", shopAt("plugin"), began) // its class has been edited
-		s.Set("moved", shopAt("vault"), began.Add(2*time.Second))
-		s.Set("a", shopAt("vault"), began.Add(time.Second))
-		go func() {
-			done <- s.Run(ctx, work(2, func(ctx context.Context, id string) {
-				mu.Lock()
-				if strings.HasPrefix(id, "hangs") {
-					hanging++
-					mu.Unlock()
-					<-ctx.Done()
-					return
-				}
-				got = append(got, fmt.Sprintf("%s@%s", id, time.Since(began)))
-				mu.Unlock()
-			}))
-		}()
-		time.Sleep(time.Minute)
-		synctest.Wait()
-		mu.Lock()
-		if want := []string{"a@1s", "moved@2s"}; !slices.Equal(got, want) || hanging != 2 {
-			t.Errorf("got %v, want %v; %d at once of the store that hangs, want 2", got, want, hanging)
-		}
-		mu.Unlock()
-		cancel()
-		testkit.Must(t, <-done)
-		if hanging != 2 {
-			t.Errorf("%d begun after the stop", hanging-2)
-		}
-	})
-}
-
 // plan is a Scheduler at work, and what it began: "<id>@<time since then>".
 type plan struct {
 	*schedule.Scheduler
@@ -220,6 +60,108 @@ func (p *plan) of(list *[]string, prefix string) (some []string) {
 		}
 	}
 	return some
+}
+
+// A queue that is behind still moves. Stalled counts from the last work that began or ended.
+func TestSchedulerStalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gate := make(chan struct{})
+		p := newPlan(t, 1, 30*24*time.Hour, func(context.Context, string) { <-gate })
+		want := func(d time.Duration) {
+			t.Helper()
+			synctest.Wait()
+			if got := p.Stalled(time.Now()); got != d {
+				t.Errorf("stands still for %s, want %s", got, d)
+			}
+		}
+		for i := range 5 {
+			p.Set(fmt.Sprint(i), shopAt("vault"), time.Now())
+		}
+		p.Set("later", shopAt("akeyless"), time.Now().Add(24*time.Hour))
+		for range 3 { // each takes its time, and the rest are ever later
+			time.Sleep(9 * time.Minute)
+			want(9 * time.Minute)
+			gate <- struct{}{}
+			want(0)
+		}
+		time.Sleep(time.Hour)
+		want(time.Hour)
+		close(gate)
+		want(0) // nothing is due
+		p.stop()
+	})
+}
+
+func TestSchedulerOrderAndReplacement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlan(t, 1, time.Hour, nil)
+		began := p.began
+		p.Set("c", shopAt("vault"), began.Add(3*time.Second))
+		p.Set("a", shopAt("vault"), began.Add(time.Hour))
+		p.Set("b", shopAt("vault"), began.Add(2*time.Second))
+		p.Set("gone", shopAt("vault"), began.Add(time.Second))
+		p.Set("a", shopAt("vault"), began.Add(time.Second))      // brought forward
+		p.Hasten("b", shopAt("vault"), began.Add(8*time.Second)) // which is no sooner
+		p.Hasten("d", shopAt("vault"), began.Add(time.Hour))
+		p.Hasten("d", shopAt("vault"), began.Add(4*time.Second))
+		p.Remove("gone")
+		p.Remove("unknown")
+		time.Sleep(10 * time.Second) // in the bubble's time
+		if got, want := p.of(&p.begun, ""), []string{"a@1s", "b@2s", "c@3s", "d@4s"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		p.stop()
+	})
+}
+
+func TestSchedulerBoundsItsWorkers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlan(t, 4, time.Hour, func(context.Context, string) { time.Sleep(time.Second) }) // a slow store
+		for i := range 50 {
+			p.Set(fmt.Sprint(i), shopAt("vault"), p.began)
+		}
+		time.Sleep(time.Minute)
+		all, at := p.of(&p.begun, ""), map[string]int{}
+		for _, one := range all {
+			_, when, _ := strings.Cut(one, "@")
+			at[when]++
+		}
+		for when, n := range at {
+			if n > 4 {
+				t.Errorf("%d begun at %s, want at most 4", n, when)
+			}
+		}
+		if len(all) != 50 || len(at) != 13 {
+			t.Errorf("%d begun in %d rounds, want 50 in 13", len(all), len(at))
+		}
+		p.stop()
+	})
+}
+
+// A store that hangs does not delay the volumes of another.
+func TestSchedulerKeepsStoresApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPlan(t, 2, time.Hour, func(ctx context.Context, id string) {
+			if strings.HasPrefix(id, "hangs") {
+				<-ctx.Done()
+			}
+		})
+		for i := range 20 {
+			p.Set(fmt.Sprint("hangs", i), shopAt("plugin"), p.began)
+		}
+		p.Set("moved", shopAt("plugin"), p.began.Add(time.Second)) // its class has been edited
+		p.Set("moved", shopAt("vault"), p.began.Add(2*time.Second))
+		p.Set("a", shopAt("vault"), p.began.Add(time.Second))
+		time.Sleep(time.Minute)
+		got := append(p.of(&p.begun, "a"), p.of(&p.begun, "moved")...)
+		if want := []string{"a@1s", "moved@2s"}; !slices.Equal(got, want) {
+			t.Errorf("got %v, want %v", got, want)
+		}
+		p.stop()
+		if n := len(p.of(&p.begun, "hangs")); n != 2 {
+			t.Errorf("%d begun of the store that hangs, want 2, and none after the stop", n)
+		}
+	})
 }
 
 // One tenant's many slow volumes take no turn of another's, at the same store.

@@ -39,11 +39,9 @@ func TestNode(t *testing.T) {
 	}{
 		{"a second up changes nothing", upIsIdempotent},
 		{"a scheduled pod completes and its log is read", podCompletes},
-		{"a pod reaches the API server as its service account", podReachesAPIServer},
 		{"a pod off the host's network runs as a user", podIsIsolated},
 		{"a namespace is deleted", namespaceGoes},
 		{"pods outlive kubelet and containerd", podsOutliveRestarts},
-		{"the API server stops and starts", apiServerStops},
 		{"a mount from a container is seen, and lost in a reboot", rebootLosesMounts},
 		{"after everything was killed, up makes a new node", crash},
 	}
@@ -101,25 +99,6 @@ func podCompletes(t *testing.T, c cluster) {
 	}
 }
 
-func podReachesAPIServer(t *testing.T, c cluster) {
-	program, err := os.ReadFile(c.node.Kubectl())
-	testkit.Must(t, err)
-	image := Image{Ref: "mayfly.test/kubectl:1", Files: []ImageFile{{Path: "kubectl", Mode: 0o755, Data: program}}}
-	archive := filepath.Join(t.TempDir(), "kubectl.tar")
-	file, err := os.Create(archive)
-	testkit.Must(t, err)
-	testkit.Must(t, errors.Join(image.WriteTar(file), file.Close()))
-	testkit.Must(t, c.node.LoadImage(t.Context(), archive))
-	c.create(t, "default", pod("whoami", hostNetwork, func(p *corev1.Pod) {
-		p.Spec.Containers[0].Image = image.Ref
-		p.Spec.Containers[0].Command = []string{"/kubectl", "auth", "whoami", "--output=jsonpath={.status.userInfo.username}"}
-	}))
-	c.wait(t, "default", "whoami", completed)
-	if log := c.log(t, "default", "whoami"); log != "system:serviceaccount:default:default" {
-		t.Errorf("the API server takes the pod for %q", log)
-	}
-}
-
 func podIsIsolated(t *testing.T, c cluster) {
 	user, group := int64(1000), int64(2000)
 	c.create(t, "default", pod("isolated", command("id -u; id -G; ip route | wc -l"), func(p *corev1.Pod) {
@@ -165,16 +144,6 @@ func podsOutliveRestarts(t *testing.T, c cluster) {
 	if after.ContainerID != before.ContainerID || after.RestartCount != 0 || after.State.Running == nil {
 		t.Errorf("the container was %v and is %v", before, after)
 	}
-}
-
-func apiServerStops(t *testing.T, c cluster) {
-	testkit.Must(t, c.node.Stop(t.Context(), APIServer))
-	if _, err := c.api.CoreV1().Nodes().List(t.Context(), metav1.ListOptions{}); err == nil {
-		t.Error("the API server answers while it is stopped")
-	}
-	testkit.Must(t, c.node.Start(t.Context(), APIServer))
-	c.create(t, "default", pod("after", hostNetwork, command("true")))
-	c.wait(t, "default", "after", completed)
 }
 
 func rebootLosesMounts(t *testing.T, c cluster) {
