@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/rendered/keystore"
 )
 
-// made is a file of a format: which files go into it.
+// made is a file in a format, and the files from which it is made.
 type made struct {
 	field                             string
 	format                            string
@@ -22,7 +22,7 @@ type made struct {
 	variables                         []variable
 }
 
-// variable is one of a file of variables.
+// variable is a variable of a file of variables.
 type variable struct{ name, object string }
 
 func (m *made) render(have map[string]string) ([]byte, error) {
@@ -55,7 +55,7 @@ func (m *made) render(have map[string]string) ([]byte, error) {
 	return out, err
 }
 
-// objectOf is the object that a part of a keystore comes from.
+// objectOf returns the object from which a part of a keystore comes.
 func (m *made) objectOf(part string) string {
 	return map[string]string{fieldCertificate: m.certificate, fieldKey: m.key, fieldChain: m.chain, fieldPassword: m.password}[part]
 }

@@ -25,12 +25,12 @@ const (
 	fieldVariables   = "variables"
 )
 
-// formatEnv is a file of variables; the other formats are package keystore's.
+// formatEnv is a file of variables. The other formats are those of package keystore.
 const formatEnv = "env"
 
 const maxVariables = 1000
 
-// fields are those that an entry of a list may have.
+// fields returns the fields that an entry of a list may have.
 func fields(key string) []string {
 	own := map[string][]string{
 		class.TemplatesKey:   {fieldName, fieldText},
@@ -83,7 +83,7 @@ func newFile(key string, o *params.Object) File {
 	return f
 }
 
-// read takes what goes into the format.
+// read reads the fields of the format.
 func (m *made) read(o *params.Object, format params.Field, given map[string]params.Field) {
 	m.format = format.Text()
 	m.field = o.Path("").String()

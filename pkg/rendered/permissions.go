@@ -11,10 +11,11 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
-// everyFile is the file name that stands for each file without permissions of its own.
+// everyFile is the file name for all files without permissions of their own.
 const everyFile = "*"
 
-// Access is the mode and owner of a file for which an object or a plugin says own.
+// Access returns the mode and owner of a file. own are those that an object or a plugin sets for
+// it.
 func (l Lists) Access(path string, own params.Access) params.Access {
 	a, listed := l.permissions[path]
 	if !listed {
@@ -23,11 +24,11 @@ func (l Lists) Access(path string, own params.Access) params.Access {
 	return params.Access{Mode: cmp.Or(a.Mode, own.Mode), Owner: a.Owner.Or(own.Owner)}
 }
 
-// permit gives the files of a copy of the payload the modes and owners that the class lists for
-// them. These go before what an object or a plugin says.
+// permit returns a copy of the payload with the modes and owners that the class lists for its
+// files. They take precedence over those of objects and plugins.
 //
-// A name that is almost that of a file is an error: the file would keep a mode or owner that the
-// class's author meant to change. Any other name without a file is a warning, because files of
+// A name that is nearly that of a file is an error: the file would keep a mode or owner that the
+// class's author wanted to change. Any other name without a file is a warning, because the files of
 // optional objects come and go.
 func (l Lists) permit(p *provider.Payload) (*provider.Payload, error) {
 	out := *p

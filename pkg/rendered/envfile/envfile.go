@@ -1,6 +1,6 @@
-// Package envfile makes files of environment variables that kubelet reads by
-// fileKeyRef (KEP-3721): each value in single quotes, which hold everything but
-// a single quote. It refuses what kubelet would read as something else.
+// Package envfile writes files of environment variables that kubelet reads for fileKeyRef
+// (KEP-3721): each value in single quotes, which can contain everything but a single quote. It
+// refuses a value that kubelet would read differently.
 package envfile
 
 import (
@@ -11,14 +11,13 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Limits of kubelet, in bytes: of a line (the buffer of its reader) and of a
-// variable's name.
+// Kubelet's limits, in bytes: for a line (the buffer of its reader) and for a variable's name.
 const (
 	maxLine = 64<<10 - 1
 	maxName = 128
 )
 
-// CheckName tells whether kubelet, and a pod's fileKeyRef, take a name.
+// CheckName reports whether kubelet and a pod's fileKeyRef accept a name.
 func CheckName(name string) error {
 	if len(name) > maxName {
 		return errors.New("must be at most 128 bytes")
@@ -29,8 +28,8 @@ func CheckName(name string) error {
 	return nil
 }
 
-// Line is one variable's, with the line break. The error says why kubelet would
-// not read the value as it is, and does not quote it.
+// Line returns the line of one variable, with the line break. The error says why kubelet would not
+// read the value unchanged, and does not quote it.
 func Line(name string, value []byte) ([]byte, error) {
 	text := string(value)
 	switch {

@@ -1,10 +1,10 @@
-// Package keystore makes key and trust stores of PEM: PKCS#12, Java's JKS and a
-// PEM bundle.
+// Package keystore makes key stores and trust stores from PEM: PKCS#12, Java's JKS and a PEM
+// bundle.
 //
-// PKCS#12 and JKS are salted. Salts must not repeat for different contents, and
-// need not be random: they are derived from what goes in. So a store of the same
-// contents is the same, byte for byte, at each refresh, on each node and after a
-// restart, and nothing about it has to be kept.
+// PKCS#12 and JKS need salts. Different contents must have different salts, but salts need not be
+// random: this package derives them from the input. So the same input makes the same store, byte
+// for byte, at each refresh, on each node and after a restart, and the driver need not save
+// anything.
 package keystore
 
 import (
@@ -32,13 +32,13 @@ const (
 	Bundle Format = "pem-bundle"
 )
 
-// DefaultPassword is Java's own.
+// DefaultPassword is Java's default.
 const DefaultPassword = "changeit"
 
 // DefaultAlias names the key in a JKS store.
 const DefaultAlias = "certificate"
 
-// Limits of what goes in.
+// Limits of the input.
 const (
 	maxPEM       = 1 << 20 // bytes
 	maxBlocks    = 1000
@@ -47,18 +47,18 @@ const (
 	aliasOfChain = "ca"
 )
 
-// Input is what a store is made of, as PEM. Without Certificate and Key it is a
-// trust store of the certificates in Chain.
+// Input is the input of a store, as PEM. Without Certificate and Key the store is a trust store of
+// the certificates in Chain.
 type Input struct {
-	// Certificate begins with the one of the key; what follows is of its chain.
+	// Certificate begins with the certificate of Key; more certificates belong to its chain.
 	Certificate, Key, Chain []byte
 	// Password opens the store and the key in it.
 	Password []byte
-	// Alias is the name of the key; of JKS only.
+	// Alias is the name of the key in a JKS store.
 	Alias string
 }
 
-// Problem names the part of the input that is wrong, and not what is in it.
+// Problem names the part of the input that is wrong, without its content.
 type Problem struct {
 	Part string // a field of Input, in lower case
 	What string
@@ -70,7 +70,7 @@ func problem(part, format string, args ...any) error {
 	return &Problem{part, fmt.Sprintf(format, args...)}
 }
 
-// contents is the input as it was read.
+// contents is the parsed input.
 type contents struct {
 	leaf   *x509.Certificate // nil for a trust store
 	chain  []*x509.Certificate
@@ -79,7 +79,7 @@ type contents struct {
 	keyPEM *pem.Block
 }
 
-// Make makes a store. Its error is a *Problem where the input is at fault.
+// Make makes a store. The error for a wrong input is a *Problem.
 func Make(f Format, in Input) ([]byte, error) {
 	c, err := in.read()
 	if err != nil {
@@ -197,7 +197,7 @@ func blocksOf(part string, text []byte) (blocks []*pem.Block, err error) {
 	}
 }
 
-// readKey takes the first private key, which must be the certificate's.
+// readKey reads the first private key, which must belong to the certificate.
 func (c *contents) readKey(text []byte) error {
 	blocks, err := blocksOf("key", text)
 	if err != nil {
@@ -239,8 +239,8 @@ func (c *contents) readKey(text []byte) error {
 	return nil
 }
 
-// bundle is the certificate, what is above it, and the key, as HAProxy and
-// others take them from one file.
+// bundle returns the certificate, its chain and the key in one file, as HAProxy and other programs
+// read them.
 func (c *contents) bundle() []byte {
 	var out bytes.Buffer
 	list := c.chain
@@ -283,8 +283,8 @@ func trustAlias(i int) string {
 	return fmt.Sprintf("%s-%d", aliasOfChain, i)
 }
 
-// jks dates the entries by their certificates: the time of the making would make
-// each store another.
+// jks dates the entries by their certificates. With the current time every store would be
+// different.
 func (c *contents) jks(salt *salts, in Input) ([]byte, error) {
 	store := jks.New(jks.WithOrderedAliases(), jks.WithCustomRandomNumberGenerator(salt))
 	var err error
@@ -310,10 +310,10 @@ func (c *contents) jks(salt *salts, in Input) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// salts are bytes that cannot be predicted without the private key: HMACs of a
-// counter, with a key derived from all inputs. The password is one of the inputs
-// only if there is a private key. Without one, a salt of the password would let
-// passwords be tried faster than the store's own slow hash does.
+// salts is a source of bytes that nobody can predict without the private key: HMACs of a counter,
+// with a key derived from all inputs. The password is one of the inputs only if there is a private
+// key: without one, a salt of the password would let an attacker try passwords faster than with the
+// store's own slow hash.
 type salts struct {
 	key     []byte
 	counter uint64
@@ -338,7 +338,7 @@ func newSalts(f Format, c *contents, in Input) *salts {
 	return &salts{key: mac.Sum(nil)}
 }
 
-// Read never fails.
+// Read implements io.Reader. It never fails.
 func (s *salts) Read(p []byte) (int, error) {
 	for n := 0; n < len(p); {
 		if len(s.left) == 0 {

@@ -10,13 +10,13 @@ import (
 	"unicode/utf8"
 )
 
-// writer writes a value in one of the formats. bad is what is wrong with it.
+// writer writes a value in one of the formats. bad says what is wrong with the value.
 type writer func(out *strings.Builder, v any) (bad string)
 
-// maxEncodedDepth bounds how deep values are nested that are written.
+// maxEncodedDepth bounds how deeply a written value is nested.
 const maxEncodedDepth = 100
 
-// encode is a function that writes a value of any kind.
+// encode returns a function that writes a value of any kind.
 func (m texts) encode(name string, write writer) func(any) (string, error) {
 	return func(v any) (string, error) {
 		size, depth := sizeOf(v, 0)
@@ -35,8 +35,7 @@ func (m texts) encode(name string, write writer) func(any) (string, error) {
 	}
 }
 
-// sizeOf is about how many bytes a value is written with, indented, and how deep
-// it is.
+// sizeOf returns the approximate size of a written value in bytes, indented, and its depth.
 func sizeOf(v any, above int) (size, depth int) {
 	if above > maxEncodedDepth {
 		return 0, above
@@ -62,7 +61,7 @@ func sizeOf(v any, above int) (size, depth int) {
 	return size + 2, max(depth, above)
 }
 
-// quoted is a text in double quotes as JSON, YAML and TOML all read it.
+// quoted returns a text in double quotes, in a form that JSON, YAML and TOML all read.
 func quoted(s string) string {
 	var out strings.Builder
 	out.WriteByte('"')
@@ -82,7 +81,7 @@ func quoted(s string) string {
 	return out.String()
 }
 
-// scalar writes what is neither a map nor a list.
+// scalar writes a value that is neither a map nor a list.
 func scalar(out *strings.Builder, v any, null string) (bad string) {
 	switch v := v.(type) {
 	case string:
@@ -107,7 +106,7 @@ func scalar(out *strings.Builder, v any, null string) (bad string) {
 	return ""
 }
 
-// inline is how a format writes maps and lists in one line.
+// inline says how a format writes maps and lists on one line.
 type inline struct {
 	between, pair, open, end string
 	null                     string
@@ -152,7 +151,7 @@ func writeTOML(out *strings.Builder, v any) string {
 	return inline{", ", " = ", "{ ", " }", "", quoted}.write(out, v)
 }
 
-// plainKey is a key that YAML reads as text without quotes.
+// plainKey matches keys that YAML reads as text without quotes.
 var plainKey = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_./-]*$`)
 
 func keyOfYAML(key string) string {
@@ -166,8 +165,8 @@ func keyOfYAML(key string) string {
 	return quoted(key)
 }
 
-// writeYAML writes maps and lists in blocks, without a line break at the end, and
-// texts in double quotes, so that they fit into any line.
+// writeYAML writes maps and lists as blocks, without a line break at the end, and texts in double
+// quotes, so that they fit into any line.
 func writeYAML(out *strings.Builder, v any) string { return blockYAML(out, v, "") }
 
 func blockYAML(out *strings.Builder, v any, pad string) (bad string) {

@@ -16,19 +16,18 @@ import (
 	"unicode/utf8"
 )
 
-// functionCount is what the counting actions call. A text may call it too, and
-// shortens its own life.
+// functionCount is the function of the counting actions. If a template calls it, only its own
+// budget shrinks.
 const functionCount = "countSteps"
 
-// Functions are the names that a template may call, besides text/template's
-// own and, or, not, len, slice.
+// Functions returns the names of the functions that a template may call, besides and, or, not, len
+// and slice of text/template.
 func Functions() []string {
 	return slices.DeleteFunc(names(newMeter(Limits{}).functions()), func(name string) bool { return name == functionCount })
 }
 
-// functions are all that read or make bytes; those of text/template that do are
-// replaced. Names and the order of arguments are those of the sprig library,
-// where it has the function.
+// functions returns all functions that read or make bytes. They replace those of text/template that
+// do. Names and the order of arguments are those of the sprig library, if that has the function.
 func (m *meter) functions() template.FuncMap {
 	f := template.FuncMap{
 		functionCount: func(steps int) (string, error) { return "", m.spend(max(1, steps), 0) },
@@ -40,7 +39,7 @@ func (m *meter) functions() template.FuncMap {
 	return f
 }
 
-// texts are the functions that make texts.
+// texts returns the functions that make texts.
 type texts struct{ *meter }
 
 func (m texts) functions() template.FuncMap {
@@ -65,19 +64,19 @@ func (m texts) functions() template.FuncMap {
 
 // simple is a function of one text.
 type simple struct {
-	growth int64 // how many bytes one byte can become
+	growth int64 // the most bytes that one byte can become
 	do     func(string) (string, string)
 }
 
-// pure is a function that takes every text.
+// pure returns a function that accepts every text.
 func pure(f func(string) string) func(string) (string, string) {
 	return func(s string) (string, string) { return f(s), "" }
 }
 
 func same(s string) (string, string) { return s, "" }
 
-// simples are the functions of one text. The second result is what is wrong with
-// the text, without the text.
+// simples returns the functions of one text. Their second result says what is wrong with the text,
+// without the text.
 func simples() map[string]simple {
 	return map[string]simple{
 		"trim": {1, pure(strings.TrimSpace)}, "upper": {3, pure(strings.ToUpper)}, "lower": {3, pure(strings.ToLower)},
@@ -118,7 +117,7 @@ func (m texts) simple(name string, growth int64, do func(string) (string, string
 	}
 }
 
-// test is a function of a part and a text.
+// test returns a function of a part and a text.
 func (m texts) test(name string, do func(s, part string) bool) func(part, s any) (bool, error) {
 	return func(part, s any) (bool, error) {
 		list, err := m.arguments(name, part, s)
@@ -126,7 +125,7 @@ func (m texts) test(name string, do func(s, part string) bool) func(part, s any)
 	}
 }
 
-// cut is a function that takes a part off a text.
+// cut returns a function that removes a part from a text.
 func (m texts) cut(name string, do func(s, part string) string) func(part, s any) (string, error) {
 	return func(part, s any) (string, error) {
 		list, err := m.arguments(name, part, s)
@@ -140,7 +139,7 @@ func (m texts) cut(name string, do func(s, part string) string) func(part, s any
 	}
 }
 
-// arguments takes the arguments of a function as texts.
+// arguments returns the arguments of a function as texts.
 func (m texts) arguments(name string, args ...any) ([]string, error) {
 	list, size := make([]string, len(args)), 0
 	for i, arg := range args {
@@ -153,7 +152,7 @@ func (m texts) arguments(name string, args ...any) ([]string, error) {
 	return list, m.work(size, 0)
 }
 
-// text is what a value is written as.
+// text returns a value as a template writes it.
 func text(name string, v any) (string, error) {
 	switch v := v.(type) {
 	case string:
@@ -240,8 +239,8 @@ func (m texts) join(sep, list any) (string, error) {
 	return out, m.made(len(out))
 }
 
-// listItem is about what an element of a list, or a key of a map, takes besides
-// what it holds.
+// listItem is the approximate memory of an element of a list, or of a key of a map, without its
+// content.
 const listItem = 64
 
 func (m texts) splitList(sep, s any) ([]any, error) {
@@ -283,8 +282,8 @@ func (m texts) nindent(spaces, s any) (string, error) {
 	return "\n" + out, err
 }
 
-// trunc keeps the first bytes of a text or, of a negative number, the last. It
-// does not cut a character.
+// trunc returns the first bytes of a text or, for a negative number, the last. It does not cut a
+// character.
 func (m texts) trunc(length, s any) (string, error) {
 	list, err := m.arguments("trunc", s)
 	if err != nil {
@@ -329,14 +328,13 @@ func (m texts) printed(name, sep, end string, args []any) (string, error) {
 	return out, m.made(len(out))
 }
 
-// Widths of more than three digits, and widths from arguments, are not needed for
-// real files.
+// Real files need no widths of more than three digits, and none from arguments.
 const (
 	maxWidth    = 999
 	printGrowth = 12 // %+q of a byte with flags
 )
 
-// printf is fmt's for texts and numbers.
+// printf is that of package fmt, for texts and numbers.
 func (m texts) printf(format any, args ...any) (string, error) {
 	f, err := text("printf", format)
 	if err != nil {
@@ -380,8 +378,7 @@ func (m texts) printf(format any, args ...any) (string, error) {
 
 func int64Int(n int64) int { return int(min(n, math.MaxInt32)) }
 
-// fail ends the rendering with a text of the template, which may hold values: it
-// is not repeated.
+// fail ends the rendering. It does not repeat the template's text, which may contain values.
 func (m texts) fail(any) (string, error) {
 	return "", wrong("fail", "the template refuses what it was given")
 }

@@ -4,17 +4,16 @@ import (
 	"fmt"
 )
 
-// bytesPerStep is how many bytes a function reads or makes in the time of a
-// step.
+// bytesPerStep is how many bytes a function reads or makes in the time of one step.
 const bytesPerStep = 64
 
-// callSteps is what the call of a function takes besides.
+// callSteps are the steps of a function call, in addition to its bytes.
 const callSteps = 8
 
-// reserveStep is how much more memory is asked for at a time.
+// reserveStep is by how many bytes the reserved memory grows at a time.
 const reserveStep = 256 << 10
 
-// meter counts what one rendering takes.
+// meter counts the resources of one rendering.
 type meter struct {
 	limits   Limits
 	steps    int64
@@ -25,7 +24,7 @@ type meter struct {
 
 func newMeter(l Limits) *meter { return &meter{limits: l} }
 
-// spent ends a rendering that took all it may. It holds no value.
+// spent is the error of a rendering that has used all of its budget. It contains no value.
 type spent struct {
 	what string
 	err  error
@@ -38,17 +37,17 @@ func errLarge() error {
 	return &spent{what: fmt.Sprintf("the class's templates make more than the %d bytes that they may", DefaultLimits().Bytes)}
 }
 
-// problem is an error of a function. It holds no value.
+// problem is an error of a function. It contains no value.
 type problem struct{ function, what string }
 
 func (e *problem) Error() string { return e.function + ": " + e.what }
 
-// wrong is an error of a function, which text/template would quote otherwise.
+// wrong returns an error of a function that text/template does not quote.
 func wrong(function, format string, args ...any) error {
 	return &problem{function, fmt.Sprintf(format, args...)}
 }
 
-// spend counts steps, and bytes that are made.
+// spend counts steps, and bytes that a function makes.
 func (m *meter) spend(steps, made int) error {
 	m.steps += int64(steps)
 	m.bytes += int64(made)
@@ -66,8 +65,8 @@ func (m *meter) spend(steps, made int) error {
 	return nil
 }
 
-// work counts a call that reads some bytes, and refuses one that might make
-// more than may still be made.
+// work counts a call that reads some bytes. It refuses a call that might make more bytes than the
+// budget has left.
 func (m *meter) work(read int, most int64) error {
 	if err := m.spend(callSteps+read/bytesPerStep, 0); err != nil {
 		return err
@@ -78,5 +77,5 @@ func (m *meter) work(read int, most int64) error {
 	return nil
 }
 
-// made counts what a call has made.
+// made counts the bytes that a call has made.
 func (m *meter) made(bytes int) error { return m.spend(bytes/bytesPerStep, bytes) }

@@ -8,7 +8,7 @@ import (
 	"text/template"
 )
 
-// arithmetic are the functions that calculate and compare.
+// arithmetic returns the functions that calculate and compare.
 type arithmetic struct{ *meter }
 
 func (m arithmetic) functions() template.FuncMap {
@@ -52,7 +52,7 @@ func (m arithmetic) sub(a, b any) (int, error) {
 	return x - y, cmp.Or(err, m.spend(callSteps, 0))
 }
 
-// number is a value as a number, if it is one and no text.
+// number returns a value as a number, unless it is a text.
 func number(v any) (float64, bool) {
 	switch v := v.(type) {
 	case int:
@@ -70,7 +70,7 @@ func number(v any) (float64, bool) {
 	return 0, false
 }
 
-// whole is a value as a whole number.
+// whole returns a value as a whole number.
 func whole(v any) (int64, bool) {
 	switch v := v.(type) {
 	case int:
@@ -136,8 +136,8 @@ func (m arithmetic) order(name string, is func(c int) bool) func(a, b any) (bool
 	}
 }
 
-// numbers makes whole numbers and fractions of those that can be written as they
-// were.
+// numbers converts JSON numbers to whole numbers and fractions, if the result is written in the
+// same way.
 func numbers(v any, nodes *int) any {
 	*nodes++
 	switch v := v.(type) {

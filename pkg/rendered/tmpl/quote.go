@@ -8,20 +8,19 @@ import (
 	"unicode/utf8"
 )
 
-// What is wrong with a text for a format.
+// The reasons why a text does not fit a format.
 const (
 	notText   = "the value is not valid UTF-8, which the format needs: encode it, as with b64enc"
 	hasBreaks = "the value has a line break, which the format cannot hold"
 	hasNUL    = "the value has a NUL byte, which the format cannot hold"
 )
 
-// plainWord is what needs no quotes in a dotenv file or a shell.
+// plainWord matches values that need no quotes in a dotenv file or a shell.
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,=-]+$`)
 
-// dotenv quotes a value so that docker compose, and the dotenv libraries of
-// Node.js, Python, Ruby and Go, read it as it is: without quotes where none are
-// needed, else in single ones, which all take literally, and in double ones
-// where single ones cannot be.
+// dotenv quotes a value so that docker compose and the dotenv libraries of Node.js, Python, Ruby
+// and Go read it unchanged: without quotes if it needs none, otherwise in single quotes, which all
+// of them take literally, and in double quotes if single quotes are impossible.
 func dotenv(s string) (string, string) {
 	switch {
 	case strings.ContainsRune(s, 0):
@@ -34,7 +33,7 @@ func dotenv(s string) (string, string) {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "\n", `\n`, "\r", `\r`).Replace(s) + `"`, ""
 }
 
-// shellQuote quotes for POSIX shells.
+// shellQuote quotes a value for POSIX shells.
 func shellQuote(s string) (string, string) {
 	switch {
 	case strings.ContainsRune(s, 0):
@@ -45,7 +44,7 @@ func shellQuote(s string) (string, string) {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'", ""
 }
 
-// properties quotes for java.util.Properties, which reads ISO 8859-1.
+// properties quotes a value for java.util.Properties, which reads ISO 8859-1.
 func properties(s string) (string, string) {
 	if !utf8.ValidString(s) {
 		return "", notText
@@ -81,8 +80,8 @@ func pgpass(s string) (string, string) {
 	return strings.NewReplacer(`\`, `\\`, ":", `\:`).Replace(s), ""
 }
 
-// ini quotes a value of an INI file in double quotes, as Git, systemd and
-// Python's readers with interpolation off take it.
+// ini quotes a value of an INI file in double quotes, as Git, systemd and Python's parsers without
+// interpolation read it.
 func ini(s string) (string, string) {
 	switch {
 	case strings.ContainsAny(s, "\r\n"):

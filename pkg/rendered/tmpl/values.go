@@ -8,10 +8,10 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
-// names are the keys of a map, sorted.
+// names returns the keys of a map, sorted.
 func names[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 
-// lookup are the functions that find and choose values.
+// lookup returns the functions that find and choose values.
 type lookup struct{ *meter }
 
 func (m lookup) functions() template.FuncMap {
@@ -21,7 +21,7 @@ func (m lookup) functions() template.FuncMap {
 	}
 }
 
-// secret is the contents of an object, by its file name.
+// secret returns the contents of an object, by its file name.
 func (m lookup) secret(name string) (any, error) {
 	if err := m.work(len(name), 0); err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func (m lookup) secret(name string) (any, error) {
 	return v, nil
 }
 
-// index follows keys of maps and places in lists.
+// index follows the keys of maps and the positions in lists.
 func (m lookup) index(v any, keys ...any) (any, error) {
 	for _, key := range keys {
 		switch level := v.(type) {
@@ -86,7 +86,7 @@ func (m lookup) hasKey(in any, key string) (bool, error) {
 	return has, m.work(len(key), 0)
 }
 
-// keys are sorted, so that a file is the same each time.
+// keys returns sorted keys, so that a file is the same each time.
 func (m lookup) keys(in any) ([]any, error) {
 	level, ok := in.(map[string]any)
 	if !ok {
@@ -166,8 +166,8 @@ func ternary(yes, no any, which bool) any {
 	return no
 }
 
-// jsonGrowth is how many bytes of memory one byte of JSON can take: a list of
-// digits has two for each element.
+// jsonGrowth is how many bytes of memory one byte of JSON can become: a list of digits has two
+// bytes for each element.
 const jsonGrowth = 40
 
 func (m lookup) fromJSON(v any) (any, error) {
