@@ -198,7 +198,7 @@ func sortedIndexes(files []File) ([]int, error) {
 		}
 		order[i] = i
 	}
-	slices.SortStableFunc(order, func(a, b int) int { return treeCompare(files[a].Path, files[b].Path) })
+	slices.SortStableFunc(order, func(a, b int) int { return ComparePaths(files[a].Path, files[b].Path) })
 	for k := 1; k < len(order); k++ {
 		i, j := order[k-1], order[k]
 		a, b := files[i].Path, files[j].Path
@@ -214,8 +214,8 @@ func sortedIndexes(files []File) ([]int, error) {
 	return order, nil
 }
 
-// treeCompare orders paths as a walk of the tree does: bytewise, with '/' before every other byte.
-func treeCompare(a, b string) int {
+// ComparePaths orders paths as a walk of the tree does: bytewise, with '/' before every other byte.
+func ComparePaths(a, b string) int {
 	n := min(len(a), len(b))
 	for i := range n {
 		if a[i] == b[i] {

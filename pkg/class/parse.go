@@ -12,6 +12,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
 // providerName is the rule of the secrets-store provider protocol, which uses the name for a
@@ -120,9 +121,7 @@ func (c *Class) Size() int64 {
 func atMost(warnings []string) []string {
 	const longest = 500
 	for i, w := range warnings {
-		if len(w) > longest {
-			warnings[i] = strings.ToValidUTF8(w[:longest], "") + "..."
-		}
+		warnings[i] = printable.Cut(w, longest)
 	}
 	if len(warnings) <= maxMistakes {
 		return warnings
@@ -170,7 +169,7 @@ func clip(s string) string {
 	if len(s) <= limit {
 		return s
 	}
-	return fmt.Sprintf("%s... (%d bytes)", strings.ToValidUTF8(s[:limit], ""), len(s))
+	return fmt.Sprintf("%s (%d bytes)", printable.Cut(s, limit), len(s))
 }
 
 // problems prints all mistakes of one object on one line.

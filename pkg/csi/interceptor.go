@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
@@ -93,7 +94,7 @@ func subject(req any) []slog.Attr {
 	}
 	if v, ok := req.(interface{ GetVolumeContext() map[string]string }); ok {
 		a := v.GetVolumeContext()
-		attrs = append(attrs, slog.String(logkey.Pod, a[keyPodNamespace]+"/"+a[keyPodName]), slog.String(logkey.Class, a[keyClass]))
+		attrs = append(attrs, slog.String(logkey.Pod, a[identity.PodNamespaceKey]+"/"+a[identity.PodNameKey]), slog.String(logkey.Class, a[identity.ClassKey]))
 	}
 	return attrs
 }

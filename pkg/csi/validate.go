@@ -18,17 +18,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// Kubelet writes these keys into volume_context, beside the pod author's volumeAttributes. The
-// driver reads no others: a pod's author must not be able to override the class.
-const (
-	keyClass          = "secretProviderClass"
-	keyPodName        = "csi.storage.k8s.io/pod.name"
-	keyPodNamespace   = "csi.storage.k8s.io/pod.namespace"
-	keyPodUID         = "csi.storage.k8s.io/pod.uid"
-	keyServiceAccount = "csi.storage.k8s.io/serviceAccount.name"
-	keyEphemeral      = "csi.storage.k8s.io/ephemeral"
-)
-
 // maxPath is PATH_MAX less the terminating NUL.
 const maxPath = 4095
 
@@ -36,36 +25,36 @@ func invalid(format string, args ...any) *fault.Error {
 	return fault.New(fault.InvalidArgument, format, args...)
 }
 
-// checkPublish checks the fields that every publish must have.
+// checkPublish checks the fields that every publish must have. Of the pod author's
+// volumeAttributes the driver reads only the class: they must not be able to override it.
 func checkPublish(r *csipb.NodePublishVolumeRequest) error {
 	attributes := r.GetVolumeContext()
+	if err := checkVolume(r.GetVolumeId(), "target_path", r.GetTargetPath()); err != nil {
+		return err
+	}
 	switch {
-	case r.GetVolumeId() == "":
-		return invalid("volume_id is missing")
-	case r.GetTargetPath() == "":
-		return invalid("target_path is missing")
 	case r.GetVolumeCapability() == nil:
 		return invalid("volume_capability is missing")
 	case r.GetVolumeCapability().GetBlock() != nil:
 		return invalid("volume_capability: block volumes are not supported, secrets are files")
 	case !r.GetReadonly():
 		return invalid("readonly is false").WithHint("set readOnly: true in the pod's csi volume")
-	case attributes[keyEphemeral] == "false":
-		return invalid("volume_context[%q] is false: only inline volumes of a pod are supported", keyEphemeral)
-	case attributes[keyClass] == "":
-		err := invalid("volume_context[%q] is missing", keyClass)
-		if found := class.Near(keyClass, ignored(attributes)); found != "" {
+	case attributes[identity.EphemeralKey] == "false":
+		return invalid("volume_context[%q] is false: only inline volumes of a pod are supported", identity.EphemeralKey)
+	case attributes[identity.ClassKey] == "":
+		err := invalid("volume_context[%q] is missing", identity.ClassKey)
+		if found := class.Near(identity.ClassKey, ignored(attributes)); found != "" {
 			return err.WithHint("the pod's csi volume has volumeAttributes.%s: write secretProviderClass", found)
 		}
 		return err.WithHint("set volumeAttributes.secretProviderClass in the pod's csi volume")
 	}
-	for _, key := range []string{keyPodName, keyPodNamespace, keyPodUID, keyServiceAccount} {
+	for _, key := range []string{identity.PodNameKey, identity.PodNamespaceKey, identity.PodUIDKey, identity.ServiceAccountKey} {
 		if attributes[key] == "" {
 			return invalid("volume_context[%q] is missing", key).WithHint("set podInfoOnMount: true in the CSIDriver object")
 		}
 	}
 	// The API client puts these names into paths.
-	for _, key := range []string{keyClass, keyPodNamespace} {
+	for _, key := range []string{identity.ClassKey, identity.PodNamespaceKey} {
 		if errs := validation.IsDNS1123Subdomain(attributes[key]); len(errs) > 0 {
 			return invalid("volume_context[%q] is %q: %s", key, attributes[key], strings.Join(errs, "; "))
 		}
@@ -74,23 +63,24 @@ func checkPublish(r *csipb.NodePublishVolumeRequest) error {
 }
 
 func checkUnpublish(r *csipb.NodeUnpublishVolumeRequest) error {
-	switch {
-	case r.GetVolumeId() == "":
-		return invalid("volume_id is missing")
-	case r.GetTargetPath() == "":
-		return invalid("target_path is missing")
+	if err := checkVolume(r.GetVolumeId(), "target_path", r.GetTargetPath()); err != nil {
+		return err
 	}
 	return checkPath("target_path", r.GetTargetPath())
 }
 
 func checkStats(r *csipb.NodeGetVolumeStatsRequest) error {
+	return checkVolume(r.GetVolumeId(), "volume_path", r.GetVolumePath())
+}
+
+func checkVolume(id, field, path string) error {
 	switch {
-	case r.GetVolumeId() == "":
+	case id == "":
 		return invalid("volume_id is missing")
-	case r.GetVolumePath() == "":
-		return invalid("volume_path is missing")
+	case path == "":
+		return invalid("%s is missing", field)
 	}
-	return nil // any other path has no volume
+	return nil
 }
 
 func checkPath(field, path string) error {
@@ -133,9 +123,9 @@ func publishRequest(r *csipb.NodePublishVolumeRequest) (volume.Request, error) {
 			ID:     r.GetVolumeId(),
 			Target: r.GetTargetPath(),
 			Pod: identity.Pod{
-				Namespace: a[keyPodNamespace], Name: a[keyPodName], UID: a[keyPodUID], ServiceAccount: a[keyServiceAccount],
+				Namespace: a[identity.PodNamespaceKey], Name: a[identity.PodNameKey], UID: a[identity.PodUIDKey], ServiceAccount: a[identity.ServiceAccountKey],
 			},
-			Class: class.Ref{Namespace: a[keyPodNamespace], Name: a[keyClass]},
+			Class: class.Ref{Namespace: a[identity.PodNamespaceKey], Name: a[identity.ClassKey]},
 		},
 		Credentials:    credentials,
 		GID:            gid,
@@ -156,7 +146,7 @@ const (
 // ignored lists the pod author's attributes that the driver does not read, sorted.
 func ignored(attributes map[string]string) (names []string) {
 	for _, name := range slices.Sorted(maps.Keys(attributes)) {
-		if name != keyClass && !strings.HasPrefix(name, kubelets) && len(names) < maxIgnored {
+		if name != identity.ClassKey && !strings.HasPrefix(name, kubelets) && len(names) < maxIgnored {
 			names = append(names, strings.ToValidUTF8(name[:min(len(name), maxIgnoredBytes)], ""))
 		}
 	}

@@ -16,6 +16,17 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
+// The keys of NodePublishVolume's volume_context that kubelet writes, beside the pod author's
+// volumeAttributes, of which ClassKey is one.
+const (
+	ClassKey          = "secretProviderClass"
+	PodNameKey        = "csi.storage.k8s.io/pod.name"
+	PodNamespaceKey   = "csi.storage.k8s.io/pod.namespace"
+	PodUIDKey         = "csi.storage.k8s.io/pod.uid"
+	ServiceAccountKey = "csi.storage.k8s.io/serviceAccount.name"
+	EphemeralKey      = "csi.storage.k8s.io/ephemeral"
+)
+
 // TokensKey is the key of the tokens: in NodePublishVolume's secrets (Kubernetes 1.35 with
 // serviceAccountTokenInSecrets) or in its volume_context.
 const TokensKey = "csi.storage.k8s.io/serviceAccount.tokens" //nolint:gosec // a key, not a credential

@@ -32,6 +32,15 @@ func Text(s string, most int) string {
 	return b.String() + cut
 }
 
+// Cut returns a text, or at most the given number of its first bytes, up to a whole character, and
+// "...".
+func Cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "..."
+}
+
 // isPlain avoids a copy of most texts.
 func isPlain(s string) bool {
 	for i := range len(s) {

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
 const (
@@ -61,13 +63,9 @@ func LooksLikeCredential(text string) bool { return credential.MatchString(text)
 // OneLine makes one line of a text, without characters that could forge lines in logs and Events.
 // It cuts what is over limit bytes.
 func OneLine(text string, limit int) string {
-	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), func(r rune) bool {
+	return printable.Cut(strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), func(r rune) bool {
 		return unicode.IsControl(r) || unicode.IsSpace(r) || r == '\u2028' || r == '\u2029'
-	}), " ")
-	if len(text) <= limit {
-		return text
-	}
-	return strings.ToValidUTF8(text[:limit], "") + "..."
+	}), " "), limit)
 }
 
 // quoted returns a text as it is and as JSON and Go quote it, and quotes the results again: an error

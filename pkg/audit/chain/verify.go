@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
 // Version is the apiVersion of the lines; docs/audit.md has their fields.
@@ -246,9 +248,4 @@ func (v *Verifier) fail(at Place, node, why string) {
 // Chains are those of what was read, in the order of their first lines.
 func (v *Verifier) Chains() []*Chain { return v.order }
 
-func clip(text string) string {
-	if len(text) <= maxWord {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxWord], "") + "..."
-}
+func clip(text string) string { return printable.Cut(text, maxWord) }

@@ -12,11 +12,11 @@ import (
 	"maps"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
 // MaxReaders is how many pods of a trail are stored.
@@ -326,9 +326,4 @@ func (t *Trail) Readers() []Reader {
 	return all
 }
 
-func clip(text string) string {
-	if len(text) <= maxWord {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxWord], "") + "..."
-}
+func clip(text string) string { return printable.Cut(text, maxWord) }

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"io"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/audit/sink"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
 // apiVersion is the version of a line. The driver's audit trail has the same one, with other
@@ -146,12 +146,7 @@ func (l *Log) Observe(e Event) {
 	}
 }
 
-func clip(s string) string {
-	if len(s) <= maxText {
-		return s
-	}
-	return strings.ToValidUTF8(s[:maxText], "") + "..."
-}
+func clip(s string) string { return printable.Cut(s, maxText) }
 
 // Run writes until ctx ends, and then tries once to write what is waiting.
 func (l *Log) Run(ctx context.Context) error {

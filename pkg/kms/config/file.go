@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
 // maxFile bounds the YAML file in bytes.
@@ -101,10 +103,4 @@ func parseSetting(key, value *yaml.Node, flags []string) (setting, error) {
 }
 
 // clip shortens a value in an error.
-func clip(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
-}
+func clip(s string) string { return printable.Cut(s, 64) }

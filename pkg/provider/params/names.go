@@ -1,12 +1,13 @@
 package params
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/mayfly-csi/mayfly/pkg/atomicdir"
 )
 
 // NamedFile is a file that an object asks for, and the field with its name.
@@ -66,7 +67,7 @@ func Collisions(files []NamedFile, report func(f, with NamedFile, inside bool)) 
 		}
 	}
 	// In this order a directory comes directly before its contents.
-	sorted := slices.SortedStableFunc(slices.Values(files), func(a, b NamedFile) int { return byPath(a.first(), b.first()) })
+	sorted := slices.SortedStableFunc(slices.Values(files), func(a, b NamedFile) int { return atomicdir.ComparePaths(a.first(), b.first()) })
 	var above []NamedFile // each is a directory above the next
 	for _, f := range sorted {
 		for len(above) > 0 && !strings.HasPrefix(f.first(), above[len(above)-1].Name+"/") {
@@ -87,20 +88,4 @@ func (f NamedFile) first() string {
 		return f.Name + "/"
 	}
 	return f.Name
-}
-
-// byPath compares byte by byte, with the slash before every other byte.
-func byPath(a, b string) int {
-	for i := range min(len(a), len(b)) {
-		switch {
-		case a[i] == b[i]:
-		case a[i] == '/':
-			return -1
-		case b[i] == '/':
-			return 1
-		default:
-			return cmp.Compare(a[i], b[i])
-		}
-	}
-	return cmp.Compare(len(a), len(b))
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
@@ -214,14 +215,7 @@ func (s *Set) Size() int64 {
 }
 
 // Clip shortens a hostile value, so that it does not fill an error.
-func Clip(text string) string { return clipTo(text, 80) }
-
-func clipTo(text string, most int) string {
-	if len(text) <= most {
-		return text
-	}
-	return strings.ToValidUTF8(text[:most], "") + "..."
-}
+func Clip(text string) string { return printable.Cut(text, 80) }
 
 // DidYouMean suggests the known key that was probably meant; empty if none is near.
 func DidYouMean(word string, known []string) string {

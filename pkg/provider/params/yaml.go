@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 )
 
 const (
@@ -43,7 +44,7 @@ func parseYAML(text string) (*yaml.Node, error) {
 	}
 	var document yaml.Node
 	if err := yaml.Unmarshal([]byte(text), &document); err != nil {
-		return nil, fmt.Errorf("is not YAML: %s", clipTo(strings.TrimPrefix(err.Error(), "yaml: "), maxYAMLError))
+		return nil, fmt.Errorf("is not YAML: %s", printable.Cut(strings.TrimPrefix(err.Error(), "yaml: "), maxYAMLError))
 	}
 	if len(document.Content) == 0 {
 		return nil, nil

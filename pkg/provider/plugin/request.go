@@ -14,17 +14,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// Kubelet writes these keys into volume_context, and providers expect them beside the class's
-// parameters.
-const (
-	keyClass          = "secretProviderClass"
-	keyPodName        = "csi.storage.k8s.io/pod.name"
-	keyPodNamespace   = "csi.storage.k8s.io/pod.namespace"
-	keyPodUID         = "csi.storage.k8s.io/pod.uid"
-	keyServiceAccount = "csi.storage.k8s.io/serviceAccount.name"
-	keyEphemeral      = "csi.storage.k8s.io/ephemeral"
-)
-
 // permission is the mode 0644 in the protocol's form: JSON of the decimal.
 const permission = "420"
 
@@ -101,12 +90,12 @@ func attributes(r provider.Request, tokens secret.String) map[string]string {
 	all := make(map[string]string, len(r.Class.Parameters)+7)
 	maps.Copy(all, r.Class.Parameters)
 	maps.Copy(all, map[string]string{
-		keyClass:          r.Class.Name,
-		keyPodName:        r.Pod.Name,
-		keyPodNamespace:   r.Pod.Namespace,
-		keyPodUID:         r.Pod.UID,
-		keyServiceAccount: r.Pod.ServiceAccount,
-		keyEphemeral:      "true",
+		identity.ClassKey:          r.Class.Name,
+		identity.PodNameKey:        r.Pod.Name,
+		identity.PodNamespaceKey:   r.Pod.Namespace,
+		identity.PodUIDKey:         r.Pod.UID,
+		identity.ServiceAccountKey: r.Pod.ServiceAccount,
+		identity.EphemeralKey:      "true",
 	})
 	delete(all, identity.TokensKey)
 	if !tokens.Empty() {
