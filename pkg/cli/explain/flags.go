@@ -7,6 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/cli/lint"
 	"github.com/mayfly-csi/mayfly/pkg/cli/operator"
 	"github.com/mayfly-csi/mayfly/pkg/provider/akeyless"
+	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 )
 
@@ -34,11 +35,11 @@ func operatorOf(p *corev1.Pod) *lint.Operator {
 	return &lint.Operator{
 		SyncSecrets: s.SyncSecrets,
 		Vault: vault.Config{
-			DefaultAddress: s.Vault.DefaultAddress, DefaultFallback: s.Vault.DefaultFallback, DefaultNamespace: s.Vault.DefaultNamespace,
+			DefaultAddress: s.Vault.DefaultAddress, Servers: endpoint.Servers{DefaultFallback: s.Vault.DefaultFallback}, DefaultNamespace: s.Vault.DefaultNamespace,
 			DefaultAuthMount: s.Vault.DefaultAuthMount, DefaultAudience: s.Vault.DefaultAudience,
 		},
 		Akeyless: akeyless.Config{
-			DefaultGateway: s.Akeyless.DefaultGateway, DefaultFallback: s.Akeyless.DefaultFallback, DefaultAccessID: s.Akeyless.DefaultAccessID,
+			DefaultGateway: s.Akeyless.DefaultGateway, Servers: endpoint.Servers{DefaultFallback: s.Akeyless.DefaultFallback}, DefaultAccessID: s.Akeyless.DefaultAccessID,
 			DefaultK8sAuthConfigName: s.Akeyless.DefaultK8sAuthConfigName, DefaultAudience: s.Akeyless.DefaultAudience,
 		},
 	}

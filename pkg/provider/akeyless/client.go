@@ -31,9 +31,8 @@ type call struct {
 
 // client sends requests to gateways, and to the clouds' token services.
 type client struct {
-	config    *Config
-	requests  endpoint.Client
-	endpoints *endpoint.Pool
+	config   *Config
+	requests endpoint.Client
 }
 
 // complete returns the call with what is the same for every request.

@@ -49,7 +49,7 @@ func (c cloud) post(base, path, contentType, body, authorization string) (*endpo
 	if err != nil {
 		return nil, fault.New(fault.Internal, "the cloud's address %s", err)
 	}
-	e, err := c.conn.client.endpoints.Get(c.ctx, endpoint.Target{Address: a}, c.conn.Now())
+	e, err := c.conn.client.requests.Pool.Get(c.ctx, endpoint.Target{Address: a}, c.conn.Now())
 	if err != nil {
 		return nil, err
 	}

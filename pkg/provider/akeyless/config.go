@@ -3,7 +3,6 @@ package akeyless
 import (
 	"cmp"
 	"crypto/rand"
-	"errors"
 	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -23,9 +22,6 @@ type Config struct {
 	// DefaultGateway is the base URL of the API for classes without akeylessGatewayURL;
 	// empty means PublicAddress.
 	DefaultGateway string
-	// DefaultFallback is the base URL of a second gateway, for classes that use
-	// DefaultGateway and have no akeylessFallbackGatewayURL; empty for none.
-	DefaultFallback string
 	// DefaultAccessID and DefaultK8sAuthConfigName are for classes without these
 	// parameters.
 	DefaultAccessID          string
@@ -33,17 +29,6 @@ type Config struct {
 	// DefaultAudience is the audience of the service account token for the
 	// access types k8s and jwt; empty means akeyless.
 	DefaultAudience string
-	// DefaultTLS is how gateways are verified if a class does not say. Its client
-	// certificate is presented to DefaultGateway and DefaultFallback only.
-	DefaultTLS endpoint.TLS
-
-	// AllowedAddresses are the gateways that classes may name besides DefaultGateway and
-	// DefaultFallback; empty allows any. A pattern is scheme://host[:port], compared exactly, with two
-	// wildcards: a host that begins with "*." matches exactly one more label, and the port
-	// "*" matches any port.
-	AllowedAddresses []string
-	// ForbidSkipVerify refuses classes that switch verification off.
-	ForbidSkipVerify bool
 
 	// ShareByServiceAccount lets the pods of one service account share logins and reads,
 	// if the class does not say. Akeyless' roles may depend on a pod's name and UID, and a
@@ -59,11 +44,7 @@ type Config struct {
 	// credentials log in again after a restart.
 	IdentityKey secret.Bytes
 
-	// Instead is the gateway that is used in place of the addresses of classes and
-	// defaults, after those were checked, for a program that reaches it in another way
-	// than a node does. Zero fields of it change nothing.
-	Instead endpoint.Target
-
+	endpoint.Servers
 	endpoint.Settings
 }
 
@@ -92,37 +73,5 @@ func (c *Config) complete() error {
 	c.Clouds.Azure = cmp.Or(c.Clouds.Azure, "https://login.microsoftonline.com")
 	c.Clouds.Google = cmp.Or(c.Clouds.Google, "https://sts.googleapis.com")
 	c.Clouds.GoogleCreds = cmp.Or(c.Clouds.GoogleCreds, "https://iamcredentials.googleapis.com")
-	return c.check()
-}
-
-func (c *Config) check() error {
-	switch {
-	case (c.DefaultTLS.ClientCertFile == "") != (c.DefaultTLS.ClientKeyFile == ""):
-		return errors.New("akeyless: a client certificate and its key go together: give both or none")
-	case c.ForbidSkipVerify && c.DefaultTLS.SkipVerify:
-		return errors.New("akeyless: skipping the verification of certificates is both forbidden and the default")
-	}
 	return nil
-}
-
-// operator returns the gateway for classes without one, and the gateways that the operator
-// chose.
-func (c *Config) operator() (o endpoint.Operator, chosen []endpoint.Address, err error) {
-	o.TLS = c.DefaultTLS
-	if o.Address, err = endpoint.ParseAddress(cmp.Or(c.DefaultGateway, PublicAddress)); err != nil {
-		return o, nil, fmt.Errorf("akeyless: default gateway: %w", err)
-	}
-	if c.DefaultGateway != "" {
-		chosen = append(chosen, o.Address)
-	}
-	if c.DefaultFallback == "" {
-		return o, chosen, nil
-	}
-	if o.Fallback, err = endpoint.ParseAddress(c.DefaultFallback); err != nil {
-		return o, nil, fmt.Errorf("akeyless: default fallback gateway: %w", err)
-	}
-	if err := endpoint.CheckSecond(o.Address, o.Fallback); err != nil {
-		return o, nil, fmt.Errorf("akeyless: default fallback gateway: it %w", err)
-	}
-	return o, append(chosen, o.Fallback), nil
 }

@@ -10,57 +10,41 @@ import (
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
-	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 // Provider is Akeyless' part of the engine of package session.
 type Provider struct {
 	*session.Engine
-	config    Config
-	operator  endpoint.Operator
-	allowed   endpoint.Allowlist
-	endpoints endpoint.Pool
-	client    *client
+	config   Config
+	operator endpoint.Operator
+	client   *client
 	// kinds has the kinds of items from their descriptions.
 	kinds     session.Memory[kindKey, kind]
 	described singleflight.Group[describedKey, *description]
 }
 
-var (
-	_ provider.Watcher = (*Provider)(nil)
-	_ session.Store    = (*Provider)(nil)
-)
+var _ session.Store = (*Provider)(nil)
 
 // New checks the configuration. It starts nothing and sends no request.
 func New(c Config) (*Provider, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	operator, chosen, err := c.operator()
-	if err != nil {
-		return nil, err
-	}
-	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, chosen...)
+	own := endpoint.Default{What: "gateway", Given: c.DefaultGateway, Otherwise: PublicAddress, Parse: endpoint.ParseAddress}
+	operator, err := c.Operator(own)
 	if err != nil {
 		return nil, fmt.Errorf("akeyless: %w", err)
 	}
-	files, err := endpoint.NewFiles(c.ClassFileDirs)
+	p := &Provider{config: c, operator: operator}
+	pool, err := c.NewPool(&p.config.Settings, settingNames(), operator, own)
 	if err != nil {
 		return nil, fmt.Errorf("akeyless: %w", err)
 	}
-	p := &Provider{
-		config: c, operator: operator, allowed: allowed}
-	operator.Target = c.Instead.Over(operator.Target)
-	p.endpoints = endpoint.Pool{
-		Logger: c.Logger, Names: settingNames(), Operator: operator, Files: files, Allowed: allowed,
-		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
-	}
-	p.client = &client{config: &p.config, requests: endpoint.Client{Settings: &p.config.Settings, Names: settingNames()}, endpoints: &p.endpoints}
-	p.Engine = session.New(&p.config.Settings, p)
+	p.client = &client{&p.config, endpoint.Client{Settings: &p.config.Settings, Pool: pool}}
+	p.Engine = session.New(&p.config.Settings, pool, p)
 	return p, nil
 }
 
@@ -114,9 +98,3 @@ func (p *Provider) Restored(l session.Login, id string, is session.Kind, a *sess
 	}
 	return nil
 }
-
-// Stores implements provider.Watcher.
-func (p *Provider) Stores() []stores.Store { return p.endpoints.Stores() }
-
-// Close closes idle connections. The Provider can still be used.
-func (p *Provider) Close() { p.endpoints.CloseIdle() }

@@ -18,7 +18,7 @@ import (
 func TestClassFiles(t *testing.T) {
 	own := endpoint.TLS{CACertFile: "/own/ca", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key"}
 	p := newProvider(t, Config{
-		DefaultGateway: "https://own:8081", DefaultTLS: own, ForbidSkipVerify: true, Settings: endpoint.Settings{ClassFileDirs: []string{"/listed"}},
+		DefaultGateway: "https://own:8081", Servers: endpoint.Servers{DefaultTLS: own, ForbidSkipVerify: true}, Settings: endpoint.Settings{ClassFileDirs: []string{"/listed"}},
 	})
 	for name, c := range map[string]struct {
 		params []string

@@ -33,7 +33,7 @@ var (
 // Open implements session.Store.
 func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session, error) {
 	l := loginOf(c.Login)
-	one, err := session.NewConn(ctx, c, &p.client.requests, &p.endpoints, l.Target, l.Fallback)
+	one, err := session.NewConn(ctx, c, &p.client.requests, l.Target, l.Fallback)
 	if err != nil {
 		return nil, err
 	}

@@ -37,10 +37,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 }
 
 func (p *Provider) check(s *spec, set *params.Set) error {
-	policy := params.Policy{
-		AllowedFlag: "--akeyless-allowed-addresses",
-		Allowed:     p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
-	}
+	policy := params.Policy{Pool: p.client.requests.Pool, Servers: &p.config.Servers, AllowedFlag: "--akeyless-allowed-addresses"}
 	if err := set.Check(policy, targetKeys(), s.login.Target, s.login.Fallback); err != nil || s.login.K8sGateway == "" {
 		return err
 	}

@@ -104,7 +104,7 @@ func TestWarnings(t *testing.T) {
 }
 
 func TestOperatorsRules(t *testing.T) {
-	p := newProvider(t, Config{DefaultGateway: "https://own:8081", AllowedAddresses: []string{"https://*.shop:*"}, ForbidSkipVerify: true})
+	p := newProvider(t, Config{DefaultGateway: "https://own:8081", Servers: endpoint.Servers{AllowedAddresses: []string{"https://*.shop:*"}, ForbidSkipVerify: true}})
 	for name, c := range map[string]struct {
 		params  map[string]string
 		allowed bool
@@ -123,7 +123,7 @@ func TestOperatorsRules(t *testing.T) {
 		}
 	}
 	// Without a gateway of its own, an operator's list covers Akeyless' too.
-	p = newProvider(t, Config{AllowedAddresses: []string{"https://gw"}})
+	p = newProvider(t, Config{Servers: endpoint.Servers{AllowedAddresses: []string{"https://gw"}}})
 	if _, err := p.Validate(classOf(base())); fault.Of(err) != fault.NotAllowed {
 		t.Errorf("the public address is allowed without being listed: %v", err)
 	}
@@ -131,7 +131,7 @@ func TestOperatorsRules(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	p := newProvider(t, Config{
-		DefaultAccessID: "p-op", DefaultK8sAuthConfigName: "op", DefaultAudience: "aud", DefaultTLS: endpoint.TLS{CACertFile: "/ca", ServerName: "gw"},
+		DefaultAccessID: "p-op", DefaultK8sAuthConfigName: "op", DefaultAudience: "aud", Servers: endpoint.Servers{DefaultTLS: endpoint.TLS{CACertFile: "/ca", ServerName: "gw"}},
 	})
 	l := func(params map[string]string) login {
 		t.Helper()
@@ -149,7 +149,7 @@ func TestDefaults(t *testing.T) {
 	if got.Target.TLS != (endpoint.TLS{CACert: "pem", ServerName: "x"}) || got.Audience != "other" {
 		t.Errorf("%+v", got)
 	}
-	p = newProvider(t, Config{DefaultAccessID: "p-op", DefaultK8sAuthConfigName: "op", DefaultGateway: "https://gw", DefaultFallback: "https://gw-dr"})
+	p = newProvider(t, Config{DefaultAccessID: "p-op", DefaultK8sAuthConfigName: "op", DefaultGateway: "https://gw", Servers: endpoint.Servers{DefaultFallback: "https://gw-dr"}})
 	if got, own := l(map[string]string{}), l(map[string]string{keyGateway: "https://other"}); got.Fallback.Address.String() != "https://gw-dr:443" || !own.Fallback.Address.IsZero() {
 		t.Errorf("second gateways %s, and %s of a class with a gateway of its own", got.Fallback.Address, own.Fallback.Address)
 	}
@@ -188,13 +188,13 @@ func TestObjectsShareItems(t *testing.T) {
 func TestConfig(t *testing.T) {
 	for want, c := range map[string]Config{
 		"timeouts":        {Settings: endpoint.Settings{RequestTimeout: -1}},
-		"go together":     {DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}},
-		"both forbidden":  {ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{SkipVerify: true}},
+		"go together":     {Servers: endpoint.Servers{DefaultTLS: endpoint.TLS{ClientCertFile: "/c"}}},
+		"both forbidden":  {Servers: endpoint.Servers{DefaultTLS: endpoint.TLS{SkipVerify: true}, ForbidSkipVerify: true}},
 		"default gateway": {DefaultGateway: "gw"},
-		"default fallback gateway: must be a URL":                 {DefaultFallback: "gw"},
-		"default fallback gateway: it is the server of the first": {DefaultFallback: PublicAddress + "/v2"},
-		"default fallback gateway: it must be https as the first": {DefaultGateway: "https://a", DefaultFallback: "http://b"},
-		`allowed address "x"`:                                     {AllowedAddresses: []string{"x"}},
+		"default fallback gateway: must be a URL":                 {Servers: endpoint.Servers{DefaultFallback: "gw"}},
+		"default fallback gateway: it is the server of the first": {Servers: endpoint.Servers{DefaultFallback: PublicAddress + "/v2"}},
+		"default fallback gateway: it must be https as the first": {DefaultGateway: "https://a", Servers: endpoint.Servers{DefaultFallback: "http://b"}},
+		`allowed address "x"`:                                     {Servers: endpoint.Servers{AllowedAddresses: []string{"x"}}},
 	} {
 		if _, err := New(c); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("error %v, want %q", err, want)

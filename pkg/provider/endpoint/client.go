@@ -30,7 +30,7 @@ var errNoAnswer = errors.New("no answer in time")
 // the circuit breaker to every store.
 type Client struct {
 	Settings *Settings
-	Names    Names
+	Pool     *Pool
 }
 
 // Call is one request to a store. Pair, Send, Refusal and Scrub must be set.
@@ -244,7 +244,7 @@ func (c *Client) check(ctx context.Context, k Call, r *Reply, err error) error {
 	case errors.Is(err, ErrTooLarge):
 		return fault.New(fault.TooLarge, "the answer of %s is larger than %d bytes", at, c.limit(k))
 	}
-	return k.endpoint.Explain(err, c.Names, k.Scrub)
+	return k.endpoint.Explain(err, c.Pool.Names, k.Scrub)
 }
 
 // hopeless reports whether another attempt would fail alike.

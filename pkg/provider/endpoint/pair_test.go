@@ -58,10 +58,10 @@ func newPairRig(t *testing.T, first, second int) *pairRig {
 		Now: func() time.Time { return r.now }, Jitter: func() float64 { return 0.5 },
 	}
 	testkit.Must(t, settings.Complete())
-	r.client = endpoint.Client{Settings: settings}
 	files, err := endpoint.NewFiles(nil)
 	testkit.Must(t, err)
 	pool := &endpoint.Pool{Logger: slog.New(slog.DiscardHandler), Files: files, AllowLocal: true}
+	r.client = endpoint.Client{Settings: settings, Pool: pool}
 	r.pair, err = pool.GetPair(t.Context(), target(t, r.first.URL), target(t, r.second.URL), r.now)
 	testkit.Must(t, err)
 	return r

@@ -115,16 +115,13 @@ func (s *Set) tls(k TargetKeys, def endpoint.TLS) endpoint.TLS {
 	return t
 }
 
-// Policy is what the operator allows classes to set.
+// Policy is what the operator allows classes to set: the servers and files of the pool. Files of the
+// operator's own authorities are allowed too, because they are no secret.
 type Policy struct {
-	// AllowedFlag is the flag that sets Allowed.
-	AllowedFlag      string
-	Allowed          endpoint.Allowlist
-	ForbidSkipVerify bool
-	// Files says where classes may name files, besides the operator's own authorities, which are no
-	// secret.
-	Files    *endpoint.Files
-	Operator endpoint.TLS
+	*endpoint.Pool
+	*endpoint.Servers
+	// AllowedFlag is the flag that sets AllowedAddresses.
+	AllowedFlag string
 }
 
 // Check returns all mistakes of the parameters or, if there are none, what the operator's rules
@@ -155,7 +152,7 @@ func (s *Set) Check(p Policy, k TargetKeys, t, fallback endpoint.Target) error {
 // checkFiles refuses files that the operator does not allow classes to name.
 func (s *Set) checkFiles(p Policy, k TargetKeys) error {
 	for _, file := range []struct{ key, operators string }{
-		{k.CACertFile, p.Operator.CACertFile}, {k.CACertDir, p.Operator.CACertDir}, {k.ClientCertFile, ""}, {k.ClientKeyFile, ""},
+		{k.CACertFile, p.DefaultTLS.CACertFile}, {k.CACertDir, p.DefaultTLS.CACertDir}, {k.ClientCertFile, ""}, {k.ClientKeyFile, ""},
 	} {
 		if !s.Has(file.key) || s.Get(file.key, "") == file.operators {
 			continue

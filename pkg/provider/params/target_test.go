@@ -153,7 +153,7 @@ func TestFallback(t *testing.T) {
 		first := s.Target(targetKeys, two)
 		allowed, err := endpoint.ParseAllowlist([]string{"https://b"}, two.Address, two.Fallback)
 		testkit.Must(t, err)
-		err = s.Check(params.Policy{Allowed: allowed}, targetKeys, first, s.Fallback(targetKeys, two, first))
+		err = s.Check(params.Policy{Pool: &endpoint.Pool{Allowed: allowed}, Servers: &endpoint.Servers{}}, targetKeys, first, s.Fallback(targetKeys, two, first))
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "spec.parameters.second") || strings.Contains(err.Error(), "marker") {
 			t.Errorf("%s: %v, want %s", second, err, want)
 		}
@@ -165,9 +165,9 @@ func TestPolicy(t *testing.T) {
 	testkit.Must(t, err)
 	files, err := endpoint.NewFiles([]string{"/listed"})
 	testkit.Must(t, err)
-	policy := params.Policy{Allowed: allowed, ForbidSkipVerify: true, Files: files, Operator: endpoint.TLS{
+	policy := params.Policy{Pool: &endpoint.Pool{Allowed: allowed, Files: files}, Servers: &endpoint.Servers{ForbidSkipVerify: true, DefaultTLS: endpoint.TLS{
 		CACertFile: "/own/ca", CACertDir: "/own/cas", ClientCertFile: "/own/cert", ClientKeyFile: "/own/key",
-	}}
+	}}}
 	for _, raw := range []map[string]string{
 		{"storeCAFile": "/listed/a/../ca"}, {"storeCAFile": "/own/ca"}, {"caDir": "/own/cas"}, {"cert": "/listed/c", "key": "/listed/k"}, {"caDir": "/listed"},
 	} {

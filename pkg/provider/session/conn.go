@@ -17,8 +17,8 @@ type Conn struct {
 
 // NewConn connects a caller to the first address of a store, and to the second if it is not
 // zero. It sends no request.
-func NewConn(ctx context.Context, c *Caller, client *endpoint.Client, pool *endpoint.Pool, first, second endpoint.Target) (Conn, error) {
-	pair, err := pool.GetPair(ctx, first, second, client.Settings.Now())
+func NewConn(ctx context.Context, c *Caller, client *endpoint.Client, first, second endpoint.Target) (Conn, error) {
+	pair, err := client.Pool.GetPair(ctx, first, second, client.Settings.Now())
 	return Conn{client.Settings, c, client, pair}, err
 }
 

@@ -24,7 +24,7 @@ func whole(dirs ...string) *Spec {
 // Many directories with all keys of a large secret are refused before they take
 // much memory.
 func TestFilesOfKeysAreBounded(t *testing.T) {
-	e := New(&endpoint.Settings{}, &issuing{})
+	e := New(&endpoint.Settings{}, nil, &issuing{})
 	var body strings.Builder
 	for i := range 1000 {
 		fmt.Fprintf(&body, `,"k%d":"v"`, i)
@@ -45,7 +45,7 @@ func TestFilesOfKeysAreBounded(t *testing.T) {
 
 // An answer stands in only for files that the volume has.
 func TestKeysInFiles(t *testing.T) {
-	e := New(&endpoint.Settings{}, &issuing{})
+	e := New(&endpoint.Settings{}, nil, &issuing{})
 	s := whole("d")
 	a := &Answer{Body: []byte(`{"a":"1","b":"2"}`)}
 	for files, want := range map[string]bool{"d/a d/b": true, "d/a d/b other": true, "d/a": false, "a b": false, "": false} {

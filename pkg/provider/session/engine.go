@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
+	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 // Engine is a provider for a store: it implements provider.Provider, Releaser, Persister,
@@ -20,6 +21,7 @@ import (
 // Detacher.
 type Engine struct {
 	config  *endpoint.Settings
+	pool    *endpoint.Pool
 	store   Store
 	specs   params.Cache[*Spec]
 	volumes volumes
@@ -35,12 +37,13 @@ var (
 	_ provider.Router    = (*Engine)(nil)
 	_ provider.Fallback  = (*Engine)(nil)
 	_ provider.Validator = (*Engine)(nil)
+	_ provider.Watcher   = (*Engine)(nil)
 )
 
-// New makes an engine for a store, whose settings are complete.
-func New(c *endpoint.Settings, store Store) *Engine {
+// New makes an engine for a store, whose settings are complete, and whose servers pool has.
+func New(c *endpoint.Settings, pool *endpoint.Pool, store Store) *Engine {
 	return &Engine{
-		config: c, store: store, specs: params.Cache[*Spec]{Budget: c.Budget},
+		config: c, pool: pool, store: store, specs: params.Cache[*Spec]{Budget: c.Budget},
 		groups: groups{budget: c.Budget, store: store, revokesTokens: store.Traits().RevokesTokens},
 	}
 }
@@ -155,6 +158,12 @@ func (e *Engine) Judge(c *class.Class) (Judged, error) {
 	}
 	return Judged{s.Login.Access(), s.Audience, s.Fallback.String()}, nil
 }
+
+// Stores implements provider.Watcher.
+func (e *Engine) Stores() []stores.Store { return e.pool.Stores() }
+
+// Close closes idle connections. The engine can still be used.
+func (e *Engine) Close() { e.pool.CloseIdle() }
 
 // bearerOf returns the pod with the credential from its Secret or, less privately, from
 // the class.

@@ -71,7 +71,7 @@ func TestPaceOfCredentials(t *testing.T) {
 		store := &issuing{life: life, now: epoch}
 		settings := endpoint.Settings{Now: func() time.Time { return store.now }, Jitter: func() float64 { return 0 }}
 		testkit.Must(t, settings.Complete())
-		e := New(&settings, store)
+		e := New(&settings, nil, store)
 		r := provider.Request{Volume: "v", Class: &class.Class{}}
 		for _, step := range []struct {
 			at     time.Duration

@@ -26,7 +26,7 @@ func (third) ReadLogin(raw json.RawMessage) (Login, error) {
 func TestState(t *testing.T) {
 	var settings endpoint.Settings
 	testkit.Must(t, settings.Complete())
-	e := New(&settings, third{})
+	e := New(&settings, nil, third{})
 	text := `{"version":3,"pod":{},"own":{"tokens":[{"login":"h","value":"marker","born":"2026-01-01T00:00:00Z","ttl":0,"due":"0001-01-01T00:00:00Z","expires":"0001-01-01T00:00:00Z"}]},"group":{}}`
 	testkit.Must(t, e.Import("v", secret.NewBytes([]byte(text))))
 	var back volumeState

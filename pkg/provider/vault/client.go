@@ -29,14 +29,13 @@ const (
 // redirects.
 type client struct {
 	config   *Config
-	allowed  endpoint.Allowlist
 	requests endpoint.Client
 	api      *api.Client
 }
 
 // newClient builds the API client once. Its constructor reads the VAULT_* variables of the
 // process, so newClient removes their effects.
-func newClient(c *Config, allowed endpoint.Allowlist, names endpoint.Names) (*client, error) {
+func newClient(c *Config, pool *endpoint.Pool) (*client, error) {
 	settings := &api.Config{
 		Address: "http://unused.invalid",
 		HttpClient: &http.Client{
@@ -53,7 +52,7 @@ func newClient(c *Config, allowed endpoint.Allowlist, names endpoint.Names) (*cl
 	a.ClearToken()
 	a.SetHeaders(http.Header{})
 	a.SetWrappingLookupFunc(func(string, string) string { return "" })
-	return &client{config: c, allowed: allowed, requests: endpoint.Client{Settings: &c.Settings, Names: names}, api: a}, nil
+	return &client{config: c, requests: endpoint.Client{Settings: &c.Settings, Pool: pool}, api: a}, nil
 }
 
 // call is one request. The namespace is that of its Caller.
@@ -164,7 +163,7 @@ func (c *client) follow(k call, from *url.URL, resp *http.Response) (*url.URL, e
 	case from.Scheme == "https" && a.Plain():
 		return nil, fault.New(fault.BadAnswer, "redirected from https to %s", a).
 			WithHint("set api_addr of the Vault servers to their https address")
-	case !c.allowed.Allows(a) && !strings.EqualFold(from.Host, to.Host):
+	case !c.requests.Pool.Allowed.Allows(a) && !strings.EqualFold(from.Host, to.Host):
 		return nil, fault.New(fault.NotAllowed, "redirected to %s, which this node's operator does not allow", a).
 			WithHint("allow the addresses of all Vault servers with %s, or set their api_addr to the allowed one", setting.Name("--vault-allowed-addresses"))
 	case !k.isFor(from, to):

@@ -2,7 +2,6 @@ package vault
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -25,9 +24,6 @@ type Config struct {
 
 	// DefaultAddress is the server of classes without vaultAddress.
 	DefaultAddress string
-	// DefaultFallback is the second address of the store at DefaultAddress, for classes
-	// that use that and have no vaultFallbackAddress; empty for none.
-	DefaultFallback string
 	// DefaultNamespace is the Vault namespace of classes without one.
 	DefaultNamespace string
 	// DefaultAuthMount is the path of the auth method; empty means kubernetes.
@@ -35,32 +31,16 @@ type Config struct {
 	// DefaultAudience is the audience of the service account token for the login; empty
 	// means the provider's name.
 	DefaultAudience string
-	// DefaultTLS is how the server is verified if a class does not say. Its client
-	// certificate is presented to DefaultAddress and DefaultFallback only, and only for
-	// DefaultAuthMount and AllowedAuthMounts.
-	DefaultTLS endpoint.TLS
-
-	// AllowedAddresses are the servers that classes may name besides DefaultAddress and
-	// DefaultFallback; empty allows any over http and https. A pattern is scheme://host[:port], compared exactly,
-	// with two wildcards: a host that begins with "*." matches exactly one more label, and
-	// the port "*" matches any port. The default port is that of the scheme. A unix://
-	// address must be one of the defaults or be in the list, even if the list is empty: a
-	// class must not reach other sockets of the node.
-	AllowedAddresses []string
 	// AllowedAuthMounts are the auth methods that classes may name besides
 	// DefaultAuthMount; empty allows any.
 	AllowedAuthMounts []string
 	// AllowCertAuth allows the login with a client certificate, which is not the pod's
 	// identity but that of everyone who may name its files.
 	AllowCertAuth bool
-	// ForbidSkipVerify refuses classes that switch verification off.
-	ForbidSkipVerify bool
 
-	// Instead is the server that is used in place of the addresses of classes and
-	// defaults, after those were checked, for a program that reaches Vault in another way
-	// than a node does. Zero fields of it change nothing.
-	Instead endpoint.Target
-
+	// Servers are the Vault servers. The client certificate of their DefaultTLS is presented
+	// only for DefaultAuthMount and AllowedAuthMounts.
+	endpoint.Servers
 	endpoint.Settings
 }
 
@@ -74,36 +54,6 @@ func (c *Config) complete() error {
 	}
 	c.DefaultAuthMount = cmp.Or(c.DefaultAuthMount, defaultAuthMount)
 	c.DefaultAudience = cmp.Or(c.DefaultAudience, c.Name)
-	return c.check()
-}
-
-// operator returns the server for classes without one; its addresses are zero if there is
-// none.
-func (c *Config) operator() (endpoint.Operator, error) {
-	o := endpoint.Operator{Target: endpoint.Target{TLS: c.DefaultTLS}}
-	if err := o.Address.UnmarshalText([]byte(c.DefaultAddress)); err != nil {
-		return o, fmt.Errorf("vault: default address: %w", err)
-	}
-	if err := o.Fallback.UnmarshalText([]byte(c.DefaultFallback)); err != nil {
-		return o, fmt.Errorf("vault: default fallback address: %w", err)
-	}
-	if err := endpoint.CheckSecond(o.Address, o.Fallback); err != nil {
-		return o, fmt.Errorf("vault: default fallback address: it %w", err)
-	}
-	return o, nil
-}
-
-func (c *Config) check() error {
-	switch {
-	case (c.DefaultTLS.ClientCertFile == "") != (c.DefaultTLS.ClientKeyFile == ""):
-		return errors.New("vault: a client certificate and its key go together: give both or none")
-	case c.DefaultTLS.ClientCertFile != "" && c.DefaultAddress == "":
-		return errors.New("vault: a client certificate is presented to the default address alone, and there is none: give both, or have classes name their own")
-	case c.DefaultFallback != "" && c.DefaultAddress == "":
-		return errors.New("vault: there is a default fallback address and no default address: give both, or have classes name their own")
-	case c.ForbidSkipVerify && c.DefaultTLS.SkipVerify:
-		return errors.New("vault: skipping the verification of certificates is both forbidden and the default")
-	}
 	return nil
 }
 

@@ -5,61 +5,45 @@ import (
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/identity"
-	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/session"
-	"github.com/mayfly-csi/mayfly/pkg/stores"
 )
 
 // Provider is Vault's part of the engine of package session.
 type Provider struct {
 	*session.Engine
-	config    Config
-	operator  endpoint.Operator
-	mounts    []string // the operator's own, the default one first
-	allowed   endpoint.Allowlist
-	client    *client
-	endpoints endpoint.Pool
-	kinds     kinds
+	config   Config
+	operator endpoint.Operator
+	mounts   []string // the operator's own, the default one first
+	client   *client
+	kinds    kinds
 	// unrevoked has the logins whose tokens may not revoke themselves.
 	unrevoked session.Memory[login, struct{}]
 }
 
-var (
-	_ provider.Watcher = (*Provider)(nil)
-	_ session.Store    = (*Provider)(nil)
-)
+var _ session.Store = (*Provider)(nil)
 
 // New checks the configuration. It starts nothing and sends no request.
 func New(c Config) (*Provider, error) {
 	if err := c.complete(); err != nil {
 		return nil, err
 	}
-	operator, err := c.operator()
-	if err != nil {
-		return nil, err
-	}
 	mounts, err := c.mounts()
 	if err != nil {
 		return nil, err
 	}
-	allowed, err := endpoint.ParseAllowlist(c.AllowedAddresses, operator.Address, operator.Fallback)
+	own := endpoint.Default{What: "address", Given: c.DefaultAddress, Parse: endpoint.ParseAddressOrSocket}
+	operator, err := c.Operator(own)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
-	files, err := endpoint.NewFiles(c.ClassFileDirs)
+	p := &Provider{config: c, operator: operator, mounts: mounts}
+	pool, err := c.NewPool(&p.config.Settings, settingNames(c.Name), operator, own)
 	if err != nil {
 		return nil, fmt.Errorf("vault: %w", err)
 	}
-	p := &Provider{
-		config: c, operator: operator, mounts: mounts, allowed: allowed}
-	operator.Target = c.Instead.Over(operator.Target)
-	p.endpoints = endpoint.Pool{
-		Logger: c.Logger, Names: settingNames(c.Name), Operator: operator, Files: files, Allowed: allowed,
-		AllowLocal: c.AllowLocalAddresses || !c.Instead.Address.IsZero(),
-	}
-	p.Engine = session.New(&p.config.Settings, p)
-	p.client, err = newClient(&p.config, allowed, p.endpoints.Names)
+	p.Engine = session.New(&p.config.Settings, pool, p)
+	p.client, err = newClient(&p.config, pool)
 	return p, err
 }
 
@@ -91,9 +75,3 @@ func (p *Provider) Restored(l session.Login, id string, kind session.Kind, a *se
 	}
 	return nil
 }
-
-// Stores implements provider.Watcher.
-func (p *Provider) Stores() []stores.Store { return p.endpoints.Stores() }
-
-// Close closes idle connections. The Provider can still be used.
-func (p *Provider) Close() { p.endpoints.CloseIdle() }

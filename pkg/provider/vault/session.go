@@ -36,7 +36,7 @@ var (
 // Open implements session.Store.
 func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session, error) {
 	l := loginOf(c.Login)
-	to, err := session.NewConn(ctx, c, &p.client.requests, &p.endpoints, l.target, l.fallback)
+	to, err := session.NewConn(ctx, c, &p.client.requests, l.target, l.fallback)
 	if err != nil {
 		return nil, err
 	}

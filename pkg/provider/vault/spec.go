@@ -35,10 +35,7 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 }
 
 func (p *Provider) check(s *spec, set *params.Set) error {
-	policy := params.Policy{
-		AllowedFlag: "--vault-allowed-addresses",
-		Allowed:     p.allowed, ForbidSkipVerify: p.config.ForbidSkipVerify, Files: p.endpoints.Files, Operator: p.config.DefaultTLS,
-	}
+	policy := params.Policy{Pool: p.client.requests.Pool, Servers: &p.config.Servers, AllowedFlag: "--vault-allowed-addresses"}
 	if err := set.Check(policy, targetKeys(), s.login.target, s.login.fallback); err != nil {
 		return err
 	}
