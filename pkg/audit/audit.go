@@ -22,7 +22,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// Level says which accesses have a line.
+// Level says which accesses get a line.
 type Level string
 
 // The levels.
@@ -33,18 +33,18 @@ const (
 	All     Level = "all"
 )
 
-// Meter counts. It must not block.
+// Meter counts lines. It must not block.
 type Meter interface {
-	// AuditWritten counts a line, AuditLost one that was lost.
+	// AuditWritten counts a written line, AuditLost a lost one.
 	AuditWritten()
 	AuditLost()
-	// AuditFailed counts a failed try to write; the line is tried again.
+	// AuditFailed counts a failed attempt to write a line, which is repeated.
 	AuditFailed()
 	// AuditChain receives the number of the last line in its chain.
 	AuditChain(seq uint64)
 }
 
-// Config is what a Log is made of.
+// Config has the settings of a Log.
 type Config struct {
 	// Path is the file; "-" stands for Stdout.
 	Path   string
@@ -52,17 +52,18 @@ type Config struct {
 	Level  Level
 	// Node is the name of this node.
 	Node string
-	// Memory keeps the end of the chain of lines over a restart; nil for not at all.
+	// Memory saves the end of the chain of lines for the next process; nil for
+	// none.
 	Memory sink.Memory
 	Meter  Meter
 	Logger *slog.Logger
 }
 
 const (
-	// waiting bounds how many lines wait to be written. A node's volumes are
-	// some hundred, so this is many restarts' worth.
+	// waiting bounds the lines in the queue. A node has some hundred volumes, so
+	// this is enough for many restarts.
 	waiting = 4096
-	// flushTime bounds how long a stop waits for lines that are not written.
+	// flushTime bounds how long a stop waits for the lines in the queue.
 	flushTime = 5 * time.Second
 	// firstPause is the pause after a failed write; it doubles, up to
 	// longestPause.
@@ -77,14 +78,13 @@ type Log struct {
 	queue chan *line
 
 	mu   sync.Mutex
-	lost int // lines since the last that found room
-	// summaries are of the refreshes, by volume, that have no lines of their own.
+	lost int // lines that were lost since the last one found room
+	// summaries has, by volume, the refreshes without a line of their own.
 	summaries map[string]*line
 	budgets   map[string]*rate.Limiter // by namespace
 }
 
-// New opens the file, so that a path that cannot work fails the start. It
-// starts nothing.
+// New opens the file, so that an unusable path fails the start. It starts nothing.
 func New(c Config) (*Log, error) {
 	if c.Meter == nil || c.Logger == nil || (c.Path == "-" && c.Stdout == nil) {
 		return nil, errors.New("audit: Meter, Logger and, for -, Stdout must be set")
@@ -116,7 +116,7 @@ func (l *Log) Observe(o volume.Outcome) {
 	l.admit(x, o)
 }
 
-// enqueue has a line written; the caller holds the mutex.
+// enqueue adds a line to the queue. The caller holds the mutex.
 func (l *Log) enqueue(x *line) {
 	x.lose(l.lost)
 	select {
@@ -133,7 +133,7 @@ func (l *Log) wanted(o volume.Outcome) bool {
 	case o.Kind == volume.Waiting:
 		return false // its outcome follows
 	case o.Kind == volume.Released && o.Provider == "" && o.Err == nil:
-		return false // of a publish that never came to ask a store
+		return false // the publish ended before a store was asked
 	case l.c.Level == All || o.Kind != volume.Refreshed && o.Kind != volume.ReleaseFailed || o.Changed:
 		return true
 	case o.Err != nil:
@@ -142,8 +142,8 @@ func (l *Log) wanted(o volume.Outcome) bool {
 	return o.Failures > 0 // the end of an episode
 }
 
-// Run writes until ctx is done, and then the lines in the queue. It stops before
-// that if the file or the reader of the stream does not accept more.
+// Run writes lines until ctx ends, and then the lines in the queue. It stops
+// earlier if the file or the reader of the stream accepts no more.
 func (l *Log) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() {

@@ -13,18 +13,18 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
-// apiVersion says what a line is, and changes when a field changes its
-// meaning. Fields may be added under the same one.
+// apiVersion is the version of the format. It changes if the meaning of a field
+// changes, and not if a field is added.
 const apiVersion = chain.Version
 
 // timeFormat is RFC 3339 with the same width for every line.
 const timeFormat = "2006-01-02T15:04:05.000Z"
 
-// lost is the event of a line that only counts lost lines.
+// lost is the event of a line that only has the number of lost lines.
 const lost = "lost"
 
-// line is the format; docs/audit.md explains every field. There is no field
-// that could hold the contents of an object or a token.
+// line is the format of a line; docs/audit.md explains every field. No field can
+// contain the contents of an object or a token.
 type line struct {
 	APIVersion     string    `json:"apiVersion"`
 	Time           string    `json:"time"`
@@ -55,16 +55,16 @@ type line struct {
 	Tokens         []token   `json:"tokens,omitempty"`
 	DurationMS     float64   `json:"durationMS,omitempty"`
 	Lost           int       `json:"lost,omitempty"`
-	// Chain is written into the encoded line, when it is written.
+	// Chain is added to the encoded line when that is written.
 	Chain *chain.Link `json:"chain,omitempty"`
 
 	at time.Time
-	// text is the encoded line, if that was needed before; nil where a field has
-	// changed since.
+	// text is the encoded line if it was needed before; nil if a field has changed
+	// since.
 	text []byte
 }
 
-// buffers are for encoding lines; a line that waits takes its own length only.
+// buffers are for encoding. A line in the queue takes only its own length.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 type pod struct {
@@ -84,7 +84,7 @@ type classRef struct {
 	ResourceVersion string `json:"resourceVersion,omitempty"`
 }
 
-// store is what a login or renewal was by.
+// store is the login of an access.
 type store struct {
 	Address   string `json:"address"`
 	Namespace string `json:"namespace,omitempty"`
@@ -103,7 +103,7 @@ type lastGood struct {
 	AgeSeconds float64 `json:"ageSeconds"`
 }
 
-// summary stands for several refreshes of one volume.
+// summary replaces the lines of several refreshes of one volume.
 type summary struct {
 	Since         string   `json:"since"`
 	Refreshes     int      `json:"refreshes"`
@@ -130,7 +130,7 @@ func (l *line) lose(lines int) {
 	}
 }
 
-// encoded is encode, once for a line that does not change.
+// encoded is encode, but encodes an unchanged line only once.
 func (l *line) encoded() []byte {
 	if l.text == nil {
 		l.text = l.encode()
@@ -138,13 +138,13 @@ func (l *line) encoded() []byte {
 	return l.text
 }
 
-// encode gives the line with its end.
+// encode returns the line with its end.
 func (l *line) encode() []byte {
 	b := buffers.Get().(*bytes.Buffer) //nolint:forcetypeassert // nothing else is put there
 	defer buffers.Put(b)
 	b.Reset()
 	enc := json.NewEncoder(b)
-	enc.SetEscapeHTML(false) // people read paths and hints in it
+	enc.SetEscapeHTML(false) // for people, who read paths and hints in it
 	_ = enc.Encode(l)        // strings and numbers always encode
 	return bytes.Clone(b.Bytes())
 }
@@ -170,7 +170,7 @@ func (l *line) fill(o volume.Outcome) {
 	}
 }
 
-// result says how it ended.
+// result sets how the work ended.
 func (l *line) result(err error) {
 	l.Outcome = "success"
 	if err != nil {
@@ -178,7 +178,7 @@ func (l *line) result(err error) {
 	}
 }
 
-// newAccess is the line of a login or renewal that was made for an outcome.
+// newAccess returns the line of a login or renewal of an outcome.
 func newAccess(node string, o volume.Outcome, a provider.Access) *line {
 	l := newLine(node, a.At)
 	l.Event = a.Operation
@@ -194,8 +194,8 @@ func newAccess(node string, o volume.Outcome, a provider.Access) *line {
 	return l
 }
 
-// identify says who asked: the service account, and its tokens by what
-// Kubernetes' own audit log calls them.
+// identify adds the service account, and its tokens by the ids that Kubernetes' own
+// audit log has.
 func (l *line) identify(o volume.Outcome) {
 	l.ServiceAccount = &account{Name: o.Pod.ServiceAccount}
 	for _, claims := range o.Tokens {
@@ -208,16 +208,15 @@ func (l *line) identify(o volume.Outcome) {
 	}
 }
 
-// What one line may hold: a class chooses how many objects there are and how
-// long their names are, a store how long its words are.
+// Limits of one line: a class decides how many objects there are and how long their
+// names are, and a store how long its texts are.
 const (
 	maxObjectBytes = 16 << 10
 	maxErrorBytes  = 4 << 10
 	maxIDs         = 256
 )
 
-// list names the objects as far as there is room, and where that is not all of
-// them it gives the digest of all.
+// list adds the objects that fit. If some do not fit, it adds the digest of all.
 func (l *line) list(versions []provider.Version) {
 	room := maxObjectBytes
 	for _, v := range versions {
@@ -231,7 +230,7 @@ func (l *line) list(versions []provider.Version) {
 	}
 }
 
-// shorten leaves the digest of the objects alone.
+// shorten removes the objects and keeps their digest.
 func (l *line) shorten(versions []provider.Version) {
 	if len(versions) > 0 {
 		l.Objects, l.ObjectsOmitted, l.ObjectsDigest = nil, len(versions), provider.Digest(versions)
@@ -245,7 +244,7 @@ func (l *line) addIDs(ids []string) {
 	l.IDsOmitted += len(ids) - n
 }
 
-// clip cuts at the end of a character.
+// clip cuts a text after a whole character.
 func clip(text string) string {
 	if len(text) <= maxErrorBytes {
 		return text

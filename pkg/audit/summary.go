@@ -10,18 +10,18 @@ import (
 )
 
 const (
-	// namespacePerSecond is how many bytes of lines one namespace has before its
-	// refreshes are summed up: 512 KiB a minute, some 500 lines.
+	// namespacePerSecond is how many bytes of lines a namespace may have until its
+	// refreshes are summarized: 512 KiB a minute, about 500 lines.
 	namespacePerSecond = rate.Limit(512<<10) / 60
 	namespaceBurst     = 1 << 20
-	// summaryTime is how long one summary goes on.
+	// summaryTime is the time that one summary covers.
 	summaryTime = time.Minute
 )
 
-// admit has an outcome's line written or, where its namespace has used up its
-// budget, sums a refresh up. No refresh goes without a count. Everything else
-// always has a line of its own, with no list of objects above the budget. The
-// caller holds the mutex.
+// admit writes the line of an outcome or, if its namespace has used up its budget,
+// adds a refresh to a summary. Every refresh is counted. Everything else always has
+// a line of its own; above the budget it has no list of objects. The caller holds
+// the mutex.
 func (l *Log) admit(x *line, o volume.Outcome) {
 	sum := l.summaries[o.ID]
 	if o.Kind == volume.Refreshed && sum != nil && x.at.Sub(sum.at) < summaryTime {
@@ -45,15 +45,16 @@ func (l *Log) admit(x *line, o volume.Outcome) {
 	l.sumUp(sum, x, o)
 }
 
-// admitAccess has the line of a login or renewal written where its namespace has a
-// budget for it. Above that the refresh that it was for has its id.
+// admitAccess writes the line of a login or renewal if the budget of its namespace
+// allows that. Above the budget, only the line of the refresh has its id.
 func (l *Log) admitAccess(x *line) {
 	if l.afford(x, x.Pod.Namespace) {
 		l.enqueue(x)
 	}
 }
 
-// afford takes the line's bytes off its namespace's budget, if it has them.
+// afford subtracts the line's bytes from the budget of its namespace, if that is
+// large enough.
 func (l *Log) afford(x *line, namespace string) bool {
 	b := l.budgets[namespace]
 	if b == nil {
@@ -63,8 +64,9 @@ func (l *Log) afford(x *line, namespace string) bool {
 	return b.AllowN(x.at, len(x.encoded()))
 }
 
-// sumUp adds a refresh: the summary has the last one, the number of refreshes, the
-// versions of the class, and the ids of the requests in the store's audit log.
+// sumUp adds a refresh to the summary, which has the last refresh, the number of
+// refreshes, the versions of the class, and the ids of the requests in the store's
+// audit log.
 func (l *Log) sumUp(sum, x *line, o volume.Outcome) {
 	x.shorten(o.Versions)
 	ids, omitted, begun := sum.CorrelationIDs, sum.IDsOmitted, sum.at
@@ -87,13 +89,13 @@ func (l *Log) sumUp(sum, x *line, o volume.Outcome) {
 	l.summaries[o.ID] = sum
 }
 
-// endSummary has a summary written; the caller holds the mutex.
+// endSummary writes a summary. The caller holds the mutex.
 func (l *Log) endSummary(id string) {
 	l.enqueue(l.summaries[id])
 	delete(l.summaries, id)
 }
 
-// endSummaries has those written that began until then.
+// endSummaries writes the summaries that began before a time.
 func (l *Log) endSummaries(until time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -7,7 +7,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// writer is the state of the one goroutine that writes.
+// writer is the state of the goroutine that writes.
 type writer struct {
 	*Log
 	failing bool
@@ -32,8 +32,8 @@ func (l *Log) write(ctx context.Context) {
 	}
 }
 
-// drain writes what is waiting at the stop, and says what was lost since the
-// last line.
+// drain writes the lines in the queue at the stop, and logs how many were lost
+// since the last line.
 func (w *writer) drain(ctx context.Context) {
 	w.endSummaries(time.Now())
 	for {
@@ -55,8 +55,8 @@ func (w *writer) drain(ctx context.Context) {
 	}
 }
 
-// put writes a line, however long that takes: others wait in the queue. Once
-// ctx has ended it is tried once.
+// put writes a line, and tries again until it succeeds, while other lines wait in
+// the queue. After the end of ctx it tries once.
 func (w *writer) put(ctx context.Context, x *line) {
 	x.lose(w.dropped)
 	w.dropped = 0
@@ -81,7 +81,7 @@ func (w *writer) put(ctx context.Context, x *line) {
 	}
 }
 
-// note logs a failure once, and its end.
+// note logs the first of several failures, and the success after them.
 func (w *writer) note(err error) {
 	if err != nil {
 		w.c.Meter.AuditFailed()

@@ -1,14 +1,13 @@
-// Package chain numbers the lines of an audit trail and writes into each the
-// hash of the one before, so that a line that was changed, taken out, put in or
-// moved shows.
+// Package chain numbers the lines of an audit trail and writes into each the hash of
+// the previous one, so that a changed, removed, added or moved line shows.
 //
 // A link is the last member of a line's JSON object:
 //
 //	"chain":{"id":"6f1c…","seq":12,"prev":"9b74…"}
 //
-// prev is the SHA-256 of the line before, byte for byte and without its end. The
-// chain needs no key: a reader who has the hash, or a copy, of a later line sees a
-// change. A reader who has the file alone does not see that the whole was rewritten.
+// prev is the SHA-256 of the previous line, byte for byte and without its end. The
+// chain needs no key: a reader who has the hash or a copy of a later line notices a
+// change. A reader who has only the file does not notice if all of it was rewritten.
 package chain
 
 import (
@@ -22,29 +21,30 @@ import (
 	"strconv"
 )
 
-// Link is a line's place in its chain.
+// Link is the position of a line in its chain.
 type Link struct {
 	ID string `json:"id"`
 	// Seq counts from 1 within the chain.
 	Seq uint64 `json:"seq"`
-	// Prev is the hash of the line before; empty where none is known. Of a chain's
-	// first line it is that of the last line of the file, in another chain.
+	// Prev is the hash of the previous line; empty if that is unknown. In the first
+	// line of a chain it is the hash of the last line of the file, which belongs to
+	// another chain.
 	Prev string `json:"prev,omitempty"`
 }
 
 // Head is the end of a chain.
 type Head struct {
 	ID string `json:"id"`
-	// Seq is 0 where no line of the chain is written.
+	// Seq is 0 if no line of the chain is written.
 	Seq uint64 `json:"seq"`
-	// Hash is that of the line that the next one follows, Before that of the line
-	// before it.
+	// Hash is the hash that the next line gets, of the last line. Before is that of
+	// the line before the last.
 	Hash   string `json:"hash,omitempty"`
 	Before string `json:"before,omitempty"`
 }
 
-// Begin gives the head of a new chain. It follows the last line of what is there,
-// without its end; nil for none.
+// Begin returns the head of a new chain. last is the last existing line, without
+// its end; nil for none.
 func Begin(last []byte) Head {
 	h := Head{ID: newID()}
 	if len(last) > 0 {
@@ -53,8 +53,8 @@ func Begin(last []byte) Head {
 	return h
 }
 
-// After gives the head to go on from, where the last line is known: that of the
-// line before, if h's own was never written.
+// After returns the head for the next line, if the last line of the file is known:
+// that of the line before, if the line of h was never written.
 func (h Head) After(last []byte) Head {
 	if len(last) > 0 && hash(last) == h.Before {
 		h.Seq, h.Hash, h.Before = h.Seq-1, h.Before, ""
@@ -62,8 +62,8 @@ func (h Head) After(last []byte) Head {
 	return h
 }
 
-// Add appends a line, a JSON object with its end, with its link to text, and gives the
-// head that it makes.
+// Add appends a line, a JSON object with its end, to text, together with its link,
+// and returns the new head.
 func (h Head) Add(text, line []byte) ([]byte, Head) {
 	body := bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("}"))
 	begin := len(text)
@@ -87,8 +87,8 @@ func hash(line []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// Encode gives the head as text of one length, so that a later one can be written
-// over it in one piece.
+// Encode returns the head as text of a fixed length, so that a later head
+// overwrites it in one write.
 func (h Head) Encode() []byte {
 	text := fmt.Appendf(make([]byte, 0, headSize), `{"id":%q,"seq":%d,"hash":%q,"before":%q}`, h.ID, h.Seq, h.Hash, h.Before)
 	for len(text) < headSize-1 {
@@ -97,10 +97,10 @@ func (h Head) Encode() []byte {
 	return append(text, '\n')
 }
 
-// headSize holds two hashes, an id and the largest number.
+// headSize is the length of two hashes, an id and the largest number.
 const headSize = 256
 
-// DecodeHead reads what Encode has written.
+// DecodeHead reads the result of Encode.
 func DecodeHead(text []byte) (Head, error) {
 	var h Head
 	if len(text) > headSize {
@@ -130,7 +130,8 @@ func isHex(text string, size int) bool {
 	return true
 }
 
-// idSize is the size of a chain's id in bytes: nodes and restarts never share one.
+// idSize is the size of a chain's id in bytes: no two nodes or restarts have the
+// same id.
 const idSize = 8
 
 func newID() string {

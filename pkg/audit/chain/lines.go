@@ -7,22 +7,23 @@ import (
 	"regexp"
 )
 
-// MaxLine is the longest line, in bytes, that is looked at. A driver writes none
-// that is half as long.
+// MaxLine is the greatest length of a line that is read, in bytes: more than twice
+// that of a driver's longest line.
 const MaxLine = 1 << 20
 
-// before is what kubectl logs puts before a line: --prefix and --timestamps.
+// before matches the prefix that kubectl logs adds to a line with --prefix and
+// --timestamps.
 var before = regexp.MustCompile(`^(\[pod/[a-z0-9.-]+/[a-z0-9-]+\] )?(\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d) )?`)
 
-// entry is what a container runtime puts before a line, or a part of one, in
-// kubelet's log files: the time, the stream, and P for a part that goes on in
-// the next entry of the stream.
+// entry matches the prefix that a container runtime adds to a line, or to a part of
+// one, in kubelet's log files: the time, the stream, and P for a part that
+// continues in the next entry of the stream.
 var entry = regexp.MustCompile(`^\d{4}-\d\d-\d\dT[0-9:.]+(?:Z|[+-]\d\d:\d\d) (stdout|stderr) ([PF])(?::[^ ]*)? `)
 
-// Lines calls take for each line of a log, without its end and without what
-// kubectl logs or a container runtime put before it. The number is that of the
-// line's end in r, from 1 on. A line that is longer than MaxLine is cut to
-// MaxLine+1 bytes. The text is valid until take returns.
+// Lines calls take for each line of a log, without its end and without the prefixes
+// of kubectl logs and of a container runtime. The number is that of the line's end
+// in r, from 1. A line that is longer than MaxLine is cut to MaxLine+1 bytes. The
+// text is valid until take returns.
 func Lines(r io.Reader, take func(number int, text []byte)) error {
 	b := bufio.NewReaderSize(r, 64<<10)
 	parts := map[string][]byte{} // by stream
@@ -42,7 +43,8 @@ func Lines(r io.Reader, take func(number int, text []byte)) error {
 	}
 }
 
-// unwrap gives what a program wrote; false while a part of the line is missing.
+// unwrap returns the text that a program wrote; false while a part of the line is
+// missing.
 func unwrap(text []byte, parts map[string][]byte) ([]byte, bool) {
 	if m := entry.FindSubmatchIndex(text); m != nil {
 		stream, tag := string(text[m[2]:m[3]]), text[m[4]]
@@ -57,7 +59,7 @@ func unwrap(text []byte, parts map[string][]byte) ([]byte, bool) {
 	return text[len(before.Find(text)):], true
 }
 
-// readLine gives one line without its end.
+// readLine returns one line without its end.
 func readLine(b *bufio.Reader) ([]byte, error) {
 	var text []byte
 	for {

@@ -15,7 +15,7 @@ import (
 // Version is the apiVersion of the lines; docs/audit.md has their fields.
 const Version = "audit.mayfly.dev/v1"
 
-// begin is how every line begins.
+// begin is the beginning of every line.
 const begin = `{"apiVersion":"` + Version + `"`
 
 const (
@@ -24,7 +24,7 @@ const (
 	maxWord   = 256
 )
 
-// Place is a line of what was read.
+// Place is the position of a line in the files.
 type Place struct {
 	Name string `json:"file"`
 	Line int    `json:"line"`
@@ -37,60 +37,62 @@ func (p Place) String() string {
 	return fmt.Sprintf("%s:%d", p.Name, p.Line)
 }
 
-// Break is a place where a chain does not hold.
+// Break is a place where a chain is broken.
 type Break struct {
 	Place
 	Node string `json:"node,omitempty"`
-	// Why says what does not hold, and what that can come from.
+	// Why says what is wrong, and what the cause may be.
 	Why string `json:"why"`
 }
 
-// Chain is one of those that were read.
+// Chain is one chain in the files.
 type Chain struct {
 	ID    string `json:"id"`
 	Node  string `json:"node"`
 	First uint64 `json:"first"`
-	// Last and Hash are of its last line: for comparison with what was noted elsewhere.
+	// Last and Hash are those of its last line, for a comparison with a copy that
+	// was noted elsewhere.
 	Last uint64 `json:"last"`
 	Hash string `json:"hash"`
-	// Lines are how many of them were read.
+	// Lines is the number of its lines in the files.
 	Lines int       `json:"lines"`
 	From  time.Time `json:"from"`
 	Until time.Time `json:"until"`
-	// Open tells that lines before the first were not in what was read, and no
-	// chain there ends in what the first one names.
+	// Open says that the files lack the lines before the first one, and have no
+	// chain that ends with the line that the first one names.
 	Open bool `json:"open,omitempty"`
-	// Fresh tells that its first line names no line before it.
+	// Fresh says that its first line names no previous line.
 	Fresh bool `json:"fresh,omitempty"`
 
 	at Place // of its last line
 }
 
-// Verifier holds lines against each other. What it keeps is bounded, whatever it
-// reads. The zero value is ready.
+// Verifier compares the lines with their links. Its memory is bounded for any
+// input. The zero value is ready for use.
 type Verifier struct {
-	// Lines are those of a trail, Without those before a node's first link, as
-	// older drivers write them, Lost those that a driver says it lost.
+	// Lines is the number of lines of a trail. Without is the number of those
+	// before the first link of a node, as older drivers write them, and Lost the
+	// number that drivers report as lost.
 	Lines, Without, Lost int
-	// Breaks are the first thousand, More how many there are beside.
+	// Breaks are the first thousand breaks; More is the number of the others.
 	Breaks []Break
 	More   int
 
 	chains map[string]*Chain
 	order  []*Chain
-	// latest is each node's chain that had the last line.
+	// latest has, for each node, the chain of its last line.
 	latest map[string]*Chain
 	torn   *torn
 }
 
-// torn is a line that is no whole one. What a full disk has left of a line is
-// followed by the same line, whole.
+// torn is an incomplete line. A full disk leaves a part of a line, which the same
+// complete line follows.
 type torn struct {
 	at   Place
 	text string
 }
 
-// line is the part of a trail's line that is used.
+// line has the fields of a line that are used.
 type line struct {
 	APIVersion string `json:"apiVersion"`
 	Time       string `json:"time"`
@@ -99,20 +101,20 @@ type line struct {
 	Chain      *Link  `json:"chain"`
 }
 
-// at is when the line was written; zero where it does not say.
+// at returns when the line was written; zero if it does not say.
 func (l *line) at() time.Time {
 	t, _ := time.Parse(time.RFC3339, l.Time)
 	return t
 }
 
-// Read takes all lines of a log. Others than those of a trail are left out.
+// Read reads all lines of a log, and ignores those of other programs.
 func (v *Verifier) Read(name string, r io.Reader) error {
 	err := Lines(r, func(number int, text []byte) { v.Add(Place{name, number}, text) })
 	v.End()
 	return err
 }
 
-// End tells that a log has ended, so that nothing follows a torn line.
+// End ends a log: nothing follows a torn line.
 func (v *Verifier) End() {
 	if v.torn != nil {
 		v.fail(v.torn.at, "", "the line is not whole, and no whole one follows: it was cut, or a full disk or a kill has left it")
@@ -120,7 +122,7 @@ func (v *Verifier) End() {
 	}
 }
 
-// Add takes one line, without its end.
+// Add reads one line, without its end.
 func (v *Verifier) Add(at Place, text []byte) {
 	if len(text) == 0 || text[0] != '{' {
 		return
@@ -149,14 +151,14 @@ func (v *Verifier) Add(at Place, text []byte) {
 		return
 	}
 	if l.APIVersion != Version {
-		return // another program's line that speaks of one
+		return // another program's line that quotes one
 	}
 	v.Lines++
 	v.Lost += max(0, l.Lost)
 	v.link(at, &l, hash(text))
 }
 
-// link holds a line against the one before it in its chain.
+// link compares a line with the previous one in its chain.
 func (v *Verifier) link(at Place, l *line, sum string) {
 	if v.chains == nil {
 		v.chains, v.latest = map[string]*Chain{}, map[string]*Chain{}
@@ -189,8 +191,8 @@ func (v *Verifier) link(at Place, l *line, sum string) {
 	v.latest[l.Node] = c
 }
 
-// follow says what is wrong with a line after the last one of the chain; empty
-// for nothing.
+// follow returns what is wrong with a line that follows the last one of the chain;
+// empty for nothing.
 func (c *Chain) follow(l *line) string {
 	k := l.Chain
 	switch {
@@ -213,8 +215,8 @@ func missing(n uint64) string {
 	return fmt.Sprintf("%d lines are", n)
 }
 
-// start begins with a chain. The first line of a driver that found an earlier
-// chain in its file names the last line of that.
+// start begins a chain. If a driver found an earlier chain in its file, its first
+// line names the last line of that.
 func (v *Verifier) start(at Place, l *line, sum string) {
 	k := l.Chain
 	if len(v.chains) >= maxChains {
@@ -245,7 +247,7 @@ func (v *Verifier) fail(at Place, node, why string) {
 	v.Breaks = append(v.Breaks, Break{Place: at, Node: clip(node), Why: why})
 }
 
-// Chains are those of what was read, in the order of their first lines.
+// Chains returns the chains in the files, in the order of their first lines.
 func (v *Verifier) Chains() []*Chain { return v.order }
 
 func clip(text string) string { return printable.Cut(text, maxWord) }

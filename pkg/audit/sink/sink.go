@@ -1,5 +1,5 @@
-// Package sink is where the lines of an audit trail go: a file that may be
-// rotated meanwhile, or standard output.
+// Package sink writes the lines of an audit trail to a file, which another program
+// may rotate, or to standard output.
 package sink
 
 import (
@@ -14,17 +14,17 @@ import (
 	"syscall"
 )
 
-// Sink takes lines. Each is one write, so that two processes, as in an upgrade,
-// can share a file.
+// Sink writes lines. Each line is one write, so that two processes can share a
+// file, for example during an upgrade.
 type Sink interface {
 	Write(line []byte) error
-	// Last is the last whole line of JSON, without its end; nil where there is
-	// none, or where it cannot be read back.
+	// Last returns the last complete line of JSON, without its end; nil if there is
+	// none, or if it cannot be read.
 	Last() ([]byte, error)
 	Close()
 }
 
-// Open opens the file, or takes stdout for the path "-".
+// Open opens the file, or returns stdout for the path "-".
 func Open(path string, stdout io.Writer) (Sink, error) {
 	if path == "-" {
 		return stream{stdout}, nil
@@ -33,7 +33,7 @@ func Open(path string, stdout io.Writer) (Sink, error) {
 	return f, f.open()
 }
 
-// stream is not for the sink to close.
+// stream is standard output, which the sink does not close.
 type stream struct{ w io.Writer }
 
 // Write implements Sink.
@@ -48,8 +48,8 @@ func (stream) Last() ([]byte, error) { return nil, nil }
 // Close implements Sink.
 func (stream) Close() {}
 
-// file is an audit log that may be rotated under us, by renaming it or by
-// cutting it.
+// file is an audit log that another program may rotate, by renaming or truncating
+// it.
 type file struct {
 	path string
 	f    *os.File
@@ -57,8 +57,8 @@ type file struct {
 	torn bool        // the file ends in the middle of a line
 }
 
-// open makes the file, for root alone, where it is not there. One that is
-// there keeps its mode: it is the operator's choice who reads it.
+// open creates the file, for root only, if it does not exist. An existing file
+// keeps its mode: the operator decides who may read it.
 func (s *file) open() error {
 	// O_NONBLOCK: opening a pipe must not wait for its reader.
 	f, err := os.OpenFile(s.path, os.O_RDWR|os.O_APPEND|os.O_CREATE|syscall.O_NONBLOCK, 0o600)
@@ -78,7 +78,8 @@ func (s *file) open() error {
 	return nil
 }
 
-// cutOff tells whether a full disk or a kill has left a part of a line.
+// cutOff reports whether the file ends with a part of a line, after a full disk or
+// a kill.
 func cutOff(f *os.File, size int64) bool {
 	if size == 0 {
 		return false
@@ -88,7 +89,7 @@ func cutOff(f *os.File, size int64) bool {
 	return err == nil && last[0] != '\n'
 }
 
-// Write implements Sink. It begins a line of its own after one that was cut off.
+// Write implements Sink. After a part of a line it begins a new line.
 func (s *file) Write(line []byte) error {
 	if now, err := os.Stat(s.path); err != nil || s.f == nil || !os.SameFile(now, s.info) {
 		if err := s.open(); err != nil {
@@ -108,10 +109,10 @@ func (s *file) Write(line []byte) error {
 	return err
 }
 
-// longest is how much of a file's end is read for its last line, in bytes.
+// longest is how many bytes of a file's end are read to find its last line.
 const longest = 1 << 20
 
-// Last implements Sink. What a kill or a full disk has left of a line is none.
+// Last implements Sink. A part of a line does not count.
 func (s *file) Last() ([]byte, error) {
 	info, err := s.f.Stat()
 	if err != nil {

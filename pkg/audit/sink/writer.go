@@ -8,14 +8,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// Memory keeps the head over a restart. It is for one process at a time.
+// Memory saves the head for the next process. Only one process may use it at a
+// time.
 type Memory interface {
-	// Load gives the head that was saved last; none is no error.
+	// Load returns the head that was saved last. A missing one is no error.
 	Load() (h chain.Head, ok bool, err error)
 	Save(h chain.Head) error
 }
 
-// Writer gives lines their links and writes them. It is for one goroutine.
+// Writer adds links to lines and writes them. Only one goroutine may use it.
 type Writer struct {
 	out    Sink
 	memory Memory
@@ -26,8 +27,8 @@ type Writer struct {
 	text   []byte // of the last line, with its link
 }
 
-// OpenChain opens the file, or takes stdout for the path "-". At the first line the
-// chain goes on from memory, which may be nil, or else begins after the last line
+// OpenChain opens the file, or uses stdout for the path "-". With the first line,
+// the chain continues from memory, which may be nil, or begins after the last line
 // of the file.
 func OpenChain(path string, stdout io.Writer, memory Memory, log *slog.Logger) (*Writer, error) {
 	out, err := Open(path, stdout)
@@ -37,7 +38,7 @@ func OpenChain(path string, stdout io.Writer, memory Memory, log *slog.Logger) (
 	return &Writer{out: out, memory: memory, log: log}, nil
 }
 
-// begin finds the head to go on from.
+// begin finds the head for the first line.
 func (w *Writer) begin() error {
 	last, err := w.out.Last()
 	if err != nil {
@@ -58,8 +59,8 @@ func (w *Writer) begin() error {
 	return nil
 }
 
-// Write writes a line, a JSON object with its end, with its link. After an error
-// the same line, or another one, can be written again.
+// Write writes a line, a JSON object with its end, and adds its link. After an
+// error the caller may write the same line again, or another one.
 func (w *Writer) Write(line []byte) error {
 	if !w.begun {
 		if err := w.begin(); err != nil {
@@ -87,7 +88,7 @@ func (w *Writer) save(h chain.Head) {
 	}
 }
 
-// Seq is the number of the last line that was written, 0 for none.
+// Seq returns the number of the last written line; 0 for none.
 func (w *Writer) Seq() uint64 { return w.head.Seq }
 
 // Close closes the file.
