@@ -1,7 +1,6 @@
-// Package rendered makes files of the objects that a provider gave: what the
-// class's templates and formats ask for. It also gives files the modes and
-// owners of the class's permissions. It is the same for every provider, and
-// what it makes depends on the class and the objects alone.
+// Package rendered makes files from the objects of a provider, as the class's templates and formats
+// ask, and gives files the modes and owners of the class's permissions. It is the same for every
+// provider, and its result depends only on the class and the objects.
 package rendered
 
 import (
@@ -18,8 +17,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
-// maxMade is how many entries the lists may have. The slow hashes of a keystore
-// take some milliseconds at each refresh.
+// maxMade bounds the entries of the lists. The slow hashes of a keystore take some milliseconds at
+// each refresh.
 func maxMade(key string) int {
 	if key == class.FormatsKey {
 		return 10
@@ -27,9 +26,9 @@ func maxMade(key string) int {
 	return 100
 }
 
-// File is one file that is made.
+// File is one file to make.
 type File struct {
-	// Field is where the class asks for it, such as spec.parameters.templates[0].
+	// Field is the entry of the class that asks for the file, such as spec.parameters.templates[0].
 	Field string
 	Path  string
 	params.Access
@@ -38,8 +37,7 @@ type File struct {
 	made     *made // of a format
 }
 
-// Renderer makes the files that classes ask for. It keeps what it has compiled of the classes of its
-// volumes.
+// Renderer makes the files that classes ask for.
 type Renderer struct {
 	budget   *budget.Budget
 	compiled params.Cache[*Prepared]
@@ -100,19 +98,17 @@ func asks(c *class.Class) bool {
 	return c.Templates != "" || c.Formats != "" || c.Permissions != "" || c.SecretTemplates != ""
 }
 
-// Check tells whether the class's lists can be used. It needs no objects. The
-// error names every field that is wrong.
+// Check checks the class's lists, without objects. The error names every wrong field.
 func Check(c *class.Class) (warnings []string, err error) {
 	_, warnings, err = Parse(c)
 	return warnings, err
 }
 
-// Lists is what a class asks for.
+// Lists are the parsed lists of a class.
 type Lists struct {
-	// Made are the files to make, in that order: formats can take what templates
-	// have made.
+	// Made are the files to make, in that order: formats can use the files of templates.
 	Made []File
-	// Permissions are modes and owners of files.
+	// Permissions are the modes and owners of files.
 	Permissions []File
 	permissions map[string]params.Access // by path
 	// Secrets are the templates of Kubernetes Secrets by the Secrets' names.
@@ -206,7 +202,7 @@ func (r *Renderer) make(files []File, p *provider.Payload, limit int64, o budget
 	return &out, nil
 }
 
-// values are the contents of files by path, and their bytes, which are charged to the owner.
+// values returns the contents of files by path, and their bytes, for which the owner is charged.
 func (r *Renderer) values(files []provider.File, o budget.Owner) (have map[string]string, size int64, charge *budget.Charge, err error) {
 	for _, f := range files {
 		size += int64(f.Contents.Len())
@@ -221,7 +217,7 @@ func (r *Renderer) values(files []provider.File, o budget.Owner) (have map[strin
 	return have, size, charge, nil
 }
 
-// String is how errors name the file.
+// String names the file in errors.
 func (f File) String() string { return fmt.Sprintf("%s %q", f.Field, params.Clip(f.Path)) }
 
 func (f File) render(have map[string]string, l *tmpl.Limits) ([]byte, error) {
@@ -231,8 +227,8 @@ func (f File) render(have map[string]string, l *tmpl.Limits) ([]byte, error) {
 	return f.template.Render(have, l)
 }
 
-// reasoned keeps the reason that an error has. Else the class is at fault: it
-// asks for what cannot be made of the objects.
+// reasoned returns an error with the reason that it has. Without one the class is wrong: it asks
+// for something that cannot be made from the objects.
 func reasoned(err error) error {
 	var has *fault.Error
 	if errors.As(err, &has) {

@@ -28,22 +28,21 @@ const (
 	fieldAnnotations = "annotations"
 )
 
-// maxSecretTexts is how many templates the entries of secretTemplates may have together.
+// maxSecretTexts bounds the templates of all entries of secretTemplates together.
 const maxSecretTexts = 100
 
 // Secret is an entry of secretTemplates: the templates of one Secret of secretObjects.
 type Secret struct {
-	// Field is where the class asks for it, such as spec.parameters.secretTemplates[0].
+	// Field is the entry of the class, such as spec.parameters.secretTemplates[0].
 	Field string
 	Name  string
-	// Data, Labels and Annotations are the templates' texts by the keys that they are rendered
-	// for.
+	// Data, Labels and Annotations are the texts of the templates, by the keys of their results.
 	Data, Labels, Annotations map[string]string
 
 	templates map[string]*tmpl.Template // by text
 }
 
-// SecretParts are what the templates of one Secret have rendered.
+// SecretParts are the results of the templates of one Secret.
 type SecretParts struct {
 	Data                map[string][]byte
 	Labels, Annotations map[string]string
@@ -97,8 +96,8 @@ func has(m map[string]string, key string) bool {
 	return ok
 }
 
-// texts reads a map of keys to templates, and compiles these. wrong says what is wrong with a key,
-// and taken whether secretObjects has a value for it.
+// texts reads a map of keys to templates, and compiles them. wrong returns what is wrong with a
+// key, and taken reports whether secretObjects has a value for it.
 func (s *Secret) texts(field params.Field, wrong func(key string) []string, taken func(key string) bool) map[string]string {
 	values, out := field.Map(), map[string]string{}
 	if len(values) > maxSecretTexts {
@@ -158,13 +157,13 @@ type SecretRenderer struct {
 	limits   tmpl.Limits // of all templates together
 }
 
-// Secrets prepares the rendering of the class's secretTemplates for one payload. What it needs is
-// charged to the owner until Close.
+// Secrets prepares the rendering of the class's secretTemplates for one payload. It charges the
+// owner for the memory until Close.
 //
-// Templates of data have the volume's files by their paths. Those of labels and annotations do
-// not: who may list Secrets' metadata need not be allowed to read Secrets, and the API server does
-// not encrypt metadata in every place where it keeps it. They have what is no secret, and is the
-// same for all pods and nodes.
+// Templates of data have the volume's files by their paths. Templates of labels and annotations do
+// not: users who may list the metadata of Secrets may not read Secrets, and the API server does not
+// encrypt metadata everywhere. These templates have only what is no secret and is the same for all
+// pods and nodes.
 func (d *Prepared) Secrets(files []provider.File, versions []provider.Version, o budget.Owner) (*SecretRenderer, error) {
 	s := &SecretRenderer{class: d.class, secrets: d.lists.Secrets, limits: tmpl.DefaultLimits()}
 	if len(s.secrets) == 0 {
@@ -188,10 +187,10 @@ func (d *Prepared) Secrets(files []provider.File, versions []provider.Version, o
 // Close ends the charge.
 func (s *SecretRenderer) Close() { s.charge.Release() }
 
-// Of are the templates of a Secret; nil if it has none.
+// Of returns the templates of a Secret; nil if it has none.
 func (s *SecretRenderer) Of(secretName string) *Secret { return s.secrets[secretName] }
 
-// Render renders a Secret's templates, and checks labels and annotations as the API server will.
+// Render renders a Secret's templates, and checks labels and annotations as the API server does.
 func (s *SecretRenderer) Render(t *Secret) (*SecretParts, error) {
 	parts := &SecretParts{Data: map[string][]byte{}}
 	for _, key := range slices.Sorted(maps.Keys(t.Data)) {

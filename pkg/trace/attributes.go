@@ -6,8 +6,8 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 )
 
-// The attributes of spans. Those without mayfly in front are of OpenTelemetry's
-// semantic conventions; kubelet's own spans have the pod by the same.
+// The attributes of spans. Those without the prefix mayfly are of OpenTelemetry's
+// semantic conventions; kubelet's own spans have the same ones for the pod.
 const (
 	KeyPodUID       = "k8s.pod.uid"
 	KeyPodName      = "k8s.pod.name"
@@ -15,9 +15,9 @@ const (
 	KeyVolume       = "mayfly.volume"
 	KeyClass        = "mayfly.class"
 	KeyProvider     = "mayfly.provider"
-	// KeyAsked has the correlation ids of all requests of a piece of work, those of
-	// answers included that it shares with another; KeyCorrelation that of one
-	// request.
+	// KeyAsked has the correlation ids of all requests for a piece of work,
+	// including those of another volume whose answer it shares. KeyCorrelation has
+	// that of one request.
 	KeyAsked       = "mayfly.correlation_ids"
 	KeyCorrelation = "mayfly.correlation_id"
 	KeyChanged     = "mayfly.changed"
@@ -28,7 +28,7 @@ const (
 	KeyResend      = "http.request.resend_count"
 )
 
-// Keys are all of them.
+// Keys returns all of them.
 func Keys() []string {
 	return []string{
 		KeyPodUID, KeyPodName, KeyPodNamespace, KeyVolume, KeyClass, KeyProvider, KeyAsked, KeyCorrelation, KeyChanged, KeyReason,
@@ -36,14 +36,14 @@ func Keys() []string {
 	}
 }
 
-// Result is what came of a piece of work, beside its failure.
+// Result is the result of a piece of work, without its failure.
 type Result struct {
 	Provider string
 	Asked    []string
 	Changed  bool
 }
 
-// Result says what came of the work.
+// Result records the result of the work.
 func (s Span) Result(r Result) {
 	if !s.On() {
 		return
@@ -59,8 +59,8 @@ func (s Span) Result(r Result) {
 	s.s.SetAttributes(all...)
 }
 
-// Correlation says by what the other side knows the request; an empty id says
-// nothing.
+// Correlation records the id of the request in the log of the other side; an empty
+// id records nothing.
 func (s Span) Correlation(id string) {
 	if s.On() && id != "" {
 		s.s.SetAttributes(attribute.String(KeyCorrelation, id))
@@ -69,17 +69,17 @@ func (s Span) Correlation(id string) {
 
 // Exchange is one request to a store.
 type Exchange struct {
-	// Host and Port are of the server; Port is empty for a socket.
+	// Host and Port are the server's; Port is empty for a socket.
 	Host, Port string
-	// Status is 0 where there was no answer.
+	// Status is 0 if there was no answer.
 	Status int
-	// Correlation is by what the store knows the request; empty for none.
+	// Correlation is the id of the request in the store's log; empty for none.
 	Correlation string
-	// Again counts the same request's earlier tries.
+	// Again is the number of earlier attempts of the same request.
 	Again int
 }
 
-// Exchange says what the request was.
+// Exchange records the request.
 func (s Span) Exchange(x Exchange) {
 	if !s.On() {
 		return

@@ -1,12 +1,12 @@
-// Package trace has the driver say, in OpenTelemetry's spans, of what steps a
-// publish, a refresh or a release was made, and which requests to a store. The
-// pipeline and the providers use it and nothing else of OpenTelemetry.
+// Package trace records the steps of a publish, a refresh and a release, and the
+// requests to a store, as OpenTelemetry spans. The pipeline and the providers use
+// only this package of OpenTelemetry.
 //
-// A span holds identifiers, codes and times alone: no text of a class, no token,
-// nothing that a store said. Its reason is that of package fault; the log has the
-// words.
+// A span has identifiers, codes and times, and no text of a class, no token, and
+// nothing that a store has said. The reason of a failure is that of package fault;
+// the text is in the log.
 //
-// Without a Tracer everything here does nothing, and allocates nothing.
+// Without a Tracer this package does nothing, and allocates nothing.
 package trace
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
-// scope names what makes the spans.
+// scope is the name of the instrumentation in the spans.
 const scope = "github.com/mayfly-csi/mayfly"
 
 // Tracer begins the spans of pieces of work. A nil Tracer begins none.
@@ -33,13 +33,13 @@ type Tracer struct {
 	propagator propagation.TextMapPropagator
 }
 
-// New makes a Tracer whose spans go to a provider, and whose contexts go to the
-// stores, and come from callers, by the propagator.
+// New makes a Tracer. Its spans go to a provider. The propagator writes their
+// contexts for the stores, and reads those of callers.
 func New(to trace.TracerProvider, by propagation.TextMapPropagator, version string) *Tracer {
 	return &Tracer{to.Tracer(scope, trace.WithInstrumentationVersion(version)), by}
 }
 
-// tracerKey is where the context of a piece of work has its Tracer.
+// tracerKey is the context key of the Tracer of a piece of work.
 type tracerKey struct{}
 
 func tracerOf(ctx context.Context) *Tracer {
@@ -47,15 +47,15 @@ func tracerOf(ctx context.Context) *Tracer {
 	return t
 }
 
-// Work is what a publish, a refresh or a release is about.
+// Work describes a publish, a refresh or a release.
 type Work struct {
 	PodNamespace, PodName, PodUID string
-	// Volume is its id, Class the name of the SecretProviderClass.
+	// Volume is the volume's id, Class the name of the SecretProviderClass.
 	Volume, Class string
 }
 
-// Begin starts the span of a piece of work. That a call has brought by Incoming is
-// its parent. The span must be ended.
+// Begin starts the span of a piece of work, below the span that Incoming has found.
+// The caller must end it.
 func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Context, Span) {
 	if t == nil {
 		return ctx, Span{}
@@ -69,19 +69,19 @@ func (t *Tracer) Begin(ctx context.Context, name string, w Work) (context.Contex
 	return ctx, Span{s}
 }
 
-// Step starts the span of a part of the work whose context it is given. The span
-// must be ended.
+// Step starts the span of a part of the work that has this context. The caller must
+// end it.
 func Step(ctx context.Context, name string) (context.Context, Span) {
 	return child(ctx, name, step)
 }
 
-// Request starts the span of one request to a store, or to a plugin. The span must
-// be ended.
+// Request starts the span of one request to a store or a plugin. The caller must
+// end it.
 func Request(ctx context.Context, name string) (context.Context, Span) {
 	return child(ctx, name, request)
 }
 
-// The options of spans, made once.
+// The options of spans, allocated once.
 var (
 	step    = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindInternal)}
 	request = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)}
@@ -96,7 +96,8 @@ func child(ctx context.Context, name string, kind []trace.SpanStartOption) (cont
 	return ctx, Span{s}
 }
 
-// Incoming gives a call of gRPC the trace that its caller named in the metadata.
+// Incoming returns the context of a gRPC call with the trace that its caller named
+// in the metadata.
 func (t *Tracer) Incoming(ctx context.Context) context.Context {
 	if t == nil {
 		return ctx
@@ -104,14 +105,15 @@ func (t *Tracer) Incoming(ctx context.Context) context.Context {
 	return t.propagator.Extract(ctx, incoming{ctx})
 }
 
-// ToHTTP writes the trace, if there is one, to a request's header.
+// ToHTTP writes the trace, if there is one, to the header of a request.
 func ToHTTP(ctx context.Context, header http.Header) {
 	if t := tracerOf(ctx); t != nil {
 		t.propagator.Inject(ctx, propagation.HeaderCarrier(header))
 	}
 }
 
-// ToGRPC adds the trace, if there is one, to the metadata of calls with the context.
+// ToGRPC adds the trace, if there is one, to the metadata of gRPC calls with the
+// context.
 func ToGRPC(ctx context.Context) context.Context {
 	t := tracerOf(ctx)
 	if t == nil {
@@ -143,7 +145,7 @@ func (c incoming) Keys() []string {
 	return slices.Collect(maps.Keys(md))
 }
 
-// carrier is metadata of gRPC for a propagator.
+// carrier gives a propagator the metadata of a gRPC call.
 type carrier metadata.MD
 
 // Get implements propagation.TextMapCarrier.
@@ -164,7 +166,8 @@ func (c carrier) Keys() []string { return slices.Collect(maps.Keys(c)) }
 // value records nothing.
 type Span struct{ s trace.Span }
 
-// ID is the trace id in hexadecimal digits, empty for a trace that is not sampled.
+// ID returns the trace id in hexadecimal digits; empty for a trace that is not
+// sampled.
 func (s Span) ID() string {
 	if s.s == nil || !s.s.SpanContext().IsSampled() {
 		return ""
@@ -172,7 +175,7 @@ func (s Span) ID() string {
 	return s.s.SpanContext().TraceID().String()
 }
 
-// On tells whether the span is kept.
+// On reports whether the span is kept.
 func (s Span) On() bool { return s.s != nil && s.s.IsRecording() }
 
 // End ends the span, with the reason of a failure.

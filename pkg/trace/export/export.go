@@ -1,5 +1,5 @@
 // Package export sends the spans of package trace to a collector, by OTLP over
-// gRPC, as the OTEL_ variables of OpenTelemetry's specification say.
+// gRPC. The OTEL_ variables of OpenTelemetry's specification configure it.
 package export
 
 import (
@@ -22,15 +22,15 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
-// shutdownTime is how long the last spans may take to be sent.
+// shutdownTime bounds the time for sending the last spans.
 const shutdownTime = 2 * time.Second
 
-// Config is what an Exporter is made of. Every field is needed.
+// Config has the settings of an Exporter. All fields are required.
 type Config struct {
-	// Version is the driver's, Node the name of its node.
+	// Version is the driver's; Node is the name of its node.
 	Version, Node string
 	Logger        *slog.Logger
-	// Getenv reads the variables that the SDK does not use; the SDK reads its own
+	// Getenv reads the variables that the SDK does not use. The SDK reads its own
 	// from the process.
 	Getenv func(string) string
 	// Count receives the number of spans for each result.
@@ -43,13 +43,13 @@ type Result string
 // The results.
 const (
 	Sent Result = "sent"
-	// Failed is of spans that the collector did not take.
+	// Failed is the result for spans that the collector did not accept.
 	Failed Result = "failed"
-	// Dropped is of spans for which there was no room.
+	// Dropped is the result for spans for which the queue had no room.
 	Dropped Result = "dropped"
 )
 
-// Results are all of them.
+// Results returns all of them.
 func Results() []Result { return []Result{Sent, Failed, Dropped} }
 
 // Exporter sends spans in the background.
@@ -59,9 +59,9 @@ type Exporter struct {
 	queue    *queue
 }
 
-// New makes an Exporter. It waits for no collector. A variable that cannot be used
-// is logged and ignored, as the specification asks; so is what it says of an
-// exporter, a protocol or a propagator that is not here.
+// New makes an Exporter. It does not wait for a collector. It logs and ignores a
+// variable that cannot be used, as the specification asks, and also an exporter, a
+// protocol or a propagator that this package does not have.
 func New(ctx context.Context, c Config) (*Exporter, error) {
 	s := settingsOf(c)
 	if s.off {
@@ -87,10 +87,10 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	return e, nil
 }
 
-// Tracer is nil where the environment switches traces off.
+// Tracer returns nil if the environment switches traces off.
 func (e *Exporter) Tracer() *trace.Tracer { return e.tracer }
 
-// Run sends spans until ctx ends, and then those that are left.
+// Run sends spans until ctx ends, and then the remaining ones.
 func (e *Exporter) Run(ctx context.Context) error {
 	<-ctx.Done()
 	if e.provider == nil {
@@ -99,19 +99,19 @@ func (e *Exporter) Run(ctx context.Context) error {
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTime)
 	defer cancel()
 	err := e.provider.Shutdown(last)
-	e.queue.stop() // a collector that hangs holds nothing up
+	e.queue.stop() // a collector that hangs must not delay the end
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		e.queue.log.Debug("ending the sending of traces", logkey.Error, err)
 	}
 	return nil
 }
 
-// ignored is what the log says of a setting that has no effect.
+// ignored is the log line for a setting without effect.
 const ignored = "a setting of OpenTelemetry cannot be used and is ignored"
 
-// useLogger has the SDK, whose way to tell of a bad variable is the process's,
-// log as the driver does. It would quote the variables' text, and a header may be
-// a credential: only what it was about is logged.
+// useLogger makes the SDK log with the driver's logger: it reports a bad variable
+// only through a logger of the process. Its messages quote the variables' text, and
+// a header may be a credential, so only the subject is logged.
 func useLogger(log *slog.Logger) {
 	otel.SetLogger(logr.New(sink{log}))
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", logkey.Error, err) }))
@@ -122,7 +122,7 @@ type sink struct{ log *slog.Logger }
 // Init implements logr.LogSink.
 func (sink) Init(logr.RuntimeInfo) {}
 
-// Enabled implements logr.LogSink: of what is no error nothing is wanted.
+// Enabled implements logr.LogSink: only errors are wanted.
 func (sink) Enabled(int) bool { return false }
 
 // Info implements logr.LogSink.

@@ -22,7 +22,7 @@ type queue struct {
 
 	waiting atomic.Int64
 	failing atomic.Bool
-	stopped context.Context //nolint:containedctx // ends what is being sent, which has no other end
+	stopped context.Context //nolint:containedctx // ends the current export, which nothing else ends
 	stop    context.CancelFunc
 }
 
@@ -46,7 +46,7 @@ func (q *queue) OnEnd(s sdk.ReadOnlySpan) {
 	q.SpanProcessor.OnEnd(s)
 }
 
-// sender is the end of the queue, as the batch processor sees it.
+// sender is the end of the queue from which the batch processor exports.
 type sender struct{ *queue }
 
 // ExportSpans implements sdk.SpanExporter. It logs once that the collector does not

@@ -10,16 +10,16 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
-// What is kept until it is sent is less here than OpenTelemetry's 2,048 spans in
-// batches of 512, which would take two megabytes more of a small process: a span
-// takes about one kilobyte, and some more while it is sent. Smaller batches take
-// more CPU time: each is a call to the collector.
+// The queue is smaller than OpenTelemetry's default of 2,048 spans in batches of
+// 512, which would take two more megabytes of a small process: a span takes about
+// one kilobyte, and more while it is sent. Smaller batches would take more CPU
+// time, because each is a call to the collector.
 const (
 	defaultQueue = 1024
 	defaultBatch = 128
 )
 
-// settings are of the variables that the SDK does not read, or does not tell.
+// settings has the variables that the SDK does not read, or does not show.
 type settings struct {
 	off        bool
 	propagator propagation.TextMapPropagator
