@@ -3,7 +3,8 @@
 // pod's nodePublishSecretRef), and reads the objects of the class.
 //
 // The engine of package session calls it: Provider is its Store, and akeylessSession its
-// Session for one run, which sends requests through a conn. Its files:
+// Session for one run, which sends requests through a conn: session.Conn with the store's own
+// form of a request. Its files:
 //
 //	spec, objects, params   the class's parameters, parsed once per edit of the class
 //	item, arguments         one item of a class, and what it is asked for with

@@ -23,6 +23,7 @@
 //	  logins     its tokens,
 //	  reader     its shared reads, and
 //	  issuer     its credentials
+//	Conn         the requests of one run, to the addresses of its login
 //
 // Read Engine.Fetch and run.obtain for one Fetch, issuer.advance for a credential, and
 // Engine.Release for the end of a volume. The rules of time are in timing.go. state.go
