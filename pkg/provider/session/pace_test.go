@@ -124,3 +124,26 @@ func FuzzToken(f *testing.F) {
 		check(later, renewed)
 	})
 }
+
+// TestOlderThan: after a restart a volume's older state does not replace a newer credential, nor a
+// renewed one.
+func TestOlderThan(t *testing.T) {
+	of := func(at, ends time.Duration) *Credential {
+		return &Credential{Reading: &Reading{At: after(at)}, ends: after(ends)}
+	}
+	now := of(time.Hour, 2*time.Hour)
+	for name, c := range map[string]struct {
+		other *Credential
+		older bool
+	}{
+		"issued before":    {of(time.Minute, 3*time.Hour), true},
+		"issued later":     {of(2*time.Hour, 90*time.Minute), false},
+		"renewed since":    {of(time.Hour, time.Hour), true},
+		"the same":         {of(time.Hour, 2*time.Hour), false},
+		"before a renewal": {of(time.Hour, 3*time.Hour), false},
+	} {
+		if c.other.olderThan(now) != c.older {
+			t.Errorf("%s: %t", name, !c.older)
+		}
+	}
+}
