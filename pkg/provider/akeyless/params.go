@@ -2,7 +2,6 @@ package akeyless
 
 import (
 	"encoding/json"
-	"errors"
 	"strings"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider"
@@ -231,9 +230,5 @@ func loginOf(l session.Login) login { return l.(login) } //nolint:forcetypeasser
 
 // ReadLogin implements session.Store.
 func (p *Provider) ReadLogin(raw json.RawMessage) (session.Login, error) {
-	var l login
-	if json.Unmarshal(raw, &l) != nil {
-		return nil, errors.New("it is not the JSON that was written")
-	}
-	return l, nil
+	return session.DecodeLogin[login](raw)
 }

@@ -36,8 +36,8 @@ const (
 
 // Target is a server and how to verify it. It is comparable.
 type Target struct {
-	Address Address
-	TLS     TLS
+	Address Address `json:"address"`
+	TLS     TLS     `json:"tls"`
 }
 
 // Over returns other, with the fields replaced that are not zero in t.

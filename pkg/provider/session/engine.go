@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"slices"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/clock"
@@ -20,6 +19,7 @@ import (
 // LastKnown and Router. Its callers' goroutines do all work, except the issues of a
 // Detacher.
 type Engine struct {
+	Classes
 	config  *endpoint.Settings
 	pool    *endpoint.Pool
 	store   Store
@@ -43,7 +43,7 @@ var (
 // New makes an engine for a store, whose settings are complete, and whose servers pool has.
 func New(c *endpoint.Settings, pool *endpoint.Pool, store Store) *Engine {
 	return &Engine{
-		config: c, pool: pool, store: store, specs: params.Cache[*Spec]{Budget: c.Budget},
+		Classes: Classes{store}, config: c, pool: pool, store: store, specs: params.Cache[*Spec]{Budget: c.Budget},
 		groups: groups{budget: c.Budget, store: store, revokesTokens: store.Traits().RevokesTokens},
 	}
 }
@@ -121,42 +121,6 @@ func (e *Engine) begin(ctx context.Context, r provider.Request) (f *run, work co
 // Spec parses a class, or finds it parsed.
 func (e *Engine) Spec(r provider.Request) (*Spec, error) {
 	return e.specs.Get(r.Volume, r.Class, func(c *class.Class) (*Spec, error) { return e.store.Parse(c) })
-}
-
-// Validate implements provider.Validator.
-func (e *Engine) Validate(c *class.Class) ([]string, error) {
-	s, err := e.store.Parse(c)
-	if err == nil {
-		err = class.Suspected(s.Suspects)
-	}
-	return slices.Clone(s.Warnings), err
-}
-
-// Listed returns the objects of a valid class.
-func (e *Engine) Listed(c *class.Class) ([]provider.Listed, error) {
-	s, err := e.store.Parse(c)
-	if err != nil {
-		return nil, err
-	}
-	return s.listed(), nil
-}
-
-// Judged is what a valid class says of its login.
-type Judged struct {
-	provider.Access
-	// Audience is that of the service account token; empty if the login needs none.
-	Audience string
-	// Fallback is the second address of the store; empty for none.
-	Fallback string
-}
-
-// Judge returns what a valid class says.
-func (e *Engine) Judge(c *class.Class) (Judged, error) {
-	s, err := e.store.Parse(c)
-	if err != nil {
-		return Judged{}, err
-	}
-	return Judged{s.Login.Access(), s.Audience, s.Fallback.String()}, nil
 }
 
 // Stores implements provider.Watcher.

@@ -145,6 +145,15 @@ type Login interface {
 	Access() provider.Access
 }
 
+// DecodeLogin reads a login of type L, as encoding/json wrote it.
+func DecodeLogin[L Login](raw json.RawMessage) (Login, error) {
+	var l L
+	if json.Unmarshal(raw, &l) != nil {
+		return nil, errors.New("it is not the JSON that was written")
+	}
+	return l, nil
+}
+
 // Identity is who asks, as the store sees it. Volumes of the same identity get the same
 // answers, so they share a token and reads.
 type Identity struct {

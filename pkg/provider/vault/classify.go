@@ -26,11 +26,11 @@ type requestKey struct {
 }
 
 func (k *kinds) of(l login, r *request) (session.Kind, bool) {
-	return k.known.Get(requestKey{l.target, l.namespace, r.method, r.path})
+	return k.known.Get(requestKey{l.Target, l.Namespace, r.method, r.path})
 }
 
 func (k *kinds) learn(l login, method, path string, kind session.Kind) {
-	k.known.Set(requestKey{l.target, l.namespace, method, path}, kind)
+	k.known.Set(requestKey{l.Target, l.Namespace, method, path}, kind)
 }
 
 // classify returns the kind of an answer, and its end or announced change if the kind has

@@ -67,11 +67,11 @@ func FuzzParameters(f *testing.F) {
 			return
 		}
 		l := s.login
-		again, err := endpoint.ParseAddressOrSocket(l.target.Address.String())
-		if err != nil || again != l.target.Address {
-			t.Errorf("the address %q does not read back: %v", l.target.Address, err)
+		again, err := endpoint.ParseAddressOrSocket(l.Address.String())
+		if err != nil || again != l.Address {
+			t.Errorf("the address %q does not read back: %v", l.Address, err)
 		}
-		if strings.ContainsAny(l.namespace+l.role+l.audience+l.mount, "\r\n") || strings.Contains("/"+l.mount+"/", "/../") {
+		if strings.ContainsAny(l.Namespace+l.Role+l.Audience+l.Mount, "\r\n") || strings.Contains("/"+l.Mount+"/", "/../") {
 			t.Errorf("a bad login got through: %+v", l)
 		}
 	})

@@ -149,8 +149,8 @@ func TestImportOfRubbish(t *testing.T) {
 	good := string(p.Export("v").Reveal())
 	for name, c := range map[string]struct{ old, new, says string }{
 		"login of another shape": {`"login":{"address":"` + b.URL + `"`, `"login":{"address":5`, "a login"},
-		"address of nothing":     {b.URL, markValue, "address"},
-		"token without a login":  {`"tokens":[{"login":{"address":"` + b.URL + `"`, `"tokens":[{"login":{"address":"` + markValue + `"`, "address"},
+		"address of nothing":     {b.URL, markValue, "a login"},
+		"token without a login":  {`"tokens":[{"login":{"address":"` + b.URL + `"`, `"tokens":[{"login":{"address":"` + markValue + `"`, "a login"},
 		"answer of another form": {`"body":{"lease_id":"x"`, `"body":{"lease_id":5`, ""},
 	} {
 		next := newProvider(t, nil)

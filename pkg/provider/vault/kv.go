@@ -131,7 +131,7 @@ func (c *conn) outdated(r *session.Request, rd *session.Reading) error {
 			continue
 		}
 		err := fault.New(fault.Unavailable, "reading %s%s from %s: version %s, after version %s: %w",
-			q, c.inNamespace(), c.login.target.Address, rd.Answer.Revision.Number, before.Answer.Revision.Number, errOutdated).
+			q, c.inNamespace(), c.login.Address, rd.Answer.Revision.Number, before.Answer.Revision.Number, errOutdated).
 			WithHint("a standby is behind the active server; where the store was restored from a backup, write the secret again")
 		err.RetryAfter = session.SureAfter
 		return err
@@ -153,7 +153,7 @@ func older(v, o session.Revision) bool {
 
 // withData returns the path of a secret of a KV version 2 engine.
 func (c *conn) withData(err *fault.Error, path string) error {
-	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, c.login.role)
+	return err.WithHint("a KV engine of version 2 is mounted there: secretPath must be %q, and the policies of role %q must grant read on that path", path, c.login.Role)
 }
 
 // kvPath returns the path that was meant if a secret of a KV version 2 engine was

@@ -20,15 +20,15 @@ import (
 func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bool, err error) {
 	c, l, pod := s.conn, s.conn.login, s.conn.Caller.Pod
 	// 1. Send the pod's service account token for the audience to the auth method.
-	account, err := c.Caller.Tokens.For(l.audience, c.Now())
+	account, err := c.Caller.Tokens.For(l.Audience, c.Now())
 	if err != nil {
-		return nil, false, fmt.Errorf("logging in to %s: %w", l.target.Address, err)
+		return nil, false, fmt.Errorf("logging in to %s: %w", l.Address, err)
 	}
-	body, err := json.Marshal(map[string]string{"role": l.role, "jwt": account.JWT.Reveal()})
+	body, err := json.Marshal(map[string]string{"role": l.Role, "jwt": account.JWT.Reveal()})
 	if err != nil {
 		return nil, false, fault.New(fault.Internal, "logging in: the request cannot be written")
 	}
-	k := c.call(endpoint.OpLogin, nil, http.MethodPost, "auth/"+l.mount+"/login", body)
+	k := c.call(endpoint.OpLogin, nil, http.MethodPost, "auth/"+l.Mount+"/login", body)
 	k.Issues = true
 	reply, err := c.do(ctx, k)
 	if err != nil {
@@ -36,7 +36,7 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 	}
 	defer reply.Release()
 	// 2. Check that the answer has a token, and that the pod's own token was the reason.
-	info, err := loginIn(reply, reply.Server(l.target.Address))
+	info, err := loginIn(reply, reply.Server(l.Address))
 	if err != nil {
 		return nil, false, singleflight.Own(c.explainLogin(err))
 	}
@@ -47,10 +47,10 @@ func (s *vaultSession) Login(ctx context.Context) (t *session.Token, podBound bo
 		left, err := c.refuseCertificate(ctx, t)
 		return left, false, singleflight.Own(c.explainLogin(err))
 	}
-	c.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, reply.Server(l.target.Address).String(), logkey.Mount, l.mount,
-		logkey.Role, l.role, logkey.JTI, account.Claims.ID, logkey.Correlation, c.Caller.Correlation)
+	c.Logger.Debug("logged in", logkey.Pod, pod.String(), logkey.Address, reply.Server(l.Address).String(), logkey.Mount, l.Mount,
+		logkey.Role, l.Role, logkey.JTI, account.Claims.ID, logkey.Correlation, c.Caller.Correlation)
 	// 3. Find out whether other pods of the service account may share the login.
-	return t, isPodBound(info, l.sharing, pod, account.Claims.ServiceAccountUID), nil
+	return t, isPodBound(info, l.Sharing, pod, account.Claims.ServiceAccountUID), nil
 }
 
 // refuseCertificate revokes a token that Vault gave for a client certificate. It returns
@@ -68,7 +68,7 @@ func (c *conn) refuseCertificate(ctx context.Context, t *session.Token) (left *s
 func (c *conn) explainLogin(err error) error {
 	l, pod := c.login, c.Caller.Pod
 	out := fault.Wrap(reasonOfLogin(err), err, "logging in at auth mount %q as role %q%s, as service account %s/%s with a token for audience %q",
-		l.mount, l.role, c.inNamespace(), pod.Namespace, pod.ServiceAccount, l.audience)
+		l.Mount, l.Role, c.inNamespace(), pod.Namespace, pod.ServiceAccount, l.Audience)
 	if fault.Hint(err) != "" {
 		return out
 	}
@@ -94,12 +94,12 @@ func reasonOfLogin(err error) fault.Reason {
 func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) string {
 	words = strings.ToLower(words)
 	says := func(part string) bool { return strings.Contains(words, part) }
-	role := fmt.Sprintf("auth/%s/role/%s", l.mount, l.role)
+	role := fmt.Sprintf("auth/%s/role/%s", l.Mount, l.Role)
 	switch {
 	case says("invalid role name"), says("role") && says("could not be found"):
 		return "there is no " + role + ": create it, or correct spec.parameters.roleName"
 	case says("could not load backend configuration"):
-		return fmt.Sprintf("auth/%s/config was never written: write it with kubernetes_host, and for a Vault outside of the cluster with kubernetes_ca_cert and token_reviewer_jwt", l.mount)
+		return fmt.Sprintf("auth/%s/config was never written: write it with kubernetes_host, and for a Vault outside of the cluster with kubernetes_ca_cert and token_reviewer_jwt", l.Mount)
 	case says("service account name not authorized"):
 		return fmt.Sprintf("bound_service_account_names of %s must hold %s", role, pod.ServiceAccount)
 	case says("namespace not authorized"):
@@ -107,7 +107,7 @@ func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) s
 	case says("audience"):
 		return audienceHint(role, l)
 	case reason == fault.Denied, reason == fault.Unverified:
-		return fmt.Sprintf("is an auth method mounted at auth/%s, and can it verify service account tokens of this cluster? And %s", l.mount, audienceHint(role, l))
+		return fmt.Sprintf("is an auth method mounted at auth/%s, and can it verify service account tokens of this cluster? And %s", l.Mount, audienceHint(role, l))
 	}
 	return ""
 }
@@ -115,7 +115,7 @@ func hintOfLogin(reason fault.Reason, words string, l login, pod identity.Pod) s
 // audienceHint names the three places that must have the same audience: the role, the
 // class, and the CSIDriver object.
 func audienceHint(role string, l login) string {
-	audience := l.audience
+	audience := l.Audience
 	if audience == identity.APIServer {
 		audience = "one of the API server's own (its --api-audiences, by default the issuer)"
 	}
@@ -151,7 +151,7 @@ func isPodBound(a authInfo, s sharing, pod identity.Pod, uid string) bool {
 // byCertificate reports whether the cert method gave the token: it puts the certificate's
 // role into the metadata. Without a client certificate it gives no token.
 func byCertificate(a authInfo, l login) bool {
-	return (l.target.TLS.ClientCertFile != "" || l.fallback.TLS.ClientCertFile != "") && a.Metadata["cert_name"] != ""
+	return (l.TLS.ClientCertFile != "" || l.Fallback.TLS.ClientCertFile != "") && a.Metadata["cert_name"] != ""
 }
 
 // The metadata of a login with the kubernetes method.

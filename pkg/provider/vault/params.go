@@ -2,7 +2,6 @@ package vault
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -119,15 +118,15 @@ const (
 	shareServiceAccount sharing = "serviceAccount" // those of one service account
 )
 
-// login is how one identity logs in. It is comparable.
+// login is how one identity logs in. It is comparable, and its JSON is part of the state.
 type login struct {
-	target    endpoint.Target
-	fallback  endpoint.Target // zero for none
-	namespace string
-	mount     string
-	role      string
-	audience  string
-	sharing   sharing
+	endpoint.Target
+	Fallback  endpoint.Target `json:"fallback,omitzero"` // zero for none
+	Namespace string          `json:"namespace,omitempty"`
+	Mount     string          `json:"mount"`
+	Role      string          `json:"role"`
+	Audience  string          `json:"audience"`
+	Sharing   sharing         `json:"sharing,omitempty"`
 }
 
 // newLogin reads everything but the objects. The operator's client certificate is only for
@@ -144,58 +143,31 @@ func (p *Provider) newLogin(set *params.Set) login {
 	}
 	target := set.Target(targetKeys(), operator)
 	l := login{
-		target:    target,
-		fallback:  set.Fallback(targetKeys(), operator, target),
-		namespace: strings.Trim(set.Get(keyNamespace, c.DefaultNamespace), "/"),
-		mount:     mount,
-		role:      set.Get(keyRoleName, ""),
-		audience:  set.Get(keyAudience, c.DefaultAudience),
-		sharing:   sharing(set.Word(keySharing, "", string(sharePod), string(shareServiceAccount))),
+		Target:    target,
+		Fallback:  set.Fallback(targetKeys(), operator, target),
+		Namespace: strings.Trim(set.Get(keyNamespace, c.DefaultNamespace), "/"),
+		Mount:     mount,
+		Role:      set.Get(keyRoleName, ""),
+		Audience:  set.Get(keyAudience, c.DefaultAudience),
+		Sharing:   sharing(set.Word(keySharing, "", string(sharePod), string(shareServiceAccount))),
 	}
-	if l.role == "" {
+	if l.Role == "" {
 		set.Required(keyRoleName, "the role of the auth method to log in with")
 	}
 	return l
 }
 
 // Destination implements session.Login.
-func (l login) Destination() string { return l.target.Address.String() + " " + l.namespace }
+func (l login) Destination() string { return l.Address.String() + " " + l.Namespace }
 
 // Access implements session.Login.
 func (l login) Access() provider.Access {
-	return provider.Access{Address: l.target.Address.String(), Namespace: l.namespace, Mount: l.mount, Role: l.role}
-}
-
-// loginState is a login in the state of a volume.
-type loginState struct {
-	Address   string       `json:"address"`
-	TLS       endpoint.TLS `json:"tls"`
-	Namespace string       `json:"namespace,omitempty"`
-	Mount     string       `json:"mount"`
-	Role      string       `json:"role"`
-	Audience  string       `json:"audience"`
-	Sharing   sharing      `json:"sharing,omitempty"`
-	// Fallback is the second address, and FallbackTLS how it is verified.
-	Fallback    endpoint.Address `json:"fallback,omitzero"`
-	FallbackTLS endpoint.TLS     `json:"fallbackTLS,omitzero"`
-}
-
-// MarshalJSON implements json.Marshaler.
-func (l login) MarshalJSON() ([]byte, error) {
-	return json.Marshal(loginState{l.target.Address.String(), l.target.TLS, l.namespace, l.mount, l.role, l.audience, l.sharing, l.fallback.Address, l.fallback.TLS})
+	return provider.Access{Address: l.Address.String(), Namespace: l.Namespace, Mount: l.Mount, Role: l.Role}
 }
 
 // ReadLogin implements session.Store.
 func (p *Provider) ReadLogin(raw json.RawMessage) (session.Login, error) {
-	var s loginState
-	if json.Unmarshal(raw, &s) != nil {
-		return nil, errors.New("it is not the JSON that was written")
-	}
-	a, err := endpoint.ParseAddressOrSocket(s.Address)
-	if err != nil {
-		return nil, fmt.Errorf("its address: %w", err)
-	}
-	return login{endpoint.Target{Address: a, TLS: s.TLS}, endpoint.Target{Address: s.Fallback, TLS: s.FallbackTLS}, s.Namespace, s.Mount, s.Role, s.Audience, s.Sharing}, nil
+	return session.DecodeLogin[login](raw)
 }
 
 // loginOf returns a login of this provider.

@@ -55,7 +55,7 @@ func (p *Provider) Traits() session.Traits {
 // Identify implements session.Store.
 func (p *Provider) Identify(s *session.Spec, b session.Bearer, claims identity.Claims) session.Identity {
 	i := session.Identity{Login: s.Login, Namespace: b.Pod.Namespace, ServiceAccount: b.Pod.ServiceAccount, ServiceAccountUID: claims.ServiceAccountUID}
-	if claims.ServiceAccountUID == "" || loginOf(s.Login).sharing == sharePod {
+	if claims.ServiceAccountUID == "" || loginOf(s.Login).Sharing == sharePod {
 		i.Pod = b.Pod.UID
 	}
 	return i

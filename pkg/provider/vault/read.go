@@ -107,10 +107,10 @@ func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session
 	}
 	a, err := decodeAnswer(reply.Body, reply.ContentType)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s from %s: %w", q, c.login.target.Address, atJSONPath(q, err))
+		return nil, fmt.Errorf("reading %s from %s: %w", q, c.login.Address, atJSONPath(q, err))
 	}
 	if text == nil && !isOwnAnswer(q.path, reply.Body) {
-		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", q, c.login.target.Address, len(reply.Body)).
+		return nil, fault.New(fault.BadAnswer, "reading %s from %s: the answer is JSON, but not Vault's (%d bytes)", q, c.login.Address, len(reply.Body)).
 			WithHint("%s", hintOfForeign(reply.Status))
 	}
 	// 3. Find its kind and lifetime.
@@ -118,7 +118,7 @@ func (s *vaultSession) askOnce(ctx context.Context, t *session.Token, r *session
 	// 4. Keep only the needed keys of a large answer.
 	keys, whole := c.Caller.Keys(r, is)
 	if a, err = keep(a, keys, whole, session.Room(reply)); err != nil {
-		return nil, fmt.Errorf("reading %s from %s: %w", q, c.login.target.Address, err)
+		return nil, fmt.Errorf("reading %s from %s: %w", q, c.login.Address, err)
 	}
 	rd := &session.Reading{Answer: a, Kind: is, Asked: asked, Read: asked, At: at, End: end, Token: t, Correlation: c.Caller.Correlation}
 	if is == session.Static {
@@ -149,9 +149,9 @@ func (c *conn) explainRead(ctx context.Context, t *session.Token, r *request, re
 		case known != "":
 			return c.withData(out, known)
 		case maybe != "":
-			return out.WithHint("the policies of role %q must grant %s on %q; if a KV engine of version 2 is mounted there, secretPath must be %q", c.login.role, capability, r.path, maybe)
+			return out.WithHint("the policies of role %q must grant %s on %q; if a KV engine of version 2 is mounted there, secretPath must be %q", c.login.Role, capability, r.path, maybe)
 		}
-		return out.WithHint("the policies of role %q must grant %s on %q", c.login.role, capability, r.path)
+		return out.WithHint("the policies of role %q must grant %s on %q", c.login.Role, capability, r.path)
 	case fault.NotFound:
 		if gone := deletedVersion(reply, c.Now()); gone != "" {
 			return out.WithHint("%s", gone)

@@ -27,10 +27,10 @@ func (s *vaultSession) RenewToken(ctx context.Context, t *session.Token) (time.D
 	empty := len(bytes.TrimSpace(reply.Body)) == 0 // as with status 204
 	err = json.Unmarshal(reply.Body, &body)
 	if empty || err == nil && body.Auth == nil {
-		return 0, fault.New(fault.Rejected, "renewing the Vault token: the answer of %s renews none", s.conn.login.target.Address)
+		return 0, fault.New(fault.Rejected, "renewing the Vault token: the answer of %s renews none", s.conn.login.Address)
 	}
 	if err != nil {
-		return 0, fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", s.conn.login.target.Address)
+		return 0, fault.New(fault.BadAnswer, "renewing the Vault token: the answer of %s is not that of a renewal", s.conn.login.Address)
 	}
 	return body.Auth.ttl(), nil
 }
@@ -71,12 +71,12 @@ func (s *vaultSession) RenewLease(ctx context.Context, t *session.Token, a *sess
 		LeaseID       string      `json:"lease_id"`
 		LeaseDuration json.Number `json:"lease_duration"`
 	}
-	none := fault.New(fault.Rejected, "renewing lease %q: the answer of %s renews none", a.LeaseID, s.conn.login.target.Address)
+	none := fault.New(fault.Rejected, "renewing lease %q: the answer of %s renews none", a.LeaseID, s.conn.login.Address)
 	if len(bytes.TrimSpace(reply.Body)) == 0 {
 		return 0, none // 204
 	}
 	if json.Unmarshal(reply.Body, &e) != nil {
-		return 0, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", a.LeaseID, s.conn.login.target.Address)
+		return 0, fault.New(fault.BadAnswer, "renewing lease %q: the answer of %s is not that of a renewal", a.LeaseID, s.conn.login.Address)
 	}
 	seconds, _ := e.LeaseDuration.Float64()
 	if e.LeaseID == "" || seconds <= 0 {
@@ -94,7 +94,7 @@ func (s *vaultSession) Revoke(ctx context.Context, r session.Revocation, _ func(
 		if known := s.unrevoked.Has(s.conn.login); !known {
 			s.unrevoked.Set(s.conn.login, struct{}{})
 			s.conn.Logger.Warn("Vault did not let a pod's token revoke itself, so what hangs on it lives until its time to live; the token may be over already, or its policies lack update on auth/token/revoke-self, which the default policy has",
-				logkey.Address, s.conn.login.target.Address.String(), logkey.Namespace, s.conn.login.namespace, logkey.Mount, s.conn.login.mount, logkey.Role, s.conn.login.role)
+				logkey.Address, s.conn.login.Address.String(), logkey.Namespace, s.conn.login.Namespace, logkey.Mount, s.conn.login.Mount, logkey.Role, s.conn.login.Role)
 		}
 		return nil
 	case fault.NotFound, fault.Rejected:

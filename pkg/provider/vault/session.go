@@ -36,7 +36,7 @@ var (
 // Open implements session.Store.
 func (p *Provider) Open(ctx context.Context, c *session.Caller) (session.Session, error) {
 	l := loginOf(c.Login)
-	to, err := session.NewConn(ctx, c, &p.client.requests, l.target, l.fallback)
+	to, err := session.NewConn(ctx, c, &p.client.requests, l.Target, l.Fallback)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +93,7 @@ func (c *conn) do(ctx context.Context, k call) (*endpoint.Reply, error) {
 // call returns the call of a request, with a Vault token; nil for none.
 func (c *conn) call(o endpoint.Operation, t *session.Token, method, path string, body []byte) call {
 	k := call{Call: c.Call(o), token: t, method: method, path: path, body: body, secrets: c.Caller.Secrets(t)}
-	k.Caller.Namespace, k.Caller.Path, k.Correlation = c.login.namespace, path+"\n", c.Caller.Correlation
+	k.Caller.Namespace, k.Caller.Path, k.Correlation = c.login.Namespace, path+"\n", c.Caller.Correlation
 	return k
 }
 
@@ -140,8 +140,8 @@ func (c *conn) revokeSelf(ctx context.Context, t *session.Token) error {
 }
 
 func (c *conn) inNamespace() string {
-	if c.login.namespace == "" {
+	if c.login.Namespace == "" {
 		return ""
 	}
-	return fmt.Sprintf(" in namespace %q", c.login.namespace)
+	return fmt.Sprintf(" in namespace %q", c.login.Namespace)
 }

@@ -28,19 +28,19 @@ func (p *Provider) newSpec(cl *class.Class) (*spec, error) {
 	if err := p.check(s, set); err != nil {
 		return s, err
 	}
-	s.named = s.login.target
-	s.login.target, s.login.fallback = p.config.Instead.OverBoth(s.login.target, s.login.fallback)
-	s.Login, s.AsPod, s.Audience, s.Fallback = s.login, true, s.login.audience, s.login.fallback.Address
+	s.named = s.login.Target
+	s.login.Target, s.login.Fallback = p.config.Instead.OverBoth(s.login.Target, s.login.Fallback)
+	s.Login, s.AsPod, s.Audience, s.Fallback = s.login, true, s.login.Audience, s.login.Fallback.Address
 	return s, nil
 }
 
 func (p *Provider) check(s *spec, set *params.Set) error {
 	policy := params.Policy{Pool: p.client.requests.Pool, Servers: &p.config.Servers, AllowedFlag: "--vault-allowed-addresses"}
-	if err := set.Check(policy, targetKeys(), s.login.target, s.login.fallback); err != nil {
+	if err := set.Check(policy, targetKeys(), s.login.Target, s.login.Fallback); err != nil {
 		return err
 	}
-	if len(p.config.AllowedAuthMounts) > 0 && !slices.Contains(p.mounts, s.login.mount) {
-		return fault.New(fault.NotAllowed, "%s: this node's operator does not allow the auth mount %q", set.Field(keyAuthMount), s.login.mount).
+	if len(p.config.AllowedAuthMounts) > 0 && !slices.Contains(p.mounts, s.login.Mount) {
+		return fault.New(fault.NotAllowed, "%s: this node's operator does not allow the auth mount %q", set.Field(keyAuthMount), s.login.Mount).
 			WithHint("leave the parameter out to use the operator's, or have the mount allowed with %s", setting.Name("--vault-allowed-auth-mounts"))
 	}
 	return nil

@@ -103,7 +103,7 @@ func (c *conn) capabilities(ctx context.Context, t *session.Token, rights []Righ
 		Data map[string]json.RawMessage `json:"data"`
 	}
 	if json.Unmarshal(reply.Body, &answer) != nil || answer.Data == nil {
-		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", c.login.target.Address)
+		return nil, fault.New(fault.BadAnswer, "asking for the token's capabilities: the answer of %s is not Vault's", c.login.Address)
 	}
 	held := make(map[string][]string, len(answer.Data))
 	for path, raw := range answer.Data {
@@ -224,7 +224,7 @@ func (p *Provider) Needs(c *class.Class) (Need, error) {
 
 func (s *spec) needs() Need {
 	l := s.login
-	n := Need{Login: Login{s.named.Address.String(), l.namespace, l.mount, l.role, l.audience}, Files: s.named.TLS.Files()}
+	n := Need{Login: Login{s.named.Address.String(), l.Namespace, l.Mount, l.Role, l.Audience}, Files: s.named.TLS.Files()}
 	for _, o := range s.Objects {
 		q := queryOf(o.Request)
 		path, capabilities := q.access()
