@@ -93,9 +93,5 @@ func TestOwnersOfAPluginsFiles(t *testing.T) {
 	})
 	pod := p.pod("web-0", "web", "files")
 	p.publish(pod)
-	for name, want := range map[string]string{"password": "0400 1000:0", "again": "0644 0:3000"} {
-		if got := p.owned(pod, name); got != want {
-			t.Errorf("%s is %s, want %s", name, got, want)
-		}
-	}
+	p.wantOwned(pod, map[string]string{"password": "0400 1000:0", "again": "0644 0:3000"})
 }

@@ -51,7 +51,8 @@ func (f *fieldRig) playPluginClass(t *testing.T, b pages.Block, name, provider s
 	ref := issuer.PodRef{Namespace: "shop", Pod: pod.Name, PodUID: pod.UID, ServiceAccount: "web"}
 	pod.Tokens = f.issuer.CSITokens(ref, "vault", "akeyless", "sts.amazonaws.com", "pods.eks.amazonaws.com", "api://AzureADTokenExchange", "shop-prod.svc.id.goog", "conjur", "infisical")
 	plugin.set(pod.Name, compat.Plugin{
-		Files: []compat.File{{Path: "a", Contents: "A"}}, Versions: []compat.Version{{ID: "a", Version: "1"}},
+		Files:    []compat.File{{Path: "a", Contents: "A"}, {Path: "db.json", Contents: `{"username":"u","password":"p"}`}}, // one is for templates of the pages
+		Versions: []compat.Version{{ID: "a", Version: "1"}},
 	})
 	f.replace(filepath.Join(f.classDir, "page.yaml"), b.Text)
 	testkit.Must(t, f.Publish(t.Context(), pod))
@@ -62,7 +63,7 @@ func (f *fieldRig) playPluginClass(t *testing.T, b pages.Block, name, provider s
 
 	attributes := plugin.attributes(pod.Name)
 	for key, want := range parameters {
-		if got, passed := attributes[key]; passed == (key == "refreshInterval") || passed && got != want {
+		if got, passed := attributes[key]; passed == slices.Contains(class.OwnKeys(), key) || passed && got != want {
 			t.Errorf("the plugin was sent %s: %q, the class has %q", key, got, want)
 		}
 	}

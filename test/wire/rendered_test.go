@@ -21,18 +21,22 @@ import (
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/mayfly-csi/mayfly/pkg/node"
+	"github.com/mayfly-csi/mayfly/test/akeylessd"
+	"github.com/mayfly-csi/mayfly/test/compat"
+	"github.com/mayfly-csi/mayfly/test/issuer"
+	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/pages"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// documentedClass puts a class of docs/classes.md in place as it is printed.
-func (r *rig) documentedClass(name string) {
+// documentedClass puts a class of docs/classes.md in place as it is printed, but for replaced texts.
+func (r *rig) documentedClass(name string, replace ...string) {
 	r.t.Helper()
 	blocks, err := pages.Read("../..")
 	testkit.Must(r.t, err)
 	for _, b := range blocks {
 		if b.Page == "docs/classes.md" && strings.Contains(b.Text, "kind: SecretProviderClass") && strings.Contains(b.Text, "name: "+name+"\n") {
-			r.replace(filepath.Join(r.classDir, name+".yaml"), b.Text)
+			r.replace(filepath.Join(r.classDir, name+".yaml"), strings.NewReplacer(replace...).Replace(b.Text))
 			return
 		}
 	}
@@ -179,6 +183,80 @@ func TestDocumentedKeystores(t *testing.T) {
 	put()
 	r.refreshAll()
 	r.eventually("a new certificate is written", func() bool { return payload() != first })
+}
+
+// The lists make the same of the objects of Akeyless.
+func TestDocumentedAkeylessClass(t *testing.T) {
+	if kubelet.MappedGroup(2000) != 2000 {
+		t.Skip("needs the ids of the node, and not a user namespace")
+	}
+	f := newFieldRig(t)
+	const id = "p-abcdef123456"
+	f.akeyless.AuthMethod(id, akeylessd.Method{Type: "k8s", ConfigName: "prod", Audience: "akeyless"})
+	f.akeyless.Allow(akeylessd.Rule{AccessID: id, Prefix: "/shop/web/"})
+	f.akeyless.PutDynamic("/shop/web/db", time.Hour)
+	f.akeyless.PutIssuer("/shop/web/issuer", 24*time.Hour)
+	f.documentedClass("akeyless-app", "https://gateway.example:8081", f.akeyless.URL())
+	p := f.pod("akeyless", "web", "akeyless-app")
+	p.Tokens = f.issuer.CSITokens(issuer.PodRef{Namespace: "shop", Pod: p.Name, PodUID: p.UID, ServiceAccount: "web"}, "akeyless")
+	f.publish(p)
+	user, password := f.file(p, "db/user"), f.file(p, "db/password")
+	for file, want := range map[string]string{
+		".pgpass": "db.shop.svc:5432:app:" + user + ":" + password + "\n", "app.env": "DB_USER='" + user + "'\n",
+	} {
+		if got := f.file(p, file); got != want || user == "" || password == "" {
+			t.Errorf("%s holds %q, want %q", file, got, want)
+		}
+	}
+	if _, leaf, _, err := pkcs12.DecodeChain([]byte(f.file(p, "keystore.p12")), "changeit"); err != nil || leaf.Subject.CommonName != "web.shop.svc" {
+		t.Errorf("keystore.p12: %v", err)
+	}
+	f.wantOwned(p, map[string]string{"db/user": "0400 1000:0", "db/password": "0400 1000:0", ".pgpass": "0600 1000:0", "tls.key": "0644 0:0"})
+}
+
+// The same of the files of a provider plugin.
+func TestDocumentedPluginClass(t *testing.T) {
+	if kubelet.MappedGroup(2000) != 2000 {
+		t.Skip("needs the ids of the node, and not a user namespace")
+	}
+	f := newFieldRig(t)
+	plugin := startFieldPlugin(t, f.plugins, "aws")
+	p := f.pod("aws", "web", "aws-app")
+	p.Tokens = f.issuer.CSITokens(issuer.PodRef{Namespace: "shop", Pod: p.Name, PodUID: p.UID, ServiceAccount: "web"}, "sts.amazonaws.com")
+	answer := func(password, version string) {
+		plugin.set(p.Name, compat.Plugin{
+			Files:    []compat.File{{Path: "db.json", Contents: `{"username":"app","password":"` + password + `"}`}},
+			Versions: []compat.Version{{ID: "shop/web/db", Version: version}},
+		})
+	}
+	answer(marker+"/1", "1")
+	f.documentedClass("aws-app")
+	f.publish(p)
+	want := func(n string) {
+		t.Helper()
+		url := "postgres://app:" + marker + "%2F" + n + "@db.shop.svc:5432/app"
+		if got := f.file(p, "database-url"); got != url {
+			t.Errorf("database-url holds %q, want %q", got, url)
+		}
+		if got := f.file(p, "app.env"); got != "DATABASE_URL='"+url+"'\n" {
+			t.Errorf("app.env holds %q", got)
+		}
+	}
+	want("1")
+	f.wantOwned(p, map[string]string{"db.json": "0400 1000:0", "database-url": "0440 0:0", "app.env": "0644 0:0"})
+	answer(marker+"/2", "2")
+	f.refreshAll()
+	f.eventually("the rotation is rendered", func() bool { return strings.Contains(f.file(p, "database-url"), "%2F2") })
+	want("2")
+}
+
+func (r *rig) wantOwned(p kubelet.Pod, want map[string]string) {
+	r.t.Helper()
+	for name, is := range want {
+		if got := r.owned(p, name); got != is {
+			r.t.Errorf("%s is %s, want %s", name, got, is)
+		}
+	}
 }
 
 func (r *rig) refreshAll() { r.refresh <- os.Interrupt }
