@@ -21,6 +21,13 @@ func classAttacks() []attack {
 			},
 		},
 		{
+			name: "template-bombs", does: "classes whose templates never end or double a text 40 times, in new volumes and in live ones that refresh every second", servers: 1, after: later,
+			run: templateBombs,
+			judge: func(s *scene) verdict {
+				return throughIf(s.slowest > parseLimitTime, "slowest call %s", s.slowest.Round(time.Millisecond))
+			},
+		},
+		{
 			name: "class-edits", does: "a class of 1 MiB, edited every second", servers: 1,
 			run:   classEdits,
 			judge: func(s *scene) verdict { return held("%d edits", s.count("edits")) },
@@ -93,6 +100,31 @@ func yamlBombs(ctx context.Context, s *scene) {
 		class := s.name(i)
 		s.put(class, s.parameters(0, bomb))
 		s.mount(ctx, s.podsOf(class, 2, false)...)
+	}
+}
+
+// templateBombs mounts pods of classes with bombs, and edits a bomb into a class of live volumes.
+func templateBombs(ctx context.Context, s *scene) {
+	bombs := []string{
+		`{{ range 1000000000000 }}{{ end }}`,
+		`{{ $x := .a }}` + strings.Repeat(`{{ $x = print $x $x "x" }}`, 40),
+		`{{ range 1000000 }}{{ $x := splitList "" (repeat 1000000 "x") }}{{ end }}`,
+		`{{ repeat 1000000000000 .a }}`,
+	}
+	with := func(bomb string) map[string]string {
+		return s.parameters(0, oneObject, "templates", fmt.Sprintf("[{fileName: b, text: '%s'}]", bomb))
+	}
+	live := s.name("live")
+	s.put(live, s.parameters(0, oneObject))
+	s.mount(ctx, s.podsOf(live, 4, false)...)
+	s.awaitMounted(ctx, parseLimitTime)
+	for i, bomb := range bombs {
+		class := s.name(i)
+		s.put(class, with(bomb))
+		s.mount(ctx, s.podsOf(class, 4, false)...)
+	}
+	for i := 0; pause(ctx, time.Second); i++ {
+		s.put(live, with(bombs[i%len(bombs)]))
 	}
 }
 

@@ -13,14 +13,16 @@ const (
 	notText   = "the value is not valid UTF-8, which the format needs: encode it, as with b64enc"
 	hasBreaks = "the value has a line break, which the format cannot hold"
 	hasNUL    = "the value has a NUL byte, which the format cannot hold"
+	differs   = `readers of .env files differ about the value, for its quotes, backslashes, dollar signs or carriage returns: use another format, such as shellQuote`
 )
 
 // plainWord matches values that need no quotes in a dotenv file or a shell.
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:@%+,=-]+$`)
 
-// dotenv quotes a value so that docker compose and the dotenv libraries of Node.js, Python, Ruby
-// and Go read it unchanged: without quotes if it needs none, otherwise in single quotes, which all
-// of them take literally, and in double quotes if single quotes are impossible.
+// dotenv quotes a value so that docker compose, Node.js and the dotenv libraries of Node.js, Python,
+// Ruby and Go read it unchanged: without quotes if it needs none, otherwise in single quotes, which
+// all of them take literally, and in double quotes if single quotes are impossible. In double quotes
+// all of them read \n as a line break; they differ about every other escape.
 func dotenv(s string) (string, string) {
 	switch {
 	case strings.ContainsRune(s, 0):
@@ -29,8 +31,10 @@ func dotenv(s string) (string, string) {
 		return s, ""
 	case !strings.ContainsAny(s, "'\n\r") && !strings.Contains(s, `\\`) && !strings.HasSuffix(s, `\`):
 		return "'" + s + "'", ""
+	case !strings.ContainsAny(s, "\"\\$\r"):
+		return `"` + strings.ReplaceAll(s, "\n", `\n`) + `"`, ""
 	}
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "$", `\$`, "\n", `\n`, "\r", `\r`).Replace(s) + `"`, ""
+	return "", differs
 }
 
 // shellQuote quotes a value for POSIX shells.

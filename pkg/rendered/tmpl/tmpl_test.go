@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -46,7 +50,7 @@ func TestRender(t *testing.T) {
 		{`{{ urlUserinfo "p@s/s:w" }} {{ urlquery "a&b" }} {{ urlPath "a/b" }} {{ html "<" }} {{ js "'" }}`, `p%40s%2Fs%3Aw a%26b a%2Fb &lt; \'`},
 		{`{{ pgpass .password }}|{{ ini .password }}|{{ shellQuote .password }}|{{ shellQuote .user }}`, `p'a"s$s\\\:w#rd|"p'a\"s$s\\:w#rd"|'p'\''a"s$s\:w#rd'|app`},
 		{`{{ properties " a=ü😀\n" }}`, `\ a\=\u00FC\uD83D\uDE00\n`},
-		{`{{ dotenv .user }} {{ dotenv "a b$c" }} {{ dotenv .password }}`, `app 'a b$c' "p'a\"s\$s\\:w#rd"`},
+		{`{{ dotenv .user }} {{ dotenv "a b$c" }} {{ dotenv "it's\n#1" }}`, `app 'a b$c' "it's\n#1"`},
 		{`{{ toToml .password }} {{ toToml (fromJson "{\"a\":[1,true]}") }}`, `"p'a\"s$s\\:w#rd" { "a" = [1, true] }`},
 	} {
 		if strings.Contains(c.text, "until") {
@@ -99,6 +103,52 @@ func TestRoundTrips(t *testing.T) {
 	}
 }
 
+// Other programs read what is written for their formats, where the machine has them. A value that a
+// format cannot hold is refused, and never written as another one.
+func TestRoundTripsElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	program, file := filepath.Join(dir, "P.java"), filepath.Join(dir, "file")
+	testkit.Must(t, os.WriteFile(program, []byte(`class P { public static void main(String[] a) throws Exception {
+	var p = new java.util.Properties();
+	p.load(java.nio.file.Files.newInputStream(java.nio.file.Path.of(a[0])));
+	for (int i = 0; p.containsKey("v" + i); i++) System.out.write((p.getProperty("v" + i) + "\0").getBytes("UTF-8"));
+	System.out.flush();
+} }`), 0o600))
+	values := []string{"plain", " x ", `a"b$c\d#e`, "it's", "two\nlines\n", "ü😀", "# no: comment", "a=b;c", "\t", `it's $5`, `trailing\`, `x\\y`, "a\r\nb"}
+	for _, c := range []struct {
+		head, line string // # is the number of the value
+		least      int    // how many of the values the format must hold
+		needs      string // the program that must be there; the tool exits with 77 if it is too old
+		tool       []string
+	}{
+		{"", "v#={{ dotenv .v }}\n", 9, "node", []string{"node", "-e", `const parse = require("node:util").parseEnv ?? process.exit(77); for (const v of Object.values(parse(require("fs").readFileSync(process.argv[1], "utf8")))) process.stdout.write(v + "\0")`}},
+		{"", "v# = {{ toToml .v }}\n", 13, "python3", []string{"python3", "-c", `import sys; sys.version_info < (3, 11) and sys.exit(77); import tomllib; [sys.stdout.buffer.write((v + "\0").encode()) for v in tomllib.load(open(sys.argv[1], "rb")).values()]`}},
+		{"[s]\n", "v = {{ ini .v }}\n", 11, "git", []string{"sh", "-c", `exec git config --null --get-all --file "$0" s.v`}},
+		{"", "v#={{ properties .v }}\n", 13, "javac", []string{"java", program}},
+	} {
+		if _, err := exec.LookPath(c.needs); err != nil {
+			t.Logf("%s is not on this machine", c.needs)
+			continue
+		}
+		text, want := c.head, []string{}
+		for _, v := range values {
+			if out, err := render(strings.ReplaceAll(c.line, "#", strconv.Itoa(len(want))), map[string]string{"v": v}, defaults()); err == nil {
+				text, want = text+string(out), append(want, v)
+			}
+		}
+		testkit.Must(t, os.WriteFile(file, []byte(text), 0o600))
+		got, err := exec.CommandContext(t.Context(), c.tool[0], append(c.tool[1:], file)...).CombinedOutput()
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && exit.ExitCode() == 77 {
+			t.Logf("%s is too old", c.needs)
+			continue
+		}
+		if read := strings.Split(string(got), "\x00"); err != nil || !slices.Equal(read[:len(read)-1], want) || len(want) < c.least {
+			t.Errorf("%s reads\n%s\nas %q, %v; want %d values or more, and %q", c.tool[0], text, read, err, c.least, want)
+		}
+	}
+}
+
 func TestErrorsNameThePlaceAndNoValue(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"a\n{{ .passwrod }}", `line 2, column 3 of the text: there is no "passwrod"; did you mean password?`},
@@ -111,6 +161,7 @@ func TestErrorsNameThePlaceAndNoValue(t *testing.T) {
 		{"{{ .marker.x }}", "can't evaluate field x in type"},
 		{"{{ toJson .binary }}", "not valid UTF-8"},
 		{`{{ pgpass "a\nb" }}`, "line break"},
+		{`{{ dotenv .password }}`, "readers of .env files differ"},
 		{`{{ printf "%d" .marker }}`, "does not fit"},
 		{`{{ slice .marker (atoi "99") }}`, "cannot be run"},
 		{`{{ index (splitList "," .marker) 5 }}`, "fewer elements"},
