@@ -33,7 +33,7 @@ type Whole struct {
 // Files returns the files of a class. Only the store knows the keys of whole secrets: their files
 // are those that the pods of the class have, by their statuses. With an error these are unknown.
 func (c *Client) Files(ctx context.Context, spc *v1.SecretProviderClass) (Files, error) {
-	f := filesOf(spc)
+	f := FilesOf(spc.Spec.Parameters)
 	if len(f.Whole) == 0 {
 		return f, nil
 	}
@@ -54,9 +54,10 @@ func (c *Client) Files(ctx context.Context, spc *v1.SecretProviderClass) (Files,
 	return f, nil
 }
 
-func filesOf(spc *v1.SecretProviderClass) (f Files) {
+// FilesOf returns the files that the parameters of a class name.
+func FilesOf(parameters map[string]string) (f Files) {
 	const keyObjects, fieldPath = "objects", "secretPath"
-	set := params.New(spc.Spec.Parameters, params.Known{Keys: []string{keyObjects}, Long: []string{keyObjects}})
+	set := params.New(parameters, params.Known{Keys: []string{keyObjects}, Long: []string{keyObjects}})
 	for _, o := range set.Objects(keyObjects) {
 		for _, t := range o.Takes(o.FileName()) {
 			switch {

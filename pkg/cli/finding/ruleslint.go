@@ -22,6 +22,7 @@ const (
 	CodeDriverObject     = "MF018"
 	CodeDriverName       = "MF019"
 	CodeUserNamespace    = "MF020"
+	CodeNoSuchFile       = "MF021"
 )
 
 // lintRules are those of lint.
@@ -47,5 +48,6 @@ func lintRules() []Rule {
 		{CodeDriverObject, Error, "the CSIDriver object does not fit the driver", "use the CSIDriver object of Mayfly's chart"},
 		{CodeDriverName, Warning, "a volume's driver may be misspelt", "write the name of the CSIDriver object"},
 		{CodeUserNamespace, Error, "the pod's user namespace has no such id", "give the file an id up to 65535, or the pod the node's users (hostUsers: true)"},
+		{CodeNoSuchFile, Warning, "a list names a file that the volume does not have", "write the name of an object of the class, or of a file that is made before"},
 	}
 }

@@ -247,6 +247,7 @@ func (l *linter) provider(c *linted, parsed *class.Class) {
 	l.doubtful(c, warnings)
 	c.class = parsed
 	c.files = filesOf(parsed, true)
+	l.missing(c, parsed)
 	c.login = v.login
 	if c.login.Address == operatorsAddress {
 		c.login.Address = ""

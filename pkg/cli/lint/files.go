@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
 	"github.com/mayfly-csi/mayfly/pkg/cli/manifest"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
@@ -60,6 +61,18 @@ func filesOf(c *class.Class, own bool) (files []file) {
 		}
 	}
 	return files
+}
+
+// missing reports names in the class's lists that no file of its volumes has.
+func (l *linter) missing(c *linted, parsed *class.Class) {
+	lists, _, err := rendered.Parse(parsed)
+	if err != nil {
+		return
+	}
+	files := cluster.FilesOf(parsed.Parameters)
+	for _, message := range lists.Missing(files.Names, func(name string) bool { return files.WholeOf(name) != nil }) {
+		l.say(c, finding.CodeNoSuchFile, fieldOf(message), message)
+	}
 }
 
 // user is who a container runs as, as far as the manifest says.
