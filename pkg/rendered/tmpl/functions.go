@@ -9,7 +9,6 @@ import (
 	"maps"
 	"math"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 	"text/template"
@@ -19,12 +18,6 @@ import (
 // functionCount is the function of the counting actions. If a template calls it, only its own
 // budget shrinks.
 const functionCount = "countSteps"
-
-// Functions returns the names of the functions that a template may call, besides and, or, not, len
-// and slice of text/template.
-func Functions() []string {
-	return slices.DeleteFunc(names(newMeter(Limits{}).functions()), func(name string) bool { return name == functionCount })
-}
 
 // functions returns all functions that read or make bytes. They replace those of text/template that
 // do. Names and the order of arguments are those of the sprig library, if that has the function.
