@@ -52,7 +52,7 @@ func readyOf(o volume.Outcome) metav1.Condition {
 	case o.Emptied:
 		return isFalse(names.Ready, string(o.Reason()), names.EmptiedMessage)
 	case o.Err != nil && o.Kind == volume.Published && !errors.As(o.Err, &kept):
-		return isFalse(names.Ready, string(o.Reason()), "the first mount failed, and kubelet tries again: names.Fresh says why")
+		return isFalse(names.Ready, string(o.Reason()), "the first mount failed, and kubelet tries again: Fresh says why")
 	}
 	return isTrue(names.Ready, reasonMounted, "the volume is mounted with its complete payload")
 }

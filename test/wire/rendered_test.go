@@ -111,18 +111,18 @@ func TestDocumentedWholeSecrets(t *testing.T) {
 			t.Errorf("the volume has %s, want %s", got, files)
 		}
 	}
-	// objects wants the ids in the status, which are the paths of the files, and the
+	// objects waits for the ids in the status, which are the paths of the files, and the
 	// versions, which are those of their secrets. A rendered file has none.
 	objects := func(want string) {
 		t.Helper()
-		var got []string
-		for _, o := range r.status(address, "?pod=whole").Volumes[0].Objects {
-			got = append(got, o.ID+"="+o.Version)
-		}
-		slices.Sort(got)
-		if text := strings.Join(got, " "); text != want {
-			t.Errorf("the status has %s, want %s", text, want)
-		}
+		r.eventually("the status has "+want, func() bool {
+			var got []string
+			for _, o := range r.status(address, "?pod=whole").Volumes[0].Objects {
+				got = append(got, o.ID+"="+o.Version)
+			}
+			slices.Sort(got)
+			return strings.Join(got, " ") == want
+		})
 	}
 	want("app/app-password app/user db/password db/username db.env tls.crt tls.key")
 	objects("app/app-password=1 app/user=1 db/password=1 db/username=1 tls.crt=1 tls.key=1")

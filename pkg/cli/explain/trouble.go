@@ -139,7 +139,9 @@ func (w troubles) inEvents(v *volume) *trouble {
 			recovered = newer(recovered, e)
 		}
 	}
-	if driver != nil && recovered != nil && timeOf(driver).Before(timeOf(recovered)) {
+	// Events have seconds. Of a failure and a recovery in one second, the recovery is the later:
+	// a refresh that succeeded is not repeated within a second.
+	if driver != nil && recovered != nil && !timeOf(recovered).Before(timeOf(driver)) {
 		driver = nil
 	}
 	var reason fault.Reason
