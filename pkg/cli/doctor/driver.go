@@ -236,7 +236,7 @@ func (d *driver) allowList() {
 		{"allow-local-addresses", "classes may name servers at addresses of the node itself and of its cloud's metadata service"},
 		{"vault-allow-cert-auth", "classes may log in by a certificate of the node, and not as the pod"},
 	} {
-		if value := d.flags[loose.flag]; value != "" && value != "false" {
+		if d.isOn(loose.flag) {
 			found++
 			d.add(finding.CodeNoAllowList, finding.Finding{Object: d.about(), Message: fmt.Sprintf("--%s: %s", loose.flag, loose.means), Remedy: "remove the flag unless you need it: " + setting.Name("--"+loose.flag)})
 		}

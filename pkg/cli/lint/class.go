@@ -198,8 +198,7 @@ func (l *linter) class(c *linted) {
 			return
 		}
 	}
-	l.provider(c, parsed)
-	l.secretFiles(c, spc.Spec.SecretObjects)
+	l.provider(c, parsed, spc.Spec.SecretObjects)
 }
 
 // holds reports whether a line of the file belongs to the object.
@@ -224,30 +223,34 @@ func lastLine(n *yaml.Node, depth int) int {
 	return last
 }
 
-func (l *linter) provider(c *linted, parsed *class.Class) {
-	warnings, err := rendered.Check(parsed)
-	l.refused(c, err)
+// provider reports mistakes in the class's lists, in the provider's parameters, and in entries, those
+// of spec.secretObjects. A class with a bad list is not used; what the provider says of it is
+// reported all the same.
+func (l *linter) provider(c *linted, parsed *class.Class, entries []v1.SecretObject) {
+	lists, warnings, bad := rendered.Parse(parsed)
+	l.refused(c, bad)
 	l.doubtful(c, warnings)
-	if err != nil {
-		defer func() { c.class = nil }() // what the provider says is wanted all the same
-	}
 	v, own := l.checker.of(parsed)
 	if !own {
 		l.plugin(c, parsed)
-		c.class, c.files = parsed, filesOf(parsed, false)
+		if bad == nil {
+			c.class, c.files = parsed, filesOf(parsed, lists, false)
+		}
 		return
 	}
 	foreign := l.foreign(c, parsed)
-	warnings, err = slices.DeleteFunc(v.warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) }), v.err
+	err := v.err
+	warnings = slices.DeleteFunc(v.warnings, func(w string) bool { return slices.Contains(foreign, fieldOf(w)) })
 	if len(fieldErrors(err)) > 0 || err != nil && (fault.Of(err) != fault.InvalidClass || parsed.Strict) {
 		l.refused(c, err)
 		l.doubtful(c, slices.DeleteFunc(warnings, func(w string) bool { return strings.Contains(err.Error(), w) }))
 		return
 	}
 	l.doubtful(c, warnings)
-	c.class = parsed
-	c.files = filesOf(parsed, true)
-	l.missing(c, parsed)
+	if bad == nil {
+		c.class, c.files = parsed, filesOf(parsed, lists, true)
+		l.missing(c, lists, entries)
+	}
 	c.login = v.login
 	if c.login.Address == operatorsAddress {
 		c.login.Address = ""

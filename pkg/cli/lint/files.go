@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/cli/cluster"
 	"github.com/mayfly-csi/mayfly/pkg/cli/finding"
@@ -32,11 +33,7 @@ type file struct {
 
 // filesOf are a class's files, one for each mode and owner. Those of a plugin's objects are not
 // known: only those that the class gives permissions.
-func filesOf(c *class.Class, own bool) (files []file) {
-	lists, _, err := rendered.Parse(c)
-	if err != nil {
-		return nil
-	}
+func filesOf(c *class.Class, lists rendered.Lists, own bool) (files []file) {
 	add := func(name string, a params.Access) {
 		a = lists.Access(name, a)
 		if a.Mode == 0 {
@@ -63,15 +60,29 @@ func filesOf(c *class.Class, own bool) (files []file) {
 	return files
 }
 
-// missing reports names in the class's lists that no file of its volumes has.
-func (l *linter) missing(c *linted, parsed *class.Class) {
-	lists, _, err := rendered.Parse(parsed)
-	if err != nil {
-		return
-	}
-	files := cluster.FilesOf(parsed.Parameters)
-	for _, message := range lists.Missing(files.Names, func(name string) bool { return files.WholeOf(name) != nil }) {
+// missing reports names in the lists of a class of a built-in provider, and in spec.secretObjects,
+// that no file of its volumes has.
+func (l *linter) missing(c *linted, lists rendered.Lists, entries []v1.SecretObject) {
+	files := cluster.FilesOf(c.class.Parameters)
+	may := func(name string) bool { return files.WholeOf(name) != nil }
+	for _, message := range lists.Missing(files.Names, may) {
 		l.say(c, finding.CodeNoSuchFile, fieldOf(message), message)
+	}
+	names := files.Names
+	for _, f := range lists.Made {
+		names = append(names, f.Path)
+	}
+	for i := range entries {
+		for j, d := range entries[i].Data {
+			if d.ObjectName == "" || slices.Contains(names, d.ObjectName) || may(d.ObjectName) {
+				continue
+			}
+			message := fmt.Sprintf("spec.secretObjects[%d].data[%d].objectName: Invalid value: %q: the volume has no such file, so the Secret is not written", i, j, params.Clip(d.ObjectName))
+			if like := class.Near(d.ObjectName, names); like != "" {
+				message += "; did you mean " + like + "?"
+			}
+			l.doubtful(c, []string{message})
+		}
 	}
 }
 
