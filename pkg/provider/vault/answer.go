@@ -108,17 +108,21 @@ func dataIn(body []byte) []byte {
 	return data
 }
 
-// valueIn returns the value of a key of an answer's secret, nil if it has none. If the
-// secret is not KV v2's and has an object under the key data, the keys of that object come
-// first: Vault's own provider knows only those, for any engine, and its classes must read
-// the same here.
-func valueIn(body []byte, key string) []byte {
-	if inner := params.Member(params.Member(body, "data"), "data"); params.IsObject(inner) {
-		if raw := params.Pick(inner, key); raw != nil {
-			return raw
+// pickIn returns a function that returns the value of a key of an answer's secret, nil if it
+// has none. If the secret is not KV v2's and has an object under the key data, the keys of
+// that object come first: Vault's own provider knows only those, for any engine, and its
+// classes must read the same here.
+func pickIn(body []byte) func(key string) []byte {
+	all := dataIn(body)
+	inner := params.Member(params.Member(body, "data"), "data")
+	return func(key string) []byte {
+		if params.IsObject(inner) {
+			if raw := params.Pick(inner, key); raw != nil {
+				return raw
+			}
 		}
+		return params.Pick(all, key)
 	}
-	return params.Pick(dataIn(body), key)
 }
 
 // keep returns an answer for objects with some keys, without the other keys if it is
@@ -134,7 +138,7 @@ func keep(a *session.Answer, keys []string, whole int, room func(int64) error) (
 	next.Body = nil
 	single := slices.DeleteFunc(slices.Clone(keys), func(key string) bool { return key == "" })
 	var err error
-	next.Part, err = params.TakePart(single, func(key string) []byte { return valueIn(a.Body, key) }, func() string { return namesOf(a.Body) }, room)
+	next.Part, err = params.TakePart(single, pickIn(a.Body), func() string { return namesOf(a.Body) }, room)
 	if err != nil || len(single) == len(keys) {
 		return &next, err
 	}
@@ -174,7 +178,7 @@ func (p *Provider) File(o *session.Object, a *session.Answer) ([]byte, error) {
 	case o.Key == "" && a.Part == nil:
 		return wholeOf(a.Body)
 	}
-	return o.Content(a, func(key string) []byte { return valueIn(a.Body, key) }, func() string { return namesOf(a.Body) })
+	return o.Content(a, pickIn(a.Body), func() string { return namesOf(a.Body) })
 }
 
 // Values implements session.Store: the keys of the data, without Vault's envelope.
