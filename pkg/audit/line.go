@@ -3,12 +3,12 @@ package audit
 import (
 	"bytes"
 	"encoding/json"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -174,7 +174,7 @@ func (l *line) fill(o volume.Outcome) {
 func (l *line) result(err error) {
 	l.Outcome = "success"
 	if err != nil {
-		l.Outcome, l.Reason, l.Error = "failure", string(fault.Of(err)), clip(err.Error())
+		l.Outcome, l.Reason, l.Error = "failure", string(fault.Of(err)), printable.Cut(err.Error(), maxErrorBytes)
 	}
 }
 
@@ -242,12 +242,4 @@ func (l *line) addIDs(ids []string) {
 	n := min(len(ids), maxIDs-len(l.CorrelationIDs))
 	l.CorrelationIDs = append(l.CorrelationIDs, ids[:n]...)
 	l.IDsOmitted += len(ids) - n
-}
-
-// clip cuts a text after a whole character.
-func clip(text string) string {
-	if len(text) <= maxErrorBytes {
-		return text
-	}
-	return strings.ToValidUTF8(text[:maxErrorBytes], "") + "..."
 }

@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -89,7 +90,9 @@ func TestSummaryComesBeforeTheUnpublish(t *testing.T) {
 }
 
 func TestLongErrorsAreClipped(t *testing.T) {
-	if got := clip(strings.Repeat("ü", 5000)); len(got) > maxErrorBytes+3 || strings.ContainsRune(got, '\ufffd') {
+	var x line
+	x.result(errors.New(strings.Repeat("ü", 5000)))
+	if got := x.Error; len(got) > maxErrorBytes+3 || strings.ContainsRune(got, '\ufffd') {
 		t.Errorf("%d bytes", len(got))
 	}
 }

@@ -297,7 +297,7 @@ func TestTooManyObjectsBecomeADigest(t *testing.T) {
 			time.Sleep(time.Minute)
 			waitIdle()
 			s := a.statuses["web-0-shop-db"]
-			if len(s.Status.Objects) != 1 || s.Status.Objects[0].ID != status.DigestID || !strings.Contains(s.Annotations[names.ObjectsAnnotation], "1000 objects") {
+			if len(s.Status.Objects) != 1 || s.Status.Objects[0].ID != names.DigestID || !strings.Contains(s.Annotations[names.ObjectsAnnotation], "1000 objects") {
 				t.Fatalf("the status is %+v", s)
 			}
 			digests = append(digests, s.Status.Objects[0].Version)

@@ -22,10 +22,6 @@ var ownAnnotations = [...]string{names.ReasonAnnotation, names.MessageAnnotation
 // ownLabels are all that the driver writes.
 var ownLabels = [...]string{v1.NodeLabel, names.DriverLabel}
 
-// DigestID is the id of the one entry that replaces the objects if they are too large. Its version
-// changes when one of theirs does.
-const DigestID = names.DigestID
-
 const (
 	// maxName is the API server's limit for the name of an object.
 	maxName = 253
@@ -64,9 +60,9 @@ func (c *Config) desired(o volume.Outcome, objects []v1.SecretProviderClassObjec
 	if name := nodeAnnotation(c.Node); name != "" {
 		metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.NodeAnnotation, name)
 	}
-	if len(objects) == 1 && objects[0].ID == DigestID {
+	if len(objects) == 1 && objects[0].ID == names.DigestID {
 		metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.ObjectsAnnotation, fmt.Sprintf(
-			"the names and versions of %d objects are larger than %d bytes; the entry %s changes when one of them does", len(o.Versions), maxObjectsBytes, DigestID))
+			"the names and versions of %d objects are larger than %d bytes; the entry %s changes when one of them does", len(o.Versions), maxObjectsBytes, names.DigestID))
 	}
 	if !o.AsOf.IsZero() {
 		metav1.SetMetaDataAnnotation(&s.ObjectMeta, names.AsOfAnnotation, o.AsOf.UTC().Format(time.RFC3339))
@@ -109,7 +105,7 @@ func objectsOf(versions []provider.Version) []v1.SecretProviderClassObject {
 			return out
 		}
 	}
-	return []v1.SecretProviderClassObject{{ID: DigestID, Version: provider.Digest(versions)}}
+	return []v1.SecretProviderClassObject{{ID: names.DigestID, Version: provider.Digest(versions)}}
 }
 
 // nodeLabel returns the name of a node as the value of a label. A long name is truncated and gets a

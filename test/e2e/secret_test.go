@@ -101,7 +101,7 @@ func secretsUsed(c *tenant) {
 	}
 }
 
-// secretsJudged: doctor tells of a Secret that somebody else has and of one that the chart does not
+// secretsJudged: doctor tells of a Secret that another owner has and of one that the chart does not
 // list, and of none that the driver writes.
 func (c *tenant) secretsJudged() {
 	c.t.Helper()

@@ -140,7 +140,7 @@ func TestStateOfAnEarlierVersion(t *testing.T) {
 }
 
 // TestImportOfRubbish: a state that is no longer what Export gave names what is wrong, without
-// quoting it, and the volume is fetched anew.
+// quoting it, and the volume is fetched again.
 func TestImportOfRubbish(t *testing.T) {
 	b := newBroken(t, answering(200, `{"lease_id":"x","lease_duration":600,"renewable":true,"data":{"k":"v"}}`))
 	p := newProvider(t, nil)

@@ -21,8 +21,9 @@ func Manager(class string) string { return names.Shorten("mayfly:"+class, MaxMan
 // EntryOf returns what the driver has applied for a class; nil if the class has not made the
 // Secret.
 func EntryOf(found *metav1.PartialObjectMetadata, class string) *metav1.ManagedFieldsEntry {
+	manager := Manager(class)
 	i := slices.IndexFunc(found.ManagedFields, func(m metav1.ManagedFieldsEntry) bool {
-		return m.Manager == Manager(class) && m.Operation == metav1.ManagedFieldsOperationApply && m.Subresource == ""
+		return m.Manager == manager && m.Operation == metav1.ManagedFieldsOperationApply && m.Subresource == ""
 	})
 	if i < 0 {
 		return nil

@@ -58,6 +58,7 @@ const (
 )
 
 // DigestID is the id of the one entry that replaces the objects of a status if they are too large.
+// Its version changes when one of theirs does.
 const DigestID = "mayfly.dev/digest"
 
 // DriverLabel names the driver that wrote an object: another one on the same
