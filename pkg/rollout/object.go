@@ -7,14 +7,14 @@ import (
 	"strings"
 	"time"
 
-	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient/corev1"
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
@@ -44,9 +44,12 @@ type Object struct {
 	} `json:"status"`
 }
 
+// group is that of all workloads.
+var group = schema.GroupVersion{Group: "apps", Version: "v1"}
+
 // Reference is the workload as the object of an Event.
 func (o *Object) Reference() corev1.ObjectReference {
-	return corev1.ObjectReference{APIVersion: appsv1.SchemeGroupVersion.String(), Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, UID: o.Metadata.UID}
+	return corev1.ObjectReference{APIVersion: group.String(), Kind: o.Kind, Namespace: o.Metadata.Namespace, Name: o.Metadata.Name, UID: o.Metadata.UID}
 }
 
 func (o *Object) onDelete() bool { return o.Spec.UpdateStrategy.Type == "OnDelete" }
@@ -106,7 +109,7 @@ type client struct{ rest *rest.RESTClient }
 
 // NewAPI makes an API of the cluster's address and credentials.
 func NewAPI(cluster *rest.Config) (API, error) {
-	out, err := kubeclient.New(cluster, appsv1.SchemeGroupVersion, nil)
+	out, err := kubeclient.New(cluster, group, nil)
 	if err != nil {
 		return nil, err
 	}

@@ -4,12 +4,12 @@ import (
 	"context"
 	"net/http"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient/corev1"
 )
 
 // API is the part of the API server that the Syncer needs. Errors are the API server's.

@@ -3,15 +3,14 @@ package secretsync
 import (
 	"encoding/json"
 
-	corev1 "k8s.io/api/core/v1"
-
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient/corev1"
 )
 
 // partOf returns the part of a file for a key: one file may have both certificate and key
 // of a TLS Secret.
 func partOf(secretType, key string, contents []byte) ([]byte, error) {
-	if corev1.SecretType(secretType) != corev1.SecretTypeTLS {
+	if secretType != corev1.SecretTypeTLS {
 		return contents, nil
 	}
 	switch key {
@@ -32,11 +31,11 @@ func check(secretType string, data map[string][]byte) error {
 	if size > maxData {
 		return fault.New(fault.TooLarge, "the values take %d bytes, and a Kubernetes Secret may have %d", size, maxData)
 	}
-	switch corev1.SecretType(secretType) {
+	switch secretType {
 	case corev1.SecretTypeTLS:
 		return checkPair(data)
-	case corev1.SecretTypeDockerConfigJson:
-		return checkDocker(data, corev1.DockerConfigJsonKey, "auths")
+	case corev1.SecretTypeDockerConfigJSON:
+		return checkDocker(data, corev1.DockerConfigJSONKey, "auths")
 	case corev1.SecretTypeDockercfg:
 		return checkDocker(data, corev1.DockerConfigKey, "")
 	case corev1.SecretTypeBasicAuth:

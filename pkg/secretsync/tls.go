@@ -10,10 +10,10 @@ import (
 	"slices"
 	"strings"
 
-	corev1 "k8s.io/api/core/v1"
 	"software.sslmate.com/src/go-pkcs12"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient/corev1"
 )
 
 const certificateBlock = "CERTIFICATE"
@@ -93,9 +93,9 @@ func checkPair(data map[string][]byte) error {
 	cert, key := data[corev1.TLSCertKey], data[corev1.TLSPrivateKeyKey]
 	switch {
 	case len(cert) == 0:
-		return missing(string(corev1.SecretTypeTLS), corev1.TLSCertKey)
+		return missing(corev1.SecretTypeTLS, corev1.TLSCertKey)
 	case len(key) == 0:
-		return missing(string(corev1.SecretTypeTLS), corev1.TLSPrivateKeyKey)
+		return missing(corev1.SecretTypeTLS, corev1.TLSPrivateKeyKey)
 	}
 	if _, err := tls.X509KeyPair(cert, key); err == nil {
 		return nil

@@ -7,14 +7,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 
 	"github.com/mayfly-csi/mayfly/pkg/kubeclient"
+	"github.com/mayfly-csi/mayfly/pkg/kubeclient/corev1"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
 
@@ -30,7 +31,7 @@ type Remover struct {
 
 // New makes a Remover of the taint with that key and any effect.
 func New(cluster *rest.Config, node, key string, ready func() error, log *slog.Logger) (*Remover, error) {
-	client, err := kubeclient.New(cluster, corev1.SchemeGroupVersion, kubeclient.Kinds(corev1.SchemeGroupVersion, &corev1.Node{}))
+	client, err := kubeclient.New(cluster, corev1.SchemeGroupVersion, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -67,21 +68,31 @@ func (r *Remover) Run(ctx context.Context) error {
 func (r *Remover) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
-	node := &corev1.Node{}
-	if err := r.client.Get().Resource("nodes").Name(r.node).Do(ctx).Into(node); err != nil {
+	answer := r.client.Get().Resource("nodes").Name(r.node).Do(ctx)
+	if err := answer.Error(); err != nil { // which has the server's words, unlike that of Raw
 		return fmt.Errorf("reading the node: %w", err)
 	}
-	keep := []corev1.Taint{}
-	for _, t := range node.Spec.Taints {
-		if t.Key != r.key {
-			keep = append(keep, t)
-		}
+	text, err := answer.Raw()
+	if err != nil {
+		return fmt.Errorf("reading the node: %w", err)
 	}
+	var node struct {
+		Metadata struct {
+			ResourceVersion string `json:"resourceVersion"`
+		} `json:"metadata"`
+		Spec struct {
+			Taints []map[string]any `json:"taints"` // whole, also what a later Kubernetes adds
+		} `json:"spec"`
+	}
+	if err := json.Unmarshal(text, &node); err != nil {
+		return fmt.Errorf("reading the API server's answer: %w", err)
+	}
+	keep := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t map[string]any) bool { return t["key"] == r.key })
 	if len(keep) == len(node.Spec.Taints) {
 		return nil
 	}
 	patch, err := json.Marshal(map[string]any{
-		"metadata": map[string]any{"resourceVersion": node.ResourceVersion},
+		"metadata": map[string]any{"resourceVersion": node.Metadata.ResourceVersion},
 		"spec":     map[string]any{"taints": keep},
 	})
 	if err != nil {
