@@ -10,8 +10,8 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/status/names"
 )
 
-// boundToItsNode asks as the driver of one node and of another, with what the API server reads from
-// their tokens: each may write its own node's Events only.
+// boundToItsNode writes an Event of this node as the driver of this node, of another, and of none, as
+// the API server reads it from their tokens: only the first is allowed.
 func boundToItsNode(c *tenant) {
 	for node, allowed := range map[string]bool{c.node.Name(): true, "another": false, "": false} {
 		event := &corev1.Event{

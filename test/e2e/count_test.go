@@ -19,7 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// The limits for kubelet's publishes and republishes, by the driver's metrics.
+// The driver's metrics of successful NodePublishVolume calls.
 const (
 	publishCalls = `mayfly_grpc_call_duration_seconds_count{code="OK",method="NodePublishVolume"`
 	publishTime  = `mayfly_grpc_call_duration_seconds_sum{code="OK",method="NodePublishVolume"`
@@ -53,7 +53,7 @@ func (s samples) sum(prefix string, labels ...string) float64 {
 	return total
 }
 
-// metrics are the driver's own.
+// metrics reads the driver's metrics.
 func (r *release) metrics(ctx context.Context) (samples, error) {
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.metricsAddress()+"/metrics", nil)
 	if err != nil {
@@ -81,10 +81,10 @@ func (c *tenant) driverMetrics() samples {
 // writes count requests that change pod statuses.
 type writes struct{ creates, others int }
 
-// statusWrites asks the API server how often pod statuses were written. Only
-// the driver may.
-func (w *world) statusWrites(ctx context.Context) (writes, error) {
-	text, err := w.api.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
+// statusWrites reads from the API server's metrics how often pod statuses were written. Only the driver
+// writes them.
+func (e *environment) statusWrites(ctx context.Context) (writes, error) {
+	text, err := e.api.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(ctx)
 	if err != nil {
 		return writes{}, fmt.Errorf("asking for the API server's metrics: %w", err)
 	}
@@ -95,10 +95,10 @@ func (w *world) statusWrites(ctx context.Context) (writes, error) {
 	return writes{creates: of("POST"), others: of("PUT") + of("PATCH") + of("APPLY")}, nil
 }
 
-// requests counts one user's requests to the API server, as "verb resource".
+// requests counts one user's requests to the API server by "verb resource".
 type requests map[string]int
 
-// writes are all but the reads.
+// writes returns the number of requests that are not reads.
 func (r requests) writes() int {
 	total := 0
 	for what, n := range r {
@@ -122,7 +122,7 @@ func (r requests) String() string {
 	return strings.Join(text, ", ")
 }
 
-// auditEntry is the part of an audit log's line that is counted by.
+// auditEntry is the part of an audit log's line that the tests use.
 type auditEntry struct {
 	Stage, Verb    string
 	User           struct{ Username string }
@@ -131,8 +131,8 @@ type auditEntry struct {
 }
 
 // auditedSince counts the driver's selected requests in the API server's audit log after offset.
-func (w *world) auditedSince(offset int64, counts func(auditEntry) bool) (requests, error) {
-	file, err := os.Open(w.node.AuditLog())
+func (e *environment) auditedSince(offset int64, counts func(auditEntry) bool) (requests, error) {
+	file, err := os.Open(e.node.AuditLog())
 	if err != nil {
 		return nil, fmt.Errorf("opening the API server's audit log: %w", err)
 	}
@@ -174,7 +174,7 @@ func (c *tenant) costSince(ctx context.Context, t tally) (cost, error) {
 	if err != nil {
 		return cost{}, err
 	}
-	// All except the last reports on the pods of earlier cases, which are gone.
+	// The driver may still write about the pods of earlier cases.
 	driver, err := c.auditedSince(t.audit, func(e auditEntry) bool {
 		return e.ObjectRef.Namespace == c.ns || !strings.HasPrefix(e.ObjectRef.Namespace, tenantPrefix)
 	})
@@ -188,8 +188,7 @@ func (c *tenant) vaultMark() vaulttest.Mark {
 	return mark
 }
 
-// writesSince counts the driver's writes in the tenant's namespace that the
-// API server took.
+// writesSince counts the driver's successful writes in the tenant's namespace.
 func (c *tenant) writesSince(t tally) int {
 	c.t.Helper()
 	found, err := c.auditedSince(t.audit, func(e auditEntry) bool {
@@ -199,8 +198,7 @@ func (c *tenant) writesSince(t tally) int {
 	return found.writes()
 }
 
-// checkVaultCost wants the volumes to cost the store as little as can be. They are of one service
-// account, so one login serves them all.
+// checkVaultCost checks that one login served all volumes, which have one service account.
 func (c *tenant) checkVaultCost(since vaulttest.Mark) {
 	c.t.Helper()
 	counts, err := c.vault.CountRequests(c.t.Context(), since)

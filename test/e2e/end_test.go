@@ -19,7 +19,6 @@ import (
 
 const revokePath = "auth/token/revoke-self"
 
-// podDeleted checks that nothing is left of a pod and its volume, neither on the node nor in Vault.
 func podDeleted(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
@@ -27,18 +26,17 @@ func podDeleted(c *tenant) {
 	testkit.Must(c.t, err)
 	pod := c.run(newPod("short", printOnce, mounts("db")))
 	if line := mountLine(c.t.Context(), c.volume(pod, volumeName)); !strings.Contains(line, " - tmpfs ") || !strings.Contains(line, "noexec") {
-		c.t.Errorf("the volume's mount is %q, want a tmpfs that nothing runs from", line)
+		c.t.Errorf("the volume's mount is %q, want a tmpfs with noexec", line)
 	}
 	c.delete("short")
-	c.awaitNothing(pod)
+	c.awaitUnmounted(pod)
 	c.until("the Vault token to be revoked", func(ctx context.Context) error {
 		return wantCount(c.vault.asTenant(ctx, mark, revokePath, c.ns))(1)
 	})
 }
 
-// awaitNothing waits until kubelet's folder of the pod is gone, and with it
-// every mount.
-func (c *tenant) awaitNothing(pod *corev1.Pod) {
+// awaitUnmounted waits until kubelet has removed the pod's folder with every mount.
+func (c *tenant) awaitUnmounted(pod *corev1.Pod) {
 	c.t.Helper()
 	dir := filepath.Join(c.node.KubeletRoot(), "pods", string(pod.UID))
 	c.until("the pod's folder to go", func(ctx context.Context) error {
@@ -63,8 +61,8 @@ func mountLine(_ context.Context, path string) string {
 	return ""
 }
 
-// jobCompletes runs a pod that completes and is not deleted: its volume must be removed, because no
-// container reads it any more.
+// jobCompletes runs a pod that completes and is not deleted: kubelet must unpublish its volume, because
+// no container reads it any more.
 func jobCompletes(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
@@ -105,7 +103,7 @@ func jobCompletes(c *tenant) {
 	c.awaitLog(pod.Name, marker+"one")
 }
 
-// wantCount makes an error of an unexpected count.
+// wantCount returns a function that returns an error if got is not want.
 func wantCount(got int, err error) func(want int) error {
 	return func(want int) error {
 		if err == nil && got != want {
@@ -115,19 +113,19 @@ func wantCount(got int, err error) func(want int) error {
 	}
 }
 
-// checkNotRead checks that a secret is not read any more while another tenant's volume, of the same
-// interval, is refreshed thrice.
+// checkNotRead checks that the driver does not read a secret while it refreshes another tenant's
+// volume, of the same interval, three times.
 func (c *tenant) checkNotRead(path string) {
 	c.t.Helper()
-	clock := c.newTenant(c.t)
-	clock.put("clock", "one")
-	clock.class("clock", nil, clock.object("password", "clock"))
-	clock.run(newPod("clock", printOnce, mounts("clock")))
+	other := c.newTenant(c.t)
+	other.put("other", "one")
+	other.class("other", nil, other.object("password", "other"))
+	other.run(newPod("other", printOnce, mounts("other")))
 	mark, err := c.vault.Mark()
 	testkit.Must(c.t, err)
 	c.until("three refreshes of another volume", func(ctx context.Context) error {
 		counts, err := c.vault.CountRequests(ctx, mark)
-		if n := counts.Under(kvMount + "/data/" + clock.ns + "/"); err == nil && n < 3 {
+		if n := counts.Under(kvMount + "/data/" + other.ns + "/"); err == nil && n < 3 {
 			err = fmt.Errorf("there are %d", n)
 		}
 		return err

@@ -25,11 +25,11 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// hostRoot is where the pods of examplesReload have the machine's own files:
-// there is no registry that has images of nginx and Java.
+// hostRoot is where the pods of examplesReload mount the machine's files, because the tests have no
+// images of nginx and Java.
 const hostRoot = "/host"
 
-// examplesReload runs the applications of examples/ in pods, and checks that each uses new secrets
+// examplesReload runs the applications of examples/ in pods, and checks that each uses rotated secrets
 // without a restart. It skips programs that are not installed on this machine, and logs that.
 func examplesReload(c *tenant) {
 	scratch, err := os.MkdirTemp("", "examples")
@@ -52,16 +52,16 @@ func examplesReload(c *tenant) {
 	c.class("app", nil, user, c.object("password", "app"))
 	for name, command := range commands {
 		c.run(c.onHost(name, "app", command))
-		c.awaitWords(name, "using the credentials of web-1")
+		c.awaitLogContains(name, "using the credentials of web-1")
 	}
 	nginx := c.startNginx(examples, scratch)
 	c.putAll("app", map[string]any{"username": "web-2", "password": marker + "two"})
 	for name := range commands {
-		c.awaitWords(name, "using the credentials of web-2")
+		c.awaitLogContains(name, "using the credentials of web-2")
 	}
 	if nginx != "" {
 		c.putAll("tls", certificate(c, 2))
-		c.awaitWords("nginx", "loaded the certificate of ..2")
+		c.awaitLogContains("nginx", "loaded the certificate of ..2")
 		c.until("nginx to serve the new certificate", func(ctx context.Context) error { return servesSerial(ctx, nginx, 2) })
 		commands["nginx"] = nil
 	}
@@ -125,19 +125,19 @@ func (c *tenant) startNginx(examples, scratch string) string {
 	return socket
 }
 
-// awaitWords waits until a pod's log has some words.
-func (c *tenant) awaitWords(pod, words string) {
+// awaitLogContains waits until a pod's log contains words.
+func (c *tenant) awaitLogContains(pod, words string) {
 	c.t.Helper()
-	c.until("pod "+pod+" to say "+words, func(ctx context.Context) error {
+	c.until("the log of pod "+pod+" to contain "+words, func(ctx context.Context) error {
 		got, err := c.log(ctx, pod)
 		if err == nil && !strings.Contains(got, words) {
-			err = fmt.Errorf("it has said %q", got)
+			err = fmt.Errorf("it is %q", got)
 		}
 		return err
 	})
 }
 
-// certificate is one with its key, told by its serial number.
+// certificate returns a certificate of that serial number, with its key.
 func certificate(c *tenant, serial int64) map[string]any {
 	c.t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

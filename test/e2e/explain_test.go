@@ -23,7 +23,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// row is one cause, with how to make it on the node and what explain must report.
+// row is a failure: how to cause it, and the finding that explain must report.
 type row struct {
 	// name is the pod's, and that of its class unless the class is given.
 	name string
@@ -45,13 +45,13 @@ type row struct {
 	link string
 }
 
-// explained makes one pod for each cause, all side by side, and has both an
-// administrator and a developer explain each.
-func explained(c *tenant) {
+// explainCommand starts a pod for each row, all at once, and runs explain on each as an administrator
+// and as a developer.
+func explainCommand(c *tenant) {
 	c.put("db", "one")
 	c.account("leaving")
-	c.account("intruder")
-	rows := slices.Concat(c.rowsOfKubelet(), c.rowsOfClasses(), c.rowsOfLogins(), c.rowsOfReads(), c.rowsOfStrangers(), c.rowsOfContainers())
+	c.account("other-account")
+	rows := slices.Concat(c.kubeletRows(), c.classRows(), c.loginRows(), c.readRows(), c.addressRows(), c.containerRows())
 	for _, r := range rows {
 		if len(r.objects) > 0 {
 			c.class(r.name, r.parameters, r.objects...)
@@ -60,10 +60,10 @@ func explained(c *tenant) {
 			c.start(newPod(r.name, printOnce, slices.Concat([]func(*corev1.Pod){mounts(r.name)}, r.pod)...))
 		}
 	}
-	c.madeOtherwise()
+	c.createOtherObjects()
 	developer := c.developer()
-	// The rows share the time: while one waits, the others make progress.
-	deadline := time.Now().Add(patience)
+	// One deadline for all rows: they make progress while one is awaited.
+	deadline := time.Now().Add(waitTimeout)
 	for _, r := range rows {
 		if r.code == "" {
 			continue
@@ -76,8 +76,8 @@ func explained(c *tenant) {
 	c.explainFast()
 }
 
-// awaitExplainedUntil tries until some time, but once at the least, and has the
-// other rows tried all the same.
+// awaitExplainedUntil tries until the deadline, but at least once. A failure does not stop the test, so
+// that the other rows are tried too.
 func (c *tenant) awaitExplainedUntil(deadline time.Time, person string, r row) {
 	ctx, cancel := context.WithTimeout(c.t.Context(), max(time.Until(deadline), attemptTimeout))
 	defer cancel()
@@ -113,12 +113,13 @@ func (c *tenant) tryExplain(ctx context.Context, person string, r row) error {
 		if !strings.Contains(got.text, r.link) {
 			return fmt.Errorf("no %q in %s", r.link, got.text)
 		}
-		return got.says(code, level, r.words, r.more, person != admin)
+		return got.check(code, level, r.words, r.more, person != admin)
 	})
 }
 
-// says checks that one finding comes first of all errors, and that there are others of some codes.
-func (r *report) says(code string, level finding.Level, words, more []string, restricted bool) error {
+// check checks that the finding is the first error, that there are findings of the other codes, and the
+// number of requests.
+func (r *report) check(code string, level finding.Level, words, more []string, restricted bool) error {
 	i := slices.IndexFunc(r.Findings, func(f finding.Finding) bool { return f.Code == code && f.Level == level })
 	switch {
 	case r.requests == 0 || r.requests > mostRequests:
@@ -139,22 +140,22 @@ func (r *report) says(code string, level finding.Level, words, more []string, re
 			return fmt.Errorf("there is no %s: %s", one, r.text)
 		}
 	}
-	unseen := slices.ContainsFunc(r.Findings, func(f finding.Finding) bool { return f.Code == finding.CodeNotReadable })
-	if unseen && !restricted {
-		return fmt.Errorf("an administrator could not look: %s", r.text)
+	unreadable := slices.ContainsFunc(r.Findings, func(f finding.Finding) bool { return f.Code == finding.CodeNotReadable })
+	if unreadable && !restricted {
+		return fmt.Errorf("explain could not read an object as the administrator: %s", r.text)
 	}
 	return nil
 }
 
-// explainFast wants a pod that is well to cost little.
+// explainFast checks the time and the requests that explain needs for a pod without failures.
 func (c *tenant) explainFast() {
-	c.awaitPod("well", isRunning)
+	c.awaitPod("healthy", isRunning)
 	best := 0
 	for range 3 {
-		got, err := c.runExplain(c.t.Context(), admin, "pod/well")
+		got, err := c.runExplain(c.t.Context(), admin, "pod/healthy")
 		testkit.Must(c.t, err)
 		if got.code != 0 || len(got.Findings) > 0 {
-			c.t.Errorf("of a pod that is well it says %s", got.text)
+			c.t.Errorf("findings for a pod without failures: %s", got.text)
 		}
 		if best == 0 || got.millis < best {
 			best = got.millis
@@ -163,14 +164,14 @@ func (c *tenant) explainFast() {
 			c.t.Errorf("it made %d requests", got.requests)
 		}
 	}
-	c.results.measured("explain of a pod that is well: %d ms", best)
+	c.results.measured("explain of a pod without failures: %d ms", best)
 	if best > 1000 {
 		c.t.Errorf("it took %d ms", best)
 	}
 }
 
-// rowsOfKubelet are failures before kubelet calls the driver.
-func (c *tenant) rowsOfKubelet() []row {
+// kubeletRows are failures before kubelet calls the driver.
+func (c *tenant) kubeletRows() []row {
 	csi := func(change func(*corev1.CSIVolumeSource)) []func(*corev1.Pod) {
 		return []func(*corev1.Pod){func(p *corev1.Pod) { change(p.Spec.Volumes[0].CSI) }}
 	}
@@ -178,7 +179,7 @@ func (c *tenant) rowsOfKubelet() []row {
 	return []row{
 		{name: "unscheduled", objects: []object{db}, pod: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.NodeSelector = map[string]string{"no": "such"} }},
 			code: finding.CodeNotScheduled, words: []string{"didn't match"}},
-		{name: "no-account", objects: []object{db}, pod: []func(*corev1.Pod){as("leaving"), gated},
+		{name: "no-account", objects: []object{db}, pod: []func(*corev1.Pod){as("leaving"), withGate},
 			code: finding.CodeNoAccount, words: []string{"kubectl create serviceaccount leaving"}},
 		{name: "reference", objects: []object{db}, pod: csi(func(v *corev1.CSIVolumeSource) {
 			v.NodePublishSecretRef = &corev1.LocalObjectReference{Name: "nothere"}
@@ -195,8 +196,8 @@ func (c *tenant) rowsOfKubelet() []row {
 	}
 }
 
-// rowsOfClasses are of classes that cannot work.
-func (c *tenant) rowsOfClasses() []row {
+// classRows are classes that cannot work.
+func (c *tenant) classRows() []row {
 	db := c.object("password", "db")
 	climbs := db
 	climbs.ObjectName = "../password"
@@ -214,8 +215,8 @@ func (c *tenant) rowsOfClasses() []row {
 	}
 }
 
-// rowsOfLogins are logins that Vault's auth methods refuse.
-func (c *tenant) rowsOfLogins() []row {
+// loginRows are logins that Vault's auth methods refuse.
+func (c *tenant) loginRows() []row {
 	db := []object{c.object("password", "db")}
 	role := func(name string, change map[string]any) map[string]string {
 		name = c.ns + "-" + name
@@ -235,7 +236,7 @@ func (c *tenant) rowsOfLogins() []row {
 	return []row{
 		{name: "no-role", objects: db, parameters: map[string]string{"roleName": c.ns + "-none"}, code: finding.CodeNoRole,
 			words: []string{"vault write auth/kubernetes/role/" + c.ns + "-none bound_service_account_names=web bound_service_account_namespaces=" + c.ns + " audience=vault"}},
-		{name: "other-account", objects: db, pod: []func(*corev1.Pod){as("intruder")}, code: finding.CodeNotBound, words: []string{"bound_service_account_names=...,intruder"}},
+		{name: "other-account", objects: db, pod: []func(*corev1.Pod){as("other-account")}, code: finding.CodeNotBound, words: []string{"bound_service_account_names=...,other-account"}},
 		{name: "other-namespace", objects: db, parameters: role("far", map[string]any{"bound_service_account_namespaces": "far"}), code: finding.CodeNotBound,
 			words: []string{"bound_service_account_namespaces=...," + c.ns}},
 		{name: "other-audience", objects: db, parameters: map[string]string{"audience": "second"}, code: finding.CodeUnverified,
@@ -249,8 +250,8 @@ func (c *tenant) rowsOfLogins() []row {
 	}
 }
 
-// rowsOfReads are reads that the store refuses.
-func (c *tenant) rowsOfReads() []row {
+// readRows are reads that the store refuses.
+func (c *tenant) readRows() []row {
 	at := func(path, key string) []object {
 		return []object{{ObjectName: "password", SecretPath: path, SecretKey: key}}
 	}
@@ -262,15 +263,15 @@ func (c *tenant) rowsOfReads() []row {
 		{name: "nothing", objects: at(kvMount+"/data/"+c.ns+"/nothing", "password"), code: finding.CodeObjectNotFound, words: []string{"vault read " + kvMount + "/data/" + c.ns + "/nothing"}},
 		{name: "other-key", objects: at(kvMount+"/data/"+c.ns+"/db", "pasword"), code: finding.CodeObjectNotFound, words: []string{`it has "password"`}},
 		{name: "too-large", objects: at(kvMount+"/data/"+c.ns+"/large", "password"), parameters: map[string]string{"volumeSizeLimit": "16Ki"}, code: finding.CodeTooLarge, words: []string{"volumeSizeLimit"}},
-		{name: "gateway", pod: []func(*corev1.Pod){as("intruder")}, code: finding.CodePolicyDenies, words: []string{"akeyless set-role-rule --role-name ROLE --path " + c.item("api")}},
+		{name: "gateway", pod: []func(*corev1.Pod){as("other-account")}, code: finding.CodePolicyDenies, words: []string{"akeyless set-role-rule --role-name ROLE --path " + c.item("api")}},
 	}
 }
 
-// rowsOfStrangers are of addresses where no Vault answers.
-func (c *tenant) rowsOfStrangers() []row {
+// addressRows are addresses where no Vault answers.
+func (c *tenant) addressRows() []row {
 	db := []object{c.object("password", "db")}
 	at := func(address string) map[string]string { return map[string]string{"vaultAddress": address} }
-	s := c.strangers
+	s := c.badAddresses
 	return []row{
 		{name: "nowhere", objects: db, parameters: at(nowhere), code: finding.CodeUnreachable, words: []string{nowhere + " (spec.parameters.vaultAddress of the class)", "kubectl debug"}},
 		{name: "closed", objects: db, parameters: at(s.closed), code: finding.CodeUnreachable, words: []string{"connection refused"}},
@@ -281,8 +282,8 @@ func (c *tenant) rowsOfStrangers() []row {
 	}
 }
 
-// rowsOfContainers are of pods whose volumes are there.
-func (c *tenant) rowsOfContainers() []row {
+// containerRows are pods whose volumes are mounted.
+func (c *tenant) containerRows() []row {
 	db := []object{c.object("password", "db")}
 	private, owner := c.object("password", "db"), 0o400
 	private.FilePermission = &owner
@@ -291,15 +292,15 @@ func (c *tenant) rowsOfContainers() []row {
 	}
 	secret := corev1.EnvVar{Name: "P", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{LocalObjectReference: corev1.LocalObjectReference{Name: "made"}, Key: "p"}}}
 	configMap := corev1.Volume{Name: "config", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: "none"}}}}
-	fading := func(name string) map[string]string {
+	losesPolicy := func(name string) map[string]string {
 		testkit.Must(c.t, c.vault.Role(c.t.Context(), authMount, c.ns+"-"+name, map[string]any{
-			"bound_service_account_names": account, "bound_service_account_namespaces": c.ns, "audience": "vault", "token_policies": c.ns + "-fading",
+			"bound_service_account_names": account, "bound_service_account_namespaces": c.ns, "audience": "vault", "token_policies": c.ns + "-loses-policy",
 		}))
 		return map[string]string{"roleName": c.ns + "-" + name}
 	}
-	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns+"-fading", fmt.Sprintf(`path "%s/data/%s/*" { capabilities = ["read"] }`, kvMount, c.ns)))
+	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns+"-loses-policy", fmt.Sprintf(`path "%s/data/%s/*" { capabilities = ["read"] }`, kvMount, c.ns)))
 	return []row{
-		{name: "well", objects: db},
+		{name: "healthy", objects: db},
 		{name: "variable", objects: db, pod: container(func(k *corev1.Container) { k.Env = []corev1.EnvVar{secret} }), code: finding.CodeNoSecret,
 			words: []string{`secret "made" not found`, "secretObjects", "no volume of the pod mounts the class"}},
 		{name: "config-map", objects: db, pod: []func(*corev1.Pod){func(p *corev1.Pod) {
@@ -315,26 +316,26 @@ func (c *tenant) rowsOfContainers() []row {
 		{name: "non-root", objects: []object{private}, pod: []func(*corev1.Pod){user(1000, 1000), withoutGroup}, code: finding.CodeContainerFails, more: []string{finding.CodeFileMode}},
 		{name: "ignored", objects: db, parameters: map[string]string{"vaultMount": "k8s"}, pod: []func(*corev1.Pod){func(p *corev1.Pod) { p.Spec.Volumes[0].CSI.VolumeAttributes["roleName"] = "admin" }},
 			level: finding.Warning, code: finding.CodeClassWarning, words: []string{"vaultMount"}, more: []string{finding.CodeIgnoredAttribute}},
-		{name: "fading", objects: db, parameters: fading("fading"), level: finding.Warning, code: finding.CodePolicyDenies, words: []string{"keeps its content"}},
-		{name: "emptied", objects: db, parameters: merge2(fading("emptied"), "onDenied", "empty"), code: finding.CodePolicyDenies, words: []string{"has been emptied"}, more: []string{finding.CodeVolumeEmptied}},
+		{name: "fading", objects: db, parameters: losesPolicy("fading"), level: finding.Warning, code: finding.CodePolicyDenies, words: []string{"keeps its content"}},
+		{name: "emptied", objects: db, parameters: withParameter(losesPolicy("emptied"), "onDenied", "empty"), code: finding.CodePolicyDenies, words: []string{"has been emptied"}, more: []string{finding.CodeVolumeEmptied}},
 		{name: "both", objects: db, pod: []func(*corev1.Pod){mountsAt("more", "/more", "no-such")}, code: finding.CodeNoSuchClass, words: []string{`volume "more"`}},
 	}
 }
 
-func merge2(parameters map[string]string, key, value string) map[string]string {
+func withParameter(parameters map[string]string, key, value string) map[string]string {
 	parameters[key] = value
 	return parameters
 }
 
-// gated has the scheduler wait for ungate.
-func gated(p *corev1.Pod) {
+// withGate adds a scheduling gate, which createOtherObjects removes.
+func withGate(p *corev1.Pod) {
 	off := false
 	p.Spec.AutomountServiceAccountToken = &off
 	p.Spec.SchedulingGates = []corev1.PodSchedulingGate{{Name: "e2e.mayfly.dev/gate"}}
 }
 
-// madeOtherwise makes objects that belong to no row's own class and pod.
-func (c *tenant) madeOtherwise() {
+// createOtherObjects makes the objects that the fields of row do not describe.
+func (c *tenant) createOtherObjects() {
 	ctx := c.t.Context()
 	db := c.object("password", "db")
 	c.class("order-database", nil, db)
@@ -350,7 +351,7 @@ func (c *tenant) madeOtherwise() {
 			"secretObjects": []any{map[string]any{"secretName": "made", "type": "Opaque", "data": []any{map[string]any{"objectName": "password", "key": "p"}}}},
 		},
 	}))
-	c.admitToGateway()
+	c.allowAtGateway()
 	c.gateway.PutStatic(c.item("api"), marker+"one")
 	c.gatewayClass("gateway", nil, map[string]any{"fileName": "password", "secretPath": c.item("api"), "secretType": "static"})
 	c.replicas("refused", 1, newPod("", printOnce, as("never"), mounts("refused")))
@@ -362,7 +363,7 @@ func (c *tenant) madeOtherwise() {
 	for _, name := range []string{"fading", "emptied"} {
 		c.awaitPod(name, isRunning)
 	}
-	testkit.Must(c.t, c.vault.Policy(ctx, c.ns+"-fading", `path "sys/none" { capabilities = ["read"] }`))
+	testkit.Must(c.t, c.vault.Policy(ctx, c.ns+"-loses-policy", `path "sys/none" { capabilities = ["read"] }`))
 }
 
 func (c *tenant) replicas(name string, n int32, pod *corev1.Pod) {
@@ -377,7 +378,7 @@ func (c *tenant) replicas(name string, n int32, pod *corev1.Pod) {
 	testkit.Must(c.t, err)
 }
 
-// authMethod enables an auth method of the tenant's own, with a role web.
+// authMethod enables an auth method for the tenant, with the role web if it is of type kubernetes.
 func (c *tenant) authMethod(kind, name string, config map[string]any) string {
 	c.t.Helper()
 	ctx, path := c.t.Context(), c.ns+"-"+name
@@ -391,7 +392,7 @@ func (c *tenant) authMethod(kind, name string, config map[string]any) string {
 	return path
 }
 
-// exhaust uses up the quota of an auth method for a day.
+// exhaust uses up an auth method's quota of logins for a day.
 func (c *tenant) exhaust(mount string) {
 	c.t.Helper()
 	testkit.Must(c.t, c.vault.Write(c.t.Context(), "sys/quotas/rate-limit/"+mount, map[string]any{"path": "auth/" + mount + "/", "rate": 1, "interval": "24h"}))
@@ -423,12 +424,12 @@ func (c *tenant) clusterCA() string {
 	return config.Data["ca.crt"]
 }
 
-// driverExplained changes the CSIDriver object and the DaemonSet under a pod.
-func driverExplained(c *tenant) {
+// explainDriver changes the CSIDriver object and the DaemonSet under a pod.
+func explainDriver(c *tenant) {
 	ctx := c.t.Context()
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	defer func() { // an upgrade would leave what was patched
+	defer func() { // an upgrade would not undo the patches
 		ctx := context.WithoutCancel(ctx)
 		testkit.Must(c.t, errors.Join(c.driver.uninstall(ctx), c.driver.install(ctx, nil)))
 	}()
@@ -468,8 +469,7 @@ func driverExplained(c *tenant) {
 	c.awaitExplained(developer, row{name: "driverless", code: finding.CodeNotRegistered, words: []string{driverName}})
 }
 
-// awaitDriverUnready waits until the DaemonSet has replaced its pod by one that
-// does not start.
+// awaitDriverUnready waits until the DaemonSet has replaced its pod by one that does not start.
 func (c *tenant) awaitDriverUnready() {
 	c.t.Helper()
 	c.until("a pod of the driver that does not run", func(ctx context.Context) error {

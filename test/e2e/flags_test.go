@@ -33,7 +33,7 @@ exec sleep 100000`, mounts("db")))
 	node, err := mountOf(string(table), c.volume(pod, volumeName))
 	testkit.Must(c.t, err)
 	var lines []string
-	c.until("the container to have tried everything", func(ctx context.Context) error {
+	c.until("the container to have run its script", func(ctx context.Context) error {
 		text, err := c.log(ctx, "flags")
 		lines = strings.Split(strings.TrimSpace(text), "\n")
 		if err == nil && !slices.Contains(lines, "ran") && !slices.Contains(lines, "refused") {

@@ -22,12 +22,12 @@ const (
 	gatewayAccessID = "p-e2e"
 	gatewayConfig   = "e2e"
 	gatewayAudience = "akeyless"
-	// printVolume prints the static files, and then does the same as printChanges.
+	// printVolume prints three files once, and then does the same as printChanges.
 	printVolume = `cd /secrets && cat json && echo && cat db/user && echo && cat db/password && echo || exit 1
 ` + printChanges
 )
 
-// gateway is a double of Akeyless, outside of the cluster as its gateways may be.
+// gateway is a double of an Akeyless gateway, outside of the cluster.
 type gateway struct{ *akeylessd.Server }
 
 func startGateway(ctx context.Context) (*gateway, error) {
@@ -38,28 +38,28 @@ func startGateway(ctx context.Context) (*gateway, error) {
 	return &gateway{server}, nil
 }
 
-// trust has the gateway ask the API server about service account tokens.
-func (g *gateway) trust(ctx context.Context, w *world) error {
-	token, err := reviewerToken(ctx, w)
+// configureAuth makes an auth method whose tokens the API server verifies.
+func (g *gateway) configureAuth(ctx context.Context, e *environment) error {
+	token, err := reviewerToken(ctx, e)
 	if err != nil {
 		return fmt.Errorf("making the gateway's service account: %w", err)
 	}
-	ca, err := os.ReadFile(w.node.CAFile())
+	ca, err := os.ReadFile(e.node.CAFile())
 	if err != nil {
 		return fmt.Errorf("reading the API server's CA: %w", err)
 	}
 	g.AuthMethod(gatewayAccessID, akeylessd.Method{
 		Type: "k8s", ConfigName: gatewayConfig, Audience: gatewayAudience,
-		Cluster: &akeylessd.Cluster{Host: w.node.Server(), CA: ca, ReviewerToken: token},
+		Cluster: &akeylessd.Cluster{Host: e.node.Server(), CA: ca, ReviewerToken: token},
 	})
 	return nil
 }
 
-// item is the name of an item of the tenant's own.
+// item returns the full name of one of the tenant's items.
 func (c *tenant) item(name string) string { return "/" + c.ns + "/" + name }
 
-// admitToGateway allows only the tenant's service account to read its items.
-func (c *tenant) admitToGateway() {
+// allowAtGateway allows only the tenant's service account to read its items.
+func (c *tenant) allowAtGateway() {
 	c.gateway.Allow(akeylessd.Rule{
 		AccessID: gatewayAccessID, Prefix: c.item(""),
 		Claims: map[string]string{"namespace": c.ns, "service_account_name": account},
@@ -83,10 +83,10 @@ func (c *tenant) gatewayClass(name string, change map[string]string, objects ...
 	}))
 }
 
-// akeylessReads has a pod with a static secret, a key of a JSON secret and dynamic credentials,
-// which are issued once and revoked after the pod.
+// akeylessReads mounts a static secret, a key of a JSON secret and dynamic credentials, which are issued
+// once and revoked after the pod's end.
 func akeylessReads(c *tenant) {
-	c.admitToGateway()
+	c.allowAtGateway()
 	c.gateway.PutStatic(c.item("api"), marker+"one")
 	c.gateway.PutStatic(c.item("config"), `{"db":{"password":"`+marker+`json"}}`)
 	c.gateway.PutDynamic(c.item("db"), time.Hour)
@@ -107,20 +107,20 @@ func akeylessReads(c *tenant) {
 		c.awaitLog("reader", want)
 	}
 	if now := c.filesOf(pod, "db/user", "db/password"); now != dynamic {
-		c.t.Error("the dynamic credentials are others after a rotation of another secret")
+		c.t.Error("the dynamic credentials changed when another secret was rotated")
 	}
 	if issued, alive := c.gateway.Credentials(); issued != issuedBefore+1 || alive != aliveBefore+1 {
-		c.t.Errorf("%d dynamic credentials were made and %d live, want one", issued-issuedBefore, alive-aliveBefore)
+		c.t.Errorf("%d dynamic credentials were issued and %d are valid, want one", issued-issuedBefore, alive-aliveBefore)
 	}
 	c.delete("reader")
-	c.awaitNothing(pod)
-	c.until("the dynamic credentials to end", func(context.Context) error {
+	c.awaitUnmounted(pod)
+	c.until("the dynamic credentials to be revoked", func(context.Context) error {
 		issued, alive := c.gateway.Credentials()
 		return errors.Join(wantCount(issued, nil)(issuedBefore+1), wantCount(alive, nil)(aliveBefore))
 	})
 }
 
-// filesOf is the content of files of the pod's volume, a line each.
+// filesOf returns the contents of files in the pod's volume, one per line.
 func (c *tenant) filesOf(pod *corev1.Pod, names ...string) string {
 	c.t.Helper()
 	var text strings.Builder
@@ -136,20 +136,20 @@ func (c *tenant) filesOf(pod *corev1.Pod, names ...string) string {
 	return text.String()
 }
 
-// akeylessRefuses has a pod whose service account no rule allows, and one whose
-// token is for another audience than the API server is asked for.
+// akeylessRefuses starts a pod whose service account no rule allows, and one whose token has another
+// audience than the auth method's.
 func akeylessRefuses(c *tenant) {
-	c.admitToGateway()
-	c.account("intruder")
+	c.allowAtGateway()
+	c.account("other-account")
 	c.gateway.PutStatic(c.item("api"), marker+"one")
 	password := map[string]any{"fileName": "password", "secretPath": c.item("api"), "secretType": "static"}
 	c.gatewayClass("akeyless", nil, password)
 	c.gatewayClass("foreign", map[string]string{"audience": "second"}, password)
-	c.start(newPod("intruder", printOnce, as("intruder"), mounts("akeyless")))
+	c.start(newPod("other-account", printOnce, as("other-account"), mounts("akeyless")))
 	c.start(newPod("foreign", printOnce, mounts("foreign")))
 	for pod, words := range map[string][]string{
-		"intruder": {"access to item " + c.item("api") + " is denied"},
-		"foreign":  {"unauthorized", `token audiences ["second"] is invalid for the target audiences ["akeyless"]`},
+		"other-account": {"access to item " + c.item("api") + " is denied"},
+		"foreign":       {"unauthorized", `token audiences ["second"] is invalid for the target audiences ["akeyless"]`},
 	} {
 		c.awaitEvent(pod, mountFailed, words...)
 		c.awaitEvent(pod, failedMount, append(words, "failed to mount secrets store objects for pod "+c.ns+"/"+pod)...)

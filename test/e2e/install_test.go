@@ -17,12 +17,12 @@ import (
 
 // driverReinstalled removes the driver under a live pod. Pods that need the driver wait for it.
 func driverReinstalled(c *tenant) {
-	s := c.newSurvivor()
+	s := c.newLongRunning()
 	leaving := c.run(newPod("leaving", printOnce, mounts("db")))
-	// Helm asks first, and stops.
+	// The chart's pre-delete hook refuses while volumes are mounted.
 	err := c.driver.runHelm(c.t.Context(), "uninstall", releaseName)
 	if err == nil || !strings.Contains(err.Error(), "volumes of driver "+driverName+" are mounted, ") || !strings.Contains(err.Error(), "namespace "+c.ns+": 2") {
-		c.t.Fatalf("the uninstall went on, or did not say why it stopped: %v", err)
+		c.t.Fatalf("uninstalling with mounted volumes: %v", err)
 	}
 	s.checkFile(s.pod, "one")
 	testkit.Must(c.t, c.driver.uninstall(c.t.Context()))
@@ -38,16 +38,15 @@ func driverReinstalled(c *tenant) {
 	c.awaitPod("coming", isRunning)
 	c.awaitLog("coming", marker+"one\n")
 	c.awaitGone("leaving")
-	c.awaitNothing(leaving)
+	c.awaitUnmounted(leaving)
 	s.rotate("two")
-	pod := s.awaitPod("survivor", isRunning)
+	pod := s.awaitPod("long-running", isRunning)
 	if pod.Status.ContainerStatuses[0].RestartCount != 0 {
 		c.t.Error("the container was restarted")
 	}
 }
 
-// taintRemoved has a new node, as a cluster's owner makes it: no pod is
-// scheduled to it before the driver is ready.
+// taintRemoved taints the node as an operator does: no pod is scheduled before the driver is ready.
 func taintRemoved(c *tenant) {
 	const key = "node.mayfly.dev/not-ready"
 	c.put("db", "one")
@@ -61,7 +60,7 @@ func taintRemoved(c *tenant) {
 				return nil
 			}
 		}
-		return errors.New("nobody has said that it cannot be scheduled")
+		return errors.New("it has no condition Unschedulable")
 	})
 	for _, person := range []string{admin, c.developer()} {
 		c.awaitExplained(person, row{name: "early", code: finding.CodeNotScheduled, words: []string{key, "start-up taint"}})
@@ -71,7 +70,7 @@ func taintRemoved(c *tenant) {
 	c.awaitLog("early", marker+"one\n")
 	for _, e := range c.mustEvents("early") {
 		if e.Reason == failedMount {
-			c.t.Errorf("the pod came before the driver: %s", e.Message)
+			c.t.Errorf("the pod was scheduled before the driver was ready: %s", e.Message)
 		}
 	}
 	testkit.Must(c.t, c.driver.install(c.t.Context(), nil))
@@ -94,10 +93,10 @@ func (c *tenant) mustEvents(pod string) []corev1.Event {
 	return events
 }
 
-// tokensEitherWay lets kubelet pass the service account tokens as before Kubernetes 1.35, and then
-// as since.
-func tokensEitherWay(c *tenant) {
-	s := c.newSurvivor()
+// tokenTransports has kubelet pass the service account tokens in the volume context, as before
+// Kubernetes 1.35, and then in the secrets of the request.
+func tokenTransports(c *tenant) {
+	s := c.newLongRunning()
 	for _, inSecrets := range []bool{false, true} {
 		testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{
 			"csiDriver": map[string]any{"serviceAccountTokenInSecrets": inSecrets},
@@ -112,7 +111,7 @@ func tokensEitherWay(c *tenant) {
 		testkit.Must(c.t, err)
 		// Another service account, without a login.
 		c.account(name)
-		testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"bound_service_account_names": "*"}))
+		testkit.Must(c.t, c.vault.allowLogin(c.t.Context(), c.ns, map[string]any{"bound_service_account_names": "*"}))
 		c.run(newPod(name, printOnce, as(name), mounts("db")))
 		c.awaitLog(name, marker+"one\n")
 		if err := wantCount(c.vault.asTenant(c.t.Context(), mark, loginPath, c.ns))(1); err != nil {

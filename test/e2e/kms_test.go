@@ -82,8 +82,8 @@ func (c *tenant) kmsImage(dir string) {
 	}))
 }
 
-// kmsConfig has the shipped policy at Vault, and writes the shipped settings with
-// this Vault's address and a token of that policy.
+// kmsConfig writes the shipped policy to Vault, and the shipped settings with this Vault's address and a
+// token of that policy to dir.
 func (c *tenant) kmsConfig(root, dir string) {
 	c.t.Helper()
 	mount := "transit-" + c.ns
@@ -136,8 +136,7 @@ func kmsPod(c *tenant, root, config, sockets string) []byte {
 	return data
 }
 
-// awaitPlugin waits until the plugin is healthy, lets it seal and open a seed, and returns its key
-// id.
+// awaitPlugin waits until the plugin is healthy, encrypts and decrypts a seed, and returns its key id.
 func (c *tenant) awaitPlugin(socket string) (id string) {
 	c.t.Helper()
 	c.until("the plugin to be healthy", func(ctx context.Context) error {

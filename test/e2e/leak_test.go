@@ -17,7 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// leaked finds a secret of the cases, or a service account token, in data.
+// leaked returns the text around a secret or a service account token in data.
 func leaked(data []byte) string {
 	for _, word := range []string{marker, "eyJhbGciOi"} {
 		if i := bytes.Index(data, []byte(word)); i >= 0 {
@@ -49,15 +49,15 @@ func (c *tenant) checkLeaks(ctx context.Context) {
 }
 
 // checkLogs checks the logs of the driver, at level debug and with its audit trail, and of kubelet.
-func (w *world) checkLogs(t *testing.T) {
+func (e *environment) checkLogs(t *testing.T) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(w.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*"))
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(e.node.AuditLog()), "pods", releaseNamespace+"_*", "*", "*"))
 	testkit.Must(t, err)
 	if len(files) == 0 {
 		t.Error("there is no log of the driver")
 	}
 	lines := 0
-	for _, file := range append(files, w.node.Log(node.Kubelet)) {
+	for _, file := range append(files, e.node.Log(node.Kubelet)) {
 		data, err := os.ReadFile(file)
 		testkit.Must(t, err)
 		if found := leaked(data); found != "" {
@@ -65,7 +65,7 @@ func (w *world) checkLogs(t *testing.T) {
 		}
 		lines += audittest.Check(t, data)
 	}
-	if found := leaked([]byte(w.collector.Text())); found != "" {
+	if found := leaked([]byte(e.collector.Text())); found != "" {
 		t.Errorf("the traces hold a secret: %s", found)
 	}
 	if lines == 0 {

@@ -22,10 +22,10 @@ const (
 	creators = 10
 )
 
-// fiftyPods measures how much a volume delays the start of pods, and counts its cost for the API
-// server and Vault. It reports the times and checks the counts.
+// fiftyPods measures how long pods take to start with and without a volume, and checks the number of
+// requests to the API server and Vault.
 func fiftyPods(c *tenant) {
-	testkit.Must(c.t, c.awaitAlone(c.t.Context()))
+	testkit.Must(c.t, c.awaitOtherNamespacesGone(c.t.Context()))
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
 	script := `exec sleep 100000`
@@ -40,15 +40,15 @@ func fiftyPods(c *tenant) {
 	c.checkVaultCost(mark)
 	c.deleteAll()
 
-	// The difference between the two sets without volumes is the noise of the machine.
+	// The difference between the two sets without volumes is measurement noise.
 	again := c.startMany("again", script)
 	c.results.measured("pod to running, %d at once: without a volume %s and again %s, with a Mayfly volume %s, of which %s a pod in the driver",
 		manyPods, spread(without), spread(again), spread(with), inDriver.Round(100*time.Microsecond))
 	c.deleteAll()
 }
 
-// awaitAlone waits until the namespaces of earlier cases are gone.
-func (c *tenant) awaitAlone(ctx context.Context) error {
+// awaitOtherNamespacesGone waits until the namespaces of earlier cases are gone.
+func (c *tenant) awaitOtherNamespacesGone(ctx context.Context) error {
 	return c.poll(ctx, "earlier cases' namespaces to go", func(ctx context.Context) error {
 		list, err := c.api.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: tenantLabel})
 		if err == nil && len(list.Items) > 1 {
@@ -61,7 +61,7 @@ func (c *tenant) awaitAlone(ctx context.Context) error {
 // startMany starts pods at once, and returns how long each took from its creation until it ran.
 func (c *tenant) startMany(prefix, script string, options ...func(*corev1.Pod)) []time.Duration {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(c.t.Context(), 2*patience)
+	ctx, cancel := context.WithTimeout(c.t.Context(), 2*waitTimeout)
 	defer cancel()
 	pods := c.api.CoreV1().Pods(c.ns)
 	created := make([]time.Time, manyPods)
@@ -135,7 +135,7 @@ func (c *tenant) deleteAll() {
 	})
 }
 
-// checkPublishCost wants one write for each volume that was published.
+// checkPublishCost checks that each publish cost one write.
 func (c *tenant) checkPublishCost(before tally) {
 	c.t.Helper()
 	c.until("a status for every volume", func(ctx context.Context) error {
@@ -156,8 +156,8 @@ func (c *tenant) checkPublishCost(before tally) {
 	}
 }
 
-// checkRefreshCost waits until every volume was refreshed thrice on average, and republished by
-// kubelet, and checks that nothing was written for that.
+// checkRefreshCost waits for three refreshes and one republish per volume on average, and checks that
+// they cost no write.
 func (c *tenant) checkRefreshCost() {
 	c.t.Helper()
 	before, start := c.tally(), c.driverMetrics()
@@ -189,8 +189,8 @@ func (c *tenant) checkRefreshCost() {
 	}
 }
 
-// cost is the requests to the API server between two tallies: writes of pod statuses by its
-// metrics, and everything of the driver by its audit log.
+// cost counts the requests to the API server since a tally: writes of pod statuses from its metrics, and
+// all of the driver's requests from its audit log.
 type cost struct {
 	server writes
 	driver requests

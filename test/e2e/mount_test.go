@@ -9,7 +9,7 @@ func podReads(c *tenant) {
 	c.awaitLog("reader", marker+"one\n")
 }
 
-// fsGroupReads wants the file to be the group's, and closed to all others.
+// fsGroupReads checks that the file belongs to the fsGroup and that others cannot read it.
 func fsGroupReads(c *tenant) {
 	c.put("db", "one")
 	mode := 0o440
@@ -21,12 +21,12 @@ func fsGroupReads(c *tenant) {
 	c.awaitPod("member", hasSucceeded)
 	c.awaitLog("member", "1000\n1000 2000\n440 0 2000\n"+marker+"one\n")
 
-	c.start(newPod("stranger", `cat /secrets/password 2>&1 || echo refused`, once, user(1000, 3000), mounts("db"), withoutGroup))
-	c.awaitPod("stranger", hasSucceeded)
-	c.awaitLog("stranger", "cat: can't open '/secrets/password': Permission denied\nrefused\n")
+	c.start(newPod("other-group", `cat /secrets/password 2>&1 || echo refused`, once, user(1000, 3000), mounts("db"), withoutGroup))
+	c.awaitPod("other-group", hasSucceeded)
+	c.awaitLog("other-group", "cat: can't open '/secrets/password': Permission denied\nrefused\n")
 }
 
-// ownerReads wants the file to be the user's, and closed to the fsGroup too.
+// ownerReads checks that the file belongs to the user and that the fsGroup cannot read it.
 func ownerReads(c *tenant) {
 	c.put("db", "one")
 	key := c.object("key", "db")

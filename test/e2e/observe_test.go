@@ -23,35 +23,35 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// trailAnswers asks docs/audit.md's questions of the driver's log, and joins it with the audit logs
-// of Vault and of the API server.
-func trailAnswers(c *tenant) {
-	c.account("intruder")
+// auditQueries runs the queries of docs/audit.md on the driver's log and on the audit logs of Vault and
+// of the API server.
+func auditQueries(c *tenant) {
+	c.account("other-account")
 	c.put("db", "one")
 	c.class("web-secrets", nil, c.object("db-password", "db"))
 	c.run(newPod("web-0", "exec sleep 100000", mounts("web-secrets")))
-	c.start(newPod("intruder", printOnce, as("intruder"), mounts("web-secrets")))
-	c.awaitEvent("intruder", mountFailed)
+	c.start(newPod("other-account", printOnce, as("other-account"), mounts("web-secrets")))
+	c.awaitEvent("other-account", mountFailed)
 	pod := c.ns + "/web-0"
-	// What the answer to each question has, in the page's order.
+	// Words of the answer to each query, in the page's order.
 	want := [][]string{
 		{pod + "\t1"},
 		{"publish\tweb-secrets\tdb-password\t1"},
 		{"web-0\tweb-secrets\tvault\tdb-password"},
-		{"Denied\t", "intruder"},
+		{"Denied\t", "other-account"},
 		{"update\t" + loginPath + "\t", "read\t" + kvMount + "/data/" + c.ns + "/db\t"},
 		{"system:node:" + c.node.Name() + "\t" + c.ns + "/" + account + "\t"},
 	}
 	recipes := audittest.Recipes(c.t, "audit.md", "recipes")
 	if len(recipes) != len(want) {
-		c.t.Fatalf("the page has %d questions, this test %d", len(recipes), len(want))
+		c.t.Fatalf("the page has %d queries, this test %d", len(recipes), len(want))
 	}
 	trail := filepath.Join(c.t.TempDir(), "mayfly.log")
 	files := map[string]string{"mayfly.log": trail, "vault-audit.log": c.vault.AuditFile, "audit.log": c.node.AuditLog()}
 	for i, words := range want {
 		recipe := strings.ReplaceAll(recipes[i], `"shop"`, `"`+c.ns+`"`)
-		c.until("an answer to "+recipe, func(ctx context.Context) error {
-			if err := c.driver.writeTrail(ctx, trail); err != nil {
+		c.until("the answer of "+recipe, func(ctx context.Context) error {
+			if err := c.driver.writeAuditTrail(ctx, trail); err != nil {
 				return err
 			}
 			if answer := strings.Join(audittest.RunRecipe(c.t, recipe, files), "\n"); !containsAll(answer, words) {
@@ -62,8 +62,8 @@ func trailAnswers(c *tenant) {
 	}
 }
 
-// writeTrail takes the audit trail out of the log of the driver's pods, as docs/audit.md does.
-func (r *release) writeTrail(ctx context.Context, file string) error {
+// writeAuditTrail extracts the audit trail from the log of the driver's pods, as docs/audit.md does.
+func (r *release) writeAuditTrail(ctx context.Context, file string) error {
 	pods, err := r.pods(ctx)
 	if err != nil {
 		return err
@@ -83,13 +83,13 @@ func (r *release) writeTrail(ctx context.Context, file string) error {
 	return os.WriteFile(file, lines.Bytes(), 0o600)
 }
 
-// trailEnd is the last chain of the audit trail that the driver's present container has written.
-func (c *tenant) trailEnd() *chain.Chain {
+// lastAuditChain returns the last chain in the log of the driver's present container.
+func (c *tenant) lastAuditChain() *chain.Chain {
 	c.t.Helper()
 	file := filepath.Join(c.t.TempDir(), "trail")
 	var chains []*chain.Chain
 	c.until("a line of the audit trail", func(ctx context.Context) error {
-		if err := c.driver.writeTrail(ctx, file); err != nil {
+		if err := c.driver.writeAuditTrail(ctx, file); err != nil {
 			return err
 		}
 		lines, err := os.ReadFile(file)
@@ -104,12 +104,12 @@ func (c *tenant) trailEnd() *chain.Chain {
 	return chains[len(chains)-1]
 }
 
-// traced follows a pod's volume in the spans that the collector gets.
-func traced(c *tenant) {
+// spansExported checks the spans of a pod's publish and release at the collector.
+func spansExported(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
 	pod := c.run(newPod("reader", printOnce, mounts("db")))
-	published := c.awaitWork(pod, volume.Published)
+	published := c.awaitSpans(pod, volume.Published)
 	steps := published[string(volume.StepStore)]
 	for _, name := range []string{string(volume.StepClass), string(volume.StepMount), string(volume.StepWrite), string(volume.StepRecord)} {
 		if len(published[name]) != 1 {
@@ -137,13 +137,14 @@ func traced(c *tenant) {
 		c.t.Errorf("Vault's audit log has no read %q of %s", id, path)
 	}
 	c.delete("reader")
-	if released := c.awaitWork(pod, volume.Released); len(released[string(endpoint.OpRevoke)]) != 1 {
+	if released := c.awaitSpans(pod, volume.Released); len(released[string(endpoint.OpRevoke)]) != 1 {
 		c.t.Errorf("the release has the spans %v", released)
 	}
 }
 
-// awaitWork waits for the spans of a pod's work, and gives those of its trace by name.
-func (c *tenant) awaitWork(pod *corev1.Pod, kind volume.Kind) (spans map[string][]collector.Span) {
+// awaitSpans waits for a successful span of that kind for a pod, and returns the spans of its trace by
+// name.
+func (c *tenant) awaitSpans(pod *corev1.Pod, kind volume.Kind) (spans map[string][]collector.Span) {
 	c.t.Helper()
 	c.until(fmt.Sprintf("the spans of the %s of pod %s", kind, pod.Name), func(context.Context) error {
 		all := c.collector.Spans()
@@ -151,7 +152,7 @@ func (c *tenant) awaitWork(pod *corev1.Pod, kind volume.Kind) (spans map[string]
 			return s.Name == string(kind) && s.Attributes[trace.KeyPodUID] == string(pod.UID) && !s.Failed
 		})
 		if root < 0 {
-			return fmt.Errorf("there are %d spans of others", len(all))
+			return fmt.Errorf("there are %d other spans", len(all))
 		}
 		spans = map[string][]collector.Span{}
 		for _, s := range all {

@@ -42,14 +42,14 @@ const (
 	installPage    = "docs/install.md"
 )
 
-// firstPages are read before the others: the driver and Vault come first.
+// firstPages are read before the others: they install the driver and set up Vault.
 var firstPages = []string{installPage, "docs/vault.md", "README.md"}
 
-// pagesRun runs the commands of README.md and docs/, on a Vault of its own and unchanged, except
+// docsRun runs the commands of README.md and docs/, on a Vault of its own and unchanged, except
 // for the names that every reader replaces. It leaves out blocks that are marked as not run. A
 // section that installs the driver begins without it; any other begins with the driver installed as
 // in docs/install.md.
-func pagesRun(c *tenant) {
+func docsRun(c *tenant) {
 	root, err := toolcache.ModuleRoot()
 	testkit.Must(c.t, err)
 	blocks, err := pages.Read(root)
@@ -94,7 +94,7 @@ type reader struct {
 // in is the reader in the test of a page.
 func (r *reader) in(t *testing.T) *reader {
 	out := *r
-	out.tenant = &tenant{world: r.world, t: t, ns: pagesNamespace}
+	out.tenant = &tenant{environment: r.environment, t: t, ns: pagesNamespace}
 	return &out
 }
 
@@ -226,7 +226,7 @@ func (r *reader) makeShop(ctx context.Context) {
 		Ref: pagesImage, Entrypoint: []string{"/bin/busybox", "sleep", "100000"},
 		Files: []node.ImageFile{{Path: "bin/", Mode: 0o755}, {Path: "bin/busybox", Data: program, Mode: 0o755}},
 	}))
-	token, err := reviewerToken(ctx, r.world)
+	token, err := reviewerToken(ctx, r.environment)
 	testkit.Must(r.t, err)
 	ca, err := os.ReadFile(r.node.CAFile())
 	testkit.Must(r.t, err)
@@ -290,7 +290,7 @@ func (r *reader) try(session *pages.Session, text string) (string, error) {
 	return session.Run(ctx, r.names.Replace(text))
 }
 
-// do runs a command of the reader's own.
+// do runs a command that no page prints.
 func (r *reader) do(text string) string {
 	r.t.Helper()
 	out, err := r.try(r.own, text)

@@ -28,8 +28,8 @@ import (
 
 var picture = flag.String("picture", "", "make the picture of the dashboard, and write it to this file")
 
-// drawn are the panels of the picture, by title.
-var drawn = []string{
+// drawnPanels are the titles of the panels in the picture.
+var drawnPanels = []string{
 	"Nodes away", "Volumes", "Volumes failing", "Oldest content", "First credential ends in", "Circuits open",
 	"Publishes, refreshes, rotations", "First publishes that failed", "Refreshes that failed",
 	"Failed calls, as kubelet sees them", "Answers that are no success", "Time until the first credential ends",
@@ -48,17 +48,17 @@ func TestPicture(t *testing.T) {
 	}
 	b := browser.Start(t)
 	c := shared.newTenant(t)
-	c.account("stranger")
+	c.account("denied")
 	c.put("db", "one")
 	c.class("secrets", map[string]string{"refreshInterval": "5s"}, c.object("password", "db"))
 	mount := c.ns + "-pki"
 	testkit.Must(t, c.vault.EnablePKI(t.Context(), mount, "web"))
 	c.issueFrom(mount, "60s", map[string]string{"refreshInterval": "5s"})
-	testkit.Must(t, c.awaitAlone(t.Context()))
+	testkit.Must(t, c.awaitOtherNamespacesGone(t.Context()))
 
 	p := startPrometheus(c)
 	began := time.Now()
-	c.live()
+	c.runTimeline()
 	panels := p.ask(began, time.Now())
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		data, err := json.Marshal(panels)
@@ -81,7 +81,7 @@ func TestPicture(t *testing.T) {
 	testkit.Must(t, os.WriteFile(*picture, data, 0o644))
 }
 
-// cropped ends a picture after so many lines.
+// cropped cuts a picture to its first lines.
 func cropped(t *testing.T, picture []byte, lines string) []byte {
 	t.Helper()
 	height, err := strconv.Atoi(lines)
@@ -96,8 +96,8 @@ func cropped(t *testing.T, picture []byte, lines string) []byte {
 	return b.Bytes()
 }
 
-// live is what happens while Prometheus scrapes: four minutes, with Vault sealed for one of them.
-func (c *tenant) live() {
+// runTimeline starts pods, rotates secrets and seals Vault for a minute, within four minutes.
+func (c *tenant) runTimeline() {
 	c.t.Helper()
 	type event struct {
 		at int // seconds after the start
@@ -122,7 +122,7 @@ func (c *tenant) live() {
 		}},
 		event{110, func() { c.start(newPod("late", "exec sleep 100000", mounts("secrets"))) }},
 		event{165, func() { testkit.Must(c.t, c.vault.Unseal(c.t.Context())) }},
-		event{185, func() { c.start(newPod("stranger", printOnce, as("stranger"), mounts("secrets"))) }})
+		event{185, func() { c.start(newPod("denied", printOnce, as("denied"), mounts("secrets"))) }})
 	for i := range 6 {
 		events = append(events, event{222 + 2*i, func() {
 			testkit.Must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), fmt.Sprintf("web-%d", i), metav1.DeleteOptions{}))
@@ -154,11 +154,11 @@ type pictureLine struct {
 	Points [][2]float64 // seconds since the start, value
 }
 
-// ask has Prometheus answer the drawn panels' queries.
+// ask runs the queries of the drawn panels.
 func (p *prometheus) ask(from, to time.Time) (panels []picturePanel) {
 	p.t.Helper()
 	all := boardPanels(p.tenant)
-	for _, title := range drawn {
+	for _, title := range drawnPanels {
 		at := slices.IndexFunc(all, func(b boardPanel) bool { return b.Title == title })
 		if at < 0 {
 			p.t.Errorf("there is no panel %q", title)

@@ -81,7 +81,7 @@ func (c *tenant) developer() string {
 	return binding.Subjects[0].Name
 }
 
-// report is the JSON of kubectl mayfly.
+// report is the output of kubectl mayfly explain.
 type report struct {
 	Checks   []finding.Check
 	Findings []finding.Finding

@@ -15,10 +15,9 @@ import (
 const (
 	volumeName = "secrets"
 	mountPath  = "/secrets"
-	// printOnce prints the file and waits for the end.
+	// printOnce prints the file and sleeps.
 	printOnce = `cat /secrets/password && echo && exec sleep 100000`
-	// printChanges enters the volume once and never leaves it, and prints the file whenever it
-	// differs from the last output.
+	// printChanges keeps the volume as its working directory, and prints the file at every change.
 	printChanges = `cd /secrets || exit 1
 while :; do
 	now=$(cat password 2>&1)
@@ -27,9 +26,9 @@ while :; do
 done`
 )
 
-// newPod makes a pod that runs a script with the volumes of classes.
+// newPod returns a pod that runs a script.
 func newPod(name, script string, options ...func(*corev1.Pod)) *corev1.Pod {
-	// With 0 the API server would forget the pod before kubelet has ended it.
+	// With 0 the API server would delete the pod before kubelet has stopped it.
 	grace := int64(1)
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: name},

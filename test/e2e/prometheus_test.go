@@ -55,7 +55,7 @@ scrape_configs:
   scheme: https
   tls_config: {ca_file: %[6]q, cert_file: cert, key_file: key}
   static_configs: [{targets: ["%[5]s:%[7]d"], labels: {instance: %[5]q}}]
-`, scrapeInterval, deployed(c, "alerts.yaml"), prometheusJob, c.driver.metricsAddress(), c.node.Name(), c.node.CAFile(), kubeletPort), 0o600))
+`, scrapeInterval, deployFile(c, "alerts.yaml"), prometheusJob, c.driver.metricsAddress(), c.node.Name(), c.node.CAFile(), kubeletPort), 0o600))
 	cmd := exec.CommandContext(c.t.Context(), program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
 	log := &testkit.Log{}
 	cmd.Stderr = log
@@ -108,8 +108,8 @@ const kubeletPort = 10250
 // prometheusJob is the name that Prometheus' operator makes for the chart's PodMonitor.
 const prometheusJob = releaseNamespace + "/" + releaseName
 
-// deployed is the path of a file of deploy/.
-func deployed(c *tenant, name string) string {
+// deployFile returns the path of a file in deploy/.
+func deployFile(c *tenant, name string) string {
 	c.t.Helper()
 	root, err := toolcache.ModuleRoot()
 	testkit.Must(c.t, err)
@@ -161,7 +161,7 @@ type boardPanel struct {
 // boardPanels are the panels of deploy/dashboard.json that have queries.
 func boardPanels(c *tenant) []boardPanel {
 	c.t.Helper()
-	text, err := os.ReadFile(deployed(c, "dashboard.json"))
+	text, err := os.ReadFile(deployFile(c, "dashboard.json"))
 	testkit.Must(c.t, err)
 	var board struct{ Panels []boardPanel }
 	testkit.Must(c.t, json.Unmarshal(text, &board))
@@ -172,9 +172,9 @@ func boardPanels(c *tenant) []boardPanel {
 	return board.Panels
 }
 
-// asked is a query as Grafana asks it, with the dashboard's variables at their defaults: every node
-// and provider.
-func asked(expr string) string {
+// withVariables replaces the dashboard's variables by their defaults, as Grafana does: every node and
+// provider.
+func withVariables(expr string) string {
 	return strings.NewReplacer("$__rate_interval", strconv.Itoa(8*scrapeInterval)+"s", "$job", prometheusJob, "$instance", ".*", "$provider", ".*").Replace(expr)
 }
 
@@ -204,14 +204,14 @@ func prometheusAnswers(c *tenant) {
 	mount := c.ns + "-pki"
 	testkit.Must(c.t, c.vault.EnablePKI(c.t.Context(), mount, "web"))
 	c.issueFrom(mount, "1h", nil)
-	c.run(newPod("reader", "exec sleep 100000", mounts("certificate"))) // a credential that ends
+	c.run(newPod("reader", "exec sleep 100000", mounts("certificate"))) // a credential that expires
 
 	p := startPrometheus(c)
 	var queries []string
 	for _, panel := range boardPanels(c) {
 		for _, target := range panel.Targets {
-			queries = append(queries, asked(target.Expr))
-			testkit.Must(c.t, p.get(c.t.Context(), "query", url.Values{"query": {asked(target.Expr)}}, nil))
+			queries = append(queries, withVariables(target.Expr))
+			testkit.Must(c.t, p.get(c.t.Context(), "query", url.Values{"query": {withVariables(target.Expr)}}, nil))
 		}
 	}
 	c.until("Prometheus to evaluate the alerts", func(ctx context.Context) error {
@@ -242,7 +242,7 @@ func prometheusAnswers(c *tenant) {
 		err := p.get(ctx, "label/__name__/values", nil, &names)
 		for _, name := range slices.Compact(wanted) {
 			if has := slices.Contains(names, name); err == nil && has == slices.Contains(noPlugin, name) {
-				err = fmt.Errorf("there is metric %s: %t", name, has)
+				err = fmt.Errorf("metric %s exists: %t", name, has)
 			}
 		}
 		return err
@@ -261,7 +261,7 @@ func prometheusAnswers(c *tenant) {
 func (c *tenant) issueFrom(mount, ttl string, change map[string]string) {
 	c.t.Helper()
 	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns+"-pki", fmt.Sprintf("path %q { capabilities = [\"update\"] }\n", mount+"/issue/web")))
-	testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"token_policies": c.ns + "," + c.ns + "-pki"}))
+	testkit.Must(c.t, c.vault.allowLogin(c.t.Context(), c.ns, map[string]any{"token_policies": c.ns + "," + c.ns + "-pki"}))
 	objects := fmt.Sprintf("- {objectName: password, secretPath: %s/issue/web, method: POST, secretArgs: {common_name: web, ttl: %s}, secretKey: certificate}", mount, ttl)
 	parameters := map[string]string{"roleName": c.ns, "objects": objects}
 	for key, value := range change {
@@ -280,7 +280,7 @@ func (p *prometheus) points(expr, legend string, from, to time.Time) (lines []pi
 		}
 	}
 	testkit.Must(p.t, p.get(p.t.Context(), "query_range", url.Values{
-		"query": {asked(expr)}, "step": {strconv.Itoa(scrapeInterval)}, "start": {strconv.FormatInt(from.Unix(), 10)}, "end": {strconv.FormatInt(to.Unix(), 10)},
+		"query": {withVariables(expr)}, "step": {strconv.Itoa(scrapeInterval)}, "start": {strconv.FormatInt(from.Unix(), 10)}, "end": {strconv.FormatInt(to.Unix(), 10)},
 	}, &data))
 	for _, r := range data.Result {
 		l := pictureLine{Name: legend}
@@ -290,7 +290,7 @@ func (p *prometheus) points(expr, legend string, from, to time.Time) (lines []pi
 		for _, v := range r.Values {
 			value, err := strconv.ParseFloat(v[1].(string), 64)
 			testkit.Must(p.t, err)
-			if value == value { // a quantile of nothing is no number
+			if value == value { // a quantile of no samples is NaN
 				l.Points = append(l.Points, [2]float64{v[0].(float64) - float64(from.Unix()), value})
 			}
 		}

@@ -20,14 +20,14 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// failedMount is kubelet's event; mountFailed is the driver's own.
+// failedMount is the reason of kubelet's event, mountFailed of the driver's.
 const (
 	failedMount = "FailedMount"
 	mountFailed = "MountFailed"
 )
 
-// classMissing checks for the words that existing alerts look for, and that the pod starts once the
-// class exists.
+// classMissing checks that the event has the words of the Secrets Store CSI driver, for which people
+// have alerts, and that the pod starts once the class exists.
 func classMissing(c *tenant) {
 	c.put("db", "one")
 	c.start(newPod("early", printOnce, mounts("db")))
@@ -37,8 +37,7 @@ func classMissing(c *tenant) {
 	c.awaitLog("early", marker+"one\n")
 }
 
-// classElsewhere has the class in another namespace only, where a pod must not
-// find it.
+// classElsewhere makes the class in another namespace, where the pod must not find it.
 func classElsewhere(c *tenant) {
 	c.put("db", "one")
 	other := c.newTenant(c.t)
@@ -53,15 +52,15 @@ func classElsewhere(c *tenant) {
 
 func accountDenied(c *tenant) {
 	c.put("db", "one")
-	c.account("intruder")
+	c.account("other-account")
 	c.class("db", nil, c.object("password", "db"))
-	c.start(newPod("denied", printOnce, as("intruder"), mounts("db")))
+	c.start(newPod("denied", printOnce, as("other-account"), mounts("db")))
 	words := []string{"failed to mount secrets store objects for pod " + c.ns + "/denied", "service account name not authorized"}
 	c.awaitEvent("denied", failedMount, words...)
-	told := c.awaitEvent("denied", mountFailed, "service account name not authorized")
+	event := c.awaitEvent("denied", mountFailed, "service account name not authorized")
 	c.awaitStatus(&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "denied"}}, func(s podStatus) error { return hasConditions(s, "False", "False", true) })
-	if told.Type != corev1.EventTypeWarning || told.Source.Component != "mayfly" {
-		c.t.Errorf("the driver's event is a %s of %q", told.Type, told.Source.Component)
+	if event.Type != corev1.EventTypeWarning || event.Source.Component != "mayfly" {
+		c.t.Errorf("the driver's event is a %s of %q", event.Type, event.Source.Component)
 	}
 	if pod := c.awaitPod("denied", isWaiting); pod.Status.ContainerStatuses[0].RestartCount > 0 {
 		c.t.Error("the container ran without its secrets")
@@ -75,8 +74,8 @@ func isWaiting(pod *corev1.Pod) error {
 	return fmt.Errorf("it is %s: %v", pod.Status.Phase, pod.Status.ContainerStatuses)
 }
 
-// wrongAudience asks for an audience that kubelet makes no token for, then for
-// one that the role refuses, then for one that both know.
+// wrongAudience requests an audience for which kubelet makes no token, then one that the role refuses,
+// and then has the role accept that one.
 func wrongAudience(c *tenant) {
 	c.put("db", "one")
 	c.class("unknown", map[string]string{"audience": "nobody"}, c.object("password", "db"))
@@ -87,12 +86,12 @@ func wrongAudience(c *tenant) {
 	c.start(newPod("refused", printOnce, mounts("refused")))
 	c.awaitEvent("refused", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/refused", "audience")
 
-	testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, map[string]any{"audience": "second"}))
+	testkit.Must(c.t, c.vault.allowLogin(c.t.Context(), c.ns, map[string]any{"audience": "second"}))
 	c.awaitPod("refused", isRunning)
 	c.awaitLog("refused", marker+"one\n")
 }
 
-// invalidClasses are those that the CRDs' schema tells from ones that work.
+// invalidClasses creates classes that the schema of the CRD refuses.
 func invalidClasses(c *tenant) {
 	words := map[string]string{
 		"objects-as-list": "must be of type string", "no-objects": "parameters.objects is required: a YAML list of at least one object",
@@ -128,7 +127,6 @@ func invalidClasses(c *tenant) {
 	}
 }
 
-// oldVersion applies an existing manifest.
 func oldVersion(c *tenant) {
 	c.put("db", "one")
 	objects := "- objectName: password\n  secretPath: " + kvMount + "/data/" + c.ns + "/db\n  secretKey: password\n"
@@ -137,8 +135,8 @@ func oldVersion(c *tenant) {
 	c.awaitLog("reader", marker+"one\n")
 }
 
-// leastRights asks the API server what the driver may do.
-func leastRights(c *tenant) {
+// driverRights asks the API server for the rights of the driver's service account.
+func driverRights(c *tenant) {
 	for _, right := range []struct {
 		verb, group, resource, subresource string
 		want                               bool
@@ -169,7 +167,7 @@ func leastRights(c *tenant) {
 	}
 }
 
-// invalidObjects is beyond any schema: the pod's event names the field.
+// invalidObjects creates a class that only the driver can refuse: the pod's event names the field.
 func invalidObjects(c *tenant) {
 	testkit.Must(c.t, c.createClass(c.t.Context(), map[string]any{
 		"metadata": map[string]any{"name": "broken"},
@@ -181,9 +179,9 @@ func invalidObjects(c *tenant) {
 	c.awaitEvent("broken", failedMount, "spec.parameters.objects", "objectName")
 }
 
-// warned checks that the author of a class is warned of ignored settings: an unknown name, Secrets
-// that are not made, and attributes of the pod.
-func warned(c *tenant) {
+// ignoredSettings checks the warnings of settings that have no effect: an unknown parameter, Secrets
+// that the driver does not write, and attributes of the pod.
+func ignoredSettings(c *tenant) {
 	c.put("db", "one")
 	c.until("the API server to warn of a class", c.warnsOfClasses)
 	c.class("db", map[string]string{"vaultMount": "k8s"}, c.object("password", "db"))
@@ -210,25 +208,25 @@ func warned(c *tenant) {
 
 // warnings collects the API server's warnings.
 type warnings struct {
-	mu   sync.Mutex
-	said []string
+	mu    sync.Mutex
+	texts []string
 }
 
 // HandleWarningHeader implements rest.WarningHandler.
 func (w *warnings) HandleWarningHeader(_ int, _, text string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.said = append(w.said, text)
+	w.texts = append(w.texts, text)
 }
 
-// warnsOfClasses applies a class, which is not stored, as kubectl does.
+// warnsOfClasses creates a class with dryRun and checks the API server's warnings.
 func (c *tenant) warnsOfClasses(ctx context.Context) error {
 	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
 	if err != nil {
 		return err
 	}
-	heard := &warnings{}
-	config.WarningHandler = heard
+	handler := &warnings{}
+	config.WarningHandler = handler
 	api, err := kubernetes.NewForConfig(config)
 	if err != nil {
 		return err
@@ -240,10 +238,10 @@ func (c *tenant) warnsOfClasses(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	heard.mu.Lock()
-	defer heard.mu.Unlock()
-	if said := strings.Join(heard.said, "\n"); !strings.Contains(said, "unknown to Mayfly: vaultMount. ") || !strings.Contains(said, "Mayfly writes no Kubernetes Secrets") {
-		return fmt.Errorf("the API server said %q", said)
+	handler.mu.Lock()
+	defer handler.mu.Unlock()
+	if text := strings.Join(handler.texts, "\n"); !strings.Contains(text, "unknown to Mayfly: vaultMount. ") || !strings.Contains(text, "Mayfly writes no Kubernetes Secrets") {
+		return fmt.Errorf("the API server warned %q", text)
 	}
 	return nil
 }

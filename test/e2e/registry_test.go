@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	// registryImage runs to its end: it prints a version.
+	// registryImage prints a version and ends.
 	registryImage = "kms:1"
 	manifestType  = "application/vnd.oci.image.manifest.v1+json"
 )
@@ -34,7 +34,7 @@ type registry struct {
 	tag   string            // the manifest's digest
 }
 
-// registry runs until the case ends. containerd speaks plain HTTP with registries on the loopback.
+// registry starts a registry until the case ends. containerd uses plain HTTP for registries on loopback.
 func (c *tenant) registry(user, password string) *registry {
 	c.t.Helper()
 	program, err := buildProgram(c.t.Context(), c.t.TempDir(), "mayfly-kms")
@@ -58,7 +58,7 @@ func (c *tenant) registry(user, password string) *registry {
 	return r
 }
 
-// add takes an image's configuration and layer from its archive, and makes their manifest.
+// add stores an image's configuration and layer, and makes their manifest.
 func (r *registry) add(image node.Image) error {
 	var archive bytes.Buffer
 	if err := image.WriteTar(&archive); err != nil {
@@ -89,20 +89,20 @@ func (r *registry) add(image node.Image) error {
 		}
 		switch header.Name {
 		case "config.json":
-			manifest.Config = descriptor{"application/vnd.oci.image.config.v1+json", r.keep(data), len(data)}
+			manifest.Config = descriptor{"application/vnd.oci.image.config.v1+json", r.addBlob(data), len(data)}
 		case "layer.tar":
-			manifest.Layers = append(manifest.Layers, descriptor{"application/vnd.oci.image.layer.v1.tar", r.keep(data), len(data)})
+			manifest.Layers = append(manifest.Layers, descriptor{"application/vnd.oci.image.layer.v1.tar", r.addBlob(data), len(data)})
 		}
 	}
 	data, err := json.Marshal(manifest)
 	if err != nil {
 		return err
 	}
-	r.tag = r.keep(data)
+	r.tag = r.addBlob(data)
 	return nil
 }
 
-func (r *registry) keep(data []byte) (digest string) {
+func (r *registry) addBlob(data []byte) (digest string) {
 	sum := sha256.Sum256(data)
 	digest = "sha256:" + hex.EncodeToString(sum[:])
 	r.blobs[digest] = data

@@ -37,7 +37,7 @@ const (
 
 // release is the driver as Helm installs it.
 type release struct {
-	*world
+	*environment
 	helm, chart, dir string
 	values           map[string]any // as last installed
 }
@@ -85,15 +85,15 @@ func (r *release) load(ctx context.Context) error {
 	return nil
 }
 
-// defaults are the values for this node: its network is the host's, nothing listens beyond its own
-// address, and everything is logged.
+// defaults are the values for this node: host network, listeners on its own address only, and log level
+// debug.
 func (r *release) defaults() map[string]any {
 	return map[string]any{
 		"image":         map[string]any{"repository": imageRepository, "tag": versions[0], "pullPolicy": "Never"},
 		"tokenRequests": audiences("vault", "second", gatewayAudience),
 		"refresh":       map[string]any{"interval": refreshInterval},
 		"metrics":       map[string]any{"address": r.metricsAddress()},
-		"vault":         map[string]any{"address": r.vault.Address, "allowedAddresses": r.strangers.addresses()},
+		"vault":         map[string]any{"address": r.vault.Address, "allowedAddresses": r.badAddresses.addresses()},
 		"akeyless":      map[string]any{"allowedAddresses": []any{r.gateway.URL()}},
 		"log":           map[string]any{"level": "debug"},
 		"tracing":       map[string]any{"enabled": true, "endpoint": r.collector.Endpoint},
@@ -134,7 +134,7 @@ func (r *release) install(ctx context.Context, change map[string]any) error {
 	return r.awaitReady(ctx)
 }
 
-// uninstall does not ask whether volumes are mounted.
+// uninstall removes the driver even if volumes are mounted: it runs no hooks.
 func (r *release) uninstall(ctx context.Context) error {
 	if err := r.runHelm(ctx, "uninstall", releaseName, "--ignore-not-found", "--no-hooks"); err != nil {
 		return err
@@ -202,7 +202,7 @@ func (r *release) awaitReady(ctx context.Context) error {
 	return nil
 }
 
-// explain is what a person would look at who finds the driver broken.
+// explain returns the state, events and log of the driver's pods.
 func (r *release) explain(ctx context.Context) string {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), attemptTimeout)
 	defer cancel()
@@ -227,13 +227,13 @@ func (r *release) explain(ctx context.Context) string {
 	return text.String()
 }
 
-// mend installs the driver again if an earlier case has left it broken.
-func (r *release) mend(ctx context.Context) error {
+// reinstallIfBroken installs the driver again if an earlier case broke it.
+func (r *release) reinstallIfBroken(ctx context.Context) error {
 	if ready, err := r.metrics(ctx); err == nil && len(ready) > 0 {
 		return nil
 	}
 	if err := r.install(ctx, nil); err != nil {
-		r.interrupt(errors.New("the driver is broken since an earlier case"))
+		r.interrupt(errors.New("an earlier case broke the driver, and it cannot be installed again"))
 		return err
 	}
 	return nil

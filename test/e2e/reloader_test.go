@@ -18,13 +18,13 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// printBoth prints the two files of restarted once.
+// printBoth prints the two files of rotationRestarts.
 const printBoth = `cat /secrets/password; echo; cat /secrets/plain; echo; exec sleep 100000`
 
-// restarted lets a controller by the rule of Stakater Reloader restart a Deployment: once for each
-// rotation, of a secret with a version in the store and of one without, and never because the
-// driver restarts, is upgraded, or finds nothing new.
-func restarted(c *tenant) {
+// rotationRestarts runs a double of Stakater Reloader, which must restart a Deployment once for each
+// rotation, of a secret with a version and of one without, and never when the driver restarts, is
+// upgraded, or finds no change.
+func rotationRestarts(c *tenant) {
 	c.put("db", "one")
 	testkit.Must(c.t, c.vault.PutKV1(c.t.Context(), plainMount, c.ns+"/db", map[string]any{"password": marker + "plain"}))
 	c.class("db", map[string]string{"refreshInterval": "2s"}, c.object("password", "db"),
@@ -41,7 +41,7 @@ func restarted(c *tenant) {
 
 	before := c.driverMetrics().sum("rotation_reconcile_total")
 	testkit.Must(c.t, c.patchClass(c.t.Context(), "db", []byte(`{"metadata":{"annotations":{"mayfly.dev/refresh":"now"}}}`)))
-	c.until("refreshes that find nothing new", func(context.Context) error {
+	c.until("refreshes without a change", func(context.Context) error {
 		if n := c.driverMetrics().sum("rotation_reconcile_total") - before; n < 4 {
 			return fmt.Errorf("there were %v", n)
 		}
@@ -51,7 +51,7 @@ func restarted(c *tenant) {
 	testkit.Must(c.t, c.driver.awaitReady(c.t.Context()))
 	testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{"image": map[string]any{"tag": versions[1]}}))
 
-	// A restart for any of that would be before this one.
+	// A restart for one of these would come before this one.
 	c.put("db", "three")
 	c.awaitRollout("web", marker+"three\n"+marker+"other\n")
 	c.wantRestarts(r, 3)
@@ -76,7 +76,7 @@ func (c *tenant) revision(deployment string) string {
 	return d.Annotations["deployment.kubernetes.io/revision"]
 }
 
-// reloader runs a controller until the case ends.
+// reloader runs the double of Reloader until the case ends.
 func (c *tenant) reloader() *reloader.Controller {
 	c.t.Helper()
 	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
@@ -101,8 +101,8 @@ func (c *tenant) reloader() *reloader.Controller {
 	return r
 }
 
-// deploy makes a Deployment of the pod. The controller restarts it with the class, which may be
-// empty for none.
+// deploy makes a Deployment of the pod. Reloader restarts it when the class rotates, unless class is
+// empty.
 func (c *tenant) deploy(name string, replicas int32, pod *corev1.Pod, class string) {
 	c.t.Helper()
 	labels, annotations := map[string]string{"app": name}, map[string]string{}
@@ -120,8 +120,7 @@ func (c *tenant) deploy(name string, replicas int32, pod *corev1.Pod, class stri
 	testkit.Must(c.t, err)
 }
 
-// awaitRollout waits until all pods of a Deployment, and no others, are there
-// and have printed that.
+// awaitRollout waits until exactly the Deployment's pods are ready and each has printed that text.
 func (c *tenant) awaitRollout(name, printed string) {
 	c.t.Helper()
 	c.until("the rollout of "+name, func(ctx context.Context) error {

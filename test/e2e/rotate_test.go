@@ -13,8 +13,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// rotationSeen has a shell stay in the directory while its content changes.
-func rotationSeen(c *tenant) {
+// rotationInOpenDirectory has a shell whose working directory is the volume, while its content changes.
+func rotationInOpenDirectory(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
 	c.run(newPod("watcher", printChanges, mounts("db")))
@@ -27,8 +27,8 @@ func rotationSeen(c *tenant) {
 	}
 }
 
-// editSeen adds a file to a class that is mounted.
-func editSeen(c *tenant) {
+// classEdited annotates a mounted class, which makes the driver refresh its volumes at once.
+func classEdited(c *tenant) {
 	c.put("db", "one")
 	c.class("db", map[string]string{"refreshInterval": "1h"}, c.object("password", "db"))
 	pod := c.run(newPod("edited", printChanges, mounts("db")))
@@ -39,8 +39,8 @@ func editSeen(c *tenant) {
 	c.awaitLog("edited", marker+"one\n"+marker+"two\n")
 }
 
-// subPathStays checks what the documentation says: a container that mounts one file by subPath
-// keeps the file that it started with.
+// subPathStays checks that a container which mounts one file by subPath keeps the content that it
+// started with, as the documentation says.
 func subPathStays(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
@@ -83,13 +83,13 @@ func hasConditions(s podStatus, ready, fresh string, failing bool) error {
 func statusAndEvents(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	pod := c.run(newPod("told", printChanges, mounts("db")))
+	pod := c.run(newPod("reader", printChanges, mounts("db")))
 	first := c.awaitStatus(pod, isMounted)
 	if first.Status.TargetPath != c.volume(pod, volumeName) {
 		c.t.Errorf("the status has the target path %q", first.Status.TargetPath)
 	}
-	if want := "told-" + c.ns + "-db"; first.Name != want {
-		c.t.Errorf("the status is called %s, want %s", first.Name, want)
+	if want := "reader-" + c.ns + "-db"; first.Name != want {
+		c.t.Errorf("the status has the name %s, want %s", first.Name, want)
 	}
 	if owners := first.OwnerReferences; len(owners) != 1 || owners[0].UID != pod.UID {
 		c.t.Errorf("the status is owned by %v, want the pod", owners)
@@ -102,9 +102,9 @@ func statusAndEvents(c *tenant) {
 		return nil
 	})
 
-	// The role loses its rights: the volume stays, and everybody can see why.
+	// Without rights the volume keeps its content, and events and status say why.
 	testkit.Must(c.t, c.vault.Policy(c.t.Context(), c.ns, `path "sys/none" { capabilities = ["read"] }`))
-	c.awaitEvent("told", names.RefreshFailed, "keeps its last good content", "permission denied")
+	c.awaitEvent("reader", names.RefreshFailed, "keeps its last good content", "permission denied")
 	failing := c.awaitStatus(pod, func(s podStatus) error {
 		if s.Annotations[names.ReasonAnnotation] == "" || s.Annotations[names.SinceAnnotation] == "" {
 			return fmt.Errorf("its annotations are %v", s.Annotations)
@@ -112,23 +112,23 @@ func statusAndEvents(c *tenant) {
 		return hasConditions(s, "True", "False", true)
 	})
 	if failing.Status.Objects[0] != second.Status.Objects[0] || !failing.Status.Mounted {
-		c.t.Errorf("while it fails the status is %+v", failing.Status)
+		c.t.Errorf("the status during the failure is %+v", failing.Status)
 	}
 	c.checkFile(pod, "two")
 
-	testkit.Must(c.t, c.vault.admit(c.t.Context(), c.ns, nil))
-	c.awaitEvent("told", names.Recovered, "fresh again")
+	testkit.Must(c.t, c.vault.allowLogin(c.t.Context(), c.ns, nil))
+	c.awaitEvent("reader", names.Recovered, "fresh again")
 	c.awaitStatus(pod, func(s podStatus) error {
 		if len(s.Annotations) > 0 {
 			return fmt.Errorf("its annotations are %v", s.Annotations)
 		}
 		return hasConditions(s, "True", "True", false)
 	})
-	c.awaitLog("told", marker+"one\n"+marker+"two\n")
+	c.awaitLog("reader", marker+"one\n"+marker+"two\n")
 
-	c.delete("told")
+	c.delete("reader")
 	c.until("the status to go", func(ctx context.Context) error {
-		all, err := c.statuses(ctx, "told")
+		all, err := c.statuses(ctx, "reader")
 		if err == nil && len(all) > 0 {
 			err = fmt.Errorf("there is %v", all)
 		}

@@ -20,15 +20,15 @@ import (
 )
 
 const (
-	// printVariables prints what kubelet made of the Secret.
+	// printVariables prints the variables that kubelet set from the Secret.
 	printVariables = `echo "$PASSWORD"; echo "$DSN"; exec sleep 100000`
 	registryUser   = "puller"
 )
 
-// secretsUsed has pods that take variables and registry credentials from Secrets which the class of
-// the same pod makes; and Secrets over a rotation, a driver that is killed, and the class's end. At
-// the rotation one Deployment is restarted by a controller of Reloader's rule, and one by the driver.
-func secretsUsed(c *tenant) {
+// secretsSynced has pods that take variables and registry credentials from Secrets of their own class,
+// and follows the Secrets over a rotation, a killed driver, and the deletion of the class. At the
+// rotation the Reloader double restarts one Deployment and the driver another.
+func secretsSynced(c *tenant) {
 	testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{
 		"syncSecret":     map[string]any{"enabled": true, "secrets": map[string]any{c.ns: []any{"env", "registry", "theirs"}}},
 		"rolloutRestart": map[string]any{"enabled": true, "workloads": map[string]any{c.ns: []any{"Deployment/own"}}},
@@ -56,7 +56,7 @@ func secretsUsed(c *tenant) {
 		c.t.Errorf("the container was restarted %d times", n)
 	}
 
-	c.secretsJudged()
+	c.checkDoctorOnSecrets()
 
 	r := c.reloader()
 	c.deploy("web", 2, newPod("web", printVariables, mounts("db"), variables), "db")
@@ -82,7 +82,7 @@ func secretsUsed(c *tenant) {
 		return nil
 	})
 	if s := c.secret("env"); s.ResourceVersion != written || s.Annotations["version"] != "2" {
-		c.t.Errorf("a driver that starts again wrote the Secret: %+v", s.ObjectMeta)
+		c.t.Errorf("the driver wrote the Secret after its restart: %+v", s.ObjectMeta)
 	}
 	if revision := c.revision("own"); revision != "2" {
 		c.t.Errorf("the Deployment that the driver restarts is at revision %s, want one restart", revision)
@@ -101,28 +101,28 @@ func secretsUsed(c *tenant) {
 	}
 }
 
-// secretsJudged: doctor tells of a Secret that another owner has and of one that the chart does not
-// list, and of none that the driver writes.
-func (c *tenant) secretsJudged() {
+// checkDoctorOnSecrets checks that doctor reports a Secret of another owner and one that the chart does
+// not list, and no Secret that the driver writes.
+func (c *tenant) checkDoctorOnSecrets() {
 	c.t.Helper()
 	ctx := c.t.Context()
 	_, err := c.api.CoreV1().Secrets(c.ns).Create(ctx, &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "theirs"}}, metav1.CreateOptions{FieldManager: "helm"})
 	testkit.Must(c.t, err)
-	c.classWithSecrets("wanting", nil, opaque("theirs"), opaque("unlisted"))
-	var told []string
+	c.classWithSecrets("unwritten", nil, opaque("theirs"), opaque("unlisted"))
+	var found []string
 	for _, f := range c.doctor().Findings {
 		if f.Object.Kind == "SecretProviderClass" && f.Object.Namespace == c.ns {
-			told = append(told, fmt.Sprintf("%s %s: %s", f.Code, f.Object.Name, f.Message))
+			found = append(found, fmt.Sprintf("%s %s: %s", f.Code, f.Object.Name, f.Message))
 		}
 	}
-	slices.Sort(told)
+	slices.Sort(found)
 	want := []string{
-		finding.CodeSecretRefused + ` wanting: lists Secret "unlisted", which ServiceAccount `, finding.CodeSecretOfOther + ` wanting: lists Secret "theirs", which is there already and belongs to field manager "helm"`,
+		finding.CodeSecretRefused + ` unwritten: lists Secret "unlisted", which ServiceAccount `, finding.CodeSecretOfOther + ` unwritten: lists Secret "theirs", which is there already and belongs to field manager "helm"`,
 	}
-	if !slices.EqualFunc(told, want, strings.HasPrefix) {
-		c.t.Errorf("doctor says %q", told)
+	if !slices.EqualFunc(found, want, strings.HasPrefix) {
+		c.t.Errorf("doctor reports %q", found)
 	}
-	path := c.path("secretproviderclasses") + "/wanting"
+	path := c.path("secretproviderclasses") + "/unwritten"
 	testkit.Must(c.t, c.api.CoreV1().RESTClient().Delete().AbsPath(path).Do(ctx).Error())
 }
 

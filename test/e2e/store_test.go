@@ -22,15 +22,15 @@ import (
 const (
 	authMount = "kubernetes"
 	kvMount   = "secret"
-	// plainMount is of version 1, which has no numbers for versions.
+	// plainMount is a KV version 1 mount, which has no version numbers.
 	plainMount = "plain"
 	loginPath  = "auth/" + authMount + "/login"
 	reviewer   = "token-reviewer"
-	// marker is in every secret: whatever else it is found in has leaked it.
+	// marker is in every secret. Output that contains it leaks a secret.
 	marker = "s3cr3t-marker-"
 )
 
-// store is a Vault on this machine, outside of the cluster as many are.
+// store is a Vault on this machine, outside of the cluster.
 type store struct{ *vaulttest.Server }
 
 func startStore(ctx context.Context, out io.Writer) (*store, error) {
@@ -41,14 +41,14 @@ func startStore(ctx context.Context, out io.Writer) (*store, error) {
 	return &store{server}, nil
 }
 
-// trust has Vault ask the API server about service account tokens, by
-// TokenReviews, with the rights that Vault's documentation asks for.
-func (s *store) trust(ctx context.Context, w *world) error {
-	token, err := reviewerToken(ctx, w)
+// configureAuth enables the kubernetes auth method, which verifies service account tokens by the API
+// server's TokenReviews.
+func (s *store) configureAuth(ctx context.Context, e *environment) error {
+	token, err := reviewerToken(ctx, e)
 	if err != nil {
 		return fmt.Errorf("making Vault's service account: %w", err)
 	}
-	ca, err := os.ReadFile(w.node.CAFile())
+	ca, err := os.ReadFile(e.node.CAFile())
 	if err != nil {
 		return fmt.Errorf("reading the API server's CA: %w", err)
 	}
@@ -57,7 +57,7 @@ func (s *store) trust(ctx context.Context, w *world) error {
 		return fmt.Errorf("enabling the kubernetes auth method: %w", err)
 	}
 	err = s.Write(ctx, "auth/"+authMount+"/config", map[string]any{
-		"kubernetes_host": w.node.Server(), "kubernetes_ca_cert": string(ca),
+		"kubernetes_host": e.node.Server(), "kubernetes_ca_cert": string(ca),
 		"token_reviewer_jwt": token, "disable_local_ca_jwt": true,
 	})
 	if err != nil {
@@ -66,9 +66,9 @@ func (s *store) trust(ctx context.Context, w *world) error {
 	return errors.Join(s.EnableKV(ctx, kvMount, 2), s.EnableKV(ctx, plainMount, 1))
 }
 
-func reviewerToken(ctx context.Context, w *world) (string, error) {
+func reviewerToken(ctx context.Context, e *environment) (string, error) {
 	const namespace = "default"
-	accounts := w.api.CoreV1().ServiceAccounts(namespace)
+	accounts := e.api.CoreV1().ServiceAccounts(namespace)
 	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: reviewer}}
 	if _, err := accounts.Create(ctx, account, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return "", err
@@ -78,7 +78,7 @@ func reviewerToken(ctx context.Context, w *world) (string, error) {
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "system:auth-delegator"},
 		Subjects:   []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: namespace, Name: reviewer}},
 	}
-	if _, err := w.api.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
+	if _, err := e.api.RbacV1().ClusterRoleBindings().Create(ctx, binding, metav1.CreateOptions{}); err != nil && !apierrors.IsAlreadyExists(err) {
 		return "", err
 	}
 	request, err := accounts.CreateToken(ctx, reviewer, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
@@ -88,9 +88,9 @@ func reviewerToken(ctx context.Context, w *world) (string, error) {
 	return request.Status.Token, nil
 }
 
-// admit lets a namespace's service account log in as the role of the same
-// name, which may read the secrets of that name and no others.
-func (s *store) admit(ctx context.Context, namespace string, change map[string]any) error {
+// allowLogin makes a role of the namespace's name for its service account. The role's policy allows it
+// to read the namespace's secrets and no others.
+func (s *store) allowLogin(ctx context.Context, namespace string, change map[string]any) error {
 	const rule = "path %q { capabilities = [\"read\"] }\n"
 	rules := fmt.Sprintf(rule+rule, kvMount+"/data/"+namespace+"/*", plainMount+"/"+namespace+"/*")
 	if err := s.Policy(ctx, namespace, rules); err != nil {

@@ -20,10 +20,9 @@ import (
 // account is the service account that may log in.
 const account = "web"
 
-// tenant is a namespace of one case, with a role in Vault for its service account and secrets of
-// its own.
+// tenant is the namespace of one case, with its own Vault role and secrets.
 type tenant struct {
-	*world
+	*environment
 	t  *testing.T
 	ns string
 }
@@ -31,19 +30,19 @@ type tenant struct {
 // tenantPrefix begins the names of the cases' namespaces.
 const tenantPrefix = "e2e-"
 
-func (w *world) newTenant(t *testing.T) *tenant {
+func (e *environment) newTenant(t *testing.T) *tenant {
 	t.Helper()
-	testkit.Must(t, context.Cause(w.ctx))
-	namespace, err := w.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
+	testkit.Must(t, context.Cause(e.ctx))
+	namespace, err := e.api.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{
 		ObjectMeta: metav1.ObjectMeta{GenerateName: tenantPrefix, Labels: map[string]string{tenantLabel: "true"}},
 	}, metav1.CreateOptions{})
 	testkit.Must(t, err)
-	c := &tenant{world: w, t: t, ns: namespace.Name}
-	t.Cleanup(c.leave)
+	c := &tenant{environment: e, t: t, ns: namespace.Name}
+	t.Cleanup(c.deleteNamespace)
 	c.account(account)
-	testkit.Must(t, w.vault.admit(t.Context(), c.ns, nil))
+	testkit.Must(t, e.vault.allowLogin(t.Context(), c.ns, nil))
 	c.until("the namespace to take pods", func(ctx context.Context) error {
-		_, err := w.api.CoreV1().ConfigMaps(c.ns).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
+		_, err := e.api.CoreV1().ConfigMaps(c.ns).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
 		return err
 	})
 	return c
@@ -55,9 +54,9 @@ func (c *tenant) account(name string) {
 	testkit.Must(c.t, err)
 }
 
-// leave deletes the namespace, and does not wait: the pods end during the next case, and the end of
-// the suite finds remaining ones.
-func (c *tenant) leave() {
+// deleteNamespace does not wait: the pods end during the next case, and checkNothingLeft finds
+// remaining ones.
+func (c *tenant) deleteNamespace() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), attemptTimeout)
 	defer cancel()
 	if c.t.Failed() {
@@ -94,13 +93,13 @@ func (c *tenant) until(what string, try func(context.Context) error) {
 	testkit.Must(c.t, c.poll(c.t.Context(), what, try))
 }
 
-// put writes a secret with one key, password, of the tenant's own.
+// put writes a secret of the tenant with one key, password.
 func (c *tenant) put(path, value string) {
 	c.t.Helper()
 	testkit.Must(c.t, c.vault.PutKV2(c.t.Context(), kvMount, c.ns+"/"+path, map[string]any{"password": marker + value}))
 }
 
-// object is an entry of a class's objects that reads what put wrote.
+// object is an entry of a class's objects, which reads a secret of put.
 type object struct {
 	ObjectName     string `json:"objectName"`
 	SecretPath     string `json:"secretPath"`
@@ -113,8 +112,7 @@ func (c *tenant) object(name, path string) object {
 	return object{ObjectName: name, SecretPath: kvMount + "/data/" + c.ns + "/" + path, SecretKey: "password"}
 }
 
-// class creates a class of the tenant's role; change adds or replaces
-// parameters.
+// class creates a class of the tenant's role; change adds or replaces parameters.
 func (c *tenant) class(name string, change map[string]string, objects ...object) {
 	c.t.Helper()
 	list, err := json.Marshal(objects) // which is YAML too

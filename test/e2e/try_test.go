@@ -17,31 +17,31 @@ import (
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
-// tried has kubectl mayfly try say yes, and the pod run; and say no with the
-// commands that mend it, until the pod runs after they were run.
-func tried(c *tenant) {
+// tryCommand runs kubectl mayfly try on a class that works, and on one that does not: the commands of
+// its findings repair that class, and its pod then runs.
+func tryCommand(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
 	if found := c.try("db"); len(found) > 0 {
-		c.t.Fatalf("it says no: %+v", found)
+		c.t.Fatalf("try finds %+v in a class that works", found)
 	}
-	c.start(newPod("yes", printOnce, mounts("db")))
-	c.awaitPod("yes", isRunning)
-	c.awaitLog("yes", marker+"one\n")
+	c.start(newPod("works", printOnce, mounts("db")))
+	c.awaitPod("works", isRunning)
+	c.awaitLog("works", marker+"one\n")
 
-	role := c.ns + "-mended"
-	c.class("mended", map[string]string{"roleName": role}, c.object("password", "db"))
-	c.start(newPod("no", printOnce, mounts("mended")))
-	c.awaitEvent("no", failedMount, "invalid role name")
-	c.mend("mended", finding.CodeTryLogin)
+	role := c.ns + "-repaired"
+	c.class("repaired", map[string]string{"roleName": role}, c.object("password", "db"))
+	c.start(newPod("repaired", printOnce, mounts("repaired")))
+	c.awaitEvent("repaired", failedMount, "invalid role name")
+	c.runRemedy("repaired", finding.CodeTryLogin)
 	// The role exists by now, and this removes its policy.
 	testkit.Must(c.t, c.vault.Role(c.t.Context(), authMount, role, map[string]any{"token_policies": "default"}))
-	c.mend("mended", finding.CodeTryNoRight)
-	if found := c.try("mended"); len(found) > 0 {
-		c.t.Fatalf("it says no after the commands were run: %+v", found)
+	c.runRemedy("repaired", finding.CodeTryNoRight)
+	if found := c.try("repaired"); len(found) > 0 {
+		c.t.Fatalf("try still finds %+v after its commands ran", found)
 	}
-	c.awaitPod("no", isRunning)
-	c.awaitLog("no", marker+"one\n")
+	c.awaitPod("repaired", isRunning)
+	c.awaitLog("repaired", marker+"one\n")
 }
 
 // try returns the command's findings about a class for the tenant's service account.
@@ -55,13 +55,13 @@ func (c *tenant) try(class string) []finding.Finding {
 		c.t.Fatalf("exit code %d, %v: %s", code, err, &errs)
 	}
 	if strings.Contains(out.String(), marker) {
-		c.t.Errorf("it prints a secret: %s", &out)
+		c.t.Errorf("try prints a secret: %s", &out)
 	}
 	return report.Findings
 }
 
-// mend wants one finding of a class, and runs the commands that it names.
-func (c *tenant) mend(class, code string) {
+// runRemedy checks that try has one finding for a class, and runs the commands of its remedy.
+func (c *tenant) runRemedy(class, code string) {
 	c.t.Helper()
 	found := c.try(class)
 	if len(found) != 1 || found[0].Code != code {

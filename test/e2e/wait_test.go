@@ -18,10 +18,9 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// podStatus is short for a long name.
 type podStatus = v1.SecretProviderClassPodStatus
 
-// awaitStatus waits until the status of the pod's only class is as wanted.
+// awaitStatus waits until wanted accepts the status of the pod's only class.
 func (c *tenant) awaitStatus(pod *corev1.Pod, wanted func(podStatus) error) (found podStatus) {
 	c.t.Helper()
 	c.until("the status of pod "+pod.Name, func(ctx context.Context) error {
@@ -88,7 +87,7 @@ func (c *tenant) log(ctx context.Context, pod string) (string, error) {
 	return string(data), err
 }
 
-// awaitLog waits until the pod's log is just that.
+// awaitLog waits until the pod's log equals want.
 func (c *tenant) awaitLog(pod, want string) {
 	c.t.Helper()
 	c.until("the log of pod "+pod, func(ctx context.Context) error {
@@ -142,8 +141,8 @@ func (c *tenant) volume(pod *corev1.Pod, name string) string {
 	return filepath.Join(c.node.KubeletRoot(), "pods", string(pod.UID), "volumes", "kubernetes.io~csi", name, "mount")
 }
 
-// awaitFile waits until a file of the pod's volume has a value, in the node's own view: for when
-// the API server is down.
+// awaitFile waits until the file in the pod's volume has a value. It reads the node's mount, so it works
+// while the API server is down.
 func (c *tenant) awaitFile(pod *corev1.Pod, value string) {
 	c.t.Helper()
 	file := filepath.Join(c.volume(pod, volumeName), "password")
@@ -156,7 +155,7 @@ func (c *tenant) awaitFile(pod *corev1.Pod, value string) {
 	})
 }
 
-// checkFile is for what must be true now.
+// checkFile checks the file without waiting.
 func (c *tenant) checkFile(pod *corev1.Pod, value string) {
 	c.t.Helper()
 	got, err := os.ReadFile(filepath.Join(c.volume(pod, volumeName), "password"))

@@ -65,13 +65,13 @@ func (c *tenant) who(args ...string) whoAnswer {
 	return a
 }
 
-// person has some rights in the namespace, or in the cluster, and reaches the
-// class or not.
-type person struct {
+// grantee is a user with some rights in the namespace, or in the cluster. who names it if one of the
+// rights leads to the class's secrets.
+type grantee struct {
 	name    string
 	cluster bool
 	rules   []rbacv1.PolicyRule
-	reaches bool
+	named   bool
 }
 
 func may(verbs, groups, resources string, names ...string) rbacv1.PolicyRule {
@@ -81,10 +81,10 @@ func may(verbs, groups, resources string, names ...string) rbacv1.PolicyRule {
 	}
 }
 
-func people() []person {
+func grantees() []grantee {
 	const spc = "secrets-store.csi.x-k8s.io"
 	rules := func(r ...rbacv1.PolicyRule) []rbacv1.PolicyRule { return r }
-	return []person{
+	return []grantee{
 		{"pods", false, rules(may("create", "core", "pods")), true},
 		{"jobs", false, rules(may("create", "batch", "jobs")), true},
 		{"exec", false, rules(may("create", "core", "pods/exec", "reader")), true},
@@ -136,9 +136,9 @@ func (c *tenant) user(name string) rbacv1.Subject {
 	return rbacv1.Subject{APIGroup: rbacv1.GroupName, Kind: rbacv1.UserKind, Name: c.ns + "-" + name}
 }
 
-// asks returns a function by which a subject itself asks the API server whether it may do
-// something.
-func (c *tenant) asks(s rbac.Subject) func(context.Context, rbac.Request) (bool, error) {
+// accessReviewAs returns a function that asks the API server, as the subject, whether it allows a
+// request.
+func (c *tenant) accessReviewAs(s rbac.Subject) func(context.Context, rbac.Request) (bool, error) {
 	config, err := clientcmd.BuildConfigFromFlags("", c.node.Kubeconfig())
 	testkit.Must(c.t, err)
 	config.QPS = -1
@@ -164,37 +164,37 @@ func (c *tenant) asks(s rbac.Subject) func(context.Context, rbac.Request) (bool,
 	}
 }
 
-// whoTold: who names the subjects that may according to the API server, and the pods that read
-// according to the trail.
-func whoTold(c *tenant) {
+// whoCommand compares the output of who with the API server's access reviews and with the pods that
+// read the secret.
+func whoCommand(c *tenant) {
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
 	c.account("other")
 	c.run(newPod("reader", printOnce, mounts("db")))
 	c.start(newPod("refused", printOnce, mounts("db"), as("other")))
-	for _, p := range people() {
+	for _, p := range grantees() {
 		c.grant(p.name, p.cluster, c.user(p.name), p.rules...)
 	}
 	c.grant("random", false, c.user("nobody"))
-	c.until("who to name what the API server confirms", func(ctx context.Context) error { return c.whoCan(ctx) })
-	c.until("who to name the readers", func(context.Context) error { return c.whoDid() })
-	c.until("the rules to be the API server's own", func(ctx context.Context) error { return c.sameRules(ctx) })
+	c.until("who to name the subjects that the API server allows", func(ctx context.Context) error { return c.checkWhoCan(ctx) })
+	c.until("who to name the readers", func(context.Context) error { return c.checkWhoDid() })
+	c.until("the plugin to evaluate RBAC like the API server", func(ctx context.Context) error { return c.compareWithAPIServer(ctx) })
 }
 
-func (c *tenant) whoCan(ctx context.Context) error {
+func (c *tenant) checkWhoCan(ctx context.Context) error {
 	answer := c.who("db", "--only", "can")
 	for _, f := range answer.Findings {
 		if f.Code == finding.CodeNotReadable {
 			return fmt.Errorf("as the administrator: %s", f.Message)
 		}
 	}
-	named := map[string]bool{}
+	found := map[string]bool{}
 	for _, row := range answer.Can.Subjects {
-		named[row.Subject.Name] = true
+		found[row.Subject.Name] = true
 		if row.Subject.Name == "system:masters" || strings.HasPrefix(row.Subject.Name, "e2e-") && !strings.HasPrefix(row.Subject.Name, c.ns) {
-			continue // the API server asks no rule of the one; the others are of cases that run now
+			continue // system:masters needs no role; the others are users of cases that run now
 		}
-		ask := c.asks(row.Subject)
+		ask := c.accessReviewAs(row.Subject)
 		for _, w := range row.Ways {
 			for _, q := range w.Requests {
 				allowed, err := ask(ctx, q)
@@ -202,20 +202,20 @@ func (c *tenant) whoCan(ctx context.Context) error {
 					return err
 				}
 				if !allowed {
-					return fmt.Errorf("%s: %s needs %s in %q, and the API server says no", row.Subject, w.Way, q, q.Namespace)
+					return fmt.Errorf("%s: %s needs %s in %q, which the API server denies", row.Subject, w.Way, q, q.Namespace)
 				}
 			}
 		}
 	}
-	for _, p := range people() {
-		if got := named[c.user(p.name).Name]; got != p.reaches {
-			return fmt.Errorf("%s is named: %t, want %t", p.name, got, p.reaches)
+	for _, p := range grantees() {
+		if got := found[c.user(p.name).Name]; got != p.named {
+			return fmt.Errorf("%s is named: %t, want %t", p.name, got, p.named)
 		}
 	}
 	return nil
 }
 
-func (c *tenant) whoDid() error {
+func (c *tenant) checkWhoDid() error {
 	answer := c.who("db", "--only", "did")
 	found := map[string]bool{}
 	for _, r := range answer.Did.Readers {
@@ -223,7 +223,7 @@ func (c *tenant) whoDid() error {
 		switch {
 		case r.Pod == "reader" && (r.Reads == 0 || r.ServiceAccount != account || r.Node != c.node.Name() || !slices.Equal(r.Versions["password"], []string{"1"})),
 			r.Pod == "refused" && (r.Reads > 0 || r.Failures == 0 || r.LastFailure.Reason != "Denied" || r.ServiceAccount != "other"):
-			return fmt.Errorf("%+v", r)
+			return fmt.Errorf("reader %+v", r)
 		}
 	}
 	if len(found) != 2 || !found["reader"] || !found["refused"] {
@@ -232,8 +232,8 @@ func (c *tenant) whoDid() error {
 	return nil
 }
 
-// sameRules makes random roles and compares the plugin's reading of them with the API server's.
-func (c *tenant) sameRules(ctx context.Context) error {
+// compareWithAPIServer makes random roles, and compares the plugin's decisions with the API server's.
+func (c *tenant) compareWithAPIServer(ctx context.Context) error {
 	random := rand.New(rand.NewPCG(1, uint64(len(c.ns))))
 	verbs, groups := []string{"get", "create", "patch", "impersonate", "*"}, []string{"", "apps", "batch", "*"}
 	resources := []string{"pods", "pods/exec", "pods/*", "*/exec", "*", "secrets", "deployments", "deployments/scale", "*/scale", "serviceaccounts/token", "users"}
@@ -268,7 +268,7 @@ func (c *tenant) sameRules(ctx context.Context) error {
 		{Kind: "User", Name: c.ns + "-one"}, {Kind: "User", Name: c.ns + "-two"}, {Kind: "Group", Name: c.ns + "-three"},
 		rbac.Account(c.ns, "four"), rbac.Account(c.ns, "five"), rbac.Account(c.ns, "six"),
 	} {
-		ask := c.asks(s)
+		ask := c.accessReviewAs(s)
 		for _, verb := range []string{"get", "create", "list"} {
 			for _, resource := range []string{"pods", "pods/exec", "pods/log", "secrets", "deployments", "deployments/scale", "serviceaccounts/token"} {
 				for _, name := range []string{"", "a", "c"} {
@@ -317,13 +317,13 @@ func (r doctorReport) has(code string, object finding.Object) bool {
 	return slices.ContainsFunc(r.Findings, func(f finding.Finding) bool { return f.Code == code && f.Object == object })
 }
 
-// doctorTold: doctor checks this node as the administrator, and reports what a user with the rights
-// of view in one namespace could not read.
-func doctorTold(c *tenant) {
+// doctorCommand runs doctor as the administrator, and as a user with ClusterRole view in one namespace,
+// for whom it must name what it could not read.
+func doctorCommand(c *tenant) {
 	ctx := c.t.Context()
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	c.classWithSecrets("wanting", nil, opaque("env"))                     // the driver writes none
+	c.classWithSecrets("unwritten", nil, opaque("env"))                   // syncSecret is off
 	c.start(newPod("as-default", printOnce, mounts("db"), as("default"))) // Vault's role refuses it
 	c.run(newPod("with-env", "exec sleep 100000", func(p *corev1.Pod) {
 		p.Spec.Containers[0].Env = []corev1.EnvVar{{Name: "X", ValueFrom: &corev1.EnvVarSource{SecretKeyRef: &corev1.SecretKeySelector{
@@ -347,7 +347,7 @@ func doctorTold(c *tenant) {
 		finding.CodeSecretInEnv:    {Kind: "Pod", Namespace: c.ns, Name: "with-env"},
 		finding.CodeCouldMount:     {Kind: "Namespace", Name: c.ns},
 		finding.CodeReadsAll:       {Kind: "User", Name: c.user("reads-all").Name},
-		finding.CodeSecretsOff:     {Kind: "SecretProviderClass", Namespace: c.ns, Name: "wanting"},
+		finding.CodeSecretsOff:     {Kind: "SecretProviderClass", Namespace: c.ns, Name: "unwritten"},
 		// The node's API server has no encryption configuration.
 		finding.CodeNotEncrypted: {Kind: "APIServer"},
 	} {
@@ -357,7 +357,7 @@ func doctorTold(c *tenant) {
 	}
 	for _, f := range admin.Findings {
 		if f.Code == finding.CodeNotReadable {
-			c.t.Errorf("the administrator could not see: %s: %s", f.Object, f.Message)
+			c.t.Errorf("doctor could not read as the administrator: %s: %s", f.Object, f.Message)
 		}
 	}
 	c.doctorAsViewer()
@@ -373,7 +373,7 @@ func (c *tenant) doctorAsViewer() {
 	c.until("the viewer's rights", func(context.Context) error {
 		r := c.doctor("--as", viewer.Name)
 		if !r.has(finding.CodePlainText, object) {
-			return fmt.Errorf("%+v", r.Findings)
+			return fmt.Errorf("no plain-text finding in %+v", r.Findings)
 		}
 		for _, title := range []string{"Secrets at rest", "readers of Secrets", "Secrets that classes could replace", "audit trail", "the driver on every node", "CRDs", "admission policies"} {
 			if state := r.state(title); state != finding.Unknown {
@@ -381,12 +381,12 @@ func (c *tenant) doctorAsViewer() {
 			}
 		}
 		if !r.has(finding.CodeNotReadable, finding.Object{Kind: "Secret", Namespace: c.ns, Name: "*"}) {
-			return fmt.Errorf("what was not seen is not told: %+v", r.Findings)
+			return fmt.Errorf("no finding for Secrets that doctor could not list: %+v", r.Findings)
 		}
 		who := doctorReport{Findings: c.who("db", "--as", viewer.Name).Findings}
 		for _, kind := range []string{"ClusterRole", "ClusterRoleBinding"} {
 			if !who.has(finding.CodeNotReadable, finding.Object{Kind: kind, Name: "*"}) {
-				return fmt.Errorf("who does not tell that it saw no %s: %+v", kind, who.Findings)
+				return fmt.Errorf("who has no finding for a %s that it could not list: %+v", kind, who.Findings)
 			}
 		}
 		return nil

@@ -18,68 +18,67 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// survivor is a pod that lives through the changes of the node, and prints every content of its
-// file that it sees.
-type survivor struct {
+// longRunning is a pod that runs while a case disturbs the node. It prints its file at every change.
+type longRunning struct {
 	*tenant
 	pod    *corev1.Pod
 	mark   vaulttest.Mark
 	logged string
 }
 
-func (c *tenant) newSurvivor() *survivor {
+func (c *tenant) newLongRunning() *longRunning {
 	c.t.Helper()
 	c.put("db", "one")
 	c.class("db", nil, c.object("password", "db"))
-	pod := c.run(newPod("survivor", printChanges, mounts("db")))
-	s := &survivor{tenant: c, pod: pod, logged: marker + "one\n"}
-	c.awaitLog("survivor", s.logged)
+	pod := c.run(newPod("long-running", printChanges, mounts("db")))
+	s := &longRunning{tenant: c, pod: pod, logged: marker + "one\n"}
+	c.awaitLog("long-running", s.logged)
 	var err error
 	s.mark, err = c.vault.Mark()
 	testkit.Must(c.t, err)
 	return s
 }
 
-// rotate changes the secret and waits until the container has seen it.
-func (s *survivor) rotate(value string) {
+// rotate changes the secret and waits until the container has printed it.
+func (s *longRunning) rotate(value string) {
 	s.t.Helper()
 	s.put("db", value)
-	s.awaitSeen(value)
+	s.awaitPrinted(value)
 }
 
-func (s *survivor) awaitSeen(value string) {
+func (s *longRunning) awaitPrinted(value string) {
 	s.t.Helper()
 	s.logged += marker + value + "\n"
-	s.awaitLog("survivor", s.logged)
+	s.awaitLog("long-running", s.logged)
 }
 
-// checkUnharmed wants the container never to have been restarted, and the
-// volume never to have needed another login.
-func (s *survivor) checkUnharmed() {
+// checkNoRestartOrLogin checks that the container was not restarted and that the driver did not log in
+// again.
+func (s *longRunning) checkNoRestartOrLogin() {
 	s.t.Helper()
-	pod := s.awaitPod("survivor", isRunning)
+	pod := s.awaitPod("long-running", isRunning)
 	if n := pod.Status.ContainerStatuses[0].RestartCount; n != 0 {
 		s.t.Errorf("the container was restarted %d times", n)
 	}
 	if err := wantCount(s.vault.asTenant(s.t.Context(), s.mark, loginPath, s.ns))(0); err != nil {
-		s.t.Errorf("new logins: %v", err)
+		s.t.Errorf("logins after the start: %v", err)
 	}
 }
 
-// checkNewPod wants pods to start and to go as ever.
-func (s *survivor) checkNewPod(value string) {
+// checkNewPod checks that a new pod starts and ends.
+func (s *longRunning) checkNewPod(value string) {
 	s.t.Helper()
 	pod := s.run(newPod("later", printOnce, mounts("db")))
 	s.awaitLog("later", marker+value+"\n")
 	s.delete("later")
-	s.awaitNothing(pod)
+	s.awaitUnmounted(pod)
 }
 
 func driverKilled(c *tenant) {
-	s := c.newSurvivor()
+	s := c.newLongRunning()
 	before, err := c.driver.restarts(c.t.Context())
 	testkit.Must(c.t, err)
-	tally, trail := c.tally(), c.trailEnd()
+	tally, trail := c.tally(), c.lastAuditChain()
 	c.killDriver()
 	s.checkFile(s.pod, "one")
 	c.until("kubelet to start the driver again", func(ctx context.Context) error {
@@ -92,7 +91,7 @@ func driverKilled(c *tenant) {
 	testkit.Must(c.t, c.driver.awaitReady(c.t.Context()))
 	old := c.awaitStatus(s.pod, isMounted)
 	s.rotate("two")
-	if now := c.trailEnd(); now.ID != trail.ID || now.First <= trail.Last {
+	if now := c.lastAuditChain(); now.ID != trail.ID || now.First <= trail.Last {
 		c.t.Errorf("the audit trail was at %+v, and goes on at %+v", trail, now)
 	}
 	c.awaitStatus(s.pod, func(p podStatus) error {
@@ -101,11 +100,11 @@ func driverKilled(c *tenant) {
 		}
 		return nil
 	})
-	// The rotation is written; the restart of the driver is not.
+	// One write for the rotation, none for the restart.
 	if n := c.writesSince(tally); n != 1 {
 		c.t.Errorf("the driver wrote %d times, want once", n)
 	}
-	s.checkUnharmed()
+	s.checkNoRestartOrLogin()
 	s.checkNewPod("two")
 }
 
@@ -132,35 +131,35 @@ func (c *tenant) killProgram(program, words string) {
 }
 
 func driverRolled(c *tenant) {
-	s := c.newSurvivor()
+	s := c.newLongRunning()
 	testkit.Must(c.t, c.driver.install(c.t.Context(), map[string]any{"image": map[string]any{"tag": versions[1]}}))
 	if c.driverMetrics().sum("mayfly_build_info", `version="`+versions[1]+`"`) != 1 {
 		c.t.Error("the driver is not of the new version")
 	}
 	s.rotate("two")
-	s.checkUnharmed()
+	s.checkNoRestartOrLogin()
 	s.checkNewPod("two")
 }
 
 func kubeletRestarted(c *tenant) {
-	s := c.newSurvivor()
+	s := c.newLongRunning()
 	testkit.Must(c.t, c.node.Restart(c.t.Context(), node.Kubelet))
 	s.rotate("two")
 	s.checkNewPod("two")
-	s.checkUnharmed()
-	s.delete("survivor")
-	s.awaitNothing(s.pod)
+	s.checkNoRestartOrLogin()
+	s.delete("long-running")
+	s.awaitUnmounted(s.pod)
 }
 
-// nodeRebooted loses every mount, the driver's own state too. The pod is
-// another container with the same volume afterwards.
+// nodeRebooted loses every mount and the driver's state. kubelet starts the pod's container again and
+// has its volume published again.
 func nodeRebooted(c *tenant) {
-	s := c.newSurvivor()
+	s := c.newLongRunning()
 	testkit.Must(c.t, c.node.Reboot(c.t.Context()))
 	c.put("db", "two")
 	testkit.Must(c.t, c.driver.awaitReady(c.t.Context()))
 	c.until("the container's second life", func(ctx context.Context) error {
-		pod, err := c.api.CoreV1().Pods(c.ns).Get(ctx, "survivor", metav1.GetOptions{})
+		pod, err := c.api.CoreV1().Pods(c.ns).Get(ctx, "long-running", metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -170,32 +169,32 @@ func nodeRebooted(c *tenant) {
 		return isRunning(pod)
 	})
 	s.logged = ""
-	s.awaitSeen("two")
+	s.awaitPrinted("two")
 	s.rotate("three")
 	s.checkNewPod("three")
-	s.delete("survivor")
-	s.awaitNothing(s.pod)
+	s.delete("long-running")
+	s.awaitUnmounted(s.pod)
 }
 
-// vaultSealed has a volume outlive its store, and a pod wait for it.
+// vaultSealed seals Vault: a mounted volume keeps its content, and a new pod waits.
 func vaultSealed(c *tenant) {
-	s := c.newSurvivor()
+	s := c.newLongRunning()
 	testkit.Must(c.t, c.vault.Seal(c.t.Context()))
 	c.t.Cleanup(func() { testkit.Must(c.t, c.vault.Unseal(context.WithoutCancel(c.t.Context()))) })
-	c.awaitEvent("survivor", names.RefreshFailed, "keeps its last good content", "sealed")
+	c.awaitEvent("long-running", names.RefreshFailed, "keeps its last good content", "sealed")
 	c.start(newPod("waiting", printOnce, mounts("db")))
 	c.awaitEvent("waiting", failedMount, "failed to mount secrets store objects for pod "+c.ns+"/waiting", "sealed")
 	for _, person := range []string{admin, c.developer()} {
 		c.awaitExplained(person, row{name: "waiting", code: finding.CodeStoreUnavailable, words: []string{"Vault is sealed", "vault status -address="}})
-		c.awaitExplained(person, row{name: "survivor", code: finding.CodeStoreUnavailable, level: finding.Warning, words: []string{"keeps its content", "Vault is sealed"}})
+		c.awaitExplained(person, row{name: "long-running", code: finding.CodeStoreUnavailable, level: finding.Warning, words: []string{"keeps its content", "Vault is sealed"}})
 	}
 	s.checkFile(s.pod, "one")
 
 	testkit.Must(c.t, c.vault.Unseal(c.t.Context()))
 	s.rotate("two")
 	c.awaitPod("waiting", isRunning)
-	c.awaitEvent("survivor", names.Recovered, "fresh again")
-	pod := c.awaitPod("survivor", isRunning)
+	c.awaitEvent("long-running", names.Recovered, "fresh again")
+	pod := c.awaitPod("long-running", isRunning)
 	if pod.Status.ContainerStatuses[0].RestartCount != 0 {
 		c.t.Error("the container was restarted")
 	}
@@ -204,7 +203,7 @@ func vaultSealed(c *tenant) {
 // apiServerDown rotates while the API server is down, so that the driver can read no classes and
 // write no status.
 func apiServerDown(c *tenant) {
-	s := c.newSurvivor()
+	s := c.newLongRunning()
 	testkit.Must(c.t, c.node.Stop(c.t.Context(), node.APIServer))
 	back := func(ctx context.Context) error { return c.node.Start(ctx, node.APIServer) }
 	c.t.Cleanup(func() { testkit.Must(c.t, back(context.WithoutCancel(c.t.Context()))) })
@@ -217,8 +216,8 @@ func apiServerDown(c *tenant) {
 	c.awaitFile(s.pod, "three")
 	testkit.Must(c.t, back(c.t.Context()))
 	s.logged += marker + "two\n"
-	s.awaitSeen("three")
-	s.checkUnharmed()
+	s.awaitPrinted("three")
+	s.checkNoRestartOrLogin()
 	c.awaitStatus(s.pod, func(p podStatus) error {
 		if len(p.Status.Objects) != 1 || p.Annotations[names.ReasonAnnotation] != "" {
 			return fmt.Errorf("it is %+v, %v", p.Status, p.Annotations)

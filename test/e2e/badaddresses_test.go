@@ -9,18 +9,18 @@ import (
 	"net/http/httptest"
 )
 
-// nowhere is a name that no DNS knows.
+// nowhere is an address whose name does not resolve.
 const nowhere = "https://vault.invalid:8200"
 
-// strangers are addresses that classes may name and where no Vault is.
-type strangers struct {
+// badAddresses are servers that are not Vault, and an address where nothing listens.
+type badAddresses struct {
 	page, hanging, tls *httptest.Server
 	closed             string
 	done               chan struct{}
 }
 
-func startStrangers() *strangers {
-	s := &strangers{done: make(chan struct{})}
+func startBadAddresses() *badAddresses {
+	s := &badAddresses{done: make(chan struct{})}
 	s.page = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")
 		_, _ = io.WriteString(w, "<html>Please log in</html>")
@@ -32,7 +32,7 @@ func startStrangers() *strangers {
 		}
 	}))
 	s.tls = httptest.NewUnstartedServer(http.NotFoundHandler())
-	s.tls.Config.ErrorLog = log.New(io.Discard, "", 0) // nobody trusts it
+	s.tls.Config.ErrorLog = log.New(io.Discard, "", 0) // no client trusts it
 	s.tls.StartTLS()
 	gone := httptest.NewServer(http.NotFoundHandler())
 	s.closed = gone.URL
@@ -41,13 +41,13 @@ func startStrangers() *strangers {
 }
 
 // plain is the address of the TLS server with the wrong scheme.
-func (s *strangers) plain() string { return "http" + s.tls.URL[len("https"):] }
+func (s *badAddresses) plain() string { return "http" + s.tls.URL[len("https"):] }
 
-func (s *strangers) addresses() []any {
+func (s *badAddresses) addresses() []any {
 	return []any{s.page.URL, s.hanging.URL, s.tls.URL, s.plain(), s.closed, nowhere}
 }
 
-func (s *strangers) stop() {
+func (s *badAddresses) stop() {
 	close(s.done)
 	for _, server := range []*httptest.Server{s.page, s.hanging, s.tls} {
 		server.CloseClientConnections()
