@@ -143,9 +143,9 @@ func (f inline) write(out *strings.Builder, v any) (bad string) {
 	return scalar(out, v, f.null)
 }
 
-func asJSON() inline { return inline{",", ":", "{", "}", "null", quoted} }
-
-func writeJSON(out *strings.Builder, v any) string { return asJSON().write(out, v) }
+func writeJSON(out *strings.Builder, v any) string {
+	return inline{",", ":", "{", "}", "null", quoted}.write(out, v)
+}
 
 func writeTOML(out *strings.Builder, v any) string {
 	return inline{", ", " = ", "{ ", " }", "", quoted}.write(out, v)
@@ -167,8 +167,14 @@ func keyOfYAML(key string) string {
 
 // writeYAML writes maps and lists as blocks, without a line break at the end, and texts in double
 // quotes, so that they fit into any line.
-func writeYAML(out *strings.Builder, v any) string { return blockYAML(out, v, "") }
+func writeYAML(out *strings.Builder, v any) string {
+	if !hasElements(v) {
+		return writeJSON(out, v)
+	}
+	return blockYAML(out, v, "")
+}
 
+// blockYAML writes a map or list that has elements.
 func blockYAML(out *strings.Builder, v any, pad string) (bad string) {
 	item := func(first bool, head string, inner any) string {
 		if !first {
@@ -177,7 +183,7 @@ func blockYAML(out *strings.Builder, v any, pad string) (bad string) {
 		out.WriteString(head)
 		if !hasElements(inner) {
 			out.WriteByte(' ')
-			return asJSON().write(out, inner)
+			return writeJSON(out, inner)
 		}
 		out.WriteString("\n" + pad + "  ")
 		return blockYAML(out, inner, pad+"  ")
@@ -192,20 +198,14 @@ func blockYAML(out *strings.Builder, v any, pad string) (bad string) {
 				return bad
 			}
 		}
-		if len(v) > 0 {
-			return ""
-		}
 	case []any:
 		for i, inner := range v {
 			if bad := item(i == 0, "-", inner); bad != "" {
 				return bad
 			}
 		}
-		if len(v) > 0 {
-			return ""
-		}
 	}
-	return asJSON().write(out, v)
+	return ""
 }
 
 func hasElements(v any) bool {

@@ -22,8 +22,6 @@ type meter struct {
 	values   map[string]any
 }
 
-func newMeter(l Limits) *meter { return &meter{limits: l} }
-
 // spent is the error of a rendering that has used all of its budget. It contains no value.
 type spent struct {
 	what string

@@ -33,25 +33,12 @@ func (s search) list(l *parse.ListNode, dot bool) {
 		return
 	}
 	for _, n := range l.Nodes {
-		switch n := n.(type) {
-		case *parse.ActionNode:
-			s.pipe(n.Pipe, dot)
-		case *parse.TemplateNode:
-			s.pipe(n.Pipe, dot)
-		case *parse.IfNode:
-			s.branch(&n.BranchNode, dot, dot)
-		case *parse.WithNode:
-			s.branch(&n.BranchNode, dot, false)
-		case *parse.RangeNode:
-			s.branch(&n.BranchNode, dot, false)
+		s.pipe(pipeOf(n), dot)
+		if b := branchOf(n); b != nil {
+			s.list(b.List, dot && n.Type() == parse.NodeIf) // with and range change the dot
+			s.list(b.ElseList, dot)
 		}
 	}
-}
-
-func (s search) branch(b *parse.BranchNode, dot, inside bool) {
-	s.pipe(b.Pipe, dot)
-	s.list(b.List, inside)
-	s.list(b.ElseList, dot)
 }
 
 func (s search) pipe(p *parse.PipeNode, dot bool) {

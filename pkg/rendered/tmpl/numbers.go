@@ -54,13 +54,10 @@ func (m arithmetic) sub(a, b any) (int, error) {
 
 // number returns a value as a number, unless it is a text.
 func number(v any) (float64, bool) {
+	if n, ok := whole(v); ok {
+		return float64(n), true
+	}
 	switch v := v.(type) {
-	case int:
-		return float64(v), true
-	case int64:
-		return float64(v), true
-	case byte:
-		return float64(v), true
 	case float64:
 		return v, true
 	case json.Number:

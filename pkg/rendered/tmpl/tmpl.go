@@ -11,9 +11,9 @@ package tmpl
 import (
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"text/template"
@@ -83,7 +83,7 @@ type Template struct {
 
 // Compile reads a text as a template, or tells what is wrong with it.
 func Compile(text string) (*Template, *Error) {
-	t := &Template{meter: newMeter(DefaultLimits())}
+	t := &Template{meter: &meter{limits: DefaultLimits()}}
 	var bad *Error
 	if t.parsed, bad = compile(text, t.meter); bad != nil {
 		return nil, bad
@@ -130,8 +130,6 @@ func (o *output) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-var _ io.Writer = (*output)(nil)
-
 // rootName is that of the text itself; positions in errors begin with it.
 const rootName = "text"
 
@@ -156,7 +154,7 @@ func compile(text string, m *meter) (*template.Template, *Error) {
 	}
 	for _, body := range bodies {
 		if body.Tree != nil {
-			count(body.Root)
+			prepend(body.Root, stepsOf(body.Root))
 		}
 	}
 	return t, nil
@@ -188,23 +186,19 @@ func checkText(text string) *Error {
 // checkCalls refuses templates that call themselves, by whatever way: nothing
 // else could make the stack deep.
 func checkCalls(bodies []*template.Template) *Error {
-	calls := map[string][]*parse.TemplateNode{}
-	for _, body := range bodies {
-		if body.Tree != nil {
-			walk(body.Root, func(n parse.Node) {
-				if call, ok := n.(*parse.TemplateNode); ok {
-					calls[body.Name()] = append(calls[body.Name()], call)
-				}
-			})
-		}
-	}
 	const known, open, done = 1, 2, 3
-	state := map[string]int{}
+	state, calls := map[string]int{}, map[string][]*parse.TemplateNode{}
 	for _, body := range bodies {
 		state[body.Name()] = known
+		if body.Tree != nil {
+			calls[body.Name()] = callsIn(body.Root)
+		}
 	}
 	var visit func(name string) *Error
 	visit = func(name string) *Error {
+		if state[name] == done {
+			return nil
+		}
 		state[name] = open
 		for _, call := range calls[name] {
 			switch state[call.Name] {
@@ -212,8 +206,6 @@ func checkCalls(bodies []*template.Template) *Error {
 				return &Error{Line: call.Line, What: fmt.Sprintf("there is no template %q", params.Clip(call.Name))}
 			case open:
 				return &Error{Line: call.Line, What: fmt.Sprintf("the template %q calls itself", params.Clip(call.Name))}
-			case done:
-				continue
 			}
 			if err := visit(call.Name); err != nil {
 				return err
@@ -223,68 +215,76 @@ func checkCalls(bodies []*template.Template) *Error {
 		return nil
 	}
 	for _, body := range bodies {
-		if state[body.Name()] == known {
-			if err := visit(body.Name()); err != nil {
-				return err
-			}
+		if err := visit(body.Name()); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-// walk calls do for each node of a body, those within its branches included.
-func walk(n parse.Node, do func(parse.Node)) {
-	branch := func(b *parse.BranchNode) {
-		for _, list := range []*parse.ListNode{b.List, b.ElseList} {
-			if list != nil {
-				walk(list, do)
-			}
+// callsIn returns the calls of templates in a body, those within its branches included.
+func callsIn(l *parse.ListNode) (calls []*parse.TemplateNode) {
+	if l == nil {
+		return nil
+	}
+	for _, n := range l.Nodes {
+		if call, ok := n.(*parse.TemplateNode); ok {
+			calls = append(calls, call)
+		}
+		if b := branchOf(n); b != nil {
+			calls = slices.Concat(calls, callsIn(b.List), callsIn(b.ElseList))
 		}
 	}
-	do(n)
+	return calls
+}
+
+// branchOf returns the bodies of an if, with or range; nil for other nodes.
+func branchOf(n parse.Node) *parse.BranchNode {
 	switch n := n.(type) {
-	case *parse.ListNode:
-		for _, inner := range n.Nodes {
-			walk(inner, do)
-		}
 	case *parse.IfNode:
-		branch(&n.BranchNode)
+		return &n.BranchNode
 	case *parse.WithNode:
-		branch(&n.BranchNode)
+		return &n.BranchNode
 	case *parse.RangeNode:
-		branch(&n.BranchNode)
+		return &n.BranchNode
 	}
+	return nil
+}
+
+// pipeOf returns the pipeline of a node; nil for none.
+func pipeOf(n parse.Node) *parse.PipeNode {
+	switch n := n.(type) {
+	case *parse.ActionNode:
+		return n.Pipe
+	case *parse.TemplateNode:
+		return n.Pipe
+	}
+	if b := branchOf(n); b != nil {
+		return b.Pipe
+	}
+	return nil
 }
 
 // stepsPerNode is what a node takes besides the calls of functions in it.
 const stepsPerNode = 10
 
-// count puts the counting action at the head of a body and of each range in it.
-func count(body *parse.ListNode) {
-	prepend(body, stepsOf(body))
-}
-
-// stepsOf is what one run of a body takes, without the bodies of its ranges,
-// which count for themselves.
+// stepsOf is what one run of a body takes, without the bodies of its ranges:
+// those get a counting action of their own.
 func stepsOf(list *parse.ListNode) int {
 	if list == nil {
 		return 0
 	}
 	steps := stepsPerNode
 	for _, n := range list.Nodes {
-		steps += stepsPerNode
-		switch n := n.(type) {
-		case *parse.ActionNode:
-			steps += calls(n.Pipe)
-		case *parse.TemplateNode:
-			steps += calls(n.Pipe)
-		case *parse.IfNode:
-			steps += calls(n.Pipe) + stepsOf(n.List) + stepsOf(n.ElseList)
-		case *parse.WithNode:
-			steps += calls(n.Pipe) + stepsOf(n.List) + stepsOf(n.ElseList)
-		case *parse.RangeNode:
-			prepend(n.List, stepsOf(n.List))
-			steps += calls(n.Pipe) + stepsOf(n.ElseList)
+		steps += stepsPerNode + calls(pipeOf(n))
+		b := branchOf(n)
+		switch {
+		case b == nil:
+		case n.Type() == parse.NodeRange:
+			prepend(b.List, stepsOf(b.List))
+			steps += stepsOf(b.ElseList)
+		default:
+			steps += stepsOf(b.List) + stepsOf(b.ElseList)
 		}
 	}
 	return steps

@@ -119,25 +119,8 @@ func (m lookup) end(name string, list any, at func(length int) int) (any, error)
 }
 
 func empty(v any) bool {
-	switch v := v.(type) {
-	case nil:
-		return true
-	case string:
-		return v == ""
-	case bool:
-		return !v
-	case int:
-		return v == 0
-	case int64:
-		return v == 0
-	case float64:
-		return v == 0
-	case map[string]any:
-		return len(v) == 0
-	case []any:
-		return len(v) == 0
-	}
-	return false
+	truth, _ := template.IsTrue(v)
+	return !truth
 }
 
 func (m lookup) fallback(instead any, value ...any) (any, error) {
