@@ -21,7 +21,7 @@ type Cache[M Made] struct {
 
 	mu    sync.Mutex
 	known map[object]*cached[M]
-	users map[object]map[string]struct{}
+	users map[object]int    // number of volumes
 	uses  map[string]object // by volume
 }
 
@@ -59,18 +59,12 @@ func (c *Cache[M]) Get(volume string, of *class.Class, parse func(*class.Class) 
 // find records that the volume uses the class.
 func (c *Cache[M]) find(volume string, id object) *cached[M] {
 	c.mu.Lock()
-	before, used := c.uses[volume]
-	var over *cached[M]
-	if used && before != id {
-		over = c.leave(volume)
-	}
 	if c.known == nil {
-		c.known, c.users, c.uses = map[object]*cached[M]{}, map[object]map[string]struct{}{}, map[string]object{}
+		c.known, c.users, c.uses = map[object]*cached[M]{}, map[object]int{}, map[string]object{}
 	}
-	if c.users[id] == nil {
-		c.users[id] = map[string]struct{}{}
-	}
-	c.users[id][volume], c.uses[volume] = struct{}{}, id
+	c.users[id]++ // before the volume leaves, which may use this class already
+	over := c.leave(volume)
+	c.uses[volume] = id
 	e := c.known[id]
 	c.mu.Unlock()
 	over.release()
@@ -85,7 +79,7 @@ func (c *Cache[M]) keep(id object, e *cached[M]) {
 	c.mu.Lock()
 	e.charge = charge
 	old := e
-	if !e.gone && len(c.users[id]) > 0 {
+	if !e.gone && c.users[id] > 0 {
 		old, c.known[id] = c.known[id], e
 	}
 	c.mu.Unlock()
@@ -117,8 +111,7 @@ func (c *Cache[M]) leave(volume string) (over *cached[M]) {
 		return nil
 	}
 	delete(c.uses, volume)
-	delete(c.users[id], volume)
-	if len(c.users[id]) > 0 {
+	if c.users[id]--; c.users[id] > 0 {
 		return nil
 	}
 	over = c.known[id]

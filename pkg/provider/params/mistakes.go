@@ -65,15 +65,10 @@ func (m *Mistakes) warnedEnough() bool { return len(m.Warnings) > maxMistakes }
 
 // Err returns the errors as one; nil if there are none.
 func (m *Mistakes) Err() error {
-	if len(m.Errs) == 0 {
+	switch {
+	case len(m.Errs) == 0:
 		return nil
-	}
-	return m.refusal()
-}
-
-// refusal returns the mistakes as one error.
-func (m *Mistakes) refusal() error {
-	if m.more > 0 {
+	case m.more > 0:
 		return fault.New(fault.InvalidClass, "%w, and %d more", m.Errs.ToAggregate(), m.more)
 	}
 	return fault.New(fault.InvalidClass, "%w", m.Errs.ToAggregate())

@@ -85,7 +85,7 @@ func (s *Set) objects(path *field.Path, root *yaml.Node) []Object {
 			s.fail(o.path, "", err.Error())
 		}
 		switch {
-		case errors.Is(err, errTooMuch):
+		case errors.Is(err, class.ErrNested):
 			return nil
 		case err == nil:
 			list = append(list, o)

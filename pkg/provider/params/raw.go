@@ -109,7 +109,7 @@ func Pick(raw []byte, key string) []byte {
 		return nil
 	}
 	for _, step := range splitKey(key) {
-		if isList(raw) {
+		if begins(raw, '[') {
 			i, err := strconv.Atoi(step)
 			if err != nil {
 				return nil
@@ -125,21 +125,15 @@ func Pick(raw []byte, key string) []byte {
 	return raw
 }
 
-func isList(raw []byte) bool {
-	at := skipSpace(raw, 0)
-	return at < len(raw) && raw[at] == '['
-}
-
 // IsText reports whether a JSON value is a string.
-func IsText(raw []byte) bool {
-	at := skipSpace(raw, 0)
-	return at < len(raw) && raw[at] == '"'
-}
+func IsText(raw []byte) bool { return begins(raw, '"') }
 
 // IsObject reports whether a JSON value is an object.
-func IsObject(raw []byte) bool {
+func IsObject(raw []byte) bool { return begins(raw, '{') }
+
+func begins(raw []byte, mark byte) bool {
 	at := skipSpace(raw, 0)
-	return at < len(raw) && raw[at] == '{'
+	return at < len(raw) && raw[at] == mark
 }
 
 // maxNamed is how many keys an error lists, and maxCounted how many it counts.

@@ -127,8 +127,8 @@ type Policy struct {
 // Check returns all mistakes of the parameters or, if there are none, what the operator's rules
 // refuse of the store's first address t and of the second, which is zero for none.
 func (s *Set) Check(p Policy, k TargetKeys, t, fallback endpoint.Target) error {
-	if len(s.Errs) > 0 {
-		return s.refusal()
+	if err := s.Err(); err != nil {
+		return err
 	}
 	if err := s.CheckAddress(p, k.Address, t.Address); err != nil {
 		return err

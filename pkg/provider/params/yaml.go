@@ -19,8 +19,6 @@ const (
 	maxYAMLError = 200
 )
 
-var errTooMuch = class.ErrNested
-
 // left is how much of a list may still be read. Each use of an alias counts, so no form of YAML can
 // expand a text further.
 type left struct{ nodes, bytes int }
@@ -29,7 +27,7 @@ func (l *left) take(n *yaml.Node) error {
 	l.nodes--
 	l.bytes -= len(n.Value)
 	if l.nodes < 0 || l.bytes < 0 {
-		return errTooMuch
+		return class.ErrNested
 	}
 	return nil
 }
@@ -56,7 +54,7 @@ func parseYAML(text string) (*yaml.Node, error) {
 func toJSON(n *yaml.Node, depth int, l *left) (any, error) {
 	n = class.Resolve(n)
 	if err := l.take(n); err != nil || depth > maxDepth {
-		return nil, errTooMuch
+		return nil, class.ErrNested
 	}
 	switch n.Kind {
 	case yaml.MappingNode:
@@ -83,7 +81,7 @@ func toJSON(n *yaml.Node, depth int, l *left) (any, error) {
 	case yaml.ScalarNode:
 		return scalar(n)
 	}
-	return nil, errTooMuch
+	return nil, class.ErrNested
 }
 
 func scalar(n *yaml.Node) (any, error) {
