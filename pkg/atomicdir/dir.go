@@ -40,7 +40,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -61,39 +60,14 @@ type Dir struct {
 	sys calls
 }
 
-// Open opens the directory at path. The last element of path must not be a
-// symlink.
-func Open(path string) (*Dir, error) {
-	// With a trailing slash the kernel would follow a symlink in spite of O_NOFOLLOW.
-	path = filepath.Clean(path)
-	fd, err := openDir(unix.AT_FDCWD, path)
-	if err != nil {
-		return nil, fmt.Errorf("opening volume directory %q: %w", path, explainOpen(path, err))
-	}
-	return &Dir{path: path, fd: fd}, nil
-}
-
-// OpenFile is Open for a directory that the caller has opened and checked: its path may lead
-// elsewhere by now. The caller still closes the file.
-func OpenFile(f *os.File) (*Dir, error) {
+// Open takes a directory that the caller has opened and checked: its path may lead elsewhere by now.
+// The caller still closes the file.
+func Open(f *os.File) (*Dir, error) {
 	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening volume directory %q: %w", f.Name(), err)
 	}
 	return &Dir{path: f.Name(), fd: fd}, nil
-}
-
-// explainOpen says that the path is a symlink, which the kernel reports as ENOTDIR like any other
-// file.
-func explainOpen(path string, err error) error {
-	var st unix.Stat_t
-	if err != unix.ENOTDIR && err != unix.ELOOP {
-		return err
-	}
-	if unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		return fmt.Errorf("it is a symlink: %w", err)
-	}
-	return err
 }
 
 // Close closes the directory and does not change the volume.

@@ -15,37 +15,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-func TestOpenRefuses(t *testing.T) {
-	base := t.TempDir()
-	testkit.Must(t, os.Mkdir(base+"/dir", 0o755))
-	testkit.Must(t, os.WriteFile(base+"/file", nil, 0o644))
-	testkit.Must(t, os.Symlink("dir", base+"/link"))
-	for name, want := range map[string]string{
-		"missing": "no such file",
-		"file":    "not a directory",
-		"link":    "is a symlink",
-		"link/":   "is a symlink",
-		"link/.":  "is a symlink",
-		"nul\x00": "invalid",
-	} {
-		d, err := Open(base + "/" + name)
-		if err == nil {
-			d.Close()
-			t.Errorf("%q: opened", name)
-			continue
-		}
-		if !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), quote(filepath.Clean(base+"/"+name))) {
-			t.Errorf("%q: error %q lacks %q or the path", name, err, want)
-		}
-	}
-	if _, err := Open(base + "/missing"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("missing: %v is not fs.ErrNotExist", err)
-	}
-}
-
 func TestClosed(t *testing.T) {
-	d, err := Open(t.TempDir())
-	testkit.Must(t, err)
+	d := open(t, t.TempDir())
 	testkit.Must(t, d.Close())
 	testkit.Must(t, d.Close())
 	_, writeErr := d.Write(nil, Options{})
@@ -227,13 +198,13 @@ func TestRepair(t *testing.T) {
 }
 
 // An open directory stays the same when its path leads elsewhere.
-func TestOpenFile(t *testing.T) {
+func TestOpen(t *testing.T) {
 	path := filepath.Join(newVolume(t), "mount")
 	testkit.Must(t, os.Mkdir(path, 0o700))
 	f, err := os.Open(path)
 	testkit.Must(t, err)
 	testkit.Must(t, errors.Join(os.Rename(path, path+"-moved"), os.Mkdir(path, 0o700)))
-	d, err := OpenFile(f)
+	d, err := Open(f)
 	testkit.Must(t, err)
 	defer func() { testkit.Must(t, d.Close()) }()
 	testkit.Must(t, f.Close())
@@ -242,7 +213,7 @@ func TestOpenFile(t *testing.T) {
 	if names := list(t, path); len(names) > 0 {
 		t.Errorf("%q were written to the path", names)
 	}
-	if _, err := OpenFile(f); err == nil {
+	if _, err := Open(f); err == nil {
 		t.Error("a closed file was taken")
 	}
 }

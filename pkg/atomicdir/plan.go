@@ -3,6 +3,7 @@
 package atomicdir
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"time"
@@ -73,14 +74,10 @@ func newPlan(files []File, o Options) (*plan, error) {
 // newFileNode gives the volume group the right to read, unless the file names an owner: programs
 // refuse a key file of theirs that others can read.
 func newFileNode(f *File, volume ids, groupRead uint32) node {
-	mode := f.Mode
-	if mode == 0 {
-		mode = defaultMode
-	}
 	if !f.Owner.IsZero() {
 		groupRead = 0
 	}
-	return node{path: f.Path, ids: volume.of(f.Owner), mode: uint32(mode) | groupRead, contents: f.Contents}
+	return node{path: f.Path, ids: volume.of(f.Owner), mode: uint32(cmp.Or(f.Mode, defaultMode)) | groupRead, contents: f.Contents}
 }
 
 // addDirs adds the directories above path that are not above prev, the file before it in the order.

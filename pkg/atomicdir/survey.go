@@ -5,6 +5,7 @@ package atomicdir
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -13,10 +14,9 @@ import (
 )
 
 const (
-	dataName  = "..data"
-	dataTmp   = "..data_tmp"
-	linksTmp  = "..links_tmp"
-	timestamp = "2006_01_02_15_04_05"
+	dataName = "..data"
+	dataTmp  = "..data_tmp"
+	linksTmp = "..links_tmp"
 )
 
 // survey is the state of the directory before a Write.
@@ -170,34 +170,16 @@ func (d *Dir) openLive() (payload, error) {
 // payloadName names a payload directory; attempt distinguishes those of the same instant.
 func payloadName(now time.Time, attempt int) string {
 	now = now.UTC().Add(time.Duration(attempt))
-	return fmt.Sprintf("..%s.%09d", now.Format(timestamp), now.Nanosecond())
+	return fmt.Sprintf("..%s.%09d", now.Format("2006_01_02_15_04_05"), now.Nanosecond())
 }
 
-// isPayloadName recognises kubelet's random suffixes as well as this package's, so that Write can
-// take over a volume of another writer of this layout.
+// payloadPattern matches kubelet's random suffixes as well as this package's, so that Write can take
+// over a volume of another writer of this layout.
+var payloadPattern = regexp.MustCompile(`^\.\.[0-9]{4}(_[0-9]{2}){5}\.[0-9]+$`)
+
 func isPayloadName(name string) bool {
-	rest, ok := strings.CutPrefix(name, "..")
-	stamp, digits, dot := strings.Cut(rest, ".")
-	if !ok || !dot || len(stamp) != len(timestamp) || digits == "" || len(name) > maxElement {
-		return false
-	}
-	for i := range len(stamp) {
-		if timestamp[i] == '_' && stamp[i] != '_' {
-			return false
-		}
-		if timestamp[i] != '_' && !isDigit(stamp[i]) {
-			return false
-		}
-	}
-	for i := range len(digits) {
-		if !isDigit(digits[i]) {
-			return false
-		}
-	}
-	return true
+	return len(name) <= maxElement && payloadPattern.MatchString(name)
 }
-
-func isDigit(b byte) bool { return '0' <= b && b <= '9' }
 
 // stageLinks makes the links in ..links_tmp. After the swap a rename moves them to their names,
 // which needs no space.
@@ -213,10 +195,7 @@ func (s *survey) stageLinks() error {
 		return fmt.Errorf("opening %q in %q: %w", linksTmp, s.dir.path, err)
 	}
 	defer closeFD(fd)
-	if _, err := s.makeLinks(fd, s.absent); err != nil {
-		return err
-	}
-	_, err = s.makeLinks(fd, s.wrong)
+	_, err = s.makeLinks(fd, slices.Concat(s.absent, s.wrong))
 	return err
 }
 

@@ -56,8 +56,10 @@ func canChown(t testing.TB) bool {
 
 func open(t testing.TB, path string) *Dir {
 	t.Helper()
-	d, err := Open(path)
+	f, err := os.Open(path)
 	testkit.Must(t, err)
+	d, err := Open(f)
+	testkit.Must(t, errors.Join(err, f.Close()))
 	t.Cleanup(func() {
 		if err := d.Close(); err != nil {
 			t.Errorf("closing %s: %v", path, err)

@@ -32,8 +32,10 @@ type volume struct {
 func newVolume(t *testing.T, files map[string]string) volume {
 	t.Helper()
 	path := t.TempDir()
-	dir, err := atomicdir.Open(path)
+	root, err := os.Open(path)
 	testkit.Must(t, err)
+	dir, err := atomicdir.Open(root)
+	testkit.Must(t, errors.Join(err, root.Close()))
 	t.Cleanup(func() { _ = dir.Close() })
 	v := volume{path, dir}
 	v.write(t, files)

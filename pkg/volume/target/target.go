@@ -113,7 +113,7 @@ func (t Targets) open(target string) (*atomicdir.Dir, error) {
 		return nil, fault.New(fault.Mount, "opening the volume: %w", err)
 	}
 	defer func() { _ = root.Close() }()
-	dir, err := atomicdir.OpenFile(root)
+	dir, err := atomicdir.Open(root)
 	if err != nil {
 		return nil, fault.New(fault.Mount, "opening the volume: %w", err)
 	}
