@@ -44,9 +44,8 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// cluster starts a recorded API server with the objects of files, and points
-// KUBECONFIG at it. $CLUSTERS has clusters that scripts share; crds stands for
-// the CRDs of the chart.
+// cluster starts a recorded API server with the objects of files, and sets KUBECONFIG. $CLUSTERS has
+// clusters that scripts share; crds stands for the CRDs of the chart.
 func cluster(ts *testscript.TestScript, _ bool, args []string) {
 	var text strings.Builder
 	for _, name := range args {
@@ -70,8 +69,7 @@ func cluster(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("KUBECONFIG", config)
 }
 
-// store starts a recorded store, and points the variables of Vault's and Akeyless'
-// own programs at it.
+// store starts a recorded store, and sets the environment variables of vault and akeyless for it.
 func store(ts *testscript.TestScript, _ bool, args []string) {
 	api, err := clitest.Start(ts.ReadFile(args[0]))
 	ts.Check(err)
@@ -83,7 +81,7 @@ func store(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv("AKEYLESS_TOKEN", "t-person")
 }
 
-// exit wants an exit code of a command line.
+// exit checks the exit code of a command line.
 func exit(ts *testscript.TestScript, _ bool, args []string) {
 	want, err := strconv.Atoi(args[0])
 	ts.Check(err)

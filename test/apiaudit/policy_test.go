@@ -27,16 +27,14 @@ import (
 )
 
 const (
-	policy = "../../deploy/audit-policy.yaml"
-	marker = "s3cr3t-marker"
-	soon   = 90 * time.Second
-	// quiet is how long a cluster in which nothing happens is watched, and most how
-	// many lines it may write meanwhile.
-	quiet = 40 * time.Second
-	most  = 4
+	policy        = "../../deploy/audit-policy.yaml"
+	marker        = "s3cr3t-marker"
+	waitTimeout   = 90 * time.Second
+	idleTime      = 40 * time.Second
+	mostIdleLines = 4
 )
 
-// event is the part of a line of the API server's audit log that is looked at.
+// event is the part of a line of the API server's audit log that the tests use.
 type event struct {
 	Stage, Verb, Level string
 	User               struct{ Username string }
@@ -69,7 +67,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// events are those of the log from a position on.
+// events returns the events of the log from a position on, and its size.
 func (r *rig) events(from int) (all []event, size int) {
 	r.t.Helper()
 	text, err := os.ReadFile(r.log)
@@ -85,11 +83,11 @@ func (r *rig) events(from int) (all []event, size int) {
 	return all, size
 }
 
-// await waits for an event, which String gives.
+// await waits for the event whose String is want.
 func (r *rig) await(want string) event {
 	r.t.Helper()
 	var found event
-	controlplane.Await(r.t, soon, "the line "+want, func(context.Context) error {
+	controlplane.Await(r.t, waitTimeout, "the line "+want, func(context.Context) error {
 		all, _ := r.events(0)
 		i := slices.IndexFunc(all, func(e event) bool { return strings.TrimSpace(e.String()) == want })
 		if i < 0 {
@@ -101,7 +99,7 @@ func (r *rig) await(want string) event {
 	return found
 }
 
-// post sends an object to a path, and gives the answer, whatever it is.
+// post sends an object to a path, and returns the answer, also of an error.
 func (r *rig) post(path string, body []byte) []byte {
 	answer, _ := r.api.Client.CoreV1().RESTClient().Post().AbsPath(path).Body(body).SetHeader("Content-Type", "application/json").DoRaw(r.t.Context())
 	return answer
@@ -110,14 +108,14 @@ func (r *rig) post(path string, body []byte) []byte {
 const class = `{"apiVersion":"secrets-store.csi.x-k8s.io/v1","kind":"SecretProviderClass","metadata":{"name":"db","namespace":"default"},` +
 	`"spec":{"provider":"vault","parameters":{"roleName":"web","objects":"[{objectName: a, secretPath: secret/data/db, secretKey: k}]"}}}`
 
-// TestPolicy makes the requests that matter and looks for their lines.
+// TestPolicy makes requests of each rule of the policy, and checks their lines in the audit log.
 func TestPolicy(t *testing.T) {
 	r := newRig(t)
 	r.ControllerManager(r.api, "*")
 	ctx, api := t.Context(), r.api.Client
 	node := r.api.As("system:node:n1", "system:nodes")
 	r.installClasses()
-	controlplane.Await(t, soon, "the service account of the namespace", func(ctx context.Context) error {
+	controlplane.Await(t, waitTimeout, "the service account of the namespace", func(ctx context.Context) error {
 		_, err := api.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
@@ -140,7 +138,7 @@ func TestPolicy(t *testing.T) {
 	}
 	_, err = node.CoreV1().Secrets("default").List(ctx, metav1.ListOptions{FieldSelector: "metadata.name=db"})
 	testkit.Must(t, err)
-	// Tokens, by a person and by kubelet.
+	// Tokens for a user and for kubelet.
 	var tokens []string
 	for _, c := range []kubernetes.Interface{api, node} {
 		answer, err := c.CoreV1().ServiceAccounts("default").CreateToken(ctx, "default", &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{Audiences: []string{"vault"}}}, metav1.CreateOptions{})
@@ -155,8 +153,8 @@ func TestPolicy(t *testing.T) {
 	}
 	_, err = api.CoreV1().Pods("default").Patch(ctx, "web", types.StrategicMergePatchType, []byte(`{"spec":{"ephemeralContainers":[{"name":"debug","image":"x","env":[{"name":"PASSWORD","value":"`+marker+`"}]}]}}`), metav1.PatchOptions{}, "ephemeralcontainers")
 	testkit.Must(t, err)
-	// What decides.
-	controlplane.Await(t, soon, "a class", func(context.Context) error {
+	// Objects that decide who may read what.
+	controlplane.Await(t, waitTimeout, "a class", func(context.Context) error {
 		if answer := r.post("/apis/secrets-store.csi.x-k8s.io/v1/namespaces/default/secretproviderclasses", []byte(class)); !bytes.Contains(answer, []byte(`"uid"`)) {
 			return fmt.Errorf("%s", answer)
 		}
@@ -166,7 +164,7 @@ func TestPolicy(t *testing.T) {
 	testkit.Must(t, err)
 	r.post("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies", []byte(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingAdmissionPolicy","metadata":{"name":"x"},"spec":{"validations":[{"expression":"true"}]}}`))
 	r.post("/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations", []byte(`{"apiVersion":"admissionregistration.k8s.io/v1","kind":"ValidatingWebhookConfiguration","metadata":{"name":"y"}}`))
-	// What has no line.
+	// A request that the policy does not log.
 	_, err = api.CoreV1().ConfigMaps("default").List(ctx, metav1.ListOptions{})
 	testkit.Must(t, err)
 
@@ -204,11 +202,11 @@ func TestPolicy(t *testing.T) {
 		}
 	}
 	r.noSecrets(tokens)
-	r.ask()
+	r.checkQueries()
 }
 
-// ask asks the page's questions.
-func (r *rig) ask() {
+// checkQueries runs the queries of docs/api-audit.md.
+func (r *rig) checkQueries() {
 	r.t.Helper()
 	want := [][]string{
 		{"admin\tget\tdefault\tdb\t200", "system:node:n1\tlist\tdefault\tdb\t200"},
@@ -219,18 +217,18 @@ func (r *rig) ask() {
 	}
 	queries := audittest.Recipes(r.t, "api-audit.md", "queries")
 	if len(queries) != len(want) {
-		r.t.Fatalf("the page has %d questions: %q", len(queries), queries)
+		r.t.Fatalf("the page has %d queries: %q", len(queries), queries)
 	}
 	for i, query := range queries {
 		got := strings.Join(audittest.RunRecipe(r.t, query, map[string]string{"audit.log": r.log}), "\n")
 		testkit.Has(r.t, got, want[i]...)
 		if i == 1 && strings.Contains(got, "system:node") {
-			r.t.Errorf("%s\ngives kubelets:\n%s", query, got)
+			r.t.Errorf("%s\nlists requests of kubelets:\n%s", query, got)
 		}
 	}
 }
 
-// noSecrets searches the log.
+// noSecrets checks that the log has no secret and no token.
 func (r *rig) noSecrets(tokens []string) {
 	r.t.Helper()
 	text, err := os.ReadFile(r.log)
@@ -242,27 +240,26 @@ func (r *rig) noSecrets(tokens []string) {
 	}
 }
 
-// TestQuietCluster counts what a control plane writes in which nobody does
-// anything.
-func TestQuietCluster(t *testing.T) {
+// TestIdleCluster counts the lines of a control plane without users or workloads.
+func TestIdleCluster(t *testing.T) {
 	r := newRig(t)
 	r.ControllerManager(r.api, "*")
-	r.api.Namespace("last") // its service account comes once the controllers work
+	r.api.Namespace("last") // its service account exists once the controllers run
 	r.await("system:serviceaccount:kube-system:service-account-controller create serviceaccounts default")
-	controlplane.Await(t, soon, "the service account of the last namespace", func(ctx context.Context) error {
+	controlplane.Await(t, waitTimeout, "the service account of the last namespace", func(ctx context.Context) error {
 		_, err := r.api.Client.CoreV1().ServiceAccounts("last").Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
 	begun, from := r.events(0)
-	<-time.After(quiet) // a measurement: nothing is waited for
+	<-time.After(idleTime) // a measurement, not a wait for an event
 	during, to := r.events(from)
-	t.Logf("the start of a control plane wrote %d lines, %d bytes; %s of quiet %d lines, %d bytes", len(begun), from, quiet, len(during), to-from)
-	if len(during) > most {
-		t.Errorf("a quiet cluster writes %d lines in %s: %v", len(during), quiet, during)
+	t.Logf("the start of a control plane wrote %d lines, %d bytes; %s of quiet %d lines, %d bytes", len(begun), from, idleTime, len(during), to-from)
+	if len(during) > mostIdleLines {
+		t.Errorf("a quiet cluster writes %d lines in %s: %v", len(during), idleTime, during)
 	}
 }
 
-// installClasses has the API server know SecretProviderClasses.
+// installClasses installs the CRDs.
 func (r *rig) installClasses() {
 	r.t.Helper()
 	text, err := os.ReadFile("../../deploy/crds.yaml")

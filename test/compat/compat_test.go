@@ -30,11 +30,11 @@ func TestPage(t *testing.T) {
 		testkit.Must(t, os.WriteFile(page, []byte(want), 0o644))
 	}
 	if got, err := os.ReadFile(page); err != nil || string(got) != want {
-		t.Errorf("docs/compatibility.md is not what the cases say (%v): go test ./test/compat -update", err)
+		t.Errorf("docs/compatibility.md differs from the cases (%v): run go test ./test/compat -update", err)
 	}
 }
 
-// TestNamedTests: the tests that cases name are there.
+// TestNamedTests: the tests that cases name exist.
 func TestNamedTests(t *testing.T) {
 	cases, err := LoadSecrets("secrets")
 	testkit.Must(t, err)
@@ -68,7 +68,7 @@ func TestParse(t *testing.T) {
 		"no class":      "title: a\nsource: b 1\nresult: c\n",
 	} {
 		if _, err := parse("x", []byte(text)); err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 	const test = "title: a\nsource: b 1\nresult: c\ntest: {package: p, name: n}\n"
@@ -76,13 +76,13 @@ func TestParse(t *testing.T) {
 		t.Errorf("%+v, %v", c, err)
 	}
 	for name, text := range map[string]string{
-		"neither class nor test": "title: a\nsource: b 1\nresult: c\n",
-		"no result of a class":   good,
-		"two results":            good + "want: {s: {}}\nrefused: [x]\n",
-		"no source":              strings.Replace(test, "source: b 1\n", "", 1),
+		"neither class nor test":   "title: a\nsource: b 1\nresult: c\n",
+		"neither want nor refused": good,
+		"want and refused":         good + "want: {s: {}}\nrefused: [x]\n",
+		"no source":                strings.Replace(test, "source: b 1\n", "", 1),
 	} {
 		if _, err := parseSecret("x", []byte(text)); err == nil {
-			t.Errorf("%s: taken", name)
+			t.Errorf("%s: accepted", name)
 		}
 	}
 }

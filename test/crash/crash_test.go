@@ -30,9 +30,7 @@ func crashes(t *testing.T) int {
 
 const (
 	podCount = 6
-	// staying of them live through the whole run, and so through renewals and replacements of their
-	// credentials.
-	staying = 2
+	longLived = 2 // of them run until the end, so their credentials are renewed and replaced
 	// meanLife is the driver's, from its start to the kill.
 	meanLife = 70 * time.Millisecond
 	// checkpointEvery is how many kills there are between two checkpoints.
@@ -43,53 +41,53 @@ const (
 // A reader in every live volume must see a whole payload at all times; the database must accept the
 // credentials in the files.
 func TestKilledAtAnyInstant(t *testing.T) {
-	w := newWorld(t, shortRole)
-	w.start()
+	env := newEnvironment(t, shortRole)
+	env.start()
 	began := time.Now()
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	pods := make([]*pod, podCount)
 	var wg sync.WaitGroup
 	for i := range pods {
-		pods[i] = w.newPod(i)
-		wg.Go(func() { pods[i].live(ctx) })
+		pods[i] = env.newPod(i)
+		wg.Go(func() { pods[i].run(ctx) })
 		wg.Go(func() { pods[i].read(ctx) })
 	}
-	wg.Go(func() { w.rotateUntil(ctx) })
+	wg.Go(func() { env.rotateUntil(ctx) })
 	logins := 0
 	for i := range crashes(t) {
-		w.letLive(pods)
-		w.kill()
+		env.awaitNextKill(pods)
+		env.kill()
 		if i%checkpointEvery == 0 {
 			logins += checkpoint(pods)
 		}
-		w.start()
+		env.start()
 	}
 	stop()
 	wg.Wait()
-	w.kill()
+	env.kill()
 	logins += checkpoint(pods)
-	w.start()
-	w.wantRealWork(pods, logins, time.Since(began))
+	env.start()
+	env.checkWorkDone(pods, logins, time.Since(began))
 	for _, p := range pods {
 		p.end()
 	}
-	w.wantNothingLeft(pods)
+	env.checkNothingLeft(pods)
 }
 
-// letLive waits until the driver's next kill. Any instant is as likely as any other, unless some
-// pod has starved: on a busy machine no driver would finish anything before it is killed.
-func (w *world) letLive(pods []*pod) {
+// awaitNextKill waits for a random time, and longer while a pod waits too long: on a busy machine no
+// driver would finish a publish before it is killed.
+func (env *environment) awaitNextKill(pods []*pod) {
 	for {
 		time.Sleep(min(time.Duration(rand.ExpFloat64()*float64(meanLife)), 10*meanLife))
-		if !slices.ContainsFunc(pods, (*pod).starves) {
+		if !slices.ContainsFunc(pods, (*pod).waitsTooLong) {
 			return
 		}
 	}
 }
 
-// checkpoint logs in to the database as every live pod could, and counts the
-// logins. The driver is dead, so that the files stay as they are meanwhile.
+// checkpoint logs in to the database with the files of every pod, and counts the logins. The driver does
+// not run, so the files do not change meanwhile.
 func checkpoint(pods []*pod) int {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
@@ -107,82 +105,80 @@ func checkpoint(pods []*pod) int {
 	return n
 }
 
-// wantRealWork checks that enough has happened for the test to mean anything, and that restarts
-// alone have issued no credentials.
-func (w *world) wantRealWork(pods []*pod, logins int, took time.Duration) {
-	w.t.Helper()
-	counts, err := w.vault.CountRequests(w.t.Context(), w.began)
-	testkit.Must(w.t, err)
+// checkWorkDone checks that publishes, renewals and logins happened, and that restarts alone issued no
+// credentials.
+func (env *environment) checkWorkDone(pods []*pod, logins int, took time.Duration) {
+	env.t.Helper()
+	counts, err := env.vault.CountRequests(env.t.Context(), env.began)
+	testkit.Must(env.t, err)
 	reads, published := 0, 0
 	for _, p := range pods {
 		reads += int(p.reads.Load())
 		published += p.published
 	}
-	renewals, made := counts["sys/leases/renew"], counts[w.credentials()]
-	w.t.Logf("%s: %d kills, %d publishes, %d whole payloads read; %d database credentials made, %d renewals, %d database logins",
-		took.Round(time.Second), crashes(w.t), published, reads, made, renewals, logins)
+	renewals, made := counts["sys/leases/renew"], counts[env.credentials()]
+	env.t.Logf("%s: %d kills, %d publishes, %d whole payloads read; %d database credentials made, %d renewals, %d database logins",
+		took.Round(time.Second), crashes(env.t), published, reads, made, renewals, logins)
 	if published <= podCount || reads == 0 || renewals == 0 || logins == 0 {
-		w.t.Error("nothing was tested")
+		env.t.Error("no publish, read, renewal or login happened")
 	}
-	for _, p := range pods[:staying] {
-		// None is replaced before it is due, however often the driver starts.
+	for _, p := range pods[:longLived] {
+		// A restart replaces no credential before it is due.
 		most := 2 + int(took/leaseShortest)
 		for what, had := range map[string]int{"database users": len(p.users), "certificates": len(p.certificates)} {
 			if had < 2 {
-				w.t.Errorf("pod %s had %d %s in %s: a run must outlive a lease of %s", p.UID, had, what, took, shortMaxTTL)
+				env.t.Errorf("pod %s had %d %s in %s: a run must outlive a lease of %s", p.UID, had, what, took, shortMaxTTL)
 			}
 			if had > most {
-				w.t.Errorf("pod %s had %d %s, want %d at the most", p.UID, had, what, most)
+				env.t.Errorf("pod %s had %d %s, want %d at the most", p.UID, had, what, most)
 			}
 		}
 	}
 }
 
-// wantNothingLeft waits until the last login that a kill orphaned has expired, and with it its
-// database users.
-//
-// A kill also interrupts a request, which Vault then drops half-way: it may have made a database
-// user without a lease, or recorded half of a lease. No pod has ever seen such a user, and the
-// database refuses it after its expiry; such a lease has no token any more.
-func (w *world) wantNothingLeft(pods []*pod) {
-	w.t.Helper()
-	w.eventually("every record is gone", func() bool {
-		left, err := filepath.Glob(filepath.Join(w.dir, "state/volumes/*"))
+// checkNothingLeft waits until no record, Vault token, lease or database user is left. A login without
+// a record, because of a kill, expires after tokenTTL with its database users. A kill also interrupts
+// requests: Vault may have made a database user without a lease, which no pod has seen and which
+// expires, or recorded half of a lease, which has no token.
+func (env *environment) checkNothingLeft(pods []*pod) {
+	env.t.Helper()
+	env.eventually("every record is gone", func() bool {
+		left, err := filepath.Glob(filepath.Join(env.dir, "state/volumes/*"))
 		return err == nil && len(left) == 0
 	})
-	w.eventually("every Vault token, lease and database user of a pod has ended", func() bool {
-		return w.liveTokens() == 0 && w.liveLeases() <= w.halfLeases() && w.liveUsers() == 0
+	env.eventually("every Vault token, lease and database user of a pod has ended", func() bool {
+		return env.liveTokens() == 0 && env.liveLeases() <= env.halfLeases() && env.liveUsers() == 0
 	})
 	for _, p := range pods {
-		if left := w.exist(p.users); left > 0 {
-			w.t.Errorf("%d database users that pod %s had are left", left, p.UID)
+		if left := env.exist(p.users); left > 0 {
+			env.t.Errorf("%d database users that pod %s had are left", left, p.UID)
 		}
 	}
-	for _, m := range w.mounts() {
-		if m != filepath.Join(w.dir, "state") {
-			w.t.Errorf("a mount is left: %s", m)
+	for _, m := range env.mounts() {
+		if m != filepath.Join(env.dir, "state") {
+			env.t.Errorf("a mount is left: %s", m)
 		}
 	}
 }
 
-func (w *world) eventually(what string, ok func() bool) {
-	w.t.Helper()
+func (env *environment) eventually(what string, ok func() bool) {
+	env.t.Helper()
 	deadline := time.Now().Add(90 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
-			w.t.Fatalf("waited in vain until %s (%d tokens, %d leases, %d users)", what, w.liveTokens(), w.liveLeases(), w.liveUsers())
+			env.t.Fatalf("timed out waiting until %s (%d tokens, %d leases, %d users)", what, env.liveTokens(), env.liveLeases(), env.liveUsers())
 		}
 		time.Sleep(50 * time.Millisecond)
 	}
 }
 
-func (w *world) rotateUntil(ctx context.Context) {
+func (env *environment) rotateUntil(ctx context.Context) {
 	for generation := 1; ctx.Err() == nil; generation++ {
-		if err := w.rotate(generation); err != nil {
-			w.t.Errorf("rotating: %v", err)
+		if err := env.rotate(generation); err != nil {
+			env.t.Errorf("rotating: %v", err)
 			return
 		}
-		w.rotated.Store(generation, time.Now())
+		env.rotated.Store(generation, time.Now())
 		pause(ctx, 100*time.Millisecond)
 	}
 }
@@ -194,39 +190,39 @@ func pause(ctx context.Context, most time.Duration) {
 	}
 }
 
-// TestRestartMakesNothingNew: after kill -9 the driver goes on with its Vault tokens, certificates
-// and database credentials.
-func TestRestartMakesNothingNew(t *testing.T) {
-	w := newWorld(t, longRole)
-	w.start()
+// TestRestartReusesCredentials: after kill -9 the driver uses its Vault tokens, certificates and
+// database credentials again.
+func TestRestartReusesCredentials(t *testing.T) {
+	env := newEnvironment(t, longRole)
+	env.start()
 	pods := make([]*pod, podCount)
 	for i := range pods {
-		pods[i] = w.newPod(i)
+		pods[i] = env.newPod(i)
 		pods[i].begin(0)
 		testkit.Must(t, pods[i].publish(t.Context()))
 		pods[i].set(true)
 	}
-	// The first refresh after the publish is the first for which pods share a login.
-	testkit.Must(t, w.rotate(1))
-	w.eventually("every pod has looked again", func() bool { return holds(pods, 1) })
+	// Pods share a login from the first refresh after the publish on.
+	testkit.Must(t, env.rotate(1))
+	env.eventually("every pod has been refreshed", func() bool { return allHave(pods, 1) })
 	before := payloads(t, pods)
-	mark, err := w.vault.Mark()
+	mark, err := env.vault.Mark()
 	testkit.Must(t, err)
 	for range 10 {
-		w.kill()
+		env.kill()
 		if n := checkpoint(pods); n != podCount {
-			t.Errorf("%d of %d pods have a credential that the database takes", n, podCount)
+			t.Errorf("%d of %d pods have a credential that the database accepts", n, podCount)
 		}
-		w.start()
+		env.start()
 		for _, p := range pods {
 			testkit.Must(t, p.publish(t.Context()))
 		}
 	}
-	testkit.Must(t, w.rotate(7))
-	w.eventually("the rotation goes on", func() bool { return holds(pods, 7) })
-	counts, err := w.vault.CountRequests(t.Context(), mark)
+	testkit.Must(t, env.rotate(7))
+	env.eventually("every pod has the rotated secret", func() bool { return allHave(pods, 7) })
+	counts, err := env.vault.CountRequests(t.Context(), mark)
 	testkit.Must(t, err)
-	for _, path := range []string{"auth/kubernetes/login", "pki/issue/web", w.credentials()} {
+	for _, path := range []string{"auth/kubernetes/login", "pki/issue/web", env.credentials()} {
 		if counts[path] != 0 {
 			t.Errorf("ten restarts made %d requests to %s: %v", counts[path], path, counts)
 		}
@@ -238,18 +234,18 @@ func TestRestartMakesNothingNew(t *testing.T) {
 	}
 	for _, p := range pods {
 		p.end()
-		if _, err := os.Lstat(filepath.Dir(w.Target(p.Pod))); !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(filepath.Dir(env.Target(p.Pod))); !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("the pod's directory is left: %v", err)
 		}
 	}
-	w.eventually("every Vault token, lease and database user has ended", func() bool {
-		return w.liveTokens() == 0 && w.liveLeases() == 0 && w.postgres.Users(t) == 0
+	env.eventually("every Vault token, lease and database user has ended", func() bool {
+		return env.liveTokens() == 0 && env.liveLeases() == 0 && env.postgres.Users(t) == 0
 	})
 }
 
-func holds(pods []*pod, generation int) bool {
+func allHave(pods []*pod, generation int) bool {
 	for _, p := range pods {
-		if got, err := readPayload(p.w.Target(p.Pod)); err != nil || got.generation != generation {
+		if got, err := readPayload(p.env.Target(p.Pod)); err != nil || got.generation != generation {
 			return false
 		}
 	}
@@ -261,7 +257,7 @@ func payloads(t *testing.T, pods []*pod) []payload {
 	all := make([]payload, len(pods))
 	for i, p := range pods {
 		var err error
-		if all[i], err = readPayload(p.w.Target(p.Pod)); err != nil {
+		if all[i], err = readPayload(p.env.Target(p.Pod)); err != nil {
 			t.Fatal(fmt.Errorf("pod %s read %w", p.UID, err))
 		}
 	}

@@ -1,5 +1,4 @@
-// Package crash kills the driver, again and again and at any instant, and checks its volumes as
-// pods see them.
+// Package crash kills the driver many times at random instants, and checks its volumes as pods see them.
 package crash
 
 import (
@@ -28,9 +27,9 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// world is a node whose driver is a process of its own, so that it can be killed, a Vault, and a
-// database in which Vault makes users.
-type world struct {
+// environment is a node whose driver is a process that can be killed, a Vault, and a database in which
+// Vault makes users.
+type environment struct {
 	t        *testing.T
 	dir      string
 	binary   string
@@ -46,33 +45,33 @@ type world struct {
 	*kubelet.Kubelet
 }
 
-func newWorld(t *testing.T, role string) *world {
+func newEnvironment(t *testing.T, role string) *environment {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it mounts tmpfs")
 	}
 	dir, err := os.MkdirTemp("", "crash")
 	testkit.Must(t, err)
-	w := &world{t: t, dir: dir, role: role}
-	t.Cleanup(w.cleanUp)
-	w.postgres = postgres.New(t)
-	w.binary = build(t, dir)
-	w.vaultLog, err = os.Create(filepath.Join(dir, "vault.log"))
+	env := &environment{t: t, dir: dir, role: role}
+	t.Cleanup(env.cleanUp)
+	env.postgres = postgres.New(t)
+	env.binary = build(t, dir)
+	env.vaultLog, err = os.Create(filepath.Join(dir, "vault.log"))
 	testkit.Must(t, err)
-	w.vault = vaulttest.New(t, vaulttest.Options{Logs: w.vaultLog})
-	w.issuer, err = issuer.Start(t.Context(), issuer.Options{})
+	env.vault = vaulttest.New(t, vaulttest.Options{Logs: env.vaultLog})
+	env.issuer, err = issuer.Start(t.Context(), issuer.Options{})
 	testkit.Must(t, err)
-	t.Cleanup(func() { _ = w.issuer.Close() })
-	w.log, err = os.Create(filepath.Join(dir, "driver.log"))
+	t.Cleanup(func() { _ = env.issuer.Close() })
+	env.log, err = os.Create(filepath.Join(dir, "driver.log"))
 	testkit.Must(t, err)
-	w.setUpVault()
-	w.writeClass()
-	w.began, err = w.vault.Mark()
+	env.setUpVault()
+	env.writeClass()
+	env.began, err = env.vault.Mark()
 	testkit.Must(t, err)
-	w.Kubelet, err = kubelet.Dial(filepath.Join(dir, "kubelet"), w.socket())
+	env.Kubelet, err = kubelet.Dial(filepath.Join(dir, "kubelet"), env.socket())
 	testkit.Must(t, err)
-	t.Cleanup(func() { _ = w.Close() })
-	return w
+	t.Cleanup(func() { _ = env.Close() })
+	return env
 }
 
 func build(t *testing.T, dir string) string {
@@ -89,8 +88,7 @@ func build(t *testing.T, dir string) string {
 }
 
 const (
-	// tokenTTL is the documented window: a login without a record because of a kill expires after
-	// it.
+	// tokenTTL is the TTL of Vault tokens: a login that a kill left without a record expires after it.
 	tokenTTL = "12s"
 	// The roles of the database: one whose leases are renewed and expire within a run, and one
 	// whose leases are not renewed.
@@ -104,22 +102,22 @@ const (
 	leaseGrace    = 1500 * time.Millisecond
 )
 
-// credentials is where Vault makes the database's users.
-func (w *world) credentials() string { return "database/creds/" + w.role }
+// credentials is the Vault path that makes database users.
+func (env *environment) credentials() string { return "database/creds/" + env.role }
 
-func (w *world) setUpVault() {
-	ctx, v, t := w.t.Context(), w.vault, w.t
-	testkit.Must(t, v.EnableKubernetesAuth(ctx, "kubernetes", w.issuer))
+func (env *environment) setUpVault() {
+	ctx, v, t := env.t.Context(), env.vault, env.t
+	testkit.Must(t, v.EnableKubernetesAuth(ctx, "kubernetes", env.issuer))
 	testkit.Must(t, v.EnableKV(ctx, "secret", 2))
 	testkit.Must(t, v.EnablePKI(ctx, "pki", "any"))
 	life := longLife
-	if w.role == shortRole {
+	if env.role == shortRole {
 		life = shortLife
 	}
 	testkit.Must(t, v.Write(ctx, "pki/roles/web", map[string]any{"allow_any_name": true, "ttl": life, "generate_lease": true, "key_type": "ec", "key_bits": 256}))
-	w.postgres.Enable(t, v)
-	w.postgres.Role(t, v, shortRole, shortTTL, shortMaxTTL)
-	w.postgres.Role(t, v, longRole, longTTL, longMaxTTL)
+	env.postgres.Enable(t, v)
+	env.postgres.Role(t, v, shortRole, shortTTL, shortMaxTTL)
+	env.postgres.Role(t, v, longRole, longTTL, longMaxTTL)
 	testkit.Must(t, v.Policy(ctx, "web", `path "secret/data/*" { capabilities = ["read"] }
 path "database/creds/*" { capabilities = ["read"] }
 path "pki/issue/web" { capabilities = ["update"] }`))
@@ -127,27 +125,27 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 		"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault",
 		"token_policies": "web", "token_ttl": tokenTTL,
 	}))
-	testkit.Must(t, w.rotate(0))
+	testkit.Must(t, env.rotate(0))
 }
 
 // rotate writes a new generation: both keys of one secret have its number. Every other one has an
 // optional secret, and with it files at the top and in a directory of their own.
-func (w *world) rotate(generation int) error {
-	ctx := w.t.Context()
-	if err := w.vault.PutKV2(ctx, "secret", "pair", map[string]any{"a": fmt.Sprint(generation), "b": fmt.Sprint(generation)}); err != nil {
+func (env *environment) rotate(generation int) error {
+	ctx := env.t.Context()
+	if err := env.vault.PutKV2(ctx, "secret", "pair", map[string]any{"a": fmt.Sprint(generation), "b": fmt.Sprint(generation)}); err != nil {
 		return err
 	}
 	if generation%2 == 1 {
-		return w.vault.PutKV2(ctx, "secret", "sometimes", map[string]any{"v": fmt.Sprint(generation)})
+		return env.vault.PutKV2(ctx, "secret", "sometimes", map[string]any{"v": fmt.Sprint(generation)})
 	}
-	_, err := w.vault.Client().Logical().DeleteWithContext(ctx, "secret/metadata/sometimes")
+	_, err := env.vault.Client().Logical().DeleteWithContext(ctx, "secret/metadata/sometimes")
 	return err
 }
 
-func (w *world) writeClass() {
-	classes := filepath.Join(w.dir, "classes")
-	testkit.Must(w.t, os.Mkdir(classes, 0o700))
-	testkit.Must(w.t, os.WriteFile(filepath.Join(classes, "class.yaml"), fmt.Appendf(nil, `apiVersion: secrets-store.csi.x-k8s.io/v1
+func (env *environment) writeClass() {
+	classes := filepath.Join(env.dir, "classes")
+	testkit.Must(env.t, os.Mkdir(classes, 0o700))
+	testkit.Must(env.t, os.WriteFile(filepath.Join(classes, "class.yaml"), fmt.Appendf(nil, `apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
 metadata: {name: secrets, namespace: shop}
 spec:
@@ -164,70 +162,70 @@ spec:
       - {objectName: db/password, secretPath: %[1]s, secretKey: password}
       - {objectName: sometimes, secretPath: secret/data/sometimes, secretKey: v, optional: true}
       - {objectName: more/sometimes, secretPath: secret/data/sometimes, secretKey: v, optional: true}
-`, w.credentials()), 0o600))
+`, env.credentials()), 0o600))
 }
 
-func (w *world) socket() string { return filepath.Join(w.dir, "csi.sock") }
+func (env *environment) socket() string { return filepath.Join(env.dir, "csi.sock") }
 
 // start runs the driver, and returns once its socket answers.
-func (w *world) start() {
-	w.t.Helper()
-	w.launch()
+func (env *environment) start() {
+	env.t.Helper()
+	env.launch()
 	deadline := time.Now().Add(20 * time.Second)
 	for {
-		conn, err := net.Dial("unix", w.socket())
+		conn, err := net.Dial("unix", env.socket())
 		if err == nil {
 			_ = conn.Close()
 			return
 		}
 		if time.Now().After(deadline) {
-			w.t.Fatalf("the driver does not come up: %v\n%s", err, w.tail())
+			env.t.Fatalf("the driver does not start: %v\n%s", err, env.tail())
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-func (w *world) launch() {
-	w.cmd = exec.Command(w.binary, "--endpoint=unix://"+w.socket(), "--class-dir="+filepath.Join(w.dir, "classes"), "--nodeid=n",
-		"--vault-addr="+w.vault.Address, "--health-addr=", "--metrics-addr=", "--shutdown-grace=5s", "--log-level="+logLevel())
-	w.cmd.Stdout, w.cmd.Stderr = w.log, w.log
-	w.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	testkit.Must(w.t, w.cmd.Start())
+func (env *environment) launch() {
+	env.cmd = exec.Command(env.binary, "--endpoint=unix://"+env.socket(), "--class-dir="+filepath.Join(env.dir, "classes"), "--nodeid=n",
+		"--vault-addr="+env.vault.Address, "--health-addr=", "--metrics-addr=", "--shutdown-grace=5s", "--log-level="+logLevel())
+	env.cmd.Stdout, env.cmd.Stderr = env.log, env.log
+	env.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	testkit.Must(env.t, env.cmd.Start())
 }
 
-func (w *world) kill() {
-	_ = w.cmd.Process.Kill()
-	_ = w.cmd.Wait()
-	w.cmd = nil
+func (env *environment) kill() {
+	_ = env.cmd.Process.Kill()
+	_ = env.cmd.Wait()
+	env.cmd = nil
 }
 
-func (w *world) tail() string {
-	b, _ := os.ReadFile(w.log.Name())
+func (env *environment) tail() string {
+	b, _ := os.ReadFile(env.log.Name())
 	lines := strings.Split(string(b), "\n")
 	return strings.Join(lines[max(0, len(lines)-200):], "\n")
 }
 
-func (w *world) cleanUp() {
-	if w.cmd != nil {
-		w.kill()
+func (env *environment) cleanUp() {
+	if env.cmd != nil {
+		env.kill()
 	}
-	for _, m := range w.mounts() {
+	for _, m := range env.mounts() {
 		for unix.Unmount(m, unix.MNT_DETACH) == nil {
 		}
 	}
-	if w.t.Failed() && w.log != nil {
-		w.t.Logf("the driver's log ends:\n%s", w.tail())
+	if env.t.Failed() && env.log != nil {
+		env.t.Logf("the driver's log ends:\n%s", env.tail())
 	}
-	_ = os.RemoveAll(w.dir)
+	_ = os.RemoveAll(env.dir)
 }
 
-// mounts are those below the world's directory, the state's included.
-func (w *world) mounts() []string {
+// mounts returns the mount points below dir, with that of the state.
+func (env *environment) mounts() []string {
 	data, err := os.ReadFile("/proc/self/mountinfo")
-	testkit.Must(w.t, err)
+	testkit.Must(env.t, err)
 	var found []string
 	for line := range bytes.SplitSeq(data, []byte("\n")) {
-		if f := strings.Fields(string(line)); len(f) > 4 && strings.HasPrefix(f[4], w.dir+"/") {
+		if f := strings.Fields(string(line)); len(f) > 4 && strings.HasPrefix(f[4], env.dir+"/") {
 			found = append(found, f[4])
 		}
 	}
@@ -236,10 +234,10 @@ func (w *world) mounts() []string {
 
 // liveTokens counts the valid Vault tokens of pods' logins, and liveLeases the certificates and
 // database users with a lease.
-func (w *world) liveTokens() int {
+func (env *environment) liveTokens() int {
 	n := 0
-	for _, accessor := range w.list("auth/token/accessors") {
-		s, err := w.vault.Client().Auth().Token().LookupAccessor(accessor)
+	for _, accessor := range env.list("auth/token/accessors") {
+		s, err := env.vault.Client().Auth().Token().LookupAccessor(accessor)
 		if err == nil && s != nil && strings.HasPrefix(fmt.Sprint(s.Data["path"]), "auth/kubernetes/") {
 			n++
 		}
@@ -247,37 +245,37 @@ func (w *world) liveTokens() int {
 	return n
 }
 
-func (w *world) liveLeases() int {
-	return len(w.list("sys/leases/lookup/pki/issue/web/")) + len(w.list("sys/leases/lookup/"+w.credentials()+"/"))
+func (env *environment) liveLeases() int {
+	return len(env.list("sys/leases/lookup/pki/issue/web/")) + len(env.list("sys/leases/lookup/"+env.credentials()+"/"))
 }
 
-// halfLeases counts the leases that Vault reports as recorded by halves, and no longer revokes.
-func (w *world) halfLeases() int {
-	b, err := os.ReadFile(w.vaultLog.Name())
-	testkit.Must(w.t, err)
+// halfLeases counts the leases of which Vault recorded only a half, and which it does not revoke.
+func (env *environment) halfLeases() int {
+	b, err := os.ReadFile(env.vaultLog.Name())
+	testkit.Must(env.t, err)
 	return bytes.Count(b, []byte("failed to register lease"))
 }
 
 // liveUsers counts the users in the database that can log in.
-func (w *world) liveUsers() int {
-	return w.count("rolname LIKE 'v-%' AND (rolvaliduntil IS NULL OR rolvaliduntil > now())")
+func (env *environment) liveUsers() int {
+	return env.count("rolname LIKE 'v-%' AND (rolvaliduntil IS NULL OR rolvaliduntil > now())")
 }
 
 // exist counts those of the users that are in the database, in any state.
-func (w *world) exist(users map[string]string) int {
+func (env *environment) exist(users map[string]string) int {
 	names := slices.Collect(maps.Keys(users))
-	return w.count("rolname IN ('" + strings.Join(names, "','") + "')")
+	return env.count("rolname IN ('" + strings.Join(names, "','") + "')")
 }
 
-func (w *world) count(where string) int {
-	n, err := strconv.Atoi(w.postgres.Query(w.t, "SELECT count(*) FROM pg_roles WHERE "+where))
-	testkit.Must(w.t, err)
+func (env *environment) count(where string) int {
+	n, err := strconv.Atoi(env.postgres.Query(env.t, "SELECT count(*) FROM pg_roles WHERE "+where))
+	testkit.Must(env.t, err)
 	return n
 }
 
-func (w *world) list(path string) []string {
-	s, err := w.vault.Client().Logical().ListWithContext(w.t.Context(), path)
-	testkit.Must(w.t, err)
+func (env *environment) list(path string) []string {
+	s, err := env.vault.Client().Logical().ListWithContext(env.t.Context(), path)
+	testkit.Must(env.t, err)
 	if s == nil {
 		return nil
 	}

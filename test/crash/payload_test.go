@@ -21,7 +21,7 @@ type payload struct {
 	certificate, user, password string
 }
 
-// readPayload reads one payload: through one open directory, as docs/classes.md says. It must be
+// readPayload reads one payload through one open directory, as docs/classes.md says. It must be
 // complete, of one generation, with a key that matches its certificate, and not expired. Only the
 // database can tell whether name and password belong together.
 func readPayload(target string) (payload, error) {

@@ -12,35 +12,34 @@ import (
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 )
 
-// pod comes and goes, as kubelet's retries make it.
+// pod is published and unpublished again and again, with kubelet's retries.
 type pod struct {
 	kubelet.Pod
-	w         *world
-	stays     bool
+	env       *environment
+	longLived bool
 	published int
 	reads     atomic.Int64
-	// users are the passwords that were seen by database user, and
-	// certificates those that were seen. Both are the reader's alone.
+	// users are the passwords by database user, and certificates all that the reader has read. Only the
+	// reader uses both.
 	users        map[string]string
 	certificates map[string]bool
 	// mounted is locked by readers while they read, and by kubelet while it unpublishes the volume.
 	mounted sync.RWMutex
 	up      bool
-	// since is when it began to wait for its volume, and generation the newest
-	// that its reader has seen in it.
+	// since is when it began to wait for its volume, and generation the newest that its reader has read.
 	since      time.Time
 	generation atomic.Int64
 }
 
-func (w *world) newPod(i int) *pod {
-	p := &pod{w: w, stays: i < staying, users: map[string]string{}, certificates: map[string]bool{}}
+func (env *environment) newPod(i int) *pod {
+	p := &pod{env: env, longLived: i < longLived, users: map[string]string{}, certificates: map[string]bool{}}
 	p.Pod = kubelet.Pod{Namespace: "shop", Name: fmt.Sprintf("web-%d", i), ServiceAccount: "web", Class: "secrets"}
 	return p
 }
 
-// live publishes, republishes and unpublishes until ctx ends. It repeats a call that a kill
+// run publishes, republishes and unpublishes until ctx ends. It repeats a call that a kill
 // interrupts, as kubelet does.
-func (p *pod) live(ctx context.Context) {
+func (p *pod) run(ctx context.Context) {
 	for n := 0; ctx.Err() == nil; n++ {
 		p.begin(n)
 		if !p.retry(ctx, p.publish) {
@@ -48,7 +47,7 @@ func (p *pod) live(ctx context.Context) {
 		}
 		p.set(true)
 		p.published++
-		for i := rand.IntN(16); i > 0 || p.stays; i-- {
+		for i := rand.IntN(16); i > 0 || p.longLived; i-- {
 			pause(ctx, 300*time.Millisecond)
 			if !p.retry(ctx, p.publish) {
 				return
@@ -67,18 +66,18 @@ func (p *pod) begin(n int) {
 	ref := issuer.PodRef{Namespace: "shop", Pod: p.Name, PodUID: uid, ServiceAccount: "web"}
 	p.mounted.Lock()
 	defer p.mounted.Unlock()
-	p.UID, p.Tokens = uid, p.w.issuer.CSITokens(ref, "vault")
+	p.UID, p.Tokens = uid, p.env.issuer.CSITokens(ref, "vault")
 	p.since = time.Now()
 }
 
-// starves reports whether the pod has waited for its volume, or for new content, for as long as a
-// due lease can wait.
-func (p *pod) starves() bool {
+// waitsTooLong reports whether the pod has waited for its volume, or for new content, longer than a due
+// lease can wait.
+func (p *pod) waitsTooLong() bool {
 	p.mounted.RLock()
 	defer p.mounted.RUnlock()
 	since := p.since
 	if p.up {
-		next, rotated := p.w.rotated.Load(int(p.generation.Load()) + 1)
+		next, rotated := p.env.rotated.Load(int(p.generation.Load()) + 1)
 		if !rotated {
 			return false
 		}
@@ -93,10 +92,10 @@ func (p *pod) set(up bool) {
 	p.up, p.since = up, time.Now()
 }
 
-func (p *pod) publish(ctx context.Context) error   { return p.w.Publish(ctx, p.Pod) }
-func (p *pod) unpublish(ctx context.Context) error { return p.w.Unpublish(ctx, p.Pod) }
+func (p *pod) publish(ctx context.Context) error   { return p.env.Publish(ctx, p.Pod) }
+func (p *pod) unpublish(ctx context.Context) error { return p.env.Unpublish(ctx, p.Pod) }
 
-// retry calls until it works. The driver is dead part of the time.
+// retry calls until it succeeds. The driver is down part of the time.
 func (p *pod) retry(ctx context.Context, call func(context.Context) error) bool {
 	for ctx.Err() == nil {
 		bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
@@ -113,51 +112,51 @@ func (p *pod) retry(ctx context.Context, call func(context.Context) error) bool 
 // end unpublishes the volume.
 func (p *pod) end() {
 	p.set(false)
-	if !p.retry(p.w.t.Context(), p.unpublish) {
-		p.w.t.Error("the last unpublish never worked")
+	if !p.retry(p.env.t.Context(), p.unpublish) {
+		p.env.t.Error("the last unpublish failed")
 	}
 }
 
-// read reads the volume as a container would, all the time.
+// read reads the mounted volume in a loop, as a container would.
 func (p *pod) read(ctx context.Context) {
 	for ctx.Err() == nil {
 		p.mounted.RLock()
 		if p.up {
-			p.look()
+			p.checkFiles()
 		}
 		p.mounted.RUnlock()
 		pause(ctx, 10*time.Millisecond)
 	}
 }
 
-func (p *pod) look() {
-	got, err := readPayload(p.w.Target(p.Pod))
+func (p *pod) checkFiles() {
+	got, err := readPayload(p.env.Target(p.Pod))
 	if err != nil {
-		p.w.t.Errorf("pod %s read %v", p.UID, err)
+		p.env.t.Errorf("pod %s read %v", p.UID, err)
 		return
 	}
 	if password, seen := p.users[got.user]; seen && password != got.password {
-		p.w.t.Errorf("pod %s read a mix: one database user with two passwords", p.UID)
+		p.env.t.Errorf("pod %s read a mix: one database user with two passwords", p.UID)
 	}
 	p.users[got.user], p.certificates[got.certificate] = got.password, true
 	p.generation.Store(int64(got.generation))
 	p.reads.Add(1)
 }
 
-// logIn proves the pair in the files by a login, and reports whether it made one.
+// logIn logs in to the database with the pair in the files, and reports whether the volume was mounted.
 func (p *pod) logIn() bool {
 	p.mounted.RLock()
 	defer p.mounted.RUnlock()
 	if !p.up {
 		return false
 	}
-	got, err := readPayload(p.w.Target(p.Pod))
+	got, err := readPayload(p.env.Target(p.Pod))
 	if err != nil {
-		p.w.t.Errorf("pod %s read %v", p.UID, err)
+		p.env.t.Errorf("pod %s read %v", p.UID, err)
 		return false
 	}
-	if !p.w.postgres.LogsIn(p.w.t, got.user, got.password) {
-		p.w.t.Errorf("the database refuses %s, which is in the files of pod %s", got.user, p.UID)
+	if !p.env.postgres.LogsIn(p.env.t, got.user, got.password) {
+		p.env.t.Errorf("the database refuses %s, which is in the files of pod %s", got.user, p.UID)
 	}
 	return true
 }

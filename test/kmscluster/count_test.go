@@ -40,7 +40,7 @@ func TestCount(t *testing.T) {
 	r.must(err)
 	a := r.APIServer("server", p.encryption())
 	a.Ready()
-	each(t, func(ctx context.Context, name string) error { return a.PutSecret(ctx, name, "the text of "+name) })
+	forEachSecret(t, func(ctx context.Context, name string) error { return a.PutSecret(ctx, name, "the text of "+name) })
 	a.Stop()
 	a.Start()
 	a.Ready()
@@ -57,7 +57,7 @@ func TestCount(t *testing.T) {
 
 	mark, err = r.vault.Mark()
 	r.must(err)
-	time.Sleep(time.Minute) // it is a rate that is measured
+	time.Sleep(time.Minute) // measures a rate
 	idle := r.requests(mark).Under("")
 	memory := p.memory()
 	t.Logf("idle: %d requests a minute, %.1f MiB resident", idle, float64(memory)/(1<<20))
@@ -78,7 +78,7 @@ func TestCount(t *testing.T) {
 	readMany(t, a)
 	counts = r.requests(mark)
 	t.Logf("of Vault %d encrypt, %d decrypt", counts["transit/encrypt/"+keyName], counts["transit/decrypt/"+keyName])
-	// A proof of the plugin's own may come between.
+	// The plugin's periodic round trip may come between.
 	if n := counts["transit/encrypt/"+keyName]; n < 1 || n > 2 {
 		t.Errorf("%d encrypts", n)
 	}
@@ -87,8 +87,8 @@ func TestCount(t *testing.T) {
 	}
 }
 
-// each does something for each name, several at once.
-func each(t *testing.T, do func(ctx context.Context, name string) error) {
+// forEachSecret calls do for each name, with several workers.
+func forEachSecret(t *testing.T, do func(ctx context.Context, name string) error) {
 	t.Helper()
 	g, ctx := errgroup.WithContext(t.Context())
 	g.SetLimit(workers)
@@ -100,7 +100,7 @@ func each(t *testing.T, do func(ctx context.Context, name string) error) {
 
 func readMany(t *testing.T, a *controlplane.APIServer) {
 	t.Helper()
-	each(t, func(ctx context.Context, name string) error {
+	forEachSecret(t, func(ctx context.Context, name string) error {
 		text, err := a.ReadSecret(ctx, name)
 		if err == nil && text != "the text of "+name {
 			err = fmt.Errorf("Secret %s reads %q", name, text)
@@ -117,7 +117,7 @@ func (r *rig) requests(since vaulttest.Mark) vaulttest.Counts {
 	return counts
 }
 
-// calls counts the API server's calls in the plugin's audit log.
+// calls counts the API server's Encrypt and Decrypt calls in the plugin's audit log.
 func (p *plugin) calls() (encrypts, decrypts int) {
 	p.rig.t.Helper()
 	file, err := os.Open(filepath.Join(filepath.Dir(p.config), "audit.log"))

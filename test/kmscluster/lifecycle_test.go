@@ -15,8 +15,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/controlplane"
 )
 
-// life is a cluster on its way from plain text to encryption and back.
-type life struct {
+// lifecycle is a cluster that goes from plain text to encryption and back.
+type lifecycle struct {
 	*rig
 	p       *plugin
 	a       *controlplane.APIServer
@@ -31,18 +31,18 @@ type life struct {
 // and the secret id is replaced on the way.
 func TestLifecycle(t *testing.T) {
 	t.Parallel()
-	l := &life{rig: newRig(t), secrets: map[string]string{}}
-	l.agedKey()
+	l := &lifecycle{rig: newRig(t), secrets: map[string]string{}}
+	l.restoreOldKey()
 	l.setUp()
-	l.root("auth/approle/role/mayfly-kms", map[string]any{"token_period": 0, "token_ttl": 20, "token_max_ttl": 40})
+	l.writeAsRoot("auth/approle/role/mayfly-kms", map[string]any{"token_period": 0, "token_ttl": 20, "token_max_ttl": 40})
 	l.p = l.newPlugin("pollInterval: 1s")
 	l.fromPlainText()
 	l.rotate()
 	l.retire()
-	l.backOut()
+	l.decryptAll()
 }
 
-func (l *life) put(n int, kind string) {
+func (l *lifecycle) put(n int, kind string) {
 	l.t.Helper()
 	for i := range n {
 		name := fmt.Sprintf("%s-%d", kind, i)
@@ -51,22 +51,22 @@ func (l *life) put(n int, kind string) {
 	}
 }
 
-// file is the API server's EncryptionConfiguration.
-func (l *life) file() string { return l.Path("server-encryption.yaml") }
+// file is the path of the API server's EncryptionConfiguration.
+func (l *lifecycle) file() string { return l.Path("server-encryption.yaml") }
 
-// flags tell a tool how to reach everything.
-func (l *life) flags(more ...string) []string {
+// flags are a tool's flags for the plugin, the API server and etcd.
+func (l *lifecycle) flags(more ...string) []string {
 	return append(append(l.clusterFlags(l.p, l.a), "--encryption-config="+l.file()), more...)
 }
 
-func (l *life) fromPlainText() {
+func (l *lifecycle) fromPlainText() {
 	t := l.t
 	t.Helper()
 	l.a = l.APIServer("plain", "")
 	l.a.Ready()
 	l.put(60, "plain")
 	l.first = l.p.healthy(1)
-	l.tool("scan", append(l.EtcdFlags(), "--names=3", "--socket=unix://"+l.p.socket)...).ends(t, 1, "60 of 60 values are plain text", "default/plain-0", l.first)
+	l.tool("scan", append(l.EtcdFlags(), "--names=3", "--socket=unix://"+l.p.socket)...).check(t, 1, "60 of 60 values are plain text", "default/plain-0", l.first)
 	if len(l.inEtcd("the-marker-of-plain-0")) != 1 {
 		t.Fatal("the test does not see plain text in etcd")
 	}
@@ -77,9 +77,9 @@ func (l *life) fromPlainText() {
 	if keys := l.inEtcd("the-marker-of-encrypted"); len(keys) > 0 {
 		t.Errorf("plain text is in %v", keys)
 	}
-	l.tool("doctor", "--config="+l.p.config, "--encryption-config="+l.file()).ends(t, 0, "allow_plaintext_backup", l.first)
+	l.tool("doctor", "--config="+l.p.config, "--encryption-config="+l.file()).check(t, 0, "allow_plaintext_backup", l.first)
 	l.manager = l.ControllerManager(l.a, "*")
-	l.tool("migrate", l.flags()...).ends(t, 0, "by StorageVersionMigration v1", "all under mayfly")
+	l.tool("migrate", l.flags()...).check(t, 0, "by StorageVersionMigration v1", "all under mayfly")
 	if keys := l.inEtcd("the-marker-of-"); len(keys) > 0 {
 		t.Errorf("after the migration plain text is in %v", keys)
 	}
@@ -87,52 +87,52 @@ func (l *life) fromPlainText() {
 	l.Snapshot(l.old)
 }
 
-func (l *life) rotate() {
+func (l *lifecycle) rotate() {
 	t := l.t
 	t.Helper()
 	t.Log("rotation by auto_rotate_period")
-	l.root("transit/keys/"+keyName+"/config", map[string]any{"auto_rotate_period": "1h"})
-	l.must(l.vault.Seal(t.Context())) // and with that, the hour until Vault's next look is over
+	l.writeAsRoot("transit/keys/"+keyName+"/config", map[string]any{"auto_rotate_period": "1h"})
+	l.must(l.vault.Seal(t.Context())) // Vault then looks for due rotations at once
 	l.must(l.vault.Unseal(t.Context()))
 	controlplane.Await(t, 2*time.Minute, "Vault to rotate the key", func(context.Context) error { return l.latest(2) })
-	l.tool("migrate", l.flags()...).ends(t, 0, "all under mayfly", l.p.healthy(2))
+	l.tool("migrate", l.flags()...).check(t, 0, "all under mayfly", l.p.healthy(2))
 
 	t.Log("rotation by hand, with another secret id")
 	last := l.p.secretID
 	l.p.secretID = l.secretID(l.p.secretFile)
-	l.root("auth/approle/role/mayfly-kms/secret-id/destroy", map[string]any{"secret_id": last})
-	l.root("transit/keys/"+keyName+"/rotate", nil)
-	l.tool("migrate", l.flags()...).ends(t, 0, "all under mayfly", l.p.healthy(3))
-	readable(t, l.a, l.secrets)
+	l.writeAsRoot("auth/approle/role/mayfly-kms/secret-id/destroy", map[string]any{"secret_id": last})
+	l.writeAsRoot("transit/keys/"+keyName+"/rotate", nil)
+	l.tool("migrate", l.flags()...).check(t, 0, "all under mayfly", l.p.healthy(3))
+	checkReadable(t, l.a, l.secrets)
 }
 
-func (l *life) retire() {
+func (l *lifecycle) retire() {
 	t := l.t
 	t.Helper()
 	t.Log("retirement")
 	fresh := l.Path("fresh.db")
 	l.Snapshot(fresh)
-	l.tool("retire", l.flags()...).ends(t, 1, "no backup was looked at", "must stay at 1")
-	l.tool("retire", l.flags("--snapshot="+l.old, "--snapshot="+fresh)...).ends(t, 1, "under version 1", "must stay at 1")
-	l.tool("retire", l.flags("--snapshot="+fresh)...).ends(t, 0, "min_decryption_version may rise to 3")
-	l.tool("scan", "--snapshot="+l.old, "--snapshot="+fresh).ends(t, 0, l.first)
-	l.root("transit/keys/"+keyName+"/config", map[string]any{"min_decryption_version": 3, "min_encryption_version": 3})
+	l.tool("retire", l.flags()...).check(t, 1, "no backup was looked at", "must stay at 1")
+	l.tool("retire", l.flags("--snapshot="+l.old, "--snapshot="+fresh)...).check(t, 1, "under version 1", "must stay at 1")
+	l.tool("retire", l.flags("--snapshot="+fresh)...).check(t, 0, "min_decryption_version may rise to 3")
+	l.tool("scan", "--snapshot="+l.old, "--snapshot="+fresh).check(t, 0, l.first)
+	l.writeAsRoot("transit/keys/"+keyName+"/config", map[string]any{"min_decryption_version": 3, "min_encryption_version": 3})
 	l.a.Kill()
 	l.a.Start()
 	l.a.Ready()
-	readable(t, l.a, l.secrets)
+	checkReadable(t, l.a, l.secrets)
 	l.put(5, "after")
 	l.p.Stop()
 	l.p.Start()
 	l.p.healthy(3)
-	readable(t, l.a, l.secrets)
-	l.tool("retire", l.flags("--without-backups")...).ends(t, 0, "nothing to do")
+	checkReadable(t, l.a, l.secrets)
+	l.tool("retire", l.flags("--without-backups")...).check(t, 0, "nothing to do")
 	if n := l.logins(l.p); n < 4 {
 		t.Errorf("%d logins, though the tokens end every 40 s", n)
 	}
 }
 
-func (l *life) backOut() {
+func (l *lifecycle) decryptAll() {
 	t := l.t
 	t.Helper()
 	t.Log("back out")
@@ -141,23 +141,23 @@ func (l *life) backOut() {
 	first := strings.Replace(strings.Replace(l.p.encryption(), "  - identity: {}\n", "", 1), "  providers:\n", "  providers:\n  - identity: {}\n", 1)
 	l.a = l.APIServer("out", first)
 	l.a.Ready()
-	l.tool("doctor", "--config="+l.p.config, "--encryption-config="+l.Path("out-encryption.yaml")).ends(t, 1, "identity is the first provider")
-	l.tool("scan", append(l.EtcdFlags(), "--to-plain-text")...).ends(t, 1, "70 of 70 values are encrypted still")
+	l.tool("doctor", "--config="+l.p.config, "--encryption-config="+l.Path("out-encryption.yaml")).check(t, 1, "identity is the first provider")
+	l.tool("scan", append(l.EtcdFlags(), "--to-plain-text")...).check(t, 1, "70 of 70 values are encrypted still")
 	back := append(l.clusterFlags(l.p, l.a), "--to-plain-text", "--method=patch", "--patches-per-second=500")
-	l.tool("migrate", back...).ends(t, 0, "by patches: 70 objects", "all plain text")
+	l.tool("migrate", back...).check(t, 0, "by patches: 70 objects", "all plain text")
 	l.a.Stop()
 	l.p.Stop()
 	l.a = l.APIServer("without", "")
 	l.a.Ready()
-	readable(t, l.a, l.secrets)
+	checkReadable(t, l.a, l.secrets)
 }
 
-// agedKey makes a key whose first version is two hours old, by way of a backup.
-func (r *rig) agedKey() {
+// restoreOldKey makes a key whose first version is two hours old, by restoring an edited backup.
+func (r *rig) restoreOldKey() {
 	r.t.Helper()
 	path := "transit/keys/" + keyName
 	r.must(r.vault.EnableTransit(r.t.Context(), "transit", keyName))
-	r.root(path+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true})
+	r.writeAsRoot(path+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true})
 	answer, err := r.vault.Client().Logical().ReadWithContext(r.t.Context(), "transit/backup/"+keyName)
 	r.must(err)
 	text, err := base64.StdEncoding.DecodeString(answer.Data["backup"].(string))
@@ -180,10 +180,10 @@ func (r *rig) agedKey() {
 	r.must(err)
 	_, err = r.vault.Client().Logical().DeleteWithContext(r.t.Context(), path)
 	r.must(err)
-	r.root("transit/restore/"+keyName, map[string]any{"backup": base64.StdEncoding.EncodeToString(data)})
+	r.writeAsRoot("transit/restore/"+keyName, map[string]any{"backup": base64.StdEncoding.EncodeToString(data)})
 }
 
-// latest wants a latest version of the key.
+// latest returns an error if the key's latest version is not want.
 func (r *rig) latest(want int) error {
 	answer, err := r.vault.Client().Logical().ReadWithContext(r.t.Context(), "transit/keys/"+keyName)
 	if err != nil {

@@ -13,12 +13,12 @@ import (
 	"github.com/mayfly-csi/mayfly/test/toolcache"
 )
 
-// program is mayfly-kms, and vaultCLI the command line of Vault.
+// program and vaultCLI are the paths of the programs mayfly-kms and vault.
 var program, vaultCLI string
 
 func TestMain(m *testing.M) {
 	if os.Geteuid() != 0 {
-		fmt.Fprintln(os.Stderr, "these tests need root: the API servers have a host's name each")
+		fmt.Fprintln(os.Stderr, "these tests need root: each API server needs its own host name")
 		os.Exit(1)
 	}
 	os.Exit(run(m))

@@ -12,8 +12,8 @@ import (
 	"github.com/mayfly-csi/mayfly/test/controlplane"
 )
 
-// outage is longer than the 3 minutes for which the API server writes after the
-// last Status, and the pause of a minute between two of them.
+// outage is longer than the 3 minutes for which the API server writes after the last Status, plus the
+// minute between two Status calls.
 const outage = 4*time.Minute + 3*time.Second
 
 // TestOutage makes Vault unavailable for more than four minutes, and then restarts the API server,
@@ -39,9 +39,9 @@ func TestOutage(t *testing.T) {
 	defer ticker.Stop()
 	for n := 0; time.Since(began) < outage; n++ {
 		if err := put(fmt.Sprintf("during-%d", n)); err != nil {
-			t.Fatalf("%s after Vault went away: %v", time.Since(began).Round(time.Second), err)
+			t.Fatalf("%s after the connection to Vault was cut: %v", time.Since(began).Round(time.Second), err)
 		}
-		readable(t, a, map[string]string{"before": secrets["before"]})
+		checkReadable(t, a, map[string]string{"before": secrets["before"]})
 		<-ticker.C
 	}
 	s, err := p.status(t.Context())
@@ -55,9 +55,9 @@ func TestOutage(t *testing.T) {
 	p.link.Up()
 	p.healthy(1)
 	a.Ready()
-	readable(t, a, secrets)
+	checkReadable(t, a, secrets)
 	r.must(put("at-the-end"))
-	r.tool("scan", append(r.EtcdFlags(), "--socket=unix://"+p.socket)...).ends(t, 0, fmt.Sprintf("%d values, all under mayfly", len(secrets)))
+	r.tool("scan", append(r.EtcdFlags(), "--socket=unix://"+p.socket)...).check(t, 0, fmt.Sprintf("%d values, all under mayfly", len(secrets)))
 }
 
 // withoutVault restarts the API server, the plugin, and both.
@@ -68,26 +68,26 @@ func (r *rig) withoutVault(p *plugin, a *controlplane.APIServer, secrets map[str
 	a.Kill()
 	a.Start()
 	a.Live()
-	controlplane.Await(t, soon, "a Secret to be read", func(ctx context.Context) error {
+	controlplane.Await(t, waitTimeout, "a Secret to be read", func(ctx context.Context) error {
 		_, err := a.ReadSecret(ctx, "before")
 		return err
 	})
-	readable(t, a, secrets)
+	checkReadable(t, a, secrets)
 	r.must(put("after-the-restart"))
 
 	t.Log("the plugin is killed, and starts without Vault")
 	p.Kill()
 	p.Start()
-	controlplane.Await(t, soon, "the plugin to answer at its socket", func(ctx context.Context) error {
+	controlplane.Await(t, waitTimeout, "the plugin to answer at its socket", func(ctx context.Context) error {
 		if _, err := p.status(ctx); err == nil || !strings.Contains(err.Error(), "no version of the key has passed a round trip yet") {
 			return fmt.Errorf("status %v", err)
 		}
 		return nil
 	})
-	readable(t, a, secrets) // the API server has its seeds
-	r.tool("doctor", "--config="+p.config).ends(t, 1, "login at Vault", "no version of the key")
+	checkReadable(t, a, secrets) // the API server has its seeds in memory
+	r.tool("doctor", "--config="+p.config).check(t, 1, "login at Vault", "no version of the key")
 
-	t.Log("the API server restarts too: this is what cannot be survived")
+	t.Log("the API server restarts too, and has no seed then")
 	a.Kill()
 	a.Start()
 	a.Live()

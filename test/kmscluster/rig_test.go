@@ -26,11 +26,10 @@ import (
 const (
 	keyName      = "kubernetes"
 	providerName = "mayfly"
-	soon         = 90 * time.Second
+	waitTimeout  = 90 * time.Second
 )
 
-// rig is a control plane, a Vault that is set up by deploy/kms/vault-setup.sh,
-// and the plugins.
+// rig is a control plane, a Vault that deploy/kms/vault-setup.sh sets up, and the plugins.
 type rig struct {
 	*controlplane.Cluster
 	t       *testing.T
@@ -45,7 +44,7 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// setUp runs the script, as an operator does.
+// setUp runs deploy/kms/vault-setup.sh as an operator does.
 func (r *rig) setUp(env ...string) {
 	r.t.Helper()
 	cmd := exec.CommandContext(r.t.Context(), "../../deploy/kms/vault-setup.sh")
@@ -59,8 +58,8 @@ func (r *rig) setUp(env ...string) {
 	r.roleID = strings.TrimSpace(string(out))
 }
 
-// root writes a path of Vault as root.
-func (r *rig) root(path string, data map[string]any) map[string]any {
+// writeAsRoot writes to a path of Vault with the root token.
+func (r *rig) writeAsRoot(path string, data map[string]any) map[string]any {
 	r.t.Helper()
 	secret, err := r.vault.Client().Logical().WriteWithContext(r.t.Context(), path, data)
 	if err != nil {
@@ -72,10 +71,10 @@ func (r *rig) root(path string, data map[string]any) map[string]any {
 	return secret.Data
 }
 
-// secretID makes a secret id, and writes it to a file.
+// secretID makes an AppRole secret id, and writes it to a file.
 func (r *rig) secretID(file string) string {
 	r.t.Helper()
-	id, _ := r.root("auth/approle/role/mayfly-kms/secret-id", map[string]any{})["secret_id"].(string)
+	id, _ := r.writeAsRoot("auth/approle/role/mayfly-kms/secret-id", map[string]any{})["secret_id"].(string)
 	testkit.Must(r.t, os.WriteFile(file+".new", []byte(id+"\n"), 0o600))
 	testkit.Must(r.t, os.Rename(file+".new", file))
 	return id
@@ -93,7 +92,7 @@ type plugin struct {
 	metrics    string
 }
 
-// newPlugin starts a plugin with a connection of its own to Vault. settings are lines of its file.
+// newPlugin starts a plugin with its own connection to Vault. settings are lines of its file.
 func (r *rig) newPlugin(settings ...string) *plugin {
 	r.t.Helper()
 	r.plugins++
@@ -138,7 +137,7 @@ func (p *plugin) status(ctx context.Context) (probe.Status, error) {
 func (p *plugin) healthy(version int) string {
 	p.rig.t.Helper()
 	var id string
-	controlplane.Await(p.rig.t, soon, fmt.Sprintf("%s to announce version %d", p.Name, version), func(ctx context.Context) error {
+	controlplane.Await(p.rig.t, waitTimeout, fmt.Sprintf("%s to announce version %d", p.Name, version), func(ctx context.Context) error {
 		s, err := p.status(ctx)
 		if err != nil {
 			return err
@@ -191,8 +190,8 @@ func (r *rig) tool(command string, args ...string) answer {
 	return a
 }
 
-// ends checks the exit code.
-func (a answer) ends(t *testing.T, code int, words ...string) answer {
+// check checks the exit code and words of the output.
+func (a answer) check(t *testing.T, code int, words ...string) answer {
 	t.Helper()
 	if a.code != code {
 		t.Fatalf("exit code %d, want %d\n%s%s", a.code, code, a.stdout, a.stderr)
@@ -201,7 +200,7 @@ func (a answer) ends(t *testing.T, code int, words ...string) answer {
 	return a
 }
 
-// clusterFlags tell a tool how to reach everything.
+// clusterFlags are a tool's flags for the plugin, API servers and etcd.
 func (r *rig) clusterFlags(p *plugin, servers ...*controlplane.APIServer) []string {
 	urls := make([]string, len(servers))
 	for i, s := range servers {
@@ -210,7 +209,7 @@ func (r *rig) clusterFlags(p *plugin, servers ...*controlplane.APIServer) []stri
 	return append(r.EtcdFlags(), "--config="+p.config, "--kubeconfig="+servers[0].Kubeconfig, "--api-servers="+strings.Join(urls, ","))
 }
 
-// inEtcd finds a text in etcd's values.
+// inEtcd returns the keys of etcd's values that contain a text.
 func (r *rig) inEtcd(text string) []string {
 	r.t.Helper()
 	var keys []string
@@ -222,8 +221,8 @@ func (r *rig) inEtcd(text string) []string {
 	return keys
 }
 
-// readable wants the text of Secrets, from etcd.
-func readable(t *testing.T, s *controlplane.APIServer, secrets map[string]string) {
+// checkReadable reads Secrets by the API server and checks their text.
+func checkReadable(t *testing.T, s *controlplane.APIServer, secrets map[string]string) {
 	t.Helper()
 	for name, want := range secrets {
 		if got, err := s.ReadSecret(t.Context(), name); err != nil || got != want {

@@ -19,9 +19,9 @@ func TestTwoServers(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.setUp()
-	r.root("transit/keys/"+keyName+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true})
+	r.writeAsRoot("transit/keys/"+keyName+"/config", map[string]any{"exportable": true, "allow_plaintext_backup": true, "deletion_allowed": true})
 	p1 := r.newPlugin("pollInterval: 1s")
-	p2 := r.newPlugin("pollInterval: 10m") // it does not notice a rotation
+	p2 := r.newPlugin("pollInterval: 10m") // longer than the test: it sees no rotation
 	p1.healthy(1)
 	p2.healthy(1)
 	one, two := r.APIServer("one", p1.encryption()), r.APIServer("two", p2.encryption())
@@ -38,43 +38,43 @@ func TestTwoServers(t *testing.T) {
 		t.Error("the first Secrets are not under version 1")
 	}
 
-	r.root("transit/keys/"+keyName+"/rotate", nil)
+	r.writeAsRoot("transit/keys/"+keyName+"/rotate", nil)
 	p1.healthy(2)
 	n := 0
-	controlplane.Await(t, soon, "the first API server to write under version 2", func(ctx context.Context) error {
-		_, _ = one.Get(ctx, "/readyz") // each look at this has it ask for the status
+	controlplane.Await(t, waitTimeout, "the first API server to write under version 2", func(ctx context.Context) error {
+		_, _ = one.Get(ctx, "/readyz") // makes the API server ask the plugin for its status
 		if n++; put(one, fmt.Sprintf("one-%d", n)) != 2 {
 			return fmt.Errorf("it writes under version 1")
 		}
 		return nil
 	})
 	if put(two, "two-after") != 1 {
-		t.Error("the second API server has another version than its plugin")
+		t.Error("the second API server writes under another version than its plugin's")
 	}
 	for _, a := range []*controlplane.APIServer{one, two} {
-		readable(t, a, secrets)
+		checkReadable(t, a, secrets)
 	}
-	both, alone := r.clusterFlags(p1, one, two), r.clusterFlags(p1, one)
-	r.tool("migrate", append(both, "--wait=3s")...).ends(t, 2, "nothing was migrated", two.URL+" writes under another key id")
-	r.tool("migrate", append(alone, "--wait=3s")...).ends(t, 2, "the API server of host two is not among those asked")
-	r.tool("retire", append(both, "--without-backups")...).ends(t, 1, "writes under another key id", "must stay at 1")
+	bothFlags, oneFlags := r.clusterFlags(p1, one, two), r.clusterFlags(p1, one)
+	r.tool("migrate", append(bothFlags, "--wait=3s")...).check(t, 2, "nothing was migrated", two.URL+" writes under another key id")
+	r.tool("migrate", append(oneFlags, "--wait=3s")...).check(t, 2, "the API server of host two is not among those asked")
+	r.tool("retire", append(bothFlags, "--without-backups")...).check(t, 1, "writes under another key id", "must stay at 1")
 
 	p2.Stop()
 	p2.Start()
-	r.tool("migrate", append(both, "--method=patch")...).ends(t, 0, "2 API servers", "all under mayfly")
-	r.tool("retire", append(both, "--without-backups")...).ends(t, 0, "may rise to 2")
-	r.root("transit/keys/"+keyName+"/config", map[string]any{"min_decryption_version": 2})
+	r.tool("migrate", append(bothFlags, "--method=patch")...).check(t, 0, "2 API servers", "all under mayfly")
+	r.tool("retire", append(bothFlags, "--without-backups")...).check(t, 0, "may rise to 2")
+	r.writeAsRoot("transit/keys/"+keyName+"/config", map[string]any{"min_decryption_version": 2})
 	for _, a := range []*controlplane.APIServer{one, two} {
 		a.Kill()
 		a.Start()
 		a.Ready()
-		readable(t, a, secrets)
+		checkReadable(t, a, secrets)
 	}
-	r.replaced(p1, one, two, secrets)
+	r.replaceKey(p1, one, two, secrets)
 }
 
-// replaced deletes the key and makes another one of its name.
-func (r *rig) replaced(p *plugin, one, two *controlplane.APIServer, secrets map[string]string) {
+// replaceKey deletes the key, makes another one with its name, and restores the first.
+func (r *rig) replaceKey(p *plugin, one, two *controlplane.APIServer, secrets map[string]string) {
 	t := r.t
 	t.Helper()
 	id := p.healthy(2)
@@ -83,28 +83,28 @@ func (r *rig) replaced(p *plugin, one, two *controlplane.APIServer, secrets map[
 	r.must(err)
 	_, err = client.DeleteWithContext(t.Context(), "transit/keys/"+keyName)
 	r.must(err)
-	r.tool("doctor", "--config="+p.config).ends(t, 1, "there is no key")
-	r.root("transit/keys/"+keyName, map[string]any{"type": "aes256-gcm96"})
-	r.root("transit/keys/"+keyName+"/rotate", nil)
-	r.root("transit/keys/"+keyName+"/config", map[string]any{"deletion_allowed": true})
-	controlplane.Await(t, soon, "the plugin to notice another key", func(ctx context.Context) error {
+	r.tool("doctor", "--config="+p.config).check(t, 1, "there is no key")
+	r.writeAsRoot("transit/keys/"+keyName, map[string]any{"type": "aes256-gcm96"})
+	r.writeAsRoot("transit/keys/"+keyName+"/rotate", nil)
+	r.writeAsRoot("transit/keys/"+keyName+"/config", map[string]any{"deletion_allowed": true})
+	controlplane.Await(t, waitTimeout, "the plugin to notice another key", func(ctx context.Context) error {
 		s, err := p.status(ctx)
 		if err != nil || s.KeyID != id || !strings.Contains(s.Health, "deleted and made again") {
 			return fmt.Errorf("%+v, %v", s, err)
 		}
 		return nil
 	})
-	r.tool("doctor", "--config="+p.config).ends(t, 1, "deleted and made again")
-	readable(t, one, secrets) // from what is in memory
+	r.tool("doctor", "--config="+p.config).check(t, 1, "deleted and made again")
+	checkReadable(t, one, secrets) // with the keys in the plugin's memory
 	_, err = client.DeleteWithContext(t.Context(), "transit/keys/"+keyName)
 	r.must(err)
-	r.root("transit/restore/"+keyName, map[string]any{"backup": backup.Data["backup"]})
+	r.writeAsRoot("transit/restore/"+keyName, map[string]any{"backup": backup.Data["backup"]})
 	p.healthy(2)
 	for _, a := range []*controlplane.APIServer{one, two} {
 		a.Kill()
 		a.Start()
 		a.Ready()
-		readable(t, a, secrets)
+		checkReadable(t, a, secrets)
 	}
 }
 

@@ -68,8 +68,8 @@ func FuzzQuoting(f *testing.F) {
 	})
 }
 
-// TestInexact: a path that a policy reads as a wildcard is reported.
-func TestInexact(t *testing.T) {
+// TestWildcardPath: a path with a wildcard character of policies gets a finding.
+func TestWildcardPath(t *testing.T) {
 	for path, want := range map[string]string{
 		"secret/data/+/x": "secret/data/+/x", "secret/data/x*": "secret/data/x*", "secret/data/{{x}}/y": "secret/data/+/y",
 		"secret/data/a+*/y": "secret/data/+/y", "secret/x}}": "secret/+",

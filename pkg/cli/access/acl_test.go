@@ -10,7 +10,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// TestGranted: this package reads policies as the real Vault does, by a token's capabilities there.
+// TestGranted compares the capabilities that this package computes with a real Vault's.
 func TestGranted(t *testing.T) {
 	v := vaulttest.New(t, vaulttest.Options{})
 	policies := map[string]string{
@@ -64,10 +64,10 @@ path "secret/data/web/deep/" { capabilities = ["list"] }`,
 		slices.Sort(want)
 		got, _ := access.Granted(rules, path, strings.HasSuffix(path, "/"))
 		if len(got) == 0 {
-			got = []string{"deny"} // as Vault says it
+			got = []string{"deny"} // Vault's word for none
 		}
 		if !slices.Equal(got, want) {
-			t.Errorf("%s: %q, and Vault says %q", path, got, want)
+			t.Errorf("%s: capabilities %q, Vault has %q", path, got, want)
 		}
 	}
 }

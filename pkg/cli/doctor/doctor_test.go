@@ -70,7 +70,7 @@ func TestOwnCRDs(t *testing.T) {
 			t.Errorf("%s has no schema", own[i].Metadata.Name)
 		}
 		if diff := compareCRDs(&own[i], &own[i]); len(diff) > 0 {
-			t.Errorf("it differs from itself: %q", diff)
+			t.Errorf("compareCRDs finds differences between a CRD and itself: %q", diff)
 		}
 	}
 }
@@ -125,7 +125,7 @@ func TestAsksForPages(t *testing.T) {
 		t.Error("a cluster without a driver has no findings")
 	}
 	if !strings.Contains(out.String(), "1 Secret could be mounted by classes instead: s") {
-		t.Errorf("the Secret is not told:\n%s", &out)
+		t.Errorf("no finding about the Secret:\n%s", &out)
 	}
 	if lists["configmaps"] != 3 || lists["pods"] < 3 || lists["pods"] > 6 || lists["secrets"] != 4 {
 		t.Errorf("lists: %v", lists)

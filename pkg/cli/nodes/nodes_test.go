@@ -95,14 +95,14 @@ func TestAsk(t *testing.T) {
 		t.Errorf("%v, %v", got[1].Err, got[3].Err)
 	}
 	if err := got[2].Err; err == nil || !strings.Contains(err.Error(), "connection refused") {
-		t.Errorf("what kubelet says is lost: %v", err)
+		t.Errorf("want kubelet's error, not %v", err)
 	}
 	before := len(api.Requests())
 	if got := ask(t, n, []string{"node-a"}, nodes.Query{}); got[0].Err != nil || len(got[0].Status.Volumes) != 2 {
 		t.Errorf("%+v", got)
 	}
 	if after := api.Requests()[before:]; len(after) != 1 || after[0] != "node: GET /status?" && after[0] != "node: GET /status" {
-		t.Errorf("the second time it asks %q", after)
+		t.Errorf("the second call made the requests %q", after)
 	}
 }
 
@@ -117,15 +117,15 @@ func TestRefresh(t *testing.T) {
 	}
 }
 
-// In an upgrade there may be two pods on a node.
-func TestThePodThatRuns(t *testing.T) {
+// TestAsksTheRunningPod: during an upgrade a node may have several pods of the driver.
+func TestAsksTheRunningPod(t *testing.T) {
 	n, _ := find(t, podOf("mayfly-old", "node-a", "Failed")+podOf("mayfly-a", "node-a", "Running")+podOf("mayfly-new", "node-a", "Pending")+recordedStatus)
 	if _, err := n.Status(t.Context(), "node-a", nodes.Query{}); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestWithoutTheRight(t *testing.T) {
+func TestForbidden(t *testing.T) {
 	n, api := find(t, podOf("mayfly-a", "node-a", "Running")+recordedStatus+`---
 {apiVersion: recorded, kind: Forbidden, rules: ["create pods/portforward", "get pods/portforward"]}
 `)
@@ -135,13 +135,13 @@ func TestWithoutTheRight(t *testing.T) {
 	}
 	for _, r := range api.Requests() {
 		if strings.HasPrefix(r, "node:") {
-			t.Errorf("the node was asked: %s", r)
+			t.Errorf("a request reached the node: %s", r)
 		}
 	}
 }
 
-// A node that hangs delays the others by no more than its time.
-func TestPatience(t *testing.T) {
+// TestTimeout: a request to a node that hangs ends at the caller's deadline.
+func TestTimeout(t *testing.T) {
 	n, api := find(t, podOf("mayfly-a", "node-a", "Running")+recordedStatus)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()

@@ -17,7 +17,7 @@ func TestCheckAkeyless(t *testing.T) {
 	testkit.Must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
 	a.AuthMethod("p-person", akeylessd.Method{Type: "access_key", Key: "key"})
-	t.Setenv("AKEYLESS_TOKEN", person(t, a))
+	t.Setenv("AKEYLESS_TOKEN", logInAsUser(t, a))
 	text := `apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
 metadata: {name: web, namespace: shop}
@@ -65,8 +65,8 @@ spec:
 	}
 }
 
-// person logs in as the user of the command.
-func person(t *testing.T, a *akeylessd.Server) string {
+// logInAsUser returns a token of the user who runs the command.
+func logInAsUser(t *testing.T, a *akeylessd.Server) string {
 	t.Helper()
 	resp, err := http.Post(a.URL()+"/auth", "application/json", strings.NewReader(`{"access-type":"access_key","access-id":"p-person","access-key":"key"}`))
 	testkit.Must(t, err)

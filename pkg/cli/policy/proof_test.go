@@ -34,33 +34,33 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// world is a real Vault, and a provider of a driver on a node.
-type world struct {
+// environment is a real Vault, and an issuer of the pods' service account tokens.
+type environment struct {
 	*vaulttest.Server
 	issuer *issuer.Issuer
 	volume int
 }
 
-func newWorld(t *testing.T) *world {
+func newEnvironment(t *testing.T) *environment {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{})
 	testkit.Must(t, err)
 	t.Cleanup(func() { _ = iss.Close() })
-	w := &world{Server: vaulttest.New(t, vaulttest.Options{}), issuer: iss}
+	env := &environment{Server: vaulttest.New(t, vaulttest.Options{}), issuer: iss}
 	for _, err := range []error{
-		w.EnableKubernetesAuth(t.Context(), "kubernetes", iss), w.EnableJWTAuth(t.Context(), "jwt", iss),
-		w.EnableKV(t.Context(), "secret", 2), w.EnableKV(t.Context(), "kv1", 1),
+		env.EnableKubernetesAuth(t.Context(), "kubernetes", iss), env.EnableJWTAuth(t.Context(), "jwt", iss),
+		env.EnableKV(t.Context(), "secret", 2), env.EnableKV(t.Context(), "kv1", 1),
 	} {
 		testkit.Must(t, err)
 	}
-	return w
+	return env
 }
 
 // plan runs the command over a manifest, with a pod of shop/web that mounts it.
-func (w *world) plan(t *testing.T, manifest, name string, args ...string) access.Grant {
+func (env *environment) plan(t *testing.T, manifest, name string, args ...string) access.Grant {
 	t.Helper()
 	var out struct{ Vault []access.Grant }
-	args = append([]string{"-o", "json", "--vault-addr", w.Address, "--serviceaccount", "shop/web"}, args...)
+	args = append([]string{"-o", "json", "--vault-addr", env.Address, "--serviceaccount", "shop/web"}, args...)
 	testkit.Must(t, json.Unmarshal([]byte(run(t, manifest, args...)), &out))
 	if len(out.Vault) != 1 {
 		t.Fatalf("%s: %d grants", name, len(out.Vault))
@@ -85,9 +85,8 @@ func run(t *testing.T, manifest string, args ...string) string {
 	return out.String()
 }
 
-// fetch publishes the class as the driver would: it reads everything that the class asks for, with
-// a login of its own, and releases it.
-func (w *world) fetch(t *testing.T, manifest string) error {
+// fetch reads the objects of the class as the driver does, with a new login, and releases them.
+func (env *environment) fetch(t *testing.T, manifest string) error {
 	t.Helper()
 	classes, _, err := class.ParseManifest([]byte(manifest))
 	if err != nil || len(classes) != 1 {
@@ -96,15 +95,15 @@ func (w *world) fetch(t *testing.T, manifest string) error {
 	parsed, _, err := class.Parse(classes[0])
 	testkit.Must(t, err)
 	p, err := vault.New(vault.Config{
-		Name: parsed.Provider, DefaultAddress: w.Address,
+		Name: parsed.Provider, DefaultAddress: env.Address,
 		Settings: endpoint.Settings{MaxRetries: 3, RetryBase: 20 * time.Millisecond},
 	})
 	testkit.Must(t, err)
 	defer p.Close()
-	w.volume++
-	uid := fmt.Sprintf("uid-%d", w.volume)
+	env.volume++
+	uid := fmt.Sprintf("uid-%d", env.volume)
 	pod := issuer.PodRef{Namespace: "shop", Pod: "web", PodUID: uid, ServiceAccount: "web"}
-	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, "vault", "openbao"))
+	tokens, err := identity.ParseTokens(env.issuer.CSITokens(pod, "vault", "openbao"))
 	testkit.Must(t, err)
 	_, err = p.Fetch(t.Context(), provider.Request{
 		Volume: uid, Pod: identity.Pod{Namespace: "shop", Name: "web", UID: uid, ServiceAccount: "web"}, Tokens: tokens, Class: parsed,
@@ -116,8 +115,8 @@ func (w *world) fetch(t *testing.T, manifest string) error {
 }
 
 // grant writes the role and its policy.
-func (w *world) grant(ctx context.Context, g access.Grant, p access.Policy) error {
-	if err := w.Policy(ctx, p.Name, p.HCL()); err != nil {
+func (env *environment) grant(ctx context.Context, g access.Grant, p access.Policy) error {
+	if err := env.Policy(ctx, p.Name, p.HCL()); err != nil {
 		return err
 	}
 	role := map[string]any{"token_policies": []string{p.Name}, "token_no_default_policy": g.NoDefault, "token_ttl": "10m"}
@@ -126,11 +125,11 @@ func (w *world) grant(ctx context.Context, g access.Grant, p access.Policy) erro
 	} else {
 		maps.Copy(role, map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": g.Audience})
 	}
-	return w.Role(ctx, g.Mount, g.Role, role)
+	return env.Role(ctx, g.Mount, g.Role, role)
 }
 
-// less is a policy without one capability of one rule.
-func less(p access.Policy, rule int, capability string) access.Policy {
+// withoutCapability returns a policy without one capability of one rule.
+func withoutCapability(p access.Policy, rule int, capability string) access.Policy {
 	p.Rules = slices.Clone(p.Rules)
 	r := &p.Rules[rule]
 	r.Capabilities = slices.DeleteFunc(slices.Clone(r.Capabilities), func(c string) bool { return c == capability })
@@ -140,22 +139,21 @@ func less(p access.Policy, rule int, capability string) access.Policy {
 	return p
 }
 
-// just checks that the printed policy is just enough for a class: with it the class is served, and
-// without any single capability it is refused. Rights that are not needed for serving may be left
-// out.
-func (w *world) just(t *testing.T, name, manifest string) {
+// checkMinimal checks that the printed policy has what a class needs and no more: the class is served
+// with it, and refused without any one capability that has the purpose Serve.
+func (env *environment) checkMinimal(t *testing.T, name, manifest string) {
 	t.Helper()
-	g := w.plan(t, manifest, name, "--no-default-policy", "--versions")
-	testkit.Must(t, w.grant(t.Context(), g, g.Policy))
-	if err := w.fetch(t, manifest); err != nil {
+	g := env.plan(t, manifest, name, "--no-default-policy", "--versions")
+	testkit.Must(t, env.grant(t.Context(), g, g.Policy))
+	if err := env.fetch(t, manifest); err != nil {
 		t.Fatalf("with the whole policy: %v\n%s", err, g.Policy.HCL())
 	}
 	serve := 0
 	for i, r := range g.Policy.Rules {
 		for _, capability := range r.Capabilities {
-			p := less(g.Policy, i, capability)
-			testkit.Must(t, w.grant(t.Context(), g, p))
-			err := w.fetch(t, manifest)
+			p := withoutCapability(g.Policy, i, capability)
+			testkit.Must(t, env.grant(t.Context(), g, p))
+			err := env.fetch(t, manifest)
 			switch {
 			case r.Purpose == vault.Serve && (err == nil || fault.Of(err) != fault.Denied):
 				t.Errorf("without %s on %q: %v", capability, r.Path, err)
@@ -167,48 +165,48 @@ func (w *world) just(t *testing.T, name, manifest string) {
 		}
 	}
 	if serve == 0 {
-		t.Error("the policy has no rule that serves")
+		t.Error("the policy has no rule for serving")
 	}
-	testkit.Must(t, w.grant(t.Context(), g, g.Policy))
+	testkit.Must(t, env.grant(t.Context(), g, g.Policy))
 }
 
-// TestJustEnough checks it for the ecosystem's classes that a Vault serves.
-func TestJustEnough(t *testing.T) {
+// TestPolicyIsMinimal runs checkMinimal for the classes of test/compat that a Vault serves.
+func TestPolicyIsMinimal(t *testing.T) {
 	cases, err := compat.Load("../../../test/compat/cases")
 	testkit.Must(t, err)
-	w, played := newWorld(t), 0
+	env, tested := newEnvironment(t), 0
 	for _, c := range cases {
 		classes, _, _ := class.ParseManifest([]byte(c.Class))
 		if len(c.Want.Error) > 0 || len(c.Vault.Answers) > 0 || len(classes) != 1 || classes[0].Spec.Provider != vault.NameVault && classes[0].Spec.Provider != vault.NameOpenBao {
 			continue
 		}
-		played++
+		tested++
 		t.Run(c.Name, func(t *testing.T) {
 			for path, kind := range c.Vault.Mounts {
-				testkit.Must(t, w.Write(t.Context(), "sys/mounts/"+path, map[string]any{"type": kind}))
+				testkit.Must(t, env.Write(t.Context(), "sys/mounts/"+path, map[string]any{"type": kind}))
 			}
 			for _, one := range c.Vault.Writes {
-				testkit.Must(t, w.Write(t.Context(), one.Path, one.Data))
+				testkit.Must(t, env.Write(t.Context(), one.Path, one.Data))
 			}
-			w.just(t, c.Name, c.Class)
+			env.checkMinimal(t, c.Name, c.Class)
 		})
 	}
-	if played < 12 {
-		t.Errorf("%d cases", played)
+	if tested < 12 {
+		t.Errorf("%d cases", tested)
 	}
 }
 
-// TestCommands: Vault's own program accepts the output of -o commands, and the lines of remedies,
-// and the class is served then.
+// TestCommands: the vault program accepts the output of -o commands and the lines of remedies, and the
+// class is then served.
 func TestCommands(t *testing.T) {
 	program, err := toolcache.Get(t.Context(), os.Stderr, "vault")
 	testkit.Must(t, err)
-	w := newWorld(t)
-	testkit.Must(t, w.PutKV2(t.Context(), "secret", `it's ${x}`, map[string]any{"a": "A"}))
+	env := newEnvironment(t)
+	testkit.Must(t, env.PutKV2(t.Context(), "secret", `it's ${x}`, map[string]any{"a": "A"}))
 	sh := func(script string) {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), "sh", "-euc", script)
-		c.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "VAULT_ADDR="+w.Address, "VAULT_TOKEN="+w.RootToken)
+		c.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "VAULT_ADDR="+env.Address, "VAULT_TOKEN="+env.RootToken)
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s\n%s", err, out, script)
 		}
@@ -217,28 +215,28 @@ func TestCommands(t *testing.T) {
 		for _, lines := range []bool{false, true} {
 			name := fmt.Sprintf("web-%s-%v", mount, lines)
 			text := manifest(name, mount, `{objectName: a, secretPath: 'secret/data/it''s ${x}', secretKey: a}`)
-			if err := w.fetch(t, text); err == nil {
-				t.Fatal("it is served before")
+			if err := env.fetch(t, text); err == nil {
+				t.Fatal("the class is served before the commands ran")
 			}
 			if lines {
-				g := w.plan(t, text, name)
+				g := env.plan(t, text, name)
 				sh(g.PolicyLine() + "\n" + g.RoleLine())
 			} else {
 				sh(run(t, text, "-o", "commands", "--serviceaccount", "web"))
 			}
-			if err := w.fetch(t, text); err != nil {
+			if err := env.fetch(t, text); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
 	}
 }
 
-// TestCheck compares with a real Vault: there are no findings for the command's own plan, and a
-// finding for each change.
+// TestCheck runs --check against a real Vault: no findings for the policy that the command prints, and
+// a finding for each change of it.
 func TestCheck(t *testing.T) {
-	w := newWorld(t)
-	t.Setenv("VAULT_ADDR", w.Address)
-	t.Setenv("VAULT_TOKEN", w.RootToken)
+	env := newEnvironment(t)
+	t.Setenv("VAULT_ADDR", env.Address)
+	t.Setenv("VAULT_TOKEN", env.RootToken)
 	text := manifest("web", "kubernetes", "{objectName: a, secretPath: secret/data/web/db, secretKey: a}", "{objectName: b, secretPath: pki/issue/web, method: POST, secretKey: certificate}")
 	codes := func() []string {
 		t.Helper()
@@ -250,19 +248,21 @@ func TestCheck(t *testing.T) {
 		}
 		return list
 	}
-	g := w.plan(t, text, "web")
+	g := env.plan(t, text, "web")
 	for _, tc := range []struct {
 		change func() error
 		want   []string
 	}{
 		{func() error { return nil }, []string{"MF310"}},
-		{func() error { return w.grant(t.Context(), g, g.Policy) }, nil},
-		{func() error { return w.Policy(t.Context(), g.Policy.Name, less(g.Policy, 0, "update").HCL()) }, []string{"MF312"}},
+		{func() error { return env.grant(t.Context(), g, g.Policy) }, nil},
 		{func() error {
-			return w.Policy(t.Context(), g.Policy.Name, g.Policy.HCL()+`path "sys/*" { capabilities = ["sudo"] }`)
+			return env.Policy(t.Context(), g.Policy.Name, withoutCapability(g.Policy, 0, "update").HCL())
+		}, []string{"MF312"}},
+		{func() error {
+			return env.Policy(t.Context(), g.Policy.Name, g.Policy.HCL()+`path "sys/*" { capabilities = ["sudo"] }`)
 		}, []string{"MF313"}},
 		{func() error {
-			return w.Role(t.Context(), "kubernetes", "web", map[string]any{"bound_service_account_names": "*", "bound_service_account_namespaces": "bank"})
+			return env.Role(t.Context(), "kubernetes", "web", map[string]any{"bound_service_account_names": "*", "bound_service_account_namespaces": "bank"})
 		}, []string{"MF311", "MF313", "MF314", "MF314"}},
 	} {
 		testkit.Must(t, tc.change())
@@ -281,16 +281,16 @@ func manifest(name, mount string, objects ...string) string {
 		name + "\n    vaultAuthMountPath: " + mount + "\n    objects: |\n      - " + strings.Join(objects, "\n      - ") + "\n"
 }
 
-// TestJustEnoughByEngine checks it for each kind of request.
-func TestJustEnoughByEngine(t *testing.T) {
-	w := newWorld(t)
+// TestPolicyIsMinimalByEngine runs checkMinimal for each kind of request.
+func TestPolicyIsMinimalByEngine(t *testing.T) {
+	env := newEnvironment(t)
 	ctx := t.Context()
 	for _, err := range []error{
-		w.PutKV1(ctx, "kv1", "web", map[string]any{"a": "A"}), w.PutKV2(ctx, "secret", "web/db", map[string]any{"a": "A"}),
-		w.PutKV2(ctx, "secret", `it's "odd" ${x} %7B`, map[string]any{"a": "A"}),
-		w.EnablePKI(ctx, "pki", "web"), w.EnableTransit(ctx, "transit", "web"),
-		w.Write(ctx, "sys/mounts/ssh", map[string]any{"type": "ssh"}), w.Write(ctx, "ssh/config/ca", map[string]any{"generate_signing_key": true}),
-		w.Write(ctx, "ssh/roles/web", map[string]any{"key_type": "ca", "allow_user_certificates": true, "allowed_users": "*", "default_user": "web", "ttl": "1h"}),
+		env.PutKV1(ctx, "kv1", "web", map[string]any{"a": "A"}), env.PutKV2(ctx, "secret", "web/db", map[string]any{"a": "A"}),
+		env.PutKV2(ctx, "secret", `it's "odd" ${x} %7B`, map[string]any{"a": "A"}),
+		env.EnablePKI(ctx, "pki", "web"), env.EnableTransit(ctx, "transit", "web"),
+		env.Write(ctx, "sys/mounts/ssh", map[string]any{"type": "ssh"}), env.Write(ctx, "ssh/config/ca", map[string]any{"generate_signing_key": true}),
+		env.Write(ctx, "ssh/roles/web", map[string]any{"key_type": "ca", "allow_user_certificates": true, "allowed_users": "*", "default_user": "web", "ttl": "1h"}),
 	} {
 		testkit.Must(t, err)
 	}
@@ -306,15 +306,15 @@ func TestJustEnoughByEngine(t *testing.T) {
 		"self":    {"{objectName: a, secretPath: auth/token/lookup-self, secretKey: display_name}"},
 	} {
 		for _, mount := range []string{"kubernetes", "jwt"} {
-			t.Run(name+" by "+mount, func(t *testing.T) { w.just(t, name, manifest(name, mount, objects...)) })
+			t.Run(name+" by "+mount, func(t *testing.T) { env.checkMinimal(t, name, manifest(name, mount, objects...)) })
 		}
 	}
 	t.Run("database", func(t *testing.T) {
 		pg := postgres.New(t)
 		pg.Query(t, "CREATE ROLE batch LOGIN PASSWORD 'old'")
-		pg.Enable(t, w.Server)
-		pg.Role(t, w.Server, "web", "1h", "2h")
-		testkit.Must(t, w.Write(t.Context(), "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_period": "24h"}))
-		w.just(t, "database", manifest("database", "kubernetes", "{objectName: a, secretPath: database/creds/web, secretKey: password}", "{objectName: b, secretPath: database/static-creds/batch, secretKey: password}"))
+		pg.Enable(t, env.Server)
+		pg.Role(t, env.Server, "web", "1h", "2h")
+		testkit.Must(t, env.Write(t.Context(), "database/static-roles/batch", map[string]any{"db_name": "pg", "username": "batch", "rotation_period": "24h"}))
+		env.checkMinimal(t, "database", manifest("database", "kubernetes", "{objectName: a, secretPath: database/creds/web, secretKey: password}", "{objectName: b, secretPath: database/static-creds/batch, secretKey: password}"))
 	})
 }

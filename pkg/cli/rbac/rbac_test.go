@@ -46,8 +46,7 @@ func read(t testing.TB, text string) Objects {
 	return o
 }
 
-// bound is a role of one rule that is bound to one subject in a namespace, in
-// the whole cluster for an empty one.
+// bound returns a role that is bound to a subject in a namespace, or in the cluster if that is empty.
 func bound(namespace string, subject rbacv1.Subject, rules ...rbacv1.PolicyRule) Objects {
 	role := rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: "role"}, Rules: rules}
 	ref := rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: clusterRole, Name: "role"}
@@ -62,8 +61,7 @@ func bound(namespace string, subject rbacv1.Subject, rules ...rbacv1.PolicyRule)
 
 func alice() rbacv1.Subject { return rbacv1.Subject{Kind: "User", Name: "alice"} }
 
-// may is a rule in words: verbs, groups, resources and names, each separated by
-// commas; core stands for the group without a name.
+// may returns a rule: verbs, groups and resources are separated by commas, core is the group "".
 func may(verbs, groups, resources string, names ...string) rbacv1.PolicyRule {
 	return rbacv1.PolicyRule{
 		Verbs: strings.Split(verbs, ","), APIGroups: strings.Split(strings.ReplaceAll(groups, "core", ""), ","),
@@ -80,7 +78,7 @@ func TestAllowed(t *testing.T) {
 		ask   Request
 		want  bool
 	}{
-		{"the same", "shop", may("create", "core", "pods/exec"), exec, true},
+		{"the same verb and resource", "shop", may("create", "core", "pods/exec"), exec, true},
 		{"another verb", "shop", may("get", "core", "pods/exec"), exec, false},
 		{"every verb", "shop", may("*", "core", "pods/exec"), exec, true},
 		{"another group", "shop", may("create", "apps", "pods/exec"), exec, false},
@@ -126,8 +124,8 @@ func TestSubjects(t *testing.T) {
 		{"the accounts of another namespace", rbacv1.Subject{Kind: "Group", Name: "system:serviceaccounts:other"}, Account("shop", "web"), false},
 		{"all accounts", rbacv1.Subject{Kind: "Group", Name: "system:serviceaccounts"}, Account("shop", "web"), true},
 		{"all accounts and a user", rbacv1.Subject{Kind: "Group", Name: "system:serviceaccounts"}, Subject{Kind: "User", Name: "alice"}, false},
-		{"all who logged in", rbacv1.Subject{Kind: "Group", Name: "system:authenticated"}, Subject{Kind: "User", Name: "alice"}, true},
-		{"all who logged in and nobody", rbacv1.Subject{Kind: "Group", Name: "system:authenticated"}, Subject{Kind: "User", Name: "system:anonymous"}, false},
+		{"system:authenticated", rbacv1.Subject{Kind: "Group", Name: "system:authenticated"}, Subject{Kind: "User", Name: "alice"}, true},
+		{"system:authenticated and the anonymous user", rbacv1.Subject{Kind: "Group", Name: "system:authenticated"}, Subject{Kind: "User", Name: "system:anonymous"}, false},
 	} {
 		if got := New(bound("", tc.bound, may("get", "core", "secrets"))).May(tc.asked, secrets); got != tc.want {
 			t.Errorf("%s: %v", tc.name, got)
@@ -162,7 +160,7 @@ roleRef: {kind: Role, name: absent}
 		t.Errorf("%+v", grants)
 	}
 	if grants := p.Allowed(Request{Verb: "create", Resource: "pods", Namespace: "shop"}); len(grants) != 1 || grants[0].Part != "" {
-		t.Errorf("what the role has of its own: %+v", grants)
+		t.Errorf("the rule of the role itself: %+v", grants)
 	}
 	if len(p.Dangling) != 1 || p.Dangling[0].Binding.Name != "gone" || p.Dangling[0].Role != (Ref{"Role", "shop", "absent"}) {
 		t.Errorf("dangling: %+v", p.Dangling)
@@ -177,7 +175,7 @@ func target() *Target {
 	}
 }
 
-// ways are those of alice, as "way" or "way as subject".
+// ways lists a subject's ways, as "way" or "way as subject".
 func ways(rows []Row, of Subject) []string {
 	var found []string
 	for _, row := range rows {
@@ -211,8 +209,8 @@ func TestReach(t *testing.T) {
 		{"an edit of one stateful set", "shop", rules(may("patch", "apps", "statefulsets", "db")), []string{WayWorkloads}},
 		{"cron jobs", "shop", rules(may("update", "batch", "cronjobs")), []string{WayWorkloads}},
 		{"replication controllers", "shop", rules(may("create", "core", "replicationcontrollers")), []string{WayWorkloads}},
-		{"a kind that is told", "shop", rules(may("create", "argoproj.io", "rollouts")), []string{WayWorkloads}},
-		{"a kind that nobody told of", "shop", rules(may("create", "example.com", "things")), nil},
+		{"a kind of Makers", "shop", rules(may("create", "argoproj.io", "rollouts")), []string{WayWorkloads}},
+		{"a kind that Makers does not have", "shop", rules(may("create", "example.com", "things")), nil},
 		{"exec", "shop", rules(may("create", "core", "pods/exec")), []string{WayExec}},
 		{"exec into another pod", "shop", rules(may("create", "core", "pods/exec", "other")), nil},
 		{"exec by get, which is not enough", "shop", rules(may("get", "core", "pods/exec")), nil},
@@ -284,8 +282,8 @@ func TestReach(t *testing.T) {
 	}
 }
 
-// others may reach the class too: bob and the group devs make pods, and so does
-// the account deployer, whose tokens the account runner may make.
+// others has more subjects who reach the class: bob, the group devs and the account deployer may make
+// pods, and the account runner may make deployer's tokens.
 const others = `
 kind: ClusterRole
 metadata: {name: maker}
@@ -309,13 +307,13 @@ metadata: {name: tokens, namespace: ops}
 subjects: [{kind: ServiceAccount, name: runner, namespace: ci}]
 roleRef: {kind: Role, name: tokens}`
 
-// checkRows: every request of a way is allowed to its subject.
+// checkRows checks that the policy allows every request of a way to its subject.
 func checkRows(t *testing.T, p *Policy, rows []Row) {
 	t.Helper()
 	for _, row := range rows {
 		for _, w := range row.Ways {
 			if len(w.Requests) == 0 || len(w.Grants) == 0 {
-				t.Errorf("%s: %q has no reason", row.Subject, w.Way)
+				t.Errorf("%s: %q has no requests or grants", row.Subject, w.Way)
 			}
 			for _, q := range w.Requests {
 				if !p.May(row.Subject, q) {
@@ -326,7 +324,7 @@ func checkRows(t *testing.T, p *Policy, rows []Row) {
 	}
 }
 
-// TestSystem: only the parts of Kubernetes itself are marked.
+// TestSystem: only subjects of Kubernetes itself are marked as system.
 func TestSystem(t *testing.T) {
 	o := read(t, `
 kind: ClusterRole
@@ -405,7 +403,7 @@ roleRef: {kind: ClusterRole, name: get}
 	}
 }
 
-// TestReduced: of many pods and accounts, those that rules name are checked.
+// TestReduced: among thousands of pods and accounts, those that rules name are found.
 func TestReduced(t *testing.T) {
 	to := target()
 	for i := range 3000 {

@@ -21,16 +21,16 @@ func TestChanges(t *testing.T) {
 	}
 	first, before := changes(nil, []volumes.Volume{v("web-0", "1"), v("web-1", "1")})
 	if got := names(first); got != "web-0 Fresh 1;web-1 Fresh 1;" {
-		t.Errorf("first %s", got)
+		t.Errorf("changes from none: %s", got)
 	}
 	same := v("web-0", "1")
 	same.NextAt, same.Refreshing = now.Add(time.Minute), true
 	none, before := changes(before, []volumes.Volume{same, v("web-1", "1")})
 	if len(none) != 0 {
-		t.Errorf("that time passes is a change: %s", names(none))
+		t.Errorf("a later NextAt counts as a change: %s", names(none))
 	}
 	second, _ := changes(before, []volumes.Volume{v("web-1", "2"), v("web-2", "1")})
 	if got := names(second); got != "web-1 Fresh 2;web-2 Fresh 1;web-0 Gone 1;" {
-		t.Errorf("second %s", got)
+		t.Errorf("changes: %s", got)
 	}
 }

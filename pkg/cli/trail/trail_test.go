@@ -35,8 +35,8 @@ func (noMeter) AuditLost()        {}
 func (noMeter) AuditFailed()      {}
 func (noMeter) AuditChain(uint64) {}
 
-// written is the driver's lines for some outcomes.
-func written(t *testing.T, outcomes ...volume.Outcome) string {
+// driverLines returns the lines that the driver writes for outcomes.
+func driverLines(t *testing.T, outcomes ...volume.Outcome) string {
 	t.Helper()
 	var b bytes.Buffer
 	log, err := audit.New(audit.Config{Path: "-", Stdout: &b, Level: audit.All, Node: "n1", Meter: noMeter{}, Logger: slog.New(slog.DiscardHandler)})
@@ -45,12 +45,12 @@ func written(t *testing.T, outcomes ...volume.Outcome) string {
 		log.Observe(o)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	cancel() // Run writes what waits, and ends
+	cancel() // Run writes the queued lines and ends
 	testkit.Must(t, log.Run(ctx))
 	return b.String()
 }
 
-// outcome is one of a pod that mounts the class db of the namespace shop.
+// outcome is of a pod of the namespace shop that mounts the class db.
 func outcome(kind volume.Kind, pod string, versions ...provider.Version) volume.Outcome {
 	return volume.Outcome{
 		Kind: kind, Provider: "vault", Changed: true, Versions: versions,
@@ -61,14 +61,14 @@ func outcome(kind volume.Kind, pod string, versions ...provider.Version) volume.
 	}
 }
 
-// TestDriversLines reads what the driver itself writes.
+// TestDriversLines reads lines that the driver's own code has written.
 func TestDriversLines(t *testing.T) {
 	denied := outcome(volume.Refreshed, "web-0", provider.Version{ID: "password", Version: "7"})
 	denied.Err = fault.New(fault.Denied, "permission denied")
 	denied.Failures = 1
 	other := outcome(volume.Published, "web-0", provider.Version{ID: "password", Version: "99"})
 	other.Class.Name = "other"
-	text := written(t,
+	text := driverLines(t,
 		outcome(volume.Published, "web-0", provider.Version{ID: "password", Version: "6"}, provider.Version{ID: "key", Version: "1"}),
 		outcome(volume.Refreshed, "web-0", provider.Version{ID: "password", Version: "7"}, provider.Version{ID: "key", Version: "1"}),
 		denied, other,
@@ -118,7 +118,7 @@ func TestLines(t *testing.T) {
 		{"a summary", good, "n1", 3, 2, 0, 1},
 		{"of any node", good, "", 3, 2, 0, 1},
 		{"of another node", good, "n2", 0, 0, 1, 1},
-		{"with what kubectl puts before it", "[pod/mayfly-a/mayfly-node] 2026-03-01T09:30:01.123456789Z " + good, "n1", 3, 2, 0, 1},
+		{"with kubectl's prefix", "[pod/mayfly-a/mayfly-node] 2026-03-01T09:30:01.123456789Z " + good, "n1", 3, 2, 0, 1},
 		{"with a timestamp", "2026-03-01T09:30:01.123456789Z " + good, "n1", 3, 2, 0, 1},
 		{"within another line", `time=x msg="` + good + `"`, "n1", 0, 0, 0, 0},
 		{"after a blank", " " + good, "n1", 0, 0, 0, 0},
@@ -130,7 +130,7 @@ func TestLines(t *testing.T) {
 		{"a name with an escape", strings.Replace(good, "web-0", `web-0\u001b[2J`, 1), "n1", 0, 0, 1, 1},
 		{"a name with a line end", strings.Replace(good, `"name":"web"`, `"name":"web\nx"`, 1), "n1", 0, 0, 1, 1},
 		{"more failures than refreshes", strings.Replace(good, `"failed":2`, `"failed":6`, 1), "n1", 0, 0, 1, 1},
-		{"less than none", strings.Replace(good, `"failed":2`, `"failed":-2`, 1), "n1", 0, 0, 1, 1},
+		{"negative failures", strings.Replace(good, `"failed":2`, `"failed":-2`, 1), "n1", 0, 0, 1, 1},
 		{"another outcome", strings.Replace(good, `"success"`, `"won"`, 1), "n1", 0, 0, 1, 1},
 		{"no pod", strings.Replace(good, `"pod"`, `"cat"`, 1), "n1", 0, 0, 1, 1},
 		{"another class", strings.Replace(good, `"name":"db"`, `"name":"other"`, 1), "n1", 0, 0, 0, 1},
@@ -178,7 +178,7 @@ func (m *manyLines) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// TestBounded: a trail of any size takes a bounded memory.
+// TestBounded: the memory for a trail does not grow with its size.
 func TestBounded(t *testing.T) {
 	const most, pods = 1000, 3000
 	var before, after runtime.MemStats
@@ -191,8 +191,8 @@ func TestBounded(t *testing.T) {
 	if len(tr.readers) != most || tr.sums.Omitted != pods-most {
 		t.Errorf("%d readers, %d omitted", len(tr.readers), tr.sums.Omitted)
 	}
-	if held := int64(after.HeapAlloc) - int64(before.HeapAlloc); held > most*2048 {
-		t.Errorf("%d bytes for %d readers", held, most)
+	if growth := int64(after.HeapAlloc) - int64(before.HeapAlloc); growth > most*2048 {
+		t.Errorf("%d bytes for %d readers", growth, most)
 	}
 	runtime.KeepAlive(tr)
 	for i := range 200 {

@@ -29,8 +29,7 @@ import (
 // marker is in every secret, and must not be in any output.
 const marker = "s3cr3t-marker"
 
-// cluster is what the API server has: the driver, a class, and a token for
-// service account shop/web.
+// cluster has the objects of the API server, and its answer to a request for a token of shop/web.
 const cluster = `
 apiVersion: storage.k8s.io/v1
 kind: CSIDriver
@@ -57,16 +56,15 @@ body: {apiVersion: authentication.k8s.io/v1, kind: TokenRequest, status: {token:
 ---
 `
 
-// world is a real Vault, a double of Akeyless, and an API server that knows how
-// to make a token for shop/web.
-type world struct {
+// environment is a real Vault, a double of Akeyless, and an issuer of service account tokens.
+type environment struct {
 	*vaulttest.Server
 	akeyless *akeylessd.Server
 	issuer   *issuer.Issuer
 	sh       func(t *testing.T, script string)
 }
 
-func newWorld(t *testing.T) *world {
+func newEnvironment(t *testing.T) *environment {
 	t.Helper()
 	iss, err := issuer.Start(t.Context(), issuer.Options{})
 	testkit.Must(t, err)
@@ -74,24 +72,24 @@ func newWorld(t *testing.T) *world {
 	a, err := akeylessd.Start(t.Context(), akeylessd.Options{Issuer: iss})
 	testkit.Must(t, err)
 	t.Cleanup(func() { _ = a.Close() })
-	w := &world{Server: vaulttest.New(t, vaulttest.Options{}), akeyless: a, issuer: iss}
+	env := &environment{Server: vaulttest.New(t, vaulttest.Options{}), akeyless: a, issuer: iss}
 	for _, err := range []error{
-		w.EnableKubernetesAuth(t.Context(), "kubernetes", iss), w.EnableJWTAuth(t.Context(), "jwt", iss),
-		w.EnableKV(t.Context(), "secret", 2), w.EnableKV(t.Context(), "kv1", 1), w.EnablePKI(t.Context(), "pki", "web"),
+		env.EnableKubernetesAuth(t.Context(), "kubernetes", iss), env.EnableJWTAuth(t.Context(), "jwt", iss),
+		env.EnableKV(t.Context(), "secret", 2), env.EnableKV(t.Context(), "kv1", 1), env.EnablePKI(t.Context(), "pki", "web"),
 	} {
 		testkit.Must(t, err)
 	}
 	program, err := toolcache.Get(t.Context(), os.Stderr, "vault")
 	testkit.Must(t, err)
-	w.sh = func(t *testing.T, script string) {
+	env.sh = func(t *testing.T, script string) {
 		t.Helper()
 		c := exec.CommandContext(t.Context(), "sh", "-euc", script)
-		c.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "VAULT_ADDR="+w.Address, "VAULT_TOKEN="+w.RootToken)
+		c.Env = append(os.Environ(), "PATH="+filepath.Dir(program)+":"+os.Getenv("PATH"), "VAULT_ADDR="+env.Address, "VAULT_TOKEN="+env.RootToken)
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s\n%s", err, out, script)
 		}
 	}
-	return w
+	return env
 }
 
 // report is the JSON of try.
@@ -119,15 +117,15 @@ func (r report) remedy(code string) string {
 }
 
 // try runs the command for a class.
-func (w *world) try(t *testing.T, manifest string, args ...string) report {
+func (env *environment) try(t *testing.T, manifest string, args ...string) report {
 	t.Helper()
 	pod := issuer.PodRef{Namespace: "shop", ServiceAccount: "web"}
 	audience := "vault"
 	if strings.Contains(manifest, "provider: akeyless") {
 		audience = "akeyless"
 	}
-	token, end := w.issuer.Issue(pod, audience, 10*time.Minute)
-	api := clitest.New(t, fmt.Sprintf(cluster, w.Address, w.akeyless.URL(), token, end.UTC().Format(time.RFC3339))+manifest)
+	token, end := env.issuer.Issue(pod, audience, 10*time.Minute)
+	api := clitest.New(t, fmt.Sprintf(cluster, env.Address, env.akeyless.URL(), token, end.UTC().Format(time.RFC3339))+manifest)
 	config, err := api.Kubeconfig(t.TempDir())
 	testkit.Must(t, err)
 	args = append([]string{"try", "db", "-n", "shop", "--serviceaccount", "web", "--kubeconfig", config}, args...)
@@ -143,7 +141,7 @@ func (w *world) try(t *testing.T, manifest string, args ...string) report {
 		}
 		for _, secret := range []string{marker, "hvs.", "\"t-", " t-", token} {
 			if strings.Contains(out.String()+errs.String(), secret) {
-				t.Errorf("it prints %q:\n%s%s", secret, &out, &errs)
+				t.Errorf("try prints %q:\n%s%s", secret, &out, &errs)
 			}
 		}
 		return out.String()
@@ -161,68 +159,68 @@ func class(provider string, parameters string, objects ...string) string {
 		"\n  parameters:\n    " + strings.ReplaceAll(parameters, "\n", "\n    ") + "\n    objects: |\n      - " + strings.Join(objects, "\n      - ") + "\n"
 }
 
-// TestRepair follows the advice, step by step, until the class works: the role,
-// then the policy, then the secret.
+// TestRepair runs the commands of the findings until the class works: they write the role, then the
+// policy, then the secret.
 func TestRepair(t *testing.T) {
-	w := newWorld(t)
+	env := newEnvironment(t)
 	for _, mount := range []string{"kubernetes", "jwt"} {
 		t.Run(mount, func(t *testing.T) {
 			path := "web/" + mount + `/it''s`
 			manifest := class("vault", "roleName: web-"+mount+"\nvaultAuthMountPath: "+mount,
 				"{objectName: password, secretPath: 'secret/data/"+path+"', secretKey: password}", "{objectName: crt, secretPath: pki/issue/web, method: POST, secretKey: certificate, secretArgs: {common_name: a}}")
-			r := w.try(t, manifest)
+			r := env.try(t, manifest)
 			if r.codes() != "MF204" {
 				t.Fatalf("without a role: %+v", r)
 			}
-			w.sh(t, r.remedy("MF204"))
+			env.sh(t, r.remedy("MF204"))
 			if mount == "jwt" { // a method whose role was written with other claims
-				w.sh(t, "vault write auth/jwt/role/web-jwt role_type=jwt user_claim=sub bound_audiences=vault bound_subject=system:serviceaccount:shop:other")
+				env.sh(t, "vault write auth/jwt/role/web-jwt role_type=jwt user_claim=sub bound_audiences=vault bound_subject=system:serviceaccount:shop:other")
 			} else {
-				w.sh(t, "vault write auth/kubernetes/role/web-kubernetes bound_service_account_names=other")
+				env.sh(t, "vault write auth/kubernetes/role/web-kubernetes bound_service_account_names=other")
 			}
-			if r = w.try(t, manifest); r.codes() != "MF204" {
+			if r = env.try(t, manifest); r.codes() != "MF204" {
 				t.Fatalf("bound to another account: %+v", r)
 			}
 			_, line, _ := strings.Cut(r.remedy("MF204"), "account only: ")
-			w.sh(t, line)
-			w.sh(t, fmt.Sprintf("vault policy write other - <<'EOF'\npath \"secret/metadata/*\" { capabilities = [\"read\"] }\nEOF\nvault write auth/%[1]s/role/web-%[1]s role_type=jwt user_claim=sub token_policies=other", mount))
-			if r = w.try(t, manifest); r.codes() != "MF205" || len(r.Findings) != 2 {
+			env.sh(t, line)
+			env.sh(t, fmt.Sprintf("vault policy write other - <<'EOF'\npath \"secret/metadata/*\" { capabilities = [\"read\"] }\nEOF\nvault write auth/%[1]s/role/web-%[1]s role_type=jwt user_claim=sub token_policies=other", mount))
+			if r = env.try(t, manifest); r.codes() != "MF205" || len(r.Findings) != 2 {
 				t.Fatalf("without rights: %+v", r)
 			}
-			w.sh(t, r.remedy("MF205"))
-			if r = w.try(t, manifest); r.codes() != "MF206" {
+			env.sh(t, r.remedy("MF205"))
+			if r = env.try(t, manifest); r.codes() != "MF206" {
 				t.Fatalf("without the secret: %+v", r)
 			}
-			w.sh(t, strings.Replace(strings.TrimPrefix(r.remedy("MF206"), "store it: "), "=...", "="+marker, 1))
-			mark, err := w.Mark()
+			env.sh(t, strings.Replace(strings.TrimPrefix(r.remedy("MF206"), "store it: "), "=...", "="+marker, 1))
+			mark, err := env.Mark()
 			testkit.Must(t, err)
-			if r = w.try(t, manifest); r.codes() != "" {
+			if r = env.try(t, manifest); r.codes() != "" {
 				t.Fatalf("after the repair: %+v", r)
 			}
-			w.asked(t, mark, mount)
-			if r = w.try(t, manifest, "--read"); r.codes() != "" || !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return c.Detail == fmt.Sprintf("read, %d bytes", len(marker)) }) {
+			env.checkNothingRead(t, mark, mount)
+			if r = env.try(t, manifest, "--read"); r.codes() != "" || !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return c.Detail == fmt.Sprintf("read, %d bytes", len(marker)) }) {
 				t.Fatalf("with --read: %+v", r)
 			}
-			// Another class of the role does not cost this one its rights.
+			// The remedy for another class of the role keeps the rights of this one.
 			more := class("vault", "roleName: web-"+mount+"\nvaultAuthMountPath: "+mount, "{objectName: old, secretPath: kv1/web, secretKey: a}")
-			if r = w.try(t, more); r.codes() != "MF205" {
+			if r = env.try(t, more); r.codes() != "MF205" {
 				t.Fatalf("another class: %+v", r)
 			}
-			w.sh(t, strings.TrimPrefix(r.remedy("MF205"), "if a KV engine of version 2 is mounted there, write secretPath: kv1/data/web, and try again; else "))
-			if r, again := w.try(t, more), w.try(t, manifest); r.codes() != "" || again.codes() != "" {
+			env.sh(t, strings.TrimPrefix(r.remedy("MF205"), "if a KV engine of version 2 is mounted there, write secretPath: kv1/data/web, and try again; else "))
+			if r, again := env.try(t, more), env.try(t, manifest); r.codes() != "" || again.codes() != "" {
 				t.Fatalf("both classes: %+v, %+v", r, again)
 			}
 		})
 	}
 }
 
-// asked checks that the try read nothing, and revoked its login.
-func (w *world) asked(t *testing.T, since vaulttest.Mark, mount string) {
+// checkNothingRead checks that try read no secret, and revoked the tokens of its logins.
+func (env *environment) checkNothingRead(t *testing.T, since vaulttest.Mark, mount string) {
 	t.Helper()
-	counts, err := w.CountRequests(t.Context(), since)
+	counts, err := env.CountRequests(t.Context(), since)
 	testkit.Must(t, err)
 	if counts.Under("secret/data/") > 0 || counts.Under("pki/") > 0 {
-		t.Errorf("it read secrets: %v", counts)
+		t.Errorf("try read secrets: %v", counts)
 	}
 	logins := counts["auth/"+mount+"/login"]
 	if logins == 0 || counts["auth/token/revoke-self"] != logins {
@@ -232,17 +230,17 @@ func (w *world) asked(t *testing.T, since vaulttest.Mark, mount string) {
 
 // TestObjects: the findings about each object.
 func TestObjects(t *testing.T) {
-	w := newWorld(t)
+	env := newEnvironment(t)
 	ctx := t.Context()
 	for _, err := range []error{
-		w.PutKV2(ctx, "secret", "web/db", map[string]any{"password": marker}), w.PutKV1(ctx, "kv1", "web", map[string]any{"a": marker}),
-		w.PutKV1(ctx, "kv1", "two", map[string]any{"a": "1", "b": "2"}),
-		w.Policy(ctx, "web", `path "secret/*" { capabilities = ["read"] }
+		env.PutKV2(ctx, "secret", "web/db", map[string]any{"password": marker}), env.PutKV1(ctx, "kv1", "web", map[string]any{"a": marker}),
+		env.PutKV1(ctx, "kv1", "two", map[string]any{"a": "1", "b": "2"}),
+		env.Policy(ctx, "web", `path "secret/*" { capabilities = ["read"] }
 path "kv1/*" { capabilities = ["read"] }`),
-		w.Policy(ctx, "bare", `path "secret/data/*" { capabilities = ["read"] }`),
-		w.Role(ctx, "kubernetes", "web", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web"}),
-		w.Role(ctx, "kubernetes", "bare", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "bare", "token_no_default_policy": true}),
-		w.Role(ctx, "kubernetes", "few", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_num_uses": 3}),
+		env.Policy(ctx, "bare", `path "secret/data/*" { capabilities = ["read"] }`),
+		env.Role(ctx, "kubernetes", "web", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web"}),
+		env.Role(ctx, "kubernetes", "bare", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "bare", "token_no_default_policy": true}),
+		env.Role(ctx, "kubernetes", "few", map[string]any{"bound_service_account_names": "web", "bound_service_account_namespaces": "shop", "audience": "vault", "token_policies": "web", "token_num_uses": 3}),
 	} {
 		testkit.Must(t, err)
 	}
@@ -253,7 +251,7 @@ path "kv1/*" { capabilities = ["read"] }`),
 		codes    string
 		detail   string
 	}{
-		"there":              {class("vault", "roleName: web", db), nil, "", "allowed, and exists: version 1"},
+		"exists":             {class("vault", "roleName: web", db), nil, "", "allowed, and exists: version 1"},
 		"existence unknown":  {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: a}"), nil, "", "allowed; use --read to see whether it exists"},
 		"key missing":        {class("vault", "roleName: web", "{objectName: a, secretPath: kv1/web, secretKey: b}"), []string{"--read"}, "MF207", ""},
 		"all keys":           {class("vault", "roleName: web", "{objectName: d, secretPath: kv1/two, secretKeys: '*'}"), []string{"--read"}, "", "read, 2 files, 2 bytes"},
@@ -263,77 +261,77 @@ path "kv1/*" { capabilities = ["read"] }`),
 		"optional, read":     {class("vault", "roleName: web", "{objectName: a, secretPath: secret/data/none, secretKey: a, optional: true}"), []string{"--read"}, "", ""},
 		"public":             {class("vault", "roleName: web", "{objectName: a, secretPath: pki/ca_chain}"), nil, "", "Vault answers it to anybody"},
 		"no default policy":  {class("vault", "roleName: bare", db), nil, "MF090 MF208", ""},
-		"and read":           {class("vault", "roleName: bare", db), []string{"--read"}, "MF090 MF208", fmt.Sprintf("read, %d bytes", len(marker))},
+		"no policy, read":    {class("vault", "roleName: bare", db), []string{"--read"}, "MF090 MF208", fmt.Sprintf("read, %d bytes", len(marker))},
 		"few uses":           {class("vault", "roleName: few", db), nil, "", "allowed; use --read"},
 		"no such namespace":  {class("vault", "roleName: web\nvaultAuthMountPath: none", db), nil, "MF204", ""},
 		"refused":            {class("vault", "roleName: web\nvaultAddress: ftp://x", db), nil, "MF201", ""},
 		"audience":           {class("vault", "roleName: web\naudience: other", db), nil, "MF203", ""},
 		"not reached":        {class("vault", "roleName: web\nvaultAddress: http://192.0.2.1:1", db), []string{"--vault-addr", "http://127.0.0.1:1"}, "MF090", ""},
-		"reached elsewhere":  {class("vault", "roleName: web\nvaultAddress: http://vault.invalid", db), []string{"--vault-addr", w.Address}, "", "this command connects from this machine to " + w.Address},
+		"reached elsewhere":  {class("vault", "roleName: web\nvaultAddress: http://vault.invalid", db), []string{"--vault-addr", env.Address}, "", "this command connects from this machine to " + env.Address},
 		"authority not here": {class("vault", "roleName: web\nvaultAddress: https://vault.invalid\nvaultCACertPath: /etc/mayfly/class-files/none.pem", db), nil, "MF090", ""},
 		"plugin":             {class("aws", "region: x", "{objectName: a}"), nil, "MF200", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := w.try(t, tc.manifest, tc.args...)
+			r := env.try(t, tc.manifest, tc.args...)
 			if r.codes() != tc.codes {
 				t.Errorf("codes %q, want %q: %+v", r.codes(), tc.codes, r.Findings)
 			}
 			if !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return strings.Contains(c.Detail, tc.detail) }) {
-				t.Errorf("no check says %q: %+v", tc.detail, r.Checks)
+				t.Errorf("no check has the detail %q: %+v", tc.detail, r.Checks)
 			}
 		})
 	}
 }
 
-// TestTLS connects to a server with an authority of its own, as through a port-forward.
+// TestTLS connects to a server with a private authority, as through a port-forward.
 func TestTLS(t *testing.T) {
-	w := newWorld(t)
+	env := newEnvironment(t)
 	tls := vaulttest.New(t, vaulttest.Options{TLS: true})
 	manifest := class("vault", "roleName: web\nvaultAddress: https://localhost:8200", "{objectName: a, secretPath: secret/data/web/db, secretKey: password}")
-	if r := w.try(t, manifest, "--vault-addr", tls.Address); r.codes() != "MF090" {
+	if r := env.try(t, manifest, "--vault-addr", tls.Address); r.codes() != "MF090" {
 		t.Errorf("without the authority: %+v", r)
 	}
 	// The login fails, since Vault is not configured, but the answer is Vault's.
-	if r := w.try(t, manifest, "--vault-addr", tls.Address, "--store-ca-cert", tls.CAFile); r.codes() != "MF204" {
+	if r := env.try(t, manifest, "--vault-addr", tls.Address, "--store-ca-cert", tls.CAFile); r.codes() != "MF204" {
 		t.Errorf("with the authority: %+v", r)
 	}
 }
 
-// TestAkeyless: the same for Akeyless, as far as its API allows.
+// TestAkeyless is TestRepair for Akeyless, as far as its API allows.
 func TestAkeyless(t *testing.T) {
-	w := newWorld(t)
-	a := w.akeyless
+	env := newEnvironment(t)
+	a := env.akeyless
 	parameters := "akeylessAccessType: k8s\nakeylessAccessID: p-web\nakeylessK8sAuthConfigName: prod"
 	static := class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static}")
-	if r := w.try(t, static); r.codes() != "MF204" {
+	if r := env.try(t, static); r.codes() != "MF204" {
 		t.Errorf("without a method: %+v", r)
 	}
 	a.AuthMethod("p-web", akeylessd.Method{Type: "k8s", ConfigName: "prod", Audience: "akeyless"})
-	r := w.try(t, static)
+	r := env.try(t, static)
 	if r.codes() != "MF205" || r.remedy("MF205") != "akeyless set-role-rule --role-name /shop/web --path /shop/web/a --capability read" {
 		t.Errorf("without a rule: %+v", r)
 	}
 	a.Allow(akeylessd.Rule{AccessID: "p-web", Prefix: "/shop/web/", Claims: map[string]string{"service_account_name": "web"}})
-	if r := w.try(t, static); r.codes() != "MF206" {
+	if r := env.try(t, static); r.codes() != "MF206" {
 		t.Errorf("without the item: %+v", r)
 	}
 	a.PutStatic("/shop/web/a", marker)
-	if r := w.try(t, static); r.codes() != "" {
-		t.Errorf("with all: %+v", r)
+	if r := env.try(t, static); r.codes() != "" {
+		t.Errorf("with method, rule and item: %+v", r)
 	}
 	if n := a.Counts()["/get-secret-value"]; n > 0 {
-		t.Errorf("it read %d secrets", n)
+		t.Errorf("try read %d secrets", n)
 	}
-	if r := w.try(t, static, "--read"); r.codes() != "" || !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return c.Detail == fmt.Sprintf("read, %d bytes", len(marker)) }) {
+	if r := env.try(t, static, "--read"); r.codes() != "" || !slices.ContainsFunc(r.Checks, func(c finding.Check) bool { return c.Detail == fmt.Sprintf("read, %d bytes", len(marker)) }) {
 		t.Errorf("with --read: %+v", r)
 	}
-	if r := w.try(t, class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static, secretKey: none}"), "--read"); r.codes() != "MF207" {
+	if r := env.try(t, class("akeyless", parameters, "{fileName: a, secretPath: /shop/web/a, secretType: static, secretKey: none}"), "--read"); r.codes() != "MF207" {
 		t.Errorf("without the key: %+v", r)
 	}
-	if r := w.try(t, class("akeyless", "akeylessAccessType: access_key\nakeylessAccessID: p-web", "{fileName: a, secretPath: /shop/web/a}")); r.codes() != "MF200" {
-		t.Errorf("by a key in a Secret: %+v", r)
+	if r := env.try(t, class("akeyless", "akeylessAccessType: access_key\nakeylessAccessID: p-web", "{fileName: a, secretPath: /shop/web/a}")); r.codes() != "MF200" {
+		t.Errorf("access_key: %+v", r)
 	}
-	if r := w.try(t, static, "--akeyless-gateway-url", "http://127.0.0.1:1"); r.codes() != "MF090" {
+	if r := env.try(t, static, "--akeyless-gateway-url", "http://127.0.0.1:1"); r.codes() != "MF090" {
 		t.Errorf("not reached: %+v", r)
 	}
 }
