@@ -32,7 +32,6 @@ vaultd: ## Build the real Vault that the tests use (once, some minutes)
 test: vaultd ## Run all tests: unit, fuzz seeds, CSI sanity, real Vault and tmpfs, race detector on
 	cd hack/image && go test ./...
 	cd hack/dashboard && go test ./...
-	cd test/kms && go test -timeout 20m -parallel 8 ./...
 	$(AS_ROOT) go test -race -timeout 30m ./...
 
 .PHONY: lifetimes
@@ -70,9 +69,10 @@ bench-short: vaultd ## The same in a short form, as CI runs it
 	@go run ./test/bench --short
 
 .PHONY: bench-kms
-bench-kms: vaultd ## Measure mayfly-kms: requests to Vault, memory, the time of a Status
+bench-kms: vaultd ## Measure mayfly-kms: requests to Vault, memory, the time of a Status (as root)
+	$(if $(AS_ROOT),$(error make bench-kms needs root: each API server has a host name of its own))
 	go test -count 1 -v -run TestIdleRequests ./pkg/kms/plugin
-	cd test/kms && go test -count 1 -v -run 'TestTenThousand|TestFigures' .
+	go test -tags e2e -count 1 -v -run TestCount ./test/kmscluster
 
 .PHONY: hostile
 hostile: vaultd ## Attack the driver as one tenant in every way at once, beside another (as root)

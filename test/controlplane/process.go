@@ -79,6 +79,9 @@ func (p *Process) Running() bool {
 	}
 }
 
+// ExitCode is that of a process which has ended; -1 after a signal.
+func (p *Process) ExitCode() int { return p.cmd.ProcessState.ExitCode() }
+
 // Kill is kill -9.
 func (p *Process) Kill() {
 	if p.Running() {

@@ -29,7 +29,7 @@ func crashes(t *testing.T) int {
 }
 
 const (
-	podCount = 6
+	podCount  = 6
 	longLived = 2 // of them run until the end, so their credentials are renewed and replaced
 	// meanLife is the driver's, from its start to the kill.
 	meanLife = 70 * time.Millisecond

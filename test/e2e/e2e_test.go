@@ -19,7 +19,6 @@ type scenario struct {
 // together are the cases that run in parallel: none disturbs another.
 func together() []scenario {
 	return []scenario{
-		{"a pod mounts a class and reads its file", podReads},
 		{"a pod that is not root reads a 0440 file through its fsGroup", fsGroupReads},
 		{"a pod that is not root reads a 0400 file that belongs to it", ownerReads},
 		{"file names hold directories", nestedNames},
@@ -39,7 +38,6 @@ func together() []scenario {
 		{"the pod's event names the invalid field of a class", invalidObjects},
 		{"a rotation is seen through the open directory", rotationInOpenDirectory},
 		{"an edit of the class reaches the running pod", classEdited},
-		{"the applications of examples/ use rotated secrets without a restart", examplesReload},
 		{"a file mounted by subPath does not change", subPathStays},
 		{"status and events follow a rotation, a denial and a recovery", statusAndEvents},
 		{"kubectl mayfly shows volumes and refreshes them, for an admin and for a tenant", statusAndRefresh},

@@ -2,13 +2,6 @@
 
 package e2e
 
-func podReads(c *tenant) {
-	c.put("db", "one")
-	c.class("db", nil, c.object("password", "db"))
-	c.run(newPod("reader", printOnce, mounts("db")))
-	c.awaitLog("reader", marker+"one\n")
-}
-
 // fsGroupReads checks that the file belongs to the fsGroup and that others cannot read it.
 func fsGroupReads(c *tenant) {
 	c.put("db", "one")

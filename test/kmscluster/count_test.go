@@ -9,12 +9,15 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mayfly-csi/mayfly/pkg/kms/probe"
 	"github.com/mayfly-csi/mayfly/test/controlplane"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
@@ -47,7 +50,7 @@ func TestCount(t *testing.T) {
 	readMany(t, a)
 	encrypts, decrypts := p.calls()
 	counts := r.requests(mark)
-	t.Logf("%d Secrets written, and read after a restart: %d Encrypt and %d Decrypt of the API server; of Vault %d encrypt, %d decrypt",
+	t.Logf("%d Secrets written, and read after a restart: %d Encrypt and %d Decrypt of the API server; at Vault %d encrypt, %d decrypt",
 		manySecrets, encrypts, decrypts, counts["transit/encrypt/"+keyName], counts["transit/decrypt/"+keyName])
 	// One Encrypt for each start. The API server asks for a seed once for each read
 	// that comes before the answer to the first.
@@ -55,11 +58,13 @@ func TestCount(t *testing.T) {
 		t.Errorf("%v", counts)
 	}
 
+	p.checkHardened()
+	t.Logf("Status, p50: %s", p.exercise())
 	mark, err = r.vault.Mark()
 	r.must(err)
 	time.Sleep(time.Minute) // measures a rate
 	idle := r.requests(mark).Under("")
-	memory := p.memory()
+	memory := p.memory("VmRSS")
 	t.Logf("idle: %d requests a minute, %.1f MiB resident", idle, float64(memory)/(1<<20))
 	if idle > mostIdle || memory > mostMemory {
 		t.Errorf("idle: at most %d requests a minute and %d bytes are allowed, not %d and %d", mostIdle, mostMemory, idle, memory)
@@ -68,6 +73,9 @@ func TestCount(t *testing.T) {
 	t.Log("without a local key, each seed is one encrypt and one decrypt of Vault")
 	p.set("localKey: false")
 	p.Stop()
+	if _, err := os.Stat(p.socket); p.ExitCode() != 0 || !os.IsNotExist(err) {
+		t.Errorf("after SIGTERM: exit code %d, the socket: %v", p.ExitCode(), err)
+	}
 	p.Start()
 	p.healthy(1)
 	mark, err = r.vault.Mark()
@@ -77,7 +85,7 @@ func TestCount(t *testing.T) {
 	a.Ready()
 	readMany(t, a)
 	counts = r.requests(mark)
-	t.Logf("of Vault %d encrypt, %d decrypt", counts["transit/encrypt/"+keyName], counts["transit/decrypt/"+keyName])
+	t.Logf("at Vault %d encrypt, %d decrypt", counts["transit/encrypt/"+keyName], counts["transit/decrypt/"+keyName])
 	// The plugin's periodic round trip may come between.
 	if n := counts["transit/encrypt/"+keyName]; n < 1 || n > 2 {
 		t.Errorf("%d encrypts", n)
@@ -136,12 +144,48 @@ func (p *plugin) calls() (encrypts, decrypts int) {
 	return encrypts, decrypts
 }
 
-// memory is the plugin's resident memory in bytes.
-func (p *plugin) memory() int {
+// exercise has the plugin encrypt and decrypt 50 seeds, the most that old clusters have, and returns
+// the median time of a Status.
+func (p *plugin) exercise() time.Duration {
+	p.rig.t.Helper()
+	client, err := probe.Dial("unix://" + p.socket)
+	p.rig.must(err)
+	defer func() { _ = client.Close() }()
+	for range 50 {
+		_, _, _, err := client.RoundTrip(p.rig.t.Context(), "exercise")
+		p.rig.must(err)
+	}
+	took := make([]time.Duration, 1000)
+	for i := range took {
+		s, err := client.Status(p.rig.t.Context())
+		p.rig.must(err)
+		took[i] = s.Took
+	}
+	slices.Sort(took)
+	return took[len(took)/2].Round(time.Microsecond)
+}
+
+// checkHardened checks that core dumps are off, and that memory is locked or the log says that it is
+// not.
+func (p *plugin) checkHardened() {
+	p.rig.t.Helper()
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", p.Pid()))
+	if err != nil || !regexp.MustCompile(`(?m)^Max core file size +0 +0 +bytes`).Match(limits) {
+		p.rig.t.Errorf("core dumps are on (%v):\n%s", err, limits)
+	}
+	log, err := os.ReadFile(p.Log)
+	p.rig.must(err)
+	if p.memory("VmLck") == 0 && !strings.Contains(string(log), "memory is not locked") {
+		p.rig.t.Error("no memory is locked, and the log does not say so")
+	}
+}
+
+// memory is a field of the process's status in /proc, in bytes.
+func (p *plugin) memory(field string) int {
 	p.rig.t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.Pid()))
 	p.rig.must(err)
-	_, after, _ := strings.Cut(string(data), "VmRSS:")
+	_, after, _ := strings.Cut(string(data), field+":")
 	var kib int
 	if _, err := fmt.Sscan(after, &kib); err != nil {
 		p.rig.t.Fatal(err)
