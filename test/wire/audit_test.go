@@ -39,7 +39,7 @@ type auditLine struct {
 	DurationMS     float64
 }
 
-// auditRig is a rig with an audit trail, whose driver refreshes on demand.
+// auditRig is a rig whose driver has an audit trail of changes, and refreshes on a signal.
 type auditRig struct {
 	*rig
 	demand chan os.Signal
@@ -54,7 +54,7 @@ func newAuditRig(t *testing.T) *auditRig {
 	return a
 }
 
-// lines are those on one pod of one event.
+// lines returns the lines of an event on a pod.
 func (a *auditRig) lines(pod, event string) (found []auditLine) {
 	a.t.Helper()
 	text, err := os.ReadFile(a.auditLog())
@@ -71,14 +71,14 @@ func (a *auditRig) lines(pod, event string) (found []auditLine) {
 	return found
 }
 
-// line waits for the nth line on one pod of one event.
+// line waits for the nth line of an event on a pod.
 func (a *auditRig) line(pod, event string, n int) auditLine {
 	a.t.Helper()
 	a.eventually(fmt.Sprintf("line %d of %s on %s", n, event, pod), func() bool { return len(a.lines(pod, event)) >= n })
 	return a.lines(pod, event)[n-1]
 }
 
-// inVault finds an id of a line in Vault's audit log.
+// inVault returns the entries of Vault's audit log on a path that have an id of the line.
 func (a *auditRig) inVault(l auditLine, path string) (found []vaulttest.AuditEntry) {
 	a.t.Helper()
 	entries, err := a.vault.AuditEntries(a.t.Context())
@@ -99,7 +99,7 @@ func (a *auditRig) jti(p kubelet.Pod) string {
 	return tokens["vault"].Claims.ID
 }
 
-// finish stops the driver and searches the whole trail.
+// finish stops the driver, and checks the trail for secrets and its mode.
 func (a *auditRig) finish() {
 	a.t.Helper()
 	a.stop()
@@ -116,7 +116,8 @@ func (a *auditRig) finish() {
 	}
 }
 
-// An audit line has ids that are also in the other audit logs.
+// TestAuditTrailJoinsWithVault: an audit line has ids that are also in Vault's audit log and in the
+// service account token.
 func TestAuditTrailJoinsWithVault(t *testing.T) {
 	a := newAuditRig(t)
 	a.class("secrets")
@@ -165,8 +166,7 @@ func TestAuditTrailJoinsWithVault(t *testing.T) {
 	a.finish()
 }
 
-// Logins and renewals have lines, which are those in Vault's audit log, at level
-// all.
+// TestAuditTrailOfLogins: at level all, logins and renewals have lines with ids of Vault's audit log.
 func TestAuditTrailOfLogins(t *testing.T) {
 	a := newAuditRig(t)
 	a.stop()
@@ -194,7 +194,7 @@ func TestAuditTrailOfLogins(t *testing.T) {
 	a.finish()
 }
 
-// The page's questions, asked of real trails.
+// TestAuditRecipes runs the queries of docs/audit.md on the driver's and Vault's audit logs.
 func TestAuditRecipes(t *testing.T) {
 	a := newAuditRig(t)
 	a.manifest("web-secrets", "- {objectName: db-password, secretPath: secret/data/db, secretKey: password}")
@@ -216,7 +216,7 @@ func TestAuditRecipes(t *testing.T) {
 	}
 	testkit.Must(t, os.WriteFile(requests, []byte(made.String()+"{}\n"), 0o600))
 	files := map[string]string{"mayfly.log": a.auditLog(), "vault-audit.log": a.vault.AuditFile, "audit.log": requests}
-	// For each question: how many lines of the answer, and what they have.
+	// The number of lines of each answer, and words in them.
 	want := []struct {
 		lines int
 		words []string
@@ -230,7 +230,7 @@ func TestAuditRecipes(t *testing.T) {
 	}
 	recipes := audittest.Recipes(t, "audit.md", "recipes")
 	if len(recipes) != len(want) {
-		t.Fatalf("the page has %d questions: %q", len(recipes), recipes)
+		t.Fatalf("the page has %d queries: %q", len(recipes), recipes)
 	}
 	for i, w := range want {
 		got := audittest.RunRecipe(t, recipes[i], files)
@@ -243,7 +243,7 @@ func TestAuditRecipes(t *testing.T) {
 	a.finish()
 }
 
-// Every relevant event of a live volume has a line.
+// TestAuditTrailOfALiveVolume: a rotation, an outage, last good content and a denial have lines.
 func TestAuditTrailOfALiveVolume(t *testing.T) {
 	a := newAuditRig(t)
 	a.class("secrets", "onDenied: empty")
@@ -258,7 +258,7 @@ func TestAuditTrailOfALiveVolume(t *testing.T) {
 
 	testkit.Must(t, a.vault.Seal(t.Context()))
 	late := 0
-	a.eventually("the last read is so old that it serves for want of a better", func() bool {
+	a.eventually("a pod gets last good content", func() bool {
 		late++
 		name := fmt.Sprintf("late-%d", late)
 		a.publish(a.pod(name, "web", "late"))
@@ -273,7 +273,7 @@ func TestAuditTrailOfALiveVolume(t *testing.T) {
 		t.Errorf("the outage's line is %+v", l)
 	}
 	testkit.Must(t, a.vault.Unseal(t.Context()))
-	a.eventually("the outage has an end", func() bool {
+	a.eventually("a refresh succeeds after the outage", func() bool {
 		lines := a.lines("web-0", "refresh")
 		return lines[len(lines)-1].Outcome == "success"
 	})
@@ -288,14 +288,14 @@ func TestAuditTrailOfALiveVolume(t *testing.T) {
 	a.finish()
 }
 
-// A record that cannot be read costs no pod its files: the driver reports it, and reads from the
-// store again once kubelet names the volume.
+// TestCorruptRecord: a record that cannot be read costs no pod its files. The driver reports it, and
+// reads the store again at kubelet's next publish of the volume.
 func TestCorruptRecord(t *testing.T) {
 	a := newAuditRig(t)
 	a.class("secrets")
 	a.put("other", "one")
 	a.manifest("other", "- {objectName: password, secretPath: secret/data/other, secretKey: password}")
-	p, well := a.pod("web-0", "web", "secrets"), a.pod("well", "web", "other")
+	p, other := a.pod("web-0", "web", "secrets"), a.pod("other", "web", "other")
 	a.publish(p)
 	records := func() []string {
 		found, err := filepath.Glob(filepath.Join(a.dir, "state/volumes/*.json"))
@@ -303,7 +303,7 @@ func TestCorruptRecord(t *testing.T) {
 		return found
 	}
 	record := records()[0]
-	a.publish(well)
+	a.publish(other)
 	a.stop()
 	testkit.Must(t, os.WriteFile(record, []byte("not a record"), 0o600))
 	a.put("db", "two")
@@ -312,27 +312,27 @@ func TestCorruptRecord(t *testing.T) {
 	if l := a.line("", "set-aside", 1); l.Outcome != "failure" || l.Reason != "State" || l.RecordSetAside != record+".corrupt" || l.Node != "node-1" {
 		t.Errorf("the record's line is %+v", l)
 	}
-	a.line("well", "recover", 1)
+	a.line("other", "recover", 1)
 	if _, metrics := a.get("/metrics"); !strings.Contains(metrics, "mayfly_records_set_aside_total 1\n") || !strings.Contains(metrics, "mayfly_volumes 1\n") {
 		t.Errorf("the metrics after the start:\n%s", metrics)
 	}
 	var before, after unix.Stat_t
 	testkit.Must(t, unix.Stat(a.Target(p), &before))
 	a.publish(p) // kubelet's next republish
-	a.publish(well)
+	a.publish(other)
 	a.wantFile(p, "two")
 	testkit.Must(t, unix.Stat(a.Target(p), &after))
 	if before.Dev != after.Dev {
 		t.Error("the volume was mounted again under the pod")
 	}
 	if l := a.line("web-0", "publish", 2); l.RecordSetAside != record+".corrupt" || l.Outcome != "success" || l.Objects[0].Version != "2" {
-		t.Errorf("the line of the volume that is taken up anew is %+v", l)
+		t.Errorf("the line of the volume that was published again is %+v", l)
 	}
 	if len(records()) != 2 {
 		t.Errorf("records %q, want a new one", records())
 	}
 	testkit.Must(t, a.Unpublish(t.Context(), p))
-	testkit.Must(t, a.Unpublish(t.Context(), well))
+	testkit.Must(t, a.Unpublish(t.Context(), other))
 	if _, err := os.Lstat(filepath.Join(a.Root, "pods", p.UID)); !os.IsNotExist(err) {
 		t.Errorf("the pod's directory is left: %v", err)
 	}

@@ -74,7 +74,7 @@ func TestAuditTrailSize(t *testing.T) {
 	testkit.Must(t, err)
 	_, section, ok := strings.Cut(string(page), "\n## How much it writes\n")
 	if !ok {
-		t.Fatal("docs/audit.md does not say how much the trail writes")
+		t.Fatal("docs/audit.md has no section \"How much it writes\"")
 	}
 	section, _, _ = strings.Cut(section, "\n## ")
 	rows := regexp.MustCompile(`(?m)^\| (.+) \| ([0-9,]+) \|$`).FindAllStringSubmatch(section, -1)
@@ -101,7 +101,7 @@ func TestAuditTrailSize(t *testing.T) {
 	}
 }
 
-// about compares a figure of the page, which is rounded, with what was measured.
+// about checks that a rounded figure of the page is within 10 % of what was measured.
 func about(t *testing.T, what, documented string, measured float64) {
 	t.Helper()
 	have, err := strconv.ParseFloat(strings.ReplaceAll(documented, ",", ""), 64)
@@ -112,8 +112,7 @@ func about(t *testing.T, what, documented string, measured float64) {
 	}
 }
 
-// lineSizes are the bytes of the lines of a trail, by what docs/audit.md calls them: of the longest
-// where there are several.
+// lineSizes returns the bytes of the longest line of each kind, by its name in docs/audit.md.
 func (a *auditRig) lineSizes(trail []byte) map[string]int {
 	a.t.Helper()
 	sizes := map[string]int{}

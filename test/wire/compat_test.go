@@ -34,27 +34,27 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// fieldRig is a node on which the cases of package compat are played.
-type fieldRig struct {
+// compatRig is a node for the cases of package compat.
+type compatRig struct {
 	*rig
 	proxy    *proxy
 	akeyless *akeylessd.Server
 	plugins  string
-	plugin   *fieldPlugin
+	plugin   *compatPlugin
 }
 
-// TestFieldManifests plays the cases of package compat.
-func TestFieldManifests(t *testing.T) {
+// TestCompatibility runs the cases of package compat.
+func TestCompatibility(t *testing.T) {
 	cases, err := compat.Load("../compat/cases")
 	testkit.Must(t, err)
-	f := newFieldRig(t)
+	f := newCompatRig(t)
 	for _, c := range cases {
-		t.Run(c.Name, func(t *testing.T) { f.play(t, c) })
+		t.Run(c.Name, func(t *testing.T) { f.runCase(t, c) })
 	}
 }
 
-func newFieldRig(t *testing.T) *fieldRig {
-	f := &fieldRig{proxy: &proxy{}}
+func newCompatRig(t *testing.T) *compatRig {
+	f := &compatRig{proxy: &proxy{}}
 	front := httptest.NewServer(f.proxy)
 	t.Cleanup(front.Close)
 	f.rig = newRig(t, func(c *node.Config) {
@@ -70,20 +70,20 @@ func newFieldRig(t *testing.T) *fieldRig {
 	t.Cleanup(func() { _ = f.akeyless.Close() })
 	f.akeyless.AuthMethod("p-field", akeylessd.Method{Type: "k8s", ConfigName: "field", Audience: "akeyless"})
 	f.akeyless.Allow(akeylessd.Rule{AccessID: "p-field", Prefix: "/"})
-	f.plugin = startFieldPlugin(t, f.plugins, "field")
+	f.plugin = startCompatPlugin(t, f.plugins, "field")
 	return f
 }
 
-// fieldPlugin is a provider plugin with the answer of the case of the pod's name.
-type fieldPlugin struct {
+// compatPlugin is a provider plugin. Its answer is that of the case with the pod's name.
+type compatPlugin struct {
 	v1alpha1.UnimplementedCSIDriverProviderServer
 	mu    sync.Mutex
 	cases map[string]compat.Plugin
 	sent  map[string]map[string]string // attributes by the pod's name
 }
 
-func startFieldPlugin(t *testing.T, dir, name string) *fieldPlugin {
-	p := &fieldPlugin{cases: map[string]compat.Plugin{}, sent: map[string]map[string]string{}}
+func startCompatPlugin(t *testing.T, dir, name string) *compatPlugin {
+	p := &compatPlugin{cases: map[string]compat.Plugin{}, sent: map[string]map[string]string{}}
 	testkit.Must(t, os.MkdirAll(dir, 0o755))
 	l, err := net.Listen("unix", filepath.Join(dir, name+".sock"))
 	testkit.Must(t, err)
@@ -94,28 +94,28 @@ func startFieldPlugin(t *testing.T, dir, name string) *fieldPlugin {
 	return p
 }
 
-func (p *fieldPlugin) set(name string, c compat.Plugin) {
+func (p *compatPlugin) set(name string, c compat.Plugin) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.cases[name] = c
 }
 
-func (p *fieldPlugin) attributes(pod string) map[string]string {
+func (p *compatPlugin) attributes(pod string) map[string]string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.sent[pod]
 }
 
 // Version implements v1alpha1.CSIDriverProviderServer.
-func (p *fieldPlugin) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
+func (p *compatPlugin) Version(context.Context, *v1alpha1.VersionRequest) (*v1alpha1.VersionResponse, error) {
 	return &v1alpha1.VersionResponse{Version: "v1alpha1", RuntimeName: "field", RuntimeVersion: "1"}, nil
 }
 
 // Mount implements v1alpha1.CSIDriverProviderServer.
-func (p *fieldPlugin) Mount(_ context.Context, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+func (p *compatPlugin) Mount(_ context.Context, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
 	var attributes map[string]string
 	if err := json.Unmarshal([]byte(m.GetAttributes()), &attributes); err != nil {
-		return nil, status.Error(codes.InvalidArgument, "attributes are no JSON map")
+		return nil, status.Error(codes.InvalidArgument, "the attributes are not a JSON map")
 	}
 	p.mu.Lock()
 	c := p.cases[attributes["csi.storage.k8s.io/pod.name"]]
@@ -136,7 +136,7 @@ func (p *fieldPlugin) Mount(_ context.Context, m *v1alpha1.MountRequest) (*v1alp
 	return r, nil
 }
 
-// proxy is before Vault and answers some paths itself.
+// proxy forwards to Vault, and answers some paths itself.
 type proxy struct {
 	mu      sync.Mutex
 	vault   *httputil.ReverseProxy
@@ -187,7 +187,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // run is one running case.
 type run struct {
-	*fieldRig
+	*compatRig
 	t    *testing.T
 	c    compat.Case
 	pod  kubelet.Pod
@@ -195,12 +195,12 @@ type run struct {
 	mark vaulttest.Mark
 }
 
-func (f *fieldRig) play(t *testing.T, c compat.Case) {
-	r := &run{fieldRig: f, t: t, c: c}
+func (f *compatRig) runCase(t *testing.T, c compat.Case) {
+	r := &run{compatRig: f, t: t, c: c}
 	r.setUp(t.Context())
 	r.writeManifest(c.Class)
 	r.pod = f.podOf(c.Name)
-	r.look()
+	r.snapshot()
 	err := f.Publish(t.Context(), r.pod)
 	if len(c.Want.Error) > 0 {
 		r.wantWords("the error", fmt.Sprint(err), c.Want.Error)
@@ -219,7 +219,7 @@ func (f *fieldRig) play(t *testing.T, c compat.Case) {
 	}
 }
 
-func (f *fieldRig) podOf(name string) kubelet.Pod {
+func (f *compatRig) podOf(name string) kubelet.Pod {
 	p := f.rig.pod(name, "web", name)
 	ref := issuer.PodRef{Namespace: "shop", Pod: name, PodUID: p.UID, ServiceAccount: "web"}
 	p.Tokens = f.issuer.CSITokens(ref, "vault", "openbao", "akeyless")
@@ -260,8 +260,8 @@ func (r *run) writeManifest(text string) {
 	r.replace(filepath.Join(r.classDir, r.c.Name+".yaml"), strings.ReplaceAll(text, "$AKEYLESS", r.akeyless.URL()))
 }
 
-// look records the present state, for the next comparison.
-func (r *run) look() {
+// snapshot records the files and Vault's requests for the next comparison.
+func (r *run) snapshot() {
 	r.seen = r.files()
 	mark, err := r.vault.Mark()
 	testkit.Must(r.t, err)
@@ -270,7 +270,7 @@ func (r *run) look() {
 
 func (r *run) step(i int, s compat.Step) {
 	r.t.Helper()
-	r.look()
+	r.snapshot()
 	if s.Write.Path != "" {
 		testkit.Must(r.t, r.vault.Write(r.t.Context(), s.Write.Path, s.Write.Data))
 	}
@@ -284,7 +284,7 @@ func (r *run) step(i int, s compat.Step) {
 		begin := r.refreshes()
 		r.eventually(fmt.Sprintf("step %d: %d refreshes", i, s.Refreshes), func() bool { return r.refreshes() >= begin+s.Refreshes })
 	}
-	if s.Refreshes > 0 { // what has not come by now does not come
+	if s.Refreshes > 0 { // without waiting: the refreshes have ended
 		if why := r.differs(s.Want); why != "" {
 			r.t.Errorf("step %d: %s", i, why)
 		}
@@ -293,7 +293,7 @@ func (r *run) step(i int, s compat.Step) {
 	r.eventually(fmt.Sprintf("step %d holds (%s)", i, r.differs(s.Want)), func() bool { return r.differs(s.Want) == "" })
 }
 
-// refreshes counts all refreshes of the node, of which this case's volume is the only one.
+// refreshes counts the refreshes of the node, which has the case's volume only.
 func (r *run) refreshes() int {
 	_, text := r.get("/metrics")
 	n := 0.0
@@ -318,7 +318,7 @@ func (r *run) files() map[string]string {
 	return files
 }
 
-// differs says how the volume differs from what is wanted; empty if it does not.
+// differs describes how the volume differs from w; empty if it does not.
 func (r *run) differs(w compat.Want) string {
 	files := r.files()
 	for name, want := range w.Files {
@@ -357,7 +357,7 @@ func (r *run) differs(w compat.Want) string {
 	}
 	for _, words := range w.Warnings {
 		if !strings.Contains(r.log.String(), words) {
-			return fmt.Sprintf("no warning says %q", words)
+			return fmt.Sprintf("no warning has the words %q", words)
 		}
 	}
 	return r.requestsDiffer(w.Requests)

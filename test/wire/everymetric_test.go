@@ -22,7 +22,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// movedElsewhere are the metrics that this test does not move, and the test that does.
+// movedElsewhere has the metrics that this test does not move, and the tests that do.
 var movedElsewhere = map[string]string{
 	"mayfly_api_requests_total":     "test/e2e: Prometheus answers every query",
 	"mayfly_secret_syncs_total":     "test/e2e: pods use the Kubernetes Secrets of their own class",
@@ -31,12 +31,12 @@ var movedElsewhere = map[string]string{
 	"mayfly_audit_lost_lines_total": "pkg/audit: a line is lost after 4,096 that cannot be written",
 }
 
-// scrapes are what the scrapes of a test have shown.
+// scrapes has the results of a test's scrapes.
 type scrapes struct {
 	*rig
 	// moved are the metrics, and the series of counters and histograms, that were not 0.
 	moved map[string]bool
-	// known are the series of counters that were there at 0.
+	// known are the series of counters that existed at 0.
 	known map[string]bool
 }
 
@@ -54,8 +54,8 @@ func families(t *testing.T, text string) map[string]*dto.MetricFamily {
 	return all
 }
 
-// scrape is one of Prometheus'. A counter's series that is not there at 0 has not increased, to
-// Prometheus, when it appears.
+// scrape reads the metrics as Prometheus does. A series of a counter must exist at 0: otherwise
+// Prometheus sees no increase when it appears.
 func (s *scrapes) scrape() {
 	s.t.Helper()
 	_, text := s.get("/metrics")
@@ -97,7 +97,7 @@ func request(code, operation string) string {
 	return "mayfly_store_requests_total{" + code + ",operation=" + operation + ",provider=vault}"
 }
 
-// renew has a Vault token of a few seconds, which is renewed, and revoked with its pod.
+// renew mounts a volume whose Vault token has a TTL of 3 s, so that it is renewed and revoked.
 func (s *scrapes) renew() {
 	s.t.Helper()
 	testkit.Must(s.t, s.vault.Role(s.t.Context(), "kubernetes", "short", map[string]any{
@@ -111,8 +111,8 @@ func (s *scrapes) renew() {
 	s.await(request("code=2xx", "revoke"))
 }
 
-// TestEveryMetricMoves: a driver records each metric of docs/operating.md, and its counters begin
-// at 0.
+// TestEveryMetricMoves: the driver records each metric of docs/operating.md, and its counters begin at
+// 0.
 func TestEveryMetricMoves(t *testing.T) {
 	c, err := collector.Start("")
 	testkit.Must(t, err)
@@ -142,7 +142,7 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	}
 	_ = s.refuse(s.pod("intruder", "other", "secrets"))
 	_ = s.refuse(s.pod("stranger", "stranger", "written"))
-	_ = s.refuse(s.pod("classless", "web", "a-class-that-nobody-has"))
+	_ = s.refuse(s.pod("classless", "web", "an-unknown-class"))
 	s.renew()
 	s.await(request("code=403", "check")) // the policy does not have the metadata
 	s.put("db", "two")
@@ -156,7 +156,7 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 		s.await(metric)
 	}
 	pods := []kubelet.Pod{web, tls}
-	s.eventually("the last read is so old that it serves for want of a better", func() bool {
+	s.eventually("a pod gets last good content", func() bool {
 		late := s.pod(fmt.Sprintf("late-%d", len(pods)), "web", "secrets")
 		s.publish(late)
 		pods = append(pods, late)

@@ -65,11 +65,11 @@ func (f *front) asked(path string) (n int) {
 
 const login = "POST /v1/auth/kubernetes/login"
 
-// localFronts lets classes name addresses of this machine.
+// localFronts allows classes to name addresses of this machine.
 func localFronts(c *node.Config) { c.Vault.AllowLocalAddresses = true }
 
-// fallbackRig gives the address that answers by the node's status too: for one volume, and "" for the
-// first.
+// fallbackRig also returns a function for the address that answers a volume, by the node's status; ""
+// for the first one.
 func fallbackRig(t *testing.T, change func(*node.Config)) (r *rig, answeredBy func(p kubelet.Pod) string) {
 	t.Helper()
 	address := testkit.FreeAddress(t)
@@ -97,8 +97,8 @@ func (r *rig) eventuallyHolds(p kubelet.Pod, want string) {
 	r.eventually("the file holds "+want, func() bool { return r.file(p, "password") == marker+"-"+want })
 }
 
-// Two addresses of one cluster: the second answers with the same Vault token while the first is
-// away, and the first again when it is back.
+// TestSecondAddressOfOneCluster: while the first address fails, the second answers with the same Vault
+// token, and the first one again when it works.
 func TestSecondAddressOfOneCluster(t *testing.T) {
 	r, answeredBy := fallbackRig(t, localFronts)
 	first, second := newFront(t, r.vault.Address), newFront(t, r.vault.Address)
@@ -132,7 +132,7 @@ func TestSecondAddressOfOneCluster(t *testing.T) {
 	testkit.Must(t, r.Unpublish(t.Context(), p))
 	testkit.Must(t, r.Unpublish(t.Context(), q))
 	r.eventually("the Vault token is revoked", func() bool { return first.asked("POST /v1/auth/token/revoke-self") > 0 })
-	r.auditSays(`"event":"refresh"`, `"answeredBy":"`+second.URL+`"`)
+	r.wantAuditLine(`"event":"refresh"`, `"answeredBy":"`+second.URL+`"`)
 }
 
 func (r *rig) readAudit() []byte {
@@ -142,8 +142,8 @@ func (r *rig) readAudit() []byte {
 	return text
 }
 
-// auditSays looks for one line with all of the texts.
-func (r *rig) auditSays(texts ...string) {
+// wantAuditLine waits for a line of the audit trail with all of the texts.
+func (r *rig) wantAuditLine(texts ...string) {
 	r.t.Helper()
 	r.eventually(fmt.Sprintf("the audit trail has %q", texts), func() bool {
 		for line := range strings.Lines(string(r.readAudit())) {
@@ -159,7 +159,7 @@ func (r *rig) auditSays(texts ...string) {
 	})
 }
 
-// replicate sets another Vault up as that of the rig, and returns what writes a secret to both.
+// replicate sets up another Vault like the rig's, and returns a function that writes a secret to both.
 func (r *rig) replicate(other *vaulttest.Server) (both func(value string)) {
 	main := r.vault
 	r.vault = other
@@ -172,8 +172,8 @@ func (r *rig) replicate(other *vaulttest.Server) (both func(value string)) {
 	}
 }
 
-// The operator's second address is for the classes that use the operator's first and name no second.
-// It needs no place in the operator's list of addresses, and may be on the node, as the first may.
+// TestOperatorsSecondAddress: the operator's second address serves the classes that use the operator's
+// first and name no second. It need not be in the list of allowed addresses, and may be on the node.
 func TestOperatorsSecondAddress(t *testing.T) {
 	other := vaulttest.New(t, vaulttest.Options{})
 	second := newFront(t, other.Address)
@@ -208,15 +208,15 @@ func TestOperatorsSecondAddress(t *testing.T) {
 	if got := answeredBy(p); got != second.URL {
 		t.Errorf("the operator's second address is %s, and %s answers", second.URL, got)
 	}
-	r.auditSays(`"event":"publish"`, `"answeredBy":"`+second.URL+`"`, `"name":"default-0"`)
+	r.wantAuditLine(`"event":"publish"`, `"answeredBy":"`+second.URL+`"`, `"name":"default-0"`)
 	first.sealed.Store(false)
 	both("two")
 	r.eventuallyHolds(p, "two")
 	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
 }
 
-// Two replicas: a Vault token of one means nothing to the other, so the pod logs in there, and each
-// token is revoked where it began.
+// TestSecondAddressOfAReplica: a replica does not know the Vault token of the other cluster, so the
+// driver logs in there. Each token is revoked where it was given.
 func TestSecondAddressOfAReplica(t *testing.T) {
 	r, answeredBy := fallbackRig(t, localFronts)
 	main, other := r.vault, vaulttest.New(t, vaulttest.Options{})
@@ -231,7 +231,7 @@ func TestSecondAddressOfAReplica(t *testing.T) {
 	if n := second.asked(login); n != 1 {
 		t.Errorf("%d logins at the replica, want 1", n)
 	}
-	r.auditSays(`"event":"login"`, `"address":"`+second.URL+`"`)
+	r.wantAuditLine(`"event":"login"`, `"address":"`+second.URL+`"`)
 	first.sealed.Store(false)
 	both("three")
 	r.eventuallyHolds(p, "three")
@@ -247,8 +247,9 @@ func TestSecondAddressOfAReplica(t *testing.T) {
 	}
 }
 
-// With both away the error names both, and what the operator does not allow is refused.
-func TestBothAddressesAway(t *testing.T) {
+// TestBothAddressesFail: the error names both addresses, and a second address that the operator does
+// not allow is refused.
+func TestBothAddressesFail(t *testing.T) {
 	var allowed []string
 	r := newRig(t, func(c *node.Config) {
 		localFronts(c)
@@ -276,7 +277,7 @@ func TestBothAddressesAway(t *testing.T) {
 	}
 }
 
-// tokensLeft counts the tokens that logins of pods gave and that still live.
+// tokensLeft counts the valid tokens of pods' logins.
 func tokensLeft(t *testing.T, client *api.Client) (n int) {
 	t.Helper()
 	list, err := client.Logical().ListWithContext(t.Context(), "auth/token/accessors")

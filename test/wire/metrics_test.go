@@ -19,8 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// values are all allowed values of each label: classes and pods cannot create other
-// series.
+// values returns the allowed values of each label: classes and pods cannot create other series.
 func values() map[string][]string {
 	all := map[string][]string{
 		"provider": {"vault", "openbao", "akeyless", ""}, "os_type": {"linux"}, "shared": {"yes", "no"}, "rotated": {"true", "false"}, "version": {"test"},
@@ -43,8 +42,7 @@ func values() map[string][]string {
 	return all
 }
 
-// TestMetricsOfADriver: what happens is counted, and no label has a value that a
-// class, a pod or the store has chosen.
+// TestMetricsOfADriver: each event is counted, and no label has a value of a class, a pod or the store.
 func TestMetricsOfADriver(t *testing.T) {
 	r := newRig(t, nil)
 	r.class("secrets")
@@ -55,16 +53,16 @@ func TestMetricsOfADriver(t *testing.T) {
 	testkit.Must(t, r.Unpublish(t.Context(), second))
 	r.put("db", "two")
 	r.refresh <- unix.SIGHUP
-	r.eventually("the rotation is there", func() bool { return r.file(p, "password") == marker+"-two" })
+	r.eventually("the file is rotated", func() bool { return r.file(p, "password") == marker+"-two" })
 	_ = r.refuse(r.pod("intruder", "other", "secrets"))
-	r.writeClass("strange", "a-provider-that-nobody-has", "- {objectName: password}", nil)
+	r.writeClass("strange", "an-unknown-provider", "- {objectName: password}", nil)
 	_ = r.refuse(r.pod("strange", "web", "strange"))
-	_ = r.refuse(r.pod("classless", "web", "a-class-that-nobody-has"))
+	_ = r.refuse(r.pod("classless", "web", "an-unknown-class"))
 	r.manifest("missing", "- {objectName: password, secretPath: secret/data/none, secretKey: password}")
 	_ = r.refuse(r.pod("missing", "web", "missing"))
 	testkit.Must(t, r.Unpublish(t.Context(), p))
 	var text string
-	r.eventually("all is released", func() bool {
+	r.eventually("all volumes are released", func() bool {
 		_, text = r.get("/metrics")
 		return strings.Contains(text, "mayfly_releases_pending 0\n") && !strings.Contains(text, `mayfly_releases_total{provider="vault",result="ok"} 0`)
 	})
@@ -100,8 +98,7 @@ func TestMetricsOfADriver(t *testing.T) {
 	r.wantExemplar()
 }
 
-// wantExemplar: in the OpenMetrics format a step has the id of a request, which Vault's audit log
-// has too.
+// wantExemplar checks that exemplars have ids of requests in Vault's audit log.
 func (r *rig) wantExemplar() {
 	r.t.Helper()
 	request, err := http.NewRequestWithContext(r.t.Context(), http.MethodGet, "http://"+r.health+"/metrics", nil)

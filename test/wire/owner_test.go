@@ -15,7 +15,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// owned is the mode and owners of a file.
+// owned returns the mode and the owners of a file.
 func (r *rig) owned(p kubelet.Pod, name string) string {
 	r.t.Helper()
 	var st unix.Stat_t
@@ -23,7 +23,7 @@ func (r *rig) owned(p kubelet.Pod, name string) string {
 	return fmt.Sprintf("%04o %d:%d", st.Mode&0o7777, st.Uid, st.Gid)
 }
 
-// readAs reads a file as a container's user does, who gets the directory and nothing above it.
+// readAs reads a file as a container's user, who can open the volume's directory and nothing above it.
 func (r *rig) readAs(p kubelet.Pod, name string, uid, gid uint32) (string, error) {
 	r.t.Helper()
 	dir, err := os.Open(r.Target(p))
@@ -36,8 +36,8 @@ func (r *rig) readAs(p kubelet.Pod, name string, uid, gid uint32) (string, error
 	return string(out), err
 }
 
-// A user that is not root reads a file of mode 0400 that belongs to it, and no other user does. An
-// edit of the owner alone reaches the pod.
+// TestOwners: a user that is not root can read its file of mode 0400, and no other user can. An edit of
+// the owner alone reaches the pod.
 func TestOwners(t *testing.T) {
 	if kubelet.MappedGroup(2000) != 2000 {
 		t.Skip("needs the ids of the node, and not a user namespace")
@@ -82,7 +82,7 @@ func TestOwners(t *testing.T) {
 	}
 }
 
-// Plugins give files a mode and no owner: the class does.
+// TestOwnersOfAPluginsFiles: the class sets the owners of a plugin's files, since plugins set a mode only.
 func TestOwnersOfAPluginsFiles(t *testing.T) {
 	if kubelet.MappedGroup(2000) != 2000 {
 		t.Skip("needs the ids of the node, and not a user namespace")

@@ -25,8 +25,8 @@ const tokensAttribute = "csi.storage.k8s.io/serviceAccount.tokens"
 func TestPluginClassesOfPages(t *testing.T) {
 	blocks, err := pages.Read("../..")
 	testkit.Must(t, err)
-	f := newFieldRig(t)
-	played := 0
+	f := newCompatRig(t)
+	tested := 0
 	for _, b := range blocks {
 		if b.Kind != pages.YAML || b.NotRun != "" || !strings.Contains(b.Text, "kind: SecretProviderClass") {
 			continue
@@ -35,18 +35,18 @@ func TestPluginClassesOfPages(t *testing.T) {
 		testkit.Must(t, err)
 		for _, c := range classes {
 			if !slices.Contains([]string{"vault", "openbao", "akeyless"}, c.Spec.Provider) {
-				played++
-				t.Run(c.Spec.Provider, func(t *testing.T) { f.playPluginClass(t, b, c.Name, c.Spec.Provider, c.Spec.Parameters) })
+				tested++
+				t.Run(c.Spec.Provider, func(t *testing.T) { f.mountPluginClass(t, b, c.Name, c.Spec.Provider, c.Spec.Parameters) })
 			}
 		}
 	}
-	if played < 5 {
-		t.Errorf("the pages have %d classes of plugins", played)
+	if tested < 5 {
+		t.Errorf("the pages have %d classes of plugins", tested)
 	}
 }
 
-func (f *fieldRig) playPluginClass(t *testing.T, b pages.Block, name, provider string, parameters map[string]string) {
-	plugin := startFieldPlugin(t, f.plugins, provider)
+func (f *compatRig) mountPluginClass(t *testing.T, b pages.Block, name, provider string, parameters map[string]string) {
+	plugin := startCompatPlugin(t, f.plugins, provider)
 	pod := f.rig.pod("pages-"+provider, "web", name)
 	ref := issuer.PodRef{Namespace: "shop", Pod: pod.Name, PodUID: pod.UID, ServiceAccount: "web"}
 	pod.Tokens = f.issuer.CSITokens(ref, "vault", "akeyless", "sts.amazonaws.com", "pods.eks.amazonaws.com", "api://AzureADTokenExchange", "shop-prod.svc.id.goog", "conjur", "infisical")

@@ -67,7 +67,7 @@ func newPluginRig(t *testing.T, propagation string) *pluginRig {
 	return p
 }
 
-// set sets the value of both objects.
+// set writes the value of both objects.
 func (p *pluginRig) set(value string) {
 	for _, name := range []string{"password", "again"} {
 		p.replace(filepath.Join(p.store, name), marker+"-"+value)
@@ -79,7 +79,7 @@ func (p *pluginRig) class(name string, parameters ...string) {
 	p.writeClass(name, "writer", "- {objectName: password}\n- {objectName: again}", append([]string{"audience: vault", "answer: writesItself"}, parameters...))
 }
 
-// stages are those that are in a volume.
+// stages returns the stages in a volume.
 func (p *pluginRig) stages(pod kubelet.Pod) []string {
 	found, err := filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*"))
 	testkit.Must(p.t, err)
@@ -123,7 +123,7 @@ func (p *pluginRig) RefreshNow(t *testing.T) {
 	p.refresh <- unix.SIGHUP
 }
 
-// wantNoMounts checks the provider's and the test's own namespace for mounts.
+// wantNoMounts checks that the provider's mount namespace and the test's have no mount of the volumes.
 func (p *pluginRig) wantNoMounts(t *testing.T) {
 	t.Helper()
 	for _, process := range []string{"self", fmt.Sprint(p.provider.Process.Pid)} {
@@ -137,9 +137,8 @@ func (p *pluginRig) wantNoMounts(t *testing.T) {
 	}
 }
 
-// Readers of a volume see one payload or the next while a provider writes. The driver keeps a
-// payload for its readers until the second write from then, so each round waits until those of the
-// last one have finished.
+// TestReadersWhileAProviderWrites: readers see one payload or the next. The driver keeps a replaced
+// payload until the second write after it, so each round waits until all readers have finished a read.
 func TestReadersWhileAProviderWrites(t *testing.T) {
 	p := newPluginRig(t, "slave")
 	p.class("secrets")
@@ -173,7 +172,7 @@ func TestReadersWhileAProviderWrites(t *testing.T) {
 		p.eventually("the refresh has ended", func() bool { return strings.Count(p.log.String(), "msg=rotated") == i+1 })
 		for j := range reads {
 			n := reads[j].Load()
-			p.eventually("readers are through", func() bool { return reads[j].Load() > n+1 })
+			p.eventually("a reader has finished another read", func() bool { return reads[j].Load() > n+1 })
 		}
 	}
 }
@@ -184,7 +183,7 @@ func wholePayload(target string) error {
 	if err != nil {
 		return err
 	}
-	for _, e := range entries { // a stage may be there, and never a file of one
+	for _, e := range entries { // a stage may be in the volume, but none of its files
 		if !strings.HasPrefix(e.Name(), "..") && e.Name() != "password" && e.Name() != "again" {
 			return fmt.Errorf("%q is in the volume", e.Name())
 		}
@@ -205,8 +204,8 @@ func wholePayload(target string) error {
 	return err
 }
 
-// Without propagation the provider cannot write: the pod's events say what is missing, and nothing
-// reaches the node's disk.
+// TestProviderThatDoesNotSeeTheVolumes: without mount propagation the provider cannot write. The error
+// says so, and no file is on the node's disk.
 func TestProviderThatDoesNotSeeTheVolumes(t *testing.T) {
 	p := newPluginRig(t, "private")
 	p.class("secrets")

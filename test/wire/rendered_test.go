@@ -29,7 +29,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// documentedClass puts a class of docs/classes.md in place as it is printed, but for replaced texts.
+// documentedClass writes a class of docs/classes.md unchanged but for replaced texts.
 func (r *rig) documentedClass(name string, replace ...string) {
 	r.t.Helper()
 	blocks, err := pages.Read("../..")
@@ -43,8 +43,8 @@ func (r *rig) documentedClass(name string, replace ...string) {
 	r.t.Fatalf("docs/classes.md shows no class %s", name)
 }
 
-// The classes of docs/classes.md make what the page says, follow the store, and
-// keep the last good files when a template fails.
+// TestDocumentedTemplates: the templates of docs/classes.md render what the page says, follow the store,
+// and a template that fails keeps the last good files.
 func TestDocumentedTemplates(t *testing.T) {
 	r := newRig(t, nil)
 	put := func(data map[string]any) { testkit.Must(t, r.vault.PutKV2(t.Context(), "secret", "web/app", data)) }
@@ -75,13 +75,13 @@ func TestDocumentedTemplates(t *testing.T) {
 	want(marker+"2", "app2")
 	put(map[string]any{"user": "a\nb", "password": "x"}) // which .pgpass cannot hold
 	r.refreshAll()
-	r.eventually("the failure is told", func() bool { return strings.Contains(r.log.String(), "pgpass: the value has a line break") })
+	r.eventually("the log has the failure", func() bool { return strings.Contains(r.log.String(), "pgpass: the value has a line break") })
 	want(marker+"2", "app2")
 	r.noSecretIn("the log", r.log.String())
 }
 
-// The keys of a whole secret come and go in the volume, over a restart too, and a
-// key that cannot be a file leaves the volume as it is.
+// TestDocumentedWholeSecrets: the volume follows the keys of a whole secret, over a restart too. A key
+// that cannot be a file's name leaves the volume unchanged.
 func TestDocumentedWholeSecrets(t *testing.T) {
 	address := testkit.FreeAddress(t)
 	r := newRig(t, func(c *node.Config) { c.StatusAddr = address })
@@ -111,8 +111,8 @@ func TestDocumentedWholeSecrets(t *testing.T) {
 			t.Errorf("the volume has %s, want %s", got, files)
 		}
 	}
-	// objects waits for the ids in the status, which are the paths of the files, and the
-	// versions, which are those of their secrets. A rendered file has none.
+	// objects waits for the objects in the status: paths of files with the versions of their secrets,
+	// none for rendered files.
 	objects := func(want string) {
 		t.Helper()
 		r.eventually("the status has "+want, func() bool {
@@ -142,14 +142,14 @@ func TestDocumentedWholeSecrets(t *testing.T) {
 	r.start()
 	put("db", map[string]any{"password": marker, "port": 5432, "..up": "x"})
 	r.refreshAll()
-	r.eventually("the failure is told", func() bool {
+	r.eventually("the log has the failure", func() bool {
 		return strings.Contains(r.log.String(), `spec.parameters.objects[0] \"db/*\": the key \"..up\" of \"secret/data/web/db\" cannot be the name of a file`)
 	})
 	want(changed)
 	r.noSecretIn("the log", r.log.String())
 }
 
-// A keystore is made again when its certificate is, and is untouched else, over a
+// TestDocumentedKeystores: a keystore changes when its certificate does, and not otherwise, over a
 // restart too.
 func TestDocumentedKeystores(t *testing.T) {
 	r := newRig(t, nil)
@@ -185,12 +185,12 @@ func TestDocumentedKeystores(t *testing.T) {
 	r.eventually("a new certificate is written", func() bool { return payload() != first })
 }
 
-// The lists make the same of the objects of Akeyless.
+// TestDocumentedAkeylessClass: templates, keystores and permissions work on objects of Akeyless.
 func TestDocumentedAkeylessClass(t *testing.T) {
 	if kubelet.MappedGroup(2000) != 2000 {
 		t.Skip("needs the ids of the node, and not a user namespace")
 	}
-	f := newFieldRig(t)
+	f := newCompatRig(t)
 	const id = "p-abcdef123456"
 	f.akeyless.AuthMethod(id, akeylessd.Method{Type: "k8s", ConfigName: "prod", Audience: "akeyless"})
 	f.akeyless.Allow(akeylessd.Rule{AccessID: id, Prefix: "/shop/web/"})
@@ -214,13 +214,13 @@ func TestDocumentedAkeylessClass(t *testing.T) {
 	f.wantOwned(p, map[string]string{"db/user": "0400 1000:0", "db/password": "0400 1000:0", ".pgpass": "0600 1000:0", "tls.key": "0644 0:0"})
 }
 
-// The same of the files of a provider plugin.
+// TestDocumentedPluginClass: templates and permissions work on files of a provider plugin.
 func TestDocumentedPluginClass(t *testing.T) {
 	if kubelet.MappedGroup(2000) != 2000 {
 		t.Skip("needs the ids of the node, and not a user namespace")
 	}
-	f := newFieldRig(t)
-	plugin := startFieldPlugin(t, f.plugins, "aws")
+	f := newCompatRig(t)
+	plugin := startCompatPlugin(t, f.plugins, "aws")
 	p := f.pod("aws", "web", "aws-app")
 	p.Tokens = f.issuer.CSITokens(issuer.PodRef{Namespace: "shop", Pod: p.Name, PodUID: p.UID, ServiceAccount: "web"}, "sts.amazonaws.com")
 	answer := func(password, version string) {
@@ -261,8 +261,8 @@ func (r *rig) wantOwned(p kubelet.Pod, want map[string]string) {
 
 func (r *rig) refreshAll() { r.refresh <- os.Interrupt }
 
-// A bad template refuses its volume before the store is asked, and a bomb harms
-// no other volume.
+// TestBadTemplates: the driver refuses a bad template and one that does not end, and no other volume is
+// harmed.
 func TestBadTemplates(t *testing.T) {
 	r := newRig(t, nil)
 	r.class("good")

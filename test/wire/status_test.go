@@ -16,11 +16,11 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// hostileName would break out of its place on a page or a terminal.
+// hostileName has HTML, a terminal escape and a direction override.
 const hostileName = `"><script>document.title='owned'</script><img src=x onerror=document.title='owned'>` + "\x1b[2J\u202e"
 
-// statusRig is a node with a volume that is fresh, one that fails, one of a
-// hostile name, and a pod that could not be started.
+// statusRig is a node with fresh and failing volumes, one of a hostile name, and a pod whose publish
+// failed.
 func statusRig(t *testing.T) (r *rig, address string) {
 	t.Helper()
 	address = testkit.FreeAddress(t)
@@ -45,7 +45,7 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	r.manifest("missing", "- {objectName: password, secretPath: secret/data/none, secretKey: password}")
 	r.refuse(r.pod("job-0", "web", "missing"))
 	r.publish(r.pod("api-0", "web", "db"))
-	r.class("db", "vaultNamespace: ''", "refreshInterval: 1h") // an edit, so that all are looked at again
+	r.class("db", "vaultNamespace: ''", "refreshInterval: 1h") // an edit makes the driver refresh all volumes
 	testkit.Must(t, r.vault.Policy(t.Context(), "web", `path "pki/issue/web" { capabilities = ["update"] }`))
 	r.refresh <- os.Interrupt
 	r.eventually("a volume fails", func() bool {
@@ -59,7 +59,7 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 func (r *rig) status(address, query string) statusz.Status {
 	r.t.Helper()
 	var s statusz.Status
-	r.eventually("the status is answered", func() bool {
+	r.eventually("GET /status is answered", func() bool {
 		resp, err := http.Get("http://" + address + statusz.StatusPath + query)
 		testkit.Must(r.t, err)
 		defer func() { _ = resp.Body.Close() }()
@@ -111,7 +111,7 @@ func TestStatus(t *testing.T) {
 	}
 }
 
-// reads are the lines of Vault's audit log about a path.
+// reads returns the entries of Vault's audit log about a path.
 func (r *rig) reads(path string) (found []string) {
 	r.t.Helper()
 	entries, err := r.vault.AuditEntries(r.t.Context())
@@ -165,6 +165,6 @@ func TestStatusPage(t *testing.T) {
 		}
 	}
 	if problems := b.Problems(); len(problems) > 0 {
-		t.Errorf("the browser complains: %q", problems)
+		t.Errorf("the browser reports %q", problems)
 	}
 }

@@ -21,17 +21,17 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// classMarker is in the class author's text, and the test looks for it in spans.
+// classMarker is in the class's text. No span may contain it.
 const classMarker = "cl4ss-marker"
 
-// traced is the received spans of one kind of one pod's work: the trace's spans by name.
-type traced struct {
+// spans are the received spans of one trace, by name.
+type spans struct {
 	root collector.Span
 	of   map[string][]collector.Span
 }
 
-// one is the only span of a name.
-func (x traced) one(t *testing.T, name string) collector.Span {
+// one returns the only span of a name.
+func (x spans) one(t *testing.T, name string) collector.Span {
 	t.Helper()
 	if len(x.of[name]) != 1 {
 		t.Fatalf("%d spans %q in %v", len(x.of[name]), name, slices.Sorted(maps.Keys(x.of)))
@@ -39,17 +39,17 @@ func (x traced) one(t *testing.T, name string) collector.Span {
 	return x.of[name][0]
 }
 
-// work waits for the traces of a pod's work of a kind.
-func work(t *testing.T, c *collector.Collector, pod kubelet.Pod, kind volume.Kind) traced {
+// awaitSpans waits for the trace of a pod's publish, refresh or release.
+func awaitSpans(t *testing.T, c *collector.Collector, pod kubelet.Pod, kind volume.Kind) spans {
 	t.Helper()
-	var x traced
+	var x spans
 	testkit.Eventually(t, string(kind)+" of "+pod.Name+" arrives", func() bool {
 		all := c.Spans()
 		for _, root := range all {
 			if root.Name != string(kind) || root.Attributes[trace.KeyPodUID] != pod.UID {
 				continue
 			}
-			x = traced{root, map[string][]collector.Span{}}
+			x = spans{root, map[string][]collector.Span{}}
 			for _, s := range all {
 				if s.Trace == root.Trace {
 					x.of[s.Name] = append(x.of[s.Name], s)
@@ -76,7 +76,7 @@ func TestTraces(t *testing.T) {
 	// Another caller than kubelet may name a trace.
 	const caller = "0af7651916cd43dd8448eb211c80319c"
 	testkit.Must(t, r.Publish(metadata.AppendToOutgoingContext(t.Context(), "traceparent", "00-"+caller+"-b7ad6b7169203331-01"), p))
-	first := work(t, c, p, volume.Published)
+	first := awaitSpans(t, c, p, volume.Published)
 	if first.root.Trace != caller || first.root.Parent != "b7ad6b7169203331" {
 		t.Errorf("the publish is in trace %s below %q", first.root.Trace, first.root.Parent)
 	}
@@ -101,14 +101,14 @@ func TestTraces(t *testing.T) {
 
 	r.put("db", "two")
 	r.refresh <- unix.SIGHUP
-	again := work(t, c, p, volume.Refreshed)
+	again := awaitSpans(t, c, p, volume.Refreshed)
 	r.wantSteps(t, again)
 	if again.root.Parent != "" || again.root.Attributes[trace.KeyChanged] != "true" {
 		t.Errorf("the refresh is %+v", again.root)
 	}
 
 	_ = r.refuse(intruder)
-	denied := work(t, c, intruder, volume.Published)
+	denied := awaitSpans(t, c, intruder, volume.Published)
 	login := denied.one(t, string(endpoint.OpLogin))
 	for _, s := range []collector.Span{denied.root, denied.one(t, string(volume.StepStore)), login} {
 		if !s.Failed || s.Words != "" || s.Attributes[trace.KeyReason] == "" {
@@ -120,7 +120,7 @@ func TestTraces(t *testing.T) {
 	}
 
 	testkit.Must(t, r.Unpublish(t.Context(), p))
-	gone := work(t, c, p, volume.Released)
+	gone := awaitSpans(t, c, p, volume.Released)
 	if s := gone.one(t, string(endpoint.OpRevoke)); s.Parent != gone.root.ID || gone.root.Failed {
 		t.Errorf("the revocation is %+v", s)
 	}
@@ -128,17 +128,17 @@ func TestTraces(t *testing.T) {
 	r.noSecretIn("the traces", c.Text())
 	for _, text := range []string{classMarker, "secret/data", "secretKey", "permission denied", "not authorized"} {
 		if strings.Contains(c.Text(), text) {
-			t.Errorf("the traces hold %q, which a class or the store said", text)
+			t.Errorf("the traces hold %q, which is a text of the class or the store", text)
 		}
 	}
 	wantDocumented(t, c.Spans())
 }
 
-// wantSteps: each step once, below the work and within it.
-func (r *rig) wantSteps(t *testing.T, x traced) {
+// wantSteps checks that each step has one span, a child of the root and within its time.
+func (r *rig) wantSteps(t *testing.T, x spans) {
 	t.Helper()
 	for _, step := range volume.Steps() {
-		if step == volume.StepFollow { // nothing is switched on that follows
+		if step == volume.StepFollow { // neither sync nor restarts are switched on
 			if len(x.of[string(step)]) > 0 {
 				t.Errorf("%s has a step %s", x.root.Name, step)
 			}
@@ -150,8 +150,8 @@ func (r *rig) wantSteps(t *testing.T, x traced) {
 	}
 }
 
-// wantInVault: Vault received the request's span, and has it with the correlation id.
-func (r *rig) wantInVault(t *testing.T, x traced, read collector.Span) {
+// wantInVault checks that Vault received the id of the request's span and the correlation id.
+func (r *rig) wantInVault(t *testing.T, x spans, read collector.Span) {
 	t.Helper()
 	entries, err := r.vault.AuditEntries(t.Context())
 	testkit.Must(t, err)
@@ -170,7 +170,7 @@ func (r *rig) wantInVault(t *testing.T, x traced, read collector.Span) {
 	t.Errorf("Vault has no read %q", read.Attributes[trace.KeyCorrelation])
 }
 
-// wantDocumented: docs/monitoring.md has all spans and attributes, and no others.
+// wantDocumented checks that docs/monitoring.md lists exactly the spans and attributes that exist.
 func wantDocumented(t *testing.T, seen []collector.Span) {
 	t.Helper()
 	page, err := os.ReadFile("../../docs/monitoring.md")

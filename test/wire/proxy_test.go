@@ -14,29 +14,29 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// between is a proxy before Vault that can answer in its place.
-type between struct {
+// proxyBeforeVault forwards to Vault, or gives another answer instead.
+type proxyBeforeVault struct {
 	*httptest.Server
-	instead atomic.Pointer[http.HandlerFunc]
-	asked   atomic.Int64 // answered in Vault's place
+	instead  atomic.Pointer[http.HandlerFunc]
+	answered atomic.Int64 // requests that Vault did not get
 }
 
-func newBetween(t *testing.T) *between {
-	b := &between{}
+func newProxyBeforeVault(t *testing.T) *proxyBeforeVault {
+	b := &proxyBeforeVault{}
 	b.Server = httptest.NewUnstartedServer(nil)
 	t.Cleanup(b.Close)
 	return b
 }
 
-// serve begins to pass on to a Vault.
-func (b *between) serve(t *testing.T, address string) {
+// serve begins to forward to a Vault.
+func (b *proxyBeforeVault) serve(t *testing.T, address string) {
 	t.Helper()
 	to, err := url.Parse(address)
 	testkit.Must(t, err)
 	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
 	b.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if instead := b.instead.Load(); instead != nil {
-			b.asked.Add(1)
+			b.answered.Add(1)
 			(*instead)(w, r)
 			return
 		}
@@ -45,8 +45,8 @@ func (b *between) serve(t *testing.T, address string) {
 	b.Start()
 }
 
-func (b *between) answer(status int, contentType, body string) {
-	b.asked.Store(0)
+func (b *proxyBeforeVault) answer(status int, contentType, body string) {
+	b.answered.Store(0)
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
 		w.WriteHeader(status)
@@ -55,10 +55,10 @@ func (b *between) answer(status int, contentType, body string) {
 	b.instead.Store(&h)
 }
 
-// TestWhatIsBetweenTakesNothing has a proxy answer for Vault, before the volume
-// of a pod that asks to be emptied on a denial and whose files are optional.
-func TestWhatIsBetweenTakesNothing(t *testing.T) {
-	b := newBetween(t)
+// TestProxyAnswersRemoveNothing: answers of a proxy before Vault neither empty a volume with onDenied:
+// empty nor remove optional files.
+func TestProxyAnswersRemoveNothing(t *testing.T) {
+	b := newProxyBeforeVault(t)
 	r := newRig(t, func(c *node.Config) { c.Vault.AllowLocalAddresses = true }) // the proxy listens there
 	b.serve(t, r.vault.Address)
 	testkit.Must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
@@ -78,7 +78,7 @@ func TestWhatIsBetweenTakesNothing(t *testing.T) {
 		{200, "application/json", `{"status":"maintenance"}`},
 	} {
 		b.answer(answer.status, answer.contentType, answer.body)
-		r.eventually("the driver has asked twice", func() bool { return b.asked.Load() >= 2 })
+		r.eventually("two requests were answered by the proxy", func() bool { return b.answered.Load() >= 2 })
 		r.wantFile(p, "one")
 		if got := r.file(p, "whole"); got != whole {
 			t.Errorf("%d %s: the file holds %q", answer.status, answer.body, got)
