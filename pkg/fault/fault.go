@@ -55,6 +55,9 @@ type Error struct {
 	Hint string
 	// RetryAfter is when to retry, as the store asked; 0 if it did not ask.
 	RetryAfter time.Duration
+	// NotAsked says that the driver did not ask the store, because that failed moments ago. Then
+	// this failure shows nothing new.
+	NotAsked bool
 }
 
 // Error returns the chain of what was attempted, then the hint.
@@ -74,10 +77,10 @@ func New(r Reason, format string, args ...any) *Error {
 }
 
 // Wrap makes an error with a reason from err: the format says what was attempted. It keeps the time
-// at which the store asked to retry.
+// at which the store asked to retry, and whether it was asked.
 func Wrap(r Reason, err error, format string, args ...any) *Error {
 	e := New(r, format+": %w", append(args, err)...)
-	e.RetryAfter = RetryAfter(err)
+	e.RetryAfter, e.NotAsked = RetryAfter(err), NotAsked(err)
 	return e
 }
 
@@ -109,6 +112,12 @@ func RetryAfter(err error) time.Duration {
 		return f.RetryAfter
 	}
 	return 0
+}
+
+// NotAsked reports whether the driver did not ask the store.
+func NotAsked(err error) bool {
+	var f *Error
+	return errors.As(err, &f) && f.NotAsked
 }
 
 // Outage reports whether a retry alone may succeed: the store could not answer, or the driver could

@@ -11,6 +11,7 @@ const maxJoined = 5
 
 // Join makes one error of all failures; nil if there are none. The result takes the reason of most
 // weight, from the first failure that has it, and the latest time that the store asked to retry at.
+// The store was not asked if it was asked in none of them.
 func Join(failed []error) error {
 	switch len(failed) {
 	case 0:
@@ -18,9 +19,10 @@ func Join(failed []error) error {
 	case 1:
 		return failed[0]
 	}
-	all := &Error{Reason: Of(failed[0])}
+	all := &Error{Reason: Of(failed[0]), NotAsked: true}
 	for _, err := range failed {
 		all.RetryAfter = max(all.RetryAfter, RetryAfter(err))
+		all.NotAsked = all.NotAsked && NotAsked(err)
 		if r := Of(err); weight(r) > weight(all.Reason) {
 			all.Reason = r
 		}

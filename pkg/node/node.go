@@ -35,6 +35,7 @@ type Node struct {
 	audit    *audit.Log // nil for no audit trail
 	failures *page.Failures
 	builtIn  provider.Registry
+	returned chan struct{}    // gets a value when a store answers again
 	plugins  *plugin.Registry // nil for none
 	server   *csi.Server
 	register *csi.Server // nil if another process registers the driver
@@ -53,7 +54,7 @@ func New(c Config) (_ *Node, err error) {
 	if err := c.validate(); err != nil {
 		return nil, err
 	}
-	n := &Node{c: c, failures: &page.Failures{}, started: time.Now()}
+	n := &Node{c: c, failures: &page.Failures{}, started: time.Now(), returned: make(chan struct{}, 1)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.closeState())

@@ -78,7 +78,7 @@ func (n *Node) buildVolumes() error {
 			Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
 			MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval,
 		},
-		LastGoodAge: n.c.LastGoodAge, Strict: n.c.StrictClasses, Budget: n.budget,
+		LastGoodAge: n.c.LastGoodAge, Strict: n.c.StrictClasses, Budget: n.budget, StoreReturned: n.returned,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
 	})
 	if err != nil {
@@ -86,6 +86,14 @@ func (n *Node) buildVolumes() error {
 	}
 	n.metrics.WatchVolumes(n.volumes.Statuses, n.volumes.Overview)
 	return nil
+}
+
+// onReturn passes on that a store answers again.
+func (n *Node) onReturn() {
+	select {
+	case n.returned <- struct{}{}:
+	default: // the volumes that wait are not due yet for the last return
+	}
 }
 
 // providers lists them explicitly; there is no registration by init.
@@ -98,7 +106,7 @@ func (n *Node) providers() (volume.Providers, error) {
 	n.builtIn = registry
 	for _, c := range []vault.Config{n.c.Vault, n.c.OpenBao} {
 		c.Logger, c.Budget, c.Boot, c.MinInterval, c.OnRequest = n.c.Logger, n.budget, clock.SinceBoot, n.c.MinInterval, n.onRequest(c.Name)
-		c.OnShared = n.onShared(c.Name)
+		c.OnShared, c.OnReturn = n.onShared(c.Name), n.onReturn
 		p, err := vault.New(c)
 		if err != nil {
 			return nil, err
@@ -107,7 +115,7 @@ func (n *Node) providers() (volume.Providers, error) {
 	}
 	a := &n.c.Akeyless
 	a.Logger, a.IdentityKey, a.Budget, a.Boot, a.OnRequest = n.c.Logger, key, n.budget, clock.SinceBoot, n.onRequest(akeyless.Name)
-	a.OnShared = n.onShared(akeyless.Name)
+	a.OnShared, a.OnReturn = n.onShared(akeyless.Name), n.onReturn
 	if registry[akeyless.Name], err = akeyless.New(n.c.Akeyless); err != nil {
 		return nil, err
 	}

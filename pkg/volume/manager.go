@@ -59,6 +59,9 @@ type Config struct {
 	Follower Follower
 	// Tracer traces publishes, refreshes and releases; nil for none.
 	Tracer *trace.Tracer
+	// StoreReturned receives when a store answers again that was not asked for a while;
+	// nil for never.
+	StoreReturned <-chan struct{}
 	// SlowAfter is how long a first publish waits for the store until the observers
 	// get an outcome of the kind Waiting; 0 means 5 s.
 	SlowAfter time.Duration
@@ -119,6 +122,7 @@ type Manager struct {
 	memory    *memory
 	reviewer  *reviewer
 	lost      lostRecords
+	waiters   waiters
 
 	mu      sync.Mutex
 	volumes map[string]*Volume
@@ -131,6 +135,7 @@ func New(c Config) (*Manager, error) {
 	}
 	c.SlowAfter = cmp.Or(c.SlowAfter, 5*time.Second)
 	m := &Manager{Config: c, scheduler: schedule.New(), volumes: map[string]*Volume{}}
+	m.waiters.scheduler = m.scheduler
 	m.revoker, m.reviewer = newRevoker(&m.Config), &reviewer{Config: &m.Config}
 	m.memory = &memory{budget: c.Budget, log: c.Logger, charges: map[string]*budget.Charge{}}
 	return m, nil
@@ -171,6 +176,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		}})
 	})
 	g.Go(func() error { return m.revoker.run(ctx) })
+	g.Go(func() error { return m.waiters.run(ctx, m.StoreReturned) })
 	return g.Wait()
 }
 
@@ -191,7 +197,7 @@ func (m *Manager) refresh(ctx context.Context, id string) {
 func (m *Manager) ClassVersion(ref class.Ref, version string) {
 	now, n := time.Now(), 0
 	for _, v := range m.all() {
-		if v.deliverVersion(ref, version, now.Add(time.Duration(float64(editSpread)*chance()))) {
+		if v.deliverVersion(ref, version, now.Add(time.Duration(float64(eventSpread)*chance()))) {
 			n++
 		}
 	}
@@ -258,6 +264,7 @@ func (m *Manager) all() []*Volume {
 func (m *Manager) forget(v *Volume) {
 	ref, retained := v.setGone()
 	m.scheduler.Remove(v.id)
+	m.waiters.remove(v.id)
 	m.Renderer.Leave(v.id)
 	if retained {
 		m.Classes.Release(ref)

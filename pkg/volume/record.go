@@ -85,7 +85,7 @@ func (p *Progress) published() bool { return !p.PublishedAt.IsZero() }
 
 // setFailed records a failed refresh, and when to try again: in time for the credentials
 // in the volume, which the failed run may have renewed.
-func (p *Progress) setFailed(w *result, err error) {
+func (p *Progress) setFailed(w *run, err error) {
 	now := time.Now()
 	p.Failures++
 	p.LastFailure, p.LastReason, p.FailedAt = err.Error(), fault.Of(err), now
@@ -93,7 +93,7 @@ func (p *Progress) setFailed(w *result, err error) {
 	if !w.written {
 		endsDue = credentialsDue(now, p.EndsDueAt, p.Ends)
 	}
-	p.DueAt = capDue(retryDue(now, p.Failures, p.Interval, err, chance()), now, endsDue)
+	p.DueAt = capDue(retryDue(now, p.Failures, p.Interval, err, w.m.Count(), chance()), now, endsDue)
 }
 
 // madeBy reports whether that version of the class made the payload.

@@ -15,9 +15,12 @@ const (
 	firstRetry = 2 * time.Second
 	// shortestWait is the least pause, also if the provider wants a refresh at once.
 	shortestWait = time.Second
-	// editSpread is the time over which the refreshes after the edit of a class are
-	// spread.
-	editSpread = time.Second
+	// eventSpread is the time over which the refreshes are spread that one event makes
+	// due: the edit of a class, the return of a store.
+	eventSpread = time.Second
+	// askEvery is the mean time between two of a node's volumes that find out whether a
+	// store that failed is asked again.
+	askEvery = 100 * time.Millisecond
 	// overdueSpread is the greatest time over which the refreshes are spread that
 	// became due while no driver ran; overdueShare is the greatest part of the time
 	// that is left for them.
@@ -40,13 +43,20 @@ func nextDue(now, refreshAt time.Time, interval time.Duration, chance float64) t
 }
 
 // retryDue returns the time of the refresh after a failure: after the time that the
-// store named, spread over a quarter of it, or else after an exponential pause, half of
-// it random and never longer than the interval.
-func retryDue(now time.Time, failures int, interval time.Duration, err error, chance float64) time.Time {
-	if after := fault.RetryAfter(err); after > 0 {
-		return now.Add(after + time.Duration(float64(after)*chance/4))
+// provider named, spread over a quarter of it, or else after an exponential pause, half of
+// it random and never longer than the interval. A volume whose store was not asked becomes
+// due when the store returns. Until then it only has to be there if no other volume asks,
+// so the more volumes the node has, the later it is due.
+func retryDue(now time.Time, failures int, interval time.Duration, err error, volumes int, chance float64) time.Time {
+	after, longest := fault.RetryAfter(err), max(interval, firstRetry)
+	if after <= 0 {
+		return now.Add(backoff.Delay(firstRetry, longest, failures-1, chance))
 	}
-	return now.Add(backoff.Delay(firstRetry, max(interval, firstRetry), failures-1, chance))
+	spread := after / 4
+	if fault.NotAsked(err) {
+		spread = max(spread, min(max(2*askEvery*time.Duration(volumes), firstRetry), longest))
+	}
+	return now.Add(after + time.Duration(float64(spread)*chance))
 }
 
 // credentialsDue returns when the credentials in a volume need the next refresh after a

@@ -33,22 +33,28 @@ func TestRetryDue(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	plain := errors.New("down")
 	asked := &fault.Error{Reason: fault.RateLimited, Err: plain, RetryAfter: 5 * time.Minute}
+	notAsked := &fault.Error{Reason: fault.Unavailable, Err: plain, RetryAfter: 4 * time.Second, NotAsked: true}
 	for _, tc := range []struct {
 		name     string
 		failures int
 		err      error
+		volumes  int
 		chance   float64
 		want     time.Duration
 	}{
-		{"first", 1, plain, 0, 2 * time.Second},
-		{"third", 3, plain, 0, 8 * time.Second},
-		{"half is left to chance", 3, plain, 1, 4 * time.Second},
-		{"never longer than the interval", 99, plain, 0, time.Minute},
-		{"unless the store asks", 1, asked, 0, 5 * time.Minute},
-		{"the store's word is spread, not doubled", 9, asked, 1, 75 * time.Second * 5},
+		{"first", 1, plain, 1, 0, 2 * time.Second},
+		{"third", 3, plain, 1, 0, 8 * time.Second},
+		{"half is left to chance", 3, plain, 1, 1, 4 * time.Second},
+		{"never longer than the interval", 99, plain, 1, 0, time.Minute},
+		{"unless the store asks", 1, asked, 1, 0, 5 * time.Minute},
+		{"the store's word is spread, not doubled", 9, asked, 500, 1, 75 * time.Second * 5},
+		{"not asked, alone", 9, notAsked, 1, 1, 6 * time.Second},
+		{"not asked, with many", 1, notAsked, 110, 1, 26 * time.Second},
+		{"not asked, first of many", 1, notAsked, 110, 0, 4 * time.Second},
+		{"not asked, with very many", 1, notAsked, 5000, 1, 64 * time.Second},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			if got := retryDue(now, tc.failures, time.Minute, tc.err, tc.chance).Sub(now); got != tc.want {
+			if got := retryDue(now, tc.failures, time.Minute, tc.err, tc.volumes, tc.chance).Sub(now); got != tc.want {
 				t.Errorf("got %s, want %s", got, tc.want)
 			}
 		})

@@ -194,7 +194,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 		return err
 	}
 	defer v.end()
-	began, in := time.Now(), v.take(true)
+	began, in, returns := time.Now(), v.take(true), v.m.waiters.remove(v.id)
 	before := v.record.Load()
 	if before == nil {
 		return nil
@@ -226,7 +226,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	// 4. Set the time of the next refresh, and save the record.
 	if err != nil {
 		v.retryFresh = fresh && !w.written
-		rec.setFailed(&w.result, err)
+		rec.setFailed(w, err)
 		v.m.exportState(rec)
 	} else {
 		rec.Failures, rec.LastFailure, rec.LastReason, rec.FailedAt = 0, "", "", time.Time{}
@@ -234,6 +234,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	v.record.Store(rec)
 	_ = w.step(work, StepRecord, func(context.Context) error { return v.m.save(rec) })
 	v.schedule(w.where)
+	v.m.waiters.add(v.id, w.where, err, returns)
 
 	// 5. Report the outcome.
 	o := w.outcome(Refreshed, began, err)

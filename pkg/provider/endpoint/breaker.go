@@ -27,9 +27,6 @@ const (
 	// the age of the outage: by one part in probeShare of it.
 	firstProbe, longestProbe = time.Second, 30 * time.Second
 	probeShare               = 30
-	// returnSpread is the minimum time over which the retries of refused requests
-	// are spread; in a long outage it is as long as the pause between probes.
-	returnSpread = 2 * time.Second
 	// longestOpen bounds what one Retry-After does to the volumes of a node.
 	longestOpen = time.Minute
 	// maxKnown bounds the number of tenants and paths in memory, and maxMet those
@@ -56,9 +53,6 @@ const (
 	// Unreachable means that the connection failed.
 	Unreachable
 )
-
-// ErrNotAsked is in the error of a request that was not made.
-var ErrNotAsked = errors.New("not asked again yet, because this failed moments ago")
 
 // Caller says for whom a request is, and what it reads.
 type Caller struct {
@@ -106,15 +100,15 @@ type tenant struct {
 	paths  map[string]*circuit
 }
 
-// Admit admits a request, or returns an error with the time of a retry. chance is from 0 to 1.
+// Admit admits a request, or returns an error with the time of the next probe. chance is from 0 to 1.
 func (b *Breaker) Admit(now time.Time, chance float64, c Caller) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	open, why := b.open(c)
 	for _, o := range open {
 		if now.Before(o.probe) {
-			err := fault.New(fault.Of(why), "%w (%w)", why, ErrNotAsked)
-			err.RetryAfter = longestWait(open, now, chance)
+			err := fault.New(fault.Of(why), "%w (not asked again yet, because this failed moments ago)", why)
+			err.RetryAfter, err.NotAsked = longestWait(open, now), true
 			return err
 		}
 	}
@@ -153,26 +147,26 @@ func (b *Breaker) open(c Caller) (open []*circuit, why error) {
 	return open, why
 }
 
-// Record records the outcome of a request.
-func (b *Breaker) Record(now time.Time, o Outcome, c Caller, retryAfter time.Duration, failure error) {
+// Record records the outcome of a request. It reports whether that closed a circuit.
+func (b *Breaker) Record(now time.Time, o Outcome, c Caller, retryAfter time.Duration, failure error) (closed bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	f := failed{now, retryAfter, failure}
 	switch o {
 	case LocalFailure:
-		return
+		return false
 	case Unreachable:
 		b.connection.fail(f, "", 1)
-		return
+		return false
 	}
-	b.connection = circuit{}
+	closed = b.connection.close()
 	switch o {
 	case Answered:
-		b.answered(c)
+		return b.answered(c) || closed
 	case BrokenPath, Unanswered:
 		n, t := b.of(c)
 		if o == BrokenPath { // it answers, if badly
-			n.away, t.away = circuit{}, circuit{}
+			closed = closeAll(&n.away, &t.away) || closed
 		}
 		b.path(t, c.Path).fail(f, "", 1)
 		t.broken.fail(f, c.Path, pathsToOpen)
@@ -182,18 +176,21 @@ func (b *Breaker) Record(now time.Time, o Outcome, c Caller, retryAfter time.Dur
 		t.away.fail(f, "", 1)
 		n.away.fail(f, c.Tenant, tenantsToOpen)
 	}
+	return closed
 }
 
 // answered closes the circuits of a request that got a response, and deletes empty entries.
-func (b *Breaker) answered(c Caller) {
+// It reports whether one was open.
+func (b *Breaker) answered(c Caller) (closed bool) {
 	n := b.namespaces[c.Namespace]
 	if n == nil {
-		return
+		return false
 	}
-	n.away, n.broken = circuit{}, circuit{}
+	closed = closeAll(&n.away, &n.broken)
 	if t := n.tenants[c.Tenant]; t != nil {
-		t.away, t.broken = circuit{}, circuit{}
-		if t.paths[c.Path] != nil {
+		closed = closeAll(&t.away, &t.broken) || closed
+		if p := t.paths[c.Path]; p != nil {
+			closed = p.close() || closed
 			delete(t.paths, c.Path)
 			b.known--
 		}
@@ -205,6 +202,7 @@ func (b *Breaker) answered(c Caller) {
 	if len(n.tenants) == 0 {
 		delete(b.namespaces, c.Namespace)
 	}
+	return closed
 }
 
 func (b *Breaker) of(c Caller) (*namespace, *tenant) {
@@ -235,9 +233,9 @@ func (b *Breaker) path(t *tenant, name string) *circuit {
 	return p
 }
 
-// Advise sets the time of a retry in the error of a request that opened a circuit or
-// was a probe. It does not replace a time from the store.
-func (b *Breaker) Advise(failure error, now time.Time, chance float64, c Caller) {
+// Advise sets the time of the next probe in the error of a request that opened a circuit
+// or was a probe. It does not replace a time from the store.
+func (b *Breaker) Advise(failure error, now time.Time, c Caller) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var f *fault.Error
@@ -245,15 +243,14 @@ func (b *Breaker) Advise(failure error, now time.Time, chance float64, c Caller)
 		return
 	}
 	if open, _ := b.open(c); len(open) > 0 {
-		f.RetryAfter = longestWait(open, now, chance)
+		f.RetryAfter = longestWait(open, now)
 	}
 }
 
-// longestWait is the wait until a retry: until after the next probe, with jitter.
-func longestWait(open []*circuit, now time.Time, chance float64) (longest time.Duration) {
+// longestWait is the wait until all of the circuits admit a probe.
+func longestWait(open []*circuit, now time.Time) (longest time.Duration) {
 	for _, o := range open {
-		spread := max(returnSpread, o.pause(now))
-		longest = max(longest, max(0, o.probe.Sub(now))+time.Duration(chance*float64(spread)))
+		longest = max(longest, o.probe.Sub(now))
 	}
 	return longest
 }
@@ -268,6 +265,20 @@ type circuit struct {
 	since    time.Time
 	probe    time.Time // of the next request that passes
 	step     time.Duration
+}
+
+// close forgets all failures. It reports whether the circuit was open.
+func (c *circuit) close() (closed bool) {
+	closed = c.open
+	*c = circuit{}
+	return closed
+}
+
+func closeAll(all ...*circuit) (closed bool) {
+	for _, c := range all {
+		closed = c.close() || closed
+	}
+	return closed
 }
 
 // failed is one failure.

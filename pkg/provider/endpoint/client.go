@@ -122,7 +122,9 @@ func (c *Client) at(ctx context.Context, e *Endpoint, k Call) (*Reply, error) {
 		r, err, failure := c.traced(ctx, k, n)
 		outcome := said(ctx, k, r, err, failure)
 		noted := noteAway(outcome, r, failure)
-		breaker.Record(s.Now(), outcome, k.Caller, r.retryAfter(), noted)
+		if breaker.Record(s.Now(), outcome, k.Caller, r.retryAfter(), noted) {
+			s.OnReturn()
+		}
 		if failure == nil {
 			return r, nil
 		}
@@ -133,7 +135,7 @@ func (c *Client) at(ctx context.Context, e *Endpoint, k Call) (*Reply, error) {
 		}
 		wait := max(backoff.Delay(s.RetryBase, longestPause, n, s.Jitter()), r.retryAfter())
 		if moved || n >= s.MaxRetries || !k.again(r, err) || !backoff.WorthWaiting(ctx, wait) || backoff.Sleep(ctx, wait) != nil {
-			breaker.Advise(failure, s.Now(), s.Jitter(), k.Caller)
+			breaker.Advise(failure, s.Now(), k.Caller)
 			return r, failure
 		}
 	}

@@ -96,7 +96,7 @@ func (r *Reply) from(e *Endpoint) *Reply {
 // bothAway names both endpoints, which the failures do.
 func bothAway(first, second error) error {
 	err := fault.New(fault.Of(first), "%w; and the second address: %w", first, second)
-	err.RetryAfter = fault.RetryAfter(first)
+	err.RetryAfter, err.NotAsked = fault.RetryAfter(first), fault.NotAsked(first) && fault.NotAsked(second)
 	if other := fault.RetryAfter(second); other > 0 && (err.RetryAfter <= 0 || other < err.RetryAfter) {
 		err.RetryAfter = other
 	}

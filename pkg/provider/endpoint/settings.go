@@ -74,6 +74,10 @@ type Settings struct {
 	// called in the way of the work; nil is told nothing.
 	OnShared func(o Operation, shared bool)
 
+	// OnReturn is called when a store, or a part of it, answers again after requests
+	// were held back. It must not block. It may be nil.
+	OnReturn func()
+
 	UserAgent string
 	// Logger gets debug lines and errors that no caller gets; nil discards them.
 	Logger *slog.Logger
@@ -103,6 +107,9 @@ func (s *Settings) Complete() error {
 	}
 	if s.OnShared == nil {
 		s.OnShared = func(Operation, bool) {}
+	}
+	if s.OnReturn == nil {
+		s.OnReturn = func() {}
 	}
 	if s.Now == nil {
 		s.Now = time.Now

@@ -10,7 +10,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
-	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/singleflight"
 )
 
@@ -153,7 +152,7 @@ func (f *run) obtainSome(ctx context.Context, results []Result, which []int, aga
 	f.ask(ctx, results, which, again)
 	if slices.ContainsFunc(which, func(i int) bool { return results[i].Err == nil }) {
 		// One of them was the probe that closed the circuit.
-		f.ask(ctx, results, slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !errors.Is(results[i].Err, endpoint.ErrNotAsked) }), again)
+		f.ask(ctx, results, slices.DeleteFunc(slices.Clone(which), func(i int) bool { return !fault.NotAsked(results[i].Err) }), again)
 	}
 	// A request that did not fit the memory next to the others may fit alone. Credentials
 	// are not requested again: the store may have issued them.
