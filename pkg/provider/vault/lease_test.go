@@ -3,6 +3,7 @@ package vault_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/class"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -269,5 +271,51 @@ func TestDueTokenIsUsedWhileVaultCannotRenewIt(t *testing.T) {
 	wantFile(t, mustFetch(t, p, r), "a", "v2")
 	if b.count("renew-self") != 1 {
 		t.Errorf("%d renewals, want 1", b.count("renew-self"))
+	}
+}
+
+// TestLostAnswers loses the answer to a request that created a lease: Vault revokes the lease
+// with the volume, whether the volume gets another one or not, because it ends with the
+// Vault token of the request.
+func TestLostAnswers(t *testing.T) {
+	t.Parallel()
+	w := ownWorld(t)
+	pg := newPostgres(t, w)
+	pg.Role(t, w.Server, "app", "1h", "24h")
+	testkit.Must(t, w.Write(t.Context(), "pki/roles/leasing", map[string]any{"allow_any_name": true, "ttl": "1h", "generate_lease": true, "key_type": "ec", "key_bits": 256}))
+	for path, objects := range map[string]string{
+		"database/creds/app": "- {objectName: user, secretPath: database/creds/app, secretKey: username}",
+		// It is not known to lease, so the token is that of the pod's reads.
+		"pki/issue/leasing": "- {objectName: cert, secretPath: pki/issue/leasing, secretKey: certificate, method: PUT, secretArgs: {common_name: a.example}}",
+	} {
+		for _, again := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, another one: %t", path, again), func(t *testing.T) {
+				g := newGate(t, w.Address)
+				g.set(func(to http.ResponseWriter, r *http.Request) {
+					if strings.HasSuffix(r.URL.Path, path) {
+						g.proxy.ServeHTTP(httptest.NewRecorder(), r)
+						panic(http.ErrAbortHandler)
+					}
+					g.proxy.ServeHTTP(to, r)
+				})
+				p := newProvider(t, nil)
+				r := w.request(t, w.pod("app"), map[string]string{"vaultAddress": g.URL}, objects)
+				if _, err := p.Fetch(t.Context(), r); fault.Of(err) != fault.Unavailable {
+					t.Fatalf("the answer is lost, but %v", err)
+				}
+				g.set(nil)
+				want := 1
+				if again {
+					mustFetch(t, p, r)
+					want = 2
+				}
+				left := func() int { return len(w.leases(t, "sys/leases/lookup/"+path)) }
+				if n := left(); n != want {
+					t.Errorf("%d leases, want %d", n, want)
+				}
+				testkit.Must(t, p.Release(t.Context(), r.Volume))
+				testkit.Eventually(t, "no lease is left", func() bool { return left() == 0 })
+			})
+		}
 	}
 }
