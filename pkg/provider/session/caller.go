@@ -54,7 +54,7 @@ func (c *Caller) Token(ctx context.Context, stale *Token) (*Token, error) {
 
 // CurrentToken returns the identity's token if there is one.
 func (c *Caller) CurrentToken() *Token {
-	return c.run.volume.now().group.current.get(c.run.now(), nil)
+	return c.run.volume.now().group.token(c.run.now(), nil)
 }
 
 // group returns the group of the caller's login; nil if the login is another one.

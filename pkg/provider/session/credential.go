@@ -89,13 +89,6 @@ func (c *Credential) renewed(now time.Time, granted time.Duration, chance float6
 	return &next
 }
 
-// seen returns the credential after the store confirmed its lease.
-func (c *Credential) seen(now time.Time) *Credential {
-	next := *c
-	next.known = now
-	return &next
-}
-
 // life returns the lifetime at the issue: the shorter of its lease's and its token's.
 func (c *Credential) life() time.Duration {
 	life := c.ends.Sub(c.At)
@@ -105,19 +98,6 @@ func (c *Credential) life() time.Duration {
 		}
 	}
 	return life
-}
-
-// until returns the credential with another due time, which its token does not change.
-func (c *Credential) until(due time.Time) *Credential {
-	next := *c
-	next.due, next.token = due, nil
-	return &next
-}
-
-func (c *Credential) issuedEarly() *Credential {
-	next := *c
-	next.early = true
-	return &next
 }
 
 // olderThan reports whether o is a newer credential, or the same one after a renewal.

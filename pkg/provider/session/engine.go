@@ -44,7 +44,8 @@ var (
 func New(c *endpoint.Settings, pool *endpoint.Pool, store Store) *Engine {
 	return &Engine{
 		Classes: Classes{store}, config: c, pool: pool, store: store, specs: params.Cache[*Spec]{Budget: c.Budget},
-		groups: groups{budget: c.Budget, store: store, revokesTokens: store.Traits().RevokesTokens},
+		volumes: volumes{byID: map[string]*volume{}},
+		groups:  groups{budget: c.Budget, store: store, revokesTokens: store.Traits().RevokesTokens},
 	}
 }
 

@@ -243,7 +243,7 @@ func (f *run) finish(ctx context.Context, r *Request, res Result) Result {
 // Until then it is Unverified. A refused login with the store's reason is certain at once.
 func (f *run) certain(ctx context.Context, r *Request, res Result) Result {
 	if res.Err == nil {
-		f.volume.doubts.answered(r.ID)
+		f.volume.doubts.Forget(r.ID)
 		return res
 	}
 	if !deniedRead(res.Err) || singleflight.IsOwn(res.Err) || len(f.request.Current) == 0 {
@@ -261,7 +261,7 @@ func (f *run) certain(ctx context.Context, r *Request, res Result) Result {
 			return again[0]
 		}
 	}
-	if wait := f.volume.doubts.refused(r.ID, f.now()); wait > 0 {
+	if wait := f.volume.doubt(r.ID, f.now()); wait > 0 {
 		res.Err = unverified(res.Err, wait)
 	}
 	return res
@@ -277,7 +277,7 @@ func (f *run) tokenIsKnown(ctx context.Context, r *Request) bool {
 		return false
 	}
 	g, now := f.volume.now().group, f.now()
-	t := g.current.get(now, nil)
+	t := g.token(now, nil)
 	if f.session.Leases(r) {
 		t = f.credentials().parent(now)
 	}

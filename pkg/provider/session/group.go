@@ -13,8 +13,8 @@ import (
 // group is the volumes of one identity, which get the same answers.
 type group struct {
 	key Identity
-	// current is the token for reads.
-	current current
+	// current is the token for reads; nil for none.
+	current atomic.Pointer[Token]
 	logins  singleflight.Group[struct{}, *Token]
 	reads   singleflight.Group[string, map[string]Read]
 	recent  *cache
@@ -28,6 +28,25 @@ type group struct {
 	facts Memory[string, any]
 	// members has the ids of the volumes, guarded by groups.mu.
 	members map[string]struct{}
+}
+
+// token returns the token for reads; nil if there is none, or it has expired or is stale.
+func (g *group) token(now time.Time, stale *Token) *Token {
+	if t := g.current.Load(); t != nil && t != stale && t.alive(now) {
+		return t
+	}
+	return nil
+}
+
+// claim takes the token for reads from the group if it is t.
+func (g *group) claim(t *Token) bool { return t != nil && g.current.CompareAndSwap(t, nil) }
+
+// restore sets the token that expires last of those that the volumes of an identity
+// exported, before any of them is fetched.
+func (g *group) restore(t *Token) {
+	if have := g.current.Load(); have == nil || t.outlives(have) {
+		g.current.Store(t)
+	}
 }
 
 // second returns the store's second address if that answered last, else empty.
@@ -78,16 +97,10 @@ func (s *groups) identify(spec *Spec, b Bearer, now time.Time) (Identity, error)
 	return s.corrected(s.store.Identify(spec, b, claims), b), nil
 }
 
-// isPodBound reports whether a login depends on the pod.
-func (s *groups) isPodBound(l Login) bool { return s.podBound.Has(l) }
-
-// setPodBound records that a login depends on the pod.
-func (s *groups) setPodBound(l Login) { s.podBound.Set(l, struct{}{}) }
-
 // corrected returns the identity after what logins have shown. If it is unknown whether
 // the login depends on the pod, it is assumed not to.
 func (s *groups) corrected(key Identity, b Bearer) Identity {
-	if s.isPodBound(key.Login) {
+	if s.podBound.Has(key.Login) {
 		key.Pod = b.Pod.UID
 	}
 	return key
@@ -124,7 +137,7 @@ func (s *groups) leave(g *group, volume string) []Revocation {
 	}
 	g.recent.close()
 	list := g.credentials.take()
-	if t := g.current.replace(nil); t != nil && s.revokesTokens {
+	if t := g.current.Swap(nil); t != nil && s.revokesTokens {
 		list = append(list, Revocation{Login: t.Login, Token: t})
 	}
 	return list

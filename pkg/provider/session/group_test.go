@@ -20,7 +20,7 @@ func TestGroups(t *testing.T) {
 		t.Error("two identities share")
 	}
 	token := NewToken(host("h"), Grant{Value: "t"}, epoch, 0)
-	a.current.replace(token)
+	a.current.Store(token)
 	if all.leave(a, "v1") != nil || all.find(alice) != a {
 		t.Error("the group ended with its first volume")
 	}

@@ -92,7 +92,9 @@ func (i *issuer) advance(ctx context.Context, r *Request) (*Credential, error) {
 		if !known { // no pause: it happens at most once for each user's request or hour
 			return i.issue(ctx, r)
 		}
-		c = c.seen(i.run.now())
+		seen := *c
+		seen.known = i.run.now()
+		c = &seen
 		i.set.put(c)
 	}
 	switch {
@@ -142,15 +144,18 @@ func (i *issuer) replace(ctx context.Context, r *Request, c *Credential, ending 
 	due := nextIssue(c.At, c.life())
 	early := i.run.now().Before(due)
 	if early && (!ending || c.early) {
-		return c.until(due), nil
+		later := *c
+		later.due, later.token = due, nil // the token does not change the due time
+		return &later, nil
 	}
 	next, err := i.issue(ctx, r)
 	if err != nil || !early || next.Kind.Shareable() {
 		return next, err
 	}
-	next = next.issuedEarly()
-	i.set.put(next)
-	return next, nil
+	issued := *next
+	issued.early = true
+	i.set.put(&issued)
+	return &issued, nil
 }
 
 // renewLease extends a lease. It returns nil if the store did not renew it.
@@ -187,7 +192,7 @@ func (i *issuer) issue(ctx context.Context, r *Request) (*Credential, error) {
 		return nil, err
 	}
 	if rd.Kind == Leased && i.run.engine.groups.revokesTokens {
-		if !g.current.claim(rd.Token) {
+		if !g.claim(rd.Token) {
 			// The token has a lease of another volume already. This lease expires by
 			// its TTL; the next one gets a token of its own login.
 			return i.issueOwn(ctx, r)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
@@ -28,21 +29,17 @@ type logins struct {
 	volume  *volume
 
 	rejoining sync.Mutex
-	mu        sync.Mutex
 	// refused is why the store refused the login; nil if it did not.
-	refused error
+	refused atomic.Pointer[error]
 	// loggedIn says that the run has logged in, and joined that it waited for the login of
 	// another volume.
-	loggedIn, joined bool
+	loggedIn, joined atomic.Bool
 }
 
 // count counts a login of another volume that this one used: for a new volume any, for a
 // live one only a new login. Its own logins are counted where they are sent.
 func (l *logins) count() {
-	l.mu.Lock()
-	shared := !l.loggedIn && (l.joined || !l.caller.Live)
-	l.mu.Unlock()
-	if shared {
+	if !l.loggedIn.Load() && (l.joined.Load() || !l.caller.Live) {
 		l.config.OnShared(endpoint.OpLogin, true)
 	}
 }
@@ -60,13 +57,13 @@ func (l *logins) token(ctx context.Context, g *group, stale *Token) (*Token, err
 }
 
 func (l *logins) currentToken(ctx context.Context, g *group, stale *Token) (*Token, error) {
-	if t := g.current.get(l.config.Now(), stale); t != nil {
+	if t := g.token(l.config.Now(), stale); t != nil {
 		if due, _ := t.isDue(l.config.Now()); !due {
 			return t, nil
 		}
 	}
 	t, led, err := g.logins.Do(ctx, struct{}{}, l.config.Now, time.Time{}, func() (*Token, error) {
-		old := g.current.get(l.config.Now(), stale)
+		old := g.token(l.config.Now(), stale)
 		if old != nil && l.extended(ctx, old) {
 			return old, nil
 		}
@@ -78,9 +75,7 @@ func (l *logins) currentToken(ctx context.Context, g *group, stale *Token) (*Tok
 		return t, err
 	})
 	if err == nil && !led {
-		l.mu.Lock()
-		l.joined = true
-		l.mu.Unlock()
+		l.joined.Store(true)
 	}
 	return t, err
 }
@@ -171,7 +166,7 @@ func (l *logins) parent(ctx context.Context, s *credentials, stale *Token) (*Tok
 // answer shows that the identity depends on the pod, the token goes to the pod's own
 // group, and nothing to the service account's.
 func (l *logins) shared(ctx context.Context, g *group, put func(*group, *Token)) (*Token, error) {
-	if g.key.Pod == "" && l.groups.isPodBound(g.key.Login) {
+	if g.key.Pod == "" && l.groups.podBound.Has(g.key.Login) {
 		return nil, errPodBound
 	}
 	t, podBound, err := l.logIn(ctx, g.key)
@@ -189,7 +184,7 @@ func (l *logins) shared(ctx context.Context, g *group, put func(*group, *Token))
 // replaceToken makes t the group's token. An earlier one that is still valid is revoked
 // with this volume, because other volumes may be using it.
 func (l *logins) replaceToken(g *group, t *Token) {
-	if old := g.current.replace(t); old != nil && old.alive(l.config.Now()) && l.groups.revokesTokens {
+	if old := g.current.Swap(t); old != nil && old.alive(l.config.Now()) && l.groups.revokesTokens {
 		l.volume.add([]Revocation{{Login: old.Login, Token: old}})
 	}
 }
@@ -197,21 +192,16 @@ func (l *logins) replaceToken(g *group, t *Token) {
 // logIn logs in as the pod. podBound says that the identity depends on the pod and was not
 // known to. A refused login is not repeated in the same run.
 func (l *logins) logIn(ctx context.Context, key Identity) (t *Token, podBound bool, err error) {
-	l.mu.Lock()
-	refused := l.refused
-	l.mu.Unlock()
-	if refused != nil {
-		return nil, false, refused
+	if refused := l.refused.Load(); refused != nil {
+		return nil, false, *refused
 	}
 	t, podBound, err = l.caller.logIn(ctx, l.session)
 	if err == nil {
-		l.mu.Lock()
-		l.loggedIn = true
-		l.mu.Unlock()
+		l.loggedIn.Store(true)
 		l.config.OnShared(endpoint.OpLogin, false)
 		podBound = podBound && key.Pod == ""
 		if podBound {
-			l.groups.setPodBound(key.Login)
+			l.groups.podBound.Set(key.Login, struct{}{})
 		}
 		return t, podBound, nil
 	}
@@ -219,9 +209,7 @@ func (l *logins) logIn(ctx context.Context, key Identity) (t *Token, podBound bo
 		l.volume.add([]Revocation{{Login: t.Login, Token: t}})
 	}
 	if reason := fault.Of(err); !reason.Outage() && reason != fault.Canceled {
-		l.mu.Lock()
-		l.refused = err
-		l.mu.Unlock()
+		l.refused.Store(&err)
 	}
 	return nil, false, err
 }
@@ -246,7 +234,7 @@ func (l *logins) horizon(s *Spec) time.Time {
 	if until.IsZero() {
 		return time.Time{}
 	}
-	if t := state.group.current.get(now, nil); t != nil && t.Expires().After(until) {
+	if t := state.group.token(now, nil); t != nil && t.Expires().After(until) {
 		until = t.Expires()
 	}
 	due := twoThirds(now, until, l.config.Jitter())

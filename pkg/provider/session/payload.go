@@ -61,17 +61,13 @@ func (e *Engine) payload(s *Spec, c *class.Class, results []Result) (*provider.P
 	for _, m := range all {
 		hash := sync.OnceValue(func() string { return e.hasher.Version(c, m.of.Name, m.hashed()...) })
 		for _, one := range m.files {
-			e.addFile(out, one, of[one.Request], hash)
+			res := of[one.Request]
+			out.Files = append(out.Files, provider.File{Path: one.Name, Mode: one.Access.Mode, Owner: one.Access.Owner, Contents: secret.NewBytes(one.value), ReadAt: res.Asked})
+			out.Versions = append(out.Versions, provider.Version{ID: one.Name, Version: e.store.Version(one.Object, res.Answer, hash)})
+			if !res.ends.IsZero() {
+				out.Leases = append(out.Leases, provider.Lease{Object: one.Name, ID: res.Answer.LeaseID, Expires: res.ends})
+			}
 		}
 	}
 	return out, nil
-}
-
-func (e *Engine) addFile(out *provider.Payload, one content, res Result, hash func() string) {
-	version := e.store.Version(one.Object, res.Answer, hash)
-	out.Files = append(out.Files, provider.File{Path: one.Name, Mode: one.Access.Mode, Owner: one.Access.Owner, Contents: secret.NewBytes(one.value), ReadAt: res.Asked})
-	out.Versions = append(out.Versions, provider.Version{ID: one.Name, Version: version})
-	if !res.ends.IsZero() {
-		out.Leases = append(out.Leases, provider.Lease{Object: one.Name, ID: res.Answer.LeaseID, Expires: res.ends})
-	}
 }

@@ -167,7 +167,7 @@ func (d *reader) keep(r *Request, rd *Reading) {
 		return // the login has changed the identity
 	}
 	if rd.Kind == Leased && d.run.engine.groups.revokesTokens && !s.hasToken(rd.Token) {
-		if !d.group.current.claim(rd.Token) {
+		if !d.group.claim(rd.Token) {
 			return
 		}
 		s.addToken(rd.Token)

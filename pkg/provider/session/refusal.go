@@ -16,23 +16,17 @@ func isRefusal(err error) bool {
 // that is behind the others has caught up by then.
 const SureAfter = 5 * time.Second
 
-// doubts has the refusals of one live volume that are not certain yet: the time of the
-// first one, by the id of the request. The zero value is ready for use.
-type doubts struct{ since Memory[string, time.Time] }
-
-// refused records a refusal. It returns how long to wait before the next attempt, and zero
-// if the refusal is certain: the first one was SureAfter ago, without an answer since.
-func (d *doubts) refused(id string, now time.Time) time.Duration {
-	first, ok := d.since.Get(id)
+// doubt records a refusal of a live volume. It returns how long to wait before the next
+// attempt, and zero if the refusal is certain: the first one was SureAfter ago, without an
+// answer since.
+func (v *volume) doubt(id string, now time.Time) time.Duration {
+	first, ok := v.doubts.Get(id)
 	if !ok || first.After(now) {
 		first = now
-		d.since.Set(id, now)
+		v.doubts.Set(id, now)
 	}
 	return max(0, first.Add(SureAfter).Sub(now))
 }
-
-// answered forgets the refusals of a request.
-func (d *doubts) answered(id string) { d.since.Forget(id) }
 
 // unverified returns the error for a refusal that is not certain, after which no files are
 // removed. It says when to try again.

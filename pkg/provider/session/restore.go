@@ -87,7 +87,7 @@ func (r *restorer) restoreGroup(gs *groups, v *volume) error {
 	i := r.state.Identity
 	key := Identity{r.login, i.Namespace, i.ServiceAccount, i.ServiceAccountUID, i.Pod, i.Credential}
 	if shared := r.store.Identify(&Spec{Login: r.login, Audience: v.current.bearer.Audience}, v.current.bearer, identity.Claims{ServiceAccountUID: i.ServiceAccountUID}); key.Pod != "" && shared.Pod == "" {
-		gs.setPodBound(r.login) // a login has shown that it depends on the pod
+		gs.podBound.Set(r.login, struct{}{}) // a login has shown that it depends on the pod
 	}
 	g := gs.join(key, v.id)
 	v.current.group = g
@@ -96,7 +96,7 @@ func (r *restorer) restoreGroup(gs *groups, v *volume) error {
 		if err != nil {
 			return err
 		}
-		g.current.restore(t)
+		g.restore(t)
 	}
 	if err := r.into(g.credentials, r.state.Group); err != nil {
 		return err

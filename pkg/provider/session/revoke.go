@@ -97,7 +97,7 @@ func (r *revoker) token(ctx context.Context, c *Caller, s Session, again bool) (
 		return t, nil
 	}
 	if !again && r.group != nil && r.group.key.Login == l {
-		if t := r.group.current.get(r.engine.config.Now(), nil); t != nil {
+		if t := r.group.token(r.engine.config.Now(), nil); t != nil {
 			return t, nil
 		}
 	}

@@ -116,30 +116,30 @@ func TestToken(t *testing.T) {
 func TestCurrent(t *testing.T) {
 	of := func(ttl time.Duration) *Token { return NewToken(nil, Grant{Value: "t", TTL: ttl}, epoch, 0) }
 	short, long, endless := of(time.Minute), of(time.Hour), of(0)
-	var l current
-	if l.get(epoch, nil) != nil || l.claim(nil) {
+	var l group
+	if l.token(epoch, nil) != nil || l.claim(nil) {
 		t.Error("nothing is something")
 	}
 	l.restore(long)
 	l.restore(short)
-	if l.get(epoch, nil) != long {
+	if l.token(epoch, nil) != long {
 		t.Error("the one that lives longer is to be restored")
 	}
 	l.restore(endless)
 	l.restore(long)
-	if l.get(epoch, nil) != endless || l.get(epoch.Add(1e6*time.Hour), nil) != endless {
+	if l.token(epoch, nil) != endless || l.token(epoch.Add(1e6*time.Hour), nil) != endless {
 		t.Error("the one that lives for ever is to be restored")
 	}
-	if l.replace(short) != endless || l.get(epoch, nil) != short {
+	if l.current.Swap(short) != endless || l.token(epoch, nil) != short {
 		t.Error("a new login takes the old one's place")
 	}
-	if l.get(epoch, short) != nil {
+	if l.token(epoch, short) != nil {
 		t.Error("a stale token is current")
 	}
-	if l.get(epoch.Add(time.Minute-time.Second), nil) != short || l.get(epoch.Add(time.Minute-time.Millisecond), nil) != nil {
+	if l.token(epoch.Add(time.Minute-time.Second), nil) != short || l.token(epoch.Add(time.Minute-time.Millisecond), nil) != nil {
 		t.Error("a token is good until a moment before its end")
 	}
-	if l.claim(long) || !l.claim(short) || l.claim(short) || l.get(epoch, nil) != nil {
+	if l.claim(long) || !l.claim(short) || l.claim(short) || l.token(epoch, nil) != nil {
 		t.Error("one may claim the token, once")
 	}
 }

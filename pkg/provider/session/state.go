@@ -148,7 +148,7 @@ func (e *Engine) Export(id string) secret.Bytes {
 		key := g.key
 		s.Identity = &identityKey{rawOf(key.Login), key.Namespace, key.ServiceAccount, key.ServiceAccountUID, key.Pod, key.Credential, now.bearer.Audience}
 		s.Group = g.credentials.state()
-		if t := g.current.get(e.config.Now(), nil); t != nil {
+		if t := g.token(e.config.Now(), nil); t != nil {
 			token := t.state()
 			s.Session = &token
 		}

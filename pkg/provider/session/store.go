@@ -123,8 +123,8 @@ func (n notServed) Unwrap() error { return n.error }
 
 // IsNotServed reports whether an error is marked with NotServed.
 func IsNotServed(err error) bool {
-	var n notServed
-	return errors.As(err, &n)
+	_, is := errors.AsType[notServed](err)
+	return is
 }
 
 // Read is the result of one request of a batch.

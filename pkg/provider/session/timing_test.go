@@ -54,21 +54,21 @@ func TestNextIssue(t *testing.T) {
 
 func TestDoubts(t *testing.T) {
 	at := func(s int) time.Time { return epoch.Add(time.Duration(s) * time.Second) }
-	var d doubts
+	var v volume
 	for _, step := range []struct {
 		at   int
 		id   string
 		want time.Duration
 	}{{0, "a", 5 * time.Second}, {3, "a", 2 * time.Second}, {4, "b", 5 * time.Second}, {5, "a", 0}, {60, "a", 0}, {60, "b", 0}} {
-		if got := d.refused(step.id, at(step.at)); got != step.want {
+		if got := v.doubt(step.id, at(step.at)); got != step.want {
 			t.Errorf("%s refused at %d s: ask again in %s, want %s", step.id, step.at, got, step.want)
 		}
 	}
-	d.answered("a")
-	if d.refused("a", at(70)) == 0 {
+	v.doubts.Forget("a")
+	if v.doubt("a", at(70)) == 0 {
 		t.Error("a refusal counts although there was an answer since the last one")
 	}
-	if got := d.refused("a", at(10)); got != 5*time.Second {
+	if got := v.doubt("a", at(10)); got != 5*time.Second {
 		t.Errorf("the clock was set back: ask again in %s", got)
 	}
 	err := unverified(fault.New(fault.Denied, "permission denied"), 2*time.Second)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
@@ -41,6 +42,11 @@ type Token struct {
 	At        endpoint.Address
 	born      time.Time
 	renewable bool
+	// counted says that uses are limited; given is the number at first.
+	counted bool
+	given   int
+	// foreign says that an address that did not give the token has refused it.
+	foreign atomic.Bool
 
 	mu      sync.Mutex
 	ttl     time.Duration // granted last; 0 means for ever
@@ -51,11 +57,6 @@ type Token struct {
 	// uses is the number of requests that are left, of a token with limited uses; see
 	// Take.
 	uses int
-	// counted says that uses are limited; given is the number at first.
-	counted bool
-	given   int
-	// foreign says that an address that did not give the token has refused it.
-	foreign bool
 }
 
 // NewToken returns the token of a login at now.
@@ -136,20 +137,15 @@ func (t *Token) granted() time.Duration {
 // with limited uses a refusal may be its fault at any age: a request may have cost more
 // uses than were counted.
 func (t *Token) young(now time.Time) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return !t.counted && !t.foreign && now.Sub(t.born) < youngToken
+	return !t.counted && !t.foreign.Load() && now.Sub(t.born) < youngToken
 }
 
 // RefusedBy records the address that refused the token. Another address than the one that
 // gave it may not know it: the servers can be replicas, each with tokens of its own.
 func (t *Token) RefusedBy(a endpoint.Address) {
-	if t.At.IsZero() || t.At == a {
-		return
+	if !t.At.IsZero() && t.At != a {
+		t.foreign.Store(true)
 	}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.foreign = true
 }
 
 // Expires returns when the token expires; zero means never.
@@ -182,59 +178,19 @@ func (t *Token) dueTime() time.Time {
 // catchUp adopts the state of the same token if that was written after a later renewal:
 // volumes that share a token write their states at different times.
 func (t *Token) catchUp(o *Token) {
+	if !o.outlives(t) {
+		return
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if later := o.expires.IsZero() || o.expires.After(t.expires); later && !t.expires.IsZero() {
-		t.ttl, t.due, t.expires, t.final = o.ttl, o.due, o.expires, o.final
-	}
+	t.ttl, t.due, t.expires, t.final = o.ttl, o.due, o.expires, o.final
 }
 
-// current is the current token of an identity. The zero value has none.
-type current struct {
-	mu    sync.Mutex
-	token *Token
+// outlives reports whether t expires later than o.
+func (t *Token) outlives(o *Token) bool {
+	a, b := t.Expires(), o.Expires()
+	return !b.IsZero() && (a.IsZero() || a.After(b))
 }
-
-// get returns the token; nil if it has expired or is stale.
-func (c *current) get(now time.Time, stale *Token) *Token {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.token == nil || c.token == stale || !c.token.alive(now) {
-		return nil
-	}
-	return c.token
-}
-
-// replace makes t the token, and returns the earlier one.
-func (c *current) replace(t *Token) (old *Token) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	old, c.token = c.token, t
-	return old
-}
-
-// claim removes the token if it is t.
-func (c *current) claim(t *Token) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if t == nil || c.token != t {
-		return false
-	}
-	c.token = nil
-	return true
-}
-
-// restore sets the token that expires last of those that the volumes of an identity
-// exported.
-func (c *current) restore(t *Token) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.token == nil || outlives(t.Expires(), c.token.Expires()) {
-		c.token = t
-	}
-}
-
-func outlives(a, b time.Time) bool { return !b.IsZero() && (a.IsZero() || a.After(b)) }
 
 // AskTwice sends a request with a token. If it is refused, the token may be the reason: it
 // may be revoked, or older than a change of its policies. Then AskTwice sends the request

@@ -14,7 +14,7 @@ import (
 
 var errReleased = fault.New(fault.Canceled, "the volume is going away")
 
-// volumes has the volumes of this node. The zero value is ready for use.
+// volumes has the volumes of this node.
 type volumes struct {
 	mu   sync.Mutex
 	byID map[string]*volume
@@ -49,23 +49,15 @@ func (s *volumes) get(id string, begin func() *volume) *volume {
 	if known {
 		v.add(old.take())
 	}
-	s.put(v)
+	s.byID[id] = v
 	return v
-}
-
-// put adds a volume. The caller holds mu.
-func (s *volumes) put(v *volume) {
-	if s.byID == nil {
-		s.byID = map[string]*volume{}
-	}
-	s.byID[v.id] = v
 }
 
 // restore adds a volume from a saved state.
 func (s *volumes) restore(v *volume) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.put(v)
+	s.byID[v.id] = v
 }
 
 // find returns the volume with an id; nil for none.
@@ -100,7 +92,7 @@ func (s *volumes) release(ctx context.Context, id string, revoke func(*volume) (
 		now.add(left) // which may be a new volume with the id
 	default:
 		v.add(left)
-		s.put(v)
+		s.byID[id] = v
 	}
 	if err != nil {
 		return fmt.Errorf("releasing volume %s: %w", id, err)
@@ -140,8 +132,9 @@ type volume struct {
 	// gone ends with the volume, and cancels its Fetch.
 	gone context.Context //nolint:containedctx // the volume's own life
 	end  context.CancelFunc
-	// doubts has the refusals that are not certain yet.
-	doubts doubts
+	// doubts has the refusals that are not certain yet: the time of the first one, by the id
+	// of the request.
+	doubts Memory[string, time.Time]
 	// inFiles has the requests whose answers are in the files.
 	inFiles map[string]bool
 

@@ -43,7 +43,7 @@ func pay(paid *[]string, unpayable ...string) func(*volume) ([]Revocation, error
 
 func TestTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var all volumes
+		all := volumes{byID: map[string]*volume{}}
 		v, _, leave, err := all.enter(t.Context(), "v", begin)
 		if err != nil || all.find("v") != v {
 			t.Fatal(v, err)
@@ -74,7 +74,7 @@ func TestTurns(t *testing.T) {
 // TestReleaseEndsWork releases a volume while one fetch works and another waits.
 func TestReleaseEndsWork(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var all volumes
+		all := volumes{byID: map[string]*volume{}}
 		var paid []string
 		ended := make(chan error, 2)
 		fetch := func() {
@@ -109,7 +109,7 @@ func TestReleaseEndsWork(t *testing.T) {
 
 func TestReleaseDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var all volumes
+		all := volumes{byID: map[string]*volume{}}
 		_, _, leave, _ := all.enter(t.Context(), "v", begin)
 		defer leave()
 		soon, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -127,7 +127,7 @@ func TestReleaseDoesNotWaitForEver(t *testing.T) {
 // itself, and by the one that comes back under its id.
 func TestRevocationsAreKept(t *testing.T) {
 	for _, back := range []bool{false, true} {
-		var all volumes
+		all := volumes{byID: map[string]*volume{}}
 		var paid []string
 		_, _, leave, _ := all.enter(t.Context(), "v", begin)
 		leave()
@@ -154,7 +154,7 @@ func TestRevocationsAreKept(t *testing.T) {
 
 // TestVolumeComesBackMeanwhile has a new volume of the same id while the driver revokes for the old one.
 func TestVolumeComesBackMeanwhile(t *testing.T) {
-	var all volumes
+	all := volumes{byID: map[string]*volume{}}
 	_, _, leave, _ := all.enter(t.Context(), "v", begin)
 	leave()
 	var later *volume
