@@ -18,7 +18,7 @@
 // A file is opened through ..data, so the one rename that replaces ..data replaces every file. A
 // reader that needs several files of one payload opens the directory ..data once and reads relative
 // to that descriptor. That payload stays whole until the second Write from then, because the
-// package keeps a replaced payload for its last readers until the next Write or Sweep.
+// package keeps a replaced payload for its last readers until the next Write.
 //
 // The link of an added file appears after the swap, because it would dangle before. The link of a
 // removed file goes after the swap, because its file is part of the payload until then. Write does

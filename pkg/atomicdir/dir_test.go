@@ -21,7 +21,7 @@ func TestClosed(t *testing.T) {
 	testkit.Must(t, d.Close())
 	_, writeErr := d.Write(nil, Options{})
 	_, completeErr := d.Complete()
-	for _, err := range []error{writeErr, completeErr, d.Sweep(), d.Repair()} {
+	for _, err := range []error{writeErr, completeErr, d.Repair()} {
 		if !errors.Is(err, fs.ErrClosed) {
 			t.Errorf("error = %v, want fs.ErrClosed", err)
 		}

@@ -55,7 +55,7 @@ func (o Options) now() time.Time {
 // payload, changed is true beside the error, and the next Write completes the rest. The same holds
 // for a crash: the next Write removes its leftovers.
 //
-// The replaced payload stays, under its hidden name, until the next Write or Sweep, so that a
+// The replaced payload stays, under its hidden name, until the next Write, so that a
 // reader that has opened it, or was resolving a path in it during the swap, can finish. Removed at
 // once, it would make such a reader miss a file that is in both payloads. So a volume needs space
 // for two payloads at all times.
@@ -96,22 +96,6 @@ func (d *Dir) Write(files []File, o Options) (changed bool, err error) {
 	}
 	//   9. and 10. Move the new links into place, remove the old ones.
 	return changed, d.finish(s)
-}
-
-// Sweep removes the replaced payload, which Write keeps for its last readers, and the leftovers of
-// an interrupted Write, without waiting for the next Write.
-func (d *Dir) Sweep() error {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.fd < 0 {
-		return d.closedError()
-	}
-	s, err := d.surveyFor(nil)
-	if err != nil {
-		return err
-	}
-	defer s.close()
-	return d.removeTrees(s.leftovers)
 }
 
 // Repair does the steps that a crash of a Write skipped after the swap: 9 and 10 for the live

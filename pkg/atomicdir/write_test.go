@@ -101,7 +101,7 @@ func TestWriteComparesLargeFiles(t *testing.T) {
 	}
 }
 
-// The replaced payload stays whole for its readers until Sweep; the next Write, changed or not,
+// The replaced payload stays whole for its readers until the next Write, changed or not,
 // removes it.
 func TestWriteKeepsTheReplacedPayload(t *testing.T) {
 	path := newVolume(t)
