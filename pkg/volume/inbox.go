@@ -38,11 +38,7 @@ func (v *Volume) requestRefresh(at time.Time) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.inbox.fresh = true
-	if v.state() != live {
-		return false
-	}
-	v.m.scheduler.Hasten(v.id, v.where, at)
-	return true
+	return v.makeDue(at)
 }
 
 // deliverVersion puts the version of a class into the inbox, empty for a class that
@@ -57,11 +53,7 @@ func (v *Volume) deliverVersion(ref class.Ref, version string, at time.Time) boo
 		return false
 	}
 	v.inbox.version = &version
-	if v.state() != live {
-		return false
-	}
-	v.m.scheduler.Hasten(v.id, v.where, at)
-	return true
+	return v.makeDue(at)
 }
 
 // take empties the inbox, or removes only the credentials from it. It puts the
@@ -116,9 +108,17 @@ func (v *Volume) applyCredentials() {
 func (v *Volume) hasten(at time.Time) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.state() == live {
-		v.m.scheduler.Hasten(v.id, v.where, at)
+	v.makeDue(at)
+}
+
+// makeDue is hasten for a caller that holds the mutex. It returns false if the volume is
+// not live.
+func (v *Volume) makeDue(at time.Time) bool {
+	if v.state() != live {
+		return false
 	}
+	v.m.scheduler.Hasten(v.id, v.where, at)
+	return true
 }
 
 // schedule sets the time and, if w has one, the store of the next refresh. The

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"time"
@@ -70,27 +71,12 @@ func (l *Limits) withFloor(c *class.Class) (_ *class.Class, warning string) {
 	return &raised, fmt.Sprintf("spec.parameters.%s is %s, less than the operator allows: %s is used: %s", class.RefreshIntervalKey, c.RefreshInterval, l.MinInterval, setting.Name("--min-refresh-interval"))
 }
 
-func (l *Limits) interval(c *class.Class) time.Duration {
-	if c.RefreshInterval > 0 {
-		return c.RefreshInterval
-	}
-	return l.Interval
-}
-
 func (l *Limits) sizeLimit(c *class.Class) int64 {
-	limit := l.SizeLimit
-	if c.SizeLimit > 0 {
-		limit = c.SizeLimit
-	}
-	return ceiled(limit, l.MaxSizeLimit)
+	return ceiled(cmp.Or(c.SizeLimit, l.SizeLimit), l.MaxSizeLimit)
 }
 
 func (l *Limits) inodeLimit(c *class.Class) int64 {
-	limit := l.InodeLimit
-	if c.InodeLimit > 0 {
-		limit = c.InodeLimit
-	}
-	return ceiled(limit, l.MaxInodeLimit)
+	return ceiled(cmp.Or(c.InodeLimit, l.InodeLimit), l.MaxInodeLimit)
 }
 
 // ceiled returns the limit, or the operator's ceiling if that is lower; a ceiling of
@@ -115,7 +101,7 @@ func (l *Limits) fit(c *class.Class, payload *provider.Payload) ([]atomicdir.Fil
 		return nil, fault.New(fault.TooLarge, "the payload is %d bytes, the volume's limit is %d", size, limit).
 			WithHint("raise spec.parameters.volumeSizeLimit of the class, or the driver's %s%s", setting.Name("--volume-size-limit"), upTo(limit, l.MaxSizeLimit, "--max-volume-size-limit"))
 	}
-	if inodes, limit := countInodes(files), l.inodeLimit(c); inodes > limit {
+	if inodes, limit := int64(len(files)+len(directories(files))), l.inodeLimit(c); inodes > limit {
 		return nil, fault.New(fault.TooLarge, "the payload is %d files and directories, the volume's limit is %d", inodes, limit).
 			WithHint("raise spec.parameters.volumeInodeLimit of the class, or the driver's %s%s", setting.Name("--volume-inode-limit"), upTo(limit, l.MaxInodeLimit, "--max-volume-inode-limit"))
 	}
@@ -128,11 +114,6 @@ func upTo(limit, ceiling int64, flag string) string {
 		return "; the operator's ceiling is " + flag
 	}
 	return ""
-}
-
-// countInodes counts the files and each of their directories once.
-func countInodes(files []atomicdir.File) int64 {
-	return int64(len(files) + len(directories(files)))
 }
 
 // directories returns the directories of the files, each once.

@@ -134,7 +134,7 @@ func New(c Config) (*Manager, error) {
 		return nil, err
 	}
 	c.SlowAfter = cmp.Or(c.SlowAfter, 5*time.Second)
-	m := &Manager{Config: c, scheduler: schedule.New(), volumes: map[string]*Volume{}}
+	m := &Manager{Config: c, scheduler: schedule.New(), lost: lostRecords{files: map[string]string{}}, volumes: map[string]*Volume{}}
 	m.waiters.scheduler = m.scheduler
 	m.revoker, m.reviewer = newRevoker(&m.Config), &reviewer{Config: &m.Config}
 	m.memory = &memory{budget: c.Budget, log: c.Logger, charges: map[string]*budget.Charge{}}

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -390,11 +391,7 @@ func (r *run) recall(c *class.Class, source provider.Provider, err error) (*prov
 // mustEmpty reports whether the class wants the files of a live volume removed after
 // the error: only after a denial by the store itself, never after an outage.
 func (r *run) mustEmpty(c *class.Class, err error) bool {
-	policy := c.OnDenied
-	if r.onDenied != "" {
-		policy = r.onDenied
-	}
-	return policy == class.DeniedEmpty && fault.Of(err) == fault.Denied
+	return cmp.Or(r.onDenied, c.OnDenied) == class.DeniedEmpty && fault.Of(err) == fault.Denied
 }
 
 // empty removes the files of a live volume.
@@ -434,7 +431,7 @@ func (r *run) setWritten(c *class.Class, payload *provider.Payload, asOf time.Ti
 		rec.Versions = payload.Versions
 	} // otherwise a plugin answers a new version each time, and no pod must restart for that
 	rec.LastClass, rec.AsOf = c, asOf
-	rec.RefreshedAt, rec.Interval = now, r.m.interval(c)
+	rec.RefreshedAt, rec.Interval = now, cmp.Or(c.RefreshInterval, r.m.Interval)
 	rec.DueAt = nextDue(now, payload.RefreshAt, rec.Interval, chance())
 	rec.EndsDueAt, rec.Ends, rec.EndsOf = time.Time{}, nil, nil
 	for _, l := range payload.Leases {

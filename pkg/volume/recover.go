@@ -33,18 +33,10 @@ func (m *Manager) Recover() error {
 			})
 		}
 	}
-	slices.SortStableFunc(loaded.Records, func(a, b *Record) int {
-		switch {
-		case a.Leaving == b.Leaving:
-			return 0
-		case a.Leaving:
-			return 1
-		}
-		return -1
-	})
+	var revocations []*Record
 	for _, rec := range loaded.Records {
 		if rec.Leaving {
-			m.recoverRevocation(rec)
+			revocations = append(revocations, rec)
 			continue
 		}
 		began := time.Now()
@@ -54,6 +46,9 @@ func (m *Manager) Recover() error {
 				logkey.Volume, rec.ID, logkey.Pod, rec.Pod.String(), logkey.Error, err)
 		}
 		m.Observer.Observe(outcomeOf(Recovered, rec, began, err))
+	}
+	for _, rec := range revocations {
+		m.recoverRevocation(rec)
 	}
 	m.Logger.Info("volumes recovered", logkey.Records, len(loaded.Records), logkey.Live, m.Count(), logkey.SetAside, len(loaded.SetAside))
 	return nil
@@ -120,9 +115,6 @@ type lostRecords struct {
 func (l *lostRecords) add(bad BadRecord) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.files == nil {
-		l.files = map[string]string{}
-	}
 	l.files[bad.Key] = bad.File
 }
 

@@ -84,10 +84,7 @@ func capDue(due, now, endsDue time.Time) time.Time {
 	if soonest := now.Add(shortestWait); endsDue.Before(soonest) {
 		endsDue = soonest
 	}
-	if endsDue.Before(due) {
-		return endsDue
-	}
-	return due
+	return clock.Earliest(due, endsDue)
 }
 
 // dueAfterRestart returns the time of the first refresh by a new process: the time on
