@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -79,8 +80,9 @@ func (f *flagSet) duration(p *time.Duration, name string, value time.Duration, u
 	f.add(name)
 }
 
-func (f *flagSet) value(v flag.Value, name, usage string, env ...string) {
-	f.Var(v, name, usage)
+func (f *flagSet) value(v value, name, usage string, env ...string) {
+	f.Func(name, usage, v.set)
+	f.Lookup(name).DefValue = v.def
 	f.add(name, env...)
 }
 
@@ -106,120 +108,88 @@ func (f *flagSet) fromEnv(getenv func(string) string) error {
 	return nil
 }
 
+// value is a flag that a function reads, with its default as text.
+type value struct {
+	set func(text string) error
+	def string
+}
+
 // quantity is a number of bytes or things, such as 16Mi.
-type quantity struct{ p *int64 }
-
-func (q quantity) String() string {
-	if q.p == nil {
-		return ""
-	}
-	return resource.NewQuantity(*q.p, resource.BinarySI).String()
-}
-
-func (q quantity) Set(text string) error {
-	v, err := resource.ParseQuantity(text)
-	if err != nil {
-		return fmt.Errorf("%q is not a quantity such as 16Mi", text)
-	}
-	if *q.p = v.Value(); *q.p <= 0 {
-		return fmt.Errorf("%q must be above zero", text)
-	}
-	return nil
-}
-
-// limit is a quantity, 0 for none or, if automatic is set, auto.
-type limit struct {
-	p         *int64
-	automatic bool
-}
-
-func (l limit) String() string {
-	switch {
-	case l.p == nil:
-		return ""
-	case *l.p == node.Auto:
-		return "auto"
-	}
-	return resource.NewQuantity(*l.p, resource.BinarySI).String()
-}
-
-func (l limit) Set(text string) error {
-	if l.automatic && text == "auto" {
-		*l.p = node.Auto
+func quantity(p *int64) value {
+	return value{func(text string) error {
+		v, err := resource.ParseQuantity(text)
+		if err != nil {
+			return fmt.Errorf("%q is not a quantity such as 16Mi", text)
+		}
+		if *p = v.Value(); *p <= 0 {
+			return fmt.Errorf("%q must be above zero", text)
+		}
 		return nil
-	}
+	}, textOf(*p)}
+}
+
+// limit is a quantity, or 0 for none.
+func limit(p *int64) value {
+	return value{func(text string) error { return setLimit(p, text, "a quantity such as 16Mi, or 0 for no limit") }, textOf(*p)}
+}
+
+// autoLimit is a limit, or auto, which is the default.
+func autoLimit(p *int64) value {
+	*p = node.Auto
+	return value{func(text string) error {
+		if text == "auto" {
+			*p = node.Auto
+			return nil
+		}
+		return setLimit(p, text, "auto, a quantity such as 16Mi, or 0 for no limit")
+	}, "auto"}
+}
+
+func setLimit(p *int64, text, kind string) error {
 	v, err := resource.ParseQuantity(text)
 	if err != nil || v.Sign() < 0 {
-		kind := "a quantity such as 16Mi, or 0 for no limit"
-		if l.automatic {
-			kind = "auto, " + kind
-		}
 		return fmt.Errorf("%q is not %s", text, kind)
 	}
-	*l.p = v.Value()
+	*p = v.Value()
 	return nil
 }
+
+func textOf(n int64) string { return resource.NewQuantity(n, resource.BinarySI).String() }
 
 // list is a comma-separated list.
-type list struct{ p *[]string }
-
-func (l list) String() string {
-	if l.p == nil {
-		return ""
-	}
-	return strings.Join(*l.p, ",")
-}
-
-func (l list) Set(text string) error {
-	*l.p = nil
-	for item := range strings.SplitSeq(text, ",") {
-		if item = strings.TrimSpace(item); item != "" {
-			*l.p = append(*l.p, item)
+func list(p *[]string) value {
+	return value{func(text string) error {
+		*p = nil
+		for item := range strings.SplitSeq(text, ",") {
+			if item = strings.TrimSpace(item); item != "" {
+				*p = append(*p, item)
+			}
 		}
-	}
-	return nil
+		return nil
+	}, strings.Join(*p, ",")}
 }
 
 // oneOf is one of a few words.
-type oneOf struct {
-	p     *string
-	words []string
-}
-
-func (o oneOf) String() string {
-	if o.p == nil {
-		return ""
-	}
-	return *o.p
-}
-
-func (o oneOf) Set(text string) error {
-	for _, w := range o.words {
-		if text == w {
-			*o.p = text
-			return nil
+func oneOf(p *string, words ...string) value {
+	return value{func(text string) error {
+		if !slices.Contains(words, text) {
+			return fmt.Errorf("%q is not one of %s", text, strings.Join(words, ", "))
 		}
-	}
-	return fmt.Errorf("%q is not one of %s", text, strings.Join(o.words, ", "))
+		*p = text
+		return nil
+	}, *p}
 }
 
-// float is a float32.
-type float struct{ p *float32 }
-
-func (f float) String() string {
-	if f.p == nil {
-		return ""
-	}
-	return strconv.FormatFloat(float64(*f.p), 'g', -1, 32)
-}
-
-func (f float) Set(text string) error {
-	v, err := strconv.ParseFloat(text, 32)
-	if err != nil || v <= 0 {
-		return fmt.Errorf("%q must be a number above zero", text)
-	}
-	*f.p = float32(v)
-	return nil
+// float is a number above zero.
+func float(p *float32) value {
+	return value{func(text string) error {
+		v, err := strconv.ParseFloat(text, 32)
+		if err != nil || v <= 0 {
+			return fmt.Errorf("%q must be a number above zero", text)
+		}
+		*p = float32(v)
+		return nil
+	}, strconv.FormatFloat(float64(*p), 'g', -1, 32)}
 }
 
 // help prints the introduction, then each flag with its default and variables.

@@ -109,9 +109,9 @@ func (o *options) declareClasses(f *flagSet) {
 	f.group("SecretProviderClass objects")
 	f.str(&c.ClassDir, "class-dir", "", "`directory` of YAML or JSON manifests. The driver reads classes from it, and not from\nthe API server. It notices edits.")
 	f.str(&c.Kubeconfig, "kubeconfig", "", "kubeconfig `file`, if the driver runs outside the cluster.", "KUBECONFIG")
-	f.value(float{&c.KubeQPS}, "kube-api-qps", "largest `number` of requests per second to the API server. The driver makes requests\nfor classes, not for pods.")
+	f.value(float(&c.KubeQPS), "kube-api-qps", "largest `number` of requests per second to the API server. The driver makes requests\nfor classes, not for pods.")
 	f.integer(&c.KubeBurst, "kube-api-burst", 100, "largest `number` of requests to the API server in a burst.")
-	f.value(list{&c.Vault.ClassFileDirs}, "class-file-dirs", "`directories`, separated by commas. Classes may name files below them, such as\nvaultCACertPath. None of them may be inside kubelet's directory or the driver's\nstate, or contain them. Default: "+endpoint.DefaultClassFileDir+".")
+	f.value(list(&c.Vault.ClassFileDirs), "class-file-dirs", "`directories`, separated by commas. Classes may name files below them, such as\nvaultCACertPath. None of them may be inside kubelet's directory or the driver's\nstate, or contain them. Default: "+endpoint.DefaultClassFileDir+".")
 	f.boolean(&c.Vault.AllowLocalAddresses, "allow-local-addresses", false, "let classes name servers at loopback and link-local addresses, and at the cloud's\nmetadata service. Servers that other flags name by host may have such addresses in any\ncase.")
 	f.boolean(&c.RotatedEvents, "rotation-events", false, "write an Event on the pod for every rotation too, not only for failures.")
 	f.str(&c.StartupTaint, "remove-startup-taint", "", "`key` of a taint that the driver removes from this node once it is ready, such as\nnode.mayfly.dev/not-ready. The taint keeps pods off the node until then.")
@@ -127,21 +127,21 @@ func (o *options) declareVolumes(f *flagSet) {
 	f.integer(&c.RefreshWorkers, "refresh-workers", 8, "largest `number` of concurrent refreshes for each store, besides the first of each\nnamespace.")
 	f.duration(&c.RefreshTimeout, "refresh-timeout", time.Minute, "`time` after which the driver cancels a refresh and tries again later.")
 	f.duration(&c.LastGoodAge, "last-good-max-age", time.Hour, "largest age (`time`) of secrets in memory that new pods may start with while the store\nis down, for classes with onUnavailable: lastGood.")
-	f.value(quantity{&c.SizeLimit}, "volume-size-limit", "largest size of the files in one volume, in `bytes`, if the class has no\nvolumeSizeLimit. The tmpfs is twice as large, because the driver writes a new payload\nbeside the old one.")
-	f.value(quantity{&c.InodeLimit}, "volume-inode-limit", "largest `number` of files and directories in one volume, if the class has no\nvolumeInodeLimit.")
+	f.value(quantity(&c.SizeLimit), "volume-size-limit", "largest size of the files in one volume, in `bytes`, if the class has no\nvolumeSizeLimit. The tmpfs is twice as large, because the driver writes a new payload\nbeside the old one.")
+	f.value(quantity(&c.InodeLimit), "volume-inode-limit", "largest `number` of files and directories in one volume, if the class has no\nvolumeInodeLimit.")
 }
 
 func (o *options) declareCeilings(f *flagSet) {
 	c := &o.config
-	c.MemoryBudget, c.NamespaceMemory, c.VolumeMemory, c.NamespaceState, c.StateSize = node.Auto, node.Auto, node.Auto, node.Auto, node.DefaultStateSize
+	c.StateSize = node.DefaultStateSize
 	f.group("Memory, and ceilings for classes (docs/operating.md, Memory)")
-	f.value(limit{&c.MemoryBudget, true}, "memory-budget", "`bytes` of memory for the secrets of all tenants: files in volumes, answers of stores,\nrecords. auto is the container's memory limit minus the needs of the process, or no\nlimit if the container has none; 0 for no limit.")
-	f.value(limit{&c.NamespaceMemory, true}, "namespace-memory-limit", "`bytes` of the budget for the volumes of one namespace; auto for half, 0 for no limit.")
-	f.value(limit{&c.VolumeMemory, true}, "volume-memory-limit", "`bytes` of the budget for one volume; auto for a third, 0 for no limit. A volume takes\ntwice its contents, because the driver writes a new payload beside the old one.")
-	f.value(quantity{&c.StateSize}, "state-size-limit", "`bytes` of the tmpfs on --state-dir, at least 1Mi.")
-	f.value(limit{&c.NamespaceState, true}, "namespace-state-limit", "`bytes` of the state for the volumes of one namespace; auto for a quarter, 0 for no\nlimit.")
-	f.value(limit{&c.MaxSizeLimit, false}, "max-volume-size-limit", "highest volumeSizeLimit in `bytes` that a class may set; 0 for no ceiling. The driver\nrefuses a new volume of a class that sets more. A mounted volume stays, with this\nlimit.")
-	f.value(limit{&c.MaxInodeLimit, false}, "max-volume-inode-limit", "highest `number` that a class may set as volumeInodeLimit, likewise.")
+	f.value(autoLimit(&c.MemoryBudget), "memory-budget", "`bytes` of memory for the secrets of all tenants: files in volumes, answers of stores,\nrecords. auto is the container's memory limit minus the needs of the process, or no\nlimit if the container has none; 0 for no limit.")
+	f.value(autoLimit(&c.NamespaceMemory), "namespace-memory-limit", "`bytes` of the budget for the volumes of one namespace; auto for half, 0 for no limit.")
+	f.value(autoLimit(&c.VolumeMemory), "volume-memory-limit", "`bytes` of the budget for one volume; auto for a third, 0 for no limit. A volume takes\ntwice its contents, because the driver writes a new payload beside the old one.")
+	f.value(quantity(&c.StateSize), "state-size-limit", "`bytes` of the tmpfs on --state-dir, at least 1Mi.")
+	f.value(autoLimit(&c.NamespaceState), "namespace-state-limit", "`bytes` of the state for the volumes of one namespace; auto for a quarter, 0 for no\nlimit.")
+	f.value(limit(&c.MaxSizeLimit), "max-volume-size-limit", "highest volumeSizeLimit in `bytes` that a class may set; 0 for no ceiling. The driver\nrefuses a new volume of a class that sets more. A mounted volume stays, with this\nlimit.")
+	f.value(limit(&c.MaxInodeLimit), "max-volume-inode-limit", "highest `number` that a class may set as volumeInodeLimit, likewise.")
 	f.boolean(&c.StrictClasses, "strict-classes", false, "refuse classes with a warning, such as an unknown parameter. parameters.strict does this\nfor one class. Running pods keep the class that they have.")
 	f.duration(&c.MinInterval, "min-refresh-interval", time.Second, "shortest refreshInterval (`time`) of a class. It replaces a shorter one, with a warning.")
 }
@@ -159,8 +159,8 @@ func (o *options) declareVault(f *flagSet) {
 	f.str(&v.DefaultTLS.ClientCertFile, "vault-tls-client-cert", "", "PEM `file` of the client certificate, together with its key. The driver presents it only\nto --vault-addr and --vault-fallback-addr, for --vault-mount and\n--vault-allowed-auth-mounts.", "BAO_CLIENT_CERT", "VAULT_CLIENT_CERT")
 	f.str(&v.DefaultTLS.ClientKeyFile, "vault-tls-client-key", "", "PEM `file` of the client certificate's key.", "BAO_CLIENT_KEY", "VAULT_CLIENT_KEY")
 	f.boolean(&v.DefaultTLS.SkipVerify, "vault-tls-skip-verify", false, "do not verify the server's certificate. An attacker in the network can then read the\npods' tokens.", "BAO_SKIP_VERIFY", "VAULT_SKIP_VERIFY")
-	f.value(list{&v.AllowedAddresses}, "vault-allowed-addresses", "`URLs`, separated by commas, that classes may name as vaultAddress and\nvaultFallbackAddress besides the servers of the flags above; a host may begin with\n\"*.\". Empty allows any: the author of a class then chooses where the driver sends the\npods' tokens.")
-	f.value(list{&v.AllowedAuthMounts}, "vault-allowed-auth-mounts", "`paths` of auth methods, separated by commas, that classes may name as\nvaultAuthMountPath besides --vault-mount. Empty allows any.")
+	f.value(list(&v.AllowedAddresses), "vault-allowed-addresses", "`URLs`, separated by commas, that classes may name as vaultAddress and\nvaultFallbackAddress besides the servers of the flags above; a host may begin with\n\"*.\". Empty allows any: the author of a class then chooses where the driver sends the\npods' tokens.")
+	f.value(list(&v.AllowedAuthMounts), "vault-allowed-auth-mounts", "`paths` of auth methods, separated by commas, that classes may name as\nvaultAuthMountPath besides --vault-mount. Empty allows any.")
 	f.boolean(&v.AllowCertAuth, "vault-allow-cert-auth", false, "let classes log in by a client certificate, through the cert method. Such a login has\nthe identity of everyone who may name the certificate's files, and not that of the pod.")
 	f.str(&v.DefaultAudience, "vault-audience", "", "`audience` of the service account token for classes without one. Default: the\nprovider's name. The CSIDriver object must list it under tokenRequests.")
 	f.boolean(&v.ForbidSkipVerify, "vault-forbid-skip-verify", false, "refuse classes that set vaultSkipTLSVerify.")
@@ -178,7 +178,7 @@ func (o *options) declareAkeyless(f *flagSet) {
 	f.str(&a.DefaultK8sAuthConfigName, "akeyless-k8s-auth-config", "", "`name` of the gateway's Kubernetes auth config for classes without\nakeylessK8sAuthConfigName.")
 	f.str(&a.DefaultAudience, "akeyless-audience", "akeyless", "`audience` of the service account token for classes without one. The CSIDriver\nobject must list it under tokenRequests.")
 	f.str(&a.DefaultTLS.CACertFile, "akeyless-tls-ca-cert", "", "PEM `file` of the gateway's certificate authority.")
-	f.value(list{&a.AllowedAddresses}, "akeyless-allowed-addresses", "`URLs`, separated by commas, that classes may name as akeylessGatewayURL and\nakeylessFallbackGatewayURL besides the gateways of the flags above; a host may begin\nwith \"*.\". Empty allows any.")
+	f.value(list(&a.AllowedAddresses), "akeyless-allowed-addresses", "`URLs`, separated by commas, that classes may name as akeylessGatewayURL and\nakeylessFallbackGatewayURL besides the gateways of the flags above; a host may begin\nwith \"*.\". Empty allows any.")
 	f.boolean(&a.ForbidSkipVerify, "akeyless-forbid-skip-verify", false, "refuse classes that do not verify the gateway's certificate.")
 	f.boolean(&a.ShareByServiceAccount, "akeyless-share-by-service-account", false, "let the pods of one service account share logins and reads, if the class does not set\nsessionSharing. Use it only if no Akeyless role is bound to a pod's name or UID.")
 	f.boolean(&a.DisableRevocation, "akeyless-disable-revocation", false, "do not revoke the dynamic credentials of deleted pods. They stay valid until they expire.")
@@ -190,9 +190,9 @@ func (o *options) declarePlugins(f *flagSet) {
 	o.pluginDir, o.pluginDirs, c.PluginMessage = node.DefaultPluginDir, []string{node.DefaultPluginDirEtc}, 4<<20
 	f.group("Provider plugins")
 	f.str(&o.pluginDir, "provider-volume", o.pluginDir, "`directory` with the sockets of provider plugins, for classes whose provider is not built\nin. If this and the next flag are empty, the driver uses no plugins.")
-	f.value(list{&o.pluginDirs}, "additional-provider-volume-paths", "further such `directories`, separated by commas.")
-	f.value(list{&c.PluginAudiences}, "provider-audiences", "service account tokens that the driver sends to plugins, as `PROVIDER=AUDIENCE`,\nseparated by commas; an audience may begin with \"*\", and none means no token. Other\nproviders get the tokens that they are known to use (docs/plugins.md).")
-	f.value(quantity{&c.PluginMessage}, "max-call-recv-msg-size", "largest size of one answer of a plugin, in `bytes`.")
+	f.value(list(&o.pluginDirs), "additional-provider-volume-paths", "further such `directories`, separated by commas.")
+	f.value(list(&c.PluginAudiences), "provider-audiences", "service account tokens that the driver sends to plugins, as `PROVIDER=AUDIENCE`,\nseparated by commas; an audience may begin with \"*\", and none means no token. Other\nproviders get the tokens that they are known to use (docs/plugins.md).")
+	f.value(quantity(&c.PluginMessage), "max-call-recv-msg-size", "largest size of one answer of a plugin, in `bytes`.")
 	f.duration(&c.PluginTimeout, "provider-timeout", 30*time.Second, "`time` that one call to a plugin may take.")
 }
 
@@ -201,7 +201,7 @@ func (o *options) declareAudit(f *flagSet) {
 	o.auditLevel = string(audit.Changes)
 	f.group("Audit")
 	f.str(&c.AuditLog, "audit-log", "", "`file` for the audit trail, one JSON line for each access (docs/audit.md); - for standard\noutput, empty for no audit trail. Only root can read the file. You may rotate it while\nthe driver runs.")
-	f.value(oneOf{&o.auditLevel, []string{string(audit.Changes), string(audit.All)}}, "audit-level", "`changes`, or all, which adds every refresh without a change, every repeated failure, and\nevery login and renewal.")
+	f.value(oneOf(&o.auditLevel, string(audit.Changes), string(audit.All)), "audit-level", "`changes`, or all, which adds every refresh without a change, every repeated failure, and\nevery login and renewal.")
 }
 
 func (o *options) declareProcess(f *flagSet) {
@@ -212,7 +212,7 @@ func (o *options) declareProcess(f *flagSet) {
 	f.boolean(&c.Traces, "enable-otel-tracing", false, "send traces to a collector by OTLP over gRPC. OpenTelemetry's OTEL_ variables in the\nenvironment configure it (docs/monitoring.md).")
 	f.str(&c.StatusAddr, "status-address", net.JoinHostPort("127.0.0.1", strconv.Itoa(statusz.Port)), "`address` of /status and /statusz, which show the volumes, stores and failures of this\nnode, and of /refresh; off for none. By default only a port-forward to the\ndriver's pod reaches it.")
 	f.duration(&c.Grace, "shutdown-grace", 25*time.Second, "`time` for running calls to finish after a stop signal.")
-	f.value(oneOf{&o.logFormat, []string{"text", "json"}}, "log-format", "`text` or json.")
+	f.value(oneOf(&o.logFormat, "text", "json"), "log-format", "`text` or json.")
 	f.TextVar(&o.logLevel, "log-level", slog.LevelInfo, "lowest `level` that is logged: debug, info, warn or error.")
 	f.Lookup("log-level").DefValue = "info" // as it is typed
 	f.add("log-level")
