@@ -56,8 +56,7 @@ func codeOf(err error) codes.Code {
 	if !ok {
 		c = codes.Internal
 	}
-	var kept *volume.KeptError
-	if errors.As(err, &kept) && final(c) {
+	if _, kept := errors.AsType[*volume.KeptError](err); kept && final(c) {
 		c = codes.Unavailable
 	}
 	return c

@@ -2,6 +2,7 @@ package csi
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path"
 	"runtime/debug"
@@ -42,7 +43,7 @@ func recovered(ctx context.Context, req any, log *slog.Logger, info *grpc.UnaryS
 	defer func() {
 		if r := recover(); r != nil {
 			// The value of the panic may quote the request.
-			log.Error("panic in a call", logkey.Method, info.FullMethod, logkey.Type, typeName(r), logkey.Stack, string(debug.Stack()))
+			log.Error("panic in a call", logkey.Method, info.FullMethod, logkey.Type, fmt.Sprintf("%T", r), logkey.Stack, string(debug.Stack()))
 			err = fault.New(fault.Internal, "%s: the driver has a defect and recovered from it", path.Base(info.FullMethod)).
 				WithHint("the stack is in the driver's log on this node; please report it")
 		}

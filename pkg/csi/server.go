@@ -68,10 +68,7 @@ const maxSocket = 107
 func ParseEndpoint(endpoint string) (string, error) {
 	path := endpoint
 	if rest, ok := strings.CutPrefix(endpoint, "unix:"); ok {
-		path = rest
-		if strings.HasPrefix(rest, "//") {
-			path = strings.TrimPrefix(rest, "//")
-		}
+		path = strings.TrimPrefix(rest, "//")
 	} else if strings.Contains(endpoint, "://") {
 		return "", fmt.Errorf("endpoint %q: only unix sockets are supported, such as unix:///csi/csi.sock", endpoint)
 	}
@@ -108,18 +105,12 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 }
 
 func (s *Server) stop() {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		s.grpc.GracefulStop()
-	}()
-	select {
-	case <-done:
-	case <-time.After(s.grace):
+	late := time.AfterFunc(s.grace, func() {
 		s.log.Warn("calls were still running at the end of the grace period", logkey.Socket, s.socket, logkey.Grace, s.grace)
-		s.grpc.Stop()
-		<-done
-	}
+		s.grpc.Stop() // which ends GracefulStop too
+	})
+	defer late.Stop()
+	s.grpc.GracefulStop()
 }
 
 // listen makes a socket that only root can use. It replaces the socket of a dead process, and fails
@@ -165,9 +156,6 @@ func removeStale(socket string) error {
 	}
 	return nil
 }
-
-// typeName returns the type of a panic's value, and nothing of its content.
-func typeName(v any) string { return fmt.Sprintf("%T", v) }
 
 // Ask calls the server through its own socket, as kubelet would.
 func (s *Server) Ask(ctx context.Context) error {

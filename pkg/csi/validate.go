@@ -1,7 +1,6 @@
 package csi
 
 import (
-	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -196,8 +195,7 @@ func parseFlags(flags []string) (label string, err error) {
 		switch flag {
 		case "ro", "nosuid", "nodev", "noexec":
 		default:
-			return "", invalid("%s %q is not supported: only context=<SELinux label> is",
-				fmt.Sprintf("volume_capability.mount.mount_flags[%d]", i), flag)
+			return "", invalid("volume_capability.mount.mount_flags[%d] %q is not supported: only context=<SELinux label> is", i, flag)
 		}
 	}
 	return label, nil

@@ -163,7 +163,12 @@ func (n *Node) work(ctx context.Context) error {
 	g, failed := errgroup.WithContext(back)
 	work := []func(context.Context) error{n.volumes.Run, n.classes.Run, n.refreshOnDemand}
 	for _, run := range append(work, n.runners...) {
-		g.Go(func() error { return ignoreCanceled(run(back)) })
+		g.Go(func() error {
+			if err := run(back); !errors.Is(err, context.Canceled) {
+				return err
+			}
+			return nil
+		})
 	}
 	for addr, h := range n.handlers() {
 		g.Go(func() error { return serveHTTP(back, "health and metrics", addr, h) })
@@ -171,8 +176,9 @@ func (n *Node) work(ctx context.Context) error {
 	g.Go(func() error { return n.serveStatus(back) })
 	g.Go(func() error {
 		defer stopBack() // the last call has been answered
-		front, stop := joined(ctx, failed)
+		front, stop := context.WithCancel(ctx)
 		defer stop()
+		defer context.AfterFunc(failed, stop)() // or once a part has failed
 		return n.serve(front)
 	})
 	return g.Wait()
@@ -191,13 +197,6 @@ func (n *Node) refreshOnDemand(ctx context.Context) error {
 	}
 }
 
-// joined returns a context that ends when either one does.
-func joined(a, b context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(a)
-	stop := context.AfterFunc(b, cancel)
-	return ctx, func() { stop(); cancel() }
-}
-
 // serve answers kubelet. It opens the CSI socket first, so that kubelet never gets the name of a
 // socket that is not served yet.
 func (n *Node) serve(ctx context.Context) error {
@@ -212,13 +211,6 @@ func (n *Node) serve(ctx context.Context) error {
 		})
 	})
 	return g.Wait()
-}
-
-func ignoreCanceled(err error) error {
-	if errors.Is(err, context.Canceled) {
-		return nil
-	}
-	return err
 }
 
 // ErrSuspended ends Run after the node was suspended. The clock that this process uses for all

@@ -63,8 +63,7 @@ func mountState(dir string, size int64, m *tmpfs.Mounter, log *slog.Logger) erro
 	}
 	inodes := size / statedir.Unit
 	err := m.Mount(dir, tmpfs.Options{Size: size, Inodes: inodes, Mode: 0o700})
-	var taken *tmpfs.ConflictError
-	if errors.As(err, &taken) {
+	if taken, ok := errors.AsType[*tmpfs.ConflictError](err); ok {
 		if taken.Info.FSType != "tmpfs" {
 			return fmt.Errorf("the state directory %q is on %s from %q: it must be a tmpfs, because nothing secret may reach a disk; give another --state-dir", dir, taken.Info.FSType, taken.Info.Source)
 		}

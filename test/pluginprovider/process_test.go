@@ -64,7 +64,7 @@ func (r *rig) start(args ...string) *exec.Cmd {
 		}
 	})
 	testkit.Eventually(r.t, "the provider serves", func() bool {
-		all := r.registry.Health(r.t.Context())
+		all := r.registry.Health(r.t.Context(), r.registry.Names())
 		return len(all) == 1 && all[0].Err == nil
 	})
 	return cmd

@@ -119,7 +119,7 @@ func (c *call) badVersion(v *v1alpha1.ObjectVersion) string {
 		return "is too long"
 	case strings.ContainsFunc(text, unicode.IsControl):
 		return "has a control character"
-	case c.scrub.holdsToken(v.GetId()), c.scrub.holdsToken(v.GetVersion()):
+	case c.holdsToken(v.GetId()), c.holdsToken(v.GetVersion()):
 		return "holds a service account token"
 	}
 	return ""
@@ -139,7 +139,7 @@ func (c *call) files(list []*v1alpha1.File) ([]provider.File, error) {
 		checked[i] = atomicdir.File{Path: f.GetPath(), Mode: mode}
 	}
 	if err := atomicdir.ValidateFiles(checked); err != nil {
-		return nil, c.fault(fault.BadAnswer, "its answer cannot be a volume: %s", c.scrub.text(err.Error()))
+		return nil, c.fault(fault.BadAnswer, "its answer cannot be a volume: %s", c.scrub(err.Error()))
 	}
 	return out, nil
 }
@@ -147,7 +147,7 @@ func (c *call) files(list []*v1alpha1.File) ([]provider.File, error) {
 // path is a provider's path, made safe for an error.
 func (c *call) path(p string) string {
 	const most = 256
-	return secret.OneLine(c.scrub.text(p), most)
+	return secret.OneLine(c.scrub(p), most)
 }
 
 // reasonOfWord maps the error codes in an answer, which each provider chooses freely. Those with

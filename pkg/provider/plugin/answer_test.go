@@ -30,7 +30,7 @@ func callFor(t testing.TB) *call {
 		Tokens:     identity.Tokens{"a": {JWT: secret.NewString(marker)}},
 		TargetPath: "/target",
 	}
-	return &call{provider: "aws", request: &r, scrub: scrubber{&r}, limits: &c}
+	return &call{provider: "aws", request: &r, limits: &c}
 }
 
 func versions(pairs ...string) (list []*v1alpha1.ObjectVersion) {

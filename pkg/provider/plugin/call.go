@@ -23,7 +23,6 @@ type call struct {
 	provider string
 	at       socket
 	request  *provider.Request
-	scrub    scrubber
 	limits   *Config
 	// charge is for the answer until the payload is made.
 	charge *budget.Charge
@@ -51,10 +50,10 @@ func (c *call) hung(ctx context.Context) error {
 // failed converts a failed call to a fault. It does not wrap the gRPC error, because the text is
 // the provider's, and the code is not for kubelet.
 func (c *call) failed(ctx context.Context, err error) error {
-	var known *fault.Error
-	switch {
-	case errors.As(err, &known):
+	if _, known := errors.AsType[*fault.Error](err); known {
 		return err
+	}
+	switch {
 	case errors.Is(context.Cause(ctx), errTimeout):
 		return c.fault(fault.Timeout, "it did not answer within %s", c.limits.Timeout).
 			WithHint("if its store needs longer, raise the driver's %s", setting.Name("--provider-timeout"))
@@ -63,7 +62,7 @@ func (c *call) failed(ctx context.Context, err error) error {
 	}
 	st := status.Convert(err)
 	if st.Code() == codes.ResourceExhausted && strings.Contains(st.Message(), "larger than max") {
-		return c.fault(fault.TooLarge, "its answer is over the limit of %d bytes: %s", c.limits.MaxMessageBytes, c.scrub.text(st.Message())).
+		return c.fault(fault.TooLarge, "its answer is over the limit of %d bytes: %s", c.limits.MaxMessageBytes, c.scrub(st.Message())).
 			WithHint("raise the driver's %s, or split the class", setting.Name("--max-call-recv-msg-size"))
 	}
 	return c.refused(reasonOf(st.Code()), st.Code().String(), st.Message())
@@ -71,11 +70,11 @@ func (c *call) failed(ctx context.Context, err error) error {
 
 // refused is the fault of a provider's own error.
 func (c *call) refused(reason fault.Reason, code, words string) error {
-	text := c.scrub.text(words)
+	text := c.scrub(words)
 	if text == "" {
 		text = "it gave no reason"
 	}
-	err := c.fault(reason, "%s: %s", c.scrub.text(code), text)
+	err := c.fault(reason, "%s: %s", c.scrub(code), text)
 	if hint := c.hint(reason, code, words); hint != "" {
 		return err.WithHint("%s", hint)
 	}
@@ -136,27 +135,20 @@ func reasonOf(code codes.Code) fault.Reason {
 // maxWords bounds a provider's text in an error, in bytes.
 const maxWords = 2048
 
-// scrubber removes from a provider's texts the secrets of the request: the service account tokens
-// and the secrets of the nodePublishSecretRef. It prepares for that only when there is a text, so a
-// successful call costs nothing.
-type scrubber struct{ request *provider.Request }
-
-// text makes a provider's text safe to show: without secrets, on one line and not too long.
-func (s scrubber) text(words string) string {
-	known := make([]secret.String, 0, len(s.request.Tokens)+len(s.request.Secrets))
-	for _, token := range s.request.Tokens {
+// scrub makes a provider's text safe to show: without the service account tokens and the secrets of
+// the request, on one line and not too long.
+func (c *call) scrub(words string) string {
+	known := slices.Collect(maps.Values(c.request.Secrets))
+	for _, token := range c.request.Tokens {
 		known = append(known, token.JWT)
-	}
-	for _, value := range s.request.Secrets {
-		known = append(known, value)
 	}
 	return secret.OneLine(secret.Redact(words, known), maxWords)
 }
 
 // holdsToken reports whether there is a service account token in a text. It does not look for other
 // secrets: one may be a word that occurs in ordinary names.
-func (s scrubber) holdsToken(text string) bool {
-	for _, token := range s.request.Tokens {
+func (c *call) holdsToken(text string) bool {
+	for _, token := range c.request.Tokens {
 		if !token.JWT.Empty() && strings.Contains(text, token.JWT.Reveal()) {
 			return true
 		}

@@ -1,6 +1,7 @@
 package plugin
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -82,16 +83,14 @@ func (c *Config) complete() error {
 		c.Dirs = []string{DefaultDir, DefaultDirEtc}
 	}
 	c.Dirs = slices.Clone(c.Dirs)
-	setDefault(&c.Timeout, defaultTimeout)
-	setDefault(&c.IdleTimeout, defaultIdle)
-	setDefault(&c.MaxMessageBytes, defaultMaxMessageBytes)
-	setDefault(&c.MaxConcurrent, defaultMaxConcurrent)
+	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, defaultIdle)
+	c.MaxMessageBytes = cmp.Or(c.MaxMessageBytes, defaultMaxMessageBytes)
+	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, defaultMaxConcurrent)
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.hasher = &provider.Hasher{}
 	if c.Now == nil {
 		c.Now = time.Now
-	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if c.Timeout < 0 || c.IdleTimeout < 0 || c.MaxMessageBytes < 0 || c.MaxConcurrent < 0 {
 		return errors.New("plugin: timeouts and limits must not be negative")
@@ -113,11 +112,4 @@ func checkDir(dir string) error {
 		return fmt.Errorf("plugin: the directory %q of provider sockets must be at most %d bytes long, because the kernel limits the paths of sockets", dir, longest)
 	}
 	return nil
-}
-
-func setDefault[T comparable](v *T, def T) {
-	var zero T
-	if *v == zero {
-		*v = def
-	}
 }

@@ -71,12 +71,16 @@ func (r *Registry) acquire(name string) (*connection, error) {
 	return l, nil
 }
 
-// release ends a call that used the connection.
-func (r *Registry) release(l *connection) {
+// release ends a call. used says that the idle timeout begins anew: the health checks do not use the
+// connection.
+func (r *Registry) release(l *connection, used bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	l.used = r.c.Now()
-	l.done()
+	if used {
+		l.used = r.c.Now()
+	}
+	l.calls--
+	l.closeUnused()
 }
 
 // markFailed records that a call failed, unless the connection is intact: then the provider itself
@@ -85,19 +89,6 @@ func (r *Registry) markFailed(l *connection) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	l.failed = l.conn.GetState() != connectivity.Ready
-}
-
-// releaseUnused ends a call that did not use the connection. It does not count against the idle timeout.
-func (r *Registry) releaseUnused(l *connection) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	l.done()
-}
-
-// done ends a call. The caller holds the mutex.
-func (l *connection) done() {
-	l.calls--
-	l.closeUnused()
 }
 
 func (l *connection) closeUnused() {

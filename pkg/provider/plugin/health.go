@@ -29,13 +29,9 @@ type Status struct {
 	Err error
 }
 
-// Health checks each provider that has a socket, all at once and each for two seconds at most. The
-// result is sorted by name.
-func (r *Registry) Health(ctx context.Context) []Status {
-	return r.healthOf(ctx, r.Names())
-}
-
-func (r *Registry) healthOf(ctx context.Context, names []string) []Status {
+// Health checks providers by their names, all at once and each for two seconds at most. The result
+// has their order.
+func (r *Registry) Health(ctx context.Context, names []string) []Status {
 	all := make([]Status, len(names))
 	var wg sync.WaitGroup
 	for i, name := range names {
@@ -52,7 +48,7 @@ func (r *Registry) health(ctx context.Context, name string) Status {
 		s.Err = err
 		return s
 	}
-	defer r.releaseUnused(l)
+	defer r.release(l, false)
 	s.Socket = l.socket.path
 	bounded, cancel := context.WithTimeout(ctx, livenessTimeout)
 	defer cancel()
@@ -79,7 +75,7 @@ func (r *Registry) watch(ctx context.Context) {
 	r.mu.Lock()
 	names := slices.Sorted(maps.Keys(r.connections))
 	r.mu.Unlock()
-	all := r.healthOf(ctx, names)
+	all := r.Health(ctx, names)
 	if ctx.Err() != nil {
 		return
 	}
@@ -136,11 +132,7 @@ type liveness struct {
 
 func newLiveness() liveness { return liveness{asking: make(chan struct{}, 1)} }
 
-// lost records a call without an answer, found one with an answer.
-func (p *liveness) lost() { p.set(true, time.Time{}) }
-
-func (p *liveness) found() { p.set(false, time.Time{}) }
-
+// set records whether the last call had no answer, and until when the provider is not checked.
 func (p *liveness) set(suspect bool, until time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -173,7 +165,7 @@ func (p *liveness) check(ctx context.Context, c *Config, ask func(context.Contex
 	err := ask(bounded)
 	switch {
 	case err == nil:
-		p.found()
+		p.set(false, time.Time{})
 	case ctx.Err() == nil:
 		p.set(true, c.Now().Add(livenessPause))
 	}

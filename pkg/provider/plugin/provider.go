@@ -32,7 +32,7 @@ var errTimeout = errors.New("the provider did not answer in time")
 
 // Fetch lets the provider return the files, or write them to a stage.
 func (p *Provider) Fetch(ctx context.Context, r provider.Request) (*provider.Payload, error) {
-	c := call{provider: p.name, request: &r, scrub: scrubber{&r}, limits: &p.registry.c}
+	c := call{provider: p.name, request: &r, limits: &p.registry.c}
 	message, err := p.registry.c.newRequest(p.name, r)
 	if err != nil {
 		return nil, c.fault(fault.Internal, "preparing the request: %w", err)
@@ -98,7 +98,7 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	if err != nil {
 		return nil, err
 	}
-	defer p.registry.release(l)
+	defer p.registry.release(l, true)
 	c.at = l.socket
 	tenant := c.request.Pod.Namespace
 	if err := l.slots.Acquire(ctx, tenant); err != nil {
@@ -116,7 +116,7 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	span.End(err)
 	p.registry.c.Logger.Debug("called the provider plugin", logkey.Provider, p.name, logkey.Volume, c.request.Volume, logkey.Pod, c.request.Pod.String(),
 		logkey.Class, c.request.Class.String(), logkey.Correlation, id, logkey.Took, time.Since(began), logkey.Code, status.Code(err).String())
-	if full := (*fault.Error)(nil); errors.As(err, &full) {
+	if full, ok := errors.AsType[*fault.Error](err); ok {
 		err = c.fault(full.Reason, "taking in its answer: %w", err)
 	}
 	switch status.Code(err) {
@@ -127,9 +127,9 @@ func (p *Provider) mount(ctx context.Context, c *call, m *v1alpha1.MountRequest)
 	}
 	switch ctx.Err() {
 	case nil:
-		l.liveness.found()
+		l.liveness.set(false, time.Time{})
 	case context.DeadlineExceeded:
-		l.liveness.lost()
+		l.liveness.set(true, time.Time{})
 	}
 	return answer, err
 }

@@ -313,7 +313,7 @@ func TestHealth(t *testing.T) {
 	raw, err := pluginprovider.StartRaw(w.dir, "odd", "garbage")
 	testkit.Must(t, err)
 	defer raw.Stop()
-	all := w.Health(t.Context())
+	all := w.Health(t.Context(), w.Names())
 	if len(all) != 3 || all[0].Name != "aws" || all[1].Name != "gcp" || all[2].Name != "odd" {
 		t.Fatalf("Health() = %+v", all)
 	}

@@ -61,7 +61,7 @@ func (p *Provider) staged(ctx context.Context, c *call, m *v1alpha1.MountRequest
 func (c *call) collect(stage provider.Stage, answer *v1alpha1.MountResponse) error {
 	files, err := stage.Files(maxParts, int64(c.limits.MaxMessageBytes))
 	if err != nil {
-		return c.fault(fault.BadAnswer, "reading the files that it wrote: %s", c.scrub.text(err.Error()))
+		return c.fault(fault.BadAnswer, "reading the files that it wrote: %s", c.scrub(err.Error()))
 	}
 	size := c.charge.Bytes()
 	for _, f := range files {

@@ -17,7 +17,7 @@ func connectionTo(t *testing.T, r *Registry) *connection {
 	t.Helper()
 	l, err := r.acquire("aws")
 	testkit.Must(t, err)
-	defer r.release(l)
+	defer r.release(l, true)
 	testkit.Must(t, l.ask(t.Context()))
 	return l
 }
@@ -61,7 +61,7 @@ func TestSweepIdle(t *testing.T) {
 	if closed(l) {
 		t.Fatal("a connection was closed under a call")
 	}
-	r.release(l)
+	r.release(l, true)
 	now = now.Add(time.Minute)
 	r.sweep()
 	if !closed(l) || len(r.connections) != 0 {
@@ -86,7 +86,7 @@ func TestSweepStale(t *testing.T) {
 	if next == old || closed(old) {
 		t.Fatalf("the old connection is returned or closed under a call")
 	}
-	r.release(running)
+	r.release(running, true)
 	if !closed(old) {
 		t.Error("the old connection is open after its last call")
 	}
