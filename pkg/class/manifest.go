@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
 	"github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1alpha1"
+	"github.com/mayfly-csi/mayfly/pkg/fault"
 )
 
 const (
@@ -46,7 +47,7 @@ func ParseManifest(data []byte) (classes []*v1.SecretProviderClass, warnings []s
 		return nil, nil, fmt.Errorf("is %d bytes long, of which a manifest may have %d", len(data), MaxManifest)
 	}
 	m := &manifest{budget: maxExpanded}
-	for i, d := range documents(data) {
+	for i, d := range Documents(data) {
 		m.document(i+1, d)
 	}
 	if len(m.mistakes) > 0 {
@@ -59,37 +60,23 @@ func ParseManifest(data []byte) (classes []*v1.SecretProviderClass, warnings []s
 type manifest struct {
 	classes  []*v1.SecretProviderClass
 	warnings []string
-	mistakes mistakes
+	mistakes fault.List
 	// budget is how many more bytes may be read, with aliases expanded.
 	budget int
 }
 
-// mistakes prints all errors of a manifest on one line.
-type mistakes []error
-
-// Error joins the mistakes.
-func (m mistakes) Error() string {
-	texts := make([]string, len(m))
-	for i, err := range m {
-		texts[i] = err.Error()
-	}
-	return strings.Join(texts, "; ")
+// Document is one document of a manifest.
+type Document struct {
+	Text []byte
+	// Before is how many lines of the manifest come before the text.
+	Before int
 }
 
-// Unwrap lets errors.As find each mistake.
-func (m mistakes) Unwrap() []error { return m }
-
-// document is one document of a manifest, and the number of lines before it.
-type document struct {
-	text   []byte
-	before int
-}
-
-// documents splits a manifest at its "---" lines, so that a document which cannot be parsed does
-// not hide those after it.
-func documents(data []byte) []document {
+// Documents splits a manifest, YAML or JSON, at its "---" lines, so that a document which cannot be
+// parsed does not hide those after it. It leaves out the documents with nothing but comments.
+func Documents(data []byte) []Document {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
-	var docs []document
+	docs := []Document{}
 	start, line, before := 0, 0, 0
 	for at := 0; at < len(data); line++ {
 		end := len(data)
@@ -97,18 +84,18 @@ func documents(data []byte) []document {
 			end = at + n + 1
 		}
 		if rest, ok := bytes.CutPrefix(data[at:end], []byte("---")); ok && (len(rest) == 0 || bytes.IndexByte([]byte(" \t\r\n"), rest[0]) >= 0) {
-			docs = appendDocument(docs, document{data[start:at], before})
+			docs = appendDocument(docs, Document{data[start:at], before})
 			// Text on the marker's line belongs to the document.
 			start, before = at+len("---"), line
 		}
 		at = end
 	}
-	return appendDocument(docs, document{data[start:], before})
+	return appendDocument(docs, Document{data[start:], before})
 }
 
 // appendDocument leaves out a document with nothing but comments and directives.
-func appendDocument(docs []document, d document) []document {
-	for line := range bytes.Lines(d.text) {
+func appendDocument(docs []Document, d Document) []Document {
+	for line := range bytes.Lines(d.Text) {
 		line = bytes.TrimSpace(line)
 		if len(line) > 0 && line[0] != '#' && line[0] != '%' {
 			return append(docs, d)
@@ -117,9 +104,9 @@ func appendDocument(docs []document, d document) []document {
 	return docs
 }
 
-func (m *manifest) document(index int, d document) {
-	r := &reader{manifest: m, index: index, before: d.before}
-	nodes, err := r.parse(d.text)
+func (m *manifest) document(index int, d Document) {
+	r := &reader{manifest: m, index: index, before: d.Before}
+	nodes, err := r.parse(d.Text)
 	if err != nil && len(m.mistakes) < maxMistakes {
 		m.mistakes = append(m.mistakes, err)
 	}
@@ -165,11 +152,10 @@ func (e *syntaxError) Error() string { return e.text }
 // place adds the position to a syntax error. The YAML parser names the line of the mistake, or the
 // one where the current value began.
 func (r *reader) place(err error) error {
-	var syntax *syntaxError
-	switch {
-	case err == nil:
+	if err == nil {
 		return nil
-	case errors.As(err, &syntax) && syntax.line > 0:
+	}
+	if syntax, ok := errors.AsType[*syntaxError](err); ok && syntax.line > 0 {
 		return fmt.Errorf("document %d, near line %d: %w", r.index, r.before+syntax.line, err)
 	}
 	return fmt.Errorf("document %d, after line %d: %w", r.index, r.before, err)

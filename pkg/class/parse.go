@@ -46,16 +46,19 @@ func Parse(spc *v1.SecretProviderClass) (*Class, []string, error) {
 		Provider:        spc.Spec.Provider,
 	}
 	bad := checkNames(spc)
-	var warnings []string
 	if e := checkSize(spc.Spec.Parameters); e != nil {
 		bad = append(bad, e)
 	} else {
 		bad = append(bad, c.takeParameters(spc.Spec.Parameters)...)
 		c.Suspects = atMost(misspelt(c.Parameters))
 	}
-	warnings = atMost(append(warnings, c.takeSecretObjects(spc.Spec.SecretObjects)...))
+	warnings := atMost(c.takeSecretObjects(spc.Spec.SecretObjects))
 	if len(bad) > 0 {
-		return nil, warnings, fault.New(fault.InvalidClass, "SecretProviderClass %s: %w", c.Ref, problems(bad))
+		var all fault.List
+		for _, e := range bad {
+			all = append(all, e)
+		}
+		return nil, warnings, fault.New(fault.InvalidClass, "SecretProviderClass %s: %w", c.Ref, all)
 	}
 	c.Warnings = warnings
 	return c, append(slices.Clone(c.Suspects), warnings...), nil
@@ -170,25 +173,4 @@ func clip(s string) string {
 		return s
 	}
 	return fmt.Sprintf("%s (%d bytes)", printable.Cut(s, limit), len(s))
-}
-
-// problems prints all mistakes of one object on one line.
-type problems field.ErrorList
-
-// Error joins the mistakes, each of which starts with its field.
-func (p problems) Error() string {
-	texts := make([]string, len(p))
-	for i, e := range p {
-		texts[i] = e.Error()
-	}
-	return strings.Join(texts, "; ")
-}
-
-// Unwrap lets errors.As find each mistake.
-func (p problems) Unwrap() []error {
-	list := make([]error, len(p))
-	for i, e := range p {
-		list[i] = e
-	}
-	return list
 }

@@ -104,8 +104,7 @@ func parseJSON(text []byte) ([]*yaml.Node, error) {
 
 func (j *jsonReader) fail(err error) error {
 	at := int(j.dec.InputOffset())
-	var syntax *json.SyntaxError
-	if errors.As(err, &syntax) {
+	if syntax, ok := errors.AsType[*json.SyntaxError](err); ok {
 		at = int(syntax.Offset)
 	}
 	line := 1 + bytes.Count(j.text[:min(at, len(j.text))], []byte("\n"))
@@ -163,24 +162,6 @@ func (j *jsonReader) scalar(t json.Token) *yaml.Node {
 		n.Tag, n.Value = "!!null", "null"
 	}
 	return n
-}
-
-// Document is one document of a manifest.
-type Document struct {
-	Text []byte
-	// Before is how many lines of the manifest come before the text.
-	Before int
-}
-
-// Documents splits a manifest, YAML or JSON, at its "---" lines and leaves out the documents with
-// nothing but comments.
-func Documents(data []byte) []Document {
-	found := documents(data)
-	all := make([]Document, len(found))
-	for i, d := range found {
-		all[i] = Document{Text: d.text, Before: d.before}
-	}
-	return all
 }
 
 // Nodes parses the document. A node's line counts from the document's start, the line in the error

@@ -30,7 +30,7 @@ func Join(failed []error) error {
 	if more := len(failed) - maxJoined; more > 0 {
 		failed = append(slices.Clone(failed[:maxJoined]), fmt.Errorf("and %d more", more))
 	}
-	all.Err = listed(failed)
+	all.Err = List(failed)
 	return all
 }
 
@@ -48,10 +48,11 @@ func weight(r Reason) int {
 	return 0
 }
 
-// listed prints several failures on one line, as Events show them.
-type listed []error
+// List prints several failures on one line, as Events show them.
+type List []error
 
-func (l listed) Error() string {
+// Error joins the failures.
+func (l List) Error() string {
 	words := make([]string, len(l))
 	for i, err := range l {
 		words[i] = err.Error()
@@ -59,4 +60,5 @@ func (l listed) Error() string {
 	return strings.Join(words, "; ")
 }
 
-func (l listed) Unwrap() []error { return l }
+// Unwrap lets errors.As find each failure.
+func (l List) Unwrap() []error { return l }
