@@ -48,25 +48,13 @@ type taker func(c *Class, path *field.Path, value string) *field.Error
 func ownKeys() map[string]taker {
 	return map[string]taker{
 		RefreshIntervalKey: takeRefreshInterval,
-		SizeLimitKey: func(c *Class, path *field.Path, value string) *field.Error {
-			return takeQuantity(&c.SizeLimit, path, value, MinSizeLimit, "a size in bytes such as 512Ki or 16Mi")
-		},
-		InodeLimitKey: func(c *Class, path *field.Path, value string) *field.Error {
-			return takeQuantity(&c.InodeLimit, path, value, MinInodeLimit, "a number such as 1000 or 4k")
-		},
-		CredentialScopeKey: func(c *Class, path *field.Path, value string) *field.Error {
-			return takeWord(&c.CredentialScope, path, value, ScopePod, ScopeServiceAccount)
-		},
-		OnUnavailableKey: func(c *Class, path *field.Path, value string) *field.Error {
-			return takeWord(&c.OnUnavailable, path, value, UnavailableFail, UnavailableLastGood)
-		},
-		OnDeniedKey: func(c *Class, path *field.Path, value string) *field.Error {
-			return takeWord(&c.OnDenied, path, value, DeniedKeep, DeniedEmpty)
-		},
-		SecretOwnerKey: func(c *Class, path *field.Path, value string) *field.Error {
-			return takeWord(&c.SecretOwner, path, value, OwnerClass, OwnerPods)
-		},
-		RolloutRestartKey: takeWorkloads,
+		SizeLimitKey:       takeQuantity(func(c *Class) *int64 { return &c.SizeLimit }, MinSizeLimit, "a size in bytes such as 512Ki or 16Mi"),
+		InodeLimitKey:      takeQuantity(func(c *Class) *int64 { return &c.InodeLimit }, MinInodeLimit, "a number such as 1000 or 4k"),
+		CredentialScopeKey: takeWord(func(c *Class) *CredentialScope { return &c.CredentialScope }, ScopePod, ScopeServiceAccount),
+		OnUnavailableKey:   takeWord(func(c *Class) *OnUnavailable { return &c.OnUnavailable }, UnavailableFail, UnavailableLastGood),
+		OnDeniedKey:        takeWord(func(c *Class) *OnDenied { return &c.OnDenied }, DeniedKeep, DeniedEmpty),
+		SecretOwnerKey:     takeWord(func(c *Class) *SecretOwner { return &c.SecretOwner }, OwnerClass, OwnerPods),
+		RolloutRestartKey:  takeWorkloads,
 		StrictKey: func(c *Class, path *field.Path, value string) *field.Error {
 			if value != "true" && value != "false" {
 				return field.Invalid(path, clip(value), `must be "true" or "false"`)
@@ -74,13 +62,10 @@ func ownKeys() map[string]taker {
 			c.Strict = value == "true"
 			return nil
 		},
-		TemplatesKey:   func(c *Class, _ *field.Path, value string) *field.Error { c.Templates = value; return nil },
-		FormatsKey:     func(c *Class, _ *field.Path, value string) *field.Error { c.Formats = value; return nil },
-		PermissionsKey: func(c *Class, _ *field.Path, value string) *field.Error { c.Permissions = value; return nil },
-		SecretTemplatesKey: func(c *Class, _ *field.Path, value string) *field.Error {
-			c.SecretTemplates = value
-			return nil
-		},
+		TemplatesKey:       takeText(func(c *Class) *string { return &c.Templates }),
+		FormatsKey:         takeText(func(c *Class) *string { return &c.Formats }),
+		PermissionsKey:     takeText(func(c *Class) *string { return &c.Permissions }),
+		SecretTemplatesKey: takeText(func(c *Class) *string { return &c.SecretTemplates }),
 	}
 }
 
@@ -111,29 +96,40 @@ func ParseInterval(value string) (d time.Duration, wrong string) {
 // make numbers that take forever to compute.
 const quantity = `^[0-9]{1,18}(\.[0-9]{1,9})?(Ki|Mi|Gi|Ti|k|M|G|T)?$`
 
-func takeQuantity(to *int64, path *field.Path, value string, least int64, kind string) *field.Error {
-	if !regexp.MustCompile(quantity).MatchString(value) {
-		return field.Invalid(path, clip(value), "must be "+kind)
+func takeQuantity(to func(*Class) *int64, least int64, kind string) taker {
+	return func(c *Class, path *field.Path, value string) *field.Error {
+		if !regexp.MustCompile(quantity).MatchString(value) {
+			return field.Invalid(path, clip(value), "must be "+kind)
+		}
+		q, err := resource.ParseQuantity(value)
+		switch {
+		case err != nil:
+			return field.Invalid(path, value, "must be "+kind)
+		case q.Cmp(*resource.NewQuantity(least, resource.DecimalSI)) < 0:
+			return field.Invalid(path, value, fmt.Sprintf("must be at least %d", least))
+		case q.Cmp(*resource.NewQuantity(math.MaxInt64, resource.DecimalSI)) >= 0:
+			return field.Invalid(path, value, "is more than any machine has")
+		}
+		*to(c) = q.Value()
+		return nil
 	}
-	q, err := resource.ParseQuantity(value)
-	switch {
-	case err != nil:
-		return field.Invalid(path, value, "must be "+kind)
-	case q.Cmp(*resource.NewQuantity(least, resource.DecimalSI)) < 0:
-		return field.Invalid(path, value, fmt.Sprintf("must be at least %d", least))
-	case q.Cmp(*resource.NewQuantity(math.MaxInt64, resource.DecimalSI)) >= 0:
-		return field.Invalid(path, value, "is more than any machine has")
-	}
-	*to = q.Value()
-	return nil
 }
 
-func takeWord[T ~string](to *T, path *field.Path, value string, words ...T) *field.Error {
-	if !slices.Contains(words, T(value)) {
-		return field.NotSupported(path, clip(value), words)
+func takeWord[T ~string](to func(*Class) *T, words ...T) taker {
+	return func(c *Class, path *field.Path, value string) *field.Error {
+		if !slices.Contains(words, T(value)) {
+			return field.NotSupported(path, clip(value), words)
+		}
+		*to(c) = T(value)
+		return nil
 	}
-	*to = T(value)
-	return nil
+}
+
+func takeText(to func(*Class) *string) taker {
+	return func(c *Class, _ *field.Path, value string) *field.Error {
+		*to(c) = value
+		return nil
+	}
 }
 
 // ListKeys returns those of Mayfly's own keys that have YAML lists.

@@ -160,10 +160,14 @@ func failed(ref class.Ref, err error) error {
 	case apierrors.IsNotFound(err):
 		f.WithHint("is the CustomResourceDefinition %s.%s installed?", v1.SecretProviderClassResource, v1.GroupName)
 	}
-	if s, ok := apierrors.SuggestsClientDelay(err); ok {
-		f.RetryAfter = time.Duration(s) * time.Second
-	}
+	f.RetryAfter = retryAfter(err)
 	return f
+}
+
+// retryAfter is when to retry, as the API server asked; 0 if it did not ask.
+func retryAfter(err error) time.Duration {
+	seconds, _ := apierrors.SuggestsClientDelay(err)
+	return time.Duration(seconds) * time.Second
 }
 
 // absent is the error for a class that does not exist.
@@ -173,6 +177,7 @@ func absent(ref class.Ref) error {
 		WithHint("a class must be in the namespace of the pod, %s", ref.Namespace)
 }
 
+// validRef refuses names that no class can have: a pod can ask for any name.
 func validRef(ref class.Ref) error {
 	for _, m := range validation.IsDNS1123Label(ref.Namespace) {
 		return fmt.Errorf("%q cannot be a namespace: %s", ref.Namespace, m)

@@ -8,6 +8,7 @@
 package kube
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,9 +118,7 @@ func New(c Config) (*Source, error) {
 	if c.Timeout <= 0 {
 		c.Timeout = defaultTimeout
 	}
-	if c.Logger == nil {
-		c.Logger = slog.New(slog.DiscardHandler)
-	}
+	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.OnVersion == nil {
 		c.OnVersion = func(class.Ref, string) {}
 	}
@@ -137,8 +136,8 @@ func New(c Config) (*Source, error) {
 // retained and the API server does not answer; otherwise from the API server, with one
 // request for all callers that want it at the time.
 func (s *Source) Get(ctx context.Context, ref class.Ref) (*class.Class, error) {
-	if err := checkRef(ref); err != nil {
-		return nil, err
+	if err := validRef(ref); err != nil {
+		return nil, fault.New(fault.ClassNotFound, failedText, ref, err)
 	}
 	last, current := s.remembered(ref)
 	if current {
@@ -251,12 +250,4 @@ func (s *Source) seen(ref class.Ref, found *snapshot) {
 		w.setCharge(found)
 		s.OnVersion(ref, found.usable())
 	}
-}
-
-// checkRef refuses names that no class can have: a pod can ask for any name.
-func checkRef(ref class.Ref) error {
-	if err := validRef(ref); err != nil {
-		return fault.New(fault.ClassNotFound, failedText, ref, err)
-	}
-	return nil
 }

@@ -207,8 +207,6 @@ func (w *watcher) forget(what *snapshot) {
 // be asked again, and whether the version was too old.
 func watchFailed(ref class.Ref, err error) error {
 	f := fault.New(reason(err), "watching class %s: %w", ref, err)
-	if sec, ok := apierrors.SuggestsClientDelay(err); ok {
-		f.RetryAfter = time.Duration(sec) * time.Second
-	}
+	f.RetryAfter = retryAfter(err)
 	return f
 }
