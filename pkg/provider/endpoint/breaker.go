@@ -238,8 +238,8 @@ func (b *Breaker) path(t *tenant, name string) *circuit {
 func (b *Breaker) Advise(failure error, now time.Time, c Caller) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var f *fault.Error
-	if !errors.As(failure, &f) || f.RetryAfter > 0 {
+	f, ok := errors.AsType[*fault.Error](failure)
+	if !ok || f.RetryAfter > 0 {
 		return
 	}
 	if open, _ := b.open(c); len(open) > 0 {

@@ -251,8 +251,7 @@ func (c *Client) check(ctx context.Context, k Call, r *Reply, err error) error {
 
 // hopeless reports whether another attempt would fail alike.
 func hopeless(err error) bool {
-	var f *fault.Error
-	return errors.Is(err, ErrTooLarge) || errors.As(err, &f) || BadTLS(err) || errors.Is(err, context.Canceled)
+	return errors.Is(err, ErrTooLarge) || isA[*fault.Error](err) || BadTLS(err) || errors.Is(err, context.Canceled)
 }
 
 // said tells the circuit breaker what an attempt says about the server.

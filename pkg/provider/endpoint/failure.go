@@ -24,12 +24,11 @@ const maxWords = 1000
 // hint if one is known. scrub removes secrets from a text.
 func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) *fault.Error {
 	what := scrub(rootText(err))
-	var dns *net.DNSError
 	if hint := e.TLS.hint(err, n); hint != "" {
 		return fault.New(fault.Unavailable, "connecting to %s: %s", e.Address, what).WithHint("%s", hint)
 	}
 	switch {
-	case errors.As(err, &dns):
+	case isA[*net.DNSError](err):
 		return fault.New(fault.Unavailable, "finding %s: %s", e.Address, what).
 			WithHint("the name is resolved with the DNS settings of the %s's pod", n.program())
 	case NeverSent(err):
@@ -91,15 +90,19 @@ func (n Names) wantsCertificate() string {
 	return fmt.Sprintf("it may want a client certificate: set %s and %s", n.ClientCertFile, n.ClientKeyFile)
 }
 
+// isA reports whether there is an error of a type in the chain of err.
+func isA[E error](err error) bool {
+	_, is := errors.AsType[E](err)
+	return is
+}
+
 // rootText leaves out the URL that net/http puts before its errors, and the connection's local
 // address.
 func rootText(err error) string {
-	var u *url.Error
-	if errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err
 	}
-	var op *net.OpError
-	if errors.As(err, &op) { // each connection has its own local port, and each text would be a new Event
+	if op, ok := errors.AsType[*net.OpError](err); ok { // each connection has its own local port, and each text would be a new Event
 		plain := *op
 		plain.Source = nil
 		return plain.Error()
@@ -109,8 +112,8 @@ func rootText(err error) string {
 
 // NeverSent reports that there was no connection, and so no request.
 func NeverSent(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && op.Op == "dial"
 }
 
 // notConnected tells that no connection came about, whatever is asked for.
@@ -121,20 +124,14 @@ func BadTLS(err error) bool { return TLS{}.hint(err, Names{}) != "" }
 
 // hint says what to do about a failed handshake; empty for other failures.
 func (t TLS) hint(err error, n Names) string {
-	var verify *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	var host x509.HostnameError
-	var invalid x509.CertificateInvalidError
-	var record tls.RecordHeaderError
-	var alert tls.AlertError
 	switch {
-	case errors.As(err, &host):
+	case isA[x509.HostnameError](err):
 		return fmt.Sprintf("the server's certificate is for another name: set %s, or use an address that the certificate names", n.ServerName)
-	case errors.As(err, &unknown), errors.As(err, &invalid), errors.As(err, &verify):
+	case isA[x509.UnknownAuthorityError](err), isA[x509.CertificateInvalidError](err), isA[*tls.CertificateVerificationError](err):
 		return "the server's certificate was checked against " + t.authorities(n)
-	case errors.As(err, &record), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
+	case isA[tls.RecordHeaderError](err), strings.Contains(err.Error(), "HTTP response to HTTPS client"):
 		return "the server does not speak TLS here: use http:// in the address"
-	case errors.As(err, &alert), strings.Contains(err.Error(), "remote error: tls:"):
+	case isA[tls.AlertError](err), strings.Contains(err.Error(), "remote error: tls:"):
 		return "the server refused the handshake; " + n.wantsCertificate()
 	}
 	return ""

@@ -109,10 +109,7 @@ type awayError struct{ error }
 // Unwrap returns the failure.
 func (e awayError) Unwrap() error { return e.error }
 
-func isAway(err error) bool {
-	var away awayError
-	return errors.As(err, &away)
-}
+func isAway(err error) bool { return isA[awayError](err) }
 
 // noteAway marks a failure by what it says about the server.
 func noteAway(o Outcome, r *Reply, failure error) error {
