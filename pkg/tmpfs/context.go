@@ -15,12 +15,6 @@ func openContext() (fsContext, error) {
 	return fsContext{fd}, err
 }
 
-// pickContext opens the mounted file system of d to reconfigure it.
-func pickContext(d directory) (fsContext, error) {
-	fd, err := unix.Fspick(d.fd, "", unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH)
-	return fsContext{fd}, err
-}
-
 func (c fsContext) close() { _ = unix.Close(c.fd) }
 
 func (c fsContext) set(p parameter) error {

@@ -77,8 +77,8 @@ func lookHint(err error) string {
 // dead reports whether err means that the server of a file system is gone. The list of such errors
 // is that of k8s.io/mount-utils, which needs them unwrapped.
 func dead(err error) bool {
-	var number unix.Errno
-	return errors.As(err, &number) && mount.IsCorruptedMnt(number)
+	number, ok := errors.AsType[unix.Errno](err)
+	return ok && mount.IsCorruptedMnt(number)
 }
 
 // refusal adds the messages of a file system context's log.

@@ -11,8 +11,8 @@ import (
 
 // Info describes a target.
 type Info struct {
-	// Exists says that the path exists, Dir that it is a directory and not a symbolic link to one.
-	Exists, Dir bool
+	// Exists says that the path exists.
+	Exists bool
 	// Mounted says that the target is a mount point. The fields below describe the topmost mount
 	// and are zero without one.
 	Mounted bool
@@ -73,7 +73,7 @@ func (m *Mounter) look(at location) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Exists: true, Dir: n.dir}
+	info := Info{Exists: true}
 	if !n.mounted {
 		return info, nil
 	}
@@ -143,7 +143,6 @@ type location struct {
 
 // node is what statx(2) returns for a location.
 type node struct {
-	dir bool
 	// mounted says that the location is the root of the mount with the number mount. The kernel
 	// never reuses a unique number; the others are those of mountinfo.
 	mounted bool
@@ -164,11 +163,11 @@ func (l location) statx(mask int) (node, error) {
 		flags |= unix.AT_EMPTY_PATH
 	}
 	var st unix.Statx_t
+	// STATX_TYPE has the kernel ask the file system, so that a dead one shows.
 	if err := unix.Statx(l.fd, l.path, flags, unix.STATX_TYPE|mask, &st); err != nil {
 		return node{}, err
 	}
 	n := node{
-		dir:     st.Mode&unix.S_IFMT == unix.S_IFDIR,
 		mounted: st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0,
 		unique:  st.Mask&unix.STATX_MNT_ID_UNIQUE != 0,
 		mount:   st.Mnt_id,

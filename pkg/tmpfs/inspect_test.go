@@ -28,8 +28,8 @@ func TestInspectWithoutMount(t *testing.T) {
 		"/file":          {Exists: true},
 		"/link":          {Exists: true},
 		"/link/":         {Exists: true},
-		"":               {Exists: true, Dir: true},
-		"/":              {Exists: true, Dir: true},
+		"":               {Exists: true},
+		"/":              {Exists: true},
 	}
 	for name, want := range tests {
 		if got := mustInspect(t, m, dir+name); !reflect.DeepEqual(got, want) {
@@ -128,7 +128,7 @@ func fillFrom(table mountTable, target string) (Info, error) {
 	if err != nil {
 		return Info{}, err
 	}
-	info := Info{Exists: true, Dir: n.dir}
+	info := Info{Exists: true}
 	return info, info.fill(table, n.mount)
 }
 

@@ -102,10 +102,11 @@ func resizeParameters(info Info, size, inodes int64) []parameter {
 }
 
 func reconfigure(d directory, list []parameter) error {
-	c, err := pickContext(d)
+	fd, err := unix.Fspick(d.fd, "", unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH)
 	if err != nil {
 		return err
 	}
+	c := fsContext{fd}
 	defer c.close()
 	if err := c.setAll(list); err != nil {
 		return err

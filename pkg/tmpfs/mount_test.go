@@ -178,7 +178,7 @@ func TestMountRefusesMountPoints(t *testing.T) {
 					t.Fatalf("got %v, want ErrMounted", err)
 				}
 				got := conflict.Info
-				if !got.Exists || !got.Dir || !got.Mounted || depth(t, target) != 1 {
+				if !got.Exists || !got.Mounted || depth(t, target) != 1 {
 					t.Errorf("reported as %+v", got)
 				}
 				if got.Ours != test.info.Ours || got.FSType != test.info.FSType || got.Source != test.info.Source ||

@@ -112,11 +112,7 @@ type parameter struct{ key, value string }
 // parameters are o in the kernel's form. The options that the kernel is least likely to refuse come
 // last, because the first refusal is the one reported.
 func (o Options) parameters(noSwap bool) []parameter {
-	mode := o.Mode
-	if mode == 0 {
-		mode = DefaultMode
-	}
-	list := append(limits(o.Size, o.Inodes), parameter{"mode", strconv.FormatUint(uint64(mode), 8)})
+	list := append(limits(o.Size, o.Inodes), parameter{"mode", strconv.FormatUint(uint64(cmp.Or(o.Mode, DefaultMode)), 8)})
 	if o.GID != nil {
 		list = append(list, parameter{"gid", strconv.Itoa(*o.GID)})
 	}
