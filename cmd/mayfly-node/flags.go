@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -213,12 +212,4 @@ func (f *flagSet) help(w io.Writer) {
 		}
 	}
 	fmt.Fprint(w, conclusion)
-}
-
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return ""
-	}
-	return name
 }

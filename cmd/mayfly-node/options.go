@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
@@ -94,9 +95,10 @@ func (o *options) declare() *flagSet {
 
 func (o *options) declareKubelet(f *flagSet) {
 	c := &o.config
+	hostname, _ := os.Hostname()
 	f.group("Kubelet")
 	f.str(&c.Driver, "driver-name", defaultDriver, "`name` of the CSIDriver object. Another name lets Mayfly run beside the\nSecrets Store CSI driver on one cluster.")
-	f.str(&c.NodeID, "nodeid", hostname(), "`name` of this node.", "NODE_NAME", "KUBE_NODE_NAME")
+	f.str(&c.NodeID, "nodeid", hostname, "`name` of this node.", "NODE_NAME", "KUBE_NODE_NAME")
 	f.str(&c.Endpoint, "endpoint", "unix:///csi/csi.sock", "`socket` on which CSI is served.", "CSI_ENDPOINT")
 	f.str(&c.RegistryDir, "plugins-registry-dir", "", "`directory` that kubelet watches for plugins (<kubelet root>/plugins_registry).\nWith it the driver registers itself and needs no node-driver-registrar. If it is\nempty, a node-driver-registrar must register the driver.")
 	f.str(&c.KubeletEndpoint, "kubelet-registration-path", "", "`path` of the CSI socket for kubelet, if it differs from the path in the container.")

@@ -64,20 +64,16 @@ func newPlan(files []File, o Options) (*plan, error) {
 	}
 	prev := ""
 	for _, i := range order {
-		p.addDirs(prev, files[i].Path)
-		prev = files[i].Path
-		p.add(newFileNode(&files[i], p.ids, groupRead))
+		f := &files[i]
+		p.addDirs(prev, f.Path)
+		prev = f.Path
+		mode := uint32(cmp.Or(f.Mode, defaultMode))
+		if f.Owner.IsZero() { // programs refuse a key file of theirs that others can read
+			mode |= groupRead
+		}
+		p.add(node{path: f.Path, ids: p.ids.of(f.Owner), mode: mode, contents: f.Contents})
 	}
 	return p, nil
-}
-
-// newFileNode gives the volume group the right to read, unless the file names an owner: programs
-// refuse a key file of theirs that others can read.
-func newFileNode(f *File, volume ids, groupRead uint32) node {
-	if !f.Owner.IsZero() {
-		groupRead = 0
-	}
-	return node{path: f.Path, ids: volume.of(f.Owner), mode: uint32(cmp.Or(f.Mode, defaultMode)) | groupRead, contents: f.Contents}
 }
 
 // addDirs adds the directories above path that are not above prev, the file before it in the order.

@@ -68,7 +68,7 @@ func (n *Node) NodeUnpublishVolume(ctx context.Context, r *csipb.NodeUnpublishVo
 
 // NodeGetVolumeStats implements csi.NodeServer.
 func (n *Node) NodeGetVolumeStats(_ context.Context, r *csipb.NodeGetVolumeStatsRequest) (*csipb.NodeGetVolumeStatsResponse, error) {
-	if err := checkStats(r); err != nil {
+	if err := checkVolume(r.GetVolumeId(), "volume_path", r.GetVolumePath()); err != nil {
 		return nil, err
 	}
 	s, err := n.Volumes.Stats(r.GetVolumeId(), r.GetVolumePath())

@@ -68,10 +68,6 @@ func checkUnpublish(r *csipb.NodeUnpublishVolumeRequest) error {
 	return checkPath("target_path", r.GetTargetPath())
 }
 
-func checkStats(r *csipb.NodeGetVolumeStatsRequest) error {
-	return checkVolume(r.GetVolumeId(), "volume_path", r.GetVolumePath())
-}
-
 func checkVolume(id, field, path string) error {
 	switch {
 	case id == "":

@@ -136,7 +136,8 @@ func New(c Config) (*Manager, error) {
 	c.SlowAfter = cmp.Or(c.SlowAfter, 5*time.Second)
 	m := &Manager{Config: c, scheduler: schedule.New(), lost: lostRecords{files: map[string]string{}}, volumes: map[string]*Volume{}}
 	m.waiters.scheduler = m.scheduler
-	m.revoker, m.reviewer = newRevoker(&m.Config), &reviewer{Config: &m.Config}
+	m.revoker = &revoker{Config: &m.Config, queue: schedule.New(), pending: map[string]*revocation{}}
+	m.reviewer = &reviewer{Config: &m.Config}
 	m.memory = &memory{budget: c.Budget, log: c.Logger, charges: map[string]*budget.Charge{}}
 	return m, nil
 }
@@ -241,7 +242,7 @@ func (m *Manager) volume(id string) *Volume {
 	defer m.mu.Unlock()
 	v, ok := m.volumes[id]
 	if !ok {
-		v = newVolume(m, id)
+		v = &Volume{m: m, id: id, worker: make(chan struct{}, 1)}
 		m.volumes[id] = v
 	}
 	return v

@@ -46,10 +46,6 @@ type revocation struct {
 	running chan struct{} // closed at the end of the current attempt; nil for none
 }
 
-func newRevoker(c *Config) *revoker {
-	return &revoker{Config: c, queue: schedule.New(), pending: map[string]*revocation{}}
-}
-
 // run works until ctx ends.
 func (r *revoker) run(ctx context.Context) error {
 	return r.queue.Run(ctx, schedule.Work{Workers: revokeWorkers, Limit: 2 * r.ReleaseTimeout, Do: r.attempt, Late: func(key string) {

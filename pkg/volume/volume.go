@@ -68,10 +68,6 @@ var (
 	errGone = errors.New("the volume is gone")
 )
 
-func newVolume(m *Manager, id string) *Volume {
-	return &Volume{m: m, id: id, worker: make(chan struct{}, 1)}
-}
-
 // Publish returns nil only if the target is a mounted tmpfs with a complete
 // payload. On failure it undoes its own changes only: a live volume whose mount is
 // lost is still in its pod, and keeps its credentials.

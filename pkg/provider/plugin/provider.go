@@ -83,7 +83,8 @@ func (p *Provider) mountTwice(ctx context.Context, c *call, m *v1alpha1.MountReq
 // code, that it could not get the object. The second call asks for all objects.
 func (p *Provider) worthRetry(c *call, m *v1alpha1.MountRequest, err error) bool {
 	if status.Code(err) == codes.Unavailable {
-		return p.restarted(c.at)
+		now, missing := p.registry.c.find(p.name)
+		return missing == nil && now != c.at // another process serves the name
 	}
 	if len(m.CurrentObjectVersion) > 0 && status.Code(err) == codes.Unknown {
 		m.CurrentObjectVersion = nil
@@ -154,10 +155,4 @@ func awaitDeadline(ctx context.Context) {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < ahead {
 		<-ctx.Done()
 	}
-}
-
-// restarted reports whether a different process than the one called serves the name now.
-func (p *Provider) restarted(called socket) bool {
-	now, err := p.registry.c.find(p.name)
-	return err == nil && now != called
 }
