@@ -20,7 +20,8 @@ changed, taken out, put in or moved since the driver wrote them.
 Each line has a number and the hash of the line before (docs/audit.md, The
 chain). Give all files of a node from the oldest to the newest; - is the standard
 input. Files of kubelet (/var/log/pods) and what kubectl logs prints will do as
-well, and lines of several nodes may be mixed. Other programs' lines are left out.
+well, and lines of several nodes may be mixed. Lines that are of no audit trail
+are left out and counted; a file of --audit-log has none.
 
 It prints each place where a chain does not hold, as FILE:LINE with what is wrong,
 and then the chains that it found. A chain cannot show what was cut off its end:
@@ -117,6 +118,9 @@ func printChains(v *chain.Verifier, o verifyOptions, stdout, stderr io.Writer) i
 	}
 	if v.Without > 0 {
 		fmt.Fprintf(stdout, "%d lines before the first chain have no place in one: an older driver has written them\n", v.Without)
+	}
+	if v.Others > 0 {
+		fmt.Fprintf(stdout, "%d lines are of no audit trail, and were left out\n", v.Others)
 	}
 	if v.Lost > 0 {
 		fmt.Fprintf(stdout, "the driver says that it lost %d lines before it could write them\n", v.Lost)

@@ -52,6 +52,7 @@ func TestAuditVerify(t *testing.T) {
 		{"not as far", "verify --reaches 6 " + first, "", 1, "the last line is line 2 of its chain, and line 6 was written: 4 lines are missing at the end", ""},
 		{"of two nodes", "verify --reaches 4 " + first + " " + other, "", 2, "node n2", "--reaches is about one node"},
 		{"lost lines", "verify " + lost, "", 0, "the driver says that it lost 7 lines", ""},
+		{"other programs' lines", "verify -", "level=INFO\n" + a[0] + ` {"event":"publish"}` + "\n", 0, "2 lines are of no audit trail, and were left out", ""},
 		{"no trail", "verify -", "level=INFO\n", 2, "", "no line with a place in a chain"},
 		{"no such file", "verify " + dir + "/no", "", 2, "", "opening the audit trail: open " + dir + "/no"},
 		{"no file", "verify", "", 2, "", "no file is given"},

@@ -62,6 +62,8 @@ func run(ctx context.Context, args []string, getenv func(string) string, stdout,
 }
 
 func serve(ctx context.Context, o *options, log *slog.Logger) error {
+	// Who reads the log or the audit trail may end. That must not end the driver.
+	signal.Ignore(syscall.SIGPIPE)
 	if err := harden(); err != nil {
 		return err
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -213,4 +214,9 @@ func TestVersion(t *testing.T) {
 	if code := run(context.Background(), []string{"--version"}, noEnv, &out, &errs); code != 0 || !strings.HasPrefix(out.String(), "mayfly-node dev go") {
 		t.Errorf("exit code %d: %s%s", code, out.String(), errs.String())
 	}
+}
+
+// A driver outlives the reader of its log and its audit trail.
+func TestClosedStandardOutput(t *testing.T) {
+	testkit.WithClosedStdout(t, func() { _ = serve(context.Background(), &options{}, slog.New(slog.DiscardHandler)) })
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// written gives the lines of a chain that begins after last.
-func written(node string, n int, last []byte) [][]byte {
+// written gives the lines of a chain that begins after last, with further fields.
+func written(node string, n int, last []byte, more ...string) [][]byte {
 	h := Begin(last)
 	var lines [][]byte
 	for i := range n {
 		var text []byte
-		text, h = h.Add(nil, fmt.Appendf(nil, `{"apiVersion":%q,"time":"2026-03-01T09:30:%02d.000Z","event":"publish","node":%q,"volume":"csi-%d"}`+"\n", Version, i, node, i))
+		text, h = h.Add(nil, fmt.Appendf(nil, `{"apiVersion":%q,"time":"2026-03-01T09:30:%02d.000Z","event":"publish","node":%q,"volume":"csi-%d"%s}`+"\n", Version, i, node, i, strings.Join(append([]string{""}, more...), ",")))
 		lines = append(lines, bytes.TrimSuffix(text, []byte("\n")))
 	}
 	return lines
@@ -33,6 +33,7 @@ func edited(lines [][]byte, i int, old, by string) [][]byte {
 func TestVerify(t *testing.T) {
 	a, b := written("n1", 6, nil), written("n2", 4, nil)
 	next := written("n1", 3, a[5])
+	kms := written("n1", 4, nil, `"peer":{"pid":1}`)
 	swapped := slices.Clone(a)
 	swapped[2], swapped[3] = swapped[3], swapped[2]
 	mixed := [][]byte{}
@@ -73,6 +74,14 @@ func TestVerify(t *testing.T) {
 		{"the begin cut off the chain", joined(edited(a[2:], 0, `"prev"`, `"prv"`)...), []string{"1 names no line before it", "2 does not follow"}},
 		{"torn for good", joined(a[0], a[1][:90], a[2]), []string{"2 the line is not whole", "3 1 line is missing"}},
 		{"torn at the end", joined(a[0], a[1]) + string(a[2][:50]), []string{"3 the line is not whole"}},
+		{"cut off between two chains, and the begin of the later one", joined(slices.Concat(a[:4], next[1:])...), []string{"5 it is line 2 of its chain, and no line of that is before it: taken out after line 4 of another chain (log:4)"}},
+		{"a chain put in", joined(a[0], a[1], written("n1", 1, nil)[0], a[2]), []string{"4 the chain goes on, and a later one of the same node has begun (log:3)"}},
+		{"a chain taken out", joined(slices.Concat(a, written("n1", 1, next[2]))...), []string{"7 begins a chain, and does not follow"}},
+		{"a chain moved before an earlier one", joined(slices.Concat(a, next, written("n1", 2, a[5]))...), []string{"10 begins a chain, and does not follow from the line before it (line 3 of another chain, log:9)"}},
+		{"put in with another version", joined(a[0], bytes.Replace(old, []byte("/v1"), []byte("/v2"), 1), a[1]), []string{`2 the line has the version "audit.mayfly.dev/v2"`}},
+		{"put in with an escaped version", joined(a[0], bytes.Replace(old, []byte("/v1"), []byte(`/\u0076\u0031`), 1), a[1]), []string{"2 the line has no place in the chain"}},
+		{"put in with a second version", joined(a[0], bytes.Replace(old, []byte(`"node"`), []byte(`"APIVERSION":"x","node"`), 1), a[1]), []string{`2 the line has the version "x"`}},
+		{"a driver and mayfly-kms mixed", joined(a[0], kms[2], a[1], kms[3], a[2]), nil},
 		{"a field of another kind", joined(a[0], bytes.Replace(a[1], []byte(`"n1"`), []byte(`7`), 1)), []string{"2 the line cannot be read"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -124,6 +133,17 @@ func TestVerifyIsBounded(t *testing.T) {
 	}
 	if len(v.Chains()) != maxChains || len(v.Breaks) != maxBreaks || v.More != maxChains-maxBreaks {
 		t.Errorf("%d chains, %d breaks, %d more", len(v.Chains()), len(v.Breaks), v.More)
+	}
+	var names Verifier
+	h := Begin(nil)
+	for range maxBreaks {
+		var text []byte
+		node := strings.Repeat("\x1b", maxWord) + newID()
+		text, h = h.Add(nil, fmt.Appendf(nil, `{"apiVersion":%q,"node":"%s"}`, Version, strings.ReplaceAll(node, "\x1b", `\u001b`)))
+		names.Add(Place{"log", 1}, bytes.TrimSpace(text))
+	}
+	if c := names.Chains()[0]; len(names.latest) != 1 || len(c.Node) > 7*maxWord || strings.Contains(c.Node, "\x1b") {
+		t.Errorf("%d nodes, the first %q", len(names.latest), c.Node)
 	}
 	long := 0
 	text := "2026-03-01T09:30:00.1Z stdout P " + strings.Repeat("x", MaxLine) + "\n"

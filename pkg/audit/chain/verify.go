@@ -15,8 +15,12 @@ import (
 // Version is the apiVersion of the lines; docs/audit.md has their fields.
 const Version = "audit.mayfly.dev/v1"
 
-// begin is the beginning of every line.
-const begin = `{"apiVersion":"` + Version + `"`
+// begin is the beginning of every line, and family that of every version of the
+// format.
+const (
+	begin  = family + `v1"`
+	family = `{"apiVersion":"audit.mayfly.dev/`
+)
 
 const (
 	maxBreaks = 1000
@@ -64,7 +68,8 @@ type Chain struct {
 	// Fresh says that its first line names no previous line.
 	Fresh bool `json:"fresh,omitempty"`
 
-	at Place // of its last line
+	at     Place // of its last line
+	writer string
 }
 
 // Verifier compares the lines with their links. Its memory is bounded for any
@@ -72,15 +77,16 @@ type Chain struct {
 type Verifier struct {
 	// Lines is the number of lines of a trail. Without is the number of those
 	// before the first link of a node, as older drivers write them, and Lost the
-	// number that drivers report as lost.
-	Lines, Without, Lost int
+	// number that drivers report as lost. Others is the number of lines that are of
+	// no trail.
+	Lines, Without, Lost, Others int
 	// Breaks are the first thousand breaks; More is the number of the others.
 	Breaks []Break
 	More   int
 
 	chains map[string]*Chain
 	order  []*Chain
-	// latest has, for each node, the chain of its last line.
+	// latest has, for each writer, the chain of its last line.
 	latest map[string]*Chain
 	torn   *torn
 }
@@ -99,6 +105,18 @@ type line struct {
 	Node       string `json:"node"`
 	Lost       int    `json:"lost"`
 	Chain      *Link  `json:"chain"`
+	// Pod and Peer tell the lines of a driver and of a mayfly-kms apart.
+	Pod  *struct{} `json:"pod"`
+	Peer *struct{} `json:"peer"`
+}
+
+// writer names the program that wrote the line: a node may have a driver and a
+// mayfly-kms, each with chains of its own.
+func (l *line) writer() string {
+	if l.Peer != nil && l.Pod == nil {
+		return "mayfly-kms on " + l.Node
+	}
+	return "driver on " + l.Node
 }
 
 // at returns when the line was written; zero if it does not say.
@@ -124,38 +142,40 @@ func (v *Verifier) End() {
 
 // Add reads one line, without its end.
 func (v *Verifier) Add(at Place, text []byte) {
-	if len(text) == 0 || text[0] != '{' {
-		return
-	}
-	if v.torn != nil {
+	if v.torn != nil && len(text) > 0 && text[0] == '{' {
 		if !bytes.HasPrefix(text, []byte(v.torn.text)) {
 			v.End()
 		}
 		v.torn = nil
 	}
-	if !bytes.Contains(text, []byte(Version)) {
-		if strings.HasPrefix(begin, string(text)) {
-			v.torn = &torn{at, string(text)}
-		}
-		return
-	}
+	ours := bytes.HasPrefix(text, []byte(family))
 	var l line
-	if err := json.Unmarshal(text, &l); err != nil {
-		switch {
-		case !bytes.HasPrefix(text, []byte(begin)): // another program's line
-		case json.Valid(text):
-			v.fail(at, "", "the line cannot be read: "+clip(err.Error()))
-		default:
-			v.torn = &torn{at, string(text)}
-		}
+	switch {
+	case len(text) == 0:
+		return
+	case strings.HasPrefix(begin, string(text)):
+		v.torn = &torn{at, string(text)}
+		return
+	case !ours && (text[0] != '{' || !bytes.Contains(text, []byte(Version))):
+		v.Others++
 		return
 	}
-	if l.APIVersion != Version {
-		return // another program's line that quotes one
+	err := json.Unmarshal(text, &l)
+	switch {
+	case !ours && (err != nil || l.APIVersion != Version): // it quotes a line
+		v.Others++
+	case err != nil && !json.Valid(text):
+		v.torn = &torn{at, string(text)}
+	case err != nil:
+		v.fail(at, "", "the line cannot be read: "+clip(err.Error()))
+	case l.APIVersion != Version:
+		v.fail(at, "", fmt.Sprintf("the line has the version %q, which this program does not know: it was changed, or put in, or a newer driver has written it", clip(l.APIVersion)))
+	default:
+		v.Lines++
+		v.Lost += max(0, l.Lost)
+		l.Node = printable.Text(l.Node, maxWord)
+		v.link(at, &l, hash(text))
 	}
-	v.Lines++
-	v.Lost += max(0, l.Lost)
-	v.link(at, &l, hash(text))
 }
 
 // link compares a line with the previous one in its chain.
@@ -163,9 +183,9 @@ func (v *Verifier) link(at Place, l *line, sum string) {
 	if v.chains == nil {
 		v.chains, v.latest = map[string]*Chain{}, map[string]*Chain{}
 	}
-	k := l.Chain
+	k, writer := l.Chain, l.writer()
 	switch {
-	case k == nil && v.latest[l.Node] == nil:
+	case k == nil && v.latest[writer] == nil:
 		v.Without++
 		return
 	case k == nil:
@@ -180,7 +200,11 @@ func (v *Verifier) link(at Place, l *line, sum string) {
 		v.start(at, l, sum)
 		return
 	}
-	if why := c.follow(l); why != "" {
+	why := c.follow(l)
+	if later := v.latest[c.writer]; why == "" && later != c {
+		why = fmt.Sprintf("the chain goes on, and a later one of the same node has begun (%s): lines were moved or put in, or two drivers have written to these files", later.at)
+	}
+	if why != "" {
 		v.fail(at, l.Node, why)
 	}
 	if k.Seq <= c.Last {
@@ -188,7 +212,7 @@ func (v *Verifier) link(at Place, l *line, sum string) {
 	}
 	c.Last, c.Hash, c.at, c.Until = k.Seq, sum, at, l.at()
 	c.Lines++
-	v.latest[l.Node] = c
+	v.latest[c.writer] = c
 }
 
 // follow returns what is wrong with a line that follows the last one of the chain;
@@ -197,7 +221,7 @@ func (c *Chain) follow(l *line) string {
 	k := l.Chain
 	switch {
 	case l.Node != c.Node:
-		return fmt.Sprintf("the line names node %q, and its chain is of node %q: it was changed, or put in", clip(l.Node), clip(c.Node))
+		return fmt.Sprintf("the line names node %q, and its chain is of node %q: it was changed, or put in", l.Node, c.Node)
 	case k.Seq <= c.Last:
 		return fmt.Sprintf("line %d of the chain comes after line %d (%s): lines were moved or repeated, or the files are not given in the order of their time", k.Seq, c.Last, c.at)
 	case k.Seq > c.Last+1:
@@ -215,28 +239,40 @@ func missing(n uint64) string {
 	return fmt.Sprintf("%d lines are", n)
 }
 
-// start begins a chain. If a driver found an earlier chain in its file, its first
-// line names the last line of that.
+// start begins a chain.
 func (v *Verifier) start(at Place, l *line, sum string) {
 	k := l.Chain
 	if len(v.chains) >= maxChains {
 		v.fail(at, l.Node, fmt.Sprintf("it begins a chain, and there are %d before it: no driver begins so many", maxChains))
 		return
 	}
-	c := &Chain{ID: k.ID, Node: l.Node, First: k.Seq, Last: k.Seq, Hash: sum, Lines: 1, From: l.at(), Until: l.at(), Fresh: k.Prev == "", at: at}
-	earlier := v.latest[l.Node]
-	switch {
-	case k.Prev == "" || k.Seq == 1 && slices.ContainsFunc(v.order, func(c *Chain) bool { return c.Hash == k.Prev }):
-	case k.Seq == 1 && earlier != nil:
-		v.fail(at, l.Node, fmt.Sprintf("it begins a chain, and does not follow from the line before it (line %d of another chain, %s): lines were taken out between the two, or the earlier one was changed", earlier.Last, earlier.at))
-	default:
-		c.Open = true
+	c := &Chain{ID: k.ID, Node: l.Node, First: k.Seq, Last: k.Seq, Hash: sum, Lines: 1, From: l.at(), Until: l.at(), Fresh: k.Prev == "", at: at, writer: l.writer()}
+	if why := v.begins(c, k.Prev); why != "" {
+		v.fail(at, l.Node, why)
 	}
-	if k.Prev == "" && k.Seq > 1 {
-		v.fail(at, l.Node, fmt.Sprintf("line %d of the chain names no line before it: it was changed", k.Seq))
-	}
-	v.chains[k.ID], v.latest[l.Node] = c, c
+	v.chains[k.ID], v.latest[c.writer] = c, c
 	v.order = append(v.order, c)
+}
+
+// begins returns what is wrong with the first line of a chain; empty for nothing. If
+// a writer found an earlier chain in its file, the line names the last line of that.
+func (v *Verifier) begins(c *Chain, prev string) string {
+	earlier := v.latest[c.writer]
+	named := slices.IndexFunc(v.order, func(c *Chain) bool { return c.Hash == prev })
+	switch {
+	case prev == "" && c.First > 1:
+		return fmt.Sprintf("line %d of the chain names no line before it: it was changed", c.First)
+	case prev == "":
+		return ""
+	case c.First == 1 && named >= 0 && (v.order[named] == earlier || v.order[named].writer != c.writer):
+		return ""
+	case earlier != nil && c.First == 1:
+		return fmt.Sprintf("it begins a chain, and does not follow from the line before it (line %d of another chain, %s): lines were taken out between the two, or the earlier one was changed", earlier.Last, earlier.at)
+	case earlier != nil:
+		return fmt.Sprintf("it is line %d of its chain, and no line of that is before it: taken out after line %d of another chain (%s), or in a file that is not given", c.First, earlier.Last, earlier.at)
+	}
+	c.Open = true
+	return ""
 }
 
 func (v *Verifier) fail(at Place, node, why string) {
@@ -244,7 +280,7 @@ func (v *Verifier) fail(at Place, node, why string) {
 		v.More++
 		return
 	}
-	v.Breaks = append(v.Breaks, Break{Place: at, Node: clip(node), Why: why})
+	v.Breaks = append(v.Breaks, Break{Place: at, Node: node, Why: why})
 }
 
 // Chains returns the chains in the files, in the order of their first lines.

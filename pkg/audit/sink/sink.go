@@ -27,26 +27,44 @@ type Sink interface {
 // Open opens the file, or returns stdout for the path "-".
 func Open(path string, stdout io.Writer) (Sink, error) {
 	if path == "-" {
-		return stream{stdout}, nil
+		return &stream{lines{w: stdout}}, nil
 	}
 	f := &file{path: path}
 	return f, f.open()
 }
 
-// stream is standard output, which the sink does not close.
-type stream struct{ w io.Writer }
+// lines writes each line whole. After a part of a line, which a full disk leaves, it
+// begins a new line.
+type lines struct {
+	w    io.Writer
+	torn bool // w ends in the middle of a line
+}
 
-// Write implements Sink.
-func (s stream) Write(line []byte) error {
-	_, err := s.w.Write(line)
+func (s *lines) write(line []byte) error {
+	if s.torn {
+		line = append([]byte("\n"), line...)
+	}
+	n, err := s.w.Write(line)
+	if n > 0 {
+		s.torn = line[n-1] != '\n'
+	}
+	if s.torn && n == len(line)-1 {
+		return nil // only its end is missing, and comes with the next line
+	}
 	return err
 }
 
+// stream is standard output, which the sink does not close.
+type stream struct{ lines }
+
+// Write implements Sink.
+func (s *stream) Write(line []byte) error { return s.write(line) }
+
 // Last implements Sink: a stream cannot be read back.
-func (stream) Last() ([]byte, error) { return nil, nil }
+func (*stream) Last() ([]byte, error) { return nil, nil }
 
 // Close implements Sink.
-func (stream) Close() {}
+func (*stream) Close() {}
 
 // file is an audit log that another program may rotate, by renaming or truncating
 // it.
@@ -54,7 +72,7 @@ type file struct {
 	path string
 	f    *os.File
 	info fs.FileInfo // of f
-	torn bool        // the file ends in the middle of a line
+	lines
 }
 
 // open creates the file, for root only, if it does not exist. An existing file
@@ -74,7 +92,7 @@ func (s *file) open() error {
 		return fmt.Errorf("opening the audit log: %w", err)
 	}
 	s.Close()
-	s.f, s.info, s.torn = f, info, cutOff(f, info.Size())
+	s.f, s.info, s.lines = f, info, lines{f, cutOff(f, info.Size())}
 	return nil
 }
 
@@ -89,24 +107,14 @@ func cutOff(f *os.File, size int64) bool {
 	return err == nil && last[0] != '\n'
 }
 
-// Write implements Sink. After a part of a line it begins a new line.
+// Write implements Sink.
 func (s *file) Write(line []byte) error {
 	if now, err := os.Stat(s.path); err != nil || s.f == nil || !os.SameFile(now, s.info) {
 		if err := s.open(); err != nil {
 			return err
 		}
 	}
-	if s.torn {
-		line = append([]byte("\n"), line...)
-	}
-	n, err := s.f.Write(line)
-	if n > 0 {
-		s.torn = line[n-1] != '\n'
-	}
-	if s.torn && n == len(line)-1 {
-		return nil // only its end is missing, and comes with the next line
-	}
-	return err
+	return s.write(line)
 }
 
 // longest is how many bytes of a file's end are read to find its last line.

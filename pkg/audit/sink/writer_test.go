@@ -173,6 +173,38 @@ func TestFailedWritesTakeNoNumber(t *testing.T) {
 	}
 }
 
+// shortOut takes a part of the next write, as a full disk does.
+type shortOut struct {
+	bytes.Buffer
+	room int
+}
+
+func (o *shortOut) Write(p []byte) (int, error) {
+	if o.room >= len(p) {
+		return o.Buffer.Write(p)
+	}
+	n, _ := o.Buffer.Write(p[:o.room])
+	o.room = 1 << 20
+	return n, errors.New("full")
+}
+
+// Standard output may be a file on a full disk.
+func TestPartsOfLinesOnStandardOutput(t *testing.T) {
+	for room := 0; room < 300 && !t.Failed(); room++ {
+		o := &shortOut{room: room}
+		w, err := OpenChain("-", o, nil, slog.New(slog.DiscardHandler))
+		testkit.Must(t, err)
+		for range 3 {
+			if w.Write([]byte(plain)) != nil {
+				testkit.Must(t, w.Write([]byte(plain)))
+			}
+		}
+		var v chain.Verifier
+		testkit.Must(t, v.Read("-", strings.NewReader(o.String())))
+		wantChains(t, &v, 3, 1)
+	}
+}
+
 func TestBadMemoryBeginsANewChain(t *testing.T) {
 	for _, m := range []*memory{{text: []byte("no head")}, {fail: errors.New("full")}} {
 		o, log := &out{}, &testkit.Log{}

@@ -3,6 +3,8 @@ package cli
 import (
 	"context"
 	"log/slog"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -66,6 +68,8 @@ func newLogger(c config.Serve, s Streams) *slog.Logger {
 
 // serve runs until the context ends.
 func serve(ctx context.Context, c config.Config, s Streams, log *slog.Logger) error {
+	// Who reads the log or the audit trail may end. That must not end the plugin.
+	signal.Ignore(syscall.SIGPIPE)
 	if err := kms.Harden(log); err != nil {
 		return failed{err}
 	}
