@@ -26,11 +26,19 @@ func Near(name string, known []string) string {
 		if more := len(name) - len(other); max(more, -more) >= least {
 			continue // the lengths differ by that many edits already
 		}
-		if d := Edits(name, other); d < least && 4*d <= len(k) {
+		if d := edits(name, other); d < least && 4*d <= len(k) {
 			best, least = k, d
 		}
 	}
 	return best
+}
+
+// DidYouMean is the end of an error about a name: it suggests the name of Near. Empty if there is none.
+func DidYouMean(name string, known []string) string {
+	if near := Near(name, known); near != "" {
+		return "; did you mean " + near + "?"
+	}
+	return ""
 }
 
 // Suspected is the error for names that are near to known ones, nil for none: the settings that
@@ -52,8 +60,8 @@ func plain(name string) string {
 	}, name)
 }
 
-// Edits is how many letters must be inserted, removed or replaced to turn a into b.
-func Edits(a, b string) int {
+// edits is how many letters must be inserted, removed or replaced to turn a into b.
+func edits(a, b string) int {
 	above, row := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range above {
 		above[j] = j

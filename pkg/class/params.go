@@ -145,8 +145,8 @@ func misspelt(params map[string]string) []string {
 	var list []string
 	own := OwnKeys()
 	for _, key := range slices.Sorted(maps.Keys(params)) {
-		if want := Near(key, own); want != "" {
-			list = append(list, fmt.Sprintf("spec.parameters.%s: unknown; did you mean %s?", key, want))
+		if suggestion := DidYouMean(key, own); suggestion != "" {
+			list = append(list, fmt.Sprintf("spec.parameters.%s: unknown%s", key, suggestion))
 		}
 	}
 	return list

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/rendered/envfile"
@@ -78,7 +79,7 @@ func (m *made) variableFile(have map[string]string) (out []byte, err error) {
 func find(have map[string]string, object string) (string, error) {
 	contents, ok := have[object]
 	if !ok {
-		return "", fault.New(fault.InvalidClass, "the volume has no file %q%s", params.Clip(object), params.DidYouMean(object, slices.Sorted(maps.Keys(have))))
+		return "", fault.New(fault.InvalidClass, "the volume has no file %q%s", params.Clip(object), class.DidYouMean(object, slices.Sorted(maps.Keys(have))))
 	}
 	return contents, nil
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -18,7 +19,7 @@ func (l Lists) Missing(objects []string, may func(name string) bool) (messages [
 	}
 	check := func(field, name string) {
 		if !have[name] && !may(name) {
-			messages = append(messages, fmt.Sprintf("%s: the volume has no file %q%s", field, params.Clip(name), params.DidYouMean(name, slices.Sorted(maps.Keys(have)))))
+			messages = append(messages, fmt.Sprintf("%s: the volume has no file %q%s", field, params.Clip(name), class.DidYouMean(name, slices.Sorted(maps.Keys(have)))))
 		}
 	}
 	for _, f := range l.Made { // each can take what is made before it

@@ -44,7 +44,7 @@ func classify(w wish, err error) (Result, error) {
 	said := fmt.Errorf("%s", status.Clip(text, maxWords))
 	switch {
 	case isFieldConflict(err):
-		return Foreign, fault.New(fault.Conflict, "somebody else has set what the class sets: %w", said).
+		return Foreign, fault.New(fault.Conflict, "another field manager has set what the class sets: %w", said).
 			WithHint("take the change back, or delete the Secret: Mayfly then makes it again")
 	case apierrors.IsForbidden(err) && (strings.Contains(text, "cannot patch resource") || strings.Contains(text, "cannot create resource")):
 		return Forbidden, fault.New(fault.NotAllowed, "the driver may not write it: %w", said).

@@ -24,13 +24,13 @@ func TestLayoutRefusesFolders(t *testing.T) {
 		dir string
 		ok  bool
 	}{
-		"plain":             {"/tmp/mayfly-node", true},
-		"root":              {"/", false},
-		"colon":             {"/tmp/a:b", false},
-		"comma":             {"/tmp/a,b", false},
-		"space":             {"/tmp/a b", false},
-		"as long as can be": {"/tmp/" + strings.Repeat("x", maxDirLength-5), true},
-		"too long":          {"/tmp/" + strings.Repeat("x", maxDirLength-4), false},
+		"plain":    {"/tmp/mayfly-node", true},
+		"root":     {"/", false},
+		"colon":    {"/tmp/a:b", false},
+		"comma":    {"/tmp/a,b", false},
+		"space":    {"/tmp/a b", false},
+		"longest":  {"/tmp/" + strings.Repeat("x", maxDirLength-5), true},
+		"too long": {"/tmp/" + strings.Repeat("x", maxDirLength-4), false},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -95,8 +95,8 @@ func TestConfigIsWellFormed(t *testing.T) {
 	}
 }
 
-// The programs must report their real version.
-func TestKubernetesVersionIsThatOfTheModule(t *testing.T) {
+// TestKubernetesVersionMatchesTheModule: the built programs must report their real version.
+func TestKubernetesVersionMatchesTheModule(t *testing.T) {
 	goMod, err := os.ReadFile("../cluster/go.mod")
 	testkit.Must(t, err)
 	if want := "require k8s.io/kubernetes " + toolcache.KubernetesVersion + " "; !bytes.Contains(goMod, []byte(want)) {
@@ -158,7 +158,7 @@ func TestForeignFolderIsLeftAlone(t *testing.T) {
 	}
 	write(t, filepath.Join(dir, "thesis.txt"), "precious")
 	if err := l.checkOwned(); err == nil {
-		t.Error("a folder with files in it is taken for a node's")
+		t.Error("a folder with other files is accepted as a node's")
 	}
 	write(t, l.marker(), "")
 	if err := l.checkOwned(); err != nil {
@@ -183,7 +183,7 @@ func TestMountOf(t *testing.T) {
 	}
 }
 
-func TestPollKeepsTheErrorBeforeTheEnd(t *testing.T) {
+func TestPollReturnsTheErrorBeforeTheTimeout(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cause := errors.New("what is wrong")
 	calls := 0

@@ -34,8 +34,7 @@ func TestParseEnviron(t *testing.T) {
 	}
 }
 
-// A marked process and its child are killed wherever they come from; others
-// stay.
+// TestKillAllFindsByMark: a process with the node's variables and its child are killed, and no others.
 func TestKillAllFindsByMark(t *testing.T) {
 	l := layout{dir: shortDir(t)}
 	marked := exec.Command("sh", "-c", "sleep 1000 & sleep 1000")
@@ -65,7 +64,7 @@ func TestKillAllFindsByMark(t *testing.T) {
 	}
 }
 
-func TestAwaitMarkTellsOfAnExit(t *testing.T) {
+func TestAwaitMarkReportsAnExit(t *testing.T) {
 	cmd := exec.Command("false")
 	testkit.Must(t, cmd.Start())
 	err := poll(t.Context(), "waiting for the exit", func(ctx context.Context) error {

@@ -30,13 +30,13 @@ func TestDenyServices(t *testing.T) {
 	testkit.Must(t, err)
 	var exit *exec.ExitError
 	if err := exec.Command(policy, "etcd", "start").Run(); !errors.As(err, &exit) || exit.ExitCode() != 101 {
-		t.Errorf("the policy says %v, want exit status 101", err)
+		t.Errorf("the policy ends with %v, want exit status 101", err)
 	}
 	again, err := denyServices(policy)
 	testkit.Must(t, err)
 	testkit.Must(t, again())
 	if _, err := os.Stat(policy); err != nil {
-		t.Errorf("somebody else's policy: %v", err)
+		t.Errorf("the policy that existed before: %v", err)
 	}
 	testkit.Must(t, undo())
 	if _, err := os.Stat(policy); !errors.Is(err, os.ErrNotExist) {

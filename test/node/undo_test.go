@@ -13,7 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-func TestUndoPutsBack(t *testing.T) {
+func TestUndoRestores(t *testing.T) {
 	machine, settings := shortDir(t), t.TempDir()
 	setting := filepath.Join(settings, "vm", "panic_on_oom")
 	testkit.Must(t, os.Mkdir(filepath.Dir(setting), 0o755))
@@ -24,7 +24,7 @@ func TestUndoPutsBack(t *testing.T) {
 	note := filepath.Join(t.TempDir(), "undo.json")
 	testkit.Must(t, errors.Join(changes.write(note), makeDirectories([]string{made, used, machine})))
 	write(t, setting, "1\n")
-	write(t, filepath.Join(used, "file"), "of somebody else")
+	write(t, filepath.Join(used, "file"), "of another program")
 
 	read, err := readUndo(note)
 	testkit.Must(t, err)
@@ -47,28 +47,28 @@ func TestUndoWithoutNote(t *testing.T) {
 }
 
 // The last of several nodes restores what the first one recorded.
-func TestUndoIsHandedOn(t *testing.T) {
+func TestUndoIsPassedToAnotherNode(t *testing.T) {
 	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
 	noted := undo{Directories: []string{filepath.Join(t.TempDir(), "made")}}
 	testkit.Must(t, makeDirectories(noted.Directories))
 	testkit.Must(t, errors.Join(noted.write(first.undo()), undo{}.write(second.undo())))
 	testkit.Must(t, first.undoChanges([]layout{second}))
 	if _, err := os.Stat(noted.Directories[0]); err != nil {
-		t.Errorf("put back while another node runs: %v", err)
+		t.Errorf("restored while another node runs: %v", err)
 	}
 	testkit.Must(t, errors.Join(first.undoChanges(nil), second.undoChanges(nil)))
 	if _, err := os.Stat(noted.Directories[0]); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("not put back by the last one: %v", err)
+		t.Errorf("not restored by the last node: %v", err)
 	}
 }
 
-func TestUndoKeepsWhatANeighbourNoted(t *testing.T) {
+func TestUndoKeepsAnotherNodesRecord(t *testing.T) {
 	first, second := layout{dir: shortDir(t)}, layout{dir: shortDir(t)}
 	theirs := undo{Sysctls: map[string]string{"kernel/panic": "5"}}
 	testkit.Must(t, errors.Join(undo{Directories: []string{"/x"}}.write(first.undo()), theirs.write(second.undo())))
 	testkit.Must(t, first.undoChanges([]layout{second}))
 	if got, err := readUndo(second.undo()); err != nil || got.Sysctls["kernel/panic"] != "5" || len(got.Directories) > 0 {
-		t.Errorf("the neighbour's note is %v, %v", got, err)
+		t.Errorf("the other node's record is %v, %v", got, err)
 	}
 }
 

@@ -63,8 +63,8 @@ func testStolen(t *testing.T, r *rig) {
 		"make as another node":  {func() error { return apply("made", ","+labels, "") }, "mayfly.dev/node-name"},
 		"make a service account's": {func() error {
 			return apply("made", ","+labels+`,"annotations":{"mayfly.dev/node-name":"node-b","kubernetes.io/service-account.name":"default"}`, `,"type":"kubernetes.io/service-account-token"`)
-		}, "let somebody in"},
-		"make a bootstrap token": {func() error { return apply("made", ","+labels+ours, `,"type":"bootstrap.kubernetes.io/token"`) }, "let somebody in"},
+		}, "credentials for the cluster's API server"},
+		"make a bootstrap token": {func() error { return apply("made", ","+labels+ours, `,"type":"bootstrap.kubernetes.io/token"`) }, "credentials for the cluster's API server"},
 		"own by another kind": {func() error {
 			return apply("made", ","+labels+ours+`,"ownerReferences":[{"apiVersion":"v1","kind":"ConfigMap","name":"x","uid":"y"}]`, "")
 		}, "goes with"},

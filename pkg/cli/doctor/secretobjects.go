@@ -104,7 +104,7 @@ func (d *driver) refused(secrets []wanted) (found int) {
 	for _, w := range secrets {
 		if corev1.SecretType(w.Type) == corev1.SecretTypeBootstrapToken {
 			found++
-			d.add(finding.CodeSecretRefused, finding.Finding{Object: w.class, Message: fmt.Sprintf("lists Secret %q of type %s, which the chart's policy forbids: it lets somebody in to the cluster", w.SecretName, w.Type),
+			d.add(finding.CodeSecretRefused, finding.Finding{Object: w.class, Message: fmt.Sprintf("lists Secret %q of type %s, which the chart's policy forbids: it is a credential for the cluster's API server", w.SecretName, w.Type),
 				Remedy: "use another type"})
 		}
 		if !d.allRoles {

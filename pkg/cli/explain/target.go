@@ -106,8 +106,8 @@ func (l *look) absent(ctx context.Context, o finding.Object, err error) error {
 	for i := range list.Items {
 		names = append(names, list.Items[i].Name)
 	}
-	if like := class.Near(o.Name, names); like != "" {
-		return fmt.Errorf("%w; did you mean %s?", out, like)
+	if suggestion := class.DidYouMean(o.Name, names); suggestion != "" {
+		return fmt.Errorf("%w%s", out, suggestion)
 	}
 	return out
 }

@@ -77,11 +77,8 @@ func (l *linter) missing(c *linted, lists rendered.Lists, entries []v1.SecretObj
 			if d.ObjectName == "" || slices.Contains(names, d.ObjectName) || may(d.ObjectName) {
 				continue
 			}
-			message := fmt.Sprintf("spec.secretObjects[%d].data[%d].objectName: Invalid value: %q: the volume has no such file, so the Secret is not written", i, j, params.Clip(d.ObjectName))
-			if like := class.Near(d.ObjectName, names); like != "" {
-				message += "; did you mean " + like + "?"
-			}
-			l.doubtful(c, []string{message})
+			l.doubtful(c, []string{fmt.Sprintf("spec.secretObjects[%d].data[%d].objectName: Invalid value: %q: the volume has no such file, so the Secret is not written%s",
+				i, j, params.Clip(d.ObjectName), class.DidYouMean(d.ObjectName, names))})
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -68,7 +69,7 @@ func newArguments(f params.Field, k kind) arguments {
 		case k == dynamic && name != "" && !strings.Contains(name, "="):
 			out[name] = text
 		default:
-			f.Invalid(fmt.Sprintf("a %s item takes no argument %q%s", k, params.Clip(name), params.DidYouMean(name, known)))
+			f.Invalid(fmt.Sprintf("a %s item takes no argument %q%s", k, params.Clip(name), class.DidYouMean(name, known)))
 		}
 	}
 	if text := out[argTimeout]; k == dynamic && text != "" {

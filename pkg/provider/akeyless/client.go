@@ -222,10 +222,10 @@ func wordsOf(r *endpoint.Reply) (words, hint string) {
 		return text + ", without a body", ""
 	case len(r.Body) == 0:
 		return text + ", without a body", cmp.Or(hintOf(r.Status, ""), hintForeign)
-	case r.Status == http.StatusBadRequest && strings.Contains(string(r.Body), "HTTP request to an HTTPS server"):
-		return "it speaks TLS", "use https:// in the address"
+	case r.SpeaksTLS():
+		return endpoint.WordsTLS, endpoint.HintTLS
 	}
-	words = fmt.Sprintf("%s, with a body that is not Akeyless' (%s, %d bytes)", text, contentType(r), len(r.Body))
+	words = fmt.Sprintf("%s, with a body that is not Akeyless' (%s)", text, shape(r))
 	if r.Status >= 500 {
 		return words, "" // of a proxy, while the gateway is unavailable
 	}
@@ -234,11 +234,8 @@ func wordsOf(r *endpoint.Reply) (words, hint string) {
 
 const hintForeign = "a proxy, ingress or firewall before the gateway may have answered, so this says nothing of the item"
 
-func contentType(r *endpoint.Reply) string {
-	if r.ContentType == "" {
-		return "no content type"
-	}
-	return params.Clip(scrub(r.ContentType, nil))
+func shape(r *endpoint.Reply) string {
+	return endpoint.Shape(r.ContentType, len(r.Body), credential)
 }
 
 func hintOf(status int, words string) string {

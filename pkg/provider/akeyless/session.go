@@ -115,7 +115,7 @@ func (c *conn) checkObject(r *endpoint.Reply) error {
 }
 
 func notJSON(a endpoint.Address, r *endpoint.Reply) error {
-	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s, %d bytes)", r.Server(a), contentType(r), len(r.Body)).
+	return fault.New(fault.BadAnswer, "the answer of %s is not Akeyless' JSON (%s)", r.Server(a), shape(r)).
 		WithHint("is this the address of an Akeyless gateway?")
 }
 

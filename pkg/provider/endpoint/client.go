@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -88,6 +89,17 @@ func (r *Reply) Server(only Address) Address {
 	}
 	return r.From
 }
+
+// SpeaksTLS recognises Go's answer to plain HTTP on a TLS port.
+func (r *Reply) SpeaksTLS() bool {
+	return r.Status == http.StatusBadRequest && bytes.Contains(r.Body, []byte("HTTP request to an HTTPS server"))
+}
+
+// The words and the hint of an error for an answer that SpeaksTLS.
+const (
+	WordsTLS = "it speaks TLS"
+	HintTLS  = "use https:// in the address"
+)
 
 // Release ends the charge for the body. It is safe on nil.
 func (r *Reply) Release() {

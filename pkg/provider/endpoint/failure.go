@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -37,7 +38,7 @@ func (e *Endpoint) Explain(err error, n Names, scrub func(words string) string) 
 		// A server that began an answer does not speak TLS.
 		if !errors.Is(err, io.ErrUnexpectedEOF) {
 			if words := e.saysToPlain(); strings.Contains(words, "HTTPS") {
-				return fault.New(fault.Unavailable, "%s answered: %s", e.Address, scrub(words)).WithHint("the server speaks TLS: use https:// in the address")
+				return fault.New(fault.Unavailable, "%s answered: %s", e.Address, scrub(words)).WithHint("the server speaks TLS: " + HintTLS)
 			}
 		}
 		return fault.New(fault.Unavailable, "%s closed the connection before its answer was complete: %s", e.Address, what).
@@ -78,7 +79,7 @@ func (e *Endpoint) saysToPlain() string {
 // 1.3: the client sees a closed connection, and no reason.
 func (e *Endpoint) late(n Names) string {
 	if e.Address.scheme == "http" {
-		return "a server that speaks TLS ends plain connections like that: if it does, use https:// in the address"
+		return "a server that speaks TLS ends plain connections like that: if it does, " + HintTLS
 	}
 	if e.Address.scheme != "https" || e.TLS.ClientCertFile != "" {
 		return ""
@@ -151,6 +152,16 @@ func (t TLS) authorities(n Names) string {
 		operators = ", or have the operator give it with " + n.OperatorCA
 	}
 	return fmt.Sprintf("the system's authorities: set %s to the server's own%s", n.CACertFile, operators)
+}
+
+// Shape describes a body that is not the store's by its content type, without what looks like a
+// credential, and its size.
+func Shape(contentType string, size int, looksLike *regexp.Regexp) string {
+	const most = 80
+	if contentType == "" {
+		contentType = "no content type"
+	}
+	return fmt.Sprintf("%s, %d bytes", printable.Cut(Scrub(contentType, nil, looksLike), most), size)
 }
 
 // Scrub makes a server's text safe for an error: one line of bounded length, without the secrets

@@ -50,13 +50,13 @@ func (m *Mistakes) Warn(path *field.Path, format string, args ...any) {
 
 // suspect reports a name that is near to a known one; false if it is not.
 func (m *Mistakes) suspect(path *field.Path, name string, known []string, at string) bool {
-	want := class.Near(name, known)
-	if want == "" {
+	suggestion := class.DidYouMean(name, known)
+	if suggestion == "" {
 		return false
 	}
-	m.Warn(path, "unknown%s; did you mean %s?", at, want)
+	m.Warn(path, "unknown%s%s", at, suggestion)
 	if len(m.Suspects) < maxMistakes {
-		m.Suspects = append(m.Suspects, fmt.Sprintf("%s: unknown%s; did you mean %s?", path, at, want))
+		m.Suspects = append(m.Suspects, fmt.Sprintf("%s: unknown%s%s", path, at, suggestion))
 	}
 	return true
 }

@@ -128,7 +128,7 @@ func (o *Object) Required(name string, known []string) {
 	}
 	detail := fmt.Sprintf("of the object at line %d", o.line)
 	if !o.set.warnedEnough() {
-		if like := closest(name, unknown); like != "" {
+		if like := class.Near(name, unknown); like != "" {
 			detail += fmt.Sprintf("; it has %q, which is none of its fields: write %s", like, name)
 		}
 	}
@@ -151,7 +151,7 @@ func (f Field) Unknown(known []string) {
 		return // finding a similar name takes time
 	}
 	if !f.object.set.suspect(f.object.Path(f.Name), f.Name, known, fmt.Sprintf(" (line %d)", f.line)) {
-		f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)%s", f.line, DidYouMean(f.Name, known))
+		f.object.set.Warn(f.object.Path(f.Name), "unknown, so ignored (line %d)", f.line)
 	}
 }
 

@@ -4,7 +4,6 @@
 package params
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -103,7 +102,7 @@ func New(raw map[string]string, known Known) *Set {
 		if s.suspect(root.Child(Clip(name)), name, names, "") {
 			continue
 		}
-		s.Warn(root.Child(Clip(name)), "unknown, so ignored%s", cmp.Or(whose, DidYouMean(name, names)))
+		s.Warn(root.Child(Clip(name)), "unknown, so ignored%s", whose)
 	}
 	return s
 }
@@ -216,32 +215,3 @@ func (s *Set) Size() int64 {
 
 // Clip shortens a hostile value, so that it does not fill an error.
 func Clip(text string) string { return printable.Cut(text, 80) }
-
-// DidYouMean suggests the known key that was probably meant; empty if none is near.
-func DidYouMean(word string, known []string) string {
-	best := closest(word, known)
-	if best == "" {
-		return ""
-	}
-	return "; did you mean " + best + "?"
-}
-
-// maxWord bounds the words that are compared, in bytes.
-const maxWord = 64
-
-// closest returns the word of a list that differs least; empty if none is near.
-func closest(word string, list []string) string {
-	best, least := "", len(word)/3+2
-	if len(word) > maxWord {
-		return ""
-	}
-	for _, k := range list {
-		if len(k) > maxWord {
-			continue
-		}
-		if d := class.Edits(strings.ToLower(word), strings.ToLower(k)); d < least {
-			best, least = k, d
-		}
-	}
-	return best
-}

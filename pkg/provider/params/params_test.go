@@ -64,18 +64,6 @@ func TestNames(t *testing.T) {
 	}
 }
 
-func TestDidYouMean(t *testing.T) {
-	known := []string{"vaultAddress", "vaultNamespace", "roleName"}
-	for word, want := range map[string]string{"vaultAdress": "vaultAddress", "RoleName": "roleName", "role": "", "x": "", "vaultNameSpaces": "vaultNamespace"} {
-		if want != "" {
-			want = "; did you mean " + want + "?"
-		}
-		if got := params.DidYouMean(word, known); got != want {
-			t.Errorf("%s: %q, want %q", word, got, want)
-		}
-	}
-}
-
 func list(text string) (*params.Set, []params.Object) {
 	s := params.New(map[string]string{"objects": text}, known())
 	return s, s.Objects("objects")

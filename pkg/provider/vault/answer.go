@@ -34,7 +34,7 @@ func decodeAnswer(body []byte, contentType string) (*session.Answer, error) {
 	case !json.Valid(body), !params.IsObject(body) && !isNull(body),
 		!readMember(body, "lease_id", &a.LeaseID), !readMember(body, "lease_duration", &duration),
 		!readMember(body, "renewable", &a.Renewable), !readMember(body, "mount_type", &a.Type):
-		return nil, fault.New(fault.BadAnswer, "the answer is not Vault's JSON (%s, %d bytes)", describeType(contentType), len(body)).
+		return nil, fault.New(fault.BadAnswer, "the answer is not Vault's JSON (%s)", shape(contentType, body)).
 			WithHint("is this the address of a Vault server?")
 	}
 	if seconds, err := duration.Float64(); err == nil {
@@ -234,7 +234,7 @@ func loginIn(reply *endpoint.Reply, at endpoint.Address) (authInfo, error) {
 	}
 	switch {
 	case json.Unmarshal(reply.Body, &body) != nil:
-		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s, %d bytes)", at, describeType(reply.ContentType), len(reply.Body))
+		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s is not Vault's JSON (%s)", at, shape(reply.ContentType, reply.Body))
 	case body.Auth == nil:
 		return authInfo{}, fault.New(fault.BadAnswer, "the answer of %s holds no Vault token", at)
 	case !isNull(body.Auth.MFA):

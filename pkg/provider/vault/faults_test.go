@@ -60,7 +60,7 @@ func TestFaults(t *testing.T) {
 		{"empty", answering(200, ""), fault.BadAnswer, ""},
 		{"null", answering(200, "null"), fault.BadAnswer, ""},
 		{"no data", answering(200, `{"data":null,"warnings":["mind the gap"]}`), fault.BadAnswer, ""},
-		{"sealed", sealed, fault.Unavailable, "somebody must unseal it"},
+		{"sealed", sealed, fault.Unavailable, "an operator must unseal it"},
 		{"500", answering(500, `{"errors":["1 error occurred:\n\t* boom\n\n"]}`), fault.Unavailable, "500: 1 error occurred: * boom"},
 		{"502 of a proxy", withHeader("Content-Type", "text/html", answering(502, "<html>"+markValue)), fault.Unavailable, "not Vault's (text/html, 23 bytes)"},
 		{"412", answering(412, `{"errors":["required index state not present"]}`), fault.Unavailable, "required index"},

@@ -37,7 +37,7 @@ func reasonOfStatus(status int, v verdict) fault.Reason {
 		return fault.RateLimited
 	case mayPass(status), status == http.StatusNotImplemented, status == statusDRSecondary, status == statusPerformanceStandby, v.own && saysNotNow(v.words):
 		return fault.Unavailable
-	case status < 400 || status >= 500, !v.own && v.words != wordsTLS:
+	case status < 400 || status >= 500, !v.own && v.words != endpoint.WordsTLS:
 		return fault.BadAnswer
 	case status == http.StatusForbidden, status == http.StatusUnauthorized:
 		return fault.Denied
@@ -64,7 +64,7 @@ func hintOfStatus(status int, words string) string {
 	words = strings.ToLower(words)
 	switch {
 	case strings.Contains(words, "vault is sealed"):
-		return "somebody must unseal it; mounted volumes keep their content until then"
+		return "an operator must unseal it; mounted volumes keep their content until then"
 	case status == http.StatusNotImplemented, strings.Contains(words, "not initialized"):
 		return "the server is not initialised"
 	case status == statusDRSecondary, strings.Contains(words, "dr secondary"):

@@ -11,7 +11,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
-	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
 )
 
@@ -81,23 +80,15 @@ func verdictOf(r *endpoint.Reply) verdict {
 		return verdict{words: said, own: true}
 	}
 	switch {
-	case saysTLS(r):
-		return verdict{words: wordsTLS, hint: "use https:// in the address"}
+	case r.SpeaksTLS():
+		return verdict{words: endpoint.WordsTLS, hint: endpoint.HintTLS}
 	case len(r.Body) == 0:
 		return verdict{words: text + ", without a body", hint: hintOfForeign(r.Status)}
 	}
 	return verdict{
-		words: fmt.Sprintf("%s, with a body that is not Vault's (%s, %d bytes)", text, describeType(r.ContentType), len(r.Body)),
+		words: fmt.Sprintf("%s, with a body that is not Vault's (%s)", text, shape(r.ContentType, r.Body)),
 		hint:  hintOfForeign(r.Status),
 	}
-}
-
-// wordsTLS explains the one answer of another server whose cause is certain.
-const wordsTLS = "it speaks TLS"
-
-// saysTLS recognises Go's answer to plain HTTP on a TLS port.
-func saysTLS(r *endpoint.Reply) bool {
-	return r.Status == http.StatusBadRequest && strings.Contains(string(r.Body), "HTTP request to an HTTPS server")
 }
 
 func hintOfForeign(status int) string {
@@ -217,9 +208,6 @@ func scrub(words string, secrets []secret.String) string {
 	return endpoint.Scrub(words, secrets, credential)
 }
 
-func describeType(contentType string) string {
-	if contentType == "" {
-		return "no content type"
-	}
-	return params.Clip(scrub(contentType, nil))
+func shape(contentType string, body []byte) string {
+	return endpoint.Shape(contentType, len(body), credential)
 }

@@ -19,6 +19,7 @@ import (
 	"text/template"
 	"text/template/parse"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -353,7 +354,7 @@ func explain(err error, values map[string]string) *Error {
 // known passes on what holds types and names alone.
 func known(said string, values map[string]string) string {
 	if m := missing.FindStringSubmatch(said); m != nil {
-		return fmt.Sprintf("there is no %q%s", params.Clip(m[1]), params.DidYouMean(m[1], names(values)))
+		return fmt.Sprintf("there is no %q%s", params.Clip(m[1]), class.DidYouMean(m[1], names(values)))
 	}
 	for _, start := range []string{"can't evaluate field ", "wrong type for value; expected ", "wrong number of args for ", "template: no template ", "nil is not a command", "nil data"} {
 		if strings.HasPrefix(said, start) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"text/template"
 
+	"github.com/mayfly-csi/mayfly/pkg/class"
 	"github.com/mayfly-csi/mayfly/pkg/provider/params"
 )
 
@@ -28,7 +29,7 @@ func (m lookup) secret(name string) (any, error) {
 	}
 	v, ok := m.values[name]
 	if !ok {
-		return nil, wrong("secret", "there is no %q%s", params.Clip(name), params.DidYouMean(name, names(m.values)))
+		return nil, wrong("secret", "there is no %q%s", params.Clip(name), class.DidYouMean(name, names(m.values)))
 	}
 	return v, nil
 }

@@ -52,7 +52,7 @@ func Owners(found *metav1.PartialObjectMetadata) string {
 		who = append(who[:most:most], fmt.Sprintf("and %d more", len(who)-most))
 	}
 	if len(who) == 0 {
-		return "somebody who left no name"
+		return "an unknown client: it has neither owner nor field manager"
 	}
 	return strings.Join(who, ", ")
 }

@@ -35,7 +35,7 @@ func TestOwnership(t *testing.T) {
 			who: `owner ReplicaSet "web", the Secrets Store CSI driver`},
 		"of many": {class: "db", fields: []metav1.ManagedFieldsEntry{field("a", "Update", ""), field("b", "Update", ""), field("b", "Apply", ""), field("c", "Update", ""), field("d", "Update", ""), field("e", "Update", ""), field("f", "Update", "")},
 			who: `field manager "a", field manager "b", field manager "c", field manager "d", field manager "e", and 1 more`},
-		"of nobody": {class: "db", who: "somebody who left no name"},
+		"of nobody": {class: "db", who: "an unknown client: it has neither owner nor field manager"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			found := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Labels: tc.labels, ManagedFields: tc.fields, OwnerReferences: tc.owners}}
