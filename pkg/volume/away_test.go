@@ -117,7 +117,9 @@ func TestReturnOfAStore(t *testing.T) {
 				r.Providers, r.StoreReturned = provider.Registry{"fake": store}, store.returned
 				defer r.background()()
 				for i := range volumes {
-					r.publish(r.request(fmt.Sprint(i)))
+					req := r.request(fmt.Sprint(i))
+					req.Pod.Namespace = fmt.Sprint("tenant-", i%3)
+					r.publish(req)
 				}
 				for i := range 4 {
 					store.set(true)

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/pkg/backoff"
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/schedule"
 )
@@ -47,13 +48,18 @@ func (w *waiters) add(id string, where schedule.Where, err error, returns int) {
 	w.volumes[id] = where
 }
 
-// run makes the waiting volumes due after each return of a store, until ctx ends.
+// run makes the waiting volumes due after each return of a store, until ctx ends. It does
+// so once in eventSpread at most, because a store that is over its limit answers one
+// request and refuses the next.
 func (w *waiters) run(ctx context.Context, returned <-chan struct{}) error {
 	for {
 		select {
 		case <-returned:
 			w.end()
 		case <-ctx.Done():
+			return nil
+		}
+		if backoff.Sleep(ctx, eventSpread) != nil {
 			return nil
 		}
 	}
