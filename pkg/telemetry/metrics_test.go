@@ -49,7 +49,8 @@ func scrape(t *testing.T) string {
 	m.WatchVolumes(func() []volume.Status {
 		return []volume.Status{
 			{State: volume.Fresh, Progress: volume.Progress{RefreshedAt: fresh.Add(time.Hour), Ends: []time.Time{time.Unix(9000, 0), time.Unix(7000, 0)}}},
-			{State: volume.Failing, Progress: volume.Progress{RefreshedAt: fresh, Ends: []time.Time{time.Unix(8000, 0)}}},
+			{State: volume.Failing, Progress: volume.Progress{RefreshedAt: fresh.Add(time.Minute), Failures: 1, Ends: []time.Time{time.Unix(8000, 0)}}},
+			{State: volume.FromMemory, Progress: volume.Progress{RefreshedAt: fresh.Add(time.Hour), AsOf: fresh}},
 			{State: volume.Publishing},
 		}
 	}, func() volume.Overview {
@@ -159,7 +160,7 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`mayfly_volume_requests_total{operation="read",provider="vault",shared="yes"} 1`, `mayfly_volume_requests_total{operation="read",provider="vault",shared="no"} 1`,
 		`mayfly_api_requests_total{code="404",verb="get"} 1`, `mayfly_api_requests_total{code="404",verb="watch"} 1`, `mayfly_api_requests_total{code="none",verb="watch"} 1`,
 		`mayfly_step_duration_seconds_sum{kind="refresh",step="store"} 1`,
-		`mayfly_oldest_success_timestamp_seconds 1000`, `mayfly_next_expiry_timestamp_seconds 7000`, `mayfly_releases_pending 4`,
+		`mayfly_oldest_success_timestamp_seconds 1000`, `mayfly_next_expiry_timestamp_seconds 7000`, `mayfly_failing_oldest_success_timestamp_seconds 1060`, `mayfly_failing_next_expiry_timestamp_seconds 8000`, `mayfly_releases_pending 4`,
 		`mayfly_queue_length{provider="vault"} 3`, `mayfly_queue_lateness_seconds{provider="vault"} 0`,
 		`mayfly_store_circuits_open{provider="vault"} 2`, `mayfly_store_circuits_open{provider="akeyless"} 0`,
 		`mayfly_trace_spans_total{result="sent"} 5`, `mayfly_trace_spans_total{result="failed"} 0`,

@@ -2,6 +2,7 @@ package telemetry
 
 import (
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -134,8 +135,14 @@ func (c *counted) RoundTrip(r *http.Request) (*http.Response, error) {
 // state of the queues.
 func (m *Metrics) WatchVolumes(volumes func() []volume.Status, beside func() volume.Overview) {
 	m.registry.MustRegister(ages{
-		oldest: prometheus.NewDesc("mayfly_oldest_success_timestamp_seconds", "Last successful read of the volume whose last successful read is oldest; absent without volumes.", nil, nil),
-		ends:   prometheus.NewDesc("mayfly_next_expiry_timestamp_seconds", "When the first of the credentials in volumes expires, unless it is renewed before; absent without credentials.", nil, nil),
+		all: volumeTimes{
+			oldest: prometheus.NewDesc("mayfly_oldest_success_timestamp_seconds", "Last successful read of the volume whose last successful read is oldest; absent without volumes.", nil, nil),
+			ends:   prometheus.NewDesc("mayfly_next_expiry_timestamp_seconds", "When the first of the credentials in volumes expires, unless it is renewed before; absent without credentials.", nil, nil),
+		},
+		failing: volumeTimes{
+			oldest: prometheus.NewDesc("mayfly_failing_oldest_success_timestamp_seconds", "mayfly_oldest_success_timestamp_seconds of the volumes whose last refresh failed; absent without such volumes.", nil, nil),
+			ends:   prometheus.NewDesc("mayfly_failing_next_expiry_timestamp_seconds", "mayfly_next_expiry_timestamp_seconds of the volumes whose last refresh failed; absent without such credentials.", nil, nil),
+		},
 		due:    prometheus.NewDesc("mayfly_queue_length", "Refreshes that are due and wait for a worker.", []string{"provider"}, nil),
 		late:   prometheus.NewDesc("mayfly_queue_lateness_seconds", "How long the refresh that is overdue most has waited.", []string{"provider"}, nil),
 		ending: prometheus.NewDesc("mayfly_releases_pending", "Unpublished volumes whose credentials are not revoked yet.", nil, nil),
@@ -146,15 +153,34 @@ func (m *Metrics) WatchVolumes(volumes func() []volume.Status, beside func() vol
 
 // ages collects its metrics from one reading of the volumes.
 type ages struct {
-	oldest, ends, due, late, ending *prometheus.Desc
+	all, failing      volumeTimes
+	due, late, ending *prometheus.Desc
 
 	volumes func() []volume.Status
 	beside  func() volume.Overview
 }
 
+// volumeTimes are the earliest times of some volumes.
+type volumeTimes struct{ oldest, ends *prometheus.Desc }
+
+func (d volumeTimes) collect(to chan<- prometheus.Metric, volumes []volume.Status) {
+	var oldest, ends time.Time
+	for _, v := range volumes {
+		oldest = clock.Earliest(oldest, v.RefreshedAt, v.AsOf)
+		for _, end := range v.Ends {
+			ends = clock.Earliest(ends, end)
+		}
+	}
+	for desc, at := range map[*prometheus.Desc]time.Time{d.oldest: oldest, d.ends: ends} {
+		if !at.IsZero() {
+			to <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, seconds(at))
+		}
+	}
+}
+
 // Describe implements prometheus.Collector.
 func (a ages) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{a.oldest, a.ends, a.due, a.late, a.ending} {
+	for _, d := range []*prometheus.Desc{a.all.oldest, a.all.ends, a.failing.oldest, a.failing.ends, a.due, a.late, a.ending} {
 		to <- d
 	}
 }
@@ -164,22 +190,11 @@ func (a ages) Collect(to chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, value float64, labels ...string) {
 		to <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, value, labels...)
 	}
-	var oldest, ends time.Time
-	for _, v := range a.volumes() {
-		if v.State == volume.Publishing || v.State == volume.Unpublishing {
-			continue
-		}
-		oldest = clock.Earliest(oldest, v.RefreshedAt)
-		for _, end := range v.Ends {
-			ends = clock.Earliest(ends, end)
-		}
-	}
-	if !oldest.IsZero() {
-		gauge(a.oldest, seconds(oldest))
-	}
-	if !ends.IsZero() {
-		gauge(a.ends, seconds(ends))
-	}
+	volumes := slices.DeleteFunc(a.volumes(), func(v volume.Status) bool {
+		return v.State == volume.Publishing || v.State == volume.Unpublishing
+	})
+	a.all.collect(to, volumes)
+	a.failing.collect(to, slices.DeleteFunc(volumes, func(v volume.Status) bool { return v.Failures == 0 }))
 	o := a.beside()
 	due, late, now := map[string]int{}, map[string]time.Duration{}, time.Now()
 	for _, q := range o.Queues {

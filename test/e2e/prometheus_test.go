@@ -241,6 +241,9 @@ func prometheusAnswers(c *tenant) {
 		var names []string
 		err := p.get(ctx, "label/__name__/values", nil, &names)
 		for _, name := range slices.Compact(wanted) {
+			if strings.HasPrefix(name, "mayfly_failing_") {
+				continue // of failing volumes, which another case may have; test/wire has one
+			}
 			if has := slices.Contains(names, name); err == nil && has == slices.Contains(noPlugin, name) {
 				err = fmt.Errorf("metric %s exists: %t", name, has)
 			}

@@ -134,7 +134,7 @@ func TestEveryMetricMoves(t *testing.T) {
 	testkit.Must(t, s.vault.Policy(t.Context(), "web", `path "secret/data/*" { capabilities = ["read"] }
 path "pki/issue/web" { capabilities = ["update"] }`))
 	s.class("secrets", "onUnavailable: lastGood", "refreshInterval: 1s")
-	s.manifest("certificate", "- {objectName: cert, secretPath: pki/issue/web, method: POST, secretArgs: {common_name: web, ttl: 1h}, secretKey: certificate}")
+	s.manifest("certificate", "- {objectName: cert, secretPath: pki/issue/web, method: POST, secretArgs: {common_name: web, ttl: 6s}, secretKey: certificate}")
 	p.class("written")
 	web, tls, written := s.pod("web", "web", "secrets"), s.pod("tls", "web", "certificate"), s.pod("written", "web", "written")
 	for _, pod := range []kubelet.Pod{web, tls, written} {
@@ -152,7 +152,7 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	testkit.Must(t, s.vault.Seal(t.Context()))
 	demand <- unix.SIGHUP
 	s.await("mayfly_volumes_failing")
-	for _, metric := range []string{"mayfly_store_circuits_open", "mayfly_queue_length", "mayfly_queue_lateness_seconds"} {
+	for _, metric := range []string{"mayfly_failing_next_expiry_timestamp_seconds", "mayfly_store_circuits_open", "mayfly_queue_length", "mayfly_queue_lateness_seconds"} {
 		s.await(metric)
 	}
 	pods := []kubelet.Pod{web, tls}
