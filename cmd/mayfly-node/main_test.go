@@ -32,10 +32,10 @@ func TestParse(t *testing.T) {
 	}{
 		{"defaults", nil, nil, func(o *options) bool {
 			c := o.config
-			return c.Driver == "secrets-store.csi.k8s.io" && c.RefreshInterval == 2*time.Minute && c.SizeLimit == 16<<20 &&
+			return c.Driver == "secrets-store.csi.k8s.io" && c.Interval == 2*time.Minute && c.SizeLimit == 16<<20 &&
 				c.InodeLimit == 1024 && c.KubeQPS == 50 && c.Vault.Name == "vault" && c.OpenBao.Name == "openbao"
 		}},
-		{"own variable", nil, map[string]string{"MAYFLY_ROTATION_POLL_INTERVAL": "30s"}, func(o *options) bool { return o.config.RefreshInterval == 30*time.Second }},
+		{"own variable", nil, map[string]string{"MAYFLY_ROTATION_POLL_INTERVAL": "30s"}, func(o *options) bool { return o.config.Interval == 30*time.Second }},
 		{"command line wins", []string{"--nodeid=a"}, map[string]string{"MAYFLY_NODEID": "b", "NODE_NAME": "c"}, func(o *options) bool { return o.config.NodeID == "a" }},
 		{"own variable before others", nil, map[string]string{"MAYFLY_NODEID": "b", "NODE_NAME": "c"}, func(o *options) bool { return o.config.NodeID == "b" }},
 		{"Vault's variables", nil, map[string]string{"VAULT_ADDR": "https://v:8200", "VAULT_CACERT": "/ca.pem", "VAULT_NAMESPACE": "ns"}, func(o *options) bool {

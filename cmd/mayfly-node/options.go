@@ -125,7 +125,7 @@ func (o *options) declareVolumes(f *flagSet) {
 	c := &o.config
 	c.SizeLimit, c.InodeLimit = 16<<20, 1024
 	f.group("Volumes")
-	f.duration(&c.RefreshInterval, "rotation-poll-interval", 2*time.Minute, "`time` between two refreshes of a volume, if the class has no refreshInterval and the\nsecret has no lifetime. At least 1s.")
+	f.duration(&c.Interval, "rotation-poll-interval", 2*time.Minute, "`time` between two refreshes of a volume, if the class has no refreshInterval and the\nsecret has no lifetime. At least 1s.")
 	f.integer(&c.RefreshWorkers, "refresh-workers", 8, "largest `number` of concurrent refreshes for each store, besides the first of each\nnamespace.")
 	f.duration(&c.RefreshTimeout, "refresh-timeout", time.Minute, "`time` after which the driver cancels a refresh and tries again later.")
 	f.duration(&c.LastGoodAge, "last-good-max-age", time.Hour, "largest age (`time`) of secrets in memory that new pods may start with while the store\nis down, for classes with onUnavailable: lastGood.")
@@ -229,9 +229,9 @@ func (o *options) finish() error {
 	if c.StatusAddr == "off" {
 		c.StatusAddr = ""
 	}
-	c.Vault.Name, c.Vault.UserAgent, c.Vault.DefaultInterval = "vault", "mayfly-node/"+version, c.RefreshInterval
+	c.Vault.Name, c.Vault.UserAgent, c.Vault.DefaultInterval = "vault", "mayfly-node/"+version, c.Interval
 	c.Akeyless.ClassFileDirs, c.Akeyless.AllowLocalAddresses = c.Vault.ClassFileDirs, c.Vault.AllowLocalAddresses
-	c.Akeyless.UserAgent, c.Akeyless.DefaultInterval, c.Akeyless.MaxRetries = c.Vault.UserAgent, c.RefreshInterval, c.Vault.MaxRetries
+	c.Akeyless.UserAgent, c.Akeyless.DefaultInterval, c.Akeyless.MaxRetries = c.Vault.UserAgent, c.Interval, c.Vault.MaxRetries
 	c.OpenBao = c.Vault
 	c.OpenBao.Name = "openbao"
 	for _, dir := range append([]string{o.pluginDir}, o.pluginDirs...) {

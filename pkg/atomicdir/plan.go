@@ -4,7 +4,6 @@ package atomicdir
 
 import (
 	"cmp"
-	"fmt"
 	"os"
 	"time"
 
@@ -50,17 +49,17 @@ func newPlan(files []File, o Options) (*plan, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	p := &plan{
 		nodes: make([]node, 0, len(files)),
 		ids:   ids{uint32(os.Geteuid()), uint32(os.Getegid())},
-		now:   o.now(),
+		now:   o.Now(),
 	}
 	groupRead := uint32(0)
 	if o.GID != nil {
-		if *o.GID < 0 || int64(*o.GID) > MaxID {
-			return nil, fmt.Errorf("volume group %d is not a group id", *o.GID)
-		}
-		p.ids.gid, groupRead = uint32(*o.GID), 0o040
+		p.ids.gid, groupRead = *o.GID, 0o040
 	}
 	prev := ""
 	for _, i := range order {

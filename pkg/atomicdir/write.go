@@ -16,16 +16,9 @@ type Options struct {
 	// GID is the volume group: every directory of the payload and every file without an Owner.GID
 	// belongs to it, and it may read every file without an Owner. nil means the group of this
 	// process, and unchanged modes.
-	GID *int
+	GID *uint32
 	// Now gives the time in the payload directory's name. nil means time.Now.
 	Now func() time.Time
-}
-
-func (o Options) now() time.Time {
-	if o.Now == nil {
-		return time.Now()
-	}
-	return o.Now()
 }
 
 // Write makes the files the whole payload of the volume, all or nothing.

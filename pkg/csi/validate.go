@@ -168,16 +168,15 @@ func credentialsOf(r *csipb.NodePublishVolumeRequest) (volume.Credentials, error
 	return volume.Credentials{Tokens: tokens, TokensInSecrets: inSecrets, Secrets: secrets}, nil
 }
 
-func parseGroup(text string) (*int, error) {
+func parseGroup(text string) (*uint32, error) {
 	if text == "" {
 		return nil, nil
 	}
-	gid, err := strconv.ParseInt(text, 10, 32)
-	if err != nil || gid < 0 {
+	gid, err := strconv.ParseUint(text, 10, 31)
+	if err != nil {
 		return nil, invalid("volume_capability.mount.volume_mount_group %q is not a group id", text)
 	}
-	n := int(gid)
-	return &n, nil
+	return new(uint32(gid)), nil
 }
 
 // parseFlags returns the SELinux label that kubelet passes. It accepts flags that every mount of

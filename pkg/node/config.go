@@ -17,6 +17,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
 
 // Config has the values of all flags.
@@ -47,16 +48,10 @@ type Config struct {
 	// empty for none.
 	StartupTaint string
 
-	RefreshInterval time.Duration
-	RefreshWorkers  int
-	LastGoodAge     time.Duration
-	RefreshTimeout  time.Duration
-	SizeLimit       int64
-	InodeLimit      int64
-	// MaxSizeLimit, MaxInodeLimit and MinInterval bound what classes may ask for; 0 for no bound.
-	MaxSizeLimit  int64
-	MaxInodeLimit int64
-	MinInterval   time.Duration
+	volume.Limits
+	RefreshWorkers int
+	LastGoodAge    time.Duration
+	RefreshTimeout time.Duration
 	// SyncSecrets writes the Kubernetes Secrets that classes ask for.
 	SyncSecrets bool
 	// RolloutRestart restarts the workloads that classes name.

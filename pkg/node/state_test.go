@@ -89,7 +89,7 @@ func testConfig(t *testing.T, stateDir string) Config {
 	dir := t.TempDir()
 	c := Config{
 		Version: "test", Logger: quiet(), Driver: "secrets-store.csi.k8s.io", NodeID: "node-1", Endpoint: "unix://" + filepath.Join(dir, "csi.sock"),
-		ClassDir: dir, StateDir: stateDir, RefreshInterval: time.Hour, RefreshWorkers: 1, RefreshTimeout: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64,
+		ClassDir: dir, StateDir: stateDir, Limits: volume.Limits{Interval: time.Hour, SizeLimit: 1 << 20, InodeLimit: 64}, RefreshWorkers: 1, RefreshTimeout: time.Minute,
 		Grace: -lockMargin, Vault: vault.Config{Name: "vault"}, OpenBao: vault.Config{Name: "openbao"},
 	}
 	return c
@@ -126,7 +126,7 @@ func TestSecondDriverTouchesNothing(t *testing.T) {
 func TestFailedStartLetsGoOfTheState(t *testing.T) {
 	dir := newStateDir(t)
 	c := testConfig(t, dir)
-	c.RefreshInterval = time.Millisecond
+	c.Interval = time.Millisecond
 	if _, err := New(c); err == nil {
 		t.Fatal("the driver started")
 	}

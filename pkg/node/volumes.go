@@ -74,11 +74,7 @@ func (n *Node) buildVolumes() error {
 	}
 	n.volumes, err = volume.New(volume.Config{
 		Classes: n.classes, Providers: providers, Renderer: rendered.New(n.budget), Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: writers, Tracer: n.tracer, Logger: n.c.Logger,
-		Limits: volume.Limits{
-			Interval: n.c.RefreshInterval, SizeLimit: n.c.SizeLimit, InodeLimit: n.c.InodeLimit,
-			MaxSizeLimit: n.c.MaxSizeLimit, MaxInodeLimit: n.c.MaxInodeLimit, MinInterval: n.c.MinInterval,
-		},
-		LastGoodAge: n.c.LastGoodAge, Strict: n.c.StrictClasses, Budget: n.budget, StoreReturned: n.returned,
+		Limits: n.c.Limits, LastGoodAge: n.c.LastGoodAge, Strict: n.c.StrictClasses, Budget: n.budget, StoreReturned: n.returned,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
 	})
 	if err != nil {

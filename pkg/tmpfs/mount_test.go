@@ -16,7 +16,7 @@ import (
 )
 
 func TestMountOptions(t *testing.T) {
-	group := 0
+	group := uint32(0)
 	if os.Getenv(inNamespace) == "" {
 		group = 12345
 	}
@@ -29,7 +29,7 @@ func TestMountOptions(t *testing.T) {
 	}{
 		{"defaults", Options{Size: 1 << 20, Inodes: 50}, []string{"size=1024k", "nr_inodes=50", "mode=755"}, 0o755, 0},
 		{"mode", Options{Size: 64 << 10, Inodes: 9, Mode: 0o750}, []string{"size=64k", "nr_inodes=9", "mode=750"}, 0o750, 0},
-		{"group", Options{Size: 1 << 30, Inodes: 1000, Mode: 0o550, GID: &group}, []string{"size=1048576k", "mode=550"}, 0o550, uint32(group)},
+		{"group", Options{Size: 1 << 30, Inodes: 1000, Mode: 0o550, GID: &group}, []string{"size=1048576k", "mode=550"}, 0o550, group},
 		{"size is rounded up to pages", Options{Size: 1, Inodes: 1}, []string{"nr_inodes=1"}, 0o755, 0},
 	}
 	eachWay(t, func(t *testing.T, m *Mounter) {
@@ -201,7 +201,7 @@ func TestSELinuxContext(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		target := newTarget(t)
 		o := small()
-		o.SELinuxContext = `"` + context + `"`
+		o.SELinuxContext = context
 		err := m.Mount(target, o)
 		info := mustInspect(t, m, target)
 		if enabled {

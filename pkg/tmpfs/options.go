@@ -4,9 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io/fs"
-	"math"
 	"strconv"
-	"strings"
 )
 
 // DefaultMode is the mode of a volume's root directory if Options has none. Pods that run as any
@@ -27,13 +25,11 @@ type Options struct {
 	// Inodes is the limit of files, directories and symbolic links, the root
 	// directory included. It must be above zero, for the same reason.
 	Inodes int64
-	// Mode is the permission of the root directory, DefaultMode if zero. It
-	// may not let group or others write: only the driver does.
+	// Mode is the permission of the root directory, DefaultMode if zero.
 	Mode fs.FileMode
 	// GID owns the root directory, the driver's own group if nil.
-	GID *int
-	// SELinuxContext labels the whole mount. Surrounding double quotes, which
-	// kubelet puts around the context in a volume's mount flags, are dropped.
+	GID *uint32
+	// SELinuxContext labels the whole mount.
 	SELinuxContext string
 }
 
@@ -52,9 +48,7 @@ func (o Options) Validate() error {
 	return cmp.Or(
 		checkLimit("Size", o.Size),
 		checkLimit("Inodes", o.Inodes),
-		checkMode(o.Mode),
-		checkGID(o.GID),
-		checkContext(o.context()),
+		checkContext(o.SELinuxContext),
 	)
 }
 
@@ -63,24 +57,6 @@ func checkLimit(field string, n int64) error {
 		return nil
 	}
 	return &OptionError{field, fmt.Sprintf("must be above 0 (which the kernel takes for no limit), not %d", n)}
-}
-
-func checkMode(mode fs.FileMode) error {
-	switch {
-	case mode&^fs.ModePerm != 0:
-		return &OptionError{"Mode", fmt.Sprintf("must hold permission bits alone, not %v", mode)}
-	case mode&0o022 != 0:
-		return &OptionError{"Mode", fmt.Sprintf("must not let group or others write, as %#o does", mode)}
-	}
-	return nil
-}
-
-func checkGID(gid *int) error {
-	// The kernel reads the highest number as "no group".
-	if gid == nil || *gid >= 0 && int64(*gid) < math.MaxUint32 {
-		return nil
-	}
-	return &OptionError{"GID", fmt.Sprintf("must be from 0 to %d, not %d", uint32(math.MaxUint32-1), *gid)}
 }
 
 // checkContext refuses characters that no SELinux context has and that mount(2), whose options are
@@ -97,15 +73,6 @@ func checkContext(context string) error {
 	return nil
 }
 
-func (o Options) context() string {
-	if inner, ok := strings.CutPrefix(o.SELinuxContext, `"`); ok {
-		if inner, ok = strings.CutSuffix(inner, `"`); ok {
-			return inner
-		}
-	}
-	return o.SELinuxContext
-}
-
 // parameter is one option of the file system; without a value it is a flag.
 type parameter struct{ key, value string }
 
@@ -114,13 +81,13 @@ type parameter struct{ key, value string }
 func (o Options) parameters(noSwap bool) []parameter {
 	list := append(limits(o.Size, o.Inodes), parameter{"mode", strconv.FormatUint(uint64(cmp.Or(o.Mode, DefaultMode)), 8)})
 	if o.GID != nil {
-		list = append(list, parameter{"gid", strconv.Itoa(*o.GID)})
+		list = append(list, parameter{"gid", strconv.FormatUint(uint64(*o.GID), 10)})
 	}
 	if noSwap {
 		list = append(list, parameter{key: "noswap"})
 	}
-	if context := o.context(); context != "" {
-		list = append(list, parameter{"context", context})
+	if o.SELinuxContext != "" {
+		list = append(list, parameter{"context", o.SELinuxContext})
 	}
 	return list
 }

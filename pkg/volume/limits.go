@@ -30,22 +30,6 @@ type Limits struct {
 	MinInterval   time.Duration
 }
 
-// maxClass bounds the parameters of a class, in bytes. The driver keeps them as long
-// as a volume has a payload of the class.
-const maxClass = 1 << 20
-
-func checkClassSize(c *class.Class) error {
-	size := 0
-	for k, v := range c.Parameters {
-		size += len(k) + len(v)
-	}
-	if size <= maxClass {
-		return nil
-	}
-	return fault.New(fault.InvalidClass, "spec.parameters are %d bytes, more than %d", size, maxClass).
-		WithHint("take out what the provider does not use, or make several classes of it")
-}
-
 // checkCeilings refuses a class that asks for more than the operator allows. It is
 // not called for a live volume, which gets the greatest limit that is allowed.
 func (l *Limits) checkCeilings(c *class.Class) error {

@@ -292,9 +292,6 @@ func (r *run) admit(c *class.Class) (*class.Class, provider.Provider, error) {
 	if warning != "" {
 		r.warnings = append(r.warnings, warning)
 	}
-	if err == nil {
-		err = checkClassSize(c)
-	}
 	if err == nil && !r.rec.published() {
 		err = r.m.checkCeilings(c)
 	}

@@ -24,7 +24,7 @@ import (
 
 func TestPublishMountsAndWrites(t *testing.T) {
 	r := newRig(t)
-	gid := kubelet.MappedGroup(4242)
+	gid := uint32(kubelet.MappedGroup(4242))
 	req := r.request("a")
 	req.GID = &gid
 	r.store.files["nested/key"] = "two"
@@ -35,7 +35,7 @@ func TestPublishMountsAndWrites(t *testing.T) {
 	r.wantFile(req, "nested/key", "two")
 	var st unix.Stat_t
 	testkit.Must(t, unix.Stat(filepath.Join(req.Target, "nested/key"), &st))
-	if st.Mode&0o777 != 0o440 || int(st.Gid) != gid {
+	if st.Mode&0o777 != 0o440 || st.Gid != gid {
 		t.Errorf("mode %o, group %d: want 0440 and %d, so that the pod's fsGroup can read", st.Mode&0o777, st.Gid, gid)
 	}
 	mounts, err := tmpfs.New()

@@ -183,7 +183,7 @@ type Request struct {
 	Identity
 	Credentials
 	// GID is the pod's fsGroup; nil for none.
-	GID *int `json:"gid,omitempty"`
+	GID *uint32 `json:"gid,omitempty"`
 	// SELinuxContext is the label that kubelet wants the mount to have.
 	SELinuxContext string `json:"selinuxContext,omitempty"`
 	// Ignored are the unknown volume attributes, sorted.

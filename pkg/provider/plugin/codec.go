@@ -3,9 +3,10 @@ package plugin
 import (
 	"fmt"
 
+	"google.golang.org/grpc/encoding"
+	"google.golang.org/grpc/encoding/proto"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
-	"google.golang.org/protobuf/proto"
 
 	"github.com/mayfly-csi/mayfly/pkg/budget"
 )
@@ -18,34 +19,19 @@ const maxParts = 10_000
 // codec is gRPC's own for protobuf messages, but counts the entries of an answer before it decodes
 // it.
 type codec struct {
+	encoding.CodecV2
 	// charge is for the answer, as bytes and as a message; nil refuses nothing.
 	charge *budget.Charge
 	// refused is the budget's error, which gRPC would turn into a text.
 	refused error
 }
 
-// Name implements encoding.CodecV2.
-func (*codec) Name() string { return "proto" }
-
-// Marshal implements encoding.CodecV2.
-func (*codec) Marshal(v any) (mem.BufferSlice, error) {
-	m, ok := v.(proto.Message)
-	if !ok {
-		return nil, fmt.Errorf("%T is no protobuf message", v)
-	}
-	b, err := proto.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a message: %w", err)
-	}
-	return mem.BufferSlice{mem.SliceBuffer(b)}, nil
+func newCodec(charge *budget.Charge) *codec {
+	return &codec{CodecV2: encoding.GetCodecV2(proto.Name), charge: charge}
 }
 
 // Unmarshal implements encoding.CodecV2.
 func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
-	m, ok := v.(proto.Message)
-	if !ok {
-		return fmt.Errorf("%T is no protobuf message", v)
-	}
 	if err := c.charge.Resize(2 * int64(data.Len())); err != nil {
 		c.refused = err
 		return err
@@ -55,7 +41,7 @@ func (c *codec) Unmarshal(data mem.BufferSlice, v any) error {
 	if err := countParts(b.ReadOnlyData()); err != nil {
 		return err
 	}
-	return proto.Unmarshal(b.ReadOnlyData(), m)
+	return c.CodecV2.Unmarshal(mem.BufferSlice{b}, v)
 }
 
 // countParts refuses a message in which a field occurs too often. It checks the outermost message

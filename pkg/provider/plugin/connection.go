@@ -110,7 +110,7 @@ func (c *Config) dial(s socket) (*connection, error) {
 		grpc.WithMaxHeaderListSize(maxHeaderBytes),
 		grpc.WithInitialWindowSize(callWindow),
 		grpc.WithInitialConnWindowSize(connectionWindow),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.MaxMessageBytes), grpc.ForceCodecV2(&codec{})),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(c.MaxMessageBytes), grpc.ForceCodecV2(newCodec(nil))),
 	)
 	if err != nil {
 		return nil, err
@@ -135,7 +135,7 @@ const readers, providerReaders = 8, 4
 func (l *connection) receive(ctx context.Context, m *v1alpha1.MountRequest, all *fair.Semaphore, charge *budget.Charge) (*v1alpha1.MountResponse, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	decoder := &codec{charge: charge}
+	decoder := newCodec(charge)
 	stream, err := l.conn.NewStream(ctx, &grpc.StreamDesc{}, v1alpha1.CSIDriverProvider_Mount_FullMethodName, grpc.ForceCodecV2(decoder))
 	if err != nil {
 		return nil, err

@@ -21,7 +21,6 @@ import (
 // A field that is added and not written would be lost by every restart.
 func TestRecordKeepsEveryField(t *testing.T) {
 	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
-	gid := 7
 	want := &volume.Record{
 		Request: volume.Request{
 			Identity: volume.Identity{ID: "id", Target: "/target", Pod: identity.Pod{Namespace: "shop", Name: "web", UID: "uid"}, Class: class.Ref{Namespace: "shop", Name: "secrets"}},
@@ -29,7 +28,7 @@ func TestRecordKeepsEveryField(t *testing.T) {
 				Tokens:  identity.Tokens{"vault": {JWT: secret.NewString("jwt"), Expires: at}},
 				Secrets: map[string]secret.String{"user": secret.NewString("pass")}, TokensInSecrets: true,
 			},
-			GID: &gid, SELinuxContext: "label", Ignored: []string{"x"},
+			GID: new(uint32(7)), SELinuxContext: "label", Ignored: []string{"x"},
 		},
 		Progress: volume.Progress{
 			Provider: "vault", Versions: []provider.Version{{ID: "a", Version: "1"}},

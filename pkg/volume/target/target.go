@@ -191,7 +191,7 @@ func (t Targets) Unmount(target string) error {
 }
 
 // Write replaces the files of a volume, all or none. gid is the pod's fsGroup, nil for none.
-func (t Targets) Write(id, target string, gid *int, files []atomicdir.File) (changed bool, err error) {
+func (t Targets) Write(id, target string, gid *uint32, files []atomicdir.File) (changed bool, err error) {
 	dir, err := t.open(target)
 	if err != nil {
 		return false, err
