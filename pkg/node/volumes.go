@@ -17,7 +17,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/rollout"
 	"github.com/mayfly-csi/mayfly/pkg/secretsync"
-	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 )
@@ -73,7 +72,7 @@ func (n *Node) buildVolumes() error {
 		n.runners = append(n.runners, cluster.runners...)
 	}
 	n.volumes, err = volume.New(volume.Config{
-		Classes: n.classes, Providers: providers, Renderer: rendered.New(n.budget), Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: observers, Follower: writers, Tracer: n.tracer, Logger: n.c.Logger,
+		Classes: n.classes, Providers: providers, Renderer: rendered.New(n.budget), Mounts: mounts, Store: store, Observer: observers, Follower: writers, Tracer: n.tracer, Logger: n.c.Logger,
 		Limits: n.c.Limits, LastGoodAge: n.c.LastGoodAge, Strict: n.c.StrictClasses, Budget: n.budget, StoreReturned: n.returned,
 		Workers: n.c.RefreshWorkers, RefreshTimeout: n.c.RefreshTimeout, ReleaseTimeout: releaseTimeout,
 	})

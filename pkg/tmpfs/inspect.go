@@ -66,7 +66,10 @@ func (m *Mounter) inspect(at location) (info Info, err error) {
 }
 
 func (m *Mounter) look(at location) (Info, error) {
-	n, err := m.node(at)
+	n, err := at.listedNode()
+	if m.direct {
+		n, err = at.node()
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return Info{}, nil
 	}
@@ -95,13 +98,6 @@ func (m *Mounter) look(at location) (Info, error) {
 		m.list.forget()
 	}
 	return info, err
-}
-
-func (m *Mounter) node(at location) (node, error) {
-	if m.direct {
-		return at.node()
-	}
-	return at.listedNode()
 }
 
 // record is one mount's entry in a table.

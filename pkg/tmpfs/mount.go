@@ -75,7 +75,7 @@ func (m *Mounter) Resize(target string, size, inodes int64) error {
 	if err := cmp.Or(checkLimit("Size", size), checkLimit("Inodes", inodes)); err != nil {
 		return fail("resizing volume", target, err)
 	}
-	d, info, err := m.openVolume(target)
+	d, info, err := m.openMounted(target, isOurs)
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func overfull(d directory, size, inodes int64) bool {
 // It does not use k8s.io/mount-utils: its Unmount runs the umount binary, follows a symbolic link
 // at the target, and gives up when a process still has a file open.
 func (m *Mounter) Unmount(target string) error {
-	return m.unmount(target, func(i Info) bool { return i.Ours })
+	return m.unmount(target, isOurs)
 }
 
 // UnmountAny removes every mount at target, of this driver or another. It is for a caller that

@@ -25,28 +25,25 @@ const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_N
 
 // Stage is a file system of its own inside a mounted volume, for another process to write to. Every
 // process that sees the mounts below kubelet's directory sees it. A pod does not, because kubelet
-// mounts the volume into the pod without the mounts inside. Close removes it; after a crash Sweep
+// mounts the volume into the pod without the mounts inside. Close removes it; after a crash SweepStages
 // or unpublishing the volume does.
 type Stage struct {
-	stages Stages
+	mounts *Mounter
 	volume directory
 	name   string
 	root   *os.File
 }
 
-// Stages makes and removes stages.
-type Stages struct{ Mounts *Mounter }
-
-// Make makes a stage in the tmpfs that is mounted at target. Calls for one target must not run at
-// the same time.
-func (s Stages) Make(target string, o Options) (_ *Stage, err error) {
-	volume, err := s.Mounts.openTmpfs(target)
+// MakeStage makes a stage in the tmpfs that is mounted at target. Calls for one target must not run
+// at the same time.
+func (m *Mounter) MakeStage(target string, o Options) (_ *Stage, err error) {
+	volume, err := m.openTmpfs(target)
 	if err != nil {
 		return nil, err
 	}
 	var random [16]byte
 	_, _ = rand.Read(random[:]) // never fails
-	stage := &Stage{stages: s, volume: volume, name: fmt.Sprintf("%s%x", stagePrefix, random)}
+	stage := &Stage{mounts: m, volume: volume, name: fmt.Sprintf("%s%x", stagePrefix, random)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, stage.Close())
@@ -55,13 +52,13 @@ func (s Stages) Make(target string, o Options) (_ *Stage, err error) {
 	if err := unix.Mkdirat(volume.fd, stage.name, 0o700); err != nil {
 		return nil, fmt.Errorf("making a directory in %q: %w", volume.path, err)
 	}
-	if err := s.Mounts.Mount(stage.Path(), o); err != nil {
+	if err := m.Mount(stage.Path(), o); err != nil {
 		return nil, err
 	}
 	if stage.root, err = stage.open(); err != nil {
 		return nil, err
 	}
-	info, err := s.Mounts.inspect(location{fd: int(stage.root.Fd())})
+	info, err := m.inspect(location{fd: int(stage.root.Fd())})
 	if err != nil || !info.Ours {
 		return nil, fmt.Errorf("the mount at %q is not the one just made: %w", stage.Path(), cmp.Or(err, ErrForeign))
 	}
@@ -90,13 +87,13 @@ func (s *Stage) Close() error {
 		_ = s.root.Close()
 	}
 	defer s.volume.close()
-	return s.stages.remove(s.volume, s.name)
+	return removeStage(s.mounts, s.volume, s.name)
 }
 
-// remove accepts that parts of the stage are missing.
-func (s Stages) remove(volume directory, name string) error {
+// removeStage accepts that parts of the stage are missing.
+func removeStage(m *Mounter, volume directory, name string) error {
 	path := filepath.Join(volume.path, name)
-	if err := s.Mounts.UnmountAny(path); err != nil {
+	if err := m.UnmountAny(path); err != nil {
 		return err
 	}
 	err := unix.Unlinkat(volume.fd, name, unix.AT_REMOVEDIR)
@@ -106,10 +103,10 @@ func (s Stages) remove(volume directory, name string) error {
 	return nil
 }
 
-// Sweep removes the stages that a crash left in the volume at target. No stage of that volume may
+// SweepStages removes the stages that a crash left in the volume at target. No stage of that volume may
 // be in use.
-func (s Stages) Sweep(target string) error {
-	volume, err := s.Mounts.openTmpfs(target)
+func (m *Mounter) SweepStages(target string) error {
+	volume, err := m.openTmpfs(target)
 	if err != nil {
 		return err
 	}
@@ -121,7 +118,7 @@ func (s Stages) Sweep(target string) error {
 	var problems []error
 	for _, name := range list {
 		if stageName.MatchString(name) {
-			problems = append(problems, s.remove(volume, name))
+			problems = append(problems, removeStage(m, volume, name))
 		}
 	}
 	return errors.Join(problems...)

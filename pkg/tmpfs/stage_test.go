@@ -35,7 +35,7 @@ var stageOptions = Options{Size: 64 << 10, Inodes: 8, Mode: 0o700}
 func TestStage(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := (Stages{m}).Make(dir, stageOptions)
+		s, err := m.MakeStage(dir, stageOptions)
 		testkit.Must(t, err)
 		info, err := m.Inspect(s.Path())
 		if err != nil || !info.Ours || !info.Has("nosuid") || !info.Has("nodev") || !info.Has("noexec") || !info.Has("mode=700") {
@@ -67,17 +67,17 @@ func TestStage(t *testing.T) {
 func TestStageNeedsAMountedTmpfs(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := newDir(t)
-		if _, err := (Stages{m}).Make(dir, stageOptions); !errors.Is(err, ErrNotMounted) {
+		if _, err := m.MakeStage(dir, stageOptions); !errors.Is(err, ErrNotMounted) {
 			t.Errorf("no mount: %v", err)
 		}
-		if err := (Stages{m}).Sweep(dir); !errors.Is(err, ErrNotMounted) {
+		if err := m.SweepStages(dir); !errors.Is(err, ErrNotMounted) {
 			t.Errorf("sweeping no mount: %v", err)
 		}
-		if _, err := (Stages{m}).Make("/proc", stageOptions); !errors.Is(err, ErrForeign) {
+		if _, err := m.MakeStage("/proc", stageOptions); !errors.Is(err, ErrForeign) {
 			t.Errorf("no tmpfs: %v", err)
 		}
 		dir = mounted(t, m)
-		if _, err := (Stages{m}).Make(dir, Options{}); err == nil || len(listed(t, dir)) > 0 {
+		if _, err := m.MakeStage(dir, Options{}); err == nil || len(listed(t, dir)) > 0 {
 			t.Errorf("bad options: %v, left %q", err, listed(t, dir))
 		}
 	})
@@ -88,7 +88,7 @@ func TestStageNeedsAMountedTmpfs(t *testing.T) {
 func TestSweep(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := (Stages{m}).Make(dir, stageOptions)
+		s, err := m.MakeStage(dir, stageOptions)
 		testkit.Must(t, err)
 		testkit.Must(t, os.WriteFile(s.Path()+"/a", nil, 0o600))
 		_ = s.root.Close()
@@ -97,7 +97,7 @@ func TestSweep(t *testing.T) {
 			testkit.Must(t, os.Mkdir(filepath.Join(dir, name), 0o700))
 		}
 		for range 2 {
-			testkit.Must(t, (Stages{m}).Sweep(dir))
+			testkit.Must(t, m.SweepStages(dir))
 		}
 		if got := strings.Join(listed(t, dir), " "); got != "..data "+stagePrefix+"other" {
 			t.Errorf("%s are left", got)
@@ -109,7 +109,7 @@ func TestSweep(t *testing.T) {
 func TestUnmountTakesStagesAlong(t *testing.T) {
 	eachWay(t, func(t *testing.T, m *Mounter) {
 		dir := mounted(t, m)
-		s, err := (Stages{m}).Make(dir, stageOptions)
+		s, err := m.MakeStage(dir, stageOptions)
 		testkit.Must(t, err)
 		_ = s.root.Close()
 		s.volume.close()

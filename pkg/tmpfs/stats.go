@@ -19,7 +19,7 @@ type Usage struct {
 // Stats measures the volume mounted at target. It returns ErrNotMounted without a mount, whose
 // figures would be those of the node's disk, and ErrForeign for another mount.
 func (m *Mounter) Stats(target string) (Stats, error) {
-	d, _, err := m.openVolume(target)
+	d, _, err := m.openMounted(target, isOurs)
 	if err != nil {
 		return Stats{}, err
 	}
@@ -46,10 +46,7 @@ func (m *Mounter) openTmpfs(target string) (directory, error) {
 	return d, err
 }
 
-// openVolume opens the root of this driver's mount at target.
-func (m *Mounter) openVolume(target string) (directory, Info, error) {
-	return m.openMounted(target, func(i Info) bool { return i.Ours })
-}
+func isOurs(i Info) bool { return i.Ours }
 
 // openMounted opens the root of the mount at target if allowed returns true.
 func (m *Mounter) openMounted(target string, allowed func(Info) bool) (directory, Info, error) {

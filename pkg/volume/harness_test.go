@@ -22,7 +22,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/provider"
 	"github.com/mayfly-csi/mayfly/pkg/rendered"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
-	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 	"github.com/mayfly-csi/mayfly/pkg/volume"
 	"github.com/mayfly-csi/mayfly/pkg/volume/statedir"
@@ -67,7 +66,7 @@ func (r *rig) restart() {
 	r.budget = budget.New(r.limits)
 	store.Charge(r.budget)
 	config := volume.Config{
-		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Renderer: rendered.New(nil), Mounts: mounts, Stages: staging.Stages{Mounts: mounts}, Store: store, Observer: r.seen, Follower: r.follower, Logger: log,
+		Budget: r.budget, Classes: r.classes, Providers: provider.Registry{"fake": r.store, "other": r.other}, Renderer: rendered.New(nil), Mounts: mounts, Store: store, Observer: r.seen, Follower: r.follower, Logger: log,
 		Limits: volume.Limits{Interval: time.Minute, SizeLimit: 1 << 20, InodeLimit: 64}, LastGoodAge: time.Hour, Workers: 4, RefreshTimeout: 10 * time.Second, ReleaseTimeout: 5 * time.Second,
 	}
 	if r.ceilings != nil {

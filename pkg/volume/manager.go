@@ -31,19 +31,17 @@ type Classes interface {
 	Release(ref class.Ref)
 }
 
-// Config has the parts and settings of a Manager. Stages, Budget, Follower, Tracer
-// and the bounds of classes may be zero.
+// Config has the parts and settings of a Manager. Budget, Follower, Tracer and the
+// bounds of classes may be zero.
 type Config struct {
 	Limits
 	Classes   Classes
 	Providers Providers
 	Renderer  Renderer
 	Mounts    target.Mounts
-	// Stages may be nil; then no provider can write files itself.
-	Stages   target.Stages
-	Store    Store
-	Observer Observer
-	Logger   *slog.Logger
+	Store     Store
+	Observer  Observer
+	Logger    *slog.Logger
 
 	// Strict refuses a class that has warnings.
 	Strict bool
@@ -99,7 +97,7 @@ func (c *Config) save(rec *Record) error {
 
 // targets works on the target paths of volumes.
 func (c *Config) targets() target.Targets {
-	return target.Targets{Mounts: c.Mounts, Stages: c.Stages, Logger: c.Logger}
+	return target.Targets{Mounts: c.Mounts, Logger: c.Logger}
 }
 
 // saveFirst writes the record of a new volume. It returns a failure, because the

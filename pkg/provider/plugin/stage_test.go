@@ -17,7 +17,7 @@ import (
 
 // stager makes stages in a mounted tmpfs, as the driver does.
 type stager struct {
-	staging.Stages
+	*tmpfs.Mounter
 	target string
 	made   int
 	fail   error
@@ -28,7 +28,8 @@ func (s *stager) Stage() (provider.Stage, error) {
 		return nil, s.fail
 	}
 	s.made++
-	return s.Make(s.target, tmpfs.Options{Size: 16 << 20, Inodes: 30_000, Mode: 0o700})
+	stage, err := s.MakeStage(s.target, tmpfs.Options{Size: 16 << 20, Inodes: 30_000, Mode: 0o700})
+	return staging.Stage{Stage: stage}, err
 }
 
 // stagedWorld has a volume mounted at the target path of its requests.
@@ -39,7 +40,7 @@ func stagedWorld(t *testing.T) (*world, *stager) {
 		t.Skipf("cannot mount: %v", err)
 	}
 	w := newWorld(t, plugin.Config{})
-	s := &stager{Stages: staging.Stages{Mounts: m}, target: w.request().TargetPath}
+	s := &stager{Mounter: m, target: w.request().TargetPath}
 	testkit.Must(t, os.MkdirAll(s.target, 0o755))
 	testkit.Must(t, m.Mount(s.target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
 	t.Cleanup(func() {

@@ -13,6 +13,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 	"github.com/mayfly-csi/mayfly/pkg/provider"
+	"github.com/mayfly-csi/mayfly/pkg/staging"
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
 
@@ -30,14 +31,10 @@ type Mounts interface {
 	Cleanup(target string) error
 	CleanupAny(target string) error
 	Stats(target string) (tmpfs.Stats, error)
-}
-
-// Stages makes directories in a mounted volume for providers that write files
-// themselves.
-type Stages interface {
-	Make(target string, o tmpfs.Options) (provider.Stage, error)
-	// Sweep removes the stages that a crash has left.
-	Sweep(target string) error
+	// MakeStage makes a directory in a mounted volume for a provider that writes files
+	// itself. SweepStages removes those that a crash has left.
+	MakeStage(target string, o tmpfs.Options) (*tmpfs.Stage, error)
+	SweepStages(target string) error
 }
 
 // Content is what is at a target path.
@@ -50,10 +47,9 @@ const (
 	Complete                // a tmpfs with a complete payload
 )
 
-// Targets works on target paths. Stages may be nil.
+// Targets works on target paths.
 type Targets struct {
 	Mounts Mounts
-	Stages Stages
 	Logger *slog.Logger
 }
 
@@ -228,10 +224,7 @@ func (t Targets) Repair(id, target string) {
 // sweep removes the stages that a crash has left. If it fails, the volume works, and unpublishing it
 // removes them.
 func (t Targets) sweep(id, target string) {
-	if t.Stages == nil {
-		return
-	}
-	if err := t.Stages.Sweep(target); err != nil {
+	if err := t.Mounts.SweepStages(target); err != nil {
 		t.Logger.Error("removing earlier payloads of a volume", logkey.Volume, id, logkey.Target, target, logkey.Error, err)
 	}
 }
@@ -258,12 +251,8 @@ type stager struct {
 	ready      func() error
 }
 
-// Stager returns what makes stages in a volume once ready has returned nil; nil if there are no
-// Stages.
+// Stager returns what makes stages in a volume once ready has returned nil.
 func (t Targets) Stager(id, target string, o tmpfs.Options, ready func() error) provider.Stager {
-	if t.Stages == nil {
-		return nil
-	}
 	o.Mode, o.GID = 0o700, nil
 	return &stager{t, id, target, o, ready}
 }
@@ -274,9 +263,9 @@ func (s *stager) Stage() (provider.Stage, error) {
 		return nil, err
 	}
 	s.sweep(s.id, s.target)
-	stage, err := s.Stages.Make(s.target, s.options)
+	stage, err := s.Mounts.MakeStage(s.target, s.options)
 	if err != nil {
 		return nil, fault.New(fault.Mount, "making a place for the provider to write to in %q: %w", s.target, err)
 	}
-	return stage, nil
+	return staging.Stage{Stage: stage}, nil
 }
