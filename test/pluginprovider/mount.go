@@ -34,7 +34,9 @@ func (s *Server) Version(ctx context.Context, _ *v1alpha1.VersionRequest) (*v1al
 	s.mu.Lock()
 	s.pings++
 	s.mu.Unlock()
-	s.hold(ctx)
+	if err := s.hold(ctx); err != nil {
+		return nil, err
+	}
 	if s.NoVersion {
 		return nil, status.Error(codes.Unimplemented, "no Version here")
 	}
@@ -45,7 +47,9 @@ func (s *Server) Version(ctx context.Context, _ *v1alpha1.VersionRequest) (*v1al
 // that the class asks for.
 func (s *Server) Mount(ctx context.Context, m *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
 	s.remember(ctx, m)
-	s.hold(ctx)
+	if err := s.hold(ctx); err != nil {
+		return nil, err
+	}
 	var attributes, secrets map[string]string
 	if err := json.Unmarshal([]byte(m.GetAttributes()), &attributes); err != nil {
 		return nil, status.Errorf(codes.InvalidArgument, "attributes: %v", err)

@@ -29,6 +29,7 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/mayfly-csi/mayfly/pkg/provider/plugin/v1alpha1"
@@ -139,13 +140,14 @@ func (s *Server) Thaw() {
 	}
 }
 
-// hold waits while the server is frozen.
-func (s *Server) hold(ctx context.Context) {
+// hold waits while the server is frozen. A call whose time ends meanwhile gets an error: its deadline
+// may pass here before it does in the caller.
+func (s *Server) hold(ctx context.Context) error {
 	s.mu.Lock()
 	frozen, held := s.frozen, s.held
 	s.mu.Unlock()
 	if frozen == nil {
-		return
+		return nil
 	}
 	select {
 	case held <- struct{}{}:
@@ -153,7 +155,9 @@ func (s *Server) hold(ctx context.Context) {
 	}
 	select {
 	case <-frozen:
+		return nil
 	case <-ctx.Done():
+		return status.FromContextError(ctx.Err()).Err()
 	}
 }
 
