@@ -43,6 +43,10 @@ type Result struct {
 	Changed  bool
 }
 
+// maxAsked bounds the ids of a span: a class decides how many requests there are, and
+// a store how long its ids are. The audit trail and the log have more of them.
+const maxAsked = 64
+
 // Result records the result of the work.
 func (s Span) Result(r Result) {
 	if !s.On() {
@@ -54,7 +58,7 @@ func (s Span) Result(r Result) {
 		all = append(all, attribute.String(KeyProvider, r.Provider))
 	}
 	if len(r.Asked) > 0 {
-		all = append(all, attribute.StringSlice(KeyAsked, r.Asked))
+		all = append(all, attribute.StringSlice(KeyAsked, r.Asked[:min(len(r.Asked), maxAsked)]))
 	}
 	s.s.SetAttributes(all...)
 }

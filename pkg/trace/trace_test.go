@@ -78,6 +78,19 @@ func TestSpans(t *testing.T) {
 	}
 }
 
+// TestManyRequests: a class with many objects has no span of any size.
+func TestManyRequests(t *testing.T) {
+	recorder := tracetest.NewSpanRecorder()
+	_, span := trace.New(sdk.NewTracerProvider(sdk.WithSpanProcessor(recorder)), propagation.TraceContext{}, "v1").Begin(t.Context(), "publish", work)
+	span.Result(trace.Result{Asked: make([]string, 10_000)})
+	span.End(nil)
+	for _, a := range recorder.Ended()[0].Attributes() {
+		if a.Key == trace.KeyAsked && len(a.Value.AsStringSlice()) != 64 {
+			t.Errorf("%d ids", len(a.Value.AsStringSlice()))
+		}
+	}
+}
+
 // TestNotSampled: who does not keep the work does not keep its parts, and says so
 // to the store.
 func TestNotSampled(t *testing.T) {

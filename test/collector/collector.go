@@ -45,6 +45,7 @@ type Collector struct {
 	text  strings.Builder
 	asked metadata.MD
 	hang  chan struct{}
+	part  *collectpb.ExportTracePartialSuccess
 }
 
 // Start listens on a free port of loopback, or on address where that is not
@@ -80,6 +81,13 @@ func (c *Collector) Hang() (release func()) {
 	}
 }
 
+// Reject has the following answers say that so many spans of a request are not kept, and why.
+func (c *Collector) Reject(spans int64, why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.part = &collectpb.ExportTracePartialSuccess{RejectedSpans: spans, ErrorMessage: why}
+}
+
 // Export implements the service.
 func (c *Collector) Export(ctx context.Context, r *collectpb.ExportTraceServiceRequest) (*collectpb.ExportTraceServiceResponse, error) {
 	c.mu.Lock()
@@ -109,7 +117,7 @@ func (c *Collector) Export(ctx context.Context, r *collectpb.ExportTraceServiceR
 			}
 		}
 	}
-	return &collectpb.ExportTraceServiceResponse{}, nil
+	return &collectpb.ExportTraceServiceResponse{PartialSuccess: c.part}, nil
 }
 
 // Spans are those that came so far.

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -15,10 +16,12 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracegrpc"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdk "go.opentelemetry.io/otel/sdk/trace"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/experimental"
 	"google.golang.org/grpc/mem"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
+	"github.com/mayfly-csi/mayfly/pkg/printable"
 	"github.com/mayfly-csi/mayfly/pkg/trace"
 )
 
@@ -76,7 +79,7 @@ func New(ctx context.Context, c Config) (*Exporter, error) {
 	}
 	// Of gRPC's pool, a batch of spans would take a buffer of 1 MB, and lose it at the next
 	// garbage collection.
-	to, err := otlptracegrpc.New(ctx, otlptracegrpc.WithDialOption(experimental.WithBufferPool(mem.NopBufferPool{})))
+	to, err := otlptracegrpc.New(ctx, otlptracegrpc.WithDialOption(experimental.WithBufferPool(mem.NopBufferPool{}), grpc.WithChainUnaryInterceptor(noteRejection)))
 	if err != nil {
 		return nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
@@ -114,7 +117,7 @@ const ignored = "a setting of OpenTelemetry cannot be used and is ignored"
 // a header may be a credential, so only the subject is logged.
 func useLogger(log *slog.Logger) {
 	otel.SetLogger(logr.New(sink{log}))
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", logkey.Error, err) }))
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Warn("traces", logkey.Error, printable.Text(err.Error(), maxWords)) }))
 }
 
 type sink struct{ log *slog.Logger }
@@ -122,11 +125,19 @@ type sink struct{ log *slog.Logger }
 // Init implements logr.LogSink.
 func (sink) Init(logr.RuntimeInfo) {}
 
-// Enabled implements logr.LogSink: only errors are wanted.
-func (sink) Enabled(int) bool { return false }
+// Enabled implements logr.LogSink.
+func (sink) Enabled(int) bool { return true }
 
-// Info implements logr.LogSink.
-func (sink) Info(int, string, ...any) {}
+// Info implements logr.LogSink. The SDK reports variables that are no numbers here,
+// with their names and values. Those of the batch processor are reported already.
+func (s sink) Info(_ int, about string, of ...any) {
+	if len(of) == 0 || !strings.HasPrefix(about, "Got invalid value") {
+		return
+	}
+	if name, ok := of[0].(string); ok && !strings.HasPrefix(name, bsp) {
+		s.log.Warn(ignored, logkey.Setting, name, logkey.Failed, about)
+	}
+}
 
 // Error implements logr.LogSink.
 func (s sink) Error(_ error, about string, _ ...any) {

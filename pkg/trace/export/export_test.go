@@ -96,6 +96,11 @@ func TestEnvironment(t *testing.T) {
 		{"another propagator", map[string]string{"OTEL_PROPAGATORS": "tracecontext,b3"}, false, nil, "value=b3"},
 		{"a bad header", map[string]string{"OTEL_EXPORTER_OTLP_HEADERS": "s3cr3t-marker"}, false, nil, "parse headers"},
 		{"a bad queue", map[string]string{"OTEL_BSP_MAX_QUEUE_SIZE": "-1"}, false, nil, "OTEL_BSP_MAX_QUEUE_SIZE"},
+		{"a bad switch", map[string]string{"OTEL_SDK_DISABLED": "1"}, false, nil, "OTEL_SDK_DISABLED"},
+		{"no delay", map[string]string{"OTEL_BSP_SCHEDULE_DELAY": "0"}, false, nil, "OTEL_BSP_SCHEDULE_DELAY"},
+		{"a delay with a unit", map[string]string{"OTEL_BSP_SCHEDULE_DELAY": "5s"}, false, nil, "OTEL_BSP_SCHEDULE_DELAY"},
+		{"a negative time", map[string]string{"OTEL_BSP_EXPORT_TIMEOUT": "-1"}, false, nil, "OTEL_BSP_EXPORT_TIMEOUT"},
+		{"a bad limit", map[string]string{"OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT": "many"}, false, nil, "OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT"},
 		{"a bad time", map[string]string{"OTEL_EXPORTER_OTLP_TIMEOUT": "5s"}, false, nil, "parse duration"},
 		{"a bad sampler", map[string]string{"OTEL_TRACES_SAMPLER": "rarely"}, false, nil, "unsupported sampler"},
 		{"no file", map[string]string{"OTEL_EXPORTER_OTLP_CERTIFICATE": "/nowhere"}, false, nil, "cert"},
@@ -191,6 +196,27 @@ func TestCollectorAway(t *testing.T) {
 	}
 	if len(lines) < 2 {
 		t.Errorf("no line %q in\n%s", back, r.log)
+	}
+}
+
+// TestCollectorRejects: a collector may keep only some spans of a request, and say why at any
+// length, or keep all and only say something.
+func TestCollectorRejects(t *testing.T) {
+	for _, tc := range []struct {
+		rejects      int64
+		failed, logs int
+	}{{0, 0, 0}, {2, 2, 1}, {1 << 40, 3, 1}, {-1, 0, 0}} {
+		c := newCollector(t, "")
+		c.Reject(tc.rejects, "no room\x1b"+strings.Repeat("x", 1<<16))
+		r := start(t, map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.Endpoint})
+		r.spans(t, 3)
+		r.stop()
+		if failed, sent := r.counted(export.Failed), r.counted(export.Sent); failed != tc.failed || sent != 3-tc.failed {
+			t.Errorf("%d rejected: %d failed, %d sent", tc.rejects, failed, sent)
+		}
+		if log := r.log.String(); strings.Count(log, "no room") != tc.logs || len(log) > 2000 {
+			t.Errorf("%d rejected: %d bytes of log:\n%.500s", tc.rejects, len(log), log)
+		}
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"go.opentelemetry.io/otel/propagation"
+	sdk "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/mayfly-csi/mayfly/pkg/logkey"
 )
@@ -19,18 +20,31 @@ const (
 	defaultBatch = 128
 )
 
+// bsp begins the names of the batch processor's variables.
+const bsp = "OTEL_BSP_"
+
 // settings has the variables that the SDK does not read, or does not show.
 type settings struct {
 	off        bool
 	propagator propagation.TextMapPropagator
 	queue      int
 	batch      int
+	// delay is the time between two batches, timeout that for one, in milliseconds.
+	// The SDK would never rest at a delay of 0.
+	delay, timeout int
 }
 
 func settingsOf(c Config) settings {
 	get := func(name string) string { return strings.ToLower(strings.TrimSpace(c.Getenv(name))) }
 	ignore := func(name, value string) { c.Logger.Warn(ignored, logkey.Setting, name, logkey.Value, value) }
-	s := settings{off: get("OTEL_SDK_DISABLED") == "true", queue: defaultQueue, batch: defaultBatch}
+	s := settings{queue: defaultQueue, batch: defaultBatch, delay: sdk.DefaultScheduleDelay, timeout: sdk.DefaultExportTimeout}
+	switch off := get("OTEL_SDK_DISABLED"); off {
+	case "", "false":
+	case "true":
+		s.off = true
+	default:
+		ignore("OTEL_SDK_DISABLED", off)
+	}
 	switch exporter := get("OTEL_TRACES_EXPORTER"); exporter {
 	case "", "otlp":
 	case "none":
@@ -54,7 +68,9 @@ func settingsOf(c Config) settings {
 		}
 	}
 	s.propagator = propagation.NewCompositeTextMapPropagator(use...)
-	for name, to := range map[string]*int{"OTEL_BSP_MAX_QUEUE_SIZE": &s.queue, "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": &s.batch} {
+	for name, to := range map[string]*int{
+		bsp + "MAX_QUEUE_SIZE": &s.queue, bsp + "MAX_EXPORT_BATCH_SIZE": &s.batch, bsp + "SCHEDULE_DELAY": &s.delay, bsp + "EXPORT_TIMEOUT": &s.timeout,
+	} {
 		text := get(name)
 		if n, err := strconv.Atoi(text); err == nil && n > 0 {
 			*to = n
