@@ -63,7 +63,9 @@ replaces the whole policy, so name all classes of a role together.
 
 With --check it changes nothing. It reads the roles and policies of the store, with
 $VAULT_TOKEN at $VAULT_ADDR (with $AKEYLESS_TOKEN for Akeyless), and reports what is
-missing, and what is granted but not needed by these classes.`,
+missing, and what is granted but not needed by these classes. It does not see the
+policies that Vault adds by identity, those of a pod's entity and its groups: whether
+a pod has a right from there, kubectl mayfly try tells.`,
 		Example: `  # From files, without a cluster
   kubectl mayfly policy -f deploy/ -o commands
 
