@@ -43,6 +43,7 @@ e2e: ## Run the suite on a real node: kubelet, API server, containerd (as root; 
 	$(if $(AS_ROOT),$(error make e2e needs root: it runs containerd and kubelet))
 	go vet -tags e2e ./test/...
 	go test -tags e2e -count 1 -timeout 10m ./test/secretsync
+	go test -tags e2e -count 1 -timeout 10m ./test/bench -run RealAPIServer
 	go test -tags e2e -count 1 -timeout 40m ./test/node
 	go test -tags e2e -count 1 -timeout 30m -v ./test/e2e
 
@@ -67,6 +68,10 @@ bench: vaultd ## Measure the driver against the bare work on a real Vault
 .PHONY: bench-short
 bench-short: vaultd ## The same in a short form, as CI runs it
 	@go run ./test/bench --short
+
+.PHONY: bench-real
+bench-real: vaultd ## The same with a real API server and etcd (builds Kubernetes once)
+	@go run ./test/bench --real-api-server
 
 .PHONY: bench-kms
 bench-kms: vaultd ## Measure mayfly-kms: requests to Vault, memory, the time of a Status (as root)

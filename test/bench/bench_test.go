@@ -94,8 +94,8 @@ func TestBench(t *testing.T) {
 			t.Errorf("%s: %d, want %d", name, c.got, c.want)
 		}
 	}
-	if r.API.RSS == 0 || r.Dir.RSS == 0 || r.API.Peak < r.API.RSS {
-		t.Errorf("memory: %+v, %+v", r.API, r.Dir)
+	if r.API.RSS == 0 || r.Dir.RSS == 0 || r.Large.RSS == 0 || r.API.Peak < r.API.RSS {
+		t.Errorf("memory: %+v, %+v, %+v", r.API, r.Dir, r.Large)
 	}
 	if r.ChangeOne.AllNew == 0 || r.ChangeAll.Vault.Reads == 0 {
 		t.Errorf("change: %+v, %+v", r.ChangeOne, r.ChangeAll)

@@ -101,22 +101,26 @@ const (
 // waitForStatuses waits until the API server has the status of that many volumes and no others, and the
 // driver has nothing more to write.
 func (w *world) waitForStatuses(ctx context.Context, volumes int) error {
+	there := 0
 	err := waitQuiet(ctx, apiQuiet, apiQuietTimeout, func() (string, error) {
-		if n := w.api.Written.Count("secretproviderclasspodstatuses"); n != volumes {
-			return time.Now().String(), nil // not idle
+		var err error
+		if there, err = w.api.Statuses(ctx); err != nil || there != volumes {
+			return time.Now().String(), err // not idle
 		}
-		return fmt.Sprint(w.api.Requests()), nil
+		requests, err := w.api.Requests()
+		return fmt.Sprint(requests), err
 	})
 	if err != nil {
 		return fmt.Errorf("waiting for the statuses of %d volumes, of which there are %d: %w",
-			volumes, w.api.Written.Count("secretproviderclasspodstatuses"), err)
+			volumes, there, err)
 	}
 	return nil
 }
 
 // apiSince is the requests to the API server since an earlier count.
-func (w *world) apiSince(before map[string]int) map[string]int {
-	return subtract(w.api.Requests(), before)
+func (w *world) apiSince(before map[string]int) (map[string]int, error) {
+	now, err := w.api.Requests()
+	return subtract(now, before), err
 }
 
 // subtract subtracts earlier counts from the present ones, and leaves out what did not change.

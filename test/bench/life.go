@@ -36,7 +36,9 @@ func (l life) totals() []float64 {
 // measureLife lets all pods live, one set after another. The first set warms the
 // driver up and is not counted.
 func measureLife(ctx context.Context, w *world, r *results) (err error) {
-	w.api.Written.Collect()
+	if err := w.api.Collect(ctx); err != nil {
+		return err
+	}
 	n := w.apiNode("life")
 	if err := n.start(ctx); err != nil {
 		return err

@@ -1,6 +1,7 @@
 // Command bench compares mayfly-node with the bare work: the same logins and reads on the same real
 // Vault, in parallel, over warm connections, with no driver between. It acts as kubelet on the CSI
-// socket, and as an API server with thousands of classes that this node does not use. It reports
+// socket, and as an API server with thousands of classes that this node does not use, or starts a
+// real one. It reports
 // speed and never asserts it; wrong work is a failure.
 package main
 
@@ -44,6 +45,7 @@ type config struct {
 	akeylessCached  time.Duration
 
 	driver                string // a mayfly-node that exists already
+	realAPIServer         bool
 	only                  string // of alone, the part to measure; empty for all
 	short, json, markdown bool
 }
@@ -61,6 +63,7 @@ func (c *config) declare(f *flag.FlagSet) {
 	f.DurationVar(&c.akeylessLatency, "akeyless-latency", 20*time.Millisecond, "`time` after which the double of an Akeyless gateway gives an answer for which it asks Akeyless' service, to the floor as to the driver")
 	f.DurationVar(&c.akeylessCached, "akeyless-cached-latency", 2*time.Millisecond, "the same `time` where it answers from its own cache")
 	f.StringVar(&c.driver, "mayfly-node", "", "measure this `binary` in place of one built from the source tree")
+	f.BoolVar(&c.realAPIServer, "real-api-server", false, "run a real API server in place of the double; it needs etcd in the path, and builds Kubernetes once")
 	f.StringVar(&c.only, "only", "", "measure one `part` only: life (the whole life of pods), secrets (a template and a Kubernetes Secret), observed (metrics, audit trail, traces and status) or outage (a Vault that answers 503)")
 	f.BoolVar(&c.short, "short", false, "do little of everything, to see that it works; the numbers mean less")
 	f.BoolVar(&c.json, "json", false, "print JSON in place of the table")
@@ -120,6 +123,14 @@ func main() {
 func (c config) prepare(ctx context.Context, dir string) error {
 	if _, err := exec.LookPath("vault"); err != nil {
 		if _, err := toolcache.Get(ctx, os.Stderr, "vaultd"); err != nil {
+			return err
+		}
+	}
+	for _, name := range []string{"kube-apiserver", "kube-controller-manager"} {
+		if !c.realAPIServer {
+			break
+		}
+		if _, err := toolcache.Get(ctx, os.Stderr, name); err != nil {
 			return err
 		}
 	}

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -85,7 +87,19 @@ func pluginParameters() map[string]string { return map[string]string{"objects": 
 const perNamespace = 10
 
 // startAPI serves this node's classes among others that it has no use for.
-func startAPI(ours map[string][]byte, unrelated int) *apiserver.Server {
+func (w *world) startAPI(ctx context.Context) (cluster, error) {
+	classes := withUnrelated(w.manifests(), w.config.classes)
+	if !w.realAPIServer {
+		return double{apiserver.Start(classes)}, nil
+	}
+	r, err := startReal(ctx, filepath.Join(w.dir, "cluster"), classes)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func withUnrelated(ours map[string][]byte, unrelated int) map[apiserver.Key][]byte {
 	classes := map[apiserver.Key][]byte{}
 	for name, data := range ours {
 		classes[apiserver.Key{Namespace: namespace, Name: name}] = data
@@ -94,7 +108,7 @@ func startAPI(ours map[string][]byte, unrelated int) *apiserver.Server {
 		key := apiserver.Key{Namespace: fmt.Sprintf("team-%04d", i/perNamespace), Name: fmt.Sprintf("app-%05d", i)}
 		classes[key] = manifest(key.Namespace, key.Name, "vault", vaultParameters(key.Name, "https://vault.example:8200", ""))
 	}
-	return apiserver.Start(classes)
+	return classes
 }
 
 // manifest is a class as the API server stores it.

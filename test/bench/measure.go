@@ -16,7 +16,7 @@ func say(format string, args ...any) { fmt.Fprintf(os.Stderr, format+"\n", args.
 
 func measure(ctx context.Context, w *world) (*results, error) {
 	r := &results{config: w.config, Size: size{
-		Pods: w.config.pods, AtOnce: w.atOnce, Rounds: w.rounds, Classes: w.classes,
+		Pods: w.config.pods, AtOnce: w.atOnce, Rounds: w.rounds, Classes: w.classes, APIServer: w.api.String(),
 		Republish: w.republish, Interval: ms(w.interval), Short: w.short,
 		SteadyInterval: ms(w.steadyInterval), SteadyIntervals: w.steadyIntervals,
 		Outage: ms(w.outage), AkeylessLatency: ms(w.akeylessLatency), AkeylessCached: ms(w.akeylessCached),
@@ -49,6 +49,7 @@ func parts(c config) []part {
 	return []part{
 		{"starting the driver", measureStarts},
 		{"with classes from the API server", measureAPINode},
+		{"with many volumes", measureLarge},
 		{"with classes from a directory", measureDirNode},
 		alone("life").part,
 		alone("secrets").part,
@@ -136,7 +137,10 @@ func measureAPINode(ctx context.Context, w *world, r *results) (err error) {
 // measureSteady measures while volumes do not change: republishes, memory, and the restart.
 func measureSteady(ctx context.Context, n *node, r *results) error {
 	pods := n.pods("steady", steady, n.config.pods)
-	before := n.api.Requests()
+	before, err := n.api.Requests()
+	if err != nil {
+		return err
+	}
 	if _, err := n.publish(ctx, pods); err != nil {
 		return err
 	}
@@ -144,7 +148,9 @@ func measureSteady(ctx context.Context, n *node, r *results) error {
 	if err := n.waitForStatuses(ctx, len(pods)); err != nil {
 		return err
 	}
-	r.Told = n.apiSince(before)
+	if r.Told, err = n.apiSince(before); err != nil {
+		return err
+	}
 	if err := measureRepublish(ctx, n, pods, &r.Republish); err != nil {
 		return fmt.Errorf("republish: %w", err)
 	}
@@ -158,6 +164,33 @@ func measureSteady(ctx context.Context, n *node, r *results) error {
 	if err := n.check(pods, "1"); err != nil {
 		return err
 	}
+	return n.unpublish(ctx, pods)
+}
+
+// timesMore is how many times more volumes the part with many has.
+const timesMore = 5
+
+// measureLarge is for the memory of a driver with many volumes.
+func measureLarge(ctx context.Context, w *world, r *results) (err error) {
+	if err := w.api.Collect(ctx); err != nil {
+		return err
+	}
+	n := w.apiNode("large")
+	if err := n.start(ctx); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.stop()) }()
+	pods := n.somePods(timesMore*w.config.pods, "large", steady, w.config.pods)
+	if _, err := n.publish(ctx, pods); err != nil {
+		return err
+	}
+	if _, err := n.republishAll(ctx, pods, 1); err != nil {
+		return err
+	}
+	if err := r.Large.use(n, pods); err != nil {
+		return err
+	}
+	say("memory with %d volumes: %s", len(pods), r.Large.memory())
 	return n.unpublish(ctx, pods)
 }
 

@@ -118,7 +118,7 @@ func TestWaitQuiet(t *testing.T) {
 
 // TestAPIServer asks as client-go does.
 func TestAPIServer(t *testing.T) {
-	a := startAPI(map[string][]byte{steady: manifest(namespace, steady, "vault", vaultParameters(steady, "http://127.0.0.1:1", ""))}, 25)
+	a := apiserver.Start(withUnrelated(map[string][]byte{steady: manifest(namespace, steady, "vault", vaultParameters(steady, "http://127.0.0.1:1", ""))}, 25))
 	t.Cleanup(a.Close)
 	const base = "/apis/secrets-store.csi.x-k8s.io/v1"
 	list := func(path string) int {

@@ -17,7 +17,9 @@ const broughtForward = 0.05
 // measureRest counts the requests for unchanged volumes, interval after interval, with one service
 // account and with as many as pods.
 func measureRest(ctx context.Context, w *world, r *results) (err error) {
-	w.api.Written.Collect()
+	if err := w.api.Collect(ctx); err != nil {
+		return err
+	}
 	n := w.apiNode("rest")
 	n.args = append(n.args, "--sync-secrets")
 	if err := n.start(ctx); err != nil {

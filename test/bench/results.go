@@ -24,7 +24,9 @@ type results struct {
 	Observed  observed       `json:"observed"`
 	// API has the classes from an API server, Dir from a directory.
 	API process `json:"processWithAPIServer"`
-	Dir process `json:"processWithClassDir"`
+	// Large is a driver with timesMore as many volumes.
+	Large process `json:"processWithManyVolumes"`
+	Dir   process `json:"processWithClassDir"`
 
 	RestOne rested `json:"steadyStateOneServiceAccount"`
 	RestAll rested `json:"steadyStateAsManyServiceAccounts"`
@@ -46,6 +48,7 @@ type size struct {
 	AtOnce    int     `json:"atOnce"`
 	Rounds    int     `json:"rounds"`
 	Classes   int     `json:"unrelatedClasses"`
+	APIServer string  `json:"apiServer"`
 	Republish int     `json:"republishesPerVolume"`
 	Interval  float64 `json:"intervalMS"`
 	Short     bool    `json:"short"`

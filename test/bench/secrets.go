@@ -20,14 +20,19 @@ type synced struct {
 // measureSynced lets sets of pods be published. The first of each warms the driver up and is not
 // counted.
 func measureSynced(ctx context.Context, w *world, r *results) (err error) {
-	w.api.Written.Collect()
+	if err := w.api.Collect(ctx); err != nil {
+		return err
+	}
 	n := w.apiNode("synced")
 	n.args = append(n.args, "--sync-secrets")
 	if err := n.start(ctx); err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.stop()) }()
-	before := w.api.Requests()
+	before, err := w.api.Requests()
+	if err != nil {
+		return err
+	}
 	s := &r.Synced
 	for i := range 2*w.rounds + 1 {
 		order := []string{steady, made}
@@ -48,8 +53,12 @@ func measureSynced(ctx context.Context, w *world, r *results) (err error) {
 			}
 		}
 	}
+	since, err := w.apiSince(before)
+	if err != nil {
+		return err
+	}
 	s.API = map[string]int{}
-	for what, count := range w.apiSince(before) {
+	for what, count := range since {
 		if what == "secret look" || what == "secret apply" {
 			s.API[what] = count
 		}

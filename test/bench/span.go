@@ -23,7 +23,11 @@ func (n *node) begin() (*span, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &span{node: n, store: count, api: n.api.Requests()}
+	api, err := n.api.Requests()
+	if err != nil {
+		return nil, err
+	}
+	s := &span{node: n, store: count, api: api}
 	if n.driver.Alive() == nil {
 		u, err := n.driver.Usage()
 		if err != nil {
@@ -37,7 +41,11 @@ func (n *node) begin() (*span, error) {
 // requests are those since the beginning.
 func (s *span) requests(ctx context.Context) (requests, map[string]int, error) {
 	r, err := s.store(ctx)
-	return r, s.node.apiSince(s.api), err
+	if err != nil {
+		return r, nil, err
+	}
+	api, err := s.node.apiSince(s.api)
+	return r, api, err
 }
 
 // end returns the requests, and the driver's CPU time in milliseconds.

@@ -11,7 +11,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/test/akeylessd"
-	"github.com/mayfly-csi/mayfly/test/apiserver"
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/pluginprovider"
@@ -61,7 +60,7 @@ type world struct {
 	plugin string // the program of the provider plugin
 	vault  *vaulttest.Server
 	issuer *issuer.Issuer
-	api    *apiserver.Server
+	api    cluster
 	// gate is the proxy before Vault for the class cutOff.
 	gate *gate
 	// akeyless is the double of a gateway.
@@ -81,8 +80,8 @@ func wanted(class, value string) map[string]string {
 	return files
 }
 
-func newWorld(ctx context.Context, c config, dir string) (w *world, err error) {
-	w = &world{config: c, dir: filepath.Join(dir, "run"), binary: c.driver, plugin: filepath.Join(dir, pluginName)}
+func newWorld(ctx context.Context, c config, dir string) (_ *world, err error) {
+	w := &world{config: c, dir: filepath.Join(dir, "run"), binary: c.driver, plugin: filepath.Join(dir, pluginName)}
 	if w.binary == "" {
 		w.binary = filepath.Join(dir, "mayfly-node")
 	}
@@ -109,7 +108,9 @@ func newWorld(ctx context.Context, c config, dir string) (w *world, err error) {
 	if err := w.startAkeyless(ctx); err != nil {
 		return nil, fmt.Errorf("starting the double of Akeyless: %w", err)
 	}
-	w.api = startAPI(w.manifests(), c.classes)
+	if w.api, err = w.startAPI(ctx); err != nil {
+		return nil, err
+	}
 	if err := w.writeFiles(); err != nil {
 		return nil, err
 	}
@@ -231,7 +232,7 @@ func (w *world) somePods(count int, label, class string, accounts int) []kubelet
 func (w *world) close() error {
 	var errs []error
 	if w.api != nil {
-		w.api.Close()
+		errs = append(errs, w.api.Close())
 	}
 	if w.akeyless != nil {
 		errs = append(errs, w.akeyless.Close())

@@ -59,6 +59,14 @@ func (c *Cluster) APIServer(name, encryption string, more ...string) *APIServer 
 	return a
 }
 
+// WriteKubeconfig writes a kubeconfig with a certificate of a user in a group.
+func (a *APIServer) WriteKubeconfig(path, user, group string) {
+	a.t.Helper()
+	pair, err := a.cluster.ca.Issue(pki.Identity{Name: user, Group: group})
+	a.cluster.must(err)
+	a.cluster.writeKubeconfig(path, a.URL, pair)
+}
+
 // As is a client with a certificate of a user in a group.
 func (a *APIServer) As(user, group string) kubernetes.Interface {
 	a.t.Helper()

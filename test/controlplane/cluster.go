@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"testing"
 	"time"
 
 	"go.etcd.io/etcd/client/pkg/v3/transport"
@@ -31,6 +30,19 @@ const (
 	peerPort    = 2380
 )
 
+// T is a test, or another program that a control plane runs for. What would end the test must not return.
+type T interface {
+	Helper()
+	Context() context.Context
+	TempDir() string
+	Cleanup(f func())
+	Failed() bool
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Logf(format string, args ...any)
+}
+
 // Cluster is an etcd and what its API servers share.
 type Cluster struct {
 	// Dir has all files.
@@ -41,7 +53,7 @@ type Cluster struct {
 	// Client asks etcd.
 	Client *clientv3.Client
 
-	t         testing.TB
+	t         T
 	ca        pki.Authority
 	caCert    []byte
 	admin     pki.Pair
@@ -51,7 +63,7 @@ type Cluster struct {
 }
 
 // New starts etcd.
-func New(t testing.TB) *Cluster {
+func New(t T) *Cluster {
 	t.Helper()
 	c := &Cluster{t: t, Dir: t.TempDir()}
 	sum := sha256.Sum256([]byte(c.Dir))

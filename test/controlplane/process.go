@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
-	"testing"
 	"time"
 
 	"github.com/mayfly-csi/mayfly/test/testkit"
@@ -25,14 +24,14 @@ type Process struct {
 	// Log is the file of its output.
 	Log string
 
-	t       testing.TB
+	t       T
 	command func() *exec.Cmd
 	cmd     *exec.Cmd
 	ended   chan struct{}
 }
 
 // NewProcess prepares a process; Start starts it, as often as it is stopped.
-func NewProcess(t testing.TB, name, log string, command func() *exec.Cmd) *Process {
+func NewProcess(t T, name, log string, command func() *exec.Cmd) *Process {
 	p := &Process{Name: name, Log: log, t: t, command: command}
 	t.Cleanup(func() {
 		p.Kill()
@@ -117,7 +116,7 @@ func (p *Process) Tail() string {
 }
 
 // Await waits until try succeeds; after the time the test fails with its last error.
-func Await(t testing.TB, within time.Duration, what string, try func(context.Context) error) {
+func Await(t T, within time.Duration, what string, try func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), within)
 	defer cancel()

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"sync"
-	"testing"
 
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -14,7 +13,7 @@ type Link struct {
 	// Address is where the link listens, host and port.
 	Address string
 
-	t        testing.TB
+	t        T
 	target   string
 	mu       sync.Mutex
 	listener net.Listener
@@ -23,7 +22,7 @@ type Link struct {
 }
 
 // NewLink leads to a host and port.
-func NewLink(t testing.TB, target string) *Link {
+func NewLink(t T, target string) *Link {
 	t.Helper()
 	l := &Link{t: t, target: target, Address: "127.0.0.1:0", open: map[net.Conn]struct{}{}}
 	l.Up()

@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/vault/api"
 	"github.com/spf13/pflag"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	kmsv2 "k8s.io/kms/apis/v2"
 
@@ -228,7 +229,7 @@ func (r *Rig) Start(more ...string) *Plugin {
 	return Start(r.t, c)
 }
 
-// Start runs a plugin with these settings, and waits for its socket.
+// Start runs a plugin with these settings, and waits until it serves.
 func Start(t testing.TB, c config.Config) *Plugin {
 	t.Helper()
 	p := &Plugin{Config: c, Log: &Log{}, t: t, done: make(chan error, 1)}
@@ -243,9 +244,9 @@ func Start(t testing.TB, c config.Config) *Plugin {
 	testkit.Must(t, err)
 	p.Client = kmsv2.NewKeyManagementServiceClient(p.conn)
 	t.Cleanup(p.Stop)
-	p.Eventually("the socket is there", func() bool {
-		_, err := os.Stat(c.Serve.Socket)
-		return err == nil
+	p.Eventually("it serves", func() bool { // the socket is there before it listens
+		p.conn.Connect()
+		return p.conn.GetState() == connectivity.Ready
 	})
 	return p
 }

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -71,17 +70,7 @@ func newRig(t *testing.T) *rig {
 	for _, name := range []string{namespace, "closed", "mayfly-system"} {
 		r.Namespace(name)
 	}
-	crds, err := filepath.Glob(root + "/charts/mayfly/files/crds/*.yaml")
-	testkit.Must(t, err)
-	for _, file := range crds {
-		text, err := os.ReadFile(file)
-		testkit.Must(t, err)
-		r.create(string(text))
-	}
-	controlplane.Await(t, soon, "the CRDs", func(ctx context.Context) error {
-		_, err := r.Get(ctx, classPath(namespace))
-		return err
-	})
+	r.CRDs(classPath(namespace))
 	return r
 }
 
@@ -126,7 +115,6 @@ func (r *rig) policy() {
 
 // paths are where objects of a kind are.
 var paths = map[string]string{
-	"CustomResourceDefinition":         "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
 	"Role":                             "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/roles",
 	"RoleBinding":                      "/apis/rbac.authorization.k8s.io/v1/namespaces/%s/rolebindings",
 	"ClusterRole":                      "/apis/rbac.authorization.k8s.io/v1/clusterroles",

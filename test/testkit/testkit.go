@@ -17,7 +17,10 @@ const Patience = 2 * time.Minute
 
 // Must ends the test if err is not nil. Only the test's own goroutine may call
 // it.
-func Must(t testing.TB, err error) {
+func Must(t interface {
+	Helper()
+	Fatal(args ...any)
+}, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

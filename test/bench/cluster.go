@@ -1,0 +1,253 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/errgroup"
+
+	v1 "github.com/mayfly-csi/mayfly/pkg/apis/secretsstore/v1"
+	"github.com/mayfly-csi/mayfly/test/apiserver"
+	"github.com/mayfly-csi/mayfly/test/controlplane"
+)
+
+// cluster is the driver's API server.
+type cluster interface {
+	Kubeconfig() []byte
+	// Requests are the driver's so far, by object and verb.
+	Requests() (map[string]int, error)
+	// Statuses is how many pod statuses there are.
+	Statuses(ctx context.Context) (int, error)
+	// Collect does the garbage collector's work once all pods are gone, which own the statuses.
+	Collect(ctx context.Context) error
+	Close() error
+	// String is for the heading of the table.
+	String() string
+}
+
+const statusResource = "secretproviderclasspodstatuses"
+
+// double is the test double.
+type double struct{ *apiserver.Server }
+
+func (d double) Requests() (map[string]int, error)     { return d.Server.Requests(), nil }
+func (d double) Statuses(context.Context) (int, error) { return d.Written.Count(statusResource), nil }
+
+func (d double) Collect(context.Context) error {
+	d.Written.Collect()
+	return nil
+}
+
+func (double) String() string { return "a double of the API server" }
+
+func (d double) Close() error {
+	d.Server.Close()
+	return nil
+}
+
+// realCluster is a real API server and its etcd.
+type realCluster struct {
+	*host
+	etcd       *clientv3.Client
+	kubeconfig []byte
+	// log is the API server's audit log of the driver's requests, of which read bytes are counted.
+	log    string
+	read   int64
+	counts map[string]int
+}
+
+// driverUser is the name in the driver's certificate.
+const driverUser = "mayfly"
+
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- {level: Metadata, users: [` + driverUser + `]}
+- {level: None}
+`
+
+// startReal starts a real API server with the classes.
+func startReal(ctx context.Context, dir string, classes map[apiserver.Key][]byte) (_ *realCluster, err error) {
+	r := &realCluster{host: &host{ctx: ctx, dir: dir}, log: filepath.Join(dir, "audit.log"), counts: map[string]int{}}
+	defer func() {
+		if p, ok := recover().(ended); ok {
+			err = errors.New(string(p))
+		}
+		if err != nil {
+			err = errors.Join(fmt.Errorf("starting a real API server: %w", err), r.Close())
+		}
+	}()
+	policy := filepath.Join(dir, "audit-policy.yaml")
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.WriteFile(policy, []byte(auditPolicy), 0o600), os.WriteFile(r.log, nil, 0o600)); err != nil {
+		return nil, err
+	}
+	plane := controlplane.New(r.host)
+	r.etcd = plane.Client
+	server := plane.APIServer("kube-apiserver", "", "--audit-policy-file="+policy, "--audit-log-path="+r.log)
+	server.Ready()
+	server.CRDs(classPath(namespace))
+	if err := fill(ctx, server, classes); err != nil {
+		return nil, err
+	}
+	file := filepath.Join(dir, "driver.kubeconfig")
+	server.WriteKubeconfig(file, driverUser, "system:masters")
+	r.kubeconfig, err = os.ReadFile(file)
+	return r, err
+}
+
+func classPath(namespace string) string {
+	return "/apis/" + v1.GroupVersion().String() + "/namespaces/" + namespace + "/secretproviderclasses"
+}
+
+// fill creates the classes and their namespaces.
+func fill(ctx context.Context, server *controlplane.APIServer, classes map[apiserver.Key][]byte) error {
+	const atOnce = 16
+	say("creating %d classes", len(classes))
+	namespaces := map[string]bool{}
+	for key := range classes {
+		namespaces[key.Namespace] = true
+	}
+	for name := range namespaces {
+		server.Namespace(name)
+	}
+	work, ctx := errgroup.WithContext(ctx)
+	work.SetLimit(atOnce)
+	for key, data := range classes {
+		work.Go(func() error {
+			var class v1.SecretProviderClass
+			if err := json.Unmarshal(data, &class); err != nil {
+				return fmt.Errorf("reading class %s/%s: %w", key.Namespace, key.Name, err)
+			}
+			class.ResourceVersion, class.UID = "", "" // the API server's
+			data, err := json.Marshal(class)
+			if err != nil {
+				return fmt.Errorf("encoding class %s/%s: %w", key.Namespace, key.Name, err)
+			}
+			return server.Post(ctx, classPath(key.Namespace), data)
+		})
+	}
+	return work.Wait()
+}
+
+func (*realCluster) String() string { return "a real API server" }
+
+func (r *realCluster) Kubeconfig() []byte { return r.kubeconfig }
+
+// request is the part of a line of the audit log that is counted.
+type request struct {
+	Stage, Verb, RequestURI string
+	ObjectRef               struct{ Resource string }
+}
+
+// Requests reads the rest of the audit log.
+func (r *realCluster) Requests() (map[string]int, error) {
+	f, err := os.Open(r.log)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	if _, err := f.Seek(r.read, io.SeekStart); err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	text = text[:bytes.LastIndexByte(text, '\n')+1]
+	for line := range bytes.Lines(text) {
+		var q request
+		if err := json.Unmarshal(line, &q); err != nil {
+			return nil, fmt.Errorf("reading the API server's audit log: %w", err)
+		}
+		if began := q.Stage == "ResponseStarted"; began == (q.Verb == "watch") {
+			r.counts[q.what()]++
+		}
+	}
+	r.read += int64(len(text))
+	return maps.Clone(r.counts), nil
+}
+
+// what names the request as the double does.
+func (q *request) what() string {
+	noun := map[string]string{"secretproviderclasses": "class", statusResource: "status", "events": "event", "secrets": "secret"}[q.ObjectRef.Resource]
+	switch {
+	case noun == "":
+		return q.Verb + " " + q.RequestURI
+	case noun == "secret" && strings.Contains(q.RequestURI, "dryRun="):
+		return "secret look"
+	case noun == "secret" && q.Verb == "patch":
+		return "secret apply"
+	}
+	return noun + " " + q.Verb
+}
+
+// Statuses counts them in etcd, which costs the API server nothing.
+func (r *realCluster) Statuses(ctx context.Context) (int, error) {
+	answer, err := r.etcd.Get(ctx, statusPrefix, clientv3.WithPrefix(), clientv3.WithCountOnly())
+	if err != nil {
+		return 0, fmt.Errorf("counting the pod statuses in etcd: %w", err)
+	}
+	return int(answer.Count), nil
+}
+
+const statusPrefix = "/registry/" + v1.GroupName + "/" + statusResource + "/"
+
+func (r *realCluster) Collect(ctx context.Context) error {
+	if _, err := r.etcd.Delete(ctx, statusPrefix, clientv3.WithPrefix()); err != nil {
+		return fmt.Errorf("removing the pod statuses from etcd: %w", err)
+	}
+	return nil
+}
+
+// host runs a control plane outside of a test.
+type host struct {
+	ctx    context.Context
+	dir    string
+	errs   []error
+	atEnd  []func()
+	failed bool
+}
+
+// ended is the panic of what would end a test.
+type ended string
+
+func (h *host) Helper()                  {}
+func (h *host) Context() context.Context { return h.ctx }
+func (h *host) TempDir() string          { return h.dir }
+func (h *host) Cleanup(f func())         { h.atEnd = append(h.atEnd, f) }
+func (h *host) Failed() bool             { return h.failed }
+func (h *host) Fatal(args ...any)        { h.end(fmt.Sprint(args...)) }
+
+func (h *host) Fatalf(format string, args ...any) { h.end(fmt.Sprintf(format, args...)) }
+
+func (h *host) end(text string) {
+	h.failed = true
+	panic(ended(text))
+}
+
+func (h *host) Errorf(format string, args ...any) {
+	h.failed = true
+	h.errs = append(h.errs, fmt.Errorf(format, args...))
+}
+
+func (h *host) Logf(format string, args ...any) { say(format, args...) }
+
+// Close ends the processes.
+func (h *host) Close() error {
+	for _, f := range slices.Backward(h.atEnd) {
+		f()
+	}
+	h.atEnd = nil
+	return errors.Join(h.errs...)
+}
