@@ -28,6 +28,7 @@ const (
 	longQuiet  = time.Hour
 	// forgetAfter is how long after its last failure a message is dropped.
 	forgetAfter = 2 * time.Hour
+	forgetEvery = time.Minute
 	// goneFor is how long nothing is written for a volume or a class whose namespace
 	// was gone. Its pod goes too; another namespace of the name may come.
 	goneFor = 10 * time.Minute
@@ -71,6 +72,7 @@ type events struct {
 	// ofVolume and ofNamespace bound the writes.
 	ofVolume, ofNamespace *buckets
 	serial                uint64
+	forgotten             time.Time // when old messages and buckets were last dropped
 }
 
 func (e *events) observe(o volume.Outcome) {
@@ -188,17 +190,21 @@ func (e *events) report(o volume.Outcome, kind, reason, text string) {
 		Volume: o.ID, Namespace: namespace, About: about, Type: kind, Reason: reason,
 		Topic: string(o.Reason()), // the text may have a time or a request's id
 		Text:  text,
-	}, o.Kind == volume.SetAside)
+	}, o.Kind == volume.SetAside, fault.NotAsked(o.Err))
 }
 
 // tell writes an Event. One that happens only once is written after the pause if it comes too
-// early; others are reported again by the next.
-func (e *events) tell(n Note, once bool) {
+// early; others are reported again by the next. One that says the same as the last is counted and
+// does not change the text.
+func (e *events) tell(n Note, once, same bool) {
 	now := time.Now()
 	key := n.Volume + " " + n.Reason + " " + n.Topic
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.forgetOld(now)
+	if now.Sub(e.forgotten) > forgetEvery {
+		e.forgotten = now
+		e.forgetOld(now)
+	}
 	if e.isGone(n.Volume, now) {
 		return
 	}
@@ -208,6 +214,9 @@ func (e *events) tell(n Note, once bool) {
 		e.messages[key] = m
 	} else {
 		m.event.Count++
+		if same {
+			cause, n.Text = m.cause, m.event.Message
+		}
 		if m.cause != cause { // the Event's text is no longer true
 			m.quiet, m.quietUntil = firstQuiet/2, time.Time{}
 		}

@@ -300,7 +300,12 @@ func TestFailureEpisode(t *testing.T) {
 		r.Observe(outcome(volume.Published, "web-0", "db", nil, "3"))
 		waitIdle()
 		for i := range 20 {
-			o := outcome(volume.Refreshed, "web-0", "db", fault.New(fault.Unavailable, "Vault is sealed (request %d)", i), "3")
+			err := fault.New(fault.Unavailable, "Vault is sealed (request %d)", i)
+			if i%2 == 1 {
+				err = fault.New(fault.Unavailable, "%w (not asked again yet)", err)
+				err.NotAsked = true
+			}
+			o := outcome(volume.Refreshed, "web-0", "db", err, "3")
 			o.Failures = i + 1
 			r.Observe(o)
 			waitIdle()
