@@ -64,8 +64,8 @@ func (f *flagSet) str(p *string, name, value, usage string, env ...string) {
 	f.add(name, env...)
 }
 
-func (f *flagSet) boolean(p *bool, name string, value bool, usage string, env ...string) {
-	f.BoolVar(p, name, value, usage)
+func (f *flagSet) boolean(p *bool, name, usage string, env ...string) {
+	f.BoolVar(p, name, false, usage)
 	f.add(name, env...)
 }
 

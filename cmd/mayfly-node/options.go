@@ -114,11 +114,11 @@ func (o *options) declareClasses(f *flagSet) {
 	f.value(float(&c.KubeQPS), "kube-api-qps", "largest `number` of requests per second to the API server. The driver makes requests\nfor classes, not for pods.")
 	f.integer(&c.KubeBurst, "kube-api-burst", 100, "largest `number` of requests to the API server in a burst.")
 	f.value(list(&c.Vault.ClassFileDirs), "class-file-dirs", "`directories`, separated by commas. Classes may name files below them, such as\nvaultCACertPath. None of them may be inside kubelet's directory or the driver's\nstate, or contain them. Default: "+endpoint.DefaultClassFileDir+".")
-	f.boolean(&c.Vault.AllowLocalAddresses, "allow-local-addresses", false, "let classes name servers at loopback and link-local addresses, and at the cloud's\nmetadata service. Servers that other flags name by host may have such addresses in any\ncase.")
-	f.boolean(&c.RotatedEvents, "rotation-events", false, "write an Event on the pod for every rotation too, not only for failures.")
+	f.boolean(&c.Vault.AllowLocalAddresses, "allow-local-addresses", "let classes name servers at loopback and link-local addresses, and at the cloud's\nmetadata service. Servers that other flags name by host may have such addresses in any\ncase.")
+	f.boolean(&c.RotatedEvents, "rotation-events", "write an Event on the pod for every rotation too, not only for failures.")
 	f.str(&c.StartupTaint, "remove-startup-taint", "", "`key` of a taint that the driver removes from this node once it is ready, such as\nnode.mayfly.dev/not-ready. The taint keeps pods off the node until then.")
-	f.boolean(&c.SyncSecrets, "sync-secrets", false, "write the Kubernetes Secrets that classes ask for under secretObjects. The driver then\nneeds the rights to create and patch them (docs/secrets.md).")
-	f.boolean(&c.RolloutRestart, "rollout-restart", false, "restart the workloads that classes name under rolloutRestart when a secret has rotated.\nThe driver then needs the rights to get and patch them (docs/classes.md).")
+	f.boolean(&c.SyncSecrets, "sync-secrets", "write the Kubernetes Secrets that classes ask for under secretObjects. The driver then\nneeds the rights to create and patch them (docs/secrets.md).")
+	f.boolean(&c.RolloutRestart, "rollout-restart", "restart the workloads that classes name under rolloutRestart when a secret has rotated.\nThe driver then needs the rights to get and patch them (docs/classes.md).")
 }
 
 func (o *options) declareVolumes(f *flagSet) {
@@ -144,7 +144,7 @@ func (o *options) declareCeilings(f *flagSet) {
 	f.value(autoLimit(&c.NamespaceState), "namespace-state-limit", "`bytes` of the state for the volumes of one namespace; auto for a quarter, 0 for no\nlimit.")
 	f.value(limit(&c.MaxSizeLimit), "max-volume-size-limit", "highest volumeSizeLimit in `bytes` that a class may set; 0 for no ceiling. The driver\nrefuses a new volume of a class that sets more. A mounted volume stays, with this\nlimit.")
 	f.value(limit(&c.MaxInodeLimit), "max-volume-inode-limit", "highest `number` that a class may set as volumeInodeLimit, likewise.")
-	f.boolean(&c.StrictClasses, "strict-classes", false, "refuse classes with a warning, such as an unknown parameter. parameters.strict does this\nfor one class. Running pods keep the class that they have.")
+	f.boolean(&c.StrictClasses, "strict-classes", "refuse classes with a warning, such as an unknown parameter. parameters.strict does this\nfor one class. Running pods keep the class that they have.")
 	f.duration(&c.MinInterval, "min-refresh-interval", time.Second, "shortest refreshInterval (`time`) of a class. It replaces a shorter one, with a warning.")
 }
 
@@ -160,14 +160,14 @@ func (o *options) declareVault(f *flagSet) {
 	f.str(&v.DefaultTLS.ServerName, "vault-tls-server-name", "", "`name` to expect in the server's certificate.", "BAO_TLS_SERVER_NAME", "VAULT_TLS_SERVER_NAME")
 	f.str(&v.DefaultTLS.ClientCertFile, "vault-tls-client-cert", "", "PEM `file` of the client certificate, together with its key. The driver presents it only\nto --vault-addr and --vault-fallback-addr, for --vault-mount and\n--vault-allowed-auth-mounts.", "BAO_CLIENT_CERT", "VAULT_CLIENT_CERT")
 	f.str(&v.DefaultTLS.ClientKeyFile, "vault-tls-client-key", "", "PEM `file` of the client certificate's key.", "BAO_CLIENT_KEY", "VAULT_CLIENT_KEY")
-	f.boolean(&v.DefaultTLS.SkipVerify, "vault-tls-skip-verify", false, "do not verify the server's certificate. An attacker in the network can then read the\npods' tokens.", "BAO_SKIP_VERIFY", "VAULT_SKIP_VERIFY")
+	f.boolean(&v.DefaultTLS.SkipVerify, "vault-tls-skip-verify", "do not verify the server's certificate. An attacker in the network can then read the\npods' tokens.", "BAO_SKIP_VERIFY", "VAULT_SKIP_VERIFY")
 	f.value(list(&v.AllowedAddresses), "vault-allowed-addresses", "`URLs`, separated by commas, that classes may name as vaultAddress and\nvaultFallbackAddress besides the servers of the flags above; a host may begin with\n\"*.\". Empty allows any: the author of a class then chooses where the driver sends the\npods' tokens.")
 	f.value(list(&v.AllowedAuthMounts), "vault-allowed-auth-mounts", "`paths` of auth methods, separated by commas, that classes may name as\nvaultAuthMountPath besides --vault-mount. Empty allows any.")
-	f.boolean(&v.AllowCertAuth, "vault-allow-cert-auth", false, "let classes log in by a client certificate, through the cert method. Such a login has\nthe identity of everyone who may name the certificate's files, and not that of the pod.")
+	f.boolean(&v.AllowCertAuth, "vault-allow-cert-auth", "let classes log in by a client certificate, through the cert method. Such a login has\nthe identity of everyone who may name the certificate's files, and not that of the pod.")
 	f.str(&v.DefaultAudience, "vault-audience", "", "`audience` of the service account token for classes without one. Default: the\nprovider's name. The CSIDriver object must list it under tokenRequests.")
-	f.boolean(&v.ForbidSkipVerify, "vault-forbid-skip-verify", false, "refuse classes that set vaultSkipTLSVerify.")
+	f.boolean(&v.ForbidSkipVerify, "vault-forbid-skip-verify", "refuse classes that set vaultSkipTLSVerify.")
 	f.duration(&v.RequestTimeout, "vault-request-timeout", 10*time.Second, "`time` that one request may take.")
-	f.boolean(&v.DisableRevocation, "vault-disable-revocation", false, "do not revoke the Vault tokens and leases of deleted pods. They stay valid until they\nexpire.")
+	f.boolean(&v.DisableRevocation, "vault-disable-revocation", "do not revoke the Vault tokens and leases of deleted pods. They stay valid until they\nexpire.")
 	f.integer(&v.MaxRetries, "vault-max-retries", 2, "`number` of retries of a request after a temporary failure.")
 }
 
@@ -181,9 +181,9 @@ func (o *options) declareAkeyless(f *flagSet) {
 	f.str(&a.DefaultAudience, "akeyless-audience", "akeyless", "`audience` of the service account token for classes without one. The CSIDriver\nobject must list it under tokenRequests.")
 	f.str(&a.DefaultTLS.CACertFile, "akeyless-tls-ca-cert", "", "PEM `file` of the gateway's certificate authority.")
 	f.value(list(&a.AllowedAddresses), "akeyless-allowed-addresses", "`URLs`, separated by commas, that classes may name as akeylessGatewayURL and\nakeylessFallbackGatewayURL besides the gateways of the flags above; a host may begin\nwith \"*.\". Empty allows any.")
-	f.boolean(&a.ForbidSkipVerify, "akeyless-forbid-skip-verify", false, "refuse classes that do not verify the gateway's certificate.")
-	f.boolean(&a.ShareByServiceAccount, "akeyless-share-by-service-account", false, "let the pods of one service account share logins and reads, if the class does not set\nsessionSharing. Use it only if no Akeyless role is bound to a pod's name or UID.")
-	f.boolean(&a.DisableRevocation, "akeyless-disable-revocation", false, "do not revoke the dynamic credentials of deleted pods. They stay valid until they expire.")
+	f.boolean(&a.ForbidSkipVerify, "akeyless-forbid-skip-verify", "refuse classes that do not verify the gateway's certificate.")
+	f.boolean(&a.ShareByServiceAccount, "akeyless-share-by-service-account", "let the pods of one service account share logins and reads, if the class does not set\nsessionSharing. Use it only if no Akeyless role is bound to a pod's name or UID.")
+	f.boolean(&a.DisableRevocation, "akeyless-disable-revocation", "do not revoke the dynamic credentials of deleted pods. They stay valid until they expire.")
 	f.duration(&a.RequestTimeout, "akeyless-request-timeout", 10*time.Second, "`time` that one request may take.")
 }
 
@@ -211,7 +211,7 @@ func (o *options) declareProcess(f *flagSet) {
 	f.group("Process")
 	f.str(&c.HealthAddr, "health-addr", ":9808", "`address` of /healthz and /readyz; empty for none.")
 	f.str(&c.MetricsAddr, "metrics-addr", ":8095", "`address` of /metrics, in Prometheus' format; empty for none.")
-	f.boolean(&c.Traces, "enable-otel-tracing", false, "send traces to a collector by OTLP over gRPC. OpenTelemetry's OTEL_ variables in the\nenvironment configure it (docs/monitoring.md).")
+	f.boolean(&c.Traces, "enable-otel-tracing", "send traces to a collector by OTLP over gRPC. OpenTelemetry's OTEL_ variables in the\nenvironment configure it (docs/monitoring.md).")
 	f.str(&c.StatusAddr, "status-address", net.JoinHostPort("127.0.0.1", strconv.Itoa(statusz.Port)), "`address` of /status and /statusz, which show the volumes, stores and failures of this\nnode, and of /refresh; off for none. By default only a port-forward to the\ndriver's pod reaches it.")
 	f.duration(&c.Grace, "shutdown-grace", 25*time.Second, "`time` for running calls to finish after a stop signal.")
 	f.value(oneOf(&o.logFormat, "text", "json"), "log-format", "`text` or json.")

@@ -30,11 +30,6 @@ const (
 	maxMistakes = 50
 )
 
-const (
-	kindClass = "SecretProviderClass"
-	kindList  = "SecretProviderClassList"
-)
-
 // ParseManifest reads the classes of a manifest: YAML or JSON, any number of documents, lists of
 // classes too, versions v1 and v1alpha1 alike. It warns of an object that is no class, and of a
 // field that no class has.
@@ -195,9 +190,9 @@ func (r *reader) object(path *field.Path, n *yaml.Node, depth int) {
 	case r.failed:
 	case kind == "":
 		r.fail(child(path, "kind"), n, "is missing")
-	case kind == "List" || kind == kindList:
+	case kind == "List" || kind == "SecretProviderClassList":
 		r.list(path, pairs, depth)
-	case kind != kindClass || group != v1.GroupName && group != "":
+	case kind != "SecretProviderClass" || group != v1.GroupName && group != "":
 		r.warn(path, n, "this %s is no SecretProviderClass of %s and is ignored", clip(kind), v1.GroupName)
 	case version != v1.Version && version != v1alpha1.Version:
 		r.fail(child(path, "apiVersion"), n, "must be %s/%s", v1.GroupName, v1.Version)

@@ -107,8 +107,7 @@ func Of(err error) Reason {
 
 // RetryAfter finds when the store asked to retry, 0 if it did not ask.
 func RetryAfter(err error) time.Duration {
-	var f *Error
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*Error](err); ok {
 		return f.RetryAfter
 	}
 	return 0

@@ -47,8 +47,7 @@ func (m *made) render(have map[string]string) ([]byte, error) {
 		*part.to = []byte(contents)
 	}
 	out, err := keystore.Make(keystore.Format(m.format), in)
-	var wrong *keystore.Problem
-	if errors.As(err, &wrong) {
+	if wrong, ok := errors.AsType[*keystore.Problem](err); ok {
 		if object := m.objectOf(wrong.Part); object != "" {
 			return nil, fmt.Errorf("%s: object %q %s", wrong.Part, params.Clip(object), wrong.What)
 		}

@@ -230,8 +230,7 @@ func (f File) render(have map[string]string, l *tmpl.Limits) ([]byte, error) {
 // reasoned returns an error with the reason that it has. Without one the class is wrong: it asks
 // for something that cannot be made from the objects.
 func reasoned(err error) error {
-	var has *fault.Error
-	if errors.As(err, &has) {
+	if _, has := errors.AsType[*fault.Error](err); has {
 		return err
 	}
 	return fault.New(fault.InvalidClass, "%w", err)

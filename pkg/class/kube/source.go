@@ -26,9 +26,6 @@ import (
 )
 
 const (
-	defaultQPS     = 50
-	defaultBurst   = 100
-	defaultTimeout = 10 * time.Second
 	// trustCopy is for how long after a failed call Get takes a retained class from
 	// memory: otherwise every refresh would wait for an API server that does not
 	// answer.
@@ -110,13 +107,13 @@ func New(c Config) (*Source, error) {
 		return nil, errors.New("class source: no API server is given")
 	}
 	if c.QPS <= 0 {
-		c.QPS = defaultQPS
+		c.QPS = 50
 	}
 	if c.Burst <= 0 {
-		c.Burst = defaultBurst
+		c.Burst = 100
 	}
 	if c.Timeout <= 0 {
-		c.Timeout = defaultTimeout
+		c.Timeout = 10 * time.Second
 	}
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	if c.OnVersion == nil {

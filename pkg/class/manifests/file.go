@@ -104,8 +104,7 @@ func contents(path string) ([]byte, error) {
 
 // unwrapPath removes the path from an error whose text has the file's name already.
 func unwrapPath(err error) error {
-	var p *fs.PathError
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
 		return p.Err
 	}
 	return err

@@ -20,11 +20,6 @@ const (
 )
 
 const (
-	defaultTimeout         = 30 * time.Second
-	defaultIdle            = 10 * time.Minute
-	defaultMaxMessageBytes = 4 << 20
-	defaultMaxConcurrent   = 32
-
 	// maxSocketPath is the kernel's limit for the path of a unix socket, without the terminating
 	// NUL.
 	maxSocketPath = 107
@@ -83,10 +78,10 @@ func (c *Config) complete() error {
 		c.Dirs = []string{DefaultDir, DefaultDirEtc}
 	}
 	c.Dirs = slices.Clone(c.Dirs)
-	c.Timeout = cmp.Or(c.Timeout, defaultTimeout)
-	c.IdleTimeout = cmp.Or(c.IdleTimeout, defaultIdle)
-	c.MaxMessageBytes = cmp.Or(c.MaxMessageBytes, defaultMaxMessageBytes)
-	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, defaultMaxConcurrent)
+	c.Timeout = cmp.Or(c.Timeout, 30*time.Second)
+	c.IdleTimeout = cmp.Or(c.IdleTimeout, 10*time.Minute)
+	c.MaxMessageBytes = cmp.Or(c.MaxMessageBytes, 4<<20)
+	c.MaxConcurrent = cmp.Or(c.MaxConcurrent, 32)
 	c.Logger = cmp.Or(c.Logger, slog.New(slog.DiscardHandler))
 	c.hasher = &provider.Hasher{}
 	if c.Now == nil {
