@@ -62,7 +62,7 @@ func New(version string, volumes, failing func() int) *Metrics {
 		unpublishes:     counter("node_unpublish_total", "Unpublishes that succeeded.", "os_type"),
 		unpublishErrors: counter("node_unpublish_error_total", "Unpublishes that failed.", "os_type"),
 		refreshes:       counter("rotation_reconcile_total", "Refreshes that succeeded, and whether they wrote files.", "provider", "os_type", "rotated"),
-		refreshErrors:   counter("rotation_reconcile_error_total", "Refreshes that failed and kept the last good content.", "provider", "os_type", "error_type", "rotated"),
+		refreshErrors:   counter("rotation_reconcile_error_total", "Refreshes that failed: rotated is false where the last good content stays, true where a denial has emptied the volume (onDenied: empty).", "provider", "os_type", "error_type", "rotated"),
 		refreshSeconds:  histogram("rotation_reconcile_duration_sec", "Time of a refresh, seconds.", "os_type"),
 		rotations:       counter("mayfly_rotations_total", "Refreshes that wrote new content.", "provider"),
 		lastGood:        counter("mayfly_last_good_total", "Publishes from the node's memory while the store was down (onUnavailable: lastGood).", "provider"),
@@ -298,7 +298,6 @@ func (m *Metrics) observeRefresh(o volume.Outcome, reason string) {
 	rotated := "false"
 	if o.Changed {
 		rotated = "true"
-		m.rotations.WithLabelValues(o.Provider).Inc()
 	}
 	m.refreshSeconds.WithLabelValues(osType).Observe(o.Took.Seconds())
 	if o.Err != nil {
@@ -306,4 +305,7 @@ func (m *Metrics) observeRefresh(o volume.Outcome, reason string) {
 		return
 	}
 	m.refreshes.WithLabelValues(o.Provider, osType, rotated).Inc()
+	if o.Changed {
+		m.rotations.WithLabelValues(o.Provider).Inc()
+	}
 }

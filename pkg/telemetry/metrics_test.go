@@ -32,7 +32,9 @@ func scrape(t *testing.T) string {
 			Asked: []string{"9f86d081"}, Trace: "0af7651916cd43dd8448eb211c80319c", Steps: []volume.StepTime{{Step: volume.StepStore, Took: time.Second}}})
 		m.Observe(volume.Outcome{Kind: kind, Provider: "vault", Err: denied})
 	}
+	m.Observe(volume.Outcome{Kind: volume.Refreshed, Provider: "vault", Changed: true, Emptied: true, Err: denied})
 	m.KnowProvider("vault", "login", "read")
+	m.KnowProvider("akeyless")
 	m.KnowSecretResult("written")
 	m.CountSecret("written")
 	m.CountRestart()
@@ -143,7 +145,9 @@ func TestEveryOutcomeIsCounted(t *testing.T) {
 		`node_unpublish_error_total{os_type="linux"} 1`,
 		`rotation_reconcile_total{os_type="linux",provider="vault",rotated="true"} 1`,
 		`rotation_reconcile_error_total{error_type="Denied",os_type="linux",provider="vault",rotated="false"} 1`,
-		`rotation_reconcile_duration_sec_count{os_type="linux"} 2`,
+		`rotation_reconcile_error_total{error_type="Denied",os_type="linux",provider="vault",rotated="true"} 1`,
+		`rotation_reconcile_error_total{error_type="Denied",os_type="linux",provider="akeyless",rotated="true"} 0`,
+		`rotation_reconcile_duration_sec_count{os_type="linux"} 3`,
 		`mayfly_last_good_total{provider="vault"} 1`,
 		`mayfly_rotations_total{provider="vault"} 1`,
 		`mayfly_releases_total{provider="vault",result="ok"} 1`,

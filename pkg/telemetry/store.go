@@ -57,6 +57,7 @@ func (m *Metrics) KnowProvider(name string, operations ...string) {
 	for _, rotated := range []string{"true", "false"} {
 		m.refreshes.WithLabelValues(name, osType, rotated)
 	}
+	m.refreshErrors.WithLabelValues(name, osType, string(fault.Denied), "true") // onDenied: empty
 	for _, reason := range fault.Reasons() {
 		m.publishErrors.WithLabelValues(name, osType, string(reason))
 		m.refreshErrors.WithLabelValues(name, osType, string(reason), "false")

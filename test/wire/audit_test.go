@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mayfly-csi/mayfly/pkg/audit"
+	"github.com/mayfly-csi/mayfly/pkg/audit/chain"
 	"github.com/mayfly-csi/mayfly/pkg/identity"
 	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/audittest"
@@ -240,7 +241,35 @@ func TestAuditRecipes(t *testing.T) {
 		}
 		testkit.Has(t, all, w.words...)
 	}
+	recipesAreHonest(t, recipes)
 	a.finish()
+}
+
+// recipesAreHonest runs the first four queries on lines without a list of all objects, and on one of
+// a volume that a denial has emptied.
+func recipesAreHonest(t *testing.T, recipes []string) {
+	t.Helper()
+	const about = `"pod":{"namespace":"shop","name":"web-0","uid":"u"},"serviceAccount":{"name":"web"},"class":{"namespace":"shop","name":"web-secrets"},"provider":"vault"`
+	lines := ""
+	for i, more := range []string{
+		`"event":"publish","outcome":"success","objects":[{"id":"a","version":"1"}],"objectsOmitted":7,"objectsDigest":"sha256:0","changed":true`,
+		`"event":"refresh","outcome":"failure","reason":"Denied","changed":true,"objectsOmitted":8,"objectsDigest":"sha256:1","summary":{"refreshes":5,"changed":2,"failed":3}`,
+		`"event":"refresh","outcome":"failure","reason":"Denied","changed":true,"emptied":true`,
+	} {
+		lines += fmt.Sprintf(`{"apiVersion":%q,"time":"2026-03-01T09:3%d:00.000Z",%s,%s}`+"\n", chain.Version, i, about, more)
+	}
+	file := filepath.Join(t.TempDir(), "mayfly.log")
+	testkit.Must(t, os.WriteFile(file, []byte(lines), 0o600))
+	for i, want := range []string{
+		"2026-03-01T09:30:00.000Z\tshop/web-0\tperhaps: 7 objects are not listed\n2026-03-01T09:31:00.000Z\tshop/web-0\tperhaps: 8 objects are not listed",
+		"2026-03-01T09:30:00.000Z\tpublish\tweb-secrets\ta\t1\n2026-03-01T09:30:00.000Z\tpublish\tweb-secrets\tand 7 more\tsha256:0\n2026-03-01T09:31:00.000Z\trefresh\tweb-secrets\tand 8 more\tsha256:1",
+		"2026-03-01T09:30:00.000Z\tweb-0\tweb-secrets\tvault\ta,and 7 more\n2026-03-01T09:31:00.000Z\tweb-0\tweb-secrets\tvault\tand 8 more",
+		"Denied\t4\tweb-0",
+	} {
+		if got := strings.Join(audittest.RunRecipe(t, recipes[i], map[string]string{"mayfly.log": file}), "\n"); got != want {
+			t.Errorf("%s\ngives\n%s\nwant\n%s", recipes[i], got, want)
+		}
+	}
 }
 
 // TestAuditTrailOfALiveVolume: a rotation, an outage, last good content and a denial have lines.

@@ -229,8 +229,8 @@ func (t *Trail) count(l *line) {
 	for _, o := range l.Objects {
 		listed = listed || o.ID == t.object
 	}
-	if !listed && l.Outcome == "success" && l.Event != "unpublish" {
-		if l.ObjectsOmitted == 0 {
+	if !listed && l.reads() > 0 && l.Event != "unpublish" {
+		if l.ObjectsOmitted == 0 && l.Outcome == "success" {
 			return
 		}
 		certain = false
@@ -251,6 +251,17 @@ func (t *Trail) count(l *line) {
 	r.add(l, t.object, certain)
 }
 
+// reads is the number of reads that the line is about and that succeeded.
+func (l *line) reads() int {
+	switch {
+	case l.Summary != nil:
+		return l.Summary.Refreshes - l.Summary.Failed
+	case l.Outcome == "failure":
+		return 0
+	}
+	return 1
+}
+
 func (r *Reader) add(l *line, object string, certain bool) {
 	r.Node, r.ServiceAccount = l.Node, cmp.Or(l.ServiceAccount.Name, r.ServiceAccount)
 	at, since := l.at, l.since // the line itself is not kept
@@ -260,12 +271,12 @@ func (r *Reader) add(l *line, object string, certain bool) {
 		}
 		return
 	}
-	reads, failures := 1, 0
-	if l.Outcome == "failure" {
-		reads, failures = 0, 1
-	}
-	if l.Summary != nil {
-		reads, failures = l.Summary.Refreshes-l.Summary.Failed, l.Summary.Failed
+	reads, failures := l.reads(), 0
+	switch {
+	case l.Summary != nil:
+		failures = l.Summary.Failed
+	case l.Outcome == "failure":
+		failures = 1
 	}
 	r.Reads += reads
 	r.Failures += failures

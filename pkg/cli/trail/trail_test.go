@@ -148,6 +148,25 @@ func TestLines(t *testing.T) {
 	}
 }
 
+// TestUncertain: a summary does not list the objects of the reads before the last one.
+func TestUncertain(t *testing.T) {
+	failed := strings.NewReplacer(`"success"`, `"failure"`, `[{"id":"password","version":"7"}]`, `[],"objectsOmitted":2`).Replace(good)
+	for _, tc := range []struct {
+		text             string
+		reads, uncertain int
+	}{
+		{good, 3, 0},
+		{failed, 3, 3},
+		{strings.Replace(failed, `"objectsOmitted":2,`, "", 1), 3, 3}, // emptied
+	} {
+		tr := newTrail("password")
+		testkit.Must(t, tr.Read(strings.NewReader(tc.text+"\n"), "n1"))
+		if all := tr.Readers(); len(all) != 1 || all[0].Reads != tc.reads || all[0].Uncertain != tc.uncertain || all[0].Failures != 2 {
+			t.Errorf("%+v of %s", all, tc.text)
+		}
+	}
+}
+
 func TestSince(t *testing.T) {
 	tr := newTrail("")
 	tr.since = time.Date(2026, 3, 1, 9, 31, 0, 0, time.UTC)
