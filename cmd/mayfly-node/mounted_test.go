@@ -14,7 +14,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// kubeconfigOf writes a kubeconfig for a server.
 func kubeconfigOf(t *testing.T, url string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")

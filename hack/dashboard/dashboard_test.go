@@ -82,7 +82,6 @@ func queries(t *testing.T, p *dashboard.Panel) (all []query) {
 	return all
 }
 
-// panels calls do with every panel that is no row.
 func panels(t *testing.T, do func(t *testing.T, row string, p *dashboard.Panel)) {
 	t.Helper()
 	row, ids := "", map[uint32]bool{}

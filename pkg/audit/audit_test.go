@@ -91,7 +91,6 @@ func (r *reader) lines(t *testing.T) []line {
 	return out
 }
 
-// trail is a Log that writes to out.
 type trail struct {
 	*Log
 	out   *reader

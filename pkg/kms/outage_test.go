@@ -67,16 +67,3 @@ func TestOutageWithoutLocalKey(t *testing.T) {
 	_, err := p.Client.Encrypt(t.Context(), &kmsv2.EncryptRequest{Plaintext: seed(), Uid: "2"})
 	wantCode(t, err, codes.Unavailable, "Vault cannot be used")
 }
-
-// A plugin that starts while Vault is unavailable listens, reports that, and works once Vault is
-// available.
-func TestStartDuringOutage(t *testing.T) {
-	t.Parallel()
-	r := kmsrig.New(t, vault)
-	r.Gate.Shut()
-	p := r.Start()
-	_, err := p.Status()
-	wantCode(t, err, codes.Unavailable, "no version of the key has passed a round trip yet")
-	r.Gate.Open()
-	mustDecrypt(t, p, encrypt(t, p, "1"+p.Ready()[:0]))
-}

@@ -48,7 +48,6 @@ func (p *pipes) dial() net.Conn {
 	return client
 }
 
-// served runs a server as serveHTTP makes it.
 func served(t *testing.T, h http.HandlerFunc, test func(p *pipes)) {
 	synctest.Test(t, func(t *testing.T) {
 		p, server := newPipes(), newHTTPServer(h)

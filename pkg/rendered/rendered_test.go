@@ -167,7 +167,6 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// render prepares a class and renders a payload.
 func render(r *rendered.Renderer, c *class.Class, p *provider.Payload, limit int64, o budget.Owner) (*provider.Payload, error) {
 	prepared, _, err := r.Prepare("v", c)
 	if err != nil {

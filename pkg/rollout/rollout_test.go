@@ -21,7 +21,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// server has one workload.
 type server struct {
 	object *Object
 	fail   error

@@ -82,7 +82,6 @@ func mounters(t *testing.T) map[string]*Mounter {
 	}
 }
 
-// eachWay runs test with every way to mount.
 func eachWay(t *testing.T, test func(t *testing.T, m *Mounter)) {
 	for name, m := range mounters(t) {
 		t.Run(name, func(t *testing.T) { test(t, m) })

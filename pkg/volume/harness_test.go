@@ -158,7 +158,6 @@ func (r *rig) wantNothing(req volume.Request) {
 	testkit.Eventually(r.t, "no class is left in the state", func() bool { return len(r.classFiles()) == 0 })
 }
 
-// classFiles are those in the state.
 func (r *rig) classFiles() []string {
 	found, err := filepath.Glob(filepath.Join(r.stateDir, "*.class"))
 	testkit.Must(r.t, err)

@@ -97,7 +97,6 @@ func (s *Server) listRoles(_ *session, request map[string]json.RawMessage) answe
 	return good(out)
 }
 
-// capabilities are those of a rule.
 func (r *Rule) capabilities() []string {
 	held := []string{"read", "update"}
 	if !r.NoDescribe {

@@ -15,7 +15,6 @@ const (
 	typeIssuer      = "PKI_CERT_ISSUER"
 )
 
-// item is the stored item of a name.
 type item struct {
 	name     string
 	kind     string

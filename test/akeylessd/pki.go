@@ -17,7 +17,6 @@ import (
 	"time"
 )
 
-// authority signs certificates.
 type authority struct {
 	key  *ecdsa.PrivateKey
 	cert *x509.Certificate

@@ -228,7 +228,6 @@ func (r *rig) checkQueries() {
 	}
 }
 
-// noSecrets checks that the log has no secret and no token.
 func (r *rig) noSecrets(tokens []string) {
 	r.t.Helper()
 	text, err := os.ReadFile(r.log)
@@ -259,7 +258,6 @@ func TestIdleCluster(t *testing.T) {
 	}
 }
 
-// installClasses installs the CRDs.
 func (r *rig) installClasses() {
 	r.t.Helper()
 	text, err := os.ReadFile("../../deploy/crds.yaml")

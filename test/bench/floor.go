@@ -40,7 +40,6 @@ func newFloor(atOnce int, work bareWork) *floor {
 
 func (f *floor) close() { f.client.CloseIdleConnections() }
 
-// run returns the time for all pods together.
 func (f *floor) run(ctx context.Context, pods []kubelet.Pod) (time.Duration, error) {
 	tokens := make([]string, len(pods))
 	for i, p := range pods {

@@ -113,7 +113,6 @@ func (n *node) republishAll(ctx context.Context, pods []kubelet.Pod, times int) 
 	return took, nil
 }
 
-// check reads every volume.
 func (n *node) check(pods []kubelet.Pod, value string) error {
 	for _, p := range pods {
 		got, err := n.kubelet.Read(p)
@@ -127,7 +126,6 @@ func (n *node) check(pods []kubelet.Pod, value string) error {
 	return nil
 }
 
-// waitNew waits until every volume has a value.
 func (n *node) waitNew(ctx context.Context, pods []kubelet.Pod, value string) error {
 	ticker := time.NewTicker(5 * time.Millisecond)
 	defer ticker.Stop()

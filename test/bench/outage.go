@@ -100,7 +100,6 @@ func (o *outage) count(began, back time.Time, turned []time.Time) {
 	}
 }
 
-// pause waits until a moment.
 func pause(ctx context.Context, until time.Time) error {
 	timer := time.NewTimer(time.Until(until))
 	defer timer.Stop()

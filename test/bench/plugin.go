@@ -172,7 +172,6 @@ func sameFiles(answer *v1alpha1.MountResponse, payload *provider.Payload) error 
 	return nil
 }
 
-// files are a payload's files by path.
 func files(payload *provider.Payload) map[string]string {
 	out := map[string]string{}
 	for _, f := range payload.Files {

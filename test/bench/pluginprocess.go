@@ -83,7 +83,6 @@ func (p *pluginProcess) connect(ctx context.Context) error {
 	return nil
 }
 
-// stop stops the process and waits.
 func (p *pluginProcess) stop() error {
 	var err error
 	if p.conn != nil {

@@ -108,7 +108,6 @@ func (n *node) refreshedOnce(ctx context.Context, pairs int) error {
 	return err
 }
 
-// pair is an identity and a path that it read.
 type pair struct{ identity, path string }
 
 // readsByPair counts the reads of the pods.

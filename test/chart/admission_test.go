@@ -32,7 +32,6 @@ func TestAdmissionPolicyIsThereWhereItCanBe(t *testing.T) {
 	}
 }
 
-// driversPolicy is the policy that binds the driver to its node.
 func driversPolicy(t *testing.T, all *objects) (policy admissionv1.ValidatingAdmissionPolicy, binding admissionv1.ValidatingAdmissionPolicyBinding) {
 	t.Helper()
 	for _, p := range all.admission {

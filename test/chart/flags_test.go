@@ -13,7 +13,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// driver builds mayfly-node.
 func driver(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mayfly-node")
@@ -62,7 +61,6 @@ func setExtraArgs(t *testing.T, schema *yaml.Node) {
 	pattern.SetString("^--?(" + strings.Join(flagNames(t), "|") + ")(=.*)?$")
 }
 
-// flagNames are the flags of --help.
 func flagNames(t *testing.T) []string {
 	t.Helper()
 	help, err := exec.CommandContext(t.Context(), driver(t), "--help").Output()

@@ -12,7 +12,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// value is one entry of values.yaml.
 type value struct {
 	path        string     // vault.tls.serverName
 	node        *yaml.Node // nil for a group, which only has values below it

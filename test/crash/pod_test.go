@@ -109,7 +109,6 @@ func (p *pod) retry(ctx context.Context, call func(context.Context) error) bool 
 	return false
 }
 
-// end unpublishes the volume.
 func (p *pod) end() {
 	p.set(false)
 	if !p.retry(p.env.t.Context(), p.unpublish) {

@@ -11,7 +11,6 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/tmpfs"
 )
 
-// mountFacts is the description of a mount.
 type mountFacts struct {
 	target, fsType, source, options string
 }

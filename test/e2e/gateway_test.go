@@ -55,7 +55,6 @@ func (g *gateway) configureAuth(ctx context.Context, e *environment) error {
 	return nil
 }
 
-// item returns the full name of one of the tenant's items.
 func (c *tenant) item(name string) string { return "/" + c.ns + "/" + name }
 
 // allowAtGateway allows only the tenant's service account to read its items.

@@ -47,7 +47,6 @@ func fiftyPods(c *tenant) {
 	c.deleteAll()
 }
 
-// awaitOtherNamespacesGone waits until the namespaces of earlier cases are gone.
 func (c *tenant) awaitOtherNamespacesGone(ctx context.Context) error {
 	return c.poll(ctx, "earlier cases' namespaces to go", func(ctx context.Context) error {
 		list, err := c.api.CoreV1().Namespaces().List(ctx, metav1.ListOptions{LabelSelector: tenantLabel})
@@ -135,7 +134,6 @@ func (c *tenant) deleteAll() {
 	})
 }
 
-// checkPublishCost checks that each publish cost one write.
 func (c *tenant) checkPublishCost(before tally) {
 	c.t.Helper()
 	c.until("a status for every volume", func(ctx context.Context) error {

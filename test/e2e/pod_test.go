@@ -26,7 +26,6 @@ while :; do
 done`
 )
 
-// newPod returns a pod that runs a script.
 func newPod(name, script string, options ...func(*corev1.Pod)) *corev1.Pod {
 	// With 0 the API server would delete the pod before kubelet has stopped it.
 	grace := int64(1)
@@ -48,7 +47,6 @@ func newPod(name, script string, options ...func(*corev1.Pod)) *corev1.Pod {
 	return pod
 }
 
-// mounts mounts a class at /secrets.
 func mounts(class string) func(*corev1.Pod) { return mountsAt(volumeName, mountPath, class) }
 
 func mountsAt(volume, path, class string) func(*corev1.Pod) {

@@ -108,7 +108,6 @@ const kubeletPort = 10250
 // prometheusJob is the name that Prometheus' operator makes for the chart's PodMonitor.
 const prometheusJob = releaseNamespace + "/" + releaseName
 
-// deployFile returns the path of a file in deploy/.
 func deployFile(c *tenant, name string) string {
 	c.t.Helper()
 	root, err := toolcache.ModuleRoot()
@@ -178,7 +177,6 @@ func withVariables(expr string) string {
 	return strings.NewReplacer("$__rate_interval", strconv.Itoa(8*scrapeInterval)+"s", "$job", prometheusJob, "$instance", ".*", "$provider", ".*").Replace(expr)
 }
 
-// alertRule is a rule as Prometheus has loaded it.
 type alertRule struct{ Name, Query, Health, LastError string }
 
 func (p *prometheus) alerts(ctx context.Context) (rules []alertRule, err error) {

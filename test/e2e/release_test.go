@@ -35,7 +35,6 @@ const (
 	refreshInterval = "2s"
 )
 
-// release is the driver as Helm installs it.
 type release struct {
 	*environment
 	helm, chart, dir string
@@ -75,7 +74,6 @@ func (r *release) build(ctx context.Context) (err error) {
 
 func (r *release) discard() error { return os.RemoveAll(r.dir) }
 
-// load loads the images into the node.
 func (r *release) load(ctx context.Context) error {
 	for _, version := range versions {
 		if err := r.node.LoadImage(ctx, filepath.Join(r.dir, "mayfly-node_"+version+".oci.tar")); err != nil {

@@ -49,7 +49,6 @@ func (s commandOutput) want(c *tenant, code int, texts ...string) {
 	testkit.Has(c.t, s.out+s.errs, texts...)
 }
 
-// volumeStatus is a volume in the JSON of status.
 type volumeStatus struct {
 	Pod, Node, Class, State          string
 	Live                             bool

@@ -37,7 +37,6 @@ func (c *tenant) awaitStatus(pod *corev1.Pod, wanted func(podStatus) error) (fou
 	return found
 }
 
-// start creates a pod.
 func (c *tenant) start(pod *corev1.Pod) *corev1.Pod {
 	c.t.Helper()
 	made, err := c.api.CoreV1().Pods(c.ns).Create(c.t.Context(), pod, metav1.CreateOptions{})
@@ -45,7 +44,6 @@ func (c *tenant) start(pod *corev1.Pod) *corev1.Pod {
 	return made
 }
 
-// run creates a pod and waits until it runs.
 func (c *tenant) run(pod *corev1.Pod) *corev1.Pod {
 	c.t.Helper()
 	c.start(pod)
@@ -63,7 +61,6 @@ func (c *tenant) awaitPod(name string, done func(*corev1.Pod) error) (pod *corev
 	return pod
 }
 
-// delete deletes a pod and waits until it is gone.
 func (c *tenant) delete(name string) {
 	c.t.Helper()
 	testkit.Must(c.t, c.api.CoreV1().Pods(c.ns).Delete(c.t.Context(), name, metav1.DeleteOptions{}))
@@ -99,7 +96,6 @@ func (c *tenant) awaitLog(pod, want string) {
 	})
 }
 
-// awaitEvent waits for an event on the pod with all of the words.
 func (c *tenant) awaitEvent(pod, reason string, words ...string) corev1.Event {
 	c.t.Helper()
 	var found corev1.Event
@@ -155,7 +151,6 @@ func (c *tenant) awaitFile(pod *corev1.Pod, value string) {
 	})
 }
 
-// checkFile checks the file without waiting.
 func (c *tenant) checkFile(pod *corev1.Pod, value string) {
 	c.t.Helper()
 	got, err := os.ReadFile(filepath.Join(c.volume(pod, volumeName), "password"))
@@ -164,7 +159,6 @@ func (c *tenant) checkFile(pod *corev1.Pod, value string) {
 	}
 }
 
-// touch makes a file in an emptyDir of the pod.
 func (c *tenant) touch(pod *corev1.Pod, volume, name string) {
 	c.t.Helper()
 	dir := filepath.Join(c.node.KubeletRoot(), "pods", string(pod.UID), "volumes", "kubernetes.io~empty-dir", volume)

@@ -1,16 +1,9 @@
 package examples
 
 import (
-	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"fmt"
 	"io"
 	"math/big"
 	"net"
@@ -22,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mayfly-csi/mayfly/test/pki"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -158,21 +152,9 @@ func serve(ctx context.Context, socket string) (int64, error) {
 	return conn.(*tls.Conn).ConnectionState().PeerCertificates[0].SerialNumber.Int64(), nil
 }
 
-// certificate is a payload with a new key.
 func certificate(t *testing.T, serial int64) map[string]string {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	made, err := pki.SelfSigned(x509.Certificate{SerialNumber: big.NewInt(serial)})
 	testkit.Must(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: fmt.Sprintf("web-%d", serial)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	testkit.Must(t, err)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	testkit.Must(t, err)
-	var cert, private bytes.Buffer
-	testkit.Must(t, pem.Encode(&cert, &pem.Block{Type: "CERTIFICATE", Bytes: der}))
-	testkit.Must(t, pem.Encode(&private, &pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}))
-	return map[string]string{"tls/cert.pem": cert.String(), "tls/key.pem": private.String()}
+	return map[string]string{"tls/cert.pem": string(made.Cert), "tls/key.pem": string(made.Key)}
 }

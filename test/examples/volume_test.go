@@ -119,7 +119,6 @@ func (a *application) await(t *testing.T, text string) string {
 	}
 }
 
-// example is the path of a file of examples/.
 func example(t *testing.T, elements ...string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join(append([]string{root, "examples"}, elements...)...))

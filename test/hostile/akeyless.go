@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// akeylessAttacks do the same with provider akeyless as others with vault: the same rules must
-// apply to both.
+// akeylessAttacks are attacks by provider akeyless that others make by vault: the same limits must
+// hold for both.
 func akeylessAttacks() []attack {
 	return []attack{akeylessSlowAttack(), akeylessAnswersAttack(), akeylessEndsAttack()}
 }

@@ -4,10 +4,13 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/mayfly-csi/mayfly/test/pki"
 )
 
 // answering gives every request the same answer.
@@ -186,11 +189,11 @@ func redirects(s *scene) error {
 
 func endlessCertificates(s *scene) error {
 	end := time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
-	cert, _, err := selfSigned("endless", end)
+	made, err := pki.SelfSigned(x509.Certificate{NotAfter: end})
 	if err != nil {
 		return err
 	}
-	body := fmt.Sprintf(`{"request_id":"1","data":{"certificate":%q,"private_key":"key","expiration":%d,"serial_number":"1"}}`, cert, end.Unix())
+	body := fmt.Sprintf(`{"request_id":"1","data":{"certificate":%q,"private_key":"key","expiration":%d,"serial_number":"1"}}`, made.Cert, end.Unix())
 	s.servers[0].read = func(w http.ResponseWriter, r *http.Request) {
 		if strings.Contains(r.URL.Path, "pki/issue") {
 			s.add("issued", 1)

@@ -21,14 +21,13 @@ type attack struct {
 	prepare func(s *scene) error
 	// run does it, until ctx ends or there is nothing left to do.
 	run func(ctx context.Context, s *scene)
-	// judge evaluates the result after the end. Without it, the attack shows in the figures alone.
+	// judge evaluates the attack after its end. Without it, only the run's figures show the attack.
 	judge func(s *scene) verdict
 }
 
 // later is when attacks begin that take memory.
 const later = armAfter + 2*time.Second
 
-// attacks is all of them.
 func attacks() []attack {
 	var all []attack
 	for _, group := range [][]attack{classAttacks(), answerAttacks(), contentAttacks(), fileAttacks(), storeAttacks(), lifeAttacks(), akeylessAttacks(), nodeAttacks()} {
@@ -46,7 +45,7 @@ type verdict struct {
 
 func held(format string, args ...any) verdict { return verdict{text: fmt.Sprintf(format, args...)} }
 
-// throughIf is the same text either way.
+// throughIf returns a verdict with one text for both outcomes.
 func throughIf(broke bool, format string, args ...any) verdict {
 	return verdict{through: broke, text: fmt.Sprintf(format, args...)}
 }
@@ -72,7 +71,7 @@ func (s *scene) verdict(anybodyGoes bool) verdict {
 	return v
 }
 
-// tried is how far the attack came.
+// tried describes how many pods were mounted and how many calls refused.
 func (s *scene) tried() string {
 	if len(s.pods) == 0 && s.once == 0 {
 		return ""

@@ -10,7 +10,6 @@ import (
 // parseLimitTime bounds a call that reads a class of some 400 KiB, on a busy machine.
 const parseLimitTime = 10 * time.Second
 
-// classAttacks are in the text of a class.
 func classAttacks() []attack {
 	return []attack{
 		{

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// contentAttacks fill volumes.
 func contentAttacks() []attack {
 	return []attack{{
 		name: "contents", does: "8 volumes of 15 MB, which are new in every interval of 5 s", servers: 1, after: later,

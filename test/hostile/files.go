@@ -2,25 +2,19 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
-	"fmt"
-	"math/big"
 	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
+	"github.com/mayfly-csi/mayfly/test/pki"
 	"golang.org/x/sys/unix"
 )
 
-// fileAttacks are in the files that a class names.
 func fileAttacks() []attack {
 	return []attack{
 		{
@@ -91,11 +85,11 @@ func othersKeys(ctx context.Context, s *scene) {
 	ca := filepath.Join(dir, "ca.pem")
 	certificate := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.servers[0].Certificate().Raw})
 	secret := filepath.Join(s.kubeletDir(), "pods", uid(shop, "payments"), "volumes", "kubernetes.io~secret", "tls")
-	cert, key, err := selfSigned(victim, time.Now().Add(time.Hour))
+	made, err := pki.SelfSigned(x509.Certificate{Subject: pkix.Name{CommonName: victim}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	if err != nil || os.WriteFile(ca, certificate, 0o600) != nil || os.MkdirAll(secret, 0o755) != nil {
 		return
 	}
-	for name, data := range map[string][]byte{"tls.crt": cert, "tls.key": key} {
+	for name, data := range map[string][]byte{"tls.crt": made.Cert, "tls.key": made.Key} {
 		if os.WriteFile(filepath.Join(secret, name), data, 0o600) != nil {
 			return
 		}
@@ -121,25 +115,4 @@ func othersKeys(ctx context.Context, s *scene) {
 	if len(slices.Compact(texts)) > 1 {
 		s.add("told", 1)
 	}
-}
-
-// selfSigned makes a certificate and its key.
-func selfSigned(name string, end time.Time) (certPEM, keyPEM []byte, err error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a key: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: end,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a certificate: %w", err)
-	}
-	keyDER, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("encoding a key: %w", err)
-	}
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert}), pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: keyDER}), nil
 }

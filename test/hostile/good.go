@@ -27,7 +27,7 @@ const (
 	revokeLimit = 10 * time.Second
 )
 
-// good is the well-behaved tenant: some volumes whose secrets change in the store in every
+// good is the tenant that the attacks must not harm: volumes whose secrets change in the store in every
 // interval, and pods that come and go.
 type good struct {
 	*world
@@ -39,7 +39,7 @@ type good struct {
 	lives   sync.WaitGroup
 }
 
-// goodFigures are the figures that must not suffer.
+// goodFigures are the results of the good tenant.
 type goodFigures struct {
 	Values, Missed int // refreshes expected, and those that came late or never
 	Worst          time.Duration
@@ -90,7 +90,6 @@ func (g *good) start(ctx context.Context) error {
 	return g.class(shop, "churn", "vault", g.parameters(0, map[string]string{"sessionSharing": "pod"}))
 }
 
-// parameters name one secret of the shared Vault.
 func (g *good) parameters(secret int, more map[string]string) map[string]string {
 	p := map[string]string{
 		"vaultAddress": g.proxy.url(), "roleName": shop,
@@ -242,7 +241,7 @@ func (g *good) live(ctx context.Context, i int) {
 	}
 }
 
-// insist calls as kubelet does, again after a failure, within a limit.
+// insist repeats a failed call as kubelet does, up to a time limit.
 func (g *good) insist(ctx context.Context, call func(context.Context) error) (time.Duration, error) {
 	ctx, cancel := context.WithTimeout(ctx, publishLimit)
 	defer cancel()

@@ -26,7 +26,7 @@ func (l *ledger) wrote(value int, at time.Time) {
 	l.written[value] = at
 }
 
-// saw records a value and all before it: a volume need not show each of them, but something as new.
+// saw records that the volume had a value. Earlier values count as seen too.
 func (l *ledger) saw(value int, at time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -40,7 +40,6 @@ type node struct {
 	figures nodeFigures
 }
 
-// nodeFigures are the results for the node.
 type nodeFigures struct {
 	Restarts int   // the driver ended, or would not start
 	Kills    int64 // by the kernel, for want of memory
@@ -133,7 +132,7 @@ func (n *node) ended(err error) {
 	}
 }
 
-// firstLine leaves the driver's log out.
+// firstLine returns the first line of a text, without the driver's log.
 func firstLine(err error) string {
 	line, _, _ := strings.Cut(err.Error(), "\n")
 	return strings.TrimSuffix(line, "; its log ends with:")

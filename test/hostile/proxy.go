@@ -49,7 +49,7 @@ func parseJWT(token string) (pod podOf, ok bool) {
 	return claims.Kubernetes, true
 }
 
-// proxy is before the Vault that all tenants share. For the hostile tenant's own paths and tokens
+// proxy forwards to the Vault that all tenants share. For the hostile tenant's paths and tokens
 // it behaves as a Vault with broken backends: a path hangs, or fails, once armed; revocations are
 // slow. It records when the pods' tokens are revoked.
 type proxy struct {
@@ -92,7 +92,7 @@ func (p *proxy) close() {
 	}
 }
 
-// arm makes the hostile tenant's paths break.
+// arm makes the hostile tenant's paths fail.
 func (p *proxy) arm() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -143,7 +143,6 @@ func withLogin(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), loginKey{}, pod))
 }
 
-// readLogin reads the body of a login.
 func readLogin(r *http.Request) (podOf, []byte) {
 	body, err := io.ReadAll(io.LimitReader(r.Body, maxLogin))
 	if err != nil {

@@ -11,12 +11,11 @@ import (
 )
 
 // calmIntervals are the intervals before the attacks, in which no refresh may be missed: otherwise
-// the machine is too slow, and the run means nothing.
+// the machine is too slow for a result.
 const calmIntervals = 3
 
 var errSlowMachine = errors.New("the good tenant missed refreshes before there was any attack: this machine is too slow or too busy for the run")
 
-// result is the result of one run.
 type result struct {
 	rows  []row
 	node  nodeFigures
@@ -74,7 +73,7 @@ func attackRun(ctx context.Context, c config, dir, binary string, list []attack)
 	return n.attacked(ctx, scenes)
 }
 
-// attacked runs the driver with both tenants.
+// attacked runs the driver, the good tenant and the attacks.
 func (n *node) attacked(ctx context.Context, scenes []*scene) (r result, err error) {
 	defer func() {
 		figures, e := n.end()

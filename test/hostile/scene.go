@@ -98,7 +98,7 @@ func (s *scene) parameters(server int, objects string, more ...string) map[strin
 	return p
 }
 
-// oneObject is the least that a class asks for.
+// oneObject is a class's objects with one entry.
 const oneObject = "[{objectName: a, secretPath: kv1/a, secretKey: k}]"
 
 // name makes names of classes and pods that no other attack has.
@@ -182,7 +182,7 @@ func (s *scene) unpublish(ctx context.Context, pod kubelet.Pod) error {
 	return err
 }
 
-// driverAway tells gRPC's own errors from the driver's: the call reached none.
+// driverAway reports whether an error is gRPC's own, because the call reached no driver.
 func driverAway(err error) bool {
 	text := status.Convert(err).Message()
 	return status.Code(err) == codes.Unavailable &&
@@ -307,7 +307,7 @@ func (s *scene) leaveOne(ctx context.Context, pod kubelet.Pod) bool {
 	}
 }
 
-// ownFiles is a directory of one of the tenant's other pods, such as an
+// ownFiles is a directory of another pod of the tenant, such as an
 // emptyDir, in kubelet's directory, which the driver sees.
 func (s *scene) ownFiles() (string, error) {
 	dir := filepath.Join(s.kubeletDir(), "pods", uid(evil, "files", s.attack.name), "volumes", "kubernetes.io~empty-dir", "files")

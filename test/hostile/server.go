@@ -132,7 +132,7 @@ func writeFill(w io.Writer, n int) error {
 	return nil
 }
 
-// trickle writes a byte now and then until the client has enough.
+// trickle writes single bytes with pauses until the client disconnects.
 func trickle(w http.ResponseWriter, r *http.Request, every time.Duration) {
 	w.Header().Set("Content-Type", "application/json")
 	flusher := http.NewResponseController(w)

@@ -11,12 +11,12 @@ import (
 // slowAnswer is less than the driver's timeout for a request.
 const slowAnswer = 6 * time.Second
 
-// armAfter is how long an attack whose store turns bad once its volumes are
-// there waits for them.
+// armAfter is how long an attack, whose store fails once its volumes are
+// mounted, waits for them.
 const armAfter = 5 * time.Second
 
-// storeAttacks are in how stores behave: the tenant's own, and its own paths of
-// the one that all share.
+// storeAttacks are stores that behave badly: the tenant's own servers, and its paths of
+// the shared Vault.
 func storeAttacks() []attack {
 	return []attack{slowStoresAttack(), slowStartsAttack(), tricklingBodiesAttack(), slowRevocationsAttack(), brokenPathsAttack(), flappingAttack()}
 }

@@ -30,7 +30,6 @@ const (
 
 const nodeName = "node-a"
 
-// world is the environment of one run.
 type world struct {
 	config
 	dir    string

@@ -51,7 +51,6 @@ func (l *lifecycle) put(n int, kind string) {
 	}
 }
 
-// file is the path of the API server's EncryptionConfiguration.
 func (l *lifecycle) file() string { return l.Path("server-encryption.yaml") }
 
 // flags are a tool's flags for the plugin, the API server and etcd.
@@ -195,7 +194,6 @@ func (r *rig) latest(want int) error {
 	return nil
 }
 
-// logins counts the logins of a plugin.
 func (r *rig) logins(p *plugin) int {
 	r.t.Helper()
 	data, err := os.ReadFile(p.Log)

@@ -151,7 +151,6 @@ func (p *plugin) healthy(version int) string {
 	return id
 }
 
-// encryption is an EncryptionConfiguration with this plugin.
 func (p *plugin) encryption() string {
 	return fmt.Sprintf(`apiVersion: apiserver.config.k8s.io/v1
 kind: EncryptionConfiguration
@@ -190,7 +189,6 @@ func (r *rig) tool(command string, args ...string) answer {
 	return a
 }
 
-// check checks the exit code and words of the output.
 func (a answer) check(t *testing.T, code int, words ...string) answer {
 	t.Helper()
 	if a.code != code {

@@ -3,7 +3,6 @@
 package kmsrig
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -11,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -211,7 +209,7 @@ type Plugin struct {
 	*kms.Server
 	Config config.Config
 	Client kmsv2.KeyManagementServiceClient
-	Log    *Log
+	Log    *testkit.Log
 
 	t    testing.TB
 	conn *grpc.ClientConn
@@ -232,7 +230,7 @@ func (r *Rig) Start(more ...string) *Plugin {
 // Start runs a plugin with these settings, and waits until it serves.
 func Start(t testing.TB, c config.Config) *Plugin {
 	t.Helper()
-	p := &Plugin{Config: c, Log: &Log{}, t: t, done: make(chan error, 1)}
+	p := &Plugin{Config: c, Log: &testkit.Log{}, t: t, done: make(chan error, 1)}
 	var err error
 	if p.Server, err = kms.New(c, "test", p.Log, slog.New(slog.NewJSONHandler(p.Log, &slog.HandlerOptions{Level: slog.LevelDebug}))); err != nil {
 		t.Fatal(err)
@@ -292,26 +290,6 @@ func (p *Plugin) Ready() string {
 
 // Condition is the plugin's, for tests that check more than the API server can see.
 func (p *Plugin) Condition() plugin.Condition { return p.Server.Condition() }
-
-// Log stores the plugin's output.
-type Log struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *Log) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-// String is all that was written.
-func (l *Log) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
 
 // Main runs a package's tests with a prepared Vault, and returns the exit code.
 func Main(m *testing.M, vault **vaulttest.Server) int {

@@ -57,7 +57,6 @@ func findPrograms(ctx context.Context, out io.Writer) (programs, error) {
 	return found, nil
 }
 
-// systemPrograms returns the programs found and the packages of the others.
 func systemPrograms() (found programs, missing []string) {
 	found = programs{}
 	for name, pkg := range packages() {

@@ -43,7 +43,6 @@ func texts(t *testing.T) map[string]string {
 	return all
 }
 
-// flagsOf are the flags of a program, of all its commands.
 func flagsOf(t *testing.T, name string, commands ...string) map[string]bool {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), name)

@@ -211,7 +211,6 @@ func TestLogKeysAreConstants(t *testing.T) {
 	}
 }
 
-// logKeys are the constants of pkg/logkey.
 func logKeys(t *testing.T) map[string]string {
 	t.Helper()
 	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join(root, "pkg/logkey/logkey.go"), nil, 0)

@@ -79,7 +79,6 @@ func (r *rig) in(t *testing.T) *rig {
 	return &rig{cluster: r.cluster, APIServer: r.APIServer, t: t, helm: r.helm}
 }
 
-// chart installs templates of the chart.
 func (r *rig) chart(values string, templates ...string) {
 	r.t.Helper()
 	args := []string{"template", "mayfly", root + "/charts/mayfly", "--namespace=mayfly-system", "--kube-version=1.37.2", "--values=-"}
@@ -164,7 +163,6 @@ func (r *rig) class(name string, change func(*v1.SecretProviderClass)) *class.Cl
 	return r.put(http.MethodPost, classPath(namespace), spc)
 }
 
-// edit changes a class.
 func (r *rig) edit(name string, change func(*v1.SecretProviderClass)) *class.Class {
 	r.t.Helper()
 	text, err := r.Get(r.t.Context(), classPath(namespace, name))

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
@@ -105,27 +104,6 @@ func TestBuildDependsOnSources(t *testing.T) {
 	}
 }
 
-func TestConcurrentBuildersBuildOnce(t *testing.T) {
-	dir := newModule(t, hello)
-	var logs [4]bytes.Buffer
-	var errs [4]error
-	var group sync.WaitGroup
-	for i := range logs {
-		group.Go(func() { _, errs[i] = Build(t.Context(), &logs[i], dir, ".", "hello") })
-	}
-	group.Wait()
-	built := 0
-	for i := range logs {
-		if errs[i] != nil {
-			t.Error(errs[i])
-		}
-		built += strings.Count(logs[i].String(), "toolcache: built hello")
-	}
-	if built != 1 {
-		t.Errorf("%d builds, want 1", built)
-	}
-}
-
 // signal is a writer that closes a channel at the first line that contains want.
 type signal struct {
 	want string
@@ -196,15 +174,6 @@ func TestBuildFailure(t *testing.T) {
 	}
 }
 
-func TestBuildCancelled(t *testing.T) {
-	dir := newModule(t, hello)
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 0, errors.New("enough"))
-	defer cancel()
-	if _, err := Build(ctx, nil, dir, ".", "hello"); err == nil {
-		t.Error("built with a context that had ended")
-	}
-}
-
 func TestOutputCounts(t *testing.T) {
 	var seen output
 	seen.read(strings.NewReader("go: downloading a v1\ngo: downloading b v1\nruntime\nfmt\nos\n# pkg\nx.go:1: oops here\n"))
@@ -248,13 +217,5 @@ func TestCacheRoot(t *testing.T) {
 				t.Errorf("got %q, %v; want %q", got, err, tc.want)
 			}
 		})
-	}
-}
-
-func TestGetUnknownTool(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	if _, err := Get(ctx, nil, "no-such-tool"); err == nil {
-		t.Error("no error for an unknown tool")
 	}
 }

@@ -55,7 +55,6 @@ func newAuditRig(t *testing.T) *auditRig {
 	return a
 }
 
-// lines returns the lines of an event on a pod.
 func (a *auditRig) lines(pod, event string) (found []auditLine) {
 	a.t.Helper()
 	text, err := os.ReadFile(a.auditLog())
@@ -72,7 +71,6 @@ func (a *auditRig) lines(pod, event string) (found []auditLine) {
 	return found
 }
 
-// line waits for the nth line of an event on a pod.
 func (a *auditRig) line(pod, event string, n int) auditLine {
 	a.t.Helper()
 	a.eventually(fmt.Sprintf("line %d of %s on %s", n, event, pod), func() bool { return len(a.lines(pod, event)) >= n })

@@ -185,7 +185,6 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_, _ = fmt.Fprint(w, a.Body)
 }
 
-// run is one running case.
 type run struct {
 	*compatRig
 	t    *testing.T

@@ -2,14 +2,8 @@ package wire
 
 import (
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/vault/api"
@@ -20,53 +14,10 @@ import (
 	"github.com/mayfly-csi/mayfly/test/vaulttest"
 )
 
-// front is an address of a Vault that can be away.
-type front struct {
-	*httptest.Server
-	sealed   atomic.Bool
-	requests atomic.Int64
-	mu       sync.Mutex
-	paths    []string
-}
-
-func newFront(t *testing.T, to string) *front {
-	t.Helper()
-	target, err := url.Parse(to)
-	testkit.Must(t, err)
-	f := &front{}
-	proxy := httputil.NewSingleHostReverseProxy(target)
-	f.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f.requests.Add(1)
-		f.mu.Lock()
-		f.paths = append(f.paths, r.Method+" "+r.URL.Path)
-		f.mu.Unlock()
-		if f.sealed.Load() {
-			w.Header().Set("Content-Type", "application/json")
-			w.WriteHeader(http.StatusServiceUnavailable)
-			_, _ = w.Write([]byte(`{"errors":["Vault is sealed"]}`))
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(f.Close)
-	return f
-}
-
-func (f *front) asked(path string) (n int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, p := range f.paths {
-		if p == path {
-			n++
-		}
-	}
-	return n
-}
-
 const login = "POST /v1/auth/kubernetes/login"
 
-// localFronts allows classes to name addresses of this machine.
-func localFronts(c *node.Config) { c.Vault.AllowLocalAddresses = true }
+// allowLocalAddresses allows classes to name addresses of this machine.
+func allowLocalAddresses(c *node.Config) { c.Vault.AllowLocalAddresses = true }
 
 // fallbackRig also returns a function for the address that answers a volume, by the node's status; ""
 // for the first one.
@@ -100,38 +51,38 @@ func (r *rig) eventuallyHolds(p kubelet.Pod, want string) {
 // TestSecondAddressOfOneCluster: while the first address fails, the second answers with the same Vault
 // token, and the first one again when it works.
 func TestSecondAddressOfOneCluster(t *testing.T) {
-	r, answeredBy := fallbackRig(t, localFronts)
-	first, second := newFront(t, r.vault.Address), newFront(t, r.vault.Address)
+	r, answeredBy := fallbackRig(t, allowLocalAddresses)
+	first, second := newProxyBeforeVault(t, r.vault.Address), newProxyBeforeVault(t, r.vault.Address)
 	r.fallback("secrets", first.URL, second.URL)
 	p := r.pod("web-0", "web", "secrets")
 	r.publish(p)
 	r.wantFile(p, "one")
-	if n := second.requests.Load(); n != 0 {
+	if n := second.requests(""); n != 0 {
 		t.Errorf("the second address was asked %d times while the first answered", n)
 	}
-	first.sealed.Store(true)
+	first.seal()
 	r.put("db", "two")
 	r.eventuallyHolds(p, "two")
-	if n := second.asked(login); n != 0 {
+	if n := second.requests(login); n != 0 {
 		t.Errorf("%d logins at the second address of the same cluster", n)
 	}
 	r.eventually("the status names the address", func() bool { return answeredBy(p) == second.URL })
 	q := r.pod("web-1", "web", "secrets") // the same service account has a token
 	r.publish(q)
 	r.wantFile(q, "two")
-	first.sealed.Store(false)
+	first.unseal()
 	r.put("db", "three")
 	r.eventuallyHolds(p, "three")
 	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
-	before := second.requests.Load()
+	before := second.requests("")
 	r.put("db", "four")
 	r.eventuallyHolds(p, "four")
-	if after := second.requests.Load(); after != before {
+	if after := second.requests(""); after != before {
 		t.Errorf("the second address was asked %d times after the first was back", after-before)
 	}
 	testkit.Must(t, r.Unpublish(t.Context(), p))
 	testkit.Must(t, r.Unpublish(t.Context(), q))
-	r.eventually("the Vault token is revoked", func() bool { return first.asked("POST /v1/auth/token/revoke-self") > 0 })
+	r.eventually("the Vault token is revoked", func() bool { return first.requests("POST /v1/auth/token/revoke-self") > 0 })
 	r.wantAuditLine(`"event":"refresh"`, `"answeredBy":"`+second.URL+`"`)
 }
 
@@ -142,7 +93,6 @@ func (r *rig) readAudit() []byte {
 	return text
 }
 
-// wantAuditLine waits for a line of the audit trail with all of the texts.
 func (r *rig) wantAuditLine(texts ...string) {
 	r.t.Helper()
 	r.eventually(fmt.Sprintf("the audit trail has %q", texts), func() bool {
@@ -176,20 +126,20 @@ func (r *rig) replicate(other *vaulttest.Server) (both func(value string)) {
 // first and name no second. It need not be in the list of allowed addresses, and may be on the node.
 func TestOperatorsSecondAddress(t *testing.T) {
 	other := vaulttest.New(t, vaulttest.Options{})
-	second := newFront(t, other.Address)
-	var first, third *front
+	second := newProxyBeforeVault(t, other.Address)
+	var first, third *proxyBeforeVault
 	r, answeredBy := fallbackRig(t, func(c *node.Config) {
-		first, third = newFront(t, c.Vault.DefaultAddress), newFront(t, c.Vault.DefaultAddress)
+		first, third = newProxyBeforeVault(t, c.Vault.DefaultAddress), newProxyBeforeVault(t, c.Vault.DefaultAddress)
 		c.Vault.DefaultAddress, c.Vault.DefaultFallback, c.Vault.AllowedAddresses = first.URL, second.URL, []string{third.URL}
 	})
 	both := r.replicate(other)
 	r.class("own", "vaultAddress: "+third.URL)
-	third.sealed.Store(true)
+	third.seal()
 	if err := r.refuse(r.pod("own-0", "web", "own")); !strings.Contains(err.Error(), "Vault is sealed") || strings.Contains(err.Error(), second.URL) {
 		t.Errorf("a class with an address of its own: %v", err)
 	}
-	third.sealed.Store(false)
-	first.sealed.Store(true)
+	third.unseal()
+	first.seal()
 	r.class("named", "vaultFallbackAddress: "+third.URL)
 	named := r.pod("named-0", "web", "named")
 	r.publish(named)
@@ -198,7 +148,7 @@ func TestOperatorsSecondAddress(t *testing.T) {
 		t.Errorf("the class names %s as its second address, and %s answers", third.URL, got)
 	}
 	testkit.Must(t, r.Unpublish(t.Context(), named))
-	if n := second.requests.Load(); n != 0 {
+	if n := second.requests(""); n != 0 {
 		t.Errorf("the operator's second address was asked %d times for classes that do not use it", n)
 	}
 	r.class("default", "refreshInterval: 1s")
@@ -209,7 +159,7 @@ func TestOperatorsSecondAddress(t *testing.T) {
 		t.Errorf("the operator's second address is %s, and %s answers", second.URL, got)
 	}
 	r.wantAuditLine(`"event":"publish"`, `"answeredBy":"`+second.URL+`"`, `"name":"default-0"`)
-	first.sealed.Store(false)
+	first.unseal()
 	both("two")
 	r.eventuallyHolds(p, "two")
 	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
@@ -218,21 +168,21 @@ func TestOperatorsSecondAddress(t *testing.T) {
 // TestSecondAddressOfAReplica: a replica does not know the Vault token of the other cluster, so the
 // driver logs in there. Each token is revoked where it was given.
 func TestSecondAddressOfAReplica(t *testing.T) {
-	r, answeredBy := fallbackRig(t, localFronts)
+	r, answeredBy := fallbackRig(t, allowLocalAddresses)
 	main, other := r.vault, vaulttest.New(t, vaulttest.Options{})
 	both := r.replicate(other)
-	first, second := newFront(t, main.Address), newFront(t, other.Address)
+	first, second := newProxyBeforeVault(t, main.Address), newProxyBeforeVault(t, other.Address)
 	r.fallback("secrets", first.URL, second.URL)
 	p := r.pod("web-0", "web", "secrets")
 	r.publish(p)
-	first.sealed.Store(true)
+	first.seal()
 	both("two")
 	r.eventuallyHolds(p, "two")
-	if n := second.asked(login); n != 1 {
+	if n := second.requests(login); n != 1 {
 		t.Errorf("%d logins at the replica, want 1", n)
 	}
 	r.wantAuditLine(`"event":"login"`, `"address":"`+second.URL+`"`)
-	first.sealed.Store(false)
+	first.unseal()
 	both("three")
 	r.eventuallyHolds(p, "three")
 	r.eventually("the first answers again", func() bool { return answeredBy(p) == "" })
@@ -240,7 +190,7 @@ func TestSecondAddressOfAReplica(t *testing.T) {
 	r.eventuallyHolds(p, "four")
 	testkit.Must(t, r.Unpublish(t.Context(), p))
 	const revoke = "POST /v1/auth/token/revoke-self"
-	r.eventually("the tokens of both are revoked where they began", func() bool { return first.asked(revoke) >= 1 && second.asked(revoke) >= 1 })
+	r.eventually("the tokens are revoked at the addresses that gave them", func() bool { return first.requests(revoke) >= 1 && second.requests(revoke) >= 1 })
 	for name, v := range map[string]*vaulttest.Server{"the first": main, "the replica": other} {
 		client := v.Client()
 		r.eventually(name+" has no token of the pod left", func() bool { return tokensLeft(t, client) == 0 })
@@ -252,15 +202,15 @@ func TestSecondAddressOfAReplica(t *testing.T) {
 func TestBothAddressesFail(t *testing.T) {
 	var allowed []string
 	r := newRig(t, func(c *node.Config) {
-		localFronts(c)
+		allowLocalAddresses(c)
 		c.Vault.AllowedAddresses = allowed
 	})
-	first, second := newFront(t, r.vault.Address), newFront(t, r.vault.Address)
+	first, second := newProxyBeforeVault(t, r.vault.Address), newProxyBeforeVault(t, r.vault.Address)
 	r.fallback("secrets", first.URL, second.URL)
 	live := r.pod("live", "web", "secrets")
 	r.publish(live)
 	first.Close()
-	second.sealed.Store(true)
+	second.seal()
 	r.manifest("other", "- {objectName: password, secretPath: secret/data/other, secretKey: password}", "vaultAddress: "+first.URL, "vaultFallbackAddress: "+second.URL)
 	err := r.refuse(r.pod("p", "web", "other"))
 	testkit.Says(t, err, first.URL, second.URL, "connection refused", "Vault is sealed")
@@ -268,7 +218,7 @@ func TestBothAddressesFail(t *testing.T) {
 	r.stop()
 	allowed = []string{first.URL}
 	r.start()
-	second.sealed.Store(false)
+	second.unseal()
 	err = r.refuse(r.pod("q", "web", "other"))
 	testkit.Says(t, err, "spec.parameters.vaultFallbackAddress: this node's operator does not allow the address "+second.URL)
 	r.class("same", "vaultAddress: "+first.URL, "vaultFallbackAddress: "+first.URL+"/x")

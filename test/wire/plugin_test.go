@@ -79,7 +79,6 @@ func (p *pluginRig) class(name string, parameters ...string) {
 	p.writeClass(name, "writer", "- {objectName: password}\n- {objectName: again}", append([]string{"audience: vault", "answer: writesItself"}, parameters...))
 }
 
-// stages returns the stages in a volume.
 func (p *pluginRig) stages(pod kubelet.Pod) []string {
 	found, err := filepath.Glob(filepath.Join(p.Target(pod), "..mayfly-*"))
 	testkit.Must(p.t, err)

@@ -7,60 +7,73 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
-	"github.com/mayfly-csi/mayfly/pkg/node"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // proxyBeforeVault forwards to Vault, or gives another answer instead.
 type proxyBeforeVault struct {
 	*httptest.Server
-	instead  atomic.Pointer[http.HandlerFunc]
-	answered atomic.Int64 // requests that Vault did not get
+	instead atomic.Pointer[http.HandlerFunc]
+	mu      sync.Mutex
+	got     []string // requests, as "METHOD path"
 }
 
-func newProxyBeforeVault(t *testing.T) *proxyBeforeVault {
-	b := &proxyBeforeVault{}
-	b.Server = httptest.NewUnstartedServer(nil)
-	t.Cleanup(b.Close)
-	return b
-}
-
-// serve begins to forward to a Vault.
-func (b *proxyBeforeVault) serve(t *testing.T, address string) {
+func newProxyBeforeVault(t *testing.T, address string) *proxyBeforeVault {
 	t.Helper()
 	to, err := url.Parse(address)
 	testkit.Must(t, err)
-	proxy := &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) { r.SetURL(to) }}
-	b.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if instead := b.instead.Load(); instead != nil {
-			b.answered.Add(1)
+	forward := httputil.NewSingleHostReverseProxy(to)
+	p := &proxyBeforeVault{}
+	p.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		p.mu.Lock()
+		p.got = append(p.got, r.Method+" "+r.URL.Path)
+		p.mu.Unlock()
+		if instead := p.instead.Load(); instead != nil {
 			(*instead)(w, r)
 			return
 		}
-		proxy.ServeHTTP(w, r)
-	})
-	b.Start()
+		forward.ServeHTTP(w, r)
+	}))
+	t.Cleanup(p.Close)
+	return p
 }
 
-func (b *proxyBeforeVault) answer(status int, contentType, body string) {
-	b.answered.Store(0)
+// requests counts the requests with a suffix of "METHOD path".
+func (p *proxyBeforeVault) requests(suffix string) (n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, got := range p.got {
+		if strings.HasSuffix(got, suffix) {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *proxyBeforeVault) answer(status int, contentType, body string) {
 	h := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", contentType)
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 	})
-	b.instead.Store(&h)
+	p.instead.Store(&h)
 }
+
+func (p *proxyBeforeVault) seal() {
+	p.answer(http.StatusServiceUnavailable, "application/json", `{"errors":["Vault is sealed"]}`)
+}
+
+func (p *proxyBeforeVault) unseal() { p.instead.Store(nil) }
 
 // TestProxyAnswersRemoveNothing: answers of a proxy before Vault neither empty a volume with onDenied:
 // empty nor remove optional files.
 func TestProxyAnswersRemoveNothing(t *testing.T) {
-	b := newProxyBeforeVault(t)
-	r := newRig(t, func(c *node.Config) { c.Vault.AllowLocalAddresses = true }) // the proxy listens there
-	b.serve(t, r.vault.Address)
+	r := newRig(t, allowLocalAddresses)
+	b := newProxyBeforeVault(t, r.vault.Address)
 	testkit.Must(t, r.vault.PutKV1(t.Context(), "kv1", "app", map[string]any{"user": marker + "-user"}))
 	r.manifest("secrets", `- {objectName: password, secretPath: secret/data/db, secretKey: password, optional: true}
 - {objectName: whole, secretPath: kv1/app, optional: true}`, "onDenied: empty", "refreshInterval: 1s", "vaultAddress: "+b.URL)
@@ -77,14 +90,15 @@ func TestProxyAnswersRemoveNothing(t *testing.T) {
 		{401, "text/html", ""},
 		{200, "application/json", `{"status":"maintenance"}`},
 	} {
+		before := b.requests("")
 		b.answer(answer.status, answer.contentType, answer.body)
-		r.eventually("two requests were answered by the proxy", func() bool { return b.answered.Load() >= 2 })
+		r.eventually("two requests were answered by the proxy", func() bool { return b.requests("") >= before+2 })
 		r.wantFile(p, "one")
 		if got := r.file(p, "whole"); got != whole {
 			t.Errorf("%d %s: the file holds %q", answer.status, answer.body, got)
 		}
 	}
-	b.instead.Store(nil)
+	b.unseal()
 	r.put("db", "two")
 	r.eventually("the file is rotated", func() bool { return r.file(p, "password") == marker+"-two" })
 	testkit.Must(t, r.vault.Policy(t.Context(), "web", `path "kv1/other" { capabilities = ["read"] }`))

@@ -1,14 +1,7 @@
 package wire
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io/fs"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/test/issuer"
 	"github.com/mayfly-csi/mayfly/test/kubelet"
 	"github.com/mayfly-csi/mayfly/test/pages"
+	"github.com/mayfly-csi/mayfly/test/pki"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -283,23 +277,9 @@ func TestBadTemplates(t *testing.T) {
 
 // certificate is a secret with a certificate of a new authority.
 func certificate(t *testing.T) map[string]any {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	authority, ca, err := pki.NewAuthority("root")
 	testkit.Must(t, err)
-	issue := func(serial int64, name string, isCA bool, parent *x509.Certificate) ([]byte, *x509.Certificate) {
-		c := &x509.Certificate{SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: name}, NotBefore: time.Unix(1e9, 0), NotAfter: time.Unix(9e9, 0), IsCA: isCA, BasicConstraintsValid: true}
-		if parent == nil {
-			parent = c
-		}
-		der, err := x509.CreateCertificate(rand.Reader, c, parent, key.Public(), key)
-		testkit.Must(t, err)
-		return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), c
-	}
-	ca, parent := issue(1, "root", true, nil)
-	leaf, _ := issue(2, "web", false, parent)
-	der, err := x509.MarshalECPrivateKey(key)
+	leaf, err := authority.Issue(pki.Identity{Name: "web"})
 	testkit.Must(t, err)
-	return map[string]any{
-		"certificate": string(leaf), "private_key": string(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})),
-		"ca": string(ca), "store_password": marker,
-	}
+	return map[string]any{"certificate": string(leaf.Cert), "private_key": string(leaf.Key), "ca": string(ca), "store_password": marker}
 }

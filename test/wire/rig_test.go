@@ -152,7 +152,6 @@ func (r *rig) cleanUp() {
 
 func (r *rig) auditLog() string { return filepath.Join(r.dir, "audit.log") }
 
-// noSecretIn checks that a text has no secret and no token.
 func (r *rig) noSecretIn(what, text string) {
 	r.t.Helper()
 	if strings.Contains(text, marker) || strings.Contains(text, "eyJ") || strings.Contains(text, "hvs.") {

@@ -55,7 +55,6 @@ path "pki/issue/web" { capabilities = ["update"] }`))
 	return r, address
 }
 
-// status reads GET /status.
 func (r *rig) status(address, query string) statusz.Status {
 	r.t.Helper()
 	var s statusz.Status

@@ -30,7 +30,6 @@ type spans struct {
 	of   map[string][]collector.Span
 }
 
-// one returns the only span of a name.
 func (x spans) one(t *testing.T, name string) collector.Span {
 	t.Helper()
 	if len(x.of[name]) != 1 {

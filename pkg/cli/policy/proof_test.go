@@ -128,7 +128,6 @@ func (env *environment) grant(ctx context.Context, g access.Grant, p access.Poli
 	return env.Role(ctx, g.Mount, g.Role, role)
 }
 
-// withoutCapability returns a policy without one capability of one rule.
 func withoutCapability(p access.Policy, rule int, capability string) access.Policy {
 	p.Rules = slices.Clone(p.Rules)
 	r := &p.Rules[rule]

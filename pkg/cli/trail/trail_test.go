@@ -35,7 +35,6 @@ func (noMeter) AuditLost()        {}
 func (noMeter) AuditFailed()      {}
 func (noMeter) AuditChain(uint64) {}
 
-// driverLines returns the lines that the driver writes for outcomes.
 func driverLines(t *testing.T, outcomes ...volume.Outcome) string {
 	t.Helper()
 	var b bytes.Buffer

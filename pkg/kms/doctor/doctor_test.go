@@ -27,7 +27,6 @@ const rule = `
   - identity: {}
 `
 
-// file is an EncryptionConfiguration.
 func file(rules ...string) string {
 	return "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources:" + strings.Join(rules, "")
 }

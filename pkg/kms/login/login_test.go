@@ -27,7 +27,6 @@ var vault *vaulttest.Server
 
 func TestMain(m *testing.M) { os.Exit(kmsrig.Main(m, &vault)) }
 
-// meter counts logins.
 type meter struct {
 	mu     sync.Mutex
 	logins int

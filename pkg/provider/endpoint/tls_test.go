@@ -1,15 +1,11 @@
 package endpoint_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -23,6 +19,7 @@ import (
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/endpoint"
 	"github.com/mayfly-csi/mayfly/pkg/secret"
+	"github.com/mayfly-csi/mayfly/test/pki"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
@@ -287,15 +284,7 @@ func TestScrub(t *testing.T) {
 // newPair is a self-signed certificate and its key, as PEM.
 func newPair(t *testing.T) (cert, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	made, err := pki.SelfSigned(x509.Certificate{IsCA: true, BasicConstraintsValid: true})
 	testkit.Must(t, err)
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	testkit.Must(t, err)
-	keyDER, err := x509.MarshalPKCS8PrivateKey(private)
-	testkit.Must(t, err)
-	encode := func(kind string, der []byte) string {
-		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}))
-	}
-	return encode("CERTIFICATE", der), encode("PRIVATE KEY", keyDER)
+	return string(made.Cert), string(made.Key)
 }

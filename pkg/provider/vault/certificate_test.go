@@ -1,16 +1,13 @@
 package vault_test
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
-	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -18,36 +15,22 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/mayfly-csi/mayfly/pkg/fault"
 	"github.com/mayfly-csi/mayfly/pkg/provider/vault"
+	"github.com/mayfly-csi/mayfly/test/pki"
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 // pair writes a client certificate and its key to a directory.
 func pair(t *testing.T, dir, name string) (cert, key string) {
 	t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	testkit.Must(t, err)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	testkit.Must(t, err)
-	keyDER, err := x509.MarshalECPrivateKey(private)
+	made, err := pki.SelfSigned(x509.Certificate{Subject: pkix.Name{CommonName: name}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	testkit.Must(t, err)
 	testkit.Must(t, os.MkdirAll(dir, 0o750))
 	cert, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
-	writePEM(t, cert, "CERTIFICATE", der)
-	writePEM(t, key, "EC PRIVATE KEY", keyDER)
+	testkit.Must(t, errors.Join(os.WriteFile(cert, made.Cert, 0o400), os.WriteFile(key, made.Key, 0o400)))
 	return cert, key
-}
-
-func writePEM(t *testing.T, file, kind string, der []byte) {
-	t.Helper()
-	testkit.Must(t, os.WriteFile(file, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o400))
 }
 
 // certServer has the cert method at auth/cert, and others for logins by token.
@@ -84,7 +67,7 @@ func newCertServer(t *testing.T) *certServer {
 	c.TLS = &tls.Config{ClientAuth: tls.RequestClientCert, MinVersion: tls.VersionTLS12}
 	c.StartTLS()
 	t.Cleanup(c.Close)
-	writePEM(t, c.ca, "CERTIFICATE", c.Certificate().Raw)
+	testkit.Must(t, os.WriteFile(c.ca, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate().Raw}), 0o400))
 	return c
 }
 

@@ -276,7 +276,6 @@ func FuzzRender(f *testing.F) {
 	})
 }
 
-// render compiles and renders a text.
 func render(text string, values map[string]string, l *tmpl.Limits) ([]byte, error) {
 	t, bad := tmpl.Compile(text)
 	if bad != nil {

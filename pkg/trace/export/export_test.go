@@ -14,7 +14,6 @@ import (
 	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
-// rig is an Exporter that runs.
 type rig struct {
 	*export.Exporter
 	log  *testkit.Log

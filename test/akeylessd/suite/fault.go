@@ -138,7 +138,7 @@ func nothingSecret(t *testing.T, o Options) {
 			t.Errorf("the error holds control characters: %q", err)
 		}
 	}
-	text += w.logs.text() + fmt.Sprintf("%v %+v", w.provider.Export(r.Volume), w.config)
+	text += w.logs.String() + fmt.Sprintf("%v %+v", w.provider.Export(r.Volume), w.config)
 	for _, marker := range []string{"marker-value", accessKey, jwt, "t-0123456789", `"token":"t-`} {
 		if i := strings.Index(text, marker); i >= 0 {
 			t.Errorf("%q shows: ...%s", marker, text[max(0, i-100):i])

@@ -67,7 +67,7 @@ func releaseWithoutLogin(t *testing.T, o Options) {
 	w.withoutLogin()
 	w.release(r)
 	w.wantCredentials(1, 1)
-	if text := w.logs.text(); !strings.Contains(text, "lives out its time") {
+	if text := w.logs.String(); !strings.Contains(text, "lives out its time") {
 		t.Errorf("nothing was logged of it: %s", text)
 	}
 }
@@ -96,25 +96,6 @@ func slowMint(o Options) (slow Options, made chan struct{}, answer chan struct{}
 		})
 	}
 	return o, made, answer
-}
-
-// releaseDuringIssue: the pod goes while its credential is being issued.
-func releaseDuringIssue(t *testing.T, o Options) {
-	slow, made, answer := slowMint(o)
-	w := newWorld(t, slow, nil)
-	w.PutDynamic("/app/db", time.Hour)
-	r := w.request(w.pod("web"), k8s(dynamicObjects))
-	fetched := make(chan error, 1)
-	go func() { _, err := w.provider.Fetch(t.Context(), r); fetched <- err }()
-	<-made
-	released := make(chan error, 1)
-	go func() { released <- w.provider.Release(t.Context(), r.Volume) }()
-	close(answer)
-	<-fetched
-	if err := <-released; err != nil {
-		t.Errorf("Release: %v", err)
-	}
-	w.wantCredentials(1, 0)
 }
 
 // releaseBeforeMade: a slow producer delays neither the fetch that is canceled nor the release, and

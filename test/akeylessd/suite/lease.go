@@ -125,7 +125,7 @@ func releaseForbidden(t *testing.T, o Options) {
 	w.fetch(r)
 	w.release(r) // to try again would not help
 	w.wantCredentials(1, 1)
-	if text := w.logs.text(); !strings.Contains(text, "could not be ended") || !strings.Contains(text, "/app/db") {
+	if text := w.logs.String(); !strings.Contains(text, "could not be ended") || !strings.Contains(text, "/app/db") {
 		t.Errorf("nobody is told that the credential lives on: %s", text)
 	}
 }

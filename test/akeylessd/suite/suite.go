@@ -52,7 +52,6 @@ func Run(t *testing.T, o Options) {
 		"gateway cache":             gatewayCache,
 		"login not found":           loginNotFound,
 		"release without a login":   releaseWithoutLogin,
-		"release during an issue":   releaseDuringIssue,
 		"release before an issue":   releaseBeforeMade,
 		"caller gone at an issue":   callerGoneAtIssue,
 		"any JSON from a producer":  anyJSON,

@@ -5,11 +5,9 @@
 package suite
 
 import (
-	"bytes"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -54,31 +52,13 @@ type clock struct{ offset atomic.Int64 }
 func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.offset.Load())) }
 func (c *clock) advance(d time.Duration) { c.offset.Add(int64(d)) }
 
-// logs collects the provider's log.
-type logs struct {
-	mu sync.Mutex
-	bytes.Buffer
-}
-
-func (l *logs) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.Buffer.Write(p)
-}
-
-func (l *logs) text() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.Buffer.String()
-}
-
 // world is a double, an issuer of service account tokens, and a provider.
 type world struct {
 	*akeylessd.Server
 	t        testing.TB
 	issuer   *issuer.Issuer
 	clock    *clock
-	logs     *logs
+	logs     *testkit.Log
 	provider *akeyless.Provider
 	config   akeyless.Config
 	pods     *atomic.Int64
@@ -86,7 +66,7 @@ type world struct {
 
 func newWorld(t testing.TB, o Options, adjust func(*akeyless.Config)) *world {
 	t.Helper()
-	w := &world{t: t, clock: &clock{}, logs: &logs{}, pods: &atomic.Int64{}}
+	w := &world{t: t, clock: &clock{}, logs: &testkit.Log{}, pods: &atomic.Int64{}}
 	var err error
 	if w.issuer, err = issuer.Start(t.Context(), issuer.Options{Now: w.clock.now}); err != nil {
 		t.Fatal(err)

@@ -160,7 +160,6 @@ func again(ctx context.Context, dir string, attr *syscall.SysProcAttr) error {
 	return err
 }
 
-// inside makes the mounts private and runs the program.
 func (p Program) inside(ctx context.Context, dir string) (err error) {
 	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
 		return impossible(fmt.Errorf("making this process's mounts private: %w", err))
