@@ -28,7 +28,10 @@ func (n *Node) serveStatus(ctx context.Context) error {
 	if n.c.StatusAddr == "" {
 		return nil
 	}
-	return serveAgain(ctx, n.c.StatusAddr, n.statusHandler(), n.c.Logger, time.After)
+	handler := page.Handler(&page.Source{
+		Volumes: n.volumes, Failures: n.failures, Node: n.about, Stores: func() []statusz.Store { return storesOf(n.builtIn) }, Plugins: func() []statusz.Plugin { return pluginsOf(n.plugins) }, Loopback: isLoopback(n.c.StatusAddr),
+	})
+	return serveAgain(ctx, n.c.StatusAddr, handler, n.c.Logger, time.After)
 }
 
 // serveAgain serves until ctx ends, and pauses after each failure.
@@ -46,12 +49,6 @@ func serveAgain(ctx context.Context, addr string, h http.Handler, log *slog.Logg
 		case <-ctx.Done():
 		}
 	}
-}
-
-func (n *Node) statusHandler() http.Handler {
-	return page.Handler(&page.Source{
-		Volumes: n.volumes, Failures: n.failures, Node: n.about, Stores: func() []statusz.Store { return storesOf(n.builtIn) }, Plugins: func() []statusz.Plugin { return pluginsOf(n.plugins) }, Loopback: isLoopback(n.c.StatusAddr),
-	})
 }
 
 // isLoopback reports whether an address belongs to this host alone.

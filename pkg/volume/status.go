@@ -51,7 +51,7 @@ func (m *Manager) Statuses() []Status {
 	volumes := m.all()
 	all := make([]Status, 0, len(volumes))
 	for _, v := range volumes {
-		s, ok := v.status()
+		s, ok := statusOf(v)
 		if !ok {
 			continue
 		}
@@ -64,8 +64,8 @@ func (m *Manager) Statuses() []Status {
 	return all
 }
 
-// status returns false if nothing is known of the volume.
-func (v *Volume) status() (Status, bool) {
+// statusOf returns false if nothing is known of the volume.
+func statusOf(v *Volume) (Status, bool) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	s := Status{Identity: v.identity, Store: v.where.Store}

@@ -185,8 +185,7 @@ func (v *Volume) undoPublish(w *run, found target.Content, r Request, err error)
 func (v *Volume) Refresh(ctx context.Context) (err error) {
 	defer fault.Recover(&err, v.m.Logger, "refreshing volume "+v.id)
 	// 1. Wait for other work on the volume, and empty the inbox.
-	ctx, err = v.begin(ctx)
-	if err != nil {
+	if ctx, err = v.begin(ctx); err != nil {
 		return err
 	}
 	defer v.end()
