@@ -38,6 +38,7 @@ func together() []scenario {
 		{"the pod's event names the invalid field of a class", invalidObjects},
 		{"a rotation is seen through the open directory", rotationInOpenDirectory},
 		{"an edit of the class reaches the running pod", classEdited},
+		{"the applications of examples/ use rotated secrets without a restart", examplesReload},
 		{"a file mounted by subPath does not change", subPathStays},
 		{"status and events follow a rotation, a denial and a recovery", statusAndEvents},
 		{"kubectl mayfly shows volumes and refreshes them, for an admin and for a tenant", statusAndRefresh},
