@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -17,6 +18,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/yaml"
@@ -249,6 +251,7 @@ func TestIdleCluster(t *testing.T) {
 		_, err := r.api.Client.CoreV1().ServiceAccounts("last").Get(ctx, "default", metav1.GetOptions{})
 		return err
 	})
+	controlplane.Await(t, waitTimeout, "the aggregated cluster roles", r.rolesAggregated)
 	begun, from := r.events(0)
 	<-time.After(idleTime) // a measurement, not a wait for an event
 	during, to := r.events(from)
@@ -256,6 +259,31 @@ func TestIdleCluster(t *testing.T) {
 	if len(during) > mostIdleLines {
 		t.Errorf("a quiet cluster writes %d lines in %s: %v", len(during), idleTime, during)
 	}
+}
+
+// rolesAggregated returns an error until each aggregated ClusterRole has the rules of all that it
+// selects, which are patched one after the other after the start.
+func (r *rig) rolesAggregated(ctx context.Context) error {
+	roles, err := r.api.Client.RbacV1().ClusterRoles().List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("listing the cluster roles: %w", err)
+	}
+	for _, role := range roles.Items {
+		if role.AggregationRule == nil {
+			continue
+		}
+		for _, selector := range role.AggregationRule.ClusterRoleSelectors {
+			for _, other := range roles.Items {
+				for _, rule := range other.Rules {
+					if labels.Set(selector.MatchLabels).AsSelector().Matches(labels.Set(other.Labels)) &&
+						!slices.ContainsFunc(role.Rules, func(have rbacv1.PolicyRule) bool { return reflect.DeepEqual(have, rule) }) {
+						return fmt.Errorf("%s has not all rules of %s", role.Name, other.Name)
+					}
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func (r *rig) installClasses() {
