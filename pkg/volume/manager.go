@@ -133,7 +133,6 @@ func New(c Config) (*Manager, error) {
 	}
 	c.SlowAfter = cmp.Or(c.SlowAfter, 5*time.Second)
 	m := &Manager{Config: c, scheduler: schedule.New(), lost: lostRecords{files: map[string]string{}}, volumes: map[string]*Volume{}}
-	m.waiters.scheduler = m.scheduler
 	m.revoker = &revoker{Config: &m.Config, queue: schedule.New(), pending: map[string]*revocation{}}
 	m.reviewer = &reviewer{Config: &m.Config}
 	m.memory = &memory{budget: c.Budget, log: c.Logger, charges: map[string]*budget.Charge{}}
@@ -194,9 +193,9 @@ func (m *Manager) refresh(ctx context.Context, id string) {
 // volumes with a payload of another version become due within a second, those that
 // are due sooner at their own time: a lease may be about to expire.
 func (m *Manager) ClassVersion(ref class.Ref, version string) {
-	now, n := time.Now(), 0
+	n := 0
 	for _, v := range m.all() {
-		if v.deliverVersion(ref, version, now.Add(time.Duration(float64(eventSpread)*chance()))) {
+		if v.deliverVersion(ref, version, eventDue()) {
 			n++
 		}
 	}
@@ -263,7 +262,7 @@ func (m *Manager) all() []*Volume {
 func (m *Manager) forget(v *Volume) {
 	ref, retained := v.setGone()
 	m.scheduler.Remove(v.id)
-	m.waiters.remove(v.id)
+	m.waiters.remove(v)
 	m.Renderer.Leave(v.id)
 	if retained {
 		m.Classes.Release(ref)

@@ -31,6 +31,9 @@ const (
 	jitterShare = 0.05
 )
 
+// eventDue returns when a refresh is due that an event makes due now.
+func eventDue() time.Time { return time.Now().Add(time.Duration(float64(eventSpread) * chance())) }
+
 // nextDue returns the time of the refresh after a success: refreshAt if the provider
 // gave one, else after the interval. chance (0 to 1) makes it earlier and never later,
 // so that no file is older than promised.

@@ -189,7 +189,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 		return err
 	}
 	defer v.end()
-	began, in, returns := time.Now(), v.take(true), v.m.waiters.remove(v.id)
+	began, in, returns := time.Now(), v.take(true), v.m.waiters.remove(v)
 	before := v.record.Load()
 	if before == nil {
 		return nil
@@ -229,7 +229,7 @@ func (v *Volume) Refresh(ctx context.Context) (err error) {
 	v.record.Store(rec)
 	_ = w.step(work, StepRecord, func(context.Context) error { return v.m.save(rec) })
 	v.schedule(w.where)
-	v.m.waiters.add(v.id, w.where, err, returns)
+	v.m.waiters.add(v, err, returns)
 
 	// 5. Report the outcome.
 	o := w.outcome(Refreshed, began, err)
