@@ -4,6 +4,8 @@ package kubeclient
 
 import (
 	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -40,6 +42,22 @@ func New(cluster *rest.Config, group schema.GroupVersion, add func(*runtime.Sche
 		return nil, fmt.Errorf("making a client for %s: %w", group, err)
 	}
 	return client, nil
+}
+
+// Get reads an object whose kind is in no scheme.
+func Get(ctx context.Context, r *rest.Request, object any) error {
+	answer := r.Do(ctx)
+	if err := answer.Error(); err != nil { // which has the server's words, unlike that of Raw
+		return err
+	}
+	text, err := answer.Raw()
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, object); err != nil {
+		return fmt.Errorf("reading the API server's answer: %w", err)
+	}
+	return nil
 }
 
 // Kinds returns a function for New that adds kinds of a group.

@@ -119,17 +119,9 @@ func NewAPI(cluster *rest.Config) (API, error) {
 func resource(kind string) string { return strings.ToLower(kind) + "s" }
 
 func (c *client) Get(ctx context.Context, namespace string, w class.Workload) (*Object, error) {
-	answer := c.rest.Get().Namespace(namespace).Resource(resource(w.Kind)).Name(w.Name).Do(ctx)
-	if err := answer.Error(); err != nil { // which has the server's words, unlike that of Raw
-		return nil, err
-	}
-	text, err := answer.Raw()
-	if err != nil {
-		return nil, err
-	}
 	o := &Object{Kind: w.Kind}
-	if err := json.Unmarshal(text, o); err != nil {
-		return nil, fmt.Errorf("reading the API server's answer: %w", err)
+	if err := kubeclient.Get(ctx, c.rest.Get().Namespace(namespace).Resource(resource(w.Kind)).Name(w.Name), o); err != nil {
+		return nil, err
 	}
 	return o, nil
 }

@@ -68,14 +68,6 @@ func (r *Remover) Run(ctx context.Context) error {
 func (r *Remover) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, requestLimit)
 	defer cancel()
-	answer := r.client.Get().Resource("nodes").Name(r.node).Do(ctx)
-	if err := answer.Error(); err != nil { // which has the server's words, unlike that of Raw
-		return fmt.Errorf("reading the node: %w", err)
-	}
-	text, err := answer.Raw()
-	if err != nil {
-		return fmt.Errorf("reading the node: %w", err)
-	}
 	var node struct {
 		Metadata struct {
 			ResourceVersion string `json:"resourceVersion"`
@@ -84,8 +76,8 @@ func (r *Remover) remove(ctx context.Context) error {
 			Taints []map[string]any `json:"taints"` // whole, also what a later Kubernetes adds
 		} `json:"spec"`
 	}
-	if err := json.Unmarshal(text, &node); err != nil {
-		return fmt.Errorf("reading the API server's answer: %w", err)
+	if err := kubeclient.Get(ctx, r.client.Get().Resource("nodes").Name(r.node), &node); err != nil {
+		return fmt.Errorf("reading the node: %w", err)
 	}
 	keep := slices.DeleteFunc(slices.Clone(node.Spec.Taints), func(t map[string]any) bool { return t["key"] == r.key })
 	if len(keep) == len(node.Spec.Taints) {
