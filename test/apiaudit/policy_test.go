@@ -21,7 +21,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/kubernetes"
-	"sigs.k8s.io/yaml"
 
 	"github.com/mayfly-csi/mayfly/test/audittest"
 	"github.com/mayfly-csi/mayfly/test/controlplane"
@@ -116,7 +115,7 @@ func TestPolicy(t *testing.T) {
 	r.ControllerManager(r.api, "*")
 	ctx, api := t.Context(), r.api.Client
 	node := r.api.As("system:node:n1", "system:nodes")
-	r.installClasses()
+	r.api.CRDs("/apis/secrets-store.csi.x-k8s.io/v1/secretproviderclasses")
 	controlplane.Await(t, waitTimeout, "the service account of the namespace", func(ctx context.Context) error {
 		_, err := api.CoreV1().ServiceAccounts("default").Get(ctx, "default", metav1.GetOptions{})
 		return err
@@ -284,20 +283,4 @@ func (r *rig) rolesAggregated(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (r *rig) installClasses() {
-	r.t.Helper()
-	text, err := os.ReadFile("../../deploy/crds.yaml")
-	testkit.Must(r.t, err)
-	for part := range strings.SplitSeq(string(text), "\n---\n") {
-		if !strings.Contains(part, "kind: CustomResourceDefinition") {
-			continue
-		}
-		body, err := yaml.YAMLToJSON([]byte(part))
-		testkit.Must(r.t, err)
-		if answer := r.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body); !bytes.Contains(answer, []byte(`"uid"`)) {
-			r.t.Fatalf("installing the CRDs: %s", answer)
-		}
-	}
 }
