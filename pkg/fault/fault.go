@@ -115,8 +115,8 @@ func RetryAfter(err error) time.Duration {
 
 // NotAsked reports whether the driver did not ask the store.
 func NotAsked(err error) bool {
-	var f *Error
-	return errors.As(err, &f) && f.NotAsked
+	f, ok := errors.AsType[*Error](err)
+	return ok && f.NotAsked
 }
 
 // Outage reports whether a retry alone may succeed: the store could not answer, or the driver could

@@ -71,7 +71,7 @@ func (r *Registry) acquire(name string) (*connection, error) {
 	return l, nil
 }
 
-// release ends a call. used says that the idle timeout begins anew: the health checks do not use the
+// release ends a call. used says that the idle timeout starts again: the health checks do not use the
 // connection.
 func (r *Registry) release(l *connection, used bool) {
 	r.mu.Lock()
