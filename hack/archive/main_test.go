@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/mayfly-csi/mayfly/test/testkit"
 )
 
 const testVersion = "1.2.3"
@@ -29,15 +31,11 @@ const testVersion = "1.2.3"
 func made(t *testing.T, dir string) {
 	t.Helper()
 	licence, err := os.ReadFile("../../LICENSE")
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	b := bundle{version: testVersion, out: dir, uri: releases, licence: licence, at: time.Unix(1_700_000_000, 0), build: func(p platform, version, path string) error {
 		return os.WriteFile(path, fmt.Appendf(nil, "%s %s %s", p.OS, p.Arch, version), 0o755)
 	}}
-	if err := b.write(); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, b.write())
 }
 
 // plugin is krew's manifest: https://krew.sigs.k8s.io/docs/developer-guide/plugin-manifest/
@@ -75,13 +73,9 @@ func TestKrewManifest(t *testing.T) {
 	dir := t.TempDir()
 	made(t, dir)
 	data, err := os.ReadFile(filepath.Join(dir, "mayfly-krew-"+testVersion+".yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	var p plugin
-	if err := yaml.UnmarshalStrict(data, &p); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, yaml.UnmarshalStrict(data, &p))
 	if p.APIVersion != "krew.googlecontainertools.github.com/v1alpha2" || p.Kind != "Plugin" || p.Metadata.Name != "mayfly" {
 		t.Errorf("%s %s %q", p.APIVersion, p.Kind, p.Metadata.Name)
 	}
@@ -112,9 +106,7 @@ func TestKrewManifest(t *testing.T) {
 			t.Errorf("%v: uri %q", on, x.URI)
 		}
 		archive, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if sum := sha256.Sum256(archive); hex.EncodeToString(sum[:]) != x.SHA256 {
 			t.Errorf("%v: the sum is not the archive's", on)
 		}
@@ -146,14 +138,10 @@ func unpack(t *testing.T, name string, archive []byte) (files map[string][]byte,
 	files, modes = map[string][]byte{}, map[string]os.FileMode{}
 	if strings.HasSuffix(name, ".zip") {
 		r, err := zip.NewReader(bytes.NewReader(archive), int64(len(archive)))
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		for _, f := range r.File {
 			in, err := f.Open()
-			if err != nil {
-				t.Fatal(err)
-			}
+			testkit.Must(t, err)
 			if files[f.Name], err = io.ReadAll(in); err != nil {
 				t.Fatal(err)
 			}
@@ -162,18 +150,14 @@ func unpack(t *testing.T, name string, archive []byte) (files map[string][]byte,
 		return files, modes
 	}
 	zipped, err := gzip.NewReader(bytes.NewReader(archive))
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	r := tar.NewReader(zipped)
 	for {
 		head, err := r.Next()
 		if err == io.EOF {
 			return files, modes
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, err)
 		if files[head.Name], err = io.ReadAll(r); err != nil {
 			t.Fatal(err)
 		}
@@ -206,9 +190,7 @@ const maxBinary = 40 << 20
 func TestBuild(t *testing.T) {
 	t.Chdir("../..")
 	p := filepath.Join(t.TempDir(), program)
-	if err := build(platform{runtime.GOOS, runtime.GOARCH}, testVersion, p); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, build(platform{runtime.GOOS, runtime.GOARCH}, testVersion, p))
 	out, err := exec.CommandContext(t.Context(), p, "--version").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), testVersion) {
 		t.Errorf("%s, %v", out, err)

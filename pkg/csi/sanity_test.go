@@ -81,9 +81,7 @@ func serveSanity(t *testing.T, dir string) string {
 	<-up
 	t.Cleanup(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, <-done)
 		targets, _ := filepath.Glob(filepath.Join(dir, "target*", "*"))
 		for _, target := range targets {
 			_ = unix.Unmount(target, unix.MNT_DETACH)

@@ -37,9 +37,7 @@ func TestAcquire(t *testing.T) {
 				for i, key := range tc.calls {
 					go func() {
 						time.Sleep(time.Duration(i) * time.Second)
-						if err := s.Acquire(t.Context(), key); err != nil {
-							t.Error(err)
-						}
+						testkit.Check(t, s.Acquire(t.Context(), key))
 						mu.Lock()
 						got = append(got, fmt.Sprintf("%s@%s", key, time.Since(began)))
 						mu.Unlock()

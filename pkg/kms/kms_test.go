@@ -251,9 +251,7 @@ func TestSingleFlight(t *testing.T) {
 		var wg sync.WaitGroup
 		for i := range 100 {
 			wg.Go(func() {
-				if err := decrypt(t, p, v, fmt.Sprintf("uid-%d", i)); err != nil {
-					t.Error(err)
-				}
+				testkit.Check(t, decrypt(t, p, v, fmt.Sprintf("uid-%d", i)))
 			})
 		}
 		wg.Wait()

@@ -73,9 +73,7 @@ func newHostile(t *testing.T, volumes, objects, idBytes int) (h *hostile, stop f
 	go func() { done <- h.r.Run(ctx) }()
 	return h, func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, <-done)
 	}
 }
 

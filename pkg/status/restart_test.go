@@ -34,9 +34,7 @@ func restarted(t *testing.T, api status.API, recovered ...volume.Outcome) (r *st
 	go func() { done <- r.Run(ctx) }()
 	return r, func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, <-done)
 	}
 }
 

@@ -109,9 +109,7 @@ func newDir(t testing.TB) string {
 	}
 	t.Cleanup(func() {
 		detachBelow(t, dir)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, os.RemoveAll(dir))
 	})
 	return dir
 }

@@ -16,9 +16,7 @@ func TestAskedOfTheService(t *testing.T) {
 	s, err := Start(t.Context(), Options{Now: func() time.Time { return now }})
 	testkit.Must(t, err)
 	defer func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, s.Close())
 	}()
 	const id = "p-cached000001"
 	s.AuthMethod(id, Method{Type: "access_key", Key: "key"})

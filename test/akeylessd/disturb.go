@@ -2,6 +2,7 @@ package akeylessd
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -70,9 +71,7 @@ func (s *Server) disturbed(w http.ResponseWriter, r *http.Request) bool {
 		_, _ = io.WriteString(w, `{"value":`)
 		panic(http.ErrAbortHandler)
 	}
-	for name, values := range d.Header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), d.Header)
 	if d.RetryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int(d.RetryAfter.Seconds())))
 	}

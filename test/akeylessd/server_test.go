@@ -23,13 +23,9 @@ func start(t *testing.T, clock func() time.Time) (*akeylessd.Server, *issuer.Iss
 	testkit.Must(t, err)
 	t.Cleanup(func() {
 		for range 2 { // closing twice is fine
-			if err := s.Close(); err != nil {
-				t.Error(err)
-			}
+			testkit.Check(t, s.Close())
 		}
-		if err := iss.Close(); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, iss.Close())
 	})
 	return s, iss
 }

@@ -62,9 +62,7 @@ func CheckLines(t testing.TB, logs ...[]byte) {
 				t.Errorf("line %d of the audit trail is not as docs/audit.schema.json says: %v\n%s", number, err, text)
 			}
 		})
-		if err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, err)
 	}
 }
 

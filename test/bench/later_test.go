@@ -202,9 +202,7 @@ func TestAkeylessFloor(t *testing.T) {
 	n.config.pods, n.config.atOnce = 3, 2
 	testkit.Must(t, n.startAkeyless(t.Context()))
 	t.Cleanup(func() {
-		if err := n.akeyless.Close(); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, n.akeyless.Close())
 	})
 	f := newFloor(2, akeylessFloor(n.akeyless.URL()))
 	defer f.close()

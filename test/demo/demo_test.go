@@ -87,9 +87,7 @@ func command(t *testing.T, args ...string) *exec.Cmd {
 	testkit.Must(t, err)
 	t.Cleanup(func() {
 		checkNothingLeft(t, dir)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, os.RemoveAll(dir))
 	})
 	cmd := exec.Command(programs.demo, append([]string{"--mayfly-node=" + programs.driver}, args...)...)
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + programs.cache, "TMPDIR=" + dir, "MAYFLY_CACHE=" + programs.cache, "TERM=xterm"}
@@ -103,9 +101,7 @@ func checkNothingLeft(t *testing.T, dir string) {
 		t.Errorf("left in the temporary directory: %v %v", left, err)
 	}
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		t.Error(err)
-	}
+	testkit.Check(t, err)
 	if bytes.Contains(mounts, []byte(dir)) {
 		t.Errorf("mounts are left below %s", dir)
 	}

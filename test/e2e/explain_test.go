@@ -81,9 +81,7 @@ func explainCommand(c *tenant) {
 func (c *tenant) awaitExplainedUntil(deadline time.Time, person string, r row) {
 	ctx, cancel := context.WithTimeout(c.t.Context(), max(time.Until(deadline), attemptTimeout))
 	defer cancel()
-	if err := c.tryExplain(ctx, person, r); err != nil {
-		c.t.Error(err)
-	}
+	testkit.Check(c.t, c.tryExplain(ctx, person, r))
 }
 
 // awaitExplained waits until explain reports the row's finding.

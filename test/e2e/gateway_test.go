@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -73,9 +74,7 @@ func (c *tenant) gatewayClass(name string, change map[string]string, objects ...
 		"akeylessGatewayURL": c.gateway.URL(), "akeylessAccessType": "k8s", "akeylessAccessID": gatewayAccessID,
 		"akeylessK8sAuthConfigName": gatewayConfig, "objects": string(list),
 	}
-	for key, value := range change {
-		parameters[key] = value
-	}
+	maps.Copy(parameters, change)
 	testkit.Must(c.t, c.createClass(c.t.Context(), map[string]any{
 		"metadata": map[string]any{"name": name},
 		"spec":     map[string]any{"provider": "akeyless", "parameters": parameters},

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -265,9 +266,7 @@ func (c *tenant) issueFrom(mount, ttl string, change map[string]string) {
 	testkit.Must(c.t, c.vault.allowLogin(c.t.Context(), c.ns, map[string]any{"token_policies": c.ns + "," + c.ns + "-pki"}))
 	objects := fmt.Sprintf("- {objectName: password, secretPath: %s/issue/web, method: POST, secretArgs: {common_name: web, ttl: %s}, secretKey: certificate}", mount, ttl)
 	parameters := map[string]string{"roleName": c.ns, "objects": objects}
-	for key, value := range change {
-		parameters[key] = value
-	}
+	maps.Copy(parameters, change)
 	testkit.Must(c.t, c.createClass(c.t.Context(), newClass("certificate", parameters)))
 }
 

@@ -89,9 +89,7 @@ func (c *tenant) reloader() *reloader.Controller {
 	go func() { ended <- r.Run(ctx, watching) }()
 	c.t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != nil {
-			c.t.Error(err)
-		}
+		testkit.Check(c.t, <-ended)
 	})
 	select {
 	case <-watching:

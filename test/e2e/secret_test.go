@@ -36,9 +36,7 @@ func secretsSynced(c *tenant) {
 	c.t.Cleanup(func() { // the namespace of its rights goes after this
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(c.t.Context()), tearDownTimeout)
 		defer cancel()
-		if err := c.driver.install(ctx, nil); err != nil {
-			c.t.Error(err)
-		}
+		testkit.Check(c.t, c.driver.install(ctx, nil))
 	})
 	registry := c.registry(registryUser, marker+"one")
 	c.put("db", "one")

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -118,9 +119,7 @@ func (c *tenant) class(name string, change map[string]string, objects ...object)
 	list, err := json.Marshal(objects) // which is YAML too
 	testkit.Must(c.t, err)
 	parameters := map[string]string{"roleName": c.ns, "objects": string(list)}
-	for key, value := range change {
-		parameters[key] = value
-	}
+	maps.Copy(parameters, change)
 	testkit.Must(c.t, c.createClass(c.t.Context(), newClass(name, parameters)))
 }
 

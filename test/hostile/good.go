@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -95,9 +96,7 @@ func (g *good) parameters(secret int, more map[string]string) map[string]string 
 		"vaultAddress": g.proxy.url(), "roleName": shop,
 		"objects": fmt.Sprintf("[{objectName: value, secretPath: kv/data/%s/%d, secretKey: value}]", shop, secret),
 	}
-	for key, value := range more {
-		p[key] = value
-	}
+	maps.Copy(p, more)
 	return p
 }
 

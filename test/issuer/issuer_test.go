@@ -28,9 +28,7 @@ func start(t *testing.T) *issuer.Issuer {
 	i, err := issuer.Start(t.Context(), issuer.Options{Now: func() time.Time { return now }})
 	testkit.Must(t, err)
 	t.Cleanup(func() {
-		if err := i.Close(); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, i.Close())
 	})
 	return i
 }

@@ -26,9 +26,7 @@ func TestNode(t *testing.T) {
 	options := Options{Dir: shortDir(t), Out: t.Output()}
 	before := machineNow(t)
 	t.Cleanup(func() {
-		if err := Down(context.WithoutCancel(t.Context()), options); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, Down(context.WithoutCancel(t.Context()), options))
 	})
 	n, err := Up(t.Context(), options)
 	testkit.Must(t, err)

@@ -209,9 +209,7 @@ func shortDir(t *testing.T) string {
 	testkit.Must(t, err)
 	t.Cleanup(func() {
 		// Not through a mount that a failing test has left.
-		if err := removeTree(dir); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, removeTree(dir))
 	})
 	dir, err = filepath.EvalSymlinks(dir)
 	testkit.Must(t, err)

@@ -45,9 +45,7 @@ func TestKillAllFindsByMark(t *testing.T) {
 		testkit.Must(t, cmd.Start())
 	}
 	defer func() {
-		if err := other.Process.Kill(); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, other.Process.Kill())
 		// A signal of this test ends it, which Wait reports.
 		_ = other.Wait()
 	}()
@@ -73,7 +71,5 @@ func TestAwaitMarkReportsAnExit(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Error(err)
-	}
+	testkit.Check(t, err)
 }

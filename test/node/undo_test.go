@@ -96,9 +96,7 @@ func runMarked(t *testing.T, l layout) {
 	cmd.Env = []string{envDir + "=" + l.dir, envComponent + "=" + string(Etcd)}
 	testkit.Must(t, cmd.Start())
 	t.Cleanup(func() {
-		if err := l.killAll(context.WithoutCancel(t.Context())); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, l.killAll(context.WithoutCancel(t.Context())))
 	})
 	testkit.Must(t, awaitMark(t.Context(), cmd.Process.Pid))
 }

@@ -27,6 +27,17 @@ func Must(t interface {
 	}
 }
 
+// Check marks the test as failed if err is not nil, and lets it go on. Any goroutine may call it.
+func Check(t interface {
+	Helper()
+	Error(args ...any)
+}, err error) {
+	t.Helper()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // Eventually waits until ok returns true. It ends the test after Patience, with what as the reason.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"time"
@@ -147,8 +148,6 @@ func (s *Server) EnableDatabase(ctx context.Context, mount, name string, config 
 		return err
 	}
 	data := map[string]any{"plugin_name": "postgresql-database-plugin"}
-	for key, value := range config {
-		data[key] = value
-	}
+	maps.Copy(data, config)
 	return s.Write(ctx, mount+"/config/"+name, data)
 }

@@ -20,9 +20,7 @@ func New(t testing.TB, opts Options) *Server {
 		if t.Failed() {
 			t.Logf("Vault said:\n%s", s.proc.logs)
 		}
-		if err := s.Stop(); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, s.Stop())
 	})
 	return s
 }

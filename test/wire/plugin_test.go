@@ -156,9 +156,7 @@ func TestReadersWhileAProviderWrites(t *testing.T) {
 					return
 				default:
 				}
-				if err := wholePayload(p.Target(pod)); err != nil {
-					t.Error(err)
-				}
+				testkit.Check(t, wholePayload(p.Target(pod)))
 				reads[i].Add(1)
 			}
 		})

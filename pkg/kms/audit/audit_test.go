@@ -67,9 +67,7 @@ func start(t *testing.T, path string, o *out) (*audit.Log, *meter, func()) {
 	go func() { done <- l.Run(ctx) }()
 	return l, m, func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, <-done)
 	}
 }
 

@@ -191,9 +191,7 @@ func serve(t *testing.T, p server.Plugin, s server.Socket, allowed ...uint32) (k
 	go func() { done <- srv.Run(ctx, func() { close(ready) }) }()
 	t.Cleanup(func() {
 		stop()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, <-done)
 	})
 	<-ready
 	conn, err := grpc.NewClient("unix:"+s.Path, grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -153,9 +153,7 @@ func checkAWS(t *testing.T, id string) {
 	testkit.Must(t, json.Unmarshal([]byte(id), &parts))
 	unpack := func(name string) string {
 		text, err := base64.StdEncoding.DecodeString(parts["sts_request_"+name])
-		if err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, err)
 		return string(text)
 	}
 	wantText(t, parts["sts_request_method"], "POST")

@@ -97,9 +97,7 @@ func TestVerification(t *testing.T) {
 			testkit.Must(t, err)
 			err = get(e)
 			if c.want == "" {
-				if err != nil {
-					t.Error(err)
-				}
+				testkit.Check(t, err)
 				return
 			}
 			if err == nil || !endpoint.BadTLS(err) {

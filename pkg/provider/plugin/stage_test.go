@@ -44,9 +44,7 @@ func stagedWorld(t *testing.T) (*world, *stager) {
 	testkit.Must(t, os.MkdirAll(s.target, 0o755))
 	testkit.Must(t, m.Mount(s.target, tmpfs.Options{Size: 1 << 20, Inodes: 64}))
 	t.Cleanup(func() {
-		if err := m.Cleanup(s.target); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, m.Cleanup(s.target))
 	})
 	return w, s
 }

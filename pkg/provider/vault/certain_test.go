@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -148,9 +149,7 @@ func (s *standby) serve(active http.Handler, w http.ResponseWriter, r *http.Requ
 	rec := httptest.NewRecorder()
 	active.ServeHTTP(rec, r)
 	s.learn(r, rec)
-	for k, v := range rec.Header() {
-		w.Header()[k] = v
-	}
+	maps.Copy(w.Header(), rec.Header())
 	w.WriteHeader(rec.Code)
 	_, _ = io.Copy(w, bytes.NewReader(rec.Body.Bytes()))
 }

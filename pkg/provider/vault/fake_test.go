@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -108,9 +109,7 @@ func jwt(uid string) string {
 
 func brokenRequest(volume, address string, params map[string]string) provider.Request {
 	all := map[string]string{"roleName": "app", "vaultAddress": address, "objects": `[{objectName: a, secretPath: kv1/a, secretKey: k}]`}
-	for k, v := range params {
-		all[k] = v
-	}
+	maps.Copy(all, params)
 	return provider.Request{
 		Volume: volume,
 		Pod:    identity.Pod{Namespace: "shop", Name: volume + "-pod", UID: volume + "-uid", ServiceAccount: "app"},

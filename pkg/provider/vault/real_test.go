@@ -91,9 +91,7 @@ func TestConformance(t *testing.T) {
 func ownWorld(t *testing.T) *world {
 	t.Helper()
 	w, err := startWorld(t.Context(), vaulttest.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() {
 		if w.stop() != 0 {
 			t.Error("stopping Vault failed")
@@ -184,9 +182,7 @@ func TestWholeAnswer(t *testing.T) {
 		t.Errorf("unchanged data differs: %s, %s", files(one), files(two))
 	}
 	var body map[string]any
-	if err := json.Unmarshal([]byte(files(one)["f"]), &body); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, json.Unmarshal([]byte(files(one)["f"]), &body))
 	for _, key := range []string{"data", "lease_id", "lease_duration", "renewable", "warnings"} {
 		if _, ok := body[key]; !ok {
 			t.Errorf("the envelope has no %s: %s", key, files(one)["f"])
@@ -235,9 +231,7 @@ func TestRefusals(t *testing.T) {
 		if strings.Contains(path, "destroy") {
 			versions = map[string]any{"versions": []int{1}}
 		}
-		if err := w.Write(t.Context(), path, versions); err != nil {
-			t.Fatal(err)
-		}
+		testkit.Must(t, w.Write(t.Context(), path, versions))
 	}
 	pod := func(ns, account string) issuer.PodRef {
 		return issuer.PodRef{Namespace: ns, Pod: "p", ServiceAccount: account}
@@ -323,9 +317,7 @@ func TestOptional(t *testing.T) {
 // TestTLS reads from a server that wants a client certificate.
 func TestTLS(t *testing.T) {
 	w, err := startWorld(t.Context(), vaulttest.Options{TLS: true, RequireClientCert: true})
-	if err != nil {
-		t.Fatal(err)
-	}
+	testkit.Must(t, err)
 	t.Cleanup(func() { w.stop() })
 	w.kv1(t, "tls", map[string]any{"k": "v"})
 	const objects = "- {objectName: f, secretPath: kv1/tls, secretKey: k}"

@@ -62,9 +62,7 @@ func TestTokensWithoutTheDefaultPolicy(t *testing.T) {
 		c.advance(42 * time.Minute)
 		mustFetch(t, p, r)
 		counts := w.counted(t, func() {
-			if err := p.Release(t.Context(), r.Volume); err != nil {
-				t.Error(err)
-			}
+			testkit.Check(t, p.Release(t.Context(), r.Volume))
 		})
 		if counts["auth/token/revoke-self"] != 2 {
 			t.Errorf("requests %v, want both tokens tried", counts)

@@ -103,9 +103,7 @@ func TestSharedLogin(t *testing.T) {
 			told.want(t, endpoint.OpRead, 2*tc.perPath, 2*(tc.pods-tc.perPath))
 			counts = w.counted(t, func() {
 				for _, r := range requests {
-					if err := p.Release(t.Context(), r.Volume); err != nil {
-						t.Error(err)
-					}
+					testkit.Check(t, p.Release(t.Context(), r.Volume))
 				}
 			})
 			if got := counts["auth/token/revoke-self"]; got != tc.logins {
@@ -273,9 +271,7 @@ func TestClassEdit(t *testing.T) {
 		t.Errorf("requests %v, want a login and reads of the new identity", counts)
 	}
 	counts = w.counted(t, func() {
-		if err := p.Release(t.Context(), r.Volume); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, p.Release(t.Context(), r.Volume))
 	})
 	if counts["auth/token/revoke-self"] != 2 {
 		t.Errorf("requests %v, want both tokens revoked", counts)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"maps"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -119,9 +120,7 @@ func (w *world) request(t testing.TB, pod issuer.PodRef, params map[string]strin
 	tokens, err := identity.ParseTokens(w.issuer.CSITokens(pod, "vault"))
 	testkit.Must(t, err)
 	all := map[string]string{"roleName": "app", "vaultAddress": w.Address, "objects": objects}
-	for k, v := range params {
-		all[k] = v
-	}
+	maps.Copy(all, params)
 	return provider.Request{
 		Volume: "csi-" + pod.Pod,
 		Pod:    identity.Pod{Namespace: pod.Namespace, Name: pod.Pod, UID: pod.PodUID, ServiceAccount: pod.ServiceAccount},

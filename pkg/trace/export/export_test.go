@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -107,9 +108,7 @@ func TestEnvironment(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			c := newCollector(t, "")
 			env := map[string]string{"OTEL_EXPORTER_OTLP_ENDPOINT": c.Endpoint}
-			for name, value := range tc.env {
-				env[name] = value
-			}
+			maps.Copy(env, tc.env)
 			r := start(t, env)
 			if off := r.Tracer() == nil; off != tc.off {
 				t.Fatalf("off: %v", off)

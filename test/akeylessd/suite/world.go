@@ -75,12 +75,8 @@ func newWorld(t testing.TB, o Options, adjust func(*akeyless.Config)) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := w.Server.Close(); err != nil {
-			t.Error(err)
-		}
-		if err := w.issuer.Close(); err != nil {
-			t.Error(err)
-		}
+		testkit.Check(t, w.Server.Close())
+		testkit.Check(t, w.issuer.Close())
 	})
 	w.AuthMethod(k8sID, akeylessd.Method{Type: "k8s", ConfigName: config, Audience: audience})
 	w.AuthMethod(jwtID, akeylessd.Method{Type: "jwt", Audience: audience})
